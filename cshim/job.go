@@ -1,0 +1,119 @@
+package main
+
+// #include <stdint.h>
+import "C"
+
+import (
+	"context"
+	"errors"
+	"runtime/cgo"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow/memory/mallocator"
+
+	"github.com/pyarrowquant/pyarrowquant/quant"
+)
+
+// allocator gives the C memory of all results and counts it.
+var allocator = mallocator.NewMallocator()
+
+// job is one call that runs in the background.
+type job struct {
+	cancel context.CancelFunc
+	done   chan struct{} // closed when result and err are set
+	result *quant.Result
+	err    error
+
+	mutex  sync.Mutex
+	events []event
+}
+
+// event says that a layer has finished: layer_name, bytes done, bytes in all.
+type event [3]any
+
+func startQuantize(in *input, o quant.Options, progress bool) *job {
+	return start(in, func(ctx context.Context, j *job) (*quant.Result, error) {
+		var report quant.Progress
+		if progress {
+			report = j.addEvent
+		}
+		return quant.Quantize(ctx, in.schema, in.batches, o, allocator, report)
+	})
+}
+
+func startDequantize(in *input, o quant.DequantizeOptions) *job {
+	return start(in, func(ctx context.Context, _ *job) (*quant.Result, error) {
+		return quant.Dequantize(ctx, in.schema, in.batches, o, allocator)
+	})
+}
+
+// start runs work in a goroutine, which releases the input when it ends.
+func start(in *input, work func(context.Context, *job) (*quant.Result, error)) *job {
+	ctx, cancel := context.WithCancel(context.Background())
+	j := &job{cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(j.done)
+		defer cancel()
+		defer in.release()
+		j.err = quant.Recovered(func() (err error) {
+			j.result, err = work(ctx, j)
+			return err
+		})
+	}()
+	return j
+}
+
+func (j *job) handle() C.uintptr_t { return C.uintptr_t(cgo.NewHandle(j)) }
+
+func jobOf(handle C.uintptr_t) *job { return cgo.Handle(handle).Value().(*job) }
+
+// wait tells whether the job has ended by then.
+func (j *job) wait(limit time.Duration) bool {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-j.done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+func (j *job) addEvent(name string, done, total int64) {
+	j.mutex.Lock()
+	defer j.mutex.Unlock()
+	j.events = append(j.events, event{strings.Clone(name), done, total})
+}
+
+func (j *job) drainEvents() []event {
+	j.mutex.Lock()
+	defer j.mutex.Unlock()
+	events := j.events
+	j.events = nil
+	return events
+}
+
+// takeResult waits for the job; the caller releases the result.
+func (j *job) takeResult() (*quant.Result, error) {
+	<-j.done
+	if j.err != nil {
+		return nil, j.err
+	}
+	result := j.result
+	if result == nil {
+		return nil, errors.New("internal error: the result was taken before")
+	}
+	j.result = nil
+	return result, nil
+}
+
+func (j *job) close(handle C.uintptr_t) {
+	j.cancel()
+	<-j.done
+	if j.result != nil {
+		j.result.Release()
+	}
+	cgo.Handle(handle).Delete()
+}

@@ -1,0 +1,173 @@
+// Package main is the C edge: a shared library that moves Arrow streams in and
+// out of package quant. Every export returns NULL, or a report of what went
+// wrong as JSON, which the caller frees with paq_free.
+package main
+
+// #include <stdint.h>
+// #include <stdlib.h>
+// #include "stream.h"
+import "C"
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+	"unsafe"
+
+	"github.com/apache/arrow-go/v18/arrow/cdata"
+
+	"github.com/pyarrowquant/pyarrowquant/quant"
+)
+
+func main() {}
+
+// paq_quantize reads the whole stream, which it moves, and starts to quantize
+// its layers. options is quant.Options as JSON. The caller ends the job with
+// paq_job_free.
+//
+//export paq_quantize
+func paq_quantize(source *C.struct_ArrowArrayStream, options *C.char, progress C.int, out *C.uintptr_t) *C.char {
+	return guard(func() error {
+		input, err := readStream(source)
+		if err != nil {
+			return err
+		}
+		var o quant.Options
+		if err := parseOptions(options, &o); err != nil {
+			input.release()
+			return err
+		}
+		*out = startQuantize(input, o, progress != 0).handle()
+		return nil
+	})
+}
+
+// paq_dequantize is paq_quantize for a result; options is
+// quant.DequantizeOptions as JSON.
+//
+//export paq_dequantize
+func paq_dequantize(source *C.struct_ArrowArrayStream, options *C.char, out *C.uintptr_t) *C.char {
+	return guard(func() error {
+		input, err := readStream(source)
+		if err != nil {
+			return err
+		}
+		var o quant.DequantizeOptions
+		if err := parseOptions(options, &o); err != nil {
+			input.release()
+			return err
+		}
+		*out = startDequantize(input, o).handle()
+		return nil
+	})
+}
+
+// paq_validate checks the schema of a table of weights, which it moves, and
+// the options.
+//
+//export paq_validate
+func paq_validate(schema *C.struct_ArrowSchema, options *C.char) *C.char {
+	return guard(func() error {
+		fields, err := cdata.ImportCArrowSchema((*cdata.CArrowSchema)(unsafe.Pointer(schema)))
+		if err != nil {
+			return fmt.Errorf("%w: %w", quant.ErrSchema, err)
+		}
+		if options != nil {
+			var o quant.Options
+			if err := parseOptions(options, &o); err != nil {
+				return err
+			}
+			if err := o.Validate(); err != nil {
+				return err
+			}
+		}
+		return quant.ValidateInput(fields)
+	})
+}
+
+// paq_job_wait waits until the job ends, or for some milliseconds. events is
+// set to NULL or to the layers that have finished since the last call, a JSON
+// list of [layer_name, bytes done, bytes in all], to free with paq_free.
+//
+//export paq_job_wait
+func paq_job_wait(handle C.uintptr_t, milliseconds C.int64_t, finished *C.int, events **C.char) *C.char {
+	return guard(func() error {
+		j := jobOf(handle)
+		*finished = 0
+		if j.wait(time.Duration(milliseconds) * time.Millisecond) {
+			*finished = 1
+		}
+		*events = nil
+		if drained := j.drainEvents(); len(drained) > 0 {
+			encoded, err := json.Marshal(drained)
+			if err != nil {
+				return err
+			}
+			*events = C.CString(string(encoded))
+		}
+		return nil
+	})
+}
+
+// paq_job_cancel asks the job to end soon.
+//
+//export paq_job_cancel
+func paq_job_cancel(handle C.uintptr_t) *C.char {
+	return guard(func() error {
+		jobOf(handle).cancel()
+		return nil
+	})
+}
+
+// paq_job_result waits for the job and moves its result into out, which must
+// be zeroed. skipped is set to NULL or to the errors of layers left out, a
+// JSON list to free with paq_free.
+//
+//export paq_job_result
+func paq_job_result(handle C.uintptr_t, out *C.struct_ArrowArrayStream, skipped **C.char) *C.char {
+	return guard(func() error {
+		result, err := jobOf(handle).takeResult()
+		if err != nil {
+			return err
+		}
+		defer result.Release()
+		exportHook(result)
+		*skipped = nil
+		if len(result.Skipped) > 0 {
+			encoded, err := json.Marshal(result.Skipped)
+			if err != nil {
+				return err
+			}
+			*skipped = C.CString(string(encoded))
+		}
+		return exportResult(result, out)
+	})
+}
+
+// paq_job_free cancels the job if it still runs, waits for its end, and frees
+// all that it holds.
+//
+//export paq_job_free
+func paq_job_free(handle C.uintptr_t) *C.char {
+	return guard(func() error {
+		jobOf(handle).close(handle)
+		return nil
+	})
+}
+
+// paq_allocated_bytes is what results of this library hold at the moment.
+//
+//export paq_allocated_bytes
+func paq_allocated_bytes() C.int64_t { return C.int64_t(allocator.AllocatedBytes()) }
+
+// paq_free frees a text that an export gave.
+//
+//export paq_free
+func paq_free(text *C.char) { C.free(unsafe.Pointer(text)) }
+
+func parseOptions(text *C.char, into any) error {
+	if err := json.Unmarshal([]byte(C.GoString(text)), into); err != nil {
+		return fmt.Errorf("%w: %w", quant.ErrArgument, err)
+	}
+	return nil
+}

@@ -1,0 +1,33 @@
+"""Quantize neural-network weights held in Arrow data, in parallel, without a copy.
+
+The Go core loads at the first call, not at import. Its work runs with the GIL released.
+"""
+
+from pyarrowquant._version import __version__
+from pyarrowquant.arrays import numpy_to_arrow_table, quantize_batch
+from pyarrowquant.errors import (
+    InternalError,
+    LayerError,
+    QuantizationError,
+    SkippedLayerWarning,
+)
+from pyarrowquant.stream import quantize_stream
+from pyarrowquant.tables import (
+    dequantize_batch_arrow,
+    quantize_batch_arrow,
+    validate_arrow_input,
+)
+
+__all__ = [
+    "InternalError",
+    "LayerError",
+    "QuantizationError",
+    "SkippedLayerWarning",
+    "__version__",
+    "dequantize_batch_arrow",
+    "numpy_to_arrow_table",
+    "quantize_batch",
+    "quantize_batch_arrow",
+    "quantize_stream",
+    "validate_arrow_input",
+]

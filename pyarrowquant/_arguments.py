@@ -1,0 +1,83 @@
+"""Checks of Python types. Bounds are checked by Go, in one place."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Callable
+from typing import Any
+
+from pyarrowquant._version import __version__
+
+Progress = bool | Callable[[str, float], None] | None
+
+
+def integer(name: str, value: object) -> int:
+    """Return an int for any integer type but bool."""
+    if not isinstance(value, bool):
+        try:
+            number = operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            pass
+        else:
+            if abs(number) >= 2**31:
+                raise ValueError(f"Invalid {name}: {number}. It is beyond 32 bits")
+            return number
+    raise TypeError(f"{name} must be an int, got {type(value).__name__}: {value!r}")
+
+
+def boolean(name: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise TypeError(f"{name} must be True or False, got {type(value).__name__}: {value!r}")
+
+
+def text(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise TypeError(f"{name} must be a str, got {type(value).__name__}: {value!r}")
+
+
+def thread_count(threads: object) -> int:
+    """Return the number of workers: by default, the CPUs that this process may use."""
+    if threads is not None:
+        return integer("threads", threads)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def check_progress(progress: object) -> None:
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise TypeError(
+            "progress must be True, None or a function of (layer_name, fraction), "
+            f"got {type(progress).__name__}: {progress!r}"
+        )
+
+
+def quantize_options(
+    *,
+    bit_width: int,
+    continue_on_error: bool,
+    group_size: int,
+    method: str,
+    zero_point: str,
+    scale_dtype: str,
+    metrics: bool,
+    sort: bool,
+    threads: int | None,
+) -> dict[str, Any]:
+    """Return the fields of Go's quant.Options."""
+    return {
+        "bit_width": integer("bit_width", bit_width),
+        "continue_on_error": boolean("continue_on_error", continue_on_error),
+        "group_size": integer("group_size", group_size),
+        "method": text("method", method),
+        "zero_point": text("zero_point", zero_point),
+        "scale_dtype": text("scale_dtype", scale_dtype),
+        "metrics": boolean("metrics", metrics),
+        "sort": boolean("sort", sort),
+        "threads": thread_count(threads),
+        "first_row": 0,
+        "version": __version__,
+    }

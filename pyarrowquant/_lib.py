@@ -1,0 +1,228 @@
+"""The Go library: loaded at the first call, and the one place that calls it."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pyarrowquant.errors import InternalError, LayerError, QuantizationError
+
+_SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+LIBRARY = Path(__file__).parent / f"_pyarrowquant{_SUFFIX}"
+
+# How long one call into Go may keep a signal such as Ctrl-C waiting.
+_WAIT_MILLISECONDS = 20
+
+_load_lock = threading.Lock()
+_library: ctypes.CDLL | None = None
+_loaded_in: int | None = None
+
+LayerDone = Callable[[str, int, int], None]
+
+
+class _ArrowArrayStream(ctypes.Structure):
+    """The C stream struct; only its address and its size matter here."""
+
+    _fields_ = [
+        ("get_schema", ctypes.c_void_p),
+        ("get_next", ctypes.c_void_p),
+        ("get_last_error", ctypes.c_void_p),
+        ("release", ctypes.c_void_p),
+        ("private_data", ctypes.c_void_p),
+    ]
+
+
+def _signatures(library: ctypes.CDLL) -> None:
+    text = ctypes.c_char_p
+    report = ctypes.c_void_p  # a text to free, or NULL
+    job = ctypes.c_size_t
+    address = ctypes.c_void_p
+    signatures: dict[str, list[Any]] = {
+        "paq_quantize": [address, text, ctypes.c_int, ctypes.POINTER(job)],
+        "paq_dequantize": [address, text, ctypes.POINTER(job)],
+        "paq_validate": [address, text],
+        "paq_job_wait": [
+            job,
+            ctypes.c_int64,
+            ctypes.POINTER(ctypes.c_int),
+            ctypes.POINTER(ctypes.c_void_p),
+        ],
+        "paq_job_cancel": [job],
+        "paq_job_result": [job, address, ctypes.POINTER(ctypes.c_void_p)],
+        "paq_job_free": [job],
+    }
+    for name, argument_types in signatures.items():
+        function = getattr(library, name)
+        function.argtypes = argument_types
+        function.restype = report
+    library.paq_free.argtypes = [ctypes.c_void_p]
+    library.paq_free.restype = None
+    library.paq_allocated_bytes.argtypes = []
+    library.paq_allocated_bytes.restype = ctypes.c_int64
+
+
+def _load() -> ctypes.CDLL:
+    global _library, _loaded_in
+    with _load_lock:
+        if _library is None:
+            library = ctypes.CDLL(str(LIBRARY))
+            _signatures(library)
+            _library, _loaded_in = library, os.getpid()
+        elif _loaded_in != os.getpid():
+            raise RuntimeError(
+                "pyarrowquant was used in this process's parent before the fork, and Go does not "
+                "survive a fork. Use the 'spawn' start method "
+                "(multiprocessing.get_context('spawn')), or call pyarrowquant only after the fork"
+            )
+        return _library
+
+
+def _after_fork() -> None:
+    global _load_lock
+    _load_lock = threading.Lock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _take_text(library: ctypes.CDLL, address: int | None) -> str | None:
+    """Copy a text that Go gave, and free it."""
+    if not address:
+        return None
+    try:
+        return ctypes.string_at(address).decode()
+    finally:
+        library.paq_free(address)
+
+
+def _check(library: ctypes.CDLL, address: int | None) -> None:
+    text = _take_text(library, address)
+    if text is not None:
+        raise _exception(json.loads(text))
+
+
+def _exception(report: dict[str, Any]) -> Exception:
+    """Make the exception for a report; its status chooses the class."""
+    message = report["message"]
+    if report["status"] == "layers":
+        return QuantizationError(message, [LayerError(**e) for e in report["errors"]])
+    classes: dict[str, type[Exception]] = {
+        "argument": ValueError,
+        "schema": ValueError,
+        "source": ValueError,
+        "memory": MemoryError,
+    }
+    return classes.get(report["status"], InternalError)(message)
+
+
+def _pointer(capsule: object, name: bytes) -> int:
+    """Address in a PyCapsule of the Arrow PyCapsule interface."""
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype = ctypes.c_void_p
+    get.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    address: int = get(capsule, name)
+    return address
+
+
+def allocated_bytes() -> int:
+    """Bytes of results that Go has allocated and that are still alive."""
+    return int(_load().paq_allocated_bytes())
+
+
+def validate(schema: pa.Schema, options: dict[str, Any] | None) -> None:
+    """Check the schema of a table of weights and, unless None, the options."""
+    library = _load()
+    capsule = schema.__arrow_c_schema__()
+    encoded = None if options is None else json.dumps(options).encode()
+    _check(library, library.paq_validate(_pointer(capsule, b"arrow_schema"), encoded))
+
+
+def quantize(
+    table: pa.Table, options: dict[str, Any], layer_done: LayerDone | None
+) -> tuple[pa.Table, list[LayerError]]:
+    """Quantize a table; gives the result and the layers left out.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+    options : dict
+        The fields of Go's quant.Options.
+    layer_done : callable or None
+        Called with layer_name, bytes done and bytes in all, once a layer.
+    """
+    library = _load()
+    job = ctypes.c_size_t()
+    capsule = table.__arrow_c_stream__()
+    _check(
+        library,
+        library.paq_quantize(
+            _pointer(capsule, b"arrow_array_stream"),
+            json.dumps(options).encode(),
+            layer_done is not None,
+            ctypes.byref(job),
+        ),
+    )
+    return _finish(library, job, layer_done)
+
+
+def dequantize(table: pa.Table, options: dict[str, Any]) -> pa.Table:
+    """Decode a result; options are the fields of Go's quant.DequantizeOptions."""
+    library = _load()
+    job = ctypes.c_size_t()
+    capsule = table.__arrow_c_stream__()
+    _check(
+        library,
+        library.paq_dequantize(
+            _pointer(capsule, b"arrow_array_stream"),
+            json.dumps(options).encode(),
+            ctypes.byref(job),
+        ),
+    )
+    return _finish(library, job, None)[0]
+
+
+def _finish(
+    library: ctypes.CDLL, job: ctypes.c_size_t, layer_done: LayerDone | None
+) -> tuple[pa.Table, list[LayerError]]:
+    """Wait for a job with the GIL free, and take its result. An exception ends the job."""
+    try:
+        while not _wait(library, job, layer_done):
+            pass
+        return _take_result(library, job)
+    finally:
+        _check(library, library.paq_job_free(job))
+
+
+def _wait(library: ctypes.CDLL, job: ctypes.c_size_t, layer_done: LayerDone | None) -> bool:
+    finished = ctypes.c_int()
+    events = ctypes.c_void_p()
+    _check(
+        library,
+        library.paq_job_wait(job, _WAIT_MILLISECONDS, ctypes.byref(finished), ctypes.byref(events)),
+    )
+    text = _take_text(library, events.value)
+    if text is not None and layer_done is not None:
+        for layer_name, done, total in json.loads(text):
+            layer_done(layer_name, done, total)
+    return bool(finished.value)
+
+
+def _take_result(library: ctypes.CDLL, job: ctypes.c_size_t) -> tuple[pa.Table, list[LayerError]]:
+    stream = _ArrowArrayStream()
+    skipped = ctypes.c_void_p()
+    _check(
+        library,
+        library.paq_job_result(job, ctypes.addressof(stream), ctypes.byref(skipped)),
+    )
+    table = pa.RecordBatchReader._import_from_c(ctypes.addressof(stream)).read_all()
+    text = _take_text(library, skipped.value)
+    return table, [LayerError(**e) for e in json.loads(text)] if text else []

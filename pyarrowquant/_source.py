@@ -1,0 +1,96 @@
+"""Anything that speaks Arrow, as a schema and batches of the columns that count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+INPUT_COLUMNS = frozenset({"layer_name", "weights", "shape", "dtype"})
+RESULT_COLUMNS = frozenset(
+    {
+        "layer_name",
+        "quantized_data",
+        "scales",
+        "zero_points",
+        "shape",
+        "bit_width",
+        "group_size",
+    }
+)
+
+
+def weights_bytes(data: pa.Table | pa.RecordBatch) -> int:
+    """Bytes of the weights, with the little that Arrow adds."""
+    return int(data.column("weights").nbytes)
+
+
+class Source:
+    """Arrow data of any producer.
+
+    Reading takes place in the caller's thread, since producers may run Python code.
+
+    Parameters
+    ----------
+    data : pyarrow.Table, RecordBatch or RecordBatchReader, or an object with
+        ``__arrow_c_stream__`` or ``__arrow_c_array__``, which is called once.
+    columns : frozenset of str
+        The columns to read; others are ignored.
+    """
+
+    def __init__(self, data: object, columns: frozenset[str]) -> None:
+        self._data = _open(data)
+        self._positions = [i for i, name in enumerate(self._data.schema.names) if name in columns]
+        self.schema = pa.schema([self._data.schema.field(i) for i in self._positions])
+
+    @property
+    def known_batches(self) -> list[pa.RecordBatch] | None:
+        """All batches that have rows, or None if they are only known by reading them."""
+        if isinstance(self._data, pa.RecordBatchReader):
+            return None
+        return [batch for batch in self.read_all().to_batches() if batch.num_rows]
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Read one batch after the other."""
+        if isinstance(self._data, pa.RecordBatchReader):
+            for batch in self._data:
+                yield self._select(pa.Table.from_batches([batch])).to_batches()[0]
+        else:
+            yield from self.known_batches or []
+
+    def read_all(self) -> pa.Table:
+        """Read all that is left; nothing is copied."""
+        if isinstance(self._data, pa.RecordBatchReader):
+            return self._select(pa.Table.from_batches(list(self._data), self._data.schema))
+        return self._select(self._data)
+
+    def _select(self, table: pa.Table) -> pa.Table:
+        selected = table.select(self._positions)
+        try:
+            # Buffers that are too small for their offsets: only here are their sizes known.
+            selected.validate()
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"The table is corrupt: {error}") from error
+        return selected
+
+
+def _open(data: object) -> pa.Table | pa.RecordBatchReader:
+    if isinstance(data, (pa.Table, pa.RecordBatchReader)):
+        return data
+    if isinstance(data, pa.RecordBatch):
+        return pa.Table.from_batches([data])
+    try:
+        if hasattr(data, "__arrow_c_stream__"):
+            return pa.RecordBatchReader.from_stream(data)
+        if hasattr(data, "__arrow_c_array__"):
+            return pa.Table.from_batches([pa.record_batch(data)])
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError) as error:
+        raise ValueError(f"Expected an Arrow table, got {_kind(data)}: {error}") from error
+    raise TypeError(
+        "Expected an Arrow table (a pyarrow Table, RecordBatch or RecordBatchReader, or an object "
+        f"with __arrow_c_stream__ or __arrow_c_array__), got {_kind(data)}"
+    )
+
+
+def _kind(data: object) -> str:
+    return f"{type(data).__module__}.{type(data).__qualname__}"

@@ -1,0 +1,100 @@
+"""Streams: one batch of the source at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from pyarrowquant import _arguments, _lib
+from pyarrowquant._progress import Reporter
+from pyarrowquant._source import INPUT_COLUMNS, Source, weights_bytes
+from pyarrowquant.tables import quantize_table
+
+
+def quantize_stream(
+    source: Any,
+    bit_width: int = 4,
+    continue_on_error: bool = False,
+    *,
+    group_size: int = 128,
+    method: str = "rtn",
+    zero_point: str = "integer",
+    scale_dtype: str = "float32",
+    metrics: bool = False,
+    threads: int | None = None,
+    progress: _arguments.Progress = None,
+) -> pa.RecordBatchReader:
+    """Quantize a stream of layers as it is read, in input order.
+
+    Nothing but the schema is read before the first batch is taken. A batch of the result is
+    made from one batch of the source, so memory is bounded by the largest of them.
+
+    Parameters
+    ----------
+    source : pyarrow.RecordBatchReader or any Arrow producer
+        As the table of `quantize_batch_arrow`, which see for the other parameters too.
+    progress : True or callable or None
+        As for `quantize_batch_arrow`; for a source of unknown length the fraction is of what
+        has been read.
+
+    Returns
+    -------
+    pyarrow.RecordBatchReader
+        Batches with the columns of `quantize_batch_arrow`. Reading one raises what
+        `quantize_batch_arrow` would for that batch, with rows counted over the whole source, or
+        what the source raises. Dropping or closing it releases the source.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For wrong arguments and wrong schemas, at once.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> import pyarrowquant
+    >>> table = pa.table({"layer_name": ["a", "b"], "weights": [[1.0], [2.0]]})
+    >>> for batch in pyarrowquant.quantize_stream(table.to_reader(max_chunksize=1)):
+    ...     print(batch["layer_name"].to_pylist())
+    ['a']
+    ['b']
+    """
+    options = _arguments.quantize_options(
+        bit_width=bit_width,
+        continue_on_error=continue_on_error,
+        group_size=group_size,
+        method=method,
+        zero_point=zero_point,
+        scale_dtype=scale_dtype,
+        metrics=metrics,
+        sort=False,
+        threads=threads,
+    )
+    _arguments.check_progress(progress)
+    opened = Source(source, INPUT_COLUMNS)
+    _lib.validate(opened.schema, options)
+    schema = quantize_table(opened.schema.empty_table(), options, None, 0).schema
+    return pa.RecordBatchReader.from_batches(schema, _batches(opened, options, schema, progress))
+
+
+def _batches(
+    source: Source, options: dict[str, Any], schema: pa.Schema, progress: _arguments.Progress
+) -> Iterator[pa.RecordBatch]:
+    known = source.known_batches if progress else None
+    whole = sum(map(weights_bytes, known)) if known is not None else None
+    row = 0
+    with Reporter(progress, whole) as reporter:
+        for batch in source.batches():
+            size = weights_bytes(batch) if reporter else 0
+            result = quantize_table(
+                pa.Table.from_batches([batch]), {**options, "first_row": row}, reporter, size
+            )
+            row += batch.num_rows
+            if result.schema != schema:
+                raise ValueError(
+                    "A layer of the stream has over 2 GiB of packed data, which a stream cannot "
+                    "hold; use quantize_batch_arrow()"
+                )
+            yield from result.to_batches()

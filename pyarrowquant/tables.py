@@ -1,0 +1,210 @@
+"""Whole tables: quantize, dequantize, validate."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pyarrow as pa
+
+from pyarrowquant import _arguments, _lib
+from pyarrowquant._progress import Reporter
+from pyarrowquant._source import INPUT_COLUMNS, RESULT_COLUMNS, Source, weights_bytes
+from pyarrowquant.errors import SkippedLayerWarning
+
+
+def quantize_batch_arrow(
+    table: Any,
+    bit_width: int = 4,
+    continue_on_error: bool = False,
+    *,
+    group_size: int = 128,
+    method: str = "rtn",
+    zero_point: str = "integer",
+    scale_dtype: str = "float32",
+    metrics: bool = False,
+    sort: bool = True,
+    threads: int | None = None,
+    progress: _arguments.Progress = None,
+) -> pa.Table:
+    """Quantize every layer of a table of weights.
+
+    The weights are read where they lie, by Go worker threads, with the GIL released.
+
+    Parameters
+    ----------
+    table : pyarrow.Table, RecordBatch or RecordBatchReader, or any Arrow producer
+        An object with ``__arrow_c_stream__`` or ``__arrow_c_array__`` will do: polars,
+        pandas, DuckDB, nanoarrow. One row a layer, with the columns
+
+        - layer_name: string of any kind, or a dictionary of strings;
+        - weights: a list of any kind of float32, float16 or float64 (rounded to float32), or
+          binary of any kind with raw little-endian bytes;
+        - shape, optional: list of int64 or int32. Null or absent: one row of all weights;
+        - dtype, only with raw bytes: "F32", "F16" or "BF16".
+
+        Other columns are ignored. The table is only read, and not held afterwards. A reader is
+        read to its end.
+    bit_width : {4, 2, 3, 5, 6, 8}
+        Bits of a code.
+    continue_on_error : bool
+        Leave failing layers out, with one `SkippedLayerWarning` each, instead of raising.
+    group_size : int
+        Consecutive weights of a row that share a scale and a zero-point: a multiple of 8, or
+        -1 for the whole row. The last group of a row may be shorter.
+    method : {"rtn"}
+        Round to nearest over the range of the group.
+    zero_point : {"integer", "float", "symmetric"}
+        "integer": whole, 0 .. 2^bit_width - 1, and 0.0 decodes to 0.0. "float": any float32,
+        less error. "symmetric": always 2^(bit_width - 1).
+    scale_dtype : {"float32", "float16", "bfloat16"}
+        Round scales to this type before codes are chosen, so that an export that stores such
+        scales is exact. They are float32 in the result either way.
+    metrics : bool
+        Add the float64 columns mse, relative_error (||w - w'|| / ||w||), cosine and
+        max_abs_error.
+    sort : bool
+        Sort the result by layer_name (order of bytes, stable); otherwise keep the input order.
+    threads : int or None
+        Workers; None for the CPUs that this process may use. The result does not depend on it.
+    progress : True or callable or None
+        True for a bar on standard error, or a function of (layer_name, fraction of the bytes
+        done), called once a layer in the caller's thread.
+
+    Returns
+    -------
+    pyarrow.Table
+        One row a layer: layer_name string, quantized_data binary, scales list<float32>,
+        zero_points list<float32>, shape list<int64>, bit_width uint8, group_size int32, and
+        the metrics. A layer of shape (d0, d1, ...) has N = d0 rows of K = d1*d2*... columns;
+        one with fewer than two dimensions is one row. quantized_data is N rows of
+        ceil(K*bit_width/8) bytes, each a little-endian bit stream; scales and zero_points are
+        N * ceil(K/group_size) values, row-major. The caller owns the table; it shares no
+        memory with the input. The schema's metadata has JSON under the key "pyarrowquant".
+
+    Raises
+    ------
+    QuantizationError
+        Layers failed; its ``errors`` name all of them.
+    ValueError
+        An argument is out of bounds, the schema does not fit, or the data cannot be read.
+    TypeError
+        An argument has the wrong type, or `table` is not Arrow data.
+    MemoryError
+        There is no memory for the result.
+    RuntimeError
+        This process is a fork of one that had used the package.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> import pyarrowquant
+    >>> table = pa.table({"layer_name": ["a"], "weights": [[0.0, 1.0, 2.0, 3.0]]})
+    >>> result = pyarrowquant.quantize_batch_arrow(table, bit_width=2)
+    >>> result["quantized_data"][0].as_py().hex()
+    'e4'
+    """
+    options = _arguments.quantize_options(
+        bit_width=bit_width,
+        continue_on_error=continue_on_error,
+        group_size=group_size,
+        method=method,
+        zero_point=zero_point,
+        scale_dtype=scale_dtype,
+        metrics=metrics,
+        sort=sort,
+        threads=threads,
+    )
+    _arguments.check_progress(progress)
+    source = Source(table, INPUT_COLUMNS)
+    _lib.validate(source.schema, options)
+    weights = source.read_all()
+    size = weights_bytes(weights) if progress else 0
+    with Reporter(progress, size) as reporter:
+        return quantize_table(weights, options, reporter, size)
+
+
+def quantize_table(
+    table: pa.Table, options: dict[str, Any], reporter: Reporter | None, size: int
+) -> pa.Table:
+    """Run one job and warn about the layers that it left out."""
+    if reporter is not None:
+        reporter.start(size)
+    result, skipped = _lib.quantize(table, options, reporter.layer_done if reporter else None)
+    for error in skipped:
+        warnings.warn(f"Skipped: {error.message}", SkippedLayerWarning, stacklevel=3)
+    return result
+
+
+def dequantize_batch_arrow(
+    result: Any, *, dtype: str = "float32", threads: int | None = None
+) -> pa.Table:
+    """Decode every layer of a result: w = (q - zero_point) * scale, in float32.
+
+    Parameters
+    ----------
+    result : pyarrow.Table or any Arrow producer
+        What `quantize_batch_arrow` gave: whole, filtered, concatenated, or read back from a
+        file. It is only read.
+    dtype : {"float32", "float16"}
+        Type of the weights; float16 is rounded to nearest, ties to even.
+    threads : int or None
+        Workers; None for the CPUs that this process may use.
+
+    Returns
+    -------
+    pyarrow.Table
+        One row a layer in the order of `result`: layer_name string, weights list of `dtype`
+        (row-major), shape list<int64>. The caller owns it.
+
+    Raises
+    ------
+    QuantizationError
+        A row is corrupt, or its weights are beyond float16; ``errors`` name all such rows.
+    ValueError
+        An argument is out of bounds, or the schema does not fit.
+    TypeError
+        An argument has the wrong type, or `result` is not Arrow data.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> import pyarrowquant
+    >>> table = pa.table({"layer_name": ["a"], "weights": [[0.0, 1.0, 2.0, 3.0]]})
+    >>> result = pyarrowquant.quantize_batch_arrow(table, bit_width=2)
+    >>> pyarrowquant.dequantize_batch_arrow(result)["weights"].to_pylist()
+    [[0.0, 1.0, 2.0, 3.0]]
+    """
+    options = {
+        "dtype": _arguments.text("dtype", dtype),
+        "threads": _arguments.thread_count(threads),
+    }
+    return _lib.dequantize(Source(result, RESULT_COLUMNS).read_all(), options)
+
+
+def validate_arrow_input(table: Any) -> None:
+    """Check that a table's schema can be quantized. No data is read.
+
+    Parameters
+    ----------
+    table : pyarrow.Table or any Arrow producer
+        As for `quantize_batch_arrow`. A stream is opened, but no batch is taken from it.
+
+    Raises
+    ------
+    ValueError
+        A column is missing or has the wrong type.
+    TypeError
+        `table` is not Arrow data.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> import pyarrowquant
+    >>> pyarrowquant.validate_arrow_input(pa.table({"layer_name": ["a"], "weights": [[1.0]]}))
+    >>> pyarrowquant.validate_arrow_input(pa.table({"layer_name": ["a"], "weights": [1]}))
+    Traceback (most recent call last):
+        ...
+    ValueError: Column 'weights' has type int64; expected type list<float32> ...
+    """
+    _lib.validate(Source(table, INPUT_COLUMNS).schema, None)

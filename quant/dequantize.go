@@ -1,0 +1,158 @@
+package quant
+
+import (
+	"context"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
+)
+
+// DequantizeOptions of a decoding.
+type DequantizeOptions struct {
+	Dtype   string `json:"dtype"`   // "float32" or "float16", rounded to nearest
+	Threads int    `json:"threads"` // workers, at least 1
+}
+
+var decodedDtypes = []string{"float32", "float16"}
+
+// Validate checks every bound. It wraps ErrArgument.
+func (o *DequantizeOptions) Validate() error {
+	return firstError(oneOf("dtype", o.Dtype, decodedDtypes), validThreads(o.Threads))
+}
+
+func (o *DequantizeOptions) element() (kernel.ElementType, arrow.DataType) {
+	if o.Dtype == "float16" {
+		return kernel.Float16, arrow.FixedWidthTypes.Float16
+	}
+	return kernel.Float32, arrow.PrimitiveTypes.Float32
+}
+
+// Dequantize decodes every layer of batches that Quantize made, in input
+// order. Ownership and errors are as for Quantize; nothing is ever skipped.
+func Dequantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordBatch, o DequantizeOptions,
+	allocator memory.Allocator) (*Result, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	columns, err := resolveCoded(schema)
+	if err != nil {
+		return nil, err
+	}
+	layers, failed := readCoded(batches, columns)
+	d := newDequantization(layers, o, maxOffset)
+	d.arena.allocator = allocator
+	defer d.arena.release()
+	if len(failed) == 0 {
+		if err := allocations(d.allocate); err != nil {
+			return nil, err
+		}
+		if err := d.run(ctx); err != nil {
+			return nil, err
+		}
+		for i, fault := range firstFaults(len(layers), d.units, d.faults) {
+			if fault != nil {
+				failed = append(failed, d.problem(fault).layerError(layers[i].name, layers[i].row))
+			}
+		}
+	}
+	if len(failed) > 0 {
+		failed.sort()
+		return nil, failed
+	}
+	result := &Result{}
+	if err := allocations(func() { d.build(result) }); err != nil {
+		result.Release()
+		return nil, err
+	}
+	return result, nil
+}
+
+// dequantization is the state of one run.
+type dequantization struct {
+	options  DequantizeOptions
+	element  kernel.ElementType
+	dataType arrow.DataType
+	layers   []codedLayer
+	units    []unit
+	large    bool
+	parts    []*decodedPart
+	arena    arena
+	faults   []kernel.Fault // as units; Index is the element within the layer
+}
+
+// decodedPart holds the weights of the layers first .. end-1, which become one
+// batch.
+type decodedPart struct {
+	first, end int
+	weights    *variableColumn
+}
+
+func newDequantization(layers []codedLayer, o DequantizeOptions, limit int) *dequantization {
+	d := &dequantization{options: o, layers: layers}
+	d.element, d.dataType = o.element()
+	matrices := make([]grouped, len(layers))
+	for i, l := range layers {
+		matrices[i] = l.grouped
+		d.large = d.large || l.elements() > limit
+	}
+	d.units = cut(matrices)
+	d.faults = make([]kernel.Fault, len(d.units))
+	first := 0
+	for _, end := range splitRows(len(layers), limit, d.rowSizes) {
+		d.parts = append(d.parts, &decodedPart{first: first, end: end})
+		first = end
+	}
+	return d
+}
+
+// rowSizes are the sizes that 32-bit offsets limit; large columns have none.
+func (d *dequantization) rowSizes(i int) []int {
+	sizes := []int{len(d.layers[i].name), len(d.layers[i].shape)}
+	if !d.large {
+		sizes = append(sizes, d.layers[i].elements())
+	}
+	return sizes
+}
+
+func (d *dequantization) allocate() {
+	for _, p := range d.parts {
+		p.weights = newVariableColumn(&d.arena, listOf(d.dataType, d.large), d.element.Size(), p.end-p.first, func(row int) int {
+			return d.layers[p.first+row].elements()
+		})
+	}
+}
+
+func (d *dequantization) run(ctx context.Context) error {
+	best := kernel.Best()
+	targets := make([][]byte, 0, len(d.layers))
+	for _, p := range d.parts {
+		for row := range p.end - p.first {
+			targets = append(targets, p.weights.row(row))
+		}
+	}
+	return runUnits(ctx, d.options.Threads, d.units, func(i int) {
+		u := d.units[i]
+		block := d.layers[u.layer].block(u, targets[u.layer], d.element)
+		d.faults[i] = best.Dequantize(&block)
+		d.faults[i].Index += u.firstElement(d.layers[u.layer].grouped)
+	})
+}
+
+func (d *dequantization) problem(fault *kernel.Fault) *problem {
+	return problemf(KindScaleRange, ": the weight at index %d decodes to %g, which is beyond dtype '%s'. Use dtype='float32'",
+		fault.Index, fault.Value, d.options.Dtype).at(int64(fault.Index))
+}
+
+func (d *dequantization) build(result *Result) {
+	result.Schema = weightFields(d.dataType, d.large)
+	for _, p := range d.parts {
+		rows := p.end - p.first
+		result.Batches = append(result.Batches, newBatch(result.Schema, rows, []arrow.Array{
+			textColumn(&d.arena, rows, func(row int) string { return d.layers[p.first+row].name }),
+			p.weights.build(&d.arena),
+			shapeColumn(&d.arena, rows, func(row int) []int64 { return d.layers[p.first+row].shape }),
+		}))
+	}
+}

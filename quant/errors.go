@@ -1,0 +1,129 @@
+package quant
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Sentinels that callers tell apart with errors.Is.
+var (
+	// ErrArgument: an option is out of bounds.
+	ErrArgument = errors.New("invalid argument")
+	// ErrSchema: a column is missing or has a type that cannot be read.
+	ErrSchema = errors.New("invalid schema")
+	// ErrMemory: an output buffer could not be allocated.
+	ErrMemory = errors.New("out of memory")
+)
+
+// userError has a text of its own and wraps a sentinel.
+type userError struct {
+	sentinel error
+	text     string
+}
+
+func (e userError) Error() string { return e.text }
+func (e userError) Unwrap() error { return e.sentinel }
+
+func argumentError(format string, values ...any) error {
+	return userError{ErrArgument, fmt.Sprintf(format, values...)}
+}
+
+func schemaError(format string, values ...any) error {
+	return userError{ErrSchema, fmt.Sprintf(format, values...)}
+}
+
+// Kind says what is wrong with a layer.
+type Kind string
+
+const (
+	KindNonFinite     Kind = "non_finite"
+	KindShapeMismatch Kind = "shape_mismatch"
+	KindNull          Kind = "null"
+	KindCorrupt       Kind = "corrupt"
+	KindScaleRange    Kind = "scale_range"
+)
+
+// LayerError is what is wrong with one layer. Name is nil where the name
+// itself cannot be read; Row counts from 0 over the whole input; Index is an
+// element of the layer, or nil.
+type LayerError struct {
+	Name    *string `json:"layer_name"`
+	Row     int64   `json:"row"`
+	Index   *int64  `json:"index"`
+	Kind    Kind    `json:"kind"`
+	Message string  `json:"message"`
+}
+
+func (e *LayerError) Error() string { return e.Message }
+
+// name is the layer's name, or "" where it cannot be read.
+func (e *LayerError) name() string {
+	if e.Name == nil {
+		return ""
+	}
+	return *e.Name
+}
+
+// LayerErrors is one or more failing layers, in the order of their rows.
+type LayerErrors []*LayerError
+
+func (e LayerErrors) Error() string {
+	if len(e) == 1 {
+		return e[0].Message
+	}
+	lines := make([]string, 0, len(e)+1)
+	lines = append(lines, fmt.Sprintf("%d layers failed:", len(e)))
+	for _, layer := range e {
+		lines = append(lines, "  "+layer.Message)
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (e LayerErrors) sort() {
+	slices.SortFunc(e, func(a, b *LayerError) int { return cmp.Compare(a.Row, b.Row) })
+}
+
+// problem is a LayerError before the layer is known: its message follows
+// "Layer 'x'" directly.
+type problem struct {
+	kind  Kind
+	index int64 // -1: none
+	text  string
+}
+
+func problemf(kind Kind, format string, values ...any) *problem {
+	return &problem{kind: kind, index: -1, text: fmt.Sprintf(format, values...)}
+}
+
+func (p *problem) at(index int64) *problem {
+	p.index = index
+	return p
+}
+
+// layerError names the layer. The name is copied: it may be a view of Arrow
+// memory that goes away before the error does.
+func (p *problem) layerError(name string, row int64) *LayerError {
+	name = strings.Clone(name)
+	e := &LayerError{Name: &name, Row: row, Kind: p.kind, Message: fmt.Sprintf("Layer '%s'%s", name, p.text)}
+	if p.index >= 0 {
+		index := p.index
+		e.Index = &index
+	}
+	return e
+}
+
+// unnamedError is for a row whose layer_name cannot be read.
+func (p *problem) unnamedError(row int64) *LayerError {
+	return &LayerError{Row: row, Kind: p.kind, Message: fmt.Sprintf("Row %d%s", row, p.text)}
+}
+
+// PanicError is a panic in a worker, turned into an error.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("internal error: %v", e.Value) }

@@ -1,0 +1,179 @@
+package quant
+
+import (
+	"fmt"
+	"math/bits"
+	"strings"
+
+	"github.com/apache/arrow-go/v18/arrow"
+
+	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
+)
+
+// matrix is the row-major form of a layer's shape. An empty layer is 0 x 0.
+type matrix struct {
+	rows, columns int
+}
+
+// layer is one row of the input. name and weights are views of Arrow memory.
+type layer struct {
+	matrix
+	name    string
+	row     int64
+	shape   []int64
+	element kernel.ElementType
+	weights []byte
+}
+
+// readLayers reads every row of every batch. Rows that cannot be read come
+// back as errors, the others as layers, in input order.
+func readLayers(batches []arrow.RecordBatch, columns inputColumns, firstRow int64) ([]layer, LayerErrors) {
+	var layers []layer
+	var failed LayerErrors
+	for _, batch := range batches {
+		reader := newLayerReader(batch, columns)
+		for row := range int(batch.NumRows()) {
+			l, err := reader.read(row, firstRow+int64(row))
+			if err != nil {
+				failed = append(failed, err)
+			} else {
+				layers = append(layers, l)
+			}
+		}
+		firstRow += batch.NumRows()
+	}
+	return layers, failed
+}
+
+// layerReader reads the rows of one batch.
+type layerReader struct {
+	names   textReader
+	weights func(row int) ([]byte, kernel.ElementType, *problem)
+	shapes  *listReader // nil: no such column
+}
+
+func newLayerReader(batch arrow.RecordBatch, columns inputColumns) *layerReader {
+	r := &layerReader{names: newTextReader(columnLayerName, batch.Column(columns.layerName))}
+	if columns.dtype >= 0 {
+		r.weights = rawWeights(batch.Column(columns.weights), batch.Column(columns.dtype))
+	} else {
+		r.weights = listWeights(batch.Column(columns.weights))
+	}
+	if columns.shape >= 0 {
+		r.shapes = newListReader(columnShape, batch.Column(columns.shape))
+	}
+	return r
+}
+
+func (r *layerReader) read(row int, inputRow int64) (layer, *LayerError) {
+	name, p := r.names(row)
+	if p != nil {
+		return layer{}, p.unnamedError(inputRow)
+	}
+	l := layer{name: name, row: inputRow}
+	if l.weights, l.element, p = r.weights(row); p == nil {
+		p = r.readShape(&l, row)
+	}
+	if p != nil {
+		return layer{}, p.layerError(name, inputRow)
+	}
+	return l, nil
+}
+
+func (r *layerReader) readShape(l *layer, row int) (p *problem) {
+	count := int64(len(l.weights) / l.element.Size())
+	if r.shapes == nil || r.shapes.isNull(row) {
+		l.shape = []int64{count}
+	} else if l.shape, p = r.shapes.integers(row); p != nil {
+		return p
+	}
+	elements, p := elementCount(l.shape)
+	if p != nil {
+		return p
+	}
+	if elements != count {
+		return problemf(KindShapeMismatch, ": Shape mismatch: shape %s has %d elements, weights has %d", shapeText(l.shape), elements, count)
+	}
+	l.matrix = matrixOf(l.shape, elements)
+	return nil
+}
+
+// listWeights reads a list of floats.
+func listWeights(arr arrow.Array) func(row int) ([]byte, kernel.ElementType, *problem) {
+	lists := newListReader(columnWeights, arr)
+	element := map[arrow.Type]kernel.ElementType{
+		arrow.FLOAT16: kernel.Float16,
+		arrow.FLOAT32: kernel.Float32,
+		arrow.FLOAT64: kernel.Float64,
+	}[lists.child.DataType().ID()]
+	return func(row int) ([]byte, kernel.ElementType, *problem) {
+		weights, p := lists.values(row)
+		return weights, element, p
+	}
+}
+
+// safetensorsDtypes are the names that a dtype column may have.
+var safetensorsDtypes = map[string]kernel.ElementType{
+	"F32":  kernel.Float32,
+	"F16":  kernel.Float16,
+	"BF16": kernel.BFloat16,
+}
+
+// rawWeights reads bytes whose type a second column names.
+func rawWeights(values, dtypes arrow.Array) func(row int) ([]byte, kernel.ElementType, *problem) {
+	bytes := newByteReader(columnWeights, values)
+	names := newTextReader(columnDtype, dtypes)
+	return func(row int) ([]byte, kernel.ElementType, *problem) {
+		name, p := names(row)
+		if p != nil {
+			return nil, 0, p
+		}
+		element, ok := safetensorsDtypes[name]
+		if !ok {
+			return nil, 0, problemf(KindCorrupt, ": dtype '%s' cannot be quantized. Must be F32, F16 or BF16", name)
+		}
+		weights, p := bytes(row)
+		if p == nil && len(weights)%element.Size() != 0 {
+			p = problemf(KindCorrupt, ": weights has %d bytes, which is no whole number of %s elements of %d bytes", len(weights), name, element.Size())
+		}
+		return weights, element, p
+	}
+}
+
+// elementCount multiplies the dimensions; none may be negative and the product
+// must fit in an int64.
+func elementCount(shape []int64) (int64, *problem) {
+	empty := false
+	for _, d := range shape {
+		if d < 0 {
+			return 0, problemf(KindShapeMismatch, ": Shape mismatch: shape %s has the negative dimension %d", shapeText(shape), d)
+		}
+		empty = empty || d == 0
+	}
+	if empty {
+		return 0, nil
+	}
+	count := uint64(1)
+	for _, d := range shape {
+		high, low := bits.Mul64(count, uint64(d))
+		if high != 0 || low > 1<<63-1 {
+			return 0, problemf(KindShapeMismatch, ": Shape mismatch: shape %s has more than 2^63-1 elements", shapeText(shape))
+		}
+		count = low
+	}
+	return int64(count), nil
+}
+
+func matrixOf(shape []int64, elements int64) matrix {
+	if elements == 0 {
+		return matrix{}
+	}
+	if len(shape) < 2 {
+		return matrix{rows: 1, columns: int(elements)}
+	}
+	return matrix{rows: int(shape[0]), columns: int(elements / shape[0])}
+}
+
+func shapeText(shape []int64) string {
+	return strings.ReplaceAll(fmt.Sprint(shape), " ", ", ")
+}

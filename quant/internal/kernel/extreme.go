@@ -1,0 +1,80 @@
+package kernel
+
+import "math"
+
+// fitExtreme is fit for groups whose plain scale would be very small, very
+// large, or overflow. It keeps scale and zero-point finite and scale non-zero.
+func fitExtreme(lo, hi float32, f Format) (parameters, bool) {
+	exact := (float64(hi) - float64(lo)) / float64(f.MaxCode())
+	if f.ZeroPoint == SymmetricZero {
+		exact = -(float64(lo) + float64(hi)) / float64(half(f))
+	}
+	nearest := float32(exact)
+	if nearest == 0 {
+		nearest = float32(math.Copysign(math.SmallestNonzeroFloat32, exact))
+	}
+	scale := roundScale(nearest, f.ScaleDtype)
+	if scale == 0 || !isFinite(scale) {
+		return parameters{scale: nearest}, false
+	}
+	p := withZeroPoint(scale, lo, f)
+	if !endsDecode(p, f) {
+		// Rounding up the scale may be what overflows.
+		p = withZeroPoint(towardZero(scale, f.ScaleDtype), lo, f)
+	}
+	return p, true
+}
+
+func withZeroPoint(scale, lo float32, f Format) parameters {
+	p := parameters{scale: scale, extreme: true}
+	zero := -float64(lo) / float64(scale)
+	switch f.ZeroPoint {
+	case SymmetricZero:
+		p.zeroPoint = half(f)
+	case FloatZero:
+		p.zeroPoint = float32(zero) + 0
+		// Weights close to each other near the largest float32: rounding up
+		// the zero-point may be what overflows.
+		for !isFinite(decode(0, scale, p.zeroPoint)) && !isFinite(decode(uint8(f.MaxCode()), scale, p.zeroPoint)) {
+			p.zeroPoint = math.Nextafter32(p.zeroPoint, 0)
+		}
+	default:
+		p.zeroPoint = float32(math.RoundToEven(clamp(zero, f))) + 0
+	}
+	return p
+}
+
+func clamp(x float64, f Format) float64 {
+	return math.Max(0, math.Min(float64(f.MaxCode()), x))
+}
+
+func endsDecode(p parameters, f Format) bool {
+	return isFinite(decode(0, p.scale, p.zeroPoint)) &&
+		isFinite(decode(uint8(f.MaxCode()), p.scale, p.zeroPoint))
+}
+
+// towardZero is the next smaller magnitude of the scale's type. Only scales
+// near the largest float32 get here, so float16 never does.
+func towardZero(scale float32, dtype ScaleDtype) float32 {
+	step := uint32(1)
+	if dtype == ScaleBFloat16 {
+		step = 1 << 16
+	}
+	return math.Float32frombits(math.Float32bits(scale) - step)
+}
+
+// codeExtreme quantizes in float64, and takes the next code toward the
+// zero-point where the nearest one would decode to Inf.
+func codeExtreme(codes []uint8, weights []float32, p parameters, f Format) {
+	for i, w := range weights {
+		q := uint8(math.RoundToEven(clamp(float64(w)/float64(p.scale)+float64(p.zeroPoint), f)))
+		for !isFinite(decode(q, p.scale, p.zeroPoint)) {
+			if float32(q) < p.zeroPoint {
+				q++
+			} else {
+				q--
+			}
+		}
+		codes[i] = q
+	}
+}

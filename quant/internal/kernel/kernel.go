@@ -1,0 +1,132 @@
+// Package kernel turns blocks of weights into packed codes and back.
+//
+// The scalar kernel is the reference: it is compiled on every machine, and
+// every other kernel gives the same bytes, scales, zero-points and sums.
+package kernel
+
+// ElementType is the type of the weights as they lie in memory, little-endian.
+type ElementType uint8
+
+const (
+	Float32 ElementType = iota
+	Float16
+	BFloat16
+	Float64 // rounded to float32 when read
+)
+
+// Size is the number of bytes of one element.
+func (t ElementType) Size() int {
+	switch t {
+	case Float16, BFloat16:
+		return 2
+	case Float64:
+		return 8
+	default:
+		return 4
+	}
+}
+
+// ZeroPoint says how the zero-point of a group is chosen.
+type ZeroPoint uint8
+
+const (
+	IntegerZero   ZeroPoint = iota // whole, 0 .. 2^b-1, so that 0.0 decodes to 0.0
+	FloatZero                      // any finite float32
+	SymmetricZero                  // always 2^(b-1)
+)
+
+// ScaleDtype is the type that scales are rounded to before codes are chosen.
+type ScaleDtype uint8
+
+const (
+	ScaleFloat32 ScaleDtype = iota
+	ScaleFloat16
+	ScaleBFloat16
+)
+
+// Format is how a group is coded.
+type Format struct {
+	BitWidth   int // 2, 3, 4, 5, 6 or 8
+	ZeroPoint  ZeroPoint
+	ScaleDtype ScaleDtype
+}
+
+// MaxCode is the largest code, 2^b-1.
+func (f Format) MaxCode() int { return 1<<f.BitWidth - 1 }
+
+// RowBytes is the packed size of a row: codes are a little-endian bit stream,
+// zero-padded to a whole byte.
+func RowBytes(columns, bitWidth int) int {
+	return columns/8*bitWidth + (columns%8*bitWidth+7)/8
+}
+
+// Groups is the number of groups in a row; the last one may be shorter.
+func Groups(columns, groupSize int) int {
+	return (columns + groupSize - 1) / groupSize
+}
+
+// Block is the input and the output of one call to quantize: whole rows of a
+// layer, or whole groups of one row. All slices have exactly the size that
+// Rows, Columns and GroupSize say; none of them needs any alignment.
+type Block struct {
+	Format
+	Type      ElementType
+	Rows      int
+	Columns   int
+	GroupSize int    // 1 .. Columns, a multiple of 8 unless it is Columns
+	Weights   []byte // Rows*Columns elements, row-major
+
+	Packed     []byte    // Rows*RowBytes(Columns, BitWidth)
+	Scales     []float32 // Rows*Groups(Columns, GroupSize)
+	ZeroPoints []float32 // as Scales
+	Sums       *Sums     // nil: no error sums wanted
+}
+
+// CodedBlock is the input and the output of one call to dequantize.
+type CodedBlock struct {
+	BitWidth   int
+	Rows       int
+	Columns    int
+	GroupSize  int
+	Packed     []byte
+	Scales     []byte // little-endian float32, one a group
+	ZeroPoints []byte // as Scales
+
+	Type    ElementType // Float32 or Float16
+	Weights []byte      // Rows*Columns elements
+}
+
+// FaultKind says why a block cannot be coded or decoded.
+type FaultKind uint8
+
+const (
+	NoFault    FaultKind = iota
+	NonFinite            // a weight is NaN or Inf
+	ScaleRange           // ScaleDtype rounds a group's scale to 0 or to Inf
+	Overflow             // a decoded weight is beyond the output type
+)
+
+// Fault is the first fault of a block. Outputs of the block are then undefined.
+type Fault struct {
+	Kind  FaultKind
+	Index int     // element within the block
+	Value float32 // the weight, the unrounded scale, or the decoded weight
+}
+
+// Kernel is one implementation. Its functions keep no state and may be called
+// by many goroutines at once.
+type Kernel struct {
+	Name       string
+	Quantize   func(*Block) Fault
+	Dequantize func(*CodedBlock) Fault
+}
+
+// All returns the kernels that this CPU can run, the reference first and the
+// fastest last.
+func All() []Kernel { return []Kernel{Scalar} }
+
+// Best returns the fastest kernel that this CPU can run.
+func Best() Kernel {
+	all := All()
+	return all[len(all)-1]
+}

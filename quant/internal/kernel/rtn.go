@@ -1,0 +1,121 @@
+package kernel
+
+import "math"
+
+// Scales within these bounds are computed in float32 as the formulas stand,
+// and every kernel gives the same bytes. Beyond them the products or 1/scale
+// could overflow or lose bits, so a group is fitted and coded in float64.
+// The same holds for a floating zero-point near the largest float32.
+const (
+	minPlainScale  = 0x1p-120
+	maxPlainScale  = 0x1p+120
+	maxPlainOffset = 0x1p+127
+)
+
+// parameters code and decode one group: q = rint(w*inverse + zeroPoint), and
+// w = (q - zeroPoint) * scale.
+type parameters struct {
+	scale     float32
+	inverse   float32
+	zeroPoint float32
+	extreme   bool // outside the plain bounds: code with codeExtreme
+}
+
+// fit chooses the round-to-nearest parameters of a group whose finite weights
+// span lo .. hi. Every float32 operation is rounded by itself. The second
+// result is false if the scale's type rounds it to 0 or Inf; scale then holds
+// the unrounded value.
+func fit(lo, hi float32, f Format) (parameters, bool) {
+	lo, hi = span(lo, hi, f.ZeroPoint)
+	if lo == hi { // all weights are the same; with an integer zero, all are 0
+		return constant(lo, f), true
+	}
+	unrounded := stepOf(lo, hi, f)
+	if !isPlain(unrounded, lo, hi, f) {
+		return fitExtreme(lo, hi, f)
+	}
+	scale := roundScale(unrounded, f.ScaleDtype)
+	if scale == 0 || !isFinite(scale) {
+		return parameters{scale: unrounded}, false
+	}
+	p := parameters{scale: scale, inverse: 1 / scale}
+	switch f.ZeroPoint {
+	case SymmetricZero:
+		p.zeroPoint = half(f)
+	case FloatZero:
+		p.zeroPoint = float32(-lo*p.inverse) + 0
+	default:
+		p.zeroPoint = round(-lo*p.inverse, float32(f.MaxCode()))
+	}
+	return p, true
+}
+
+// span gives the ends that the codes have to reach. For symmetric it is
+// (0, m) or (m, 0), m being the weight of largest magnitude.
+func span(lo, hi float32, zero ZeroPoint) (float32, float32) {
+	switch zero {
+	case FloatZero:
+		return lo, hi
+	case SymmetricZero:
+		if hi >= -lo {
+			return 0, hi
+		}
+		return lo, 0
+	default:
+		return min(lo, 0), max(hi, 0)
+	}
+}
+
+// stepOf is the scale before rounding; it may overflow.
+func stepOf(lo, hi float32, f Format) float32 {
+	if f.ZeroPoint == SymmetricZero {
+		return -(lo + hi) / half(f) // one of them is 0
+	}
+	return (hi - lo) / float32(f.MaxCode())
+}
+
+func isPlain(scale, lo, hi float32, f Format) bool {
+	if f.ZeroPoint == FloatZero && max(abs(lo), abs(hi)) >= maxPlainOffset {
+		return false
+	}
+	return abs(scale) >= minPlainScale && abs(scale) <= maxPlainScale
+}
+
+func constant(value float32, f Format) parameters {
+	p := parameters{scale: 1, inverse: 1}
+	switch f.ZeroPoint {
+	case SymmetricZero:
+		p.zeroPoint = half(f)
+	case FloatZero:
+		p.zeroPoint = -value + 0
+	}
+	return p
+}
+
+func half(f Format) float32 { return float32(int(1) << (f.BitWidth - 1)) }
+
+func abs(x float32) float32 { return math.Float32frombits(math.Float32bits(x) &^ signBit) }
+
+// round clamps x to 0 .. maxCode and rounds it, ties to even. Clamping first
+// gives the same, as both bounds are whole. Adding 2^23 leaves no bits for a
+// fraction.
+func round(x, maxCode float32) float32 {
+	if x > maxCode {
+		x = maxCode
+	}
+	if !(x > 0) {
+		return 0
+	}
+	return float32(x+0x1p23) - 0x1p23
+}
+
+func decode(code uint8, scale, zeroPoint float32) float32 {
+	return float32(float32(code)-zeroPoint) * scale
+}
+
+// code quantizes weights with plain parameters.
+func code(codes []uint8, weights []float32, p parameters, maxCode float32) {
+	for i, w := range weights {
+		codes[i] = uint8(round(float32(w*p.inverse)+p.zeroPoint, maxCode))
+	}
+}

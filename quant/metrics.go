@@ -1,0 +1,28 @@
+package quant
+
+import (
+	"math"
+
+	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
+)
+
+// errorMetrics are the values of the metric columns, in their order: mean
+// squared error; ||w-d||/||w||; cosine of w and d; largest |w-d|. A layer that
+// is empty or all zeros has relative error 0 and cosine 1.
+func errorMetrics(s kernel.Sums, elements int) [4]float64 {
+	if elements == 0 {
+		return [4]float64{0, 0, 1, 0}
+	}
+	weight, decoded := math.Sqrt(s.Weight), math.Sqrt(s.Decoded)
+	relative, cosine := 0.0, 0.0
+	if s.Error > 0 {
+		relative = math.Sqrt(s.Error) / weight
+	}
+	switch {
+	case weight > 0 && decoded > 0:
+		cosine = s.Product / (weight * decoded)
+	case weight == decoded:
+		cosine = 1
+	}
+	return [4]float64{s.Error / float64(elements), relative, cosine, s.MaxError}
+}

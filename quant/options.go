@@ -1,0 +1,90 @@
+package quant
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
+)
+
+// WholeRow as GroupSize makes each row one group.
+const WholeRow = -1
+
+// Options of a quantization.
+type Options struct {
+	BitWidth        int    `json:"bit_width"`         // 2, 3, 4, 5, 6 or 8
+	GroupSize       int    `json:"group_size"`        // a multiple of 8, or WholeRow
+	Method          string `json:"method"`            // "rtn"
+	ZeroPoint       string `json:"zero_point"`        // "integer", "float" or "symmetric"
+	ScaleDtype      string `json:"scale_dtype"`       // "float32", "float16" or "bfloat16"
+	ContinueOnError bool   `json:"continue_on_error"` // leave failing layers out
+	Metrics         bool   `json:"metrics"`           // add the error columns
+	Sort            bool   `json:"sort"`              // by layer name, else input order
+	Threads         int    `json:"threads"`           // workers, at least 1
+	FirstRow        int64  `json:"first_row"`         // row number of the first layer, for errors
+	Version         string `json:"version"`           // of the package, for the result's metadata
+}
+
+var (
+	bitWidths   = []int{2, 3, 4, 5, 6, 8}
+	methods     = []string{"rtn"}
+	zeroPoints  = []string{kernel.IntegerZero: "integer", kernel.FloatZero: "float", kernel.SymmetricZero: "symmetric"}
+	scaleDtypes = []string{kernel.ScaleFloat32: "float32", kernel.ScaleFloat16: "float16", kernel.ScaleBFloat16: "bfloat16"}
+)
+
+// Validate checks every bound. It wraps ErrArgument.
+func (o *Options) Validate() error {
+	if !slices.Contains(bitWidths, o.BitWidth) {
+		return argumentError("Invalid bit_width: %d. Must be 2, 4, or 8 (3, 5 and 6 also work)", o.BitWidth)
+	}
+	if !validGroupSize(int64(o.GroupSize)) {
+		return argumentError("Invalid group_size: %d. Must be a multiple of 8 from 8 to 2147483640, or -1 for one group a row", o.GroupSize)
+	}
+	return firstError(
+		oneOf("method", o.Method, methods),
+		oneOf("zero_point", o.ZeroPoint, zeroPoints),
+		oneOf("scale_dtype", o.ScaleDtype, scaleDtypes),
+		validThreads(o.Threads),
+	)
+}
+
+func validGroupSize(size int64) bool {
+	return size == WholeRow || size >= 8 && size%8 == 0 && size <= 1<<31-8
+}
+
+func validThreads(threads int) error {
+	if threads < 1 {
+		return argumentError("Invalid threads: %d. Must be at least 1, or None for all CPUs of this process", threads)
+	}
+	return nil
+}
+
+func oneOf(name, value string, choices []string) error {
+	if slices.Contains(choices, value) {
+		return nil
+	}
+	quoted := make([]string, len(choices))
+	for i, choice := range choices {
+		quoted[i] = fmt.Sprintf("'%s'", choice)
+	}
+	return argumentError("Invalid %s: '%s'. Must be %s", name, value, strings.Join(quoted, ", "))
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// format is the kernels' form of validated options.
+func (o *Options) format() kernel.Format {
+	return kernel.Format{
+		BitWidth:   o.BitWidth,
+		ZeroPoint:  kernel.ZeroPoint(slices.Index(zeroPoints, o.ZeroPoint)),
+		ScaleDtype: kernel.ScaleDtype(slices.Index(scaleDtypes, o.ScaleDtype)),
+	}
+}

@@ -1,0 +1,210 @@
+package quant
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+)
+
+// Result is what a run gives: ready batches of one schema, and the layers that
+// were left out. Release gives the memory back once the batches are no longer
+// needed or have been exported.
+type Result struct {
+	Schema  *arrow.Schema
+	Batches []arrow.RecordBatch
+	Skipped LayerErrors
+}
+
+// Release drops the result's hold on its batches.
+func (r *Result) Release() {
+	for _, batch := range r.Batches {
+		batch.Release()
+	}
+	r.Batches = nil
+}
+
+// maxOffset is how many bytes or elements one column of a batch may hold
+// before its 32-bit offsets run out.
+const maxOffset = math.MaxInt32
+
+// arena allocates exact buffers and frees those that are still its own.
+type arena struct {
+	allocator memory.Allocator
+	buffers   []*memory.Buffer
+}
+
+// allocate gives a buffer of exactly size bytes. It panics with an error that
+// wraps ErrMemory if there is no memory; allocations catches that.
+func (a *arena) allocate(size int) *memory.Buffer {
+	defer func() {
+		if value := recover(); value != nil {
+			panic(userError{ErrMemory, fmt.Sprintf("out of memory: %d bytes for the result: %v", size, value)})
+		}
+	}()
+	buffer := memory.NewResizableBuffer(a.allocator)
+	buffer.ResizeNoShrink(size)
+	a.buffers = append(a.buffers, buffer)
+	return buffer
+}
+
+// release frees what allocate gave, but for what arrays hold on to.
+func (a *arena) release() {
+	for _, buffer := range a.buffers {
+		buffer.Release()
+	}
+	a.buffers = nil
+}
+
+// allocations calls f and returns its panic if that is an error of allocate.
+func allocations(f func()) (err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			failure, ok := value.(userError)
+			if !ok {
+				panic(value)
+			}
+			err = failure
+		}
+	}()
+	f()
+	return nil
+}
+
+// variableColumn is a binary or list column whose rows are planned first, then
+// written in place by the workers.
+type variableColumn struct {
+	dataType arrow.DataType
+	width    int   // bytes of an element
+	starts   []int // in elements; row i is starts[i] .. starts[i+1]
+	values   *memory.Buffer
+}
+
+// newVariableColumn allocates rows of the given lengths, in elements.
+func newVariableColumn(a *arena, dataType arrow.DataType, width, rows int, length func(row int) int) *variableColumn {
+	c := &variableColumn{dataType: dataType, width: width, starts: make([]int, rows+1)}
+	for row := range rows {
+		c.starts[row+1] = c.starts[row] + length(row)
+	}
+	c.values = a.allocate(c.starts[rows] * width)
+	return c
+}
+
+// row is the memory of one row.
+func (c *variableColumn) row(i int) []byte {
+	return c.values.Bytes()[c.starts[i]*c.width : c.starts[i+1]*c.width]
+}
+
+// keep drops all rows but the given ones, which are in order.
+func (c *variableColumn) keep(rows []int) {
+	values := c.values.Bytes()
+	starts := make([]int, 1, len(rows)+1)
+	end := 0
+	for _, row := range rows {
+		end += copy(values[end:], c.row(row))
+		starts = append(starts, end/c.width)
+	}
+	c.starts = starts
+	c.values.ResizeNoShrink(end)
+}
+
+// build makes the Arrow array.
+func (c *variableColumn) build(a *arena) arrow.Array {
+	rows := len(c.starts) - 1
+	var offsets *memory.Buffer
+	if isLarge(c.dataType) {
+		offsets = a.allocate(8 * (rows + 1))
+		for i, start := range c.starts {
+			binary.LittleEndian.PutUint64(offsets.Bytes()[8*i:], uint64(start))
+		}
+	} else {
+		offsets = a.allocate(4 * (rows + 1))
+		for i, start := range c.starts {
+			binary.LittleEndian.PutUint32(offsets.Bytes()[4*i:], uint32(start))
+		}
+	}
+	list, ok := c.dataType.(arrow.ListLikeType)
+	if !ok {
+		return newArray(c.dataType, rows, []*memory.Buffer{nil, offsets, c.values})
+	}
+	elements := array.NewData(list.Elem(), c.starts[rows], []*memory.Buffer{nil, c.values}, nil, 0, 0)
+	defer elements.Release()
+	return newArray(c.dataType, rows, []*memory.Buffer{nil, offsets}, elements)
+}
+
+func isLarge(dataType arrow.DataType) bool {
+	return dataType.ID() == arrow.LARGE_BINARY || dataType.ID() == arrow.LARGE_LIST
+}
+
+func newArray(dataType arrow.DataType, rows int, buffers []*memory.Buffer, children ...arrow.ArrayData) arrow.Array {
+	data := array.NewData(dataType, rows, buffers, children, 0, 0)
+	defer data.Release()
+	return array.MakeFromData(data)
+}
+
+// textColumn makes a string column of rows known by now.
+func textColumn(a *arena, rows int, text func(row int) string) arrow.Array {
+	c := newVariableColumn(a, arrow.BinaryTypes.String, 1, rows, func(row int) int { return len(text(row)) })
+	for row := range rows {
+		copy(c.row(row), text(row))
+	}
+	return c.build(a)
+}
+
+// shapeColumn makes a list<int64> column of rows known by now.
+func shapeColumn(a *arena, rows int, shape func(row int) []int64) arrow.Array {
+	c := newVariableColumn(a, arrow.ListOf(arrow.PrimitiveTypes.Int64), 8, rows, func(row int) int { return len(shape(row)) })
+	for row := range rows {
+		for i, d := range shape(row) {
+			binary.LittleEndian.PutUint64(c.row(row)[8*i:], uint64(d))
+		}
+	}
+	return c.build(a)
+}
+
+// fixedColumn makes a column of elements of fixed width.
+func fixedColumn(a *arena, dataType arrow.FixedWidthDataType, rows int, put func(element []byte, row int)) arrow.Array {
+	width := dataType.Bytes()
+	values := a.allocate(rows * width)
+	for row := range rows {
+		put(values.Bytes()[row*width:(row+1)*width], row)
+	}
+	return newArray(dataType, rows, []*memory.Buffer{nil, values})
+}
+
+// newBatch hands the columns over to a batch.
+func newBatch(schema *arrow.Schema, rows int, columns []arrow.Array) arrow.RecordBatch {
+	defer func() {
+		for _, column := range columns {
+			column.Release()
+		}
+	}()
+	return array.NewRecordBatch(schema, columns, int64(rows))
+}
+
+// splitRows cuts rows 0 .. rows-1 into batches in which no sum of sizes passes
+// limit, but for single rows that do. sizes gives a row's entry in each column.
+func splitRows(rows, limit int, sizes func(row int) []int) (ends []int) {
+	var sums []int
+	for row := range rows {
+		row_sizes := sizes(row)
+		if sums == nil {
+			sums = make([]int, len(row_sizes))
+		}
+		full := false
+		for i, size := range row_sizes {
+			full = full || sums[i] > 0 && size > limit-sums[i]
+		}
+		if full {
+			ends = append(ends, row)
+			clear(sums)
+		}
+		for i, size := range row_sizes {
+			sums[i] += size
+		}
+	}
+	return append(ends, rows)
+}

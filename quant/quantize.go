@@ -1,0 +1,280 @@
+package quant
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"math"
+	"slices"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
+)
+
+// Quantize codes every layer of the batches, whose schema is given, into
+// batches of results. The inputs are only read, and may be released when it
+// returns. The result's buffers come from the allocator; the caller releases
+// the result.
+//
+// Every layer is examined before failures are reported: as LayerErrors, or in
+// Result.Skipped if o.ContinueOnError. Other errors wrap ErrArgument,
+// ErrSchema, ErrMemory or the context's error, or are a PanicError.
+func Quantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordBatch, o Options,
+	allocator memory.Allocator, progress Progress) (*Result, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	columns, err := resolveInput(schema)
+	if err != nil {
+		return nil, err
+	}
+	layers, failed := readLayers(batches, columns, o.FirstRow)
+	if o.Sort {
+		slices.SortStableFunc(layers, func(a, b layer) int { return cmp.Compare(a.name, b.name) })
+	}
+	q := newQuantization(layers, o, maxOffset)
+	q.arena.allocator = allocator
+	defer q.arena.release()
+	if err := allocations(q.allocate); err != nil {
+		return nil, err
+	}
+	if err := q.run(ctx, progress, failed); err != nil {
+		return nil, err
+	}
+	faults := firstFaults(len(layers), q.units, q.faults)
+	for i, fault := range faults {
+		if fault != nil {
+			failed = append(failed, q.problem(fault).layerError(layers[i].name, layers[i].row))
+		}
+	}
+	failed.sort()
+	if len(failed) > 0 && !o.ContinueOnError {
+		return nil, failed
+	}
+	result := &Result{Skipped: failed}
+	if err := allocations(func() { q.build(result, faults) }); err != nil {
+		result.Release()
+		return nil, err
+	}
+	return result, nil
+}
+
+// quantization is the state of one run.
+type quantization struct {
+	options Options
+	format  kernel.Format
+	layers  []layer   // in output order
+	grouped []grouped // as layers
+	units   []unit
+	large   bool
+	parts   []*quantizedPart
+	arena   arena
+	faults  []kernel.Fault // as units; Index is the element within the layer
+	sums    []kernel.Sums  // as units; nil without metrics
+}
+
+// quantizedPart holds the outputs of the layers first .. end-1, which become
+// one batch.
+type quantizedPart struct {
+	first, end                 int
+	packed, scales, zeroPoints *variableColumn
+}
+
+func newQuantization(layers []layer, o Options, limit int) *quantization {
+	q := &quantization{
+		options: o,
+		format:  o.format(),
+		layers:  layers,
+		grouped: make([]grouped, len(layers)),
+	}
+	for i, l := range layers {
+		q.grouped[i] = newGrouped(l.matrix, o.GroupSize)
+		q.large = q.large || max(q.grouped[i].packedBytes(o.BitWidth), q.grouped[i].groups()) > limit
+	}
+	q.units = cut(q.grouped)
+	q.faults = make([]kernel.Fault, len(q.units))
+	if o.Metrics {
+		q.sums = make([]kernel.Sums, len(q.units))
+	}
+	first := 0
+	for _, end := range splitRows(len(layers), limit, q.rowSizes) {
+		q.parts = append(q.parts, &quantizedPart{first: first, end: end})
+		first = end
+	}
+	return q
+}
+
+// rowSizes are the sizes that 32-bit offsets limit; large columns have none.
+func (q *quantization) rowSizes(i int) []int {
+	sizes := []int{len(q.layers[i].name), len(q.layers[i].shape)}
+	if !q.large {
+		sizes = append(sizes, q.grouped[i].packedBytes(q.options.BitWidth), q.grouped[i].groups())
+	}
+	return sizes
+}
+
+// allocate makes the memory that workers write into.
+func (q *quantization) allocate() {
+	float32s := listOf(arrow.PrimitiveTypes.Float32, q.large)
+	for _, p := range q.parts {
+		rows := p.end - p.first
+		groups := func(row int) int { return q.grouped[p.first+row].groups() }
+		packedBytes := func(row int) int { return q.grouped[p.first+row].packedBytes(q.options.BitWidth) }
+		p.packed = newVariableColumn(&q.arena, binaryType(q.large), 1, rows, packedBytes)
+		p.scales = newVariableColumn(&q.arena, float32s, 4, rows, groups)
+		p.zeroPoints = newVariableColumn(&q.arena, float32s, 4, rows, groups)
+	}
+}
+
+// target is where one layer's outputs go.
+type target struct {
+	packed             []byte
+	scales, zeroPoints []float32
+}
+
+// targets finds the outputs of each layer.
+func (q *quantization) targets() []target {
+	targets := make([]target, 0, len(q.layers))
+	for _, p := range q.parts {
+		for row := range p.end - p.first {
+			targets = append(targets, target{
+				packed:     p.packed.row(row),
+				scales:     arrow.Float32Traits.CastFromBytes(p.scales.row(row)),
+				zeroPoints: arrow.Float32Traits.CastFromBytes(p.zeroPoints.row(row)),
+			})
+		}
+	}
+	return targets
+}
+
+// run quantizes all units.
+func (q *quantization) run(ctx context.Context, report Progress, failed LayerErrors) error {
+	counter := newProgressCounter(report, q.grouped, q.units, func(i int) int64 { return int64(len(q.layers[i].weights)) })
+	for _, e := range failed {
+		counter.skip(e.name())
+	}
+	for i, g := range q.grouped {
+		if g.elements() == 0 {
+			counter.skip(q.layers[i].name)
+		}
+	}
+	best := kernel.Best()
+	targets := q.targets()
+	return runUnits(ctx, q.options.Threads, q.units, func(i int) {
+		u := q.units[i]
+		l := &q.layers[u.layer]
+		testHook(l.name)
+		q.quantizeUnit(best, i, &targets[u.layer])
+		counter.unitDone(u.layer, l.name, int64(len(l.weights)))
+	})
+}
+
+// quantizeUnit codes one unit.
+func (q *quantization) quantizeUnit(k kernel.Kernel, i int, t *target) {
+	u := q.units[i]
+	g, l := q.grouped[u.layer], &q.layers[u.layer]
+	part := u.grouped(g)
+	firstElement, firstGroup, firstByte := u.firstElement(g), u.firstGroup(g), u.firstByte(g, q.format.BitWidth)
+	size := l.element.Size()
+	block := kernel.Block{
+		Format:     q.format,
+		Type:       l.element,
+		Rows:       part.rows,
+		Columns:    part.columns,
+		GroupSize:  part.groupSize,
+		Weights:    l.weights[firstElement*size:][:part.elements()*size],
+		Packed:     t.packed[firstByte:][:part.packedBytes(q.format.BitWidth)],
+		Scales:     t.scales[firstGroup:][:part.groups()],
+		ZeroPoints: t.zeroPoints[firstGroup:][:part.groups()],
+	}
+	if q.sums != nil {
+		block.Sums = &q.sums[i]
+	}
+	q.faults[i] = k.Quantize(&block)
+	q.faults[i].Index += firstElement
+}
+
+func (q *quantization) problem(fault *kernel.Fault) *problem {
+	if fault.Kind == kernel.ScaleRange {
+		return problemf(KindScaleRange, ": the scale %g of the group at index %d is beyond the range of scale_dtype '%s'. Use scale_dtype='float32'",
+			fault.Value, fault.Index, q.options.ScaleDtype).at(int64(fault.Index))
+	}
+	return problemf(KindNonFinite, " contains NaN or Inf at index %d (%s). Replace such values first, for example with np.nan_to_num()",
+		fault.Index, nonFiniteText(fault.Value)).at(int64(fault.Index))
+}
+
+func nonFiniteText(value float32) string {
+	switch {
+	case math.IsInf(float64(value), 1):
+		return "Inf"
+	case math.IsInf(float64(value), -1):
+		return "-Inf"
+	default:
+		return "NaN"
+	}
+}
+
+// build makes the batches of the layers that did not fail.
+func (q *quantization) build(result *Result, faults []*kernel.Fault) {
+	result.Schema = resultFields(&q.options, q.large)
+	metrics := q.metrics()
+	for _, p := range q.parts {
+		var kept []int
+		for row := range p.end - p.first {
+			if faults[p.first+row] == nil {
+				kept = append(kept, row)
+			}
+		}
+		if len(kept) < p.end-p.first {
+			p.packed.keep(kept)
+			p.scales.keep(kept)
+			p.zeroPoints.keep(kept)
+		}
+		result.Batches = append(result.Batches, q.batch(result.Schema, p, kept, metrics))
+	}
+}
+
+func (q *quantization) batch(schema *arrow.Schema, p *quantizedPart, kept []int, metrics [][4]float64) arrow.RecordBatch {
+	rows := len(kept)
+	at := func(row int) int { return p.first + kept[row] }
+	columns := []arrow.Array{
+		textColumn(&q.arena, rows, func(row int) string { return q.layers[at(row)].name }),
+		p.packed.build(&q.arena),
+		p.scales.build(&q.arena),
+		p.zeroPoints.build(&q.arena),
+		shapeColumn(&q.arena, rows, func(row int) []int64 { return q.layers[at(row)].shape }),
+		fixedColumn(&q.arena, arrow.PrimitiveTypes.Uint8.(arrow.FixedWidthDataType), rows, func(element []byte, _ int) {
+			element[0] = uint8(q.options.BitWidth)
+		}),
+		fixedColumn(&q.arena, arrow.PrimitiveTypes.Int32.(arrow.FixedWidthDataType), rows, func(element []byte, _ int) {
+			binary.LittleEndian.PutUint32(element, uint32(int32(q.options.GroupSize)))
+		}),
+	}
+	for metric := range metricColumns {
+		if q.sums != nil {
+			columns = append(columns, fixedColumn(&q.arena, arrow.PrimitiveTypes.Float64.(arrow.FixedWidthDataType), rows, func(element []byte, row int) {
+				binary.LittleEndian.PutUint64(element, math.Float64bits(metrics[at(row)][metric]))
+			}))
+		}
+	}
+	return newBatch(schema, rows, columns)
+}
+
+// metrics are each layer's errors, or nil. Units are added in order, so that
+// the sums do not depend on who computed them.
+func (q *quantization) metrics() [][4]float64 {
+	if q.sums == nil {
+		return nil
+	}
+	layers := make([]kernel.Sums, len(q.layers))
+	for i, u := range q.units {
+		layers[u.layer].Add(q.sums[i])
+	}
+	metrics := make([][4]float64, len(layers))
+	for i, s := range layers {
+		metrics[i] = errorMetrics(s, q.grouped[i].elements())
+	}
+	return metrics
+}

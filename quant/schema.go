@@ -1,0 +1,253 @@
+package quant
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/apache/arrow-go/v18/arrow"
+)
+
+// Names of columns, in and out.
+const (
+	columnLayerName     = "layer_name"
+	columnWeights       = "weights"
+	columnShape         = "shape"
+	columnDtype         = "dtype"
+	columnQuantizedData = "quantized_data"
+	columnScales        = "scales"
+	columnZeroPoints    = "zero_points"
+	columnBitWidth      = "bit_width"
+	columnGroupSize     = "group_size"
+)
+
+var metricColumns = []string{"mse", "relative_error", "cosine", "max_abs_error"}
+
+// MetadataKey is the key of the result schema's metadata; its value is JSON.
+const MetadataKey = "pyarrowquant"
+
+const (
+	inputSchema  = "layer_name: string, weights: list<float32>, shape: list<int64> (optional)"
+	resultSchema = "layer_name: string, quantized_data: binary, scales: list<float32>, zero_points: list<float32>, shape: list<int64>, bit_width: uint8, group_size: int32"
+)
+
+// inputColumns are positions of columns; -1 means absent.
+type inputColumns struct {
+	layerName, weights, shape, dtype int
+}
+
+// ValidateInput checks the schema of a table of weights. It wraps ErrSchema.
+func ValidateInput(schema *arrow.Schema) error {
+	_, err := resolveInput(schema)
+	return err
+}
+
+func resolveInput(schema *arrow.Schema) (inputColumns, error) {
+	f := columnFinder{schema: schema, expected: inputSchema}
+	columns := inputColumns{
+		layerName: f.required(columnLayerName, "string", isText),
+		weights:   f.required(columnWeights, "list<float32> (or a list of float16 or float64, or raw bytes with a 'dtype' column)", isWeights),
+		shape:     f.optional(columnShape, "list<int64>", isIntegerList),
+		dtype:     -1,
+	}
+	if f.err == nil && isRaw(schema.Field(columns.weights).Type) {
+		f.expected = "layer_name: string, weights: binary, dtype: string (F32, F16 or BF16), shape: list<int64> (optional)"
+		columns.dtype = f.required(columnDtype, "string (F32, F16 or BF16)", isText)
+	}
+	return columns, f.err
+}
+
+// codedColumns are positions of columns of a result.
+type codedColumns struct {
+	layerName, quantizedData, scales, zeroPoints, shape, bitWidth, groupSize int
+}
+
+// resolveCoded checks the schema of a result that is to be decoded.
+func resolveCoded(schema *arrow.Schema) (codedColumns, error) {
+	f := columnFinder{schema: schema, expected: resultSchema}
+	columns := codedColumns{
+		layerName:     f.required(columnLayerName, "string", isText),
+		quantizedData: f.required(columnQuantizedData, "binary", isRaw),
+		scales:        f.required(columnScales, "list<float32>", isFloat32List),
+		zeroPoints:    f.required(columnZeroPoints, "list<float32>", isFloat32List),
+		shape:         f.required(columnShape, "list<int64>", isIntegerList),
+		bitWidth:      f.required(columnBitWidth, "uint8", isInteger),
+		groupSize:     f.required(columnGroupSize, "int32", isInteger),
+	}
+	return columns, f.err
+}
+
+// columnFinder looks columns up by name and keeps the first error.
+type columnFinder struct {
+	schema   *arrow.Schema
+	expected string // shown when a required column is missing
+	err      error
+}
+
+func (f *columnFinder) required(name, expectedType string, accepts func(arrow.DataType) bool) int {
+	position := f.optional(name, expectedType, accepts)
+	if position < 0 && f.err == nil {
+		f.err = schemaError("Missing required column '%s'. Expected schema: %s", name, f.expected)
+	}
+	return position
+}
+
+func (f *columnFinder) optional(name, expectedType string, accepts func(arrow.DataType) bool) int {
+	positions := f.schema.FieldIndices(name)
+	if f.err != nil || len(positions) == 0 {
+		return -1
+	}
+	if len(positions) > 1 {
+		f.err = schemaError("Column '%s' is there %d times; keep one", name, len(positions))
+		return -1
+	}
+	if dt := f.schema.Field(positions[0]).Type; !accepts(dt) {
+		f.err = schemaError("Column '%s' has type %s; expected type %s", name, typeName(dt), expectedType)
+		return -1
+	}
+	return positions[0]
+}
+
+func isText(dt arrow.DataType) bool {
+	switch dt := dt.(type) {
+	case *arrow.StringType, *arrow.LargeStringType, *arrow.StringViewType:
+		return true
+	case *arrow.DictionaryType:
+		return isText(dt.ValueType)
+	}
+	return false
+}
+
+func isRaw(dt arrow.DataType) bool {
+	switch dt.ID() {
+	case arrow.BINARY, arrow.LARGE_BINARY, arrow.BINARY_VIEW:
+		return true
+	}
+	return false
+}
+
+func isWeights(dt arrow.DataType) bool {
+	return isRaw(dt) || isListOf(dt, arrow.FLOAT32, arrow.FLOAT16, arrow.FLOAT64)
+}
+
+func isFloat32List(dt arrow.DataType) bool { return isListOf(dt, arrow.FLOAT32) }
+
+func isIntegerList(dt arrow.DataType) bool { return isListOf(dt, arrow.INT64, arrow.INT32) }
+
+func isInteger(dt arrow.DataType) bool { return arrow.IsInteger(dt.ID()) }
+
+func isListOf(dt arrow.DataType, elements ...arrow.Type) bool {
+	list, ok := dt.(arrow.ListLikeType)
+	if !ok || dt.ID() == arrow.MAP {
+		return false
+	}
+	for _, element := range elements {
+		if list.Elem().ID() == element {
+			return true
+		}
+	}
+	return false
+}
+
+// typeName prints a type as PyArrow does, and float64 both ways.
+func typeName(dt arrow.DataType) string {
+	switch dt := dt.(type) {
+	case *arrow.Float16Type:
+		return "halffloat"
+	case *arrow.Float32Type:
+		return "float"
+	case *arrow.Float64Type:
+		return "double (float64)"
+	case *arrow.StringType:
+		return "string"
+	case *arrow.LargeStringType:
+		return "large_string"
+	case *arrow.FixedSizeListType:
+		return fmt.Sprintf("fixed_size_list<%s>[%d]", fieldName(dt.ElemField()), dt.Len())
+	case *arrow.StructType:
+		fields := make([]string, dt.NumFields())
+		for i, field := range dt.Fields() {
+			fields[i] = fieldName(field)
+		}
+		return "struct<" + strings.Join(fields, ", ") + ">"
+	case *arrow.DictionaryType:
+		return fmt.Sprintf("dictionary<values=%s, indices=%s, ordered=%d>", typeName(dt.ValueType), typeName(dt.IndexType), asInt(dt.Ordered))
+	case arrow.ListLikeType:
+		if dt.ID() != arrow.MAP {
+			return fmt.Sprintf("%s<%s>", dt.Name(), fieldName(dt.ElemField()))
+		}
+	}
+	return dt.String()
+}
+
+func fieldName(field arrow.Field) string {
+	name := field.Name + ": " + typeName(field.Type)
+	if !field.Nullable {
+		name += " not null"
+	}
+	return name
+}
+
+func asInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// resultFields is the schema of a result. large is for layers of over 2 GiB.
+func resultFields(o *Options, large bool) *arrow.Schema {
+	float32s := listOf(arrow.PrimitiveTypes.Float32, large)
+	fields := []arrow.Field{
+		{Name: columnLayerName, Type: arrow.BinaryTypes.String, Nullable: true},
+		{Name: columnQuantizedData, Type: binaryType(large), Nullable: true},
+		{Name: columnScales, Type: float32s, Nullable: true},
+		{Name: columnZeroPoints, Type: float32s, Nullable: true},
+		{Name: columnShape, Type: listOf(arrow.PrimitiveTypes.Int64, false), Nullable: true},
+		{Name: columnBitWidth, Type: arrow.PrimitiveTypes.Uint8, Nullable: true},
+		{Name: columnGroupSize, Type: arrow.PrimitiveTypes.Int32, Nullable: true},
+	}
+	if o.Metrics {
+		for _, name := range metricColumns {
+			fields = append(fields, arrow.Field{Name: name, Type: arrow.PrimitiveTypes.Float64, Nullable: true})
+		}
+	}
+	metadata := arrow.NewMetadata([]string{MetadataKey}, []string{metadataJSON(o)})
+	return arrow.NewSchema(fields, &metadata)
+}
+
+func metadataJSON(o *Options) string {
+	encoded, err := json.Marshal(struct {
+		Method     string `json:"method"`
+		ZeroPoint  string `json:"zero_point"`
+		ScaleDtype string `json:"scale_dtype"`
+		Version    string `json:"version"`
+	}{o.Method, o.ZeroPoint, o.ScaleDtype, o.Version})
+	if err != nil {
+		panic(err) // strings always encode
+	}
+	return string(encoded)
+}
+
+// weightFields is the schema of decoded layers.
+func weightFields(element arrow.DataType, large bool) *arrow.Schema {
+	return arrow.NewSchema([]arrow.Field{
+		{Name: columnLayerName, Type: arrow.BinaryTypes.String, Nullable: true},
+		{Name: columnWeights, Type: listOf(element, large), Nullable: true},
+		{Name: columnShape, Type: listOf(arrow.PrimitiveTypes.Int64, false), Nullable: true},
+	}, nil)
+}
+
+func binaryType(large bool) arrow.DataType {
+	if large {
+		return arrow.BinaryTypes.LargeBinary
+	}
+	return arrow.BinaryTypes.Binary
+}
+
+func listOf(element arrow.DataType, large bool) arrow.DataType {
+	if large {
+		return arrow.LargeListOf(element)
+	}
+	return arrow.ListOf(element)
+}
