@@ -148,11 +148,15 @@ func (d *dequantization) problem(fault *kernel.Fault) *problem {
 func (d *dequantization) build(result *Result) {
 	result.Schema = weightFields(d.dataType, d.large)
 	for _, p := range d.parts {
-		rows := p.end - p.first
-		result.Batches = append(result.Batches, newBatch(result.Schema, rows, []arrow.Array{
-			textColumn(&d.arena, rows, func(row int) string { return d.layers[p.first+row].name }),
-			p.weights.build(&d.arena),
-			shapeColumn(&d.arena, rows, func(row int) []int64 { return d.layers[p.first+row].shape }),
+		a, rows := &d.arena, p.end-p.first
+		result.Batches = append(result.Batches, newBatch(result.Schema, rows, []func() arrow.Array{
+			func() arrow.Array {
+				return textColumn(a, rows, func(row int) string { return d.layers[p.first+row].name })
+			},
+			func() arrow.Array { return p.weights.build(a) },
+			func() arrow.Array {
+				return shapeColumn(a, rows, func(row int) []int64 { return d.layers[p.first+row].shape })
+			},
 		}))
 	}
 }

@@ -166,8 +166,8 @@ func shapeColumn(a *arena, rows int, shape func(row int) []int64) arrow.Array {
 }
 
 // fixedColumn makes a column of elements of fixed width.
-func fixedColumn(a *arena, dataType arrow.FixedWidthDataType, rows int, put func(element []byte, row int)) arrow.Array {
-	width := dataType.Bytes()
+func fixedColumn(a *arena, dataType arrow.DataType, rows int, put func(element []byte, row int)) arrow.Array {
+	width := dataType.(arrow.FixedWidthDataType).Bytes()
 	values := a.allocate(rows * width)
 	for row := range rows {
 		put(values.Bytes()[row*width:(row+1)*width], row)
@@ -175,14 +175,19 @@ func fixedColumn(a *arena, dataType arrow.FixedWidthDataType, rows int, put func
 	return newArray(dataType, rows, []*memory.Buffer{nil, values})
 }
 
-// newBatch hands the columns over to a batch.
-func newBatch(schema *arrow.Schema, rows int, columns []arrow.Array) arrow.RecordBatch {
+// newBatch makes the columns and hands them over to a batch. Should making one
+// panic, those before it are released.
+func newBatch(schema *arrow.Schema, rows int, columns []func() arrow.Array) arrow.RecordBatch {
+	var arrays []arrow.Array
 	defer func() {
-		for _, column := range columns {
-			column.Release()
+		for _, arr := range arrays {
+			arr.Release()
 		}
 	}()
-	return array.NewRecordBatch(schema, columns, int64(rows))
+	for _, column := range columns {
+		arrays = append(arrays, column())
+	}
+	return array.NewRecordBatch(schema, arrays, int64(rows))
 }
 
 // splitRows cuts rows 0 .. rows-1 into batches in which no sum of sizes passes
@@ -190,19 +195,19 @@ func newBatch(schema *arrow.Schema, rows int, columns []arrow.Array) arrow.Recor
 func splitRows(rows, limit int, sizes func(row int) []int) (ends []int) {
 	var sums []int
 	for row := range rows {
-		row_sizes := sizes(row)
+		rowSizes := sizes(row)
 		if sums == nil {
-			sums = make([]int, len(row_sizes))
+			sums = make([]int, len(rowSizes))
 		}
 		full := false
-		for i, size := range row_sizes {
-			full = full || sums[i] > 0 && size > limit-sums[i]
+		for i, size := range rowSizes {
+			full = full || size > 0 && sums[i] > 0 && size > limit-sums[i]
 		}
 		if full {
 			ends = append(ends, row)
 			clear(sums)
 		}
-		for i, size := range row_sizes {
+		for i, size := range rowSizes {
 			sums[i] += size
 		}
 	}

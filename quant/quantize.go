@@ -237,26 +237,32 @@ func (q *quantization) build(result *Result, faults []*kernel.Fault) {
 }
 
 func (q *quantization) batch(schema *arrow.Schema, p *quantizedPart, kept []int, metrics [][4]float64) arrow.RecordBatch {
-	rows := len(kept)
+	a, rows := &q.arena, len(kept)
 	at := func(row int) int { return p.first + kept[row] }
-	columns := []arrow.Array{
-		textColumn(&q.arena, rows, func(row int) string { return q.layers[at(row)].name }),
-		p.packed.build(&q.arena),
-		p.scales.build(&q.arena),
-		p.zeroPoints.build(&q.arena),
-		shapeColumn(&q.arena, rows, func(row int) []int64 { return q.layers[at(row)].shape }),
-		fixedColumn(&q.arena, arrow.PrimitiveTypes.Uint8.(arrow.FixedWidthDataType), rows, func(element []byte, _ int) {
-			element[0] = uint8(q.options.BitWidth)
-		}),
-		fixedColumn(&q.arena, arrow.PrimitiveTypes.Int32.(arrow.FixedWidthDataType), rows, func(element []byte, _ int) {
-			binary.LittleEndian.PutUint32(element, uint32(int32(q.options.GroupSize)))
-		}),
+	columns := []func() arrow.Array{
+		func() arrow.Array { return textColumn(a, rows, func(row int) string { return q.layers[at(row)].name }) },
+		func() arrow.Array { return p.packed.build(a) },
+		func() arrow.Array { return p.scales.build(a) },
+		func() arrow.Array { return p.zeroPoints.build(a) },
+		func() arrow.Array {
+			return shapeColumn(a, rows, func(row int) []int64 { return q.layers[at(row)].shape })
+		},
+		func() arrow.Array {
+			return fixedColumn(a, arrow.PrimitiveTypes.Uint8, rows, func(element []byte, _ int) { element[0] = uint8(q.options.BitWidth) })
+		},
+		func() arrow.Array {
+			return fixedColumn(a, arrow.PrimitiveTypes.Int32, rows, func(element []byte, _ int) {
+				binary.LittleEndian.PutUint32(element, uint32(int32(q.options.GroupSize)))
+			})
+		},
 	}
 	for metric := range metricColumns {
-		if q.sums != nil {
-			columns = append(columns, fixedColumn(&q.arena, arrow.PrimitiveTypes.Float64.(arrow.FixedWidthDataType), rows, func(element []byte, row int) {
-				binary.LittleEndian.PutUint64(element, math.Float64bits(metrics[at(row)][metric]))
-			}))
+		if metrics != nil {
+			columns = append(columns, func() arrow.Array {
+				return fixedColumn(a, arrow.PrimitiveTypes.Float64, rows, func(element []byte, row int) {
+					binary.LittleEndian.PutUint64(element, math.Float64bits(metrics[at(row)][metric]))
+				})
+			})
 		}
 	}
 	return newBatch(schema, rows, columns)

@@ -2,6 +2,8 @@ package kernel
 
 import "math"
 
+const smallestNormal = 0x1p-126
+
 // fitExtreme is fit for groups whose plain scale would be very small, very
 // large, or overflow. It keeps scale and zero-point finite and scale non-zero.
 func fitExtreme(lo, hi float32, f Format) (parameters, bool) {
@@ -9,13 +11,15 @@ func fitExtreme(lo, hi float32, f Format) (parameters, bool) {
 	if f.ZeroPoint == SymmetricZero {
 		exact = -(float64(lo) + float64(hi)) / float64(half(f))
 	}
-	nearest := float32(exact)
-	if nearest == 0 {
-		nearest = float32(math.Copysign(math.SmallestNonzeroFloat32, exact))
+	unrounded := float32(exact)
+	if abs(unrounded) < smallestNormal && math.Abs(float64(unrounded)) < math.Abs(exact) {
+		// Subnormal scales are coarse: rounding down could leave much of the
+		// range, or all of it, out of reach.
+		unrounded = math.Nextafter32(unrounded, float32(math.Inf(int(math.Copysign(1, exact)))))
 	}
-	scale := roundScale(nearest, f.ScaleDtype)
+	scale := roundScale(unrounded, f.ScaleDtype)
 	if scale == 0 || !isFinite(scale) {
-		return parameters{scale: nearest}, false
+		return parameters{scale: unrounded}, false
 	}
 	p := withZeroPoint(scale, lo, f)
 	if !endsDecode(p, f) {

@@ -1,0 +1,204 @@
+package quant
+
+import (
+	"context"
+	"encoding/binary"
+	"testing"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+)
+
+// material hands out parts of fuzzed bytes; past the end all is zero.
+type material struct{ rest []byte }
+
+func (m *material) bytes(n int) []byte {
+	out := make([]byte, n)
+	copied := copy(out, m.rest)
+	m.rest = m.rest[copied:]
+	return out
+}
+
+func (m *material) below(n int) int { return int(m.bytes(1)[0]) % n }
+
+// small is mostly a small number, seldom any 64-bit one.
+func (m *material) small() int64 {
+	if m.below(8) == 0 {
+		return int64(binary.LittleEndian.Uint64(m.bytes(8)))
+	}
+	return int64(int8(m.bytes(1)[0])) / 4
+}
+
+func (m *material) offsets(n, width int) []byte {
+	out := make([]byte, 0, n*width)
+	for range n {
+		if width == 4 {
+			out = binary.LittleEndian.AppendUint32(out, uint32(m.small()))
+		} else {
+			out = binary.LittleEndian.AppendUint64(out, uint64(m.small()))
+		}
+	}
+	return out
+}
+
+// bitmap is absent half of the time.
+func (m *material) bitmap(length int) []byte {
+	if m.below(2) == 0 {
+		return nil
+	}
+	return m.bytes((length + 7) / 8)
+}
+
+func (m *material) array(dataType arrow.DataType, length int, buffers [][]byte, children ...arrow.ArrayData) arrow.Array {
+	nulls := array.UnknownNullCount
+	if buffers[0] == nil {
+		nulls = 0
+	}
+	wrapped := make([]*memory.Buffer, len(buffers))
+	for i, b := range buffers {
+		if b != nil {
+			wrapped[i] = memory.NewBufferBytes(b)
+		}
+	}
+	return array.MakeFromData(array.NewData(dataType, length, wrapped, children, nulls, 0))
+}
+
+func (m *material) fixed(dataType arrow.FixedWidthDataType, length int) arrow.Array {
+	return m.array(dataType, length, [][]byte{m.bitmap(length), m.bytes(length * dataType.Bytes())})
+}
+
+func (m *material) list(element arrow.FixedWidthDataType, length int) arrow.Array {
+	child := m.fixed(element, m.below(40)).Data()
+	bitmap := m.bitmap(length)
+	switch m.below(4) {
+	case 0:
+		return m.array(arrow.LargeListOf(element), length, [][]byte{bitmap, m.offsets(length+1, 8)}, child)
+	case 1:
+		return m.array(arrow.ListViewOf(element), length, [][]byte{bitmap, m.offsets(length, 4), m.offsets(length, 4)}, child)
+	case 2:
+		return m.array(arrow.FixedSizeListOf(int32(m.below(20)+1), element), length, [][]byte{bitmap}, child)
+	default:
+		return m.array(arrow.ListOf(element), length, [][]byte{bitmap, m.offsets(length+1, 4)}, child)
+	}
+}
+
+func (m *material) binary(dataType, large, view arrow.DataType, length int) arrow.Array {
+	bitmap, values := m.bitmap(length), m.bytes(m.below(60))
+	switch m.below(3) {
+	case 0:
+		offsets := append(m.offsets(length, 8), little(int64(len(values)))...)
+		return m.array(large, length, [][]byte{bitmap, offsets, values})
+	case 1:
+		return m.array(view, length, [][]byte{bitmap, m.bytes(16 * length), values})
+	default:
+		offsets := append(m.offsets(length, 4), little(int32(len(values)))...)
+		return m.array(dataType, length, [][]byte{bitmap, offsets, values})
+	}
+}
+
+func (m *material) names(length int) arrow.Array {
+	if m.below(4) > 0 {
+		return m.binary(arrow.BinaryTypes.String, arrow.BinaryTypes.LargeString, arrow.BinaryTypes.StringView, length)
+	}
+	dictionaryType := &arrow.DictionaryType{IndexType: arrow.PrimitiveTypes.Int8, ValueType: arrow.BinaryTypes.String}
+	indices := m.fixed(arrow.PrimitiveTypes.Int8.(arrow.FixedWidthDataType), length)
+	return array.NewDictionaryArray(dictionaryType, indices, texts("a", "b"))
+}
+
+func (m *material) raw(length int) arrow.Array {
+	return m.binary(arrow.BinaryTypes.Binary, arrow.BinaryTypes.LargeBinary, arrow.BinaryTypes.BinaryView, length)
+}
+
+func fixedWidth(dataType arrow.DataType) arrow.FixedWidthDataType {
+	return dataType.(arrow.FixedWidthDataType)
+}
+
+// FuzzQuantize reads arrays whose offsets, sizes, indices and values are
+// arbitrary: there must be a result or an error, and nothing may be left.
+func FuzzQuantize(f *testing.F) {
+	f.Add([]byte{})
+	for seed := range 40 {
+		f.Add(pattern(seed))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		m := &material{raw}
+		length := m.below(4)
+		names := []string{"layer_name", "weights", "shape"}
+		columns := []arrow.Array{m.names(length)}
+		switch m.below(4) {
+		case 0:
+			names = append(names, "dtype")
+			columns = append(columns, m.raw(length), m.list(fixedWidth(arrow.PrimitiveTypes.Int32), length))
+			columns = append(columns, m.dtypes(length))
+		case 1:
+			columns = append(columns, m.list(fixedWidth(arrow.FixedWidthTypes.Float16), length), m.list(fixedWidth(arrow.PrimitiveTypes.Int64), length))
+		case 2:
+			columns = append(columns, m.list(fixedWidth(arrow.PrimitiveTypes.Float64), length), m.list(fixedWidth(arrow.PrimitiveTypes.Int64), length))
+		default:
+			columns = append(columns, m.list(fixedWidth(arrow.PrimitiveTypes.Float32), length), m.list(fixedWidth(arrow.PrimitiveTypes.Int64), length))
+		}
+		o := defaults
+		o.BitWidth = bitWidths[m.below(6)]
+		o.ContinueOnError, o.Metrics = m.below(2) == 0, m.below(2) == 0
+		schema, batches := batchOf(names, columns...)
+		result, err := Quantize(context.Background(), schema, batches, o, checked(t), nil)
+		if err != nil {
+			return
+		}
+		defer result.Release()
+		if rows := result.Batches[0].NumRows(); rows+int64(len(result.Skipped)) != int64(length) {
+			t.Fatalf("%d rows and %d errors of %d layers", rows, len(result.Skipped), length)
+		}
+	})
+}
+
+func (m *material) dtypes(length int) arrow.Array {
+	names := make([]string, length)
+	for i := range names {
+		names[i] = []string{"F32", "F16", "BF16", "I8"}[m.below(4)]
+	}
+	return texts(names...)
+}
+
+// FuzzDequantize decodes tables that no quantization gave.
+func FuzzDequantize(f *testing.F) {
+	f.Add([]byte{})
+	for seed := range 40 {
+		f.Add(pattern(seed))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		m := &material{raw}
+		length := m.below(4)
+		schema, batches := batchOf(
+			[]string{"layer_name", "quantized_data", "scales", "zero_points", "shape", "bit_width", "group_size"},
+			m.names(length), m.raw(length),
+			m.list(fixedWidth(arrow.PrimitiveTypes.Float32), length), m.list(fixedWidth(arrow.PrimitiveTypes.Float32), length),
+			m.list(fixedWidth(arrow.PrimitiveTypes.Int64), length),
+			m.fixed(fixedWidth(arrow.PrimitiveTypes.Uint8), length), m.groupSizes(length))
+		o := DequantizeOptions{Dtype: decodedDtypes[m.below(2)], Threads: 2}
+		result, err := Dequantize(context.Background(), schema, batches, o, checked(t))
+		if err == nil {
+			result.Release()
+		}
+	})
+}
+
+func (m *material) groupSizes(length int) arrow.Array {
+	values := make([]int32, length)
+	for i := range values {
+		values[i] = []int32{-1, 8, 128, int32(m.small())}[m.below(4)]
+	}
+	return rawArray(arrow.PrimitiveTypes.Int32, length, [][]byte{nil, little(values...)})
+}
+
+// pattern is some bytes to begin with.
+func pattern(seed int) []byte {
+	out := make([]byte, 200)
+	state := uint32(seed)*2654435761 + 1
+	for i := range out {
+		state = state*1664525 + 1013904223
+		out[i] = byte(state >> 24)
+	}
+	return out
+}

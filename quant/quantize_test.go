@@ -1,0 +1,208 @@
+package quant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+)
+
+func TestQuantizeSortsAndReleases(t *testing.T) {
+	schema, batches := twoLayers()
+	result := mustQuantize(t, schema, batches, defaults, checked(t))
+	defer result.Release()
+	names := result.Batches[0].Column(0).(*array.String)
+	if names.Value(0) != "a" || names.Value(1) != "b" {
+		t.Errorf("names are %v", names)
+	}
+	packed := result.Batches[0].Column(1).(*array.Binary)
+	if packed.ValueLen(0) != 3*3 || packed.ValueLen(1) != 100 {
+		t.Errorf("packed lengths are %d and %d", packed.ValueLen(0), packed.ValueLen(1))
+	}
+}
+
+func TestQuantizeErrorsWrapSentinelsAndRelease(t *testing.T) {
+	schema, batches := twoLayers()
+	noWeights, oneColumn := batchOf([]string{"layer_name"}, texts("a"))
+	cancelled, cancel := context.WithCancel(context.Background())
+	cancel()
+	wrong := defaults
+	wrong.BitWidth = 7
+	for _, c := range []struct {
+		name    string
+		ctx     context.Context
+		schema  *arrow.Schema
+		batches []arrow.RecordBatch
+		options Options
+		want    error
+	}{
+		{"argument", context.Background(), schema, batches, wrong, ErrArgument},
+		{"schema", context.Background(), noWeights, oneColumn, defaults, ErrSchema},
+		{"cancelled", cancelled, schema, batches, defaults, context.Canceled},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			result, err := Quantize(c.ctx, c.schema, c.batches, c.options, checked(t), nil)
+			if !errors.Is(err, c.want) || result != nil {
+				t.Errorf("got %v, %v; want %v", result, err, c.want)
+			}
+		})
+	}
+}
+
+// poorAllocator has no memory after some allocations.
+type poorAllocator struct {
+	memory.Allocator
+	left int
+}
+
+func (a *poorAllocator) Allocate(size int) []byte {
+	if a.left--; a.left < 0 {
+		panic("nothing left")
+	}
+	return a.Allocator.Allocate(size)
+}
+
+func TestQuantizeWithoutMemory(t *testing.T) {
+	schema, batches := twoLayers()
+	for left := 0; ; left++ {
+		result, err := Quantize(context.Background(), schema, batches, defaults, &poorAllocator{checked(t), left}, nil)
+		if err == nil {
+			if left < 5 {
+				t.Errorf("only %d allocations", left)
+			}
+			result.Release()
+			return
+		}
+		if !errors.Is(err, ErrMemory) {
+			t.Fatalf("after %d allocations: %v", left, err)
+		}
+	}
+}
+
+func TestWorkerPanicBecomesAnError(t *testing.T) {
+	units := cut([]grouped{newGrouped(matrix{rows: 10, columns: unitElements}, 128)})
+	err := runUnits(context.Background(), 2, units, func(i int) {
+		if i == 3 {
+			panic("three")
+		}
+	})
+	var panicked *PanicError
+	if !errors.As(err, &panicked) || panicked.Value != "three" || len(panicked.Stack) == 0 {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestSmallOffsets makes 32-bit offsets run out early, and compares the rows
+// with those of one batch.
+func TestSmallOffsets(t *testing.T) {
+	schema, batches := twoLayers()
+	columns, err := resolveInput(schema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		limit, batches int
+		large          bool
+	}{{1000, 1, false}, {108, 2, false}, {100, 2, false}, {99, 1, true}} {
+		t.Run(fmt.Sprint(c.limit), func(t *testing.T) {
+			layers, _ := readLayers(batches, columns, 0)
+			q := newQuantization(layers, defaults, c.limit)
+			q.arena.allocator = checked(t)
+			defer q.arena.release()
+			q.allocate()
+			if err := q.run(context.Background(), nil, nil); err != nil {
+				t.Fatal(err)
+			}
+			result := &Result{}
+			q.build(result, firstFaults(len(layers), q.units, q.faults))
+			defer result.Release()
+			if len(result.Batches) != c.batches || q.large != c.large {
+				t.Errorf("%d batches, large %v", len(result.Batches), q.large)
+			}
+			want := mustQuantize(t, schema, batches, Options{
+				BitWidth: 4, GroupSize: 128, Method: "rtn", ZeroPoint: "integer", ScaleDtype: "float32", Threads: 1,
+			}, checked(t))
+			defer want.Release()
+			if got, want := rowTexts(result), rowTexts(want); !slices.Equal(got, want) {
+				t.Errorf("got %v\nwant %v", got, want)
+			}
+		})
+	}
+}
+
+// rowTexts prints each row, whatever the batches and offset widths are.
+func rowTexts(r *Result) (rows []string) {
+	for _, batch := range r.Batches {
+		for row := range int(batch.NumRows()) {
+			text := ""
+			for _, column := range batch.Columns() {
+				text += column.ValueStr(row) + " "
+			}
+			rows = append(rows, text)
+		}
+	}
+	return rows
+}
+
+func TestSplitRows(t *testing.T) {
+	sizes := [][]int{{5, 0}, {5, 0}, {1, 0}, {0, 20}, {0, 0}, {3, 3}}
+	got := splitRows(len(sizes), 10, func(row int) []int { return sizes[row] })
+	if want := []int{2, 5, 6}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := splitRows(0, 10, nil); !slices.Equal(got, []int{0}) {
+		t.Errorf("no rows give %v", got)
+	}
+}
+
+// TestUnitsCoverEachLayerOnce also checks that units begin at whole groups and
+// bytes.
+func TestUnitsCoverEachLayerOnce(t *testing.T) {
+	for _, m := range []matrix{{0, 0}, {1, 1}, {7, 9}, {3, unitElements}, {2, unitElements + 1}, {3, 5*unitElements + 77}, {100000, 3}} {
+		for _, groupSize := range []int{8, 128, WholeRow, 3 * unitElements} {
+			g := newGrouped(m, groupSize)
+			element, group, byteAt := 0, 0, 0
+			for _, u := range cut([]grouped{g}) {
+				part := u.grouped(g)
+				if u.firstElement(g) != element || u.firstGroup(g) != group || u.firstByte(g, 3) != byteAt {
+					t.Fatalf("%+v: unit %+v begins at %d, %d, %d, want %d, %d, %d", g, u,
+						u.firstElement(g), u.firstGroup(g), u.firstByte(g, 3), element, group, byteAt)
+				}
+				if u.rows > 1 && u.columns != g.columns || u.column%g.groupSize != 0 {
+					t.Fatalf("%+v: unit %+v is neither whole rows nor whole groups", g, u)
+				}
+				element, group, byteAt = element+part.elements(), group+part.groups(), byteAt+part.packedBytes(3)
+			}
+			if element != g.elements() || group != g.groups() || byteAt != g.packedBytes(3) {
+				t.Fatalf("%+v: units end at %d, %d, %d", g, element, group, byteAt)
+			}
+		}
+	}
+}
+
+func TestContinueOnErrorKeepsTheOthers(t *testing.T) {
+	bad := float32(math.NaN())
+	schema, batches := batchOf([]string{"layer_name", "weights"},
+		texts("x", "y", "z"), lists(floats(1, 2, 3, bad, 4, 5), 0, 2, 4, 6))
+	_, err := Quantize(context.Background(), schema, batches, defaults, checked(t), nil)
+	var failed LayerErrors
+	if !errors.As(err, &failed) || len(failed) != 1 || *failed[0].Name != "y" || *failed[0].Index != 1 || failed[0].Row != 1 {
+		t.Fatalf("got %v", err)
+	}
+	skipping := defaults
+	skipping.ContinueOnError = true
+	got := mustQuantize(t, schema, batches, skipping, checked(t))
+	defer got.Release()
+	schema, batches = batchOf([]string{"layer_name", "weights"}, texts("x", "z"), lists(floats(1, 2, 4, 5), 0, 2, 4))
+	want := mustQuantize(t, schema, batches, defaults, checked(t))
+	defer want.Release()
+	if got, want := rowTexts(got), rowTexts(want); !slices.Equal(got, want) {
+		t.Errorf("got %v\nwant %v", got, want)
+	}
+}
