@@ -36,7 +36,9 @@ test-go: $(VENV)/installed
 
 test-python: $(VENV)/installed
 	$(BIN)/python -m pytest tests
-	$(BIN)/python -m pytest --doctest-modules pyarrowquant --doctest-glob README.md README.md
+	mkdir -p $(BUILD)/doctest # the examples write files
+	cd $(BUILD)/doctest && $(CURDIR)/$(BIN)/python -m pytest -c $(CURDIR)/pyproject.toml \
+		--doctest-modules $(CURDIR)/pyarrowquant --doctest-glob README.md $(CURDIR)/README.md
 
 bench: $(VENV)/installed
 	$(BIN)/python tests/bench/bench_scaling.py
