@@ -23,6 +23,16 @@ type input struct {
 	batches []arrow.RecordBatch
 }
 
+// bytes is the size of all buffers that the batches refer to.
+func (in *input) bytes() (total uint64) {
+	for _, batch := range in.batches {
+		for _, column := range batch.Columns() {
+			total += column.Data().SizeInBytes()
+		}
+	}
+	return total
+}
+
 func (in *input) release() {
 	for _, batch := range in.batches {
 		batch.Release()

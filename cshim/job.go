@@ -49,11 +49,16 @@ func startDequantize(in *input, o quant.DequantizeOptions) *job {
 	})
 }
 
-// start runs work in a goroutine, which releases the input when it ends.
+// inlineBytes is how much input is not worth a goroutine: the caller waits for
+// well under a millisecond.
+const inlineBytes = 64 << 10
+
+// start runs work, in a goroutine unless the input is small, and then releases
+// the input.
 func start(in *input, work func(context.Context, *job) (*quant.Result, error)) *job {
 	ctx, cancel := context.WithCancel(context.Background())
 	j := &job{cancel: cancel, done: make(chan struct{})}
-	go func() {
+	run := func() {
 		defer close(j.done)
 		defer cancel()
 		defer in.release()
@@ -61,7 +66,12 @@ func start(in *input, work func(context.Context, *job) (*quant.Result, error)) *
 			j.result, err = work(ctx, j)
 			return err
 		})
-	}()
+	}
+	if in.bytes() <= inlineBytes {
+		run()
+	} else {
+		go run()
+	}
 	return j
 }
 
