@@ -47,6 +47,11 @@ def thread_count(threads: object) -> int:
     return os.cpu_count() or 1
 
 
+def kernel() -> str:
+    """Return the kernel that tests force: "scalar", "avx2" or "avx512"; by default the fastest."""
+    return os.environ.get("PYARROWQUANT_KERNEL", "")
+
+
 def check_progress(progress: object) -> None:
     if not (progress is None or isinstance(progress, bool) or callable(progress)):
         raise TypeError(
@@ -78,6 +83,7 @@ def quantize_options(
         "metrics": boolean("metrics", metrics),
         "sort": boolean("sort", sort),
         "threads": thread_count(threads),
+        "kernel": kernel(),
         "first_row": 0,
         "version": __version__,
     }

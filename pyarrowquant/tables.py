@@ -178,6 +178,7 @@ def dequantize_batch_arrow(
     options = {
         "dtype": _arguments.text("dtype", dtype),
         "threads": _arguments.thread_count(threads),
+        "kernel": _arguments.kernel(),
     }
     return _lib.dequantize(Source(result, RESULT_COLUMNS).read_all(), options)
 

@@ -13,13 +13,14 @@ import (
 type DequantizeOptions struct {
 	Dtype   string `json:"dtype"`   // "float32" or "float16", rounded to nearest
 	Threads int    `json:"threads"` // workers, at least 1
+	Kernel  string `json:"kernel"`  // "" for the fastest; results do not depend on it
 }
 
 var decodedDtypes = []string{"float32", "float16"}
 
 // Validate checks every bound. It wraps ErrArgument.
 func (o *DequantizeOptions) Validate() error {
-	return firstError(oneOf("dtype", o.Dtype, decodedDtypes), validThreads(o.Threads))
+	return firstError(oneOf("dtype", o.Dtype, decodedDtypes), validThreads(o.Threads), validKernel(o.Kernel))
 }
 
 func (o *DequantizeOptions) element() (kernel.ElementType, arrow.DataType) {
@@ -125,7 +126,7 @@ func (d *dequantization) allocate() {
 }
 
 func (d *dequantization) run(ctx context.Context) error {
-	best := kernel.Best()
+	chosen, _ := kernel.Named(d.options.Kernel) // which Validate has found
 	targets := make([][]byte, 0, len(d.layers))
 	for _, p := range d.parts {
 		for row := range p.end - p.first {
@@ -135,7 +136,7 @@ func (d *dequantization) run(ctx context.Context) error {
 	return runUnits(ctx, d.options.Threads, d.units, func(i int) {
 		u := d.units[i]
 		block := d.layers[u.layer].block(u, targets[u.layer], d.element)
-		d.faults[i] = best.Dequantize(&block)
+		d.faults[i] = chosen.Dequantize(&block)
 		d.faults[i].Index += u.firstElement(d.layers[u.layer].grouped)
 	})
 }

@@ -23,6 +23,7 @@ type Options struct {
 	Sort            bool   `json:"sort"`              // by layer name, else input order
 	Threads         int    `json:"threads"`           // workers, at least 1
 	FirstRow        int64  `json:"first_row"`         // row number of the first layer, for errors
+	Kernel          string `json:"kernel"`            // "" for the fastest; results do not depend on it
 	Version         string `json:"version"`           // of the package, for the result's metadata
 }
 
@@ -46,11 +47,23 @@ func (o *Options) Validate() error {
 		oneOf("zero_point", o.ZeroPoint, zeroPoints),
 		oneOf("scale_dtype", o.ScaleDtype, scaleDtypes),
 		validThreads(o.Threads),
+		validKernel(o.Kernel),
 	)
 }
 
 func validGroupSize(size int64) bool {
 	return size == WholeRow || size >= 8 && size%8 == 0 && size <= 1<<31-8
+}
+
+func validKernel(name string) error {
+	if _, ok := kernel.Named(name); ok {
+		return nil
+	}
+	var names []string
+	for _, k := range kernel.All() {
+		names = append(names, k.Name)
+	}
+	return oneOf("kernel", name, names)
 }
 
 func validThreads(threads int) error {

@@ -160,13 +160,13 @@ func (q *quantization) run(ctx context.Context, report Progress, failed LayerErr
 			counter.skip(q.layers[i].name)
 		}
 	}
-	best := kernel.Best()
+	chosen, _ := kernel.Named(q.options.Kernel) // which Validate has found
 	targets := q.targets()
 	return runUnits(ctx, q.options.Threads, q.units, func(i int) {
 		u := q.units[i]
 		l := &q.layers[u.layer]
 		testHook(l.name)
-		q.quantizeUnit(best, i, &targets[u.layer])
+		q.quantizeUnit(chosen, i, &targets[u.layer])
 		counter.unitDone(u.layer, l.name, int64(len(l.weights)))
 	})
 }

@@ -4,6 +4,8 @@
 // every other kernel gives the same bytes, scales, zero-points and sums.
 package kernel
 
+import "fmt"
+
 // ElementType is the type of the weights as they lie in memory, little-endian.
 type ElementType uint8
 
@@ -82,6 +84,28 @@ type Block struct {
 	Sums       *Sums     // nil: no error sums wanted
 }
 
+// blockGroup is where a group lies.
+type blockGroup struct {
+	index   int // of its scale
+	first   int // of its weights, within the block
+	weights []byte
+	packed  []byte
+}
+
+// group finds the group of a row that begins at a column.
+func (b *Block) group(row, column int) blockGroup {
+	return b.layout().group(row, column, b.Weights, b.Packed)
+}
+
+func (b *Block) layout() layout {
+	return layout{b.Rows, b.Columns, b.GroupSize, b.BitWidth, b.Type.Size()}
+}
+
+// check panics if a slice has not the size that the kernels rely on.
+func (b *Block) check() {
+	b.layout().check(len(b.Weights), len(b.Packed), len(b.Scales), len(b.ZeroPoints))
+}
+
 // CodedBlock is the input and the output of one call to dequantize.
 type CodedBlock struct {
 	BitWidth   int
@@ -94,6 +118,44 @@ type CodedBlock struct {
 
 	Type    ElementType // Float32 or Float16
 	Weights []byte      // Rows*Columns elements
+}
+
+// group finds the group of a row that begins at a column.
+func (b *CodedBlock) group(row, column int) blockGroup {
+	return b.layout().group(row, column, b.Weights, b.Packed)
+}
+
+func (b *CodedBlock) layout() layout {
+	return layout{b.Rows, b.Columns, b.GroupSize, b.BitWidth, b.Type.Size()}
+}
+
+// check panics if a slice has not the size that the kernels rely on.
+func (b *CodedBlock) check() {
+	b.layout().check(len(b.Weights), len(b.Packed), len(b.Scales)/4, len(b.ZeroPoints)/4)
+}
+
+// layout is what sizes and positions within a block follow from.
+type layout struct {
+	rows, columns, groupSize, bitWidth, elementSize int
+}
+
+func (l layout) group(row, column int, weights, packed []byte) blockGroup {
+	n := min(l.groupSize, l.columns-column)
+	first := row*l.columns + column
+	start := row*RowBytes(l.columns, l.bitWidth) + RowBytes(column, l.bitWidth)
+	return blockGroup{
+		index:   row*Groups(l.columns, l.groupSize) + column/l.groupSize,
+		first:   first,
+		weights: weights[first*l.elementSize:][:n*l.elementSize],
+		packed:  packed[start:][:RowBytes(n, l.bitWidth)],
+	}
+}
+
+func (l layout) check(weights, packed, scales, zeroPoints int) {
+	groups := l.rows * Groups(l.columns, l.groupSize)
+	if weights != l.rows*l.columns*l.elementSize || packed != l.rows*RowBytes(l.columns, l.bitWidth) || scales != groups || zeroPoints != groups {
+		panic(fmt.Sprintf("kernel: block %+v with %d bytes of weights, %d packed, %d scales, %d zero-points", l, weights, packed, scales, zeroPoints))
+	}
 }
 
 // FaultKind says why a block cannot be coded or decoded.
@@ -123,10 +185,14 @@ type Kernel struct {
 
 // All returns the kernels that this CPU can run, the reference first and the
 // fastest last.
-func All() []Kernel { return []Kernel{Scalar} }
+func All() []Kernel { return append([]Kernel{Scalar}, vectorKernels()...) }
 
-// Best returns the fastest kernel that this CPU can run.
-func Best() Kernel {
-	all := All()
-	return all[len(all)-1]
+// Named returns the kernel of this name, or the fastest for "".
+func Named(name string) (k Kernel, ok bool) {
+	for _, k = range All() {
+		if k.Name == name {
+			return k, true
+		}
+	}
+	return k, name == ""
 }

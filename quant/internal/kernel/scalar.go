@@ -16,35 +16,39 @@ const tileSize = 1024
 type scratch struct {
 	weights [tileSize]float32
 	codes   [tileSize]uint8
+	lanes   laneSums
 }
 
 func quantizeScalar(b *Block) Fault {
 	var s scratch
-	var lanes laneSums
-	size := b.Type.Size()
-	rowBytes := RowBytes(b.Columns, b.BitWidth)
-	group := 0
 	for row := range b.Rows {
-		packed := b.Packed[row*rowBytes : (row+1)*rowBytes]
 		for column := 0; column < b.Columns; column += b.GroupSize {
-			n := min(b.GroupSize, b.Columns-column)
-			first := row*b.Columns + column
-			weights := b.Weights[first*size : (first+n)*size]
-			p, fault := s.fitGroup(weights, b)
-			if fault.Kind != NoFault {
-				fault.Index += first
+			if fault := s.quantizeGroup(b, row, column); fault.Kind != NoFault {
 				return fault
 			}
-			start := RowBytes(column, b.BitWidth)
-			s.codeGroup(packed[start:start+RowBytes(n, b.BitWidth)], weights, p, b, &lanes)
-			b.Scales[group], b.ZeroPoints[group] = p.scale, p.zeroPoint
-			group++
 		}
 	}
-	if b.Sums != nil {
-		*b.Sums = lanes.total()
-	}
+	s.storeSums(b)
 	return Fault{}
+}
+
+// quantizeScalarGroup codes the group of a row that begins at a column.
+func (s *scratch) quantizeGroup(b *Block, row, column int) Fault {
+	g := b.group(row, column)
+	p, fault := s.fitGroup(g.weights, b)
+	if fault.Kind != NoFault {
+		fault.Index += g.first
+		return fault
+	}
+	s.codeGroup(g.packed, g.weights, p, b)
+	b.Scales[g.index], b.ZeroPoints[g.index] = p.scale, p.zeroPoint
+	return Fault{}
+}
+
+func (s *scratch) storeSums(b *Block) {
+	if b.Sums != nil {
+		*b.Sums = s.lanes.total()
+	}
 }
 
 // tiles calls visit for each tile of a group, with its weights widened.
@@ -85,49 +89,57 @@ func (s *scratch) fitGroup(weights []byte, b *Block) (parameters, Fault) {
 	return p, Fault{}
 }
 
-func (s *scratch) codeGroup(packed, weights []byte, p parameters, b *Block, lanes *laneSums) {
-	maxCode := float32(b.MaxCode())
+func (s *scratch) codeGroup(packed, weights []byte, p parameters, b *Block) {
 	s.tiles(weights, b.Type, func(first int, tile []float32) {
-		codes := s.codes[:len(tile)]
-		if p.extreme {
-			codeExtreme(codes, tile, p, b.Format)
-		} else {
-			code(codes, tile, p, maxCode)
-		}
 		start := RowBytes(first, b.BitWidth)
-		pack(packed[start:start+RowBytes(len(tile), b.BitWidth)], codes, b.BitWidth)
-		if b.Sums != nil {
-			lanes.add(tile, codes, p)
-		}
+		s.codeTile(packed[start:start+RowBytes(len(tile), b.BitWidth)], tile, p, b)
 	})
+}
+
+// codeTile codes up to tileSize weights that begin at a multiple of 8 columns.
+func (s *scratch) codeTile(packed []byte, weights []float32, p parameters, b *Block) {
+	codes := s.codes[:len(weights)]
+	if p.extreme {
+		codeExtreme(codes, weights, p, b.Format)
+	} else {
+		code(codes, weights, p, float32(b.MaxCode()))
+	}
+	pack(packed, codes, b.BitWidth)
+	if b.Sums != nil {
+		s.lanes.add(weights, codes, p)
+	}
 }
 
 func dequantizeScalar(b *CodedBlock) Fault {
 	var s scratch
-	size := b.Type.Size()
-	rowBytes := RowBytes(b.Columns, b.BitWidth)
-	group := 0
 	for row := range b.Rows {
-		packed := b.Packed[row*rowBytes : (row+1)*rowBytes]
 		for column := 0; column < b.Columns; column += b.GroupSize {
-			end := min(column+b.GroupSize, b.Columns)
-			scale, zeroPoint := float32At(b.Scales, group), float32At(b.ZeroPoints, group)
-			for first := column; first < end; first += tileSize {
-				tile := s.weights[:min(tileSize, end-first)]
-				codes := s.codes[:len(tile)]
-				unpack(codes, packed[RowBytes(first, b.BitWidth):], b.BitWidth)
-				for i, q := range codes {
-					tile[i] = decode(q, scale, zeroPoint)
-				}
-				at := row*b.Columns + first
-				if bad := store(b.Weights[at*size:], tile, b.Type); bad >= 0 {
-					return Fault{Kind: Overflow, Index: at + bad, Value: tile[bad]}
+			g := b.group(row, column)
+			n := min(b.GroupSize, b.Columns-column)
+			for first := 0; first < n; first += tileSize {
+				weights := g.weights[first*b.Type.Size():]
+				if bad, value := s.decodeTile(weights, g.packed[RowBytes(first, b.BitWidth):], min(tileSize, n-first), g.index, b); bad >= 0 {
+					return Fault{Kind: Overflow, Index: row*b.Columns + column + first + bad, Value: value}
 				}
 			}
-			group++
 		}
 	}
 	return Fault{}
+}
+
+// decodeTile decodes up to tileSize codes of a group. It returns the first
+// weight that the output type cannot hold, or -1.
+func (s *scratch) decodeTile(weights, packed []byte, n, group int, b *CodedBlock) (bad int, value float32) {
+	scale, zeroPoint := float32At(b.Scales, group), float32At(b.ZeroPoints, group)
+	tile, codes := s.weights[:n], s.codes[:n]
+	unpack(codes, packed, b.BitWidth)
+	for i, q := range codes {
+		tile[i] = decode(q, scale, zeroPoint)
+	}
+	if bad = store(weights, tile, b.Type); bad >= 0 {
+		value = tile[bad]
+	}
+	return bad, value
 }
 
 // store writes a tile and returns the first element that the type cannot

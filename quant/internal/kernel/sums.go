@@ -1,6 +1,9 @@
 package kernel
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // sumLanes is how many partial sums a block keeps: the weight in column i of
 // its group is added to lane i%sumLanes. The order of additions is part of the
@@ -23,13 +26,12 @@ func (s *Sums) Add(other Sums) {
 	s.Weight += other.Weight
 	s.Decoded += other.Decoded
 	s.Product += other.Product
-	s.MaxError = math.Max(s.MaxError, other.MaxError)
+	s.MaxError = max(s.MaxError, other.MaxError)
 }
 
-// laneSums are the partial sums of a block.
+// laneSums are the partial sums of a block. Assembly relies on their order.
 type laneSums struct {
-	error, weight, decoded, product [sumLanes]float64
-	maxError                        float64
+	error, weight, decoded, product, maxError [sumLanes]float64
 }
 
 // add counts len(weights) weights that begin at a multiple of sumLanes columns
@@ -44,7 +46,7 @@ func (l *laneSums) add(weights []float32, codes []uint8, p parameters) {
 		l.weight[lane] += float64(w * w)
 		l.decoded[lane] += float64(d * d)
 		l.product[lane] += float64(w * d)
-		l.maxError = math.Max(l.maxError, math.Abs(e))
+		l.maxError[lane] = max(l.maxError[lane], math.Abs(e))
 	}
 }
 
@@ -55,7 +57,7 @@ func (l *laneSums) total() Sums {
 		Weight:   addLanes(&l.weight),
 		Decoded:  addLanes(&l.decoded),
 		Product:  addLanes(&l.product),
-		MaxError: l.maxError,
+		MaxError: slices.Max(l.maxError[:]),
 	}
 }
 

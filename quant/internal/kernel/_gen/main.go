@@ -1,0 +1,525 @@
+// Command _gen writes the vector kernels: vector_amd64.s and the Go stubs of
+// its functions, stubs_amd64.go. Run it with `go generate` in the folder above.
+//
+// Every function works on a run of groups of equal size, a multiple of 8. The
+// arithmetic is that of the scalar kernel, operation by operation; fused
+// multiply-add is used only where the product is exact.
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// isa is an instruction set: the widest step is lanes float32 at a time.
+type isa struct {
+	name  string
+	lanes int
+}
+
+var isas = []isa{{"AVX2", 8}, {"AVX512", 16}}
+
+// element is a type of weights in memory.
+type element struct {
+	name string
+	size int
+}
+
+var elements = []element{{"Float32", 4}, {"Float16", 2}, {"BFloat16", 2}}
+
+func main() {
+	ConstraintExpr("amd64")
+	for _, i := range isas {
+		for _, e := range elements {
+			ranges(i, e)
+			code(i, e)
+			sums(i, e)
+		}
+		decodeCodes(i)
+	}
+	for _, bitWidth := range []int{2, 3, 4, 5, 6} {
+		pack(bitWidth)
+		unpack(bitWidth)
+	}
+	Generate()
+}
+
+// vector is a new register of 8 or 16 float32.
+func vector(lanes int) VecVirtual {
+	if lanes == 16 {
+		return ZMM()
+	}
+	return YMM()
+}
+
+// load widens lanes elements at address to float32.
+func (e element) load(address Mem, lanes int) VecVirtual {
+	v := vector(lanes)
+	switch e.name {
+	case "Float32":
+		VMOVUPS(address, v)
+	case "Float16":
+		VCVTPH2PS(address, v)
+	case "BFloat16":
+		VPMOVZXWD(address, v)
+		VPSLLD(U8(16), v, v)
+	}
+	return v
+}
+
+// loadCodes widens lanes codes at address to float32.
+func loadCodes(address Mem, lanes int) VecVirtual {
+	v := vector(lanes)
+	VPMOVZXBD(address, v)
+	VCVTDQ2PS(v, v)
+	return v
+}
+
+func broadcast(address Mem, lanes int) VecVirtual {
+	v := vector(lanes)
+	VBROADCASTSS(address, v)
+	return v
+}
+
+func zeroed(lanes int) VecVirtual {
+	v := vector(lanes)
+	if lanes == 16 {
+		VPXORD(v, v, v)
+	} else {
+		VXORPS(v, v, v)
+	}
+	return v
+}
+
+// half is the name of a ZMM register's lower half.
+func half(v VecVirtual) Register { return v.AsY() }
+
+// pointer loads a pointer argument.
+func pointer(name string) GPVirtual { return Load(Param(name), GP64()).(GPVirtual) }
+
+// argument is where an argument lies on the stack.
+func argument(name string) Mem {
+	basic, err := Param(name).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	return basic.Addr
+}
+
+// function begins a function.
+func function(name, signature, doc string) {
+	TEXT(name, NOSPLIT, signature)
+	Pragma("noescape")
+	Doc(doc)
+}
+
+// forGroups emits a loop over the groups of a run.
+func forGroups(name string, body func(groupSize GPVirtual)) {
+	groups, groupSize := pointer("groups"), pointer("groupSize")
+	Label(name + "_group")
+	TESTQ(groups, groups)
+	JZ(LabelRef(name + "_done"))
+	body(groupSize)
+	DECQ(groups)
+	JMP(LabelRef(name + "_group"))
+	Label(name + "_done")
+}
+
+// forSteps emits a loop over a group in steps of the widest registers, and for
+// 16 lanes one step of 8 for the rest. between comes before that step.
+func (i isa) forSteps(groupSize GPVirtual, step func(lanes int), between func()) {
+	left := GP64()
+	MOVQ(groupSize, left)
+	SUBQ(Imm(uint64(i.lanes)), left)
+	JL(LabelRef("steps_done"))
+	Label("steps")
+	step(i.lanes)
+	SUBQ(Imm(uint64(i.lanes)), left)
+	JGE(LabelRef("steps"))
+	Label("steps_done")
+	between()
+	if i.lanes == 16 {
+		CMPQ(left, I32(-8))
+		JNE(LabelRef("no_rest"))
+		step(8)
+		Label("no_rest")
+	}
+}
+
+// constant makes a read-only float32 or pattern of 32 bits.
+func constant(name string, bits uint32) Mem {
+	m := GLOBL(name, RODATA|NOPTR)
+	DATA(0, U32(bits))
+	return m
+}
+
+var (
+	plusInfinity  = constant("plusInfinity", 0x7f800000)
+	minusInfinity = constant("minusInfinity", 0xff800000)
+)
+
+// ranges finds the smallest and the largest weight of each group. A weight
+// times 0 is 0, or NaN if the weight is NaN or Inf.
+func ranges(i isa, e element) {
+	function("ranges"+e.name+i.name, "func(weights *byte, groups, groupSize int, lo, hi *float32) (nonFinite bool)",
+		"Smallest and largest weight of each group. If nonFinite, they are undefined.")
+	weights, lo, hi := pointer("weights"), pointer("lo"), pointer("hi")
+	wideZero, wideLowest, wideHighest := zeroed(i.lanes), broadcast(plusInfinity, i.lanes), broadcast(minusInfinity, i.lanes)
+	bad := zeroed(8)
+	forGroups("ranges", func(groupSize GPVirtual) {
+		low, high, check := vector(i.lanes), vector(i.lanes), vector(i.lanes)
+		VMOVAPS(wideLowest, low)
+		VMOVAPS(wideHighest, high)
+		VMOVAPS(wideZero, check)
+		var lowY, highY, checkY Register = low, high, check
+		i.forSteps(groupSize, func(lanes int) {
+			v := e.load(Mem{Base: weights}, lanes)
+			if lanes == i.lanes {
+				VMINPS(v, low, low)
+				VMAXPS(v, high, high)
+				VFMADD231PS(v, wideZero, check)
+			} else {
+				VMINPS(v, lowY, lowY)
+				VMAXPS(v, highY, highY)
+				VFMADD231PS(v, half(wideZero), checkY)
+			}
+			ADDQ(Imm(uint64(lanes*e.size)), weights)
+		}, func() {
+			if i.lanes == 16 {
+				lowY, highY, checkY = fold(low, VMINPS), fold(high, VMAXPS), fold(check, VORPS)
+			}
+		})
+		VORPS(checkY, bad, bad)
+		reduce(lowY, VMINPS, Mem{Base: lo})
+		reduce(highY, VMAXPS, Mem{Base: hi})
+		ADDQ(Imm(4), lo)
+		ADDQ(Imm(4), hi)
+	})
+	VCMPPS(U8(3), bad, bad, bad) // unordered
+	mask := GP32()
+	VMOVMSKPS(bad, mask)
+	TESTL(mask, mask)
+	result := GP8()
+	SETNE(result)
+	VZEROUPPER()
+	Store(result, Return("nonFinite"))
+	RET()
+}
+
+// fold joins the halves of a ZMM register.
+func fold(v VecVirtual, join func(ops ...Op)) Register {
+	upper := YMM()
+	VEXTRACTF64X4(U8(1), v, upper)
+	join(upper, half(v), upper)
+	return upper
+}
+
+// reduce joins the 8 lanes of a YMM register into one float32 in memory.
+func reduce(v Register, join func(ops ...Op), to Mem) {
+	a, b := XMM(), XMM()
+	VEXTRACTF128(U8(1), v, a)
+	join(a, v.(Vec).AsX(), a)
+	VMOVHLPS(a, a, b)
+	join(b, a, a)
+	VMOVSHDUP(a, b)
+	join(b, a, a)
+	VMOVSS(a, to)
+}
+
+// code computes the codes of each group, one byte each.
+func code(i isa, e element) {
+	function("code"+e.name+i.name, "func(weights *byte, groups, groupSize int, inverse, zeroPoint *float32, maxCode float32, codes *byte, ahead int)",
+		"Codes of each group, one byte each. Weights this many bytes ahead are prefetched.")
+	weights, inverses, zeroPoints, codes, ahead := pointer("weights"), pointer("inverse"), pointer("zeroPoint"), pointer("codes"), pointer("ahead")
+	maxCode := vector(i.lanes)
+	VBROADCASTSS(argument("maxCode"), maxCode) // no legacy SSE beside vectors
+	zero := zeroed(i.lanes)
+	forGroups("code", func(groupSize GPVirtual) {
+		inverse, zeroPoint := broadcast(Mem{Base: inverses}, i.lanes), broadcast(Mem{Base: zeroPoints}, i.lanes)
+		i.forSteps(groupSize, func(lanes int) {
+			same := func(v VecVirtual) Op {
+				if lanes == i.lanes {
+					return v
+				}
+				return half(v)
+			}
+			v := e.load(Mem{Base: weights}, lanes)
+			PREFETCHT0(Mem{Base: weights, Index: ahead, Scale: 1})
+			VMULPS(same(inverse), v, v)
+			VADDPS(same(zeroPoint), v, v)
+			VMAXPS(same(zero), v, v)
+			VMINPS(same(maxCode), v, v)
+			VCVTPS2DQ(v, v)
+			i.storeBytes(v, lanes, Mem{Base: codes})
+			ADDQ(Imm(uint64(lanes*e.size)), weights)
+			ADDQ(Imm(uint64(lanes)), codes)
+		}, func() {})
+		ADDQ(Imm(4), inverses)
+		ADDQ(Imm(4), zeroPoints)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// storeBytes narrows lanes of 0 .. 255 to bytes.
+func (i isa) storeBytes(v VecVirtual, lanes int, to Mem) {
+	if i.lanes == 16 {
+		VPMOVDB(v, to)
+		return
+	}
+	upper := XMM()
+	VEXTRACTI128(U8(1), v, upper)
+	VPACKUSDW(upper, v.AsX(), upper)
+	VPACKUSWB(upper, upper, upper)
+	VMOVQ(upper, to)
+}
+
+// sums adds the errors of each group to laneSums.
+func sums(i isa, e element) {
+	function("sums"+e.name+i.name, "func(weights *byte, groups, groupSize int, scale, zeroPoint *float32, codes *byte, sums *float64)",
+		"Adds the errors of each group to the lanes of laneSums.")
+	weights, scales, zeroPoints, codes, to := pointer("weights"), pointer("scale"), pointer("zeroPoint"), pointer("codes"), pointer("sums")
+	// AVX-512 holds 8 float64 in a register and all sums in registers; AVX2
+	// holds 4, and adds to memory.
+	var totals [5]VecVirtual
+	if i.lanes == 16 {
+		for k := range totals {
+			totals[k] = ZMM()
+			VMOVUPD(Mem{Base: to, Disp: 64 * k}, totals[k])
+		}
+	}
+	magnitude := vector(i.lanes)
+	VBROADCASTSD(magnitudeMask, magnitude)
+	forGroups("sums", func(groupSize GPVirtual) {
+		scale, zeroPoint := broadcast(Mem{Base: scales}, i.lanes), broadcast(Mem{Base: zeroPoints}, i.lanes)
+		i.forSteps(groupSize, func(lanes int) {
+			same := func(v VecVirtual) Op {
+				if lanes == i.lanes {
+					return v
+				}
+				return half(v)
+			}
+			w := e.load(Mem{Base: weights}, lanes)
+			d := loadCodes(Mem{Base: codes}, lanes)
+			VSUBPS(same(zeroPoint), d, d)
+			VMULPS(same(scale), d, d)
+			// The upper half has the same lanes as the lower one, later.
+			for part := 0; part < lanes*8; part += i.lanes * 4 {
+				i.addSums(i.toFloat64(w, lanes, part), i.toFloat64(d, lanes, part), magnitude, totals, to, part%64)
+			}
+			ADDQ(Imm(uint64(lanes*e.size)), weights)
+			ADDQ(Imm(uint64(lanes)), codes)
+		}, func() {})
+		ADDQ(Imm(4), scales)
+		ADDQ(Imm(4), zeroPoints)
+	})
+	if i.lanes == 16 {
+		for k, total := range totals {
+			VMOVUPD(total, Mem{Base: to, Disp: 64 * k})
+		}
+	}
+	VZEROUPPER()
+	RET()
+}
+
+var magnitudeMask = func() Mem {
+	m := GLOBL("magnitudeMask", RODATA|NOPTR)
+	DATA(0, U64(0x7fffffffffffffff))
+	return m
+}()
+
+// toFloat64 widens the lower or the upper half of a register. part is the
+// byte position of the result among the register's lanes as float64.
+func (i isa) toFloat64(v VecVirtual, lanes, part int) VecVirtual {
+	out := vector(i.lanes)
+	switch {
+	case i.lanes == 16 && lanes == 8:
+		VCVTPS2PD(v, out)
+	case i.lanes == 16 && part == 0:
+		VCVTPS2PD(v.AsY(), out)
+	case i.lanes == 16:
+		upper := YMM()
+		VEXTRACTF64X4(U8(1), v, upper)
+		VCVTPS2PD(upper, out)
+	case part == 0:
+		VCVTPS2PD(v.AsX(), out)
+	default:
+		upper := XMM()
+		VEXTRACTF128(U8(1), v, upper)
+		VCVTPS2PD(upper, out)
+	}
+	return out
+}
+
+// addSums adds the terms of some weights w and decoded weights d. The products
+// of two float32 are exact in float64, but the square of the error is not.
+func (i isa) addSums(w, d, magnitude VecVirtual, totals [5]VecVirtual, to GPVirtual, lane int) {
+	total := func(k int, update func(total VecVirtual)) {
+		if i.lanes == 16 {
+			update(totals[k])
+			return
+		}
+		address := Mem{Base: to, Disp: 64*k + lane}
+		v := YMM()
+		VMOVUPD(address, v)
+		update(v)
+		VMOVUPD(v, address)
+	}
+	e, square := vector(i.lanes), vector(i.lanes)
+	VSUBPD(d, w, e)
+	VMULPD(e, e, square)
+	total(0, func(t VecVirtual) { VADDPD(square, t, t) })
+	total(1, func(t VecVirtual) { VFMADD231PD(w, w, t) })
+	total(2, func(t VecVirtual) { VFMADD231PD(d, d, t) })
+	total(3, func(t VecVirtual) { VFMADD231PD(w, d, t) })
+	VANDPD(magnitude, e, e)
+	total(4, func(t VecVirtual) { VMAXPD(e, t, t) })
+}
+
+// decodeCodes turns codes into float32 weights.
+func decodeCodes(i isa) {
+	function("decode"+i.name, "func(codes *byte, groups, groupSize int, scale, zeroPoint *byte, weights *byte)",
+		"Decoded float32 weights of each group.")
+	codes, scales, zeroPoints, weights := pointer("codes"), pointer("scale"), pointer("zeroPoint"), pointer("weights")
+	forGroups("decode", func(groupSize GPVirtual) {
+		scale, zeroPoint := broadcast(Mem{Base: scales}, i.lanes), broadcast(Mem{Base: zeroPoints}, i.lanes)
+		i.forSteps(groupSize, func(lanes int) {
+			same := func(v VecVirtual) Op {
+				if lanes == i.lanes {
+					return v
+				}
+				return half(v)
+			}
+			d := loadCodes(Mem{Base: codes}, lanes)
+			VSUBPS(same(zeroPoint), d, d)
+			VMULPS(same(scale), d, d)
+			VMOVUPS(d, Mem{Base: weights})
+			ADDQ(Imm(uint64(lanes)), codes)
+			ADDQ(Imm(uint64(lanes*4)), weights)
+		}, func() {})
+		ADDQ(Imm(4), scales)
+		ADDQ(Imm(4), zeroPoints)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// fieldMask has the lowest bitWidth bits of each byte.
+func fieldMask(bitWidth int) GPVirtual {
+	mask := GP64()
+	MOVQ(Imm(0x0101010101010101*(1<<bitWidth-1)), mask)
+	return mask
+}
+
+// pack takes 8 codes at a time together into bitWidth bytes. Stores may reach
+// into the next 8 codes' bytes, which are written later, but not past the end.
+func pack(bitWidth int) {
+	function(fmt.Sprintf("pack%dBMI2", bitWidth), "func(packed, codes *byte, n int)",
+		fmt.Sprintf("Packs n codes of %d bits, n being a multiple of 8.", bitWidth))
+	packed, codes, left := pointer("packed"), pointer("codes"), pointer("n")
+	mask, word := fieldMask(bitWidth), GP64()
+	gather := func() {
+		MOVQ(Mem{Base: codes}, word)
+		PEXTQ(mask, word, word)
+	}
+	SUBQ(Imm(8), left)
+	JL(LabelRef("done"))
+	JE(LabelRef("last"))
+	Label("next")
+	gather()
+	switch bitWidth { // at least 2*bitWidth bytes are left
+	case 2:
+		MOVW(word.As16(), Mem{Base: packed})
+	case 3, 4:
+		MOVL(word.As32(), Mem{Base: packed})
+	default:
+		MOVQ(word, Mem{Base: packed})
+	}
+	ADDQ(Imm(8), codes)
+	ADDQ(Imm(uint64(bitWidth)), packed)
+	SUBQ(Imm(8), left)
+	JG(LabelRef("next"))
+	Label("last")
+	gather()
+	storeExact(word, packed, bitWidth)
+	Label("done")
+	RET()
+}
+
+func storeExact(word, packed GPVirtual, bitWidth int) {
+	if bitWidth < 4 {
+		MOVW(word.As16(), Mem{Base: packed})
+	} else {
+		MOVL(word.As32(), Mem{Base: packed})
+	}
+	switch bitWidth {
+	case 3:
+		SHRQ(U8(16), word)
+		MOVB(word.As8(), Mem{Base: packed, Disp: 2})
+	case 5:
+		SHRQ(U8(32), word)
+		MOVB(word.As8(), Mem{Base: packed, Disp: 4})
+	case 6:
+		SHRQ(U8(32), word)
+		MOVW(word.As16(), Mem{Base: packed, Disp: 4})
+	}
+}
+
+// unpack spreads bitWidth bytes at a time into 8 codes. Loads of 8 bytes take
+// place only where so many are left.
+func unpack(bitWidth int) {
+	function(fmt.Sprintf("unpack%dBMI2", bitWidth), "func(codes, packed *byte, n int)",
+		fmt.Sprintf("Unpacks n codes of %d bits, n being a multiple of 8.", bitWidth))
+	codes, packed, left := pointer("codes"), pointer("packed"), pointer("n")
+	mask, word := fieldMask(bitWidth), GP64()
+	spread := func() {
+		PDEPQ(mask, word, word)
+		MOVQ(word, Mem{Base: codes})
+		ADDQ(Imm(8), codes)
+		ADDQ(Imm(uint64(bitWidth)), packed)
+	}
+	enough := (8 + bitWidth - 1) / bitWidth * 8 // codes in 8 bytes or more
+	SUBQ(Imm(uint64(enough)), left)
+	JL(LabelRef("few"))
+	Label("next")
+	MOVQ(Mem{Base: packed}, word)
+	spread()
+	SUBQ(Imm(8), left)
+	JGE(LabelRef("next"))
+	Label("few")
+	ADDQ(Imm(uint64(enough-8)), left)
+	JL(LabelRef("done"))
+	Label("last")
+	loadExact(word, packed, bitWidth)
+	spread()
+	SUBQ(Imm(8), left)
+	JGE(LabelRef("last"))
+	Label("done")
+	RET()
+}
+
+func loadExact(word, packed GPVirtual, bitWidth int) {
+	if bitWidth < 4 {
+		MOVWQZX(Mem{Base: packed}, word)
+	} else {
+		MOVL(Mem{Base: packed}, word.As32())
+	}
+	high := GP64()
+	switch bitWidth {
+	case 3:
+		MOVBQZX(Mem{Base: packed, Disp: 2}, high)
+		SHLQ(U8(16), high)
+	case 5:
+		MOVBQZX(Mem{Base: packed, Disp: 4}, high)
+		SHLQ(U8(32), high)
+	case 6:
+		MOVWQZX(Mem{Base: packed, Disp: 4}, high)
+		SHLQ(U8(32), high)
+	default:
+		return
+	}
+	ORQ(high, word)
+}
