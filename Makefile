@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BUILD := build
+KERNEL := quant/internal/kernel
+SHELL := bash
 # The virtual environment's Go, race detector and cgo pointer checks included.
 GO := GOFLAGS=-buildvcs=false PATH="$(CURDIR)/$(BIN):$$PATH" go
 FUZZ_INPUTS ?= 20000
@@ -20,11 +22,16 @@ demo: $(VENV)/installed
 
 test: check test-go test-python
 
-# Formatting, lints and types.
+# Formatting, lints, types, and assembly that is what its generator writes.
 check: $(VENV)/installed
 	@test -z "$$($(BIN)/gofmt -l quant cshim)" || { $(BIN)/gofmt -d quant cshim; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags testhooks ./...
+	mkdir -p $(BUILD)/_generated
+	$(GO) -C $(KERNEL)/_gen run . -pkg kernel -out $(CURDIR)/$(BUILD)/_generated/vector_amd64.s -stubs $(CURDIR)/$(BUILD)/_generated/stubs_amd64.go
+	for file in vector_amd64.s stubs_amd64.go; do \
+		tail -n +2 $(KERNEL)/$$file | diff - <(tail -n +2 $(BUILD)/_generated/$$file) || { echo "run: go generate ./..."; exit 1; }; \
+	done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -33,6 +40,8 @@ test-go: $(VENV)/installed
 	GOEXPERIMENT=cgocheck2 CGO_ENABLED=1 $(GO) test -race ./...
 	$(GO) test ./quant -run '^$$' -fuzz '^FuzzQuantize$$' -fuzztime $(FUZZ_INPUTS)x
 	$(GO) test ./quant -run '^$$' -fuzz '^FuzzDequantize$$' -fuzztime $(FUZZ_INPUTS)x
+	$(GO) test ./$(KERNEL) -run '^$$' -fuzz '^FuzzExtremes$$' -fuzztime $(FUZZ_INPUTS)x
+	$(GO) test ./$(KERNEL) -run '^$$' -fuzz '^FuzzKernelsAgree$$' -fuzztime $(FUZZ_INPUTS)x
 
 test-python: $(VENV)/installed
 	$(BIN)/python -m pytest tests

@@ -62,8 +62,8 @@ func paq_dequantize(source *C.struct_ArrowArrayStream, options *C.char, out *C.u
 	})
 }
 
-// paq_validate checks the schema of a table of weights, which it moves, and
-// the options.
+// paq_validate checks the options, which are quant.Options as JSON, and the
+// schema of a table of weights, which it moves.
 //
 //export paq_validate
 func paq_validate(schema *C.struct_ArrowSchema, options *C.char) *C.char {
@@ -72,16 +72,11 @@ func paq_validate(schema *C.struct_ArrowSchema, options *C.char) *C.char {
 		if err != nil {
 			return fmt.Errorf("%w: %w", quant.ErrSchema, err)
 		}
-		if options != nil {
-			var o quant.Options
-			if err := parseOptions(options, &o); err != nil {
-				return err
-			}
-			if err := o.Validate(); err != nil {
-				return err
-			}
+		var o quant.Options
+		if err := parseOptions(options, &o); err != nil {
+			return err
 		}
-		return quant.ValidateInput(fields)
+		return quant.Validate(fields, o)
 	})
 }
 

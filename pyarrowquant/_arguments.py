@@ -20,8 +20,8 @@ def integer(name: str, value: object) -> int:
         except TypeError:
             pass
         else:
-            if abs(number) >= 2**31:
-                raise ValueError(f"Invalid {name}: {number}. It is beyond 32 bits")
+            if abs(number) >= 2**63:
+                raise ValueError(f"Invalid {name}: {number}. It is beyond 64 bits")
             return number
     raise TypeError(f"{name} must be an int, got {type(value).__name__}: {value!r}")
 
@@ -62,15 +62,15 @@ def check_progress(progress: object) -> None:
 
 def quantize_options(
     *,
-    bit_width: int,
-    continue_on_error: bool,
-    group_size: int,
-    method: str,
-    zero_point: str,
-    scale_dtype: str,
-    metrics: bool,
-    sort: bool,
-    threads: int | None,
+    bit_width: int = 4,
+    continue_on_error: bool = False,
+    group_size: int = 128,
+    method: str = "rtn",
+    zero_point: str = "integer",
+    scale_dtype: str = "float32",
+    metrics: bool = False,
+    sort: bool = True,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Return the fields of Go's quant.Options."""
     return {

@@ -138,11 +138,11 @@ def allocated_bytes() -> int:
     return int(_load().paq_allocated_bytes())
 
 
-def validate(schema: pa.Schema, options: dict[str, Any] | None) -> None:
-    """Check the schema of a table of weights and, unless None, the options."""
+def validate(schema: pa.Schema, options: dict[str, Any]) -> None:
+    """Check the options, and the schema of a table of weights."""
     library = _load()
     capsule = schema.__arrow_c_schema__()
-    encoded = None if options is None else json.dumps(options).encode()
+    encoded = json.dumps(options).encode()
     _check(library, library.paq_validate(_pointer(capsule, b"arrow_schema"), encoded))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 
@@ -44,6 +45,14 @@ class Source:
         self.schema = pa.schema([self._data.schema.field(i) for i in self._positions])
 
     @property
+    def type_names(self) -> dict[str, str]:
+        """How errors name the columns' types: as PyArrow does, and float64 both ways."""
+        return {
+            field.name: str(field.type).replace("double", "double (float64)")
+            for field in self.schema
+        }
+
+    @property
     def known_batches(self) -> list[pa.RecordBatch] | None:
         """All batches that have rows, or None if they are only known by reading them."""
         if isinstance(self._data, pa.RecordBatchReader):
@@ -53,8 +62,7 @@ class Source:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Read one batch after the other."""
         if isinstance(self._data, pa.RecordBatchReader):
-            for batch in self._data:
-                yield self._select(pa.Table.from_batches([batch])).to_batches()[0]
+            yield from map(self._select, self._data)
         else:
             yield from self.known_batches or []
 
@@ -64,8 +72,8 @@ class Source:
             return self._select(pa.Table.from_batches(list(self._data), self._data.schema))
         return self._select(self._data)
 
-    def _select(self, table: pa.Table) -> pa.Table:
-        selected = table.select(self._positions)
+    def _select(self, data: Any) -> Any:
+        selected = data.select(self._positions)
         try:
             # Buffers that are too small for their offsets: only here are their sizes known.
             selected.validate()

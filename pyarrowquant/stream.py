@@ -44,7 +44,7 @@ def quantize_stream(
     pyarrow.RecordBatchReader
         Batches with the columns of `quantize_batch_arrow`. Reading one raises what
         `quantize_batch_arrow` would for that batch, with rows counted over the whole source, or
-        what the source raises. Dropping or closing it releases the source.
+        what the source raises. Dropping it releases the source.
 
     Raises
     ------
@@ -74,6 +74,7 @@ def quantize_stream(
     )
     _arguments.check_progress(progress)
     opened = Source(source, INPUT_COLUMNS)
+    options["type_names"] = opened.type_names
     _lib.validate(opened.schema, options)
     schema = quantize_table(opened.schema.empty_table(), options, None, 0).schema
     return pa.RecordBatchReader.from_batches(schema, _batches(opened, options, schema, progress))

@@ -117,6 +117,7 @@ def quantize_batch_arrow(
     )
     _arguments.check_progress(progress)
     source = Source(table, INPUT_COLUMNS)
+    options["type_names"] = source.type_names
     _lib.validate(source.schema, options)
     weights = source.read_all()
     size = weights_bytes(weights) if progress else 0
@@ -175,12 +176,14 @@ def dequantize_batch_arrow(
     >>> pyarrowquant.dequantize_batch_arrow(result)["weights"].to_pylist()
     [[0.0, 1.0, 2.0, 3.0]]
     """
+    source = Source(result, RESULT_COLUMNS)
     options = {
         "dtype": _arguments.text("dtype", dtype),
         "threads": _arguments.thread_count(threads),
         "kernel": _arguments.kernel(),
+        "type_names": source.type_names,
     }
-    return _lib.dequantize(Source(result, RESULT_COLUMNS).read_all(), options)
+    return _lib.dequantize(source.read_all(), options)
 
 
 def validate_arrow_input(table: Any) -> None:
@@ -208,4 +211,6 @@ def validate_arrow_input(table: Any) -> None:
         ...
     ValueError: Column 'weights' has type int64; expected type list<float32> ...
     """
-    _lib.validate(Source(table, INPUT_COLUMNS).schema, None)
+    source = Source(table, INPUT_COLUMNS)
+    options = {**_arguments.quantize_options(), "type_names": source.type_names}
+    _lib.validate(source.schema, options)

@@ -13,7 +13,9 @@ import (
 type DequantizeOptions struct {
 	Dtype   string `json:"dtype"`   // "float32" or "float16", rounded to nearest
 	Threads int    `json:"threads"` // workers, at least 1
-	Kernel  string `json:"kernel"`  // "" for the fastest; results do not depend on it
+	// TypeNames are the types of columns as the caller's users know them, for errors.
+	TypeNames map[string]string `json:"type_names"`
+	Kernel    string            `json:"kernel"` // "" for the fastest; results do not depend on it
 }
 
 var decodedDtypes = []string{"float32", "float16"}
@@ -37,7 +39,7 @@ func Dequantize(ctx context.Context, schema *arrow.Schema, batches []arrow.Recor
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	columns, err := resolveCoded(schema)
+	columns, err := resolveCoded(schema, o.TypeNames)
 	if err != nil {
 		return nil, err
 	}

@@ -111,13 +111,15 @@ func (p *problem) layerError(name string, row int64) *LayerError {
 	if p.index >= 0 {
 		index := p.index
 		e.Index = &index
+	} else if p.kind == KindNull {
+		e.Message += fmt.Sprintf(" in row %d", row)
 	}
 	return e
 }
 
 // unnamedError is for a row whose layer_name cannot be read.
 func (p *problem) unnamedError(row int64) *LayerError {
-	return &LayerError{Row: row, Kind: p.kind, Message: fmt.Sprintf("Row %d%s", row, p.text)}
+	return &LayerError{Row: row, Kind: p.kind, Message: fmt.Sprintf("Layer in row %d%s", row, p.text)}
 }
 
 // PanicError is a panic in a worker, turned into an error.

@@ -23,8 +23,10 @@ type Options struct {
 	Sort            bool   `json:"sort"`              // by layer name, else input order
 	Threads         int    `json:"threads"`           // workers, at least 1
 	FirstRow        int64  `json:"first_row"`         // row number of the first layer, for errors
-	Kernel          string `json:"kernel"`            // "" for the fastest; results do not depend on it
-	Version         string `json:"version"`           // of the package, for the result's metadata
+	// TypeNames are the types of columns as the caller's users know them, for errors.
+	TypeNames map[string]string `json:"type_names"`
+	Kernel    string            `json:"kernel"`  // "" for the fastest; results do not depend on it
+	Version   string            `json:"version"` // of the package, for the result's metadata
 }
 
 var (

@@ -26,7 +26,7 @@ func Quantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordB
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	columns, err := resolveInput(schema)
+	columns, err := resolveInput(schema, o.TypeNames)
 	if err != nil {
 		return nil, err
 	}

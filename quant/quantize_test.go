@@ -102,7 +102,7 @@ func TestWorkerPanicBecomesAnError(t *testing.T) {
 // with those of one batch.
 func TestSmallOffsets(t *testing.T) {
 	schema, batches := twoLayers()
-	columns, err := resolveInput(schema)
+	columns, err := resolveInput(schema, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,8 +2,6 @@ package quant
 
 import (
 	"encoding/json"
-	"fmt"
-	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
 )
@@ -36,14 +34,18 @@ type inputColumns struct {
 	layerName, weights, shape, dtype int
 }
 
-// ValidateInput checks the schema of a table of weights. It wraps ErrSchema.
-func ValidateInput(schema *arrow.Schema) error {
-	_, err := resolveInput(schema)
+// Validate checks the options and the schema of a table of weights. It wraps
+// ErrArgument or ErrSchema.
+func Validate(schema *arrow.Schema, o Options) error {
+	if err := o.Validate(); err != nil {
+		return err
+	}
+	_, err := resolveInput(schema, o.TypeNames)
 	return err
 }
 
-func resolveInput(schema *arrow.Schema) (inputColumns, error) {
-	f := columnFinder{schema: schema, expected: inputSchema}
+func resolveInput(schema *arrow.Schema, typeNames map[string]string) (inputColumns, error) {
+	f := columnFinder{schema: schema, typeNames: typeNames, expected: inputSchema}
 	columns := inputColumns{
 		layerName: f.required(columnLayerName, "string", isText),
 		weights:   f.required(columnWeights, "list<float32> (or a list of float16 or float64, or raw bytes with a 'dtype' column)", isWeights),
@@ -63,8 +65,8 @@ type codedColumns struct {
 }
 
 // resolveCoded checks the schema of a result that is to be decoded.
-func resolveCoded(schema *arrow.Schema) (codedColumns, error) {
-	f := columnFinder{schema: schema, expected: resultSchema}
+func resolveCoded(schema *arrow.Schema, typeNames map[string]string) (codedColumns, error) {
+	f := columnFinder{schema: schema, typeNames: typeNames, expected: resultSchema}
 	columns := codedColumns{
 		layerName:     f.required(columnLayerName, "string", isText),
 		quantizedData: f.required(columnQuantizedData, "binary", isRaw),
@@ -79,9 +81,10 @@ func resolveCoded(schema *arrow.Schema) (codedColumns, error) {
 
 // columnFinder looks columns up by name and keeps the first error.
 type columnFinder struct {
-	schema   *arrow.Schema
-	expected string // shown when a required column is missing
-	err      error
+	schema    *arrow.Schema
+	typeNames map[string]string // of columns, as the caller's users know them
+	expected  string            // shown when a required column is missing
+	err       error
 }
 
 func (f *columnFinder) required(name, expectedType string, accepts func(arrow.DataType) bool) int {
@@ -102,10 +105,17 @@ func (f *columnFinder) optional(name, expectedType string, accepts func(arrow.Da
 		return -1
 	}
 	if dt := f.schema.Field(positions[0]).Type; !accepts(dt) {
-		f.err = schemaError("Column '%s' has type %s; expected type %s", name, typeName(dt), expectedType)
+		f.err = schemaError("Column '%s' has type %s; expected type %s", name, f.typeName(name, dt), expectedType)
 		return -1
 	}
 	return positions[0]
+}
+
+func (f *columnFinder) typeName(column string, dt arrow.DataType) string {
+	if name, ok := f.typeNames[column]; ok {
+		return name
+	}
+	return dt.String()
 }
 
 func isText(dt arrow.DataType) bool {
@@ -147,52 +157,6 @@ func isListOf(dt arrow.DataType, elements ...arrow.Type) bool {
 		}
 	}
 	return false
-}
-
-// typeName prints a type as PyArrow does, and float64 both ways.
-func typeName(dt arrow.DataType) string {
-	switch dt := dt.(type) {
-	case *arrow.Float16Type:
-		return "halffloat"
-	case *arrow.Float32Type:
-		return "float"
-	case *arrow.Float64Type:
-		return "double (float64)"
-	case *arrow.StringType:
-		return "string"
-	case *arrow.LargeStringType:
-		return "large_string"
-	case *arrow.FixedSizeListType:
-		return fmt.Sprintf("fixed_size_list<%s>[%d]", fieldName(dt.ElemField()), dt.Len())
-	case *arrow.StructType:
-		fields := make([]string, dt.NumFields())
-		for i, field := range dt.Fields() {
-			fields[i] = fieldName(field)
-		}
-		return "struct<" + strings.Join(fields, ", ") + ">"
-	case *arrow.DictionaryType:
-		return fmt.Sprintf("dictionary<values=%s, indices=%s, ordered=%d>", typeName(dt.ValueType), typeName(dt.IndexType), asInt(dt.Ordered))
-	case arrow.ListLikeType:
-		if dt.ID() != arrow.MAP {
-			return fmt.Sprintf("%s<%s>", dt.Name(), fieldName(dt.ElemField()))
-		}
-	}
-	return dt.String()
-}
-
-func fieldName(field arrow.Field) string {
-	name := field.Name + ": " + typeName(field.Type)
-	if !field.Nullable {
-		name += " not null"
-	}
-	return name
-}
-
-func asInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // resultFields is the schema of a result. large is for layers of over 2 GiB.
