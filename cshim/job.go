@@ -11,13 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/apache/arrow-go/v18/arrow/memory/mallocator"
-
 	"github.com/pyarrowquant/pyarrowquant/quant"
 )
-
-// allocator gives the C memory of all results and counts it.
-var allocator = mallocator.NewMallocator()
 
 // job is one call that runs in the background.
 type job struct {
@@ -39,13 +34,13 @@ func startQuantize(in *input, o quant.Options, progress bool) *job {
 		if progress {
 			report = j.addEvent
 		}
-		return quant.Quantize(ctx, in.schema, in.batches, o, allocator, report)
+		return quant.Quantize(ctx, in.schema, in.batches, o, &callAllocator{pool: allocator}, report)
 	})
 }
 
 func startDequantize(in *input, o quant.DequantizeOptions) *job {
 	return start(in, func(ctx context.Context, _ *job) (*quant.Result, error) {
-		return quant.Dequantize(ctx, in.schema, in.batches, o, allocator)
+		return quant.Dequantize(ctx, in.schema, in.batches, o, &callAllocator{pool: allocator})
 	})
 }
 

@@ -155,6 +155,12 @@ func paq_job_free(handle C.uintptr_t) *C.char {
 //export paq_allocated_bytes
 func paq_allocated_bytes() C.int64_t { return C.int64_t(allocator.AllocatedBytes()) }
 
+// paq_release_memory gives memory that is kept for the next call back to the
+// system.
+//
+//export paq_release_memory
+func paq_release_memory() { allocator.empty() }
+
 // paq_free frees a text that an export gave.
 //
 //export paq_free

@@ -3,6 +3,7 @@
 The Go core loads at the first call, not at import. Its work runs with the GIL released.
 """
 
+from pyarrowquant._lib import release_memory
 from pyarrowquant._version import __version__
 from pyarrowquant.arrays import numpy_to_arrow_table, quantize_batch
 from pyarrowquant.errors import (
@@ -29,5 +30,6 @@ __all__ = [
     "quantize_batch",
     "quantize_batch_arrow",
     "quantize_stream",
+    "release_memory",
     "validate_arrow_input",
 ]

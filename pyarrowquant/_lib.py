@@ -65,6 +65,8 @@ def _signatures(library: ctypes.CDLL) -> None:
         function.restype = report
     library.paq_free.argtypes = [ctypes.c_void_p]
     library.paq_free.restype = None
+    library.paq_release_memory.argtypes = []
+    library.paq_release_memory.restype = None
     library.paq_allocated_bytes.argtypes = []
     library.paq_allocated_bytes.restype = ctypes.c_int64
 
@@ -136,6 +138,22 @@ def _pointer(capsule: object, name: bytes) -> int:
 def allocated_bytes() -> int:
     """Bytes of results that Go has allocated and that are still alive."""
     return int(_load().paq_allocated_bytes())
+
+
+def release_memory() -> None:
+    """Give memory that is kept for the next call back to the system.
+
+    The memory of large results that were dropped is kept for the next results, since pages
+    that the system has to clear cost as much as the work itself. No more is kept than the
+    largest recent call took, for 10 seconds after the last result was dropped, and on Linux the
+    system may take it back at any time when memory is short.
+
+    Examples
+    --------
+    >>> import pyarrowquant
+    >>> pyarrowquant.release_memory()
+    """
+    _load().paq_release_memory()
 
 
 def validate(schema: pa.Schema, options: dict[str, Any]) -> None:

@@ -1,0 +1,174 @@
+package main
+
+// #include "memory.h"
+import "C"
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+	"unsafe"
+)
+
+const (
+	largeBytes = 1 << 20          // from here on, buffers are large blocks
+	idleTime   = 10 * time.Second // after which an unused pool is emptied
+)
+
+// allocator gives the memory of all results and counts it.
+var allocator = newPool()
+
+// pool is a memory.Allocator of C memory. Pages that the system has to clear
+// cost as much as quantizing into them, so large blocks that come back are kept
+// for the next call: no more bytes than the largest recent call took, not
+// longer than idleTime without a call, and not against the system, which may
+// take their pages when memory is short.
+type pool struct {
+	mutex   sync.Mutex
+	alive   int64                  // bytes allocated and not freed
+	sizes   map[unsafe.Pointer]int // of large blocks that are alive
+	kept    []block                // the latest last
+	keeping int                    // bytes in kept
+	bound   int                    // on keeping
+	timer   *time.Timer
+}
+
+type block struct {
+	address unsafe.Pointer
+	size    int
+}
+
+func newPool() *pool {
+	p := &pool{sizes: map[unsafe.Pointer]int{}}
+	p.timer = time.AfterFunc(idleTime, p.empty)
+	p.timer.Stop()
+	return p
+}
+
+// Allocate panics if there is no memory. The content is undefined.
+func (p *pool) Allocate(size int) []byte {
+	if size == 0 {
+		return nil
+	}
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	var address unsafe.Pointer
+	if size < largeBytes {
+		address = C.paq_small_new(C.size_t(size))
+	} else {
+		address = p.large(size)
+	}
+	if address == nil {
+		panic(fmt.Sprintf("the system gives no %d bytes", size))
+	}
+	p.alive += int64(size)
+	return unsafe.Slice((*byte)(address), size)
+}
+
+func (p *pool) large(size int) unsafe.Pointer {
+	size = wholePages(size)
+	b := p.take(size)
+	if b.address == nil {
+		b = block{C.paq_large_new(C.size_t(size)), size}
+	}
+	if b.address == nil { // what is kept may be what is missing
+		p.drop(0)
+		b = block{C.paq_large_new(C.size_t(size)), size}
+	}
+	if b.address != nil {
+		p.sizes[b.address] = b.size
+	}
+	return b.address
+}
+
+func wholePages(size int) int { return (size + C.PAQ_PAGE - 1) / C.PAQ_PAGE * C.PAQ_PAGE }
+
+// take finds a kept block that is large enough, but not much too large.
+func (p *pool) take(size int) (b block) {
+	for i, k := range slices.Backward(p.kept) {
+		if k.size >= size && k.size <= size+size/4 {
+			p.kept = slices.Delete(p.kept, i, i+1)
+			p.keeping -= k.size
+			return k
+		}
+	}
+	return b
+}
+
+// Free takes back what Allocate gave.
+func (p *pool) Free(b []byte) {
+	if len(b) == 0 {
+		return
+	}
+	address := unsafe.Pointer(unsafe.SliceData(b))
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	p.alive -= int64(len(b))
+	if len(b) < largeBytes {
+		C.paq_small_free(address)
+		return
+	}
+	size := p.sizes[address]
+	delete(p.sizes, address)
+	C.paq_large_idle(address, C.size_t(size))
+	p.kept = append(p.kept, block{address, size})
+	p.keeping += size
+	p.drop(p.bound)
+	p.timer.Reset(idleTime)
+}
+
+// Reallocate is Allocate, a copy and Free.
+func (p *pool) Reallocate(size int, b []byte) []byte {
+	moved := p.Allocate(size)
+	copy(moved, b)
+	p.Free(b)
+	return moved
+}
+
+// drop gives the oldest kept blocks back to the system until no more than
+// bound bytes are kept.
+func (p *pool) drop(bound int) {
+	for p.keeping > bound {
+		oldest := p.kept[0]
+		p.kept = slices.Delete(p.kept, 0, 1)
+		p.keeping -= oldest.size
+		C.paq_large_free(oldest.address, C.size_t(oldest.size))
+	}
+}
+
+// empty gives all kept blocks back.
+func (p *pool) empty() {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	p.drop(0)
+	p.bound = 0
+}
+
+// AllocatedBytes is what results hold at the moment.
+func (p *pool) AllocatedBytes() int64 {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	return p.alive
+}
+
+// callAllocator is a pool's view of one call, whose large blocks bound what is
+// kept.
+type callAllocator struct {
+	*pool
+	total int
+}
+
+func (c *callAllocator) Allocate(size int) []byte {
+	if size >= largeBytes {
+		c.total += wholePages(size)
+		c.atLeast(c.total)
+	}
+	return c.pool.Allocate(size)
+}
+
+func (p *pool) atLeast(bound int) {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	p.bound = max(p.bound, bound)
+}
