@@ -74,11 +74,12 @@ class Source:
 
     def _select(self, data: Any) -> Any:
         selected = data.select(self._positions)
-        try:
-            # Buffers that are too small for their offsets: only here are their sizes known.
-            selected.validate()
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"The table is corrupt: {error}") from error
+        for name, column in zip(selected.schema.names, selected.columns, strict=True):
+            try:
+                # Buffers too small for their offsets: only here are their sizes known.
+                column.validate()
+            except pa.ArrowInvalid as error:
+                raise ValueError(f"Column '{name}' is corrupt: {error}") from error
         return selected
 
 

@@ -140,6 +140,10 @@ def _check_array(name: object, array: object) -> str:
             f"Layer '{name}': Expected numpy array, got {type(array).__name__}, "
             "which is not a numpy array. Use np.asarray()"
         )
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"Layer '{name}': Expected numpy array, got a masked one. Use array.filled(0)"
+        )
     dtype = _DTYPES.get(array.dtype.name) if array.dtype.isnative else None
     if dtype is None:
         raise ValueError(
@@ -178,4 +182,4 @@ def _binaries(arrays: list[np.ndarray[Any, Any]]) -> pa.ChunkedArray:
 
 def _buffer(array: np.ndarray[Any, Any]) -> pa.Buffer:
     # bfloat16 has no format in the buffer protocol, its bytes do.
-    return pa.py_buffer(array.reshape(-1).view(np.uint8))
+    return pa.py_buffer(np.asarray(array).reshape(-1).view(np.uint8))

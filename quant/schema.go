@@ -49,8 +49,11 @@ func resolveInput(schema *arrow.Schema, typeNames map[string]string) (inputColum
 	columns := inputColumns{
 		layerName: f.required(columnLayerName, "string", isText),
 		weights:   f.required(columnWeights, "list<float32> (or a list of float16 or float64, or raw bytes with a 'dtype' column)", isWeights),
-		shape:     f.optional(columnShape, "list<int64>", isIntegerList),
+		shape:     f.optional(columnShape, "list<int64>", isShape),
 		dtype:     -1,
+	}
+	if columns.shape >= 0 && schema.Field(columns.shape).Type.ID() == arrow.NULL {
+		columns.shape = -1 // every shape is null, which is as good as absent
 	}
 	if f.err == nil && isRaw(schema.Field(columns.weights).Type) {
 		f.expected = "layer_name: string, weights: binary, dtype: string (F32, F16 or BF16), shape: list<int64> (optional)"
@@ -143,6 +146,8 @@ func isWeights(dt arrow.DataType) bool {
 func isFloat32List(dt arrow.DataType) bool { return isListOf(dt, arrow.FLOAT32) }
 
 func isIntegerList(dt arrow.DataType) bool { return isListOf(dt, arrow.INT64, arrow.INT32) }
+
+func isShape(dt arrow.DataType) bool { return isIntegerList(dt) || dt.ID() == arrow.NULL }
 
 func isInteger(dt arrow.DataType) bool { return arrow.IsInteger(dt.ID()) }
 
