@@ -223,6 +223,7 @@ WRONG_ARRAYS: list[tuple[object, str]] = [
     (FLOATS[:, ::2], r"not contiguous"),
     (FLOATS[::-1], r"not contiguous"),
     (np.broadcast_to(np.float32(1), (3, 3)), r"not contiguous"),
+    (np.ma.masked_array(np.ones(2, np.float32), [True, False]), r"masked"),
     (np.zeros(0, np.float32), r"empty"),
     (np.zeros((3, 0), np.float32), r"empty"),
 ]

