@@ -1,0 +1,195 @@
+"""What the package does to the process that uses it. Each test has a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from child import build_with_hooks, run_child
+
+
+def test_import_loads_no_library() -> None:
+    run_child("""
+        def loaded():
+            return "_pyarrowquant" in open("/proc/self/maps").read()
+        assert not loaded()
+        pyarrowquant.quantize_batch_arrow(table())
+        assert loaded()
+    """)
+
+
+def test_fork_after_use() -> None:
+    """The child is told, and may drop what it inherited; the parent goes on."""
+    run_child("""
+        import warnings
+        warnings.simplefilter("ignore")  # Python's own about threads and fork
+        result = pyarrowquant.quantize_batch_arrow(big_table(64))
+        child = os.fork()
+        if child == 0:
+            try:
+                pyarrowquant.quantize_batch_arrow(table())
+                os._exit(2)
+            except RuntimeError as error:
+                if "spawn" not in str(error) or "after the fork" not in str(error):
+                    os._exit(3)
+            size = len(result["quantized_data"][0].as_py())
+            del result
+            gc.collect()
+            os._exit(0 if size == 8 << 20 else 4)
+        assert os.waitpid(child, 0)[1] == 0
+        assert pyarrowquant.quantize_batch_arrow(big_table(64)).equals(result)
+    """)
+
+
+def test_use_after_fork() -> None:
+    run_child("""
+        child = os.fork()
+        if child == 0:
+            result = pyarrowquant.quantize_batch_arrow(table())
+            os._exit(0 if result.num_rows == 1 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    """)
+
+
+def test_spawned_workers(tmp_path: Path) -> None:
+    """Tables go to the workers and results come back by pickle."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+import pyarrow as pa
+import pyarrowquant
+
+if __name__ == "__main__":
+    tables = [pa.table({"layer_name": [str(i)], "weights": [[1.0, i]]}) for i in range(4)]
+    want = [pyarrowquant.quantize_batch_arrow(t) for t in tables]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        got = list(pool.map(pyarrowquant.quantize_batch_arrow, tables))
+    assert all(g.equals(w) for g, w in zip(got, want))
+    bad = pa.table({"layer_name": ["a"], "weights": [[float("nan")]]})
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        error = pool.submit(pyarrowquant.quantize_batch_arrow, bad).exception()
+    assert isinstance(error, pyarrowquant.QuantizationError), error
+    assert error.errors[0].layer_name == "a"
+"""
+    )
+    run_child(f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')")
+
+
+def test_interrupt_ends_a_long_call() -> None:
+    """Ctrl-C is seen within 0.1 s, which the best of some tries shows on a busy machine."""
+    run_child("""
+        weights = big_table(512)
+        pyarrowquant.quantize_batch_arrow(table())
+        os.environ["PYARROWQUANT_KERNEL"] = "scalar"  # about a second
+        delays = []
+        for attempt in range(5):
+            def interrupt():
+                time.sleep(0.1)
+                global sent
+                sent = time.perf_counter()
+                os.kill(os.getpid(), signal.SIGINT)
+            thread = threading.Thread(target=interrupt)
+            thread.start()
+            try:
+                pyarrowquant.quantize_batch_arrow(weights, threads=1)
+                raise SystemExit("was not interrupted")
+            except KeyboardInterrupt:
+                delays.append(time.perf_counter() - sent)
+            thread.join()
+            assert nothing_left()
+        assert min(delays) < 0.1, delays
+        assert pyarrowquant.quantize_batch_arrow(table()).num_rows == 1
+    """)
+
+
+def test_interrupt_while_a_source_is_slow() -> None:
+    run_child("""
+        released = []
+        def batches():
+            try:
+                while True:
+                    yield from table().to_batches()
+                    time.sleep(0.2)
+            finally:
+                released.append(True)
+        source = pa.RecordBatchReader.from_batches(table().schema, batches())
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            for batch in pyarrowquant.quantize_stream(source):
+                pass
+            raise SystemExit("was not interrupted")
+        except KeyboardInterrupt:
+            pass
+        del source, batch
+        assert nothing_left()
+    """)
+
+
+@pytest.fixture(scope="module")
+def hooked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hooks")
+    build_with_hooks(folder)
+    return folder
+
+
+@pytest.mark.parametrize("where", ["worker", "export"])
+def test_panic_becomes_an_error(hooked: Path, where: str) -> None:
+    run_child(
+        f"""
+        good = pyarrowquant.quantize_batch_arrow(table())
+        for count in (1000, 1000000):  # in the caller's thread, and in workers
+            try:
+                pyarrowquant.quantize_batch_arrow(table("pyarrowquant-panic-{where}", count))
+                raise SystemExit("no panic")
+            except pyarrowquant.InternalError as error:
+                assert "{where} panics for a test" in str(error), error
+                assert "report" in str(error)
+        assert pyarrowquant.quantize_batch_arrow(table()).equals(good)
+        del good
+        assert nothing_left()
+        """,
+        path=hooked,
+    )
+
+
+def test_python_threads_run_during_a_call() -> None:
+    """A counting thread gets on while the main thread is inside of one call."""
+    run_child("""
+        os.environ["PYARROWQUANT_KERNEL"] = "scalar"  # about a second
+        weights = big_table(256)
+        count, stop = 0, False
+        def busy():
+            global count
+            while not stop:
+                count += 1
+        thread = threading.Thread(target=busy)
+        thread.start()
+        before = count
+        options = {"bit_width": 4, "group_size": 128, "method": "rtn", "zero_point": "integer",
+                   "scale_dtype": "float32", "threads": 1, "kernel": "scalar"}
+        # Polls of the wait would give the GIL up in any case: one call of C may not.
+        _lib._WAIT_MILLISECONDS = 60000
+        result, _ = _lib.quantize(weights, options, None)
+        during = count - before
+        stop = True
+        thread.join()
+        assert during > 100000, during
+    """)
+
+
+@pytest.mark.parametrize("daemon", [False, True])
+def test_interpreter_exit(daemon: bool) -> None:
+    """With results alive, or with a thread inside of a call."""
+    run_child(f"""
+        result = pyarrowquant.quantize_batch_arrow(big_table(16))
+        stream = pyarrowquant.quantize_stream(big_table(1))
+        if {daemon}:
+            def forever(weights=big_table(64)):
+                while True:
+                    pyarrowquant.quantize_batch_arrow(weights)
+            threading.Thread(target=forever, daemon=True).start()
+            time.sleep(0.3)
+    """)
