@@ -24,7 +24,7 @@ test: check test-go test-python
 
 # Formatting, lints, types, and assembly that is what its generator writes.
 check: $(VENV)/installed
-	@test -z "$$($(BIN)/gofmt -l quant cshim)" || { $(BIN)/gofmt -d quant cshim; exit 1; }
+	difference=$$("$$($(GO) env GOROOT)/bin/gofmt" -d quant cshim) && test -z "$$difference" || { echo "$$difference"; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags testhooks ./...
 	mkdir -p $(BUILD)/_generated

@@ -1,0 +1,247 @@
+"""Measure this package, the machine's memory, and other quantizers, in one run.
+
+    python tests/bench/bench.py [--quick] [--json FILE] [--markdown FILE]
+
+Every result is checked before it is timed. Results are dropped between calls, outside of the
+timed part, but for the rows named "cold", before which kept memory is given back to the system.
+GB/s are 10^9 bytes of input (of float32 output for dequantize) a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+from limits import huge, measure_limits
+from machine import describe, peak_memory
+from peers import PEERS, Peer
+from report import Row, markdown
+from timing import Times, measure
+from workloads import MIB, bfloat16_layers, gaussian, input_bytes, large_layers, small_layers
+
+import pyarrowquant
+
+
+@contextmanager
+def forced_kernel(name: str) -> Iterator[None]:
+    os.environ["PYARROWQUANT_KERNEL"] = name
+    try:
+        yield
+    finally:
+        del os.environ["PYARROWQUANT_KERNEL"]
+
+
+def available_kernels() -> list[str]:
+    """Kernels that this CPU can run, the slowest first."""
+    names = []
+    for name in ("scalar", "avx2", "avx512"):
+        with forced_kernel(name):
+            try:
+                pyarrowquant.validate_arrow_input(
+                    pa.table({"layer_name": ["a"], "weights": [[1.0]]})
+                )
+            except ValueError:
+                continue
+            names.append(name)
+    return names
+
+
+class Bench:
+    """Rows of one run.
+
+    Parameters
+    ----------
+    size : int
+        Bytes of the main tables.
+    repetitions : int
+    """
+
+    def __init__(self, size: int, repetitions: int) -> None:
+        self.size = size
+        self.repetitions = repetitions
+        self.rows: list[Row] = []
+        self.limits: dict[int, dict[str, Times]] = {}
+
+    def add(
+        self, group: str, name: str, nbytes: int, times: Times, threads: int, limit: str
+    ) -> Row:
+        reference = self.limits[threads][limit]
+        ratio = (nbytes / times.median) / (self.size / reference.median)
+        row = Row(group, name, threads, nbytes, times, limit, ratio)
+        self.rows.append(row)
+        print(row.line(), flush=True)
+        return row
+
+    def quantize(
+        self,
+        group: str,
+        name: str,
+        table: pa.Table,
+        threads: int,
+        cold: bool = False,
+        **options: object,
+    ) -> Row:
+        """Check one result, then time the call."""
+        check(table, options)
+
+        def call() -> pa.Table:
+            return pyarrowquant.quantize_batch_arrow(table, threads=threads, **options)
+
+        def cold_call() -> pa.Table:
+            return call()
+
+        if cold:
+            times = []
+            for _ in range(self.repetitions):
+                pyarrowquant.release_memory()
+                times += measure(cold_call, 1, warm_up=0).seconds
+            measured = Times(tuple(times))
+        else:
+            measured = measure(call, self.repetitions)
+        return self.add(group, name, input_bytes(table), measured, threads, "read")
+
+    def run_limits(self) -> None:
+        data = huge(self.size)
+        for threads in (1, 2):
+            self.limits[threads] = measure_limits(data, threads, self.repetitions)
+            for name in ("read", "read_write", "write"):
+                self.add(
+                    "limits of memory", name, self.size, self.limits[threads][name], threads, "read"
+                )
+
+    def run_widths(self, table: pa.Table) -> None:
+        for bits in (4, 2, 3, 5, 6, 8):
+            for threads in (1, 2):
+                self.quantize("float32, widths", f"{bits} bits", table, threads, bit_width=bits)
+        for zero_point in ("float", "symmetric"):
+            self.quantize(
+                "float32, widths", f"4 bits, {zero_point}", table, 2, zero_point=zero_point
+            )
+        for group_size in (32, 64, -1):
+            self.quantize(
+                "float32, widths", f"4 bits, g {group_size}", table, 2, group_size=group_size
+            )
+        self.quantize("float32, widths", "4 bits, metrics", table, 2, metrics=True)
+        self.quantize("float32, widths", "4 bits, cold", table, 2, cold=True)
+
+    def run_kernels(self, table: pa.Table) -> None:
+        for kernel in available_kernels():
+            with forced_kernel(kernel):
+                for threads in (1, 2):
+                    self.quantize("float32, kernels", kernel, table, threads)
+
+    def run_shapes(self) -> None:
+        for layers in (1, 64):
+            table = large_layers(256 * MIB, layers)
+            for threads in (1, 2):
+                self.quantize("shapes", f"{layers} layers of {256 // layers} MiB", table, threads)
+        table = small_layers(20_000, 4096)
+        for threads in (1, 2):
+            self.quantize("shapes", "20,000 layers of 4 KiB", table, threads)
+
+    def run_bfloat16(self) -> None:
+        table = bfloat16_layers(self.size // 2, 16)
+        for bits in (4, 8):
+            for threads in (1, 2):
+                self.quantize("bfloat16 bytes", f"{bits} bits", table, threads, bit_width=bits)
+
+    def run_dequantize(self, table: pa.Table) -> None:
+        for bits in (4, 3, 8):
+            result = pyarrowquant.quantize_batch_arrow(table, bits)
+            for threads in (1, 2):
+                times = measure(
+                    lambda r=result, t=threads: pyarrowquant.dequantize_batch_arrow(r, threads=t),
+                    self.repetitions,
+                )
+                self.add("dequantize", f"{bits} bits", input_bytes(table), times, threads, "write")
+
+    def run_peers(self, names: list[str]) -> None:
+        weights = gaussian(64 * MIB).reshape(-1, 4096)
+        table = pyarrowquant.numpy_to_arrow_table({"w": weights})
+        own = self.quantize("peers, 64 MiB, 4 bits", "pyarrowquant", table, 2)
+        for peer in names:
+            found = PEERS[peer]
+            self.run_peer(peer, found, weights, own)
+
+    def run_peer(self, name: str, peer: Peer, weights: object, own: Row) -> None:
+        try:
+            call = peer.prepare(weights)
+        except ImportError as missing:
+            print(f"{name}: left out, {missing}")
+            return
+        times = measure(call, peer.repetitions or self.repetitions)
+        row = self.add(own.group, name, own.nbytes, times, 2, "read")
+        row.times_slower = row.times.median / own.times.median
+
+
+def check(table: pa.Table, options: dict[str, object]) -> None:
+    """The errors of a result are those of its width, or it is not worth timing."""
+    result = pyarrowquant.quantize_batch_arrow(table, **{**options, "metrics": True})
+    bits = result["bit_width"][0].as_py()
+    expected = {2: 0.55, 3: 0.22, 4: 0.10, 5: 0.05, 6: 0.025, 8: 0.006}[bits]
+    worst = max(result["relative_error"].to_pylist())
+    assert 0 < worst < 2 * expected, (bits, worst)
+
+
+def empty_call(repetitions: int) -> Times:
+    """Seconds of a call on an empty table."""
+    table = pa.table({"layer_name": ["a"], "weights": [[1.0]]}).slice(0, 0)
+    many = 1000
+
+    def calls() -> None:
+        for _ in range(many):
+            pyarrowquant.quantize_batch_arrow(table)
+
+    return Times(tuple(s / many for s in measure(calls, repetitions).seconds))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="256 MiB tables only, no peers")
+    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--json", type=Path, help="write all repetitions to this file")
+    parser.add_argument("--markdown", type=Path, help="write a table to this file")
+    arguments = parser.parse_args()
+
+    machine = describe()
+    print("\n".join(f"{key}: {value}" for key, value in machine.items()))
+    bench = Bench((256 if arguments.quick else 1024) * MIB, arguments.repetitions)
+    bench.run_limits()
+    table = large_layers(bench.size, 16)
+    bench.run_widths(table)
+    bench.run_kernels(table)
+    bench.run_dequantize(table)
+    del table
+    bench.run_bfloat16()
+    bench.run_shapes()
+    if not arguments.quick:
+        bench.run_peers(arguments.peers)
+    empty = empty_call(arguments.repetitions)
+    peak = peak_memory()
+    print(f"call on an empty table: {empty.median * 1e6:.0f} us")
+    print(
+        f"memory above the input in one call on 1 GiB: {peak['above'] / MIB:.0f} MiB, "
+        f"result {peak['result'] / MIB:.0f} MiB"
+    )
+    if arguments.json:
+        record = {
+            "machine": machine,
+            "rows": [row.record() for row in bench.rows],
+            "empty_call_seconds": empty.seconds,
+            "peak": peak,
+        }
+        arguments.json.write_text(json.dumps(record, indent=1))
+    if arguments.markdown:
+        arguments.markdown.write_text(markdown(machine, bench.rows, empty, peak))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""What the figures were measured on."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = (
+    "pyarrowquant",
+    "pyarrow",
+    "numpy",
+    "llama-cpp-python",
+    "mlx",
+    "onnxruntime",
+    "torch",
+    "torchao",
+    "hqq",
+)
+
+
+def describe() -> dict[str, str]:
+    """Date, processor, system and versions."""
+    found = {
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "cpu": cpu_model(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
+        "python": platform.python_version(),
+    }
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_model() -> str:
+    fields = {}
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    return (
+        f"{fields.get('model name', platform.processor())} "
+        f"(family {fields.get('cpu family')}, model {fields.get('model')})"
+    )
+
+
+def peak_memory() -> dict[str, int]:
+    """Peak of one call on a 1 GiB table above its input, in a process of its own."""
+    program = """
+import json
+from workloads import MIB, large_layers
+import pyarrow as pa, pyarrowquant
+
+def status(key):
+    for line in open("/proc/self/status"):
+        if line.startswith(key):
+            return int(line.split()[1]) << 10
+
+table = large_layers(1024 * MIB, 16)
+pyarrowquant.quantize_batch_arrow(pa.table({"layer_name": ["a"], "weights": [[1.0]]}))
+before = status("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")
+result = pyarrowquant.quantize_batch_arrow(table)
+print(json.dumps({"above": status("VmHWM") - before, "result": result.nbytes}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parent,
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    peak: dict[str, int] = json.loads(done.stdout)
+    return peak

@@ -1,0 +1,85 @@
+"""Rows of a run, as lines, JSON and Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from timing import Times
+
+MIB = 1 << 20
+
+
+@dataclass
+class Row:
+    """One measurement.
+
+    Attributes
+    ----------
+    ratio : float
+        Its median rate, divided by the median rate of the memory limit named `limit` with as
+        many threads.
+    times_slower : float or None
+        For other quantizers: how many times as long as this package takes.
+    """
+
+    group: str
+    name: str
+    threads: int
+    nbytes: int
+    times: Times
+    limit: str
+    ratio: float
+    times_slower: float | None = None
+
+    def cells(self) -> list[str]:
+        low, middle, high = self.times.rates(self.nbytes)
+        digits = 2 if middle >= 0.1 else 4
+        cells = [self.name, str(self.threads), f"{middle:.{digits}f}"]
+        cells += [
+            f"{low:.{digits}f} .. {high:.{digits}f}",
+            f"{self.ratio:.{digits}f} of {self.limit}",
+        ]
+        cells.append("" if self.times_slower is None else f"{self.times_slower:.1f}")
+        return cells
+
+    def line(self) -> str:
+        name, threads, middle, spread, ratio, _ = self.cells()
+        return f"{self.group:22} {name:24} {threads} threads {middle:>8} GB/s ({spread})  {ratio}"
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "group": self.group,
+            "name": self.name,
+            "threads": self.threads,
+            "bytes": self.nbytes,
+            "seconds": self.times.seconds,
+            "limit": self.limit,
+            "ratio": self.ratio,
+            "times_slower": self.times_slower,
+        }
+
+
+def markdown(machine: dict[str, str], rows: list[Row], empty: Times, peak: dict[str, int]) -> str:
+    """Tables of all rows, a table a group."""
+    lines = [
+        f"Measured on {machine['date']}, {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['system']}.",
+        "",
+    ]
+    for group, members in groupby(rows, key=lambda row: row.group):
+        lines += [
+            f"**{group}**",
+            "",
+            "| | threads | GB/s (median) | min .. max | ratio | times slower |",
+            "|---|---|---|---|---|---|",
+        ]
+        lines += ["| " + " | ".join(row.cells()) + " |" for row in members]
+        lines.append("")
+    lines.append(
+        f"A call on an empty table takes {empty.median * 1e6:.0f} us. One call on 1 GiB takes "
+        f"{peak['above'] / MIB:.0f} MiB above its input, of which the result is "
+        f"{peak['result'] / MIB:.0f} MiB."
+    )
+    return "\n".join(lines) + "\n"
