@@ -104,6 +104,51 @@ func sumsBFloat16AVX512(weights *byte, groups int, groupSize int, scale *float32
 //go:noescape
 func decodeAVX512(codes *byte, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
 
+// Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
+//
+//go:noescape
+func fitIntegerFloat32(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+
+// Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
+//
+//go:noescape
+func fitIntegerFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+
+// Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
+//
+//go:noescape
+func fitIntegerBFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+
+// Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
+//
+//go:noescape
+func fitFloatFloat32(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+
+// Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
+//
+//go:noescape
+func fitFloatFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+
+// Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
+//
+//go:noescape
+func fitFloatBFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+
+// Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
+//
+//go:noescape
+func fitSymmetricFloat32(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+
+// Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
+//
+//go:noescape
+func fitSymmetricFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+
+// Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
+//
+//go:noescape
+func fitSymmetricBFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+
 // Packs n codes of 2 bits, n being a multiple of 8.
 //
 //go:noescape

@@ -1,11 +1,13 @@
 package kernel
 
+import "sync"
+
 //go:generate go -C _gen run . -out ../vector_amd64.s -stubs ../stubs_amd64.go -pkg kernel
 
 // runWeights is how many weights a vector kernel takes through all its steps
-// before the next ones: 16 KiB of float32 and their codes stay in L1.
+// before the next ones: 4 KiB of float32, as many of the next run and the codes stay in L1.
 const (
-	runWeights = 4096
+	runWeights = 1024
 	runGroups  = runWeights / 8
 )
 
@@ -38,12 +40,29 @@ var (
 	unpackers = [...]func(codes, packed *byte, n int){2: unpack2BMI2, 3: unpack3BMI2, 4: unpack4BMI2, 5: unpack5BMI2, 6: unpack6BMI2}
 )
 
+// fitters choose the parameters of n groups, rounded up to 8, by ZeroPoint and
+// ScaleDtype. plain is false if the formulas do not apply to one of them.
+var fitters = [3][3]func(lo, hi *float32, n int, maxCode, half float32, scale, inverse, zeroPoint *float32) (plain bool){
+	IntegerZero:   {fitIntegerFloat32, fitIntegerFloat16, fitIntegerBFloat16},
+	FloatZero:     {fitFloatFloat32, fitFloatFloat16, fitFloatBFloat16},
+	SymmetricZero: {fitSymmetricFloat32, fitSymmetricFloat16, fitSymmetricBFloat16},
+}
+
 // vectorScratch is the working memory of one call.
 type vectorScratch struct {
-	scratch  // for what is left to the reference
-	lo, hi   [runGroups]float32
-	inverses [runGroups]float32
-	runCodes [runWeights]uint8
+	scratch                      // for what is left to the reference
+	lo, hi                       [runGroups]float32
+	scales, inverses, zeroPoints [runGroups]float32
+	runCodes                     [runWeights]uint8
+}
+
+// scratches are used again: clearing one costs as much as a run.
+var scratches = sync.Pool{New: func() any { return new(vectorScratch) }}
+
+func takeScratch() *vectorScratch {
+	s := scratches.Get().(*vectorScratch)
+	s.lanes = laneSums{}
+	return s
 }
 
 // quantize has the results of quantizeScalar.
@@ -52,13 +71,14 @@ func (v *vectorSet) quantize(b *Block) Fault {
 	if b.Type == Float64 {
 		return quantizeScalar(b)
 	}
-	var s vectorScratch
+	s := takeScratch()
+	defer scratches.Put(s)
 	joined := *b
 	if b.Columns%b.GroupSize == 0 && b.GroupSize%8 == 0 {
 		joined.Rows, joined.Columns = 1, b.Rows*b.Columns // the same bytes
 	}
 	for row := range joined.Rows {
-		if fault := v.quantizeRow(&s, &joined, row); fault.Kind != NoFault {
+		if fault := v.quantizeRow(s, &joined, row); fault.Kind != NoFault {
 			return fault
 		}
 	}
@@ -83,14 +103,8 @@ func (v *vectorSet) quantizeRow(s *vectorScratch, b *Block, row int) (fault Faul
 // quantizeRun codes some whole groups of a row, beginning at a column.
 func (v *vectorSet) quantizeRun(s *vectorScratch, b *Block, row, column, groups int) Fault {
 	g := b.group(row, column)
-	scales, zeroPoints := b.Scales[g.index:g.index+groups], b.ZeroPoints[g.index:g.index+groups]
-	plain := !v.ranges[b.Type](&g.weights[0], groups, b.GroupSize, &s.lo[0], &s.hi[0])
-	for k := 0; k < groups && plain; k++ {
-		p, ok := fit(s.lo[k], s.hi[k], b.Format)
-		plain = ok && !p.extreme
-		scales[k], zeroPoints[k], s.inverses[k] = p.scale, p.zeroPoint, p.inverse
-	}
-	if !plain {
+	finite := !v.ranges[b.Type](&g.weights[0], groups, b.GroupSize, &s.lo[0], &s.hi[0])
+	if !finite || !s.fit(groups, b.Format) {
 		for k := range groups {
 			if fault := s.quantizeGroup(b, row, column+k*b.GroupSize); fault.Kind != NoFault {
 				return fault
@@ -98,23 +112,41 @@ func (v *vectorSet) quantizeRun(s *vectorScratch, b *Block, row, column, groups 
 		}
 		return Fault{}
 	}
-	v.codeRun(s, b, &g.weights[0], &g.packed[0], groups, b.GroupSize, &s.inverses[0], &scales[0], &zeroPoints[0])
+	copy(b.Scales[g.index:g.index+groups], s.scales[:])
+	copy(b.ZeroPoints[g.index:g.index+groups], s.zeroPoints[:])
+	v.codeRun(s, b, &g.weights[0], &g.packed[0], groups, b.GroupSize)
 	return Fault{}
 }
 
+// fit chooses the parameters of groups whose ranges are known. It returns
+// false if one of them needs more than the plain formulas.
+func (s *vectorScratch) fit(groups int, f Format) bool {
+	if fitters[f.ZeroPoint][f.ScaleDtype](&s.lo[0], &s.hi[0], groups, float32(f.MaxCode()), half(f), &s.scales[0], &s.inverses[0], &s.zeroPoints[0]) {
+		return true
+	}
+	for k := range groups {
+		p, ok := fit(s.lo[k], s.hi[k], f)
+		if !ok || p.extreme {
+			return false
+		}
+		s.scales[k], s.inverses[k], s.zeroPoints[k] = p.scale, p.inverse, p.zeroPoint
+	}
+	return true
+}
+
 // codeRun writes the codes of groups whose parameters are known.
-func (v *vectorSet) codeRun(s *vectorScratch, b *Block, weights, packed *byte, groups, groupSize int, inverses, scales, zeroPoints *float32) {
+func (v *vectorSet) codeRun(s *vectorScratch, b *Block, weights, packed *byte, groups, groupSize int) {
 	codes := &s.runCodes[0]
 	if b.BitWidth == 8 {
 		codes = packed
 	}
 	ahead := runWeights * b.Type.Size() // the next run
-	v.code[b.Type](weights, groups, groupSize, inverses, zeroPoints, float32(b.MaxCode()), codes, ahead)
+	v.code[b.Type](weights, groups, groupSize, &s.inverses[0], &s.zeroPoints[0], float32(b.MaxCode()), codes, ahead)
 	if b.BitWidth != 8 {
 		packers[b.BitWidth](packed, codes, groups*groupSize)
 	}
 	if b.Sums != nil {
-		v.sums[b.Type](weights, groups, groupSize, scales, zeroPoints, codes, &s.lanes.error[0])
+		v.sums[b.Type](weights, groups, groupSize, &s.scales[0], &s.zeroPoints[0], codes, &s.lanes.error[0])
 	}
 }
 
@@ -135,12 +167,12 @@ func (v *vectorSet) quantizeGroup(s *vectorScratch, b *Block, row, column int) F
 	if !plain {
 		return s.quantizeGroup(b, row, column)
 	}
-	p, ok := fit(s.lo[0], s.hi[0], b.Format)
-	if !ok || p.extreme {
+	if !s.fit(1, b.Format) {
 		return s.quantizeGroup(b, row, column)
 	}
+	p := parameters{scale: s.scales[0], inverse: s.inverses[0], zeroPoint: s.zeroPoints[0]}
 	for first := 0; first < whole; first += runWeights {
-		v.codeRun(s, b, &g.weights[first*size], &g.packed[RowBytes(first, b.BitWidth)], 1, min(runWeights, whole-first), &p.inverse, &p.scale, &p.zeroPoint)
+		v.codeRun(s, b, &g.weights[first*size], &g.packed[RowBytes(first, b.BitWidth)], 1, min(runWeights, whole-first))
 	}
 	s.codeTile(g.packed[RowBytes(whole, b.BitWidth):], rest, p, b)
 	b.Scales[g.index], b.ZeroPoints[g.index] = p.scale, p.zeroPoint
@@ -153,13 +185,14 @@ func (v *vectorSet) dequantize(b *CodedBlock) Fault {
 	if b.Type != Float32 {
 		return dequantizeScalar(b)
 	}
-	var s vectorScratch
+	s := takeScratch()
+	defer scratches.Put(s)
 	joined := *b
 	if b.Columns%b.GroupSize == 0 && b.GroupSize%8 == 0 {
 		joined.Rows, joined.Columns = 1, b.Rows*b.Columns
 	}
 	for row := range joined.Rows {
-		v.dequantizeRow(&s, &joined, row)
+		v.dequantizeRow(s, &joined, row)
 	}
 	return Fault{}
 }

@@ -10,6 +10,39 @@ GLOBL plusInfinity<>(SB), RODATA|NOPTR, $4
 DATA minusInfinity<>+0(SB)/4, $0xff800000
 GLOBL minusInfinity<>(SB), RODATA|NOPTR, $4
 
+DATA one<>+0(SB)/4, $0x3f800000
+GLOBL one<>(SB), RODATA|NOPTR, $4
+
+DATA signBit<>+0(SB)/4, $0x80000000
+GLOBL signBit<>(SB), RODATA|NOPTR, $4
+
+DATA magnitude32<>+0(SB)/4, $0x7fffffff
+GLOBL magnitude32<>(SB), RODATA|NOPTR, $4
+
+DATA minPlain<>+0(SB)/4, $0x03800000
+GLOBL minPlain<>(SB), RODATA|NOPTR, $4
+
+DATA maxPlain<>+0(SB)/4, $0x7b800000
+GLOBL maxPlain<>(SB), RODATA|NOPTR, $4
+
+DATA maxOffset<>+0(SB)/4, $0x7effffff
+GLOBL maxOffset<>(SB), RODATA|NOPTR, $4
+
+DATA minFloat16<>+0(SB)/4, $0x33800000
+GLOBL minFloat16<>(SB), RODATA|NOPTR, $4
+
+DATA maxFloat16<>+0(SB)/4, $0x477fe000
+GLOBL maxFloat16<>(SB), RODATA|NOPTR, $4
+
+DATA bfloatBelow<>+0(SB)/4, $0x00007fff
+GLOBL bfloatBelow<>(SB), RODATA|NOPTR, $4
+
+DATA bfloatLowest<>+0(SB)/4, $0x00000001
+GLOBL bfloatLowest<>(SB), RODATA|NOPTR, $4
+
+DATA bfloatKept<>+0(SB)/4, $0xffff0000
+GLOBL bfloatKept<>(SB), RODATA|NOPTR, $4
+
 DATA magnitudeMask<>+0(SB)/8, $0x7fffffffffffffff
 GLOBL magnitudeMask<>(SB), RODATA|NOPTR, $8
 
@@ -1392,6 +1425,690 @@ no_rest:
 
 decode_done:
 	VZEROUPPER
+	RET
+
+// func fitIntegerFloat32(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+// Requires: AVX, BMI2
+TEXT ·fitIntegerFloat32(SB), NOSPLIT, $0-57
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scale+32(FP), BX
+	MOVQ         inverse+40(FP), SI
+	MOVQ         zeroPoint+48(FP), DI
+	VBROADCASTSS maxCode+24(FP), Y0
+	VBROADCASTSS half+28(FP), Y1
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS magnitude32<>+0(SB), Y2
+	VBROADCASTSS signBit<>+0(SB), Y3
+
+next:
+	VMOVUPS      (AX), Y4
+	VMOVUPS      (CX), Y5
+	VXORPS       Y6, Y6, Y6
+	VMINPS       Y1, Y4, Y4
+	VMAXPS       Y1, Y5, Y5
+	VSUBPS       Y4, Y5, Y5
+	VDIVPS       Y0, Y5, Y5
+	VANDPS       Y2, Y5, Y7
+	VBROADCASTSS minPlain<>+0(SB), Y8
+	VCMPPS       $0x09, Y8, Y7, Y8
+	VORPS        Y8, Y6, Y6
+	VBROADCASTSS maxPlain<>+0(SB), Y8
+	VCMPPS       $0x06, Y8, Y7, Y8
+	VORPS        Y8, Y6, Y6
+	VBROADCASTSS one<>+0(SB), Y7
+	VDIVPS       Y5, Y7, Y7
+	VXORPS       Y3, Y4, Y4
+	VMULPS       Y7, Y4, Y4
+	VMINPS       Y0, Y4, Y4
+	VMAXPS       Y1, Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VMOVUPS      Y5, (BX)
+	VMOVUPS      Y7, (SI)
+	VMOVUPS      Y4, (DI)
+	ADDQ         $0x20, AX
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, BX
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
+	VMOVMSKPS    Y6, R8
+	MOVL         $0x000000ff, R9
+	CMPQ         DX, $0x08
+	JGE          all_lanes
+	MOVL         $0x00000001, R9
+	MOVQ         DX, R10
+	SHLXQ        R10, R9, R9
+	DECL         R9
+
+all_lanes:
+	TESTL R9, R8
+	JNE   not_plain
+	SUBQ  $0x08, DX
+	JG    next
+	VZEROUPPER
+	MOVB  $0x01, AL
+	MOVB  AL, plain+56(FP)
+	RET
+
+not_plain:
+	VZEROUPPER
+	XORB AL, AL
+	MOVB AL, plain+56(FP)
+	RET
+
+// func fitIntegerFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+// Requires: AVX, BMI2, F16C
+TEXT ·fitIntegerFloat16(SB), NOSPLIT, $0-57
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scale+32(FP), BX
+	MOVQ         inverse+40(FP), SI
+	MOVQ         zeroPoint+48(FP), DI
+	VBROADCASTSS maxCode+24(FP), Y0
+	VBROADCASTSS half+28(FP), Y1
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS magnitude32<>+0(SB), Y2
+	VBROADCASTSS signBit<>+0(SB), Y3
+
+next:
+	VMOVUPS      (AX), Y4
+	VMOVUPS      (CX), Y5
+	VXORPS       Y6, Y6, Y6
+	VMINPS       Y1, Y4, Y4
+	VMAXPS       Y1, Y5, Y5
+	VSUBPS       Y4, Y5, Y5
+	VDIVPS       Y0, Y5, Y5
+	VANDPS       Y2, Y5, Y7
+	VBROADCASTSS minPlain<>+0(SB), Y8
+	VCMPPS       $0x09, Y8, Y7, Y8
+	VORPS        Y8, Y6, Y6
+	VBROADCASTSS maxPlain<>+0(SB), Y8
+	VCMPPS       $0x06, Y8, Y7, Y8
+	VORPS        Y8, Y6, Y6
+	VCVTPS2PH    $0x00, Y5, X7
+	VCVTPH2PS    X7, Y5
+	VANDPS       Y2, Y5, Y7
+	VBROADCASTSS minFloat16<>+0(SB), Y8
+	VCMPPS       $0x09, Y8, Y7, Y8
+	VORPS        Y8, Y6, Y6
+	VBROADCASTSS maxFloat16<>+0(SB), Y8
+	VCMPPS       $0x06, Y8, Y7, Y8
+	VORPS        Y8, Y6, Y6
+	VBROADCASTSS one<>+0(SB), Y7
+	VDIVPS       Y5, Y7, Y7
+	VXORPS       Y3, Y4, Y4
+	VMULPS       Y7, Y4, Y4
+	VMINPS       Y0, Y4, Y4
+	VMAXPS       Y1, Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VMOVUPS      Y5, (BX)
+	VMOVUPS      Y7, (SI)
+	VMOVUPS      Y4, (DI)
+	ADDQ         $0x20, AX
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, BX
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
+	VMOVMSKPS    Y6, R8
+	MOVL         $0x000000ff, R9
+	CMPQ         DX, $0x08
+	JGE          all_lanes
+	MOVL         $0x00000001, R9
+	MOVQ         DX, R10
+	SHLXQ        R10, R9, R9
+	DECL         R9
+
+all_lanes:
+	TESTL R9, R8
+	JNE   not_plain
+	SUBQ  $0x08, DX
+	JG    next
+	VZEROUPPER
+	MOVB  $0x01, AL
+	MOVB  AL, plain+56(FP)
+	RET
+
+not_plain:
+	VZEROUPPER
+	XORB AL, AL
+	MOVB AL, plain+56(FP)
+	RET
+
+// func fitIntegerBFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+// Requires: AVX, AVX2, BMI2
+TEXT ·fitIntegerBFloat16(SB), NOSPLIT, $0-57
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scale+32(FP), BX
+	MOVQ         inverse+40(FP), SI
+	MOVQ         zeroPoint+48(FP), DI
+	VBROADCASTSS maxCode+24(FP), Y0
+	VBROADCASTSS half+28(FP), Y1
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS magnitude32<>+0(SB), Y2
+	VBROADCASTSS signBit<>+0(SB), Y3
+
+next:
+	VMOVUPS      (AX), Y4
+	VMOVUPS      (CX), Y5
+	VXORPS       Y6, Y6, Y6
+	VMINPS       Y1, Y4, Y4
+	VMAXPS       Y1, Y5, Y5
+	VSUBPS       Y4, Y5, Y5
+	VDIVPS       Y0, Y5, Y5
+	VANDPS       Y2, Y5, Y7
+	VBROADCASTSS minPlain<>+0(SB), Y8
+	VCMPPS       $0x09, Y8, Y7, Y8
+	VORPS        Y8, Y6, Y6
+	VBROADCASTSS maxPlain<>+0(SB), Y8
+	VCMPPS       $0x06, Y8, Y7, Y8
+	VORPS        Y8, Y6, Y6
+	VPSRLD       $0x10, Y5, Y7
+	VBROADCASTSS bfloatLowest<>+0(SB), Y8
+	VPAND        Y8, Y7, Y7
+	VBROADCASTSS bfloatBelow<>+0(SB), Y8
+	VPADDD       Y8, Y7, Y7
+	VPADDD       Y5, Y7, Y5
+	VBROADCASTSS bfloatKept<>+0(SB), Y7
+	VPAND        Y7, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y7
+	VDIVPS       Y5, Y7, Y7
+	VXORPS       Y3, Y4, Y4
+	VMULPS       Y7, Y4, Y4
+	VMINPS       Y0, Y4, Y4
+	VMAXPS       Y1, Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VMOVUPS      Y5, (BX)
+	VMOVUPS      Y7, (SI)
+	VMOVUPS      Y4, (DI)
+	ADDQ         $0x20, AX
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, BX
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
+	VMOVMSKPS    Y6, R8
+	MOVL         $0x000000ff, R9
+	CMPQ         DX, $0x08
+	JGE          all_lanes
+	MOVL         $0x00000001, R9
+	MOVQ         DX, R10
+	SHLXQ        R10, R9, R9
+	DECL         R9
+
+all_lanes:
+	TESTL R9, R8
+	JNE   not_plain
+	SUBQ  $0x08, DX
+	JG    next
+	VZEROUPPER
+	MOVB  $0x01, AL
+	MOVB  AL, plain+56(FP)
+	RET
+
+not_plain:
+	VZEROUPPER
+	XORB AL, AL
+	MOVB AL, plain+56(FP)
+	RET
+
+// func fitFloatFloat32(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+// Requires: AVX, BMI2
+TEXT ·fitFloatFloat32(SB), NOSPLIT, $0-57
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scale+32(FP), BX
+	MOVQ         inverse+40(FP), SI
+	MOVQ         zeroPoint+48(FP), DI
+	VBROADCASTSS maxCode+24(FP), Y0
+	VBROADCASTSS half+28(FP), Y1
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS magnitude32<>+0(SB), Y2
+	VBROADCASTSS signBit<>+0(SB), Y3
+
+next:
+	VMOVUPS      (AX), Y4
+	VMOVUPS      (CX), Y5
+	VXORPS       Y7, Y7, Y7
+	VANDPS       Y2, Y4, Y6
+	VBROADCASTSS maxOffset<>+0(SB), Y8
+	VCMPPS       $0x06, Y8, Y6, Y8
+	VORPS        Y8, Y7, Y7
+	VANDPS       Y2, Y5, Y6
+	VBROADCASTSS maxOffset<>+0(SB), Y8
+	VCMPPS       $0x06, Y8, Y6, Y8
+	VORPS        Y8, Y7, Y7
+	VSUBPS       Y4, Y5, Y5
+	VDIVPS       Y0, Y5, Y5
+	VANDPS       Y2, Y5, Y6
+	VBROADCASTSS minPlain<>+0(SB), Y8
+	VCMPPS       $0x09, Y8, Y6, Y8
+	VORPS        Y8, Y7, Y7
+	VBROADCASTSS maxPlain<>+0(SB), Y8
+	VCMPPS       $0x06, Y8, Y6, Y8
+	VORPS        Y8, Y7, Y7
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y5, Y6, Y6
+	VXORPS       Y3, Y4, Y4
+	VMULPS       Y6, Y4, Y4
+	VADDPS       Y1, Y4, Y4
+	VMOVUPS      Y5, (BX)
+	VMOVUPS      Y6, (SI)
+	VMOVUPS      Y4, (DI)
+	ADDQ         $0x20, AX
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, BX
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
+	VMOVMSKPS    Y7, R8
+	MOVL         $0x000000ff, R9
+	CMPQ         DX, $0x08
+	JGE          all_lanes
+	MOVL         $0x00000001, R9
+	MOVQ         DX, R10
+	SHLXQ        R10, R9, R9
+	DECL         R9
+
+all_lanes:
+	TESTL R9, R8
+	JNE   not_plain
+	SUBQ  $0x08, DX
+	JG    next
+	VZEROUPPER
+	MOVB  $0x01, AL
+	MOVB  AL, plain+56(FP)
+	RET
+
+not_plain:
+	VZEROUPPER
+	XORB AL, AL
+	MOVB AL, plain+56(FP)
+	RET
+
+// func fitFloatFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+// Requires: AVX, BMI2, F16C
+TEXT ·fitFloatFloat16(SB), NOSPLIT, $0-57
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scale+32(FP), BX
+	MOVQ         inverse+40(FP), SI
+	MOVQ         zeroPoint+48(FP), DI
+	VBROADCASTSS maxCode+24(FP), Y0
+	VBROADCASTSS half+28(FP), Y1
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS magnitude32<>+0(SB), Y2
+	VBROADCASTSS signBit<>+0(SB), Y3
+
+next:
+	VMOVUPS      (AX), Y4
+	VMOVUPS      (CX), Y5
+	VXORPS       Y7, Y7, Y7
+	VANDPS       Y2, Y4, Y6
+	VBROADCASTSS maxOffset<>+0(SB), Y8
+	VCMPPS       $0x06, Y8, Y6, Y8
+	VORPS        Y8, Y7, Y7
+	VANDPS       Y2, Y5, Y6
+	VBROADCASTSS maxOffset<>+0(SB), Y8
+	VCMPPS       $0x06, Y8, Y6, Y8
+	VORPS        Y8, Y7, Y7
+	VSUBPS       Y4, Y5, Y5
+	VDIVPS       Y0, Y5, Y5
+	VANDPS       Y2, Y5, Y6
+	VBROADCASTSS minPlain<>+0(SB), Y8
+	VCMPPS       $0x09, Y8, Y6, Y8
+	VORPS        Y8, Y7, Y7
+	VBROADCASTSS maxPlain<>+0(SB), Y8
+	VCMPPS       $0x06, Y8, Y6, Y8
+	VORPS        Y8, Y7, Y7
+	VCVTPS2PH    $0x00, Y5, X6
+	VCVTPH2PS    X6, Y5
+	VANDPS       Y2, Y5, Y6
+	VBROADCASTSS minFloat16<>+0(SB), Y8
+	VCMPPS       $0x09, Y8, Y6, Y8
+	VORPS        Y8, Y7, Y7
+	VBROADCASTSS maxFloat16<>+0(SB), Y8
+	VCMPPS       $0x06, Y8, Y6, Y8
+	VORPS        Y8, Y7, Y7
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y5, Y6, Y6
+	VXORPS       Y3, Y4, Y4
+	VMULPS       Y6, Y4, Y4
+	VADDPS       Y1, Y4, Y4
+	VMOVUPS      Y5, (BX)
+	VMOVUPS      Y6, (SI)
+	VMOVUPS      Y4, (DI)
+	ADDQ         $0x20, AX
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, BX
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
+	VMOVMSKPS    Y7, R8
+	MOVL         $0x000000ff, R9
+	CMPQ         DX, $0x08
+	JGE          all_lanes
+	MOVL         $0x00000001, R9
+	MOVQ         DX, R10
+	SHLXQ        R10, R9, R9
+	DECL         R9
+
+all_lanes:
+	TESTL R9, R8
+	JNE   not_plain
+	SUBQ  $0x08, DX
+	JG    next
+	VZEROUPPER
+	MOVB  $0x01, AL
+	MOVB  AL, plain+56(FP)
+	RET
+
+not_plain:
+	VZEROUPPER
+	XORB AL, AL
+	MOVB AL, plain+56(FP)
+	RET
+
+// func fitFloatBFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+// Requires: AVX, AVX2, BMI2
+TEXT ·fitFloatBFloat16(SB), NOSPLIT, $0-57
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scale+32(FP), BX
+	MOVQ         inverse+40(FP), SI
+	MOVQ         zeroPoint+48(FP), DI
+	VBROADCASTSS maxCode+24(FP), Y0
+	VBROADCASTSS half+28(FP), Y1
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS magnitude32<>+0(SB), Y2
+	VBROADCASTSS signBit<>+0(SB), Y3
+
+next:
+	VMOVUPS      (AX), Y4
+	VMOVUPS      (CX), Y5
+	VXORPS       Y7, Y7, Y7
+	VANDPS       Y2, Y4, Y6
+	VBROADCASTSS maxOffset<>+0(SB), Y8
+	VCMPPS       $0x06, Y8, Y6, Y8
+	VORPS        Y8, Y7, Y7
+	VANDPS       Y2, Y5, Y6
+	VBROADCASTSS maxOffset<>+0(SB), Y8
+	VCMPPS       $0x06, Y8, Y6, Y8
+	VORPS        Y8, Y7, Y7
+	VSUBPS       Y4, Y5, Y5
+	VDIVPS       Y0, Y5, Y5
+	VANDPS       Y2, Y5, Y6
+	VBROADCASTSS minPlain<>+0(SB), Y8
+	VCMPPS       $0x09, Y8, Y6, Y8
+	VORPS        Y8, Y7, Y7
+	VBROADCASTSS maxPlain<>+0(SB), Y8
+	VCMPPS       $0x06, Y8, Y6, Y8
+	VORPS        Y8, Y7, Y7
+	VPSRLD       $0x10, Y5, Y6
+	VBROADCASTSS bfloatLowest<>+0(SB), Y8
+	VPAND        Y8, Y6, Y6
+	VBROADCASTSS bfloatBelow<>+0(SB), Y8
+	VPADDD       Y8, Y6, Y6
+	VPADDD       Y5, Y6, Y5
+	VBROADCASTSS bfloatKept<>+0(SB), Y6
+	VPAND        Y6, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y5, Y6, Y6
+	VXORPS       Y3, Y4, Y4
+	VMULPS       Y6, Y4, Y4
+	VADDPS       Y1, Y4, Y4
+	VMOVUPS      Y5, (BX)
+	VMOVUPS      Y6, (SI)
+	VMOVUPS      Y4, (DI)
+	ADDQ         $0x20, AX
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, BX
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
+	VMOVMSKPS    Y7, R8
+	MOVL         $0x000000ff, R9
+	CMPQ         DX, $0x08
+	JGE          all_lanes
+	MOVL         $0x00000001, R9
+	MOVQ         DX, R10
+	SHLXQ        R10, R9, R9
+	DECL         R9
+
+all_lanes:
+	TESTL R9, R8
+	JNE   not_plain
+	SUBQ  $0x08, DX
+	JG    next
+	VZEROUPPER
+	MOVB  $0x01, AL
+	MOVB  AL, plain+56(FP)
+	RET
+
+not_plain:
+	VZEROUPPER
+	XORB AL, AL
+	MOVB AL, plain+56(FP)
+	RET
+
+// func fitSymmetricFloat32(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+// Requires: AVX, BMI2
+TEXT ·fitSymmetricFloat32(SB), NOSPLIT, $0-57
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scale+32(FP), BX
+	MOVQ         inverse+40(FP), SI
+	MOVQ         zeroPoint+48(FP), DI
+	VBROADCASTSS maxCode+24(FP), Y0
+	VBROADCASTSS half+28(FP), Y0
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS magnitude32<>+0(SB), Y1
+	VBROADCASTSS signBit<>+0(SB), Y2
+
+next:
+	VMOVUPS      (AX), Y3
+	VMOVUPS      (CX), Y4
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y2, Y3, Y5
+	VCMPPS       $0x0d, Y5, Y4, Y5
+	VBLENDVPS    Y5, Y4, Y3, Y3
+	VXORPS       Y2, Y3, Y3
+	VDIVPS       Y0, Y3, Y3
+	VANDPS       Y1, Y3, Y5
+	VBROADCASTSS minPlain<>+0(SB), Y4
+	VCMPPS       $0x09, Y4, Y5, Y4
+	VORPS        Y4, Y6, Y6
+	VBROADCASTSS maxPlain<>+0(SB), Y4
+	VCMPPS       $0x06, Y4, Y5, Y4
+	VORPS        Y4, Y6, Y6
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y3, Y4, Y4
+	VMOVAPS      Y0, Y5
+	VMOVUPS      Y3, (BX)
+	VMOVUPS      Y4, (SI)
+	VMOVUPS      Y5, (DI)
+	ADDQ         $0x20, AX
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, BX
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
+	VMOVMSKPS    Y6, R8
+	MOVL         $0x000000ff, R9
+	CMPQ         DX, $0x08
+	JGE          all_lanes
+	MOVL         $0x00000001, R9
+	MOVQ         DX, R10
+	SHLXQ        R10, R9, R9
+	DECL         R9
+
+all_lanes:
+	TESTL R9, R8
+	JNE   not_plain
+	SUBQ  $0x08, DX
+	JG    next
+	VZEROUPPER
+	MOVB  $0x01, AL
+	MOVB  AL, plain+56(FP)
+	RET
+
+not_plain:
+	VZEROUPPER
+	XORB AL, AL
+	MOVB AL, plain+56(FP)
+	RET
+
+// func fitSymmetricFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+// Requires: AVX, BMI2, F16C
+TEXT ·fitSymmetricFloat16(SB), NOSPLIT, $0-57
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scale+32(FP), BX
+	MOVQ         inverse+40(FP), SI
+	MOVQ         zeroPoint+48(FP), DI
+	VBROADCASTSS maxCode+24(FP), Y0
+	VBROADCASTSS half+28(FP), Y0
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS magnitude32<>+0(SB), Y1
+	VBROADCASTSS signBit<>+0(SB), Y2
+
+next:
+	VMOVUPS      (AX), Y3
+	VMOVUPS      (CX), Y4
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y2, Y3, Y5
+	VCMPPS       $0x0d, Y5, Y4, Y5
+	VBLENDVPS    Y5, Y4, Y3, Y3
+	VXORPS       Y2, Y3, Y3
+	VDIVPS       Y0, Y3, Y3
+	VANDPS       Y1, Y3, Y5
+	VBROADCASTSS minPlain<>+0(SB), Y4
+	VCMPPS       $0x09, Y4, Y5, Y4
+	VORPS        Y4, Y6, Y6
+	VBROADCASTSS maxPlain<>+0(SB), Y4
+	VCMPPS       $0x06, Y4, Y5, Y4
+	VORPS        Y4, Y6, Y6
+	VCVTPS2PH    $0x00, Y3, X5
+	VCVTPH2PS    X5, Y3
+	VANDPS       Y1, Y3, Y5
+	VBROADCASTSS minFloat16<>+0(SB), Y4
+	VCMPPS       $0x09, Y4, Y5, Y4
+	VORPS        Y4, Y6, Y6
+	VBROADCASTSS maxFloat16<>+0(SB), Y4
+	VCMPPS       $0x06, Y4, Y5, Y4
+	VORPS        Y4, Y6, Y6
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y3, Y4, Y4
+	VMOVAPS      Y0, Y5
+	VMOVUPS      Y3, (BX)
+	VMOVUPS      Y4, (SI)
+	VMOVUPS      Y5, (DI)
+	ADDQ         $0x20, AX
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, BX
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
+	VMOVMSKPS    Y6, R8
+	MOVL         $0x000000ff, R9
+	CMPQ         DX, $0x08
+	JGE          all_lanes
+	MOVL         $0x00000001, R9
+	MOVQ         DX, R10
+	SHLXQ        R10, R9, R9
+	DECL         R9
+
+all_lanes:
+	TESTL R9, R8
+	JNE   not_plain
+	SUBQ  $0x08, DX
+	JG    next
+	VZEROUPPER
+	MOVB  $0x01, AL
+	MOVB  AL, plain+56(FP)
+	RET
+
+not_plain:
+	VZEROUPPER
+	XORB AL, AL
+	MOVB AL, plain+56(FP)
+	RET
+
+// func fitSymmetricBFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+// Requires: AVX, AVX2, BMI2
+TEXT ·fitSymmetricBFloat16(SB), NOSPLIT, $0-57
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scale+32(FP), BX
+	MOVQ         inverse+40(FP), SI
+	MOVQ         zeroPoint+48(FP), DI
+	VBROADCASTSS maxCode+24(FP), Y0
+	VBROADCASTSS half+28(FP), Y0
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS magnitude32<>+0(SB), Y1
+	VBROADCASTSS signBit<>+0(SB), Y2
+
+next:
+	VMOVUPS      (AX), Y3
+	VMOVUPS      (CX), Y4
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y2, Y3, Y5
+	VCMPPS       $0x0d, Y5, Y4, Y5
+	VBLENDVPS    Y5, Y4, Y3, Y3
+	VXORPS       Y2, Y3, Y3
+	VDIVPS       Y0, Y3, Y3
+	VANDPS       Y1, Y3, Y5
+	VBROADCASTSS minPlain<>+0(SB), Y4
+	VCMPPS       $0x09, Y4, Y5, Y4
+	VORPS        Y4, Y6, Y6
+	VBROADCASTSS maxPlain<>+0(SB), Y4
+	VCMPPS       $0x06, Y4, Y5, Y4
+	VORPS        Y4, Y6, Y6
+	VPSRLD       $0x10, Y3, Y5
+	VBROADCASTSS bfloatLowest<>+0(SB), Y4
+	VPAND        Y4, Y5, Y5
+	VBROADCASTSS bfloatBelow<>+0(SB), Y4
+	VPADDD       Y4, Y5, Y5
+	VPADDD       Y3, Y5, Y3
+	VBROADCASTSS bfloatKept<>+0(SB), Y4
+	VPAND        Y4, Y3, Y3
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y3, Y4, Y4
+	VMOVAPS      Y0, Y5
+	VMOVUPS      Y3, (BX)
+	VMOVUPS      Y4, (SI)
+	VMOVUPS      Y5, (DI)
+	ADDQ         $0x20, AX
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, BX
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
+	VMOVMSKPS    Y6, R8
+	MOVL         $0x000000ff, R9
+	CMPQ         DX, $0x08
+	JGE          all_lanes
+	MOVL         $0x00000001, R9
+	MOVQ         DX, R10
+	SHLXQ        R10, R9, R9
+	DECL         R9
+
+all_lanes:
+	TESTL R9, R8
+	JNE   not_plain
+	SUBQ  $0x08, DX
+	JG    next
+	VZEROUPPER
+	MOVB  $0x01, AL
+	MOVB  AL, plain+56(FP)
+	RET
+
+not_plain:
+	VZEROUPPER
+	XORB AL, AL
+	MOVB AL, plain+56(FP)
 	RET
 
 // func pack2BMI2(packed *byte, codes *byte, n int)

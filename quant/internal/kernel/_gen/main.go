@@ -40,6 +40,11 @@ func main() {
 		}
 		decodeCodes(i)
 	}
+	for _, zero := range []string{"Integer", "Float", "Symmetric"} {
+		for _, scale := range []string{"Float32", "Float16", "BFloat16"} {
+			fit(zero, scale)
+		}
+	}
 	for _, bitWidth := range []int{2, 3, 4, 5, 6} {
 		pack(bitWidth)
 		unpack(bitWidth)
@@ -227,6 +232,131 @@ func reduce(v Register, join func(ops ...Op), to Mem) {
 	VMOVSHDUP(a, b)
 	join(b, a, a)
 	VMOVSS(a, to)
+}
+
+// bits32 are read-only constants, broadcast where they are used.
+var (
+	one          = constant("one", 0x3f800000)
+	signBit      = constant("signBit", 0x80000000)
+	magnitude32  = constant("magnitude32", 0x7fffffff)
+	minPlain     = constant("minPlain", 0x03800000)   // 2^-120
+	maxPlain     = constant("maxPlain", 0x7b800000)   // 2^120
+	maxOffset    = constant("maxOffset", 0x7effffff)  // the largest below 2^127
+	minFloat16   = constant("minFloat16", 0x33800000) // 2^-24
+	maxFloat16   = constant("maxFloat16", 0x477fe000) // 65504
+	bfloatBelow  = constant("bfloatBelow", 0x00007fff)
+	bfloatLowest = constant("bfloatLowest", 0x00000001)
+	bfloatKept   = constant("bfloatKept", 0xffff0000)
+)
+
+func all(c Mem) VecVirtual { return broadcast(c, 8) }
+
+// fit chooses the parameters of 8 groups at a time, as the function of that
+// name does in rtn.go, for groups to which the plain formulas apply.
+func fit(zero, scale string) {
+	function("fit"+zero+scale, "func(lo, hi *float32, n int, maxCode, half float32, scale, inverse, zeroPoint *float32) (plain bool)",
+		"Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.")
+	lows, highs, left := pointer("lo"), pointer("hi"), pointer("n")
+	scales, inverses, zeroPoints := pointer("scale"), pointer("inverse"), pointer("zeroPoint")
+	maxCode, half := all(argument("maxCode")), all(argument("half"))
+	nothing, magnitude, sign := zeroed(8), all(magnitude32), all(signBit)
+	Label("next")
+	lo, hi, s, t := YMM(), YMM(), YMM(), YMM()
+	VMOVUPS(Mem{Base: lows}, lo)
+	VMOVUPS(Mem{Base: highs}, hi)
+	outside := zeroed(8) // lanes to which the formulas do not apply
+	require := func(v VecVirtual, lowest, highest Mem) {
+		VANDPS(magnitude, v, t)
+		if lowest.Symbol.Name != "" {
+			fails := all(lowest)
+			VCMPPS(U8(9), fails, t, fails) // not t >= lowest, and so for NaN
+			VORPS(fails, outside, outside)
+		}
+		fails := all(highest)
+		VCMPPS(U8(6), fails, t, fails) // not t <= highest, likewise
+		VORPS(fails, outside, outside)
+	}
+	switch zero {
+	case "Symmetric":
+		VXORPS(sign, lo, t)
+		VCMPPS(U8(13), t, hi, t) // hi >= -lo
+		VBLENDVPS(t, hi, lo, s)
+		VXORPS(sign, s, s)
+		VDIVPS(half, s, s)
+	case "Integer":
+		VMINPS(nothing, lo, lo)
+		VMAXPS(nothing, hi, hi)
+		VSUBPS(lo, hi, s)
+		VDIVPS(maxCode, s, s)
+	case "Float":
+		require(lo, Mem{}, maxOffset)
+		require(hi, Mem{}, maxOffset)
+		VSUBPS(lo, hi, s)
+		VDIVPS(maxCode, s, s)
+	}
+	require(s, minPlain, maxPlain)
+	switch scale {
+	case "Float16":
+		VCVTPS2PH(U8(0), s, t.AsX())
+		VCVTPH2PS(t.AsX(), s)
+		require(s, minFloat16, maxFloat16)
+	case "BFloat16":
+		VPSRLD(U8(16), s, t)
+		VPAND(all(bfloatLowest), t, t)
+		VPADDD(all(bfloatBelow), t, t)
+		VPADDD(s, t, s)
+		VPAND(all(bfloatKept), s, s)
+	}
+	inverse := all(one)
+	VDIVPS(s, inverse, inverse)
+	z := YMM()
+	switch zero {
+	case "Symmetric":
+		VMOVAPS(half, z)
+	case "Integer":
+		VXORPS(sign, lo, z)
+		VMULPS(inverse, z, z)
+		VMINPS(maxCode, z, z)
+		VMAXPS(nothing, z, z)
+		VROUNDPS(U8(0), z, z)
+	case "Float":
+		VXORPS(sign, lo, z)
+		VMULPS(inverse, z, z)
+		VADDPS(nothing, z, z) // never -0.0
+	}
+	VMOVUPS(s, Mem{Base: scales})
+	VMOVUPS(inverse, Mem{Base: inverses})
+	VMOVUPS(z, Mem{Base: zeroPoints})
+	for _, p := range []GPVirtual{lows, highs, scales, inverses, zeroPoints} {
+		ADDQ(Imm(32), p)
+	}
+	// Lanes past the last group do not count.
+	failed, lanes := GP32(), GP32()
+	VMOVMSKPS(outside, failed)
+	MOVL(U32(0xff), lanes)
+	CMPQ(left, Imm(8))
+	JGE(LabelRef("all_lanes"))
+	MOVL(U32(1), lanes)
+	shifted := GP64()
+	MOVQ(left, shifted)
+	SHLXQ(shifted, lanes.As64(), lanes.As64())
+	DECL(lanes)
+	Label("all_lanes")
+	TESTL(lanes, failed)
+	JNE(LabelRef("not_plain"))
+	SUBQ(Imm(8), left)
+	JG(LabelRef("next"))
+	VZEROUPPER()
+	yes := GP8()
+	MOVB(U8(1), yes)
+	Store(yes, Return("plain"))
+	RET()
+	Label("not_plain")
+	VZEROUPPER()
+	no := GP8()
+	XORB(no, no)
+	Store(no, Return("plain"))
+	RET()
 }
 
 // code computes the codes of each group, one byte each.
