@@ -11,6 +11,7 @@ import "C"
 import (
 	"encoding/json"
 	"fmt"
+	"runtime/debug"
 	"time"
 	"unsafe"
 
@@ -18,6 +19,12 @@ import (
 
 	"github.com/pyarrowquant/pyarrowquant/quant"
 )
+
+// gcPercent lets the heap, which holds only what describes layers, grow to some
+// MiB before the garbage collector runs: a call on many layers ends before.
+const gcPercent = 400
+
+func init() { debug.SetGCPercent(gcPercent) }
 
 func main() {}
 

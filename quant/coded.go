@@ -24,7 +24,7 @@ type codedLayer struct {
 
 // readCoded reads every row of every batch of a result.
 func readCoded(batches []arrow.RecordBatch, columns codedColumns) ([]codedLayer, LayerErrors) {
-	var layers []codedLayer
+	layers := make([]codedLayer, 0, countRows(batches))
 	var failed LayerErrors
 	firstRow := int64(0)
 	for _, batch := range batches {
@@ -95,7 +95,7 @@ func (r *codedReader) readFields(l *codedLayer, row int) (p *problem) {
 	if l.zeroPoints, p = r.zeroPoints.values(row); p != nil {
 		return p
 	}
-	if l.shape, p = r.shapes.integers(row); p != nil {
+	if l.shape, p = r.shapes.integers(nil, row); p != nil {
 		return p
 	}
 	bitWidth, p := r.bitWidth(row)

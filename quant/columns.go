@@ -197,16 +197,15 @@ func (r *listReader) values(row int) ([]byte, *problem) {
 	return bufferBytes(data.Buffers()[1])[(offset+start)*width : (offset+end)*width], nil
 }
 
-// integers gives a row's elements, which are int32 or int64.
-func (r *listReader) integers(row int) ([]int64, *problem) {
+// integers appends a row's elements, which are int32 or int64.
+func (r *listReader) integers(out []int64, row int) ([]int64, *problem) {
 	raw, p := r.values(row)
 	if p != nil {
-		return nil, p
+		return out, p
 	}
 	width := r.child.DataType().(arrow.FixedWidthDataType).Bytes()
-	out := make([]int64, len(raw)/width)
-	for i := range out {
-		out[i] = integerAt(raw, width, i)
+	for i := range len(raw) / width {
+		out = append(out, integerAt(raw, width, i))
 	}
 	return out, nil
 }

@@ -28,10 +28,11 @@ type layer struct {
 // readLayers reads every row of every batch. Rows that cannot be read come
 // back as errors, the others as layers, in input order.
 func readLayers(batches []arrow.RecordBatch, columns inputColumns, firstRow int64) ([]layer, LayerErrors) {
-	var layers []layer
+	layers := make([]layer, 0, countRows(batches))
+	shapes := make([]int64, 0, 2*cap(layers))
 	var failed LayerErrors
 	for _, batch := range batches {
-		reader := newLayerReader(batch, columns)
+		reader := newLayerReader(batch, columns, &shapes)
 		for row := range int(batch.NumRows()) {
 			l, err := reader.read(row, firstRow+int64(row))
 			if err != nil {
@@ -45,15 +46,23 @@ func readLayers(batches []arrow.RecordBatch, columns inputColumns, firstRow int6
 	return layers, failed
 }
 
+func countRows(batches []arrow.RecordBatch) (rows int) {
+	for _, batch := range batches {
+		rows += int(batch.NumRows())
+	}
+	return rows
+}
+
 // layerReader reads the rows of one batch.
 type layerReader struct {
+	dims    *[]int64 // memory of all shapes
 	names   textReader
 	weights func(row int) ([]byte, kernel.ElementType, *problem)
 	shapes  *listReader // nil: no such column
 }
 
-func newLayerReader(batch arrow.RecordBatch, columns inputColumns) *layerReader {
-	r := &layerReader{names: newTextReader(columnLayerName, batch.Column(columns.layerName))}
+func newLayerReader(batch arrow.RecordBatch, columns inputColumns, dims *[]int64) *layerReader {
+	r := &layerReader{dims: dims, names: newTextReader(columnLayerName, batch.Column(columns.layerName))}
 	if columns.dtype >= 0 {
 		r.weights = rawWeights(batch.Column(columns.weights), batch.Column(columns.dtype))
 	} else {
@@ -82,11 +91,13 @@ func (r *layerReader) read(row int, inputRow int64) (layer, *LayerError) {
 
 func (r *layerReader) readShape(l *layer, row int) (p *problem) {
 	count := int64(len(l.weights) / l.element.Size())
+	first := len(*r.dims)
 	if r.shapes == nil || r.shapes.isNull(row) {
-		l.shape = []int64{count}
-	} else if l.shape, p = r.shapes.integers(row); p != nil {
+		*r.dims = append(*r.dims, count)
+	} else if *r.dims, p = r.shapes.integers(*r.dims, row); p != nil {
 		return p
 	}
+	l.shape = (*r.dims)[first:len(*r.dims):len(*r.dims)]
 	elements, p := elementCount(l.shape)
 	if p != nil {
 		return p

@@ -53,7 +53,7 @@ func (u unit) grouped(g grouped) grouped {
 
 // cut divides layers into units, in order.
 func cut(layers []grouped) []unit {
-	var units []unit
+	units := make([]unit, 0, len(layers))
 	for i, g := range layers {
 		if g.columns > unitElements {
 			units = cutRows(units, i, g)

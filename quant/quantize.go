@@ -134,19 +134,18 @@ type target struct {
 	scales, zeroPoints []float32
 }
 
-// targets finds the outputs of each layer.
-func (q *quantization) targets() []target {
-	targets := make([]target, 0, len(q.layers))
-	for _, p := range q.parts {
-		for row := range p.end - p.first {
-			targets = append(targets, target{
-				packed:     p.packed.row(row),
-				scales:     arrow.Float32Traits.CastFromBytes(p.scales.row(row)),
-				zeroPoints: arrow.Float32Traits.CastFromBytes(p.zeroPoints.row(row)),
-			})
-		}
+// target finds the outputs of a layer. Nearly always there is one part.
+func (q *quantization) target(layer int) target {
+	part := 0
+	for layer >= q.parts[part].end {
+		part++
 	}
-	return targets
+	p, row := q.parts[part], layer-q.parts[part].first
+	return target{
+		packed:     p.packed.row(row),
+		scales:     arrow.Float32Traits.CastFromBytes(p.scales.row(row)),
+		zeroPoints: arrow.Float32Traits.CastFromBytes(p.zeroPoints.row(row)),
+	}
 }
 
 // run quantizes all units.
@@ -161,19 +160,19 @@ func (q *quantization) run(ctx context.Context, report Progress, failed LayerErr
 		}
 	}
 	chosen, _ := kernel.Named(q.options.Kernel) // which Validate has found
-	targets := q.targets()
 	return runUnits(ctx, q.options.Threads, q.units, func(i int) {
 		u := q.units[i]
 		l := &q.layers[u.layer]
 		testHook(l.name)
-		q.quantizeUnit(chosen, i, &targets[u.layer])
+		q.quantizeUnit(chosen, i)
 		counter.unitDone(u.layer, l.name, int64(len(l.weights)))
 	})
 }
 
 // quantizeUnit codes one unit.
-func (q *quantization) quantizeUnit(k kernel.Kernel, i int, t *target) {
+func (q *quantization) quantizeUnit(k kernel.Kernel, i int) {
 	u := q.units[i]
+	t := q.target(u.layer)
 	g, l := q.grouped[u.layer], &q.layers[u.layer]
 	part := u.grouped(g)
 	firstElement, firstGroup, firstByte := u.firstElement(g), u.firstGroup(g), u.firstByte(g, q.format.BitWidth)
@@ -221,7 +220,7 @@ func (q *quantization) build(result *Result, faults []*kernel.Fault) {
 	result.Schema = resultFields(&q.options, q.large)
 	metrics := q.metrics()
 	for _, p := range q.parts {
-		var kept []int
+		kept := make([]int, 0, p.end-p.first)
 		for row := range p.end - p.first {
 			if faults[p.first+row] == nil {
 				kept = append(kept, row)
