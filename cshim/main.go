@@ -29,42 +29,36 @@ func init() { debug.SetGCPercent(gcPercent) }
 func main() {}
 
 // paq_quantize reads the whole stream, which it moves, and starts to quantize
-// its layers. options is quant.Options as JSON. The caller ends the job with
-// paq_job_free.
+// its layers. options is quant.Options as JSON; with progress, paq_job_wait
+// gives events. The caller ends the job with paq_job_free.
 //
 //export paq_quantize
 func paq_quantize(source *C.struct_ArrowArrayStream, options *C.char, progress C.int, out *C.uintptr_t) *C.char {
-	return guard(func() error {
-		input, err := readStream(source)
-		if err != nil {
-			return err
-		}
-		var o quant.Options
-		if err := parseOptions(options, &o); err != nil {
-			input.release()
-			return err
-		}
-		*out = startQuantize(input, o, progress != 0).handle()
-		return nil
+	return startJob(source, options, out, func(in *input, o quant.Options) *job {
+		return startQuantize(in, o, progress != 0)
 	})
 }
 
 // paq_dequantize is paq_quantize for a result; options is
-// quant.DequantizeOptions as JSON.
+// quant.DequantizeOptions as JSON. There are no events.
 //
 //export paq_dequantize
-func paq_dequantize(source *C.struct_ArrowArrayStream, options *C.char, out *C.uintptr_t) *C.char {
+func paq_dequantize(source *C.struct_ArrowArrayStream, options *C.char, progress C.int, out *C.uintptr_t) *C.char {
+	return startJob(source, options, out, startDequantize)
+}
+
+func startJob[Options any](source *C.struct_ArrowArrayStream, options *C.char, out *C.uintptr_t, start func(*input, Options) *job) *C.char {
 	return guard(func() error {
-		input, err := readStream(source)
+		in, err := readStream(source)
 		if err != nil {
 			return err
 		}
-		var o quant.DequantizeOptions
+		var o Options
 		if err := parseOptions(options, &o); err != nil {
-			input.release()
+			in.release()
 			return err
 		}
-		*out = startDequantize(input, o).handle()
+		*out = start(in, o).handle()
 		return nil
 	})
 }

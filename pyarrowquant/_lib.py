@@ -47,7 +47,7 @@ def _signatures(library: ctypes.CDLL) -> None:
     address = ctypes.c_void_p
     signatures: dict[str, list[Any]] = {
         "paq_quantize": [address, text, ctypes.c_int, ctypes.POINTER(job)],
-        "paq_dequantize": [address, text, ctypes.POINTER(job)],
+        "paq_dequantize": [address, text, ctypes.c_int, ctypes.POINTER(job)],
         "paq_validate": [address, text],
         "paq_job_wait": [
             job,
@@ -178,40 +178,28 @@ def quantize(
         Called with layer_name, bytes done and bytes in all, once a layer.
     """
     library = _load()
-    job = ctypes.c_size_t()
-    capsule = table.__arrow_c_stream__()
-    _check(
-        library,
-        library.paq_quantize(
-            _pointer(capsule, b"arrow_array_stream"),
-            json.dumps(options).encode(),
-            layer_done is not None,
-            ctypes.byref(job),
-        ),
-    )
-    return _finish(library, job, layer_done)
+    return _run(library, library.paq_quantize, table, options, layer_done)
 
 
 def dequantize(table: pa.Table, options: dict[str, Any]) -> pa.Table:
     """Decode a result; options are the fields of Go's quant.DequantizeOptions."""
     library = _load()
-    job = ctypes.c_size_t()
-    capsule = table.__arrow_c_stream__()
-    _check(
-        library,
-        library.paq_dequantize(
-            _pointer(capsule, b"arrow_array_stream"),
-            json.dumps(options).encode(),
-            ctypes.byref(job),
-        ),
-    )
-    return _finish(library, job, None)[0]
+    return _run(library, library.paq_dequantize, table, options, None)[0]
 
 
-def _finish(
-    library: ctypes.CDLL, job: ctypes.c_size_t, layer_done: LayerDone | None
+def _run(
+    library: ctypes.CDLL,
+    start: Callable[..., int | None],
+    table: pa.Table,
+    options: dict[str, Any],
+    layer_done: LayerDone | None,
 ) -> tuple[pa.Table, list[LayerError]]:
-    """Wait for a job with the GIL free, and take its result. An exception ends the job."""
+    """Run a job with the GIL free, and take its result. An exception ends the job."""
+    job = ctypes.c_size_t()
+    capsule = table.__arrow_c_stream__()  # to be kept until Go has moved the stream
+    stream = _pointer(capsule, b"arrow_array_stream")
+    encoded = json.dumps(options).encode()
+    _check(library, start(stream, encoded, layer_done is not None, ctypes.byref(job)))
     try:
         while not _wait(library, job, layer_done):
             pass

@@ -24,22 +24,9 @@ type codedLayer struct {
 
 // readCoded reads every row of every batch of a result.
 func readCoded(batches []arrow.RecordBatch, columns codedColumns) ([]codedLayer, LayerErrors) {
-	layers := make([]codedLayer, 0, countRows(batches))
-	var failed LayerErrors
-	firstRow := int64(0)
-	for _, batch := range batches {
-		reader := newCodedReader(batch, columns)
-		for row := range int(batch.NumRows()) {
-			l, err := reader.read(row, firstRow+int64(row))
-			if err != nil {
-				failed = append(failed, err)
-			} else {
-				layers = append(layers, l)
-			}
-		}
-		firstRow += batch.NumRows()
-	}
-	return layers, failed
+	return readRows(batches, 0, func(batch arrow.RecordBatch) rowReader[codedLayer] {
+		return newCodedReader(batch, columns).read
+	})
 }
 
 // codedReader reads the rows of one batch of a result.

@@ -25,25 +25,35 @@ type layer struct {
 	weights []byte
 }
 
-// readLayers reads every row of every batch. Rows that cannot be read come
-// back as errors, the others as layers, in input order.
+// readLayers reads every row of every batch as a layer.
 func readLayers(batches []arrow.RecordBatch, columns inputColumns, firstRow int64) ([]layer, LayerErrors) {
-	layers := make([]layer, 0, countRows(batches))
-	shapes := make([]int64, 0, 2*cap(layers))
+	shapes := make([]int64, 0, 2*countRows(batches))
+	return readRows(batches, firstRow, func(batch arrow.RecordBatch) rowReader[layer] {
+		return newLayerReader(batch, columns, &shapes).read
+	})
+}
+
+// rowReader reads a row of a batch, which is inputRow of the whole input.
+type rowReader[T any] func(row int, inputRow int64) (T, *LayerError)
+
+// readRows reads every row of every batch. Rows that cannot be read come back
+// as errors, the others in input order.
+func readRows[T any](batches []arrow.RecordBatch, firstRow int64, newReader func(arrow.RecordBatch) rowReader[T]) ([]T, LayerErrors) {
+	rows := make([]T, 0, countRows(batches))
 	var failed LayerErrors
 	for _, batch := range batches {
-		reader := newLayerReader(batch, columns, &shapes)
+		read := newReader(batch)
 		for row := range int(batch.NumRows()) {
-			l, err := reader.read(row, firstRow+int64(row))
+			r, err := read(row, firstRow+int64(row))
 			if err != nil {
 				failed = append(failed, err)
 			} else {
-				layers = append(layers, l)
+				rows = append(rows, r)
 			}
 		}
 		firstRow += batch.NumRows()
 	}
-	return layers, failed
+	return rows, failed
 }
 
 func countRows(batches []arrow.RecordBatch) (rows int) {

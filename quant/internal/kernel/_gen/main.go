@@ -102,6 +102,14 @@ func zeroed(lanes int) VecVirtual {
 // half is the name of a ZMM register's lower half.
 func half(v VecVirtual) Register { return v.AsY() }
 
+// lower is a register, or the part of it that has only so many lanes.
+func lower(v VecVirtual, lanes int) Op {
+	if lanes == 8 {
+		return half(v)
+	}
+	return v
+}
+
 // pointer loads a pointer argument.
 func pointer(name string) GPVirtual { return Load(Param(name), GP64()).(GPVirtual) }
 
@@ -370,12 +378,7 @@ func code(i isa, e element) {
 	forGroups("code", func(groupSize GPVirtual) {
 		inverse, zeroPoint := broadcast(Mem{Base: inverses}, i.lanes), broadcast(Mem{Base: zeroPoints}, i.lanes)
 		i.forSteps(groupSize, func(lanes int) {
-			same := func(v VecVirtual) Op {
-				if lanes == i.lanes {
-					return v
-				}
-				return half(v)
-			}
+			same := func(v VecVirtual) Op { return lower(v, lanes) }
 			v := e.load(Mem{Base: weights}, lanes)
 			PREFETCHT0(Mem{Base: weights, Index: ahead, Scale: 1})
 			VMULPS(same(inverse), v, v)
@@ -426,12 +429,7 @@ func sums(i isa, e element) {
 	forGroups("sums", func(groupSize GPVirtual) {
 		scale, zeroPoint := broadcast(Mem{Base: scales}, i.lanes), broadcast(Mem{Base: zeroPoints}, i.lanes)
 		i.forSteps(groupSize, func(lanes int) {
-			same := func(v VecVirtual) Op {
-				if lanes == i.lanes {
-					return v
-				}
-				return half(v)
-			}
+			same := func(v VecVirtual) Op { return lower(v, lanes) }
 			w := e.load(Mem{Base: weights}, lanes)
 			d := loadCodes(Mem{Base: codes}, lanes)
 			VSUBPS(same(zeroPoint), d, d)
@@ -517,12 +515,7 @@ func decodeCodes(i isa) {
 	forGroups("decode", func(groupSize GPVirtual) {
 		scale, zeroPoint := broadcast(Mem{Base: scales}, i.lanes), broadcast(Mem{Base: zeroPoints}, i.lanes)
 		i.forSteps(groupSize, func(lanes int) {
-			same := func(v VecVirtual) Op {
-				if lanes == i.lanes {
-					return v
-				}
-				return half(v)
-			}
+			same := func(v VecVirtual) Op { return lower(v, lanes) }
 			d := loadCodes(Mem{Base: codes}, lanes)
 			VSUBPS(same(zeroPoint), d, d)
 			VMULPS(same(scale), d, d)
