@@ -156,24 +156,28 @@ def release_memory() -> None:
     _load().paq_release_memory()
 
 
-def validate(schema: pa.Schema, options: dict[str, Any]) -> None:
-    """Check the options, and the schema of a table of weights."""
+def encode(options: dict[str, Any]) -> bytes:
+    """Return options as Go reads them."""
+    return json.dumps(options).encode()
+
+
+def validate(schema: pa.Schema, options: bytes) -> None:
+    """Check encoded options, and the schema of a table of weights."""
     library = _load()
     capsule = schema.__arrow_c_schema__()
-    encoded = json.dumps(options).encode()
-    _check(library, library.paq_validate(_pointer(capsule, b"arrow_schema"), encoded))
+    _check(library, library.paq_validate(_pointer(capsule, b"arrow_schema"), options))
 
 
 def quantize(
-    table: pa.Table, options: dict[str, Any], layer_done: LayerDone | None
+    table: pa.Table, options: bytes, layer_done: LayerDone | None
 ) -> tuple[pa.Table, list[LayerError]]:
     """Quantize a table; gives the result and the layers left out.
 
     Parameters
     ----------
     table : pyarrow.Table
-    options : dict
-        The fields of Go's quant.Options.
+    options : bytes
+        The fields of Go's quant.Options, encoded.
     layer_done : callable or None
         Called with layer_name, bytes done and bytes in all, once a layer.
     """
@@ -181,8 +185,8 @@ def quantize(
     return _run(library, library.paq_quantize, table, options, layer_done)
 
 
-def dequantize(table: pa.Table, options: dict[str, Any]) -> pa.Table:
-    """Decode a result; options are the fields of Go's quant.DequantizeOptions."""
+def dequantize(table: pa.Table, options: bytes) -> pa.Table:
+    """Decode a result; options are the fields of Go's quant.DequantizeOptions, encoded."""
     library = _load()
     return _run(library, library.paq_dequantize, table, options, None)[0]
 
@@ -191,15 +195,14 @@ def _run(
     library: ctypes.CDLL,
     start: Callable[..., int | None],
     table: pa.Table,
-    options: dict[str, Any],
+    options: bytes,
     layer_done: LayerDone | None,
 ) -> tuple[pa.Table, list[LayerError]]:
     """Run a job with the GIL free, and take its result. An exception ends the job."""
     job = ctypes.c_size_t()
     capsule = table.__arrow_c_stream__()  # to be kept until Go has moved the stream
     stream = _pointer(capsule, b"arrow_array_stream")
-    encoded = json.dumps(options).encode()
-    _check(library, start(stream, encoded, layer_done is not None, ctypes.byref(job)))
+    _check(library, start(stream, options, layer_done is not None, ctypes.byref(job)))
     try:
         while not _wait(library, job, layer_done):
             pass

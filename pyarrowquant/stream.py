@@ -75,8 +75,9 @@ def quantize_stream(
     _arguments.check_progress(progress)
     opened = Source(source, INPUT_COLUMNS)
     options["type_names"] = opened.type_names
-    _lib.validate(opened.schema, options)
-    schema = quantize_table(opened.schema.empty_table(), options, None, 0).schema
+    encoded = _lib.encode(options)
+    _lib.validate(opened.schema, encoded)
+    schema = quantize_table(opened.schema.empty_table(), encoded, None, 0).schema
     return pa.RecordBatchReader.from_batches(schema, _batches(opened, options, schema, progress))
 
 
@@ -89,9 +90,8 @@ def _batches(
     with Reporter(progress, whole) as reporter:
         for batch in source.batches():
             size = weights_bytes(batch) if reporter else 0
-            result = quantize_table(
-                pa.Table.from_batches([batch]), {**options, "first_row": row}, reporter, size
-            )
+            encoded = _lib.encode({**options, "first_row": row})
+            result = quantize_table(pa.Table.from_batches([batch]), encoded, reporter, size)
             row += batch.num_rows
             if result.schema != schema:
                 raise ValueError(

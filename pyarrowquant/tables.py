@@ -118,15 +118,16 @@ def quantize_batch_arrow(
     _arguments.check_progress(progress)
     source = Source(table, INPUT_COLUMNS)
     options["type_names"] = source.type_names
-    _lib.validate(source.schema, options)
+    encoded = _lib.encode(options)
+    _lib.validate(source.schema, encoded)
     weights = source.read_all()
     size = weights_bytes(weights) if progress else 0
     with Reporter(progress, size) as reporter:
-        return quantize_table(weights, options, reporter, size)
+        return quantize_table(weights, encoded, reporter, size)
 
 
 def quantize_table(
-    table: pa.Table, options: dict[str, Any], reporter: Reporter | None, size: int
+    table: pa.Table, options: bytes, reporter: Reporter | None, size: int
 ) -> pa.Table:
     """Run one job and warn about the layers that it left out."""
     if reporter is not None:
@@ -183,7 +184,7 @@ def dequantize_batch_arrow(
         "kernel": _arguments.kernel(),
         "type_names": source.type_names,
     }
-    return _lib.dequantize(source.read_all(), options)
+    return _lib.dequantize(source.read_all(), _lib.encode(options))
 
 
 def validate_arrow_input(table: Any) -> None:
@@ -213,4 +214,4 @@ def validate_arrow_input(table: Any) -> None:
     """
     source = Source(table, INPUT_COLUMNS)
     options = {**_arguments.quantize_options(), "type_names": source.type_names}
-    _lib.validate(source.schema, options)
+    _lib.validate(source.schema, _lib.encode(options))

@@ -172,7 +172,7 @@ def test_python_threads_run_during_a_call() -> None:
                    "scale_dtype": "float32", "threads": 1, "kernel": "scalar"}
         # Polls of the wait would give the GIL up in any case: one call of C may not.
         _lib._WAIT_MILLISECONDS = 60000
-        result, _ = _lib.quantize(weights, options, None)
+        result, _ = _lib.quantize(weights, _lib.encode(options), None)
         during = count - before
         stop = True
         thread.join()
