@@ -48,17 +48,85 @@ def test_results_outlive_inputs() -> None:
     """)
 
 
-def test_inputs_are_released() -> None:
+def test_all_is_released_after_every_outcome() -> None:
+    """What Go allocated and the arrays it read: none is held, however a call ends."""
     run_child("""
         import weakref
         class Owner(np.ndarray):
             pass
-        array = np.ones(100000, np.float32).view(Owner)
-        gone = weakref.ref(array)
-        result = pyarrowquant.quantize_batch_arrow(pyarrowquant.numpy_to_arrow_table({"a": array}))
-        del array
-        gc.collect()
-        assert gone() is None
+
+        def weights(bad=False):
+            arrays = {}
+            for i in range(8):
+                array = np.sin(np.arange(300_000, dtype=np.float32)).view(Owner)
+                owners.append(weakref.ref(array))
+                arrays[f"layer.{i}"] = array
+            if bad:
+                arrays["layer.3"][50] = np.nan
+            return pyarrowquant.numpy_to_arrow_table(arrays)
+
+        def success():
+            return pyarrowquant.quantize_batch_arrow(weights(), metrics=True)
+
+        def decoded():
+            return pyarrowquant.dequantize_batch_arrow(success())
+
+        def error():
+            try:
+                pyarrowquant.quantize_batch_arrow(weights(bad=True))
+            except pyarrowquant.QuantizationError as raised:
+                assert [e.layer_name for e in raised.errors] == ["layer.3"]
+            else:
+                raise SystemExit("no error")
+
+        def skipped():
+            import warnings
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                result = pyarrowquant.quantize_batch_arrow(weights(bad=True), 4, True)
+            assert result.num_rows == 7 and len(caught) == 1
+            return result
+
+        def cancelled_stream():
+            stream = pyarrowquant.quantize_stream(weights().to_reader(max_chunksize=1))
+            return stream.read_next_batch()
+
+        def failing_source():
+            given = weights()
+            def batches():
+                yield given.to_batches()[0]
+                raise OSError("the source failed")
+            source = pa.RecordBatchReader.from_batches(given.schema, batches())
+            stream = pyarrowquant.quantize_stream(source)
+            try:
+                stream.read_all()
+            except OSError:
+                return
+            raise SystemExit("no error")
+
+        def interrupted():
+            def interrupt(name, fraction):
+                signal.raise_signal(signal.SIGINT)
+            try:
+                pyarrowquant.quantize_batch_arrow(weights(), threads=1, progress=interrupt)
+            except KeyboardInterrupt:
+                return
+            raise SystemExit("was not interrupted")
+
+        for outcome in (success, decoded, error, skipped, cancelled_stream, failing_source,
+                        interrupted):
+            owners = []
+            arrow = pa.total_allocated_bytes()
+            result = outcome()
+            gc.collect()
+            held = [owner for owner in owners if owner() is not None]
+            assert owners and not held, (outcome.__name__, len(held))
+            if result is not None:
+                # else the counter would show nothing
+                assert _lib.allocated_bytes() >= 100_000, outcome.__name__
+            del result
+            assert nothing_left(), (outcome.__name__, _lib.allocated_bytes())
+            assert pa.total_allocated_bytes() == arrow, outcome.__name__
     """)
 
 

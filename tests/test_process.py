@@ -37,6 +37,9 @@ def test_fork_after_use() -> None:
             gc.collect()
             os._exit(0 if size == 8 << 20 else 4)
         assert os.waitpid(child, 0)[1] == 0
+        if os.fork() == 0:
+            sys.exit(0)  # an ordinary end, which drops the result
+        assert os.wait()[1] == 0
         assert pyarrowquant.quantize_batch_arrow(big_table(64)).equals(result)
     """)
 
@@ -68,6 +71,9 @@ if __name__ == "__main__":
     with ProcessPoolExecutor(2, mp_context=context) as pool:
         got = list(pool.map(pyarrowquant.quantize_batch_arrow, tables))
     assert all(g.equals(w) for g, w in zip(got, want))
+    with context.Pool(2) as pool:
+        got = pool.map(pyarrowquant.quantize_batch_arrow, tables)
+    assert all(g.equals(w) for g, w in zip(got, want))
     bad = pa.table({"layer_name": ["a"], "weights": [[float("nan")]]})
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         error = pool.submit(pyarrowquant.quantize_batch_arrow, bad).exception()
@@ -78,9 +84,10 @@ if __name__ == "__main__":
     run_child(f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')")
 
 
-def test_interrupt_ends_a_long_call() -> None:
+@pytest.mark.parametrize("group_size", [128, -1])
+def test_interrupt_ends_a_long_call(group_size: int) -> None:
     """Ctrl-C is seen within 0.1 s, which the best of some tries shows on a busy machine."""
-    run_child("""
+    run_child(f"""
         weights = big_table(512)
         pyarrowquant.quantize_batch_arrow(table())
         os.environ["PYARROWQUANT_KERNEL"] = "scalar"  # about a second
@@ -94,7 +101,7 @@ def test_interrupt_ends_a_long_call() -> None:
             thread = threading.Thread(target=interrupt)
             thread.start()
             try:
-                pyarrowquant.quantize_batch_arrow(weights, threads=1)
+                pyarrowquant.quantize_batch_arrow(weights, threads=1, group_size={group_size})
                 raise SystemExit("was not interrupted")
             except KeyboardInterrupt:
                 delays.append(time.perf_counter() - sent)
@@ -105,26 +112,68 @@ def test_interrupt_ends_a_long_call() -> None:
     """)
 
 
-def test_interrupt_while_a_source_is_slow() -> None:
-    run_child("""
-        released = []
-        def batches():
+@pytest.mark.parametrize("work", ["quantize", "dequantize", "stream"])
+@pytest.mark.parametrize("count", [1000, 300000])  # in the caller's thread, and in workers
+def test_interrupts_at_any_moment_leak_nothing(work: str, count: int) -> None:
+    """An interrupt may come between any two lines, when Python has yet to take what Go made."""
+    run_child(f"""
+        import random
+        weights = table(count={count})
+        result = pyarrowquant.quantize_batch_arrow(weights)
+        work = dict(
+            quantize=lambda: pyarrowquant.quantize_batch_arrow(weights),
+            dequantize=lambda: pyarrowquant.dequantize_batch_arrow(result),
+            stream=lambda: pyarrowquant.quantize_stream(weights).read_all(),
+        )[{work!r}]
+        before = _lib.allocated_bytes()
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        random.seed(0)
+        interrupts = 0
+        for attempt in range(400):
             try:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-5, 2e-3))
                 while True:
+                    work()
+            except KeyboardInterrupt:
+                interrupts += 1
+        assert interrupts == 400
+        gc.collect()
+        left = _lib.allocated_bytes() - before
+        assert left == 0, f"{{left}} bytes left behind by {{interrupts}} interrupts"
+    """)
+
+
+def test_interrupt_while_a_source_is_slow() -> None:
+    """The source sleeps far longer than the test may take: its end is not waited for."""
+    run_child("""
+        def interrupt():
+            time.sleep(0.3)
+            global sent
+            sent = time.perf_counter()
+            os.kill(os.getpid(), signal.SIGINT)
+        delays, released = [], []
+        for attempt in range(3):
+            def batches():
+                try:
                     yield from table().to_batches()
-                    time.sleep(0.2)
-            finally:
-                released.append(True)
-        source = pa.RecordBatchReader.from_batches(table().schema, batches())
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-        try:
-            for batch in pyarrowquant.quantize_stream(source):
-                pass
-            raise SystemExit("was not interrupted")
-        except KeyboardInterrupt:
-            pass
-        del source, batch
-        assert nothing_left()
+                    time.sleep(600)
+                finally:
+                    released.append(attempt)
+            source = pa.RecordBatchReader.from_batches(table().schema, batches())
+            thread = threading.Thread(target=interrupt)
+            thread.start()
+            try:
+                for batch in pyarrowquant.quantize_stream(source):
+                    pass
+                raise SystemExit("was not interrupted")
+            except KeyboardInterrupt:
+                delays.append(time.perf_counter() - sent)
+            thread.join()
+            del source, batch
+            assert nothing_left()
+        assert released == [0, 1, 2], released
+        assert min(delays) < 0.1, delays
+        assert pyarrowquant.quantize_batch_arrow(table()).num_rows == 1
     """)
 
 
@@ -180,16 +229,22 @@ def test_python_threads_run_during_a_call() -> None:
     """)
 
 
-@pytest.mark.parametrize("daemon", [False, True])
-def test_interpreter_exit(daemon: bool) -> None:
-    """With results alive, or with a thread inside of a call."""
-    run_child(f"""
+@pytest.mark.parametrize("daemon", ["none", "many calls", "one long call"])
+def test_interpreter_exit(daemon: str) -> None:
+    """With results and a stream alive, and with a thread inside of a call, nothing is printed."""
+    printed = run_child(f"""
+        os.dup2(1, 2)  # what a crash prints comes after the last line of this program
         result = pyarrowquant.quantize_batch_arrow(big_table(16))
-        stream = pyarrowquant.quantize_stream(big_table(1))
-        if {daemon}:
-            def forever(weights=big_table(64)):
+        stream = pyarrowquant.quantize_stream(big_table(1).to_reader())
+        batch = stream.read_next_batch()
+        if {daemon!r} != "none":
+            if {daemon!r} == "one long call":
+                os.environ["PYARROWQUANT_KERNEL"] = "scalar"
+            weights = big_table(256 if {daemon!r} == "one long call" else 64)
+            def forever():
                 while True:
-                    pyarrowquant.quantize_batch_arrow(weights)
+                    pyarrowquant.quantize_batch_arrow(weights, threads=1)
             threading.Thread(target=forever, daemon=True).start()
             time.sleep(0.3)
     """)
+    assert printed == ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import queue
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pyarrowquant import dequantize_batch_arrow, numpy_to_arrow_table, quantize_batch_arrow
+from pyarrowquant import _lib, dequantize_batch_arrow, numpy_to_arrow_table, quantize_batch_arrow
 
 
 def layers(seed: int, count: int = 4) -> pa.Table:
@@ -62,7 +64,23 @@ def test_no_two_live_results_share_memory(keep: int) -> None:
 
 def test_result_is_dropped_in_another_thread() -> None:
     table = layers(2)
-    with ThreadPoolExecutor(1) as maker, ThreadPoolExecutor(1) as dropper:
+    gc.collect()
+    before = _lib.allocated_bytes()
+    handed: queue.SimpleQueue[pa.Table | None] = queue.SimpleQueue()
+    rows = []
+
+    def make() -> None:
         for _ in range(10):
-            result = maker.submit(quantize_batch_arrow, table)
-            assert dropper.submit(lambda r=result: r.result().num_rows).result() == 4
+            handed.put(quantize_batch_arrow(table))
+        handed.put(None)
+
+    def drop() -> None:
+        while (result := handed.get()) is not None:
+            rows.append(result.num_rows)
+            del result  # the last reference: the maker keeps none
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(make), pool.submit(drop)]:
+            done.result()
+    assert rows == [4] * 10
+    assert _lib.allocated_bytes() == before

@@ -43,6 +43,34 @@ GLOBL bfloatLowest<>(SB), RODATA|NOPTR, $4
 DATA bfloatKept<>+0(SB)/4, $0xffff0000
 GLOBL bfloatKept<>(SB), RODATA|NOPTR, $4
 
+DATA order2<>+0(SB)/4, $0x00000000
+DATA order2<>+4(SB)/4, $0x00000004
+DATA order2<>+8(SB)/4, $0x00000001
+DATA order2<>+12(SB)/4, $0x00000005
+DATA order2<>+16(SB)/4, $0x00000002
+DATA order2<>+20(SB)/4, $0x00000006
+DATA order2<>+24(SB)/4, $0x00000003
+DATA order2<>+28(SB)/4, $0x00000007
+GLOBL order2<>(SB), RODATA|NOPTR, $32
+
+DATA order4<>+0(SB)/4, $0x00000000
+DATA order4<>+4(SB)/4, $0x00000004
+DATA order4<>+8(SB)/4, $0x00000008
+DATA order4<>+12(SB)/4, $0x0000000c
+DATA order4<>+16(SB)/4, $0x00000001
+DATA order4<>+20(SB)/4, $0x00000005
+DATA order4<>+24(SB)/4, $0x00000009
+DATA order4<>+28(SB)/4, $0x0000000d
+DATA order4<>+32(SB)/4, $0x00000002
+DATA order4<>+36(SB)/4, $0x00000006
+DATA order4<>+40(SB)/4, $0x0000000a
+DATA order4<>+44(SB)/4, $0x0000000e
+DATA order4<>+48(SB)/4, $0x00000003
+DATA order4<>+52(SB)/4, $0x00000007
+DATA order4<>+56(SB)/4, $0x0000000b
+DATA order4<>+60(SB)/4, $0x0000000f
+GLOBL order4<>(SB), RODATA|NOPTR, $64
+
 DATA magnitudeMask<>+0(SB)/8, $0x7fffffffffffffff
 GLOBL magnitudeMask<>(SB), RODATA|NOPTR, $8
 
@@ -66,19 +94,46 @@ ranges_group:
 	VMOVAPS Y2, Y5
 	VMOVAPS Y0, Y6
 	MOVQ    SI, DI
-	SUBQ    $0x08, DI
-	JL      steps_done
+	SUBQ    $+32, DI
+	JL      four_steps_done
+
+four_steps:
+	VMOVUPS     (AX), Y7
+	VMINPS      Y7, Y4, Y4
+	VMAXPS      Y7, Y5, Y5
+	VFMADD231PS Y7, Y0, Y6
+	VMOVUPS     32(AX), Y7
+	VMINPS      Y7, Y4, Y4
+	VMAXPS      Y7, Y5, Y5
+	VFMADD231PS Y7, Y0, Y6
+	VMOVUPS     64(AX), Y7
+	VMINPS      Y7, Y4, Y4
+	VMAXPS      Y7, Y5, Y5
+	VFMADD231PS Y7, Y0, Y6
+	VMOVUPS     96(AX), Y7
+	VMINPS      Y7, Y4, Y4
+	VMAXPS      Y7, Y5, Y5
+	VFMADD231PS Y7, Y0, Y6
+	ADDQ        $+128, AX
+	SUBQ        $+32, DI
+	JGE         four_steps
+
+four_steps_done:
+	ADDQ $+32, DI
+	SUBQ $+8, DI
+	JL   steps_done
 
 steps:
 	VMOVUPS     (AX), Y7
 	VMINPS      Y7, Y4, Y4
 	VMAXPS      Y7, Y5, Y5
 	VFMADD231PS Y7, Y0, Y6
-	ADDQ        $0x20, AX
-	SUBQ        $0x08, DI
+	ADDQ        $+32, AX
+	SUBQ        $+8, DI
 	JGE         steps
 
 steps_done:
+	ADDQ         $+8, DI
 	VORPS        Y6, Y3, Y3
 	VEXTRACTF128 $0x01, Y4, X6
 	VMINPS       X6, X4, X6
@@ -94,8 +149,8 @@ steps_done:
 	VMOVSHDUP    X4, X5
 	VMAXPS       X5, X4, X4
 	VMOVSS       X4, (DX)
-	ADDQ         $0x04, CX
-	ADDQ         $0x04, DX
+	ADDQ         $+4, CX
+	ADDQ         $+4, DX
 	DECQ         BX
 	JMP          ranges_group
 
@@ -118,38 +173,82 @@ TEXT ·codeFloat32AVX2(SB), NOSPLIT, $0-64
 	MOVQ         ahead+56(FP), SI
 	VBROADCASTSS maxCode+40(FP), Y0
 	VXORPS       Y1, Y1, Y1
+	VMOVUPS      order2<>+0(SB), Y2
 	MOVQ         groups+8(FP), DI
 	MOVQ         groupSize+16(FP), R8
 
 code_group:
 	TESTQ        DI, DI
 	JZ           code_done
-	VBROADCASTSS (CX), Y2
-	VBROADCASTSS (DX), Y3
+	VBROADCASTSS (CX), Y3
+	VBROADCASTSS (DX), Y4
 	MOVQ         R8, R9
-	SUBQ         $0x08, R9
-	JL           steps_done
+	SUBQ         $+32, R9
+	JL           four_steps_done
+
+four_steps:
+	VMOVUPS    (AX), Y5
+	PREFETCHT0 (AX)(SI*1)
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMAXPS     Y1, Y5, Y5
+	VMINPS     Y0, Y5, Y5
+	VCVTPS2DQ  Y5, Y5
+	VMOVUPS    32(AX), Y6
+	VMULPS     Y3, Y6, Y6
+	VADDPS     Y4, Y6, Y6
+	VMAXPS     Y1, Y6, Y6
+	VMINPS     Y0, Y6, Y6
+	VCVTPS2DQ  Y6, Y6
+	VMOVUPS    64(AX), Y7
+	PREFETCHT0 64(AX)(SI*1)
+	VMULPS     Y3, Y7, Y7
+	VADDPS     Y4, Y7, Y7
+	VMAXPS     Y1, Y7, Y7
+	VMINPS     Y0, Y7, Y7
+	VCVTPS2DQ  Y7, Y7
+	VMOVUPS    96(AX), Y8
+	VMULPS     Y3, Y8, Y8
+	VADDPS     Y4, Y8, Y8
+	VMAXPS     Y1, Y8, Y8
+	VMINPS     Y0, Y8, Y8
+	VCVTPS2DQ  Y8, Y8
+	VPACKUSDW  Y6, Y5, Y5
+	VPACKUSDW  Y8, Y7, Y7
+	VPACKUSWB  Y7, Y5, Y5
+	VPERMD     Y5, Y2, Y5
+	VMOVDQU    Y5, (BX)
+	ADDQ       $+128, AX
+	ADDQ       $+32, BX
+	SUBQ       $+32, R9
+	JGE        four_steps
+
+four_steps_done:
+	ADDQ $+32, R9
+	SUBQ $+8, R9
+	JL   steps_done
 
 steps:
-	VMOVUPS      (AX), Y4
+	VMOVUPS      (AX), Y5
 	PREFETCHT0   (AX)(SI*1)
-	VMULPS       Y2, Y4, Y4
-	VADDPS       Y3, Y4, Y4
-	VMAXPS       Y1, Y4, Y4
-	VMINPS       Y0, Y4, Y4
-	VCVTPS2DQ    Y4, Y4
-	VEXTRACTI128 $0x01, Y4, X5
-	VPACKUSDW    X5, X4, X5
-	VPACKUSWB    X5, X5, X5
-	VMOVQ        X5, (BX)
-	ADDQ         $0x20, AX
-	ADDQ         $0x08, BX
-	SUBQ         $0x08, R9
+	VMULPS       Y3, Y5, Y5
+	VADDPS       Y4, Y5, Y5
+	VMAXPS       Y1, Y5, Y5
+	VMINPS       Y0, Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VEXTRACTI128 $0x01, Y5, X6
+	VPACKUSDW    X6, X5, X6
+	VPACKUSWB    X6, X6, X6
+	VMOVQ        X6, (BX)
+	ADDQ         $+32, AX
+	ADDQ         $+8, BX
+	SUBQ         $+8, R9
 	JGE          steps
 
 steps_done:
-	ADDQ $0x04, CX
-	ADDQ $0x04, DX
+	ADDQ $+8, R9
+	ADDQ $+4, CX
+	ADDQ $+4, DX
 	DECQ DI
 	JMP  code_group
 
@@ -175,8 +274,207 @@ sums_group:
 	VBROADCASTSS (CX), Y1
 	VBROADCASTSS (DX), Y2
 	MOVQ         R8, R9
-	SUBQ         $0x08, R9
-	JL           steps_done
+	SUBQ         $+32, R9
+	JL           four_steps_done
+
+four_steps:
+	VMOVUPS      (AX), Y3
+	VPMOVZXBD    (BX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VSUBPS       Y2, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VCVTPS2PD    X3, Y5
+	VCVTPS2PD    X4, Y6
+	VSUBPD       Y6, Y5, Y7
+	VMULPD       Y7, Y7, Y8
+	VMOVUPD      (SI), Y9
+	VADDPD       Y8, Y9, Y9
+	VMOVUPD      Y9, (SI)
+	VMOVUPD      64(SI), Y8
+	VFMADD231PD  Y5, Y5, Y8
+	VMOVUPD      Y8, 64(SI)
+	VMOVUPD      128(SI), Y8
+	VFMADD231PD  Y6, Y6, Y8
+	VMOVUPD      Y8, 128(SI)
+	VMOVUPD      192(SI), Y8
+	VFMADD231PD  Y5, Y6, Y8
+	VMOVUPD      Y8, 192(SI)
+	VANDPD       Y0, Y7, Y7
+	VMOVUPD      256(SI), Y5
+	VMAXPD       Y7, Y5, Y5
+	VMOVUPD      Y5, 256(SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	VCVTPS2PD    X3, Y3
+	VEXTRACTF128 $0x01, Y4, X4
+	VCVTPS2PD    X4, Y4
+	VSUBPD       Y4, Y3, Y5
+	VMULPD       Y5, Y5, Y6
+	VMOVUPD      32(SI), Y7
+	VADDPD       Y6, Y7, Y7
+	VMOVUPD      Y7, 32(SI)
+	VMOVUPD      96(SI), Y6
+	VFMADD231PD  Y3, Y3, Y6
+	VMOVUPD      Y6, 96(SI)
+	VMOVUPD      160(SI), Y6
+	VFMADD231PD  Y4, Y4, Y6
+	VMOVUPD      Y6, 160(SI)
+	VMOVUPD      224(SI), Y6
+	VFMADD231PD  Y3, Y4, Y6
+	VMOVUPD      Y6, 224(SI)
+	VANDPD       Y0, Y5, Y5
+	VMOVUPD      288(SI), Y3
+	VMAXPD       Y5, Y3, Y3
+	VMOVUPD      Y3, 288(SI)
+	VMOVUPS      32(AX), Y3
+	VPMOVZXBD    8(BX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VSUBPS       Y2, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VCVTPS2PD    X3, Y5
+	VCVTPS2PD    X4, Y6
+	VSUBPD       Y6, Y5, Y7
+	VMULPD       Y7, Y7, Y8
+	VMOVUPD      (SI), Y9
+	VADDPD       Y8, Y9, Y9
+	VMOVUPD      Y9, (SI)
+	VMOVUPD      64(SI), Y8
+	VFMADD231PD  Y5, Y5, Y8
+	VMOVUPD      Y8, 64(SI)
+	VMOVUPD      128(SI), Y8
+	VFMADD231PD  Y6, Y6, Y8
+	VMOVUPD      Y8, 128(SI)
+	VMOVUPD      192(SI), Y8
+	VFMADD231PD  Y5, Y6, Y8
+	VMOVUPD      Y8, 192(SI)
+	VANDPD       Y0, Y7, Y7
+	VMOVUPD      256(SI), Y5
+	VMAXPD       Y7, Y5, Y5
+	VMOVUPD      Y5, 256(SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	VCVTPS2PD    X3, Y3
+	VEXTRACTF128 $0x01, Y4, X4
+	VCVTPS2PD    X4, Y4
+	VSUBPD       Y4, Y3, Y5
+	VMULPD       Y5, Y5, Y6
+	VMOVUPD      32(SI), Y7
+	VADDPD       Y6, Y7, Y7
+	VMOVUPD      Y7, 32(SI)
+	VMOVUPD      96(SI), Y6
+	VFMADD231PD  Y3, Y3, Y6
+	VMOVUPD      Y6, 96(SI)
+	VMOVUPD      160(SI), Y6
+	VFMADD231PD  Y4, Y4, Y6
+	VMOVUPD      Y6, 160(SI)
+	VMOVUPD      224(SI), Y6
+	VFMADD231PD  Y3, Y4, Y6
+	VMOVUPD      Y6, 224(SI)
+	VANDPD       Y0, Y5, Y5
+	VMOVUPD      288(SI), Y3
+	VMAXPD       Y5, Y3, Y3
+	VMOVUPD      Y3, 288(SI)
+	VMOVUPS      64(AX), Y3
+	VPMOVZXBD    16(BX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VSUBPS       Y2, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VCVTPS2PD    X3, Y5
+	VCVTPS2PD    X4, Y6
+	VSUBPD       Y6, Y5, Y7
+	VMULPD       Y7, Y7, Y8
+	VMOVUPD      (SI), Y9
+	VADDPD       Y8, Y9, Y9
+	VMOVUPD      Y9, (SI)
+	VMOVUPD      64(SI), Y8
+	VFMADD231PD  Y5, Y5, Y8
+	VMOVUPD      Y8, 64(SI)
+	VMOVUPD      128(SI), Y8
+	VFMADD231PD  Y6, Y6, Y8
+	VMOVUPD      Y8, 128(SI)
+	VMOVUPD      192(SI), Y8
+	VFMADD231PD  Y5, Y6, Y8
+	VMOVUPD      Y8, 192(SI)
+	VANDPD       Y0, Y7, Y7
+	VMOVUPD      256(SI), Y5
+	VMAXPD       Y7, Y5, Y5
+	VMOVUPD      Y5, 256(SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	VCVTPS2PD    X3, Y3
+	VEXTRACTF128 $0x01, Y4, X4
+	VCVTPS2PD    X4, Y4
+	VSUBPD       Y4, Y3, Y5
+	VMULPD       Y5, Y5, Y6
+	VMOVUPD      32(SI), Y7
+	VADDPD       Y6, Y7, Y7
+	VMOVUPD      Y7, 32(SI)
+	VMOVUPD      96(SI), Y6
+	VFMADD231PD  Y3, Y3, Y6
+	VMOVUPD      Y6, 96(SI)
+	VMOVUPD      160(SI), Y6
+	VFMADD231PD  Y4, Y4, Y6
+	VMOVUPD      Y6, 160(SI)
+	VMOVUPD      224(SI), Y6
+	VFMADD231PD  Y3, Y4, Y6
+	VMOVUPD      Y6, 224(SI)
+	VANDPD       Y0, Y5, Y5
+	VMOVUPD      288(SI), Y3
+	VMAXPD       Y5, Y3, Y3
+	VMOVUPD      Y3, 288(SI)
+	VMOVUPS      96(AX), Y3
+	VPMOVZXBD    24(BX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VSUBPS       Y2, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VCVTPS2PD    X3, Y5
+	VCVTPS2PD    X4, Y6
+	VSUBPD       Y6, Y5, Y7
+	VMULPD       Y7, Y7, Y8
+	VMOVUPD      (SI), Y9
+	VADDPD       Y8, Y9, Y9
+	VMOVUPD      Y9, (SI)
+	VMOVUPD      64(SI), Y8
+	VFMADD231PD  Y5, Y5, Y8
+	VMOVUPD      Y8, 64(SI)
+	VMOVUPD      128(SI), Y8
+	VFMADD231PD  Y6, Y6, Y8
+	VMOVUPD      Y8, 128(SI)
+	VMOVUPD      192(SI), Y8
+	VFMADD231PD  Y5, Y6, Y8
+	VMOVUPD      Y8, 192(SI)
+	VANDPD       Y0, Y7, Y7
+	VMOVUPD      256(SI), Y5
+	VMAXPD       Y7, Y5, Y5
+	VMOVUPD      Y5, 256(SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	VCVTPS2PD    X3, Y3
+	VEXTRACTF128 $0x01, Y4, X4
+	VCVTPS2PD    X4, Y4
+	VSUBPD       Y4, Y3, Y5
+	VMULPD       Y5, Y5, Y6
+	VMOVUPD      32(SI), Y7
+	VADDPD       Y6, Y7, Y7
+	VMOVUPD      Y7, 32(SI)
+	VMOVUPD      96(SI), Y6
+	VFMADD231PD  Y3, Y3, Y6
+	VMOVUPD      Y6, 96(SI)
+	VMOVUPD      160(SI), Y6
+	VFMADD231PD  Y4, Y4, Y6
+	VMOVUPD      Y6, 160(SI)
+	VMOVUPD      224(SI), Y6
+	VFMADD231PD  Y3, Y4, Y6
+	VMOVUPD      Y6, 224(SI)
+	VANDPD       Y0, Y5, Y5
+	VMOVUPD      288(SI), Y3
+	VMAXPD       Y5, Y3, Y3
+	VMOVUPD      Y3, 288(SI)
+	ADDQ         $+128, AX
+	ADDQ         $+32, BX
+	SUBQ         $+32, R9
+	JGE          four_steps
+
+four_steps_done:
+	ADDQ $+32, R9
+	SUBQ $+8, R9
+	JL   steps_done
 
 steps:
 	VMOVUPS      (AX), Y3
@@ -226,14 +524,15 @@ steps:
 	VMOVUPD      288(SI), Y3
 	VMAXPD       Y5, Y3, Y3
 	VMOVUPD      Y3, 288(SI)
-	ADDQ         $0x20, AX
-	ADDQ         $0x08, BX
-	SUBQ         $0x08, R9
+	ADDQ         $+32, AX
+	ADDQ         $+8, BX
+	SUBQ         $+8, R9
 	JGE          steps
 
 steps_done:
-	ADDQ $0x04, CX
-	ADDQ $0x04, DX
+	ADDQ $+8, R9
+	ADDQ $+4, CX
+	ADDQ $+4, DX
 	DECQ DI
 	JMP  sums_group
 
@@ -261,19 +560,46 @@ ranges_group:
 	VMOVAPS Y2, Y5
 	VMOVAPS Y0, Y6
 	MOVQ    SI, DI
-	SUBQ    $0x08, DI
-	JL      steps_done
+	SUBQ    $+32, DI
+	JL      four_steps_done
+
+four_steps:
+	VCVTPH2PS   (AX), Y7
+	VMINPS      Y7, Y4, Y4
+	VMAXPS      Y7, Y5, Y5
+	VFMADD231PS Y7, Y0, Y6
+	VCVTPH2PS   16(AX), Y7
+	VMINPS      Y7, Y4, Y4
+	VMAXPS      Y7, Y5, Y5
+	VFMADD231PS Y7, Y0, Y6
+	VCVTPH2PS   32(AX), Y7
+	VMINPS      Y7, Y4, Y4
+	VMAXPS      Y7, Y5, Y5
+	VFMADD231PS Y7, Y0, Y6
+	VCVTPH2PS   48(AX), Y7
+	VMINPS      Y7, Y4, Y4
+	VMAXPS      Y7, Y5, Y5
+	VFMADD231PS Y7, Y0, Y6
+	ADDQ        $+64, AX
+	SUBQ        $+32, DI
+	JGE         four_steps
+
+four_steps_done:
+	ADDQ $+32, DI
+	SUBQ $+8, DI
+	JL   steps_done
 
 steps:
 	VCVTPH2PS   (AX), Y7
 	VMINPS      Y7, Y4, Y4
 	VMAXPS      Y7, Y5, Y5
 	VFMADD231PS Y7, Y0, Y6
-	ADDQ        $0x10, AX
-	SUBQ        $0x08, DI
+	ADDQ        $+16, AX
+	SUBQ        $+8, DI
 	JGE         steps
 
 steps_done:
+	ADDQ         $+8, DI
 	VORPS        Y6, Y3, Y3
 	VEXTRACTF128 $0x01, Y4, X6
 	VMINPS       X6, X4, X6
@@ -289,8 +615,8 @@ steps_done:
 	VMOVSHDUP    X4, X5
 	VMAXPS       X5, X4, X4
 	VMOVSS       X4, (DX)
-	ADDQ         $0x04, CX
-	ADDQ         $0x04, DX
+	ADDQ         $+4, CX
+	ADDQ         $+4, DX
 	DECQ         BX
 	JMP          ranges_group
 
@@ -313,38 +639,81 @@ TEXT ·codeFloat16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         ahead+56(FP), SI
 	VBROADCASTSS maxCode+40(FP), Y0
 	VXORPS       Y1, Y1, Y1
+	VMOVUPS      order2<>+0(SB), Y2
 	MOVQ         groups+8(FP), DI
 	MOVQ         groupSize+16(FP), R8
 
 code_group:
 	TESTQ        DI, DI
 	JZ           code_done
-	VBROADCASTSS (CX), Y2
-	VBROADCASTSS (DX), Y3
+	VBROADCASTSS (CX), Y3
+	VBROADCASTSS (DX), Y4
 	MOVQ         R8, R9
-	SUBQ         $0x08, R9
-	JL           steps_done
+	SUBQ         $+32, R9
+	JL           four_steps_done
+
+four_steps:
+	VCVTPH2PS  (AX), Y5
+	PREFETCHT0 (AX)(SI*1)
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMAXPS     Y1, Y5, Y5
+	VMINPS     Y0, Y5, Y5
+	VCVTPS2DQ  Y5, Y5
+	VCVTPH2PS  16(AX), Y6
+	VMULPS     Y3, Y6, Y6
+	VADDPS     Y4, Y6, Y6
+	VMAXPS     Y1, Y6, Y6
+	VMINPS     Y0, Y6, Y6
+	VCVTPS2DQ  Y6, Y6
+	VCVTPH2PS  32(AX), Y7
+	VMULPS     Y3, Y7, Y7
+	VADDPS     Y4, Y7, Y7
+	VMAXPS     Y1, Y7, Y7
+	VMINPS     Y0, Y7, Y7
+	VCVTPS2DQ  Y7, Y7
+	VCVTPH2PS  48(AX), Y8
+	VMULPS     Y3, Y8, Y8
+	VADDPS     Y4, Y8, Y8
+	VMAXPS     Y1, Y8, Y8
+	VMINPS     Y0, Y8, Y8
+	VCVTPS2DQ  Y8, Y8
+	VPACKUSDW  Y6, Y5, Y5
+	VPACKUSDW  Y8, Y7, Y7
+	VPACKUSWB  Y7, Y5, Y5
+	VPERMD     Y5, Y2, Y5
+	VMOVDQU    Y5, (BX)
+	ADDQ       $+64, AX
+	ADDQ       $+32, BX
+	SUBQ       $+32, R9
+	JGE        four_steps
+
+four_steps_done:
+	ADDQ $+32, R9
+	SUBQ $+8, R9
+	JL   steps_done
 
 steps:
-	VCVTPH2PS    (AX), Y4
+	VCVTPH2PS    (AX), Y5
 	PREFETCHT0   (AX)(SI*1)
-	VMULPS       Y2, Y4, Y4
-	VADDPS       Y3, Y4, Y4
-	VMAXPS       Y1, Y4, Y4
-	VMINPS       Y0, Y4, Y4
-	VCVTPS2DQ    Y4, Y4
-	VEXTRACTI128 $0x01, Y4, X5
-	VPACKUSDW    X5, X4, X5
-	VPACKUSWB    X5, X5, X5
-	VMOVQ        X5, (BX)
-	ADDQ         $0x10, AX
-	ADDQ         $0x08, BX
-	SUBQ         $0x08, R9
+	VMULPS       Y3, Y5, Y5
+	VADDPS       Y4, Y5, Y5
+	VMAXPS       Y1, Y5, Y5
+	VMINPS       Y0, Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VEXTRACTI128 $0x01, Y5, X6
+	VPACKUSDW    X6, X5, X6
+	VPACKUSWB    X6, X6, X6
+	VMOVQ        X6, (BX)
+	ADDQ         $+16, AX
+	ADDQ         $+8, BX
+	SUBQ         $+8, R9
 	JGE          steps
 
 steps_done:
-	ADDQ $0x04, CX
-	ADDQ $0x04, DX
+	ADDQ $+8, R9
+	ADDQ $+4, CX
+	ADDQ $+4, DX
 	DECQ DI
 	JMP  code_group
 
@@ -370,8 +739,207 @@ sums_group:
 	VBROADCASTSS (CX), Y1
 	VBROADCASTSS (DX), Y2
 	MOVQ         R8, R9
-	SUBQ         $0x08, R9
-	JL           steps_done
+	SUBQ         $+32, R9
+	JL           four_steps_done
+
+four_steps:
+	VCVTPH2PS    (AX), Y3
+	VPMOVZXBD    (BX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VSUBPS       Y2, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VCVTPS2PD    X3, Y5
+	VCVTPS2PD    X4, Y6
+	VSUBPD       Y6, Y5, Y7
+	VMULPD       Y7, Y7, Y8
+	VMOVUPD      (SI), Y9
+	VADDPD       Y8, Y9, Y9
+	VMOVUPD      Y9, (SI)
+	VMOVUPD      64(SI), Y8
+	VFMADD231PD  Y5, Y5, Y8
+	VMOVUPD      Y8, 64(SI)
+	VMOVUPD      128(SI), Y8
+	VFMADD231PD  Y6, Y6, Y8
+	VMOVUPD      Y8, 128(SI)
+	VMOVUPD      192(SI), Y8
+	VFMADD231PD  Y5, Y6, Y8
+	VMOVUPD      Y8, 192(SI)
+	VANDPD       Y0, Y7, Y7
+	VMOVUPD      256(SI), Y5
+	VMAXPD       Y7, Y5, Y5
+	VMOVUPD      Y5, 256(SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	VCVTPS2PD    X3, Y3
+	VEXTRACTF128 $0x01, Y4, X4
+	VCVTPS2PD    X4, Y4
+	VSUBPD       Y4, Y3, Y5
+	VMULPD       Y5, Y5, Y6
+	VMOVUPD      32(SI), Y7
+	VADDPD       Y6, Y7, Y7
+	VMOVUPD      Y7, 32(SI)
+	VMOVUPD      96(SI), Y6
+	VFMADD231PD  Y3, Y3, Y6
+	VMOVUPD      Y6, 96(SI)
+	VMOVUPD      160(SI), Y6
+	VFMADD231PD  Y4, Y4, Y6
+	VMOVUPD      Y6, 160(SI)
+	VMOVUPD      224(SI), Y6
+	VFMADD231PD  Y3, Y4, Y6
+	VMOVUPD      Y6, 224(SI)
+	VANDPD       Y0, Y5, Y5
+	VMOVUPD      288(SI), Y3
+	VMAXPD       Y5, Y3, Y3
+	VMOVUPD      Y3, 288(SI)
+	VCVTPH2PS    16(AX), Y3
+	VPMOVZXBD    8(BX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VSUBPS       Y2, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VCVTPS2PD    X3, Y5
+	VCVTPS2PD    X4, Y6
+	VSUBPD       Y6, Y5, Y7
+	VMULPD       Y7, Y7, Y8
+	VMOVUPD      (SI), Y9
+	VADDPD       Y8, Y9, Y9
+	VMOVUPD      Y9, (SI)
+	VMOVUPD      64(SI), Y8
+	VFMADD231PD  Y5, Y5, Y8
+	VMOVUPD      Y8, 64(SI)
+	VMOVUPD      128(SI), Y8
+	VFMADD231PD  Y6, Y6, Y8
+	VMOVUPD      Y8, 128(SI)
+	VMOVUPD      192(SI), Y8
+	VFMADD231PD  Y5, Y6, Y8
+	VMOVUPD      Y8, 192(SI)
+	VANDPD       Y0, Y7, Y7
+	VMOVUPD      256(SI), Y5
+	VMAXPD       Y7, Y5, Y5
+	VMOVUPD      Y5, 256(SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	VCVTPS2PD    X3, Y3
+	VEXTRACTF128 $0x01, Y4, X4
+	VCVTPS2PD    X4, Y4
+	VSUBPD       Y4, Y3, Y5
+	VMULPD       Y5, Y5, Y6
+	VMOVUPD      32(SI), Y7
+	VADDPD       Y6, Y7, Y7
+	VMOVUPD      Y7, 32(SI)
+	VMOVUPD      96(SI), Y6
+	VFMADD231PD  Y3, Y3, Y6
+	VMOVUPD      Y6, 96(SI)
+	VMOVUPD      160(SI), Y6
+	VFMADD231PD  Y4, Y4, Y6
+	VMOVUPD      Y6, 160(SI)
+	VMOVUPD      224(SI), Y6
+	VFMADD231PD  Y3, Y4, Y6
+	VMOVUPD      Y6, 224(SI)
+	VANDPD       Y0, Y5, Y5
+	VMOVUPD      288(SI), Y3
+	VMAXPD       Y5, Y3, Y3
+	VMOVUPD      Y3, 288(SI)
+	VCVTPH2PS    32(AX), Y3
+	VPMOVZXBD    16(BX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VSUBPS       Y2, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VCVTPS2PD    X3, Y5
+	VCVTPS2PD    X4, Y6
+	VSUBPD       Y6, Y5, Y7
+	VMULPD       Y7, Y7, Y8
+	VMOVUPD      (SI), Y9
+	VADDPD       Y8, Y9, Y9
+	VMOVUPD      Y9, (SI)
+	VMOVUPD      64(SI), Y8
+	VFMADD231PD  Y5, Y5, Y8
+	VMOVUPD      Y8, 64(SI)
+	VMOVUPD      128(SI), Y8
+	VFMADD231PD  Y6, Y6, Y8
+	VMOVUPD      Y8, 128(SI)
+	VMOVUPD      192(SI), Y8
+	VFMADD231PD  Y5, Y6, Y8
+	VMOVUPD      Y8, 192(SI)
+	VANDPD       Y0, Y7, Y7
+	VMOVUPD      256(SI), Y5
+	VMAXPD       Y7, Y5, Y5
+	VMOVUPD      Y5, 256(SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	VCVTPS2PD    X3, Y3
+	VEXTRACTF128 $0x01, Y4, X4
+	VCVTPS2PD    X4, Y4
+	VSUBPD       Y4, Y3, Y5
+	VMULPD       Y5, Y5, Y6
+	VMOVUPD      32(SI), Y7
+	VADDPD       Y6, Y7, Y7
+	VMOVUPD      Y7, 32(SI)
+	VMOVUPD      96(SI), Y6
+	VFMADD231PD  Y3, Y3, Y6
+	VMOVUPD      Y6, 96(SI)
+	VMOVUPD      160(SI), Y6
+	VFMADD231PD  Y4, Y4, Y6
+	VMOVUPD      Y6, 160(SI)
+	VMOVUPD      224(SI), Y6
+	VFMADD231PD  Y3, Y4, Y6
+	VMOVUPD      Y6, 224(SI)
+	VANDPD       Y0, Y5, Y5
+	VMOVUPD      288(SI), Y3
+	VMAXPD       Y5, Y3, Y3
+	VMOVUPD      Y3, 288(SI)
+	VCVTPH2PS    48(AX), Y3
+	VPMOVZXBD    24(BX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VSUBPS       Y2, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VCVTPS2PD    X3, Y5
+	VCVTPS2PD    X4, Y6
+	VSUBPD       Y6, Y5, Y7
+	VMULPD       Y7, Y7, Y8
+	VMOVUPD      (SI), Y9
+	VADDPD       Y8, Y9, Y9
+	VMOVUPD      Y9, (SI)
+	VMOVUPD      64(SI), Y8
+	VFMADD231PD  Y5, Y5, Y8
+	VMOVUPD      Y8, 64(SI)
+	VMOVUPD      128(SI), Y8
+	VFMADD231PD  Y6, Y6, Y8
+	VMOVUPD      Y8, 128(SI)
+	VMOVUPD      192(SI), Y8
+	VFMADD231PD  Y5, Y6, Y8
+	VMOVUPD      Y8, 192(SI)
+	VANDPD       Y0, Y7, Y7
+	VMOVUPD      256(SI), Y5
+	VMAXPD       Y7, Y5, Y5
+	VMOVUPD      Y5, 256(SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	VCVTPS2PD    X3, Y3
+	VEXTRACTF128 $0x01, Y4, X4
+	VCVTPS2PD    X4, Y4
+	VSUBPD       Y4, Y3, Y5
+	VMULPD       Y5, Y5, Y6
+	VMOVUPD      32(SI), Y7
+	VADDPD       Y6, Y7, Y7
+	VMOVUPD      Y7, 32(SI)
+	VMOVUPD      96(SI), Y6
+	VFMADD231PD  Y3, Y3, Y6
+	VMOVUPD      Y6, 96(SI)
+	VMOVUPD      160(SI), Y6
+	VFMADD231PD  Y4, Y4, Y6
+	VMOVUPD      Y6, 160(SI)
+	VMOVUPD      224(SI), Y6
+	VFMADD231PD  Y3, Y4, Y6
+	VMOVUPD      Y6, 224(SI)
+	VANDPD       Y0, Y5, Y5
+	VMOVUPD      288(SI), Y3
+	VMAXPD       Y5, Y3, Y3
+	VMOVUPD      Y3, 288(SI)
+	ADDQ         $+64, AX
+	ADDQ         $+32, BX
+	SUBQ         $+32, R9
+	JGE          four_steps
+
+four_steps_done:
+	ADDQ $+32, R9
+	SUBQ $+8, R9
+	JL   steps_done
 
 steps:
 	VCVTPH2PS    (AX), Y3
@@ -421,14 +989,15 @@ steps:
 	VMOVUPD      288(SI), Y3
 	VMAXPD       Y5, Y3, Y3
 	VMOVUPD      Y3, 288(SI)
-	ADDQ         $0x10, AX
-	ADDQ         $0x08, BX
-	SUBQ         $0x08, R9
+	ADDQ         $+16, AX
+	ADDQ         $+8, BX
+	SUBQ         $+8, R9
 	JGE          steps
 
 steps_done:
-	ADDQ $0x04, CX
-	ADDQ $0x04, DX
+	ADDQ $+8, R9
+	ADDQ $+4, CX
+	ADDQ $+4, DX
 	DECQ DI
 	JMP  sums_group
 
@@ -456,8 +1025,38 @@ ranges_group:
 	VMOVAPS Y2, Y5
 	VMOVAPS Y0, Y6
 	MOVQ    SI, DI
-	SUBQ    $0x08, DI
-	JL      steps_done
+	SUBQ    $+32, DI
+	JL      four_steps_done
+
+four_steps:
+	VPMOVZXWD   (AX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VMINPS      Y7, Y4, Y4
+	VMAXPS      Y7, Y5, Y5
+	VFMADD231PS Y7, Y0, Y6
+	VPMOVZXWD   16(AX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VMINPS      Y7, Y4, Y4
+	VMAXPS      Y7, Y5, Y5
+	VFMADD231PS Y7, Y0, Y6
+	VPMOVZXWD   32(AX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VMINPS      Y7, Y4, Y4
+	VMAXPS      Y7, Y5, Y5
+	VFMADD231PS Y7, Y0, Y6
+	VPMOVZXWD   48(AX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VMINPS      Y7, Y4, Y4
+	VMAXPS      Y7, Y5, Y5
+	VFMADD231PS Y7, Y0, Y6
+	ADDQ        $+64, AX
+	SUBQ        $+32, DI
+	JGE         four_steps
+
+four_steps_done:
+	ADDQ $+32, DI
+	SUBQ $+8, DI
+	JL   steps_done
 
 steps:
 	VPMOVZXWD   (AX), Y7
@@ -465,11 +1064,12 @@ steps:
 	VMINPS      Y7, Y4, Y4
 	VMAXPS      Y7, Y5, Y5
 	VFMADD231PS Y7, Y0, Y6
-	ADDQ        $0x10, AX
-	SUBQ        $0x08, DI
+	ADDQ        $+16, AX
+	SUBQ        $+8, DI
 	JGE         steps
 
 steps_done:
+	ADDQ         $+8, DI
 	VORPS        Y6, Y3, Y3
 	VEXTRACTF128 $0x01, Y4, X6
 	VMINPS       X6, X4, X6
@@ -485,8 +1085,8 @@ steps_done:
 	VMOVSHDUP    X4, X5
 	VMAXPS       X5, X4, X4
 	VMOVSS       X4, (DX)
-	ADDQ         $0x04, CX
-	ADDQ         $0x04, DX
+	ADDQ         $+4, CX
+	ADDQ         $+4, DX
 	DECQ         BX
 	JMP          ranges_group
 
@@ -509,39 +1109,86 @@ TEXT ·codeBFloat16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         ahead+56(FP), SI
 	VBROADCASTSS maxCode+40(FP), Y0
 	VXORPS       Y1, Y1, Y1
+	VMOVUPS      order2<>+0(SB), Y2
 	MOVQ         groups+8(FP), DI
 	MOVQ         groupSize+16(FP), R8
 
 code_group:
 	TESTQ        DI, DI
 	JZ           code_done
-	VBROADCASTSS (CX), Y2
-	VBROADCASTSS (DX), Y3
+	VBROADCASTSS (CX), Y3
+	VBROADCASTSS (DX), Y4
 	MOVQ         R8, R9
-	SUBQ         $0x08, R9
-	JL           steps_done
+	SUBQ         $+32, R9
+	JL           four_steps_done
+
+four_steps:
+	VPMOVZXWD  (AX), Y5
+	VPSLLD     $0x10, Y5, Y5
+	PREFETCHT0 (AX)(SI*1)
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMAXPS     Y1, Y5, Y5
+	VMINPS     Y0, Y5, Y5
+	VCVTPS2DQ  Y5, Y5
+	VPMOVZXWD  16(AX), Y6
+	VPSLLD     $0x10, Y6, Y6
+	VMULPS     Y3, Y6, Y6
+	VADDPS     Y4, Y6, Y6
+	VMAXPS     Y1, Y6, Y6
+	VMINPS     Y0, Y6, Y6
+	VCVTPS2DQ  Y6, Y6
+	VPMOVZXWD  32(AX), Y7
+	VPSLLD     $0x10, Y7, Y7
+	VMULPS     Y3, Y7, Y7
+	VADDPS     Y4, Y7, Y7
+	VMAXPS     Y1, Y7, Y7
+	VMINPS     Y0, Y7, Y7
+	VCVTPS2DQ  Y7, Y7
+	VPMOVZXWD  48(AX), Y8
+	VPSLLD     $0x10, Y8, Y8
+	VMULPS     Y3, Y8, Y8
+	VADDPS     Y4, Y8, Y8
+	VMAXPS     Y1, Y8, Y8
+	VMINPS     Y0, Y8, Y8
+	VCVTPS2DQ  Y8, Y8
+	VPACKUSDW  Y6, Y5, Y5
+	VPACKUSDW  Y8, Y7, Y7
+	VPACKUSWB  Y7, Y5, Y5
+	VPERMD     Y5, Y2, Y5
+	VMOVDQU    Y5, (BX)
+	ADDQ       $+64, AX
+	ADDQ       $+32, BX
+	SUBQ       $+32, R9
+	JGE        four_steps
+
+four_steps_done:
+	ADDQ $+32, R9
+	SUBQ $+8, R9
+	JL   steps_done
 
 steps:
-	VPMOVZXWD    (AX), Y4
-	VPSLLD       $0x10, Y4, Y4
+	VPMOVZXWD    (AX), Y5
+	VPSLLD       $0x10, Y5, Y5
 	PREFETCHT0   (AX)(SI*1)
-	VMULPS       Y2, Y4, Y4
-	VADDPS       Y3, Y4, Y4
-	VMAXPS       Y1, Y4, Y4
-	VMINPS       Y0, Y4, Y4
-	VCVTPS2DQ    Y4, Y4
-	VEXTRACTI128 $0x01, Y4, X5
-	VPACKUSDW    X5, X4, X5
-	VPACKUSWB    X5, X5, X5
-	VMOVQ        X5, (BX)
-	ADDQ         $0x10, AX
-	ADDQ         $0x08, BX
-	SUBQ         $0x08, R9
+	VMULPS       Y3, Y5, Y5
+	VADDPS       Y4, Y5, Y5
+	VMAXPS       Y1, Y5, Y5
+	VMINPS       Y0, Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VEXTRACTI128 $0x01, Y5, X6
+	VPACKUSDW    X6, X5, X6
+	VPACKUSWB    X6, X6, X6
+	VMOVQ        X6, (BX)
+	ADDQ         $+16, AX
+	ADDQ         $+8, BX
+	SUBQ         $+8, R9
 	JGE          steps
 
 steps_done:
-	ADDQ $0x04, CX
-	ADDQ $0x04, DX
+	ADDQ $+8, R9
+	ADDQ $+4, CX
+	ADDQ $+4, DX
 	DECQ DI
 	JMP  code_group
 
@@ -567,8 +1214,211 @@ sums_group:
 	VBROADCASTSS (CX), Y1
 	VBROADCASTSS (DX), Y2
 	MOVQ         R8, R9
-	SUBQ         $0x08, R9
-	JL           steps_done
+	SUBQ         $+32, R9
+	JL           four_steps_done
+
+four_steps:
+	VPMOVZXWD    (AX), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VPMOVZXBD    (BX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VSUBPS       Y2, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VCVTPS2PD    X3, Y5
+	VCVTPS2PD    X4, Y6
+	VSUBPD       Y6, Y5, Y7
+	VMULPD       Y7, Y7, Y8
+	VMOVUPD      (SI), Y9
+	VADDPD       Y8, Y9, Y9
+	VMOVUPD      Y9, (SI)
+	VMOVUPD      64(SI), Y8
+	VFMADD231PD  Y5, Y5, Y8
+	VMOVUPD      Y8, 64(SI)
+	VMOVUPD      128(SI), Y8
+	VFMADD231PD  Y6, Y6, Y8
+	VMOVUPD      Y8, 128(SI)
+	VMOVUPD      192(SI), Y8
+	VFMADD231PD  Y5, Y6, Y8
+	VMOVUPD      Y8, 192(SI)
+	VANDPD       Y0, Y7, Y7
+	VMOVUPD      256(SI), Y5
+	VMAXPD       Y7, Y5, Y5
+	VMOVUPD      Y5, 256(SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	VCVTPS2PD    X3, Y3
+	VEXTRACTF128 $0x01, Y4, X4
+	VCVTPS2PD    X4, Y4
+	VSUBPD       Y4, Y3, Y5
+	VMULPD       Y5, Y5, Y6
+	VMOVUPD      32(SI), Y7
+	VADDPD       Y6, Y7, Y7
+	VMOVUPD      Y7, 32(SI)
+	VMOVUPD      96(SI), Y6
+	VFMADD231PD  Y3, Y3, Y6
+	VMOVUPD      Y6, 96(SI)
+	VMOVUPD      160(SI), Y6
+	VFMADD231PD  Y4, Y4, Y6
+	VMOVUPD      Y6, 160(SI)
+	VMOVUPD      224(SI), Y6
+	VFMADD231PD  Y3, Y4, Y6
+	VMOVUPD      Y6, 224(SI)
+	VANDPD       Y0, Y5, Y5
+	VMOVUPD      288(SI), Y3
+	VMAXPD       Y5, Y3, Y3
+	VMOVUPD      Y3, 288(SI)
+	VPMOVZXWD    16(AX), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VPMOVZXBD    8(BX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VSUBPS       Y2, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VCVTPS2PD    X3, Y5
+	VCVTPS2PD    X4, Y6
+	VSUBPD       Y6, Y5, Y7
+	VMULPD       Y7, Y7, Y8
+	VMOVUPD      (SI), Y9
+	VADDPD       Y8, Y9, Y9
+	VMOVUPD      Y9, (SI)
+	VMOVUPD      64(SI), Y8
+	VFMADD231PD  Y5, Y5, Y8
+	VMOVUPD      Y8, 64(SI)
+	VMOVUPD      128(SI), Y8
+	VFMADD231PD  Y6, Y6, Y8
+	VMOVUPD      Y8, 128(SI)
+	VMOVUPD      192(SI), Y8
+	VFMADD231PD  Y5, Y6, Y8
+	VMOVUPD      Y8, 192(SI)
+	VANDPD       Y0, Y7, Y7
+	VMOVUPD      256(SI), Y5
+	VMAXPD       Y7, Y5, Y5
+	VMOVUPD      Y5, 256(SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	VCVTPS2PD    X3, Y3
+	VEXTRACTF128 $0x01, Y4, X4
+	VCVTPS2PD    X4, Y4
+	VSUBPD       Y4, Y3, Y5
+	VMULPD       Y5, Y5, Y6
+	VMOVUPD      32(SI), Y7
+	VADDPD       Y6, Y7, Y7
+	VMOVUPD      Y7, 32(SI)
+	VMOVUPD      96(SI), Y6
+	VFMADD231PD  Y3, Y3, Y6
+	VMOVUPD      Y6, 96(SI)
+	VMOVUPD      160(SI), Y6
+	VFMADD231PD  Y4, Y4, Y6
+	VMOVUPD      Y6, 160(SI)
+	VMOVUPD      224(SI), Y6
+	VFMADD231PD  Y3, Y4, Y6
+	VMOVUPD      Y6, 224(SI)
+	VANDPD       Y0, Y5, Y5
+	VMOVUPD      288(SI), Y3
+	VMAXPD       Y5, Y3, Y3
+	VMOVUPD      Y3, 288(SI)
+	VPMOVZXWD    32(AX), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VPMOVZXBD    16(BX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VSUBPS       Y2, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VCVTPS2PD    X3, Y5
+	VCVTPS2PD    X4, Y6
+	VSUBPD       Y6, Y5, Y7
+	VMULPD       Y7, Y7, Y8
+	VMOVUPD      (SI), Y9
+	VADDPD       Y8, Y9, Y9
+	VMOVUPD      Y9, (SI)
+	VMOVUPD      64(SI), Y8
+	VFMADD231PD  Y5, Y5, Y8
+	VMOVUPD      Y8, 64(SI)
+	VMOVUPD      128(SI), Y8
+	VFMADD231PD  Y6, Y6, Y8
+	VMOVUPD      Y8, 128(SI)
+	VMOVUPD      192(SI), Y8
+	VFMADD231PD  Y5, Y6, Y8
+	VMOVUPD      Y8, 192(SI)
+	VANDPD       Y0, Y7, Y7
+	VMOVUPD      256(SI), Y5
+	VMAXPD       Y7, Y5, Y5
+	VMOVUPD      Y5, 256(SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	VCVTPS2PD    X3, Y3
+	VEXTRACTF128 $0x01, Y4, X4
+	VCVTPS2PD    X4, Y4
+	VSUBPD       Y4, Y3, Y5
+	VMULPD       Y5, Y5, Y6
+	VMOVUPD      32(SI), Y7
+	VADDPD       Y6, Y7, Y7
+	VMOVUPD      Y7, 32(SI)
+	VMOVUPD      96(SI), Y6
+	VFMADD231PD  Y3, Y3, Y6
+	VMOVUPD      Y6, 96(SI)
+	VMOVUPD      160(SI), Y6
+	VFMADD231PD  Y4, Y4, Y6
+	VMOVUPD      Y6, 160(SI)
+	VMOVUPD      224(SI), Y6
+	VFMADD231PD  Y3, Y4, Y6
+	VMOVUPD      Y6, 224(SI)
+	VANDPD       Y0, Y5, Y5
+	VMOVUPD      288(SI), Y3
+	VMAXPD       Y5, Y3, Y3
+	VMOVUPD      Y3, 288(SI)
+	VPMOVZXWD    48(AX), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VPMOVZXBD    24(BX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VSUBPS       Y2, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VCVTPS2PD    X3, Y5
+	VCVTPS2PD    X4, Y6
+	VSUBPD       Y6, Y5, Y7
+	VMULPD       Y7, Y7, Y8
+	VMOVUPD      (SI), Y9
+	VADDPD       Y8, Y9, Y9
+	VMOVUPD      Y9, (SI)
+	VMOVUPD      64(SI), Y8
+	VFMADD231PD  Y5, Y5, Y8
+	VMOVUPD      Y8, 64(SI)
+	VMOVUPD      128(SI), Y8
+	VFMADD231PD  Y6, Y6, Y8
+	VMOVUPD      Y8, 128(SI)
+	VMOVUPD      192(SI), Y8
+	VFMADD231PD  Y5, Y6, Y8
+	VMOVUPD      Y8, 192(SI)
+	VANDPD       Y0, Y7, Y7
+	VMOVUPD      256(SI), Y5
+	VMAXPD       Y7, Y5, Y5
+	VMOVUPD      Y5, 256(SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	VCVTPS2PD    X3, Y3
+	VEXTRACTF128 $0x01, Y4, X4
+	VCVTPS2PD    X4, Y4
+	VSUBPD       Y4, Y3, Y5
+	VMULPD       Y5, Y5, Y6
+	VMOVUPD      32(SI), Y7
+	VADDPD       Y6, Y7, Y7
+	VMOVUPD      Y7, 32(SI)
+	VMOVUPD      96(SI), Y6
+	VFMADD231PD  Y3, Y3, Y6
+	VMOVUPD      Y6, 96(SI)
+	VMOVUPD      160(SI), Y6
+	VFMADD231PD  Y4, Y4, Y6
+	VMOVUPD      Y6, 160(SI)
+	VMOVUPD      224(SI), Y6
+	VFMADD231PD  Y3, Y4, Y6
+	VMOVUPD      Y6, 224(SI)
+	VANDPD       Y0, Y5, Y5
+	VMOVUPD      288(SI), Y3
+	VMAXPD       Y5, Y3, Y3
+	VMOVUPD      Y3, 288(SI)
+	ADDQ         $+64, AX
+	ADDQ         $+32, BX
+	SUBQ         $+32, R9
+	JGE          four_steps
+
+four_steps_done:
+	ADDQ $+32, R9
+	SUBQ $+8, R9
+	JL   steps_done
 
 steps:
 	VPMOVZXWD    (AX), Y3
@@ -619,14 +1469,15 @@ steps:
 	VMOVUPD      288(SI), Y3
 	VMAXPD       Y5, Y3, Y3
 	VMOVUPD      Y3, 288(SI)
-	ADDQ         $0x10, AX
-	ADDQ         $0x08, BX
-	SUBQ         $0x08, R9
+	ADDQ         $+16, AX
+	ADDQ         $+8, BX
+	SUBQ         $+8, R9
 	JGE          steps
 
 steps_done:
-	ADDQ $0x04, CX
-	ADDQ $0x04, DX
+	ADDQ $+8, R9
+	ADDQ $+4, CX
+	ADDQ $+4, DX
 	DECQ DI
 	JMP  sums_group
 
@@ -650,8 +1501,39 @@ decode_group:
 	VBROADCASTSS (CX), Y0
 	VBROADCASTSS (DX), Y1
 	MOVQ         DI, R8
-	SUBQ         $0x08, R8
-	JL           steps_done
+	SUBQ         $+32, R8
+	JL           four_steps_done
+
+four_steps:
+	VPMOVZXBD (AX), Y2
+	VCVTDQ2PS Y2, Y2
+	VSUBPS    Y1, Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, (BX)
+	VPMOVZXBD 8(AX), Y2
+	VCVTDQ2PS Y2, Y2
+	VSUBPS    Y1, Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, 32(BX)
+	VPMOVZXBD 16(AX), Y2
+	VCVTDQ2PS Y2, Y2
+	VSUBPS    Y1, Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, 64(BX)
+	VPMOVZXBD 24(AX), Y2
+	VCVTDQ2PS Y2, Y2
+	VSUBPS    Y1, Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, 96(BX)
+	ADDQ      $+32, AX
+	ADDQ      $+128, BX
+	SUBQ      $+32, R8
+	JGE       four_steps
+
+four_steps_done:
+	ADDQ $+32, R8
+	SUBQ $+8, R8
+	JL   steps_done
 
 steps:
 	VPMOVZXBD (AX), Y2
@@ -659,14 +1541,15 @@ steps:
 	VSUBPS    Y1, Y2, Y2
 	VMULPS    Y0, Y2, Y2
 	VMOVUPS   Y2, (BX)
-	ADDQ      $0x08, AX
-	ADDQ      $0x20, BX
-	SUBQ      $0x08, R8
+	ADDQ      $+8, AX
+	ADDQ      $+32, BX
+	SUBQ      $+8, R8
 	JGE       steps
 
 steps_done:
-	ADDQ $0x04, CX
-	ADDQ $0x04, DX
+	ADDQ $+8, R8
+	ADDQ $+4, CX
+	ADDQ $+4, DX
 	DECQ SI
 	JMP  decode_group
 
@@ -694,32 +1577,59 @@ ranges_group:
 	VMOVAPS Z2, Z5
 	VMOVAPS Z0, Z6
 	MOVQ    SI, DI
-	SUBQ    $0x10, DI
-	JL      steps_done
+	SUBQ    $+64, DI
+	JL      four_steps_done
+
+four_steps:
+	VMOVUPS     (AX), Z7
+	VMINPS      Z7, Z4, Z4
+	VMAXPS      Z7, Z5, Z5
+	VFMADD231PS Z7, Z0, Z6
+	VMOVUPS     64(AX), Z7
+	VMINPS      Z7, Z4, Z4
+	VMAXPS      Z7, Z5, Z5
+	VFMADD231PS Z7, Z0, Z6
+	VMOVUPS     128(AX), Z7
+	VMINPS      Z7, Z4, Z4
+	VMAXPS      Z7, Z5, Z5
+	VFMADD231PS Z7, Z0, Z6
+	VMOVUPS     192(AX), Z7
+	VMINPS      Z7, Z4, Z4
+	VMAXPS      Z7, Z5, Z5
+	VFMADD231PS Z7, Z0, Z6
+	ADDQ        $+256, AX
+	SUBQ        $+64, DI
+	JGE         four_steps
+
+four_steps_done:
+	ADDQ $+64, DI
+	SUBQ $+16, DI
+	JL   steps_done
 
 steps:
 	VMOVUPS     (AX), Z7
 	VMINPS      Z7, Z4, Z4
 	VMAXPS      Z7, Z5, Z5
 	VFMADD231PS Z7, Z0, Z6
-	ADDQ        $0x40, AX
-	SUBQ        $0x10, DI
+	ADDQ        $+64, AX
+	SUBQ        $+16, DI
 	JGE         steps
 
 steps_done:
+	ADDQ          $+16, DI
 	VEXTRACTF64X4 $0x01, Z4, Y7
 	VMINPS        Y7, Y4, Y7
 	VEXTRACTF64X4 $0x01, Z5, Y4
 	VMAXPS        Y4, Y5, Y4
 	VEXTRACTF64X4 $0x01, Z6, Y5
 	VORPS         Y5, Y6, Y5
-	CMPQ          DI, $-8
-	JNE           no_rest
+	TESTQ         DI, DI
+	JZ            no_rest
 	VMOVUPS       (AX), Y6
 	VMINPS        Y6, Y7, Y7
 	VMAXPS        Y6, Y4, Y4
 	VFMADD231PS   Y6, Y0, Y5
-	ADDQ          $0x20, AX
+	ADDQ          $+32, AX
 
 no_rest:
 	VORPS        Y5, Y3, Y3
@@ -737,8 +1647,8 @@ no_rest:
 	VMOVSHDUP    X5, X4
 	VMAXPS       X4, X5, X5
 	VMOVSS       X5, (DX)
-	ADDQ         $0x04, CX
-	ADDQ         $0x04, DX
+	ADDQ         $+4, CX
+	ADDQ         $+4, DX
 	DECQ         BX
 	JMP          ranges_group
 
@@ -752,7 +1662,7 @@ ranges_done:
 	RET
 
 // func codeFloat32AVX512(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
-// Requires: AVX, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·codeFloat32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         weights+0(FP), AX
 	MOVQ         inverse+24(FP), CX
@@ -761,49 +1671,95 @@ TEXT ·codeFloat32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         ahead+56(FP), SI
 	VBROADCASTSS maxCode+40(FP), Z0
 	VPXORD       Z1, Z1, Z1
+	VMOVUPS      order4<>+0(SB), Z2
 	MOVQ         groups+8(FP), DI
 	MOVQ         groupSize+16(FP), R8
 
 code_group:
 	TESTQ        DI, DI
 	JZ           code_done
-	VBROADCASTSS (CX), Z2
-	VBROADCASTSS (DX), Z3
+	VBROADCASTSS (CX), Z3
+	VBROADCASTSS (DX), Z4
 	MOVQ         R8, R9
-	SUBQ         $0x10, R9
-	JL           steps_done
+	SUBQ         $+64, R9
+	JL           four_steps_done
+
+four_steps:
+	VMOVUPS    (AX), Z5
+	PREFETCHT0 (AX)(SI*1)
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMAXPS     Z1, Z5, Z5
+	VMINPS     Z0, Z5, Z5
+	VCVTPS2DQ  Z5, Z5
+	VMOVUPS    64(AX), Z6
+	PREFETCHT0 64(AX)(SI*1)
+	VMULPS     Z3, Z6, Z6
+	VADDPS     Z4, Z6, Z6
+	VMAXPS     Z1, Z6, Z6
+	VMINPS     Z0, Z6, Z6
+	VCVTPS2DQ  Z6, Z6
+	VMOVUPS    128(AX), Z7
+	PREFETCHT0 128(AX)(SI*1)
+	VMULPS     Z3, Z7, Z7
+	VADDPS     Z4, Z7, Z7
+	VMAXPS     Z1, Z7, Z7
+	VMINPS     Z0, Z7, Z7
+	VCVTPS2DQ  Z7, Z7
+	VMOVUPS    192(AX), Z8
+	PREFETCHT0 192(AX)(SI*1)
+	VMULPS     Z3, Z8, Z8
+	VADDPS     Z4, Z8, Z8
+	VMAXPS     Z1, Z8, Z8
+	VMINPS     Z0, Z8, Z8
+	VCVTPS2DQ  Z8, Z8
+	VPACKUSDW  Z6, Z5, Z5
+	VPACKUSDW  Z8, Z7, Z7
+	VPACKUSWB  Z7, Z5, Z5
+	VPERMD     Z5, Z2, Z5
+	VMOVDQU32  Z5, (BX)
+	ADDQ       $+256, AX
+	ADDQ       $+64, BX
+	SUBQ       $+64, R9
+	JGE        four_steps
+
+four_steps_done:
+	ADDQ $+64, R9
+	SUBQ $+16, R9
+	JL   steps_done
 
 steps:
-	VMOVUPS    (AX), Z4
+	VMOVUPS    (AX), Z5
 	PREFETCHT0 (AX)(SI*1)
-	VMULPS     Z2, Z4, Z4
-	VADDPS     Z3, Z4, Z4
-	VMAXPS     Z1, Z4, Z4
-	VMINPS     Z0, Z4, Z4
-	VCVTPS2DQ  Z4, Z4
-	VPMOVDB    Z4, (BX)
-	ADDQ       $0x40, AX
-	ADDQ       $0x10, BX
-	SUBQ       $0x10, R9
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMAXPS     Z1, Z5, Z5
+	VMINPS     Z0, Z5, Z5
+	VCVTPS2DQ  Z5, Z5
+	VPMOVDB    Z5, (BX)
+	ADDQ       $+64, AX
+	ADDQ       $+16, BX
+	SUBQ       $+16, R9
 	JGE        steps
 
 steps_done:
-	CMPQ       R9, $-8
-	JNE        no_rest
-	VMOVUPS    (AX), Y4
+	ADDQ       $+16, R9
+	TESTQ      R9, R9
+	JZ         no_rest
+	VMOVUPS    (AX), Y5
 	PREFETCHT0 (AX)(SI*1)
-	VMULPS     Y2, Y4, Y4
-	VADDPS     Y3, Y4, Y4
-	VMAXPS     Y1, Y4, Y4
-	VMINPS     Y0, Y4, Y4
-	VCVTPS2DQ  Y4, Y4
-	VPMOVDB    Y4, (BX)
-	ADDQ       $0x20, AX
-	ADDQ       $0x08, BX
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMAXPS     Y1, Y5, Y5
+	VMINPS     Y0, Y5, Y5
+	VCVTPS2DQ  Y5, Y5
+	VPMOVDB    Y5, (BX)
+	ADDQ       $+32, AX
+	ADDQ       $+8, BX
 
 no_rest:
-	ADDQ $0x04, CX
-	ADDQ $0x04, DX
+	ADDQ $+4, CX
+	ADDQ $+4, DX
 	DECQ DI
 	JMP  code_group
 
@@ -834,8 +1790,127 @@ sums_group:
 	VBROADCASTSS (CX), Z6
 	VBROADCASTSS (DX), Z7
 	MOVQ         R8, R9
-	SUBQ         $0x10, R9
-	JL           steps_done
+	SUBQ         $+64, R9
+	JL           four_steps_done
+
+four_steps:
+	VMOVUPS       (AX), Z8
+	VPMOVZXBD     (BX), Z9
+	VCVTDQ2PS     Z9, Z9
+	VSUBPS        Z7, Z9, Z9
+	VMULPS        Z6, Z9, Z9
+	VCVTPS2PD     Y8, Z10
+	VCVTPS2PD     Y9, Z11
+	VSUBPD        Z11, Z10, Z12
+	VMULPD        Z12, Z12, Z13
+	VADDPD        Z13, Z0, Z0
+	VFMADD231PD   Z10, Z10, Z1
+	VFMADD231PD   Z11, Z11, Z2
+	VFMADD231PD   Z10, Z11, Z3
+	VANDPD        Z5, Z12, Z12
+	VMAXPD        Z12, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z8, Y8
+	VCVTPS2PD     Y8, Z8
+	VEXTRACTF64X4 $0x01, Z9, Y9
+	VCVTPS2PD     Y9, Z9
+	VSUBPD        Z9, Z8, Z10
+	VMULPD        Z10, Z10, Z11
+	VADDPD        Z11, Z0, Z0
+	VFMADD231PD   Z8, Z8, Z1
+	VFMADD231PD   Z9, Z9, Z2
+	VFMADD231PD   Z8, Z9, Z3
+	VANDPD        Z5, Z10, Z10
+	VMAXPD        Z10, Z4, Z4
+	VMOVUPS       64(AX), Z8
+	VPMOVZXBD     16(BX), Z9
+	VCVTDQ2PS     Z9, Z9
+	VSUBPS        Z7, Z9, Z9
+	VMULPS        Z6, Z9, Z9
+	VCVTPS2PD     Y8, Z10
+	VCVTPS2PD     Y9, Z11
+	VSUBPD        Z11, Z10, Z12
+	VMULPD        Z12, Z12, Z13
+	VADDPD        Z13, Z0, Z0
+	VFMADD231PD   Z10, Z10, Z1
+	VFMADD231PD   Z11, Z11, Z2
+	VFMADD231PD   Z10, Z11, Z3
+	VANDPD        Z5, Z12, Z12
+	VMAXPD        Z12, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z8, Y8
+	VCVTPS2PD     Y8, Z8
+	VEXTRACTF64X4 $0x01, Z9, Y9
+	VCVTPS2PD     Y9, Z9
+	VSUBPD        Z9, Z8, Z10
+	VMULPD        Z10, Z10, Z11
+	VADDPD        Z11, Z0, Z0
+	VFMADD231PD   Z8, Z8, Z1
+	VFMADD231PD   Z9, Z9, Z2
+	VFMADD231PD   Z8, Z9, Z3
+	VANDPD        Z5, Z10, Z10
+	VMAXPD        Z10, Z4, Z4
+	VMOVUPS       128(AX), Z8
+	VPMOVZXBD     32(BX), Z9
+	VCVTDQ2PS     Z9, Z9
+	VSUBPS        Z7, Z9, Z9
+	VMULPS        Z6, Z9, Z9
+	VCVTPS2PD     Y8, Z10
+	VCVTPS2PD     Y9, Z11
+	VSUBPD        Z11, Z10, Z12
+	VMULPD        Z12, Z12, Z13
+	VADDPD        Z13, Z0, Z0
+	VFMADD231PD   Z10, Z10, Z1
+	VFMADD231PD   Z11, Z11, Z2
+	VFMADD231PD   Z10, Z11, Z3
+	VANDPD        Z5, Z12, Z12
+	VMAXPD        Z12, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z8, Y8
+	VCVTPS2PD     Y8, Z8
+	VEXTRACTF64X4 $0x01, Z9, Y9
+	VCVTPS2PD     Y9, Z9
+	VSUBPD        Z9, Z8, Z10
+	VMULPD        Z10, Z10, Z11
+	VADDPD        Z11, Z0, Z0
+	VFMADD231PD   Z8, Z8, Z1
+	VFMADD231PD   Z9, Z9, Z2
+	VFMADD231PD   Z8, Z9, Z3
+	VANDPD        Z5, Z10, Z10
+	VMAXPD        Z10, Z4, Z4
+	VMOVUPS       192(AX), Z8
+	VPMOVZXBD     48(BX), Z9
+	VCVTDQ2PS     Z9, Z9
+	VSUBPS        Z7, Z9, Z9
+	VMULPS        Z6, Z9, Z9
+	VCVTPS2PD     Y8, Z10
+	VCVTPS2PD     Y9, Z11
+	VSUBPD        Z11, Z10, Z12
+	VMULPD        Z12, Z12, Z13
+	VADDPD        Z13, Z0, Z0
+	VFMADD231PD   Z10, Z10, Z1
+	VFMADD231PD   Z11, Z11, Z2
+	VFMADD231PD   Z10, Z11, Z3
+	VANDPD        Z5, Z12, Z12
+	VMAXPD        Z12, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z8, Y8
+	VCVTPS2PD     Y8, Z8
+	VEXTRACTF64X4 $0x01, Z9, Y9
+	VCVTPS2PD     Y9, Z9
+	VSUBPD        Z9, Z8, Z10
+	VMULPD        Z10, Z10, Z11
+	VADDPD        Z11, Z0, Z0
+	VFMADD231PD   Z8, Z8, Z1
+	VFMADD231PD   Z9, Z9, Z2
+	VFMADD231PD   Z8, Z9, Z3
+	VANDPD        Z5, Z10, Z10
+	VMAXPD        Z10, Z4, Z4
+	ADDQ          $+256, AX
+	ADDQ          $+64, BX
+	SUBQ          $+64, R9
+	JGE           four_steps
+
+four_steps_done:
+	ADDQ $+64, R9
+	SUBQ $+16, R9
+	JL   steps_done
 
 steps:
 	VMOVUPS       (AX), Z8
@@ -865,14 +1940,15 @@ steps:
 	VFMADD231PD   Z8, Z9, Z3
 	VANDPD        Z5, Z10, Z10
 	VMAXPD        Z10, Z4, Z4
-	ADDQ          $0x40, AX
-	ADDQ          $0x10, BX
-	SUBQ          $0x10, R9
+	ADDQ          $+64, AX
+	ADDQ          $+16, BX
+	SUBQ          $+16, R9
 	JGE           steps
 
 steps_done:
-	CMPQ        R9, $-8
-	JNE         no_rest
+	ADDQ        $+16, R9
+	TESTQ       R9, R9
+	JZ          no_rest
 	VMOVUPS     (AX), Y8
 	VPMOVZXBD   (BX), Y9
 	VCVTDQ2PS   Y9, Y9
@@ -888,12 +1964,12 @@ steps_done:
 	VFMADD231PD Z6, Z7, Z3
 	VANDPD      Z5, Z8, Z8
 	VMAXPD      Z8, Z4, Z4
-	ADDQ        $0x20, AX
-	ADDQ        $0x08, BX
+	ADDQ        $+32, AX
+	ADDQ        $+8, BX
 
 no_rest:
-	ADDQ $0x04, CX
-	ADDQ $0x04, DX
+	ADDQ $+4, CX
+	ADDQ $+4, DX
 	DECQ DI
 	JMP  sums_group
 
@@ -926,32 +2002,59 @@ ranges_group:
 	VMOVAPS Z2, Z5
 	VMOVAPS Z0, Z6
 	MOVQ    SI, DI
-	SUBQ    $0x10, DI
-	JL      steps_done
+	SUBQ    $+64, DI
+	JL      four_steps_done
+
+four_steps:
+	VCVTPH2PS   (AX), Z7
+	VMINPS      Z7, Z4, Z4
+	VMAXPS      Z7, Z5, Z5
+	VFMADD231PS Z7, Z0, Z6
+	VCVTPH2PS   32(AX), Z7
+	VMINPS      Z7, Z4, Z4
+	VMAXPS      Z7, Z5, Z5
+	VFMADD231PS Z7, Z0, Z6
+	VCVTPH2PS   64(AX), Z7
+	VMINPS      Z7, Z4, Z4
+	VMAXPS      Z7, Z5, Z5
+	VFMADD231PS Z7, Z0, Z6
+	VCVTPH2PS   96(AX), Z7
+	VMINPS      Z7, Z4, Z4
+	VMAXPS      Z7, Z5, Z5
+	VFMADD231PS Z7, Z0, Z6
+	ADDQ        $+128, AX
+	SUBQ        $+64, DI
+	JGE         four_steps
+
+four_steps_done:
+	ADDQ $+64, DI
+	SUBQ $+16, DI
+	JL   steps_done
 
 steps:
 	VCVTPH2PS   (AX), Z7
 	VMINPS      Z7, Z4, Z4
 	VMAXPS      Z7, Z5, Z5
 	VFMADD231PS Z7, Z0, Z6
-	ADDQ        $0x20, AX
-	SUBQ        $0x10, DI
+	ADDQ        $+32, AX
+	SUBQ        $+16, DI
 	JGE         steps
 
 steps_done:
+	ADDQ          $+16, DI
 	VEXTRACTF64X4 $0x01, Z4, Y7
 	VMINPS        Y7, Y4, Y7
 	VEXTRACTF64X4 $0x01, Z5, Y4
 	VMAXPS        Y4, Y5, Y4
 	VEXTRACTF64X4 $0x01, Z6, Y5
 	VORPS         Y5, Y6, Y5
-	CMPQ          DI, $-8
-	JNE           no_rest
+	TESTQ         DI, DI
+	JZ            no_rest
 	VCVTPH2PS     (AX), Y6
 	VMINPS        Y6, Y7, Y7
 	VMAXPS        Y6, Y4, Y4
 	VFMADD231PS   Y6, Y0, Y5
-	ADDQ          $0x10, AX
+	ADDQ          $+16, AX
 
 no_rest:
 	VORPS        Y5, Y3, Y3
@@ -969,8 +2072,8 @@ no_rest:
 	VMOVSHDUP    X5, X4
 	VMAXPS       X4, X5, X5
 	VMOVSS       X5, (DX)
-	ADDQ         $0x04, CX
-	ADDQ         $0x04, DX
+	ADDQ         $+4, CX
+	ADDQ         $+4, DX
 	DECQ         BX
 	JMP          ranges_group
 
@@ -984,7 +2087,7 @@ ranges_done:
 	RET
 
 // func codeFloat16AVX512(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
-// Requires: AVX, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, F16C, MMX+
 TEXT ·codeFloat16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         weights+0(FP), AX
 	MOVQ         inverse+24(FP), CX
@@ -993,49 +2096,93 @@ TEXT ·codeFloat16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         ahead+56(FP), SI
 	VBROADCASTSS maxCode+40(FP), Z0
 	VPXORD       Z1, Z1, Z1
+	VMOVUPS      order4<>+0(SB), Z2
 	MOVQ         groups+8(FP), DI
 	MOVQ         groupSize+16(FP), R8
 
 code_group:
 	TESTQ        DI, DI
 	JZ           code_done
-	VBROADCASTSS (CX), Z2
-	VBROADCASTSS (DX), Z3
+	VBROADCASTSS (CX), Z3
+	VBROADCASTSS (DX), Z4
 	MOVQ         R8, R9
-	SUBQ         $0x10, R9
-	JL           steps_done
+	SUBQ         $+64, R9
+	JL           four_steps_done
+
+four_steps:
+	VCVTPH2PS  (AX), Z5
+	PREFETCHT0 (AX)(SI*1)
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMAXPS     Z1, Z5, Z5
+	VMINPS     Z0, Z5, Z5
+	VCVTPS2DQ  Z5, Z5
+	VCVTPH2PS  32(AX), Z6
+	VMULPS     Z3, Z6, Z6
+	VADDPS     Z4, Z6, Z6
+	VMAXPS     Z1, Z6, Z6
+	VMINPS     Z0, Z6, Z6
+	VCVTPS2DQ  Z6, Z6
+	VCVTPH2PS  64(AX), Z7
+	PREFETCHT0 64(AX)(SI*1)
+	VMULPS     Z3, Z7, Z7
+	VADDPS     Z4, Z7, Z7
+	VMAXPS     Z1, Z7, Z7
+	VMINPS     Z0, Z7, Z7
+	VCVTPS2DQ  Z7, Z7
+	VCVTPH2PS  96(AX), Z8
+	VMULPS     Z3, Z8, Z8
+	VADDPS     Z4, Z8, Z8
+	VMAXPS     Z1, Z8, Z8
+	VMINPS     Z0, Z8, Z8
+	VCVTPS2DQ  Z8, Z8
+	VPACKUSDW  Z6, Z5, Z5
+	VPACKUSDW  Z8, Z7, Z7
+	VPACKUSWB  Z7, Z5, Z5
+	VPERMD     Z5, Z2, Z5
+	VMOVDQU32  Z5, (BX)
+	ADDQ       $+128, AX
+	ADDQ       $+64, BX
+	SUBQ       $+64, R9
+	JGE        four_steps
+
+four_steps_done:
+	ADDQ $+64, R9
+	SUBQ $+16, R9
+	JL   steps_done
 
 steps:
-	VCVTPH2PS  (AX), Z4
+	VCVTPH2PS  (AX), Z5
 	PREFETCHT0 (AX)(SI*1)
-	VMULPS     Z2, Z4, Z4
-	VADDPS     Z3, Z4, Z4
-	VMAXPS     Z1, Z4, Z4
-	VMINPS     Z0, Z4, Z4
-	VCVTPS2DQ  Z4, Z4
-	VPMOVDB    Z4, (BX)
-	ADDQ       $0x20, AX
-	ADDQ       $0x10, BX
-	SUBQ       $0x10, R9
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMAXPS     Z1, Z5, Z5
+	VMINPS     Z0, Z5, Z5
+	VCVTPS2DQ  Z5, Z5
+	VPMOVDB    Z5, (BX)
+	ADDQ       $+32, AX
+	ADDQ       $+16, BX
+	SUBQ       $+16, R9
 	JGE        steps
 
 steps_done:
-	CMPQ       R9, $-8
-	JNE        no_rest
-	VCVTPH2PS  (AX), Y4
+	ADDQ       $+16, R9
+	TESTQ      R9, R9
+	JZ         no_rest
+	VCVTPH2PS  (AX), Y5
 	PREFETCHT0 (AX)(SI*1)
-	VMULPS     Y2, Y4, Y4
-	VADDPS     Y3, Y4, Y4
-	VMAXPS     Y1, Y4, Y4
-	VMINPS     Y0, Y4, Y4
-	VCVTPS2DQ  Y4, Y4
-	VPMOVDB    Y4, (BX)
-	ADDQ       $0x10, AX
-	ADDQ       $0x08, BX
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMAXPS     Y1, Y5, Y5
+	VMINPS     Y0, Y5, Y5
+	VCVTPS2DQ  Y5, Y5
+	VPMOVDB    Y5, (BX)
+	ADDQ       $+16, AX
+	ADDQ       $+8, BX
 
 no_rest:
-	ADDQ $0x04, CX
-	ADDQ $0x04, DX
+	ADDQ $+4, CX
+	ADDQ $+4, DX
 	DECQ DI
 	JMP  code_group
 
@@ -1066,8 +2213,127 @@ sums_group:
 	VBROADCASTSS (CX), Z6
 	VBROADCASTSS (DX), Z7
 	MOVQ         R8, R9
-	SUBQ         $0x10, R9
-	JL           steps_done
+	SUBQ         $+64, R9
+	JL           four_steps_done
+
+four_steps:
+	VCVTPH2PS     (AX), Z8
+	VPMOVZXBD     (BX), Z9
+	VCVTDQ2PS     Z9, Z9
+	VSUBPS        Z7, Z9, Z9
+	VMULPS        Z6, Z9, Z9
+	VCVTPS2PD     Y8, Z10
+	VCVTPS2PD     Y9, Z11
+	VSUBPD        Z11, Z10, Z12
+	VMULPD        Z12, Z12, Z13
+	VADDPD        Z13, Z0, Z0
+	VFMADD231PD   Z10, Z10, Z1
+	VFMADD231PD   Z11, Z11, Z2
+	VFMADD231PD   Z10, Z11, Z3
+	VANDPD        Z5, Z12, Z12
+	VMAXPD        Z12, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z8, Y8
+	VCVTPS2PD     Y8, Z8
+	VEXTRACTF64X4 $0x01, Z9, Y9
+	VCVTPS2PD     Y9, Z9
+	VSUBPD        Z9, Z8, Z10
+	VMULPD        Z10, Z10, Z11
+	VADDPD        Z11, Z0, Z0
+	VFMADD231PD   Z8, Z8, Z1
+	VFMADD231PD   Z9, Z9, Z2
+	VFMADD231PD   Z8, Z9, Z3
+	VANDPD        Z5, Z10, Z10
+	VMAXPD        Z10, Z4, Z4
+	VCVTPH2PS     32(AX), Z8
+	VPMOVZXBD     16(BX), Z9
+	VCVTDQ2PS     Z9, Z9
+	VSUBPS        Z7, Z9, Z9
+	VMULPS        Z6, Z9, Z9
+	VCVTPS2PD     Y8, Z10
+	VCVTPS2PD     Y9, Z11
+	VSUBPD        Z11, Z10, Z12
+	VMULPD        Z12, Z12, Z13
+	VADDPD        Z13, Z0, Z0
+	VFMADD231PD   Z10, Z10, Z1
+	VFMADD231PD   Z11, Z11, Z2
+	VFMADD231PD   Z10, Z11, Z3
+	VANDPD        Z5, Z12, Z12
+	VMAXPD        Z12, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z8, Y8
+	VCVTPS2PD     Y8, Z8
+	VEXTRACTF64X4 $0x01, Z9, Y9
+	VCVTPS2PD     Y9, Z9
+	VSUBPD        Z9, Z8, Z10
+	VMULPD        Z10, Z10, Z11
+	VADDPD        Z11, Z0, Z0
+	VFMADD231PD   Z8, Z8, Z1
+	VFMADD231PD   Z9, Z9, Z2
+	VFMADD231PD   Z8, Z9, Z3
+	VANDPD        Z5, Z10, Z10
+	VMAXPD        Z10, Z4, Z4
+	VCVTPH2PS     64(AX), Z8
+	VPMOVZXBD     32(BX), Z9
+	VCVTDQ2PS     Z9, Z9
+	VSUBPS        Z7, Z9, Z9
+	VMULPS        Z6, Z9, Z9
+	VCVTPS2PD     Y8, Z10
+	VCVTPS2PD     Y9, Z11
+	VSUBPD        Z11, Z10, Z12
+	VMULPD        Z12, Z12, Z13
+	VADDPD        Z13, Z0, Z0
+	VFMADD231PD   Z10, Z10, Z1
+	VFMADD231PD   Z11, Z11, Z2
+	VFMADD231PD   Z10, Z11, Z3
+	VANDPD        Z5, Z12, Z12
+	VMAXPD        Z12, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z8, Y8
+	VCVTPS2PD     Y8, Z8
+	VEXTRACTF64X4 $0x01, Z9, Y9
+	VCVTPS2PD     Y9, Z9
+	VSUBPD        Z9, Z8, Z10
+	VMULPD        Z10, Z10, Z11
+	VADDPD        Z11, Z0, Z0
+	VFMADD231PD   Z8, Z8, Z1
+	VFMADD231PD   Z9, Z9, Z2
+	VFMADD231PD   Z8, Z9, Z3
+	VANDPD        Z5, Z10, Z10
+	VMAXPD        Z10, Z4, Z4
+	VCVTPH2PS     96(AX), Z8
+	VPMOVZXBD     48(BX), Z9
+	VCVTDQ2PS     Z9, Z9
+	VSUBPS        Z7, Z9, Z9
+	VMULPS        Z6, Z9, Z9
+	VCVTPS2PD     Y8, Z10
+	VCVTPS2PD     Y9, Z11
+	VSUBPD        Z11, Z10, Z12
+	VMULPD        Z12, Z12, Z13
+	VADDPD        Z13, Z0, Z0
+	VFMADD231PD   Z10, Z10, Z1
+	VFMADD231PD   Z11, Z11, Z2
+	VFMADD231PD   Z10, Z11, Z3
+	VANDPD        Z5, Z12, Z12
+	VMAXPD        Z12, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z8, Y8
+	VCVTPS2PD     Y8, Z8
+	VEXTRACTF64X4 $0x01, Z9, Y9
+	VCVTPS2PD     Y9, Z9
+	VSUBPD        Z9, Z8, Z10
+	VMULPD        Z10, Z10, Z11
+	VADDPD        Z11, Z0, Z0
+	VFMADD231PD   Z8, Z8, Z1
+	VFMADD231PD   Z9, Z9, Z2
+	VFMADD231PD   Z8, Z9, Z3
+	VANDPD        Z5, Z10, Z10
+	VMAXPD        Z10, Z4, Z4
+	ADDQ          $+128, AX
+	ADDQ          $+64, BX
+	SUBQ          $+64, R9
+	JGE           four_steps
+
+four_steps_done:
+	ADDQ $+64, R9
+	SUBQ $+16, R9
+	JL   steps_done
 
 steps:
 	VCVTPH2PS     (AX), Z8
@@ -1097,14 +2363,15 @@ steps:
 	VFMADD231PD   Z8, Z9, Z3
 	VANDPD        Z5, Z10, Z10
 	VMAXPD        Z10, Z4, Z4
-	ADDQ          $0x20, AX
-	ADDQ          $0x10, BX
-	SUBQ          $0x10, R9
+	ADDQ          $+32, AX
+	ADDQ          $+16, BX
+	SUBQ          $+16, R9
 	JGE           steps
 
 steps_done:
-	CMPQ        R9, $-8
-	JNE         no_rest
+	ADDQ        $+16, R9
+	TESTQ       R9, R9
+	JZ          no_rest
 	VCVTPH2PS   (AX), Y8
 	VPMOVZXBD   (BX), Y9
 	VCVTDQ2PS   Y9, Y9
@@ -1120,12 +2387,12 @@ steps_done:
 	VFMADD231PD Z6, Z7, Z3
 	VANDPD      Z5, Z8, Z8
 	VMAXPD      Z8, Z4, Z4
-	ADDQ        $0x10, AX
-	ADDQ        $0x08, BX
+	ADDQ        $+16, AX
+	ADDQ        $+8, BX
 
 no_rest:
-	ADDQ $0x04, CX
-	ADDQ $0x04, DX
+	ADDQ $+4, CX
+	ADDQ $+4, DX
 	DECQ DI
 	JMP  sums_group
 
@@ -1158,8 +2425,38 @@ ranges_group:
 	VMOVAPS Z2, Z5
 	VMOVAPS Z0, Z6
 	MOVQ    SI, DI
-	SUBQ    $0x10, DI
-	JL      steps_done
+	SUBQ    $+64, DI
+	JL      four_steps_done
+
+four_steps:
+	VPMOVZXWD   (AX), Z7
+	VPSLLD      $0x10, Z7, Z7
+	VMINPS      Z7, Z4, Z4
+	VMAXPS      Z7, Z5, Z5
+	VFMADD231PS Z7, Z0, Z6
+	VPMOVZXWD   32(AX), Z7
+	VPSLLD      $0x10, Z7, Z7
+	VMINPS      Z7, Z4, Z4
+	VMAXPS      Z7, Z5, Z5
+	VFMADD231PS Z7, Z0, Z6
+	VPMOVZXWD   64(AX), Z7
+	VPSLLD      $0x10, Z7, Z7
+	VMINPS      Z7, Z4, Z4
+	VMAXPS      Z7, Z5, Z5
+	VFMADD231PS Z7, Z0, Z6
+	VPMOVZXWD   96(AX), Z7
+	VPSLLD      $0x10, Z7, Z7
+	VMINPS      Z7, Z4, Z4
+	VMAXPS      Z7, Z5, Z5
+	VFMADD231PS Z7, Z0, Z6
+	ADDQ        $+128, AX
+	SUBQ        $+64, DI
+	JGE         four_steps
+
+four_steps_done:
+	ADDQ $+64, DI
+	SUBQ $+16, DI
+	JL   steps_done
 
 steps:
 	VPMOVZXWD   (AX), Z7
@@ -1167,25 +2464,26 @@ steps:
 	VMINPS      Z7, Z4, Z4
 	VMAXPS      Z7, Z5, Z5
 	VFMADD231PS Z7, Z0, Z6
-	ADDQ        $0x20, AX
-	SUBQ        $0x10, DI
+	ADDQ        $+32, AX
+	SUBQ        $+16, DI
 	JGE         steps
 
 steps_done:
+	ADDQ          $+16, DI
 	VEXTRACTF64X4 $0x01, Z4, Y7
 	VMINPS        Y7, Y4, Y7
 	VEXTRACTF64X4 $0x01, Z5, Y4
 	VMAXPS        Y4, Y5, Y4
 	VEXTRACTF64X4 $0x01, Z6, Y5
 	VORPS         Y5, Y6, Y5
-	CMPQ          DI, $-8
-	JNE           no_rest
+	TESTQ         DI, DI
+	JZ            no_rest
 	VPMOVZXWD     (AX), Y6
 	VPSLLD        $0x10, Y6, Y6
 	VMINPS        Y6, Y7, Y7
 	VMAXPS        Y6, Y4, Y4
 	VFMADD231PS   Y6, Y0, Y5
-	ADDQ          $0x10, AX
+	ADDQ          $+16, AX
 
 no_rest:
 	VORPS        Y5, Y3, Y3
@@ -1203,8 +2501,8 @@ no_rest:
 	VMOVSHDUP    X5, X4
 	VMAXPS       X4, X5, X5
 	VMOVSS       X5, (DX)
-	ADDQ         $0x04, CX
-	ADDQ         $0x04, DX
+	ADDQ         $+4, CX
+	ADDQ         $+4, DX
 	DECQ         BX
 	JMP          ranges_group
 
@@ -1218,7 +2516,7 @@ ranges_done:
 	RET
 
 // func codeBFloat16AVX512(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·codeBFloat16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         weights+0(FP), AX
 	MOVQ         inverse+24(FP), CX
@@ -1227,51 +2525,99 @@ TEXT ·codeBFloat16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         ahead+56(FP), SI
 	VBROADCASTSS maxCode+40(FP), Z0
 	VPXORD       Z1, Z1, Z1
+	VMOVUPS      order4<>+0(SB), Z2
 	MOVQ         groups+8(FP), DI
 	MOVQ         groupSize+16(FP), R8
 
 code_group:
 	TESTQ        DI, DI
 	JZ           code_done
-	VBROADCASTSS (CX), Z2
-	VBROADCASTSS (DX), Z3
+	VBROADCASTSS (CX), Z3
+	VBROADCASTSS (DX), Z4
 	MOVQ         R8, R9
-	SUBQ         $0x10, R9
-	JL           steps_done
+	SUBQ         $+64, R9
+	JL           four_steps_done
+
+four_steps:
+	VPMOVZXWD  (AX), Z5
+	VPSLLD     $0x10, Z5, Z5
+	PREFETCHT0 (AX)(SI*1)
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMAXPS     Z1, Z5, Z5
+	VMINPS     Z0, Z5, Z5
+	VCVTPS2DQ  Z5, Z5
+	VPMOVZXWD  32(AX), Z6
+	VPSLLD     $0x10, Z6, Z6
+	VMULPS     Z3, Z6, Z6
+	VADDPS     Z4, Z6, Z6
+	VMAXPS     Z1, Z6, Z6
+	VMINPS     Z0, Z6, Z6
+	VCVTPS2DQ  Z6, Z6
+	VPMOVZXWD  64(AX), Z7
+	VPSLLD     $0x10, Z7, Z7
+	PREFETCHT0 64(AX)(SI*1)
+	VMULPS     Z3, Z7, Z7
+	VADDPS     Z4, Z7, Z7
+	VMAXPS     Z1, Z7, Z7
+	VMINPS     Z0, Z7, Z7
+	VCVTPS2DQ  Z7, Z7
+	VPMOVZXWD  96(AX), Z8
+	VPSLLD     $0x10, Z8, Z8
+	VMULPS     Z3, Z8, Z8
+	VADDPS     Z4, Z8, Z8
+	VMAXPS     Z1, Z8, Z8
+	VMINPS     Z0, Z8, Z8
+	VCVTPS2DQ  Z8, Z8
+	VPACKUSDW  Z6, Z5, Z5
+	VPACKUSDW  Z8, Z7, Z7
+	VPACKUSWB  Z7, Z5, Z5
+	VPERMD     Z5, Z2, Z5
+	VMOVDQU32  Z5, (BX)
+	ADDQ       $+128, AX
+	ADDQ       $+64, BX
+	SUBQ       $+64, R9
+	JGE        four_steps
+
+four_steps_done:
+	ADDQ $+64, R9
+	SUBQ $+16, R9
+	JL   steps_done
 
 steps:
-	VPMOVZXWD  (AX), Z4
-	VPSLLD     $0x10, Z4, Z4
+	VPMOVZXWD  (AX), Z5
+	VPSLLD     $0x10, Z5, Z5
 	PREFETCHT0 (AX)(SI*1)
-	VMULPS     Z2, Z4, Z4
-	VADDPS     Z3, Z4, Z4
-	VMAXPS     Z1, Z4, Z4
-	VMINPS     Z0, Z4, Z4
-	VCVTPS2DQ  Z4, Z4
-	VPMOVDB    Z4, (BX)
-	ADDQ       $0x20, AX
-	ADDQ       $0x10, BX
-	SUBQ       $0x10, R9
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMAXPS     Z1, Z5, Z5
+	VMINPS     Z0, Z5, Z5
+	VCVTPS2DQ  Z5, Z5
+	VPMOVDB    Z5, (BX)
+	ADDQ       $+32, AX
+	ADDQ       $+16, BX
+	SUBQ       $+16, R9
 	JGE        steps
 
 steps_done:
-	CMPQ       R9, $-8
-	JNE        no_rest
-	VPMOVZXWD  (AX), Y4
-	VPSLLD     $0x10, Y4, Y4
+	ADDQ       $+16, R9
+	TESTQ      R9, R9
+	JZ         no_rest
+	VPMOVZXWD  (AX), Y5
+	VPSLLD     $0x10, Y5, Y5
 	PREFETCHT0 (AX)(SI*1)
-	VMULPS     Y2, Y4, Y4
-	VADDPS     Y3, Y4, Y4
-	VMAXPS     Y1, Y4, Y4
-	VMINPS     Y0, Y4, Y4
-	VCVTPS2DQ  Y4, Y4
-	VPMOVDB    Y4, (BX)
-	ADDQ       $0x10, AX
-	ADDQ       $0x08, BX
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMAXPS     Y1, Y5, Y5
+	VMINPS     Y0, Y5, Y5
+	VCVTPS2DQ  Y5, Y5
+	VPMOVDB    Y5, (BX)
+	ADDQ       $+16, AX
+	ADDQ       $+8, BX
 
 no_rest:
-	ADDQ $0x04, CX
-	ADDQ $0x04, DX
+	ADDQ $+4, CX
+	ADDQ $+4, DX
 	DECQ DI
 	JMP  code_group
 
@@ -1302,8 +2648,131 @@ sums_group:
 	VBROADCASTSS (CX), Z6
 	VBROADCASTSS (DX), Z7
 	MOVQ         R8, R9
-	SUBQ         $0x10, R9
-	JL           steps_done
+	SUBQ         $+64, R9
+	JL           four_steps_done
+
+four_steps:
+	VPMOVZXWD     (AX), Z8
+	VPSLLD        $0x10, Z8, Z8
+	VPMOVZXBD     (BX), Z9
+	VCVTDQ2PS     Z9, Z9
+	VSUBPS        Z7, Z9, Z9
+	VMULPS        Z6, Z9, Z9
+	VCVTPS2PD     Y8, Z10
+	VCVTPS2PD     Y9, Z11
+	VSUBPD        Z11, Z10, Z12
+	VMULPD        Z12, Z12, Z13
+	VADDPD        Z13, Z0, Z0
+	VFMADD231PD   Z10, Z10, Z1
+	VFMADD231PD   Z11, Z11, Z2
+	VFMADD231PD   Z10, Z11, Z3
+	VANDPD        Z5, Z12, Z12
+	VMAXPD        Z12, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z8, Y8
+	VCVTPS2PD     Y8, Z8
+	VEXTRACTF64X4 $0x01, Z9, Y9
+	VCVTPS2PD     Y9, Z9
+	VSUBPD        Z9, Z8, Z10
+	VMULPD        Z10, Z10, Z11
+	VADDPD        Z11, Z0, Z0
+	VFMADD231PD   Z8, Z8, Z1
+	VFMADD231PD   Z9, Z9, Z2
+	VFMADD231PD   Z8, Z9, Z3
+	VANDPD        Z5, Z10, Z10
+	VMAXPD        Z10, Z4, Z4
+	VPMOVZXWD     32(AX), Z8
+	VPSLLD        $0x10, Z8, Z8
+	VPMOVZXBD     16(BX), Z9
+	VCVTDQ2PS     Z9, Z9
+	VSUBPS        Z7, Z9, Z9
+	VMULPS        Z6, Z9, Z9
+	VCVTPS2PD     Y8, Z10
+	VCVTPS2PD     Y9, Z11
+	VSUBPD        Z11, Z10, Z12
+	VMULPD        Z12, Z12, Z13
+	VADDPD        Z13, Z0, Z0
+	VFMADD231PD   Z10, Z10, Z1
+	VFMADD231PD   Z11, Z11, Z2
+	VFMADD231PD   Z10, Z11, Z3
+	VANDPD        Z5, Z12, Z12
+	VMAXPD        Z12, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z8, Y8
+	VCVTPS2PD     Y8, Z8
+	VEXTRACTF64X4 $0x01, Z9, Y9
+	VCVTPS2PD     Y9, Z9
+	VSUBPD        Z9, Z8, Z10
+	VMULPD        Z10, Z10, Z11
+	VADDPD        Z11, Z0, Z0
+	VFMADD231PD   Z8, Z8, Z1
+	VFMADD231PD   Z9, Z9, Z2
+	VFMADD231PD   Z8, Z9, Z3
+	VANDPD        Z5, Z10, Z10
+	VMAXPD        Z10, Z4, Z4
+	VPMOVZXWD     64(AX), Z8
+	VPSLLD        $0x10, Z8, Z8
+	VPMOVZXBD     32(BX), Z9
+	VCVTDQ2PS     Z9, Z9
+	VSUBPS        Z7, Z9, Z9
+	VMULPS        Z6, Z9, Z9
+	VCVTPS2PD     Y8, Z10
+	VCVTPS2PD     Y9, Z11
+	VSUBPD        Z11, Z10, Z12
+	VMULPD        Z12, Z12, Z13
+	VADDPD        Z13, Z0, Z0
+	VFMADD231PD   Z10, Z10, Z1
+	VFMADD231PD   Z11, Z11, Z2
+	VFMADD231PD   Z10, Z11, Z3
+	VANDPD        Z5, Z12, Z12
+	VMAXPD        Z12, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z8, Y8
+	VCVTPS2PD     Y8, Z8
+	VEXTRACTF64X4 $0x01, Z9, Y9
+	VCVTPS2PD     Y9, Z9
+	VSUBPD        Z9, Z8, Z10
+	VMULPD        Z10, Z10, Z11
+	VADDPD        Z11, Z0, Z0
+	VFMADD231PD   Z8, Z8, Z1
+	VFMADD231PD   Z9, Z9, Z2
+	VFMADD231PD   Z8, Z9, Z3
+	VANDPD        Z5, Z10, Z10
+	VMAXPD        Z10, Z4, Z4
+	VPMOVZXWD     96(AX), Z8
+	VPSLLD        $0x10, Z8, Z8
+	VPMOVZXBD     48(BX), Z9
+	VCVTDQ2PS     Z9, Z9
+	VSUBPS        Z7, Z9, Z9
+	VMULPS        Z6, Z9, Z9
+	VCVTPS2PD     Y8, Z10
+	VCVTPS2PD     Y9, Z11
+	VSUBPD        Z11, Z10, Z12
+	VMULPD        Z12, Z12, Z13
+	VADDPD        Z13, Z0, Z0
+	VFMADD231PD   Z10, Z10, Z1
+	VFMADD231PD   Z11, Z11, Z2
+	VFMADD231PD   Z10, Z11, Z3
+	VANDPD        Z5, Z12, Z12
+	VMAXPD        Z12, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z8, Y8
+	VCVTPS2PD     Y8, Z8
+	VEXTRACTF64X4 $0x01, Z9, Y9
+	VCVTPS2PD     Y9, Z9
+	VSUBPD        Z9, Z8, Z10
+	VMULPD        Z10, Z10, Z11
+	VADDPD        Z11, Z0, Z0
+	VFMADD231PD   Z8, Z8, Z1
+	VFMADD231PD   Z9, Z9, Z2
+	VFMADD231PD   Z8, Z9, Z3
+	VANDPD        Z5, Z10, Z10
+	VMAXPD        Z10, Z4, Z4
+	ADDQ          $+128, AX
+	ADDQ          $+64, BX
+	SUBQ          $+64, R9
+	JGE           four_steps
+
+four_steps_done:
+	ADDQ $+64, R9
+	SUBQ $+16, R9
+	JL   steps_done
 
 steps:
 	VPMOVZXWD     (AX), Z8
@@ -1334,14 +2803,15 @@ steps:
 	VFMADD231PD   Z8, Z9, Z3
 	VANDPD        Z5, Z10, Z10
 	VMAXPD        Z10, Z4, Z4
-	ADDQ          $0x20, AX
-	ADDQ          $0x10, BX
-	SUBQ          $0x10, R9
+	ADDQ          $+32, AX
+	ADDQ          $+16, BX
+	SUBQ          $+16, R9
 	JGE           steps
 
 steps_done:
-	CMPQ        R9, $-8
-	JNE         no_rest
+	ADDQ        $+16, R9
+	TESTQ       R9, R9
+	JZ          no_rest
 	VPMOVZXWD   (AX), Y8
 	VPSLLD      $0x10, Y8, Y8
 	VPMOVZXBD   (BX), Y9
@@ -1358,12 +2828,12 @@ steps_done:
 	VFMADD231PD Z6, Z7, Z3
 	VANDPD      Z5, Z8, Z8
 	VMAXPD      Z8, Z4, Z4
-	ADDQ        $0x10, AX
-	ADDQ        $0x08, BX
+	ADDQ        $+16, AX
+	ADDQ        $+8, BX
 
 no_rest:
-	ADDQ $0x04, CX
-	ADDQ $0x04, DX
+	ADDQ $+4, CX
+	ADDQ $+4, DX
 	DECQ DI
 	JMP  sums_group
 
@@ -1392,8 +2862,39 @@ decode_group:
 	VBROADCASTSS (CX), Z0
 	VBROADCASTSS (DX), Z1
 	MOVQ         DI, R8
-	SUBQ         $0x10, R8
-	JL           steps_done
+	SUBQ         $+64, R8
+	JL           four_steps_done
+
+four_steps:
+	VPMOVZXBD (AX), Z2
+	VCVTDQ2PS Z2, Z2
+	VSUBPS    Z1, Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, (BX)
+	VPMOVZXBD 16(AX), Z2
+	VCVTDQ2PS Z2, Z2
+	VSUBPS    Z1, Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, 64(BX)
+	VPMOVZXBD 32(AX), Z2
+	VCVTDQ2PS Z2, Z2
+	VSUBPS    Z1, Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, 128(BX)
+	VPMOVZXBD 48(AX), Z2
+	VCVTDQ2PS Z2, Z2
+	VSUBPS    Z1, Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, 192(BX)
+	ADDQ      $+64, AX
+	ADDQ      $+256, BX
+	SUBQ      $+64, R8
+	JGE       four_steps
+
+four_steps_done:
+	ADDQ $+64, R8
+	SUBQ $+16, R8
+	JL   steps_done
 
 steps:
 	VPMOVZXBD (AX), Z2
@@ -1401,25 +2902,26 @@ steps:
 	VSUBPS    Z1, Z2, Z2
 	VMULPS    Z0, Z2, Z2
 	VMOVUPS   Z2, (BX)
-	ADDQ      $0x10, AX
-	ADDQ      $0x40, BX
-	SUBQ      $0x10, R8
+	ADDQ      $+16, AX
+	ADDQ      $+64, BX
+	SUBQ      $+16, R8
 	JGE       steps
 
 steps_done:
-	CMPQ      R8, $-8
-	JNE       no_rest
+	ADDQ      $+16, R8
+	TESTQ     R8, R8
+	JZ        no_rest
 	VPMOVZXBD (AX), Y2
 	VCVTDQ2PS Y2, Y2
 	VSUBPS    Y1, Y2, Y2
 	VMULPS    Y0, Y2, Y2
 	VMOVUPS   Y2, (BX)
-	ADDQ      $0x08, AX
-	ADDQ      $0x20, BX
+	ADDQ      $+8, AX
+	ADDQ      $+32, BX
 
 no_rest:
-	ADDQ $0x04, CX
-	ADDQ $0x04, DX
+	ADDQ $+4, CX
+	ADDQ $+4, DX
 	DECQ SI
 	JMP  decode_group
 
@@ -1467,11 +2969,11 @@ next:
 	VMOVUPS      Y5, (BX)
 	VMOVUPS      Y7, (SI)
 	VMOVUPS      Y4, (DI)
-	ADDQ         $0x20, AX
-	ADDQ         $0x20, CX
-	ADDQ         $0x20, BX
-	ADDQ         $0x20, SI
-	ADDQ         $0x20, DI
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	ADDQ         $+32, BX
+	ADDQ         $+32, SI
+	ADDQ         $+32, DI
 	VMOVMSKPS    Y6, R8
 	MOVL         $0x000000ff, R9
 	CMPQ         DX, $0x08
@@ -1484,7 +2986,7 @@ next:
 all_lanes:
 	TESTL R9, R8
 	JNE   not_plain
-	SUBQ  $0x08, DX
+	SUBQ  $+8, DX
 	JG    next
 	VZEROUPPER
 	MOVB  $0x01, AL
@@ -1546,11 +3048,11 @@ next:
 	VMOVUPS      Y5, (BX)
 	VMOVUPS      Y7, (SI)
 	VMOVUPS      Y4, (DI)
-	ADDQ         $0x20, AX
-	ADDQ         $0x20, CX
-	ADDQ         $0x20, BX
-	ADDQ         $0x20, SI
-	ADDQ         $0x20, DI
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	ADDQ         $+32, BX
+	ADDQ         $+32, SI
+	ADDQ         $+32, DI
 	VMOVMSKPS    Y6, R8
 	MOVL         $0x000000ff, R9
 	CMPQ         DX, $0x08
@@ -1563,7 +3065,7 @@ next:
 all_lanes:
 	TESTL R9, R8
 	JNE   not_plain
-	SUBQ  $0x08, DX
+	SUBQ  $+8, DX
 	JG    next
 	VZEROUPPER
 	MOVB  $0x01, AL
@@ -1624,11 +3126,11 @@ next:
 	VMOVUPS      Y5, (BX)
 	VMOVUPS      Y7, (SI)
 	VMOVUPS      Y4, (DI)
-	ADDQ         $0x20, AX
-	ADDQ         $0x20, CX
-	ADDQ         $0x20, BX
-	ADDQ         $0x20, SI
-	ADDQ         $0x20, DI
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	ADDQ         $+32, BX
+	ADDQ         $+32, SI
+	ADDQ         $+32, DI
 	VMOVMSKPS    Y6, R8
 	MOVL         $0x000000ff, R9
 	CMPQ         DX, $0x08
@@ -1641,7 +3143,7 @@ next:
 all_lanes:
 	TESTL R9, R8
 	JNE   not_plain
-	SUBQ  $0x08, DX
+	SUBQ  $+8, DX
 	JG    next
 	VZEROUPPER
 	MOVB  $0x01, AL
@@ -1698,11 +3200,11 @@ next:
 	VMOVUPS      Y5, (BX)
 	VMOVUPS      Y6, (SI)
 	VMOVUPS      Y4, (DI)
-	ADDQ         $0x20, AX
-	ADDQ         $0x20, CX
-	ADDQ         $0x20, BX
-	ADDQ         $0x20, SI
-	ADDQ         $0x20, DI
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	ADDQ         $+32, BX
+	ADDQ         $+32, SI
+	ADDQ         $+32, DI
 	VMOVMSKPS    Y7, R8
 	MOVL         $0x000000ff, R9
 	CMPQ         DX, $0x08
@@ -1715,7 +3217,7 @@ next:
 all_lanes:
 	TESTL R9, R8
 	JNE   not_plain
-	SUBQ  $0x08, DX
+	SUBQ  $+8, DX
 	JG    next
 	VZEROUPPER
 	MOVB  $0x01, AL
@@ -1781,11 +3283,11 @@ next:
 	VMOVUPS      Y5, (BX)
 	VMOVUPS      Y6, (SI)
 	VMOVUPS      Y4, (DI)
-	ADDQ         $0x20, AX
-	ADDQ         $0x20, CX
-	ADDQ         $0x20, BX
-	ADDQ         $0x20, SI
-	ADDQ         $0x20, DI
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	ADDQ         $+32, BX
+	ADDQ         $+32, SI
+	ADDQ         $+32, DI
 	VMOVMSKPS    Y7, R8
 	MOVL         $0x000000ff, R9
 	CMPQ         DX, $0x08
@@ -1798,7 +3300,7 @@ next:
 all_lanes:
 	TESTL R9, R8
 	JNE   not_plain
-	SUBQ  $0x08, DX
+	SUBQ  $+8, DX
 	JG    next
 	VZEROUPPER
 	MOVB  $0x01, AL
@@ -1863,11 +3365,11 @@ next:
 	VMOVUPS      Y5, (BX)
 	VMOVUPS      Y6, (SI)
 	VMOVUPS      Y4, (DI)
-	ADDQ         $0x20, AX
-	ADDQ         $0x20, CX
-	ADDQ         $0x20, BX
-	ADDQ         $0x20, SI
-	ADDQ         $0x20, DI
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	ADDQ         $+32, BX
+	ADDQ         $+32, SI
+	ADDQ         $+32, DI
 	VMOVMSKPS    Y7, R8
 	MOVL         $0x000000ff, R9
 	CMPQ         DX, $0x08
@@ -1880,7 +3382,7 @@ next:
 all_lanes:
 	TESTL R9, R8
 	JNE   not_plain
-	SUBQ  $0x08, DX
+	SUBQ  $+8, DX
 	JG    next
 	VZEROUPPER
 	MOVB  $0x01, AL
@@ -1930,11 +3432,11 @@ next:
 	VMOVUPS      Y3, (BX)
 	VMOVUPS      Y4, (SI)
 	VMOVUPS      Y5, (DI)
-	ADDQ         $0x20, AX
-	ADDQ         $0x20, CX
-	ADDQ         $0x20, BX
-	ADDQ         $0x20, SI
-	ADDQ         $0x20, DI
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	ADDQ         $+32, BX
+	ADDQ         $+32, SI
+	ADDQ         $+32, DI
 	VMOVMSKPS    Y6, R8
 	MOVL         $0x000000ff, R9
 	CMPQ         DX, $0x08
@@ -1947,7 +3449,7 @@ next:
 all_lanes:
 	TESTL R9, R8
 	JNE   not_plain
-	SUBQ  $0x08, DX
+	SUBQ  $+8, DX
 	JG    next
 	VZEROUPPER
 	MOVB  $0x01, AL
@@ -2006,11 +3508,11 @@ next:
 	VMOVUPS      Y3, (BX)
 	VMOVUPS      Y4, (SI)
 	VMOVUPS      Y5, (DI)
-	ADDQ         $0x20, AX
-	ADDQ         $0x20, CX
-	ADDQ         $0x20, BX
-	ADDQ         $0x20, SI
-	ADDQ         $0x20, DI
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	ADDQ         $+32, BX
+	ADDQ         $+32, SI
+	ADDQ         $+32, DI
 	VMOVMSKPS    Y6, R8
 	MOVL         $0x000000ff, R9
 	CMPQ         DX, $0x08
@@ -2023,7 +3525,7 @@ next:
 all_lanes:
 	TESTL R9, R8
 	JNE   not_plain
-	SUBQ  $0x08, DX
+	SUBQ  $+8, DX
 	JG    next
 	VZEROUPPER
 	MOVB  $0x01, AL
@@ -2081,11 +3583,11 @@ next:
 	VMOVUPS      Y3, (BX)
 	VMOVUPS      Y4, (SI)
 	VMOVUPS      Y5, (DI)
-	ADDQ         $0x20, AX
-	ADDQ         $0x20, CX
-	ADDQ         $0x20, BX
-	ADDQ         $0x20, SI
-	ADDQ         $0x20, DI
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	ADDQ         $+32, BX
+	ADDQ         $+32, SI
+	ADDQ         $+32, DI
 	VMOVMSKPS    Y6, R8
 	MOVL         $0x000000ff, R9
 	CMPQ         DX, $0x08
@@ -2098,7 +3600,7 @@ next:
 all_lanes:
 	TESTL R9, R8
 	JNE   not_plain
-	SUBQ  $0x08, DX
+	SUBQ  $+8, DX
 	JG    next
 	VZEROUPPER
 	MOVB  $0x01, AL
@@ -2118,20 +3620,57 @@ TEXT ·pack2BMI2(SB), NOSPLIT, $0-24
 	MOVQ codes+8(FP), CX
 	MOVQ n+16(FP), DX
 	MOVQ $0x0303030303030303, BX
-	SUBQ $0x08, DX
-	JL   done
-	JE   last
+	SUBQ $+64, DX
+	JLE  eight_done
 
-next:
+eight:
 	MOVQ  (CX), SI
 	PEXTQ BX, SI, SI
 	MOVW  SI, (AX)
-	ADDQ  $0x08, CX
-	ADDQ  $0x02, AX
-	SUBQ  $0x08, DX
-	JG    next
+	MOVQ  8(CX), SI
+	PEXTQ BX, SI, SI
+	MOVW  SI, 2(AX)
+	MOVQ  16(CX), SI
+	PEXTQ BX, SI, SI
+	MOVW  SI, 4(AX)
+	MOVQ  24(CX), SI
+	PEXTQ BX, SI, SI
+	MOVW  SI, 6(AX)
+	MOVQ  32(CX), SI
+	PEXTQ BX, SI, SI
+	MOVW  SI, 8(AX)
+	MOVQ  40(CX), SI
+	PEXTQ BX, SI, SI
+	MOVW  SI, 10(AX)
+	MOVQ  48(CX), SI
+	PEXTQ BX, SI, SI
+	MOVW  SI, 12(AX)
+	MOVQ  56(CX), SI
+	PEXTQ BX, SI, SI
+	MOVW  SI, 14(AX)
+	ADDQ  $+64, CX
+	ADDQ  $+16, AX
+	SUBQ  $+64, DX
+	JG    eight
 
-last:
+eight_done:
+	ADDQ $+64, DX
+	SUBQ $+8, DX
+	JLE  one_done
+
+one:
+	MOVQ  (CX), SI
+	PEXTQ BX, SI, SI
+	MOVW  SI, (AX)
+	ADDQ  $+8, CX
+	ADDQ  $+2, AX
+	SUBQ  $+8, DX
+	JG    one
+
+one_done:
+	ADDQ  $+8, DX
+	TESTQ DX, DX
+	JZ    done
 	MOVQ  (CX), SI
 	PEXTQ BX, SI, SI
 	MOVW  SI, (AX)
@@ -2146,32 +3685,69 @@ TEXT ·unpack2BMI2(SB), NOSPLIT, $0-24
 	MOVQ packed+8(FP), CX
 	MOVQ n+16(FP), DX
 	MOVQ $0x0303030303030303, BX
-	SUBQ $0x20, DX
-	JL   few
+	SUBQ $+88, DX
+	JL   eight_done
 
-next:
+eight:
 	MOVQ  (CX), SI
 	PDEPQ BX, SI, SI
 	MOVQ  SI, (AX)
-	ADDQ  $0x08, AX
-	ADDQ  $0x02, CX
-	SUBQ  $0x08, DX
-	JGE   next
+	MOVQ  2(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 8(AX)
+	MOVQ  4(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 16(AX)
+	MOVQ  6(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 24(AX)
+	MOVQ  8(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 32(AX)
+	MOVQ  10(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 40(AX)
+	MOVQ  12(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 48(AX)
+	MOVQ  14(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 56(AX)
+	ADDQ  $+64, AX
+	ADDQ  $+16, CX
+	SUBQ  $+64, DX
+	JGE   eight
 
-few:
-	ADDQ $0x18, DX
-	JL   done
+eight_done:
+	ADDQ $+88, DX
+	SUBQ $+32, DX
+	JL   one_done
+
+one:
+	MOVQ  (CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, (AX)
+	ADDQ  $+8, AX
+	ADDQ  $+2, CX
+	SUBQ  $+8, DX
+	JGE   one
+
+one_done:
+	ADDQ $+32, DX
+	SUBQ $+8, DX
+	JL   last_done
 
 last:
 	MOVWQZX (CX), SI
 	PDEPQ   BX, SI, SI
 	MOVQ    SI, (AX)
-	ADDQ    $0x08, AX
-	ADDQ    $0x02, CX
-	SUBQ    $0x08, DX
+	ADDQ    $+8, AX
+	ADDQ    $+2, CX
+	SUBQ    $+8, DX
 	JGE     last
 
-done:
+last_done:
+	ADDQ $+8, DX
 	RET
 
 // func pack3BMI2(packed *byte, codes *byte, n int)
@@ -2181,20 +3757,57 @@ TEXT ·pack3BMI2(SB), NOSPLIT, $0-24
 	MOVQ codes+8(FP), CX
 	MOVQ n+16(FP), DX
 	MOVQ $0x0707070707070707, BX
-	SUBQ $0x08, DX
-	JL   done
-	JE   last
+	SUBQ $+64, DX
+	JLE  eight_done
 
-next:
+eight:
 	MOVQ  (CX), SI
 	PEXTQ BX, SI, SI
 	MOVL  SI, (AX)
-	ADDQ  $0x08, CX
-	ADDQ  $0x03, AX
-	SUBQ  $0x08, DX
-	JG    next
+	MOVQ  8(CX), SI
+	PEXTQ BX, SI, SI
+	MOVL  SI, 3(AX)
+	MOVQ  16(CX), SI
+	PEXTQ BX, SI, SI
+	MOVL  SI, 6(AX)
+	MOVQ  24(CX), SI
+	PEXTQ BX, SI, SI
+	MOVL  SI, 9(AX)
+	MOVQ  32(CX), SI
+	PEXTQ BX, SI, SI
+	MOVL  SI, 12(AX)
+	MOVQ  40(CX), SI
+	PEXTQ BX, SI, SI
+	MOVL  SI, 15(AX)
+	MOVQ  48(CX), SI
+	PEXTQ BX, SI, SI
+	MOVL  SI, 18(AX)
+	MOVQ  56(CX), SI
+	PEXTQ BX, SI, SI
+	MOVL  SI, 21(AX)
+	ADDQ  $+64, CX
+	ADDQ  $+24, AX
+	SUBQ  $+64, DX
+	JG    eight
 
-last:
+eight_done:
+	ADDQ $+64, DX
+	SUBQ $+8, DX
+	JLE  one_done
+
+one:
+	MOVQ  (CX), SI
+	PEXTQ BX, SI, SI
+	MOVL  SI, (AX)
+	ADDQ  $+8, CX
+	ADDQ  $+3, AX
+	SUBQ  $+8, DX
+	JG    one
+
+one_done:
+	ADDQ  $+8, DX
+	TESTQ DX, DX
+	JZ    done
 	MOVQ  (CX), SI
 	PEXTQ BX, SI, SI
 	MOVW  SI, (AX)
@@ -2211,21 +3824,57 @@ TEXT ·unpack3BMI2(SB), NOSPLIT, $0-24
 	MOVQ packed+8(FP), CX
 	MOVQ n+16(FP), DX
 	MOVQ $0x0707070707070707, BX
-	SUBQ $0x18, DX
-	JL   few
+	SUBQ $+80, DX
+	JL   eight_done
 
-next:
+eight:
 	MOVQ  (CX), SI
 	PDEPQ BX, SI, SI
 	MOVQ  SI, (AX)
-	ADDQ  $0x08, AX
-	ADDQ  $0x03, CX
-	SUBQ  $0x08, DX
-	JGE   next
+	MOVQ  3(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 8(AX)
+	MOVQ  6(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 16(AX)
+	MOVQ  9(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 24(AX)
+	MOVQ  12(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 32(AX)
+	MOVQ  15(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 40(AX)
+	MOVQ  18(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 48(AX)
+	MOVQ  21(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 56(AX)
+	ADDQ  $+64, AX
+	ADDQ  $+24, CX
+	SUBQ  $+64, DX
+	JGE   eight
 
-few:
-	ADDQ $0x10, DX
-	JL   done
+eight_done:
+	ADDQ $+80, DX
+	SUBQ $+24, DX
+	JL   one_done
+
+one:
+	MOVQ  (CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, (AX)
+	ADDQ  $+8, AX
+	ADDQ  $+3, CX
+	SUBQ  $+8, DX
+	JGE   one
+
+one_done:
+	ADDQ $+24, DX
+	SUBQ $+8, DX
+	JL   last_done
 
 last:
 	MOVWQZX (CX), SI
@@ -2234,12 +3883,13 @@ last:
 	ORQ     DI, SI
 	PDEPQ   BX, SI, SI
 	MOVQ    SI, (AX)
-	ADDQ    $0x08, AX
-	ADDQ    $0x03, CX
-	SUBQ    $0x08, DX
+	ADDQ    $+8, AX
+	ADDQ    $+3, CX
+	SUBQ    $+8, DX
 	JGE     last
 
-done:
+last_done:
+	ADDQ $+8, DX
 	RET
 
 // func pack4BMI2(packed *byte, codes *byte, n int)
@@ -2249,20 +3899,57 @@ TEXT ·pack4BMI2(SB), NOSPLIT, $0-24
 	MOVQ codes+8(FP), CX
 	MOVQ n+16(FP), DX
 	MOVQ $0x0f0f0f0f0f0f0f0f, BX
-	SUBQ $0x08, DX
-	JL   done
-	JE   last
+	SUBQ $+64, DX
+	JLE  eight_done
 
-next:
+eight:
 	MOVQ  (CX), SI
 	PEXTQ BX, SI, SI
 	MOVL  SI, (AX)
-	ADDQ  $0x08, CX
-	ADDQ  $0x04, AX
-	SUBQ  $0x08, DX
-	JG    next
+	MOVQ  8(CX), SI
+	PEXTQ BX, SI, SI
+	MOVL  SI, 4(AX)
+	MOVQ  16(CX), SI
+	PEXTQ BX, SI, SI
+	MOVL  SI, 8(AX)
+	MOVQ  24(CX), SI
+	PEXTQ BX, SI, SI
+	MOVL  SI, 12(AX)
+	MOVQ  32(CX), SI
+	PEXTQ BX, SI, SI
+	MOVL  SI, 16(AX)
+	MOVQ  40(CX), SI
+	PEXTQ BX, SI, SI
+	MOVL  SI, 20(AX)
+	MOVQ  48(CX), SI
+	PEXTQ BX, SI, SI
+	MOVL  SI, 24(AX)
+	MOVQ  56(CX), SI
+	PEXTQ BX, SI, SI
+	MOVL  SI, 28(AX)
+	ADDQ  $+64, CX
+	ADDQ  $+32, AX
+	SUBQ  $+64, DX
+	JG    eight
 
-last:
+eight_done:
+	ADDQ $+64, DX
+	SUBQ $+8, DX
+	JLE  one_done
+
+one:
+	MOVQ  (CX), SI
+	PEXTQ BX, SI, SI
+	MOVL  SI, (AX)
+	ADDQ  $+8, CX
+	ADDQ  $+4, AX
+	SUBQ  $+8, DX
+	JG    one
+
+one_done:
+	ADDQ  $+8, DX
+	TESTQ DX, DX
+	JZ    done
 	MOVQ  (CX), SI
 	PEXTQ BX, SI, SI
 	MOVL  SI, (AX)
@@ -2277,32 +3964,69 @@ TEXT ·unpack4BMI2(SB), NOSPLIT, $0-24
 	MOVQ packed+8(FP), CX
 	MOVQ n+16(FP), DX
 	MOVQ $0x0f0f0f0f0f0f0f0f, BX
-	SUBQ $0x10, DX
-	JL   few
+	SUBQ $+72, DX
+	JL   eight_done
 
-next:
+eight:
 	MOVQ  (CX), SI
 	PDEPQ BX, SI, SI
 	MOVQ  SI, (AX)
-	ADDQ  $0x08, AX
-	ADDQ  $0x04, CX
-	SUBQ  $0x08, DX
-	JGE   next
+	MOVQ  4(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 8(AX)
+	MOVQ  8(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 16(AX)
+	MOVQ  12(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 24(AX)
+	MOVQ  16(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 32(AX)
+	MOVQ  20(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 40(AX)
+	MOVQ  24(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 48(AX)
+	MOVQ  28(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 56(AX)
+	ADDQ  $+64, AX
+	ADDQ  $+32, CX
+	SUBQ  $+64, DX
+	JGE   eight
 
-few:
-	ADDQ $0x08, DX
-	JL   done
+eight_done:
+	ADDQ $+72, DX
+	SUBQ $+16, DX
+	JL   one_done
+
+one:
+	MOVQ  (CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, (AX)
+	ADDQ  $+8, AX
+	ADDQ  $+4, CX
+	SUBQ  $+8, DX
+	JGE   one
+
+one_done:
+	ADDQ $+16, DX
+	SUBQ $+8, DX
+	JL   last_done
 
 last:
 	MOVL  (CX), SI
 	PDEPQ BX, SI, SI
 	MOVQ  SI, (AX)
-	ADDQ  $0x08, AX
-	ADDQ  $0x04, CX
-	SUBQ  $0x08, DX
+	ADDQ  $+8, AX
+	ADDQ  $+4, CX
+	SUBQ  $+8, DX
 	JGE   last
 
-done:
+last_done:
+	ADDQ $+8, DX
 	RET
 
 // func pack5BMI2(packed *byte, codes *byte, n int)
@@ -2312,20 +4036,57 @@ TEXT ·pack5BMI2(SB), NOSPLIT, $0-24
 	MOVQ codes+8(FP), CX
 	MOVQ n+16(FP), DX
 	MOVQ $0x1f1f1f1f1f1f1f1f, BX
-	SUBQ $0x08, DX
-	JL   done
-	JE   last
+	SUBQ $+64, DX
+	JLE  eight_done
 
-next:
+eight:
 	MOVQ  (CX), SI
 	PEXTQ BX, SI, SI
 	MOVQ  SI, (AX)
-	ADDQ  $0x08, CX
-	ADDQ  $0x05, AX
-	SUBQ  $0x08, DX
-	JG    next
+	MOVQ  8(CX), SI
+	PEXTQ BX, SI, SI
+	MOVQ  SI, 5(AX)
+	MOVQ  16(CX), SI
+	PEXTQ BX, SI, SI
+	MOVQ  SI, 10(AX)
+	MOVQ  24(CX), SI
+	PEXTQ BX, SI, SI
+	MOVQ  SI, 15(AX)
+	MOVQ  32(CX), SI
+	PEXTQ BX, SI, SI
+	MOVQ  SI, 20(AX)
+	MOVQ  40(CX), SI
+	PEXTQ BX, SI, SI
+	MOVQ  SI, 25(AX)
+	MOVQ  48(CX), SI
+	PEXTQ BX, SI, SI
+	MOVQ  SI, 30(AX)
+	MOVQ  56(CX), SI
+	PEXTQ BX, SI, SI
+	MOVQ  SI, 35(AX)
+	ADDQ  $+64, CX
+	ADDQ  $+40, AX
+	SUBQ  $+64, DX
+	JG    eight
 
-last:
+eight_done:
+	ADDQ $+64, DX
+	SUBQ $+8, DX
+	JLE  one_done
+
+one:
+	MOVQ  (CX), SI
+	PEXTQ BX, SI, SI
+	MOVQ  SI, (AX)
+	ADDQ  $+8, CX
+	ADDQ  $+5, AX
+	SUBQ  $+8, DX
+	JG    one
+
+one_done:
+	ADDQ  $+8, DX
+	TESTQ DX, DX
+	JZ    done
 	MOVQ  (CX), SI
 	PEXTQ BX, SI, SI
 	MOVL  SI, (AX)
@@ -2342,21 +4103,57 @@ TEXT ·unpack5BMI2(SB), NOSPLIT, $0-24
 	MOVQ packed+8(FP), CX
 	MOVQ n+16(FP), DX
 	MOVQ $0x1f1f1f1f1f1f1f1f, BX
-	SUBQ $0x10, DX
-	JL   few
+	SUBQ $+72, DX
+	JL   eight_done
 
-next:
+eight:
 	MOVQ  (CX), SI
 	PDEPQ BX, SI, SI
 	MOVQ  SI, (AX)
-	ADDQ  $0x08, AX
-	ADDQ  $0x05, CX
-	SUBQ  $0x08, DX
-	JGE   next
+	MOVQ  5(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 8(AX)
+	MOVQ  10(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 16(AX)
+	MOVQ  15(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 24(AX)
+	MOVQ  20(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 32(AX)
+	MOVQ  25(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 40(AX)
+	MOVQ  30(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 48(AX)
+	MOVQ  35(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 56(AX)
+	ADDQ  $+64, AX
+	ADDQ  $+40, CX
+	SUBQ  $+64, DX
+	JGE   eight
 
-few:
-	ADDQ $0x08, DX
-	JL   done
+eight_done:
+	ADDQ $+72, DX
+	SUBQ $+16, DX
+	JL   one_done
+
+one:
+	MOVQ  (CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, (AX)
+	ADDQ  $+8, AX
+	ADDQ  $+5, CX
+	SUBQ  $+8, DX
+	JGE   one
+
+one_done:
+	ADDQ $+16, DX
+	SUBQ $+8, DX
+	JL   last_done
 
 last:
 	MOVL    (CX), SI
@@ -2365,12 +4162,13 @@ last:
 	ORQ     DI, SI
 	PDEPQ   BX, SI, SI
 	MOVQ    SI, (AX)
-	ADDQ    $0x08, AX
-	ADDQ    $0x05, CX
-	SUBQ    $0x08, DX
+	ADDQ    $+8, AX
+	ADDQ    $+5, CX
+	SUBQ    $+8, DX
 	JGE     last
 
-done:
+last_done:
+	ADDQ $+8, DX
 	RET
 
 // func pack6BMI2(packed *byte, codes *byte, n int)
@@ -2380,20 +4178,57 @@ TEXT ·pack6BMI2(SB), NOSPLIT, $0-24
 	MOVQ codes+8(FP), CX
 	MOVQ n+16(FP), DX
 	MOVQ $0x3f3f3f3f3f3f3f3f, BX
-	SUBQ $0x08, DX
-	JL   done
-	JE   last
+	SUBQ $+64, DX
+	JLE  eight_done
 
-next:
+eight:
 	MOVQ  (CX), SI
 	PEXTQ BX, SI, SI
 	MOVQ  SI, (AX)
-	ADDQ  $0x08, CX
-	ADDQ  $0x06, AX
-	SUBQ  $0x08, DX
-	JG    next
+	MOVQ  8(CX), SI
+	PEXTQ BX, SI, SI
+	MOVQ  SI, 6(AX)
+	MOVQ  16(CX), SI
+	PEXTQ BX, SI, SI
+	MOVQ  SI, 12(AX)
+	MOVQ  24(CX), SI
+	PEXTQ BX, SI, SI
+	MOVQ  SI, 18(AX)
+	MOVQ  32(CX), SI
+	PEXTQ BX, SI, SI
+	MOVQ  SI, 24(AX)
+	MOVQ  40(CX), SI
+	PEXTQ BX, SI, SI
+	MOVQ  SI, 30(AX)
+	MOVQ  48(CX), SI
+	PEXTQ BX, SI, SI
+	MOVQ  SI, 36(AX)
+	MOVQ  56(CX), SI
+	PEXTQ BX, SI, SI
+	MOVQ  SI, 42(AX)
+	ADDQ  $+64, CX
+	ADDQ  $+48, AX
+	SUBQ  $+64, DX
+	JG    eight
 
-last:
+eight_done:
+	ADDQ $+64, DX
+	SUBQ $+8, DX
+	JLE  one_done
+
+one:
+	MOVQ  (CX), SI
+	PEXTQ BX, SI, SI
+	MOVQ  SI, (AX)
+	ADDQ  $+8, CX
+	ADDQ  $+6, AX
+	SUBQ  $+8, DX
+	JG    one
+
+one_done:
+	ADDQ  $+8, DX
+	TESTQ DX, DX
+	JZ    done
 	MOVQ  (CX), SI
 	PEXTQ BX, SI, SI
 	MOVL  SI, (AX)
@@ -2410,21 +4245,57 @@ TEXT ·unpack6BMI2(SB), NOSPLIT, $0-24
 	MOVQ packed+8(FP), CX
 	MOVQ n+16(FP), DX
 	MOVQ $0x3f3f3f3f3f3f3f3f, BX
-	SUBQ $0x10, DX
-	JL   few
+	SUBQ $+72, DX
+	JL   eight_done
 
-next:
+eight:
 	MOVQ  (CX), SI
 	PDEPQ BX, SI, SI
 	MOVQ  SI, (AX)
-	ADDQ  $0x08, AX
-	ADDQ  $0x06, CX
-	SUBQ  $0x08, DX
-	JGE   next
+	MOVQ  6(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 8(AX)
+	MOVQ  12(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 16(AX)
+	MOVQ  18(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 24(AX)
+	MOVQ  24(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 32(AX)
+	MOVQ  30(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 40(AX)
+	MOVQ  36(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 48(AX)
+	MOVQ  42(CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, 56(AX)
+	ADDQ  $+64, AX
+	ADDQ  $+48, CX
+	SUBQ  $+64, DX
+	JGE   eight
 
-few:
-	ADDQ $0x08, DX
-	JL   done
+eight_done:
+	ADDQ $+72, DX
+	SUBQ $+16, DX
+	JL   one_done
+
+one:
+	MOVQ  (CX), SI
+	PDEPQ BX, SI, SI
+	MOVQ  SI, (AX)
+	ADDQ  $+8, AX
+	ADDQ  $+6, CX
+	SUBQ  $+8, DX
+	JGE   one
+
+one_done:
+	ADDQ $+16, DX
+	SUBQ $+8, DX
+	JL   last_done
 
 last:
 	MOVL    (CX), SI
@@ -2433,10 +4304,11 @@ last:
 	ORQ     DI, SI
 	PDEPQ   BX, SI, SI
 	MOVQ    SI, (AX)
-	ADDQ    $0x08, AX
-	ADDQ    $0x06, CX
-	SUBQ    $0x08, DX
+	ADDQ    $+8, AX
+	ADDQ    $+6, CX
+	SUBQ    $+8, DX
 	JGE     last
 
-done:
+last_done:
+	ADDQ $+8, DX
 	RET

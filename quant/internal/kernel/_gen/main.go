@@ -104,7 +104,7 @@ func half(v VecVirtual) Register { return v.AsY() }
 
 // lower is a register, or the part of it that has only so many lanes.
 func lower(v VecVirtual, lanes int) Op {
-	if lanes == 8 {
+	if lanes == 8 && v.Size() == 64 {
 		return half(v)
 	}
 	return v
@@ -141,23 +141,51 @@ func forGroups(name string, body func(groupSize GPVirtual)) {
 	Label(name + "_done")
 }
 
-// forSteps emits a loop over a group in steps of the widest registers, and for
-// 16 lanes one step of 8 for the rest. between comes before that step.
-func (i isa) forSteps(groupSize GPVirtual, step func(lanes int), between func()) {
+// steps says how to go over a group.
+type steps struct {
+	// body handles lanes elements; at counts elements from the pointers.
+	body func(lanes, at int)
+	// four handles 4*lanes elements at once, if not nil.
+	four func()
+	// advance moves the pointers.
+	advance func(elements int)
+	// rest comes before the last step, which may have 8 of 16 lanes, if not nil.
+	rest func()
+}
+
+// forSteps emits a loop over a group in steps of the widest registers, four at
+// a time as long as possible, and for 16 lanes one step of 8 for the rest.
+func (i isa) forSteps(groupSize GPVirtual, s steps) {
 	left := GP64()
 	MOVQ(groupSize, left)
-	SUBQ(Imm(uint64(i.lanes)), left)
-	JL(LabelRef("steps_done"))
-	Label("steps")
-	step(i.lanes)
-	SUBQ(Imm(uint64(i.lanes)), left)
-	JGE(LabelRef("steps"))
-	Label("steps_done")
-	between()
+	if s.four == nil {
+		s.four = func() {
+			for k := range 4 {
+				s.body(i.lanes, k*i.lanes)
+			}
+		}
+	}
+	loop := func(name string, elements int, body func()) {
+		SUBQ(I32(int32(elements)), left)
+		JL(LabelRef(name + "_done"))
+		Label(name)
+		body()
+		s.advance(elements)
+		SUBQ(I32(int32(elements)), left)
+		JGE(LabelRef(name))
+		Label(name + "_done")
+		ADDQ(I32(int32(elements)), left)
+	}
+	loop("four_steps", 4*i.lanes, s.four)
+	loop("steps", i.lanes, func() { s.body(i.lanes, 0) })
+	if s.rest != nil {
+		s.rest()
+	}
 	if i.lanes == 16 {
-		CMPQ(left, I32(-8))
-		JNE(LabelRef("no_rest"))
-		step(8)
+		TESTQ(left, left)
+		JZ(LabelRef("no_rest"))
+		s.body(8, 0)
+		s.advance(8)
 		Label("no_rest")
 	}
 }
@@ -188,8 +216,8 @@ func ranges(i isa, e element) {
 		VMOVAPS(wideHighest, high)
 		VMOVAPS(wideZero, check)
 		var lowY, highY, checkY Register = low, high, check
-		i.forSteps(groupSize, func(lanes int) {
-			v := e.load(Mem{Base: weights}, lanes)
+		i.forSteps(groupSize, steps{body: func(lanes, at int) {
+			v := e.load(Mem{Base: weights, Disp: at * e.size}, lanes)
 			if lanes == i.lanes {
 				VMINPS(v, low, low)
 				VMAXPS(v, high, high)
@@ -199,17 +227,18 @@ func ranges(i isa, e element) {
 				VMAXPS(v, highY, highY)
 				VFMADD231PS(v, half(wideZero), checkY)
 			}
-			ADDQ(Imm(uint64(lanes*e.size)), weights)
-		}, func() {
+		}, advance: func(elements int) {
+			ADDQ(I32(int32(elements*e.size)), weights)
+		}, rest: func() {
 			if i.lanes == 16 {
 				lowY, highY, checkY = fold(low, VMINPS), fold(high, VMAXPS), fold(check, VORPS)
 			}
-		})
+		}})
 		VORPS(checkY, bad, bad)
 		reduce(lowY, VMINPS, Mem{Base: lo})
 		reduce(highY, VMAXPS, Mem{Base: hi})
-		ADDQ(Imm(4), lo)
-		ADDQ(Imm(4), hi)
+		ADDQ(I32(4), lo)
+		ADDQ(I32(4), hi)
 	})
 	VCMPPS(U8(3), bad, bad, bad) // unordered
 	mask := GP32()
@@ -336,7 +365,7 @@ func fit(zero, scale string) {
 	VMOVUPS(inverse, Mem{Base: inverses})
 	VMOVUPS(z, Mem{Base: zeroPoints})
 	for _, p := range []GPVirtual{lows, highs, scales, inverses, zeroPoints} {
-		ADDQ(Imm(32), p)
+		ADDQ(I32(32), p)
 	}
 	// Lanes past the last group do not count.
 	failed, lanes := GP32(), GP32()
@@ -352,7 +381,7 @@ func fit(zero, scale string) {
 	Label("all_lanes")
 	TESTL(lanes, failed)
 	JNE(LabelRef("not_plain"))
-	SUBQ(Imm(8), left)
+	SUBQ(I32(8), left)
 	JG(LabelRef("next"))
 	VZEROUPPER()
 	yes := GP8()
@@ -374,31 +403,42 @@ func code(i isa, e element) {
 	weights, inverses, zeroPoints, codes, ahead := pointer("weights"), pointer("inverse"), pointer("zeroPoint"), pointer("codes"), pointer("ahead")
 	maxCode := vector(i.lanes)
 	VBROADCASTSS(argument("maxCode"), maxCode) // no legacy SSE beside vectors
-	zero := zeroed(i.lanes)
+	zero, order := zeroed(i.lanes), i.loadOrder()
 	forGroups("code", func(groupSize GPVirtual) {
 		inverse, zeroPoint := broadcast(Mem{Base: inverses}, i.lanes), broadcast(Mem{Base: zeroPoints}, i.lanes)
-		i.forSteps(groupSize, func(lanes int) {
-			same := func(v VecVirtual) Op { return lower(v, lanes) }
-			v := e.load(Mem{Base: weights}, lanes)
-			PREFETCHT0(Mem{Base: weights, Index: ahead, Scale: 1})
-			VMULPS(same(inverse), v, v)
-			VADDPS(same(zeroPoint), v, v)
-			VMAXPS(same(zero), v, v)
-			VMINPS(same(maxCode), v, v)
+		quantize := func(lanes, at int) VecVirtual {
+			v := e.load(Mem{Base: weights, Disp: at * e.size}, lanes)
+			if at*e.size%64 == 0 { // once a cache line
+				PREFETCHT0(Mem{Base: weights, Index: ahead, Scale: 1, Disp: at * e.size})
+			}
+			VMULPS(lower(inverse, lanes), v, v)
+			VADDPS(lower(zeroPoint, lanes), v, v)
+			VMAXPS(lower(zero, lanes), v, v)
+			VMINPS(lower(maxCode, lanes), v, v)
 			VCVTPS2DQ(v, v)
-			i.storeBytes(v, lanes, Mem{Base: codes})
-			ADDQ(Imm(uint64(lanes*e.size)), weights)
-			ADDQ(Imm(uint64(lanes)), codes)
-		}, func() {})
-		ADDQ(Imm(4), inverses)
-		ADDQ(Imm(4), zeroPoints)
+			return v
+		}
+		i.forSteps(groupSize, steps{body: func(lanes, at int) {
+			i.storeBytes(quantize(lanes, at), Mem{Base: codes, Disp: at})
+		}, four: func() {
+			var v [4]VecVirtual
+			for k := range v {
+				v[k] = quantize(i.lanes, k*i.lanes)
+			}
+			storeFour(v, order, Mem{Base: codes})
+		}, advance: func(elements int) {
+			ADDQ(I32(int32(elements*e.size)), weights)
+			ADDQ(I32(int32(elements)), codes)
+		}})
+		ADDQ(I32(4), inverses)
+		ADDQ(I32(4), zeroPoints)
 	})
 	VZEROUPPER()
 	RET()
 }
 
-// storeBytes narrows lanes of 0 .. 255 to bytes.
-func (i isa) storeBytes(v VecVirtual, lanes int, to Mem) {
+// storeBytes narrows integers of 0 .. 255 to bytes.
+func (i isa) storeBytes(v VecVirtual, to Mem) {
 	if i.lanes == 16 {
 		VPMOVDB(v, to)
 		return
@@ -408,6 +448,39 @@ func (i isa) storeBytes(v VecVirtual, lanes int, to Mem) {
 	VPACKUSDW(upper, v.AsX(), upper)
 	VPACKUSWB(upper, upper, upper)
 	VMOVQ(upper, to)
+}
+
+// storeFour narrows four registers of 0 .. 255. Packing works within 128 bits:
+// part p of the result has part p of each register, which order puts right.
+func storeFour(v [4]VecVirtual, order VecVirtual, to Mem) {
+	VPACKUSDW(v[1], v[0], v[0])
+	VPACKUSDW(v[3], v[2], v[2])
+	VPACKUSWB(v[2], v[0], v[0])
+	VPERMD(v[0], order, v[0])
+	if v[0].Size() == 64 {
+		VMOVDQU32(v[0], to)
+	} else {
+		VMOVDQU(v[0], to)
+	}
+}
+
+// orders by lanes: 4 bytes of register r and part p go to place r*parts+p.
+var orders = map[int]Mem{8: makeOrder(2), 16: makeOrder(4)}
+
+func makeOrder(parts int) Mem {
+	m := GLOBL(fmt.Sprintf("order%d", parts), RODATA|NOPTR)
+	for r := range 4 {
+		for p := range parts {
+			DATA(4*(r*parts+p), U32(uint32(4*p+r)))
+		}
+	}
+	return m
+}
+
+func (i isa) loadOrder() VecVirtual {
+	v := vector(i.lanes)
+	VMOVUPS(orders[i.lanes], v)
+	return v
 }
 
 // sums adds the errors of each group to laneSums.
@@ -428,21 +501,21 @@ func sums(i isa, e element) {
 	VBROADCASTSD(magnitudeMask, magnitude)
 	forGroups("sums", func(groupSize GPVirtual) {
 		scale, zeroPoint := broadcast(Mem{Base: scales}, i.lanes), broadcast(Mem{Base: zeroPoints}, i.lanes)
-		i.forSteps(groupSize, func(lanes int) {
-			same := func(v VecVirtual) Op { return lower(v, lanes) }
-			w := e.load(Mem{Base: weights}, lanes)
-			d := loadCodes(Mem{Base: codes}, lanes)
-			VSUBPS(same(zeroPoint), d, d)
-			VMULPS(same(scale), d, d)
+		i.forSteps(groupSize, steps{body: func(lanes, at int) {
+			w := e.load(Mem{Base: weights, Disp: at * e.size}, lanes)
+			d := loadCodes(Mem{Base: codes, Disp: at}, lanes)
+			VSUBPS(lower(zeroPoint, lanes), d, d)
+			VMULPS(lower(scale, lanes), d, d)
 			// The upper half has the same lanes as the lower one, later.
 			for part := 0; part < lanes*8; part += i.lanes * 4 {
 				i.addSums(i.toFloat64(w, lanes, part), i.toFloat64(d, lanes, part), magnitude, totals, to, part%64)
 			}
-			ADDQ(Imm(uint64(lanes*e.size)), weights)
-			ADDQ(Imm(uint64(lanes)), codes)
-		}, func() {})
-		ADDQ(Imm(4), scales)
-		ADDQ(Imm(4), zeroPoints)
+		}, advance: func(elements int) {
+			ADDQ(I32(int32(elements*e.size)), weights)
+			ADDQ(I32(int32(elements)), codes)
+		}})
+		ADDQ(I32(4), scales)
+		ADDQ(I32(4), zeroPoints)
 	})
 	if i.lanes == 16 {
 		for k, total := range totals {
@@ -514,17 +587,17 @@ func decodeCodes(i isa) {
 	codes, scales, zeroPoints, weights := pointer("codes"), pointer("scale"), pointer("zeroPoint"), pointer("weights")
 	forGroups("decode", func(groupSize GPVirtual) {
 		scale, zeroPoint := broadcast(Mem{Base: scales}, i.lanes), broadcast(Mem{Base: zeroPoints}, i.lanes)
-		i.forSteps(groupSize, func(lanes int) {
-			same := func(v VecVirtual) Op { return lower(v, lanes) }
-			d := loadCodes(Mem{Base: codes}, lanes)
-			VSUBPS(same(zeroPoint), d, d)
-			VMULPS(same(scale), d, d)
-			VMOVUPS(d, Mem{Base: weights})
-			ADDQ(Imm(uint64(lanes)), codes)
-			ADDQ(Imm(uint64(lanes*4)), weights)
-		}, func() {})
-		ADDQ(Imm(4), scales)
-		ADDQ(Imm(4), zeroPoints)
+		i.forSteps(groupSize, steps{body: func(lanes, at int) {
+			d := loadCodes(Mem{Base: codes, Disp: at}, lanes)
+			VSUBPS(lower(zeroPoint, lanes), d, d)
+			VMULPS(lower(scale, lanes), d, d)
+			VMOVUPS(d, Mem{Base: weights, Disp: 4 * at})
+		}, advance: func(elements int) {
+			ADDQ(I32(int32(elements)), codes)
+			ADDQ(I32(int32(elements*4)), weights)
+		}})
+		ADDQ(I32(4), scales)
+		ADDQ(I32(4), zeroPoints)
 	})
 	VZEROUPPER()
 	RET()
@@ -544,29 +617,42 @@ func pack(bitWidth int) {
 		fmt.Sprintf("Packs n codes of %d bits, n being a multiple of 8.", bitWidth))
 	packed, codes, left := pointer("packed"), pointer("codes"), pointer("n")
 	mask, word := fieldMask(bitWidth), GP64()
-	gather := func() {
-		MOVQ(Mem{Base: codes}, word)
+	gather := func(k int) {
+		MOVQ(Mem{Base: codes, Disp: 8 * k}, word)
 		PEXTQ(mask, word, word)
 	}
-	SUBQ(Imm(8), left)
-	JL(LabelRef("done"))
-	JE(LabelRef("last"))
-	Label("next")
-	gather()
-	switch bitWidth { // at least 2*bitWidth bytes are left
-	case 2:
-		MOVW(word.As16(), Mem{Base: packed})
-	case 3, 4:
-		MOVL(word.As32(), Mem{Base: packed})
-	default:
-		MOVQ(word, Mem{Base: packed})
+	// overlapping stores to place k, behind which at least bitWidth bytes are left.
+	overlapping := func(k int) {
+		to := Mem{Base: packed, Disp: bitWidth * k}
+		switch bitWidth {
+		case 2:
+			MOVW(word.As16(), to)
+		case 3, 4:
+			MOVL(word.As32(), to)
+		default:
+			MOVQ(word, to)
+		}
 	}
-	ADDQ(Imm(8), codes)
-	ADDQ(Imm(uint64(bitWidth)), packed)
-	SUBQ(Imm(8), left)
-	JG(LabelRef("next"))
-	Label("last")
-	gather()
+	loop := func(name string, times int) {
+		SUBQ(I32(int32(8*times)), left)
+		JLE(LabelRef(name + "_done"))
+		Label(name)
+		for k := range times {
+			gather(k)
+			overlapping(k)
+		}
+		ADDQ(I32(int32(8*times)), codes)
+		ADDQ(I32(int32(bitWidth*times)), packed)
+		SUBQ(I32(int32(8*times)), left)
+		JG(LabelRef(name))
+		Label(name + "_done")
+		ADDQ(I32(int32(8*times)), left)
+	}
+	loop("eight", 8)
+	loop("one", 1)
+	TESTQ(left, left)
+	JZ(LabelRef("done"))
+	gather(0)
 	storeExact(word, packed, bitWidth)
 	Label("done")
 	RET()
@@ -598,29 +684,31 @@ func unpack(bitWidth int) {
 		fmt.Sprintf("Unpacks n codes of %d bits, n being a multiple of 8.", bitWidth))
 	codes, packed, left := pointer("codes"), pointer("packed"), pointer("n")
 	mask, word := fieldMask(bitWidth), GP64()
-	spread := func() {
+	spread := func(k int) {
 		PDEPQ(mask, word, word)
-		MOVQ(word, Mem{Base: codes})
-		ADDQ(Imm(8), codes)
-		ADDQ(Imm(uint64(bitWidth)), packed)
+		MOVQ(word, Mem{Base: codes, Disp: 8 * k})
 	}
-	enough := (8 + bitWidth - 1) / bitWidth * 8 // codes in 8 bytes or more
-	SUBQ(Imm(uint64(enough)), left)
-	JL(LabelRef("few"))
-	Label("next")
-	MOVQ(Mem{Base: packed}, word)
-	spread()
-	SUBQ(Imm(8), left)
-	JGE(LabelRef("next"))
-	Label("few")
-	ADDQ(Imm(uint64(enough-8)), left)
-	JL(LabelRef("done"))
-	Label("last")
-	loadExact(word, packed, bitWidth)
-	spread()
-	SUBQ(Imm(8), left)
-	JGE(LabelRef("last"))
-	Label("done")
+	// loop goes on while there are enough codes for loads of 8 bytes.
+	loop := func(name string, times, enough int, load func(k int)) {
+		SUBQ(I32(int32(enough)), left)
+		JL(LabelRef(name + "_done"))
+		Label(name)
+		for k := range times {
+			load(k)
+			spread(k)
+		}
+		ADDQ(I32(int32(8*times)), codes)
+		ADDQ(I32(int32(bitWidth*times)), packed)
+		SUBQ(I32(int32(8*times)), left)
+		JGE(LabelRef(name))
+		Label(name + "_done")
+		ADDQ(I32(int32(enough)), left)
+	}
+	wide := func(k int) { MOVQ(Mem{Base: packed, Disp: bitWidth * k}, word) }
+	spare := (8 + bitWidth - 1) / bitWidth * 8 // codes in 8 bytes or more
+	loop("eight", 8, 56+spare, wide)
+	loop("one", 1, spare, wide)
+	loop("last", 1, 8, func(int) { loadExact(word, packed, bitWidth) })
 	RET()
 }
 
