@@ -84,26 +84,13 @@ type Block struct {
 	Sums       *Sums     // nil: no error sums wanted
 }
 
-// blockGroup is where a group lies.
-type blockGroup struct {
-	index   int // of its scale
-	first   int // of its weights, within the block
-	weights []byte
-	packed  []byte
-}
-
-// group finds the group of a row that begins at a column.
-func (b *Block) group(row, column int) blockGroup {
-	return b.layout().group(row, column, b.Weights, b.Packed)
+// check panics if a slice has not the size that the kernels rely on.
+func (b *Block) check() {
+	b.layout().check(len(b.Weights), len(b.Packed), len(b.Scales), len(b.ZeroPoints))
 }
 
 func (b *Block) layout() layout {
 	return layout{b.Rows, b.Columns, b.GroupSize, b.BitWidth, b.Type.Size()}
-}
-
-// check panics if a slice has not the size that the kernels rely on.
-func (b *Block) check() {
-	b.layout().check(len(b.Weights), len(b.Packed), len(b.Scales), len(b.ZeroPoints))
 }
 
 // CodedBlock is the input and the output of one call to dequantize.
@@ -120,18 +107,13 @@ type CodedBlock struct {
 	Weights []byte      // Rows*Columns elements
 }
 
-// group finds the group of a row that begins at a column.
-func (b *CodedBlock) group(row, column int) blockGroup {
-	return b.layout().group(row, column, b.Weights, b.Packed)
+// check panics if a slice has not the size that the kernels rely on.
+func (b *CodedBlock) check() {
+	b.layout().check(len(b.Weights), len(b.Packed), len(b.Scales)/4, len(b.ZeroPoints)/4)
 }
 
 func (b *CodedBlock) layout() layout {
 	return layout{b.Rows, b.Columns, b.GroupSize, b.BitWidth, b.Type.Size()}
-}
-
-// check panics if a slice has not the size that the kernels rely on.
-func (b *CodedBlock) check() {
-	b.layout().check(len(b.Weights), len(b.Packed), len(b.Scales)/4, len(b.ZeroPoints)/4)
 }
 
 // layout is what sizes and positions within a block follow from.
@@ -139,23 +121,37 @@ type layout struct {
 	rows, columns, groupSize, bitWidth, elementSize int
 }
 
-func (l layout) group(row, column int, weights, packed []byte) blockGroup {
-	n := min(l.groupSize, l.columns-column)
-	first := row*l.columns + column
-	start := row*RowBytes(l.columns, l.bitWidth) + RowBytes(column, l.bitWidth)
-	return blockGroup{
-		index:   row*Groups(l.columns, l.groupSize) + column/l.groupSize,
-		first:   first,
-		weights: weights[first*l.elementSize:][:n*l.elementSize],
-		packed:  packed[start:][:RowBytes(n, l.bitWidth)],
-	}
-}
-
 func (l layout) check(weights, packed, scales, zeroPoints int) {
 	groups := l.rows * Groups(l.columns, l.groupSize)
 	if weights != l.rows*l.columns*l.elementSize || packed != l.rows*RowBytes(l.columns, l.bitWidth) || scales != groups || zeroPoints != groups {
 		panic(fmt.Sprintf("kernel: block %+v with %d bytes of weights, %d packed, %d scales, %d zero-points", l, weights, packed, scales, zeroPoints))
 	}
+}
+
+// joined is the same block with its rows as one, if no group or byte of packed
+// codes ends with a row.
+func (l layout) joined() layout {
+	if l.columns%l.groupSize == 0 && l.groupSize%8 == 0 {
+		l.rows, l.columns = 1, l.rows*l.columns
+	}
+	return l
+}
+
+// position is where a group begins, counted from the block's begin.
+type position struct {
+	weight int // elements
+	packed int // bytes
+	group  int
+}
+
+// row is where a row begins.
+func (l layout) row(i int) position {
+	return position{i * l.columns, i * RowBytes(l.columns, l.bitWidth), i * Groups(l.columns, l.groupSize)}
+}
+
+// after moves past some groups that have n weights in all.
+func (p position) after(n, groups, bitWidth int) position {
+	return position{p.weight + n, p.packed + RowBytes(n, bitWidth), p.group + groups}
 }
 
 // FaultKind says why a block cannot be coded or decoded.

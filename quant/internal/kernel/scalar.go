@@ -22,26 +22,30 @@ type scratch struct {
 func quantizeScalar(b *Block) Fault {
 	var s scratch
 	for row := range b.Rows {
-		for column := 0; column < b.Columns; column += b.GroupSize {
-			if fault := s.quantizeGroup(b, row, column); fault.Kind != NoFault {
+		at := b.layout().row(row)
+		for left := b.Columns; left > 0; left -= b.GroupSize {
+			n := min(b.GroupSize, left)
+			if fault := s.quantizeGroup(b, at, n); fault.Kind != NoFault {
 				return fault
 			}
+			at = at.after(n, 1, b.BitWidth)
 		}
 	}
 	s.storeSums(b)
 	return Fault{}
 }
 
-// quantizeScalarGroup codes the group of a row that begins at a column.
-func (s *scratch) quantizeGroup(b *Block, row, column int) Fault {
-	g := b.group(row, column)
-	p, fault := s.fitGroup(g.weights, b)
+// quantizeGroup codes a group of n weights.
+func (s *scratch) quantizeGroup(b *Block, at position, n int) Fault {
+	size := b.Type.Size()
+	weights := b.Weights[at.weight*size:][:n*size]
+	p, fault := s.fitGroup(weights, b)
 	if fault.Kind != NoFault {
-		fault.Index += g.first
+		fault.Index += at.weight
 		return fault
 	}
-	s.codeGroup(g.packed, g.weights, p, b)
-	b.Scales[g.index], b.ZeroPoints[g.index] = p.scale, p.zeroPoint
+	s.codeGroup(b.Packed[at.packed:][:RowBytes(n, b.BitWidth)], weights, p, b)
+	b.Scales[at.group], b.ZeroPoints[at.group] = p.scale, p.zeroPoint
 	return Fault{}
 }
 
@@ -113,15 +117,25 @@ func (s *scratch) codeTile(packed []byte, weights []float32, p parameters, b *Bl
 func dequantizeScalar(b *CodedBlock) Fault {
 	var s scratch
 	for row := range b.Rows {
-		for column := 0; column < b.Columns; column += b.GroupSize {
-			g := b.group(row, column)
-			n := min(b.GroupSize, b.Columns-column)
-			for first := 0; first < n; first += tileSize {
-				weights := g.weights[first*b.Type.Size():]
-				if bad, value := s.decodeTile(weights, g.packed[RowBytes(first, b.BitWidth):], min(tileSize, n-first), g.index, b); bad >= 0 {
-					return Fault{Kind: Overflow, Index: row*b.Columns + column + first + bad, Value: value}
-				}
+		at := b.layout().row(row)
+		for left := b.Columns; left > 0; left -= b.GroupSize {
+			n := min(b.GroupSize, left)
+			if fault := s.dequantizeGroup(b, at, n); fault.Kind != NoFault {
+				return fault
 			}
+			at = at.after(n, 1, b.BitWidth)
+		}
+	}
+	return Fault{}
+}
+
+// dequantizeGroup decodes a group of n weights.
+func (s *scratch) dequantizeGroup(b *CodedBlock, at position, n int) Fault {
+	for first := 0; first < n; first += tileSize {
+		weights := b.Weights[(at.weight+first)*b.Type.Size():]
+		packed := b.Packed[at.packed+RowBytes(first, b.BitWidth):]
+		if bad, value := s.decodeTile(weights, packed, min(tileSize, n-first), at.group, b); bad >= 0 {
+			return Fault{Kind: Overflow, Index: at.weight + first + bad, Value: value}
 		}
 	}
 	return Fault{}

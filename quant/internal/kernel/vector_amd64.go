@@ -73,12 +73,9 @@ func (v *vectorSet) quantize(b *Block) Fault {
 	}
 	s := takeScratch()
 	defer scratches.Put(s)
-	joined := *b
-	if b.Columns%b.GroupSize == 0 && b.GroupSize%8 == 0 {
-		joined.Rows, joined.Columns = 1, b.Rows*b.Columns // the same bytes
-	}
-	for row := range joined.Rows {
-		if fault := v.quantizeRow(s, &joined, row); fault.Kind != NoFault {
+	l := b.layout().joined()
+	for row := range l.rows {
+		if fault := v.quantizeRow(s, b, l.row(row), l.columns); fault.Kind != NoFault {
 			return fault
 		}
 	}
@@ -86,35 +83,39 @@ func (v *vectorSet) quantize(b *Block) Fault {
 	return Fault{}
 }
 
-func (v *vectorSet) quantizeRow(s *vectorScratch, b *Block, row int) (fault Fault) {
-	for column := 0; column < b.Columns && fault.Kind == NoFault; {
-		groups := min(runWeights, b.Columns-column) / b.GroupSize
-		if groups == 0 || b.GroupSize%8 != 0 {
-			fault = v.quantizeGroup(s, b, row, column)
-			column += b.GroupSize
+// quantizeRow codes a row of so many columns.
+func (v *vectorSet) quantizeRow(s *vectorScratch, b *Block, at position, columns int) (fault Fault) {
+	runs := b.GroupSize%8 == 0
+	for left := columns; left > 0 && fault.Kind == NoFault; {
+		n, groups := min(b.GroupSize, left), 1
+		if whole := min(runWeights, left) / b.GroupSize; runs && whole > 0 {
+			n, groups = whole*b.GroupSize, whole
+			fault = v.quantizeRun(s, b, at, groups)
 		} else {
-			fault = v.quantizeRun(s, b, row, column, groups)
-			column += groups * b.GroupSize
+			fault = v.quantizeGroup(s, b, at, n)
 		}
+		at = at.after(n, groups, b.BitWidth)
+		left -= n
 	}
 	return fault
 }
 
-// quantizeRun codes some whole groups of a row, beginning at a column.
-func (v *vectorSet) quantizeRun(s *vectorScratch, b *Block, row, column, groups int) Fault {
-	g := b.group(row, column)
-	finite := !v.ranges[b.Type](&g.weights[0], groups, b.GroupSize, &s.lo[0], &s.hi[0])
+// quantizeRun codes some whole groups.
+func (v *vectorSet) quantizeRun(s *vectorScratch, b *Block, at position, groups int) Fault {
+	weights, packed := &b.Weights[at.weight*b.Type.Size()], &b.Packed[at.packed]
+	finite := !v.ranges[b.Type](weights, groups, b.GroupSize, &s.lo[0], &s.hi[0])
 	if !finite || !s.fit(groups, b.Format) {
-		for k := range groups {
-			if fault := s.quantizeGroup(b, row, column+k*b.GroupSize); fault.Kind != NoFault {
+		for range groups {
+			if fault := s.quantizeGroup(b, at, b.GroupSize); fault.Kind != NoFault {
 				return fault
 			}
+			at = at.after(b.GroupSize, 1, b.BitWidth)
 		}
 		return Fault{}
 	}
-	copy(b.Scales[g.index:g.index+groups], s.scales[:])
-	copy(b.ZeroPoints[g.index:g.index+groups], s.zeroPoints[:])
-	v.codeRun(s, b, &g.weights[0], &g.packed[0], groups, b.GroupSize)
+	copy(b.Scales[at.group:at.group+groups], s.scales[:])
+	copy(b.ZeroPoints[at.group:at.group+groups], s.zeroPoints[:])
+	v.codeRun(s, b, weights, packed, groups, b.GroupSize)
 	return Fault{}
 }
 
@@ -150,32 +151,27 @@ func (v *vectorSet) codeRun(s *vectorScratch, b *Block, weights, packed *byte, g
 	}
 }
 
-// quantizeGroup codes one group of any size: all but its last weights, fewer
-// than 8, with vectors.
-func (v *vectorSet) quantizeGroup(s *vectorScratch, b *Block, row, column int) Fault {
-	g := b.group(row, column)
-	size := b.Type.Size()
-	n := len(g.weights) / size
-	whole := n &^ 7
+// quantizeGroup codes one group of n weights: all but its last ones, fewer than
+// 8, with vectors.
+func (v *vectorSet) quantizeGroup(s *vectorScratch, b *Block, at position, n int) Fault {
+	size, whole := b.Type.Size(), n&^7
+	weights, packed := b.Weights[at.weight*size:][:n*size], b.Packed[at.packed:]
 	rest := s.weights[:n-whole]
-	load(rest, g.weights[whole*size:], b.Type)
-	plain := whole > 0 && !v.ranges[b.Type](&g.weights[0], 1, whole, &s.lo[0], &s.hi[0])
+	load(rest, weights[whole*size:], b.Type)
+	plain := whole > 0 && !v.ranges[b.Type](&weights[0], 1, whole, &s.lo[0], &s.hi[0])
 	for _, w := range rest {
 		plain = plain && isFinite(w)
 		s.lo[0], s.hi[0] = min(s.lo[0], w), max(s.hi[0], w)
 	}
-	if !plain {
-		return s.quantizeGroup(b, row, column)
+	if !plain || !s.fit(1, b.Format) {
+		return s.quantizeGroup(b, at, n)
 	}
-	if !s.fit(1, b.Format) {
-		return s.quantizeGroup(b, row, column)
+	for first := 0; first < whole; first += runWeights {
+		v.codeRun(s, b, &weights[first*size], &packed[RowBytes(first, b.BitWidth)], 1, min(runWeights, whole-first))
 	}
 	p := parameters{scale: s.scales[0], inverse: s.inverses[0], zeroPoint: s.zeroPoints[0]}
-	for first := 0; first < whole; first += runWeights {
-		v.codeRun(s, b, &g.weights[first*size], &g.packed[RowBytes(first, b.BitWidth)], 1, min(runWeights, whole-first))
-	}
-	s.codeTile(g.packed[RowBytes(whole, b.BitWidth):], rest, p, b)
-	b.Scales[g.index], b.ZeroPoints[g.index] = p.scale, p.zeroPoint
+	s.codeTile(packed[RowBytes(whole, b.BitWidth):][:RowBytes(n-whole, b.BitWidth)], rest, p, b)
+	b.Scales[at.group], b.ZeroPoints[at.group] = p.scale, p.zeroPoint
 	return Fault{}
 }
 
@@ -187,40 +183,45 @@ func (v *vectorSet) dequantize(b *CodedBlock) Fault {
 	}
 	s := takeScratch()
 	defer scratches.Put(s)
-	joined := *b
-	if b.Columns%b.GroupSize == 0 && b.GroupSize%8 == 0 {
-		joined.Rows, joined.Columns = 1, b.Rows*b.Columns
-	}
-	for row := range joined.Rows {
-		v.dequantizeRow(s, &joined, row)
+	l := b.layout().joined()
+	for row := range l.rows {
+		v.dequantizeRow(s, b, l.row(row), l.columns)
 	}
 	return Fault{}
 }
 
-func (v *vectorSet) dequantizeRow(s *vectorScratch, b *CodedBlock, row int) {
-	for column := 0; column < b.Columns; {
-		g := b.group(row, column)
-		groups, size := min(runWeights, b.Columns-column)/b.GroupSize, b.GroupSize
-		if groups == 0 || b.GroupSize%8 != 0 {
-			// One group, or a part of it, of which fewer than 8 are left over.
-			n := min(b.GroupSize, b.Columns-column)
-			for first := 0; first < n&^7; first += runWeights {
-				v.decodeRun(s, b, &g.packed[RowBytes(first, b.BitWidth)], &g.weights[first*4], 1, min(runWeights, n&^7-first), g.index)
-			}
-			s.decodeTile(g.weights[n&^7*4:], g.packed[RowBytes(n&^7, b.BitWidth):], n&7, g.index, b)
-			column += n
-			continue
+// dequantizeRow decodes a row of so many columns.
+func (v *vectorSet) dequantizeRow(s *vectorScratch, b *CodedBlock, at position, columns int) {
+	runs := b.GroupSize%8 == 0
+	for left := columns; left > 0; {
+		n, groups := min(b.GroupSize, left), 1
+		if whole := min(runWeights, left) / b.GroupSize; runs && whole > 0 {
+			n, groups = whole*b.GroupSize, whole
+			v.decodeRun(s, b, at, 0, groups, b.GroupSize)
+		} else {
+			v.dequantizeGroup(s, b, at, n)
 		}
-		v.decodeRun(s, b, &g.packed[0], &g.weights[0], groups, size, g.index)
-		column += groups * size
+		at = at.after(n, groups, b.BitWidth)
+		left -= n
 	}
 }
 
-func (v *vectorSet) decodeRun(s *vectorScratch, b *CodedBlock, packed, weights *byte, groups, groupSize, index int) {
-	codes := packed
-	if b.BitWidth != 8 {
-		codes = &s.runCodes[0]
-		unpackers[b.BitWidth](codes, packed, groups*groupSize)
+// dequantizeGroup decodes one group of n weights: all but its last ones, fewer
+// than 8, with vectors.
+func (v *vectorSet) dequantizeGroup(s *vectorScratch, b *CodedBlock, at position, n int) {
+	whole := n &^ 7
+	for first := 0; first < whole; first += runWeights {
+		v.decodeRun(s, b, at, first, 1, min(runWeights, whole-first))
 	}
-	v.decode(codes, groups, groupSize, &b.Scales[4*index], &b.ZeroPoints[4*index], weights)
+	s.decodeTile(b.Weights[(at.weight+whole)*4:], b.Packed[at.packed+RowBytes(whole, b.BitWidth):], n-whole, at.group, b)
+}
+
+// decodeRun decodes groups that begin some weights behind a position.
+func (v *vectorSet) decodeRun(s *vectorScratch, b *CodedBlock, at position, first, groups, groupSize int) {
+	codes := &b.Packed[at.packed+RowBytes(first, b.BitWidth)]
+	if b.BitWidth != 8 {
+		unpackers[b.BitWidth](&s.runCodes[0], codes, groups*groupSize)
+		codes = &s.runCodes[0]
+	}
+	v.decode(codes, groups, groupSize, &b.Scales[4*at.group], &b.ZeroPoints[4*at.group], &b.Weights[4*(at.weight+first)])
 }
