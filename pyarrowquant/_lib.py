@@ -202,13 +202,14 @@ def _run(
     job = ctypes.c_size_t()
     capsule = table.__arrow_c_stream__()  # to be kept until Go has moved the stream
     stream = _pointer(capsule, b"arrow_array_stream")
-    _check(library, start(stream, options, layer_done is not None, ctypes.byref(job)))
     try:
+        _check(library, start(stream, options, layer_done is not None, ctypes.byref(job)))
         while not _wait(library, job, layer_done):
             pass
         return _take_result(library, job)
     finally:
-        _check(library, library.paq_job_free(job))
+        if job.value:  # set by Go: an interrupt may have come before start had returned
+            _check(library, library.paq_job_free(job))
 
 
 def _wait(library: ctypes.CDLL, job: ctypes.c_size_t, layer_done: LayerDone | None) -> bool:
@@ -228,10 +229,15 @@ def _wait(library: ctypes.CDLL, job: ctypes.c_size_t, layer_done: LayerDone | No
 def _take_result(library: ctypes.CDLL, job: ctypes.c_size_t) -> tuple[pa.Table, list[LayerError]]:
     stream = _ArrowArrayStream()
     skipped = ctypes.c_void_p()
-    _check(
-        library,
-        library.paq_job_result(job, ctypes.addressof(stream), ctypes.byref(skipped)),
-    )
-    table = pa.RecordBatchReader._import_from_c(ctypes.addressof(stream)).read_all()
+    try:
+        _check(
+            library,
+            library.paq_job_result(job, ctypes.addressof(stream), ctypes.byref(skipped)),
+        )
+        table = pa.RecordBatchReader._import_from_c(ctypes.addressof(stream)).read_all()
+    finally:
+        if stream.release:  # an interrupt came before PyArrow took the stream
+            release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(stream.release)
+            release(ctypes.addressof(stream))
     text = _take_text(library, skipped.value)
     return table, [LayerError(**e) for e in json.loads(text)] if text else []

@@ -104,6 +104,26 @@ func sumsBFloat16AVX512(weights *byte, groups int, groupSize int, scale *float32
 //go:noescape
 func decodeAVX512(codes *byte, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
 
+// Packs n codes of 2 bits, n being a multiple of 32.
+//
+//go:noescape
+func pack2AVX2(packed *byte, codes *byte, n int)
+
+// Packs n codes of 4 bits, n being a multiple of 32.
+//
+//go:noescape
+func pack4AVX2(packed *byte, codes *byte, n int)
+
+// Packs n codes of 2 bits, n being a multiple of 64.
+//
+//go:noescape
+func pack2AVX512(packed *byte, codes *byte, n int)
+
+// Packs n codes of 4 bits, n being a multiple of 64.
+//
+//go:noescape
+func pack4AVX512(packed *byte, codes *byte, n int)
+
 // Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
 //
 //go:noescape

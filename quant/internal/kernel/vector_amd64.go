@@ -1,6 +1,9 @@
 package kernel
 
-import "sync"
+import (
+	"sync"
+	"unsafe"
+)
 
 //go:generate go -C _gen run . -out ../vector_amd64.s -stubs ../stubs_amd64.go -pkg kernel
 
@@ -18,20 +21,28 @@ type vectorSet struct {
 	code   [3]func(weights *byte, groups, groupSize int, inverse, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
 	sums   [3]func(weights *byte, groups, groupSize int, scale, zeroPoint *float32, codes *byte, sums *float64)
 	decode func(codes *byte, groups, groupSize int, scale, zeroPoint, weights *byte)
+	// together packs by bit width, where that is faster than one word after the
+	// other; n is a multiple of atATime.
+	together [5]func(packed, codes *byte, n int)
+	atATime  int
 }
 
 var avx2 = vectorSet{
-	ranges: [3]func(*byte, int, int, *float32, *float32) bool{rangesFloat32AVX2, rangesFloat16AVX2, rangesBFloat16AVX2},
-	code:   [3]func(*byte, int, int, *float32, *float32, float32, *byte, int){codeFloat32AVX2, codeFloat16AVX2, codeBFloat16AVX2},
-	sums:   [3]func(*byte, int, int, *float32, *float32, *byte, *float64){sumsFloat32AVX2, sumsFloat16AVX2, sumsBFloat16AVX2},
-	decode: decodeAVX2,
+	ranges:   [3]func(*byte, int, int, *float32, *float32) bool{rangesFloat32AVX2, rangesFloat16AVX2, rangesBFloat16AVX2},
+	code:     [3]func(*byte, int, int, *float32, *float32, float32, *byte, int){codeFloat32AVX2, codeFloat16AVX2, codeBFloat16AVX2},
+	sums:     [3]func(*byte, int, int, *float32, *float32, *byte, *float64){sumsFloat32AVX2, sumsFloat16AVX2, sumsBFloat16AVX2},
+	decode:   decodeAVX2,
+	together: [5]func(*byte, *byte, int){2: pack2AVX2, 4: pack4AVX2},
+	atATime:  32,
 }
 
 var avx512 = vectorSet{
-	ranges: [3]func(*byte, int, int, *float32, *float32) bool{rangesFloat32AVX512, rangesFloat16AVX512, rangesBFloat16AVX512},
-	code:   [3]func(*byte, int, int, *float32, *float32, float32, *byte, int){codeFloat32AVX512, codeFloat16AVX512, codeBFloat16AVX512},
-	sums:   [3]func(*byte, int, int, *float32, *float32, *byte, *float64){sumsFloat32AVX512, sumsFloat16AVX512, sumsBFloat16AVX512},
-	decode: decodeAVX512,
+	ranges:   [3]func(*byte, int, int, *float32, *float32) bool{rangesFloat32AVX512, rangesFloat16AVX512, rangesBFloat16AVX512},
+	code:     [3]func(*byte, int, int, *float32, *float32, float32, *byte, int){codeFloat32AVX512, codeFloat16AVX512, codeBFloat16AVX512},
+	sums:     [3]func(*byte, int, int, *float32, *float32, *byte, *float64){sumsFloat32AVX512, sumsFloat16AVX512, sumsBFloat16AVX512},
+	decode:   decodeAVX512,
+	together: [5]func(*byte, *byte, int){2: pack2AVX512, 4: pack4AVX512},
+	atATime:  64,
 }
 
 // packers and unpackers by bit width; at 8 bits codes are bytes already.
@@ -144,10 +155,23 @@ func (v *vectorSet) codeRun(s *vectorScratch, b *Block, weights, packed *byte, g
 	ahead := runWeights * b.Type.Size() // the next run
 	v.code[b.Type](weights, groups, groupSize, &s.inverses[0], &s.zeroPoints[0], float32(b.MaxCode()), codes, ahead)
 	if b.BitWidth != 8 {
-		packers[b.BitWidth](packed, codes, groups*groupSize)
+		v.pack(packed, s.runCodes[:groups*groupSize], b.BitWidth)
 	}
 	if b.Sums != nil {
 		v.sums[b.Type](weights, groups, groupSize, &s.scales[0], &s.zeroPoints[0], codes, &s.lanes.error[0])
+	}
+}
+
+// pack packs codes, whose number is a multiple of 8.
+func (v *vectorSet) pack(packed *byte, codes []uint8, bitWidth int) {
+	if bitWidth < len(v.together) && v.together[bitWidth] != nil {
+		whole := len(codes) / v.atATime * v.atATime
+		v.together[bitWidth](packed, unsafe.SliceData(codes), whole)
+		packed = (*byte)(unsafe.Add(unsafe.Pointer(packed), RowBytes(whole, bitWidth)))
+		codes = codes[whole:]
+	}
+	if len(codes) > 0 {
+		packers[bitWidth](packed, &codes[0], len(codes))
 	}
 }
 

@@ -99,21 +99,21 @@ ranges_group:
 
 four_steps:
 	VMOVUPS     (AX), Y7
+	VMOVUPS     32(AX), Y8
+	VMOVUPS     64(AX), Y9
+	VMOVUPS     96(AX), Y10
 	VMINPS      Y7, Y4, Y4
 	VMAXPS      Y7, Y5, Y5
 	VFMADD231PS Y7, Y0, Y6
-	VMOVUPS     32(AX), Y7
-	VMINPS      Y7, Y4, Y4
-	VMAXPS      Y7, Y5, Y5
-	VFMADD231PS Y7, Y0, Y6
-	VMOVUPS     64(AX), Y7
-	VMINPS      Y7, Y4, Y4
-	VMAXPS      Y7, Y5, Y5
-	VFMADD231PS Y7, Y0, Y6
-	VMOVUPS     96(AX), Y7
-	VMINPS      Y7, Y4, Y4
-	VMAXPS      Y7, Y5, Y5
-	VFMADD231PS Y7, Y0, Y6
+	VMINPS      Y8, Y4, Y4
+	VMAXPS      Y8, Y5, Y5
+	VFMADD231PS Y8, Y0, Y6
+	VMINPS      Y9, Y4, Y4
+	VMAXPS      Y9, Y5, Y5
+	VFMADD231PS Y9, Y0, Y6
+	VMINPS      Y10, Y4, Y4
+	VMAXPS      Y10, Y5, Y5
+	VFMADD231PS Y10, Y0, Y6
 	ADDQ        $+128, AX
 	SUBQ        $+32, DI
 	JGE         four_steps
@@ -565,21 +565,21 @@ ranges_group:
 
 four_steps:
 	VCVTPH2PS   (AX), Y7
+	VCVTPH2PS   16(AX), Y8
+	VCVTPH2PS   32(AX), Y9
+	VCVTPH2PS   48(AX), Y10
 	VMINPS      Y7, Y4, Y4
 	VMAXPS      Y7, Y5, Y5
 	VFMADD231PS Y7, Y0, Y6
-	VCVTPH2PS   16(AX), Y7
-	VMINPS      Y7, Y4, Y4
-	VMAXPS      Y7, Y5, Y5
-	VFMADD231PS Y7, Y0, Y6
-	VCVTPH2PS   32(AX), Y7
-	VMINPS      Y7, Y4, Y4
-	VMAXPS      Y7, Y5, Y5
-	VFMADD231PS Y7, Y0, Y6
-	VCVTPH2PS   48(AX), Y7
-	VMINPS      Y7, Y4, Y4
-	VMAXPS      Y7, Y5, Y5
-	VFMADD231PS Y7, Y0, Y6
+	VMINPS      Y8, Y4, Y4
+	VMAXPS      Y8, Y5, Y5
+	VFMADD231PS Y8, Y0, Y6
+	VMINPS      Y9, Y4, Y4
+	VMAXPS      Y9, Y5, Y5
+	VFMADD231PS Y9, Y0, Y6
+	VMINPS      Y10, Y4, Y4
+	VMAXPS      Y10, Y5, Y5
+	VFMADD231PS Y10, Y0, Y6
 	ADDQ        $+64, AX
 	SUBQ        $+32, DI
 	JGE         four_steps
@@ -1029,29 +1029,29 @@ ranges_group:
 	JL      four_steps_done
 
 four_steps:
-	VPMOVZXWD   (AX), Y7
-	VPSLLD      $0x10, Y7, Y7
-	VMINPS      Y7, Y4, Y4
-	VMAXPS      Y7, Y5, Y5
-	VFMADD231PS Y7, Y0, Y6
-	VPMOVZXWD   16(AX), Y7
-	VPSLLD      $0x10, Y7, Y7
-	VMINPS      Y7, Y4, Y4
-	VMAXPS      Y7, Y5, Y5
-	VFMADD231PS Y7, Y0, Y6
-	VPMOVZXWD   32(AX), Y7
-	VPSLLD      $0x10, Y7, Y7
-	VMINPS      Y7, Y4, Y4
-	VMAXPS      Y7, Y5, Y5
-	VFMADD231PS Y7, Y0, Y6
-	VPMOVZXWD   48(AX), Y7
-	VPSLLD      $0x10, Y7, Y7
-	VMINPS      Y7, Y4, Y4
-	VMAXPS      Y7, Y5, Y5
-	VFMADD231PS Y7, Y0, Y6
-	ADDQ        $+64, AX
-	SUBQ        $+32, DI
-	JGE         four_steps
+	VMOVUPS      (AX), Y7
+	VPSLLD       $0x10, Y7, Y8
+	VBROADCASTSS bfloatKept<>+0(SB), Y9
+	VANDPS       Y9, Y7, Y7
+	VMOVUPS      32(AX), Y9
+	VPSLLD       $0x10, Y9, Y10
+	VBROADCASTSS bfloatKept<>+0(SB), Y11
+	VANDPS       Y11, Y9, Y9
+	VMINPS       Y7, Y4, Y4
+	VMAXPS       Y7, Y5, Y5
+	VFMADD231PS  Y7, Y0, Y6
+	VMINPS       Y8, Y4, Y4
+	VMAXPS       Y8, Y5, Y5
+	VFMADD231PS  Y8, Y0, Y6
+	VMINPS       Y9, Y4, Y4
+	VMAXPS       Y9, Y5, Y5
+	VFMADD231PS  Y9, Y0, Y6
+	VMINPS       Y10, Y4, Y4
+	VMAXPS       Y10, Y5, Y5
+	VFMADD231PS  Y10, Y0, Y6
+	ADDQ         $+64, AX
+	SUBQ         $+32, DI
+	JGE          four_steps
 
 four_steps_done:
 	ADDQ $+32, DI
@@ -1582,21 +1582,21 @@ ranges_group:
 
 four_steps:
 	VMOVUPS     (AX), Z7
+	VMOVUPS     64(AX), Z8
+	VMOVUPS     128(AX), Z9
+	VMOVUPS     192(AX), Z10
 	VMINPS      Z7, Z4, Z4
 	VMAXPS      Z7, Z5, Z5
 	VFMADD231PS Z7, Z0, Z6
-	VMOVUPS     64(AX), Z7
-	VMINPS      Z7, Z4, Z4
-	VMAXPS      Z7, Z5, Z5
-	VFMADD231PS Z7, Z0, Z6
-	VMOVUPS     128(AX), Z7
-	VMINPS      Z7, Z4, Z4
-	VMAXPS      Z7, Z5, Z5
-	VFMADD231PS Z7, Z0, Z6
-	VMOVUPS     192(AX), Z7
-	VMINPS      Z7, Z4, Z4
-	VMAXPS      Z7, Z5, Z5
-	VFMADD231PS Z7, Z0, Z6
+	VMINPS      Z8, Z4, Z4
+	VMAXPS      Z8, Z5, Z5
+	VFMADD231PS Z8, Z0, Z6
+	VMINPS      Z9, Z4, Z4
+	VMAXPS      Z9, Z5, Z5
+	VFMADD231PS Z9, Z0, Z6
+	VMINPS      Z10, Z4, Z4
+	VMAXPS      Z10, Z5, Z5
+	VFMADD231PS Z10, Z0, Z6
 	ADDQ        $+256, AX
 	SUBQ        $+64, DI
 	JGE         four_steps
@@ -2007,21 +2007,21 @@ ranges_group:
 
 four_steps:
 	VCVTPH2PS   (AX), Z7
+	VCVTPH2PS   32(AX), Z8
+	VCVTPH2PS   64(AX), Z9
+	VCVTPH2PS   96(AX), Z10
 	VMINPS      Z7, Z4, Z4
 	VMAXPS      Z7, Z5, Z5
 	VFMADD231PS Z7, Z0, Z6
-	VCVTPH2PS   32(AX), Z7
-	VMINPS      Z7, Z4, Z4
-	VMAXPS      Z7, Z5, Z5
-	VFMADD231PS Z7, Z0, Z6
-	VCVTPH2PS   64(AX), Z7
-	VMINPS      Z7, Z4, Z4
-	VMAXPS      Z7, Z5, Z5
-	VFMADD231PS Z7, Z0, Z6
-	VCVTPH2PS   96(AX), Z7
-	VMINPS      Z7, Z4, Z4
-	VMAXPS      Z7, Z5, Z5
-	VFMADD231PS Z7, Z0, Z6
+	VMINPS      Z8, Z4, Z4
+	VMAXPS      Z8, Z5, Z5
+	VFMADD231PS Z8, Z0, Z6
+	VMINPS      Z9, Z4, Z4
+	VMAXPS      Z9, Z5, Z5
+	VFMADD231PS Z9, Z0, Z6
+	VMINPS      Z10, Z4, Z4
+	VMAXPS      Z10, Z5, Z5
+	VFMADD231PS Z10, Z0, Z6
 	ADDQ        $+128, AX
 	SUBQ        $+64, DI
 	JGE         four_steps
@@ -2406,7 +2406,7 @@ sums_done:
 	RET
 
 // func rangesBFloat16AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
-// Requires: AVX, AVX2, AVX512F, FMA3
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, FMA3
 TEXT ·rangesBFloat16AVX512(SB), NOSPLIT, $0-41
 	MOVQ         weights+0(FP), AX
 	MOVQ         lo+24(FP), CX
@@ -2429,29 +2429,29 @@ ranges_group:
 	JL      four_steps_done
 
 four_steps:
-	VPMOVZXWD   (AX), Z7
-	VPSLLD      $0x10, Z7, Z7
-	VMINPS      Z7, Z4, Z4
-	VMAXPS      Z7, Z5, Z5
-	VFMADD231PS Z7, Z0, Z6
-	VPMOVZXWD   32(AX), Z7
-	VPSLLD      $0x10, Z7, Z7
-	VMINPS      Z7, Z4, Z4
-	VMAXPS      Z7, Z5, Z5
-	VFMADD231PS Z7, Z0, Z6
-	VPMOVZXWD   64(AX), Z7
-	VPSLLD      $0x10, Z7, Z7
-	VMINPS      Z7, Z4, Z4
-	VMAXPS      Z7, Z5, Z5
-	VFMADD231PS Z7, Z0, Z6
-	VPMOVZXWD   96(AX), Z7
-	VPSLLD      $0x10, Z7, Z7
-	VMINPS      Z7, Z4, Z4
-	VMAXPS      Z7, Z5, Z5
-	VFMADD231PS Z7, Z0, Z6
-	ADDQ        $+128, AX
-	SUBQ        $+64, DI
-	JGE         four_steps
+	VMOVUPS      (AX), Z7
+	VPSLLD       $0x10, Z7, Z8
+	VBROADCASTSS bfloatKept<>+0(SB), Z9
+	VANDPS       Z9, Z7, Z7
+	VMOVUPS      64(AX), Z9
+	VPSLLD       $0x10, Z9, Z10
+	VBROADCASTSS bfloatKept<>+0(SB), Z11
+	VANDPS       Z11, Z9, Z9
+	VMINPS       Z7, Z4, Z4
+	VMAXPS       Z7, Z5, Z5
+	VFMADD231PS  Z7, Z0, Z6
+	VMINPS       Z8, Z4, Z4
+	VMAXPS       Z8, Z5, Z5
+	VFMADD231PS  Z8, Z0, Z6
+	VMINPS       Z9, Z4, Z4
+	VMAXPS       Z9, Z5, Z5
+	VFMADD231PS  Z9, Z0, Z6
+	VMINPS       Z10, Z4, Z4
+	VMAXPS       Z10, Z5, Z5
+	VFMADD231PS  Z10, Z0, Z6
+	ADDQ         $+128, AX
+	SUBQ         $+64, DI
+	JGE          four_steps
 
 four_steps_done:
 	ADDQ $+64, DI
@@ -2928,6 +2928,133 @@ no_rest:
 decode_done:
 	VZEROUPPER
 	RET
+
+// func pack2AVX2(packed *byte, codes *byte, n int)
+// Requires: AVX, AVX2
+TEXT ·pack2AVX2(SB), NOSPLIT, $0-24
+	MOVQ         packed+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS pairs2AVX2<>+0(SB), Y0
+	VBROADCASTSS pairsOfPairs2AVX2<>+0(SB), Y1
+	SUBQ         $+32, DX
+	JL           done
+
+next:
+	VMOVUPS      (CX), Y2
+	VPMADDUBSW   Y0, Y2, Y2
+	VPMADDWD     Y1, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSDW    X3, X2, X3
+	VPACKUSWB    X3, X3, X3
+	VMOVQ        X3, (AX)
+	ADDQ         $+32, CX
+	ADDQ         $+8, AX
+	SUBQ         $+32, DX
+	JGE          next
+
+done:
+	VZEROUPPER
+	RET
+
+DATA pairs2AVX2<>+0(SB)/4, $0x04010401
+GLOBL pairs2AVX2<>(SB), RODATA|NOPTR, $4
+
+DATA pairsOfPairs2AVX2<>+0(SB)/4, $0x00100001
+GLOBL pairsOfPairs2AVX2<>(SB), RODATA|NOPTR, $4
+
+// func pack4AVX2(packed *byte, codes *byte, n int)
+// Requires: AVX, AVX2
+TEXT ·pack4AVX2(SB), NOSPLIT, $0-24
+	MOVQ         packed+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS pairs4AVX2<>+0(SB), Y0
+	VBROADCASTSS pairsOfPairs4AVX2<>+0(SB), Y1
+	SUBQ         $+32, DX
+	JL           done
+
+next:
+	VMOVUPS      (CX), Y1
+	VPMADDUBSW   Y0, Y1, Y1
+	VEXTRACTI128 $0x01, Y1, X2
+	VPACKUSWB    X2, X1, X2
+	VMOVUPS      X2, (AX)
+	ADDQ         $+32, CX
+	ADDQ         $+16, AX
+	SUBQ         $+32, DX
+	JGE          next
+
+done:
+	VZEROUPPER
+	RET
+
+DATA pairs4AVX2<>+0(SB)/4, $0x10011001
+GLOBL pairs4AVX2<>(SB), RODATA|NOPTR, $4
+
+DATA pairsOfPairs4AVX2<>+0(SB)/4, $0x01000001
+GLOBL pairsOfPairs4AVX2<>(SB), RODATA|NOPTR, $4
+
+// func pack2AVX512(packed *byte, codes *byte, n int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·pack2AVX512(SB), NOSPLIT, $0-24
+	MOVQ         packed+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS pairs2AVX512<>+0(SB), Z0
+	VBROADCASTSS pairsOfPairs2AVX512<>+0(SB), Z1
+	SUBQ         $+64, DX
+	JL           done
+
+next:
+	VMOVUPS    (CX), Z2
+	VPMADDUBSW Z0, Z2, Z2
+	VPMADDWD   Z1, Z2, Z2
+	VPMOVDB    Z2, (AX)
+	ADDQ       $+64, CX
+	ADDQ       $+16, AX
+	SUBQ       $+64, DX
+	JGE        next
+
+done:
+	VZEROUPPER
+	RET
+
+DATA pairs2AVX512<>+0(SB)/4, $0x04010401
+GLOBL pairs2AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA pairsOfPairs2AVX512<>+0(SB)/4, $0x00100001
+GLOBL pairsOfPairs2AVX512<>(SB), RODATA|NOPTR, $4
+
+// func pack4AVX512(packed *byte, codes *byte, n int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·pack4AVX512(SB), NOSPLIT, $0-24
+	MOVQ         packed+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS pairs4AVX512<>+0(SB), Z0
+	VBROADCASTSS pairsOfPairs4AVX512<>+0(SB), Z1
+	SUBQ         $+64, DX
+	JL           done
+
+next:
+	VMOVUPS    (CX), Z1
+	VPMADDUBSW Z0, Z1, Z1
+	VPMOVWB    Z1, (AX)
+	ADDQ       $+64, CX
+	ADDQ       $+32, AX
+	SUBQ       $+64, DX
+	JGE        next
+
+done:
+	VZEROUPPER
+	RET
+
+DATA pairs4AVX512<>+0(SB)/4, $0x10011001
+GLOBL pairs4AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA pairsOfPairs4AVX512<>+0(SB)/4, $0x01000001
+GLOBL pairsOfPairs4AVX512<>(SB), RODATA|NOPTR, $4
 
 // func fitIntegerFloat32(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 // Requires: AVX, BMI2

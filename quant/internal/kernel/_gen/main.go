@@ -40,6 +40,10 @@ func main() {
 		}
 		decodeCodes(i)
 	}
+	for _, i := range isas {
+		packTogether(i, 2)
+		packTogether(i, 4)
+	}
 	for _, zero := range []string{"Integer", "Float", "Symmetric"} {
 		for _, scale := range []string{"Float32", "Float16", "BFloat16"} {
 			fit(zero, scale)
@@ -73,6 +77,22 @@ func (e element) load(address Mem, lanes int) VecVirtual {
 		VPSLLD(U8(16), v, v)
 	}
 	return v
+}
+
+// loadFour widens 4*lanes elements at address, in any order.
+func (e element) loadFour(address Mem, lanes int) (all []VecVirtual) {
+	for k := range 4 {
+		if e.name != "BFloat16" {
+			all = append(all, e.load(address.Offset(k*lanes*e.size), lanes))
+		} else if k%2 == 0 { // every second element lies where float32 has it
+			odd, even := vector(lanes), vector(lanes)
+			VMOVUPS(address.Offset(k*lanes*e.size), odd)
+			VPSLLD(U8(16), odd, even)
+			VANDPS(broadcast(bfloatKept, lanes), odd, odd)
+			all = append(all, odd, even)
+		}
+	}
+	return all
 }
 
 // loadCodes widens lanes codes at address to float32.
@@ -216,16 +236,23 @@ func ranges(i isa, e element) {
 		VMOVAPS(wideHighest, high)
 		VMOVAPS(wideZero, check)
 		var lowY, highY, checkY Register = low, high, check
+		look := func(v VecVirtual) {
+			VMINPS(v, low, low)
+			VMAXPS(v, high, high)
+			VFMADD231PS(v, wideZero, check)
+		}
 		i.forSteps(groupSize, steps{body: func(lanes, at int) {
 			v := e.load(Mem{Base: weights, Disp: at * e.size}, lanes)
 			if lanes == i.lanes {
-				VMINPS(v, low, low)
-				VMAXPS(v, high, high)
-				VFMADD231PS(v, wideZero, check)
+				look(v)
 			} else {
 				VMINPS(v, lowY, lowY)
 				VMAXPS(v, highY, highY)
 				VFMADD231PS(v, half(wideZero), checkY)
+			}
+		}, four: func() {
+			for _, v := range e.loadFour(Mem{Base: weights}, i.lanes) {
+				look(v)
 			}
 		}, advance: func(elements int) {
 			ADDQ(I32(int32(elements*e.size)), weights)
@@ -674,6 +701,51 @@ func storeExact(word, packed GPVirtual, bitWidth int) {
 	case 6:
 		SHRQ(U8(32), word)
 		MOVW(word.As16(), Mem{Base: packed, Disp: 4})
+	}
+}
+
+// packTogether packs with multiplications: neighbours a and b become
+// a + b<<bitWidth, which fits into a byte.
+func packTogether(i isa, bitWidth int) {
+	size := 4 * i.lanes // codes at a time
+	function(fmt.Sprintf("pack%d%s", bitWidth, i.name), "func(packed, codes *byte, n int)",
+		fmt.Sprintf("Packs n codes of %d bits, n being a multiple of %d.", bitWidth, size))
+	packed, codes, left := pointer("packed"), pointer("codes"), pointer("n")
+	bytes := broadcast(constant(fmt.Sprintf("pairs%d%s", bitWidth, i.name), 1|1<<bitWidth<<8|1<<16|1<<bitWidth<<24), i.lanes)
+	words := broadcast(constant(fmt.Sprintf("pairsOfPairs%d%s", bitWidth, i.name), 1|1<<(2*bitWidth)<<16), i.lanes)
+	SUBQ(I32(int32(size)), left)
+	JL(LabelRef("done"))
+	Label("next")
+	v := vector(i.lanes)
+	VMOVUPS(Mem{Base: codes}, v)
+	VPMADDUBSW(bytes, v, v) // words below 2^(2*bitWidth)
+	if bitWidth == 2 {
+		VPMADDWD(words, v, v)
+	}
+	i.storePacked(v, bitWidth, Mem{Base: packed})
+	ADDQ(I32(int32(size)), codes)
+	ADDQ(I32(int32(size*bitWidth/8)), packed)
+	SUBQ(I32(int32(size)), left)
+	JGE(LabelRef("next"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
+// storePacked narrows words (4 bits) or integers (2 bits) of 0 .. 255 to bytes.
+func (i isa) storePacked(v VecVirtual, bitWidth int, to Mem) {
+	switch {
+	case i.lanes == 16 && bitWidth == 4:
+		VPMOVWB(v, to)
+	case i.lanes == 16:
+		VPMOVDB(v, to)
+	case bitWidth == 4:
+		upper := XMM()
+		VEXTRACTI128(U8(1), v, upper)
+		VPACKUSWB(upper, v.AsX(), upper)
+		VMOVUPS(upper, to)
+	default:
+		i.storeBytes(v, to)
 	}
 }
 
