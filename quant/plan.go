@@ -30,7 +30,11 @@ func (g grouped) packedBytes(bitWidth int) int {
 	return g.rows * kernel.RowBytes(g.columns, bitWidth)
 }
 
-// unit is a piece of a layer: whole rows, or whole groups of one row.
+// isLong tells whether a group is more than one unit.
+func (g grouped) isLong() bool { return g.groupSize > unitElements }
+
+// unit is a piece of a layer: whole rows, whole groups of one row, or a part of
+// a long group.
 type unit struct {
 	layer                      int
 	row, column, rows, columns int
@@ -39,7 +43,7 @@ type unit struct {
 // firstElement is the unit's first weight within its layer.
 func (u unit) firstElement(g grouped) int { return u.row*g.columns + u.column }
 
-// firstGroup is the unit's first group within its layer.
+// firstGroup is the unit's first group within its layer, or the one it is part of.
 func (u unit) firstGroup(g grouped) int { return u.row*g.groupsPerRow() + u.column/g.groupSize }
 
 // firstByte is the unit's first packed byte within its layer.
@@ -73,12 +77,18 @@ func cutLayer(units []unit, layer int, g grouped) []unit {
 	return units
 }
 
-// cutRows cuts each row between groups.
+// cutRows cuts each row between groups, and long groups within.
 func cutRows(units []unit, layer int, g grouped) []unit {
-	step := max(1, unitElements/g.groupSize) * g.groupSize
+	span, step := g.columns, max(1, unitElements/g.groupSize)*g.groupSize
+	if g.isLong() {
+		span, step = g.groupSize, unitElements
+	}
 	for row := range g.rows {
-		for column := 0; column < g.columns; column += step {
-			units = append(units, unit{layer: layer, row: row, column: column, rows: 1, columns: min(step, g.columns-column)})
+		for first := 0; first < g.columns; first += span {
+			end := min(first+span, g.columns)
+			for column := first; column < end; column += step {
+				units = append(units, unit{layer: layer, row: row, column: column, rows: 1, columns: min(step, end-column)})
+			}
 		}
 	}
 	return units

@@ -71,8 +71,9 @@ type quantization struct {
 	large   bool
 	parts   []*quantizedPart
 	arena   arena
-	faults  []kernel.Fault // as units; Index is the element within the layer
-	sums    []kernel.Sums  // as units; nil without metrics
+	faults  []kernel.Fault      // as units; Index is the element within the layer
+	sums    []kernel.Sums       // as units; nil without metrics
+	long    []kernel.Parameters // as units; nil if no group is long
 }
 
 // quantizedPart holds the outputs of the layers first .. end-1, which become
@@ -160,6 +161,9 @@ func (q *quantization) run(ctx context.Context, report Progress, failed LayerErr
 		}
 	}
 	chosen, _ := kernel.Named(q.options.Kernel) // which Validate has found
+	if err := q.fitLongGroups(ctx, chosen); err != nil {
+		return err
+	}
 	return runUnits(ctx, q.options.Threads, q.units, func(i int) {
 		u := q.units[i]
 		l := &q.layers[u.layer]
@@ -172,8 +176,22 @@ func (q *quantization) run(ctx context.Context, report Progress, failed LayerErr
 // quantizeUnit codes one unit.
 func (q *quantization) quantizeUnit(k kernel.Kernel, i int) {
 	u := q.units[i]
-	t := q.target(u.layer)
-	g, l := q.grouped[u.layer], &q.layers[u.layer]
+	g := q.grouped[u.layer]
+	block := q.block(i)
+	if g.isLong() {
+		if q.faults[i].Kind == kernel.NoFault {
+			k.Code(&block, q.long[i])
+		}
+		return
+	}
+	q.faults[i] = k.Quantize(&block)
+	q.faults[i].Index += u.firstElement(g)
+}
+
+// block is the kernel's view of a unit.
+func (q *quantization) block(i int) kernel.Block {
+	u := q.units[i]
+	g, l, t := q.grouped[u.layer], &q.layers[u.layer], q.target(u.layer)
 	part := u.grouped(g)
 	firstElement, firstGroup, firstByte := u.firstElement(g), u.firstGroup(g), u.firstByte(g, q.format.BitWidth)
 	size := l.element.Size()
@@ -191,8 +209,7 @@ func (q *quantization) quantizeUnit(k kernel.Kernel, i int) {
 	if q.sums != nil {
 		block.Sums = &q.sums[i]
 	}
-	q.faults[i] = k.Quantize(&block)
-	q.faults[i].Index += firstElement
+	return block
 }
 
 func (q *quantization) problem(fault *kernel.Fault) *problem {

@@ -11,6 +11,8 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
 )
 
 func TestQuantizeSortsAndReleases(t *testing.T) {
@@ -161,8 +163,8 @@ func TestSplitRows(t *testing.T) {
 	}
 }
 
-// TestUnitsCoverEachLayerOnce also checks that units begin at whole groups and
-// bytes.
+// TestUnitsCoverEachLayerOnce also checks that units begin at whole bytes, and
+// at whole groups but for parts of long ones.
 func TestUnitsCoverEachLayerOnce(t *testing.T) {
 	for _, m := range []matrix{{0, 0}, {1, 1}, {7, 9}, {3, unitElements}, {2, unitElements + 1}, {3, 5*unitElements + 77}, {100000, 3}} {
 		for _, groupSize := range []int{8, 128, WholeRow, 3 * unitElements} {
@@ -170,18 +172,71 @@ func TestUnitsCoverEachLayerOnce(t *testing.T) {
 			element, group, byteAt := 0, 0, 0
 			for _, u := range cut([]grouped{g}) {
 				part := u.grouped(g)
+				groups := part.groups()
+				if g.isLong() && u.column%g.groupSize != 0 {
+					group, groups = group-1, 1 // goes on with the group
+				}
 				if u.firstElement(g) != element || u.firstGroup(g) != group || u.firstByte(g, 3) != byteAt {
 					t.Fatalf("%+v: unit %+v begins at %d, %d, %d, want %d, %d, %d", g, u,
 						u.firstElement(g), u.firstGroup(g), u.firstByte(g, 3), element, group, byteAt)
 				}
-				if u.rows > 1 && u.columns != g.columns || u.column%g.groupSize != 0 {
+				if u.rows > 1 && u.columns != g.columns || u.column%g.groupSize != 0 && !g.isLong() {
 					t.Fatalf("%+v: unit %+v is neither whole rows nor whole groups", g, u)
 				}
-				element, group, byteAt = element+part.elements(), group+part.groups(), byteAt+part.packedBytes(3)
+				if u.rows*u.columns > max(2*unitElements, g.columns) && !g.isLong() || g.isLong() && u.columns > unitElements {
+					t.Fatalf("%+v: unit %+v is too large", g, u)
+				}
+				element, group, byteAt = element+part.elements(), group+groups, byteAt+part.packedBytes(3)
 			}
 			if element != g.elements() || group != g.groups() || byteAt != g.packedBytes(3) {
 				t.Fatalf("%+v: units end at %d, %d, %d", g, element, group, byteAt)
 			}
+		}
+	}
+}
+
+// TestLongGroups compares groups that are cut with the kernel's own result for
+// the whole group, faults included.
+func TestLongGroups(t *testing.T) {
+	const columns = 2*unitElements + 1234
+	weights := make([]float32, 2*columns)
+	for i := range weights {
+		weights[i] = float32(math.Sin(float64(i)*1.7) * float64(1+i%11))
+	}
+	for _, bad := range []int{-1, 0, unitElements + 5, columns + 2*unitElements + 7} {
+		values := slices.Clone(weights)
+		if bad >= 0 {
+			values[bad], values[len(values)-1] = float32(math.Inf(-1)), float32(math.NaN())
+		}
+		for _, k := range kernel.All() {
+			o := defaults
+			o.GroupSize, o.Kernel, o.Metrics, o.ContinueOnError = WholeRow, k.Name, true, true
+			schema, batches := batchOf([]string{"layer_name", "weights", "shape"},
+				texts("a"), lists(floats(values...), 0, int32(len(values))), lists(integers(2, columns), 0, 2))
+			result := mustQuantize(t, schema, batches, o, checked(t))
+			if bad >= 0 {
+				if index := *result.Skipped[0].Index; index != int64(bad) {
+					t.Errorf("%s: bad weight at %d found at %d", k.Name, bad, index)
+				}
+				result.Release()
+				continue
+			}
+			row := result.Batches[0]
+			block := kernel.Block{
+				Format: o.format(), Rows: 2, Columns: columns, GroupSize: columns, Weights: little(values...),
+				Packed: make([]byte, 2*kernel.RowBytes(columns, 4)), Scales: make([]float32, 2), ZeroPoints: make([]float32, 2),
+			}
+			kernel.Scalar.Quantize(&block)
+			if !slices.Equal(row.Column(1).(*array.Binary).Value(0), block.Packed) {
+				t.Errorf("%s: other codes", k.Name)
+			}
+			for column, want := range map[int][]float32{2: block.Scales, 3: block.ZeroPoints} {
+				got := row.Column(column).(*array.List).ListValues().(*array.Float32).Float32Values()
+				if !slices.Equal(got, want) {
+					t.Errorf("%s: column %d is %v, want %v", k.Name, column, got, want)
+				}
+			}
+			result.Release()
 		}
 	}
 }

@@ -6,7 +6,7 @@ const smallestNormal = 0x1p-126
 
 // fitExtreme is fit for groups whose plain scale would be very small, very
 // large, or overflow. It keeps scale and zero-point finite and scale non-zero.
-func fitExtreme(lo, hi float32, f Format) (parameters, bool) {
+func fitExtreme(lo, hi float32, f Format) (Parameters, bool) {
 	exact := (float64(hi) - float64(lo)) / float64(f.MaxCode())
 	if f.ZeroPoint == SymmetricZero {
 		exact = -(float64(lo) + float64(hi)) / float64(half(f))
@@ -19,7 +19,7 @@ func fitExtreme(lo, hi float32, f Format) (parameters, bool) {
 	}
 	scale := roundScale(unrounded, f.ScaleDtype)
 	if scale == 0 || !isFinite(scale) {
-		return parameters{scale: unrounded}, false
+		return Parameters{Scale: unrounded}, false
 	}
 	p := withZeroPoint(scale, lo, f)
 	if !endsDecode(p, f) {
@@ -29,21 +29,21 @@ func fitExtreme(lo, hi float32, f Format) (parameters, bool) {
 	return p, true
 }
 
-func withZeroPoint(scale, lo float32, f Format) parameters {
-	p := parameters{scale: scale, extreme: true}
+func withZeroPoint(scale, lo float32, f Format) Parameters {
+	p := Parameters{Scale: scale, extreme: true}
 	zero := -float64(lo) / float64(scale)
 	switch f.ZeroPoint {
 	case SymmetricZero:
-		p.zeroPoint = half(f)
+		p.ZeroPoint = half(f)
 	case FloatZero:
-		p.zeroPoint = float32(zero) + 0
+		p.ZeroPoint = float32(zero) + 0
 		// Weights close to each other near the largest float32: rounding up
 		// the zero-point may be what overflows.
-		for !isFinite(decode(0, scale, p.zeroPoint)) && !isFinite(decode(uint8(f.MaxCode()), scale, p.zeroPoint)) {
-			p.zeroPoint = math.Nextafter32(p.zeroPoint, 0)
+		for !isFinite(decode(0, scale, p.ZeroPoint)) && !isFinite(decode(uint8(f.MaxCode()), scale, p.ZeroPoint)) {
+			p.ZeroPoint = math.Nextafter32(p.ZeroPoint, 0)
 		}
 	default:
-		p.zeroPoint = float32(math.RoundToEven(clamp(zero, f))) + 0
+		p.ZeroPoint = float32(math.RoundToEven(clamp(zero, f))) + 0
 	}
 	return p
 }
@@ -52,9 +52,9 @@ func clamp(x float64, f Format) float64 {
 	return math.Max(0, math.Min(float64(f.MaxCode()), x))
 }
 
-func endsDecode(p parameters, f Format) bool {
-	return isFinite(decode(0, p.scale, p.zeroPoint)) &&
-		isFinite(decode(uint8(f.MaxCode()), p.scale, p.zeroPoint))
+func endsDecode(p Parameters, f Format) bool {
+	return isFinite(decode(0, p.Scale, p.ZeroPoint)) &&
+		isFinite(decode(uint8(f.MaxCode()), p.Scale, p.ZeroPoint))
 }
 
 // towardZero is the next smaller magnitude of the scale's type. Only scales
@@ -69,11 +69,11 @@ func towardZero(scale float32, dtype ScaleDtype) float32 {
 
 // codeExtreme quantizes in float64, and takes the next code toward the
 // zero-point where the nearest one would decode to Inf.
-func codeExtreme(codes []uint8, weights []float32, p parameters, f Format) {
+func codeExtreme(codes []uint8, weights []float32, p Parameters, f Format) {
 	for i, w := range weights {
-		q := uint8(math.RoundToEven(clamp(float64(w)/float64(p.scale)+float64(p.zeroPoint), f)))
-		for !isFinite(decode(q, p.scale, p.zeroPoint)) {
-			if float32(q) < p.zeroPoint {
+		q := uint8(math.RoundToEven(clamp(float64(w)/float64(p.Scale)+float64(p.ZeroPoint), f)))
+		for !isFinite(decode(q, p.Scale, p.ZeroPoint)) {
+			if float32(q) < p.ZeroPoint {
 				q++
 			} else {
 				q--

@@ -177,6 +177,22 @@ type Kernel struct {
 	Name       string
 	Quantize   func(*Block) Fault
 	Dequantize func(*CodedBlock) Fault
+
+	// Range and Code are the two halves of Quantize, for a part of a group that
+	// is worked on by many: the block is one row, whose length is a multiple of 8
+	// unless it ends the group. Range gives the smallest and the largest weight;
+	// Code takes what Fit made of all parts' ranges, and writes no scale.
+	Range func(*Block) (lo, hi float32, fault Fault)
+	Code  func(*Block, Parameters)
+}
+
+// Fit chooses the parameters of a group whose finite weights span lo .. hi.
+func Fit(lo, hi float32, f Format) (Parameters, Fault) {
+	p, ok := fit(lo, hi, f)
+	if !ok {
+		return p, Fault{Kind: ScaleRange, Value: p.Scale}
+	}
+	return p, Fault{}
 }
 
 // All returns the kernels that this CPU can run, the reference first and the

@@ -12,12 +12,12 @@ const (
 	maxPlainOffset = 0x1p+127
 )
 
-// parameters code and decode one group: q = rint(w*inverse + zeroPoint), and
+// Parameters code and decode one group: q = rint(w*inverse + zeroPoint), and
 // w = (q - zeroPoint) * scale.
-type parameters struct {
-	scale     float32
+type Parameters struct {
+	Scale     float32
+	ZeroPoint float32
 	inverse   float32
-	zeroPoint float32
 	extreme   bool // outside the plain bounds: code with codeExtreme
 }
 
@@ -25,7 +25,7 @@ type parameters struct {
 // span lo .. hi. Every float32 operation is rounded by itself. The second
 // result is false if the scale's type rounds it to 0 or Inf; scale then holds
 // the unrounded value.
-func fit(lo, hi float32, f Format) (parameters, bool) {
+func fit(lo, hi float32, f Format) (Parameters, bool) {
 	lo, hi = span(lo, hi, f.ZeroPoint)
 	if lo == hi { // all weights are the same; with an integer zero, all are 0
 		return constant(lo, f), true
@@ -36,16 +36,16 @@ func fit(lo, hi float32, f Format) (parameters, bool) {
 	}
 	scale := roundScale(unrounded, f.ScaleDtype)
 	if scale == 0 || !isFinite(scale) {
-		return parameters{scale: unrounded}, false
+		return Parameters{Scale: unrounded}, false
 	}
-	p := parameters{scale: scale, inverse: 1 / scale}
+	p := Parameters{Scale: scale, inverse: 1 / scale}
 	switch f.ZeroPoint {
 	case SymmetricZero:
-		p.zeroPoint = half(f)
+		p.ZeroPoint = half(f)
 	case FloatZero:
-		p.zeroPoint = float32(-lo*p.inverse) + 0
+		p.ZeroPoint = float32(-lo*p.inverse) + 0
 	default:
-		p.zeroPoint = round(-lo*p.inverse, float32(f.MaxCode()))
+		p.ZeroPoint = round(-lo*p.inverse, float32(f.MaxCode()))
 	}
 	return p, true
 }
@@ -81,13 +81,13 @@ func isPlain(scale, lo, hi float32, f Format) bool {
 	return abs(scale) >= minPlainScale && abs(scale) <= maxPlainScale
 }
 
-func constant(value float32, f Format) parameters {
-	p := parameters{scale: 1, inverse: 1}
+func constant(value float32, f Format) Parameters {
+	p := Parameters{Scale: 1, inverse: 1}
 	switch f.ZeroPoint {
 	case SymmetricZero:
-		p.zeroPoint = half(f)
+		p.ZeroPoint = half(f)
 	case FloatZero:
-		p.zeroPoint = -value + 0
+		p.ZeroPoint = -value + 0
 	}
 	return p
 }
@@ -114,8 +114,8 @@ func decode(code uint8, scale, zeroPoint float32) float32 {
 }
 
 // code quantizes weights with plain parameters.
-func code(codes []uint8, weights []float32, p parameters, maxCode float32) {
+func code(codes []uint8, weights []float32, p Parameters, maxCode float32) {
 	for i, w := range weights {
-		codes[i] = uint8(round(float32(w*p.inverse)+p.zeroPoint, maxCode))
+		codes[i] = uint8(round(float32(w*p.inverse)+p.ZeroPoint, maxCode))
 	}
 }

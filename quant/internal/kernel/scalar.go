@@ -6,7 +6,9 @@ import (
 )
 
 // Scalar is the reference.
-var Scalar = Kernel{Name: "scalar", Quantize: quantizeScalar, Dequantize: dequantizeScalar}
+var Scalar = Kernel{
+	Name: "scalar", Quantize: quantizeScalar, Dequantize: dequantizeScalar, Range: rangeScalar, Code: codeScalar,
+}
 
 // tileSize is how many weights are widened at a time: a multiple of 8, so that
 // a tile's codes begin and end at whole bytes, and small enough for L1.
@@ -45,7 +47,7 @@ func (s *scratch) quantizeGroup(b *Block, at position, n int) Fault {
 		return fault
 	}
 	s.codeGroup(b.Packed[at.packed:][:RowBytes(n, b.BitWidth)], weights, p, b)
-	b.Scales[at.group], b.ZeroPoints[at.group] = p.scale, p.zeroPoint
+	b.Scales[at.group], b.ZeroPoints[at.group] = p.Scale, p.ZeroPoint
 	return Fault{}
 }
 
@@ -67,10 +69,17 @@ func (s *scratch) tiles(weights []byte, t ElementType, visit func(first int, til
 	}
 }
 
-func (s *scratch) fitGroup(weights []byte, b *Block) (parameters, Fault) {
-	lo, hi := float32(math.Inf(1)), float32(math.Inf(-1))
-	fault := Fault{}
-	s.tiles(weights, b.Type, func(first int, tile []float32) {
+func (s *scratch) fitGroup(weights []byte, b *Block) (Parameters, Fault) {
+	lo, hi, fault := s.rangeOf(weights, b.Type)
+	if fault.Kind != NoFault {
+		return Parameters{}, fault
+	}
+	return Fit(lo, hi, b.Format)
+}
+
+func (s *scratch) rangeOf(weights []byte, t ElementType) (lo, hi float32, fault Fault) {
+	lo, hi = float32(math.Inf(1)), float32(math.Inf(-1))
+	s.tiles(weights, t, func(first int, tile []float32) {
 		for i, w := range tile {
 			if !isFinite(w) && fault.Kind == NoFault {
 				fault = Fault{Kind: NonFinite, Index: first + i, Value: w}
@@ -83,17 +92,21 @@ func (s *scratch) fitGroup(weights []byte, b *Block) (parameters, Fault) {
 			}
 		}
 	})
-	if fault.Kind != NoFault {
-		return parameters{}, fault
-	}
-	p, ok := fit(lo, hi, b.Format)
-	if !ok {
-		return p, Fault{Kind: ScaleRange, Value: p.scale}
-	}
-	return p, Fault{}
+	return lo, hi, fault
 }
 
-func (s *scratch) codeGroup(packed, weights []byte, p parameters, b *Block) {
+func rangeScalar(b *Block) (lo, hi float32, fault Fault) {
+	var s scratch
+	return s.rangeOf(b.Weights, b.Type)
+}
+
+func codeScalar(b *Block, p Parameters) {
+	var s scratch
+	s.codeGroup(b.Packed, b.Weights, p, b)
+	s.storeSums(b)
+}
+
+func (s *scratch) codeGroup(packed, weights []byte, p Parameters, b *Block) {
 	s.tiles(weights, b.Type, func(first int, tile []float32) {
 		start := RowBytes(first, b.BitWidth)
 		s.codeTile(packed[start:start+RowBytes(len(tile), b.BitWidth)], tile, p, b)
@@ -101,7 +114,7 @@ func (s *scratch) codeGroup(packed, weights []byte, p parameters, b *Block) {
 }
 
 // codeTile codes up to tileSize weights that begin at a multiple of 8 columns.
-func (s *scratch) codeTile(packed []byte, weights []float32, p parameters, b *Block) {
+func (s *scratch) codeTile(packed []byte, weights []float32, p Parameters, b *Block) {
 	codes := s.codes[:len(weights)]
 	if p.extreme {
 		codeExtreme(codes, weights, p, b.Format)

@@ -36,10 +36,10 @@ type laneSums struct {
 
 // add counts len(weights) weights that begin at a multiple of sumLanes columns
 // within their group.
-func (l *laneSums) add(weights []float32, codes []uint8, p parameters) {
+func (l *laneSums) add(weights []float32, codes []uint8, p Parameters) {
 	for i, weight := range weights {
 		w := float64(weight)
-		d := float64(decode(codes[i], p.scale, p.zeroPoint))
+		d := float64(decode(codes[i], p.Scale, p.ZeroPoint))
 		e := w - d
 		lane := i % sumLanes
 		l.error[lane] += float64(e * e)

@@ -141,7 +141,7 @@ func (s *vectorScratch) fit(groups int, f Format) bool {
 		if !ok || p.extreme {
 			return false
 		}
-		s.scales[k], s.inverses[k], s.zeroPoints[k] = p.scale, p.inverse, p.zeroPoint
+		s.scales[k], s.inverses[k], s.zeroPoints[k] = p.Scale, p.inverse, p.ZeroPoint
 	}
 	return true
 }
@@ -175,28 +175,70 @@ func (v *vectorSet) pack(packed *byte, codes []uint8, bitWidth int) {
 	}
 }
 
-// quantizeGroup codes one group of n weights: all but its last ones, fewer than
-// 8, with vectors.
+// quantizeGroup codes one group of n weights.
 func (v *vectorSet) quantizeGroup(s *vectorScratch, b *Block, at position, n int) Fault {
-	size, whole := b.Type.Size(), n&^7
-	weights, packed := b.Weights[at.weight*size:][:n*size], b.Packed[at.packed:]
-	rest := s.weights[:n-whole]
-	load(rest, weights[whole*size:], b.Type)
-	plain := whole > 0 && !v.ranges[b.Type](&weights[0], 1, whole, &s.lo[0], &s.hi[0])
-	for _, w := range rest {
-		plain = plain && isFinite(w)
-		s.lo[0], s.hi[0] = min(s.lo[0], w), max(s.hi[0], w)
-	}
-	if !plain || !s.fit(1, b.Format) {
+	weights := b.Weights[at.weight*b.Type.Size():][:n*b.Type.Size()]
+	if !v.rangeOf(s, weights, b.Type) || !s.fit(1, b.Format) {
 		return s.quantizeGroup(b, at, n)
 	}
+	p := Parameters{Scale: s.scales[0], inverse: s.inverses[0], ZeroPoint: s.zeroPoints[0]}
+	v.codeGroup(s, b, weights, b.Packed[at.packed:][:RowBytes(n, b.BitWidth)], p)
+	b.Scales[at.group], b.ZeroPoints[at.group] = p.Scale, p.ZeroPoint
+	return Fault{}
+}
+
+// rangeOf finds lo[0] and hi[0]: of all but the last weights, fewer than 8, with
+// vectors. It returns false if a weight is not finite, or if all are too few.
+func (v *vectorSet) rangeOf(s *vectorScratch, weights []byte, t ElementType) bool {
+	n := len(weights) / t.Size()
+	whole := n &^ 7
+	finite := whole > 0 && !v.ranges[t](&weights[0], 1, whole, &s.lo[0], &s.hi[0])
+	rest := s.weights[:n-whole]
+	load(rest, weights[whole*t.Size():], t)
+	for _, w := range rest {
+		finite = finite && isFinite(w)
+		s.lo[0], s.hi[0] = min(s.lo[0], w), max(s.hi[0], w)
+	}
+	return finite
+}
+
+// codeGroup codes one group, or a part of it, likewise. p is plain.
+func (v *vectorSet) codeGroup(s *vectorScratch, b *Block, weights, packed []byte, p Parameters) {
+	size := b.Type.Size()
+	n := len(weights) / size
+	whole := n &^ 7
+	s.scales[0], s.inverses[0], s.zeroPoints[0] = p.Scale, p.inverse, p.ZeroPoint
 	for first := 0; first < whole; first += runWeights {
 		v.codeRun(s, b, &weights[first*size], &packed[RowBytes(first, b.BitWidth)], 1, min(runWeights, whole-first))
 	}
-	p := parameters{scale: s.scales[0], inverse: s.inverses[0], zeroPoint: s.zeroPoints[0]}
-	s.codeTile(packed[RowBytes(whole, b.BitWidth):][:RowBytes(n-whole, b.BitWidth)], rest, p, b)
-	b.Scales[at.group], b.ZeroPoints[at.group] = p.scale, p.zeroPoint
-	return Fault{}
+	rest := s.weights[:n-whole]
+	load(rest, weights[whole*size:], b.Type)
+	s.codeTile(packed[RowBytes(whole, b.BitWidth):], rest, p, b)
+}
+
+// rangePart has the results of rangeScalar.
+func (v *vectorSet) rangePart(b *Block) (lo, hi float32, fault Fault) {
+	if b.Type == Float64 {
+		return rangeScalar(b)
+	}
+	s := takeScratch()
+	defer scratches.Put(s)
+	if !v.rangeOf(s, b.Weights, b.Type) {
+		return s.scratch.rangeOf(b.Weights, b.Type)
+	}
+	return s.lo[0], s.hi[0], Fault{}
+}
+
+// codePart has the results of codeScalar.
+func (v *vectorSet) codePart(b *Block, p Parameters) {
+	if b.Type == Float64 || p.extreme {
+		codeScalar(b, p)
+		return
+	}
+	s := takeScratch()
+	defer scratches.Put(s)
+	v.codeGroup(s, b, b.Weights, b.Packed, p)
+	s.storeSums(b)
 }
 
 // dequantize has the results of dequantizeScalar.
