@@ -111,10 +111,10 @@ func newDequantization(layers []codedLayer, o DequantizeOptions, limit int) *deq
 }
 
 // rowSizes are the sizes that 32-bit offsets limit; large columns have none.
-func (d *dequantization) rowSizes(i int) []int {
-	sizes := []int{len(d.layers[i].name), len(d.layers[i].shape)}
+func (d *dequantization) rowSizes(i int) (sizes rowSizes) {
+	sizes[0], sizes[1] = len(d.layers[i].name), len(d.layers[i].shape)
 	if !d.large {
-		sizes = append(sizes, d.layers[i].elements())
+		sizes[2] = d.layers[i].elements()
 	}
 	return sizes
 }
@@ -137,8 +137,7 @@ func (d *dequantization) run(ctx context.Context) error {
 	}
 	return runUnits(ctx, d.options.Threads, d.units, func(i int) {
 		u := d.units[i]
-		block := d.layers[u.layer].block(u, targets[u.layer], d.element)
-		d.faults[i] = chosen.Dequantize(&block)
+		d.faults[i] = chosen.Dequantize(d.layers[u.layer].block(u, targets[u.layer], d.element))
 		d.faults[i].Index += u.firstElement(d.layers[u.layer].grouped)
 	})
 }

@@ -29,8 +29,7 @@ func (q *quantization) fitLongGroups(ctx context.Context, k kernel.Kernel) error
 	ranges := make([]partRange, len(parts))
 	err := runUnits(ctx, q.options.Threads, units, func(p int) {
 		i := parts[p]
-		block := q.block(i)
-		ranges[p].lo, ranges[p].hi, q.faults[i] = k.Range(&block)
+		ranges[p].lo, ranges[p].hi, q.faults[i] = k.Range(q.block(i))
 		q.faults[i].Index += units[p].firstElement(q.grouped[units[p].layer])
 	})
 	if err != nil {

@@ -190,24 +190,24 @@ func newBatch(schema *arrow.Schema, rows int, columns []func() arrow.Array) arro
 	return array.NewRecordBatch(schema, arrays, int64(rows))
 }
 
-// splitRows cuts rows 0 .. rows-1 into batches in which no sum of sizes passes
-// limit, but for single rows that do. sizes gives a row's entry in each column.
-func splitRows(rows, limit int, sizes func(row int) []int) (ends []int) {
-	var sums []int
+// rowSizes are a row's sizes in the columns that have 32-bit offsets.
+type rowSizes [4]int
+
+// splitRows cuts rows 0 .. rows-1 into batches in which no column's sum of
+// sizes passes limit, but for single rows that do.
+func splitRows(rows, limit int, sizes func(row int) rowSizes) (ends []int) {
+	var sums rowSizes
 	for row := range rows {
-		rowSizes := sizes(row)
-		if sums == nil {
-			sums = make([]int, len(rowSizes))
-		}
+		added := sizes(row)
 		full := false
-		for i, size := range rowSizes {
+		for i, size := range added {
 			full = full || size > 0 && sums[i] > 0 && size > limit-sums[i]
 		}
 		if full {
 			ends = append(ends, row)
-			clear(sums)
+			sums = rowSizes{}
 		}
-		for i, size := range rowSizes {
+		for i, size := range added {
 			sums[i] += size
 		}
 	}

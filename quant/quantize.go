@@ -31,8 +31,9 @@ func Quantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordB
 		return nil, err
 	}
 	layers, failed := readLayers(batches, columns, o.FirstRow)
-	if o.Sort {
-		slices.SortStableFunc(layers, func(a, b layer) int { return cmp.Compare(a.name, b.name) })
+	byName := func(a, b layer) int { return cmp.Compare(a.name, b.name) }
+	if o.Sort && !slices.IsSortedFunc(layers, byName) {
+		slices.SortStableFunc(layers, byName)
 	}
 	q := newQuantization(layers, o, maxOffset)
 	q.arena.allocator = allocator
@@ -108,10 +109,10 @@ func newQuantization(layers []layer, o Options, limit int) *quantization {
 }
 
 // rowSizes are the sizes that 32-bit offsets limit; large columns have none.
-func (q *quantization) rowSizes(i int) []int {
-	sizes := []int{len(q.layers[i].name), len(q.layers[i].shape)}
+func (q *quantization) rowSizes(i int) (sizes rowSizes) {
+	sizes[0], sizes[1] = len(q.layers[i].name), len(q.layers[i].shape)
 	if !q.large {
-		sizes = append(sizes, q.grouped[i].packedBytes(q.options.BitWidth), q.grouped[i].groups())
+		sizes[2], sizes[3] = q.grouped[i].packedBytes(q.options.BitWidth), q.grouped[i].groups()
 	}
 	return sizes
 }
@@ -180,11 +181,11 @@ func (q *quantization) quantizeUnit(k kernel.Kernel, i int) {
 	block := q.block(i)
 	if g.isLong() {
 		if q.faults[i].Kind == kernel.NoFault {
-			k.Code(&block, q.long[i])
+			k.Code(block, q.long[i])
 		}
 		return
 	}
-	q.faults[i] = k.Quantize(&block)
+	q.faults[i] = k.Quantize(block)
 	q.faults[i].Index += u.firstElement(g)
 }
 

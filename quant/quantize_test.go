@@ -153,8 +153,8 @@ func rowTexts(r *Result) (rows []string) {
 }
 
 func TestSplitRows(t *testing.T) {
-	sizes := [][]int{{5, 0}, {5, 0}, {1, 0}, {0, 20}, {0, 0}, {3, 3}}
-	got := splitRows(len(sizes), 10, func(row int) []int { return sizes[row] })
+	sizes := []rowSizes{{5, 0}, {5, 0}, {1, 0}, {0, 20}, {0, 0}, {3, 3}}
+	got := splitRows(len(sizes), 10, func(row int) rowSizes { return sizes[row] })
 	if want := []int{2, 5, 6}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
@@ -226,7 +226,7 @@ func TestLongGroups(t *testing.T) {
 				Format: o.format(), Rows: 2, Columns: columns, GroupSize: columns, Weights: little(values...),
 				Packed: make([]byte, 2*kernel.RowBytes(columns, 4)), Scales: make([]float32, 2), ZeroPoints: make([]float32, 2),
 			}
-			kernel.Scalar.Quantize(&block)
+			kernel.Scalar.Quantize(block)
 			if !slices.Equal(row.Column(1).(*array.Binary).Value(0), block.Packed) {
 				t.Errorf("%s: other codes", k.Name)
 			}

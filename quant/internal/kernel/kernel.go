@@ -175,15 +175,15 @@ type Fault struct {
 // by many goroutines at once.
 type Kernel struct {
 	Name       string
-	Quantize   func(*Block) Fault
-	Dequantize func(*CodedBlock) Fault
+	Quantize   func(Block) Fault
+	Dequantize func(CodedBlock) Fault
 
 	// Range and Code are the two halves of Quantize, for a part of a group that
 	// is worked on by many: the block is one row, whose length is a multiple of 8
 	// unless it ends the group. Range gives the smallest and the largest weight;
 	// Code takes what Fit made of all parts' ranges, and writes no scale.
-	Range func(*Block) (lo, hi float32, fault Fault)
-	Code  func(*Block, Parameters)
+	Range func(Block) (lo, hi float32, fault Fault)
+	Code  func(Block, Parameters)
 }
 
 // Fit chooses the parameters of a group whose finite weights span lo .. hi.
