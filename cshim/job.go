@@ -76,6 +76,11 @@ func jobOf(handle C.uintptr_t) *job { return cgo.Handle(handle).Value().(*job) }
 
 // wait tells whether the job has ended by then.
 func (j *job) wait(limit time.Duration) bool {
+	select {
+	case <-j.done:
+		return true
+	default:
+	}
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {

@@ -23,7 +23,7 @@ RESULT_COLUMNS = frozenset(
 
 def weights_bytes(data: pa.Table | pa.RecordBatch) -> int:
     """Bytes of the weights, with the little that Arrow adds."""
-    return int(data.column("weights").nbytes)
+    return sum(int(data.column(i).nbytes) for i in data.schema.get_all_field_indices("weights"))
 
 
 class Source:
@@ -53,24 +53,20 @@ class Source:
         }
 
     @property
-    def known_batches(self) -> list[pa.RecordBatch] | None:
-        """All batches that have rows, or None if they are only known by reading them."""
-        if isinstance(self._data, pa.RecordBatchReader):
-            return None
-        return [batch for batch in self.read_all().to_batches() if batch.num_rows]
+    def is_read(self) -> bool:
+        """Whether all data is there already; else it comes by reading, once."""
+        return not isinstance(self._data, pa.RecordBatchReader)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Read one batch after the other."""
-        if isinstance(self._data, pa.RecordBatchReader):
-            yield from map(self._select, self._data)
-        else:
-            yield from self.known_batches or []
+        """Read one batch that has rows after the other."""
+        data = self.read_all().to_batches() if self.is_read else map(self._select, self._data)
+        return (batch for batch in data if batch.num_rows)
 
     def read_all(self) -> pa.Table:
         """Read all that is left; nothing is copied."""
-        if isinstance(self._data, pa.RecordBatchReader):
-            return self._select(pa.Table.from_batches(list(self._data), self._data.schema))
-        return self._select(self._data)
+        if self.is_read:
+            return self._select(self._data)
+        return self._select(pa.Table.from_batches(list(self._data), self._data.schema))
 
     def _select(self, data: Any) -> Any:
         selected = data.select(self._positions)

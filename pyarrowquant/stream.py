@@ -84,8 +84,7 @@ def quantize_stream(
 def _batches(
     source: Source, options: dict[str, Any], schema: pa.Schema, progress: _arguments.Progress
 ) -> Iterator[pa.RecordBatch]:
-    known = source.known_batches if progress else None
-    whole = sum(map(weights_bytes, known)) if known is not None else None
+    whole = sum(map(weights_bytes, source.batches())) if progress and source.is_read else None
     row = 0
     with Reporter(progress, whole) as reporter:
         for batch in source.batches():

@@ -119,7 +119,8 @@ def quantize_batch_arrow(
     source = Source(table, INPUT_COLUMNS)
     options["type_names"] = source.type_names
     encoded = _lib.encode(options)
-    _lib.validate(source.schema, encoded)
+    if not source.is_read:
+        _lib.validate(source.schema, encoded)  # before anything is read
     weights = source.read_all()
     size = weights_bytes(weights) if progress else 0
     with Reporter(progress, size) as reporter:

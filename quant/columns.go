@@ -30,12 +30,42 @@ func newByteReader(column string, arr arrow.Array) byteReader {
 	case *array.Dictionary:
 		values = dictionaryBytes(column, arr)
 	}
+	nulls := validityOf(arr)
 	return func(row int) ([]byte, *problem) {
-		if arr.IsNull(row) {
+		if nulls.isNull(row) {
 			return nil, problemf(KindNull, ": %s is null", column)
 		}
 		return values(row)
 	}
+}
+
+// validity tells which elements of an array are null.
+type validity struct {
+	bitmap []byte // empty: none
+	offset int
+}
+
+func validityOf(arr arrow.Array) validity {
+	return validity{arr.NullBitmapBytes(), arr.Data().Offset()}
+}
+
+func (v validity) isNull(i int) bool {
+	return len(v.bitmap) > 0 && !bitutil.BitIsSet(v.bitmap, v.offset+i)
+}
+
+// firstNull is the first null among elements start .. end, counted from start,
+// or -1.
+func (v validity) firstNull(start, end int64) int64 {
+	length := int(end - start)
+	if len(v.bitmap) == 0 || length == 0 || bitutil.CountSetBits(v.bitmap, v.offset+int(start), length) == length {
+		return -1
+	}
+	for i := range length {
+		if v.isNull(int(start) + i) {
+			return int64(i)
+		}
+	}
+	return -1
 }
 
 func offsetBytes(column string, data arrow.ArrayData, width int) byteReader {
@@ -125,17 +155,32 @@ func newIntegerReader(arr arrow.Array) integerReader {
 
 // listReader gives the elements of a row of a list column: a range of child.
 type listReader struct {
-	column string
-	list   arrow.Array
-	child  arrow.Array
-	span   func(row int) (start, end int64)
+	column       string
+	nulls        validity
+	span         func(row int) (start, end int64)
+	element      arrow.DataType
+	width        int    // bytes of an element
+	elements     []byte // all of child
+	count        int64  // of elements
+	nullElements validity
 }
 
 // newListReader reads columns that isListOf accepts.
 func newListReader(column string, arr arrow.Array) *listReader {
 	data := arr.Data()
 	first := data.Offset()
-	r := &listReader{column: column, list: arr, child: arr.(array.ListLike).ListValues()}
+	child := arr.(array.ListLike).ListValues()
+	r := &listReader{
+		column:       column,
+		nulls:        validityOf(arr),
+		element:      child.DataType(),
+		width:        child.DataType().(arrow.FixedWidthDataType).Bytes(),
+		count:        int64(child.Len()),
+		nullElements: validityOf(child),
+	}
+	if child.Len() > 0 {
+		r.elements = bufferBytes(child.Data().Buffers()[1])[child.Data().Offset()*r.width:]
+	}
 	offsets := func(width int) func(row int) (int64, int64) {
 		buffer := bufferBytes(data.Buffers()[1])
 		return func(row int) (int64, int64) {
@@ -168,33 +213,21 @@ func newListReader(column string, arr arrow.Array) *listReader {
 	return r
 }
 
-func (r *listReader) isNull(row int) bool { return r.list.IsNull(row) }
+func (r *listReader) isNull(row int) bool { return r.nulls.isNull(row) }
 
-// elements gives the checked range of a row that is not null.
-func (r *listReader) elements(row int) (start, end int64, p *problem) {
-	start, end = r.span(row)
-	if p := checkSpan(r.column, start, end, int64(r.child.Len())); p != nil {
-		return 0, 0, p
-	}
-	if index := firstNull(r.child, start, end); index >= 0 {
-		return 0, 0, problemf(KindNull, " contains null in %s at index %d. Fill such values first", r.column, index).at(index)
-	}
-	return start, end, nil
-}
-
-// values gives the bytes of a row's elements, which are of fixed width.
+// values gives the bytes of a row's elements.
 func (r *listReader) values(row int) ([]byte, *problem) {
 	if r.isNull(row) {
 		return nil, problemf(KindNull, ": %s is null", r.column)
 	}
-	start, end, p := r.elements(row)
-	if p != nil || start == end {
+	start, end := r.span(row)
+	if p := checkSpan(r.column, start, end, r.count); p != nil {
 		return nil, p
 	}
-	data := r.child.Data()
-	width := int64(r.child.DataType().(arrow.FixedWidthDataType).Bytes())
-	offset := int64(data.Offset())
-	return bufferBytes(data.Buffers()[1])[(offset+start)*width : (offset+end)*width], nil
+	if index := r.nullElements.firstNull(start, end); index >= 0 {
+		return nil, problemf(KindNull, " contains null in %s at index %d. Fill such values first", r.column, index).at(index)
+	}
+	return r.elements[start*int64(r.width) : end*int64(r.width)], nil
 }
 
 // integers appends a row's elements, which are int32 or int64.
@@ -203,9 +236,8 @@ func (r *listReader) integers(out []int64, row int) ([]int64, *problem) {
 	if p != nil {
 		return out, p
 	}
-	width := r.child.DataType().(arrow.FixedWidthDataType).Bytes()
-	for i := range len(raw) / width {
-		out = append(out, integerAt(raw, width, i))
+	for i := range len(raw) / r.width {
+		out = append(out, integerAt(raw, r.width, i))
 	}
 	return out, nil
 }
@@ -215,26 +247,6 @@ func checkSpan(column string, start, end, length int64) *problem {
 		return problemf(KindCorrupt, ": %s has offsets %d to %d, its values are 0 to %d", column, start, end, length)
 	}
 	return nil
-}
-
-// firstNull is the first null among elements start .. end, counted from start,
-// or -1.
-func firstNull(arr arrow.Array, start, end int64) int64 {
-	bitmap := arr.NullBitmapBytes()
-	if len(bitmap) == 0 || start == end {
-		return -1
-	}
-	from := arr.Data().Offset() + int(start)
-	length := int(end - start)
-	if bitutil.CountSetBits(bitmap, from, length) == length {
-		return -1
-	}
-	for i := range length {
-		if !bitutil.BitIsSet(bitmap, from+i) {
-			return int64(i)
-		}
-	}
-	return -1
 }
 
 func bufferBytes(b *memory.Buffer) []byte {

@@ -126,7 +126,7 @@ func listWeights(arr arrow.Array) func(row int) ([]byte, kernel.ElementType, *pr
 		arrow.FLOAT16: kernel.Float16,
 		arrow.FLOAT32: kernel.Float32,
 		arrow.FLOAT64: kernel.Float64,
-	}[lists.child.DataType().ID()]
+	}[lists.element.ID()]
 	return func(row int) ([]byte, kernel.ElementType, *problem) {
 		weights, p := lists.values(row)
 		return weights, element, p
