@@ -49,8 +49,10 @@ test-python: $(VENV)/installed
 	cd $(BUILD)/doctest && $(CURDIR)/$(BIN)/python -m pytest -c $(CURDIR)/pyproject.toml \
 		--doctest-modules $(CURDIR)/pyarrowquant --doctest-glob README.md $(CURDIR)/README.md
 
-bench: $(VENV)/installed
-	$(BIN)/python tests/bench/bench_scaling.py
+# Other quantizers are installed to compare with: some GB, and a long build.
+bench: $(VENV)/bench-installed
+	mkdir -p $(BUILD)
+	$(BIN)/python tests/bench/bench.py --json $(BUILD)/bench.json --markdown $(BUILD)/bench.md
 
 wheel: $(VENV)/bin/python
 	$(BIN)/pip install --quiet --group build
@@ -61,6 +63,10 @@ wheel: $(VENV)/bin/python
 $(VENV)/installed: $(VENV)/bin/python $(SOURCES)
 	$(BIN)/pip install --quiet --group dev
 	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/bench-installed: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable '.[bench]'
 	touch $@
 
 $(VENV)/bin/python:

@@ -10,19 +10,18 @@ const unitElements = 64 << 10
 // grouped is a matrix with the effective size of its groups, 1 .. columns.
 type grouped struct {
 	matrix
-	groupSize int
+	groupSize    int
+	groupsPerRow int
 }
 
 func newGrouped(m matrix, groupSize int) grouped {
 	if groupSize == WholeRow || groupSize > m.columns {
 		groupSize = max(m.columns, 1)
 	}
-	return grouped{matrix: m, groupSize: groupSize}
+	return grouped{matrix: m, groupSize: groupSize, groupsPerRow: kernel.Groups(m.columns, groupSize)}
 }
 
-func (g grouped) groupsPerRow() int { return kernel.Groups(g.columns, g.groupSize) }
-
-func (g grouped) groups() int { return g.rows * g.groupsPerRow() }
+func (g grouped) groups() int { return g.rows * g.groupsPerRow }
 
 func (g grouped) elements() int { return g.rows * g.columns }
 
@@ -44,7 +43,7 @@ type unit struct {
 func (u unit) firstElement(g grouped) int { return u.row*g.columns + u.column }
 
 // firstGroup is the unit's first group within its layer, or the one it is part of.
-func (u unit) firstGroup(g grouped) int { return u.row*g.groupsPerRow() + u.column/g.groupSize }
+func (u unit) firstGroup(g grouped) int { return u.row*g.groupsPerRow + u.column/g.groupSize }
 
 // firstByte is the unit's first packed byte within its layer.
 func (u unit) firstByte(g grouped, bitWidth int) int {
@@ -52,6 +51,9 @@ func (u unit) firstByte(g grouped, bitWidth int) int {
 }
 
 func (u unit) grouped(g grouped) grouped {
+	if u.rows == g.rows && u.columns == g.columns {
+		return g // the whole layer
+	}
 	return newGrouped(matrix{rows: u.rows, columns: u.columns}, g.groupSize)
 }
 

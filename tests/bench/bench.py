@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from limits import huge, measure_limits
 from machine import describe, peak_memory
@@ -126,7 +127,8 @@ class Bench:
             self.quantize(
                 "float32, widths", f"4 bits, g {group_size}", table, 2, group_size=group_size
             )
-        self.quantize("float32, widths", "4 bits, metrics", table, 2, metrics=True)
+        for threads in (1, 2):
+            self.quantize("float32, widths", "4 bits, metrics", table, threads, metrics=True)
         self.quantize("float32, widths", "4 bits, cold", table, 2, cold=True)
 
     def run_kernels(self, table: pa.Table) -> None:
@@ -161,22 +163,23 @@ class Bench:
                 self.add("dequantize", f"{bits} bits", input_bytes(table), times, threads, "write")
 
     def run_peers(self, names: list[str]) -> None:
-        weights = gaussian(64 * MIB).reshape(-1, 4096)
+        weights = gaussian(256 * MIB).reshape(-1, 4096)
         table = pyarrowquant.numpy_to_arrow_table({"w": weights})
-        own = self.quantize("peers, 64 MiB, 4 bits", "pyarrowquant", table, 2)
-        for peer in names:
-            found = PEERS[peer]
-            self.run_peer(peer, found, weights, own)
+        own = self.quantize("peers, 4 bits", "pyarrowquant", table, 2)
+        for name in names:
+            peer = PEERS[name]
+            self.run_peer(name, peer, weights[: len(weights) // peer.fraction], own)
 
-    def run_peer(self, name: str, peer: Peer, weights: object, own: Row) -> None:
+    def run_peer(self, name: str, peer: Peer, weights: np.ndarray, own: Row) -> None:
         try:
             call = peer.prepare(weights)
         except ImportError as missing:
             print(f"{name}: left out, {missing}")
             return
-        times = measure(call, peer.repetitions or self.repetitions)
-        row = self.add(own.group, name, own.nbytes, times, 2, "read")
-        row.times_slower = row.times.median / own.times.median
+        times = measure(call, self.repetitions if peer.fraction == 1 else 5)
+        row = self.add(own.group, name, weights.nbytes, times, 2, "read")
+        row.times_slower = own.rate / row.rate
+        print(f"{'':22} {name} takes {row.times_slower:.1f} times as long as pyarrowquant")
 
 
 def check(table: pa.Table, options: dict[str, object]) -> None:

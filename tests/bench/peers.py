@@ -22,12 +22,12 @@ class Peer:
     ----------
     prepare : callable
         From float32 weights [rows, 4096] to the call to time; ImportError if not installed.
-    repetitions : int or None
-        Fewer than usual, for what takes very long.
+    fraction : int
+        Measure with one part in so many of the weights, and 5 times, for what takes very long.
     """
 
     prepare: Callable[[Any], Callable[[], object]]
-    repetitions: int | None = None
+    fraction: int = 1
 
 
 def check(decoded: np.ndarray, weights: np.ndarray) -> None:
@@ -194,5 +194,5 @@ PEERS = {
     "MLX": Peer(mlx),
     "onnxruntime": Peer(onnxruntime),
     "torchao": Peer(torchao),
-    "torch HQQ": Peer(hqq, repetitions=5),
+    "torch HQQ": Peer(hqq, fraction=8),
 }

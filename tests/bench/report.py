@@ -33,20 +33,26 @@ class Row:
     ratio: float
     times_slower: float | None = None
 
+    @property
+    def rate(self) -> float:
+        """Median bytes a second."""
+        return self.nbytes / self.times.median
+
     def cells(self) -> list[str]:
         low, middle, high = self.times.rates(self.nbytes)
         digits = 2 if middle >= 0.1 else 4
         cells = [self.name, str(self.threads), f"{middle:.{digits}f}"]
-        cells += [
-            f"{low:.{digits}f} .. {high:.{digits}f}",
-            f"{self.ratio:.{digits}f} of {self.limit}",
-        ]
+        cells.append(f"{low:.{digits}f} .. {high:.{digits}f}")
+        cells += [f"{self.times.median * 1e3:.1f}", f"{self.ratio:.{digits}f} of {self.limit}"]
         cells.append("" if self.times_slower is None else f"{self.times_slower:.1f}")
         return cells
 
     def line(self) -> str:
-        name, threads, middle, spread, ratio, _ = self.cells()
-        return f"{self.group:22} {name:24} {threads} threads {middle:>8} GB/s ({spread})  {ratio}"
+        name, threads, middle, spread, milliseconds, ratio, _ = self.cells()
+        return (
+            f"{self.group:22} {name:24} {threads} threads {middle:>8} GB/s ({spread})"
+            f" {milliseconds:>7} ms  {ratio}"
+        )
 
     def record(self) -> dict[str, Any]:
         return {
@@ -72,8 +78,8 @@ def markdown(machine: dict[str, str], rows: list[Row], empty: Times, peak: dict[
         lines += [
             f"**{group}**",
             "",
-            "| | threads | GB/s (median) | min .. max | ratio | times slower |",
-            "|---|---|---|---|---|---|",
+            "| | threads | GB/s (median) | min .. max | ms (median) | ratio | times slower |",
+            "|---|---|---|---|---|---|---|",
         ]
         lines += ["| " + " | ".join(row.cells()) + " |" for row in members]
         lines.append("")
