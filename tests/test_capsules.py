@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -193,6 +194,7 @@ def test_failing_stream_is_released() -> None:
     source = Batches(numbered_batches(2), fails_with=RuntimeError("the disk is on fire"))
     with suppress(Exception):
         quantize_batch_arrow(OnlyStream(source.reader()))
+    gc.collect()  # the exception's frames
     assert source.released
 
 
