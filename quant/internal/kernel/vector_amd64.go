@@ -8,7 +8,8 @@ import (
 //go:generate go -C _gen run . -out ../vector_amd64.s -stubs ../stubs_amd64.go -pkg kernel
 
 // runWeights is how many weights a vector kernel takes through all its steps
-// before the next ones: 4 KiB of float32, as many of the next run and the codes stay in L1.
+// before the next ones: 4 KiB of float32, as many of the next run, and the codes
+// stay in L1.
 const (
 	runWeights = 1024
 	runGroups  = runWeights / 8

@@ -298,7 +298,7 @@ func reduce(v Register, join func(ops ...Op), to Mem) {
 	VMOVSS(a, to)
 }
 
-// bits32 are read-only constants, broadcast where they are used.
+// Bounds and masks of fit, as bits.
 var (
 	one          = constant("one", 0x3f800000)
 	signBit      = constant("signBit", 0x80000000)
