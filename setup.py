@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,11 +30,16 @@ def go_command() -> str:
     return found
 
 
-def linker_flags() -> str:
-    """Strip the library, and export only our functions where the linker can."""
+def linker_flags(folder: str) -> str:
+    """Strip the library, and export only our functions where the linker can.
+
+    The linker runs in a folder of its own, and its flags are split at spaces: the list of
+    symbols goes to a temporary folder, since the source tree's path may have some.
+    """
     flags = "-s -w"
     if sys.platform.startswith("linux"):
-        flags += f" -extldflags=-Wl,--version-script={ROOT / 'cshim' / 'symbols.map'}"
+        symbols = shutil.copy(ROOT / "cshim" / "symbols.map", folder)
+        flags += f" -extldflags=-Wl,--version-script={symbols}"
     return flags
 
 
@@ -57,8 +63,9 @@ class BuildGo(Command):
         output = self.library()
         output.parent.mkdir(parents=True, exist_ok=True)
         command = [go_command(), "build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false"]
-        command += ["-ldflags", linker_flags(), "-o", str(output), "./cshim"]
-        subprocess.run(command, cwd=ROOT, env={**os.environ, "CGO_ENABLED": "1"}, check=True)
+        with tempfile.TemporaryDirectory() as folder:
+            command += ["-ldflags", linker_flags(folder), "-o", str(output), "./cshim"]
+            subprocess.run(command, cwd=ROOT, env={**os.environ, "CGO_ENABLED": "1"}, check=True)
         output.with_suffix(".h").unlink(missing_ok=True)
 
     def get_source_files(self) -> list[str]:

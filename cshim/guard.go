@@ -4,7 +4,6 @@ package main
 import "C"
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 
@@ -53,8 +52,6 @@ func statusOf(err error) string {
 		return "memory"
 	case errors.Is(err, errSource):
 		return "source"
-	case errors.Is(err, context.Canceled):
-		return "cancelled"
 	default:
 		return "internal"
 	}

@@ -56,8 +56,8 @@ func start(in *input, work func(context.Context, *job) (*quant.Result, error)) *
 	run := func() {
 		defer close(j.done)
 		defer cancel()
-		defer in.release()
 		j.err = quant.Recovered(func() (err error) {
+			defer in.release()
 			j.result, err = work(ctx, j)
 			return err
 		})

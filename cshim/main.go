@@ -1,6 +1,6 @@
 // Package main is the C edge: a shared library that moves Arrow streams in and
-// out of package quant. Every export returns NULL, or a report of what went
-// wrong as JSON, which the caller frees with paq_free.
+// out of package quant. Every export but paq_free returns NULL, or a report
+// of what went wrong as JSON, which the caller frees with paq_free.
 package main
 
 // #include <stdint.h>
@@ -105,16 +105,6 @@ func paq_job_wait(handle C.uintptr_t, milliseconds C.int64_t, finished *C.int, e
 	})
 }
 
-// paq_job_cancel asks the job to end soon.
-//
-//export paq_job_cancel
-func paq_job_cancel(handle C.uintptr_t) *C.char {
-	return guard(func() error {
-		jobOf(handle).cancel()
-		return nil
-	})
-}
-
 // paq_job_result waits for the job and moves its result into out, which must
 // be zeroed. skipped is set to NULL or to the errors of layers left out, a
 // JSON list to free with paq_free.
@@ -128,15 +118,18 @@ func paq_job_result(handle C.uintptr_t, out *C.struct_ArrowArrayStream, skipped 
 		}
 		defer result.Release()
 		exportHook(result)
+		encoded, err := json.Marshal(result.Skipped)
+		if err != nil {
+			return err
+		}
+		if err := exportResult(result, out); err != nil {
+			return err
+		}
 		*skipped = nil
 		if len(result.Skipped) > 0 {
-			encoded, err := json.Marshal(result.Skipped)
-			if err != nil {
-				return err
-			}
 			*skipped = C.CString(string(encoded))
 		}
-		return exportResult(result, out)
+		return nil
 	})
 }
 
@@ -151,16 +144,21 @@ func paq_job_free(handle C.uintptr_t) *C.char {
 	})
 }
 
-// paq_allocated_bytes is what results of this library hold at the moment.
+// paq_allocated_bytes gives what results of this library hold at the moment.
 //
 //export paq_allocated_bytes
-func paq_allocated_bytes() C.int64_t { return C.int64_t(allocator.AllocatedBytes()) }
+func paq_allocated_bytes(out *C.int64_t) *C.char {
+	return guard(func() error {
+		*out = C.int64_t(allocator.AllocatedBytes())
+		return nil
+	})
+}
 
 // paq_release_memory gives memory that is kept for the next call back to the
 // system.
 //
 //export paq_release_memory
-func paq_release_memory() { allocator.empty() }
+func paq_release_memory() *C.char { return guard(allocator.empty) }
 
 // paq_free frees a text that an export gave.
 //

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 	"unsafe"
+
+	"github.com/pyarrowquant/pyarrowquant/quant"
 )
 
 const (
@@ -30,7 +32,8 @@ type pool struct {
 	sizes   map[unsafe.Pointer]int // of large blocks that are alive
 	kept    []block                // the latest last
 	keeping int                    // bytes in kept
-	bound   int                    // on keeping
+	bound   int                    // on keeping: what the largest recent call took
+	recent  time.Time              // until then
 	timer   *time.Timer
 }
 
@@ -41,7 +44,7 @@ type block struct {
 
 func newPool() *pool {
 	p := &pool{sizes: map[unsafe.Pointer]int{}}
-	p.timer = time.AfterFunc(idleTime, p.empty)
+	p.timer = time.AfterFunc(idleTime, func() { _ = quant.Recovered(p.empty) })
 	p.timer.Stop()
 	return p
 }
@@ -138,11 +141,12 @@ func (p *pool) drop(bound int) {
 }
 
 // empty gives all kept blocks back.
-func (p *pool) empty() {
+func (p *pool) empty() error {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
 	p.drop(0)
 	p.bound = 0
+	return nil
 }
 
 // AllocatedBytes is what results hold at the moment.
@@ -170,5 +174,7 @@ func (c *callAllocator) Allocate(size int) []byte {
 func (p *pool) atLeast(bound int) {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	p.bound = max(p.bound, bound)
+	if now := time.Now(); bound >= p.bound || now.After(p.recent) {
+		p.bound, p.recent = bound, now.Add(idleTime)
+	}
 }

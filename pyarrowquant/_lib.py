@@ -55,9 +55,10 @@ def _signatures(library: ctypes.CDLL) -> None:
             ctypes.POINTER(ctypes.c_int),
             ctypes.POINTER(ctypes.c_void_p),
         ],
-        "paq_job_cancel": [job],
         "paq_job_result": [job, address, ctypes.POINTER(ctypes.c_void_p)],
         "paq_job_free": [job],
+        "paq_allocated_bytes": [ctypes.POINTER(ctypes.c_int64)],
+        "paq_release_memory": [],
     }
     for name, argument_types in signatures.items():
         function = getattr(library, name)
@@ -65,10 +66,6 @@ def _signatures(library: ctypes.CDLL) -> None:
         function.restype = report
     library.paq_free.argtypes = [ctypes.c_void_p]
     library.paq_free.restype = None
-    library.paq_release_memory.argtypes = []
-    library.paq_release_memory.restype = None
-    library.paq_allocated_bytes.argtypes = []
-    library.paq_allocated_bytes.restype = ctypes.c_int64
 
 
 def _load() -> ctypes.CDLL:
@@ -137,7 +134,10 @@ def _pointer(capsule: object, name: bytes) -> int:
 
 def allocated_bytes() -> int:
     """Bytes of results that Go has allocated and that are still alive."""
-    return int(_load().paq_allocated_bytes())
+    library = _load()
+    count = ctypes.c_int64()
+    _check(library, library.paq_allocated_bytes(ctypes.byref(count)))
+    return count.value
 
 
 def release_memory() -> None:
@@ -153,7 +153,8 @@ def release_memory() -> None:
     >>> import pyarrowquant
     >>> pyarrowquant.release_memory()
     """
-    _load().paq_release_memory()
+    library = _load()
+    _check(library, library.paq_release_memory())
 
 
 def encode(options: dict[str, Any]) -> bytes:

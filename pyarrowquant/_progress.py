@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from pyarrowquant._arguments import Progress
+from pyarrowquant.errors import users_level
 
 
 class Reporter:
@@ -65,5 +66,5 @@ class Reporter:
                 warnings.warn(
                     f"progress failed at layer '{layer_name}': {error!r}. The work goes on",
                     RuntimeWarning,
-                    stacklevel=2,
+                    stacklevel=users_level(),
                 )

@@ -23,7 +23,11 @@ RESULT_COLUMNS = frozenset(
 
 def weights_bytes(data: pa.Table | pa.RecordBatch) -> int:
     """Bytes of the weights, with the little that Arrow adds."""
-    return sum(int(data.column(i).nbytes) for i in data.schema.get_all_field_indices("weights"))
+    columns = [data.column(i) for i in data.schema.get_all_field_indices("weights")]
+    try:
+        return sum(int(column.nbytes) for column in columns)
+    except pa.ArrowTypeError:  # views, in older versions of PyArrow
+        return sum(int(column.get_total_buffer_size()) for column in columns)
 
 
 class Source:
@@ -42,6 +46,13 @@ class Source:
     def __init__(self, data: object, columns: frozenset[str]) -> None:
         self._data = _open(data)
         self._positions = [i for i, name in enumerate(self._data.schema.names) if name in columns]
+        for name in columns.intersection(self._data.schema.names):
+            type_ = self._data.schema.field(self._data.schema.names.index(name)).type
+            if isinstance(type_, pa.BaseExtensionType):
+                raise ValueError(
+                    f"Column '{name}' has the extension type {type_}, whose meaning would be lost. "
+                    "Use its storage, and a 'shape' column for the shape of tensors"
+                )
         self.schema = pa.schema([self._data.schema.field(i) for i in self._positions])
 
     @property
@@ -91,9 +102,10 @@ def _open(data: object) -> pa.Table | pa.RecordBatchReader:
             return pa.Table.from_batches([pa.record_batch(data)])
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError) as error:
         raise ValueError(f"Expected an Arrow table, got {_kind(data)}: {error}") from error
+    hint = ". Call its collect() first" if hasattr(data, "collect") else ""
     raise TypeError(
         "Expected an Arrow table (a pyarrow Table, RecordBatch or RecordBatchReader, or an object "
-        f"with __arrow_c_stream__ or __arrow_c_array__), got {_kind(data)}"
+        f"with __arrow_c_stream__ or __arrow_c_array__), got {_kind(data)}{hint}"
     )
 
 

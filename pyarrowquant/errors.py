@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,7 @@ class LayerError:
     index : int or None
         Element within the layer, or None where no single element is at fault.
     kind : str
-        One of "non_finite", "shape_mismatch", "null", "corrupt", "scale_range",
-        "importance", "internal".
+        One of "non_finite", "shape_mismatch", "null", "corrupt", "scale_range".
     message : str
         The whole sentence, with the layer's name and the fix.
     """
@@ -54,3 +55,12 @@ class SkippedLayerWarning(UserWarning):
 
 class InternalError(RuntimeError):
     """A defect of the library itself. The process goes on; please report it."""
+
+
+def users_level() -> int:
+    """Return the stacklevel with which the caller's warning names the user's line."""
+    package = str(Path(__file__).parent)
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from pyarrowquant import _arguments, _lib
+from pyarrowquant._arguments import Progress
 from pyarrowquant._progress import Reporter
 from pyarrowquant._source import INPUT_COLUMNS, Source, weights_bytes
 from pyarrowquant.tables import quantize_table
@@ -24,7 +25,7 @@ def quantize_stream(
     scale_dtype: str = "float32",
     metrics: bool = False,
     threads: int | None = None,
-    progress: _arguments.Progress = None,
+    progress: Progress = None,
 ) -> pa.RecordBatchReader:
     """Quantize a stream of layers as it is read, in input order.
 
@@ -82,7 +83,7 @@ def quantize_stream(
 
 
 def _batches(
-    source: Source, options: dict[str, Any], schema: pa.Schema, progress: _arguments.Progress
+    source: Source, options: dict[str, Any], schema: pa.Schema, progress: Progress
 ) -> Iterator[pa.RecordBatch]:
     whole = sum(map(weights_bytes, source.batches())) if progress and source.is_read else None
     row = 0

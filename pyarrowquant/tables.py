@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from pyarrowquant import _arguments, _lib
+from pyarrowquant._arguments import Progress
 from pyarrowquant._progress import Reporter
 from pyarrowquant._source import INPUT_COLUMNS, RESULT_COLUMNS, Source, weights_bytes
-from pyarrowquant.errors import SkippedLayerWarning
+from pyarrowquant.errors import SkippedLayerWarning, users_level
 
 
 def quantize_batch_arrow(
@@ -25,7 +26,7 @@ def quantize_batch_arrow(
     metrics: bool = False,
     sort: bool = True,
     threads: int | None = None,
-    progress: _arguments.Progress = None,
+    progress: Progress = None,
 ) -> pa.Table:
     """Quantize every layer of a table of weights.
 
@@ -135,7 +136,7 @@ def quantize_table(
         reporter.start(size)
     result, skipped = _lib.quantize(table, options, reporter.layer_done if reporter else None)
     for error in skipped:
-        warnings.warn(f"Skipped: {error.message}", SkippedLayerWarning, stacklevel=3)
+        warnings.warn(f"Skipped: {error.message}", SkippedLayerWarning, stacklevel=users_level())
     return result
 
 

@@ -36,6 +36,7 @@ func (o *DequantizeOptions) element() (kernel.ElementType, arrow.DataType) {
 // order. Ownership and errors are as for Quantize; nothing is ever skipped.
 func Dequantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordBatch, o DequantizeOptions,
 	allocator memory.Allocator) (*Result, error) {
+	defer kernel.StandardFloat()()
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}

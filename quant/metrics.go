@@ -20,7 +20,7 @@ func errorMetrics(s kernel.Sums, elements int) [4]float64 {
 	}
 	switch {
 	case weight > 0 && decoded > 0:
-		cosine = s.Product / (weight * decoded)
+		cosine = max(-1, min(1, s.Product/(weight*decoded))) // sums are rounded
 	case weight == decoded:
 		cosine = 1
 	}

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
 )
 
 // runUnits calls work with the position of every unit, on up to threads goroutines. The only
@@ -16,6 +18,7 @@ func runUnits(ctx context.Context, threads int, units []unit, work func(i int)) 
 	var next atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
 	worker := func() error {
+		defer kernel.StandardFloat()()
 		for ctx.Err() == nil {
 			task := int(next.Add(1)) - 1
 			if task >= len(ends) {

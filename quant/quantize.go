@@ -23,6 +23,7 @@ import (
 // ErrSchema, ErrMemory or the context's error, or are a PanicError.
 func Quantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordBatch, o Options,
 	allocator memory.Allocator, progress Progress) (*Result, error) {
+	defer kernel.StandardFloat()()
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from pyarrowquant import (
     LayerError,
     QuantizationError,
     SkippedLayerWarning,
+    numpy_to_arrow_table,
+    quantize_batch,
     quantize_batch_arrow,
     quantize_stream,
     validate_arrow_input,
@@ -437,3 +440,16 @@ def test_sort_false_keeps_the_input_order() -> None:
     result = quantize_batch_arrow(table, sort=False)
     assert result["layer_name"].to_pylist() == names
     assert result["shape"].to_pylist() == [[1], [2], [3], [4]]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda layers: quantize_batch(layers, continue_on_error=True),
+        lambda layers: quantize_batch_arrow(numpy_to_arrow_table(layers), continue_on_error=True),
+    ],
+)
+def test_warnings_name_the_callers_line(call: Callable[[Any], object]) -> None:
+    with pytest.warns(SkippedLayerWarning) as caught:
+        call({"bad": np.array([np.nan], np.float32)})
+    assert [warning.filename for warning in caught] == [__file__]

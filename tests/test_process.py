@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -248,3 +249,31 @@ def test_interpreter_exit(daemon: str) -> None:
             time.sleep(0.3)
     """)
     assert printed == ""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="sets a register of x86")
+def test_results_do_not_depend_on_the_callers_rounding() -> None:
+    """Libraries built with -ffast-math flush subnormals in the threads that load them."""
+    run_child("""
+        import ctypes, mmap
+        code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        code.write(bytes([0x0f, 0xae, 0x17, 0xc3]))  # ldmxcsr [rdi]; ret
+        address = ctypes.addressof(ctypes.c_char.from_buffer(code))
+        load = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+        def control(value):
+            load(ctypes.addressof(ctypes.c_uint32(value)))
+        weights = np.random.default_rng(0).standard_normal((2048, 512), dtype=np.float32)
+        for array in (weights, weights[:1], weights * np.float32(1e-40)):
+            layers = pyarrowquant.numpy_to_arrow_table({"a": array})
+            for zero_point in ("integer", "float", "symmetric"):
+                options = {"zero_point": zero_point, "metrics": True}
+                want = pyarrowquant.quantize_batch_arrow(layers, **options)
+                decoded = pyarrowquant.dequantize_batch_arrow(want)
+                for setting in (0x9fc0, 0x5f80, 0x3f80):  # flush to zero, up, down
+                    control(setting)
+                    got = pyarrowquant.quantize_batch_arrow(layers, **options)
+                    again = pyarrowquant.dequantize_batch_arrow(got)
+                    control(0x1f80)
+                    assert got.equals(want), (zero_point, hex(setting))
+                    assert again.equals(decoded), (zero_point, hex(setting))
+    """)

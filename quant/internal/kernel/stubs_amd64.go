@@ -104,6 +104,16 @@ func sumsBFloat16AVX512(weights *byte, groups int, groupSize int, scale *float32
 //go:noescape
 func decodeAVX512(codes *byte, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
 
+// The MXCSR register of this thread.
+//
+//go:noescape
+func readControl() (value uint32)
+
+// Sets the MXCSR register of this thread.
+//
+//go:noescape
+func writeControl(value uint32)
+
 // Packs n codes of 2 bits, n being a multiple of 32.
 //
 //go:noescape

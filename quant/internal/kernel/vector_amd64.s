@@ -2929,6 +2929,20 @@ decode_done:
 	VZEROUPPER
 	RET
 
+// func readControl() (value uint32)
+// Requires: SSE
+TEXT ·readControl(SB), NOSPLIT, $8-4
+	STMXCSR (SP)
+	MOVL    (SP), AX
+	MOVL    AX, value+0(FP)
+	RET
+
+// func writeControl(value uint32)
+// Requires: SSE
+TEXT ·writeControl(SB), NOSPLIT, $0-4
+	LDMXCSR value+0(FP)
+	RET
+
 // func pack2AVX2(packed *byte, codes *byte, n int)
 // Requires: AVX, AVX2
 TEXT ·pack2AVX2(SB), NOSPLIT, $0-24

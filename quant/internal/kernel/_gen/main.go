@@ -40,6 +40,7 @@ func main() {
 		}
 		decodeCodes(i)
 	}
+	control()
 	for _, i := range isas {
 		packTogether(i, 2)
 		packTogether(i, 4)
@@ -635,6 +636,20 @@ func fieldMask(bitWidth int) GPVirtual {
 	mask := GP64()
 	MOVQ(Imm(0x0101010101010101*(1<<bitWidth-1)), mask)
 	return mask
+}
+
+// control reads and writes how floating-point operations round.
+func control() {
+	function("readControl", "func() (value uint32)", "The MXCSR register of this thread.")
+	m := AllocLocal(8)
+	STMXCSR(m)
+	value := GP32()
+	MOVL(m, value)
+	Store(value, Return("value"))
+	RET()
+	function("writeControl", "func(value uint32)", "Sets the MXCSR register of this thread.")
+	LDMXCSR(argument("value"))
+	RET()
 }
 
 // pack takes 8 codes at a time together into bitWidth bytes. Stores may reach
