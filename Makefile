@@ -28,7 +28,7 @@ check: $(VENV)/installed
 	$(GO) vet ./...
 	$(GO) vet -tags testhooks ./...
 	mkdir -p $(BUILD)/_generated
-	$(GO) -C $(KERNEL)/_gen run . -pkg kernel -out $(CURDIR)/$(BUILD)/_generated/vector_amd64.s -stubs $(CURDIR)/$(BUILD)/_generated/stubs_amd64.go
+	$(GO) -C $(KERNEL)/_gen run . -pkg kernel -out "$(CURDIR)/$(BUILD)/_generated/vector_amd64.s" -stubs "$(CURDIR)/$(BUILD)/_generated/stubs_amd64.go"
 	for file in vector_amd64.s stubs_amd64.go; do \
 		tail -n +2 $(KERNEL)/$$file | diff - <(tail -n +2 $(BUILD)/_generated/$$file) || { echo "run: go generate ./..."; exit 1; }; \
 	done
@@ -46,8 +46,8 @@ test-go: $(VENV)/installed
 test-python: $(VENV)/installed
 	$(BIN)/python -m pytest tests
 	mkdir -p $(BUILD)/doctest # the examples write files
-	cd $(BUILD)/doctest && $(CURDIR)/$(BIN)/python -m pytest -c $(CURDIR)/pyproject.toml \
-		--doctest-modules $(CURDIR)/pyarrowquant --doctest-glob README.md $(CURDIR)/README.md
+	cd $(BUILD)/doctest && "$(CURDIR)/$(BIN)/python" -m pytest -c "$(CURDIR)/pyproject.toml" \
+		--doctest-modules "$(CURDIR)/pyarrowquant" --doctest-glob README.md "$(CURDIR)/README.md"
 
 # Other quantizers are installed to compare with: some GB, and a long build.
 bench: $(VENV)/bench-installed
