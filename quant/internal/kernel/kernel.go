@@ -46,11 +46,20 @@ const (
 	ScaleBFloat16
 )
 
+// Method says how the scale and the zero-point of a group are chosen.
+type Method uint8
+
+const (
+	RoundToNearest Method = iota // over the group's smallest and largest weight
+	MeanSquares                  // search for the least squared error
+)
+
 // Format is how a group is coded.
 type Format struct {
 	BitWidth   int // 2, 3, 4, 5, 6 or 8
 	ZeroPoint  ZeroPoint
 	ScaleDtype ScaleDtype
+	Method     Method
 }
 
 // MaxCode is the largest code, 2^b-1.
@@ -77,6 +86,9 @@ type Block struct {
 	Columns   int
 	GroupSize int    // 1 .. Columns, a multiple of 8 unless it is Columns
 	Weights   []byte // Rows*Columns elements, row-major
+	// Importance weighs the squared errors of the columns for MeanSquares: Columns
+	// values of 0 .. 1, or nil.
+	Importance []float32
 
 	Packed     []byte    // Rows*RowBytes(Columns, BitWidth)
 	Scales     []float32 // Rows*Groups(Columns, GroupSize)
@@ -87,10 +99,21 @@ type Block struct {
 // check panics if a slice has not the size that the kernels rely on.
 func (b *Block) check() {
 	b.layout().check(len(b.Weights), len(b.Packed), len(b.Scales), len(b.ZeroPoints))
+	if b.Importance != nil && len(b.Importance) != b.Columns {
+		panic(fmt.Sprintf("kernel: block of %d columns with the importance of %d", b.Columns, len(b.Importance)))
+	}
 }
 
 func (b *Block) layout() layout {
 	return layout{b.Rows, b.Columns, b.GroupSize, b.BitWidth, b.Type.Size()}
+}
+
+// importance is that of n weights of one row, or nil.
+func (b *Block) importance(weight, n int) []float32 {
+	if b.Importance == nil {
+		return nil
+	}
+	return b.Importance[weight%b.Columns:][:n]
 }
 
 // CodedBlock is the input and the output of one call to dequantize.
@@ -178,8 +201,8 @@ type Kernel struct {
 	Quantize   func(Block) Fault
 	Dequantize func(CodedBlock) Fault
 
-	// Range and Code are the two halves of Quantize, for a part of a group that
-	// is worked on by many: the block is one row, whose length is a multiple of 8
+	// Range and Code are the two halves of Quantize by RoundToNearest, for a part
+	// of a group that is worked on by many: the block is one row, whose length is a multiple of 8
 	// unless it ends the group. Range gives the smallest and the largest weight;
 	// Code takes what Fit made of all parts' ranges, and writes no scale.
 	Range func(Block) (lo, hi float32, fault Fault)

@@ -122,6 +122,18 @@ func randomWeights(random *rand.Rand, n int, t ElementType, misalignment int) []
 	return out
 }
 
+// randomImportance is nil half of the time.
+func randomImportance(random *rand.Rand, columns int) []float32 {
+	if random.IntN(2) == 0 {
+		return nil
+	}
+	importance := make([]float32, columns)
+	for i := range importance {
+		importance[i] = max(0, random.Float32()-0.1)
+	}
+	return importance
+}
+
 var shapes = []struct{ rows, columns, groupSize int }{
 	{1, 1, 1}, {1, 7, 7}, {2, 9, 8}, {3, 8, 8}, {5, 40, 8}, {2, 48, 24}, {3, 100, 32}, {2, 129, 128}, {4, 128, 128},
 	{1, 200, 200}, {1, 1003, 1003}, {3, 300, 64}, {1, 4096, 4096}, {1, 4104, 4104}, {2, 5001, 4200}, {1, 9000, 8192},
@@ -138,9 +150,11 @@ func TestKernelsAgree(t *testing.T) {
 			for _, width := range allWidths {
 				for zero := IntegerZero; zero <= SymmetricZero; zero++ {
 					for scale := ScaleFloat32; scale <= ScaleBFloat16; scale++ {
+						method := Method(random.IntN(2))
 						b := Block{
-							Format: Format{width, zero, scale}, Type: element,
+							Format: Format{width, zero, scale, method}, Type: element,
 							Rows: shape.rows, Columns: shape.columns, GroupSize: shape.groupSize, Weights: weights,
+							Importance: randomImportance(random, shape.columns),
 						}
 						want := runKernel(Scalar, b, 0)
 						for _, k := range All()[1:] {
@@ -167,8 +181,9 @@ func TestKernelsAgreeOnFaults(t *testing.T) {
 				weights[at] = value
 				raw := make([]byte, 4*len(weights))
 				store(raw, weights, Float32)
-				for _, scale := range []ScaleDtype{ScaleFloat32, ScaleFloat16} {
-					b := Block{Format: Format{4, FloatZero, scale}, Rows: rows, Columns: columns, GroupSize: groupSize, Weights: raw}
+				for choice := range 4 {
+					scale, method := ScaleDtype(choice%2), Method(choice/2)
+					b := Block{Format: Format{4, FloatZero, scale, method}, Rows: rows, Columns: columns, GroupSize: groupSize, Weights: raw}
 					want := runKernel(Scalar, b, 0)
 					for _, k := range All()[1:] {
 						compare(t, k, b, 0, want)
@@ -181,13 +196,13 @@ func TestKernelsAgreeOnFaults(t *testing.T) {
 
 // FuzzKernelsAgree compares the kernels on arbitrary bits.
 func FuzzKernelsAgree(f *testing.F) {
-	for choice := range 54 {
+	for choice := range 108 {
 		random := rand.New(rand.NewPCG(5, uint64(choice)))
 		f.Add(randomWeights(random, 150, ElementType(choice%3), 0), uint8(choice), uint8(choice%7))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte, choice, size uint8) {
 		b := Block{
-			Format:    Format{allWidths[int(choice)%6], ZeroPoint(choice / 6 % 3), ScaleDtype(choice / 18 % 3)},
+			Format:    Format{allWidths[int(choice)%6], ZeroPoint(choice / 6 % 3), ScaleDtype(choice / 18 % 3), Method(choice / 54 % 2)},
 			Type:      ElementType(int(choice+size) % 3),
 			GroupSize: 8 * (1 + int(size)%20), Rows: 1 + int(size)%3,
 		}

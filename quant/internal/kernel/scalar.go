@@ -41,7 +41,7 @@ func quantizeScalar(b Block) Fault {
 func (s *scratch) quantizeGroup(b *Block, at position, n int) Fault {
 	size := b.Type.Size()
 	weights := b.Weights[at.weight*size:][:n*size]
-	p, fault := s.fitGroup(weights, b)
+	p, fault := s.fitGroup(weights, b.importance(at.weight, n), b)
 	if fault.Kind != NoFault {
 		fault.Index += at.weight
 		return fault
@@ -69,12 +69,16 @@ func (s *scratch) tiles(weights []byte, t ElementType, visit func(first int, til
 	}
 }
 
-func (s *scratch) fitGroup(weights []byte, b *Block) (Parameters, Fault) {
+func (s *scratch) fitGroup(weights []byte, importance []float32, b *Block) (Parameters, Fault) {
 	lo, hi, fault := s.rangeOf(weights, b.Type)
 	if fault.Kind != NoFault {
 		return Parameters{}, fault
 	}
-	return Fit(lo, hi, b.Format)
+	p, fault := Fit(lo, hi, b.Format)
+	if fault.Kind == NoFault && b.Method == MeanSquares && searchable(lo, hi, p, b.Format) {
+		p = s.search(weights, importance, lo, hi, p, b)
+	}
+	return p, fault
 }
 
 func (s *scratch) rangeOf(weights []byte, t ElementType) (lo, hi float32, fault Fault) {

@@ -54,6 +54,16 @@ func sumsBFloat16AVX2(weights *byte, groups int, groupSize int, scale *float32, 
 //go:noescape
 func decodeAVX2(codes *byte, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
 
+// Adds the sums of n rows of a tile to those of lanes.
+//
+//go:noescape
+func stepSumsAVX2(lanes *float32, tile *float32, n int, maxCode float32)
+
+// Adds the sums of n rows of a tile to those of lanes.
+//
+//go:noescape
+func stepSumsWeightedAVX2(lanes *float32, tile *float32, importance *float32, n int, maxCode float32)
+
 // Smallest and largest weight of each group. If nonFinite, they are undefined.
 //
 //go:noescape
@@ -104,6 +114,31 @@ func sumsBFloat16AVX512(weights *byte, groups int, groupSize int, scale *float32
 //go:noescape
 func decodeAVX512(codes *byte, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
 
+// Adds the sums of n rows of a tile to those of lanes.
+//
+//go:noescape
+func stepSumsAVX512(lanes *float32, tile *float32, n int, maxCode float32)
+
+// Adds the sums of n rows of a tile to those of lanes.
+//
+//go:noescape
+func stepSumsWeightedAVX512(lanes *float32, tile *float32, importance *float32, n int, maxCode float32)
+
+// Weights of 16 groups, from a byte offset on, as n rows of a tile; n is a multiple of 8.
+//
+//go:noescape
+func transposeFloat32(groups **byte, offset int, n int, tile *float32)
+
+// Weights of 16 groups, from a byte offset on, as n rows of a tile; n is a multiple of 8.
+//
+//go:noescape
+func transposeFloat16(groups **byte, offset int, n int, tile *float32)
+
+// Weights of 16 groups, from a byte offset on, as n rows of a tile; n is a multiple of 8.
+//
+//go:noescape
+func transposeBFloat16(groups **byte, offset int, n int, tile *float32)
+
 // The MXCSR register of this thread.
 //
 //go:noescape
@@ -139,45 +174,90 @@ func pack4AVX512(packed *byte, codes *byte, n int)
 //go:noescape
 func fitIntegerFloat32(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 
+// Keeps the least error, and the refined parameters that promise the least.
+//
+//go:noescape
+func refineIntegerFloat32(lanes *float32, maxCode float32)
+
 // Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
 //
 //go:noescape
 func fitIntegerFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+
+// Keeps the least error, and the refined parameters that promise the least.
+//
+//go:noescape
+func refineIntegerFloat16(lanes *float32, maxCode float32)
 
 // Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
 //
 //go:noescape
 func fitIntegerBFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 
+// Keeps the least error, and the refined parameters that promise the least.
+//
+//go:noescape
+func refineIntegerBFloat16(lanes *float32, maxCode float32)
+
 // Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
 //
 //go:noescape
 func fitFloatFloat32(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+
+// Keeps the least error, and the refined parameters that promise the least.
+//
+//go:noescape
+func refineFloatFloat32(lanes *float32, maxCode float32)
 
 // Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
 //
 //go:noescape
 func fitFloatFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 
+// Keeps the least error, and the refined parameters that promise the least.
+//
+//go:noescape
+func refineFloatFloat16(lanes *float32, maxCode float32)
+
 // Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
 //
 //go:noescape
 func fitFloatBFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+
+// Keeps the least error, and the refined parameters that promise the least.
+//
+//go:noescape
+func refineFloatBFloat16(lanes *float32, maxCode float32)
 
 // Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
 //
 //go:noescape
 func fitSymmetricFloat32(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 
+// Keeps the least error, and the refined parameters that promise the least.
+//
+//go:noescape
+func refineSymmetricFloat32(lanes *float32, maxCode float32)
+
 // Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
 //
 //go:noescape
 func fitSymmetricFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 
+// Keeps the least error, and the refined parameters that promise the least.
+//
+//go:noescape
+func refineSymmetricFloat16(lanes *float32, maxCode float32)
+
 // Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
 //
 //go:noescape
 func fitSymmetricBFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
+
+// Keeps the least error, and the refined parameters that promise the least.
+//
+//go:noescape
+func refineSymmetricBFloat16(lanes *float32, maxCode float32)
 
 // Packs n codes of 2 bits, n being a multiple of 8.
 //

@@ -22,6 +22,9 @@ type vectorSet struct {
 	code   [3]func(weights *byte, groups, groupSize int, inverse, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
 	sums   [3]func(weights *byte, groups, groupSize int, scale, zeroPoint *float32, codes *byte, sums *float64)
 	decode func(codes *byte, groups, groupSize int, scale, zeroPoint, weights *byte)
+	// stepSums and stepSumsWeighted are the inner loop of the search.
+	stepSums         func(lanes, tile *float32, n int, maxCode float32)
+	stepSumsWeighted func(lanes, tile, importance *float32, n int, maxCode float32)
 	// together packs by bit width, where that is faster than one word after the
 	// other; n is a multiple of atATime.
 	together [5]func(packed, codes *byte, n int)
@@ -33,6 +36,7 @@ var avx2 = vectorSet{
 	code:     [3]func(*byte, int, int, *float32, *float32, float32, *byte, int){codeFloat32AVX2, codeFloat16AVX2, codeBFloat16AVX2},
 	sums:     [3]func(*byte, int, int, *float32, *float32, *byte, *float64){sumsFloat32AVX2, sumsFloat16AVX2, sumsBFloat16AVX2},
 	decode:   decodeAVX2,
+	stepSums: stepSumsAVX2, stepSumsWeighted: stepSumsWeightedAVX2,
 	together: [5]func(*byte, *byte, int){2: pack2AVX2, 4: pack4AVX2},
 	atATime:  32,
 }
@@ -42,6 +46,7 @@ var avx512 = vectorSet{
 	code:     [3]func(*byte, int, int, *float32, *float32, float32, *byte, int){codeFloat32AVX512, codeFloat16AVX512, codeBFloat16AVX512},
 	sums:     [3]func(*byte, int, int, *float32, *float32, *byte, *float64){sumsFloat32AVX512, sumsFloat16AVX512, sumsBFloat16AVX512},
 	decode:   decodeAVX512,
+	stepSums: stepSumsAVX512, stepSumsWeighted: stepSumsWeightedAVX512,
 	together: [5]func(*byte, *byte, int){2: pack2AVX512, 4: pack4AVX512},
 	atATime:  64,
 }
@@ -83,6 +88,9 @@ func (v *vectorSet) quantize(b Block) Fault {
 	if b.Type == Float64 {
 		return quantizeScalar(b)
 	}
+	if b.Method == MeanSquares {
+		return v.quantizeSearched(b)
+	}
 	s := takeScratch()
 	defer scratches.Put(s)
 	l := b.layout().joined()
@@ -95,13 +103,25 @@ func (v *vectorSet) quantize(b Block) Fault {
 	return Fault{}
 }
 
+// nextRun is how many weights and groups to take together when so many weights
+// of a row are left. A single group may be short or long.
+func nextRun(groupSize, left int) (n, groups int) {
+	if whole := min(runWeights, left) / groupSize; groupSize%8 == 0 && whole > 0 {
+		return whole * groupSize, whole
+	}
+	return min(groupSize, left), 1
+}
+
+// isRun tells whether n weights in so many groups suit the functions for runs.
+func isRun(n, groups, groupSize int) bool {
+	return groupSize%8 == 0 && n == groups*groupSize && n <= runWeights
+}
+
 // quantizeRow codes a row of so many columns.
 func (v *vectorSet) quantizeRow(s *vectorScratch, b *Block, at position, columns int) (fault Fault) {
-	runs := b.GroupSize%8 == 0
 	for left := columns; left > 0 && fault.Kind == NoFault; {
-		n, groups := min(b.GroupSize, left), 1
-		if whole := min(runWeights, left) / b.GroupSize; runs && whole > 0 {
-			n, groups = whole*b.GroupSize, whole
+		n, groups := nextRun(b.GroupSize, left)
+		if isRun(n, groups, b.GroupSize) {
 			fault = v.quantizeRun(s, b, at, groups)
 		} else {
 			fault = v.quantizeGroup(s, b, at, n)
@@ -217,6 +237,14 @@ func (v *vectorSet) codeGroup(s *vectorScratch, b *Block, weights, packed []byte
 	s.codeTile(packed[RowBytes(whole, b.BitWidth):], rest, p, b)
 }
 
+// rangeIn has the results of the reference's rangeOf.
+func (v *vectorSet) rangeIn(s *vectorScratch, weights []byte, t ElementType) (lo, hi float32, fault Fault) {
+	if !v.rangeOf(s, weights, t) {
+		return s.scratch.rangeOf(weights, t)
+	}
+	return s.lo[0], s.hi[0], Fault{}
+}
+
 // rangePart has the results of rangeScalar.
 func (v *vectorSet) rangePart(b Block) (lo, hi float32, fault Fault) {
 	if b.Type == Float64 {
@@ -224,10 +252,7 @@ func (v *vectorSet) rangePart(b Block) (lo, hi float32, fault Fault) {
 	}
 	s := takeScratch()
 	defer scratches.Put(s)
-	if !v.rangeOf(s, b.Weights, b.Type) {
-		return s.scratch.rangeOf(b.Weights, b.Type)
-	}
-	return s.lo[0], s.hi[0], Fault{}
+	return v.rangeIn(s, b.Weights, b.Type)
 }
 
 // codePart has the results of codeScalar.
@@ -259,11 +284,9 @@ func (v *vectorSet) dequantize(b CodedBlock) Fault {
 
 // dequantizeRow decodes a row of so many columns.
 func (v *vectorSet) dequantizeRow(s *vectorScratch, b *CodedBlock, at position, columns int) {
-	runs := b.GroupSize%8 == 0
 	for left := columns; left > 0; {
-		n, groups := min(b.GroupSize, left), 1
-		if whole := min(runWeights, left) / b.GroupSize; runs && whole > 0 {
-			n, groups = whole*b.GroupSize, whole
+		n, groups := nextRun(b.GroupSize, left)
+		if isRun(n, groups, b.GroupSize) {
 			v.decodeRun(s, b, at, 0, groups, b.GroupSize)
 		} else {
 			v.dequantizeGroup(s, b, at, n)

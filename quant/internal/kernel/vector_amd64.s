@@ -74,6 +74,12 @@ GLOBL order4<>(SB), RODATA|NOPTR, $64
 DATA magnitudeMask<>+0(SB)/8, $0x7fffffffffffffff
 GLOBL magnitudeMask<>(SB), RODATA|NOPTR, $8
 
+DATA infinity<>+0(SB)/4, $0x7f800000
+GLOBL infinity<>(SB), RODATA|NOPTR, $4
+
+DATA largestZeroPoint<>+0(SB)/4, $0x46800000
+GLOBL largestZeroPoint<>(SB), RODATA|NOPTR, $4
+
 // func rangesFloat32AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
 // Requires: AVX, FMA3
 TEXT ·rangesFloat32AVX2(SB), NOSPLIT, $0-41
@@ -1557,6 +1563,192 @@ decode_done:
 	VZEROUPPER
 	RET
 
+// func stepSumsAVX2(lanes *float32, tile *float32, n int, maxCode float32)
+// Requires: AVX, FMA3
+TEXT ·stepSumsAVX2(SB), NOSPLIT, $0-28
+	MOVQ         lanes+0(FP), AX
+	VBROADCASTSS maxCode+24(FP), Y0
+	VXORPS       Y1, Y1, Y1
+	MOVQ         tile+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VMOVUPS      64(AX), Y2
+	VMOVUPS      128(AX), Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+
+lane0:
+	VMULPS      (CX), Y2, Y9
+	VADDPS      Y3, Y9, Y9
+	VMAXPS      Y1, Y9, Y10
+	VMINPS      Y0, Y10, Y10
+	VROUNDPS    $0x00, Y10, Y10
+	VSUBPS      Y10, Y9, Y9
+	VADDPS      Y10, Y4, Y4
+	VFMADD231PS Y10, Y10, Y5
+	VADDPS      Y9, Y6, Y6
+	VMULPS      Y10, Y9, Y10
+	VADDPS      Y10, Y7, Y7
+	VMULPS      Y9, Y9, Y9
+	VADDPS      Y9, Y8, Y8
+	ADDQ        $+64, CX
+	DECQ        DX
+	JNZ         lane0
+	VADDPS      192(AX), Y4, Y4
+	VMOVUPS     Y4, 192(AX)
+	VADDPS      256(AX), Y5, Y5
+	VMOVUPS     Y5, 256(AX)
+	VADDPS      320(AX), Y6, Y6
+	VMOVUPS     Y6, 320(AX)
+	VADDPS      384(AX), Y7, Y7
+	VMOVUPS     Y7, 384(AX)
+	VADDPS      448(AX), Y8, Y8
+	VMOVUPS     Y8, 448(AX)
+	MOVQ        tile+8(FP), CX
+	MOVQ        n+16(FP), DX
+	VMOVUPS     96(AX), Y2
+	VMOVUPS     160(AX), Y3
+	VXORPS      Y4, Y4, Y4
+	VXORPS      Y5, Y5, Y5
+	VXORPS      Y6, Y6, Y6
+	VXORPS      Y7, Y7, Y7
+	VXORPS      Y8, Y8, Y8
+
+lane8:
+	VMULPS      32(CX), Y2, Y9
+	VADDPS      Y3, Y9, Y9
+	VMAXPS      Y1, Y9, Y10
+	VMINPS      Y0, Y10, Y10
+	VROUNDPS    $0x00, Y10, Y10
+	VSUBPS      Y10, Y9, Y9
+	VADDPS      Y10, Y4, Y4
+	VFMADD231PS Y10, Y10, Y5
+	VADDPS      Y9, Y6, Y6
+	VMULPS      Y10, Y9, Y10
+	VADDPS      Y10, Y7, Y7
+	VMULPS      Y9, Y9, Y9
+	VADDPS      Y9, Y8, Y8
+	ADDQ        $+64, CX
+	DECQ        DX
+	JNZ         lane8
+	VADDPS      224(AX), Y4, Y4
+	VMOVUPS     Y4, 224(AX)
+	VADDPS      288(AX), Y5, Y5
+	VMOVUPS     Y5, 288(AX)
+	VADDPS      352(AX), Y6, Y6
+	VMOVUPS     Y6, 352(AX)
+	VADDPS      416(AX), Y7, Y7
+	VMOVUPS     Y7, 416(AX)
+	VADDPS      480(AX), Y8, Y8
+	VMOVUPS     Y8, 480(AX)
+	VZEROUPPER
+	RET
+
+// func stepSumsWeightedAVX2(lanes *float32, tile *float32, importance *float32, n int, maxCode float32)
+// Requires: AVX
+TEXT ·stepSumsWeightedAVX2(SB), NOSPLIT, $0-36
+	MOVQ         lanes+0(FP), AX
+	VBROADCASTSS maxCode+32(FP), Y0
+	VXORPS       Y1, Y1, Y1
+	MOVQ         tile+8(FP), CX
+	MOVQ         n+24(FP), DX
+	MOVQ         importance+16(FP), BX
+	VMOVUPS      64(AX), Y2
+	VMOVUPS      128(AX), Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+
+lane0:
+	VMULPS   (CX), Y2, Y10
+	VADDPS   Y3, Y10, Y10
+	VMAXPS   Y1, Y10, Y11
+	VMINPS   Y0, Y11, Y11
+	VROUNDPS $0x00, Y11, Y11
+	VSUBPS   Y11, Y10, Y10
+	VMOVUPS  (BX), Y12
+	VADDPS   Y12, Y9, Y9
+	VMULPS   Y11, Y12, Y13
+	VMULPS   Y10, Y12, Y12
+	ADDQ     $+64, BX
+	VADDPS   Y13, Y4, Y4
+	VMULPS   Y11, Y13, Y13
+	VADDPS   Y13, Y5, Y5
+	VADDPS   Y12, Y6, Y6
+	VMULPS   Y11, Y12, Y11
+	VADDPS   Y11, Y7, Y7
+	VMULPS   Y10, Y12, Y10
+	VADDPS   Y10, Y8, Y8
+	ADDQ     $+64, CX
+	DECQ     DX
+	JNZ      lane0
+	VADDPS   192(AX), Y4, Y4
+	VMOVUPS  Y4, 192(AX)
+	VADDPS   256(AX), Y5, Y5
+	VMOVUPS  Y5, 256(AX)
+	VADDPS   320(AX), Y6, Y6
+	VMOVUPS  Y6, 320(AX)
+	VADDPS   384(AX), Y7, Y7
+	VMOVUPS  Y7, 384(AX)
+	VADDPS   448(AX), Y8, Y8
+	VMOVUPS  Y8, 448(AX)
+	VADDPS   512(AX), Y9, Y9
+	VMOVUPS  Y9, 512(AX)
+	MOVQ     tile+8(FP), CX
+	MOVQ     n+24(FP), DX
+	MOVQ     importance+16(FP), BX
+	VMOVUPS  96(AX), Y2
+	VMOVUPS  160(AX), Y3
+	VXORPS   Y4, Y4, Y4
+	VXORPS   Y5, Y5, Y5
+	VXORPS   Y6, Y6, Y6
+	VXORPS   Y7, Y7, Y7
+	VXORPS   Y8, Y8, Y8
+	VXORPS   Y9, Y9, Y9
+
+lane8:
+	VMULPS   32(CX), Y2, Y10
+	VADDPS   Y3, Y10, Y10
+	VMAXPS   Y1, Y10, Y11
+	VMINPS   Y0, Y11, Y11
+	VROUNDPS $0x00, Y11, Y11
+	VSUBPS   Y11, Y10, Y10
+	VMOVUPS  32(BX), Y12
+	VADDPS   Y12, Y9, Y9
+	VMULPS   Y11, Y12, Y13
+	VMULPS   Y10, Y12, Y12
+	ADDQ     $+64, BX
+	VADDPS   Y13, Y4, Y4
+	VMULPS   Y11, Y13, Y13
+	VADDPS   Y13, Y5, Y5
+	VADDPS   Y12, Y6, Y6
+	VMULPS   Y11, Y12, Y11
+	VADDPS   Y11, Y7, Y7
+	VMULPS   Y10, Y12, Y10
+	VADDPS   Y10, Y8, Y8
+	ADDQ     $+64, CX
+	DECQ     DX
+	JNZ      lane8
+	VADDPS   224(AX), Y4, Y4
+	VMOVUPS  Y4, 224(AX)
+	VADDPS   288(AX), Y5, Y5
+	VMOVUPS  Y5, 288(AX)
+	VADDPS   352(AX), Y6, Y6
+	VMOVUPS  Y6, 352(AX)
+	VADDPS   416(AX), Y7, Y7
+	VMOVUPS  Y7, 416(AX)
+	VADDPS   480(AX), Y8, Y8
+	VMOVUPS  Y8, 480(AX)
+	VADDPS   544(AX), Y9, Y9
+	VMOVUPS  Y9, 544(AX)
+	VZEROUPPER
+	RET
+
 // func rangesFloat32AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
 // Requires: AVX, AVX512F, FMA3
 TEXT ·rangesFloat32AVX512(SB), NOSPLIT, $0-41
@@ -2929,6 +3121,490 @@ decode_done:
 	VZEROUPPER
 	RET
 
+// func stepSumsAVX512(lanes *float32, tile *float32, n int, maxCode float32)
+// Requires: AVX, AVX512F
+TEXT ·stepSumsAVX512(SB), NOSPLIT, $0-28
+	MOVQ         lanes+0(FP), AX
+	VBROADCASTSS maxCode+24(FP), Z0
+	VPXORD       Z1, Z1, Z1
+	MOVQ         tile+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VMOVUPS      64(AX), Z2
+	VMOVUPS      128(AX), Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+
+lane0:
+	VMULPS      (CX), Z2, Z9
+	VADDPS      Z3, Z9, Z9
+	VMAXPS      Z1, Z9, Z10
+	VMINPS      Z0, Z10, Z10
+	VRNDSCALEPS $0x00, Z10, Z10
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z10, Z4, Z4
+	VFMADD231PS Z10, Z10, Z5
+	VADDPS      Z9, Z6, Z6
+	VMULPS      Z10, Z9, Z10
+	VADDPS      Z10, Z7, Z7
+	VMULPS      Z9, Z9, Z9
+	VADDPS      Z9, Z8, Z8
+	ADDQ        $+64, CX
+	DECQ        DX
+	JNZ         lane0
+	VADDPS      192(AX), Z4, Z4
+	VMOVUPS     Z4, 192(AX)
+	VADDPS      256(AX), Z5, Z5
+	VMOVUPS     Z5, 256(AX)
+	VADDPS      320(AX), Z6, Z6
+	VMOVUPS     Z6, 320(AX)
+	VADDPS      384(AX), Z7, Z7
+	VMOVUPS     Z7, 384(AX)
+	VADDPS      448(AX), Z8, Z8
+	VMOVUPS     Z8, 448(AX)
+	VZEROUPPER
+	RET
+
+// func stepSumsWeightedAVX512(lanes *float32, tile *float32, importance *float32, n int, maxCode float32)
+// Requires: AVX, AVX512F
+TEXT ·stepSumsWeightedAVX512(SB), NOSPLIT, $0-36
+	MOVQ         lanes+0(FP), AX
+	VBROADCASTSS maxCode+32(FP), Z0
+	VPXORD       Z1, Z1, Z1
+	MOVQ         tile+8(FP), CX
+	MOVQ         n+24(FP), DX
+	MOVQ         importance+16(FP), BX
+	VMOVUPS      64(AX), Z2
+	VMOVUPS      128(AX), Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+
+lane0:
+	VMULPS      (CX), Z2, Z10
+	VADDPS      Z3, Z10, Z10
+	VMAXPS      Z1, Z10, Z11
+	VMINPS      Z0, Z11, Z11
+	VRNDSCALEPS $0x00, Z11, Z11
+	VSUBPS      Z11, Z10, Z10
+	VMOVUPS     (BX), Z12
+	VADDPS      Z12, Z9, Z9
+	VMULPS      Z11, Z12, Z13
+	VMULPS      Z10, Z12, Z12
+	ADDQ        $+64, BX
+	VADDPS      Z13, Z4, Z4
+	VMULPS      Z11, Z13, Z13
+	VADDPS      Z13, Z5, Z5
+	VADDPS      Z12, Z6, Z6
+	VMULPS      Z11, Z12, Z11
+	VADDPS      Z11, Z7, Z7
+	VMULPS      Z10, Z12, Z10
+	VADDPS      Z10, Z8, Z8
+	ADDQ        $+64, CX
+	DECQ        DX
+	JNZ         lane0
+	VADDPS      192(AX), Z4, Z4
+	VMOVUPS     Z4, 192(AX)
+	VADDPS      256(AX), Z5, Z5
+	VMOVUPS     Z5, 256(AX)
+	VADDPS      320(AX), Z6, Z6
+	VMOVUPS     Z6, 320(AX)
+	VADDPS      384(AX), Z7, Z7
+	VMOVUPS     Z7, 384(AX)
+	VADDPS      448(AX), Z8, Z8
+	VMOVUPS     Z8, 448(AX)
+	VADDPS      512(AX), Z9, Z9
+	VMOVUPS     Z9, 512(AX)
+	VZEROUPPER
+	RET
+
+// func transposeFloat32(groups **byte, offset int, n int, tile *float32)
+// Requires: AVX
+TEXT ·transposeFloat32(SB), NOSPLIT, $0-32
+	MOVQ groups+0(FP), AX
+	MOVQ tile+24(FP), CX
+	MOVQ offset+8(FP), DX
+	MOVQ n+16(FP), SI
+	LEAQ (CX), BX
+	MOVQ (AX), DI
+	MOVQ 8(AX), R8
+	MOVQ 16(AX), R9
+	MOVQ 24(AX), R10
+	MOVQ 32(AX), R11
+	MOVQ 40(AX), R12
+	MOVQ 48(AX), R13
+	MOVQ 56(AX), R14
+
+half0:
+	VMOVUPS    (DI)(DX*1), Y0
+	VMOVUPS    (R8)(DX*1), Y1
+	VMOVUPS    (R9)(DX*1), Y2
+	VMOVUPS    (R10)(DX*1), Y3
+	VMOVUPS    (R11)(DX*1), Y4
+	VMOVUPS    (R12)(DX*1), Y5
+	VMOVUPS    (R13)(DX*1), Y6
+	VMOVUPS    (R14)(DX*1), Y7
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPD  Y1, Y8, Y7
+	VUNPCKHPD  Y1, Y8, Y1
+	VUNPCKLPD  Y2, Y0, Y8
+	VUNPCKHPD  Y2, Y0, Y0
+	VUNPCKLPD  Y5, Y3, Y2
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y2
+	VPERM2F128 $0x20, Y3, Y1, Y7
+	VPERM2F128 $0x31, Y3, Y1, Y1
+	VPERM2F128 $0x20, Y5, Y8, Y3
+	VPERM2F128 $0x31, Y5, Y8, Y5
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y6, (BX)
+	VMOVUPS    Y7, 64(BX)
+	VMOVUPS    Y3, 128(BX)
+	VMOVUPS    Y8, 192(BX)
+	VMOVUPS    Y2, 256(BX)
+	VMOVUPS    Y1, 320(BX)
+	VMOVUPS    Y5, 384(BX)
+	VMOVUPS    Y0, 448(BX)
+	ADDQ       $+32, DX
+	ADDQ       $+512, BX
+	SUBQ       $+8, SI
+	JG         half0
+	MOVQ       offset+8(FP), DX
+	MOVQ       n+16(FP), BX
+	LEAQ       32(CX), CX
+	MOVQ       64(AX), SI
+	MOVQ       72(AX), DI
+	MOVQ       80(AX), R8
+	MOVQ       88(AX), R9
+	MOVQ       96(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	MOVQ       120(AX), AX
+
+half1:
+	VMOVUPS    (SI)(DX*1), Y0
+	VMOVUPS    (DI)(DX*1), Y1
+	VMOVUPS    (R8)(DX*1), Y2
+	VMOVUPS    (R9)(DX*1), Y3
+	VMOVUPS    (R10)(DX*1), Y4
+	VMOVUPS    (R11)(DX*1), Y5
+	VMOVUPS    (R12)(DX*1), Y6
+	VMOVUPS    (AX)(DX*1), Y7
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPD  Y1, Y8, Y7
+	VUNPCKHPD  Y1, Y8, Y1
+	VUNPCKLPD  Y2, Y0, Y8
+	VUNPCKHPD  Y2, Y0, Y0
+	VUNPCKLPD  Y5, Y3, Y2
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y2
+	VPERM2F128 $0x20, Y3, Y1, Y7
+	VPERM2F128 $0x31, Y3, Y1, Y1
+	VPERM2F128 $0x20, Y5, Y8, Y3
+	VPERM2F128 $0x31, Y5, Y8, Y5
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y6, (CX)
+	VMOVUPS    Y7, 64(CX)
+	VMOVUPS    Y3, 128(CX)
+	VMOVUPS    Y8, 192(CX)
+	VMOVUPS    Y2, 256(CX)
+	VMOVUPS    Y1, 320(CX)
+	VMOVUPS    Y5, 384(CX)
+	VMOVUPS    Y0, 448(CX)
+	ADDQ       $+32, DX
+	ADDQ       $+512, CX
+	SUBQ       $+8, BX
+	JG         half1
+	VZEROUPPER
+	RET
+
+// func transposeFloat16(groups **byte, offset int, n int, tile *float32)
+// Requires: AVX, F16C
+TEXT ·transposeFloat16(SB), NOSPLIT, $0-32
+	MOVQ groups+0(FP), AX
+	MOVQ tile+24(FP), CX
+	MOVQ offset+8(FP), DX
+	MOVQ n+16(FP), SI
+	LEAQ (CX), BX
+	MOVQ (AX), DI
+	MOVQ 8(AX), R8
+	MOVQ 16(AX), R9
+	MOVQ 24(AX), R10
+	MOVQ 32(AX), R11
+	MOVQ 40(AX), R12
+	MOVQ 48(AX), R13
+	MOVQ 56(AX), R14
+
+half0:
+	VCVTPH2PS  (DI)(DX*1), Y0
+	VCVTPH2PS  (R8)(DX*1), Y1
+	VCVTPH2PS  (R9)(DX*1), Y2
+	VCVTPH2PS  (R10)(DX*1), Y3
+	VCVTPH2PS  (R11)(DX*1), Y4
+	VCVTPH2PS  (R12)(DX*1), Y5
+	VCVTPH2PS  (R13)(DX*1), Y6
+	VCVTPH2PS  (R14)(DX*1), Y7
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPD  Y1, Y8, Y7
+	VUNPCKHPD  Y1, Y8, Y1
+	VUNPCKLPD  Y2, Y0, Y8
+	VUNPCKHPD  Y2, Y0, Y0
+	VUNPCKLPD  Y5, Y3, Y2
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y2
+	VPERM2F128 $0x20, Y3, Y1, Y7
+	VPERM2F128 $0x31, Y3, Y1, Y1
+	VPERM2F128 $0x20, Y5, Y8, Y3
+	VPERM2F128 $0x31, Y5, Y8, Y5
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y6, (BX)
+	VMOVUPS    Y7, 64(BX)
+	VMOVUPS    Y3, 128(BX)
+	VMOVUPS    Y8, 192(BX)
+	VMOVUPS    Y2, 256(BX)
+	VMOVUPS    Y1, 320(BX)
+	VMOVUPS    Y5, 384(BX)
+	VMOVUPS    Y0, 448(BX)
+	ADDQ       $+16, DX
+	ADDQ       $+512, BX
+	SUBQ       $+8, SI
+	JG         half0
+	MOVQ       offset+8(FP), DX
+	MOVQ       n+16(FP), BX
+	LEAQ       32(CX), CX
+	MOVQ       64(AX), SI
+	MOVQ       72(AX), DI
+	MOVQ       80(AX), R8
+	MOVQ       88(AX), R9
+	MOVQ       96(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	MOVQ       120(AX), AX
+
+half1:
+	VCVTPH2PS  (SI)(DX*1), Y0
+	VCVTPH2PS  (DI)(DX*1), Y1
+	VCVTPH2PS  (R8)(DX*1), Y2
+	VCVTPH2PS  (R9)(DX*1), Y3
+	VCVTPH2PS  (R10)(DX*1), Y4
+	VCVTPH2PS  (R11)(DX*1), Y5
+	VCVTPH2PS  (R12)(DX*1), Y6
+	VCVTPH2PS  (AX)(DX*1), Y7
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPD  Y1, Y8, Y7
+	VUNPCKHPD  Y1, Y8, Y1
+	VUNPCKLPD  Y2, Y0, Y8
+	VUNPCKHPD  Y2, Y0, Y0
+	VUNPCKLPD  Y5, Y3, Y2
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y2
+	VPERM2F128 $0x20, Y3, Y1, Y7
+	VPERM2F128 $0x31, Y3, Y1, Y1
+	VPERM2F128 $0x20, Y5, Y8, Y3
+	VPERM2F128 $0x31, Y5, Y8, Y5
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y6, (CX)
+	VMOVUPS    Y7, 64(CX)
+	VMOVUPS    Y3, 128(CX)
+	VMOVUPS    Y8, 192(CX)
+	VMOVUPS    Y2, 256(CX)
+	VMOVUPS    Y1, 320(CX)
+	VMOVUPS    Y5, 384(CX)
+	VMOVUPS    Y0, 448(CX)
+	ADDQ       $+16, DX
+	ADDQ       $+512, CX
+	SUBQ       $+8, BX
+	JG         half1
+	VZEROUPPER
+	RET
+
+// func transposeBFloat16(groups **byte, offset int, n int, tile *float32)
+// Requires: AVX, AVX2
+TEXT ·transposeBFloat16(SB), NOSPLIT, $0-32
+	MOVQ groups+0(FP), AX
+	MOVQ tile+24(FP), CX
+	MOVQ offset+8(FP), DX
+	MOVQ n+16(FP), SI
+	LEAQ (CX), BX
+	MOVQ (AX), DI
+	MOVQ 8(AX), R8
+	MOVQ 16(AX), R9
+	MOVQ 24(AX), R10
+	MOVQ 32(AX), R11
+	MOVQ 40(AX), R12
+	MOVQ 48(AX), R13
+	MOVQ 56(AX), R14
+
+half0:
+	VPMOVZXWD  (DI)(DX*1), Y0
+	VPSLLD     $0x10, Y0, Y0
+	VPMOVZXWD  (R8)(DX*1), Y1
+	VPSLLD     $0x10, Y1, Y1
+	VPMOVZXWD  (R9)(DX*1), Y2
+	VPSLLD     $0x10, Y2, Y2
+	VPMOVZXWD  (R10)(DX*1), Y3
+	VPSLLD     $0x10, Y3, Y3
+	VPMOVZXWD  (R11)(DX*1), Y4
+	VPSLLD     $0x10, Y4, Y4
+	VPMOVZXWD  (R12)(DX*1), Y5
+	VPSLLD     $0x10, Y5, Y5
+	VPMOVZXWD  (R13)(DX*1), Y6
+	VPSLLD     $0x10, Y6, Y6
+	VPMOVZXWD  (R14)(DX*1), Y7
+	VPSLLD     $0x10, Y7, Y7
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPD  Y1, Y8, Y7
+	VUNPCKHPD  Y1, Y8, Y1
+	VUNPCKLPD  Y2, Y0, Y8
+	VUNPCKHPD  Y2, Y0, Y0
+	VUNPCKLPD  Y5, Y3, Y2
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y2
+	VPERM2F128 $0x20, Y3, Y1, Y7
+	VPERM2F128 $0x31, Y3, Y1, Y1
+	VPERM2F128 $0x20, Y5, Y8, Y3
+	VPERM2F128 $0x31, Y5, Y8, Y5
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y6, (BX)
+	VMOVUPS    Y7, 64(BX)
+	VMOVUPS    Y3, 128(BX)
+	VMOVUPS    Y8, 192(BX)
+	VMOVUPS    Y2, 256(BX)
+	VMOVUPS    Y1, 320(BX)
+	VMOVUPS    Y5, 384(BX)
+	VMOVUPS    Y0, 448(BX)
+	ADDQ       $+16, DX
+	ADDQ       $+512, BX
+	SUBQ       $+8, SI
+	JG         half0
+	MOVQ       offset+8(FP), DX
+	MOVQ       n+16(FP), BX
+	LEAQ       32(CX), CX
+	MOVQ       64(AX), SI
+	MOVQ       72(AX), DI
+	MOVQ       80(AX), R8
+	MOVQ       88(AX), R9
+	MOVQ       96(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	MOVQ       120(AX), AX
+
+half1:
+	VPMOVZXWD  (SI)(DX*1), Y0
+	VPSLLD     $0x10, Y0, Y0
+	VPMOVZXWD  (DI)(DX*1), Y1
+	VPSLLD     $0x10, Y1, Y1
+	VPMOVZXWD  (R8)(DX*1), Y2
+	VPSLLD     $0x10, Y2, Y2
+	VPMOVZXWD  (R9)(DX*1), Y3
+	VPSLLD     $0x10, Y3, Y3
+	VPMOVZXWD  (R10)(DX*1), Y4
+	VPSLLD     $0x10, Y4, Y4
+	VPMOVZXWD  (R11)(DX*1), Y5
+	VPSLLD     $0x10, Y5, Y5
+	VPMOVZXWD  (R12)(DX*1), Y6
+	VPSLLD     $0x10, Y6, Y6
+	VPMOVZXWD  (AX)(DX*1), Y7
+	VPSLLD     $0x10, Y7, Y7
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPD  Y1, Y8, Y7
+	VUNPCKHPD  Y1, Y8, Y1
+	VUNPCKLPD  Y2, Y0, Y8
+	VUNPCKHPD  Y2, Y0, Y0
+	VUNPCKLPD  Y5, Y3, Y2
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y2
+	VPERM2F128 $0x20, Y3, Y1, Y7
+	VPERM2F128 $0x31, Y3, Y1, Y1
+	VPERM2F128 $0x20, Y5, Y8, Y3
+	VPERM2F128 $0x31, Y5, Y8, Y5
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y6, (CX)
+	VMOVUPS    Y7, 64(CX)
+	VMOVUPS    Y3, 128(CX)
+	VMOVUPS    Y8, 192(CX)
+	VMOVUPS    Y2, 256(CX)
+	VMOVUPS    Y1, 320(CX)
+	VMOVUPS    Y5, 384(CX)
+	VMOVUPS    Y0, 448(CX)
+	ADDQ       $+16, DX
+	ADDQ       $+512, CX
+	SUBQ       $+8, BX
+	JG         half1
+	VZEROUPPER
+	RET
+
 // func readControl() (value uint32)
 // Requires: SSE
 TEXT ·readControl(SB), NOSPLIT, $8-4
@@ -3140,6 +3816,126 @@ not_plain:
 	MOVB AL, plain+56(FP)
 	RET
 
+// func refineIntegerFloat32(lanes *float32, maxCode float32)
+// Requires: AVX
+TEXT ·refineIntegerFloat32(SB), NOSPLIT, $0-12
+	MOVQ lanes+0(FP), AX
+	MOVQ $+2, CX
+
+half:
+	VMOVUPS      512(AX), Y0
+	VMULPS       256(AX), Y0, Y0
+	VMOVUPS      192(AX), Y1
+	VMULPS       Y1, Y1, Y2
+	VSUBPS       Y2, Y0, Y0
+	VMOVUPS      512(AX), Y2
+	VMULPS       384(AX), Y2, Y2
+	VMULPS       320(AX), Y1, Y3
+	VSUBPS       Y3, Y2, Y2
+	VDIVPS       Y0, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x0e, Y3, Y0, Y0
+	VANDPS       Y2, Y0, Y0
+	VMOVUPS      320(AX), Y2
+	VMULPS       Y1, Y0, Y1
+	VSUBPS       Y1, Y2, Y1
+	VDIVPS       512(AX), Y1, Y1
+	VMOVUPS      128(AX), Y2
+	VSUBPS       Y1, Y2, Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VADDPS       Y2, Y0, Y0
+	VDIVPS       Y0, Y1, Y0
+	VXORPS       Y1, Y1, Y1
+	VMAXPS       Y1, Y0, Y0
+	VBROADCASTSS maxCode+8(FP), Y1
+	VMINPS       Y1, Y0, Y0
+	VROUNDPS     $0x00, Y0, Y0
+	VSUBPS       128(AX), Y0, Y1
+	VMOVUPS      192(AX), Y2
+	VMULPS       512(AX), Y0, Y3
+	VSUBPS       Y3, Y2, Y2
+	VMOVUPS      256(AX), Y3
+	VADDPS       192(AX), Y2, Y4
+	VMULPS       Y4, Y0, Y4
+	VSUBPS       Y4, Y3, Y3
+	VMOVUPS      384(AX), Y4
+	VMULPS       320(AX), Y0, Y5
+	VSUBPS       Y5, Y4, Y4
+	VMULPS       Y2, Y1, Y2
+	VADDPS       Y2, Y4, Y2
+	VDIVPS       Y3, Y2, Y4
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x0e, Y5, Y3, Y3
+	VANDPS       Y4, Y3, Y3
+	VMULPS       512(AX), Y1, Y4
+	VADDPS       320(AX), Y4, Y4
+	VADDPS       320(AX), Y4, Y4
+	VMULPS       Y4, Y1, Y1
+	VADDPS       448(AX), Y1, Y1
+	VMULPS       Y2, Y3, Y2
+	VSUBPS       Y2, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VADDPS       Y2, Y3, Y2
+	VMULPS       (AX), Y2, Y3
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y3, Y4, Y4
+	VMOVUPS      (AX), Y5
+	VMULPS       576(AX), Y5, Y5
+	VMULPS       Y5, Y5, Y5
+	VMULPS       Y5, Y1, Y1
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x0e, Y6, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y3, Y6
+	VBROADCASTSS minPlain<>+0(SB), Y7
+	VCMPPS       $0x0d, Y7, Y6, Y7
+	VANDPS       Y7, Y2, Y2
+	VBROADCASTSS maxPlain<>+0(SB), Y7
+	VCMPPS       $0x02, Y7, Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y0, Y6
+	VBROADCASTSS largestZeroPoint<>+0(SB), Y7
+	VCMPPS       $0x02, Y7, Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VBROADCASTSS infinity<>+0(SB), Y6
+	VBLENDVPS    Y2, Y1, Y6, Y1
+	VCMPPS       $0x01, 896(AX), Y1, Y2
+	VMOVUPS      896(AX), Y6
+	VBLENDVPS    Y2, Y1, Y6, Y1
+	VMOVUPS      Y1, 896(AX)
+	VMOVUPS      960(AX), Y1
+	VBLENDVPS    Y2, Y3, Y1, Y3
+	VMOVUPS      Y3, 960(AX)
+	VMOVUPS      1024(AX), Y1
+	VBLENDVPS    Y2, Y4, Y1, Y4
+	VMOVUPS      Y4, 1024(AX)
+	VMOVUPS      1088(AX), Y1
+	VBLENDVPS    Y2, Y0, Y1, Y0
+	VMOVUPS      Y0, 1088(AX)
+	VMULPS       448(AX), Y5, Y5
+	VMOVUPS      (AX), Y0
+	VMOVUPS      64(AX), Y1
+	VMOVUPS      128(AX), Y2
+	VCMPPS       $0x01, 640(AX), Y5, Y3
+	VMOVUPS      640(AX), Y4
+	VBLENDVPS    Y3, Y5, Y4, Y5
+	VMOVUPS      Y5, 640(AX)
+	VMOVUPS      704(AX), Y4
+	VBLENDVPS    Y3, Y0, Y4, Y0
+	VMOVUPS      Y0, 704(AX)
+	VMOVUPS      768(AX), Y0
+	VBLENDVPS    Y3, Y1, Y0, Y1
+	VMOVUPS      Y1, 768(AX)
+	VMOVUPS      832(AX), Y0
+	VBLENDVPS    Y3, Y2, Y0, Y2
+	VMOVUPS      Y2, 832(AX)
+	ADDQ         $+32, AX
+	DECQ         CX
+	JNZ          half
+	VZEROUPPER
+	RET
+
 // func fitIntegerFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 // Requires: AVX, BMI2, F16C
 TEXT ·fitIntegerFloat16(SB), NOSPLIT, $0-57
@@ -3170,8 +3966,8 @@ next:
 	VBROADCASTSS maxPlain<>+0(SB), Y8
 	VCMPPS       $0x06, Y8, Y7, Y8
 	VORPS        Y8, Y6, Y6
-	VCVTPS2PH    $0x00, Y5, X7
-	VCVTPH2PS    X7, Y5
+	VCVTPS2PH    $0x00, Y5, X5
+	VCVTPH2PS    X5, Y5
 	VANDPS       Y2, Y5, Y7
 	VBROADCASTSS minFloat16<>+0(SB), Y8
 	VCMPPS       $0x09, Y8, Y7, Y8
@@ -3217,6 +4013,128 @@ not_plain:
 	VZEROUPPER
 	XORB AL, AL
 	MOVB AL, plain+56(FP)
+	RET
+
+// func refineIntegerFloat16(lanes *float32, maxCode float32)
+// Requires: AVX, F16C
+TEXT ·refineIntegerFloat16(SB), NOSPLIT, $0-12
+	MOVQ lanes+0(FP), AX
+	MOVQ $+2, CX
+
+half:
+	VMOVUPS      512(AX), Y0
+	VMULPS       256(AX), Y0, Y0
+	VMOVUPS      192(AX), Y1
+	VMULPS       Y1, Y1, Y2
+	VSUBPS       Y2, Y0, Y0
+	VMOVUPS      512(AX), Y2
+	VMULPS       384(AX), Y2, Y2
+	VMULPS       320(AX), Y1, Y3
+	VSUBPS       Y3, Y2, Y2
+	VDIVPS       Y0, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x0e, Y3, Y0, Y0
+	VANDPS       Y2, Y0, Y0
+	VMOVUPS      320(AX), Y2
+	VMULPS       Y1, Y0, Y1
+	VSUBPS       Y1, Y2, Y1
+	VDIVPS       512(AX), Y1, Y1
+	VMOVUPS      128(AX), Y2
+	VSUBPS       Y1, Y2, Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VADDPS       Y2, Y0, Y0
+	VDIVPS       Y0, Y1, Y0
+	VXORPS       Y1, Y1, Y1
+	VMAXPS       Y1, Y0, Y0
+	VBROADCASTSS maxCode+8(FP), Y1
+	VMINPS       Y1, Y0, Y0
+	VROUNDPS     $0x00, Y0, Y0
+	VSUBPS       128(AX), Y0, Y1
+	VMOVUPS      192(AX), Y2
+	VMULPS       512(AX), Y0, Y3
+	VSUBPS       Y3, Y2, Y2
+	VMOVUPS      256(AX), Y3
+	VADDPS       192(AX), Y2, Y4
+	VMULPS       Y4, Y0, Y4
+	VSUBPS       Y4, Y3, Y3
+	VMOVUPS      384(AX), Y4
+	VMULPS       320(AX), Y0, Y5
+	VSUBPS       Y5, Y4, Y4
+	VMULPS       Y2, Y1, Y2
+	VADDPS       Y2, Y4, Y2
+	VDIVPS       Y3, Y2, Y4
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x0e, Y5, Y3, Y3
+	VANDPS       Y4, Y3, Y3
+	VMULPS       512(AX), Y1, Y4
+	VADDPS       320(AX), Y4, Y4
+	VADDPS       320(AX), Y4, Y4
+	VMULPS       Y4, Y1, Y1
+	VADDPS       448(AX), Y1, Y1
+	VMULPS       Y2, Y3, Y2
+	VSUBPS       Y2, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VADDPS       Y2, Y3, Y2
+	VMULPS       (AX), Y2, Y3
+	VCVTPS2PH    $0x00, Y3, X3
+	VCVTPH2PS    X3, Y3
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y3, Y4, Y4
+	VMOVUPS      (AX), Y5
+	VMULPS       576(AX), Y5, Y5
+	VMULPS       Y5, Y5, Y5
+	VMULPS       Y5, Y1, Y1
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x0e, Y6, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y3, Y6
+	VBROADCASTSS minPlain<>+0(SB), Y7
+	VCMPPS       $0x0d, Y7, Y6, Y7
+	VANDPS       Y7, Y2, Y2
+	VBROADCASTSS maxPlain<>+0(SB), Y7
+	VCMPPS       $0x02, Y7, Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y0, Y6
+	VBROADCASTSS largestZeroPoint<>+0(SB), Y7
+	VCMPPS       $0x02, Y7, Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VBROADCASTSS infinity<>+0(SB), Y6
+	VBLENDVPS    Y2, Y1, Y6, Y1
+	VCMPPS       $0x01, 896(AX), Y1, Y2
+	VMOVUPS      896(AX), Y6
+	VBLENDVPS    Y2, Y1, Y6, Y1
+	VMOVUPS      Y1, 896(AX)
+	VMOVUPS      960(AX), Y1
+	VBLENDVPS    Y2, Y3, Y1, Y3
+	VMOVUPS      Y3, 960(AX)
+	VMOVUPS      1024(AX), Y1
+	VBLENDVPS    Y2, Y4, Y1, Y4
+	VMOVUPS      Y4, 1024(AX)
+	VMOVUPS      1088(AX), Y1
+	VBLENDVPS    Y2, Y0, Y1, Y0
+	VMOVUPS      Y0, 1088(AX)
+	VMULPS       448(AX), Y5, Y5
+	VMOVUPS      (AX), Y0
+	VMOVUPS      64(AX), Y1
+	VMOVUPS      128(AX), Y2
+	VCMPPS       $0x01, 640(AX), Y5, Y3
+	VMOVUPS      640(AX), Y4
+	VBLENDVPS    Y3, Y5, Y4, Y5
+	VMOVUPS      Y5, 640(AX)
+	VMOVUPS      704(AX), Y4
+	VBLENDVPS    Y3, Y0, Y4, Y0
+	VMOVUPS      Y0, 704(AX)
+	VMOVUPS      768(AX), Y0
+	VBLENDVPS    Y3, Y1, Y0, Y1
+	VMOVUPS      Y1, 768(AX)
+	VMOVUPS      832(AX), Y0
+	VBLENDVPS    Y3, Y2, Y0, Y2
+	VMOVUPS      Y2, 832(AX)
+	ADDQ         $+32, AX
+	DECQ         CX
+	JNZ          half
+	VZEROUPPER
 	RET
 
 // func fitIntegerBFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
@@ -3297,6 +4215,134 @@ not_plain:
 	MOVB AL, plain+56(FP)
 	RET
 
+// func refineIntegerBFloat16(lanes *float32, maxCode float32)
+// Requires: AVX, AVX2
+TEXT ·refineIntegerBFloat16(SB), NOSPLIT, $0-12
+	MOVQ lanes+0(FP), AX
+	MOVQ $+2, CX
+
+half:
+	VMOVUPS      512(AX), Y0
+	VMULPS       256(AX), Y0, Y0
+	VMOVUPS      192(AX), Y1
+	VMULPS       Y1, Y1, Y2
+	VSUBPS       Y2, Y0, Y0
+	VMOVUPS      512(AX), Y2
+	VMULPS       384(AX), Y2, Y2
+	VMULPS       320(AX), Y1, Y3
+	VSUBPS       Y3, Y2, Y2
+	VDIVPS       Y0, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x0e, Y3, Y0, Y0
+	VANDPS       Y2, Y0, Y0
+	VMOVUPS      320(AX), Y2
+	VMULPS       Y1, Y0, Y1
+	VSUBPS       Y1, Y2, Y1
+	VDIVPS       512(AX), Y1, Y1
+	VMOVUPS      128(AX), Y2
+	VSUBPS       Y1, Y2, Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VADDPS       Y2, Y0, Y0
+	VDIVPS       Y0, Y1, Y0
+	VXORPS       Y1, Y1, Y1
+	VMAXPS       Y1, Y0, Y0
+	VBROADCASTSS maxCode+8(FP), Y1
+	VMINPS       Y1, Y0, Y0
+	VROUNDPS     $0x00, Y0, Y0
+	VSUBPS       128(AX), Y0, Y1
+	VMOVUPS      192(AX), Y2
+	VMULPS       512(AX), Y0, Y3
+	VSUBPS       Y3, Y2, Y2
+	VMOVUPS      256(AX), Y3
+	VADDPS       192(AX), Y2, Y4
+	VMULPS       Y4, Y0, Y4
+	VSUBPS       Y4, Y3, Y3
+	VMOVUPS      384(AX), Y4
+	VMULPS       320(AX), Y0, Y5
+	VSUBPS       Y5, Y4, Y4
+	VMULPS       Y2, Y1, Y2
+	VADDPS       Y2, Y4, Y2
+	VDIVPS       Y3, Y2, Y4
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x0e, Y5, Y3, Y3
+	VANDPS       Y4, Y3, Y3
+	VMULPS       512(AX), Y1, Y4
+	VADDPS       320(AX), Y4, Y4
+	VADDPS       320(AX), Y4, Y4
+	VMULPS       Y4, Y1, Y1
+	VADDPS       448(AX), Y1, Y1
+	VMULPS       Y2, Y3, Y2
+	VSUBPS       Y2, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VADDPS       Y2, Y3, Y2
+	VMULPS       (AX), Y2, Y3
+	VPSRLD       $0x10, Y3, Y4
+	VBROADCASTSS bfloatLowest<>+0(SB), Y5
+	VPAND        Y5, Y4, Y4
+	VBROADCASTSS bfloatBelow<>+0(SB), Y5
+	VPADDD       Y5, Y4, Y4
+	VPADDD       Y3, Y4, Y3
+	VBROADCASTSS bfloatKept<>+0(SB), Y4
+	VPAND        Y4, Y3, Y3
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y3, Y4, Y4
+	VMOVUPS      (AX), Y5
+	VMULPS       576(AX), Y5, Y5
+	VMULPS       Y5, Y5, Y5
+	VMULPS       Y5, Y1, Y1
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x0e, Y6, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y3, Y6
+	VBROADCASTSS minPlain<>+0(SB), Y7
+	VCMPPS       $0x0d, Y7, Y6, Y7
+	VANDPS       Y7, Y2, Y2
+	VBROADCASTSS maxPlain<>+0(SB), Y7
+	VCMPPS       $0x02, Y7, Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y0, Y6
+	VBROADCASTSS largestZeroPoint<>+0(SB), Y7
+	VCMPPS       $0x02, Y7, Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VBROADCASTSS infinity<>+0(SB), Y6
+	VBLENDVPS    Y2, Y1, Y6, Y1
+	VCMPPS       $0x01, 896(AX), Y1, Y2
+	VMOVUPS      896(AX), Y6
+	VBLENDVPS    Y2, Y1, Y6, Y1
+	VMOVUPS      Y1, 896(AX)
+	VMOVUPS      960(AX), Y1
+	VBLENDVPS    Y2, Y3, Y1, Y3
+	VMOVUPS      Y3, 960(AX)
+	VMOVUPS      1024(AX), Y1
+	VBLENDVPS    Y2, Y4, Y1, Y4
+	VMOVUPS      Y4, 1024(AX)
+	VMOVUPS      1088(AX), Y1
+	VBLENDVPS    Y2, Y0, Y1, Y0
+	VMOVUPS      Y0, 1088(AX)
+	VMULPS       448(AX), Y5, Y5
+	VMOVUPS      (AX), Y0
+	VMOVUPS      64(AX), Y1
+	VMOVUPS      128(AX), Y2
+	VCMPPS       $0x01, 640(AX), Y5, Y3
+	VMOVUPS      640(AX), Y4
+	VBLENDVPS    Y3, Y5, Y4, Y5
+	VMOVUPS      Y5, 640(AX)
+	VMOVUPS      704(AX), Y4
+	VBLENDVPS    Y3, Y0, Y4, Y0
+	VMOVUPS      Y0, 704(AX)
+	VMOVUPS      768(AX), Y0
+	VBLENDVPS    Y3, Y1, Y0, Y1
+	VMOVUPS      Y1, 768(AX)
+	VMOVUPS      832(AX), Y0
+	VBLENDVPS    Y3, Y2, Y0, Y2
+	VMOVUPS      Y2, 832(AX)
+	ADDQ         $+32, AX
+	DECQ         CX
+	JNZ          half
+	VZEROUPPER
+	RET
+
 // func fitFloatFloat32(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 // Requires: AVX, BMI2
 TEXT ·fitFloatFloat32(SB), NOSPLIT, $0-57
@@ -3371,6 +4417,108 @@ not_plain:
 	MOVB AL, plain+56(FP)
 	RET
 
+// func refineFloatFloat32(lanes *float32, maxCode float32)
+// Requires: AVX
+TEXT ·refineFloatFloat32(SB), NOSPLIT, $0-12
+	MOVQ lanes+0(FP), AX
+	MOVQ $+2, CX
+
+half:
+	VMOVUPS      512(AX), Y0
+	VMULPS       256(AX), Y0, Y0
+	VMOVUPS      192(AX), Y1
+	VMULPS       Y1, Y1, Y2
+	VSUBPS       Y2, Y0, Y0
+	VMOVUPS      512(AX), Y2
+	VMULPS       384(AX), Y2, Y2
+	VMULPS       320(AX), Y1, Y3
+	VSUBPS       Y3, Y2, Y2
+	VDIVPS       Y0, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x0e, Y3, Y0, Y0
+	VANDPS       Y2, Y0, Y0
+	VMOVUPS      320(AX), Y2
+	VMULPS       Y1, Y0, Y1
+	VSUBPS       Y1, Y2, Y1
+	VDIVPS       512(AX), Y1, Y1
+	VMOVUPS      448(AX), Y2
+	VMULPS       384(AX), Y0, Y3
+	VSUBPS       Y3, Y2, Y2
+	VMULPS       320(AX), Y1, Y1
+	VSUBPS       Y1, Y2, Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VADDPS       Y2, Y0, Y0
+	VMULPS       (AX), Y0, Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y2, Y3, Y3
+	VMOVUPS      320(AX), Y4
+	VADDPS       192(AX), Y4, Y4
+	VDIVPS       512(AX), Y4, Y4
+	VSUBPS       128(AX), Y4, Y4
+	VMULPS       (AX), Y3, Y5
+	VMOVUPS      192(AX), Y6
+	VDIVPS       512(AX), Y6, Y6
+	VMULPS       Y4, Y5, Y4
+	VSUBPS       Y4, Y6, Y4
+	VXORPS       Y5, Y5, Y5
+	VADDPS       Y5, Y4, Y4
+	VMOVUPS      (AX), Y5
+	VMULPS       576(AX), Y5, Y5
+	VMULPS       Y5, Y5, Y5
+	VMULPS       Y5, Y1, Y1
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x0e, Y6, Y0, Y0
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y2, Y6
+	VBROADCASTSS minPlain<>+0(SB), Y7
+	VCMPPS       $0x0d, Y7, Y6, Y7
+	VANDPS       Y7, Y0, Y0
+	VBROADCASTSS maxPlain<>+0(SB), Y7
+	VCMPPS       $0x02, Y7, Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y4, Y6
+	VBROADCASTSS largestZeroPoint<>+0(SB), Y7
+	VCMPPS       $0x02, Y7, Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VBROADCASTSS infinity<>+0(SB), Y6
+	VBLENDVPS    Y0, Y1, Y6, Y1
+	VCMPPS       $0x01, 896(AX), Y1, Y0
+	VMOVUPS      896(AX), Y6
+	VBLENDVPS    Y0, Y1, Y6, Y1
+	VMOVUPS      Y1, 896(AX)
+	VMOVUPS      960(AX), Y1
+	VBLENDVPS    Y0, Y2, Y1, Y2
+	VMOVUPS      Y2, 960(AX)
+	VMOVUPS      1024(AX), Y1
+	VBLENDVPS    Y0, Y3, Y1, Y3
+	VMOVUPS      Y3, 1024(AX)
+	VMOVUPS      1088(AX), Y1
+	VBLENDVPS    Y0, Y4, Y1, Y4
+	VMOVUPS      Y4, 1088(AX)
+	VMULPS       448(AX), Y5, Y5
+	VMOVUPS      (AX), Y0
+	VMOVUPS      64(AX), Y1
+	VMOVUPS      128(AX), Y2
+	VCMPPS       $0x01, 640(AX), Y5, Y3
+	VMOVUPS      640(AX), Y4
+	VBLENDVPS    Y3, Y5, Y4, Y5
+	VMOVUPS      Y5, 640(AX)
+	VMOVUPS      704(AX), Y4
+	VBLENDVPS    Y3, Y0, Y4, Y0
+	VMOVUPS      Y0, 704(AX)
+	VMOVUPS      768(AX), Y0
+	VBLENDVPS    Y3, Y1, Y0, Y1
+	VMOVUPS      Y1, 768(AX)
+	VMOVUPS      832(AX), Y0
+	VBLENDVPS    Y3, Y2, Y0, Y2
+	VMOVUPS      Y2, 832(AX)
+	ADDQ         $+32, AX
+	DECQ         CX
+	JNZ          half
+	VZEROUPPER
+	RET
+
 // func fitFloatFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 // Requires: AVX, BMI2, F16C
 TEXT ·fitFloatFloat16(SB), NOSPLIT, $0-57
@@ -3407,8 +4555,8 @@ next:
 	VBROADCASTSS maxPlain<>+0(SB), Y8
 	VCMPPS       $0x06, Y8, Y6, Y8
 	VORPS        Y8, Y7, Y7
-	VCVTPS2PH    $0x00, Y5, X6
-	VCVTPH2PS    X6, Y5
+	VCVTPS2PH    $0x00, Y5, X5
+	VCVTPH2PS    X5, Y5
 	VANDPS       Y2, Y5, Y6
 	VBROADCASTSS minFloat16<>+0(SB), Y8
 	VCMPPS       $0x09, Y8, Y6, Y8
@@ -3452,6 +4600,110 @@ not_plain:
 	VZEROUPPER
 	XORB AL, AL
 	MOVB AL, plain+56(FP)
+	RET
+
+// func refineFloatFloat16(lanes *float32, maxCode float32)
+// Requires: AVX, F16C
+TEXT ·refineFloatFloat16(SB), NOSPLIT, $0-12
+	MOVQ lanes+0(FP), AX
+	MOVQ $+2, CX
+
+half:
+	VMOVUPS      512(AX), Y0
+	VMULPS       256(AX), Y0, Y0
+	VMOVUPS      192(AX), Y1
+	VMULPS       Y1, Y1, Y2
+	VSUBPS       Y2, Y0, Y0
+	VMOVUPS      512(AX), Y2
+	VMULPS       384(AX), Y2, Y2
+	VMULPS       320(AX), Y1, Y3
+	VSUBPS       Y3, Y2, Y2
+	VDIVPS       Y0, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x0e, Y3, Y0, Y0
+	VANDPS       Y2, Y0, Y0
+	VMOVUPS      320(AX), Y2
+	VMULPS       Y1, Y0, Y1
+	VSUBPS       Y1, Y2, Y1
+	VDIVPS       512(AX), Y1, Y1
+	VMOVUPS      448(AX), Y2
+	VMULPS       384(AX), Y0, Y3
+	VSUBPS       Y3, Y2, Y2
+	VMULPS       320(AX), Y1, Y1
+	VSUBPS       Y1, Y2, Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VADDPS       Y2, Y0, Y0
+	VMULPS       (AX), Y0, Y2
+	VCVTPS2PH    $0x00, Y2, X2
+	VCVTPH2PS    X2, Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y2, Y3, Y3
+	VMOVUPS      320(AX), Y4
+	VADDPS       192(AX), Y4, Y4
+	VDIVPS       512(AX), Y4, Y4
+	VSUBPS       128(AX), Y4, Y4
+	VMULPS       (AX), Y3, Y5
+	VMOVUPS      192(AX), Y6
+	VDIVPS       512(AX), Y6, Y6
+	VMULPS       Y4, Y5, Y4
+	VSUBPS       Y4, Y6, Y4
+	VXORPS       Y5, Y5, Y5
+	VADDPS       Y5, Y4, Y4
+	VMOVUPS      (AX), Y5
+	VMULPS       576(AX), Y5, Y5
+	VMULPS       Y5, Y5, Y5
+	VMULPS       Y5, Y1, Y1
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x0e, Y6, Y0, Y0
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y2, Y6
+	VBROADCASTSS minPlain<>+0(SB), Y7
+	VCMPPS       $0x0d, Y7, Y6, Y7
+	VANDPS       Y7, Y0, Y0
+	VBROADCASTSS maxPlain<>+0(SB), Y7
+	VCMPPS       $0x02, Y7, Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y4, Y6
+	VBROADCASTSS largestZeroPoint<>+0(SB), Y7
+	VCMPPS       $0x02, Y7, Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VBROADCASTSS infinity<>+0(SB), Y6
+	VBLENDVPS    Y0, Y1, Y6, Y1
+	VCMPPS       $0x01, 896(AX), Y1, Y0
+	VMOVUPS      896(AX), Y6
+	VBLENDVPS    Y0, Y1, Y6, Y1
+	VMOVUPS      Y1, 896(AX)
+	VMOVUPS      960(AX), Y1
+	VBLENDVPS    Y0, Y2, Y1, Y2
+	VMOVUPS      Y2, 960(AX)
+	VMOVUPS      1024(AX), Y1
+	VBLENDVPS    Y0, Y3, Y1, Y3
+	VMOVUPS      Y3, 1024(AX)
+	VMOVUPS      1088(AX), Y1
+	VBLENDVPS    Y0, Y4, Y1, Y4
+	VMOVUPS      Y4, 1088(AX)
+	VMULPS       448(AX), Y5, Y5
+	VMOVUPS      (AX), Y0
+	VMOVUPS      64(AX), Y1
+	VMOVUPS      128(AX), Y2
+	VCMPPS       $0x01, 640(AX), Y5, Y3
+	VMOVUPS      640(AX), Y4
+	VBLENDVPS    Y3, Y5, Y4, Y5
+	VMOVUPS      Y5, 640(AX)
+	VMOVUPS      704(AX), Y4
+	VBLENDVPS    Y3, Y0, Y4, Y0
+	VMOVUPS      Y0, 704(AX)
+	VMOVUPS      768(AX), Y0
+	VBLENDVPS    Y3, Y1, Y0, Y1
+	VMOVUPS      Y1, 768(AX)
+	VMOVUPS      832(AX), Y0
+	VBLENDVPS    Y3, Y2, Y0, Y2
+	VMOVUPS      Y2, 832(AX)
+	ADDQ         $+32, AX
+	DECQ         CX
+	JNZ          half
+	VZEROUPPER
 	RET
 
 // func fitFloatBFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
@@ -3536,6 +4788,116 @@ not_plain:
 	MOVB AL, plain+56(FP)
 	RET
 
+// func refineFloatBFloat16(lanes *float32, maxCode float32)
+// Requires: AVX, AVX2
+TEXT ·refineFloatBFloat16(SB), NOSPLIT, $0-12
+	MOVQ lanes+0(FP), AX
+	MOVQ $+2, CX
+
+half:
+	VMOVUPS      512(AX), Y0
+	VMULPS       256(AX), Y0, Y0
+	VMOVUPS      192(AX), Y1
+	VMULPS       Y1, Y1, Y2
+	VSUBPS       Y2, Y0, Y0
+	VMOVUPS      512(AX), Y2
+	VMULPS       384(AX), Y2, Y2
+	VMULPS       320(AX), Y1, Y3
+	VSUBPS       Y3, Y2, Y2
+	VDIVPS       Y0, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x0e, Y3, Y0, Y0
+	VANDPS       Y2, Y0, Y0
+	VMOVUPS      320(AX), Y2
+	VMULPS       Y1, Y0, Y1
+	VSUBPS       Y1, Y2, Y1
+	VDIVPS       512(AX), Y1, Y1
+	VMOVUPS      448(AX), Y2
+	VMULPS       384(AX), Y0, Y3
+	VSUBPS       Y3, Y2, Y2
+	VMULPS       320(AX), Y1, Y1
+	VSUBPS       Y1, Y2, Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VADDPS       Y2, Y0, Y0
+	VMULPS       (AX), Y0, Y2
+	VPSRLD       $0x10, Y2, Y3
+	VBROADCASTSS bfloatLowest<>+0(SB), Y4
+	VPAND        Y4, Y3, Y3
+	VBROADCASTSS bfloatBelow<>+0(SB), Y4
+	VPADDD       Y4, Y3, Y3
+	VPADDD       Y2, Y3, Y2
+	VBROADCASTSS bfloatKept<>+0(SB), Y3
+	VPAND        Y3, Y2, Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y2, Y3, Y3
+	VMOVUPS      320(AX), Y4
+	VADDPS       192(AX), Y4, Y4
+	VDIVPS       512(AX), Y4, Y4
+	VSUBPS       128(AX), Y4, Y4
+	VMULPS       (AX), Y3, Y5
+	VMOVUPS      192(AX), Y6
+	VDIVPS       512(AX), Y6, Y6
+	VMULPS       Y4, Y5, Y4
+	VSUBPS       Y4, Y6, Y4
+	VXORPS       Y5, Y5, Y5
+	VADDPS       Y5, Y4, Y4
+	VMOVUPS      (AX), Y5
+	VMULPS       576(AX), Y5, Y5
+	VMULPS       Y5, Y5, Y5
+	VMULPS       Y5, Y1, Y1
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x0e, Y6, Y0, Y0
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y2, Y6
+	VBROADCASTSS minPlain<>+0(SB), Y7
+	VCMPPS       $0x0d, Y7, Y6, Y7
+	VANDPS       Y7, Y0, Y0
+	VBROADCASTSS maxPlain<>+0(SB), Y7
+	VCMPPS       $0x02, Y7, Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y4, Y6
+	VBROADCASTSS largestZeroPoint<>+0(SB), Y7
+	VCMPPS       $0x02, Y7, Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VBROADCASTSS infinity<>+0(SB), Y6
+	VBLENDVPS    Y0, Y1, Y6, Y1
+	VCMPPS       $0x01, 896(AX), Y1, Y0
+	VMOVUPS      896(AX), Y6
+	VBLENDVPS    Y0, Y1, Y6, Y1
+	VMOVUPS      Y1, 896(AX)
+	VMOVUPS      960(AX), Y1
+	VBLENDVPS    Y0, Y2, Y1, Y2
+	VMOVUPS      Y2, 960(AX)
+	VMOVUPS      1024(AX), Y1
+	VBLENDVPS    Y0, Y3, Y1, Y3
+	VMOVUPS      Y3, 1024(AX)
+	VMOVUPS      1088(AX), Y1
+	VBLENDVPS    Y0, Y4, Y1, Y4
+	VMOVUPS      Y4, 1088(AX)
+	VMULPS       448(AX), Y5, Y5
+	VMOVUPS      (AX), Y0
+	VMOVUPS      64(AX), Y1
+	VMOVUPS      128(AX), Y2
+	VCMPPS       $0x01, 640(AX), Y5, Y3
+	VMOVUPS      640(AX), Y4
+	VBLENDVPS    Y3, Y5, Y4, Y5
+	VMOVUPS      Y5, 640(AX)
+	VMOVUPS      704(AX), Y4
+	VBLENDVPS    Y3, Y0, Y4, Y0
+	VMOVUPS      Y0, 704(AX)
+	VMOVUPS      768(AX), Y0
+	VBLENDVPS    Y3, Y1, Y0, Y1
+	VMOVUPS      Y1, 768(AX)
+	VMOVUPS      832(AX), Y0
+	VBLENDVPS    Y3, Y2, Y0, Y2
+	VMOVUPS      Y2, 832(AX)
+	ADDQ         $+32, AX
+	DECQ         CX
+	JNZ          half
+	VZEROUPPER
+	RET
+
 // func fitSymmetricFloat32(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 // Requires: AVX, BMI2
 TEXT ·fitSymmetricFloat32(SB), NOSPLIT, $0-57
@@ -3603,6 +4965,100 @@ not_plain:
 	MOVB AL, plain+56(FP)
 	RET
 
+// func refineSymmetricFloat32(lanes *float32, maxCode float32)
+// Requires: AVX
+TEXT ·refineSymmetricFloat32(SB), NOSPLIT, $0-12
+	MOVQ lanes+0(FP), AX
+	MOVQ $+2, CX
+
+half:
+	VMOVUPS      128(AX), Y0
+	VSUBPS       128(AX), Y0, Y1
+	VMOVUPS      192(AX), Y2
+	VMULPS       512(AX), Y0, Y3
+	VSUBPS       Y3, Y2, Y2
+	VMOVUPS      256(AX), Y3
+	VADDPS       192(AX), Y2, Y4
+	VMULPS       Y4, Y0, Y4
+	VSUBPS       Y4, Y3, Y3
+	VMOVUPS      384(AX), Y4
+	VMULPS       320(AX), Y0, Y5
+	VSUBPS       Y5, Y4, Y4
+	VMULPS       Y2, Y1, Y2
+	VADDPS       Y2, Y4, Y2
+	VDIVPS       Y3, Y2, Y4
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x0e, Y5, Y3, Y3
+	VANDPS       Y4, Y3, Y3
+	VMULPS       512(AX), Y1, Y4
+	VADDPS       320(AX), Y4, Y4
+	VADDPS       320(AX), Y4, Y4
+	VMULPS       Y4, Y1, Y1
+	VADDPS       448(AX), Y1, Y1
+	VMULPS       Y2, Y3, Y2
+	VSUBPS       Y2, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VADDPS       Y2, Y3, Y2
+	VMULPS       (AX), Y2, Y3
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y3, Y4, Y4
+	VMOVUPS      (AX), Y5
+	VMULPS       576(AX), Y5, Y5
+	VMULPS       Y5, Y5, Y5
+	VMULPS       Y5, Y1, Y1
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x0e, Y6, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y3, Y6
+	VBROADCASTSS minPlain<>+0(SB), Y7
+	VCMPPS       $0x0d, Y7, Y6, Y7
+	VANDPS       Y7, Y2, Y2
+	VBROADCASTSS maxPlain<>+0(SB), Y7
+	VCMPPS       $0x02, Y7, Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y0, Y6
+	VBROADCASTSS largestZeroPoint<>+0(SB), Y7
+	VCMPPS       $0x02, Y7, Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VBROADCASTSS infinity<>+0(SB), Y6
+	VBLENDVPS    Y2, Y1, Y6, Y1
+	VCMPPS       $0x01, 896(AX), Y1, Y2
+	VMOVUPS      896(AX), Y6
+	VBLENDVPS    Y2, Y1, Y6, Y1
+	VMOVUPS      Y1, 896(AX)
+	VMOVUPS      960(AX), Y1
+	VBLENDVPS    Y2, Y3, Y1, Y3
+	VMOVUPS      Y3, 960(AX)
+	VMOVUPS      1024(AX), Y1
+	VBLENDVPS    Y2, Y4, Y1, Y4
+	VMOVUPS      Y4, 1024(AX)
+	VMOVUPS      1088(AX), Y1
+	VBLENDVPS    Y2, Y0, Y1, Y0
+	VMOVUPS      Y0, 1088(AX)
+	VMULPS       448(AX), Y5, Y5
+	VMOVUPS      (AX), Y0
+	VMOVUPS      64(AX), Y1
+	VMOVUPS      128(AX), Y2
+	VCMPPS       $0x01, 640(AX), Y5, Y3
+	VMOVUPS      640(AX), Y4
+	VBLENDVPS    Y3, Y5, Y4, Y5
+	VMOVUPS      Y5, 640(AX)
+	VMOVUPS      704(AX), Y4
+	VBLENDVPS    Y3, Y0, Y4, Y0
+	VMOVUPS      Y0, 704(AX)
+	VMOVUPS      768(AX), Y0
+	VBLENDVPS    Y3, Y1, Y0, Y1
+	VMOVUPS      Y1, 768(AX)
+	VMOVUPS      832(AX), Y0
+	VBLENDVPS    Y3, Y2, Y0, Y2
+	VMOVUPS      Y2, 832(AX)
+	ADDQ         $+32, AX
+	DECQ         CX
+	JNZ          half
+	VZEROUPPER
+	RET
+
 // func fitSymmetricFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 // Requires: AVX, BMI2, F16C
 TEXT ·fitSymmetricFloat16(SB), NOSPLIT, $0-57
@@ -3634,8 +5090,8 @@ next:
 	VBROADCASTSS maxPlain<>+0(SB), Y4
 	VCMPPS       $0x06, Y4, Y5, Y4
 	VORPS        Y4, Y6, Y6
-	VCVTPS2PH    $0x00, Y3, X5
-	VCVTPH2PS    X5, Y3
+	VCVTPS2PH    $0x00, Y3, X3
+	VCVTPH2PS    X3, Y3
 	VANDPS       Y1, Y3, Y5
 	VBROADCASTSS minFloat16<>+0(SB), Y4
 	VCMPPS       $0x09, Y4, Y5, Y4
@@ -3679,6 +5135,102 @@ not_plain:
 	MOVB AL, plain+56(FP)
 	RET
 
+// func refineSymmetricFloat16(lanes *float32, maxCode float32)
+// Requires: AVX, F16C
+TEXT ·refineSymmetricFloat16(SB), NOSPLIT, $0-12
+	MOVQ lanes+0(FP), AX
+	MOVQ $+2, CX
+
+half:
+	VMOVUPS      128(AX), Y0
+	VSUBPS       128(AX), Y0, Y1
+	VMOVUPS      192(AX), Y2
+	VMULPS       512(AX), Y0, Y3
+	VSUBPS       Y3, Y2, Y2
+	VMOVUPS      256(AX), Y3
+	VADDPS       192(AX), Y2, Y4
+	VMULPS       Y4, Y0, Y4
+	VSUBPS       Y4, Y3, Y3
+	VMOVUPS      384(AX), Y4
+	VMULPS       320(AX), Y0, Y5
+	VSUBPS       Y5, Y4, Y4
+	VMULPS       Y2, Y1, Y2
+	VADDPS       Y2, Y4, Y2
+	VDIVPS       Y3, Y2, Y4
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x0e, Y5, Y3, Y3
+	VANDPS       Y4, Y3, Y3
+	VMULPS       512(AX), Y1, Y4
+	VADDPS       320(AX), Y4, Y4
+	VADDPS       320(AX), Y4, Y4
+	VMULPS       Y4, Y1, Y1
+	VADDPS       448(AX), Y1, Y1
+	VMULPS       Y2, Y3, Y2
+	VSUBPS       Y2, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VADDPS       Y2, Y3, Y2
+	VMULPS       (AX), Y2, Y3
+	VCVTPS2PH    $0x00, Y3, X3
+	VCVTPH2PS    X3, Y3
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y3, Y4, Y4
+	VMOVUPS      (AX), Y5
+	VMULPS       576(AX), Y5, Y5
+	VMULPS       Y5, Y5, Y5
+	VMULPS       Y5, Y1, Y1
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x0e, Y6, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y3, Y6
+	VBROADCASTSS minPlain<>+0(SB), Y7
+	VCMPPS       $0x0d, Y7, Y6, Y7
+	VANDPS       Y7, Y2, Y2
+	VBROADCASTSS maxPlain<>+0(SB), Y7
+	VCMPPS       $0x02, Y7, Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y0, Y6
+	VBROADCASTSS largestZeroPoint<>+0(SB), Y7
+	VCMPPS       $0x02, Y7, Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VBROADCASTSS infinity<>+0(SB), Y6
+	VBLENDVPS    Y2, Y1, Y6, Y1
+	VCMPPS       $0x01, 896(AX), Y1, Y2
+	VMOVUPS      896(AX), Y6
+	VBLENDVPS    Y2, Y1, Y6, Y1
+	VMOVUPS      Y1, 896(AX)
+	VMOVUPS      960(AX), Y1
+	VBLENDVPS    Y2, Y3, Y1, Y3
+	VMOVUPS      Y3, 960(AX)
+	VMOVUPS      1024(AX), Y1
+	VBLENDVPS    Y2, Y4, Y1, Y4
+	VMOVUPS      Y4, 1024(AX)
+	VMOVUPS      1088(AX), Y1
+	VBLENDVPS    Y2, Y0, Y1, Y0
+	VMOVUPS      Y0, 1088(AX)
+	VMULPS       448(AX), Y5, Y5
+	VMOVUPS      (AX), Y0
+	VMOVUPS      64(AX), Y1
+	VMOVUPS      128(AX), Y2
+	VCMPPS       $0x01, 640(AX), Y5, Y3
+	VMOVUPS      640(AX), Y4
+	VBLENDVPS    Y3, Y5, Y4, Y5
+	VMOVUPS      Y5, 640(AX)
+	VMOVUPS      704(AX), Y4
+	VBLENDVPS    Y3, Y0, Y4, Y0
+	VMOVUPS      Y0, 704(AX)
+	VMOVUPS      768(AX), Y0
+	VBLENDVPS    Y3, Y1, Y0, Y1
+	VMOVUPS      Y1, 768(AX)
+	VMOVUPS      832(AX), Y0
+	VBLENDVPS    Y3, Y2, Y0, Y2
+	VMOVUPS      Y2, 832(AX)
+	ADDQ         $+32, AX
+	DECQ         CX
+	JNZ          half
+	VZEROUPPER
+	RET
+
 // func fitSymmetricBFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 // Requires: AVX, AVX2, BMI2
 TEXT ·fitSymmetricBFloat16(SB), NOSPLIT, $0-57
@@ -3710,12 +5262,12 @@ next:
 	VBROADCASTSS maxPlain<>+0(SB), Y4
 	VCMPPS       $0x06, Y4, Y5, Y4
 	VORPS        Y4, Y6, Y6
-	VPSRLD       $0x10, Y3, Y5
-	VBROADCASTSS bfloatLowest<>+0(SB), Y4
-	VPAND        Y4, Y5, Y5
-	VBROADCASTSS bfloatBelow<>+0(SB), Y4
-	VPADDD       Y4, Y5, Y5
-	VPADDD       Y3, Y5, Y3
+	VPSRLD       $0x10, Y3, Y4
+	VBROADCASTSS bfloatLowest<>+0(SB), Y5
+	VPAND        Y5, Y4, Y4
+	VBROADCASTSS bfloatBelow<>+0(SB), Y5
+	VPADDD       Y5, Y4, Y4
+	VPADDD       Y3, Y4, Y3
 	VBROADCASTSS bfloatKept<>+0(SB), Y4
 	VPAND        Y4, Y3, Y3
 	VBROADCASTSS one<>+0(SB), Y4
@@ -3752,6 +5304,108 @@ not_plain:
 	VZEROUPPER
 	XORB AL, AL
 	MOVB AL, plain+56(FP)
+	RET
+
+// func refineSymmetricBFloat16(lanes *float32, maxCode float32)
+// Requires: AVX, AVX2
+TEXT ·refineSymmetricBFloat16(SB), NOSPLIT, $0-12
+	MOVQ lanes+0(FP), AX
+	MOVQ $+2, CX
+
+half:
+	VMOVUPS      128(AX), Y0
+	VSUBPS       128(AX), Y0, Y1
+	VMOVUPS      192(AX), Y2
+	VMULPS       512(AX), Y0, Y3
+	VSUBPS       Y3, Y2, Y2
+	VMOVUPS      256(AX), Y3
+	VADDPS       192(AX), Y2, Y4
+	VMULPS       Y4, Y0, Y4
+	VSUBPS       Y4, Y3, Y3
+	VMOVUPS      384(AX), Y4
+	VMULPS       320(AX), Y0, Y5
+	VSUBPS       Y5, Y4, Y4
+	VMULPS       Y2, Y1, Y2
+	VADDPS       Y2, Y4, Y2
+	VDIVPS       Y3, Y2, Y4
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x0e, Y5, Y3, Y3
+	VANDPS       Y4, Y3, Y3
+	VMULPS       512(AX), Y1, Y4
+	VADDPS       320(AX), Y4, Y4
+	VADDPS       320(AX), Y4, Y4
+	VMULPS       Y4, Y1, Y1
+	VADDPS       448(AX), Y1, Y1
+	VMULPS       Y2, Y3, Y2
+	VSUBPS       Y2, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VADDPS       Y2, Y3, Y2
+	VMULPS       (AX), Y2, Y3
+	VPSRLD       $0x10, Y3, Y4
+	VBROADCASTSS bfloatLowest<>+0(SB), Y5
+	VPAND        Y5, Y4, Y4
+	VBROADCASTSS bfloatBelow<>+0(SB), Y5
+	VPADDD       Y5, Y4, Y4
+	VPADDD       Y3, Y4, Y3
+	VBROADCASTSS bfloatKept<>+0(SB), Y4
+	VPAND        Y4, Y3, Y3
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y3, Y4, Y4
+	VMOVUPS      (AX), Y5
+	VMULPS       576(AX), Y5, Y5
+	VMULPS       Y5, Y5, Y5
+	VMULPS       Y5, Y1, Y1
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x0e, Y6, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y3, Y6
+	VBROADCASTSS minPlain<>+0(SB), Y7
+	VCMPPS       $0x0d, Y7, Y6, Y7
+	VANDPS       Y7, Y2, Y2
+	VBROADCASTSS maxPlain<>+0(SB), Y7
+	VCMPPS       $0x02, Y7, Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y0, Y6
+	VBROADCASTSS largestZeroPoint<>+0(SB), Y7
+	VCMPPS       $0x02, Y7, Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VBROADCASTSS infinity<>+0(SB), Y6
+	VBLENDVPS    Y2, Y1, Y6, Y1
+	VCMPPS       $0x01, 896(AX), Y1, Y2
+	VMOVUPS      896(AX), Y6
+	VBLENDVPS    Y2, Y1, Y6, Y1
+	VMOVUPS      Y1, 896(AX)
+	VMOVUPS      960(AX), Y1
+	VBLENDVPS    Y2, Y3, Y1, Y3
+	VMOVUPS      Y3, 960(AX)
+	VMOVUPS      1024(AX), Y1
+	VBLENDVPS    Y2, Y4, Y1, Y4
+	VMOVUPS      Y4, 1024(AX)
+	VMOVUPS      1088(AX), Y1
+	VBLENDVPS    Y2, Y0, Y1, Y0
+	VMOVUPS      Y0, 1088(AX)
+	VMULPS       448(AX), Y5, Y5
+	VMOVUPS      (AX), Y0
+	VMOVUPS      64(AX), Y1
+	VMOVUPS      128(AX), Y2
+	VCMPPS       $0x01, 640(AX), Y5, Y3
+	VMOVUPS      640(AX), Y4
+	VBLENDVPS    Y3, Y5, Y4, Y5
+	VMOVUPS      Y5, 640(AX)
+	VMOVUPS      704(AX), Y4
+	VBLENDVPS    Y3, Y0, Y4, Y0
+	VMOVUPS      Y0, 704(AX)
+	VMOVUPS      768(AX), Y0
+	VBLENDVPS    Y3, Y1, Y0, Y1
+	VMOVUPS      Y1, 768(AX)
+	VMOVUPS      832(AX), Y0
+	VBLENDVPS    Y3, Y2, Y0, Y2
+	VMOVUPS      Y2, 832(AX)
+	ADDQ         $+32, AX
+	DECQ         CX
+	JNZ          half
+	VZEROUPPER
 	RET
 
 // func pack2BMI2(packed *byte, codes *byte, n int)

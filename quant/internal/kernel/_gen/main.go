@@ -39,6 +39,11 @@ func main() {
 			sums(i, e)
 		}
 		decodeCodes(i)
+		stepSums(i, false)
+		stepSums(i, true)
+	}
+	for _, e := range elements {
+		transpose(e)
 	}
 	control()
 	for _, i := range isas {
@@ -48,6 +53,7 @@ func main() {
 	for _, zero := range []string{"Integer", "Float", "Symmetric"} {
 		for _, scale := range []string{"Float32", "Float16", "BFloat16"} {
 			fit(zero, scale)
+			refine(zero, scale)
 		}
 	}
 	for _, bitWidth := range []int{2, 3, 4, 5, 6} {
@@ -360,17 +366,9 @@ func fit(zero, scale string) {
 		VDIVPS(maxCode, s, s)
 	}
 	require(s, minPlain, maxPlain)
-	switch scale {
-	case "Float16":
-		VCVTPS2PH(U8(0), s, t.AsX())
-		VCVTPH2PS(t.AsX(), s)
+	roundScale(scale, s)
+	if scale == "Float16" {
 		require(s, minFloat16, maxFloat16)
-	case "BFloat16":
-		VPSRLD(U8(16), s, t)
-		VPAND(all(bfloatLowest), t, t)
-		VPADDD(all(bfloatBelow), t, t)
-		VPADDD(s, t, s)
-		VPAND(all(bfloatKept), s, s)
 	}
 	inverse := all(one)
 	VDIVPS(s, inverse, inverse)
@@ -422,6 +420,22 @@ func fit(zero, scale string) {
 	XORB(no, no)
 	Store(no, Return("plain"))
 	RET()
+}
+
+// roundScale rounds scales to a type, to nearest, ties to even.
+func roundScale(dtype string, s VecVirtual) {
+	t := YMM()
+	switch dtype {
+	case "Float16":
+		VCVTPS2PH(U8(0), s, t.AsX())
+		VCVTPH2PS(t.AsX(), s)
+	case "BFloat16":
+		VPSRLD(U8(16), s, t)
+		VPAND(all(bfloatLowest), t, t)
+		VPADDD(all(bfloatBelow), t, t)
+		VPADDD(s, t, s)
+		VPAND(all(bfloatKept), s, s)
+	}
 }
 
 // code computes the codes of each group, one byte each.

@@ -1,0 +1,271 @@
+package kernel
+
+import (
+	"math"
+	"sync"
+	"unsafe"
+)
+
+// searchGroups is how many groups are searched at a time, each in a lane of its
+// own.
+const searchGroups = 16
+
+// searchLanes are the parameters and sums of all lanes. Assembly relies on
+// their order.
+type searchLanes struct {
+	scale, inverse, zeroPoint                          [searchGroups]float32 // that are looked at
+	code, codeCode, rest, restCode, restRest, weight   [searchGroups]float32 // stepSums
+	base                                               [searchGroups]float32 // inverse of round-to-nearest
+	leastError, bestScale, bestInverse, bestZeroPoint  [searchGroups]float32
+	nextPromise, nextScale, nextInverse, nextZeroPoint [searchGroups]float32
+}
+
+// transposers make tiles, by ElementType.
+var transposers = [3]func(groups **byte, offset, n int, tile *float32){
+	transposeFloat32, transposeFloat16, transposeBFloat16,
+}
+
+// refiners are refine, by ZeroPoint and ScaleDtype.
+var refiners = [3][3]func(lanes *float32, maxCode float32){
+	IntegerZero:   {refineIntegerFloat32, refineIntegerFloat16, refineIntegerBFloat16},
+	FloatZero:     {refineFloatFloat32, refineFloatFloat16, refineFloatBFloat16},
+	SymmetricZero: {refineSymmetricFloat32, refineSymmetricFloat16, refineSymmetricBFloat16},
+}
+
+// search is the working memory of one call: a batch of groups of n weights.
+type search struct {
+	lanes      searchLanes
+	count, n   int
+	at         [searchGroups]position
+	weights    [searchGroups]*byte
+	importance [searchGroups]*byte // of float32; nil without
+	lo, hi     [searchGroups]float32
+	cutLo      [searchGroups]float32
+	cutHi      [searchGroups]float32
+	searched   [searchGroups]bool
+	rtn        [searchGroups]Parameters
+
+	tile           [tileSize][searchGroups]float32
+	importanceTile [tileSize][searchGroups]float32
+}
+
+var searches = sync.Pool{New: func() any { return new(search) }}
+
+// quantizeSearched is quantize for MeanSquares: all groups are fitted, then
+// coded.
+func (v *vectorSet) quantizeSearched(b Block) Fault {
+	s := takeScratch()
+	defer scratches.Put(s)
+	f := searches.Get().(*search)
+	defer searches.Put(f)
+	if finite, plain := v.searchBlock(s, f, &b); !finite {
+		b.Method = RoundToNearest // finds the same first fault
+		return v.quantize(b)
+	} else if !plain {
+		return quantizeScalar(b)
+	}
+	l := b.layout().joined()
+	for row := range l.rows {
+		v.codeRow(s, &b, l.row(row), l.columns)
+	}
+	s.storeSums(&b)
+	return Fault{}
+}
+
+// searchBlock writes scale and zero-point of all groups. It gives up at a group
+// that is not finite, or to which the plain formulas do not apply.
+func (v *vectorSet) searchBlock(s *vectorScratch, f *search, b *Block) (finite, plain bool) {
+	l := b.layout().joined()
+	finite, plain = true, true
+	// batches searches groups of n weights, first columns behind each row's begin.
+	batches := func(first, n, perRow int) {
+		f.count, f.n = 0, n
+		for row := range l.rows {
+			at := l.row(row).after(first, first/l.groupSize, l.bitWidth)
+			for range perRow {
+				f.at[f.count] = at
+				at = at.after(n, 1, l.bitWidth)
+				if f.count++; f.count == searchGroups {
+					if finite, plain = v.searchBatch(s, f, b); !finite || !plain {
+						return
+					}
+					f.count = 0
+				}
+			}
+		}
+		if f.count > 0 {
+			finite, plain = v.searchBatch(s, f, b)
+		}
+	}
+	whole := l.columns / l.groupSize
+	batches(0, l.groupSize, whole)
+	if rest := l.columns % l.groupSize; rest > 0 && finite && plain {
+		batches(whole*l.groupSize, rest, 1)
+	}
+	return finite, plain
+}
+
+// searchBatch does the same for f.count groups.
+func (v *vectorSet) searchBatch(s *vectorScratch, f *search, b *Block) (finite, plain bool) {
+	size := b.Type.Size()
+	some := false
+	for k := range f.count {
+		weights := b.Weights[f.at[k].weight*size:][:f.n*size]
+		f.weights[k] = &weights[0]
+		if b.Importance != nil {
+			f.importance[k] = (*byte)(unsafe.Pointer(&b.importance(f.at[k].weight, f.n)[0]))
+		}
+		lo, hi, fault := v.rangeIn(s, weights, b.Type)
+		if fault.Kind != NoFault {
+			return false, true
+		}
+		p, ok := fit(lo, hi, b.Format)
+		if !ok || p.extreme {
+			return true, false
+		}
+		f.rtn[k] = p
+		f.searched[k] = searchable(lo, hi, p, b.Format)
+		f.lo[k], f.hi[k] = span(lo, hi, b.ZeroPoint)
+		some = some || f.searched[k]
+	}
+	if some {
+		v.search(f, b)
+	}
+	for k := range f.count {
+		p := f.rtn[k]
+		if f.searched[k] {
+			p.Scale, p.ZeroPoint = f.lanes.bestScale[k], f.lanes.bestZeroPoint[k]
+		}
+		b.Scales[f.at[k].group], b.ZeroPoints[f.at[k].group] = p.Scale, p.ZeroPoint
+	}
+	return true, true
+}
+
+// search is the function of that name of the reference, for all lanes.
+func (v *vectorSet) search(f *search, b *Block) {
+	for k := range searchGroups {
+		if k >= f.count { // idle lanes do what the first one does
+			f.weights[k], f.importance[k] = f.weights[0], f.importance[0]
+		}
+		if k >= f.count || !f.searched[k] {
+			f.lo[k], f.hi[k] = span(-1, 1, b.ZeroPoint)
+			f.lanes.base[k] = 1
+		} else {
+			f.lanes.base[k] = f.rtn[k].inverse
+		}
+		f.lanes.leastError[k] = float32(math.Inf(1))
+		f.lanes.nextPromise[k] = float32(math.Inf(1))
+	}
+	if f.n <= tileSize {
+		f.loadTile(b, 0, f.n)
+	}
+	maxCode := float32(b.MaxCode())
+	for start := range starts {
+		f.begin(start, b)
+		v.look(f, b, maxCode)
+		if start == 0 {
+			for k := range searchGroups {
+				f.lanes.leastError[k] -= float32(f.lanes.leastError[k] * leastGain)
+			}
+		}
+	}
+	for range refinements {
+		l := &f.lanes
+		l.scale, l.inverse, l.zeroPoint = l.nextScale, l.nextInverse, l.nextZeroPoint
+		for k := range searchGroups {
+			l.nextPromise[k] = float32(math.Inf(1))
+		}
+		v.look(f, b, maxCode)
+	}
+}
+
+// begin makes the parameters of a start.
+func (f *search) begin(start int, b *Block) {
+	for k := range searchGroups {
+		f.cutLo[k], f.cutHi[k] = startRange(start, f.lo[k], f.hi[k], b.Format)
+	}
+	l := &f.lanes
+	if fitters[b.ZeroPoint][b.ScaleDtype](&f.cutLo[0], &f.cutHi[0], searchGroups, float32(b.MaxCode()), half(b.Format), &l.scale[0], &l.inverse[0], &l.zeroPoint[0]) {
+		return
+	}
+	for k := range searchGroups {
+		p := fitStart(start, f.lo[k], f.hi[k], f.rtn[k], b.Format)
+		l.scale[k], l.inverse[k], l.zeroPoint[k] = p.Scale, p.inverse, p.ZeroPoint
+	}
+}
+
+// look sums up all weights with the current parameters, and refines these.
+func (v *vectorSet) look(f *search, b *Block, maxCode float32) {
+	l := &f.lanes
+	clear(l.code[:])
+	clear(l.codeCode[:])
+	clear(l.rest[:])
+	clear(l.restCode[:])
+	clear(l.restRest[:])
+	clear(l.weight[:])
+	if b.Importance == nil {
+		for k := range searchGroups {
+			l.weight[k] = float32(f.n)
+		}
+	}
+	for first := 0; first < f.n; first += tileSize {
+		n := min(tileSize, f.n-first)
+		if f.n > tileSize {
+			f.loadTile(b, first, n)
+		}
+		if b.Importance == nil {
+			v.stepSums(&l.scale[0], &f.tile[0][0], n, maxCode)
+		} else {
+			v.stepSumsWeighted(&l.scale[0], &f.tile[0][0], &f.importanceTile[0][0], n, maxCode)
+		}
+	}
+	refiners[b.ZeroPoint][b.ScaleDtype](&l.scale[0], maxCode)
+}
+
+// loadTile fills the tiles with n weights, and their importance.
+func (f *search) loadTile(b *Block, first, n int) {
+	fill(&f.tile, &f.weights, b.Type, first, n)
+	if b.Importance != nil {
+		fill(&f.importanceTile, &f.importance, Float32, first, n)
+	}
+}
+
+// fill transposes all but the last elements, fewer than 8, with vectors.
+func fill(tile *[tileSize][searchGroups]float32, groups *[searchGroups]*byte, t ElementType, first, n int) {
+	size := t.Size()
+	whole := n &^ 7
+	if whole > 0 {
+		transposers[t](&groups[0], first*size, whole, &tile[0][0])
+	}
+	if whole == n {
+		return
+	}
+	var rest [8]float32
+	for k, group := range groups {
+		load(rest[:n-whole], unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(group), (first+whole)*size)), (n-whole)*size), t)
+		for i, w := range rest[:n-whole] {
+			tile[whole+i][k] = w
+		}
+	}
+}
+
+// codeRow codes a row of so many columns with the scales and zero-points that
+// the block has.
+func (v *vectorSet) codeRow(s *vectorScratch, b *Block, at position, columns int) {
+	size := b.Type.Size()
+	for left := columns; left > 0; {
+		n, groups := nextRun(b.GroupSize, left)
+		weights, packed := b.Weights[at.weight*size:][:n*size], b.Packed[at.packed:][:RowBytes(n, b.BitWidth)]
+		for k := range groups {
+			s.scales[k], s.zeroPoints[k] = b.Scales[at.group+k], b.ZeroPoints[at.group+k]
+			s.inverses[k] = 1 / s.scales[k]
+		}
+		if isRun(n, groups, b.GroupSize) {
+			v.codeRun(s, b, &weights[0], &packed[0], groups, b.GroupSize)
+		} else {
+			v.codeGroup(s, b, weights, packed, Parameters{Scale: s.scales[0], inverse: s.inverses[0], ZeroPoint: s.zeroPoints[0]})
+		}
+		at = at.after(n, groups, b.BitWidth)
+		left -= n
+	}
+}
