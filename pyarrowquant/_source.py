@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-INPUT_COLUMNS = frozenset({"layer_name", "weights", "shape", "dtype"})
+INPUT_COLUMNS = frozenset({"layer_name", "weights", "shape", "dtype", "importance"})
 RESULT_COLUMNS = frozenset(
     {
         "layer_name",

@@ -44,6 +44,7 @@ const (
 	KindNull          Kind = "null"
 	KindCorrupt       Kind = "corrupt"
 	KindScaleRange    Kind = "scale_range"
+	KindImportance    Kind = "importance"
 )
 
 // LayerError is what is wrong with one layer. Name is nil where the name

@@ -138,8 +138,13 @@ func FuzzQuantize(f *testing.F) {
 		default:
 			columns = append(columns, m.list(fixedWidth(arrow.PrimitiveTypes.Float32), length), m.list(fixedWidth(arrow.PrimitiveTypes.Int64), length))
 		}
+		if m.below(2) == 0 {
+			names = append(names, "importance")
+			columns = append(columns, m.list(fixedWidth(arrow.PrimitiveTypes.Float32), length))
+		}
 		o := defaults
-		o.BitWidth = bitWidths[m.below(6)]
+		o.BitWidth, o.Method = bitWidths[m.below(6)], methods[m.below(len(methods))]
+		o.MeasureOnly = m.below(4) == 0
 		o.ContinueOnError, o.Metrics = m.below(2) == 0, m.below(2) == 0
 		schema, batches := batchOf(names, columns...)
 		result, err := Quantize(context.Background(), schema, batches, o, checked(t), nil)

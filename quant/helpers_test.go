@@ -12,8 +12,8 @@ import (
 )
 
 var defaults = Options{
-	BitWidth: 4, GroupSize: 128, Method: "rtn", ZeroPoint: "integer", ScaleDtype: "float32",
-	Sort: true, Threads: 2, Version: "test",
+	Settings: Settings{BitWidth: 4, GroupSize: 128, Method: "rtn", ZeroPoint: "integer", ScaleDtype: "float32"},
+	Sort:     true, Threads: 2, Version: "test",
 }
 
 func little[T int8 | int32 | int64 | float32](values ...T) []byte {

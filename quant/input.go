@@ -2,7 +2,9 @@ package quant
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
+	"slices"
 	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -23,14 +25,28 @@ type layer struct {
 	shape   []int64
 	element kernel.ElementType
 	weights []byte
+	// importance is a value of 0 .. 1 for each column, or nil.
+	importance []float32
+	settings   *layerSettings
 }
 
-// readLayers reads every row of every batch as a layer.
-func readLayers(batches []arrow.RecordBatch, columns inputColumns, firstRow int64) ([]layer, LayerErrors) {
+// readLayers reads every row of every batch as a layer, but for those to skip.
+func readLayers(batches []arrow.RecordBatch, columns inputColumns, o *Options) ([]layer, LayerErrors) {
 	shapes := make([]int64, 0, 2*countRows(batches))
-	return readRows(batches, firstRow, func(batch arrow.RecordBatch) rowReader[layer] {
-		return newLayerReader(batch, columns, &shapes).read
+	settings := o.rowSettings()
+	layers, failed := readRows(batches, o.FirstRow, func(batch arrow.RecordBatch) rowReader[layer] {
+		read := newLayerReader(batch, columns, &shapes)
+		return func(row int, inputRow int64) (layer, *LayerError) {
+			if s := settings(inputRow); s != nil {
+				return read.read(row, inputRow, s)
+			}
+			return layer{}, nil
+		}
 	})
+	if len(o.Choices) > 0 {
+		layers = slices.DeleteFunc(layers, func(l layer) bool { return l.settings == nil })
+	}
+	return layers, failed
 }
 
 // rowReader reads a row of a batch, which is inputRow of the whole input.
@@ -65,10 +81,11 @@ func countRows(batches []arrow.RecordBatch) (rows int) {
 
 // layerReader reads the rows of one batch.
 type layerReader struct {
-	dims    *[]int64 // memory of all shapes
-	names   textReader
-	weights func(row int) ([]byte, kernel.ElementType, *problem)
-	shapes  *listReader // nil: no such column
+	dims       *[]int64 // memory of all shapes
+	names      textReader
+	weights    func(row int) ([]byte, kernel.ElementType, *problem)
+	shapes     *listReader // nil: no such column
+	importance *listReader // likewise
 }
 
 func newLayerReader(batch arrow.RecordBatch, columns inputColumns, dims *[]int64) *layerReader {
@@ -81,17 +98,23 @@ func newLayerReader(batch arrow.RecordBatch, columns inputColumns, dims *[]int64
 	if columns.shape >= 0 {
 		r.shapes = newListReader(columnShape, batch.Column(columns.shape))
 	}
+	if columns.importance >= 0 {
+		r.importance = newListReader(columnImportance, batch.Column(columns.importance))
+	}
 	return r
 }
 
-func (r *layerReader) read(row int, inputRow int64) (layer, *LayerError) {
+func (r *layerReader) read(row int, inputRow int64, settings *layerSettings) (layer, *LayerError) {
 	name, p := r.names(row)
 	if p != nil {
 		return layer{}, p.unnamedError(inputRow)
 	}
-	l := layer{name: name, row: inputRow}
+	l := layer{name: name, row: inputRow, settings: settings}
 	if l.weights, l.element, p = r.weights(row); p == nil {
 		p = r.readShape(&l, row)
+	}
+	if p == nil && settings.format.Method == kernel.MeanSquares && r.importance != nil && !r.importance.isNull(row) {
+		p = r.readImportance(&l, row)
 	}
 	if p != nil {
 		return layer{}, p.layerError(name, inputRow)
@@ -119,14 +142,45 @@ func (r *layerReader) readShape(l *layer, row int) (p *problem) {
 	return nil
 }
 
+// readImportance scales the values to 0 .. 1, so that sums of squares cannot
+// overflow. Nothing but zeros is as good as no importance.
+func (r *layerReader) readImportance(l *layer, row int) *problem {
+	raw, p := r.importance.values(row)
+	if p != nil {
+		return p
+	}
+	values := kernel.Widen(raw, floatTypes[r.importance.element.ID()])
+	if len(values) != l.columns {
+		return problemf(KindImportance, ": importance has %d values, the layer has %d columns. Give one a column", len(values), l.columns)
+	}
+	largest := 0.0
+	for i, value := range values {
+		if !(value >= 0) || math.IsInf(value, 1) {
+			return problemf(KindImportance, ": importance at index %d is %g. It must be finite and not negative", i, value).at(int64(i))
+		}
+		largest = max(largest, value)
+	}
+	if largest == 0 {
+		return nil
+	}
+	l.importance = make([]float32, len(values))
+	for i, value := range values {
+		l.importance[i] = float32(value / largest)
+	}
+	return nil
+}
+
+// floatTypes are the elements that a list of floats may have.
+var floatTypes = map[arrow.Type]kernel.ElementType{
+	arrow.FLOAT16: kernel.Float16,
+	arrow.FLOAT32: kernel.Float32,
+	arrow.FLOAT64: kernel.Float64,
+}
+
 // listWeights reads a list of floats.
 func listWeights(arr arrow.Array) func(row int) ([]byte, kernel.ElementType, *problem) {
 	lists := newListReader(columnWeights, arr)
-	element := map[arrow.Type]kernel.ElementType{
-		arrow.FLOAT16: kernel.Float16,
-		arrow.FLOAT32: kernel.Float32,
-		arrow.FLOAT64: kernel.Float64,
-	}[lists.element.ID()]
+	element := floatTypes[lists.element.ID()]
 	return func(row int) ([]byte, kernel.ElementType, *problem) {
 		weights, p := lists.values(row)
 		return weights, element, p

@@ -64,7 +64,7 @@ func (q *quantization) fitLongGroup(parts []int, ranges []partRange) {
 	}
 	var parameters kernel.Parameters
 	if fault.Kind == kernel.NoFault {
-		parameters, fault = kernel.Fit(joined.lo, joined.hi, q.format)
+		parameters, fault = kernel.Fit(joined.lo, joined.hi, q.layers[q.units[parts[0]].layer].settings.format)
 		fault.Index = q.units[parts[0]].firstElement(q.grouped[q.units[parts[0]].layer])
 	}
 	for _, i := range parts {

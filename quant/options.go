@@ -8,21 +8,35 @@ import (
 	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
 )
 
+// Skip in Options.Rows leaves a row out of the result.
+const Skip = -1
+
 // WholeRow as GroupSize makes each row one group.
 const WholeRow = -1
 
+// Settings say how a layer is quantized.
+type Settings struct {
+	BitWidth   int    `json:"bit_width"`   // 2, 3, 4, 5, 6 or 8
+	GroupSize  int    `json:"group_size"`  // a multiple of 8, or WholeRow
+	Method     string `json:"method"`      // "rtn" or "mse"
+	ZeroPoint  string `json:"zero_point"`  // "integer", "float" or "symmetric"
+	ScaleDtype string `json:"scale_dtype"` // "float32", "float16" or "bfloat16"
+}
+
 // Options of a quantization.
 type Options struct {
-	BitWidth        int    `json:"bit_width"`         // 2, 3, 4, 5, 6 or 8
-	GroupSize       int    `json:"group_size"`        // a multiple of 8, or WholeRow
-	Method          string `json:"method"`            // "rtn"
-	ZeroPoint       string `json:"zero_point"`        // "integer", "float" or "symmetric"
-	ScaleDtype      string `json:"scale_dtype"`       // "float32", "float16" or "bfloat16"
-	ContinueOnError bool   `json:"continue_on_error"` // leave failing layers out
-	Metrics         bool   `json:"metrics"`           // add the error columns
-	Sort            bool   `json:"sort"`              // by layer name, else input order
-	Threads         int    `json:"threads"`           // workers, at least 1
-	FirstRow        int64  `json:"first_row"`         // row number of the first layer, for errors
+	Settings
+	// Choices are settings that Rows refers to: row i of the input has the settings
+	// Choices[Rows[i]], or is left alone if Rows[i] is Skip. With no Choices, all
+	// rows have Settings.
+	Choices         []Settings `json:"choices"`
+	Rows            []int32    `json:"rows"`
+	MeasureOnly     bool       `json:"measure_only"`      // give the error columns, and no packed data
+	ContinueOnError bool       `json:"continue_on_error"` // leave failing layers out
+	Metrics         bool       `json:"metrics"`           // add the error columns
+	Sort            bool       `json:"sort"`              // by layer name, else input order
+	Threads         int        `json:"threads"`           // workers, at least 1
+	FirstRow        int64      `json:"first_row"`         // row number of the first layer, for errors
 	// TypeNames are the types of columns as the caller's users know them, for errors.
 	TypeNames map[string]string `json:"type_names"`
 	Kernel    string            `json:"kernel"`  // "" for the fastest; results do not depend on it
@@ -31,25 +45,37 @@ type Options struct {
 
 var (
 	bitWidths   = []int{2, 3, 4, 5, 6, 8}
-	methods     = []string{"rtn"}
+	methods     = []string{kernel.RoundToNearest: "rtn", kernel.MeanSquares: "mse"}
 	zeroPoints  = []string{kernel.IntegerZero: "integer", kernel.FloatZero: "float", kernel.SymmetricZero: "symmetric"}
 	scaleDtypes = []string{kernel.ScaleFloat32: "float32", kernel.ScaleFloat16: "float16", kernel.ScaleBFloat16: "bfloat16"}
 )
 
 // Validate checks every bound. It wraps ErrArgument.
 func (o *Options) Validate() error {
-	if !slices.Contains(bitWidths, o.BitWidth) {
-		return argumentError("Invalid bit_width: %d. Must be 2, 4, or 8 (3, 5 and 6 also work)", o.BitWidth)
+	for _, settings := range append([]Settings{o.Settings}, o.Choices...) {
+		if err := settings.validate(); err != nil {
+			return err
+		}
 	}
-	if !validGroupSize(int64(o.GroupSize)) {
-		return argumentError("Invalid group_size: %d. Must be a multiple of 8 from 8 to 2147483640, or -1 for one group a row", o.GroupSize)
+	for _, choice := range o.Rows {
+		if choice < Skip || int(choice) >= len(o.Choices) {
+			return argumentError("Invalid rows: %d refers to one of %d choices", choice, len(o.Choices))
+		}
+	}
+	return firstError(validThreads(o.Threads), validKernel(o.Kernel))
+}
+
+func (s *Settings) validate() error {
+	if !slices.Contains(bitWidths, s.BitWidth) {
+		return argumentError("Invalid bit_width: %d. Must be 2, 4, or 8 (3, 5 and 6 also work)", s.BitWidth)
+	}
+	if !validGroupSize(int64(s.GroupSize)) {
+		return argumentError("Invalid group_size: %d. Must be a multiple of 8 from 8 to 2147483640, or -1 for one group a row", s.GroupSize)
 	}
 	return firstError(
-		oneOf("method", o.Method, methods),
-		oneOf("zero_point", o.ZeroPoint, zeroPoints),
-		oneOf("scale_dtype", o.ScaleDtype, scaleDtypes),
-		validThreads(o.Threads),
-		validKernel(o.Kernel),
+		oneOf("method", s.Method, methods),
+		oneOf("zero_point", s.ZeroPoint, zeroPoints),
+		oneOf("scale_dtype", s.ScaleDtype, scaleDtypes),
 	)
 }
 
@@ -95,11 +121,38 @@ func firstError(errs ...error) error {
 	return nil
 }
 
-// format is the kernels' form of validated options.
-func (o *Options) format() kernel.Format {
-	return kernel.Format{
-		BitWidth:   o.BitWidth,
-		ZeroPoint:  kernel.ZeroPoint(slices.Index(zeroPoints, o.ZeroPoint)),
-		ScaleDtype: kernel.ScaleDtype(slices.Index(scaleDtypes, o.ScaleDtype)),
+// measures tells whether the error columns are wanted.
+func (o *Options) measures() bool { return o.Metrics || o.MeasureOnly }
+
+// layerSettings are the validated settings of some layers.
+type layerSettings struct {
+	Settings
+	format kernel.Format // the kernels' form of them
+}
+
+func newLayerSettings(s Settings) *layerSettings {
+	return &layerSettings{s, kernel.Format{
+		BitWidth:   s.BitWidth,
+		ZeroPoint:  kernel.ZeroPoint(slices.Index(zeroPoints, s.ZeroPoint)),
+		ScaleDtype: kernel.ScaleDtype(slices.Index(scaleDtypes, s.ScaleDtype)),
+		Method:     kernel.Method(slices.Index(methods, s.Method)),
+	}}
+}
+
+// rowSettings gives the settings of rows of the input, or nil for those to skip.
+func (o *Options) rowSettings() func(row int64) *layerSettings {
+	if len(o.Choices) == 0 {
+		all := newLayerSettings(o.Settings)
+		return func(int64) *layerSettings { return all }
+	}
+	choices := make([]*layerSettings, len(o.Choices))
+	for i, s := range o.Choices {
+		choices[i] = newLayerSettings(s)
+	}
+	return func(row int64) *layerSettings {
+		if choice := o.Rows[row-o.FirstRow]; choice != Skip {
+			return choices[choice]
+		}
+		return nil
 	}
 }

@@ -12,6 +12,7 @@ type grouped struct {
 	matrix
 	groupSize    int
 	groupsPerRow int
+	whole        bool // groups are never divided among units
 }
 
 func newGrouped(m matrix, groupSize int) grouped {
@@ -30,7 +31,7 @@ func (g grouped) packedBytes(bitWidth int) int {
 }
 
 // isLong tells whether a group is more than one unit.
-func (g grouped) isLong() bool { return g.groupSize > unitElements }
+func (g grouped) isLong() bool { return !g.whole && g.groupSize > unitElements }
 
 // unit is a piece of a layer: whole rows, whole groups of one row, or a part of
 // a long group.

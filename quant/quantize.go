@@ -31,7 +31,10 @@ func Quantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordB
 	if err != nil {
 		return nil, err
 	}
-	layers, failed := readLayers(batches, columns, o.FirstRow)
+	if rows := countRows(batches); len(o.Choices) > 0 && len(o.Rows) != rows {
+		return nil, argumentError("Invalid rows: settings for %d rows, the input has %d", len(o.Rows), rows)
+	}
+	layers, failed := readLayers(batches, columns, &o)
 	byName := func(a, b layer) int { return cmp.Compare(a.name, b.name) }
 	if o.Sort && !slices.IsSortedFunc(layers, byName) {
 		slices.SortStableFunc(layers, byName)
@@ -48,7 +51,7 @@ func Quantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordB
 	faults := firstFaults(len(layers), q.units, q.faults)
 	for i, fault := range faults {
 		if fault != nil {
-			failed = append(failed, q.problem(fault).layerError(layers[i].name, layers[i].row))
+			failed = append(failed, layers[i].problem(fault).layerError(layers[i].name, layers[i].row))
 		}
 	}
 	failed.sort()
@@ -66,7 +69,6 @@ func Quantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordB
 // quantization is the state of one run.
 type quantization struct {
 	options Options
-	format  kernel.Format
 	layers  []layer   // in output order
 	grouped []grouped // as layers
 	units   []unit
@@ -82,23 +84,23 @@ type quantization struct {
 // one batch.
 type quantizedPart struct {
 	first, end                 int
-	packed, scales, zeroPoints *variableColumn
+	packed, scales, zeroPoints *variableColumn // nil if nothing but errors is wanted
 }
 
 func newQuantization(layers []layer, o Options, limit int) *quantization {
 	q := &quantization{
 		options: o,
-		format:  o.format(),
 		layers:  layers,
 		grouped: make([]grouped, len(layers)),
 	}
 	for i, l := range layers {
-		q.grouped[i] = newGrouped(l.matrix, o.GroupSize)
-		q.large = q.large || max(q.grouped[i].packedBytes(o.BitWidth), q.grouped[i].groups()) > limit
+		q.grouped[i] = newGrouped(l.matrix, l.settings.GroupSize)
+		q.grouped[i].whole = l.settings.format.Method != kernel.RoundToNearest
+		q.large = q.large || max(q.packedBytes(i), q.grouped[i].groups()) > limit
 	}
 	q.units = cut(q.grouped)
 	q.faults = make([]kernel.Fault, len(q.units))
-	if o.Metrics {
+	if o.measures() {
 		q.sums = make([]kernel.Sums, len(q.units))
 	}
 	first := 0
@@ -113,18 +115,25 @@ func newQuantization(layers []layer, o Options, limit int) *quantization {
 func (q *quantization) rowSizes(i int) (sizes rowSizes) {
 	sizes[0], sizes[1] = len(q.layers[i].name), len(q.layers[i].shape)
 	if !q.large {
-		sizes[2], sizes[3] = q.grouped[i].packedBytes(q.options.BitWidth), q.grouped[i].groups()
+		sizes[2], sizes[3] = q.packedBytes(i), q.grouped[i].groups()
 	}
 	return sizes
 }
 
+func (q *quantization) packedBytes(layer int) int {
+	return q.grouped[layer].packedBytes(q.layers[layer].settings.BitWidth)
+}
+
 // allocate makes the memory that workers write into.
 func (q *quantization) allocate() {
+	if q.options.MeasureOnly {
+		return
+	}
 	float32s := listOf(arrow.PrimitiveTypes.Float32, q.large)
 	for _, p := range q.parts {
 		rows := p.end - p.first
 		groups := func(row int) int { return q.grouped[p.first+row].groups() }
-		packedBytes := func(row int) int { return q.grouped[p.first+row].packedBytes(q.options.BitWidth) }
+		packedBytes := func(row int) int { return q.packedBytes(p.first + row) }
 		p.packed = newVariableColumn(&q.arena, binaryType(q.large), 1, rows, packedBytes)
 		p.scales = newVariableColumn(&q.arena, float32s, 4, rows, groups)
 		p.zeroPoints = newVariableColumn(&q.arena, float32s, 4, rows, groups)
@@ -193,20 +202,29 @@ func (q *quantization) quantizeUnit(k kernel.Kernel, i int) {
 // block is the kernel's view of a unit.
 func (q *quantization) block(i int) kernel.Block {
 	u := q.units[i]
-	g, l, t := q.grouped[u.layer], &q.layers[u.layer], q.target(u.layer)
-	part := u.grouped(g)
-	firstElement, firstGroup, firstByte := u.firstElement(g), u.firstGroup(g), u.firstByte(g, q.format.BitWidth)
-	size := l.element.Size()
+	g, l := q.grouped[u.layer], &q.layers[u.layer]
+	part, format := u.grouped(g), l.settings.format
+	firstElement, size := u.firstElement(g), l.element.Size()
 	block := kernel.Block{
-		Format:     q.format,
-		Type:       l.element,
-		Rows:       part.rows,
-		Columns:    part.columns,
-		GroupSize:  part.groupSize,
-		Weights:    l.weights[firstElement*size:][:part.elements()*size],
-		Packed:     t.packed[firstByte:][:part.packedBytes(q.format.BitWidth)],
-		Scales:     t.scales[firstGroup:][:part.groups()],
-		ZeroPoints: t.zeroPoints[firstGroup:][:part.groups()],
+		Format:    format,
+		Type:      l.element,
+		Rows:      part.rows,
+		Columns:   part.columns,
+		GroupSize: part.groupSize,
+		Weights:   l.weights[firstElement*size:][:part.elements()*size],
+	}
+	if packedBytes := part.packedBytes(format.BitWidth); q.options.MeasureOnly {
+		block.Packed = make([]byte, packedBytes)
+		block.Scales, block.ZeroPoints = make([]float32, part.groups()), make([]float32, part.groups())
+	} else {
+		t := q.target(u.layer)
+		firstGroup := u.firstGroup(g)
+		block.Packed = t.packed[u.firstByte(g, format.BitWidth):][:packedBytes]
+		block.Scales = t.scales[firstGroup:][:part.groups()]
+		block.ZeroPoints = t.zeroPoints[firstGroup:][:part.groups()]
+	}
+	if l.importance != nil {
+		block.Importance = l.importance[u.column:][:part.columns]
 	}
 	if q.sums != nil {
 		block.Sums = &q.sums[i]
@@ -214,10 +232,10 @@ func (q *quantization) block(i int) kernel.Block {
 	return block
 }
 
-func (q *quantization) problem(fault *kernel.Fault) *problem {
+func (l *layer) problem(fault *kernel.Fault) *problem {
 	if fault.Kind == kernel.ScaleRange {
 		return problemf(KindScaleRange, ": the scale %g of the group at index %d is beyond the range of scale_dtype '%s'. Use scale_dtype='float32'",
-			fault.Value, fault.Index, q.options.ScaleDtype).at(int64(fault.Index))
+			fault.Value, fault.Index, l.settings.ScaleDtype).at(int64(fault.Index))
 	}
 	return problemf(KindNonFinite, " contains NaN or Inf at index %d (%s). Replace such values first, for example with np.nan_to_num()",
 		fault.Index, nonFiniteText(fault.Value)).at(int64(fault.Index))
@@ -245,7 +263,7 @@ func (q *quantization) build(result *Result, faults []*kernel.Fault) {
 				kept = append(kept, row)
 			}
 		}
-		if len(kept) < p.end-p.first {
+		if len(kept) < p.end-p.first && p.packed != nil {
 			p.packed.keep(kept)
 			p.scales.keep(kept)
 			p.zeroPoints.keep(kept)
@@ -259,21 +277,29 @@ func (q *quantization) batch(schema *arrow.Schema, p *quantizedPart, kept []int,
 	at := func(row int) int { return p.first + kept[row] }
 	columns := []func() arrow.Array{
 		func() arrow.Array { return textColumn(a, rows, func(row int) string { return q.layers[at(row)].name }) },
-		func() arrow.Array { return p.packed.build(a) },
-		func() arrow.Array { return p.scales.build(a) },
-		func() arrow.Array { return p.zeroPoints.build(a) },
+	}
+	if p.packed != nil {
+		columns = append(columns,
+			func() arrow.Array { return p.packed.build(a) },
+			func() arrow.Array { return p.scales.build(a) },
+			func() arrow.Array { return p.zeroPoints.build(a) },
+		)
+	}
+	columns = append(columns,
 		func() arrow.Array {
 			return shapeColumn(a, rows, func(row int) []int64 { return q.layers[at(row)].shape })
 		},
 		func() arrow.Array {
-			return fixedColumn(a, arrow.PrimitiveTypes.Uint8, rows, func(element []byte, _ int) { element[0] = uint8(q.options.BitWidth) })
-		},
-		func() arrow.Array {
-			return fixedColumn(a, arrow.PrimitiveTypes.Int32, rows, func(element []byte, _ int) {
-				binary.LittleEndian.PutUint32(element, uint32(int32(q.options.GroupSize)))
+			return fixedColumn(a, arrow.PrimitiveTypes.Uint8, rows, func(element []byte, row int) {
+				element[0] = uint8(q.layers[at(row)].settings.BitWidth)
 			})
 		},
-	}
+		func() arrow.Array {
+			return fixedColumn(a, arrow.PrimitiveTypes.Int32, rows, func(element []byte, row int) {
+				binary.LittleEndian.PutUint32(element, uint32(int32(q.layers[at(row)].settings.GroupSize)))
+			})
+		},
+	)
 	for metric := range metricColumns {
 		if metrics != nil {
 			columns = append(columns, func() arrow.Array {

@@ -113,7 +113,7 @@ func TestSmallOffsets(t *testing.T) {
 		large          bool
 	}{{1000, 1, false}, {108, 2, false}, {100, 2, false}, {99, 1, true}} {
 		t.Run(fmt.Sprint(c.limit), func(t *testing.T) {
-			layers, _ := readLayers(batches, columns, 0)
+			layers, _ := readLayers(batches, columns, &defaults)
 			q := newQuantization(layers, defaults, c.limit)
 			q.arena.allocator = checked(t)
 			defer q.arena.release()
@@ -127,9 +127,7 @@ func TestSmallOffsets(t *testing.T) {
 			if len(result.Batches) != c.batches || q.large != c.large {
 				t.Errorf("%d batches, large %v", len(result.Batches), q.large)
 			}
-			want := mustQuantize(t, schema, batches, Options{
-				BitWidth: 4, GroupSize: 128, Method: "rtn", ZeroPoint: "integer", ScaleDtype: "float32", Threads: 1,
-			}, checked(t))
+			want := mustQuantize(t, schema, batches, Options{Settings: defaults.Settings, Threads: 1}, checked(t))
 			defer want.Release()
 			if got, want := rowTexts(result), rowTexts(want); !slices.Equal(got, want) {
 				t.Errorf("got %v\nwant %v", got, want)
@@ -223,7 +221,7 @@ func TestLongGroups(t *testing.T) {
 			}
 			row := result.Batches[0]
 			block := kernel.Block{
-				Format: o.format(), Rows: 2, Columns: columns, GroupSize: columns, Weights: little(values...),
+				Format: newLayerSettings(o.Settings).format, Rows: 2, Columns: columns, GroupSize: columns, Weights: little(values...),
 				Packed: make([]byte, 2*kernel.RowBytes(columns, 4)), Scales: make([]float32, 2), ZeroPoints: make([]float32, 2),
 			}
 			kernel.Scalar.Quantize(block)

@@ -12,6 +12,7 @@ const (
 	columnWeights       = "weights"
 	columnShape         = "shape"
 	columnDtype         = "dtype"
+	columnImportance    = "importance"
 	columnQuantizedData = "quantized_data"
 	columnScales        = "scales"
 	columnZeroPoints    = "zero_points"
@@ -31,7 +32,7 @@ const (
 
 // inputColumns are positions of columns; -1 means absent.
 type inputColumns struct {
-	layerName, weights, shape, dtype int
+	layerName, weights, shape, dtype, importance int
 }
 
 // Validate checks the options and the schema of a table of weights. It wraps
@@ -47,13 +48,16 @@ func Validate(schema *arrow.Schema, o Options) error {
 func resolveInput(schema *arrow.Schema, typeNames map[string]string) (inputColumns, error) {
 	f := columnFinder{schema: schema, typeNames: typeNames, expected: inputSchema}
 	columns := inputColumns{
-		layerName: f.required(columnLayerName, "string", isText),
-		weights:   f.required(columnWeights, "list<float32> (or a list of float16 or float64, or raw bytes with a 'dtype' column)", isWeights),
-		shape:     f.optional(columnShape, "list<int64>", isShape),
-		dtype:     -1,
+		layerName:  f.required(columnLayerName, "string", isText),
+		weights:    f.required(columnWeights, "list<float32> (or a list of float16 or float64, or raw bytes with a 'dtype' column)", isWeights),
+		shape:      f.optional(columnShape, "list<int64>", isShape),
+		dtype:      -1,
+		importance: f.optional(columnImportance, "list<float32>", isImportance),
 	}
-	if columns.shape >= 0 && schema.Field(columns.shape).Type.ID() == arrow.NULL {
-		columns.shape = -1 // every shape is null, which is as good as absent
+	for _, column := range []*int{&columns.shape, &columns.importance} {
+		if *column >= 0 && schema.Field(*column).Type.ID() == arrow.NULL {
+			*column = -1 // every value is null, which is as good as absent
+		}
 	}
 	if f.err == nil && isRaw(schema.Field(columns.weights).Type) {
 		f.expected = "layer_name: string, weights: binary, dtype: string (F32, F16 or BF16), shape: list<int64> (optional)"
@@ -140,8 +144,14 @@ func isRaw(dt arrow.DataType) bool {
 }
 
 func isWeights(dt arrow.DataType) bool {
-	return isRaw(dt) || isListOf(dt, arrow.FLOAT32, arrow.FLOAT16, arrow.FLOAT64)
+	return isRaw(dt) || isFloatList(dt)
 }
+
+func isFloatList(dt arrow.DataType) bool {
+	return isListOf(dt, arrow.FLOAT32, arrow.FLOAT16, arrow.FLOAT64)
+}
+
+func isImportance(dt arrow.DataType) bool { return isFloatList(dt) || dt.ID() == arrow.NULL }
 
 func isFloat32List(dt arrow.DataType) bool { return isListOf(dt, arrow.FLOAT32) }
 
@@ -167,16 +177,20 @@ func isListOf(dt arrow.DataType, elements ...arrow.Type) bool {
 // resultFields is the schema of a result. large is for layers of over 2 GiB.
 func resultFields(o *Options, large bool) *arrow.Schema {
 	float32s := listOf(arrow.PrimitiveTypes.Float32, large)
-	fields := []arrow.Field{
-		{Name: columnLayerName, Type: arrow.BinaryTypes.String, Nullable: true},
-		{Name: columnQuantizedData, Type: binaryType(large), Nullable: true},
-		{Name: columnScales, Type: float32s, Nullable: true},
-		{Name: columnZeroPoints, Type: float32s, Nullable: true},
-		{Name: columnShape, Type: listOf(arrow.PrimitiveTypes.Int64, false), Nullable: true},
-		{Name: columnBitWidth, Type: arrow.PrimitiveTypes.Uint8, Nullable: true},
-		{Name: columnGroupSize, Type: arrow.PrimitiveTypes.Int32, Nullable: true},
+	fields := []arrow.Field{{Name: columnLayerName, Type: arrow.BinaryTypes.String, Nullable: true}}
+	if !o.MeasureOnly {
+		fields = append(fields,
+			arrow.Field{Name: columnQuantizedData, Type: binaryType(large), Nullable: true},
+			arrow.Field{Name: columnScales, Type: float32s, Nullable: true},
+			arrow.Field{Name: columnZeroPoints, Type: float32s, Nullable: true},
+		)
 	}
-	if o.Metrics {
+	fields = append(fields,
+		arrow.Field{Name: columnShape, Type: listOf(arrow.PrimitiveTypes.Int64, false), Nullable: true},
+		arrow.Field{Name: columnBitWidth, Type: arrow.PrimitiveTypes.Uint8, Nullable: true},
+		arrow.Field{Name: columnGroupSize, Type: arrow.PrimitiveTypes.Int32, Nullable: true},
+	)
+	if o.measures() {
 		for _, name := range metricColumns {
 			fields = append(fields, arrow.Field{Name: name, Type: arrow.PrimitiveTypes.Float64, Nullable: true})
 		}
@@ -185,13 +199,31 @@ func resultFields(o *Options, large bool) *arrow.Schema {
 	return arrow.NewSchema(fields, &metadata)
 }
 
+// metadataJSON has null for what differs between layers.
 func metadataJSON(o *Options) string {
+	common := func(value func(Settings) string) *string {
+		first := value(o.Settings)
+		if len(o.Choices) > 0 {
+			first = value(o.Choices[0])
+		}
+		for _, s := range o.Choices {
+			if value(s) != first {
+				return nil
+			}
+		}
+		return &first
+	}
 	encoded, err := json.Marshal(struct {
-		Method     string `json:"method"`
-		ZeroPoint  string `json:"zero_point"`
-		ScaleDtype string `json:"scale_dtype"`
-		Version    string `json:"version"`
-	}{o.Method, o.ZeroPoint, o.ScaleDtype, o.Version})
+		Method     *string `json:"method"`
+		ZeroPoint  *string `json:"zero_point"`
+		ScaleDtype *string `json:"scale_dtype"`
+		Version    string  `json:"version"`
+	}{
+		common(func(s Settings) string { return s.Method }),
+		common(func(s Settings) string { return s.ZeroPoint }),
+		common(func(s Settings) string { return s.ScaleDtype }),
+		o.Version,
+	})
 	if err != nil {
 		panic(err) // strings always encode
 	}

@@ -32,6 +32,23 @@ func load(out []float32, src []byte, t ElementType) {
 	}
 }
 
+// Widen gives elements as float64, exactly.
+func Widen(src []byte, t ElementType) []float64 {
+	out := make([]float64, len(src)/t.Size())
+	if t == Float64 {
+		for i := range out {
+			out[i] = math.Float64frombits(binary.LittleEndian.Uint64(src[i*8:]))
+		}
+		return out
+	}
+	narrow := make([]float32, len(out))
+	load(narrow, src, t)
+	for i, x := range narrow {
+		out[i] = float64(x)
+	}
+	return out
+}
+
 // widenFloat16 is exact for every bit pattern, subnormals, Inf and NaN included.
 func widenFloat16(h uint16) float32 {
 	sign := uint32(h>>15) << 31
