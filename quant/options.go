@@ -18,7 +18,7 @@ const WholeRow = -1
 type Settings struct {
 	BitWidth   int    `json:"bit_width"`   // 2, 3, 4, 5, 6 or 8
 	GroupSize  int    `json:"group_size"`  // a multiple of 8, or WholeRow
-	Method     string `json:"method"`      // "rtn" or "mse"
+	Method     string `json:"method"`      // "rtn", "mse" or "hqq"
 	ZeroPoint  string `json:"zero_point"`  // "integer", "float" or "symmetric"
 	ScaleDtype string `json:"scale_dtype"` // "float32", "float16" or "bfloat16"
 }
@@ -45,7 +45,7 @@ type Options struct {
 
 var (
 	bitWidths   = []int{2, 3, 4, 5, 6, 8}
-	methods     = []string{kernel.RoundToNearest: "rtn", kernel.MeanSquares: "mse"}
+	methods     = []string{kernel.RoundToNearest: "rtn", kernel.MeanSquares: "mse", kernel.HalfQuadratic: "hqq"}
 	zeroPoints  = []string{kernel.IntegerZero: "integer", kernel.FloatZero: "float", kernel.SymmetricZero: "symmetric"}
 	scaleDtypes = []string{kernel.ScaleFloat32: "float32", kernel.ScaleFloat16: "float16", kernel.ScaleBFloat16: "bfloat16"}
 )
@@ -71,6 +71,9 @@ func (s *Settings) validate() error {
 	}
 	if !validGroupSize(int64(s.GroupSize)) {
 		return argumentError("Invalid group_size: %d. Must be a multiple of 8 from 8 to 2147483640, or -1 for one group a row", s.GroupSize)
+	}
+	if s.Method == "hqq" && s.ZeroPoint == "symmetric" {
+		return argumentError("Invalid zero_point: 'symmetric' leaves method 'hqq' nothing to choose. Use zero_point 'float' or 'integer', or method 'mse'")
 	}
 	return firstError(
 		oneOf("method", s.Method, methods),

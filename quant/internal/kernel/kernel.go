@@ -52,6 +52,7 @@ type Method uint8
 const (
 	RoundToNearest Method = iota // over the group's smallest and largest weight
 	MeanSquares                  // search for the least squared error
+	HalfQuadratic                // round to nearest with an optimized zero-point
 )
 
 // Format is how a group is coded.
@@ -107,6 +108,10 @@ func (b *Block) check() {
 func (b *Block) layout() layout {
 	return layout{b.Rows, b.Columns, b.GroupSize, b.BitWidth, b.Type.Size()}
 }
+
+// searches tells whether groups are fitted by looking at their weights again and
+// again.
+func (m Method) searches() bool { return m != RoundToNearest }
 
 // importance is that of n weights of one row, or nil.
 func (b *Block) importance(weight, n int) []float32 {

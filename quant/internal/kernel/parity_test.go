@@ -150,7 +150,7 @@ func TestKernelsAgree(t *testing.T) {
 			for _, width := range allWidths {
 				for zero := IntegerZero; zero <= SymmetricZero; zero++ {
 					for scale := ScaleFloat32; scale <= ScaleBFloat16; scale++ {
-						method := Method(random.IntN(2))
+						method := Method(random.IntN(3))
 						b := Block{
 							Format: Format{width, zero, scale, method}, Type: element,
 							Rows: shape.rows, Columns: shape.columns, GroupSize: shape.groupSize, Weights: weights,
@@ -181,7 +181,7 @@ func TestKernelsAgreeOnFaults(t *testing.T) {
 				weights[at] = value
 				raw := make([]byte, 4*len(weights))
 				store(raw, weights, Float32)
-				for choice := range 4 {
+				for choice := range 6 {
 					scale, method := ScaleDtype(choice%2), Method(choice/2)
 					b := Block{Format: Format{4, FloatZero, scale, method}, Rows: rows, Columns: columns, GroupSize: groupSize, Weights: raw}
 					want := runKernel(Scalar, b, 0)
@@ -196,13 +196,13 @@ func TestKernelsAgreeOnFaults(t *testing.T) {
 
 // FuzzKernelsAgree compares the kernels on arbitrary bits.
 func FuzzKernelsAgree(f *testing.F) {
-	for choice := range 108 {
+	for choice := range 162 {
 		random := rand.New(rand.NewPCG(5, uint64(choice)))
 		f.Add(randomWeights(random, 150, ElementType(choice%3), 0), uint8(choice), uint8(choice%7))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte, choice, size uint8) {
 		b := Block{
-			Format:    Format{allWidths[int(choice)%6], ZeroPoint(choice / 6 % 3), ScaleDtype(choice / 18 % 3), Method(choice / 54 % 2)},
+			Format:    Format{allWidths[int(choice)%6], ZeroPoint(choice / 6 % 3), ScaleDtype(choice / 18 % 3), Method(choice / 54 % 3)},
 			Type:      ElementType(int(choice+size) % 3),
 			GroupSize: 8 * (1 + int(size)%20), Rows: 1 + int(size)%3,
 		}

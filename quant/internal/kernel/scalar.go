@@ -75,8 +75,14 @@ func (s *scratch) fitGroup(weights []byte, importance []float32, b *Block) (Para
 		return Parameters{}, fault
 	}
 	p, fault := Fit(lo, hi, b.Format)
-	if fault.Kind == NoFault && b.Method == MeanSquares && searchable(lo, hi, p, b.Format) {
+	if fault.Kind != NoFault || !searchable(lo, hi, p, b.Format) {
+		return p, fault
+	}
+	switch b.Method {
+	case MeanSquares:
 		p = s.search(weights, importance, lo, hi, p, b)
+	case HalfQuadratic:
+		p = s.hqq(weights, p, b)
 	}
 	return p, fault
 }

@@ -18,6 +18,7 @@ type searchLanes struct {
 	base                                               [searchGroups]float32 // inverse of round-to-nearest
 	leastError, bestScale, bestInverse, bestZeroPoint  [searchGroups]float32
 	nextPromise, nextScale, nextInverse, nextZeroPoint [searchGroups]float32
+	threshold                                          [searchGroups]float32 // of hqq
 }
 
 // transposers make tiles, by ElementType.
@@ -51,7 +52,7 @@ type search struct {
 
 var searches = sync.Pool{New: func() any { return new(search) }}
 
-// quantizeSearched is quantize for MeanSquares: all groups are fitted, then
+// quantizeSearched is quantize for methods that search: all groups are fitted, then
 // coded.
 func (v *vectorSet) quantizeSearched(b Block) Fault {
 	s := takeScratch()
@@ -129,7 +130,12 @@ func (v *vectorSet) searchBatch(s *vectorScratch, f *search, b *Block) (finite, 
 		some = some || f.searched[k]
 	}
 	if some {
-		v.search(f, b)
+		f.fillLanes(b)
+		if b.Method == HalfQuadratic {
+			v.hqq(f, b)
+		} else {
+			v.search(f, b)
+		}
 	}
 	for k := range f.count {
 		p := f.rtn[k]
@@ -141,8 +147,9 @@ func (v *vectorSet) searchBatch(s *vectorScratch, f *search, b *Block) (finite, 
 	return true, true
 }
 
-// search is the function of that name of the reference, for all lanes.
-func (v *vectorSet) search(f *search, b *Block) {
+// fillLanes gives idle lanes something to do, and loads groups that fit into one
+// tile.
+func (f *search) fillLanes(b *Block) {
 	for k := range searchGroups {
 		if k >= f.count { // idle lanes do what the first one does
 			f.weights[k], f.importance[k] = f.weights[0], f.importance[0]
@@ -159,6 +166,10 @@ func (v *vectorSet) search(f *search, b *Block) {
 	if f.n <= tileSize {
 		f.loadTile(b, 0, f.n)
 	}
+}
+
+// search is the function of that name of the reference, for all lanes.
+func (v *vectorSet) search(f *search, b *Block) {
 	maxCode := float32(b.MaxCode())
 	for start := range starts {
 		f.begin(start, b)
@@ -208,18 +219,58 @@ func (v *vectorSet) look(f *search, b *Block, maxCode float32) {
 			l.weight[k] = float32(f.n)
 		}
 	}
-	for first := 0; first < f.n; first += tileSize {
-		n := min(tileSize, f.n-first)
-		if f.n > tileSize {
-			f.loadTile(b, first, n)
-		}
+	f.tiles(b, func(n int) {
 		if b.Importance == nil {
 			v.stepSums(&l.scale[0], &f.tile[0][0], n, maxCode)
 		} else {
 			v.stepSumsWeighted(&l.scale[0], &f.tile[0][0], &f.importanceTile[0][0], n, maxCode)
 		}
-	}
+	})
 	refiners[b.ZeroPoint][b.ScaleDtype](&l.scale[0], maxCode)
+}
+
+// hqq is the function of that name of the reference, for all lanes.
+func (v *vectorSet) hqq(f *search, b *Block) {
+	l := &f.lanes
+	for k := range f.count {
+		p := f.rtn[k]
+		l.inverse[k], l.zeroPoint[k], l.threshold[k], l.bestScale[k] = p.inverse, p.ZeroPoint, threshold(p), p.Scale
+	}
+	for round, going := 0, true; going && round <= hqqRounds; round++ {
+		clear(l.rest[:])
+		clear(l.restRest[:])
+		f.tiles(b, func(n int) { v.hqqSums(&l.scale[0], &f.tile[0][0], n, float32(b.MaxCode())) })
+		going = f.moveZeroPoints(b)
+	}
+}
+
+// moveZeroPoints keeps the best zero-points and gives the next ones. It returns
+// whether a lane goes on.
+func (f *search) moveZeroPoints(b *Block) (going bool) {
+	l := &f.lanes
+	for k := range f.count {
+		if !(l.restRest[k] < l.leastError[k]) {
+			l.leastError[k] = -1 // this lane has ended
+			continue
+		}
+		going = true
+		l.bestZeroPoint[k], l.leastError[k] = l.zeroPoint[k], l.restRest[k]
+		sums := hqqSums{pull: l.rest[k]}
+		l.zeroPoint[k] = sums.next(l.zeroPoint[k], f.n, b.Format)
+		l.threshold[k] *= 1 / float32(kappa)
+	}
+	return going
+}
+
+// tiles calls visit for each tile of n rows.
+func (f *search) tiles(b *Block, visit func(n int)) {
+	for first := 0; first < f.n; first += tileSize {
+		n := min(tileSize, f.n-first)
+		if f.n > tileSize {
+			f.loadTile(b, first, n)
+		}
+		visit(n)
+	}
 }
 
 // loadTile fills the tiles with n weights, and their importance.

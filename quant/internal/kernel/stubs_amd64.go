@@ -64,6 +64,11 @@ func stepSumsAVX2(lanes *float32, tile *float32, n int, maxCode float32)
 //go:noescape
 func stepSumsWeightedAVX2(lanes *float32, tile *float32, importance *float32, n int, maxCode float32)
 
+// Adds the sums of n rows of a tile to those of lanes, for half-quadratic quantization.
+//
+//go:noescape
+func hqqSumsAVX2(lanes *float32, tile *float32, n int, maxCode float32)
+
 // Smallest and largest weight of each group. If nonFinite, they are undefined.
 //
 //go:noescape
@@ -123,6 +128,11 @@ func stepSumsAVX512(lanes *float32, tile *float32, n int, maxCode float32)
 //
 //go:noescape
 func stepSumsWeightedAVX512(lanes *float32, tile *float32, importance *float32, n int, maxCode float32)
+
+// Adds the sums of n rows of a tile to those of lanes, for half-quadratic quantization.
+//
+//go:noescape
+func hqqSumsAVX512(lanes *float32, tile *float32, n int, maxCode float32)
 
 // Weights of 16 groups, from a byte offset on, as n rows of a tile; n is a multiple of 8.
 //

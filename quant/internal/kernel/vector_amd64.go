@@ -22,9 +22,10 @@ type vectorSet struct {
 	code   [3]func(weights *byte, groups, groupSize int, inverse, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
 	sums   [3]func(weights *byte, groups, groupSize int, scale, zeroPoint *float32, codes *byte, sums *float64)
 	decode func(codes *byte, groups, groupSize int, scale, zeroPoint, weights *byte)
-	// stepSums and stepSumsWeighted are the inner loop of the search.
+	// stepSums, stepSumsWeighted and hqqSums are the inner loops of searches.
 	stepSums         func(lanes, tile *float32, n int, maxCode float32)
 	stepSumsWeighted func(lanes, tile, importance *float32, n int, maxCode float32)
+	hqqSums          func(lanes, tile *float32, n int, maxCode float32)
 	// together packs by bit width, where that is faster than one word after the
 	// other; n is a multiple of atATime.
 	together [5]func(packed, codes *byte, n int)
@@ -36,7 +37,7 @@ var avx2 = vectorSet{
 	code:     [3]func(*byte, int, int, *float32, *float32, float32, *byte, int){codeFloat32AVX2, codeFloat16AVX2, codeBFloat16AVX2},
 	sums:     [3]func(*byte, int, int, *float32, *float32, *byte, *float64){sumsFloat32AVX2, sumsFloat16AVX2, sumsBFloat16AVX2},
 	decode:   decodeAVX2,
-	stepSums: stepSumsAVX2, stepSumsWeighted: stepSumsWeightedAVX2,
+	stepSums: stepSumsAVX2, stepSumsWeighted: stepSumsWeightedAVX2, hqqSums: hqqSumsAVX2,
 	together: [5]func(*byte, *byte, int){2: pack2AVX2, 4: pack4AVX2},
 	atATime:  32,
 }
@@ -46,7 +47,7 @@ var avx512 = vectorSet{
 	code:     [3]func(*byte, int, int, *float32, *float32, float32, *byte, int){codeFloat32AVX512, codeFloat16AVX512, codeBFloat16AVX512},
 	sums:     [3]func(*byte, int, int, *float32, *float32, *byte, *float64){sumsFloat32AVX512, sumsFloat16AVX512, sumsBFloat16AVX512},
 	decode:   decodeAVX512,
-	stepSums: stepSumsAVX512, stepSumsWeighted: stepSumsWeightedAVX512,
+	stepSums: stepSumsAVX512, stepSumsWeighted: stepSumsWeightedAVX512, hqqSums: hqqSumsAVX512,
 	together: [5]func(*byte, *byte, int){2: pack2AVX512, 4: pack4AVX512},
 	atATime:  64,
 }
@@ -88,7 +89,7 @@ func (v *vectorSet) quantize(b Block) Fault {
 	if b.Type == Float64 {
 		return quantizeScalar(b)
 	}
-	if b.Method == MeanSquares {
+	if b.Method.searches() {
 		return v.quantizeSearched(b)
 	}
 	s := takeScratch()

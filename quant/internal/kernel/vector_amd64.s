@@ -74,6 +74,15 @@ GLOBL order4<>(SB), RODATA|NOPTR, $64
 DATA magnitudeMask<>+0(SB)/8, $0x7fffffffffffffff
 GLOBL magnitudeMask<>(SB), RODATA|NOPTR, $8
 
+DATA exponent<>+0(SB)/4, $0xbe99999a
+GLOBL exponent<>(SB), RODATA|NOPTR, $4
+
+DATA powerFirst<>+0(SB)/4, $0x4ea508b2
+GLOBL powerFirst<>(SB), RODATA|NOPTR, $4
+
+DATA tenth<>+0(SB)/4, $0x3dcccccd
+GLOBL tenth<>(SB), RODATA|NOPTR, $4
+
 DATA infinity<>+0(SB)/4, $0x7f800000
 GLOBL infinity<>(SB), RODATA|NOPTR, $4
 
@@ -1749,6 +1758,153 @@ lane8:
 	VZEROUPPER
 	RET
 
+// func hqqSumsAVX2(lanes *float32, tile *float32, n int, maxCode float32)
+// Requires: AVX
+TEXT ·hqqSumsAVX2(SB), NOSPLIT, $0-28
+	MOVQ         lanes+0(FP), AX
+	VBROADCASTSS maxCode+24(FP), Y0
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VBROADCASTSS signBit<>+0(SB), Y3
+	MOVQ         tile+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+
+lane0:
+	VMOVUPS      (CX), Y6
+	VMULPS       64(AX), Y6, Y6
+	VADDPS       128(AX), Y6, Y6
+	VMAXPS       Y1, Y6, Y7
+	VMINPS       Y0, Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VSUBPS       Y7, Y6, Y6
+	VMULPS       Y6, Y6, Y7
+	VADDPS       Y7, Y5, Y5
+	VANDPS       Y3, Y6, Y7
+	VXORPS       Y7, Y6, Y8
+	VCVTDQ2PS    Y8, Y9
+	VBROADCASTSS exponent<>+0(SB), Y10
+	VMULPS       Y10, Y9, Y9
+	VBROADCASTSS powerFirst<>+0(SB), Y10
+	VADDPS       Y10, Y9, Y9
+	VCVTPS2DQ    Y9, Y9
+	VMULPS       Y8, Y8, Y10
+	VMULPS       Y8, Y10, Y10
+	VMULPS       Y9, Y9, Y11
+	VMULPS       Y11, Y11, Y12
+	VMULPS       Y12, Y12, Y12
+	VMULPS       Y11, Y12, Y12
+	VMULPS       Y10, Y12, Y12
+	VSUBPS       Y12, Y2, Y12
+	VMULPS       Y12, Y9, Y12
+	VBROADCASTSS tenth<>+0(SB), Y11
+	VMULPS       Y11, Y12, Y12
+	VADDPS       Y12, Y9, Y9
+	VMULPS       Y9, Y9, Y11
+	VMULPS       Y11, Y11, Y12
+	VMULPS       Y12, Y12, Y12
+	VMULPS       Y11, Y12, Y12
+	VMULPS       Y10, Y12, Y12
+	VSUBPS       Y12, Y2, Y12
+	VMULPS       Y12, Y9, Y12
+	VBROADCASTSS tenth<>+0(SB), Y11
+	VMULPS       Y11, Y12, Y12
+	VADDPS       Y12, Y9, Y9
+	VMULPS       Y9, Y9, Y11
+	VMULPS       Y11, Y11, Y12
+	VMULPS       Y12, Y12, Y12
+	VMULPS       Y11, Y12, Y12
+	VMULPS       Y10, Y12, Y12
+	VSUBPS       Y12, Y2, Y12
+	VMULPS       Y12, Y9, Y12
+	VBROADCASTSS tenth<>+0(SB), Y10
+	VMULPS       Y10, Y12, Y12
+	VADDPS       Y12, Y9, Y9
+	VMULPS       1152(AX), Y9, Y9
+	VSUBPS       Y9, Y8, Y8
+	VMAXPS       Y1, Y8, Y8
+	VORPS        Y7, Y8, Y8
+	VSUBPS       Y8, Y6, Y6
+	VADDPS       Y6, Y4, Y4
+	ADDQ         $+64, CX
+	DECQ         DX
+	JNZ          lane0
+	VADDPS       320(AX), Y4, Y4
+	VMOVUPS      Y4, 320(AX)
+	VADDPS       448(AX), Y5, Y5
+	VMOVUPS      Y5, 448(AX)
+	MOVQ         tile+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+
+lane8:
+	VMOVUPS      32(CX), Y6
+	VMULPS       96(AX), Y6, Y6
+	VADDPS       160(AX), Y6, Y6
+	VMAXPS       Y1, Y6, Y7
+	VMINPS       Y0, Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VSUBPS       Y7, Y6, Y6
+	VMULPS       Y6, Y6, Y7
+	VADDPS       Y7, Y5, Y5
+	VANDPS       Y3, Y6, Y7
+	VXORPS       Y7, Y6, Y8
+	VCVTDQ2PS    Y8, Y9
+	VBROADCASTSS exponent<>+0(SB), Y10
+	VMULPS       Y10, Y9, Y9
+	VBROADCASTSS powerFirst<>+0(SB), Y10
+	VADDPS       Y10, Y9, Y9
+	VCVTPS2DQ    Y9, Y9
+	VMULPS       Y8, Y8, Y10
+	VMULPS       Y8, Y10, Y10
+	VMULPS       Y9, Y9, Y11
+	VMULPS       Y11, Y11, Y12
+	VMULPS       Y12, Y12, Y12
+	VMULPS       Y11, Y12, Y12
+	VMULPS       Y10, Y12, Y12
+	VSUBPS       Y12, Y2, Y12
+	VMULPS       Y12, Y9, Y12
+	VBROADCASTSS tenth<>+0(SB), Y11
+	VMULPS       Y11, Y12, Y12
+	VADDPS       Y12, Y9, Y9
+	VMULPS       Y9, Y9, Y11
+	VMULPS       Y11, Y11, Y12
+	VMULPS       Y12, Y12, Y12
+	VMULPS       Y11, Y12, Y12
+	VMULPS       Y10, Y12, Y12
+	VSUBPS       Y12, Y2, Y12
+	VMULPS       Y12, Y9, Y12
+	VBROADCASTSS tenth<>+0(SB), Y11
+	VMULPS       Y11, Y12, Y12
+	VADDPS       Y12, Y9, Y9
+	VMULPS       Y9, Y9, Y11
+	VMULPS       Y11, Y11, Y12
+	VMULPS       Y12, Y12, Y12
+	VMULPS       Y11, Y12, Y12
+	VMULPS       Y10, Y12, Y12
+	VSUBPS       Y12, Y2, Y12
+	VMULPS       Y12, Y9, Y12
+	VBROADCASTSS tenth<>+0(SB), Y10
+	VMULPS       Y10, Y12, Y12
+	VADDPS       Y12, Y9, Y9
+	VMULPS       1184(AX), Y9, Y9
+	VSUBPS       Y9, Y8, Y8
+	VMAXPS       Y1, Y8, Y8
+	VORPS        Y7, Y8, Y8
+	VSUBPS       Y8, Y6, Y6
+	VADDPS       Y6, Y4, Y4
+	ADDQ         $+64, CX
+	DECQ         DX
+	JNZ          lane8
+	VADDPS       352(AX), Y4, Y4
+	VMOVUPS      Y4, 352(AX)
+	VADDPS       480(AX), Y5, Y5
+	VMOVUPS      Y5, 480(AX)
+	VZEROUPPER
+	RET
+
 // func rangesFloat32AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
 // Requires: AVX, AVX512F, FMA3
 TEXT ·rangesFloat32AVX512(SB), NOSPLIT, $0-41
@@ -3220,6 +3376,85 @@ lane0:
 	VMOVUPS     Z8, 448(AX)
 	VADDPS      512(AX), Z9, Z9
 	VMOVUPS     Z9, 512(AX)
+	VZEROUPPER
+	RET
+
+// func hqqSumsAVX512(lanes *float32, tile *float32, n int, maxCode float32)
+// Requires: AVX, AVX512F
+TEXT ·hqqSumsAVX512(SB), NOSPLIT, $0-28
+	MOVQ         lanes+0(FP), AX
+	VBROADCASTSS maxCode+24(FP), Z0
+	VPXORD       Z1, Z1, Z1
+	VBROADCASTSS one<>+0(SB), Z2
+	VBROADCASTSS signBit<>+0(SB), Z3
+	MOVQ         tile+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+
+lane0:
+	VMOVUPS      (CX), Z6
+	VMULPS       64(AX), Z6, Z6
+	VADDPS       128(AX), Z6, Z6
+	VMAXPS       Z1, Z6, Z7
+	VMINPS       Z0, Z7, Z7
+	VRNDSCALEPS  $0x00, Z7, Z7
+	VSUBPS       Z7, Z6, Z6
+	VMULPS       Z6, Z6, Z7
+	VADDPS       Z7, Z5, Z5
+	VPANDD       Z3, Z6, Z7
+	VPXORD       Z7, Z6, Z8
+	VCVTDQ2PS    Z8, Z9
+	VBROADCASTSS exponent<>+0(SB), Z10
+	VMULPS       Z10, Z9, Z9
+	VBROADCASTSS powerFirst<>+0(SB), Z10
+	VADDPS       Z10, Z9, Z9
+	VCVTPS2DQ    Z9, Z9
+	VMULPS       Z8, Z8, Z10
+	VMULPS       Z8, Z10, Z10
+	VMULPS       Z9, Z9, Z11
+	VMULPS       Z11, Z11, Z12
+	VMULPS       Z12, Z12, Z12
+	VMULPS       Z11, Z12, Z12
+	VMULPS       Z10, Z12, Z12
+	VSUBPS       Z12, Z2, Z12
+	VMULPS       Z12, Z9, Z12
+	VBROADCASTSS tenth<>+0(SB), Z11
+	VMULPS       Z11, Z12, Z12
+	VADDPS       Z12, Z9, Z9
+	VMULPS       Z9, Z9, Z11
+	VMULPS       Z11, Z11, Z12
+	VMULPS       Z12, Z12, Z12
+	VMULPS       Z11, Z12, Z12
+	VMULPS       Z10, Z12, Z12
+	VSUBPS       Z12, Z2, Z12
+	VMULPS       Z12, Z9, Z12
+	VBROADCASTSS tenth<>+0(SB), Z11
+	VMULPS       Z11, Z12, Z12
+	VADDPS       Z12, Z9, Z9
+	VMULPS       Z9, Z9, Z11
+	VMULPS       Z11, Z11, Z12
+	VMULPS       Z12, Z12, Z12
+	VMULPS       Z11, Z12, Z12
+	VMULPS       Z10, Z12, Z12
+	VSUBPS       Z12, Z2, Z12
+	VMULPS       Z12, Z9, Z12
+	VBROADCASTSS tenth<>+0(SB), Z10
+	VMULPS       Z10, Z12, Z12
+	VADDPS       Z12, Z9, Z9
+	VMULPS       1152(AX), Z9, Z9
+	VSUBPS       Z9, Z8, Z8
+	VMAXPS       Z1, Z8, Z8
+	VPORD        Z7, Z8, Z8
+	VSUBPS       Z8, Z6, Z6
+	VADDPS       Z6, Z4, Z4
+	ADDQ         $+64, CX
+	DECQ         DX
+	JNZ          lane0
+	VADDPS       320(AX), Z4, Z4
+	VMOVUPS      Z4, 320(AX)
+	VADDPS       448(AX), Z5, Z5
+	VMOVUPS      Z5, 448(AX)
 	VZEROUPPER
 	RET
 

@@ -41,6 +41,7 @@ func main() {
 		decodeCodes(i)
 		stepSums(i, false)
 		stepSums(i, true)
+		hqqSums(i)
 	}
 	for _, e := range elements {
 		transpose(e)

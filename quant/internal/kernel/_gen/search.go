@@ -89,6 +89,7 @@ const (
 	nextScale
 	nextInverse
 	nextZeroPoint
+	thresholds
 )
 
 // stepSums adds the sums of a tile.
@@ -133,11 +134,7 @@ func stepSums(i isa, weighted bool) {
 		VADDPS(zeroPoint, v, v)
 		VMAXPS(zero, v, q)
 		VMINPS(maxCode, q, q)
-		if i.lanes == 16 {
-			VRNDSCALEPS(U8(0), q, q)
-		} else {
-			VROUNDPS(U8(0), q, q)
-		}
+		i.round(q)
 		r := v
 		VSUBPS(q, v, r)
 		weightedCode, weightedRest := q, r
@@ -169,6 +166,107 @@ func stepSums(i isa, weighted bool) {
 	}
 	VZEROUPPER()
 	RET()
+}
+
+// Constants of power in hqq.go, as bits.
+var (
+	exponent   = constant("exponent", 0xbe99999a)
+	powerFirst = constant("powerFirst", 0x4ea508b2)
+	tenth      = constant("tenth", 0x3dcccccd)
+)
+
+const powerRefined = 3
+
+// hqqSums adds the sums of a tile: pull at sumRest, and restRest.
+func hqqSums(i isa) {
+	function("hqqSums"+i.name, "func(lanes, tile *float32, n int, maxCode float32)",
+		"Adds the sums of n rows of a tile to those of lanes, for half-quadratic quantization.")
+	lanes := pointer("lanes")
+	maxCode := vector(i.lanes)
+	VBROADCASTSS(argument("maxCode"), maxCode)
+	zero, ones, sign := zeroed(i.lanes), broadcast(one, i.lanes), broadcast(signBit, i.lanes)
+	product := func(a, b VecVirtual) VecVirtual {
+		p := vector(i.lanes)
+		VMULPS(b, a, p)
+		return p
+	}
+	for first := 0; first < 16; first += i.lanes {
+		array := func(k int) Mem { return Mem{Base: lanes, Disp: k*laneBytes + 4*first} }
+		tile, left := GP64(), GP64()
+		MOVQ(argument("tile"), tile)
+		MOVQ(argument("n"), left)
+		pull, restRest := zeroed(i.lanes), zeroed(i.lanes)
+		label := fmt.Sprintf("lane%d", first)
+		Label(label)
+		r, q := vector(i.lanes), vector(i.lanes)
+		VMOVUPS(Mem{Base: tile, Disp: 4 * first}, r)
+		VMULPS(array(currentInverse), r, r)
+		VADDPS(array(currentZeroPoint), r, r)
+		VMAXPS(zero, r, q)
+		VMINPS(maxCode, q, q)
+		i.round(q)
+		VSUBPS(q, r, r)
+		square := product(r, r)
+		VADDPS(square, restRest, restRest)
+		signs, x := vector(i.lanes), vector(i.lanes)
+		i.and(sign, r, signs)
+		i.xor(signs, r, x)
+		y := vector(i.lanes)
+		VCVTDQ2PS(x, y)
+		VMULPS(broadcast(exponent, i.lanes), y, y)
+		VADDPS(broadcast(powerFirst, i.lanes), y, y)
+		VCVTPS2DQ(y, y)
+		cube := product(x, x)
+		VMULPS(x, cube, cube)
+		for range powerRefined {
+			y2 := product(y, y)
+			change := product(y2, y2)
+			VMULPS(change, change, change)
+			VMULPS(y2, change, change)
+			VMULPS(cube, change, change)
+			VSUBPS(change, ones, change)
+			VMULPS(change, y, change)
+			VMULPS(broadcast(tenth, i.lanes), change, change)
+			VADDPS(change, y, y)
+		}
+		VMULPS(array(thresholds), y, y)
+		VSUBPS(y, x, x)
+		VMAXPS(zero, x, x)
+		i.or(signs, x, x)
+		VSUBPS(x, r, r)
+		VADDPS(r, pull, pull)
+		ADDQ(I32(laneBytes), tile)
+		DECQ(left)
+		JNZ(LabelRef(label))
+		VADDPS(array(sumRest), pull, pull)
+		VMOVUPS(pull, array(sumRest))
+		VADDPS(array(sumRestRest), restRest, restRest)
+		VMOVUPS(restRest, array(sumRestRest))
+	}
+	VZEROUPPER()
+	RET()
+}
+
+// round rounds to whole numbers, ties to even.
+func (i isa) round(v VecVirtual) {
+	if i.lanes == 16 {
+		VRNDSCALEPS(U8(0), v, v)
+	} else {
+		VROUNDPS(U8(0), v, v)
+	}
+}
+
+// Bitwise operations, which are not the same instructions for both.
+func (i isa) and(a, b, out VecVirtual) { i.bitwise(VANDPS, VPANDD, a, b, out) }
+func (i isa) xor(a, b, out VecVirtual) { i.bitwise(VXORPS, VPXORD, a, b, out) }
+func (i isa) or(a, b, out VecVirtual)  { i.bitwise(VORPS, VPORD, a, b, out) }
+
+func (i isa) bitwise(avx2, avx512 func(ops ...Op), a, b, out VecVirtual) {
+	if i.lanes == 16 {
+		avx512(a, b, out)
+	} else {
+		avx2(a, b, out)
+	}
 }
 
 // Bounds of refine, as bits.
