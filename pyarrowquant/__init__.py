@@ -12,6 +12,8 @@ from pyarrowquant.errors import (
     QuantizationError,
     SkippedLayerWarning,
 )
+from pyarrowquant.recipe import Recipe
+from pyarrowquant.rule import Rule
 from pyarrowquant.stream import quantize_stream
 from pyarrowquant.tables import (
     dequantize_batch_arrow,
@@ -23,6 +25,8 @@ __all__ = [
     "InternalError",
     "LayerError",
     "QuantizationError",
+    "Recipe",
+    "Rule",
     "SkippedLayerWarning",
     "__version__",
     "dequantize_batch_arrow",
