@@ -81,6 +81,32 @@ func paq_validate(schema *C.struct_ArrowSchema, options *C.char) *C.char {
 	})
 }
 
+// paq_allocate chooses one of the costs of each layer. problem is JSON: layers, a
+// list of each layer's list of quant.Cost, and budget, in bits. choices is set to
+// a JSON list of positions, to free with paq_free.
+//
+//export paq_allocate
+func paq_allocate(problem *C.char, choices **C.char) *C.char {
+	return guard(func() error {
+		var p struct {
+			Layers [][]quant.Cost `json:"layers"`
+			Budget int64          `json:"budget"`
+		}
+		if err := parseOptions(problem, &p); err != nil {
+			return err
+		}
+		chosen, err := quant.Allocate(p.Layers, p.Budget)
+		if err != nil {
+			return err
+		}
+		encoded, err := json.Marshal(chosen)
+		if err == nil {
+			*choices = C.CString(string(encoded))
+		}
+		return err
+	})
+}
+
 // paq_job_wait waits until the job ends, or for some milliseconds. events is
 // set to NULL or to the layers that have finished since the last call, a JSON
 // list of [layer_name, bytes done, bytes in all], to free with paq_free.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyarrowquant._version import __version__
@@ -36,6 +37,29 @@ def text(name: str, value: object) -> str:
     if isinstance(value, str):
         return value
     raise TypeError(f"{name} must be a str, got {type(value).__name__}: {value!r}")
+
+
+def quality_floor(value: object) -> dict[str, float] | None:
+    """Return bounds on the errors of a layer; a number is a bound on the cosine."""
+    if value is None:
+        return None
+    bounds = value if isinstance(value, Mapping) else {"cosine": value}
+    highest = {"cosine": 1.0, "relative_error": math.inf}
+    for name, bound in bounds.items():
+        if name not in highest:
+            raise ValueError(
+                f"Invalid quality_floor: {name!r}. Must be 'cosine' or 'relative_error'"
+            )
+        if isinstance(bound, bool) or not isinstance(bound, (int, float)):
+            raise TypeError(
+                f"quality_floor must be a number, got {type(bound).__name__}: {bound!r}"
+            )
+        if not 0 < bound <= highest[name]:
+            raise ValueError(
+                f"Invalid quality_floor: {name} {bound}. Must be above 0"
+                + (" and at most 1" if name == "cosine" else "")
+            )
+    return dict(bounds)
 
 
 def thread_count(threads: object) -> int:

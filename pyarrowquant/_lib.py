@@ -49,6 +49,7 @@ def _signatures(library: ctypes.CDLL) -> None:
         "paq_quantize": [address, text, ctypes.c_int, ctypes.POINTER(job)],
         "paq_dequantize": [address, text, ctypes.c_int, ctypes.POINTER(job)],
         "paq_validate": [address, text],
+        "paq_allocate": [text, ctypes.POINTER(ctypes.c_void_p)],
         "paq_job_wait": [
             job,
             ctypes.c_int64,
@@ -167,6 +168,16 @@ def validate(schema: pa.Schema, options: bytes) -> None:
     library = _load()
     capsule = schema.__arrow_c_schema__()
     _check(library, library.paq_validate(_pointer(capsule, b"arrow_schema"), options))
+
+
+def allocate(layers: list[list[dict[str, float]]], budget: int) -> list[int]:
+    """Choose one of each layer's costs: the least error that a budget of bits allows."""
+    library = _load()
+    choices = ctypes.c_void_p()
+    problem = encode({"layers": layers, "budget": budget})
+    _check(library, library.paq_allocate(problem, ctypes.byref(choices)))
+    chosen: list[int] = json.loads(_take_text(library, choices.value) or "[]")
+    return chosen
 
 
 def quantize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pyarrowquant._arguments import Progress
+from pyarrowquant.recipe import Recipe
 from pyarrowquant.tables import quantize_batch_arrow
 
 # numpy names of the types that can be quantized, with their safetensors names.
@@ -25,6 +27,8 @@ def quantize_batch(
     method: str = "rtn",
     zero_point: str = "integer",
     scale_dtype: str = "float32",
+    recipe: Recipe | None = None,
+    quality_floor: float | Mapping[str, float] | None = None,
     metrics: bool = False,
     sort: bool = True,
     threads: int | None = None,
@@ -67,6 +71,8 @@ def quantize_batch(
         method=method,
         zero_point=zero_point,
         scale_dtype=scale_dtype,
+        recipe=recipe,
+        quality_floor=quality_floor,
         metrics=metrics,
         sort=sort,
         threads=threads,

@@ -20,7 +20,7 @@ class LayerError:
     index : int or None
         Element within the layer, or None where no single element is at fault.
     kind : str
-        One of "non_finite", "shape_mismatch", "null", "corrupt", "scale_range".
+        One of "non_finite", "shape_mismatch", "null", "corrupt", "scale_range", "importance".
     message : str
         The whole sentence, with the layer's name and the fix.
     """

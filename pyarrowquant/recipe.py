@@ -110,6 +110,10 @@ class Recipe:
         settings = next(said for rule, said in self._outcomes if rule.matches(layer_name, shape))
         return None if settings is None else dict(settings)
 
+    def outcomes(self) -> list[dict[str, int | str] | None]:
+        """Return all that `settings_of` can give."""
+        return [said for _, said in self._outcomes]
+
     @cached_property
     def _outcomes(self) -> list[tuple[Rule, dict[str, int | str] | None]]:
         """Each rule with the settings that it leads to; the default is the last."""

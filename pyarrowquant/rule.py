@@ -15,6 +15,7 @@ from pyarrowquant import _arguments
 _Check = Callable[[str, object], Any]
 
 LARGEST_GROUP_SIZE = 2**31 - 8
+BIT_WIDTHS = (2, 3, 4, 5, 6, 8)
 
 
 def one_of(name: str, value: object, choices: Iterable[object]) -> Any:
@@ -113,7 +114,7 @@ def _regex(name: str, value: object) -> str:
 
 
 _SETTING_CHECKS: dict[str, _Check] = {
-    "bit_width": _choice(_arguments.integer, 2, 3, 4, 5, 6, 8),
+    "bit_width": _choice(_arguments.integer, *BIT_WIDTHS),
     "group_size": _group_size,
     "method": _choice(_arguments.text, "rtn", "hqq", "mse"),
     "zero_point": _choice(_arguments.text, "integer", "float", "symmetric"),
@@ -213,12 +214,17 @@ class Rule:
         )
 
     @cached_property
-    def _find(self) -> Callable[[str], object] | None:
+    def _find(self) -> Callable[[str], object | None] | None:
         if self.regex is not None:
             return re.compile(self.regex).search
-        if self.match is not None:
-            return re.compile("|".join(map(fnmatch.translate, _several(self.match)))).match
-        return None
+        if self.match is None:
+            return None
+        patterns = _several(self.match)
+        # A fitted recipe has thousands of plain names.
+        plain = {pattern: True for pattern in patterns if not set(pattern) & set("*?[")}
+        globs = [fnmatch.translate(pattern) for pattern in patterns if pattern not in plain]
+        find = re.compile("|".join(globs)).match if globs else plain.get
+        return lambda layer_name: plain.get(layer_name) or find(layer_name)
 
 
 def _columns(shape: Sequence[int]) -> int:

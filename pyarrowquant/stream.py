@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 
 from pyarrowquant import _arguments, _lib
 from pyarrowquant._arguments import Progress
+from pyarrowquant._plan import Plan
 from pyarrowquant._progress import Reporter
 from pyarrowquant._source import INPUT_COLUMNS, Source, weights_bytes
+from pyarrowquant.recipe import Recipe
 from pyarrowquant.tables import quantize_table
 
 
@@ -23,6 +25,8 @@ def quantize_stream(
     method: str = "rtn",
     zero_point: str = "integer",
     scale_dtype: str = "float32",
+    recipe: Recipe | None = None,
+    quality_floor: float | Mapping[str, float] | None = None,
     metrics: bool = False,
     threads: int | None = None,
     progress: Progress = None,
@@ -76,22 +80,22 @@ def quantize_stream(
     _arguments.check_progress(progress)
     opened = Source(source, INPUT_COLUMNS)
     options["type_names"] = opened.type_names
-    encoded = _lib.encode(options)
-    _lib.validate(opened.schema, encoded)
-    schema = quantize_table(opened.schema.empty_table(), encoded, None, 0).schema
-    return pa.RecordBatchReader.from_batches(schema, _batches(opened, options, schema, progress))
+    plan = Plan(options, recipe, quality_floor)
+    _lib.validate(opened.schema, plan.options)
+    schema = quantize_table(opened.schema.empty_table(), plan.options, None, 0).schema
+    return pa.RecordBatchReader.from_batches(schema, _batches(opened, plan, schema, progress))
 
 
 def _batches(
-    source: Source, options: dict[str, Any], schema: pa.Schema, progress: Progress
+    source: Source, plan: Plan, schema: pa.Schema, progress: Progress
 ) -> Iterator[pa.RecordBatch]:
     whole = sum(map(weights_bytes, source.batches())) if progress and source.is_read else None
     row = 0
     with Reporter(progress, whole) as reporter:
         for batch in source.batches():
             size = weights_bytes(batch) if reporter else 0
-            encoded = _lib.encode({**options, "first_row": row})
-            result = quantize_table(pa.Table.from_batches([batch]), encoded, reporter, size)
+            table = pa.Table.from_batches([batch])
+            result = quantize_table(table, plan.options_for(table, row), reporter, size)
             row += batch.num_rows
             if result.schema != schema:
                 raise ValueError(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
 from pyarrowquant import _arguments, _lib
 from pyarrowquant._arguments import Progress
+from pyarrowquant._plan import Plan
 from pyarrowquant._progress import Reporter
 from pyarrowquant._source import INPUT_COLUMNS, RESULT_COLUMNS, Source, weights_bytes
 from pyarrowquant.errors import SkippedLayerWarning, users_level
+from pyarrowquant.recipe import Recipe
 
 
 def quantize_batch_arrow(
@@ -23,6 +26,8 @@ def quantize_batch_arrow(
     method: str = "rtn",
     zero_point: str = "integer",
     scale_dtype: str = "float32",
+    recipe: Recipe | None = None,
+    quality_floor: float | Mapping[str, float] | None = None,
     metrics: bool = False,
     sort: bool = True,
     threads: int | None = None,
@@ -42,7 +47,9 @@ def quantize_batch_arrow(
         - weights: a list of any kind of float32, float16 or float64 (rounded to float32), or
           binary of any kind with raw little-endian bytes;
         - shape, optional: list of int64 or int32. Null or absent: one row of all weights;
-        - dtype, only with raw bytes: "F32", "F16" or "BF16".
+        - dtype, only with raw bytes: "F32", "F16" or "BF16";
+        - importance, optional: list of floats, K finite values >= 0 that weigh the squared
+          errors of a layer's columns for method "mse". Null: all columns weigh the same.
 
         Other columns are ignored. The table is only read, and not held afterwards. A reader is
         read to its end.
@@ -53,14 +60,23 @@ def quantize_batch_arrow(
     group_size : int
         Consecutive weights of a row that share a scale and a zero-point: a multiple of 8, or
         -1 for the whole row. The last group of a row may be shorter.
-    method : {"rtn"}
-        Round to nearest over the range of the group.
+    method : {"rtn", "mse", "hqq"}
+        "rtn": round to nearest over the range of the group. "mse": a search for the scale and
+        zero-point of least squared error, never worse than "rtn". "hqq": half-quadratic
+        quantization, which moves the zero-point of "rtn".
     zero_point : {"integer", "float", "symmetric"}
         "integer": whole, 0 .. 2^bit_width - 1, and 0.0 decodes to 0.0. "float": any float32,
         less error. "symmetric": always 2^(bit_width - 1).
     scale_dtype : {"float32", "float16", "bfloat16"}
         Round scales to this type before codes are chosen, so that an export that stores such
         scales is exact. They are float32 in the result either way.
+    recipe : Recipe or None
+        What to do with each layer, by its name and shape; what it does not say comes from the
+        arguments. Layers that it skips are not in the result.
+    quality_floor : float or dict or None
+        The least cosine, or bounds named "cosine" and "relative_error". A layer that misses them
+        gets the next bit width, until it passes. This measures layers before they are quantized,
+        which takes as long again for each width.
     metrics : bool
         Add the float64 columns mse, relative_error (||w - w'|| / ||w||), cosine and
         max_abs_error.
@@ -119,13 +135,13 @@ def quantize_batch_arrow(
     _arguments.check_progress(progress)
     source = Source(table, INPUT_COLUMNS)
     options["type_names"] = source.type_names
-    encoded = _lib.encode(options)
-    if not source.is_read:
-        _lib.validate(source.schema, encoded)  # before anything is read
+    plan = Plan(options, recipe, quality_floor)
+    if not source.is_read or recipe is not None or quality_floor is not None:
+        _lib.validate(source.schema, plan.options)  # before anything is read
     weights = source.read_all()
     size = weights_bytes(weights) if progress else 0
     with Reporter(progress, size) as reporter:
-        return quantize_table(weights, encoded, reporter, size)
+        return quantize_table(weights, plan.options_for(weights), reporter, size)
 
 
 def quantize_table(

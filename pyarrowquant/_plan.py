@@ -1,0 +1,174 @@
+"""The settings of each layer of a table: by a recipe, and wider where a floor demands it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from pyarrowquant import _arguments, _lib
+from pyarrowquant.errors import users_level
+from pyarrowquant.recipe import Recipe
+from pyarrowquant.rule import BIT_WIDTHS, SETTINGS
+
+SKIP = -1  # quant.Skip
+
+_ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+
+
+class Plan:
+    """Go's quant.Options for tables, of which one call may have many.
+
+    Parameters
+    ----------
+    options : dict
+        The fields of quant.Options that are the same for all tables.
+    recipe : Recipe or None
+    quality_floor : float or mapping or None
+    """
+
+    def __init__(self, options: dict[str, Any], recipe: object, quality_floor: object) -> None:
+        if recipe is not None and not isinstance(recipe, Recipe):
+            raise TypeError(f"recipe must be a Recipe, got {type(recipe).__name__}: {recipe!r}")
+        self._options = options
+        self._recipe = recipe
+        self._floor = _arguments.quality_floor(quality_floor)
+        self._settings = {field: options[field] for field in SETTINGS}
+        if recipe is not None:
+            # All that the recipe can say, so that every table of a stream has the same metadata.
+            said = [{**self._settings, **said} for said in recipe.outcomes() if said is not None]
+            self._options = {**options, "choices": said or [self._settings]}
+
+    @property
+    def options(self) -> bytes:
+        """Encoded options to check schemas with, before there is a table."""
+        return _lib.encode(self._options)
+
+    def options_for(self, table: pa.Table, first_row: int = 0) -> bytes:
+        """Encode the options for a table whose first row is this one of the whole input."""
+        if self._recipe is None and self._floor is None:
+            return _lib.encode({**self._options, "first_row": first_row})
+        choices = _Choices(self._options.get("choices", [self._settings]))
+        rows = [SKIP if said is None else choices.add(said) for said in self._said(table)]
+        if self._floor is not None:
+            self._raise_widths(table, choices, rows)
+        options = {**self._options, "choices": choices.settings, "rows": rows}
+        return _lib.encode({**options, "first_row": first_row})
+
+    def _said(self, table: pa.Table) -> Iterator[dict[str, Any] | None]:
+        """Give each row's settings. Rows that Go will refuse may have any."""
+        for name, shape in layers(table) if self._recipe else [(None, [])] * table.num_rows:
+            if self._recipe is None or name is None:
+                yield self._settings
+            else:
+                said = self._recipe.settings_of(name, shape)
+                yield None if said is None else {**self._settings, **said}
+
+    def _raise_widths(self, table: pa.Table, choices: _Choices, rows: list[int]) -> None:
+        """Give layers below the floor the next width, until they pass."""
+        below = [row for row, choice in enumerate(rows) if choice != SKIP]
+        while below:
+            measured = measure(table, self._options, choices.settings, rows, below)
+            below = []
+            for row, errors in measured.items():
+                missed = _missed(errors, self._floor or {})
+                settings = choices.settings[rows[row]]
+                wider = [width for width in BIT_WIDTHS if width > settings["bit_width"]]
+                if missed and wider:
+                    rows[row] = choices.add({**settings, "bit_width": wider[0]})
+                    below.append(row)
+                elif missed:
+                    warnings.warn(
+                        f"Layer '{errors['layer_name']}' has {missed} with {BIT_WIDTHS[-1]} bits, "
+                        "the most there are",
+                        UserWarning,
+                        stacklevel=users_level(),
+                    )
+
+
+class _Choices:
+    """Different settings, each once."""
+
+    def __init__(self, settings: list[dict[str, Any]]) -> None:
+        self.settings = list(settings)
+        self._positions: dict[tuple[Any, ...], int] = {}
+        for position, each in enumerate(settings):
+            self._positions.setdefault(self._key(each), position)
+
+    @staticmethod
+    def _key(settings: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(settings[field] for field in SETTINGS)
+
+    def add(self, settings: dict[str, Any]) -> int:
+        position = self._positions.setdefault(self._key(settings), len(self.settings))
+        if position == len(self.settings):
+            self.settings.append(settings)
+        return position
+
+
+def measure(
+    table: pa.Table,
+    options: dict[str, Any],
+    choices: list[dict[str, Any]],
+    rows: list[int],
+    wanted: list[int],
+) -> dict[int, dict[str, Any]]:
+    """Return the errors of the wanted rows with their choices, but of those that fail."""
+    some = [SKIP] * len(rows)
+    for row in wanted:
+        some[row] = rows[row]
+    measuring = {
+        **options,
+        "choices": choices,
+        "rows": some,
+        "measure_only": True,
+        "continue_on_error": True,
+        "sort": False,
+        "first_row": 0,
+    }
+    result, failed = _lib.quantize(table, _lib.encode(measuring), None)
+    failing = {error.row for error in failed}
+    measured = [row for row in wanted if row not in failing]
+    return dict(zip(measured, result.to_pylist(), strict=True))
+
+
+def _missed(errors: dict[str, Any], floor: dict[str, float]) -> str:
+    """Say which bound the errors of a layer miss, or nothing."""
+    if errors["cosine"] < floor.get("cosine", -1):
+        return f"cosine {errors['cosine']:.6g}, below the quality_floor of {floor['cosine']:g},"
+    if errors["relative_error"] > floor.get("relative_error", float("inf")):
+        return (
+            f"relative_error {errors['relative_error']:.6g}, above the quality_floor of "
+            f"{floor['relative_error']:g},"
+        )
+    return ""
+
+
+def layers(table: pa.Table) -> Iterator[tuple[str | None, list[int]]]:
+    """Give each row's name, or None where it cannot be read, and its shape.
+
+    A row without a shape has one dimension. Shapes that Go will refuse come as they are.
+    """
+    shapes = table["shape"] if "shape" in table.column_names else None
+    for row in range(table.num_rows):
+        shape = None if shapes is None else shapes[row].as_py()
+        yield _name(table["layer_name"][row]), _count(table, row) if shape is None else shape
+
+
+def _name(scalar: pa.Scalar) -> str | None:
+    try:
+        name: str | None = scalar.as_py()
+    except UnicodeDecodeError:
+        return None
+    return name
+
+
+def _count(table: pa.Table, row: int) -> list[int]:
+    weights = table["weights"][row]
+    if not weights.is_valid:
+        return [0]
+    if "dtype" not in table.column_names or not hasattr(weights, "as_buffer"):
+        return [len(weights)]
+    return [len(weights.as_buffer()) // _ITEM_BYTES.get(table["dtype"][row].as_py(), 1)]

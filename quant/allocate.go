@@ -1,0 +1,205 @@
+package quant
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Cost is what one of the choices for a layer takes and leaves.
+type Cost struct {
+	Bits  int64   `json:"bits"`
+	Error float64 `json:"error"`
+}
+
+// maxStates bounds the partial choices that Allocate keeps a layer. Bounds leave
+// far fewer on real models; where they do not, the result may be worse than the
+// best by less than one layer's share.
+const maxStates = 5000
+
+// Allocate picks one of the costs of each layer, so that the sum of errors is
+// the least that the budget of bits allows. It wraps ErrArgument if even the
+// smallest choices are over the budget.
+//
+// This is the multiple-choice knapsack problem. A greedy solution along the
+// convex hulls of all layers gives a price for a bit (Sinha and Zoltners, "The
+// multiple-choice knapsack problem", 1979); with it, every partial choice has a
+// lower bound, and those that cannot beat the best solution known are dropped.
+func Allocate(layers [][]Cost, budget int64) ([]int, error) {
+	a := allocation{layers: make([][]option, len(layers)), budget: budget}
+	for i, costs := range layers {
+		a.layers[i] = efficient(costs)
+	}
+	least := a.smallest()
+	if bits := a.bits(least); bits > budget {
+		return nil, argumentError("Invalid budget: %d bits. The smallest choices take %d", budget, bits)
+	}
+	best, price := a.greedy(least)
+	best = a.improve(best, price)
+	choices := make([]int, len(layers))
+	for i, k := range best {
+		choices[i] = a.layers[i][k].choice
+	}
+	return choices, nil
+}
+
+// option is a choice that no other choice of its layer beats in both ways.
+type option struct {
+	Cost
+	choice int
+}
+
+// efficient gives options of rising bits and falling error.
+func efficient(costs []Cost) (options []option) {
+	for i, c := range costs {
+		options = append(options, option{c, i})
+	}
+	slices.SortStableFunc(options, func(a, b option) int {
+		return cmp.Or(cmp.Compare(a.Bits, b.Bits), cmp.Compare(a.Error, b.Error))
+	})
+	kept := options[:0]
+	for _, o := range options {
+		if len(kept) == 0 || o.Error < kept[len(kept)-1].Error {
+			kept = append(kept, o)
+		}
+	}
+	return kept
+}
+
+// allocation is a problem; a solution has the position of each layer's option.
+type allocation struct {
+	layers [][]option
+	budget int64
+}
+
+func (a *allocation) smallest() []int { return make([]int, len(a.layers)) }
+
+func (a *allocation) bits(solution []int) (sum int64) {
+	for i, k := range solution {
+		sum += a.layers[i][k].Bits
+	}
+	return sum
+}
+
+func (a *allocation) error(solution []int) (sum float64) {
+	for i, k := range solution {
+		sum += a.layers[i][k].Error
+	}
+	return sum
+}
+
+// upgrade moves a layer from one option of its convex hull to the next.
+type upgrade struct {
+	layer, to int
+	gain      float64 // error less a bit
+}
+
+// greedy takes upgrades by falling gain, as long as they fit. The price of a bit
+// is the gain of the first one that does not, or 0.
+func (a *allocation) greedy(solution []int) ([]int, float64) {
+	var upgrades []upgrade
+	for i, options := range a.layers {
+		upgrades = append(upgrades, hull(i, options)...)
+	}
+	slices.SortStableFunc(upgrades, func(x, y upgrade) int { return cmp.Compare(y.gain, x.gain) })
+	left, price, blocked := a.budget-a.bits(solution), 0.0, map[int]bool{}
+	for _, u := range upgrades {
+		more := a.layers[u.layer][u.to].Bits - a.layers[u.layer][solution[u.layer]].Bits
+		switch {
+		case blocked[u.layer]:
+		case more > left:
+			price = max(price, u.gain)
+			blocked[u.layer] = true
+		default:
+			left -= more
+			solution[u.layer] = u.to
+		}
+	}
+	return solution, price
+}
+
+// hull gives the steps along the lower convex hull of a layer's options.
+func hull(layer int, options []option) (steps []upgrade) {
+	for at := 0; at < len(options)-1; {
+		next := upgrade{layer: layer, gain: -1}
+		for k := at + 1; k < len(options); k++ {
+			gain := (options[at].Error - options[k].Error) / float64(options[k].Bits-options[at].Bits)
+			if gain >= next.gain {
+				next.to, next.gain = k, gain
+			}
+		}
+		steps = append(steps, next)
+		at = next.to
+	}
+	return steps
+}
+
+// state is a choice for the first layers.
+type state struct {
+	bits     int64
+	error    float64
+	previous int32 // state of the layers before
+	option   int32
+}
+
+// improve looks for a better solution than the one known. Bounds: what is left
+// costs at least as much as if bits were bought at the price.
+func (a *allocation) improve(known []int, price float64) []int {
+	n := len(a.layers)
+	restError, restBits := make([]float64, n+1), make([]int64, n+1)
+	for i := n - 1; i >= 0; i-- {
+		least := a.layers[i][0].Error + price*float64(a.layers[i][0].Bits)
+		for _, o := range a.layers[i] {
+			least = min(least, o.Error+price*float64(o.Bits))
+		}
+		restError[i], restBits[i] = restError[i+1]+least, restBits[i+1]+a.layers[i][0].Bits
+	}
+	limit := a.error(known)
+	bound := func(s state, done int) float64 {
+		return s.error + restError[done] - price*float64(a.budget-s.bits)
+	}
+	levels := make([][]state, n+1)
+	levels[0] = []state{{}}
+	for i, options := range a.layers {
+		var next []state
+		for p, s := range levels[i] {
+			for k, o := range options {
+				t := state{s.bits + o.Bits, s.error + o.Error, int32(p), int32(k)}
+				if t.bits+restBits[i+1] <= a.budget && bound(t, i+1) < limit {
+					next = append(next, t)
+				}
+			}
+		}
+		levels[i+1] = undominated(next, func(s state) float64 { return bound(s, i+1) })
+	}
+	last := levels[n]
+	if len(last) == 0 || last[len(last)-1].error >= limit {
+		return known
+	}
+	solution, at := make([]int, n), len(last)-1 // errors fall
+	for i := n; i > 0; i-- {
+		s := levels[i][at]
+		solution[i-1], at = int(s.option), int(s.previous)
+	}
+	return solution
+}
+
+// undominated keeps states of rising bits and falling error, and of too many
+// those with the least bounds.
+func undominated(states []state, bound func(state) float64) []state {
+	slices.SortStableFunc(states, func(a, b state) int {
+		return cmp.Or(cmp.Compare(a.bits, b.bits), cmp.Compare(a.error, b.error))
+	})
+	kept := states[:0]
+	for _, s := range states {
+		if len(kept) == 0 || s.error < kept[len(kept)-1].error {
+			kept = append(kept, s)
+		}
+	}
+	if len(kept) > maxStates {
+		byBound := func(a, b state) int { return cmp.Compare(bound(a), bound(b)) }
+		slices.SortStableFunc(kept, byBound)
+		kept = kept[:maxStates]
+		slices.SortFunc(kept, func(a, b state) int { return cmp.Compare(a.bits, b.bits) })
+	}
+	return slices.Clone(kept)
+}
