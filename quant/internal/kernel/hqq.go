@@ -21,6 +21,13 @@ func threshold(p Parameters) float32 {
 	return float32(math.Pow(float64(p.Scale), norm-2) / firstBeta)
 }
 
+// nothingLeft is a sum of squared rests below which shrink leaves nothing of any
+// of them: a rest r becomes 0 where |r|^(2-norm) <= threshold, and no square is
+// larger than the sum. One part in a hundred is for rounding.
+func nothingLeft(threshold float32) float32 {
+	return float32(0.99 * math.Pow(float64(threshold), 2/(2-norm)))
+}
+
 // power is x to the power of norm-1 = -0.3, for x > 0: a guess from the bits of
 // x, made better by Newton's method for y^10 * x^3 = 1.
 func power(x float32) float32 {

@@ -35,16 +35,17 @@ var refiners = [3][3]func(lanes *float32, maxCode float32){
 
 // search is the working memory of one call: a batch of groups of n weights.
 type search struct {
-	lanes      searchLanes
-	count, n   int
-	at         [searchGroups]position
-	weights    [searchGroups]*byte
-	importance [searchGroups]*byte // of float32; nil without
-	lo, hi     [searchGroups]float32
-	cutLo      [searchGroups]float32
-	cutHi      [searchGroups]float32
-	searched   [searchGroups]bool
-	rtn        [searchGroups]Parameters
+	lanes       searchLanes
+	count, n    int
+	at          [searchGroups]position
+	weights     [searchGroups]*byte
+	importance  [searchGroups]*byte // of float32; nil without
+	lo, hi      [searchGroups]float32
+	cutLo       [searchGroups]float32
+	cutHi       [searchGroups]float32
+	searched    [searchGroups]bool
+	nothingLeft [searchGroups]float32 // of hqq
+	rtn         [searchGroups]Parameters
 
 	tile           [tileSize][searchGroups]float32
 	importanceTile [tileSize][searchGroups]float32
@@ -235,13 +236,38 @@ func (v *vectorSet) hqq(f *search, b *Block) {
 	for k := range f.count {
 		p := f.rtn[k]
 		l.inverse[k], l.zeroPoint[k], l.threshold[k], l.bestScale[k] = p.inverse, p.ZeroPoint, threshold(p), p.Scale
+		f.nothingLeft[k] = nothingLeft(l.threshold[k])
 	}
+	shrinks := false
 	for round, going := 0, true; going && round <= hqqRounds; round++ {
-		clear(l.rest[:])
-		clear(l.restRest[:])
-		f.tiles(b, func(n int) { v.hqqSums(&l.scale[0], &f.tile[0][0], n, float32(b.MaxCode())) })
+		if !shrinks {
+			f.hqqSums(b, v.stepSums)
+			shrinks = f.somethingLeft()
+		}
+		if shrinks {
+			f.hqqSums(b, v.hqqSums)
+		}
 		going = f.moveZeroPoints(b)
 	}
+}
+
+// hqqSums finds rest, in place of pull, and restRest. stepSums gives the same as
+// long as shrinking leaves nothing.
+func (f *search) hqqSums(b *Block, sums func(lanes, tile *float32, n int, maxCode float32)) {
+	l := &f.lanes
+	clear(l.rest[:])
+	clear(l.restRest[:])
+	f.tiles(b, func(n int) { sums(&l.scale[0], &f.tile[0][0], n, float32(b.MaxCode())) })
+}
+
+// somethingLeft tells whether shrinking may leave something of a rest.
+func (f *search) somethingLeft() bool {
+	for k := range f.count {
+		if f.lanes.leastError[k] >= 0 && !(f.lanes.restRest[k] < f.nothingLeft[k]) {
+			return true
+		}
+	}
+	return false
 }
 
 // moveZeroPoints keeps the best zero-points and gives the next ones. It returns
@@ -258,6 +284,7 @@ func (f *search) moveZeroPoints(b *Block) (going bool) {
 		sums := hqqSums{pull: l.rest[k]}
 		l.zeroPoint[k] = sums.next(l.zeroPoint[k], f.n, b.Format)
 		l.threshold[k] *= 1 / float32(kappa)
+		f.nothingLeft[k] *= 1 / float32(kappa*kappa)
 	}
 	return going
 }
