@@ -12,6 +12,7 @@ from pyarrowquant.errors import (
     QuantizationError,
     SkippedLayerWarning,
 )
+from pyarrowquant.expected import Expected
 from pyarrowquant.recipe import Recipe
 from pyarrowquant.rule import Rule
 from pyarrowquant.stream import quantize_stream
@@ -22,6 +23,7 @@ from pyarrowquant.tables import (
 )
 
 __all__ = [
+    "Expected",
     "InternalError",
     "LayerError",
     "QuantizationError",

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from pyarrowquant import _arguments, _lib
-from pyarrowquant.errors import users_level
+from pyarrowquant._progress import Reporter
+from pyarrowquant.errors import LayerError, users_level
 from pyarrowquant.recipe import Recipe
 from pyarrowquant.rule import BIT_WIDTHS, SETTINGS
 
@@ -70,7 +71,7 @@ class Plan:
         """Give layers below the floor the next width, until they pass."""
         below = [row for row, choice in enumerate(rows) if choice != SKIP]
         while below:
-            measured = measure(table, self._options, choices.settings, rows, below)
+            measured, _ = measure(table, self._options, choices.settings, rows, below)
             below = []
             for row, errors in measured.items():
                 missed = _missed(errors, self._floor or {})
@@ -114,8 +115,9 @@ def measure(
     choices: list[dict[str, Any]],
     rows: list[int],
     wanted: list[int],
-) -> dict[int, dict[str, Any]]:
-    """Return the errors of the wanted rows with their choices, but of those that fail."""
+    reporter: Reporter | None = None,
+) -> tuple[dict[int, dict[str, Any]], list[LayerError]]:
+    """Return the errors of the wanted rows with their choices, and those rows that fail."""
     some = [SKIP] * len(rows)
     for row in wanted:
         some[row] = rows[row]
@@ -128,10 +130,11 @@ def measure(
         "sort": False,
         "first_row": 0,
     }
-    result, failed = _lib.quantize(table, _lib.encode(measuring), None)
+    layer_done = reporter.layer_done if reporter else None
+    result, failed = _lib.quantize(table, _lib.encode(measuring), layer_done)
     failing = {error.row for error in failed}
     measured = [row for row in wanted if row not in failing]
-    return dict(zip(measured, result.to_pylist(), strict=True))
+    return dict(zip(measured, result.to_pylist(), strict=True)), failed
 
 
 def _missed(errors: dict[str, Any], floor: dict[str, float]) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pyarrowquant import _arguments
+from pyarrowquant._arguments import Progress
+from pyarrowquant.expected import Expected, expected_from
 from pyarrowquant.presets import PRESETS, PROFILES
 from pyarrowquant.rule import (
     FIELDS,
@@ -23,7 +26,7 @@ from pyarrowquant.rule import (
     rule_label,
 )
 
-_FIELDS = ("name", "default", "rules")
+_FIELDS = ("name", "expected", "default", "rules")
 
 
 @dataclass(frozen=True, init=False)
@@ -49,6 +52,8 @@ class Recipe:
     default : Rule
         A rule without conditions.
     name : str or None
+    expected : Expected or None
+        What `fit` found: bits_per_weight, squared_error and relative_error.
 
     Raises
     ------
@@ -75,18 +80,21 @@ class Recipe:
     rules: tuple[Rule, ...]
     default: Rule
     name: str | None
+    expected: Expected | None
 
     def __init__(
         self,
         rules: Iterable[Rule] = (),
         default: Mapping[str, object] | Rule | str | None = None,
         name: str | None = None,
+        expected: Expected | None = None,
     ) -> None:
         object.__setattr__(self, "rules", _rules(rules))
         object.__setattr__(self, "default", _default(default))
         object.__setattr__(
             self, "name", name if name is None else _arguments.text("Recipe: name", name)
         )
+        object.__setattr__(self, "expected", expected)
 
     def settings_of(self, layer_name: str, shape: Sequence[int]) -> dict[str, int | str] | None:
         """Return the settings that the recipe says for a layer, or None to leave it out.
@@ -178,11 +186,100 @@ class Recipe:
             return cls(rules, name=name)
         return cls(rules, cls.profile(profile).default, f"{name}-{profile}")
 
+    @classmethod
+    def fit(
+        cls,
+        table: Any,
+        bits_per_weight: float,
+        candidates: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        recipe: Recipe | None = None,
+        objective: str = "squared_error",
+        weight_column: str | None = None,
+        threads: int | None = None,
+        progress: Progress = None,
+    ) -> Recipe:
+        """Return the recipe of least error for a table of weights within a budget of bits.
+
+        Every candidate is measured on every layer; then the combination of least total error is
+        chosen (a multiple-choice knapsack problem, solved exactly but for very large ones).
+
+        Parameters
+        ----------
+        table : pyarrow.Table or any Arrow producer
+            As for `quantize_batch_arrow`; layer names must differ.
+        bits_per_weight : float
+            Budget for all layers together, in bits a weight: codes, scales (32 bits, or 16 with
+            a scale_dtype of 16) and zero-points (as scales if float, bit_width bits if integer,
+            nothing if symmetric).
+        candidates : sequence of dict, optional
+            Settings to choose from, as of a `Rule`; what they do not say is as by default, but
+            with method "mse". By default every bit width.
+        recipe : Recipe, optional
+            Layers that it skips are left out, and stay skipped.
+        objective : {"squared_error", "relative_error"}
+            The sum over layers of ||w - w'||^2, or of that divided by ||w||^2.
+        weight_column : str, optional
+            A column of the table with a number for each layer, by which its error is multiplied.
+        threads : int or None
+        progress : True or callable or None
+            As for `quantize_batch_arrow`; each layer is reported once a candidate.
+
+        Returns
+        -------
+        Recipe
+            Rules by name, and "skip" for all other layers. ``expected`` has the bits a weight
+            and the errors that it gives on this table.
+
+        Raises
+        ------
+        ValueError
+            The budget is below the smallest candidates, or an argument is wrong.
+        QuantizationError
+            Layers cannot be quantized.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import pyarrowquant
+        >>> rng = np.random.default_rng(0)
+        >>> table = pyarrowquant.numpy_to_arrow_table({
+        ...     "small": rng.standard_normal((64, 256), dtype=np.float32) / 100,
+        ...     "large": rng.standard_normal((64, 256), dtype=np.float32),
+        ... })
+        >>> recipe = pyarrowquant.Recipe.fit(table, bits_per_weight=4.3)
+        >>> pyarrowquant.quantize_batch_arrow(table, recipe=recipe)["bit_width"].to_pylist()
+        [6, 2]
+        >>> round(recipe.expected.bits_per_weight, 2)
+        4.28
+        """
+        from pyarrowquant import fitting
+
+        if recipe is not None and not isinstance(recipe, Recipe):
+            raise TypeError(f"recipe must be a Recipe, got {type(recipe).__name__}: {recipe!r}")
+        chosen, expected = fitting.fit(
+            table,
+            bits_per_weight,
+            candidates,
+            recipe,
+            objective,
+            weight_column,
+            threads,
+            progress,
+        )
+        rules = [Rule([glob.escape(name) for name in names], **said) for names, said in chosen]
+        return cls(rules, "skip", expected=expected)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain values, without what is not said."""
         rules = [_plain(rule) for rule in self.rules]
         default = "skip" if self.default.skip else _plain(self.default)
-        parts = {"name": self.name, "default": default or None, "rules": rules or None}
+        parts = {
+            "name": self.name,
+            "expected": self.expected and asdict(self.expected),
+            "default": default or None,
+            "rules": rules or None,
+        }
         return {field: value for field, value in parts.items() if value is not None}
 
     @classmethod
@@ -203,7 +300,13 @@ class Recipe:
         if not isinstance(rules, (list, tuple)):
             raise TypeError(f"Recipe: rules must be a list, got {type(rules).__name__}: {rules!r}")
         numbered = [_numbered_rule(number, rule) for number, rule in enumerate(rules, 1)]
-        return cls(numbered, parts.get("default"), parts.get("name"))
+        expected = parts.get("expected")
+        return cls(
+            numbered,
+            parts.get("default"),
+            parts.get("name"),
+            None if expected is None else expected_from(expected),
+        )
 
     def to_json(self) -> str:
         """Return the recipe as JSON.

@@ -208,23 +208,30 @@ class Rule:
     def matches(self, layer_name: str, shape: Sequence[int]) -> bool:
         """Tell whether the rule is for this layer."""
         return (
-            (self._find is None or self._find(layer_name) is not None)
+            self._matches_name(layer_name)
             and (self.ndim is None or len(shape) in _several(self.ndim))
             and (self.min_columns is None or _columns(shape) >= self.min_columns)
         )
 
+    def _matches_name(self, layer_name: str) -> bool:
+        if self.match is None and self.regex is None:
+            return True
+        if layer_name in self._plain_names:
+            return True
+        return self._find is not None and self._find(layer_name) is not None
+
     @cached_property
-    def _find(self) -> Callable[[str], object | None] | None:
+    def _plain_names(self) -> frozenset[str]:
+        """Globs without wildcards: a fitted recipe has thousands of them."""
+        globs = () if self.match is None else _several(self.match)
+        return frozenset(glob for glob in globs if not set(glob) & set("*?["))
+
+    @cached_property
+    def _find(self) -> Callable[[str], object] | None:
         if self.regex is not None:
             return re.compile(self.regex).search
-        if self.match is None:
-            return None
-        patterns = _several(self.match)
-        # A fitted recipe has thousands of plain names.
-        plain = {pattern: True for pattern in patterns if not set(pattern) & set("*?[")}
-        globs = [fnmatch.translate(pattern) for pattern in patterns if pattern not in plain]
-        find = re.compile("|".join(globs)).match if globs else plain.get
-        return lambda layer_name: plain.get(layer_name) or find(layer_name)
+        globs = [glob for glob in _several(self.match) if glob not in self._plain_names]
+        return re.compile("|".join(map(fnmatch.translate, globs))).match if globs else None
 
 
 def _columns(shape: Sequence[int]) -> int:

@@ -373,7 +373,7 @@ KNOWN_SETTINGS = "'bit_width', 'group_size', 'method', 'zero_point', 'scale_dtyp
         (
             {"rule": []},
             ValueError,
-            "Recipe: unknown field 'rule'. Known are 'name', 'default', 'rules'",
+            "Recipe: unknown field 'rule'. Known are 'name', 'expected', 'default', 'rules'",
         ),
         (
             {"default": "none"},
