@@ -84,9 +84,12 @@ class SentenceModel:
 
     def output_of(self, quantizer: Quantizer) -> Output:
         weights = self.weights()
-        prepared = quantizer.prepare(weights)
-        bits, _ = check(prepared, weights)
-        cosines = self.cosines(prepared.decode(prepared.call()))
+        checked = check(quantizer.prepare(weights), weights)
+        cosines = self.cosines(checked.decoded)
         return Output(
-            quantizer.family, quantizer.name, bits, float(cosines.mean()), float(cosines.min())
+            quantizer.family,
+            quantizer.name,
+            checked.bits,
+            float(cosines.mean()),
+            float(cosines.min()),
         )

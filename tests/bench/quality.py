@@ -43,7 +43,7 @@ class Run:
         for quantizer in quantizers:
             try:
                 prepared = quantizer.prepare(weights)
-                bits, error = check(prepared, weights)
+                checked = check(prepared, weights)
             except (ImportError, UnavailableError) as reason:
                 self.leave_out(quantizer, reason)
                 continue
@@ -51,7 +51,13 @@ class Run:
             timed = quantizer.prepare(part) if quantizer.fraction > 1 else prepared
             times = measure(timed.call, REPETITIONS)
             quality = Quality(
-                data, quantizer.family, quantizer.name, bits, error, 4 * count(part), times
+                data,
+                quantizer.family,
+                quantizer.name,
+                checked.bits,
+                checked.error,
+                4 * count(part),
+                times,
             )
             self.qualities.append(quality)
             print(quality.line(), flush=True)

@@ -103,8 +103,17 @@ def count(weights: Weights) -> int:
     return sum(array.size for array in weights.values())
 
 
-def check(prepared: Prepared, weights: Weights) -> tuple[float, float]:
-    """Bits a weight and relative error of one result, or AssertionError if they cannot be.
+@dataclass(frozen=True)
+class Checked:
+    """One result that can be believed: bits a weight, relative error, decoded weights."""
+
+    bits: float
+    error: float
+    decoded: Weights
+
+
+def check(prepared: Prepared, weights: Weights) -> Checked:
+    """Decode one result; AssertionError if its error cannot be that of so many bits.
 
     No code of b bits leaves Gaussian weights an error below 2^-b, and none of those measured
     here one above 4 times that. Trained weights vary between rows and have outliers, so that
@@ -112,6 +121,7 @@ def check(prepared: Prepared, weights: Weights) -> tuple[float, float]:
     """
     result = prepared.call()
     bits = prepared.stored_bits(result) / count(weights)
-    error = relative_error(prepared.decode(result), weights)
+    decoded = prepared.decode(result)
+    error = relative_error(decoded, weights)
     assert 0.5 < error * 2**bits < 8, (bits, error)
-    return bits, error
+    return Checked(bits, error, decoded)
