@@ -21,7 +21,7 @@ import pyarrow as pa
 from limits import huge, measure_limits
 from machine import describe, peak_memory
 from peers import SPEED_PEERS
-from quantizer import Quantizer, first_rows, relative_error
+from quantizer import Quantizer, one_part_in, relative_error
 from report import Row, markdown
 from timing import Times, measure
 from workloads import MIB, bfloat16_layers, gaussian, input_bytes, large_layers, small_layers
@@ -171,7 +171,7 @@ class Bench:
             self.run_peer(SPEED_PEERS[name], {"w": weights}, own)
 
     def run_peer(self, peer: Quantizer, weights: dict[str, np.ndarray], own: Row) -> None:
-        part = first_rows(weights, peer.fraction)
+        part = one_part_in(peer.fraction, weights)
         try:
             prepared = peer.prepare(part)
         except ImportError as missing:

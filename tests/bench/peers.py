@@ -112,5 +112,5 @@ def quality_peers() -> Iterator[Quantizer]:
         name = f"{family} 4 bits, g 128"
         yield Quantizer(family, name, each(llmcompressor(observer, 4, 128)), fraction)
     for double in (False, True):
-        name = "NF4, g 64" + (", double" if double else "")
-        yield Quantizer("bitsandbytes NF4", f"bitsandbytes {name}", each(nf4(double)))
+        family = "bitsandbytes NF4"
+        yield Quantizer(family, family + (", double" if double else ""), each(nf4(double)))

@@ -17,7 +17,7 @@ from machine import describe
 from own import own_quantizers
 from peers import quality_peers
 from quality_report import GAUSSIAN, MODEL, Output, Quality, markdown
-from quantizer import Quantizer, UnavailableError, Weights, check, count, first_rows
+from quantizer import Quantizer, UnavailableError, Weights, check, count, one_part_in
 from timing import measure
 from workloads import MIB, gaussian, model_weights
 
@@ -47,7 +47,7 @@ class Run:
             except (ImportError, UnavailableError) as reason:
                 self.leave_out(quantizer, reason)
                 continue
-            part = first_rows(weights, quantizer.fraction)
+            part = one_part_in(quantizer.fraction, weights)
             timed = quantizer.prepare(part) if quantizer.fraction > 1 else prepared
             times = measure(timed.call, REPETITIONS)
             quality = Quality(
@@ -105,9 +105,9 @@ def main() -> None:
     fraction, sentences = (8, 72) if arguments.quick else (1, None)
     run = Run()
     random = {"w": gaussian(64 * MIB).reshape(4096, 4096)}
-    run.measure_errors(GAUSSIAN, first_rows(random, fraction), quantizers)
+    run.measure_errors(GAUSSIAN, one_part_in(fraction, random), quantizers)
     try:
-        run.measure_errors(MODEL, first_rows(model_weights(), fraction), quantizers)
+        run.measure_errors(MODEL, one_part_in(fraction, model_weights()), quantizers)
     except UnavailableError as reason:
         print(f"{MODEL}: left out, {reason}")
     run.measure_outputs(quantizers, sentences)

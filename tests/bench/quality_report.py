@@ -132,12 +132,15 @@ what their models on disk have. HQQ packs 3 bits in groups of ten to 32 bits, so
 The limit of all codes, for Gaussian weights, is 2^-bits.
 - GB/s: 10^9 bytes of float32 input a second, with two threads at most; the median of at least \
 5 calls, the slowest and the fastest. Every result is checked before it is timed. What takes \
-long (HQQ, llm-compressor's mse) is timed with a part of the rows. The machine is shared, so \
+long (HQQ, llm-compressor's mse) is timed with a part of the weights. The machine is shared, so \
 compare within the run.
 
 K-quants of ggml need rows of a multiple of 256 weights; matrices of 384 columns are read for \
 them as matrices of 256 columns, so that all have the same weights. llama.cpp would store such \
 tensors in other types.
+
+In the pictures, a mark without a name has groups of 128 (NF4: of 64), and ours a float \
+zero-point; "int" and "sym" are other zero-points, "double" are scales that are quantized too.
 
 ![Error against bits](error-per-bit.png)
 

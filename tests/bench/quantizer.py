@@ -52,7 +52,7 @@ class Quantizer:
     prepare : callable
         Raises UnavailableError (or ImportError) if it cannot run here.
     fraction : int
-        Time it on one part in so many of the rows, and 5 times, for what takes very long.
+        Time it on one part in so many of the weights, and 5 times, for what takes very long.
     """
 
     family: str
@@ -80,12 +80,18 @@ def bits_of(*arrays: Any) -> int:
     return 8 * sum(array.nbytes for array in arrays)
 
 
-def first_rows(weights: Weights, fraction: int) -> Weights:
-    """One part in `fraction` of each matrix; an even number of rows, two at least."""
-    return {
-        name: array[: max(2, len(array) // fraction // 2 * 2)] if fraction > 1 else array
-        for name, array in weights.items()
-    }
+def one_part_in(fraction: int, weights: Weights) -> Weights:
+    """Whole matrices, the smallest first, or the first rows of the only one."""
+    if fraction == 1:
+        return weights
+    if len(weights) == 1:
+        return {name: array[: len(array) // fraction] for name, array in weights.items()}
+    part: Weights = {}
+    for name in sorted(weights, key=lambda name: (weights[name].size, name)):
+        if count(part) * fraction >= count(weights):
+            break
+        part[name] = weights[name]
+    return part
 
 
 def relative_error(decoded: Weights, weights: Weights) -> float:

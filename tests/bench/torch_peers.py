@@ -122,7 +122,7 @@ def llmcompressor(observer: str, bits: int, group_size: int) -> Callable[[np.nda
 
 
 def nf4(double: bool) -> Callable[[np.ndarray], Prepared]:
-    """NF4 of bitsandbytes; `double` quantizes the scales of blocks to 8 bits as well."""
+    """NF4 of bitsandbytes in blocks of 64; `double` quantizes their scales to 8 bits as well."""
 
     def prepare(weights: np.ndarray) -> Prepared:
         tensor = tensor_of(weights)
