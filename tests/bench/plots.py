@@ -181,8 +181,8 @@ def save(figure: Any, first: Any, path: Path) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
-    few_colors = Image.open(path).convert("RGB").quantize(64)  # a third of the size
-    few_colors.save(path, optimize=True)
+    few_colors = Image.open(path).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
+    few_colors.save(path, optimize=True)  # half the size
 
 
 def main() -> None:
