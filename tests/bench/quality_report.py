@@ -127,7 +127,8 @@ group a float16 scale (chosen by `scale_dtype="float16"`) and a zero-point: as m
 code if "integer", float16 if "float", none if "symmetric". Rows that say float32 have float32 \
 scales and zero-points. For others it is the size of the arrays that they return; scales and \
 biases of MLX, scales and zero-points of HQQ and scales of llm-compressor as float16, which is \
-what their models on disk have. HQQ packs 3 bits in groups of ten to 32 bits, so they are 3.2.
+what their models on disk have. HQQ packs ten codes of 3 bits into 32, so they are \
+3.2; its groups lie along rows (axis 1), which leaves less error here than its default.
 - Relative error: ||w - w'|| / ||w|| over all weights, w' being decoded from what was counted. \
 The limit of all codes, for Gaussian weights, is 2^-bits.
 - GB/s: 10^9 bytes of float32 input a second, with two threads at most; the median of at least \
@@ -137,7 +138,7 @@ compare within the run.
 
 K-quants of ggml need rows of a multiple of 256 weights; matrices of 384 columns are read for \
 them as matrices of 256 columns, so that all have the same weights. llama.cpp would store such \
-tensors in other types.
+tensors in other types. No quantizer is given an importance of weights.
 
 In the pictures, a mark without a name has groups of 128 (NF4: of 64), and ours a float \
 zero-point; "int" and "sym" are other zero-points, "double" are scales that are quantized too.
