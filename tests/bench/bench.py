@@ -20,7 +20,8 @@ import numpy as np
 import pyarrow as pa
 from limits import huge, measure_limits
 from machine import describe, peak_memory
-from peers import PEERS, Peer
+from peers import SPEED_PEERS
+from quantizer import Quantizer, one_part_in, relative_error
 from report import Row, markdown
 from timing import Times, measure
 from workloads import MIB, bfloat16_layers, gaussian, input_bytes, large_layers, small_layers
@@ -167,19 +168,21 @@ class Bench:
         table = pyarrowquant.numpy_to_arrow_table({"w": weights})
         own = self.quantize("peers, 4 bits", "pyarrowquant", table, 2)
         for name in names:
-            peer = PEERS[name]
-            self.run_peer(name, peer, weights[: len(weights) // peer.fraction], own)
+            self.run_peer(SPEED_PEERS[name], {"w": weights}, own)
 
-    def run_peer(self, name: str, peer: Peer, weights: np.ndarray, own: Row) -> None:
+    def run_peer(self, peer: Quantizer, weights: dict[str, np.ndarray], own: Row) -> None:
+        part = one_part_in(peer.fraction, weights)
         try:
-            call = peer.prepare(weights)
+            prepared = peer.prepare(part)
         except ImportError as missing:
-            print(f"{name}: left out, {missing}")
+            print(f"{peer.name}: left out, {missing}")
             return
-        times = measure(call, self.repetitions if peer.fraction == 1 else 5)
-        row = self.add(own.group, name, weights.nbytes, times, 2, "read")
+        error = relative_error(prepared.decode(prepared.call()), part)
+        assert 0.01 < error < 0.2, (peer.name, error)  # 4 bits leave about 0.1
+        times = measure(prepared.call, self.repetitions if peer.fraction == 1 else 5)
+        row = self.add(own.group, peer.name, part["w"].nbytes, times, 2, "read")
         row.times_slower = own.rate / row.rate
-        print(f"{'':22} {name} takes {row.times_slower:.1f} times as long as pyarrowquant")
+        print(f"{'':22} {peer.name} takes {row.times_slower:.1f} times as long as pyarrowquant")
 
 
 def check(table: pa.Table, options: dict[str, object]) -> None:
@@ -208,7 +211,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="256 MiB tables only, no peers")
-    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--peers", nargs="*", choices=list(SPEED_PEERS), default=list(SPEED_PEERS))
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--json", type=Path, help="write all repetitions to this file")
     parser.add_argument("--markdown", type=Path, help="write a table to this file")

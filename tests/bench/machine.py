@@ -21,6 +21,11 @@ PACKAGES = (
     "torch",
     "torchao",
     "hqq",
+    "bitsandbytes",
+    "llmcompressor",
+    "compressed-tensors",
+    "gguf",
+    "transformers",
 )
 
 

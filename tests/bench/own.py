@@ -1,0 +1,95 @@
+"""The methods of this package, as quantizers to measure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+from quantizer import THREADS, Prepared, Quantizer, UnavailableError, Weights
+
+import pyarrowquant
+
+METHODS = ("rtn", "mse", "hqq")
+WIDTHS = (2, 3, 4, 5, 6, 8)
+FLOAT_BITS = {"float32": 32, "float16": 16, "bfloat16": 16}
+
+
+def own_quantizers() -> Iterator[Quantizer]:
+    """The settings that are measured of each method.
+
+    All widths with the zero-point of least error; the other zero-points where widths are small
+    enough for them to differ; smaller groups, and float32 scales, at the usual width.
+    """
+    for method in METHODS:
+        for bits in WIDTHS:
+            yield own(method, bits, "float")
+        for zero_point in ("integer", "symmetric"):
+            for bits in (2, 3, 4):
+                yield own(method, bits, zero_point)
+        for group_size in (32, 64):
+            yield own(method, 4, "float", group_size)
+    yield own("rtn", 4, "float", scale_dtype="float32")
+
+
+def own(
+    method: str,
+    bits: int,
+    zero_point: str,
+    group_size: int = 128,
+    scale_dtype: str = "float16",
+) -> Quantizer:
+    """A quantizer; scales and zero-points are counted and decoded in the type of the scales."""
+    name = f"{method} {bits} bits, {zero_point}, g {group_size}"
+    if scale_dtype != "float16":
+        name += f", {scale_dtype}"
+
+    def prepare(weights: Weights) -> Prepared:
+        def quantize(table: pa.Table) -> pa.Table:
+            return pyarrowquant.quantize_batch_arrow(
+                table,
+                bits,
+                group_size=group_size,
+                method=method,
+                zero_point=zero_point,
+                scale_dtype=scale_dtype,
+                threads=THREADS,
+            )
+
+        try:
+            quantize(pa.table({"layer_name": ["a"], "weights": [[1.0]]}))
+        except ValueError as refused:
+            raise UnavailableError(str(refused)) from refused
+        zero_bits = {"integer": bits, "float": FLOAT_BITS[scale_dtype], "symmetric": 0}[zero_point]
+        table = pyarrowquant.numpy_to_arrow_table(weights)
+        return Prepared(
+            lambda: quantize(table),
+            lambda result: decode(result, np.dtype(scale_dtype)),
+            lambda result: stored_bits(result, FLOAT_BITS[scale_dtype] + zero_bits),
+        )
+
+    return Quantizer(f"pyarrowquant {method}", f"pyarrowquant {name}", prepare)
+
+
+def stored_bits(result: pa.Table, bits_a_group: int) -> int:
+    packed = sum(len(value.as_buffer()) for value in result["quantized_data"])
+    groups = sum(len(value) for value in result["scales"])
+    return 8 * packed + groups * bits_a_group
+
+
+def decode(result: pa.Table, dtype: np.dtype) -> Weights:
+    """Decoded weights by name, after rounding the zero-points to the type that is counted."""
+    chunks = [
+        pa.ListArray.from_arrays(
+            chunk.offsets, chunk.values.to_numpy().astype(dtype).astype(np.float32)
+        )
+        for chunk in result["zero_points"].chunks
+    ]
+    column = result.schema.get_field_index("zero_points")
+    rounded = result.set_column(column, "zero_points", pa.chunked_array(chunks))
+    decoded = pyarrowquant.dequantize_batch_arrow(rounded, threads=THREADS)
+    shapes = decoded["shape"].to_pylist()
+    return {
+        name: decoded["weights"][row].values.to_numpy().reshape(shapes[row])
+        for row, name in enumerate(decoded["layer_name"].to_pylist())
+    }
