@@ -10,6 +10,8 @@ const (
 	signBit      = 0x80000000
 )
 
+var infinity = float32(math.Inf(1))
+
 // load widens len(out) elements of src to float32.
 func load(out []float32, src []byte, t ElementType) {
 	switch t {

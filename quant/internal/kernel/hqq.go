@@ -78,7 +78,7 @@ func (s *hqqSums) next(zeroPoint float32, n int, f Format) float32 {
 
 // hqq finds a better zero-point than that of round-to-nearest, or gives it back.
 func (s *scratch) hqq(weights []byte, rtn Parameters, b *Block) Parameters {
-	p, best, leastError := rtn, rtn, float32(math.Inf(1))
+	p, best, leastError := rtn, rtn, infinity
 	t := threshold(rtn)
 	for range 1 + hqqRounds {
 		var sums hqqSums

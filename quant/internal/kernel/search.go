@@ -1,7 +1,5 @@
 package kernel
 
-import "math"
-
 // The search for the least squared error of a group begins with the range of
 // its weights, and with ranges cut at either end. For each, the codes that
 // follow give the scale and the zero-point of least squared error for them, in
@@ -36,31 +34,44 @@ func searchable(lo, hi float32, p Parameters, f Format) bool {
 	return !p.extreme && lo != hi && abs(p.ZeroPoint) <= maxOffset
 }
 
-// startRange is the range of a start, 0 being the whole one. fit makes its
-// scale and zero-point.
-func startRange(start int, lo, hi float32, f Format) (float32, float32) {
+// cut is what a start takes off the ends of a range, start 0 nothing. For an
+// integer or symmetric zero-point it is what is left instead.
+type cut struct{ lower, upper float32 }
+
+func cutOf(start int, f Format) cut {
 	widest := widestCut[f.BitWidth]
 	if f.ZeroPoint == SymmetricZero {
-		m := lo + hi // one of them is 0
-		factor := 1 - float32(widest*float32(start/2))/(starts/2-1)
+		left := 1 - float32(widest*float32(start/2))/(starts/2-1)
 		if start%2 == 1 {
-			factor = -factor
+			left = -left
 		}
-		return m * factor, m * factor
+		return cut{left, left}
 	}
-	lower := float32(widest*float32(start/cuts)) / (cuts - 1)
-	upper := float32(widest*float32(start%cuts)) / (cuts - 1)
+	c := cut{float32(widest*float32(start/cuts)) / (cuts - 1), float32(widest*float32(start%cuts)) / (cuts - 1)}
 	if f.ZeroPoint == IntegerZero {
-		return lo * (1 - lower), hi * (1 - upper)
+		return cut{1 - c.lower, 1 - c.upper}
 	}
-	half := float32(hi-lo) * 0.5
-	return lo + float32(lower*half), hi - float32(upper*half)
+	return c
+}
+
+// of gives the cut range, of which fit makes scale and zero-point.
+func (c cut) of(lo, hi float32, zero ZeroPoint) (float32, float32) {
+	switch zero {
+	case FloatZero:
+		half := float32(hi-lo) * 0.5
+		return lo + float32(c.lower*half), hi - float32(c.upper*half)
+	case SymmetricZero:
+		m := lo + hi // one of them is 0
+		return m * c.lower, m * c.upper
+	default:
+		return lo * c.lower, hi * c.upper
+	}
 }
 
 // fitStart makes the parameters of a start, or repeats those of
 // round-to-nearest where that fails.
 func fitStart(start int, lo, hi float32, rtn Parameters, f Format) Parameters {
-	lo, hi = startRange(start, lo, hi, f)
+	lo, hi = cutOf(start, f).of(lo, hi, f.ZeroPoint)
 	p, ok := fit(lo, hi, f)
 	if !ok || p.extreme {
 		return rtn
@@ -140,7 +151,7 @@ func (s *stepSums) refine(p Parameters, f Format) (Parameters, float32) {
 	}
 	plain := abs(next.Scale) >= minPlainScale && abs(next.Scale) <= maxPlainScale
 	if !plain || !(1+slope > 0) || !(abs(next.ZeroPoint) <= maxOffset) {
-		promise = float32(math.Inf(1))
+		promise = infinity
 	}
 	return next, promise
 }
@@ -149,7 +160,7 @@ func (s *stepSums) refine(p Parameters, f Format) (Parameters, float32) {
 // round-to-nearest, or gives them back. The group is searchable.
 func (s *scratch) search(weights []byte, importance []float32, lo, hi float32, rtn Parameters, b *Block) Parameters {
 	lo, hi = span(lo, hi, b.ZeroPoint)
-	best, leastError := rtn, float32(math.Inf(1))
+	best, leastError := rtn, infinity
 	// look gives what refine makes of p, and keeps p if it is the best so far.
 	look := func(p Parameters) (Parameters, float32) {
 		var sums stepSums
@@ -171,7 +182,7 @@ func (s *scratch) search(weights []byte, importance []float32, lo, hi float32, r
 		next, promise := sums.refine(p, b.Format)
 		return next, promise * square
 	}
-	next, promise := rtn, float32(math.Inf(1))
+	next, promise := rtn, infinity
 	for start := range starts {
 		if n, p := look(fitStart(start, lo, hi, rtn, b.Format)); p < promise {
 			next, promise = n, p

@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"math"
 	"sync"
 	"unsafe"
 )
@@ -35,17 +34,16 @@ var refiners = [3][3]func(lanes *float32, maxCode float32){
 
 // search is the working memory of one call: a batch of groups of n weights.
 type search struct {
-	lanes       searchLanes
-	count, n    int
-	at          [searchGroups]position
-	weights     [searchGroups]*byte
-	importance  [searchGroups]*byte // of float32; nil without
-	lo, hi      [searchGroups]float32
-	cutLo       [searchGroups]float32
-	cutHi       [searchGroups]float32
-	searched    [searchGroups]bool
-	nothingLeft [searchGroups]float32 // of hqq
-	rtn         [searchGroups]Parameters
+	lanes      searchLanes
+	count, n   int
+	at         [searchGroups]position
+	weights    [searchGroups]*byte
+	importance [searchGroups]*byte // of float32; nil without
+	lo, hi     [searchGroups]float32
+	cutLo      [searchGroups]float32
+	cutHi      [searchGroups]float32
+	searched   [searchGroups]bool
+	rtn        [searchGroups]Parameters
 
 	tile           [tileSize][searchGroups]float32
 	importanceTile [tileSize][searchGroups]float32
@@ -56,6 +54,9 @@ var searches = sync.Pool{New: func() any { return new(search) }}
 // quantizeSearched is quantize for methods that search: all groups are fitted, then
 // coded.
 func (v *vectorSet) quantizeSearched(b Block) Fault {
+	if b.Method == HalfQuadratic {
+		b.Importance = nil
+	}
 	s := takeScratch()
 	defer scratches.Put(s)
 	f := searches.Get().(*search)
@@ -78,74 +79,99 @@ func (v *vectorSet) quantizeSearched(b Block) Fault {
 // that is not finite, or to which the plain formulas do not apply.
 func (v *vectorSet) searchBlock(s *vectorScratch, f *search, b *Block) (finite, plain bool) {
 	l := b.layout().joined()
-	finite, plain = true, true
-	// batches searches groups of n weights, first columns behind each row's begin.
-	batches := func(first, n, perRow int) {
-		f.count, f.n = 0, n
-		for row := range l.rows {
-			at := l.row(row).after(first, first/l.groupSize, l.bitWidth)
-			for range perRow {
-				f.at[f.count] = at
-				at = at.after(n, 1, l.bitWidth)
-				if f.count++; f.count == searchGroups {
-					if finite, plain = v.searchBatch(s, f, b); !finite || !plain {
-						return
-					}
-					f.count = 0
-				}
-			}
-		}
-		if f.count > 0 {
-			finite, plain = v.searchBatch(s, f, b)
-		}
-	}
 	whole := l.columns / l.groupSize
-	batches(0, l.groupSize, whole)
-	if rest := l.columns % l.groupSize; rest > 0 && finite && plain {
-		batches(whole*l.groupSize, rest, 1)
-	}
-	return finite, plain
-}
-
-// searchBatch does the same for f.count groups.
-func (v *vectorSet) searchBatch(s *vectorScratch, f *search, b *Block) (finite, plain bool) {
-	size := b.Type.Size()
-	some := false
-	for k := range f.count {
-		weights := b.Weights[f.at[k].weight*size:][:f.n*size]
-		f.weights[k] = &weights[0]
-		if b.Importance != nil {
-			f.importance[k] = (*byte)(unsafe.Pointer(&b.importance(f.at[k].weight, f.n)[0]))
+	for _, c := range []cursor{
+		{layout: l, n: l.groupSize, perRow: whole},
+		{layout: l, n: l.columns % l.groupSize, perRow: 1, first: whole * l.groupSize},
+	} {
+		if c.n == 0 || c.perRow == 0 {
+			continue
 		}
-		lo, hi, fault := v.rangeIn(s, weights, b.Type)
-		if fault.Kind != NoFault {
-			return false, true
-		}
-		p, ok := fit(lo, hi, b.Format)
-		if !ok || p.extreme {
-			return true, false
-		}
-		f.rtn[k] = p
-		f.searched[k] = searchable(lo, hi, p, b.Format)
-		f.lo[k], f.hi[k] = span(lo, hi, b.ZeroPoint)
-		some = some || f.searched[k]
-	}
-	if some {
-		f.fillLanes(b)
 		if b.Method == HalfQuadratic {
-			v.hqq(f, b)
+			finite, plain = v.hqqGroups(s, f, b, &c)
 		} else {
-			v.search(f, b)
+			finite, plain = v.searchGroups(s, f, b, &c)
 		}
-	}
-	for k := range f.count {
-		p := f.rtn[k]
-		if f.searched[k] {
-			p.Scale, p.ZeroPoint = f.lanes.bestScale[k], f.lanes.bestZeroPoint[k]
+		if !finite || !plain {
+			return finite, plain
 		}
-		b.Scales[f.at[k].group], b.ZeroPoints[f.at[k].group] = p.Scale, p.ZeroPoint
 	}
 	return true, true
+}
+
+// cursor goes over groups of n weights: so many a row, from a column on.
+type cursor struct {
+	layout
+	first, n, perRow int
+	row, group       int
+	at               position
+}
+
+// next gives the begin of the next group.
+func (c *cursor) next() (at position, ok bool) {
+	if c.row == c.rows {
+		return at, false
+	}
+	if c.group == 0 {
+		c.at = c.layout.row(c.row).after(c.first, c.first/c.groupSize, c.bitWidth)
+	}
+	at = c.at
+	c.at = at.after(c.n, 1, c.bitWidth)
+	if c.group++; c.group == c.perRow {
+		c.row, c.group = c.row+1, 0
+	}
+	return at, true
+}
+
+// searchGroups searches groups in batches.
+func (v *vectorSet) searchGroups(s *vectorScratch, f *search, b *Block, c *cursor) (finite, plain bool) {
+	f.n = c.n
+	for at, more := c.next(); more; {
+		some := false
+		for f.count = 0; more && f.count < searchGroups; f.count++ {
+			if finite, plain = v.takeGroup(s, f, b, at, f.count); !finite || !plain {
+				return finite, plain
+			}
+			some = some || f.searched[f.count]
+			at, more = c.next()
+		}
+		if some {
+			f.fillLanes(b)
+			v.search(f, b)
+		}
+		for k := range f.count {
+			f.store(b, k)
+		}
+	}
+	return true, true
+}
+
+// takeGroup puts a group into a lane, with its round-to-nearest parameters.
+func (v *vectorSet) takeGroup(s *vectorScratch, f *search, b *Block, at position, k int) (finite, plain bool) {
+	size := b.Type.Size()
+	weights := b.Weights[at.weight*size:][:f.n*size]
+	f.at[k], f.weights[k] = at, &weights[0]
+	if b.Importance != nil {
+		f.importance[k] = (*byte)(unsafe.Pointer(&b.importance(at.weight, f.n)[0]))
+	}
+	lo, hi, fault := v.rangeIn(s, weights, b.Type)
+	if fault.Kind != NoFault {
+		return false, true
+	}
+	p, ok := fit(lo, hi, b.Format)
+	f.rtn[k] = p
+	f.searched[k] = searchable(lo, hi, p, b.Format)
+	f.lo[k], f.hi[k] = span(lo, hi, b.ZeroPoint)
+	return true, ok && !p.extreme
+}
+
+// store writes what was found for a lane's group.
+func (f *search) store(b *Block, k int) {
+	scale, zeroPoint := f.rtn[k].Scale, f.rtn[k].ZeroPoint
+	if f.searched[k] {
+		scale, zeroPoint = f.lanes.bestScale[k], f.lanes.bestZeroPoint[k]
+	}
+	b.Scales[f.at[k].group], b.ZeroPoints[f.at[k].group] = scale, zeroPoint
 }
 
 // fillLanes gives idle lanes something to do, and loads groups that fit into one
@@ -161,8 +187,8 @@ func (f *search) fillLanes(b *Block) {
 		} else {
 			f.lanes.base[k] = f.rtn[k].inverse
 		}
-		f.lanes.leastError[k] = float32(math.Inf(1))
-		f.lanes.nextPromise[k] = float32(math.Inf(1))
+		f.lanes.leastError[k] = infinity
+		f.lanes.nextPromise[k] = infinity
 	}
 	if f.n <= tileSize {
 		f.loadTile(b, 0, f.n)
@@ -185,7 +211,7 @@ func (v *vectorSet) search(f *search, b *Block) {
 		l := &f.lanes
 		l.scale, l.inverse, l.zeroPoint = l.nextScale, l.nextInverse, l.nextZeroPoint
 		for k := range searchGroups {
-			l.nextPromise[k] = float32(math.Inf(1))
+			l.nextPromise[k] = infinity
 		}
 		v.look(f, b, maxCode)
 	}
@@ -193,8 +219,9 @@ func (v *vectorSet) search(f *search, b *Block) {
 
 // begin makes the parameters of a start.
 func (f *search) begin(start int, b *Block) {
+	c := cutOf(start, b.Format)
 	for k := range searchGroups {
-		f.cutLo[k], f.cutHi[k] = startRange(start, f.lo[k], f.hi[k], b.Format)
+		f.cutLo[k], f.cutHi[k] = c.of(f.lo[k], f.hi[k], b.ZeroPoint)
 	}
 	l := &f.lanes
 	if fitters[b.ZeroPoint][b.ScaleDtype](&f.cutLo[0], &f.cutHi[0], searchGroups, float32(b.MaxCode()), half(b.Format), &l.scale[0], &l.inverse[0], &l.zeroPoint[0]) {
@@ -228,65 +255,6 @@ func (v *vectorSet) look(f *search, b *Block, maxCode float32) {
 		}
 	})
 	refiners[b.ZeroPoint][b.ScaleDtype](&l.scale[0], maxCode)
-}
-
-// hqq is the function of that name of the reference, for all lanes.
-func (v *vectorSet) hqq(f *search, b *Block) {
-	l := &f.lanes
-	for k := range f.count {
-		p := f.rtn[k]
-		l.inverse[k], l.zeroPoint[k], l.threshold[k], l.bestScale[k] = p.inverse, p.ZeroPoint, threshold(p), p.Scale
-		f.nothingLeft[k] = nothingLeft(l.threshold[k])
-	}
-	shrinks := false
-	for round, going := 0, true; going && round <= hqqRounds; round++ {
-		if !shrinks {
-			f.hqqSums(b, v.stepSums)
-			shrinks = f.somethingLeft()
-		}
-		if shrinks {
-			f.hqqSums(b, v.hqqSums)
-		}
-		going = f.moveZeroPoints(b)
-	}
-}
-
-// hqqSums finds rest, in place of pull, and restRest. stepSums gives the same as
-// long as shrinking leaves nothing.
-func (f *search) hqqSums(b *Block, sums func(lanes, tile *float32, n int, maxCode float32)) {
-	l := &f.lanes
-	clear(l.rest[:])
-	clear(l.restRest[:])
-	f.tiles(b, func(n int) { sums(&l.scale[0], &f.tile[0][0], n, float32(b.MaxCode())) })
-}
-
-// somethingLeft tells whether shrinking may leave something of a rest.
-func (f *search) somethingLeft() bool {
-	for k := range f.count {
-		if f.lanes.leastError[k] >= 0 && !(f.lanes.restRest[k] < f.nothingLeft[k]) {
-			return true
-		}
-	}
-	return false
-}
-
-// moveZeroPoints keeps the best zero-points and gives the next ones. It returns
-// whether a lane goes on.
-func (f *search) moveZeroPoints(b *Block) (going bool) {
-	l := &f.lanes
-	for k := range f.count {
-		if !(l.restRest[k] < l.leastError[k]) {
-			l.leastError[k] = -1 // this lane has ended
-			continue
-		}
-		going = true
-		l.bestZeroPoint[k], l.leastError[k] = l.zeroPoint[k], l.restRest[k]
-		sums := hqqSums{pull: l.rest[k]}
-		l.zeroPoint[k] = sums.next(l.zeroPoint[k], f.n, b.Format)
-		l.threshold[k] *= 1 / float32(kappa)
-		f.nothingLeft[k] *= 1 / float32(kappa*kappa)
-	}
-	return going
 }
 
 // tiles calls visit for each tile of n rows.

@@ -1,0 +1,118 @@
+package kernel
+
+// hqqLanes are half-quadratic quantizations under way, a group in each lane.
+// Groups need different numbers of rounds: a lane whose group has ended takes
+// the next one.
+type hqqLanes struct {
+	active      [searchGroups]bool
+	rounds      [searchGroups]int
+	nothingLeft [searchGroups]float32
+}
+
+// hqqGroups finds the zero-points of groups as hqq of the reference does.
+func (v *vectorSet) hqqGroups(s *vectorScratch, f *search, b *Block, c *cursor) (finite, plain bool) {
+	f.n = c.n
+	var h hqqLanes
+	for k := range searchGroups {
+		f.weights[k] = &b.Weights[0] // lanes that stay idle read something
+		if finite, plain = v.nextGroup(s, f, b, c, &h, k); !finite || !plain {
+			return finite, plain
+		}
+	}
+	shrinks := false
+	for h.active != [searchGroups]bool{} {
+		if !shrinks {
+			f.hqqSums(b, v.stepSums)
+			shrinks = h.somethingLeft(f)
+		}
+		if shrinks {
+			f.hqqSums(b, v.hqqSums)
+		}
+		for k := range searchGroups {
+			if !h.active[k] || h.goOn(f, b, k) {
+				continue
+			}
+			f.store(b, k)
+			if finite, plain = v.nextGroup(s, f, b, c, &h, k); !finite || !plain {
+				return finite, plain
+			}
+		}
+	}
+	return true, true
+}
+
+// nextGroup begins with the next group that has something to find, if there is
+// one.
+func (v *vectorSet) nextGroup(s *vectorScratch, f *search, b *Block, c *cursor, h *hqqLanes, k int) (finite, plain bool) {
+	h.active[k] = false
+	for at, more := c.next(); more && !h.active[k]; {
+		if finite, plain = v.takeGroup(s, f, b, at, k); !finite || !plain {
+			return finite, plain
+		}
+		if !f.searched[k] {
+			f.store(b, k)
+			at, more = c.next()
+			continue
+		}
+		h.begin(f, k)
+		if f.n <= tileSize {
+			f.loadLane(s, b, k)
+		}
+	}
+	return true, true
+}
+
+func (h *hqqLanes) begin(f *search, k int) {
+	l, p := &f.lanes, f.rtn[k]
+	h.active[k], h.rounds[k] = true, 0
+	l.inverse[k], l.zeroPoint[k], l.threshold[k] = p.inverse, p.ZeroPoint, threshold(p)
+	l.bestScale[k], l.bestZeroPoint[k], l.leastError[k] = p.Scale, p.ZeroPoint, infinity
+	h.nothingLeft[k] = nothingLeft(l.threshold[k])
+}
+
+// loadLane fills one lane of the tile.
+func (f *search) loadLane(s *vectorScratch, b *Block, k int) {
+	weights := s.weights[:f.n]
+	size := b.Type.Size()
+	load(weights, b.Weights[f.at[k].weight*size:][:f.n*size], b.Type)
+	for i, w := range weights {
+		f.tile[i][k] = w
+	}
+}
+
+// hqqSums finds rest, in place of pull, and restRest. stepSums gives the same as
+// long as shrinking leaves nothing.
+func (f *search) hqqSums(b *Block, sums func(lanes, tile *float32, n int, maxCode float32)) {
+	l := &f.lanes
+	clear(l.rest[:])
+	clear(l.restRest[:])
+	f.tiles(b, func(n int) { sums(&l.scale[0], &f.tile[0][0], n, float32(b.MaxCode())) })
+}
+
+// somethingLeft tells whether shrinking may leave something of a rest.
+func (h *hqqLanes) somethingLeft(f *search) bool {
+	for k, active := range h.active {
+		if active && !(f.lanes.restRest[k] < h.nothingLeft[k]) {
+			return true
+		}
+	}
+	return false
+}
+
+// goOn keeps the zero-point if it is the best, and gives the next one, unless
+// the lane's group has ended.
+func (h *hqqLanes) goOn(f *search, b *Block, k int) bool {
+	l := &f.lanes
+	if !(l.restRest[k] < l.leastError[k]) {
+		return false
+	}
+	l.bestZeroPoint[k], l.leastError[k] = l.zeroPoint[k], l.restRest[k]
+	if h.rounds[k]++; h.rounds[k] > hqqRounds {
+		return false
+	}
+	sums := hqqSums{pull: l.rest[k]}
+	l.zeroPoint[k] = sums.next(l.zeroPoint[k], f.n, b.Format)
+	l.threshold[k] *= 1 / float32(kappa)
+	h.nothingLeft[k] *= 1 / float32(kappa*kappa)
+	return true
+}
