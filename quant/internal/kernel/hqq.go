@@ -6,7 +6,8 @@ import "math"
 // Large Machine Learning Models", 2023): the scale is that of round-to-nearest;
 // the zero-point becomes, again and again, the mean of what it would have to be
 // for each weight, after the largest errors have been taken out by shrinking.
-// Of all zero-points seen, the one of least squared error is kept.
+// Of all zero-points seen, the one of least squared error is kept: the error
+// does not fall in every round, so only a zero-point that stays ends the search.
 const (
 	norm         = 0.7 // p of the l_p norm of the errors
 	firstBeta    = 10
@@ -78,11 +79,13 @@ func (s *scratch) hqq(weights []byte, rtn Parameters, b *Block) Parameters {
 		s.tiles(weights, b.Type, func(_ int, tile []float32) {
 			sums.add(tile, p, t, float32(b.MaxCode()))
 		})
-		if !(sums.restRest < leastError) {
+		if sums.restRest < leastError {
+			best, leastError = p, sums.restRest
+		}
+		before := p.ZeroPoint
+		if p.ZeroPoint = sums.next(before, len(weights)/b.Type.Size(), b.Format); p.ZeroPoint == before {
 			break
 		}
-		best, leastError = p, sums.restRest
-		p.ZeroPoint = sums.next(p.ZeroPoint, len(weights)/b.Type.Size(), b.Format)
 		t *= 1 / float32(kappa)
 	}
 	return best

@@ -249,14 +249,15 @@ func (v *vectorSet) hqq(f *search, b *Block) {
 func (f *search) moveZeroPoints(b *Block) (going bool) {
 	l := &f.lanes
 	for k := range f.count {
-		if !(l.restRest[k] < l.leastError[k]) {
-			l.leastError[k] = -1 // this lane has ended
-			continue
+		if l.restRest[k] < l.leastError[k] {
+			l.bestZeroPoint[k], l.leastError[k] = l.zeroPoint[k], l.restRest[k]
 		}
-		going = true
-		l.bestZeroPoint[k], l.leastError[k] = l.zeroPoint[k], l.restRest[k]
-		sums := hqqSums{pull: l.rest[k]}
-		l.zeroPoint[k] = sums.next(l.zeroPoint[k], f.n, b.Format)
+		before, sums := l.zeroPoint[k], hqqSums{pull: l.rest[k]}
+		l.zeroPoint[k] = sums.next(before, f.n, b.Format)
+		if l.zeroPoint[k] == before {
+			l.leastError[k] = -1 // this lane has ended
+		}
+		going = going || l.leastError[k] >= 0
 		l.threshold[k] *= 1 / float32(kappa)
 	}
 	return going
