@@ -142,8 +142,9 @@ func (r *layerReader) readShape(l *layer, row int) (p *problem) {
 	return nil
 }
 
-// readImportance scales the values to 0 .. 1, so that sums of squares cannot
-// overflow. Nothing but zeros is as good as no importance.
+// readImportance scales the values of each group to 0 .. 1, so that sums of
+// squares neither overflow nor vanish. Nothing but zeros is as good as no
+// importance.
 func (r *layerReader) readImportance(l *layer, row int) *problem {
 	raw, p := r.importance.values(row)
 	if p != nil {
@@ -153,19 +154,21 @@ func (r *layerReader) readImportance(l *layer, row int) *problem {
 	if len(values) != l.columns {
 		return problemf(KindImportance, ": importance has %d values, the layer has %d columns. Give one a column", len(values), l.columns)
 	}
-	largest := 0.0
 	for i, value := range values {
 		if !(value >= 0) || math.IsInf(value, 1) {
 			return problemf(KindImportance, ": importance at index %d is %g. It must be finite and not negative", i, value).at(int64(i))
 		}
-		largest = max(largest, value)
 	}
-	if largest == 0 {
-		return nil
-	}
-	l.importance = make([]float32, len(values))
-	for i, value := range values {
-		l.importance[i] = float32(value / largest)
+	l.importance = make([]float32, 0, len(values))
+	for group := range slices.Chunk(values, newGrouped(l.matrix, l.settings.GroupSize).groupSize) {
+		largest := slices.Max(group)
+		for _, value := range group {
+			share := 1.0
+			if largest > 0 {
+				share = value / largest
+			}
+			l.importance = append(l.importance, float32(share))
+		}
 	}
 	return nil
 }

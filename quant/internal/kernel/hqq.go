@@ -6,12 +6,14 @@ import "math"
 // Large Machine Learning Models", 2023): the scale is that of round-to-nearest;
 // the zero-point becomes, again and again, the mean of what it would have to be
 // for each weight, after the largest errors have been taken out by shrinking.
-// Of all zero-points seen, the one of least squared error is kept.
+// Of all zero-points seen, the one of least squared error is kept. The error
+// does not fall in every round: the search ends when it has not for some.
 const (
 	norm         = 0.7 // p of the l_p norm of the errors
 	firstBeta    = 10
 	kappa        = 1.01 // beta grows by this factor
 	hqqRounds    = 20
+	hqqPatience  = 3             // rounds without a better zero-point
 	powerFirst   = 0x1.4a1164p30 // about 1.3 times the bits of 1.0: the first guess is within 4 %
 	powerRefined = 3
 )
@@ -76,21 +78,37 @@ func (s *hqqSums) next(zeroPoint float32, n int, f Format) float32 {
 	return zeroPoint + 0
 }
 
+// hqqSearch is where the search of a group stands.
+type hqqSearch struct {
+	best       float32 // zero-point
+	leastError float32
+	rounds     int
+	worse      int // rounds since the best
+}
+
+// goOn counts a round that has found the sums of a zero-point, and gives the next
+// zero-point, unless the search has ended.
+func (h *hqqSearch) goOn(zeroPoint float32, sums hqqSums, n int, f Format) (next float32, ok bool) {
+	h.worse++
+	if sums.restRest < h.leastError {
+		h.best, h.leastError, h.worse = zeroPoint, sums.restRest, 0
+	}
+	next = sums.next(zeroPoint, n, f)
+	h.rounds++
+	return next, next != zeroPoint && h.worse < hqqPatience && h.rounds <= hqqRounds
+}
+
 // hqq finds a better zero-point than that of round-to-nearest, or gives it back.
 func (s *scratch) hqq(weights []byte, rtn Parameters, b *Block) Parameters {
-	p, best, leastError := rtn, rtn, infinity
-	t := threshold(rtn)
-	for range 1 + hqqRounds {
+	p, t := rtn, threshold(rtn)
+	h := hqqSearch{best: rtn.ZeroPoint, leastError: infinity}
+	for ok := true; ok; t *= 1 / float32(kappa) {
 		var sums hqqSums
 		s.tiles(weights, b.Type, func(_ int, tile []float32) {
 			sums.add(tile, p, t, float32(b.MaxCode()))
 		})
-		if !(sums.restRest < leastError) {
-			break
-		}
-		best, leastError = p, sums.restRest
-		p.ZeroPoint = sums.next(p.ZeroPoint, len(weights)/b.Type.Size(), b.Format)
-		t *= 1 / float32(kappa)
+		p.ZeroPoint, ok = h.goOn(p.ZeroPoint, sums, len(weights)/b.Type.Size(), b.Format)
 	}
-	return best
+	p.ZeroPoint = h.best
+	return p
 }

@@ -5,7 +5,7 @@ package kernel
 // the next one.
 type hqqLanes struct {
 	active      [searchGroups]bool
-	rounds      [searchGroups]int
+	searches    [searchGroups]hqqSearch
 	nothingLeft [searchGroups]float32
 }
 
@@ -64,9 +64,9 @@ func (v *vectorSet) nextGroup(s *vectorScratch, f *search, b *Block, c *cursor, 
 
 func (h *hqqLanes) begin(f *search, k int) {
 	l, p := &f.lanes, f.rtn[k]
-	h.active[k], h.rounds[k] = true, 0
+	h.active[k], h.searches[k] = true, hqqSearch{best: p.ZeroPoint, leastError: infinity}
 	l.inverse[k], l.zeroPoint[k], l.threshold[k] = p.inverse, p.ZeroPoint, threshold(p)
-	l.bestScale[k], l.bestZeroPoint[k], l.leastError[k] = p.Scale, p.ZeroPoint, infinity
+	l.bestScale[k] = p.Scale
 	h.nothingLeft[k] = nothingLeft(l.threshold[k])
 }
 
@@ -99,20 +99,13 @@ func (h *hqqLanes) somethingLeft(f *search) bool {
 	return false
 }
 
-// goOn keeps the zero-point if it is the best, and gives the next one, unless
-// the lane's group has ended.
-func (h *hqqLanes) goOn(f *search, b *Block, k int) bool {
+// goOn gives a lane its next zero-point, unless the lane's group has ended.
+func (h *hqqLanes) goOn(f *search, b *Block, k int) (ok bool) {
 	l := &f.lanes
-	if !(l.restRest[k] < l.leastError[k]) {
-		return false
-	}
-	l.bestZeroPoint[k], l.leastError[k] = l.zeroPoint[k], l.restRest[k]
-	if h.rounds[k]++; h.rounds[k] > hqqRounds {
-		return false
-	}
-	sums := hqqSums{pull: l.rest[k]}
-	l.zeroPoint[k] = sums.next(l.zeroPoint[k], f.n, b.Format)
+	sums := hqqSums{pull: l.rest[k], restRest: l.restRest[k]}
+	l.zeroPoint[k], ok = h.searches[k].goOn(l.zeroPoint[k], sums, f.n, b.Format)
+	l.bestZeroPoint[k] = h.searches[k].best
 	l.threshold[k] *= 1 / float32(kappa)
 	h.nothingLeft[k] *= 1 / float32(kappa*kappa)
-	return true
+	return ok
 }

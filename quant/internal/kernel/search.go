@@ -1,5 +1,7 @@
 package kernel
 
+import "math"
+
 // The search for the least squared error of a group begins with the range of
 // its weights, and with ranges cut at either end. For each, the codes that
 // follow give the scale and the zero-point of least squared error for them, in
@@ -17,6 +19,9 @@ const (
 	// leastGain is what another choice has to gain over round-to-nearest: more
 	// than rounding may have hidden in the sums.
 	leastGain = 0x1p-10
+	// hiddenRest bounds what rounding hides of each rest, and of what it decodes
+	// to, as a part of the steps from 0: two choices, each of up to 5 roundings.
+	hiddenRest = 10 * 0x1p-24
 	// maxOffset bounds the zero-point: with larger ones, of groups far from 0, a
 	// float32 has too few bits left for steps.
 	maxOffset = 0x1p14
@@ -156,12 +161,25 @@ func (s *stepSums) refine(p Parameters, f Format) (Parameters, float32) {
 	return next, promise
 }
 
+// toBeat is the error that another choice has to stay below to be better than
+// round-to-nearest beyond doubt, given the latter's own.
+func toBeat(restRest, weight float32, rtn Parameters, maxCode float32) float32 {
+	hidden := float32(hiddenRest * (abs(rtn.ZeroPoint) + maxCode))
+	root := float32(math.Sqrt(float64(restRest/weight))) - hidden
+	if !(root > 0) { // or NaN, if nothing has weight
+		return 0
+	}
+	square := float32(float32(root*root) * weight)
+	return square - float32(square*leastGain)
+}
+
 // search finds parameters of less squared error than those of
 // round-to-nearest, or gives them back. The group is searchable.
 func (s *scratch) search(weights []byte, importance []float32, lo, hi float32, rtn Parameters, b *Block) Parameters {
 	lo, hi = span(lo, hi, b.ZeroPoint)
 	best, leastError := rtn, infinity
 	// look gives what refine makes of p, and keeps p if it is the best so far.
+	var weight float32
 	look := func(p Parameters) (Parameters, float32) {
 		var sums stepSums
 		if importance == nil {
@@ -179,6 +197,7 @@ func (s *scratch) search(weights []byte, importance []float32, lo, hi float32, r
 		if e := float32(square * sums.restRest); e < leastError {
 			best, leastError = p, e
 		}
+		weight = sums.weight
 		next, promise := sums.refine(p, b.Format)
 		return next, promise * square
 	}
@@ -188,7 +207,7 @@ func (s *scratch) search(weights []byte, importance []float32, lo, hi float32, r
 			next, promise = n, p
 		}
 		if start == 0 {
-			leastError -= float32(leastError * leastGain)
+			leastError = toBeat(leastError, weight, rtn, float32(b.MaxCode()))
 		}
 	}
 	for range refinements {

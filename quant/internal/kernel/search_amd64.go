@@ -203,7 +203,7 @@ func (v *vectorSet) search(f *search, b *Block) {
 		v.look(f, b, maxCode)
 		if start == 0 {
 			for k := range searchGroups {
-				f.lanes.leastError[k] -= float32(f.lanes.leastError[k] * leastGain)
+				f.lanes.leastError[k] = toBeat(f.lanes.leastError[k], f.lanes.weight[k], f.rtn[k], maxCode)
 			}
 		}
 	}
