@@ -40,6 +40,7 @@ test-go: $(VENV)/installed
 	GOEXPERIMENT=cgocheck2 CGO_ENABLED=1 $(GO) test -race ./...
 	$(GO) test ./quant -run '^$$' -fuzz '^FuzzQuantize$$' -fuzztime $(FUZZ_INPUTS)x
 	$(GO) test ./quant -run '^$$' -fuzz '^FuzzDequantize$$' -fuzztime $(FUZZ_INPUTS)x
+	$(GO) test ./quant -run '^$$' -fuzz '^FuzzCompare$$' -fuzztime $(FUZZ_INPUTS)x
 	$(GO) test ./$(KERNEL) -run '^$$' -fuzz '^FuzzExtremes$$' -fuzztime $(FUZZ_INPUTS)x
 	$(GO) test ./$(KERNEL) -run '^$$' -fuzz '^FuzzKernelsAgree$$' -fuzztime $(FUZZ_INPUTS)x
 

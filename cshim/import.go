@@ -12,6 +12,8 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/cdata"
+
+	"github.com/pyarrowquant/pyarrowquant/quant"
 )
 
 // errSource: the stream could not be read.
@@ -31,6 +33,17 @@ func (in *input) bytes() (total uint64) {
 		}
 	}
 	return total
+}
+
+func (in *input) table() quant.Table { return quant.Table{Schema: in.schema, Batches: in.batches} }
+
+// releaseAll takes nil for a stream that could not be read.
+func releaseAll(inputs ...*input) {
+	for _, in := range inputs {
+		if in != nil {
+			in.release()
+		}
+	}
 }
 
 func (in *input) release() {

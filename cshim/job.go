@@ -29,40 +29,50 @@ type job struct {
 type event [3]any
 
 func startQuantize(in *input, o quant.Options, progress bool) *job {
-	return start(in, func(ctx context.Context, j *job) (*quant.Result, error) {
+	return start(func(ctx context.Context, j *job) (*quant.Result, error) {
 		var report quant.Progress
 		if progress {
 			report = j.addEvent
 		}
 		return quant.Quantize(ctx, in.schema, in.batches, o, &callAllocator{pool: allocator}, report)
-	})
+	}, in)
 }
 
 func startDequantize(in *input, o quant.DequantizeOptions) *job {
-	return start(in, func(ctx context.Context, _ *job) (*quant.Result, error) {
+	return start(func(ctx context.Context, _ *job) (*quant.Result, error) {
 		return quant.Dequantize(ctx, in.schema, in.batches, o, &callAllocator{pool: allocator})
-	})
+	}, in)
+}
+
+func startCompare(original, result *input, o quant.CompareOptions) *job {
+	return start(func(ctx context.Context, _ *job) (*quant.Result, error) {
+		return quant.Compare(ctx, original.table(), result.table(), o, &callAllocator{pool: allocator})
+	}, original, result)
 }
 
 // inlineBytes is how much input is not worth a goroutine: the caller waits for
 // well under a millisecond.
 const inlineBytes = 64 << 10
 
-// start runs work, in a goroutine unless the input is small, and then releases
-// the input.
-func start(in *input, work func(context.Context, *job) (*quant.Result, error)) *job {
+// start runs work, in a goroutine unless the inputs are small, and then releases
+// the inputs.
+func start(work func(context.Context, *job) (*quant.Result, error), inputs ...*input) *job {
 	ctx, cancel := context.WithCancel(context.Background())
 	j := &job{cancel: cancel, done: make(chan struct{})}
 	run := func() {
 		defer close(j.done)
 		defer cancel()
 		j.err = quant.Recovered(func() (err error) {
-			defer in.release()
+			defer releaseAll(inputs...)
 			j.result, err = work(ctx, j)
 			return err
 		})
 	}
-	if in.bytes() <= inlineBytes {
+	var bytes uint64
+	for _, in := range inputs {
+		bytes += in.bytes()
+	}
+	if bytes <= inlineBytes {
 		run()
 	} else {
 		go run()

@@ -47,6 +47,36 @@ func paq_dequantize(source *C.struct_ArrowArrayStream, options *C.char, progress
 	return startJob(source, options, out, startDequantize)
 }
 
+// paq_compare is paq_dequantize for a table of weights and a result, whose errors
+// it finds; options is quant.CompareOptions as JSON. It moves both streams.
+//
+//export paq_compare
+func paq_compare(original, result *C.struct_ArrowArrayStream, options *C.char, out *C.uintptr_t) *C.char {
+	return guard(func() error {
+		weights, err := readStream(original)
+		decoded, resultErr := readStream(result)
+		started := false
+		defer func() {
+			if !started {
+				releaseAll(weights, decoded)
+			}
+		}()
+		if err != nil {
+			return quant.In("original", err)
+		}
+		if resultErr != nil {
+			return quant.In("result", resultErr)
+		}
+		var o quant.CompareOptions
+		if err := parseOptions(options, &o); err != nil {
+			return err
+		}
+		started = true
+		*out = startCompare(weights, decoded, o).handle()
+		return nil
+	})
+}
+
 func startJob[Options any](source *C.struct_ArrowArrayStream, options *C.char, out *C.uintptr_t, start func(*input, Options) *job) *C.char {
 	return guard(func() error {
 		in, err := readStream(source)

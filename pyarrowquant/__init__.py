@@ -6,6 +6,7 @@ The Go core loads at the first call, not at import. Its work runs with the GIL r
 from pyarrowquant._lib import release_memory
 from pyarrowquant._version import __version__
 from pyarrowquant.arrays import numpy_to_arrow_table, quantize_batch
+from pyarrowquant.comparison import compare
 from pyarrowquant.errors import (
     InternalError,
     LayerError,
@@ -31,6 +32,7 @@ __all__ = [
     "Rule",
     "SkippedLayerWarning",
     "__version__",
+    "compare",
     "dequantize_batch_arrow",
     "numpy_to_arrow_table",
     "quantize_batch",

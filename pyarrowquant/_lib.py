@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ def _signatures(library: ctypes.CDLL) -> None:
     signatures: dict[str, list[Any]] = {
         "paq_quantize": [address, text, ctypes.c_int, ctypes.POINTER(job)],
         "paq_dequantize": [address, text, ctypes.c_int, ctypes.POINTER(job)],
+        "paq_compare": [address, address, text, ctypes.POINTER(job)],
         "paq_validate": [address, text],
         "paq_allocate": [text, ctypes.POINTER(ctypes.c_void_p)],
         "paq_job_wait": [
@@ -194,28 +195,36 @@ def quantize(
         Called with layer_name, bytes done and bytes in all, once a layer.
     """
     library = _load()
-    return _run(library, library.paq_quantize, table, options, layer_done)
+    arguments = options, layer_done is not None
+    return _run(library, library.paq_quantize, [table], arguments, layer_done)
 
 
 def dequantize(table: pa.Table, options: bytes) -> pa.Table:
     """Decode a result; options are the fields of Go's quant.DequantizeOptions, encoded."""
     library = _load()
-    return _run(library, library.paq_dequantize, table, options, None)[0]
+    return _run(library, library.paq_dequantize, [table], (options, False))[0]
+
+
+def compare(original: pa.Table, result: pa.Table, options: bytes) -> pa.Table:
+    """Find the errors of a result; options are the fields of Go's quant.CompareOptions, encoded."""
+    library = _load()
+    return _run(library, library.paq_compare, [original, result], (options,))[0]
 
 
 def _run(
     library: ctypes.CDLL,
     start: Callable[..., int | None],
-    table: pa.Table,
-    options: bytes,
-    layer_done: LayerDone | None,
+    tables: Sequence[pa.Table],
+    arguments: tuple[object, ...],
+    layer_done: LayerDone | None = None,
 ) -> tuple[pa.Table, list[LayerError]]:
     """Run a job with the GIL free, and take its result. An exception ends the job."""
     job = ctypes.c_size_t()
-    capsule = table.__arrow_c_stream__()  # to be kept until Go has moved the stream
-    stream = _pointer(capsule, b"arrow_array_stream")
+    # To be kept until Go has moved the streams.
+    capsules = [table.__arrow_c_stream__() for table in tables]
+    streams = [_pointer(capsule, b"arrow_array_stream") for capsule in capsules]
     try:
-        _check(library, start(stream, options, layer_done is not None, ctypes.byref(job)))
+        _check(library, start(*streams, *arguments, ctypes.byref(job)))
         while not _wait(library, job, layer_done):
             pass
         return _take_result(library, job)

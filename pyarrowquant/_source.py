@@ -19,6 +19,7 @@ RESULT_COLUMNS = frozenset(
         "group_size",
     }
 )
+COMPARED_COLUMNS = (INPUT_COLUMNS | RESULT_COLUMNS) - {"importance"}
 
 
 def weights_bytes(data: pa.Table | pa.RecordBatch) -> int:

@@ -16,11 +16,13 @@ class LayerError:
     layer_name : str or None
         The layer's name; None where the name itself cannot be read.
     row : int
-        Row of the layer, counted from 0 over the whole input.
+        Row of the layer, counted from 0 over the whole input; for `compare`, over the table that
+        the message names.
     index : int or None
         Element within the layer, or None where no single element is at fault.
     kind : str
-        One of "non_finite", "shape_mismatch", "null", "corrupt", "scale_range", "importance".
+        One of "non_finite", "shape_mismatch", "null", "corrupt", "scale_range", "importance"; for
+        `compare` also "missing", "duplicate".
     message : str
         The whole sentence, with the layer's name and the fix.
     """
@@ -33,12 +35,13 @@ class LayerError:
 
 
 class QuantizationError(ValueError):
-    """One or more layers could not be quantized or decoded.
+    """One or more layers could not be quantized, decoded or compared.
 
     Attributes
     ----------
     errors : list of LayerError
-        All layers that failed, in the order of their rows.
+        All layers that failed, in the order of their rows; for `compare`, those of `original`
+        first.
     """
 
     def __init__(self, message: str, errors: list[LayerError]) -> None:

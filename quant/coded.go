@@ -154,8 +154,7 @@ func float32At(values []byte, i int) float32 {
 
 func isFinite(x float32) bool { return x-x == 0 }
 
-// block is the kernel's view of a unit of the layer, writing to out, which is
-// the whole layer's memory.
+// block is the kernel's view of a unit of the layer, writing to the begin of out.
 func (l *codedLayer) block(u unit, out []byte, element kernel.ElementType) kernel.CodedBlock {
 	part := u.grouped(l.grouped)
 	firstGroup, groups := u.firstGroup(l.grouped), part.groups()
@@ -168,6 +167,6 @@ func (l *codedLayer) block(u unit, out []byte, element kernel.ElementType) kerne
 		Scales:     l.scales[4*firstGroup:][:4*groups],
 		ZeroPoints: l.zeroPoints[4*firstGroup:][:4*groups],
 		Type:       element,
-		Weights:    out[u.firstElement(l.grouped)*element.Size():][:part.elements()*element.Size()],
+		Weights:    out[:part.elements()*element.Size()],
 	}
 }

@@ -138,8 +138,10 @@ func (d *dequantization) run(ctx context.Context) error {
 	}
 	return runUnits(ctx, d.options.Threads, d.units, func(i int) {
 		u := d.units[i]
-		d.faults[i] = chosen.Dequantize(d.layers[u.layer].block(u, targets[u.layer], d.element))
-		d.faults[i].Index += u.firstElement(d.layers[u.layer].grouped)
+		l := &d.layers[u.layer]
+		first := u.firstElement(l.grouped)
+		d.faults[i] = chosen.Dequantize(l.block(u, targets[u.layer][first*d.element.Size():], d.element))
+		d.faults[i].Index += first
 	})
 }
 

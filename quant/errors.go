@@ -45,6 +45,8 @@ const (
 	KindCorrupt       Kind = "corrupt"
 	KindScaleRange    Kind = "scale_range"
 	KindImportance    Kind = "importance"
+	KindMissing       Kind = "missing"
+	KindDuplicate     Kind = "duplicate"
 )
 
 // LayerError is what is wrong with one layer. Name is nil where the name
@@ -85,6 +87,15 @@ func (e LayerErrors) Error() string {
 
 func (e LayerErrors) sort() {
 	slices.SortFunc(e, func(a, b *LayerError) int { return cmp.Compare(a.Row, b.Row) })
+}
+
+// in sorts the errors and says which table they are about.
+func (e LayerErrors) in(table string) LayerErrors {
+	e.sort()
+	for _, layer := range e {
+		layer.Message = fmt.Sprintf("In %s: %s", table, layer.Message)
+	}
+	return e
 }
 
 // problem is a LayerError before the layer is known: its message follows

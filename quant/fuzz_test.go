@@ -3,6 +3,7 @@ package quant
 import (
 	"context"
 	"encoding/binary"
+	"math"
 	"testing"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -124,20 +125,7 @@ func FuzzQuantize(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		m := &material{raw}
 		length := m.below(4)
-		names := []string{"layer_name", "weights", "shape"}
-		columns := []arrow.Array{m.names(length)}
-		switch m.below(4) {
-		case 0:
-			names = append(names, "dtype")
-			columns = append(columns, m.raw(length), m.list(fixedWidth(arrow.PrimitiveTypes.Int32), length))
-			columns = append(columns, m.dtypes(length))
-		case 1:
-			columns = append(columns, m.list(fixedWidth(arrow.FixedWidthTypes.Float16), length), m.list(fixedWidth(arrow.PrimitiveTypes.Int64), length))
-		case 2:
-			columns = append(columns, m.list(fixedWidth(arrow.PrimitiveTypes.Float64), length), m.list(fixedWidth(arrow.PrimitiveTypes.Int64), length))
-		default:
-			columns = append(columns, m.list(fixedWidth(arrow.PrimitiveTypes.Float32), length), m.list(fixedWidth(arrow.PrimitiveTypes.Int64), length))
-		}
+		names, columns := m.weights(length)
 		if m.below(2) == 0 {
 			names = append(names, "importance")
 			columns = append(columns, m.list(fixedWidth(arrow.PrimitiveTypes.Float32), length))
@@ -158,6 +146,52 @@ func FuzzQuantize(f *testing.F) {
 	})
 }
 
+// layers are the columns of a valid table, but for a NaN now and then.
+func (m *material) layers(length int) (names []string, columns []arrow.Array) {
+	values, offsets := []float32{}, []int32{0}
+	for range length {
+		for range m.below(20) {
+			values = append(values, float32(m.small()))
+		}
+		offsets = append(offsets, int32(len(values)))
+	}
+	if len(values) > 0 && m.below(8) == 0 {
+		values[m.below(len(values))] = float32(math.NaN())
+	}
+	layerNames := texts([]string{"a", "b", "c"}[:length]...)
+	return []string{"layer_name", "weights"}, []arrow.Array{layerNames, lists(floats(values...), offsets...)}
+}
+
+// weights are the columns of a table of weights.
+func (m *material) weights(length int) (names []string, columns []arrow.Array) {
+	names = []string{"layer_name", "weights", "shape"}
+	columns = []arrow.Array{m.names(length)}
+	switch m.below(4) {
+	case 0:
+		names = append(names, "dtype")
+		columns = append(columns, m.raw(length), m.list(fixedWidth(arrow.PrimitiveTypes.Int32), length))
+		columns = append(columns, m.dtypes(length))
+	case 1:
+		columns = append(columns, m.list(fixedWidth(arrow.FixedWidthTypes.Float16), length), m.list(fixedWidth(arrow.PrimitiveTypes.Int64), length))
+	case 2:
+		columns = append(columns, m.list(fixedWidth(arrow.PrimitiveTypes.Float64), length), m.list(fixedWidth(arrow.PrimitiveTypes.Int64), length))
+	default:
+		columns = append(columns, m.list(fixedWidth(arrow.PrimitiveTypes.Float32), length), m.list(fixedWidth(arrow.PrimitiveTypes.Int64), length))
+	}
+	return names, columns
+}
+
+// coded are the columns of a table that no quantization gave.
+func (m *material) coded(length int) (names []string, columns []arrow.Array) {
+	names = []string{"layer_name", "quantized_data", "scales", "zero_points", "shape", "bit_width", "group_size"}
+	return names, []arrow.Array{
+		m.names(length), m.raw(length),
+		m.list(fixedWidth(arrow.PrimitiveTypes.Float32), length), m.list(fixedWidth(arrow.PrimitiveTypes.Float32), length),
+		m.list(fixedWidth(arrow.PrimitiveTypes.Int64), length),
+		m.fixed(fixedWidth(arrow.PrimitiveTypes.Uint8), length), m.groupSizes(length),
+	}
+}
+
 func (m *material) dtypes(length int) arrow.Array {
 	names := make([]string, length)
 	for i := range names {
@@ -175,16 +209,73 @@ func FuzzDequantize(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		m := &material{raw}
 		length := m.below(4)
-		schema, batches := batchOf(
-			[]string{"layer_name", "quantized_data", "scales", "zero_points", "shape", "bit_width", "group_size"},
-			m.names(length), m.raw(length),
-			m.list(fixedWidth(arrow.PrimitiveTypes.Float32), length), m.list(fixedWidth(arrow.PrimitiveTypes.Float32), length),
-			m.list(fixedWidth(arrow.PrimitiveTypes.Int64), length),
-			m.fixed(fixedWidth(arrow.PrimitiveTypes.Uint8), length), m.groupSizes(length))
+		names, columns := m.coded(length)
+		schema, batches := batchOf(names, columns...)
 		o := DequantizeOptions{Dtype: decodedDtypes[m.below(2)], Threads: 2}
 		result, err := Dequantize(context.Background(), schema, batches, o, checked(t))
 		if err == nil {
 			result.Release()
+		}
+	})
+}
+
+// FuzzCompare compares tables of arbitrary content: there must be an error, or
+// errors of every layer that are numbers.
+func FuzzCompare(f *testing.F) {
+	f.Add([]byte{})
+	for seed := range 40 {
+		f.Add(pattern(seed))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		m := &material{raw}
+		rows := m.below(4)
+		names, columns := m.layers(rows)
+		if m.below(4) == 3 {
+			names, columns = m.weights(rows)
+		}
+		layerNames := columns[0]
+		var original, result Table
+		original.Schema, original.Batches = batchOf(names, columns...)
+		switch m.below(4) {
+		case 1:
+			names, columns = m.weights(rows)
+		case 2:
+			names, columns = m.coded(rows)
+		case 3:
+			names, columns = m.layers(rows)
+		default: // what was quantized, with one column of other content
+			names, columns = m.coded(rows)
+			o := defaults
+			o.Sort = false
+			quantized, err := Quantize(context.Background(), original.Schema, original.Batches, o, memory.DefaultAllocator, nil)
+			if err != nil {
+				return
+			}
+			other := m.below(2 * len(columns))
+			for i, column := range quantized.Batches[0].Columns() {
+				if i != other {
+					columns[i] = column
+				}
+			}
+		}
+		if m.below(4) < 3 { // else hardly anything has its original
+			columns[0] = layerNames
+		}
+		result.Schema, result.Batches = batchOf(names, columns...)
+		compared, err := Compare(context.Background(), original, result, CompareOptions{Threads: 2}, checked(t))
+		if err != nil {
+			return
+		}
+		defer compared.Release()
+		if got, want := compared.Batches[0].NumRows(), result.Batches[0].NumRows(); got != want {
+			t.Fatalf("%d rows of %d layers", got, want)
+		}
+		for i := 2; i < int(compared.Batches[0].NumCols()); i++ {
+			for _, x := range compared.Batches[0].Column(i).(*array.Float64).Float64Values() {
+				if math.IsNaN(x) {
+					t.Fatalf("%v", compared.Batches[0])
+				}
+			}
 		}
 	})
 }

@@ -17,6 +17,8 @@ type matrix struct {
 	rows, columns int
 }
 
+func (m matrix) elements() int { return m.rows * m.columns }
+
 // layer is one row of the input. name and weights are views of Arrow memory.
 type layer struct {
 	matrix

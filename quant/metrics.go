@@ -6,6 +6,15 @@ import (
 	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
 )
 
+// signalToNoise is the ratio of the squared weights to the squared errors, in
+// decibels: Inf where there is no error.
+func signalToNoise(s kernel.Sums) float64 {
+	if s.Error == 0 {
+		return math.Inf(1)
+	}
+	return 10 * math.Log10(s.Weight/s.Error)
+}
+
 // errorMetrics are the values of the metric columns, in their order: mean
 // squared error; ||w-d||/||w||; cosine of w and d; largest |w-d|. A layer that
 // is empty or all zeros has relative error 0 and cosine 1.

@@ -175,6 +175,12 @@ func fixedColumn(a *arena, dataType arrow.DataType, rows int, put func(element [
 	return newArray(dataType, rows, []*memory.Buffer{nil, values})
 }
 
+func float64Column(a *arena, rows int, value func(row int) float64) arrow.Array {
+	return fixedColumn(a, arrow.PrimitiveTypes.Float64, rows, func(element []byte, row int) {
+		binary.LittleEndian.PutUint64(element, math.Float64bits(value(row)))
+	})
+}
+
 // newBatch makes the columns and hands them over to a batch. Should making one
 // panic, those before it are released.
 func newBatch(schema *arrow.Schema, rows int, columns []func() arrow.Array) arrow.RecordBatch {

@@ -24,8 +24,6 @@ func newGrouped(m matrix, groupSize int) grouped {
 
 func (g grouped) groups() int { return g.rows * g.groupsPerRow }
 
-func (g grouped) elements() int { return g.rows * g.columns }
-
 func (g grouped) packedBytes(bitWidth int) int {
 	return g.rows * kernel.RowBytes(g.columns, bitWidth)
 }

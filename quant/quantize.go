@@ -303,9 +303,7 @@ func (q *quantization) batch(schema *arrow.Schema, p *quantizedPart, kept []int,
 	for metric := range metricColumns {
 		if metrics != nil {
 			columns = append(columns, func() arrow.Array {
-				return fixedColumn(a, arrow.PrimitiveTypes.Float64, rows, func(element []byte, row int) {
-					binary.LittleEndian.PutUint64(element, math.Float64bits(metrics[at(row)][metric]))
-				})
+				return float64Column(a, rows, func(row int) float64 { return metrics[at(row)][metric] })
 			})
 		}
 	}

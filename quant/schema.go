@@ -2,6 +2,7 @@ package quant
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow"
 )
@@ -20,7 +21,10 @@ const (
 	columnGroupSize     = "group_size"
 )
 
-var metricColumns = []string{"mse", "relative_error", "cosine", "max_abs_error"}
+var (
+	metricColumns     = []string{"mse", "relative_error", "cosine", "max_abs_error"}
+	comparisonColumns = append(slices.Clone(metricColumns), "signal_to_noise_db")
+)
 
 // MetadataKey is the key of the result schema's metadata; its value is JSON.
 const MetadataKey = "pyarrowquant"
@@ -191,9 +195,7 @@ func resultFields(o *Options, large bool) *arrow.Schema {
 		arrow.Field{Name: columnGroupSize, Type: arrow.PrimitiveTypes.Int32, Nullable: true},
 	)
 	if o.measures() {
-		for _, name := range metricColumns {
-			fields = append(fields, arrow.Field{Name: name, Type: arrow.PrimitiveTypes.Float64, Nullable: true})
-		}
+		fields = append(fields, float64Fields(metricColumns)...)
 	}
 	metadata := arrow.NewMetadata([]string{MetadataKey}, []string{metadataJSON(o)})
 	return arrow.NewSchema(fields, &metadata)
@@ -237,6 +239,22 @@ func weightFields(element arrow.DataType, large bool) *arrow.Schema {
 		{Name: columnWeights, Type: listOf(element, large), Nullable: true},
 		{Name: columnShape, Type: listOf(arrow.PrimitiveTypes.Int64, false), Nullable: true},
 	}, nil)
+}
+
+// comparisonFields is the schema of errors of layers.
+func comparisonFields() *arrow.Schema {
+	return arrow.NewSchema(append([]arrow.Field{
+		{Name: columnLayerName, Type: arrow.BinaryTypes.String, Nullable: true},
+		{Name: columnShape, Type: listOf(arrow.PrimitiveTypes.Int64, false), Nullable: true},
+	}, float64Fields(comparisonColumns)...), nil)
+}
+
+func float64Fields(names []string) []arrow.Field {
+	fields := make([]arrow.Field, len(names))
+	for i, name := range names {
+		fields[i] = arrow.Field{Name: name, Type: arrow.PrimitiveTypes.Float64, Nullable: true}
+	}
+	return fields
 }
 
 func binaryType(large bool) arrow.DataType {

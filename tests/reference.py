@@ -174,6 +174,15 @@ def metrics(original: Array, decoded: Array) -> Metrics:
     return Metrics(squared / w.size, relative, cosine, float(np.max(abs(error))))
 
 
+def signal_to_noise_db(original: Array, decoded: Array) -> float:
+    """Decibels of the squared weights over the squared errors; Inf without any error."""
+    w, v = original.ravel().astype(np.float64), decoded.ravel().astype(np.float64)
+    signal, noise = float(np.sum(w * w)), float(np.sum((w - v) ** 2))
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf
+
+
 def layer_table(layers: Mapping[str, Array], weights: pa.DataType | None = None) -> pa.Table:
     """Layers as Arrow input: list<float32>, or the given list type, with their shapes."""
     return pa.table(

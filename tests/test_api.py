@@ -24,6 +24,7 @@ import pyarrowquant
 from pyarrowquant import (
     QuantizationError,
     SkippedLayerWarning,
+    compare,
     dequantize_batch_arrow,
     numpy_to_arrow_table,
     quantize_batch,
@@ -55,6 +56,7 @@ PUBLIC = [
     "LayerError",
     "QuantizationError",
     "SkippedLayerWarning",
+    "compare",
     "dequantize_batch_arrow",
     "numpy_to_arrow_table",
     "quantize_batch",
@@ -108,6 +110,10 @@ def test_other_signatures() -> None:
     assert parameters(dequantize_batch_arrow) == (
         [("result", inspect.Parameter.empty)],
         {"dtype": "float32", "threads": None},
+    )
+    assert parameters(compare) == (
+        [("original", inspect.Parameter.empty), ("result", inspect.Parameter.empty)],
+        {"threads": None},
     )
     assert parameters(validate_arrow_input) == ([("table", inspect.Parameter.empty)], {})
     assert len(parameters(numpy_to_arrow_table)[0]) == 1

@@ -113,7 +113,7 @@ def test_interrupt_ends_a_long_call(group_size: int) -> None:
     """)
 
 
-@pytest.mark.parametrize("work", ["quantize", "dequantize", "stream"])
+@pytest.mark.parametrize("work", ["quantize", "dequantize", "compare", "stream"])
 @pytest.mark.parametrize("count", [1000, 300000])  # in the caller's thread, and in workers
 def test_interrupts_at_any_moment_leak_nothing(work: str, count: int) -> None:
     """An interrupt may come between any two lines, when Python has yet to take what Go made."""
@@ -124,6 +124,7 @@ def test_interrupts_at_any_moment_leak_nothing(work: str, count: int) -> None:
         work = dict(
             quantize=lambda: pyarrowquant.quantize_batch_arrow(weights),
             dequantize=lambda: pyarrowquant.dequantize_batch_arrow(result),
+            compare=lambda: pyarrowquant.compare(weights, result),
             stream=lambda: pyarrowquant.quantize_stream(weights).read_all(),
         )[{work!r}]
         before = _lib.allocated_bytes()
@@ -191,12 +192,18 @@ def test_panic_becomes_an_error(hooked: Path, where: str) -> None:
         f"""
         good = pyarrowquant.quantize_batch_arrow(table())
         for count in (1000, 1000000):  # in the caller's thread, and in workers
-            try:
-                pyarrowquant.quantize_batch_arrow(table("pyarrowquant-panic-{where}", count))
-                raise SystemExit("no panic")
-            except pyarrowquant.InternalError as error:
-                assert "{where} panics for a test" in str(error), error
-                assert "report" in str(error)
+            bad = table("pyarrowquant-panic-{where}", count)
+            calls = (
+                lambda: pyarrowquant.quantize_batch_arrow(bad),
+                lambda: pyarrowquant.compare(bad, bad),
+            )
+            for call in calls:
+                try:
+                    call()
+                    raise SystemExit("no panic")
+                except pyarrowquant.InternalError as error:
+                    assert "{where} panics for a test" in str(error), error
+                    assert "report" in str(error)
         assert pyarrowquant.quantize_batch_arrow(table()).equals(good)
         del good
         assert nothing_left()

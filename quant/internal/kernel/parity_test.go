@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -113,13 +114,14 @@ func randomWeights(random *rand.Rand, n int, t ElementType, misalignment int) []
 		case Float32:
 			store(out[4*i:], []float32{w}, Float32)
 		case Float64:
-			bits := math.Float64bits(random.NormFloat64())
-			for k := range 8 {
-				out[8*i+k] = byte(bits >> (8 * k))
-			}
+			putFloat64(out, i, random.NormFloat64())
 		}
 	}
 	return out
+}
+
+func putFloat64(out []byte, i int, x float64) {
+	binary.LittleEndian.PutUint64(out[8*i:], math.Float64bits(x))
 }
 
 // randomImportance is nil half of the time.

@@ -17,6 +17,7 @@ const tileSize = 1024
 // scratch is the working memory of one call.
 type scratch struct {
 	weights [tileSize]float32
+	decoded [tileSize]float32
 	codes   [tileSize]uint8
 	lanes   laneSums
 }
@@ -133,7 +134,9 @@ func (s *scratch) codeTile(packed []byte, weights []float32, p Parameters, b *Bl
 	}
 	pack(packed, codes, b.BitWidth)
 	if b.Sums != nil {
-		s.lanes.add(weights, codes, p)
+		decoded := s.decoded[:len(weights)]
+		decodeAll(decoded, codes, p.Scale, p.ZeroPoint)
+		s.lanes.add(weights, decoded)
 	}
 }
 
@@ -170,13 +173,19 @@ func (s *scratch) decodeTile(weights, packed []byte, n, group int, b *CodedBlock
 	scale, zeroPoint := float32At(b.Scales, group), float32At(b.ZeroPoints, group)
 	tile, codes := s.weights[:n], s.codes[:n]
 	unpack(codes, packed, b.BitWidth)
-	for i, q := range codes {
-		tile[i] = decode(q, scale, zeroPoint)
-	}
+	decodeAll(tile, codes, scale, zeroPoint)
 	if bad = store(weights, tile, b.Type); bad >= 0 {
 		value = tile[bad]
 	}
 	return bad, value
+}
+
+// decodeAll decodes codes of one group.
+func decodeAll(out []float32, codes []uint8, scale, zeroPoint float32) {
+	out = out[:len(codes)]
+	for i, q := range codes {
+		out[i] = decode(q, scale, zeroPoint)
+	}
 }
 
 // store writes a tile and returns the first element that the type cannot

@@ -34,19 +34,21 @@ type laneSums struct {
 	error, weight, decoded, product, maxError [sumLanes]float64
 }
 
-// add counts len(weights) weights that begin at a multiple of sumLanes columns
-// within their group.
-func (l *laneSums) add(weights []float32, codes []uint8, p Parameters) {
+// add counts weights, which begin at a multiple of sumLanes columns within their
+// group, and what they were decoded to.
+func (l *laneSums) add(weights, decoded []float32) {
+	decoded = decoded[:len(weights)]
 	for i, weight := range weights {
-		w := float64(weight)
-		d := float64(decode(codes[i], p.Scale, p.ZeroPoint))
+		w, d := float64(weight), float64(decoded[i])
 		e := w - d
 		lane := i % sumLanes
 		l.error[lane] += float64(e * e)
 		l.weight[lane] += float64(w * w)
 		l.decoded[lane] += float64(d * d)
 		l.product[lane] += float64(w * d)
-		l.maxError[lane] = max(l.maxError[lane], math.Abs(e))
+		if e = math.Abs(e); e > l.maxError[lane] {
+			l.maxError[lane] = e
+		}
 	}
 }
 

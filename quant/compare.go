@@ -1,0 +1,301 @@
+package quant
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
+)
+
+// CompareOptions of a comparison.
+type CompareOptions struct {
+	Threads int `json:"threads"` // workers, at least 1
+	// The types of columns as the caller's users know them, for errors.
+	OriginalTypeNames map[string]string `json:"original_type_names"`
+	ResultTypeNames   map[string]string `json:"result_type_names"`
+	Kernel            string            `json:"kernel"` // "" for the fastest; results do not depend on it
+}
+
+// Validate checks every bound. It wraps ErrArgument.
+func (o *CompareOptions) Validate() error {
+	return firstError(validThreads(o.Threads), validKernel(o.Kernel))
+}
+
+// Table is batches and their schema.
+type Table struct {
+	Schema  *arrow.Schema
+	Batches []arrow.RecordBatch
+}
+
+// Compare gives the errors of every layer of result, in its order, against the
+// layer of that name of original, a table of weights. result is what Quantize or
+// Dequantize gave, or a table of weights. What only original has is ignored.
+// Ownership and errors are as for Quantize; nothing is ever skipped.
+func Compare(ctx context.Context, original, result Table, o CompareOptions, allocator memory.Allocator) (*Result, error) {
+	defer kernel.StandardFloat()()
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	weights, badWeights, err := readWeights(original, o.OriginalTypeNames)
+	if err != nil {
+		return nil, In("original", err)
+	}
+	decoded, badDecoded, err := readDecoded(result, o.ResultTypeNames)
+	if err != nil {
+		return nil, In("result", err)
+	}
+	c := newComparison(match(weights, decoded, &badWeights, &badDecoded), o)
+	c.arena.allocator = allocator
+	defer c.arena.release()
+	if err := c.run(ctx); err != nil {
+		return nil, err
+	}
+	c.findFaults(&badWeights, &badDecoded)
+	if failed := append(badWeights.in("original"), badDecoded.in("result")...); len(failed) > 0 {
+		return nil, failed
+	}
+	compared := &Result{}
+	if err := allocations(func() { c.build(compared, maxOffset) }); err != nil {
+		compared.Release()
+		return nil, err
+	}
+	return compared, nil
+}
+
+// In says which table an error is about.
+func In(table string, err error) error { return fmt.Errorf("In %s: %w", table, err) }
+
+func readWeights(t Table, typeNames map[string]string) ([]layer, LayerErrors, error) {
+	columns, err := resolveInput(t.Schema, typeNames)
+	if err != nil {
+		return nil, nil, err
+	}
+	shapes := make([]int64, 0, 2*countRows(t.Batches))
+	layers, failed := readRows(t.Batches, 0, func(batch arrow.RecordBatch) rowReader[layer] {
+		reader := newLayerReader(batch, columns, &shapes)
+		return func(row int, inputRow int64) (layer, *LayerError) {
+			return reader.read(row, inputRow, &layerSettings{})
+		}
+	})
+	return layers, failed, nil
+}
+
+// decodedLayer is a layer of result: codes, or weights decoded elsewhere.
+type decodedLayer struct {
+	grouped
+	name     string
+	row      int64
+	shape    []int64
+	coded    *codedLayer     // nil: the weights are there
+	weights  kernel.Elements // if coded is nil
+	original *layer
+}
+
+func readDecoded(t Table, typeNames map[string]string) ([]decodedLayer, LayerErrors, error) {
+	if t.Schema.HasField(columnQuantizedData) {
+		columns, err := resolveCoded(t.Schema, typeNames)
+		if err != nil {
+			return nil, nil, err
+		}
+		coded, failed := readCoded(t.Batches, columns)
+		layers := make([]decodedLayer, len(coded))
+		for i := range coded {
+			l := &coded[i]
+			layers[i] = decodedLayer{grouped: l.grouped, name: l.name, row: l.row, shape: l.shape, coded: l}
+		}
+		return layers, failed, nil
+	}
+	if !t.Schema.HasField(columnWeights) {
+		return nil, nil, schemaError("Missing required column '%s' or '%s'. Expected schema: %s; or %s",
+			columnQuantizedData, columnWeights, resultSchema, inputSchema)
+	}
+	weights, failed, err := readWeights(t, typeNames)
+	layers := make([]decodedLayer, len(weights))
+	for i, l := range weights {
+		// Groups of whole rows make units that most other group sizes make as well.
+		layers[i] = decodedLayer{grouped: newGrouped(l.matrix, WholeRow), name: l.name, row: l.row, shape: l.shape, weights: l.values()}
+	}
+	return layers, failed, err
+}
+
+func (l *layer) values() kernel.Elements { return kernel.Elements{Type: l.element, Bytes: l.weights} }
+
+// match gives the layers of result that can be compared, with their originals.
+// Errors of rows of original that no layer of result needs are dropped.
+func match(weights []layer, decoded []decodedLayer, badWeights, badDecoded *LayerErrors) []decodedLayer {
+	needed := make(map[string]bool, len(decoded))
+	for _, l := range decoded {
+		needed[l.name] = true
+	}
+	for _, e := range *badDecoded {
+		needed[e.name()] = needed[e.name()] || e.Name != nil
+	}
+	// A layer whose original cannot be read is known, but nil.
+	originals := make(map[string]*layer, len(decoded))
+	*badWeights = slices.DeleteFunc(*badWeights, func(e *LayerError) bool { return e.Name == nil || !needed[*e.Name] })
+	for _, e := range *badWeights {
+		originals[*e.Name] = nil
+	}
+	for i := range weights {
+		l := &weights[i]
+		first, known := originals[l.name]
+		switch {
+		case !needed[l.name]:
+		case first != nil:
+			*badWeights = append(*badWeights, duplicate(first.row).layerError(l.name, l.row))
+		case !known:
+			originals[l.name] = l
+		}
+	}
+	matched := make([]decodedLayer, 0, len(decoded))
+	rows := make(map[string]int64, len(decoded))
+	for _, l := range decoded {
+		original, known := originals[l.name]
+		first, again := rows[l.name]
+		var p *problem
+		switch {
+		case again:
+			p = duplicate(first)
+		case !known:
+			p = problemf(KindMissing, " is not in original. Give the table that was quantized")
+		case original != nil && original.elements() != l.elements():
+			p = problemf(KindShapeMismatch, ": Shape mismatch: shape %s has %d elements, shape %s in original has %d",
+				shapeText(l.shape), l.elements(), shapeText(original.shape), original.elements())
+		case original != nil:
+			l.original = original
+			matched = append(matched, l)
+		}
+		if p != nil {
+			*badDecoded = append(*badDecoded, p.layerError(l.name, l.row))
+		}
+		if !again {
+			rows[l.name] = l.row
+		}
+	}
+	return matched
+}
+
+func duplicate(first int64) *problem {
+	return problemf(KindDuplicate, " is there more than once, first in row %d. Keep one", first)
+}
+
+// comparison is the state of one run.
+type comparison struct {
+	options CompareOptions
+	layers  []decodedLayer
+	units   []unit
+	sums    []kernel.Sums // as units
+	// The first weights of units that are NaN or Inf; Index is the element within the layer.
+	inOriginal, inResult []kernel.Fault
+	scratch              sync.Pool // of *[4 * unitElements]byte, for decoded units
+	arena                arena
+}
+
+func newComparison(layers []decodedLayer, o CompareOptions) *comparison {
+	matrices := make([]grouped, len(layers))
+	for i, l := range layers {
+		matrices[i] = l.grouped
+	}
+	units := cut(matrices)
+	return &comparison{
+		options:    o,
+		layers:     layers,
+		units:      units,
+		sums:       make([]kernel.Sums, len(units)),
+		inOriginal: make([]kernel.Fault, len(units)),
+		inResult:   make([]kernel.Fault, len(units)),
+		scratch:    sync.Pool{New: func() any { return new([4 * unitElements]byte) }},
+	}
+}
+
+func (c *comparison) run(ctx context.Context) error {
+	chosen, _ := kernel.Named(c.options.Kernel) // which Validate has found
+	return runUnits(ctx, c.options.Threads, c.units, func(i int) {
+		testHook(c.layers[c.units[i].layer].name)
+		c.compareUnit(chosen, i)
+	})
+}
+
+// compareUnit decodes a unit if need be, and adds up its errors.
+func (c *comparison) compareUnit(k kernel.Kernel, i int) {
+	u := c.units[i]
+	l := &c.layers[u.layer]
+	first, n := u.firstElement(l.grouped), u.rows*u.columns
+	var decoded kernel.Elements
+	if l.coded != nil {
+		memory := c.scratch.Get().(*[4 * unitElements]byte)
+		defer c.scratch.Put(memory)
+		block := l.coded.block(u, memory[:], kernel.Float32)
+		k.Dequantize(block) // which has no faults in float32
+		decoded = kernel.Elements{Type: kernel.Float32, Bytes: block.Weights}
+	} else {
+		decoded = l.weights.Part(first, n)
+	}
+	c.sums[i], c.inOriginal[i], c.inResult[i] = kernel.Compare(l.original.values().Part(first, n), decoded, u.columns)
+	c.inOriginal[i].Index += first
+	c.inResult[i].Index += first
+}
+
+// findFaults adds the layers that have weights which are NaN or Inf.
+func (c *comparison) findFaults(badWeights, badDecoded *LayerErrors) {
+	for i, fault := range firstFaults(len(c.layers), c.units, c.inOriginal) {
+		if fault != nil {
+			l := c.layers[i].original
+			*badWeights = append(*badWeights, l.problem(fault).layerError(l.name, l.row))
+		}
+	}
+	for i, fault := range firstFaults(len(c.layers), c.units, c.inResult) {
+		if fault != nil {
+			l := &c.layers[i]
+			*badDecoded = append(*badDecoded, l.problem(fault).layerError(l.name, l.row))
+		}
+	}
+}
+
+func (l *decodedLayer) problem(fault *kernel.Fault) *problem {
+	if l.coded != nil {
+		return problemf(KindNonFinite, ": the weight at index %d decodes to %s", fault.Index, nonFiniteText(fault.Value)).at(int64(fault.Index))
+	}
+	return problemf(KindNonFinite, " contains NaN or Inf at index %d (%s)", fault.Index, nonFiniteText(fault.Value)).at(int64(fault.Index))
+}
+
+func (c *comparison) build(result *Result, limit int) {
+	result.Schema = comparisonFields()
+	metrics := c.metrics()
+	a, first := &c.arena, 0
+	sizes := func(row int) rowSizes { return rowSizes{len(c.layers[row].name), len(c.layers[row].shape)} }
+	for _, end := range splitRows(len(c.layers), limit, sizes) {
+		part, values := c.layers[first:end], metrics[first:end]
+		first = end
+		columns := []func() arrow.Array{
+			func() arrow.Array { return textColumn(a, len(part), func(row int) string { return part[row].name }) },
+			func() arrow.Array { return shapeColumn(a, len(part), func(row int) []int64 { return part[row].shape }) },
+		}
+		for metric := range comparisonColumns {
+			columns = append(columns, func() arrow.Array {
+				return float64Column(a, len(part), func(row int) float64 { return values[row][metric] })
+			})
+		}
+		result.Batches = append(result.Batches, newBatch(result.Schema, len(part), columns))
+	}
+}
+
+// metrics are the values of comparisonColumns. Units are added in order, as
+// Quantize does.
+func (c *comparison) metrics() [][5]float64 {
+	layers := make([]kernel.Sums, len(c.layers))
+	for i, u := range c.units {
+		layers[u.layer].Add(c.sums[i])
+	}
+	metrics := make([][5]float64, len(layers))
+	for i, s := range layers {
+		m := errorMetrics(s, c.layers[i].elements())
+		metrics[i] = [5]float64{m[0], m[1], m[2], m[3], signalToNoise(s)}
+	}
+	return metrics
+}
