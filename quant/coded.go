@@ -23,8 +23,8 @@ type codedLayer struct {
 }
 
 // readCoded reads every row of every batch of a result.
-func readCoded(batches []arrow.RecordBatch, columns codedColumns) ([]codedLayer, LayerErrors) {
-	return readRows(batches, 0, func(batch arrow.RecordBatch) rowReader[codedLayer] {
+func readCoded(batches []arrow.RecordBatch, columns codedColumns, threads int) ([]codedLayer, LayerErrors) {
+	return readRows(batches, 0, threads, func(batch arrow.RecordBatch, _ int) rowReader[codedLayer] {
 		return newCodedReader(batch, columns).read
 	})
 }

@@ -41,11 +41,11 @@ func Compare(ctx context.Context, original, result Table, o CompareOptions, allo
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	weights, badWeights, err := readWeights(original, o.OriginalTypeNames)
+	weights, badWeights, err := readWeights(original, o.OriginalTypeNames, o.Threads)
 	if err != nil {
 		return nil, In("original", err)
 	}
-	decoded, badDecoded, err := readDecoded(result, o.ResultTypeNames)
+	decoded, badDecoded, err := readDecoded(result, o.ResultTypeNames, o.Threads)
 	if err != nil {
 		return nil, In("result", err)
 	}
@@ -70,14 +70,13 @@ func Compare(ctx context.Context, original, result Table, o CompareOptions, allo
 // In says which table an error is about.
 func In(table string, err error) error { return fmt.Errorf("In %s: %w", table, err) }
 
-func readWeights(t Table, typeNames map[string]string) ([]layer, LayerErrors, error) {
+func readWeights(t Table, typeNames map[string]string, threads int) ([]layer, LayerErrors, error) {
 	columns, err := resolveInput(t.Schema, typeNames)
 	if err != nil {
 		return nil, nil, err
 	}
-	shapes := make([]int64, 0, 2*countRows(t.Batches))
-	layers, failed := readRows(t.Batches, 0, func(batch arrow.RecordBatch) rowReader[layer] {
-		reader := newLayerReader(batch, columns, &shapes)
+	layers, failed := readRows(t.Batches, 0, threads, func(batch arrow.RecordBatch, rows int) rowReader[layer] {
+		reader := newLayerReader(batch, columns, rows)
 		return func(row int, inputRow int64) (layer, *LayerError) {
 			return reader.read(row, inputRow, &layerSettings{})
 		}
@@ -96,13 +95,13 @@ type decodedLayer struct {
 	original *layer
 }
 
-func readDecoded(t Table, typeNames map[string]string) ([]decodedLayer, LayerErrors, error) {
+func readDecoded(t Table, typeNames map[string]string, threads int) ([]decodedLayer, LayerErrors, error) {
 	if t.Schema.HasField(columnQuantizedData) {
 		columns, err := resolveCoded(t.Schema, typeNames)
 		if err != nil {
 			return nil, nil, err
 		}
-		coded, failed := readCoded(t.Batches, columns)
+		coded, failed := readCoded(t.Batches, columns, threads)
 		layers := make([]decodedLayer, len(coded))
 		for i := range coded {
 			l := &coded[i]
@@ -114,7 +113,7 @@ func readDecoded(t Table, typeNames map[string]string) ([]decodedLayer, LayerErr
 		return nil, nil, schemaError("Missing required column '%s' or '%s'. Expected schema: %s; or %s",
 			columnQuantizedData, columnWeights, resultSchema, inputSchema)
 	}
-	weights, failed, err := readWeights(t, typeNames)
+	weights, failed, err := readWeights(t, typeNames, threads)
 	layers := make([]decodedLayer, len(weights))
 	for i, l := range weights {
 		// Groups of whole rows make units that most other group sizes make as well.
@@ -281,7 +280,7 @@ func (c *comparison) build(result *Result, limit int) {
 				return float64Column(a, len(part), func(row int) float64 { return values[row][metric] })
 			})
 		}
-		result.Batches = append(result.Batches, newBatch(result.Schema, len(part), columns))
+		result.Batches = append(result.Batches, newBatch(result.Schema, len(part), c.options.Threads, columns))
 	}
 }
 

@@ -44,7 +44,7 @@ func Dequantize(ctx context.Context, schema *arrow.Schema, batches []arrow.Recor
 	if err != nil {
 		return nil, err
 	}
-	layers, failed := readCoded(batches, columns)
+	layers, failed := readCoded(batches, columns, o.Threads)
 	d := newDequantization(layers, o, maxOffset)
 	d.arena.allocator = allocator
 	defer d.arena.release()
@@ -154,7 +154,7 @@ func (d *dequantization) build(result *Result) {
 	result.Schema = weightFields(d.dataType, d.large)
 	for _, p := range d.parts {
 		a, rows := &d.arena, p.end-p.first
-		result.Batches = append(result.Batches, newBatch(result.Schema, rows, []func() arrow.Array{
+		result.Batches = append(result.Batches, newBatch(result.Schema, rows, d.options.Threads, []func() arrow.Array{
 			func() arrow.Array {
 				return textColumn(a, rows, func(row int) string { return d.layers[p.first+row].name })
 			},

@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/apache/arrow-go/v18/arrow"
 
@@ -34,10 +35,9 @@ type layer struct {
 
 // readLayers reads every row of every batch as a layer, but for those to skip.
 func readLayers(batches []arrow.RecordBatch, columns inputColumns, o *Options) ([]layer, LayerErrors) {
-	shapes := make([]int64, 0, 2*countRows(batches))
 	settings := o.rowSettings()
-	layers, failed := readRows(batches, o.FirstRow, func(batch arrow.RecordBatch) rowReader[layer] {
-		read := newLayerReader(batch, columns, &shapes)
+	layers, failed := readRows(batches, o.FirstRow, o.Threads, func(batch arrow.RecordBatch, rows int) rowReader[layer] {
+		read := newLayerReader(batch, columns, rows)
 		return func(row int, inputRow int64) (layer, *LayerError) {
 			if s := settings(inputRow); s != nil {
 				return read.read(row, inputRow, s)
@@ -54,24 +54,43 @@ func readLayers(batches []arrow.RecordBatch, columns inputColumns, o *Options) (
 // rowReader reads a row of a batch, which is inputRow of the whole input.
 type rowReader[T any] func(row int, inputRow int64) (T, *LayerError)
 
-// readRows reads every row of every batch. Rows that cannot be read come back
-// as errors, the others in input order.
-func readRows[T any](batches []arrow.RecordBatch, firstRow int64, newReader func(arrow.RecordBatch) rowReader[T]) ([]T, LayerErrors) {
-	rows := make([]T, 0, countRows(batches))
+// readRows reads every row of every batch, by newReader's readers of so many rows
+// each, on up to threads goroutines. Rows that cannot be read come back as errors,
+// the others in input order.
+func readRows[T any](batches []arrow.RecordBatch, firstRow int64, threads int, newReader func(batch arrow.RecordBatch, rows int) rowReader[T]) ([]T, LayerErrors) {
+	rows := make([]T, countRows(batches))
 	var failed LayerErrors
+	var mutex sync.Mutex
+	offset := 0
 	for _, batch := range batches {
-		read := newReader(batch)
-		for row := range int(batch.NumRows()) {
-			r, err := read(row, firstRow+int64(row))
-			if err != nil {
-				failed = append(failed, err)
-			} else {
-				rows = append(rows, r)
+		into := rows[offset:]
+		inSpans(threads, int(batch.NumRows()), spanRows, func(first, end int) {
+			read := newReader(batch, end-first)
+			for row := first; row < end; row++ {
+				r, err := read(row, firstRow+int64(offset+row))
+				if err != nil {
+					mutex.Lock()
+					failed = append(failed, err)
+					mutex.Unlock()
+				}
+				into[row] = r
 			}
-		}
-		firstRow += batch.NumRows()
+		})
+		offset += int(batch.NumRows())
 	}
-	return rows, failed
+	if len(failed) == 0 {
+		return rows, nil
+	}
+	failed.sort()
+	kept, bad := rows[:0], failed
+	for i, r := range rows {
+		if len(bad) > 0 && bad[0].Row == firstRow+int64(i) {
+			bad = bad[1:]
+		} else {
+			kept = append(kept, r)
+		}
+	}
+	return kept, failed
 }
 
 func countRows(batches []arrow.RecordBatch) (rows int) {
@@ -81,17 +100,17 @@ func countRows(batches []arrow.RecordBatch) (rows int) {
 	return rows
 }
 
-// layerReader reads the rows of one batch.
+// layerReader reads some rows of one batch.
 type layerReader struct {
-	dims       *[]int64 // memory of all shapes
+	dims       []int64 // memory of all shapes
 	names      textReader
 	weights    func(row int) ([]byte, kernel.ElementType, *problem)
 	shapes     *listReader // nil: no such column
 	importance *listReader // likewise
 }
 
-func newLayerReader(batch arrow.RecordBatch, columns inputColumns, dims *[]int64) *layerReader {
-	r := &layerReader{dims: dims, names: newTextReader(columnLayerName, batch.Column(columns.layerName))}
+func newLayerReader(batch arrow.RecordBatch, columns inputColumns, rows int) *layerReader {
+	r := &layerReader{dims: make([]int64, 0, 2*rows), names: newTextReader(columnLayerName, batch.Column(columns.layerName))}
 	if columns.dtype >= 0 {
 		r.weights = rawWeights(batch.Column(columns.weights), batch.Column(columns.dtype))
 	} else {
@@ -126,13 +145,13 @@ func (r *layerReader) read(row int, inputRow int64, settings *layerSettings) (la
 
 func (r *layerReader) readShape(l *layer, row int) (p *problem) {
 	count := int64(len(l.weights) / l.element.Size())
-	first := len(*r.dims)
+	first := len(r.dims)
 	if r.shapes == nil || r.shapes.isNull(row) {
-		*r.dims = append(*r.dims, count)
-	} else if *r.dims, p = r.shapes.integers(*r.dims, row); p != nil {
+		r.dims = append(r.dims, count)
+	} else if r.dims, p = r.shapes.integers(r.dims, row); p != nil {
 		return p
 	}
-	l.shape = (*r.dims)[first:len(*r.dims):len(*r.dims)]
+	l.shape = r.dims[first:len(r.dims):len(r.dims)]
 	elements, p := elementCount(l.shape)
 	if p != nil {
 		return p

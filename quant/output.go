@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"sync"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -34,6 +35,7 @@ const maxOffset = math.MaxInt32
 // arena allocates exact buffers and frees those that are still its own.
 type arena struct {
 	allocator memory.Allocator
+	mutex     sync.Mutex
 	buffers   []*memory.Buffer
 }
 
@@ -47,6 +49,8 @@ func (a *arena) allocate(size int) *memory.Buffer {
 	}()
 	buffer := memory.NewResizableBuffer(a.allocator)
 	buffer.ResizeNoShrink(size)
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
 	a.buffers = append(a.buffers, buffer)
 	return buffer
 }
@@ -91,6 +95,11 @@ func newVariableColumn(a *arena, dataType arrow.DataType, width, rows int, lengt
 	}
 	c.values = a.allocate(c.starts[rows] * width)
 	return c
+}
+
+// another allocates a column with rows of the same lengths.
+func (c *variableColumn) another(a *arena) *variableColumn {
+	return &variableColumn{c.dataType, c.width, c.starts, a.allocate(len(c.values.Bytes()))}
 }
 
 // row is the memory of one row.
@@ -183,16 +192,20 @@ func float64Column(a *arena, rows int, value func(row int) float64) arrow.Array 
 
 // newBatch makes the columns and hands them over to a batch. Should making one
 // panic, those before it are released.
-func newBatch(schema *arrow.Schema, rows int, columns []func() arrow.Array) arrow.RecordBatch {
-	var arrays []arrow.Array
+func newBatch(schema *arrow.Schema, rows, threads int, columns []func() arrow.Array) arrow.RecordBatch {
+	arrays := make([]arrow.Array, len(columns))
 	defer func() {
 		for _, arr := range arrays {
-			arr.Release()
+			if arr != nil {
+				arr.Release()
+			}
 		}
 	}()
-	for _, column := range columns {
-		arrays = append(arrays, column())
-	}
+	inSpans(threads, len(columns), max(1, len(columns)*spanRows/max(rows, 1)), func(first, end int) {
+		for i := first; i < end; i++ {
+			arrays[i] = columns[i]()
+		}
+	})
 	return array.NewRecordBatch(schema, arrays, int64(rows))
 }
 

@@ -40,6 +40,32 @@ func runUnits(ctx context.Context, threads int, units []unit, work func(i int)) 
 	return group.Wait()
 }
 
+// spanRows is how many rows are worth a goroutine.
+const spanRows = 2048
+
+// inSpans calls work for consecutive spans of 0 .. n-1 of at least so many, on up
+// to threads goroutines. A panic in one of them is one of the caller.
+func inSpans(threads, n, least int, work func(first, end int)) {
+	count := max(1, min(threads, n/least))
+	if count == 1 {
+		work(0, n)
+		return
+	}
+	var group errgroup.Group
+	for i := range count {
+		group.Go(func() error {
+			return Recovered(func() error {
+				defer kernel.StandardFloat()()
+				work(n*i/count, n*(i+1)/count)
+				return nil
+			})
+		})
+	}
+	if err := group.Wait(); err != nil {
+		panic(err.(*PanicError).Value)
+	}
+}
+
 // Recovered calls f and turns a panic in it into a PanicError.
 func Recovered(f func() error) (err error) {
 	defer func() {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"math"
 	"slices"
+	"sync/atomic"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/memory"
@@ -93,11 +94,18 @@ func newQuantization(layers []layer, o Options, limit int) *quantization {
 		layers:  layers,
 		grouped: make([]grouped, len(layers)),
 	}
-	for i, l := range layers {
-		q.grouped[i] = newGrouped(l.matrix, l.settings.GroupSize)
-		q.grouped[i].whole = l.settings.format.Method != kernel.RoundToNearest
-		q.large = q.large || max(q.packedBytes(i), q.grouped[i].groups()) > limit
-	}
+	var large atomic.Bool
+	inSpans(o.Threads, len(layers), spanRows, func(first, end int) {
+		for i := first; i < end; i++ {
+			l := &layers[i]
+			q.grouped[i] = newGrouped(l.matrix, l.settings.GroupSize)
+			q.grouped[i].whole = l.settings.format.Method != kernel.RoundToNearest
+			if max(q.packedBytes(i), q.grouped[i].groups()) > limit {
+				large.Store(true)
+			}
+		}
+	})
+	q.large = large.Load()
 	q.units = cut(q.grouped)
 	q.faults = make([]kernel.Fault, len(q.units))
 	if o.measures() {
@@ -136,7 +144,7 @@ func (q *quantization) allocate() {
 		packedBytes := func(row int) int { return q.packedBytes(p.first + row) }
 		p.packed = newVariableColumn(&q.arena, binaryType(q.large), 1, rows, packedBytes)
 		p.scales = newVariableColumn(&q.arena, float32s, 4, rows, groups)
-		p.zeroPoints = newVariableColumn(&q.arena, float32s, 4, rows, groups)
+		p.zeroPoints = p.scales.another(&q.arena)
 	}
 }
 
@@ -307,7 +315,7 @@ func (q *quantization) batch(schema *arrow.Schema, p *quantizedPart, kept []int,
 			})
 		}
 	}
-	return newBatch(schema, rows, columns)
+	return newBatch(schema, rows, q.options.Threads, columns)
 }
 
 // metrics are each layer's errors, or nil. Units are added in order, so that
