@@ -24,12 +24,33 @@ def own_quantizers() -> Iterator[Quantizer]:
     for method in METHODS:
         for bits in WIDTHS:
             yield own(method, bits, "float")
-        for zero_point in ("integer", "symmetric"):
+        for zero_point in ("integer", "symmetric") if method != "hqq" else ("integer",):
             for bits in (2, 3, 4):
                 yield own(method, bits, zero_point)
         for group_size in (32, 64):
             yield own(method, 4, "float", group_size)
     yield own("rtn", 4, "float", scale_dtype="float32")
+    for bits_per_weight in (2.5, 3.15, 3.5, 4.15, 5.0):
+        yield fitted(bits_per_weight)
+
+
+def fitted(bits_per_weight: float) -> Quantizer:
+    """A recipe for a budget, of widths with integer zero-points; the time is that of its use."""
+    candidates = [{"bit_width": bits, "scale_dtype": "float16"} for bits in WIDTHS]
+
+    def prepare(weights: Weights) -> Prepared:
+        table = pyarrowquant.numpy_to_arrow_table(weights)
+        recipe = pyarrowquant.Recipe.fit(table, bits_per_weight, candidates, threads=THREADS)
+        return Prepared(
+            lambda: pyarrowquant.quantize_batch_arrow(table, recipe=recipe, threads=THREADS),
+            lambda result: decode(result, np.dtype("float16")),
+            lambda result: sum(
+                8 * len(row["quantized_data"]) + len(row["scales"]) * (16 + row["bit_width"])
+                for row in result.to_pylist()
+            ),
+        )
+
+    return Quantizer("pyarrowquant fit", f"pyarrowquant fit to {bits_per_weight} bits", prepare)
 
 
 def own(

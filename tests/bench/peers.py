@@ -91,7 +91,8 @@ SPEED_PEERS = {
     "MLX": Quantizer("MLX", "MLX", each(mlx(4, 128))),
     "onnxruntime": Quantizer("onnxruntime", "onnxruntime", each(onnxruntime)),
     "torchao": Quantizer("torchao", "torchao", each(torchao)),
-    "torch HQQ": Quantizer("torch HQQ", "torch HQQ", each(hqq(4, 128)), fraction=8),
+    "torch HQQ": Quantizer("torch HQQ", "torch HQQ", each(hqq(4, 128, axis=0)), fraction=8),
+    "torch HQQ, axis 1": Quantizer("torch HQQ", "axis 1", each(hqq(4, 128)), fraction=8),
 }
 
 

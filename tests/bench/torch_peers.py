@@ -44,22 +44,24 @@ def torchao(weights: np.ndarray) -> Prepared:
     return Prepared(call, decode, lambda result: bits_of(*result))
 
 
-def hqq(bits: int, group_size: int) -> Callable[[np.ndarray], Prepared]:
-    """Half-quadratic quantization, with groups along rows as everybody else has them.
+def hqq(bits: int, group_size: int, axis: int = 1) -> Callable[[np.ndarray], Prepared]:
+    """Half-quadratic quantization.
 
-    Scales and zero-points are kept as HQQ's own layers keep them, as float16. HQQ packs 2 bits
+    axis 1 has groups along rows, as everybody else; 0, its default, takes a group's weights from
+    all over the matrix. Scales and zero-points are kept as HQQ's own layers keep them, as float16. HQQ packs 2 bits
     only if the number of groups is a multiple of 4: groups of zeros are added, and counted.
     """
 
     def prepare(weights: np.ndarray) -> Prepared:
         groups = weights.reshape(-1, group_size)
-        tensor = tensor_of(np.pad(groups, ((0, -len(groups) % 4), (0, 0))))
+        padded = np.pad(groups, ((0, -len(groups) % 4), (0, 0)))
+        tensor = tensor_of(padded if axis == 1 else weights)
         import torch
         from hqq.core.quantize import Quantizer
 
         def call() -> Any:
             codes, meta = Quantizer.quantize(
-                tensor, nbits=bits, group_size=group_size, axis=1, device="cpu"
+                tensor, nbits=bits, group_size=group_size, axis=axis, device="cpu"
             )
             meta["scale"], meta["zero"] = meta["scale"].half(), meta["zero"].half()
             return codes, meta
@@ -69,7 +71,7 @@ def hqq(bits: int, group_size: int) -> Callable[[np.ndarray], Prepared]:
             wide = {"scale": meta["scale"].float(), "zero": meta["zero"].float()}
             wide["compute_dtype"] = torch.float32
             decoded = Quantizer.dequantize(codes, {**meta, **wide}).numpy()
-            return decoded[: len(groups)].reshape(weights.shape)
+            return decoded.reshape(-1, group_size)[: len(groups)].reshape(weights.shape)
 
         def stored_bits(result: Any) -> int:
             codes, meta = result
