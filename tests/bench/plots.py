@@ -23,6 +23,7 @@ STYLES = {
     RTN: ("#111111", "o", LEFT_LOW),
     "pyarrowquant mse": ("#d55e00", "o", LEFT_LOW),
     "pyarrowquant hqq": ("#e69f00", "o", LEFT_HIGH),
+    "pyarrowquant fit": ("#a50026", "*", LEFT_HIGH),
     "ggml": ("#56b4e9", "s", RIGHT_HIGH),
     "ggml K": ("#0072b2", "s", RIGHT_HIGH),
     "MLX": ("#009e73", "^", RIGHT_LOW),

@@ -48,8 +48,9 @@ def hqq(bits: int, group_size: int, axis: int = 1) -> Callable[[np.ndarray], Pre
     """Half-quadratic quantization.
 
     axis 1 has groups along rows, as everybody else; 0, its default, takes a group's weights from
-    all over the matrix. Scales and zero-points are kept as HQQ's own layers keep them, as float16. HQQ packs 2 bits
-    only if the number of groups is a multiple of 4: groups of zeros are added, and counted.
+    all over the matrix. Scales and zero-points are kept as HQQ's own layers keep them, as float16.
+    HQQ packs 2 bits only if the number of groups is a multiple of 4: groups of zeros are added,
+    and counted.
     """
 
     def prepare(weights: np.ndarray) -> Prepared:
