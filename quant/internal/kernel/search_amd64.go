@@ -160,6 +160,9 @@ func (f *search) fillLanes(b *Block) {
 		} else {
 			f.lanes.base[k] = f.rtn[k].inverse
 		}
+		// for groups of which no start leads anywhere
+		p := f.rtn[k]
+		f.lanes.nextScale[k], f.lanes.nextInverse[k], f.lanes.nextZeroPoint[k] = p.Scale, p.inverse, p.ZeroPoint
 		f.lanes.leastError[k] = float32(math.Inf(1))
 		f.lanes.nextPromise[k] = float32(math.Inf(1))
 	}
