@@ -371,6 +371,13 @@ def test_columns_of_many_dimensions_and_of_one() -> None:
                 searched(weighted({"a": layer}, {"a": np.ones(wrong)}))
 
 
+@pytest.mark.parametrize("count", [0, 5])
+def test_empty_layers_take_what_they_have_columns(count: int) -> None:
+    layers = {"a": np.empty((0, 5), np.float32), "b": np.empty((0,), np.float32)}
+    table = weighted(layers, {"a": np.ones(count), "b": np.empty(0)})
+    assert_same(searched(table), searched(layer_table(layers)))
+
+
 def test_negative_zero_is_zero() -> None:
     layers = layers_of(3, 99)
     zeros = np.where(np.arange(99) % 2, 0.0, 1.0)
