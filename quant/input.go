@@ -134,7 +134,7 @@ func (r *layerReader) read(row int, inputRow int64, settings *layerSettings) (la
 	if l.weights, l.element, p = r.weights(row); p == nil {
 		p = r.readShape(&l, row)
 	}
-	if p == nil && settings.format.Method == kernel.MeanSquares && r.importance != nil && !r.importance.isNull(row) {
+	if p == nil && l.columns > 0 && settings.format.Method == kernel.MeanSquares && r.importance != nil && !r.importance.isNull(row) {
 		p = r.readImportance(&l, row)
 	}
 	if p != nil {

@@ -196,6 +196,15 @@ func TestKernelsAgreeOnFaults(t *testing.T) {
 	}
 }
 
+// importanceOf makes a value of 0 .. 1 of each byte, many of them very small.
+func importanceOf(raw []byte) []float32 {
+	importance := make([]float32, len(raw))
+	for i, b := range raw {
+		importance[i] = float32(math.Ldexp(float64(b&15)/15, -int(b>>4)*10))
+	}
+	return importance
+}
+
 // FuzzKernelsAgree compares the kernels on arbitrary bits.
 func FuzzKernelsAgree(f *testing.F) {
 	for choice := range 162 {
@@ -214,6 +223,9 @@ func FuzzKernelsAgree(f *testing.F) {
 		}
 		b.GroupSize = min(b.GroupSize, b.Columns)
 		b.Weights = raw[:b.Rows*b.Columns*b.Type.Size()]
+		if size%2 == 1 {
+			b.Importance = importanceOf(raw[:b.Columns])
+		}
 		want := runKernel(Scalar, b, 0)
 		for _, k := range All()[1:] {
 			compare(t, k, b, int(size)%4, want)

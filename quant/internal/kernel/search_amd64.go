@@ -187,6 +187,9 @@ func (f *search) fillLanes(b *Block) {
 		} else {
 			f.lanes.base[k] = f.rtn[k].inverse
 		}
+		// for groups of which no start leads anywhere
+		p := f.rtn[k]
+		f.lanes.nextScale[k], f.lanes.nextInverse[k], f.lanes.nextZeroPoint[k] = p.Scale, p.inverse, p.ZeroPoint
 		f.lanes.leastError[k] = infinity
 		f.lanes.nextPromise[k] = infinity
 	}

@@ -187,3 +187,30 @@ func TestStartRanges(t *testing.T) {
 		}
 	}
 }
+
+// TestNoStartPromises searches groups of which no start leads anywhere, as the
+// zero-points of least squared error are out of bounds. Working memory still has what
+// groups left there for which they are not, and which would suit these ones too.
+func TestNoStartPromises(t *testing.T) {
+	const size, groups = 8, 64
+	far := []float32{1.547330601777068e+26, 1.547472272771554e+26, 1.5475194964363827e+26, 1.54761394376604e+26,
+		1.5475194964363827e+26, 1.5475667201012114e+26, 1.5472833781122393e+26, 1.547330601777068e+26}
+	importance := []float32{1.828e-27, 5.303e-27, 2.0243e-3, 7.036e-25, 1, 7.8177e-7, 1.7195e-15, 7.1232e-13}
+	var weights []float32
+	for group := range groups {
+		for _, w := range far {
+			if group < groups/2 { // wider, and so nearer to 0 in steps
+				w = far[0] + 1.5*(w-far[0]) + float32(group)*1e21
+			}
+			weights = append(weights, w)
+		}
+	}
+	b := Block{
+		Format: Format{2, FloatZero, ScaleFloat32, MeanSquares}, Rows: groups, Columns: size, GroupSize: size,
+		Weights: rawFloat32(weights), Importance: importance,
+	}
+	want := runKernel(Scalar, b, 0)
+	for _, k := range All()[1:] {
+		compare(t, k, b, 0, want)
+	}
+}
