@@ -132,6 +132,7 @@ func FuzzQuantize(f *testing.F) {
 		}
 		o := defaults
 		o.BitWidth, o.Method = bitWidths[m.below(6)], methods[m.below(len(methods))]
+		o.ZeroPoint = zeroPoints[m.below(3)]
 		o.MeasureOnly = m.below(4) == 0
 		o.ContinueOnError, o.Metrics = m.below(2) == 0, m.below(2) == 0
 		schema, batches := batchOf(names, columns...)

@@ -79,6 +79,7 @@ type quantization struct {
 	faults  []kernel.Fault      // as units; Index is the element within the layer
 	sums    []kernel.Sums       // as units; nil without metrics
 	long    []kernel.Parameters // as units; nil if no group is long
+	stop    func() bool         // whether the run is cancelled
 }
 
 // quantizedPart holds the outputs of the layers first .. end-1, which become
@@ -183,6 +184,7 @@ func (q *quantization) run(ctx context.Context, report Progress, failed LayerErr
 	if err := q.fitLongGroups(ctx, chosen); err != nil {
 		return err
 	}
+	q.stop = func() bool { return ctx.Err() != nil }
 	return runUnits(ctx, q.options.Threads, q.units, func(i int) {
 		u := q.units[i]
 		l := &q.layers[u.layer]
@@ -230,6 +232,9 @@ func (q *quantization) block(i int) kernel.Block {
 		block.Packed = t.packed[u.firstByte(g, format.BitWidth):][:packedBytes]
 		block.Scales = t.scales[firstGroup:][:part.groups()]
 		block.ZeroPoints = t.zeroPoints[firstGroup:][:part.groups()]
+	}
+	if l.settings.format.Method != kernel.RoundToNearest {
+		block.Stop = q.stop
 	}
 	if l.importance != nil {
 		block.Importance = l.importance[u.column:][:part.columns]

@@ -13,7 +13,7 @@ const (
 	firstBeta    = 10
 	kappa        = 1.01 // beta grows by this factor
 	hqqRounds    = 20
-	hqqPatience  = 3             // rounds without a better zero-point
+	hqqPatience  = 6             // rounds without a better zero-point
 	powerFirst   = 0x1.4a1164p30 // about 1.3 times the bits of 1.0: the first guess is within 4 %
 	powerRefined = 3
 )
@@ -105,6 +105,9 @@ func (s *scratch) hqq(weights []byte, rtn Parameters, b *Block) Parameters {
 	for ok := true; ok; t *= 1 / float32(kappa) {
 		var sums hqqSums
 		s.tiles(weights, b.Type, func(_ int, tile []float32) {
+			if b.stopped() {
+				return
+			}
 			sums.add(tile, p, t, float32(b.MaxCode()))
 		})
 		p.ZeroPoint, ok = h.goOn(p.ZeroPoint, sums, len(weights)/b.Type.Size(), b.Format)

@@ -10,17 +10,17 @@ type hqqLanes struct {
 }
 
 // hqqGroups finds the zero-points of groups as hqq of the reference does.
-func (v *vectorSet) hqqGroups(s *vectorScratch, f *search, b *Block, c *cursor) (finite, plain bool) {
+func (v *vectorSet) hqqGroups(s *vectorScratch, f *search, b *Block, c *cursor) (ok bool) {
 	f.n = c.n
 	var h hqqLanes
 	for k := range searchGroups {
 		f.weights[k] = &b.Weights[0] // lanes that stay idle read something
-		if finite, plain = v.nextGroup(s, f, b, c, &h, k); !finite || !plain {
-			return finite, plain
+		if !v.nextGroup(s, f, b, c, &h, k) {
+			return false
 		}
 	}
 	shrinks := false
-	for h.active != [searchGroups]bool{} {
+	for h.active != [searchGroups]bool{} && !b.stopped() {
 		if !shrinks {
 			f.hqqSums(b, v.stepSums)
 			shrinks = h.somethingLeft(f)
@@ -33,21 +33,21 @@ func (v *vectorSet) hqqGroups(s *vectorScratch, f *search, b *Block, c *cursor) 
 				continue
 			}
 			f.store(b, k)
-			if finite, plain = v.nextGroup(s, f, b, c, &h, k); !finite || !plain {
-				return finite, plain
+			if !v.nextGroup(s, f, b, c, &h, k) {
+				return false
 			}
 		}
 	}
-	return true, true
+	return true
 }
 
 // nextGroup begins with the next group that has something to find, if there is
 // one.
-func (v *vectorSet) nextGroup(s *vectorScratch, f *search, b *Block, c *cursor, h *hqqLanes, k int) (finite, plain bool) {
+func (v *vectorSet) nextGroup(s *vectorScratch, f *search, b *Block, c *cursor, h *hqqLanes, k int) (ok bool) {
 	h.active[k] = false
 	for at, more := c.next(); more && !h.active[k]; {
-		if finite, plain = v.takeGroup(s, f, b, at, k); !finite || !plain {
-			return finite, plain
+		if !v.takeGroup(s, f, b, at, k) {
+			return false
 		}
 		if !f.searched[k] {
 			f.store(b, k)
@@ -59,7 +59,7 @@ func (v *vectorSet) nextGroup(s *vectorScratch, f *search, b *Block, c *cursor, 
 			f.loadLane(s, b, k)
 		}
 	}
-	return true, true
+	return true
 }
 
 func (h *hqqLanes) begin(f *search, k int) {

@@ -95,7 +95,11 @@ type Block struct {
 	Scales     []float32 // Rows*Groups(Columns, GroupSize)
 	ZeroPoints []float32 // as Scales
 	Sums       *Sums     // nil: no error sums wanted
+	// Stop tells a search to give up, since nobody wants its outputs any more; nil: never.
+	Stop func() bool
 }
+
+func (b *Block) stopped() bool { return b.Stop != nil && b.Stop() }
 
 // check panics if a slice has not the size that the kernels rely on.
 func (b *Block) check() {

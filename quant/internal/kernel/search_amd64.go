@@ -44,6 +44,7 @@ type search struct {
 	cutHi      [searchGroups]float32
 	searched   [searchGroups]bool
 	rtn        [searchGroups]Parameters
+	extreme    map[int]Parameters // by group; nil if there are none
 
 	tile           [tileSize][searchGroups]float32
 	importanceTile [tileSize][searchGroups]float32
@@ -51,8 +52,8 @@ type search struct {
 
 var searches = sync.Pool{New: func() any { return new(search) }}
 
-// quantizeSearched is quantize for methods that search: all groups are fitted, then
-// coded.
+// quantizeSearched is quantize for methods that search: all groups are fitted,
+// then coded.
 func (v *vectorSet) quantizeSearched(b Block) Fault {
 	if b.Method == HalfQuadratic {
 		b.Importance = nil
@@ -61,42 +62,37 @@ func (v *vectorSet) quantizeSearched(b Block) Fault {
 	defer scratches.Put(s)
 	f := searches.Get().(*search)
 	defer searches.Put(f)
-	if finite, plain := v.searchBlock(s, f, &b); !finite {
+	f.extreme = nil
+	if !v.searchBlock(s, f, &b) {
 		b.Method = RoundToNearest // finds the same first fault
 		return v.quantize(b)
-	} else if !plain {
-		return quantizeScalar(b)
 	}
 	l := b.layout().joined()
 	for row := range l.rows {
-		v.codeRow(s, &b, l.row(row), l.columns)
+		v.codeRow(s, f, &b, l.row(row), l.columns)
 	}
 	s.storeSums(&b)
 	return Fault{}
 }
 
 // searchBlock writes scale and zero-point of all groups. It gives up at a group
-// that is not finite, or to which the plain formulas do not apply.
-func (v *vectorSet) searchBlock(s *vectorScratch, f *search, b *Block) (finite, plain bool) {
+// that has a fault.
+func (v *vectorSet) searchBlock(s *vectorScratch, f *search, b *Block) (ok bool) {
 	l := b.layout().joined()
 	whole := l.columns / l.groupSize
 	for _, c := range []cursor{
 		{layout: l, n: l.groupSize, perRow: whole},
 		{layout: l, n: l.columns % l.groupSize, perRow: 1, first: whole * l.groupSize},
 	} {
-		if c.n == 0 || c.perRow == 0 {
-			continue
-		}
+		find := v.searchGroups
 		if b.Method == HalfQuadratic {
-			finite, plain = v.hqqGroups(s, f, b, &c)
-		} else {
-			finite, plain = v.searchGroups(s, f, b, &c)
+			find = v.hqqGroups
 		}
-		if !finite || !plain {
-			return finite, plain
+		if c.n > 0 && c.perRow > 0 && !find(s, f, b, &c) {
+			return false
 		}
 	}
-	return true, true
+	return true
 }
 
 // cursor goes over groups of n weights: so many a row, from a column on.
@@ -124,13 +120,13 @@ func (c *cursor) next() (at position, ok bool) {
 }
 
 // searchGroups searches groups in batches.
-func (v *vectorSet) searchGroups(s *vectorScratch, f *search, b *Block, c *cursor) (finite, plain bool) {
+func (v *vectorSet) searchGroups(s *vectorScratch, f *search, b *Block, c *cursor) (ok bool) {
 	f.n = c.n
 	for at, more := c.next(); more; {
 		some := false
 		for f.count = 0; more && f.count < searchGroups; f.count++ {
-			if finite, plain = v.takeGroup(s, f, b, at, f.count); !finite || !plain {
-				return finite, plain
+			if !v.takeGroup(s, f, b, at, f.count) {
+				return false
 			}
 			some = some || f.searched[f.count]
 			at, more = c.next()
@@ -143,11 +139,11 @@ func (v *vectorSet) searchGroups(s *vectorScratch, f *search, b *Block, c *curso
 			f.store(b, k)
 		}
 	}
-	return true, true
+	return true
 }
 
 // takeGroup puts a group into a lane, with its round-to-nearest parameters.
-func (v *vectorSet) takeGroup(s *vectorScratch, f *search, b *Block, at position, k int) (finite, plain bool) {
+func (v *vectorSet) takeGroup(s *vectorScratch, f *search, b *Block, at position, k int) (ok bool) {
 	size := b.Type.Size()
 	weights := b.Weights[at.weight*size:][:f.n*size]
 	f.at[k], f.weights[k] = at, &weights[0]
@@ -156,13 +152,19 @@ func (v *vectorSet) takeGroup(s *vectorScratch, f *search, b *Block, at position
 	}
 	lo, hi, fault := v.rangeIn(s, weights, b.Type)
 	if fault.Kind != NoFault {
-		return false, true
+		return false
 	}
 	p, ok := fit(lo, hi, b.Format)
+	if p.extreme {
+		if f.extreme == nil {
+			f.extreme = map[int]Parameters{}
+		}
+		f.extreme[at.group] = p
+	}
 	f.rtn[k] = p
 	f.searched[k] = searchable(lo, hi, p, b.Format)
 	f.lo[k], f.hi[k] = span(lo, hi, b.ZeroPoint)
-	return true, ok && !p.extreme
+	return ok
 }
 
 // store writes what was found for a lane's group.
@@ -200,13 +202,16 @@ func (f *search) fillLanes(b *Block) {
 
 // search is the function of that name of the reference, for all lanes.
 func (v *vectorSet) search(f *search, b *Block) {
-	maxCode := float32(b.MaxCode())
-	for start := range starts {
-		f.begin(start, b)
-		v.look(f, b, maxCode)
-		if start == 0 {
-			for k := range searchGroups {
-				f.lanes.leastError[k] = toBeat(f.lanes.leastError[k], f.lanes.weight[k], f.rtn[k], maxCode)
+	if f.count == 1 {
+		v.searchAlone(f, b)
+	} else {
+		for start := range starts {
+			f.begin(start, b)
+			v.look(f, b)
+			if start == 0 {
+				for k := range searchGroups {
+					f.lanes.leastError[k] = f.toBeat(k, b)
+				}
 			}
 		}
 	}
@@ -216,7 +221,33 @@ func (v *vectorSet) search(f *search, b *Block) {
 		for k := range searchGroups {
 			l.nextPromise[k] = infinity
 		}
-		v.look(f, b, maxCode)
+		v.look(f, b)
+	}
+}
+
+func (f *search) toBeat(k int, b *Block) float32 {
+	return toBeat(f.lanes.leastError[k], f.lanes.weight[k], f.rtn[k], float32(b.MaxCode()))
+}
+
+// searchAlone looks at all starts of the only group at once, one a lane, and
+// brings together in the first lane what they find. Long rows are searched so.
+func (v *vectorSet) searchAlone(f *search, b *Block) {
+	l := &f.lanes
+	for start := range starts {
+		p := fitStart(start, f.lo[0], f.hi[0], f.rtn[0], b.Format)
+		l.scale[start], l.inverse[start], l.zeroPoint[start] = p.Scale, p.inverse, p.ZeroPoint
+		l.base[start] = l.base[0]
+	}
+	v.look(f, b)
+	l.leastError[0] = f.toBeat(0, b)
+	for k := 1; k < starts; k++ {
+		if l.leastError[k] < l.leastError[0] {
+			l.leastError[0], l.bestScale[0], l.bestZeroPoint[0] = l.leastError[k], l.bestScale[k], l.bestZeroPoint[k]
+		}
+		if l.nextPromise[k] < l.nextPromise[0] {
+			l.nextPromise[0], l.nextScale[0] = l.nextPromise[k], l.nextScale[k]
+			l.nextInverse[0], l.nextZeroPoint[0] = l.nextInverse[k], l.nextZeroPoint[k]
+		}
 	}
 }
 
@@ -237,8 +268,8 @@ func (f *search) begin(start int, b *Block) {
 }
 
 // look sums up all weights with the current parameters, and refines these.
-func (v *vectorSet) look(f *search, b *Block, maxCode float32) {
-	l := &f.lanes
+func (v *vectorSet) look(f *search, b *Block) {
+	l, maxCode := &f.lanes, float32(b.MaxCode())
 	clear(l.code[:])
 	clear(l.codeCode[:])
 	clear(l.rest[:])
@@ -262,7 +293,7 @@ func (v *vectorSet) look(f *search, b *Block, maxCode float32) {
 
 // tiles calls visit for each tile of n rows.
 func (f *search) tiles(b *Block, visit func(n int)) {
-	for first := 0; first < f.n; first += tileSize {
+	for first := 0; first < f.n && !b.stopped(); first += tileSize {
 		n := min(tileSize, f.n-first)
 		if f.n > tileSize {
 			f.loadTile(b, first, n)
@@ -279,40 +310,54 @@ func (f *search) loadTile(b *Block, first, n int) {
 	}
 }
 
-// fill transposes all but the last elements, fewer than 8, with vectors.
+// fill transposes all but the last elements, fewer than 8, with vectors, unless
+// they are float64.
 func fill(tile *[tileSize][searchGroups]float32, groups *[searchGroups]*byte, t ElementType, first, n int) {
 	size := t.Size()
-	whole := n &^ 7
+	whole := 0
+	if t != Float64 {
+		whole = n &^ 7
+	}
 	if whole > 0 {
 		transposers[t](&groups[0], first*size, whole, &tile[0][0])
 	}
-	if whole == n {
-		return
-	}
 	var rest [8]float32
-	for k, group := range groups {
-		load(rest[:n-whole], unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(group), (first+whole)*size)), (n-whole)*size), t)
-		for i, w := range rest[:n-whole] {
-			tile[whole+i][k] = w
+	for i := whole; i < n; i += len(rest) {
+		some := rest[:min(len(rest), n-i)]
+		for k, group := range groups {
+			load(some, unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(group), (first+i)*size)), len(some)*size), t)
+			for j, w := range some {
+				tile[i+j][k] = w
+			}
 		}
 	}
 }
 
 // codeRow codes a row of so many columns with the scales and zero-points that
 // the block has.
-func (v *vectorSet) codeRow(s *vectorScratch, b *Block, at position, columns int) {
+func (v *vectorSet) codeRow(s *vectorScratch, f *search, b *Block, at position, columns int) {
 	size := b.Type.Size()
 	for left := columns; left > 0; {
 		n, groups := nextRun(b.GroupSize, left)
+		if f.extreme != nil || b.Type == Float64 {
+			n, groups = min(b.GroupSize, left), 1
+		}
 		weights, packed := b.Weights[at.weight*size:][:n*size], b.Packed[at.packed:][:RowBytes(n, b.BitWidth)]
 		for k := range groups {
 			s.scales[k], s.zeroPoints[k] = b.Scales[at.group+k], b.ZeroPoints[at.group+k]
 			s.inverses[k] = 1 / s.scales[k]
 		}
-		if isRun(n, groups, b.GroupSize) {
+		p, extreme := f.extreme[at.group]
+		if !extreme {
+			p = Parameters{Scale: s.scales[0], inverse: s.inverses[0], ZeroPoint: s.zeroPoints[0]}
+		}
+		switch {
+		case extreme || b.Type == Float64:
+			s.scratch.codeGroup(packed, weights, p, b)
+		case isRun(n, groups, b.GroupSize):
 			v.codeRun(s, b, &weights[0], &packed[0], groups, b.GroupSize)
-		} else {
-			v.codeGroup(s, b, weights, packed, Parameters{Scale: s.scales[0], inverse: s.inverses[0], ZeroPoint: s.zeroPoints[0]})
+		default:
+			v.codeGroup(s, b, weights, packed, p)
 		}
 		at = at.after(n, groups, b.BitWidth)
 		left -= n

@@ -86,11 +86,11 @@ func takeScratch() *vectorScratch {
 // quantize has the results of quantizeScalar.
 func (v *vectorSet) quantize(b Block) Fault {
 	b.check()
-	if b.Type == Float64 {
-		return quantizeScalar(b)
-	}
 	if b.Method.searches() {
 		return v.quantizeSearched(b)
+	}
+	if b.Type == Float64 {
+		return quantizeScalar(b)
 	}
 	s := takeScratch()
 	defer scratches.Put(s)
@@ -240,7 +240,7 @@ func (v *vectorSet) codeGroup(s *vectorScratch, b *Block, weights, packed []byte
 
 // rangeIn has the results of the reference's rangeOf.
 func (v *vectorSet) rangeIn(s *vectorScratch, weights []byte, t ElementType) (lo, hi float32, fault Fault) {
-	if !v.rangeOf(s, weights, t) {
+	if t == Float64 || !v.rangeOf(s, weights, t) {
 		return s.scratch.rangeOf(weights, t)
 	}
 	return s.lo[0], s.hi[0], Fault{}
