@@ -85,8 +85,9 @@ if __name__ == "__main__":
     run_child(f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')")
 
 
+@pytest.mark.parametrize("method", ["rtn", "mse", "hqq"])
 @pytest.mark.parametrize("group_size", [128, -1])
-def test_interrupt_ends_a_long_call(group_size: int) -> None:
+def test_interrupt_ends_a_long_call(group_size: int, method: str) -> None:
     """Ctrl-C is seen within 0.1 s, which the best of some tries shows on a busy machine."""
     run_child(f"""
         weights = big_table(512)
@@ -102,7 +103,8 @@ def test_interrupt_ends_a_long_call(group_size: int) -> None:
             thread = threading.Thread(target=interrupt)
             thread.start()
             try:
-                pyarrowquant.quantize_batch_arrow(weights, threads=1, group_size={group_size})
+                pyarrowquant.quantize_batch_arrow(weights, threads=1, group_size={group_size},
+                                                  method={method!r}, zero_point="float")
                 raise SystemExit("was not interrupted")
             except KeyboardInterrupt:
                 delays.append(time.perf_counter() - sent)
