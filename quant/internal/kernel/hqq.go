@@ -105,9 +105,6 @@ func (s *scratch) hqq(weights []byte, rtn Parameters, b *Block) Parameters {
 	for ok := true; ok; t *= 1 / float32(kappa) {
 		var sums hqqSums
 		s.tiles(weights, b.Type, func(_ int, tile []float32) {
-			if b.stopped() {
-				return
-			}
 			sums.add(tile, p, t, float32(b.MaxCode()))
 		})
 		p.ZeroPoint, ok = h.goOn(p.ZeroPoint, sums, len(weights)/b.Type.Size(), b.Format)

@@ -20,10 +20,11 @@ type scratch struct {
 	decoded [tileSize]float32
 	codes   [tileSize]uint8
 	lanes   laneSums
+	stop    func() bool // of the block
 }
 
 func quantizeScalar(b Block) Fault {
-	var s scratch
+	s := scratch{stop: b.Stop}
 	for row := range b.Rows {
 		at := b.layout().row(row)
 		for left := b.Columns; left > 0; left -= b.GroupSize {
@@ -58,11 +59,12 @@ func (s *scratch) storeSums(b *Block) {
 	}
 }
 
-// tiles calls visit for each tile of a group, with its weights widened.
+// tiles calls visit for each tile of a group, with its weights widened, until
+// the block is stopped.
 func (s *scratch) tiles(weights []byte, t ElementType, visit func(first int, tile []float32)) {
 	size := t.Size()
 	count := len(weights) / size
-	for first := 0; first < count; first += tileSize {
+	for first := 0; first < count && (s.stop == nil || !s.stop()); first += tileSize {
 		n := min(tileSize, count-first)
 		tile := s.weights[:n]
 		load(tile, weights[first*size:], t)

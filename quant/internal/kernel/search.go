@@ -186,9 +186,6 @@ func (s *scratch) search(weights []byte, importance []float32, lo, hi float32, r
 			sums.weight = float32(len(weights) / b.Type.Size())
 		}
 		s.tiles(weights, b.Type, func(first int, tile []float32) {
-			if b.stopped() {
-				return
-			}
 			var h []float32
 			if importance != nil {
 				h = importance[first:][:len(tile)]

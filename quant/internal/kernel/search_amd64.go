@@ -60,6 +60,7 @@ func (v *vectorSet) quantizeSearched(b Block) Fault {
 	}
 	s := takeScratch()
 	defer scratches.Put(s)
+	s.stop = b.Stop
 	f := searches.Get().(*search)
 	defer searches.Put(f)
 	f.extreme = nil

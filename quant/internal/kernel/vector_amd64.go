@@ -79,7 +79,7 @@ var scratches = sync.Pool{New: func() any { return new(vectorScratch) }}
 
 func takeScratch() *vectorScratch {
 	s := scratches.Get().(*vectorScratch)
-	s.lanes = laneSums{}
+	s.lanes, s.stop = laneSums{}, nil
 	return s
 }
 
