@@ -80,16 +80,23 @@ func start(work func(context.Context, *job) (*quant.Result, error), inputs ...*i
 	return j
 }
 
+func (j *job) hasEnded() bool {
+	select {
+	case <-j.done:
+		return true
+	default:
+		return false
+	}
+}
+
 func (j *job) handle() C.uintptr_t { return C.uintptr_t(cgo.NewHandle(j)) }
 
 func jobOf(handle C.uintptr_t) *job { return cgo.Handle(handle).Value().(*job) }
 
 // wait tells whether the job has ended by then.
 func (j *job) wait(limit time.Duration) bool {
-	select {
-	case <-j.done:
+	if j.hasEnded() {
 		return true
-	default:
 	}
 	timer := time.NewTimer(limit)
 	defer timer.Stop()

@@ -33,7 +33,7 @@ func main() {}
 // gives events. The caller ends the job with paq_job_free.
 //
 //export paq_quantize
-func paq_quantize(source *C.struct_ArrowArrayStream, options *C.char, progress C.int, out *C.uintptr_t) *C.char {
+func paq_quantize(source *C.struct_ArrowArrayStream, options *C.char, progress C.int, out *C.struct_paq_outcome) *C.char {
 	return startJob(source, options, out, func(in *input, o quant.Options) *job {
 		return startQuantize(in, o, progress != 0)
 	})
@@ -43,7 +43,7 @@ func paq_quantize(source *C.struct_ArrowArrayStream, options *C.char, progress C
 // quant.DequantizeOptions as JSON. There are no events.
 //
 //export paq_dequantize
-func paq_dequantize(source *C.struct_ArrowArrayStream, options *C.char, progress C.int, out *C.uintptr_t) *C.char {
+func paq_dequantize(source *C.struct_ArrowArrayStream, options *C.char, progress C.int, out *C.struct_paq_outcome) *C.char {
 	return startJob(source, options, out, startDequantize)
 }
 
@@ -51,7 +51,7 @@ func paq_dequantize(source *C.struct_ArrowArrayStream, options *C.char, progress
 // it finds; options is quant.CompareOptions as JSON. It moves both streams.
 //
 //export paq_compare
-func paq_compare(original, result *C.struct_ArrowArrayStream, options *C.char, out *C.uintptr_t) *C.char {
+func paq_compare(original, result *C.struct_ArrowArrayStream, options *C.char, out *C.struct_paq_outcome) *C.char {
 	return guard(func() error {
 		weights, err := readStream(original)
 		decoded, resultErr := readStream(result)
@@ -72,12 +72,11 @@ func paq_compare(original, result *C.struct_ArrowArrayStream, options *C.char, o
 			return err
 		}
 		started = true
-		*out = startCompare(weights, decoded, o).handle()
-		return nil
+		return giveJob(startCompare(weights, decoded, o), out)
 	})
 }
 
-func startJob[Options any](source *C.struct_ArrowArrayStream, options *C.char, out *C.uintptr_t, start func(*input, Options) *job) *C.char {
+func startJob[Options any](source *C.struct_ArrowArrayStream, options *C.char, out *C.struct_paq_outcome, start func(*input, Options) *job) *C.char {
 	return guard(func() error {
 		in, err := readStream(source)
 		if err != nil {
@@ -88,9 +87,38 @@ func startJob[Options any](source *C.struct_ArrowArrayStream, options *C.char, o
 			in.release()
 			return err
 		}
-		*out = start(in, o).handle()
-		return nil
+		return giveJob(start(in, o), out)
 	})
+}
+
+// giveJob gives the result of a job that has ended at once, else the job.
+func giveJob(j *job, out *C.struct_paq_outcome) error {
+	if j.hasEnded() && len(j.events) == 0 {
+		return giveResult(j, out)
+	}
+	out.job = j.handle()
+	return nil
+}
+
+// giveResult waits for the job and moves its result out.
+func giveResult(j *job, out *C.struct_paq_outcome) error {
+	result, err := j.takeResult()
+	if err != nil {
+		return err
+	}
+	defer result.Release()
+	exportHook(result)
+	encoded, err := json.Marshal(result.Skipped)
+	if err != nil {
+		return err
+	}
+	if err := exportResult(result, &out.result); err != nil {
+		return err
+	}
+	if len(result.Skipped) > 0 {
+		out.skipped = C.CString(string(encoded))
+	}
+	return nil
 }
 
 // paq_validate checks the options, which are quant.Options as JSON, and the
@@ -161,32 +189,11 @@ func paq_job_wait(handle C.uintptr_t, milliseconds C.int64_t, finished *C.int, e
 	})
 }
 
-// paq_job_result waits for the job and moves its result into out, which must
-// be zeroed. skipped is set to NULL or to the errors of layers left out, a
-// JSON list to free with paq_free.
+// paq_job_result waits for the job and moves its result into out.
 //
 //export paq_job_result
-func paq_job_result(handle C.uintptr_t, out *C.struct_ArrowArrayStream, skipped **C.char) *C.char {
-	return guard(func() error {
-		result, err := jobOf(handle).takeResult()
-		if err != nil {
-			return err
-		}
-		defer result.Release()
-		exportHook(result)
-		encoded, err := json.Marshal(result.Skipped)
-		if err != nil {
-			return err
-		}
-		if err := exportResult(result, out); err != nil {
-			return err
-		}
-		*skipped = nil
-		if len(result.Skipped) > 0 {
-			*skipped = C.CString(string(encoded))
-		}
-		return nil
-	})
+func paq_job_result(handle C.uintptr_t, out *C.struct_paq_outcome) *C.char {
+	return guard(func() error { return giveResult(jobOf(handle), out) })
 }
 
 // paq_job_free cancels the job if it still runs, waits for its end, and frees

@@ -40,15 +40,26 @@ class _ArrowArrayStream(ctypes.Structure):
     ]
 
 
+class _Outcome(ctypes.Structure):
+    """A job, or with job 0 its result; skipped is a text to free."""
+
+    _fields_ = [
+        ("job", ctypes.c_size_t),
+        ("result", _ArrowArrayStream),
+        ("skipped", ctypes.c_void_p),
+    ]
+
+
 def _signatures(library: ctypes.CDLL) -> None:
     text = ctypes.c_char_p
     report = ctypes.c_void_p  # a text to free, or NULL
     job = ctypes.c_size_t
     address = ctypes.c_void_p
+    outcome = ctypes.POINTER(_Outcome)
     signatures: dict[str, list[Any]] = {
-        "paq_quantize": [address, text, ctypes.c_int, ctypes.POINTER(job)],
-        "paq_dequantize": [address, text, ctypes.c_int, ctypes.POINTER(job)],
-        "paq_compare": [address, address, text, ctypes.POINTER(job)],
+        "paq_quantize": [address, text, ctypes.c_int, outcome],
+        "paq_dequantize": [address, text, ctypes.c_int, outcome],
+        "paq_compare": [address, address, text, outcome],
         "paq_validate": [address, text],
         "paq_allocate": [text, ctypes.POINTER(ctypes.c_void_p)],
         "paq_job_wait": [
@@ -57,7 +68,7 @@ def _signatures(library: ctypes.CDLL) -> None:
             ctypes.POINTER(ctypes.c_int),
             ctypes.POINTER(ctypes.c_void_p),
         ],
-        "paq_job_result": [job, address, ctypes.POINTER(ctypes.c_void_p)],
+        "paq_job_result": [job, outcome],
         "paq_job_free": [job],
         "paq_allocated_bytes": [ctypes.POINTER(ctypes.c_int64)],
         "paq_release_memory": [],
@@ -219,21 +230,31 @@ def _run(
     layer_done: LayerDone | None = None,
 ) -> tuple[pa.Table, list[LayerError]]:
     """Run a job with the GIL free, and take its result. An exception ends the job."""
-    job = ctypes.c_size_t()
+    outcome = _Outcome()
     # To be kept until Go has moved the streams.
     capsules = [table.__arrow_c_stream__() for table in tables]
     streams = [_pointer(capsule, b"arrow_array_stream") for capsule in capsules]
     try:
-        _check(library, start(*streams, *arguments, ctypes.byref(job)))
-        while not _wait(library, job, layer_done):
-            pass
-        return _take_result(library, job)
-    finally:
-        if job.value:  # set by Go: an interrupt may have come before start had returned
-            _check(library, library.paq_job_free(job))
+        _check(library, start(*streams, *arguments, ctypes.byref(outcome)))
+        if outcome.job:
+            while not _wait(library, outcome.job, layer_done):
+                pass
+            _check(library, library.paq_job_result(outcome.job, ctypes.byref(outcome)))
+        address = ctypes.addressof(outcome) + _Outcome.result.offset
+        table = pa.RecordBatchReader._import_from_c(address).read_all()
+        skipped = ctypes.string_at(outcome.skipped) if outcome.skipped else b"[]"
+        return table, [LayerError(**e) for e in json.loads(skipped)]
+    finally:  # an interrupt may have come before start had returned, or PyArrow took the stream
+        if outcome.result.release:
+            release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(outcome.result.release)
+            release(ctypes.addressof(outcome) + _Outcome.result.offset)
+        if outcome.skipped:
+            library.paq_free(outcome.skipped)
+        if outcome.job:
+            _check(library, library.paq_job_free(outcome.job))
 
 
-def _wait(library: ctypes.CDLL, job: ctypes.c_size_t, layer_done: LayerDone | None) -> bool:
+def _wait(library: ctypes.CDLL, job: int, layer_done: LayerDone | None) -> bool:
     finished = ctypes.c_int()
     events = ctypes.c_void_p()
     _check(
@@ -245,20 +266,3 @@ def _wait(library: ctypes.CDLL, job: ctypes.c_size_t, layer_done: LayerDone | No
         for layer_name, done, total in json.loads(text):
             layer_done(layer_name, done, total)
     return bool(finished.value)
-
-
-def _take_result(library: ctypes.CDLL, job: ctypes.c_size_t) -> tuple[pa.Table, list[LayerError]]:
-    stream = _ArrowArrayStream()
-    skipped = ctypes.c_void_p()
-    try:
-        _check(
-            library,
-            library.paq_job_result(job, ctypes.addressof(stream), ctypes.byref(skipped)),
-        )
-        table = pa.RecordBatchReader._import_from_c(ctypes.addressof(stream)).read_all()
-    finally:
-        if stream.release:  # an interrupt came before PyArrow took the stream
-            release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(stream.release)
-            release(ctypes.addressof(stream))
-    text = _take_text(library, skipped.value)
-    return table, [LayerError(**e) for e in json.loads(text)] if text else []
