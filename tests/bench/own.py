@@ -39,6 +39,8 @@ def fitted(bits_per_weight: float) -> Quantizer:
     candidates = [{"bit_width": bits, "scale_dtype": "float16"} for bits in WIDTHS]
 
     def prepare(weights: Weights) -> Prepared:
+        if len(weights) == 1:
+            raise UnavailableError("there is nothing to divide bits among in one matrix")
         table = pyarrowquant.numpy_to_arrow_table(weights)
         recipe = pyarrowquant.Recipe.fit(table, bits_per_weight, candidates, threads=THREADS)
         return Prepared(
