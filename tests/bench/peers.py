@@ -92,7 +92,7 @@ SPEED_PEERS = {
     "onnxruntime": Quantizer("onnxruntime", "onnxruntime", each(onnxruntime)),
     "torchao": Quantizer("torchao", "torchao", each(torchao)),
     "torch HQQ": Quantizer("torch HQQ", "torch HQQ", each(hqq(4, 128, axis=0)), fraction=8),
-    "torch HQQ, axis 1": Quantizer("torch HQQ", "axis 1", each(hqq(4, 128)), fraction=8),
+    "torch HQQ, axis 1": Quantizer("torch HQQ", "torch HQQ, axis 1", each(hqq(4, 128)), fraction=8),
 }
 
 

@@ -171,14 +171,18 @@ def grid(rows: int, sets: dict[str, list[Record]], height: float) -> tuple[Any, 
     )
 
 
-def save(figure: Any, first: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
     from matplotlib import pyplot
     from PIL import Image
 
     for axis in figure.axes:
         axis.grid(color="#eeeeee", zorder=0)
         axis.spines[["top", "right"]].set_visible(False)
-    handles, labels = first.get_legend_handles_labels()
+    found = {}  # not every family is in every picture
+    for axis in figure.axes:
+        found.update(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    labels = [family for family in STYLES if family in found]
+    handles = [found[family] for family in labels]
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
