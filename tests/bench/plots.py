@@ -64,7 +64,7 @@ def error_per_bit(sets: dict[str, list[Record]], path: Path) -> None:
         lower.set_xlabel("bits a weight, all metadata counted")
     axes[0, 0].set_ylabel("relative error (dashed: $2^{-bits}$, the limit)")
     axes[1, 0].set_ylabel("relative error, in multiples of the limit")
-    save(figure, axes[0, 0], path)
+    save(figure, path)
 
 
 def error_speed(sets: dict[str, list[Record]], path: Path) -> None:
@@ -84,7 +84,7 @@ def error_speed(sets: dict[str, list[Record]], path: Path) -> None:
         axis.margins(x=0.1)
         axis.set_xlabel("GB/s of float32 input, 2 threads")
     axes[0, 0].set_ylabel("error / error of rtn at as many bits")
-    save(figure, axes[0, 0], path)
+    save(figure, path)
 
 
 def rtn_errors(qualities: list[Record]) -> Callable[[float], float]:
