@@ -53,13 +53,19 @@ func efficient(costs []Cost) (options []option) {
 	for i, c := range costs {
 		options = append(options, option{c, i})
 	}
-	slices.SortStableFunc(options, func(a, b option) int {
+	return undominated(options, func(o option) Cost { return o.Cost })
+}
+
+// undominated sorts by rising bits, and keeps what has less error than all before.
+func undominated[T any](items []T, cost func(T) Cost) []T {
+	slices.SortStableFunc(items, func(x, y T) int {
+		a, b := cost(x), cost(y)
 		return cmp.Or(cmp.Compare(a.Bits, b.Bits), cmp.Compare(a.Error, b.Error))
 	})
-	kept := options[:0]
-	for _, o := range options {
-		if len(kept) == 0 || o.Error < kept[len(kept)-1].Error {
-			kept = append(kept, o)
+	kept := items[:0]
+	for _, x := range items {
+		if len(kept) == 0 || cost(x).Error < cost(kept[len(kept)-1]).Error {
+			kept = append(kept, x)
 		}
 	}
 	return kept
@@ -135,8 +141,7 @@ func hull(layer int, options []option) (steps []upgrade) {
 
 // state is a choice for the first layers.
 type state struct {
-	bits     int64
-	error    float64
+	Cost
 	previous int32 // state of the layers before
 	option   int32
 }
@@ -155,7 +160,7 @@ func (a *allocation) improve(known []int, price float64) []int {
 	}
 	limit := a.error(known)
 	bound := func(s state, done int) float64 {
-		return s.error + restError[done] - price*float64(a.budget-s.bits)
+		return s.Error + restError[done] - price*float64(a.budget-s.Bits)
 	}
 	levels := make([][]state, n+1)
 	levels[0] = []state{{}}
@@ -163,16 +168,16 @@ func (a *allocation) improve(known []int, price float64) []int {
 		var next []state
 		for p, s := range levels[i] {
 			for k, o := range options {
-				t := state{s.bits + o.Bits, s.error + o.Error, int32(p), int32(k)}
-				if t.bits+restBits[i+1] <= a.budget && bound(t, i+1) < limit {
+				t := state{Cost{s.Bits + o.Bits, s.Error + o.Error}, int32(p), int32(k)}
+				if t.Bits+restBits[i+1] <= a.budget && bound(t, i+1) < limit {
 					next = append(next, t)
 				}
 			}
 		}
-		levels[i+1] = undominated(next, func(s state) float64 { return bound(s, i+1) })
+		levels[i+1] = few(undominated(next, func(s state) Cost { return s.Cost }), func(s state) float64 { return bound(s, i+1) })
 	}
 	last := levels[n]
-	if len(last) == 0 || last[len(last)-1].error >= limit {
+	if len(last) == 0 || last[len(last)-1].Error >= limit {
 		return known
 	}
 	solution, at := make([]int, n), len(last)-1 // errors fall
@@ -183,23 +188,12 @@ func (a *allocation) improve(known []int, price float64) []int {
 	return solution
 }
 
-// undominated keeps states of rising bits and falling error, and of too many
-// those with the least bounds.
-func undominated(states []state, bound func(state) float64) []state {
-	slices.SortStableFunc(states, func(a, b state) int {
-		return cmp.Or(cmp.Compare(a.bits, b.bits), cmp.Compare(a.error, b.error))
-	})
-	kept := states[:0]
-	for _, s := range states {
-		if len(kept) == 0 || s.error < kept[len(kept)-1].error {
-			kept = append(kept, s)
-		}
+// few keeps of too many states those with the least bounds, in their order.
+func few(states []state, bound func(state) float64) []state {
+	if len(states) > maxStates {
+		slices.SortStableFunc(states, func(a, b state) int { return cmp.Compare(bound(a), bound(b)) })
+		states = states[:maxStates]
+		slices.SortFunc(states, func(a, b state) int { return cmp.Compare(a.Bits, b.Bits) })
 	}
-	if len(kept) > maxStates {
-		byBound := func(a, b state) int { return cmp.Compare(bound(a), bound(b)) }
-		slices.SortStableFunc(kept, byBound)
-		kept = kept[:maxStates]
-		slices.SortFunc(kept, func(a, b state) int { return cmp.Compare(a.bits, b.bits) })
-	}
-	return slices.Clone(kept)
+	return slices.Clone(states)
 }
