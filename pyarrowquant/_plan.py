@@ -154,10 +154,21 @@ def layers(table: pa.Table) -> Iterator[tuple[str | None, list[int]]]:
 
     A row without a shape has one dimension. Shapes that Go will refuse come as they are.
     """
-    shapes = table["shape"] if "shape" in table.column_names else None
-    for row in range(table.num_rows):
-        shape = None if shapes is None else shapes[row].as_py()
-        yield _name(table["layer_name"][row]), _count(table, row) if shape is None else shape
+    if "shape" in table.column_names:
+        shapes = table["shape"].to_pylist()
+    else:
+        shapes = [None] * table.num_rows
+    counts = None if all(shapes) else _counts(table)
+    for row, (name, shape) in enumerate(zip(_names(table["layer_name"]), shapes, strict=True)):
+        yield name, [counts[row]] if counts is not None and shape is None else shape
+
+
+def _names(column: pa.ChunkedArray) -> list[str | None]:
+    try:
+        names: list[str | None] = column.to_pylist()
+    except UnicodeDecodeError:
+        return [_name(scalar) for scalar in column]
+    return names
 
 
 def _name(scalar: pa.Scalar) -> str | None:
@@ -168,10 +179,15 @@ def _name(scalar: pa.Scalar) -> str | None:
     return name
 
 
-def _count(table: pa.Table, row: int) -> list[int]:
-    weights = table["weights"][row]
-    if not weights.is_valid:
-        return [0]
-    if "dtype" not in table.column_names or not hasattr(weights, "as_buffer"):
-        return [len(weights)]
-    return [len(weights.as_buffer()) // _ITEM_BYTES.get(table["dtype"][row].as_py(), 1)]
+def _counts(table: pa.Table) -> list[int]:
+    """Return the number of weights of each row; 0 for a null."""
+    raw = "dtype" in table.column_names
+    dtypes = table["dtype"].to_pylist() if raw else [None] * table.num_rows
+    pairs = zip(table["weights"], dtypes, strict=True)
+    return [_count(weights, dtype) if weights.is_valid else 0 for weights, dtype in pairs]
+
+
+def _count(weights: pa.Scalar, dtype: str | None) -> int:
+    if hasattr(weights, "as_buffer"):
+        return len(weights.as_buffer()) // _ITEM_BYTES.get(dtype or "", 1)
+    return len(weights)

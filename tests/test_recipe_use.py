@@ -250,6 +250,12 @@ def test_floor_with_a_recipe_a_stream_and_failing_layers() -> None:
     assert streamed.combine_chunks().equals(result.combine_chunks())
 
 
+def test_lists_may_stand_beside_a_dtype_column() -> None:
+    table = pa.table({"layer_name": ["a"], "weights": [[1.0] * 9], "dtype": ["F32"]})
+    recipe = Recipe([Rule(min_columns=10, bit_width=2), Rule(min_columns=9, bit_width=3)])
+    assert quantize_batch_arrow(table, recipe=recipe)["bit_width"].to_pylist() == [3]
+
+
 def test_bfloat16_without_shapes_counts_elements() -> None:
     weights = np.ones(300, ml_dtypes.bfloat16)
     table = pa.table({"layer_name": ["a"], "weights": [weights.tobytes()], "dtype": ["BF16"]})
