@@ -138,6 +138,7 @@ def batches(shards: Sequence[Shard], batch_bytes: int) -> Iterator[pa.RecordBatc
                 )
             for run in runs(shard.tensors, batch_bytes):
                 yield batch_of(run, _data(file, run))
+                file.forget_pages()
 
 
 def _data(file: Any, run: Sequence[Tensor]) -> Any:

@@ -111,16 +111,16 @@ def _from_fsspec(filesystem: Any) -> Any:
 
 
 class MappedFile:
-    """A file of this machine, whose parts are mapped into memory, each by itself.
-
-    A part is unmapped once nobody refers to its buffer any more, also after `close`.
-    """
+    """A file of this machine, mapped into memory until nobody refers to a part of it any more."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._file = open(path, "rb")  # noqa: SIM115
-        self.size = os.fstat(self._file.fileno()).st_size
-        self._whole: mmap.mmap | None = None
+        self._mapping: mmap.mmap | None = None
+        with open(path, "rb") as file:
+            self.size = os.fstat(file.fileno()).st_size
+            if self.size:  # nothing cannot be mapped
+                self._mapping = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)
+        self._whole = pa.py_buffer(b"" if self._mapping is None else self._mapping)
 
     def __enter__(self) -> MappedFile:
         return self
@@ -131,34 +131,22 @@ class MappedFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        self._mapping = self._whole = None
 
     def buffer(self, offset: int, length: int) -> Any:
         """Return so many bytes at an offset, as a buffer."""
-        if length == 0:
-            return pa.py_buffer(b"")
-        before = offset % mmap.ALLOCATIONGRANULARITY
-        return pa.py_buffer(self._map(offset - before, before + length)).slice(before, length)
+        if offset + length > self.size:  # which PyArrow does not check
+            raise ValueError(f"{self._path}: {length} bytes at {offset} are beyond its {self.size}")
+        return self._whole.slice(offset, length)
 
     def stream(self) -> Any:
         """Return the file for pyarrow's readers, which then refer to the mapped memory."""
-        if self.size == 0:
-            return pa.BufferReader(b"")
-        self._whole = self._map(0, self.size)
-        return pa.BufferReader(pa.py_buffer(self._whole))
+        return pa.BufferReader(self._whole)
 
     def forget_pages(self) -> None:
-        """Take what was read through `stream` out of the process; it stays readable."""
-        if self._whole is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self._whole.madvise(mmap.MADV_DONTNEED)
-
-    def _map(self, offset: int, length: int) -> mmap.mmap:
-        try:
-            return mmap.mmap(self._file.fileno(), length, access=mmap.ACCESS_READ, offset=offset)
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{self._path}: bytes {offset} to {offset + length} cannot be mapped: {error}"
-            ) from error
+        """Take what was read out of the process's memory; it stays readable."""
+        if self._mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapping.madvise(mmap.MADV_DONTNEED)
 
 
 class RemoteFile:

@@ -26,7 +26,7 @@ def read_weights(
 
     Headers are read and checked at once, the weights batch by batch. Safetensors and Arrow files
     of this machine are mapped into memory and not copied: they must not change while batches are
-    in use. Of a safetensors file, each batch is a mapping of its own that ends with the batch.
+    in use. What a batch was read from leaves the process's memory when the next one is taken.
 
     Parameters
     ----------
