@@ -3,6 +3,7 @@
 The Go core loads at the first call, not at import. Its work runs with the GIL released.
 """
 
+from pyarrowquant import formats
 from pyarrowquant._lib import release_memory
 from pyarrowquant._version import __version__
 from pyarrowquant.arrays import numpy_to_arrow_table, quantize_batch
@@ -35,6 +36,7 @@ __all__ = [
     "__version__",
     "compare",
     "dequantize_batch_arrow",
+    "formats",
     "numpy_to_arrow_table",
     "quantize_batch",
     "quantize_batch_arrow",

@@ -1,0 +1,8 @@
+"""Files that inference engines read, written from results of `quantize_batch_arrow`.
+
+Codes are never chosen anew: packed bytes are put into the order of each format, and no more.
+"""
+
+from pyarrowquant.formats.mlx import write_mlx
+
+__all__ = ["write_mlx"]

@@ -1,0 +1,127 @@
+"""Files that get their names only when they are complete."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Outputs:
+    """Files that get their names together, at the end of the context, if nothing failed.
+
+    Until then each is written under a hidden name beside its own.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        In the order in which the files get their names.
+    overwrite : bool
+        Whether existing files may be replaced.
+
+    Raises
+    ------
+    FileExistsError
+        One of the files exists.
+    """
+
+    def __init__(self, paths: Sequence[Path], overwrite: bool) -> None:
+        self._overwrite = overwrite
+        self._temporary = {
+            path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") for path in paths
+        }
+        self._check()
+
+    def __enter__(self) -> Outputs:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._check()  # another process may have been faster
+                for temporary in self._temporary.values():
+                    _sync(temporary)
+                for path, temporary in self._temporary.items():
+                    os.replace(temporary, path)
+                for folder in {path.parent for path in self._temporary}:
+                    _sync_folder(folder)
+        finally:
+            for temporary in self._temporary.values():
+                temporary.unlink(missing_ok=True)
+
+    def temporary(self, path: Path) -> Path:
+        """Name under which the file is to be written."""
+        return self._temporary[path]
+
+    def _check(self) -> None:
+        for path in self._temporary:
+            if path.is_dir():
+                raise IsADirectoryError(f"'{path}' is a folder; give the name of a file")
+            if path.exists() and not self._overwrite:
+                raise FileExistsError(f"'{path}' exists. Use overwrite=True to replace it")
+
+
+class Spool:
+    """Data of unknown length in a nameless temporary file, which its end removes.
+
+    It lies in the folder of the output, so that no more than that one disk has to have room.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115, it has the life of this object
+        self.size = 0
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def append(self, data: npt.NDArray[Any]) -> None:
+        self.size += write_array(self._file, data)
+
+    def copy_to(self, target: IO[bytes]) -> None:
+        """Append all data to a file."""
+        self._file.flush()
+        self._file.seek(0)
+        while piece := self._file.read(1 << 22):
+            target.write(piece)
+
+    def view(self, offset: int, size: int) -> npt.NDArray[np.uint8]:
+        """Bytes of the file, read as they are used."""
+        self._file.flush()
+        return np.memmap(self._file, np.uint8, "r", offset, (size,))
+
+
+def write_array(file: IO[bytes], data: npt.NDArray[Any]) -> int:
+    """Write an array's bytes, little-endian; returns how many."""
+    data = np.ascontiguousarray(data, data.dtype.newbyteorder("<"))
+    if data.size:
+        file.write(data.reshape(-1).view(np.uint8).data)
+    return data.nbytes
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere folders cannot be opened
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)

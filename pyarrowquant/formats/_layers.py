@@ -1,0 +1,306 @@
+"""Rows of results and of unquantized layers, as views of their Arrow buffers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pyarrowquant import _arguments, _lib
+from pyarrowquant._source import INPUT_COLUMNS, RESULT_COLUMNS, Source
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+KEPT_DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
+_BIT_WIDTHS = (2, 3, 4, 5, 6, 8)
+_FLOAT_NAMES = {pa.float32(): "F32", pa.float16(): "F16"}
+_CODES_A_PIECE = 1 << 22
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A quantized layer; codes have a row of bytes for each row of the matrix."""
+
+    name: str
+    codes: Bytes
+    scales: Floats
+    zero_points: Floats
+    shape: tuple[int, ...]
+    bits: int
+    group_size: int
+
+    @property
+    def columns(self) -> int:
+        return math.prod(self.shape[1:]) if len(self.shape) > 1 else math.prod(self.shape)
+
+    @property
+    def group(self) -> int:
+        """Columns that share a scale: no more than the row has."""
+        return self.columns if self.group_size == -1 else min(self.group_size, self.columns)
+
+    @cached_property
+    def zero_point(self) -> str:
+        """Kind of the zero-points, found from their values."""
+        z = self.zero_points
+        if (z == 2 ** (self.bits - 1)).all():
+            return "symmetric"
+        whole = (z >= 0) & (z < 2**self.bits) & (z == np.rint(z))
+        return "integer" if whole.all() else "float"
+
+    def matrix_problem(self) -> str | None:
+        """Say what keeps the layer from being a matrix, which all formats want."""
+        if len(self.shape) != 2:
+            return f"shape {list(self.shape)} is not that of a matrix"
+        if 0 in self.shape:
+            return f"shape {list(self.shape)} has no weights"
+        return None
+
+    def unpacked(self) -> Iterator[tuple[slice, Bytes]]:
+        """Codes of some rows at a time, one a byte."""
+        step = max(1, _CODES_A_PIECE // self.columns)
+        for start in range(0, len(self.codes), step):
+            rows = slice(start, start + step)
+            bits = np.unpackbits(self.codes[rows], axis=1, bitorder="little")
+            bits = bits[:, : self.columns * self.bits].reshape(-1, self.columns, self.bits)
+            yield rows, np.packbits(bits, axis=2, bitorder="little")[:, :, 0]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A layer that goes into the file as it is."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: Bytes
+
+
+class Results:
+    """Rows of a result, checked before they are used.
+
+    Parameters
+    ----------
+    data : pyarrow.Table or any Arrow producer
+    format_name : str
+        How errors name the format.
+    problem : callable
+        Says what keeps a layer out of the format, or None.
+    holds : str
+        What the format can hold, and what to do.
+    """
+
+    def __init__(
+        self,
+        data: object,
+        format_name: str,
+        problem: Callable[[Packed], str | None],
+        holds: str,
+    ) -> None:
+        self._source = Source(data, RESULT_COLUMNS)
+        self._format_name = format_name
+        self._problem = problem
+        self._holds = holds
+        _check_schema(self._source.schema)
+        if self._source.is_read:
+            self._refuse(layer for layers in self._batches() for layer in layers)
+
+    def __iter__(self) -> Iterator[Packed]:
+        for layers in self._batches():
+            if not self._source.is_read:
+                self._refuse(layers)
+            yield from layers
+
+    def _batches(self) -> Iterator[list[Packed]]:
+        row = 0
+        for batch in self._source.batches():
+            yield [_packed(batch, i, row + i) for i in range(batch.num_rows)]
+            row += batch.num_rows
+
+    def _refuse(self, layers: Iterable[Packed]) -> None:
+        refused = [(layer.name, self._problem(layer)) for layer in layers]
+        lines = [
+            f"{self._format_name} cannot hold layer '{name}': {problem}"
+            for name, problem in refused
+            if problem
+        ]
+        if lines:
+            raise ValueError("\n".join([*lines, self._holds]))
+
+
+class KeptLayers:
+    """Rows of a table of weights that go into a file untouched; None has none."""
+
+    def __init__(self, data: object) -> None:
+        self._source = None if data is None else Source(data, INPUT_COLUMNS)
+        if self._source is not None:
+            options = {**_arguments.quantize_options(), "type_names": self._source.type_names}
+            _lib.validate(self._source.schema, _lib.encode(options))
+            if self._source.is_read:
+                for _ in self:  # what is wrong is said before anything is written
+                    pass
+
+    def __iter__(self) -> Iterator[Kept]:
+        row = 0
+        for batch in self._source.batches() if self._source is not None else ():
+            for i in range(batch.num_rows):
+                yield _kept(batch, i, row + i)
+            row += batch.num_rows
+
+
+class Names:
+    """Names of the tensors of a file, each of which is to come once."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    def add(self, name: str) -> str:
+        if name in self._names:
+            raise ValueError(f"Two tensors of the file would be named '{name}'")
+        self._names.add(name)
+        return name
+
+
+def as_float16(values: Floats) -> npt.NDArray[np.float16]:
+    """Round to float16; what is beyond becomes infinite."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float16)
+
+
+def is_float16(values: Floats) -> bool:
+    """Whether all values are float16 exactly."""
+    return bool((as_float16(values).astype(np.float32) == values).all())
+
+
+def _check_schema(schema: pa.Schema) -> None:
+    types = pa.types
+
+    def a_list_of(*elements: pa.DataType) -> Callable[[pa.DataType], bool]:
+        return lambda t: hasattr(t, "value_field") and t.value_type in elements
+
+    def binary(t: pa.DataType) -> bool:
+        return t in (pa.binary(), pa.large_binary(), pa.binary_view())
+
+    def text(t: pa.DataType) -> bool:
+        t = t.value_type if types.is_dictionary(t) else t
+        return t in (pa.string(), pa.large_string(), pa.string_view())
+
+    expected: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
+        "layer_name": ("string", text),
+        "quantized_data": ("binary", binary),
+        "scales": ("list<float32>", a_list_of(pa.float32())),
+        "zero_points": ("list<float32>", a_list_of(pa.float32())),
+        "shape": ("list<int64>", a_list_of(pa.int64(), pa.int32())),
+        "bit_width": ("uint8", types.is_integer),
+        "group_size": ("int32", types.is_integer),
+    }
+    for name, (type_name, fits) in expected.items():
+        if schema.names.count(name) != 1:
+            many = "is there more than once" if name in schema.names else "is missing"
+            raise ValueError(
+                f"Column '{name}' {many}. Expected a result of quantize_batch_arrow() or "
+                "quantize_stream()"
+            )
+        if not fits(schema.field(name).type):
+            raise ValueError(
+                f"Column '{name}' has type {schema.field(name).type}; expected {type_name}"
+            )
+
+
+def _value(batch: pa.RecordBatch, column: str, i: int, row: int) -> Any:
+    value = batch.column(column)[i]
+    if not value.is_valid:
+        raise ValueError(f"Row {row}: {column} is null")
+    return value
+
+
+def _numbers(batch: pa.RecordBatch, column: str, i: int, row: int) -> npt.NDArray[Any]:
+    values = _value(batch, column, i, row).values
+    if values.null_count:
+        raise ValueError(f"Row {row}: {column} has a null")
+    array: npt.NDArray[Any] = values.to_numpy()
+    return array
+
+
+def _packed(batch: pa.RecordBatch, i: int, row: int) -> Packed:
+    name = str(_value(batch, "layer_name", i, row).as_py())
+    data = _value(batch, "quantized_data", i, row).as_buffer()
+    scales = _numbers(batch, "scales", i, row)
+    zero_points = _numbers(batch, "zero_points", i, row)
+    shape = tuple(int(n) for n in _numbers(batch, "shape", i, row))
+    bits = int(_value(batch, "bit_width", i, row).as_py())
+    group_size = int(_value(batch, "group_size", i, row).as_py())
+
+    def corrupt(why: str) -> ValueError:
+        return ValueError(f"Layer '{name}' (row {row}) is corrupt: {why}")
+
+    if bits not in _BIT_WIDTHS:
+        raise corrupt(f"bit_width {bits}")
+    if group_size != -1 and (group_size < 8 or group_size % 8):
+        raise corrupt(f"group_size {group_size}")
+    if any(n < 0 for n in shape):
+        raise corrupt(f"shape {list(shape)}")
+    count = math.prod(shape)
+    rows = shape[0] if len(shape) > 1 else 1
+    columns = math.prod(shape[1:]) if len(shape) > 1 else count
+    width = -(-columns * bits // 8)
+    groups = 0 if columns == 0 else 1 if group_size == -1 else -(-columns // group_size)
+    if data.size != rows * width:
+        raise corrupt(f"quantized_data has {data.size} bytes, expected {rows * width}")
+    for label, values in (("scales", scales), ("zero_points", zero_points)):
+        if len(values) != rows * groups:
+            raise corrupt(f"{label} has {len(values)} values, expected {rows * groups}")
+        if not np.isfinite(values).all():
+            raise corrupt(f"{label} has NaN or Inf")
+    if not scales.all():
+        raise corrupt("a scale is 0")
+    codes = np.frombuffer(data, np.uint8) if data.size else np.empty(0, np.uint8)
+    return Packed(
+        name,
+        codes.reshape(rows, width),
+        scales.reshape(rows, groups),
+        zero_points.reshape(rows, groups),
+        shape,
+        bits,
+        group_size,
+    )
+
+
+def _kept(batch: pa.RecordBatch, i: int, row: int) -> Kept:
+    name = str(_value(batch, "layer_name", i, row).as_py())
+    weights = _value(batch, "weights", i, row)
+    if hasattr(weights, "as_buffer"):
+        dtype = str(_value(batch, "dtype", i, row).as_py())
+        buffer = weights.as_buffer()
+        data = np.frombuffer(buffer, np.uint8) if buffer.size else np.empty(0, np.uint8)
+    else:
+        values = weights.values
+        if values.null_count:
+            raise ValueError(f"Layer '{name}': weights has a null")
+        dtype = _FLOAT_NAMES.get(values.type, str(values.type))
+        array: npt.NDArray[Any] = values.to_numpy()
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        data = array.view(np.uint8)
+    if dtype not in KEPT_DTYPES:
+        raise ValueError(
+            f"Layer '{name}': kept layers are float32, float16 or bfloat16 (F32, F16 or BF16), "
+            f"not {dtype.replace('double', 'float64')}"
+        )
+    count, rest = divmod(len(data), KEPT_DTYPES[dtype])
+    if rest:
+        raise ValueError(f"Layer '{name}': {len(data)} bytes are no whole number of {dtype}")
+    shape: tuple[int, ...] = (count,)
+    if "shape" in batch.schema.names and batch.column("shape")[i].is_valid:
+        shape = tuple(int(n) for n in _numbers(batch, "shape", i, row))
+    if any(n < 0 for n in shape) or math.prod(shape) != count:
+        raise ValueError(
+            f"Layer '{name}': Shape mismatch: shape {list(shape)} has {math.prod(shape)} elements, "
+            f"weights has {count}"
+        )
+    return Kept(name, dtype, shape, data)
