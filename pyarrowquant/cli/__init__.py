@@ -1,0 +1,47 @@
+"""The command `pyarrowquant`: model files in, quantized files out."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+import pyarrow as pa
+
+from pyarrowquant._version import __version__
+from pyarrowquant.cli.compare import compare
+from pyarrowquant.cli.dequantize import dequantize
+from pyarrowquant.cli.inspect import inspect
+from pyarrowquant.cli.quantize import quantize
+from pyarrowquant.cli.recipe import recipe
+
+INTERRUPTED = 130  # as shells have it
+
+
+class _Group(click.Group):
+    """Says what went wrong in one line, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader of a pipe has seen enough
+            raise
+        except (ValueError, TypeError, OSError, ImportError, MemoryError, pa.ArrowException) as e:
+            raise click.ClickException(str(e) or type(e).__name__) from e
+        except KeyboardInterrupt:
+            click.echo("Interrupted", err=True)
+            sys.exit(INTERRUPTED)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pyarrowquant")
+def main() -> None:
+    """Quantize model weights, without torch and without a GPU.
+
+    Exit codes: 0 done, 1 failed (one line on standard error says why), 2 wrong usage, 130
+    interrupted.
+    """
+
+
+for command in (quantize, inspect, compare, dequantize, recipe):
+    main.add_command(command)

@@ -1,0 +1,86 @@
+"""Files of results: written batch by batch under their final name only when complete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pyarrowquant.formats._files import Outputs
+
+FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow"}
+
+
+def format_of(path: Path, chosen: str | None) -> str:
+    """Return the format by its name, or by the path's suffix."""
+    if chosen is not None:
+        return chosen
+    if path.suffix.lower() in FORMATS:
+        return FORMATS[path.suffix.lower()]
+    raise click.UsageError(
+        f"'{path}' has no suffix that says its format. Use --to, or one of {', '.join(FORMATS)}"
+    )
+
+
+def check_destination(path: Path, overwrite: bool) -> None:
+    """Refuse what cannot be written, before any work."""
+    if path.is_dir():
+        raise click.UsageError(f"'{path}' is a folder; give the name of a file")
+    if path.exists() and not overwrite:
+        raise click.ClickException(f"'{path}' exists. Use --overwrite to replace it")
+    if not path.absolute().parent.is_dir():
+        raise click.ClickException(f"Folder '{path.absolute().parent}' does not exist")
+
+
+def write_batches(reader: pa.RecordBatchReader, path: Path, kind: str, overwrite: bool) -> Any:
+    """Write batches as they come, and give each back to the caller."""
+    with (
+        Outputs([path], overwrite) as outputs,
+        _writer(outputs.temporary(path), reader.schema, kind) as writer,
+    ):
+        for batch in reader:
+            writer.write_batch(batch)
+            yield batch
+
+
+@contextmanager
+def _writer(path: Path, schema: pa.Schema, kind: str) -> Iterator[Any]:
+    if kind == "parquet":
+        # codes and scales look random: compressing them takes time and gains little
+        with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+            yield writer
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            yield writer
+
+
+def open_results(path: Path) -> pa.RecordBatchReader:
+    """Read a file of results, or of layers, batch by batch."""
+    if not path.exists():
+        raise click.ClickException(f"'{path}' does not exist")
+    if path.suffix.lower() == ".parquet":
+        file = pq.ParquetFile(path, memory_map=True)
+        return pa.RecordBatchReader.from_batches(
+            file.schema_arrow, file.iter_batches(batch_size=64)
+        )
+    reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+    return pa.RecordBatchReader.from_batches(reader.schema, batches)
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file has packed codes rather than weights."""
+    return path.suffix.lower() in FORMATS and "quantized_data" in open_results(path).schema.names
+
+
+def source_bytes(path: str) -> int | None:
+    """Return the size of a local source; None where it is elsewhere."""
+    local = Path(path)
+    if local.is_dir():
+        return sum(file.stat().st_size for file in local.glob("*.safetensors"))
+    return local.stat().st_size if local.exists() else None

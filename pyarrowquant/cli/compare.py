@@ -1,0 +1,75 @@
+"""pyarrowquant compare: the errors of a file of results against the original weights."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+import pyarrowquant
+from pyarrowquant import read_weights
+from pyarrowquant.cli._files import is_result, open_results
+from pyarrowquant.cli._show import json_option, shape_text, show_json, show_table
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  pyarrowquant compare model.safetensors quantized.parquet
+  pyarrowquant compare model.safetensors decoded.npz --worst 5
+""",
+)
+@click.argument("original")
+@click.argument("result")
+@click.option("--worst", type=click.IntRange(min=1), help="Show only so many, the worst first.")
+@click.option("--threads", type=int, help="Default: the CPUs of this process.")
+@json_option
+def compare(
+    original: str, result: str, worst: int | None, threads: int | None, as_json: bool
+) -> None:
+    """Show the error of each layer of RESULT against ORIGINAL.
+
+    RESULT is a file of results, or of weights decoded elsewhere.
+    """
+    decoded = open_results(Path(result)) if is_result(Path(result)) else read_weights(result)
+    errors = pyarrowquant.compare(read_weights(original), decoded, threads=threads).to_pylist()
+    totals = _totals(errors)
+    shown = errors
+    if worst is not None:
+        shown = sorted(errors, key=lambda layer: -layer["relative_error"])[:worst]
+    if as_json:
+        show_json({"layers": shown, "totals": totals})
+        return
+    show_table(
+        ["layer", "shape", "rel. error", "cosine", "max error", "SNR dB"],
+        (
+            [
+                layer["layer_name"],
+                shape_text(layer["shape"]),
+                f"{layer['relative_error']:.5f}",
+                f"{layer['cosine']:.6f}",
+                f"{layer['max_abs_error']:.4g}",
+                f"{layer['signal_to_noise_db']:.1f}",
+            ]
+            for layer in shown
+        ),
+    )
+    click.echo(
+        f"{totals['layers']} layers, {totals['weights']:,} weights, relative error "
+        f"{totals['relative_error']:.5f}"
+    )
+
+
+def _totals(errors: list[dict[str, Any]]) -> dict[str, Any]:
+    squared_error = norm = 0.0
+    weights = 0
+    for layer in errors:
+        count = math.prod(layer["shape"])
+        weights += count
+        squared_error += layer["mse"] * count
+        if 0 < layer["relative_error"] < math.inf:
+            norm += layer["mse"] * count / layer["relative_error"] ** 2
+    relative_error = math.sqrt(squared_error / norm) if norm else 0.0
+    return {"layers": len(errors), "weights": weights, "relative_error": relative_error}

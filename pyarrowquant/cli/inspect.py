@@ -1,0 +1,82 @@
+"""pyarrowquant inspect: what a file of weights or results has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pyarrowquant import read_weights
+from pyarrowquant.cli._files import is_result, open_results
+from pyarrowquant.cli._show import json_option, shape_text, show_json, show_table, size_text
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  pyarrowquant inspect model.safetensors
+  pyarrowquant inspect quantized.parquet --json
+""",
+)
+@click.argument("path")
+@json_option
+def inspect(path: str, as_json: bool) -> None:
+    """Show the tensors of PATH: a model file or folder, or a file of results."""
+    result = is_result(Path(path))
+    layers = list(_coded(Path(path)) if result else _weights(path))
+    total = sum(layer["bytes"] for layer in layers)
+    weights = sum(math.prod(layer["shape"]) for layer in layers)
+    if as_json:
+        show_json({"path": path, "layers": layers, "weights": weights, "bytes": total})
+        return
+    kind = "bits" if result else "dtype"
+    show_table(
+        ["layer", "shape", kind, "size"] + (["bits a weight"] if result else []),
+        (
+            [
+                layer["layer_name"],
+                shape_text(layer["shape"]),
+                str(layer["bit_width"] if result else layer["dtype"]),
+                size_text(layer["bytes"]),
+            ]
+            + ([f"{layer['bits_per_weight']:.2f}"] if result else [])
+            for layer in layers
+        ),
+    )
+    click.echo(f"{len(layers)} layers, {weights:,} weights, {size_text(total)}")
+
+
+def _coded(path: Path) -> Iterator[dict[str, Any]]:
+    for batch in open_results(path):
+        for i in range(batch.num_rows):
+            groups = len(batch["scales"][i])
+            shape = batch["shape"][i].as_py()
+            stored = len(batch["quantized_data"][i].as_buffer()) + 8 * groups
+            yield {
+                "layer_name": batch["layer_name"][i].as_py(),
+                "shape": shape,
+                "bit_width": batch["bit_width"][i].as_py(),
+                "group_size": batch["group_size"][i].as_py(),
+                "bytes": stored,
+                "bits_per_weight": 8 * stored / max(math.prod(shape), 1),
+            }
+
+
+def _weights(path: str) -> Iterator[dict[str, Any]]:
+    for batch in read_weights(path, only_floats=False):
+        named = "dtype" in batch.schema.names
+        for i in range(batch.num_rows):
+            weights = batch["weights"][i]
+            raw = hasattr(weights, "as_buffer")
+            dtype = batch["dtype"][i].as_py() if named else str(weights.type.value_type)
+            nbytes = len(weights.as_buffer()) if raw else weights.values.nbytes
+            shape = batch["shape"][i].as_py() if "shape" in batch.schema.names else None
+            yield {
+                "layer_name": batch["layer_name"][i].as_py(),
+                "shape": [len(weights)] if shape is None and not raw else shape or [],
+                "dtype": dtype,
+                "bytes": nbytes,
+            }

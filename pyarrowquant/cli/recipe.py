@@ -1,0 +1,81 @@
+"""pyarrowquant recipe: show a recipe, or fit one to a budget of bits."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from pyarrowquant import read_weights
+from pyarrowquant.presets import PRESETS, PROFILES
+from pyarrowquant.recipe import Recipe
+
+
+def recipe_of(text: str) -> Recipe:
+    """Return a preset, a profile, a preset with a profile ("text-local"), or a file's recipe."""
+    preset, _, profile = text.partition("-")
+    if text in PROFILES:
+        return Recipe.profile(text)
+    if preset in PRESETS and (profile in PROFILES or not profile):
+        return Recipe.preset(preset, profile or None)
+    if Path(text).exists():
+        return Recipe.load(text)
+    names = ", ".join([*PRESETS, *PROFILES])
+    raise click.ClickException(
+        f"Recipe '{text}' is no file, and none of {names}, or a preset and a profile like "
+        "text-local"
+    )
+
+
+@click.group()
+def recipe() -> None:
+    """Show recipes, or fit one."""
+
+
+@recipe.command(epilog="Example: pyarrowquant recipe show text-local")
+@click.argument("name")
+@click.option("--yaml", "as_yaml", is_flag=True, help="Print YAML instead of JSON.")
+def show(name: str, as_yaml: bool) -> None:
+    """Print the recipe NAME: a file, a preset, a profile or a preset and profile."""
+    found = recipe_of(name)
+    click.echo(found.to_yaml() if as_yaml else found.to_json())
+
+
+@recipe.command(
+    epilog="Example: pyarrowquant recipe fit model.safetensors fitted.json --bits-per-weight 4.25"
+)
+@click.argument("source")
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--bits-per-weight", type=float, required=True, help="Budget, all counted.")
+@click.option("--recipe", "rules", help="A file, a preset or a profile: what to skip.")
+@click.option("--objective", default="squared_error", show_default=True, help="Or relative_error.")
+@click.option("--threads", type=int, help="Default: the CPUs of this process.")
+@click.option("--overwrite", is_flag=True, help="Replace DESTINATION if it exists.")
+def fit(
+    source: str,
+    destination: Path,
+    bits_per_weight: float,
+    rules: str | None,
+    objective: str,
+    threads: int | None,
+    overwrite: bool,
+) -> None:
+    """Measure every bit width on every layer of SOURCE; write the best recipe for a budget."""
+    if destination.exists() and not overwrite:
+        raise click.ClickException(f"'{destination}' exists. Use --overwrite to replace it")
+    fitted = Recipe.fit(
+        read_weights(source),
+        bits_per_weight,
+        recipe=None if rules is None else recipe_of(rules),
+        objective=objective,
+        threads=threads,
+        progress=sys.stderr.isatty(),
+    )
+    fitted.save(destination)
+    expected = fitted.expected
+    if expected is not None:
+        click.echo(
+            f"{expected.bits_per_weight:.3f} bits a weight, relative error "
+            f"{expected.relative_error:.5f}: '{destination}'"
+        )

@@ -1,0 +1,299 @@
+"""The command line, as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+from safetensors.numpy import save_file
+
+from pyarrowquant import (
+    Recipe,
+    Rule,
+    compare,
+    dequantize_batch_arrow,
+    numpy_to_arrow_table,
+    quantize_batch_arrow,
+)
+from pyarrowquant.cli import main
+
+
+@pytest.fixture
+def weights() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(6)
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (40, 128),
+        "model.layers.0.mlp.up_proj.weight": (64, 256),
+        "model.layers.0.mlp.down_proj.weight": (128, 64),
+        "model.norm.weight": (64,),
+    }
+    return {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+
+
+@pytest.fixture
+def model(weights: dict[str, np.ndarray], tmp_path: Path) -> Path:
+    path = tmp_path / "model.safetensors"
+    save_file({**weights, "model.position_ids": np.arange(4)}, path)
+    return path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def succeeded(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def failed(*arguments: object, code: int = 1) -> str:
+    result = run(*arguments)
+    assert result.exit_code == code, result.output
+    assert not result.stdout
+    return result.stderr
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def read(path: Path) -> pa.Table:
+    return pq.read_table(path) if path.suffix == ".parquet" else pa.ipc.open_file(path).read_all()
+
+
+def expected(weights: dict[str, np.ndarray], **options: Any) -> dict[str, dict[str, Any]]:
+    options = {"method": "mse", "metrics": True, **options}
+    rows = quantize_batch_arrow(numpy_to_arrow_table(weights), **options).to_pylist()
+    return {row.pop("layer_name"): row for row in rows}
+
+
+def by_name(table: pa.Table) -> dict[str, dict[str, Any]]:
+    return {row.pop("layer_name"): row for row in table.to_pylist()}
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "out.arrow", "out.feather"])
+def test_quantize(model: Path, weights: dict[str, np.ndarray], tmp_path: Path, name: str) -> None:
+    text = succeeded("quantize", model, tmp_path / name)
+    assert by_name(read(tmp_path / name)) == expected(weights)
+    assert "4 layers, 29,760 weights" in text
+    assert names_in(tmp_path) == sorted(["model.safetensors", name])
+
+
+def test_settings(model: Path, weights: dict[str, np.ndarray], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    settings = ["--bits", 3, "--group-size", 32, "--method", "rtn", "--zero-point", "symmetric"]
+    succeeded("quantize", model, out, "--to", "arrow", *settings, "--scale-dtype", "float16")
+    table = pa.ipc.open_file(out).read_all()
+    assert by_name(table) == expected(
+        weights,
+        bit_width=3,
+        group_size=32,
+        method="rtn",
+        zero_point="symmetric",
+        scale_dtype="float16",
+    )
+
+
+def test_recipes_floors_and_budgets(
+    model: Path, weights: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    out = tmp_path / "out.parquet"
+    succeeded("quantize", model, out, "--recipe", "text-edge")
+    assert by_name(read(out)) == expected(weights, recipe=Recipe.preset("text", "edge"))
+    recipe = Recipe([Rule("*up_proj*", bit_width=8)], default={"bit_width": 5})
+    recipe.save(tmp_path / "mine.yaml")
+    succeeded("quantize", model, out, "--recipe", tmp_path / "mine.yaml", "--overwrite")
+    assert by_name(read(out)) == expected(weights, recipe=recipe)
+    floor = {"relative_error": 0.07, "cosine": 0.9}
+    text = "relative_error=0.07,cosine=0.9"
+    succeeded("quantize", model, out, "--quality-floor", text, "--overwrite")
+    assert by_name(read(out)) == expected(weights, quality_floor=floor)
+    succeeded("quantize", model, out, "--bits-per-weight", 4.6, "--overwrite", "--recipe", "text")
+    fitted = Recipe.fit(numpy_to_arrow_table(weights), 4.6, recipe=Recipe.preset("text"))
+    assert by_name(read(out)) == expected(weights, recipe=fitted)
+
+
+def test_json_has_the_totals(model: Path, weights: dict[str, np.ndarray], tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    summary = json.loads(succeeded("quantize", model, out, "--json"))
+    rows = expected(weights).values()
+    squared = sum(row["mse"] * np.prod(row["shape"]) for row in rows)
+    norm = sum(np.square(w.astype(np.float64)).sum() for w in weights.values())
+    stored = sum(len(row["quantized_data"]) + 8 * len(row["scales"]) for row in rows)
+    assert summary["layers"] == 4
+    assert summary["relative_error"] == pytest.approx(np.sqrt(squared / norm))
+    assert summary["bits_per_weight"] == pytest.approx(8 * stored / summary["weights"])
+    assert summary["bytes"] == out.stat().st_size
+
+
+def test_failing_layers(weights: dict[str, np.ndarray], tmp_path: Path) -> None:
+    model, out = tmp_path / "model.npz", tmp_path / "out.parquet"
+    np.savez(model, bad=np.array([[np.nan]], np.float32), **weights)
+    error = failed("quantize", model, out)
+    assert error.startswith("Error: Layer 'bad' contains NaN or Inf at index 0 (NaN)")
+    assert names_in(tmp_path) == ["model.npz"]
+    result = run("quantize", model, out, "--continue-on-error", "--json")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("Skipped: Layer 'bad' contains NaN")
+    assert len(json.loads(result.stdout)["skipped"]) == 1
+    assert by_name(read(out)) == expected(weights)
+
+
+def test_dry_run_writes_nothing(model: Path, tmp_path: Path) -> None:
+    plan = ["quantize", model, tmp_path / "out.parquet", "--dry-run", "--recipe", "text"]
+    assert "2 of 4 layers would be quantized" in succeeded(*plan)
+    layers = json.loads(succeeded(*plan, "--json"))["layers"]
+    assert [layer["settings"] is None for layer in layers].count(True) == 2
+    failed(*plan, "--method", "awq")
+    assert names_in(tmp_path) == ["model.safetensors"]
+
+
+def test_what_is_refused(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    out.write_text("mine")
+    assert "'--overwrite'" not in failed("quantize", model, out)
+    assert out.read_text() == "mine"
+    assert "is a folder" in failed("quantize", model, tmp_path, code=2)
+    assert "--to" in failed("quantize", model, tmp_path / "out.txt", code=2)
+    assert "does not exist" in failed("quantize", model, tmp_path / "no" / "out.arrow")
+    assert "nope" in failed("quantize", tmp_path / "nope.safetensors", tmp_path / "o.arrow")
+    wrong = ["quantize", model, tmp_path / "o.arrow"]
+    assert "Invalid method: 'awq'" in failed(*wrong, "--method", "awq")
+    assert "Invalid group_size: 7" in failed(*wrong, "--group-size", 7)
+    assert "'7'" in failed(*wrong, "--bits", 7, code=2)
+    assert "Recipe 'lama' is no file" in failed(*wrong, "--recipe", "lama")
+    assert "NAME=NUMBER" in failed(*wrong, "--quality-floor", "cosine=high", code=2)
+    assert "smallest candidates" in failed(*wrong, "--bits-per-weight", 1)
+    (tmp_path / "cut.safetensors").write_bytes(model.read_bytes()[:-1])
+    assert "cut.safetensors" in failed("quantize", tmp_path / "cut.safetensors", wrong[2])
+    assert "o.arrow" not in names_in(tmp_path)
+
+
+def test_inspect(model: Path, weights: dict[str, np.ndarray], tmp_path: Path) -> None:
+    text = succeeded("inspect", model)
+    assert "model.position_ids" in text
+    assert "I64" in text
+    layers = json.loads(succeeded("inspect", model, "--json"))["layers"]
+    sizes = {layer["layer_name"]: layer["bytes"] for layer in layers}
+    assert {name: sizes[name] for name in weights} == {n: w.nbytes for n, w in weights.items()}
+    out = tmp_path / "out.parquet"
+    succeeded("quantize", model, out)
+    shown = json.loads(succeeded("inspect", out, "--json"))
+    assert [layer["bit_width"] for layer in shown["layers"]] == [4] * 4
+    assert shown["weights"] == sum(w.size for w in weights.values())
+    assert "bits a weight" in succeeded("inspect", out)
+
+
+def test_compare_and_dequantize(
+    model: Path, weights: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    out, decoded = tmp_path / "out.parquet", tmp_path / "decoded.arrow"
+    succeeded("quantize", model, out)
+    succeeded("dequantize", out, decoded)
+    assert read(decoded).to_pylist() == dequantize_batch_arrow(read(out)).to_pylist()
+    errors = compare(numpy_to_arrow_table(weights), read(out)).to_pylist()
+    for result in (out, decoded):
+        shown = json.loads(succeeded("compare", model, result, "--json"))
+        assert shown["layers"] == errors
+    assert shown["totals"]["layers"] == 4
+    worst = max(errors, key=lambda layer: layer["relative_error"])
+    text = succeeded("compare", model, out, "--worst", 1)
+    assert text.splitlines()[1].split()[0] == worst["layer_name"]
+    assert "weights" in failed("compare", out, decoded)
+    assert "no file of results" in failed("dequantize", decoded, tmp_path / "x.arrow")
+    assert "exists" in failed("dequantize", out, decoded)
+
+
+def test_recipe_commands(model: Path, weights: dict[str, np.ndarray], tmp_path: Path) -> None:
+    shown = succeeded("recipe", "show", "text-local")
+    assert Recipe.from_json(shown) == Recipe.preset("text", "local")
+    shown = succeeded("recipe", "show", "cloud", "--yaml")
+    assert Recipe.from_yaml(shown) == Recipe.profile("cloud")
+    fitted = tmp_path / "fitted.json"
+    fit = ["recipe", "fit", model, fitted, "--bits-per-weight", 5]
+    assert "bits a weight" in succeeded(*fit)
+    assert Recipe.load(fitted) == Recipe.fit(numpy_to_arrow_table(weights), 5)
+    assert "exists" in failed(*fit)
+
+
+def test_help_shows_examples() -> None:
+    for command in ("quantize", "inspect", "compare", "dequantize"):
+        assert f"  pyarrowquant {command} " in succeeded(command, "--help")
+    assert "quantize" in succeeded("--help")
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyarrowquant.cli._progress._SECONDS_BETWEEN_LINES", 0)
+    result = run("quantize", model, tmp_path / "out.parquet")
+    lines = result.stderr.splitlines()
+    assert lines
+    assert all(line.startswith("quantize: ") and " layers, " in line for line in lines)
+
+
+def script(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pyarrowquant", *map(str, arguments)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, **pipes, **options)
+
+
+def test_the_installed_command(model: Path, tmp_path: Path) -> None:
+    command = Path(sys.executable).with_name("pyarrowquant")
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("pyarrowquant, version ")
+    process = script("quantize", model, tmp_path / "out.parquet")
+    assert process.wait(60) == 0, process.communicate()
+    process.communicate()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals and file limits of POSIX")
+@pytest.mark.parametrize("how", ["interrupt", "kill", "full disk"])
+def test_nothing_incomplete_gets_the_final_name(tmp_path: Path, how: str) -> None:
+    block = np.random.default_rng(0).standard_normal((256, 1024), np.float32)
+    source = tmp_path / "source"
+    source.mkdir()
+    model = source / "model.safetensors"
+    save_file({f"layer.{k}.weight": block for k in range(60)}, model)
+    before = model.read_bytes()
+    target = tmp_path / "target"
+    target.mkdir()
+    out = target / "out.parquet"
+    slow = ["--method", "hqq", "--zero-point", "float"]
+    options: dict[str, Any] = {"env": {**os.environ, "PYARROWQUANT_KERNEL": "scalar"}}
+    if how == "full disk":
+        import resource
+
+        def limit() -> None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+
+        options = {"preexec_fn": limit}
+    process = script("quantize", model, out, *slow, **options)
+    if how != "full disk":
+        time.sleep(2)  # it takes longer
+        process.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGKILL)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == {"interrupt": 130, "kill": -9, "full disk": 1}[how], stderr
+    assert not out.exists()
+    assert not stdout
+    if how == "interrupt":
+        assert stderr.splitlines()[-1] == "Interrupted"
+    elif how == "full disk":
+        assert stderr.startswith("Error: ")
+        assert len(stderr.splitlines()) == 1
+    if how != "kill":
+        assert names_in(target) == []
+    assert model.read_bytes() == before
