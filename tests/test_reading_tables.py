@@ -195,7 +195,7 @@ def test_damaged_files_are_errors(tmp_path: Path, name: str, raw: bool) -> None:
         warnings.simplefilter("ignore")
         path, random = {str(path)!r}, random.Random(0)
         whole, read, errors = open(path, "rb").read(), 0, 0
-        for _ in range(400):
+        for _ in range(250):
             data = bytearray(whole)
             for _ in range(random.randint(1, 4)):
                 data[random.randrange(len(data))] = random.choice([0, 1, 127, 128, 255])
@@ -211,6 +211,6 @@ def test_damaged_files_are_errors(tmp_path: Path, name: str, raw: bool) -> None:
                 assert "\\n" not in str(error), error
                 errors += 1
         print(read, "read,", errors, "errors")
-        assert errors > 100
+        assert errors > 60
     """)
     )
