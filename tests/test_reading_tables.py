@@ -52,6 +52,25 @@ def test_tables_are_passed_on(tmp_path: Path, name: str, batch_bytes: int, make:
         assert len(batches) == table.num_rows
 
 
+@pytest.mark.parametrize("batch_bytes", [1, 256 << 20])
+def test_views_and_dictionaries_are_passed_on(tmp_path: Path, batch_bytes: int) -> None:
+    layers = {name: np.arange(12, dtype=np.float32) * i for i, name in enumerate("abc")}
+    table = pa.table(
+        {
+            "layer_name": pa.array(["a", "b", "c"]).dictionary_encode(),
+            "weights": pa.array([a.tobytes() for a in layers.values()], pa.binary_view()),
+            "dtype": pa.array(["F32"] * 3).dictionary_encode(),
+            "importance": [[1.0] * 12] * 3,
+        }
+    )
+    path = tmp_path / "a.arrow"
+    write_table(table, path)
+    batches = list(read_weights(path, batch_bytes=batch_bytes))
+    assert len(batches) == (3 if batch_bytes == 1 else 1)
+    assert pa.Table.from_batches(batches) == table
+    assert_same(quantize_batch_arrow(pa.Table.from_batches(batches)), expected(layers))
+
+
 @pytest.mark.parametrize("name", TABLE_FILES[:4])
 def test_rows_of_tables_that_cannot_be_quantized(
     tmp_path: Path, model_file: Path, name: str, model: Arrays
