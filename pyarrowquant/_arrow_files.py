@@ -12,10 +12,14 @@ from pyarrowquant._source import INPUT_COLUMNS, weights_bytes
 from pyarrowquant._tensors import FLOATS
 from pyarrowquant.tables import validate_arrow_input
 
-_FAILURES = (pa.ArrowException, OSError)
+# The last two for names of fields that are corrupt.
+_FAILURES = (pa.ArrowException, OSError, UnicodeError, SystemError)
 
 _MAGIC = b"ARROW1"
 _COLUMN_BUFFER = 1 << 20
+
+# How much larger than their encoded bytes values may be: numbers of a dictionary of 16.
+_EXPANSION = 8
 
 
 def parquet_schema(location: Location) -> pa.Schema:
@@ -32,7 +36,9 @@ def parquet_batches(
         parquet = _parquet(file, location)
         for group in range(parquet.num_row_groups):
             metadata = parquet.metadata.row_group(group)
-            rows = 1 if _decoded_bytes(metadata, schema.names) > batch_bytes else metadata.num_rows
+            # The sizes of columns would be better, but PyArrow 26 aborts where they are corrupt.
+            small = _EXPANSION * metadata.total_byte_size <= batch_bytes
+            rows = metadata.num_rows if small else 1
             read = parquet.iter_batches(max(rows, 1), row_groups=[group], columns=schema.names)
             for batch in _selected(read, schema, location):
                 yield from _parts(batch, batch_bytes, only_floats)
@@ -66,16 +72,6 @@ def _parquet(file: Any, location: Location) -> Any:
         raise _unreadable(location, error) from error
 
 
-def _decoded_bytes(group: Any, names: list[str]) -> int:
-    """Estimate the bytes of a row group in memory; encodings may hide repeated numbers."""
-    columns = [group.column(i) for i in range(group.num_columns)]
-    return sum(
-        max(column.total_uncompressed_size, 8 * column.num_values)
-        for column in columns
-        if column.path_in_schema.split(".")[0] in names
-    )
-
-
 def _ipc(file: Any, location: Location) -> tuple[Any, Iterator[Any]]:
     """Return the schema and the batches, of the file format or of the stream format."""
     try:
@@ -98,7 +94,7 @@ def _selected(
         for batch in batches:
             columns = [batch.column(name) for name in schema.names]
             selected = pa.RecordBatch.from_arrays(columns, schema=schema)
-            selected.validate()
+            selected.validate(full=True)  # offsets too; of weights, no values are read
             yield selected
     except _FAILURES as error:
         raise _unreadable(location, error) from error
@@ -109,9 +105,11 @@ def _unreadable(location: Location, error: Exception) -> ValueError:
 
 
 def _input_schema(schema: pa.Schema, location: Location) -> pa.Schema:
-    kept = pa.schema([field for field in schema if field.name in INPUT_COLUMNS])
     try:
+        kept = pa.schema([field for field in schema if field.name in INPUT_COLUMNS])
         validate_arrow_input(kept.empty_table())
+    except _FAILURES as error:
+        raise _unreadable(location, error) from error
     except ValueError as error:
         raise ValueError(f"{location}: {error}") from error
     return kept

@@ -6,11 +6,14 @@ import gc
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pyarrow as pa
 import pytest
+from safetensors.numpy import save_file
 
 from pyarrowquant import _lib
 
@@ -21,6 +24,8 @@ INPUT_SCHEMA = pa.schema(
         ("shape", pa.list_(pa.int64())),
     ]
 )
+
+Arrays = dict[str, np.ndarray]
 
 
 def pytest_collection_finish() -> None:
@@ -179,3 +184,37 @@ def numbered_batches(count: int, values: int = 64) -> list[pa.RecordBatch]:
     return [
         plain([f"layer{i}"], [rng.standard_normal(values)]).to_batches()[0] for i in range(count)
     ]
+
+
+def make_model() -> Arrays:
+    """Float layers of every dtype that can be quantized, and a tensor of position ids."""
+    rng = np.random.default_rng(3)
+    return {
+        "ids": np.arange(10, dtype=np.int64),
+        "w.f32": rng.standard_normal((6, 40), dtype=np.float32),
+        "w.f16": rng.standard_normal((4, 3, 8)).astype(np.float16),
+        "w.bf16": rng.standard_normal((5, 16)).astype(ml_dtypes.bfloat16),
+        "bias": rng.standard_normal(7, dtype=np.float32),
+        "scale": np.asarray(1.5, np.float32),
+    }
+
+
+@pytest.fixture
+def model() -> Arrays:
+    return make_model()
+
+
+@pytest.fixture
+def model_file(tmp_path: Path, model: Arrays) -> Path:
+    path = tmp_path / "model.safetensors"
+    save_file(model, path, metadata={"format": "np"})
+    return path
+
+
+@pytest.fixture
+def shards(model: Arrays) -> dict[str, Arrays]:
+    names = list(model)
+    return {
+        "model-00001-of-00002.safetensors": {name: model[name] for name in names[3:]},
+        "model-00002-of-00002.safetensors": {name: model[name] for name in names[:3]},
+    }

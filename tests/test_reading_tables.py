@@ -1,0 +1,235 @@
+"""Parquet, Arrow and npz files as streams of layers, and what is wrong with them."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pyarrow as pa
+import pytest
+from child import run_child
+from conftest import Arrays, assert_same, make_model, plain_layers
+from models import SCHEMA, assert_reads, expected, floats, write_table
+from safetensors.numpy import save_file
+
+from pyarrowquant import (
+    numpy_to_arrow_table,
+    quantize_batch_arrow,
+    read_weights,
+)
+
+pytestmark = pytest.mark.usefixtures("nothing_leaked")
+
+
+# Parquet and Arrow
+
+
+TABLE_FILES = ["a.parquet", "a.arrow", "a.ipc", "a.feather", "A.PARQUET"]
+
+
+@pytest.mark.parametrize("name", TABLE_FILES)
+@pytest.mark.parametrize("batch_bytes", [1, 300, 256 << 20])
+@pytest.mark.parametrize("make", [numpy_to_arrow_table, plain_layers], ids=["raw", "lists"])
+def test_tables_are_passed_on(tmp_path: Path, name: str, batch_bytes: int, make: Any) -> None:
+    model = floats(make_model())
+    if make is plain_layers:
+        model = {name: array.astype(np.float32) for name, array in model.items()}
+    table = make(model)
+    path = tmp_path / name.lower()
+    write_table(table.append_column("note", pa.array(["x"] * table.num_rows)), path)
+    path = path.rename(tmp_path / name)
+    batches = list(read_weights(path, batch_bytes=batch_bytes))
+    read = pa.Table.from_batches(batches)
+    assert set(read.schema.names) == set(table.schema.names)
+    assert_same(quantize_batch_arrow(read), expected(model))
+    assert all(batch.num_rows == 1 or batch["weights"].nbytes <= batch_bytes for batch in batches)
+    if batch_bytes == 1:
+        assert len(batches) == table.num_rows
+
+
+@pytest.mark.parametrize("batch_bytes", [1, 256 << 20])
+def test_views_and_dictionaries_are_passed_on(tmp_path: Path, batch_bytes: int) -> None:
+    layers = {name: np.arange(12, dtype=np.float32) * i for i, name in enumerate("abc")}
+    table = pa.table(
+        {
+            "layer_name": pa.array(["a", "b", "c"]).dictionary_encode(),
+            "weights": pa.array([a.tobytes() for a in layers.values()], pa.binary_view()),
+            "dtype": pa.array(["F32"] * 3).dictionary_encode(),
+            "importance": [[1.0] * 12] * 3,
+        }
+    )
+    path = tmp_path / "a.arrow"
+    write_table(table, path)
+    batches = list(read_weights(path, batch_bytes=batch_bytes))
+    assert len(batches) == (3 if batch_bytes == 1 else 1)
+    assert pa.Table.from_batches(batches) == table
+    assert_same(quantize_batch_arrow(pa.Table.from_batches(batches)), expected(layers))
+
+
+@pytest.mark.parametrize("name", TABLE_FILES[:4])
+def test_rows_of_tables_that_cannot_be_quantized(
+    tmp_path: Path, model_file: Path, name: str, model: Arrays
+) -> None:
+    path = tmp_path / name
+    everything = read_weights(model_file, only_floats=False).read_all()
+    write_table(everything, path)
+    assert_reads(read_weights(path), floats(model))
+    assert read_weights(path, only_floats=False).read_all() == everything
+
+
+@pytest.mark.parametrize("name", TABLE_FILES[:4])
+def test_table_without_the_columns(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    write_table(pa.table({"layer_name": ["a"], "values": [[1.0]]}), path)
+    message = f"{path}: Missing required column 'weights'. Expected schema: "
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("name", [*TABLE_FILES[:4], "a.npz", "a.safetensors"])
+@pytest.mark.parametrize("kept", [0, 5, 0.3, 0.6, 0.9])
+def test_truncated_files(tmp_path: Path, name: str, kept: float) -> None:
+    model = {name: np.ones((20, 30), np.float32) * i for i, name in enumerate("abc")}
+    path = tmp_path / name
+    if path.suffix == ".npz":
+        np.savez(path, **model)
+    elif path.suffix == ".safetensors":
+        save_file(model, path)
+    else:
+        write_table(numpy_to_arrow_table(model), path)
+    data = path.read_bytes()
+    path.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}") as raised:
+        read_weights(path).read_all()
+    assert "\n" not in str(raised.value)
+
+
+# npz
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("batch_bytes", [1, 300, 256 << 20])
+def test_npz_quantizes_as_the_arrays(tmp_path: Path, save: Any, batch_bytes: int) -> None:
+    model = make_model()
+    del model["w.bf16"]
+    path = tmp_path / "a.npz"
+    save(path, **model)
+    reader = read_weights(path, batch_bytes=batch_bytes)
+    assert reader.schema == SCHEMA
+    assert_reads(reader, floats(model))
+    table = read_weights(path, batch_bytes=batch_bytes, only_floats=False).read_all()
+    assert table["layer_name"].to_pylist() == list(model)
+    assert table["weights"].to_pylist() == [array.tobytes() for array in model.values()]
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.ones((3, 2), np.float32).T, "is in Fortran order. Save it with np.ascontiguousarray()"),
+        (np.array([None]), "holds Python objects, which are not read"),
+        (np.ones(2, ml_dtypes.bfloat16), "has dtype '|V2', as numpy saves bfloat16"),
+        (np.ones(2, ">f4"), "has dtype '>f4', big-endian. Save it with astype('<f4')"),
+    ],
+)
+def test_npz_with_arrays_that_cannot_be_read(tmp_path: Path, array: Any, message: str) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, good=np.ones(2, np.float32), bad=array)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: array 'bad' {message}")):
+        read_weights(path)
+
+
+def test_npz_with_arrays_of_no_layer(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, good=np.ones(2, np.float32), words=np.array(["x"]))
+    assert read_weights(path).read_all()["layer_name"].to_pylist() == ["good"]
+    with pytest.raises(ValueError, match="array 'words' has dtype <U1, which no layer can have"):
+        read_weights(path, only_floats=False)
+
+
+def npy(shape: tuple[int, ...], data: bytes) -> bytes:
+    """An array whose header may say what is not so."""
+    file = io.BytesIO()
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue() + data
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([("a.txt", b"x")], "'a.txt' is no .npy array"),
+        ([("a.npy", npy((2,), bytes(8))), ("a.npy", npy((2,), bytes(8)))], "'a' is there twice"),
+        ([("a.npy", npy((10**15,), bytes(8)))], "has 4000000000000000 bytes, the file has 8"),
+        ([("a.npy", npy((2,), bytes(4)))], "has 8 bytes, the file has 4"),
+        ([("a.npy", npy((-2,), bytes(4)))], "has shape [-2], beyond 0 to 2^63-1"),
+        ([("a.npy", b"\x93NUMPY\x01\x00\xff\xff{")], "cannot be read"),
+        ([("a.npy", b"")], "cannot be read"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_hostile_npz(tmp_path: Path, members: list[tuple[str, bytes]], message: str) -> None:
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    with pytest.raises(ValueError, match=re.escape(message)) as raised:
+        read_weights(path)
+    assert str(raised.value).startswith(str(path))
+
+
+def test_npz_whose_bytes_have_changed(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, a=np.ones(100, np.float32))
+    data = bytearray(path.read_bytes())
+    data[300] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="array 'a' cannot be read: Bad CRC-32"):
+        read_weights(path).read_all()
+
+
+# Damage
+
+
+@pytest.mark.parametrize("name", [*TABLE_FILES[:4], "a.npz", "compressed.npz"])
+@pytest.mark.parametrize("raw", [False, True], ids=["lists", "raw"])
+def test_damaged_files_are_errors(tmp_path: Path, name: str, raw: bool) -> None:
+    """Any bytes changed: an error that names the file or its layers, or other weights."""
+    layers = {name: np.arange(40, dtype=np.float32).reshape(4, 10) for name in ("a", "b", "c")}
+    path = tmp_path / name
+    if path.suffix == ".npz":
+        (np.savez_compressed if name == "compressed.npz" else np.savez)(path, **layers)
+    elif raw:
+        save_file(layers, tmp_path / "raw.safetensors")
+        write_table(read_weights(tmp_path / "raw.safetensors").read_all(), path)
+    else:
+        write_table(numpy_to_arrow_table(layers), path)
+    print(
+        run_child(f"""
+        import random, warnings
+        warnings.simplefilter("ignore")
+        path, random = {str(path)!r}, random.Random(0)
+        whole, read, errors = open(path, "rb").read(), 0, 0
+        for _ in range(250):
+            data = bytearray(whole)
+            for _ in range(random.randint(1, 4)):
+                data[random.randrange(len(data))] = random.choice([0, 1, 127, 128, 255])
+            open(path, "wb").write(data)
+            try:
+                reader = pyarrowquant.read_weights(path, batch_bytes=random.choice([1, 1 << 20]))
+                pyarrowquant.quantize_stream(reader).read_all()
+                read += 1
+            except pyarrowquant.QuantizationError:
+                errors += 1
+            except ValueError as error:
+                assert str(error).startswith(path), error
+                assert "\\n" not in str(error), error
+                errors += 1
+        print(read, "read,", errors, "errors")
+        assert errors > 60
+    """)
+    )
