@@ -3,6 +3,7 @@
 Codes are never chosen anew: packed bytes are put into the order of each format, and no more.
 """
 
+from pyarrowquant.formats.gguf import write_gguf
 from pyarrowquant.formats.mlx import write_mlx
 
-__all__ = ["write_mlx"]
+__all__ = ["write_gguf", "write_mlx"]

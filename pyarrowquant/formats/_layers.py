@@ -54,6 +54,12 @@ class Packed:
         whole = (z >= 0) & (z < 2**self.bits) & (z == np.rint(z))
         return "integer" if whole.all() else "float"
 
+    @property
+    def biases(self) -> Floats:
+        """What codes of zero decode to, -zero_point * scale; infinite beyond float32."""
+        with np.errstate(over="ignore"):
+            return -self.zero_points * self.scales
+
     def matrix_problem(self) -> str | None:
         """Say what keeps the layer from being a matrix, which all formats want."""
         if len(self.shape) != 2:
@@ -135,9 +141,19 @@ class Results:
 
 
 class KeptLayers:
-    """Rows of a table of weights that go into a file untouched; None has none."""
+    """Rows of a table of weights that go into a file untouched; None has none.
 
-    def __init__(self, data: object) -> None:
+    Parameters
+    ----------
+    data : pyarrow.Table, any Arrow producer, or None
+    problem : callable
+        Says what keeps a layer out of the format, or None.
+    """
+
+    def __init__(
+        self, data: object, problem: Callable[[Kept], str | None] = lambda _: None
+    ) -> None:
+        self._problem = problem
         self._source = None if data is None else Source(data, INPUT_COLUMNS)
         if self._source is not None:
             options = {**_arguments.quantize_options(), "type_names": self._source.type_names}
@@ -150,7 +166,10 @@ class KeptLayers:
         row = 0
         for batch in self._source.batches() if self._source is not None else ():
             for i in range(batch.num_rows):
-                yield _kept(batch, i, row + i)
+                layer = _kept(batch, i, row + i)
+                if problem := self._problem(layer):
+                    raise ValueError(f"Layer '{layer.name}' cannot be kept: {problem}")
+                yield layer
             row += batch.num_rows
 
 
