@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 KEPT_DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
 _BIT_WIDTHS = (2, 3, 4, 5, 6, 8)
 _FLOAT_NAMES = {pa.float32(): "F32", pa.float16(): "F16"}
-_CODES_A_PIECE = 1 << 22
+_CODES_A_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
