@@ -41,7 +41,7 @@ def test_memory_holds_a_few_batches(tmp_path: Path, write: Callable[..., None]) 
         quantize_stream(source, 4, group_size=32, scale_dtype="float16", zero_point="symmetric"),
         tmp_path / "out",
     )
-    assert 0 < most["go"] <= 3 * BATCH_BYTES / 4  # a result has under a quarter of its batch's bytes
+    assert 0 < most["go"] <= 3 * BATCH_BYTES / 4  # results have under a quarter
     assert most["arrow"] <= 3 * BATCH_BYTES
 
 
