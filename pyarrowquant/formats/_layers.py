@@ -69,13 +69,17 @@ class Packed:
         return None
 
     def unpacked(self) -> Iterator[tuple[slice, Bytes]]:
-        """Codes of some rows at a time, one a byte."""
+        """Codes of some rows at a time, one a byte; for columns that are a multiple of 8."""
         step = max(1, _CODES_A_PIECE // self.columns)
         for start in range(0, len(self.codes), step):
             rows = slice(start, start + step)
-            bits = np.unpackbits(self.codes[rows], axis=1, bitorder="little")
-            bits = bits[:, : self.columns * self.bits].reshape(-1, self.columns, self.bits)
-            yield rows, np.packbits(bits, axis=2, bitorder="little")[:, :, 0]
+            eights = np.zeros((self.codes[rows].size // self.bits, 8), np.uint8)
+            eights[:, : self.bits] = self.codes[rows].reshape(-1, self.bits)
+            stream = eights.view("<u8")[:, 0]  # eight codes in a number
+            codes = np.empty_like(eights)
+            for i in range(8):
+                codes[:, i] = stream >> np.uint64(i * self.bits) & np.uint64(2**self.bits - 1)
+            yield rows, codes.reshape(-1, self.columns)
 
 
 @dataclass(frozen=True)
