@@ -46,9 +46,9 @@ test-go: $(VENV)/installed
 
 test-python: $(VENV)/installed
 	$(BIN)/python -m pytest tests
-	mkdir -p $(BUILD)/doctest # the examples write files
+	rm -rf $(BUILD)/doctest && mkdir -p $(BUILD)/doctest # the examples write files
 	cd $(BUILD)/doctest && "$(CURDIR)/$(BIN)/python" -m pytest -c "$(CURDIR)/pyproject.toml" \
-		--doctest-modules "$(CURDIR)/pyarrowquant" --doctest-glob README.md "$(CURDIR)/README.md"
+		--doctest-modules "$(CURDIR)/pyarrowquant" --doctest-glob '*.md' "$(CURDIR)/README.md" "$(CURDIR)/docs/formats.md"
 
 # Other quantizers are installed to compare with: some GB, and a long build.
 bench: $(VENV)/bench-installed

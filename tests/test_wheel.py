@@ -45,6 +45,12 @@ def test_wheel_holds_no_sources_but_python(wheel: Path) -> None:
     assert ".typed" in suffixes
 
 
+def test_wheel_holds_all_of_the_package(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if name.endswith(".py")}
+    assert names == {str(path.relative_to(ROOT)) for path in ROOT.glob("pyarrowquant/**/*.py")}
+
+
 def test_library_is_small(wheel: Path, tmp_path: Path) -> None:
     assert library_of(wheel, tmp_path).stat().st_size < 8_000_000
 

@@ -3,6 +3,8 @@
 Codes are never chosen anew: packed bytes are put into the order of each format, and no more.
 """
 
+from pyarrowquant.formats.gguf import write_gguf
 from pyarrowquant.formats.mlx import write_mlx
+from pyarrowquant.formats.onnx import write_onnx
 
-__all__ = ["write_mlx"]
+__all__ = ["write_gguf", "write_mlx", "write_onnx"]

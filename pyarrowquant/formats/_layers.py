@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 KEPT_DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
 _BIT_WIDTHS = (2, 3, 4, 5, 6, 8)
 _FLOAT_NAMES = {pa.float32(): "F32", pa.float16(): "F16"}
-_CODES_A_PIECE = 1 << 22
+_CODES_A_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,12 @@ class Packed:
         whole = (z >= 0) & (z < 2**self.bits) & (z == np.rint(z))
         return "integer" if whole.all() else "float"
 
+    @property
+    def biases(self) -> Floats:
+        """What codes of zero decode to, -zero_point * scale; infinite beyond float32."""
+        with np.errstate(over="ignore"):
+            return -self.zero_points * self.scales
+
     def matrix_problem(self) -> str | None:
         """Say what keeps the layer from being a matrix, which all formats want."""
         if len(self.shape) != 2:
@@ -63,13 +69,17 @@ class Packed:
         return None
 
     def unpacked(self) -> Iterator[tuple[slice, Bytes]]:
-        """Codes of some rows at a time, one a byte."""
+        """Codes of some rows at a time, one a byte; for columns that are a multiple of 8."""
         step = max(1, _CODES_A_PIECE // self.columns)
         for start in range(0, len(self.codes), step):
             rows = slice(start, start + step)
-            bits = np.unpackbits(self.codes[rows], axis=1, bitorder="little")
-            bits = bits[:, : self.columns * self.bits].reshape(-1, self.columns, self.bits)
-            yield rows, np.packbits(bits, axis=2, bitorder="little")[:, :, 0]
+            eights = np.zeros((self.codes[rows].size // self.bits, 8), np.uint8)
+            eights[:, : self.bits] = self.codes[rows].reshape(-1, self.bits)
+            stream = eights.view("<u8")[:, 0]  # eight codes in a number
+            codes = np.empty_like(eights)
+            for i in range(8):
+                codes[:, i] = stream >> np.uint64(i * self.bits) & np.uint64(2**self.bits - 1)
+            yield rows, codes.reshape(-1, self.columns)
 
 
 @dataclass(frozen=True)
@@ -135,9 +145,19 @@ class Results:
 
 
 class KeptLayers:
-    """Rows of a table of weights that go into a file untouched; None has none."""
+    """Rows of a table of weights that go into a file untouched; None has none.
 
-    def __init__(self, data: object) -> None:
+    Parameters
+    ----------
+    data : pyarrow.Table, any Arrow producer, or None
+    problem : callable
+        Says what keeps a layer out of the format, or None.
+    """
+
+    def __init__(
+        self, data: object, problem: Callable[[Kept], str | None] = lambda _: None
+    ) -> None:
+        self._problem = problem
         self._source = None if data is None else Source(data, INPUT_COLUMNS)
         if self._source is not None:
             options = {**_arguments.quantize_options(), "type_names": self._source.type_names}
@@ -150,7 +170,10 @@ class KeptLayers:
         row = 0
         for batch in self._source.batches() if self._source is not None else ():
             for i in range(batch.num_rows):
-                yield _kept(batch, i, row + i)
+                layer = _kept(batch, i, row + i)
+                if problem := self._problem(layer):
+                    raise ValueError(f"Layer '{layer.name}' cannot be kept: {problem}")
+                yield layer
             row += batch.num_rows
 
 

@@ -147,14 +147,9 @@ def _problem(layer: Packed, dtype: str) -> str | None:
         return f"{layer.columns} columns are no multiple of group_size {layer.group_size}"
     if not (_widened(_rounded(layer.scales, dtype)) == layer.scales).all():
         return f'its scales are not {dtype}: quantize with scale_dtype="{dtype}", or write others'
-    if not np.isfinite(_widened(_rounded(_biases(layer), dtype))).all():
+    if not np.isfinite(_widened(_rounded(layer.biases, dtype))).all():
         return f"a bias is beyond {dtype}"
     return None
-
-
-def _biases(layer: Packed) -> Floats:
-    with np.errstate(over="ignore"):
-        return -layer.zero_points * layer.scales
 
 
 def _rounded(values: Floats, dtype: str) -> npt.NDArray[Any]:
@@ -200,7 +195,7 @@ def _write_tensors(
             settings[module] = layer.group, layer.bits
             rows, width = layer.codes.shape
             add(layer.name, "U32", (rows, width // 4), layer.codes)
-            for suffix, values in (("scales", layer.scales), ("biases", _biases(layer))):
+            for suffix, values in (("scales", layer.scales), ("biases", layer.biases)):
                 stored = _rounded(values, _NAMES[dtype])
                 add(f"{module}.{suffix}", dtype, stored.shape, stored)
         for layer_kept in kept:
