@@ -138,6 +138,49 @@ def test_json_has_the_totals(model: Path, weights: dict[str, np.ndarray], tmp_pa
     assert summary["bytes"] == out.stat().st_size
 
 
+def test_formats_of_engines(model: Path, weights: dict[str, np.ndarray], tmp_path: Path) -> None:
+    import gguf
+    import onnx
+
+    text = ["--recipe", "text"]
+    succeeded("quantize", model, tmp_path / "m.gguf", *text)
+    tensors = {t.name: t for t in gguf.GGUFReader(tmp_path / "m.gguf").tensors}
+    assert {name: t.tensor_type.name for name, t in tensors.items()} == {
+        "model.embed_tokens.weight": "F32",
+        "model.layers.0.mlp.up_proj.weight": "Q4_0",
+        "model.layers.0.mlp.down_proj.weight": "Q4_0",
+        "model.norm.weight": "F32",
+    }
+    settings = {"group_size": 32, "zero_point": "symmetric", "scale_dtype": "float16"}
+    up = "model.layers.0.mlp.up_proj.weight"
+    result = quantize_batch_arrow(numpy_to_arrow_table({up: weights[up]}), method="mse", **settings)
+    decoded = dequantize_batch_arrow(result)["weights"][0].values.to_numpy()
+    blocks = gguf.quants.dequantize(tensors[up].data, tensors[up].tensor_type)
+    assert np.array_equal(blocks.ravel(), decoded)
+    assert np.array_equal(tensors["model.norm.weight"].data, weights["model.norm.weight"])
+
+    source = tmp_path / "source"
+    source.mkdir()
+    model.rename(source / "model.safetensors")
+    (source / "config.json").write_text('{"model_type": "llama"}')
+    (source / "tokenizer.json").write_text("{}")
+    summary = json.loads(
+        succeeded("quantize", source, tmp_path / "mlx", "--to", "mlx", *text, "--json")
+    )
+    assert summary["layers"] == 2
+    assert names_in(tmp_path / "mlx") == ["config.json", "model.safetensors", "tokenizer.json"]
+    config = json.loads((tmp_path / "mlx" / "config.json").read_text())
+    assert config["model_type"] == "llama"
+    assert config["quantization"]["group_size"] == 64
+
+    succeeded("quantize", source, tmp_path / "m.onnx", *text)
+    nodes = onnx.load(tmp_path / "m.onnx", load_external_data=False).graph.node
+    assert [node.op_type for node in nodes] == ["MatMulNBits"] * 2
+    error = failed("quantize", source, tmp_path / "m3.gguf", *text, "--bits", 3)
+    assert "GGUF cannot hold layer 'model.layers.0.mlp.down_proj.weight': 3 bits" in error
+    assert "m3.gguf" not in names_in(tmp_path)
+
+
 def test_failing_layers(weights: dict[str, np.ndarray], tmp_path: Path) -> None:
     model, out = tmp_path / "model.npz", tmp_path / "out.parquet"
     np.savez(model, bad=np.array([[np.nan]], np.float32), **weights)

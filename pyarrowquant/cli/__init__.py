@@ -27,10 +27,18 @@ class _Group(click.Group):
         except BrokenPipeError:  # the reader of a pipe has seen enough
             raise
         except (ValueError, TypeError, OSError, ImportError, MemoryError, pa.ArrowException) as e:
-            raise click.ClickException(str(e) or type(e).__name__) from e
+            raise click.ClickException(_short(str(e)) or type(e).__name__) from e
         except KeyboardInterrupt:
             click.echo("Interrupted", err=True)
             sys.exit(INTERRUPTED)
+
+
+def _short(message: str) -> str:
+    """Leave out the middle where a great many layers have the same to say."""
+    lines = message.splitlines()
+    if len(lines) > 8:
+        lines[5:-1] = [f"... and {len(lines) - 6} lines more"]
+    return "\n".join(lines)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,18 @@ import pyarrow.parquet as pq
 
 from pyarrowquant.formats._files import Outputs
 
-FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow"}
+TABLES = {".parquet": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow"}
+SUFFIXES = {**TABLES, ".gguf": "gguf", ".onnx": "onnx"}
 
 
-def format_of(path: Path, chosen: str | None) -> str:
+def format_of(path: Path, chosen: str | None, suffixes: dict[str, str]) -> str:
     """Return the format by its name, or by the path's suffix."""
     if chosen is not None:
         return chosen
-    if path.suffix.lower() in FORMATS:
-        return FORMATS[path.suffix.lower()]
+    if path.suffix.lower() in suffixes:
+        return suffixes[path.suffix.lower()]
     raise click.UsageError(
-        f"'{path}' has no suffix that says its format. Use --to, or one of {', '.join(FORMATS)}"
+        f"'{path}' has no suffix that says its format. Use --to, or one of {', '.join(suffixes)}"
     )
 
 
@@ -37,15 +38,27 @@ def check_destination(path: Path, overwrite: bool) -> None:
         raise click.ClickException(f"Folder '{path.absolute().parent}' does not exist")
 
 
-def write_batches(reader: pa.RecordBatchReader, path: Path, kind: str, overwrite: bool) -> Any:
-    """Write batches as they come, and give each back to the caller."""
+def watched(
+    reader: pa.RecordBatchReader, note: Callable[[pa.RecordBatch], object]
+) -> pa.RecordBatchReader:
+    """Give the same batches, each after it has been noted."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in reader:
+            note(batch)
+            yield batch
+
+    return pa.RecordBatchReader.from_batches(reader.schema, batches())
+
+
+def write_batches(reader: pa.RecordBatchReader, path: Path, kind: str, overwrite: bool) -> None:
+    """Write batches as they come."""
     with (
         Outputs([path], overwrite) as outputs,
         _writer(outputs.temporary(path), reader.schema, kind) as writer,
     ):
         for batch in reader:
             writer.write_batch(batch)
-            yield batch
 
 
 @contextmanager
@@ -75,7 +88,7 @@ def open_results(path: Path) -> pa.RecordBatchReader:
 
 def is_result(path: Path) -> bool:
     """Whether a file has packed codes rather than weights."""
-    return path.suffix.lower() in FORMATS and "quantized_data" in open_results(path).schema.names
+    return path.suffix.lower() in TABLES and "quantized_data" in open_results(path).schema.names
 
 
 def source_bytes(path: str) -> int | None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pyarrowquant import dequantize_batch_arrow
 from pyarrowquant.cli._files import (
+    TABLES,
     check_destination,
     format_of,
     is_result,
@@ -46,21 +47,23 @@ def dequantize(
 ) -> None:
     """Decode the results in SOURCE and write the weights to DESTINATION."""
     check_destination(destination, overwrite)
-    kind = format_of(destination, kind)
+    kind = format_of(destination, kind, TABLES)
     if source.exists() and not is_result(source):
         raise click.ClickException(f"'{source}' is no file of results")
     reader = open_results(source)
     empty = dequantize_batch_arrow(reader.schema.empty_table(), dtype=dtype, threads=threads)
 
+    layers = 0
+
     def decoded() -> Iterator[pa.RecordBatch]:
         for batch in reader:
+            nonlocal layers
+            layers += batch.num_rows
             table = pa.Table.from_batches([batch])
             yield from dequantize_batch_arrow(table, dtype=dtype, threads=threads).to_batches()
 
-    layers = 0
     weights = pa.RecordBatchReader.from_batches(empty.schema, decoded())
-    for batch in write_batches(weights, destination, kind, overwrite):
-        layers += batch.num_rows
+    write_batches(weights, destination, kind, overwrite)
     nbytes = destination.stat().st_size
     if as_json:
         show_json({"destination": str(destination), "layers": layers, "bytes": nbytes})

@@ -13,7 +13,15 @@ import click
 import pyarrow as pa
 
 from pyarrowquant import quantize_stream, read_weights
-from pyarrowquant.cli._files import check_destination, format_of, source_bytes, write_batches
+from pyarrowquant.cli._files import (
+    SUFFIXES,
+    TABLES,
+    check_destination,
+    format_of,
+    source_bytes,
+    watched,
+)
+from pyarrowquant.cli._formats import DEFAULTS, FORMATS, with_kept, write
 from pyarrowquant.cli._progress import Meter
 from pyarrowquant.cli._show import json_option, show_json, size_text
 from pyarrowquant.cli.recipe import recipe_of
@@ -45,22 +53,20 @@ Examples:
   pyarrowquant quantize model.safetensors model.parquet
   pyarrowquant quantize models/llama out.arrow --recipe text --bits 4
   pyarrowquant quantize model.npz out.parquet --bits-per-weight 4.25
+  pyarrowquant quantize models/llama llama-mlx --to mlx --recipe text
+  pyarrowquant quantize model.safetensors model.gguf --recipe text
 """,
 )
 @click.argument("source")
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option(
-    "--to", "kind", type=click.Choice(["parquet", "arrow"]), help="Default: by the suffix."
+    "--to", "kind", type=click.Choice(FORMATS), help="Default: by the suffix; mlx is a folder."
 )
-@click.option("--bits", type=_BIT_WIDTHS, default="4", show_default=True, help="Bits of a code.")
-@click.option("--group-size", type=int, default=128, show_default=True, help="-1: whole rows.")
-@click.option("--method", default="mse", show_default=True, help="rtn, mse or hqq.")
-@click.option(
-    "--zero-point", default="integer", show_default=True, help="integer, float or symmetric."
-)
-@click.option(
-    "--scale-dtype", default="float32", show_default=True, help="float32, float16 or bfloat16."
-)
+@click.option("--bits", type=_BIT_WIDTHS, help="Bits of a code; default 4.")
+@click.option("--group-size", type=int, help="-1: whole rows; default as the format has it.")
+@click.option("--method", help="rtn, mse or hqq; default mse.")
+@click.option("--zero-point", help="integer, float or symmetric; default as the format has it.")
+@click.option("--scale-dtype", help="float32, float16 or bfloat16; default likewise.")
 @click.option("--recipe", help="A file, a preset (text, diffusion, vision) or a profile.")
 @click.option("--bits-per-weight", type=float, help="Fit bit widths to this budget.")
 @click.option("--quality-floor", callback=_floor, help="Least cosine; or relative_error=NUMBER.")
@@ -73,11 +79,11 @@ def quantize(
     source: str,
     destination: Path,
     kind: str | None,
-    bits: str,
-    group_size: int,
-    method: str,
-    zero_point: str,
-    scale_dtype: str,
+    bits: str | None,
+    group_size: int | None,
+    method: str | None,
+    zero_point: str | None,
+    scale_dtype: str | None,
     recipe: str | None,
     bits_per_weight: float | None,
     quality_floor: dict[str, float] | None,
@@ -90,18 +96,25 @@ def quantize(
     """Quantize the weights of SOURCE and write them to DESTINATION.
 
     SOURCE is a safetensors file, a model folder, Parquet, Arrow or npz. DESTINATION gets its name
-    only when it is complete.
+    only when it is complete. Defaults are what the format holds: groups of 128, 64 for mlx, 32 for
+    gguf; integer zero-points, symmetric for gguf; scales of float32, float16 for mlx and gguf.
+    mlx and gguf also get the layers that are not quantized.
     """
-    check_destination(destination, overwrite)
-    kind = format_of(destination, kind)
-    settings: dict[str, Any] = {
-        "bit_width": int(bits),
+    if kind != "mlx":
+        check_destination(destination, overwrite)
+    kind = format_of(destination, kind, SUFFIXES)
+    said = {
+        "bit_width": None if bits is None else int(bits),
         "group_size": group_size,
         "method": method,
         "zero_point": zero_point,
         "scale_dtype": scale_dtype,
     }
+    settings = {
+        field: DEFAULTS[kind][field] if said[field] is None else said[field] for field in said
+    }
     rules = None if recipe is None else recipe_of(recipe)
+    rules = with_kept(kind, rules)
     if bits_per_weight is not None:
         rules = _fit(source, bits_per_weight, settings, rules, threads)
     options: dict[str, Any] = {**settings, "recipe": rules, "quality_floor": quality_floor}
@@ -116,9 +129,8 @@ def quantize(
         warnings.showwarning = totals.warn  # type: ignore[assignment]
         warnings.simplefilter("always")
         reader = quantize_stream(meter.watch(read_weights(source)), **options)
-        for batch in write_batches(reader, destination, kind, overwrite):
-            totals.add(batch)
-    totals.show(destination, time.perf_counter() - start, as_json)
+        write(kind, watched(reader, totals.add), source, destination, overwrite)
+    totals.show(destination, kind, time.perf_counter() - start, as_json)
 
 
 def _fit(
@@ -200,25 +212,36 @@ class _Totals:
         self.layers += batch.num_rows
         self.stored_bytes += sum(len(data.as_buffer()) for data in batch["quantized_data"])
 
-    def show(self, destination: Path, seconds: float, as_json: bool) -> None:
+    def show(self, destination: Path, kind: str, seconds: float, as_json: bool) -> None:
         relative_error = math.sqrt(self._squared_error / self._norm) if self._norm else 0.0
         summary = {
             "destination": str(destination),
             "layers": self.layers,
             "skipped": self.skipped,
             "weights": self.weights,
-            "bytes": destination.stat().st_size,
-            "bits_per_weight": 8 * self.stored_bytes / self.weights if self.weights else 0.0,
+            "bytes": _size(destination),
+            "bits_per_weight": 8 * self.stored_bytes / max(self.weights, 1),
             "relative_error": relative_error,
             "seconds": seconds,
         }
+        if kind not in TABLES.values():  # other formats have other scales and zero-points
+            del summary["bits_per_weight"]
         if as_json:
             show_json(summary)
             return
+        bits = summary.get("bits_per_weight")
         click.echo(
-            f"{self.layers} layers, {self.weights:,} weights, {summary['bits_per_weight']:.2f} "
-            f"bits a weight as stored, relative error {relative_error:.4f}, {seconds:.2f} s"
+            f"{self.layers} layers, {self.weights:,} weights, "
+            + ("" if bits is None else f"{bits:.2f} bits a weight, ")
+            + f"relative error {relative_error:.4f}, {seconds:.2f} s"
         )
         if self.skipped:
             click.echo(f"{len(self.skipped)} layers were left out")
-        click.echo(f"'{destination}': {size_text(destination.stat().st_size)}")
+        click.echo(f"'{destination}': {size_text(_size(destination))}")
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file with its external data, or of a folder."""
+    data = path.with_name(f"{path.name}.data")
+    files = path.iterdir() if path.is_dir() else (path, data)
+    return sum(file.stat().st_size for file in files if file.is_file())
