@@ -167,6 +167,9 @@ class Bench:
         weights = gaussian(256 * MIB).reshape(-1, 4096)
         table = pyarrowquant.numpy_to_arrow_table({"w": weights})
         own = self.quantize("peers, 4 bits", "pyarrowquant", table, 2)
+        for method in ("mse", "hqq"):
+            options = {"method": method, "zero_point": "float"}
+            self.quantize(own.group, f"pyarrowquant {method}", table, 2, **options)
         for name in names:
             self.run_peer(SPEED_PEERS[name], {"w": weights}, own)
 
