@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import operator
 import os
 from collections.abc import Callable, Mapping
@@ -44,22 +45,26 @@ def quality_floor(value: object) -> dict[str, float] | None:
     if value is None:
         return None
     bounds = value if isinstance(value, Mapping) else {"cosine": value}
+    if not bounds:
+        raise ValueError("quality_floor must have a bound named 'cosine' or 'relative_error'")
     highest = {"cosine": 1.0, "relative_error": math.inf}
+    checked = {}
     for name, bound in bounds.items():
         if name not in highest:
             raise ValueError(
                 f"Invalid quality_floor: {name!r}. Must be 'cosine' or 'relative_error'"
             )
-        if isinstance(bound, bool) or not isinstance(bound, (int, float)):
+        if isinstance(bound, bool) or not isinstance(bound, numbers.Real):
             raise TypeError(
                 f"quality_floor must be a number, got {type(bound).__name__}: {bound!r}"
             )
-        if not 0 < bound <= highest[name]:
+        checked[name] = float(bound)
+        if not 0 < checked[name] <= highest[name]:
             raise ValueError(
                 f"Invalid quality_floor: {name} {bound}. Must be above 0"
                 + (" and at most 1" if name == "cosine" else "")
             )
-    return dict(bounds)
+    return checked
 
 
 def thread_count(threads: object) -> int:

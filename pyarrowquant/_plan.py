@@ -61,7 +61,7 @@ class Plan:
     def _said(self, table: pa.Table) -> Iterator[dict[str, Any] | None]:
         """Give each row's settings. Rows that Go will refuse may have any."""
         for name, shape in layers(table) if self._recipe else [(None, [])] * table.num_rows:
-            if self._recipe is None or name is None:
+            if self._recipe is None or name is None or None in shape:
                 yield self._settings
             else:
                 said = self._recipe.settings_of(name, shape)
@@ -70,8 +70,18 @@ class Plan:
     def _raise_widths(self, table: pa.Table, choices: _Choices, rows: list[int]) -> None:
         """Give layers below the floor the next width, until they pass."""
         below = [row for row, choice in enumerate(rows) if choice != SKIP]
+        before: dict[int, dict[str, Any]] = {}  # settings that work
         while below:
             measured, _ = measure(table, self._options, choices.settings, rows, below)
+            for row in set(below) - set(measured):
+                if row in before:  # a wider width fails, as its scales are beyond their type
+                    rows[row] = choices.add(before[row])
+                    warnings.warn(
+                        f"Row {row} misses the quality_floor with {before[row]['bit_width']} "
+                        f"bits, and its scales are beyond {before[row]['scale_dtype']} with more",
+                        UserWarning,
+                        stacklevel=users_level(),
+                    )
             below = []
             for row, errors in measured.items():
                 missed = _missed(errors, self._floor or {})
@@ -80,6 +90,7 @@ class Plan:
                 if missed and wider:
                     rows[row] = choices.add({**settings, "bit_width": wider[0]})
                     below.append(row)
+                    before[row] = settings
                 elif missed:
                     warnings.warn(
                         f"Layer '{errors['layer_name']}' has {missed} with {BIT_WIDTHS[-1]} bits, "
@@ -139,7 +150,8 @@ def measure(
 
 def _missed(errors: dict[str, Any], floor: dict[str, float]) -> str:
     """Say which bound the errors of a layer miss, or nothing."""
-    if errors["cosine"] < floor.get("cosine", -1):
+    exact = errors["relative_error"] == 0  # where the cosine may be rounded below 1
+    if not exact and errors["cosine"] < floor.get("cosine", -1):
         return f"cosine {errors['cosine']:.6g}, below the quality_floor of {floor['cosine']:g},"
     if errors["relative_error"] > floor.get("relative_error", float("inf")):
         return (
@@ -158,7 +170,7 @@ def layers(table: pa.Table) -> Iterator[tuple[str | None, list[int]]]:
         shapes = table["shape"].to_pylist()
     else:
         shapes = [None] * table.num_rows
-    counts = None if all(shapes) else _counts(table)
+    counts = _counts(table) if None in shapes else None
     for row, (name, shape) in enumerate(zip(_names(table["layer_name"]), shapes, strict=True)):
         yield name, [counts[row]] if counts is not None and shape is None else shape
 

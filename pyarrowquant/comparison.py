@@ -40,7 +40,8 @@ def compare(original: Any, result: Any, *, threads: int | None = None) -> pa.Tab
         - relative_error: ||w - d|| / ||w||;
         - cosine: of the angle between w and d;
         - max_abs_error: the largest |w - d|;
-        - signal_to_noise_db: 10 log10(sum of w^2 / sum of (w - d)^2), inf without any error.
+        - signal_to_noise_db: 10 log10(sum of w^2 / sum of (w - d)^2), inf without any error;
+        - norm: ||w||.
 
         The first four are what ``metrics=True`` gives. Where w and d are all zeros or empty,
         cosine is 1 and the errors are 0. Where only w is all zeros, relative_error is inf and

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import numbers
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +16,9 @@ from pyarrowquant._arguments import Progress
 from pyarrowquant._plan import SKIP, layers, measure
 from pyarrowquant._progress import Reporter
 from pyarrowquant._source import INPUT_COLUMNS, Source, weights_bytes
-from pyarrowquant.errors import QuantizationError
+from pyarrowquant.errors import LayerError, QuantizationError, SkippedLayerWarning, users_level
 from pyarrowquant.expected import Expected
-from pyarrowquant.rule import BIT_WIDTHS, SETTINGS, check_fields, check_known, one_of
+from pyarrowquant.rule import BIT_WIDTHS, SETTINGS, check_dict, check_fields, check_known, one_of
 
 OBJECTIVES = ("squared_error", "relative_error")
 
@@ -51,8 +53,13 @@ def candidate_settings(candidates: Sequence[Mapping[str, Any]] | None) -> list[d
     if candidates is None:
         return [{**usual, "bit_width": width} for width in BIT_WIDTHS]
     complete = []
+    if isinstance(candidates, (str, Mapping)) or not isinstance(candidates, Sequence):
+        raise TypeError(
+            f"candidates must be a list of dicts, got {type(candidates).__name__}: {candidates!r}"
+        )
     for number, said in enumerate(candidates, 1):
         where = f"Candidate {number}"
+        check_dict(where, said)
         check_known(where, said, SETTINGS)
         complete.append({**usual, **check_fields(where, said)})
     if not complete:
@@ -68,7 +75,7 @@ class _Layer:
     weight: float
     bits: list[int]
     squared_errors: list[float]
-    norm: float  # sum of squared weights
+    norm: float = 0.0  # sum of squared weights
 
 
 def fit(
@@ -78,6 +85,7 @@ def fit(
     recipe: Any,
     objective: str,
     weight_column: str | None,
+    continue_on_error: bool,
     threads: int | None,
     progress: Progress,
 ) -> tuple[list[tuple[list[str], dict[str, Any]]], Expected]:
@@ -89,13 +97,20 @@ def fit(
     data = source.read_all()
     options = {**_arguments.quantize_options(threads=threads), "type_names": source.type_names}
     _lib.validate(source.schema, _lib.encode({**options, "choices": choices}))
-    found = _wanted(data, recipe, weight_column)
+    found = _wanted(data, choices, recipe, weight_column)
+    budget = _budget(found, bits_per_weight)
     with Reporter(progress, weights_bytes(data) * len(choices)) as reporter:
         for position in range(len(choices)):
             if reporter is not None:
                 reporter.start(weights_bytes(data))
-            _measure(data, options, choices, position, found, reporter)
-    picked = _allocate(found, bits_per_weight, objective)
+            failed = _measure(data, options, choices, position, found, reporter)
+            if failed and not continue_on_error:
+                raise _error(failed)
+            for error in failed:
+                warnings.warn(
+                    f"Skipped: {error.message}", SkippedLayerWarning, stacklevel=users_level()
+                )
+    picked = _allocate(found, budget, objective)
     rules = [
         ([layer.name for layer, k in zip(found, picked, strict=True) if k == position], settings)
         for position, settings in enumerate(choices)
@@ -103,18 +118,21 @@ def fit(
     return [rule for rule in rules if rule[0]], _expected(found, picked)
 
 
-def _wanted(data: pa.Table, recipe: Any, weight_column: str | None) -> list[_Layer]:
+def _wanted(
+    data: pa.Table, choices: list[dict[str, Any]], recipe: Any, weight_column: str | None
+) -> list[_Layer]:
     """Return the layers that a recipe does not skip."""
     found: list[_Layer] = []
-    names: set[str] = set()
+    names: set[str | None] = set()
     weights = _weights(data, weight_column)
     for row, (name, shape) in enumerate(layers(data)):
         if name is not None and recipe is not None and recipe.settings_of(name, shape) is None:
             continue
         if name in names:
             raise ValueError(f"Layer '{name}' is there twice; a recipe goes by names")
-        names.add(name or "")
-        found.append(_Layer(name or "", shape, row, weights[row], [], [], 0.0))
+        names.add(name)
+        bits = [stored_bits(shape, settings) for settings in choices]
+        found.append(_Layer(name or "", shape, row, weights[row], bits, []))
     if not found:
         raise ValueError("There is no layer to fit: the table is empty, or the recipe skips all")
     return found
@@ -143,33 +161,49 @@ def _measure(
     position: int,
     found: list[_Layer],
     reporter: Reporter | None,
-) -> None:
-    """Add what one candidate takes and leaves to every layer."""
+) -> list[LayerError]:
+    """Add what one candidate leaves to every layer; those that fail are taken out."""
     rows = [SKIP] * data.num_rows
     for layer in found:
         rows[layer.row] = position
     wanted = [layer.row for layer in found]
     measured, failed = measure(data, options, choices, rows, wanted, reporter)
-    if failed:
-        message = "\n".join(error.message for error in failed)
-        raise QuantizationError(message, failed)
+    found[:] = [layer for layer in found if layer.row in measured]
     for layer in found:
         errors = measured[layer.row]
         squared_error = errors["mse"] * math.prod(layer.shape)
-        layer.bits.append(stored_bits(layer.shape, choices[position]))
         layer.squared_errors.append(squared_error)
-        if errors["relative_error"] > 0:
-            layer.norm = squared_error / errors["relative_error"] ** 2
+        layer.norm = errors["norm"] ** 2
+    return failed
 
 
-def _allocate(found: list[_Layer], bits_per_weight: float, objective: str) -> list[int]:
+def _error(failed: list[LayerError]) -> QuantizationError:
+    lines = [error.message for error in failed]
+    if len(failed) > 1:
+        lines = [f"{len(failed)} layers failed:", *lines]
+    return QuantizationError("\n".join(lines), failed)
+
+
+def _budget(found: list[_Layer], bits_per_weight: object) -> int:
+    """Return the bits of all layers together."""
+    if isinstance(bits_per_weight, bool) or not isinstance(bits_per_weight, numbers.Real):
+        raise TypeError(
+            f"bits_per_weight must be a number, got {type(bits_per_weight).__name__}: "
+            f"{bits_per_weight!r}"
+        )
     elements = sum(math.prod(layer.shape) for layer in found)
     least = sum(min(layer.bits) for layer in found)
-    if not least <= bits_per_weight * elements < math.inf:
+    # a part of a bit more, so that what was computed by division is reached again
+    budget = float(bits_per_weight) * elements * (1 + 1e-12)
+    if not least <= budget < math.inf:
+        needed = math.ceil(least / max(elements, 1) * 1e4) / 1e4
         raise ValueError(
-            f"Invalid bits_per_weight: {bits_per_weight}. The smallest candidates take "
-            f"{least / max(elements, 1):.4f}"
+            f"Invalid bits_per_weight: {bits_per_weight}. The smallest candidates take {needed}"
         )
+    return math.floor(budget)
+
+
+def _allocate(found: list[_Layer], budget: int, objective: str) -> list[int]:
     costs = []
     for layer in found:
         weight = layer.weight
@@ -177,7 +211,9 @@ def _allocate(found: list[_Layer], bits_per_weight: float, objective: str) -> li
             weight = layer.weight / layer.norm if layer.norm else 0.0
         pairs = zip(layer.bits, layer.squared_errors, strict=True)
         costs.append([{"bits": bits, "error": weight * error} for bits, error in pairs])
-    return _lib.allocate(costs, math.floor(bits_per_weight * elements))
+    if not all(math.isfinite(cost["error"]) for layer in costs for cost in layer):
+        raise ValueError("The weighted errors of layers are beyond float64; use smaller weights")
+    return _lib.allocate(costs, budget)
 
 
 def _expected(found: list[_Layer], picked: list[int]) -> Expected:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -196,6 +196,7 @@ class Recipe:
         recipe: Recipe | None = None,
         objective: str = "squared_error",
         weight_column: str | None = None,
+        continue_on_error: bool = False,
         threads: int | None = None,
         progress: Progress = None,
     ) -> Recipe:
@@ -221,6 +222,8 @@ class Recipe:
             The sum over layers of ||w - w'||^2, or of that divided by ||w||^2.
         weight_column : str, optional
             A column of the table with a number for each layer, by which its error is multiplied.
+        continue_on_error : bool
+            Skip layers that cannot be quantized, with a `SkippedLayerWarning` each.
         threads : int or None
         progress : True or callable or None
             As for `quantize_batch_arrow`; each layer is reported once a candidate.
@@ -264,10 +267,11 @@ class Recipe:
             recipe,
             objective,
             weight_column,
+            continue_on_error,
             threads,
             progress,
         )
-        rules = [Rule([glob.escape(name) for name in names], **said) for names, said in chosen]
+        rules = [Rule([_escaped(name) for name in names], **said) for names, said in chosen]
         return cls(rules, "skip", expected=expected)
 
     def to_dict(self) -> dict[str, Any]:
@@ -383,6 +387,11 @@ class Recipe:
         """
         read = cls.from_yaml if _is_yaml(path) else cls.from_json
         return read(Path(path).read_text(encoding="utf-8"))
+
+
+def _escaped(name: str) -> str:
+    """Return a glob that matches this name alone."""
+    return re.sub(r"([*?[])", r"[\1]", name)
 
 
 def _rules(rules: Iterable[Rule]) -> tuple[Rule, ...]:

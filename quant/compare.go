@@ -286,15 +286,14 @@ func (c *comparison) build(result *Result, limit int) {
 
 // metrics are the values of comparisonColumns. Units are added in order, as
 // Quantize does.
-func (c *comparison) metrics() [][5]float64 {
+func (c *comparison) metrics() [][6]float64 {
 	layers := make([]kernel.Sums, len(c.layers))
 	for i, u := range c.units {
 		layers[u.layer].Add(c.sums[i])
 	}
-	metrics := make([][5]float64, len(layers))
+	metrics := make([][6]float64, len(layers))
 	for i, s := range layers {
-		m := errorMetrics(s, c.layers[i].elements())
-		metrics[i] = [5]float64{m[0], m[1], m[2], m[3], signalToNoise(s)}
+		metrics[i] = errorMetrics(s, c.layers[i].elements())
 	}
 	return metrics
 }

@@ -15,12 +15,13 @@ func signalToNoise(s kernel.Sums) float64 {
 	return 10 * math.Log10(s.Weight/s.Error)
 }
 
-// errorMetrics are the values of the metric columns, in their order: mean
-// squared error; ||w-d||/||w||; cosine of w and d; largest |w-d|. A layer that
-// is empty or all zeros has relative error 0 and cosine 1.
-func errorMetrics(s kernel.Sums, elements int) [4]float64 {
+// errorMetrics are the values of comparisonColumns, in their order, of which
+// metricColumns are the first: mean squared error; ||w-d||/||w||; cosine of w and
+// d; largest |w-d|; signal to noise; ||w||. A layer that is empty or all zeros has
+// relative error 0 and cosine 1.
+func errorMetrics(s kernel.Sums, elements int) [6]float64 {
 	if elements == 0 {
-		return [4]float64{0, 0, 1, 0}
+		return [6]float64{0, 0, 1, 0, signalToNoise(s), 0}
 	}
 	weight, decoded := math.Sqrt(s.Weight), math.Sqrt(s.Decoded)
 	relative, cosine := 0.0, 0.0
@@ -33,5 +34,5 @@ func errorMetrics(s kernel.Sums, elements int) [4]float64 {
 	case weight == decoded:
 		cosine = 1
 	}
-	return [4]float64{s.Error / float64(elements), relative, cosine, s.MaxError}
+	return [6]float64{s.Error / float64(elements), relative, cosine, s.MaxError, signalToNoise(s), weight}
 }

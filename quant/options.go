@@ -127,6 +127,14 @@ func firstError(errs ...error) error {
 // measures tells whether the error columns are wanted.
 func (o *Options) measures() bool { return o.Metrics || o.MeasureOnly }
 
+// errorColumns are the names of the error columns.
+func (o *Options) errorColumns() []string {
+	if o.MeasureOnly {
+		return comparisonColumns
+	}
+	return metricColumns
+}
+
 // layerSettings are the validated settings of some layers.
 type layerSettings struct {
 	Settings

@@ -62,7 +62,11 @@ func inSpans(threads, n, least int, work func(first, end int)) {
 		})
 	}
 	if err := group.Wait(); err != nil {
-		panic(err.(*PanicError).Value)
+		panicked := err.(*PanicError)
+		if expected, ok := panicked.Value.(userError); ok {
+			panic(expected)
+		}
+		panic(panicked) // with the stack of the defect
 	}
 }
 
@@ -70,6 +74,10 @@ func inSpans(threads, n, least int, work func(first, end int)) {
 func Recovered(f func() error) (err error) {
 	defer func() {
 		if value := recover(); value != nil {
+			if panicked, ok := value.(*PanicError); ok {
+				err = panicked
+				return
+			}
 			err = &PanicError{Value: value, Stack: debug.Stack()}
 		}
 	}()

@@ -285,7 +285,7 @@ func (q *quantization) build(result *Result, faults []*kernel.Fault) {
 	}
 }
 
-func (q *quantization) batch(schema *arrow.Schema, p *quantizedPart, kept []int, metrics [][4]float64) arrow.RecordBatch {
+func (q *quantization) batch(schema *arrow.Schema, p *quantizedPart, kept []int, metrics [][6]float64) arrow.RecordBatch {
 	a, rows := &q.arena, len(kept)
 	at := func(row int) int { return p.first + kept[row] }
 	columns := []func() arrow.Array{
@@ -313,7 +313,7 @@ func (q *quantization) batch(schema *arrow.Schema, p *quantizedPart, kept []int,
 			})
 		},
 	)
-	for metric := range metricColumns {
+	for metric := range q.options.errorColumns() {
 		if metrics != nil {
 			columns = append(columns, func() arrow.Array {
 				return float64Column(a, rows, func(row int) float64 { return metrics[at(row)][metric] })
@@ -325,7 +325,7 @@ func (q *quantization) batch(schema *arrow.Schema, p *quantizedPart, kept []int,
 
 // metrics are each layer's errors, or nil. Units are added in order, so that
 // the sums do not depend on who computed them.
-func (q *quantization) metrics() [][4]float64 {
+func (q *quantization) metrics() [][6]float64 {
 	if q.sums == nil {
 		return nil
 	}
@@ -333,7 +333,7 @@ func (q *quantization) metrics() [][4]float64 {
 	for i, u := range q.units {
 		layers[u.layer].Add(q.sums[i])
 	}
-	metrics := make([][4]float64, len(layers))
+	metrics := make([][6]float64, len(layers))
 	for i, s := range layers {
 		metrics[i] = errorMetrics(s, q.grouped[i].elements())
 	}

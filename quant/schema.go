@@ -23,7 +23,7 @@ const (
 
 var (
 	metricColumns     = []string{"mse", "relative_error", "cosine", "max_abs_error"}
-	comparisonColumns = append(slices.Clone(metricColumns), "signal_to_noise_db")
+	comparisonColumns = append(slices.Clone(metricColumns), "signal_to_noise_db", "norm")
 )
 
 // MetadataKey is the key of the result schema's metadata; its value is JSON.
@@ -195,7 +195,7 @@ func resultFields(o *Options, large bool) *arrow.Schema {
 		arrow.Field{Name: columnGroupSize, Type: arrow.PrimitiveTypes.Int32, Nullable: true},
 	)
 	if o.measures() {
-		fields = append(fields, float64Fields(metricColumns)...)
+		fields = append(fields, float64Fields(o.errorColumns())...)
 	}
 	metadata := arrow.NewMetadata([]string{MetadataKey}, []string{metadataJSON(o)})
 	return arrow.NewSchema(fields, &metadata)

@@ -199,7 +199,8 @@ def test_dry_run_writes_nothing(model: Path, tmp_path: Path) -> None:
     assert "2 of 4 layers would be quantized" in succeeded(*plan)
     layers = json.loads(succeeded(*plan, "--json"))["layers"]
     assert [layer["settings"] is None for layer in layers].count(True) == 2
-    failed(*plan, "--method", "awq")
+    failed(*plan, "--method", "awq", code=2)
+    failed(*plan, "--group-size", 7)
     assert names_in(tmp_path) == ["model.safetensors"]
 
 
@@ -213,7 +214,13 @@ def test_what_is_refused(model: Path, tmp_path: Path) -> None:
     assert "does not exist" in failed("quantize", model, tmp_path / "no" / "out.arrow")
     assert "nope" in failed("quantize", tmp_path / "nope.safetensors", tmp_path / "o.arrow")
     wrong = ["quantize", model, tmp_path / "o.arrow"]
-    assert "Invalid method: 'awq'" in failed(*wrong, "--method", "awq")
+    assert "'awq' is not one of" in failed(*wrong, "--method", "awq", code=2)
+    both = ["--bits", 4, "--bits-per-weight", 4]
+    assert "exclude each other" in failed(*wrong, *both, code=2)
+    error = failed(*wrong, "--recipe", tmp_path / "none.json")
+    assert "none.json" in error
+    Recipe(default="skip").save(tmp_path / "none.json")
+    assert "No layer was quantized" in failed(*wrong, "--recipe", tmp_path / "none.json")
     assert "Invalid group_size: 7" in failed(*wrong, "--group-size", 7)
     assert "'7'" in failed(*wrong, "--bits", 7, code=2)
     assert "Recipe 'lama' is no file" in failed(*wrong, "--recipe", "lama")

@@ -38,7 +38,7 @@ COMPARED = pa.schema(
     [
         ("layer_name", pa.string()),
         ("shape", pa.list_(pa.int64())),
-        *((name, pa.float64()) for name in (*METRICS, "signal_to_noise_db")),
+        *((name, pa.float64()) for name in (*METRICS, "signal_to_noise_db", "norm")),
     ]
 )
 RAW = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
@@ -71,6 +71,8 @@ def assert_row(compared: pa.Table, row: int, weights: Array, decoded: Array) -> 
     decibels = compared["signal_to_noise_db"][row].as_py()
     expected = reference.signal_to_noise_db(weights, decoded)
     assert decibels == pytest.approx(expected, rel=1e-12, abs=1e-9)
+    norm = np.linalg.norm(weights.astype(np.float64).ravel())
+    assert compared["norm"][row].as_py() == pytest.approx(norm, rel=1e-12)
 
 
 def failure(original: Any, result: Any) -> QuantizationError:
@@ -193,6 +195,7 @@ def test_worked_by_hand() -> None:
             "cosine": 0.0,
             "max_abs_error": 1.0,
             "signal_to_noise_db": pytest.approx(-10 * math.log10(2), rel=1e-14),
+            "norm": 1.0,
         },
         {
             "layer_name": "a",
@@ -202,6 +205,7 @@ def test_worked_by_hand() -> None:
             "cosine": pytest.approx(27 / (5 * math.sqrt(9 + 4.5**2)), rel=1e-14),
             "max_abs_error": 0.5,
             "signal_to_noise_db": pytest.approx(20, rel=1e-14),
+            "norm": 5.0,
         },
     ]
 
@@ -326,14 +330,14 @@ def test_layers_of_zeros_and_empty_layers() -> None:
         compared = compare(table, result)
         assert compared["layer_name"].to_pylist() == list(zeros)
         for row in compared.drop_columns(["layer_name", "shape"]).to_pylist():
-            assert list(row.values()) == [0.0, 0.0, 1.0, 0.0, INF]
+            assert list(row.values()) == [0.0, 0.0, 1.0, 0.0, INF, 0.0]
 
 
 def test_one_side_of_zeros() -> None:
     zeros, ones = layer_table({"a": np.zeros(4)}), layer_table({"a": np.ones(4)})
     columns = COMPARED.names[2:]
-    assert [compare(zeros, ones)[n][0].as_py() for n in columns] == [1.0, INF, 0.0, 1.0, -INF]
-    assert [compare(ones, zeros)[n][0].as_py() for n in columns] == [1.0, 1.0, 0.0, 1.0, 0.0]
+    assert [compare(zeros, ones)[n][0].as_py() for n in columns] == [1.0, INF, 0.0, 1.0, -INF, 0.0]
+    assert [compare(ones, zeros)[n][0].as_py() for n in columns] == [1.0, 1.0, 0.0, 1.0, 0.0, 2.0]
 
 
 def test_ends_of_float32() -> None:

@@ -16,6 +16,7 @@ from pyarrowquant import (
     QuantizationError,
     Recipe,
     Rule,
+    SkippedLayerWarning,
     numpy_to_arrow_table,
     quantize_batch_arrow,
 )
@@ -184,6 +185,10 @@ def test_progress_counts_every_candidate() -> None:
         ({"candidates": []}, ValueError, "candidates must not be empty"),
         ({"candidates": [{"bits": 4}]}, ValueError, "Candidate 1: unknown field 'bits'"),
         ({"candidates": [{}, {"bit_width": 7}]}, ValueError, "Candidate 2: bit_width 7"),
+        ({"bits_per_weight": "4"}, TypeError, "bits_per_weight must be a number, got str: '4'"),
+        ({"bits_per_weight": None}, TypeError, "bits_per_weight must be a number"),
+        ({"candidates": {"bit_width": 4}}, TypeError, "candidates must be a list of dicts"),
+        ({"candidates": [4]}, TypeError, "Candidate 1 must be a dict, got int: 4"),
         ({"objective": "cosine"}, ValueError, "objective 'cosine' must be one of"),
         ({"weight_column": "x"}, ValueError, "Missing column 'x', which weight_column names"),
         ({"recipe": "text"}, TypeError, "recipe must be a Recipe, got str"),
@@ -201,8 +206,33 @@ def test_layers_that_fail_are_named() -> None:
     with pytest.raises(QuantizationError) as caught:
         Recipe.fit(table, 40)
     assert [(e.layer_name, e.row) for e in caught.value.errors] == [("a", 0), ("b", 1)]
+    table = plain(["a", "b"], [[1.0, math.nan], [2.0]])
+    with pytest.warns(SkippedLayerWarning, match="Skipped: Layer 'a'"):
+        recipe = Recipe.fit(table, 60, continue_on_error=True)
+    assert quantize_batch_arrow(table, recipe=recipe)["layer_name"].to_pylist() == ["b"]
     with pytest.raises(ValueError, match="Layer 'a' is there twice"):
         Recipe.fit(plain(["a", "a"], [[1.0], [2.0]]), 40)
     weights = plain(["a"], [[1.0]]).append_column("w", pa.array([-1.0]))
     with pytest.raises(ValueError, match=r"Column 'w' has -1.0 in row 0"):
         Recipe.fit(weights, 40, weight_column="w")
+
+
+def test_its_own_expectation_is_a_budget() -> None:
+    """What was computed by division has to be enough when it comes back."""
+    rng = np.random.default_rng(9)
+    for rows, columns in rng.integers(1, 70, (40, 2)):
+        table = plain(["a"], [rng.standard_normal((rows, columns))])
+        recipe = Recipe.fit(table, 50, [{"bit_width": 4}])
+        assert recipe.expected is not None
+        again = Recipe.fit(table, recipe.expected.bits_per_weight, [{"bit_width": 4}])
+        assert again == recipe
+
+
+def test_exact_layers_count_in_the_norm() -> None:
+    exact = np.tile(np.array([-800.0, 700.0]), (64, 32))
+    rough = np.random.default_rng(0).standard_normal((64, 64))
+    recipe = Recipe.fit(plain(["exact", "rough"], [exact, rough]), 5)
+    norm = math.sqrt(np.square(exact).sum() + np.square(rough.astype(np.float32)).sum())
+    assert recipe.expected is not None
+    expected = math.sqrt(recipe.expected.squared_error) / norm
+    assert recipe.expected.relative_error == pytest.approx(expected, rel=1e-6)

@@ -429,3 +429,16 @@ def test_wrong_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ImportError, match=text):
         write_mlx(result, tmp_path / "out")
     assert files(tmp_path) == {}
+
+
+def test_names_that_mean_something_else(tmp_path: Path) -> None:
+    arrays = {f"{module}.weight": np.ones((32, 64), np.float32) for module in ("bits", "a", "b")}
+    recipe = Recipe([Rule("bits.*", bit_width=3)], {"scale_dtype": "float16", "group_size": 64})
+    result = quantize_batch_arrow(plain(list(arrays), list(arrays.values())), recipe=recipe)
+    with pytest.raises(ValueError, match=r"no place for the settings of layer 'bits\.weight'"):
+        write_mlx(result, tmp_path / "a")
+    with pytest.raises(ValueError, match="cannot be named '__metadata__'"):
+        write_mlx(result.slice(0, 1), tmp_path / "b", kept=plain(["__metadata__"], [[1.0]]))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_mlx(result.slice(0, 1), tmp_path / "c", config={"x": float("nan")})
+    assert not list(tmp_path.rglob("*.safetensors"))

@@ -261,3 +261,25 @@ def test_bfloat16_without_shapes_counts_elements() -> None:
     table = pa.table({"layer_name": ["a"], "weights": [weights.tobytes()], "dtype": ["BF16"]})
     recipe = Recipe([Rule(min_columns=301, bit_width=2), Rule(min_columns=300, bit_width=3)])
     assert quantize_batch_arrow(table, recipe=recipe)["bit_width"].to_pylist() == [3]
+
+
+def test_shapes_with_nulls_are_errors_of_their_layers() -> None:
+    shapes = pa.array([[1, None], [1, 2]], pa.list_(pa.int64()))
+    table = pa.table({"layer_name": ["a", "b"], "weights": [[1.0, 2.0]] * 2, "shape": shapes})
+    recipe = Recipe([Rule(min_columns=2, bit_width=8)])
+    with pytest.raises(QuantizationError, match="null in shape"):
+        quantize_batch_arrow(table, recipe=recipe)
+
+
+def test_exact_layers_meet_any_floor() -> None:
+    result = quantize_batch_arrow(plain(["a"], [np.ones(5)]), 2, quality_floor=1.0)
+    assert result["bit_width"].to_pylist() == [2]
+    assert quantize_batch_arrow(plain(["a"], [[1.0]]), quality_floor=np.float32(0.5)).num_rows == 1
+
+
+def test_a_floor_keeps_the_last_width_whose_scales_fit() -> None:
+    weights = np.random.default_rng(0).standard_normal((8, 64)) * 2e-6
+    table = plain(["a"], [weights])
+    with pytest.warns(UserWarning, match="misses the quality_floor with . bits, and its scales"):
+        result = quantize_batch_arrow(table, 2, scale_dtype="float16", quality_floor=0.9999)
+    assert result.num_rows == 1

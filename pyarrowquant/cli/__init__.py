@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any
 
@@ -15,13 +16,14 @@ from pyarrowquant.cli.inspect import inspect
 from pyarrowquant.cli.quantize import quantize
 from pyarrowquant.cli.recipe import recipe
 
-INTERRUPTED = 130  # as shells have it
+INTERRUPTED, TERMINATED = 130, 143  # as shells have it
 
 
 class _Group(click.Group):
     """Says what went wrong in one line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        signal.signal(signal.SIGTERM, _terminated)
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader of a pipe has seen enough
@@ -31,6 +33,10 @@ class _Group(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted", err=True)
             sys.exit(INTERRUPTED)
+
+
+def _terminated(*_: object) -> None:
+    sys.exit(TERMINATED)  # which lets files of incomplete results be removed
 
 
 def _short(message: str) -> str:

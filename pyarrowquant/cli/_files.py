@@ -65,7 +65,13 @@ def write_batches(reader: pa.RecordBatchReader, path: Path, kind: str, overwrite
 def _writer(path: Path, schema: pa.Schema, kind: str) -> Iterator[Any]:
     if kind == "parquet":
         # codes and scales look random: compressing them takes time and gains little
-        with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+        with pq.ParquetWriter(
+            path,
+            schema,
+            compression="none",
+            use_dictionary=False,
+            write_statistics=["layer_name"],
+        ) as writer:
             yield writer
     else:
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
@@ -73,27 +79,36 @@ def _writer(path: Path, schema: pa.Schema, kind: str) -> Iterator[Any]:
 
 
 def open_results(path: Path) -> pa.RecordBatchReader:
-    """Read a file of results, or of layers, batch by batch."""
-    if not path.exists():
-        raise click.ClickException(f"'{path}' does not exist")
-    if path.suffix.lower() == ".parquet":
+    """Read a file of results row by row (Parquet) or batch by batch, whatever its suffix."""
+    if not path.is_file():
+        raise click.ClickException(f"File '{path}' does not exist")
+    with path.open("rb") as opened:
+        magic = opened.read(6)
+    if magic[:4] == b"PAR1":
         file = pq.ParquetFile(path, memory_map=True)
-        return pa.RecordBatchReader.from_batches(
-            file.schema_arrow, file.iter_batches(batch_size=64)
-        )
+        return pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches(batch_size=1))
+    if magic != b"ARROW1":
+        return pa.ipc.open_stream(pa.memory_map(str(path)))
     reader = pa.ipc.open_file(pa.memory_map(str(path)))
     batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
     return pa.RecordBatchReader.from_batches(reader.schema, batches)
 
 
-def is_result(path: Path) -> bool:
-    """Whether a file has packed codes rather than weights."""
-    return path.suffix.lower() in TABLES and "quantized_data" in open_results(path).schema.names
+def is_result(path: str) -> bool:
+    """Whether a local file has packed codes rather than weights."""
+    if not Path(path).is_file():
+        return False
+    try:
+        return "quantized_data" in open_results(Path(path)).schema.names
+    except (pa.ArrowException, OSError):  # another kind of file
+        return False
 
 
 def source_bytes(path: str) -> int | None:
     """Return the size of a local source; None where it is elsewhere."""
     local = Path(path)
+    if local.name.endswith(".index.json"):
+        local = local.parent
     if local.is_dir():
         return sum(file.stat().st_size for file in local.glob("*.safetensors"))
     return local.stat().st_size if local.exists() else None

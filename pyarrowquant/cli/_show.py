@@ -13,7 +13,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def show_json(value: object) -> None:
-    """Print one JSON object; numbers that JSON lacks become null."""
+    """Print one JSON object; numbers that JSON lacks become "inf", "-inf" and "nan"."""
     click.echo(json.dumps(_plain(value), indent=2))
 
 
@@ -22,17 +22,22 @@ def _plain(value: Any) -> Any:
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print columns: the first to the left, the others to the right."""
-    lines = [list(titles), *map(list, rows)]
+    lines = [[_printable(cell) for cell in line] for line in (titles, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
     for line in lines:
         first = line[0].ljust(widths[0])
         others = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))
         click.echo("  ".join([first, *others]).rstrip())
+
+
+def _printable(text: str) -> str:
+    """Escape what a terminal would act on: names come from files of others."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def size_text(count: float) -> str:

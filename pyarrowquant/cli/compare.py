@@ -10,7 +10,7 @@ import click
 
 import pyarrowquant
 from pyarrowquant import read_weights
-from pyarrowquant.cli._files import is_result, open_results
+from pyarrowquant.cli._files import is_result, open_results, watched
 from pyarrowquant.cli._show import json_option, shape_text, show_json, show_table
 
 
@@ -24,7 +24,7 @@ Examples:
 @click.argument("original")
 @click.argument("result")
 @click.option("--worst", type=click.IntRange(min=1), help="Show only so many, the worst first.")
-@click.option("--threads", type=int, help="Default: the CPUs of this process.")
+@click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
 @json_option
 def compare(
     original: str, result: str, worst: int | None, threads: int | None, as_json: bool
@@ -33,9 +33,14 @@ def compare(
 
     RESULT is a file of results, or of weights decoded elsewhere.
     """
-    decoded = open_results(Path(result)) if is_result(Path(result)) else read_weights(result)
-    errors = pyarrowquant.compare(read_weights(original), decoded, threads=threads).to_pylist()
+    names: set[str] = set()
+    weights = watched(
+        read_weights(original), lambda batch: names.update(batch["layer_name"].to_pylist())
+    )
+    decoded = open_results(Path(result)) if is_result(result) else read_weights(result)
+    errors = pyarrowquant.compare(weights, decoded, threads=threads).to_pylist()
     totals = _totals(errors)
+    totals["missing"] = sorted(names.difference(layer["layer_name"] for layer in errors))
     shown = errors
     if worst is not None:
         shown = sorted(errors, key=lambda layer: -layer["relative_error"])[:worst]
@@ -60,6 +65,8 @@ def compare(
         f"{totals['layers']} layers, {totals['weights']:,} weights, relative error "
         f"{totals['relative_error']:.5f}"
     )
+    if totals["missing"]:
+        click.echo(f"{len(totals['missing'])} layers of '{original}' are not in '{result}'")
 
 
 def _totals(errors: list[dict[str, Any]]) -> dict[str, Any]:
@@ -69,7 +76,6 @@ def _totals(errors: list[dict[str, Any]]) -> dict[str, Any]:
         count = math.prod(layer["shape"])
         weights += count
         squared_error += layer["mse"] * count
-        if 0 < layer["relative_error"] < math.inf:
-            norm += layer["mse"] * count / layer["relative_error"] ** 2
+        norm += layer["norm"] ** 2
     relative_error = math.sqrt(squared_error / norm) if norm else 0.0
     return {"layers": len(errors), "weights": weights, "relative_error": relative_error}

@@ -32,8 +32,10 @@ Examples:
 @click.option(
     "--to", "kind", type=click.Choice(["parquet", "arrow"]), help="Default: by the suffix."
 )
-@click.option("--dtype", default="float32", show_default=True, help="float32 or float16.")
-@click.option("--threads", type=int, help="Default: the CPUs of this process.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
 @click.option("--overwrite", is_flag=True, help="Replace DESTINATION if it exists.")
 @json_option
 def dequantize(
@@ -48,7 +50,7 @@ def dequantize(
     """Decode the results in SOURCE and write the weights to DESTINATION."""
     check_destination(destination, overwrite)
     kind = format_of(destination, kind, TABLES)
-    if source.exists() and not is_result(source):
+    if source.exists() and not is_result(str(source)):
         raise click.ClickException(f"'{source}' is no file of results")
     reader = open_results(source)
     empty = dequantize_batch_arrow(reader.schema.empty_table(), dtype=dtype, threads=threads)

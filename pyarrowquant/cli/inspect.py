@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pyarrow as pa
 
 from pyarrowquant import read_weights
+from pyarrowquant._plan import layers
 from pyarrowquant.cli._files import is_result, open_results
 from pyarrowquant.cli._show import json_option, shape_text, show_json, show_table, size_text
+
+_DTYPES = {"float": "F32", "halffloat": "F16", "double": "F64"}
 
 
 @click.command(
@@ -25,12 +29,12 @@ Examples:
 @json_option
 def inspect(path: str, as_json: bool) -> None:
     """Show the tensors of PATH: a model file or folder, or a file of results."""
-    result = is_result(Path(path))
-    layers = list(_coded(Path(path)) if result else _weights(path))
-    total = sum(layer["bytes"] for layer in layers)
-    weights = sum(math.prod(layer["shape"]) for layer in layers)
+    result = is_result(path)
+    tensors = list(_coded(Path(path)) if result else _weights(path))
+    total = sum(tensor["bytes"] for tensor in tensors)
+    weights = sum(math.prod(tensor["shape"]) for tensor in tensors)
     if as_json:
-        show_json({"path": path, "layers": layers, "weights": weights, "bytes": total})
+        show_json({"path": path, "layers": tensors, "weights": weights, "bytes": total})
         return
     kind = "bits" if result else "dtype"
     show_table(
@@ -43,10 +47,10 @@ def inspect(path: str, as_json: bool) -> None:
                 size_text(layer["bytes"]),
             ]
             + ([f"{layer['bits_per_weight']:.2f}"] if result else [])
-            for layer in layers
+            for layer in tensors
         ),
     )
-    click.echo(f"{len(layers)} layers, {weights:,} weights, {size_text(total)}")
+    click.echo(f"{len(tensors)} layers, {weights:,} weights, {size_text(total)}")
 
 
 def _coded(path: Path) -> Iterator[dict[str, Any]]:
@@ -67,16 +71,16 @@ def _coded(path: Path) -> Iterator[dict[str, Any]]:
 
 def _weights(path: str) -> Iterator[dict[str, Any]]:
     for batch in read_weights(path, only_floats=False):
-        named = "dtype" in batch.schema.names
-        for i in range(batch.num_rows):
+        raw = "dtype" in batch.schema.names
+        element = None if raw else batch["weights"].type.value_type
+        described = layers(pa.Table.from_batches([batch]))
+        for i, (name, shape) in enumerate(described):
             weights = batch["weights"][i]
-            raw = hasattr(weights, "as_buffer")
-            dtype = batch["dtype"][i].as_py() if named else str(weights.type.value_type)
-            nbytes = len(weights.as_buffer()) if raw else weights.values.nbytes
-            shape = batch["shape"][i].as_py() if "shape" in batch.schema.names else None
-            yield {
-                "layer_name": batch["layer_name"][i].as_py(),
-                "shape": [len(weights)] if shape is None and not raw else shape or [],
-                "dtype": dtype,
-                "bytes": nbytes,
-            }
+            if not weights.is_valid:
+                size = 0
+            elif element is None:
+                size = len(weights.as_buffer())
+            else:
+                size = len(weights.values) * element.bit_width // 8
+            dtype = batch["dtype"][i].as_py() if raw else _DTYPES.get(str(element), str(element))
+            yield {"layer_name": name, "shape": shape, "dtype": dtype, "bytes": size}

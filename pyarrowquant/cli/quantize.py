@@ -6,13 +6,16 @@ import math
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pyarrow as pa
 
-from pyarrowquant import quantize_stream, read_weights
+from pyarrowquant import dequantize_batch_arrow, quantize_stream, read_weights
+from pyarrowquant._plan import layers as described
 from pyarrowquant.cli._files import (
     SUFFIXES,
     TABLES,
@@ -64,13 +67,21 @@ Examples:
 )
 @click.option("--bits", type=_BIT_WIDTHS, help="Bits of a code; default 4.")
 @click.option("--group-size", type=int, help="-1: whole rows; default as the format has it.")
-@click.option("--method", help="rtn, mse or hqq; default mse.")
-@click.option("--zero-point", help="integer, float or symmetric; default as the format has it.")
-@click.option("--scale-dtype", help="float32, float16 or bfloat16; default likewise.")
+@click.option("--method", type=click.Choice(["rtn", "mse", "hqq"]), help="Default mse.")
+@click.option(
+    "--zero-point",
+    type=click.Choice(["integer", "float", "symmetric"]),
+    help="Default as the format has it.",
+)
+@click.option(
+    "--scale-dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    help="Default as the format has it.",
+)
 @click.option("--recipe", help="A file, a preset (text, diffusion, vision) or a profile.")
 @click.option("--bits-per-weight", type=float, help="Fit bit widths to this budget.")
 @click.option("--quality-floor", callback=_floor, help="Least cosine; or relative_error=NUMBER.")
-@click.option("--threads", type=int, help="Default: the CPUs of this process.")
+@click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
 @click.option("--continue-on-error", is_flag=True, help="Leave failing layers out.")
 @click.option("--overwrite", is_flag=True, help="Replace DESTINATION if it exists.")
 @click.option("--dry-run", is_flag=True, help="Check and show what would be done; write nothing.")
@@ -115,8 +126,10 @@ def quantize(
     }
     rules = None if recipe is None else recipe_of(recipe)
     rules = with_kept(kind, rules)
+    if bits_per_weight is not None and bits is not None:
+        raise click.UsageError("--bits and --bits-per-weight exclude each other")
     if bits_per_weight is not None:
-        rules = _fit(source, bits_per_weight, settings, rules, threads)
+        rules = _fit(source, bits_per_weight, settings, rules, threads, continue_on_error)
     options: dict[str, Any] = {**settings, "recipe": rules, "quality_floor": quality_floor}
     options |= {"threads": threads, "continue_on_error": continue_on_error, "metrics": True}
     if dry_run:
@@ -127,9 +140,9 @@ def quantize(
     totals = _Totals()
     with Meter("quantize", source_bytes(source)) as meter, warnings.catch_warnings():
         warnings.showwarning = totals.warn  # type: ignore[assignment]
-        warnings.simplefilter("always")
+        warnings.simplefilter("always", UserWarning)
         reader = quantize_stream(meter.watch(read_weights(source)), **options)
-        write(kind, watched(reader, totals.add), source, destination, overwrite)
+        write(kind, totals.watch(reader), source, destination, overwrite)
     totals.show(destination, kind, time.perf_counter() - start, as_json)
 
 
@@ -139,6 +152,7 @@ def _fit(
     settings: dict[str, Any],
     rules: Recipe | None,
     threads: int | None,
+    continue_on_error: bool,
 ) -> Recipe:
     """Fit a recipe to all widths of these settings."""
     candidates = [{**settings, "bit_width": width} for width in (2, 3, 4, 5, 6, 8)]
@@ -149,6 +163,7 @@ def _fit(
         recipe=rules,
         threads=threads,
         progress=sys.stderr.isatty(),
+        continue_on_error=continue_on_error,
     )
 
 
@@ -160,14 +175,14 @@ def _show_plan(
     rules: Recipe | None,
     as_json: bool,
 ) -> None:
-    layers = []
+    layers: list[dict[str, Any]] = []
     for batch in read_weights(source):
-        names, shapes = batch["layer_name"].to_pylist(), batch["shape"].to_pylist()
-        for name, shape in zip(names, shapes, strict=True):
-            said = {} if rules is None else rules.settings_of(name, shape)
-            layers.append({"layer_name": name, "shape": shape, "settings": said})
-            if said is not None:
-                layers[-1]["settings"] = {**settings, **said}
+        for name, shape in described(pa.Table.from_batches([batch])):
+            said: dict[str, Any] | None = {}
+            if rules is not None and name is not None and None not in shape:
+                said = rules.settings_of(name, shape)
+            chosen = None if said is None else {**settings, **said}
+            layers.append({"layer_name": name, "shape": shape, "settings": chosen})
     wanted = [layer for layer in layers if layer["settings"] is not None]
     if as_json:
         plan = {"destination": str(destination), "format": kind, "layers": layers}
@@ -180,6 +195,12 @@ def _show_plan(
     click.echo(f"{len(wanted)} of {len(layers)} layers would be quantized to '{destination}'")
     for width in sorted(widths):
         click.echo(f"  {widths[width]} with {width} bits")
+
+
+def _squares(row: pa.RecordBatch) -> float:
+    """Sum of the squared weights that a row decodes to."""
+    weights = dequantize_batch_arrow(pa.Table.from_batches([row]))["weights"][0].values
+    return float(np.square(weights.to_numpy(), dtype=np.float64).sum())
 
 
 class _Totals:
@@ -199,16 +220,28 @@ class _Totals:
         if issubclass(category, SkippedLayerWarning):
             self.skipped.append(str(message))
 
+    def watch(self, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+        """Count all batches; at the end there must have been some layer."""
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            yield from watched(reader, self.add)
+            if self.layers == 0:
+                raise ValueError("No layer was quantized: all failed, or the recipe skips all")
+
+        return pa.RecordBatchReader.from_batches(reader.schema, batches())
+
     def add(self, batch: pa.RecordBatch) -> None:
-        columns = ("shape", "mse", "relative_error", "scales")
-        for row in batch.select(columns).to_pylist() if batch.num_rows else ():
+        columns = ("shape", "mse", "relative_error")
+        for i, row in enumerate(batch.select(columns).to_pylist()):
             count = math.prod(row["shape"])
             error = row["mse"] * count
             self._squared_error += error
             if row["relative_error"] > 0:
                 self._norm += error / row["relative_error"] ** 2
+            else:
+                self._norm += _squares(batch.slice(i, 1))  # exact: decoded as it was
             self.weights += count
-            self.stored_bytes += 8 * len(row["scales"])
+            self.stored_bytes += 8 * len(batch["scales"][i])
         self.layers += batch.num_rows
         self.stored_bytes += sum(len(data.as_buffer()) for data in batch["quantized_data"])
 

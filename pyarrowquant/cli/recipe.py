@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from pyarrowquant import read_weights
+from pyarrowquant.cli._files import check_destination
 from pyarrowquant.presets import PRESETS, PROFILES
 from pyarrowquant.recipe import Recipe
 
@@ -49,8 +50,13 @@ def show(name: str, as_yaml: bool) -> None:
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--bits-per-weight", type=float, required=True, help="Budget, all counted.")
 @click.option("--recipe", "rules", help="A file, a preset or a profile: what to skip.")
-@click.option("--objective", default="squared_error", show_default=True, help="Or relative_error.")
-@click.option("--threads", type=int, help="Default: the CPUs of this process.")
+@click.option(
+    "--objective",
+    type=click.Choice(["squared_error", "relative_error"]),
+    default="squared_error",
+    show_default=True,
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
 @click.option("--overwrite", is_flag=True, help="Replace DESTINATION if it exists.")
 def fit(
     source: str,
@@ -62,8 +68,9 @@ def fit(
     overwrite: bool,
 ) -> None:
     """Measure every bit width on every layer of SOURCE; write the best recipe for a budget."""
-    if destination.exists() and not overwrite:
-        raise click.ClickException(f"'{destination}' exists. Use --overwrite to replace it")
+    check_destination(destination, overwrite)
+    if destination.suffix not in (".json", ".yaml", ".yml"):
+        raise click.UsageError(f"'{destination}' must end with .json, .yaml or .yml")
     fitted = Recipe.fit(
         read_weights(source),
         bits_per_weight,

@@ -103,7 +103,8 @@ def write_mlx(
         "such layers with other settings, or give them in kept",
     )
     kept_layers = KeptLayers(kept)
-    json.dumps(config)  # what JSON does not know is found here, not at the end
+    config = {} if config is None else dict(config)
+    json.dumps(config, allow_nan=False)  # what JSON does not know is found here, not at the end
     overwrite = _arguments.boolean("overwrite", overwrite)
     folder = Path(folder)
     made = not folder.exists()
@@ -117,7 +118,7 @@ def write_mlx(
             quantization = _write_tensors(layers, kept_layers, outputs.temporary(model), code)
             with safe_open(outputs.temporary(model), "np"):
                 pass  # the header is what safetensors takes
-            text = json.dumps({**(config or {}), **quantization}, indent=2) + "\n"
+            text = json.dumps({**config, **quantization}, indent=2) + "\n"
             outputs.temporary(configuration).write_text(text, encoding="utf-8")
     except BaseException:
         if made:
@@ -184,6 +185,8 @@ def _write_tensors(
             spool = spools[KEPT_DTYPES.get(code, 4)]
             start = spool.size
             spool.append(data)
+            if name == "__metadata__":
+                raise ValueError("A tensor of a safetensors file cannot be named '__metadata__'")
             header[names.add(name)] = {
                 "dtype": code,
                 "shape": list(shape),
@@ -222,4 +225,9 @@ def _quantization(settings: dict[str, tuple[int, int]]) -> dict[str, dict[str, A
         for module, setting in settings.items()
         if setting != usual
     }
+    for module in others.keys() & {"group_size", "bits"}:
+        raise ValueError(
+            f"config.json has no place for the settings of layer '{module}{_WEIGHT}', as "
+            f"'{module}' means another thing there. Give all layers the same settings"
+        )
     return {"quantization": {"group_size": usual[0], "bits": usual[1], **others}}

@@ -62,8 +62,11 @@ func (v *vectorSet) quantizeSearched(b Block) Fault {
 	defer scratches.Put(s)
 	s.stop = b.Stop
 	f := searches.Get().(*search)
-	defer searches.Put(f)
-	f.extreme = nil
+	defer func() {
+		// No view of a caller's memory may stay behind.
+		f.weights, f.importance, f.extreme = [searchGroups]*byte{}, [searchGroups]*byte{}, nil
+		searches.Put(f)
+	}()
 	if !v.searchBlock(s, f, &b) {
 		b.Method = RoundToNearest // finds the same first fault
 		return v.quantize(b)
