@@ -54,6 +54,7 @@ test-python: $(VENV)/installed
 bench: $(VENV)/bench-installed
 	mkdir -p $(BUILD)
 	$(BIN)/python tests/bench/bench.py --json $(BUILD)/bench.json --markdown $(BUILD)/bench.md
+	$(BIN)/python tests/bench/check_hqq.py
 	$(BIN)/python tests/bench/quality.py --json $(BUILD)/quality.json --markdown $(BUILD)/quality.md --plots $(BUILD)
 
 wheel: $(VENV)/bin/python

@@ -71,8 +71,12 @@ def model_folder() -> Path:
 
 def model_weights() -> Weights:
     """All matrices of the model, embeddings included, in memory of their own."""
-    file = model_folder() / "model.safetensors"
-    from minilm import map_weights
-
-    _, weights = map_weights(file)
-    return {name: array.copy() for name, array in weights.items() if array.ndim == 2}
+    weights = {}
+    for batch in pyarrowquant.read_weights(model_folder() / "model.safetensors"):
+        for i, (name, shape) in enumerate(
+            zip(batch["layer_name"].to_pylist(), batch["shape"].to_pylist(), strict=True)
+        ):
+            if len(shape) == 2:  # the model's weights are all float32
+                flat = np.frombuffer(batch["weights"][i].as_buffer(), np.float32)
+                weights[name] = flat.reshape(shape).copy()
+    return weights

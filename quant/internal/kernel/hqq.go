@@ -11,8 +11,8 @@ import "math"
 const (
 	norm         = 0.7 // p of the l_p norm of the errors
 	firstBeta    = 10
-	kappa        = 1.01 // beta grows by this factor
-	hqqRounds    = 20
+	kappa        = 1.01          // beta grows by this factor
+	hqqRounds    = 24            // 20 are published; where steps are large, the hqq package gets further in them
 	hqqPatience  = 6             // rounds without a better zero-point
 	powerFirst   = 0x1.4a1164p30 // about 1.3 times the bits of 1.0: the first guess is within 4 %
 	powerRefined = 3
