@@ -60,8 +60,11 @@ class Plan:
 
     def _said(self, table: pa.Table) -> Iterator[dict[str, Any] | None]:
         """Give each row's settings. Rows that Go will refuse may have any."""
-        for name, shape in layers(table) if self._recipe else [(None, [])] * table.num_rows:
-            if self._recipe is None or name is None or None in shape:
+        if self._recipe is None:
+            yield from [self._settings] * table.num_rows
+            return
+        for name, shape in layers(table):
+            if name is None or None in shape:
                 yield self._settings
             else:
                 said = self._recipe.settings_of(name, shape)

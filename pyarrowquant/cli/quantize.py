@@ -30,8 +30,9 @@ from pyarrowquant.cli._show import json_option, show_json, size_text
 from pyarrowquant.cli.recipe import recipe_of
 from pyarrowquant.errors import SkippedLayerWarning
 from pyarrowquant.recipe import Recipe
+from pyarrowquant.rule import BIT_WIDTHS
 
-_BIT_WIDTHS = click.Choice(["2", "3", "4", "5", "6", "8"])
+_WIDTHS = click.Choice([str(width) for width in BIT_WIDTHS])
 
 
 def _floor(
@@ -65,7 +66,7 @@ Examples:
 @click.option(
     "--to", "kind", type=click.Choice(FORMATS), help="Default: by the suffix; mlx is a folder."
 )
-@click.option("--bits", type=_BIT_WIDTHS, help="Bits of a code; default 4.")
+@click.option("--bits", type=_WIDTHS, help="Bits of a code; default 4.")
 @click.option("--group-size", type=int, help="-1: whole rows; default as the format has it.")
 @click.option("--method", type=click.Choice(["rtn", "mse", "hqq"]), help="Default mse.")
 @click.option(
@@ -155,7 +156,7 @@ def _fit(
     continue_on_error: bool,
 ) -> Recipe:
     """Fit a recipe to all widths of these settings."""
-    candidates = [{**settings, "bit_width": width} for width in (2, 3, 4, 5, 6, 8)]
+    candidates = [{**settings, "bit_width": width} for width in BIT_WIDTHS]
     return Recipe.fit(
         read_weights(source),
         bits_per_weight,

@@ -14,12 +14,12 @@ import pyarrow as pa
 
 from pyarrowquant import _arguments, _lib
 from pyarrowquant._source import INPUT_COLUMNS, RESULT_COLUMNS, Source
+from pyarrowquant.rule import BIT_WIDTHS
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 KEPT_DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
-_BIT_WIDTHS = (2, 3, 4, 5, 6, 8)
 _FLOAT_NAMES = {pa.float32(): "F32", pa.float16(): "F16"}
 _CODES_A_PIECE = 1 << 20
 
@@ -263,7 +263,7 @@ def _packed(batch: pa.RecordBatch, i: int, row: int) -> Packed:
     def corrupt(why: str) -> ValueError:
         return ValueError(f"Layer '{name}' (row {row}) is corrupt: {why}")
 
-    if bits not in _BIT_WIDTHS:
+    if bits not in BIT_WIDTHS:
         raise corrupt(f"bit_width {bits}")
     if group_size != -1 and (group_size < 8 or group_size % 8):
         raise corrupt(f"group_size {group_size}")
