@@ -127,16 +127,20 @@ def selected(shards: Sequence[Shard], only_floats: bool, path: object) -> list[S
     return left
 
 
-def batches(shards: Sequence[Shard], batch_bytes: int) -> Iterator[pa.RecordBatch]:
-    """Map, or read, one run of tensors after the other."""
+def batches(shards: Sequence[Shard], batch_bytes: int, skip: int = 0) -> Iterator[pa.RecordBatch]:
+    """Map, or read, one run of tensors after the other, without the first few."""
     for shard in shards:
+        left = list(runs(shard.tensors, batch_bytes))
+        left, skip = left[skip:], max(0, skip - len(left))
+        if not left:
+            continue
         with shard.location.open() as file:
             if file.size != shard.size:
                 raise ValueError(
                     f"{shard.location} had {shard.size} bytes when its header was read, now it "
                     f"has {file.size}"
                 )
-            for run in runs(shard.tensors, batch_bytes):
+            for run in left:
                 yield batch_of(run, _data(file, run))
                 file.forget_pages()
 

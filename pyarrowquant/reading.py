@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 
 from pyarrowquant import _arguments, _arrow_files, _checkpoint, _npz
 from pyarrowquant._files import Location, locate
-from pyarrowquant._tensors import SCHEMA
+from pyarrowquant._tensors import SCHEMA, Tensor
 
 _Batches = Iterator[pa.RecordBatch]
+_Read = Callable[[Location, int, bool], tuple[pa.Schema, _Batches]]
 
 
 def read_weights(
@@ -79,54 +81,70 @@ def read_weights(
     if bound < 1:
         raise ValueError(f"Invalid batch_bytes: {bound}. Must be at least 1")
     floats = _arguments.boolean("only_floats", only_floats)
-    location = locate(path, filesystem)
+    return weights_after(0, locate(path, filesystem), bound, floats)
+
+
+def weights_after(
+    skip: int, location: Location, batch_bytes: int, only_floats: bool = True
+) -> pa.RecordBatchReader:
+    """As `read_weights`, without so many batches at the beginning, which may not even be read."""
+    shards = shards_of(location)
+    if shards is not None:
+        selected = _checkpoint.selected(shards, only_floats, location)
+        return _reader(SCHEMA, _checkpoint.batches(selected, batch_bytes, skip))
+    schema, batches = _read(location)(location, batch_bytes, only_floats)
+    return _reader(schema, islice(batches, skip, None))
+
+
+def shards_of(location: Location) -> list[_checkpoint.Shard] | None:
+    """Read the headers of a model of safetensors; None for another kind of file."""
     if not location.is_file():
-        return _from_shards(_checkpoint.read_folder(location), location, bound, floats)
+        return _checkpoint.read_folder(location)
+    name = location.name.lower()
+    if name.endswith(_checkpoint.INDEX_SUFFIX):
+        return _checkpoint.read_index(location)
+    return _checkpoint.read_file(location) if name.endswith(".safetensors") else None
+
+
+def tensors_of(location: Location) -> list[Tensor] | None:
+    """List what a model has, read from headers; None for files that say it with their data."""
+    shards = shards_of(location)
+    if shards is not None:
+        return [tensor for shard in shards for tensor in shard.tensors]
+    return _npz.read_arrays(location, False) if _read(location) is _npz_file else None
+
+
+def _read(location: Location) -> _Read:
     name = location.name.lower()
     for suffix, read in _READERS.items():
         if name.endswith(suffix):
-            return read(location, bound, floats)
-    raise ValueError(f"{location}: unknown suffix. Known are {', '.join(_READERS)}")
+            return read
+    known = ".safetensors", _checkpoint.INDEX_SUFFIX, *_READERS
+    raise ValueError(f"{location}: unknown suffix. Known are {', '.join(known)}")
 
 
-def _from_shards(
-    shards: list[_checkpoint.Shard], location: Location, batch_bytes: int, only_floats: bool
-) -> pa.RecordBatchReader:
-    selected = _checkpoint.selected(shards, only_floats, location)
-    return _reader(SCHEMA, _checkpoint.batches(selected, batch_bytes))
-
-
-def _safetensors(location: Location, batch_bytes: int, only_floats: bool) -> pa.RecordBatchReader:
-    return _from_shards(_checkpoint.read_file(location), location, batch_bytes, only_floats)
-
-
-def _index(location: Location, batch_bytes: int, only_floats: bool) -> pa.RecordBatchReader:
-    return _from_shards(_checkpoint.read_index(location), location, batch_bytes, only_floats)
-
-
-def _npz_file(location: Location, batch_bytes: int, only_floats: bool) -> pa.RecordBatchReader:
+def _npz_file(
+    location: Location, batch_bytes: int, only_floats: bool
+) -> tuple[pa.Schema, _Batches]:
     arrays = _npz.read_arrays(location, only_floats)
-    return _reader(SCHEMA, _npz.batches(location, arrays, batch_bytes))
+    return SCHEMA, _npz.batches(location, arrays, batch_bytes)
 
 
-def _parquet(location: Location, batch_bytes: int, only_floats: bool) -> pa.RecordBatchReader:
+def _parquet(location: Location, batch_bytes: int, only_floats: bool) -> tuple[pa.Schema, _Batches]:
     schema = _arrow_files.parquet_schema(location)
-    batches = _arrow_files.parquet_batches(location, schema, batch_bytes, only_floats)
-    return _reader(schema, batches)
+    return schema, _arrow_files.parquet_batches(location, schema, batch_bytes, only_floats)
 
 
-def _ipc(location: Location, batch_bytes: int, only_floats: bool) -> pa.RecordBatchReader:
+def _ipc(location: Location, batch_bytes: int, only_floats: bool) -> tuple[pa.Schema, _Batches]:
     schema = _arrow_files.ipc_schema(location)
-    return _reader(schema, _arrow_files.ipc_batches(location, schema, batch_bytes, only_floats))
+    return schema, _arrow_files.ipc_batches(location, schema, batch_bytes, only_floats)
 
 
 def _reader(schema: pa.Schema, batches: _Batches) -> pa.RecordBatchReader:
     return pa.RecordBatchReader.from_batches(schema, batches)
 
 
-_READERS: dict[str, Callable[[Location, int, bool], pa.RecordBatchReader]] = {
-    ".safetensors": _safetensors,
-    _checkpoint.INDEX_SUFFIX: _index,
+_READERS: dict[str, _Read] = {
     ".parquet": _parquet,
     ".arrow": _ipc,
     ".ipc": _ipc,
