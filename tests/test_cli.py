@@ -92,7 +92,7 @@ def test_quantize(model: Path, weights: dict[str, np.ndarray], tmp_path: Path, n
 
 
 def test_settings(model: Path, weights: dict[str, np.ndarray], tmp_path: Path) -> None:
-    out = tmp_path / "out"
+    out = tmp_path / "out.table"
     settings = ["--bits", 3, "--group-size", 32, "--method", "rtn", "--zero-point", "symmetric"]
     succeeded("quantize", model, out, "--to", "arrow", *settings, "--scale-dtype", "float16")
     table = pa.ipc.open_file(out).read_all()
@@ -209,7 +209,7 @@ def test_what_is_refused(model: Path, tmp_path: Path) -> None:
     out.write_text("mine")
     assert "'--overwrite'" not in failed("quantize", model, out)
     assert out.read_text() == "mine"
-    assert "is a folder" in failed("quantize", model, tmp_path, code=2)
+    assert "is a folder" in failed("quantize", model, tmp_path, "--to", "gguf", code=2)
     assert "--to" in failed("quantize", model, tmp_path / "out.txt", code=2)
     assert "does not exist" in failed("quantize", model, tmp_path / "no" / "out.arrow")
     assert "nope" in failed("quantize", tmp_path / "nope.safetensors", tmp_path / "o.arrow")

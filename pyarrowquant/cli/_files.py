@@ -11,9 +11,12 @@ import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pyarrowquant._files import locate
 from pyarrowquant.formats._files import Outputs
+from pyarrowquant.reading import shards_of
 
 TABLES = {".parquet": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow"}
+_OF_MODELS = (".safetensors", ".parquet", ".arrow")  # one of which is in a folder that we wrote
 SUFFIXES = {**TABLES, ".gguf": "gguf", ".onnx": "onnx"}
 
 
@@ -28,14 +31,35 @@ def format_of(path: Path, chosen: str | None, suffixes: dict[str, str]) -> str:
     )
 
 
-def check_destination(path: Path, overwrite: bool) -> None:
-    """Refuse what cannot be written, before any work."""
-    if path.is_dir():
-        raise click.UsageError(f"'{path}' is a folder; give the name of a file")
-    if path.exists() and not overwrite:
-        raise click.ClickException(f"'{path}' exists. Use --overwrite to replace it")
+def check_destination(path: Path, overwrite: bool, folder: bool = False, source: str = "") -> None:
+    """Refuse what cannot be written, before any work.
+
+    Parameters
+    ----------
+    path : Path
+    overwrite : bool
+        Whether what is there may be replaced.
+    folder : bool
+        Whether the destination is a folder.
+    source : str
+        What is read, which a folder must not replace.
+    """
     if not path.absolute().parent.is_dir():
         raise click.ClickException(f"Folder '{path.absolute().parent}' does not exist")
+    if not folder and path.is_dir():
+        raise click.UsageError(f"'{path}' is a folder; give the name of a file")
+    if folder and path.is_file():
+        raise click.UsageError(f"'{path}' is a file; give the name of a folder")
+    if not path.exists() or (folder and not any(path.iterdir())):
+        return
+    if not overwrite:
+        raise click.ClickException(f"'{path}' exists. Use --overwrite to replace it")
+    if not folder:
+        return
+    if Path(source).exists() and Path(source).resolve().is_relative_to(path.resolve()):
+        raise click.ClickException(f"'{path}' has the source in it; give another name")
+    if not any(file.suffix in _OF_MODELS for file in path.iterdir()):
+        raise click.ClickException(f"'{path}' has no model to replace; give another name")
 
 
 def watched(
@@ -79,12 +103,28 @@ def _writer(path: Path, schema: pa.Schema, kind: str) -> Iterator[Any]:
 
 
 def open_results(path: Path) -> pa.RecordBatchReader:
-    """Read a file of results row by row (Parquet) or batch by batch, whatever its suffix."""
-    if not path.is_file():
-        raise click.ClickException(f"File '{path}' does not exist")
+    """Read a file of results, or all in a folder, row by row (Parquet) or batch by batch."""
+    if not path.exists():
+        raise click.ClickException(f"'{path}' does not exist")
+    files = _tables_in(path) if path.is_dir() else [path]
+    if not files:
+        raise click.ClickException(f"Folder '{path}' has no results: no .parquet or .arrow file")
+    readers = [_open_file(file) for file in files]
+    schema = readers[0].schema.remove_metadata() if len(readers) > 1 else readers[0].schema
+    for file, reader in zip(files, readers, strict=True):
+        if not reader.schema.equals(schema):
+            raise click.ClickException(f"'{file}' has other columns than '{files[0]}'")
+    return pa.RecordBatchReader.from_batches(schema, (batch for r in readers for batch in r))
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix in TABLES)
+
+
+def _open_file(path: Path) -> pa.RecordBatchReader:
     with path.open("rb") as opened:
         magic = opened.read(6)
-    if magic[:4] == b"PAR1":
+    if magic[:4] == b"PAR1":  # whatever the suffix
         file = pq.ParquetFile(path, memory_map=True)
         return pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches(batch_size=1))
     if magic != b"ARROW1":
@@ -95,13 +135,25 @@ def open_results(path: Path) -> pa.RecordBatchReader:
 
 
 def is_result(path: str) -> bool:
-    """Whether a local file has packed codes rather than weights."""
-    if not Path(path).is_file():
+    """Whether a local file, or a folder of them, has packed codes rather than weights."""
+    place = Path(path)
+    if not place.is_file() and not (place.is_dir() and _tables_in(place)):
         return False
     try:
-        return "quantized_data" in open_results(Path(path)).schema.names
+        return "quantized_data" in open_results(place).schema.names
     except (pa.ArrowException, OSError):  # another kind of file
         return False
+
+
+def source_files(source: str) -> list[dict[str, Any]]:
+    """Describe the files that weights are read from: name, bytes, and when they were modified."""
+    location = locate(source, None)
+    shards = shards_of(location)
+    locations = [location] if shards is None else [shard.location for shard in shards]
+    found = location.filesystem.get_file_info([each.path for each in locations])
+    return [
+        {"name": info.base_name, "bytes": info.size, "modified": info.mtime_ns} for info in found
+    ]
 
 
 def source_bytes(path: str) -> int | None:

@@ -1,21 +1,26 @@
-"""Formats that `quantize` writes: their defaults, what they keep, and how they are written."""
+"""Formats that `quantize` writes: their defaults, and what they can hold."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from pyarrowquant import formats, read_weights
-from pyarrowquant.cli._files import watched, write_batches
+from pyarrowquant import quantize_batch_arrow, read_weights
+from pyarrowquant._files import locate
+from pyarrowquant._plan import layers as described
+from pyarrowquant._tensors import FLOATS
+from pyarrowquant.formats import gguf, mlx, onnx
+from pyarrowquant.reading import tensors_of
 from pyarrowquant.recipe import Recipe
-from pyarrowquant.rule import Rule
+from pyarrowquant.rule import BIT_WIDTHS, Rule
 
 FORMATS = ("parquet", "arrow", "mlx", "gguf", "onnx")
+FOLDERS = ("mlx",)
 
 _USUAL: dict[str, Any] = {
     "bit_width": 4,
@@ -45,62 +50,136 @@ _KEPT: dict[str, tuple[Rule, ...]] = {
     "gguf": (_NO_MATRIX,),
     "onnx": (_NO_MATRIX,),
 }
+_HELD_WIDTHS = {"gguf": (4, 5, 8), "onnx": (2, 4, 8)}  # of the others all
+_WHOLE_GROUPS = ("mlx", "gguf")  # which take no row with a shorter last group
 
-_TOKENIZER = ("tokenizer*", "*.model", "vocab*", "merges*", "*_map.json", "*_config.json")
+_STAND_INS_A_CALL = 64
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A layer of the source, None for a name that is none, and its settings, None if left out."""
+
+    name: str | None
+    shape: tuple[int, ...]
+    settings: dict[str, Any] | None
+
+    @property
+    def columns(self) -> int:
+        return int(np.prod(self.shape[1:] if len(self.shape) > 1 else self.shape, dtype=np.int64))
 
 
 def with_kept(kind: str, rules: Recipe | None) -> Recipe | None:
     """Return the recipe, before it the rules for what the format cannot quantize."""
-    if kind not in _KEPT:
+    return _preceded(_KEPT.get(kind, ()), rules)
+
+
+def widths(kind: str) -> tuple[int, ...]:
+    """Bit widths that a format can hold."""
+    return _HELD_WIDTHS.get(kind, BIT_WIDTHS)
+
+
+def planned(
+    source: str, settings: dict[str, Any], rules: Recipe | None, read: bool = False
+) -> list[Planned] | None:
+    """List the layers of a source, and what becomes of them.
+
+    Where the source does not tell them without being read, that is done if `read`; else None.
+    """
+    tensors = tensors_of(locate(source, None))
+    found: Iterable[tuple[str | None, Sequence[int]]]
+    if tensors is not None:
+        found = [(tensor.name, tensor.shape) for tensor in tensors if tensor.dtype in FLOATS]
+    elif read:
+        found = (
+            layer
+            for batch in read_weights(source)
+            for layer in described(pa.Table.from_batches([batch]))
+        )
+    else:
+        return None
+    return [_planned(name, shape, settings, rules) for name, shape in found]
+
+
+def _planned(
+    name: str | None, shape: Sequence[int], settings: dict[str, Any], rules: Recipe | None
+) -> Planned:
+    said: dict[str, Any] | None = {}
+    if rules is not None and name is not None and None not in shape:
+        said = rules.settings_of(name, shape)
+    return Planned(name, tuple(shape), None if said is None else {**settings, **said})
+
+
+def with_ragged_kept(
+    kind: str, layers: Sequence[Planned], rules: Recipe | None
+) -> tuple[Recipe | None, list[str]]:
+    """Leave out layers whose columns are not whole groups, where the format wants that.
+
+    Returns
+    -------
+    Recipe or None
+        With rules for such layers.
+    list of str
+        Their names.
+    """
+    names = [str(layer.name) for layer in layers if kind in _WHOLE_GROUPS and _is_ragged(layer)]
+    return _preceded(
+        [Rule(regex=f"^{re.escape(name)}$", skip=True) for name in names], rules
+    ), names
+
+
+def _is_ragged(layer: Planned) -> bool:
+    if layer.settings is None or layer.settings["group_size"] == -1:
+        return False
+    group = min(layer.settings["group_size"], max(layer.columns, 1))
+    return bool(layer.columns % group)
+
+
+def _preceded(first: Sequence[Rule], rules: Recipe | None) -> Recipe | None:
+    if not first:
         return rules
     if rules is None:
-        return Recipe(_KEPT[kind])
-    return Recipe([*_KEPT[kind], *rules.rules], default=rules.default, name=rules.name)
+        return Recipe(first)
+    return Recipe([*first, *rules.rules], default=rules.default, name=rules.name)
 
 
-def write(
-    kind: str, results: pa.RecordBatchReader, source: str, destination: Path, overwrite: bool
-) -> None:
-    """Write results as they come, and the layers of the source that they leave out."""
-    if kind in ("parquet", "arrow"):
-        write_batches(results, destination, kind, overwrite)
-        return
-    names: set[str] = set()
-    results = watched(results, lambda batch: names.update(batch["layer_name"].to_pylist()))
-    if kind == "onnx":
-        formats.write_onnx(results, destination, overwrite=overwrite)
+def check(kind: str, results: pa.Table, scale_dtype: str) -> None:
+    """Raise where the format cannot hold a layer."""
+    if kind == "mlx":
+        mlx.layers_of(results, scale_dtype)
     elif kind == "gguf":
-        kept = _left_out(source, names)
-        formats.write_gguf(results, destination, kept=kept, overwrite=overwrite)
-    else:
-        _write_mlx(results, source, destination, _left_out(source, names), overwrite)
+        gguf.layers_of(results)
+    elif kind == "onnx":
+        onnx.layers_of(results)
 
 
-def _left_out(source: str, names: set[str]) -> pa.RecordBatchReader:
-    """Read the source again, without the layers of these names when it is read."""
-    layers = read_weights(source)
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for batch in layers:
-            for row, name in enumerate(batch["layer_name"].to_pylist()):
-                if name not in names:
-                    yield batch.slice(row, 1)
-
-    return pa.RecordBatchReader.from_batches(layers.schema, batches())
-
-
-def _write_mlx(
-    results: pa.RecordBatchReader,
-    source: str,
-    folder: Path,
-    kept: pa.RecordBatchReader,
-    overwrite: bool,
+def check_planned(
+    kind: str, layers: Sequence[Planned], settings: dict[str, Any], rules: Recipe | None
 ) -> None:
-    """Write a folder for MLX; a model folder's configuration and tokenizer go with it."""
-    config = Path(source) / "config.json"
-    said = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else None
-    formats.write_mlx(results, folder, kept=kept, config=said, overwrite=overwrite)
-    for pattern in _TOKENIZER if Path(source).is_dir() else ():
-        for file in Path(source).glob(pattern):
-            if file.is_file() and (overwrite or not (folder / file.name).exists()):
-                shutil.copyfile(file, folder / file.name)
+    """Raise where the format cannot hold layers of these shapes with these settings.
+
+    Of each layer one made-up row is quantized, which takes no time.
+    """
+    wanted = [layer for layer in layers if layer.settings is not None]
+    for start in range(0, len(wanted), _STAND_INS_A_CALL):
+        stand_ins = _stand_ins(wanted[start : start + _STAND_INS_A_CALL])
+        if stand_ins.num_rows:
+            results = quantize_batch_arrow(stand_ins, **settings, recipe=rules)
+            check(kind, results, settings["scale_dtype"])
+
+
+def _stand_ins(layers: Sequence[Planned]) -> pa.Table:
+    """One row of each matrix; rules for names and numbers of columns match it as the layer."""
+    rows = [layer for layer in layers if len(layer.shape) > 1 and layer.columns]
+    longest = np.random.default_rng(0).standard_normal(
+        max((layer.columns for layer in rows), default=0), np.float32
+    )
+    return pa.table(
+        {
+            "layer_name": pa.array([layer.name for layer in rows], pa.string()),
+            "weights": pa.array(
+                [longest[: layer.columns] for layer in rows], pa.list_(pa.float32())
+            ),
+            "shape": pa.array([[1, *layer.shape[1:]] for layer in rows], pa.list_(pa.int64())),
+        }
+    )

@@ -25,13 +25,13 @@ class Meter:
     what : str
         The work, as the bar names it.
     total : int or None
-        Bytes to come; None if that is not known.
+        Bytes of the source; None if that is not known.
     """
 
     def __init__(self, what: str, total: int | None) -> None:
         self._what = what
         self._total = total
-        self._bytes = 0
+        self.bytes = 0
         self._layers = 0
         self._bar: Any = None
         self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
@@ -52,6 +52,12 @@ class Meter:
         if self._bar is not None:
             self._bar.close()
 
+    def skip(self, nbytes: int) -> None:
+        """Count what was done before."""
+        self.bytes += nbytes
+        if self._bar is not None:
+            self._bar.initial = self._bar.n = nbytes
+
     def watch(self, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
         """Give the same batches; each counts when the next one is asked for."""
         return pa.RecordBatchReader.from_batches(reader.schema, self._batches(reader))
@@ -62,13 +68,13 @@ class Meter:
             self._count(weights_bytes(batch), batch.num_rows)
 
     def _count(self, nbytes: int, layers: int) -> None:
-        self._bytes += nbytes
+        self.bytes += nbytes
         self._layers += layers
         if self._bar is not None:
             self._bar.update(nbytes)
         elif time.monotonic() >= self._next_line:
             of = f" of {size_text(self._total)}" if self._total else ""
             click.echo(
-                f"{self._what}: {self._layers} layers, {size_text(self._bytes)}{of}", err=True
+                f"{self._what}: {self._layers} layers, {size_text(self.bytes)}{of}", err=True
             )
             self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES

@@ -56,7 +56,7 @@ class Outputs:
                 for path, temporary in self._temporary.items():
                     os.replace(temporary, path)
                 for folder in {path.parent for path in self._temporary}:
-                    _sync_folder(folder)
+                    sync_folder(folder)
         finally:
             for temporary in self._temporary.values():
                 temporary.unlink(missing_ok=True)
@@ -118,7 +118,8 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make sure that names in a folder outlast a loss of power."""
     if os.name == "posix":  # elsewhere folders cannot be opened
         number = os.open(folder, os.O_RDONLY)
         try:

@@ -102,14 +102,7 @@ def write_gguf(
     path = Path(path)
     architecture = _arguments.text("architecture", architecture)
     values = _metadata(gguf, metadata)
-    layers = Results(
-        results,
-        "GGUF",
-        _problem,
-        'GGUF holds matrices of group_size 32 and scale_dtype="float16", the columns a multiple '
-        "of 32: 4 and 5 bits with any zero_point, 8 bits with a symmetric one. Quantize such "
-        "layers with other settings, or give them in kept",
-    )
+    layers = layers_of(results)
     kept_layers = KeptLayers(kept, _kept_problem)
     with Outputs([path], _arguments.boolean("overwrite", overwrite)) as outputs:
         writer = gguf.GGUFWriter(outputs.temporary(path), architecture)
@@ -133,6 +126,18 @@ def _type_name(layer: Packed) -> str | None:
     if layer.zero_point == "symmetric" and layer.bits in _SYMMETRIC:
         return _SYMMETRIC[layer.bits]
     return _OTHERS.get(layer.bits)
+
+
+def layers_of(results: Any) -> Results:
+    """Open results; a layer that GGUF cannot hold is an error."""
+    return Results(
+        results,
+        "GGUF",
+        _problem,
+        'GGUF holds matrices of group_size 32 and scale_dtype="float16", the columns a multiple '
+        "of 32: 4 and 5 bits with any zero_point, 8 bits with a symmetric one. Quantize such "
+        "layers with other settings, or give them in kept",
+    )
 
 
 def _problem(layer: Packed) -> str | None:

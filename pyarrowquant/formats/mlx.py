@@ -94,14 +94,7 @@ def write_mlx(
         raise ValueError(f"Invalid dtype: {dtype!r}. Must be 'float16', 'bfloat16' or 'float32'")
     if config is not None and not isinstance(config, Mapping):
         raise TypeError(f"config must be a mapping, got {type(config).__name__}: {config!r}")
-    layers = Results(
-        results,
-        "MLX",
-        lambda layer: _problem(layer, dtype),
-        "MLX holds matrices named '<module>.weight' of 2, 3, 4, 5, 6 or 8 bits with group_size 32, "
-        "64 or 128, the columns a multiple of it, and scales of the dtype of the call. Quantize "
-        "such layers with other settings, or give them in kept",
-    )
+    layers = layers_of(results, dtype)
     kept_layers = KeptLayers(kept)
     config = {} if config is None else dict(config)
     json.dumps(config, allow_nan=False)  # what JSON does not know is found here, not at the end
@@ -135,6 +128,18 @@ def _safe_open() -> Any:
             "Writing for MLX needs safetensors: pip install pyarrowquant[mlx]"
         ) from None
     return safe_open
+
+
+def layers_of(results: Any, dtype: str) -> Results:
+    """Open results; a layer that MLX cannot hold is an error."""
+    return Results(
+        results,
+        "MLX",
+        lambda layer: _problem(layer, dtype),
+        "MLX holds matrices named '<module>.weight' of 2, 3, 4, 5, 6 or 8 bits with group_size 32, "
+        "64 or 128, the columns a multiple of it, and scales of the dtype of the call. Quantize "
+        "such layers with other settings, or give them in kept",
+    )
 
 
 def _problem(layer: Packed, dtype: str) -> str | None:

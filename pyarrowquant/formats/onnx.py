@@ -70,14 +70,7 @@ def write_onnx(results: Any, path: str | os.PathLike[str], *, overwrite: bool = 
     onnx = _onnx()
     path = Path(path)
     data_path = path.with_name(f"{path.name}.data")
-    layers = Results(
-        results,
-        "MatMulNBits",
-        _problem,
-        "MatMulNBits holds matrices of 2, 4 or 8 bits with a group_size that is a power of two "
-        "and at least 16, or -1; with 8 bits, zero_point integer or symmetric. Quantize such "
-        "layers with other settings, or leave them out",
-    )
+    layers = layers_of(results)
     with Outputs([data_path, path], _arguments.boolean("overwrite", overwrite)) as outputs:
         with outputs.temporary(data_path).open("xb") as file:
             model = _model(onnx, layers, file, data_path.name)
@@ -97,6 +90,18 @@ def _block(layer: Packed) -> int:
     if layer.group < layer.columns:
         return layer.group
     return max(_LEAST_BLOCK, 1 << (layer.columns - 1).bit_length())
+
+
+def layers_of(results: Any) -> Results:
+    """Open results; a layer that MatMulNBits cannot hold is an error."""
+    return Results(
+        results,
+        "MatMulNBits",
+        _problem,
+        "MatMulNBits holds matrices of 2, 4 or 8 bits with a group_size that is a power of two "
+        "and at least 16, or -1; with 8 bits, zero_point integer or symmetric. Quantize such "
+        "layers with other settings, or leave them out",
+    )
 
 
 def _problem(layer: Packed) -> str | None:

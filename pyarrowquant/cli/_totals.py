@@ -1,0 +1,88 @@
+"""Sums over the layers of a run of `quantize`, and the summary of them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import click
+import numpy as np
+import pyarrow as pa
+
+from pyarrowquant import dequantize_batch_arrow
+from pyarrowquant.cli._files import TABLES
+from pyarrowquant.cli._show import show_json, size_text
+from pyarrowquant.errors import SkippedLayerWarning
+
+
+def _squares(row: pa.RecordBatch) -> float:
+    """Sum of the squared weights that a row decodes to."""
+    weights = dequantize_batch_arrow(pa.Table.from_batches([row]))["weights"][0].values
+    return float(np.square(weights.to_numpy(), dtype=np.float64).sum())
+
+
+class Totals:
+    """Sums over the layers of a run."""
+
+    def __init__(self) -> None:
+        self.layers = 0
+        self.skipped: list[str] = []
+        self.weights = 0
+        self.stored_bytes = 0
+        self._squared_error = 0.0
+        self._norm = 0.0
+
+    def warn(self, message: Warning | str, category: type[Warning], *_: object) -> None:
+        """Print a warning in a line of its own."""
+        click.echo(str(message), err=True)
+        if issubclass(category, SkippedLayerWarning):
+            self.skipped.append(str(message))
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        columns = ("shape", "mse", "relative_error")
+        for i, row in enumerate(batch.select(columns).to_pylist()):
+            count = math.prod(row["shape"])
+            error = row["mse"] * count
+            self._squared_error += error
+            if row["relative_error"] > 0:
+                self._norm += error / row["relative_error"] ** 2
+            else:
+                self._norm += _squares(batch.slice(i, 1))  # exact: decoded as it was
+            self.weights += count
+            self.stored_bytes += 8 * len(batch["scales"][i])
+        self.layers += batch.num_rows
+        self.stored_bytes += sum(len(data.as_buffer()) for data in batch["quantized_data"])
+
+    def show(self, destination: Path, kind: str, seconds: float, as_json: bool) -> None:
+        relative_error = math.sqrt(self._squared_error / self._norm) if self._norm else 0.0
+        summary = {
+            "destination": str(destination),
+            "layers": self.layers,
+            "skipped": self.skipped,
+            "weights": self.weights,
+            "bytes": _size(destination),
+            "bits_per_weight": 8 * self.stored_bytes / max(self.weights, 1),
+            "relative_error": relative_error,
+            "seconds": seconds,
+        }
+        if kind not in TABLES.values():  # other formats have other scales and zero-points
+            del summary["bits_per_weight"]
+        if as_json:
+            show_json(summary)
+            return
+        bits = summary.get("bits_per_weight")
+        click.echo(
+            f"{self.layers} layers, {self.weights:,} weights, "
+            + ("" if bits is None else f"{bits:.2f} bits a weight, ")
+            + f"relative error {relative_error:.4f}, {seconds:.2f} s"
+        )
+        if self.skipped:
+            click.echo(f"{len(self.skipped)} layers were left out")
+        click.echo(f"'{destination}': {size_text(_size(destination))}")
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file with its external data, or of a folder."""
+    data = path.with_name(f"{path.name}.data")
+    files = path.iterdir() if path.is_dir() else (path, data)
+    return sum(file.stat().st_size for file in files if file.is_file())

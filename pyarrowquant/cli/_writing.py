@@ -1,0 +1,94 @@
+"""Results and what they leave out of a source, as files of each format."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import pyarrow as pa
+
+from pyarrowquant import formats, read_weights
+from pyarrowquant._files import locate
+from pyarrowquant.cli._files import TABLES, write_batches
+from pyarrowquant.reading import shards_of
+
+_TOKENIZER = ("tokenizer*", "*.model", "vocab*", "merges*", "*_map.json", "*_config.json")
+
+
+def write(
+    kind: str, results: pa.Table, source: str, destination: Path, scale_dtype: str, folder: bool
+) -> None:
+    """Write results, and the layers of the source that they leave out where the format has them.
+
+    Parameters
+    ----------
+    kind : str
+        One of `FORMATS`.
+    results : pyarrow.Table
+        In the order of the source.
+    source : str
+    destination : Path
+        Does not exist yet.
+    scale_dtype : str
+        Of the scales of the results.
+    folder : bool
+        Whether a table becomes a folder with a file for each shard of the source.
+    """
+    if kind in TABLES.values():
+        if folder:
+            _write_shards(results, source, destination, kind)
+        else:
+            write_batches(results.to_reader(), destination, kind, overwrite=False)
+    elif kind == "onnx":
+        formats.write_onnx(results, destination)
+    elif kind == "gguf":
+        formats.write_gguf(results, destination, kept=_left_out(source, results))
+    else:
+        _write_mlx(results, source, destination, scale_dtype)
+
+
+def _write_shards(results: pa.Table, source: str, folder: Path, kind: str) -> None:
+    """Write a file for each file of the source, named like it."""
+    location = locate(source, None)
+    shards = shards_of(location) or []
+    stems = {
+        tensor.name: Path(shard.location.name).stem for shard in shards for tensor in shard.tensors
+    }
+
+    def stem(batch: pa.RecordBatch) -> str:
+        return stems.get(batch["layer_name"][0].as_py(), Path(location.name).stem)
+
+    folder.mkdir()
+    batches = (batch for batch in results.to_batches() if batch.num_rows)
+    for name, group in groupby(batches, stem):
+        reader = pa.RecordBatchReader.from_batches(results.schema, group)
+        write_batches(reader, folder / f"{name}.{kind}", kind, overwrite=False)
+
+
+def _left_out(source: str, results: pa.Table) -> pa.RecordBatchReader:
+    """Read the source again, without the layers of the results."""
+    names = set(results["layer_name"].to_pylist())
+    layers = read_weights(source)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in layers:
+            for row, name in enumerate(batch["layer_name"].to_pylist()):
+                if name not in names:
+                    yield batch.slice(row, 1)
+
+    return pa.RecordBatchReader.from_batches(layers.schema, batches())
+
+
+def _write_mlx(results: pa.Table, source: str, folder: Path, dtype: str) -> None:
+    """Write a folder for MLX; a model folder's configuration and tokenizer go with it."""
+    config = Path(source) / "config.json"
+    said = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else None
+    kept = _left_out(source, results)
+    formats.write_mlx(results, folder, kept=kept, config=said, dtype=dtype)
+    for pattern in _TOKENIZER if Path(source).is_dir() else ():
+        for file in Path(source).glob(pattern):
+            if file.is_file() and not (folder / file.name).exists():
+                shutil.copyfile(file, folder / file.name)

@@ -1,0 +1,246 @@
+"""Runs that were killed, and what --resume makes of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from exports import files
+from safetensors.numpy import save_file
+
+from pyarrowquant.cli import main
+
+SHARDS = 4
+
+# Ends the process as a loss of power would, at the n-th time that something is made durable.
+DYING = """
+import os, signal, sys
+left = int(sys.argv.pop(1))
+
+def dying(function):
+    def call(*arguments):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments)
+    return call
+
+os.replace, os.fsync, os.rmdir = map(dying, (os.replace, os.fsync, os.rmdir))
+from pyarrowquant.cli import main
+main()
+"""
+
+FORMATS: dict[str, tuple[str, list[str]]] = {
+    "parquet": ("out.parquet", []),
+    "shards": ("out", ["--to", "arrow"]),
+    "mlx": ("out", ["--to", "mlx"]),
+    "gguf": ("out.gguf", []),
+    "onnx": ("out.onnx", []),
+}
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model of several shards, each of which is a batch."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    weight_map = {}
+    for shard in range(SHARDS):
+        name = f"model-{shard + 1:05d}-of-{SHARDS:05d}.safetensors"
+        tensors = {
+            f"layers.{shard}.up.weight": rng.standard_normal((64, 128), np.float32),
+            f"layers.{shard}.down.weight": rng.standard_normal((128, 64), np.float32),
+            f"layers.{shard}.norm": np.ones(64, np.float32),
+        }
+        save_file(tensors, folder / name)
+        weight_map |= dict.fromkeys(tensors, name)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def contents(folder: Path, output: str) -> dict[str, bytes]:
+    """The output: a file, what lies beside it, or a folder."""
+    return {
+        name: data
+        for name, data in files(folder).items()
+        if not name.startswith("model") and output in name
+    }
+
+
+def killed_at(count: int, *arguments: object) -> bool:
+    """Run the command until something is made durable for the n-th time; False if it ended."""
+    command = [sys.executable, "-c", DYING, str(count), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode != 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
+@pytest.mark.parametrize("kind", FORMATS)
+def test_killed_anywhere_and_continued(model: Path, tmp_path: Path, kind: str) -> None:
+    name, options = FORMATS[kind]
+    whole, out = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    out.mkdir()
+    before = files(model)
+    result = run("quantize", model, whole / name, *options)
+    assert result.exit_code == 0, result.output
+    step = 3 if kind in ("parquet", "mlx") else 7  # primes, so that all kinds of points are met
+    for count in range(1, 200, step):
+        if not killed_at(count, "quantize", model, out / name, *options):
+            assert count > 10
+            break
+        result = run("quantize", model, out / name, *options, "--resume")
+        found = files(out)
+        if "exists" in result.stderr:  # nothing was left but to remove empty folders
+            assert count > 10
+            assert found.pop(f".{name}.partial") == b"folder"
+        else:
+            assert result.exit_code == 0, (count, result.output)
+        assert found == files(whole), count
+        shutil.rmtree(out)
+        out.mkdir()
+    assert files(out) == files(whole)
+    assert files(model) == before
+
+
+@pytest.fixture
+def interrupted(model: Path, tmp_path: Path) -> Path:
+    """The destination of a run that was killed after its second part."""
+    out = tmp_path / "out.parquet"
+    part = Path("00000002.arrow")
+    for count in range(4, 20):
+        killed_at(count, "quantize", model, out)
+        if (tmp_path / ".out.parquet.partial" / part).exists():
+            return out
+    raise AssertionError("the second part never came")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
+class TestInterrupted:
+    def test_what_is_done_is_not_done_again(
+        self, model: Path, interrupted: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import pyarrowquant.cli._job as job
+
+        batches = []
+        original = job.quantize_stream
+
+        def counted(source: Any, **options: Any) -> Any:
+            def watched() -> Any:
+                for batch in source:
+                    batches.append(batch.num_rows)
+                    yield batch
+
+            reader = type(source).from_batches(source.schema, watched())
+            return original(reader, **options)
+
+        monkeypatch.setattr(job, "quantize_stream", counted)
+        result = run("quantize", model, interrupted, "--resume", "--json")
+        assert result.exit_code == 0, result.output
+        assert len(batches) == SHARDS - 2
+        assert json.loads(result.stdout)["layers"] == 3 * SHARDS
+
+    def test_without_resume_it_begins_anew(self, model: Path, interrupted: Path) -> None:
+        result = run("quantize", model, interrupted, "--bits", 3)
+        assert result.exit_code == 0, result.output
+        assert [path.name for path in interrupted.parent.iterdir()] == ["model", "out.parquet"]
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ("touched", "the source has changed: 'model-00003-of-00004.safetensors' had"),
+            ("bits", "bit_width was 4, now is 3"),
+            ("memory", "batch_bytes was"),
+            ("recipe", "recipe was None, now is {"),
+        ],
+    )
+    def test_other_runs_are_refused(
+        self, model: Path, interrupted: Path, change: str, said: str
+    ) -> None:
+        options = {"bits": ["--bits", "3"], "memory": ["--max-memory", "300M"]}.get(change, [])
+        if change == "recipe":
+            options = ["--recipe", "text"]
+        if change == "touched":
+            shard = model / "model-00003-of-00004.safetensors"
+            content = bytearray(shard.read_bytes())
+            content[-1] ^= 1
+            shard.write_bytes(content)
+        result = run("quantize", model, interrupted, "--resume", *options)
+        assert result.exit_code == 1
+        assert said in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert not interrupted.exists()
+        if change != "touched":  # the refusal took nothing away
+            assert run("quantize", model, interrupted, "--resume").exit_code == 0
+
+    def test_one_run_at_a_time(self, model: Path, interrupted: Path) -> None:
+        import fcntl
+
+        with (interrupted.parent / ".out.parquet.partial" / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            result = run("quantize", model, interrupted, "--resume")
+            assert result.exit_code == 1
+            assert "Another run is writing 'out.parquet'" in result.stderr
+
+
+def test_resume_without_anything_to_resume(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    assert run("quantize", model, out, "--resume").exit_code == 0
+    result = run("quantize", model, out, "--resume")
+    assert result.exit_code == 1
+    assert "exists" in result.stderr
+
+
+def test_layers_left_out_before_the_kill_are_reported(model: Path, tmp_path: Path) -> None:
+    shard = model / f"model-00001-of-{SHARDS:05d}.safetensors"
+    tensors = {f"layers.0.{n}": np.full((2, 8), 1, np.float32) for n in ("up.weight", "norm")}
+    tensors["layers.0.down.weight"] = np.full((2, 8), np.nan, np.float32)
+    save_file(tensors, shard)
+    out = tmp_path / "out.parquet"
+    assert killed_at(9, "quantize", model, out, "--continue-on-error")
+    assert (tmp_path / ".out.parquet.partial" / "00000001.arrow").exists()
+    result = run("quantize", model, out, "--continue-on-error", "--resume", "--json")
+    assert result.exit_code == 0, result.output
+    (said,) = json.loads(result.stdout)["skipped"]
+    assert "layers.0.down.weight" in said
+
+
+def test_errors_after_the_first_part_keep_it(model: Path, tmp_path: Path) -> None:
+    shard = model / f"model-00003-of-{SHARDS:05d}.safetensors"
+    tensors = {
+        f"layers.2.{name}": np.ones((2, 8), np.float32) for name in ("up.weight", "down.weight")
+    }
+    tensors["layers.2.norm"] = np.full((2, 8), np.inf, np.float32)
+    save_file(tensors, shard)
+    out = tmp_path / "out.parquet"
+    result = run("quantize", model, out)
+    assert result.exit_code == 1
+    assert "'layers.2.norm' contains NaN or Inf" in result.stderr
+    assert "--resume continues it" in result.stderr
+    result = run("quantize", model, out, "--resume", "--continue-on-error")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a folder where nobody may write")
+def test_a_folder_that_cannot_be_written(model: Path) -> None:
+    result = run("quantize", model, "/sys/kernel/out.parquet")
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "out.parquet" in result.stderr
