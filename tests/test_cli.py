@@ -347,3 +347,118 @@ def test_nothing_incomplete_gets_the_final_name(tmp_path: Path, how: str) -> Non
     if how != "kill":
         assert names_in(target) == []
     assert model.read_bytes() == before
+
+
+def test_a_table_for_each_shard(weights: dict[str, np.ndarray], tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    halves = dict(list(weights.items())[:2]), dict(list(weights.items())[2:])
+    for half, name in zip(halves, ("a", "b"), strict=True):
+        save_file(half, source / f"{name}.safetensors")
+    out = tmp_path / "out"
+    succeeded("quantize", source, out, "--to", "parquet")
+    assert names_in(out) == ["a.parquet", "b.parquet"]
+    for half, name in zip(halves, ("a", "b"), strict=True):
+        assert by_name(read(out / f"{name}.parquet")) == expected(half)
+    shown = json.loads(succeeded("inspect", out, "--json"))
+    assert {layer["layer_name"] for layer in shown["layers"]} == set(weights)
+    assert json.loads(succeeded("compare", source, out, "--json"))["totals"]["layers"] == 4
+    succeeded("dequantize", out, tmp_path / "decoded.arrow")
+    assert set(by_name(read(tmp_path / "decoded.arrow"))) == set(weights)
+    assert "exists" in failed("quantize", source, out, "--to", "parquet")
+    succeeded("quantize", source, out, "--to", "arrow", "--overwrite")
+    assert names_in(out) == ["a.arrow", "b.arrow"]
+    assert "other columns" in failed("inspect", _with_stranger(out))
+
+
+def _with_stranger(folder: Path) -> Path:
+    pq.write_table(pa.table({"quantized_data": [1]}), folder / "c.parquet")
+    return folder
+
+
+def test_overwriting_folders_with_care(model: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "letters.txt").write_text("dear")
+    to = ["--to", "mlx", "--recipe", "text"]
+    assert "exists" in failed("quantize", model, mine, *to)
+    assert "no model to replace" in failed("quantize", model, mine, *to, "--overwrite")
+    assert "source in it" in failed("quantize", model, tmp_path, *to, "--overwrite")
+    assert "is a file" in failed("quantize", model, model, *to, "--overwrite", code=2)
+    assert (mine / "letters.txt").read_text() == "dear"
+
+
+def test_batches_keep_to_a_size_of_memory(model: Path, tmp_path: Path) -> None:
+    from pyarrowquant.cli._memory import batch_bytes
+
+    out = tmp_path / "out.parquet"
+    for text in ("much", "5iB", "-1G", "130M"):
+        failed("quantize", model, out, "--max-memory", text, code=2)
+    succeeded("quantize", model, out, "--max-memory", "131MiB")
+    assert pq.ParquetFile(out).num_row_groups == 1
+    big = tmp_path / "big.safetensors"
+    save_file({f"{k}.weight": np.ones((256, 1024), np.float32) for k in range(4)}, big)
+    succeeded("quantize", big, out, "--max-memory", "0.139GB", "--overwrite")
+    assert pq.ParquetFile(out).num_row_groups == 2
+    assert batch_bytes(139_000_000) < 3 << 20
+
+
+@pytest.mark.parametrize("kind", ["mlx", "gguf"])
+def test_rows_of_broken_groups_stay_as_they_are(
+    weights: dict[str, np.ndarray], tmp_path: Path, kind: str
+) -> None:
+    ragged = {**weights, "odd.weight": np.ones((8, 72), np.float32)}
+    source, out = tmp_path / "model.safetensors", tmp_path / "out"
+    save_file(ragged, source)
+    result = run("quantize", source, out, "--to", kind)
+    assert result.exit_code == 0, result.output
+    assert "Kept, as their columns are no whole groups: odd.weight" in result.stderr
+    if kind == "gguf":
+        import gguf
+
+        tensors = {t.name: t.tensor_type.name for t in gguf.GGUFReader(out).tensors}
+        assert tensors["odd.weight"] == "F32"
+    else:
+        from safetensors.numpy import load_file
+
+        assert load_file(out / "model.safetensors")["odd.weight"].shape == (8, 72)
+
+
+def test_what_a_format_cannot_hold_is_found_before_any_work(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("there was work")
+
+    monkeypatch.setattr("pyarrowquant.cli._job.Job.run", never)
+    out = tmp_path / "out"
+    for to, options, said in (
+        ("gguf", ["--bits", 3], "3 bits"),
+        ("gguf", ["--group-size", 64], "group_size 64"),
+        ("onnx", ["--bits", 5], "5 bits"),
+        ("onnx", ["--group-size", 48], "group_size 48"),
+        ("mlx", ["--group-size", 256], "group_size 256"),
+    ):
+        error = failed("quantize", model, out, "--to", to, *options, "--recipe", "text")
+        assert said in error, (to, error)
+
+
+def test_budgets_within_the_widths_of_a_format(model: Path, tmp_path: Path) -> None:
+    import onnx
+
+    out = tmp_path / "m.onnx"
+    succeeded("quantize", model, out, "--bits-per-weight", 6.2)
+    nodes = onnx.load(out, load_external_data=False).graph.node
+    bits = {a.i for node in nodes for a in node.attribute if a.name == "bits"}
+    assert bits <= {2, 4, 8}
+    assert len(bits) > 1
+
+
+def test_scales_of_mlx_in_any_type(model: Path, tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    options = ["--to", "mlx", "--recipe", "text", "--scale-dtype", "float32"]
+    succeeded("quantize", model, tmp_path / "out", *options)
+    with safe_open(tmp_path / "out" / "model.safetensors", "np") as tensors:
+        name = "model.layers.0.mlp.up_proj.scales"
+        assert tensors.get_slice(name).get_dtype() == "F32"
