@@ -111,9 +111,15 @@ def _from_fsspec(filesystem: Any) -> Any:
 
 
 class MappedFile:
-    """A file of this machine, mapped into memory until nobody refers to a part of it any more."""
+    """A file of this machine, mapped into memory until nobody refers to a part of it any more.
 
-    def __init__(self, path: str) -> None:
+    Parameters
+    ----------
+    path : str or int
+        The number of an open file is closed.
+    """
+
+    def __init__(self, path: str | int) -> None:
         self._path = path
         self._mapping: mmap.mmap | None = None
         with open(path, "rb") as file:

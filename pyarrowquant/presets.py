@@ -14,19 +14,25 @@ PROFILES: dict[str, dict[str, int | str]] = {
 # Small, and read by every token or pixel: biases, norms, embeddings. The name of the tensor, or
 # of the module whose weight it is, has the word; what lies deeper in a module of such a name is
 # none: the linear layer of an adaptive norm, or an encoder in a model called "embedder".
-_COMMON = (
-    Rule(ndim=(0, 1), skip=True),
-    Rule(match=("*bias", "*_bias.weight", "*bias_table"), skip=True),
-    Rule(regex=r"(?i)(norm|embed)[^.]*(\.weight)?$", skip=True),
-)
+_BIASES = Rule(match=("*bias", "*_bias.weight", "*bias_table"), skip=True)
+_NORMS_AND_EMBEDDINGS = Rule(regex=r"(?i)(norm|embed)[^.]*(\.weight)?$", skip=True)
+_COMMON = (Rule(ndim=(0, 1), skip=True), _BIASES, _NORMS_AND_EMBEDDINGS)
 
 # The output head of the model. A proj_out within a numbered block is an inner layer.
 _FINAL_PROJECTION = Rule(regex=r"^(?!.*\.\d+\.)(.*\.)?proj_out\.", skip=True)
 
+_TEXT_EMBEDDINGS = Rule(
+    match=("*wte.weight", "*wpe.weight", "shared.weight", "*.shared.weight"), skip=True
+)
+# An error of these sends a token to another expert.
+_ROUTERS = Rule(match=("*.gate.weight", "*router*", "*shared_expert_gate.weight"), skip=True)
+
+# Matrices of a text model that are no linear layers, or are too small to be worth it.
+NOT_LINEAR = (_BIASES, _NORMS_AND_EMBEDDINGS, _TEXT_EMBEDDINGS, _ROUTERS)
+
 _TEXT = (
-    Rule(match=("*wte.weight", "*wpe.weight", "shared.weight", "*.shared.weight"), skip=True),
-    # Routers: an error sends a token to another expert.
-    Rule(match=("*.gate.weight", "*router*", "*shared_expert_gate.weight"), skip=True),
+    _TEXT_EMBEDDINGS,
+    _ROUTERS,
     Rule(
         match=(
             "*lm_head.*",

@@ -1,9 +1,10 @@
-"""Files that get their names only when they are complete."""
+"""Files and folders that get their names only when they are complete."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,6 +72,100 @@ class Outputs:
                 raise IsADirectoryError(f"'{path}' is a folder; give the name of a file")
             if path.exists() and not self._overwrite:
                 raise FileExistsError(f"'{path}' exists. Use overwrite=True to replace it")
+
+
+class OutputFolder:
+    """A folder of a model that appears at the end of the context, if nothing failed.
+
+    Until then it has a hidden name beside its own.
+
+    Parameters
+    ----------
+    folder : Path
+    overwrite : bool
+        Whether a folder of a model may be replaced, with all that it holds.
+    source : Path
+        A folder that must not be replaced.
+
+    Raises
+    ------
+    FileExistsError
+        There is something of this name that may not be replaced.
+    ValueError
+        The folder is the source, or the source lies in it.
+    """
+
+    def __init__(self, folder: Path, overwrite: bool, source: Path) -> None:
+        self._folder = folder.resolve()
+        self._overwrite = overwrite
+        source = source.resolve()
+        if self._folder in (source, *source.parents):
+            raise ValueError(
+                f"'{folder}' is the folder of the source model, or has it inside. Give another name"
+            )
+        self.temporary = self._hidden("tmp")
+        self._check()
+
+    def __enter__(self) -> OutputFolder:
+        self.temporary.mkdir()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                for path in self.temporary.iterdir():
+                    _sync(path)
+                _sync_folder(self.temporary)
+                self._check()  # another process may have been faster
+                self._put_in_place()
+                _sync_folder(self._folder.parent)
+        finally:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+
+    def _put_in_place(self) -> None:
+        """Rename the folder; what it replaces is there again if that fails."""
+        if not self._folder.exists():
+            os.rename(self.temporary, self._folder)
+            return
+        old = self._hidden("old")
+        os.rename(self._folder, old)
+        try:
+            os.rename(self.temporary, self._folder)
+        except BaseException:
+            os.rename(old, self._folder)
+            raise
+        shutil.rmtree(old)
+
+    def _hidden(self, suffix: str) -> Path:
+        return self._folder.with_name(f".{self._folder.name}.{secrets.token_hex(4)}.{suffix}")
+
+    def _check(self) -> None:
+        folder = self._folder
+        if not folder.exists():
+            return
+        if not folder.is_dir():
+            raise FileExistsError(f"'{folder}' is a file; give the name of a folder")
+        paths = list(folder.iterdir())
+        if not paths:
+            return
+        if not self._overwrite:
+            raise FileExistsError(f"'{folder}' exists. Use overwrite=True to replace it")
+        if not any(path.name == "config.json" or path.suffix == ".safetensors" for path in paths):
+            raise FileExistsError(
+                f"'{folder}' has no model, neither config.json nor *.safetensors, so it is not "
+                "replaced. Give another name, or remove it"
+            )
+        for path in paths:
+            if path.is_dir() and not path.is_symlink():
+                raise FileExistsError(
+                    f"'{folder}' has the folder '{path.name}', which would be lost, so it is not "
+                    "replaced. Give another name, or remove it"
+                )
 
 
 class Spool:

@@ -119,19 +119,22 @@ class Results:
         self._holds = holds
         _check_schema(self._source.schema)
         if self._source.is_read:
-            self._refuse(layer for layers in self._batches() for layer in layers)
+            self._refuse(layer for _, layers in batches_of(self._source) for layer in layers)
 
     def __iter__(self) -> Iterator[Packed]:
-        for layers in self._batches():
-            if not self._source.is_read:
-                self._refuse(layers)
+        for _, layers in self.batches():
             yield from layers
 
-    def _batches(self) -> Iterator[list[Packed]]:
-        row = 0
-        for batch in self._source.batches():
-            yield [_packed(batch, i, row + i) for i in range(batch.num_rows)]
-            row += batch.num_rows
+    @property
+    def source(self) -> Source:
+        return self._source
+
+    def batches(self) -> Iterator[tuple[pa.RecordBatch, list[Packed]]]:
+        """Give one batch after the other, and its rows."""
+        for batch, layers in batches_of(self._source):
+            if not self._source.is_read:
+                self._refuse(layers)
+            yield batch, layers
 
     def _refuse(self, layers: Iterable[Packed]) -> None:
         refused = [(layer.name, self._problem(layer)) for layer in layers]
@@ -142,6 +145,14 @@ class Results:
         ]
         if lines:
             raise ValueError("\n".join([*lines, self._holds]))
+
+
+def batches_of(source: Source) -> Iterator[tuple[pa.RecordBatch, list[Packed]]]:
+    """Give the batches of a result, and their rows."""
+    row = 0
+    for batch in source.batches():
+        yield batch, [_packed(batch, i, row + i) for i in range(batch.num_rows)]
+        row += batch.num_rows
 
 
 class KeptLayers:
@@ -196,9 +207,26 @@ def as_float16(values: Floats) -> npt.NDArray[np.float16]:
         return values.astype(np.float16)
 
 
-def is_float16(values: Floats) -> bool:
-    """Whether all values are float16 exactly."""
-    return bool((as_float16(values).astype(np.float32) == values).all())
+def rounded(values: Floats, dtype: str) -> npt.NDArray[Any]:
+    """Values in a dtype, ties to even; bfloat16 as its bits in uint16."""
+    if dtype == "float16":
+        return as_float16(values)
+    if dtype == "float32":
+        return values
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)
+
+
+def widened(values: npt.NDArray[Any]) -> Floats:
+    """What `rounded` gave, as float32."""
+    if values.dtype == np.uint16:
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32, copy=False)
+
+
+def is_of(values: Floats, dtype: str) -> bool:
+    """Whether all values are of a dtype exactly."""
+    return bool((widened(rounded(values, dtype)) == values).all())
 
 
 def _check_schema(schema: pa.Schema) -> None:

@@ -19,7 +19,7 @@ from pyarrowquant.formats._layers import (
     Packed,
     Results,
     as_float16,
-    is_float16,
+    is_of,
 )
 
 _BLOCK = 32
@@ -151,7 +151,7 @@ def _problem(layer: Packed) -> str | None:
     if type_name is None:
         kind = f" with {layer.zero_point} zero-points" if layer.bits in _SYMMETRIC else ""
         return f"{layer.bits} bits{kind}"
-    if not is_float16(layer.scales):
+    if not is_of(layer.scales, "float16"):
         return 'its scales are not float16: quantize with scale_dtype="float16"'
     if type_name in _OTHERS.values() and not np.isfinite(as_float16(layer.biases)).all():
         return "-zero_point * scale is beyond float16"

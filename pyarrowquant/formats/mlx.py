@@ -18,12 +18,13 @@ from pyarrowquant import _arguments
 from pyarrowquant.formats._files import Outputs, Spool
 from pyarrowquant.formats._layers import (
     KEPT_DTYPES,
-    Floats,
     KeptLayers,
     Names,
     Packed,
     Results,
-    as_float16,
+    is_of,
+    rounded,
+    widened,
 )
 
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -151,28 +152,11 @@ def _problem(layer: Packed, dtype: str) -> str | None:
         return f"group_size {layer.group_size}"
     if layer.columns % layer.group:
         return f"{layer.columns} columns are no multiple of group_size {layer.group_size}"
-    if not (_widened(_rounded(layer.scales, dtype)) == layer.scales).all():
+    if not is_of(layer.scales, dtype):
         return f'its scales are not {dtype}: quantize with scale_dtype="{dtype}", or write others'
-    if not np.isfinite(_widened(_rounded(layer.biases, dtype))).all():
+    if not np.isfinite(widened(rounded(layer.biases, dtype))).all():
         return f"a bias is beyond {dtype}"
     return None
-
-
-def _rounded(values: Floats, dtype: str) -> npt.NDArray[Any]:
-    """Values in a dtype, ties to even; bfloat16 as its bits in uint16."""
-    if dtype == "float16":
-        return as_float16(values)
-    if dtype == "float32":
-        return values
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    return ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)
-
-
-def _widened(values: npt.NDArray[Any]) -> Floats:
-    """What `_rounded` gave, as float32."""
-    if values.dtype == np.uint16:
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return values.astype(np.float32, copy=False)
 
 
 def _write_tensors(
@@ -204,7 +188,7 @@ def _write_tensors(
             rows, width = layer.codes.shape
             add(layer.name, "U32", (rows, width // 4), layer.codes)
             for suffix, values in (("scales", layer.scales), ("biases", layer.biases)):
-                stored = _rounded(values, _NAMES[dtype])
+                stored = rounded(values, _NAMES[dtype])
                 add(f"{module}.{suffix}", dtype, stored.shape, stored)
         for layer_kept in kept:
             add(layer_kept.name, layer_kept.dtype, layer_kept.shape, layer_kept.data)

@@ -1,0 +1,121 @@
+"""The folder of a Hugging Face model: its tensors, its config.json and its other files."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pyarrowquant._checkpoint import SINGLE, Shard, read_folder
+from pyarrowquant._files import locate
+from pyarrowquant._tensors import Tensor
+
+DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+_CONFIG = "config.json"
+_PIECE = 1 << 24
+# Weights, which would be loaded in place of the written ones or take their room.
+_WEIGHTS = (
+    "*.safetensors",
+    "*.bin",
+    "*.pt",
+    "*.pth",
+    "*.ckpt",
+    "*.gguf",
+    "*.ggml",
+    "*.onnx",
+    "*.onnx_data",
+    "*.onnx.data",
+    "*.h5",
+    "*.msgpack",
+    "*.npz",
+    "*.ot",
+    "*.tflite",
+    "consolidated*",
+    "*.index.json",
+)
+
+
+class ModelFolder:
+    """A model on this machine; its files are only read.
+
+    Parameters
+    ----------
+    path : str or path
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such folder, no config.json in it, or a shard is missing.
+    ValueError
+        A file is damaged, or there are no tensors.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise FileNotFoundError(f"No such folder: '{path}'. model is the folder of the model")
+        if not self.path.is_dir():
+            raise NotADirectoryError(f"'{path}' is a file. model is the folder of the model")
+        if not (self.path / _CONFIG).is_file():
+            raise FileNotFoundError(
+                f"'{path}' has no {_CONFIG}. model is the folder of a Hugging Face model"
+            )
+        self.config = _config(self.path / _CONFIG)
+        self.shards = read_folder(locate(self.path, None))
+        self.tensors = {tensor.name: tensor for shard in self.shards for tensor in shard.tensors}
+
+    @property
+    def has_index(self) -> bool:
+        """Whether loading needs an index."""
+        return [shard.location.name for shard in self.shards] != [SINGLE]
+
+    @property
+    def dtype(self) -> str:
+        """The dtype that the model is loaded with: what config.json says, or most tensors have."""
+        for config in (self.config, self.config.get("text_config")):
+            if isinstance(config, dict):
+                for key in ("dtype", "torch_dtype"):
+                    if isinstance(said := config.get(key), str) and said != "auto":
+                        return said.removeprefix("torch.")
+        names = {code: name for name, code in DTYPES.items()}
+        found = Counter(names[t.dtype] for t in self.tensors.values() if t.dtype in names)
+        return found.most_common(1)[0][0] if found else "float32"
+
+    def other_files(self) -> Iterator[Path]:
+        """Give what belongs to the model beside its weights and config.json."""
+        shards = {shard.location.name for shard in self.shards}
+        for path in sorted(self.path.iterdir()):
+            name = path.name
+            if name.startswith(".") or name == _CONFIG or name in shards or not path.is_file():
+                continue
+            if not any(fnmatch.fnmatchcase(name.lower(), weights) for weights in _WEIGHTS):
+                yield path
+
+
+def pieces_of(shard: Shard, tensor: Tensor) -> Iterator[Any]:
+    """Give the bytes of a tensor, mapped; what was read leaves the process's memory."""
+    with shard.location.open() as file:
+        if file.size != shard.size:
+            raise ValueError(
+                f"{shard.location} had {shard.size} bytes when its header was read, now it has "
+                f"{file.size}"
+            )
+        for begin in range(tensor.begin, tensor.end, _PIECE):
+            yield file.buffer(begin, min(_PIECE, tensor.end - begin))
+            file.forget_pages()
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        # Not as strict as for weights: real ones have Infinity.
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"'{path}' is not valid JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"'{path}' must be a JSON object, it is {type(config).__name__}")
+    return config

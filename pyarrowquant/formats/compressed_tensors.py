@@ -1,0 +1,263 @@
+"""Folders that transformers loads: packed layers as compressed-tensors has them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pyarrowquant import _arguments
+from pyarrowquant._checkpoint import INDEX, Shard
+from pyarrowquant.formats._by_name import LayersByName
+from pyarrowquant.formats._compressed_config import WEIGHT, is_symmetric, quantization_config
+from pyarrowquant.formats._files import OutputFolder
+from pyarrowquant.formats._layers import Names, Packed, Results, is_of, rounded
+from pyarrowquant.formats._model_folder import DTYPES, ModelFolder, pieces_of
+from pyarrowquant.formats._tensor_file import Entry, write_tensors
+from pyarrowquant.presets import NOT_LINEAR
+
+_BYTES_A_PIECE = 1 << 22
+# Their layers are Conv1D, of transposed weights, and no Linear.
+_CONV1D = frozenset({"clvp", "decision_transformer", "gpt2", "imagegpt", "openai-gpt"})
+
+
+def write_compressed_tensors(
+    results: Any,
+    folder: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str],
+    overwrite: bool = False,
+) -> None:
+    """Write a folder that `from_pretrained` of transformers loads, with compressed-tensors.
+
+    The format is "pack-quantized". A layer ``P.weight`` becomes the tensors ``P.weight_packed``
+    (int32, the packed codes, each row padded to 32 bits), ``P.weight_scale`` and
+    ``P.weight_shape``; where zero-points are not symmetric, ``P.weight_zero_point`` too. All other
+    tensors of the model are kept byte for byte. Neither transformers nor any extra is needed to
+    write.
+
+    The folder appears when it is complete: until then it has a hidden name beside its own. Memory
+    does not grow with the model.
+
+    Parameters
+    ----------
+    results : pyarrow.Table, RecordBatchReader or any Arrow producer
+        What `quantize_batch_arrow` or `quantize_stream` gave for layers of the model, in any
+        order. Layers are matrices with names that end with ``.weight``, integer or symmetric
+        zero-points, and columns that are a multiple of `group_size`, which may be -1. Their
+        scales are of the model's dtype: quantize with that `scale_dtype`. Layers of different
+        bits or groups must have symmetric zero-points. A stream is first written to a nameless
+        temporary file, which takes the room of the result once more.
+    folder : str or path
+        Is made; the folder that it lies in is there already.
+    model : str or path
+        The folder of the Hugging Face model that `results` come from, with config.json and
+        safetensors. It is only read. Shards keep their names. Other files of the folder are
+        copied (tokenizer, generation_config.json, Python code, ...), but for weights in other
+        formats, hidden files and subfolders: copy those that the model needs.
+    overwrite : bool
+        Whether `folder` may be replaced, with all that it holds. It must be the folder of a model,
+        with config.json or safetensors, and have no subfolders.
+
+    Raises
+    ------
+    ValueError
+        The format cannot hold a layer, or the model does not have it; the text names all such
+        layers (of a stream, of the first batch that has some), and says what the format can hold.
+        Or transformers could not load the whole, the model is quantized already, a file of it is
+        damaged, a row is corrupt, or `folder` is the model or has it inside. Nothing is left
+        behind then.
+    FileExistsError
+        `folder` exists and may not be replaced.
+    FileNotFoundError
+        The model is not there, or has no config.json or no weights.
+
+    Notes
+    -----
+    transformers decodes to what `dequantize_batch_arrow` gives, rounded to the model's dtype.
+    Symmetric layers stay packed in memory until the first forward call, which decodes all for
+    good; layers that are not symmetric are decoded while loading.
+    """
+    overwrite = _arguments.boolean("overwrite", overwrite)
+    source = ModelFolder(model)
+    dtype = _checked_dtype(source)
+    layers = Results(
+        results,
+        "compressed-tensors",
+        lambda layer: _problem(layer, source, dtype),
+        "compressed-tensors holds matrices of the model, named '<module>.weight', of 2, 3, 4, 5, 6 "
+        "or 8 bits with group_size -1 or one that divides the columns, zero_point integer or "
+        f"symmetric, and scales of the model's dtype, {dtype}. Quantize such layers with other "
+        "settings, or leave them out of the results: the model's own are kept",
+    )
+    with (
+        OutputFolder(Path(folder), overwrite, source.path) as output,
+        LayersByName(layers, output.temporary) as by_name,
+    ):
+        _write(by_name, source, dtype, output.temporary)
+
+
+def _checked_dtype(source: ModelFolder) -> str:
+    """Return the dtype of the model, or raise where the format has no place for the model."""
+    config = source.path / "config.json"
+    for part in (source.config, source.config.get("text_config")):
+        for key in ("quantization_config", "compression_config"):
+            if isinstance(part, dict) and part.get(key) is not None:
+                raise ValueError(
+                    f"'{config}' has {key}: the model is quantized already. Give the model with "
+                    "float weights"
+                )
+    if (model_type := source.config.get("model_type")) in _CONV1D:
+        raise ValueError(
+            f"'{config}' has model_type '{model_type}', whose layers are Conv1D: transformers "
+            "loads packed Linear layers only"
+        )
+    if source.dtype not in DTYPES:
+        raise ValueError(
+            f"'{config}' says that the model's dtype is {source.dtype!r}. It must be 'float32', "
+            "'float16' or 'bfloat16'"
+        )
+    return source.dtype
+
+
+def _problem(layer: Packed, source: ModelFolder, dtype: str) -> str | None:
+    if not layer.name.endswith(WEIGHT) or layer.name == WEIGHT:
+        return "its name does not end with '.weight'"
+    if layer.name not in source.tensors:
+        return f"the model '{source.path}' has no tensor of this name"
+    if layer.shape != (shape := source.tensors[layer.name].shape):
+        return f"shape {list(layer.shape)}, in the model '{source.path}' it is {list(shape)}"
+    if problem := layer.matrix_problem():
+        return problem
+    if any(rule.matches(layer.name, layer.shape) for rule in NOT_LINEAR):
+        return (
+            "by its name it is an embedding, a norm or a router, which transformers does not load "
+            'packed: quantize with recipe=Recipe.preset("text"), which leaves such layers out'
+        )
+    if layer.columns % layer.group:
+        return f"{layer.columns} columns are no multiple of group_size {layer.group_size}"
+    if layer.zero_point == "float":
+        return 'its zero-points are not integers: quantize with zero_point="symmetric" or "integer"'
+    if not is_of(layer.scales, dtype):
+        return f'its scales are not {dtype}: quantize with scale_dtype="{dtype}"'
+    return None
+
+
+def _write(layers: LayersByName, source: ModelFolder, dtype: str, folder: Path) -> None:
+    """Write all files of the model."""
+    if not layers:
+        raise ValueError(
+            "The results have no layers. Copy the model, or quantize some of its layers"
+        )
+    config = quantization_config(layers, source.tensors, source.config.get("model_type"))
+    symmetric = is_symmetric(layers.values())
+    names = Names()
+    weight_map: dict[str, str] = {}
+    total_size = 0
+    for shard in source.shards:
+        entries = list(_entries(shard, layers, dtype, symmetric))
+        for entry in entries:
+            weight_map[names.add(entry.name)] = shard.location.name
+            total_size += entry.size
+        write_tensors(folder / shard.location.name, entries)
+    if source.has_index:
+        index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
+        _write_json(folder / INDEX, index)
+    _write_json(folder / "config.json", {**source.config, "quantization_config": config})
+    for path in source.other_files():
+        shutil.copyfile(path, folder / path.name)
+
+
+def _entries(shard: Shard, layers: LayersByName, dtype: str, symmetric: bool) -> Iterator[Entry]:
+    """Give the tensors of a shard, those of a packed layer in the place of its weights."""
+    for tensor in shard.tensors:
+        if tensor.name in layers:
+            yield from _packed_entries(layers, tensor.name, dtype, symmetric)
+        else:
+            yield Entry(
+                tensor.name,
+                tensor.dtype,
+                tensor.shape,
+                tensor.end - tensor.begin,
+                partial(pieces_of, shard, tensor),
+            )
+
+
+def _packed_entries(
+    layers: LayersByName, name: str, dtype: str, symmetric: bool
+) -> Iterator[Entry]:
+    rows, columns = layers[name].shape
+    groups = layers[name].scales.shape[1]
+    bits = layers[name].bits
+
+    def packed() -> Iterator[memoryview]:
+        yield from _padded_rows(layers[name].codes)
+        layers.forget_pages()
+
+    def scales() -> Iterator[memoryview]:
+        yield _buffer(rounded(layers[name].scales, dtype))
+        layers.forget_pages()
+
+    def zero_points() -> Iterator[memoryview]:
+        yield _buffer(_packed_down(layers[name]))
+        layers.forget_pages()
+
+    def shape() -> Iterator[memoryview]:
+        yield _buffer(np.array([rows, columns], "<i8"))
+
+    words = _words(columns * bits)
+    yield Entry(f"{name}_packed", "I32", (rows, words), rows * words * 4, packed)
+    size = rows * groups * (4 if dtype == "float32" else 2)
+    yield Entry(f"{name}_scale", DTYPES[dtype], (rows, groups), size, scales)
+    yield Entry(f"{name}_shape", "I64", (2,), 16, shape)
+    if not symmetric:
+        words = _words(rows * bits)
+        yield Entry(f"{name}_zero_point", "I32", (words, groups), words * groups * 4, zero_points)
+
+
+def _words(bits: int) -> int:
+    return -(-bits // 32)
+
+
+def _padded_rows(codes: npt.NDArray[np.uint8]) -> Iterator[memoryview]:
+    """Give the codes, each row padded to 32 bits."""
+    rows, width = codes.shape
+    if width % 4 == 0:
+        yield _buffer(codes)
+        return
+    padded = width + -width % 4
+    step = max(1, _BYTES_A_PIECE // padded)
+    for start in range(0, rows, step):
+        piece = np.zeros((len(codes[start : start + step]), padded), np.uint8)
+        piece[:, :width] = codes[start : start + step]
+        yield _buffer(piece)
+
+
+def _packed_down(layer: Packed) -> npt.NDArray[np.uint32]:
+    """Zero-points as the format has them: a column is a stream of bits down the rows."""
+    rows, groups = layer.zero_points.shape
+    words = np.empty((_words(rows * layer.bits), groups), "<u4")
+    step = max(1, _BYTES_A_PIECE // (rows * layer.bits))
+    for start in range(0, groups, step):
+        columns = layer.zero_points[:, start : start + step].T.astype(np.uint8)
+        bits = columns[:, :, None] >> np.arange(layer.bits, dtype=np.uint8) & 1
+        packed = np.packbits(bits.reshape(len(columns), -1), axis=1, bitorder="little")
+        padded = np.pad(packed, ((0, 0), (0, 4 * len(words) - packed.shape[1])))
+        words[:, start : start + step] = padded.view("<u4").T
+    return words
+
+
+def _buffer(array: npt.NDArray[Any]) -> memoryview:
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return little.reshape(-1).view(np.uint8).data
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
