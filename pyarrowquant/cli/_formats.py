@@ -14,13 +14,16 @@ from pyarrowquant import quantize_batch_arrow, read_weights
 from pyarrowquant._files import locate
 from pyarrowquant._plan import layers as described
 from pyarrowquant._tensors import FLOATS
-from pyarrowquant.formats import gguf, mlx, onnx
+from pyarrowquant.formats import compressed_tensors, gguf, mlx, onnx
+from pyarrowquant.formats._compressed_config import schemes_of
+from pyarrowquant.formats._model_folder import ModelFolder
+from pyarrowquant.presets import NOT_LINEAR
 from pyarrowquant.reading import tensors_of
 from pyarrowquant.recipe import Recipe
 from pyarrowquant.rule import BIT_WIDTHS, Rule
 
-FORMATS = ("parquet", "arrow", "mlx", "gguf", "onnx")
-FOLDERS = ("mlx",)
+FORMATS = ("parquet", "arrow", "compressed-tensors", "mlx", "gguf", "onnx")
+FOLDERS = ("compressed-tensors", "mlx")
 
 _USUAL: dict[str, Any] = {
     "bit_width": 4,
@@ -29,8 +32,7 @@ _USUAL: dict[str, Any] = {
     "zero_point": "integer",
     "scale_dtype": "float32",
 }
-# What engines take where the user says nothing else.
-DEFAULTS: dict[str, dict[str, Any]] = {
+_DEFAULTS: dict[str, dict[str, Any]] = {
     "parquet": _USUAL,
     "arrow": _USUAL,
     "mlx": {**_USUAL, "group_size": 64, "scale_dtype": "float16"},
@@ -41,17 +43,20 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "scale_dtype": "float16",
     },
     "onnx": _USUAL,
+    "compressed-tensors": {**_USUAL, "zero_point": "symmetric"},
 }
 
 _NO_MATRIX = Rule(ndim=(0, 1, 3, 4, 5, 6), skip=True)
+_NO_WEIGHT = Rule(regex=r"(?<!\.weight)$", skip=True)
 # Layers that a format cannot quantize stay as they are.
 _KEPT: dict[str, tuple[Rule, ...]] = {
-    "mlx": (_NO_MATRIX, Rule(regex=r"(?<!\.weight)$", skip=True)),
+    "mlx": (_NO_MATRIX, _NO_WEIGHT),
+    "compressed-tensors": (_NO_MATRIX, _NO_WEIGHT, *NOT_LINEAR),
     "gguf": (_NO_MATRIX,),
     "onnx": (_NO_MATRIX,),
 }
 _HELD_WIDTHS = {"gguf": (4, 5, 8), "onnx": (2, 4, 8)}  # of the others all
-_WHOLE_GROUPS = ("mlx", "gguf")  # which take no row with a shorter last group
+_WHOLE_GROUPS = ("compressed-tensors", "mlx", "gguf")  # which take no row with a shorter last group
 
 _STAND_INS_A_CALL = 64
 
@@ -69,8 +74,21 @@ class Planned:
         return int(np.prod(self.shape[1:] if len(self.shape) > 1 else self.shape, dtype=np.int64))
 
 
+def defaults(kind: str, source: str) -> dict[str, Any]:
+    """Return the settings that engines take where the user says nothing else."""
+    if kind == "compressed-tensors":
+        dtype = compressed_tensors.model_dtype(ModelFolder(source))
+        return {**_DEFAULTS[kind], "scale_dtype": dtype}
+    return _DEFAULTS[kind]
+
+
 def with_kept(kind: str, rules: Recipe | None) -> Recipe | None:
-    """Return the recipe, before it the rules for what the format cannot quantize."""
+    """Return the recipe, before it the rules for what the format cannot quantize.
+
+    Without one, models for transformers get the preset that spares their heads.
+    """
+    if kind == "compressed-tensors" and rules is None:
+        rules = Recipe.preset("text")
     return _preceded(_KEPT.get(kind, ()), rules)
 
 
@@ -151,6 +169,9 @@ def check(kind: str, results: pa.Table, scale_dtype: str) -> None:
         gguf.layers_of(results)
     elif kind == "onnx":
         onnx.layers_of(results)
+    elif kind == "compressed-tensors":
+        layers = compressed_tensors.layers_of(results, scale_dtype, None)
+        schemes_of({layer.name: layer for layer in layers})
 
 
 def check_planned(
@@ -161,11 +182,14 @@ def check_planned(
     Of each layer one made-up row is quantized, which takes no time.
     """
     wanted = [layer for layer in layers if layer.settings is not None]
-    for start in range(0, len(wanted), _STAND_INS_A_CALL):
-        stand_ins = _stand_ins(wanted[start : start + _STAND_INS_A_CALL])
-        if stand_ins.num_rows:
-            results = quantize_batch_arrow(stand_ins, **settings, recipe=rules)
-            check(kind, results, settings["scale_dtype"])
+    results = [
+        quantize_batch_arrow(
+            _stand_ins(wanted[start : start + _STAND_INS_A_CALL]), **settings, recipe=rules
+        )
+        for start in range(0, len(wanted), _STAND_INS_A_CALL)
+    ]
+    if results:
+        check(kind, pa.concat_tables(results), settings["scale_dtype"])
 
 
 def _stand_ins(layers: Sequence[Planned]) -> pa.Table:

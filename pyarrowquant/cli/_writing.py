@@ -44,6 +44,8 @@ def write(
             write_batches(results.to_reader(), destination, kind, overwrite=False)
     elif kind == "onnx":
         formats.write_onnx(results, destination)
+    elif kind == "compressed-tensors":
+        formats.write_compressed_tensors(results, destination, model=source)
     elif kind == "gguf":
         formats.write_gguf(results, destination, kept=_left_out(source, results))
     else:

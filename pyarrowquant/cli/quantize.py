@@ -12,10 +12,10 @@ import click
 from pyarrowquant import quantize_stream, read_weights
 from pyarrowquant.cli._files import SUFFIXES, TABLES, check_destination, format_of
 from pyarrowquant.cli._formats import (
-    DEFAULTS,
     FOLDERS,
     FORMATS,
     check_planned,
+    defaults,
     planned,
     with_kept,
     with_ragged_kept,
@@ -52,6 +52,7 @@ Examples:
   pyarrowquant quantize model.safetensors model.parquet
   pyarrowquant quantize models/llama out.arrow --recipe text --bits 4
   pyarrowquant quantize model.npz out.parquet --bits-per-weight 4.25
+  pyarrowquant quantize models/llama llama-4bit --to compressed-tensors
   pyarrowquant quantize models/llama llama-mlx --to mlx --recipe text
   pyarrowquant quantize model.safetensors model.gguf --recipe text
 """,
@@ -133,7 +134,8 @@ def quantize(
         "scale_dtype": scale_dtype,
     }
     settings: dict[str, Any] = {
-        field: DEFAULTS[kind][field] if said[field] is None else said[field] for field in said
+        **defaults(kind, source),
+        **{field: value for field, value in said.items() if value is not None},
     }
     rules = with_kept(kind, None if recipe is None else recipe_of(recipe))
     if bits_per_weight is not None and bits is not None:

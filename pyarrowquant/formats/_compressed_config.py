@@ -63,16 +63,8 @@ def quantization_config(
     model_type : object
         As config.json has it.
     """
-    schemes: dict[Scheme, list[str]] = defaultdict(list)
-    for name, layer in layers.items():
-        schemes[scheme_of(layer)].append(name)
+    schemes = schemes_of(layers)
     symmetric = is_symmetric(layers.values())
-    if len(schemes) > 1 and not symmetric:
-        raise ValueError(
-            "transformers loads layers of different settings only with symmetric zero-points, and "
-            f"the results have {_listed(schemes)}. Quantize all of them with "
-            'zero_point="symmetric", or with the same bit_width and group_size'
-        )
     packed = {name.removesuffix(WEIGHT) for name in layers}
     groups = {}
     for i, (scheme, names) in enumerate(sorted(schemes.items())):
@@ -90,6 +82,20 @@ def quantization_config(
         # Without it transformers expects zero-points that are not packed.
         config["dequantize"] = True
     return config
+
+
+def schemes_of(layers: Mapping[str, Packed]) -> dict[Scheme, list[str]]:
+    """Return the names of the layers of each scheme, or raise where one file cannot have them."""
+    schemes: dict[Scheme, list[str]] = defaultdict(list)
+    for name, layer in layers.items():
+        schemes[scheme_of(layer)].append(name)
+    if len(schemes) > 1 and not is_symmetric(layers.values()):
+        raise ValueError(
+            "transformers loads layers of different settings only with symmetric zero-points, and "
+            f"the results have {_listed(schemes)}. Quantize all of them with "
+            'zero_point="symmetric", or with the same bit_width and group_size'
+        )
+    return schemes
 
 
 def _listed(schemes: Mapping[Scheme, list[str]]) -> str:

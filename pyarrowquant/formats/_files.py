@@ -120,10 +120,10 @@ class OutputFolder:
             if kind is None:
                 for path in self.temporary.iterdir():
                     _sync(path)
-                _sync_folder(self.temporary)
+                sync_folder(self.temporary)
                 self._check()  # another process may have been faster
                 self._put_in_place()
-                _sync_folder(self._folder.parent)
+                sync_folder(self._folder.parent)
         finally:
             shutil.rmtree(self.temporary, ignore_errors=True)
 

@@ -87,8 +87,27 @@ def write_compressed_tensors(
     """
     overwrite = _arguments.boolean("overwrite", overwrite)
     source = ModelFolder(model)
-    dtype = _checked_dtype(source)
-    layers = Results(
+    dtype = model_dtype(source)
+    layers = layers_of(results, dtype, source)
+    with (
+        OutputFolder(Path(folder), overwrite, source.path) as output,
+        LayersByName(layers, output.temporary) as by_name,
+    ):
+        _write(by_name, source, dtype, output.temporary)
+
+
+def layers_of(results: Any, dtype: str, source: ModelFolder | None) -> Results:
+    """Open results; a layer that the format cannot hold, or the source does not have, is an error.
+
+    Parameters
+    ----------
+    results : pyarrow.Table or any Arrow producer
+    dtype : str
+        Of the model.
+    source : ModelFolder or None
+        None for rows that are not whole layers of a model.
+    """
+    return Results(
         results,
         "compressed-tensors",
         lambda layer: _problem(layer, source, dtype),
@@ -97,14 +116,9 @@ def write_compressed_tensors(
         f"symmetric, and scales of the model's dtype, {dtype}. Quantize such layers with other "
         "settings, or leave them out of the results: the model's own are kept",
     )
-    with (
-        OutputFolder(Path(folder), overwrite, source.path) as output,
-        LayersByName(layers, output.temporary) as by_name,
-    ):
-        _write(by_name, source, dtype, output.temporary)
 
 
-def _checked_dtype(source: ModelFolder) -> str:
+def model_dtype(source: ModelFolder) -> str:
     """Return the dtype of the model, or raise where the format has no place for the model."""
     config = source.path / "config.json"
     for part in (source.config, source.config.get("text_config")):
@@ -127,13 +141,14 @@ def _checked_dtype(source: ModelFolder) -> str:
     return source.dtype
 
 
-def _problem(layer: Packed, source: ModelFolder, dtype: str) -> str | None:
+def _problem(layer: Packed, source: ModelFolder | None, dtype: str) -> str | None:
     if not layer.name.endswith(WEIGHT) or layer.name == WEIGHT:
         return "its name does not end with '.weight'"
-    if layer.name not in source.tensors:
-        return f"the model '{source.path}' has no tensor of this name"
-    if layer.shape != (shape := source.tensors[layer.name].shape):
-        return f"shape {list(layer.shape)}, in the model '{source.path}' it is {list(shape)}"
+    if source is not None:
+        if layer.name not in source.tensors:
+            return f"the model '{source.path}' has no tensor of this name"
+        if layer.shape != (shape := source.tensors[layer.name].shape):
+            return f"shape {list(layer.shape)}, in the model '{source.path}' it is {list(shape)}"
     if problem := layer.matrix_problem():
         return problem
     if any(rule.matches(layer.name, layer.shape) for rule in NOT_LINEAR):
