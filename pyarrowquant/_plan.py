@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pyarrowquant import _arguments, _lib
+from pyarrowquant._binary import is_binary, lengths
 from pyarrowquant._progress import Reporter
 from pyarrowquant.errors import LayerError, users_level
 from pyarrowquant.recipe import Recipe
@@ -198,11 +199,11 @@ def _counts(table: pa.Table) -> list[int]:
     """Return the number of weights of each row; 0 for a null."""
     raw = "dtype" in table.column_names
     dtypes = table["dtype"].to_pylist() if raw else [None] * table.num_rows
-    pairs = zip(table["weights"], dtypes, strict=True)
-    return [_count(weights, dtype) if weights.is_valid else 0 for weights, dtype in pairs]
-
-
-def _count(weights: pa.Scalar, dtype: str | None) -> int:
-    if hasattr(weights, "as_buffer"):
-        return len(weights.as_buffer()) // _ITEM_BYTES.get(dtype or "", 1)
-    return len(weights)
+    weights = table["weights"]
+    if is_binary(weights.type):
+        sizes = [size for chunk in weights.chunks for size in lengths(chunk)]
+        return [
+            size // _ITEM_BYTES.get(dtype or "", 1)
+            for size, dtype in zip(sizes, dtypes, strict=True)
+        ]
+    return [len(values) if values.is_valid else 0 for values in weights]

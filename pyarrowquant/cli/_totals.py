@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pyarrowquant import dequantize_batch_arrow
+from pyarrowquant._binary import lengths
 from pyarrowquant.cli._files import TABLES
 from pyarrowquant.cli._show import show_json, size_text
 from pyarrowquant.errors import SkippedLayerWarning
@@ -51,7 +52,7 @@ class Totals:
             self.weights += count
             self.stored_bytes += 8 * len(batch["scales"][i])
         self.layers += batch.num_rows
-        self.stored_bytes += sum(len(data.as_buffer()) for data in batch["quantized_data"])
+        self.stored_bytes += sum(lengths(batch["quantized_data"]))
 
     def show(self, destination: Path, kind: str, seconds: float, as_json: bool) -> None:
         relative_error = math.sqrt(self._squared_error / self._norm) if self._norm else 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,12 @@ import click
 import pyarrow as pa
 
 from pyarrowquant import read_weights
+from pyarrowquant._binary import is_binary, lengths
+from pyarrowquant._files import locate
 from pyarrowquant._plan import layers
 from pyarrowquant.cli._files import is_result, open_results
 from pyarrowquant.cli._show import json_option, shape_text, show_json, show_table, size_text
+from pyarrowquant.reading import tensors_of
 
 _DTYPES = {"float": "F32", "halffloat": "F16", "double": "F64"}
 
@@ -55,10 +58,10 @@ def inspect(path: str, as_json: bool) -> None:
 
 def _coded(path: Path) -> Iterator[dict[str, Any]]:
     for batch in open_results(path):
-        for i in range(batch.num_rows):
+        for i, size in enumerate(lengths(batch["quantized_data"])):
             groups = len(batch["scales"][i])
             shape = batch["shape"][i].as_py()
-            stored = len(batch["quantized_data"][i].as_buffer()) + 8 * groups
+            stored = size + 8 * groups
             yield {
                 "layer_name": batch["layer_name"][i].as_py(),
                 "shape": shape,
@@ -70,17 +73,30 @@ def _coded(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _weights(path: str) -> Iterator[dict[str, Any]]:
+    tensors = tensors_of(locate(path, None))
+    if tensors is None:
+        yield from _rows(path)
+        return
+    for tensor in tensors:
+        size = tensor.end - tensor.begin
+        yield _described(tensor.name, tensor.shape, tensor.dtype, size)
+
+
+def _rows(path: str) -> Iterator[dict[str, Any]]:
+    """Describe the rows of files that say what they have with their data."""
     for batch in read_weights(path, only_floats=False):
-        raw = "dtype" in batch.schema.names
-        element = None if raw else batch["weights"].type.value_type
-        described = layers(pa.Table.from_batches([batch]))
-        for i, (name, shape) in enumerate(described):
-            weights = batch["weights"][i]
-            if not weights.is_valid:
-                size = 0
-            elif element is None:
-                size = len(weights.as_buffer())
-            else:
-                size = len(weights.values) * element.bit_width // 8
-            dtype = batch["dtype"][i].as_py() if raw else _DTYPES.get(str(element), str(element))
-            yield {"layer_name": name, "shape": shape, "dtype": dtype, "bytes": size}
+        weights = batch["weights"]
+        if is_binary(weights.type):
+            sizes, dtypes = lengths(weights), batch["dtype"].to_pylist()
+        else:
+            element = weights.type.value_type
+            counts = [len(values) if values.is_valid else 0 for values in weights]
+            sizes = [count * element.bit_width // 8 for count in counts]
+            dtypes = [_DTYPES.get(str(element), str(element))] * len(sizes)
+        rows = layers(pa.Table.from_batches([batch]))
+        for (name, shape), dtype, size in zip(rows, dtypes, sizes, strict=True):
+            yield _described(name, shape, dtype, size)
+
+
+def _described(name: str | None, shape: Sequence[int], dtype: str, size: int) -> dict[str, Any]:
+    return {"layer_name": name, "shape": list(shape), "dtype": dtype, "bytes": size}

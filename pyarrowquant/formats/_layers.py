@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pyarrowquant import _arguments, _lib
+from pyarrowquant._binary import bytes_at, is_binary
 from pyarrowquant._source import INPUT_COLUMNS, RESULT_COLUMNS, Source
 from pyarrowquant.rule import BIT_WIDTHS
 
@@ -235,16 +236,13 @@ def _check_schema(schema: pa.Schema) -> None:
     def a_list_of(*elements: pa.DataType) -> Callable[[pa.DataType], bool]:
         return lambda t: hasattr(t, "value_field") and t.value_type in elements
 
-    def binary(t: pa.DataType) -> bool:
-        return t in (pa.binary(), pa.large_binary(), pa.binary_view())
-
     def text(t: pa.DataType) -> bool:
         t = t.value_type if types.is_dictionary(t) else t
         return t in (pa.string(), pa.large_string(), pa.string_view())
 
     expected: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
         "layer_name": ("string", text),
-        "quantized_data": ("binary", binary),
+        "quantized_data": ("binary", is_binary),
         "scales": ("list<float32>", a_list_of(pa.float32())),
         "zero_points": ("list<float32>", a_list_of(pa.float32())),
         "shape": ("list<int64>", a_list_of(pa.int64(), pa.int32())),
@@ -281,7 +279,9 @@ def _numbers(batch: pa.RecordBatch, column: str, i: int, row: int) -> npt.NDArra
 
 def _packed(batch: pa.RecordBatch, i: int, row: int) -> Packed:
     name = str(_value(batch, "layer_name", i, row).as_py())
-    data = _value(batch, "quantized_data", i, row).as_buffer()
+    data = bytes_at(batch.column("quantized_data"), i)
+    if data is None:
+        raise ValueError(f"Row {row}: quantized_data is null")
     scales = _numbers(batch, "scales", i, row)
     zero_points = _numbers(batch, "zero_points", i, row)
     shape = tuple(int(n) for n in _numbers(batch, "shape", i, row))
@@ -311,10 +311,9 @@ def _packed(batch: pa.RecordBatch, i: int, row: int) -> Packed:
             raise corrupt(f"{label} has NaN or Inf")
     if not scales.all():
         raise corrupt("a scale is 0")
-    codes = np.frombuffer(data, np.uint8) if data.size else np.empty(0, np.uint8)
     return Packed(
         name,
-        codes.reshape(rows, width),
+        data.reshape(rows, width),
         scales.reshape(rows, groups),
         zero_points.reshape(rows, groups),
         shape,
@@ -325,13 +324,14 @@ def _packed(batch: pa.RecordBatch, i: int, row: int) -> Packed:
 
 def _kept(batch: pa.RecordBatch, i: int, row: int) -> Kept:
     name = str(_value(batch, "layer_name", i, row).as_py())
-    weights = _value(batch, "weights", i, row)
-    if hasattr(weights, "as_buffer"):
+    if is_binary(batch.column("weights").type):
         dtype = str(_value(batch, "dtype", i, row).as_py())
-        buffer = weights.as_buffer()
-        data = np.frombuffer(buffer, np.uint8) if buffer.size else np.empty(0, np.uint8)
+        raw = bytes_at(batch.column("weights"), i)
+        if raw is None:
+            raise ValueError(f"Row {row}: weights is null")
+        data = raw
     else:
-        values = weights.values
+        values = _value(batch, "weights", i, row).values
         if values.null_count:
             raise ValueError(f"Layer '{name}': weights has a null")
         dtype = _FLOAT_NAMES.get(values.type, str(values.type))
