@@ -82,7 +82,7 @@ def quantize_stream(
     options["type_names"] = opened.type_names
     plan = Plan(options, recipe, quality_floor)
     _lib.validate(opened.schema, plan.options)
-    schema = quantize_table(opened.schema.empty_table(), plan.options, None, 0).schema
+    schema = quantize_table(pa.Table.from_batches([], opened.schema), plan.options, None, 0).schema
     return pa.RecordBatchReader.from_batches(schema, _batches(opened, plan, schema, progress))
 
 

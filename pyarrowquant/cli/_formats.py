@@ -195,15 +195,12 @@ def check_planned(
 def _stand_ins(layers: Sequence[Planned]) -> pa.Table:
     """One row of each matrix; rules for names and numbers of columns match it as the layer."""
     rows = [layer for layer in layers if len(layer.shape) > 1 and layer.columns]
-    longest = np.random.default_rng(0).standard_normal(
-        max((layer.columns for layer in rows), default=0), np.float32
-    )
+    ends = np.cumsum([0, *(layer.columns for layer in rows)])
+    values = np.random.default_rng(0).standard_normal(ends[-1], np.float32)
     return pa.table(
         {
             "layer_name": pa.array([layer.name for layer in rows], pa.string()),
-            "weights": pa.array(
-                [longest[: layer.columns] for layer in rows], pa.list_(pa.float32())
-            ),
+            "weights": pa.LargeListArray.from_arrays(ends, values),
             "shape": pa.array([[1, *layer.shape[1:]] for layer in rows], pa.list_(pa.int64())),
         }
     )

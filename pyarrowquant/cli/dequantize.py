@@ -53,7 +53,9 @@ def dequantize(
     if source.exists() and not is_result(str(source)):
         raise click.ClickException(f"'{source}' is no file of results")
     reader = open_results(source)
-    empty = dequantize_batch_arrow(reader.schema.empty_table(), dtype=dtype, threads=threads)
+    empty = dequantize_batch_arrow(
+        pa.Table.from_batches([], reader.schema), dtype=dtype, threads=threads
+    )
 
     layers = 0
 
