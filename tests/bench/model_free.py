@@ -1,0 +1,16 @@
+"""Quantize a model with llm-compressor: python model_free.py SOURCE TARGET."""
+
+from __future__ import annotations
+
+import sys
+
+from llmcompressor import model_free_ptq
+
+model_free_ptq(
+    sys.argv[1],
+    sys.argv[2],
+    scheme="W4A16_ASYM",
+    ignore=["lm_head", "re:.*embed_tokens"],
+    max_workers=2,
+    device="cpu",
+)
