@@ -210,7 +210,7 @@ def _positive(value: float) -> float | None:
 def _hover(number: int, layer: Layer) -> str:
     """Charts read some HTML; names must not be any."""
     return (
-        f"<b>{html.escape(printable(layer.layer_name))}</b><br>"
+        f"<b>{html.escape(printable(layer.layer_name), quote=False)}</b><br>"
         f"layer {number}, {shape_text(layer.shape)}, {layer.bit_width} bits, "
         f"{layer.bits_per_weight:.2f} a weight<br>"
         f"relative error {layer.relative_error:.5f}, cosine {layer.cosine:.6f}"
