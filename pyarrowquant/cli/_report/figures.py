@@ -22,7 +22,7 @@ _MARKS = {
     8: "cross",
 }
 _PARTS = {"codes": "#3f7fd6", "scales": "#c77d0a", "zero-points": "#d1495b"}
-_GREY = "#8a8a8a"
+_GREY = "#808080"
 _MARGIN = {"l": 64, "r": 12, "t": 12, "b": 44}
 _FEW_LAYERS = 300
 
@@ -64,10 +64,10 @@ def overview(layers: Sequence[Layer]) -> Any:
             x=1,
             y=math.log10(total),
             yref="y",
-            text=f"total {total:.4f}",
+            text=f"total<br>{total:.4f}",
+            align="left",
             showarrow=False,
-            xanchor="right",
-            yanchor="bottom",
+            xanchor="left",
         )
     figure.update_yaxes(
         title_text="relative error", type="log", dtick="D2", tickformat=".1~r", row=1
@@ -77,9 +77,15 @@ def overview(layers: Sequence[Layer]) -> Any:
     figure.update_xaxes(range=[0.5 - len(layers) / 100, len(layers) * 1.01 + 0.5], zeroline=False)
     figure.update_layout(
         height=520,
-        margin={**_MARGIN, "t": 36},
+        margin={**_MARGIN, "t": 36, "r": 56},
         hovermode="closest",
-        legend={"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom"},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "y": 1.01,
+            "yanchor": "bottom",
+            "itemsizing": "constant",
+        },
     )
     return figure
 
