@@ -28,7 +28,10 @@ function colors() {
 function recolor(chart) {
   const changes = Object.entries(colors());
   const there = (name) => !/^[xy]axis/.test(name) || name.split(".")[0] in chart.layout;
-  return Plotly.relayout(chart, Object.fromEntries(changes.filter(([name]) => there(name))));
+  const layout = Object.fromEntries(changes.filter(([name]) => there(name)));
+  const lines = [...chart.data.keys()].filter((i) => chart.data[i].mode === "lines");
+  const traces = lines.length ? { "line.color": layout["font.color"] } : {};
+  return Plotly.update(chart, traces, layout, lines);
 }
 
 const drawn = [...document.querySelectorAll("[data-chart]")];
