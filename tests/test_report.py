@@ -377,6 +377,13 @@ def test_what_is_refused(model: Path, result: Path, tmp_path: Path) -> None:
     )
     error = failed("report", written(nulls, tmp_path, "nulls.arrow"), "--html", page)
     assert "cosine is None. Give the original" in error
+    position = table.column_names.index("mse")
+    for value in (-1.0, math.nan, math.inf):
+        column = pa.array([value] * table.num_rows)
+        path = written(table.set_column(position, "mse", column), tmp_path, "mse.arrow")
+        assert f"mse is {value}" in failed("report", path, "--html", page)
+    twice = written(table.append_column("mse", table["mse"]), tmp_path, "twice.arrow")
+    assert "has no errors" in failed("report", twice, "--html", page)
     assert "no file of results" in failed("report", model, "--html", page)
     assert "does not exist" in failed("report", tmp_path / "nope.parquet", "--html", page)
     empty = written(table.slice(0, 0), tmp_path, "empty.arrow")

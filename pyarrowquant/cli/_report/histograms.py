@@ -52,18 +52,19 @@ def histogram(layer: Layer, packed: Packed, originals: Originals | None) -> Hist
     margin = max(1, levels // 8)
     a_code = min(_MOST_BINS_A_CODE, max(1, _BINS // levels))
     low, high = -0.5 - margin, levels - 0.5 + margin
-    edges = np.linspace(low, high, (levels + 2 * margin) * a_code + 1)
-    counts = np.zeros(len(edges) - 1, np.int64)
+    bins = (levels + 2 * margin) * a_code
+    counts = np.zeros(bins, np.int64)
     clipped = 0
     parts = originals.weights(layer.layer_name, packed.columns, pieces(packed))
     for rows, weights in zip(pieces(packed), parts, strict=True):
         units = _code_units(packed, rows, weights)
         clipped += int(((units < -0.5) | (units > levels - 0.5)).sum())
-        counts += np.histogram(np.clip(units, low, high), edges)[0]
+        positions = (np.clip(units, low, high).astype(np.float64) - low) * a_code
+        inside = np.minimum(positions.astype(np.int64), bins - 1)
+        counts += np.bincount(inside.ravel(), minlength=bins)  # faster than np.histogram
     density = 100 * counts * a_code / layer.weights
-    return Histogram(
-        layer, percentages, edges.tolist(), density.tolist(), 100 * clipped / layer.weights
-    )
+    edges = np.linspace(low, high, bins + 1).tolist()
+    return Histogram(layer, percentages, edges, density.tolist(), 100 * clipped / layer.weights)
 
 
 def _code_units(packed: Packed, rows: slice, weights: Any) -> Any:

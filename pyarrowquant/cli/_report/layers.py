@@ -88,7 +88,8 @@ def read_layers(path: Path, originals: Originals | None, threads: int | None, wo
         There are no errors of the layers, a row is corrupt, or the original lacks a layer.
     """
     reader = open_results(path)
-    if originals is None and not set(METRICS).issubset(reader.schema.names):
+    names = reader.schema.names
+    if originals is None and any(names.count(metric) != 1 for metric in METRICS):
         raise ValueError(
             f"'{path}' has no errors of its layers (columns {', '.join(METRICS)}). Give the "
             "original weights with --original"
@@ -119,7 +120,7 @@ def _errors(
 
 def _layer(packed: Packed, errors: dict[str, Any]) -> Layer:
     for metric in METRICS:
-        if not isinstance(errors[metric], float) or math.isnan(errors[metric]):
+        if not _possible(metric, errors[metric]):
             raise ValueError(
                 f"Layer '{packed.name}': {metric} is {errors[metric]!r}. Give the original "
                 "weights with --original"
@@ -141,6 +142,15 @@ def _layer(packed: Packed, errors: dict[str, Any]) -> Layer:
         norm=norm,
         **{metric: errors[metric] for metric in METRICS},
     )
+
+
+def _possible(metric: str, value: object) -> bool:
+    """Whether a file of others may say this."""
+    if not isinstance(value, float) or math.isnan(value):
+        return False
+    if metric == "cosine":
+        return abs(value) < 1.000001
+    return value >= 0 and (value < math.inf or metric == "relative_error")
 
 
 def total_relative_error(layers: Iterable[Layer]) -> float:

@@ -27,7 +27,8 @@ class Originals:
         self._rows: dict[str, list[pa.RecordBatch]] = {}
         for batch in reader:
             for i, name in enumerate(batch["layer_name"].to_pylist()):
-                self._rows.setdefault(name, []).append(batch.slice(i, 1))
+                if name is not None:
+                    self._rows.setdefault(name, []).append(batch.slice(i, 1))
 
     def errors(self, results: pa.RecordBatch, threads: int | None) -> list[dict[str, Any]]:
         """Measure the layers of a batch of results."""
