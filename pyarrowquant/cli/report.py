@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pyarrowquant import dequantize_batch_arrow
-from pyarrowquant.cli._files import check_destination, is_result, open_results
+from pyarrowquant.cli._files import TABLES, check_destination, is_result, open_results
 from pyarrowquant.cli._report.histograms import histogram
 from pyarrowquant.cli._report.layers import read_layers
 from pyarrowquant.cli._report.originals import Originals
@@ -59,7 +59,7 @@ def report(
     shown = Report(
         result=str(result),
         original=original,
-        file_bytes=result.stat().st_size,
+        file_bytes=_size(result),
         settings=read.settings,
         layers=read.layers,
         histograms=[histogram(layer, packed, originals) for layer, packed in read.worst],
@@ -80,3 +80,10 @@ def report(
         f"relative error {totals['relative_error']:.4f}"
     )
     click.echo(f"'{page}': {size_text(nbytes)}")
+
+
+def _size(result: Path) -> int:
+    """Bytes of a file, or of the tables in a folder."""
+    files = result.iterdir() if result.is_dir() else [result]
+    tables = (file for file in files if file == result or file.suffix in TABLES)
+    return sum(file.stat().st_size for file in tables)
