@@ -269,17 +269,26 @@ def test_compare_and_dequantize(
 def test_recipe_commands(model: Path, weights: dict[str, np.ndarray], tmp_path: Path) -> None:
     shown = succeeded("recipe", "show", "text-local")
     assert Recipe.from_json(shown) == Recipe.preset("text", "local")
+    assert succeeded("recipe", "show", "text-local", "--json") == shown
+    assert "exclude" in failed("recipe", "show", "text", "--json", "--yaml", code=2)
     shown = succeeded("recipe", "show", "cloud", "--yaml")
     assert Recipe.from_yaml(shown) == Recipe.profile("cloud")
     fitted = tmp_path / "fitted.json"
     fit = ["recipe", "fit", model, fitted, "--bits-per-weight", 5]
     assert "bits a weight" in succeeded(*fit)
-    assert Recipe.load(fitted) == Recipe.fit(numpy_to_arrow_table(weights), 5)
+    recipe = Recipe.fit(numpy_to_arrow_table(weights), 5)
+    assert Recipe.load(fitted) == recipe
     assert "exists" in failed(*fit)
+    assert recipe.expected is not None
+    assert json.loads(succeeded(*fit, "--overwrite", "--json")) == {
+        "destination": str(fitted),
+        "bits_per_weight": recipe.expected.bits_per_weight,
+        "relative_error": recipe.expected.relative_error,
+    }
 
 
 def test_help_shows_examples() -> None:
-    for command in ("quantize", "inspect", "compare", "dequantize"):
+    for command in ("quantize", "inspect", "compare", "dequantize", "report"):
         assert f"  pyarrowquant {command} " in succeeded(command, "--help")
     assert "quantize" in succeeded("--help")
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from child import ROOT
 
+PAGES = (".html", ".css", ".js")  # of reports
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -47,8 +49,9 @@ def test_wheel_holds_no_sources_but_python(wheel: Path) -> None:
 
 def test_wheel_holds_all_of_the_package(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        names = {name for name in archive.namelist() if name.endswith(".py")}
-    assert names == {str(path.relative_to(ROOT)) for path in ROOT.glob("pyarrowquant/**/*.py")}
+        names = {name for name in archive.namelist() if name.endswith((".py", *PAGES))}
+    files = [path for suffix in (".py", *PAGES) for path in ROOT.glob(f"pyarrowquant/**/*{suffix}")]
+    assert names == {str(path.relative_to(ROOT)) for path in files}
 
 
 def test_library_is_small(wheel: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pyarrowquant.cli.dequantize import dequantize
 from pyarrowquant.cli.inspect import inspect
 from pyarrowquant.cli.quantize import quantize
 from pyarrowquant.cli.recipe import recipe
+from pyarrowquant.cli.report import report
 
 INTERRUPTED, TERMINATED = 130, 143  # as shells have it
 
@@ -57,5 +58,5 @@ def main() -> None:
     """
 
 
-for command in (quantize, inspect, compare, dequantize, recipe):
+for command in (quantize, inspect, compare, dequantize, report, recipe):
     main.add_command(command)

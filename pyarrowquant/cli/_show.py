@@ -13,21 +13,22 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def show_json(value: object) -> None:
-    """Print one JSON object; numbers that JSON lacks become "inf", "-inf" and "nan"."""
-    click.echo(json.dumps(_plain(value), indent=2))
+    """Print one JSON object."""
+    click.echo(json.dumps(plain(value), indent=2))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Replace numbers that JSON lacks by "inf", "-inf" and "nan"."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print columns: the first to the left, the others to the right."""
-    lines = [[_printable(cell) for cell in line] for line in (titles, *rows)]
+    lines = [[printable(cell) for cell in line] for line in (titles, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
     for line in lines:
         first = line[0].ljust(widths[0])
@@ -35,7 +36,7 @@ def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         click.echo("  ".join([first, *others]).rstrip())
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Escape what a terminal would act on: names come from files of others."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 

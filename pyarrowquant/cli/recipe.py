@@ -9,6 +9,7 @@ import click
 
 from pyarrowquant import read_weights
 from pyarrowquant.cli._files import check_destination
+from pyarrowquant.cli._show import json_option, show_json
 from pyarrowquant.presets import PRESETS, PROFILES
 from pyarrowquant.recipe import Recipe
 
@@ -37,8 +38,11 @@ def recipe() -> None:
 @recipe.command(epilog="Example: pyarrowquant recipe show text-local")
 @click.argument("name")
 @click.option("--yaml", "as_yaml", is_flag=True, help="Print YAML instead of JSON.")
-def show(name: str, as_yaml: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, as without it.")
+def show(name: str, as_yaml: bool, as_json: bool) -> None:
     """Print the recipe NAME: a file, a preset, a profile or a preset and profile."""
+    if as_yaml and as_json:
+        raise click.UsageError("--yaml and --json exclude each other")
     found = recipe_of(name)
     click.echo(found.to_yaml() if as_yaml else found.to_json())
 
@@ -58,6 +62,7 @@ def show(name: str, as_yaml: bool) -> None:
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
 @click.option("--overwrite", is_flag=True, help="Replace DESTINATION if it exists.")
+@json_option
 def fit(
     source: str,
     destination: Path,
@@ -66,6 +71,7 @@ def fit(
     objective: str,
     threads: int | None,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Measure every bit width on every layer of SOURCE; write the best recipe for a budget."""
     check_destination(destination, overwrite)
@@ -81,7 +87,15 @@ def fit(
     )
     fitted.save(destination)
     expected = fitted.expected
-    if expected is not None:
+    if expected is not None and as_json:
+        show_json(
+            {
+                "destination": str(destination),
+                "bits_per_weight": expected.bits_per_weight,
+                "relative_error": expected.relative_error,
+            }
+        )
+    elif expected is not None:
         click.echo(
             f"{expected.bits_per_weight:.3f} bits a weight, relative error "
             f"{expected.relative_error:.5f}: '{destination}'"

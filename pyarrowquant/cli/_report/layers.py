@@ -1,0 +1,212 @@
+"""What the report says of each layer, read batch by batch."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+import pyarrowquant
+from pyarrowquant.cli._files import open_results, watched
+from pyarrowquant.cli._report.originals import Originals
+from pyarrowquant.formats._layers import Packed, Results
+
+METRICS = ("mse", "relative_error", "cosine", "max_abs_error")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A row of the results, without its codes. `norm` is that of the original weights."""
+
+    layer_name: str
+    shape: tuple[int, ...]
+    bit_width: int
+    group_size: int
+    weights: int
+    code_bytes: int
+    groups: int
+    mse: float
+    relative_error: float
+    cosine: float
+    max_abs_error: float
+    norm: float
+
+    @property
+    def bytes(self) -> int:
+        """Codes, scales and zero-points, which are float32 in results."""
+        return self.code_bytes + 8 * self.groups
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.bytes / max(self.weights, 1)
+
+    @property
+    def squared_error(self) -> float:
+        return self.mse * self.weights
+
+    @property
+    def signal_to_noise_db(self) -> float:
+        if self.relative_error == 0:
+            return math.inf
+        return -20 * math.log10(self.relative_error)  # -inf where it is infinite
+
+
+@dataclass(frozen=True)
+class Read:
+    """All layers in the order of the file, and the codes of the worst, the worst first."""
+
+    layers: list[Layer]
+    worst: list[tuple[Layer, Packed]]
+    settings: dict[str, Any]
+
+
+def read_layers(path: Path, originals: Originals | None, threads: int | None, worst: int) -> Read:
+    """Read a file of results; errors are its own, or those against the original weights.
+
+    Parameters
+    ----------
+    path : Path
+        A file of results.
+    originals : Originals or None
+        The original weights; None for the errors that the file has.
+    threads : int or None
+        Workers; None for the CPUs of this process.
+    worst : int
+        Of how many layers to keep the codes.
+
+    Raises
+    ------
+    ValueError
+        There are no errors of the layers, a row is corrupt, or the original lacks a layer.
+    """
+    reader = open_results(path)
+    names = reader.schema.names
+    if originals is None and any(names.count(metric) != 1 for metric in METRICS):
+        raise ValueError(
+            f"'{path}' has no errors of its layers (columns {', '.join(METRICS)}). Give the "
+            "original weights with --original"
+        )
+    errors: deque[dict[str, Any]] = deque()  # of the batch that is read
+    noted = watched(reader, lambda batch: errors.extend(_errors(batch, originals, threads)))
+    layers: list[Layer] = []
+    kept: list[tuple[float, int, Packed]] = []
+    for row, packed in enumerate(Results(noted, "A report", lambda _: None, "")):
+        layer = _layer(packed, errors.popleft())
+        layers.append(layer)
+        if layer.weights:
+            heapq.heappush(kept, (layer.relative_error, -row, packed))
+        if len(kept) > worst:
+            heapq.heappop(kept)
+    found = [(layers[-row], packed) for _, row, packed in sorted(kept, key=lambda one: one[:2])]
+    return Read(layers, found[::-1], _settings(reader.schema))
+
+
+def _errors(
+    batch: pa.RecordBatch, originals: Originals | None, threads: int | None
+) -> Iterable[dict[str, Any]]:
+    if originals is None:
+        rows: list[dict[str, Any]] = batch.select(METRICS).to_pylist()
+        return rows
+    return originals.errors(batch, threads)
+
+
+def _layer(packed: Packed, errors: dict[str, Any]) -> Layer:
+    for metric in METRICS:
+        if not _possible(metric, errors[metric]):
+            raise ValueError(
+                f"Layer '{packed.name}': {metric} is {errors[metric]!r}. Give the original "
+                "weights with --original"
+            )
+    weights = math.prod(packed.shape)
+    norm = errors.get("norm")
+    if norm is None and errors["relative_error"] > 0:
+        norm = math.sqrt(errors["mse"] * weights) / errors["relative_error"]
+    elif norm is None:  # exact: the weights are what it decodes to
+        norm = math.sqrt(sum(float(np.square(d, dtype=np.float64).sum()) for d in decoded(packed)))
+    return Layer(
+        layer_name=packed.name,
+        shape=packed.shape,
+        bit_width=packed.bits,
+        group_size=packed.group_size,
+        weights=weights,
+        code_bytes=packed.codes.size,
+        groups=packed.scales.size,
+        norm=norm,
+        **{metric: errors[metric] for metric in METRICS},
+    )
+
+
+def _possible(metric: str, value: object) -> bool:
+    """Whether a file of others may say this."""
+    if not isinstance(value, float) or math.isnan(value):
+        return False
+    if metric == "cosine":
+        return abs(value) < 1.000001
+    return value >= 0 and (value < math.inf or metric == "relative_error")
+
+
+def total_relative_error(layers: Iterable[Layer]) -> float:
+    """||w - w'|| / ||w|| of all these weights together."""
+    layers = list(layers)
+    norm = math.hypot(*(layer.norm for layer in layers))
+    error = math.sqrt(math.fsum(layer.squared_error for layer in layers))
+    if norm == 0:
+        return math.inf if error else 0.0
+    return error / norm
+
+
+def _settings(schema: pa.Schema) -> dict[str, Any]:
+    """Read what the results say of how they were made; files of others may say anything."""
+    said = (schema.metadata or {}).get(b"pyarrowquant", b"{}")
+    try:
+        settings = json.loads(said)
+    except ValueError:
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def decoded(packed: Packed) -> Iterator[Any]:
+    """Decode some rows of a layer at a time."""
+    for rows in pieces(packed):
+        yield _decode(packed, rows, packed.scales[rows], packed.zero_points[rows])
+
+
+def codes(packed: Packed, rows: slice) -> Any:
+    """Unpack the codes of some rows: with scales of 1 they decode to themselves."""
+    scales = packed.scales[rows]
+    values = _decode(packed, rows, np.ones_like(scales), np.zeros_like(scales))
+    return values.astype(np.uint8)
+
+
+def pieces(packed: Packed, weights: int = 1 << 20) -> Iterator[slice]:
+    """Rows of about so many weights at a time."""
+    step = max(1, weights // max(packed.columns, 1))
+    for start in range(0, len(packed.codes), step):
+        yield slice(start, start + step)
+
+
+def _decode(packed: Packed, rows: slice, scales: Any, zero_points: Any) -> Any:
+    part = packed.codes[rows]
+    ends = pa.py_buffer(np.array([0, part.size], np.int64))
+    data = [None, ends, pa.py_buffer(part)]  # as it is: pa.array would copy it
+    table = pa.table(
+        {
+            "layer_name": [packed.name],
+            "quantized_data": pa.Array.from_buffers(pa.large_binary(), 1, data),
+            "scales": [scales.ravel()],
+            "zero_points": [zero_points.ravel()],
+            "shape": [[len(part), packed.columns]],
+            "bit_width": pa.array([packed.bits], pa.uint8()),
+            "group_size": pa.array([packed.group_size], pa.int32()),
+        }
+    )
+    weights = pyarrowquant.dequantize_batch_arrow(table)["weights"][0].values.to_numpy()
+    return weights.reshape(len(part), packed.columns)

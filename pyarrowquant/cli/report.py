@@ -1,0 +1,89 @@
+"""pyarrowquant report: a file of results as a page to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pyarrowquant import dequantize_batch_arrow
+from pyarrowquant.cli._files import TABLES, check_destination, is_result, open_results
+from pyarrowquant.cli._report.histograms import histogram
+from pyarrowquant.cli._report.layers import read_layers
+from pyarrowquant.cli._report.originals import Originals
+from pyarrowquant.cli._report.page import Report, check_installed, render
+from pyarrowquant.cli._show import json_option, show_json, size_text
+from pyarrowquant.formats._files import Outputs
+
+_HISTOGRAMS = 6
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  pyarrowquant report quantized.parquet --html report.html
+  pyarrowquant report quantized.parquet --html report.html --original model.safetensors
+""",
+)
+@click.argument("result", type=click.Path(path_type=Path))
+@click.option(
+    "--html", "page", type=click.Path(path_type=Path), required=True, help="The file to write."
+)
+@click.option("--original", help="The model before: measure errors anew, show its weights.")
+@click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
+@click.option("--overwrite", is_flag=True, help="Replace the page if it exists.")
+@json_option
+def report(
+    result: Path,
+    page: Path,
+    original: str | None,
+    threads: int | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write a page of charts and tables about RESULT: errors, bits and sizes of its layers.
+
+    RESULT is a file of results, Parquet or Arrow. The page is one file that needs no network.
+    """
+    check_destination(page, overwrite)
+    if page.exists() and result.exists() and page.samefile(result):
+        raise click.UsageError(f"'{page}' is the file of results; give another name")
+    check_installed()
+    if result.exists() and not is_result(str(result)):
+        raise click.ClickException(f"'{result}' is no file of results")
+    dequantize_batch_arrow(open_results(result).schema.empty_table())  # checks the schema
+    originals = None if original is None else Originals(original)
+    read = read_layers(result, originals, threads, _HISTOGRAMS)
+    if not read.layers:
+        raise click.ClickException(f"'{result}' has no layers")
+    shown = Report(
+        result=str(result),
+        original=original,
+        file_bytes=_size(result),
+        settings=read.settings,
+        layers=read.layers,
+        histograms=[histogram(layer, packed, originals) for layer, packed in read.worst],
+        left_out=(
+            [] if originals is None else originals.left_out(one.layer_name for one in read.layers)
+        ),
+    )
+    with Outputs([page], overwrite) as outputs:
+        outputs.temporary(page).write_text(render(shown), encoding="utf-8")
+    totals = shown.totals()
+    nbytes = page.stat().st_size
+    if as_json:
+        show_json({"destination": str(page), **totals, "bytes": nbytes})
+        return
+    click.echo(
+        f"{totals['layers']} layers, {totals['weights']:,} weights, "
+        f"{totals['bits_per_weight']:.2f} bits a weight, "
+        f"relative error {totals['relative_error']:.4f}"
+    )
+    click.echo(f"'{page}': {size_text(nbytes)}")
+
+
+def _size(result: Path) -> int:
+    """Bytes of a file, or of the tables in a folder."""
+    files = result.iterdir() if result.is_dir() else [result]
+    tables = (file for file in files if file == result or file.suffix in TABLES)
+    return sum(file.stat().st_size for file in tables)
