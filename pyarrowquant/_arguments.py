@@ -7,6 +7,7 @@ import numbers
 import operator
 import os
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from pyarrowquant._version import __version__
@@ -102,6 +103,34 @@ def quantize_options(
     threads: int | None = None,
 ) -> dict[str, Any]:
     """Return the fields of Go's quant.Options."""
+    given = (
+        bit_width,
+        continue_on_error,
+        group_size,
+        method,
+        zero_point,
+        scale_dtype,
+        metrics,
+        sort,
+    )
+    try:
+        checked = _checked(*given)
+    except TypeError:  # some cannot be looked up
+        checked = _checked.__wrapped__(*given)
+    return {**checked, "threads": thread_count(threads), "kernel": kernel()}
+
+
+@lru_cache(maxsize=64, typed=True)  # since small calls are many
+def _checked(
+    bit_width: int,
+    continue_on_error: bool,
+    group_size: int,
+    method: str,
+    zero_point: str,
+    scale_dtype: str,
+    metrics: bool,
+    sort: bool,
+) -> dict[str, Any]:
     return {
         "bit_width": integer("bit_width", bit_width),
         "continue_on_error": boolean("continue_on_error", continue_on_error),
@@ -111,8 +140,6 @@ def quantize_options(
         "scale_dtype": text("scale_dtype", scale_dtype),
         "metrics": boolean("metrics", metrics),
         "sort": boolean("sort", sort),
-        "threads": thread_count(threads),
-        "kernel": kernel(),
         "first_row": 0,
         "version": __version__,
     }

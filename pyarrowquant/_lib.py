@@ -242,8 +242,10 @@ def _run(
             _check(library, library.paq_job_result(outcome.job, ctypes.byref(outcome)))
         address = ctypes.addressof(outcome) + _Outcome.result.offset
         table = pa.RecordBatchReader._import_from_c(address).read_all()
-        skipped = ctypes.string_at(outcome.skipped) if outcome.skipped else b"[]"
-        return table, [LayerError(**e) for e in json.loads(skipped)]
+        if not outcome.skipped:
+            return table, []
+        skipped = json.loads(ctypes.string_at(outcome.skipped))
+        return table, [LayerError(**e) for e in skipped]
     finally:  # an interrupt may have come before start had returned, or PyArrow took the stream
         if outcome.result.release:
             release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(outcome.result.release)

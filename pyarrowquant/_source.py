@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -46,22 +47,29 @@ class Source:
 
     def __init__(self, data: object, columns: frozenset[str]) -> None:
         self._data = _open(data)
-        self._positions = [i for i, name in enumerate(self._data.schema.names) if name in columns]
-        for name in columns.intersection(self._data.schema.names):
-            type_ = self._data.schema.field(self._data.schema.names.index(name)).type
-            if isinstance(type_, pa.BaseExtensionType):
+        schema = self._data.schema
+        names = schema.names
+        self._positions = [i for i, name in enumerate(names) if name in columns]
+        self._fields = [schema.field(i) for i in self._positions]
+        for field in self._fields:
+            if isinstance(field.type, pa.BaseExtensionType):
                 raise ValueError(
-                    f"Column '{name}' has the extension type {type_}, whose meaning would be lost. "
-                    "Use its storage, and a 'shape' column for the shape of tensors"
+                    f"Column '{field.name}' has the extension type {field.type}, whose meaning "
+                    "would be lost. Use its storage, and a 'shape' column for the shape of tensors"
                 )
-        self.schema = pa.schema([self._data.schema.field(i) for i in self._positions])
+        self._is_whole = len(self._positions) == len(names)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Schema of the columns that are read."""
+        return pa.schema(self._fields)
 
     @property
     def type_names(self) -> dict[str, str]:
         """How errors name the columns' types: as PyArrow does, and float64 both ways."""
         return {
             field.name: str(field.type).replace("double", "double (float64)")
-            for field in self.schema
+            for field in self._fields
         }
 
     @property
@@ -81,7 +89,7 @@ class Source:
         return self._select(pa.Table.from_batches(list(self._data), self._data.schema))
 
     def _select(self, data: Any) -> Any:
-        selected = data.select(self._positions)
+        selected = data if self._is_whole else data.select(self._positions)
         for name, column in zip(selected.schema.names, selected.columns, strict=True):
             try:
                 # Buffers too small for their offsets: only here are their sizes known.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -121,7 +122,7 @@ def quantize_batch_arrow(
     >>> result["quantized_data"][0].as_py().hex()
     'e4'
     """
-    options = _arguments.quantize_options(
+    checked = _arguments.quantize_options(
         bit_width=bit_width,
         continue_on_error=continue_on_error,
         group_size=group_size,
@@ -134,14 +135,25 @@ def quantize_batch_arrow(
     )
     _arguments.check_progress(progress)
     source = Source(table, INPUT_COLUMNS)
-    options["type_names"] = source.type_names
-    plan = Plan(options, recipe, quality_floor)
-    if not source.is_read or recipe is not None or quality_floor is not None:
+    if source.is_read and recipe is None and quality_floor is None:
+        weights = source.read_all()
+        options = _encoded(tuple(checked.items()), tuple(source.type_names.items()))
+    else:
+        plan = Plan({**checked, "type_names": source.type_names}, recipe, quality_floor)
         _lib.validate(source.schema, plan.options)  # before anything is read
-    weights = source.read_all()
+        weights = source.read_all()
+        options = plan.options_for(weights)
     size = weights_bytes(weights) if progress else 0
     with Reporter(progress, size) as reporter:
-        return quantize_table(weights, plan.options_for(weights), reporter, size)
+        return quantize_table(weights, options, reporter, size)
+
+
+@lru_cache(maxsize=64)
+def _encoded(
+    options: tuple[tuple[str, Any], ...], type_names: tuple[tuple[str, str], ...]
+) -> bytes:
+    """Encode options that are the same for all layers; once, since small calls are many."""
+    return _lib.encode({**dict(options), "type_names": dict(type_names)})
 
 
 def quantize_table(
