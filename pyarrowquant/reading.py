@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pyarrowquant import _arguments, _arrow_files, _checkpoint, _npz
+from pyarrowquant import _arguments, _arrow_files, _checkpoint, _npz, _onnx_weights
 from pyarrowquant._files import Location, locate
 from pyarrowquant._tensors import SCHEMA
 
@@ -32,7 +32,7 @@ def read_weights(
     ----------
     path : str or path
         A file, by its suffix: .safetensors, .parquet, .arrow, .ipc or .feather (Arrow IPC files
-        and streams), .npz; an index ending in .safetensors.index.json; or a folder with
+        and streams), .npz, .onnx; an index ending in .safetensors.index.json; or a folder with
         model.safetensors, or an index and its shards, or other .safetensors files, which are then
         all read. A str may be a URI of pyarrow.fs or fsspec, like ``s3://bucket/model``.
     filesystem : pyarrow.fs.FileSystem or fsspec filesystem, optional
@@ -51,6 +51,8 @@ def read_weights(
         (the safetensors name). Parquet and Arrow files give their own layer_name, weights, shape,
         dtype and importance, of the types that they have. Layers come in the order of the file;
         those of safetensors in the order of their bytes, shards in the order of their names.
+        ONNX models give the constant matrices of MatMul and Gemm, in the order of their use, each
+        with a row for every output: transposed where the model has it the other way round.
 
     Raises
     ------
@@ -62,7 +64,7 @@ def read_weights(
     TypeError
         An argument has the wrong type.
     ImportError
-        A URI needs fsspec, which is not installed.
+        A URI needs fsspec, or an ONNX model onnx, which is not installed.
 
     Examples
     --------
@@ -109,6 +111,11 @@ def _npz_file(location: Location, batch_bytes: int, only_floats: bool) -> pa.Rec
     return _reader(SCHEMA, _npz.batches(location, arrays, batch_bytes))
 
 
+def _onnx(location: Location, batch_bytes: int, only_floats: bool) -> pa.RecordBatchReader:
+    layers = _onnx_weights.read_layers(location, only_floats)
+    return _reader(SCHEMA, _onnx_weights.batches(location, layers, batch_bytes))
+
+
 def _parquet(location: Location, batch_bytes: int, only_floats: bool) -> pa.RecordBatchReader:
     schema = _arrow_files.parquet_schema(location)
     batches = _arrow_files.parquet_batches(location, schema, batch_bytes, only_floats)
@@ -132,4 +139,5 @@ _READERS: dict[str, Callable[[Location, int, bool], pa.RecordBatchReader]] = {
     ".ipc": _ipc,
     ".feather": _ipc,
     ".npz": _npz_file,
+    ".onnx": _onnx,
 }

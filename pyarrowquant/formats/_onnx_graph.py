@@ -1,0 +1,242 @@
+"""Existing ONNX models, their weights replaced by quantized ones."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pyarrowquant._files import locate
+from pyarrowquant._onnx_model import (
+    ExternalFiles,
+    Place,
+    buffer_bytes,
+    is_external,
+    load_model,
+    messages,
+)
+from pyarrowquant._onnx_weights import Weight, find_weights
+from pyarrowquant.formats._files import Outputs
+from pyarrowquant.formats._layers import Bytes, Names, Packed, Results, is_float16
+from pyarrowquant.formats._onnx_nodes import (
+    HOLDS,
+    ExternalData,
+    add_tensors,
+    attributes,
+    node_problem,
+)
+
+_DOMAIN = "com.microsoft"
+_BYTES_A_PIECE = 1 << 22
+
+
+def write_replaced(onnx: Any, results: Any, source: Any, path: Path, overwrite: bool) -> None:
+    """Write the model `source` with MatMulNBits nodes for the layers of `results`."""
+    location = locate(source, None)
+    if not location.is_file():
+        raise ValueError(f"{location} is a folder; give the name of the model's file")
+    model = load_model(onnx, location)
+    weights = find_weights(model, location)
+    files = ExternalFiles(location)
+    places = [files.place(tensor, tensor.name) for tensor in _external_tensors(model)]
+    data_path = path.with_name(f"{path.name}.data")
+    _refuse_source(path, data_path, {location.path, *(place.location.path for place in places)})
+    layers = Results(
+        results,
+        "The model",
+        lambda layer: _problem(layer, weights.get(layer.name)),
+        f"{HOLDS}. Layers must be those that read_weights gives for this model",
+    )
+    with (
+        Outputs([data_path, path], overwrite) as outputs,
+        # The checker wants both files by their names, which are not theirs before all is right.
+        TemporaryDirectory(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent) as name,
+    ):
+        folder = Path(name)
+        with (folder / data_path.name).open("xb") as file:
+            data = ExternalData(onnx, file, data_path.name)
+            _replace(onnx, model, weights, layers, data, files)
+        (folder / path.name).write_bytes(model.SerializeToString())
+        _check(onnx, folder / path.name, location)
+        for made in (data_path, path):
+            os.replace(folder / made.name, outputs.temporary(made))
+
+
+def _problem(layer: Packed, weight: Weight | None) -> str | None:
+    if weight is None:
+        return "the model has no MatMul or Gemm with a constant of this name"
+    if layer.shape != weight.shape:
+        return f"shape {list(layer.shape)}, the model's is {list(weight.shape)}"
+    if weight.dtype not in ("F32", "F16"):
+        return (
+            f"the model computes with {weight.dtype}, which MatMulNBits does not on the CPU; "
+            "convert it to float32 or float16 before"
+        )
+    if problem := node_problem(layer):
+        return problem
+    if weight.dtype == "F16":
+        if not is_float16(layer.scales):
+            return (
+                "the model computes with float16, and its scales are not float16: quantize with "
+                'scale_dtype="float16"'
+            )
+        if layer.zero_point == "float" and not is_float16(layer.zero_points):
+            return (
+                "the model computes with float16, and its zero-points are not float16: quantize "
+                "with zero_point integer or symmetric"
+            )
+    return None
+
+
+def _refuse_source(path: Path, data_path: Path, sources: set[str]) -> None:
+    real = {os.path.realpath(source) for source in sources}
+    for output in (path, data_path):
+        if os.path.realpath(output) in real:
+            raise ValueError(f"'{output}' is a file of the source model: give another path")
+
+
+def _replace(
+    onnx: Any,
+    model: Any,
+    weights: dict[str, Weight],
+    layers: Results,
+    data: ExternalData,
+    files: ExternalFiles,
+) -> None:
+    """Replace the weights of all layers; what else is external is copied behind them."""
+    taken = _Taken(model)
+    seen = Names()
+    made = onnx.GraphProto()
+    inserted: list[tuple[Any, int, Any]] = []  # graph, index of the node before, node
+    lost: set[str] = set()
+    for layer in layers:
+        weight = weights[seen.add(layer.name)]
+        names = add_tensors(
+            onnx, layer, data, made.initializer, taken.unique, half=weight.dtype == "F16"
+        )
+        for use in weight.uses:
+            node = use.graph.node[use.index]
+            lost.add(node.input[1])
+            bias = node.input[2] if len(node.input) > 2 else ""
+            replacement = onnx.helper.make_node(
+                "MatMulNBits", [node.input[0], *names], node.output, domain=_DOMAIN
+            )
+            replacement.attribute.extend(
+                onnx.helper.make_attribute(key, value) for key, value in attributes(layer).items()
+            )
+            del node.attribute[:]
+            del node.input[:]
+            node.op_type, node.domain = "MatMulNBits", _DOMAIN
+            node.input.extend(replacement.input)
+            node.attribute.extend(replacement.attribute)
+            if bias:
+                output = node.output[0]
+                node.output[0] = taken.unique(f"{output}.product")
+                name = taken.unique(f"{node.name or output}.bias")
+                add = onnx.helper.make_node("Add", [node.output[0], bias], [output], name=name)
+                inserted.append((use.graph, use.index, add))
+    _insert(inserted)
+    _remove_unused(model, lost)
+    _copy_external(model, files, data)
+    model.graph.initializer.extend(made.initializer)
+    if made.initializer and not any(opset.domain == _DOMAIN for opset in model.opset_import):
+        model.opset_import.add(domain=_DOMAIN, version=1)
+
+
+class _Taken:
+    """Names that the model has for values and nodes."""
+
+    def __init__(self, model: Any) -> None:
+        self._names: set[str] = set()
+        for message in messages(model):
+            kind = message.DESCRIPTOR.name
+            if kind == "NodeProto":
+                self._names.update([message.name, *message.input, *message.output])
+            elif kind in ("TensorProto", "ValueInfoProto"):
+                self._names.add(message.name)
+
+    def unique(self, name: str) -> str:
+        while name in self._names:
+            name += "_"
+        self._names.add(name)
+        return name
+
+
+def _insert(inserted: list[tuple[Any, int, Any]]) -> None:
+    """Put nodes behind others, the last one first, so that places before it stay."""
+    for graph, index, node in sorted(inserted, key=lambda item: item[1], reverse=True):
+        graph.node.insert(index + 1, node)
+
+
+def _remove_unused(model: Any, lost: set[str]) -> None:
+    """Remove constants that nothing uses any more, and what passed them on."""
+    graphs = [message for message in messages(model) if message.DESCRIPTOR.name == "GraphProto"]
+    while True:
+        uses = _uses(model)
+        unused = {name for name in lost if not uses[name]}
+        removed = False
+        for graph in graphs:
+            for index, node in reversed(list(enumerate(graph.node))):
+                if node.op_type in ("Constant", "Identity", "Transpose") and unused.issuperset(
+                    node.output
+                ):
+                    lost.update(node.input)
+                    del graph.node[index]
+                    removed = True
+        if not removed:
+            break
+    for graph in graphs:
+        for field in (graph.initializer, graph.value_info):
+            for index, item in reversed(list(enumerate(field))):
+                if item.name in unused:
+                    del field[index]
+
+
+def _uses(model: Any) -> Counter[str]:
+    """How often each value is used, in whatever graph."""
+    uses: Counter[str] = Counter()
+    for message in messages(model):
+        if message.DESCRIPTOR.name == "NodeProto":
+            uses.update(message.input)
+        elif message.DESCRIPTOR.name == "GraphProto":
+            uses.update(value.name for value in message.output)
+    return uses
+
+
+def _external_tensors(model: Any) -> Iterator[Any]:
+    return (
+        message
+        for message in messages(model)
+        if message.DESCRIPTOR.name == "TensorProto" and is_external(message)
+    )
+
+
+def _copy_external(model: Any, files: ExternalFiles, data: ExternalData) -> None:
+    """Copy the data of tensors that stay external; shared data once."""
+    offsets: dict[Place, int] = {}
+    for tensor in list(_external_tensors(model)):
+        place = files.place(tensor, tensor.name)
+        if place in offsets:
+            data.refer(tensor, offsets[place], place.size)
+        else:
+            offsets[place] = data.append(tensor, place.size, _pieces(place))
+
+
+def _pieces(place: Place) -> Iterator[Bytes]:
+    """Bytes of a file, some MiB at a time."""
+    with place.location.open() as file:
+        end = place.begin + place.size
+        for begin in range(place.begin, end, _BYTES_A_PIECE):
+            yield buffer_bytes(file.buffer(begin, min(_BYTES_A_PIECE, end - begin)))
+            file.forget_pages()
+
+
+def _check(onnx: Any, path: Path, source: object) -> None:
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"{source} does not give a valid ONNX model: {text}") from error
