@@ -261,10 +261,11 @@ def _transposes_weight(node: Any) -> bool | None:
         return False
     if node.op_type != "Gemm":
         return None
-    said = {a.name: a.i if a.name.startswith("trans") else a.f for a in node.attribute}
+    said = {attribute.name: attribute for attribute in node.attribute}
     has_bias = len(node.input) > 2 and node.input[2] != ""
-    if said.get("alpha", 1) != 1 or said.get("transA", 0):
+    for name in ("alpha", "beta") if has_bias else ("alpha",):
+        if name in said and said[name].f != 1:
+            return None
+    if "transA" in said and said["transA"].i:
         return None
-    if has_bias and said.get("beta", 1) != 1:
-        return None
-    return bool(said.get("transB", 0))
+    return "transB" in said and bool(said["transB"].i)

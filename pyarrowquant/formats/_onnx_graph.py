@@ -109,34 +109,23 @@ def _replace(
     """Replace the weights of all layers; what else is external is copied behind them."""
     taken = _Taken(model)
     seen = Names()
-    made = onnx.GraphProto()
+    made = onnx.GraphProto()  # its initializers are the model's at the end
     inserted: list[tuple[Any, int, Any]] = []  # graph, index of the node before, node
     lost: set[str] = set()
     for layer in layers:
         weight = weights[seen.add(layer.name)]
-        names = add_tensors(
-            onnx, layer, data, made.initializer, taken.unique, half=weight.dtype == "F16"
-        )
+        half = weight.dtype == "F16"
+        names = add_tensors(onnx, layer, data, made.initializer, taken.unique, half)
         for use in weight.uses:
             node = use.graph.node[use.index]
-            lost.add(node.input[1])
-            bias = node.input[2] if len(node.input) > 2 else ""
-            replacement = onnx.helper.make_node(
-                "MatMulNBits", [node.input[0], *names], node.output, domain=_DOMAIN
-            )
-            replacement.attribute.extend(
-                onnx.helper.make_attribute(key, value) for key, value in attributes(layer).items()
-            )
-            del node.attribute[:]
-            del node.input[:]
-            node.op_type, node.domain = "MatMulNBits", _DOMAIN
-            node.input.extend(replacement.input)
-            node.attribute.extend(replacement.attribute)
-            if bias:
+            first, replaced, *more = node.input
+            lost.add(replaced)
+            _make_product(onnx, node, [first, *names], attributes(layer))
+            if more and more[0]:  # the bias of a Gemm
                 output = node.output[0]
                 node.output[0] = taken.unique(f"{output}.product")
                 name = taken.unique(f"{node.name or output}.bias")
-                add = onnx.helper.make_node("Add", [node.output[0], bias], [output], name=name)
+                add = onnx.helper.make_node("Add", [node.output[0], more[0]], [output], name=name)
                 inserted.append((use.graph, use.index, add))
     _insert(inserted)
     _remove_unused(model, lost)
@@ -144,6 +133,15 @@ def _replace(
     model.graph.initializer.extend(made.initializer)
     if made.initializer and not any(opset.domain == _DOMAIN for opset in model.opset_import):
         model.opset_import.add(domain=_DOMAIN, version=1)
+
+
+def _make_product(onnx: Any, node: Any, inputs: list[str], said: dict[str, int]) -> None:
+    """Make a node MatMulNBits; its name, output and documentation stay."""
+    node.op_type, node.domain = "MatMulNBits", _DOMAIN
+    del node.input[:]
+    node.input.extend(inputs)
+    del node.attribute[:]
+    node.attribute.extend(onnx.helper.make_attribute(key, value) for key, value in said.items())
 
 
 class _Taken:
