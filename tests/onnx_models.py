@@ -24,21 +24,21 @@ class Model:
     arrays: Mapping[str, np.ndarray]
     feeds: Mapping[str, np.ndarray]
     layers: Mapping[str, np.ndarray]
-    outputs: Sequence[str] = ("y",)
+    outputs: Mapping[str, int] = field(default_factory=lambda: {"y": 2})  # dimensions
     left: Mapping[str, int] = field(default_factory=dict)  # nodes that are not replaced
     opset: int = 17
 
     def proto(self) -> Any:
-        def value(name: str, array: np.ndarray | None = None) -> Any:
-            some = next(iter(self.feeds.values())) if array is None else array
-            type_ = helper.np_dtype_to_tensor_dtype(some.dtype)
-            return helper.make_tensor_value_info(name, type_, None if array is None else some.shape)
+        def value(name: str, array: np.ndarray, shape: Sequence[Any]) -> Any:
+            type_ = helper.np_dtype_to_tensor_dtype(array.dtype)
+            return helper.make_tensor_value_info(name, type_, shape)
 
+        some = next(iter(self.feeds.values()))
         graph = helper.make_graph(
             self.nodes,
             "graph",
-            [value(name, array) for name, array in self.feeds.items()],
-            [value(name) for name in self.outputs],
+            [value(name, array, array.shape) for name, array in self.feeds.items()],
+            [value(name, some, [None] * count) for name, count in self.outputs.items()],
             [numpy_helper.from_array(array, name) for name, array in self.arrays.items()],
         )
         made = helper.make_model(
@@ -151,6 +151,7 @@ def batched() -> Model:
         },
         {"x": activations(5, 3, 7, 40)},
         {"w": w.T, "v": v.T},
+        outputs={"y": 1},
         left={"MatMul": 3},
     )
 
@@ -172,7 +173,7 @@ def tied() -> Model:
         {"table": table, "w": w, "ids": np.array([3, 0, 89, 3, 1], np.int64)},
         {"x": activations(3, 5, 32)},
         {"w": w.T, "table": table},
-        outputs=["y", "shown"],
+        outputs={"y": 2, "shown": 2},
         left={"Identity": 1, "Gather": 1},
     )
 
@@ -207,7 +208,7 @@ def branches() -> Model:
     w, v, body = random(1, 40, 24), random(2, 40, 24), random(3, 24, 24)
 
     def output(name: str) -> Any:
-        return helper.make_tensor_value_info(name, FLOAT, None)
+        return helper.make_tensor_value_info(name, FLOAT, [None, None])
 
     then = helper.make_graph(
         [
@@ -287,6 +288,7 @@ def block(width: int = 64, heads: int = 4, layers: int = 2) -> Model:
         arrays,
         {"x": activations(99, 2, 9, width)},
         {name: a.T for name, a in arrays.items() if name.startswith("layers.")},
+        outputs={"y": 3},
         left={"MatMul": 2 * layers},
     )
 

@@ -20,7 +20,7 @@ from pyarrowquant._onnx_model import (
 )
 from pyarrowquant._onnx_weights import Weight, find_weights
 from pyarrowquant.formats._files import Outputs
-from pyarrowquant.formats._layers import Bytes, Names, Packed, Results, is_float16
+from pyarrowquant.formats._layers import Bytes, Packed, Results, is_float16
 from pyarrowquant.formats._onnx_nodes import (
     HOLDS,
     ExternalData,
@@ -60,7 +60,7 @@ def write_replaced(onnx: Any, results: Any, source: Any, path: Path, overwrite: 
             data = ExternalData(onnx, file, data_path.name)
             _replace(onnx, model, weights, layers, data, files)
         (folder / path.name).write_bytes(model.SerializeToString())
-        _check(onnx, folder / path.name, location)
+        _check(onnx, folder / path.name, location.path)
         for made in (data_path, path):
             os.replace(folder / made.name, outputs.temporary(made))
 
@@ -71,8 +71,9 @@ def _problem(layer: Packed, weight: Weight | None) -> str | None:
     if layer.shape != weight.shape:
         return f"shape {list(layer.shape)}, the model's is {list(weight.shape)}"
     if weight.dtype not in ("F32", "F16"):
+        dtype = {"BF16": "bfloat16"}.get(weight.dtype, weight.dtype)
         return (
-            f"the model computes with {weight.dtype}, which MatMulNBits does not on the CPU; "
+            f"the model computes with {dtype}, which MatMulNBits does not on the CPU; "
             "convert it to float32 or float16 before"
         )
     if problem := node_problem(layer):
@@ -108,12 +109,15 @@ def _replace(
 ) -> None:
     """Replace the weights of all layers; what else is external is copied behind them."""
     taken = _Taken(model)
-    seen = Names()
+    seen: set[str] = set()
     made = onnx.GraphProto()  # its initializers are the model's at the end
     inserted: list[tuple[Any, int, Any]] = []  # graph, index of the node before, node
     lost: set[str] = set()
     for layer in layers:
-        weight = weights[seen.add(layer.name)]
+        if layer.name in seen:
+            raise ValueError(f"Layer '{layer.name}' comes twice")
+        seen.add(layer.name)
+        weight = weights[layer.name]
         half = weight.dtype == "F16"
         names = add_tensors(onnx, layer, data, made.initializer, taken.unique, half)
         for use in weight.uses:
@@ -214,13 +218,14 @@ def _external_tensors(model: Any) -> Iterator[Any]:
 
 def _copy_external(model: Any, files: ExternalFiles, data: ExternalData) -> None:
     """Copy the data of tensors that stay external; shared data once."""
-    offsets: dict[Place, int] = {}
+    offsets: dict[tuple[str, int, int], int] = {}
     for tensor in list(_external_tensors(model)):
         place = files.place(tensor, tensor.name)
-        if place in offsets:
-            data.refer(tensor, offsets[place], place.size)
+        key = place.location.path, place.begin, place.size
+        if key in offsets:
+            data.refer(tensor, offsets[key], place.size)
         else:
-            offsets[place] = data.append(tensor, place.size, _pieces(place))
+            offsets[key] = data.append(tensor, place.size, _pieces(place))
 
 
 def _pieces(place: Place) -> Iterator[Bytes]:
@@ -232,9 +237,15 @@ def _pieces(place: Place) -> Iterator[Bytes]:
             file.forget_pages()
 
 
-def _check(onnx: Any, path: Path, source: object) -> None:
-    try:
-        onnx.checker.check_model(str(path))
-    except onnx.checker.ValidationError as error:
-        text = " ".join(str(error).split())
-        raise ValueError(f"{source} does not give a valid ONNX model: {text}") from error
+def _check(onnx: Any, path: Path, source: str) -> None:
+    """Check the model, unless the source is one that the checker does not take either."""
+
+    def problem(of: str) -> str | None:
+        try:
+            onnx.checker.check_model(of)
+        except onnx.checker.ValidationError as error:
+            return " ".join(str(error).split())
+        return None
+
+    if (text := problem(str(path))) and not problem(source):
+        raise ValueError(f"{source} does not give a valid ONNX model: {text}")
