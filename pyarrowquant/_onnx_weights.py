@@ -257,10 +257,10 @@ def _passed_on(node: Any, scope: dict[str, _Matrix], outermost: bool) -> _Matrix
 
 def _transposes_weight(node: Any) -> bool | None:
     """Whether a plain product transposes its second input; None for any other node."""
+    if node.op_type not in ("MatMul", "Gemm") or len(node.output) != 1:
+        return None
     if node.op_type == "MatMul":
         return False
-    if node.op_type != "Gemm":
-        return None
     said = {attribute.name: attribute for attribute in node.attribute}
     has_bias = len(node.input) > 2 and node.input[2] != ""
     for name in ("alpha", "beta") if has_bias else ("alpha",):

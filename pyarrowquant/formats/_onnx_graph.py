@@ -19,6 +19,7 @@ from pyarrowquant._onnx_model import (
     messages,
 )
 from pyarrowquant._onnx_weights import Weight, find_weights
+from pyarrowquant._tensors import quoted
 from pyarrowquant.formats._files import Outputs
 from pyarrowquant.formats._layers import Bytes, Packed, Results, is_float16
 from pyarrowquant.formats._onnx_nodes import (
@@ -40,6 +41,7 @@ def write_replaced(onnx: Any, results: Any, source: Any, path: Path, overwrite: 
         raise ValueError(f"{location} is a folder; give the name of the model's file")
     model = load_model(onnx, location)
     weights = find_weights(model, location)
+    taken = _Taken(model, location)
     files = ExternalFiles(location)
     places = [files.place(tensor, tensor.name) for tensor in _external_tensors(model)]
     data_path = path.with_name(f"{path.name}.data")
@@ -58,7 +60,7 @@ def write_replaced(onnx: Any, results: Any, source: Any, path: Path, overwrite: 
         folder = Path(name)
         with (folder / data_path.name).open("xb") as file:
             data = ExternalData(onnx, file, data_path.name)
-            _replace(onnx, model, weights, layers, data, files)
+            _replace(onnx, model, weights, layers, taken, data, files)
         (folder / path.name).write_bytes(model.SerializeToString())
         _check(onnx, folder / path.name, location.path)
         for made in (data_path, path):
@@ -104,11 +106,11 @@ def _replace(
     model: Any,
     weights: dict[str, Weight],
     layers: Results,
+    taken: _Taken,
     data: ExternalData,
     files: ExternalFiles,
 ) -> None:
     """Replace the weights of all layers; what else is external is copied behind them."""
-    taken = _Taken(model)
     seen: set[str] = set()
     made = onnx.GraphProto()  # its initializers are the model's at the end
     inserted: list[tuple[Any, int, Any]] = []  # graph, index of the node before, node
@@ -151,7 +153,7 @@ def _make_product(onnx: Any, node: Any, inputs: list[str], said: dict[str, int])
 class _Taken:
     """Names that the model has for values and nodes."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, location: object) -> None:
         self._names: set[str] = set()
         for message in messages(model):
             kind = message.DESCRIPTOR.name
@@ -159,6 +161,9 @@ class _Taken:
                 self._names.update([message.name, *message.input, *message.output])
             elif kind in ("TensorProto", "ValueInfoProto"):
                 self._names.add(message.name)
+        for name in self._names:
+            if not isinstance(name, str):  # which protobuf does not check
+                raise ValueError(f"{location}: the name {quoted(name)} is not UTF-8")
 
     def unique(self, name: str) -> str:
         while name in self._names:
@@ -243,7 +248,7 @@ def _check(onnx: Any, path: Path, source: str) -> None:
     def problem(of: str) -> str | None:
         try:
             onnx.checker.check_model(of)
-        except onnx.checker.ValidationError as error:
+        except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
             return " ".join(str(error).split())
         return None
 
