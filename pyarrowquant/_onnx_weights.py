@@ -64,7 +64,7 @@ class Weight:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
     """A weight, and where its data lies if not in the model."""
 
     weight: Weight
@@ -74,14 +74,14 @@ class _Layer:
 def find_weights(model: Any, location: Location) -> dict[str, Weight]:
     """Find the weights by name, in the order in which the graph uses them.
 
-    They are constant matrices, on which MatMul or Gemm multiplies its first input from the left,
-    directly or behind Identity and Transpose. What the caller may replace is no constant. Bodies
-    of If, Loop and Scan count as far as they use constants of the graph around all.
+    They are constant matrices that are the second input of a MatMul or Gemm, themselves or behind
+    Identity and Transpose. What the caller may replace is no constant. Bodies of If, Loop and Scan
+    count as far as they use constants of the graph around all.
     """
     return _Search(model, location).weights
 
 
-def read_layers(location: Location, only_floats: bool) -> list[_Layer]:
+def read_layers(location: Location, only_floats: bool) -> list[Layer]:
     """Find the weights of a model and where they lie; what is wrong with them is an error."""
     model = load_model(import_onnx("Reading"), location)
     weights = list(find_weights(model, location).values())
@@ -98,12 +98,12 @@ def read_layers(location: Location, only_floats: bool) -> list[_Layer]:
         place = files.place(weight.tensor, weight.name) if is_external(weight.tensor) else None
         if place is None:
             embedded_bytes(weight.tensor, weight.name, location)  # only to check it
-        layers.append(_Layer(weight, place))
+        layers.append(Layer(weight, place))
     return layers
 
 
 def batches(
-    location: Location, layers: Sequence[_Layer], batch_bytes: int
+    location: Location, layers: Sequence[Layer], batch_bytes: int
 ) -> Iterator[pa.RecordBatch]:
     """Copy the weights of a batch into one buffer, transposed where they have to be."""
     by_name = {layer.weight.name: layer for layer in layers}
@@ -131,7 +131,7 @@ def _dtype(weight: Weight) -> np.dtype[Any]:
     return np.dtype(MATMUL_TYPES[weight.tensor.data_type][2])
 
 
-def _data(layers: Sequence[_Layer], run: Sequence[Tensor], location: Location) -> pa.Buffer:
+def _data(layers: Sequence[Layer], run: Sequence[Tensor], location: Location) -> pa.Buffer:
     first = layers[0]
     if len(layers) == 1 and first.place is not None and not first.weight.transposed:
         return first.place.read()
