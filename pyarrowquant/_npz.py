@@ -16,6 +16,7 @@ from pyarrowquant._tensors import (
     Tensor,
     batch_of,
     check_some_left,
+    in_a_row,
     quoted,
     runs,
     select,
@@ -72,7 +73,7 @@ def read_arrays(location: Location, only_floats: bool) -> list[Tensor]:
                 f"{location}: array {quoted(tensor.name)} has dtype {tensor.dtype}, which no layer "
                 "can have"
             )
-    return _in_a_row(left)
+    return in_a_row(left)
 
 
 def batches(
@@ -160,15 +161,6 @@ def _parse_header(stream: Any, what: str) -> tuple[tuple[int, ...], np.dtype[Any
     if any(not 0 <= dimension < 2**63 for dimension in shape):
         raise ValueError(f"{what} has shape {quoted(list(shape))}, beyond 0 to 2^63-1")
     return shape, dtype
-
-
-def _in_a_row(tensors: list[Tensor]) -> list[Tensor]:
-    placed, position = [], 0
-    for tensor in tensors:
-        size = tensor.end - tensor.begin
-        placed.append(Tensor(tensor.name, tensor.dtype, tensor.shape, position, position + size))
-        position += size
-    return placed
 
 
 def _read_array(

@@ -71,6 +71,16 @@ def runs(tensors: Sequence[Tensor], batch_bytes: int) -> Iterator[list[Tensor]]:
         yield run
 
 
+def in_a_row(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return tensors as if one followed the other."""
+    placed, position = [], 0
+    for tensor in tensors:
+        size = tensor.end - tensor.begin
+        placed.append(Tensor(tensor.name, tensor.dtype, tensor.shape, position, position + size))
+        position += size
+    return placed
+
+
 def batch_of(run: Sequence[Tensor], data: Any) -> pa.RecordBatch:
     """Make a batch from a run and the buffer of its bytes, which is not copied."""
     ends = [tensor.end - run[0].begin for tensor in run]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pyarrowquant import _arguments, _arrow_files, _checkpoint, _npz
+from pyarrowquant import _arguments, _arrow_files, _checkpoint, _npz, _onnx_weights
 from pyarrowquant._files import Location, locate
 from pyarrowquant._tensors import SCHEMA, Tensor
 
@@ -34,7 +34,7 @@ def read_weights(
     ----------
     path : str or path
         A file, by its suffix: .safetensors, .parquet, .arrow, .ipc or .feather (Arrow IPC files
-        and streams), .npz; an index ending in .safetensors.index.json; or a folder with
+        and streams), .npz, .onnx; an index ending in .safetensors.index.json; or a folder with
         model.safetensors, or an index and its shards, or other .safetensors files, which are then
         all read. A str may be a URI of pyarrow.fs or fsspec, like ``s3://bucket/model``.
     filesystem : pyarrow.fs.FileSystem or fsspec filesystem, optional
@@ -53,6 +53,8 @@ def read_weights(
         (the safetensors name). Parquet and Arrow files give their own layer_name, weights, shape,
         dtype and importance, of the types that they have. Layers come in the order of the file;
         those of safetensors in the order of their bytes, shards in the order of their names.
+        ONNX models give the constant matrices of MatMul and Gemm, in the order of their use, each
+        with a row for every output: transposed where the model has it the other way round.
 
     Raises
     ------
@@ -64,7 +66,7 @@ def read_weights(
     TypeError
         An argument has the wrong type.
     ImportError
-        A URI needs fsspec, which is not installed.
+        A URI needs fsspec, or an ONNX model onnx, which is not installed.
 
     Examples
     --------
@@ -111,7 +113,18 @@ def tensors_of(location: Location) -> list[Tensor] | None:
     shards = shards_of(location)
     if shards is not None:
         return [tensor for shard in shards for tensor in shard.tensors]
-    return _npz.read_arrays(location, False) if _read(location) is _npz_file else None
+    read = _read(location)
+    if read is _onnx:
+        return _onnx_weights.list_tensors(location)
+    return _npz.read_arrays(location, False) if read is _npz_file else None
+
+
+def files_of(location: Location) -> list[Location]:
+    """List the files that weights are read from."""
+    shards = shards_of(location)
+    if shards is not None:
+        return [shard.location for shard in shards]
+    return _onnx_weights.list_files(location) if _read(location) is _onnx else [location]
 
 
 def _read(location: Location) -> _Read:
@@ -128,6 +141,11 @@ def _npz_file(
 ) -> tuple[pa.Schema, _Batches]:
     arrays = _npz.read_arrays(location, only_floats)
     return SCHEMA, _npz.batches(location, arrays, batch_bytes)
+
+
+def _onnx(location: Location, batch_bytes: int, only_floats: bool) -> tuple[pa.Schema, _Batches]:
+    layers = _onnx_weights.read_layers(location, only_floats)
+    return SCHEMA, _onnx_weights.batches(location, layers, batch_bytes)
 
 
 def _parquet(location: Location, batch_bytes: int, only_floats: bool) -> tuple[pa.Schema, _Batches]:
@@ -150,4 +168,5 @@ _READERS: dict[str, _Read] = {
     ".ipc": _ipc,
     ".feather": _ipc,
     ".npz": _npz_file,
+    ".onnx": _onnx,
 }

@@ -143,7 +143,7 @@ def test_model(tmp_path: Path) -> None:
 def test_rows_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = quantized(weights(1, 11, 100), group_size=64)
     write_onnx(result, tmp_path / "whole.onnx")
-    monkeypatch.setattr("pyarrowquant.formats.onnx._BYTES_A_PIECE", 130)
+    monkeypatch.setattr("pyarrowquant.formats._onnx_nodes._BYTES_A_PIECE", 130)
     write_onnx(result, tmp_path / "pieces.onnx")
     made = files(tmp_path)
     assert made["whole.onnx.data"] == made["pieces.onnx.data"]

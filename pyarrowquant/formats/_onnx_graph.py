@@ -1,0 +1,248 @@
+"""Existing ONNX models, their weights replaced by quantized ones."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pyarrowquant._files import locate
+from pyarrowquant._onnx_model import (
+    ExternalFiles,
+    Place,
+    buffer_bytes,
+    external_tensors,
+    load_model,
+    messages,
+)
+from pyarrowquant._onnx_weights import Weight, find_weights
+from pyarrowquant._tensors import quoted
+from pyarrowquant.formats._files import Outputs
+from pyarrowquant.formats._layers import Bytes, Packed, Results, is_of
+from pyarrowquant.formats._onnx_nodes import (
+    HOLDS,
+    ExternalData,
+    add_tensors,
+    attributes,
+    node_problem,
+)
+
+_DOMAIN = "com.microsoft"
+_BYTES_A_PIECE = 1 << 22
+
+
+def write_replaced(onnx: Any, results: Any, source: Any, path: Path, overwrite: bool) -> None:
+    """Write the model `source` with MatMulNBits nodes for the layers of `results`."""
+    location = locate(source, None)
+    if not location.is_file():
+        raise ValueError(f"{location} is a folder; give the name of the model's file")
+    model = load_model(onnx, location)
+    weights = find_weights(model, location)
+    taken = _Taken(model, location)
+    files = ExternalFiles(location)
+    places = [files.place(tensor, tensor.name) for tensor in external_tensors(model)]
+    data_path = path.with_name(f"{path.name}.data")
+    _refuse_source(path, data_path, {location.path, *(place.location.path for place in places)})
+    layers = Results(
+        results,
+        "The model",
+        lambda layer: _problem(layer, weights.get(layer.name)),
+        f"{HOLDS}. Layers must be those that read_weights gives for this model",
+    )
+    with (
+        Outputs([data_path, path], overwrite) as outputs,
+        # The checker wants both files by their names, which are not theirs before all is right.
+        TemporaryDirectory(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent) as name,
+    ):
+        folder = Path(name)
+        with (folder / data_path.name).open("xb") as file:
+            data = ExternalData(onnx, file, data_path.name)
+            _replace(onnx, model, weights, layers, taken, data, files)
+        (folder / path.name).write_bytes(model.SerializeToString())
+        _check(onnx, folder / path.name, location.path)
+        for made in (data_path, path):
+            os.replace(folder / made.name, outputs.temporary(made))
+
+
+def _problem(layer: Packed, weight: Weight | None) -> str | None:
+    if weight is None:
+        return "the model has no MatMul or Gemm with a constant of this name"
+    if layer.shape != weight.shape:
+        return f"shape {list(layer.shape)}, the model's is {list(weight.shape)}"
+    if weight.dtype not in ("F32", "F16"):
+        dtype = {"BF16": "bfloat16"}.get(weight.dtype, weight.dtype)
+        return (
+            f"the model computes with {dtype}, which MatMulNBits does not on the CPU; "
+            "convert it to float32 or float16 before"
+        )
+    if problem := node_problem(layer):
+        return problem
+    if weight.dtype == "F16":
+        if not is_of(layer.scales, "float16"):
+            return (
+                "the model computes with float16, and its scales are not float16: quantize with "
+                'scale_dtype="float16"'
+            )
+        if layer.zero_point == "float" and not is_of(layer.zero_points, "float16"):
+            return (
+                "the model computes with float16, and its zero-points are not float16: quantize "
+                "with zero_point integer or symmetric"
+            )
+    return None
+
+
+def _refuse_source(path: Path, data_path: Path, sources: set[str]) -> None:
+    real = {os.path.realpath(source) for source in sources}
+    for output in (path, data_path):
+        if os.path.realpath(output) in real:
+            raise ValueError(f"'{output}' is a file of the source model: give another path")
+
+
+def _replace(
+    onnx: Any,
+    model: Any,
+    weights: dict[str, Weight],
+    layers: Results,
+    taken: _Taken,
+    data: ExternalData,
+    files: ExternalFiles,
+) -> None:
+    """Replace the weights of all layers; what else is external is copied behind them."""
+    seen: set[str] = set()
+    made = onnx.GraphProto()  # its initializers are the model's at the end
+    inserted: list[tuple[Any, int, Any]] = []  # graph, index of the node before, node
+    lost: set[str] = set()
+    for layer in layers:
+        if layer.name in seen:
+            raise ValueError(f"Layer '{layer.name}' comes twice")
+        seen.add(layer.name)
+        weight = weights[layer.name]
+        half = weight.dtype == "F16"
+        names = add_tensors(onnx, layer, data, made.initializer, taken.unique, half)
+        for use in weight.uses:
+            node = use.graph.node[use.index]
+            first, replaced, *more = node.input
+            lost.add(replaced)
+            _make_product(onnx, node, [first, *names], attributes(layer))
+            if more and more[0]:  # the bias of a Gemm
+                output = node.output[0]
+                node.output[0] = taken.unique(f"{output}.product")
+                name = taken.unique(f"{node.name or output}.bias")
+                add = onnx.helper.make_node("Add", [node.output[0], more[0]], [output], name=name)
+                inserted.append((use.graph, use.index, add))
+    _insert(inserted)
+    _remove_unused(model, lost)
+    _copy_external(model, files, data)
+    model.graph.initializer.extend(made.initializer)
+    if made.initializer and not any(opset.domain == _DOMAIN for opset in model.opset_import):
+        model.opset_import.add(domain=_DOMAIN, version=1)
+
+
+def _make_product(onnx: Any, node: Any, inputs: list[str], said: dict[str, int]) -> None:
+    """Make a node MatMulNBits; its name, output and documentation stay."""
+    node.op_type, node.domain = "MatMulNBits", _DOMAIN
+    del node.input[:]
+    node.input.extend(inputs)
+    del node.attribute[:]
+    node.attribute.extend(onnx.helper.make_attribute(key, value) for key, value in said.items())
+
+
+class _Taken:
+    """Names that the model has for values and nodes."""
+
+    def __init__(self, model: Any, location: object) -> None:
+        self._names: set[str] = set()
+        for message in messages(model):
+            kind = message.DESCRIPTOR.name
+            if kind == "NodeProto":
+                self._names.update([message.name, *message.input, *message.output])
+            elif kind in ("TensorProto", "ValueInfoProto"):
+                self._names.add(message.name)
+        for name in self._names:
+            if not isinstance(name, str):  # which protobuf does not check
+                raise ValueError(f"{location}: the name {quoted(name)} is not UTF-8")
+
+    def unique(self, name: str) -> str:
+        while name in self._names:
+            name += "_"
+        self._names.add(name)
+        return name
+
+
+def _insert(inserted: list[tuple[Any, int, Any]]) -> None:
+    """Put nodes behind others, the last one first, so that places before it stay."""
+    for graph, index, node in sorted(inserted, key=lambda item: item[1], reverse=True):
+        graph.node.insert(index + 1, node)
+
+
+def _remove_unused(model: Any, lost: set[str]) -> None:
+    """Remove constants that nothing uses any more, and what passed them on."""
+    graphs = [message for message in messages(model) if message.DESCRIPTOR.name == "GraphProto"]
+    while True:
+        uses = _uses(model)
+        unused = {name for name in lost if not uses[name]}
+        removed = False
+        for graph in graphs:
+            for index, node in reversed(list(enumerate(graph.node))):
+                if node.op_type in ("Constant", "Identity", "Transpose") and unused.issuperset(
+                    node.output
+                ):
+                    lost.update(node.input)
+                    del graph.node[index]
+                    removed = True
+        if not removed:
+            break
+    for graph in graphs:
+        for field in (graph.initializer, graph.value_info):
+            for index, item in reversed(list(enumerate(field))):
+                if item.name in unused:
+                    del field[index]
+
+
+def _uses(model: Any) -> Counter[str]:
+    """How often each value is used, in whatever graph."""
+    uses: Counter[str] = Counter()
+    for message in messages(model):
+        if message.DESCRIPTOR.name == "NodeProto":
+            uses.update(message.input)
+        elif message.DESCRIPTOR.name == "GraphProto":
+            uses.update(value.name for value in message.output)
+    return uses
+
+
+def _copy_external(model: Any, files: ExternalFiles, data: ExternalData) -> None:
+    """Copy the data of tensors that stay external; shared data once."""
+    offsets: dict[tuple[str, int, int], int] = {}
+    for tensor in list(external_tensors(model)):
+        place = files.place(tensor, tensor.name)
+        key = place.location.path, place.begin, place.size
+        if key in offsets:
+            data.refer(tensor, offsets[key], place.size)
+        else:
+            offsets[key] = data.append(tensor, place.size, _pieces(place))
+
+
+def _pieces(place: Place) -> Iterator[Bytes]:
+    """Bytes of a file, some MiB at a time."""
+    with place.location.open() as file:
+        end = place.begin + place.size
+        for begin in range(place.begin, end, _BYTES_A_PIECE):
+            yield buffer_bytes(file.buffer(begin, min(_BYTES_A_PIECE, end - begin)))
+            file.forget_pages()
+
+
+def _check(onnx: Any, path: Path, source: str) -> None:
+    """Check the model, unless the source is one that the checker does not take either."""
+
+    def problem(of: str) -> str | None:
+        try:
+            onnx.checker.check_model(of)
+        except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
+            return " ".join(str(error).split())
+        return None
+
+    if (text := problem(str(path))) and not problem(source):
+        raise ValueError(f"{source} does not give a valid ONNX model: {text}")

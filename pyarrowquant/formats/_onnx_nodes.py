@@ -1,0 +1,145 @@
+"""Layers as MatMulNBits takes them, and files of external data for their tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pyarrowquant.formats._files import write_array
+from pyarrowquant.formats._layers import Bytes, Floats, Packed, as_float16
+
+Array = npt.NDArray[Any]
+
+HOLDS = (
+    "MatMulNBits holds matrices of 2, 4 or 8 bits with a group_size that is a power of two "
+    "and at least 16, or -1; with 8 bits, zero_point integer or symmetric. Quantize such "
+    "layers with other settings, or leave them out"
+)
+
+_BIT_WIDTHS = (2, 4, 8)
+_LEAST_BLOCK = 16
+_BYTES_A_PIECE = 1 << 22
+# Where tensors begin in the file of data: large ones at pages, as memory maps want it.
+_ALIGNMENT = 64
+_LARGE, _LARGE_ALIGNMENT = 1 << 20, 1 << 16
+
+
+def node_problem(layer: Packed) -> str | None:
+    """Say what keeps a layer out of a MatMulNBits node."""
+    if problem := layer.matrix_problem():
+        return problem
+    if layer.bits not in _BIT_WIDTHS:
+        return f"{layer.bits} bits"
+    block = _block(layer)
+    if block < _LEAST_BLOCK or block & (block - 1):
+        return f"group_size {layer.group_size}"
+    if layer.bits == 8 and layer.zero_point == "float":
+        return "8 bits with float zero-points"
+    return None
+
+
+class ExternalData:
+    """The file of a model's external data, written tensor by tensor.
+
+    Parameters
+    ----------
+    onnx : module
+    file : binary file
+    location : str
+        How the model names the file.
+    """
+
+    def __init__(self, onnx: Any, file: IO[bytes], location: str) -> None:
+        self._external = onnx.TensorProto.EXTERNAL
+        self._file = file
+        self._location = location
+
+    def append(self, tensor: Any, size: int, pieces: Iterable[Array]) -> int:
+        """Write a tensor's data, `size` bytes, and let it refer to them; returns their offset."""
+        alignment = _LARGE_ALIGNMENT if size >= _LARGE else _ALIGNMENT
+        self._file.write(bytes(-self._file.tell() % alignment))
+        offset = self._file.tell()
+        for piece in pieces:
+            write_array(self._file, piece)
+        self.refer(tensor, offset, size)
+        return offset
+
+    def refer(self, tensor: Any, offset: int, size: int) -> None:
+        """Let a tensor refer to data that is there."""
+        tensor.data_location = self._external
+        del tensor.external_data[:]
+        for key, value in (("location", self._location), ("offset", offset), ("length", size)):
+            tensor.external_data.add(key=key, value=str(value))
+
+
+def add_tensors(
+    onnx: Any,
+    layer: Packed,
+    data: ExternalData,
+    initializers: Any,
+    name: Callable[[str], str],
+    half: bool = False,
+) -> list[str]:
+    """Add the initializers of a layer; returns their names, in the order of the node's inputs.
+
+    Parameters
+    ----------
+    initializers : repeated field of TensorProto
+    name : callable
+        Gives the name of a tensor from what it would like to be named.
+    half : bool
+        Whether scales, and zero-points that are fractions, are float16.
+    """
+    uint8, float_ = onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT
+    rows, groups = layer.scales.shape
+    width = _block(layer) * layer.bits // 8
+
+    def add(suffix: str, type_: int, shape: tuple[int, ...], pieces: Iterable[Array]) -> str:
+        size = int(np.prod(shape)) * (1 if type_ == uint8 else 2 if half else 4)
+        if half and type_ == float_:
+            type_, pieces = onnx.TensorProto.FLOAT16, map(as_float16, pieces)
+        made = initializers.add(name=name(f"{layer.name}.{suffix}"), data_type=type_, dims=shape)
+        data.append(made, size, pieces)
+        return str(made.name)
+
+    names = [
+        add("codes", uint8, (rows, groups, width), _padded(layer, groups * width)),
+        add("scales", float_, (rows, groups), [layer.scales]),
+    ]
+    if layer.zero_point == "integer":
+        packed = _packed(layer.zero_points, layer.bits)
+        names.append(add("zero_points", uint8, packed.shape, [packed]))
+    elif layer.zero_point == "float":
+        names.append(add("zero_points", float_, (rows, groups), [layer.zero_points]))
+    return names  # symmetric is what the node takes without zero-points
+
+
+def attributes(layer: Packed) -> dict[str, int]:
+    """Attributes of the node."""
+    rows, columns = layer.shape
+    return {"K": columns, "N": rows, "bits": layer.bits, "block_size": _block(layer)}
+
+
+def _block(layer: Packed) -> int:
+    """Columns of a block; one block a row may be larger than the row."""
+    if layer.group < layer.columns:
+        return layer.group
+    return max(_LEAST_BLOCK, 1 << (layer.columns - 1).bit_length())
+
+
+def _padded(layer: Packed, width: int) -> Iterator[Bytes]:
+    """Rows of codes with zeros at their ends, so many at a time as fit into some MiB."""
+    step = max(1, _BYTES_A_PIECE // width)
+    for start in range(0, len(layer.codes), step):
+        codes = layer.codes[start : start + step]
+        yield np.pad(codes, ((0, 0), (0, width - codes.shape[1])))
+
+
+def _packed(zero_points: Floats, bits: int) -> Bytes:
+    """Whole zero-points in rows of packed bits, low ones first."""
+    rows = len(zero_points)
+    stream = np.unpackbits(zero_points.astype(np.uint8)[:, :, None], axis=2, bitorder="little")
+    return np.packbits(stream[:, :, :bits].reshape(rows, -1), axis=1, bitorder="little")
