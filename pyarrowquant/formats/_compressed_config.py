@@ -14,6 +14,10 @@ from pyarrowquant.presets import NOT_LINEAR
 
 WEIGHT = ".weight"
 
+# Matrices that transformers joins to one tensor of all experts of a block.
+_EXPERT = re.compile(r"(^|\.)experts\.\d+\.")
+# Models whose code uses the weights of linear layers by itself, where a packed layer has none.
+_USES_WEIGHTS = frozenset({"falcon"})
 _NAMED = 3
 # Heads that share the weights of the embeddings, and so are in no file.
 _TIED_DECODERS = ("lm_head", "cls.predictions", "predictions")
@@ -50,7 +54,7 @@ def is_symmetric(layers: Iterable[Packed]) -> bool:
 
 
 def quantization_config(
-    layers: Mapping[str, Packed], tensors: Mapping[str, Tensor], model_type: object
+    layers: Mapping[str, Packed], tensors: Mapping[str, Tensor], model: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the part of config.json, or raise where transformers could not load the layers.
 
@@ -60,8 +64,8 @@ def quantization_config(
         The packed layers.
     tensors : mapping
         All tensors of the model.
-    model_type : object
-        As config.json has it.
+    model : mapping
+        The model's config.json.
     """
     schemes: dict[Scheme, list[str]] = defaultdict(list)
     for name, layer in layers.items():
@@ -73,36 +77,83 @@ def quantization_config(
             f"the results have {_listed(schemes)}. Quantize all of them with "
             'zero_point="symmetric", or with the same bit_width and group_size'
         )
-    packed = {name.removesuffix(WEIGHT) for name in layers}
+    _check_experts(layers, tensors, symmetric)
     groups = {}
-    for i, (scheme, names) in enumerate(sorted(schemes.items())):
-        modules = sorted(name.removesuffix(WEIGHT) for name in names)
+    for i, scheme in enumerate(sorted(schemes, key=lambda s: (not _has_experts(schemes[s]), s))):
+        modules = sorted(name.removesuffix(WEIGHT) for name in schemes[scheme])
         targets = ["Linear"] if len(schemes) == 1 else _patterns(modules, _Prefixed(tensors))
         groups[f"group_{i}"] = {"targets": targets, "weights": scheme.weights(symmetric)}
     config: dict[str, Any] = {
         "quant_method": "compressed-tensors",
         "format": "pack-quantized",
         "quantization_status": "compressed",
-        "ignore": _ignored(packed, tensors, model_type),
+        "ignore": _ignored(layers, tensors, model.get("model_type")),
         "config_groups": groups,
     }
-    if not symmetric:
-        # Without it transformers expects zero-points that are not packed.
+    if not symmetric or (len(schemes) == 1 and not _can_stay_packed(model)):
         config["dequantize"] = True
     return config
 
 
+def _can_stay_packed(model: Mapping[str, Any]) -> bool:
+    """Whether transformers may load layers without decoding them at once.
+
+    Code of other models than plain decoders often looks at weights that are not there then, also
+    to initialize layers that are in no file. Zero-points that are not symmetric never load so.
+    """
+    classes = model.get("architectures")
+    if not isinstance(classes, list) or model.get("model_type") in _USES_WEIGHTS:
+        return False
+    return bool(classes) and all(str(name).endswith("ForCausalLM") for name in classes)
+
+
+def _has_experts(names: Iterable[str]) -> bool:
+    # Their group comes first: transformers takes the first that has the word in a target.
+    return any(_EXPERT.search(name) for name in names)
+
+
+def _check_experts(
+    layers: Mapping[str, Packed], tensors: Mapping[str, Tensor], symmetric: bool
+) -> None:
+    """Raise where the experts are not all packed alike; transformers joins them while loading."""
+    experts = [
+        name
+        for name, tensor in tensors.items()
+        if _EXPERT.search(name) and name.endswith(WEIGHT) and len(tensor.shape) == 2
+    ]
+    if not experts:
+        return
+    schemes: dict[Scheme, list[str]] = defaultdict(list)
+    for name in experts:
+        if name in layers:
+            schemes[scheme_of(layers[name])].append(name)
+    if kept := [name for name in experts if name not in layers]:
+        found = f"these are not in the results: {_some(kept)}"
+    elif len(schemes) > 1:
+        found = f"the results have {_listed(schemes)}"
+    elif not symmetric:
+        found = "the zero-points of the results are not symmetric"
+    else:
+        return
+    raise ValueError(
+        "transformers loads experts only if all are packed, with the same bit_width and "
+        f"group_size and symmetric zero-points; {found}. Quantize all experts alike, with "
+        'zero_point="symmetric"'
+    )
+
+
 def _listed(schemes: Mapping[Scheme, list[str]]) -> str:
-    parts = []
-    for scheme, names in sorted(schemes.items()):
-        some = ", ".join(f"'{name}'" for name in sorted(names)[:_NAMED])
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        parts.append(f"{scheme} ({some}{more})")
-    return "; ".join(parts)
+    return "; ".join(f"{scheme} ({_some(names)})" for scheme, names in sorted(schemes.items()))
 
 
-def _ignored(packed: set[str], tensors: Mapping[str, Tensor], model_type: object) -> list[str]:
+def _some(names: list[str]) -> str:
+    some = ", ".join(f"'{name}'" for name in sorted(names)[:_NAMED])
+    return some + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
+def _ignored(layers: Iterable[str], tensors: Mapping[str, Tensor], model_type: object) -> list[str]:
     """Return all modules that could be linear layers and are not packed."""
+    packed = {name.removesuffix(WEIGHT) for name in layers}
     kept = [
         name.removesuffix(WEIGHT)
         for name, tensor in tensors.items()
@@ -160,17 +211,17 @@ def _patterns(modules: Iterable[str], prefixed: _Prefixed) -> list[str]:
     """
     places: dict[tuple[str, str], list[str]] = defaultdict(list)
     for module in modules:
-        first, rest = "", module
-        if prefixed.is_clear(module) and module.count(".") > 1:
+        prefix, name = "", module
+        if prefixed.is_clear(module):
             first, _, rest = module.partition(".")
-            first = rf"(?:(?:[^.]+\.)?{re.escape(first)}\.)?"
-        elif prefixed.is_clear(module):
-            first = r"(?:[^.]+\.)?"
-        if number := re.search(r"(?<=\.)\d+(?=\.)", rest):
-            before, after = rest[: number.start()], rest[number.end() :]
-            places[first + re.escape(before), re.escape(after)].append(number[0])
+            prefix = r"(?:[^.]+\.)?"
+            if "." in rest and not rest[0].isdigit():
+                prefix, name = f"(?:{prefix}{re.escape(first)}\\.)?", rest
+        if number := re.search(r"(?<=\.)\d+(?=\.)", name):
+            before, after = name[: number.start()], name[number.end() :]
+            places[prefix + re.escape(before), re.escape(after)].append(number[0])
         else:
-            places[first + re.escape(rest), ""] = []
+            places[prefix + re.escape(name), ""] = []
     patterns = []
     for (before, after), numbers in places.items():
         block = "|".join(sorted(numbers, key=int))
