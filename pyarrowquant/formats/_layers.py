@@ -22,6 +22,7 @@ Floats = npt.NDArray[np.float32]
 KEPT_DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
 _FLOAT_NAMES = {pa.float32(): "F32", pa.float16(): "F16"}
 _CODES_A_PIECE = 1 << 20
+_INLINE = 12  # bytes that a view has in itself
 
 
 @dataclass(frozen=True)
@@ -279,9 +280,29 @@ def _numbers(batch: pa.RecordBatch, column: str, i: int, row: int) -> npt.NDArra
     return array
 
 
+def _bytes(batch: pa.RecordBatch, column: str, i: int, row: int) -> pa.Buffer:
+    """Return a value without the copy that its scalar would be."""
+    array = batch.column(column)
+    if array.null_count and not array.is_valid()[i].as_py():
+        raise ValueError(f"Row {row}: {column} is null")
+    buffers, i = array.buffers(), array.offset + i
+    if array.type == pa.binary_view():
+        size, _, number, begin = np.frombuffer(buffers[1], "<i4", 4, 16 * i).tolist()
+        buffer, begin = (
+            (buffers[1], 16 * i + 4) if size <= _INLINE else (buffers[2 + number], begin)
+        )
+    else:
+        offset = np.dtype("<i8" if array.type == pa.large_binary() else "<i4")
+        begin, end = np.frombuffer(buffers[1], offset, 2, offset.itemsize * i).tolist()
+        buffer, size = buffers[2] or pa.py_buffer(b""), end - begin
+    if begin < 0 or size < 0 or begin + size > buffer.size:  # which PyArrow does not check
+        raise ValueError(f"Row {row}: {column} is corrupt: its offsets are beyond its data")
+    return buffer.slice(begin, size)
+
+
 def _packed(batch: pa.RecordBatch, i: int, row: int) -> Packed:
     name = str(_value(batch, "layer_name", i, row).as_py())
-    data = _value(batch, "quantized_data", i, row).as_buffer()
+    data = _bytes(batch, "quantized_data", i, row)
     scales = _numbers(batch, "scales", i, row)
     zero_points = _numbers(batch, "zero_points", i, row)
     shape = tuple(int(n) for n in _numbers(batch, "shape", i, row))
