@@ -10,7 +10,7 @@ from typing import Any
 
 from pyarrowquant._tensors import Tensor
 from pyarrowquant.formats._layers import Packed
-from pyarrowquant.presets import NOT_LINEAR
+from pyarrowquant.presets import EMBEDDINGS
 
 WEIGHT = ".weight"
 
@@ -18,6 +18,8 @@ WEIGHT = ".weight"
 _EXPERT = re.compile(r"(^|\.)experts\.\d+\.")
 # Models whose code uses the weights of linear layers by itself, where a packed layer has none.
 _USES_WEIGHTS = frozenset({"falcon"})
+# What config.json of models for text and images has.
+_PARTS = ("text_config", "vision_config")
 _NAMED = 3
 # Heads that share the weights of the embeddings, and so are in no file.
 _TIED_DECODERS = ("lm_head", "cls.predictions", "predictions")
@@ -76,6 +78,12 @@ def quantization_config(
             "transformers loads layers of different settings only with symmetric zero-points, and "
             f"the results have {_listed(schemes)}. Quantize all of them with "
             'zero_point="symmetric", or with the same bit_width and group_size'
+        )
+    if len(schemes) > 1 and any(part in model for part in _PARTS):
+        raise ValueError(
+            "transformers gives layers of models that have text_config or vision_config other "
+            "names than the files have, and would not find layers of different settings. The "
+            f"results have {_listed(schemes)}. Quantize all with the same bit_width and group_size"
         )
     _check_experts(layers, tensors, symmetric)
     groups = {}
@@ -167,7 +175,7 @@ def _ignored(layers: Iterable[str], tensors: Mapping[str, Tensor], model_type: o
         for module in exact
         if "." in module
         and prefixed.is_clear(module)
-        and not any(rule.matches(module + WEIGHT, (1, 1)) for rule in NOT_LINEAR)
+        and not any(rule.matches(module + WEIGHT, (1, 1)) for rule in EMBEDDINGS)
     ]
     return exact + _patterns(others, prefixed)
 

@@ -286,15 +286,17 @@ def _bytes(batch: pa.RecordBatch, column: str, i: int, row: int) -> pa.Buffer:
     if array.null_count and not array.is_valid()[i].as_py():
         raise ValueError(f"Row {row}: {column} is null")
     buffers, i = array.buffers(), array.offset + i
+    nothing = pa.py_buffer(b"")
     if array.type == pa.binary_view():
         size, _, number, begin = np.frombuffer(buffers[1], "<i4", 4, 16 * i).tolist()
-        buffer, begin = (
-            (buffers[1], 16 * i + 4) if size <= _INLINE else (buffers[2 + number], begin)
-        )
+        if size <= _INLINE:
+            buffer, begin = buffers[1], 16 * i + 4
+        else:
+            buffer = buffers[2 + number] if 0 <= number < len(buffers) - 2 else nothing
     else:
         offset = np.dtype("<i8" if array.type == pa.large_binary() else "<i4")
         begin, end = np.frombuffer(buffers[1], offset, 2, offset.itemsize * i).tolist()
-        buffer, size = buffers[2] or pa.py_buffer(b""), end - begin
+        buffer, size = buffers[2] or nothing, end - begin
     if begin < 0 or size < 0 or begin + size > buffer.size:  # which PyArrow does not check
         raise ValueError(f"Row {row}: {column} is corrupt: its offsets are beyond its data")
     return buffer.slice(begin, size)

@@ -253,6 +253,26 @@ def test_a_model_without_its_head_gets_a_prefix(tmp_path: Path) -> None:
         assert torch.equal(logits(load(out)), logits(expected))
 
 
+@pytest.mark.parametrize("zero_point", ["symmetric", "integer"])
+def test_models_for_text_and_images(tmp_path: Path, zero_point: str) -> None:
+    """Their layers have other names in the files than in the loaded model."""
+    torch.manual_seed(0)
+    vision = {**ENCODER, "image_size": 28, "patch_size": 14}
+    config = transformers.LlavaConfig(
+        text_config=transformers.LlamaConfig(**SIZES),
+        vision_config=transformers.CLIPVisionConfig(**vision),
+        image_token_index=95,
+    )
+    model = transformers.LlavaForConditionalGeneration(config).to(torch.bfloat16)
+    model.save_pretrained(tmp_path / "model")
+    recipe = with_(TEXT, Rule(["*layers.1.*.q_proj.*", "vision_tower.*", "*position*"], skip=True))
+    options = {"zero_point": zero_point}
+    decoded = write(tmp_path / "model", tmp_path / "out", "bfloat16", recipe, **options)
+    expected = with_decoded(tmp_path / "model", tmp_path / "decoded", decoded)
+    kind = transformers.AutoModelForImageTextToText
+    assert torch.equal(logits(load(tmp_path / "out", kind)), logits(load(expected, kind)))
+
+
 @pytest.mark.parametrize(
     "rule", [None, Rule("*.experts.*", bit_width=8), Rule("*attn*", skip=True)]
 )
