@@ -330,6 +330,32 @@ def test_mixed_settings_have_a_group_each(tmp_path: Path) -> None:
         assert matched == [f"model.layers.{name}" for name in names]
 
 
+def test_modules_that_differ_in_numbers_share_a_target(tmp_path: Path) -> None:
+    """Here 4 bits: 2 * 3 experts; 8 bits: some of the others, not in all combinations."""
+    names = [
+        f"m.layers.{i}.{part}.{j}.up.weight" for i in (0, 1, 10) for part in "ab" for j in range(3)
+    ]
+    model = saved(tmp_path / "model", {name: weights(1, 2, 32) for name in names})
+    eight = ["m.layers.0.b.*", "m.layers.1.b.2.*", "m.layers.10.a.*"]
+    recipe = Recipe([Rule(eight, bit_width=8)])
+    results = results_of(model, recipe, group_size=32, zero_point="symmetric")
+    write_compressed_tensors(results, tmp_path / "out", model=model)
+    groups = config_of(tmp_path / "out")["config_groups"].values()
+    assert [len(group["targets"]) for group in groups] == [4, 4]
+    bits = dict(
+        zip(results["layer_name"].to_pylist(), results["bit_width"].to_pylist(), strict=True)
+    )
+    for name in names:
+        module = name.removesuffix(".weight")
+        found = [
+            group["weights"]["num_bits"]
+            for group in groups
+            for target in group["targets"]
+            if re.match(target.removeprefix("re:"), module)
+        ]
+        assert found == [bits[name]]
+
+
 def test_mixed_settings_need_symmetric_zero_points(tmp_path: Path) -> None:
     model = saved(tmp_path / "model", arrays())
     recipe = Recipe([Rule("*down*", bit_width=8), *ONLY_LINEAR.rules])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from typing import Any
 
 from pyarrowquant._tensors import Tensor
@@ -214,10 +216,10 @@ class _Prefixed:
 def _patterns(modules: Iterable[str], prefixed: _Prefixed) -> list[str]:
     """Return regular expressions for just these modules.
 
-    Modules that differ only in the number of their block share one: to match each module of a
-    model with each of thousands of expressions would take minutes.
+    Modules that differ only in numbers share one: to match each module of a model with each of
+    thousands of expressions would take minutes.
     """
-    places: dict[tuple[str, str], list[str]] = defaultdict(list)
+    places: dict[tuple[str, ...], list[tuple[str, ...]]] = defaultdict(list)
     for module in modules:
         prefix, name = "", module
         if prefixed.is_clear(module):
@@ -225,14 +227,26 @@ def _patterns(modules: Iterable[str], prefixed: _Prefixed) -> list[str]:
             prefix = r"(?:[^.]+\.)?"
             if "." in rest and not rest[0].isdigit():
                 prefix, name = f"(?:{prefix}{re.escape(first)}\\.)?", rest
-        if number := re.search(r"(?<=\.)\d+(?=\.)", name):
-            before, after = name[: number.start()], name[number.end() :]
-            places[prefix + re.escape(before), re.escape(after)].append(number[0])
-        else:
-            places[prefix + re.escape(name), ""] = []
+        parts = re.split(r"(?<=\.)(\d+)(?=\.)", name)
+        places[(prefix, *parts[::2])].append(tuple(parts[1::2]))
     patterns = []
-    for (before, after), numbers in places.items():
-        block = "|".join(sorted(numbers, key=int))
-        block = f"(?:{block})" if len(numbers) > 1 else block
-        patterns.append(f"re:{before}{block}{after}$")
+    for (prefix, *texts), numbers in places.items():
+        for choices in _choices(numbers):
+            blocks = ["|".join(sorted(choice, key=int)) for choice in choices]
+            blocks = [f"(?:{block})" if "|" in block else block for block in blocks]
+            pairs = zip_longest(map(re.escape, texts), blocks, fillvalue="")
+            patterns.append(f"re:{prefix}{''.join(chain.from_iterable(pairs))}$")
     return sorted(patterns)
+
+
+def _choices(numbers: list[tuple[str, ...]]) -> Iterator[list[set[str]]]:
+    """Part the numbers in names into sets, one a position, whose combinations are all there."""
+    every = [set(position) for position in zip(*numbers, strict=True)]
+    if math.prod(len(position) for position in every) == len(numbers):
+        yield every
+        return
+    firsts: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for first, *others in numbers:
+        firsts[tuple(others)].add(first)
+    for rest, choice in firsts.items():
+        yield [choice, *({number} for number in rest)]
