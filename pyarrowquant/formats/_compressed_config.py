@@ -29,13 +29,13 @@ _TIED_DECODERS = ("lm_head", "cls.predictions", "predictions")
 
 @dataclass(frozen=True, order=True)
 class Scheme:
-    """Settings that layers share; a group of None is a whole row."""
+    """Settings that layers share; a group of -1 is a whole row."""
 
     bits: int
-    group: int | None
+    group: int
 
     def __str__(self) -> str:
-        group = "a group a row" if self.group is None else f"groups of {self.group}"
+        group = "one group a row" if self.group == -1 else f"groups of {self.group}"
         return f"{self.bits} bits in {group}"
 
     def weights(self, symmetric: bool) -> dict[str, Any]:
@@ -43,13 +43,13 @@ class Scheme:
             "num_bits": self.bits,
             "type": "int",
             "symmetric": symmetric,
-            "strategy": "channel" if self.group is None else "group",
-            "group_size": self.group,
+            "strategy": "channel" if self.group == -1 else "group",
+            "group_size": None if self.group == -1 else self.group,
         }
 
 
 def scheme_of(layer: Packed) -> Scheme:
-    return Scheme(layer.bits, None if layer.group_size == -1 else layer.group)
+    return Scheme(layer.bits, -1 if layer.group_size == -1 else layer.group)
 
 
 def is_symmetric(layers: Iterable[Packed]) -> bool:
@@ -113,6 +113,8 @@ def _can_stay_packed(model: Mapping[str, Any]) -> bool:
     """
     classes = model.get("architectures")
     if not isinstance(classes, list) or model.get("model_type") in _USES_WEIGHTS:
+        return False
+    if any(part in model for part in _PARTS):
         return False
     return bool(classes) and all(str(name).endswith("ForCausalLM") for name in classes)
 
