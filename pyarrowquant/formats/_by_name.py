@@ -47,6 +47,7 @@ class LayersByName(Mapping[str, Packed]):
                 if layer.name in self._layers:
                     raise ValueError(f"Layer '{layer.name}' is in the results twice")
                 self._layers[layer.name] = layer
+                _ = layer.zero_point  # kept, so that nobody has to read all zero-points again
             self.forget_pages()
 
     def __getitem__(self, name: str) -> Packed:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from typing import Any
 
 from pyarrowquant._tensors import Tensor
 from pyarrowquant.formats._layers import Packed
-from pyarrowquant.presets import NOT_LINEAR
+from pyarrowquant.presets import EMBEDDINGS
 
 WEIGHT = ".weight"
 
+# Matrices that transformers joins to one tensor of all experts of a block.
+_EXPERT = re.compile(r"(^|\.)experts\.\d+\.")
+# Models whose code uses the weights of linear layers by itself, where a packed layer has none.
+_USES_WEIGHTS = frozenset({"falcon"})
+# What config.json of models for text and images has.
+_PARTS = ("text_config", "vision_config")
 _NAMED = 3
 # Heads that share the weights of the embeddings, and so are in no file.
 _TIED_DECODERS = ("lm_head", "cls.predictions", "predictions")
@@ -21,13 +29,13 @@ _TIED_DECODERS = ("lm_head", "cls.predictions", "predictions")
 
 @dataclass(frozen=True, order=True)
 class Scheme:
-    """Settings that layers share; a group of None is a whole row."""
+    """Settings that layers share; a group of -1 is a whole row."""
 
     bits: int
-    group: int | None
+    group: int
 
     def __str__(self) -> str:
-        group = "a group a row" if self.group is None else f"groups of {self.group}"
+        group = "one group a row" if self.group == -1 else f"groups of {self.group}"
         return f"{self.bits} bits in {group}"
 
     def weights(self, symmetric: bool) -> dict[str, Any]:
@@ -35,13 +43,13 @@ class Scheme:
             "num_bits": self.bits,
             "type": "int",
             "symmetric": symmetric,
-            "strategy": "channel" if self.group is None else "group",
-            "group_size": self.group,
+            "strategy": "channel" if self.group == -1 else "group",
+            "group_size": None if self.group == -1 else self.group,
         }
 
 
 def scheme_of(layer: Packed) -> Scheme:
-    return Scheme(layer.bits, None if layer.group_size == -1 else layer.group)
+    return Scheme(layer.bits, -1 if layer.group_size == -1 else layer.group)
 
 
 def is_symmetric(layers: Iterable[Packed]) -> bool:
@@ -50,7 +58,7 @@ def is_symmetric(layers: Iterable[Packed]) -> bool:
 
 
 def quantization_config(
-    layers: Mapping[str, Packed], tensors: Mapping[str, Tensor], model_type: object
+    layers: Mapping[str, Packed], tensors: Mapping[str, Tensor], model: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the part of config.json, or raise where transformers could not load the layers.
 
@@ -60,26 +68,31 @@ def quantization_config(
         The packed layers.
     tensors : mapping
         All tensors of the model.
-    model_type : object
-        As config.json has it.
+    model : mapping
+        The model's config.json.
     """
     schemes = schemes_of(layers)
     symmetric = is_symmetric(layers.values())
-    packed = {name.removesuffix(WEIGHT) for name in layers}
+    if len(schemes) > 1 and any(part in model for part in _PARTS):
+        raise ValueError(
+            "transformers gives layers of models that have text_config or vision_config other "
+            "names than the files have, and would not find layers of different settings. The "
+            f"results have {_listed(schemes)}. Quantize all with the same bit_width and group_size"
+        )
+    _check_experts(layers, tensors, symmetric)
     groups = {}
-    for i, (scheme, names) in enumerate(sorted(schemes.items())):
-        modules = sorted(name.removesuffix(WEIGHT) for name in names)
+    for i, scheme in enumerate(sorted(schemes, key=lambda s: (not _has_experts(schemes[s]), s))):
+        modules = sorted(name.removesuffix(WEIGHT) for name in schemes[scheme])
         targets = ["Linear"] if len(schemes) == 1 else _patterns(modules, _Prefixed(tensors))
         groups[f"group_{i}"] = {"targets": targets, "weights": scheme.weights(symmetric)}
     config: dict[str, Any] = {
         "quant_method": "compressed-tensors",
         "format": "pack-quantized",
         "quantization_status": "compressed",
-        "ignore": _ignored(packed, tensors, model_type),
+        "ignore": _ignored(layers, tensors, model.get("model_type")),
         "config_groups": groups,
     }
-    if not symmetric:
-        # Without it transformers expects zero-points that are not packed.
+    if not symmetric or (len(schemes) == 1 and not _can_stay_packed(model)):
         config["dequantize"] = True
     return config
 
@@ -98,17 +111,67 @@ def schemes_of(layers: Mapping[str, Packed]) -> dict[Scheme, list[str]]:
     return schemes
 
 
+def _can_stay_packed(model: Mapping[str, Any]) -> bool:
+    """Whether transformers may load layers without decoding them at once.
+
+    Code of other models than plain decoders often looks at weights that are not there then, also
+    to initialize layers that are in no file. Zero-points that are not symmetric never load so.
+    """
+    classes = model.get("architectures")
+    if not isinstance(classes, list) or model.get("model_type") in _USES_WEIGHTS:
+        return False
+    if any(part in model for part in _PARTS):
+        return False
+    return bool(classes) and all(str(name).endswith("ForCausalLM") for name in classes)
+
+
+def _has_experts(names: Iterable[str]) -> bool:
+    # Their group comes first: transformers takes the first that has the word in a target.
+    return any(_EXPERT.search(name) for name in names)
+
+
+def _check_experts(
+    layers: Mapping[str, Packed], tensors: Mapping[str, Tensor], symmetric: bool
+) -> None:
+    """Raise where the experts are not all packed alike; transformers joins them while loading."""
+    experts = [
+        name
+        for name, tensor in tensors.items()
+        if _EXPERT.search(name) and name.endswith(WEIGHT) and len(tensor.shape) == 2
+    ]
+    if not experts:
+        return
+    schemes: dict[Scheme, list[str]] = defaultdict(list)
+    for name in experts:
+        if name in layers:
+            schemes[scheme_of(layers[name])].append(name)
+    if kept := [name for name in experts if name not in layers]:
+        found = f"these are not in the results: {_some(kept)}"
+    elif len(schemes) > 1:
+        found = f"the results have {_listed(schemes)}"
+    elif not symmetric:
+        found = "the zero-points of the results are not symmetric"
+    else:
+        return
+    raise ValueError(
+        "transformers loads experts only if all are packed, with the same bit_width and "
+        f"group_size and symmetric zero-points; {found}. Quantize all experts alike, with "
+        'zero_point="symmetric"'
+    )
+
+
 def _listed(schemes: Mapping[Scheme, list[str]]) -> str:
-    parts = []
-    for scheme, names in sorted(schemes.items()):
-        some = ", ".join(f"'{name}'" for name in sorted(names)[:_NAMED])
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        parts.append(f"{scheme} ({some}{more})")
-    return "; ".join(parts)
+    return "; ".join(f"{scheme} ({_some(names)})" for scheme, names in sorted(schemes.items()))
 
 
-def _ignored(packed: set[str], tensors: Mapping[str, Tensor], model_type: object) -> list[str]:
+def _some(names: list[str]) -> str:
+    some = ", ".join(f"'{name}'" for name in sorted(names)[:_NAMED])
+    return some + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
+def _ignored(layers: Iterable[str], tensors: Mapping[str, Tensor], model_type: object) -> list[str]:
     """Return all modules that could be linear layers and are not packed."""
+    packed = {name.removesuffix(WEIGHT) for name in layers}
     kept = [
         name.removesuffix(WEIGHT)
         for name, tensor in tensors.items()
@@ -122,7 +185,7 @@ def _ignored(packed: set[str], tensors: Mapping[str, Tensor], model_type: object
         for module in exact
         if "." in module
         and prefixed.is_clear(module)
-        and not any(rule.matches(module + WEIGHT, (1, 1)) for rule in NOT_LINEAR)
+        and not any(rule.matches(module + WEIGHT, (1, 1)) for rule in EMBEDDINGS)
     ]
     return exact + _patterns(others, prefixed)
 
@@ -161,25 +224,37 @@ class _Prefixed:
 def _patterns(modules: Iterable[str], prefixed: _Prefixed) -> list[str]:
     """Return regular expressions for just these modules.
 
-    Modules that differ only in the number of their block share one: to match each module of a
-    model with each of thousands of expressions would take minutes.
+    Modules that differ only in numbers share one: to match each module of a model with each of
+    thousands of expressions would take minutes.
     """
-    places: dict[tuple[str, str], list[str]] = defaultdict(list)
+    places: dict[tuple[str, ...], list[tuple[str, ...]]] = defaultdict(list)
     for module in modules:
-        first, rest = "", module
-        if prefixed.is_clear(module) and module.count(".") > 1:
+        prefix, name = "", module
+        if prefixed.is_clear(module):
             first, _, rest = module.partition(".")
-            first = rf"(?:(?:[^.]+\.)?{re.escape(first)}\.)?"
-        elif prefixed.is_clear(module):
-            first = r"(?:[^.]+\.)?"
-        if number := re.search(r"(?<=\.)\d+(?=\.)", rest):
-            before, after = rest[: number.start()], rest[number.end() :]
-            places[first + re.escape(before), re.escape(after)].append(number[0])
-        else:
-            places[first + re.escape(rest), ""] = []
+            prefix = r"(?:[^.]+\.)?"
+            if "." in rest and not rest[0].isdigit():
+                prefix, name = f"(?:{prefix}{re.escape(first)}\\.)?", rest
+        parts = re.split(r"(?<=\.)(\d+)(?=\.)", name)
+        places[(prefix, *parts[::2])].append(tuple(parts[1::2]))
     patterns = []
-    for (before, after), numbers in places.items():
-        block = "|".join(sorted(numbers, key=int))
-        block = f"(?:{block})" if len(numbers) > 1 else block
-        patterns.append(f"re:{before}{block}{after}$")
+    for (prefix, *texts), numbers in places.items():
+        for choices in _choices(numbers):
+            blocks = ["|".join(sorted(choice, key=int)) for choice in choices]
+            blocks = [f"(?:{block})" if "|" in block else block for block in blocks]
+            pairs = zip_longest(map(re.escape, texts), blocks, fillvalue="")
+            patterns.append(f"re:{prefix}{''.join(chain.from_iterable(pairs))}$")
     return sorted(patterns)
+
+
+def _choices(numbers: list[tuple[str, ...]]) -> Iterator[list[set[str]]]:
+    """Part the numbers in names into sets, one a position, whose combinations are all there."""
+    every = [set(position) for position in zip(*numbers, strict=True)]
+    if math.prod(len(position) for position in every) == len(numbers):
+        yield every
+        return
+    firsts: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for first, *others in numbers:
+        firsts[tuple(others)].add(first)
+    for rest, choice in firsts.items():
+        yield [choice, *({number} for number in rest)]

@@ -103,6 +103,8 @@ class OutputFolder:
             raise ValueError(
                 f"'{folder}' is the folder of the source model, or has it inside. Give another name"
             )
+        if not self._folder.parent.is_dir():
+            raise FileNotFoundError(f"No such folder: '{self._folder.parent}'")
         self.temporary = self._hidden("tmp")
         self._check()
 

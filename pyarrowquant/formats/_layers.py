@@ -23,6 +23,7 @@ Floats = npt.NDArray[np.float32]
 KEPT_DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
 _FLOAT_NAMES = {pa.float32(): "F32", pa.float16(): "F16"}
 _CODES_A_PIECE = 1 << 20
+_INLINE = 12  # bytes that a view has in itself
 
 
 @dataclass(frozen=True)
@@ -277,11 +278,19 @@ def _numbers(batch: pa.RecordBatch, column: str, i: int, row: int) -> npt.NDArra
     return array
 
 
+def _bytes(batch: pa.RecordBatch, column: str, i: int, row: int) -> Bytes:
+    try:
+        value = bytes_at(batch.column(column), i)
+    except ValueError as error:
+        raise ValueError(f"Row {row}: {column} is corrupt: {error}") from None
+    if value is None:
+        raise ValueError(f"Row {row}: {column} is null")
+    return value
+
+
 def _packed(batch: pa.RecordBatch, i: int, row: int) -> Packed:
     name = str(_value(batch, "layer_name", i, row).as_py())
-    data = bytes_at(batch.column("quantized_data"), i)
-    if data is None:
-        raise ValueError(f"Row {row}: quantized_data is null")
+    data = _bytes(batch, "quantized_data", i, row)
     scales = _numbers(batch, "scales", i, row)
     zero_points = _numbers(batch, "zero_points", i, row)
     shape = tuple(int(n) for n in _numbers(batch, "shape", i, row))
@@ -326,10 +335,7 @@ def _kept(batch: pa.RecordBatch, i: int, row: int) -> Kept:
     name = str(_value(batch, "layer_name", i, row).as_py())
     if is_binary(batch.column("weights").type):
         dtype = str(_value(batch, "dtype", i, row).as_py())
-        raw = bytes_at(batch.column("weights"), i)
-        if raw is None:
-            raise ValueError(f"Row {row}: weights is null")
-        data = raw
+        data = _bytes(batch, "weights", i, row)
     else:
         values = _value(batch, "weights", i, row).values
         if values.null_count:

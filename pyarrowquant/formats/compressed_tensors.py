@@ -171,7 +171,7 @@ def _write(layers: LayersByName, source: ModelFolder, dtype: str, folder: Path) 
         raise ValueError(
             "The results have no layers. Copy the model, or quantize some of its layers"
         )
-    config = quantization_config(layers, source.tensors, source.config.get("model_type"))
+    config = quantization_config(layers, source.tensors, source.config)
     symmetric = is_symmetric(layers.values())
     names = Names()
     weight_map: dict[str, str] = {}
