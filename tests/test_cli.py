@@ -471,3 +471,123 @@ def test_scales_of_mlx_in_any_type(model: Path, tmp_path: Path) -> None:
     with safe_open(tmp_path / "out" / "model.safetensors", "np") as tensors:
         name = "model.layers.0.mlp.up_proj.scales"
         assert tensors.get_slice(name).get_dtype() == "F32"
+
+
+def onnx_model(path: Path, dtype: type = np.float32) -> dict[str, np.ndarray]:
+    """Write two MatMuls with a Relu between; gives their weights as layers."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    rng = np.random.default_rng(1)
+    layers = {"up": (64, 128), "down": (32, 64)}
+    weights = {name: rng.standard_normal(shape).astype(dtype) for name, shape in layers.items()}
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    nodes = [
+        helper.make_node("MatMul", ["x", "up"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("MatMul", ["b", "down"], ["y"]),
+    ]
+    inputs = [helper.make_tensor_value_info("x", kind, ["rows", 128])]
+    outputs = [helper.make_tensor_value_info("y", kind, ["rows", 32])]
+    tensors = [
+        numpy_helper.from_array(np.ascontiguousarray(w.T), name) for name, w in weights.items()
+    ]
+    graph = helper.make_graph(nodes, "model", inputs, outputs, tensors)
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return weights
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_onnx_models_keep_their_graph(tmp_path: Path, dtype: type) -> None:
+    import onnxruntime
+
+    source, out = tmp_path / "model.onnx", tmp_path / "small.onnx"
+    weights = onnx_model(source, dtype)
+    assert "2 layers" in succeeded("quantize", source, out, "--group-size", 32)
+    x = np.random.default_rng(2).standard_normal((5, 128)).astype(dtype)
+    (y,) = onnxruntime.InferenceSession(out).run(None, {"x": x})
+    scale_dtype = "float16" if dtype is np.float16 else "float32"
+    rows = expected(weights, group_size=32, scale_dtype=scale_dtype)
+    result = quantize_batch_arrow(
+        numpy_to_arrow_table(weights), method="mse", group_size=32, scale_dtype=scale_dtype
+    )
+    decoded = {
+        row["layer_name"]: np.reshape(np.float32(row["weights"]), row["shape"])
+        for row in dequantize_batch_arrow(result).to_pylist()
+    }
+    assert set(rows) == set(decoded)
+    wanted = np.maximum(x.astype(np.float32) @ decoded["up"].T, 0) @ decoded["down"].T
+    assert np.allclose(y, wanted, rtol=1e-2, atol=0.3 if dtype is np.float16 else 1e-3)
+    shown = json.loads(succeeded("inspect", source, "--json"))["layers"]
+    assert {layer["layer_name"]: layer["shape"] for layer in shown} == {
+        "up": [64, 128],
+        "down": [32, 64],
+    }
+
+
+def test_onnx_sources_are_not_overwritten(tmp_path: Path) -> None:
+    import onnx
+
+    source = tmp_path / "model.onnx"
+    onnx_model(source)
+    data = {"save_as_external_data": True, "location": "small.onnx.data", "size_threshold": 0}
+    onnx.save(onnx.load(source), source, **data)
+    before = source.read_bytes(), (tmp_path / "small.onnx.data").read_bytes()
+    assert "is the source" in failed("quantize", source, source, "--overwrite")
+    assert "exists" in failed("quantize", source, tmp_path / "small.onnx")
+    assert "is the source" in failed("quantize", source, tmp_path / "small.onnx", "--overwrite")
+    assert before == (source.read_bytes(), (tmp_path / "small.onnx.data").read_bytes())
+
+
+@pytest.fixture
+def llama(weights: dict[str, np.ndarray], tmp_path: Path) -> Path:
+    """A model folder as transformers has it, as far as writing looks at it."""
+    folder = tmp_path / "llama"
+    folder.mkdir()
+    heads = {"lm_head.weight": weights["model.embed_tokens.weight"]}
+    save_file({**weights, **heads}, folder / "model.safetensors")
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "float32"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+def test_compressed_tensors(llama: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    out = tmp_path / "out"
+    summary = json.loads(
+        succeeded(
+            "quantize", llama, out, "--to", "compressed-tensors", "--group-size", 32, "--json"
+        )
+    )
+    assert summary["layers"] == 2
+    assert names_in(out) == ["config.json", "model.safetensors", "tokenizer.json"]
+    said = json.loads((out / "config.json").read_text())["quantization_config"]
+    assert said["config_groups"]["group_0"]["weights"]["group_size"] == 32
+    assert {"lm_head", "model.embed_tokens"} <= set(said["ignore"])
+    tensors = load_file(out / "model.safetensors")
+    assert tensors["model.layers.0.mlp.up_proj.weight_packed"].shape == (64, 32)
+    assert tensors["lm_head.weight"].shape == (40, 128)
+
+
+def test_compressed_tensors_is_refused_before_any_work(
+    llama: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyarrowquant.cli._job.Job.run", None)
+    out = tmp_path / "out"
+    to = ["--to", "compressed-tensors", "--group-size", 32]
+    assert "zero-points are not integers" in failed(
+        "quantize", llama, out, *to, "--zero-point", "float"
+    )
+    config = json.loads((llama / "config.json").read_text())
+    (llama / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
+    assert 'scale_dtype="bfloat16"' in failed(
+        "quantize", llama, out, *to, "--scale-dtype", "float32"
+    )
+    Recipe([Rule("*up_proj*", bit_width=8)]).save(tmp_path / "mixed.json")
+    mixed = [*to, "--recipe", tmp_path / "mixed.json", "--zero-point", "integer"]
+    assert "only with symmetric zero-points" in failed("quantize", llama, out, *mixed)
+    assert "is a file" in failed("quantize", model, out, *to)
+    assert "out" not in names_in(tmp_path)

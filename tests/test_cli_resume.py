@@ -42,6 +42,7 @@ main()
 FORMATS: dict[str, tuple[str, list[str]]] = {
     "parquet": ("out.parquet", []),
     "shards": ("out", ["--to", "arrow"]),
+    "compressed": ("out", ["--to", "compressed-tensors", "--group-size", "64"]),
     "mlx": ("out", ["--to", "mlx"]),
     "gguf": ("out.gguf", []),
     "onnx": ("out.onnx", []),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pyarrowquant._files import locate
 from pyarrowquant.formats._files import Outputs
-from pyarrowquant.reading import shards_of
+from pyarrowquant.reading import files_of
 
 TABLES = {".parquet": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow"}
 _OF_MODELS = (".safetensors", ".parquet", ".arrow")  # one of which is in a folder that we wrote
@@ -31,7 +31,9 @@ def format_of(path: Path, chosen: str | None, suffixes: dict[str, str]) -> str:
     )
 
 
-def check_destination(path: Path, overwrite: bool, folder: bool = False, source: str = "") -> None:
+def check_destination(
+    path: Path, overwrite: bool, folder: bool = False, sources: Sequence[Path] = ()
+) -> None:
     """Refuse what cannot be written, before any work.
 
     Parameters
@@ -41,8 +43,8 @@ def check_destination(path: Path, overwrite: bool, folder: bool = False, source:
         Whether what is there may be replaced.
     folder : bool
         Whether the destination is a folder.
-    source : str
-        What is read, which a folder must not replace.
+    sources : sequence of Path
+        What is read, which must not be replaced.
     """
     if not path.absolute().parent.is_dir():
         raise click.ClickException(f"Folder '{path.absolute().parent}' does not exist")
@@ -54,10 +56,11 @@ def check_destination(path: Path, overwrite: bool, folder: bool = False, source:
         return
     if not overwrite:
         raise click.ClickException(f"'{path}' exists. Use --overwrite to replace it")
+    if any(source.resolve().is_relative_to(path.resolve()) for source in sources):
+        has = "has the source in it" if folder else "is the source"
+        raise click.ClickException(f"'{path}' {has}; give another name")
     if not folder:
         return
-    if Path(source).exists() and Path(source).resolve().is_relative_to(path.resolve()):
-        raise click.ClickException(f"'{path}' has the source in it; give another name")
     if not any(file.suffix in _OF_MODELS for file in path.iterdir()):
         raise click.ClickException(f"'{path}' has no model to replace; give another name")
 
@@ -145,12 +148,22 @@ def is_result(path: str) -> bool:
         return False
 
 
+def is_onnx(source: str) -> bool:
+    return source.lower().endswith(".onnx")
+
+
+def local_files(source: str) -> list[Path]:
+    """Return a source of this machine, and the files of its data elsewhere."""
+    if not Path(source).exists():
+        return []
+    files = files_of(locate(source, None)) if is_onnx(source) else []
+    return [Path(source), *(Path(file.path) for file in files)]
+
+
 def source_files(source: str) -> list[dict[str, Any]]:
     """Describe the files that weights are read from: name, bytes, and when they were modified."""
     location = locate(source, None)
-    shards = shards_of(location)
-    locations = [location] if shards is None else [shard.location for shard in shards]
-    found = location.filesystem.get_file_info([each.path for each in locations])
+    found = location.filesystem.get_file_info([file.path for file in files_of(location)])
     return [
         {"name": info.base_name, "bytes": info.size, "modified": info.mtime_ns} for info in found
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pyarrowquant import quantize_batch_arrow, read_weights
 from pyarrowquant._files import locate
 from pyarrowquant._plan import layers as described
 from pyarrowquant._tensors import FLOATS
+from pyarrowquant.cli._files import is_onnx
 from pyarrowquant.formats import compressed_tensors, gguf, mlx, onnx
 from pyarrowquant.formats._compressed_config import quantization_config
 from pyarrowquant.formats._model_folder import ModelFolder
@@ -79,7 +81,17 @@ def defaults(kind: str, source: str) -> dict[str, Any]:
     if kind == "compressed-tensors":
         dtype = compressed_tensors.model_dtype(ModelFolder(source))
         return {**_DEFAULTS[kind], "scale_dtype": dtype}
+    if kind == "onnx" and is_onnx(source):  # activations and scales have one type
+        tensors = tensors_of(locate(source, None)) or []
+        if any(tensor.dtype == "F16" for tensor in tensors):
+            return {**_DEFAULTS[kind], "scale_dtype": "float16"}
     return _DEFAULTS[kind]
+
+
+def outputs(kind: str, destination: Path) -> list[Path]:
+    """Return the files that a format has, or its folder."""
+    data = [destination.with_name(f"{destination.name}.data")] if kind == "onnx" else []
+    return [destination, *data]
 
 
 def with_kept(kind: str, rules: Recipe | None) -> Recipe | None:

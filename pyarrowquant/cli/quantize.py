@@ -10,12 +10,13 @@ from typing import Any
 import click
 
 from pyarrowquant import quantize_stream, read_weights
-from pyarrowquant.cli._files import SUFFIXES, TABLES, check_destination, format_of
+from pyarrowquant.cli._files import SUFFIXES, TABLES, check_destination, format_of, local_files
 from pyarrowquant.cli._formats import (
     FOLDERS,
     FORMATS,
     check_planned,
     defaults,
+    outputs,
     planned,
     with_kept,
     with_ragged_kept,
@@ -125,7 +126,8 @@ def quantize(
     kind = format_of(destination, kind, SUFFIXES)
     folder = kind in FOLDERS or (kind in TABLES.values() and not destination.suffix)
     if not (resume and is_complete(destination)):
-        check_destination(destination, overwrite, folder, source)
+        for path in outputs(kind, destination):
+            check_destination(path, overwrite, folder, local_files(source))
     said = {
         "bit_width": None if bits is None else int(bits),
         "group_size": group_size,
