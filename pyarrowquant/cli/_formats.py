@@ -79,8 +79,7 @@ class Planned:
 def defaults(kind: str, source: str) -> dict[str, Any]:
     """Return the settings that engines take where the user says nothing else."""
     if kind == "compressed-tensors":
-        dtype = compressed_tensors.model_dtype(ModelFolder(source))
-        return {**_DEFAULTS[kind], "scale_dtype": dtype}
+        return {**_DEFAULTS[kind], "scale_dtype": stored_dtype(kind, source, {})}
     if kind == "onnx" and is_onnx(source):  # activations and scales have one type
         tensors = tensors_of(locate(source, None)) or []
         if any(tensor.dtype == "F16" for tensor in tensors):
@@ -173,16 +172,23 @@ def _preceded(first: Sequence[Rule], rules: Recipe | None) -> Recipe | None:
     return Recipe([*first, *rules.rules], default=rules.default, name=rules.name)
 
 
-def check(kind: str, results: pa.Table, scale_dtype: str) -> None:
-    """Raise where the format cannot hold a layer."""
+def stored_dtype(kind: str, source: str, settings: dict[str, Any]) -> str:
+    """Return the dtype that a format stores scales in: the model's, or what the user wants."""
+    if kind == "compressed-tensors":
+        return compressed_tensors.model_dtype(ModelFolder(source))
+    return str(settings["scale_dtype"])
+
+
+def check(kind: str, results: pa.Table, dtype: str) -> None:
+    """Raise where the format cannot hold a layer; scales are stored in this dtype."""
     if kind == "mlx":
-        mlx.layers_of(results, scale_dtype)
+        mlx.layers_of(results, dtype)
     elif kind == "gguf":
         gguf.layers_of(results)
     elif kind == "onnx":
         onnx.layers_of(results)
     elif kind == "compressed-tensors":
-        compressed_tensors.layers_of(results, scale_dtype, None)
+        compressed_tensors.layers_of(results, dtype, None)
 
 
 def check_planned(
@@ -206,9 +212,10 @@ def check_planned(
     if not results:
         return
     table = pa.concat_tables(results)
-    check(kind, table, settings["scale_dtype"])
+    dtype = stored_dtype(kind, source, settings)
+    check(kind, table, dtype)
     if kind == "compressed-tensors":  # where layers must fit together too
-        rows = compressed_tensors.layers_of(table, settings["scale_dtype"], None)
+        rows = compressed_tensors.layers_of(table, dtype, None)
         model = ModelFolder(source)
         quantization_config({row.name: row for row in rows}, model.tensors, model.config)
 

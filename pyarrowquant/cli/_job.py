@@ -15,7 +15,7 @@ from pyarrowquant import __version__, quantize_stream, read_weights
 from pyarrowquant._files import locate
 from pyarrowquant._source import weights_bytes
 from pyarrowquant.cli._files import source_bytes, source_files
-from pyarrowquant.cli._formats import check, widths
+from pyarrowquant.cli._formats import check, stored_dtype, widths
 from pyarrowquant.cli._progress import Meter
 from pyarrowquant.cli._totals import Totals
 from pyarrowquant.cli._work import Part, Work
@@ -134,8 +134,9 @@ class Job:
             threads=self.threads,
             metrics=True,
         )
+        dtype = stored_dtype(self.kind, self.source, self.settings)
         for results in stream:
-            check(self.kind, pa.Table.from_batches([results]), self.settings["scale_dtype"])
+            check(self.kind, pa.Table.from_batches([results]), dtype)
             work.add(Part(results, count, read, totals.skipped[skipped:]))
             skipped = len(totals.skipped)
             totals.add(results)
