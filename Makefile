@@ -63,6 +63,7 @@ bench: $(VENV)/bench-installed
 	mkdir -p $(BUILD)
 	$(BIN)/python tests/bench/bench.py --json $(BUILD)/bench.json --markdown $(BUILD)/bench.md
 	$(BIN)/python tests/bench/check_hqq.py
+	$(BIN)/python tests/bench/files.py --json $(BUILD)/files.json --markdown $(BUILD)/files.md
 	$(BIN)/python tests/bench/quality.py --json $(BUILD)/quality.json --markdown $(BUILD)/quality.md --plots $(BUILD)
 
 wheel: $(VENV)/bin/python

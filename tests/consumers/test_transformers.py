@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -304,3 +306,17 @@ def test_compressed_tensors_decodes_the_same_values(
         found = compressor.decompress(state, scheme)["weight"]
         assert found.dtype == DTYPES[dtype]
         np.testing.assert_array_equal(found.float().numpy(), weights.float().numpy())
+
+
+@pytest.mark.parametrize("zero_point", ["symmetric", "integer"])
+def test_what_the_command_line_writes(tmp_path: Path, zero_point: str) -> None:
+    model = saved(tmp_path / "model", "LlamaForCausalLM", "bfloat16")
+    command = [sys.executable, "-m", "pyarrowquant", "quantize", "model", "packed"]
+    options = ["--to", "compressed-tensors", "--group-size", "32", "--zero-point", zero_point]
+    subprocess.run([*command, *options], cwd=tmp_path, check=True)
+    decoded = write(model, tmp_path / "written", "bfloat16", zero_point=zero_point)
+    written = load_file(tmp_path / "written" / "model.safetensors")
+    packed = load_file(tmp_path / "packed" / "model.safetensors")
+    assert packed.keys() == written.keys()
+    assert all(torch.equal(packed[name], written[name]) for name in written)
+    check(model, tmp_path / "packed", decoded, transformers.AutoModelForCausalLM, COSINE[4])
