@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from pyarrowquant import (
     Recipe,
@@ -262,6 +262,16 @@ def test_compare_and_dequantize(
     text = succeeded("compare", model, out, "--worst", 1)
     assert text.splitlines()[1].split()[0] == worst["layer_name"]
     assert "weights" in failed("compare", out, decoded)
+    for dtype in ("float32", "float16"):
+        file = tmp_path / f"{dtype}.safetensors"
+        succeeded("dequantize", out, file, "--dtype", dtype)
+        rows = dequantize_batch_arrow(read(out), dtype=dtype).to_pylist()
+        tensors = load_file(file)
+        assert set(tensors) == {row["layer_name"] for row in rows}
+        for row in rows:
+            tensor = tensors[row["layer_name"]]
+            assert tensor.dtype == dtype
+            assert np.array_equal(tensor, np.reshape(row["weights"], row["shape"]))
     assert "no file of results" in failed("dequantize", decoded, tmp_path / "x.arrow")
     assert "exists" in failed("dequantize", out, decoded)
 
@@ -428,8 +438,6 @@ def test_rows_of_broken_groups_stay_as_they_are(
         tensors = {t.name: t.tensor_type.name for t in gguf.GGUFReader(out).tensors}
         assert tensors["odd.weight"] == "F32"
     else:
-        from safetensors.numpy import load_file
-
         assert load_file(out / "model.safetensors")["odd.weight"].shape == (8, 72)
 
 
@@ -554,8 +562,6 @@ def llama(weights: dict[str, np.ndarray], tmp_path: Path) -> Path:
 
 
 def test_compressed_tensors(llama: Path, tmp_path: Path) -> None:
-    from safetensors.numpy import load_file
-
     out = tmp_path / "out"
     summary = json.loads(
         succeeded(

@@ -41,6 +41,8 @@ def write_tensors(path: Path, entries: Sequence[Entry]) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     for entry in entries:
+        if entry.name in header:
+            raise ValueError(f"A safetensors file cannot have the tensor '{entry.name}' (again)")
         header[entry.name] = {
             "dtype": entry.dtype,
             "shape": list(entry.shape),
