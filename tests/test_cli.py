@@ -387,6 +387,9 @@ def test_a_table_for_each_shard(weights: dict[str, np.ndarray], tmp_path: Path) 
     assert "exists" in failed("quantize", source, out, "--to", "parquet")
     succeeded("quantize", source, out, "--to", "arrow", "--overwrite")
     assert names_in(out) == ["a.arrow", "b.arrow"]
+    pa_table = read(out / "a.arrow")
+    pq.write_table(pa_table, out / "z.parquet")
+    assert "twice" in failed("compare", source, out)
     assert "other columns" in failed("inspect", _with_stranger(out))
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-import pyarrowquant
 from pyarrowquant import read_weights
-from pyarrowquant.cli._files import is_result, open_results, watched
+from pyarrowquant.cli._files import is_result, open_results
+from pyarrowquant.cli._originals import Originals
 from pyarrowquant.cli._show import json_option, shape_text, show_json, show_table
 
 
@@ -33,14 +33,18 @@ def compare(
 
     RESULT is a file of results, or of weights decoded elsewhere.
     """
-    names: set[str] = set()
-    weights = watched(
-        read_weights(original), lambda batch: names.update(batch["layer_name"].to_pylist())
-    )
+    originals = Originals(original)
     decoded = open_results(Path(result)) if is_result(result) else read_weights(result)
-    errors = pyarrowquant.compare(weights, decoded, threads=threads).to_pylist()
+    errors: list[dict[str, Any]] = []
+    names: set[str] = set()
+    for batch in decoded:
+        for layer in originals.errors(batch, threads):
+            if layer["layer_name"] in names:
+                raise click.ClickException(f"Layer '{layer['layer_name']}' is in '{result}' twice")
+            names.add(layer["layer_name"])
+            errors.append(layer)
     totals = _totals(errors)
-    totals["missing"] = sorted(names.difference(layer["layer_name"] for layer in errors))
+    totals["missing"] = originals.left_out(names)
     shown = errors
     if worst is not None:
         shown = sorted(errors, key=lambda layer: -layer["relative_error"])[:worst]

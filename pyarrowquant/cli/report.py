@@ -8,9 +8,9 @@ import click
 
 from pyarrowquant import dequantize_batch_arrow
 from pyarrowquant.cli._files import TABLES, check_destination, is_result, open_results
+from pyarrowquant.cli._originals import Originals
 from pyarrowquant.cli._report.histograms import histogram
 from pyarrowquant.cli._report.layers import read_layers
-from pyarrowquant.cli._report.originals import Originals
 from pyarrowquant.cli._report.page import Report, check_installed, render
 from pyarrowquant.cli._show import json_option, show_json, size_text
 from pyarrowquant.formats._files import Outputs

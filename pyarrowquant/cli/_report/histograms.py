@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from pyarrowquant.cli._originals import Originals
 from pyarrowquant.cli._report.layers import Layer, codes, pieces
-from pyarrowquant.cli._report.originals import Originals
 from pyarrowquant.formats._layers import Packed
 
 _MOST_BINS_A_CODE = 16

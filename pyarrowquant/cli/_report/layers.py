@@ -16,7 +16,7 @@ import pyarrow as pa
 
 import pyarrowquant
 from pyarrowquant.cli._files import open_results, watched
-from pyarrowquant.cli._report.originals import Originals
+from pyarrowquant.cli._originals import Originals
 from pyarrowquant.formats._layers import Packed, Results
 
 METRICS = ("mse", "relative_error", "cosine", "max_abs_error")

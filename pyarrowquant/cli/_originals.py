@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 import pyarrowquant
 from pyarrowquant import read_weights
+from pyarrowquant._binary import bytes_at, is_binary
 
 
 class Originals:
@@ -48,20 +50,22 @@ class Originals:
     def weights(self, name: str, columns: int, pieces: Iterable[slice]) -> Iterator[Any]:
         """Some rows of a layer at a time, as float32 matrices of so many columns."""
         row = self._rows[name][0]
-        values = row["weights"][0]
+        column = row["weights"]
+        raw = bytes_at(column, 0) if is_binary(column.type) else None
         for piece in pieces:
             start, stop = piece.start * columns, piece.stop * columns
-            if hasattr(values, "as_buffer"):
-                part = _floats(values.as_buffer(), row["dtype"][0].as_py(), start, stop)
+            if raw is not None:
+                part = _floats(raw, row["dtype"][0].as_py(), start, stop)
             else:
-                part = values.values[start:stop].cast(pa.float32(), safe=False).to_numpy()
+                values = column[0].values[start:stop]
+                part = values.cast(pa.float32(), safe=False).to_numpy()
             yield part.reshape(-1, columns)
 
 
-def _floats(buffer: pa.Buffer, dtype: str, start: int, stop: int) -> Any:
+def _floats(raw: npt.NDArray[np.uint8], dtype: str, start: int, stop: int) -> Any:
     """Widen raw little-endian values."""
     size = 4 if dtype == "F32" else 2
-    part = np.frombuffer(buffer, np.uint8)[start * size : stop * size]
+    part = raw[start * size : stop * size]
     if dtype == "BF16":
         return (part.view("<u2").astype(np.uint32) << 16).view(np.float32)
     return part.view("<f4" if dtype == "F32" else "<f2").astype(np.float32)
