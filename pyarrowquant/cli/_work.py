@@ -72,7 +72,7 @@ class Work:
 
     def __init__(self, destination: Path, run: dict[str, Any], resume: bool) -> None:
         self._destination = destination.absolute()
-        self._run = run
+        self._run = json.loads(json.dumps(run))  # as it will be read
         self._resume = resume
         self._folder = folder_of(destination)
         self._lock: IO[bytes] | None = None
