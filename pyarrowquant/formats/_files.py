@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -189,12 +189,13 @@ class Spool:
     def append(self, data: npt.NDArray[Any]) -> None:
         self.size += write_array(self._file, data)
 
-    def copy_to(self, target: IO[bytes]) -> None:
-        """Append all data to a file."""
-        self._file.flush()
-        self._file.seek(0)
-        while piece := self._file.read(1 << 22):
-            target.write(piece)
+    def pieces(self, offset: int, size: int) -> Iterator[bytes]:
+        """Give bytes of the file, some MiB at a time; nothing may be appended any more."""
+        self._file.seek(offset)
+        while size:
+            piece = self._file.read(min(size, 1 << 22))
+            size -= len(piece)
+            yield piece
 
     def view(self, offset: int, size: int) -> npt.NDArray[np.uint8]:
         """Bytes of the file, read as they are used."""

@@ -34,15 +34,22 @@ class Entry:
     pieces: Callable[[], Iterable[Any]]
 
 
-def write_tensors(path: Path, entries: Sequence[Entry]) -> None:
-    """Write a file; tensors of larger elements come first, so that all are aligned."""
+def write_tensors(path: Path, entries: Sequence[Entry], format_name: str = "pt") -> None:
+    """Write a file; tensors of larger elements come first, so that all are aligned.
+
+    Parameters
+    ----------
+    path : Path
+    entries : sequence of Entry
+    format_name : str
+        What the metadata says, without which transformers before 5 refused files.
+    """
     entries = sorted(entries, key=lambda entry: -BITS[entry.dtype])
-    # transformers before 5 refused files that do not say so
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": format_name}}
     position = 0
     for entry in entries:
-        if entry.name in header:
-            raise ValueError(f"A safetensors file cannot have the tensor '{entry.name}' (again)")
+        if entry.name == "__metadata__":
+            raise ValueError("A tensor of a safetensors file cannot be named '__metadata__'")
         header[entry.name] = {
             "dtype": entry.dtype,
             "shape": list(entry.shape),

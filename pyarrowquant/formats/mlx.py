@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import numpy.typing as npt
 from pyarrowquant import _arguments
 from pyarrowquant.formats._files import Outputs, Spool
 from pyarrowquant.formats._layers import (
-    KEPT_DTYPES,
     KeptLayers,
     Names,
     Packed,
@@ -26,6 +25,7 @@ from pyarrowquant.formats._layers import (
     rounded,
     widened,
 )
+from pyarrowquant.formats._tensor_file import Entry, write_tensors
 
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _NAMES = {code: name for name, code in _DTYPES.items()}
@@ -165,22 +165,15 @@ def _write_tensors(
     """Write the file of tensors; returns what config.json says of them."""
     names = Names()
     settings: dict[str, tuple[int, int]] = {}
-    header: dict[str, dict[str, Any]] = {}
-    with ExitStack() as stack:
-        # Tensors of four bytes an element come first, so that all are aligned.
-        spools = {size: stack.enter_context(Spool(path.parent)) for size in (4, 2)}
+    entries: list[Entry] = []
+    with Spool(path.parent) as spool:
 
         def add(name: str, code: str, shape: tuple[int, ...], data: npt.NDArray[Any]) -> None:
-            spool = spools[KEPT_DTYPES.get(code, 4)]
             start = spool.size
             spool.append(data)
-            if name == "__metadata__":
-                raise ValueError("A tensor of a safetensors file cannot be named '__metadata__'")
-            header[names.add(name)] = {
-                "dtype": code,
-                "shape": list(shape),
-                "data_offsets": [start, spool.size],
-            }
+            size = spool.size - start
+            pieces = partial(spool.pieces, start, size)
+            entries.append(Entry(names.add(name), code, shape, size, pieces))
 
         for layer in layers:
             module = layer.name.removesuffix(_WEIGHT)
@@ -192,16 +185,7 @@ def _write_tensors(
                 add(f"{module}.{suffix}", dtype, stored.shape, stored)
         for layer_kept in kept:
             add(layer_kept.name, layer_kept.dtype, layer_kept.shape, layer_kept.data)
-        for entry in header.values():
-            if KEPT_DTYPES.get(entry["dtype"], 4) == 2:
-                entry["data_offsets"] = [n + spools[4].size for n in entry["data_offsets"]]
-        ordered = dict(sorted(header.items(), key=lambda item: item[1]["data_offsets"]))
-        text = json.dumps({"__metadata__": {"format": "mlx"}, **ordered}).encode()
-        text += b" " * (-len(text) % 8)
-        with path.open("xb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for spool in spools.values():
-                spool.copy_to(file)
+        write_tensors(path, entries, "mlx")
     return _quantization(settings)
 
 
