@@ -407,6 +407,10 @@ def test_overwriting_folders_with_care(model: Path, tmp_path: Path) -> None:
     assert "no model to replace" in failed("quantize", model, mine, *to, "--overwrite")
     assert "source in it" in failed("quantize", model, tmp_path, *to, "--overwrite")
     assert "is a file" in failed("quantize", model, model, *to, "--overwrite", code=2)
+    succeeded("quantize", model, tmp_path / "other", *to)
+    (tmp_path / "other" / "checkpoint").mkdir()
+    error = failed("quantize", model, tmp_path / "other", *to, "--overwrite")
+    assert "has the folder 'checkpoint', which would be lost" in error
     assert (mine / "letters.txt").read_text() == "dear"
 
 

@@ -552,17 +552,23 @@ def test_other_files_are_copied_but_for_weights(tmp_path: Path) -> None:
     )  # fmt: skip
     for name in (*copied, *left):
         (model / name).write_text(name)
-    (model / "original").mkdir()
-    (model / "original" / "params.json").write_text("{}")
+    for name in ("original", "1_Pooling", ".cache"):
+        (model / name).mkdir()
+        (model / name / "params.json").write_text(name)
+    (model / "original" / "consolidated.00.pth").write_text("weights")
     (model / "linked.txt").symlink_to(model / "README.md")
     (model / "broken.txt").symlink_to(model / "nothing")
     write_compressed_tensors(results_of(model, group_size=32), tmp_path / "out", model=model)
     written = files(tmp_path / "out")
+    assert written.pop("1_Pooling") == b"folder"
+    assert written.pop("1_Pooling/params.json") == b"1_Pooling"
     assert written.keys() == {*copied, "linked.txt", "config.json", "model.safetensors"}
     for name in copied:
         assert written[name] == name.encode()
     assert written["linked.txt"] == b"README.md"
     assert not (tmp_path / "out" / "linked.txt").is_symlink()
+    again = results_of(model, group_size=64)
+    write_compressed_tensors(again, tmp_path / "out", model=model, overwrite=True)
 
 
 @pytest.mark.parametrize(

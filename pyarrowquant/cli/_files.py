@@ -63,6 +63,11 @@ def check_destination(
         return
     if not any(file.suffix in _OF_MODELS for file in path.iterdir()):
         raise click.ClickException(f"'{path}' has no model to replace; give another name")
+    for inner in path.iterdir():
+        if inner.is_dir() and not any((source / inner.name).is_dir() for source in sources):
+            raise click.ClickException(
+                f"'{path}' has the folder '{inner.name}', which would be lost; give another name"
+            )
 
 
 def watched(

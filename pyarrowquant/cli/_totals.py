@@ -85,5 +85,5 @@ class Totals:
 def _size(path: Path) -> int:
     """Bytes of a file with its external data, or of a folder."""
     data = path.with_name(f"{path.name}.data")
-    files = path.iterdir() if path.is_dir() else (path, data)
+    files = path.rglob("*") if path.is_dir() else (path, data)
     return sum(file.stat().st_size for file in files if file.is_file())

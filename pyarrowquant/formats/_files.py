@@ -98,8 +98,8 @@ class OutputFolder:
     def __init__(self, folder: Path, overwrite: bool, source: Path) -> None:
         self._folder = folder.resolve()
         self._overwrite = overwrite
-        source = source.resolve()
-        if self._folder in (source, *source.parents):
+        self._source = source.resolve()
+        if self._folder in (self._source, *self._source.parents):
             raise ValueError(
                 f"'{folder}' is the folder of the source model, or has it inside. Give another name"
             )
@@ -120,8 +120,11 @@ class OutputFolder:
     ) -> None:
         try:
             if kind is None:
-                for path in self.temporary.iterdir():
-                    _sync(path)
+                for path in self.temporary.rglob("*"):
+                    if path.is_dir():
+                        sync_folder(path)
+                    else:
+                        _sync(path)
                 sync_folder(self.temporary)
                 self._check()  # another process may have been faster
                 self._put_in_place()
@@ -163,7 +166,7 @@ class OutputFolder:
                 "replaced. Give another name, or remove it"
             )
         for path in paths:
-            if path.is_dir() and not path.is_symlink():
+            if path.is_dir() and not (self._source / path.name).is_dir():
                 raise FileExistsError(
                     f"'{folder}' has the folder '{path.name}', which would be lost, so it is not "
                     "replaced. Give another name, or remove it"

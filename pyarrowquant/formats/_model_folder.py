@@ -87,14 +87,21 @@ class ModelFolder:
         return found.most_common(1)[0][0] if found else "float32"
 
     def other_files(self) -> Iterator[Path]:
-        """Give what belongs to the model beside its weights and config.json."""
-        shards = {shard.location.name for shard in self.shards}
+        """Give what belongs to the model beside its weights and config.json, as relative paths."""
+        taken = {_CONFIG, *(shard.location.name for shard in self.shards)}
         for path in sorted(self.path.iterdir()):
-            name = path.name
-            if name.startswith(".") or name == _CONFIG or name in shards or not path.is_file():
+            if path.name.startswith("."):
                 continue
-            if not any(fnmatch.fnmatchcase(name.lower(), weights) for weights in _WEIGHTS):
-                yield path
+            if path.is_file() and path.name not in taken and not _is_weights(path):
+                yield Path(path.name)
+            elif path.is_dir():
+                inner = [file for file in sorted(path.rglob("*")) if file.is_file()]
+                if not any(map(_is_weights, inner)):  # else it is another model
+                    yield from (file.relative_to(self.path) for file in inner)
+
+
+def _is_weights(path: Path) -> bool:
+    return any(fnmatch.fnmatchcase(path.name.lower(), weights) for weights in _WEIGHTS)
 
 
 def pieces_of(shard: Shard, tensor: Tensor) -> Iterator[Any]:

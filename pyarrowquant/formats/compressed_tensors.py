@@ -61,10 +61,10 @@ def write_compressed_tensors(
         The folder of the Hugging Face model that `results` come from, with config.json and
         safetensors. It is only read. Shards keep their names. Other files of the folder are
         copied (tokenizer, generation_config.json, Python code, ...), but for weights in other
-        formats, hidden files and subfolders: copy those that the model needs.
+        formats, hidden files, and subfolders that have weights.
     overwrite : bool
         Whether `folder` may be replaced, with all that it holds. It must be the folder of a model,
-        with config.json or safetensors, and have no subfolders.
+        with config.json or safetensors, and have no subfolders that `model` has not.
 
     Raises
     ------
@@ -187,7 +187,8 @@ def _write(layers: LayersByName, source: ModelFolder, dtype: str, folder: Path) 
         _write_json(folder / INDEX, index)
     _write_json(folder / "config.json", {**source.config, "quantization_config": config})
     for path in source.other_files():
-        shutil.copyfile(path, folder / path.name)
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source.path / path, folder / path)
 
 
 def _entries(shard: Shard, layers: LayersByName, dtype: str, symmetric: bool) -> Iterator[Entry]:
