@@ -191,17 +191,12 @@ def check(kind: str, results: pa.Table, dtype: str) -> None:
         compressed_tensors.layers_of(results, dtype, None)
 
 
-def check_planned(
-    kind: str,
-    source: str,
-    layers: Sequence[Planned],
-    settings: dict[str, Any],
-    rules: Recipe | None,
-) -> None:
+def check_planned(kind: str, source: str, settings: dict[str, Any], rules: Recipe | None) -> None:
     """Raise where the format cannot hold layers of these shapes with these settings.
 
     Of each layer one made-up row is quantized, which takes no time.
     """
+    layers = planned(source, settings, rules) or []
     wanted = [layer for layer in layers if layer.settings is not None]
     results = [
         quantize_batch_arrow(

@@ -15,7 +15,7 @@ from pyarrowquant import __version__, quantize_stream, read_weights
 from pyarrowquant._files import locate
 from pyarrowquant._source import weights_bytes
 from pyarrowquant.cli._files import source_bytes, source_files
-from pyarrowquant.cli._formats import check, stored_dtype, widths
+from pyarrowquant.cli._formats import check, check_planned, stored_dtype, widths
 from pyarrowquant.cli._progress import Meter
 from pyarrowquant.cli._totals import Totals
 from pyarrowquant.cli._work import Part, Work
@@ -114,6 +114,7 @@ class Job:
             recipe = work.fitted()
             if recipe is None:
                 recipe = self._fit(self.bits_per_weight)
+                check_planned(self.kind, self.source, self.settings, recipe)
                 work.keep_fitted(recipe)
         count, read, skipped = done.batches, done.read, len(totals.skipped)
         source = weights_after(done.batches, locate(self.source, None), self.batch_bytes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from pyarrowquant.cli._memory import batch_bytes, memory_size
 from pyarrowquant.cli._show import json_option, show_json
 from pyarrowquant.cli._work import is_complete
 from pyarrowquant.cli.recipe import recipe_of
+from pyarrowquant.recipe import Recipe
 from pyarrowquant.rule import BIT_WIDTHS
 
 _WIDTHS = click.Choice([str(width) for width in BIT_WIDTHS])
@@ -60,9 +60,7 @@ Examples:
 )
 @click.argument("source")
 @click.argument("destination", type=click.Path(path_type=Path))
-@click.option(
-    "--to", "kind", type=click.Choice(FORMATS), help="Default: by the suffix; mlx is a folder."
-)
+@click.option("--to", "kind", type=click.Choice(FORMATS), help="Default: by the suffix.")
 @click.option("--bits", type=_WIDTHS, help="Bits of a code; default 4.")
 @click.option("--group-size", type=int, help="-1: whole rows; default as the format has it.")
 @click.option("--method", type=click.Choice(["rtn", "mse", "hqq"]), help="Default mse.")
@@ -114,11 +112,15 @@ def quantize(
 ) -> None:
     """Quantize the weights of SOURCE and write them to DESTINATION.
 
-    SOURCE is a safetensors file, a model folder, Parquet, Arrow or npz. DESTINATION gets its name
-    only when it is complete; with --to parquet or arrow and no suffix it is a folder that has a
-    file for each file of SOURCE. Defaults are what the format holds: groups of 128, 64 for mlx, 32
-    for gguf; integer zero-points, symmetric for gguf; scales of float32, float16 for mlx and gguf.
-    mlx and gguf also get the layers that are not quantized.
+    SOURCE is a safetensors file, a model folder, an ONNX model, Parquet, Arrow or npz. DESTINATION
+    gets its name only when it is complete. It is a folder for compressed-tensors and mlx, and for
+    parquet and arrow without a suffix, which then has a file for each file of SOURCE.
+
+    Defaults are what the format holds: groups of 128, 64 for mlx, 32 for gguf; integer zero-points,
+    symmetric for compressed-tensors and gguf; scales of float32, float16 for mlx and gguf, the
+    model's dtype for compressed-tensors, which without --recipe also leaves out what the preset
+    text does. Layers that are not quantized are kept, but by parquet and arrow, and by onnx if
+    SOURCE is no ONNX model.
 
     What an interrupted run has done stays in a hidden folder beside DESTINATION. The same command
     with --resume goes on from it, and gives the same bytes as if nothing had happened.
@@ -142,29 +144,22 @@ def quantize(
     rules = with_kept(kind, None if recipe is None else recipe_of(recipe))
     if bits_per_weight is not None and bits is not None:
         raise click.UsageError("--bits and --bits-per-weight exclude each other")
-    quantize_stream(
-        read_weights(source), **settings, recipe=rules, quality_floor=quality_floor
-    )  # checks schema and arguments
-    layers = planned(source, settings, rules)
-    if layers is not None:
-        rules, ragged = with_ragged_kept(kind, layers, rules)
-        if ragged:
-            click.echo(f"Kept, as their columns are no whole groups: {_listed(ragged)}", err=True)
-        layers = planned(source, settings, rules) or []
-        check_planned(kind, source, layers, settings, rules)
+    # This checks schema and arguments.
+    quantize_stream(read_weights(source), **settings, recipe=rules, quality_floor=quality_floor)
     job = Job(
         source,
         destination,
         kind,
         folder,
         settings,
-        rules,
+        _with_ragged_kept(kind, source, settings, rules),
         bits_per_weight,
         quality_floor,
         continue_on_error,
         threads,
         batch_bytes(max_memory),
     )
+    check_planned(kind, source, settings, job.recipe)
     if dry_run:
         _show_plan(job, as_json)
         return
@@ -173,9 +168,17 @@ def quantize(
     totals.show(destination, kind, time.perf_counter() - start, as_json)
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+def _with_ragged_kept(
+    kind: str, source: str, settings: dict[str, Any], rules: Recipe | None
+) -> Recipe | None:
+    """Leave out, and say so, layers that the format does not take for their shape."""
+    rules, names = with_ragged_kept(kind, planned(source, settings, rules) or [], rules)
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        click.echo(
+            f"Kept, as their columns are no whole groups: {', '.join(names[:3])}{more}", err=True
+        )
+    return rules
 
 
 def _show_plan(job: Job, as_json: bool) -> None:
