@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pyarrowquant import _arguments, _arrow_files, _checkpoint, _npz, _onnx_weights
+from pyarrowquant import _arguments, _arrow_files, _checkpoint, _gguf_model, _npz, _onnx_weights
 from pyarrowquant._files import Location, locate
 from pyarrowquant._tensors import SCHEMA, Tensor
 
@@ -34,9 +34,9 @@ def read_weights(
     ----------
     path : str or path
         A file, by its suffix: .safetensors, .parquet, .arrow, .ipc or .feather (Arrow IPC files
-        and streams), .npz, .onnx; an index ending in .safetensors.index.json; or a folder with
-        model.safetensors, or an index and its shards, or other .safetensors files, which are then
-        all read. A str may be a URI of pyarrow.fs or fsspec, like ``s3://bucket/model``.
+        and streams), .npz, .onnx, .gguf; an index ending in .safetensors.index.json; or a folder
+        with model.safetensors, or an index and its shards, or other .safetensors files, which are
+        then all read. A str may be a URI of pyarrow.fs or fsspec, like ``s3://bucket/model``.
     filesystem : pyarrow.fs.FileSystem or fsspec filesystem, optional
         Where `path` lies; default this machine, or what a URI says.
     batch_bytes : int
@@ -66,7 +66,7 @@ def read_weights(
     TypeError
         An argument has the wrong type.
     ImportError
-        A URI needs fsspec, or an ONNX model onnx, which is not installed.
+        A URI needs fsspec, an ONNX model onnx or a GGUF model gguf, which is not installed.
 
     Examples
     --------
@@ -99,12 +99,14 @@ def weights_after(
 
 
 def shards_of(location: Location) -> list[_checkpoint.Shard] | None:
-    """Read the headers of a model of safetensors; None for another kind of file."""
+    """Read the headers of a model of safetensors or GGUF; None for another kind of file."""
     if not location.is_file():
         return _checkpoint.read_folder(location)
     name = location.name.lower()
     if name.endswith(_checkpoint.INDEX_SUFFIX):
         return _checkpoint.read_index(location)
+    if name.endswith(".gguf"):
+        return [_gguf_model.read_shard(location)]
     return _checkpoint.read_file(location) if name.endswith(".safetensors") else None
 
 
@@ -132,7 +134,7 @@ def _read(location: Location) -> _Read:
     for suffix, read in _READERS.items():
         if name.endswith(suffix):
             return read
-    known = ".safetensors", _checkpoint.INDEX_SUFFIX, *_READERS
+    known = ".safetensors", _checkpoint.INDEX_SUFFIX, ".gguf", *_READERS
     raise ValueError(f"{location}: unknown suffix. Known are {', '.join(known)}")
 
 

@@ -604,3 +604,38 @@ def test_compressed_tensors_is_refused_before_any_work(
     assert "only with symmetric zero-points" in failed("quantize", llama, out, *mixed)
     assert "is a file" in failed("quantize", model, out, *to)
     assert "out" not in names_in(tmp_path)
+
+
+def test_gguf_models_keep_all_else(tmp_path: Path) -> None:
+    import gguf
+
+    rng = np.random.default_rng(0)
+    source, out = tmp_path / "model.gguf", tmp_path / "small.gguf"
+    writer = gguf.GGUFWriter(source, "llama")
+    writer.add_string("general.name", "mine")
+    for name, shape in {
+        "token_embd.weight": (40, 64),
+        "blk.0.ffn_up.weight": (64, 64),
+        "blk.0.ffn_norm.weight": (64,),
+        "blk.0.ffn_gate_inp.weight": (8, 64),
+        "blk.0.odd.weight": (8, 40),
+    }.items():
+        writer.add_tensor(name, rng.standard_normal(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    result = run("quantize", source, out)
+    assert result.exit_code == 0, result.output
+    assert "Kept, as their columns are no whole groups: blk.0.odd.weight" in result.stderr
+    reader = gguf.GGUFReader(out)
+    assert {tensor.name: tensor.tensor_type.name for tensor in reader.tensors} == {
+        "token_embd.weight": "Q8_0",
+        "blk.0.ffn_up.weight": "Q4_0",
+        "blk.0.ffn_norm.weight": "F32",
+        "blk.0.ffn_gate_inp.weight": "F32",
+        "blk.0.odd.weight": "F32",
+    }
+    assert reader.get_field("general.name").contents() == "mine"
+    assert "is the source" in failed("quantize", source, source, "--overwrite")
+    assert "5 layers" in succeeded("inspect", source)

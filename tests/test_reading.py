@@ -285,8 +285,8 @@ def test_wrong_paths(tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     path.write_bytes(b"")
     message = (
-        f"{path}: unknown suffix. Known are .safetensors, .safetensors.index.json, .parquet, "
-        ".arrow, .ipc, .feather, .npz"
+        f"{path}: unknown suffix. Known are .safetensors, .safetensors.index.json, .gguf, "
+        ".parquet, .arrow, .ipc, .feather, .npz, .onnx"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         read_weights(path)

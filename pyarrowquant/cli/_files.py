@@ -157,6 +157,10 @@ def is_onnx(source: str) -> bool:
     return source.lower().endswith(".onnx")
 
 
+def is_gguf(source: str) -> bool:
+    return source.lower().endswith(".gguf")
+
+
 def local_files(source: str) -> list[Path]:
     """Return a source of this machine, and the files of its data elsewhere."""
     if not Path(source).exists():

@@ -15,8 +15,8 @@ from pyarrowquant import quantize_batch_arrow, read_weights
 from pyarrowquant._files import locate
 from pyarrowquant._plan import layers as described
 from pyarrowquant._tensors import FLOATS
-from pyarrowquant.cli._files import is_onnx
-from pyarrowquant.formats import compressed_tensors, gguf, mlx, onnx
+from pyarrowquant.cli._files import is_gguf, is_onnx
+from pyarrowquant.formats import _gguf_blocks, compressed_tensors, mlx, onnx
 from pyarrowquant.formats._compressed_config import quantization_config
 from pyarrowquant.formats._model_folder import ModelFolder
 from pyarrowquant.presets import NOT_LINEAR
@@ -57,6 +57,11 @@ _KEPT: dict[str, tuple[Rule, ...]] = {
     "gguf": (_NO_MATRIX,),
     "onnx": (_NO_MATRIX,),
 }
+# Embeddings and heads in 8 bits; an error of a router sends a token to another expert.
+_LLAMA_CPP = (
+    Rule(("token_embd.weight", "output.weight"), bit_width=8, zero_point="symmetric"),
+    Rule("*ffn_gate_inp*", skip=True),
+)
 _HELD_WIDTHS = {"gguf": (4, 5, 8), "onnx": (2, 4, 8)}  # of the others all
 _WHOLE_GROUPS = ("compressed-tensors", "mlx", "gguf")  # which take no row with a shorter last group
 
@@ -93,13 +98,16 @@ def outputs(kind: str, destination: Path) -> list[Path]:
     return [destination, *data]
 
 
-def with_kept(kind: str, rules: Recipe | None) -> Recipe | None:
+def with_kept(kind: str, source: str, rules: Recipe | None) -> Recipe | None:
     """Return the recipe, before it the rules for what the format cannot quantize.
 
-    Without one, models for transformers get the preset that spares their heads.
+    Without one, models for transformers get the preset that spares their heads, and those of
+    llama.cpp a recipe that does so under its names.
     """
     if kind == "compressed-tensors" and rules is None:
         rules = Recipe.preset("text")
+    if kind == "gguf" and is_gguf(source) and rules is None:
+        rules = Recipe(_LLAMA_CPP)
     return _preceded(_KEPT.get(kind, ()), rules)
 
 
@@ -184,7 +192,7 @@ def check(kind: str, results: pa.Table, dtype: str) -> None:
     if kind == "mlx":
         mlx.layers_of(results, dtype)
     elif kind == "gguf":
-        gguf.layers_of(results)
+        _gguf_blocks.layers_of(results)
     elif kind == "onnx":
         onnx.layers_of(results)
     elif kind == "compressed-tensors":

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pyarrowquant import formats, read_weights
 from pyarrowquant._files import locate
-from pyarrowquant.cli._files import TABLES, is_onnx, write_batches
+from pyarrowquant.cli._files import TABLES, is_gguf, is_onnx, write_batches
 from pyarrowquant.reading import shards_of
 
 _TOKENIZER = ("tokenizer*", "*.model", "vocab*", "merges*", "*_map.json", "*_config.json")
@@ -46,6 +46,8 @@ def write(
         formats.write_onnx(results, destination, model=source if is_onnx(source) else None)
     elif kind == "compressed-tensors":
         formats.write_compressed_tensors(results, destination, model=source)
+    elif kind == "gguf" and is_gguf(source):
+        formats.write_gguf(results, destination, model=source)
     elif kind == "gguf":
         formats.write_gguf(results, destination, kept=_left_out(source, results))
     else:

@@ -112,15 +112,15 @@ def quantize(
 ) -> None:
     """Quantize the weights of SOURCE and write them to DESTINATION.
 
-    SOURCE is a safetensors file, a model folder, an ONNX model, Parquet, Arrow or npz. DESTINATION
-    gets its name only when it is complete. It is a folder for compressed-tensors and mlx, and for
-    parquet and arrow without a suffix, which then has a file for each file of SOURCE.
+    SOURCE is a safetensors file, a model folder, an ONNX or GGUF model, Parquet, Arrow or npz.
+    DESTINATION gets its name only when it is complete. It is a folder for compressed-tensors and
+    mlx, and for parquet and arrow without a suffix, which then has a file for each file of SOURCE.
 
     Defaults are what the format holds: groups of 128, 64 for mlx, 32 for gguf; integer zero-points,
     symmetric for compressed-tensors and gguf; scales of float32, float16 for mlx and gguf, the
     model's dtype for compressed-tensors, which without --recipe also leaves out what the preset
-    text does. Layers that are not quantized are kept, but by parquet and arrow, and by onnx if
-    SOURCE is no ONNX model.
+    text does; a GGUF model's embeddings and head get 8 bits. Layers that are not quantized are
+    kept, but by parquet and arrow, and by onnx if SOURCE is no ONNX model.
 
     What an interrupted run has done stays in a hidden folder beside DESTINATION. The same command
     with --resume goes on from it, and gives the same bytes as if nothing had happened.
@@ -141,7 +141,7 @@ def quantize(
         **defaults(kind, source),
         **{field: value for field, value in said.items() if value is not None},
     }
-    rules = with_kept(kind, None if recipe is None else recipe_of(recipe))
+    rules = with_kept(kind, source, None if recipe is None else recipe_of(recipe))
     if bits_per_weight is not None and bits is not None:
         raise click.UsageError("--bits and --bits-per-weight exclude each other")
     # This checks schema and arguments.

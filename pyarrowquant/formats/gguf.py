@@ -10,22 +10,13 @@ from typing import Any
 import numpy as np
 
 from pyarrowquant import _arguments
+from pyarrowquant._gguf_model import import_gguf
 from pyarrowquant.formats._files import Outputs, Spool
-from pyarrowquant.formats._layers import (
-    Bytes,
-    Kept,
-    KeptLayers,
-    Names,
-    Packed,
-    Results,
-    as_float16,
-    is_of,
-)
+from pyarrowquant.formats._gguf_blocks import blocks_of, layers_of, type_name_of
+from pyarrowquant.formats._gguf_model import write_requantized
+from pyarrowquant.formats._layers import Kept, KeptLayers, Names, Results
 
-_BLOCK = 32
 _MOST_DIMENSIONS = 4
-_SYMMETRIC = {4: "Q4_0", 5: "Q5_0", 8: "Q8_0"}
-_OTHERS = {4: "Q4_1", 5: "Q5_1"}
 _OWN_KEYS = {
     "general.architecture": "give it as architecture",
     "general.alignment": "it is always 32",
@@ -36,6 +27,7 @@ def write_gguf(
     results: Any,
     path: str | os.PathLike[str],
     *,
+    model: str | os.PathLike[str] | None = None,
     kept: Any = None,
     architecture: str = "unknown",
     metadata: Mapping[str, Any] | None = None,
@@ -75,6 +67,10 @@ def write_gguf(
         batch.
     path : str or path
         The file.
+    model : str or path, optional
+        A GGUF model, of which `results` are layers: all else, tensors and metadata, is taken from
+        it, so that the file runs where that one does. For what llama.cpp converted to F16, BF16
+        or F32. It is only read.
     kept : pyarrow.Table, RecordBatchReader or any Arrow producer, optional
         Layers that are not quantized, as for `quantize_batch_arrow`; float32, float16 or bfloat16
         and of up to four dimensions. Their names and bytes go into the file as they are.
@@ -98,13 +94,19 @@ def write_gguf(
     ImportError
         The extra is not installed.
     """
-    gguf = _gguf()
+    gguf = import_gguf("Writing")
     path = Path(path)
+    overwrite = _arguments.boolean("overwrite", overwrite)
+    if model is not None:
+        if kept is not None or metadata is not None or architecture != "unknown":
+            raise ValueError("kept, architecture and metadata come from model: give only that")
+        write_requantized(gguf, layers_of(results), model, path, overwrite)
+        return
     architecture = _arguments.text("architecture", architecture)
     values = _metadata(gguf, metadata)
     layers = layers_of(results)
     kept_layers = KeptLayers(kept, _kept_problem)
-    with Outputs([path], _arguments.boolean("overwrite", overwrite)) as outputs:
+    with Outputs([path], overwrite) as outputs:
         writer = gguf.GGUFWriter(outputs.temporary(path), architecture)
         try:
             for key, value, types in values:
@@ -112,50 +114,6 @@ def write_gguf(
             _write_tensors(gguf, writer, layers, kept_layers, path.parent)
         finally:
             writer.close()
-
-
-def _gguf() -> Any:
-    try:
-        import gguf
-    except ImportError:
-        raise ImportError("Writing GGUF needs gguf: pip install pyarrowquant[gguf]") from None
-    return gguf
-
-
-def _type_name(layer: Packed) -> str | None:
-    if layer.zero_point == "symmetric" and layer.bits in _SYMMETRIC:
-        return _SYMMETRIC[layer.bits]
-    return _OTHERS.get(layer.bits)
-
-
-def layers_of(results: Any) -> Results:
-    """Open results; a layer that GGUF cannot hold is an error."""
-    return Results(
-        results,
-        "GGUF",
-        _problem,
-        'GGUF holds matrices of group_size 32 and scale_dtype="float16", the columns a multiple '
-        "of 32: 4 and 5 bits with any zero_point, 8 bits with a symmetric one. Quantize such "
-        "layers with other settings, or give them in kept",
-    )
-
-
-def _problem(layer: Packed) -> str | None:
-    if problem := layer.matrix_problem():
-        return problem
-    if layer.group != _BLOCK:
-        return f"group_size {layer.group_size}"
-    if layer.columns % _BLOCK:
-        return f"{layer.columns} columns are no multiple of 32"
-    type_name = _type_name(layer)
-    if type_name is None:
-        kind = f" with {layer.zero_point} zero-points" if layer.bits in _SYMMETRIC else ""
-        return f"{layer.bits} bits{kind}"
-    if not is_of(layer.scales, "float16"):
-        return 'its scales are not float16: quantize with scale_dtype="float16"'
-    if type_name in _OTHERS.values() and not np.isfinite(as_float16(layer.biases)).all():
-        return "-zero_point * scale is beyond float16"
-    return None
 
 
 def _kept_problem(layer: Kept) -> str | None:
@@ -230,19 +188,19 @@ def _write_tensors(gguf: Any, writer: Any, layers: Results, kept: KeptLayers, fo
     places: list[tuple[int, int]] = []
     with Spool(folder) as spool:
 
-        def end(name: str, shape: tuple[int, ...], type_name: str, start: int) -> None:
+        def end(name: str, shape: tuple[int, ...], type_of: str, start: int) -> None:
             """Take what was spooled since `start` as a tensor."""
             size = spool.size - start
             places.append((start, size))
-            type_ = gguf.GGMLQuantizationType[type_name]
+            type_ = gguf.GGMLQuantizationType[type_of]
             # float32 stands for: the shape is one of elements
             writer.add_tensor_info(names.add(name), shape or (1,), np.float32, size, type_)
 
         for layer in layers:
-            start, type_name = spool.size, str(_type_name(layer))
-            for rows, codes in layer.unpacked():
-                spool.append(_blocks(layer, rows, codes, type_name))
-            end(layer.name, layer.shape, type_name, start)
+            start = spool.size
+            for blocks in blocks_of(layer):
+                spool.append(blocks)
+            end(layer.name, layer.shape, str(type_name_of(layer)), start)
         for layer_kept in kept:
             start = spool.size
             spool.append(layer_kept.data)
@@ -252,24 +210,3 @@ def _write_tensors(gguf: Any, writer: Any, layers: Results, kept: KeptLayers, fo
         writer.write_ti_data_to_file()
         for start, size in places:
             writer.write_tensor_data(spool.view(start, size))
-
-
-def _blocks(layer: Packed, rows: slice, codes: Bytes, type_name: str) -> Bytes:
-    """Blocks of some rows as ggml lays them out: scale, m, fifth bits, codes."""
-    blocks = codes.reshape(-1, _BLOCK)
-
-    def halves(values: Any) -> Bytes:
-        stored = as_float16(values[rows]).astype("<f2").reshape(-1, 1)
-        return stored.view(np.uint8)
-
-    parts = [halves(layer.scales)]
-    if type_name in _OTHERS.values():
-        parts.append(halves(layer.biases))
-    if layer.bits == 8:
-        parts.append(np.bitwise_xor(blocks, 0x80, dtype=np.uint8))  # q - 128 as int8
-    else:
-        if layer.bits == 5:
-            parts.append(np.packbits(blocks >> 4, axis=1, bitorder="little"))
-        low, high = blocks[:, : _BLOCK // 2], blocks[:, _BLOCK // 2 :]
-        parts.append(np.bitwise_or(low & 15, high << 4, dtype=np.uint8))
-    return np.concatenate(parts, axis=1)

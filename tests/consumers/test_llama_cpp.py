@@ -6,6 +6,8 @@ them in an environment of their own.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +107,24 @@ def test_llama_cpp_runs_the_decoded_weights(
     # ggml rounds activations to 8 bits where weights are quantized
     assert cosine(packed, logits(tmp_path / "decoded.gguf")) > 0.9995
     assert cosine(packed, logits(tmp_path / "float.gguf")) > least_cosine
+
+
+@pytest.mark.parametrize("options", [[], ["--bits", "5", "--zero-point", "integer"]])
+def test_a_model_of_llama_cpp_quantized_by_the_command_line(
+    tmp_path: Path, options: list[str]
+) -> None:
+    matrices, others = model()
+    nothing = quantize_batch_arrow(
+        numpy_to_arrow_table(matrices),
+        4,
+        group_size=32,
+        zero_point="symmetric",
+        scale_dtype="float16",
+    ).slice(0, 0)
+    source, target = tmp_path / "model.gguf", tmp_path / "small.gguf"
+    kept = numpy_to_arrow_table({**others, **matrices})
+    write_gguf(nothing, source, kept=kept, architecture="llama", metadata=METADATA)
+    command = [sys.executable, "-m", "pyarrowquant", "quantize", str(source), str(target)]
+    subprocess.run([*command, *options], check=True)
+    assert target.stat().st_size < source.stat().st_size / 2
+    assert cosine(logits(target), logits(source)) > 0.98

@@ -1,0 +1,79 @@
+"""Packed layers as blocks of ggml."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from pyarrowquant.formats._layers import Bytes, Packed, Results, as_float16, is_of
+
+_BLOCK = 32
+_SYMMETRIC = {4: "Q4_0", 5: "Q5_0", 8: "Q8_0"}
+_OTHERS = {4: "Q4_1", 5: "Q5_1"}
+
+
+def layers_of(results: Any) -> Results:
+    """Open results; a layer that GGUF cannot hold is an error."""
+    return Results(
+        results,
+        "GGUF",
+        _problem,
+        'GGUF holds matrices of group_size 32 and scale_dtype="float16", the columns a multiple '
+        "of 32: 4 and 5 bits with any zero_point, 8 bits with a symmetric one. Quantize such "
+        "layers with other settings, or give them in kept",
+    )
+
+
+def _problem(layer: Packed) -> str | None:
+    if problem := layer.matrix_problem():
+        return problem
+    if layer.group != _BLOCK:
+        return f"group_size {layer.group_size}"
+    if layer.columns % _BLOCK:
+        return f"{layer.columns} columns are no multiple of 32"
+    type_name = type_name_of(layer)
+    if type_name is None:
+        kind = f" with {layer.zero_point} zero-points" if layer.bits in _SYMMETRIC else ""
+        return f"{layer.bits} bits{kind}"
+    if not is_of(layer.scales, "float16"):
+        return 'its scales are not float16: quantize with scale_dtype="float16"'
+    if type_name in _OTHERS.values() and not np.isfinite(as_float16(layer.biases)).all():
+        return "-zero_point * scale is beyond float16"
+    return None
+
+
+def type_name_of(layer: Packed) -> str | None:
+    """Return the type of ggml that holds the layer, or None."""
+    if layer.zero_point == "symmetric" and layer.bits in _SYMMETRIC:
+        return _SYMMETRIC[layer.bits]
+    return _OTHERS.get(layer.bits)
+
+
+def blocks_of(layer: Packed) -> Iterator[Bytes]:
+    """Blocks of some rows at a time."""
+    type_name = str(type_name_of(layer))
+    for rows, codes in layer.unpacked():
+        yield _blocks(layer, rows, codes, type_name)
+
+
+def _blocks(layer: Packed, rows: slice, codes: Bytes, type_name: str) -> Bytes:
+    """Blocks of some rows as ggml lays them out: scale, m, fifth bits, codes."""
+    blocks = codes.reshape(-1, _BLOCK)
+
+    def halves(values: Any) -> Bytes:
+        stored = as_float16(values[rows]).astype("<f2").reshape(-1, 1)
+        return stored.view(np.uint8)
+
+    parts = [halves(layer.scales)]
+    if type_name in _OTHERS.values():
+        parts.append(halves(layer.biases))
+    if layer.bits == 8:
+        parts.append(np.bitwise_xor(blocks, 0x80, dtype=np.uint8))  # q - 128 as int8
+    else:
+        if layer.bits == 5:
+            parts.append(np.packbits(blocks >> 4, axis=1, bitorder="little"))
+        low, high = blocks[:, : _BLOCK // 2], blocks[:, _BLOCK // 2 :]
+        parts.append(np.bitwise_or(low & 15, high << 4, dtype=np.uint8))
+    return np.concatenate(parts, axis=1)

@@ -1,0 +1,123 @@
+"""GGUF models, some of their tensors replaced by quantized ones."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyarrowquant._files import MappedFile, locate
+from pyarrowquant._gguf_model import open_reader, tensor_of
+from pyarrowquant._tensors import Tensor
+from pyarrowquant.formats._by_name import LayersByName
+from pyarrowquant.formats._files import Outputs
+from pyarrowquant.formats._gguf_blocks import blocks_of, type_name_of
+from pyarrowquant.formats._layers import Bytes, Packed, Results
+
+# What the writer or the new tensors decide.
+_OWN_KEYS = frozenset(
+    {
+        "general.architecture",
+        "general.alignment",
+        "general.file_type",
+        "general.quantization_version",
+    }
+)
+# llama.cpp's numbers for files of mostly one type.
+_FILE_TYPES = {"Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9}
+
+
+def write_requantized(
+    gguf: Any, results: Results, model: str | os.PathLike[str], path: Path, overwrite: bool
+) -> None:
+    """Write the model, with the layers of `results` in the place of its own."""
+    location = locate(model, None)
+    if os.path.realpath(location.path) == os.path.realpath(path):
+        raise ValueError(f"'{path}' is the source model: give another path")
+    reader = open_reader(location)
+    tensors = [tensor_of(tensor, location, len(reader.data)) for tensor in reader.tensors]
+    with (
+        Outputs([path], overwrite) as outputs,
+        LayersByName(results, path.parent) as layers,
+        MappedFile(location.path) as source,
+    ):
+        _check_names(layers, {tensor.name: tensor for tensor in tensors}, location.path)
+        writer = gguf.GGUFWriter(outputs.temporary(path), _architecture(reader, location.path))
+        try:
+            _copy_metadata(gguf, writer, reader)
+            _say_types(gguf, writer, layers)
+            for tensor in tensors:
+                _add_info(gguf, writer, tensor, layers.get(tensor.name))
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+            for tensor in tensors:
+                writer.write_tensor_data(_data(tensor, layers.get(tensor.name), source))
+                source.forget_pages()
+                layers.forget_pages()
+        finally:
+            writer.close()
+
+
+def _check_names(layers: LayersByName, tensors: dict[str, Tensor], model: str) -> None:
+    lines = []
+    for name, layer in layers.items():
+        if name not in tensors:
+            lines.append(f"The model '{model}' has no tensor '{name}'")
+        elif layer.shape != tensors[name].shape:
+            lines.append(
+                f"Layer '{name}' has shape {list(layer.shape)}, in the model '{model}' it is "
+                f"{list(tensors[name].shape)}"
+            )
+    if lines:
+        end = "Layers must be those that read_weights gives for this model"
+        raise ValueError("\n".join([*lines, end]))
+
+
+def _architecture(reader: Any, model: str) -> str:
+    field = reader.get_field("general.architecture")
+    if field is None:
+        raise ValueError(f"{model}: the model does not say its general.architecture")
+    return str(field.contents())
+
+
+def _copy_metadata(gguf: Any, writer: Any, reader: Any) -> None:
+    for key, field in reader.fields.items():
+        if key in _OWN_KEYS or key.startswith("GGUF."):  # the latter are of the reader
+            continue
+        value, kind = field.contents(), field.types[0]
+        if kind == gguf.GGUFValueType.ARRAY:
+            if value:  # an empty one does not say its type
+                writer.add_key_value(key, value, kind, field.types[-1])
+        else:
+            writer.add_key_value(key, value, kind)
+
+
+def _say_types(gguf: Any, writer: Any, layers: LayersByName) -> None:
+    kind = gguf.GGUFValueType.UINT32
+    writer.add_key_value("general.quantization_version", gguf.GGML_QUANT_VERSION, kind)
+    types = Counter(str(type_name_of(layer)) for layer in layers.values())
+    if types:
+        ((usual, _),) = types.most_common(1)
+        writer.add_key_value("general.file_type", _FILE_TYPES[usual], kind)
+
+
+def _add_info(gguf: Any, writer: Any, tensor: Tensor, layer: Packed | None) -> None:
+    name, size = tensor.dtype, tensor.end - tensor.begin
+    if layer is not None:
+        name = str(type_name_of(layer))
+        block, block_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]
+        size = layer.shape[0] * layer.columns // block * block_bytes
+    type_ = gguf.GGMLQuantizationType[name]
+    # float32 stands for: the shape is one of elements
+    writer.add_tensor_info(tensor.name, tensor.shape or (1,), np.float32, size, type_)
+
+
+def _data(tensor: Tensor, layer: Packed | None, source: MappedFile) -> Bytes:
+    if layer is not None:
+        return np.concatenate(list(blocks_of(layer)))
+    buffer = source.buffer(tensor.begin, tensor.end - tensor.begin)
+    return np.frombuffer(buffer, np.uint8) if buffer.size else np.empty(0, np.uint8)
