@@ -15,7 +15,7 @@ PROFILES: dict[str, dict[str, int | str]] = {
 # of the module whose weight it is, has the word; what lies deeper in a module of such a name is
 # none: the linear layer of an adaptive norm, or an encoder in a model called "embedder".
 _BIASES = Rule(match=("*bias", "*_bias.weight", "*bias_table"), skip=True)
-_NORMS_AND_EMBEDDINGS = Rule(regex=r"(?i)(norm|embed)[^.]*(\.weight)?$", skip=True)
+_NORMS_AND_EMBEDDINGS = Rule(regex=r"(?i)(norm|embe?d)[^.]*(\.weight)?$", skip=True)
 _COMMON = (Rule(ndim=(0, 1), skip=True), _BIASES, _NORMS_AND_EMBEDDINGS)
 
 # The output head of the model. A proj_out within a numbered block is an inner layer.
@@ -25,7 +25,9 @@ _TEXT_EMBEDDINGS = Rule(
     match=("*wte.weight", "*wpe.weight", "shared.weight", "*.shared.weight"), skip=True
 )
 # An error of these sends a token to another expert.
-_ROUTERS = Rule(match=("*.gate.weight", "*router*", "*shared_expert_gate.weight"), skip=True)
+_ROUTERS = Rule(
+    match=("*.gate.weight", "*router*", "*shared_expert_gate.weight", "*ffn_gate_inp*"), skip=True
+)
 
 # Matrices of a text model that are no linear layers, and those that may be none.
 EMBEDDINGS = (_BIASES, _NORMS_AND_EMBEDDINGS, _TEXT_EMBEDDINGS)

@@ -640,6 +640,13 @@ def test_every_preset_keeps_what_is_small(preset: str, layer: str, shape: tuple[
         ("text", "classifier.weight", False),
         ("text", "score.weight", False),
         ("text", "qa_outputs.weight", False),
+        # llama.cpp
+        ("text", "token_embd.weight", False),
+        ("text", "position_embd.weight", False),
+        ("text", "output.weight", False),
+        ("text", "blk.0.ffn_gate_inp.weight", False),
+        ("text", "blk.0.attn_output.weight", True),
+        ("text", "blk.0.ffn_gate.weight", True),
         # A model within a module of such a name is a model like others
         ("text", "embedding_model.encoder.layers.0.fc1.weight", True),
         # DiT, and U-Nets with classes
