@@ -98,7 +98,7 @@ def fit(
     options = {**_arguments.quantize_options(threads=threads), "type_names": source.type_names}
     _lib.validate(source.schema, _lib.encode({**options, "choices": choices}))
     found = _wanted(data, choices, recipe, weight_column)
-    budget = _budget(found, bits_per_weight)
+    _budget(found, bits_per_weight)  # what cannot be met is said before any work
     with Reporter(progress, weights_bytes(data) * len(choices)) as reporter:
         for position in range(len(choices)):
             if reporter is not None:
@@ -110,7 +110,7 @@ def fit(
                 warnings.warn(
                     f"Skipped: {error.message}", SkippedLayerWarning, stacklevel=users_level()
                 )
-    picked = _allocate(found, budget, objective)
+    picked = _allocate(found, _budget(found, bits_per_weight), objective)  # of what has not failed
     rules = [
         ([layer.name for layer, k in zip(found, picked, strict=True) if k == position], settings)
         for position, settings in enumerate(choices)

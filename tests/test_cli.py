@@ -92,7 +92,7 @@ def test_quantize(model: Path, weights: dict[str, np.ndarray], tmp_path: Path, n
 
 
 def test_settings(model: Path, weights: dict[str, np.ndarray], tmp_path: Path) -> None:
-    out = tmp_path / "out.table"
+    out = tmp_path / "out.arrow"
     settings = ["--bits", 3, "--group-size", 32, "--method", "rtn", "--zero-point", "symmetric"]
     succeeded("quantize", model, out, "--to", "arrow", *settings, "--scale-dtype", "float16")
     table = pa.ipc.open_file(out).read_all()
@@ -150,6 +150,7 @@ def test_formats_of_engines(model: Path, weights: dict[str, np.ndarray], tmp_pat
         "model.layers.0.mlp.up_proj.weight": "Q4_0",
         "model.layers.0.mlp.down_proj.weight": "Q4_0",
         "model.norm.weight": "F32",
+        "model.position_ids": "I64",
     }
     settings = {"group_size": 32, "zero_point": "symmetric", "scale_dtype": "float16"}
     up = "model.layers.0.mlp.up_proj.weight"
@@ -438,7 +439,7 @@ def test_rows_of_broken_groups_stay_as_they_are(
     save_file(ragged, source)
     result = run("quantize", source, out, "--to", kind)
     assert result.exit_code == 0, result.output
-    assert "Kept, as their columns are no whole groups: odd.weight" in result.stderr
+    assert "Kept, as the format does not take their shape: odd.weight" in result.stderr
     if kind == "gguf":
         import gguf
 
@@ -627,7 +628,7 @@ def test_gguf_models_keep_all_else(tmp_path: Path) -> None:
     writer.close()
     result = run("quantize", source, out)
     assert result.exit_code == 0, result.output
-    assert "Kept, as their columns are no whole groups: blk.0.odd.weight" in result.stderr
+    assert "Kept, as the format does not take their shape: blk.0.odd.weight" in result.stderr
     reader = gguf.GGUFReader(out)
     assert {tensor.name: tensor.tensor_type.name for tensor in reader.tensors} == {
         "token_embd.weight": "Q8_0",
@@ -639,3 +640,129 @@ def test_gguf_models_keep_all_else(tmp_path: Path) -> None:
     assert reader.get_field("general.name").contents() == "mine"
     assert "is the source" in failed("quantize", source, source, "--overwrite")
     assert "5 layers" in succeeded("inspect", source)
+
+
+def test_tensors_of_all_dtypes_are_kept(tmp_path: Path) -> None:
+    import gguf
+
+    tensors = {
+        "up.weight": np.random.default_rng(0).standard_normal((64, 64), np.float32),
+        "ids": np.arange(6, dtype=np.int64),
+        "mask": np.array([True, False]),
+        "double.weight": np.ones((2, 2), np.float64),
+        "small": np.arange(4, dtype=np.int8),
+    }
+    source = tmp_path / "model.safetensors"
+    save_file(tensors, source)
+    succeeded("quantize", source, tmp_path / "mlx", "--to", "mlx")
+    found = load_file(tmp_path / "mlx" / "model.safetensors")
+    assert set(found) == {*tensors, "up.scales", "up.biases"}
+    for name in set(tensors) - {"up.weight"}:
+        assert found[name].dtype == tensors[name].dtype
+        assert np.array_equal(found[name], tensors[name])
+    result = run("quantize", source, tmp_path / "m.gguf")
+    assert result.exit_code == 0, result.output
+    assert "Left out, as the format has no BOOL: mask" in result.stderr
+    kept = {t.name: t.data for t in gguf.GGUFReader(tmp_path / "m.gguf").tensors}
+    assert set(kept) == set(tensors) - {"mask"}
+    for name in ("ids", "double.weight", "small"):
+        assert np.array_equal(kept[name], tensors[name])
+
+
+def test_sources_are_never_replaced(llama: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.parquet"
+    tables = tmp_path / "tables"
+    succeeded("quantize", llama, table)
+    succeeded("quantize", llama, tables, "--to", "parquet")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    shard, uri = llama / "model.safetensors", f"file://{llama}"
+    over = "--overwrite"
+    for source in (llama, uri, shard, f"file://{shard}"):
+        assert "is the source" in failed("quantize", source, shard, "--to", "gguf", over)
+        page = ["report", table, "--html", shard, "--original", source]
+        assert "is the source" in failed(*page, over)
+        fit = ["recipe", "fit", source, llama / "config.json", "--bits-per-weight", 5]
+        assert "is the source" in failed(*fit, over)
+    for source in (llama, uri):
+        assert "has the source in it" in failed("quantize", source, llama, "--to", "mlx", over)
+    part = tables / "model.parquet"
+    assert "is the source" in failed("dequantize", tables, part, over)
+    assert "is the source" in failed("report", tables, "--html", part, over)
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    (snapshot / "model.safetensors").symlink_to(shard)
+    linked = snapshot / "model.safetensors"
+    assert "has the source in it" in failed("quantize", linked, snapshot, "--to", "mlx", over)
+    assert before == {p: p.read_bytes() for p in before}
+    assert linked.is_symlink()
+
+
+def test_links_lead_to_where_the_output_lies(llama: Path, tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    (tmp_path / "link").symlink_to(real)
+    succeeded("quantize", llama, tmp_path / "link", "--to", "mlx")
+    assert (tmp_path / "link").is_symlink()
+    assert "model.safetensors" in names_in(real)
+    (tmp_path / "t.parquet").symlink_to(tmp_path / "target.parquet")
+    succeeded("quantize", llama, tmp_path / "t.parquet")
+    assert (tmp_path / "t.parquet").is_symlink()
+    assert (tmp_path / "target.parquet").is_file()
+
+
+def test_what_appears_at_the_destination_meanwhile_is_kept(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrowquant.cli._job as job
+
+    out, write = tmp_path / "out.parquet", job.write
+
+    def slow(*arguments: object) -> None:
+        write(*arguments)  # type: ignore[arg-type]
+        out.write_text("mine")
+
+    monkeypatch.setattr(job, "write", slow)
+    assert "was made while this ran" in failed("quantize", llama, out)
+    assert out.read_text() == "mine"
+    monkeypatch.undo()
+    assert "was made while" in failed("quantize", llama, out, "--resume")
+    succeeded("quantize", llama, out, "--resume", "--overwrite")
+    assert read(out).num_rows == 5
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_work_of_others_is_not_touched(llama: Path, tmp_path: Path) -> None:
+    mine = tmp_path / ".out.parquet.partial"
+    mine.mkdir()
+    (mine / "letters.txt").write_text("dear")
+    assert "it is not of this program" in failed("quantize", llama, tmp_path / "out.parquet")
+    assert names_in(mine) == ["letters.txt"]
+
+
+def test_the_current_folder_is_no_destination(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    error = failed("quantize", llama, ".", "--to", "mlx", code=2)
+    assert "is the current folder" in error
+
+
+def test_quantized_models_are_refused(llama: Path, tmp_path: Path) -> None:
+    succeeded("quantize", llama, tmp_path / "mlx", "--to", "mlx")
+    error = failed("quantize", tmp_path / "mlx", tmp_path / "again.parquet")
+    assert "is quantized already: its config.json has quantization" in error
+
+
+@pytest.mark.parametrize("kind", ["mlx", "gguf", "onnx", "compressed-tensors"])
+def test_layers_that_are_too_small_or_empty_are_kept(
+    llama: Path, tmp_path: Path, kind: str
+) -> None:
+    tensors = load_file(llama / "model.safetensors")
+    tensors["few.weight"] = np.ones((8, 24), np.float32)
+    tensors["none.weight"] = np.ones((0, 64), np.float32)
+    save_file(tensors, llama / "model.safetensors")
+    options = ["--group-size", 32] if kind == "compressed-tensors" else []
+    result = run("quantize", llama, tmp_path / "out", "--to", kind, *options)
+    assert result.exit_code == 0, result.output
+    assert "none.weight" in result.stderr

@@ -168,8 +168,8 @@ class TestInterrupted:
         [
             ("touched", "the source has changed: 'model-00003-of-00004.safetensors' had"),
             ("bits", "bit_width was 4, now is 3"),
-            ("memory", "batch_bytes was"),
-            ("recipe", "recipe was None, now is {"),
+            ("memory", "the bound by --max-memory (bytes) was"),
+            ("recipe", "the recipe differs"),
         ],
     )
     def test_other_runs_are_refused(

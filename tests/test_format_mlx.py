@@ -343,11 +343,12 @@ def test_names_come_once(tmp_path: Path) -> None:
         (
             pa.table({"layer_name": ["x"], "weights": [[1.0]]}),
             "Layer 'x': kept layers are float32, float16 or bfloat16 (F32, F16 or BF16), "
-            "not float64",
+            "or raw bytes that the format has a type for, not float64",
         ),
         (
-            pa.table({"layer_name": ["x"], "weights": [b"1234"], "dtype": ["F64"]}),
-            "Layer 'x': kept layers are float32, float16 or bfloat16 (F32, F16 or BF16), not F64",
+            pa.table({"layer_name": ["x"], "weights": [b"1234"], "dtype": ["F4"]}),
+            "Layer 'x': kept layers are float32, float16 or bfloat16 (F32, F16 or BF16), "
+            "or raw bytes that the format has a type for, not F4",
         ),
         (
             pa.table({"layer_name": ["x"], "weights": [b"123"], "dtype": ["F16"]}),

@@ -643,7 +643,6 @@ def test_every_preset_keeps_what_is_small(preset: str, layer: str, shape: tuple[
         # llama.cpp
         ("text", "token_embd.weight", False),
         ("text", "position_embd.weight", False),
-        ("text", "output.weight", False),
         ("text", "blk.0.ffn_gate_inp.weight", False),
         ("text", "blk.0.attn_output.weight", True),
         ("text", "blk.0.ffn_gate.weight", True),

@@ -391,7 +391,7 @@ def test_what_is_refused(model: Path, result: Path, tmp_path: Path) -> None:
     assert "--html" in failed("report", result, code=2)
     assert "is a folder" in failed("report", result, "--html", tmp_path, code=2)
     assert "no/report.html" not in failed("report", result, "--html", tmp_path / "no" / "r.html")
-    assert "file of results" in failed("report", bare, "--html", bare, "--overwrite", code=2)
+    assert "is the source" in failed("report", bare, "--html", bare, "--overwrite")
     other = written(numpy_to_arrow_table({"x": np.ones((1, 8), np.float32)}), tmp_path, "x.arrow")
     error = failed("report", result, "--html", page, "--original", other)
     assert "Layer 'a.bias' is not in original" in error

@@ -10,6 +10,7 @@ import click
 import pyarrow as pa
 
 from pyarrowquant._version import __version__
+from pyarrowquant.cli._show import printable
 from pyarrowquant.cli.compare import compare
 from pyarrowquant.cli.dequantize import dequantize
 from pyarrowquant.cli.inspect import inspect
@@ -42,7 +43,7 @@ def _terminated(*_: object) -> None:
 
 def _short(message: str) -> str:
     """Leave out the middle where a great many layers have the same to say."""
-    lines = message.splitlines()
+    lines = [printable(line) for line in message.splitlines()]
     if len(lines) > 8:
         lines[5:-1] = [f"... and {len(lines) - 6} lines more"]
     return "\n".join(lines)
@@ -54,7 +55,7 @@ def main() -> None:
     """Quantize model weights, without torch and without a GPU.
 
     Exit codes: 0 done, 1 failed (one line on standard error says why), 2 wrong usage, 130
-    interrupted.
+    interrupted, 143 terminated.
     """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import click
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from pyarrowquant._files import locate
 from pyarrowquant.formats._files import Outputs
+from pyarrowquant.formats._model_folder import read_config
 from pyarrowquant.reading import files_of
 
 TABLES = {".parquet": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow"}
@@ -46,6 +49,8 @@ def check_destination(
     sources : sequence of Path
         What is read, which must not be replaced.
     """
+    if folder and path.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise click.UsageError(f"'{path}' is the current folder; give the name of a new one")
     if not path.absolute().parent.is_dir():
         raise click.ClickException(f"Folder '{path.absolute().parent}' does not exist")
     if not folder and path.is_dir():
@@ -56,8 +61,8 @@ def check_destination(
         return
     if not overwrite:
         raise click.ClickException(f"'{path}' exists. Use --overwrite to replace it")
-    if any(source.resolve().is_relative_to(path.resolve()) for source in sources):
-        has = "has the source in it" if folder else "is the source"
+    if any(_is_within(source, path) for source in sources):
+        has = "has the source in it" if folder else "is the source, or a file of it"
         raise click.ClickException(f"'{path}' {has}; give another name")
     if not folder:
         return
@@ -68,6 +73,16 @@ def check_destination(
             raise click.ClickException(
                 f"'{path}' has the folder '{inner.name}', which would be lost; give another name"
             )
+
+
+def _is_within(source: Path, path: Path) -> bool:
+    """Whether a source is, or lies in, a path: as links lead there, or as it is given."""
+    given = Path(os.path.abspath(source))
+    return any(
+        each.is_relative_to(place)
+        for each in (given, source.resolve())
+        for place in (Path(os.path.abspath(path)), path.resolve())
+    )
 
 
 def watched(
@@ -126,7 +141,7 @@ def open_results(path: Path) -> pa.RecordBatchReader:
 
 
 def _tables_in(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix in TABLES)
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in TABLES)
 
 
 def _open_file(path: Path) -> pa.RecordBatchReader:
@@ -149,8 +164,10 @@ def is_result(path: str) -> bool:
         return False
     try:
         return "quantized_data" in open_results(place).schema.names
-    except (pa.ArrowException, OSError):  # another kind of file
-        return False
+    except (pa.ArrowException, OSError) as error:
+        if place.suffix.lower() in TABLES:
+            raise click.ClickException(f"'{path}' cannot be read: {error}") from error
+        return False  # another kind of file
 
 
 def is_onnx(source: str) -> bool:
@@ -161,12 +178,41 @@ def is_gguf(source: str) -> bool:
     return source.lower().endswith(".gguf")
 
 
-def local_files(source: str) -> list[Path]:
-    """Return a source of this machine, and the files of its data elsewhere."""
-    if not Path(source).exists():
-        return []
-    files = files_of(locate(source, None)) if is_onnx(source) else []
-    return [Path(source), *(Path(file.path) for file in files)]
+def local_path(source: str) -> str:
+    """Return the path of a source of this machine, also of a URI; of another the URI."""
+    location = locate(source, None)
+    return location.path if isinstance(location.filesystem, fs.LocalFileSystem) else source
+
+
+def model_folder(source: str) -> Path | None:
+    """Return the folder of a Hugging Face model, if the source is one, or its index."""
+    path = Path(source)
+    folder = path.parent if path.name.endswith(".index.json") else path
+    return folder if (folder / "config.json").is_file() else None
+
+
+def refuse_quantized(source: str) -> None:
+    """Refuse a model whose tensors are codes and scales already."""
+    folder = model_folder(source)
+    config = {} if folder is None else read_config(folder)
+    for key in ("quantization_config", "quantization"):
+        if config.get(key) is not None:
+            raise click.ClickException(
+                f"'{source}' is quantized already: its config.json has {key}. Give the model with "
+                "float weights"
+            )
+
+
+def local_files(source: str | Path) -> list[Path]:
+    """Return a source of this machine, and all files that belong to it."""
+    source = Path(source)
+    if source.is_dir() and (tables := _tables_in(source)) and is_result(str(source)):
+        return [source, *tables]
+    if not source.exists() or is_result(str(source)):
+        return [source]
+    files = [Path(file.path) for file in files_of(locate(source, None))]
+    folder = source if source.is_dir() else source.parent
+    return [source, *files, *folder.glob("*.index.json"), folder / "config.json"]
 
 
 def source_files(source: str) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from pyarrowquant import quantize_batch_arrow, read_weights
 from pyarrowquant._files import locate
 from pyarrowquant._plan import layers as described
 from pyarrowquant._tensors import FLOATS
-from pyarrowquant.cli._files import is_gguf, is_onnx
+from pyarrowquant.cli._files import TABLES, is_gguf, is_onnx
 from pyarrowquant.formats import _gguf_blocks, compressed_tensors, mlx, onnx
 from pyarrowquant.formats._compressed_config import quantization_config
 from pyarrowquant.formats._model_folder import ModelFolder
@@ -63,7 +63,7 @@ _LLAMA_CPP = (
     Rule("*ffn_gate_inp*", skip=True),
 )
 _HELD_WIDTHS = {"gguf": (4, 5, 8), "onnx": (2, 4, 8)}  # of the others all
-_WHOLE_GROUPS = ("compressed-tensors", "mlx", "gguf")  # which take no row with a shorter last group
+_SHORT_GROUPS = {"mlx": (32, 64, 128), "gguf": (32,)}  # groups of a row that they take
 
 _STAND_INS_A_CALL = 64
 
@@ -150,7 +150,7 @@ def _planned(
 def with_ragged_kept(
     kind: str, layers: Sequence[Planned], rules: Recipe | None
 ) -> tuple[Recipe | None, list[str]]:
-    """Leave out layers whose columns are not whole groups, where the format wants that.
+    """Leave out layers that the format does not take for their shape.
 
     Returns
     -------
@@ -159,17 +159,24 @@ def with_ragged_kept(
     list of str
         Their names.
     """
-    names = [str(layer.name) for layer in layers if kind in _WHOLE_GROUPS and _is_ragged(layer)]
+    names = [str(layer.name) for layer in layers if _is_ragged(kind, layer)]
     return _preceded(
         [Rule(regex=f"^{re.escape(name)}$", skip=True) for name in names], rules
     ), names
 
 
-def _is_ragged(layer: Planned) -> bool:
-    if layer.settings is None or layer.settings["group_size"] == -1:
+def _is_ragged(kind: str, layer: Planned) -> bool:
+    """Whether it is for its shape that a format does not take a layer."""
+    if kind in TABLES.values() or layer.settings is None:
         return False
-    group = min(layer.settings["group_size"], max(layer.columns, 1))
-    return bool(layer.columns % group)
+    if 0 in layer.shape:
+        return True
+    group_size = layer.settings["group_size"]
+    if kind == "onnx" or group_size == -1:
+        return False
+    if layer.columns < group_size:  # where a row is a group
+        return layer.columns not in _SHORT_GROUPS.get(kind, (layer.columns,))
+    return bool(layer.columns % group_size)
 
 
 def _preceded(first: Sequence[Rule], rules: Recipe | None) -> Recipe | None:

@@ -45,6 +45,7 @@ class Job:
     continue_on_error : bool
     threads : int or None
     batch_bytes : int
+    overwrite : bool
     """
 
     source: str
@@ -58,6 +59,7 @@ class Job:
     continue_on_error: bool
     threads: int | None
     batch_bytes: int
+    overwrite: bool
 
     def run(self, resume: bool) -> Totals:
         """Do it all, or what an interrupted run of the same job has left to do."""
@@ -77,7 +79,7 @@ class Job:
             if not work.is_complete:
                 self._quantize(work, done, totals, meter)
                 self._write(work)
-            work.publish()
+            work.publish(self.overwrite)
         return totals
 
     def fitted(self) -> Recipe | None:
@@ -100,6 +102,7 @@ class Job:
         return {
             "version": __version__,
             "source": source_files(self.source),
+            "kind": f"{self.kind} in a folder" if self.folder else self.kind,
             "batch_bytes": self.batch_bytes,
             **self.settings,
             "recipe": None if self.recipe is None else self.recipe.to_dict(),

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrowquant import dequantize_batch_arrow
 from pyarrowquant._binary import lengths
 from pyarrowquant.cli._files import TABLES
-from pyarrowquant.cli._show import show_json, size_text
+from pyarrowquant.cli._show import printable, show_json, size_text
 from pyarrowquant.errors import SkippedLayerWarning
 
 
@@ -35,7 +35,7 @@ class Totals:
 
     def warn(self, message: Warning | str, category: type[Warning], *_: object) -> None:
         """Print a warning in a line of its own."""
-        click.echo(str(message), err=True)
+        click.echo(printable(str(message)), err=True)
         if issubclass(category, SkippedLayerWarning):
             self.skipped.append(str(message))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -26,6 +27,10 @@ _RUN, _COMPLETE, _RECIPE, _LOCK, _OUTPUT = (
     "lock",
     "output",
 )
+
+
+_LONGEST_NAME = 200  # hidden names are longer, and 255 is the most
+_OPTIONS = {"batch_bytes": "the bound by --max-memory (bytes)", "kind": "the format"}
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ class Work:
 
     def __init__(self, destination: Path, run: dict[str, Any], resume: bool) -> None:
         self._destination = destination.absolute()
+        if len(os.fsencode(destination.name)) > _LONGEST_NAME:
+            raise click.ClickException(f"'{destination.name}' is too long a name")
         self._run = json.loads(json.dumps(run))  # as it will be read
         self._resume = resume
         self._folder = folder_of(destination)
@@ -79,11 +86,7 @@ class Work:
         self._count = 0
 
     def __enter__(self) -> Work:
-        self._folder.mkdir(exist_ok=True)
-        self._lock = (self._folder / _LOCK).open("wb")
-        if not _locked(self._lock):
-            self._lock.close()
-            raise click.ClickException(f"Another run is writing '{self._destination.name}'")
+        self._lock = self._open_lock()
         try:
             known = [self._folder / name for name in (_RUN, _COMPLETE)]
             if self._resume and any(file.exists() for file in known):
@@ -92,6 +95,8 @@ class Work:
                 self._start()
             self._count = len(self._files())
         except BaseException:
+            if not self._files():
+                self._remove()
             self._lock.close()
             raise
         return self
@@ -103,18 +108,15 @@ class Work:
         trace: TracebackType | None,
     ) -> None:
         assert self._lock is not None
-        keep = kind is not None and next(self.parts(), None) is not None
-        self._lock.close()
-        if not keep:
-            (self._folder / _RUN).unlink(missing_ok=True)  # no run continues what is half removed
-            self._remove_all_but(_COMPLETE)
-            shutil.rmtree(self._folder)
+        if kind is None or not self._files():
+            self._remove()
         else:
             click.echo(
                 f"What is done stays in '{self._folder}'; --resume continues it, any other run "
                 "removes it",
                 err=True,
             )
+        self._lock.close()
 
     @property
     def is_complete(self) -> bool:
@@ -140,9 +142,13 @@ class Work:
     def parts(self) -> Iterator[Part]:
         """Read what is done, in the order of the source."""
         for file in self._files():
-            reader = pa.ipc.open_file(pa.memory_map(str(file)))
-            results, said = reader.get_batch_with_custom_metadata(0)
-            yield Part(results, **json.loads(said[b"part"]))
+            try:
+                reader = pa.ipc.open_file(pa.memory_map(str(file)))
+                results, said = reader.get_batch_with_custom_metadata(0)
+                part = Part(results, **json.loads(said[b"part"]))
+            except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
+                raise _damaged(file, error) from error
+            yield part
 
     def add(self, part: Part) -> None:
         """Keep a part on the disk."""
@@ -156,18 +162,57 @@ class Work:
         ):
             writer.write_batch(part.results, custom_metadata={"part": json.dumps(said)})
 
-    def publish(self) -> None:
+    def publish(self, overwrite: bool) -> None:
         """Give the output its place; a folder replaces another as a whole."""
-        output = self._folder / _OUTPUT / self._destination.name
         if not self.is_complete:
             os.replace(self._folder / _RUN, self._folder / _COMPLETE)
-        if output.is_dir() and self._destination.is_dir():
-            os.replace(self._destination, self._folder / "replaced")
+        output = self._folder / _OUTPUT
+        if not output.exists():  # it had its place when the run was killed
+            return
         # Of several files the one with the name that was asked for comes last.
-        files = sorted(output.parent.iterdir(), key=lambda file: file == output)
-        for file in files:
-            os.replace(file, self._destination.with_name(file.name))
+        files = sorted(output.iterdir(), key=lambda file: file.name == self._destination.name)
+        targets = [self._destination.with_name(file.name) for file in files]
+        for target in targets:
+            if not overwrite and target.exists() and not _is_empty_folder(target):
+                raise click.ClickException(
+                    f"'{target}' was made while this ran. --resume --overwrite replaces it"
+                )
+        for file, target in zip(files, targets, strict=True):
+            if target.is_dir():
+                os.replace(target, self._folder / "replaced")
+            os.replace(file, target)
         sync_folder(self._destination.parent)
+
+    def _open_lock(self) -> IO[bytes]:
+        """Lock the folder, which a run that ends may remove at any time."""
+        lock = self._folder / _LOCK
+        while True:
+            if self._folder.exists() and not lock.exists() and not _is_empty_folder(self._folder):
+                raise click.ClickException(
+                    f"'{self._folder}' is in the way: it is not of this program. Rename it"
+                )
+            self._folder.mkdir(exist_ok=True)
+            try:
+                opened = lock.open("ab")
+            except FileNotFoundError:
+                continue
+            if not _locked(opened):
+                opened.close()
+                raise click.ClickException(f"Another run is writing '{self._destination.name}'")
+            if lock.exists() and os.path.samestat(os.fstat(opened.fileno()), lock.stat()):
+                return opened
+            opened.close()
+
+    def _remove(self) -> None:
+        """Remove the folder, so that no run takes what is half removed for something to resume."""
+        (self._folder / _RUN).unlink(missing_ok=True)
+        self._remove_all_but(_COMPLETE, _LOCK)
+        (self._folder / _COMPLETE).unlink(missing_ok=True)
+        if sys.platform == "win32" and self._lock is not None:
+            self._lock.close()  # files that are open cannot be removed
+        (self._folder / _LOCK).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another run is there already
+            self._folder.rmdir()
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("*.arrow"))
@@ -176,11 +221,11 @@ class Work:
         self._remove_all_but(_LOCK)
         self._write(_RUN, json.dumps(self._run))
 
-    def _remove_all_but(self, name: str) -> None:
+    def _remove_all_but(self, *names: str) -> None:
         for file in self._folder.iterdir():
-            if file.is_dir():
+            if file.is_dir() and not file.is_symlink():
                 shutil.rmtree(file)
-            elif file.name != name:
+            elif file.name not in names:
                 file.unlink()
 
     def _write(self, name: str, text: str) -> None:
@@ -189,11 +234,15 @@ class Work:
             outputs.temporary(file).write_text(text, encoding="utf-8")
 
     def _check_run(self, file: Path) -> None:
-        before = json.loads(file.read_text(encoding="utf-8"))
-        if before == self._run:
+        try:
+            before = json.loads(file.read_text(encoding="utf-8"))
+            same = before == self._run or _difference(before, self._run)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _damaged(file, error) from error
+        if same is True:
             return
         raise click.ClickException(
-            f"'{self._destination.name}' cannot be continued: {_difference(before, self._run)}. "
+            f"'{self._destination.name}' cannot be continued: {same}. "
             "Without --resume, a new run begins"
         )
 
@@ -238,7 +287,22 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
             was, is_ = _described(files_before[name]), _described(files_now[name])
             return f"the source has changed: '{name}' had {was}, now has {is_}"
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return ", ".join(f"{name} was {before.get(name)}, now is {now.get(name)}" for name in names)
+    return ", ".join(
+        f"the {name} differs"
+        if name in ("recipe", "quality_floor")
+        else f"{_OPTIONS.get(name, name)} was {before.get(name)}, now is {now.get(name)}"
+        for name in names
+    )
+
+
+def _damaged(file: Path, error: Exception) -> click.ClickException:
+    return click.ClickException(
+        f"'{file}' of an earlier run is damaged ({error}). Without --resume, a new run begins"
+    )
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _described(file: dict[str, Any]) -> str:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from itertools import groupby
 from pathlib import Path
 
+import click
 import pyarrow as pa
 
 from pyarrowquant import formats, read_weights
+from pyarrowquant._binary import is_binary
 from pyarrowquant._files import locate
-from pyarrowquant.cli._files import TABLES, is_gguf, is_onnx, write_batches
+from pyarrowquant._safetensors import BITS
+from pyarrowquant.cli._files import TABLES, is_gguf, is_onnx, model_folder, write_batches
+from pyarrowquant.cli._show import printable
+from pyarrowquant.formats import gguf
+from pyarrowquant.formats._layers import KEPT_DTYPES
+from pyarrowquant.formats._model_folder import read_config
 from pyarrowquant.reading import shards_of
 
 _TOKENIZER = ("tokenizer*", "*.model", "vocab*", "merges*", "*_map.json", "*_config.json")
@@ -49,7 +55,8 @@ def write(
     elif kind == "gguf" and is_gguf(source):
         formats.write_gguf(results, destination, model=source)
     elif kind == "gguf":
-        formats.write_gguf(results, destination, kept=_left_out(source, results))
+        kept = _left_out(source, results, {*KEPT_DTYPES, *gguf.OTHER_DTYPES}, empty=False)
+        formats.write_gguf(results, destination, kept=kept)
     else:
         _write_mlx(results, source, destination, scale_dtype)
 
@@ -72,27 +79,43 @@ def _write_shards(results: pa.Table, source: str, folder: Path, kind: str) -> No
         write_batches(reader, folder / f"{name}.{kind}", kind, overwrite=False)
 
 
-def _left_out(source: str, results: pa.Table) -> pa.RecordBatchReader:
-    """Read the source again, without the layers of the results."""
+def _left_out(
+    source: str, results: pa.Table, dtypes: Container[str], empty: bool = True
+) -> pa.RecordBatchReader:
+    """Read the source again, without the layers of the results.
+
+    What is of another dtype than these, or empty where that is not allowed, is left out and told.
+    """
     names = set(results["layer_name"].to_pylist())
-    layers = read_weights(source)
+    layers = read_weights(source, only_floats=False)
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in layers:
+            raw = is_binary(batch["weights"].type)
+            kinds = batch["dtype"].to_pylist() if raw else [None] * batch.num_rows
             for row, name in enumerate(batch["layer_name"].to_pylist()):
-                if name not in names:
-                    yield batch.slice(row, 1)
+                if name in names:
+                    continue
+                layer = batch.slice(row, 1)
+                if not empty and raw and 0 in layer["shape"][0].as_py():
+                    lacks = "empty tensors"
+                elif kinds[row] is not None and kinds[row] not in dtypes:
+                    lacks = str(kinds[row])
+                else:
+                    yield layer
+                    continue
+                click.echo(printable(f"Left out, as the format has no {lacks}: {name}"), err=True)
 
     return pa.RecordBatchReader.from_batches(layers.schema, batches())
 
 
 def _write_mlx(results: pa.Table, source: str, folder: Path, dtype: str) -> None:
     """Write a folder for MLX; a model folder's configuration and tokenizer go with it."""
-    config = Path(source) / "config.json"
-    said = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else None
-    kept = _left_out(source, results)
+    model = model_folder(source)
+    said = None if model is None else read_config(model)
+    kept = _left_out(source, results, BITS)
     formats.write_mlx(results, folder, kept=kept, config=said, dtype=dtype)
-    for pattern in _TOKENIZER if Path(source).is_dir() else ():
-        for file in Path(source).glob(pattern):
+    for pattern in _TOKENIZER if model is not None else ():
+        for file in model.glob(pattern) if model is not None else ():
             if file.is_file() and not (folder / file.name).exists():
                 shutil.copyfile(file, folder / file.name)

@@ -16,6 +16,7 @@ from pyarrowquant.cli._files import (
     check_destination,
     format_of,
     is_result,
+    local_files,
     open_results,
     write_batches,
 )
@@ -58,7 +59,7 @@ def dequantize(
     as_json: bool,
 ) -> None:
     """Decode the results in SOURCE, a file or a folder, and write the weights to DESTINATION."""
-    check_destination(destination, overwrite, sources=[source])
+    check_destination(destination, overwrite, sources=local_files(source))
     kind = format_of(destination, kind, {**TABLES, ".safetensors": "safetensors"})
     if source.exists() and not is_result(str(source)):
         raise click.ClickException(f"'{source}' is no file of results")

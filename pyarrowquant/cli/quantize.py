@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,15 @@ from typing import Any
 import click
 
 from pyarrowquant import quantize_stream, read_weights
-from pyarrowquant.cli._files import SUFFIXES, TABLES, check_destination, format_of, local_files
+from pyarrowquant.cli._files import (
+    SUFFIXES,
+    TABLES,
+    check_destination,
+    format_of,
+    local_files,
+    local_path,
+    refuse_quantized,
+)
 from pyarrowquant.cli._formats import (
     FOLDERS,
     FORMATS,
@@ -22,7 +31,7 @@ from pyarrowquant.cli._formats import (
 )
 from pyarrowquant.cli._job import Job
 from pyarrowquant.cli._memory import batch_bytes, memory_size
-from pyarrowquant.cli._show import json_option, show_json
+from pyarrowquant.cli._show import json_option, printable, show_json
 from pyarrowquant.cli._work import is_complete
 from pyarrowquant.cli.recipe import recipe_of
 from pyarrowquant.recipe import Recipe
@@ -126,10 +135,15 @@ def quantize(
     with --resume goes on from it, and gives the same bytes as if nothing had happened.
     """
     kind = format_of(destination, kind, SUFFIXES)
-    folder = kind in FOLDERS or (kind in TABLES.values() and not destination.suffix)
+    folder = kind in FOLDERS or (
+        kind in TABLES.values() and destination.suffix.lower() not in TABLES
+    )
+    source = local_path(source)
+    destination = Path(os.path.realpath(destination))  # what is written lies where links lead
     if not (resume and is_complete(destination)):
         for path in outputs(kind, destination):
             check_destination(path, overwrite, folder, local_files(source))
+    refuse_quantized(source)
     said = {
         "bit_width": None if bits is None else int(bits),
         "group_size": group_size,
@@ -158,6 +172,7 @@ def quantize(
         continue_on_error,
         threads,
         batch_bytes(max_memory),
+        overwrite,
     )
     check_planned(kind, source, settings, job.recipe)
     if dry_run:
@@ -175,9 +190,8 @@ def _with_ragged_kept(
     rules, names = with_ragged_kept(kind, planned(source, settings, rules) or [], rules)
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        click.echo(
-            f"Kept, as their columns are no whole groups: {', '.join(names[:3])}{more}", err=True
-        )
+        some = printable(", ".join(names[:3]))
+        click.echo(f"Kept, as the format does not take their shape: {some}{more}", err=True)
     return rules
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from pyarrowquant import read_weights
-from pyarrowquant.cli._files import check_destination
+from pyarrowquant.cli._files import check_destination, local_files, local_path
 from pyarrowquant.cli._show import json_option, show_json
+from pyarrowquant.formats._files import Outputs
 from pyarrowquant.presets import PRESETS, PROFILES
 from pyarrowquant.recipe import Recipe
 
@@ -74,7 +75,8 @@ def fit(
     as_json: bool,
 ) -> None:
     """Measure every bit width on every layer of SOURCE; write the best recipe for a budget."""
-    check_destination(destination, overwrite)
+    source = local_path(source)
+    check_destination(destination, overwrite, sources=local_files(source))
     if destination.suffix not in (".json", ".yaml", ".yml"):
         raise click.UsageError(f"'{destination}' must end with .json, .yaml or .yml")
     fitted = Recipe.fit(
@@ -85,7 +87,9 @@ def fit(
         threads=threads,
         progress=sys.stderr.isatty(),
     )
-    fitted.save(destination)
+    with Outputs([destination], overwrite) as outputs:
+        text = fitted.to_json() + "\n" if destination.suffix == ".json" else fitted.to_yaml()
+        outputs.temporary(destination).write_text(text, encoding="utf-8")
     expected = fitted.expected
     if expected is not None and as_json:
         show_json(

@@ -7,7 +7,14 @@ from pathlib import Path
 import click
 
 from pyarrowquant import dequantize_batch_arrow
-from pyarrowquant.cli._files import TABLES, check_destination, is_result, open_results
+from pyarrowquant.cli._files import (
+    TABLES,
+    check_destination,
+    is_result,
+    local_files,
+    local_path,
+    open_results,
+)
 from pyarrowquant.cli._originals import Originals
 from pyarrowquant.cli._report.histograms import histogram
 from pyarrowquant.cli._report.layers import read_layers
@@ -45,9 +52,12 @@ def report(
 
     RESULT is a file of results, Parquet or Arrow. The page is one file that needs no network.
     """
-    check_destination(page, overwrite)
-    if page.exists() and result.exists() and page.samefile(result):
-        raise click.UsageError(f"'{page}' is the file of results; give another name")
+    sources: list[Path | str] = [result]
+    if original is not None:
+        sources.append(local_path(original))
+    check_destination(
+        page, overwrite, sources=[file for source in sources for file in local_files(source)]
+    )
     check_installed()
     if result.exists() and not is_result(str(result)):
         raise click.ClickException(f"'{result}' is no file of results")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -165,12 +166,18 @@ class KeptLayers:
     data : pyarrow.Table, any Arrow producer, or None
     problem : callable
         Says what keeps a layer out of the format, or None.
+    others : mapping
+        Bytes of an element of the dtypes that the format has beside the floats of layers.
     """
 
     def __init__(
-        self, data: object, problem: Callable[[Kept], str | None] = lambda _: None
+        self,
+        data: object,
+        problem: Callable[[Kept], str | None] = lambda _: None,
+        others: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self._problem = problem
+        self._dtypes = {**KEPT_DTYPES, **others}
         self._source = None if data is None else Source(data, INPUT_COLUMNS)
         if self._source is not None:
             options = {**_arguments.quantize_options(), "type_names": self._source.type_names}
@@ -183,7 +190,7 @@ class KeptLayers:
         row = 0
         for batch in self._source.batches() if self._source is not None else ():
             for i in range(batch.num_rows):
-                layer = _kept(batch, i, row + i)
+                layer = _kept(batch, i, row + i, self._dtypes)
                 if problem := self._problem(layer):
                     raise ValueError(f"Layer '{layer.name}' cannot be kept: {problem}")
                 yield layer
@@ -331,7 +338,7 @@ def _packed(batch: pa.RecordBatch, i: int, row: int) -> Packed:
     )
 
 
-def _kept(batch: pa.RecordBatch, i: int, row: int) -> Kept:
+def _kept(batch: pa.RecordBatch, i: int, row: int, dtypes: Mapping[str, int]) -> Kept:
     name = str(_value(batch, "layer_name", i, row).as_py())
     if is_binary(batch.column("weights").type):
         dtype = str(_value(batch, "dtype", i, row).as_py())
@@ -344,12 +351,13 @@ def _kept(batch: pa.RecordBatch, i: int, row: int) -> Kept:
         array: npt.NDArray[Any] = values.to_numpy()
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         data = array.view(np.uint8)
-    if dtype not in KEPT_DTYPES:
+    if dtype not in dtypes:
+        also = ", or raw bytes that the format has a type for" if len(dtypes) > 3 else ""
         raise ValueError(
-            f"Layer '{name}': kept layers are float32, float16 or bfloat16 (F32, F16 or BF16), "
-            f"not {dtype.replace('double', 'float64')}"
+            f"Layer '{name}': kept layers are float32, float16 or bfloat16 (F32, F16 or BF16)"
+            f"{also}, not {dtype.replace('double', 'float64')}"
         )
-    count, rest = divmod(len(data), KEPT_DTYPES[dtype])
+    count, rest = divmod(len(data), dtypes[dtype])
     if rest:
         raise ValueError(f"Layer '{name}': {len(data)} bytes are no whole number of {dtype}")
     shape: tuple[int, ...] = (count,)

@@ -35,6 +35,9 @@ _WEIGHTS = (
     "*.npz",
     "*.ot",
     "*.tflite",
+    "*.parquet",
+    "*.arrow",
+    "*.feather",
     "consolidated*",
     "*.index.json",
 )
@@ -65,7 +68,7 @@ class ModelFolder:
             raise FileNotFoundError(
                 f"'{path}' has no {_CONFIG}. model is the folder of a Hugging Face model"
             )
-        self.config = _config(self.path / _CONFIG)
+        self.config = read_config(self.path)
         self.shards = read_folder(locate(self.path, None))
         self.tensors = {tensor.name: tensor for shard in self.shards for tensor in shard.tensors}
 
@@ -117,7 +120,9 @@ def pieces_of(shard: Shard, tensor: Tensor) -> Iterator[Any]:
             file.forget_pages()
 
 
-def _config(path: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a model's config.json; what is not a JSON object is an error."""
+    path = folder / _CONFIG
     try:
         # Not as strict as for weights: real ones have Infinity.
         config = json.loads(path.read_text(encoding="utf-8"))

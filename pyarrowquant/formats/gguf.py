@@ -17,6 +17,7 @@ from pyarrowquant.formats._gguf_model import write_requantized
 from pyarrowquant.formats._layers import Kept, KeptLayers, Names, Results
 
 _MOST_DIMENSIONS = 4
+OTHER_DTYPES = {"F64": 8, "I8": 1, "I16": 2, "I32": 4, "I64": 8}  # named like those of ggml
 _OWN_KEYS = {
     "general.architecture": "give it as architecture",
     "general.alignment": "it is always 32",
@@ -72,8 +73,9 @@ def write_gguf(
         it, so that the file runs where that one does. For what llama.cpp converted to F16, BF16
         or F32. It is only read.
     kept : pyarrow.Table, RecordBatchReader or any Arrow producer, optional
-        Layers that are not quantized, as for `quantize_batch_arrow`; float32, float16 or bfloat16
-        and of up to four dimensions. Their names and bytes go into the file as they are.
+        Layers that are not quantized, as for `quantize_batch_arrow`, and raw bytes of F64, I8,
+        I16, I32 and I64; of up to four dimensions. Their names and bytes go into the file as they
+        are.
     architecture : str
         ``general.architecture`` of the file.
     metadata : mapping, optional
@@ -105,7 +107,7 @@ def write_gguf(
     architecture = _arguments.text("architecture", architecture)
     values = _metadata(gguf, metadata)
     layers = layers_of(results)
-    kept_layers = KeptLayers(kept, _kept_problem)
+    kept_layers = KeptLayers(kept, _kept_problem, OTHER_DTYPES)
     with Outputs([path], overwrite) as outputs:
         writer = gguf.GGUFWriter(outputs.temporary(path), architecture)
         try:

@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pyarrowquant import _arguments
+from pyarrowquant._safetensors import BITS
 from pyarrowquant.formats._files import Outputs, Spool
 from pyarrowquant.formats._layers import (
+    KEPT_DTYPES,
     KeptLayers,
     Names,
     Packed,
@@ -31,6 +33,10 @@ _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _NAMES = {code: name for name, code in _DTYPES.items()}
 _GROUPS = (32, 64, 128)
 _WEIGHT = ".weight"
+# Of safetensors all whose elements are whole bytes.
+_OTHER_DTYPES = {
+    name: bits // 8 for name, bits in BITS.items() if bits % 8 == 0 and name not in KEPT_DTYPES
+}
 
 
 def write_mlx(
@@ -61,8 +67,8 @@ def write_mlx(
     folder : str or path
         Is made if it is not there. What else it holds stays, such as a tokenizer's files.
     kept : pyarrow.Table, RecordBatchReader or any Arrow producer, optional
-        Layers that are not quantized, as for `quantize_batch_arrow`; float32, float16 or bfloat16.
-        Their names and bytes go into the file as they are.
+        Layers that are not quantized, as for `quantize_batch_arrow`; raw bytes also of the other
+        dtypes of safetensors. Their names and bytes go into the file as they are.
     config : mapping, optional
         The model's config.json. ``quantization`` is added: the most frequent group_size and
         bits, and those of every layer that differs.
@@ -96,7 +102,7 @@ def write_mlx(
     if config is not None and not isinstance(config, Mapping):
         raise TypeError(f"config must be a mapping, got {type(config).__name__}: {config!r}")
     layers = layers_of(results, dtype)
-    kept_layers = KeptLayers(kept)
+    kept_layers = KeptLayers(kept, others=_OTHER_DTYPES)
     config = {} if config is None else dict(config)
     json.dumps(config, allow_nan=False)  # what JSON does not know is found here, not at the end
     overwrite = _arguments.boolean("overwrite", overwrite)
