@@ -60,16 +60,16 @@ func requiredInteger(column string, arr arrow.Array) func(row int) (int64, *prob
 	}
 }
 
-func (r *codedReader) read(row int, inputRow int64) (codedLayer, *LayerError) {
+func (r *codedReader) read(l *codedLayer, row int, inputRow int64) *LayerError {
 	name, p := r.names(row)
 	if p != nil {
-		return codedLayer{}, p.unnamedError(inputRow)
+		return p.unnamedError(inputRow)
 	}
-	l := codedLayer{name: name, row: inputRow}
-	if p := r.readFields(&l, row); p != nil {
-		return codedLayer{}, p.layerError(name, inputRow)
+	l.name, l.row = name, inputRow
+	if p := r.readFields(l, row); p != nil {
+		return p.layerError(name, inputRow)
 	}
-	return l, nil
+	return nil
 }
 
 func (r *codedReader) readFields(l *codedLayer, row int) (p *problem) {

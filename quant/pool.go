@@ -10,31 +10,24 @@ import (
 	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
 )
 
-// runUnits calls work with the position of every unit, on up to threads goroutines. The only
-// thing that workers write in common is the counter of the next task. It stops
+// run calls work for every unit and its number, on up to threads goroutines. The
+// only thing that workers write in common is the counter of the next task. It stops
 // early if the context is cancelled or if a worker panics.
-func runUnits(ctx context.Context, threads int, units []unit, work func(i int)) error {
-	ends := tasks(units)
+func (t tasks) run(ctx context.Context, threads int, work func(i int, u unit)) error {
 	var next atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
 	worker := func() error {
 		defer kernel.StandardFloat()()
 		for ctx.Err() == nil {
-			task := int(next.Add(1)) - 1
-			if task >= len(ends) {
+			i := int(next.Add(1)) - 1
+			if i >= len(t) {
 				return nil
 			}
-			start := 0
-			if task > 0 {
-				start = ends[task-1]
-			}
-			for i := start; i < ends[task]; i++ {
-				work(i)
-			}
+			t[i].units(work)
 		}
 		return ctx.Err()
 	}
-	for range min(threads, len(ends)) {
+	for range min(threads, len(t)) {
 		group.Go(func() error { return Recovered(worker) })
 	}
 	return group.Wait()

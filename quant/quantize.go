@@ -49,18 +49,15 @@ func Quantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordB
 	if err := q.run(ctx, progress, failed); err != nil {
 		return nil, err
 	}
-	faults := firstFaults(len(layers), q.units, q.faults)
-	for i, fault := range faults {
-		if fault != nil {
-			failed = append(failed, layers[i].problem(fault).layerError(layers[i].name, layers[i].row))
-		}
+	for i, fault := range q.faults.first {
+		failed = append(failed, layers[i].problem(fault).layerError(layers[i].name, layers[i].row))
 	}
 	failed.sort()
 	if len(failed) > 0 && !o.ContinueOnError {
 		return nil, failed
 	}
 	result := &Result{Skipped: failed}
-	if err := allocations(func() { q.build(result, faults) }); err != nil {
+	if err := allocations(func() { q.build(result) }); err != nil {
 		result.Release()
 		return nil, err
 	}
@@ -70,16 +67,15 @@ func Quantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordB
 // quantization is the state of one run.
 type quantization struct {
 	options Options
-	layers  []layer   // in output order
-	grouped []grouped // as layers
-	units   []unit
+	layers  []layer // in output order
+	tasks   tasks
 	large   bool
 	parts   []*quantizedPart
 	arena   arena
-	faults  []kernel.Fault      // as units; Index is the element within the layer
-	sums    []kernel.Sums       // as units; nil without metrics
-	long    []kernel.Parameters // as units; nil if no group is long
-	stop    func() bool         // whether the run is cancelled
+	faults  faults
+	sums    []kernel.Sums              // of units; nil without metrics
+	long    map[unit]kernel.Parameters // of those parts of long groups that have no fault
+	stop    func() bool                // whether the run is cancelled
 }
 
 // quantizedPart holds the outputs of the layers first .. end-1, which become
@@ -93,24 +89,19 @@ func newQuantization(layers []layer, o Options, limit int) *quantization {
 	q := &quantization{
 		options: o,
 		layers:  layers,
-		grouped: make([]grouped, len(layers)),
+		tasks:   cut(len(layers), func(i int) *grouped { return &layers[i].grouped }),
 	}
 	var large atomic.Bool
 	inSpans(o.Threads, len(layers), spanRows, func(first, end int) {
 		for i := first; i < end; i++ {
-			l := &layers[i]
-			q.grouped[i] = newGrouped(l.matrix, l.settings.GroupSize)
-			q.grouped[i].whole = l.settings.format.Method != kernel.RoundToNearest
-			if max(q.packedBytes(i), q.grouped[i].groups()) > limit {
+			if max(q.packedBytes(i), q.layers[i].groups()) > limit {
 				large.Store(true)
 			}
 		}
 	})
 	q.large = large.Load()
-	q.units = cut(q.grouped)
-	q.faults = make([]kernel.Fault, len(q.units))
 	if o.measures() {
-		q.sums = make([]kernel.Sums, len(q.units))
+		q.sums = make([]kernel.Sums, q.tasks.count())
 	}
 	first := 0
 	for _, end := range splitRows(len(layers), limit, q.rowSizes) {
@@ -124,13 +115,13 @@ func newQuantization(layers []layer, o Options, limit int) *quantization {
 func (q *quantization) rowSizes(i int) (sizes rowSizes) {
 	sizes[0], sizes[1] = len(q.layers[i].name), len(q.layers[i].shape)
 	if !q.large {
-		sizes[2], sizes[3] = q.packedBytes(i), q.grouped[i].groups()
+		sizes[2], sizes[3] = q.packedBytes(i), q.layers[i].groups()
 	}
 	return sizes
 }
 
 func (q *quantization) packedBytes(layer int) int {
-	return q.grouped[layer].packedBytes(q.layers[layer].settings.BitWidth)
+	return q.layers[layer].packedBytes(q.layers[layer].settings.BitWidth)
 }
 
 // allocate makes the memory that workers write into.
@@ -141,7 +132,7 @@ func (q *quantization) allocate() {
 	float32s := listOf(arrow.PrimitiveTypes.Float32, q.large)
 	for _, p := range q.parts {
 		rows := p.end - p.first
-		groups := func(row int) int { return q.grouped[p.first+row].groups() }
+		groups := func(row int) int { return q.layers[p.first+row].groups() }
 		packedBytes := func(row int) int { return q.packedBytes(p.first + row) }
 		p.packed = newVariableColumn(&q.arena, binaryType(q.large), 1, rows, packedBytes)
 		p.scales = newVariableColumn(&q.arena, float32s, 4, rows, groups)
@@ -171,48 +162,40 @@ func (q *quantization) target(layer int) target {
 
 // run quantizes all units.
 func (q *quantization) run(ctx context.Context, report Progress, failed LayerErrors) error {
-	counter := newProgressCounter(report, q.grouped, q.units, func(i int) int64 { return int64(len(q.layers[i].weights)) })
+	counter := newProgressCounter(report, q.layers, q.tasks)
 	for _, e := range failed {
 		counter.skip(e.name())
-	}
-	for i, g := range q.grouped {
-		if g.elements() == 0 {
-			counter.skip(q.layers[i].name)
-		}
 	}
 	chosen, _ := kernel.Named(q.options.Kernel) // which Validate has found
 	if err := q.fitLongGroups(ctx, chosen); err != nil {
 		return err
 	}
 	q.stop = func() bool { return ctx.Err() != nil }
-	return runUnits(ctx, q.options.Threads, q.units, func(i int) {
-		u := q.units[i]
+	return q.tasks.run(ctx, q.options.Threads, func(i int, u unit) {
 		l := &q.layers[u.layer]
 		testHook(l.name)
-		q.quantizeUnit(chosen, i)
-		counter.unitDone(u.layer, l.name, int64(len(l.weights)))
+		q.quantizeUnit(chosen, i, u)
+		counter.unitDone(u, l)
 	})
 }
 
 // quantizeUnit codes one unit.
-func (q *quantization) quantizeUnit(k kernel.Kernel, i int) {
-	u := q.units[i]
-	g := q.grouped[u.layer]
-	block := q.block(i)
-	if g.isLong() {
-		if q.faults[i].Kind == kernel.NoFault {
-			k.Code(block, q.long[i])
-		}
-		return
+func (q *quantization) quantizeUnit(k kernel.Kernel, i int, u unit) {
+	block := q.block(u)
+	if q.sums != nil {
+		block.Sums = &q.sums[i]
 	}
-	q.faults[i] = k.Quantize(block)
-	q.faults[i].Index += u.firstElement(g)
+	g := q.layers[u.layer].grouped
+	if !g.isLong() {
+		q.faults.add(u.layer, u.firstElement(g), k.Quantize(block))
+	} else if parameters, ok := q.long[u]; ok {
+		k.Code(block, parameters)
+	}
 }
 
 // block is the kernel's view of a unit.
-func (q *quantization) block(i int) kernel.Block {
-	u := q.units[i]
-	g, l := q.grouped[u.layer], &q.layers[u.layer]
+func (q *quantization) block(u unit) kernel.Block {
+	g, l := q.layers[u.layer].grouped, &q.layers[u.layer]
 	part, format := u.grouped(g), l.settings.format
 	firstElement, size := u.firstElement(g), l.element.Size()
 	block := kernel.Block{
@@ -239,13 +222,10 @@ func (q *quantization) block(i int) kernel.Block {
 	if l.importance != nil {
 		block.Importance = l.importance[u.column:][:part.columns]
 	}
-	if q.sums != nil {
-		block.Sums = &q.sums[i]
-	}
 	return block
 }
 
-func (l *layer) problem(fault *kernel.Fault) *problem {
+func (l *layer) problem(fault kernel.Fault) *problem {
 	if fault.Kind == kernel.ScaleRange {
 		return problemf(KindScaleRange, ": the scale %g of the group at index %d is beyond the range of scale_dtype '%s'. Use scale_dtype='float32'",
 			fault.Value, fault.Index, l.settings.ScaleDtype).at(int64(fault.Index))
@@ -266,13 +246,13 @@ func nonFiniteText(value float32) string {
 }
 
 // build makes the batches of the layers that did not fail.
-func (q *quantization) build(result *Result, faults []*kernel.Fault) {
+func (q *quantization) build(result *Result) {
 	result.Schema = resultFields(&q.options, q.large)
 	metrics := q.metrics()
 	for _, p := range q.parts {
 		kept := make([]int, 0, p.end-p.first)
 		for row := range p.end - p.first {
-			if faults[p.first+row] == nil {
+			if _, failed := q.faults.first[p.first+row]; !failed {
 				kept = append(kept, row)
 			}
 		}
@@ -330,12 +310,12 @@ func (q *quantization) metrics() [][6]float64 {
 		return nil
 	}
 	layers := make([]kernel.Sums, len(q.layers))
-	for i, u := range q.units {
-		layers[u.layer].Add(q.sums[i])
+	for _, t := range q.tasks {
+		t.units(func(i int, u unit) { layers[u.layer].Add(q.sums[i]) })
 	}
 	metrics := make([][6]float64, len(layers))
 	for i, s := range layers {
-		metrics[i] = errorMetrics(s, q.grouped[i].elements())
+		metrics[i] = errorMetrics(s, q.layers[i].elements())
 	}
 	return metrics
 }

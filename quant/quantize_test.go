@@ -88,8 +88,8 @@ func TestQuantizeWithoutMemory(t *testing.T) {
 }
 
 func TestWorkerPanicBecomesAnError(t *testing.T) {
-	units := cut([]grouped{newGrouped(matrix{rows: 10, columns: unitElements}, 128)})
-	err := runUnits(context.Background(), 2, units, func(i int) {
+	g := newGrouped(matrix{rows: 10, columns: unitElements}, 128)
+	err := cut(1, func(int) *grouped { return &g }).run(context.Background(), 2, func(i int, _ unit) {
 		if i == 3 {
 			panic("three")
 		}
@@ -122,7 +122,7 @@ func TestSmallOffsets(t *testing.T) {
 				t.Fatal(err)
 			}
 			result := &Result{}
-			q.build(result, firstFaults(len(layers), q.units, q.faults))
+			q.build(result)
 			defer result.Release()
 			if len(result.Batches) != c.batches || q.large != c.large {
 				t.Errorf("%d batches, large %v", len(result.Batches), q.large)
@@ -168,7 +168,8 @@ func TestUnitsCoverEachLayerOnce(t *testing.T) {
 		for _, groupSize := range []int{8, 128, WholeRow, 3 * unitElements} {
 			g := newGrouped(m, groupSize)
 			element, group, byteAt := 0, 0, 0
-			for _, u := range cut([]grouped{g}) {
+			for _, task := range cut(1, func(int) *grouped { return &g }) {
+				u := task.unit
 				part := u.grouped(g)
 				groups := part.groups()
 				if g.isLong() && u.column%g.groupSize != 0 {
@@ -181,7 +182,7 @@ func TestUnitsCoverEachLayerOnce(t *testing.T) {
 				if u.rows > 1 && u.columns != g.columns || u.column%g.groupSize != 0 && !g.isLong() {
 					t.Fatalf("%+v: unit %+v is neither whole rows nor whole groups", g, u)
 				}
-				if u.rows*u.columns > max(2*unitElements, g.columns) && !g.isLong() || g.isLong() && u.columns > unitElements {
+				if part.elements() > max(2*unitElements, g.columns) && !g.isLong() || g.isLong() && u.columns > unitElements {
 					t.Fatalf("%+v: unit %+v is too large", g, u)
 				}
 				element, group, byteAt = element+part.elements(), group+groups, byteAt+part.packedBytes(3)
