@@ -154,11 +154,12 @@ func float32At(values []byte, i int) float32 {
 
 func isFinite(x float32) bool { return x-x == 0 }
 
-// block is the kernel's view of a unit of the layer, writing to the begin of out.
-func (l *codedLayer) block(u unit, out []byte, element kernel.ElementType) kernel.CodedBlock {
+// fill makes the block the kernel's view of a unit of the layer, writing to the
+// begin of out.
+func (l *codedLayer) fill(block *kernel.CodedBlock, u *unit, out []byte, element kernel.ElementType) {
 	part := u.grouped(l.grouped)
 	firstGroup, groups := u.firstGroup(l.grouped), part.groups()
-	return kernel.CodedBlock{
+	*block = kernel.CodedBlock{
 		BitWidth:   l.bitWidth,
 		Rows:       part.rows,
 		Columns:    part.columns,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/memory"
@@ -192,7 +191,6 @@ type comparison struct {
 	sums    []kernel.Sums // of units
 	// Weights that are NaN or Inf.
 	inOriginal, inResult faults
-	scratch              sync.Pool // of *[4 * unitElements]byte, for decoded units
 	arena                arena
 }
 
@@ -203,29 +201,35 @@ func newComparison(layers []decodedLayer, o CompareOptions) *comparison {
 		layers:  layers,
 		tasks:   tasks,
 		sums:    make([]kernel.Sums, tasks.count()),
-		scratch: sync.Pool{New: func() any { return new([4 * unitElements]byte) }},
 	}
 }
 
 func (c *comparison) run(ctx context.Context) error {
 	chosen, _ := kernel.Named(c.options.Kernel) // which Validate has found
-	return c.tasks.run(ctx, c.options.Threads, func(i int, u unit) {
-		testHook(c.layers[u.layer].name)
-		c.compareUnit(chosen, i, u)
+	return c.tasks.run(ctx, c.options.Threads, func() worker {
+		memory := new(decodedUnit)
+		return func(i int, u *unit) {
+			testHook(c.layers[u.layer].name)
+			c.compareUnit(&chosen, memory, i, u)
+		}
 	})
 }
 
+// decodedUnit is a worker's memory for decoding.
+type decodedUnit struct {
+	block   kernel.CodedBlock
+	weights [4 * unitElements]byte
+}
+
 // compareUnit decodes a unit if need be, and adds up its errors.
-func (c *comparison) compareUnit(k kernel.Kernel, i int, u unit) {
+func (c *comparison) compareUnit(k *kernel.Kernel, memory *decodedUnit, i int, u *unit) {
 	l := &c.layers[u.layer]
 	part, first := u.grouped(l.grouped), u.firstElement(l.grouped)
 	var decoded kernel.Elements
 	if l.coded != nil {
-		memory := c.scratch.Get().(*[4 * unitElements]byte)
-		defer c.scratch.Put(memory)
-		block := l.coded.block(u, memory[:], kernel.Float32)
-		k.Dequantize(block) // which has no faults in float32
-		decoded = kernel.Elements{Type: kernel.Float32, Bytes: block.Weights}
+		l.coded.fill(&memory.block, u, memory.weights[:], kernel.Float32)
+		k.Dequantize(&memory.block) // which has no faults in float32
+		decoded = kernel.Elements{Type: kernel.Float32, Bytes: memory.block.Weights}
 	} else {
 		decoded = l.weights.Part(first, part.elements())
 	}
@@ -280,7 +284,7 @@ func (c *comparison) build(result *Result, limit int) {
 func (c *comparison) metrics() [][6]float64 {
 	layers := make([]kernel.Sums, len(c.layers))
 	for _, t := range c.tasks {
-		t.units(func(i int, u unit) { layers[u.layer].Add(c.sums[i]) })
+		t.units(func(i int, u *unit) { layers[u.layer].Add(c.sums[i]) })
 	}
 	metrics := make([][6]float64, len(layers))
 	for i, s := range layers {

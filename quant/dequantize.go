@@ -131,10 +131,14 @@ func (d *dequantization) run(ctx context.Context) error {
 			targets = append(targets, p.weights.row(row))
 		}
 	}
-	return d.tasks.run(ctx, d.options.Threads, func(_ int, u unit) {
-		l := &d.layers[u.layer]
-		first := u.firstElement(l.grouped)
-		d.faults.add(u.layer, first, chosen.Dequantize(l.block(u, targets[u.layer][first*d.element.Size():], d.element)))
+	return d.tasks.run(ctx, d.options.Threads, func() worker {
+		block := new(kernel.CodedBlock)
+		return func(_ int, u *unit) {
+			l := &d.layers[u.layer]
+			first := u.firstElement(l.grouped)
+			l.fill(block, u, targets[u.layer][first*d.element.Size():], d.element)
+			d.faults.add(u.layer, first, chosen.Dequantize(block))
+		}
 	})
 }
 

@@ -26,10 +26,14 @@ func (q *quantization) fitLongGroups(ctx context.Context, k kernel.Kernel) error
 		return nil
 	}
 	ranges := make([]partRange, len(parts))
-	err := parts.run(ctx, q.options.Threads, func(i int, u unit) {
-		lo, hi, fault := k.Range(q.block(u))
-		q.faults.add(u.layer, u.firstElement(q.layers[u.layer].grouped), fault)
-		ranges[i] = partRange{lo, hi, fault.Kind != kernel.NoFault}
+	err := parts.run(ctx, q.options.Threads, func() worker {
+		block := new(kernel.Block)
+		return func(i int, u *unit) {
+			q.fill(block, u)
+			lo, hi, fault := k.Range(block)
+			q.faults.add(u.layer, u.firstElement(q.layers[u.layer].grouped), fault)
+			ranges[i] = partRange{lo, hi, fault.Kind != kernel.NoFault}
+		}
 	})
 	if err != nil {
 		return err
@@ -37,7 +41,7 @@ func (q *quantization) fitLongGroups(ctx context.Context, k kernel.Kernel) error
 	q.long = map[unit]kernel.Parameters{}
 	for first := 0; first < len(parts); {
 		end := first + 1
-		for end < len(parts) && q.sameGroup(parts[first].unit, parts[end].unit) {
+		for end < len(parts) && q.sameGroup(&parts[first].unit, &parts[end].unit) {
 			end++
 		}
 		q.fitLongGroup(parts[first:end], ranges[first:end])
@@ -46,7 +50,7 @@ func (q *quantization) fitLongGroups(ctx context.Context, k kernel.Kernel) error
 	return nil
 }
 
-func (q *quantization) sameGroup(a, b unit) bool {
+func (q *quantization) sameGroup(a, b *unit) bool {
 	g := q.layers[a.layer].grouped
 	return a.layer == b.layer && a.firstGroup(g) == b.firstGroup(g)
 }
@@ -61,7 +65,7 @@ func (q *quantization) fitLongGroup(parts tasks, ranges []partRange) {
 	if joined.bad {
 		return
 	}
-	first := parts[0].unit
+	first := &parts[0].unit
 	l := &q.layers[first.layer]
 	parameters, fault := kernel.Fit(joined.lo, joined.hi, l.settings.format)
 	if fault.Kind != kernel.NoFault {
@@ -71,6 +75,7 @@ func (q *quantization) fitLongGroup(parts tasks, ranges []partRange) {
 	for _, t := range parts {
 		q.long[t.unit] = parameters
 	}
-	block := q.block(first)
+	var block kernel.Block
+	q.fill(&block, first)
 	block.Scales[0], block.ZeroPoints[0] = parameters.Scale, parameters.ZeroPoint
 }

@@ -11,22 +11,22 @@ import (
 // not depend on the number of workers.
 const unitElements = 64 << 10
 
-// grouped is a matrix with the effective size of its groups, 1 .. columns.
+// grouped is a matrix with the effective size of its groups, 1 .. columns. Its
+// four words are as many as Go keeps in registers.
 type grouped struct {
 	matrix
-	groupSize    int
-	groupsPerRow int
-	whole        bool // groups are never divided among units
+	groupSize int
+	whole     bool // groups are never divided among units
 }
 
 func newGrouped(m matrix, groupSize int) grouped {
 	if groupSize == WholeRow || groupSize > m.columns {
 		groupSize = max(m.columns, 1)
 	}
-	return grouped{matrix: m, groupSize: groupSize, groupsPerRow: kernel.Groups(m.columns, groupSize)}
+	return grouped{matrix: m, groupSize: groupSize}
 }
 
-func (g grouped) groups() int { return g.rows * g.groupsPerRow }
+func (g grouped) groups() int { return g.rows * kernel.Groups(g.columns, g.groupSize) }
 
 func (g grouped) packedBytes(bitWidth int) int {
 	return g.rows * kernel.RowBytes(g.columns, bitWidth)
@@ -43,17 +43,19 @@ type unit struct {
 }
 
 // firstElement is the unit's first weight within its layer.
-func (u unit) firstElement(g grouped) int { return u.row*g.columns + u.column }
+func (u *unit) firstElement(g grouped) int { return u.row*g.columns + u.column }
 
 // firstGroup is the unit's first group within its layer, or the one it is part of.
-func (u unit) firstGroup(g grouped) int { return u.row*g.groupsPerRow + u.column/g.groupSize }
+func (u *unit) firstGroup(g grouped) int {
+	return u.row*kernel.Groups(g.columns, g.groupSize) + u.column/g.groupSize
+}
 
 // firstByte is the unit's first packed byte within its layer.
-func (u unit) firstByte(g grouped, bitWidth int) int {
+func (u *unit) firstByte(g grouped, bitWidth int) int {
 	return u.row*kernel.RowBytes(g.columns, bitWidth) + kernel.RowBytes(u.column, bitWidth)
 }
 
-func (u unit) grouped(g grouped) grouped {
+func (u *unit) grouped(g grouped) grouped {
 	if u.rows == 0 {
 		return g
 	}
@@ -69,9 +71,9 @@ type task struct {
 }
 
 // units calls visit for the units of a task, with their numbers.
-func (t task) units(visit func(i int, u unit)) {
+func (t task) units(visit func(i int, u *unit)) {
 	for i := range t.count {
-		visit(t.first+i, t.unit)
+		visit(t.first+i, &t.unit)
 		t.layer++
 	}
 }

@@ -10,25 +10,30 @@ import (
 	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
 )
 
-// run calls work for every unit and its number, on up to threads goroutines. The
-// only thing that workers write in common is the counter of the next task. It stops
-// early if the context is cancelled or if a worker panics.
-func (t tasks) run(ctx context.Context, threads int, work func(i int, u unit)) error {
+// worker does a unit, which it does not keep.
+type worker func(i int, u *unit)
+
+// run does every unit, given its number too, on up to threads goroutines. Each of
+// them makes itself a worker, which may keep memory of its own. The only thing that
+// workers write in common is the counter of the next task. It stops early if the
+// context is cancelled or if a worker panics.
+func (t tasks) run(ctx context.Context, threads int, newWorker func() worker) error {
 	var next atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
-	worker := func() error {
+	work := func() error {
 		defer kernel.StandardFloat()()
+		do := newWorker()
 		for ctx.Err() == nil {
 			i := int(next.Add(1)) - 1
 			if i >= len(t) {
 				return nil
 			}
-			t[i].units(work)
+			t[i].units(do)
 		}
 		return ctx.Err()
 	}
 	for range min(threads, len(t)) {
-		group.Go(func() error { return Recovered(worker) })
+		group.Go(func() error { return Recovered(work) })
 	}
 	return group.Wait()
 }

@@ -27,7 +27,7 @@ func newProgressCounter(report Progress, layers []layer, all tasks) *progressCou
 	}
 	c.left = make([]atomic.Int32, len(layers))
 	for _, t := range all {
-		t.units(func(_ int, u unit) { c.left[u.layer].Add(1) })
+		t.units(func(_ int, u *unit) { c.left[u.layer].Add(1) })
 	}
 	for i := range layers {
 		c.total += int64(len(layers[i].weights))
@@ -48,7 +48,7 @@ func (c *progressCounter) skip(name string) {
 }
 
 // unitDone reports the layer if this was its last unit.
-func (c *progressCounter) unitDone(u unit, l *layer) {
+func (c *progressCounter) unitDone(u *unit, l *layer) {
 	if c.report != nil && c.left[u.layer].Add(-1) == 0 {
 		c.finish(l.name, int64(len(l.weights)))
 	}

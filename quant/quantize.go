@@ -171,35 +171,40 @@ func (q *quantization) run(ctx context.Context, report Progress, failed LayerErr
 		return err
 	}
 	q.stop = func() bool { return ctx.Err() != nil }
-	return q.tasks.run(ctx, q.options.Threads, func(i int, u unit) {
-		l := &q.layers[u.layer]
-		testHook(l.name)
-		q.quantizeUnit(chosen, i, u)
-		counter.unitDone(u, l)
+	return q.tasks.run(ctx, q.options.Threads, func() worker {
+		block := new(kernel.Block)
+		return func(i int, u *unit) {
+			l := &q.layers[u.layer]
+			testHook(l.name)
+			q.fill(block, u)
+			if q.sums != nil {
+				block.Sums = &q.sums[i]
+			}
+			q.quantizeUnit(&chosen, block, u)
+			counter.unitDone(u, l)
+		}
 	})
 }
 
 // quantizeUnit codes one unit.
-func (q *quantization) quantizeUnit(k kernel.Kernel, i int, u unit) {
-	block := q.block(u)
-	if q.sums != nil {
-		block.Sums = &q.sums[i]
-	}
+func (q *quantization) quantizeUnit(k *kernel.Kernel, block *kernel.Block, u *unit) {
 	g := q.layers[u.layer].grouped
 	if !g.isLong() {
 		q.faults.add(u.layer, u.firstElement(g), k.Quantize(block))
-	} else if parameters, ok := q.long[u]; ok {
+	} else if parameters, ok := q.long[*u]; ok {
 		k.Code(block, parameters)
 	}
 }
 
-// block is the kernel's view of a unit.
-func (q *quantization) block(u unit) kernel.Block {
-	g, l := q.layers[u.layer].grouped, &q.layers[u.layer]
-	part, format := u.grouped(g), l.settings.format
+// fill makes the block the kernel's view of a unit, in place: small layers are
+// many.
+func (q *quantization) fill(block *kernel.Block, u *unit) {
+	l := &q.layers[u.layer]
+	g := l.grouped
+	part, format := u.grouped(g), &l.settings.format
 	firstElement, size := u.firstElement(g), l.element.Size()
-	block := kernel.Block{
-		Format:    format,
+	*block = kernel.Block{
+		Format:    *format,
 		Type:      l.element,
 		Rows:      part.rows,
 		Columns:   part.columns,
@@ -216,13 +221,12 @@ func (q *quantization) block(u unit) kernel.Block {
 		block.Scales = t.scales[firstGroup:][:part.groups()]
 		block.ZeroPoints = t.zeroPoints[firstGroup:][:part.groups()]
 	}
-	if l.settings.format.Method != kernel.RoundToNearest {
+	if format.Method != kernel.RoundToNearest {
 		block.Stop = q.stop
 	}
 	if l.importance != nil {
 		block.Importance = l.importance[u.column:][:part.columns]
 	}
-	return block
 }
 
 func (l *layer) problem(fault kernel.Fault) *problem {
@@ -311,7 +315,7 @@ func (q *quantization) metrics() [][6]float64 {
 	}
 	layers := make([]kernel.Sums, len(q.layers))
 	for _, t := range q.tasks {
-		t.units(func(i int, u unit) { layers[u.layer].Add(q.sums[i]) })
+		t.units(func(i int, u *unit) { layers[u.layer].Add(q.sums[i]) })
 	}
 	metrics := make([][6]float64, len(layers))
 	for i, s := range layers {

@@ -89,9 +89,11 @@ func TestQuantizeWithoutMemory(t *testing.T) {
 
 func TestWorkerPanicBecomesAnError(t *testing.T) {
 	g := newGrouped(matrix{rows: 10, columns: unitElements}, 128)
-	err := cut(1, func(int) *grouped { return &g }).run(context.Background(), 2, func(i int, _ unit) {
-		if i == 3 {
-			panic("three")
+	err := cut(1, func(int) *grouped { return &g }).run(context.Background(), 2, func() worker {
+		return func(i int, _ *unit) {
+			if i == 3 {
+				panic("three")
+			}
 		}
 	})
 	var panicked *PanicError
@@ -225,7 +227,7 @@ func TestLongGroups(t *testing.T) {
 				Format: newLayerSettings(o.Settings).format, Rows: 2, Columns: columns, GroupSize: columns, Weights: little(values...),
 				Packed: make([]byte, 2*kernel.RowBytes(columns, 4)), Scales: make([]float32, 2), ZeroPoints: make([]float32, 2),
 			}
-			kernel.Scalar.Quantize(block)
+			kernel.Scalar.Quantize(&block)
 			if !slices.Equal(row.Column(1).(*array.Binary).Value(0), block.Packed) {
 				t.Errorf("%s: other codes", k.Name)
 			}
