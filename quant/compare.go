@@ -195,7 +195,7 @@ type comparison struct {
 }
 
 func newComparison(layers []decodedLayer, o CompareOptions) *comparison {
-	tasks := cut(len(layers), func(i int) *grouped { return &layers[i].grouped })
+	tasks := cut(o.Threads, len(layers), func(i int) *grouped { return &layers[i].grouped })
 	return &comparison{
 		options: o,
 		layers:  layers,

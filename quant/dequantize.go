@@ -97,7 +97,7 @@ func newDequantization(layers []codedLayer, o DequantizeOptions, limit int) *deq
 	for i := range layers {
 		d.large = d.large || layers[i].elements() > limit
 	}
-	d.tasks = cut(len(layers), func(i int) *grouped { return &layers[i].grouped })
+	d.tasks = cut(o.Threads, len(layers), func(i int) *grouped { return &layers[i].grouped })
 	first := 0
 	for _, end := range splitRows(len(layers), limit, d.rowSizes) {
 		d.parts = append(d.parts, &decodedPart{first: first, end: end})
@@ -155,7 +155,7 @@ func (d *dequantization) build(result *Result) {
 			func() arrow.Array {
 				return textColumn(a, rows, func(row int) string { return d.layers[p.first+row].name })
 			},
-			func() arrow.Array { return p.weights.build(a) },
+			func() arrow.Array { return p.weights.build() },
 			func() arrow.Array {
 				return shapeColumn(a, rows, func(row int) []int64 { return d.layers[p.first+row].shape })
 			},

@@ -6,7 +6,6 @@ import (
 	"math/bits"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/apache/arrow-go/v18/arrow"
 
@@ -61,26 +60,24 @@ type rowReader[T any] func(into *T, row int, inputRow int64) *LayerError
 func readRows[T any](batches []arrow.RecordBatch, firstRow int64, threads int, newReader func(batch arrow.RecordBatch, rows int) rowReader[T]) ([]T, LayerErrors) {
 	rows := make([]T, countRows(batches))
 	var failed LayerErrors
-	var mutex sync.Mutex
 	offset := 0
 	for _, batch := range batches {
 		into := rows[offset:]
-		inSpans(threads, int(batch.NumRows()), spanRows, func(first, end int) {
+		spans := inSpans(threads, int(batch.NumRows()), spanRows, func(first, end int) (failed LayerErrors) {
 			read := newReader(batch, end-first)
 			for row := first; row < end; row++ {
 				if err := read(&into[row], row, firstRow+int64(offset+row)); err != nil {
-					mutex.Lock()
 					failed = append(failed, err)
-					mutex.Unlock()
 				}
 			}
+			return failed
 		})
+		failed = append(failed, slices.Concat(spans...)...)
 		offset += int(batch.NumRows())
 	}
 	if len(failed) == 0 {
 		return rows, nil
 	}
-	failed.sort()
 	kept, bad := rows[:0], failed
 	for i, r := range rows {
 		if len(bad) > 0 && bad[0].Row == firstRow+int64(i) {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -82,66 +83,86 @@ func allocations(f func()) (err error) {
 // written in place by the workers.
 type variableColumn struct {
 	dataType arrow.DataType
-	width    int   // bytes of an element
-	starts   []int // in elements; row i is starts[i] .. starts[i+1]
+	width    int // bytes of an element
+	rows     int
+	offsets  *memory.Buffer // in elements; row i is from offset i to i+1
+	large    bool           // offsets are of 64 bits
 	values   *memory.Buffer
 }
 
 // newVariableColumn allocates rows of the given lengths, in elements.
 func newVariableColumn(a *arena, dataType arrow.DataType, width, rows int, length func(row int) int) *variableColumn {
-	c := &variableColumn{dataType: dataType, width: width, starts: make([]int, rows+1)}
+	c := &variableColumn{dataType: dataType, width: width, rows: rows, large: isLarge(dataType)}
+	c.offsets = a.allocate((rows + 1) * c.offsetWidth())
+	end := 0
+	c.setOffset(0, end)
 	for row := range rows {
-		c.starts[row+1] = c.starts[row] + length(row)
+		end += length(row)
+		c.setOffset(row+1, end)
 	}
-	c.values = a.allocate(c.starts[rows] * width)
+	c.values = a.allocate(end * width)
 	return c
 }
 
 // another allocates a column with rows of the same lengths.
 func (c *variableColumn) another(a *arena) *variableColumn {
-	return &variableColumn{c.dataType, c.width, c.starts, a.allocate(len(c.values.Bytes()))}
+	other := *c
+	other.offsets, other.values = a.allocate(c.offsets.Len()), a.allocate(c.values.Len())
+	copy(other.offsets.Bytes(), c.offsets.Bytes())
+	return &other
+}
+
+func (c *variableColumn) offsetWidth() int {
+	if c.large {
+		return 8
+	}
+	return 4
+}
+
+func (c *variableColumn) offset(i int) int {
+	if c.large {
+		return int(binary.LittleEndian.Uint64(c.offsets.Bytes()[8*i:]))
+	}
+	return int(binary.LittleEndian.Uint32(c.offsets.Bytes()[4*i:]))
+}
+
+func (c *variableColumn) setOffset(i, offset int) {
+	if c.large {
+		binary.LittleEndian.PutUint64(c.offsets.Bytes()[8*i:], uint64(offset))
+	} else {
+		binary.LittleEndian.PutUint32(c.offsets.Bytes()[4*i:], uint32(offset))
+	}
 }
 
 // row is the memory of one row.
 func (c *variableColumn) row(i int) []byte {
-	return c.values.Bytes()[c.starts[i]*c.width : c.starts[i+1]*c.width]
+	return c.values.Bytes()[c.offset(i)*c.width : c.offset(i+1)*c.width]
 }
 
 // keep drops all rows but the given ones, which are in order.
 func (c *variableColumn) keep(rows []int) {
 	values := c.values.Bytes()
-	starts := make([]int, 1, len(rows)+1)
 	end := 0
-	for _, row := range rows {
-		end += copy(values[end:], c.row(row))
-		starts = append(starts, end/c.width)
+	for i, row := range rows { // i <= row: the offsets of later rows are still there
+		kept := c.row(row)
+		c.setOffset(i, end/c.width)
+		end += copy(values[end:], kept)
 	}
-	c.starts = starts
+	c.rows = len(rows)
+	c.setOffset(c.rows, end/c.width)
+	c.offsets.ResizeNoShrink((c.rows + 1) * c.offsetWidth())
 	c.values.ResizeNoShrink(end)
 }
 
 // build makes the Arrow array.
-func (c *variableColumn) build(a *arena) arrow.Array {
-	rows := len(c.starts) - 1
-	var offsets *memory.Buffer
-	if isLarge(c.dataType) {
-		offsets = a.allocate(8 * (rows + 1))
-		for i, start := range c.starts {
-			binary.LittleEndian.PutUint64(offsets.Bytes()[8*i:], uint64(start))
-		}
-	} else {
-		offsets = a.allocate(4 * (rows + 1))
-		for i, start := range c.starts {
-			binary.LittleEndian.PutUint32(offsets.Bytes()[4*i:], uint32(start))
-		}
-	}
+func (c *variableColumn) build() arrow.Array {
 	list, ok := c.dataType.(arrow.ListLikeType)
 	if !ok {
-		return newArray(c.dataType, rows, []*memory.Buffer{nil, offsets, c.values})
+		return newArray(c.dataType, c.rows, []*memory.Buffer{nil, c.offsets, c.values})
 	}
-	elements := array.NewData(list.Elem(), c.starts[rows], []*memory.Buffer{nil, c.values}, nil, 0, 0)
+	elements := array.NewData(list.Elem(), c.offset(c.rows), []*memory.Buffer{nil, c.values}, nil, 0, 0)
 	defer elements.Release()
-	return newArray(c.dataType, rows, []*memory.Buffer{nil, offsets}, elements)
+	return newArray(c.dataType, c.rows, []*memory.Buffer{nil, c.offsets}, elements)
 }
 
 func isLarge(dataType arrow.DataType) bool {
@@ -160,7 +181,7 @@ func textColumn(a *arena, rows int, text func(row int) string) arrow.Array {
 	for row := range rows {
 		copy(c.row(row), text(row))
 	}
-	return c.build(a)
+	return c.build()
 }
 
 // shapeColumn makes a list<int64> column of rows known by now.
@@ -171,7 +192,7 @@ func shapeColumn(a *arena, rows int, shape func(row int) []int64) arrow.Array {
 			binary.LittleEndian.PutUint64(c.row(row)[8*i:], uint64(d))
 		}
 	}
-	return c.build(a)
+	return c.build()
 }
 
 // fixedColumn makes a column of elements of fixed width.
@@ -201,16 +222,38 @@ func newBatch(schema *arrow.Schema, rows, threads int, columns []func() arrow.Ar
 			}
 		}
 	}()
-	inSpans(threads, len(columns), max(1, len(columns)*spanRows/max(rows, 1)), func(first, end int) {
+	inSpans(threads, len(columns), max(1, len(columns)*spanRows/max(rows, 1)), func(first, end int) struct{} {
 		for i := first; i < end; i++ {
 			arrays[i] = columns[i]()
 		}
+		return struct{}{}
 	})
 	return array.NewRecordBatch(schema, arrays, int64(rows))
 }
 
 // rowSizes are a row's sizes in the columns that have 32-bit offsets.
 type rowSizes [4]int
+
+func (s *rowSizes) add(more rowSizes) {
+	for i, size := range more {
+		s[i] += size
+	}
+}
+
+// fitOneBatch tells whether no column's sum of sizes passes limit, which is so for
+// all but huge results.
+func fitOneBatch(rows, limit, threads int, sizes func(row int) rowSizes) bool {
+	spans := inSpans(threads, rows, spanRows, func(first, end int) (sums rowSizes) {
+		for row := first; row < end; row++ {
+			sums.add(sizes(row))
+		}
+		return sums
+	})
+	for _, sums := range spans[1:] {
+		spans[0].add(sums)
+	}
+	return slices.Max(spans[0][:]) <= limit
+}
 
 // splitRows cuts rows 0 .. rows-1 into batches in which no column's sum of
 // sizes passes limit, but for single rows that do.
@@ -226,9 +269,7 @@ func splitRows(rows, limit int, sizes func(row int) rowSizes) (ends []int) {
 			ends = append(ends, row)
 			sums = rowSizes{}
 		}
-		for i, size := range added {
-			sums[i] += size
-		}
+		sums.add(added)
 	}
 	return append(ends, rows)
 }

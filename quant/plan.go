@@ -47,6 +47,9 @@ func (u *unit) firstElement(g grouped) int { return u.row*g.columns + u.column }
 
 // firstGroup is the unit's first group within its layer, or the one it is part of.
 func (u *unit) firstGroup(g grouped) int {
+	if u.rows == 0 {
+		return 0
+	}
 	return u.row*kernel.Groups(g.columns, g.groupSize) + u.column/g.groupSize
 }
 
@@ -81,10 +84,22 @@ func (t task) units(visit func(i int, u *unit)) {
 // tasks are a list in the order of layers.
 type tasks []task
 
-// cut divides layers 0 .. n-1 into units.
-func cut(n int, layer func(i int) *grouped) (all tasks) {
+// cut divides layers 0 .. n-1 into units, on up to threads goroutines.
+func cut(threads, n int, layer func(i int) *grouped) (all tasks) {
+	for _, span := range inSpans(threads, n, spanRows, func(first, end int) tasks { return cutSpan(first, end, layer) }) {
+		before := all.count()
+		for _, t := range span {
+			t.first += before
+			all = append(all, t)
+		}
+	}
+	return all
+}
+
+// cutSpan divides layers first .. end-1.
+func cutSpan(first, end int, layer func(i int) *grouped) (all tasks) {
 	small := 0 // weights of the last task, if it takes more layers
-	for i := range n {
+	for i := first; i < end; i++ {
 		g := layer(i)
 		switch elements := g.elements(); {
 		case elements == 0:

@@ -42,19 +42,21 @@ func (t tasks) run(ctx context.Context, threads int, newWorker func() worker) er
 const spanRows = 2048
 
 // inSpans calls work for consecutive spans of 0 .. n-1 of at least so many, on up
-// to threads goroutines. A panic in one of them is one of the caller.
-func inSpans(threads, n, least int, work func(first, end int)) {
+// to threads goroutines, and gives the results in order. A panic in one of them is
+// one of the caller.
+func inSpans[T any](threads, n, least int, work func(first, end int) T) []T {
 	count := max(1, min(threads, n/least))
+	results := make([]T, count)
 	if count == 1 {
-		work(0, n)
-		return
+		results[0] = work(0, n)
+		return results
 	}
 	var group errgroup.Group
 	for i := range count {
 		group.Go(func() error {
 			return Recovered(func() error {
 				defer kernel.StandardFloat()()
-				work(n*i/count, n*(i+1)/count)
+				results[i] = work(n*i/count, n*(i+1)/count)
 				return nil
 			})
 		})
@@ -66,6 +68,7 @@ func inSpans(threads, n, least int, work func(first, end int)) {
 		}
 		panic(panicked) // with the stack of the defect
 	}
+	return results
 }
 
 // Recovered calls f and turns a panic in it into a PanicError.

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"math"
 	"slices"
-	"sync/atomic"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/memory"
@@ -89,22 +88,20 @@ func newQuantization(layers []layer, o Options, limit int) *quantization {
 	q := &quantization{
 		options: o,
 		layers:  layers,
-		tasks:   cut(len(layers), func(i int) *grouped { return &layers[i].grouped }),
+		tasks:   cut(o.Threads, len(layers), func(i int) *grouped { return &layers[i].grouped }),
 	}
-	var large atomic.Bool
-	inSpans(o.Threads, len(layers), spanRows, func(first, end int) {
-		for i := first; i < end; i++ {
-			if max(q.packedBytes(i), q.layers[i].groups()) > limit {
-				large.Store(true)
-			}
-		}
-	})
-	q.large = large.Load()
 	if o.measures() {
 		q.sums = make([]kernel.Sums, q.tasks.count())
 	}
+	ends := []int{len(layers)}
+	if !fitOneBatch(len(layers), limit, o.Threads, q.rowSizes) {
+		for i := range layers {
+			q.large = q.large || max(q.packedBytes(i), layers[i].groups()) > limit
+		}
+		ends = splitRows(len(layers), limit, q.rowSizes)
+	}
 	first := 0
-	for _, end := range splitRows(len(layers), limit, q.rowSizes) {
+	for _, end := range ends {
 		q.parts = append(q.parts, &quantizedPart{first: first, end: end})
 		first = end
 	}
@@ -140,24 +137,16 @@ func (q *quantization) allocate() {
 	}
 }
 
-// target is where one layer's outputs go.
-type target struct {
-	packed             []byte
-	scales, zeroPoints []float32
-}
-
-// target finds the outputs of a layer. Nearly always there is one part.
-func (q *quantization) target(layer int) target {
+// target finds where a layer's outputs go. Nearly always there is one part.
+func (q *quantization) target(layer int) (packed []byte, scales, zeroPoints []float32) {
 	part := 0
 	for layer >= q.parts[part].end {
 		part++
 	}
 	p, row := q.parts[part], layer-q.parts[part].first
-	return target{
-		packed:     p.packed.row(row),
-		scales:     arrow.Float32Traits.CastFromBytes(p.scales.row(row)),
-		zeroPoints: arrow.Float32Traits.CastFromBytes(p.zeroPoints.row(row)),
-	}
+	return p.packed.row(row),
+		arrow.Float32Traits.CastFromBytes(p.scales.row(row)),
+		arrow.Float32Traits.CastFromBytes(p.zeroPoints.row(row))
 }
 
 // run quantizes all units.
@@ -200,26 +189,26 @@ func (q *quantization) quantizeUnit(k *kernel.Kernel, block *kernel.Block, u *un
 // many.
 func (q *quantization) fill(block *kernel.Block, u *unit) {
 	l := &q.layers[u.layer]
-	g := l.grouped
-	part, format := u.grouped(g), &l.settings.format
-	firstElement, size := u.firstElement(g), l.element.Size()
+	part, format := u.grouped(l.grouped), &l.settings.format
+	first, size := u.firstElement(l.grouped), l.element.Size()
 	*block = kernel.Block{
 		Format:    *format,
 		Type:      l.element,
 		Rows:      part.rows,
 		Columns:   part.columns,
 		GroupSize: part.groupSize,
-		Weights:   l.weights[firstElement*size:][:part.elements()*size],
+		Weights:   l.weights[first*size:][:part.elements()*size],
 	}
-	if packedBytes := part.packedBytes(format.BitWidth); q.options.MeasureOnly {
+	packedBytes, groups := part.packedBytes(format.BitWidth), part.groups()
+	if q.options.MeasureOnly {
 		block.Packed = make([]byte, packedBytes)
-		block.Scales, block.ZeroPoints = make([]float32, part.groups()), make([]float32, part.groups())
+		block.Scales, block.ZeroPoints = make([]float32, groups), make([]float32, groups)
 	} else {
-		t := q.target(u.layer)
-		firstGroup := u.firstGroup(g)
-		block.Packed = t.packed[u.firstByte(g, format.BitWidth):][:packedBytes]
-		block.Scales = t.scales[firstGroup:][:part.groups()]
-		block.ZeroPoints = t.zeroPoints[firstGroup:][:part.groups()]
+		packed, scales, zeroPoints := q.target(u.layer)
+		firstGroup := u.firstGroup(l.grouped)
+		block.Packed = packed[u.firstByte(l.grouped, format.BitWidth):][:packedBytes]
+		block.Scales = scales[firstGroup:][:groups]
+		block.ZeroPoints = zeroPoints[firstGroup:][:groups]
 	}
 	if format.Method != kernel.RoundToNearest {
 		block.Stop = q.stop
@@ -277,9 +266,9 @@ func (q *quantization) batch(schema *arrow.Schema, p *quantizedPart, kept []int,
 	}
 	if p.packed != nil {
 		columns = append(columns,
-			func() arrow.Array { return p.packed.build(a) },
-			func() arrow.Array { return p.scales.build(a) },
-			func() arrow.Array { return p.zeroPoints.build(a) },
+			func() arrow.Array { return p.packed.build() },
+			func() arrow.Array { return p.scales.build() },
+			func() arrow.Array { return p.zeroPoints.build() },
 		)
 	}
 	columns = append(columns,

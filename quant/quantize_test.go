@@ -89,7 +89,7 @@ func TestQuantizeWithoutMemory(t *testing.T) {
 
 func TestWorkerPanicBecomesAnError(t *testing.T) {
 	g := newGrouped(matrix{rows: 10, columns: unitElements}, 128)
-	err := cut(1, func(int) *grouped { return &g }).run(context.Background(), 2, func() worker {
+	err := cut(1, 1, func(int) *grouped { return &g }).run(context.Background(), 2, func() worker {
 		return func(i int, _ *unit) {
 			if i == 3 {
 				panic("three")
@@ -170,7 +170,7 @@ func TestUnitsCoverEachLayerOnce(t *testing.T) {
 		for _, groupSize := range []int{8, 128, WholeRow, 3 * unitElements} {
 			g := newGrouped(m, groupSize)
 			element, group, byteAt := 0, 0, 0
-			for _, task := range cut(1, func(int) *grouped { return &g }) {
+			for _, task := range cut(1, 1, func(int) *grouped { return &g }) {
 				u := task.unit
 				part := u.grouped(g)
 				groups := part.groups()
