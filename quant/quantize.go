@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/memory"
@@ -35,9 +36,8 @@ func Quantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordB
 		return nil, argumentError("Invalid rows: settings for %d rows, the input has %d", len(o.Rows), rows)
 	}
 	layers, failed := readLayers(batches, columns, &o)
-	byName := func(a, b layer) int { return cmp.Compare(a.name, b.name) }
-	if o.Sort && !slices.IsSortedFunc(layers, byName) {
-		slices.SortStableFunc(layers, byName)
+	if o.Sort {
+		layers = sortedByName(layers)
 	}
 	q := newQuantization(layers, o, maxOffset)
 	q.arena.allocator = allocator
@@ -61,6 +61,30 @@ func Quantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordB
 		return nil, err
 	}
 	return result, nil
+}
+
+// sortedByName sorts stably. What is sorted are names and positions, since layers
+// are large to move.
+func sortedByName(layers []layer) []layer {
+	if slices.IsSortedFunc(layers, func(a, b layer) int { return strings.Compare(a.name, b.name) }) {
+		return layers
+	}
+	type entry struct {
+		name string
+		at   int
+	}
+	entries := make([]entry, len(layers))
+	for i := range layers {
+		entries[i] = entry{layers[i].name, i}
+	}
+	slices.SortFunc(entries, func(a, b entry) int {
+		return cmp.Or(strings.Compare(a.name, b.name), cmp.Compare(a.at, b.at))
+	})
+	sorted := make([]layer, len(layers))
+	for i, e := range entries {
+		sorted[i] = layers[e.at]
+	}
+	return sorted
 }
 
 // quantization is the state of one run.
