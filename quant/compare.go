@@ -272,7 +272,7 @@ func (c *comparison) build(result *Result, limit int) {
 		}
 		for metric := range comparisonColumns {
 			columns = append(columns, func() arrow.Array {
-				return float64Column(a, len(part), func(row int) float64 { return values[row][metric] })
+				return float64Column(a, len(part), func(row int) float64 { return values[row][metric] }).build()
 			})
 		}
 		result.Batches = append(result.Batches, newBatch(result.Schema, len(part), c.options.Threads, columns))

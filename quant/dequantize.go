@@ -117,7 +117,7 @@ func (d *dequantization) rowSizes(i int) (sizes rowSizes) {
 
 func (d *dequantization) allocate() {
 	for _, p := range d.parts {
-		p.weights = newVariableColumn(&d.arena, listOf(d.dataType, d.large), d.element.Size(), p.end-p.first, func(row int) int {
+		p.weights = newPlannedColumn(&d.arena, listOf(d.dataType, d.large), d.element.Size(), p.end-p.first, func(row int) int {
 			return d.layers[p.first+row].elements()
 		})
 	}

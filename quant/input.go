@@ -63,7 +63,7 @@ func readRows[T any](batches []arrow.RecordBatch, firstRow int64, threads int, n
 	offset := 0
 	for _, batch := range batches {
 		into := rows[offset:]
-		spans := inSpans(threads, int(batch.NumRows()), spanRows, func(first, end int) (failed LayerErrors) {
+		spans := inSpans(threads, int(batch.NumRows()), spanRows, func(_, first, end int) (failed LayerErrors) {
 			read := newReader(batch, end-first)
 			for row := first; row < end; row++ {
 				if err := read(&into[row], row, firstRow+int64(offset+row)); err != nil {

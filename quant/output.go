@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"slices"
 	"sync"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -79,6 +78,12 @@ func allocations(f func()) (err error) {
 	return nil
 }
 
+// outputColumn is a column of a result while it is made.
+type outputColumn interface {
+	keep(rows []int) // drops all rows but these, which are in order
+	build() arrow.Array
+}
+
 // variableColumn is a binary or list column whose rows are planned first, then
 // written in place by the workers.
 type variableColumn struct {
@@ -90,26 +95,28 @@ type variableColumn struct {
 	values   *memory.Buffer
 }
 
-// newVariableColumn allocates rows of the given lengths, in elements.
-func newVariableColumn(a *arena, dataType arrow.DataType, width, rows int, length func(row int) int) *variableColumn {
+// newVariableColumn allocates rows that have so many elements in all. The offsets
+// of all rows are to be set.
+func newVariableColumn(a *arena, dataType arrow.DataType, width, rows, elements int) *variableColumn {
 	c := &variableColumn{dataType: dataType, width: width, rows: rows, large: isLarge(dataType)}
-	c.offsets = a.allocate((rows + 1) * c.offsetWidth())
-	end := 0
-	c.setOffset(0, end)
-	for row := range rows {
-		end += length(row)
-		c.setOffset(row+1, end)
-	}
-	c.values = a.allocate(end * width)
+	c.offsets, c.values = a.allocate((rows+1)*c.offsetWidth()), a.allocate(elements*width)
+	c.setOffset(rows, elements)
 	return c
 }
 
-// another allocates a column with rows of the same lengths.
-func (c *variableColumn) another(a *arena) *variableColumn {
-	other := *c
-	other.offsets, other.values = a.allocate(c.offsets.Len()), a.allocate(c.values.Len())
-	copy(other.offsets.Bytes(), c.offsets.Bytes())
-	return &other
+// newPlannedColumn allocates rows of the given lengths, in elements.
+func newPlannedColumn(a *arena, dataType arrow.DataType, width, rows int, length func(row int) int) *variableColumn {
+	elements := 0
+	for row := range rows {
+		elements += length(row)
+	}
+	c := newVariableColumn(a, dataType, width, rows, elements)
+	offset := 0
+	for row := range rows {
+		c.setOffset(row, offset)
+		offset += length(row)
+	}
+	return c
 }
 
 func (c *variableColumn) offsetWidth() int {
@@ -139,7 +146,6 @@ func (c *variableColumn) row(i int) []byte {
 	return c.values.Bytes()[c.offset(i)*c.width : c.offset(i+1)*c.width]
 }
 
-// keep drops all rows but the given ones, which are in order.
 func (c *variableColumn) keep(rows []int) {
 	values := c.values.Bytes()
 	end := 0
@@ -154,7 +160,6 @@ func (c *variableColumn) keep(rows []int) {
 	c.values.ResizeNoShrink(end)
 }
 
-// build makes the Arrow array.
 func (c *variableColumn) build() arrow.Array {
 	list, ok := c.dataType.(arrow.ListLikeType)
 	if !ok {
@@ -177,7 +182,7 @@ func newArray(dataType arrow.DataType, rows int, buffers []*memory.Buffer, child
 
 // textColumn makes a string column of rows known by now.
 func textColumn(a *arena, rows int, text func(row int) string) arrow.Array {
-	c := newVariableColumn(a, arrow.BinaryTypes.String, 1, rows, func(row int) int { return len(text(row)) })
+	c := newPlannedColumn(a, arrow.BinaryTypes.String, 1, rows, func(row int) int { return len(text(row)) })
 	for row := range rows {
 		copy(c.row(row), text(row))
 	}
@@ -186,29 +191,51 @@ func textColumn(a *arena, rows int, text func(row int) string) arrow.Array {
 
 // shapeColumn makes a list<int64> column of rows known by now.
 func shapeColumn(a *arena, rows int, shape func(row int) []int64) arrow.Array {
-	c := newVariableColumn(a, arrow.ListOf(arrow.PrimitiveTypes.Int64), 8, rows, func(row int) int { return len(shape(row)) })
+	c := newPlannedColumn(a, arrow.ListOf(arrow.PrimitiveTypes.Int64), 8, rows, func(row int) int { return len(shape(row)) })
 	for row := range rows {
-		for i, d := range shape(row) {
-			binary.LittleEndian.PutUint64(c.row(row)[8*i:], uint64(d))
-		}
+		putShape(c.row(row), shape(row))
 	}
 	return c.build()
 }
 
-// fixedColumn makes a column of elements of fixed width.
-func fixedColumn(a *arena, dataType arrow.DataType, rows int, put func(element []byte, row int)) arrow.Array {
-	width := dataType.(arrow.FixedWidthDataType).Bytes()
-	values := a.allocate(rows * width)
-	for row := range rows {
-		put(values.Bytes()[row*width:(row+1)*width], row)
+func putShape(out []byte, shape []int64) {
+	for i, d := range shape {
+		binary.LittleEndian.PutUint64(out[8*i:], uint64(d))
 	}
-	return newArray(dataType, rows, []*memory.Buffer{nil, values})
 }
 
-func float64Column(a *arena, rows int, value func(row int) float64) arrow.Array {
-	return fixedColumn(a, arrow.PrimitiveTypes.Float64, rows, func(element []byte, row int) {
-		binary.LittleEndian.PutUint64(element, math.Float64bits(value(row)))
-	})
+// fixedColumn is a column of elements of fixed width.
+type fixedColumn struct {
+	dataType arrow.DataType
+	width    int
+	values   *memory.Buffer
+}
+
+func newFixedColumn(a *arena, dataType arrow.DataType, rows int) *fixedColumn {
+	width := dataType.(arrow.FixedWidthDataType).Bytes()
+	return &fixedColumn{dataType, width, a.allocate(rows * width)}
+}
+
+// row is the memory of one row.
+func (c *fixedColumn) row(i int) []byte { return c.values.Bytes()[i*c.width:][:c.width] }
+
+func (c *fixedColumn) keep(rows []int) {
+	for i, row := range rows {
+		copy(c.row(i), c.row(row))
+	}
+	c.values.ResizeNoShrink(len(rows) * c.width)
+}
+
+func (c *fixedColumn) build() arrow.Array {
+	return newArray(c.dataType, c.values.Len()/c.width, []*memory.Buffer{nil, c.values})
+}
+
+func float64Column(a *arena, rows int, value func(row int) float64) *fixedColumn {
+	c := newFixedColumn(a, arrow.PrimitiveTypes.Float64, rows)
+	for row := range rows {
+		binary.LittleEndian.PutUint64(c.row(row), math.Float64bits(value(row)))
+	}
+	return c
 }
 
 // newBatch makes the columns and hands them over to a batch. Should making one
@@ -222,7 +249,7 @@ func newBatch(schema *arrow.Schema, rows, threads int, columns []func() arrow.Ar
 			}
 		}
 	}()
-	inSpans(threads, len(columns), max(1, len(columns)*spanRows/max(rows, 1)), func(first, end int) struct{} {
+	inSpans(threads, len(columns), max(1, len(columns)*spanRows/max(rows, 1)), func(_, first, end int) struct{} {
 		for i := first; i < end; i++ {
 			arrays[i] = columns[i]()
 		}
@@ -240,19 +267,21 @@ func (s *rowSizes) add(more rowSizes) {
 	}
 }
 
-// fitOneBatch tells whether no column's sum of sizes passes limit, which is so for
-// all but huge results.
-func fitOneBatch(rows, limit, threads int, sizes func(row int) rowSizes) bool {
-	spans := inSpans(threads, rows, spanRows, func(first, end int) (sums rowSizes) {
+// spanStarts are the sums of the sizes of all rows before each span of inSpans, and
+// at last those of all rows.
+func spanStarts(threads, rows int, sizes func(row int) rowSizes) []rowSizes {
+	sums := inSpans(threads, rows, spanRows, func(_, first, end int) (sum rowSizes) {
 		for row := first; row < end; row++ {
-			sums.add(sizes(row))
+			sum.add(sizes(row))
 		}
-		return sums
+		return sum
 	})
-	for _, sums := range spans[1:] {
-		spans[0].add(sums)
+	starts := make([]rowSizes, 1, len(sums)+1)
+	for i, sum := range sums {
+		sum.add(starts[i])
+		starts = append(starts, sum)
 	}
-	return slices.Max(spans[0][:]) <= limit
+	return starts
 }
 
 // splitRows cuts rows 0 .. rows-1 into batches in which no column's sum of

@@ -86,7 +86,7 @@ type tasks []task
 
 // cut divides layers 0 .. n-1 into units, on up to threads goroutines.
 func cut(threads, n int, layer func(i int) *grouped) (all tasks) {
-	for _, span := range inSpans(threads, n, spanRows, func(first, end int) tasks { return cutSpan(first, end, layer) }) {
+	for _, span := range inSpans(threads, n, spanRows, func(_, first, end int) tasks { return cutSpan(first, end, layer) }) {
 		before := all.count()
 		for _, t := range span {
 			t.first += before

@@ -42,13 +42,13 @@ func (t tasks) run(ctx context.Context, threads int, newWorker func() worker) er
 const spanRows = 2048
 
 // inSpans calls work for consecutive spans of 0 .. n-1 of at least so many, on up
-// to threads goroutines, and gives the results in order. A panic in one of them is
-// one of the caller.
-func inSpans[T any](threads, n, least int, work func(first, end int) T) []T {
+// to threads goroutines, and gives the results in order. The spans follow from
+// threads, n and least. A panic in one of them is one of the caller.
+func inSpans[T any](threads, n, least int, work func(span, first, end int) T) []T {
 	count := max(1, min(threads, n/least))
 	results := make([]T, count)
 	if count == 1 {
-		results[0] = work(0, n)
+		results[0] = work(0, 0, n)
 		return results
 	}
 	var group errgroup.Group
@@ -56,7 +56,7 @@ func inSpans[T any](threads, n, least int, work func(first, end int) T) []T {
 		group.Go(func() error {
 			return Recovered(func() error {
 				defer kernel.StandardFloat()()
-				results[i] = work(n*i/count, n*(i+1)/count)
+				results[i] = work(i, n*i/count, n*(i+1)/count)
 				return nil
 			})
 		})

@@ -105,7 +105,10 @@ type quantization struct {
 // one batch.
 type quantizedPart struct {
 	first, end                 int
+	starts                     []rowSizes // of the spans of its layers
+	names, shapes              *variableColumn
 	packed, scales, zeroPoints *variableColumn // nil if nothing but errors is wanted
+	bitWidths, groupSizes      *fixedColumn
 }
 
 func newQuantization(layers []layer, o Options, limit int) *quantization {
@@ -117,47 +120,83 @@ func newQuantization(layers []layer, o Options, limit int) *quantization {
 	if o.measures() {
 		q.sums = make([]kernel.Sums, q.tasks.count())
 	}
-	ends := []int{len(layers)}
-	if !fitOneBatch(len(layers), limit, o.Threads, q.rowSizes) {
-		for i := range layers {
-			q.large = q.large || max(q.packedBytes(i), layers[i].groups()) > limit
-		}
-		ends = splitRows(len(layers), limit, q.rowSizes)
-	}
-	first := 0
-	for _, end := range ends {
-		q.parts = append(q.parts, &quantizedPart{first: first, end: end})
-		first = end
+	whole := spanStarts(o.Threads, len(layers), q.rowSizes)
+	if total := whole[len(whole)-1]; slices.Max(total[:]) <= limit {
+		q.parts = []*quantizedPart{{end: len(layers), starts: whole}}
+	} else {
+		q.split(limit)
 	}
 	return q
 }
 
-// rowSizes are the sizes that 32-bit offsets limit; large columns have none.
-func (q *quantization) rowSizes(i int) (sizes rowSizes) {
-	sizes[0], sizes[1] = len(q.layers[i].name), len(q.layers[i].shape)
-	if !q.large {
-		sizes[2], sizes[3] = q.packedBytes(i), q.layers[i].groups()
+// split makes parts that 32-bit offsets can have.
+func (q *quantization) split(limit int) {
+	for i := range q.layers {
+		sizes := q.rowSizes(i)
+		q.large = q.large || max(sizes[2], sizes[3]) > limit
+	}
+	first := 0
+	for _, end := range splitRows(len(q.layers), limit, q.limitedSizes) {
+		starts := spanStarts(q.options.Threads, end-first, func(row int) rowSizes { return q.rowSizes(first + row) })
+		q.parts = append(q.parts, &quantizedPart{first: first, end: end, starts: starts})
+		first = end
+	}
+}
+
+// rowSizes are the numbers of elements in the columns names, shapes, packed, and
+// scales.
+func (q *quantization) rowSizes(i int) rowSizes {
+	l := &q.layers[i]
+	return rowSizes{len(l.name), len(l.shape), l.packedBytes(l.settings.BitWidth), l.groups()}
+}
+
+// limitedSizes are the sizes that 32-bit offsets limit; large columns have none.
+func (q *quantization) limitedSizes(i int) rowSizes {
+	sizes := q.rowSizes(i)
+	if q.large {
+		sizes[2], sizes[3] = 0, 0
 	}
 	return sizes
 }
 
-func (q *quantization) packedBytes(layer int) int {
-	return q.layers[layer].packedBytes(q.layers[layer].settings.BitWidth)
+// allocate makes the memory that workers write into, and writes all that does not
+// depend on weights.
+func (q *quantization) allocate() {
+	float32s, a := listOf(arrow.PrimitiveTypes.Float32, q.large), &q.arena
+	for _, p := range q.parts {
+		rows, total := p.end-p.first, p.starts[len(p.starts)-1]
+		p.names = newVariableColumn(a, arrow.BinaryTypes.String, 1, rows, total[0])
+		p.shapes = newVariableColumn(a, arrow.ListOf(arrow.PrimitiveTypes.Int64), 8, rows, total[1])
+		if !q.options.MeasureOnly {
+			p.packed = newVariableColumn(a, binaryType(q.large), 1, rows, total[2])
+			p.scales = newVariableColumn(a, float32s, 4, rows, total[3])
+			p.zeroPoints = newVariableColumn(a, float32s, 4, rows, total[3])
+		}
+		p.bitWidths = newFixedColumn(a, arrow.PrimitiveTypes.Uint8, rows)
+		p.groupSizes = newFixedColumn(a, arrow.PrimitiveTypes.Int32, rows)
+		inSpans(q.options.Threads, rows, spanRows, func(span, first, end int) struct{} {
+			q.describe(p, first, end, p.starts[span])
+			return struct{}{}
+		})
+	}
 }
 
-// allocate makes the memory that workers write into.
-func (q *quantization) allocate() {
-	if q.options.MeasureOnly {
-		return
-	}
-	float32s := listOf(arrow.PrimitiveTypes.Float32, q.large)
-	for _, p := range q.parts {
-		rows := p.end - p.first
-		groups := func(row int) int { return q.layers[p.first+row].groups() }
-		packedBytes := func(row int) int { return q.packedBytes(p.first + row) }
-		p.packed = newVariableColumn(&q.arena, binaryType(q.large), 1, rows, packedBytes)
-		p.scales = newVariableColumn(&q.arena, float32s, 4, rows, groups)
-		p.zeroPoints = p.scales.another(&q.arena)
+// describe writes the rows first .. end-1 of a part, which begin at some elements.
+func (q *quantization) describe(p *quantizedPart, first, end int, at rowSizes) {
+	for row := first; row < end; row++ {
+		l := &q.layers[p.first+row]
+		p.names.setOffset(row, at[0])
+		p.shapes.setOffset(row, at[1])
+		if p.packed != nil {
+			p.packed.setOffset(row, at[2])
+			p.scales.setOffset(row, at[3])
+			p.zeroPoints.setOffset(row, at[3])
+		}
+		copy(p.names.values.Bytes()[at[0]:], l.name)
+		putShape(p.shapes.values.Bytes()[8*at[1]:], l.shape)
+		p.bitWidths.row(row)[0] = uint8(l.settings.BitWidth)
+		binary.LittleEndian.PutUint32(p.groupSizes.row(row), uint32(int32(l.settings.GroupSize)))
+		at.add(q.rowSizes(p.first + row))
 	}
 }
 
@@ -267,57 +306,48 @@ func (q *quantization) build(result *Result) {
 	result.Schema = resultFields(&q.options, q.large)
 	metrics := q.metrics()
 	for _, p := range q.parts {
-		kept := make([]int, 0, p.end-p.first)
-		for row := range p.end - p.first {
-			if _, failed := q.faults.first[p.first+row]; !failed {
-				kept = append(kept, row)
+		columns, rows := append(p.columns(), q.metricColumns(p, metrics)...), p.end-p.first
+		if len(q.faults.first) > 0 {
+			kept := q.keptRows(p)
+			rows = len(kept)
+			for _, c := range columns {
+				c.keep(kept)
 			}
 		}
-		if len(kept) < p.end-p.first && p.packed != nil {
-			p.packed.keep(kept)
-			p.scales.keep(kept)
-			p.zeroPoints.keep(kept)
+		builders := make([]func() arrow.Array, len(columns))
+		for i, c := range columns {
+			builders[i] = c.build
 		}
-		result.Batches = append(result.Batches, q.batch(result.Schema, p, kept, metrics))
+		result.Batches = append(result.Batches, newBatch(result.Schema, rows, q.options.Threads, builders))
 	}
 }
 
-func (q *quantization) batch(schema *arrow.Schema, p *quantizedPart, kept []int, metrics [][6]float64) arrow.RecordBatch {
-	a, rows := &q.arena, len(kept)
-	at := func(row int) int { return p.first + kept[row] }
-	columns := []func() arrow.Array{
-		func() arrow.Array { return textColumn(a, rows, func(row int) string { return q.layers[at(row)].name }) },
+// columns are in the order of the schema; those of errors follow.
+func (p *quantizedPart) columns() []outputColumn {
+	if p.packed == nil {
+		return []outputColumn{p.names, p.shapes, p.bitWidths, p.groupSizes}
 	}
-	if p.packed != nil {
-		columns = append(columns,
-			func() arrow.Array { return p.packed.build() },
-			func() arrow.Array { return p.scales.build() },
-			func() arrow.Array { return p.zeroPoints.build() },
-		)
+	return []outputColumn{p.names, p.packed, p.scales, p.zeroPoints, p.shapes, p.bitWidths, p.groupSizes}
+}
+
+func (q *quantization) metricColumns(p *quantizedPart, metrics [][6]float64) (columns []outputColumn) {
+	if metrics == nil {
+		return nil
 	}
-	columns = append(columns,
-		func() arrow.Array {
-			return shapeColumn(a, rows, func(row int) []int64 { return q.layers[at(row)].shape })
-		},
-		func() arrow.Array {
-			return fixedColumn(a, arrow.PrimitiveTypes.Uint8, rows, func(element []byte, row int) {
-				element[0] = uint8(q.layers[at(row)].settings.BitWidth)
-			})
-		},
-		func() arrow.Array {
-			return fixedColumn(a, arrow.PrimitiveTypes.Int32, rows, func(element []byte, row int) {
-				binary.LittleEndian.PutUint32(element, uint32(int32(q.layers[at(row)].settings.GroupSize)))
-			})
-		},
-	)
 	for metric := range q.options.errorColumns() {
-		if metrics != nil {
-			columns = append(columns, func() arrow.Array {
-				return float64Column(a, rows, func(row int) float64 { return metrics[at(row)][metric] })
-			})
+		columns = append(columns, float64Column(&q.arena, p.end-p.first, func(row int) float64 { return metrics[p.first+row][metric] }))
+	}
+	return columns
+}
+
+// keptRows are the rows of layers that did not fail.
+func (q *quantization) keptRows(p *quantizedPart) (kept []int) {
+	for row := range p.end - p.first {
+		if _, failed := q.faults.first[p.first+row]; !failed {
+			kept = append(kept, row)
 		}
 	}
-	return newBatch(schema, rows, q.options.Threads, columns)
+	return kept
 }
 
 // metrics are each layer's errors, or nil. Units are added in order, so that
