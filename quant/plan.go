@@ -98,27 +98,23 @@ func cut(threads, n int, layer func(i int) *grouped) (all tasks) {
 
 // cutSpan divides layers first .. end-1.
 func cutSpan(first, end int, layer func(i int) *grouped) (all tasks) {
-	small := 0 // weights of the last task, if it takes more layers
+	joined := 0 // weights of the last task, if it may take more layers
 	for i := first; i < end; i++ {
 		g := layer(i)
-		switch elements := g.elements(); {
-		case elements == 0:
-			small = 0
+		elements := g.elements()
+		small := 0 < elements && elements <= unitElements
+		switch {
+		case small && joined > 0:
+			all[len(all)-1].count++
+		case small:
+			all.add(unit{layer: i})
 		case g.columns > unitElements:
 			all.cutRows(i, g)
-			small = 0
-		case elements > unitElements:
+		case elements > 0:
 			all.cutLayer(i, g)
-			small = 0
-		case small == 0:
-			all.add(unit{layer: i})
-			small = elements
-		default:
-			all[len(all)-1].count++
-			small += elements
 		}
-		if small >= unitElements {
-			small = 0
+		if joined += elements; !small || joined >= unitElements {
+			joined = 0
 		}
 	}
 	return all

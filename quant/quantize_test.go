@@ -196,6 +196,38 @@ func TestUnitsCoverEachLayerOnce(t *testing.T) {
 	}
 }
 
+// TestTasksCoverAllLayers has layers of all kinds, enough of them for two spans.
+func TestTasksCoverAllLayers(t *testing.T) {
+	sizes := []matrix{{1, 1000}, {0, 0}, {3, unitElements / 2}, {1, 5}, {1, 5}, {2, unitElements + 8}, {1, unitElements}}
+	layers := make([]grouped, 3*spanRows)
+	elements := 0
+	for i := range layers {
+		layers[i] = newGrouped(sizes[i%len(sizes)], 128)
+		elements += layers[i].elements()
+	}
+	for _, threads := range []int{1, 2} {
+		all := cut(threads, len(layers), func(i int) *grouped { return &layers[i] })
+		number, layer, covered := 0, 0, 0
+		for _, task := range all {
+			inTask := 0
+			task.units(func(i int, u *unit) {
+				if i != number || u.layer < layer {
+					t.Fatalf("%d threads: unit %+v has number %d, want %d", threads, u, i, number)
+				}
+				number, layer = number+1, u.layer
+				inTask += u.grouped(layers[u.layer]).elements()
+			})
+			if inTask >= 2*unitElements {
+				t.Errorf("%d threads: task %+v has %d weights", threads, task, inTask)
+			}
+			covered += inTask
+		}
+		if covered != elements || number != all.count() {
+			t.Errorf("%d threads: %d weights in %d units, want %d in %d", threads, covered, number, elements, all.count())
+		}
+	}
+}
+
 // TestLongGroups compares groups that are cut with the kernel's own result for
 // the whole group, faults included.
 func TestLongGroups(t *testing.T) {
