@@ -60,16 +60,16 @@ func requiredInteger(column string, arr arrow.Array) func(row int) (int64, *prob
 	}
 }
 
-func (r *codedReader) read(row int, inputRow int64) (codedLayer, *LayerError) {
+func (r *codedReader) read(l *codedLayer, row int, inputRow int64) *LayerError {
 	name, p := r.names(row)
 	if p != nil {
-		return codedLayer{}, p.unnamedError(inputRow)
+		return p.unnamedError(inputRow)
 	}
-	l := codedLayer{name: name, row: inputRow}
-	if p := r.readFields(&l, row); p != nil {
-		return codedLayer{}, p.layerError(name, inputRow)
+	l.name, l.row = name, inputRow
+	if p := r.readFields(l, row); p != nil {
+		return p.layerError(name, inputRow)
 	}
-	return l, nil
+	return nil
 }
 
 func (r *codedReader) readFields(l *codedLayer, row int) (p *problem) {
@@ -154,11 +154,12 @@ func float32At(values []byte, i int) float32 {
 
 func isFinite(x float32) bool { return x-x == 0 }
 
-// block is the kernel's view of a unit of the layer, writing to the begin of out.
-func (l *codedLayer) block(u unit, out []byte, element kernel.ElementType) kernel.CodedBlock {
+// fill makes the block the kernel's view of a unit of the layer, writing to the
+// begin of out.
+func (l *codedLayer) fill(block *kernel.CodedBlock, u *unit, out []byte, element kernel.ElementType) {
 	part := u.grouped(l.grouped)
 	firstGroup, groups := u.firstGroup(l.grouped), part.groups()
-	return kernel.CodedBlock{
+	*block = kernel.CodedBlock{
 		BitWidth:   l.bitWidth,
 		Rows:       part.rows,
 		Columns:    part.columns,

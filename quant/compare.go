@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/memory"
@@ -75,10 +74,12 @@ func readWeights(t Table, typeNames map[string]string, threads int) ([]layer, La
 	if err != nil {
 		return nil, nil, err
 	}
+	// Groups of whole rows make units that most other group sizes make as well.
+	settings := &layerSettings{Settings: Settings{GroupSize: WholeRow}}
 	layers, failed := readRows(t.Batches, 0, threads, func(batch arrow.RecordBatch, rows int) rowReader[layer] {
 		reader := newLayerReader(batch, columns, rows)
-		return func(row int, inputRow int64) (layer, *LayerError) {
-			return reader.read(row, inputRow, &layerSettings{})
+		return func(l *layer, row int, inputRow int64) *LayerError {
+			return reader.read(l, row, inputRow, settings)
 		}
 	})
 	return layers, failed, nil
@@ -116,8 +117,7 @@ func readDecoded(t Table, typeNames map[string]string, threads int) ([]decodedLa
 	weights, failed, err := readWeights(t, typeNames, threads)
 	layers := make([]decodedLayer, len(weights))
 	for i, l := range weights {
-		// Groups of whole rows make units that most other group sizes make as well.
-		layers[i] = decodedLayer{grouped: newGrouped(l.matrix, WholeRow), name: l.name, row: l.row, shape: l.shape, weights: l.values()}
+		layers[i] = decodedLayer{grouped: l.grouped, name: l.name, row: l.row, shape: l.shape, weights: l.values()}
 	}
 	return layers, failed, err
 }
@@ -187,76 +187,71 @@ func duplicate(first int64) *problem {
 type comparison struct {
 	options CompareOptions
 	layers  []decodedLayer
-	units   []unit
-	sums    []kernel.Sums // as units
-	// The first weights of units that are NaN or Inf; Index is the element within the layer.
-	inOriginal, inResult []kernel.Fault
-	scratch              sync.Pool // of *[4 * unitElements]byte, for decoded units
+	tasks   tasks
+	sums    []kernel.Sums // of units
+	// Weights that are NaN or Inf.
+	inOriginal, inResult faults
 	arena                arena
 }
 
 func newComparison(layers []decodedLayer, o CompareOptions) *comparison {
-	matrices := make([]grouped, len(layers))
-	for i, l := range layers {
-		matrices[i] = l.grouped
-	}
-	units := cut(matrices)
+	tasks := cut(o.Threads, len(layers), func(i int) *grouped { return &layers[i].grouped })
 	return &comparison{
-		options:    o,
-		layers:     layers,
-		units:      units,
-		sums:       make([]kernel.Sums, len(units)),
-		inOriginal: make([]kernel.Fault, len(units)),
-		inResult:   make([]kernel.Fault, len(units)),
-		scratch:    sync.Pool{New: func() any { return new([4 * unitElements]byte) }},
+		options: o,
+		layers:  layers,
+		tasks:   tasks,
+		sums:    make([]kernel.Sums, tasks.count()),
 	}
 }
 
 func (c *comparison) run(ctx context.Context) error {
 	chosen, _ := kernel.Named(c.options.Kernel) // which Validate has found
-	return runUnits(ctx, c.options.Threads, c.units, func(i int) {
-		testHook(c.layers[c.units[i].layer].name)
-		c.compareUnit(chosen, i)
+	return c.tasks.run(ctx, c.options.Threads, func() worker {
+		memory := new(decodedUnit)
+		return func(i int, u *unit) {
+			testHook(c.layers[u.layer].name)
+			c.compareUnit(&chosen, memory, i, u)
+		}
 	})
 }
 
+// decodedUnit is a worker's memory for decoding.
+type decodedUnit struct {
+	block   kernel.CodedBlock
+	weights [4 * unitElements]byte
+}
+
 // compareUnit decodes a unit if need be, and adds up its errors.
-func (c *comparison) compareUnit(k kernel.Kernel, i int) {
-	u := c.units[i]
+func (c *comparison) compareUnit(k *kernel.Kernel, memory *decodedUnit, i int, u *unit) {
 	l := &c.layers[u.layer]
-	first, n := u.firstElement(l.grouped), u.rows*u.columns
+	part, first := u.grouped(l.grouped), u.firstElement(l.grouped)
 	var decoded kernel.Elements
 	if l.coded != nil {
-		memory := c.scratch.Get().(*[4 * unitElements]byte)
-		defer c.scratch.Put(memory)
-		block := l.coded.block(u, memory[:], kernel.Float32)
-		k.Dequantize(block) // which has no faults in float32
-		decoded = kernel.Elements{Type: kernel.Float32, Bytes: block.Weights}
+		l.coded.fill(&memory.block, u, memory.weights[:], kernel.Float32)
+		k.Dequantize(&memory.block) // which has no faults in float32
+		decoded = kernel.Elements{Type: kernel.Float32, Bytes: memory.block.Weights}
 	} else {
-		decoded = l.weights.Part(first, n)
+		decoded = l.weights.Part(first, part.elements())
 	}
-	c.sums[i], c.inOriginal[i], c.inResult[i] = kernel.Compare(l.original.values().Part(first, n), decoded, u.columns)
-	c.inOriginal[i].Index += first
-	c.inResult[i].Index += first
+	sums, inOriginal, inResult := kernel.Compare(l.original.values().Part(first, part.elements()), decoded, part.columns)
+	c.sums[i] = sums
+	c.inOriginal.add(u.layer, first, inOriginal)
+	c.inResult.add(u.layer, first, inResult)
 }
 
 // findFaults adds the layers that have weights which are NaN or Inf.
 func (c *comparison) findFaults(badWeights, badDecoded *LayerErrors) {
-	for i, fault := range firstFaults(len(c.layers), c.units, c.inOriginal) {
-		if fault != nil {
-			l := c.layers[i].original
-			*badWeights = append(*badWeights, l.problem(fault).layerError(l.name, l.row))
-		}
+	for i, fault := range c.inOriginal.first {
+		l := c.layers[i].original
+		*badWeights = append(*badWeights, l.problem(fault).layerError(l.name, l.row))
 	}
-	for i, fault := range firstFaults(len(c.layers), c.units, c.inResult) {
-		if fault != nil {
-			l := &c.layers[i]
-			*badDecoded = append(*badDecoded, l.problem(fault).layerError(l.name, l.row))
-		}
+	for i, fault := range c.inResult.first {
+		l := &c.layers[i]
+		*badDecoded = append(*badDecoded, l.problem(fault).layerError(l.name, l.row))
 	}
 }
 
-func (l *decodedLayer) problem(fault *kernel.Fault) *problem {
+func (l *decodedLayer) problem(fault kernel.Fault) *problem {
 	if l.coded != nil {
 		return problemf(KindNonFinite, ": the weight at index %d decodes to %s", fault.Index, nonFiniteText(fault.Value)).at(int64(fault.Index))
 	}
@@ -277,7 +272,7 @@ func (c *comparison) build(result *Result, limit int) {
 		}
 		for metric := range comparisonColumns {
 			columns = append(columns, func() arrow.Array {
-				return float64Column(a, len(part), func(row int) float64 { return values[row][metric] })
+				return float64Column(a, len(part), func(row int) float64 { return values[row][metric] }).build()
 			})
 		}
 		result.Batches = append(result.Batches, newBatch(result.Schema, len(part), c.options.Threads, columns))
@@ -288,8 +283,8 @@ func (c *comparison) build(result *Result, limit int) {
 // Quantize does.
 func (c *comparison) metrics() [][6]float64 {
 	layers := make([]kernel.Sums, len(c.layers))
-	for i, u := range c.units {
-		layers[u.layer].Add(c.sums[i])
+	for _, t := range c.tasks {
+		t.units(func(i int, u *unit) { layers[u.layer].Add(c.sums[i]) })
 	}
 	metrics := make([][6]float64, len(layers))
 	for i, s := range layers {

@@ -55,10 +55,8 @@ func Dequantize(ctx context.Context, schema *arrow.Schema, batches []arrow.Recor
 		if err := d.run(ctx); err != nil {
 			return nil, err
 		}
-		for i, fault := range firstFaults(len(layers), d.units, d.faults) {
-			if fault != nil {
-				failed = append(failed, d.problem(fault).layerError(layers[i].name, layers[i].row))
-			}
+		for i, fault := range d.faults.first {
+			failed = append(failed, d.problem(fault).layerError(layers[i].name, layers[i].row))
 		}
 	}
 	if len(failed) > 0 {
@@ -79,11 +77,11 @@ type dequantization struct {
 	element  kernel.ElementType
 	dataType arrow.DataType
 	layers   []codedLayer
-	units    []unit
+	tasks    tasks
 	large    bool
 	parts    []*decodedPart
 	arena    arena
-	faults   []kernel.Fault // as units; Index is the element within the layer
+	faults   faults
 }
 
 // decodedPart holds the weights of the layers first .. end-1, which become one
@@ -96,13 +94,10 @@ type decodedPart struct {
 func newDequantization(layers []codedLayer, o DequantizeOptions, limit int) *dequantization {
 	d := &dequantization{options: o, layers: layers}
 	d.element, d.dataType = o.element()
-	matrices := make([]grouped, len(layers))
-	for i, l := range layers {
-		matrices[i] = l.grouped
-		d.large = d.large || l.elements() > limit
+	for i := range layers {
+		d.large = d.large || layers[i].elements() > limit
 	}
-	d.units = cut(matrices)
-	d.faults = make([]kernel.Fault, len(d.units))
+	d.tasks = cut(o.Threads, len(layers), func(i int) *grouped { return &layers[i].grouped })
 	first := 0
 	for _, end := range splitRows(len(layers), limit, d.rowSizes) {
 		d.parts = append(d.parts, &decodedPart{first: first, end: end})
@@ -122,7 +117,7 @@ func (d *dequantization) rowSizes(i int) (sizes rowSizes) {
 
 func (d *dequantization) allocate() {
 	for _, p := range d.parts {
-		p.weights = newVariableColumn(&d.arena, listOf(d.dataType, d.large), d.element.Size(), p.end-p.first, func(row int) int {
+		p.weights = newPlannedColumn(&d.arena, listOf(d.dataType, d.large), d.element.Size(), p.end-p.first, func(row int) int {
 			return d.layers[p.first+row].elements()
 		})
 	}
@@ -136,16 +131,18 @@ func (d *dequantization) run(ctx context.Context) error {
 			targets = append(targets, p.weights.row(row))
 		}
 	}
-	return runUnits(ctx, d.options.Threads, d.units, func(i int) {
-		u := d.units[i]
-		l := &d.layers[u.layer]
-		first := u.firstElement(l.grouped)
-		d.faults[i] = chosen.Dequantize(l.block(u, targets[u.layer][first*d.element.Size():], d.element))
-		d.faults[i].Index += first
+	return d.tasks.run(ctx, d.options.Threads, func() worker {
+		block := new(kernel.CodedBlock)
+		return func(_ int, u *unit) {
+			l := &d.layers[u.layer]
+			first := u.firstElement(l.grouped)
+			l.fill(block, u, targets[u.layer][first*d.element.Size():], d.element)
+			d.faults.add(u.layer, first, chosen.Dequantize(block))
+		}
 	})
 }
 
-func (d *dequantization) problem(fault *kernel.Fault) *problem {
+func (d *dequantization) problem(fault kernel.Fault) *problem {
 	return problemf(KindScaleRange, ": the weight at index %d decodes to %g, which is beyond dtype '%s'. Use dtype='float32'",
 		fault.Index, fault.Value, d.options.Dtype).at(int64(fault.Index))
 }
@@ -158,7 +155,7 @@ func (d *dequantization) build(result *Result) {
 			func() arrow.Array {
 				return textColumn(a, rows, func(row int) string { return d.layers[p.first+row].name })
 			},
-			func() arrow.Array { return p.weights.build(a) },
+			func() arrow.Array { return p.weights.build() },
 			func() arrow.Array {
 				return shapeColumn(a, rows, func(row int) []int64 { return d.layers[p.first+row].shape })
 			},

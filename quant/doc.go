@@ -3,7 +3,7 @@
 // batches, an allocator and a context.
 //
 // Data flows one way: read (schema.go, columns.go, input.go, coded.go), plan
-// (plan.go), run (pool.go and the kernels), build the result (output.go).
+// (plan.go), run (pool.go and the kernels), build the result (parts.go, output.go).
 //
 // # Numbers
 //

@@ -6,7 +6,6 @@ import (
 	"math/bits"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/apache/arrow-go/v18/arrow"
 
@@ -22,7 +21,7 @@ func (m matrix) elements() int { return m.rows * m.columns }
 
 // layer is one row of the input. name and weights are views of Arrow memory.
 type layer struct {
-	matrix
+	grouped
 	name    string
 	row     int64
 	shape   []int64
@@ -38,11 +37,11 @@ func readLayers(batches []arrow.RecordBatch, columns inputColumns, o *Options) (
 	settings := o.rowSettings()
 	layers, failed := readRows(batches, o.FirstRow, o.Threads, func(batch arrow.RecordBatch, rows int) rowReader[layer] {
 		read := newLayerReader(batch, columns, rows)
-		return func(row int, inputRow int64) (layer, *LayerError) {
+		return func(l *layer, row int, inputRow int64) *LayerError {
 			if s := settings(inputRow); s != nil {
-				return read.read(row, inputRow, s)
+				return read.read(l, row, inputRow, s)
 			}
-			return layer{}, nil
+			return nil
 		}
 	})
 	if len(o.Choices) > 0 {
@@ -51,8 +50,9 @@ func readLayers(batches []arrow.RecordBatch, columns inputColumns, o *Options) (
 	return layers, failed
 }
 
-// rowReader reads a row of a batch, which is inputRow of the whole input.
-type rowReader[T any] func(row int, inputRow int64) (T, *LayerError)
+// rowReader reads a row of a batch, which is inputRow of the whole input, into a
+// zero T.
+type rowReader[T any] func(into *T, row int, inputRow int64) *LayerError
 
 // readRows reads every row of every batch, by newReader's readers of so many rows
 // each, on up to threads goroutines. Rows that cannot be read come back as errors,
@@ -60,28 +60,24 @@ type rowReader[T any] func(row int, inputRow int64) (T, *LayerError)
 func readRows[T any](batches []arrow.RecordBatch, firstRow int64, threads int, newReader func(batch arrow.RecordBatch, rows int) rowReader[T]) ([]T, LayerErrors) {
 	rows := make([]T, countRows(batches))
 	var failed LayerErrors
-	var mutex sync.Mutex
 	offset := 0
 	for _, batch := range batches {
 		into := rows[offset:]
-		inSpans(threads, int(batch.NumRows()), spanRows, func(first, end int) {
+		spans := inSpans(threads, int(batch.NumRows()), spanRows, func(_, first, end int) (failed LayerErrors) {
 			read := newReader(batch, end-first)
 			for row := first; row < end; row++ {
-				r, err := read(row, firstRow+int64(offset+row))
-				if err != nil {
-					mutex.Lock()
+				if err := read(&into[row], row, firstRow+int64(offset+row)); err != nil {
 					failed = append(failed, err)
-					mutex.Unlock()
 				}
-				into[row] = r
 			}
+			return failed
 		})
+		failed = append(failed, slices.Concat(spans...)...)
 		offset += int(batch.NumRows())
 	}
 	if len(failed) == 0 {
 		return rows, nil
 	}
-	failed.sort()
 	kept, bad := rows[:0], failed
 	for i, r := range rows {
 		if len(bad) > 0 && bad[0].Row == firstRow+int64(i) {
@@ -125,22 +121,22 @@ func newLayerReader(batch arrow.RecordBatch, columns inputColumns, rows int) *la
 	return r
 }
 
-func (r *layerReader) read(row int, inputRow int64, settings *layerSettings) (layer, *LayerError) {
+func (r *layerReader) read(l *layer, row int, inputRow int64, settings *layerSettings) *LayerError {
 	name, p := r.names(row)
 	if p != nil {
-		return layer{}, p.unnamedError(inputRow)
+		return p.unnamedError(inputRow)
 	}
-	l := layer{name: name, row: inputRow, settings: settings}
+	l.name, l.row, l.settings = name, inputRow, settings
 	if l.weights, l.element, p = r.weights(row); p == nil {
-		p = r.readShape(&l, row)
+		p = r.readShape(l, row)
 	}
 	if p == nil && l.columns > 0 && settings.format.Method == kernel.MeanSquares && r.importance != nil && !r.importance.isNull(row) {
-		p = r.readImportance(&l, row)
+		p = r.readImportance(l, row)
 	}
 	if p != nil {
-		return layer{}, p.layerError(name, inputRow)
+		return p.layerError(name, inputRow)
 	}
-	return l, nil
+	return nil
 }
 
 func (r *layerReader) readShape(l *layer, row int) (p *problem) {
@@ -159,7 +155,8 @@ func (r *layerReader) readShape(l *layer, row int) (p *problem) {
 	if elements != count {
 		return problemf(KindShapeMismatch, ": Shape mismatch: shape %s has %d elements, weights has %d", shapeText(l.shape), elements, count)
 	}
-	l.matrix = matrixOf(l.shape, elements)
+	l.grouped = newGrouped(matrixOf(l.shape, elements), l.settings.GroupSize)
+	l.whole = l.settings.format.Method != kernel.RoundToNearest
 	return nil
 }
 
@@ -181,7 +178,7 @@ func (r *layerReader) readImportance(l *layer, row int) *problem {
 		}
 	}
 	l.importance = make([]float32, 0, len(values))
-	for group := range slices.Chunk(values, newGrouped(l.matrix, l.settings.GroupSize).groupSize) {
+	for group := range slices.Chunk(values, l.groupSize) {
 		largest := slices.Max(group)
 		for _, value := range group {
 			share := 1.0

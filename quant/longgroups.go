@@ -7,38 +7,41 @@ import (
 )
 
 // partRange is what a unit finds of its part of a long group.
-type partRange struct{ lo, hi float32 }
+type partRange struct {
+	lo, hi float32
+	bad    bool // it has a fault
+}
 
 // fitLongGroups chooses the parameters of all groups of more than one unit, and
 // writes their scales and zero-points: all parts of a group have to be looked at
 // before any of them can be coded.
 func (q *quantization) fitLongGroups(ctx context.Context, k kernel.Kernel) error {
-	var parts []int // units
-	for i, u := range q.units {
-		if q.grouped[u.layer].isLong() {
-			parts = append(parts, i)
+	var parts tasks
+	for _, t := range q.tasks {
+		if q.layers[t.layer].isLong() {
+			parts.add(t.unit)
 		}
 	}
 	if len(parts) == 0 {
 		return nil
 	}
-	units := make([]unit, len(parts))
-	for p, i := range parts {
-		units[p] = q.units[i]
-	}
 	ranges := make([]partRange, len(parts))
-	err := runUnits(ctx, q.options.Threads, units, func(p int) {
-		i := parts[p]
-		ranges[p].lo, ranges[p].hi, q.faults[i] = k.Range(q.block(i))
-		q.faults[i].Index += units[p].firstElement(q.grouped[units[p].layer])
+	err := parts.run(ctx, q.options.Threads, func() worker {
+		block := new(kernel.Block)
+		return func(i int, u *unit) {
+			q.fill(block, u)
+			lo, hi, fault := k.Range(block)
+			q.faults.add(u.layer, u.firstElement(q.layers[u.layer].grouped), fault)
+			ranges[i] = partRange{lo, hi, fault.Kind != kernel.NoFault}
+		}
 	})
 	if err != nil {
 		return err
 	}
-	q.long = make([]kernel.Parameters, len(q.units))
+	q.long = map[unit]kernel.Parameters{}
 	for first := 0; first < len(parts); {
 		end := first + 1
-		for end < len(parts) && q.sameGroup(units[first], units[end]) {
+		for end < len(parts) && q.sameGroup(&parts[first].unit, &parts[end].unit) {
 			end++
 		}
 		q.fitLongGroup(parts[first:end], ranges[first:end])
@@ -47,29 +50,32 @@ func (q *quantization) fitLongGroups(ctx context.Context, k kernel.Kernel) error
 	return nil
 }
 
-func (q *quantization) sameGroup(a, b unit) bool {
-	return a.layer == b.layer && a.firstGroup(q.grouped[a.layer]) == b.firstGroup(q.grouped[b.layer])
+func (q *quantization) sameGroup(a, b *unit) bool {
+	g := q.layers[a.layer].grouped
+	return a.layer == b.layer && a.firstGroup(g) == b.firstGroup(g)
 }
 
 // fitLongGroup joins the ranges of one group's parts. A fault in one part stops
 // the coding of all.
-func (q *quantization) fitLongGroup(parts []int, ranges []partRange) {
-	var fault kernel.Fault
+func (q *quantization) fitLongGroup(parts tasks, ranges []partRange) {
 	joined := ranges[0]
-	for p, i := range parts {
-		joined = partRange{min(joined.lo, ranges[p].lo), max(joined.hi, ranges[p].hi)}
-		if fault.Kind == kernel.NoFault {
-			fault = q.faults[i]
-		}
+	for _, r := range ranges {
+		joined = partRange{min(joined.lo, r.lo), max(joined.hi, r.hi), joined.bad || r.bad}
 	}
-	var parameters kernel.Parameters
-	if fault.Kind == kernel.NoFault {
-		parameters, fault = kernel.Fit(joined.lo, joined.hi, q.layers[q.units[parts[0]].layer].settings.format)
-		fault.Index = q.units[parts[0]].firstElement(q.grouped[q.units[parts[0]].layer])
+	if joined.bad {
+		return
 	}
-	for _, i := range parts {
-		q.faults[i], q.long[i] = fault, parameters
+	first := &parts[0].unit
+	l := &q.layers[first.layer]
+	parameters, fault := kernel.Fit(joined.lo, joined.hi, l.settings.format)
+	if fault.Kind != kernel.NoFault {
+		q.faults.add(first.layer, first.firstElement(l.grouped), fault)
+		return
 	}
-	block := q.block(parts[0])
+	for _, t := range parts {
+		q.long[t.unit] = parameters
+	}
+	var block kernel.Block
+	q.fill(&block, first)
 	block.Scales[0], block.ZeroPoints[0] = parameters.Scale, parameters.ZeroPoint
 }

@@ -78,70 +78,96 @@ func allocations(f func()) (err error) {
 	return nil
 }
 
+// outputColumn is a column of a result while it is made.
+type outputColumn interface {
+	keep(rows []int) // drops all rows but these, which are in order
+	build() arrow.Array
+}
+
 // variableColumn is a binary or list column whose rows are planned first, then
 // written in place by the workers.
 type variableColumn struct {
 	dataType arrow.DataType
-	width    int   // bytes of an element
-	starts   []int // in elements; row i is starts[i] .. starts[i+1]
+	width    int // bytes of an element
+	rows     int
+	offsets  *memory.Buffer // in elements; row i is from offset i to i+1
+	large    bool           // offsets are of 64 bits
 	values   *memory.Buffer
 }
 
-// newVariableColumn allocates rows of the given lengths, in elements.
-func newVariableColumn(a *arena, dataType arrow.DataType, width, rows int, length func(row int) int) *variableColumn {
-	c := &variableColumn{dataType: dataType, width: width, starts: make([]int, rows+1)}
-	for row := range rows {
-		c.starts[row+1] = c.starts[row] + length(row)
-	}
-	c.values = a.allocate(c.starts[rows] * width)
+// newVariableColumn allocates rows that have so many elements in all. The offsets
+// of all rows are to be set.
+func newVariableColumn(a *arena, dataType arrow.DataType, width, rows, elements int) *variableColumn {
+	c := &variableColumn{dataType: dataType, width: width, rows: rows, large: isLarge(dataType)}
+	c.offsets, c.values = a.allocate((rows+1)*c.offsetWidth()), a.allocate(elements*width)
+	c.setOffset(rows, elements)
 	return c
 }
 
-// another allocates a column with rows of the same lengths.
-func (c *variableColumn) another(a *arena) *variableColumn {
-	return &variableColumn{c.dataType, c.width, c.starts, a.allocate(len(c.values.Bytes()))}
+// newPlannedColumn allocates rows of the given lengths, in elements.
+func newPlannedColumn(a *arena, dataType arrow.DataType, width, rows int, length func(row int) int) *variableColumn {
+	elements := 0
+	for row := range rows {
+		elements += length(row)
+	}
+	c := newVariableColumn(a, dataType, width, rows, elements)
+	offset := 0
+	for row := range rows {
+		c.setOffset(row, offset)
+		offset += length(row)
+	}
+	return c
+}
+
+func (c *variableColumn) offsetWidth() int {
+	if c.large {
+		return 8
+	}
+	return 4
+}
+
+func (c *variableColumn) offset(i int) int {
+	if c.large {
+		return int(binary.LittleEndian.Uint64(c.offsets.Bytes()[8*i:]))
+	}
+	return int(binary.LittleEndian.Uint32(c.offsets.Bytes()[4*i:]))
+}
+
+func (c *variableColumn) setOffset(i, offset int) {
+	if c.large {
+		binary.LittleEndian.PutUint64(c.offsets.Bytes()[8*i:], uint64(offset))
+	} else {
+		binary.LittleEndian.PutUint32(c.offsets.Bytes()[4*i:], uint32(offset))
+	}
 }
 
 // row is the memory of one row.
 func (c *variableColumn) row(i int) []byte {
-	return c.values.Bytes()[c.starts[i]*c.width : c.starts[i+1]*c.width]
+	return c.values.Bytes()[c.offset(i)*c.width : c.offset(i+1)*c.width]
 }
 
-// keep drops all rows but the given ones, which are in order.
 func (c *variableColumn) keep(rows []int) {
 	values := c.values.Bytes()
-	starts := make([]int, 1, len(rows)+1)
 	end := 0
-	for _, row := range rows {
-		end += copy(values[end:], c.row(row))
-		starts = append(starts, end/c.width)
+	for i, row := range rows { // i <= row: the offsets of later rows are still there
+		kept := c.row(row)
+		c.setOffset(i, end/c.width)
+		end += copy(values[end:], kept)
 	}
-	c.starts = starts
+	c.rows = len(rows)
+	c.setOffset(c.rows, end/c.width)
+	c.offsets.ResizeNoShrink((c.rows + 1) * c.offsetWidth())
 	c.values.ResizeNoShrink(end)
 }
 
-// build makes the Arrow array.
-func (c *variableColumn) build(a *arena) arrow.Array {
-	rows := len(c.starts) - 1
-	var offsets *memory.Buffer
-	if isLarge(c.dataType) {
-		offsets = a.allocate(8 * (rows + 1))
-		for i, start := range c.starts {
-			binary.LittleEndian.PutUint64(offsets.Bytes()[8*i:], uint64(start))
-		}
-	} else {
-		offsets = a.allocate(4 * (rows + 1))
-		for i, start := range c.starts {
-			binary.LittleEndian.PutUint32(offsets.Bytes()[4*i:], uint32(start))
-		}
-	}
+func (c *variableColumn) build() arrow.Array {
 	list, ok := c.dataType.(arrow.ListLikeType)
 	if !ok {
-		return newArray(c.dataType, rows, []*memory.Buffer{nil, offsets, c.values})
+		return newArray(c.dataType, c.rows, []*memory.Buffer{nil, c.offsets, c.values})
 	}
-	elements := array.NewData(list.Elem(), c.starts[rows], []*memory.Buffer{nil, c.values}, nil, 0, 0)
+	elements := array.NewData(list.Elem(), c.offset(c.rows), []*memory.Buffer{nil, c.values}, nil, 0, 0)
 	defer elements.Release()
-	return newArray(c.dataType, rows, []*memory.Buffer{nil, offsets}, elements)
+	return newArray(c.dataType, c.rows, []*memory.Buffer{nil, c.offsets}, elements)
 }
 
 func isLarge(dataType arrow.DataType) bool {
@@ -156,38 +182,60 @@ func newArray(dataType arrow.DataType, rows int, buffers []*memory.Buffer, child
 
 // textColumn makes a string column of rows known by now.
 func textColumn(a *arena, rows int, text func(row int) string) arrow.Array {
-	c := newVariableColumn(a, arrow.BinaryTypes.String, 1, rows, func(row int) int { return len(text(row)) })
+	c := newPlannedColumn(a, arrow.BinaryTypes.String, 1, rows, func(row int) int { return len(text(row)) })
 	for row := range rows {
 		copy(c.row(row), text(row))
 	}
-	return c.build(a)
+	return c.build()
 }
 
 // shapeColumn makes a list<int64> column of rows known by now.
 func shapeColumn(a *arena, rows int, shape func(row int) []int64) arrow.Array {
-	c := newVariableColumn(a, arrow.ListOf(arrow.PrimitiveTypes.Int64), 8, rows, func(row int) int { return len(shape(row)) })
+	c := newPlannedColumn(a, arrow.ListOf(arrow.PrimitiveTypes.Int64), 8, rows, func(row int) int { return len(shape(row)) })
 	for row := range rows {
-		for i, d := range shape(row) {
-			binary.LittleEndian.PutUint64(c.row(row)[8*i:], uint64(d))
-		}
+		putShape(c.row(row), shape(row))
 	}
-	return c.build(a)
+	return c.build()
 }
 
-// fixedColumn makes a column of elements of fixed width.
-func fixedColumn(a *arena, dataType arrow.DataType, rows int, put func(element []byte, row int)) arrow.Array {
+func putShape(out []byte, shape []int64) {
+	for i, d := range shape {
+		binary.LittleEndian.PutUint64(out[8*i:], uint64(d))
+	}
+}
+
+// fixedColumn is a column of elements of fixed width.
+type fixedColumn struct {
+	dataType arrow.DataType
+	width    int
+	values   *memory.Buffer
+}
+
+func newFixedColumn(a *arena, dataType arrow.DataType, rows int) *fixedColumn {
 	width := dataType.(arrow.FixedWidthDataType).Bytes()
-	values := a.allocate(rows * width)
-	for row := range rows {
-		put(values.Bytes()[row*width:(row+1)*width], row)
-	}
-	return newArray(dataType, rows, []*memory.Buffer{nil, values})
+	return &fixedColumn{dataType, width, a.allocate(rows * width)}
 }
 
-func float64Column(a *arena, rows int, value func(row int) float64) arrow.Array {
-	return fixedColumn(a, arrow.PrimitiveTypes.Float64, rows, func(element []byte, row int) {
-		binary.LittleEndian.PutUint64(element, math.Float64bits(value(row)))
-	})
+// row is the memory of one row.
+func (c *fixedColumn) row(i int) []byte { return c.values.Bytes()[i*c.width:][:c.width] }
+
+func (c *fixedColumn) keep(rows []int) {
+	for i, row := range rows {
+		copy(c.row(i), c.row(row))
+	}
+	c.values.ResizeNoShrink(len(rows) * c.width)
+}
+
+func (c *fixedColumn) build() arrow.Array {
+	return newArray(c.dataType, c.values.Len()/c.width, []*memory.Buffer{nil, c.values})
+}
+
+func float64Column(a *arena, rows int, value func(row int) float64) *fixedColumn {
+	c := newFixedColumn(a, arrow.PrimitiveTypes.Float64, rows)
+	for row := range rows {
+		binary.LittleEndian.PutUint64(c.row(row), math.Float64bits(value(row)))
+	}
+	return c
 }
 
 // newBatch makes the columns and hands them over to a batch. Should making one
@@ -201,16 +249,40 @@ func newBatch(schema *arrow.Schema, rows, threads int, columns []func() arrow.Ar
 			}
 		}
 	}()
-	inSpans(threads, len(columns), max(1, len(columns)*spanRows/max(rows, 1)), func(first, end int) {
+	inSpans(threads, len(columns), max(1, len(columns)*spanRows/max(rows, 1)), func(_, first, end int) struct{} {
 		for i := first; i < end; i++ {
 			arrays[i] = columns[i]()
 		}
+		return struct{}{}
 	})
 	return array.NewRecordBatch(schema, arrays, int64(rows))
 }
 
 // rowSizes are a row's sizes in the columns that have 32-bit offsets.
 type rowSizes [4]int
+
+func (s *rowSizes) add(more rowSizes) {
+	for i, size := range more {
+		s[i] += size
+	}
+}
+
+// spanStarts are the sums of the sizes of all rows before each span of inSpans, and
+// at last those of all rows.
+func spanStarts(threads, rows int, sizes func(row int) rowSizes) []rowSizes {
+	sums := inSpans(threads, rows, spanRows, func(_, first, end int) (sum rowSizes) {
+		for row := first; row < end; row++ {
+			sum.add(sizes(row))
+		}
+		return sum
+	})
+	starts := make([]rowSizes, 1, len(sums)+1)
+	for i, sum := range sums {
+		sum.add(starts[i])
+		starts = append(starts, sum)
+	}
+	return starts
+}
 
 // splitRows cuts rows 0 .. rows-1 into batches in which no column's sum of
 // sizes passes limit, but for single rows that do.
@@ -226,9 +298,7 @@ func splitRows(rows, limit int, sizes func(row int) rowSizes) (ends []int) {
 			ends = append(ends, row)
 			sums = rowSizes{}
 		}
-		for i, size := range added {
-			sums[i] += size
-		}
+		sums.add(added)
 	}
 	return append(ends, rows)
 }

@@ -10,32 +10,30 @@ import (
 	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
 )
 
-// runUnits calls work with the position of every unit, on up to threads goroutines. The only
-// thing that workers write in common is the counter of the next task. It stops
-// early if the context is cancelled or if a worker panics.
-func runUnits(ctx context.Context, threads int, units []unit, work func(i int)) error {
-	ends := tasks(units)
+// worker does a unit, which it does not keep.
+type worker func(i int, u *unit)
+
+// run does every unit, given its number too, on up to threads goroutines. Each of
+// them makes itself a worker, which may keep memory of its own. The only thing that
+// workers write in common is the counter of the next task. It stops early if the
+// context is cancelled or if a worker panics.
+func (t tasks) run(ctx context.Context, threads int, newWorker func() worker) error {
 	var next atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
-	worker := func() error {
+	work := func() error {
 		defer kernel.StandardFloat()()
+		do := newWorker()
 		for ctx.Err() == nil {
-			task := int(next.Add(1)) - 1
-			if task >= len(ends) {
+			i := int(next.Add(1)) - 1
+			if i >= len(t) {
 				return nil
 			}
-			start := 0
-			if task > 0 {
-				start = ends[task-1]
-			}
-			for i := start; i < ends[task]; i++ {
-				work(i)
-			}
+			t[i].units(do)
 		}
 		return ctx.Err()
 	}
-	for range min(threads, len(ends)) {
-		group.Go(func() error { return Recovered(worker) })
+	for range min(threads, len(t)) {
+		group.Go(func() error { return Recovered(work) })
 	}
 	return group.Wait()
 }
@@ -44,19 +42,21 @@ func runUnits(ctx context.Context, threads int, units []unit, work func(i int)) 
 const spanRows = 2048
 
 // inSpans calls work for consecutive spans of 0 .. n-1 of at least so many, on up
-// to threads goroutines. A panic in one of them is one of the caller.
-func inSpans(threads, n, least int, work func(first, end int)) {
+// to threads goroutines, and gives the results in order. The spans follow from
+// threads, n and least. A panic in one of them is one of the caller.
+func inSpans[T any](threads, n, least int, work func(span, first, end int) T) []T {
 	count := max(1, min(threads, n/least))
+	results := make([]T, count)
 	if count == 1 {
-		work(0, n)
-		return
+		results[0] = work(0, 0, n)
+		return results
 	}
 	var group errgroup.Group
 	for i := range count {
 		group.Go(func() error {
 			return Recovered(func() error {
 				defer kernel.StandardFloat()()
-				work(n*i/count, n*(i+1)/count)
+				results[i] = work(i, n*i/count, n*(i+1)/count)
 				return nil
 			})
 		})
@@ -68,6 +68,7 @@ func inSpans(threads, n, least int, work func(first, end int)) {
 		}
 		panic(panicked) // with the stack of the defect
 	}
+	return results
 }
 
 // Recovered calls f and turns a panic in it into a PanicError.

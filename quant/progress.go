@@ -19,17 +19,23 @@ type progressCounter struct {
 	total  int64
 }
 
-func newProgressCounter(report Progress, layers []grouped, units []unit, bytes func(layer int) int64) *progressCounter {
+// newProgressCounter reports layers that are empty.
+func newProgressCounter(report Progress, layers []layer, all tasks) *progressCounter {
 	c := &progressCounter{report: report}
 	if report == nil {
 		return c
 	}
 	c.left = make([]atomic.Int32, len(layers))
-	for _, u := range units {
-		c.left[u.layer].Add(1)
+	for _, t := range all {
+		t.units(func(_ int, u *unit) { c.left[u.layer].Add(1) })
 	}
 	for i := range layers {
-		c.total += bytes(i)
+		c.total += int64(len(layers[i].weights))
+	}
+	for i := range layers {
+		if layers[i].elements() == 0 {
+			c.skip(layers[i].name)
+		}
 	}
 	return c
 }
@@ -42,9 +48,9 @@ func (c *progressCounter) skip(name string) {
 }
 
 // unitDone reports the layer if this was its last unit.
-func (c *progressCounter) unitDone(layer int, name string, bytes int64) {
-	if c.report != nil && c.left[layer].Add(-1) == 0 {
-		c.finish(name, bytes)
+func (c *progressCounter) unitDone(u *unit, l *layer) {
+	if c.report != nil && c.left[u.layer].Add(-1) == 0 {
+		c.finish(l.name, int64(len(l.weights)))
 	}
 }
 

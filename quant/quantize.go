@@ -3,10 +3,9 @@ package quant
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"math"
 	"slices"
-	"sync/atomic"
+	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/memory"
@@ -36,9 +35,8 @@ func Quantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordB
 		return nil, argumentError("Invalid rows: settings for %d rows, the input has %d", len(o.Rows), rows)
 	}
 	layers, failed := readLayers(batches, columns, &o)
-	byName := func(a, b layer) int { return cmp.Compare(a.name, b.name) }
-	if o.Sort && !slices.IsSortedFunc(layers, byName) {
-		slices.SortStableFunc(layers, byName)
+	if o.Sort {
+		layers = sortedByName(layers)
 	}
 	q := newQuantization(layers, o, maxOffset)
 	q.arena.allocator = allocator
@@ -49,203 +47,147 @@ func Quantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordB
 	if err := q.run(ctx, progress, failed); err != nil {
 		return nil, err
 	}
-	faults := firstFaults(len(layers), q.units, q.faults)
-	for i, fault := range faults {
-		if fault != nil {
-			failed = append(failed, layers[i].problem(fault).layerError(layers[i].name, layers[i].row))
-		}
+	for i, fault := range q.faults.first {
+		failed = append(failed, layers[i].problem(fault).layerError(layers[i].name, layers[i].row))
 	}
 	failed.sort()
 	if len(failed) > 0 && !o.ContinueOnError {
 		return nil, failed
 	}
 	result := &Result{Skipped: failed}
-	if err := allocations(func() { q.build(result, faults) }); err != nil {
+	if err := allocations(func() { q.build(result) }); err != nil {
 		result.Release()
 		return nil, err
 	}
 	return result, nil
 }
 
+// sortedByName sorts stably. What is sorted are names and positions, since layers
+// are large to move.
+func sortedByName(layers []layer) []layer {
+	if slices.IsSortedFunc(layers, func(a, b layer) int { return strings.Compare(a.name, b.name) }) {
+		return layers
+	}
+	type entry struct {
+		name string
+		at   int
+	}
+	entries := make([]entry, len(layers))
+	for i := range layers {
+		entries[i] = entry{layers[i].name, i}
+	}
+	slices.SortFunc(entries, func(a, b entry) int {
+		return cmp.Or(strings.Compare(a.name, b.name), cmp.Compare(a.at, b.at))
+	})
+	sorted := make([]layer, len(layers))
+	for i, e := range entries {
+		sorted[i] = layers[e.at]
+	}
+	return sorted
+}
+
 // quantization is the state of one run.
 type quantization struct {
 	options Options
-	layers  []layer   // in output order
-	grouped []grouped // as layers
-	units   []unit
+	layers  []layer // in output order
+	tasks   tasks
 	large   bool
 	parts   []*quantizedPart
 	arena   arena
-	faults  []kernel.Fault      // as units; Index is the element within the layer
-	sums    []kernel.Sums       // as units; nil without metrics
-	long    []kernel.Parameters // as units; nil if no group is long
-	stop    func() bool         // whether the run is cancelled
-}
-
-// quantizedPart holds the outputs of the layers first .. end-1, which become
-// one batch.
-type quantizedPart struct {
-	first, end                 int
-	packed, scales, zeroPoints *variableColumn // nil if nothing but errors is wanted
+	faults  faults
+	sums    []kernel.Sums              // of units; nil without metrics
+	long    map[unit]kernel.Parameters // of those parts of long groups that have no fault
+	stop    func() bool                // whether the run is cancelled
 }
 
 func newQuantization(layers []layer, o Options, limit int) *quantization {
 	q := &quantization{
 		options: o,
 		layers:  layers,
-		grouped: make([]grouped, len(layers)),
+		tasks:   cut(o.Threads, len(layers), func(i int) *grouped { return &layers[i].grouped }),
 	}
-	var large atomic.Bool
-	inSpans(o.Threads, len(layers), spanRows, func(first, end int) {
-		for i := first; i < end; i++ {
-			l := &layers[i]
-			q.grouped[i] = newGrouped(l.matrix, l.settings.GroupSize)
-			q.grouped[i].whole = l.settings.format.Method != kernel.RoundToNearest
-			if max(q.packedBytes(i), q.grouped[i].groups()) > limit {
-				large.Store(true)
-			}
-		}
-	})
-	q.large = large.Load()
-	q.units = cut(q.grouped)
-	q.faults = make([]kernel.Fault, len(q.units))
 	if o.measures() {
-		q.sums = make([]kernel.Sums, len(q.units))
+		q.sums = make([]kernel.Sums, q.tasks.count())
 	}
-	first := 0
-	for _, end := range splitRows(len(layers), limit, q.rowSizes) {
-		q.parts = append(q.parts, &quantizedPart{first: first, end: end})
-		first = end
+	starts := spanStarts(o.Threads, len(layers), q.rowSizes)
+	if total := starts[len(starts)-1]; slices.Max(total[:]) <= limit {
+		q.parts = []*quantizedPart{{end: len(layers), starts: starts}}
+	} else {
+		q.split(limit)
 	}
 	return q
 }
 
-// rowSizes are the sizes that 32-bit offsets limit; large columns have none.
-func (q *quantization) rowSizes(i int) (sizes rowSizes) {
-	sizes[0], sizes[1] = len(q.layers[i].name), len(q.layers[i].shape)
-	if !q.large {
-		sizes[2], sizes[3] = q.packedBytes(i), q.grouped[i].groups()
-	}
-	return sizes
-}
-
-func (q *quantization) packedBytes(layer int) int {
-	return q.grouped[layer].packedBytes(q.layers[layer].settings.BitWidth)
-}
-
-// allocate makes the memory that workers write into.
-func (q *quantization) allocate() {
-	if q.options.MeasureOnly {
-		return
-	}
-	float32s := listOf(arrow.PrimitiveTypes.Float32, q.large)
-	for _, p := range q.parts {
-		rows := p.end - p.first
-		groups := func(row int) int { return q.grouped[p.first+row].groups() }
-		packedBytes := func(row int) int { return q.packedBytes(p.first + row) }
-		p.packed = newVariableColumn(&q.arena, binaryType(q.large), 1, rows, packedBytes)
-		p.scales = newVariableColumn(&q.arena, float32s, 4, rows, groups)
-		p.zeroPoints = p.scales.another(&q.arena)
-	}
-}
-
-// target is where one layer's outputs go.
-type target struct {
-	packed             []byte
-	scales, zeroPoints []float32
-}
-
-// target finds the outputs of a layer. Nearly always there is one part.
-func (q *quantization) target(layer int) target {
-	part := 0
-	for layer >= q.parts[part].end {
-		part++
-	}
-	p, row := q.parts[part], layer-q.parts[part].first
-	return target{
-		packed:     p.packed.row(row),
-		scales:     arrow.Float32Traits.CastFromBytes(p.scales.row(row)),
-		zeroPoints: arrow.Float32Traits.CastFromBytes(p.zeroPoints.row(row)),
-	}
-}
-
 // run quantizes all units.
 func (q *quantization) run(ctx context.Context, report Progress, failed LayerErrors) error {
-	counter := newProgressCounter(report, q.grouped, q.units, func(i int) int64 { return int64(len(q.layers[i].weights)) })
+	counter := newProgressCounter(report, q.layers, q.tasks)
 	for _, e := range failed {
 		counter.skip(e.name())
-	}
-	for i, g := range q.grouped {
-		if g.elements() == 0 {
-			counter.skip(q.layers[i].name)
-		}
 	}
 	chosen, _ := kernel.Named(q.options.Kernel) // which Validate has found
 	if err := q.fitLongGroups(ctx, chosen); err != nil {
 		return err
 	}
 	q.stop = func() bool { return ctx.Err() != nil }
-	return runUnits(ctx, q.options.Threads, q.units, func(i int) {
-		u := q.units[i]
-		l := &q.layers[u.layer]
-		testHook(l.name)
-		q.quantizeUnit(chosen, i)
-		counter.unitDone(u.layer, l.name, int64(len(l.weights)))
+	return q.tasks.run(ctx, q.options.Threads, func() worker {
+		block := new(kernel.Block)
+		return func(i int, u *unit) {
+			l := &q.layers[u.layer]
+			testHook(l.name)
+			q.fill(block, u)
+			if q.sums != nil {
+				block.Sums = &q.sums[i]
+			}
+			q.quantizeUnit(&chosen, block, u)
+			counter.unitDone(u, l)
+		}
 	})
 }
 
 // quantizeUnit codes one unit.
-func (q *quantization) quantizeUnit(k kernel.Kernel, i int) {
-	u := q.units[i]
-	g := q.grouped[u.layer]
-	block := q.block(i)
-	if g.isLong() {
-		if q.faults[i].Kind == kernel.NoFault {
-			k.Code(block, q.long[i])
-		}
-		return
+func (q *quantization) quantizeUnit(k *kernel.Kernel, block *kernel.Block, u *unit) {
+	g := q.layers[u.layer].grouped
+	if !g.isLong() {
+		q.faults.add(u.layer, u.firstElement(g), k.Quantize(block))
+	} else if parameters, ok := q.long[*u]; ok {
+		k.Code(block, parameters)
 	}
-	q.faults[i] = k.Quantize(block)
-	q.faults[i].Index += u.firstElement(g)
 }
 
-// block is the kernel's view of a unit.
-func (q *quantization) block(i int) kernel.Block {
-	u := q.units[i]
-	g, l := q.grouped[u.layer], &q.layers[u.layer]
-	part, format := u.grouped(g), l.settings.format
-	firstElement, size := u.firstElement(g), l.element.Size()
-	block := kernel.Block{
-		Format:    format,
+// fill makes the block the kernel's view of a unit, in place: small layers are
+// many.
+func (q *quantization) fill(block *kernel.Block, u *unit) {
+	l := &q.layers[u.layer]
+	part, format := u.grouped(l.grouped), &l.settings.format
+	first, size := u.firstElement(l.grouped), l.element.Size()
+	*block = kernel.Block{
+		Format:    *format,
 		Type:      l.element,
 		Rows:      part.rows,
 		Columns:   part.columns,
 		GroupSize: part.groupSize,
-		Weights:   l.weights[firstElement*size:][:part.elements()*size],
+		Weights:   l.weights[first*size:][:part.elements()*size],
 	}
-	if packedBytes := part.packedBytes(format.BitWidth); q.options.MeasureOnly {
+	packedBytes, groups := part.packedBytes(format.BitWidth), part.groups()
+	if q.options.MeasureOnly {
 		block.Packed = make([]byte, packedBytes)
-		block.Scales, block.ZeroPoints = make([]float32, part.groups()), make([]float32, part.groups())
+		block.Scales, block.ZeroPoints = make([]float32, groups), make([]float32, groups)
 	} else {
-		t := q.target(u.layer)
-		firstGroup := u.firstGroup(g)
-		block.Packed = t.packed[u.firstByte(g, format.BitWidth):][:packedBytes]
-		block.Scales = t.scales[firstGroup:][:part.groups()]
-		block.ZeroPoints = t.zeroPoints[firstGroup:][:part.groups()]
+		packed, scales, zeroPoints := q.target(u.layer)
+		firstGroup := u.firstGroup(l.grouped)
+		block.Packed = packed[u.firstByte(l.grouped, format.BitWidth):][:packedBytes]
+		block.Scales = scales[firstGroup:][:groups]
+		block.ZeroPoints = zeroPoints[firstGroup:][:groups]
 	}
-	if l.settings.format.Method != kernel.RoundToNearest {
+	if format.Method != kernel.RoundToNearest {
 		block.Stop = q.stop
 	}
 	if l.importance != nil {
 		block.Importance = l.importance[u.column:][:part.columns]
 	}
-	if q.sums != nil {
-		block.Sums = &q.sums[i]
-	}
-	return block
 }
 
-func (l *layer) problem(fault *kernel.Fault) *problem {
+func (l *layer) problem(fault kernel.Fault) *problem {
 	if fault.Kind == kernel.ScaleRange {
 		return problemf(KindScaleRange, ": the scale %g of the group at index %d is beyond the range of scale_dtype '%s'. Use scale_dtype='float32'",
 			fault.Value, fault.Index, l.settings.ScaleDtype).at(int64(fault.Index))
@@ -263,79 +205,4 @@ func nonFiniteText(value float32) string {
 	default:
 		return "NaN"
 	}
-}
-
-// build makes the batches of the layers that did not fail.
-func (q *quantization) build(result *Result, faults []*kernel.Fault) {
-	result.Schema = resultFields(&q.options, q.large)
-	metrics := q.metrics()
-	for _, p := range q.parts {
-		kept := make([]int, 0, p.end-p.first)
-		for row := range p.end - p.first {
-			if faults[p.first+row] == nil {
-				kept = append(kept, row)
-			}
-		}
-		if len(kept) < p.end-p.first && p.packed != nil {
-			p.packed.keep(kept)
-			p.scales.keep(kept)
-			p.zeroPoints.keep(kept)
-		}
-		result.Batches = append(result.Batches, q.batch(result.Schema, p, kept, metrics))
-	}
-}
-
-func (q *quantization) batch(schema *arrow.Schema, p *quantizedPart, kept []int, metrics [][6]float64) arrow.RecordBatch {
-	a, rows := &q.arena, len(kept)
-	at := func(row int) int { return p.first + kept[row] }
-	columns := []func() arrow.Array{
-		func() arrow.Array { return textColumn(a, rows, func(row int) string { return q.layers[at(row)].name }) },
-	}
-	if p.packed != nil {
-		columns = append(columns,
-			func() arrow.Array { return p.packed.build(a) },
-			func() arrow.Array { return p.scales.build(a) },
-			func() arrow.Array { return p.zeroPoints.build(a) },
-		)
-	}
-	columns = append(columns,
-		func() arrow.Array {
-			return shapeColumn(a, rows, func(row int) []int64 { return q.layers[at(row)].shape })
-		},
-		func() arrow.Array {
-			return fixedColumn(a, arrow.PrimitiveTypes.Uint8, rows, func(element []byte, row int) {
-				element[0] = uint8(q.layers[at(row)].settings.BitWidth)
-			})
-		},
-		func() arrow.Array {
-			return fixedColumn(a, arrow.PrimitiveTypes.Int32, rows, func(element []byte, row int) {
-				binary.LittleEndian.PutUint32(element, uint32(int32(q.layers[at(row)].settings.GroupSize)))
-			})
-		},
-	)
-	for metric := range q.options.errorColumns() {
-		if metrics != nil {
-			columns = append(columns, func() arrow.Array {
-				return float64Column(a, rows, func(row int) float64 { return metrics[at(row)][metric] })
-			})
-		}
-	}
-	return newBatch(schema, rows, q.options.Threads, columns)
-}
-
-// metrics are each layer's errors, or nil. Units are added in order, so that
-// the sums do not depend on who computed them.
-func (q *quantization) metrics() [][6]float64 {
-	if q.sums == nil {
-		return nil
-	}
-	layers := make([]kernel.Sums, len(q.layers))
-	for i, u := range q.units {
-		layers[u.layer].Add(q.sums[i])
-	}
-	metrics := make([][6]float64, len(layers))
-	for i, s := range layers {
-		metrics[i] = errorMetrics(s, q.grouped[i].elements())
-	}
-	return metrics
 }

@@ -88,10 +88,12 @@ func TestQuantizeWithoutMemory(t *testing.T) {
 }
 
 func TestWorkerPanicBecomesAnError(t *testing.T) {
-	units := cut([]grouped{newGrouped(matrix{rows: 10, columns: unitElements}, 128)})
-	err := runUnits(context.Background(), 2, units, func(i int) {
-		if i == 3 {
-			panic("three")
+	g := newGrouped(matrix{rows: 10, columns: unitElements}, 128)
+	err := cut(1, 1, func(int) *grouped { return &g }).run(context.Background(), 2, func() worker {
+		return func(i int, _ *unit) {
+			if i == 3 {
+				panic("three")
+			}
 		}
 	})
 	var panicked *PanicError
@@ -122,7 +124,7 @@ func TestSmallOffsets(t *testing.T) {
 				t.Fatal(err)
 			}
 			result := &Result{}
-			q.build(result, firstFaults(len(layers), q.units, q.faults))
+			q.build(result)
 			defer result.Release()
 			if len(result.Batches) != c.batches || q.large != c.large {
 				t.Errorf("%d batches, large %v", len(result.Batches), q.large)
@@ -168,7 +170,8 @@ func TestUnitsCoverEachLayerOnce(t *testing.T) {
 		for _, groupSize := range []int{8, 128, WholeRow, 3 * unitElements} {
 			g := newGrouped(m, groupSize)
 			element, group, byteAt := 0, 0, 0
-			for _, u := range cut([]grouped{g}) {
+			for _, task := range cut(1, 1, func(int) *grouped { return &g }) {
+				u := task.unit
 				part := u.grouped(g)
 				groups := part.groups()
 				if g.isLong() && u.column%g.groupSize != 0 {
@@ -181,7 +184,7 @@ func TestUnitsCoverEachLayerOnce(t *testing.T) {
 				if u.rows > 1 && u.columns != g.columns || u.column%g.groupSize != 0 && !g.isLong() {
 					t.Fatalf("%+v: unit %+v is neither whole rows nor whole groups", g, u)
 				}
-				if u.rows*u.columns > max(2*unitElements, g.columns) && !g.isLong() || g.isLong() && u.columns > unitElements {
+				if part.elements() > max(2*unitElements, g.columns) && !g.isLong() || g.isLong() && u.columns > unitElements {
 					t.Fatalf("%+v: unit %+v is too large", g, u)
 				}
 				element, group, byteAt = element+part.elements(), group+groups, byteAt+part.packedBytes(3)
@@ -189,6 +192,38 @@ func TestUnitsCoverEachLayerOnce(t *testing.T) {
 			if element != g.elements() || group != g.groups() || byteAt != g.packedBytes(3) {
 				t.Fatalf("%+v: units end at %d, %d, %d", g, element, group, byteAt)
 			}
+		}
+	}
+}
+
+// TestTasksCoverAllLayers has layers of all kinds, enough of them for two spans.
+func TestTasksCoverAllLayers(t *testing.T) {
+	sizes := []matrix{{1, 1000}, {0, 0}, {3, unitElements / 2}, {1, 5}, {1, 5}, {2, unitElements + 8}, {1, unitElements}}
+	layers := make([]grouped, 3*spanRows)
+	elements := 0
+	for i := range layers {
+		layers[i] = newGrouped(sizes[i%len(sizes)], 128)
+		elements += layers[i].elements()
+	}
+	for _, threads := range []int{1, 2} {
+		all := cut(threads, len(layers), func(i int) *grouped { return &layers[i] })
+		number, layer, covered := 0, 0, 0
+		for _, task := range all {
+			inTask := 0
+			task.units(func(i int, u *unit) {
+				if i != number || u.layer < layer {
+					t.Fatalf("%d threads: unit %+v has number %d, want %d", threads, u, i, number)
+				}
+				number, layer = number+1, u.layer
+				inTask += u.grouped(layers[u.layer]).elements()
+			})
+			if inTask >= 2*unitElements {
+				t.Errorf("%d threads: task %+v has %d weights", threads, task, inTask)
+			}
+			covered += inTask
+		}
+		if covered != elements || number != all.count() {
+			t.Errorf("%d threads: %d weights in %d units, want %d in %d", threads, covered, number, elements, all.count())
 		}
 	}
 }
@@ -224,7 +259,7 @@ func TestLongGroups(t *testing.T) {
 				Format: newLayerSettings(o.Settings).format, Rows: 2, Columns: columns, GroupSize: columns, Weights: little(values...),
 				Packed: make([]byte, 2*kernel.RowBytes(columns, 4)), Scales: make([]float32, 2), ZeroPoints: make([]float32, 2),
 			}
-			kernel.Scalar.Quantize(block)
+			kernel.Scalar.Quantize(&block)
 			if !slices.Equal(row.Column(1).(*array.Binary).Value(0), block.Packed) {
 				t.Errorf("%s: other codes", k.Name)
 			}

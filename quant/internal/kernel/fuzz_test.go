@@ -41,7 +41,7 @@ func FuzzExtremes(f *testing.F) {
 		}
 		weights := make([]float32, n)
 		load(weights, raw, Float32)
-		fault := quantizeScalar(block)
+		fault := quantizeScalar(&block)
 		for i, w := range weights {
 			if !isFinite(w) {
 				if fault.Kind != NonFinite || fault.Index != i {

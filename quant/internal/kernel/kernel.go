@@ -103,14 +103,14 @@ func (b *Block) stopped() bool { return b.Stop != nil && b.Stop() }
 
 // check panics if a slice has not the size that the kernels rely on.
 func (b *Block) check() {
-	b.layout().check(len(b.Weights), len(b.Packed), len(b.Scales), len(b.ZeroPoints))
+	b.layout().check(len(b.Weights), b.Type, len(b.Packed), len(b.Scales), len(b.ZeroPoints))
 	if b.Importance != nil && len(b.Importance) != b.Columns {
 		panic(fmt.Sprintf("kernel: block of %d columns with the importance of %d", b.Columns, len(b.Importance)))
 	}
 }
 
 func (b *Block) layout() layout {
-	return layout{b.Rows, b.Columns, b.GroupSize, b.BitWidth, b.Type.Size()}
+	return layout{b.Rows, b.Columns, b.GroupSize, b.BitWidth}
 }
 
 // searches tells whether groups are fitted by looking at their weights again and
@@ -141,21 +141,22 @@ type CodedBlock struct {
 
 // check panics if a slice has not the size that the kernels rely on.
 func (b *CodedBlock) check() {
-	b.layout().check(len(b.Weights), len(b.Packed), len(b.Scales)/4, len(b.ZeroPoints)/4)
+	b.layout().check(len(b.Weights), b.Type, len(b.Packed), len(b.Scales)/4, len(b.ZeroPoints)/4)
 }
 
 func (b *CodedBlock) layout() layout {
-	return layout{b.Rows, b.Columns, b.GroupSize, b.BitWidth, b.Type.Size()}
+	return layout{b.Rows, b.Columns, b.GroupSize, b.BitWidth}
 }
 
-// layout is what sizes and positions within a block follow from.
+// layout is what sizes and positions within a block follow from. Its four words
+// are as many as Go keeps in registers.
 type layout struct {
-	rows, columns, groupSize, bitWidth, elementSize int
+	rows, columns, groupSize, bitWidth int
 }
 
-func (l layout) check(weights, packed, scales, zeroPoints int) {
+func (l layout) check(weights int, t ElementType, packed, scales, zeroPoints int) {
 	groups := l.rows * Groups(l.columns, l.groupSize)
-	if weights != l.rows*l.columns*l.elementSize || packed != l.rows*RowBytes(l.columns, l.bitWidth) || scales != groups || zeroPoints != groups {
+	if weights != l.rows*l.columns*t.Size() || packed != l.rows*RowBytes(l.columns, l.bitWidth) || scales != groups || zeroPoints != groups {
 		panic(fmt.Sprintf("kernel: block %+v with %d bytes of weights, %d packed, %d scales, %d zero-points", l, weights, packed, scales, zeroPoints))
 	}
 }
@@ -207,15 +208,15 @@ type Fault struct {
 // by many goroutines at once.
 type Kernel struct {
 	Name       string
-	Quantize   func(Block) Fault
-	Dequantize func(CodedBlock) Fault
+	Quantize   func(*Block) Fault
+	Dequantize func(*CodedBlock) Fault
 
 	// Range and Code are the two halves of Quantize by RoundToNearest, for a part
 	// of a group that is worked on by many: the block is one row, whose length is a multiple of 8
 	// unless it ends the group. Range gives the smallest and the largest weight;
 	// Code takes what Fit made of all parts' ranges, and writes no scale.
-	Range func(Block) (lo, hi float32, fault Fault)
-	Code  func(Block, Parameters)
+	Range func(*Block) (lo, hi float32, fault Fault)
+	Code  func(*Block, Parameters)
 }
 
 // Fit chooses the parameters of a group whose finite weights span lo .. hi.

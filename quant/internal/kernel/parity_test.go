@@ -52,14 +52,14 @@ func runKernel(k Kernel, b Block, misalignment int) outputs {
 	}
 	b.Packed, b.Scales, b.ZeroPoints = o.packed.inner, o.scales.float32s(), o.zeroPoints.float32s()
 	b.Sums = &o.sums
-	if o.fault = k.Quantize(b); o.fault.Kind != NoFault {
+	if o.fault = k.Quantize(&b); o.fault.Kind != NoFault {
 		return o
 	}
 	coded := CodedBlock{
 		BitWidth: b.BitWidth, Rows: b.Rows, Columns: b.Columns, GroupSize: b.GroupSize,
 		Packed: b.Packed, Scales: o.scales.inner, ZeroPoints: o.zeroPoints.inner, Weights: o.decoded.inner,
 	}
-	if fault := k.Dequantize(coded); fault.Kind != NoFault {
+	if fault := k.Dequantize(&coded); fault.Kind != NoFault {
 		panic("float32 cannot overflow")
 	}
 	return o
@@ -266,7 +266,7 @@ func BenchmarkKernels(b *testing.B) {
 					}
 					b.SetBytes(int64(len(block.Weights)))
 					for b.Loop() {
-						k.Quantize(block)
+						k.Quantize(&block)
 					}
 				})
 			}

@@ -23,19 +23,19 @@ type scratch struct {
 	stop    func() bool // of the block
 }
 
-func quantizeScalar(b Block) Fault {
+func quantizeScalar(b *Block) Fault {
 	s := scratch{stop: b.Stop}
 	for row := range b.Rows {
 		at := b.layout().row(row)
 		for left := b.Columns; left > 0; left -= b.GroupSize {
 			n := min(b.GroupSize, left)
-			if fault := s.quantizeGroup(&b, at, n); fault.Kind != NoFault {
+			if fault := s.quantizeGroup(b, at, n); fault.Kind != NoFault {
 				return fault
 			}
 			at = at.after(n, 1, b.BitWidth)
 		}
 	}
-	s.storeSums(&b)
+	s.storeSums(b)
 	return Fault{}
 }
 
@@ -108,15 +108,15 @@ func (s *scratch) rangeOf(weights []byte, t ElementType) (lo, hi float32, fault 
 	return lo, hi, fault
 }
 
-func rangeScalar(b Block) (lo, hi float32, fault Fault) {
+func rangeScalar(b *Block) (lo, hi float32, fault Fault) {
 	var s scratch
 	return s.rangeOf(b.Weights, b.Type)
 }
 
-func codeScalar(b Block, p Parameters) {
+func codeScalar(b *Block, p Parameters) {
 	var s scratch
-	s.codeGroup(b.Packed, b.Weights, p, &b)
-	s.storeSums(&b)
+	s.codeGroup(b.Packed, b.Weights, p, b)
+	s.storeSums(b)
 }
 
 func (s *scratch) codeGroup(packed, weights []byte, p Parameters, b *Block) {
@@ -142,13 +142,13 @@ func (s *scratch) codeTile(packed []byte, weights []float32, p Parameters, b *Bl
 	}
 }
 
-func dequantizeScalar(b CodedBlock) Fault {
+func dequantizeScalar(b *CodedBlock) Fault {
 	var s scratch
 	for row := range b.Rows {
 		at := b.layout().row(row)
 		for left := b.Columns; left > 0; left -= b.GroupSize {
 			n := min(b.GroupSize, left)
-			if fault := s.dequantizeGroup(&b, at, n); fault.Kind != NoFault {
+			if fault := s.dequantizeGroup(b, at, n); fault.Kind != NoFault {
 				return fault
 			}
 			at = at.after(n, 1, b.BitWidth)

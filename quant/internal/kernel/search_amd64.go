@@ -69,7 +69,7 @@ func (v *vectorSet) quantizeSearched(b Block) Fault {
 	}()
 	if !v.searchBlock(s, f, &b) {
 		b.Method = RoundToNearest // finds the same first fault
-		return v.quantize(b)
+		return v.quantize(&b)
 	}
 	l := b.layout().joined()
 	for row := range l.rows {

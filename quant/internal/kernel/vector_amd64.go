@@ -84,10 +84,10 @@ func takeScratch() *vectorScratch {
 }
 
 // quantize has the results of quantizeScalar.
-func (v *vectorSet) quantize(b Block) Fault {
+func (v *vectorSet) quantize(b *Block) Fault {
 	b.check()
 	if b.Method.searches() {
-		return v.quantizeSearched(b)
+		return v.quantizeSearched(*b)
 	}
 	if b.Type == Float64 {
 		return quantizeScalar(b)
@@ -96,11 +96,11 @@ func (v *vectorSet) quantize(b Block) Fault {
 	defer scratches.Put(s)
 	l := b.layout().joined()
 	for row := range l.rows {
-		if fault := v.quantizeRow(s, &b, l.row(row), l.columns); fault.Kind != NoFault {
+		if fault := v.quantizeRow(s, b, l.row(row), l.columns); fault.Kind != NoFault {
 			return fault
 		}
 	}
-	s.storeSums(&b)
+	s.storeSums(b)
 	return Fault{}
 }
 
@@ -247,7 +247,7 @@ func (v *vectorSet) rangeIn(s *vectorScratch, weights []byte, t ElementType) (lo
 }
 
 // rangePart has the results of rangeScalar.
-func (v *vectorSet) rangePart(b Block) (lo, hi float32, fault Fault) {
+func (v *vectorSet) rangePart(b *Block) (lo, hi float32, fault Fault) {
 	if b.Type == Float64 {
 		return rangeScalar(b)
 	}
@@ -257,19 +257,19 @@ func (v *vectorSet) rangePart(b Block) (lo, hi float32, fault Fault) {
 }
 
 // codePart has the results of codeScalar.
-func (v *vectorSet) codePart(b Block, p Parameters) {
+func (v *vectorSet) codePart(b *Block, p Parameters) {
 	if b.Type == Float64 || p.extreme {
 		codeScalar(b, p)
 		return
 	}
 	s := takeScratch()
 	defer scratches.Put(s)
-	v.codeGroup(s, &b, b.Weights, b.Packed, p)
-	s.storeSums(&b)
+	v.codeGroup(s, b, b.Weights, b.Packed, p)
+	s.storeSums(b)
 }
 
 // dequantize has the results of dequantizeScalar.
-func (v *vectorSet) dequantize(b CodedBlock) Fault {
+func (v *vectorSet) dequantize(b *CodedBlock) Fault {
 	b.check()
 	if b.Type != Float32 {
 		return dequantizeScalar(b)
@@ -278,7 +278,7 @@ func (v *vectorSet) dequantize(b CodedBlock) Fault {
 	defer scratches.Put(s)
 	l := b.layout().joined()
 	for row := range l.rows {
-		v.dequantizeRow(s, &b, l.row(row), l.columns)
+		v.dequantizeRow(s, b, l.row(row), l.columns)
 	}
 	return Fault{}
 }

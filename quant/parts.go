@@ -1,0 +1,168 @@
+package quant
+
+import (
+	"encoding/binary"
+
+	"github.com/apache/arrow-go/v18/arrow"
+
+	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
+)
+
+// quantizedPart holds the outputs of the layers first .. end-1, which become
+// one batch.
+type quantizedPart struct {
+	first, end                 int
+	starts                     []rowSizes // of the spans of its layers
+	names, shapes              *variableColumn
+	packed, scales, zeroPoints *variableColumn // nil if nothing but errors is wanted
+	bitWidths, groupSizes      *fixedColumn
+}
+
+// split makes parts that 32-bit offsets can have.
+func (q *quantization) split(limit int) {
+	for i := range q.layers {
+		sizes := q.rowSizes(i)
+		q.large = q.large || max(sizes[2], sizes[3]) > limit
+	}
+	first := 0
+	for _, end := range splitRows(len(q.layers), limit, q.limitedSizes) {
+		starts := spanStarts(q.options.Threads, end-first, func(row int) rowSizes { return q.rowSizes(first + row) })
+		q.parts = append(q.parts, &quantizedPart{first: first, end: end, starts: starts})
+		first = end
+	}
+}
+
+// rowSizes are the numbers of elements in the columns names, shapes, packed, and
+// scales.
+func (q *quantization) rowSizes(i int) rowSizes {
+	l := &q.layers[i]
+	return rowSizes{len(l.name), len(l.shape), l.packedBytes(l.settings.BitWidth), l.groups()}
+}
+
+// limitedSizes are the sizes that 32-bit offsets limit; large columns have none.
+func (q *quantization) limitedSizes(i int) rowSizes {
+	sizes := q.rowSizes(i)
+	if q.large {
+		sizes[2], sizes[3] = 0, 0
+	}
+	return sizes
+}
+
+// allocate makes the memory that workers write into, and writes all that does not
+// depend on weights.
+func (q *quantization) allocate() {
+	float32s, a := listOf(arrow.PrimitiveTypes.Float32, q.large), &q.arena
+	for _, p := range q.parts {
+		rows, total := p.end-p.first, p.starts[len(p.starts)-1]
+		p.names = newVariableColumn(a, arrow.BinaryTypes.String, 1, rows, total[0])
+		p.shapes = newVariableColumn(a, arrow.ListOf(arrow.PrimitiveTypes.Int64), 8, rows, total[1])
+		if !q.options.MeasureOnly {
+			p.packed = newVariableColumn(a, binaryType(q.large), 1, rows, total[2])
+			p.scales = newVariableColumn(a, float32s, 4, rows, total[3])
+			p.zeroPoints = newVariableColumn(a, float32s, 4, rows, total[3])
+		}
+		p.bitWidths = newFixedColumn(a, arrow.PrimitiveTypes.Uint8, rows)
+		p.groupSizes = newFixedColumn(a, arrow.PrimitiveTypes.Int32, rows)
+		inSpans(q.options.Threads, rows, spanRows, func(span, first, end int) struct{} {
+			q.describe(p, first, end, p.starts[span])
+			return struct{}{}
+		})
+	}
+}
+
+// describe writes the rows first .. end-1 of a part, which begin at some elements.
+func (q *quantization) describe(p *quantizedPart, first, end int, at rowSizes) {
+	for row := first; row < end; row++ {
+		l := &q.layers[p.first+row]
+		p.names.setOffset(row, at[0])
+		p.shapes.setOffset(row, at[1])
+		if p.packed != nil {
+			p.packed.setOffset(row, at[2])
+			p.scales.setOffset(row, at[3])
+			p.zeroPoints.setOffset(row, at[3])
+		}
+		copy(p.names.values.Bytes()[at[0]:], l.name)
+		putShape(p.shapes.values.Bytes()[8*at[1]:], l.shape)
+		p.bitWidths.row(row)[0] = uint8(l.settings.BitWidth)
+		binary.LittleEndian.PutUint32(p.groupSizes.row(row), uint32(int32(l.settings.GroupSize)))
+		at.add(q.rowSizes(p.first + row))
+	}
+}
+
+// target finds where a layer's outputs go. Nearly always there is one part.
+func (q *quantization) target(layer int) (packed []byte, scales, zeroPoints []float32) {
+	part := 0
+	for layer >= q.parts[part].end {
+		part++
+	}
+	p, row := q.parts[part], layer-q.parts[part].first
+	return p.packed.row(row),
+		arrow.Float32Traits.CastFromBytes(p.scales.row(row)),
+		arrow.Float32Traits.CastFromBytes(p.zeroPoints.row(row))
+}
+
+// build makes the batches of the layers that did not fail.
+func (q *quantization) build(result *Result) {
+	result.Schema = resultFields(&q.options, q.large)
+	metrics := q.metrics()
+	for _, p := range q.parts {
+		columns, rows := append(p.columns(), q.metricColumns(p, metrics)...), p.end-p.first
+		if len(q.faults.first) > 0 {
+			kept := q.keptRows(p)
+			rows = len(kept)
+			for _, c := range columns {
+				c.keep(kept)
+			}
+		}
+		builders := make([]func() arrow.Array, len(columns))
+		for i, c := range columns {
+			builders[i] = c.build
+		}
+		result.Batches = append(result.Batches, newBatch(result.Schema, rows, q.options.Threads, builders))
+	}
+}
+
+// columns are in the order of the schema; those of errors follow.
+func (p *quantizedPart) columns() []outputColumn {
+	if p.packed == nil {
+		return []outputColumn{p.names, p.shapes, p.bitWidths, p.groupSizes}
+	}
+	return []outputColumn{p.names, p.packed, p.scales, p.zeroPoints, p.shapes, p.bitWidths, p.groupSizes}
+}
+
+func (q *quantization) metricColumns(p *quantizedPart, metrics [][6]float64) (columns []outputColumn) {
+	if metrics == nil {
+		return nil
+	}
+	for metric := range q.options.errorColumns() {
+		columns = append(columns, float64Column(&q.arena, p.end-p.first, func(row int) float64 { return metrics[p.first+row][metric] }))
+	}
+	return columns
+}
+
+// keptRows are the rows of layers that did not fail.
+func (q *quantization) keptRows(p *quantizedPart) (kept []int) {
+	for row := range p.end - p.first {
+		if _, failed := q.faults.first[p.first+row]; !failed {
+			kept = append(kept, row)
+		}
+	}
+	return kept
+}
+
+// metrics are each layer's errors, or nil. Units are added in order, so that
+// the sums do not depend on who computed them.
+func (q *quantization) metrics() [][6]float64 {
+	if q.sums == nil {
+		return nil
+	}
+	layers := make([]kernel.Sums, len(q.layers))
+	for _, t := range q.tasks {
+		t.units(func(i int, u *unit) { layers[u.layer].Add(q.sums[i]) })
+	}
+	metrics := make([][6]float64, len(layers))
+	for i, s := range layers {
+		metrics[i] = errorMetrics(s, q.layers[i].elements())
+	}
+	return metrics
+}
