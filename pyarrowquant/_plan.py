@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -29,13 +29,22 @@ class Plan:
         The fields of quant.Options that are the same for all tables.
     recipe : Recipe or None
     quality_floor : float or mapping or None
+    widths : sequence of int
+        Bit widths that a floor may choose, the narrowest first.
     """
 
-    def __init__(self, options: dict[str, Any], recipe: object, quality_floor: object) -> None:
+    def __init__(
+        self,
+        options: dict[str, Any],
+        recipe: object,
+        quality_floor: object,
+        widths: Sequence[int] = BIT_WIDTHS,
+    ) -> None:
         if recipe is not None and not isinstance(recipe, Recipe):
             raise TypeError(f"recipe must be a Recipe, got {type(recipe).__name__}: {recipe!r}")
         self._options = options
         self._recipe = recipe
+        self._widths = widths
         self._floor = _arguments.quality_floor(quality_floor)
         self._settings = {field: options[field] for field in SETTINGS}
         if recipe is not None:
@@ -90,15 +99,15 @@ class Plan:
             for row, errors in measured.items():
                 missed = _missed(errors, self._floor or {})
                 settings = choices.settings[rows[row]]
-                wider = [width for width in BIT_WIDTHS if width > settings["bit_width"]]
+                wider = [width for width in self._widths if width > settings["bit_width"]]
                 if missed and wider:
                     rows[row] = choices.add({**settings, "bit_width": wider[0]})
                     below.append(row)
                     before[row] = settings
                 elif missed:
                     warnings.warn(
-                        f"Layer '{errors['layer_name']}' has {missed} with {BIT_WIDTHS[-1]} bits, "
-                        "the most there are",
+                        f"Layer '{errors['layer_name']}' has {missed} with {settings['bit_width']} "
+                        "bits, the most there are",
                         UserWarning,
                         stacklevel=users_level(),
                     )

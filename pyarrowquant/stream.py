@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from pyarrowquant._plan import Plan
 from pyarrowquant._progress import Reporter
 from pyarrowquant._source import INPUT_COLUMNS, Source, weights_bytes
 from pyarrowquant.recipe import Recipe
+from pyarrowquant.rule import BIT_WIDTHS
 from pyarrowquant.tables import quantize_table
 
 
@@ -66,7 +67,12 @@ def quantize_stream(
     ['a']
     ['b']
     """
-    options = _arguments.quantize_options(
+    return stream_within(
+        BIT_WIDTHS,
+        source,
+        recipe,
+        quality_floor,
+        progress,
         bit_width=bit_width,
         continue_on_error=continue_on_error,
         group_size=group_size,
@@ -74,15 +80,27 @@ def quantize_stream(
         zero_point=zero_point,
         scale_dtype=scale_dtype,
         metrics=metrics,
-        sort=False,
         threads=threads,
     )
+
+
+def stream_within(
+    widths: Sequence[int],
+    source: Any,
+    recipe: Recipe | None,
+    quality_floor: float | Mapping[str, float] | None,
+    progress: Progress = None,
+    **settings: Any,
+) -> pa.RecordBatchReader:
+    """As `quantize_stream`, with bit widths that a floor may choose."""
+    options = _arguments.quantize_options(**settings, sort=False)
     _arguments.check_progress(progress)
     opened = Source(source, INPUT_COLUMNS)
     options["type_names"] = opened.type_names
-    plan = Plan(options, recipe, quality_floor)
+    plan = Plan(options, recipe, quality_floor, widths)
     _lib.validate(opened.schema, plan.options)
-    schema = quantize_table(pa.Table.from_batches([], opened.schema), plan.options, None, 0).schema
+    empty = pa.Table.from_batches([], opened.schema)
+    schema = quantize_table(empty, plan.options, None, 0).schema
     return pa.RecordBatchReader.from_batches(schema, _batches(opened, plan, schema, progress))
 
 

@@ -766,3 +766,50 @@ def test_layers_that_are_too_small_or_empty_are_kept(
     result = run("quantize", llama, tmp_path / "out", "--to", kind, *options)
     assert result.exit_code == 0, result.output
     assert "none.weight" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("onnx", []),
+        ("gguf", []),
+        ("gguf", ["--zero-point", "integer"]),
+        ("onnx", ["--zero-point", "float"]),
+    ],
+)
+@pytest.mark.parametrize("chosen", [["--quality-floor", "0.9985"], ["--bits-per-weight", 6]])
+def test_only_widths_of_the_format_are_chosen(
+    llama: Path, tmp_path: Path, kind: str, options: list[str], chosen: list[object]
+) -> None:
+    succeeded("quantize", llama, tmp_path / "out", "--to", kind, *options, *chosen)
+
+
+def test_settings_that_do_not_fit_are_refused_before_any_work(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyarrowquant.cli._job.Job.run", None)
+    model, out = tmp_path / "model.onnx", tmp_path / "out"
+    onnx_model(model, np.float16)
+    to = ["quantize", model, out, "--to", "onnx", "--group-size", 32]
+    assert 'scale_dtype="float16"' in failed(*to, "--scale-dtype", "float32")
+    assert "zero_point integer or symmetric" in failed(*to, "--zero-point", "float")
+    to = ["quantize", llama, out, "--to", "compressed-tensors", "--zero-point", "integer"]
+    for option in (["--bits-per-weight", 5], ["--quality-floor", 0.99]):
+        assert "--zero-point symmetric" in failed(*to, *option, code=2)
+    for text in ("{", "[]"):
+        (llama / "config.json").write_text(text)
+        assert "config.json" in failed("quantize", llama, out, "--to", "mlx")
+    monkeypatch.undo()
+    assert "too long" in failed("quantize", model, tmp_path / ("x" * 230), "--to", "gguf")
+
+
+def test_a_budget_counts_what_has_not_failed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    tensors = {name: rng.standard_normal((64, 128), np.float32) for name in ("a", "b", "bad")}
+    tensors["bad"][0, 0] = np.nan
+    source, out = tmp_path / "m.safetensors", tmp_path / "o.parquet"
+    save_file(tensors, source)
+    options = ["--bits-per-weight", 4.2, "--continue-on-error", "--json"]
+    succeeded("quantize", source, out, *options)
+    bits = {name: row["bit_width"] for name, row in by_name(read(out)).items()}
+    assert sum(bits.values()) <= 8

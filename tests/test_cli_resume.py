@@ -141,18 +141,18 @@ class TestInterrupted:
         import pyarrowquant.cli._job as job
 
         batches = []
-        original = job.quantize_stream
+        original = job.stream_within
 
-        def counted(source: Any, **options: Any) -> Any:
+        def counted(widths: Any, source: Any, *rest: Any, **options: Any) -> Any:
             def watched() -> Any:
                 for batch in source:
                     batches.append(batch.num_rows)
                     yield batch
 
             reader = type(source).from_batches(source.schema, watched())
-            return original(reader, **options)
+            return original(widths, reader, *rest, **options)
 
-        monkeypatch.setattr(job, "quantize_stream", counted)
+        monkeypatch.setattr(job, "stream_within", counted)
         result = run("quantize", model, interrupted, "--resume", "--json")
         assert result.exit_code == 0, result.output
         assert len(batches) == SHARDS - 2

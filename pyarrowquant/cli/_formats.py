@@ -19,6 +19,7 @@ from pyarrowquant.cli._files import TABLES, is_gguf, is_onnx
 from pyarrowquant.formats import _gguf_blocks, compressed_tensors, mlx, onnx
 from pyarrowquant.formats._compressed_config import quantization_config
 from pyarrowquant.formats._model_folder import ModelFolder
+from pyarrowquant.formats._onnx_graph import float16_problem
 from pyarrowquant.presets import NOT_LINEAR
 from pyarrowquant.reading import tensors_of
 from pyarrowquant.recipe import Recipe
@@ -63,6 +64,7 @@ _LLAMA_CPP = (
     Rule("*ffn_gate_inp*", skip=True),
 )
 _HELD_WIDTHS = {"gguf": (4, 5, 8), "onnx": (2, 4, 8)}  # of the others all
+_NO_EIGHT_BITS = (("gguf", "integer"), ("gguf", "float"), ("onnx", "float"))
 _SHORT_GROUPS = {"mlx": (32, 64, 128), "gguf": (32,)}  # groups of a row that they take
 
 _STAND_INS_A_CALL = 64
@@ -83,12 +85,8 @@ class Planned:
 
 def defaults(kind: str, source: str) -> dict[str, Any]:
     """Return the settings that engines take where the user says nothing else."""
-    if kind == "compressed-tensors":
+    if kind in ("compressed-tensors", "onnx"):
         return {**_DEFAULTS[kind], "scale_dtype": stored_dtype(kind, source, {})}
-    if kind == "onnx" and is_onnx(source):  # activations and scales have one type
-        tensors = tensors_of(locate(source, None)) or []
-        if any(tensor.dtype == "F16" for tensor in tensors):
-            return {**_DEFAULTS[kind], "scale_dtype": "float16"}
     return _DEFAULTS[kind]
 
 
@@ -111,9 +109,11 @@ def with_kept(kind: str, source: str, rules: Recipe | None) -> Recipe | None:
     return _preceded(_KEPT.get(kind, ()), rules)
 
 
-def widths(kind: str) -> tuple[int, ...]:
-    """Bit widths that a format can hold."""
-    return _HELD_WIDTHS.get(kind, BIT_WIDTHS)
+def widths(kind: str, zero_point: str) -> list[int]:
+    """Bit widths that a format can hold with zero-points of a kind."""
+    held = _HELD_WIDTHS.get(kind, BIT_WIDTHS)
+    no_eight = (kind, zero_point) in _NO_EIGHT_BITS
+    return [width for width in held if not (no_eight and width == 8)]
 
 
 def planned(
@@ -191,6 +191,9 @@ def stored_dtype(kind: str, source: str, settings: dict[str, Any]) -> str:
     """Return the dtype that a format stores scales in: the model's, or what the user wants."""
     if kind == "compressed-tensors":
         return compressed_tensors.model_dtype(ModelFolder(source))
+    if kind == "onnx":  # where activations and scales have one type
+        tensors = (tensors_of(locate(source, None)) or []) if is_onnx(source) else []
+        return "float16" if any(tensor.dtype == "F16" for tensor in tensors) else "float32"
     return str(settings["scale_dtype"])
 
 
@@ -201,7 +204,9 @@ def check(kind: str, results: pa.Table, dtype: str) -> None:
     elif kind == "gguf":
         _gguf_blocks.layers_of(results)
     elif kind == "onnx":
-        onnx.layers_of(results)
+        for layer in onnx.layers_of(results):
+            if dtype == "float16" and (problem := float16_problem(layer)):
+                raise ValueError(f"The model cannot hold layer '{layer.name}': {problem}")
     elif kind == "compressed-tensors":
         compressed_tensors.layers_of(results, dtype, None)
 

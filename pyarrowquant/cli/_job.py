@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pyarrowquant import __version__, quantize_stream, read_weights
+from pyarrowquant import __version__, read_weights
 from pyarrowquant._files import locate
 from pyarrowquant._source import weights_bytes
 from pyarrowquant.cli._files import source_bytes, source_files
@@ -22,6 +22,7 @@ from pyarrowquant.cli._work import Part, Work
 from pyarrowquant.cli._writing import write
 from pyarrowquant.reading import weights_after
 from pyarrowquant.recipe import Recipe
+from pyarrowquant.stream import stream_within
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,10 @@ class Job:
         return Recipe.fit(
             read_weights(self.source),
             bits_per_weight,
-            [{**self.settings, "bit_width": width} for width in widths(self.kind)],
+            [
+                {**self.settings, "bit_width": width}
+                for width in widths(self.kind, self.settings["zero_point"])
+            ],
             recipe=self.recipe,
             threads=self.threads,
             progress=sys.stderr.isatty(),
@@ -129,11 +133,12 @@ class Job:
                 read += weights_bytes(batch)
                 yield batch
 
-        stream = quantize_stream(
+        stream = stream_within(
+            widths(self.kind, self.settings["zero_point"]),
             meter.watch(pa.RecordBatchReader.from_batches(source.schema, counted())),
+            recipe,
+            self.quality_floor,
             **self.settings,
-            recipe=recipe,
-            quality_floor=self.quality_floor,
             continue_on_error=self.continue_on_error,
             threads=self.threads,
             metrics=True,

@@ -158,6 +158,11 @@ def quantize(
     rules = with_kept(kind, source, None if recipe is None else recipe_of(recipe))
     if bits_per_weight is not None and bits is not None:
         raise click.UsageError("--bits and --bits-per-weight exclude each other")
+    mixed = bits_per_weight is not None or quality_floor is not None
+    if kind == "compressed-tensors" and mixed and settings["zero_point"] != "symmetric":
+        raise click.UsageError(
+            "transformers loads layers of different bits only with --zero-point symmetric"
+        )
     # This checks schema and arguments.
     quantize_stream(read_weights(source), **settings, recipe=rules, quality_floor=quality_floor)
     job = Job(

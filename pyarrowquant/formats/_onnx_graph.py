@@ -78,19 +78,21 @@ def _problem(layer: Packed, weight: Weight | None) -> str | None:
             f"the model computes with {dtype}, which MatMulNBits does not on the CPU; "
             "convert it to float32 or float16 before"
         )
-    if problem := node_problem(layer):
-        return problem
-    if weight.dtype == "F16":
-        if not is_of(layer.scales, "float16"):
-            return (
-                "the model computes with float16, and its scales are not float16: quantize with "
-                'scale_dtype="float16"'
-            )
-        if layer.zero_point == "float" and not is_of(layer.zero_points, "float16"):
-            return (
-                "the model computes with float16, and its zero-points are not float16: quantize "
-                "with zero_point integer or symmetric"
-            )
+    return node_problem(layer) or (float16_problem(layer) if weight.dtype == "F16" else None)
+
+
+def float16_problem(layer: Packed) -> str | None:
+    """Say what keeps a layer out of a model that computes with float16."""
+    if not is_of(layer.scales, "float16"):
+        return (
+            "the model computes with float16, and its scales are not float16: quantize with "
+            'scale_dtype="float16"'
+        )
+    if layer.zero_point == "float" and not is_of(layer.zero_points, "float16"):
+        return (
+            "the model computes with float16, and its zero-points are not float16: quantize "
+            "with zero_point integer or symmetric"
+        )
     return None
 
 
