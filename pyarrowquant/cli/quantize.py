@@ -139,8 +139,8 @@ def quantize(
         kind in TABLES.values() and destination.suffix.lower() not in TABLES
     )
     source = local_path(source)
-    destination = Path(os.path.realpath(destination))  # what is written lies where links lead
-    if not (resume and is_complete(destination)):
+    place = Path(os.path.realpath(destination))  # what is written lies where links lead
+    if not (resume and is_complete(place)):
         for path in outputs(kind, destination):
             check_destination(path, overwrite, folder, local_files(source))
     refuse_quantized(source)
@@ -167,7 +167,7 @@ def quantize(
     quantize_stream(read_weights(source), **settings, recipe=rules, quality_floor=quality_floor)
     job = Job(
         source,
-        destination,
+        place,
         kind,
         folder,
         settings,
