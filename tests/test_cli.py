@@ -405,7 +405,7 @@ def test_overwriting_folders_with_care(model: Path, tmp_path: Path) -> None:
     (mine / "letters.txt").write_text("dear")
     to = ["--to", "mlx", "--recipe", "text"]
     assert "exists" in failed("quantize", model, mine, *to)
-    assert "no model to replace" in failed("quantize", model, mine, *to, "--overwrite")
+    assert "has no model, neither" in failed("quantize", model, mine, *to, "--overwrite")
     assert "source in it" in failed("quantize", model, tmp_path, *to, "--overwrite")
     assert "is a file" in failed("quantize", model, model, *to, "--overwrite", code=2)
     succeeded("quantize", model, tmp_path / "other", *to)

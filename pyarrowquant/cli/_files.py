@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from pyarrowquant._files import locate
-from pyarrowquant.formats._files import Outputs
+from pyarrowquant.formats._files import Outputs, check_replaceable
 from pyarrowquant.formats._model_folder import read_config
 from pyarrowquant.reading import files_of
 
@@ -64,15 +64,8 @@ def check_destination(
     if any(_is_within(source, path) for source in sources):
         has = "has the source in it" if folder else "is the source, or a file of it"
         raise click.ClickException(f"'{path}' {has}; give another name")
-    if not folder:
-        return
-    if not any(file.suffix in _OF_MODELS for file in path.iterdir()):
-        raise click.ClickException(f"'{path}' has no model to replace; give another name")
-    for inner in path.iterdir():
-        if inner.is_dir() and not any((source / inner.name).is_dir() for source in sources):
-            raise click.ClickException(
-                f"'{path}' has the folder '{inner.name}', which would be lost; give another name"
-            )
+    if folder:
+        check_replaceable(path, sources, _OF_MODELS)
 
 
 def _is_within(source: Path, path: Path) -> bool:

@@ -155,22 +155,38 @@ class OutputFolder:
             return
         if not folder.is_dir():
             raise FileExistsError(f"'{folder}' is a file; give the name of a folder")
-        paths = list(folder.iterdir())
-        if not paths:
+        if not any(folder.iterdir()):
             return
         if not self._overwrite:
             raise FileExistsError(f"'{folder}' exists. Use overwrite=True to replace it")
-        if not any(path.name == "config.json" or path.suffix == ".safetensors" for path in paths):
+        check_replaceable(folder, [self._source], (".safetensors",))
+
+
+def check_replaceable(folder: Path, sources: Sequence[Path], suffixes: Sequence[str]) -> None:
+    """Raise where replacing a folder as a whole would lose what is not of a model.
+
+    Parameters
+    ----------
+    folder : Path
+        Is there already.
+    sources : sequence of Path
+        Subfolders that these have are written anew.
+    suffixes : sequence of str
+        Of files that a model has, one of which must be there.
+    """
+    paths = list(folder.iterdir())
+    if not any(path.name == "config.json" or path.suffix in suffixes for path in paths):
+        files = ", ".join(f"*{suffix}" for suffix in suffixes)
+        raise FileExistsError(
+            f"'{folder}' has no model, neither config.json nor {files}, so it is not replaced. "
+            "Give another name, or remove it"
+        )
+    for path in paths:
+        if path.is_dir() and not any((source / path.name).is_dir() for source in sources):
             raise FileExistsError(
-                f"'{folder}' has no model, neither config.json nor *.safetensors, so it is not "
+                f"'{folder}' has the folder '{path.name}', which would be lost, so it is not "
                 "replaced. Give another name, or remove it"
             )
-        for path in paths:
-            if path.is_dir() and not (self._source / path.name).is_dir():
-                raise FileExistsError(
-                    f"'{folder}' has the folder '{path.name}', which would be lost, so it is not "
-                    "replaced. Give another name, or remove it"
-                )
 
 
 class Spool:
