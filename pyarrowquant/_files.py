@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, wraps
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
+
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,24 @@ class Location:
 
     def _info(self) -> Any:
         return self.filesystem.get_file_info(self.path)
+
+
+def cached_by_file(read: Callable[[Location], _Read]) -> Callable[[Location], _Read]:
+    """Remember what was read of the last few files of this machine, until they change."""
+
+    @lru_cache(maxsize=4)
+    def remembered(path: str, *_state: int) -> _Read:
+        return read(Location(fs.LocalFileSystem(), path))
+
+    @wraps(read)
+    def cached(location: Location) -> _Read:
+        if not isinstance(location.filesystem, fs.LocalFileSystem):
+            return read(location)
+        status = os.stat(location.path)
+        state = status.st_ino, status.st_size, status.st_mtime_ns
+        return remembered(location.path, *state)
+
+    return cached
 
 
 def locate(path: object, filesystem: object) -> Location:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from pyarrow import fs
 
 from pyarrowquant._checkpoint import Shard
-from pyarrowquant._files import Location
+from pyarrowquant._files import Location, cached_by_file
 from pyarrowquant._tensors import Tensor, quoted
 
 
@@ -70,17 +68,11 @@ def _bounded(gguf: Any) -> Any:
     return Bounded
 
 
+@cached_by_file  # a vocabulary takes gguf a second
 def read_shard(location: Location) -> Shard:
     """Read the header of a model; its tensors in the order of their bytes."""
     if not isinstance(location.filesystem, fs.LocalFileSystem):
         raise ValueError(f"{location}: GGUF is read from files of this machine only; download it")
-    status = os.stat(location.path)
-    return _read_shard(location.path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=4)  # a vocabulary takes gguf a second
-def _read_shard(path: str, _size: int, _modified: int) -> Shard:
-    location = Location(fs.LocalFileSystem(), path)
     reader = open_reader(location)
     tensors = [tensor_of(tensor, location, len(reader.data)) for tensor in reader.tensors]
     return Shard(location, len(reader.data), sorted(tensors, key=lambda tensor: tensor.begin))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pyarrowquant._files import Location
+from pyarrowquant._files import Location, cached_by_file
 from pyarrowquant._onnx_model import (
     MATMUL_TYPES,
     ExternalFiles,
@@ -103,11 +103,13 @@ def read_layers(location: Location, only_floats: bool) -> list[Layer]:
     return layers
 
 
+@cached_by_file  # a model may have up to 2 GiB in its own file
 def list_tensors(location: Location) -> list[Tensor]:
     """List the layers, as tensors of a file that has one after the other."""
     return _tensors([layer.weight for layer in read_layers(location, False)])
 
 
+@cached_by_file
 def list_files(location: Location) -> list[Location]:
     """List the model's file, and those that it has data in."""
     model = load_model(import_onnx("Reading"), location)

@@ -210,7 +210,7 @@ class Rule:
         return (
             self._matches_name(layer_name)
             and (self.ndim is None or len(shape) in _several(self.ndim))
-            and (self.min_columns is None or _columns(shape) >= self.min_columns)
+            and (self.min_columns is None or columns_of(shape) >= self.min_columns)
         )
 
     def _matches_name(self, layer_name: str) -> bool:
@@ -234,5 +234,6 @@ class Rule:
         return re.compile("|".join(map(fnmatch.translate, globs))).match if globs else None
 
 
-def _columns(shape: Sequence[int]) -> int:
+def columns_of(shape: Sequence[int]) -> int:
+    """Columns of a layer as a matrix: all elements for fewer than two dimensions."""
     return math.prod(shape if len(shape) < 2 else shape[1:])

@@ -23,7 +23,7 @@ from pyarrowquant.formats._onnx_graph import float16_problem
 from pyarrowquant.presets import NOT_LINEAR
 from pyarrowquant.reading import tensors_of
 from pyarrowquant.recipe import Recipe
-from pyarrowquant.rule import BIT_WIDTHS, Rule
+from pyarrowquant.rule import BIT_WIDTHS, Rule, columns_of
 
 FORMATS = ("parquet", "arrow", "compressed-tensors", "mlx", "gguf", "onnx")
 FOLDERS = ("compressed-tensors", "mlx")
@@ -80,7 +80,7 @@ class Planned:
 
     @property
     def columns(self) -> int:
-        return int(np.prod(self.shape[1:] if len(self.shape) > 1 else self.shape, dtype=np.int64))
+        return columns_of(self.shape)
 
 
 def defaults(kind: str, source: str) -> dict[str, Any]:
@@ -216,6 +216,8 @@ def check_planned(kind: str, source: str, settings: dict[str, Any], rules: Recip
 
     Of each layer one made-up row is quantized, which takes no time.
     """
+    if kind in TABLES.values():  # which hold everything
+        return
     layers = planned(source, settings, rules) or []
     wanted = [layer for layer in layers if layer.settings is not None]
     results = [
@@ -228,11 +230,12 @@ def check_planned(kind: str, source: str, settings: dict[str, Any], rules: Recip
         return
     table = pa.concat_tables(results)
     dtype = stored_dtype(kind, source, settings)
-    check(kind, table, dtype)
-    if kind == "compressed-tensors":  # where layers must fit together too
-        rows = compressed_tensors.layers_of(table, dtype, None)
-        model = ModelFolder(source)
-        quantization_config({row.name: row for row in rows}, model.tensors, model.config)
+    if kind != "compressed-tensors":
+        check(kind, table, dtype)
+        return
+    rows = compressed_tensors.layers_of(table, dtype, None)
+    model = ModelFolder(source)  # with all of which its layers must fit together too
+    quantization_config({row.name: row for row in rows}, model.tensors, model.config)
 
 
 def _stand_ins(layers: Sequence[Planned]) -> pa.Table:

@@ -115,7 +115,9 @@ def _write_mlx(results: pa.Table, source: str, folder: Path, dtype: str) -> None
     said = None if model is None else read_config(model)
     kept = _left_out(source, results, BITS)
     formats.write_mlx(results, folder, kept=kept, config=said, dtype=dtype)
-    for pattern in _TOKENIZER if model is not None else ():
-        for file in model.glob(pattern) if model is not None else ():
+    if model is None:
+        return
+    for pattern in _TOKENIZER:
+        for file in model.glob(pattern):
             if file.is_file() and not (folder / file.name).exists():
                 shutil.copyfile(file, folder / file.name)

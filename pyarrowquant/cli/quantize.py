@@ -141,8 +141,9 @@ def quantize(
     source = local_path(source)
     place = Path(os.path.realpath(destination))  # what is written lies where links lead
     if not (resume and is_complete(place)):
+        sources = local_files(source)
         for path in outputs(kind, destination):
-            check_destination(path, overwrite, folder, local_files(source))
+            check_destination(path, overwrite, folder, sources)
     refuse_quantized(source)
     said = {
         "bit_width": None if bits is None else int(bits),

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyarrowquant import _arguments, _lib
 from pyarrowquant._binary import bytes_at, is_binary
 from pyarrowquant._source import INPUT_COLUMNS, RESULT_COLUMNS, Source
-from pyarrowquant.rule import BIT_WIDTHS
+from pyarrowquant.rule import BIT_WIDTHS, columns_of
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -41,7 +41,7 @@ class Packed:
 
     @property
     def columns(self) -> int:
-        return math.prod(self.shape[1:]) if len(self.shape) > 1 else math.prod(self.shape)
+        return columns_of(self.shape)
 
     @property
     def group(self) -> int:
@@ -313,9 +313,8 @@ def _packed(batch: pa.RecordBatch, i: int, row: int) -> Packed:
         raise corrupt(f"group_size {group_size}")
     if any(n < 0 for n in shape):
         raise corrupt(f"shape {list(shape)}")
-    count = math.prod(shape)
     rows = shape[0] if len(shape) > 1 else 1
-    columns = math.prod(shape[1:]) if len(shape) > 1 else count
+    columns = columns_of(shape)
     width = -(-columns * bits // 8)
     groups = 0 if columns == 0 else 1 if group_size == -1 else -(-columns // group_size)
     if data.size != rows * width:
