@@ -4,12 +4,6 @@
 
 #include "textflag.h"
 
-DATA plusInfinity<>+0(SB)/4, $0x7f800000
-GLOBL plusInfinity<>(SB), RODATA|NOPTR, $4
-
-DATA minusInfinity<>+0(SB)/4, $0xff800000
-GLOBL minusInfinity<>(SB), RODATA|NOPTR, $4
-
 DATA one<>+0(SB)/4, $0x3f800000
 GLOBL one<>(SB), RODATA|NOPTR, $4
 
@@ -74,6 +68,15 @@ GLOBL order4<>(SB), RODATA|NOPTR, $64
 DATA magnitudeMask<>+0(SB)/8, $0x7fffffffffffffff
 GLOBL magnitudeMask<>(SB), RODATA|NOPTR, $8
 
+DATA allOnes<>+0(SB)/4, $0xffffffff
+GLOBL allOnes<>(SB), RODATA|NOPTR, $4
+
+DATA signs16<>+0(SB)/4, $0x80008000
+GLOBL signs16<>(SB), RODATA|NOPTR, $4
+
+DATA magnitudes16<>+0(SB)/4, $0x7fff7fff
+GLOBL magnitudes16<>(SB), RODATA|NOPTR, $4
+
 DATA exponent<>+0(SB)/4, $0xbe99999a
 GLOBL exponent<>(SB), RODATA|NOPTR, $4
 
@@ -90,92 +93,109 @@ DATA largestZeroPoint<>+0(SB)/4, $0x46800000
 GLOBL largestZeroPoint<>(SB), RODATA|NOPTR, $4
 
 // func rangesFloat32AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
-// Requires: AVX, FMA3
+// Requires: AVX, AVX2, CMOV
 TEXT ·rangesFloat32AVX2(SB), NOSPLIT, $0-41
 	MOVQ         weights+0(FP), AX
 	MOVQ         lo+24(FP), CX
 	MOVQ         hi+32(FP), DX
-	VXORPS       Y0, Y0, Y0
-	VBROADCASTSS plusInfinity<>+0(SB), Y1
-	VBROADCASTSS minusInfinity<>+0(SB), Y2
-	VXORPS       Y3, Y3, Y3
-	MOVQ         groups+8(FP), BX
-	MOVQ         groupSize+16(FP), SI
+	VBROADCASTSS signBit<>+0(SB), Y0
+	VBROADCASTSS allOnes<>+0(SB), Y1
+	XORL         BX, BX
+	MOVQ         groups+8(FP), SI
+	MOVQ         groupSize+16(FP), DI
 
 ranges_group:
-	TESTQ   BX, BX
+	TESTQ   SI, SI
 	JZ      ranges_done
+	VXORPS  Y3, Y3, Y3
+	VMOVAPS Y0, Y2
 	VMOVAPS Y1, Y4
-	VMOVAPS Y2, Y5
-	VMOVAPS Y0, Y6
-	MOVQ    SI, DI
-	SUBQ    $+32, DI
+	MOVQ    DI, R8
+	SUBQ    $+32, R8
 	JL      four_steps_done
 
 four_steps:
-	VMOVUPS     (AX), Y7
-	VMOVUPS     32(AX), Y8
-	VMOVUPS     64(AX), Y9
-	VMOVUPS     96(AX), Y10
-	VMINPS      Y7, Y4, Y4
-	VMAXPS      Y7, Y5, Y5
-	VFMADD231PS Y7, Y0, Y6
-	VMINPS      Y8, Y4, Y4
-	VMAXPS      Y8, Y5, Y5
-	VFMADD231PS Y8, Y0, Y6
-	VMINPS      Y9, Y4, Y4
-	VMAXPS      Y9, Y5, Y5
-	VFMADD231PS Y9, Y0, Y6
-	VMINPS      Y10, Y4, Y4
-	VMAXPS      Y10, Y5, Y5
-	VFMADD231PS Y10, Y0, Y6
-	ADDQ        $+128, AX
-	SUBQ        $+32, DI
-	JGE         four_steps
+	VMOVUPS (AX), Y5
+	VPMAXSD Y5, Y2, Y2
+	VPMAXUD Y5, Y3, Y3
+	VPMINUD Y5, Y4, Y4
+	VMOVUPS 32(AX), Y5
+	VPMAXSD Y5, Y2, Y2
+	VPMAXUD Y5, Y3, Y3
+	VPMINUD Y5, Y4, Y4
+	VMOVUPS 64(AX), Y5
+	VPMAXSD Y5, Y2, Y2
+	VPMAXUD Y5, Y3, Y3
+	VPMINUD Y5, Y4, Y4
+	VMOVUPS 96(AX), Y5
+	VPMAXSD Y5, Y2, Y2
+	VPMAXUD Y5, Y3, Y3
+	VPMINUD Y5, Y4, Y4
+	ADDQ    $+128, AX
+	SUBQ    $+32, R8
+	JGE     four_steps
 
 four_steps_done:
-	ADDQ $+32, DI
-	SUBQ $+8, DI
+	ADDQ $+32, R8
+	SUBQ $+8, R8
 	JL   steps_done
 
 steps:
-	VMOVUPS     (AX), Y7
-	VMINPS      Y7, Y4, Y4
-	VMAXPS      Y7, Y5, Y5
-	VFMADD231PS Y7, Y0, Y6
-	ADDQ        $+32, AX
-	SUBQ        $+8, DI
-	JGE         steps
+	VMOVUPS (AX), Y5
+	VPMAXSD Y5, Y2, Y2
+	VPMAXUD Y5, Y3, Y3
+	VPMINUD Y5, Y4, Y4
+	ADDQ    $+32, AX
+	SUBQ    $+8, R8
+	JGE     steps
 
 steps_done:
-	ADDQ         $+8, DI
-	VORPS        Y6, Y3, Y3
-	VEXTRACTF128 $0x01, Y4, X6
-	VMINPS       X6, X4, X6
-	VMOVHLPS     X6, X6, X4
-	VMINPS       X4, X6, X6
-	VMOVSHDUP    X6, X4
-	VMINPS       X4, X6, X6
-	VMOVSS       X6, (CX)
-	VEXTRACTF128 $0x01, Y5, X4
-	VMAXPS       X4, X5, X4
-	VMOVHLPS     X4, X4, X5
-	VMAXPS       X5, X4, X4
-	VMOVSHDUP    X4, X5
-	VMAXPS       X5, X4, X4
-	VMOVSS       X4, (DX)
+	ADDQ         $+8, R8
+	VEXTRACTI128 $0x01, Y3, X5
+	VPMAXUD      X5, X3, X5
+	VPSHUFD      $0x0e, X5, X3
+	VPMAXUD      X3, X5, X5
+	VPSHUFD      $0x01, X5, X3
+	VPMAXUD      X3, X5, X5
+	VMOVD        X5, R8
+	VEXTRACTI128 $0x01, Y2, X3
+	VPMAXSD      X3, X2, X3
+	VPSHUFD      $0x0e, X3, X2
+	VPMAXSD      X2, X3, X3
+	VPSHUFD      $0x01, X3, X2
+	VPMAXSD      X2, X3, X3
+	VMOVD        X3, R9
+	VEXTRACTI128 $0x01, Y4, X2
+	VPMINUD      X2, X4, X2
+	VPSHUFD      $0x0e, X2, X3
+	VPMINUD      X3, X2, X2
+	VPSHUFD      $0x01, X2, X3
+	VPMINUD      X3, X2, X2
+	VMOVD        X2, R10
+	MOVL         R8, R11
+	ADDL         R11, R11
+	CMPL         R11, BX
+	CMOVLHI      R11, BX
+	MOVL         R9, R11
+	ADDL         R11, R11
+	CMPL         R11, BX
+	CMOVLHI      R11, BX
+	TESTL        R8, R8
+	CMOVLPL      R10, R8
+	TESTL        R9, R9
+	CMOVLMI      R10, R9
+	MOVL         R8, (CX)
+	MOVL         R9, (DX)
 	ADDQ         $+4, CX
 	ADDQ         $+4, DX
-	DECQ         BX
+	DECQ         SI
 	JMP          ranges_group
 
 ranges_done:
-	VCMPPS    $0x03, Y3, Y3, Y3
-	VMOVMSKPS Y3, AX
-	TESTL     AX, AX
-	SETNE     AL
+	CMPL  BX, $0xff000000
+	SETCC AL
 	VZEROUPPER
-	MOVB      AL, nonFinite+40(FP)
+	MOVB  AL, nonFinite+40(FP)
 	RET
 
 // func codeFloat32AVX2(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
@@ -206,30 +226,26 @@ four_steps:
 	PREFETCHT0 (AX)(SI*1)
 	VMULPS     Y3, Y5, Y5
 	VADDPS     Y4, Y5, Y5
-	VMAXPS     Y1, Y5, Y5
 	VMINPS     Y0, Y5, Y5
 	VCVTPS2DQ  Y5, Y5
 	VMOVUPS    32(AX), Y6
 	VMULPS     Y3, Y6, Y6
 	VADDPS     Y4, Y6, Y6
-	VMAXPS     Y1, Y6, Y6
 	VMINPS     Y0, Y6, Y6
 	VCVTPS2DQ  Y6, Y6
 	VMOVUPS    64(AX), Y7
 	PREFETCHT0 64(AX)(SI*1)
 	VMULPS     Y3, Y7, Y7
 	VADDPS     Y4, Y7, Y7
-	VMAXPS     Y1, Y7, Y7
 	VMINPS     Y0, Y7, Y7
 	VCVTPS2DQ  Y7, Y7
 	VMOVUPS    96(AX), Y8
 	VMULPS     Y3, Y8, Y8
 	VADDPS     Y4, Y8, Y8
-	VMAXPS     Y1, Y8, Y8
 	VMINPS     Y0, Y8, Y8
 	VCVTPS2DQ  Y8, Y8
-	VPACKUSDW  Y6, Y5, Y5
-	VPACKUSDW  Y8, Y7, Y7
+	VPACKSSDW  Y6, Y5, Y5
+	VPACKSSDW  Y8, Y7, Y7
 	VPACKUSWB  Y7, Y5, Y5
 	VPERMD     Y5, Y2, Y5
 	VMOVDQU    Y5, (BX)
@@ -248,9 +264,9 @@ steps:
 	PREFETCHT0   (AX)(SI*1)
 	VMULPS       Y3, Y5, Y5
 	VADDPS       Y4, Y5, Y5
-	VMAXPS       Y1, Y5, Y5
 	VMINPS       Y0, Y5, Y5
 	VCVTPS2DQ    Y5, Y5
+	VPMAXSD      Y1, Y5, Y5
 	VEXTRACTI128 $0x01, Y5, X6
 	VPACKUSDW    X6, X5, X6
 	VPACKUSWB    X6, X6, X6
@@ -556,92 +572,107 @@ sums_done:
 	RET
 
 // func rangesFloat16AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
-// Requires: AVX, F16C, FMA3
+// Requires: AVX, AVX2, CMOV, F16C
 TEXT ·rangesFloat16AVX2(SB), NOSPLIT, $0-41
 	MOVQ         weights+0(FP), AX
 	MOVQ         lo+24(FP), CX
 	MOVQ         hi+32(FP), DX
-	VXORPS       Y0, Y0, Y0
-	VBROADCASTSS plusInfinity<>+0(SB), Y1
-	VBROADCASTSS minusInfinity<>+0(SB), Y2
-	VXORPS       Y3, Y3, Y3
-	MOVQ         groups+8(FP), BX
-	MOVQ         groupSize+16(FP), SI
+	VBROADCASTSS signs16<>+0(SB), Y0
+	VBROADCASTSS allOnes<>+0(SB), Y1
+	XORL         BX, BX
+	MOVQ         groups+8(FP), SI
+	MOVQ         groupSize+16(FP), DI
 
 ranges_group:
-	TESTQ   BX, BX
+	TESTQ   SI, SI
 	JZ      ranges_done
+	VXORPS  Y3, Y3, Y3
+	VMOVAPS Y0, Y2
 	VMOVAPS Y1, Y4
-	VMOVAPS Y2, Y5
-	VMOVAPS Y0, Y6
-	MOVQ    SI, DI
-	SUBQ    $+32, DI
+	MOVQ    DI, R8
+	SUBQ    $+32, R8
 	JL      four_steps_done
 
 four_steps:
-	VCVTPH2PS   (AX), Y7
-	VCVTPH2PS   16(AX), Y8
-	VCVTPH2PS   32(AX), Y9
-	VCVTPH2PS   48(AX), Y10
-	VMINPS      Y7, Y4, Y4
-	VMAXPS      Y7, Y5, Y5
-	VFMADD231PS Y7, Y0, Y6
-	VMINPS      Y8, Y4, Y4
-	VMAXPS      Y8, Y5, Y5
-	VFMADD231PS Y8, Y0, Y6
-	VMINPS      Y9, Y4, Y4
-	VMAXPS      Y9, Y5, Y5
-	VFMADD231PS Y9, Y0, Y6
-	VMINPS      Y10, Y4, Y4
-	VMAXPS      Y10, Y5, Y5
-	VFMADD231PS Y10, Y0, Y6
-	ADDQ        $+64, AX
-	SUBQ        $+32, DI
-	JGE         four_steps
+	VMOVUPS (AX), Y5
+	VPMAXSW Y5, Y2, Y2
+	VPMAXUW Y5, Y3, Y3
+	VPMINUW Y5, Y4, Y4
+	VMOVUPS 32(AX), Y5
+	VPMAXSW Y5, Y2, Y2
+	VPMAXUW Y5, Y3, Y3
+	VPMINUW Y5, Y4, Y4
+	ADDQ    $+64, AX
+	SUBQ    $+32, R8
+	JGE     four_steps
 
 four_steps_done:
-	ADDQ $+32, DI
-	SUBQ $+8, DI
+	ADDQ $+32, R8
+	SUBQ $+8, R8
 	JL   steps_done
 
 steps:
-	VCVTPH2PS   (AX), Y7
-	VMINPS      Y7, Y4, Y4
-	VMAXPS      Y7, Y5, Y5
-	VFMADD231PS Y7, Y0, Y6
-	ADDQ        $+16, AX
-	SUBQ        $+8, DI
-	JGE         steps
+	VBROADCASTI128 (AX), Y5
+	VPMAXSW        Y5, Y2, Y2
+	VPMAXUW        Y5, Y3, Y3
+	VPMINUW        Y5, Y4, Y4
+	ADDQ           $+16, AX
+	SUBQ           $+8, R8
+	JGE            steps
 
 steps_done:
-	ADDQ         $+8, DI
-	VORPS        Y6, Y3, Y3
-	VEXTRACTF128 $0x01, Y4, X6
-	VMINPS       X6, X4, X6
-	VMOVHLPS     X6, X6, X4
-	VMINPS       X4, X6, X6
-	VMOVSHDUP    X6, X4
-	VMINPS       X4, X6, X6
-	VMOVSS       X6, (CX)
-	VEXTRACTF128 $0x01, Y5, X4
-	VMAXPS       X4, X5, X4
-	VMOVHLPS     X4, X4, X5
-	VMAXPS       X5, X4, X4
-	VMOVSHDUP    X4, X5
-	VMAXPS       X5, X4, X4
-	VMOVSS       X4, (DX)
+	ADDQ         $+8, R8
+	VEXTRACTI128 $0x01, Y3, X5
+	VPMAXUW      X5, X3, X5
+	VBROADCASTSS allOnes<>+0(SB), X3
+	VPXOR        X3, X5, X5
+	VPHMINPOSUW  X5, X5
+	VMOVD        X5, R8
+	NOTL         R8
+	SHLL         $0x10, R8
+	VEXTRACTI128 $0x01, Y2, X3
+	VPMAXSW      X3, X2, X3
+	VBROADCASTSS magnitudes16<>+0(SB), X2
+	VPXOR        X2, X3, X3
+	VPHMINPOSUW  X3, X3
+	VMOVD        X3, R9
+	XORL         $0x00007fff, R9
+	SHLL         $0x10, R9
+	VEXTRACTI128 $0x01, Y4, X2
+	VPMINUW      X2, X4, X2
+	VPHMINPOSUW  X2, X2
+	VMOVD        X2, R10
+	SHLL         $0x10, R10
+	MOVL         R8, R11
+	ADDL         R11, R11
+	CMPL         R11, BX
+	CMOVLHI      R11, BX
+	MOVL         R9, R11
+	ADDL         R11, R11
+	CMPL         R11, BX
+	CMOVLHI      R11, BX
+	TESTL        R8, R8
+	CMOVLPL      R10, R8
+	TESTL        R9, R9
+	CMOVLMI      R10, R9
+	SHRL         $0x10, R8
+	VMOVD        R8, X2
+	VCVTPH2PS    X2, X2
+	VMOVSS       X2, (CX)
+	SHRL         $0x10, R9
+	VMOVD        R9, X2
+	VCVTPH2PS    X2, X2
+	VMOVSS       X2, (DX)
 	ADDQ         $+4, CX
 	ADDQ         $+4, DX
-	DECQ         BX
+	DECQ         SI
 	JMP          ranges_group
 
 ranges_done:
-	VCMPPS    $0x03, Y3, Y3, Y3
-	VMOVMSKPS Y3, AX
-	TESTL     AX, AX
-	SETNE     AL
+	CMPL  BX, $0xf8000000
+	SETCC AL
 	VZEROUPPER
-	MOVB      AL, nonFinite+40(FP)
+	MOVB  AL, nonFinite+40(FP)
 	RET
 
 // func codeFloat16AVX2(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
@@ -672,29 +703,25 @@ four_steps:
 	PREFETCHT0 (AX)(SI*1)
 	VMULPS     Y3, Y5, Y5
 	VADDPS     Y4, Y5, Y5
-	VMAXPS     Y1, Y5, Y5
 	VMINPS     Y0, Y5, Y5
 	VCVTPS2DQ  Y5, Y5
 	VCVTPH2PS  16(AX), Y6
 	VMULPS     Y3, Y6, Y6
 	VADDPS     Y4, Y6, Y6
-	VMAXPS     Y1, Y6, Y6
 	VMINPS     Y0, Y6, Y6
 	VCVTPS2DQ  Y6, Y6
 	VCVTPH2PS  32(AX), Y7
 	VMULPS     Y3, Y7, Y7
 	VADDPS     Y4, Y7, Y7
-	VMAXPS     Y1, Y7, Y7
 	VMINPS     Y0, Y7, Y7
 	VCVTPS2DQ  Y7, Y7
 	VCVTPH2PS  48(AX), Y8
 	VMULPS     Y3, Y8, Y8
 	VADDPS     Y4, Y8, Y8
-	VMAXPS     Y1, Y8, Y8
 	VMINPS     Y0, Y8, Y8
 	VCVTPS2DQ  Y8, Y8
-	VPACKUSDW  Y6, Y5, Y5
-	VPACKUSDW  Y8, Y7, Y7
+	VPACKSSDW  Y6, Y5, Y5
+	VPACKSSDW  Y8, Y7, Y7
 	VPACKUSWB  Y7, Y5, Y5
 	VPERMD     Y5, Y2, Y5
 	VMOVDQU    Y5, (BX)
@@ -713,9 +740,9 @@ steps:
 	PREFETCHT0   (AX)(SI*1)
 	VMULPS       Y3, Y5, Y5
 	VADDPS       Y4, Y5, Y5
-	VMAXPS       Y1, Y5, Y5
 	VMINPS       Y0, Y5, Y5
 	VCVTPS2DQ    Y5, Y5
+	VPMAXSD      Y1, Y5, Y5
 	VEXTRACTI128 $0x01, Y5, X6
 	VPACKUSDW    X6, X5, X6
 	VPACKUSWB    X6, X6, X6
@@ -1021,97 +1048,101 @@ sums_done:
 	RET
 
 // func rangesBFloat16AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, CMOV
 TEXT ·rangesBFloat16AVX2(SB), NOSPLIT, $0-41
 	MOVQ         weights+0(FP), AX
 	MOVQ         lo+24(FP), CX
 	MOVQ         hi+32(FP), DX
-	VXORPS       Y0, Y0, Y0
-	VBROADCASTSS plusInfinity<>+0(SB), Y1
-	VBROADCASTSS minusInfinity<>+0(SB), Y2
-	VXORPS       Y3, Y3, Y3
-	MOVQ         groups+8(FP), BX
-	MOVQ         groupSize+16(FP), SI
+	VBROADCASTSS signs16<>+0(SB), Y0
+	VBROADCASTSS allOnes<>+0(SB), Y1
+	XORL         BX, BX
+	MOVQ         groups+8(FP), SI
+	MOVQ         groupSize+16(FP), DI
 
 ranges_group:
-	TESTQ   BX, BX
+	TESTQ   SI, SI
 	JZ      ranges_done
+	VXORPS  Y3, Y3, Y3
+	VMOVAPS Y0, Y2
 	VMOVAPS Y1, Y4
-	VMOVAPS Y2, Y5
-	VMOVAPS Y0, Y6
-	MOVQ    SI, DI
-	SUBQ    $+32, DI
+	MOVQ    DI, R8
+	SUBQ    $+32, R8
 	JL      four_steps_done
 
 four_steps:
-	VMOVUPS      (AX), Y7
-	VPSLLD       $0x10, Y7, Y8
-	VBROADCASTSS bfloatKept<>+0(SB), Y9
-	VANDPS       Y9, Y7, Y7
-	VMOVUPS      32(AX), Y9
-	VPSLLD       $0x10, Y9, Y10
-	VBROADCASTSS bfloatKept<>+0(SB), Y11
-	VANDPS       Y11, Y9, Y9
-	VMINPS       Y7, Y4, Y4
-	VMAXPS       Y7, Y5, Y5
-	VFMADD231PS  Y7, Y0, Y6
-	VMINPS       Y8, Y4, Y4
-	VMAXPS       Y8, Y5, Y5
-	VFMADD231PS  Y8, Y0, Y6
-	VMINPS       Y9, Y4, Y4
-	VMAXPS       Y9, Y5, Y5
-	VFMADD231PS  Y9, Y0, Y6
-	VMINPS       Y10, Y4, Y4
-	VMAXPS       Y10, Y5, Y5
-	VFMADD231PS  Y10, Y0, Y6
-	ADDQ         $+64, AX
-	SUBQ         $+32, DI
-	JGE          four_steps
+	VMOVUPS (AX), Y5
+	VPMAXSW Y5, Y2, Y2
+	VPMAXUW Y5, Y3, Y3
+	VPMINUW Y5, Y4, Y4
+	VMOVUPS 32(AX), Y5
+	VPMAXSW Y5, Y2, Y2
+	VPMAXUW Y5, Y3, Y3
+	VPMINUW Y5, Y4, Y4
+	ADDQ    $+64, AX
+	SUBQ    $+32, R8
+	JGE     four_steps
 
 four_steps_done:
-	ADDQ $+32, DI
-	SUBQ $+8, DI
+	ADDQ $+32, R8
+	SUBQ $+8, R8
 	JL   steps_done
 
 steps:
-	VPMOVZXWD   (AX), Y7
-	VPSLLD      $0x10, Y7, Y7
-	VMINPS      Y7, Y4, Y4
-	VMAXPS      Y7, Y5, Y5
-	VFMADD231PS Y7, Y0, Y6
-	ADDQ        $+16, AX
-	SUBQ        $+8, DI
-	JGE         steps
+	VBROADCASTI128 (AX), Y5
+	VPMAXSW        Y5, Y2, Y2
+	VPMAXUW        Y5, Y3, Y3
+	VPMINUW        Y5, Y4, Y4
+	ADDQ           $+16, AX
+	SUBQ           $+8, R8
+	JGE            steps
 
 steps_done:
-	ADDQ         $+8, DI
-	VORPS        Y6, Y3, Y3
-	VEXTRACTF128 $0x01, Y4, X6
-	VMINPS       X6, X4, X6
-	VMOVHLPS     X6, X6, X4
-	VMINPS       X4, X6, X6
-	VMOVSHDUP    X6, X4
-	VMINPS       X4, X6, X6
-	VMOVSS       X6, (CX)
-	VEXTRACTF128 $0x01, Y5, X4
-	VMAXPS       X4, X5, X4
-	VMOVHLPS     X4, X4, X5
-	VMAXPS       X5, X4, X4
-	VMOVSHDUP    X4, X5
-	VMAXPS       X5, X4, X4
-	VMOVSS       X4, (DX)
+	ADDQ         $+8, R8
+	VEXTRACTI128 $0x01, Y3, X5
+	VPMAXUW      X5, X3, X5
+	VBROADCASTSS allOnes<>+0(SB), X3
+	VPXOR        X3, X5, X5
+	VPHMINPOSUW  X5, X5
+	VMOVD        X5, R8
+	NOTL         R8
+	SHLL         $0x10, R8
+	VEXTRACTI128 $0x01, Y2, X3
+	VPMAXSW      X3, X2, X3
+	VBROADCASTSS magnitudes16<>+0(SB), X2
+	VPXOR        X2, X3, X3
+	VPHMINPOSUW  X3, X3
+	VMOVD        X3, R9
+	XORL         $0x00007fff, R9
+	SHLL         $0x10, R9
+	VEXTRACTI128 $0x01, Y4, X2
+	VPMINUW      X2, X4, X2
+	VPHMINPOSUW  X2, X2
+	VMOVD        X2, R10
+	SHLL         $0x10, R10
+	MOVL         R8, R11
+	ADDL         R11, R11
+	CMPL         R11, BX
+	CMOVLHI      R11, BX
+	MOVL         R9, R11
+	ADDL         R11, R11
+	CMPL         R11, BX
+	CMOVLHI      R11, BX
+	TESTL        R8, R8
+	CMOVLPL      R10, R8
+	TESTL        R9, R9
+	CMOVLMI      R10, R9
+	MOVL         R8, (CX)
+	MOVL         R9, (DX)
 	ADDQ         $+4, CX
 	ADDQ         $+4, DX
-	DECQ         BX
+	DECQ         SI
 	JMP          ranges_group
 
 ranges_done:
-	VCMPPS    $0x03, Y3, Y3, Y3
-	VMOVMSKPS Y3, AX
-	TESTL     AX, AX
-	SETNE     AL
+	CMPL  BX, $0xff000000
+	SETCC AL
 	VZEROUPPER
-	MOVB      AL, nonFinite+40(FP)
+	MOVB  AL, nonFinite+40(FP)
 	RET
 
 // func codeBFloat16AVX2(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
@@ -1143,32 +1174,28 @@ four_steps:
 	PREFETCHT0 (AX)(SI*1)
 	VMULPS     Y3, Y5, Y5
 	VADDPS     Y4, Y5, Y5
-	VMAXPS     Y1, Y5, Y5
 	VMINPS     Y0, Y5, Y5
 	VCVTPS2DQ  Y5, Y5
 	VPMOVZXWD  16(AX), Y6
 	VPSLLD     $0x10, Y6, Y6
 	VMULPS     Y3, Y6, Y6
 	VADDPS     Y4, Y6, Y6
-	VMAXPS     Y1, Y6, Y6
 	VMINPS     Y0, Y6, Y6
 	VCVTPS2DQ  Y6, Y6
 	VPMOVZXWD  32(AX), Y7
 	VPSLLD     $0x10, Y7, Y7
 	VMULPS     Y3, Y7, Y7
 	VADDPS     Y4, Y7, Y7
-	VMAXPS     Y1, Y7, Y7
 	VMINPS     Y0, Y7, Y7
 	VCVTPS2DQ  Y7, Y7
 	VPMOVZXWD  48(AX), Y8
 	VPSLLD     $0x10, Y8, Y8
 	VMULPS     Y3, Y8, Y8
 	VADDPS     Y4, Y8, Y8
-	VMAXPS     Y1, Y8, Y8
 	VMINPS     Y0, Y8, Y8
 	VCVTPS2DQ  Y8, Y8
-	VPACKUSDW  Y6, Y5, Y5
-	VPACKUSDW  Y8, Y7, Y7
+	VPACKSSDW  Y6, Y5, Y5
+	VPACKSSDW  Y8, Y7, Y7
 	VPACKUSWB  Y7, Y5, Y5
 	VPERMD     Y5, Y2, Y5
 	VMOVDQU    Y5, (BX)
@@ -1188,9 +1215,9 @@ steps:
 	PREFETCHT0   (AX)(SI*1)
 	VMULPS       Y3, Y5, Y5
 	VADDPS       Y4, Y5, Y5
-	VMAXPS       Y1, Y5, Y5
 	VMINPS       Y0, Y5, Y5
 	VCVTPS2DQ    Y5, Y5
+	VPMAXSD      Y1, Y5, Y5
 	VEXTRACTI128 $0x01, Y5, X6
 	VPACKUSDW    X6, X5, X6
 	VPACKUSWB    X6, X6, X6
@@ -1906,111 +1933,128 @@ lane8:
 	RET
 
 // func rangesFloat32AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
-// Requires: AVX, AVX512F, FMA3
+// Requires: AVX, AVX2, AVX512F, CMOV
 TEXT ·rangesFloat32AVX512(SB), NOSPLIT, $0-41
 	MOVQ         weights+0(FP), AX
 	MOVQ         lo+24(FP), CX
 	MOVQ         hi+32(FP), DX
-	VPXORD       Z0, Z0, Z0
-	VBROADCASTSS plusInfinity<>+0(SB), Z1
-	VBROADCASTSS minusInfinity<>+0(SB), Z2
-	VXORPS       Y3, Y3, Y3
-	MOVQ         groups+8(FP), BX
-	MOVQ         groupSize+16(FP), SI
+	VBROADCASTSS signBit<>+0(SB), Z0
+	VBROADCASTSS allOnes<>+0(SB), Z1
+	XORL         BX, BX
+	MOVQ         groups+8(FP), SI
+	MOVQ         groupSize+16(FP), DI
 
 ranges_group:
-	TESTQ   BX, BX
+	TESTQ   SI, SI
 	JZ      ranges_done
+	VPXORD  Z3, Z3, Z3
+	VMOVAPS Z0, Z2
 	VMOVAPS Z1, Z4
-	VMOVAPS Z2, Z5
-	VMOVAPS Z0, Z6
-	MOVQ    SI, DI
-	SUBQ    $+64, DI
+	MOVQ    DI, R8
+	SUBQ    $+64, R8
 	JL      four_steps_done
 
 four_steps:
-	VMOVUPS     (AX), Z7
-	VMOVUPS     64(AX), Z8
-	VMOVUPS     128(AX), Z9
-	VMOVUPS     192(AX), Z10
-	VMINPS      Z7, Z4, Z4
-	VMAXPS      Z7, Z5, Z5
-	VFMADD231PS Z7, Z0, Z6
-	VMINPS      Z8, Z4, Z4
-	VMAXPS      Z8, Z5, Z5
-	VFMADD231PS Z8, Z0, Z6
-	VMINPS      Z9, Z4, Z4
-	VMAXPS      Z9, Z5, Z5
-	VFMADD231PS Z9, Z0, Z6
-	VMINPS      Z10, Z4, Z4
-	VMAXPS      Z10, Z5, Z5
-	VFMADD231PS Z10, Z0, Z6
-	ADDQ        $+256, AX
-	SUBQ        $+64, DI
-	JGE         four_steps
+	VMOVUPS (AX), Z5
+	VPMAXSD Z5, Z2, Z2
+	VPMAXUD Z5, Z3, Z3
+	VPMINUD Z5, Z4, Z4
+	VMOVUPS 64(AX), Z5
+	VPMAXSD Z5, Z2, Z2
+	VPMAXUD Z5, Z3, Z3
+	VPMINUD Z5, Z4, Z4
+	VMOVUPS 128(AX), Z5
+	VPMAXSD Z5, Z2, Z2
+	VPMAXUD Z5, Z3, Z3
+	VPMINUD Z5, Z4, Z4
+	VMOVUPS 192(AX), Z5
+	VPMAXSD Z5, Z2, Z2
+	VPMAXUD Z5, Z3, Z3
+	VPMINUD Z5, Z4, Z4
+	ADDQ    $+256, AX
+	SUBQ    $+64, R8
+	JGE     four_steps
 
 four_steps_done:
-	ADDQ $+64, DI
-	SUBQ $+16, DI
+	ADDQ $+64, R8
+	SUBQ $+16, R8
 	JL   steps_done
 
 steps:
-	VMOVUPS     (AX), Z7
-	VMINPS      Z7, Z4, Z4
-	VMAXPS      Z7, Z5, Z5
-	VFMADD231PS Z7, Z0, Z6
-	ADDQ        $+64, AX
-	SUBQ        $+16, DI
-	JGE         steps
+	VMOVUPS (AX), Z5
+	VPMAXSD Z5, Z2, Z2
+	VPMAXUD Z5, Z3, Z3
+	VPMINUD Z5, Z4, Z4
+	ADDQ    $+64, AX
+	SUBQ    $+16, R8
+	JGE     steps
 
 steps_done:
-	ADDQ          $+16, DI
-	VEXTRACTF64X4 $0x01, Z4, Y7
-	VMINPS        Y7, Y4, Y7
-	VEXTRACTF64X4 $0x01, Z5, Y4
-	VMAXPS        Y4, Y5, Y4
-	VEXTRACTF64X4 $0x01, Z6, Y5
-	VORPS         Y5, Y6, Y5
-	TESTQ         DI, DI
-	JZ            no_rest
-	VMOVUPS       (AX), Y6
-	VMINPS        Y6, Y7, Y7
-	VMAXPS        Y6, Y4, Y4
-	VFMADD231PS   Y6, Y0, Y5
-	ADDQ          $+32, AX
+	ADDQ            $+16, R8
+	TESTQ           R8, R8
+	JZ              no_rest
+	VBROADCASTI64X4 (AX), Z5
+	VPMAXSD         Z5, Z2, Z2
+	VPMAXUD         Z5, Z3, Z3
+	VPMINUD         Z5, Z4, Z4
+	ADDQ            $+32, AX
 
 no_rest:
-	VORPS        Y5, Y3, Y3
-	VEXTRACTF128 $0x01, Y7, X5
-	VMINPS       X5, X7, X5
-	VMOVHLPS     X5, X5, X6
-	VMINPS       X6, X5, X5
-	VMOVSHDUP    X5, X6
-	VMINPS       X6, X5, X5
-	VMOVSS       X5, (CX)
-	VEXTRACTF128 $0x01, Y4, X5
-	VMAXPS       X5, X4, X5
-	VMOVHLPS     X5, X5, X4
-	VMAXPS       X4, X5, X5
-	VMOVSHDUP    X5, X4
-	VMAXPS       X4, X5, X5
-	VMOVSS       X5, (DX)
-	ADDQ         $+4, CX
-	ADDQ         $+4, DX
-	DECQ         BX
-	JMP          ranges_group
+	VEXTRACTI64X4 $0x01, Z3, Y5
+	VPMAXUD       Y5, Y3, Y5
+	VEXTRACTI128  $0x01, Y5, X6
+	VPMAXUD       X6, X5, X6
+	VPSHUFD       $0x0e, X6, X5
+	VPMAXUD       X5, X6, X6
+	VPSHUFD       $0x01, X6, X5
+	VPMAXUD       X5, X6, X6
+	VMOVD         X6, R8
+	VEXTRACTI64X4 $0x01, Z2, Y5
+	VPMAXSD       Y5, Y2, Y5
+	VEXTRACTI128  $0x01, Y5, X2
+	VPMAXSD       X2, X5, X2
+	VPSHUFD       $0x0e, X2, X5
+	VPMAXSD       X5, X2, X2
+	VPSHUFD       $0x01, X2, X5
+	VPMAXSD       X5, X2, X2
+	VMOVD         X2, R9
+	VEXTRACTI64X4 $0x01, Z4, Y2
+	VPMINUD       Y2, Y4, Y2
+	VEXTRACTI128  $0x01, Y2, X4
+	VPMINUD       X4, X2, X4
+	VPSHUFD       $0x0e, X4, X2
+	VPMINUD       X2, X4, X4
+	VPSHUFD       $0x01, X4, X2
+	VPMINUD       X2, X4, X4
+	VMOVD         X4, R10
+	MOVL          R8, R11
+	ADDL          R11, R11
+	CMPL          R11, BX
+	CMOVLHI       R11, BX
+	MOVL          R9, R11
+	ADDL          R11, R11
+	CMPL          R11, BX
+	CMOVLHI       R11, BX
+	TESTL         R8, R8
+	CMOVLPL       R10, R8
+	TESTL         R9, R9
+	CMOVLMI       R10, R9
+	MOVL          R8, (CX)
+	MOVL          R9, (DX)
+	ADDQ          $+4, CX
+	ADDQ          $+4, DX
+	DECQ          SI
+	JMP           ranges_group
 
 ranges_done:
-	VCMPPS    $0x03, Y3, Y3, Y3
-	VMOVMSKPS Y3, AX
-	TESTL     AX, AX
-	SETNE     AL
+	CMPL  BX, $0xff000000
+	SETCC AL
 	VZEROUPPER
-	MOVB      AL, nonFinite+40(FP)
+	MOVB  AL, nonFinite+40(FP)
 	RET
 
 // func codeFloat32AVX512(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·codeFloat32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         weights+0(FP), AX
 	MOVQ         inverse+24(FP), CX
@@ -2037,32 +2081,28 @@ four_steps:
 	PREFETCHT0 (AX)(SI*1)
 	VMULPS     Z3, Z5, Z5
 	VADDPS     Z4, Z5, Z5
-	VMAXPS     Z1, Z5, Z5
 	VMINPS     Z0, Z5, Z5
 	VCVTPS2DQ  Z5, Z5
 	VMOVUPS    64(AX), Z6
 	PREFETCHT0 64(AX)(SI*1)
 	VMULPS     Z3, Z6, Z6
 	VADDPS     Z4, Z6, Z6
-	VMAXPS     Z1, Z6, Z6
 	VMINPS     Z0, Z6, Z6
 	VCVTPS2DQ  Z6, Z6
 	VMOVUPS    128(AX), Z7
 	PREFETCHT0 128(AX)(SI*1)
 	VMULPS     Z3, Z7, Z7
 	VADDPS     Z4, Z7, Z7
-	VMAXPS     Z1, Z7, Z7
 	VMINPS     Z0, Z7, Z7
 	VCVTPS2DQ  Z7, Z7
 	VMOVUPS    192(AX), Z8
 	PREFETCHT0 192(AX)(SI*1)
 	VMULPS     Z3, Z8, Z8
 	VADDPS     Z4, Z8, Z8
-	VMAXPS     Z1, Z8, Z8
 	VMINPS     Z0, Z8, Z8
 	VCVTPS2DQ  Z8, Z8
-	VPACKUSDW  Z6, Z5, Z5
-	VPACKUSDW  Z8, Z7, Z7
+	VPACKSSDW  Z6, Z5, Z5
+	VPACKSSDW  Z8, Z7, Z7
 	VPACKUSWB  Z7, Z5, Z5
 	VPERMD     Z5, Z2, Z5
 	VMOVDQU32  Z5, (BX)
@@ -2081,9 +2121,9 @@ steps:
 	PREFETCHT0 (AX)(SI*1)
 	VMULPS     Z3, Z5, Z5
 	VADDPS     Z4, Z5, Z5
-	VMAXPS     Z1, Z5, Z5
 	VMINPS     Z0, Z5, Z5
 	VCVTPS2DQ  Z5, Z5
+	VPMAXSD    Z1, Z5, Z5
 	VPMOVDB    Z5, (BX)
 	ADDQ       $+64, AX
 	ADDQ       $+16, BX
@@ -2098,9 +2138,9 @@ steps_done:
 	PREFETCHT0 (AX)(SI*1)
 	VMULPS     Y3, Y5, Y5
 	VADDPS     Y4, Y5, Y5
-	VMAXPS     Y1, Y5, Y5
 	VMINPS     Y0, Y5, Y5
 	VCVTPS2DQ  Y5, Y5
+	VPMAXSD    Y1, Y5, Y5
 	VPMOVDB    Y5, (BX)
 	ADDQ       $+32, AX
 	ADDQ       $+8, BX
@@ -2331,111 +2371,126 @@ sums_done:
 	RET
 
 // func rangesFloat16AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
-// Requires: AVX, AVX512F, F16C, FMA3
+// Requires: AVX, AVX2, AVX512BW, AVX512F, CMOV, F16C
 TEXT ·rangesFloat16AVX512(SB), NOSPLIT, $0-41
 	MOVQ         weights+0(FP), AX
 	MOVQ         lo+24(FP), CX
 	MOVQ         hi+32(FP), DX
-	VPXORD       Z0, Z0, Z0
-	VBROADCASTSS plusInfinity<>+0(SB), Z1
-	VBROADCASTSS minusInfinity<>+0(SB), Z2
-	VXORPS       Y3, Y3, Y3
-	MOVQ         groups+8(FP), BX
-	MOVQ         groupSize+16(FP), SI
+	VBROADCASTSS signs16<>+0(SB), Z0
+	VBROADCASTSS allOnes<>+0(SB), Z1
+	XORL         BX, BX
+	MOVQ         groups+8(FP), SI
+	MOVQ         groupSize+16(FP), DI
 
 ranges_group:
-	TESTQ   BX, BX
+	TESTQ   SI, SI
 	JZ      ranges_done
+	VPXORD  Z3, Z3, Z3
+	VMOVAPS Z0, Z2
 	VMOVAPS Z1, Z4
-	VMOVAPS Z2, Z5
-	VMOVAPS Z0, Z6
-	MOVQ    SI, DI
-	SUBQ    $+64, DI
+	MOVQ    DI, R8
+	SUBQ    $+64, R8
 	JL      four_steps_done
 
 four_steps:
-	VCVTPH2PS   (AX), Z7
-	VCVTPH2PS   32(AX), Z8
-	VCVTPH2PS   64(AX), Z9
-	VCVTPH2PS   96(AX), Z10
-	VMINPS      Z7, Z4, Z4
-	VMAXPS      Z7, Z5, Z5
-	VFMADD231PS Z7, Z0, Z6
-	VMINPS      Z8, Z4, Z4
-	VMAXPS      Z8, Z5, Z5
-	VFMADD231PS Z8, Z0, Z6
-	VMINPS      Z9, Z4, Z4
-	VMAXPS      Z9, Z5, Z5
-	VFMADD231PS Z9, Z0, Z6
-	VMINPS      Z10, Z4, Z4
-	VMAXPS      Z10, Z5, Z5
-	VFMADD231PS Z10, Z0, Z6
-	ADDQ        $+128, AX
-	SUBQ        $+64, DI
-	JGE         four_steps
+	VMOVUPS (AX), Z5
+	VPMAXSW Z5, Z2, Z2
+	VPMAXUW Z5, Z3, Z3
+	VPMINUW Z5, Z4, Z4
+	VMOVUPS 64(AX), Z5
+	VPMAXSW Z5, Z2, Z2
+	VPMAXUW Z5, Z3, Z3
+	VPMINUW Z5, Z4, Z4
+	ADDQ    $+128, AX
+	SUBQ    $+64, R8
+	JGE     four_steps
 
 four_steps_done:
-	ADDQ $+64, DI
-	SUBQ $+16, DI
+	ADDQ $+64, R8
+	SUBQ $+16, R8
 	JL   steps_done
 
 steps:
-	VCVTPH2PS   (AX), Z7
-	VMINPS      Z7, Z4, Z4
-	VMAXPS      Z7, Z5, Z5
-	VFMADD231PS Z7, Z0, Z6
-	ADDQ        $+32, AX
-	SUBQ        $+16, DI
-	JGE         steps
+	VBROADCASTI64X4 (AX), Z5
+	VPMAXSW         Z5, Z2, Z2
+	VPMAXUW         Z5, Z3, Z3
+	VPMINUW         Z5, Z4, Z4
+	ADDQ            $+32, AX
+	SUBQ            $+16, R8
+	JGE             steps
 
 steps_done:
-	ADDQ          $+16, DI
-	VEXTRACTF64X4 $0x01, Z4, Y7
-	VMINPS        Y7, Y4, Y7
-	VEXTRACTF64X4 $0x01, Z5, Y4
-	VMAXPS        Y4, Y5, Y4
-	VEXTRACTF64X4 $0x01, Z6, Y5
-	VORPS         Y5, Y6, Y5
-	TESTQ         DI, DI
-	JZ            no_rest
-	VCVTPH2PS     (AX), Y6
-	VMINPS        Y6, Y7, Y7
-	VMAXPS        Y6, Y4, Y4
-	VFMADD231PS   Y6, Y0, Y5
-	ADDQ          $+16, AX
+	ADDQ            $+16, R8
+	TESTQ           R8, R8
+	JZ              no_rest
+	VBROADCASTI32X4 (AX), Z5
+	VPMAXSW         Z5, Z2, Z2
+	VPMAXUW         Z5, Z3, Z3
+	VPMINUW         Z5, Z4, Z4
+	ADDQ            $+16, AX
 
 no_rest:
-	VORPS        Y5, Y3, Y3
-	VEXTRACTF128 $0x01, Y7, X5
-	VMINPS       X5, X7, X5
-	VMOVHLPS     X5, X5, X6
-	VMINPS       X6, X5, X5
-	VMOVSHDUP    X5, X6
-	VMINPS       X6, X5, X5
-	VMOVSS       X5, (CX)
-	VEXTRACTF128 $0x01, Y4, X5
-	VMAXPS       X5, X4, X5
-	VMOVHLPS     X5, X5, X4
-	VMAXPS       X4, X5, X5
-	VMOVSHDUP    X5, X4
-	VMAXPS       X4, X5, X5
-	VMOVSS       X5, (DX)
-	ADDQ         $+4, CX
-	ADDQ         $+4, DX
-	DECQ         BX
-	JMP          ranges_group
+	VEXTRACTI64X4 $0x01, Z3, Y5
+	VPMAXUW       Y5, Y3, Y5
+	VEXTRACTI128  $0x01, Y5, X6
+	VPMAXUW       X6, X5, X6
+	VBROADCASTSS  allOnes<>+0(SB), X5
+	VPXOR         X5, X6, X6
+	VPHMINPOSUW   X6, X6
+	VMOVD         X6, R8
+	NOTL          R8
+	SHLL          $0x10, R8
+	VEXTRACTI64X4 $0x01, Z2, Y5
+	VPMAXSW       Y5, Y2, Y5
+	VEXTRACTI128  $0x01, Y5, X2
+	VPMAXSW       X2, X5, X2
+	VBROADCASTSS  magnitudes16<>+0(SB), X5
+	VPXOR         X5, X2, X2
+	VPHMINPOSUW   X2, X2
+	VMOVD         X2, R9
+	XORL          $0x00007fff, R9
+	SHLL          $0x10, R9
+	VEXTRACTI64X4 $0x01, Z4, Y2
+	VPMINUW       Y2, Y4, Y2
+	VEXTRACTI128  $0x01, Y2, X4
+	VPMINUW       X4, X2, X4
+	VPHMINPOSUW   X4, X4
+	VMOVD         X4, R10
+	SHLL          $0x10, R10
+	MOVL          R8, R11
+	ADDL          R11, R11
+	CMPL          R11, BX
+	CMOVLHI       R11, BX
+	MOVL          R9, R11
+	ADDL          R11, R11
+	CMPL          R11, BX
+	CMOVLHI       R11, BX
+	TESTL         R8, R8
+	CMOVLPL       R10, R8
+	TESTL         R9, R9
+	CMOVLMI       R10, R9
+	SHRL          $0x10, R8
+	VMOVD         R8, X2
+	VCVTPH2PS     X2, X2
+	VMOVSS        X2, (CX)
+	SHRL          $0x10, R9
+	VMOVD         R9, X2
+	VCVTPH2PS     X2, X2
+	VMOVSS        X2, (DX)
+	ADDQ          $+4, CX
+	ADDQ          $+4, DX
+	DECQ          SI
+	JMP           ranges_group
 
 ranges_done:
-	VCMPPS    $0x03, Y3, Y3, Y3
-	VMOVMSKPS Y3, AX
-	TESTL     AX, AX
-	SETNE     AL
+	CMPL  BX, $0xf8000000
+	SETCC AL
 	VZEROUPPER
-	MOVB      AL, nonFinite+40(FP)
+	MOVB  AL, nonFinite+40(FP)
 	RET
 
 // func codeFloat16AVX512(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, F16C, MMX+
 TEXT ·codeFloat16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         weights+0(FP), AX
 	MOVQ         inverse+24(FP), CX
@@ -2462,30 +2517,26 @@ four_steps:
 	PREFETCHT0 (AX)(SI*1)
 	VMULPS     Z3, Z5, Z5
 	VADDPS     Z4, Z5, Z5
-	VMAXPS     Z1, Z5, Z5
 	VMINPS     Z0, Z5, Z5
 	VCVTPS2DQ  Z5, Z5
 	VCVTPH2PS  32(AX), Z6
 	VMULPS     Z3, Z6, Z6
 	VADDPS     Z4, Z6, Z6
-	VMAXPS     Z1, Z6, Z6
 	VMINPS     Z0, Z6, Z6
 	VCVTPS2DQ  Z6, Z6
 	VCVTPH2PS  64(AX), Z7
 	PREFETCHT0 64(AX)(SI*1)
 	VMULPS     Z3, Z7, Z7
 	VADDPS     Z4, Z7, Z7
-	VMAXPS     Z1, Z7, Z7
 	VMINPS     Z0, Z7, Z7
 	VCVTPS2DQ  Z7, Z7
 	VCVTPH2PS  96(AX), Z8
 	VMULPS     Z3, Z8, Z8
 	VADDPS     Z4, Z8, Z8
-	VMAXPS     Z1, Z8, Z8
 	VMINPS     Z0, Z8, Z8
 	VCVTPS2DQ  Z8, Z8
-	VPACKUSDW  Z6, Z5, Z5
-	VPACKUSDW  Z8, Z7, Z7
+	VPACKSSDW  Z6, Z5, Z5
+	VPACKSSDW  Z8, Z7, Z7
 	VPACKUSWB  Z7, Z5, Z5
 	VPERMD     Z5, Z2, Z5
 	VMOVDQU32  Z5, (BX)
@@ -2504,9 +2555,9 @@ steps:
 	PREFETCHT0 (AX)(SI*1)
 	VMULPS     Z3, Z5, Z5
 	VADDPS     Z4, Z5, Z5
-	VMAXPS     Z1, Z5, Z5
 	VMINPS     Z0, Z5, Z5
 	VCVTPS2DQ  Z5, Z5
+	VPMAXSD    Z1, Z5, Z5
 	VPMOVDB    Z5, (BX)
 	ADDQ       $+32, AX
 	ADDQ       $+16, BX
@@ -2521,9 +2572,9 @@ steps_done:
 	PREFETCHT0 (AX)(SI*1)
 	VMULPS     Y3, Y5, Y5
 	VADDPS     Y4, Y5, Y5
-	VMAXPS     Y1, Y5, Y5
 	VMINPS     Y0, Y5, Y5
 	VCVTPS2DQ  Y5, Y5
+	VPMAXSD    Y1, Y5, Y5
 	VPMOVDB    Y5, (BX)
 	ADDQ       $+16, AX
 	ADDQ       $+8, BX
@@ -2754,113 +2805,116 @@ sums_done:
 	RET
 
 // func rangesBFloat16AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
-// Requires: AVX, AVX2, AVX512DQ, AVX512F, FMA3
+// Requires: AVX, AVX2, AVX512BW, AVX512F, CMOV
 TEXT ·rangesBFloat16AVX512(SB), NOSPLIT, $0-41
 	MOVQ         weights+0(FP), AX
 	MOVQ         lo+24(FP), CX
 	MOVQ         hi+32(FP), DX
-	VPXORD       Z0, Z0, Z0
-	VBROADCASTSS plusInfinity<>+0(SB), Z1
-	VBROADCASTSS minusInfinity<>+0(SB), Z2
-	VXORPS       Y3, Y3, Y3
-	MOVQ         groups+8(FP), BX
-	MOVQ         groupSize+16(FP), SI
+	VBROADCASTSS signs16<>+0(SB), Z0
+	VBROADCASTSS allOnes<>+0(SB), Z1
+	XORL         BX, BX
+	MOVQ         groups+8(FP), SI
+	MOVQ         groupSize+16(FP), DI
 
 ranges_group:
-	TESTQ   BX, BX
+	TESTQ   SI, SI
 	JZ      ranges_done
+	VPXORD  Z3, Z3, Z3
+	VMOVAPS Z0, Z2
 	VMOVAPS Z1, Z4
-	VMOVAPS Z2, Z5
-	VMOVAPS Z0, Z6
-	MOVQ    SI, DI
-	SUBQ    $+64, DI
+	MOVQ    DI, R8
+	SUBQ    $+64, R8
 	JL      four_steps_done
 
 four_steps:
-	VMOVUPS      (AX), Z7
-	VPSLLD       $0x10, Z7, Z8
-	VBROADCASTSS bfloatKept<>+0(SB), Z9
-	VANDPS       Z9, Z7, Z7
-	VMOVUPS      64(AX), Z9
-	VPSLLD       $0x10, Z9, Z10
-	VBROADCASTSS bfloatKept<>+0(SB), Z11
-	VANDPS       Z11, Z9, Z9
-	VMINPS       Z7, Z4, Z4
-	VMAXPS       Z7, Z5, Z5
-	VFMADD231PS  Z7, Z0, Z6
-	VMINPS       Z8, Z4, Z4
-	VMAXPS       Z8, Z5, Z5
-	VFMADD231PS  Z8, Z0, Z6
-	VMINPS       Z9, Z4, Z4
-	VMAXPS       Z9, Z5, Z5
-	VFMADD231PS  Z9, Z0, Z6
-	VMINPS       Z10, Z4, Z4
-	VMAXPS       Z10, Z5, Z5
-	VFMADD231PS  Z10, Z0, Z6
-	ADDQ         $+128, AX
-	SUBQ         $+64, DI
-	JGE          four_steps
+	VMOVUPS (AX), Z5
+	VPMAXSW Z5, Z2, Z2
+	VPMAXUW Z5, Z3, Z3
+	VPMINUW Z5, Z4, Z4
+	VMOVUPS 64(AX), Z5
+	VPMAXSW Z5, Z2, Z2
+	VPMAXUW Z5, Z3, Z3
+	VPMINUW Z5, Z4, Z4
+	ADDQ    $+128, AX
+	SUBQ    $+64, R8
+	JGE     four_steps
 
 four_steps_done:
-	ADDQ $+64, DI
-	SUBQ $+16, DI
+	ADDQ $+64, R8
+	SUBQ $+16, R8
 	JL   steps_done
 
 steps:
-	VPMOVZXWD   (AX), Z7
-	VPSLLD      $0x10, Z7, Z7
-	VMINPS      Z7, Z4, Z4
-	VMAXPS      Z7, Z5, Z5
-	VFMADD231PS Z7, Z0, Z6
-	ADDQ        $+32, AX
-	SUBQ        $+16, DI
-	JGE         steps
+	VBROADCASTI64X4 (AX), Z5
+	VPMAXSW         Z5, Z2, Z2
+	VPMAXUW         Z5, Z3, Z3
+	VPMINUW         Z5, Z4, Z4
+	ADDQ            $+32, AX
+	SUBQ            $+16, R8
+	JGE             steps
 
 steps_done:
-	ADDQ          $+16, DI
-	VEXTRACTF64X4 $0x01, Z4, Y7
-	VMINPS        Y7, Y4, Y7
-	VEXTRACTF64X4 $0x01, Z5, Y4
-	VMAXPS        Y4, Y5, Y4
-	VEXTRACTF64X4 $0x01, Z6, Y5
-	VORPS         Y5, Y6, Y5
-	TESTQ         DI, DI
-	JZ            no_rest
-	VPMOVZXWD     (AX), Y6
-	VPSLLD        $0x10, Y6, Y6
-	VMINPS        Y6, Y7, Y7
-	VMAXPS        Y6, Y4, Y4
-	VFMADD231PS   Y6, Y0, Y5
-	ADDQ          $+16, AX
+	ADDQ            $+16, R8
+	TESTQ           R8, R8
+	JZ              no_rest
+	VBROADCASTI32X4 (AX), Z5
+	VPMAXSW         Z5, Z2, Z2
+	VPMAXUW         Z5, Z3, Z3
+	VPMINUW         Z5, Z4, Z4
+	ADDQ            $+16, AX
 
 no_rest:
-	VORPS        Y5, Y3, Y3
-	VEXTRACTF128 $0x01, Y7, X5
-	VMINPS       X5, X7, X5
-	VMOVHLPS     X5, X5, X6
-	VMINPS       X6, X5, X5
-	VMOVSHDUP    X5, X6
-	VMINPS       X6, X5, X5
-	VMOVSS       X5, (CX)
-	VEXTRACTF128 $0x01, Y4, X5
-	VMAXPS       X5, X4, X5
-	VMOVHLPS     X5, X5, X4
-	VMAXPS       X4, X5, X5
-	VMOVSHDUP    X5, X4
-	VMAXPS       X4, X5, X5
-	VMOVSS       X5, (DX)
-	ADDQ         $+4, CX
-	ADDQ         $+4, DX
-	DECQ         BX
-	JMP          ranges_group
+	VEXTRACTI64X4 $0x01, Z3, Y5
+	VPMAXUW       Y5, Y3, Y5
+	VEXTRACTI128  $0x01, Y5, X6
+	VPMAXUW       X6, X5, X6
+	VBROADCASTSS  allOnes<>+0(SB), X5
+	VPXOR         X5, X6, X6
+	VPHMINPOSUW   X6, X6
+	VMOVD         X6, R8
+	NOTL          R8
+	SHLL          $0x10, R8
+	VEXTRACTI64X4 $0x01, Z2, Y5
+	VPMAXSW       Y5, Y2, Y5
+	VEXTRACTI128  $0x01, Y5, X2
+	VPMAXSW       X2, X5, X2
+	VBROADCASTSS  magnitudes16<>+0(SB), X5
+	VPXOR         X5, X2, X2
+	VPHMINPOSUW   X2, X2
+	VMOVD         X2, R9
+	XORL          $0x00007fff, R9
+	SHLL          $0x10, R9
+	VEXTRACTI64X4 $0x01, Z4, Y2
+	VPMINUW       Y2, Y4, Y2
+	VEXTRACTI128  $0x01, Y2, X4
+	VPMINUW       X4, X2, X4
+	VPHMINPOSUW   X4, X4
+	VMOVD         X4, R10
+	SHLL          $0x10, R10
+	MOVL          R8, R11
+	ADDL          R11, R11
+	CMPL          R11, BX
+	CMOVLHI       R11, BX
+	MOVL          R9, R11
+	ADDL          R11, R11
+	CMPL          R11, BX
+	CMOVLHI       R11, BX
+	TESTL         R8, R8
+	CMOVLPL       R10, R8
+	TESTL         R9, R9
+	CMOVLMI       R10, R9
+	MOVL          R8, (CX)
+	MOVL          R9, (DX)
+	ADDQ          $+4, CX
+	ADDQ          $+4, DX
+	DECQ          SI
+	JMP           ranges_group
 
 ranges_done:
-	VCMPPS    $0x03, Y3, Y3, Y3
-	VMOVMSKPS Y3, AX
-	TESTL     AX, AX
-	SETNE     AL
+	CMPL  BX, $0xff000000
+	SETCC AL
 	VZEROUPPER
-	MOVB      AL, nonFinite+40(FP)
+	MOVB  AL, nonFinite+40(FP)
 	RET
 
 // func codeBFloat16AVX512(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
@@ -2892,14 +2946,12 @@ four_steps:
 	PREFETCHT0 (AX)(SI*1)
 	VMULPS     Z3, Z5, Z5
 	VADDPS     Z4, Z5, Z5
-	VMAXPS     Z1, Z5, Z5
 	VMINPS     Z0, Z5, Z5
 	VCVTPS2DQ  Z5, Z5
 	VPMOVZXWD  32(AX), Z6
 	VPSLLD     $0x10, Z6, Z6
 	VMULPS     Z3, Z6, Z6
 	VADDPS     Z4, Z6, Z6
-	VMAXPS     Z1, Z6, Z6
 	VMINPS     Z0, Z6, Z6
 	VCVTPS2DQ  Z6, Z6
 	VPMOVZXWD  64(AX), Z7
@@ -2907,18 +2959,16 @@ four_steps:
 	PREFETCHT0 64(AX)(SI*1)
 	VMULPS     Z3, Z7, Z7
 	VADDPS     Z4, Z7, Z7
-	VMAXPS     Z1, Z7, Z7
 	VMINPS     Z0, Z7, Z7
 	VCVTPS2DQ  Z7, Z7
 	VPMOVZXWD  96(AX), Z8
 	VPSLLD     $0x10, Z8, Z8
 	VMULPS     Z3, Z8, Z8
 	VADDPS     Z4, Z8, Z8
-	VMAXPS     Z1, Z8, Z8
 	VMINPS     Z0, Z8, Z8
 	VCVTPS2DQ  Z8, Z8
-	VPACKUSDW  Z6, Z5, Z5
-	VPACKUSDW  Z8, Z7, Z7
+	VPACKSSDW  Z6, Z5, Z5
+	VPACKSSDW  Z8, Z7, Z7
 	VPACKUSWB  Z7, Z5, Z5
 	VPERMD     Z5, Z2, Z5
 	VMOVDQU32  Z5, (BX)
@@ -2938,9 +2988,9 @@ steps:
 	PREFETCHT0 (AX)(SI*1)
 	VMULPS     Z3, Z5, Z5
 	VADDPS     Z4, Z5, Z5
-	VMAXPS     Z1, Z5, Z5
 	VMINPS     Z0, Z5, Z5
 	VCVTPS2DQ  Z5, Z5
+	VPMAXSD    Z1, Z5, Z5
 	VPMOVDB    Z5, (BX)
 	ADDQ       $+32, AX
 	ADDQ       $+16, BX
@@ -2956,9 +3006,9 @@ steps_done:
 	PREFETCHT0 (AX)(SI*1)
 	VMULPS     Y3, Y5, Y5
 	VADDPS     Y4, Y5, Y5
-	VMAXPS     Y1, Y5, Y5
 	VMINPS     Y0, Y5, Y5
 	VCVTPS2DQ  Y5, Y5
+	VPMAXSD    Y1, Y5, Y5
 	VPMOVDB    Y5, (BX)
 	ADDQ       $+16, AX
 	ADDQ       $+8, BX

@@ -177,8 +177,6 @@ type steps struct {
 	four func()
 	// advance moves the pointers.
 	advance func(elements int)
-	// rest comes before the last step, which may have 8 of 16 lanes, if not nil.
-	rest func()
 }
 
 // forSteps emits a loop over a group in steps of the widest registers, four at
@@ -206,9 +204,6 @@ func (i isa) forSteps(groupSize GPVirtual, s steps) {
 	}
 	loop("four_steps", 4*i.lanes, s.four)
 	loop("steps", i.lanes, func() { s.body(i.lanes, 0) })
-	if s.rest != nil {
-		s.rest()
-	}
 	if i.lanes == 16 {
 		TESTQ(left, left)
 		JZ(LabelRef("no_rest"))
@@ -223,87 +218,6 @@ func constant(name string, bits uint32) Mem {
 	m := GLOBL(name, RODATA|NOPTR)
 	DATA(0, U32(bits))
 	return m
-}
-
-var (
-	plusInfinity  = constant("plusInfinity", 0x7f800000)
-	minusInfinity = constant("minusInfinity", 0xff800000)
-)
-
-// ranges finds the smallest and the largest weight of each group. A weight
-// times 0 is 0, or NaN if the weight is NaN or Inf.
-func ranges(i isa, e element) {
-	function("ranges"+e.name+i.name, "func(weights *byte, groups, groupSize int, lo, hi *float32) (nonFinite bool)",
-		"Smallest and largest weight of each group. If nonFinite, they are undefined.")
-	weights, lo, hi := pointer("weights"), pointer("lo"), pointer("hi")
-	wideZero, wideLowest, wideHighest := zeroed(i.lanes), broadcast(plusInfinity, i.lanes), broadcast(minusInfinity, i.lanes)
-	bad := zeroed(8)
-	forGroups("ranges", func(groupSize GPVirtual) {
-		low, high, check := vector(i.lanes), vector(i.lanes), vector(i.lanes)
-		VMOVAPS(wideLowest, low)
-		VMOVAPS(wideHighest, high)
-		VMOVAPS(wideZero, check)
-		var lowY, highY, checkY Register = low, high, check
-		look := func(v VecVirtual) {
-			VMINPS(v, low, low)
-			VMAXPS(v, high, high)
-			VFMADD231PS(v, wideZero, check)
-		}
-		i.forSteps(groupSize, steps{body: func(lanes, at int) {
-			v := e.load(Mem{Base: weights, Disp: at * e.size}, lanes)
-			if lanes == i.lanes {
-				look(v)
-			} else {
-				VMINPS(v, lowY, lowY)
-				VMAXPS(v, highY, highY)
-				VFMADD231PS(v, half(wideZero), checkY)
-			}
-		}, four: func() {
-			for _, v := range e.loadFour(Mem{Base: weights}, i.lanes) {
-				look(v)
-			}
-		}, advance: func(elements int) {
-			ADDQ(I32(int32(elements*e.size)), weights)
-		}, rest: func() {
-			if i.lanes == 16 {
-				lowY, highY, checkY = fold(low, VMINPS), fold(high, VMAXPS), fold(check, VORPS)
-			}
-		}})
-		VORPS(checkY, bad, bad)
-		reduce(lowY, VMINPS, Mem{Base: lo})
-		reduce(highY, VMAXPS, Mem{Base: hi})
-		ADDQ(I32(4), lo)
-		ADDQ(I32(4), hi)
-	})
-	VCMPPS(U8(3), bad, bad, bad) // unordered
-	mask := GP32()
-	VMOVMSKPS(bad, mask)
-	TESTL(mask, mask)
-	result := GP8()
-	SETNE(result)
-	VZEROUPPER()
-	Store(result, Return("nonFinite"))
-	RET()
-}
-
-// fold joins the halves of a ZMM register.
-func fold(v VecVirtual, join func(ops ...Op)) Register {
-	upper := YMM()
-	VEXTRACTF64X4(U8(1), v, upper)
-	join(upper, half(v), upper)
-	return upper
-}
-
-// reduce joins the 8 lanes of a YMM register into one float32 in memory.
-func reduce(v Register, join func(ops ...Op), to Mem) {
-	a, b := XMM(), XMM()
-	VEXTRACTF128(U8(1), v, a)
-	join(a, v.(Vec).AsX(), a)
-	VMOVHLPS(a, a, b)
-	join(b, a, a)
-	VMOVSHDUP(a, b)
-	join(b, a, a)
-	VMOVSS(a, to)
 }
 
 // Bounds and masks of fit, as bits.
@@ -456,13 +370,14 @@ func code(i isa, e element) {
 			}
 			VMULPS(lower(inverse, lanes), v, v)
 			VADDPS(lower(zeroPoint, lanes), v, v)
-			VMAXPS(lower(zero, lanes), v, v)
 			VMINPS(lower(maxCode, lanes), v, v)
 			VCVTPS2DQ(v, v)
 			return v
 		}
 		i.forSteps(groupSize, steps{body: func(lanes, at int) {
-			i.storeBytes(quantize(lanes, at), Mem{Base: codes, Disp: at})
+			v := quantize(lanes, at)
+			VPMAXSD(lower(zero, lanes), v, v)
+			i.storeBytes(v, Mem{Base: codes, Disp: at})
 		}, four: func() {
 			var v [4]VecVirtual
 			for k := range v {
@@ -493,11 +408,12 @@ func (i isa) storeBytes(v VecVirtual, to Mem) {
 	VMOVQ(upper, to)
 }
 
-// storeFour narrows four registers of 0 .. 255. Packing works within 128 bits:
-// part p of the result has part p of each register, which order puts right.
+// storeFour narrows four registers of up to 255, with 0 for what is below it.
+// Packing works within 128 bits: part p of the result has part p of each
+// register, which order puts right.
 func storeFour(v [4]VecVirtual, order VecVirtual, to Mem) {
-	VPACKUSDW(v[1], v[0], v[0])
-	VPACKUSDW(v[3], v[2], v[2])
+	VPACKSSDW(v[1], v[0], v[0])
+	VPACKSSDW(v[3], v[2], v[2])
 	VPACKUSWB(v[2], v[0], v[0])
 	VPERMD(v[0], order, v[0])
 	if v[0].Size() == 64 {
