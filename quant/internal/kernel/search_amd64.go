@@ -44,7 +44,7 @@ type search struct {
 	cutHi      [searchGroups]float32
 	searched   [searchGroups]bool
 	rtn        [searchGroups]Parameters
-	extreme    map[int]Parameters // by group; nil if there are none
+	reference  map[int]Parameters // of groups that only the reference can code; nil if there are none
 
 	tile           [tileSize][searchGroups]float32
 	importanceTile [tileSize][searchGroups]float32
@@ -64,7 +64,7 @@ func (v *vectorSet) quantizeSearched(b Block) Fault {
 	f := searches.Get().(*search)
 	defer func() {
 		// No view of a caller's memory may stay behind.
-		f.weights, f.importance, f.extreme = [searchGroups]*byte{}, [searchGroups]*byte{}, nil
+		f.weights, f.importance, f.reference = [searchGroups]*byte{}, [searchGroups]*byte{}, nil
 		searches.Put(f)
 	}()
 	if !v.searchBlock(s, f, &b) {
@@ -160,10 +160,7 @@ func (v *vectorSet) takeGroup(s *vectorScratch, f *search, b *Block, at position
 	}
 	p, ok := fit(lo, hi, b.Format)
 	if p.extreme {
-		if f.extreme == nil {
-			f.extreme = map[int]Parameters{}
-		}
-		f.extreme[at.group] = p
+		f.leave(at.group, p)
 	}
 	f.rtn[k] = p
 	f.searched[k] = searchable(lo, hi, p, b.Format)
@@ -171,13 +168,32 @@ func (v *vectorSet) takeGroup(s *vectorScratch, f *search, b *Block, at position
 	return ok
 }
 
+// leave has the reference code a group.
+func (f *search) leave(group int, p Parameters) {
+	if f.reference == nil {
+		f.reference = map[int]Parameters{}
+	}
+	f.reference[group] = p
+}
+
 // store writes what was found for a lane's group.
 func (f *search) store(b *Block, k int) {
-	scale, zeroPoint := f.rtn[k].Scale, f.rtn[k].ZeroPoint
+	p, group := f.rtn[k], f.at[k].group
 	if f.searched[k] {
-		scale, zeroPoint = f.lanes.bestScale[k], f.lanes.bestZeroPoint[k]
+		p.Scale, p.ZeroPoint = f.lanes.bestScale[k], f.lanes.bestZeroPoint[k]
+		p.inverse = 1 / p.Scale
+		if !within(f.lo[k], f.hi[k], p) {
+			f.leave(group, p)
+		}
 	}
-	b.Scales[f.at[k].group], b.ZeroPoints[f.at[k].group] = scale, zeroPoint
+	b.Scales[group], b.ZeroPoints[group] = p.Scale, p.ZeroPoint
+}
+
+// within tells whether weights of a range become integers of 32 bits before they
+// are clipped, as code needs it. Round-to-nearest always gives such; a search
+// may leave out weights of no importance that are very far from all others.
+func within(lo, hi float32, p Parameters) bool {
+	return max(abs(lo), abs(hi))*abs(p.inverse)+abs(p.ZeroPoint) < 1<<30
 }
 
 // fillLanes gives idle lanes something to do, and loads groups that fit into one
@@ -342,8 +358,8 @@ func fill(tile *[tileSize][searchGroups]float32, groups *[searchGroups]*byte, t 
 func (v *vectorSet) codeRow(s *vectorScratch, f *search, b *Block, at position, columns int) {
 	size := b.Type.Size()
 	for left := columns; left > 0; {
-		n, groups := nextRun(b.GroupSize, left)
-		if f.extreme != nil || b.Type == Float64 {
+		n, groups := nextRun(b.GroupSize, left, b.Type)
+		if f.reference != nil || b.Type == Float64 {
 			n, groups = min(b.GroupSize, left), 1
 		}
 		weights, packed := b.Weights[at.weight*size:][:n*size], b.Packed[at.packed:][:RowBytes(n, b.BitWidth)]
@@ -351,14 +367,14 @@ func (v *vectorSet) codeRow(s *vectorScratch, f *search, b *Block, at position, 
 			s.scales[k], s.zeroPoints[k] = b.Scales[at.group+k], b.ZeroPoints[at.group+k]
 			s.inverses[k] = 1 / s.scales[k]
 		}
-		p, extreme := f.extreme[at.group]
-		if !extreme {
+		p, known := f.reference[at.group]
+		if !known {
 			p = Parameters{Scale: s.scales[0], inverse: s.inverses[0], ZeroPoint: s.zeroPoints[0]}
 		}
 		switch {
-		case extreme || b.Type == Float64:
+		case known || b.Type == Float64:
 			s.scratch.codeGroup(packed, weights, p, b)
-		case isRun(n, groups, b.GroupSize):
+		case isRun(n, groups, b.GroupSize, b.Type):
 			v.codeRun(s, b, &weights[0], &packed[0], groups, b.GroupSize)
 		default:
 			v.codeGroup(s, b, weights, packed, p)

@@ -9,7 +9,7 @@ package kernel
 //go:noescape
 func rangesFloat32AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
 
-// Codes of each group, one byte each. Weights this many bytes ahead are prefetched.
+// Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Weights this many bytes ahead are prefetched.
 //
 //go:noescape
 func codeFloat32AVX2(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
@@ -24,7 +24,7 @@ func sumsFloat32AVX2(weights *byte, groups int, groupSize int, scale *float32, z
 //go:noescape
 func rangesFloat16AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
 
-// Codes of each group, one byte each. Weights this many bytes ahead are prefetched.
+// Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Weights this many bytes ahead are prefetched.
 //
 //go:noescape
 func codeFloat16AVX2(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
@@ -39,7 +39,7 @@ func sumsFloat16AVX2(weights *byte, groups int, groupSize int, scale *float32, z
 //go:noescape
 func rangesBFloat16AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
 
-// Codes of each group, one byte each. Weights this many bytes ahead are prefetched.
+// Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Weights this many bytes ahead are prefetched.
 //
 //go:noescape
 func codeBFloat16AVX2(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
@@ -74,7 +74,7 @@ func hqqSumsAVX2(lanes *float32, tile *float32, n int, maxCode float32)
 //go:noescape
 func rangesFloat32AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
 
-// Codes of each group, one byte each. Weights this many bytes ahead are prefetched.
+// Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Weights this many bytes ahead are prefetched.
 //
 //go:noescape
 func codeFloat32AVX512(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
@@ -89,7 +89,7 @@ func sumsFloat32AVX512(weights *byte, groups int, groupSize int, scale *float32,
 //go:noescape
 func rangesFloat16AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
 
-// Codes of each group, one byte each. Weights this many bytes ahead are prefetched.
+// Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Weights this many bytes ahead are prefetched.
 //
 //go:noescape
 func codeFloat16AVX512(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
@@ -104,7 +104,7 @@ func sumsFloat16AVX512(weights *byte, groups int, groupSize int, scale *float32,
 //go:noescape
 func rangesBFloat16AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
 
-// Codes of each group, one byte each. Weights this many bytes ahead are prefetched.
+// Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Weights this many bytes ahead are prefetched.
 //
 //go:noescape
 func codeBFloat16AVX512(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)

@@ -7,13 +7,16 @@ import (
 
 //go:generate go -C _gen run . -out ../vector_amd64.s -stubs ../stubs_amd64.go -pkg kernel
 
-// runWeights is how many weights a vector kernel takes through all its steps
-// before the next ones: 4 KiB of float32, as many of the next run, and the codes
-// stay in L1.
+// A vector kernel takes a run of weights through all its steps before the next
+// ones. They, as many of the next run, and the codes stay in L1.
 const (
-	runWeights = 1024
-	runGroups  = runWeights / 8
+	runBytes   = 8 << 10
+	maxWeights = runBytes / 2 // in a run
+	maxGroups  = maxWeights / 8
 )
+
+// runWeights is how many weights of a type a run may have.
+func runWeights(t ElementType) int { return runBytes / t.Size() }
 
 // vectorSet is one instruction set's functions, by ElementType: Float32,
 // Float16, BFloat16. All work on a run of groups of equal size, a multiple of 8.
@@ -69,9 +72,9 @@ var fitters = [3][3]func(lo, hi *float32, n int, maxCode, half float32, scale, i
 // vectorScratch is the working memory of one call.
 type vectorScratch struct {
 	scratch                      // for what is left to the reference
-	lo, hi                       [runGroups]float32
-	scales, inverses, zeroPoints [runGroups]float32
-	runCodes                     [runWeights]uint8
+	lo, hi                       [maxGroups]float32
+	scales, inverses, zeroPoints [maxGroups]float32
+	runCodes                     [maxWeights]uint8
 }
 
 // scratches are used again: clearing one costs as much as a run.
@@ -106,23 +109,23 @@ func (v *vectorSet) quantize(b *Block) Fault {
 
 // nextRun is how many weights and groups to take together when so many weights
 // of a row are left. A single group may be short or long.
-func nextRun(groupSize, left int) (n, groups int) {
-	if whole := min(runWeights, left) / groupSize; groupSize%8 == 0 && whole > 0 {
+func nextRun(groupSize, left int, t ElementType) (n, groups int) {
+	if whole := min(runWeights(t), left) / groupSize; groupSize%8 == 0 && whole > 0 {
 		return whole * groupSize, whole
 	}
 	return min(groupSize, left), 1
 }
 
 // isRun tells whether n weights in so many groups suit the functions for runs.
-func isRun(n, groups, groupSize int) bool {
-	return groupSize%8 == 0 && n == groups*groupSize && n <= runWeights
+func isRun(n, groups, groupSize int, t ElementType) bool {
+	return groupSize%8 == 0 && n == groups*groupSize && n <= runWeights(t)
 }
 
 // quantizeRow codes a row of so many columns.
 func (v *vectorSet) quantizeRow(s *vectorScratch, b *Block, at position, columns int) (fault Fault) {
 	for left := columns; left > 0 && fault.Kind == NoFault; {
-		n, groups := nextRun(b.GroupSize, left)
-		if isRun(n, groups, b.GroupSize) {
+		n, groups := nextRun(b.GroupSize, left, b.Type)
+		if isRun(n, groups, b.GroupSize, b.Type) {
 			fault = v.quantizeRun(s, b, at, groups)
 		} else {
 			fault = v.quantizeGroup(s, b, at, n)
@@ -174,8 +177,7 @@ func (v *vectorSet) codeRun(s *vectorScratch, b *Block, weights, packed *byte, g
 	if b.BitWidth == 8 {
 		codes = packed
 	}
-	ahead := runWeights * b.Type.Size() // the next run
-	v.code[b.Type](weights, groups, groupSize, &s.inverses[0], &s.zeroPoints[0], float32(b.MaxCode()), codes, ahead)
+	v.code[b.Type](weights, groups, groupSize, &s.inverses[0], &s.zeroPoints[0], float32(b.MaxCode()), codes, runBytes)
 	if b.BitWidth != 8 {
 		v.pack(packed, s.runCodes[:groups*groupSize], b.BitWidth)
 	}
@@ -230,8 +232,8 @@ func (v *vectorSet) codeGroup(s *vectorScratch, b *Block, weights, packed []byte
 	n := len(weights) / size
 	whole := n &^ 7
 	s.scales[0], s.inverses[0], s.zeroPoints[0] = p.Scale, p.inverse, p.ZeroPoint
-	for first := 0; first < whole; first += runWeights {
-		v.codeRun(s, b, &weights[first*size], &packed[RowBytes(first, b.BitWidth)], 1, min(runWeights, whole-first))
+	for first := 0; first < whole; first += runWeights(b.Type) {
+		v.codeRun(s, b, &weights[first*size], &packed[RowBytes(first, b.BitWidth)], 1, min(runWeights(b.Type), whole-first))
 	}
 	rest := s.weights[:n-whole]
 	load(rest, weights[whole*size:], b.Type)
@@ -286,8 +288,8 @@ func (v *vectorSet) dequantize(b *CodedBlock) Fault {
 // dequantizeRow decodes a row of so many columns.
 func (v *vectorSet) dequantizeRow(s *vectorScratch, b *CodedBlock, at position, columns int) {
 	for left := columns; left > 0; {
-		n, groups := nextRun(b.GroupSize, left)
-		if isRun(n, groups, b.GroupSize) {
+		n, groups := nextRun(b.GroupSize, left, b.Type)
+		if isRun(n, groups, b.GroupSize, b.Type) {
 			v.decodeRun(s, b, at, 0, groups, b.GroupSize)
 		} else {
 			v.dequantizeGroup(s, b, at, n)
@@ -301,8 +303,8 @@ func (v *vectorSet) dequantizeRow(s *vectorScratch, b *CodedBlock, at position, 
 // than 8, with vectors.
 func (v *vectorSet) dequantizeGroup(s *vectorScratch, b *CodedBlock, at position, n int) {
 	whole := n &^ 7
-	for first := 0; first < whole; first += runWeights {
-		v.decodeRun(s, b, at, first, 1, min(runWeights, whole-first))
+	for first := 0; first < whole; first += runWeights(b.Type) {
+		v.decodeRun(s, b, at, first, 1, min(runWeights(b.Type), whole-first))
 	}
 	s.decodeTile(b.Weights[(at.weight+whole)*4:], b.Packed[at.packed+RowBytes(whole, b.BitWidth):], n-whole, at.group, b)
 }

@@ -4,6 +4,66 @@
 
 #include "textflag.h"
 
+DATA order2x1<>+0(SB)/4, $0x00000000
+DATA order2x1<>+4(SB)/4, $0x00000004
+DATA order2x1<>+8(SB)/4, $0x00000001
+DATA order2x1<>+12(SB)/4, $0x00000005
+DATA order2x1<>+16(SB)/4, $0x00000002
+DATA order2x1<>+20(SB)/4, $0x00000006
+DATA order2x1<>+24(SB)/4, $0x00000003
+DATA order2x1<>+28(SB)/4, $0x00000007
+GLOBL order2x1<>(SB), RODATA|NOPTR, $32
+
+DATA order4x1<>+0(SB)/4, $0x00000000
+DATA order4x1<>+4(SB)/4, $0x00000004
+DATA order4x1<>+8(SB)/4, $0x00000008
+DATA order4x1<>+12(SB)/4, $0x0000000c
+DATA order4x1<>+16(SB)/4, $0x00000001
+DATA order4x1<>+20(SB)/4, $0x00000005
+DATA order4x1<>+24(SB)/4, $0x00000009
+DATA order4x1<>+28(SB)/4, $0x0000000d
+DATA order4x1<>+32(SB)/4, $0x00000002
+DATA order4x1<>+36(SB)/4, $0x00000006
+DATA order4x1<>+40(SB)/4, $0x0000000a
+DATA order4x1<>+44(SB)/4, $0x0000000e
+DATA order4x1<>+48(SB)/4, $0x00000003
+DATA order4x1<>+52(SB)/4, $0x00000007
+DATA order4x1<>+56(SB)/4, $0x0000000b
+DATA order4x1<>+60(SB)/4, $0x0000000f
+GLOBL order4x1<>(SB), RODATA|NOPTR, $64
+
+DATA order2x2<>+0(SB)/4, $0x00000000
+DATA order2x2<>+4(SB)/4, $0x00000001
+DATA order2x2<>+8(SB)/4, $0x00000004
+DATA order2x2<>+12(SB)/4, $0x00000005
+DATA order2x2<>+16(SB)/4, $0x00000002
+DATA order2x2<>+20(SB)/4, $0x00000003
+DATA order2x2<>+24(SB)/4, $0x00000006
+DATA order2x2<>+28(SB)/4, $0x00000007
+GLOBL order2x2<>(SB), RODATA|NOPTR, $32
+
+DATA order4x2<>+0(SB)/4, $0x00000000
+DATA order4x2<>+4(SB)/4, $0x00000001
+DATA order4x2<>+8(SB)/4, $0x00000004
+DATA order4x2<>+12(SB)/4, $0x00000005
+DATA order4x2<>+16(SB)/4, $0x00000008
+DATA order4x2<>+20(SB)/4, $0x00000009
+DATA order4x2<>+24(SB)/4, $0x0000000c
+DATA order4x2<>+28(SB)/4, $0x0000000d
+DATA order4x2<>+32(SB)/4, $0x00000002
+DATA order4x2<>+36(SB)/4, $0x00000003
+DATA order4x2<>+40(SB)/4, $0x00000006
+DATA order4x2<>+44(SB)/4, $0x00000007
+DATA order4x2<>+48(SB)/4, $0x0000000a
+DATA order4x2<>+52(SB)/4, $0x0000000b
+DATA order4x2<>+56(SB)/4, $0x0000000e
+DATA order4x2<>+60(SB)/4, $0x0000000f
+GLOBL order4x2<>(SB), RODATA|NOPTR, $64
+
+DATA mixed<>+0(SB)/8, $0x0703060205010400
+DATA mixed<>+8(SB)/8, $0x0f0b0e0a0d090c08
+GLOBL mixed<>(SB), RODATA|NOPTR, $16
+
 DATA one<>+0(SB)/4, $0x3f800000
 GLOBL one<>(SB), RODATA|NOPTR, $4
 
@@ -36,34 +96,6 @@ GLOBL bfloatLowest<>(SB), RODATA|NOPTR, $4
 
 DATA bfloatKept<>+0(SB)/4, $0xffff0000
 GLOBL bfloatKept<>(SB), RODATA|NOPTR, $4
-
-DATA order2<>+0(SB)/4, $0x00000000
-DATA order2<>+4(SB)/4, $0x00000004
-DATA order2<>+8(SB)/4, $0x00000001
-DATA order2<>+12(SB)/4, $0x00000005
-DATA order2<>+16(SB)/4, $0x00000002
-DATA order2<>+20(SB)/4, $0x00000006
-DATA order2<>+24(SB)/4, $0x00000003
-DATA order2<>+28(SB)/4, $0x00000007
-GLOBL order2<>(SB), RODATA|NOPTR, $32
-
-DATA order4<>+0(SB)/4, $0x00000000
-DATA order4<>+4(SB)/4, $0x00000004
-DATA order4<>+8(SB)/4, $0x00000008
-DATA order4<>+12(SB)/4, $0x0000000c
-DATA order4<>+16(SB)/4, $0x00000001
-DATA order4<>+20(SB)/4, $0x00000005
-DATA order4<>+24(SB)/4, $0x00000009
-DATA order4<>+28(SB)/4, $0x0000000d
-DATA order4<>+32(SB)/4, $0x00000002
-DATA order4<>+36(SB)/4, $0x00000006
-DATA order4<>+40(SB)/4, $0x0000000a
-DATA order4<>+44(SB)/4, $0x0000000e
-DATA order4<>+48(SB)/4, $0x00000003
-DATA order4<>+52(SB)/4, $0x00000007
-DATA order4<>+56(SB)/4, $0x0000000b
-DATA order4<>+60(SB)/4, $0x0000000f
-GLOBL order4<>(SB), RODATA|NOPTR, $64
 
 DATA magnitudeMask<>+0(SB)/8, $0x7fffffffffffffff
 GLOBL magnitudeMask<>(SB), RODATA|NOPTR, $8
@@ -207,48 +239,47 @@ TEXT ·codeFloat32AVX2(SB), NOSPLIT, $0-64
 	MOVQ         codes+48(FP), BX
 	MOVQ         ahead+56(FP), SI
 	VBROADCASTSS maxCode+40(FP), Y0
+	VCVTPS2DQ    Y0, Y0
 	VXORPS       Y1, Y1, Y1
-	VMOVUPS      order2<>+0(SB), Y2
+	VPBROADCASTB X0, Y2
+	VMOVUPS      order2x1<>+0(SB), Y3
 	MOVQ         groups+8(FP), DI
 	MOVQ         groupSize+16(FP), R8
 
 code_group:
 	TESTQ        DI, DI
 	JZ           code_done
-	VBROADCASTSS (CX), Y3
-	VBROADCASTSS (DX), Y4
+	VBROADCASTSS (CX), Y4
+	VBROADCASTSS (DX), Y5
 	MOVQ         R8, R9
 	SUBQ         $+32, R9
 	JL           four_steps_done
 
 four_steps:
-	VMOVUPS    (AX), Y5
 	PREFETCHT0 (AX)(SI*1)
-	VMULPS     Y3, Y5, Y5
-	VADDPS     Y4, Y5, Y5
-	VMINPS     Y0, Y5, Y5
-	VCVTPS2DQ  Y5, Y5
-	VMOVUPS    32(AX), Y6
-	VMULPS     Y3, Y6, Y6
-	VADDPS     Y4, Y6, Y6
-	VMINPS     Y0, Y6, Y6
-	VCVTPS2DQ  Y6, Y6
-	VMOVUPS    64(AX), Y7
 	PREFETCHT0 64(AX)(SI*1)
-	VMULPS     Y3, Y7, Y7
-	VADDPS     Y4, Y7, Y7
-	VMINPS     Y0, Y7, Y7
+	VMOVUPS    (AX), Y6
+	VMOVUPS    32(AX), Y7
+	VMOVUPS    64(AX), Y8
+	VMOVUPS    96(AX), Y9
+	VMULPS     Y4, Y6, Y6
+	VADDPS     Y5, Y6, Y6
+	VCVTPS2DQ  Y6, Y6
+	VMULPS     Y4, Y7, Y7
+	VADDPS     Y5, Y7, Y7
 	VCVTPS2DQ  Y7, Y7
-	VMOVUPS    96(AX), Y8
-	VMULPS     Y3, Y8, Y8
-	VADDPS     Y4, Y8, Y8
-	VMINPS     Y0, Y8, Y8
+	VMULPS     Y4, Y8, Y8
+	VADDPS     Y5, Y8, Y8
 	VCVTPS2DQ  Y8, Y8
-	VPACKSSDW  Y6, Y5, Y5
-	VPACKSSDW  Y8, Y7, Y7
-	VPACKUSWB  Y7, Y5, Y5
-	VPERMD     Y5, Y2, Y5
-	VMOVDQU    Y5, (BX)
+	VMULPS     Y4, Y9, Y9
+	VADDPS     Y5, Y9, Y9
+	VCVTPS2DQ  Y9, Y9
+	VPACKSSDW  Y7, Y6, Y6
+	VPACKSSDW  Y9, Y8, Y8
+	VPACKUSWB  Y8, Y6, Y6
+	VPMINUB    Y2, Y6, Y6
+	VPERMD     Y6, Y3, Y6
+	VMOVUPS    Y6, (BX)
 	ADDQ       $+128, AX
 	ADDQ       $+32, BX
 	SUBQ       $+32, R9
@@ -260,17 +291,17 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	VMOVUPS      (AX), Y5
 	PREFETCHT0   (AX)(SI*1)
-	VMULPS       Y3, Y5, Y5
-	VADDPS       Y4, Y5, Y5
-	VMINPS       Y0, Y5, Y5
-	VCVTPS2DQ    Y5, Y5
-	VPMAXSD      Y1, Y5, Y5
-	VEXTRACTI128 $0x01, Y5, X6
-	VPACKUSDW    X6, X5, X6
-	VPACKUSWB    X6, X6, X6
-	VMOVQ        X6, (BX)
+	VMOVUPS      (AX), Y6
+	VMULPS       Y4, Y6, Y6
+	VADDPS       Y5, Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VPMAXSD      Y1, Y6, Y6
+	VPMINSD      Y0, Y6, Y6
+	VEXTRACTI128 $0x01, Y6, X7
+	VPACKUSDW    X7, X6, X7
+	VPACKUSWB    X7, X7, X7
+	VMOVQ        X7, (BX)
 	ADDQ         $+32, AX
 	ADDQ         $+8, BX
 	SUBQ         $+8, R9
@@ -684,47 +715,46 @@ TEXT ·codeFloat16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         codes+48(FP), BX
 	MOVQ         ahead+56(FP), SI
 	VBROADCASTSS maxCode+40(FP), Y0
+	VCVTPS2DQ    Y0, Y0
 	VXORPS       Y1, Y1, Y1
-	VMOVUPS      order2<>+0(SB), Y2
+	VPBROADCASTB X0, Y2
+	VMOVUPS      order2x1<>+0(SB), Y3
 	MOVQ         groups+8(FP), DI
 	MOVQ         groupSize+16(FP), R8
 
 code_group:
 	TESTQ        DI, DI
 	JZ           code_done
-	VBROADCASTSS (CX), Y3
-	VBROADCASTSS (DX), Y4
+	VBROADCASTSS (CX), Y4
+	VBROADCASTSS (DX), Y5
 	MOVQ         R8, R9
 	SUBQ         $+32, R9
 	JL           four_steps_done
 
 four_steps:
-	VCVTPH2PS  (AX), Y5
 	PREFETCHT0 (AX)(SI*1)
-	VMULPS     Y3, Y5, Y5
-	VADDPS     Y4, Y5, Y5
-	VMINPS     Y0, Y5, Y5
-	VCVTPS2DQ  Y5, Y5
-	VCVTPH2PS  16(AX), Y6
-	VMULPS     Y3, Y6, Y6
-	VADDPS     Y4, Y6, Y6
-	VMINPS     Y0, Y6, Y6
+	VCVTPH2PS  (AX), Y6
+	VCVTPH2PS  16(AX), Y7
+	VCVTPH2PS  32(AX), Y8
+	VCVTPH2PS  48(AX), Y9
+	VMULPS     Y4, Y6, Y6
+	VADDPS     Y5, Y6, Y6
 	VCVTPS2DQ  Y6, Y6
-	VCVTPH2PS  32(AX), Y7
-	VMULPS     Y3, Y7, Y7
-	VADDPS     Y4, Y7, Y7
-	VMINPS     Y0, Y7, Y7
+	VMULPS     Y4, Y7, Y7
+	VADDPS     Y5, Y7, Y7
 	VCVTPS2DQ  Y7, Y7
-	VCVTPH2PS  48(AX), Y8
-	VMULPS     Y3, Y8, Y8
-	VADDPS     Y4, Y8, Y8
-	VMINPS     Y0, Y8, Y8
+	VMULPS     Y4, Y8, Y8
+	VADDPS     Y5, Y8, Y8
 	VCVTPS2DQ  Y8, Y8
-	VPACKSSDW  Y6, Y5, Y5
-	VPACKSSDW  Y8, Y7, Y7
-	VPACKUSWB  Y7, Y5, Y5
-	VPERMD     Y5, Y2, Y5
-	VMOVDQU    Y5, (BX)
+	VMULPS     Y4, Y9, Y9
+	VADDPS     Y5, Y9, Y9
+	VCVTPS2DQ  Y9, Y9
+	VPACKSSDW  Y7, Y6, Y6
+	VPACKSSDW  Y9, Y8, Y8
+	VPACKUSWB  Y8, Y6, Y6
+	VPMINUB    Y2, Y6, Y6
+	VPERMD     Y6, Y3, Y6
+	VMOVUPS    Y6, (BX)
 	ADDQ       $+64, AX
 	ADDQ       $+32, BX
 	SUBQ       $+32, R9
@@ -736,17 +766,17 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	VCVTPH2PS    (AX), Y5
 	PREFETCHT0   (AX)(SI*1)
-	VMULPS       Y3, Y5, Y5
-	VADDPS       Y4, Y5, Y5
-	VMINPS       Y0, Y5, Y5
-	VCVTPS2DQ    Y5, Y5
-	VPMAXSD      Y1, Y5, Y5
-	VEXTRACTI128 $0x01, Y5, X6
-	VPACKUSDW    X6, X5, X6
-	VPACKUSWB    X6, X6, X6
-	VMOVQ        X6, (BX)
+	VCVTPH2PS    (AX), Y6
+	VMULPS       Y4, Y6, Y6
+	VADDPS       Y5, Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VPMAXSD      Y1, Y6, Y6
+	VPMINSD      Y0, Y6, Y6
+	VEXTRACTI128 $0x01, Y6, X7
+	VPACKUSDW    X7, X6, X7
+	VPACKUSWB    X7, X7, X7
+	VMOVQ        X7, (BX)
 	ADDQ         $+16, AX
 	ADDQ         $+8, BX
 	SUBQ         $+8, R9
@@ -1148,57 +1178,57 @@ ranges_done:
 // func codeBFloat16AVX2(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
 // Requires: AVX, AVX2, MMX+
 TEXT ·codeBFloat16AVX2(SB), NOSPLIT, $0-64
-	MOVQ         weights+0(FP), AX
-	MOVQ         inverse+24(FP), CX
-	MOVQ         zeroPoint+32(FP), DX
-	MOVQ         codes+48(FP), BX
-	MOVQ         ahead+56(FP), SI
-	VBROADCASTSS maxCode+40(FP), Y0
-	VXORPS       Y1, Y1, Y1
-	VMOVUPS      order2<>+0(SB), Y2
-	MOVQ         groups+8(FP), DI
-	MOVQ         groupSize+16(FP), R8
+	MOVQ           weights+0(FP), AX
+	MOVQ           inverse+24(FP), CX
+	MOVQ           zeroPoint+32(FP), DX
+	MOVQ           codes+48(FP), BX
+	MOVQ           ahead+56(FP), SI
+	VBROADCASTSS   maxCode+40(FP), Y0
+	VCVTPS2DQ      Y0, Y0
+	VXORPS         Y1, Y1, Y1
+	VPBROADCASTB   X0, Y2
+	VMOVUPS        order2x2<>+0(SB), Y3
+	VBROADCASTSS   bfloatKept<>+0(SB), Y4
+	VBROADCASTI128 mixed<>+0(SB), Y5
+	MOVQ           groups+8(FP), DI
+	MOVQ           groupSize+16(FP), R8
 
 code_group:
 	TESTQ        DI, DI
 	JZ           code_done
-	VBROADCASTSS (CX), Y3
-	VBROADCASTSS (DX), Y4
+	VBROADCASTSS (CX), Y6
+	VBROADCASTSS (DX), Y7
 	MOVQ         R8, R9
 	SUBQ         $+32, R9
 	JL           four_steps_done
 
 four_steps:
-	VPMOVZXWD  (AX), Y5
-	VPSLLD     $0x10, Y5, Y5
 	PREFETCHT0 (AX)(SI*1)
-	VMULPS     Y3, Y5, Y5
-	VADDPS     Y4, Y5, Y5
-	VMINPS     Y0, Y5, Y5
-	VCVTPS2DQ  Y5, Y5
-	VPMOVZXWD  16(AX), Y6
-	VPSLLD     $0x10, Y6, Y6
-	VMULPS     Y3, Y6, Y6
-	VADDPS     Y4, Y6, Y6
-	VMINPS     Y0, Y6, Y6
-	VCVTPS2DQ  Y6, Y6
-	VPMOVZXWD  32(AX), Y7
-	VPSLLD     $0x10, Y7, Y7
-	VMULPS     Y3, Y7, Y7
-	VADDPS     Y4, Y7, Y7
-	VMINPS     Y0, Y7, Y7
-	VCVTPS2DQ  Y7, Y7
-	VPMOVZXWD  48(AX), Y8
-	VPSLLD     $0x10, Y8, Y8
-	VMULPS     Y3, Y8, Y8
-	VADDPS     Y4, Y8, Y8
-	VMINPS     Y0, Y8, Y8
+	VMOVUPS    (AX), Y9
+	VPSLLD     $0x10, Y9, Y8
+	VANDPS     Y4, Y9, Y9
+	VMOVUPS    32(AX), Y11
+	VPSLLD     $0x10, Y11, Y10
+	VANDPS     Y4, Y11, Y11
+	VMULPS     Y6, Y8, Y8
+	VADDPS     Y7, Y8, Y8
 	VCVTPS2DQ  Y8, Y8
-	VPACKSSDW  Y6, Y5, Y5
-	VPACKSSDW  Y8, Y7, Y7
-	VPACKUSWB  Y7, Y5, Y5
-	VPERMD     Y5, Y2, Y5
-	VMOVDQU    Y5, (BX)
+	VMULPS     Y6, Y9, Y9
+	VADDPS     Y7, Y9, Y9
+	VCVTPS2DQ  Y9, Y9
+	VMULPS     Y6, Y10, Y10
+	VADDPS     Y7, Y10, Y10
+	VCVTPS2DQ  Y10, Y10
+	VMULPS     Y6, Y11, Y11
+	VADDPS     Y7, Y11, Y11
+	VCVTPS2DQ  Y11, Y11
+	VPACKSSDW  Y9, Y8, Y8
+	VPACKSSDW  Y11, Y10, Y10
+	VPACKUSWB  Y10, Y8, Y8
+	VPMINUB    Y2, Y8, Y8
+	VPSHUFB    Y5, Y8, Y8
+	VPERMD     Y8, Y3, Y8
+	VMOVUPS    Y8, (BX)
 	ADDQ       $+64, AX
 	ADDQ       $+32, BX
 	SUBQ       $+32, R9
@@ -1210,18 +1240,18 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	VPMOVZXWD    (AX), Y5
-	VPSLLD       $0x10, Y5, Y5
 	PREFETCHT0   (AX)(SI*1)
-	VMULPS       Y3, Y5, Y5
-	VADDPS       Y4, Y5, Y5
-	VMINPS       Y0, Y5, Y5
-	VCVTPS2DQ    Y5, Y5
-	VPMAXSD      Y1, Y5, Y5
-	VEXTRACTI128 $0x01, Y5, X6
-	VPACKUSDW    X6, X5, X6
-	VPACKUSWB    X6, X6, X6
-	VMOVQ        X6, (BX)
+	VPMOVZXWD    (AX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMULPS       Y6, Y8, Y8
+	VADDPS       Y7, Y8, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPMAXSD      Y1, Y8, Y8
+	VPMINSD      Y0, Y8, Y8
+	VEXTRACTI128 $0x01, Y8, X9
+	VPACKUSDW    X9, X8, X9
+	VPACKUSWB    X9, X9, X9
+	VMOVQ        X9, (BX)
 	ADDQ         $+16, AX
 	ADDQ         $+8, BX
 	SUBQ         $+8, R9
@@ -2062,50 +2092,49 @@ TEXT ·codeFloat32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+48(FP), BX
 	MOVQ         ahead+56(FP), SI
 	VBROADCASTSS maxCode+40(FP), Z0
+	VCVTPS2DQ    Z0, Z0
 	VPXORD       Z1, Z1, Z1
-	VMOVUPS      order4<>+0(SB), Z2
+	VPBROADCASTB X0, Z2
+	VMOVUPS      order4x1<>+0(SB), Z3
 	MOVQ         groups+8(FP), DI
 	MOVQ         groupSize+16(FP), R8
 
 code_group:
 	TESTQ        DI, DI
 	JZ           code_done
-	VBROADCASTSS (CX), Z3
-	VBROADCASTSS (DX), Z4
+	VBROADCASTSS (CX), Z4
+	VBROADCASTSS (DX), Z5
 	MOVQ         R8, R9
 	SUBQ         $+64, R9
 	JL           four_steps_done
 
 four_steps:
-	VMOVUPS    (AX), Z5
 	PREFETCHT0 (AX)(SI*1)
-	VMULPS     Z3, Z5, Z5
-	VADDPS     Z4, Z5, Z5
-	VMINPS     Z0, Z5, Z5
-	VCVTPS2DQ  Z5, Z5
-	VMOVUPS    64(AX), Z6
 	PREFETCHT0 64(AX)(SI*1)
-	VMULPS     Z3, Z6, Z6
-	VADDPS     Z4, Z6, Z6
-	VMINPS     Z0, Z6, Z6
-	VCVTPS2DQ  Z6, Z6
-	VMOVUPS    128(AX), Z7
 	PREFETCHT0 128(AX)(SI*1)
-	VMULPS     Z3, Z7, Z7
-	VADDPS     Z4, Z7, Z7
-	VMINPS     Z0, Z7, Z7
-	VCVTPS2DQ  Z7, Z7
-	VMOVUPS    192(AX), Z8
 	PREFETCHT0 192(AX)(SI*1)
-	VMULPS     Z3, Z8, Z8
-	VADDPS     Z4, Z8, Z8
-	VMINPS     Z0, Z8, Z8
+	VMOVUPS    (AX), Z6
+	VMOVUPS    64(AX), Z7
+	VMOVUPS    128(AX), Z8
+	VMOVUPS    192(AX), Z9
+	VMULPS     Z4, Z6, Z6
+	VADDPS     Z5, Z6, Z6
+	VCVTPS2DQ  Z6, Z6
+	VMULPS     Z4, Z7, Z7
+	VADDPS     Z5, Z7, Z7
+	VCVTPS2DQ  Z7, Z7
+	VMULPS     Z4, Z8, Z8
+	VADDPS     Z5, Z8, Z8
 	VCVTPS2DQ  Z8, Z8
-	VPACKSSDW  Z6, Z5, Z5
-	VPACKSSDW  Z8, Z7, Z7
-	VPACKUSWB  Z7, Z5, Z5
-	VPERMD     Z5, Z2, Z5
-	VMOVDQU32  Z5, (BX)
+	VMULPS     Z4, Z9, Z9
+	VADDPS     Z5, Z9, Z9
+	VCVTPS2DQ  Z9, Z9
+	VPACKSSDW  Z7, Z6, Z6
+	VPACKSSDW  Z9, Z8, Z8
+	VPACKUSWB  Z8, Z6, Z6
+	VPMINUB    Z2, Z6, Z6
+	VPERMD     Z6, Z3, Z6
+	VMOVUPS    Z6, (BX)
 	ADDQ       $+256, AX
 	ADDQ       $+64, BX
 	SUBQ       $+64, R9
@@ -2117,14 +2146,14 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	VMOVUPS    (AX), Z5
 	PREFETCHT0 (AX)(SI*1)
-	VMULPS     Z3, Z5, Z5
-	VADDPS     Z4, Z5, Z5
-	VMINPS     Z0, Z5, Z5
-	VCVTPS2DQ  Z5, Z5
-	VPMAXSD    Z1, Z5, Z5
-	VPMOVDB    Z5, (BX)
+	VMOVUPS    (AX), Z6
+	VMULPS     Z4, Z6, Z6
+	VADDPS     Z5, Z6, Z6
+	VCVTPS2DQ  Z6, Z6
+	VPMAXSD    Z1, Z6, Z6
+	VPMINSD    Z0, Z6, Z6
+	VPMOVDB    Z6, (BX)
 	ADDQ       $+64, AX
 	ADDQ       $+16, BX
 	SUBQ       $+16, R9
@@ -2134,14 +2163,14 @@ steps_done:
 	ADDQ       $+16, R9
 	TESTQ      R9, R9
 	JZ         no_rest
-	VMOVUPS    (AX), Y5
 	PREFETCHT0 (AX)(SI*1)
-	VMULPS     Y3, Y5, Y5
-	VADDPS     Y4, Y5, Y5
-	VMINPS     Y0, Y5, Y5
-	VCVTPS2DQ  Y5, Y5
-	VPMAXSD    Y1, Y5, Y5
-	VPMOVDB    Y5, (BX)
+	VMOVUPS    (AX), Y6
+	VMULPS     Y4, Y6, Y6
+	VADDPS     Y5, Y6, Y6
+	VCVTPS2DQ  Y6, Y6
+	VPMAXSD    Y1, Y6, Y6
+	VPMINSD    Y0, Y6, Y6
+	VPMOVDB    Y6, (BX)
 	ADDQ       $+32, AX
 	ADDQ       $+8, BX
 
@@ -2498,48 +2527,47 @@ TEXT ·codeFloat16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+48(FP), BX
 	MOVQ         ahead+56(FP), SI
 	VBROADCASTSS maxCode+40(FP), Z0
+	VCVTPS2DQ    Z0, Z0
 	VPXORD       Z1, Z1, Z1
-	VMOVUPS      order4<>+0(SB), Z2
+	VPBROADCASTB X0, Z2
+	VMOVUPS      order4x1<>+0(SB), Z3
 	MOVQ         groups+8(FP), DI
 	MOVQ         groupSize+16(FP), R8
 
 code_group:
 	TESTQ        DI, DI
 	JZ           code_done
-	VBROADCASTSS (CX), Z3
-	VBROADCASTSS (DX), Z4
+	VBROADCASTSS (CX), Z4
+	VBROADCASTSS (DX), Z5
 	MOVQ         R8, R9
 	SUBQ         $+64, R9
 	JL           four_steps_done
 
 four_steps:
-	VCVTPH2PS  (AX), Z5
 	PREFETCHT0 (AX)(SI*1)
-	VMULPS     Z3, Z5, Z5
-	VADDPS     Z4, Z5, Z5
-	VMINPS     Z0, Z5, Z5
-	VCVTPS2DQ  Z5, Z5
-	VCVTPH2PS  32(AX), Z6
-	VMULPS     Z3, Z6, Z6
-	VADDPS     Z4, Z6, Z6
-	VMINPS     Z0, Z6, Z6
-	VCVTPS2DQ  Z6, Z6
-	VCVTPH2PS  64(AX), Z7
 	PREFETCHT0 64(AX)(SI*1)
-	VMULPS     Z3, Z7, Z7
-	VADDPS     Z4, Z7, Z7
-	VMINPS     Z0, Z7, Z7
+	VCVTPH2PS  (AX), Z6
+	VCVTPH2PS  32(AX), Z7
+	VCVTPH2PS  64(AX), Z8
+	VCVTPH2PS  96(AX), Z9
+	VMULPS     Z4, Z6, Z6
+	VADDPS     Z5, Z6, Z6
+	VCVTPS2DQ  Z6, Z6
+	VMULPS     Z4, Z7, Z7
+	VADDPS     Z5, Z7, Z7
 	VCVTPS2DQ  Z7, Z7
-	VCVTPH2PS  96(AX), Z8
-	VMULPS     Z3, Z8, Z8
-	VADDPS     Z4, Z8, Z8
-	VMINPS     Z0, Z8, Z8
+	VMULPS     Z4, Z8, Z8
+	VADDPS     Z5, Z8, Z8
 	VCVTPS2DQ  Z8, Z8
-	VPACKSSDW  Z6, Z5, Z5
-	VPACKSSDW  Z8, Z7, Z7
-	VPACKUSWB  Z7, Z5, Z5
-	VPERMD     Z5, Z2, Z5
-	VMOVDQU32  Z5, (BX)
+	VMULPS     Z4, Z9, Z9
+	VADDPS     Z5, Z9, Z9
+	VCVTPS2DQ  Z9, Z9
+	VPACKSSDW  Z7, Z6, Z6
+	VPACKSSDW  Z9, Z8, Z8
+	VPACKUSWB  Z8, Z6, Z6
+	VPMINUB    Z2, Z6, Z6
+	VPERMD     Z6, Z3, Z6
+	VMOVUPS    Z6, (BX)
 	ADDQ       $+128, AX
 	ADDQ       $+64, BX
 	SUBQ       $+64, R9
@@ -2551,14 +2579,14 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	VCVTPH2PS  (AX), Z5
 	PREFETCHT0 (AX)(SI*1)
-	VMULPS     Z3, Z5, Z5
-	VADDPS     Z4, Z5, Z5
-	VMINPS     Z0, Z5, Z5
-	VCVTPS2DQ  Z5, Z5
-	VPMAXSD    Z1, Z5, Z5
-	VPMOVDB    Z5, (BX)
+	VCVTPH2PS  (AX), Z6
+	VMULPS     Z4, Z6, Z6
+	VADDPS     Z5, Z6, Z6
+	VCVTPS2DQ  Z6, Z6
+	VPMAXSD    Z1, Z6, Z6
+	VPMINSD    Z0, Z6, Z6
+	VPMOVDB    Z6, (BX)
 	ADDQ       $+32, AX
 	ADDQ       $+16, BX
 	SUBQ       $+16, R9
@@ -2568,14 +2596,14 @@ steps_done:
 	ADDQ       $+16, R9
 	TESTQ      R9, R9
 	JZ         no_rest
-	VCVTPH2PS  (AX), Y5
 	PREFETCHT0 (AX)(SI*1)
-	VMULPS     Y3, Y5, Y5
-	VADDPS     Y4, Y5, Y5
-	VMINPS     Y0, Y5, Y5
-	VCVTPS2DQ  Y5, Y5
-	VPMAXSD    Y1, Y5, Y5
-	VPMOVDB    Y5, (BX)
+	VCVTPH2PS  (AX), Y6
+	VMULPS     Y4, Y6, Y6
+	VADDPS     Y5, Y6, Y6
+	VCVTPS2DQ  Y6, Y6
+	VPMAXSD    Y1, Y6, Y6
+	VPMINSD    Y0, Y6, Y6
+	VPMOVDB    Y6, (BX)
 	ADDQ       $+16, AX
 	ADDQ       $+8, BX
 
@@ -2918,60 +2946,60 @@ ranges_done:
 	RET
 
 // func codeBFloat16AVX512(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, MMX+
 TEXT ·codeBFloat16AVX512(SB), NOSPLIT, $0-64
-	MOVQ         weights+0(FP), AX
-	MOVQ         inverse+24(FP), CX
-	MOVQ         zeroPoint+32(FP), DX
-	MOVQ         codes+48(FP), BX
-	MOVQ         ahead+56(FP), SI
-	VBROADCASTSS maxCode+40(FP), Z0
-	VPXORD       Z1, Z1, Z1
-	VMOVUPS      order4<>+0(SB), Z2
-	MOVQ         groups+8(FP), DI
-	MOVQ         groupSize+16(FP), R8
+	MOVQ            weights+0(FP), AX
+	MOVQ            inverse+24(FP), CX
+	MOVQ            zeroPoint+32(FP), DX
+	MOVQ            codes+48(FP), BX
+	MOVQ            ahead+56(FP), SI
+	VBROADCASTSS    maxCode+40(FP), Z0
+	VCVTPS2DQ       Z0, Z0
+	VPXORD          Z1, Z1, Z1
+	VPBROADCASTB    X0, Z2
+	VMOVUPS         order4x2<>+0(SB), Z3
+	VBROADCASTSS    bfloatKept<>+0(SB), Z4
+	VBROADCASTI32X4 mixed<>+0(SB), Z5
+	MOVQ            groups+8(FP), DI
+	MOVQ            groupSize+16(FP), R8
 
 code_group:
 	TESTQ        DI, DI
 	JZ           code_done
-	VBROADCASTSS (CX), Z3
-	VBROADCASTSS (DX), Z4
+	VBROADCASTSS (CX), Z6
+	VBROADCASTSS (DX), Z7
 	MOVQ         R8, R9
 	SUBQ         $+64, R9
 	JL           four_steps_done
 
 four_steps:
-	VPMOVZXWD  (AX), Z5
-	VPSLLD     $0x10, Z5, Z5
 	PREFETCHT0 (AX)(SI*1)
-	VMULPS     Z3, Z5, Z5
-	VADDPS     Z4, Z5, Z5
-	VMINPS     Z0, Z5, Z5
-	VCVTPS2DQ  Z5, Z5
-	VPMOVZXWD  32(AX), Z6
-	VPSLLD     $0x10, Z6, Z6
-	VMULPS     Z3, Z6, Z6
-	VADDPS     Z4, Z6, Z6
-	VMINPS     Z0, Z6, Z6
-	VCVTPS2DQ  Z6, Z6
-	VPMOVZXWD  64(AX), Z7
-	VPSLLD     $0x10, Z7, Z7
 	PREFETCHT0 64(AX)(SI*1)
-	VMULPS     Z3, Z7, Z7
-	VADDPS     Z4, Z7, Z7
-	VMINPS     Z0, Z7, Z7
-	VCVTPS2DQ  Z7, Z7
-	VPMOVZXWD  96(AX), Z8
-	VPSLLD     $0x10, Z8, Z8
-	VMULPS     Z3, Z8, Z8
-	VADDPS     Z4, Z8, Z8
-	VMINPS     Z0, Z8, Z8
+	VMOVUPS    (AX), Z9
+	VPSLLD     $0x10, Z9, Z8
+	VANDPS     Z4, Z9, Z9
+	VMOVUPS    64(AX), Z11
+	VPSLLD     $0x10, Z11, Z10
+	VANDPS     Z4, Z11, Z11
+	VMULPS     Z6, Z8, Z8
+	VADDPS     Z7, Z8, Z8
 	VCVTPS2DQ  Z8, Z8
-	VPACKSSDW  Z6, Z5, Z5
-	VPACKSSDW  Z8, Z7, Z7
-	VPACKUSWB  Z7, Z5, Z5
-	VPERMD     Z5, Z2, Z5
-	VMOVDQU32  Z5, (BX)
+	VMULPS     Z6, Z9, Z9
+	VADDPS     Z7, Z9, Z9
+	VCVTPS2DQ  Z9, Z9
+	VMULPS     Z6, Z10, Z10
+	VADDPS     Z7, Z10, Z10
+	VCVTPS2DQ  Z10, Z10
+	VMULPS     Z6, Z11, Z11
+	VADDPS     Z7, Z11, Z11
+	VCVTPS2DQ  Z11, Z11
+	VPACKSSDW  Z9, Z8, Z8
+	VPACKSSDW  Z11, Z10, Z10
+	VPACKUSWB  Z10, Z8, Z8
+	VPMINUB    Z2, Z8, Z8
+	VPSHUFB    Z5, Z8, Z8
+	VPERMD     Z8, Z3, Z8
+	VMOVUPS    Z8, (BX)
 	ADDQ       $+128, AX
 	ADDQ       $+64, BX
 	SUBQ       $+64, R9
@@ -2983,15 +3011,15 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	VPMOVZXWD  (AX), Z5
-	VPSLLD     $0x10, Z5, Z5
 	PREFETCHT0 (AX)(SI*1)
-	VMULPS     Z3, Z5, Z5
-	VADDPS     Z4, Z5, Z5
-	VMINPS     Z0, Z5, Z5
-	VCVTPS2DQ  Z5, Z5
-	VPMAXSD    Z1, Z5, Z5
-	VPMOVDB    Z5, (BX)
+	VPMOVZXWD  (AX), Z8
+	VPSLLD     $0x10, Z8, Z8
+	VMULPS     Z6, Z8, Z8
+	VADDPS     Z7, Z8, Z8
+	VCVTPS2DQ  Z8, Z8
+	VPMAXSD    Z1, Z8, Z8
+	VPMINSD    Z0, Z8, Z8
+	VPMOVDB    Z8, (BX)
 	ADDQ       $+32, AX
 	ADDQ       $+16, BX
 	SUBQ       $+16, R9
@@ -3001,15 +3029,15 @@ steps_done:
 	ADDQ       $+16, R9
 	TESTQ      R9, R9
 	JZ         no_rest
-	VPMOVZXWD  (AX), Y5
-	VPSLLD     $0x10, Y5, Y5
 	PREFETCHT0 (AX)(SI*1)
-	VMULPS     Y3, Y5, Y5
-	VADDPS     Y4, Y5, Y5
-	VMINPS     Y0, Y5, Y5
-	VCVTPS2DQ  Y5, Y5
-	VPMAXSD    Y1, Y5, Y5
-	VPMOVDB    Y5, (BX)
+	VPMOVZXWD  (AX), Y8
+	VPSLLD     $0x10, Y8, Y8
+	VMULPS     Y6, Y8, Y8
+	VADDPS     Y7, Y8, Y8
+	VCVTPS2DQ  Y8, Y8
+	VPMAXSD    Y1, Y8, Y8
+	VPMINSD    Y0, Y8, Y8
+	VPMOVDB    Y8, (BX)
 	ADDQ       $+16, AX
 	ADDQ       $+8, BX
 

@@ -87,22 +87,6 @@ func (e element) load(address Mem, lanes int) VecVirtual {
 	return v
 }
 
-// loadFour widens 4*lanes elements at address, in any order.
-func (e element) loadFour(address Mem, lanes int) (all []VecVirtual) {
-	for k := range 4 {
-		if e.name != "BFloat16" {
-			all = append(all, e.load(address.Offset(k*lanes*e.size), lanes))
-		} else if k%2 == 0 { // every second element lies where float32 has it
-			odd, even := vector(lanes), vector(lanes)
-			VMOVUPS(address.Offset(k*lanes*e.size), odd)
-			VPSLLD(U8(16), odd, even)
-			VANDPS(broadcast(bfloatKept, lanes), odd, odd)
-			all = append(all, odd, even)
-		}
-	}
-	return all
-}
-
 // loadCodes widens lanes codes at address to float32.
 func loadCodes(address Mem, lanes int) VecVirtual {
 	v := vector(lanes)
@@ -356,34 +340,38 @@ func roundScale(dtype string, s VecVirtual) {
 // code computes the codes of each group, one byte each.
 func code(i isa, e element) {
 	function("code"+e.name+i.name, "func(weights *byte, groups, groupSize int, inverse, zeroPoint *float32, maxCode float32, codes *byte, ahead int)",
-		"Codes of each group, one byte each. Weights this many bytes ahead are prefetched.")
+		"Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Weights this many bytes ahead are prefetched.")
 	weights, inverses, zeroPoints, codes, ahead := pointer("weights"), pointer("inverse"), pointer("zeroPoint"), pointer("codes"), pointer("ahead")
 	maxCode := vector(i.lanes)
 	VBROADCASTSS(argument("maxCode"), maxCode) // no legacy SSE beside vectors
-	zero, order := zeroed(i.lanes), i.loadOrder()
+	VCVTPS2DQ(maxCode, maxCode)
+	zero, four := zeroed(i.lanes), newFour(i, e, maxCode)
 	forGroups("code", func(groupSize GPVirtual) {
 		inverse, zeroPoint := broadcast(Mem{Base: inverses}, i.lanes), broadcast(Mem{Base: zeroPoints}, i.lanes)
-		quantize := func(lanes, at int) VecVirtual {
-			v := e.load(Mem{Base: weights, Disp: at * e.size}, lanes)
-			if at*e.size%64 == 0 { // once a cache line
-				PREFETCHT0(Mem{Base: weights, Index: ahead, Scale: 1, Disp: at * e.size})
-			}
+		quantize := func(v VecVirtual, lanes int) VecVirtual {
 			VMULPS(lower(inverse, lanes), v, v)
 			VADDPS(lower(zeroPoint, lanes), v, v)
-			VMINPS(lower(maxCode, lanes), v, v)
 			VCVTPS2DQ(v, v)
 			return v
 		}
+		prefetch := func(lanes int) {
+			for at := 0; at < lanes*e.size; at += 64 { // once a cache line
+				PREFETCHT0(Mem{Base: weights, Index: ahead, Scale: 1, Disp: at})
+			}
+		}
 		i.forSteps(groupSize, steps{body: func(lanes, at int) {
-			v := quantize(lanes, at)
+			prefetch(lanes)
+			v := quantize(e.load(Mem{Base: weights, Disp: at * e.size}, lanes), lanes)
 			VPMAXSD(lower(zero, lanes), v, v)
+			VPMINSD(lower(maxCode, lanes), v, v)
 			i.storeBytes(v, Mem{Base: codes, Disp: at})
 		}, four: func() {
-			var v [4]VecVirtual
+			prefetch(4 * i.lanes)
+			v := four.load(Mem{Base: weights})
 			for k := range v {
-				v[k] = quantize(i.lanes, k*i.lanes)
+				quantize(v[k], i.lanes)
 			}
-			storeFour(v, order, Mem{Base: codes})
+			VMOVUPS(four.narrow(v), Mem{Base: codes})
 		}, advance: func(elements int) {
 			ADDQ(I32(int32(elements*e.size)), weights)
 			ADDQ(I32(int32(elements)), codes)
@@ -406,40 +394,6 @@ func (i isa) storeBytes(v VecVirtual, to Mem) {
 	VPACKUSDW(upper, v.AsX(), upper)
 	VPACKUSWB(upper, upper, upper)
 	VMOVQ(upper, to)
-}
-
-// storeFour narrows four registers of up to 255, with 0 for what is below it.
-// Packing works within 128 bits: part p of the result has part p of each
-// register, which order puts right.
-func storeFour(v [4]VecVirtual, order VecVirtual, to Mem) {
-	VPACKSSDW(v[1], v[0], v[0])
-	VPACKSSDW(v[3], v[2], v[2])
-	VPACKUSWB(v[2], v[0], v[0])
-	VPERMD(v[0], order, v[0])
-	if v[0].Size() == 64 {
-		VMOVDQU32(v[0], to)
-	} else {
-		VMOVDQU(v[0], to)
-	}
-}
-
-// orders by lanes: 4 bytes of register r and part p go to place r*parts+p.
-var orders = map[int]Mem{8: makeOrder(2), 16: makeOrder(4)}
-
-func makeOrder(parts int) Mem {
-	m := GLOBL(fmt.Sprintf("order%d", parts), RODATA|NOPTR)
-	for r := range 4 {
-		for p := range parts {
-			DATA(4*(r*parts+p), U32(uint32(4*p+r)))
-		}
-	}
-	return m
-}
-
-func (i isa) loadOrder() VecVirtual {
-	v := vector(i.lanes)
-	VMOVUPS(orders[i.lanes], v)
-	return v
 }
 
 // sums adds the errors of each group to laneSums.
