@@ -159,6 +159,11 @@ func readControl() (value uint32)
 //go:noescape
 func writeControl(value uint32)
 
+// Has n bytes loaded into the second-level cache. They need not exist.
+//
+//go:noescape
+func prefetch(address uintptr, n int)
+
 // Packs n codes of 2 bits, n being a multiple of 32.
 //
 //go:noescape

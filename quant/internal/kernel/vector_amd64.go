@@ -7,10 +7,13 @@ import (
 
 //go:generate go -C _gen run . -out ../vector_amd64.s -stubs ../stubs_amd64.go -pkg kernel
 
-// A vector kernel takes a run of weights through all its steps before the next
-// ones. They, as many of the next run, and the codes stay in L1.
+// A vector kernel takes a run of weights, which stays in the first-level cache,
+// through all its steps before the next one. Inputs and outputs of a later run
+// are prefetched into the second level, as the first one has too few outstanding
+// misses to overlap all with computing.
 const (
-	runBytes   = 8 << 10
+	runBytes   = 4 << 10
+	runsAhead  = 4
 	maxWeights = runBytes / 2 // in a run
 	maxGroups  = maxWeights / 8
 )
@@ -173,11 +176,14 @@ func (s *vectorScratch) fit(groups int, f Format) bool {
 
 // codeRun writes the codes of groups whose parameters are known.
 func (v *vectorSet) codeRun(s *vectorScratch, b *Block, weights, packed *byte, groups, groupSize int) {
+	n := groups * groupSize
+	packedBytes := n / 8 * b.BitWidth
+	prefetch(uintptr(unsafe.Pointer(packed))+uintptr(runsAhead*packedBytes), packedBytes)
 	codes := &s.runCodes[0]
 	if b.BitWidth == 8 {
 		codes = packed
 	}
-	v.code[b.Type](weights, groups, groupSize, &s.inverses[0], &s.zeroPoints[0], float32(b.MaxCode()), codes, runBytes)
+	v.code[b.Type](weights, groups, groupSize, &s.inverses[0], &s.zeroPoints[0], float32(b.MaxCode()), codes, runsAhead*runBytes)
 	if b.BitWidth != 8 {
 		v.pack(packed, s.runCodes[:groups*groupSize], b.BitWidth)
 	}

@@ -256,8 +256,8 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
-	PREFETCHT0 (AX)(SI*1)
-	PREFETCHT0 64(AX)(SI*1)
+	PREFETCHT1 (AX)(SI*1)
+	PREFETCHT1 64(AX)(SI*1)
 	VMOVUPS    (AX), Y6
 	VMOVUPS    32(AX), Y7
 	VMOVUPS    64(AX), Y8
@@ -291,7 +291,7 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	PREFETCHT0   (AX)(SI*1)
+	PREFETCHT1   (AX)(SI*1)
 	VMOVUPS      (AX), Y6
 	VMULPS       Y4, Y6, Y6
 	VADDPS       Y5, Y6, Y6
@@ -732,7 +732,7 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
-	PREFETCHT0 (AX)(SI*1)
+	PREFETCHT1 (AX)(SI*1)
 	VCVTPH2PS  (AX), Y6
 	VCVTPH2PS  16(AX), Y7
 	VCVTPH2PS  32(AX), Y8
@@ -766,7 +766,7 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	PREFETCHT0   (AX)(SI*1)
+	PREFETCHT1   (AX)(SI*1)
 	VCVTPH2PS    (AX), Y6
 	VMULPS       Y4, Y6, Y6
 	VADDPS       Y5, Y6, Y6
@@ -1203,7 +1203,7 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
-	PREFETCHT0 (AX)(SI*1)
+	PREFETCHT1 (AX)(SI*1)
 	VMOVUPS    (AX), Y9
 	VPSLLD     $0x10, Y9, Y8
 	VANDPS     Y4, Y9, Y9
@@ -1240,7 +1240,7 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	PREFETCHT0   (AX)(SI*1)
+	PREFETCHT1   (AX)(SI*1)
 	VPMOVZXWD    (AX), Y8
 	VPSLLD       $0x10, Y8, Y8
 	VMULPS       Y6, Y8, Y8
@@ -2109,10 +2109,10 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
-	PREFETCHT0 (AX)(SI*1)
-	PREFETCHT0 64(AX)(SI*1)
-	PREFETCHT0 128(AX)(SI*1)
-	PREFETCHT0 192(AX)(SI*1)
+	PREFETCHT1 (AX)(SI*1)
+	PREFETCHT1 64(AX)(SI*1)
+	PREFETCHT1 128(AX)(SI*1)
+	PREFETCHT1 192(AX)(SI*1)
 	VMOVUPS    (AX), Z6
 	VMOVUPS    64(AX), Z7
 	VMOVUPS    128(AX), Z8
@@ -2146,7 +2146,7 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	PREFETCHT0 (AX)(SI*1)
+	PREFETCHT1 (AX)(SI*1)
 	VMOVUPS    (AX), Z6
 	VMULPS     Z4, Z6, Z6
 	VADDPS     Z5, Z6, Z6
@@ -2163,7 +2163,7 @@ steps_done:
 	ADDQ       $+16, R9
 	TESTQ      R9, R9
 	JZ         no_rest
-	PREFETCHT0 (AX)(SI*1)
+	PREFETCHT1 (AX)(SI*1)
 	VMOVUPS    (AX), Y6
 	VMULPS     Y4, Y6, Y6
 	VADDPS     Y5, Y6, Y6
@@ -2544,8 +2544,8 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
-	PREFETCHT0 (AX)(SI*1)
-	PREFETCHT0 64(AX)(SI*1)
+	PREFETCHT1 (AX)(SI*1)
+	PREFETCHT1 64(AX)(SI*1)
 	VCVTPH2PS  (AX), Z6
 	VCVTPH2PS  32(AX), Z7
 	VCVTPH2PS  64(AX), Z8
@@ -2579,7 +2579,7 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	PREFETCHT0 (AX)(SI*1)
+	PREFETCHT1 (AX)(SI*1)
 	VCVTPH2PS  (AX), Z6
 	VMULPS     Z4, Z6, Z6
 	VADDPS     Z5, Z6, Z6
@@ -2596,7 +2596,7 @@ steps_done:
 	ADDQ       $+16, R9
 	TESTQ      R9, R9
 	JZ         no_rest
-	PREFETCHT0 (AX)(SI*1)
+	PREFETCHT1 (AX)(SI*1)
 	VCVTPH2PS  (AX), Y6
 	VMULPS     Y4, Y6, Y6
 	VADDPS     Y5, Y6, Y6
@@ -2973,8 +2973,8 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
-	PREFETCHT0 (AX)(SI*1)
-	PREFETCHT0 64(AX)(SI*1)
+	PREFETCHT1 (AX)(SI*1)
+	PREFETCHT1 64(AX)(SI*1)
 	VMOVUPS    (AX), Z9
 	VPSLLD     $0x10, Z9, Z8
 	VANDPS     Z4, Z9, Z9
@@ -3011,7 +3011,7 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	PREFETCHT0 (AX)(SI*1)
+	PREFETCHT1 (AX)(SI*1)
 	VPMOVZXWD  (AX), Z8
 	VPSLLD     $0x10, Z8, Z8
 	VMULPS     Z6, Z8, Z8
@@ -3029,7 +3029,7 @@ steps_done:
 	ADDQ       $+16, R9
 	TESTQ      R9, R9
 	JZ         no_rest
-	PREFETCHT0 (AX)(SI*1)
+	PREFETCHT1 (AX)(SI*1)
 	VPMOVZXWD  (AX), Y8
 	VPSLLD     $0x10, Y8, Y8
 	VMULPS     Y6, Y8, Y8
@@ -3930,6 +3930,19 @@ TEXT ·readControl(SB), NOSPLIT, $8-4
 // Requires: SSE
 TEXT ·writeControl(SB), NOSPLIT, $0-4
 	LDMXCSR value+0(FP)
+	RET
+
+// func prefetch(address uintptr, n int)
+// Requires: MMX+
+TEXT ·prefetch(SB), NOSPLIT, $0-16
+	MOVQ address+0(FP), AX
+	MOVQ n+8(FP), CX
+
+next:
+	PREFETCHT1 (AX)
+	ADDQ       $+64, AX
+	SUBQ       $+64, CX
+	JG         next
 	RET
 
 // func pack2AVX2(packed *byte, codes *byte, n int)

@@ -47,6 +47,7 @@ func main() {
 		transpose(e)
 	}
 	control()
+	prefetch()
 	for _, i := range isas {
 		packTogether(i, 2)
 		packTogether(i, 4)
@@ -356,7 +357,7 @@ func code(i isa, e element) {
 		}
 		prefetch := func(lanes int) {
 			for at := 0; at < lanes*e.size; at += 64 { // once a cache line
-				PREFETCHT0(Mem{Base: weights, Index: ahead, Scale: 1, Disp: at})
+				PREFETCHT1(Mem{Base: weights, Index: ahead, Scale: 1, Disp: at})
 			}
 		}
 		i.forSteps(groupSize, steps{body: func(lanes, at int) {
@@ -534,6 +535,18 @@ func control() {
 	RET()
 	function("writeControl", "func(value uint32)", "Sets the MXCSR register of this thread.")
 	LDMXCSR(argument("value"))
+	RET()
+}
+
+// prefetch loads what later runs will write.
+func prefetch() {
+	function("prefetch", "func(address uintptr, n int)", "Has n bytes loaded into the second-level cache. They need not exist.")
+	address, left := pointer("address"), pointer("n")
+	Label("next")
+	PREFETCHT1(Mem{Base: address})
+	ADDQ(I32(64), address)
+	SUBQ(I32(64), left)
+	JG(LabelRef("next"))
 	RET()
 }
 
