@@ -108,16 +108,19 @@ func giveResult(j *job, out *C.struct_paq_outcome) error {
 	}
 	defer result.Release()
 	exportHook(result)
-	encoded, err := json.Marshal(result.Skipped)
-	if err != nil {
-		return err
+	var skipped *C.char
+	if len(result.Skipped) > 0 {
+		encoded, err := json.Marshal(result.Skipped)
+		if err != nil {
+			return err
+		}
+		skipped = C.CString(string(encoded))
 	}
 	if err := exportResult(result, &out.result); err != nil {
+		C.free(unsafe.Pointer(skipped))
 		return err
 	}
-	if len(result.Skipped) > 0 {
-		out.skipped = C.CString(string(encoded))
-	}
+	out.skipped = skipped
 	return nil
 }
 

@@ -136,12 +136,15 @@ def _exception(report: dict[str, Any]) -> Exception:
     return classes.get(report["status"], InternalError)(message)
 
 
+# A prototype of our own, since attributes of ctypes.pythonapi are everybody's.
+_capsule_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+
+
 def _pointer(capsule: object, name: bytes) -> int:
     """Address in a PyCapsule of the Arrow PyCapsule interface."""
-    get = ctypes.pythonapi.PyCapsule_GetPointer
-    get.restype = ctypes.c_void_p
-    get.argtypes = [ctypes.py_object, ctypes.c_char_p]
-    address: int = get(capsule, name)
+    address: int = _capsule_pointer(capsule, name)
     return address
 
 

@@ -50,11 +50,11 @@ class Source:
         schema = self._data.schema
         names = schema.names
         self._positions = [i for i, name in enumerate(names) if name in columns]
-        self._fields = [schema.field(i) for i in self._positions]
-        for field in self._fields:
-            if isinstance(field.type, pa.BaseExtensionType):
+        self._types = {names[i]: schema.field(i).type for i in self._positions}
+        for name, dtype in self._types.items():
+            if isinstance(dtype, pa.BaseExtensionType):
                 raise ValueError(
-                    f"Column '{field.name}' has the extension type {field.type}, whose meaning "
+                    f"Column '{name}' has the extension type {dtype}, whose meaning "
                     "would be lost. Use its storage, and a 'shape' column for the shape of tensors"
                 )
         self._is_whole = len(self._positions) == len(names)
@@ -62,14 +62,14 @@ class Source:
     @cached_property
     def schema(self) -> pa.Schema:
         """Schema of the columns that are read."""
-        return pa.schema(self._fields)
+        return pa.schema([self._data.schema.field(i) for i in self._positions])
 
     @property
     def type_names(self) -> dict[str, str]:
         """How errors name the columns' types: as PyArrow does, and float64 both ways."""
         return {
-            field.name: str(field.type).replace("double", "double (float64)")
-            for field in self._fields
+            name: str(dtype).replace("double", "double (float64)")
+            for name, dtype in self._types.items()
         }
 
     @property

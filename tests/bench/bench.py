@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from limits import huge, measure_limits
-from machine import describe, peak_memory
+from machine import describe, empty_call, peak_memory
 from peers import SPEED_PEERS
 from quantizer import Quantizer, one_part_in, relative_error
 from report import Row, markdown
@@ -195,18 +195,6 @@ def check(table: pa.Table, options: dict[str, object]) -> None:
     expected = {2: 0.55, 3: 0.22, 4: 0.10, 5: 0.05, 6: 0.025, 8: 0.006}[bits]
     worst = max(result["relative_error"].to_pylist())
     assert 0 < worst < 2 * expected, (bits, worst)
-
-
-def empty_call(repetitions: int) -> Times:
-    """Seconds of a call on an empty table."""
-    table = pa.table({"layer_name": ["a"], "weights": [[1.0]]}).slice(0, 0)
-    many = 1000
-
-    def calls() -> None:
-        for _ in range(many):
-            pyarrowquant.quantize_batch_arrow(table)
-
-    return Times(tuple(s / many for s in measure(calls, repetitions).seconds))
 
 
 def main() -> None:

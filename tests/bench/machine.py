@@ -10,6 +10,9 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+from timing import Times
 
 PACKAGES = (
     "pyarrowquant",
@@ -59,7 +62,7 @@ def cpu_model() -> str:
 
 def peak_memory() -> dict[str, int]:
     """Peak of one call on a 1 GiB table above its input, in a process of its own."""
-    program = """
+    peak: dict[str, int] = alone("""
 import json
 from workloads import MIB, large_layers
 import pyarrow as pa, pyarrowquant
@@ -75,7 +78,30 @@ before = status("VmRSS")
 open("/proc/self/clear_refs", "w").write("5")
 result = pyarrowquant.quantize_batch_arrow(table)
 print(json.dumps({"above": status("VmHWM") - before, "result": result.nbytes}))
-"""
+""")
+    return peak
+
+
+def empty_call(repetitions: int) -> Times:
+    """Seconds of a call on an empty table, in a process that has imported nothing else."""
+    seconds: list[float] = alone(f"""
+import json, time
+import pyarrow as pa, pyarrowquant
+
+table = pa.table({{"layer_name": ["a"], "weights": [[1.0]]}}).slice(0, 0)
+seconds = []
+for _ in range({repetitions} + 1):
+    started = time.perf_counter()
+    for _ in range(1000):
+        pyarrowquant.quantize_batch_arrow(table)
+    seconds.append((time.perf_counter() - started) / 1000)
+print(json.dumps(seconds[1:]))
+""")
+    return Times(tuple(seconds))
+
+
+def alone(program: str) -> Any:
+    """Run a program in a process of its own; it prints JSON."""
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=Path(__file__).parent,
@@ -83,5 +109,4 @@ print(json.dumps({"above": status("VmHWM") - before, "result": result.nbytes}))
         check=True,
         text=True,
     )
-    peak: dict[str, int] = json.loads(done.stdout)
-    return peak
+    return json.loads(done.stdout)
