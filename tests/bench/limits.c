@@ -19,8 +19,8 @@ static void* read_part(void* argument) {
   struct part* p = argument;
   __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
   for (size_t i = 0; i + 128 <= p->size; i += 128) {
-    _mm_prefetch(p->in + i + AHEAD, _MM_HINT_T0);
-    _mm_prefetch(p->in + i + AHEAD + 64, _MM_HINT_T0);
+    _mm_prefetch(p->in + i + AHEAD, _MM_HINT_T1);
+    _mm_prefetch(p->in + i + AHEAD + 64, _MM_HINT_T1);
     a = _mm256_xor_si256(a, _mm256_loadu_si256((const void*)(p->in + i)));
     b = _mm256_xor_si256(b, _mm256_loadu_si256((const void*)(p->in + i + 32)));
     c = _mm256_xor_si256(c, _mm256_loadu_si256((const void*)(p->in + i + 64)));
@@ -38,7 +38,7 @@ static void* read_write_part(void* argument) {
   for (size_t i = 0; i + 512 <= p->size; i += 512, out += 72) {
     __m256i a = _mm256_setzero_si256(), b = a;
     for (size_t j = 0; j < 512; j += 64) {
-      _mm_prefetch(p->in + i + j + AHEAD, _MM_HINT_T0);
+      _mm_prefetch(p->in + i + j + AHEAD, _MM_HINT_T1);
       a = _mm256_xor_si256(a, _mm256_loadu_si256((const void*)(p->in + i + j)));
       b = _mm256_xor_si256(b, _mm256_loadu_si256((const void*)(p->in + i + j + 32)));
     }

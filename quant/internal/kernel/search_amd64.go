@@ -59,7 +59,7 @@ func (v *vectorSet) quantizeSearched(b Block) Fault {
 		b.Importance = nil
 	}
 	s := takeScratch()
-	defer scratches.Put(s)
+	defer s.release()
 	s.stop = b.Stop
 	f := searches.Get().(*search)
 	defer func() {

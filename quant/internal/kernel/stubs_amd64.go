@@ -164,6 +164,16 @@ func writeControl(value uint32)
 //go:noescape
 func prefetch(address uintptr, n int)
 
+// Copies n bytes to whole lines of 64 bytes; a fence has to follow.
+//
+//go:noescape
+func stream(to *byte, from *byte, n int)
+
+// Has what was streamed come before all later stores.
+//
+//go:noescape
+func fence()
+
 // Packs n codes of 2 bits, n being a multiple of 32.
 //
 //go:noescape

@@ -8,14 +8,16 @@ import (
 //go:generate go -C _gen run . -out ../vector_amd64.s -stubs ../stubs_amd64.go -pkg kernel
 
 // A vector kernel takes a run of weights, which stays in the first-level cache,
-// through all its steps before the next one. Inputs and outputs of a later run
-// are prefetched into the second level, as the first one has too few outstanding
-// misses to overlap all with computing.
+// through all its steps before the next one. A later run is prefetched into the
+// second level, as the first one has too few outstanding misses to overlap all
+// reading with computing.
 const (
-	runBytes   = 4 << 10
-	runsAhead  = 4
-	maxWeights = runBytes / 2 // in a run
-	maxGroups  = maxWeights / 8
+	runBytes  = 4 << 10
+	runsAhead = 4
+	// minStreamed is the least size of an output that is worth streaming.
+	minStreamed = 4 << 10
+	maxWeights  = runBytes / 2 // in a run
+	maxGroups   = maxWeights / 8
 )
 
 // runWeights is how many weights of a type a run may have.
@@ -77,7 +79,7 @@ type vectorScratch struct {
 	scratch                      // for what is left to the reference
 	lo, hi                       [maxGroups]float32
 	scales, inverses, zeroPoints [maxGroups]float32
-	runCodes                     [maxWeights]uint8
+	runCodes, runPacked          [maxWeights]uint8
 }
 
 // scratches are used again: clearing one costs as much as a run.
@@ -87,6 +89,12 @@ func takeScratch() *vectorScratch {
 	s := scratches.Get().(*vectorScratch)
 	s.lanes, s.stop = laneSums{}, nil
 	return s
+}
+
+// release ends a call, whose outputs others may see from now on.
+func (s *vectorScratch) release() {
+	fence()
+	scratches.Put(s)
 }
 
 // quantize has the results of quantizeScalar.
@@ -99,7 +107,7 @@ func (v *vectorSet) quantize(b *Block) Fault {
 		return quantizeScalar(b)
 	}
 	s := takeScratch()
-	defer scratches.Put(s)
+	defer s.release()
 	l := b.layout().joined()
 	for row := range l.rows {
 		if fault := v.quantizeRow(s, b, l.row(row), l.columns); fault.Kind != NoFault {
@@ -176,32 +184,51 @@ func (s *vectorScratch) fit(groups int, f Format) bool {
 
 // codeRun writes the codes of groups whose parameters are known.
 func (v *vectorSet) codeRun(s *vectorScratch, b *Block, weights, packed *byte, groups, groupSize int) {
-	n := groups * groupSize
-	packedBytes := n / 8 * b.BitWidth
-	prefetch(uintptr(unsafe.Pointer(packed))+uintptr(runsAhead*packedBytes), packedBytes)
-	codes := &s.runCodes[0]
-	if b.BitWidth == 8 {
-		codes = packed
-	}
-	v.code[b.Type](weights, groups, groupSize, &s.inverses[0], &s.zeroPoints[0], float32(b.MaxCode()), codes, runsAhead*runBytes)
-	if b.BitWidth != 8 {
-		v.pack(packed, s.runCodes[:groups*groupSize], b.BitWidth)
+	codes := s.runCodes[:groups*groupSize]
+	v.code[b.Type](weights, groups, groupSize, &s.inverses[0], &s.zeroPoints[0], float32(b.MaxCode()), &codes[0], runsAhead*runBytes)
+	to := unsafe.Slice(packed, len(codes)/8*b.BitWidth)
+	if len(b.Packed) < minStreamed {
+		prefetch(uintptr(unsafe.Pointer(packed))+uintptr(runsAhead*len(to)), len(to))
+		v.pack(to, codes, b.BitWidth)
+	} else if b.BitWidth == 8 {
+		streamTo(to, codes)
+	} else {
+		v.pack(s.runPacked[:], codes, b.BitWidth)
+		streamTo(to, s.runPacked[:len(to)])
 	}
 	if b.Sums != nil {
-		v.sums[b.Type](weights, groups, groupSize, &s.scales[0], &s.zeroPoints[0], codes, &s.lanes.error[0])
+		v.sums[b.Type](weights, groups, groupSize, &s.scales[0], &s.zeroPoints[0], &codes[0], &s.lanes.error[0])
 	}
 }
 
+// streamTo copies bytes, whole lines by streaming: reading them first, as
+// ordinary stores do, would take a part of the memory's bandwidth.
+func streamTo(to, from []byte) {
+	const line = 64
+	head := int(-uintptr(unsafe.Pointer(&to[0])) % line)
+	whole := (len(to) - head) / line * line
+	if whole <= 0 {
+		copy(to, from)
+		return
+	}
+	copy(to[:head], from)
+	stream(&to[head], &from[head], whole)
+	copy(to[head+whole:], from[head+whole:])
+}
+
 // pack packs codes, whose number is a multiple of 8.
-func (v *vectorSet) pack(packed *byte, codes []uint8, bitWidth int) {
+func (v *vectorSet) pack(to, codes []uint8, bitWidth int) {
+	if bitWidth == 8 {
+		copy(to, codes)
+		return
+	}
 	if bitWidth < len(v.together) && v.together[bitWidth] != nil {
 		whole := len(codes) / v.atATime * v.atATime
-		v.together[bitWidth](packed, unsafe.SliceData(codes), whole)
-		packed = (*byte)(unsafe.Add(unsafe.Pointer(packed), RowBytes(whole, bitWidth)))
-		codes = codes[whole:]
+		v.together[bitWidth](&to[0], unsafe.SliceData(codes), whole)
+		to, codes = to[RowBytes(whole, bitWidth):], codes[whole:]
 	}
 	if len(codes) > 0 {
-		packers[bitWidth](packed, &codes[0], len(codes))
+		packers[bitWidth](&to[0], &codes[0], len(codes))
 	}
 }
 
@@ -260,7 +287,7 @@ func (v *vectorSet) rangePart(b *Block) (lo, hi float32, fault Fault) {
 		return rangeScalar(b)
 	}
 	s := takeScratch()
-	defer scratches.Put(s)
+	defer s.release()
 	return v.rangeIn(s, b.Weights, b.Type)
 }
 
@@ -271,7 +298,7 @@ func (v *vectorSet) codePart(b *Block, p Parameters) {
 		return
 	}
 	s := takeScratch()
-	defer scratches.Put(s)
+	defer s.release()
 	v.codeGroup(s, b, b.Weights, b.Packed, p)
 	s.storeSums(b)
 }
@@ -283,7 +310,7 @@ func (v *vectorSet) dequantize(b *CodedBlock) Fault {
 		return dequantizeScalar(b)
 	}
 	s := takeScratch()
-	defer scratches.Put(s)
+	defer s.release()
 	l := b.layout().joined()
 	for row := range l.rows {
 		v.dequantizeRow(s, b, l.row(row), l.columns)

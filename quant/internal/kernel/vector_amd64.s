@@ -3945,6 +3945,31 @@ next:
 	JG         next
 	RET
 
+// func stream(to *byte, from *byte, n int)
+// Requires: AVX
+TEXT ·stream(SB), NOSPLIT, $0-24
+	MOVQ to+0(FP), AX
+	MOVQ from+8(FP), CX
+	MOVQ n+16(FP), DX
+
+next:
+	VMOVDQU  (CX), Y0
+	VMOVDQU  32(CX), Y1
+	VMOVNTDQ Y0, (AX)
+	VMOVNTDQ Y1, 32(AX)
+	ADDQ     $+64, CX
+	ADDQ     $+64, AX
+	SUBQ     $+64, DX
+	JG       next
+	VZEROUPPER
+	RET
+
+// func fence()
+// Requires: MMX+
+TEXT ·fence(SB), NOSPLIT, $0
+	SFENCE
+	RET
+
 // func pack2AVX2(packed *byte, codes *byte, n int)
 // Requires: AVX, AVX2
 TEXT ·pack2AVX2(SB), NOSPLIT, $0-24

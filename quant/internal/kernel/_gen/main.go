@@ -48,6 +48,7 @@ func main() {
 	}
 	control()
 	prefetch()
+	stream()
 	for _, i := range isas {
 		packTogether(i, 2)
 		packTogether(i, 4)
@@ -547,6 +548,28 @@ func prefetch() {
 	ADDQ(I32(64), address)
 	SUBQ(I32(64), left)
 	JG(LabelRef("next"))
+	RET()
+}
+
+// stream copies without reading what lies at the destination, nor keeping it in
+// caches.
+func stream() {
+	function("stream", "func(to, from *byte, n int)", "Copies n bytes to whole lines of 64 bytes; a fence has to follow.")
+	to, from, left := pointer("to"), pointer("from"), pointer("n")
+	Label("next")
+	low, high := YMM(), YMM()
+	VMOVDQU(Mem{Base: from}, low)
+	VMOVDQU(Mem{Base: from, Disp: 32}, high)
+	VMOVNTDQ(low, Mem{Base: to})
+	VMOVNTDQ(high, Mem{Base: to, Disp: 32})
+	ADDQ(I32(64), from)
+	ADDQ(I32(64), to)
+	SUBQ(I32(64), left)
+	JG(LabelRef("next"))
+	VZEROUPPER()
+	RET()
+	function("fence", "func()", "Has what was streamed come before all later stores.")
+	SFENCE()
 	RET()
 }
 
