@@ -2,8 +2,10 @@
 
     python tests/bench/bench.py [--quick] [--json FILE] [--markdown FILE]
 
-Every result is checked before it is timed. Results are dropped between calls, outside of the
-timed part, but for the rows named "cold", before which kept memory is given back to the system.
+Every result is checked before it is timed. Calls are timed in turn with a loop that reads (or
+writes) 1 GiB, and other quantizers in turn with this package, since what a shared machine can do
+changes within seconds; ratios are medians of turns. Results are dropped between calls, outside of
+the timed part; before the rows named "cold" kept memory is given back to the system.
 GB/s are 10^9 bytes of input (of float32 output for dequantize) a second.
 """
 
@@ -12,18 +14,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from limits import huge, measure_limits
+from limits import Limits
 from machine import describe, empty_call, peak_memory
 from peers import SPEED_PEERS
 from quantizer import Quantizer, one_part_in, relative_error
 from report import Row, markdown
-from timing import Times, measure
+from timing import measure_in_turn
 from workloads import MIB, bfloat16_layers, gaussian, input_bytes, large_layers, small_layers
 
 import pyarrowquant
@@ -53,6 +57,9 @@ def available_kernels() -> list[str]:
     return names
 
 
+PEERS = "peers, 4 bits"
+
+
 class Bench:
     """Rows of one run.
 
@@ -64,20 +71,40 @@ class Bench:
     """
 
     def __init__(self, size: int, repetitions: int) -> None:
-        self.size = size
         self.repetitions = repetitions
         self.rows: list[Row] = []
-        self.limits: dict[int, dict[str, Times]] = {}
+        self.limits = Limits(size)
 
-    def add(
-        self, group: str, name: str, nbytes: int, times: Times, threads: int, limit: str
-    ) -> Row:
-        reference = self.limits[threads][limit]
-        ratio = (nbytes / times.median) / (self.size / reference.median)
-        row = Row(group, name, threads, nbytes, times, limit, ratio)
+    def measure(
+        self,
+        group: str,
+        name: str,
+        nbytes: int,
+        call: Callable[[], object],
+        threads: int,
+        limit: str = "read",
+        own: Callable[[], object] | None = None,
+        **how: Any,
+    ) -> None:
+        """Time a call in turn with a loop over memory, and with a call of this package.
+
+        Parameters
+        ----------
+        limit : {"read", "read_write", "write"}
+        own : callable or None
+            Works on as many bytes.
+        how
+            Arguments of `measure_in_turn`.
+        """
+        calls = {"limit": self.limits.loop(limit, threads), "call": call}
+        if own is not None:
+            calls["own"] = own
+        times = measure_in_turn(calls, **{"repetitions": self.repetitions, **how})
+        ratio = nbytes / self.limits.size / times["call"].over(times["limit"])
+        slower = times["call"].over(times["own"]) if own is not None else None
+        row = Row(group, name, threads, nbytes, times["call"], times["limit"], limit, ratio, slower)
         self.rows.append(row)
         print(row.line(), flush=True)
-        return row
 
     def quantize(
         self,
@@ -85,36 +112,19 @@ class Bench:
         name: str,
         table: pa.Table,
         threads: int,
-        cold: bool = False,
+        how: dict[str, Any] | None = None,
         **options: object,
-    ) -> Row:
+    ) -> None:
         """Check one result, then time the call."""
         check(table, options)
-
-        def call() -> pa.Table:
-            return pyarrowquant.quantize_batch_arrow(table, threads=threads, **options)
-
-        def cold_call() -> pa.Table:
-            return call()
-
-        if cold:
-            times = []
-            for _ in range(self.repetitions):
-                pyarrowquant.release_memory()
-                times += measure(cold_call, 1, warm_up=0).seconds
-            measured = Times(tuple(times))
-        else:
-            measured = measure(call, self.repetitions)
-        return self.add(group, name, input_bytes(table), measured, threads, "read")
+        call = quantizing(table, threads, **options)
+        self.measure(group, name, input_bytes(table), call, threads, **(how or {}))
 
     def run_limits(self) -> None:
-        data = huge(self.size)
         for threads in (1, 2):
-            self.limits[threads] = measure_limits(data, threads, self.repetitions)
             for name in ("read", "read_write", "write"):
-                self.add(
-                    "limits of memory", name, self.size, self.limits[threads][name], threads, "read"
-                )
+                loop = self.limits.loop(name, threads)
+                self.measure("limits of memory", name, self.limits.size, loop, threads)
 
     def run_widths(self, table: pa.Table) -> None:
         for bits in (4, 2, 3, 5, 6, 8):
@@ -130,7 +140,8 @@ class Bench:
             )
         for threads in (1, 2):
             self.quantize("float32, widths", "4 bits, metrics", table, threads, metrics=True)
-        self.quantize("float32, widths", "4 bits, cold", table, 2, cold=True)
+        cold = {"before": pyarrowquant.release_memory, "warm_up": 0}
+        self.quantize("float32, widths", "4 bits, cold", table, 2, cold)
 
     def run_kernels(self, table: pa.Table) -> None:
         for kernel in available_kernels():
@@ -148,32 +159,30 @@ class Bench:
             self.quantize("shapes", "20,000 layers of 4 KiB", table, threads)
 
     def run_bfloat16(self) -> None:
-        table = bfloat16_layers(self.size // 2, 16)
+        table = bfloat16_layers(self.limits.size // 2, 16)
         for bits in (4, 8):
             for threads in (1, 2):
                 self.quantize("bfloat16 bytes", f"{bits} bits", table, threads, bit_width=bits)
 
     def run_dequantize(self, table: pa.Table) -> None:
+        nbytes = input_bytes(table)
         for bits in (4, 3, 8):
             result = pyarrowquant.quantize_batch_arrow(table, bits)
             for threads in (1, 2):
-                times = measure(
-                    lambda r=result, t=threads: pyarrowquant.dequantize_batch_arrow(r, threads=t),
-                    self.repetitions,
-                )
-                self.add("dequantize", f"{bits} bits", input_bytes(table), times, threads, "write")
+                call = partial(pyarrowquant.dequantize_batch_arrow, result, threads=threads)
+                self.measure("dequantize", f"{bits} bits", nbytes, call, threads, "write")
 
     def run_peers(self, names: list[str]) -> None:
         weights = gaussian(256 * MIB).reshape(-1, 4096)
         table = pyarrowquant.numpy_to_arrow_table({"w": weights})
-        own = self.quantize("peers, 4 bits", "pyarrowquant", table, 2)
+        self.quantize(PEERS, "pyarrowquant", table, 2)
         for method in ("mse", "hqq"):
             options = {"method": method, "zero_point": "float"}
-            self.quantize(own.group, f"pyarrowquant {method}", table, 2, **options)
+            self.quantize(PEERS, f"pyarrowquant {method}", table, 2, **options)
         for name in names:
-            self.run_peer(SPEED_PEERS[name], {"w": weights}, own)
+            self.run_peer(SPEED_PEERS[name], {"w": weights})
 
-    def run_peer(self, peer: Quantizer, weights: dict[str, np.ndarray], own: Row) -> None:
+    def run_peer(self, peer: Quantizer, weights: dict[str, np.ndarray]) -> None:
         part = one_part_in(peer.fraction, weights)
         try:
             prepared = peer.prepare(part)
@@ -182,10 +191,13 @@ class Bench:
             return
         error = relative_error(prepared.decode(prepared.call()), part)
         assert 0.01 < error < 0.2, (peer.name, error)  # 4 bits leave about 0.1
-        times = measure(prepared.call, self.repetitions if peer.fraction == 1 else 5)
-        row = self.add(own.group, peer.name, part["w"].nbytes, times, 2, "read")
-        row.times_slower = own.rate / row.rate
-        print(f"{'':22} {peer.name} takes {row.times_slower:.1f} times as long as pyarrowquant")
+        own = quantizing(pyarrowquant.numpy_to_arrow_table(part), 2)
+        how = {} if peer.fraction == 1 else {"repetitions": 5}
+        self.measure(PEERS, peer.name, part["w"].nbytes, prepared.call, 2, own=own, **how)
+
+
+def quantizing(table: pa.Table, threads: int, **options: object) -> Callable[[], pa.Table]:
+    return partial(pyarrowquant.quantize_batch_arrow, table, threads=threads, **options)
 
 
 def check(table: pa.Table, options: dict[str, object]) -> None:
@@ -212,7 +224,7 @@ def main() -> None:
     print("\n".join(f"{key}: {value}" for key, value in machine.items()))
     bench = Bench((256 if arguments.quick else 1024) * MIB, arguments.repetitions)
     bench.run_limits()
-    table = large_layers(bench.size, 16)
+    table = large_layers(bench.limits.size, 16)
     bench.run_widths(table)
     bench.run_kernels(table)
     bench.run_dequantize(table)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from timing import Times, measure
 
 SOURCE = Path(__file__).with_name("limits.c")
 
@@ -34,18 +35,23 @@ def huge(size: int) -> np.ndarray:
     return array
 
 
-def measure_limits(data: np.ndarray, threads: int, repetitions: int) -> dict[str, Times]:
-    """Seconds to read `data`, to read it and write 72 bytes each 512, and to write as much."""
-    library = build()
-    address = ctypes.c_void_p(data.ctypes.data)
-    size = ctypes.c_size_t(data.nbytes)
-    packed = huge(data.nbytes // 512 * 72 + 512)
-    out = huge(data.nbytes)
-    to_packed, to_out = ctypes.c_void_p(packed.ctypes.data), ctypes.c_void_p(out.ctypes.data)
-    return {
-        "read": measure(lambda: library.limit_read(address, size, threads), repetitions),
-        "read_write": measure(
-            lambda: library.limit_read_write(address, to_packed, size, threads), repetitions
-        ),
-        "write": measure(lambda: library.limit_write(to_out, size, threads), repetitions),
-    }
+class Limits:
+    """Loops over memory of a size.
+
+    Parameters
+    ----------
+    size : int
+        Bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._library = build()
+        self._data, self._packed = huge(size), huge(size // 512 * 72 + 512)
+
+    def loop(self, name: str, threads: int) -> Callable[[], object]:
+        """Read all bytes, read them and write 72 for each 512 ("read_write"), or write them."""
+        memory = [self._data, self._packed] if name == "read_write" else [self._data]
+        addresses = [ctypes.c_void_p(each.ctypes.data) for each in memory]
+        work = getattr(self._library, f"limit_{name}")
+        return partial(work, *addresses, ctypes.c_size_t(self.size), threads)

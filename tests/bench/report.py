@@ -17,11 +17,13 @@ class Row:
 
     Attributes
     ----------
+    times, limit_times : Times
+        Of the call, and in turn with it of a loop over memory with as many threads.
     ratio : float
-        Its median rate, divided by the median rate of the memory limit named `limit` with as
-        many threads.
+        Median over turns of its rate, divided by that of the loop.
     times_slower : float or None
-        For other quantizers: how many times as long as this package takes.
+        For other quantizers: median over turns of how many times as long as this package they
+        take for as many bytes.
     """
 
     group: str
@@ -29,14 +31,10 @@ class Row:
     threads: int
     nbytes: int
     times: Times
+    limit_times: Times
     limit: str
     ratio: float
     times_slower: float | None = None
-
-    @property
-    def rate(self) -> float:
-        """Median bytes a second."""
-        return self.nbytes / self.times.median
 
     def cells(self) -> list[str]:
         low, middle, high = self.times.rates(self.nbytes)
@@ -48,10 +46,10 @@ class Row:
         return cells
 
     def line(self) -> str:
-        name, threads, middle, spread, milliseconds, ratio, _ = self.cells()
+        name, threads, middle, spread, milliseconds, ratio, slower = self.cells()
         return (
             f"{self.group:22} {name:24} {threads} threads {middle:>8} GB/s ({spread})"
-            f" {milliseconds:>7} ms  {ratio}"
+            f" {milliseconds:>7} ms  {ratio}{slower and f', {slower} times slower'}"
         )
 
     def record(self) -> dict[str, Any]:
@@ -62,6 +60,7 @@ class Row:
             "bytes": self.nbytes,
             "seconds": self.times.seconds,
             "limit": self.limit,
+            "limit_seconds": self.limit_times.seconds,
             "ratio": self.ratio,
             "times_slower": self.times_slower,
         }
