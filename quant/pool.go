@@ -19,24 +19,34 @@ type worker func(i int, u *unit)
 // context is cancelled or if a worker panics.
 func (t tasks) run(ctx context.Context, threads int, newWorker func() worker) error {
 	var next atomic.Int64
+	some := t.atATime(threads)
 	group, ctx := errgroup.WithContext(ctx)
 	work := func() error {
 		defer kernel.StandardFloat()()
 		do := newWorker()
 		for ctx.Err() == nil {
-			i := int(next.Add(1)) - 1
-			if i >= len(t) {
+			end := int(next.Add(int64(some)))
+			if end-some >= len(t) {
 				return nil
 			}
-			t[i].units(do)
+			for _, each := range t[end-some : min(end, len(t))] {
+				if ctx.Err() == nil {
+					each.units(do)
+				}
+			}
 		}
 		return ctx.Err()
 	}
-	for range min(threads, len(t)) {
+	for range min(threads, (len(t)+some-1)/some) {
 		group.Go(func() error { return Recovered(work) })
 	}
 	return group.Wait()
 }
+
+// atATime is how many consecutive tasks a worker takes: some MiB, of which it
+// prefetches the next one while it does one, but not so many that others have
+// nothing left to do.
+func (t tasks) atATime(threads int) int { return max(1, min(16, len(t)/(16*threads))) }
 
 // spanRows is how many rows are worth a goroutine.
 const spanRows = 2048
