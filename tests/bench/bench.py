@@ -83,7 +83,7 @@ class Bench:
         call: Callable[[], object],
         threads: int,
         limit: str = "read",
-        own: Callable[[], object] | None = None,
+        own: tuple[int, Callable[[], object]] | None = None,
         **how: Any,
     ) -> None:
         """Time a call in turn with a loop over memory, and with a call of this package.
@@ -91,17 +91,19 @@ class Bench:
         Parameters
         ----------
         limit : {"read", "read_write", "write"}
-        own : callable or None
-            Works on as many bytes.
+        own : tuple of int and callable, or None
+            Bytes, and the call.
         how
             Arguments of `measure_in_turn`.
         """
         calls = {"limit": self.limits.loop(limit, threads), "call": call}
         if own is not None:
-            calls["own"] = own
+            own_bytes, calls["own"] = own
         times = measure_in_turn(calls, **{"repetitions": self.repetitions, **how})
         ratio = nbytes / self.limits.size / times["call"].over(times["limit"])
-        slower = times["call"].over(times["own"]) if own is not None else None
+        slower = None
+        if own is not None:
+            slower = times["call"].over(times["own"]) / nbytes * own_bytes
         row = Row(group, name, threads, nbytes, times["call"], times["limit"], limit, ratio, slower)
         self.rows.append(row)
         print(row.line(), flush=True)
@@ -180,9 +182,11 @@ class Bench:
             options = {"method": method, "zero_point": "float"}
             self.quantize(PEERS, f"pyarrowquant {method}", table, 2, **options)
         for name in names:
-            self.run_peer(SPEED_PEERS[name], {"w": weights})
+            self.run_peer(SPEED_PEERS[name], {"w": weights}, quantizing(table, 2))
 
-    def run_peer(self, peer: Quantizer, weights: dict[str, np.ndarray]) -> None:
+    def run_peer(
+        self, peer: Quantizer, weights: dict[str, np.ndarray], own: Callable[[], object]
+    ) -> None:
         part = one_part_in(peer.fraction, weights)
         try:
             prepared = peer.prepare(part)
@@ -191,9 +195,9 @@ class Bench:
             return
         error = relative_error(prepared.decode(prepared.call()), part)
         assert 0.01 < error < 0.2, (peer.name, error)  # 4 bits leave about 0.1
-        own = quantizing(pyarrowquant.numpy_to_arrow_table(part), 2)
         how = {} if peer.fraction == 1 else {"repetitions": 5}
-        self.measure(PEERS, peer.name, part["w"].nbytes, prepared.call, 2, own=own, **how)
+        beside = weights["w"].nbytes, own
+        self.measure(PEERS, peer.name, part["w"].nbytes, prepared.call, 2, own=beside, **how)
 
 
 def quantizing(table: pa.Table, threads: int, **options: object) -> Callable[[], pa.Table]:

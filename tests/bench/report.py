@@ -23,7 +23,7 @@ class Row:
         Median over turns of its rate, divided by that of the loop.
     times_slower : float or None
         For other quantizers: median over turns of how many times as long as this package they
-        take for as many bytes.
+        take, a byte.
     """
 
     group: str
