@@ -46,7 +46,7 @@ func (t tasks) run(ctx context.Context, threads int, newWorker func() worker) er
 // atATime is how many consecutive tasks a worker takes: some MiB, of which it
 // prefetches the next one while it does one, but not so many that others have
 // nothing left to do.
-func (t tasks) atATime(threads int) int { return max(1, min(16, len(t)/(16*threads))) }
+func (t tasks) atATime(threads int) int { return max(1, min(16, len(t)/16/threads)) }
 
 // spanRows is how many rows are worth a goroutine.
 const spanRows = 2048
