@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 )
 
@@ -38,27 +39,33 @@ func TestCodesBeyondIntegers(t *testing.T) {
 	}
 }
 
-// TestSearchLeavesIntegers has a group of which a search makes integers of more
+// TestSearchLeavesIntegers has groups of which a search makes integers of more
 // than 32 bits, before they are clipped: what is important lies close together, and
-// the ends of the range, which are not important, far away.
+// the ends of the range, which are not important, far away; of the second one only
+// the upper end.
 func TestSearchLeavesIntegers(t *testing.T) {
-	weights := []float32{-1.0000001, 3.277024e-07, 1.5000012, 3.5599436e-07, 0.4602245, 3.5645192e-07, -5.7499076e-08, 3.5766107e-07}
-	importance := []float32{0, 0, 0, 0.00012207031, 0, 0.8591802, 0, 0.98944354}
-	for len(weights) < 8*40 {
-		weights, importance = append(weights, weights[:8]...), append(importance, importance[:8]...)
-	}
-	for groups := range 40 {
-		n := 8 * (1 + groups)
-		b := Block{
-			Format: Format{2, FloatZero, ScaleFloat32, MeanSquares}, Rows: 1, Columns: n, GroupSize: 8,
-			Weights: rawFloat32(weights[:n]), Importance: importance[:n],
-		}
-		want := runKernel(Scalar, b, 0)
-		if largest := weights[2] / want.scales.float32s()[0]; largest < 1<<31 {
-			t.Fatalf("the largest integer is %g", largest)
-		}
-		for _, k := range All()[1:] {
-			compare(t, k, b, 0, want)
+	for _, c := range []struct {
+		bitWidth            int
+		weights, importance []float32
+	}{{2,
+		[]float32{-1.0000001, 3.277024e-07, 1.5000012, 3.5599436e-07, 0.4602245, 3.5645192e-07, -5.7499076e-08, 3.5766107e-07},
+		[]float32{0, 0, 0, 0.00012207031, 0, 0.8591802, 0, 0.98944354},
+	}, {8,
+		[]float32{3.5312598e+08, 11717.187, -2.669142e+09, 3.53126e+08, -1.4395039e+07, -7872, 6.7619615e+10, -4905.9956},
+		[]float32{0, 0, 0, 0, 0, 0.50185436, 0, 0.41219485},
+	}} {
+		for groups := range 40 {
+			b := Block{
+				Format: Format{c.bitWidth, FloatZero, ScaleFloat32, MeanSquares}, Rows: 1, Columns: 8 * (1 + groups), GroupSize: 8,
+				Weights: rawFloat32(slices.Repeat(c.weights, 1+groups)), Importance: slices.Repeat(c.importance, 1+groups),
+			}
+			want := runKernel(Scalar, b, 0)
+			if largest := slices.Max(c.weights) / want.scales.float32s()[0]; largest < 1<<31 {
+				t.Fatalf("the largest integer is %g", largest)
+			}
+			for _, k := range All()[1:] {
+				compare(t, k, b, 0, want)
+			}
 		}
 	}
 }
