@@ -113,13 +113,10 @@ func zeroed(lanes int) VecVirtual {
 	return v
 }
 
-// half is the name of a ZMM register's lower half.
-func half(v VecVirtual) Register { return v.AsY() }
-
 // lower is a register, or the part of it that has only so many lanes.
 func lower(v VecVirtual, lanes int) Op {
 	if lanes == 8 && v.Size() == 64 {
-		return half(v)
+		return v.AsY()
 	}
 	return v
 }
