@@ -78,7 +78,7 @@ def read_arrays(location: Location, only_floats: bool) -> list[Tensor]:
                 raise ValueError(f"{location}: {quoted(name)} is no .npy array")
             if name in seen:
                 raise ValueError(f"{location}: array {quoted(name)} is there twice")
-            _check_sizes(member, file.size, f"{location}: array {quoted(name)}")
+            _check_size(member, f"{location}: array {quoted(name)}")
             seen[name] = _read_header(archive, member, name, f"{location}: array {quoted(name)}")
         left = select(list(seen.values()), only_floats)
         check_some_left(location, list(seen.values()), left)
@@ -116,7 +116,7 @@ def _archive(file: Any, location: Location) -> zipfile.ZipFile:
         raise ValueError(f"{location}: no .npz file that can be read: {error}") from error
 
 
-def _check_sizes(member: zipfile.ZipInfo, file_size: int, what: str) -> None:
+def _check_size(member: zipfile.ZipInfo, what: str) -> None:
     ratio = _RATIOS.get(member.compress_type)
     if ratio is None:
         raise ValueError(f"{what} has compression {member.compress_type}, which is not numpy's")

@@ -194,7 +194,8 @@ def _number(entries: dict[str, Any], key: str, what: str) -> int | None:
 
 def _size(tensor: Any, what: str) -> int | None:
     """Bytes that a tensor's shape and type ask for, None for a type without a fixed size."""
-    if any(dimension < 0 for dimension in tensor.dims):
-        raise ValueError(f"{what} has shape {quoted(list(tensor.dims))}, which is negative")
+    shape = list(tensor.dims)
+    if any(dimension < 0 for dimension in shape):
+        raise ValueError(f"{what} has shape {quoted(shape)}, which is negative")
     bits = _BITS.get(tensor.data_type)
-    return None if bits is None else -(-bit_count(tensor.dims, bits, what) // 8)
+    return None if bits is None else -(-bit_count(shape, bits, what) // 8)
