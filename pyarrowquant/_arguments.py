@@ -25,7 +25,7 @@ def integer(name: str, value: object) -> int:
             pass
         else:
             if abs(number) >= 2**63:
-                raise ValueError(f"Invalid {name}: {quoted(number)}. It is beyond 64 bits")
+                raise ValueError(f"{name} {quoted(number)} is beyond 64 bits")
             return number
     raise TypeError(f"{name} must be an int, got {type(value).__name__}: {quoted(value)}")
 

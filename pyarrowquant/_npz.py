@@ -177,8 +177,6 @@ def _parse_header(stream: Any, what: str) -> tuple[tuple[int, ...], np.dtype[Any
             f"{what} has dtype '{dtype.str}', big-endian. Save it with "
             f"astype('{dtype.str.replace('>', '<')}')"
         )
-    if any(type(dimension) is not int or not 0 <= dimension < 2**63 for dimension in shape):
-        raise ValueError(f"{what} has shape {quoted(list(shape))}, beyond 0 to 2^63-1")
     return shape, dtype
 
 

@@ -106,6 +106,8 @@ def bit_count(shape: Sequence[int], bits: int, what: str, dtype: str | None = No
         raise ValueError(
             f"{what} has {len(shape)} dimensions, the most allowed is {MOST_DIMENSIONS}"
         )
+    if any(type(size) is not int or not 0 <= size < 2**63 for size in shape):
+        raise ValueError(f"{what} has shape {quoted(list(shape))}, beyond 0 to 2^63-1")
     found = product((*shape, bits))
     if found >= 2**64:
         kind = "" if dtype is None else f" of {dtype}"

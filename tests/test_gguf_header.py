@@ -202,6 +202,10 @@ BROKEN: dict[str, tuple[bytes, str]] = {
         f"tensor 'a': shape [{2**63 - 1}, {2**63 - 1}, {2**63 - 1}, {2**63 - 1}] of F32 has 2^64 "
         "bits and more",
     ),
+    "2^63 times 0": (
+        file_of([], [tensor(b"a", [2**63, 0])]),
+        f"tensor 'a' has shape [0, {2**63}], beyond 0 to 2^63-1",
+    ),
     "tensor type": (
         file_of([], [tensor(b"a", [4], 4)]),
         "tensor 'a' has type 4, which gguf does not know",
