@@ -145,7 +145,9 @@ class ExternalFiles:
         if path not in self._sizes:
             location = self._model.beside(path)
             if not location.exists():
-                raise FileNotFoundError(f"{what}: the file of its data, '{location}', is missing")
+                raise FileNotFoundError(
+                    f"{what}: the file of its data, {str(location)!r}, is missing"
+                )
             with location.open() as file:
                 self._sizes[path] = file.size
         return self._sizes[path]

@@ -22,6 +22,7 @@ from onnx import helper, numpy_helper
 from pyarrowquant import Recipe, Rule, read_weights
 from pyarrowquant._tensors import product, quoted
 from pyarrowquant.formats import write_onnx
+from pyarrowquant.formats._model_folder import read_config
 
 LARGE = 2**63 - 1
 
@@ -260,6 +261,14 @@ def test_recipes(tmp_path: Path, name: str) -> None:
     path.write_text(make())
     with pytest.raises((ValueError, TypeError), match=f"^{re.escape(problem)}"):
         Recipe.load(path)
+
+
+def test_a_nested_config(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(f'{{"a": {NESTED_900}}}')
+    text = f"'{path}' is not valid JSON: it is nested too deeply"
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        read_config(tmp_path)
 
 
 def test_a_recipe_that_is_no_text(tmp_path: Path) -> None:

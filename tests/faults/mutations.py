@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pyarrowquant import Recipe, read_weights
+from pyarrowquant.formats._model_folder import read_config
 
 INTERESTING = (0, 1, 2, 3, 4, 7, 8, 9, 31, 32, 64, 127, 128, 255)
 NUMBERS = (b"0", b"-1", b"1.5", b"1e999", b"-0", b"4294967295", b"9223372036854775808", b"9" * 5000)
@@ -123,6 +124,13 @@ def read_recipe(path: Path, _seed: int) -> None:
     Recipe.from_json(recipe.to_json())
 
 
+def read_and_write_config(path: Path, _seed: int) -> None:
+    json.dumps(read_config(path.parent))
+
+
+READS = {"recipe": read_recipe, "config": read_and_write_config}
+
+
 def check(read: Callable[[Path, int], None], path: Path, seed: int, named: str) -> str:
     """Read a file; give what became of it, which begins with BAD where it must not."""
     try:
@@ -146,10 +154,14 @@ def run(
     whole = source.read_bytes()
     results: Counter[str] = Counter()
     bad = []
-    read = read_recipe if kind == "recipe" else read_model
+    read = READS.get(kind, read_model)
     text = kind != "binary"
-    # An index is read through its folder; errors name the index or a shard.
-    path, named = (target, str(target)) if kind != "index" else (target, str(target.parent))
+    # Errors of an index may also name a shard; those of a recipe name it and its part.
+    named = {
+        "recipe": "Recipe",
+        "index": str(target.parent),
+        "config": f"'{target}'",
+    }.get(kind, str(target))
     for seed in range(first, first + count):
         print(seed, file=sys.stderr, flush=True)  # the last one is what ended the process
         data = mutated(whole, seed, text, end)
@@ -157,7 +169,7 @@ def run(
             data = with_length(data, len(whole), end)
         target.unlink(missing_ok=True)  # not written over: what is mapped must not change
         target.write_bytes(data)
-        result = check(read, path, seed, "Recipe" if kind == "recipe" else named)
+        result = check(read, target, seed, named)
         results[result.split(" ")[0]] += 1
         if result.startswith("BAD"):
             bad.append(f"seed {seed}: {result}")

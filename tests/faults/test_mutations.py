@@ -130,6 +130,14 @@ def save_index(path: Path) -> int:
     return path.stat().st_size
 
 
+def save_config(path: Path) -> int:
+    path.write_text(
+        '{"architectures": ["LlamaForCausalLM"], "rope_scaling": {"factor": 8.0, "low": [1, 4]}, '
+        '"vocab_size": 128256, "bos_token_id": null, "tie": true, "scale": Infinity}'
+    )
+    return path.stat().st_size
+
+
 def save_recipe(path: Path) -> int:
     RECIPE.save(path)
     if path.suffix == ".yaml":  # what people write by hand, too
@@ -148,6 +156,7 @@ FORMATS: dict[str, tuple[str, Callable[[Path], int], str]] = {
     "npz": ("m.npz", save_npz, "binary"),
     "plain npz": ("m.npz", save_plain_npz, "text"),
     "index": ("model.safetensors.index.json", save_index, "index"),
+    "config": ("config.json", save_config, "config"),
     "recipe json": ("r.json", save_recipe, "recipe"),
     "recipe yaml": ("r.yaml", save_recipe, "recipe"),
 }
