@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.rule import check_dict, check_known
 
 
@@ -37,7 +38,7 @@ def expected_from(said: object) -> Expected:
     for name in names:
         value = values.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(
+            raise ArgumentTypeError(
                 f"{where}: {name} must be a number, got {type(value).__name__}: {value!r}"
             )
         numbers[name] = float(value)
