@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-_PADDING = bytes(4096)
+PADDING = bytes(4096)
 _SPARE = 4  # pointers that are NULL, behind the last child and buffer
 _ALIVE: list[Any] = []  # what PyArrow may still refer to
 
@@ -216,7 +216,7 @@ def _buffers(contents: list[bytes | None]) -> Any:
         if content is None:
             addresses.append(None)
             continue
-        memory = ctypes.create_string_buffer(content + _PADDING)
+        memory = ctypes.create_string_buffer(content + PADDING)
         _ALIVE.append(memory)
         addresses.append(ctypes.addressof(memory))
     made = (ctypes.c_void_p * (len(addresses) + _SPARE))(*addresses)
