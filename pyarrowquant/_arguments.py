@@ -12,6 +12,7 @@ from typing import Any
 
 from pyarrowquant._tensors import quoted
 from pyarrowquant._version import __version__
+from pyarrowquant.errors import ArgumentTypeError
 
 Progress = bool | Callable[[str, float], None] | None
 
@@ -27,19 +28,21 @@ def integer(name: str, value: object) -> int:
             if abs(number) >= 2**63:
                 raise ValueError(f"{name} {quoted(number)} is beyond 64 bits")
             return number
-    raise TypeError(f"{name} must be an int, got {type(value).__name__}: {quoted(value)}")
+    raise ArgumentTypeError(f"{name} must be an int, got {type(value).__name__}: {quoted(value)}")
 
 
 def boolean(name: str, value: object) -> bool:
     if isinstance(value, bool):
         return value
-    raise TypeError(f"{name} must be True or False, got {type(value).__name__}: {quoted(value)}")
+    raise ArgumentTypeError(
+        f"{name} must be True or False, got {type(value).__name__}: {quoted(value)}"
+    )
 
 
 def text(name: str, value: object) -> str:
     if isinstance(value, str):
         return value
-    raise TypeError(f"{name} must be a str, got {type(value).__name__}: {quoted(value)}")
+    raise ArgumentTypeError(f"{name} must be a str, got {type(value).__name__}: {quoted(value)}")
 
 
 def quality_floor(value: object) -> dict[str, float] | None:
@@ -57,7 +60,7 @@ def quality_floor(value: object) -> dict[str, float] | None:
                 f"Invalid quality_floor: {name!r}. Must be 'cosine' or 'relative_error'"
             )
         if isinstance(bound, bool) or not isinstance(bound, numbers.Real):
-            raise TypeError(
+            raise ArgumentTypeError(
                 f"quality_floor must be a number, got {type(bound).__name__}: {bound!r}"
             )
         checked[name] = float(bound)
@@ -85,7 +88,7 @@ def kernel() -> str:
 
 def check_progress(progress: object) -> None:
     if not (progress is None or isinstance(progress, bool) or callable(progress)):
-        raise TypeError(
+        raise ArgumentTypeError(
             "progress must be True, None or a function of (layer_name, fraction), "
             f"got {type(progress).__name__}: {progress!r}"
         )

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from pyarrow import fs
 
+from pyarrowquant.errors import ArgumentTypeError
+
 _Read = TypeVar("_Read")
 
 
@@ -86,7 +88,9 @@ def cached_by_file(read: Callable[[Location], _Read]) -> Callable[[Location], _R
 def locate(path: object, filesystem: object) -> Location:
     """Find out which filesystem a path means: the given one, that of a URI, or this machine."""
     if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
-        raise TypeError(f"path must be a str or a path, got {type(path).__name__}: {path!r}")
+        raise ArgumentTypeError(
+            f"path must be a str or a path, got {type(path).__name__}: {path!r}"
+        )
     text = str(os.fspath(path))
     if filesystem is not None:
         return Location(_pyarrow_filesystem(filesystem), text)
@@ -105,7 +109,7 @@ def _pyarrow_filesystem(filesystem: object) -> Any:
     else:
         known = isinstance(filesystem, AbstractFileSystem)
     if not known:
-        raise TypeError(
+        raise ArgumentTypeError(
             "filesystem must be a pyarrow.fs.FileSystem or an fsspec filesystem, "
             f"got {type(filesystem).__name__}: {filesystem!r}"
         )

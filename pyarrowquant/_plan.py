@@ -11,7 +11,8 @@ import pyarrow as pa
 from pyarrowquant import _arguments, _lib
 from pyarrowquant._binary import is_binary, lengths
 from pyarrowquant._progress import Reporter
-from pyarrowquant.errors import LayerError, users_level
+from pyarrowquant._source import check_data
+from pyarrowquant.errors import ArgumentTypeError, LayerError, users_level
 from pyarrowquant.recipe import Recipe
 from pyarrowquant.rule import BIT_WIDTHS, SETTINGS
 
@@ -41,7 +42,9 @@ class Plan:
         widths: Sequence[int] = BIT_WIDTHS,
     ) -> None:
         if recipe is not None and not isinstance(recipe, Recipe):
-            raise TypeError(f"recipe must be a Recipe, got {type(recipe).__name__}: {recipe!r}")
+            raise ArgumentTypeError(
+                f"recipe must be a Recipe, got {type(recipe).__name__}: {recipe!r}"
+            )
         self._options = options
         self._recipe = recipe
         self._widths = widths
@@ -73,6 +76,7 @@ class Plan:
         if self._recipe is None:
             yield from [self._settings] * table.num_rows
             return
+        check_data(table, full=True)
         for name, shape in layers(table):
             if name is None or None in shape:
                 yield self._settings
@@ -84,14 +88,17 @@ class Plan:
         """Give layers below the floor the next width, until they pass."""
         below = [row for row, choice in enumerate(rows) if choice != SKIP]
         before: dict[int, dict[str, Any]] = {}  # settings that work
+        names: dict[int, str] = {}
         while below:
             measured, _ = measure(table, self._options, choices.settings, rows, below)
             for row in set(below) - set(measured):
                 if row in before:  # a wider width fails, as its scales are beyond their type
-                    rows[row] = choices.add(before[row])
+                    settings = before[row]
+                    rows[row] = choices.add(settings)
                     warnings.warn(
-                        f"Row {row} misses the quality_floor with {before[row]['bit_width']} "
-                        f"bits, and its scales are beyond {before[row]['scale_dtype']} with more",
+                        f"Layer '{names[row]}' misses the quality_floor with "
+                        f"{settings['bit_width']} bits, and its scales are beyond "
+                        f"{settings['scale_dtype']} with more",
                         UserWarning,
                         stacklevel=users_level(),
                     )
@@ -103,7 +110,7 @@ class Plan:
                 if missed and wider:
                     rows[row] = choices.add({**settings, "bit_width": wider[0]})
                     below.append(row)
-                    before[row] = settings
+                    before[row], names[row] = settings, errors["layer_name"]
                 elif missed:
                     warnings.warn(
                         f"Layer '{errors['layer_name']}' has {missed} with {settings['bit_width']} "

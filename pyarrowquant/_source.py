@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from pyarrowquant.errors import ArgumentTypeError
+
 INPUT_COLUMNS = frozenset({"layer_name", "weights", "shape", "dtype", "importance"})
 RESULT_COLUMNS = frozenset(
     {
@@ -21,6 +23,12 @@ RESULT_COLUMNS = frozenset(
     }
 )
 COMPARED_COLUMNS = (INPUT_COLUMNS | RESULT_COLUMNS) - {"importance"}
+
+_AS_BYTES = {
+    pa.string(): pa.binary(),
+    pa.large_string(): pa.large_binary(),
+    pa.string_view(): pa.binary_view(),
+}
 
 
 def weights_bytes(data: pa.Table | pa.RecordBatch) -> int:
@@ -86,17 +94,44 @@ class Source:
         """Read all that is left; nothing is copied."""
         if self.is_read:
             return self._select(self._data)
-        return self._select(pa.Table.from_batches(list(self._data), self._data.schema))
+        return pa.Table.from_batches(map(self._select, self._data), self.schema)
 
     def _select(self, data: Any) -> Any:
         selected = data if self._is_whole else data.select(self._positions)
-        for name, column in zip(selected.schema.names, selected.columns, strict=True):
-            try:
-                # Buffers too small for their offsets: only here are their sizes known.
-                column.validate()
-            except pa.ArrowInvalid as error:
-                raise ValueError(f"Column '{name}' is corrupt: {error}") from error
+        check_data(selected)
         return selected
+
+
+def check_data(data: pa.Table | pa.RecordBatch, full: bool = False) -> None:
+    """Refuse data that PyArrow or Go would crash on; producers may have made anything.
+
+    Parameters
+    ----------
+    data : pyarrow.Table or RecordBatch
+    full : bool
+        Check all offsets and views, for those who read with PyArrow; Go checks those of
+        each layer itself. Numbers are not looked at either way.
+    """
+    for name, column in zip(data.schema.names, data.columns, strict=True):
+        try:
+            # Buffers too small for their offsets: only here are their sizes known.
+            (_without_text(column) if full else column).validate(full=full)
+        except pa.ArrowException as error:
+            raise ValueError(f"Column '{name}' is corrupt: {error}") from error
+        if len(column) != data.num_rows:
+            raise ValueError(
+                f"Column '{name}' is corrupt: it has {len(column)} rows, the table {data.num_rows}"
+            )
+
+
+def _without_text(column: Any) -> Any:
+    """Return texts as bytes: those that are no UTF-8 are an error of their layer alone."""
+    raw = _AS_BYTES.get(column.type)
+    if raw is None:
+        return column
+    if isinstance(column, pa.Array):
+        return column.view(raw)
+    return pa.chunked_array([chunk.view(raw) for chunk in column.chunks], raw)
 
 
 def _open(data: object) -> pa.Table | pa.RecordBatchReader:
@@ -112,7 +147,7 @@ def _open(data: object) -> pa.Table | pa.RecordBatchReader:
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError) as error:
         raise ValueError(f"Expected an Arrow table, got {_kind(data)}: {error}") from error
     hint = ". Call its collect() first" if hasattr(data, "collect") else ""
-    raise TypeError(
+    raise ArgumentTypeError(
         "Expected an Arrow table (a pyarrow Table, RecordBatch or RecordBatchReader, or an object "
         f"with __arrow_c_stream__ or __arrow_c_array__), got {_kind(data)}{hint}"
     )

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pyarrowquant._arguments import Progress
+from pyarrowquant.errors import (
+    ArgumentTypeError,
+    LayerError,
+    LayerTypeError,
+    QuantizationError,
+    SkippedLayerWarning,
+    layers_failed,
+    users_level,
+)
 from pyarrowquant.recipe import Recipe
 from pyarrowquant.tables import quantize_batch_arrow
 
@@ -39,8 +50,8 @@ def quantize_batch(
     Parameters
     ----------
     weights : dict of str to ndarray
-        As for `numpy_to_arrow_table`. The other parameters are those of
-        `quantize_batch_arrow`.
+        As for `numpy_to_arrow_table`; arrays that it refuses are failing layers. The other
+        parameters are those of `quantize_batch_arrow`.
 
     Returns
     -------
@@ -63,21 +74,33 @@ def quantize_batch(
     >>> layers["a"]["quantized_data"].hex(), layers["a"]["scales"].tolist()
     ('e4', [1.0])
     """
-    result = quantize_batch_arrow(
-        numpy_to_arrow_table(weights),
-        bit_width,
-        continue_on_error,
-        group_size=group_size,
-        method=method,
-        zero_point=zero_point,
-        scale_dtype=scale_dtype,
-        recipe=recipe,
-        quality_floor=quality_floor,
-        metrics=metrics,
-        sort=sort,
-        threads=threads,
-        progress=progress,
-    )
+    usable, unusable = _parted(weights)
+    try:
+        result = quantize_batch_arrow(
+            _table(usable),
+            bit_width,
+            continue_on_error,
+            group_size=group_size,
+            method=method,
+            zero_point=zero_point,
+            scale_dtype=scale_dtype,
+            recipe=recipe,
+            quality_floor=quality_floor,
+            metrics=metrics,
+            sort=sort,
+            threads=threads,
+            progress=progress,
+        )
+    except QuantizationError as failed:
+        if not unusable:
+            raise
+        rows = {name: row for row, name in enumerate(weights)}
+        others = [replace(each, row=rows[str(each.layer_name)]) for each in failed.errors]
+        raise _failure(weights, [*unusable, *others]) from failed
+    if unusable and not continue_on_error:
+        raise _failure(weights, unusable)
+    for error in unusable:
+        warnings.warn(f"Skipped: {error.message}", SkippedLayerWarning, stacklevel=users_level())
     layers = {}
     for row in range(result.num_rows):
         layer = {name: _value(result.column(name)[row]) for name in result.column_names}
@@ -111,9 +134,10 @@ def numpy_to_arrow_table(weights: dict[str, np.ndarray[Any, Any]]) -> pa.Table:
     Raises
     ------
     TypeError
-        `weights` is not a dictionary, a key is not a string, a value not an array.
-    ValueError
-        An array has another dtype, is not contiguous or is empty.
+        `weights` is not a dictionary, a key is not a string, a value not an array; a ValueError
+        as well.
+    QuantizationError
+        Arrays have another dtype, are not contiguous, are empty, or are none; ``errors`` name all.
 
     Examples
     --------
@@ -123,10 +147,15 @@ def numpy_to_arrow_table(weights: dict[str, np.ndarray[Any, Any]]) -> pa.Table:
     >>> table["shape"].to_pylist()
     [[2, 3]]
     """
-    if not isinstance(weights, dict):
-        raise TypeError(f"Expected a dictionary of numpy arrays, got {type(weights).__name__}")
-    dtypes = [_check_array(name, array) for name, array in weights.items()]
+    usable, unusable = _parted(weights)
+    if unusable:
+        raise _failure(weights, unusable)
+    return _table(usable)
+
+
+def _table(weights: dict[str, np.ndarray[Any, Any]]) -> pa.Table:
     arrays = list(weights.values())
+    dtypes = [_DTYPES[array.dtype.name] for array in arrays]
     columns: dict[str, Any] = {"layer_name": pa.array(weights.keys(), pa.string())}
     if len(set(dtypes)) <= 1 and "BF16" not in dtypes:
         columns["weights"] = _lists(arrays, pa.float16() if "F16" in dtypes else pa.float32())
@@ -137,30 +166,56 @@ def numpy_to_arrow_table(weights: dict[str, np.ndarray[Any, Any]]) -> pa.Table:
     return pa.table(columns)
 
 
-def _check_array(name: object, array: object) -> str:
-    """Return the safetensors name of the array's dtype."""
-    if not isinstance(name, str):
-        raise TypeError(f"Expected a string as layer name, got {type(name).__name__}: {name!r}")
+def _parted(
+    weights: object,
+) -> tuple[dict[str, np.ndarray[Any, Any]], list[LayerError]]:
+    """Return the arrays that can be quantized, and what is wrong with the others."""
+    if not isinstance(weights, dict):
+        kind = type(weights).__name__
+        raise ArgumentTypeError(f"Expected a dictionary of numpy arrays, got {kind}")
+    usable, unusable = {}, []
+    for row, (name, array) in enumerate(weights.items()):
+        if not isinstance(name, str):
+            kind = type(name).__name__
+            raise ArgumentTypeError(f"Expected a string as layer name, got {kind}: {name!r}")
+        problem = _problem(array)
+        if problem is None:
+            usable[name] = array
+        else:
+            unusable.append(LayerError(name, row, None, "array", f"Layer '{name}'{problem}"))
+    return usable, unusable
+
+
+def _problem(array: object) -> str | None:
+    """Say what is wrong with an array, after the name of its layer."""
     if not isinstance(array, np.ndarray):
-        raise TypeError(
-            f"Layer '{name}': Expected numpy array, got {type(array).__name__}, "
+        return (
+            f": Expected numpy array, got {type(array).__name__}, "
             "which is not a numpy array. Use np.asarray()"
         )
     if isinstance(array, np.ma.MaskedArray):
-        raise TypeError(
-            f"Layer '{name}': Expected numpy array, got a masked one. Use array.filled(0)"
-        )
-    dtype = _DTYPES.get(array.dtype.name) if array.dtype.isnative else None
-    if dtype is None:
-        raise ValueError(
-            f"Layer '{name}' has dtype '{array.dtype}', expected 'float32' (float16 and bfloat16 "
+        return ": Expected numpy array, got a masked one. Use array.filled(0)"
+    if not array.dtype.isnative or array.dtype.name not in _DTYPES:
+        return (
+            f" has dtype '{array.dtype}', expected 'float32' (float16 and bfloat16 "
             "also work). Convert it with array.astype(np.float32)"
         )
     if array.size == 0:
-        raise ValueError(f"Layer '{name}' is empty: its shape is {array.shape}. Leave it out")
+        return f" is empty: its shape is {array.shape}. Leave it out"
     if not array.flags.c_contiguous:
-        raise ValueError(f"Layer '{name}' is not contiguous in C order. Use np.ascontiguousarray()")
-    return dtype
+        return " is not contiguous in C order. Use np.ascontiguousarray()"
+    return None
+
+
+def _failure(weights: dict[str, Any], errors: list[LayerError]) -> QuantizationError:
+    """Make one exception for all layers, a TypeError as well where some are no arrays."""
+    arrays = all(_is_array(weights[str(error.layer_name)]) for error in errors)
+    by_row = sorted(errors, key=lambda error: error.row)
+    return layers_failed(by_row, QuantizationError if arrays else LayerTypeError)
+
+
+def _is_array(array: object) -> bool:
+    return isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray)
 
 
 def _lists(arrays: list[np.ndarray[Any, Any]], element: pa.DataType) -> pa.ChunkedArray:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pyarrowquant import _arguments, _lib
 from pyarrowquant._source import COMPARED_COLUMNS, Source
+from pyarrowquant.errors import ArgumentTypeError
 
 
 def compare(original: Any, result: Any, *, threads: int | None = None) -> pa.Table:
@@ -98,6 +99,6 @@ def _about(table: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        if type(error) not in (TypeError, ValueError):
+        if type(error) not in (ArgumentTypeError, ValueError):
             raise  # the source's own
         raise type(error)(f"In {table}: {error}") from error

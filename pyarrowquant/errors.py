@@ -22,7 +22,7 @@ class LayerError:
         Element within the layer, or None where no single element is at fault.
     kind : str
         One of "non_finite", "shape_mismatch", "null", "corrupt", "scale_range", "importance"; for
-        `compare` also "missing", "duplicate".
+        `compare` also "missing", "duplicate", for dictionaries of arrays "array".
     message : str
         The whole sentence, with the layer's name and the fix.
     """
@@ -52,8 +52,24 @@ class QuantizationError(ValueError):
         return str(self.args[0])
 
 
+class ArgumentTypeError(TypeError, ValueError):
+    """An argument has the wrong Python type; caught by those who expect either of the two."""
+
+
+class LayerTypeError(QuantizationError, ArgumentTypeError):
+    """Layers of a dictionary failed, some of them because they are no arrays."""
+
+
 class SkippedLayerWarning(UserWarning):
     """A layer was left out because of ``continue_on_error=True``."""
+
+
+def layers_failed(errors: list[LayerError], classes: type[QuantizationError]) -> QuantizationError:
+    """Make one exception that names all layers that failed, as Go has it."""
+    if len(errors) == 1:
+        return classes(errors[0].message, errors)
+    lines = [f"{len(errors)} layers failed:", *(f"  {error.message}" for error in errors)]
+    return classes("\n".join(lines), errors)
 
 
 class InternalError(RuntimeError):

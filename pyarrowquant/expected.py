@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from pyarrowquant._tensors import quoted
+from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.rule import check_dict, check_known
 
 
@@ -38,7 +39,7 @@ def expected_from(said: object) -> Expected:
     for name in names:
         value = values.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(
+            raise ArgumentTypeError(
                 f"{where}: {name} must be a number, got {type(value).__name__}: {quoted(value)}"
             )
         try:

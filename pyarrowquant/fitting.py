@@ -16,7 +16,13 @@ from pyarrowquant._arguments import Progress
 from pyarrowquant._plan import SKIP, layers, measure
 from pyarrowquant._progress import Reporter
 from pyarrowquant._source import INPUT_COLUMNS, Source, weights_bytes
-from pyarrowquant.errors import LayerError, QuantizationError, SkippedLayerWarning, users_level
+from pyarrowquant.errors import (
+    ArgumentTypeError,
+    LayerError,
+    QuantizationError,
+    SkippedLayerWarning,
+    users_level,
+)
 from pyarrowquant.expected import Expected
 from pyarrowquant.rule import BIT_WIDTHS, SETTINGS, check_dict, check_fields, check_known, one_of
 
@@ -54,7 +60,7 @@ def candidate_settings(candidates: Sequence[Mapping[str, Any]] | None) -> list[d
         return [{**usual, "bit_width": width} for width in BIT_WIDTHS]
     complete = []
     if isinstance(candidates, (str, Mapping)) or not isinstance(candidates, Sequence):
-        raise TypeError(
+        raise ArgumentTypeError(
             f"candidates must be a list of dicts, got {type(candidates).__name__}: {candidates!r}"
         )
     for number, said in enumerate(candidates, 1):
@@ -187,7 +193,7 @@ def _error(failed: list[LayerError]) -> QuantizationError:
 def _budget(found: list[_Layer], bits_per_weight: object) -> int:
     """Return the bits of all layers together."""
     if isinstance(bits_per_weight, bool) or not isinstance(bits_per_weight, numbers.Real):
-        raise TypeError(
+        raise ArgumentTypeError(
             f"bits_per_weight must be a number, got {type(bits_per_weight).__name__}: "
             f"{bits_per_weight!r}"
         )

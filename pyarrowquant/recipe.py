@@ -15,6 +15,7 @@ from pyarrowquant import _arguments
 from pyarrowquant._arguments import Progress
 from pyarrowquant._recipe_text import import_yaml, parse_json, parse_yaml, read_text
 from pyarrowquant._tensors import quoted
+from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.expected import Expected, expected_from
 from pyarrowquant.presets import PRESETS, PROFILES
 from pyarrowquant.rule import (
@@ -261,7 +262,9 @@ class Recipe:
         from pyarrowquant import fitting
 
         if recipe is not None and not isinstance(recipe, Recipe):
-            raise TypeError(f"recipe must be a Recipe, got {type(recipe).__name__}: {recipe!r}")
+            raise ArgumentTypeError(
+                f"recipe must be a Recipe, got {type(recipe).__name__}: {recipe!r}"
+            )
         chosen, expected = fitting.fit(
             table,
             bits_per_weight,
@@ -304,7 +307,7 @@ class Recipe:
         check_known("Recipe", parts, _FIELDS)
         rules = parts.get("rules") or ()
         if not isinstance(rules, (list, tuple)):
-            raise TypeError(
+            raise ArgumentTypeError(
                 f"Recipe: rules must be a list, got {type(rules).__name__}: {quoted(rules)}"
             )
         numbered = [_numbered_rule(number, rule) for number, rule in enumerate(rules, 1)]
@@ -392,7 +395,7 @@ def _rules(rules: Iterable[Rule]) -> tuple[Rule, ...]:
     rules = tuple(rules)
     for number, rule in enumerate(rules, 1):
         if not isinstance(rule, Rule):
-            raise TypeError(
+            raise ArgumentTypeError(
                 f"Recipe rule {number} must be a Rule, got {type(rule).__name__}: {quoted(rule)}"
             )
     return rules

@@ -11,6 +11,7 @@ from typing import Any
 
 from pyarrowquant import _arguments
 from pyarrowquant._tensors import product, quoted, shortened
+from pyarrowquant.errors import ArgumentTypeError
 
 _Check = Callable[[str, object], Any]
 
@@ -29,7 +30,7 @@ def check_dict(where: str, said: object) -> Mapping[str, Any]:
     """Return a part of a recipe that has fields."""
     if isinstance(said, Mapping):
         return said
-    raise TypeError(f"{where} must be a dict, got {type(said).__name__}: {quoted(said)}")
+    raise ArgumentTypeError(f"{where} must be a dict, got {type(said).__name__}: {quoted(said)}")
 
 
 def check_known(where: str, said: Mapping[str, object], known: Iterable[str]) -> None:

@@ -13,15 +13,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from pyarrowquant import _table_files, dequantize_batch_arrow
 from pyarrowquant._files import locate
 from pyarrowquant._placing import is_empty_folder, refuse_loop, refuse_mount_point
+from pyarrowquant._source import RESULT_COLUMNS, Source
 from pyarrowquant.formats._files import Outputs, check_replaceable
+from pyarrowquant.formats._layers import Packed, batches_of
 from pyarrowquant.formats._model_folder import read_config
 from pyarrowquant.reading import files_of
 
 TABLES = {".parquet": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow"}
 _OF_MODELS = (".safetensors", ".parquet", ".arrow")  # one of which is in a folder that we wrote
 SUFFIXES = {**TABLES, ".gguf": "gguf", ".onnx": "onnx"}
+
+METRICS = ("mse", "relative_error", "cosine", "max_abs_error")
+_READ = RESULT_COLUMNS | set(METRICS)
+
+_PARQUET = b"PAR1"
+_ARROW = b"ARROW1", b"\xff\xff\xff\xff"  # a file, a stream
 
 
 def format_of(path: Path, chosen: str | None, suffixes: dict[str, str]) -> str:
@@ -125,48 +134,90 @@ def _writer(path: Path, schema: pa.Schema, kind: str) -> Iterator[Any]:
 
 
 def open_results(path: Path) -> pa.RecordBatchReader:
-    """Read a file of results, or all in a folder, row by row (Parquet) or batch by batch."""
+    """Read a file of results, or all in a folder, row by row (Parquet) or batch by batch.
+
+    The schema is one that `dequantize_batch_arrow` takes, and batches are valid Arrow data; what
+    they say of their layers is checked by `results_in`, or by who uses it.
+    """
     if not path.exists():
         raise click.ClickException(f"'{path}' does not exist")
     files = _tables_in(path) if path.is_dir() else [path]
     if not files:
         raise click.ClickException(f"Folder '{path}' has no results: no .parquet or .arrow file")
-    readers = [_open_file(file) for file in files]
-    schema = readers[0].schema.remove_metadata() if len(readers) > 1 else readers[0].schema
-    for file, reader in zip(files, readers, strict=True):
-        if not reader.schema.equals(schema):
+    whole = _schema(files[0])
+    schema = whole if len(files) == 1 else whole.remove_metadata()
+    for file in files[1:]:
+        if not _schema(file).equals(schema):
             raise click.ClickException(f"'{file}' has other columns than '{files[0]}'")
-    return pa.RecordBatchReader.from_batches(schema, (batch for r in readers for batch in r))
+    with naming(files[0]):
+        dequantize_batch_arrow(schema.empty_table())
+    known = [field for field in schema if field.name in _READ]
+    once = [field for field in known if schema.names.count(field.name) == 1]
+    read = pa.schema(once, schema.metadata)
+    return pa.RecordBatchReader.from_batches(
+        read, (batch for file in files for batch in _batches(file, read))
+    )
+
+
+def results_in(path: Path) -> Iterator[tuple[pa.RecordBatch, list[Packed]]]:
+    """Read a file or a folder of results, batch by batch, with their rows, which are checked."""
+    with naming(path):
+        yield from batches_of(Source(open_results(path), RESULT_COLUMNS))
+
+
+@contextmanager
+def naming(*paths: Path | str) -> Iterator[None]:
+    """Name the files in errors about what they have."""
+    try:
+        yield
+    except (ValueError, pa.ArrowException) as error:
+        if any(str(path) in str(error) for path in paths):
+            raise
+        names = " and ".join(f"'{path}'" for path in paths)
+        raise ValueError(f"{names}: {error}") from error
 
 
 def _tables_in(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in TABLES)
 
 
-def _open_file(path: Path) -> pa.RecordBatchReader:
+def _is_parquet(path: Path) -> bool:
+    """Tell files of tables by how they begin, whatever the suffix."""
+    magic = _beginning(path)
+    return magic.startswith(_PARQUET) or (
+        path.suffix.lower() == ".parquet" and not magic.startswith(_ARROW)
+    )
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() in TABLES or _beginning(path).startswith((_PARQUET, *_ARROW))
+
+
+def _beginning(path: Path) -> bytes:
     with path.open("rb") as opened:
-        magic = opened.read(6)
-    if magic[:4] == b"PAR1":  # whatever the suffix
-        file = pq.ParquetFile(path, memory_map=True)
-        return pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches(batch_size=1))
-    if magic != b"ARROW1":
-        return pa.ipc.open_stream(pa.memory_map(str(path)))
-    reader = pa.ipc.open_file(pa.memory_map(str(path)))
-    batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
-    return pa.RecordBatchReader.from_batches(reader.schema, batches)
+        return opened.read(6)
+
+
+def _schema(path: Path) -> pa.Schema:
+    read = _table_files.parquet_schema if _is_parquet(path) else _table_files.ipc_schema
+    return read(locate(path, None))
+
+
+def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    if _is_parquet(path):
+        return _table_files.parquet_batches(locate(path, None), schema, 0, lambda batch: [batch])
+    return _table_files.ipc_batches(locate(path, None), schema, lambda batch: [batch])
 
 
 def is_result(path: str) -> bool:
     """Whether a local file, or a folder of them, has packed codes rather than weights."""
     place = Path(path)
-    if not place.is_file() and not (place.is_dir() and _tables_in(place)):
-        return False
-    try:
-        return "quantized_data" in open_results(place).schema.names
-    except (pa.ArrowException, OSError) as error:
-        if place.suffix.lower() in TABLES:
-            raise click.ClickException(f"'{path}' cannot be read: {error}") from error
-        return False  # another kind of file
+    tables = [place] if place.is_file() else _tables_in(place) if place.is_dir() else []
+    return (
+        bool(tables)
+        and _is_table(tables[0])
+        and any("quantized_data" in _schema(table).names for table in tables)
+    )
 
 
 def is_onnx(source: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -153,9 +153,9 @@ def with_ragged_kept(
         Their names.
     """
     names = [str(layer.name) for layer in layers if _is_ragged(kind, layer)]
-    return _preceded(
-        [Rule(regex=f"^{re.escape(name)}$", skip=True) for name in names], rules
-    ), names
+    # One rule, which looks names up.
+    first = [Rule([glob.escape(name) for name in names], skip=True)] if names else []
+    return _preceded(first, rules), names
 
 
 def _is_ragged(kind: str, layer: Planned) -> bool:

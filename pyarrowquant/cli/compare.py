@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pyarrowquant import read_weights
-from pyarrowquant.cli._files import is_result, open_results
+from pyarrowquant.cli._files import is_result, naming, results_in
 from pyarrowquant.cli._originals import Originals
 from pyarrowquant.cli._show import json_option, shape_text, show_json, show_table
 
@@ -34,11 +34,17 @@ def compare(
     RESULT is a file of results, or of weights decoded elsewhere.
     """
     originals = Originals(original)
-    decoded = open_results(Path(result)) if is_result(result) else read_weights(result)
+    decoded = (
+        (batch for batch, _ in results_in(Path(result)))
+        if is_result(result)
+        else read_weights(result)
+    )
     errors: list[dict[str, Any]] = []
     names: set[str] = set()
     for batch in decoded:
-        for layer in originals.errors(batch, threads):
+        with naming(result, original):
+            measured = originals.errors(batch, threads)
+        for layer in measured:
             if layer["layer_name"] in names:
                 raise click.ClickException(f"Layer '{layer['layer_name']}' is in '{result}' twice")
             names.add(layer["layer_name"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -17,7 +19,9 @@ from pyarrowquant.cli._files import (
     format_of,
     is_result,
     local_files,
+    naming,
     open_results,
+    results_in,
     write_batches,
 )
 from pyarrowquant.cli._show import json_option, show_json, size_text
@@ -63,23 +67,21 @@ def dequantize(
     kind = format_of(destination, kind, {**TABLES, ".safetensors": "safetensors"})
     if source.exists() and not is_result(str(source)):
         raise click.ClickException(f"'{source}' is no file of results")
-    reader = open_results(source)
-    empty = pa.Table.from_batches([], reader.schema)
+    empty = open_results(source).schema.empty_table()
     schema = dequantize_batch_arrow(empty, dtype=dtype, threads=threads).schema
 
     layers = 0
 
     def decoded() -> Iterator[pa.RecordBatch]:
-        for batch in reader:
-            nonlocal layers
-            layers += batch.num_rows
-            table = pa.Table.from_batches([batch])
-            yield from dequantize_batch_arrow(table, dtype=dtype, threads=threads).to_batches()
+        nonlocal layers
+        for batch, rows in results_in(source):
+            layers += len(rows)
+            yield from _decoded(batch, source, dtype, threads).to_batches()
 
-    weights = pa.RecordBatchReader.from_batches(schema, decoded())
     if kind == "safetensors":
-        _write_safetensors(weights, source, destination, dtype, overwrite)
+        layers = _write_safetensors(source, destination, dtype, threads, overwrite)
     else:
+        weights = pa.RecordBatchReader.from_batches(schema, decoded())
         write_batches(weights, destination, kind, overwrite)
     nbytes = destination.stat().st_size
     if as_json:
@@ -88,24 +90,56 @@ def dequantize(
         click.echo(f"{layers} layers to '{destination}': {size_text(nbytes)}")
 
 
+def _decoded(batch: pa.RecordBatch, source: Path, dtype: str, threads: int | None) -> pa.Table:
+    with naming(source):
+        table = pa.Table.from_batches([batch])
+        return dequantize_batch_arrow(table, dtype=dtype, threads=threads)
+
+
 def _write_safetensors(
-    weights: pa.RecordBatchReader, source: Path, destination: Path, dtype: str, overwrite: bool
-) -> None:
+    source: Path, destination: Path, dtype: str, threads: int | None, overwrite: bool
+) -> int:
     """Write layers as they are decoded; the source is read for their shapes first."""
     code, size = _DTYPES[dtype]
-    rows = (batch.slice(i, 1) for batch in weights for i in range(batch.num_rows))
+    rows = _Rows(source)
 
-    def next_layer() -> Iterator[memoryview]:
-        values = next(rows)["weights"][0].values.to_numpy()
+    def pieces(row: int) -> Iterator[memoryview]:
+        values = _decoded(rows[row], source, dtype, threads)["weights"][0].values.to_numpy()
         yield values.astype(values.dtype.newbyteorder("<"), copy=False).view(np.uint8).data
 
     names = Names()
+    layers = (layer for _, layers in results_in(source) for layer in layers)
     entries = [
-        Entry(names.add(name), code, tuple(shape), size * math.prod(shape), next_layer)
-        for batch in open_results(source)
-        for name, shape in zip(
-            batch["layer_name"].to_pylist(), batch["shape"].to_pylist(), strict=True
+        Entry(
+            names.add(layer.name),
+            code,
+            layer.shape,
+            size * math.prod(layer.shape),
+            partial(pieces, row),
         )
+        for row, layer in enumerate(layers)
     ]
     with Outputs([destination], overwrite) as outputs:
         write_tensors(outputs.temporary(destination), entries)
+    return len(entries)
+
+
+class _Rows:
+    """Rows of results by their number: read once if they are asked for in their order."""
+
+    def __init__(self, source: Path) -> None:
+        self._source = source
+        self._next = 0
+        self._rows = self._from_the_first()
+
+    def __getitem__(self, row: int) -> pa.RecordBatch:
+        if row < self._next:
+            self._next, self._rows = 0, self._from_the_first()
+        found = next(islice(self._rows, row - self._next, None))
+        self._next = row + 1
+        return found
+
+    def _from_the_first(self) -> Iterator[pa.RecordBatch]:
+        return (
+            batch.slice(i, 1) for batch in open_results(self._source) for i in range(batch.num_rows)
+        )

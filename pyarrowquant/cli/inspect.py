@@ -14,7 +14,8 @@ from pyarrowquant import read_weights
 from pyarrowquant._binary import is_binary, lengths
 from pyarrowquant._files import locate
 from pyarrowquant._plan import layers
-from pyarrowquant.cli._files import is_result, open_results
+from pyarrowquant._safetensors import BITS
+from pyarrowquant.cli._files import is_result, naming, results_in
 from pyarrowquant.cli._show import json_option, shape_text, show_json, show_table, size_text
 from pyarrowquant.reading import tensors_of
 
@@ -57,18 +58,16 @@ def inspect(path: str, as_json: bool) -> None:
 
 
 def _coded(path: Path) -> Iterator[dict[str, Any]]:
-    for batch in open_results(path):
-        for i, size in enumerate(lengths(batch["quantized_data"])):
-            groups = len(batch["scales"][i])
-            shape = batch["shape"][i].as_py()
-            stored = size + 8 * groups
+    for _, rows in results_in(path):
+        for layer in rows:
+            stored = layer.codes.size + 8 * layer.scales.size
             yield {
-                "layer_name": batch["layer_name"][i].as_py(),
-                "shape": shape,
-                "bit_width": batch["bit_width"][i].as_py(),
-                "group_size": batch["group_size"][i].as_py(),
+                "layer_name": layer.name,
+                "shape": list(layer.shape),
+                "bit_width": layer.bits,
+                "group_size": layer.group_size,
                 "bytes": stored,
-                "bits_per_weight": 8 * stored / max(math.prod(shape), 1),
+                "bits_per_weight": 8 * stored / max(math.prod(layer.shape), 1),
             }
 
 
@@ -84,18 +83,28 @@ def _weights(path: str) -> Iterator[dict[str, Any]]:
 
 def _rows(path: str) -> Iterator[dict[str, Any]]:
     """Describe the rows of files that say what they have with their data."""
-    for batch in read_weights(path, only_floats=False):
-        weights = batch["weights"]
-        if is_binary(weights.type):
-            sizes, dtypes = lengths(weights), batch["dtype"].to_pylist()
-        else:
-            element = weights.type.value_type
-            counts = [len(values) if values.is_valid else 0 for values in weights]
-            sizes = [count * element.bit_width // 8 for count in counts]
-            dtypes = [_DTYPES.get(str(element), str(element))] * len(sizes)
-        rows = layers(pa.Table.from_batches([batch]))
-        for (name, shape), dtype, size in zip(rows, dtypes, sizes, strict=True):
-            yield _described(name, shape, dtype, size)
+    with naming(path):
+        for batch in read_weights(path, only_floats=False):
+            weights = batch["weights"]
+            if is_binary(weights.type):
+                sizes, dtypes = lengths(weights), batch["dtype"].to_pylist()
+            else:
+                element = weights.type.value_type
+                counts = [len(values) if values.is_valid else 0 for values in weights]
+                sizes = [count * element.bit_width // 8 for count in counts]
+                dtypes = [_DTYPES.get(str(element), str(element))] * len(sizes)
+            rows = layers(pa.Table.from_batches([batch]))
+            for (name, shape), dtype, size in zip(rows, dtypes, sizes, strict=True):
+                _check(name, shape, dtype, size)
+                yield _described(name, shape, dtype, size)
+
+
+def _check(name: str | None, shape: Sequence[int | None], dtype: str, size: int) -> None:
+    """Refuse what a header could not say: rows may have anything."""
+    dimensions = [-1 if n is None else n for n in shape]
+    bits = BITS.get(dtype)
+    if min(dimensions, default=0) < 0 or (bits and math.prod(dimensions) * bits != 8 * size):
+        raise ValueError(f"Layer '{name}' has shape {list(shape)} and {size} bytes of {dtype}")
 
 
 def _described(name: str | None, shape: Sequence[int], dtype: str, size: int) -> dict[str, Any]:

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import click
 
-from pyarrowquant import dequantize_batch_arrow
 from pyarrowquant.cli._files import (
     TABLES,
     check_destination,
     is_result,
     local_files,
     local_path,
-    open_results,
 )
 from pyarrowquant.cli._originals import Originals
 from pyarrowquant.cli._report.histograms import histogram
@@ -61,7 +59,6 @@ def report(
     check_installed()
     if result.exists() and not is_result(str(result)):
         raise click.ClickException(f"'{result}' is no file of results")
-    dequantize_batch_arrow(open_results(result).schema.empty_table())  # checks the schema
     originals = None if original is None else Originals(original)
     read = read_layers(result, originals, threads, _HISTOGRAMS)
     if not read.layers:

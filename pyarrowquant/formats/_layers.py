@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pyarrowquant import _arguments, _lib
 from pyarrowquant._binary import bytes_at, is_binary
-from pyarrowquant._source import INPUT_COLUMNS, RESULT_COLUMNS, Source
+from pyarrowquant._source import INPUT_COLUMNS, RESULT_COLUMNS, Source, check_data
 from pyarrowquant.rule import BIT_WIDTHS, columns_of
 
 Bytes = npt.NDArray[np.uint8]
@@ -154,6 +154,7 @@ def batches_of(source: Source) -> Iterator[tuple[pa.RecordBatch, list[Packed]]]:
     """Give the batches of a result, and their rows."""
     row = 0
     for batch in source.batches():
+        check_data(batch, full=True)
         yield batch, [_packed(batch, i, row + i) for i in range(batch.num_rows)]
         row += batch.num_rows
 
@@ -189,6 +190,7 @@ class KeptLayers:
     def __iter__(self) -> Iterator[Kept]:
         row = 0
         for batch in self._source.batches() if self._source is not None else ():
+            check_data(batch, full=True)
             for i in range(batch.num_rows):
                 layer = _kept(batch, i, row + i, self._dtypes)
                 if problem := self._problem(layer):

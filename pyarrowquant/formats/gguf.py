@@ -11,6 +11,7 @@ import numpy as np
 
 from pyarrowquant import _arguments
 from pyarrowquant._gguf_model import import_gguf
+from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.formats._files import Outputs, Spool
 from pyarrowquant.formats._gguf_blocks import blocks_of, layers_of, type_name_of
 from pyarrowquant.formats._gguf_model import write_requantized
@@ -131,7 +132,9 @@ def _metadata(gguf: Any, metadata: object) -> list[tuple[str, Any, tuple[Any, ..
     if metadata is None:
         metadata = {}
     if not isinstance(metadata, Mapping):
-        raise TypeError(f"metadata must be a mapping, got {type(metadata).__name__}: {metadata!r}")
+        raise ArgumentTypeError(
+            f"metadata must be a mapping, got {type(metadata).__name__}: {metadata!r}"
+        )
     types = gguf.GGUFValueType
     # the types of the format are told by what gguf would not find out itself
     values = {
@@ -141,7 +144,9 @@ def _metadata(gguf: Any, metadata: object) -> list[tuple[str, Any, tuple[Any, ..
     entries: list[tuple[str, Any, tuple[Any, ...]]] = []
     for key, value in values.items():
         if not isinstance(key, str):
-            raise TypeError(f"A key of metadata must be a str, got {type(key).__name__}: {key!r}")
+            raise ArgumentTypeError(
+                f"A key of metadata must be a str, got {type(key).__name__}: {key!r}"
+            )
         if key in _OWN_KEYS:
             raise ValueError(f"metadata has the key '{key}': {_OWN_KEYS[key]}")
         if isinstance(value, (list, tuple)):
@@ -165,7 +170,7 @@ def _value_type(key: str, value: object) -> str:
             if (-(2**below) if below else 0) <= value < 2**above:
                 return name
         raise ValueError(f"metadata '{key}': {value} is beyond 64 bits")
-    raise TypeError(
+    raise ArgumentTypeError(
         f"metadata '{key}' must be a bool, int, float, str or a list of one of these, "
         f"got {type(value).__name__}: {value!r}"
     )
@@ -175,7 +180,7 @@ def _list_type(key: str, values: list[Any] | tuple[Any, ...]) -> str:
     if not values:
         raise ValueError(f"metadata '{key}' is an empty list")
     if len({type(value) for value in values}) > 1:
-        raise TypeError(f"metadata '{key}' is a list of more than one type")
+        raise ArgumentTypeError(f"metadata '{key}' is a list of more than one type")
     names = {_value_type(key, value) for value in values}
     if type(values[0]) is not int:
         return names.pop()

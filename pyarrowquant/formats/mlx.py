@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pyarrowquant import _arguments
 from pyarrowquant._safetensors import BITS
+from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.formats._files import Outputs, Spool
 from pyarrowquant.formats._layers import (
     KEPT_DTYPES,
@@ -100,7 +101,9 @@ def write_mlx(
     if code is None:
         raise ValueError(f"Invalid dtype: {dtype!r}. Must be 'float16', 'bfloat16' or 'float32'")
     if config is not None and not isinstance(config, Mapping):
-        raise TypeError(f"config must be a mapping, got {type(config).__name__}: {config!r}")
+        raise ArgumentTypeError(
+            f"config must be a mapping, got {type(config).__name__}: {config!r}"
+        )
     layers = layers_of(results, dtype)
     kept_layers = KeptLayers(kept, others=_OTHER_DTYPES)
     config = {} if config is None else dict(config)

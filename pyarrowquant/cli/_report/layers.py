@@ -15,11 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 import pyarrowquant
-from pyarrowquant.cli._files import open_results, watched
+from pyarrowquant.cli._files import METRICS, naming, open_results, watched
 from pyarrowquant.cli._originals import Originals
 from pyarrowquant.formats._layers import Packed, Results
-
-METRICS = ("mse", "relative_error", "cosine", "max_abs_error")
 
 
 @dataclass(frozen=True)
@@ -98,13 +96,14 @@ def read_layers(path: Path, originals: Originals | None, threads: int | None, wo
     noted = watched(reader, lambda batch: errors.extend(_errors(batch, originals, threads)))
     layers: list[Layer] = []
     kept: list[tuple[float, int, Packed]] = []
-    for row, packed in enumerate(Results(noted, "A report", lambda _: None, "")):
-        layer = _layer(packed, errors.popleft())
-        layers.append(layer)
-        if layer.weights:
-            heapq.heappush(kept, (layer.relative_error, -row, packed))
-        if len(kept) > worst:
-            heapq.heappop(kept)
+    with naming(path):
+        for row, packed in enumerate(Results(noted, "A report", lambda _: None, "")):
+            layer = _layer(packed, errors.popleft())
+            layers.append(layer)
+            if layer.weights:
+                heapq.heappush(kept, (layer.relative_error, -row, packed))
+            if len(kept) > worst:
+                heapq.heappop(kept)
     found = [(layers[-row], packed) for _, row, packed in sorted(kept, key=lambda one: one[:2])]
     return Read(layers, found[::-1], _settings(reader.schema))
 
@@ -168,7 +167,7 @@ def _settings(schema: pa.Schema) -> dict[str, Any]:
     said = (schema.metadata or {}).get(b"pyarrowquant", b"{}")
     try:
         settings = json.loads(said)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return settings if isinstance(settings, dict) else {}
 
