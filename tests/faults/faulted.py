@@ -1,0 +1,219 @@
+"""Runs of `quantize` in which the n-th call that changes a file fails, for every n.
+
+A process of its own, with faulty.c preloaded: it imports the package once, and each run is a fork.
+Its arguments are a folder, a kind of destination, a mode and what happens; it prints JSON.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import warnings
+from pathlib import Path
+
+import gguf  # noqa: F401, what formats import is there for all forks
+import numpy as np
+import onnx  # noqa: F401
+import pyarrow.parquet  # noqa: F401
+import safetensors.numpy
+from exports import files
+from onnx_models import mlp
+
+import pyarrowquant.cli  # noqa: F401
+from pyarrowquant.__main__ import main
+
+KINDS = {
+    "parquet": ("out.parquet", ["--group-size", "64"]),
+    "shards": ("out", ["--to", "arrow", "--group-size", "64"]),
+    "compressed-tensors": ("out", ["--to", "compressed-tensors", "--group-size", "64"]),
+    "mlx": ("out", ["--to", "mlx"]),
+    "gguf": ("out.gguf", []),
+    "onnx": ("out.onnx", []),
+}
+ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES, -signal.SIGINT)
+PLACING = 40  # about so many changes come last, when the output is complete
+HALF = 14  # changes, after which the run that is resumed has been killed
+
+_library = ctypes.CDLL(None)
+_library.faulty_seen.restype = ctypes.c_long
+_library.faulty_arm.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int]
+
+
+class Case:
+    """A source, and what the destination is before and after."""
+
+    def __init__(self, folder: Path, kind: str, mode: str) -> None:
+        self._folder = folder
+        self._name, self._options = KINDS[kind]
+        self._source = _source(folder / "source", kind)
+        self._bad = folder / "bad.safetensors"
+        safetensors.numpy.save_file(
+            {"layers.0.up.weight": np.full((2, 64), np.nan, np.float32)}, self._bad
+        )
+        self._place = folder / "place"
+        resume = ["--resume"] if mode == "resume" else []
+        self._more = [] if mode == "fresh" else ["--overwrite", *resume]
+        self._mode = mode
+        self.old = self._made("--bits", "8") if mode != "fresh" else {}
+        self.new = self._made()
+        self._totals = self.summary
+        self._begin = folder / "begin"  # what the place has before each run
+        self._begin.mkdir()
+        self._reset()
+        if mode != "fresh":
+            assert self.run("--bits", "8") == 0
+        if mode == "resume":
+            assert self.run("--overwrite", at=HALF, action=-signal.SIGKILL) == -signal.SIGKILL
+        shutil.rmtree(self._begin)
+        shutil.copytree(self._place, self._begin, copy_function=shutil.copy2)
+
+    def _made(self, *options: str) -> dict[str, bytes]:
+        self._reset()
+        assert self.run(*options) == 0, self.said
+        return files(self._place)
+
+    def _reset(self) -> None:
+        shutil.rmtree(self._place, ignore_errors=True)
+        begin = self._folder / "begin"
+        if begin.exists():
+            shutil.copytree(begin, self._place, copy_function=shutil.copy2)
+        else:
+            self._place.mkdir()
+
+    def run(self, *options: str, source: Path | None = None, at: int = 0, action: int = 0) -> int:
+        """Quantize in a fork; the call number `at` has a fault."""
+        output = self._folder / "said"
+        source = source or self._source
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            number = os.open(output, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+            os.dup2(number, 1)
+            os.dup2(number, 2)
+            sys.argv = ["pyarrowquant", "quantize", str(source), str(self._place / self._name)]
+            sys.argv += [*self._options, "--json", *options]
+            code = 70
+            try:
+                _library.faulty_arm(os.fsencode(self._place), at, action)
+                main()
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+            finally:
+                counted = _library.faulty_seen()
+                sys.stdout.flush()
+                (self._folder / "seen").write_text(str(counted))
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        self.said = output.read_text()
+        code = os.waitstatus_to_exitcode(status)
+        if code == 0:
+            said = json.loads(self.said[self.said.index("{\n") :])
+            self.summary = {name: said[name] for name in ("layers", "weights", "relative_error")}
+        return code
+
+    def state(self) -> str:
+        """What has the final name: nothing, what was, what is new, or something wrong."""
+        found = {
+            name: data for name, data in files(self._place).items() if not name.startswith(".")
+        }
+        for state, expected in (("new", self.new), ("old", self.old)):
+            if expected and expected.items() <= found.items():
+                more = found.keys() - expected.keys()
+                if all(re.fullmatch(r"out\.onnx\.[0-9a-f]{16}\.data", name) for name in more):
+                    return state
+        if self._name not in found and all(name.endswith(".data") for name in found):
+            return "nothing"
+        return f"wrong: {sorted(found)}"
+
+    def calls(self) -> int:
+        """How many changes a run without a fault makes."""
+        self._reset()
+        assert self.run(*self._more) == 0, self.said
+        return int((self._folder / "seen").read_text())
+
+    def attempt(self, at: int, action: int) -> list[str]:
+        """Run with a fault, then make sure of what is there, and that another run mends it."""
+        self._reset()
+        wrong: list[str] = []
+        code = self.run(*self._more, at=at, action=action)
+        state = self.state()
+        allowed = {"fresh": ("nothing", "new")}.get(self._mode, ("old", "new"))
+        what = f"call {at}, {action}: code {code}, then {state}"
+
+        def check(right: bool, problem: str) -> None:
+            if not right:
+                wrong.append(f"{what}: {problem}: {self.said.strip()[-600:]}")
+
+        check(state in allowed, "not what was or is new")
+        check(code != 0 or state == "new", "success without a result")
+        check("Traceback" not in self.said, "a traceback")
+        check(code in (0, 1, 130, -signal.SIGKILL), "another exit code")
+        if code == 0:
+            check(self.summary == self._totals, f"totals are {self.summary}")
+        if at % 3 == 1 and self._mode != "fresh":
+            check(self.run("--overwrite", source=self._bad) == 1, "a bad source is taken")
+            check(self.state() == state, f"a failing run makes it {self.state()}")
+        more = {*self._more, "--resume"} if at % 3 else {"--overwrite"}
+        code = self.run(*more)
+        if code == 1 and self._mode == "fresh" and "--resume" in more:
+            check("exists" in self.said and state == "new", "cannot be continued")
+        else:
+            check(code == 0, f"{more} fails")
+            check(self.summary == self._totals, f"then totals are {self.summary}")
+        found = files(self._place)
+        check(found == self.new, f"at the end there is {sorted(found)}")
+        return wrong
+
+
+def _source(folder: Path, kind: str) -> Path:
+    """Write a small model, of two shards but for ONNX."""
+    folder.mkdir()
+    if kind == "onnx":
+        return Path(mlp().save(folder / "model.onnx"))
+    rng = np.random.default_rng(0)
+    weight_map = {}
+    for shard in range(2):
+        name = f"model-{shard + 1:05d}-of-00002.safetensors"
+        tensors = {
+            f"layers.{shard}.up.weight": rng.standard_normal((8, 64), np.float32),
+            f"layers.{shard}.norm.weight": np.ones(64, np.float32),
+        }
+        safetensors.numpy.save_file(tensors, folder / name)
+        weight_map |= dict.fromkeys(tensors, name)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "config.json").write_text('{"torch_dtype": "float32"}')
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+def _chosen(calls: int, step: int) -> list[int]:
+    """Number all calls that give the output its place, and of those before every so many."""
+    first = max(calls - PLACING, 0)
+    return [*range(1, first, step), *range(first, calls + 1, 1 + step // 8)]
+
+
+def survey(folder: Path, kind: str, mode: str, how: str, step: int) -> tuple[int, list[str]]:
+    """Attempt it call by call; gives how many were tried, and what was wrong."""
+    case = Case(folder, kind, mode)
+    calls = case.calls()
+    wrong: list[str] = []
+    for at in _chosen(calls, step):
+        wrong += case.attempt(at, -signal.SIGKILL if how == "killed" else ERRORS[at % len(ERRORS)])
+    return len(_chosen(calls, step)), wrong
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore", DeprecationWarning)  # forks beside threads of numpy
+    place, kind, mode, how, step = sys.argv[1:]
+    print(json.dumps(survey(Path(place), kind, mode, how, int(step))))
