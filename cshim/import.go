@@ -1,13 +1,9 @@
 package main
 
-// #include "stream.h"
-import "C"
-
 import (
 	"errors"
 	"fmt"
 	"io"
-	"unsafe"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -53,40 +49,35 @@ func (in *input) release() {
 	in.batches = nil
 }
 
-// readStream moves the stream and imports all its batches without a copy.
-func readStream(source *C.struct_ArrowArrayStream) (*input, error) {
-	imported, err := cdata.ImportCRecordReader((*cdata.CArrowArrayStream)(unsafe.Pointer(source)), nil)
+// readStream moves the stream and imports all its batches without a copy. arrow-go
+// panics on schemas and arrays whose parts do not fit together.
+func readStream(source *cdata.CArrowArrayStream) (in *input, err error) {
+	in = &input{}
+	defer func() {
+		if value := recover(); value != nil {
+			err = fmt.Errorf("%w: corrupt array: %v", errSource, value)
+		}
+		if err != nil {
+			in.release()
+			in = nil
+		}
+	}()
+	imported, err := cdata.ImportCRecordReader(source, nil)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errSource, err)
+		return in, fmt.Errorf("%w: %w", errSource, err)
 	}
 	reader := imported.(array.RecordReader)
 	defer reader.Release()
-	in := &input{schema: reader.Schema()}
+	in.schema = reader.Schema()
 	for {
-		batch, err := nextBatch(imported)
+		batch, err := imported.Read()
 		if errors.Is(err, io.EOF) {
 			return in, nil
 		}
 		if err != nil {
-			in.release()
-			return nil, fmt.Errorf("%w: %w", errSource, err)
+			return in, fmt.Errorf("%w: %w", errSource, err)
 		}
+		batch.Retain() // the reader releases it at the next one
 		in.batches = append(in.batches, batch)
 	}
-}
-
-// nextBatch retains the batch, which the reader would release at the next one.
-// arrow-go panics on arrays whose parts do not fit together.
-func nextBatch(reader interface {
-	Read() (arrow.RecordBatch, error)
-}) (batch arrow.RecordBatch, err error) {
-	defer func() {
-		if value := recover(); value != nil {
-			err = fmt.Errorf("corrupt array: %v", value)
-		}
-	}()
-	if batch, err = reader.Read(); err == nil {
-		batch.Retain()
-	}
-	return batch, err
 }

@@ -53,8 +53,8 @@ func paq_dequantize(source *C.struct_ArrowArrayStream, options *C.char, progress
 //export paq_compare
 func paq_compare(original, result *C.struct_ArrowArrayStream, options *C.char, out *C.struct_paq_outcome) *C.char {
 	return guard(func() error {
-		weights, err := readStream(original)
-		decoded, resultErr := readStream(result)
+		weights, err := readStream(streamOf(original))
+		decoded, resultErr := readStream(streamOf(result))
 		started := false
 		defer func() {
 			if !started {
@@ -78,7 +78,7 @@ func paq_compare(original, result *C.struct_ArrowArrayStream, options *C.char, o
 
 func startJob[Options any](source *C.struct_ArrowArrayStream, options *C.char, out *C.struct_paq_outcome, start func(*input, Options) *job) *C.char {
 	return guard(func() error {
-		in, err := readStream(source)
+		in, err := readStream(streamOf(source))
 		if err != nil {
 			return err
 		}
@@ -116,7 +116,7 @@ func giveResult(j *job, out *C.struct_paq_outcome) error {
 		}
 		skipped = C.CString(string(encoded))
 	}
-	if err := exportResult(result, &out.result); err != nil {
+	if err := exportResult(result, streamOf(&out.result)); err != nil {
 		C.free(unsafe.Pointer(skipped))
 		return err
 	}
@@ -230,6 +230,11 @@ func paq_release_memory() *C.char { return guard(allocator.empty) }
 //
 //export paq_free
 func paq_free(text *C.char) { C.free(unsafe.Pointer(text)) }
+
+// streamOf is the same stream by the type that cdata has for it.
+func streamOf(stream *C.struct_ArrowArrayStream) *cdata.CArrowArrayStream {
+	return (*cdata.CArrowArrayStream)(unsafe.Pointer(stream))
+}
 
 func parseOptions(text *C.char, into any) error {
 	if err := json.Unmarshal([]byte(C.GoString(text)), into); err != nil {

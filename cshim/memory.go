@@ -21,11 +21,12 @@ const (
 // allocator gives the memory of all results and counts it.
 var allocator = newPool()
 
-// pool is a memory.Allocator of C memory. Pages that the system has to clear
-// cost as much as quantizing into them, so large blocks that come back are kept
-// for the next call: no more bytes than the largest recent call took, not
-// longer than idleTime without a call, and not against the system, which may
-// take their pages when memory is short.
+// pool is C memory, which calls take through a callAllocator. Pages that the
+// system has to clear cost as much as quantizing into them, so large blocks that
+// come back are kept for the next call: no more bytes than the largest recent call
+// took, not longer than idleTime without a call, and not against the system, which
+// may take their pages when memory is short. Many calls use it at once, and each of
+// them from many goroutines.
 type pool struct {
 	mutex   sync.Mutex
 	alive   int64                  // bytes allocated and not freed
@@ -49,13 +50,9 @@ func newPool() *pool {
 	return p
 }
 
-// Allocate panics if there is no memory. The content is undefined.
-func (p *pool) Allocate(size int) []byte {
-	if size == 0 {
-		return nil
-	}
-	p.mutex.Lock()
-	defer p.mutex.Unlock()
+// allocate panics if there is no memory. The content is undefined. The mutex is
+// held.
+func (p *pool) allocate(size int) []byte {
 	var address unsafe.Pointer
 	if size < largeBytes {
 		address = C.paq_small_new(C.size_t(size))
@@ -121,14 +118,6 @@ func (p *pool) Free(b []byte) {
 	p.timer.Reset(idleTime)
 }
 
-// Reallocate is Allocate, a copy and Free.
-func (p *pool) Reallocate(size int, b []byte) []byte {
-	moved := p.Allocate(size)
-	copy(moved, b)
-	p.Free(b)
-	return moved
-}
-
 // drop gives the oldest kept blocks back to the system until no more than
 // bound bytes are kept.
 func (p *pool) drop(bound int) {
@@ -156,24 +145,38 @@ func (p *pool) AllocatedBytes() int64 {
 	return p.alive
 }
 
-// callAllocator is a pool's view of one call, whose large blocks bound what is
-// kept.
+// callAllocator is a call's memory.Allocator: a view of a pool that bounds what the
+// pool keeps by the call's large blocks.
 type callAllocator struct {
 	*pool
-	total int
+	total int // bytes of large blocks so far; the pool's mutex guards it
 }
 
+// Allocate panics if there is no memory. The content is undefined.
 func (c *callAllocator) Allocate(size int) []byte {
+	if size == 0 {
+		return nil
+	}
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
 	if size >= largeBytes {
 		c.total += wholePages(size)
 		c.atLeast(c.total)
 	}
-	return c.pool.Allocate(size)
+	return c.allocate(size)
 }
 
+// Reallocate is Allocate, a copy and Free.
+func (c *callAllocator) Reallocate(size int, b []byte) []byte {
+	moved := c.Allocate(size)
+	copy(moved, b)
+	c.Free(b)
+	return moved
+}
+
+// atLeast has the pool keep so many bytes, unless a recent call took more. The mutex
+// is held.
 func (p *pool) atLeast(bound int) {
-	p.mutex.Lock()
-	defer p.mutex.Unlock()
 	if now := time.Now(); bound >= p.bound || now.After(p.recent) {
 		p.bound, p.recent = bound, now.Add(idleTime)
 	}

@@ -1,29 +1,36 @@
 """Quantize neural-network weights held in Arrow data, in parallel, without a copy.
 
-The Go core loads at the first call, not at import. Its work runs with the GIL released.
+The Go core loads at the first call, not at import. Its work runs with the GIL released. What is
+imported here loads when it is first used, so that the command line can react to a signal from the
+first moment on.
 """
 
-from pyarrowquant import formats
-from pyarrowquant._lib import release_memory
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from pyarrowquant._version import __version__
-from pyarrowquant.arrays import numpy_to_arrow_table, quantize_batch
-from pyarrowquant.comparison import compare
-from pyarrowquant.errors import (
-    InternalError,
-    LayerError,
-    QuantizationError,
-    SkippedLayerWarning,
-)
-from pyarrowquant.expected import Expected
-from pyarrowquant.reading import read_weights
-from pyarrowquant.recipe import Recipe
-from pyarrowquant.rule import Rule
-from pyarrowquant.stream import quantize_stream
-from pyarrowquant.tables import (
-    dequantize_batch_arrow,
-    quantize_batch_arrow,
-    validate_arrow_input,
-)
+
+if TYPE_CHECKING:
+    from pyarrowquant import formats
+    from pyarrowquant._lib import release_memory
+    from pyarrowquant.arrays import numpy_to_arrow_table, quantize_batch
+    from pyarrowquant.comparison import compare
+    from pyarrowquant.errors import (
+        InternalError,
+        LayerError,
+        QuantizationError,
+        SkippedLayerWarning,
+    )
+    from pyarrowquant.expected import Expected
+    from pyarrowquant.reading import read_weights
+    from pyarrowquant.recipe import Recipe
+    from pyarrowquant.rule import Rule
+    from pyarrowquant.stream import quantize_stream
+    from pyarrowquant.tables import (
+        dequantize_batch_arrow,
+        quantize_batch_arrow,
+        validate_arrow_input,
+    )
 
 __all__ = [
     "Expected",
@@ -45,3 +52,32 @@ __all__ = [
     "release_memory",
     "validate_arrow_input",
 ]
+
+_MODULES = {
+    "_lib": ["release_memory"],
+    "arrays": ["numpy_to_arrow_table", "quantize_batch"],
+    "comparison": ["compare"],
+    "errors": ["InternalError", "LayerError", "QuantizationError", "SkippedLayerWarning"],
+    "expected": ["Expected"],
+    "reading": ["read_weights"],
+    "recipe": ["Recipe"],
+    "rule": ["Rule"],
+    "stream": ["quantize_stream"],
+    "tables": ["dequantize_batch_arrow", "quantize_batch_arrow", "validate_arrow_input"],
+}
+
+if not TYPE_CHECKING:  # with it, a checker would take any name
+
+    def __getattr__(name: str) -> object:
+        if name == "formats":
+            return import_module("pyarrowquant.formats")
+        for module, names in _MODULES.items():
+            if name in names:
+                value = getattr(import_module(f"pyarrowquant.{module}"), name)
+                globals()[name] = value
+                return value
+        raise AttributeError(f"module 'pyarrowquant' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,5 +1,47 @@
-"""Run the command line: ``python -m pyarrowquant``."""
+"""Run the command line: ``pyarrowquant``, or ``python -m pyarrowquant``."""
 
-from pyarrowquant.cli import main
+from __future__ import annotations
 
-main(prog_name="pyarrowquant")
+import os
+import signal
+import sys
+from typing import NoReturn
+
+INTERRUPTED, TERMINATED = 130, 143  # as shells have it
+
+
+def main() -> None:
+    """Run the command line in a process of its own, which ends when it is told to.
+
+    This is told from the first moment on: what is imported takes longer than some commands.
+    """
+    signal.signal(signal.SIGINT, lambda *_: _leave("Interrupted\n", INTERRUPTED))
+    signal.signal(signal.SIGTERM, lambda *_: _leave("", TERMINATED))
+    from pyarrowquant.cli import main as run
+
+    signal.signal(signal.SIGINT, _interrupted)
+    signal.signal(signal.SIGTERM, _terminated)
+    run(prog_name="pyarrowquant")
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    """End where nothing is to be cleaned up."""
+    _say(message)
+    os._exit(code)
+
+
+def _interrupted(*_: object) -> NoReturn:
+    _say("Interrupted\n")
+    sys.exit(INTERRUPTED)  # which lets files of incomplete results be removed
+
+
+def _terminated(*_: object) -> NoReturn:
+    sys.exit(TERMINATED)
+
+
+def _say(message: str) -> None:
+    os.write(2, message.encode())  # Python's own stream may be in use just then
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from pyarrowquant._tensors import quoted
 from pyarrowquant._version import __version__
 from pyarrowquant.errors import ArgumentTypeError
 
@@ -25,21 +26,23 @@ def integer(name: str, value: object) -> int:
             pass
         else:
             if abs(number) >= 2**63:
-                raise ValueError(f"Invalid {name}: {number}. It is beyond 64 bits")
+                raise ValueError(f"{name} {quoted(number)} is beyond 64 bits")
             return number
-    raise ArgumentTypeError(f"{name} must be an int, got {type(value).__name__}: {value!r}")
+    raise ArgumentTypeError(f"{name} must be an int, got {type(value).__name__}: {quoted(value)}")
 
 
 def boolean(name: str, value: object) -> bool:
     if isinstance(value, bool):
         return value
-    raise ArgumentTypeError(f"{name} must be True or False, got {type(value).__name__}: {value!r}")
+    raise ArgumentTypeError(
+        f"{name} must be True or False, got {type(value).__name__}: {quoted(value)}"
+    )
 
 
 def text(name: str, value: object) -> str:
     if isinstance(value, str):
         return value
-    raise ArgumentTypeError(f"{name} must be a str, got {type(value).__name__}: {value!r}")
+    raise ArgumentTypeError(f"{name} must be a str, got {type(value).__name__}: {quoted(value)}")
 
 
 def quality_floor(value: object) -> dict[str, float] | None:

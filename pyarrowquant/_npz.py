@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import io
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -15,11 +15,13 @@ from pyarrowquant._files import Location
 from pyarrowquant._tensors import (
     Tensor,
     batch_of,
+    bit_count,
     check_some_left,
     in_a_row,
     quoted,
     runs,
     select,
+    shortened,
 )
 
 # numpy's descriptions of types, with the safetensors names.
@@ -39,6 +41,13 @@ _DTYPES = {
     "<c8": "C64",
 }
 
+# Versions of the format: how many bytes have the length of the header, and numpy's parser.
+_HEADERS = {
+    (1, 0): (2, np.lib.format.read_array_header_1_0),
+    (2, 0): (4, np.lib.format.read_array_header_2_0),
+}
+_LONGEST_HEADER = 10_000  # which is numpy's bound, though it reads longer ones first
+
 _PIECE = 1 << 20
 
 # How many times smaller numpy's compressions can make data, which bounds what a file can ask for.
@@ -57,13 +66,19 @@ def read_arrays(location: Location, only_floats: bool) -> list[Tensor]:
     """Read the headers of all arrays. Their bytes count as if one array followed the other."""
     with location.open() as file, _archive(file, location) as archive:
         seen: dict[str, Tensor] = {}
+        stored = sum(member.compress_size for member in archive.infolist())
+        if stored > file.size:
+            raise ValueError(
+                f"{location}: its arrays overlap: they have {stored} stored bytes, the file "
+                f"{file.size}"
+            )
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
             if name == member.filename:
                 raise ValueError(f"{location}: {quoted(name)} is no .npy array")
             if name in seen:
                 raise ValueError(f"{location}: array {quoted(name)} is there twice")
-            _check_sizes(member, file.size, f"{location}: array {quoted(name)}")
+            _check_size(member, f"{location}: array {quoted(name)}")
             seen[name] = _read_header(archive, member, name, f"{location}: array {quoted(name)}")
         left = select(list(seen.values()), only_floats)
         check_some_left(location, list(seen.values()), left)
@@ -101,21 +116,21 @@ def _archive(file: Any, location: Location) -> zipfile.ZipFile:
         raise ValueError(f"{location}: no .npz file that can be read: {error}") from error
 
 
-def _check_sizes(member: zipfile.ZipInfo, file_size: int, what: str) -> None:
+def _check_size(member: zipfile.ZipInfo, what: str) -> None:
     ratio = _RATIOS.get(member.compress_type)
     if ratio is None:
         raise ValueError(f"{what} has compression {member.compress_type}, which is not numpy's")
-    if member.compress_size > file_size or member.file_size > ratio * member.compress_size:
+    if member.file_size > ratio * member.compress_size:
         raise ValueError(
-            f"{what} has {member.file_size} bytes, which {min(member.compress_size, file_size)} "
-            "stored ones cannot be"
+            f"{what} has {member.file_size} bytes, which {member.compress_size} stored ones cannot "
+            "be"
         )
 
 
 def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, what: str) -> Tensor:
     with _opened(archive, member.filename, what) as stream:
         shape, dtype = _parse_header(stream, what)
-        size = math.prod(shape) * dtype.itemsize
+        size = bit_count(shape, 8 * dtype.itemsize, what, dtype.str) // 8
         left = member.file_size - stream.tell()
     if size != left:
         raise ValueError(
@@ -133,17 +148,21 @@ def _opened(archive: zipfile.ZipFile, member: str, what: str) -> Any:
 
 
 def _parse_header(stream: Any, what: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
     try:
         version = np.lib.format.read_magic(stream)
-        if version not in readers:
+        if version not in _HEADERS:
             raise ValueError(f"version {version} of the format, which is for structured arrays")
-        shape, fortran_order, dtype = readers[version](stream)
+        length_bytes, parse = _HEADERS[version]
+        start = stream.read(length_bytes)
+        length = int.from_bytes(start, "little")
+        if length > _LONGEST_HEADER:
+            raise ValueError(
+                f"its header has {length} bytes, the most allowed is {_LONGEST_HEADER}"
+            )
+        shape, fortran_order, dtype = parse(io.BytesIO(start + stream.read(length)))
     except Exception as error:  # numpy parses the header as Python source
-        raise ValueError(f"{what} cannot be read: {error}") from error
+        problem = shortened(" ".join(str(error).split())) or type(error).__name__
+        raise ValueError(f"{what} cannot be read: {problem}") from error
     if dtype.hasobject:
         raise ValueError(f"{what} holds Python objects, which are not read")
     if fortran_order:
@@ -158,8 +177,6 @@ def _parse_header(stream: Any, what: str) -> tuple[tuple[int, ...], np.dtype[Any
             f"{what} has dtype '{dtype.str}', big-endian. Save it with "
             f"astype('{dtype.str.replace('>', '<')}')"
         )
-    if any(not 0 <= dimension < 2**63 for dimension in shape):
-        raise ValueError(f"{what} has shape {quoted(list(shape))}, beyond 0 to 2^63-1")
     return shape, dtype
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pyarrowquant._files import Location
-from pyarrowquant._tensors import quoted
+from pyarrowquant._tensors import bit_count, quoted
 
 _EXTERNAL = 1  # of TensorProto.DataLocation
 
@@ -28,17 +27,17 @@ _BITS = {
     **dict.fromkeys((27, 28), 6),
 }
 
-# Types that MatMul takes: their safetensors names, and fields that hold them where raw_data does
-# not. 16-bit floats lie there as whole numbers.
+# Types that MatMul takes: their safetensors names; fields that hold them where raw_data does not,
+# with numpy's descriptions; and their own descriptions. 16-bit floats are whole numbers there.
 MATMUL_TYPES = {
-    1: ("F32", "float_data", "<f4"),
-    6: ("I32", "int32_data", "<i4"),
-    7: ("I64", "int64_data", "<i8"),
-    10: ("F16", "int32_data", "<u2"),
-    11: ("F64", "double_data", "<f8"),
-    12: ("U32", "uint64_data", "<u4"),
-    13: ("U64", "uint64_data", "<u8"),
-    16: ("BF16", "int32_data", "<u2"),
+    1: ("F32", "float_data", "f4", "<f4"),
+    6: ("I32", "int32_data", "i4", "<i4"),
+    7: ("I64", "int64_data", "i8", "<i8"),
+    10: ("F16", "int32_data", "i4", "<u2"),
+    11: ("F64", "double_data", "f8", "<f8"),
+    12: ("U32", "uint64_data", "u8", "<u4"),
+    13: ("U64", "uint64_data", "u8", "<u8"),
+    16: ("BF16", "int32_data", "i4", "<u2"),
 }
 
 
@@ -146,7 +145,9 @@ class ExternalFiles:
         if path not in self._sizes:
             location = self._model.beside(path)
             if not location.exists():
-                raise FileNotFoundError(f"{what}: the file of its data, '{location}', is missing")
+                raise FileNotFoundError(
+                    f"{what}: the file of its data, {str(location)!r}, is missing"
+                )
             with location.open() as file:
                 self._sizes[path] = file.size
         return self._sizes[path]
@@ -156,11 +157,13 @@ def embedded_bytes(tensor: Any, name: object, model: Location) -> npt.NDArray[np
     """Bytes of a tensor of a type that MatMul takes, whose data is in the model itself."""
     what = f"{model}: tensor {quoted(name)}"
     size = _size(tensor, what)
-    _, field, dtype = MATMUL_TYPES[tensor.data_type]
+    _, field, field_dtype, dtype = MATMUL_TYPES[tensor.data_type]
     if tensor.HasField("raw_data"):
         data = np.frombuffer(tensor.raw_data, np.uint8)
     else:
-        data = np.array(getattr(tensor, field)).astype(dtype).view(np.uint8)
+        numbers = getattr(tensor, field)
+        found = np.fromiter(numbers, field_dtype, len(numbers))
+        data = found.astype(dtype).view(np.uint8)
     if data.size != size:
         raise ValueError(
             f"{what}: shape {quoted(list(tensor.dims))} has {size} bytes, its data has {data.size}"
@@ -193,7 +196,8 @@ def _number(entries: dict[str, Any], key: str, what: str) -> int | None:
 
 def _size(tensor: Any, what: str) -> int | None:
     """Bytes that a tensor's shape and type ask for, None for a type without a fixed size."""
-    if any(dimension < 0 for dimension in tensor.dims):
-        raise ValueError(f"{what} has shape {quoted(list(tensor.dims))}, which is negative")
+    shape = list(tensor.dims)
+    if any(dimension < 0 for dimension in shape):
+        raise ValueError(f"{what} has shape {quoted(shape)}, which is negative")
     bits = _BITS.get(tensor.data_type)
-    return None if bits is None else -(-math.prod(tensor.dims) * bits // 8)
+    return None if bits is None else -(-bit_count(shape, bits, what) // 8)

@@ -35,6 +35,9 @@ from pyarrowquant._tensors import (
 # Rows and columns that are transposed at a time, which fit into a processor's cache.
 _TILE = 128
 
+# Of all graphs together; large models have a tenth of that.
+_MOST_PARTS = 1_000_000
+
 
 @dataclass(frozen=True)
 class Use:
@@ -144,7 +147,7 @@ def _tensors(weights: Sequence[Weight]) -> list[Tensor]:
 
 
 def _dtype(weight: Weight) -> np.dtype[Any]:
-    return np.dtype(MATMUL_TYPES[weight.tensor.data_type][2])
+    return np.dtype(MATMUL_TYPES[weight.tensor.data_type][3])
 
 
 def _data(layers: Sequence[Layer], run: Sequence[Tensor], location: Location) -> pa.Buffer:
@@ -183,36 +186,67 @@ class _Matrix:
     transposed: bool
 
 
+class _Scope:
+    """Matrices by the names that a graph sees: its own, and those around that it does not hide."""
+
+    def __init__(self, around: _Scope | None, own: dict[str, _Matrix | None]) -> None:
+        self._around = around
+        self._own = own
+
+    def get(self, name: str) -> _Matrix | None:
+        if name in self._own:
+            return self._own[name]
+        return None if self._around is None else self._around.get(name)
+
+    def set(self, name: str, matrix: _Matrix | None) -> None:
+        """Give the name another meaning; None for what is no matrix."""
+        self._own[name] = matrix
+
+
 class _Search:
     """Follows constant matrices through a graph, from where they are to where they are used."""
 
     def __init__(self, model: Any, location: Location) -> None:
         self._location = location
+        self._parts = 0
         self.weights: dict[str, Weight] = {}
-        self._graph(model.graph, {}, outermost=True)
+        # names of other graphs need not be unique in the model
+        self._graph(model.graph, _Scope(None, self._initializers(model.graph)), outermost=True)
 
-    def _graph(self, graph: Any, scope: dict[str, _Matrix], outermost: bool) -> None:
-        if outermost:  # names of others need not be unique in the model
-            scope = self._initializers(graph)
+    def _graph(self, graph: Any, scope: _Scope, outermost: bool) -> None:
+        self._count(len(graph.node))
         for index, node in enumerate(graph.node):
-            for body in _bodies(node):
-                hidden = {value.name for value in (*body.input, *body.initializer)}
-                visible = {name: matrix for name, matrix in scope.items() if name not in hidden}
-                self._graph(body, visible, outermost=False)
+            attributes = node.attribute
+            if attributes:
+                self._count(len(attributes))
+                for body in _bodies(attributes):
+                    self._count(1)
+                    hidden = (value.name for value in (*body.input, *body.initializer))
+                    self._graph(body, _Scope(scope, dict.fromkeys(hidden)), outermost=False)
             for output in node.output:
-                if scope.pop(output, None) and outermost:
-                    raise self._twice(output)
+                if scope.get(output):
+                    if outermost:
+                        raise self._twice(output)
+                    scope.set(output, None)
             if node.domain not in ("", "ai.onnx"):
                 continue
             if matrix := _passed_on(node, scope, outermost):
-                scope[node.output[0]] = matrix
+                scope.set(node.output[0], matrix)
             elif len(node.input) > 1 and (matrix := scope.get(node.input[1])):
                 self._use(matrix, Use(graph, index))
 
-    def _initializers(self, graph: Any) -> dict[str, _Matrix]:
+    def _count(self, parts: int) -> None:
+        self._parts += parts
+        if self._parts > _MOST_PARTS:
+            raise ValueError(
+                f"{self._location}: the model has {self._parts} nodes and attributes or more, the "
+                f"most allowed is {_MOST_PARTS}"
+            )
+
+    def _initializers(self, graph: Any) -> dict[str, _Matrix | None]:
         """Return the matrices that have weights, and that nobody may replace."""
         inputs = {value.name for value in graph.input}
-        found: dict[str, _Matrix] = {}
+        found: dict[str, _Matrix | None] = {}
         seen = set()
         for tensor in graph.initializer:
             if tensor.name in seen:
@@ -247,18 +281,18 @@ def _is_matrix(tensor: Any) -> bool:
     )
 
 
-def _bodies(node: Any) -> Iterator[Any]:
-    for attribute in node.attribute:
+def _bodies(attributes: Any) -> Iterator[Any]:
+    for attribute in attributes:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
 
 
-def _passed_on(node: Any, scope: dict[str, _Matrix], outermost: bool) -> _Matrix | None:
+def _passed_on(node: Any, scope: _Scope, outermost: bool) -> _Matrix | None:
     """Return the matrix that a Constant has, or that an Identity or Transpose passes on."""
-    attributes = {attribute.name: attribute for attribute in node.attribute}
-    if len(node.output) != 1:
+    if node.op_type not in ("Constant", "Identity", "Transpose") or len(node.output) != 1:
         return None
+    attributes = {attribute.name: attribute for attribute in node.attribute}
     if node.op_type == "Constant" and outermost and "value" in attributes:
         tensor = attributes["value"].t
         return _Matrix(node.output[0], tensor, transposed=False) if _is_matrix(tensor) else None

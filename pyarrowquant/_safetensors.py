@@ -10,7 +10,7 @@ from typing import Any
 
 from pyarrowquant._files import MappedFile, RemoteFile
 from pyarrowquant._strict_json import parse_object
-from pyarrowquant._tensors import Tensor, quoted
+from pyarrowquant._tensors import Tensor, bit_count, quoted
 
 LONGEST_HEADER = 100_000_000
 
@@ -109,7 +109,7 @@ def _tensor(name: str, value: Any, first: int, path: str) -> Tensor:
     begin, end = offsets
     if begin > end:
         raise ValueError(f"{what} has data_offsets {quoted(offsets)}, which end before they begin")
-    bits = _bits(dtype, shape, what)
+    bits = bit_count(shape, BITS[dtype], what, dtype)
     if bits % 8:
         raise ValueError(
             f"{what}: shape {quoted(shape)} of {dtype} has {bits} bits, which are no whole bytes"
@@ -120,16 +120,6 @@ def _tensor(name: str, value: Any, first: int, path: str) -> Tensor:
             f"{quoted(offsets)} have {end - begin}"
         )
     return Tensor(name, dtype, tuple(shape), first + begin, first + end)
-
-
-def _bits(dtype: str, shape: list[int], what: str) -> int:
-    """Multiply, with the bounds of 64 bits at each step as other readers have them."""
-    product = 1
-    for factor in (*shape, BITS[dtype]):
-        product *= factor
-        if product >= 2**64:
-            raise ValueError(f"{what}: shape {quoted(shape)} of {dtype} has 2^64 bits and more")
-    return product
 
 
 def _is_size(value: object) -> bool:

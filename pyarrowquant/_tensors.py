@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,11 @@ SCHEMA = pa.schema(
     ]
 )
 
+# As in numpy, which has the most of all that reads such files.
+MOST_DIMENSIONS = 64
+
 _LONGEST_TEXT = 100
+_LONGEST_DECIMAL = 4096  # bits of an integer
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,78 @@ class Tensor:
 
 
 def quoted(value: object) -> str:
-    """Show a value of a file in one line that is not too long."""
-    text = repr(value)
+    """Show a value of a file in one line that is not too long, whatever its size."""
+    text = ""
+    for piece in _pieces(value):
+        text += piece
+        if len(text) > _LONGEST_TEXT:
+            return shortened(text)
+    return text
+
+
+def shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "..."
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    """Give what repr does, but not all at once: it may be huge, or nested too deeply."""
+    kind = type(value)
+    if kind in (list, tuple):
+        yield "[" if kind is list else "("
+        for i, item in enumerate(value):
+            yield ", " if i else ""
+            yield from _pieces(item)
+        yield "]" if kind is list else ",)" if len(value) == 1 else ")"
+    elif kind is dict:
+        yield "{"
+        for i, (key, item) in enumerate(value.items()):
+            yield ", " if i else ""
+            yield from _pieces(key)
+            yield ": "
+            yield from _pieces(item)
+        yield "}"
+    elif kind in (str, bytes):
+        yield repr(value[: _LONGEST_TEXT + 1])
+    elif kind is int and value.bit_length() > _LONGEST_DECIMAL:
+        yield hex(value)  # Python refuses so many decimal digits
+    else:
+        yield repr(value)
+
+
+def product(sizes: Iterable[int]) -> int:
+    """Multiply sizes, but no further than 2^64, since that takes ever longer; it is then above."""
+    result = 1
+    for size in sizes:
+        result *= size
+        if abs(result) >= 2**64:
+            break
+    return result
+
+
+def bit_count(shape: Sequence[int], bits: int, what: str, dtype: str | None = None) -> int:
+    """Return the bits of a tensor, within the bounds that other readers have.
+
+    Parameters
+    ----------
+    shape : sequence of int
+    bits : int
+        Those of an element.
+    what : str
+        What errors begin with.
+    dtype : str, optional
+        What errors call the elements.
+    """
+    if len(shape) > MOST_DIMENSIONS:
+        raise ValueError(
+            f"{what} has {len(shape)} dimensions, the most allowed is {MOST_DIMENSIONS}"
+        )
+    if any(type(size) is not int or not 0 <= size < 2**63 for size in shape):
+        raise ValueError(f"{what} has shape {quoted(list(shape))}, beyond 0 to 2^63-1")
+    found = product((*shape, bits))
+    if found >= 2**64:
+        kind = "" if dtype is None else f" of {dtype}"
+        raise ValueError(f"{what}: shape {quoted(list(shape))}{kind} has 2^64 bits and more")
+    return found
 
 
 def select(tensors: Sequence[Tensor], only_floats: bool) -> list[Tensor]:
@@ -49,7 +122,7 @@ def select(tensors: Sequence[Tensor], only_floats: bool) -> list[Tensor]:
 def check_some_left(path: object, tensors: Sequence[Tensor], selected: Sequence[Tensor]) -> None:
     """Raise where there are tensors, and none of them can be quantized."""
     if tensors and not selected:
-        dtypes = ", ".join(sorted({tensor.dtype for tensor in tensors}))
+        dtypes = shortened(", ".join(sorted({tensor.dtype for tensor in tensors})))
         raise ValueError(
             f"{path}: none of the {len(tensors)} tensors can be quantized, their dtypes are "
             f"{dtypes}. Convert them to F32, F16 or BF16, or read them with only_floats=False"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from pyarrowquant._tensors import quoted
 from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.rule import check_dict, check_known
 
@@ -39,7 +40,10 @@ def expected_from(said: object) -> Expected:
         value = values.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ArgumentTypeError(
-                f"{where}: {name} must be a number, got {type(value).__name__}: {value!r}"
+                f"{where}: {name} must be a number, got {type(value).__name__}: {quoted(value)}"
             )
-        numbers[name] = float(value)
+        try:
+            numbers[name] = float(value)
+        except OverflowError:
+            raise ValueError(f"{where}: {name} {quoted(value)} is beyond a float64") from None
     return Expected(**numbers)

@@ -13,6 +13,8 @@ from typing import Any
 
 from pyarrowquant import _arguments
 from pyarrowquant._arguments import Progress
+from pyarrowquant._recipe_text import import_yaml, parse_json, parse_yaml, read_text
+from pyarrowquant._tensors import quoted
 from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.expected import Expected, expected_from
 from pyarrowquant.presets import PRESETS, PROFILES
@@ -306,7 +308,7 @@ class Recipe:
         rules = parts.get("rules") or ()
         if not isinstance(rules, (list, tuple)):
             raise ArgumentTypeError(
-                f"Recipe: rules must be a list, got {type(rules).__name__}: {rules!r}"
+                f"Recipe: rules must be a list, got {type(rules).__name__}: {quoted(rules)}"
             )
         numbered = [_numbered_rule(number, rule) for number, rule in enumerate(rules, 1)]
         expected = parts.get("expected")
@@ -340,11 +342,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        try:
-            said = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"Recipe is not JSON: {error}") from None
-        return cls.from_dict(said)
+        return cls.from_dict(parse_json(text))
 
     def to_yaml(self) -> str:
         """Return the recipe as YAML. Needs the extra ``pyarrowquant[yaml]``.
@@ -360,19 +358,13 @@ class Recipe:
           skip: true
         """
         # not allow_unicode, with which PyYAML writes some line breaks that it reads as spaces
-        text: str = _yaml().safe_dump(self.to_dict(), sort_keys=False)
+        text: str = import_yaml().safe_dump(self.to_dict(), sort_keys=False)
         return text
 
     @classmethod
     def from_yaml(cls, text: str) -> Recipe:
         """Read YAML, in which a pattern that begins with ``*`` needs quotes."""
-        yaml = _yaml()
-        try:
-            said = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            hint = " A pattern that begins with * needs quotes" if "alias" in str(error) else ""
-            raise ValueError(f"Recipe is not YAML: {error}.{hint}") from None
-        return cls.from_dict(said)
+        return cls.from_dict(parse_yaml(text))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a file whose name ends with .json, .yaml or .yml."""
@@ -391,7 +383,7 @@ class Recipe:
         True
         """
         read = cls.from_yaml if _is_yaml(path) else cls.from_json
-        return read(Path(path).read_text(encoding="utf-8"))
+        return read(read_text(path))
 
 
 def _escaped(name: str) -> str:
@@ -404,7 +396,7 @@ def _rules(rules: Iterable[Rule]) -> tuple[Rule, ...]:
     for number, rule in enumerate(rules, 1):
         if not isinstance(rule, Rule):
             raise ArgumentTypeError(
-                f"Recipe rule {number} must be a Rule, got {type(rule).__name__}: {rule!r}"
+                f"Recipe rule {number} must be a Rule, got {type(rule).__name__}: {quoted(rule)}"
             )
     return rules
 
@@ -416,7 +408,7 @@ def _default(default: Mapping[str, object] | Rule | str | None) -> Rule:
     if isinstance(default, str):
         if default == "skip":
             return Rule(skip=True)
-        raise ValueError(f"{where} {default!r} must be 'skip' or a dict of settings")
+        raise ValueError(f"{where} {quoted(default)} must be 'skip' or a dict of settings")
     said = default.said if isinstance(default, Rule) else check_dict(where, default)
     check_known(where, said, ("skip", *SETTINGS))
     return Rule(**check_fields(where, said))
@@ -446,11 +438,3 @@ def _is_yaml(path: str | os.PathLike[str]) -> bool:
     if suffix in (".json", ".yaml", ".yml"):
         return suffix != ".json"
     raise ValueError(f"Recipe file {os.fspath(path)!r} must end with .json, .yaml or .yml")
-
-
-def _yaml() -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise ImportError("YAML recipes need PyYAML: pip install pyarrowquant[yaml]") from None
-    return yaml

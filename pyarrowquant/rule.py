@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from pyarrowquant import _arguments
+from pyarrowquant._tensors import product, quoted, shortened
 from pyarrowquant.errors import ArgumentTypeError
 
 _Check = Callable[[str, object], Any]
@@ -23,21 +23,21 @@ def one_of(name: str, value: object, choices: Iterable[object]) -> Any:
     """Return a value that is one of the choices."""
     if value in choices:
         return value
-    raise ValueError(f"{name} {value!r} must be one of {_listed(choices)}")
+    raise ValueError(f"{name} {quoted(value)} must be one of {_listed(choices)}")
 
 
 def check_dict(where: str, said: object) -> Mapping[str, Any]:
     """Return a part of a recipe that has fields."""
     if isinstance(said, Mapping):
         return said
-    raise ArgumentTypeError(f"{where} must be a dict, got {type(said).__name__}: {said!r}")
+    raise ArgumentTypeError(f"{where} must be a dict, got {type(said).__name__}: {quoted(said)}")
 
 
 def check_known(where: str, said: Mapping[str, object], known: Iterable[str]) -> None:
     """Refuse fields that are not known."""
     for field in said:
         if field not in known:
-            raise ValueError(f"{where}: unknown field {field!r}. Known are {_listed(known)}")
+            raise ValueError(f"{where}: unknown field {quoted(field)}. Known are {_listed(known)}")
 
 
 def check_fields(where: str, said: Mapping[str, object]) -> dict[str, Any]:
@@ -59,7 +59,10 @@ def rule_label(said: Mapping[str, object], number: int | None = None) -> str:
     """Return what errors call a rule: its number, if known, and its patterns."""
     label = "Recipe rule" if number is None else f"Recipe rule {number}"
     pattern = said.get("regex") if said.get("match") is None else said["match"]
-    return label if pattern is None else f"{label} ({_listed(_several(pattern))})"
+    if pattern is None:
+        return label
+    patterns = quoted(list(_several(pattern)))  # a fitted recipe has thousands of them
+    return f"{label} ({patterns[1:].removesuffix(']')})"
 
 
 def _listed(values: Iterable[object]) -> str:
@@ -110,8 +113,12 @@ def _regex(name: str, value: object) -> str:
     try:
         re.compile(pattern)
     except (re.error, OverflowError) as error:
-        raise ValueError(f"{name} {pattern!r} is no regular expression: {error}") from None
-    return pattern
+        problem = shortened(str(error))
+    except RecursionError:
+        problem = "it is nested too deeply"
+    else:
+        return pattern
+    raise ValueError(f"{name} {quoted(pattern)} is no regular expression: {problem}")
 
 
 _SETTING_CHECKS: dict[str, _Check] = {
@@ -237,4 +244,4 @@ class Rule:
 
 def columns_of(shape: Sequence[int]) -> int:
     """Columns of a layer as a matrix: all elements for fewer than two dimensions."""
-    return math.prod(shape if len(shape) < 2 else shape[1:])
+    return product(shape if len(shape) < 2 else shape[1:])

@@ -1,6 +1,7 @@
 package quant
 
 import (
+	"context"
 	"encoding/binary"
 	"math"
 	"slices"
@@ -22,11 +23,32 @@ type codedLayer struct {
 	scales, zeroPoints []byte // little-endian float32
 }
 
-// readCoded reads every row of every batch of a result.
-func readCoded(batches []arrow.RecordBatch, columns codedColumns, threads int) ([]codedLayer, LayerErrors) {
-	return readRows(batches, 0, threads, func(batch arrow.RecordBatch, _ int) rowReader[codedLayer] {
+// readCoded reads every row of every batch of a result. The error is that of the
+// context.
+func readCoded(ctx context.Context, batches []arrow.RecordBatch, columns codedColumns, threads int) ([]codedLayer, LayerErrors, error) {
+	layers, failed, err := readRows(ctx, batches, 0, threads, func(batch arrow.RecordBatch, _ int) rowReader[codedLayer] {
 		return newCodedReader(batch, columns).read
 	})
+	if err != nil {
+		return nil, nil, err
+	}
+	bad, err := badGroups(ctx, layers, threads)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(bad) == 0 {
+		return layers, failed, nil
+	}
+	kept := layers[:0]
+	for i, l := range layers {
+		if group, ok := bad[i]; ok {
+			failed = append(failed, l.groupProblem(group.Index).layerError(l.name, l.row))
+		} else {
+			kept = append(kept, l)
+		}
+	}
+	failed.sort()
+	return kept, failed, nil
 }
 
 // codedReader reads the rows of one batch of a result.
@@ -96,7 +118,8 @@ func (r *codedReader) readFields(l *codedLayer, row int) (p *problem) {
 	return l.check(bitWidth, groupSize)
 }
 
-// check compares the sizes of the parts with what the shape needs.
+// check compares the sizes of the parts with what the shape needs. Their content is
+// left to badGroups.
 func (l *codedLayer) check(bitWidth, groupSize int64) *problem {
 	if !slices.Contains(bitWidths, int(bitWidth)) {
 		return problemf(KindCorrupt, ": bit_width is %d, it must be 2, 3, 4, 5, 6 or 8", bitWidth)
@@ -121,10 +144,7 @@ func (l *codedLayer) check(bitWidth, groupSize int64) *problem {
 	if p := checkGroupCount(columnScales, l.scales, l.groups()); p != nil {
 		return p
 	}
-	if p := checkGroupCount(columnZeroPoints, l.zeroPoints, l.groups()); p != nil {
-		return p
-	}
-	return l.checkGroups()
+	return checkGroupCount(columnZeroPoints, l.zeroPoints, l.groups())
 }
 
 func checkGroupCount(column string, values []byte, groups int) *problem {
@@ -134,18 +154,43 @@ func checkGroupCount(column string, values []byte, groups int) *problem {
 	return nil
 }
 
-// checkGroups refuses scales and zero-points that no quantization gives.
-func (l *codedLayer) checkGroups() *problem {
-	for group := range l.groups() {
-		scale, zeroPoint := float32At(l.scales, group), float32At(l.zeroPoints, group)
-		if scale == 0 || !isFinite(scale) {
-			return problemf(KindCorrupt, ": the scale of group %d is %g, it must be finite and not 0", group, scale)
+// badGroups finds the first group of each layer that has a scale or a zero-point
+// which no quantization gives. A layer has up to an eighth as many groups as weights,
+// so that it is cut for the workers as if its groups were weights of one row.
+func badGroups(ctx context.Context, layers []codedLayer, threads int) (map[int]kernel.Fault, error) {
+	groups := make([]grouped, len(layers))
+	all := cut(threads, len(layers), func(i int) *grouped {
+		groups[i] = newGrouped(matrix{rows: 1, columns: layers[i].groups()}, 1)
+		return &groups[i]
+	})
+	var bad faults
+	err := all.run(ctx, threads, func() worker {
+		return func(_ int, u *unit) {
+			l, g := &layers[u.layer], groups[u.layer]
+			first := u.firstElement(g)
+			for group := first; group < first+u.grouped(g).columns; group++ {
+				if !l.isGroup(group) {
+					bad.add(u.layer, 0, kernel.Fault{Kind: kernel.ScaleRange, Index: group})
+					return
+				}
+			}
 		}
-		if !isFinite(zeroPoint) {
-			return problemf(KindCorrupt, ": the zero-point of group %d is %g, it must be finite", group, zeroPoint)
-		}
+	})
+	return bad.first, err
+}
+
+// isGroup tells whether the scale and the zero-point of a group are possible.
+func (l *codedLayer) isGroup(group int) bool {
+	scale := float32At(l.scales, group)
+	return scale != 0 && isFinite(scale) && isFinite(float32At(l.zeroPoints, group))
+}
+
+// groupProblem says what is wrong with a group.
+func (l *codedLayer) groupProblem(group int) *problem {
+	if scale := float32At(l.scales, group); scale == 0 || !isFinite(scale) {
+		return problemf(KindCorrupt, ": the scale of group %d is %g, it must be finite and not 0", group, scale)
 	}
-	return nil
+	return problemf(KindCorrupt, ": the zero-point of group %d is %g, it must be finite", group, float32At(l.zeroPoints, group))
 }
 
 func float32At(values []byte, i int) float32 {

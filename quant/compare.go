@@ -40,11 +40,11 @@ func Compare(ctx context.Context, original, result Table, o CompareOptions, allo
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	weights, badWeights, err := readWeights(original, o.OriginalTypeNames, o.Threads)
+	weights, badWeights, err := readWeights(ctx, original, o.OriginalTypeNames, o.Threads)
 	if err != nil {
 		return nil, In("original", err)
 	}
-	decoded, badDecoded, err := readDecoded(result, o.ResultTypeNames, o.Threads)
+	decoded, badDecoded, err := readDecoded(ctx, result, o.ResultTypeNames, o.Threads)
 	if err != nil {
 		return nil, In("result", err)
 	}
@@ -69,20 +69,19 @@ func Compare(ctx context.Context, original, result Table, o CompareOptions, allo
 // In says which table an error is about.
 func In(table string, err error) error { return fmt.Errorf("In %s: %w", table, err) }
 
-func readWeights(t Table, typeNames map[string]string, threads int) ([]layer, LayerErrors, error) {
+func readWeights(ctx context.Context, t Table, typeNames map[string]string, threads int) ([]layer, LayerErrors, error) {
 	columns, err := resolveInput(t.Schema, typeNames)
 	if err != nil {
 		return nil, nil, err
 	}
 	// Groups of whole rows make units that most other group sizes make as well.
 	settings := &layerSettings{Settings: Settings{GroupSize: WholeRow}}
-	layers, failed := readRows(t.Batches, 0, threads, func(batch arrow.RecordBatch, rows int) rowReader[layer] {
+	return readRows(ctx, t.Batches, 0, threads, func(batch arrow.RecordBatch, rows int) rowReader[layer] {
 		reader := newLayerReader(batch, columns, rows)
 		return func(l *layer, row int, inputRow int64) *LayerError {
 			return reader.read(l, row, inputRow, settings)
 		}
 	})
-	return layers, failed, nil
 }
 
 // decodedLayer is a layer of result: codes, or weights decoded elsewhere.
@@ -96,25 +95,25 @@ type decodedLayer struct {
 	original *layer
 }
 
-func readDecoded(t Table, typeNames map[string]string, threads int) ([]decodedLayer, LayerErrors, error) {
+func readDecoded(ctx context.Context, t Table, typeNames map[string]string, threads int) ([]decodedLayer, LayerErrors, error) {
 	if t.Schema.HasField(columnQuantizedData) {
 		columns, err := resolveCoded(t.Schema, typeNames)
 		if err != nil {
 			return nil, nil, err
 		}
-		coded, failed := readCoded(t.Batches, columns, threads)
+		coded, failed, err := readCoded(ctx, t.Batches, columns, threads)
 		layers := make([]decodedLayer, len(coded))
 		for i := range coded {
 			l := &coded[i]
 			layers[i] = decodedLayer{grouped: l.grouped, name: l.name, row: l.row, shape: l.shape, coded: l}
 		}
-		return layers, failed, nil
+		return layers, failed, err
 	}
 	if !t.Schema.HasField(columnWeights) {
 		return nil, nil, schemaError("Missing required column '%s' or '%s'. Expected schema: %s; or %s",
 			columnQuantizedData, columnWeights, resultSchema, inputSchema)
 	}
-	weights, failed, err := readWeights(t, typeNames, threads)
+	weights, failed, err := readWeights(ctx, t, typeNames, threads)
 	layers := make([]decodedLayer, len(weights))
 	for i, l := range weights {
 		layers[i] = decodedLayer{grouped: l.grouped, name: l.name, row: l.row, shape: l.shape, weights: l.values()}

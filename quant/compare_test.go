@@ -89,11 +89,11 @@ func TestCompareWithoutMemory(t *testing.T) {
 // TestCompareSmallOffsets makes the 32-bit offsets of names run out early.
 func TestCompareSmallOffsets(t *testing.T) {
 	original, result := comparedLayers(t)
-	weights, _, err := readWeights(original, nil, 2)
+	weights, _, err := readWeights(context.Background(), original, nil, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	decoded, _, err := readDecoded(result, nil, 2)
+	decoded, _, err := readDecoded(context.Background(), result, nil, 2)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,10 @@ func Dequantize(ctx context.Context, schema *arrow.Schema, batches []arrow.Recor
 	if err != nil {
 		return nil, err
 	}
-	layers, failed := readCoded(batches, columns, o.Threads)
+	layers, failed, err := readCoded(ctx, batches, columns, o.Threads)
+	if err != nil {
+		return nil, err
+	}
 	d := newDequantization(layers, o, maxOffset)
 	d.arena.allocator = allocator
 	defer d.arena.release()

@@ -1,6 +1,7 @@
 package quant
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"math/bits"
@@ -33,9 +34,9 @@ type layer struct {
 }
 
 // readLayers reads every row of every batch as a layer, but for those to skip.
-func readLayers(batches []arrow.RecordBatch, columns inputColumns, o *Options) ([]layer, LayerErrors) {
+func readLayers(ctx context.Context, batches []arrow.RecordBatch, columns inputColumns, o *Options) ([]layer, LayerErrors, error) {
 	settings := o.rowSettings()
-	layers, failed := readRows(batches, o.FirstRow, o.Threads, func(batch arrow.RecordBatch, rows int) rowReader[layer] {
+	layers, failed, err := readRows(ctx, batches, o.FirstRow, o.Threads, func(batch arrow.RecordBatch, rows int) rowReader[layer] {
 		read := newLayerReader(batch, columns, rows)
 		return func(l *layer, row int, inputRow int64) *LayerError {
 			if s := settings(inputRow); s != nil {
@@ -47,7 +48,7 @@ func readLayers(batches []arrow.RecordBatch, columns inputColumns, o *Options) (
 	if len(o.Choices) > 0 {
 		layers = slices.DeleteFunc(layers, func(l layer) bool { return l.settings == nil })
 	}
-	return layers, failed
+	return layers, failed, err
 }
 
 // rowReader reads a row of a batch, which is inputRow of the whole input, into a
@@ -56,8 +57,9 @@ type rowReader[T any] func(into *T, row int, inputRow int64) *LayerError
 
 // readRows reads every row of every batch, by newReader's readers of so many rows
 // each, on up to threads goroutines. Rows that cannot be read come back as errors,
-// the others in input order.
-func readRows[T any](batches []arrow.RecordBatch, firstRow int64, threads int, newReader func(batch arrow.RecordBatch, rows int) rowReader[T]) ([]T, LayerErrors) {
+// the others in input order. The error is that of the context.
+func readRows[T any](ctx context.Context, batches []arrow.RecordBatch, firstRow int64, threads int,
+	newReader func(batch arrow.RecordBatch, rows int) rowReader[T]) ([]T, LayerErrors, error) {
 	rows := make([]T, countRows(batches))
 	var failed LayerErrors
 	offset := 0
@@ -65,7 +67,7 @@ func readRows[T any](batches []arrow.RecordBatch, firstRow int64, threads int, n
 		into := rows[offset:]
 		spans := inSpans(threads, int(batch.NumRows()), spanRows, func(_, first, end int) (failed LayerErrors) {
 			read := newReader(batch, end-first)
-			for row := first; row < end; row++ {
+			for row := first; row < end && ctx.Err() == nil; row++ {
 				if err := read(&into[row], row, firstRow+int64(offset+row)); err != nil {
 					failed = append(failed, err)
 				}
@@ -75,8 +77,11 @@ func readRows[T any](batches []arrow.RecordBatch, firstRow int64, threads int, n
 		failed = append(failed, slices.Concat(spans...)...)
 		offset += int(batch.NumRows())
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
 	if len(failed) == 0 {
-		return rows, nil
+		return rows, nil, nil
 	}
 	kept, bad := rows[:0], failed
 	for i, r := range rows {
@@ -86,7 +91,7 @@ func readRows[T any](batches []arrow.RecordBatch, firstRow int64, threads int, n
 			kept = append(kept, r)
 		}
 	}
-	return kept, failed
+	return kept, failed, nil
 }
 
 func countRows(batches []arrow.RecordBatch) (rows int) {

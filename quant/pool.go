@@ -13,15 +13,18 @@ import (
 // worker does a unit, which it does not keep.
 type worker func(i int, u *unit)
 
-// run does every unit, given its number too, on up to threads goroutines. Each of
-// them makes itself a worker, which may keep memory of its own. The only thing that
-// workers write in common is the counter of the next task. It stops early if the
-// context is cancelled or if a worker panics.
+// run does every unit, given its number too, on up to threads goroutines, of which
+// the caller is one if there is work for one only. Each of them makes itself a
+// worker, which may keep memory of its own. The only thing that workers write in
+// common is the counter of the next task. It stops early if the context is cancelled
+// or if a worker panics.
 func (t tasks) run(ctx context.Context, threads int, newWorker func() worker) error {
+	if len(t) == 0 {
+		return nil
+	}
 	var next atomic.Int64
 	some := t.atATime(threads)
-	group, ctx := errgroup.WithContext(ctx)
-	work := func() error {
+	work := func(ctx context.Context) error {
 		defer kernel.StandardFloat()()
 		do := newWorker()
 		for ctx.Err() == nil {
@@ -37,8 +40,13 @@ func (t tasks) run(ctx context.Context, threads int, newWorker func() worker) er
 		}
 		return ctx.Err()
 	}
-	for range min(threads, (len(t)+some-1)/some) {
-		group.Go(func() error { return Recovered(work) })
+	workers := min(threads, (len(t)+some-1)/some)
+	if workers == 1 {
+		return Recovered(func() error { return work(ctx) })
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for range workers {
+		group.Go(func() error { return Recovered(func() error { return work(ctx) }) })
 	}
 	return group.Wait()
 }

@@ -34,7 +34,10 @@ func Quantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordB
 	if rows := countRows(batches); len(o.Choices) > 0 && len(o.Rows) != rows {
 		return nil, argumentError("Invalid rows: settings for %d rows, the input has %d", len(o.Rows), rows)
 	}
-	layers, failed := readLayers(batches, columns, &o)
+	layers, failed, err := readLayers(ctx, batches, columns, &o)
+	if err != nil {
+		return nil, err
+	}
 	if o.Sort {
 		layers = sortedByName(layers)
 	}

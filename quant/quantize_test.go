@@ -115,7 +115,10 @@ func TestSmallOffsets(t *testing.T) {
 		large          bool
 	}{{1000, 1, false}, {108, 2, false}, {100, 2, false}, {99, 1, true}} {
 		t.Run(fmt.Sprint(c.limit), func(t *testing.T) {
-			layers, _ := readLayers(batches, columns, &defaults)
+			layers, _, err := readLayers(context.Background(), batches, columns, &defaults)
+			if err != nil {
+				t.Fatal(err)
+			}
 			q := newQuantization(layers, defaults, c.limit)
 			q.arena.allocator = checked(t)
 			defer q.arena.release()

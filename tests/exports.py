@@ -33,6 +33,12 @@ def kept_table(arrays: dict[str, np.ndarray] = KEPT_ARRAYS) -> pa.Table:
     )
 
 
+def data_file(model: Path) -> Path:
+    """The one file of external data beside an ONNX model."""
+    (found,) = model.parent.glob(f"{model.name}.*.data")
+    return found
+
+
 def weights(seed: int, rows: int, columns: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((rows, columns), dtype=np.float32)
 

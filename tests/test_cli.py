@@ -547,13 +547,17 @@ def test_onnx_sources_are_not_overwritten(tmp_path: Path) -> None:
 
     source = tmp_path / "model.onnx"
     onnx_model(source)
-    data = {"save_as_external_data": True, "location": "small.onnx.data", "size_threshold": 0}
-    onnx.save(onnx.load(source), source, **data)
-    before = source.read_bytes(), (tmp_path / "small.onnx.data").read_bytes()
-    assert "is the source" in failed("quantize", source, source, "--overwrite")
-    assert "exists" in failed("quantize", source, tmp_path / "small.onnx")
-    assert "is the source" in failed("quantize", source, tmp_path / "small.onnx", "--overwrite")
-    assert before == (source.read_bytes(), (tmp_path / "small.onnx.data").read_bytes())
+    for name in ("small.onnx.data", f"small.onnx.{'0' * 16}.data"):  # as data of ours is named
+        data = {"save_as_external_data": True, "location": name, "size_threshold": 0}
+        onnx.save(onnx.load(source), source, **data)
+        before = source.read_bytes(), (tmp_path / name).read_bytes()
+        assert "is the source" in failed("quantize", source, source, "--overwrite")
+        assert "is the source" in failed(
+            "quantize", source, tmp_path / name, "--to", "onnx", "--overwrite"
+        )
+        succeeded("quantize", source, tmp_path / "small.onnx", "--overwrite")
+        assert before == (source.read_bytes(), (tmp_path / name).read_bytes())
+        onnx.checker.check_model(tmp_path / "small.onnx")
 
 
 @pytest.fixture

@@ -109,9 +109,8 @@ def test_killed_anywhere_and_continued(model: Path, tmp_path: Path, kind: str) -
             break
         result = run("quantize", model, out / name, *options, "--resume")
         found = files(out)
-        if "exists" in result.stderr:  # nothing was left but to remove empty folders
+        if "exists" in result.stderr:  # nothing was left but to remove an empty folder
             assert count > 10
-            assert found.pop(f".{name}.partial") == b"folder"
         else:
             assert result.exit_code == 0, (count, result.output)
         assert found == files(whole), count

@@ -12,7 +12,7 @@ import onnxruntime
 import pyarrow as pa
 import pytest
 from conftest import plain
-from exports import decoded, failing_stream, files, quantized, weights
+from exports import data_file, decoded, failing_stream, files, quantized, weights
 
 from pyarrowquant import Recipe, Rule, quantize_batch_arrow, quantize_stream
 from pyarrowquant.formats import write_onnx
@@ -129,13 +129,13 @@ def test_model(tmp_path: Path) -> None:
     end = 0
     for tensor in model.graph.initializer:
         entry = {item.key: item.value for item in tensor.external_data}
-        assert entry["location"] == "out.onnx.data"
+        assert entry["location"] == data_file(tmp_path / "out.onnx").name
         offset, length = int(entry["offset"]), int(entry["length"])
         alignment = 65536 if length >= 2**20 else 64
         assert offset % alignment == 0
         assert 0 <= offset - end < alignment
         end = offset + length
-    assert end == (tmp_path / "out.onnx.data").stat().st_size
+    assert end == data_file(tmp_path / "out.onnx").stat().st_size
     codes = next(t for t in onnx.load(tmp_path / "out.onnx").graph.initializer)
     assert codes.raw_data == result["quantized_data"][0].as_py()
 
@@ -145,8 +145,9 @@ def test_rows_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     write_onnx(result, tmp_path / "whole.onnx")
     monkeypatch.setattr("pyarrowquant.formats._onnx_nodes._BYTES_A_PIECE", 130)
     write_onnx(result, tmp_path / "pieces.onnx")
-    made = files(tmp_path)
-    assert made["whole.onnx.data"] == made["pieces.onnx.data"]
+    whole, pieces = (data_file(tmp_path / name) for name in ("whole.onnx", "pieces.onnx"))
+    assert whole.read_bytes() == pieces.read_bytes()
+    assert whole.suffixes[1:] == pieces.suffixes[1:]  # named by what they have
 
 
 def test_streams_give_the_same_files(tmp_path: Path) -> None:
@@ -202,20 +203,18 @@ def test_existing_files_are_not_replaced_unasked(tmp_path: Path) -> None:
     path = tmp_path / "out.onnx"
     write_onnx(first, path)
     before = files(tmp_path)
-    assert set(before) == {"out.onnx", "out.onnx.data"}
+    old_data = data_file(path)
+    assert set(before) == {"out.onnx", old_data.name}
     with pytest.raises(FileExistsError, match=r"exists. Use overwrite=True to replace it"):
         write_onnx(second, path)
-    path.unlink()
-    with pytest.raises(FileExistsError, match=r"out.onnx.data' exists"):
-        write_onnx(second, path)
-    path.write_bytes(before["out.onnx"])
     with pytest.raises(OSError, match="the disk is gone"):
         write_onnx(failing_stream(second, OSError("the disk is gone")), path, overwrite=True)
     assert files(tmp_path) == before
     write_onnx(second, path, overwrite=True)
-    after = files(tmp_path)
-    assert set(after) == set(before)
-    assert after["out.onnx.data"] != before["out.onnx.data"]
+    new_data = data_file(path)  # the old data is gone
+    assert new_data != old_data
+    assert set(files(tmp_path)) == {"out.onnx", new_data.name}
+    onnx.checker.check_model(path)
 
 
 def test_names_come_once(tmp_path: Path) -> None:

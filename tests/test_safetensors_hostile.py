@@ -2,7 +2,7 @@
 
 Accepted is what the safetensors package accepts, but for a few oddities of its JSON reader: names
 and fields that are there twice, a tensor or its dtype in an unusual form, dimensions of 2^63 and
-more, and objects in fields that nobody reads that are nested deeper than 128.
+more, more than 64 of them, and objects in fields that nobody reads that are nested deeper than 128.
 """
 
 from __future__ import annotations
@@ -232,6 +232,10 @@ STRICTER: dict[str, tuple[bytes, str]] = {
         file_of({"a": tensor(0, 8, {"F32": None})}, EIGHT),  # type: ignore[arg-type]
         f"tensor 'a' has dtype {{'F32': None}}. {UNKNOWN}",
     ),
+    "65 dimensions": (
+        file_of({"a": tensor(0, 4, shape=[1] * 65)}, bytes(4)),
+        "tensor 'a' has 65 dimensions, the most allowed is 64",
+    ),
     "a dimension of 2^63": (
         file_of({"a": tensor(0, 0, shape=[0, 2**63])}),
         f"tensor 'a' has shape [0, {2**63}], which must be integers of 0 to 2^63-1",
@@ -252,6 +256,7 @@ VALID: dict[str, bytes] = {
     ),
     "0 times 2^60": file_of({"a": tensor(0, 0, shape=[0, 2**60])}),
     "not in order": file_of({"b": tensor(4, 8), "a": tensor(0, 4)}, EIGHT),
+    "64 dimensions": file_of({"a": tensor(0, 4, shape=[1] * 64)}, bytes(4)),
     "scalar": file_of({"a": tensor(0, 4, shape=[])}, bytes(4)),
     **{
         dtype: file_of({"a": tensor(0, bits, dtype, [8])}, bytes(bits))

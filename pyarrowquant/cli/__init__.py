@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from typing import Any
 
 import click
@@ -18,27 +16,17 @@ from pyarrowquant.cli.quantize import quantize
 from pyarrowquant.cli.recipe import recipe
 from pyarrowquant.cli.report import report
 
-INTERRUPTED, TERMINATED = 130, 143  # as shells have it
-
 
 class _Group(click.Group):
     """Says what went wrong in one line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        signal.signal(signal.SIGTERM, _terminated)
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader of a pipe has seen enough
             raise
         except (ValueError, TypeError, OSError, ImportError, MemoryError, pa.ArrowException) as e:
             raise click.ClickException(_short(str(e)) or type(e).__name__) from e
-        except KeyboardInterrupt:
-            click.echo("Interrupted", err=True)
-            sys.exit(INTERRUPTED)
-
-
-def _terminated(*_: object) -> None:
-    sys.exit(TERMINATED)  # which lets files of incomplete results be removed
 
 
 def _short(message: str) -> str:

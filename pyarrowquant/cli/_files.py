@@ -15,6 +15,7 @@ from pyarrow import fs
 
 from pyarrowquant import _table_files, dequantize_batch_arrow
 from pyarrowquant._files import locate
+from pyarrowquant._placing import is_empty_folder, refuse_loop, refuse_mount_point
 from pyarrowquant._source import RESULT_COLUMNS, Source
 from pyarrowquant.formats._files import Outputs, check_replaceable
 from pyarrowquant.formats._layers import Packed, batches_of
@@ -58,7 +59,9 @@ def check_destination(
     sources : sequence of Path
         What is read, which must not be replaced.
     """
-    if folder and path.resolve() in (Path.cwd(), *Path.cwd().parents):
+    real = Path(os.path.realpath(path))
+    refuse_loop(real)
+    if folder and real in (Path.cwd(), *Path.cwd().parents):
         raise click.UsageError(f"'{path}' is the current folder; give the name of a new one")
     if not path.absolute().parent.is_dir():
         raise click.ClickException(f"Folder '{path.absolute().parent}' does not exist")
@@ -66,7 +69,10 @@ def check_destination(
         raise click.UsageError(f"'{path}' is a folder; give the name of a file")
     if folder and path.is_file():
         raise click.UsageError(f"'{path}' is a file; give the name of a folder")
-    if not path.exists() or (folder and not any(path.iterdir())):
+    if not path.exists():
+        return
+    refuse_mount_point(real)
+    if folder and is_empty_folder(path):
         return
     if not overwrite:
         raise click.ClickException(f"'{path}' exists. Use --overwrite to replace it")
@@ -82,8 +88,8 @@ def _is_within(source: Path, path: Path) -> bool:
     given = Path(os.path.abspath(source))
     return any(
         each.is_relative_to(place)
-        for each in (given, source.resolve())
-        for place in (Path(os.path.abspath(path)), path.resolve())
+        for each in (given, Path(os.path.realpath(source)))
+        for place in (Path(os.path.abspath(path)), Path(os.path.realpath(path)))
     )
 
 
@@ -257,15 +263,6 @@ def local_files(source: str | Path) -> list[Path]:
     files = [Path(file.path) for file in files_of(locate(source, None))]
     folder = source if source.is_dir() else source.parent
     return [source, *files, *folder.glob("*.index.json"), folder / "config.json"]
-
-
-def source_files(source: str) -> list[dict[str, Any]]:
-    """Describe the files that weights are read from: name, bytes, and when they were modified."""
-    location = locate(source, None)
-    found = location.filesystem.get_file_info([file.path for file in files_of(location)])
-    return [
-        {"name": info.base_name, "bytes": info.size, "modified": info.mtime_ns} for info in found
-    ]
 
 
 def source_bytes(path: str) -> int | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,12 +87,6 @@ def defaults(kind: str, source: str) -> dict[str, Any]:
     if kind in ("compressed-tensors", "onnx"):
         return {**_DEFAULTS[kind], "scale_dtype": stored_dtype(kind, source, {})}
     return _DEFAULTS[kind]
-
-
-def outputs(kind: str, destination: Path) -> list[Path]:
-    """Return the files that a format has, or its folder."""
-    data = [destination.with_name(f"{destination.name}.data")] if kind == "onnx" else []
-    return [destination, *data]
 
 
 def with_kept(kind: str, source: str, rules: Recipe | None) -> Recipe | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,18 @@ import pyarrow as pa
 from pyarrowquant import __version__, read_weights
 from pyarrowquant._files import locate
 from pyarrowquant._source import weights_bytes
-from pyarrowquant.cli._files import source_bytes, source_files
+from pyarrowquant.cli._files import (
+    check_destination,
+    local_files,
+    source_bytes,
+)
 from pyarrowquant.cli._formats import check, check_planned, stored_dtype, widths
+from pyarrowquant.cli._identity import source_files
 from pyarrowquant.cli._progress import Meter
 from pyarrowquant.cli._totals import Totals
 from pyarrowquant.cli._work import Part, Work
 from pyarrowquant.cli._writing import write
+from pyarrowquant.formats._onnx_data import remove_old_data
 from pyarrowquant.reading import weights_after
 from pyarrowquant.recipe import Recipe
 from pyarrowquant.stream import stream_within
@@ -64,24 +71,37 @@ class Job:
 
     def run(self, resume: bool) -> Totals:
         """Do it all, or what an interrupted run of the same job has left to do."""
-        totals = Totals()
         with (
             Work(self.destination, self._identity(), resume) as work,
             Meter("quantize", source_bytes(self.source)) as meter,
             warnings.catch_warnings(),
         ):
+            totals = Totals(**work.totals) if work.is_complete else Totals()
             warnings.showwarning = totals.warn  # type: ignore[assignment]
             warnings.simplefilter("always", UserWarning)
-            done = Part.nothing()
-            for done in work.parts():
-                totals.add(done.results)
-                totals.skipped += done.skipped
-            meter.skip(done.read)
             if not work.is_complete:
+                done = Part.nothing()
+                for done in work.parts():
+                    totals.add(done.results)
+                    totals.skipped += done.skipped
+                meter.skip(done.read)
                 self._quantize(work, done, totals, meter)
                 self._write(work)
-            work.publish(self.overwrite)
+                work.complete(totals.to_dict())
+            work.publish(self.overwrite, self._check_replaced)
+            if self.kind == "onnx":
+                self._remove_old_data(work.output)
         return totals
+
+    def _remove_old_data(self, names: Sequence[str]) -> None:
+        """Remove the data of the ONNX model that was replaced."""
+        (data,) = (name for name in names if name != self.destination.name)
+        sources = {os.path.realpath(file) for file in local_files(self.source)}
+        remove_old_data(self.destination, data, sources)
+
+    def _check_replaced(self, path: Path) -> None:
+        """Raise where what is at the destination by now must not be replaced."""
+        check_destination(path, True, self.folder, local_files(self.source))
 
     def fitted(self) -> Recipe | None:
         """Return the recipe, with bit widths fitted to the budget if there is one."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -14,6 +16,7 @@ from pyarrowquant._binary import lengths
 from pyarrowquant.cli._files import TABLES
 from pyarrowquant.cli._show import printable, show_json, size_text
 from pyarrowquant.errors import SkippedLayerWarning
+from pyarrowquant.formats._onnx_data import data_files
 
 
 def _squares(row: pa.RecordBatch) -> float:
@@ -25,13 +28,32 @@ def _squares(row: pa.RecordBatch) -> float:
 class Totals:
     """Sums over the layers of a run."""
 
-    def __init__(self) -> None:
-        self.layers = 0
-        self.skipped: list[str] = []
-        self.weights = 0
-        self.stored_bytes = 0
-        self._squared_error = 0.0
-        self._norm = 0.0
+    def __init__(
+        self,
+        layers: int = 0,
+        skipped: Sequence[str] = (),
+        weights: int = 0,
+        stored_bytes: int = 0,
+        squared_error: float = 0.0,
+        norm: float = 0.0,
+    ) -> None:
+        self.layers = layers
+        self.skipped = list(skipped)
+        self.weights = weights
+        self.stored_bytes = stored_bytes
+        self._squared_error = squared_error
+        self._norm = norm
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what makes the same totals again."""
+        return {
+            "layers": self.layers,
+            "skipped": self.skipped,
+            "weights": self.weights,
+            "stored_bytes": self.stored_bytes,
+            "squared_error": self._squared_error,
+            "norm": self._norm,
+        }
 
     def warn(self, message: Warning | str, category: type[Warning], *_: object) -> None:
         """Print a warning in a line of its own."""
@@ -84,6 +106,5 @@ class Totals:
 
 def _size(path: Path) -> int:
     """Bytes of a file with its external data, or of a folder."""
-    data = path.with_name(f"{path.name}.data")
-    files = path.rglob("*") if path.is_dir() else (path, data)
+    files = path.rglob("*") if path.is_dir() else (path, *data_files(path))
     return sum(file.stat().st_size for file in files if file.is_file())

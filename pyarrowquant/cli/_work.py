@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -17,20 +15,26 @@ from typing import IO, Any
 import click
 import pyarrow as pa
 
-from pyarrowquant.formats._files import Outputs, sync_folder
+from pyarrowquant._files import MappedFile
+from pyarrowquant._placing import (
+    contents,
+    discard_replaced,
+    exchange,
+    is_empty_folder,
+    keep_modes,
+    place,
+    remove,
+    restore,
+    sync,
+    sync_tree,
+)
+from pyarrowquant.cli._identity import difference
+from pyarrowquant.cli._lock import COMPLETE, LOCK, locked
+from pyarrowquant.formats._files import Outputs
 from pyarrowquant.recipe import Recipe
 
-_RUN, _COMPLETE, _RECIPE, _LOCK, _OUTPUT = (
-    "run.json",
-    "complete.json",
-    "recipe.json",
-    "lock",
-    "output",
-)
-
-
+_RUN, _RECIPE, _OUTPUT = "run.json", "recipe.json", "output"
 _LONGEST_NAME = 200  # hidden names are longer, and 255 is the most
-_OPTIONS = {"batch_bytes": "the bound by --max-memory (bytes)", "kind": "the format"}
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,10 @@ class Work:
     It is locked while it is open. At the end of the context it is removed; it stays if the run
     failed or was interrupted after a part was done.
 
+    It has run.json, which says what decides about the results, and the parts; then output/, the
+    files with the names that they will have; and from the moment on when these are whole and on
+    the disk, complete.json: the run, its totals, and how to recognize the output.
+
     Parameters
     ----------
     destination : Path
@@ -81,23 +89,23 @@ class Work:
             raise click.ClickException(f"'{destination.name}' is too long a name")
         self._run = json.loads(json.dumps(run))  # as it will be read
         self._resume = resume
-        self._folder = folder_of(destination)
+        self._folder = _folder_of(destination)
         self._lock: IO[bytes] | None = None
+        self._complete: dict[str, Any] | None = None
         self._count = 0
 
     def __enter__(self) -> Work:
-        self._lock = self._open_lock()
+        self._lock = locked(self._folder, self._destination)
         try:
-            known = [self._folder / name for name in (_RUN, _COMPLETE)]
-            if self._resume and any(file.exists() for file in known):
-                self._check_run(next(file for file in known if file.exists()))
+            known = [self._folder / name for name in (COMPLETE, _RUN)]
+            found = next((file for file in known if file.exists()), None)
+            if self._resume and found is not None:
+                self._check_run(found)
             else:
                 self._start()
             self._count = len(self._files())
         except BaseException:
-            if not self._files():
-                self._remove()
-            self._lock.close()
+            self._end(keep=bool(self._files()))
             raise
         return self
 
@@ -107,27 +115,37 @@ class Work:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._lock is not None
-        if kind is None or not self._files():
-            self._remove()
-        else:
+        keep = kind is not None and (self.is_complete or bool(self._files()))
+        if keep:
             click.echo(
                 f"What is done stays in '{self._folder}'; --resume continues it, any other run "
                 "removes it",
                 err=True,
             )
-        self._lock.close()
+        self._end(keep)
 
     @property
     def is_complete(self) -> bool:
         """Whether the output is complete, and only has to get its place."""
-        return (self._folder / _COMPLETE).exists()
+        return self._complete is not None
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        """What was said of the complete output."""
+        assert self._complete is not None
+        totals: dict[str, Any] = self._complete["totals"]
+        return totals
+
+    @property
+    def output(self) -> list[str]:
+        """Names of the files, or of the folder, of the complete output."""
+        assert self._complete is not None
+        return list(self._complete["output"])
 
     def new_output(self) -> Path:
         """Return the path to write the output to; more files of it may come beside that."""
         folder = self._folder / _OUTPUT
-        if folder.exists():  # of a run that was interrupted while it wrote
-            shutil.rmtree(folder)
+        remove(folder)  # of a run that was interrupted while it wrote
         folder.mkdir()
         return folder / self._destination.name
 
@@ -143,8 +161,9 @@ class Work:
         """Read what is done, in the order of the source."""
         for file in self._files():
             try:
-                reader = pa.ipc.open_file(pa.memory_map(str(file)))
-                results, said = reader.get_batch_with_custom_metadata(0)
+                with MappedFile(str(file)) as mapped:
+                    reader = pa.ipc.open_file(mapped.stream())
+                    results, said = reader.get_batch_with_custom_metadata(0)
                 part = Part(results, **json.loads(said[b"part"]))
             except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
                 raise _damaged(file, error) from error
@@ -162,71 +181,87 @@ class Work:
         ):
             writer.write_batch(part.results, custom_metadata={"part": json.dumps(said)})
 
-    def publish(self, overwrite: bool) -> None:
-        """Give the output its place; a folder replaces another as a whole."""
-        if not self.is_complete:
-            os.replace(self._folder / _RUN, self._folder / _COMPLETE)
+    def complete(self, totals: dict[str, Any]) -> None:
+        """Note on the disk that the output is whole; from now on it only has to get its place."""
         output = self._folder / _OUTPUT
-        if not output.exists():  # it had its place when the run was killed
-            return
+        sync_tree(output)
+        sync(self._folder)
+        self._complete = {
+            "run": self._run,
+            "totals": totals,
+            "output": {file.name: contents(file) for file in output.iterdir()},
+        }
+        self._write(COMPLETE, json.dumps(self._complete))
+
+    def publish(self, overwrite: bool, check: Callable[[Path], object]) -> None:
+        """Give the output its place, unless it has it; a folder replaces another as a whole.
+
+        Parameters
+        ----------
+        overwrite : bool
+            Whether what is there may be replaced.
+        check : callable
+            Raises where that must not be replaced all the same.
+        """
+        assert self._complete is not None
+        expected: dict[str, Any] = self._complete["output"]
         # Of several files the one with the name that was asked for comes last.
-        files = sorted(output.iterdir(), key=lambda file: file.name == self._destination.name)
-        targets = [self._destination.with_name(file.name) for file in files]
-        for target in targets:
-            if not overwrite and target.exists() and not _is_empty_folder(target):
-                raise click.ClickException(
-                    f"'{target}' was made while this ran. --resume --overwrite replaces it"
-                )
-        for file, target in zip(files, targets, strict=True):
-            if target.is_dir():
-                os.replace(target, self._folder / "replaced")
-            os.replace(file, target)
-        sync_folder(self._destination.parent)
-
-    def _open_lock(self) -> IO[bytes]:
-        """Lock the folder, which a run that ends may remove at any time."""
-        lock = self._folder / _LOCK
-        while True:
-            if self._folder.exists() and not lock.exists() and not _is_empty_folder(self._folder):
-                raise click.ClickException(
-                    f"'{self._folder}' is in the way: it is not of this program. Rename it"
-                )
-            self._folder.mkdir(exist_ok=True)
-            try:
-                opened = lock.open("ab")
-            except FileNotFoundError:
+        for name in sorted(expected, key=lambda name: name == self._destination.name):
+            target, new = self._destination.with_name(name), self._folder / _OUTPUT / name
+            if contents(target) == expected[name]:  # a run that was killed has done it
                 continue
-            if not _locked(opened):
-                opened.close()
-                raise click.ClickException(f"Another run is writing '{self._destination.name}'")
-            if lock.exists() and os.path.samestat(os.fstat(opened.fileno()), lock.stat()):
-                return opened
-            opened.close()
+            if contents(new) != expected[name]:
+                raise click.ClickException(
+                    f"'{target}' was complete, and is not there any more or has changed since. "
+                    "Without --resume, a new run begins"
+                )
+            if target == self._destination:
+                self._put(new, target, overwrite, check)
+            else:  # named by what it has, so that it replaces nothing else
+                os.replace(new, target)
+        sync(self._destination.parent)
 
-    def _remove(self) -> None:
-        """Remove the folder, so that no run takes what is half removed for something to resume."""
-        (self._folder / _RUN).unlink(missing_ok=True)
-        self._remove_all_but(_COMPLETE, _LOCK)
-        (self._folder / _COMPLETE).unlink(missing_ok=True)
-        if sys.platform == "win32" and self._lock is not None:
-            self._lock.close()  # files that are open cannot be removed
-        (self._folder / _LOCK).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # another run is there already
-            self._folder.rmdir()
+    def _put(
+        self, new: Path, target: Path, overwrite: bool, check: Callable[[Path], object]
+    ) -> None:
+        exists = os.path.lexists(target) and not (new.is_dir() and is_empty_folder(target))
+        if exists and overwrite:
+            check(target)
+        try:
+            keep_modes(new, target)
+            if not (exists and overwrite):
+                place(new, target)
+            elif new.is_dir():
+                exchange(new, target)
+            else:
+                os.replace(new, target)
+        except FileExistsError:
+            raise click.ClickException(
+                f"'{target}' was made while this ran. --resume --overwrite replaces it"
+            ) from None
+        except OSError as error:
+            raise click.ClickException(
+                f"'{target}' could not be written: {error.strerror}. --resume tries it again; move "
+                "away what is there if it cannot be replaced"
+            ) from error
+
+    def _end(self, keep: bool) -> None:
+        """Close the folder. That what is not needed any more stays does no harm."""
+        assert self._lock is not None
+        try:
+            if not keep:
+                _remove(self._folder, self._lock)
+        except OSError as error:
+            click.echo(f"'{self._folder}' could not be removed: {error.strerror}", err=True)
+        finally:
+            self._lock.close()
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("*.arrow"))
 
     def _start(self) -> None:
-        self._remove_all_but(_LOCK)
+        _remove_all_but(self._folder, LOCK)
         self._write(_RUN, json.dumps(self._run))
-
-    def _remove_all_but(self, *names: str) -> None:
-        for file in self._folder.iterdir():
-            if file.is_dir() and not file.is_symlink():
-                shutil.rmtree(file)
-            elif file.name not in names:
-                file.unlink()
 
     def _write(self, name: str, text: str) -> None:
         file = self._folder / name
@@ -234,9 +269,12 @@ class Work:
             outputs.temporary(file).write_text(text, encoding="utf-8")
 
     def _check_run(self, file: Path) -> None:
+        found = _read(file)
+        before = found
+        if file.name == COMPLETE:
+            self._complete, before = found, found["run"]
         try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-            same = before == self._run or _difference(before, self._run)
+            same = before == self._run or difference(before, self._run)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise _damaged(file, error) from error
         if same is True:
@@ -247,66 +285,78 @@ class Work:
         )
 
 
-def folder_of(destination: Path) -> Path:
+def recover(destination: Path) -> bool:
+    """Put back what an interrupted run has taken away, and remove what is of no use of it.
+
+    Returns
+    -------
+    bool
+        Whether the output is complete, and only has to get its place.
+
+    Raises
+    ------
+    click.ClickException
+        Another run is at work.
+    """
+    folder = _folder_of(destination)
+    if not folder.exists():
+        restore(destination)
+        return False
+    with locked(folder, destination) as lock:
+        complete = (folder / COMPLETE).exists()
+        if complete and _has_its_place(destination, _read(folder / COMPLETE)):
+            discard_replaced(destination)
+        else:
+            restore(destination)
+        if not complete and not (folder / _RUN).exists():  # killed at the very begin or end
+            _remove(folder, lock)
+    return complete
+
+
+def _has_its_place(destination: Path, complete: dict[str, Any]) -> bool:
+    expected = complete["output"].get(destination.name)
+    return expected is not None and contents(destination) == expected
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Read what a run has noted of itself."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if file.name == COMPLETE:
+            _ = found["run"], found["totals"], found["output"].items()
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged(file, error) from error
+    return found
+
+
+def _folder_of(destination: Path) -> Path:
     """Return the folder of the work for a destination."""
     path = destination.absolute()
     return path.with_name(f".{path.name}.partial")
 
 
-def is_complete(destination: Path) -> bool:
-    """Whether a run was interrupted when nothing was left but to give the output its place."""
-    return (folder_of(destination) / _COMPLETE).exists()
+def _remove(folder: Path, lock: IO[bytes]) -> None:
+    """Remove the folder, so that no run takes what is half removed for something to resume."""
+    (folder / _RUN).unlink(missing_ok=True)
+    _remove_all_but(folder, COMPLETE, LOCK)
+    if sys.platform == "win32":
+        lock.close()  # files that are open cannot be removed
+    (folder / LOCK).unlink(missing_ok=True)
+    (folder / COMPLETE).unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rmdir()
 
 
-def _locked(file: IO[bytes]) -> bool:
-    """Lock a file until it is closed or the process ends; False if another process has."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Say what is not as it was."""
-    files_before = {file["name"]: file for file in before["source"]}
-    files_now = {file["name"]: file for file in now["source"]}
-    for name in [*files_before, *files_now]:
-        if name not in files_now:
-            return f"the source lacks '{name}', which it had"
-        if name not in files_before:
-            return f"the source has '{name}', which it had not"
-        if files_before[name] != files_now[name]:
-            was, is_ = _described(files_before[name]), _described(files_now[name])
-            return f"the source has changed: '{name}' had {was}, now has {is_}"
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return ", ".join(
-        f"the {name} differs"
-        if name in ("recipe", "quality_floor")
-        else f"{_OPTIONS.get(name, name)} was {before.get(name)}, now is {now.get(name)}"
-        for name in names
-    )
+def _remove_all_but(folder: Path, *names: str) -> None:
+    for name in (COMPLETE, _RUN):  # what is half removed is not to be resumed
+        if name not in names:
+            (folder / name).unlink(missing_ok=True)
+    for file in folder.iterdir():
+        if file.name not in names:
+            remove(file)
 
 
 def _damaged(file: Path, error: Exception) -> click.ClickException:
     return click.ClickException(
         f"'{file}' of an earlier run is damaged ({error}). Without --resume, a new run begins"
     )
-
-
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
-
-
-def _described(file: dict[str, Any]) -> str:
-    if file["modified"] is None:
-        return f"{file['bytes']} bytes"
-    modified = datetime.fromtimestamp(file["modified"] / 1e9, timezone.utc)
-    return f"{file['bytes']} bytes of {modified:%Y-%m-%d %H:%M:%S.%f} UTC"

@@ -24,7 +24,6 @@ from pyarrowquant.cli._formats import (
     FORMATS,
     check_planned,
     defaults,
-    outputs,
     planned,
     with_kept,
     with_ragged_kept,
@@ -32,7 +31,7 @@ from pyarrowquant.cli._formats import (
 from pyarrowquant.cli._job import Job
 from pyarrowquant.cli._memory import batch_bytes, memory_size
 from pyarrowquant.cli._show import json_option, printable, show_json
-from pyarrowquant.cli._work import is_complete
+from pyarrowquant.cli._work import recover
 from pyarrowquant.cli.recipe import recipe_of
 from pyarrowquant.recipe import Recipe
 from pyarrowquant.rule import BIT_WIDTHS
@@ -140,10 +139,9 @@ def quantize(
     )
     source = local_path(source)
     place = Path(os.path.realpath(destination))  # what is written lies where links lead
-    if not (resume and is_complete(place)):
-        sources = local_files(source)
-        for path in outputs(kind, destination):
-            check_destination(path, overwrite, folder, sources)
+    complete = recover(place)
+    if not (resume and complete):
+        check_destination(destination, overwrite, folder, local_files(source))
     refuse_quantized(source)
     said = {
         "bit_width": None if bits is None else int(bits),

@@ -9,10 +9,22 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from pyarrowquant._placing import (
+    exchange,
+    is_empty_folder,
+    keep_modes,
+    place,
+    refuse_loop,
+    refuse_mount_point,
+    restore,
+    sync,
+    sync_tree,
+)
 
 
 class Outputs:
@@ -23,9 +35,10 @@ class Outputs:
     Parameters
     ----------
     paths : sequence of Path
-        In the order in which the files get their names.
+        In the order in which the files get their names. The last one is what makes the others
+        usable: it is not there while they are replaced.
     overwrite : bool
-        Whether existing files may be replaced.
+        Whether existing files may be replaced. Their permissions stay.
 
     Raises
     ------
@@ -35,9 +48,8 @@ class Outputs:
 
     def __init__(self, paths: Sequence[Path], overwrite: bool) -> None:
         self._overwrite = overwrite
-        self._temporary = {
-            path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") for path in paths
-        }
+        self._real = {path: Path(os.path.realpath(path)) for path in paths}
+        self._temporary = {path: _hidden(real, "tmp") for path, real in self._real.items()}
         self._check()
 
     def __enter__(self) -> Outputs:
@@ -52,12 +64,7 @@ class Outputs:
         try:
             if kind is None:
                 self._check()  # another process may have been faster
-                for temporary in self._temporary.values():
-                    _sync(temporary)
-                for path, temporary in self._temporary.items():
-                    os.replace(temporary, path)
-                for folder in {path.parent for path in self._temporary}:
-                    sync_folder(folder)
+                self._put_in_place()
         finally:
             for temporary in self._temporary.values():
                 temporary.unlink(missing_ok=True)
@@ -67,11 +74,59 @@ class Outputs:
         return self._temporary[path]
 
     def _check(self) -> None:
-        for path in self._temporary:
-            if path.is_dir():
+        for path, real in self._real.items():
+            if real.is_dir():
                 raise IsADirectoryError(f"'{path}' is a folder; give the name of a file")
-            if path.exists() and not self._overwrite:
-                raise FileExistsError(f"'{path}' exists. Use overwrite=True to replace it")
+            refuse_loop(real)
+            if real.exists():
+                if not self._overwrite:
+                    raise _exists(path)
+                refuse_mount_point(real)
+
+    def _put_in_place(self) -> None:
+        files = [(self._temporary[path], real) for path, real in self._real.items()]
+        for temporary, real in files:
+            sync(temporary)
+            keep_modes(temporary, real)
+        if not self._overwrite:
+            _place_all(files)
+        elif len(files) == 1:
+            os.replace(*files[0])
+        else:
+            _replace_all(files)
+        for folder in {real.parent for _, real in files}:
+            sync(folder)
+
+
+def _place_all(files: list[tuple[Path, Path]]) -> None:
+    """Let files have names that are free, or none of them."""
+    try:
+        for temporary, path in files:
+            try:
+                place(temporary, path)
+            except FileExistsError:
+                raise _exists(path) from None
+    except BaseException:
+        for temporary, path in files:
+            if not temporary.exists():
+                os.rename(path, temporary)
+        raise
+
+
+def _replace_all(files: list[tuple[Path, Path]]) -> None:
+    """Let files have their names, the last one's being free while others change; or none."""
+    replaced = {path: _hidden(path, "old") for _, path in files if path.exists()}
+    try:
+        for path in reversed(replaced):
+            os.rename(path, replaced[path])
+        _place_all(files)
+    except BaseException:
+        for path, old in replaced.items():
+            if old.exists():
+                os.rename(old, path)
+        raise
+    for old in replaced.values():
+        old.unlink()
 
 
 class OutputFolder:
@@ -83,7 +138,7 @@ class OutputFolder:
     ----------
     folder : Path
     overwrite : bool
-        Whether a folder of a model may be replaced, with all that it holds.
+        Whether a folder of a model may be replaced, with all that it holds. Permissions stay.
     source : Path
         A folder that must not be replaced.
 
@@ -96,16 +151,17 @@ class OutputFolder:
     """
 
     def __init__(self, folder: Path, overwrite: bool, source: Path) -> None:
-        self._folder = folder.resolve()
+        self._folder = Path(os.path.realpath(folder))
         self._overwrite = overwrite
-        self._source = source.resolve()
+        self._source = Path(os.path.realpath(source))
         if self._folder in (self._source, *self._source.parents):
             raise ValueError(
                 f"'{folder}' is the folder of the source model, or has it inside. Give another name"
             )
         if not self._folder.parent.is_dir():
             raise FileNotFoundError(f"No such folder: '{self._folder.parent}'")
-        self.temporary = self._hidden("tmp")
+        self.temporary = _hidden(self._folder, "tmp")
+        restore(self._folder)
         self._check()
 
     def __enter__(self) -> OutputFolder:
@@ -120,46 +176,45 @@ class OutputFolder:
     ) -> None:
         try:
             if kind is None:
-                for path in self.temporary.rglob("*"):
-                    if path.is_dir():
-                        sync_folder(path)
-                    else:
-                        _sync(path)
-                sync_folder(self.temporary)
+                sync_tree(self.temporary)
                 self._check()  # another process may have been faster
                 self._put_in_place()
-                sync_folder(self._folder.parent)
+                sync(self._folder.parent)
         finally:
-            shutil.rmtree(self.temporary, ignore_errors=True)
+            shutil.rmtree(self.temporary, ignore_errors=True)  # or what was replaced
 
     def _put_in_place(self) -> None:
-        """Rename the folder; what it replaces is there again if that fails."""
-        if not self._folder.exists():
-            os.rename(self.temporary, self._folder)
+        folder = self._folder
+        keep_modes(self.temporary, folder)
+        if folder.exists() and not is_empty_folder(folder):
+            exchange(self.temporary, folder)
             return
-        old = self._hidden("old")
-        os.rename(self._folder, old)
         try:
-            os.rename(self.temporary, self._folder)
-        except BaseException:
-            os.rename(old, self._folder)
-            raise
-        shutil.rmtree(old)
-
-    def _hidden(self, suffix: str) -> Path:
-        return self._folder.with_name(f".{self._folder.name}.{secrets.token_hex(4)}.{suffix}")
+            place(self.temporary, folder)
+        except FileExistsError:
+            raise _exists(folder) from None
 
     def _check(self) -> None:
         folder = self._folder
+        refuse_loop(folder)
         if not folder.exists():
             return
         if not folder.is_dir():
             raise FileExistsError(f"'{folder}' is a file; give the name of a folder")
-        if not any(folder.iterdir()):
+        refuse_mount_point(folder)
+        if is_empty_folder(folder):
             return
         if not self._overwrite:
-            raise FileExistsError(f"'{folder}' exists. Use overwrite=True to replace it")
+            raise _exists(folder)
         check_replaceable(folder, [self._source], (".safetensors",))
+
+
+def _hidden(path: Path, suffix: str) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{suffix}")
+
+
+def _exists(path: Path) -> FileExistsError:
+    return FileExistsError(f"'{path}' exists. Use overwrite=True to replace it")
 
 
 def check_replaceable(folder: Path, sources: Sequence[Path], suffixes: Sequence[str]) -> None:
@@ -219,27 +274,21 @@ class Spool:
     def view(self, offset: int, size: int) -> npt.NDArray[np.uint8]:
         """Bytes of the file, read as they are used."""
         self._file.flush()
-        return np.memmap(self._file, np.uint8, "r", offset, (size,))
+        try:
+            return np.memmap(self._file, np.uint8, "r", offset, (size,))
+        except OSError:  # file systems that map no files
+            return np.frombuffer(b"".join(self.pieces(offset, size)), np.uint8)
 
 
-def write_array(file: IO[bytes], data: npt.NDArray[Any]) -> int:
+class Writable(Protocol):
+    """What bytes are written to."""
+
+    def write(self, data: Any, /) -> int: ...
+
+
+def write_array(file: Writable, data: npt.NDArray[Any]) -> int:
     """Write an array's bytes, little-endian; returns how many."""
     data = np.ascontiguousarray(data, data.dtype.newbyteorder("<"))
     if data.size:
         file.write(data.reshape(-1).view(np.uint8).data)
     return data.nbytes
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Make sure that names in a folder outlast a loss of power."""
-    if os.name == "posix":  # elsewhere folders cannot be opened
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)

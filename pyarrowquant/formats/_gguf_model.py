@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from pyarrowquant._files import MappedFile, locate
-from pyarrowquant._gguf_model import open_reader, tensor_of
+from pyarrowquant._gguf_header import Header
+from pyarrowquant._gguf_model import open_header
 from pyarrowquant._tensors import Tensor
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._files import Outputs
@@ -37,17 +38,17 @@ def write_requantized(
     location = locate(model, None)
     if os.path.realpath(location.path) == os.path.realpath(path):
         raise ValueError(f"'{path}' is the source model: give another path")
-    reader = open_reader(location)
-    tensors = [tensor_of(tensor, location, len(reader.data)) for tensor in reader.tensors]
+    header = open_header(location)
+    tensors = header.tensors
     with (
         Outputs([path], overwrite) as outputs,
         LayersByName(results, path.parent) as layers,
         MappedFile(location.path) as source,
     ):
         _check_names(layers, {tensor.name: tensor for tensor in tensors}, location.path)
-        writer = gguf.GGUFWriter(outputs.temporary(path), _architecture(reader, location.path))
+        writer = gguf.GGUFWriter(outputs.temporary(path), _architecture(header, location.path))
         try:
-            _copy_metadata(gguf, writer, reader)
+            _copy_metadata(gguf, writer, header)
             _say_types(gguf, writer, layers)
             for tensor in tensors:
                 _add_info(gguf, writer, tensor, layers.get(tensor.name))
@@ -77,23 +78,22 @@ def _check_names(layers: LayersByName, tensors: dict[str, Tensor], model: str) -
         raise ValueError("\n".join([*lines, end]))
 
 
-def _architecture(reader: Any, model: str) -> str:
-    field = reader.get_field("general.architecture")
-    if field is None:
+def _architecture(header: Header, model: str) -> str:
+    architecture = header.value("general.architecture")
+    if not isinstance(architecture, str):
         raise ValueError(f"{model}: the model does not say its general.architecture")
-    return str(field.contents())
+    return architecture
 
 
-def _copy_metadata(gguf: Any, writer: Any, reader: Any) -> None:
-    for key, field in reader.fields.items():
-        if key in _OWN_KEYS or key.startswith("GGUF."):  # the latter are of the reader
+def _copy_metadata(gguf: Any, writer: Any, header: Header) -> None:
+    for key, value in header.values.items():
+        if key in _OWN_KEYS:
             continue
-        value, kind = field.contents(), field.types[0]
-        if kind == gguf.GGUFValueType.ARRAY:
-            if value:  # an empty one does not say its type
-                writer.add_key_value(key, value, kind, field.types[-1])
-        else:
-            writer.add_key_value(key, value, kind)
+        type_ = gguf.GGUFValueType(value.type)
+        if value.count is None:
+            writer.add_key_value(key, header.value(key), type_)
+        elif value.count:  # gguf does not write an empty array
+            writer.add_key_value(key, header.value(key), gguf.GGUFValueType.ARRAY, type_)
 
 
 def _say_types(gguf: Any, writer: Any, layers: LayersByName) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pyarrowquant._checkpoint import SINGLE, Shard, read_folder
 from pyarrowquant._files import locate
+from pyarrowquant._strict_json import check_nesting
 from pyarrowquant._tensors import Tensor
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -125,8 +126,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / _CONFIG
     try:
         # Not as strict as for weights: real ones have Infinity.
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        data = path.read_bytes()
+        check_nesting(data)
+        config = json.loads(data.decode())
+    except ValueError as error:
         raise ValueError(f"'{path}' is not valid JSON: {error}") from None
     if not isinstance(config, dict):
         raise ValueError(f"'{path}' must be a JSON object, it is {type(config).__name__}")

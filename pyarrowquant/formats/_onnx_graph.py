@@ -6,10 +6,9 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from pyarrowquant._files import locate
+from pyarrowquant._files import Location, locate
 from pyarrowquant._onnx_model import (
     ExternalFiles,
     Place,
@@ -20,8 +19,8 @@ from pyarrowquant._onnx_model import (
 )
 from pyarrowquant._onnx_weights import Weight, find_weights
 from pyarrowquant._tensors import quoted
-from pyarrowquant.formats._files import Outputs
 from pyarrowquant.formats._layers import Bytes, Packed, Results, is_of
+from pyarrowquant.formats._onnx_data import DataFile, model_outputs
 from pyarrowquant.formats._onnx_nodes import (
     HOLDS,
     ExternalData,
@@ -44,27 +43,26 @@ def write_replaced(onnx: Any, results: Any, source: Any, path: Path, overwrite: 
     taken = _Taken(model, location)
     files = ExternalFiles(location)
     places = [files.place(tensor, tensor.name) for tensor in external_tensors(model)]
-    data_path = path.with_name(f"{path.name}.data")
-    _refuse_source(path, data_path, {location.path, *(place.location.path for place in places)})
+    sources = {os.path.realpath(file) for file in _paths(location, places)}
+    if os.path.realpath(path) in sources:
+        raise ValueError(f"'{path}' is a file of the source model: give another path")
     layers = Results(
         results,
         "The model",
         lambda layer: _problem(layer, weights.get(layer.name)),
         f"{HOLDS}. Layers must be those that read_weights gives for this model",
     )
-    with (
-        Outputs([data_path, path], overwrite) as outputs,
-        # The checker wants both files by their names, which are not theirs before all is right.
-        TemporaryDirectory(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent) as name,
-    ):
-        folder = Path(name)
-        with (folder / data_path.name).open("xb") as file:
-            data = ExternalData(onnx, file, data_path.name)
-            _replace(onnx, model, weights, layers, taken, data, files)
-        (folder / path.name).write_bytes(model.SerializeToString())
-        _check(onnx, folder / path.name, location.path)
-        for made in (data_path, path):
-            os.replace(folder / made.name, outputs.temporary(made))
+    # The checker wants both files by their names, which they get in a folder of their own first.
+    with model_outputs(path, overwrite, sources) as target:
+        with DataFile(target) as file:
+            _replace(onnx, model, weights, layers, taken, ExternalData(onnx, file), files)
+        target.write_bytes(model.SerializeToString())
+        _check(onnx, target, location.path)
+
+
+def _paths(location: Location, places: list[Place]) -> Iterator[str]:
+    yield location.path
+    yield from (place.location.path for place in places)
 
 
 def _problem(layer: Packed, weight: Weight | None) -> str | None:
@@ -94,13 +92,6 @@ def float16_problem(layer: Packed) -> str | None:
             "with zero_point integer or symmetric"
         )
     return None
-
-
-def _refuse_source(path: Path, data_path: Path, sources: set[str]) -> None:
-    real = {os.path.realpath(source) for source in sources}
-    for output in (path, data_path):
-        if os.path.realpath(output) in real:
-            raise ValueError(f"'{output}' is a file of the source model: give another path")
 
 
 def _replace(
@@ -138,6 +129,7 @@ def _replace(
     _insert(inserted)
     _remove_unused(model, lost)
     _copy_external(model, files, data)
+    data.finish()
     model.graph.initializer.extend(made.initializer)
     if made.initializer and not any(opset.domain == _DOMAIN for opset in model.opset_import):
         model.opset_import.add(domain=_DOMAIN, version=1)

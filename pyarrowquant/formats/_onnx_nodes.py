@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pyarrowquant.formats._files import write_array
 from pyarrowquant.formats._layers import Bytes, Floats, Packed, as_float16
+from pyarrowquant.formats._onnx_data import DataFile
 
 Array = npt.NDArray[Any]
 
@@ -42,28 +43,27 @@ def node_problem(layer: Packed) -> str | None:
 
 
 class ExternalData:
-    """The file of a model's external data, written tensor by tensor.
+    """The data of a model's tensors, written to its file tensor by tensor.
 
     Parameters
     ----------
     onnx : module
-    file : binary file
-    location : str
-        How the model names the file.
+    file : DataFile
     """
 
-    def __init__(self, onnx: Any, file: IO[bytes], location: str) -> None:
+    def __init__(self, onnx: Any, file: DataFile) -> None:
         self._external = onnx.TensorProto.EXTERNAL
         self._file = file
-        self._location = location
+        self._locations: list[Any] = []  # entries of tensors, for the file's name
+        self._size = 0
 
     def append(self, tensor: Any, size: int, pieces: Iterable[Array]) -> int:
         """Write a tensor's data, `size` bytes, and let it refer to them; returns their offset."""
         alignment = _LARGE_ALIGNMENT if size >= _LARGE else _ALIGNMENT
-        self._file.write(bytes(-self._file.tell() % alignment))
-        offset = self._file.tell()
+        self._size += self._file.write(bytes(-self._size % alignment))
+        offset = self._size
         for piece in pieces:
-            write_array(self._file, piece)
+            self._size += write_array(self._file, piece)
         self.refer(tensor, offset, size)
         return offset
 
@@ -71,8 +71,15 @@ class ExternalData:
         """Let a tensor refer to data that is there."""
         tensor.data_location = self._external
         del tensor.external_data[:]
-        for key, value in (("location", self._location), ("offset", offset), ("length", size)):
+        self._locations.append(tensor.external_data.add(key="location"))
+        for key, value in (("offset", offset), ("length", size)):
             tensor.external_data.add(key=key, value=str(value))
+
+    def finish(self) -> None:
+        """Give the file its name, and let all tensors refer to it by that."""
+        name = self._file.rename()
+        for location in self._locations:
+            location.value = name
 
 
 def add_tensors(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pyarrowquant import _arguments
 from pyarrowquant._onnx_model import import_onnx
-from pyarrowquant.formats._files import Outputs
 from pyarrowquant.formats._layers import Names, Results
+from pyarrowquant.formats._onnx_data import DataFile, model_outputs
 from pyarrowquant.formats._onnx_graph import write_replaced
 from pyarrowquant.formats._onnx_nodes import (
     HOLDS,
@@ -44,9 +44,9 @@ def write_onnx(
 
     In both, ``P`` is the initializers ``P.codes``, ``P.scales`` and, unless zero-points are
     symmetric, ``P.zero_points`` (with ``_`` at the end where the model has such a name). They lie
-    in a file of external data beside the model, named as the model with ``.data`` at the end; the
-    two have to stay together. What lies in external files of `model` is copied into this one.
-    Needs the extra ``pyarrowquant[onnx]``.
+    in a file of external data beside the model, named ``<model>.<digits>.data`` with digits from
+    its content; the two have to stay together. What lies in external files of `model` is copied
+    into this one. Needs the extra ``pyarrowquant[onnx]``.
 
     Data goes to its file as it comes: memory holds one batch, and what the file `model` itself
     holds.
@@ -63,7 +63,8 @@ def write_onnx(
     model : str or path, optional
         The ONNX model that the layers are from. It is not changed.
     overwrite : bool
-        Whether the two files may be replaced. Those of `model` may not.
+        Whether the model may be replaced; the data of the one before is removed then. The files
+        of `model` may not be replaced.
 
     Raises
     ------
@@ -72,7 +73,7 @@ def write_onnx(
         the first batch that has some), and says what they can hold. Or a row is corrupt, a name
         comes twice, or `model` is damaged. Nothing is left behind then.
     FileExistsError
-        One of the files exists.
+        The file exists.
     FileNotFoundError
         `model` or a file of its data is missing.
     ImportError
@@ -89,12 +90,10 @@ def write_onnx(
     if model is not None:
         write_replaced(onnx, results, model, path, overwrite)
         return
-    data_path = path.with_name(f"{path.name}.data")
     layers = layers_of(results)
-    with Outputs([data_path, path], overwrite) as outputs:
-        with outputs.temporary(data_path).open("xb") as file:
-            made = _model(onnx, layers, file, data_path.name)
-        outputs.temporary(path).write_bytes(made.SerializeToString())
+    with model_outputs(path, overwrite) as target, DataFile(target) as file:
+        made = _model(onnx, layers, file)
+        target.write_bytes(made.SerializeToString())
 
 
 def layers_of(results: Any) -> Results:
@@ -102,11 +101,11 @@ def layers_of(results: Any) -> Results:
     return Results(results, "MatMulNBits", node_problem, HOLDS)
 
 
-def _model(onnx: Any, layers: Results, file: IO[bytes], location: str) -> Any:
+def _model(onnx: Any, layers: Results, file: DataFile) -> Any:
     """Write the data of all layers; returns the model that refers to it."""
     graph = onnx.GraphProto(name="pyarrowquant")
     names = Names()
-    data = ExternalData(onnx, file, location)
+    data = ExternalData(onnx, file)
 
     def value(name: str, columns: int) -> Any:
         return onnx.helper.make_tensor_value_info(
@@ -127,6 +126,7 @@ def _model(onnx: Any, layers: Results, file: IO[bytes], location: str) -> Any:
         graph.node.append(node)
         graph.input.append(value(f"{name}.input", layer.columns))
         graph.output.append(value(f"{name}.output", layer.shape[0]))
+    data.finish()
     opsets = [
         onnx.helper.make_opsetid("", _OPSET),
         onnx.helper.make_opsetid("com.microsoft", 1),

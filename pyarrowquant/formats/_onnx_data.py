@@ -1,0 +1,107 @@
+"""Models and the files of their external data, which are named by what they have.
+
+A model refers to its data by name. New data gets a name of its own first, then the model its name,
+and then the old data goes: so at no moment does a model meet data that is not its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+from pyarrowquant._placing import sync
+from pyarrowquant.formats._files import Outputs
+
+_DIGITS = 16
+
+
+class DataFile:
+    """The file of a model's data, which gets its name when all is written.
+
+    Parameters
+    ----------
+    model : Path
+        The model's file, beside which the data comes to lie.
+    """
+
+    def __init__(self, model: Path) -> None:
+        self._model = model
+        self._path = model.with_name("data")
+        self._file: IO[bytes] = self._path.open("xb")
+        self._digest = hashlib.sha256()
+
+    def __enter__(self) -> DataFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def write(self, data: Any) -> int:
+        self._digest.update(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def rename(self) -> str:
+        """Close the file, and return the name that it gets."""
+        self._file.close()
+        name = f"{self._model.name}.{self._digest.hexdigest()[:_DIGITS]}.data"
+        self._path.rename(self._model.with_name(name))
+        return name
+
+
+@contextmanager
+def model_outputs(path: Path, overwrite: bool, sources: Collection[str] = ()) -> Iterator[Path]:
+    """Give a place to write a model, and its data beside it; both get theirs if nothing fails.
+
+    Parameters
+    ----------
+    path : Path
+        The model's file.
+    overwrite : bool
+        Whether the model may be replaced, and data of former models removed.
+    sources : collection of str
+        Files, where links lead, that must not be removed.
+    """
+    real = Path(os.path.realpath(path))
+    placed: dict[Path, int] = {}  # data that was not there before, and the inode of its model
+    try:
+        with (
+            Outputs([path], overwrite) as outputs,
+            TemporaryDirectory(prefix=f".{path.name}.", suffix=".tmp", dir=real.parent) as name,
+        ):
+            model = Path(name) / path.name
+            yield model
+            (file,) = data_files(model)
+            sync(file)
+            data = real.with_name(file.name)
+            if not data.exists():
+                placed[data] = model.stat().st_ino
+            os.replace(file, data)
+            os.replace(model, outputs.temporary(path))
+    except BaseException:
+        for data, inode in placed.items():
+            if not real.exists() or real.stat().st_ino != inode:
+                data.unlink(missing_ok=True)
+        raise
+    remove_old_data(real, data.name, sources)
+
+
+def data_files(model: Path) -> list[Path]:
+    """Return the files of data beside a model that are named after it."""
+    name = re.compile(re.escape(model.name) + rf"\.[0-9a-f]{{{_DIGITS}}}\.data")
+    return sorted(file for file in model.parent.iterdir() if name.fullmatch(file.name))
+
+
+def remove_old_data(model: Path, name: str, sources: Collection[str]) -> None:
+    """Remove data of former models of this name: all but what is named, and sources."""
+    for file in data_files(model):
+        if file.name != name and os.path.realpath(file) not in sources:
+            file.unlink()
