@@ -65,6 +65,11 @@ class Source:
                     f"Column '{name}' has the extension type {dtype}, whose meaning "
                     "would be lost. Use its storage, and a 'shape' column for the shape of tensors"
                 )
+            if pa.types.is_fixed_size_list(dtype) and dtype.list_size == 0:
+                raise ValueError(
+                    f"Column '{name}' has type {dtype}, whose lists have no values. Use "
+                    f"list<{dtype.value_type}>"
+                )
         self._is_whole = len(self._positions) == len(names)
 
     @cached_property
@@ -118,10 +123,24 @@ def check_data(data: pa.Table | pa.RecordBatch, full: bool = False) -> None:
             (_without_text(column) if full else column).validate(full=full)
         except pa.ArrowException as error:
             raise ValueError(f"Column '{name}' is corrupt: {error}") from error
+        for chunk in [column] if isinstance(column, pa.Array) else column.chunks:
+            if problem := _unchecked(chunk):
+                raise ValueError(f"Column '{name}' is corrupt: {problem}")
         if len(column) != data.num_rows:
             raise ValueError(
                 f"Column '{name}' is corrupt: it has {len(column)} rows, the table {data.num_rows}"
             )
+
+
+def _unchecked(array: pa.Array) -> str | None:
+    """Say what is wrong with the offset of an array, which PyArrow does not check."""
+    if array.offset < 0:
+        return f"its offset {array.offset} is negative"
+    if pa.types.is_fixed_size_list(array.type):
+        count, end = len(array.values), (array.offset + len(array)) * array.type.list_size
+        if end > count:
+            return f"its lists end at {end}, its values at {count}"
+    return None
 
 
 def _without_text(column: Any) -> Any:

@@ -54,6 +54,12 @@ def quantize_batch_arrow(
 
         Other columns are ignored. The table is only read, and not held afterwards. A reader is
         read to its end.
+
+        Lengths, offsets and views of all producers are checked before they are used. Two kinds
+        of producers nobody can check, and PyArrow may crash on what they give: those of C structs
+        with pointers that are NULL or missing (of a format, a child, a callback, the sizes of a
+        view's data), and those of buffers that are shorter than the array's length, offset or
+        last end says.
     bit_width : {4, 2, 3, 5, 6, 8}
         Bits of a code.
     continue_on_error : bool

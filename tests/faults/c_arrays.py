@@ -7,15 +7,18 @@ something, as it would in a process with other data around it.
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 PADDING = bytes(4096)
 _SPARE = 4  # pointers that are NULL, behind the last child and buffer
 _ALIVE: list[Any] = []  # what PyArrow may still refer to
 
-_Release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _GetNext = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 _GetLastError = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 _new_capsule = ctypes.PYFUNCTYPE(
@@ -199,10 +202,23 @@ def _function(kind: Any, call: Callable[..., Any]) -> int | None:
 
 
 def _release(kind: type[ctypes.Structure]) -> int | None:
-    def release(address: int) -> None:
-        kind.from_address(address).release = None
+    """Return a callback in C, since Python cannot run one while there is an exception."""
+    function = getattr(_releases(), f"release_{kind.__name__}")
+    return ctypes.cast(function, ctypes.c_void_p).value
 
-    return _function(_Release, release)
+
+@cache
+def _releases() -> ctypes.CDLL:
+    source = "".join(
+        f"void release_{kind.__name__}(char *made)"
+        f"{{ *(void **)(made + {kind.release.offset}) = 0; }}\n"
+        for kind in (CSchema, CArray, CStream)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "release.c").write_text(source)
+        command = ["cc", "-shared", "-fPIC", "-o", "release.so", "release.c"]
+        subprocess.run(command, cwd=folder, check=True)
+        return ctypes.CDLL(str(Path(folder) / "release.so"))
 
 
 def _capsule(struct: ctypes.Structure, name: bytes) -> object:

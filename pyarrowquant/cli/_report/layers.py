@@ -92,18 +92,21 @@ def read_layers(path: Path, originals: Originals | None, threads: int | None, wo
             f"'{path}' has no errors of its layers (columns {', '.join(METRICS)}). Give the "
             "original weights with --original"
         )
-    errors: deque[dict[str, Any]] = deque()  # of the batch that is read
-    noted = watched(reader, lambda batch: errors.extend(_errors(batch, originals, threads)))
+    raw: deque[pa.RecordBatch] = deque()  # with the errors, which are read once rows are checked
+    noted = watched(reader, raw.append)
     layers: list[Layer] = []
     kept: list[tuple[float, int, Packed]] = []
     with naming(path):
-        for row, packed in enumerate(Results(noted, "A report", lambda _: None, "")):
-            layer = _layer(packed, errors.popleft())
-            layers.append(layer)
-            if layer.weights:
-                heapq.heappush(kept, (layer.relative_error, -row, packed))
-            if len(kept) > worst:
-                heapq.heappop(kept)
+        for _, rows in Results(noted, "A report", lambda _: None, "").batches():
+            read = raw.pop()  # those before it were empty
+            raw.clear()
+            for packed, errors in zip(rows, _errors(read, originals, threads), strict=True):
+                layer = _layer(packed, errors)
+                layers.append(layer)
+                if layer.weights:
+                    heapq.heappush(kept, (layer.relative_error, 1 - len(layers), packed))
+                if len(kept) > worst:
+                    heapq.heappop(kept)
     found = [(layers[-row], packed) for _, row, packed in sorted(kept, key=lambda one: one[:2])]
     return Read(layers, found[::-1], _settings(reader.schema))
 
