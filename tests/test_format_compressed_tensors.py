@@ -777,7 +777,7 @@ def test_hostile_offsets(tmp_path: Path, type_: pa.DataType, position: int, valu
     results = results.set_column(1, "quantized_data", hostile)
     # caught by hand: pytest would show the table, and die of it
     error = attempt(write_compressed_tensors, results, tmp_path / "out", model=model)
-    assert str(error).endswith("quantized_data is corrupt: its offsets are beyond its data")
+    assert str(error).startswith("Column 'quantized_data' is corrupt: ")
     assert os.listdir(tmp_path) == ["model"]
 
 
