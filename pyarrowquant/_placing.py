@@ -38,9 +38,7 @@ def place(new: Path, target: Path) -> None:
             if error.errno not in _FORBIDDEN:
                 raise
             if os.path.lexists(target):
-                raise FileExistsError(
-                    errno.EEXIST, os.strerror(errno.EEXIST), str(target)
-                ) from None
+                raise _taken(target) from None
             os.rename(new, target)
         else:
             os.unlink(new)

@@ -238,6 +238,26 @@ def test_errors_after_the_first_part_keep_it(model: Path, tmp_path: Path) -> Non
     assert result.exit_code == 0, result.output
 
 
+def test_a_refusal_takes_nothing_from_a_run_that_was_killed_in_its_clean_up(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrowquant.cli._work as work
+
+    out = tmp_path / "out.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            work, "_remove", lambda folder, _: work._remove_all_but(folder, work.COMPLETE)
+        )
+        first = run("quantize", model, out, "--json")
+    assert first.exit_code == 0, first.output
+    assert [file.name for file in (tmp_path / ".out.parquet.partial").iterdir()] == [work.COMPLETE]
+    assert "cannot be continued" in run("quantize", model, out, "--resume", "--bits", 3).stderr
+    again = run("quantize", model, out, "--resume", "--json")
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["layers"] == json.loads(first.stdout)["layers"] == 3 * SHARDS
+    assert not list(tmp_path.glob(".*"))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a folder where nobody may write")
 def test_a_folder_that_cannot_be_written(model: Path) -> None:
     result = run("quantize", model, "/sys/kernel/out.parquet")

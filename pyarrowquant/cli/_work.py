@@ -105,7 +105,7 @@ class Work:
                 self._start()
             self._count = len(self._files())
         except BaseException:
-            self._end(keep=bool(self._files()))
+            self._end(keep=self._is_of_use())
             raise
         return self
 
@@ -115,7 +115,7 @@ class Work:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        keep = kind is not None and (self.is_complete or bool(self._files()))
+        keep = kind is not None and self._is_of_use()
         if keep:
             click.echo(
                 f"What is done stays in '{self._folder}'; --resume continues it, any other run "
@@ -255,6 +255,10 @@ class Work:
             click.echo(f"'{self._folder}' could not be removed: {error.strerror}", err=True)
         finally:
             self._lock.close()
+
+    def _is_of_use(self) -> bool:
+        """Whether another run can go on from what is there."""
+        return (self._folder / COMPLETE).exists() or bool(self._files())
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("*.arrow"))

@@ -46,9 +46,6 @@ class DataFile:
         self._digest.update(data)
         return self._file.write(data)
 
-    def tell(self) -> int:
-        return self._file.tell()
-
     def rename(self) -> str:
         """Close the file, and return the name that it gets."""
         self._file.close()
