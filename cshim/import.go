@@ -31,6 +31,13 @@ func (in *input) bytes() (total uint64) {
 	return total
 }
 
+func (in *input) rows() (total uint64) {
+	for _, batch := range in.batches {
+		total += uint64(batch.NumRows())
+	}
+	return total
+}
+
 func (in *input) table() quant.Table { return quant.Table{Schema: in.schema, Batches: in.batches} }
 
 // releaseAll takes nil for a stream that could not be read.

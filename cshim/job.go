@@ -50,9 +50,23 @@ func startCompare(original, result *input, o quant.CompareOptions) *job {
 	}, original, result)
 }
 
-// inlineBytes is how much input is not worth a goroutine: the caller waits for
-// well under a millisecond.
-const inlineBytes = 64 << 10
+// inlineBytes is how much input is not worth a goroutine, and inlineWork how much
+// its rows may refer to, as lists may overlap: the caller waits for well under a
+// millisecond.
+const (
+	inlineBytes = 64 << 10
+	inlineWork  = 1 << 20
+)
+
+// isSmall tells whether a call on the inputs is not worth a goroutine.
+func isSmall(inputs []*input) bool {
+	var bytes, rows uint64
+	for _, in := range inputs {
+		bytes += in.bytes()
+		rows += in.rows()
+	}
+	return bytes <= inlineBytes && (rows <= 1 || bytes <= inlineWork/rows)
+}
 
 // start runs work, in a goroutine unless the inputs are small, and then releases
 // the inputs.
@@ -68,11 +82,7 @@ func start(work func(context.Context, *job) (*quant.Result, error), inputs ...*i
 			return err
 		})
 	}
-	var bytes uint64
-	for _, in := range inputs {
-		bytes += in.bytes()
-	}
-	if bytes <= inlineBytes {
+	if isSmall(inputs) {
 		run()
 	} else {
 		go run()

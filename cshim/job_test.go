@@ -164,6 +164,46 @@ func TestAJobIsCancelled(t *testing.T) {
 	}
 }
 
+// TestSmallInputsMayBeMuchWork has many rows that all are the same weights: little
+// input, but nothing that the caller waits for without being able to cancel it.
+func TestSmallInputsMayBeMuchWork(t *testing.T) {
+	nothingLeft(t)
+	const rows, weights = 1500, 8000
+	a := &callAllocator{pool: allocator}
+	names, views := array.NewStringBuilder(a), array.NewListViewBuilder(a, arrow.PrimitiveTypes.Float32)
+	defer names.Release()
+	defer views.Release()
+	for range rows {
+		names.Append("a")
+		views.AppendWithSize(true, weights)
+	}
+	values := views.ValueBuilder().(*array.Float32Builder)
+	values.AppendValues(make([]float32, weights), nil)
+	columns := []arrow.Array{names.NewArray(), views.NewArray()}
+	offsets := columns[1].(*array.ListView).Offsets()
+	for i := range offsets {
+		offsets[i] = 0
+	}
+	schema := arrow.NewSchema([]arrow.Field{{Name: "layer_name", Type: columns[0].DataType()}, {Name: "weights", Type: columns[1].DataType()}}, nil)
+	in := &input{schema, []arrow.RecordBatch{array.NewRecordBatch(schema, columns, rows)}}
+	for _, column := range columns {
+		column.Release()
+	}
+	if bytes := in.bytes(); bytes > inlineBytes {
+		t.Fatalf("%d bytes of input are not small", bytes)
+	}
+	if isSmall([]*input{in}) {
+		t.Error("the caller does the work of many times its input")
+	}
+	j := startQuantize(in, options, false)
+	j.close(j.handle())
+	if small := mustRead(t, weightsOf(5, 1000, 5)); !isSmall([]*input{small}) {
+		t.Error("a small input is worth a goroutine")
+	} else {
+		small.release()
+	}
+}
+
 // TestEventsOfAJob has progress reported by several goroutines.
 func TestEventsOfAJob(t *testing.T) {
 	nothingLeft(t)

@@ -205,8 +205,9 @@ func newListReader(column string, arr arrow.Array) *listReader {
 		r.span = views(8)
 	case *arrow.FixedSizeListType:
 		size := int64(dt.Len())
+		past := r.count/size + 1 // no list from here on; the product of a later one may overflow
 		r.span = func(row int) (int64, int64) {
-			start := int64(first+row) * size
+			start := min(int64(first+row), past) * size
 			return start, start + size
 		}
 	}

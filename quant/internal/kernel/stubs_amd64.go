@@ -287,49 +287,54 @@ func refineSymmetricBFloat16(lanes *float32, maxCode float32)
 // Packs n codes of 2 bits, n being a multiple of 8.
 //
 //go:noescape
-func pack2BMI2(packed *byte, codes *byte, n int)
+func pack2(packed *byte, codes *byte, n int)
 
 // Unpacks n codes of 2 bits, n being a multiple of 8.
 //
 //go:noescape
-func unpack2BMI2(codes *byte, packed *byte, n int)
+func unpack2(codes *byte, packed *byte, n int)
 
 // Packs n codes of 3 bits, n being a multiple of 8.
 //
 //go:noescape
-func pack3BMI2(packed *byte, codes *byte, n int)
+func pack3(packed *byte, codes *byte, n int)
 
 // Unpacks n codes of 3 bits, n being a multiple of 8.
 //
 //go:noescape
-func unpack3BMI2(codes *byte, packed *byte, n int)
+func unpack3(codes *byte, packed *byte, n int)
 
 // Packs n codes of 4 bits, n being a multiple of 8.
 //
 //go:noescape
-func pack4BMI2(packed *byte, codes *byte, n int)
+func pack4(packed *byte, codes *byte, n int)
 
 // Unpacks n codes of 4 bits, n being a multiple of 8.
 //
 //go:noescape
-func unpack4BMI2(codes *byte, packed *byte, n int)
+func unpack4(codes *byte, packed *byte, n int)
 
 // Packs n codes of 5 bits, n being a multiple of 8.
 //
 //go:noescape
-func pack5BMI2(packed *byte, codes *byte, n int)
+func pack5(packed *byte, codes *byte, n int)
 
 // Unpacks n codes of 5 bits, n being a multiple of 8.
 //
 //go:noescape
-func unpack5BMI2(codes *byte, packed *byte, n int)
+func unpack5(codes *byte, packed *byte, n int)
 
 // Packs n codes of 6 bits, n being a multiple of 8.
 //
 //go:noescape
-func pack6BMI2(packed *byte, codes *byte, n int)
+func pack6(packed *byte, codes *byte, n int)
 
 // Unpacks n codes of 6 bits, n being a multiple of 8.
 //
 //go:noescape
-func unpack6BMI2(codes *byte, packed *byte, n int)
+func unpack6(codes *byte, packed *byte, n int)
+
+// Whether the CPU converts float16; the system has to keep its vector registers, too.
+//
+//go:noescape
+func hasF16C() (has bool)

@@ -62,8 +62,8 @@ var avx512 = vectorSet{
 
 // packers and unpackers by bit width; at 8 bits codes are bytes already.
 var (
-	packers   = [...]func(packed, codes *byte, n int){2: pack2BMI2, 3: pack3BMI2, 4: pack4BMI2, 5: pack5BMI2, 6: pack6BMI2}
-	unpackers = [...]func(codes, packed *byte, n int){2: unpack2BMI2, 3: unpack3BMI2, 4: unpack4BMI2, 5: unpack5BMI2, 6: unpack6BMI2}
+	packers   = [...]func(packed, codes *byte, n int){2: pack2, 3: pack3, 4: pack4, 5: pack5, 6: pack6}
+	unpackers = [...]func(codes, packed *byte, n int){2: unpack2, 3: unpack3, 4: unpack4, 5: unpack5, 6: unpack6}
 )
 
 // fitters choose the parameters of n groups, rounded up to 8, by ZeroPoint and

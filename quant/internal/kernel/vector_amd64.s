@@ -5759,702 +5759,1203 @@ half:
 	VZEROUPPER
 	RET
 
-// func pack2BMI2(packed *byte, codes *byte, n int)
-// Requires: BMI2
-TEXT ·pack2BMI2(SB), NOSPLIT, $0-24
-	MOVQ packed+0(FP), AX
-	MOVQ codes+8(FP), CX
-	MOVQ n+16(FP), DX
-	MOVQ $0x0303030303030303, BX
-	SUBQ $+64, DX
-	JLE  eight_done
+// func pack2(packed *byte, codes *byte, n int)
+// Requires: AVX, AVX2
+TEXT ·pack2(SB), NOSPLIT, $0-24
+	MOVQ           packed+0(FP), AX
+	MOVQ           codes+8(FP), CX
+	MOVQ           n+16(FP), DX
+	VBROADCASTSS   pairs2<>+0(SB), Y0
+	VBROADCASTSS   pairsOfPairs2<>+0(SB), Y1
+	VBROADCASTSD   lowerFours2<>+0(SB), Y2
+	VBROADCASTI128 packed2<>+0(SB), Y3
+	SUBQ           $+112, DX
+	JL             sixty_four_done
 
-eight:
-	MOVQ  (CX), SI
-	PEXTQ BX, SI, SI
-	MOVW  SI, (AX)
-	MOVQ  8(CX), SI
-	PEXTQ BX, SI, SI
-	MOVW  SI, 2(AX)
-	MOVQ  16(CX), SI
-	PEXTQ BX, SI, SI
-	MOVW  SI, 4(AX)
-	MOVQ  24(CX), SI
-	PEXTQ BX, SI, SI
-	MOVW  SI, 6(AX)
-	MOVQ  32(CX), SI
-	PEXTQ BX, SI, SI
-	MOVW  SI, 8(AX)
-	MOVQ  40(CX), SI
-	PEXTQ BX, SI, SI
-	MOVW  SI, 10(AX)
-	MOVQ  48(CX), SI
-	PEXTQ BX, SI, SI
-	MOVW  SI, 12(AX)
-	MOVQ  56(CX), SI
-	PEXTQ BX, SI, SI
-	MOVW  SI, 14(AX)
-	ADDQ  $+64, CX
-	ADDQ  $+16, AX
-	SUBQ  $+64, DX
-	JG    eight
+sixty_four:
+	VMOVDQU      (CX), Y4
+	VPMADDUBSW   Y0, Y4, Y4
+	VPMADDWD     Y1, Y4, Y4
+	VPSLLVD      Y2, Y4, Y4
+	VPSRLQ       $0x18, Y4, Y4
+	VPSHUFB      Y3, Y4, Y4
+	VMOVDQU      X4, (AX)
+	VEXTRACTI128 $0x01, Y4, 4(AX)
+	VMOVDQU      32(CX), Y4
+	VPMADDUBSW   Y0, Y4, Y4
+	VPMADDWD     Y1, Y4, Y4
+	VPSLLVD      Y2, Y4, Y4
+	VPSRLQ       $0x18, Y4, Y4
+	VPSHUFB      Y3, Y4, Y4
+	VMOVDQU      X4, 8(AX)
+	VEXTRACTI128 $0x01, Y4, 12(AX)
+	ADDQ         $+64, CX
+	ADDQ         $+16, AX
+	SUBQ         $+64, DX
+	JGE          sixty_four
 
-eight_done:
-	ADDQ $+64, DX
-	SUBQ $+8, DX
-	JLE  one_done
-
-one:
-	MOVQ  (CX), SI
-	PEXTQ BX, SI, SI
-	MOVW  SI, (AX)
-	ADDQ  $+8, CX
-	ADDQ  $+2, AX
-	SUBQ  $+8, DX
-	JG    one
-
-one_done:
-	ADDQ  $+8, DX
-	TESTQ DX, DX
-	JZ    done
-	MOVQ  (CX), SI
-	PEXTQ BX, SI, SI
-	MOVW  SI, (AX)
-
-done:
-	RET
-
-// func unpack2BMI2(codes *byte, packed *byte, n int)
-// Requires: BMI2
-TEXT ·unpack2BMI2(SB), NOSPLIT, $0-24
-	MOVQ codes+0(FP), AX
-	MOVQ packed+8(FP), CX
-	MOVQ n+16(FP), DX
-	MOVQ $0x0303030303030303, BX
-	SUBQ $+88, DX
+sixty_four_done:
+	ADDQ $+112, DX
+	SUBQ $+32, DX
 	JL   eight_done
 
 eight:
-	MOVQ  (CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, (AX)
-	MOVQ  2(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 8(AX)
-	MOVQ  4(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 16(AX)
-	MOVQ  6(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 24(AX)
-	MOVQ  8(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 32(AX)
-	MOVQ  10(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 40(AX)
-	MOVQ  12(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 48(AX)
-	MOVQ  14(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 56(AX)
-	ADDQ  $+64, AX
-	ADDQ  $+16, CX
-	SUBQ  $+64, DX
-	JGE   eight
+	VMOVQ      (CX), X3
+	VPMADDUBSW X0, X3, X3
+	VPMADDWD   X1, X3, X3
+	VPSLLVD    X2, X3, X3
+	VPSRLQ     $0x18, X3, X3
+	VMOVQ      X3, BX
+	MOVQ       BX, (AX)
+	ADDQ       $+8, CX
+	ADDQ       $+2, AX
+	SUBQ       $+8, DX
+	JGE        eight
 
 eight_done:
-	ADDQ $+88, DX
-	SUBQ $+32, DX
-	JL   one_done
-
-one:
-	MOVQ  (CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, (AX)
-	ADDQ  $+8, AX
-	ADDQ  $+2, CX
-	SUBQ  $+8, DX
-	JGE   one
-
-one_done:
 	ADDQ $+32, DX
 	SUBQ $+8, DX
 	JL   last_done
 
 last:
-	MOVWQZX (CX), SI
-	PDEPQ   BX, SI, SI
-	MOVQ    SI, (AX)
-	ADDQ    $+8, AX
-	ADDQ    $+2, CX
-	SUBQ    $+8, DX
-	JGE     last
+	VMOVQ      (CX), X3
+	VPMADDUBSW X0, X3, X3
+	VPMADDWD   X1, X3, X3
+	VPSLLVD    X2, X3, X3
+	VPSRLQ     $0x18, X3, X3
+	VMOVQ      X3, BX
+	MOVW       BX, (AX)
+	ADDQ       $+8, CX
+	ADDQ       $+2, AX
+	SUBQ       $+8, DX
+	JGE        last
 
 last_done:
 	ADDQ $+8, DX
+	VZEROUPPER
 	RET
 
-// func pack3BMI2(packed *byte, codes *byte, n int)
-// Requires: BMI2
-TEXT ·pack3BMI2(SB), NOSPLIT, $0-24
-	MOVQ packed+0(FP), AX
-	MOVQ codes+8(FP), CX
-	MOVQ n+16(FP), DX
-	MOVQ $0x0707070707070707, BX
-	SUBQ $+64, DX
-	JLE  eight_done
+DATA pairs2<>+0(SB)/4, $0x04010401
+GLOBL pairs2<>(SB), RODATA|NOPTR, $4
 
-eight:
-	MOVQ  (CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, (AX)
-	MOVQ  8(CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, 3(AX)
-	MOVQ  16(CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, 6(AX)
-	MOVQ  24(CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, 9(AX)
-	MOVQ  32(CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, 12(AX)
-	MOVQ  40(CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, 15(AX)
-	MOVQ  48(CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, 18(AX)
-	MOVQ  56(CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, 21(AX)
-	ADDQ  $+64, CX
-	ADDQ  $+24, AX
-	SUBQ  $+64, DX
-	JG    eight
+DATA pairsOfPairs2<>+0(SB)/4, $0x00100001
+GLOBL pairsOfPairs2<>(SB), RODATA|NOPTR, $4
 
-eight_done:
-	ADDQ $+64, DX
-	SUBQ $+8, DX
-	JLE  one_done
+DATA lowerFours2<>+0(SB)/8, $0x0000000000000018
+GLOBL lowerFours2<>(SB), RODATA|NOPTR, $8
 
-one:
-	MOVQ  (CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, (AX)
-	ADDQ  $+8, CX
-	ADDQ  $+3, AX
-	SUBQ  $+8, DX
-	JG    one
+DATA packed2<>+0(SB)/1, $0x00
+DATA packed2<>+1(SB)/1, $0x01
+DATA packed2<>+2(SB)/1, $0x08
+DATA packed2<>+3(SB)/1, $0x09
+DATA packed2<>+4(SB)/1, $0x80
+DATA packed2<>+5(SB)/1, $0x80
+DATA packed2<>+6(SB)/1, $0x80
+DATA packed2<>+7(SB)/1, $0x80
+DATA packed2<>+8(SB)/1, $0x80
+DATA packed2<>+9(SB)/1, $0x80
+DATA packed2<>+10(SB)/1, $0x80
+DATA packed2<>+11(SB)/1, $0x80
+DATA packed2<>+12(SB)/1, $0x80
+DATA packed2<>+13(SB)/1, $0x80
+DATA packed2<>+14(SB)/1, $0x80
+DATA packed2<>+15(SB)/1, $0x80
+GLOBL packed2<>(SB), RODATA|NOPTR, $16
 
-one_done:
-	ADDQ  $+8, DX
-	TESTQ DX, DX
-	JZ    done
-	MOVQ  (CX), SI
-	PEXTQ BX, SI, SI
-	MOVW  SI, (AX)
-	SHRQ  $0x10, SI
-	MOVB  SI, 2(AX)
+// func unpack2(codes *byte, packed *byte, n int)
+// Requires: AVX, AVX2
+TEXT ·unpack2(SB), NOSPLIT, $0-24
+	MOVQ           codes+0(FP), AX
+	MOVQ           packed+8(FP), CX
+	MOVQ           n+16(FP), DX
+	VBROADCASTI128 evens2<>+0(SB), Y0
+	VBROADCASTI128 odds2<>+0(SB), Y1
+	VBROADCASTI128 factors2<>+0(SB), Y2
+	SUBQ           $+112, DX
+	JL             sixty_four_done
 
-done:
-	RET
+sixty_four:
+	VMOVDQU     (CX), X3
+	VINSERTI128 $0x01, 4(CX), Y3, Y3
+	VPSHUFB     Y1, Y3, Y4
+	VPSHUFB     Y0, Y3, Y3
+	VPMULLW     Y2, Y3, Y3
+	VPSRLW      $0x0e, Y3, Y3
+	VPMULLW     Y2, Y4, Y4
+	VPSRLW      $0x0e, Y4, Y4
+	VPACKUSWB   Y4, Y3, Y3
+	VMOVDQU     Y3, (AX)
+	VMOVDQU     8(CX), X5
+	VINSERTI128 $0x01, 12(CX), Y5, Y5
+	VPSHUFB     Y1, Y5, Y4
+	VPSHUFB     Y0, Y5, Y5
+	VPMULLW     Y2, Y5, Y5
+	VPSRLW      $0x0e, Y5, Y5
+	VPMULLW     Y2, Y4, Y4
+	VPSRLW      $0x0e, Y4, Y4
+	VPACKUSWB   Y4, Y5, Y5
+	VMOVDQU     Y5, 32(AX)
+	ADDQ        $+64, AX
+	ADDQ        $+16, CX
+	SUBQ        $+64, DX
+	JGE         sixty_four
 
-// func unpack3BMI2(codes *byte, packed *byte, n int)
-// Requires: BMI2
-TEXT ·unpack3BMI2(SB), NOSPLIT, $0-24
-	MOVQ codes+0(FP), AX
-	MOVQ packed+8(FP), CX
-	MOVQ n+16(FP), DX
-	MOVQ $0x0707070707070707, BX
-	SUBQ $+80, DX
+sixty_four_done:
+	ADDQ $+112, DX
+	SUBQ $+32, DX
 	JL   eight_done
 
 eight:
-	MOVQ  (CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, (AX)
-	MOVQ  3(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 8(AX)
-	MOVQ  6(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 16(AX)
-	MOVQ  9(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 24(AX)
-	MOVQ  12(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 32(AX)
-	MOVQ  15(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 40(AX)
-	MOVQ  18(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 48(AX)
-	MOVQ  21(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 56(AX)
-	ADDQ  $+64, AX
-	ADDQ  $+24, CX
-	SUBQ  $+64, DX
-	JGE   eight
+	VMOVQ     (CX), X1
+	VPSHUFB   X0, X1, X1
+	VPMULLW   X2, X1, X1
+	VPSRLW    $0x0e, X1, X1
+	VPACKUSWB X1, X1, X1
+	VMOVQ     X1, (AX)
+	ADDQ      $+8, AX
+	ADDQ      $+2, CX
+	SUBQ      $+8, DX
+	JGE       eight
 
 eight_done:
-	ADDQ $+80, DX
+	ADDQ $+32, DX
+	SUBQ $+8, DX
+	JL   last_done
+
+last:
+	MOVWQZX   (CX), BX
+	VMOVQ     BX, X1
+	VPSHUFB   X0, X1, X1
+	VPMULLW   X2, X1, X1
+	VPSRLW    $0x0e, X1, X1
+	VPACKUSWB X1, X1, X1
+	VMOVQ     X1, (AX)
+	ADDQ      $+8, AX
+	ADDQ      $+2, CX
+	SUBQ      $+8, DX
+	JGE       last
+
+last_done:
+	ADDQ $+8, DX
+	VZEROUPPER
+	RET
+
+DATA evens2<>+0(SB)/1, $0x00
+DATA evens2<>+1(SB)/1, $0x01
+DATA evens2<>+2(SB)/1, $0x00
+DATA evens2<>+3(SB)/1, $0x01
+DATA evens2<>+4(SB)/1, $0x00
+DATA evens2<>+5(SB)/1, $0x01
+DATA evens2<>+6(SB)/1, $0x00
+DATA evens2<>+7(SB)/1, $0x01
+DATA evens2<>+8(SB)/1, $0x01
+DATA evens2<>+9(SB)/1, $0x02
+DATA evens2<>+10(SB)/1, $0x01
+DATA evens2<>+11(SB)/1, $0x02
+DATA evens2<>+12(SB)/1, $0x01
+DATA evens2<>+13(SB)/1, $0x02
+DATA evens2<>+14(SB)/1, $0x01
+DATA evens2<>+15(SB)/1, $0x02
+GLOBL evens2<>(SB), RODATA|NOPTR, $16
+
+DATA odds2<>+0(SB)/1, $0x02
+DATA odds2<>+1(SB)/1, $0x03
+DATA odds2<>+2(SB)/1, $0x02
+DATA odds2<>+3(SB)/1, $0x03
+DATA odds2<>+4(SB)/1, $0x02
+DATA odds2<>+5(SB)/1, $0x03
+DATA odds2<>+6(SB)/1, $0x02
+DATA odds2<>+7(SB)/1, $0x03
+DATA odds2<>+8(SB)/1, $0x03
+DATA odds2<>+9(SB)/1, $0x04
+DATA odds2<>+10(SB)/1, $0x03
+DATA odds2<>+11(SB)/1, $0x04
+DATA odds2<>+12(SB)/1, $0x03
+DATA odds2<>+13(SB)/1, $0x04
+DATA odds2<>+14(SB)/1, $0x03
+DATA odds2<>+15(SB)/1, $0x04
+GLOBL odds2<>(SB), RODATA|NOPTR, $16
+
+DATA factors2<>+0(SB)/1, $0x00
+DATA factors2<>+1(SB)/1, $0x40
+DATA factors2<>+2(SB)/1, $0x00
+DATA factors2<>+3(SB)/1, $0x10
+DATA factors2<>+4(SB)/1, $0x00
+DATA factors2<>+5(SB)/1, $0x04
+DATA factors2<>+6(SB)/1, $0x00
+DATA factors2<>+7(SB)/1, $0x01
+DATA factors2<>+8(SB)/1, $0x00
+DATA factors2<>+9(SB)/1, $0x40
+DATA factors2<>+10(SB)/1, $0x00
+DATA factors2<>+11(SB)/1, $0x10
+DATA factors2<>+12(SB)/1, $0x00
+DATA factors2<>+13(SB)/1, $0x04
+DATA factors2<>+14(SB)/1, $0x00
+DATA factors2<>+15(SB)/1, $0x01
+GLOBL factors2<>(SB), RODATA|NOPTR, $16
+
+// func pack3(packed *byte, codes *byte, n int)
+// Requires: AVX, AVX2
+TEXT ·pack3(SB), NOSPLIT, $0-24
+	MOVQ           packed+0(FP), AX
+	MOVQ           codes+8(FP), CX
+	MOVQ           n+16(FP), DX
+	VBROADCASTSS   pairs3<>+0(SB), Y0
+	VBROADCASTSS   pairsOfPairs3<>+0(SB), Y1
+	VBROADCASTSD   lowerFours3<>+0(SB), Y2
+	VBROADCASTI128 packed3<>+0(SB), Y3
+	SUBQ           $+96, DX
+	JL             sixty_four_done
+
+sixty_four:
+	VMOVDQU      (CX), Y4
+	VPMADDUBSW   Y0, Y4, Y4
+	VPMADDWD     Y1, Y4, Y4
+	VPSLLVD      Y2, Y4, Y4
+	VPSRLQ       $0x14, Y4, Y4
+	VPSHUFB      Y3, Y4, Y4
+	VMOVDQU      X4, (AX)
+	VEXTRACTI128 $0x01, Y4, 6(AX)
+	VMOVDQU      32(CX), Y4
+	VPMADDUBSW   Y0, Y4, Y4
+	VPMADDWD     Y1, Y4, Y4
+	VPSLLVD      Y2, Y4, Y4
+	VPSRLQ       $0x14, Y4, Y4
+	VPSHUFB      Y3, Y4, Y4
+	VMOVDQU      X4, 12(AX)
+	VEXTRACTI128 $0x01, Y4, 18(AX)
+	ADDQ         $+64, CX
+	ADDQ         $+24, AX
+	SUBQ         $+64, DX
+	JGE          sixty_four
+
+sixty_four_done:
+	ADDQ $+96, DX
 	SUBQ $+24, DX
-	JL   one_done
+	JL   eight_done
 
-one:
-	MOVQ  (CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, (AX)
-	ADDQ  $+8, AX
-	ADDQ  $+3, CX
-	SUBQ  $+8, DX
-	JGE   one
+eight:
+	VMOVQ      (CX), X3
+	VPMADDUBSW X0, X3, X3
+	VPMADDWD   X1, X3, X3
+	VPSLLVD    X2, X3, X3
+	VPSRLQ     $0x14, X3, X3
+	VMOVQ      X3, BX
+	MOVQ       BX, (AX)
+	ADDQ       $+8, CX
+	ADDQ       $+3, AX
+	SUBQ       $+8, DX
+	JGE        eight
 
-one_done:
+eight_done:
 	ADDQ $+24, DX
 	SUBQ $+8, DX
 	JL   last_done
 
 last:
-	MOVWQZX (CX), SI
-	MOVBQZX 2(CX), DI
-	SHLQ    $0x10, DI
-	ORQ     DI, SI
-	PDEPQ   BX, SI, SI
-	MOVQ    SI, (AX)
-	ADDQ    $+8, AX
-	ADDQ    $+3, CX
-	SUBQ    $+8, DX
-	JGE     last
+	VMOVQ      (CX), X3
+	VPMADDUBSW X0, X3, X3
+	VPMADDWD   X1, X3, X3
+	VPSLLVD    X2, X3, X3
+	VPSRLQ     $0x14, X3, X3
+	VMOVQ      X3, BX
+	MOVW       BX, (AX)
+	SHRQ       $0x10, BX
+	MOVB       BL, 2(AX)
+	ADDQ       $+8, CX
+	ADDQ       $+3, AX
+	SUBQ       $+8, DX
+	JGE        last
 
 last_done:
 	ADDQ $+8, DX
+	VZEROUPPER
 	RET
 
-// func pack4BMI2(packed *byte, codes *byte, n int)
-// Requires: BMI2
-TEXT ·pack4BMI2(SB), NOSPLIT, $0-24
-	MOVQ packed+0(FP), AX
-	MOVQ codes+8(FP), CX
-	MOVQ n+16(FP), DX
-	MOVQ $0x0f0f0f0f0f0f0f0f, BX
-	SUBQ $+64, DX
-	JLE  eight_done
+DATA pairs3<>+0(SB)/4, $0x08010801
+GLOBL pairs3<>(SB), RODATA|NOPTR, $4
 
-eight:
-	MOVQ  (CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, (AX)
-	MOVQ  8(CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, 4(AX)
-	MOVQ  16(CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, 8(AX)
-	MOVQ  24(CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, 12(AX)
-	MOVQ  32(CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, 16(AX)
-	MOVQ  40(CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, 20(AX)
-	MOVQ  48(CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, 24(AX)
-	MOVQ  56(CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, 28(AX)
-	ADDQ  $+64, CX
-	ADDQ  $+32, AX
-	SUBQ  $+64, DX
-	JG    eight
+DATA pairsOfPairs3<>+0(SB)/4, $0x00400001
+GLOBL pairsOfPairs3<>(SB), RODATA|NOPTR, $4
 
-eight_done:
-	ADDQ $+64, DX
-	SUBQ $+8, DX
-	JLE  one_done
+DATA lowerFours3<>+0(SB)/8, $0x0000000000000014
+GLOBL lowerFours3<>(SB), RODATA|NOPTR, $8
 
-one:
-	MOVQ  (CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, (AX)
-	ADDQ  $+8, CX
-	ADDQ  $+4, AX
-	SUBQ  $+8, DX
-	JG    one
+DATA packed3<>+0(SB)/1, $0x00
+DATA packed3<>+1(SB)/1, $0x01
+DATA packed3<>+2(SB)/1, $0x02
+DATA packed3<>+3(SB)/1, $0x08
+DATA packed3<>+4(SB)/1, $0x09
+DATA packed3<>+5(SB)/1, $0x0a
+DATA packed3<>+6(SB)/1, $0x80
+DATA packed3<>+7(SB)/1, $0x80
+DATA packed3<>+8(SB)/1, $0x80
+DATA packed3<>+9(SB)/1, $0x80
+DATA packed3<>+10(SB)/1, $0x80
+DATA packed3<>+11(SB)/1, $0x80
+DATA packed3<>+12(SB)/1, $0x80
+DATA packed3<>+13(SB)/1, $0x80
+DATA packed3<>+14(SB)/1, $0x80
+DATA packed3<>+15(SB)/1, $0x80
+GLOBL packed3<>(SB), RODATA|NOPTR, $16
 
-one_done:
-	ADDQ  $+8, DX
-	TESTQ DX, DX
-	JZ    done
-	MOVQ  (CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, (AX)
+// func unpack3(codes *byte, packed *byte, n int)
+// Requires: AVX, AVX2
+TEXT ·unpack3(SB), NOSPLIT, $0-24
+	MOVQ           codes+0(FP), AX
+	MOVQ           packed+8(FP), CX
+	MOVQ           n+16(FP), DX
+	VBROADCASTI128 evens3<>+0(SB), Y0
+	VBROADCASTI128 odds3<>+0(SB), Y1
+	VBROADCASTI128 factors3<>+0(SB), Y2
+	SUBQ           $+96, DX
+	JL             sixty_four_done
 
-done:
-	RET
+sixty_four:
+	VMOVDQU     (CX), X3
+	VINSERTI128 $0x01, 6(CX), Y3, Y3
+	VPSHUFB     Y1, Y3, Y4
+	VPSHUFB     Y0, Y3, Y3
+	VPMULLW     Y2, Y3, Y3
+	VPSRLW      $0x0d, Y3, Y3
+	VPMULLW     Y2, Y4, Y4
+	VPSRLW      $0x0d, Y4, Y4
+	VPACKUSWB   Y4, Y3, Y3
+	VMOVDQU     Y3, (AX)
+	VMOVDQU     12(CX), X5
+	VINSERTI128 $0x01, 18(CX), Y5, Y5
+	VPSHUFB     Y1, Y5, Y4
+	VPSHUFB     Y0, Y5, Y5
+	VPMULLW     Y2, Y5, Y5
+	VPSRLW      $0x0d, Y5, Y5
+	VPMULLW     Y2, Y4, Y4
+	VPSRLW      $0x0d, Y4, Y4
+	VPACKUSWB   Y4, Y5, Y5
+	VMOVDQU     Y5, 32(AX)
+	ADDQ        $+64, AX
+	ADDQ        $+24, CX
+	SUBQ        $+64, DX
+	JGE         sixty_four
 
-// func unpack4BMI2(codes *byte, packed *byte, n int)
-// Requires: BMI2
-TEXT ·unpack4BMI2(SB), NOSPLIT, $0-24
-	MOVQ codes+0(FP), AX
-	MOVQ packed+8(FP), CX
-	MOVQ n+16(FP), DX
-	MOVQ $0x0f0f0f0f0f0f0f0f, BX
-	SUBQ $+72, DX
+sixty_four_done:
+	ADDQ $+96, DX
+	SUBQ $+24, DX
 	JL   eight_done
 
 eight:
-	MOVQ  (CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, (AX)
-	MOVQ  4(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 8(AX)
-	MOVQ  8(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 16(AX)
-	MOVQ  12(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 24(AX)
-	MOVQ  16(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 32(AX)
-	MOVQ  20(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 40(AX)
-	MOVQ  24(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 48(AX)
-	MOVQ  28(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 56(AX)
-	ADDQ  $+64, AX
-	ADDQ  $+32, CX
-	SUBQ  $+64, DX
-	JGE   eight
+	VMOVQ     (CX), X1
+	VPSHUFB   X0, X1, X1
+	VPMULLW   X2, X1, X1
+	VPSRLW    $0x0d, X1, X1
+	VPACKUSWB X1, X1, X1
+	VMOVQ     X1, (AX)
+	ADDQ      $+8, AX
+	ADDQ      $+3, CX
+	SUBQ      $+8, DX
+	JGE       eight
 
 eight_done:
-	ADDQ $+72, DX
+	ADDQ $+24, DX
+	SUBQ $+8, DX
+	JL   last_done
+
+last:
+	MOVWQZX   (CX), BX
+	MOVBQZX   2(CX), SI
+	SHLQ      $0x10, SI
+	ORQ       SI, BX
+	VMOVQ     BX, X1
+	VPSHUFB   X0, X1, X1
+	VPMULLW   X2, X1, X1
+	VPSRLW    $0x0d, X1, X1
+	VPACKUSWB X1, X1, X1
+	VMOVQ     X1, (AX)
+	ADDQ      $+8, AX
+	ADDQ      $+3, CX
+	SUBQ      $+8, DX
+	JGE       last
+
+last_done:
+	ADDQ $+8, DX
+	VZEROUPPER
+	RET
+
+DATA evens3<>+0(SB)/1, $0x00
+DATA evens3<>+1(SB)/1, $0x01
+DATA evens3<>+2(SB)/1, $0x00
+DATA evens3<>+3(SB)/1, $0x01
+DATA evens3<>+4(SB)/1, $0x00
+DATA evens3<>+5(SB)/1, $0x01
+DATA evens3<>+6(SB)/1, $0x01
+DATA evens3<>+7(SB)/1, $0x02
+DATA evens3<>+8(SB)/1, $0x01
+DATA evens3<>+9(SB)/1, $0x02
+DATA evens3<>+10(SB)/1, $0x01
+DATA evens3<>+11(SB)/1, $0x02
+DATA evens3<>+12(SB)/1, $0x02
+DATA evens3<>+13(SB)/1, $0x03
+DATA evens3<>+14(SB)/1, $0x02
+DATA evens3<>+15(SB)/1, $0x03
+GLOBL evens3<>(SB), RODATA|NOPTR, $16
+
+DATA odds3<>+0(SB)/1, $0x03
+DATA odds3<>+1(SB)/1, $0x04
+DATA odds3<>+2(SB)/1, $0x03
+DATA odds3<>+3(SB)/1, $0x04
+DATA odds3<>+4(SB)/1, $0x03
+DATA odds3<>+5(SB)/1, $0x04
+DATA odds3<>+6(SB)/1, $0x04
+DATA odds3<>+7(SB)/1, $0x05
+DATA odds3<>+8(SB)/1, $0x04
+DATA odds3<>+9(SB)/1, $0x05
+DATA odds3<>+10(SB)/1, $0x04
+DATA odds3<>+11(SB)/1, $0x05
+DATA odds3<>+12(SB)/1, $0x05
+DATA odds3<>+13(SB)/1, $0x06
+DATA odds3<>+14(SB)/1, $0x05
+DATA odds3<>+15(SB)/1, $0x06
+GLOBL odds3<>(SB), RODATA|NOPTR, $16
+
+DATA factors3<>+0(SB)/1, $0x00
+DATA factors3<>+1(SB)/1, $0x20
+DATA factors3<>+2(SB)/1, $0x00
+DATA factors3<>+3(SB)/1, $0x04
+DATA factors3<>+4(SB)/1, $0x80
+DATA factors3<>+5(SB)/1, $0x00
+DATA factors3<>+6(SB)/1, $0x00
+DATA factors3<>+7(SB)/1, $0x10
+DATA factors3<>+8(SB)/1, $0x00
+DATA factors3<>+9(SB)/1, $0x02
+DATA factors3<>+10(SB)/1, $0x40
+DATA factors3<>+11(SB)/1, $0x00
+DATA factors3<>+12(SB)/1, $0x00
+DATA factors3<>+13(SB)/1, $0x08
+DATA factors3<>+14(SB)/1, $0x00
+DATA factors3<>+15(SB)/1, $0x01
+GLOBL factors3<>(SB), RODATA|NOPTR, $16
+
+// func pack4(packed *byte, codes *byte, n int)
+// Requires: AVX, AVX2
+TEXT ·pack4(SB), NOSPLIT, $0-24
+	MOVQ           packed+0(FP), AX
+	MOVQ           codes+8(FP), CX
+	MOVQ           n+16(FP), DX
+	VBROADCASTSS   pairs4<>+0(SB), Y0
+	VBROADCASTSS   pairsOfPairs4<>+0(SB), Y1
+	VBROADCASTSD   lowerFours4<>+0(SB), Y2
+	VBROADCASTI128 packed4<>+0(SB), Y3
+	SUBQ           $+80, DX
+	JL             sixty_four_done
+
+sixty_four:
+	VMOVDQU      (CX), Y4
+	VPMADDUBSW   Y0, Y4, Y4
+	VPMADDWD     Y1, Y4, Y4
+	VPSLLVD      Y2, Y4, Y4
+	VPSRLQ       $0x10, Y4, Y4
+	VPSHUFB      Y3, Y4, Y4
+	VMOVDQU      X4, (AX)
+	VEXTRACTI128 $0x01, Y4, 8(AX)
+	VMOVDQU      32(CX), Y4
+	VPMADDUBSW   Y0, Y4, Y4
+	VPMADDWD     Y1, Y4, Y4
+	VPSLLVD      Y2, Y4, Y4
+	VPSRLQ       $0x10, Y4, Y4
+	VPSHUFB      Y3, Y4, Y4
+	VMOVDQU      X4, 16(AX)
+	VEXTRACTI128 $0x01, Y4, 24(AX)
+	ADDQ         $+64, CX
+	ADDQ         $+32, AX
+	SUBQ         $+64, DX
+	JGE          sixty_four
+
+sixty_four_done:
+	ADDQ $+80, DX
 	SUBQ $+16, DX
-	JL   one_done
+	JL   eight_done
 
-one:
-	MOVQ  (CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, (AX)
-	ADDQ  $+8, AX
-	ADDQ  $+4, CX
-	SUBQ  $+8, DX
-	JGE   one
+eight:
+	VMOVQ      (CX), X3
+	VPMADDUBSW X0, X3, X3
+	VPMADDWD   X1, X3, X3
+	VPSLLVD    X2, X3, X3
+	VPSRLQ     $0x10, X3, X3
+	VMOVQ      X3, BX
+	MOVQ       BX, (AX)
+	ADDQ       $+8, CX
+	ADDQ       $+4, AX
+	SUBQ       $+8, DX
+	JGE        eight
 
-one_done:
+eight_done:
 	ADDQ $+16, DX
 	SUBQ $+8, DX
 	JL   last_done
 
 last:
-	MOVL  (CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, (AX)
-	ADDQ  $+8, AX
-	ADDQ  $+4, CX
-	SUBQ  $+8, DX
-	JGE   last
+	VMOVQ      (CX), X3
+	VPMADDUBSW X0, X3, X3
+	VPMADDWD   X1, X3, X3
+	VPSLLVD    X2, X3, X3
+	VPSRLQ     $0x10, X3, X3
+	VMOVQ      X3, BX
+	MOVL       BX, (AX)
+	ADDQ       $+8, CX
+	ADDQ       $+4, AX
+	SUBQ       $+8, DX
+	JGE        last
 
 last_done:
 	ADDQ $+8, DX
+	VZEROUPPER
 	RET
 
-// func pack5BMI2(packed *byte, codes *byte, n int)
-// Requires: BMI2
-TEXT ·pack5BMI2(SB), NOSPLIT, $0-24
-	MOVQ packed+0(FP), AX
-	MOVQ codes+8(FP), CX
-	MOVQ n+16(FP), DX
-	MOVQ $0x1f1f1f1f1f1f1f1f, BX
-	SUBQ $+64, DX
-	JLE  eight_done
+DATA pairs4<>+0(SB)/4, $0x10011001
+GLOBL pairs4<>(SB), RODATA|NOPTR, $4
 
-eight:
-	MOVQ  (CX), SI
-	PEXTQ BX, SI, SI
-	MOVQ  SI, (AX)
-	MOVQ  8(CX), SI
-	PEXTQ BX, SI, SI
-	MOVQ  SI, 5(AX)
-	MOVQ  16(CX), SI
-	PEXTQ BX, SI, SI
-	MOVQ  SI, 10(AX)
-	MOVQ  24(CX), SI
-	PEXTQ BX, SI, SI
-	MOVQ  SI, 15(AX)
-	MOVQ  32(CX), SI
-	PEXTQ BX, SI, SI
-	MOVQ  SI, 20(AX)
-	MOVQ  40(CX), SI
-	PEXTQ BX, SI, SI
-	MOVQ  SI, 25(AX)
-	MOVQ  48(CX), SI
-	PEXTQ BX, SI, SI
-	MOVQ  SI, 30(AX)
-	MOVQ  56(CX), SI
-	PEXTQ BX, SI, SI
-	MOVQ  SI, 35(AX)
-	ADDQ  $+64, CX
-	ADDQ  $+40, AX
-	SUBQ  $+64, DX
-	JG    eight
+DATA pairsOfPairs4<>+0(SB)/4, $0x01000001
+GLOBL pairsOfPairs4<>(SB), RODATA|NOPTR, $4
 
-eight_done:
-	ADDQ $+64, DX
-	SUBQ $+8, DX
-	JLE  one_done
+DATA lowerFours4<>+0(SB)/8, $0x0000000000000010
+GLOBL lowerFours4<>(SB), RODATA|NOPTR, $8
 
-one:
-	MOVQ  (CX), SI
-	PEXTQ BX, SI, SI
-	MOVQ  SI, (AX)
-	ADDQ  $+8, CX
-	ADDQ  $+5, AX
-	SUBQ  $+8, DX
-	JG    one
+DATA packed4<>+0(SB)/1, $0x00
+DATA packed4<>+1(SB)/1, $0x01
+DATA packed4<>+2(SB)/1, $0x02
+DATA packed4<>+3(SB)/1, $0x03
+DATA packed4<>+4(SB)/1, $0x08
+DATA packed4<>+5(SB)/1, $0x09
+DATA packed4<>+6(SB)/1, $0x0a
+DATA packed4<>+7(SB)/1, $0x0b
+DATA packed4<>+8(SB)/1, $0x80
+DATA packed4<>+9(SB)/1, $0x80
+DATA packed4<>+10(SB)/1, $0x80
+DATA packed4<>+11(SB)/1, $0x80
+DATA packed4<>+12(SB)/1, $0x80
+DATA packed4<>+13(SB)/1, $0x80
+DATA packed4<>+14(SB)/1, $0x80
+DATA packed4<>+15(SB)/1, $0x80
+GLOBL packed4<>(SB), RODATA|NOPTR, $16
 
-one_done:
-	ADDQ  $+8, DX
-	TESTQ DX, DX
-	JZ    done
-	MOVQ  (CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, (AX)
-	SHRQ  $0x20, SI
-	MOVB  SI, 4(AX)
+// func unpack4(codes *byte, packed *byte, n int)
+// Requires: AVX, AVX2
+TEXT ·unpack4(SB), NOSPLIT, $0-24
+	MOVQ           codes+0(FP), AX
+	MOVQ           packed+8(FP), CX
+	MOVQ           n+16(FP), DX
+	VBROADCASTI128 evens4<>+0(SB), Y0
+	VBROADCASTI128 odds4<>+0(SB), Y1
+	VBROADCASTI128 factors4<>+0(SB), Y2
+	SUBQ           $+80, DX
+	JL             sixty_four_done
 
-done:
-	RET
+sixty_four:
+	VMOVDQU     (CX), X3
+	VINSERTI128 $0x01, 8(CX), Y3, Y3
+	VPSHUFB     Y1, Y3, Y4
+	VPSHUFB     Y0, Y3, Y3
+	VPMULLW     Y2, Y3, Y3
+	VPSRLW      $0x0c, Y3, Y3
+	VPMULLW     Y2, Y4, Y4
+	VPSRLW      $0x0c, Y4, Y4
+	VPACKUSWB   Y4, Y3, Y3
+	VMOVDQU     Y3, (AX)
+	VMOVDQU     16(CX), X5
+	VINSERTI128 $0x01, 24(CX), Y5, Y5
+	VPSHUFB     Y1, Y5, Y4
+	VPSHUFB     Y0, Y5, Y5
+	VPMULLW     Y2, Y5, Y5
+	VPSRLW      $0x0c, Y5, Y5
+	VPMULLW     Y2, Y4, Y4
+	VPSRLW      $0x0c, Y4, Y4
+	VPACKUSWB   Y4, Y5, Y5
+	VMOVDQU     Y5, 32(AX)
+	ADDQ        $+64, AX
+	ADDQ        $+32, CX
+	SUBQ        $+64, DX
+	JGE         sixty_four
 
-// func unpack5BMI2(codes *byte, packed *byte, n int)
-// Requires: BMI2
-TEXT ·unpack5BMI2(SB), NOSPLIT, $0-24
-	MOVQ codes+0(FP), AX
-	MOVQ packed+8(FP), CX
-	MOVQ n+16(FP), DX
-	MOVQ $0x1f1f1f1f1f1f1f1f, BX
-	SUBQ $+72, DX
+sixty_four_done:
+	ADDQ $+80, DX
+	SUBQ $+16, DX
 	JL   eight_done
 
 eight:
-	MOVQ  (CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, (AX)
-	MOVQ  5(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 8(AX)
-	MOVQ  10(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 16(AX)
-	MOVQ  15(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 24(AX)
-	MOVQ  20(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 32(AX)
-	MOVQ  25(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 40(AX)
-	MOVQ  30(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 48(AX)
-	MOVQ  35(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 56(AX)
-	ADDQ  $+64, AX
-	ADDQ  $+40, CX
-	SUBQ  $+64, DX
-	JGE   eight
+	VMOVQ     (CX), X1
+	VPSHUFB   X0, X1, X1
+	VPMULLW   X2, X1, X1
+	VPSRLW    $0x0c, X1, X1
+	VPACKUSWB X1, X1, X1
+	VMOVQ     X1, (AX)
+	ADDQ      $+8, AX
+	ADDQ      $+4, CX
+	SUBQ      $+8, DX
+	JGE       eight
 
 eight_done:
-	ADDQ $+72, DX
-	SUBQ $+16, DX
-	JL   one_done
-
-one:
-	MOVQ  (CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, (AX)
-	ADDQ  $+8, AX
-	ADDQ  $+5, CX
-	SUBQ  $+8, DX
-	JGE   one
-
-one_done:
 	ADDQ $+16, DX
 	SUBQ $+8, DX
 	JL   last_done
 
 last:
-	MOVL    (CX), SI
-	MOVBQZX 4(CX), DI
-	SHLQ    $0x20, DI
-	ORQ     DI, SI
-	PDEPQ   BX, SI, SI
-	MOVQ    SI, (AX)
-	ADDQ    $+8, AX
-	ADDQ    $+5, CX
-	SUBQ    $+8, DX
-	JGE     last
+	MOVL      (CX), BX
+	VMOVQ     BX, X1
+	VPSHUFB   X0, X1, X1
+	VPMULLW   X2, X1, X1
+	VPSRLW    $0x0c, X1, X1
+	VPACKUSWB X1, X1, X1
+	VMOVQ     X1, (AX)
+	ADDQ      $+8, AX
+	ADDQ      $+4, CX
+	SUBQ      $+8, DX
+	JGE       last
 
 last_done:
 	ADDQ $+8, DX
+	VZEROUPPER
 	RET
 
-// func pack6BMI2(packed *byte, codes *byte, n int)
-// Requires: BMI2
-TEXT ·pack6BMI2(SB), NOSPLIT, $0-24
-	MOVQ packed+0(FP), AX
-	MOVQ codes+8(FP), CX
-	MOVQ n+16(FP), DX
-	MOVQ $0x3f3f3f3f3f3f3f3f, BX
-	SUBQ $+64, DX
-	JLE  eight_done
+DATA evens4<>+0(SB)/1, $0x00
+DATA evens4<>+1(SB)/1, $0x01
+DATA evens4<>+2(SB)/1, $0x00
+DATA evens4<>+3(SB)/1, $0x01
+DATA evens4<>+4(SB)/1, $0x01
+DATA evens4<>+5(SB)/1, $0x02
+DATA evens4<>+6(SB)/1, $0x01
+DATA evens4<>+7(SB)/1, $0x02
+DATA evens4<>+8(SB)/1, $0x02
+DATA evens4<>+9(SB)/1, $0x03
+DATA evens4<>+10(SB)/1, $0x02
+DATA evens4<>+11(SB)/1, $0x03
+DATA evens4<>+12(SB)/1, $0x03
+DATA evens4<>+13(SB)/1, $0x04
+DATA evens4<>+14(SB)/1, $0x03
+DATA evens4<>+15(SB)/1, $0x04
+GLOBL evens4<>(SB), RODATA|NOPTR, $16
 
-eight:
-	MOVQ  (CX), SI
-	PEXTQ BX, SI, SI
-	MOVQ  SI, (AX)
-	MOVQ  8(CX), SI
-	PEXTQ BX, SI, SI
-	MOVQ  SI, 6(AX)
-	MOVQ  16(CX), SI
-	PEXTQ BX, SI, SI
-	MOVQ  SI, 12(AX)
-	MOVQ  24(CX), SI
-	PEXTQ BX, SI, SI
-	MOVQ  SI, 18(AX)
-	MOVQ  32(CX), SI
-	PEXTQ BX, SI, SI
-	MOVQ  SI, 24(AX)
-	MOVQ  40(CX), SI
-	PEXTQ BX, SI, SI
-	MOVQ  SI, 30(AX)
-	MOVQ  48(CX), SI
-	PEXTQ BX, SI, SI
-	MOVQ  SI, 36(AX)
-	MOVQ  56(CX), SI
-	PEXTQ BX, SI, SI
-	MOVQ  SI, 42(AX)
-	ADDQ  $+64, CX
-	ADDQ  $+48, AX
-	SUBQ  $+64, DX
-	JG    eight
+DATA odds4<>+0(SB)/1, $0x04
+DATA odds4<>+1(SB)/1, $0x05
+DATA odds4<>+2(SB)/1, $0x04
+DATA odds4<>+3(SB)/1, $0x05
+DATA odds4<>+4(SB)/1, $0x05
+DATA odds4<>+5(SB)/1, $0x06
+DATA odds4<>+6(SB)/1, $0x05
+DATA odds4<>+7(SB)/1, $0x06
+DATA odds4<>+8(SB)/1, $0x06
+DATA odds4<>+9(SB)/1, $0x07
+DATA odds4<>+10(SB)/1, $0x06
+DATA odds4<>+11(SB)/1, $0x07
+DATA odds4<>+12(SB)/1, $0x07
+DATA odds4<>+13(SB)/1, $0x08
+DATA odds4<>+14(SB)/1, $0x07
+DATA odds4<>+15(SB)/1, $0x08
+GLOBL odds4<>(SB), RODATA|NOPTR, $16
 
-eight_done:
-	ADDQ $+64, DX
-	SUBQ $+8, DX
-	JLE  one_done
+DATA factors4<>+0(SB)/1, $0x00
+DATA factors4<>+1(SB)/1, $0x10
+DATA factors4<>+2(SB)/1, $0x00
+DATA factors4<>+3(SB)/1, $0x01
+DATA factors4<>+4(SB)/1, $0x00
+DATA factors4<>+5(SB)/1, $0x10
+DATA factors4<>+6(SB)/1, $0x00
+DATA factors4<>+7(SB)/1, $0x01
+DATA factors4<>+8(SB)/1, $0x00
+DATA factors4<>+9(SB)/1, $0x10
+DATA factors4<>+10(SB)/1, $0x00
+DATA factors4<>+11(SB)/1, $0x01
+DATA factors4<>+12(SB)/1, $0x00
+DATA factors4<>+13(SB)/1, $0x10
+DATA factors4<>+14(SB)/1, $0x00
+DATA factors4<>+15(SB)/1, $0x01
+GLOBL factors4<>(SB), RODATA|NOPTR, $16
 
-one:
-	MOVQ  (CX), SI
-	PEXTQ BX, SI, SI
-	MOVQ  SI, (AX)
-	ADDQ  $+8, CX
-	ADDQ  $+6, AX
-	SUBQ  $+8, DX
-	JG    one
+// func pack5(packed *byte, codes *byte, n int)
+// Requires: AVX, AVX2
+TEXT ·pack5(SB), NOSPLIT, $0-24
+	MOVQ           packed+0(FP), AX
+	MOVQ           codes+8(FP), CX
+	MOVQ           n+16(FP), DX
+	VBROADCASTSS   pairs5<>+0(SB), Y0
+	VBROADCASTSS   pairsOfPairs5<>+0(SB), Y1
+	VBROADCASTSD   lowerFours5<>+0(SB), Y2
+	VBROADCASTI128 packed5<>+0(SB), Y3
+	SUBQ           $+80, DX
+	JL             sixty_four_done
 
-one_done:
-	ADDQ  $+8, DX
-	TESTQ DX, DX
-	JZ    done
-	MOVQ  (CX), SI
-	PEXTQ BX, SI, SI
-	MOVL  SI, (AX)
-	SHRQ  $0x20, SI
-	MOVW  SI, 4(AX)
+sixty_four:
+	VMOVDQU      (CX), Y4
+	VPMADDUBSW   Y0, Y4, Y4
+	VPMADDWD     Y1, Y4, Y4
+	VPSLLVD      Y2, Y4, Y4
+	VPSRLQ       $0x0c, Y4, Y4
+	VPSHUFB      Y3, Y4, Y4
+	VMOVDQU      X4, (AX)
+	VEXTRACTI128 $0x01, Y4, 10(AX)
+	VMOVDQU      32(CX), Y4
+	VPMADDUBSW   Y0, Y4, Y4
+	VPMADDWD     Y1, Y4, Y4
+	VPSLLVD      Y2, Y4, Y4
+	VPSRLQ       $0x0c, Y4, Y4
+	VPSHUFB      Y3, Y4, Y4
+	VMOVDQU      X4, 20(AX)
+	VEXTRACTI128 $0x01, Y4, 30(AX)
+	ADDQ         $+64, CX
+	ADDQ         $+40, AX
+	SUBQ         $+64, DX
+	JGE          sixty_four
 
-done:
-	RET
-
-// func unpack6BMI2(codes *byte, packed *byte, n int)
-// Requires: BMI2
-TEXT ·unpack6BMI2(SB), NOSPLIT, $0-24
-	MOVQ codes+0(FP), AX
-	MOVQ packed+8(FP), CX
-	MOVQ n+16(FP), DX
-	MOVQ $0x3f3f3f3f3f3f3f3f, BX
-	SUBQ $+72, DX
+sixty_four_done:
+	ADDQ $+80, DX
+	SUBQ $+16, DX
 	JL   eight_done
 
 eight:
-	MOVQ  (CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, (AX)
-	MOVQ  6(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 8(AX)
-	MOVQ  12(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 16(AX)
-	MOVQ  18(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 24(AX)
-	MOVQ  24(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 32(AX)
-	MOVQ  30(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 40(AX)
-	MOVQ  36(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 48(AX)
-	MOVQ  42(CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, 56(AX)
-	ADDQ  $+64, AX
-	ADDQ  $+48, CX
-	SUBQ  $+64, DX
-	JGE   eight
+	VMOVQ      (CX), X3
+	VPMADDUBSW X0, X3, X3
+	VPMADDWD   X1, X3, X3
+	VPSLLVD    X2, X3, X3
+	VPSRLQ     $0x0c, X3, X3
+	VMOVQ      X3, BX
+	MOVQ       BX, (AX)
+	ADDQ       $+8, CX
+	ADDQ       $+5, AX
+	SUBQ       $+8, DX
+	JGE        eight
 
 eight_done:
-	ADDQ $+72, DX
-	SUBQ $+16, DX
-	JL   one_done
-
-one:
-	MOVQ  (CX), SI
-	PDEPQ BX, SI, SI
-	MOVQ  SI, (AX)
-	ADDQ  $+8, AX
-	ADDQ  $+6, CX
-	SUBQ  $+8, DX
-	JGE   one
-
-one_done:
 	ADDQ $+16, DX
 	SUBQ $+8, DX
 	JL   last_done
 
 last:
-	MOVL    (CX), SI
-	MOVWQZX 4(CX), DI
-	SHLQ    $0x20, DI
-	ORQ     DI, SI
-	PDEPQ   BX, SI, SI
-	MOVQ    SI, (AX)
-	ADDQ    $+8, AX
-	ADDQ    $+6, CX
-	SUBQ    $+8, DX
-	JGE     last
+	VMOVQ      (CX), X3
+	VPMADDUBSW X0, X3, X3
+	VPMADDWD   X1, X3, X3
+	VPSLLVD    X2, X3, X3
+	VPSRLQ     $0x0c, X3, X3
+	VMOVQ      X3, BX
+	MOVL       BX, (AX)
+	SHRQ       $0x20, BX
+	MOVB       BL, 4(AX)
+	ADDQ       $+8, CX
+	ADDQ       $+5, AX
+	SUBQ       $+8, DX
+	JGE        last
 
 last_done:
 	ADDQ $+8, DX
+	VZEROUPPER
+	RET
+
+DATA pairs5<>+0(SB)/4, $0x20012001
+GLOBL pairs5<>(SB), RODATA|NOPTR, $4
+
+DATA pairsOfPairs5<>+0(SB)/4, $0x04000001
+GLOBL pairsOfPairs5<>(SB), RODATA|NOPTR, $4
+
+DATA lowerFours5<>+0(SB)/8, $0x000000000000000c
+GLOBL lowerFours5<>(SB), RODATA|NOPTR, $8
+
+DATA packed5<>+0(SB)/1, $0x00
+DATA packed5<>+1(SB)/1, $0x01
+DATA packed5<>+2(SB)/1, $0x02
+DATA packed5<>+3(SB)/1, $0x03
+DATA packed5<>+4(SB)/1, $0x04
+DATA packed5<>+5(SB)/1, $0x08
+DATA packed5<>+6(SB)/1, $0x09
+DATA packed5<>+7(SB)/1, $0x0a
+DATA packed5<>+8(SB)/1, $0x0b
+DATA packed5<>+9(SB)/1, $0x0c
+DATA packed5<>+10(SB)/1, $0x80
+DATA packed5<>+11(SB)/1, $0x80
+DATA packed5<>+12(SB)/1, $0x80
+DATA packed5<>+13(SB)/1, $0x80
+DATA packed5<>+14(SB)/1, $0x80
+DATA packed5<>+15(SB)/1, $0x80
+GLOBL packed5<>(SB), RODATA|NOPTR, $16
+
+// func unpack5(codes *byte, packed *byte, n int)
+// Requires: AVX, AVX2
+TEXT ·unpack5(SB), NOSPLIT, $0-24
+	MOVQ           codes+0(FP), AX
+	MOVQ           packed+8(FP), CX
+	MOVQ           n+16(FP), DX
+	VBROADCASTI128 evens5<>+0(SB), Y0
+	VBROADCASTI128 odds5<>+0(SB), Y1
+	VBROADCASTI128 factors5<>+0(SB), Y2
+	SUBQ           $+80, DX
+	JL             sixty_four_done
+
+sixty_four:
+	VMOVDQU     (CX), X3
+	VINSERTI128 $0x01, 10(CX), Y3, Y3
+	VPSHUFB     Y1, Y3, Y4
+	VPSHUFB     Y0, Y3, Y3
+	VPMULLW     Y2, Y3, Y3
+	VPSRLW      $0x0b, Y3, Y3
+	VPMULLW     Y2, Y4, Y4
+	VPSRLW      $0x0b, Y4, Y4
+	VPACKUSWB   Y4, Y3, Y3
+	VMOVDQU     Y3, (AX)
+	VMOVDQU     20(CX), X5
+	VINSERTI128 $0x01, 30(CX), Y5, Y5
+	VPSHUFB     Y1, Y5, Y4
+	VPSHUFB     Y0, Y5, Y5
+	VPMULLW     Y2, Y5, Y5
+	VPSRLW      $0x0b, Y5, Y5
+	VPMULLW     Y2, Y4, Y4
+	VPSRLW      $0x0b, Y4, Y4
+	VPACKUSWB   Y4, Y5, Y5
+	VMOVDQU     Y5, 32(AX)
+	ADDQ        $+64, AX
+	ADDQ        $+40, CX
+	SUBQ        $+64, DX
+	JGE         sixty_four
+
+sixty_four_done:
+	ADDQ $+80, DX
+	SUBQ $+16, DX
+	JL   eight_done
+
+eight:
+	VMOVQ     (CX), X1
+	VPSHUFB   X0, X1, X1
+	VPMULLW   X2, X1, X1
+	VPSRLW    $0x0b, X1, X1
+	VPACKUSWB X1, X1, X1
+	VMOVQ     X1, (AX)
+	ADDQ      $+8, AX
+	ADDQ      $+5, CX
+	SUBQ      $+8, DX
+	JGE       eight
+
+eight_done:
+	ADDQ $+16, DX
+	SUBQ $+8, DX
+	JL   last_done
+
+last:
+	MOVL      (CX), BX
+	MOVBQZX   4(CX), SI
+	SHLQ      $0x20, SI
+	ORQ       SI, BX
+	VMOVQ     BX, X1
+	VPSHUFB   X0, X1, X1
+	VPMULLW   X2, X1, X1
+	VPSRLW    $0x0b, X1, X1
+	VPACKUSWB X1, X1, X1
+	VMOVQ     X1, (AX)
+	ADDQ      $+8, AX
+	ADDQ      $+5, CX
+	SUBQ      $+8, DX
+	JGE       last
+
+last_done:
+	ADDQ $+8, DX
+	VZEROUPPER
+	RET
+
+DATA evens5<>+0(SB)/1, $0x00
+DATA evens5<>+1(SB)/1, $0x01
+DATA evens5<>+2(SB)/1, $0x00
+DATA evens5<>+3(SB)/1, $0x01
+DATA evens5<>+4(SB)/1, $0x01
+DATA evens5<>+5(SB)/1, $0x02
+DATA evens5<>+6(SB)/1, $0x01
+DATA evens5<>+7(SB)/1, $0x02
+DATA evens5<>+8(SB)/1, $0x02
+DATA evens5<>+9(SB)/1, $0x03
+DATA evens5<>+10(SB)/1, $0x03
+DATA evens5<>+11(SB)/1, $0x04
+DATA evens5<>+12(SB)/1, $0x03
+DATA evens5<>+13(SB)/1, $0x04
+DATA evens5<>+14(SB)/1, $0x04
+DATA evens5<>+15(SB)/1, $0x05
+GLOBL evens5<>(SB), RODATA|NOPTR, $16
+
+DATA odds5<>+0(SB)/1, $0x05
+DATA odds5<>+1(SB)/1, $0x06
+DATA odds5<>+2(SB)/1, $0x05
+DATA odds5<>+3(SB)/1, $0x06
+DATA odds5<>+4(SB)/1, $0x06
+DATA odds5<>+5(SB)/1, $0x07
+DATA odds5<>+6(SB)/1, $0x06
+DATA odds5<>+7(SB)/1, $0x07
+DATA odds5<>+8(SB)/1, $0x07
+DATA odds5<>+9(SB)/1, $0x08
+DATA odds5<>+10(SB)/1, $0x08
+DATA odds5<>+11(SB)/1, $0x09
+DATA odds5<>+12(SB)/1, $0x08
+DATA odds5<>+13(SB)/1, $0x09
+DATA odds5<>+14(SB)/1, $0x09
+DATA odds5<>+15(SB)/1, $0x0a
+GLOBL odds5<>(SB), RODATA|NOPTR, $16
+
+DATA factors5<>+0(SB)/1, $0x00
+DATA factors5<>+1(SB)/1, $0x08
+DATA factors5<>+2(SB)/1, $0x40
+DATA factors5<>+3(SB)/1, $0x00
+DATA factors5<>+4(SB)/1, $0x00
+DATA factors5<>+5(SB)/1, $0x02
+DATA factors5<>+6(SB)/1, $0x10
+DATA factors5<>+7(SB)/1, $0x00
+DATA factors5<>+8(SB)/1, $0x80
+DATA factors5<>+9(SB)/1, $0x00
+DATA factors5<>+10(SB)/1, $0x00
+DATA factors5<>+11(SB)/1, $0x04
+DATA factors5<>+12(SB)/1, $0x20
+DATA factors5<>+13(SB)/1, $0x00
+DATA factors5<>+14(SB)/1, $0x00
+DATA factors5<>+15(SB)/1, $0x01
+GLOBL factors5<>(SB), RODATA|NOPTR, $16
+
+// func pack6(packed *byte, codes *byte, n int)
+// Requires: AVX, AVX2
+TEXT ·pack6(SB), NOSPLIT, $0-24
+	MOVQ           packed+0(FP), AX
+	MOVQ           codes+8(FP), CX
+	MOVQ           n+16(FP), DX
+	VBROADCASTSS   pairs6<>+0(SB), Y0
+	VBROADCASTSS   pairsOfPairs6<>+0(SB), Y1
+	VBROADCASTSD   lowerFours6<>+0(SB), Y2
+	VBROADCASTI128 packed6<>+0(SB), Y3
+	SUBQ           $+72, DX
+	JL             sixty_four_done
+
+sixty_four:
+	VMOVDQU      (CX), Y4
+	VPMADDUBSW   Y0, Y4, Y4
+	VPMADDWD     Y1, Y4, Y4
+	VPSLLVD      Y2, Y4, Y4
+	VPSRLQ       $0x08, Y4, Y4
+	VPSHUFB      Y3, Y4, Y4
+	VMOVDQU      X4, (AX)
+	VEXTRACTI128 $0x01, Y4, 12(AX)
+	VMOVDQU      32(CX), Y4
+	VPMADDUBSW   Y0, Y4, Y4
+	VPMADDWD     Y1, Y4, Y4
+	VPSLLVD      Y2, Y4, Y4
+	VPSRLQ       $0x08, Y4, Y4
+	VPSHUFB      Y3, Y4, Y4
+	VMOVDQU      X4, 24(AX)
+	VEXTRACTI128 $0x01, Y4, 36(AX)
+	ADDQ         $+64, CX
+	ADDQ         $+48, AX
+	SUBQ         $+64, DX
+	JGE          sixty_four
+
+sixty_four_done:
+	ADDQ $+72, DX
+	SUBQ $+16, DX
+	JL   eight_done
+
+eight:
+	VMOVQ      (CX), X3
+	VPMADDUBSW X0, X3, X3
+	VPMADDWD   X1, X3, X3
+	VPSLLVD    X2, X3, X3
+	VPSRLQ     $0x08, X3, X3
+	VMOVQ      X3, BX
+	MOVQ       BX, (AX)
+	ADDQ       $+8, CX
+	ADDQ       $+6, AX
+	SUBQ       $+8, DX
+	JGE        eight
+
+eight_done:
+	ADDQ $+16, DX
+	SUBQ $+8, DX
+	JL   last_done
+
+last:
+	VMOVQ      (CX), X3
+	VPMADDUBSW X0, X3, X3
+	VPMADDWD   X1, X3, X3
+	VPSLLVD    X2, X3, X3
+	VPSRLQ     $0x08, X3, X3
+	VMOVQ      X3, BX
+	MOVL       BX, (AX)
+	SHRQ       $0x20, BX
+	MOVW       BX, 4(AX)
+	ADDQ       $+8, CX
+	ADDQ       $+6, AX
+	SUBQ       $+8, DX
+	JGE        last
+
+last_done:
+	ADDQ $+8, DX
+	VZEROUPPER
+	RET
+
+DATA pairs6<>+0(SB)/4, $0x40014001
+GLOBL pairs6<>(SB), RODATA|NOPTR, $4
+
+DATA pairsOfPairs6<>+0(SB)/4, $0x10000001
+GLOBL pairsOfPairs6<>(SB), RODATA|NOPTR, $4
+
+DATA lowerFours6<>+0(SB)/8, $0x0000000000000008
+GLOBL lowerFours6<>(SB), RODATA|NOPTR, $8
+
+DATA packed6<>+0(SB)/1, $0x00
+DATA packed6<>+1(SB)/1, $0x01
+DATA packed6<>+2(SB)/1, $0x02
+DATA packed6<>+3(SB)/1, $0x03
+DATA packed6<>+4(SB)/1, $0x04
+DATA packed6<>+5(SB)/1, $0x05
+DATA packed6<>+6(SB)/1, $0x08
+DATA packed6<>+7(SB)/1, $0x09
+DATA packed6<>+8(SB)/1, $0x0a
+DATA packed6<>+9(SB)/1, $0x0b
+DATA packed6<>+10(SB)/1, $0x0c
+DATA packed6<>+11(SB)/1, $0x0d
+DATA packed6<>+12(SB)/1, $0x80
+DATA packed6<>+13(SB)/1, $0x80
+DATA packed6<>+14(SB)/1, $0x80
+DATA packed6<>+15(SB)/1, $0x80
+GLOBL packed6<>(SB), RODATA|NOPTR, $16
+
+// func unpack6(codes *byte, packed *byte, n int)
+// Requires: AVX, AVX2
+TEXT ·unpack6(SB), NOSPLIT, $0-24
+	MOVQ           codes+0(FP), AX
+	MOVQ           packed+8(FP), CX
+	MOVQ           n+16(FP), DX
+	VBROADCASTI128 evens6<>+0(SB), Y0
+	VBROADCASTI128 odds6<>+0(SB), Y1
+	VBROADCASTI128 factors6<>+0(SB), Y2
+	SUBQ           $+72, DX
+	JL             sixty_four_done
+
+sixty_four:
+	VMOVDQU     (CX), X3
+	VINSERTI128 $0x01, 12(CX), Y3, Y3
+	VPSHUFB     Y1, Y3, Y4
+	VPSHUFB     Y0, Y3, Y3
+	VPMULLW     Y2, Y3, Y3
+	VPSRLW      $0x0a, Y3, Y3
+	VPMULLW     Y2, Y4, Y4
+	VPSRLW      $0x0a, Y4, Y4
+	VPACKUSWB   Y4, Y3, Y3
+	VMOVDQU     Y3, (AX)
+	VMOVDQU     24(CX), X5
+	VINSERTI128 $0x01, 36(CX), Y5, Y5
+	VPSHUFB     Y1, Y5, Y4
+	VPSHUFB     Y0, Y5, Y5
+	VPMULLW     Y2, Y5, Y5
+	VPSRLW      $0x0a, Y5, Y5
+	VPMULLW     Y2, Y4, Y4
+	VPSRLW      $0x0a, Y4, Y4
+	VPACKUSWB   Y4, Y5, Y5
+	VMOVDQU     Y5, 32(AX)
+	ADDQ        $+64, AX
+	ADDQ        $+48, CX
+	SUBQ        $+64, DX
+	JGE         sixty_four
+
+sixty_four_done:
+	ADDQ $+72, DX
+	SUBQ $+16, DX
+	JL   eight_done
+
+eight:
+	VMOVQ     (CX), X1
+	VPSHUFB   X0, X1, X1
+	VPMULLW   X2, X1, X1
+	VPSRLW    $0x0a, X1, X1
+	VPACKUSWB X1, X1, X1
+	VMOVQ     X1, (AX)
+	ADDQ      $+8, AX
+	ADDQ      $+6, CX
+	SUBQ      $+8, DX
+	JGE       eight
+
+eight_done:
+	ADDQ $+16, DX
+	SUBQ $+8, DX
+	JL   last_done
+
+last:
+	MOVL      (CX), BX
+	MOVWQZX   4(CX), SI
+	SHLQ      $0x20, SI
+	ORQ       SI, BX
+	VMOVQ     BX, X1
+	VPSHUFB   X0, X1, X1
+	VPMULLW   X2, X1, X1
+	VPSRLW    $0x0a, X1, X1
+	VPACKUSWB X1, X1, X1
+	VMOVQ     X1, (AX)
+	ADDQ      $+8, AX
+	ADDQ      $+6, CX
+	SUBQ      $+8, DX
+	JGE       last
+
+last_done:
+	ADDQ $+8, DX
+	VZEROUPPER
+	RET
+
+DATA evens6<>+0(SB)/1, $0x00
+DATA evens6<>+1(SB)/1, $0x01
+DATA evens6<>+2(SB)/1, $0x00
+DATA evens6<>+3(SB)/1, $0x01
+DATA evens6<>+4(SB)/1, $0x01
+DATA evens6<>+5(SB)/1, $0x02
+DATA evens6<>+6(SB)/1, $0x02
+DATA evens6<>+7(SB)/1, $0x03
+DATA evens6<>+8(SB)/1, $0x03
+DATA evens6<>+9(SB)/1, $0x04
+DATA evens6<>+10(SB)/1, $0x03
+DATA evens6<>+11(SB)/1, $0x04
+DATA evens6<>+12(SB)/1, $0x04
+DATA evens6<>+13(SB)/1, $0x05
+DATA evens6<>+14(SB)/1, $0x05
+DATA evens6<>+15(SB)/1, $0x06
+GLOBL evens6<>(SB), RODATA|NOPTR, $16
+
+DATA odds6<>+0(SB)/1, $0x06
+DATA odds6<>+1(SB)/1, $0x07
+DATA odds6<>+2(SB)/1, $0x06
+DATA odds6<>+3(SB)/1, $0x07
+DATA odds6<>+4(SB)/1, $0x07
+DATA odds6<>+5(SB)/1, $0x08
+DATA odds6<>+6(SB)/1, $0x08
+DATA odds6<>+7(SB)/1, $0x09
+DATA odds6<>+8(SB)/1, $0x09
+DATA odds6<>+9(SB)/1, $0x0a
+DATA odds6<>+10(SB)/1, $0x09
+DATA odds6<>+11(SB)/1, $0x0a
+DATA odds6<>+12(SB)/1, $0x0a
+DATA odds6<>+13(SB)/1, $0x0b
+DATA odds6<>+14(SB)/1, $0x0b
+DATA odds6<>+15(SB)/1, $0x0c
+GLOBL odds6<>(SB), RODATA|NOPTR, $16
+
+DATA factors6<>+0(SB)/1, $0x00
+DATA factors6<>+1(SB)/1, $0x04
+DATA factors6<>+2(SB)/1, $0x10
+DATA factors6<>+3(SB)/1, $0x00
+DATA factors6<>+4(SB)/1, $0x40
+DATA factors6<>+5(SB)/1, $0x00
+DATA factors6<>+6(SB)/1, $0x00
+DATA factors6<>+7(SB)/1, $0x01
+DATA factors6<>+8(SB)/1, $0x00
+DATA factors6<>+9(SB)/1, $0x04
+DATA factors6<>+10(SB)/1, $0x10
+DATA factors6<>+11(SB)/1, $0x00
+DATA factors6<>+12(SB)/1, $0x40
+DATA factors6<>+13(SB)/1, $0x00
+DATA factors6<>+14(SB)/1, $0x00
+DATA factors6<>+15(SB)/1, $0x01
+GLOBL factors6<>(SB), RODATA|NOPTR, $16
+
+// func hasF16C() (has bool)
+// Requires: CPUID
+TEXT ·hasF16C(SB), NOSPLIT, $0-1
+	MOVL $0x00000001, AX
+	XORL CX, CX
+	CPUID
+	SHRL $0x1d, CX
+	ANDL $0x00000001, CX
+	MOVB CL, has+0(FP)
 	RET

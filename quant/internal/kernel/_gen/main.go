@@ -7,8 +7,6 @@
 package main
 
 import (
-	"fmt"
-
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -63,6 +61,7 @@ func main() {
 		pack(bitWidth)
 		unpack(bitWidth)
 	}
+	f16c()
 	Generate()
 }
 
@@ -515,13 +514,6 @@ func decodeCodes(i isa) {
 	RET()
 }
 
-// fieldMask has the lowest bitWidth bits of each byte.
-func fieldMask(bitWidth int) GPVirtual {
-	mask := GP64()
-	MOVQ(Imm(0x0101010101010101*(1<<bitWidth-1)), mask)
-	return mask
-}
-
 // control reads and writes how floating-point operations round.
 func control() {
 	function("readControl", "func() (value uint32)", "The MXCSR register of this thread.")
@@ -533,6 +525,18 @@ func control() {
 	RET()
 	function("writeControl", "func(value uint32)", "Sets the MXCSR register of this thread.")
 	LDMXCSR(argument("value"))
+	RET()
+}
+
+// f16c asks the CPU for what golang.org/x/sys/cpu does not know.
+func f16c() {
+	function("hasF16C", "func() (has bool)", "Whether the CPU converts float16; the system has to keep its vector registers, too.")
+	MOVL(U32(1), EAX)
+	XORL(ECX, ECX)
+	CPUID()
+	SHRL(U8(29), ECX)
+	ANDL(U32(1), ECX)
+	Store(CL, Return("has"))
 	RET()
 }
 
@@ -568,174 +572,4 @@ func stream() {
 	function("fence", "func()", "Has what was streamed come before all later stores.")
 	SFENCE()
 	RET()
-}
-
-// pack takes 8 codes at a time together into bitWidth bytes. Stores may reach
-// into the next 8 codes' bytes, which are written later, but not past the end.
-func pack(bitWidth int) {
-	function(fmt.Sprintf("pack%dBMI2", bitWidth), "func(packed, codes *byte, n int)",
-		fmt.Sprintf("Packs n codes of %d bits, n being a multiple of 8.", bitWidth))
-	packed, codes, left := pointer("packed"), pointer("codes"), pointer("n")
-	mask, word := fieldMask(bitWidth), GP64()
-	gather := func(k int) {
-		MOVQ(Mem{Base: codes, Disp: 8 * k}, word)
-		PEXTQ(mask, word, word)
-	}
-	// overlapping stores to place k, behind which at least bitWidth bytes are left.
-	overlapping := func(k int) {
-		to := Mem{Base: packed, Disp: bitWidth * k}
-		switch bitWidth {
-		case 2:
-			MOVW(word.As16(), to)
-		case 3, 4:
-			MOVL(word.As32(), to)
-		default:
-			MOVQ(word, to)
-		}
-	}
-	loop := func(name string, times int) {
-		SUBQ(I32(int32(8*times)), left)
-		JLE(LabelRef(name + "_done"))
-		Label(name)
-		for k := range times {
-			gather(k)
-			overlapping(k)
-		}
-		ADDQ(I32(int32(8*times)), codes)
-		ADDQ(I32(int32(bitWidth*times)), packed)
-		SUBQ(I32(int32(8*times)), left)
-		JG(LabelRef(name))
-		Label(name + "_done")
-		ADDQ(I32(int32(8*times)), left)
-	}
-	loop("eight", 8)
-	loop("one", 1)
-	TESTQ(left, left)
-	JZ(LabelRef("done"))
-	gather(0)
-	storeExact(word, packed, bitWidth)
-	Label("done")
-	RET()
-}
-
-func storeExact(word, packed GPVirtual, bitWidth int) {
-	if bitWidth < 4 {
-		MOVW(word.As16(), Mem{Base: packed})
-	} else {
-		MOVL(word.As32(), Mem{Base: packed})
-	}
-	switch bitWidth {
-	case 3:
-		SHRQ(U8(16), word)
-		MOVB(word.As8(), Mem{Base: packed, Disp: 2})
-	case 5:
-		SHRQ(U8(32), word)
-		MOVB(word.As8(), Mem{Base: packed, Disp: 4})
-	case 6:
-		SHRQ(U8(32), word)
-		MOVW(word.As16(), Mem{Base: packed, Disp: 4})
-	}
-}
-
-// packTogether packs with multiplications: neighbours a and b become
-// a + b<<bitWidth, which fits into a byte.
-func packTogether(i isa, bitWidth int) {
-	size := 4 * i.lanes // codes at a time
-	function(fmt.Sprintf("pack%d%s", bitWidth, i.name), "func(packed, codes *byte, n int)",
-		fmt.Sprintf("Packs n codes of %d bits, n being a multiple of %d.", bitWidth, size))
-	packed, codes, left := pointer("packed"), pointer("codes"), pointer("n")
-	bytes := broadcast(constant(fmt.Sprintf("pairs%d%s", bitWidth, i.name), 1|1<<bitWidth<<8|1<<16|1<<bitWidth<<24), i.lanes)
-	words := broadcast(constant(fmt.Sprintf("pairsOfPairs%d%s", bitWidth, i.name), 1|1<<(2*bitWidth)<<16), i.lanes)
-	SUBQ(I32(int32(size)), left)
-	JL(LabelRef("done"))
-	Label("next")
-	v := vector(i.lanes)
-	VMOVUPS(Mem{Base: codes}, v)
-	VPMADDUBSW(bytes, v, v) // words below 2^(2*bitWidth)
-	if bitWidth == 2 {
-		VPMADDWD(words, v, v)
-	}
-	i.storePacked(v, bitWidth, Mem{Base: packed})
-	ADDQ(I32(int32(size)), codes)
-	ADDQ(I32(int32(size*bitWidth/8)), packed)
-	SUBQ(I32(int32(size)), left)
-	JGE(LabelRef("next"))
-	Label("done")
-	VZEROUPPER()
-	RET()
-}
-
-// storePacked narrows words (4 bits) or integers (2 bits) of 0 .. 255 to bytes.
-func (i isa) storePacked(v VecVirtual, bitWidth int, to Mem) {
-	switch {
-	case i.lanes == 16 && bitWidth == 4:
-		VPMOVWB(v, to)
-	case i.lanes == 16:
-		VPMOVDB(v, to)
-	case bitWidth == 4:
-		upper := XMM()
-		VEXTRACTI128(U8(1), v, upper)
-		VPACKUSWB(upper, v.AsX(), upper)
-		VMOVUPS(upper, to)
-	default:
-		i.storeBytes(v, to)
-	}
-}
-
-// unpack spreads bitWidth bytes at a time into 8 codes. Loads of 8 bytes take
-// place only where so many are left.
-func unpack(bitWidth int) {
-	function(fmt.Sprintf("unpack%dBMI2", bitWidth), "func(codes, packed *byte, n int)",
-		fmt.Sprintf("Unpacks n codes of %d bits, n being a multiple of 8.", bitWidth))
-	codes, packed, left := pointer("codes"), pointer("packed"), pointer("n")
-	mask, word := fieldMask(bitWidth), GP64()
-	spread := func(k int) {
-		PDEPQ(mask, word, word)
-		MOVQ(word, Mem{Base: codes, Disp: 8 * k})
-	}
-	// loop goes on while there are enough codes for loads of 8 bytes.
-	loop := func(name string, times, enough int, load func(k int)) {
-		SUBQ(I32(int32(enough)), left)
-		JL(LabelRef(name + "_done"))
-		Label(name)
-		for k := range times {
-			load(k)
-			spread(k)
-		}
-		ADDQ(I32(int32(8*times)), codes)
-		ADDQ(I32(int32(bitWidth*times)), packed)
-		SUBQ(I32(int32(8*times)), left)
-		JGE(LabelRef(name))
-		Label(name + "_done")
-		ADDQ(I32(int32(enough)), left)
-	}
-	wide := func(k int) { MOVQ(Mem{Base: packed, Disp: bitWidth * k}, word) }
-	spare := (8 + bitWidth - 1) / bitWidth * 8 // codes in 8 bytes or more
-	loop("eight", 8, 56+spare, wide)
-	loop("one", 1, spare, wide)
-	loop("last", 1, 8, func(int) { loadExact(word, packed, bitWidth) })
-	RET()
-}
-
-func loadExact(word, packed GPVirtual, bitWidth int) {
-	if bitWidth < 4 {
-		MOVWQZX(Mem{Base: packed}, word)
-	} else {
-		MOVL(Mem{Base: packed}, word.As32())
-	}
-	high := GP64()
-	switch bitWidth {
-	case 3:
-		MOVBQZX(Mem{Base: packed, Disp: 2}, high)
-		SHLQ(U8(16), high)
-	case 5:
-		MOVBQZX(Mem{Base: packed, Disp: 4}, high)
-		SHLQ(U8(32), high)
-	case 6:
-		MOVWQZX(Mem{Base: packed, Disp: 4}, high)
-		SHLQ(U8(32), high)
-	default:
-		return
-	}
-	ORQ(high, word)
 }

@@ -1,0 +1,69 @@
+package kernel
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"testing"
+)
+
+// TestKernelsOfCPUs has the features of CPUs as their makers list them.
+func TestKernelsOfCPUs(t *testing.T) {
+	all := features{avx2: true, fma: true, bmi2: true, f16c: true, avx512: true}
+	without := func(change func(f *features)) features {
+		f := all
+		change(&f)
+		return f
+	}
+	withoutAVX512 := without(func(f *features) { f.avx512 = false })
+	for name, c := range map[string]struct {
+		features
+		want []string
+	}{
+		"Sandy Bridge":             {features{}, nil},
+		"Ivy Bridge":               {features{f16c: true}, nil},
+		"Piledriver":               {features{f16c: true, fma: true}, nil},
+		"Haswell":                  {withoutAVX512, []string{"avx2"}},
+		"Zen 2":                    {withoutAVX512, []string{"avx2"}}, // see TestNothingIsMicrocode
+		"Zen 3":                    {withoutAVX512, []string{"avx2"}},
+		"Knights Landing":          {withoutAVX512, []string{"avx2"}}, // no BW
+		"Skylake X":                {all, []string{"avx2", "avx512"}},
+		"Zen 4":                    {all, []string{"avx2", "avx512"}},
+		"no AVX2":                  {without(func(f *features) { f.avx2 = false }), nil},
+		"no FMA":                   {without(func(f *features) { f.fma = false }), nil},
+		"no BMI2":                  {without(func(f *features) { f.bmi2 = false }), nil},
+		"no F16C":                  {without(func(f *features) { f.f16c = false }), nil},
+		"no F16C, as emulators do": {features{avx2: true, fma: true, bmi2: true}, nil},
+	} {
+		var got []string
+		for _, k := range c.features.kernels() {
+			got = append(got, k.Name)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: kernels %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+// TestF16CIsFound asks the system, which tells it where there is a list of flags.
+func TestF16CIsFound(t *testing.T) {
+	flags, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return // TestVectorKernelsRun has seen whether it was found
+	}
+	if want := regexp.MustCompile(`(?m)^flags\b.*\bf16c\b`).Match(flags); present.f16c != want {
+		t.Errorf("F16C is found: %v, the system says %v", present.f16c, want)
+	}
+}
+
+// TestNothingIsMicrocode: Zen 1 and 2 take some hundred cycles for PEXT and PDEP, so
+// that no loop may have them.
+func TestNothingIsMicrocode(t *testing.T) {
+	source, err := os.ReadFile("vector_amd64.s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found := regexp.MustCompile(`\bP(EXT|DEP)[LQ]\b`).Find(source); found != nil {
+		t.Errorf("vector_amd64.s has %s", found)
+	}
+}
