@@ -58,10 +58,14 @@ class Location:
         found = self.filesystem.get_file_info(fs.FileSelector(self.path))
         return sorted(info.base_name for info in found if info.type == fs.FileType.File)
 
-    def open(self) -> MappedFile | RemoteFile:
+    def open(self) -> MappedFile | ReadFile:
+        """Open a file: mapped if it is one of this machine, and its file system maps files."""
         if isinstance(self.filesystem, fs.LocalFileSystem):
-            return MappedFile(self.path)
-        return RemoteFile(self.filesystem, self.path)
+            try:
+                return MappedFile(self.path)
+            except NotMappedError:
+                pass
+        return ReadFile(self.filesystem, self.path)
 
     def _info(self) -> Any:
         return self.filesystem.get_file_info(self.path)
@@ -136,6 +140,10 @@ def _from_fsspec(filesystem: Any) -> Any:
     return fs.PyFileSystem(fs.FSSpecHandler(filesystem))
 
 
+class NotMappedError(OSError):
+    """The file is there, but cannot be mapped: some network and user-space file systems refuse."""
+
+
 class MappedFile:
     """A file of this machine, mapped into memory until nobody refers to a part of it any more.
 
@@ -143,6 +151,11 @@ class MappedFile:
     ----------
     path : str or int
         The number of an open file is closed.
+
+    Raises
+    ------
+    NotMappedError
+        If it can be opened, but not mapped.
     """
 
     def __init__(self, path: str | int) -> None:
@@ -151,7 +164,10 @@ class MappedFile:
         with open(path, "rb") as file:
             self.size = os.fstat(file.fileno()).st_size
             if self.size:  # nothing cannot be mapped
-                self._mapping = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)
+                try:
+                    self._mapping = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)
+                except OSError as error:
+                    raise NotMappedError(error.errno, error.strerror, path) from error
         self._whole = pa.py_buffer(b"" if self._mapping is None else self._mapping)
 
     def __enter__(self) -> MappedFile:
@@ -181,7 +197,7 @@ class MappedFile:
             self._mapping.madvise(mmap.MADV_DONTNEED)
 
 
-class RemoteFile:
+class ReadFile:
     """A file whose parts are read into memory."""
 
     def __init__(self, filesystem: Any, path: str) -> None:
@@ -189,7 +205,7 @@ class RemoteFile:
         self._file = filesystem.open_input_file(path)
         self.size: int = self._file.size()
 
-    def __enter__(self) -> RemoteFile:
+    def __enter__(self) -> ReadFile:
         return self
 
     def __exit__(

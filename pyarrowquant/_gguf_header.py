@@ -48,6 +48,10 @@ _LEAST_KEY = 8 + 4 + 1
 _LEAST_TENSOR = 8 + 4 + 4 + 8
 
 
+class EndsEarlyError(ValueError):
+    """The header goes on beyond the bytes that are given."""
+
+
 @dataclass(frozen=True)
 class Value:
     """What a key says: the bytes from begin to end, not decoded yet.
@@ -76,17 +80,15 @@ class Header:
     values : mapping of str to Value
     tensors : list of Tensor
         With the names that ggml has for types, and shapes with the outermost dimension first.
+    size : int
+        How many bytes the file has.
     """
 
     values: Mapping[str, Value]
     tensors: list[Tensor]
+    size: int
     _data: memoryview
     _path: str
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file."""
-        return len(self._data)
 
     def value(self, key: str) -> Any:
         """Decode a value; None for a key that is not there."""
@@ -94,13 +96,17 @@ class Header:
         return None if value is None else _decoded(self._data, value, self._path)
 
 
-def read_header(data: memoryview, path: str, types: Mapping[int, tuple[str, int, int]]) -> Header:
+def read_header(
+    data: memoryview, size: int, path: str, types: Mapping[int, tuple[str, int, int]]
+) -> Header:
     """Read the header of a file.
 
     Parameters
     ----------
     data : memoryview
-        The bytes of the whole file.
+        The first bytes of the file.
+    size : int
+        How many bytes the file has.
     path : str
         What errors call the file.
     types : mapping of int to (str, int, int)
@@ -108,10 +114,12 @@ def read_header(data: memoryview, path: str, types: Mapping[int, tuple[str, int,
 
     Raises
     ------
+    EndsEarlyError
+        The header does not end within `data`.
     ValueError
         The file is no GGUF file, damaged, or of a kind that is not read.
     """
-    return _Parser(data, path, types).header()
+    return _Parser(data, size, path, types).header()
 
 
 def _decoded(data: memoryview, value: Value, path: str) -> Any:
@@ -155,9 +163,10 @@ class _Parser:
     """Walks through a header."""
 
     def __init__(
-        self, data: memoryview, path: str, types: Mapping[int, tuple[str, int, int]]
+        self, data: memoryview, size: int, path: str, types: Mapping[int, tuple[str, int, int]]
     ) -> None:
         self._data = data
+        self._size = size
         self._path = path
         self._types = types
         self._position = 0
@@ -175,7 +184,7 @@ class _Parser:
         infos = [self._tensor() for _ in range(tensor_count)]
         alignment = self._alignment(values.get("general.alignment"))
         first = -(-self._position // alignment) * alignment
-        return Header(values, self._placed(infos, first), self._data, self._path)
+        return Header(values, self._placed(infos, first), self._size, self._data, self._path)
 
     def _check_start(self) -> None:
         if bytes(self._take(4, "its magic")) != _MAGIC:
@@ -203,7 +212,7 @@ class _Parser:
         least = 8 if type_ == STRING else _SCALARS[type_].itemsize
         items = 1 if count is None else count
         if items * least > len(self._data) - begin:
-            raise self._error(
+            raise self._ends_early(
                 f"{what} has {items} values of {least} bytes and more, "
                 f"{len(self._data) - begin} bytes are left"
             )
@@ -225,7 +234,7 @@ class _Parser:
             if position <= len(data):
                 self._position = position
                 return
-        raise self._error(f"a text of {what} ends beyond its end")
+        raise self._ends_early(f"a text of {what} ends beyond its end")
 
     def _tensor(self) -> tuple[str, tuple[int, ...], int, int]:
         name = self._text("a tensor's name")
@@ -253,10 +262,10 @@ class _Parser:
                 )
             begin = first + offset
             tensor = Tensor(name, type_name, shape, begin, begin + size)
-            if tensor.end > len(self._data):
+            if tensor.end > self._size:
                 raise ValueError(
                     f"{what} lies beyond the file: it ends at {tensor.end}, the file has "
-                    f"{len(self._data)} bytes"
+                    f"{self._size} bytes"
                 )
             if tensors.setdefault(name, tensor) is not tensor:
                 raise ValueError(f"{what} is there twice")
@@ -277,7 +286,7 @@ class _Parser:
     def _check_room(self, count: int, least: int, what: str) -> None:
         left = len(self._data) - self._position
         if count * least > left:
-            raise self._error(
+            raise self._ends_early(
                 f"it has {count} {what} of {least} bytes and more, {left} bytes are left"
             )
 
@@ -295,9 +304,15 @@ class _Parser:
     def _take(self, count: int, what: str) -> memoryview:
         begin = self._position
         if count > len(self._data) - begin:
-            raise self._error(f"{what} ends beyond its end")
+            raise self._ends_early(f"{what} ends beyond its end")
         self._position += count
         return self._data[begin : self._position]
 
     def _error(self, problem: str) -> ValueError:
-        return ValueError(f"{self._path}: no GGUF file that can be read: {problem}")
+        return ValueError(self._unreadable(problem))
+
+    def _ends_early(self, problem: str) -> EndsEarlyError:
+        return EndsEarlyError(self._unreadable(problem))
+
+    def _unreadable(self, problem: str) -> str:
+        return f"{self._path}: no GGUF file that can be read: {problem}"

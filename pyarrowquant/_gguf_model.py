@@ -8,8 +8,10 @@ from pyarrow import fs
 
 from pyarrowquant._checkpoint import Shard
 from pyarrowquant._files import Location, MappedFile, cached_by_file
-from pyarrowquant._gguf_header import Header, read_header
+from pyarrowquant._gguf_header import EndsEarlyError, Header, read_header
 from pyarrowquant._tensors import quoted
+
+_FIRST_BYTES = 1 << 24  # more than most headers have
 
 
 def import_gguf(doing: str) -> Any:
@@ -27,8 +29,18 @@ def open_header(location: Location) -> Header:
         int(type_): (str(type_.name), int(block), int(block_bytes))
         for type_, (block, block_bytes) in gguf.GGML_QUANT_SIZES.items()
     }
-    with MappedFile(location.path) as file:
-        header = read_header(memoryview(file.buffer(0, file.size)), str(location), types)
+    with location.open() as file:
+        # One that cannot be mapped is read as far as its header goes.
+        length = file.size if isinstance(file, MappedFile) else min(_FIRST_BYTES, file.size)
+        while True:
+            try:
+                data = memoryview(file.buffer(0, length))
+                header = read_header(data, file.size, str(location), types)
+                break
+            except EndsEarlyError:
+                if length == file.size:
+                    raise
+                length = min(2 * length, file.size)
     parts = header.value("split.count")
     if isinstance(parts, list):
         raise ValueError(f"{location}: split.count is {quoted(parts)}, it must be a number")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyarrowquant._files import MappedFile, RemoteFile
+from pyarrowquant._files import MappedFile, ReadFile
 from pyarrowquant._strict_json import parse_object
 from pyarrowquant._tensors import Tensor, bit_count, quoted
 
@@ -43,12 +43,12 @@ BITS = {
 _FIELDS = ("dtype", "shape", "data_offsets")
 
 
-def read_tensors(file: MappedFile | RemoteFile, path: str) -> list[Tensor]:
+def read_tensors(file: MappedFile | ReadFile, path: str) -> list[Tensor]:
     """Return the tensors of an open file, in the order of their bytes.
 
     Parameters
     ----------
-    file : MappedFile or RemoteFile
+    file : MappedFile or ReadFile
     path : str
         What errors call the file.
     """

@@ -15,7 +15,7 @@ from typing import IO, Any
 import click
 import pyarrow as pa
 
-from pyarrowquant._files import MappedFile
+from pyarrowquant._files import locate
 from pyarrowquant._placing import (
     contents,
     discard_replaced,
@@ -161,8 +161,8 @@ class Work:
         """Read what is done, in the order of the source."""
         for file in self._files():
             try:
-                with MappedFile(str(file)) as mapped:
-                    reader = pa.ipc.open_file(mapped.stream())
+                with locate(file, None).open() as opened:
+                    reader = pa.ipc.open_file(opened.stream())
                     results, said = reader.get_batch_with_custom_metadata(0)
                 part = Part(results, **json.loads(said[b"part"]))
             except (pa.ArrowException, ValueError, TypeError, KeyError) as error:

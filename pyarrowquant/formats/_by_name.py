@@ -10,7 +10,7 @@ from typing import IO
 
 import pyarrow as pa
 
-from pyarrowquant._files import MappedFile
+from pyarrowquant._files import MappedFile, NotMappedError
 from pyarrowquant._source import RESULT_COLUMNS, Source
 from pyarrowquant.formats._layers import Packed, Results, batches_of
 
@@ -40,8 +40,7 @@ class LayersByName(Mapping[str, Packed]):
         if not source.is_read:
             with tempfile.TemporaryFile(dir=folder) as file:
                 _write(results, file)
-                self._mapped = MappedFile(os.dup(file.fileno()))
-            source = Source(pa.ipc.open_stream(self._mapped.stream()).read_all(), RESULT_COLUMNS)
+                source = Source(self._read(file), RESULT_COLUMNS)
         for _, layers in batches_of(source):
             for layer in layers:
                 if layer.name in self._layers:
@@ -49,6 +48,14 @@ class LayersByName(Mapping[str, Packed]):
                 self._layers[layer.name] = layer
                 _ = layer.zero_point  # kept, so that nobody has to read all zero-points again
             self.forget_pages()
+
+    def _read(self, file: IO[bytes]) -> pa.Table:
+        try:
+            self._mapped = MappedFile(os.dup(file.fileno()))
+        except NotMappedError:
+            file.seek(0)
+            return pa.ipc.open_stream(pa.PythonFile(file, "r")).read_all()
+        return pa.ipc.open_stream(self._mapped.stream()).read_all()
 
     def __getitem__(self, name: str) -> Packed:
         return self._layers[name]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pyarrowquant._files import MappedFile, locate
+from pyarrowquant._files import MappedFile, ReadFile, locate
 from pyarrowquant._gguf_header import Header
 from pyarrowquant._gguf_model import open_header
 from pyarrowquant._tensors import Tensor
@@ -43,7 +43,7 @@ def write_requantized(
     with (
         Outputs([path], overwrite) as outputs,
         LayersByName(results, path.parent) as layers,
-        MappedFile(location.path) as source,
+        location.open() as source,
     ):
         _check_names(layers, {tensor.name: tensor for tensor in tensors}, location.path)
         writer = gguf.GGUFWriter(outputs.temporary(path), _architecture(header, location.path))
@@ -116,7 +116,7 @@ def _add_info(gguf: Any, writer: Any, tensor: Tensor, layer: Packed | None) -> N
     writer.add_tensor_info(tensor.name, tensor.shape or (1,), np.float32, size, type_)
 
 
-def _data(tensor: Tensor, layer: Packed | None, source: MappedFile) -> Bytes:
+def _data(tensor: Tensor, layer: Packed | None, source: MappedFile | ReadFile) -> Bytes:
     if layer is not None:
         return np.concatenate(list(blocks_of(layer)))
     buffer = source.buffer(tensor.begin, tensor.end - tensor.begin)

@@ -20,6 +20,7 @@ from pathlib import Path
 import gguf  # noqa: F401, what formats import is there for all forks
 import numpy as np
 import onnx  # noqa: F401
+import pandas  # noqa: F401, pyarrow imports it where it is installed
 import pyarrow.parquet  # noqa: F401
 import safetensors.numpy
 from exports import files
