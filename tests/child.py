@@ -7,12 +7,16 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+HANG = 600  # seconds after which a program is held to have stopped, also on a busy machine
 ROOT = Path(__file__).parent.parent
 
 
-def run_child(program: str, path: Path = ROOT, timeout: float = 120) -> str:
+def run_child(program: str, path: Path = ROOT, timeout: float = HANG) -> str:
     """Run a program that must end well; gives what it printed.
 
     Parameters
@@ -36,12 +40,25 @@ def run_child(program: str, path: Path = ROOT, timeout: float = 120) -> str:
     return done.stdout
 
 
-PRELUDE = """
+def wait_until(is_true: Callable[[], bool], hang: float = HANG) -> bool:
+    """Wait for what another thread or process does; it is false if that seems to hang."""
+    end = time.monotonic() + hang
+    while not is_true():
+        if time.monotonic() > end:
+            return False
+        threading.Event().wait(0.001)
+    return True
+
+
+PRELUDE = (
+    f"import sys; sys.path.append({str(ROOT / 'tests')!r})"
+    + """
 import faulthandler, gc, os, signal, sys, threading, time
 import numpy as np
 import pyarrow as pa
 import pyarrowquant
 from pyarrowquant import _lib
+from child import wait_until
 
 faulthandler.enable()
 
@@ -56,6 +73,7 @@ def nothing_left():
     gc.collect()
     return _lib.allocated_bytes() == 0
 """
+)
 
 
 def go_command() -> str:

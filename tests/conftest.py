@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import pyarrow as pa
 import pytest
+from child import wait_until
 from safetensors.numpy import save_file
 
 from pyarrowquant import _lib
@@ -47,14 +47,13 @@ def nothing_leaked(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     # pytest would keep the tables that other fixtures made until after this check
     request.node.funcargs.clear()
-    deadline = time.monotonic() + 2  # Parquet's threads let go of buffers a moment later
-    while True:
-        grown = [now - then for now, then in zip(alive_bytes(), before, strict=True)]
-        # less is fine: a test that failed before holds on to memory until this one has begun
-        if max(grown) <= 0:
-            return
-        assert time.monotonic() < deadline, f"Go and Arrow bytes left behind: {grown}"
-        time.sleep(0.01)
+
+    def grown() -> list[int]:
+        return [now - then for now, then in zip(alive_bytes(), before, strict=True)]
+
+    # Parquet's threads let go of buffers a moment later. Less than before is fine: a test that
+    # failed holds on to memory until this one has begun.
+    assert wait_until(lambda: max(grown()) <= 0, 60), f"Go and Arrow bytes left behind: {grown()}"
 
 
 def make_layers() -> dict[str, np.ndarray]:

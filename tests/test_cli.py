@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from child import HANG, wait_until
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file, save_file
 
@@ -325,7 +325,7 @@ def test_the_installed_command(model: Path, tmp_path: Path) -> None:
     done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("pyarrowquant, version ")
     process = script("quantize", model, tmp_path / "out.parquet")
-    assert process.wait(60) == 0, process.communicate()
+    assert process.wait(HANG) == 0, process.communicate()
     process.communicate()
 
 
@@ -353,9 +353,9 @@ def test_nothing_incomplete_gets_the_final_name(tmp_path: Path, how: str) -> Non
         options = {"preexec_fn": limit}
     process = script("quantize", model, out, *slow, **options)
     if how != "full disk":
-        time.sleep(2)  # it takes longer
+        assert wait_until(lambda: any(name.endswith(".partial") for name in names_in(target)))
         process.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGKILL)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=HANG)
     assert process.returncode == {"interrupt": 130, "kill": -9, "full disk": 1}[how], stderr
     assert not out.exists()
     assert not stdout

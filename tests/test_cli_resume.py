@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from child import HANG
 from click.testing import CliRunner, Result
 from exports import files
 from safetensors.numpy import save_file
@@ -87,7 +88,7 @@ def contents(folder: Path, output: str) -> dict[str, bytes]:
 def killed_at(count: int, *arguments: object) -> bool:
     """Run the command until something is made durable for the n-th time; False if it ended."""
     command = [sys.executable, "-c", DYING, str(count), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode != 0
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from child import HANG
 from conftest import INPUT_SCHEMA, OnlyStream, assert_same, attempt, plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -258,7 +259,7 @@ def survivors() -> set[str]:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG,
         check=False,
     )
     lines = [line.split("\t") for line in child.stdout.splitlines()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
@@ -43,6 +44,19 @@ def locked(folder: Path, destination: Path) -> IO[bytes]:
             opened.close()
             raise
         opened.close()
+
+
+def remove_unused(folder: Path) -> None:
+    """Remove the folder of a run that has not begun: it has a lock at most, which nobody holds."""
+    with suppress(OSError):
+        if os.listdir(folder) == [LOCK]:
+            with (folder / LOCK).open("ab") as lock:
+                if not _is_free(lock):
+                    return
+                if sys.platform == "win32":
+                    lock.close()  # files that are open cannot be removed
+                (folder / LOCK).unlink()
+        folder.rmdir()
 
 
 def _is_free(file: IO[bytes]) -> bool:

@@ -29,7 +29,7 @@ from pyarrowquant._placing import (
     sync_tree,
 )
 from pyarrowquant.cli._identity import difference
-from pyarrowquant.cli._lock import COMPLETE, LOCK, locked
+from pyarrowquant.cli._lock import COMPLETE, LOCK, locked, remove_unused
 from pyarrowquant.formats._files import Outputs
 from pyarrowquant.recipe import Recipe
 
@@ -95,8 +95,8 @@ class Work:
         self._count = 0
 
     def __enter__(self) -> Work:
-        self._lock = locked(self._folder, self._destination)
         try:
+            self._lock = locked(self._folder, self._destination)
             known = [self._folder / name for name in (COMPLETE, _RUN)]
             found = next((file for file in known if file.exists()), None)
             if self._resume and found is not None:
@@ -105,7 +105,10 @@ class Work:
                 self._start()
             self._count = len(self._files())
         except BaseException:
-            self._end(keep=self._is_of_use())
+            if self._lock is None:
+                remove_unused(self._folder)
+            else:
+                self._end(keep=self._is_of_use())
             raise
         return self
 
