@@ -10,6 +10,8 @@ SHELL := bash
 # The virtual environment's Go, race detector and cgo pointer checks included.
 GO := GOFLAGS=-buildvcs=false PATH="$(CURDIR)/$(BIN):$$PATH" go
 FUZZ_INPUTS ?= 20000
+# A process for each processor; the tests of a file stay together, as they share what they set up.
+PARALLEL := --numprocesses auto --dist loadfile
 
 SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]' -o -name '*.map' -o -name '*.py') \
 	setup.py pyproject.toml go.mod go.sum
@@ -45,14 +47,14 @@ test-go: $(VENV)/installed
 	$(GO) test ./$(KERNEL) -run '^$$' -fuzz '^FuzzKernelsAgree$$' -fuzztime $(FUZZ_INPUTS)x
 
 test-python: $(VENV)/installed
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest $(PARALLEL) tests
 	rm -rf $(BUILD)/doctest && mkdir -p $(BUILD)/doctest # the examples write files
 	cd $(BUILD)/doctest && "$(CURDIR)/$(BIN)/python" -m pytest -c "$(CURDIR)/pyproject.toml" \
 		--doctest-modules "$(CURDIR)/pyarrowquant" --doctest-glob '*.md' "$(CURDIR)/README.md" "$(CURDIR)/docs/formats"
 
 # System calls that fail, files with wrong bits, producers that are wrong: some minutes.
 test-faults: $(VENV)/installed
-	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m pytest --numprocesses auto tests/faults
 
 # Needs chromium.
 test-browser: $(VENV)/installed

@@ -200,8 +200,8 @@ def _source(folder: Path, kind: str) -> Path:
 
 def _chosen(calls: int, step: int) -> list[int]:
     """Number all calls that give the output its place, and of those before every so many."""
-    first = max(calls - PLACING, 0)
-    return [*range(1, first, step), *range(first, calls + 1, 1 + step // 8)]
+    first = max(calls - PLACING, 1)
+    return [*range(1, first, step), *range(first, calls + 1)]
 
 
 def survey(folder: Path, kind: str, mode: str, how: str, step: int) -> tuple[int, list[str]]:

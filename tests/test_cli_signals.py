@@ -1,0 +1,45 @@
+"""Signals from the first moment of a run on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+# Sends itself a signal when a module is about to be imported.
+PROGRAM = """
+import os, sys
+from pyarrowquant.__main__ import main
+
+module, number = sys.argv[1], int(sys.argv[2])
+
+class Signals:
+    def find_spec(self, name, path, target=None):
+        if name == module:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), number)
+
+sys.meta_path.insert(0, Signals())
+sys.argv = ["pyarrowquant", "--version"]
+main()
+print("was not interrupted")
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, "Interrupted\n"), (signal.SIGTERM, 143, "")],
+)
+@pytest.mark.parametrize("module", ["click", "numpy", "pyarrow", "pyarrowquant.cli.quantize"])
+def test_during_imports(module: str, number: int, code: int, said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, module, str(int(number))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
