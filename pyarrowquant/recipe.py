@@ -375,6 +375,13 @@ class Recipe:
     def load(cls, path: str | os.PathLike[str]) -> Recipe:
         """Read a file whose name ends with .json, .yaml or .yml.
 
+        Raises
+        ------
+        ValueError
+            Naming the file and what is wrong with it.
+        OSError
+            It cannot be read.
+
         Examples
         --------
         >>> from pyarrowquant import Recipe
@@ -383,7 +390,11 @@ class Recipe:
         True
         """
         read = cls.from_yaml if _is_yaml(path) else cls.from_json
-        return read(read_text(path))
+        text = read_text(path)
+        try:
+            return read(text)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)}: {error}") from error
 
 
 def _escaped(name: str) -> str:

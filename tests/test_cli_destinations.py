@@ -105,3 +105,25 @@ def test_a_lock_that_fails_otherwise_is_an_error(
     monkeypatch.undo()
     assert run("quantize", model, folder / "out.parquet").exit_code == 0
     assert list(files(folder)) == ["out.parquet"]
+
+
+def test_a_folder_that_cannot_be_synced_is_said_once(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def refuses_folders(number: int) -> None:
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", refuses_folders)
+    folder = tmp_path / "fuse"
+    folder.mkdir()
+    result = run("quantize", model, folder / "out.parquet")
+    assert result.exit_code == 0, result.stderr
+    said = [line for line in result.stderr.splitlines() if "loss of power" in line]
+    assert said
+    assert all(line.startswith("The file system of ") for line in said)
+    assert not any(line in result.stderr for line in ("UserWarning", "_placing.py"))
+    assert list(files(folder)) == ["out.parquet"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import click
@@ -18,15 +19,22 @@ from pyarrowquant.cli.report import report
 
 
 class _Group(click.Group):
-    """Says what went wrong in one line, without a traceback."""
+    """Says what went wrong in one line, without a traceback; so of warnings."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _say  # type: ignore[assignment]
+                warnings.simplefilter("always", UserWarning)
+                return super().invoke(ctx)
         except BrokenPipeError:  # the reader of a pipe has seen enough
             raise
         except (ValueError, TypeError, OSError, ImportError, MemoryError, pa.ArrowException) as e:
             raise click.ClickException(_short(str(e)) or type(e).__name__) from e
+
+
+def _say(message: Warning | str, *_: object) -> None:
+    click.echo(printable(str(message)), err=True)
 
 
 def _short(message: str) -> str:

@@ -78,7 +78,6 @@ class Job:
         ):
             totals = Totals(**work.totals) if work.is_complete else Totals()
             warnings.showwarning = totals.warn  # type: ignore[assignment]
-            warnings.simplefilter("always", UserWarning)
             if not work.is_complete:
                 done = Part.nothing()
                 for done in work.parts():
