@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from child import HANG
 from click.testing import CliRunner, Result
@@ -285,3 +286,28 @@ def test_a_folder_that_cannot_be_written(model: Path) -> None:
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
     assert "out.parquet" in result.stderr
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b"garbage", b"[]", b"\xff\xfe"])
+def test_damaged_notes_do_not_stand_in_the_way(model: Path, tmp_path: Path, text: bytes) -> None:
+    partial = tmp_path / ".out.parquet.partial"
+    partial.mkdir()
+    (partial / "lock").touch()
+    (partial / "complete.json").write_bytes(text)
+    (partial / "run.json").write_text("{}")
+    result = run("quantize", model, tmp_path / "out.parquet", "--resume")
+    assert result.exit_code == 1
+    assert "of an earlier run is damaged" in result.stderr
+    result = run("quantize", model, tmp_path / "out.parquet")
+    assert result.exit_code == 0, result.stderr
+    assert not partial.exists()
+
+
+def test_data_of_a_renamed_onnx_model_stays(model: Path, tmp_path: Path) -> None:
+    out, kept = tmp_path / "out.onnx", tmp_path / "kept.onnx"
+    assert run("quantize", model, out).exit_code == 0
+    out.rename(kept)
+    before = files(tmp_path)
+    assert run("quantize", model, out, "--bits", 8).exit_code == 0
+    assert before.items() <= files(tmp_path).items()
+    onnx.load(kept)

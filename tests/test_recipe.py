@@ -680,3 +680,9 @@ def test_every_preset_keeps_what_is_small(preset: str, layer: str, shape: tuple[
 )
 def test_presets_on_names_of_other_models(preset: str, layer: str, quantized: bool) -> None:
     assert (Recipe.preset(preset).settings_of(layer, (64, 64)) is not None) is quantized
+
+
+@pytest.mark.parametrize("read", [Recipe.from_json, Recipe.from_yaml])
+@pytest.mark.parametrize("text", [None, b"{}", 5, []])
+def test_text_of_a_wrong_type(read: Any, text: object) -> None:
+    assert "must be a str, got" in message(TypeError, lambda: read(text))

@@ -88,7 +88,7 @@ class Job:
                 self._write(work)
                 work.complete(totals.to_dict())
             work.publish(self.overwrite, self._check_replaced)
-            if self.kind == "onnx":
+            if self.kind == "onnx" and self.overwrite:
                 self._remove_old_data(work.output)
         return totals
 

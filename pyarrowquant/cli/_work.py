@@ -310,7 +310,7 @@ def recover(destination: Path) -> bool:
         restore(destination)
         return False
     with locked(folder, destination) as lock:
-        complete = (folder / COMPLETE).exists()
+        complete = _is_complete(folder)
         if complete and _has_its_place(destination, _read(folder / COMPLETE)):
             discard_replaced(destination)
         else:
@@ -318,6 +318,14 @@ def recover(destination: Path) -> bool:
         if not complete and not (folder / _RUN).exists():  # killed at the very begin or end
             _remove(folder, lock)
     return complete
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether what a run has noted at its end can be read; with --resume, damage is an error."""
+    try:
+        return (folder / COMPLETE).exists() and bool(_read(folder / COMPLETE))
+    except click.ClickException:
+        return False
 
 
 def _has_its_place(destination: Path, complete: dict[str, Any]) -> bool:

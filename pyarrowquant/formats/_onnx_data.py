@@ -88,7 +88,8 @@ def model_outputs(path: Path, overwrite: bool, sources: Collection[str] = ()) ->
             if not real.exists() or real.stat().st_ino != inode:
                 data.unlink(missing_ok=True)
         raise
-    remove_old_data(real, data.name, sources)
+    if overwrite:  # else what there is belongs to a model that somebody renamed
+        remove_old_data(real, data.name, sources)
 
 
 def data_files(model: Path) -> list[Path]:
