@@ -342,7 +342,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        return cls.from_dict(parse_json(_text(text)))
+        return cls.from_dict(parse_json(_arguments.text("Recipe text", text)))
 
     def to_yaml(self) -> str:
         """Return the recipe as YAML. Needs the extra ``pyarrowquant[yaml]``.
@@ -364,7 +364,7 @@ class Recipe:
     @classmethod
     def from_yaml(cls, text: str) -> Recipe:
         """Read YAML, in which a pattern that begins with ``*`` needs quotes."""
-        return cls.from_dict(parse_yaml(_text(text)))
+        return cls.from_dict(parse_yaml(_arguments.text("Recipe text", text)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a file whose name ends with .json, .yaml or .yml."""
@@ -395,14 +395,6 @@ class Recipe:
             return read(text)
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
-
-
-def _text(text: object) -> str:
-    if not isinstance(text, str):
-        raise ArgumentTypeError(
-            f"Recipe text must be a str, got {type(text).__name__}: {quoted(text)}"
-        )
-    return text
 
 
 def _escaped(name: str) -> str:

@@ -259,7 +259,7 @@ def test_recipes(tmp_path: Path, name: str) -> None:
     suffix, make, problem = RECIPES[name]
     path = tmp_path / f"r{suffix}"
     path.write_text(make())
-    with pytest.raises((ValueError, TypeError), match=f"^{re.escape(problem)}"):
+    with pytest.raises((ValueError, TypeError), match=f"^{re.escape(f'{path}: {problem}')}"):
         Recipe.load(path)
 
 

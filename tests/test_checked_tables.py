@@ -8,12 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
+from commands import run
 from conftest import plain, with_column
 from safetensors.numpy import load_file
 
 from pyarrowquant import quantize_batch_arrow, quantize_stream, validate_arrow_input
-from pyarrowquant.cli import main
 from pyarrowquant.cli._formats import Planned, with_ragged_kept
 from pyarrowquant.cli.dequantize import _Rows
 from pyarrowquant.recipe import Recipe, Rule
@@ -27,7 +26,7 @@ def result() -> pa.Table:
 
 
 def failed(*arguments: object) -> str:
-    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    done = run(*arguments)
     assert done.exit_code == 1
     assert isinstance(done.exception, SystemExit)
     assert done.stderr.count("\n") == 1
@@ -84,8 +83,7 @@ def test_rows_come_by_their_number(tmp_path: Path, result: pa.Table) -> None:
 
 def test_dequantized_layers_have_their_values(tmp_path: Path, result: pa.Table) -> None:
     pq.write_table(result, tmp_path / "r.parquet")
-    arguments = ["dequantize", str(tmp_path / "r.parquet"), str(tmp_path / "w.safetensors")]
-    assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert run("dequantize", tmp_path / "r.parquet", tmp_path / "w.safetensors").exit_code == 0
     found = load_file(tmp_path / "w.safetensors")
     assert found["b"].tolist() == [3.0] * 9
     assert found["c"].tolist() == [4.0]

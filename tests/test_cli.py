@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from child import HANG, wait_until
-from click.testing import CliRunner, Result
+from commands import run
 from safetensors.numpy import load_file, save_file
 
 from pyarrowquant import (
@@ -26,7 +26,6 @@ from pyarrowquant import (
     numpy_to_arrow_table,
     quantize_batch_arrow,
 )
-from pyarrowquant.cli import main
 
 
 @pytest.fixture
@@ -46,10 +45,6 @@ def model(weights: dict[str, np.ndarray], tmp_path: Path) -> Path:
     path = tmp_path / "model.safetensors"
     save_file({**weights, "model.position_ids": np.arange(4)}, path)
     return path
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def succeeded(*arguments: object) -> str:

@@ -6,21 +6,23 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from commands import run
 from exports import files
 from safetensors.numpy import save_file
-
-from pyarrowquant.cli import main
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="mounts, links and locks of POSIX")
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+def raising(number: int) -> Callable[..., None]:
+    def fails(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fails
 
 
 @pytest.fixture
@@ -73,10 +75,7 @@ def test_without_locks_it_goes_on_and_says_so_once(
 ) -> None:
     import fcntl
 
-    def refuses(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", refuses)
+    monkeypatch.setattr(fcntl, "flock", raising(number))
     folder = tmp_path / "nfs"
     folder.mkdir()
     result = run("quantize", model, folder / "out.parquet")
@@ -91,10 +90,7 @@ def test_a_lock_that_fails_otherwise_is_an_error(
 ) -> None:
     import fcntl
 
-    def fails(*_: object) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(fcntl, "flock", fails)
+    monkeypatch.setattr(fcntl, "flock", raising(errno.EIO))
     folder = tmp_path / "broken"
     folder.mkdir()
     result = run("quantize", model, folder / "out.parquet")
@@ -114,7 +110,7 @@ def test_a_folder_that_cannot_be_synced_is_said_once(
 
     def refuses_folders(number: int) -> None:
         if stat.S_ISDIR(os.fstat(number).st_mode):
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            raising(errno.EINVAL)()
         real(number)
 
     monkeypatch.setattr(os, "fsync", refuses_folders)
@@ -124,6 +120,7 @@ def test_a_folder_that_cannot_be_synced_is_said_once(
     assert result.exit_code == 0, result.stderr
     said = [line for line in result.stderr.splitlines() if "loss of power" in line]
     assert said
+    assert len(said) == len(set(said))
     assert all(line.startswith("The file system of ") for line in said)
     assert not any(line in result.stderr for line in ("UserWarning", "_placing.py"))
     assert list(files(folder)) == ["out.parquet"]

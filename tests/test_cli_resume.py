@@ -15,11 +15,9 @@ import numpy as np
 import onnx
 import pytest
 from child import HANG
-from click.testing import CliRunner, Result
+from commands import run
 from exports import files
 from safetensors.numpy import save_file
-
-from pyarrowquant.cli import main
 
 SHARDS = 4
 
@@ -65,10 +63,6 @@ FORMATS: dict[str, tuple[str, list[str]]] = {
     "gguf": ("out.gguf", []),
     "onnx": ("out.onnx", []),
 }
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -120,7 +114,7 @@ def test_killed_anywhere_and_continued(model: Path, tmp_path: Path, kind: str) -
     before = files(model)
     result = run("quantize", model, whole / name, *options)
     assert result.exit_code == 0, result.output
-    step = 7 if kind in ("parquet", "mlx") else 13  # tests/faults tries them all
+    step = 7 if kind in ("parquet", "mlx") else 13  # tests/faults tries more
     for count in range(1, 200, step):
         if not killed_at(count, "quantize", model, out / name, *options):
             assert count > 10

@@ -420,7 +420,8 @@ def test_text_that_is_no_json_or_yaml(tmp_path: Path) -> None:
     assert message(ValueError, lambda: Recipe.from_json("{")).startswith("Recipe is not JSON: ")
     (tmp_path / "recipe.json").write_text("rules: []")
     text = message(ValueError, lambda: Recipe.load(tmp_path / "recipe.json"))
-    assert text.startswith(f"{tmp_path / 'recipe.json'}: Recipe is not JSON: Expecting value: ")
+    problem = "Recipe is not JSON: Expecting value: line 1 column 1 (char 0)"
+    assert text == f"{tmp_path / 'recipe.json'}: {problem}"
     text = message(ValueError, lambda: Recipe.from_yaml("rules: ["))
     assert text.startswith("Recipe is not YAML: ")
     assert "quotes" not in text

@@ -9,7 +9,7 @@ import click
 import pyarrow as pa
 
 from pyarrowquant._version import __version__
-from pyarrowquant.cli._show import printable
+from pyarrowquant.cli._show import printable, show_warning
 from pyarrowquant.cli.compare import compare
 from pyarrowquant.cli.dequantize import dequantize
 from pyarrowquant.cli.inspect import inspect
@@ -24,17 +24,13 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = _say  # type: ignore[assignment]
+                warnings.showwarning = show_warning  # type: ignore[assignment]
                 warnings.simplefilter("always", UserWarning)
                 return super().invoke(ctx)
         except BrokenPipeError:  # the reader of a pipe has seen enough
             raise
         except (ValueError, TypeError, OSError, ImportError, MemoryError, pa.ArrowException) as e:
             raise click.ClickException(_short(str(e)) or type(e).__name__) from e
-
-
-def _say(message: Warning | str, *_: object) -> None:
-    click.echo(printable(str(message)), err=True)
 
 
 def _short(message: str) -> str:

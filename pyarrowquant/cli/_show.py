@@ -41,6 +41,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def show_warning(message: Warning | str, *_: object) -> None:
+    """Print a warning in a line of its own."""
+    click.echo(printable(str(message)), err=True)
+
+
 def size_text(count: float) -> str:
     """Bytes as people read them, in powers of 1000."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrowquant import dequantize_batch_arrow
 from pyarrowquant._binary import lengths
 from pyarrowquant.cli._files import TABLES
-from pyarrowquant.cli._show import printable, show_json, size_text
+from pyarrowquant.cli._show import show_json, show_warning, size_text
 from pyarrowquant.errors import SkippedLayerWarning
 from pyarrowquant.formats._onnx_data import data_files
 
@@ -56,8 +56,8 @@ class Totals:
         }
 
     def warn(self, message: Warning | str, category: type[Warning], *_: object) -> None:
-        """Print a warning in a line of its own."""
-        click.echo(printable(str(message)), err=True)
+        """Print a warning, and keep what it says of a layer that is left out."""
+        show_warning(message)
         if issubclass(category, SkippedLayerWarning):
             self.skipped.append(str(message))
 

@@ -310,22 +310,22 @@ def recover(destination: Path) -> bool:
         restore(destination)
         return False
     with locked(folder, destination) as lock:
-        complete = _is_complete(folder)
-        if complete and _has_its_place(destination, _read(folder / COMPLETE)):
+        complete = _noted_at_end(folder)
+        if complete is not None and _has_its_place(destination, complete):
             discard_replaced(destination)
         else:
             restore(destination)
-        if not complete and not (folder / _RUN).exists():  # killed at the very begin or end
+        if complete is None and not (folder / _RUN).exists():  # killed at the very begin or end
             _remove(folder, lock)
-    return complete
+    return complete is not None
 
 
-def _is_complete(folder: Path) -> bool:
-    """Whether what a run has noted at its end can be read; with --resume, damage is an error."""
+def _noted_at_end(folder: Path) -> dict[str, Any] | None:
+    """Return what a run has noted at its end, if it has and that can be read."""
     try:
-        return (folder / COMPLETE).exists() and bool(_read(folder / COMPLETE))
-    except click.ClickException:
-        return False
+        return _read(folder / COMPLETE)
+    except (FileNotFoundError, click.ClickException):  # --resume says what is damaged
+        return None
 
 
 def _has_its_place(destination: Path, complete: dict[str, Any]) -> bool:
