@@ -21,7 +21,11 @@ def main() -> None:
 
     signal.signal(signal.SIGINT, _interrupted)
     signal.signal(signal.SIGTERM, _terminated)
-    run(prog_name="pyarrowquant")
+    try:
+        run(prog_name="pyarrowquant")
+    finally:  # what is done is done
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _leave(message: str, code: int) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, wraps
@@ -61,6 +62,7 @@ class Location:
     def open(self) -> MappedFile | ReadFile:
         """Open a file: mapped if it is one of this machine, and its file system maps files."""
         if isinstance(self.filesystem, fs.LocalFileSystem):
+            refuse_special(self.path)
             try:
                 return MappedFile(self.path)
             except NotMappedError:
@@ -69,6 +71,24 @@ class Location:
 
     def _info(self) -> Any:
         return self.filesystem.get_file_info(self.path)
+
+
+def refuse_special(path: str | os.PathLike[str]) -> None:
+    """Raise where reading may never end: at a device, pipe or socket."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ValueError(f"'{os.fspath(path)}' is a device, pipe or socket. Give a file")
+
+
+def check_name(path: str) -> None:
+    """Raise where a path is not UTF-8, as Arrow's and all consumers' paths are."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{path!r}: the name is not UTF-8, the only encoding of names that is read and "
+            "written. Rename it"
+        ) from None
 
 
 def cached_by_file(read: Callable[[Location], _Read]) -> Callable[[Location], _Read]:
@@ -96,6 +116,7 @@ def locate(path: object, filesystem: object) -> Location:
             f"path must be a str or a path, got {type(path).__name__}: {path!r}"
         )
     text = str(os.fspath(path))
+    check_name(text)
     if filesystem is not None:
         return Location(_pyarrow_filesystem(filesystem), text)
     if isinstance(path, str) and "://" in path:

@@ -11,6 +11,7 @@ import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -59,15 +60,14 @@ def _taken(target: Path) -> FileExistsError:
     return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
 
 
-def exchange(new: Path, target: Path) -> None:
+def exchange(new: Path, target: Path, aside: Path) -> None:
     """Exchange two files or folders: what was at `target` is then at `new`.
 
-    Where the system cannot do that at once, what was at `target` has another name for a moment.
+    Where the system cannot do that at once, what was at `target` is at `aside` for a moment.
     `restore` puts it back if the process ends within that moment.
     """
     if _renamed(new, target, _EXCHANGE):
         return
-    aside = _aside(target)
     try:
         os.rename(target, aside)
         os.rename(new, target)
@@ -76,7 +76,7 @@ def exchange(new: Path, target: Path) -> None:
             os.rename(aside, new if os.path.lexists(target) else target)
 
 
-def restore(target: Path) -> None:
+def restore(target: Path, aside: Path) -> None:
     """Put back what an interrupted `exchange` has taken away.
 
     Raises
@@ -84,7 +84,6 @@ def restore(target: Path) -> None:
     FileExistsError
         There is something else by now.
     """
-    aside = _aside(target)
     if not os.path.lexists(aside):
         return
     if os.path.lexists(target):
@@ -95,33 +94,62 @@ def restore(target: Path) -> None:
     os.rename(aside, target)
 
 
-def discard_replaced(target: Path) -> None:
-    """Remove what an interrupted `exchange` has replaced by what is at `target`."""
-    remove(_aside(target))
-
-
-def _aside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.replaced")
-
-
 def remove(path: Path) -> None:
     """Remove a file, or a folder with all that it has; or nothing, if that is what is there."""
-    if path.is_dir() and not path.is_symlink():
+    if _is_folder(path):
+        _allow_removal(path)
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def keep_modes(new: Path, old: Path) -> None:
-    """Give a file, or a folder and its files, the permissions of those of the same names."""
+def _allow_removal(folder: Path) -> None:
+    _set_mode(folder, _mode(folder) | stat.S_IRWXU)
+    for path in folder.iterdir():
+        if _is_folder(path):
+            _allow_removal(path)
+
+
+@contextmanager
+def keeping_modes(new: Path, target: Path) -> Iterator[None]:
+    """Let what gets a name within the context have the permissions of what has it now.
+
+    So have files in a folder. Folders that may not be written in cannot be moved; they may be
+    written in until the end of the context.
+    """
     for path in _tree(new):
-        like = old / path.relative_to(new)
-        if like.exists() and path.is_dir() == like.is_dir():
-            try:
-                path.chmod(stat.S_IMODE(like.stat().st_mode))
-            except OSError as error:
-                if error.errno not in _FORBIDDEN:
-                    raise
+        like = target / path.relative_to(new)
+        if path != new and like.exists() and path.is_dir() == like.is_dir():
+            _set_mode(path, _mode(like))
+    if not target.exists() or new.is_dir() != target.is_dir():
+        yield
+        return
+    mode = _mode(target)
+    movable = mode | stat.S_IRWXU if new.is_dir() else mode
+    _set_mode(new, movable)
+    _set_mode(target, movable)
+    try:
+        yield
+    finally:
+        if target.exists():
+            _set_mode(target, mode)
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    if _mode(path) != mode:
+        try:
+            path.chmod(mode)
+        except OSError as error:
+            if error.errno not in _FORBIDDEN:
+                raise
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def contents(path: Path) -> list[list[str | int]]:
@@ -134,15 +162,20 @@ def contents(path: Path) -> list[list[str | int]]:
     return sorted([str(name), status.st_size, status.st_mtime_ns] for name, status in found)
 
 
-def refuse_loop(path: Path) -> None:
-    """Raise where symbolic links lead nowhere; `path` has been followed to its end."""
+def refuse_irreplaceable(path: Path) -> None:
+    """Raise where nothing can be put at a path, which has been followed to the end of its links.
+
+    That is where links lead in a circle, something is mounted, or is no file or folder.
+    """
     if path.is_symlink():
         raise ValueError(f"'{path}' is a symbolic link that leads in a circle. Give another name")
-
-
-def refuse_mount_point(path: Path) -> None:
-    """Raise where something is mounted at a path: it can be neither renamed nor replaced."""
-    if _is_mount_point(os.path.realpath(path)):
+    if not path.exists():
+        return
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError(
+            f"'{path}' is a device, pipe or socket, which is not replaced. Give another name"
+        )
+    if _is_mount_point(str(path)):
         within = path / "model" if path.is_dir() else path.with_name(f"new-{path.name}")
         raise ValueError(
             f"'{path}' is a mount point, which cannot be replaced as a whole. Give a name in it "
@@ -200,7 +233,7 @@ def _warn_of_sync(folder: str) -> None:
 
 def _tree(path: Path) -> Iterator[Path]:
     """What is in a folder, then the folder itself; or a file."""
-    if path.is_dir() and not path.is_symlink():
+    if _is_folder(path):
         for each in sorted(path.iterdir()):
             yield from _tree(each)
     yield path

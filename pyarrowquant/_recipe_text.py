@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any
 
+from pyarrowquant._files import refuse_special
 from pyarrowquant._strict_json import DEEPEST, check_nesting
 from pyarrowquant._tensors import shortened
 
@@ -19,6 +20,7 @@ _LONGEST_VALUE = 10_000
 
 def read_text(path: str | os.PathLike[str]) -> str:
     """Read a recipe's file."""
+    refuse_special(path)
     with open(path, "rb") as file:
         data = file.read(LARGEST_FILE + 1)
     if len(data) > LARGEST_FILE:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,8 @@ import pytest
 from commands import run
 from exports import files
 from safetensors.numpy import save_file
+
+from pyarrowquant.recipe import Recipe
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="mounts, links and locks of POSIX")
 
@@ -124,3 +128,145 @@ def test_a_folder_that_cannot_be_synced_is_said_once(
     assert all(line.startswith("The file system of ") for line in said)
     assert not any(line in result.stderr for line in ("UserWarning", "_placing.py"))
     assert list(files(folder)) == ["out.parquet"]
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "out.gguf", "out.onnx", "out.arrow"])
+@pytest.mark.parametrize("options", [[], ["--overwrite"], ["--overwrite", "--dry-run"]])
+def test_pipes_and_devices_are_not_replaced(
+    model: Path, tmp_path: Path, name: str, options: list[str]
+) -> None:
+    out = tmp_path / name
+    os.mkfifo(out)
+    link = tmp_path / f"link-{name}"
+    link.symlink_to(out)
+    for path in (out, link):
+        result = run("quantize", model, path, *options)
+        assert result.exit_code == 1
+        assert "is a device, pipe or socket" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    assert stat.S_ISFIFO(out.stat().st_mode)
+
+
+def test_results_are_not_written_to_pipes(model: Path, tmp_path: Path) -> None:
+    assert run("quantize", model, tmp_path / "q.parquet").exit_code == 0
+    pipe = tmp_path / "pipe.arrow"
+    os.mkfifo(pipe)
+    for arguments in (
+        ["dequantize", tmp_path / "q.parquet", pipe],
+        ["report", tmp_path / "q.parquet", "--html", pipe],
+    ):
+        result = run(*arguments, "--overwrite")
+        assert result.exit_code == 1
+        assert f"'{pipe}' is a device, pipe or socket" in result.stderr
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.mark.parametrize("name", ["r.json", "r.yaml"])
+def test_pipes_are_not_read(model: Path, tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    os.mkfifo(tmp_path / "m.parquet")
+    for arguments in (
+        ["quantize", model, tmp_path / "out.parquet", "--recipe", tmp_path / name],
+        ["recipe", "show", tmp_path / name],
+        ["quantize", tmp_path / "m.parquet", tmp_path / "out.parquet"],
+        ["dequantize", tmp_path / "m.parquet", tmp_path / "out.arrow"],
+        ["report", tmp_path / "m.parquet", "--html", tmp_path / "out.html"],
+        ["compare", model, tmp_path / "m.parquet"],
+        ["inspect", tmp_path / "m.parquet"],
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 1
+        assert str(tmp_path) in result.stderr
+        assert "Error: " in result.stderr
+
+
+# Root may write everywhere, without what these take away.
+UNPRIVILEGED = (
+    ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0
+    else []
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities of Linux")
+@pytest.mark.parametrize("to", ["mlx", "compressed-tensors", "parquet"])
+def test_a_folder_that_may_not_be_written_in_is_replaced(
+    model: Path, tmp_path: Path, to: str
+) -> None:
+    out = tmp_path / "out"
+    assert run("quantize", model, out, "--to", to).exit_code == 0
+    out.chmod(0o555)
+    before = set(files(out))
+    command = [sys.executable, "-m", "pyarrowquant", "quantize", model, out, "--to", to]
+    for bits in (8, 4):
+        done = subprocess.run(
+            [*UNPRIVILEGED, *command, "--bits", str(bits), "--overwrite"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert stat.S_IMODE(out.stat().st_mode) == 0o555
+        assert set(files(out)) == before
+        assert {path.name for path in tmp_path.iterdir()} == {"out", "source"}
+    out.chmod(0o755)
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"], ["--dry-run"], ["--resume"]])
+def test_what_only_has_a_like_name_stays(model: Path, tmp_path: Path, options: list[str]) -> None:
+    (tmp_path / ".out.replaced").mkdir()
+    (tmp_path / ".out.replaced" / "mine").write_text("mine")
+    (tmp_path / ".out.01234567.replaced").write_text("mine, too")
+    before = files(tmp_path)
+    result = run("quantize", model, tmp_path / "out", "--to", "mlx", *options)
+    assert result.exit_code == 0, result.stderr
+    after = files(tmp_path)
+    assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "generation_config.json", "merges.txt", "tokenizer.model"]
+)
+def test_files_of_the_model_are_not_replaced(model: Path, tmp_path: Path, name: str) -> None:
+    (model / name).write_text("of the model")
+    for source in (model, model / "model.safetensors"):
+        result = run("quantize", source, model / name, "--to", "gguf", "--overwrite")
+        assert result.exit_code == 1
+        assert f"'{model / name}' lies in the folder of the source model" in result.stderr
+    assert (model / name).read_text() == "of the model"
+    (tmp_path / "link").symlink_to(model)
+    result = run("quantize", model, tmp_path / "link" / name, "--to", "gguf", "--overwrite")
+    assert result.exit_code == 1
+    assert (model / name).read_text() == "of the model"
+
+
+def test_results_in_the_folder_of_the_model_are_replaced(model: Path) -> None:
+    for options in ([], ["--overwrite"]):
+        assert run("quantize", model, model / "q.parquet", *options).exit_code == 0
+
+
+def test_the_recipe_is_not_replaced(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    Recipe.preset("text").save(path)
+    before = path.read_bytes()
+    options = ["--recipe", path, "--overwrite"]
+    for arguments in (
+        ["quantize", model, path, "--to", "gguf", *options],
+        ["recipe", "fit", model, path, "--bits-per-weight", 4.5, *options],
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 1
+        assert "is the source, or a file of it" in result.stderr
+        assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes are of Linux")
+def test_names_that_are_not_utf8(model: Path, tmp_path: Path) -> None:
+    bad = os.fsdecode(os.fsencode(tmp_path) + b"/m\xff.safetensors")
+    shutil.copyfile(model / "model.safetensors", bad)
+    out = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.parquet")
+    for source, destination in ((bad, tmp_path / "out.parquet"), (model, out)):
+        result = run("quantize", source, destination)
+        assert result.exit_code == 1
+        assert "udcff" in result.stderr
+        assert "the name is not UTF-8" in result.stderr

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -297,11 +298,101 @@ def test_damaged_notes_do_not_stand_in_the_way(model: Path, tmp_path: Path, text
     assert not partial.exists()
 
 
-def test_data_of_a_renamed_onnx_model_stays(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [Path.rename, shutil.copyfile])
+def test_data_of_a_renamed_or_copied_onnx_model_stays(
+    model: Path, tmp_path: Path, how: Callable[[Path, Path], object]
+) -> None:
     out, kept = tmp_path / "out.onnx", tmp_path / "kept.onnx"
     assert run("quantize", model, out).exit_code == 0
-    out.rename(kept)
+    how(out, kept)
     before = files(tmp_path)
+    before.pop("out.onnx", None)
+    for bits in (8, 2):
+        assert run("quantize", model, out, "--bits", bits, "--overwrite").exit_code == 0
+        after = files(tmp_path)
+        assert before.items() <= after.items()
+        onnx.load(kept)
+        onnx.load(out)
+        assert len(after) == len(before) + 2  # the data of what was replaced is gone
+
+
+def test_data_of_no_model_stays(model: Path, tmp_path: Path) -> None:
+    mine = tmp_path / f"out.onnx.{'0' * 16}.data"
+    mine.write_text("mine")
+    for bits in (8, 4):
+        arguments = ["quantize", model, tmp_path / "out.onnx", "--bits", bits, "--overwrite"]
+        assert run(*arguments).exit_code == 0
+    assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("options", [["--overwrite"], ["--overwrite", "--resume"]])
+def test_old_onnx_data_goes_after_a_kill(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    """Killed where the new model has its place, and the old data is still there."""
+    out = tmp_path / "out.onnx"
     assert run("quantize", model, out, "--bits", 8).exit_code == 0
-    assert before.items() <= files(tmp_path).items()
-    onnx.load(kept)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pyarrowquant.cli._work.remove_unused_data", killed)
+        assert run("quantize", model, out, "--overwrite").exit_code != 0
+    assert len(list(tmp_path.glob("*.data"))) == 2
+    assert run("quantize", model, out, *options).exit_code == 0
+    assert len(list(tmp_path.glob("*.data"))) == 1
+    onnx.load(out)
+
+
+def test_placed_onnx_data_goes_when_a_run_begins_anew(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed where new data has its place, and the model has not."""
+    out = tmp_path / "out.onnx"
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pyarrowquant.cli._work.Work._put", killed)
+        assert run("quantize", model, out).exit_code != 0
+    assert [path.suffix for path in tmp_path.glob("out.onnx*")] == [".data"]
+    assert run("quantize", model, out, "--bits", 8).exit_code == 0
+    assert len(list(tmp_path.glob("out.onnx*"))) == 2
+    onnx.load(out)
+
+
+# Sends itself a signal at each call that gives the output its place, and at all that follow.
+SIGNALLED = """
+import os, signal, sys
+from pyarrowquant.__main__ import main
+from pyarrowquant.cli._work import Work
+
+publish = Work.publish
+
+def published(*arguments):
+    os.kill(os.getpid(), signal.SIGINT)
+    sys.setprofile(lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    publish(*arguments)
+    sys.setprofile(None)
+
+Work.publish = published
+main()
+"""
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_an_interrupt_while_the_output_gets_its_place_comes_too_late(
+    model: Path, tmp_path: Path, kind: str
+) -> None:
+    name, options = FORMATS[kind]
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, "-c", SIGNALLED, "quantize", model, tmp_path / "out" / name]
+    done = subprocess.run(
+        [*map(str, command), *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "layers" in done.stdout
+    assert (tmp_path / "out" / name).exists()
+    assert not list((tmp_path / "out").glob(".*"))

@@ -12,7 +12,7 @@ import pytest
 from exports import files
 
 from pyarrowquant import _placing
-from pyarrowquant._placing import contents, exchange, keep_modes, place, restore, sync
+from pyarrowquant._placing import contents, exchange, keeping_modes, place, remove, restore, sync
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="permissions and links of POSIX")
 
@@ -58,7 +58,7 @@ def failing(call: Callable[..., None], at: int, number: int) -> Callable[..., No
 def test_exchange(tmp_path: Path, kind: str) -> None:
     new, old = made(tmp_path / "new", kind, "new"), made(tmp_path / "old", kind, "old")
     inside = "" if kind == "file" else "/a"
-    exchange(new, old)
+    exchange(new, old, tmp_path / "aside")
     assert texts(tmp_path) == {f"new{inside}": b"old", f"old{inside}": b"new"}
 
 
@@ -73,18 +73,18 @@ def test_an_exchange_that_fails_changes_nothing(
     before = files(tmp_path)
     monkeypatch.setattr(os, "rename", failing(os.rename, at, number))
     with pytest.raises(OSError, match=os.strerror(number)):
-        exchange(new, old)
+        exchange(new, old, tmp_path / "aside")
     assert files(tmp_path) == before
 
 
 def test_what_was_taken_away_is_put_back(tmp_path: Path) -> None:
     target = tmp_path / "out"
     aside = made(tmp_path / ".out.replaced", "folder", "old")
-    restore(target)
+    restore(target, aside)
     assert texts(tmp_path) == {"out/a": b"old"}
     made(aside, "folder", "older")
     with pytest.raises(FileExistsError, match=r"\.out\.replaced.*Rename or remove it"):
-        restore(target)
+        restore(target, aside)
     assert texts(tmp_path) == {"out/a": b"old", ".out.replaced/a": b"older"}
 
 
@@ -128,7 +128,9 @@ def test_modes_are_kept(tmp_path: Path) -> None:
     before = (new / "more").stat().st_mode
     old.chmod(0o2750)
     (old / "a").chmod(0o640)
-    keep_modes(new, old)
+    with keeping_modes(new, old):
+        exchange(new, old, tmp_path / "aside")
+    new, old = old, new
     assert new.stat().st_mode & 0o7777 == 0o2750
     assert (new / "a").stat().st_mode & 0o777 == 0o640
     assert (new / "more").stat().st_mode == before
@@ -155,3 +157,20 @@ def test_folders_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "fsync", failing(os.fsync, 1, errno.EIO))
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         sync(tmp_path)
+
+
+@POSIX
+@pytest.mark.usefixtures("how")
+def test_folders_that_may_not_be_written_in(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    new = made(tmp_path / "work" / "new", "folder", "new")
+    target = made(tmp_path / "target", "folder", "old")
+    made(target / "inner", "folder", "old")
+    (target / "inner").chmod(0o500)
+    target.chmod(0o555)
+    with keeping_modes(new, target):
+        exchange(new, target, tmp_path / "aside")
+    assert target.stat().st_mode & 0o777 == 0o555
+    assert (target / "a").read_text() == "new"
+    remove(new)
+    assert not new.exists()

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from pyarrowquant import _table_files, dequantize_batch_arrow
-from pyarrowquant._files import locate
-from pyarrowquant._placing import is_empty_folder, refuse_loop, refuse_mount_point
+from pyarrowquant._files import check_name, locate, refuse_special
+from pyarrowquant._placing import is_empty_folder, refuse_irreplaceable
 from pyarrowquant._source import RESULT_COLUMNS, Source
 from pyarrowquant.formats._files import Outputs, check_replaceable
 from pyarrowquant.formats._layers import Packed, batches_of
@@ -24,6 +24,8 @@ from pyarrowquant.reading import files_of
 
 TABLES = {".parquet": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow"}
 _OF_MODELS = (".safetensors", ".parquet", ".arrow")  # one of which is in a folder that we wrote
+# What is written into a model's folder, and replaced there; all else may be the model's.
+_WRITTEN = (*TABLES, ".gguf", ".onnx", ".safetensors", ".html")
 SUFFIXES = {**TABLES, ".gguf": "gguf", ".onnx": "onnx"}
 
 METRICS = ("mse", "relative_error", "cosine", "max_abs_error")
@@ -59,8 +61,9 @@ def check_destination(
     sources : sequence of Path
         What is read, which must not be replaced.
     """
+    check_name(str(path))
     real = Path(os.path.realpath(path))
-    refuse_loop(real)
+    refuse_irreplaceable(real)
     if folder and real in (Path.cwd(), *Path.cwd().parents):
         raise click.UsageError(f"'{path}' is the current folder; give the name of a new one")
     if not path.absolute().parent.is_dir():
@@ -71,7 +74,6 @@ def check_destination(
         raise click.UsageError(f"'{path}' is a file; give the name of a folder")
     if not path.exists():
         return
-    refuse_mount_point(real)
     if folder and is_empty_folder(path):
         return
     if not overwrite:
@@ -79,8 +81,20 @@ def check_destination(
     if any(_is_within(source, path) for source in sources):
         has = "has the source in it" if folder else "is the source, or a file of it"
         raise click.ClickException(f"'{path}' {has}; give another name")
+    if not folder and real.suffix.lower() not in _WRITTEN and real.parent in _models(sources):
+        raise click.ClickException(
+            f"'{path}' lies in the folder of the source model, and may belong to it; give another "
+            "name"
+        )
     if folder:
         check_replaceable(path, sources, _OF_MODELS)
+
+
+def _models(sources: Sequence[Path]) -> set[Path]:
+    """Return the folders of models that sources are, or lie in."""
+    real = {Path(os.path.realpath(source)) for source in sources}
+    folders = {path if path.is_dir() else path.parent for path in real}
+    return {folder for folder in folders if (folder / "config.json").exists()}
 
 
 def _is_within(source: Path, path: Path) -> bool:
@@ -194,6 +208,7 @@ def _is_table(path: Path) -> bool:
 
 
 def _beginning(path: Path) -> bytes:
+    refuse_special(path)
     with path.open("rb") as opened:
         return opened.read(6)
 
@@ -210,8 +225,13 @@ def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
 
 
 def is_result(path: str) -> bool:
-    """Whether a local file, or a folder of them, has packed codes rather than weights."""
+    """Whether a local file, or a folder of them, has packed codes rather than weights.
+
+    The folder of a model has weights, whatever has been written into it.
+    """
     place = Path(path)
+    if model_folder(path) == place:
+        return False
     tables = [place] if place.is_file() else _tables_in(place) if place.is_dir() else []
     return (
         bool(tables)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,15 @@ import pyarrow as pa
 from pyarrowquant import __version__, read_weights
 from pyarrowquant._files import locate
 from pyarrowquant._source import weights_bytes
-from pyarrowquant.cli._files import (
-    check_destination,
-    local_files,
-    source_bytes,
-)
+from pyarrowquant.cli._files import check_destination, source_bytes
 from pyarrowquant.cli._formats import check, check_planned, stored_dtype, widths
 from pyarrowquant.cli._identity import source_files
 from pyarrowquant.cli._progress import Meter
+from pyarrowquant.cli._signals import unhindered
 from pyarrowquant.cli._totals import Totals
 from pyarrowquant.cli._work import Part, Work
 from pyarrowquant.cli._writing import write
-from pyarrowquant.formats._onnx_data import remove_old_data
+from pyarrowquant.formats._onnx_data import data_of
 from pyarrowquant.reading import weights_after
 from pyarrowquant.recipe import Recipe
 from pyarrowquant.stream import stream_within
@@ -39,6 +36,8 @@ class Job:
     Attributes
     ----------
     source : str
+    files : list of Path
+        What is read, and so must not be replaced.
     destination : Path
     kind : str
         One of `FORMATS`.
@@ -57,6 +56,7 @@ class Job:
     """
 
     source: str
+    files: list[Path]
     destination: Path
     kind: str
     folder: bool
@@ -87,20 +87,19 @@ class Job:
                 self._quantize(work, done, totals, meter)
                 self._write(work)
                 work.complete(totals.to_dict())
-            work.publish(self.overwrite, self._check_replaced)
-            if self.kind == "onnx" and self.overwrite:
-                self._remove_old_data(work.output)
+            with unhindered():
+                work.publish(self.overwrite, self._check_replaced, self._data_of)
         return totals
 
-    def _remove_old_data(self, names: Sequence[str]) -> None:
-        """Remove the data of the ONNX model that was replaced."""
-        (data,) = (name for name in names if name != self.destination.name)
-        sources = {os.path.realpath(file) for file in local_files(self.source)}
-        remove_old_data(self.destination, data, sources)
+    def _data_of(self, path: Path) -> set[str]:
+        """Return the names of the data of an ONNX model that is replaced."""
+        if self.kind != "onnx":
+            return set()
+        return data_of(path, {os.path.realpath(file) for file in self.files})
 
     def _check_replaced(self, path: Path) -> None:
         """Raise where what is at the destination by now must not be replaced."""
-        check_destination(path, True, self.folder, local_files(self.source))
+        check_destination(path, True, self.folder, self.files)
 
     def fitted(self) -> Recipe | None:
         """Return the recipe, with bit widths fitted to the budget if there is one."""

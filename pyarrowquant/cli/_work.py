@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,10 +19,9 @@ import pyarrow as pa
 from pyarrowquant._files import locate
 from pyarrowquant._placing import (
     contents,
-    discard_replaced,
     exchange,
     is_empty_folder,
-    keep_modes,
+    keeping_modes,
     place,
     remove,
     restore,
@@ -30,7 +30,9 @@ from pyarrowquant._placing import (
 )
 from pyarrowquant.cli._identity import difference
 from pyarrowquant.cli._lock import COMPLETE, LOCK, locked, remove_unused
+from pyarrowquant.cli._signals import unhindered
 from pyarrowquant.formats._files import Outputs
+from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.recipe import Recipe
 
 _RUN, _RECIPE, _OUTPUT = "run.json", "recipe.json", "output"
@@ -72,7 +74,8 @@ class Work:
 
     It has run.json, which says what decides about the results, and the parts; then output/, the
     files with the names that they will have; and from the moment on when these are whole and on
-    the disk, complete.json: the run, its totals, and how to recognize the output.
+    the disk, complete.json: the run, its totals, how to recognize the output, the name that what
+    it replaces may have for a moment, and the names of files that nothing needs after that.
 
     Parameters
     ----------
@@ -104,11 +107,11 @@ class Work:
             else:
                 self._start()
             self._count = len(self._files())
-        except BaseException:
+        except BaseException as error:
             if self._lock is None:
                 remove_unused(self._folder)
             else:
-                self._end(keep=self._is_of_use())
+                self._leave(None if isinstance(error, Exception) else error)
             raise
         return self
 
@@ -118,14 +121,10 @@ class Work:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        keep = kind is not None and self._is_of_use()
-        if keep:
-            click.echo(
-                f"What is done stays in '{self._folder}'; --resume continues it, any other run "
-                "removes it",
-                err=True,
-            )
-        self._end(keep)
+        if kind is None:
+            self._end(keep=False)
+        else:
+            self._leave(error)
 
     @property
     def is_complete(self) -> bool:
@@ -138,12 +137,6 @@ class Work:
         assert self._complete is not None
         totals: dict[str, Any] = self._complete["totals"]
         return totals
-
-    @property
-    def output(self) -> list[str]:
-        """Names of the files, or of the folder, of the complete output."""
-        assert self._complete is not None
-        return list(self._complete["output"])
 
     def new_output(self) -> Path:
         """Return the path to write the output to; more files of it may come beside that."""
@@ -189,14 +182,26 @@ class Work:
         output = self._folder / _OUTPUT
         sync_tree(output)
         sync(self._folder)
-        self._complete = {
-            "run": self._run,
-            "totals": totals,
-            "output": {file.name: contents(file) for file in output.iterdir()},
-        }
-        self._write(COMPLETE, json.dumps(self._complete))
+        self._note(
+            {
+                "run": self._run,
+                "totals": totals,
+                "output": {file.name: contents(file) for file in output.iterdir()},
+                "aside": f".{self._destination.name}.{secrets.token_hex(4)}.replaced",
+                "obsolete": [],
+            }
+        )
 
-    def publish(self, overwrite: bool, check: Callable[[Path], object]) -> None:
+    def _note(self, complete: dict[str, Any]) -> None:
+        self._write(COMPLETE, json.dumps(complete))
+        self._complete = complete
+
+    def publish(
+        self,
+        overwrite: bool,
+        check: Callable[[Path], object],
+        data_of: Callable[[Path], set[str]],
+    ) -> None:
         """Give the output its place, unless it has it; a folder replaces another as a whole.
 
         Parameters
@@ -205,6 +210,8 @@ class Work:
             Whether what is there may be replaced.
         check : callable
             Raises where that must not be replaced all the same.
+        data_of : callable
+            Returns the names of files beside what is there that belong to it, and go with it.
         """
         assert self._complete is not None
         expected: dict[str, Any] = self._complete["output"]
@@ -218,11 +225,15 @@ class Work:
                     f"'{target}' was complete, and is not there any more or has changed since. "
                     "Without --resume, a new run begins"
                 )
-            if target == self._destination:
-                self._put(new, target, overwrite, check)
-            else:  # named by what it has, so that it replaces nothing else
+            if target != self._destination:  # named by what it has, so it replaces nothing else
                 os.replace(new, target)
+                continue
+            obsolete = sorted(data_of(target)) if overwrite else []
+            if obsolete != self._complete["obsolete"]:
+                self._note({**self._complete, "obsolete": obsolete})
+            self._put(new, target, overwrite, check)
         sync(self._destination.parent)
+        remove_unused_data(self._destination, set(self._complete["obsolete"]))
 
     def _put(
         self, new: Path, target: Path, overwrite: bool, check: Callable[[Path], object]
@@ -230,14 +241,15 @@ class Work:
         exists = os.path.lexists(target) and not (new.is_dir() and is_empty_folder(target))
         if exists and overwrite:
             check(target)
+        assert self._complete is not None
         try:
-            keep_modes(new, target)
-            if not (exists and overwrite):
-                place(new, target)
-            elif new.is_dir():
-                exchange(new, target)
-            else:
-                os.replace(new, target)
+            with keeping_modes(new, target):
+                if not (exists and overwrite):
+                    place(new, target)
+                elif new.is_dir():
+                    exchange(new, target, target.with_name(self._complete["aside"]))
+                else:
+                    os.replace(new, target)
         except FileExistsError:
             raise click.ClickException(
                 f"'{target}' was made while this ran. --resume --overwrite replaces it"
@@ -248,16 +260,27 @@ class Work:
                 "away what is there if it cannot be replaced"
             ) from error
 
+    def _leave(self, error: BaseException | None) -> None:
+        """Keep what is done where a run failed or was interrupted, and say so; then close."""
+        with unhindered():
+            keep = self._is_of_use()
+            if keep and error is not None:
+                click.echo(
+                    f"What is done stays in '{self._folder}'. --resume continues it; a run "
+                    "without it begins anew",
+                    err=True,
+                )
+            self._end(keep)
+
     def _end(self, keep: bool) -> None:
         """Close the folder. That what is not needed any more stays does no harm."""
         assert self._lock is not None
-        try:
-            if not keep:
-                _remove(self._folder, self._lock)
-        except OSError as error:
-            click.echo(f"'{self._folder}' could not be removed: {error.strerror}", err=True)
-        finally:
-            self._lock.close()
+        with unhindered(), self._lock:
+            try:
+                if not keep:
+                    _remove(self._folder, self._lock)
+            except OSError as error:
+                click.echo(f"'{self._folder}' could not be removed: {error.strerror}", err=True)
 
     def _is_of_use(self) -> bool:
         """Whether another run can go on from what is there."""
@@ -267,6 +290,9 @@ class Work:
         return sorted(self._folder.glob("*.arrow"))
 
     def _start(self) -> None:
+        before = _noted_at_end(self._folder)
+        if before is not None:
+            _remove_placed_data(self._destination, before)
         _remove_all_but(self._folder, LOCK)
         self._write(_RUN, json.dumps(self._run))
 
@@ -307,17 +333,37 @@ def recover(destination: Path) -> bool:
     """
     folder = _folder_of(destination)
     if not folder.exists():
-        restore(destination)
         return False
     with locked(folder, destination) as lock:
         complete = _noted_at_end(folder)
-        if complete is not None and _has_its_place(destination, complete):
-            discard_replaced(destination)
-        else:
-            restore(destination)
+        if complete is not None:
+            aside = destination.with_name(complete["aside"])
+            if _has_its_place(destination, complete):
+                remove(aside)
+                remove_unused_data(destination, set(complete["obsolete"]))
+            else:
+                restore(destination, aside)
         if complete is None and not (folder / _RUN).exists():  # killed at the very begin or end
             _remove(folder, lock)
     return complete is not None
+
+
+def is_complete(destination: Path) -> bool:
+    """Whether an interrupted run has left a complete output, which only has to get its place."""
+    return _noted_at_end(_folder_of(destination)) is not None
+
+
+def _remove_placed_data(destination: Path, complete: dict[str, Any]) -> None:
+    """Remove what an interrupted run has placed beside an output that did not get its place."""
+    if not _has_its_place(destination, complete):
+        remove_unused_data(
+            destination,
+            {
+                name
+                for name, expected in complete["output"].items()
+                if name != destination.name and contents(destination.with_name(name)) == expected
+            },
+        )
 
 
 def _noted_at_end(folder: Path) -> dict[str, Any] | None:
@@ -338,10 +384,17 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if file.name == COMPLETE:
-            _ = found["run"], found["totals"], found["output"].items()
+            _check_complete(found)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _damaged(file, error) from error
     return found
+
+
+def _check_complete(found: dict[str, Any]) -> None:
+    _ = found["run"], found["totals"], found["output"].items()
+    names = [found["aside"], *found["obsolete"], *found["output"]]
+    if not all(isinstance(name, str) and name == os.path.basename(name) for name in names):
+        raise ValueError("names of files have folders")
 
 
 def _folder_of(destination: Path) -> Path:

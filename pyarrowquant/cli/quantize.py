@@ -31,8 +31,8 @@ from pyarrowquant.cli._formats import (
 from pyarrowquant.cli._job import Job
 from pyarrowquant.cli._memory import batch_bytes, memory_size
 from pyarrowquant.cli._show import json_option, printable, show_json
-from pyarrowquant.cli._work import recover
-from pyarrowquant.cli.recipe import recipe_of
+from pyarrowquant.cli._work import is_complete, recover
+from pyarrowquant.cli.recipe import file_of, recipe_of
 from pyarrowquant.recipe import Recipe
 from pyarrowquant.rule import BIT_WIDTHS
 
@@ -139,9 +139,10 @@ def quantize(
     )
     source = local_path(source)
     place = Path(os.path.realpath(destination))  # what is written lies where links lead
-    complete = recover(place)
+    complete = is_complete(place) if dry_run else recover(place)
+    files = [*local_files(source), *file_of(recipe)]
     if not (resume and complete):
-        check_destination(destination, overwrite, folder, local_files(source))
+        check_destination(destination, overwrite, folder, files)
     refuse_quantized(source)
     said = {
         "bit_width": None if bits is None else int(bits),
@@ -166,6 +167,7 @@ def quantize(
     quantize_stream(read_weights(source), **settings, recipe=rules, quality_floor=quality_floor)
     job = Job(
         source,
+        files,
         place,
         kind,
         folder,

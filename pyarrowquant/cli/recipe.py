@@ -31,6 +31,11 @@ def recipe_of(text: str) -> Recipe:
     )
 
 
+def file_of(text: str | None) -> list[Path]:
+    """Return the file that a recipe is read from, if it is."""
+    return [Path(text)] if text is not None and Path(text).is_file() else []
+
+
 @click.group()
 def recipe() -> None:
     """Show recipes, or fit one."""
@@ -76,7 +81,8 @@ def fit(
 ) -> None:
     """Measure every bit width on every layer of SOURCE; write the best recipe for a budget."""
     source = local_path(source)
-    check_destination(destination, overwrite, sources=local_files(source))
+    files = [*local_files(source), *file_of(rules)]
+    check_destination(destination, overwrite, sources=files)
     if destination.suffix not in (".json", ".yaml", ".yml"):
         raise click.UsageError(f"'{destination}' must end with .json, .yaml or .yml")
     fitted = Recipe.fit(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import secrets
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol
@@ -17,10 +18,10 @@ import numpy.typing as npt
 from pyarrowquant._placing import (
     exchange,
     is_empty_folder,
-    keep_modes,
+    keeping_modes,
     place,
-    refuse_loop,
-    refuse_mount_point,
+    refuse_irreplaceable,
+    remove,
     restore,
     sync,
     sync_tree,
@@ -77,23 +78,22 @@ class Outputs:
         for path, real in self._real.items():
             if real.is_dir():
                 raise IsADirectoryError(f"'{path}' is a folder; give the name of a file")
-            refuse_loop(real)
-            if real.exists():
-                if not self._overwrite:
-                    raise _exists(path)
-                refuse_mount_point(real)
+            refuse_irreplaceable(real)
+            if real.exists() and not self._overwrite:
+                raise _exists(path)
 
     def _put_in_place(self) -> None:
         files = [(self._temporary[path], real) for path, real in self._real.items()]
-        for temporary, real in files:
-            sync(temporary)
-            keep_modes(temporary, real)
-        if not self._overwrite:
-            _place_all(files)
-        elif len(files) == 1:
-            os.replace(*files[0])
-        else:
-            _replace_all(files)
+        with ExitStack() as modes:
+            for temporary, real in files:
+                sync(temporary)
+                modes.enter_context(keeping_modes(temporary, real))
+            if not self._overwrite:
+                _place_all(files)
+            elif len(files) == 1:
+                os.replace(*files[0])
+            else:
+                _replace_all(files)
         for folder in {real.parent for _, real in files}:
             sync(folder)
 
@@ -161,7 +161,7 @@ class OutputFolder:
         if not self._folder.parent.is_dir():
             raise FileNotFoundError(f"No such folder: '{self._folder.parent}'")
         self.temporary = _hidden(self._folder, "tmp")
-        restore(self._folder)
+        _restore(self._folder)
         self._check()
 
     def __enter__(self) -> OutputFolder:
@@ -181,27 +181,27 @@ class OutputFolder:
                 self._put_in_place()
                 sync(self._folder.parent)
         finally:
-            shutil.rmtree(self.temporary, ignore_errors=True)  # or what was replaced
+            with suppress(OSError):  # that it stays does no harm
+                remove(self.temporary)  # or what was replaced
 
     def _put_in_place(self) -> None:
         folder = self._folder
-        keep_modes(self.temporary, folder)
-        if folder.exists() and not is_empty_folder(folder):
-            exchange(self.temporary, folder)
-            return
-        try:
-            place(self.temporary, folder)
-        except FileExistsError:
-            raise _exists(folder) from None
+        with keeping_modes(self.temporary, folder):
+            if folder.exists() and not is_empty_folder(folder):
+                exchange(self.temporary, folder, _aside(self.temporary))
+                return
+            try:
+                place(self.temporary, folder)
+            except FileExistsError:
+                raise _exists(folder) from None
 
     def _check(self) -> None:
         folder = self._folder
-        refuse_loop(folder)
+        refuse_irreplaceable(folder)
         if not folder.exists():
             return
         if not folder.is_dir():
             raise FileExistsError(f"'{folder}' is a file; give the name of a folder")
-        refuse_mount_point(folder)
         if is_empty_folder(folder):
             return
         if not self._overwrite:
@@ -211,6 +211,17 @@ class OutputFolder:
 
 def _hidden(path: Path, suffix: str) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{suffix}")
+
+
+def _aside(temporary: Path) -> Path:
+    return temporary.with_suffix(".replaced")
+
+
+def _restore(folder: Path) -> None:
+    """Put back a folder that a process took away and, as it ended, did not replace."""
+    for temporary in folder.parent.glob(f".{glob.escape(folder.name)}.????????.tmp"):
+        if not os.path.lexists(folder):
+            restore(folder, _aside(temporary))
 
 
 def _exists(path: Path) -> FileExistsError:

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
+from pyarrowquant._files import locate
 from pyarrowquant._placing import sync
 from pyarrowquant.formats._files import Outputs
 
@@ -63,11 +64,12 @@ def model_outputs(path: Path, overwrite: bool, sources: Collection[str] = ()) ->
     path : Path
         The model's file.
     overwrite : bool
-        Whether the model may be replaced, and data of former models removed.
+        Whether the model may be replaced, and its data removed.
     sources : collection of str
         Files, where links lead, that must not be removed.
     """
     real = Path(os.path.realpath(path))
+    replaced = data_of(real, sources) if overwrite else set()
     placed: dict[Path, int] = {}  # data that was not there before, and the inode of its model
     try:
         with (
@@ -88,8 +90,7 @@ def model_outputs(path: Path, overwrite: bool, sources: Collection[str] = ()) ->
             if not real.exists() or real.stat().st_ino != inode:
                 data.unlink(missing_ok=True)
         raise
-    if overwrite:  # else what there is belongs to a model that somebody renamed
-        remove_old_data(real, data.name, sources)
+    remove_unused_data(real, replaced)
 
 
 def data_files(model: Path) -> list[Path]:
@@ -98,8 +99,31 @@ def data_files(model: Path) -> list[Path]:
     return sorted(file for file in model.parent.iterdir() if name.fullmatch(file.name))
 
 
-def remove_old_data(model: Path, name: str, sources: Collection[str]) -> None:
-    """Remove data of former models of this name: all but what is named, and sources."""
-    for file in data_files(model):
-        if file.name != name and os.path.realpath(file) not in sources:
-            file.unlink()
+def data_of(model: Path, sources: Collection[str]) -> set[str]:
+    """Return the names of the data that was written with a model, without what is a source."""
+    files = [file for file in data_files(model) if os.path.realpath(file) not in sources]
+    return _named_in(model, {file.name for file in files})
+
+
+def remove_unused_data(model: Path, names: set[str]) -> None:
+    """Remove files of data beside a model that neither it nor another model there refers to.
+
+    Others may be what was renamed or copied.
+    """
+    for other in (model, *model.parent.glob("*.onnx")):
+        names = names - _named_in(other, names)
+    for name in names:
+        model.with_name(name).unlink(missing_ok=True)
+
+
+def _named_in(model: Path, names: set[str]) -> set[str]:
+    """Return those of some names that are in a model; all, if it cannot be read."""
+    if not names or not model.is_file():
+        return set()
+    pattern = re.compile(b"|".join(re.escape(os.fsencode(name)) for name in names))
+    try:
+        with locate(model, None).open() as opened:
+            content = opened.buffer(0, opened.size)
+            return {os.fsdecode(name) for name in pattern.findall(content)}
+    except OSError:
+        return names
