@@ -4,7 +4,10 @@
 // every other kernel gives the same bytes, scales, zero-points and sums.
 package kernel
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // ElementType is the type of the weights as they lie in memory, little-endian.
 type ElementType uint8
@@ -228,13 +231,16 @@ func Fit(lo, hi float32, f Format) (Parameters, Fault) {
 	return p, Fault{}
 }
 
+// kernels are those that this CPU can run, which is found out once.
+var kernels = append([]Kernel{Scalar}, vectorKernels()...)
+
 // All returns the kernels that this CPU can run, the reference first and the
 // fastest last.
-func All() []Kernel { return append([]Kernel{Scalar}, vectorKernels()...) }
+func All() []Kernel { return slices.Clone(kernels) }
 
 // Named returns the kernel of this name, or the fastest for "".
 func Named(name string) (k Kernel, ok bool) {
-	for _, k = range All() {
+	for _, k = range kernels {
 		if k.Name == name {
 			return k, true
 		}
