@@ -15,6 +15,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/cdata"
 
 	"github.com/pyarrowquant/pyarrowquant/quant"
+	"github.com/pyarrowquant/pyarrowquant/quant/knapsack"
 )
 
 var options = quant.Options{
@@ -258,12 +259,14 @@ func reportOf(t *testing.T, body func() error) (r report) {
 
 func TestGuard(t *testing.T) {
 	_, noLayer := startQuantize(mustRead(t, weightsOf(0, 0, 1)), quant.Options{}, false).takeResult()
+	_, noBudget := knapsack.Choose([][]knapsack.Cost{{{Bits: 9}}}, 8)
 	for name, c := range map[string]struct {
 		body            func() error
 		status, message string
 	}{
 		"success":          {func() error { return nil }, "", ""},
 		"argument":         {func() error { return noLayer }, "argument", "Invalid"},
+		"budget":           {func() error { return noBudget }, "argument", "Invalid budget: 8 bits. The smallest choices take 9"},
 		"source":           {func() error { return fmt.Errorf("%w: it ended", errSource) }, "source", "cannot read the Arrow data: it ended"},
 		"schema":           {func() error { return quant.In("original", quant.ErrSchema) }, "schema", "In original: invalid schema"},
 		"memory":           {func() error { return quant.ErrMemory }, "memory", "out of memory"},

@@ -18,6 +18,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/cdata"
 
 	"github.com/pyarrowquant/pyarrowquant/quant"
+	"github.com/pyarrowquant/pyarrowquant/quant/knapsack"
 )
 
 // gcPercent lets the heap, which holds only what describes layers, grow to some
@@ -143,20 +144,20 @@ func paq_validate(schema *C.struct_ArrowSchema, options *C.char) *C.char {
 }
 
 // paq_allocate chooses one of the costs of each layer. problem is JSON: layers, a
-// list of each layer's list of quant.Cost, and budget, in bits. choices is set to
+// list of each layer's list of knapsack.Cost, and budget, in bits. choices is set to
 // a JSON list of positions, to free with paq_free.
 //
 //export paq_allocate
 func paq_allocate(problem *C.char, choices **C.char) *C.char {
 	return guard(func() error {
 		var p struct {
-			Layers [][]quant.Cost `json:"layers"`
-			Budget int64          `json:"budget"`
+			Layers [][]knapsack.Cost `json:"layers"`
+			Budget int64             `json:"budget"`
 		}
 		if err := parseOptions(problem, &p); err != nil {
 			return err
 		}
-		chosen, err := quant.Allocate(p.Layers, p.Budget)
+		chosen, err := knapsack.Choose(p.Layers, p.Budget)
 		if err != nil {
 			return err
 		}
