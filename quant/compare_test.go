@@ -99,8 +99,8 @@ func TestCompareSmallOffsets(t *testing.T) {
 	}
 	var bad LayerErrors
 	c := newComparison(match(weights, decoded, &bad, &bad), compareDefaults)
-	c.arena.allocator = checked(t)
-	defer c.arena.release()
+	c.memory.allocator = checked(t)
+	defer c.memory.release()
 	if err := c.run(context.Background()); err != nil || len(bad) > 0 {
 		t.Fatal(err, bad)
 	}

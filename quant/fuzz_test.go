@@ -182,8 +182,8 @@ func (m *material) weights(length int) (names []string, columns []arrow.Array) {
 	return names, columns
 }
 
-// coded are the columns of a table that no quantization gave.
-func (m *material) coded(length int) (names []string, columns []arrow.Array) {
+// quantized are the columns of a table that no quantization gave.
+func (m *material) quantized(length int) (names []string, columns []arrow.Array) {
 	names = []string{"layer_name", "quantized_data", "scales", "zero_points", "shape", "bit_width", "group_size"}
 	return names, []arrow.Array{
 		m.names(length), m.raw(length),
@@ -210,7 +210,7 @@ func FuzzDequantize(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		m := &material{raw}
 		length := m.below(4)
-		names, columns := m.coded(length)
+		names, columns := m.quantized(length)
 		schema, batches := batchOf(names, columns...)
 		o := DequantizeOptions{Dtype: decodedDtypes[m.below(2)], Threads: 2}
 		result, err := Dequantize(context.Background(), schema, batches, o, checked(t))
@@ -241,11 +241,11 @@ func FuzzCompare(f *testing.F) {
 		case 1:
 			names, columns = m.weights(rows)
 		case 2:
-			names, columns = m.coded(rows)
+			names, columns = m.quantized(rows)
 		case 3:
 			names, columns = m.layers(rows)
 		default: // what was quantized, with one column of other content
-			names, columns = m.coded(rows)
+			names, columns = m.quantized(rows)
 			o := defaults
 			o.Sort = false
 			quantized, err := Quantize(context.Background(), original.Schema, original.Batches, o, memory.DefaultAllocator, nil)

@@ -30,12 +30,12 @@ var (
 const MetadataKey = "pyarrowquant"
 
 const (
-	inputSchema  = "layer_name: string, weights: list<float32>, shape: list<int64> (optional)"
+	weightSchema = "layer_name: string, weights: list<float32>, shape: list<int64> (optional)"
 	resultSchema = "layer_name: string, quantized_data: binary, scales: list<float32>, zero_points: list<float32>, shape: list<int64>, bit_width: uint8, group_size: int32"
 )
 
-// inputColumns are positions of columns; -1 means absent.
-type inputColumns struct {
+// weightColumns are positions of columns; -1 means absent.
+type weightColumns struct {
 	layerName, weights, shape, dtype, importance int
 }
 
@@ -45,13 +45,13 @@ func Validate(schema *arrow.Schema, o Options) error {
 	if err := o.Validate(); err != nil {
 		return err
 	}
-	_, err := resolveInput(schema, o.TypeNames)
+	_, err := resolveWeights(schema, o.TypeNames)
 	return err
 }
 
-func resolveInput(schema *arrow.Schema, typeNames map[string]string) (inputColumns, error) {
-	f := columnFinder{schema: schema, typeNames: typeNames, expected: inputSchema}
-	columns := inputColumns{
+func resolveWeights(schema *arrow.Schema, typeNames map[string]string) (weightColumns, error) {
+	f := columnFinder{schema: schema, typeNames: typeNames, expected: weightSchema}
+	columns := weightColumns{
 		layerName:  f.required(columnLayerName, "string", isText),
 		weights:    f.required(columnWeights, "list<float32> (or a list of float16 or float64, or raw bytes with a 'dtype' column)", isWeights),
 		shape:      f.optional(columnShape, "list<int64>", isShape),
@@ -70,15 +70,15 @@ func resolveInput(schema *arrow.Schema, typeNames map[string]string) (inputColum
 	return columns, f.err
 }
 
-// codedColumns are positions of columns of a result.
-type codedColumns struct {
+// quantizedColumns are positions of columns of a result.
+type quantizedColumns struct {
 	layerName, quantizedData, scales, zeroPoints, shape, bitWidth, groupSize int
 }
 
-// resolveCoded checks the schema of a result that is to be decoded.
-func resolveCoded(schema *arrow.Schema, typeNames map[string]string) (codedColumns, error) {
+// resolveQuantized checks the schema of a result of Quantize.
+func resolveQuantized(schema *arrow.Schema, typeNames map[string]string) (quantizedColumns, error) {
 	f := columnFinder{schema: schema, typeNames: typeNames, expected: resultSchema}
-	columns := codedColumns{
+	columns := quantizedColumns{
 		layerName:     f.required(columnLayerName, "string", isText),
 		quantizedData: f.required(columnQuantizedData, "binary", isRaw),
 		scales:        f.required(columnScales, "list<float32>", isFloat32List),
