@@ -19,7 +19,7 @@ import (
 )
 
 var options = quant.Options{
-	Settings: quant.Settings{BitWidth: 4, GroupSize: 8, Method: "rtn", ZeroPoint: "integer", ScaleDtype: "float32"},
+	Settings: quant.Settings{BitWidth: 4, GroupSize: 8, Method: quant.RoundToNearest, ZeroPoint: quant.IntegerZero, ScaleDtype: quant.ScaleFloat32},
 	Threads:  4, Version: "test",
 }
 
@@ -101,7 +101,7 @@ func TestManyLayersThereAndBack(t *testing.T) {
 	nothingLeft(t)
 	j := startQuantize(mustRead(t, weightsOf(layers, weights, 50_000)), options, false)
 	coded := mustRead(t, resultStream(t, j))
-	j = startDequantize(coded, quant.DequantizeOptions{Dtype: "float32", Threads: 4})
+	j = startDequantize(coded, quant.DequantizeOptions{Dtype: quant.WeightFloat32, Threads: 4})
 	decoded := mustRead(t, resultStream(t, j))
 	defer decoded.release()
 	row := 0

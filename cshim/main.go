@@ -10,6 +10,7 @@ import "C"
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -238,8 +239,9 @@ func streamOf(stream *C.struct_ArrowArrayStream) *cdata.CArrowArrayStream {
 }
 
 func parseOptions(text *C.char, into any) error {
-	if err := json.Unmarshal([]byte(C.GoString(text)), into); err != nil {
-		return fmt.Errorf("%w: %w", quant.ErrArgument, err)
+	err := json.Unmarshal([]byte(C.GoString(text)), into)
+	if err == nil || errors.Is(err, quant.ErrArgument) { // which says what is wrong with an option
+		return err
 	}
-	return nil
+	return fmt.Errorf("%w: %w", quant.ErrArgument, err)
 }

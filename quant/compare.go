@@ -17,12 +17,12 @@ type CompareOptions struct {
 	// The types of columns as the caller's users know them, for errors.
 	OriginalTypeNames map[string]string `json:"original_type_names"`
 	ResultTypeNames   map[string]string `json:"result_type_names"`
-	Kernel            string            `json:"kernel"` // "" for the fastest; results do not depend on it
+	Kernel            Kernel            `json:"kernel"`
 }
 
 // Validate checks every bound. It wraps ErrArgument.
 func (o *CompareOptions) Validate() error {
-	return firstError(validThreads(o.Threads), validKernel(o.Kernel))
+	return validThreads(o.Threads)
 }
 
 // Table is batches and their schema.
@@ -204,12 +204,12 @@ func newComparison(layers []comparedLayer, o CompareOptions) *comparison {
 }
 
 func (c *comparison) run(ctx context.Context) error {
-	chosen, _ := kernel.Named(c.options.Kernel) // which Validate has found
+	chosen := c.options.Kernel.orFastest()
 	return c.tasks.run(ctx, c.options.Threads, func() worker {
 		scratch := new(decodedUnit)
 		return func(i int, u *unit) {
 			testHook(c.layers[u.layer].name)
-			c.compareUnit(&chosen, scratch, i, u)
+			c.compareUnit(chosen, scratch, i, u)
 		}
 	})
 }

@@ -55,7 +55,6 @@ func TestCompareErrorsWrapSentinelsAndRelease(t *testing.T) {
 		text             string
 	}{
 		{"threads", context.Background(), original, result, CompareOptions{}, ErrArgument, "Invalid threads: 0"},
-		{"kernel", context.Background(), original, result, CompareOptions{Threads: 1, Kernel: "x"}, ErrArgument, "Invalid kernel: 'x'"},
 		{"original", context.Background(), names, result, compareDefaults, ErrSchema, "In original: Missing required column 'weights'"},
 		{"result", context.Background(), original, names, compareDefaults, ErrSchema, "In result: Missing required column 'quantized_data' or 'weights'"},
 		{"cancelled", cancelled, original, result, compareDefaults, context.Canceled, ""},

@@ -11,22 +11,20 @@ import (
 
 // DequantizeOptions of a decoding.
 type DequantizeOptions struct {
-	Dtype   string `json:"dtype"`   // "float32" or "float16", rounded to nearest
-	Threads int    `json:"threads"` // workers, at least 1
+	Dtype   WeightDtype `json:"dtype"`
+	Threads int         `json:"threads"` // workers, at least 1
 	// TypeNames are the types of columns as the caller's users know them, for errors.
 	TypeNames map[string]string `json:"type_names"`
-	Kernel    string            `json:"kernel"` // "" for the fastest; results do not depend on it
+	Kernel    Kernel            `json:"kernel"`
 }
-
-var decodedDtypes = []string{"float32", "float16"}
 
 // Validate checks every bound. It wraps ErrArgument.
 func (o *DequantizeOptions) Validate() error {
-	return firstError(oneOf("dtype", o.Dtype, decodedDtypes), validThreads(o.Threads), validKernel(o.Kernel))
+	return validThreads(o.Threads)
 }
 
 func (o *DequantizeOptions) element() (kernel.ElementType, arrow.DataType) {
-	if o.Dtype == "float16" {
+	if o.Dtype == WeightFloat16 {
 		return kernel.Float16, arrow.FixedWidthTypes.Float16
 	}
 	return kernel.Float32, arrow.PrimitiveTypes.Float32
@@ -127,7 +125,7 @@ func (d *dequantization) makeColumns() {
 }
 
 func (d *dequantization) run(ctx context.Context) error {
-	chosen, _ := kernel.Named(d.options.Kernel) // which Validate has found
+	chosen := d.options.Kernel.orFastest()
 	targets := make([][]byte, 0, len(d.layers))
 	for _, p := range d.parts {
 		for row := range p.end - p.first {

@@ -131,8 +131,8 @@ func FuzzQuantize(f *testing.F) {
 			columns = append(columns, m.list(fixedWidth(arrow.PrimitiveTypes.Float32), length))
 		}
 		o := defaults
-		o.BitWidth, o.Method = bitWidths[m.below(6)], methods[m.below(len(methods))]
-		o.ZeroPoint = zeroPoints[m.below(3)]
+		o.BitWidth, o.Method = bitWidths[m.below(6)], Method(m.below(len(methodNames)))
+		o.ZeroPoint = ZeroPoint(m.below(3))
 		o.MeasureOnly = m.below(4) == 0
 		o.ContinueOnError, o.Metrics = m.below(2) == 0, m.below(2) == 0
 		schema, batches := batchOf(names, columns...)
@@ -212,7 +212,7 @@ func FuzzDequantize(f *testing.F) {
 		length := m.below(4)
 		names, columns := m.quantized(length)
 		schema, batches := batchOf(names, columns...)
-		o := DequantizeOptions{Dtype: decodedDtypes[m.below(2)], Threads: 2}
+		o := DequantizeOptions{Dtype: WeightDtype(m.below(2)), Threads: 2}
 		result, err := Dequantize(context.Background(), schema, batches, o, checked(t))
 		if err == nil {
 			result.Release()

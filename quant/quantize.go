@@ -127,7 +127,7 @@ func (q *quantization) run(ctx context.Context, report Progress, failed LayerErr
 	for _, e := range failed {
 		counter.skip(e.name())
 	}
-	chosen, _ := kernel.Named(q.options.Kernel) // which Validate has found
+	chosen := q.options.Kernel.orFastest()
 	if err := q.fitLongGroups(ctx, chosen); err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func (q *quantization) run(ctx context.Context, report Progress, failed LayerErr
 			if q.sums != nil {
 				block.Sums = &q.sums[i]
 			}
-			q.quantizeUnit(&chosen, block, u)
+			q.quantizeUnit(chosen, block, u)
 			counter.unitDone(u, l)
 		}
 	})

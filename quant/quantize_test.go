@@ -246,7 +246,7 @@ func TestLongGroups(t *testing.T) {
 		}
 		for _, k := range kernel.All() {
 			o := defaults
-			o.GroupSize, o.Kernel, o.Metrics, o.ContinueOnError = WholeRow, k.Name, true, true
+			o.GroupSize, o.Kernel, o.Metrics, o.ContinueOnError = WholeRow, Kernel{&k}, true, true
 			schema, batches := batchOf([]string{"layer_name", "weights", "shape"},
 				texts("a"), lists(floats(values...), 0, int32(len(values))), lists(integers(2, columns), 0, 2))
 			result := mustQuantize(t, schema, batches, o, checked(t))

@@ -95,7 +95,7 @@ func TestFirstBadGroupIsNamed(t *testing.T) {
 		table, want := quantizedTable(layers, scales, zeroPoints), wantGroups(layers, scales, zeroPoints)
 		for _, threads := range []int{1, 2, 3, 16} {
 			result, err := Dequantize(context.Background(), table.Schema, table.Batches,
-				DequantizeOptions{Dtype: "float32", Threads: threads}, memory.DefaultAllocator)
+				DequantizeOptions{Dtype: WeightFloat32, Threads: threads}, memory.DefaultAllocator)
 			var failed LayerErrors
 			if errors.As(err, &failed); len(failed) != len(want) {
 				t.Fatalf("round %d, %d threads: error %v, want %q", round, threads, err, want)
@@ -122,7 +122,7 @@ func TestReadingStops(t *testing.T) {
 	for name, call := range map[string]func() (*Result, error){
 		"quantize": func() (*Result, error) { return Quantize(ctx, schema, batches, defaults, checked(t), nil) },
 		"dequantize": func() (*Result, error) {
-			return Dequantize(ctx, table.Schema, table.Batches, DequantizeOptions{Dtype: "float32", Threads: 2}, checked(t))
+			return Dequantize(ctx, table.Schema, table.Batches, DequantizeOptions{Dtype: WeightFloat32, Threads: 2}, checked(t))
 		},
 		"compare": func() (*Result, error) { return Compare(ctx, compared, table, compareDefaults, checked(t)) },
 	} {

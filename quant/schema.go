@@ -203,33 +203,36 @@ func resultFields(o *Options, large bool) *arrow.Schema {
 
 // metadataJSON has null for what differs between layers.
 func metadataJSON(o *Options) string {
-	common := func(value func(Settings) string) *string {
-		first := value(o.Settings)
-		if len(o.Choices) > 0 {
-			first = value(o.Choices[0])
-		}
-		for _, s := range o.Choices {
-			if value(s) != first {
-				return nil
-			}
-		}
-		return &first
+	settings := o.Choices
+	if len(settings) == 0 {
+		settings = []Settings{o.Settings}
 	}
 	encoded, err := json.Marshal(struct {
-		Method     *string `json:"method"`
-		ZeroPoint  *string `json:"zero_point"`
-		ScaleDtype *string `json:"scale_dtype"`
-		Version    string  `json:"version"`
+		Method     *Method     `json:"method"`
+		ZeroPoint  *ZeroPoint  `json:"zero_point"`
+		ScaleDtype *ScaleDtype `json:"scale_dtype"`
+		Version    string      `json:"version"`
 	}{
-		common(func(s Settings) string { return s.Method }),
-		common(func(s Settings) string { return s.ZeroPoint }),
-		common(func(s Settings) string { return s.ScaleDtype }),
+		common(settings, func(s Settings) Method { return s.Method }),
+		common(settings, func(s Settings) ZeroPoint { return s.ZeroPoint }),
+		common(settings, func(s Settings) ScaleDtype { return s.ScaleDtype }),
 		o.Version,
 	})
 	if err != nil {
-		panic(err) // strings always encode
+		panic(err) // names always encode
 	}
 	return string(encoded)
+}
+
+// common is the value that all settings have, of which there is at least one, or nil.
+func common[T comparable](settings []Settings, value func(Settings) T) *T {
+	first := value(settings[0])
+	for _, s := range settings {
+		if value(s) != first {
+			return nil
+		}
+	}
+	return &first
 }
 
 // weightFields is the schema of decoded layers.
