@@ -2,6 +2,7 @@ package quant
 
 import (
 	"encoding/binary"
+	"sort"
 
 	"github.com/apache/arrow-go/v18/arrow"
 
@@ -89,12 +90,9 @@ func (q *quantization) describe(p *quantizedPart, first, end int, at rowSizes) {
 	}
 }
 
-// target finds where a layer's outputs go. Nearly always there is one part.
+// target finds where a layer's outputs go.
 func (q *quantization) target(layer int) (packed []byte, scales, zeroPoints []float32) {
-	part := 0
-	for layer >= q.parts[part].end {
-		part++
-	}
+	part := sort.Search(len(q.parts), func(i int) bool { return layer < q.parts[i].end })
 	p, row := q.parts[part], layer-q.parts[part].first
 	return p.packed.row(row),
 		arrow.Float32Traits.CastFromBytes(p.scales.row(row)),
