@@ -81,6 +81,13 @@ func (w *WeightDtype) UnmarshalText(t []byte) error {
 // fastest of them.
 type Kernel struct{ chosen *kernel.Kernel }
 
+func (k Kernel) MarshalText() ([]byte, error) {
+	if k.chosen == nil {
+		return nil, nil
+	}
+	return []byte(k.chosen.Name), nil
+}
+
 func (k *Kernel) UnmarshalText(text []byte) error {
 	chosen, ok := kernel.Named(string(text))
 	if !ok {

@@ -84,5 +84,8 @@ func TestKernelsAreFoundByName(t *testing.T) {
 		if got := o.Kernel.orFastest().Name; got != want {
 			t.Errorf("'%s' is %s, want %s", k.Name, got, want)
 		}
+		if encoded, err := json.Marshal(o.Kernel); err != nil || string(encoded) != `"`+want+`"` {
+			t.Errorf("%s is encoded as %s, %v", want, encoded, err)
+		}
 	}
 }
