@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pyarrowquant.cli._progress import Meter
 from pyarrowquant.cli._signals import unhindered
 from pyarrowquant.cli._totals import Totals
 from pyarrowquant.cli._work import Part, Work
-from pyarrowquant.cli._writing import write
+from pyarrowquant.cli._writing import files_of_subfolders, write
 from pyarrowquant.formats._onnx_data import data_of
 from pyarrowquant.reading import weights_after
 from pyarrowquant.recipe import Recipe
@@ -99,7 +100,13 @@ class Job:
 
     def _check_replaced(self, path: Path) -> None:
         """Raise where what is at the destination by now must not be replaced."""
-        check_destination(path, True, self.folder, self.files)
+        check_destination(
+            path,
+            True,
+            self.folder,
+            self.files,
+            partial(files_of_subfolders, self.kind, self.source),
+        )
 
     def fitted(self) -> Recipe | None:
         """Return the recipe, with bit widths fitted to the budget if there is one."""

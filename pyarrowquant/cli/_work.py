@@ -27,11 +27,12 @@ from pyarrowquant._placing import (
     restore,
     sync,
     sync_tree,
+    take_over_mode,
 )
 from pyarrowquant.cli._identity import difference
 from pyarrowquant.cli._lock import COMPLETE, LOCK, locked, remove_unused
 from pyarrowquant.cli._signals import unhindered
-from pyarrowquant.formats._files import Outputs
+from pyarrowquant.formats._files import Outputs, check_room
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.recipe import Recipe
 
@@ -125,6 +126,7 @@ class Work:
             self._end(keep=False)
         else:
             self._leave(error)
+            check_room(error, self._folder)
 
     @property
     def is_complete(self) -> bool:
@@ -226,6 +228,8 @@ class Work:
                     "Without --resume, a new run begins"
                 )
             if target != self._destination:  # named by what it has, so it replaces nothing else
+                if self._destination.exists():
+                    take_over_mode(new, self._destination)
                 os.replace(new, target)
                 continue
             obsolete = sorted(data_of(target)) if overwrite else []

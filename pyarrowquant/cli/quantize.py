@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ from pyarrowquant.cli._job import Job
 from pyarrowquant.cli._memory import batch_bytes, memory_size
 from pyarrowquant.cli._show import json_option, printable, show_json
 from pyarrowquant.cli._work import is_complete, recover
+from pyarrowquant.cli._writing import files_of_subfolders
 from pyarrowquant.cli.recipe import file_of, recipe_of
+from pyarrowquant.formats._onnx_data import refuse_link
 from pyarrowquant.recipe import Recipe
 from pyarrowquant.rule import BIT_WIDTHS
 
@@ -142,7 +145,10 @@ def quantize(
     complete = is_complete(place) if dry_run else recover(place)
     files = [*local_files(source), *file_of(recipe)]
     if not (resume and complete):
-        check_destination(destination, overwrite, folder, files)
+        written = partial(files_of_subfolders, kind, source)
+        check_destination(destination, overwrite, folder, files, written)
+    if kind == "onnx":
+        refuse_link(destination)
     refuse_quantized(source)
     said = {
         "bit_width": None if bits is None else int(bits),
