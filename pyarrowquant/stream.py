@@ -7,13 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from pyarrowquant import _arguments, _lib
-from pyarrowquant._arguments import Progress
-from pyarrowquant._plan import Plan
-from pyarrowquant._progress import Reporter
-from pyarrowquant._source import INPUT_COLUMNS, Source, weights_bytes
-from pyarrowquant.recipe import Recipe
-from pyarrowquant.rule import BIT_WIDTHS
+from pyarrowquant._core import arguments, library
+from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.progress import Reporter
+from pyarrowquant._core.settings import BIT_WIDTHS
+from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
+from pyarrowquant.recipes.plan import Plan
+from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.tables import quantize_table
 
 
@@ -93,12 +93,12 @@ def stream_within(
     **settings: Any,
 ) -> pa.RecordBatchReader:
     """As `quantize_stream`, with bit widths that a floor may choose."""
-    options = _arguments.quantize_options(**settings, sort=False)
-    _arguments.check_progress(progress)
+    options = arguments.quantize_options(**settings, sort=False)
+    arguments.check_progress(progress)
     opened = Source(source, INPUT_COLUMNS)
     options["type_names"] = opened.type_names
     plan = Plan(options, recipe, quality_floor, widths)
-    _lib.validate(opened.schema, plan.options)
+    library.validate(opened.schema, plan.options)
     empty = pa.Table.from_batches([], opened.schema)
     schema = quantize_table(empty, plan.options, None, 0).schema
     return pa.RecordBatchReader.from_batches(schema, _batches(opened, plan, schema, progress))

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import pyarrow as pa
 
-from pyarrowquant._source import weights_bytes
+from pyarrowquant._core.source import weights_bytes
 from pyarrowquant.cli._show import size_text
 
 _SECONDS_BETWEEN_LINES = 2.0

@@ -10,16 +10,15 @@ from typing import Any
 import click
 
 from pyarrowquant import quantize_stream, read_weights
-from pyarrowquant.cli._files import (
-    SUFFIXES,
-    TABLES,
-    check_destination,
-    format_of,
-    local_files,
-    local_path,
-    refuse_quantized,
-)
-from pyarrowquant.cli._formats import (
+from pyarrowquant._core.settings import BIT_WIDTHS
+from pyarrowquant.cli._memory import batch_bytes, memory_size
+from pyarrowquant.cli._show import json_option, printable, show_json
+from pyarrowquant.cli.recipe import file_of, recipe_of
+from pyarrowquant.conversion.destination import SUFFIXES, check_destination, format_of
+from pyarrowquant.conversion.job import Job
+from pyarrowquant.conversion.result_files import TABLES
+from pyarrowquant.conversion.source import local_files, local_path, refuse_quantized
+from pyarrowquant.conversion.targets import (
     FOLDERS,
     FORMATS,
     check_planned,
@@ -28,13 +27,8 @@ from pyarrowquant.cli._formats import (
     with_kept,
     with_ragged_kept,
 )
-from pyarrowquant.cli._job import Job
-from pyarrowquant.cli._memory import batch_bytes, memory_size
-from pyarrowquant.cli._show import json_option, printable, show_json
-from pyarrowquant.cli._work import is_complete, recover
-from pyarrowquant.cli.recipe import file_of, recipe_of
-from pyarrowquant.recipe import Recipe
-from pyarrowquant.rule import BIT_WIDTHS
+from pyarrowquant.conversion.work import is_complete, recover
+from pyarrowquant.recipes.recipe import Recipe
 
 _WIDTHS = click.Choice([str(width) for width in BIT_WIDTHS])
 

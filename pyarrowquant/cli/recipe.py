@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 
 from pyarrowquant import read_weights
-from pyarrowquant.cli._files import check_destination, local_files, local_path
 from pyarrowquant.cli._show import json_option, show_json
-from pyarrowquant.formats._files import Outputs
-from pyarrowquant.presets import PRESETS, PROFILES
-from pyarrowquant.recipe import Recipe
+from pyarrowquant.conversion.destination import check_destination
+from pyarrowquant.conversion.source import local_files, local_path
+from pyarrowquant.formats._outputs import Outputs
+from pyarrowquant.recipes.presets import PRESETS, PROFILES
+from pyarrowquant.recipes.recipe import Recipe
 
 
 def recipe_of(text: str) -> Recipe:
