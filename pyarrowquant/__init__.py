@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from pyarrowquant._core.library import release_memory
     from pyarrowquant.arrays import numpy_to_arrow_table, quantize_batch
     from pyarrowquant.comparison import compare
+    from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
+    from pyarrowquant.conversion.progress import Step
     from pyarrowquant.errors import (
         InternalError,
         LayerError,
         QuantizationError,
         SkippedLayerWarning,
+        UsageError,
     )
     from pyarrowquant.reading.models import read_weights
     from pyarrowquant.recipes.expected import Expected
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Conversion",
+    "ConversionPlan",
     "Expected",
     "InternalError",
     "LayerError",
@@ -40,11 +45,15 @@ __all__ = [
     "Recipe",
     "Rule",
     "SkippedLayerWarning",
+    "Step",
+    "UsageError",
     "__version__",
     "compare",
+    "convert",
     "dequantize_batch_arrow",
     "formats",
     "numpy_to_arrow_table",
+    "plan",
     "quantize_batch",
     "quantize_batch_arrow",
     "quantize_stream",
@@ -57,7 +66,15 @@ _MODULES = {
     "_core.library": ["release_memory"],
     "arrays": ["numpy_to_arrow_table", "quantize_batch"],
     "comparison": ["compare"],
-    "errors": ["InternalError", "LayerError", "QuantizationError", "SkippedLayerWarning"],
+    "conversion.convert": ["Conversion", "ConversionPlan", "convert", "plan"],
+    "conversion.progress": ["Step"],
+    "errors": [
+        "InternalError",
+        "LayerError",
+        "QuantizationError",
+        "SkippedLayerWarning",
+        "UsageError",
+    ],
     "recipes.expected": ["Expected"],
     "reading.models": ["read_weights"],
     "recipes.recipe": ["Recipe"],

@@ -14,7 +14,7 @@ from pyarrowquant._core.arguments import Progress
 from pyarrowquant._core.progress import Reporter
 from pyarrowquant._core.rows import check_weights_schema
 from pyarrowquant._core.source import INPUT_COLUMNS, RESULT_COLUMNS, Source, weights_bytes
-from pyarrowquant.errors import SkippedLayerWarning, users_level
+from pyarrowquant.errors import LayerError, SkippedLayerWarning, users_level
 from pyarrowquant.recipes.plan import Plan
 from pyarrowquant.recipes.recipe import Recipe
 
@@ -165,14 +165,18 @@ def _encoded(
 
 def quantize_table(
     table: pa.Table, options: bytes, reporter: Reporter | None, size: int
-) -> pa.Table:
-    """Run one job and warn about the layers that it left out."""
+) -> tuple[pa.Table, list[LayerError]]:
+    """Run one job, and warn about the layers that it left out, which are given too."""
     if reporter is not None:
         reporter.start(size)
     result, skipped = library.quantize(table, options, reporter.layer_done if reporter else None)
     for error in skipped:
-        warnings.warn(f"Skipped: {error.message}", SkippedLayerWarning, stacklevel=users_level())
-    return result
+        warnings.warn(skipped_text(error), SkippedLayerWarning, stacklevel=users_level())
+    return result, skipped
+
+
+def skipped_text(error: LayerError) -> str:
+    return f"Skipped: {error.message}"
 
 
 def dequantize_batch_arrow(

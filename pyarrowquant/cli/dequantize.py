@@ -17,13 +17,12 @@ from pyarrowquant.cli._show import json_option, show_json, size_text
 from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.result_files import (
     TABLES,
-    is_result,
     naming,
     open_results,
     results_in,
     write_batches,
 )
-from pyarrowquant.conversion.source import local_files
+from pyarrowquant.conversion.source import is_result, local_files
 from pyarrowquant.formats._layers import Names
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.formats._safetensors import Entry, write_tensors

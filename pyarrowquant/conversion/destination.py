@@ -6,10 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
-
 from pyarrowquant._core.placing import is_empty_folder, refuse_irreplaceable
 from pyarrowquant.conversion.result_files import TABLES
+from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._outputs import check_replaceable
 from pyarrowquant.reading.location import check_name
 
@@ -25,8 +24,8 @@ def format_of(path: Path, chosen: str | None, suffixes: dict[str, str]) -> str:
         return chosen
     if path.suffix.lower() in suffixes:
         return suffixes[path.suffix.lower()]
-    raise click.UsageError(
-        f"'{path}' has no suffix that says its format. Use --to, or one of {', '.join(suffixes)}"
+    raise UsageError(
+        f"'{path}' has no suffix that says its format. Use to=, or one of {', '.join(suffixes)}"
     )
 
 
@@ -49,24 +48,24 @@ def check_destination(
     real = Path(os.path.realpath(path))
     refuse_irreplaceable(real)
     if folder and real in (Path.cwd(), *Path.cwd().parents):
-        raise click.UsageError(f"'{path}' is the current folder; give the name of a new one")
+        raise UsageError(f"'{path}' is the current folder; give the name of a new one")
     if not path.absolute().parent.is_dir():
-        raise click.ClickException(f"Folder '{path.absolute().parent}' does not exist")
+        raise FileNotFoundError(f"Folder '{path.absolute().parent}' does not exist")
     if not folder and path.is_dir():
-        raise click.UsageError(f"'{path}' is a folder; give the name of a file")
+        raise UsageError(f"'{path}' is a folder; give the name of a file")
     if folder and path.is_file():
-        raise click.UsageError(f"'{path}' is a file; give the name of a folder")
+        raise UsageError(f"'{path}' is a file; give the name of a folder")
     if not path.exists():
         return
     if folder and is_empty_folder(path):
         return
     if not overwrite:
-        raise click.ClickException(f"'{path}' exists. Use --overwrite to replace it")
+        raise FileExistsError(f"'{path}' exists. Use overwrite=True to replace it")
     if any(_is_within(source, path) for source in sources):
         has = "has the source in it" if folder else "is the source, or a file of it"
-        raise click.ClickException(f"'{path}' {has}; give another name")
+        raise UsageError(f"'{path}' {has}; give another name")
     if not folder and real.suffix.lower() not in _WRITTEN and real.parent in _models(sources):
-        raise click.ClickException(
+        raise UsageError(
             f"'{path}' lies in the folder of the source model, and may belong to it; give another "
             "name"
         )

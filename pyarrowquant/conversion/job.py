@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,9 @@ import pyarrow as pa
 
 from pyarrowquant import __version__, read_weights
 from pyarrowquant._core.source import weights_bytes
-from pyarrowquant.cli._progress import Meter
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.identity import source_files
+from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.conversion.source import source_bytes
 from pyarrowquant.conversion.targets import check, check_planned, stored_dtype, widths
@@ -70,15 +68,11 @@ class Job:
     batch_bytes: int
     overwrite: bool
 
-    def run(self, resume: bool) -> Totals:
+    def run(self, resume: bool, tell: Callable[[Step], object] | None) -> Totals:
         """Do it all, or what an interrupted run of the same job has left to do."""
-        with (
-            Work(self.destination, self._identity(), resume) as work,
-            Meter("quantize", source_bytes(self.source)) as meter,
-            warnings.catch_warnings(),
-        ):
+        meter = Meter(source_bytes(self.source), tell)
+        with Work(self.destination, self._identity(), resume) as work:
             totals = Totals(**work.totals) if work.is_complete else Totals()
-            warnings.showwarning = totals.warn  # type: ignore[assignment]
             if not work.is_complete:
                 done = Part.nothing()
                 for done in work.parts():
@@ -102,11 +96,13 @@ class Job:
         """Raise where what is at the destination by now must not be replaced."""
         check_destination(path, True, self.folder, self.files)
 
-    def fitted(self) -> Recipe | None:
+    def fitted(self, meter: Meter) -> Recipe | None:
         """Return the recipe, with bit widths fitted to the budget if there is one."""
-        return self.recipe if self.bits_per_weight is None else self._fit(self.bits_per_weight)
+        if self.bits_per_weight is None:
+            return self.recipe
+        return self._fit(self.bits_per_weight, meter)
 
-    def _fit(self, bits_per_weight: float) -> Recipe:
+    def _fit(self, bits_per_weight: float, meter: Meter) -> Recipe:
         return Recipe.fit(
             read_weights(self.source),
             bits_per_weight,
@@ -116,7 +112,7 @@ class Job:
             ],
             recipe=self.recipe,
             threads=self.threads,
-            progress=sys.stderr.isatty(),
+            progress=meter.fitting,
             continue_on_error=self.continue_on_error,
         )
 
@@ -139,7 +135,7 @@ class Job:
         if self.bits_per_weight is not None:
             recipe = work.fitted()
             if recipe is None:
-                recipe = self._fit(self.bits_per_weight)
+                recipe = self._fit(self.bits_per_weight, meter)
                 check_planned(self.kind, self.source, self.settings, recipe)
                 work.keep_fitted(recipe)
         count, read, skipped = done.batches, done.read, len(totals.skipped)
@@ -161,6 +157,7 @@ class Job:
             continue_on_error=self.continue_on_error,
             threads=self.threads,
             metrics=True,
+            skipped=totals.skipped,
         )
         dtype = stored_dtype(self.kind, self.source, self.settings)
         for results in stream:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-import click
-
 from pyarrowquant._core.placing import UNSUPPORTED, is_empty_folder
+from pyarrowquant.errors import users_level
 
 LOCK, COMPLETE = "lock", "complete.json"  # one of which the folder of a run has
 
@@ -27,9 +27,7 @@ def locked(folder: Path, destination: Path) -> IO[bytes]:
     while True:
         ours = not folder.exists() or any((folder / name).exists() for name in (LOCK, COMPLETE))
         if not ours and not is_empty_folder(folder):
-            raise click.ClickException(
-                f"'{folder}' is in the way: it is not of this program. Rename it"
-            )
+            raise FileExistsError(f"'{folder}' is in the way: it is not of this program. Rename it")
         folder.mkdir(exist_ok=True)
         try:
             opened = lock.open("ab")
@@ -37,7 +35,7 @@ def locked(folder: Path, destination: Path) -> IO[bytes]:
             continue
         try:
             if not _is_free(opened):
-                raise click.ClickException(f"Another run is writing '{destination.name}'")
+                raise BlockingIOError(f"Another run is writing '{destination.name}'")
             if lock.exists() and os.path.samestat(os.fstat(opened.fileno()), lock.stat()):
                 return opened
         except BaseException:
@@ -81,8 +79,9 @@ def _is_free(file: IO[bytes]) -> bool:
 
 @lru_cache(maxsize=64)  # once
 def _say_no_locks(folder: str) -> None:
-    click.echo(
+    warnings.warn(
         f"The file system of '{os.path.dirname(folder)}' has no locks: start no other run for the "
         "same destination",
-        err=True,
+        UserWarning,
+        stacklevel=users_level(),
     )

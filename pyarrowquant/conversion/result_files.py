@@ -7,14 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pyarrowquant import dequantize_batch_arrow
 from pyarrowquant._core.results import Packed, batches_of
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
-from pyarrowquant.conversion.source import model_folder
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.reading import table_files
 from pyarrowquant.reading.location import locate, refuse_special
@@ -73,15 +71,15 @@ def open_results(path: Path) -> pa.RecordBatchReader:
     they say of their layers is checked by `results_in`, or by who uses it.
     """
     if not path.exists():
-        raise click.ClickException(f"'{path}' does not exist")
+        raise FileNotFoundError(f"'{path}' does not exist")
     files = tables_in(path) if path.is_dir() else [path]
     if not files:
-        raise click.ClickException(f"Folder '{path}' has no results: no .parquet or .arrow file")
-    whole = _schema(files[0])
+        raise FileNotFoundError(f"Folder '{path}' has no results: no .parquet or .arrow file")
+    whole = schema_of(files[0])
     schema = whole if len(files) == 1 else whole.remove_metadata()
     for file in files[1:]:
-        if not _schema(file).equals(schema):
-            raise click.ClickException(f"'{file}' has other columns than '{files[0]}'")
+        if not schema_of(file).equals(schema):
+            raise ValueError(f"'{file}' has other columns than '{files[0]}'")
     with naming(files[0]):
         dequantize_batch_arrow(schema.empty_table())
     known = [field for field in schema if field.name in _READ]
@@ -122,7 +120,7 @@ def _is_parquet(path: Path) -> bool:
     )
 
 
-def _is_table(path: Path) -> bool:
+def is_table(path: Path) -> bool:
     return path.suffix.lower() in TABLES or _beginning(path).startswith((_PARQUET, *_ARROW))
 
 
@@ -132,7 +130,7 @@ def _beginning(path: Path) -> bytes:
         return opened.read(6)
 
 
-def _schema(path: Path) -> pa.Schema:
+def schema_of(path: Path) -> pa.Schema:
     read = table_files.parquet_schema if _is_parquet(path) else table_files.ipc_schema
     return read(locate(path, None))
 
@@ -141,19 +139,3 @@ def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     if _is_parquet(path):
         return table_files.parquet_batches(locate(path, None), schema, 0, lambda batch: [batch])
     return table_files.ipc_batches(locate(path, None), schema, lambda batch: [batch])
-
-
-def is_result(path: str) -> bool:
-    """Whether a local file, or a folder of them, has packed codes rather than weights.
-
-    The folder of a model has weights, whatever has been written into it.
-    """
-    place = Path(path)
-    if model_folder(path) == place:
-        return False
-    tables = [place] if place.is_file() else tables_in(place) if place.is_dir() else []
-    return (
-        bool(tables)
-        and _is_table(tables[0])
-        and any("quantized_data" in _schema(table).names for table in tables)
-    )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
 from pyarrow import fs
 
-from pyarrowquant.conversion.result_files import is_result, tables_in
+from pyarrowquant.conversion.result_files import is_table, schema_of, tables_in
 from pyarrowquant.formats._model_folder import read_config
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.models import files_of
@@ -40,7 +39,7 @@ def refuse_quantized(source: str) -> None:
     config = {} if folder is None else read_config(folder)
     for key in ("quantization_config", "quantization"):
         if config.get(key) is not None:
-            raise click.ClickException(
+            raise ValueError(
                 f"'{source}' is quantized already: its config.json has {key}. Give the model with "
                 "float weights"
             )
@@ -66,3 +65,19 @@ def source_bytes(path: str) -> int | None:
     if local.is_dir():
         return sum(file.stat().st_size for file in local.glob("*.safetensors"))
     return local.stat().st_size if local.exists() else None
+
+
+def is_result(path: str) -> bool:
+    """Whether a local file, or a folder of them, has packed codes rather than weights.
+
+    The folder of a model has weights, whatever has been written into it.
+    """
+    place = Path(path)
+    if model_folder(path) == place:
+        return False
+    tables = [place] if place.is_file() else tables_in(place) if place.is_dir() else []
+    return (
+        bool(tables)
+        and is_table(tables[0])
+        and any("quantized_data" in schema_of(table).names for table in tables)
+    )

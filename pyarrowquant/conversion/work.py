@@ -7,13 +7,13 @@ import json
 import os
 import secrets
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import click
 import pyarrow as pa
 
 from pyarrowquant._core.placing import (
@@ -30,6 +30,7 @@ from pyarrowquant._core.placing import (
 from pyarrowquant.conversion.identity import difference
 from pyarrowquant.conversion.lock import COMPLETE, LOCK, locked, remove_unused
 from pyarrowquant.conversion.signals import unhindered
+from pyarrowquant.errors import UsageError, users_level
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.reading.location import locate
@@ -37,6 +38,10 @@ from pyarrowquant.recipes.recipe import Recipe
 
 _RUN, _RECIPE, _OUTPUT = "run.json", "recipe.json", "output"
 _LONGEST_NAME = 200  # hidden names are longer, and 255 is the most
+
+
+class WorkError(ValueError):
+    """What an interrupted run has left cannot be continued."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Work:
     def __init__(self, destination: Path, run: dict[str, Any], resume: bool) -> None:
         self._destination = destination.absolute()
         if len(os.fsencode(destination.name)) > _LONGEST_NAME:
-            raise click.ClickException(f"'{destination.name}' is too long a name")
+            raise UsageError(f"'{destination.name}' is too long a name")
         self._run = json.loads(json.dumps(run))  # as it will be read
         self._resume = resume
         self._folder = _folder_of(destination)
@@ -221,9 +226,9 @@ class Work:
             if contents(target) == expected[name]:  # a run that was killed has done it
                 continue
             if contents(new) != expected[name]:
-                raise click.ClickException(
+                raise FileNotFoundError(
                     f"'{target}' was complete, and is not there any more or has changed since. "
-                    "Without --resume, a new run begins"
+                    "Without resume=True, a new run begins"
                 )
             if target != self._destination:  # named by what it has, so it replaces nothing else
                 os.replace(new, target)
@@ -251,13 +256,13 @@ class Work:
                 else:
                     os.replace(new, target)
         except FileExistsError:
-            raise click.ClickException(
-                f"'{target}' was made while this ran. --resume --overwrite replaces it"
+            raise FileExistsError(
+                f"'{target}' was made while this ran. resume=True, overwrite=True replaces it"
             ) from None
         except OSError as error:
-            raise click.ClickException(
-                f"'{target}' could not be written: {error.strerror}. --resume tries it again; move "
-                "away what is there if it cannot be replaced"
+            raise OSError(
+                f"'{target}' could not be written: {error.strerror}. resume=True tries it again; "
+                "move away what is there if it cannot be replaced"
             ) from error
 
     def _leave(self, error: BaseException | None) -> None:
@@ -265,10 +270,9 @@ class Work:
         with unhindered():
             keep = self._is_of_use()
             if keep and error is not None:
-                click.echo(
-                    f"What is done stays in '{self._folder}'. --resume continues it; a run "
-                    "without it begins anew",
-                    err=True,
+                _warn(
+                    f"What is done stays in '{self._folder}'. resume=True continues it; a run "
+                    "without it begins anew"
                 )
             self._end(keep)
 
@@ -280,7 +284,7 @@ class Work:
                 if not keep:
                     _remove(self._folder, self._lock)
             except OSError as error:
-                click.echo(f"'{self._folder}' could not be removed: {error.strerror}", err=True)
+                _warn(f"'{self._folder}' could not be removed: {error.strerror}")
 
     def _is_of_use(self) -> bool:
         """Whether another run can go on from what is there."""
@@ -312,9 +316,9 @@ class Work:
             raise _damaged(file, error) from error
         if same is True:
             return
-        raise click.ClickException(
+        raise WorkError(
             f"'{self._destination.name}' cannot be continued: {same}. "
-            "Without --resume, a new run begins"
+            "Without resume=True, a new run begins"
         )
 
 
@@ -328,7 +332,7 @@ def recover(destination: Path) -> bool:
 
     Raises
     ------
-    click.ClickException
+    BlockingIOError
         Another run is at work.
     """
     folder = _folder_of(destination)
@@ -370,7 +374,7 @@ def _noted_at_end(folder: Path) -> dict[str, Any] | None:
     """Return what a run has noted at its end, if it has and that can be read."""
     try:
         return _read(folder / COMPLETE)
-    except (FileNotFoundError, click.ClickException):  # --resume says what is damaged
+    except (FileNotFoundError, WorkError):  # resuming says what is damaged
         return None
 
 
@@ -424,7 +428,11 @@ def _remove_all_but(folder: Path, *names: str) -> None:
             remove(file)
 
 
-def _damaged(file: Path, error: Exception) -> click.ClickException:
-    return click.ClickException(
-        f"'{file}' of an earlier run is damaged ({error}). Without --resume, a new run begins"
+def _warn(message: str) -> None:
+    warnings.warn(message, UserWarning, stacklevel=users_level())
+
+
+def _damaged(file: Path, error: Exception) -> WorkError:
+    return WorkError(
+        f"'{file}' of an earlier run is damaged ({error}). Without resume=True, a new run begins"
     )

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Container, Iterator
 from itertools import groupby
 from pathlib import Path
 
-import click
 import pyarrow as pa
 
 from pyarrowquant import formats, read_weights
 from pyarrowquant._core.binary import is_binary
-from pyarrowquant.cli._show import printable
 from pyarrowquant.conversion.result_files import TABLES, write_batches
 from pyarrowquant.conversion.source import is_gguf, is_onnx, model_folder
+from pyarrowquant.errors import users_level
 from pyarrowquant.formats import gguf
 from pyarrowquant.formats._layers import KEPT_DTYPES
 from pyarrowquant.formats._model_folder import read_config
@@ -105,7 +105,11 @@ def _left_out(
                 else:
                     yield layer
                     continue
-                click.echo(printable(f"Left out, as the format has no {lacks}: {name}"), err=True)
+                warnings.warn(
+                    f"Left out, as the format has no {lacks}: {name}",
+                    UserWarning,
+                    stacklevel=users_level(),
+                )
 
     return pa.RecordBatchReader.from_batches(layers.schema, batches())
 
