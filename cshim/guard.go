@@ -8,6 +8,7 @@ import (
 	"errors"
 
 	"github.com/pyarrowquant/pyarrowquant/quant"
+	"github.com/pyarrowquant/pyarrowquant/quant/knapsack"
 )
 
 // report is an error on its way to C. Status chooses the exception.
@@ -44,7 +45,7 @@ func statusOf(err error) string {
 	switch {
 	case errors.As(err, &failed):
 		return "layers"
-	case errors.Is(err, quant.ErrArgument):
+	case errors.Is(err, quant.ErrArgument), errors.Is(err, knapsack.ErrBudget):
 		return "argument"
 	case errors.Is(err, quant.ErrSchema):
 		return "schema"

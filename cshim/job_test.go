@@ -2,96 +2,16 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
-	"github.com/apache/arrow-go/v18/arrow/cdata"
 
 	"github.com/pyarrowquant/pyarrowquant/quant"
 )
-
-var options = quant.Options{
-	Settings: quant.Settings{BitWidth: 4, GroupSize: 8, Method: "rtn", ZeroPoint: "integer", ScaleDtype: "float32"},
-	Threads:  4, Version: "test",
-}
-
-// nothingLeft fails a test that leaves memory of the pool behind.
-func nothingLeft(t *testing.T) {
-	t.Helper()
-	before := allocator.AllocatedBytes()
-	t.Cleanup(func() {
-		if after := allocator.AllocatedBytes(); after != before {
-			t.Errorf("%d bytes are left", after-before)
-		}
-	})
-}
-
-// weightsOf makes so many layers of as many weights, in batches of batchRows.
-func weightsOf(layers, weights, batchRows int) *cdata.CArrowArrayStream {
-	schema := arrow.NewSchema([]arrow.Field{
-		{Name: "layer_name", Type: arrow.BinaryTypes.String},
-		{Name: "weights", Type: arrow.ListOf(arrow.PrimitiveTypes.Float32)},
-	}, nil)
-	builder := array.NewRecordBuilder(&callAllocator{pool: allocator}, schema)
-	defer builder.Release()
-	names, lists := builder.Field(0).(*array.StringBuilder), builder.Field(1).(*array.ListBuilder)
-	values := lists.ValueBuilder().(*array.Float32Builder)
-	var batches []arrow.RecordBatch
-	layer := make([]float32, weights)
-	for i := range layers {
-		names.Append(fmt.Sprintf("layer.%07d", i))
-		lists.Append(true)
-		for j := range layer {
-			layer[j] = float32(i%7 - j%3)
-		}
-		values.AppendValues(layer, nil)
-		if (i+1)%batchRows == 0 || i == layers-1 {
-			batches = append(batches, builder.NewRecordBatch())
-		}
-	}
-	reader, err := array.NewRecordReader(schema, batches)
-	if err != nil {
-		panic(err)
-	}
-	defer reader.Release()
-	for _, batch := range batches {
-		batch.Release()
-	}
-	stream := new(cdata.CArrowArrayStream)
-	cdata.ExportRecordReader(reader, stream)
-	return stream
-}
-
-func mustRead(t *testing.T, stream *cdata.CArrowArrayStream) *input {
-	t.Helper()
-	in, err := readStream(stream)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return in
-}
-
-// resultStream takes the job's result out as C sees it.
-func resultStream(t *testing.T, j *job) *cdata.CArrowArrayStream {
-	t.Helper()
-	result, err := j.takeResult()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer result.Release()
-	stream := new(cdata.CArrowArrayStream)
-	if err := exportResult(result, stream); err != nil {
-		t.Fatal(err)
-	}
-	return stream
-}
 
 // TestManyLayersThereAndBack has columns so large that several goroutines of each
 // call allocate large blocks at once.
@@ -100,7 +20,7 @@ func TestManyLayersThereAndBack(t *testing.T) {
 	nothingLeft(t)
 	j := startQuantize(mustRead(t, weightsOf(layers, weights, 50_000)), options, false)
 	coded := mustRead(t, resultStream(t, j))
-	j = startDequantize(coded, quant.DequantizeOptions{Dtype: "float32", Threads: 4})
+	j = startDequantize(coded, quant.DequantizeOptions{Dtype: quant.WeightFloat32, Threads: 4})
 	decoded := mustRead(t, resultStream(t, j))
 	defer decoded.release()
 	row := 0
@@ -236,56 +156,6 @@ func TestAResultIsTakenOnce(t *testing.T) {
 	j.close(j.handle())
 	j = startQuantize(mustRead(t, weightsOf(2, 8, 2)), options, false)
 	j.close(j.handle())
-}
-
-// reportOf gives what an export would return.
-func reportOf(t *testing.T, body func() error) (r report) {
-	t.Helper()
-	text := guard(body)
-	if text == nil {
-		return r
-	}
-	defer paq_free(text)
-	size := 0
-	for *(*byte)(unsafe.Add(unsafe.Pointer(text), size)) != 0 {
-		size++
-	}
-	if err := json.Unmarshal(unsafe.Slice((*byte)(unsafe.Pointer(text)), size), &r); err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
-func TestGuard(t *testing.T) {
-	_, noLayer := startQuantize(mustRead(t, weightsOf(0, 0, 1)), quant.Options{}, false).takeResult()
-	for name, c := range map[string]struct {
-		body            func() error
-		status, message string
-	}{
-		"success":          {func() error { return nil }, "", ""},
-		"argument":         {func() error { return noLayer }, "argument", "Invalid"},
-		"source":           {func() error { return fmt.Errorf("%w: it ended", errSource) }, "source", "cannot read the Arrow data: it ended"},
-		"schema":           {func() error { return quant.In("original", quant.ErrSchema) }, "schema", "In original: invalid schema"},
-		"memory":           {func() error { return quant.ErrMemory }, "memory", "out of memory"},
-		"layers":           {func() error { return quant.LayerErrors{{Message: "Layer 'a' is bad"}} }, "layers", "Layer 'a' is bad"},
-		"panic":            {func() error { panic("of a test") }, "internal", "internal error: of a test"},
-		"index":            {func() error { return errors.New(string([]byte{1}[len("out of range"):])) }, "internal", "out of range"},
-		"nil pointer":      {func() error { return (*job)(nil).err }, "internal", "nil pointer"},
-		"nil panic":        {func() error { panic(nil) }, "internal", "nil"},
-		"handle":           {func() error { jobOf(0); return nil }, "internal", "invalid Handle"},
-		"panic of a panic": {func() error { panic(&quant.PanicError{Value: "first", Stack: []byte("where")}) }, "internal", "where"},
-	} {
-		r := reportOf(t, c.body)
-		if r.Status != c.status || !strings.Contains(r.Message, c.message) {
-			t.Errorf("%s: %+v", name, r)
-		}
-		if c.status == "internal" && !strings.Contains(r.Message, "please report it") {
-			t.Errorf("%s does not ask for a report: %s", name, r.Message)
-		}
-		if (len(r.Errors) > 0) != (c.status == "layers") {
-			t.Errorf("%s: errors %v", name, r.Errors)
-		}
-	}
 }
 
 // TestAPanicInAJobIsAnError in the goroutine of a job, which no export guards. The

@@ -10,6 +10,7 @@ import "C"
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/cdata"
 
 	"github.com/pyarrowquant/pyarrowquant/quant"
+	"github.com/pyarrowquant/pyarrowquant/quant/knapsack"
 )
 
 // gcPercent lets the heap, which holds only what describes layers, grow to some
@@ -143,20 +145,20 @@ func paq_validate(schema *C.struct_ArrowSchema, options *C.char) *C.char {
 }
 
 // paq_allocate chooses one of the costs of each layer. problem is JSON: layers, a
-// list of each layer's list of quant.Cost, and budget, in bits. choices is set to
+// list of each layer's list of knapsack.Cost, and budget, in bits. choices is set to
 // a JSON list of positions, to free with paq_free.
 //
 //export paq_allocate
 func paq_allocate(problem *C.char, choices **C.char) *C.char {
 	return guard(func() error {
 		var p struct {
-			Layers [][]quant.Cost `json:"layers"`
-			Budget int64          `json:"budget"`
+			Layers [][]knapsack.Cost `json:"layers"`
+			Budget int64             `json:"budget"`
 		}
 		if err := parseOptions(problem, &p); err != nil {
 			return err
 		}
-		chosen, err := quant.Allocate(p.Layers, p.Budget)
+		chosen, err := knapsack.Choose(p.Layers, p.Budget)
 		if err != nil {
 			return err
 		}
@@ -237,8 +239,9 @@ func streamOf(stream *C.struct_ArrowArrayStream) *cdata.CArrowArrayStream {
 }
 
 func parseOptions(text *C.char, into any) error {
-	if err := json.Unmarshal([]byte(C.GoString(text)), into); err != nil {
-		return fmt.Errorf("%w: %w", quant.ErrArgument, err)
+	err := json.Unmarshal([]byte(C.GoString(text)), into)
+	if err == nil || errors.Is(err, quant.ErrArgument) { // which says what is wrong with an option
+		return err
 	}
-	return nil
+	return fmt.Errorf("%w: %w", quant.ErrArgument, err)
 }

@@ -17,12 +17,12 @@ type CompareOptions struct {
 	// The types of columns as the caller's users know them, for errors.
 	OriginalTypeNames map[string]string `json:"original_type_names"`
 	ResultTypeNames   map[string]string `json:"result_type_names"`
-	Kernel            string            `json:"kernel"` // "" for the fastest; results do not depend on it
+	Kernel            Kernel            `json:"kernel"`
 }
 
 // Validate checks every bound. It wraps ErrArgument.
 func (o *CompareOptions) Validate() error {
-	return firstError(validThreads(o.Threads), validKernel(o.Kernel))
+	return validThreads(o.Threads)
 }
 
 // Table is batches and their schema.
@@ -49,8 +49,8 @@ func Compare(ctx context.Context, original, result Table, o CompareOptions, allo
 		return nil, In("result", err)
 	}
 	c := newComparison(match(weights, decoded, &badWeights, &badDecoded), o)
-	c.arena.allocator = allocator
-	defer c.arena.release()
+	c.memory.allocator = allocator
+	defer c.memory.release()
 	if err := c.run(ctx); err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func Compare(ctx context.Context, original, result Table, o CompareOptions, allo
 		return nil, failed
 	}
 	compared := &Result{}
-	if err := allocations(func() { c.build(compared, maxOffset) }); err != nil {
+	if err := withMemory(func() { c.build(compared, maxOffset) }); err != nil {
 		compared.Release()
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func Compare(ctx context.Context, original, result Table, o CompareOptions, allo
 func In(table string, err error) error { return fmt.Errorf("In %s: %w", table, err) }
 
 func readWeights(ctx context.Context, t Table, typeNames map[string]string, threads int) ([]layer, LayerErrors, error) {
-	columns, err := resolveInput(t.Schema, typeNames)
+	columns, err := resolveWeights(t.Schema, typeNames)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -84,39 +84,39 @@ func readWeights(ctx context.Context, t Table, typeNames map[string]string, thre
 	})
 }
 
-// decodedLayer is a layer of result: codes, or weights decoded elsewhere.
-type decodedLayer struct {
+// comparedLayer is a layer of result: codes, or weights decoded elsewhere.
+type comparedLayer struct {
 	grouped
 	name     string
 	row      int64
 	shape    []int64
-	coded    *codedLayer     // nil: the weights are there
-	weights  kernel.Elements // if coded is nil
+	codes    *quantizedLayer // nil: the weights are there
+	weights  kernel.Elements // if codes is nil
 	original *layer
 }
 
-func readDecoded(ctx context.Context, t Table, typeNames map[string]string, threads int) ([]decodedLayer, LayerErrors, error) {
+func readDecoded(ctx context.Context, t Table, typeNames map[string]string, threads int) ([]comparedLayer, LayerErrors, error) {
 	if t.Schema.HasField(columnQuantizedData) {
-		columns, err := resolveCoded(t.Schema, typeNames)
+		columns, err := resolveQuantized(t.Schema, typeNames)
 		if err != nil {
 			return nil, nil, err
 		}
-		coded, failed, err := readCoded(ctx, t.Batches, columns, threads)
-		layers := make([]decodedLayer, len(coded))
-		for i := range coded {
-			l := &coded[i]
-			layers[i] = decodedLayer{grouped: l.grouped, name: l.name, row: l.row, shape: l.shape, coded: l}
+		quantized, failed, err := readQuantized(ctx, t.Batches, columns, threads)
+		layers := make([]comparedLayer, len(quantized))
+		for i := range quantized {
+			l := &quantized[i]
+			layers[i] = comparedLayer{grouped: l.grouped, name: l.name, row: l.row, shape: l.shape, codes: l}
 		}
 		return layers, failed, err
 	}
 	if !t.Schema.HasField(columnWeights) {
 		return nil, nil, schemaError("Missing required column '%s' or '%s'. Expected schema: %s; or %s",
-			columnQuantizedData, columnWeights, resultSchema, inputSchema)
+			columnQuantizedData, columnWeights, resultSchema, weightSchema)
 	}
 	weights, failed, err := readWeights(ctx, t, typeNames, threads)
-	layers := make([]decodedLayer, len(weights))
+	layers := make([]comparedLayer, len(weights))
 	for i, l := range weights {
-		layers[i] = decodedLayer{grouped: l.grouped, name: l.name, row: l.row, shape: l.shape, weights: l.values()}
+		layers[i] = comparedLayer{grouped: l.grouped, name: l.name, row: l.row, shape: l.shape, weights: l.values()}
 	}
 	return layers, failed, err
 }
@@ -125,7 +125,7 @@ func (l *layer) values() kernel.Elements { return kernel.Elements{Type: l.elemen
 
 // match gives the layers of result that can be compared, with their originals.
 // Errors of rows of original that no layer of result needs are dropped.
-func match(weights []layer, decoded []decodedLayer, badWeights, badDecoded *LayerErrors) []decodedLayer {
+func match(weights []layer, decoded []comparedLayer, badWeights, badDecoded *LayerErrors) []comparedLayer {
 	needed := make(map[string]bool, len(decoded))
 	for _, l := range decoded {
 		needed[l.name] = true
@@ -150,7 +150,7 @@ func match(weights []layer, decoded []decodedLayer, badWeights, badDecoded *Laye
 			originals[l.name] = l
 		}
 	}
-	matched := make([]decodedLayer, 0, len(decoded))
+	matched := make([]comparedLayer, 0, len(decoded))
 	rows := make(map[string]int64, len(decoded))
 	for _, l := range decoded {
 		original, known := originals[l.name]
@@ -185,15 +185,15 @@ func duplicate(first int64) *problem {
 // comparison is the state of one run.
 type comparison struct {
 	options CompareOptions
-	layers  []decodedLayer
+	layers  []comparedLayer
 	tasks   tasks
 	sums    []kernel.Sums // of units
 	// Weights that are NaN or Inf.
 	inOriginal, inResult faults
-	arena                arena
+	memory               resultMemory
 }
 
-func newComparison(layers []decodedLayer, o CompareOptions) *comparison {
+func newComparison(layers []comparedLayer, o CompareOptions) *comparison {
 	tasks := cut(o.Threads, len(layers), func(i int) *grouped { return &layers[i].grouped })
 	return &comparison{
 		options: o,
@@ -204,12 +204,12 @@ func newComparison(layers []decodedLayer, o CompareOptions) *comparison {
 }
 
 func (c *comparison) run(ctx context.Context) error {
-	chosen, _ := kernel.Named(c.options.Kernel) // which Validate has found
+	chosen := c.options.Kernel.orFastest()
 	return c.tasks.run(ctx, c.options.Threads, func() worker {
-		memory := new(decodedUnit)
+		scratch := new(decodedUnit)
 		return func(i int, u *unit) {
 			testHook(c.layers[u.layer].name)
-			c.compareUnit(&chosen, memory, i, u)
+			c.compareUnit(chosen, scratch, i, u)
 		}
 	})
 }
@@ -221,14 +221,14 @@ type decodedUnit struct {
 }
 
 // compareUnit decodes a unit if need be, and adds up its errors.
-func (c *comparison) compareUnit(k *kernel.Kernel, memory *decodedUnit, i int, u *unit) {
+func (c *comparison) compareUnit(k *kernel.Kernel, scratch *decodedUnit, i int, u *unit) {
 	l := &c.layers[u.layer]
 	part, first := u.grouped(l.grouped), u.firstElement(l.grouped)
 	var decoded kernel.Elements
-	if l.coded != nil {
-		l.coded.fill(&memory.block, u, memory.weights[:], kernel.Float32)
-		k.Dequantize(&memory.block) // which has no faults in float32
-		decoded = kernel.Elements{Type: kernel.Float32, Bytes: memory.block.Weights}
+	if l.codes != nil {
+		l.codes.fill(&scratch.block, u, scratch.weights[:], kernel.Float32)
+		k.Dequantize(&scratch.block) // which has no faults in float32
+		decoded = kernel.Elements{Type: kernel.Float32, Bytes: scratch.block.Weights}
 	} else {
 		decoded = l.weights.Part(first, part.elements())
 	}
@@ -250,8 +250,8 @@ func (c *comparison) findFaults(badWeights, badDecoded *LayerErrors) {
 	}
 }
 
-func (l *decodedLayer) problem(fault kernel.Fault) *problem {
-	if l.coded != nil {
+func (l *comparedLayer) problem(fault kernel.Fault) *problem {
+	if l.codes != nil {
 		return problemf(KindNonFinite, ": the weight at index %d decodes to %s", fault.Index, nonFiniteText(fault.Value)).at(int64(fault.Index))
 	}
 	return problemf(KindNonFinite, " contains NaN or Inf at index %d (%s)", fault.Index, nonFiniteText(fault.Value)).at(int64(fault.Index))
@@ -260,18 +260,18 @@ func (l *decodedLayer) problem(fault kernel.Fault) *problem {
 func (c *comparison) build(result *Result, limit int) {
 	result.Schema = comparisonFields()
 	metrics := c.metrics()
-	a, first := &c.arena, 0
+	m, first := &c.memory, 0
 	sizes := func(row int) rowSizes { return rowSizes{len(c.layers[row].name), len(c.layers[row].shape)} }
 	for _, end := range splitRows(len(c.layers), limit, sizes) {
 		part, values := c.layers[first:end], metrics[first:end]
 		first = end
 		columns := []func() arrow.Array{
-			func() arrow.Array { return textColumn(a, len(part), func(row int) string { return part[row].name }) },
-			func() arrow.Array { return shapeColumn(a, len(part), func(row int) []int64 { return part[row].shape }) },
+			func() arrow.Array { return textColumn(m, len(part), func(row int) string { return part[row].name }) },
+			func() arrow.Array { return shapeColumn(m, len(part), func(row int) []int64 { return part[row].shape }) },
 		}
 		for metric := range comparisonColumns {
 			columns = append(columns, func() arrow.Array {
-				return float64Column(a, len(part), func(row int) float64 { return values[row][metric] }).build()
+				return float64Column(m, len(part), func(row int) float64 { return values[row][metric] }).build()
 			})
 		}
 		result.Batches = append(result.Batches, newBatch(result.Schema, len(part), c.options.Threads, columns))

@@ -55,7 +55,6 @@ func TestCompareErrorsWrapSentinelsAndRelease(t *testing.T) {
 		text             string
 	}{
 		{"threads", context.Background(), original, result, CompareOptions{}, ErrArgument, "Invalid threads: 0"},
-		{"kernel", context.Background(), original, result, CompareOptions{Threads: 1, Kernel: "x"}, ErrArgument, "Invalid kernel: 'x'"},
 		{"original", context.Background(), names, result, compareDefaults, ErrSchema, "In original: Missing required column 'weights'"},
 		{"result", context.Background(), original, names, compareDefaults, ErrSchema, "In result: Missing required column 'quantized_data' or 'weights'"},
 		{"cancelled", cancelled, original, result, compareDefaults, context.Canceled, ""},
@@ -99,8 +98,8 @@ func TestCompareSmallOffsets(t *testing.T) {
 	}
 	var bad LayerErrors
 	c := newComparison(match(weights, decoded, &bad, &bad), compareDefaults)
-	c.arena.allocator = checked(t)
-	defer c.arena.release()
+	c.memory.allocator = checked(t)
+	defer c.memory.release()
 	if err := c.run(context.Background()); err != nil || len(bad) > 0 {
 		t.Fatal(err, bad)
 	}

@@ -11,22 +11,20 @@ import (
 
 // DequantizeOptions of a decoding.
 type DequantizeOptions struct {
-	Dtype   string `json:"dtype"`   // "float32" or "float16", rounded to nearest
-	Threads int    `json:"threads"` // workers, at least 1
+	Dtype   WeightDtype `json:"dtype"`
+	Threads int         `json:"threads"` // workers, at least 1
 	// TypeNames are the types of columns as the caller's users know them, for errors.
 	TypeNames map[string]string `json:"type_names"`
-	Kernel    string            `json:"kernel"` // "" for the fastest; results do not depend on it
+	Kernel    Kernel            `json:"kernel"`
 }
-
-var decodedDtypes = []string{"float32", "float16"}
 
 // Validate checks every bound. It wraps ErrArgument.
 func (o *DequantizeOptions) Validate() error {
-	return firstError(oneOf("dtype", o.Dtype, decodedDtypes), validThreads(o.Threads), validKernel(o.Kernel))
+	return validThreads(o.Threads)
 }
 
 func (o *DequantizeOptions) element() (kernel.ElementType, arrow.DataType) {
-	if o.Dtype == "float16" {
+	if o.Dtype == WeightFloat16 {
 		return kernel.Float16, arrow.FixedWidthTypes.Float16
 	}
 	return kernel.Float32, arrow.PrimitiveTypes.Float32
@@ -40,19 +38,19 @@ func Dequantize(ctx context.Context, schema *arrow.Schema, batches []arrow.Recor
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	columns, err := resolveCoded(schema, o.TypeNames)
+	columns, err := resolveQuantized(schema, o.TypeNames)
 	if err != nil {
 		return nil, err
 	}
-	layers, failed, err := readCoded(ctx, batches, columns, o.Threads)
+	layers, failed, err := readQuantized(ctx, batches, columns, o.Threads)
 	if err != nil {
 		return nil, err
 	}
 	d := newDequantization(layers, o, maxOffset)
-	d.arena.allocator = allocator
-	defer d.arena.release()
+	d.memory.allocator = allocator
+	defer d.memory.release()
 	if len(failed) == 0 {
-		if err := allocations(d.allocate); err != nil {
+		if err := withMemory(d.makeColumns); err != nil {
 			return nil, err
 		}
 		if err := d.run(ctx); err != nil {
@@ -67,7 +65,7 @@ func Dequantize(ctx context.Context, schema *arrow.Schema, batches []arrow.Recor
 		return nil, failed
 	}
 	result := &Result{}
-	if err := allocations(func() { d.build(result) }); err != nil {
+	if err := withMemory(func() { d.build(result) }); err != nil {
 		result.Release()
 		return nil, err
 	}
@@ -79,11 +77,11 @@ type dequantization struct {
 	options  DequantizeOptions
 	element  kernel.ElementType
 	dataType arrow.DataType
-	layers   []codedLayer
+	layers   []quantizedLayer
 	tasks    tasks
 	large    bool
 	parts    []*decodedPart
-	arena    arena
+	memory   resultMemory
 	faults   faults
 }
 
@@ -94,7 +92,7 @@ type decodedPart struct {
 	weights    *variableColumn
 }
 
-func newDequantization(layers []codedLayer, o DequantizeOptions, limit int) *dequantization {
+func newDequantization(layers []quantizedLayer, o DequantizeOptions, limit int) *dequantization {
 	d := &dequantization{options: o, layers: layers}
 	d.element, d.dataType = o.element()
 	for i := range layers {
@@ -118,16 +116,16 @@ func (d *dequantization) rowSizes(i int) (sizes rowSizes) {
 	return sizes
 }
 
-func (d *dequantization) allocate() {
+func (d *dequantization) makeColumns() {
 	for _, p := range d.parts {
-		p.weights = newPlannedColumn(&d.arena, listOf(d.dataType, d.large), d.element.Size(), p.end-p.first, func(row int) int {
+		p.weights = newPlannedColumn(&d.memory, listOf(d.dataType, d.large), d.element.Size(), p.end-p.first, func(row int) int {
 			return d.layers[p.first+row].elements()
 		})
 	}
 }
 
 func (d *dequantization) run(ctx context.Context) error {
-	chosen, _ := kernel.Named(d.options.Kernel) // which Validate has found
+	chosen := d.options.Kernel.orFastest()
 	targets := make([][]byte, 0, len(d.layers))
 	for _, p := range d.parts {
 		for row := range p.end - p.first {
@@ -153,14 +151,14 @@ func (d *dequantization) problem(fault kernel.Fault) *problem {
 func (d *dequantization) build(result *Result) {
 	result.Schema = weightFields(d.dataType, d.large)
 	for _, p := range d.parts {
-		a, rows := &d.arena, p.end-p.first
+		m, rows := &d.memory, p.end-p.first
 		result.Batches = append(result.Batches, newBatch(result.Schema, rows, d.options.Threads, []func() arrow.Array{
 			func() arrow.Array {
-				return textColumn(a, rows, func(row int) string { return d.layers[p.first+row].name })
+				return textColumn(m, rows, func(row int) string { return d.layers[p.first+row].name })
 			},
 			func() arrow.Array { return p.weights.build() },
 			func() arrow.Array {
-				return shapeColumn(a, rows, func(row int) []int64 { return d.layers[p.first+row].shape })
+				return shapeColumn(m, rows, func(row int) []int64 { return d.layers[p.first+row].shape })
 			},
 		}))
 	}

@@ -2,8 +2,9 @@
 // decodes them again. It knows nothing of C or Python: callers pass record
 // batches, an allocator and a context.
 //
-// Data flows one way: read (schema.go, columns.go, input.go, coded.go), plan
-// (plan.go), run (pool.go and the kernels), build the result (parts.go, output.go).
+// Data flows one way: read (schema.go, columns.go, rows.go, weights.go,
+// quantized.go), plan (plan.go), run (pool.go and the kernels), build the result
+// (parts.go, outputcolumns.go, output.go).
 //
 // # Numbers
 //

@@ -131,8 +131,8 @@ func FuzzQuantize(f *testing.F) {
 			columns = append(columns, m.list(fixedWidth(arrow.PrimitiveTypes.Float32), length))
 		}
 		o := defaults
-		o.BitWidth, o.Method = bitWidths[m.below(6)], methods[m.below(len(methods))]
-		o.ZeroPoint = zeroPoints[m.below(3)]
+		o.BitWidth, o.Method = bitWidths[m.below(6)], Method(m.below(len(methodNames)))
+		o.ZeroPoint = ZeroPoint(m.below(3))
 		o.MeasureOnly = m.below(4) == 0
 		o.ContinueOnError, o.Metrics = m.below(2) == 0, m.below(2) == 0
 		schema, batches := batchOf(names, columns...)
@@ -182,8 +182,8 @@ func (m *material) weights(length int) (names []string, columns []arrow.Array) {
 	return names, columns
 }
 
-// coded are the columns of a table that no quantization gave.
-func (m *material) coded(length int) (names []string, columns []arrow.Array) {
+// quantized are the columns of a table that no quantization gave.
+func (m *material) quantized(length int) (names []string, columns []arrow.Array) {
 	names = []string{"layer_name", "quantized_data", "scales", "zero_points", "shape", "bit_width", "group_size"}
 	return names, []arrow.Array{
 		m.names(length), m.raw(length),
@@ -210,9 +210,9 @@ func FuzzDequantize(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		m := &material{raw}
 		length := m.below(4)
-		names, columns := m.coded(length)
+		names, columns := m.quantized(length)
 		schema, batches := batchOf(names, columns...)
-		o := DequantizeOptions{Dtype: decodedDtypes[m.below(2)], Threads: 2}
+		o := DequantizeOptions{Dtype: WeightDtype(m.below(2)), Threads: 2}
 		result, err := Dequantize(context.Background(), schema, batches, o, checked(t))
 		if err == nil {
 			result.Release()
@@ -241,11 +241,11 @@ func FuzzCompare(f *testing.F) {
 		case 1:
 			names, columns = m.weights(rows)
 		case 2:
-			names, columns = m.coded(rows)
+			names, columns = m.quantized(rows)
 		case 3:
 			names, columns = m.layers(rows)
 		default: // what was quantized, with one column of other content
-			names, columns = m.coded(rows)
+			names, columns = m.quantized(rows)
 			o := defaults
 			o.Sort = false
 			quantized, err := Quantize(context.Background(), original.Schema, original.Batches, o, memory.DefaultAllocator, nil)

@@ -12,7 +12,7 @@ import (
 )
 
 var defaults = Options{
-	Settings: Settings{BitWidth: 4, GroupSize: 128, Method: "rtn", ZeroPoint: "integer", ScaleDtype: "float32"},
+	Settings: Settings{BitWidth: 4, GroupSize: 128, Method: RoundToNearest, ZeroPoint: IntegerZero, ScaleDtype: ScaleFloat32},
 	Sort:     true, Threads: 2, Version: "test",
 }
 

@@ -15,7 +15,7 @@ type partRange struct {
 // fitLongGroups chooses the parameters of all groups of more than one unit, and
 // writes their scales and zero-points: all parts of a group have to be looked at
 // before any of them can be coded.
-func (q *quantization) fitLongGroups(ctx context.Context, k kernel.Kernel) error {
+func (q *quantization) fitLongGroups(ctx context.Context, k *kernel.Kernel) error {
 	var parts tasks
 	for _, t := range q.tasks {
 		if q.layers[t.layer].isLong() {

@@ -1,9 +1,7 @@
 package quant
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
 )
@@ -16,11 +14,11 @@ const WholeRow = -1
 
 // Settings say how a layer is quantized.
 type Settings struct {
-	BitWidth   int    `json:"bit_width"`   // 2, 3, 4, 5, 6 or 8
-	GroupSize  int    `json:"group_size"`  // a multiple of 8, or WholeRow
-	Method     string `json:"method"`      // "rtn", "mse" or "hqq"
-	ZeroPoint  string `json:"zero_point"`  // "integer", "float" or "symmetric"
-	ScaleDtype string `json:"scale_dtype"` // "float32", "float16" or "bfloat16"
+	BitWidth   int        `json:"bit_width"`  // 2, 3, 4, 5, 6 or 8
+	GroupSize  int        `json:"group_size"` // a multiple of 8, or WholeRow
+	Method     Method     `json:"method"`
+	ZeroPoint  ZeroPoint  `json:"zero_point"`
+	ScaleDtype ScaleDtype `json:"scale_dtype"`
 }
 
 // Options of a quantization.
@@ -39,16 +37,11 @@ type Options struct {
 	FirstRow        int64      `json:"first_row"`         // row number of the first layer, for errors
 	// TypeNames are the types of columns as the caller's users know them, for errors.
 	TypeNames map[string]string `json:"type_names"`
-	Kernel    string            `json:"kernel"`  // "" for the fastest; results do not depend on it
+	Kernel    Kernel            `json:"kernel"`
 	Version   string            `json:"version"` // of the package, for the result's metadata
 }
 
-var (
-	bitWidths   = []int{2, 3, 4, 5, 6, 8}
-	methods     = []string{kernel.RoundToNearest: "rtn", kernel.MeanSquares: "mse", kernel.HalfQuadratic: "hqq"}
-	zeroPoints  = []string{kernel.IntegerZero: "integer", kernel.FloatZero: "float", kernel.SymmetricZero: "symmetric"}
-	scaleDtypes = []string{kernel.ScaleFloat32: "float32", kernel.ScaleFloat16: "float16", kernel.ScaleBFloat16: "bfloat16"}
-)
+var bitWidths = []int{2, 3, 4, 5, 6, 8}
 
 // Validate checks every bound. It wraps ErrArgument.
 func (o *Options) Validate() error {
@@ -62,7 +55,7 @@ func (o *Options) Validate() error {
 			return argumentError("Invalid rows: %d refers to one of %d choices", choice, len(o.Choices))
 		}
 	}
-	return firstError(validThreads(o.Threads), validKernel(o.Kernel))
+	return validThreads(o.Threads)
 }
 
 func (s *Settings) validate() error {
@@ -72,54 +65,19 @@ func (s *Settings) validate() error {
 	if !validGroupSize(int64(s.GroupSize)) {
 		return argumentError("Invalid group_size: %d. Must be a multiple of 8 from 8 to 2147483640, or -1 for one group a row", s.GroupSize)
 	}
-	if s.Method == "hqq" && s.ZeroPoint == "symmetric" {
+	if s.Method == HalfQuadratic && s.ZeroPoint == SymmetricZero {
 		return argumentError("Invalid zero_point: 'symmetric' leaves method 'hqq' nothing to choose. Use zero_point 'float' or 'integer', or method 'mse'")
 	}
-	return firstError(
-		oneOf("method", s.Method, methods),
-		oneOf("zero_point", s.ZeroPoint, zeroPoints),
-		oneOf("scale_dtype", s.ScaleDtype, scaleDtypes),
-	)
+	return nil
 }
 
 func validGroupSize(size int64) bool {
 	return size == WholeRow || size >= 8 && size%8 == 0 && size <= 1<<31-8
 }
 
-func validKernel(name string) error {
-	if _, ok := kernel.Named(name); ok {
-		return nil
-	}
-	var names []string
-	for _, k := range kernel.All() {
-		names = append(names, k.Name)
-	}
-	return oneOf("kernel", name, names)
-}
-
 func validThreads(threads int) error {
 	if threads < 1 {
 		return argumentError("Invalid threads: %d. Must be at least 1, or None for all CPUs of this process", threads)
-	}
-	return nil
-}
-
-func oneOf(name, value string, choices []string) error {
-	if slices.Contains(choices, value) {
-		return nil
-	}
-	quoted := make([]string, len(choices))
-	for i, choice := range choices {
-		quoted[i] = fmt.Sprintf("'%s'", choice)
-	}
-	return argumentError("Invalid %s: '%s'. Must be %s", name, value, strings.Join(quoted, ", "))
-}
-
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -144,9 +102,9 @@ type layerSettings struct {
 func newLayerSettings(s Settings) *layerSettings {
 	return &layerSettings{s, kernel.Format{
 		BitWidth:   s.BitWidth,
-		ZeroPoint:  kernel.ZeroPoint(slices.Index(zeroPoints, s.ZeroPoint)),
-		ScaleDtype: kernel.ScaleDtype(slices.Index(scaleDtypes, s.ScaleDtype)),
-		Method:     kernel.Method(slices.Index(methods, s.Method)),
+		ZeroPoint:  kernel.ZeroPoint(s.ZeroPoint),
+		ScaleDtype: kernel.ScaleDtype(s.ScaleDtype),
+		Method:     kernel.Method(s.Method),
 	}}
 }
 

@@ -2,6 +2,7 @@ package quant
 
 import (
 	"encoding/binary"
+	"sort"
 
 	"github.com/apache/arrow-go/v18/arrow"
 
@@ -48,21 +49,21 @@ func (q *quantization) limitedSizes(i int) rowSizes {
 	return sizes
 }
 
-// allocate makes the memory that workers write into, and writes all that does not
+// makeColumns makes the memory that workers write into, and writes all that does not
 // depend on weights.
-func (q *quantization) allocate() {
-	float32s, a := listOf(arrow.PrimitiveTypes.Float32, q.large), &q.arena
+func (q *quantization) makeColumns() {
+	float32s, m := listOf(arrow.PrimitiveTypes.Float32, q.large), &q.memory
 	for _, p := range q.parts {
 		rows, total := p.end-p.first, p.starts[len(p.starts)-1]
-		p.names = newVariableColumn(a, arrow.BinaryTypes.String, 1, rows, total[0])
-		p.shapes = newVariableColumn(a, arrow.ListOf(arrow.PrimitiveTypes.Int64), 8, rows, total[1])
+		p.names = newVariableColumn(m, arrow.BinaryTypes.String, 1, rows, total[0])
+		p.shapes = newVariableColumn(m, arrow.ListOf(arrow.PrimitiveTypes.Int64), 8, rows, total[1])
 		if !q.options.MeasureOnly {
-			p.packed = newVariableColumn(a, binaryType(q.large), 1, rows, total[2])
-			p.scales = newVariableColumn(a, float32s, 4, rows, total[3])
-			p.zeroPoints = newVariableColumn(a, float32s, 4, rows, total[3])
+			p.packed = newVariableColumn(m, binaryType(q.large), 1, rows, total[2])
+			p.scales = newVariableColumn(m, float32s, 4, rows, total[3])
+			p.zeroPoints = newVariableColumn(m, float32s, 4, rows, total[3])
 		}
-		p.bitWidths = newFixedColumn(a, arrow.PrimitiveTypes.Uint8, rows)
-		p.groupSizes = newFixedColumn(a, arrow.PrimitiveTypes.Int32, rows)
+		p.bitWidths = newFixedColumn(m, arrow.PrimitiveTypes.Uint8, rows)
+		p.groupSizes = newFixedColumn(m, arrow.PrimitiveTypes.Int32, rows)
 		inSpans(q.options.Threads, rows, spanRows, func(span, first, end int) struct{} {
 			q.describe(p, first, end, p.starts[span])
 			return struct{}{}
@@ -89,12 +90,9 @@ func (q *quantization) describe(p *quantizedPart, first, end int, at rowSizes) {
 	}
 }
 
-// target finds where a layer's outputs go. Nearly always there is one part.
+// target finds where a layer's outputs go.
 func (q *quantization) target(layer int) (packed []byte, scales, zeroPoints []float32) {
-	part := 0
-	for layer >= q.parts[part].end {
-		part++
-	}
+	part := sort.Search(len(q.parts), func(i int) bool { return layer < q.parts[i].end })
 	p, row := q.parts[part], layer-q.parts[part].first
 	return p.packed.row(row),
 		arrow.Float32Traits.CastFromBytes(p.scales.row(row)),
@@ -135,7 +133,7 @@ func (q *quantization) metricColumns(p *quantizedPart, metrics [][6]float64) (co
 		return nil
 	}
 	for metric := range q.options.errorColumns() {
-		columns = append(columns, float64Column(&q.arena, p.end-p.first, func(row int) float64 { return metrics[p.first+row][metric] }))
+		columns = append(columns, float64Column(&q.memory, p.end-p.first, func(row int) float64 { return metrics[p.first+row][metric] }))
 	}
 	return columns
 }

@@ -27,7 +27,7 @@ func Quantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordB
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	columns, err := resolveInput(schema, o.TypeNames)
+	columns, err := resolveWeights(schema, o.TypeNames)
 	if err != nil {
 		return nil, err
 	}
@@ -42,9 +42,9 @@ func Quantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordB
 		layers = sortedByName(layers)
 	}
 	q := newQuantization(layers, o, maxOffset)
-	q.arena.allocator = allocator
-	defer q.arena.release()
-	if err := allocations(q.allocate); err != nil {
+	q.memory.allocator = allocator
+	defer q.memory.release()
+	if err := withMemory(q.makeColumns); err != nil {
 		return nil, err
 	}
 	if err := q.run(ctx, progress, failed); err != nil {
@@ -58,7 +58,7 @@ func Quantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordB
 		return nil, failed
 	}
 	result := &Result{Skipped: failed}
-	if err := allocations(func() { q.build(result) }); err != nil {
+	if err := withMemory(func() { q.build(result) }); err != nil {
 		result.Release()
 		return nil, err
 	}
@@ -96,7 +96,7 @@ type quantization struct {
 	tasks   tasks
 	large   bool
 	parts   []*quantizedPart
-	arena   arena
+	memory  resultMemory
 	faults  faults
 	sums    []kernel.Sums              // of units; nil without metrics
 	long    map[unit]kernel.Parameters // of those parts of long groups that have no fault
@@ -127,7 +127,7 @@ func (q *quantization) run(ctx context.Context, report Progress, failed LayerErr
 	for _, e := range failed {
 		counter.skip(e.name())
 	}
-	chosen, _ := kernel.Named(q.options.Kernel) // which Validate has found
+	chosen := q.options.Kernel.orFastest()
 	if err := q.fitLongGroups(ctx, chosen); err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func (q *quantization) run(ctx context.Context, report Progress, failed LayerErr
 			if q.sums != nil {
 				block.Sums = &q.sums[i]
 			}
-			q.quantizeUnit(&chosen, block, u)
+			q.quantizeUnit(chosen, block, u)
 			counter.unitDone(u, l)
 		}
 	})

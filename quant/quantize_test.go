@@ -106,7 +106,7 @@ func TestWorkerPanicBecomesAnError(t *testing.T) {
 // with those of one batch.
 func TestSmallOffsets(t *testing.T) {
 	schema, batches := twoLayers()
-	columns, err := resolveInput(schema, nil)
+	columns, err := resolveWeights(schema, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,9 +120,9 @@ func TestSmallOffsets(t *testing.T) {
 				t.Fatal(err)
 			}
 			q := newQuantization(layers, defaults, c.limit)
-			q.arena.allocator = checked(t)
-			defer q.arena.release()
-			q.allocate()
+			q.memory.allocator = checked(t)
+			defer q.memory.release()
+			q.makeColumns()
 			if err := q.run(context.Background(), nil, nil); err != nil {
 				t.Fatal(err)
 			}
@@ -246,7 +246,7 @@ func TestLongGroups(t *testing.T) {
 		}
 		for _, k := range kernel.All() {
 			o := defaults
-			o.GroupSize, o.Kernel, o.Metrics, o.ContinueOnError = WholeRow, k.Name, true, true
+			o.GroupSize, o.Kernel, o.Metrics, o.ContinueOnError = WholeRow, Kernel{&k}, true, true
 			schema, batches := batchOf([]string{"layer_name", "weights", "shape"},
 				texts("a"), lists(floats(values...), 0, int32(len(values))), lists(integers(2, columns), 0, 2))
 			result := mustQuantize(t, schema, batches, o, checked(t))

@@ -30,12 +30,12 @@ var (
 const MetadataKey = "pyarrowquant"
 
 const (
-	inputSchema  = "layer_name: string, weights: list<float32>, shape: list<int64> (optional)"
+	weightSchema = "layer_name: string, weights: list<float32>, shape: list<int64> (optional)"
 	resultSchema = "layer_name: string, quantized_data: binary, scales: list<float32>, zero_points: list<float32>, shape: list<int64>, bit_width: uint8, group_size: int32"
 )
 
-// inputColumns are positions of columns; -1 means absent.
-type inputColumns struct {
+// weightColumns are positions of columns; -1 means absent.
+type weightColumns struct {
 	layerName, weights, shape, dtype, importance int
 }
 
@@ -45,13 +45,13 @@ func Validate(schema *arrow.Schema, o Options) error {
 	if err := o.Validate(); err != nil {
 		return err
 	}
-	_, err := resolveInput(schema, o.TypeNames)
+	_, err := resolveWeights(schema, o.TypeNames)
 	return err
 }
 
-func resolveInput(schema *arrow.Schema, typeNames map[string]string) (inputColumns, error) {
-	f := columnFinder{schema: schema, typeNames: typeNames, expected: inputSchema}
-	columns := inputColumns{
+func resolveWeights(schema *arrow.Schema, typeNames map[string]string) (weightColumns, error) {
+	f := columnFinder{schema: schema, typeNames: typeNames, expected: weightSchema}
+	columns := weightColumns{
 		layerName:  f.required(columnLayerName, "string", isText),
 		weights:    f.required(columnWeights, "list<float32> (or a list of float16 or float64, or raw bytes with a 'dtype' column)", isWeights),
 		shape:      f.optional(columnShape, "list<int64>", isShape),
@@ -70,15 +70,15 @@ func resolveInput(schema *arrow.Schema, typeNames map[string]string) (inputColum
 	return columns, f.err
 }
 
-// codedColumns are positions of columns of a result.
-type codedColumns struct {
+// quantizedColumns are positions of columns of a result.
+type quantizedColumns struct {
 	layerName, quantizedData, scales, zeroPoints, shape, bitWidth, groupSize int
 }
 
-// resolveCoded checks the schema of a result that is to be decoded.
-func resolveCoded(schema *arrow.Schema, typeNames map[string]string) (codedColumns, error) {
+// resolveQuantized checks the schema of a result of Quantize.
+func resolveQuantized(schema *arrow.Schema, typeNames map[string]string) (quantizedColumns, error) {
 	f := columnFinder{schema: schema, typeNames: typeNames, expected: resultSchema}
-	columns := codedColumns{
+	columns := quantizedColumns{
 		layerName:     f.required(columnLayerName, "string", isText),
 		quantizedData: f.required(columnQuantizedData, "binary", isRaw),
 		scales:        f.required(columnScales, "list<float32>", isFloat32List),
@@ -203,33 +203,36 @@ func resultFields(o *Options, large bool) *arrow.Schema {
 
 // metadataJSON has null for what differs between layers.
 func metadataJSON(o *Options) string {
-	common := func(value func(Settings) string) *string {
-		first := value(o.Settings)
-		if len(o.Choices) > 0 {
-			first = value(o.Choices[0])
-		}
-		for _, s := range o.Choices {
-			if value(s) != first {
-				return nil
-			}
-		}
-		return &first
+	settings := o.Choices
+	if len(settings) == 0 {
+		settings = []Settings{o.Settings}
 	}
 	encoded, err := json.Marshal(struct {
-		Method     *string `json:"method"`
-		ZeroPoint  *string `json:"zero_point"`
-		ScaleDtype *string `json:"scale_dtype"`
-		Version    string  `json:"version"`
+		Method     *Method     `json:"method"`
+		ZeroPoint  *ZeroPoint  `json:"zero_point"`
+		ScaleDtype *ScaleDtype `json:"scale_dtype"`
+		Version    string      `json:"version"`
 	}{
-		common(func(s Settings) string { return s.Method }),
-		common(func(s Settings) string { return s.ZeroPoint }),
-		common(func(s Settings) string { return s.ScaleDtype }),
+		common(settings, func(s Settings) Method { return s.Method }),
+		common(settings, func(s Settings) ZeroPoint { return s.ZeroPoint }),
+		common(settings, func(s Settings) ScaleDtype { return s.ScaleDtype }),
 		o.Version,
 	})
 	if err != nil {
-		panic(err) // strings always encode
+		panic(err) // names always encode
 	}
 	return string(encoded)
+}
+
+// common is the value that all settings have, of which there is at least one, or nil.
+func common[T comparable](settings []Settings, value func(Settings) T) *T {
+	first := value(settings[0])
+	for _, s := range settings {
+		if value(s) != first {
+			return nil
+		}
+	}
+	return &first
 }
 
 // weightFields is the schema of decoded layers.

@@ -270,3 +270,107 @@ def test_names_that_are_not_utf8(model: Path, tmp_path: Path) -> None:
         assert result.exit_code == 1
         assert "udcff" in result.stderr
         assert "the name is not UTF-8" in result.stderr
+
+
+@pytest.mark.parametrize("name", [".git", "notes"])
+@pytest.mark.parametrize("to", ["mlx", "compressed-tensors", "parquet"])
+def test_folders_in_a_folder_are_not_lost(model: Path, tmp_path: Path, to: str, name: str) -> None:
+    out = tmp_path / "out"
+    for folder in (model, out):
+        if folder == out:
+            assert run("quantize", model, out, "--to", to).exit_code == 0
+        (folder / name).mkdir(exist_ok=True)
+    (out / name / "mine").write_text("mine")
+    result = run("quantize", model, out, "--to", to, "--overwrite")
+    assert result.exit_code == 1
+    assert f"'{out}' has the folder '{name}', which would be lost" in result.stderr
+    assert (out / name / "mine").read_text() == "mine"
+
+
+def test_a_git_worktree_is_not_replaced(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("quantize", model, out, "--to", "mlx").exit_code == 0
+    (out / ".git").write_text("gitdir: elsewhere")
+    result = run("quantize", model, out, "--to", "mlx", "--overwrite")
+    assert result.exit_code == 1
+    assert (out / ".git").read_text() == "gitdir: elsewhere"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mountinfo is of Linux")
+def test_mount_points_in_a_folder_are_seen(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert run("quantize", model, out, "--to", "mlx").exit_code == 0
+    line = f"1 2 3:4 / {out / 'config.json'} rw - ext4 none rw\n".encode()
+    read = Path.read_bytes
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda path: line if str(path).startswith("/proc") else read(path)
+    )
+    result = run("quantize", model, out, "--to", "mlx", "--overwrite")
+    assert result.exit_code == 1
+    assert f"has the mount point '{out / 'config.json'}' in it" in result.stderr
+
+
+def test_the_root_folder_is_refused(model: Path) -> None:
+    result = run("quantize", model, "/", "--to", "parquet")
+    assert result.exit_code in (1, 2)
+    assert "'/'" in result.stderr
+
+
+def test_an_onnx_model_is_not_written_through_a_link_into_another_folder(
+    model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    link = tmp_path / "link.onnx"
+    link.symlink_to(tmp_path / "other" / "real.onnx")
+    result = run("quantize", model, link)
+    assert result.exit_code == 1
+    assert f"Give '{tmp_path / 'other' / 'real.onnx'}'" in result.stderr
+
+
+def test_data_of_an_onnx_model_has_its_modes(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    assert run("quantize", model, out).exit_code == 0
+    out.chmod(0o4600)
+    assert run("quantize", model, out, "--bits", 8, "--overwrite").exit_code == 0
+    for path in tmp_path.glob("out.onnx*"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away"
+)
+def test_overwriting_keeps_the_owner(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    assert run("quantize", model, out).exit_code == 0
+    os.chown(out, 1234, 1235)
+    assert run("quantize", model, out, "--overwrite").exit_code == 0
+    assert (out.stat().st_uid, out.stat().st_gid) == (1234, 1235)
+
+
+@pytest.mark.parametrize("to", ["mlx", "compressed-tensors"])
+def test_files_of_the_model_that_are_missing_are_said(model: Path, tmp_path: Path, to: str) -> None:
+    (model / "tokenizer.json").symlink_to(tmp_path / "pruned")
+    result = run("quantize", model, tmp_path / "out", "--to", to)
+    assert result.exit_code == 1
+    assert f"'{model / 'tokenizer.json'}' is a link to '{tmp_path / 'pruned'}'" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["out.gguf", "out.parquet", "out"])
+def test_a_full_disk_is_named(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    real = os.fsync
+
+    def full(number: int) -> None:
+        if stat.S_ISREG(os.fstat(number).st_mode):
+            raising(errno.ENOSPC)()
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", full)
+    to = [] if "." in name else ["--to", "mlx"]
+    result = run("quantize", model, tmp_path / name, *to)
+    assert result.exit_code == 1
+    assert os.strerror(errno.ENOSPC) in result.stderr
+    assert str(tmp_path) in result.stderr

@@ -299,10 +299,11 @@ def test_damaged_notes_do_not_stand_in_the_way(model: Path, tmp_path: Path, text
 
 
 @pytest.mark.parametrize("how", [Path.rename, shutil.copyfile])
+@pytest.mark.parametrize("name", ["kept.onnx", "out.onnx.bak"])
 def test_data_of_a_renamed_or_copied_onnx_model_stays(
-    model: Path, tmp_path: Path, how: Callable[[Path, Path], object]
+    model: Path, tmp_path: Path, how: Callable[[Path, Path], object], name: str
 ) -> None:
-    out, kept = tmp_path / "out.onnx", tmp_path / "kept.onnx"
+    out, kept = tmp_path / "out.onnx", tmp_path / name
     assert run("quantize", model, out).exit_code == 0
     how(out, kept)
     before = files(tmp_path)

@@ -557,7 +557,6 @@ def test_other_files_are_copied_but_for_weights(tmp_path: Path) -> None:
         (model / name / "params.json").write_text(name)
     (model / "original" / "consolidated.00.pth").write_text("weights")
     (model / "linked.txt").symlink_to(model / "README.md")
-    (model / "broken.txt").symlink_to(model / "nothing")
     write_compressed_tensors(results_of(model, group_size=32), tmp_path / "out", model=model)
     written = files(tmp_path / "out")
     assert written.pop("1_Pooling") == b"folder"
@@ -569,6 +568,12 @@ def test_other_files_are_copied_but_for_weights(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "linked.txt").is_symlink()
     again = results_of(model, group_size=64)
     write_compressed_tensors(again, tmp_path / "out", model=model, overwrite=True)
+    (tmp_path / "out" / "1_Pooling" / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="has the folder '1_Pooling', which would be lost"):
+        write_compressed_tensors(again, tmp_path / "out", model=model, overwrite=True)
+    (model / "1_Pooling" / "broken.txt").symlink_to(model / "nothing")
+    with pytest.raises(FileNotFoundError, match=r"broken\.txt' is a link to '.*nothing'"):
+        write_compressed_tensors(again, tmp_path / "other", model=model)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -120,19 +120,35 @@ def keeping_modes(new: Path, target: Path) -> Iterator[None]:
     for path in _tree(new):
         like = target / path.relative_to(new)
         if path != new and like.exists() and path.is_dir() == like.is_dir():
-            _set_mode(path, _mode(like))
+            take_over_mode(path, like)
     if not target.exists() or new.is_dir() != target.is_dir():
         yield
         return
+    take_over_mode(new, target)
+    if not new.is_dir():
+        yield
+        return
     mode = _mode(target)
-    movable = mode | stat.S_IRWXU if new.is_dir() else mode
-    _set_mode(new, movable)
-    _set_mode(target, movable)
+    for path in (new, target):
+        _set_mode(path, mode | stat.S_IRWXU)
     try:
         yield
     finally:
         if target.exists():
             _set_mode(target, mode)
+
+
+def take_over_mode(path: Path, like: Path) -> None:
+    """Give a file or folder the owner, where that is allowed, and the permissions of another.
+
+    A file does not become one that runs as its owner.
+    """
+    status, wanted = path.stat(), like.stat()
+    if sys.platform != "win32" and (status.st_uid, status.st_gid) != (wanted.st_uid, wanted.st_gid):
+        with suppress(PermissionError):
+            os.chown(path, wanted.st_uid, wanted.st_gid)
+    mode = stat.S_IMODE(wanted.st_mode)
+    _set_mode(path, mode if path.is_dir() else mode & ~(stat.S_ISUID | stat.S_ISGID))
 
 
 def _mode(path: Path) -> int:
@@ -165,7 +181,8 @@ def contents(path: Path) -> list[list[str | int]]:
 def refuse_irreplaceable(path: Path) -> None:
     """Raise where nothing can be put at a path, which has been followed to the end of its links.
 
-    That is where links lead in a circle, something is mounted, or is no file or folder.
+    That is where links lead in a circle, something is mounted at it or in it, or what is there is
+    no file or folder.
     """
     if path.is_symlink():
         raise ValueError(f"'{path}' is a symbolic link that leads in a circle. Give another name")
@@ -175,7 +192,14 @@ def refuse_irreplaceable(path: Path) -> None:
         raise ValueError(
             f"'{path}' is a device, pipe or socket, which is not replaced. Give another name"
         )
-    if _is_mount_point(str(path)):
+    mounts = _mount_points()
+    inside = next((mount for mount in mounts if path in mount.parents), None)
+    if inside is not None and str(path) != path.anchor:
+        raise ValueError(
+            f"'{path}' has the mount point '{inside}' in it, so it is not replaced. Give another "
+            "name"
+        )
+    if path in mounts or os.path.ismount(path):
         within = path / "model" if path.is_dir() else path.with_name(f"new-{path.name}")
         raise ValueError(
             f"'{path}' is a mount point, which cannot be replaced as a whole. Give a name in it "
@@ -183,15 +207,17 @@ def refuse_irreplaceable(path: Path) -> None:
         )
 
 
-def _is_mount_point(path: str) -> bool:
+def _mount_points() -> set[Path]:
+    """Return where something is mounted, as far as the system says it."""
     try:
         lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
     except OSError:  # not Linux
-        return os.path.ismount(path)
-    return os.fsencode(path) in (
+        return set()
+    names = (
         re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), line.split(b" ")[4])
         for line in lines
     )
+    return {Path(os.fsdecode(name)) for name in names}
 
 
 def is_empty_folder(path: Path) -> bool:

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from pyarrowquant.conversion.targets import (
     with_ragged_kept,
 )
 from pyarrowquant.conversion.work import is_complete, recover
+from pyarrowquant.conversion.writing import files_of_subfolders
 from pyarrowquant.errors import UsageError, users_level
-from pyarrowquant.formats._onnx_data import data_files
+from pyarrowquant.formats._onnx_data import data_files, refuse_link
 from pyarrowquant.reading.models import read_weights
 from pyarrowquant.recipes.named import file_of, recipe_of
 from pyarrowquant.recipes.recipe import Recipe
@@ -334,7 +336,10 @@ def _job(
     place = Path(os.path.realpath(destination))  # what is written lies where links lead
     files = [*local_files(source), *file_of(recipe)]
     if not is_to_be_placed(place):
-        check_destination(destination, overwrite, folder, files)
+        written = partial(files_of_subfolders, kind, source)
+        check_destination(destination, overwrite, folder, files, written)
+    if kind == "onnx":
+        refuse_link(destination)
     refuse_quantized(source)
     settings = {**defaults(kind, source), **said}
     rules = with_kept(kind, source, recipe_of(recipe))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from pyarrowquant._core.placing import is_empty_folder, refuse_irreplaceable
@@ -30,7 +30,11 @@ def format_of(path: Path, chosen: str | None, suffixes: dict[str, str]) -> str:
 
 
 def check_destination(
-    path: Path, overwrite: bool, folder: bool = False, sources: Sequence[Path] = ()
+    path: Path,
+    overwrite: bool,
+    folder: bool = False,
+    sources: Sequence[Path] = (),
+    written: Callable[[], Collection[Path]] = tuple,
 ) -> None:
     """Refuse what cannot be written, before any work.
 
@@ -43,10 +47,14 @@ def check_destination(
         Whether the destination is a folder.
     sources : sequence of Path
         What is read, which must not be replaced.
+    written : callable
+        Returns the files in subfolders that are written, relative to the destination.
     """
     check_name(str(path))
     real = Path(os.path.realpath(path))
     refuse_irreplaceable(real)
+    if not real.name:
+        raise UsageError(f"'{path}' is the root folder; give the name of a new one")
     if folder and real in (Path.cwd(), *Path.cwd().parents):
         raise UsageError(f"'{path}' is the current folder; give the name of a new one")
     if not path.absolute().parent.is_dir():
@@ -70,7 +78,7 @@ def check_destination(
             "name"
         )
     if folder:
-        check_replaceable(path, sources, _OF_MODELS)
+        check_replaceable(path, written(), _OF_MODELS)
 
 
 def _models(sources: Sequence[Path]) -> set[Path]:

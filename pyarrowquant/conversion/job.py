@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pyarrowquant.conversion.source import source_bytes
 from pyarrowquant.conversion.targets import check, check_planned, stored_dtype, widths
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.work import Part, Work
-from pyarrowquant.conversion.writing import write
+from pyarrowquant.conversion.writing import files_of_subfolders, write
 from pyarrowquant.formats._onnx_data import data_of
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.models import weights_after
@@ -94,7 +95,13 @@ class Job:
 
     def _check_replaced(self, path: Path) -> None:
         """Raise where what is at the destination by now must not be replaced."""
-        check_destination(path, True, self.folder, self.files)
+        check_destination(
+            path,
+            True,
+            self.folder,
+            self.files,
+            partial(files_of_subfolders, self.kind, self.source),
+        )
 
     def fitted(self, meter: Meter) -> Recipe | None:
         """Return the recipe, with bit widths fitted to the budget if there is one."""

@@ -26,13 +26,14 @@ from pyarrowquant._core.placing import (
     restore,
     sync,
     sync_tree,
+    take_over_mode,
 )
 from pyarrowquant.conversion.identity import difference
 from pyarrowquant.conversion.lock import COMPLETE, LOCK, locked, remove_unused
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.errors import UsageError, users_level
 from pyarrowquant.formats._onnx_data import remove_unused_data
-from pyarrowquant.formats._outputs import Outputs
+from pyarrowquant.formats._outputs import Outputs, check_room
 from pyarrowquant.reading.location import locate
 from pyarrowquant.recipes.recipe import Recipe
 
@@ -130,6 +131,7 @@ class Work:
             self._end(keep=False)
         else:
             self._leave(error)
+            check_room(error, self._folder)
 
     @property
     def is_complete(self) -> bool:
@@ -231,6 +233,8 @@ class Work:
                     "Without resume=True, a new run begins"
                 )
             if target != self._destination:  # named by what it has, so it replaces nothing else
+                if self._destination.exists():
+                    take_over_mode(new, self._destination)
                 os.replace(new, target)
                 continue
             obsolete = sorted(data_of(target)) if overwrite else []

@@ -17,12 +17,21 @@ from pyarrowquant.conversion.source import is_gguf, is_onnx, model_folder
 from pyarrowquant.errors import users_level
 from pyarrowquant.formats import gguf
 from pyarrowquant.formats._layers import KEPT_DTYPES
-from pyarrowquant.formats._model_folder import read_config
+from pyarrowquant.formats._model_folder import ModelFolder, read_config, refuse_dangling
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.models import shards_of
 from pyarrowquant.reading.safetensors_header import BITS
 
-_TOKENIZER = ("tokenizer*", "*.model", "vocab*", "merges*", "*_map.json", "*_config.json")
+_TOKENIZER = (
+    "tokeniz*",
+    "*.model",
+    "vocab*",
+    "merges*",
+    "added_tokens.json",
+    "*_map.json",
+    "*_config.json",
+    "*.jinja",
+)
 
 
 def write(
@@ -60,6 +69,11 @@ def write(
         formats.write_gguf(results, destination, kept=kept)
     else:
         _write_mlx(results, source, destination, scale_dtype)
+
+
+def files_of_subfolders(kind: str, source: str) -> set[Path]:
+    """List what a format takes over from the subfolders of a model."""
+    return set(ModelFolder(source).other_files()) if kind == "compressed-tensors" else set()
 
 
 def _write_shards(results: pa.Table, source: str, folder: Path, kind: str) -> None:
@@ -124,5 +138,6 @@ def _write_mlx(results: pa.Table, source: str, folder: Path, dtype: str) -> None
         return
     for pattern in _TOKENIZER:
         for file in model.glob(pattern):
+            refuse_dangling(file)
             if file.is_file() and not (folder / file.name).exists():
                 shutil.copyfile(file, folder / file.name)

@@ -96,12 +96,28 @@ class ModelFolder:
         for path in sorted(self.path.iterdir()):
             if path.name.startswith("."):
                 continue
+            refuse_dangling(path)
             if path.is_file() and path.name not in taken and not _is_weights(path):
                 yield Path(path.name)
             elif path.is_dir():
-                inner = [file for file in sorted(path.rglob("*")) if file.is_file()]
+                inner = sorted(_files_in(path))
                 if not any(map(_is_weights, inner)):  # else it is another model
                     yield from (file.relative_to(self.path) for file in inner)
+
+
+def refuse_dangling(path: Path) -> None:
+    """Raise where a link leads to nothing: a file of the model is missing."""
+    if path.is_symlink() and not path.exists():
+        raise FileNotFoundError(f"'{path}' is a link to '{path.readlink()}', which does not exist")
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir():
+        refuse_dangling(path)
+        if path.is_file():
+            yield path
+        elif path.is_dir():
+            yield from _files_in(path)
 
 
 def _is_weights(path: Path) -> bool:

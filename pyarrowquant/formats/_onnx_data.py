@@ -15,11 +15,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
-from pyarrowquant._core.placing import sync
+from pyarrowquant._core.placing import sync, take_over_mode
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.reading.location import locate
 
 _DIGITS = 16
+_BEGINNING = b"\x08"  # of an ONNX model: the key of its ir_version
 
 
 class DataFile:
@@ -69,28 +70,39 @@ def model_outputs(path: Path, overwrite: bool, sources: Collection[str] = ()) ->
         Files, where links lead, that must not be removed.
     """
     real = Path(os.path.realpath(path))
+    refuse_link(path)
     replaced = data_of(real, sources) if overwrite else set()
-    placed: dict[Path, int] = {}  # data that was not there before, and the inode of its model
+    placed: set[str] = set()  # data that was not there before
     try:
         with (
             Outputs([path], overwrite) as outputs,
             TemporaryDirectory(prefix=f".{path.name}.", suffix=".tmp", dir=real.parent) as name,
         ):
-            model = Path(name) / path.name
+            model = Path(name) / real.name
             yield model
             (file,) = data_files(model)
             sync(file)
             data = real.with_name(file.name)
             if not data.exists():
-                placed[data] = model.stat().st_ino
+                placed.add(data.name)
+            if real.exists():
+                take_over_mode(file, real)
             os.replace(file, data)
             os.replace(model, outputs.temporary(path))
     except BaseException:
-        for data, inode in placed.items():
-            if not real.exists() or real.stat().st_ino != inode:
-                data.unlink(missing_ok=True)
+        remove_unused_data(real, placed)
         raise
     remove_unused_data(real, replaced)
+
+
+def refuse_link(path: Path) -> None:
+    """Raise where a model's name leads to another folder, where its data would be."""
+    real = os.path.realpath(path)
+    if path.is_symlink() and os.path.dirname(real) != os.path.realpath(path.parent):
+        raise ValueError(
+            f"'{path}' is a link into another folder, and ONNX Runtime takes data only from the "
+            f"folder of a model's name. Give '{real}'"
+        )
 
 
 def data_files(model: Path) -> list[Path]:
@@ -108,9 +120,9 @@ def data_of(model: Path, sources: Collection[str]) -> set[str]:
 def remove_unused_data(model: Path, names: set[str]) -> None:
     """Remove files of data beside a model that neither it nor another model there refers to.
 
-    Others may be what was renamed or copied.
+    Others may be what was renamed or copied, under whatever name.
     """
-    for other in (model, *model.parent.glob("*.onnx")):
+    for other in model.parent.iterdir() if names else ():
         names = names - _named_in(other, names)
     for name in names:
         model.with_name(name).unlink(missing_ok=True)
@@ -122,7 +134,10 @@ def _named_in(model: Path, names: set[str]) -> set[str]:
         return set()
     pattern = re.compile(b"|".join(re.escape(os.fsencode(name)) for name in names))
     try:
-        with locate(model, None).open() as opened:
+        with model.open("rb") as file:
+            if file.read(1) != _BEGINNING:
+                return set()
+        with locate(os.fspath(model), None).open() as opened:
             content = opened.buffer(0, opened.size)
             return {os.fsdecode(name) for name in pattern.findall(content)}
     except OSError:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -50,6 +51,7 @@ class Outputs:
     def __init__(self, paths: Sequence[Path], overwrite: bool) -> None:
         self._overwrite = overwrite
         self._real = {path: Path(os.path.realpath(path)) for path in paths}
+        self._last = self._real[paths[-1]]
         self._temporary = {path: _hidden(real, "tmp") for path, real in self._real.items()}
         self._check()
 
@@ -66,6 +68,10 @@ class Outputs:
             if kind is None:
                 self._check()  # another process may have been faster
                 self._put_in_place()
+            check_room(error, self._last)
+        except OSError as failure:
+            check_room(failure, self._last)
+            raise
         finally:
             for temporary in self._temporary.values():
                 temporary.unlink(missing_ok=True)
@@ -141,6 +147,8 @@ class OutputFolder:
         Whether a folder of a model may be replaced, with all that it holds. Permissions stay.
     source : Path
         A folder that must not be replaced.
+    written : collection of Path
+        Files in subfolders that are written, relative to the folder.
 
     Raises
     ------
@@ -150,10 +158,13 @@ class OutputFolder:
         The folder is the source, or the source lies in it.
     """
 
-    def __init__(self, folder: Path, overwrite: bool, source: Path) -> None:
+    def __init__(
+        self, folder: Path, overwrite: bool, source: Path, written: Collection[Path]
+    ) -> None:
         self._folder = Path(os.path.realpath(folder))
         self._overwrite = overwrite
         self._source = Path(os.path.realpath(source))
+        self._written = written
         if self._folder in (self._source, *self._source.parents):
             raise ValueError(
                 f"'{folder}' is the folder of the source model, or has it inside. Give another name"
@@ -180,6 +191,10 @@ class OutputFolder:
                 self._check()  # another process may have been faster
                 self._put_in_place()
                 sync(self._folder.parent)
+            check_room(error, self._folder)
+        except OSError as failure:
+            check_room(failure, self._folder)
+            raise
         finally:
             with suppress(OSError):  # that it stays does no harm
                 remove(self.temporary)  # or what was replaced
@@ -206,7 +221,15 @@ class OutputFolder:
             return
         if not self._overwrite:
             raise _exists(folder)
-        check_replaceable(folder, [self._source], (".safetensors",))
+        check_replaceable(folder, self._written, (".safetensors",))
+
+
+def check_room(error: BaseException | None, path: Path) -> None:
+    """Raise anew, with the name of what was written, where the disk had no room for it."""
+    if not isinstance(error, OSError) or error.filename is not None:
+        return
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def _hidden(path: Path, suffix: str) -> Path:
@@ -228,15 +251,15 @@ def _exists(path: Path) -> FileExistsError:
     return FileExistsError(f"'{path}' exists. Use overwrite=True to replace it")
 
 
-def check_replaceable(folder: Path, sources: Sequence[Path], suffixes: Sequence[str]) -> None:
+def check_replaceable(folder: Path, written: Collection[Path], suffixes: Sequence[str]) -> None:
     """Raise where replacing a folder as a whole would lose what is not of a model.
 
     Parameters
     ----------
     folder : Path
         Is there already.
-    sources : sequence of Path
-        Subfolders that these have are written anew.
+    written : collection of Path
+        Files in subfolders that are written anew, relative to the folder.
     suffixes : sequence of str
         Of files that a model has, one of which must be there.
     """
@@ -248,11 +271,19 @@ def check_replaceable(folder: Path, sources: Sequence[Path], suffixes: Sequence[
             "Give another name, or remove it"
         )
     for path in paths:
-        if path.is_dir() and not any((source / path.name).is_dir() for source in sources):
+        kept = path.name != ".git" and (not path.is_dir() or _is_written(path, folder, written))
+        if not kept:
+            kind = "the folder " if path.is_dir() else ""
             raise FileExistsError(
-                f"'{folder}' has the folder '{path.name}', which would be lost, so it is not "
+                f"'{folder}' has {kind}'{path.name}', which would be lost, so it is not "
                 "replaced. Give another name, or remove it"
             )
+
+
+def _is_written(subfolder: Path, folder: Path, written: Collection[Path]) -> bool:
+    """Whether all that a subfolder has is written anew."""
+    paths = [Path(place, name) for place, _, names in os.walk(subfolder) for name in names]
+    return bool(paths) and all(path.relative_to(folder) in written for path in paths)
 
 
 class Spool:

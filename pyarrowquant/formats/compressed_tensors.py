@@ -91,7 +91,7 @@ def write_compressed_tensors(
     dtype = model_dtype(source)
     layers = layers_of(results, dtype, source)
     with (
-        OutputFolder(Path(folder), overwrite, source.path) as output,
+        OutputFolder(Path(folder), overwrite, source.path, set(source.other_files())) as output,
         LayersByName(layers, output.temporary) as by_name,
     ):
         _write(by_name, source, dtype, output.temporary)

@@ -107,7 +107,7 @@ def write_mlx(
     layers = layers_of(results, dtype)
     kept_layers = KeptLayers(kept, others=_OTHER_DTYPES)
     config = {} if config is None else dict(config)
-    json.dumps(config, allow_nan=False)  # what JSON does not know is found here, not at the end
+    json.dumps(config)  # what JSON does not know is found here, not at the end
     overwrite = arguments.boolean("overwrite", overwrite)
     folder = Path(folder)
     made = not folder.exists()

@@ -2,207 +2,13 @@
 //
 // The scalar kernel is the reference: it is compiled on every machine, and
 // every other kernel gives the same bytes, scales, zero-points and sums.
+//
+// A group is quantized in three stages, which all kernels have: its range, the
+// smallest and the largest weight; its parameters, which the method chooses from
+// the range, and maybe from the weights; its codes.
 package kernel
 
-import "fmt"
-
-// ElementType is the type of the weights as they lie in memory, little-endian.
-type ElementType uint8
-
-const (
-	Float32 ElementType = iota
-	Float16
-	BFloat16
-	Float64 // rounded to float32 when read
-)
-
-// Size is the number of bytes of one element.
-func (t ElementType) Size() int {
-	switch t {
-	case Float16, BFloat16:
-		return 2
-	case Float64:
-		return 8
-	default:
-		return 4
-	}
-}
-
-// ZeroPoint says how the zero-point of a group is chosen.
-type ZeroPoint uint8
-
-const (
-	IntegerZero   ZeroPoint = iota // whole, 0 .. 2^b-1, so that 0.0 decodes to 0.0
-	FloatZero                      // any finite float32
-	SymmetricZero                  // always 2^(b-1)
-)
-
-// ScaleDtype is the type that scales are rounded to before codes are chosen.
-type ScaleDtype uint8
-
-const (
-	ScaleFloat32 ScaleDtype = iota
-	ScaleFloat16
-	ScaleBFloat16
-)
-
-// Method says how the scale and the zero-point of a group are chosen.
-type Method uint8
-
-const (
-	RoundToNearest Method = iota // over the group's smallest and largest weight
-	MeanSquares                  // search for the least squared error
-	HalfQuadratic                // round to nearest with an optimized zero-point
-)
-
-// Format is how a group is coded.
-type Format struct {
-	BitWidth   int // 2, 3, 4, 5, 6 or 8
-	ZeroPoint  ZeroPoint
-	ScaleDtype ScaleDtype
-	Method     Method
-}
-
-// MaxCode is the largest code, 2^b-1.
-func (f Format) MaxCode() int { return 1<<f.BitWidth - 1 }
-
-// RowBytes is the packed size of a row: codes are a little-endian bit stream,
-// zero-padded to a whole byte.
-func RowBytes(columns, bitWidth int) int {
-	return columns/8*bitWidth + (columns%8*bitWidth+7)/8
-}
-
-// Groups is the number of groups in a row; the last one may be shorter.
-func Groups(columns, groupSize int) int {
-	return (columns + groupSize - 1) / groupSize
-}
-
-// Block is the input and the output of one call to quantize: whole rows of a
-// layer, or whole groups of one row. All slices have exactly the size that
-// Rows, Columns and GroupSize say; none of them needs any alignment.
-type Block struct {
-	Format
-	Type      ElementType
-	Rows      int
-	Columns   int
-	GroupSize int    // 1 .. Columns, a multiple of 8 unless it is Columns
-	Weights   []byte // Rows*Columns elements, row-major
-	// Importance weighs the squared errors of the columns for MeanSquares: Columns
-	// values of 0 .. 1, or nil.
-	Importance []float32
-
-	Packed     []byte    // Rows*RowBytes(Columns, BitWidth)
-	Scales     []float32 // Rows*Groups(Columns, GroupSize)
-	ZeroPoints []float32 // as Scales
-	Sums       *Sums     // nil: no error sums wanted
-	// Stop tells a search to give up, since nobody wants its outputs any more; nil: never.
-	Stop func() bool
-}
-
-func (b *Block) stopped() bool { return b.Stop != nil && b.Stop() }
-
-// check panics if a slice has not the size that the kernels rely on.
-func (b *Block) check() {
-	b.layout().check(len(b.Weights), b.Type, len(b.Packed), len(b.Scales), len(b.ZeroPoints))
-	if b.Importance != nil && len(b.Importance) != b.Columns {
-		panic(fmt.Sprintf("kernel: block of %d columns with the importance of %d", b.Columns, len(b.Importance)))
-	}
-}
-
-func (b *Block) layout() layout {
-	return layout{b.Rows, b.Columns, b.GroupSize, b.BitWidth}
-}
-
-// searches tells whether groups are fitted by looking at their weights again and
-// again.
-func (m Method) searches() bool { return m != RoundToNearest }
-
-// importance is that of n weights of one row, or nil.
-func (b *Block) importance(weight, n int) []float32 {
-	if b.Importance == nil {
-		return nil
-	}
-	return b.Importance[weight%b.Columns:][:n]
-}
-
-// CodedBlock is the input and the output of one call to dequantize.
-type CodedBlock struct {
-	BitWidth   int
-	Rows       int
-	Columns    int
-	GroupSize  int
-	Packed     []byte
-	Scales     []byte // little-endian float32, one a group
-	ZeroPoints []byte // as Scales
-
-	Type    ElementType // Float32 or Float16
-	Weights []byte      // Rows*Columns elements
-}
-
-// check panics if a slice has not the size that the kernels rely on.
-func (b *CodedBlock) check() {
-	b.layout().check(len(b.Weights), b.Type, len(b.Packed), len(b.Scales)/4, len(b.ZeroPoints)/4)
-}
-
-func (b *CodedBlock) layout() layout {
-	return layout{b.Rows, b.Columns, b.GroupSize, b.BitWidth}
-}
-
-// layout is what sizes and positions within a block follow from. Its four words
-// are as many as Go keeps in registers.
-type layout struct {
-	rows, columns, groupSize, bitWidth int
-}
-
-func (l layout) check(weights int, t ElementType, packed, scales, zeroPoints int) {
-	groups := l.rows * Groups(l.columns, l.groupSize)
-	if weights != l.rows*l.columns*t.Size() || packed != l.rows*RowBytes(l.columns, l.bitWidth) || scales != groups || zeroPoints != groups {
-		panic(fmt.Sprintf("kernel: block %+v with %d bytes of weights, %d packed, %d scales, %d zero-points", l, weights, packed, scales, zeroPoints))
-	}
-}
-
-// joined is the same block with its rows as one, if no group or byte of packed
-// codes ends with a row.
-func (l layout) joined() layout {
-	if l.columns%l.groupSize == 0 && l.groupSize%8 == 0 {
-		l.rows, l.columns = 1, l.rows*l.columns
-	}
-	return l
-}
-
-// position is where a group begins, counted from the block's begin.
-type position struct {
-	weight int // elements
-	packed int // bytes
-	group  int
-}
-
-// row is where a row begins.
-func (l layout) row(i int) position {
-	return position{i * l.columns, i * RowBytes(l.columns, l.bitWidth), i * Groups(l.columns, l.groupSize)}
-}
-
-// after moves past some groups that have n weights in all.
-func (p position) after(n, groups, bitWidth int) position {
-	return position{p.weight + n, p.packed + RowBytes(n, bitWidth), p.group + groups}
-}
-
-// FaultKind says why a block cannot be coded or decoded.
-type FaultKind uint8
-
-const (
-	NoFault    FaultKind = iota
-	NonFinite            // a weight is NaN or Inf
-	ScaleRange           // ScaleDtype rounds a group's scale to 0 or to Inf
-	Overflow             // a decoded weight is beyond the output type
-)
-
-// Fault is the first fault of a block. Outputs of the block are then undefined.
-type Fault struct {
-	Kind  FaultKind
-	Index int     // element within the block
-	Value float32 // the weight, the unrounded scale, or the decoded weight
-}
+import "slices"
 
 // Kernel is one implementation. Its functions keep no state and may be called
 // by many goroutines at once.
@@ -211,30 +17,24 @@ type Kernel struct {
 	Quantize   func(*Block) Fault
 	Dequantize func(*CodedBlock) Fault
 
-	// Range and Code are the two halves of Quantize by RoundToNearest, for a part
-	// of a group that is worked on by many: the block is one row, whose length is a multiple of 8
-	// unless it ends the group. Range gives the smallest and the largest weight;
-	// Code takes what Fit made of all parts' ranges, and writes no scale.
+	// Range and Code are the first and the last stage of RoundToNearest, for a part of
+	// a group that is worked on by many: the block is one row, whose length is a
+	// multiple of 8 unless it ends the group. Code takes what Fit, the stage between
+	// them, made of all parts' ranges, and writes no scale.
 	Range func(*Block) (lo, hi float32, fault Fault)
 	Code  func(*Block, Parameters)
 }
 
-// Fit chooses the parameters of a group whose finite weights span lo .. hi.
-func Fit(lo, hi float32, f Format) (Parameters, Fault) {
-	p, ok := fit(lo, hi, f)
-	if !ok {
-		return p, Fault{Kind: ScaleRange, Value: p.Scale}
-	}
-	return p, Fault{}
-}
+// kernels are those that this CPU can run, which is found out once.
+var kernels = append([]Kernel{Scalar}, vectorKernels()...)
 
 // All returns the kernels that this CPU can run, the reference first and the
 // fastest last.
-func All() []Kernel { return append([]Kernel{Scalar}, vectorKernels()...) }
+func All() []Kernel { return slices.Clone(kernels) }
 
 // Named returns the kernel of this name, or the fastest for "".
 func Named(name string) (k Kernel, ok bool) {
-	for _, k = range All() {
+	for _, k = range kernels {
 		if k.Name == name {
 			return k, true
 		}

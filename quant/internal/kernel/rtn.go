@@ -12,15 +12,6 @@ const (
 	maxPlainOffset = 0x1p+127
 )
 
-// Parameters code and decode one group: q = rint(w*inverse + zeroPoint), and
-// w = (q - zeroPoint) * scale.
-type Parameters struct {
-	Scale     float32
-	ZeroPoint float32
-	inverse   float32
-	extreme   bool // outside the plain bounds: code with codeExtreme
-}
-
 // fit chooses the round-to-nearest parameters of a group whose finite weights
 // span lo .. hi. Every float32 operation is rounded by itself. The second
 // result is false if the scale's type rounds it to 0 or Inf; scale then holds
@@ -107,15 +98,4 @@ func round(x, maxCode float32) float32 {
 		return 0
 	}
 	return float32(x+0x1p23) - 0x1p23
-}
-
-func decode(code uint8, scale, zeroPoint float32) float32 {
-	return float32(float32(code)-zeroPoint) * scale
-}
-
-// code quantizes weights with plain parameters.
-func code(codes []uint8, weights []float32, p Parameters, maxCode float32) {
-	for i, w := range weights {
-		codes[i] = uint8(round(float32(w*p.inverse)+p.ZeroPoint, maxCode))
-	}
 }

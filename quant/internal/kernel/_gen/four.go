@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -67,37 +65,3 @@ func (f four) narrow(v [4]VecVirtual) VecVirtual {
 	VPERMD(v[0], f.order, v[0])
 	return v[0]
 }
-
-type orderKey struct {
-	parts int
-	split bool
-}
-
-// orders has the places from which groups of 4 bytes come. If split, two
-// neighbours are of two registers, and stay together.
-var orders = map[orderKey]Mem{
-	{2, false}: makeOrder(2, 1), {4, false}: makeOrder(4, 1),
-	{2, true}: makeOrder(2, 2), {4, true}: makeOrder(4, 2),
-}
-
-func makeOrder(parts, together int) Mem {
-	m := GLOBL(fmt.Sprintf("order%dx%d", parts, together), RODATA|NOPTR)
-	at := 0
-	for first := 0; first < 4; first += together {
-		for part := range parts {
-			for k := range together {
-				DATA(at, U32(uint32(4*part+first+k)))
-				at += 4
-			}
-		}
-	}
-	return m
-}
-
-// mixed has bytes 0 .. 3 and 4 .. 7 in turns, then 8 .. 11 and 12 .. 15.
-var mixed = func() Mem {
-	m := GLOBL("mixed", RODATA|NOPTR)
-	DATA(0, U64(0x0703060205010400))
-	DATA(8, U64(0x0f0b0e0a0d090c08))
-	return m
-}()

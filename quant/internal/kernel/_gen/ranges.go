@@ -15,19 +15,12 @@ type patterns struct {
 	signs                               Mem
 }
 
-var allOnes = constant("allOnes", 0xffffffff)
-
 func (e element) patterns() patterns {
 	if e.size == 2 {
 		return patterns{VPMAXSW, VPMAXUW, VPMINUW, signs16}
 	}
 	return patterns{VPMAXSD, VPMAXUD, VPMINUD, signBit}
 }
-
-var (
-	signs16      = constant("signs16", 0x80008000)
-	magnitudes16 = constant("magnitudes16", 0x7fff7fff)
-)
 
 // infinity is the pattern of a type, in the upper bits, without its sign.
 func (e element) infinity() uint32 {

@@ -1,9 +1,13 @@
 package kernel
 
 import (
+	"fmt"
 	"os"
+	"reflect"
 	"regexp"
+	"runtime"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -36,8 +40,8 @@ func TestKernelsOfCPUs(t *testing.T) {
 		"no F16C, as emulators do": {features{avx2: true, fma: true, bmi2: true}, nil},
 	} {
 		var got []string
-		for _, k := range c.features.kernels() {
-			got = append(got, k.Name)
+		for _, v := range c.features.sets() {
+			got = append(got, v.name)
 		}
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: kernels %v, want %v", name, got, c.want)
@@ -65,5 +69,52 @@ func TestNothingIsMicrocode(t *testing.T) {
 	}
 	if found := regexp.MustCompile(`\bP(EXT|DEP)[LQ]\b`).Find(source); found != nil {
 		t.Errorf("vector_amd64.s has %s", found)
+	}
+}
+
+// TestSetsAreComplete looks at the sets of all CPUs: what this one cannot run would
+// otherwise be missed only where it runs. A function is named after its place, and
+// after the instruction set or none.
+func TestSetsAreComplete(t *testing.T) {
+	elements := []string{"Float32", "Float16", "BFloat16"}
+	zeros := []string{"Integer", "Float", "Symmetric"}
+	for suffix, v := range map[string]*vectorSet{"AVX2": &avx2, "AVX512": &avx512} {
+		set := reflect.ValueOf(v).Elem()
+		check := func(function reflect.Value, want string) {
+			if function.IsNil() {
+				t.Errorf("%s has no %s", v.name, want)
+				return
+			}
+			full := runtime.FuncForPC(function.Pointer()).Name()
+			if got := full[strings.LastIndexByte(full, '.')+1:]; got != want && got != want+suffix {
+				t.Errorf("%s has %s as %s", v.name, got, want)
+			}
+		}
+		for i := range set.NumField() {
+			name, field := set.Type().Field(i).Name, set.Field(i)
+			switch {
+			case name == "name" || name == "wideCodes":
+			case name == "packWide":
+				for _, width := range []int{2, 4} {
+					check(field.Index(width), fmt.Sprintf("pack%d", width))
+				}
+			case name == "pack" || name == "unpack":
+				for _, width := range []int{2, 3, 4, 5, 6} {
+					check(field.Index(width), fmt.Sprintf("%s%d", name, width))
+				}
+			case field.Kind() == reflect.Func:
+				check(field, name)
+			case field.Type().Elem().Kind() == reflect.Func:
+				for e, element := range elements {
+					check(field.Index(e), name+element)
+				}
+			default:
+				for z, zero := range zeros {
+					for e, element := range elements {
+						check(field.Index(z).Index(e), name+zero+element)
+					}
+				}
+			}
+		}
 	}
 }

@@ -1,4 +1,4 @@
-package quant
+package knapsack
 
 import (
 	"errors"
@@ -24,7 +24,7 @@ func bruteForce(layers [][]Cost, budget int64) float64 {
 	return least
 }
 
-func TestAllocate(t *testing.T) {
+func TestChoose(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	infeasible := 0
 	for range 2000 {
@@ -37,10 +37,10 @@ func TestAllocate(t *testing.T) {
 		}
 		budget := random.Int64N(900)
 		want := bruteForce(layers, budget)
-		choices, err := Allocate(layers, budget)
+		choices, err := Choose(layers, budget)
 		if math.IsInf(want, 1) {
 			infeasible++
-			if !errors.Is(err, ErrArgument) {
+			if !errors.Is(err, ErrBudget) {
 				t.Fatalf("no solution, but %v, %v", choices, err)
 			}
 			continue
@@ -59,9 +59,9 @@ func TestAllocate(t *testing.T) {
 	}
 }
 
-// TestAllocateLarge has layers as a large model has: the greedy bound shows how
+// TestChooseLarge has layers as a large model has: the greedy bound shows how
 // close the result is.
-func TestAllocateLarge(t *testing.T) {
+func TestChooseLarge(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	layers, all := make([][]Cost, 3000), int64(0)
 	for i := range layers {
@@ -73,7 +73,7 @@ func TestAllocateLarge(t *testing.T) {
 		}
 	}
 	budget := all * 17 / 4
-	choices, err := Allocate(layers, budget)
+	choices, err := Choose(layers, budget)
 	if err != nil {
 		t.Fatal(err)
 	}

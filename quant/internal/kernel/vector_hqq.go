@@ -22,11 +22,11 @@ func (v *vectorSet) hqqGroups(s *vectorScratch, f *search, b *Block, c *cursor) 
 	shrinks := false
 	for h.active != [searchGroups]bool{} && !b.stopped() {
 		if !shrinks {
-			f.hqqSums(b, v.stepSums)
+			v.restSums(f, b, v.stepSums)
 			shrinks = h.somethingLeft(f)
 		}
 		if shrinks {
-			f.hqqSums(b, v.hqqSums)
+			v.restSums(f, b, v.hqqSums)
 		}
 		for k := range searchGroups {
 			if !h.active[k] || h.goOn(f, b, k) {
@@ -80,13 +80,13 @@ func (f *search) loadLane(s *vectorScratch, b *Block, k int) {
 	}
 }
 
-// hqqSums finds rest, in place of pull, and restRest. stepSums gives the same as
+// restSums finds rest, in place of pull, and restRest. stepSums gives the same as
 // long as shrinking leaves nothing.
-func (f *search) hqqSums(b *Block, sums func(lanes, tile *float32, n int, maxCode float32)) {
+func (v *vectorSet) restSums(f *search, b *Block, sums func(lanes, tile *float32, n int, maxCode float32)) {
 	l := &f.lanes
 	clear(l.rest[:])
 	clear(l.restRest[:])
-	f.tiles(b, func(n int) { sums(&l.scale[0], &f.tile[0][0], n, float32(b.MaxCode())) })
+	v.tiles(f, b, func(n int) { sums(&l.scale[0], &f.tile[0][0], n, float32(b.MaxCode())) })
 }
 
 // somethingLeft tells whether shrinking may leave something of a rest.

@@ -14,8 +14,7 @@ func TestCodesBeyondIntegers(t *testing.T) {
 		weights[i] = float32(i-32) * 1e-3
 	}
 	weights[5], weights[50] = 3e4, -3e4
-	for _, k := range All()[1:] {
-		v := map[string]*vectorSet{"avx2": &avx2, "avx512": &avx512}[k.Name]
+	for _, v := range vectorSets() {
 		for scale := float32(1e-2); scale > 1e-9; scale /= 7 {
 			p := Parameters{Scale: scale, inverse: 1 / scale, ZeroPoint: 7}
 			b := Block{

@@ -15,9 +15,9 @@ import (
 // groupedLayer is a layer of groups of 8 codes, all of them 0.
 type groupedLayer struct{ groups int }
 
-// codedTable has layers "0", "1", ... whose groups have these scales and zero-points,
+// quantizedTable has layers "0", "1", ... whose groups have these scales and zero-points,
 // one list for all layers.
-func codedTable(layers []groupedLayer, scales, zeroPoints []float32) Table {
+func quantizedTable(layers []groupedLayer, scales, zeroPoints []float32) Table {
 	var names []string
 	var bitWidths, groupSizes, shape []int64
 	shapes, packed, groups := []int32{0}, []int32{0}, []int32{0}
@@ -92,10 +92,10 @@ func TestFirstBadGroupIsNamed(t *testing.T) {
 				zeroPoints[at] = []float32{nan, inf, -inf}[random.IntN(3)]
 			}
 		}
-		table, want := codedTable(layers, scales, zeroPoints), wantGroups(layers, scales, zeroPoints)
+		table, want := quantizedTable(layers, scales, zeroPoints), wantGroups(layers, scales, zeroPoints)
 		for _, threads := range []int{1, 2, 3, 16} {
 			result, err := Dequantize(context.Background(), table.Schema, table.Batches,
-				DequantizeOptions{Dtype: "float32", Threads: threads}, memory.DefaultAllocator)
+				DequantizeOptions{Dtype: WeightFloat32, Threads: threads}, memory.DefaultAllocator)
 			var failed LayerErrors
 			if errors.As(err, &failed); len(failed) != len(want) {
 				t.Fatalf("round %d, %d threads: error %v, want %q", round, threads, err, want)
@@ -117,12 +117,12 @@ func TestReadingStops(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	schema, batches := twoLayers()
-	table := codedTable([]groupedLayer{{1}}, []float32{0}, []float32{0}) // a layer that would fail
+	table := quantizedTable([]groupedLayer{{1}}, []float32{0}, []float32{0}) // a layer that would fail
 	compared := Table{Schema: schema, Batches: batches}
 	for name, call := range map[string]func() (*Result, error){
 		"quantize": func() (*Result, error) { return Quantize(ctx, schema, batches, defaults, checked(t), nil) },
 		"dequantize": func() (*Result, error) {
-			return Dequantize(ctx, table.Schema, table.Batches, DequantizeOptions{Dtype: "float32", Threads: 2}, checked(t))
+			return Dequantize(ctx, table.Schema, table.Batches, DequantizeOptions{Dtype: WeightFloat32, Threads: 2}, checked(t))
 		},
 		"compare": func() (*Result, error) { return Compare(ctx, compared, table, compareDefaults, checked(t)) },
 	} {

@@ -1,46 +1,62 @@
-package quant
+// Package knapsack shares a budget of bits among layers: the multiple-choice
+// knapsack problem.
+package knapsack
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"slices"
 )
+
+// ErrBudget: even the smallest choices are over the budget.
+var ErrBudget = errors.New("invalid budget")
 
 // Cost is what one of the choices for a layer takes and leaves.
 type Cost struct {
 	Bits  int64   `json:"bits"`
-	Error float64 `json:"error"`
+	Error float64 `json:"error"` // finite; what it measures is the caller's choice
 }
 
-// maxStates bounds the partial choices that Allocate keeps a layer. Bounds leave
+// maxStates bounds the partial choices that Choose keeps a layer. Bounds leave
 // far fewer on real models; where they do not, the result may be worse than the
 // best by less than one layer's share.
 const maxStates = 5000
 
-// Allocate picks one of the costs of each layer, so that the sum of errors is
-// the least that the budget of bits allows. It wraps ErrArgument if even the
-// smallest choices are over the budget.
+// Choose picks one of the costs of each layer, of which each has at least one, so
+// that the sum of errors is the least that the budget of bits allows. It gives their
+// positions, or an error that wraps ErrBudget.
 //
-// This is the multiple-choice knapsack problem. A greedy solution along the
-// convex hulls of all layers gives a price for a bit (Sinha and Zoltners, "The
-// multiple-choice knapsack problem", 1979); with it, every partial choice has a
-// lower bound, and those that cannot beat the best solution known are dropped.
-func Allocate(layers [][]Cost, budget int64) ([]int, error) {
-	a := allocation{layers: make([][]option, len(layers)), budget: budget}
+// A greedy solution along the convex hulls of all layers gives a price for a bit
+// (Sinha and Zoltners, "The multiple-choice knapsack problem", 1979); with it, every
+// partial choice has a lower bound, and those that cannot beat the best solution
+// known are dropped.
+func Choose(layers [][]Cost, budget int64) ([]int, error) {
+	p := problem{layers: make([][]option, len(layers)), budget: budget}
 	for i, costs := range layers {
-		a.layers[i] = efficient(costs)
+		p.layers[i] = efficient(costs)
 	}
-	least := a.smallest()
-	if bits := a.bits(least); bits > budget {
-		return nil, argumentError("Invalid budget: %d bits. The smallest choices take %d", budget, bits)
+	least := p.smallest()
+	if bits := p.bits(least); bits > budget {
+		return nil, budgetError{budget, bits}
 	}
-	best, price := a.greedy(least)
-	best = a.improve(best, price)
+	best, price := p.greedy(least)
+	best = p.improve(best, price)
 	choices := make([]int, len(layers))
 	for i, k := range best {
-		choices[i] = a.layers[i][k].choice
+		choices[i] = p.layers[i][k].choice
 	}
 	return choices, nil
 }
+
+// budgetError says by how much a budget is too small, in bits.
+type budgetError struct{ budget, least int64 }
+
+func (e budgetError) Error() string {
+	return fmt.Sprintf("Invalid budget: %d bits. The smallest choices take %d", e.budget, e.least)
+}
+
+func (e budgetError) Unwrap() error { return ErrBudget }
 
 // option is a choice that no other choice of its layer beats in both ways.
 type option struct {
@@ -71,24 +87,24 @@ func undominated[T any](items []T, cost func(T) Cost) []T {
 	return kept
 }
 
-// allocation is a problem; a solution has the position of each layer's option.
-type allocation struct {
+// problem is what is to be solved; a solution has the position of each layer's option.
+type problem struct {
 	layers [][]option
 	budget int64
 }
 
-func (a *allocation) smallest() []int { return make([]int, len(a.layers)) }
+func (p *problem) smallest() []int { return make([]int, len(p.layers)) }
 
-func (a *allocation) bits(solution []int) (sum int64) {
+func (p *problem) bits(solution []int) (sum int64) {
 	for i, k := range solution {
-		sum += a.layers[i][k].Bits
+		sum += p.layers[i][k].Bits
 	}
 	return sum
 }
 
-func (a *allocation) error(solution []int) (sum float64) {
+func (p *problem) error(solution []int) (sum float64) {
 	for i, k := range solution {
-		sum += a.layers[i][k].Error
+		sum += p.layers[i][k].Error
 	}
 	return sum
 }
@@ -101,15 +117,15 @@ type upgrade struct {
 
 // greedy takes upgrades by falling gain, as long as they fit. The price of a bit
 // is the gain of the first one that does not, or 0.
-func (a *allocation) greedy(solution []int) ([]int, float64) {
+func (p *problem) greedy(solution []int) ([]int, float64) {
 	var upgrades []upgrade
-	for i, options := range a.layers {
+	for i, options := range p.layers {
 		upgrades = append(upgrades, hull(i, options)...)
 	}
 	slices.SortStableFunc(upgrades, func(x, y upgrade) int { return cmp.Compare(y.gain, x.gain) })
-	left, price, blocked := a.budget-a.bits(solution), 0.0, map[int]bool{}
+	left, price, blocked := p.budget-p.bits(solution), 0.0, map[int]bool{}
 	for _, u := range upgrades {
-		more := a.layers[u.layer][u.to].Bits - a.layers[u.layer][solution[u.layer]].Bits
+		more := p.layers[u.layer][u.to].Bits - p.layers[u.layer][solution[u.layer]].Bits
 		switch {
 		case blocked[u.layer]:
 		case more > left:
@@ -148,28 +164,28 @@ type state struct {
 
 // improve looks for a better solution than the one known. Bounds: what is left
 // costs at least as much as if bits were bought at the price.
-func (a *allocation) improve(known []int, price float64) []int {
-	n := len(a.layers)
+func (p *problem) improve(known []int, price float64) []int {
+	n := len(p.layers)
 	restError, restBits := make([]float64, n+1), make([]int64, n+1)
 	for i := n - 1; i >= 0; i-- {
-		least := a.layers[i][0].Error + price*float64(a.layers[i][0].Bits)
-		for _, o := range a.layers[i] {
+		least := p.layers[i][0].Error + price*float64(p.layers[i][0].Bits)
+		for _, o := range p.layers[i] {
 			least = min(least, o.Error+price*float64(o.Bits))
 		}
-		restError[i], restBits[i] = restError[i+1]+least, restBits[i+1]+a.layers[i][0].Bits
+		restError[i], restBits[i] = restError[i+1]+least, restBits[i+1]+p.layers[i][0].Bits
 	}
-	limit := a.error(known)
+	limit := p.error(known)
 	bound := func(s state, done int) float64 {
-		return s.Error + restError[done] - price*float64(a.budget-s.Bits)
+		return s.Error + restError[done] - price*float64(p.budget-s.Bits)
 	}
 	levels := make([][]state, n+1)
 	levels[0] = []state{{}}
-	for i, options := range a.layers {
+	for i, options := range p.layers {
 		var next []state
-		for p, s := range levels[i] {
+		for previous, s := range levels[i] {
 			for k, o := range options {
-				t := state{Cost{s.Bits + o.Bits, s.Error + o.Error}, int32(p), int32(k)}
-				if t.Bits+restBits[i+1] <= a.budget && bound(t, i+1) < limit {
+				t := state{Cost{s.Bits + o.Bits, s.Error + o.Error}, int32(previous), int32(k)}
+				if t.Bits+restBits[i+1] <= p.budget && bound(t, i+1) < limit {
 					next = append(next, t)
 				}
 			}

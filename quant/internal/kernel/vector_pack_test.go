@@ -9,12 +9,10 @@ import (
 
 // vectorPackers pack as codeRun does, and one word after the other.
 func vectorPackers(width int) map[string]func(to, codes []uint8) {
-	packers := map[string]func(to, codes []uint8){
-		"words": func(to, codes []uint8) { packers[width](&to[0], &codes[0], len(codes)) },
-	}
-	for _, k := range All()[1:] {
-		v := map[string]*vectorSet{"avx2": &avx2, "avx512": &avx512}[k.Name]
-		packers[k.Name] = func(to, codes []uint8) { v.pack(to, codes, width) }
+	packers := map[string]func(to, codes []uint8){}
+	for _, v := range vectorSets() {
+		packers[v.name] = func(to, codes []uint8) { v.packCodes(to, codes, width) }
+		packers[v.name+" words"] = func(to, codes []uint8) { v.pack[width](&to[0], &codes[0], len(codes)) }
 	}
 	return packers
 }
@@ -42,10 +40,12 @@ func TestVectorsPackABitStream(t *testing.T) {
 					t.Fatalf("%s, %d bits, %d codes: %x, want %x", name, width, n, packed.all, want)
 				}
 			}
-			unpacked := newGuarded(n, random.IntN(16))
-			unpackers[width](&unpacked.inner[0], &in.last(want)[0], n)
-			if !unpacked.intact() || !bytes.Equal(unpacked.inner, codes) {
-				t.Fatalf("%d bits, %d codes: unpacked %x, want %x", width, n, unpacked.all, codes)
+			for _, v := range vectorSets() {
+				unpacked := newGuarded(n, random.IntN(16))
+				v.unpack[width](&unpacked.inner[0], &in.last(want)[0], n)
+				if !unpacked.intact() || !bytes.Equal(unpacked.inner, codes) {
+					t.Fatalf("%s, %d bits, %d codes: unpacked %x, want %x", v.name, width, n, unpacked.all, codes)
+				}
 			}
 		}
 	}
@@ -54,18 +54,20 @@ func TestVectorsPackABitStream(t *testing.T) {
 func BenchmarkPack(b *testing.B) {
 	const n = 1 << 10
 	codes, packed := make([]uint8, n), make([]uint8, n)
-	for _, width := range []int{2, 3, 4, 5, 6} {
-		b.Run(fmt.Sprintf("pack%d", width), func(b *testing.B) {
-			b.SetBytes(n)
-			for b.Loop() {
-				packers[width](&packed[0], &codes[0], n)
-			}
-		})
-		b.Run(fmt.Sprintf("unpack%d", width), func(b *testing.B) {
-			b.SetBytes(n)
-			for b.Loop() {
-				unpackers[width](&codes[0], &packed[0], n)
-			}
-		})
+	for _, v := range vectorSets() {
+		for _, width := range []int{2, 3, 4, 5, 6} {
+			b.Run(fmt.Sprintf("%s/pack%d", v.name, width), func(b *testing.B) {
+				b.SetBytes(n)
+				for b.Loop() {
+					v.pack[width](&packed[0], &codes[0], n)
+				}
+			})
+			b.Run(fmt.Sprintf("%s/unpack%d", v.name, width), func(b *testing.B) {
+				b.SetBytes(n)
+				for b.Loop() {
+					v.unpack[width](&codes[0], &packed[0], n)
+				}
+			})
+		}
 	}
 }

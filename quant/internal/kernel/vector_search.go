@@ -20,18 +20,6 @@ type searchLanes struct {
 	threshold                                          [searchGroups]float32 // of hqq
 }
 
-// transposers make tiles, by ElementType.
-var transposers = [3]func(groups **byte, offset, n int, tile *float32){
-	transposeFloat32, transposeFloat16, transposeBFloat16,
-}
-
-// refiners are refine, by ZeroPoint and ScaleDtype.
-var refiners = [3][3]func(lanes *float32, maxCode float32){
-	IntegerZero:   {refineIntegerFloat32, refineIntegerFloat16, refineIntegerBFloat16},
-	FloatZero:     {refineFloatFloat32, refineFloatFloat16, refineFloatBFloat16},
-	SymmetricZero: {refineSymmetricFloat32, refineSymmetricFloat16, refineSymmetricBFloat16},
-}
-
 // search is the working memory of one call: a batch of groups of n weights.
 type search struct {
 	lanes      searchLanes
@@ -59,7 +47,7 @@ func (v *vectorSet) quantizeSearched(b Block) Fault {
 		b.Importance = nil
 	}
 	s := takeScratch()
-	defer s.release()
+	defer v.release(s)
 	s.stop = b.Stop
 	f := searches.Get().(*search)
 	defer func() {
@@ -123,29 +111,6 @@ func (c *cursor) next() (at position, ok bool) {
 	return at, true
 }
 
-// searchGroups searches groups in batches.
-func (v *vectorSet) searchGroups(s *vectorScratch, f *search, b *Block, c *cursor) (ok bool) {
-	f.n = c.n
-	for at, more := c.next(); more; {
-		some := false
-		for f.count = 0; more && f.count < searchGroups; f.count++ {
-			if !v.takeGroup(s, f, b, at, f.count) {
-				return false
-			}
-			some = some || f.searched[f.count]
-			at, more = c.next()
-		}
-		if some {
-			f.fillLanes(b)
-			v.search(f, b)
-		}
-		for k := range f.count {
-			f.store(b, k)
-		}
-	}
-	return true
-}
-
 // takeGroup puts a group into a lane, with its round-to-nearest parameters.
 func (v *vectorSet) takeGroup(s *vectorScratch, f *search, b *Block, at position, k int) (ok bool) {
 	size := b.Type.Size()
@@ -194,163 +159,6 @@ func (f *search) store(b *Block, k int) {
 // may leave out weights of no importance that are very far from all others.
 func within(lo, hi float32, p Parameters) bool {
 	return max(abs(lo), abs(hi))*abs(p.inverse)+abs(p.ZeroPoint) < 1<<30
-}
-
-// fillLanes gives idle lanes something to do, and loads groups that fit into one
-// tile.
-func (f *search) fillLanes(b *Block) {
-	for k := range searchGroups {
-		if k >= f.count { // idle lanes do what the first one does
-			f.weights[k], f.importance[k] = f.weights[0], f.importance[0]
-		}
-		if k >= f.count || !f.searched[k] {
-			f.lo[k], f.hi[k] = span(-1, 1, b.ZeroPoint)
-			f.lanes.base[k] = 1
-		} else {
-			f.lanes.base[k] = f.rtn[k].inverse
-		}
-		// for groups of which no start leads anywhere
-		p := f.rtn[k]
-		f.lanes.nextScale[k], f.lanes.nextInverse[k], f.lanes.nextZeroPoint[k] = p.Scale, p.inverse, p.ZeroPoint
-		f.lanes.leastError[k] = infinity
-		f.lanes.nextPromise[k] = infinity
-	}
-	if f.n <= tileSize {
-		f.loadTile(b, 0, f.n)
-	}
-}
-
-// search is the function of that name of the reference, for all lanes.
-func (v *vectorSet) search(f *search, b *Block) {
-	if f.count == 1 {
-		v.searchAlone(f, b)
-	} else {
-		for start := range starts {
-			f.begin(start, b)
-			v.look(f, b)
-			if start == 0 {
-				for k := range searchGroups {
-					f.lanes.leastError[k] = f.toBeat(k, b)
-				}
-			}
-		}
-	}
-	for range refinements {
-		l := &f.lanes
-		l.scale, l.inverse, l.zeroPoint = l.nextScale, l.nextInverse, l.nextZeroPoint
-		for k := range searchGroups {
-			l.nextPromise[k] = infinity
-		}
-		v.look(f, b)
-	}
-}
-
-func (f *search) toBeat(k int, b *Block) float32 {
-	return toBeat(f.lanes.leastError[k], f.lanes.weight[k], f.rtn[k], float32(b.MaxCode()))
-}
-
-// searchAlone looks at all starts of the only group at once, one a lane, and
-// brings together in the first lane what they find. Long rows are searched so.
-func (v *vectorSet) searchAlone(f *search, b *Block) {
-	l := &f.lanes
-	for start := range starts {
-		p := fitStart(start, f.lo[0], f.hi[0], f.rtn[0], b.Format)
-		l.scale[start], l.inverse[start], l.zeroPoint[start] = p.Scale, p.inverse, p.ZeroPoint
-		l.base[start] = l.base[0]
-	}
-	v.look(f, b)
-	l.leastError[0] = f.toBeat(0, b)
-	for k := 1; k < starts; k++ {
-		if l.leastError[k] < l.leastError[0] {
-			l.leastError[0], l.bestScale[0], l.bestZeroPoint[0] = l.leastError[k], l.bestScale[k], l.bestZeroPoint[k]
-		}
-		if l.nextPromise[k] < l.nextPromise[0] {
-			l.nextPromise[0], l.nextScale[0] = l.nextPromise[k], l.nextScale[k]
-			l.nextInverse[0], l.nextZeroPoint[0] = l.nextInverse[k], l.nextZeroPoint[k]
-		}
-	}
-}
-
-// begin makes the parameters of a start.
-func (f *search) begin(start int, b *Block) {
-	c := cutOf(start, b.Format)
-	for k := range searchGroups {
-		f.cutLo[k], f.cutHi[k] = c.of(f.lo[k], f.hi[k], b.ZeroPoint)
-	}
-	l := &f.lanes
-	if fitters[b.ZeroPoint][b.ScaleDtype](&f.cutLo[0], &f.cutHi[0], searchGroups, float32(b.MaxCode()), half(b.Format), &l.scale[0], &l.inverse[0], &l.zeroPoint[0]) {
-		return
-	}
-	for k := range searchGroups {
-		p := fitStart(start, f.lo[k], f.hi[k], f.rtn[k], b.Format)
-		l.scale[k], l.inverse[k], l.zeroPoint[k] = p.Scale, p.inverse, p.ZeroPoint
-	}
-}
-
-// look sums up all weights with the current parameters, and refines these.
-func (v *vectorSet) look(f *search, b *Block) {
-	l, maxCode := &f.lanes, float32(b.MaxCode())
-	clear(l.code[:])
-	clear(l.codeCode[:])
-	clear(l.rest[:])
-	clear(l.restCode[:])
-	clear(l.restRest[:])
-	clear(l.weight[:])
-	if b.Importance == nil {
-		for k := range searchGroups {
-			l.weight[k] = float32(f.n)
-		}
-	}
-	f.tiles(b, func(n int) {
-		if b.Importance == nil {
-			v.stepSums(&l.scale[0], &f.tile[0][0], n, maxCode)
-		} else {
-			v.stepSumsWeighted(&l.scale[0], &f.tile[0][0], &f.importanceTile[0][0], n, maxCode)
-		}
-	})
-	refiners[b.ZeroPoint][b.ScaleDtype](&l.scale[0], maxCode)
-}
-
-// tiles calls visit for each tile of n rows.
-func (f *search) tiles(b *Block, visit func(n int)) {
-	for first := 0; first < f.n && !b.stopped(); first += tileSize {
-		n := min(tileSize, f.n-first)
-		if f.n > tileSize {
-			f.loadTile(b, first, n)
-		}
-		visit(n)
-	}
-}
-
-// loadTile fills the tiles with n weights, and their importance.
-func (f *search) loadTile(b *Block, first, n int) {
-	fill(&f.tile, &f.weights, b.Type, first, n)
-	if b.Importance != nil {
-		fill(&f.importanceTile, &f.importance, Float32, first, n)
-	}
-}
-
-// fill transposes all but the last elements, fewer than 8, with vectors, unless
-// they are float64.
-func fill(tile *[tileSize][searchGroups]float32, groups *[searchGroups]*byte, t ElementType, first, n int) {
-	size := t.Size()
-	whole := 0
-	if t != Float64 {
-		whole = n &^ 7
-	}
-	if whole > 0 {
-		transposers[t](&groups[0], first*size, whole, &tile[0][0])
-	}
-	var rest [8]float32
-	for i := whole; i < n; i += len(rest) {
-		some := rest[:min(len(rest), n-i)]
-		for k, group := range groups {
-			load(some, unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(group), (first+i)*size)), len(some)*size), t)
-			for j, w := range some {
-				tile[i+j][k] = w
-			}
-		}
-	}
 }
 
 // codeRow codes a row of so many columns with the scales and zero-points that

@@ -16,11 +16,13 @@ func TestStreamTo(t *testing.T) {
 			for i := range from {
 				from[i] = byte(random.Uint32())
 			}
-			to := newGuarded(n, offset)
-			streamTo(to.inner, from)
-			fence()
-			if !to.intact() || !bytes.Equal(to.inner, from) {
-				t.Fatalf("%d bytes at %d: %x, want %x", n, offset, to.all, from)
+			for _, v := range vectorSets() {
+				to := newGuarded(n, offset)
+				v.streamTo(to.inner, from)
+				v.fence()
+				if !to.intact() || !bytes.Equal(to.inner, from) {
+					t.Fatalf("%s, %d bytes at %d: %x, want %x", v.name, n, offset, to.all, from)
+				}
 			}
 		}
 	}

@@ -2,23 +2,13 @@ package quant
 
 import (
 	"context"
-	"fmt"
 	"math"
-	"math/bits"
 	"slices"
-	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
 
 	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
 )
-
-// matrix is the row-major form of a layer's shape. An empty layer is 0 x 0.
-type matrix struct {
-	rows, columns int
-}
-
-func (m matrix) elements() int { return m.rows * m.columns }
 
 // layer is one row of the input. name and weights are views of Arrow memory.
 type layer struct {
@@ -34,7 +24,7 @@ type layer struct {
 }
 
 // readLayers reads every row of every batch as a layer, but for those to skip.
-func readLayers(ctx context.Context, batches []arrow.RecordBatch, columns inputColumns, o *Options) ([]layer, LayerErrors, error) {
+func readLayers(ctx context.Context, batches []arrow.RecordBatch, columns weightColumns, o *Options) ([]layer, LayerErrors, error) {
 	settings := o.rowSettings()
 	layers, failed, err := readRows(ctx, batches, o.FirstRow, o.Threads, func(batch arrow.RecordBatch, rows int) rowReader[layer] {
 		read := newLayerReader(batch, columns, rows)
@@ -51,56 +41,6 @@ func readLayers(ctx context.Context, batches []arrow.RecordBatch, columns inputC
 	return layers, failed, err
 }
 
-// rowReader reads a row of a batch, which is inputRow of the whole input, into a
-// zero T.
-type rowReader[T any] func(into *T, row int, inputRow int64) *LayerError
-
-// readRows reads every row of every batch, by newReader's readers of so many rows
-// each, on up to threads goroutines. Rows that cannot be read come back as errors,
-// the others in input order. The error is that of the context.
-func readRows[T any](ctx context.Context, batches []arrow.RecordBatch, firstRow int64, threads int,
-	newReader func(batch arrow.RecordBatch, rows int) rowReader[T]) ([]T, LayerErrors, error) {
-	rows := make([]T, countRows(batches))
-	var failed LayerErrors
-	offset := 0
-	for _, batch := range batches {
-		into := rows[offset:]
-		spans := inSpans(threads, int(batch.NumRows()), spanRows, func(_, first, end int) (failed LayerErrors) {
-			read := newReader(batch, end-first)
-			for row := first; row < end && ctx.Err() == nil; row++ {
-				if err := read(&into[row], row, firstRow+int64(offset+row)); err != nil {
-					failed = append(failed, err)
-				}
-			}
-			return failed
-		})
-		failed = append(failed, slices.Concat(spans...)...)
-		offset += int(batch.NumRows())
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, nil, err
-	}
-	if len(failed) == 0 {
-		return rows, nil, nil
-	}
-	kept, bad := rows[:0], failed
-	for i, r := range rows {
-		if len(bad) > 0 && bad[0].Row == firstRow+int64(i) {
-			bad = bad[1:]
-		} else {
-			kept = append(kept, r)
-		}
-	}
-	return kept, failed, nil
-}
-
-func countRows(batches []arrow.RecordBatch) (rows int) {
-	for _, batch := range batches {
-		rows += int(batch.NumRows())
-	}
-	return rows
-}
-
 // layerReader reads some rows of one batch.
 type layerReader struct {
 	dims       []int64 // memory of all shapes
@@ -110,7 +50,7 @@ type layerReader struct {
 	importance *listReader // likewise
 }
 
-func newLayerReader(batch arrow.RecordBatch, columns inputColumns, rows int) *layerReader {
+func newLayerReader(batch arrow.RecordBatch, columns weightColumns, rows int) *layerReader {
 	r := &layerReader{dims: make([]int64, 0, 2*rows), names: newTextReader(columnLayerName, batch.Column(columns.layerName))}
 	if columns.dtype >= 0 {
 		r.weights = rawWeights(batch.Column(columns.weights), batch.Column(columns.dtype))
@@ -239,42 +179,4 @@ func rawWeights(values, dtypes arrow.Array) func(row int) ([]byte, kernel.Elemen
 		}
 		return weights, element, p
 	}
-}
-
-// elementCount multiplies the dimensions; none may be negative and the product
-// must fit in an int64.
-func elementCount(shape []int64) (int64, *problem) {
-	empty := false
-	for _, d := range shape {
-		if d < 0 {
-			return 0, problemf(KindShapeMismatch, ": Shape mismatch: shape %s has the negative dimension %d", shapeText(shape), d)
-		}
-		empty = empty || d == 0
-	}
-	if empty {
-		return 0, nil
-	}
-	count := uint64(1)
-	for _, d := range shape {
-		high, low := bits.Mul64(count, uint64(d))
-		if high != 0 || low > 1<<63-1 {
-			return 0, problemf(KindShapeMismatch, ": Shape mismatch: shape %s has more than 2^63-1 elements", shapeText(shape))
-		}
-		count = low
-	}
-	return int64(count), nil
-}
-
-func matrixOf(shape []int64, elements int64) matrix {
-	if elements == 0 {
-		return matrix{}
-	}
-	if len(shape) < 2 {
-		return matrix{rows: 1, columns: int(elements)}
-	}
-	return matrix{rows: int(shape[0]), columns: int(elements / shape[0])}
-}
-
-func shapeText(shape []int64) string {
-	return strings.ReplaceAll(fmt.Sprint(shape), " ", ", ")
 }

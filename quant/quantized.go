@@ -11,9 +11,9 @@ import (
 	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
 )
 
-// codedLayer is one row of a result. All slices are views of Arrow memory, but
+// quantizedLayer is one row of a result. All slices are views of Arrow memory, but
 // for shape.
-type codedLayer struct {
+type quantizedLayer struct {
 	grouped
 	name               string
 	row                int64
@@ -23,11 +23,11 @@ type codedLayer struct {
 	scales, zeroPoints []byte // little-endian float32
 }
 
-// readCoded reads every row of every batch of a result. The error is that of the
+// readQuantized reads every row of every batch of a result. The error is that of the
 // context.
-func readCoded(ctx context.Context, batches []arrow.RecordBatch, columns codedColumns, threads int) ([]codedLayer, LayerErrors, error) {
-	layers, failed, err := readRows(ctx, batches, 0, threads, func(batch arrow.RecordBatch, _ int) rowReader[codedLayer] {
-		return newCodedReader(batch, columns).read
+func readQuantized(ctx context.Context, batches []arrow.RecordBatch, columns quantizedColumns, threads int) ([]quantizedLayer, LayerErrors, error) {
+	layers, failed, err := readRows(ctx, batches, 0, threads, func(batch arrow.RecordBatch, _ int) rowReader[quantizedLayer] {
+		return newQuantizedReader(batch, columns).read
 	})
 	if err != nil {
 		return nil, nil, err
@@ -51,8 +51,8 @@ func readCoded(ctx context.Context, batches []arrow.RecordBatch, columns codedCo
 	return kept, failed, nil
 }
 
-// codedReader reads the rows of one batch of a result.
-type codedReader struct {
+// quantizedReader reads the rows of one batch of a result.
+type quantizedReader struct {
 	names               textReader
 	packed              byteReader
 	scales, zeroPoints  *listReader
@@ -60,8 +60,8 @@ type codedReader struct {
 	bitWidth, groupSize func(row int) (int64, *problem)
 }
 
-func newCodedReader(batch arrow.RecordBatch, columns codedColumns) *codedReader {
-	return &codedReader{
+func newQuantizedReader(batch arrow.RecordBatch, columns quantizedColumns) *quantizedReader {
+	return &quantizedReader{
 		names:      newTextReader(columnLayerName, batch.Column(columns.layerName)),
 		packed:     newByteReader(columnQuantizedData, batch.Column(columns.quantizedData)),
 		scales:     newListReader(columnScales, batch.Column(columns.scales)),
@@ -82,7 +82,7 @@ func requiredInteger(column string, arr arrow.Array) func(row int) (int64, *prob
 	}
 }
 
-func (r *codedReader) read(l *codedLayer, row int, inputRow int64) *LayerError {
+func (r *quantizedReader) read(l *quantizedLayer, row int, inputRow int64) *LayerError {
 	name, p := r.names(row)
 	if p != nil {
 		return p.unnamedError(inputRow)
@@ -94,7 +94,7 @@ func (r *codedReader) read(l *codedLayer, row int, inputRow int64) *LayerError {
 	return nil
 }
 
-func (r *codedReader) readFields(l *codedLayer, row int) (p *problem) {
+func (r *quantizedReader) readFields(l *quantizedLayer, row int) (p *problem) {
 	if l.packed, p = r.packed(row); p != nil {
 		return p
 	}
@@ -120,7 +120,7 @@ func (r *codedReader) readFields(l *codedLayer, row int) (p *problem) {
 
 // check compares the sizes of the parts with what the shape needs. Their content is
 // left to badGroups.
-func (l *codedLayer) check(bitWidth, groupSize int64) *problem {
+func (l *quantizedLayer) check(bitWidth, groupSize int64) *problem {
 	if !slices.Contains(bitWidths, int(bitWidth)) {
 		return problemf(KindCorrupt, ": bit_width is %d, it must be 2, 3, 4, 5, 6 or 8", bitWidth)
 	}
@@ -157,7 +157,7 @@ func checkGroupCount(column string, values []byte, groups int) *problem {
 // badGroups finds the first group of each layer that has a scale or a zero-point
 // which no quantization gives. A layer has up to an eighth as many groups as weights,
 // so that it is cut for the workers as if its groups were weights of one row.
-func badGroups(ctx context.Context, layers []codedLayer, threads int) (map[int]kernel.Fault, error) {
+func badGroups(ctx context.Context, layers []quantizedLayer, threads int) (map[int]kernel.Fault, error) {
 	groups := make([]grouped, len(layers))
 	all := cut(threads, len(layers), func(i int) *grouped {
 		groups[i] = newGrouped(matrix{rows: 1, columns: layers[i].groups()}, 1)
@@ -180,13 +180,13 @@ func badGroups(ctx context.Context, layers []codedLayer, threads int) (map[int]k
 }
 
 // isGroup tells whether the scale and the zero-point of a group are possible.
-func (l *codedLayer) isGroup(group int) bool {
+func (l *quantizedLayer) isGroup(group int) bool {
 	scale := float32At(l.scales, group)
 	return scale != 0 && isFinite(scale) && isFinite(float32At(l.zeroPoints, group))
 }
 
 // groupProblem says what is wrong with a group.
-func (l *codedLayer) groupProblem(group int) *problem {
+func (l *quantizedLayer) groupProblem(group int) *problem {
 	if scale := float32At(l.scales, group); scale == 0 || !isFinite(scale) {
 		return problemf(KindCorrupt, ": the scale of group %d is %g, it must be finite and not 0", group, scale)
 	}
@@ -201,7 +201,7 @@ func isFinite(x float32) bool { return x-x == 0 }
 
 // fill makes the block the kernel's view of a unit of the layer, writing to the
 // begin of out.
-func (l *codedLayer) fill(block *kernel.CodedBlock, u *unit, out []byte, element kernel.ElementType) {
+func (l *quantizedLayer) fill(block *kernel.CodedBlock, u *unit, out []byte, element kernel.ElementType) {
 	part := u.grouped(l.grouped)
 	firstGroup, groups := u.firstGroup(l.grouped), part.groups()
 	*block = kernel.CodedBlock{

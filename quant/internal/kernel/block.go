@@ -1,0 +1,126 @@
+package kernel
+
+import "fmt"
+
+// Block is the input and the output of one call to quantize: whole rows of a
+// layer, or whole groups of one row. All slices have exactly the size that
+// Rows, Columns and GroupSize say; none of them needs any alignment.
+type Block struct {
+	Format
+	Type      ElementType
+	Rows      int
+	Columns   int
+	GroupSize int    // 1 .. Columns, a multiple of 8 unless it is Columns
+	Weights   []byte // Rows*Columns elements, row-major
+	// Importance weighs the squared errors of the columns for MeanSquares: Columns
+	// values of 0 .. 1, or nil.
+	Importance []float32
+
+	Packed     []byte    // Rows*RowBytes(Columns, BitWidth)
+	Scales     []float32 // Rows*Groups(Columns, GroupSize)
+	ZeroPoints []float32 // as Scales
+	Sums       *Sums     // nil: no error sums wanted
+	// Stop tells a search to give up, since nobody wants its outputs any more; nil: never.
+	Stop func() bool
+}
+
+func (b *Block) stopped() bool { return b.Stop != nil && b.Stop() }
+
+// check panics if a slice has not the size that the kernels rely on.
+func (b *Block) check() {
+	b.layout().check(len(b.Weights), b.Type, len(b.Packed), len(b.Scales), len(b.ZeroPoints))
+	if b.Importance != nil && len(b.Importance) != b.Columns {
+		panic(fmt.Sprintf("kernel: block of %d columns with the importance of %d", b.Columns, len(b.Importance)))
+	}
+}
+
+func (b *Block) layout() layout {
+	return layout{b.Rows, b.Columns, b.GroupSize, b.BitWidth}
+}
+
+// importance is that of n weights of one row, or nil.
+func (b *Block) importance(weight, n int) []float32 {
+	if b.Importance == nil {
+		return nil
+	}
+	return b.Importance[weight%b.Columns:][:n]
+}
+
+// CodedBlock is the input and the output of one call to dequantize.
+type CodedBlock struct {
+	BitWidth   int
+	Rows       int
+	Columns    int
+	GroupSize  int
+	Packed     []byte
+	Scales     []byte // little-endian float32, one a group
+	ZeroPoints []byte // as Scales
+
+	Type    ElementType // Float32 or Float16
+	Weights []byte      // Rows*Columns elements
+}
+
+// check panics if a slice has not the size that the kernels rely on.
+func (b *CodedBlock) check() {
+	b.layout().check(len(b.Weights), b.Type, len(b.Packed), len(b.Scales)/4, len(b.ZeroPoints)/4)
+}
+
+func (b *CodedBlock) layout() layout {
+	return layout{b.Rows, b.Columns, b.GroupSize, b.BitWidth}
+}
+
+// layout is what sizes and positions within a block follow from. Its four words
+// are as many as Go keeps in registers.
+type layout struct {
+	rows, columns, groupSize, bitWidth int
+}
+
+func (l layout) check(weights int, t ElementType, packed, scales, zeroPoints int) {
+	groups := l.rows * Groups(l.columns, l.groupSize)
+	if weights != l.rows*l.columns*t.Size() || packed != l.rows*RowBytes(l.columns, l.bitWidth) || scales != groups || zeroPoints != groups {
+		panic(fmt.Sprintf("kernel: block %+v with %d bytes of weights, %d packed, %d scales, %d zero-points", l, weights, packed, scales, zeroPoints))
+	}
+}
+
+// joined is the same block with its rows as one, if no group or byte of packed
+// codes ends with a row.
+func (l layout) joined() layout {
+	if l.columns%l.groupSize == 0 && l.groupSize%8 == 0 {
+		l.rows, l.columns = 1, l.rows*l.columns
+	}
+	return l
+}
+
+// position is where a group begins, counted from the block's begin.
+type position struct {
+	weight int // elements
+	packed int // bytes
+	group  int
+}
+
+// row is where a row begins.
+func (l layout) row(i int) position {
+	return position{i * l.columns, i * RowBytes(l.columns, l.bitWidth), i * Groups(l.columns, l.groupSize)}
+}
+
+// after moves past some groups that have n weights in all.
+func (p position) after(n, groups, bitWidth int) position {
+	return position{p.weight + n, p.packed + RowBytes(n, bitWidth), p.group + groups}
+}
+
+// FaultKind says why a block cannot be coded or decoded.
+type FaultKind uint8
+
+const (
+	NoFault    FaultKind = iota
+	NonFinite            // a weight is NaN or Inf
+	ScaleRange           // ScaleDtype rounds a group's scale to 0 or to Inf
+	Overflow             // a decoded weight is beyond the output type
+)
+
+// Fault is the first fault of a block. Outputs of the block are then undefined.
+type Fault struct {
+	Kind  FaultKind
+	Index int     // element within the block
+	Value float32 // the weight, the unrounded scale, or the decoded weight
+}

@@ -1,5 +1,0 @@
-//go:build !amd64
-
-package kernel
-
-func vectorKernels() []Kernel { return nil }

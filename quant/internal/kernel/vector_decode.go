@@ -1,0 +1,50 @@
+package kernel
+
+// dequantize has the results of dequantizeScalar.
+func (v *vectorSet) dequantize(b *CodedBlock) Fault {
+	b.check()
+	if b.Type != Float32 {
+		return dequantizeScalar(b)
+	}
+	s := takeScratch()
+	defer v.release(s)
+	l := b.layout().joined()
+	for row := range l.rows {
+		v.dequantizeRow(s, b, l.row(row), l.columns)
+	}
+	return Fault{}
+}
+
+// dequantizeRow decodes a row of so many columns.
+func (v *vectorSet) dequantizeRow(s *vectorScratch, b *CodedBlock, at position, columns int) {
+	for left := columns; left > 0; {
+		n, groups := nextRun(b.GroupSize, left, b.Type)
+		if isRun(n, groups, b.GroupSize, b.Type) {
+			v.decodeRun(s, b, at, 0, groups, b.GroupSize)
+		} else {
+			v.dequantizeGroup(s, b, at, n)
+		}
+		at = at.after(n, groups, b.BitWidth)
+		left -= n
+	}
+}
+
+// dequantizeGroup decodes one group of n weights: all but its last ones, fewer
+// than 8, with vectors.
+func (v *vectorSet) dequantizeGroup(s *vectorScratch, b *CodedBlock, at position, n int) {
+	whole := n &^ 7
+	for first := 0; first < whole; first += runWeights(b.Type) {
+		v.decodeRun(s, b, at, first, 1, min(runWeights(b.Type), whole-first))
+	}
+	s.decodeTile(b.Weights[(at.weight+whole)*4:], b.Packed[at.packed+RowBytes(whole, b.BitWidth):], n-whole, at.group, b)
+}
+
+// decodeRun decodes groups that begin some weights behind a position.
+func (v *vectorSet) decodeRun(s *vectorScratch, b *CodedBlock, at position, first, groups, groupSize int) {
+	codes := &b.Packed[at.packed+RowBytes(first, b.BitWidth)]
+	if b.BitWidth != 8 {
+		v.unpack[b.BitWidth](&s.runCodes[0], codes, groups*groupSize)
+		codes = &s.runCodes[0]
+	}
+	v.decode(codes, groups, groupSize, &b.Scales[4*at.group], &b.ZeroPoints[4*at.group], &b.Weights[4*(at.weight+first)])
+}

@@ -1,0 +1,58 @@
+package kernel
+
+// Elements that vectors read as they lie in memory: Float32, Float16, BFloat16.
+// Float64 is left to the reference.
+const vectorElements = 3
+
+// vectorSet is what an instruction set brings to a vector kernel: the loops over
+// weights, and nothing of what is around them. Together with its assembly it is
+// all that a further processor needs.
+//
+// The functions that take groups work on a run of groups of equal size, a multiple
+// of 8, which begin one behind the other; a scale or zero-point belongs to a group.
+// Pointers need no alignment unless it is said. Results are those of the reference
+// to the bit. None may be nil, but those of packWide.
+type vectorSet struct {
+	name string // of its kernel
+
+	// ranges finds the smallest and the largest weight of each group, by ElementType.
+	// If nonFinite, they are undefined.
+	ranges [vectorElements]func(weights *byte, groups, groupSize int, lo, hi *float32) (nonFinite bool)
+	// fit chooses the round-to-nearest parameters of n groups, by ZeroPoint and
+	// ScaleDtype; n is rounded up to 8. If not plain, one of them needs more than the
+	// plain formulas, and all are undefined.
+	fit [3][3]func(lo, hi *float32, n int, maxCode, half float32, scale, inverse, zeroPoint *float32) (plain bool)
+	// code gives the codes, one byte each, by ElementType. Before they are clipped, they
+	// are integers of 32 bits. Weights this many bytes ahead are prefetched.
+	code [vectorElements]func(weights *byte, groups, groupSize int, inverse, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
+	// sums adds the errors of each group to laneSums, by ElementType.
+	sums [vectorElements]func(weights *byte, groups, groupSize int, scale, zeroPoint *float32, codes *byte, sums *float64)
+	// decode gives float32 weights; scales and zero-points are little-endian float32.
+	decode func(codes *byte, groups, groupSize int, scale, zeroPoint, weights *byte)
+
+	// pack and unpack are by bit width, but for 8 bits, for which codes are bytes
+	// already. n is a multiple of 8.
+	pack, unpack [7]func(to, from *byte, n int)
+	// packWide is pack where that has a faster form for a multiple of wideCodes, or nil.
+	packWide  [7]func(packed, codes *byte, n int)
+	wideCodes int
+
+	// transpose makes a tile of n rows, a multiple of 8, of the weights of searchGroups
+	// groups from a byte offset on, by ElementType.
+	transpose [vectorElements]func(groups **byte, offset, n int, tile *float32)
+	// stepSums and stepSumsWeighted add the stepSums of n rows of a tile to those of
+	// searchLanes, hqqSums those of half-quadratic quantization.
+	stepSums         func(lanes, tile *float32, n int, maxCode float32)
+	stepSumsWeighted func(lanes, tile, importance *float32, n int, maxCode float32)
+	hqqSums          func(lanes, tile *float32, n int, maxCode float32)
+	// refine keeps in searchLanes the least error, and the refined parameters that
+	// promise the least, by ZeroPoint and ScaleDtype.
+	refine [3][3]func(lanes *float32, maxCode float32)
+
+	// prefetch has n bytes loaded into the second-level cache; they need not exist.
+	prefetch func(address uintptr, n int)
+	// stream copies n bytes to whole lines of 64 bytes without reading these. A fence
+	// has to follow before others may see them.
+	stream func(to, from *byte, n int)
+	fence  func()
+}

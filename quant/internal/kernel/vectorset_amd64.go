@@ -1,0 +1,71 @@
+package kernel
+
+import "golang.org/x/sys/cpu"
+
+//go:generate go -C _gen run . -out ../vector_amd64.s -stubs ../stubs_amd64.go -pkg kernel
+
+// features are those of a CPU that vector kernels need; avx2 and avx512 are of its
+// system, too.
+type features struct {
+	avx2, fma, bmi2, f16c bool
+	avx512                bool // F, BW, DQ and VL
+}
+
+// present are the features of this CPU.
+var present = features{
+	avx2: cpu.X86.HasAVX2, fma: cpu.X86.HasFMA, bmi2: cpu.X86.HasBMI2, f16c: hasF16C(),
+	avx512: cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL,
+}
+
+// vectorSets are those whose instructions this CPU and its system have, the fastest
+// last.
+func vectorSets() []*vectorSet { return present.sets() }
+
+func (f features) sets() (sets []*vectorSet) {
+	if f.avx2 && f.fma && f.bmi2 && f.f16c {
+		sets = append(sets, &avx2)
+		if f.avx512 {
+			sets = append(sets, &avx512)
+		}
+	}
+	return sets
+}
+
+var avx2 = vectorSet{
+	name:   "avx2",
+	ranges: [...]func(*byte, int, int, *float32, *float32) bool{rangesFloat32AVX2, rangesFloat16AVX2, rangesBFloat16AVX2},
+	fit: [...][3]func(*float32, *float32, int, float32, float32, *float32, *float32, *float32) bool{
+		IntegerZero:   {fitIntegerFloat32, fitIntegerFloat16, fitIntegerBFloat16},
+		FloatZero:     {fitFloatFloat32, fitFloatFloat16, fitFloatBFloat16},
+		SymmetricZero: {fitSymmetricFloat32, fitSymmetricFloat16, fitSymmetricBFloat16},
+	},
+	code:      [...]func(*byte, int, int, *float32, *float32, float32, *byte, int){codeFloat32AVX2, codeFloat16AVX2, codeBFloat16AVX2},
+	sums:      [...]func(*byte, int, int, *float32, *float32, *byte, *float64){sumsFloat32AVX2, sumsFloat16AVX2, sumsBFloat16AVX2},
+	decode:    decodeAVX2,
+	pack:      [...]func(*byte, *byte, int){2: pack2, 3: pack3, 4: pack4, 5: pack5, 6: pack6},
+	unpack:    [...]func(*byte, *byte, int){2: unpack2, 3: unpack3, 4: unpack4, 5: unpack5, 6: unpack6},
+	packWide:  [7]func(*byte, *byte, int){2: pack2AVX2, 4: pack4AVX2},
+	wideCodes: 32,
+	transpose: [...]func(**byte, int, int, *float32){transposeFloat32, transposeFloat16, transposeBFloat16},
+	stepSums:  stepSumsAVX2, stepSumsWeighted: stepSumsWeightedAVX2, hqqSums: hqqSumsAVX2,
+	refine: [...][3]func(*float32, float32){
+		IntegerZero:   {refineIntegerFloat32, refineIntegerFloat16, refineIntegerBFloat16},
+		FloatZero:     {refineFloatFloat32, refineFloatFloat16, refineFloatBFloat16},
+		SymmetricZero: {refineSymmetricFloat32, refineSymmetricFloat16, refineSymmetricBFloat16},
+	},
+	prefetch: prefetch, stream: stream, fence: fence,
+}
+
+// avx512 has the functions of avx2 where wider vectors gain nothing.
+var avx512 = func() vectorSet {
+	v := avx2
+	v.name = "avx512"
+	v.ranges = [...]func(*byte, int, int, *float32, *float32) bool{rangesFloat32AVX512, rangesFloat16AVX512, rangesBFloat16AVX512}
+	v.code = [...]func(*byte, int, int, *float32, *float32, float32, *byte, int){codeFloat32AVX512, codeFloat16AVX512, codeBFloat16AVX512}
+	v.sums = [...]func(*byte, int, int, *float32, *float32, *byte, *float64){sumsFloat32AVX512, sumsFloat16AVX512, sumsBFloat16AVX512}
+	v.decode = decodeAVX512
+	v.packWide = [7]func(*byte, *byte, int){2: pack2AVX512, 4: pack4AVX512}
+	v.wideCodes = 64
+	v.stepSums, v.stepSumsWeighted, v.hqqSums = stepSumsAVX512, stepSumsWeightedAVX512, hqqSumsAVX512
+	return v
+}()
