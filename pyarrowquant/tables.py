@@ -152,7 +152,7 @@ def quantize_batch_arrow(
         options = plan.options_for(weights)
     size = weights_bytes(weights) if progress else 0
     with Reporter(progress, size) as reporter:
-        return quantize_table(weights, options, reporter, size)
+        return quantize_table(weights, options, reporter, size)[0]
 
 
 @lru_cache(maxsize=64)

@@ -411,7 +411,7 @@ def test_overwriting_folders_with_care(model: Path, tmp_path: Path) -> None:
 
 
 def test_batches_keep_to_a_size_of_memory(model: Path, tmp_path: Path) -> None:
-    from pyarrowquant.cli._memory import batch_bytes
+    from pyarrowquant.conversion.memory import batch_bytes
 
     out = tmp_path / "out.parquet"
     for text in ("much", "5iB", "-1G", "130M"):
@@ -596,7 +596,7 @@ def test_compressed_tensors_is_refused_before_any_work(
     )
     config = json.loads((llama / "config.json").read_text())
     (llama / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
-    assert 'scale_dtype="bfloat16"' in failed(
+    assert "--scale-dtype bfloat16" in failed(
         "quantize", llama, out, *to, "--scale-dtype", "float32"
     )
     Recipe([Rule("*up_proj*", bit_width=8)]).save(tmp_path / "mixed.json")
@@ -790,7 +790,7 @@ def test_settings_that_do_not_fit_are_refused_before_any_work(
     model, out = tmp_path / "model.onnx", tmp_path / "out"
     onnx_model(model, np.float16)
     to = ["quantize", model, out, "--to", "onnx", "--group-size", 32]
-    assert 'scale_dtype="float16"' in failed(*to, "--scale-dtype", "float32")
+    assert "--scale-dtype float16" in failed(*to, "--scale-dtype", "float32")
     assert "zero_point integer or symmetric" in failed(*to, "--zero-point", "float")
     to = ["quantize", llama, out, "--to", "compressed-tensors", "--zero-point", "integer"]
     for option in (["--bits-per-weight", 5], ["--quality-floor", 0.99]):

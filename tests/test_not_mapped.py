@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from exports import files
 from models import write_shards, write_table
 from onnx_models import mlp
-from test_formatgguf import saved
+from test_format_gguf_model import saved
 
 from pyarrowquant import numpy_to_arrow_table, read_weights
 from pyarrowquant.cli import main

@@ -254,8 +254,8 @@ def test_interpreter_exit(daemon: str) -> None:
             def forever():
                 while True:
                     pyarrowquant.quantize_batch_arrow(weights, threads=1)
-            threading.Thread(target=forever, daemon=True).start()
             before = library.allocated_bytes()
+            threading.Thread(target=forever, daemon=True).start()
             assert wait_until(lambda: library.allocated_bytes() > before)
     """)
     assert printed == ""

@@ -71,9 +71,9 @@ def check_destination(
         raise FileExistsError(f"'{path}' exists. Use overwrite=True to replace it")
     if any(_is_within(source, path) for source in sources):
         has = "has the source in it" if folder else "is the source, or a file of it"
-        raise UsageError(f"'{path}' {has}; give another name")
+        raise ValueError(f"'{path}' {has}; give another name")
     if not folder and real.suffix.lower() not in _WRITTEN and real.parent in _models(sources):
-        raise UsageError(
+        raise ValueError(
             f"'{path}' lies in the folder of the source model, and may belong to it; give another "
             "name"
         )
