@@ -31,7 +31,7 @@ from pyarrowquant._core.placing import (
 from pyarrowquant.conversion.identity import difference
 from pyarrowquant.conversion.lock import COMPLETE, LOCK, locked, remove_unused
 from pyarrowquant.conversion.signals import unhindered
-from pyarrowquant.errors import UsageError, users_level
+from pyarrowquant.errors import users_level
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.formats._outputs import Outputs, check_room
 from pyarrowquant.reading.location import locate
@@ -95,7 +95,7 @@ class Work:
     def __init__(self, destination: Path, run: dict[str, Any], resume: bool) -> None:
         self._destination = destination.absolute()
         if len(os.fsencode(destination.name)) > _LONGEST_NAME:
-            raise UsageError(f"'{destination.name}' is too long a name")
+            raise ValueError(f"'{destination.name}' is too long a name")
         self._run = json.loads(json.dumps(run))  # as it will be read
         self._resume = resume
         self._folder = _folder_of(destination)
