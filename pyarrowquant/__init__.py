@@ -12,19 +12,22 @@ from pyarrowquant._version import __version__
 
 if TYPE_CHECKING:
     from pyarrowquant import formats
-    from pyarrowquant._lib import release_memory
+    from pyarrowquant._core.library import release_memory
     from pyarrowquant.arrays import numpy_to_arrow_table, quantize_batch
     from pyarrowquant.comparison import compare
+    from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
+    from pyarrowquant.conversion.progress import Step
     from pyarrowquant.errors import (
         InternalError,
         LayerError,
         QuantizationError,
         SkippedLayerWarning,
+        UsageError,
     )
-    from pyarrowquant.expected import Expected
-    from pyarrowquant.reading import read_weights
-    from pyarrowquant.recipe import Recipe
-    from pyarrowquant.rule import Rule
+    from pyarrowquant.reading.models import read_weights
+    from pyarrowquant.recipes.expected import Expected
+    from pyarrowquant.recipes.recipe import Recipe
+    from pyarrowquant.recipes.rule import Rule
     from pyarrowquant.stream import quantize_stream
     from pyarrowquant.tables import (
         dequantize_batch_arrow,
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Conversion",
+    "ConversionPlan",
     "Expected",
     "InternalError",
     "LayerError",
@@ -40,11 +45,15 @@ __all__ = [
     "Recipe",
     "Rule",
     "SkippedLayerWarning",
+    "Step",
+    "UsageError",
     "__version__",
     "compare",
+    "convert",
     "dequantize_batch_arrow",
     "formats",
     "numpy_to_arrow_table",
+    "plan",
     "quantize_batch",
     "quantize_batch_arrow",
     "quantize_stream",
@@ -54,14 +63,22 @@ __all__ = [
 ]
 
 _MODULES = {
-    "_lib": ["release_memory"],
+    "_core.library": ["release_memory"],
     "arrays": ["numpy_to_arrow_table", "quantize_batch"],
     "comparison": ["compare"],
-    "errors": ["InternalError", "LayerError", "QuantizationError", "SkippedLayerWarning"],
-    "expected": ["Expected"],
-    "reading": ["read_weights"],
-    "recipe": ["Recipe"],
-    "rule": ["Rule"],
+    "conversion.convert": ["Conversion", "ConversionPlan", "convert", "plan"],
+    "conversion.progress": ["Step"],
+    "errors": [
+        "InternalError",
+        "LayerError",
+        "QuantizationError",
+        "SkippedLayerWarning",
+        "UsageError",
+    ],
+    "recipes.expected": ["Expected"],
+    "reading.models": ["read_weights"],
+    "recipes.recipe": ["Recipe"],
+    "recipes.rule": ["Rule"],
     "stream": ["quantize_stream"],
     "tables": ["dequantize_batch_arrow", "quantize_batch_arrow", "validate_arrow_input"],
 }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pyarrowquant._arguments import Progress
+from pyarrowquant._core.arguments import Progress
 from pyarrowquant.errors import (
     ArgumentTypeError,
     LayerError,
@@ -20,7 +20,7 @@ from pyarrowquant.errors import (
     layers_failed,
     users_level,
 )
-from pyarrowquant.recipe import Recipe
+from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.tables import quantize_batch_arrow
 
 # numpy names of the types that can be quantized, with their safetensors names.

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pyarrowquant import _arguments, _lib
-from pyarrowquant._source import COMPARED_COLUMNS, Source
+from pyarrowquant._core import arguments, library
+from pyarrowquant._core.source import COMPARED_COLUMNS, Source
 from pyarrowquant.errors import ArgumentTypeError
 
 
@@ -75,14 +75,14 @@ def compare(original: Any, result: Any, *, threads: int | None = None) -> pa.Tab
     >>> pyarrowquant.compare(table, table)["signal_to_noise_db"].to_pylist()
     [inf]
     """
-    number = _arguments.thread_count(threads)
+    number = arguments.thread_count(threads)
     with _about("original"):
         weights = Source(original, COMPARED_COLUMNS)
     with _about("result"):
         decoded = Source(result, COMPARED_COLUMNS)
     options = {
         "threads": number,
-        "kernel": _arguments.kernel(),
+        "kernel": arguments.kernel(),
         "original_type_names": weights.type_names,
         "result_type_names": decoded.type_names,
     }
@@ -90,7 +90,7 @@ def compare(original: Any, result: Any, *, threads: int | None = None) -> pa.Tab
         original_table = weights.read_all()
     with _about("result"):
         result_table = decoded.read_all()
-    return _lib.compare(original_table, result_table, _lib.encode(options))
+    return library.compare(original_table, result_table, library.encode(options))
 
 
 @contextmanager

@@ -60,6 +60,10 @@ class LayerTypeError(QuantizationError, ArgumentTypeError):
     """Layers of a dictionary failed, some of them because they are no arrays."""
 
 
+class UsageError(ValueError):
+    """Arguments exclude each other, or do not fit what is there."""
+
+
 class SkippedLayerWarning(UserWarning):
     """A layer was left out because of ``continue_on_error=True``."""
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pyarrowquant import _arguments, _lib
-from pyarrowquant._arguments import Progress
-from pyarrowquant._plan import Plan
-from pyarrowquant._progress import Reporter
-from pyarrowquant._source import INPUT_COLUMNS, Source, weights_bytes
-from pyarrowquant.recipe import Recipe
-from pyarrowquant.rule import BIT_WIDTHS
-from pyarrowquant.tables import quantize_table
+from pyarrowquant._core import arguments, library
+from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.progress import Reporter
+from pyarrowquant._core.settings import BIT_WIDTHS
+from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
+from pyarrowquant.recipes.plan import Plan
+from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.tables import quantize_table, skipped_text
 
 
 def quantize_stream(
@@ -90,22 +90,28 @@ def stream_within(
     recipe: Recipe | None,
     quality_floor: float | Mapping[str, float] | None,
     progress: Progress = None,
+    skipped: list[str] | None = None,
     **settings: Any,
 ) -> pa.RecordBatchReader:
-    """As `quantize_stream`, with bit widths that a floor may choose."""
-    options = _arguments.quantize_options(**settings, sort=False)
-    _arguments.check_progress(progress)
+    """As `quantize_stream`, with bit widths that a floor may choose.
+
+    What is said of layers that are left out is added to `skipped`.
+    """
+    options = arguments.quantize_options(**settings, sort=False)
+    arguments.check_progress(progress)
     opened = Source(source, INPUT_COLUMNS)
     options["type_names"] = opened.type_names
     plan = Plan(options, recipe, quality_floor, widths)
-    _lib.validate(opened.schema, plan.options)
+    library.validate(opened.schema, plan.options)
     empty = pa.Table.from_batches([], opened.schema)
-    schema = quantize_table(empty, plan.options, None, 0).schema
-    return pa.RecordBatchReader.from_batches(schema, _batches(opened, plan, schema, progress))
+    schema = quantize_table(empty, plan.options, None, 0)[0].schema
+    return pa.RecordBatchReader.from_batches(
+        schema, _batches(opened, plan, schema, progress, [] if skipped is None else skipped)
+    )
 
 
 def _batches(
-    source: Source, plan: Plan, schema: pa.Schema, progress: Progress
+    source: Source, plan: Plan, schema: pa.Schema, progress: Progress, skipped: list[str]
 ) -> Iterator[pa.RecordBatch]:
     whole = sum(map(weights_bytes, source.batches())) if progress and source.is_read else None
     row = 0
@@ -113,7 +119,8 @@ def _batches(
         for batch in source.batches():
             size = weights_bytes(batch) if reporter else 0
             table = pa.Table.from_batches([batch])
-            result = quantize_table(table, plan.options_for(table, row), reporter, size)
+            result, errors = quantize_table(table, plan.options_for(table, row), reporter, size)
+            skipped += map(skipped_text, errors)
             row += batch.num_rows
             if result.schema != schema:
                 raise ValueError(

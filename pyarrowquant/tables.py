@@ -9,13 +9,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pyarrowquant import _arguments, _lib
-from pyarrowquant._arguments import Progress
-from pyarrowquant._plan import Plan
-from pyarrowquant._progress import Reporter
-from pyarrowquant._source import INPUT_COLUMNS, RESULT_COLUMNS, Source, weights_bytes
-from pyarrowquant.errors import SkippedLayerWarning, users_level
-from pyarrowquant.recipe import Recipe
+from pyarrowquant._core import arguments, library
+from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.progress import Reporter
+from pyarrowquant._core.rows import check_weights_schema
+from pyarrowquant._core.source import INPUT_COLUMNS, RESULT_COLUMNS, Source, weights_bytes
+from pyarrowquant.errors import LayerError, SkippedLayerWarning, users_level
+from pyarrowquant.recipes.plan import Plan
+from pyarrowquant.recipes.recipe import Recipe
 
 
 def quantize_batch_arrow(
@@ -128,7 +129,7 @@ def quantize_batch_arrow(
     >>> result["quantized_data"][0].as_py().hex()
     'e4'
     """
-    checked = _arguments.quantize_options(
+    checked = arguments.quantize_options(
         bit_width=bit_width,
         continue_on_error=continue_on_error,
         group_size=group_size,
@@ -139,19 +140,19 @@ def quantize_batch_arrow(
         sort=sort,
         threads=threads,
     )
-    _arguments.check_progress(progress)
+    arguments.check_progress(progress)
     source = Source(table, INPUT_COLUMNS)
     if source.is_read and recipe is None and quality_floor is None:
         weights = source.read_all()
         options = _encoded(tuple(checked.items()), tuple(source.type_names.items()))
     else:
         plan = Plan({**checked, "type_names": source.type_names}, recipe, quality_floor)
-        _lib.validate(source.schema, plan.options)  # before anything is read
+        library.validate(source.schema, plan.options)  # before anything is read
         weights = source.read_all()
         options = plan.options_for(weights)
     size = weights_bytes(weights) if progress else 0
     with Reporter(progress, size) as reporter:
-        return quantize_table(weights, options, reporter, size)
+        return quantize_table(weights, options, reporter, size)[0]
 
 
 @lru_cache(maxsize=64)
@@ -159,19 +160,23 @@ def _encoded(
     options: tuple[tuple[str, Any], ...], type_names: tuple[tuple[str, str], ...]
 ) -> bytes:
     """Encode options that are the same for all layers; once, since small calls are many."""
-    return _lib.encode({**dict(options), "type_names": dict(type_names)})
+    return library.encode({**dict(options), "type_names": dict(type_names)})
 
 
 def quantize_table(
     table: pa.Table, options: bytes, reporter: Reporter | None, size: int
-) -> pa.Table:
-    """Run one job and warn about the layers that it left out."""
+) -> tuple[pa.Table, list[LayerError]]:
+    """Run one job, and warn about the layers that it left out, which are given too."""
     if reporter is not None:
         reporter.start(size)
-    result, skipped = _lib.quantize(table, options, reporter.layer_done if reporter else None)
+    result, skipped = library.quantize(table, options, reporter.layer_done if reporter else None)
     for error in skipped:
-        warnings.warn(f"Skipped: {error.message}", SkippedLayerWarning, stacklevel=users_level())
-    return result
+        warnings.warn(skipped_text(error), SkippedLayerWarning, stacklevel=users_level())
+    return result, skipped
+
+
+def skipped_text(error: LayerError) -> str:
+    return f"Skipped: {error.message}"
 
 
 def dequantize_batch_arrow(
@@ -215,12 +220,12 @@ def dequantize_batch_arrow(
     """
     source = Source(result, RESULT_COLUMNS)
     options = {
-        "dtype": _arguments.text("dtype", dtype),
-        "threads": _arguments.thread_count(threads),
-        "kernel": _arguments.kernel(),
+        "dtype": arguments.text("dtype", dtype),
+        "threads": arguments.thread_count(threads),
+        "kernel": arguments.kernel(),
         "type_names": source.type_names,
     }
-    return _lib.dequantize(source.read_all(), _lib.encode(options))
+    return library.dequantize(source.read_all(), library.encode(options))
 
 
 def validate_arrow_input(table: Any) -> None:
@@ -248,6 +253,4 @@ def validate_arrow_input(table: Any) -> None:
         ...
     ValueError: Column 'weights' has type int64; expected type list<float32> ...
     """
-    source = Source(table, INPUT_COLUMNS)
-    options = {**_arguments.quantize_options(), "type_names": source.type_names}
-    _lib.validate(source.schema, _lib.encode(options))
+    check_weights_schema(Source(table, INPUT_COLUMNS))

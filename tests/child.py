@@ -57,7 +57,7 @@ import faulthandler, gc, os, signal, sys, threading, time
 import numpy as np
 import pyarrow as pa
 import pyarrowquant
-from pyarrowquant import _lib
+from pyarrowquant._core import library
 from child import wait_until
 
 faulthandler.enable()
@@ -71,7 +71,7 @@ def big_table(mebibytes):
 
 def nothing_left():
     gc.collect()
-    return _lib.allocated_bytes() == 0
+    return library.allocated_bytes() == 0
 """
 )
 
@@ -86,14 +86,13 @@ def go_command() -> str:
 def build_with_hooks(folder: Path) -> None:
     """Put a copy of the package into a folder, with a library that panics on request."""
     package = folder / "pyarrowquant"
-    package.mkdir()
-    for file in (ROOT / "pyarrowquant").glob("*.py"):
-        shutil.copy(file, package)
-    from pyarrowquant import _lib
+    built = shutil.ignore_patterns("__pycache__", "_pyarrowquant.*")
+    shutil.copytree(ROOT / "pyarrowquant", package, ignore=built)
+    from pyarrowquant._core import library
 
     command = [go_command(), "build", "-tags", "testhooks", "-buildmode=c-shared"]
     subprocess.run(
-        [*command, "-buildvcs=false", "-o", str(package / _lib.LIBRARY.name), "./cshim"],
+        [*command, "-buildvcs=false", "-o", str(package / library.LIBRARY.name), "./cshim"],
         cwd=ROOT,
         env={**os.environ, "GOEXPERIMENT": "cgocheck2", "CGO_ENABLED": "1"},
         check=True,

@@ -15,7 +15,7 @@ import pytest
 from child import wait_until
 from safetensors.numpy import save_file
 
-from pyarrowquant import _lib
+from pyarrowquant._core import library
 
 INPUT_SCHEMA = pa.schema(
     [
@@ -37,7 +37,7 @@ def pytest_collection_finish() -> None:
 def alive_bytes() -> tuple[int, int]:
     """Bytes that the Go side and pyarrow's pool hold once garbage is gone."""
     gc.collect()
-    return _lib.allocated_bytes(), pa.total_allocated_bytes()
+    return library.allocated_bytes(), pa.total_allocated_bytes()
 
 
 @pytest.fixture

@@ -14,11 +14,7 @@ from conftest import Arrays, assert_same
 from pyarrow import feather
 from safetensors.numpy import save_file
 
-from pyarrowquant import (
-    numpy_to_arrow_table,
-    quantize_batch_arrow,
-    quantize_stream,
-)
+from pyarrowquant import numpy_to_arrow_table, quantize_batch_arrow, quantize_stream
 
 SCHEMA = pa.schema(
     [

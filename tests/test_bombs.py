@@ -20,7 +20,8 @@ from child import run_child
 from onnx import helper, numpy_helper
 
 from pyarrowquant import Recipe, Rule, read_weights
-from pyarrowquant._tensors import product, quoted
+from pyarrowquant._core.quoting import quoted
+from pyarrowquant._core.shapes import product
 from pyarrowquant.formats import write_onnx
 from pyarrowquant.formats._model_folder import read_config
 

@@ -13,9 +13,9 @@ from conftest import plain, with_column
 from safetensors.numpy import load_file
 
 from pyarrowquant import quantize_batch_arrow, quantize_stream, validate_arrow_input
-from pyarrowquant.cli._formats import Planned, with_ragged_kept
 from pyarrowquant.cli.dequantize import _Rows
-from pyarrowquant.recipe import Recipe, Rule
+from pyarrowquant.conversion.targets import Planned, with_ragged_kept
+from pyarrowquant.recipes.recipe import Recipe, Rule
 
 NAMES = ["a", "b", "c"]
 

@@ -411,7 +411,7 @@ def test_overwriting_folders_with_care(model: Path, tmp_path: Path) -> None:
 
 
 def test_batches_keep_to_a_size_of_memory(model: Path, tmp_path: Path) -> None:
-    from pyarrowquant.cli._memory import batch_bytes
+    from pyarrowquant.conversion.memory import batch_bytes
 
     out = tmp_path / "out.parquet"
     for text in ("much", "5iB", "-1G", "130M"):
@@ -450,7 +450,7 @@ def test_what_a_format_cannot_hold_is_found_before_any_work(
     def never(*_: object) -> None:
         raise AssertionError("there was work")
 
-    monkeypatch.setattr("pyarrowquant.cli._job.Job.run", never)
+    monkeypatch.setattr("pyarrowquant.conversion.job.Job.run", never)
     out = tmp_path / "out"
     for to, options, said in (
         ("gguf", ["--bits", 3], "3 bits"),
@@ -588,7 +588,7 @@ def test_compressed_tensors(llama: Path, tmp_path: Path) -> None:
 def test_compressed_tensors_is_refused_before_any_work(
     llama: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyarrowquant.cli._job.Job.run", None)
+    monkeypatch.setattr("pyarrowquant.conversion.job.Job.run", None)
     out = tmp_path / "out"
     to = ["--to", "compressed-tensors", "--group-size", 32]
     assert "zero-points are not integers" in failed(
@@ -596,7 +596,7 @@ def test_compressed_tensors_is_refused_before_any_work(
     )
     config = json.loads((llama / "config.json").read_text())
     (llama / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
-    assert 'scale_dtype="bfloat16"' in failed(
+    assert "--scale-dtype bfloat16" in failed(
         "quantize", llama, out, *to, "--scale-dtype", "float32"
     )
     Recipe([Rule("*up_proj*", bit_width=8)]).save(tmp_path / "mixed.json")
@@ -712,7 +712,7 @@ def test_links_lead_to_where_the_output_lies(llama: Path, tmp_path: Path) -> Non
 def test_what_appears_at_the_destination_meanwhile_is_kept(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pyarrowquant.cli._job as job
+    import pyarrowquant.conversion.job as job
 
     out, write = tmp_path / "out.parquet", job.write
 
@@ -786,11 +786,11 @@ def test_only_widths_of_the_format_are_chosen(
 def test_settings_that_do_not_fit_are_refused_before_any_work(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyarrowquant.cli._job.Job.run", None)
+    monkeypatch.setattr("pyarrowquant.conversion.job.Job.run", None)
     model, out = tmp_path / "model.onnx", tmp_path / "out"
     onnx_model(model, np.float16)
     to = ["quantize", model, out, "--to", "onnx", "--group-size", 32]
-    assert 'scale_dtype="float16"' in failed(*to, "--scale-dtype", "float32")
+    assert "--scale-dtype float16" in failed(*to, "--scale-dtype", "float32")
     assert "zero_point integer or symmetric" in failed(*to, "--zero-point", "float")
     to = ["quantize", llama, out, "--to", "compressed-tensors", "--zero-point", "integer"]
     for option in (["--bits-per-weight", 5], ["--quality-floor", 0.99]):

@@ -17,7 +17,7 @@ from commands import run
 from exports import files
 from safetensors.numpy import save_file
 
-from pyarrowquant.recipe import Recipe
+from pyarrowquant.recipes.recipe import Recipe
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="mounts, links and locks of POSIX")
 
@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_synced_is_said_once(
     assert said
     assert len(said) == len(set(said))
     assert all(line.startswith("The file system of ") for line in said)
-    assert not any(line in result.stderr for line in ("UserWarning", "_placing.py"))
+    assert not any(line in result.stderr for line in ("UserWarning", "placing.py"))
     assert list(files(folder)) == ["out.parquet"]
 
 

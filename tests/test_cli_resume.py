@@ -147,7 +147,7 @@ class TestInterrupted:
     def test_what_is_done_is_not_done_again(
         self, model: Path, interrupted: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        import pyarrowquant.cli._job as job
+        import pyarrowquant.conversion.job as job
 
         batches = []
         original = job.stream_within
@@ -258,7 +258,7 @@ def test_errors_after_the_first_part_keep_it(model: Path, tmp_path: Path) -> Non
 def test_a_refusal_takes_nothing_from_a_run_that_was_killed_in_its_clean_up(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pyarrowquant.cli._work as work
+    import pyarrowquant.conversion.work as work
 
     out = tmp_path / "out.parquet"
     with monkeypatch.context() as patch:
@@ -338,7 +338,7 @@ def test_old_onnx_data_goes_after_a_kill(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pyarrowquant.cli._work.remove_unused_data", killed)
+        patch.setattr("pyarrowquant.conversion.work.remove_unused_data", killed)
         assert run("quantize", model, out, "--overwrite").exit_code != 0
     assert len(list(tmp_path.glob("*.data"))) == 2
     assert run("quantize", model, out, *options).exit_code == 0
@@ -356,7 +356,7 @@ def test_placed_onnx_data_goes_when_a_run_begins_anew(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pyarrowquant.cli._work.Work._put", killed)
+        patch.setattr("pyarrowquant.conversion.work.Work._put", killed)
         assert run("quantize", model, out).exit_code != 0
     assert [path.suffix for path in tmp_path.glob("out.onnx*")] == [".data"]
     assert run("quantize", model, out, "--bits", 8).exit_code == 0
@@ -368,7 +368,7 @@ def test_placed_onnx_data_goes_when_a_run_begins_anew(
 SIGNALLED = """
 import os, signal, sys
 from pyarrowquant.__main__ import main
-from pyarrowquant.cli._work import Work
+from pyarrowquant.conversion.work import Work
 
 publish = Work.publish
 

@@ -21,8 +21,8 @@ from safetensors.numpy import save_file
 
 import pyarrowquant
 from pyarrowquant import Recipe, Rule, quantize_batch_arrow, quantize_stream, read_weights
-from pyarrowquant._files import MappedFile
 from pyarrowquant.formats import write_compressed_tensors
+from pyarrowquant.reading.location import MappedFile
 
 NUMPY = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
@@ -805,7 +805,7 @@ def test_failing_streams_leave_nothing(
 
 def without_atomic_renames(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on systems that cannot exchange two names at once."""
-    monkeypatch.setattr("pyarrowquant._placing._renamed", lambda *_: False)
+    monkeypatch.setattr("pyarrowquant._core.placing._renamed", lambda *_: False)
 
 
 @pytest.mark.parametrize("call", ["shutil.copyfile", "os.fsync", "json.dumps", "os.rename"])

@@ -22,8 +22,8 @@ from onnx import helper, numpy_helper
 from onnx_models import FLOAT16, MODELS, Model, activations, block, mlp, node, random, run, tied
 
 from pyarrowquant import Recipe, Rule, compare, quantize_batch_arrow, quantize_stream, read_weights
-from pyarrowquant._onnx_model import messages
 from pyarrowquant.formats import write_onnx
+from pyarrowquant.reading.onnx_model import messages
 
 KINDS = [
     (2, "integer", 16),

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from pyarrowquant import read_weights
-from pyarrowquant._files import locate
-from pyarrowquant._gguf_header import Header
-from pyarrowquant._gguf_model import open_header
+from pyarrowquant.reading.gguf import open_header
+from pyarrowquant.reading.gguf_header import Header
+from pyarrowquant.reading.location import locate
 
 TYPES = gguf.GGUFValueType
 # Values of every type of the format, their bounds among them.

@@ -123,9 +123,9 @@ def test_all_is_released_after_every_outcome() -> None:
             assert owners and not held, (outcome.__name__, len(held))
             if result is not None:
                 # else the counter would show nothing
-                assert _lib.allocated_bytes() >= 100_000, outcome.__name__
+                assert library.allocated_bytes() >= 100_000, outcome.__name__
             del result
-            assert nothing_left(), (outcome.__name__, _lib.allocated_bytes())
+            assert nothing_left(), (outcome.__name__, library.allocated_bytes())
             assert pa.total_allocated_bytes() == arrow, outcome.__name__
     """)
 

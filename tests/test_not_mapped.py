@@ -16,8 +16,9 @@ from models import write_shards, write_table
 from onnx_models import mlp
 from test_format_gguf_model import saved
 
-from pyarrowquant import _gguf_model, numpy_to_arrow_table, read_weights
+from pyarrowquant import numpy_to_arrow_table, read_weights
 from pyarrowquant.cli import main
+from pyarrowquant.reading import gguf
 
 ARRAYS = {
     name: np.random.default_rng(seed).standard_normal((64, 128), np.float32)
@@ -97,7 +98,7 @@ def test_a_header_is_read_as_far_as_it_goes(
     wanted = read_weights(model).read_all()
     request.getfixturevalue("unmapped")
     for first in (1, 7, 64, 1 << 24):
-        monkeypatch.setattr(_gguf_model, "_FIRST_BYTES", first)
+        monkeypatch.setattr(gguf, "_FIRST_BYTES", first)
         model.touch()
         assert read_weights(model).read_all().equals(wanted)
     model.write_bytes(model.read_bytes()[:200])

@@ -11,8 +11,16 @@ from pathlib import Path
 import pytest
 from exports import files
 
-from pyarrowquant import _placing
-from pyarrowquant._placing import contents, exchange, keeping_modes, place, remove, restore, sync
+from pyarrowquant._core import placing
+from pyarrowquant._core.placing import (
+    contents,
+    exchange,
+    keeping_modes,
+    place,
+    remove,
+    restore,
+    sync,
+)
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="permissions and links of POSIX")
 
@@ -21,7 +29,7 @@ POSIX = pytest.mark.skipif(sys.platform == "win32", reason="permissions and link
 def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Whether there is a system call that exchanges, and one that refuses to replace."""
     if request.param == "by renaming":
-        monkeypatch.setattr(_placing, "_system_call", lambda _: None)
+        monkeypatch.setattr(placing, "_system_call", lambda _: None)
     return str(request.param)
 
 
@@ -68,7 +76,7 @@ def test_exchange(tmp_path: Path, kind: str) -> None:
 def test_an_exchange_that_fails_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, number: int, at: int
 ) -> None:
-    monkeypatch.setattr(_placing, "_system_call", lambda _: None)
+    monkeypatch.setattr(placing, "_system_call", lambda _: None)
     new, old = made(tmp_path / "new", kind, "new"), made(tmp_path / "old", kind, "old")
     before = files(tmp_path)
     monkeypatch.setattr(os, "rename", failing(os.rename, at, number))

@@ -96,7 +96,7 @@ def test_interrupt_ends_a_long_call(group_size: int, method: str) -> None:
         delays = []
         for attempt in range(5):
             def interrupt():
-                assert wait_until(lambda: _lib.allocated_bytes() > 0)  # the call has begun
+                assert wait_until(lambda: library.allocated_bytes() > 0)  # the call has begun
                 global sent
                 sent = time.process_time()
                 os.kill(os.getpid(), signal.SIGINT)
@@ -129,7 +129,7 @@ def test_interrupts_at_any_moment_leak_nothing(work: str, count: int) -> None:
             compare=lambda: pyarrowquant.compare(weights, result),
             stream=lambda: pyarrowquant.quantize_stream(weights).read_all(),
         )[{work!r}]
-        before = _lib.allocated_bytes()
+        before = library.allocated_bytes()
         signal.signal(signal.SIGALRM, signal.default_int_handler)
         random.seed(0)
         interrupts = 0
@@ -142,7 +142,7 @@ def test_interrupts_at_any_moment_leak_nothing(work: str, count: int) -> None:
                 interrupts += 1
         assert interrupts == 400
         gc.collect()
-        left = _lib.allocated_bytes() - before
+        left = library.allocated_bytes() - before
         assert left == 0, f"{{left}} bytes left behind by {{interrupts}} interrupts"
     """)
 
@@ -230,8 +230,8 @@ def test_python_threads_run_during_a_call() -> None:
         options = {"bit_width": 4, "group_size": 128, "method": "rtn", "zero_point": "integer",
                    "scale_dtype": "float32", "threads": 1, "kernel": "scalar"}
         # Polls of the wait would give the GIL up in any case: one call of C may not.
-        _lib._WAIT_MILLISECONDS = 60000
-        result, _ = _lib.quantize(weights, _lib.encode(options), None)
+        library._WAIT_MILLISECONDS = 60000
+        result, _ = library.quantize(weights, library.encode(options), None)
         during = count - before
         stop = True
         thread.join()
@@ -254,9 +254,9 @@ def test_interpreter_exit(daemon: str) -> None:
             def forever():
                 while True:
                     pyarrowquant.quantize_batch_arrow(weights, threads=1)
-            before = _lib.allocated_bytes()
+            before = library.allocated_bytes()
             threading.Thread(target=forever, daemon=True).start()
-            assert wait_until(lambda: _lib.allocated_bytes() > before)
+            assert wait_until(lambda: library.allocated_bytes() > before)
     """)
     assert printed == ""
 

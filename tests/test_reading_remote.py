@@ -19,10 +19,7 @@ from models import assert_reads, floats, mappings_of
 from pyarrow import fs
 from safetensors.numpy import save
 
-from pyarrowquant import (
-    numpy_to_arrow_table,
-    read_weights,
-)
+from pyarrowquant import numpy_to_arrow_table, read_weights
 
 pytestmark = pytest.mark.usefixtures("nothing_leaked")
 

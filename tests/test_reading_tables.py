@@ -17,11 +17,7 @@ from conftest import Arrays, assert_same, make_model, plain_layers
 from models import SCHEMA, assert_reads, expected, floats, write_table
 from safetensors.numpy import save_file
 
-from pyarrowquant import (
-    numpy_to_arrow_table,
-    quantize_batch_arrow,
-    read_weights,
-)
+from pyarrowquant import numpy_to_arrow_table, quantize_batch_arrow, read_weights
 
 pytestmark = pytest.mark.usefixtures("nothing_leaked")
 

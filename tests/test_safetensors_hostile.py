@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from pyarrowquant import quantize_stream, read_weights
-from pyarrowquant._safetensors import BITS
+from pyarrowquant.reading.safetensors_header import BITS
 
 FEW = settings(
     deadline=None,

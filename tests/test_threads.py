@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pyarrowquant import _lib, dequantize_batch_arrow, numpy_to_arrow_table, quantize_batch_arrow
+from pyarrowquant import dequantize_batch_arrow, numpy_to_arrow_table, quantize_batch_arrow
+from pyarrowquant._core import library
 
 
 def layers(seed: int, count: int = 4) -> pa.Table:
@@ -65,7 +66,7 @@ def test_no_two_live_results_share_memory(keep: int) -> None:
 def test_result_is_dropped_in_another_thread() -> None:
     table = layers(2)
     gc.collect()
-    before = _lib.allocated_bytes()
+    before = library.allocated_bytes()
     handed: queue.SimpleQueue[pa.Table | None] = queue.SimpleQueue()
     rows = []
 
@@ -83,4 +84,4 @@ def test_result_is_dropped_in_another_thread() -> None:
         for done in [pool.submit(make), pool.submit(drop)]:
             done.result()
     assert rows == [4] * 10
-    assert _lib.allocated_bytes() == before
+    assert library.allocated_bytes() == before

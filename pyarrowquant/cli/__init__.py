@@ -9,13 +9,14 @@ import click
 import pyarrow as pa
 
 from pyarrowquant._version import __version__
-from pyarrowquant.cli._show import printable, show_warning
+from pyarrowquant.cli._show import as_options, printable, show_warning
 from pyarrowquant.cli.compare import compare
 from pyarrowquant.cli.dequantize import dequantize
 from pyarrowquant.cli.inspect import inspect
 from pyarrowquant.cli.quantize import quantize
 from pyarrowquant.cli.recipe import recipe
 from pyarrowquant.cli.report import report
+from pyarrowquant.errors import UsageError
 
 
 class _Group(click.Group):
@@ -29,13 +30,15 @@ class _Group(click.Group):
                 return super().invoke(ctx)
         except BrokenPipeError:  # the reader of a pipe has seen enough
             raise
+        except UsageError as e:
+            raise click.UsageError(_short(str(e))) from e
         except (ValueError, TypeError, OSError, ImportError, MemoryError, pa.ArrowException) as e:
             raise click.ClickException(_short(str(e)) or type(e).__name__) from e
 
 
 def _short(message: str) -> str:
     """Leave out the middle where a great many layers have the same to say."""
-    lines = [printable(line) for line in message.splitlines()]
+    lines = [printable(line) for line in as_options(message).splitlines()]
     if len(lines) > 8:
         lines[5:-1] = [f"... and {len(lines) - 6} lines more"]
     return "\n".join(lines)

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 import pyarrowquant
 from pyarrowquant import read_weights
-from pyarrowquant._binary import bytes_at, is_binary
+from pyarrowquant._core.binary import bytes_at, is_binary
 
 
 class Originals:

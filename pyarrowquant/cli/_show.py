@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
+
+# Those that a command has as options, with a value or without.
+_ARGUMENT = re.compile(
+    r"\b(to|bit_width|group_size|method|zero_point|scale_dtype|recipe|bits_per_weight|"
+    r"quality_floor|threads|max_memory|continue_on_error|resume|overwrite)="
+    r"(True|\"\w+\"|'\w+'|\d+)?"
+)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -43,7 +51,18 @@ def printable(text: str) -> str:
 
 def show_warning(message: Warning | str, *_: object) -> None:
     """Print a warning in a line of its own."""
-    click.echo(printable(str(message)), err=True)
+    click.echo(printable(as_options(str(message))), err=True)
+
+
+def as_options(message: str) -> str:
+    """Say arguments of Python as the options of the command line."""
+    return _ARGUMENT.sub(_option, message)
+
+
+def _option(argument: re.Match[str]) -> str:
+    name = "bits" if argument[1] == "bit_width" else argument[1].replace("_", "-")
+    value = (argument[2] or "").strip("\"'")
+    return f"--{name}" if value in ("", "True") else f"--{name} {value}"
 
 
 def size_text(count: float) -> str:

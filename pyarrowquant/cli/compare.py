@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from pyarrowquant import read_weights
-from pyarrowquant.cli._files import is_result, naming, results_in
 from pyarrowquant.cli._originals import Originals
 from pyarrowquant.cli._show import json_option, shape_text, show_json, show_table
+from pyarrowquant.conversion.result_files import naming, results_in
+from pyarrowquant.conversion.source import is_result
 
 
 @click.command(

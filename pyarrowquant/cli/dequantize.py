@@ -13,21 +13,19 @@ import numpy as np
 import pyarrow as pa
 
 from pyarrowquant import dequantize_batch_arrow
-from pyarrowquant.cli._files import (
+from pyarrowquant.cli._show import json_option, show_json, size_text
+from pyarrowquant.conversion.destination import check_destination, format_of
+from pyarrowquant.conversion.result_files import (
     TABLES,
-    check_destination,
-    format_of,
-    is_result,
-    local_files,
     naming,
     open_results,
     results_in,
     write_batches,
 )
-from pyarrowquant.cli._show import json_option, show_json, size_text
-from pyarrowquant.formats._files import Outputs
+from pyarrowquant.conversion.source import is_result, local_files
 from pyarrowquant.formats._layers import Names
-from pyarrowquant.formats._tensor_file import Entry, write_tensors
+from pyarrowquant.formats._outputs import Outputs
+from pyarrowquant.formats._safetensors import Entry, write_tensors
 
 _DTYPES = {"float32": ("F32", 4), "float16": ("F16", 2)}
 

@@ -11,13 +11,14 @@ import click
 import pyarrow as pa
 
 from pyarrowquant import read_weights
-from pyarrowquant._binary import is_binary, lengths
-from pyarrowquant._files import locate
-from pyarrowquant._plan import layers
-from pyarrowquant._safetensors import BITS
-from pyarrowquant.cli._files import is_result, naming, results_in
+from pyarrowquant._core.binary import is_binary, lengths
+from pyarrowquant._core.rows import layers
 from pyarrowquant.cli._show import json_option, shape_text, show_json, show_table, size_text
-from pyarrowquant.reading import tensors_of
+from pyarrowquant.conversion.result_files import naming, results_in
+from pyarrowquant.conversion.source import is_result
+from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.models import tensors_of
+from pyarrowquant.reading.safetensors_header import BITS
 
 _DTYPES = {"float": "F32", "halffloat": "F16", "double": "F64"}
 

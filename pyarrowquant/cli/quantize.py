@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import time
-from functools import partial
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pyarrowquant import quantize_stream, read_weights
-from pyarrowquant.cli._files import (
-    SUFFIXES,
-    TABLES,
-    check_destination,
-    format_of,
-    local_files,
-    local_path,
-    refuse_quantized,
-)
-from pyarrowquant.cli._formats import (
-    FOLDERS,
-    FORMATS,
-    check_planned,
-    defaults,
-    planned,
-    with_kept,
-    with_ragged_kept,
-)
-from pyarrowquant.cli._job import Job
-from pyarrowquant.cli._memory import batch_bytes, memory_size
-from pyarrowquant.cli._show import json_option, printable, show_json
-from pyarrowquant.cli._work import is_complete, recover
-from pyarrowquant.cli._writing import files_of_subfolders
-from pyarrowquant.cli.recipe import file_of, recipe_of
-from pyarrowquant.formats._onnx_data import refuse_link
-from pyarrowquant.recipe import Recipe
-from pyarrowquant.rule import BIT_WIDTHS
+from pyarrowquant._core.settings import BIT_WIDTHS
+from pyarrowquant.cli._memory import memory_size
+from pyarrowquant.cli._progress import Shown
+from pyarrowquant.cli._show import json_option, show_json, size_text
+from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
+from pyarrowquant.conversion.targets import FORMATS
 
 _WIDTHS = click.Choice([str(width) for width in BIT_WIDTHS])
 
@@ -136,92 +112,66 @@ def quantize(
     What an interrupted run has done stays in a hidden folder beside DESTINATION. The same command
     with --resume goes on from it, and gives the same bytes as if nothing had happened.
     """
-    kind = format_of(destination, kind, SUFFIXES)
-    folder = kind in FOLDERS or (
-        kind in TABLES.values() and destination.suffix.lower() not in TABLES
-    )
-    source = local_path(source)
-    place = Path(os.path.realpath(destination))  # what is written lies where links lead
-    complete = is_complete(place) if dry_run else recover(place)
-    files = [*local_files(source), *file_of(recipe)]
-    if not (resume and complete):
-        written = partial(files_of_subfolders, kind, source)
-        check_destination(destination, overwrite, folder, files, written)
-    if kind == "onnx":
-        refuse_link(destination)
-    refuse_quantized(source)
-    said = {
+    options: dict[str, Any] = {
+        "to": kind,
         "bit_width": None if bits is None else int(bits),
         "group_size": group_size,
         "method": method,
         "zero_point": zero_point,
         "scale_dtype": scale_dtype,
+        "recipe": recipe,
+        "bits_per_weight": bits_per_weight,
+        "quality_floor": quality_floor,
+        "threads": threads,
+        "max_memory": max_memory,
+        "continue_on_error": continue_on_error,
+        "resume": resume,
+        "overwrite": overwrite,
     }
-    settings: dict[str, Any] = {
-        **defaults(kind, source),
-        **{field: value for field, value in said.items() if value is not None},
-    }
-    rules = with_kept(kind, source, None if recipe is None else recipe_of(recipe))
-    if bits_per_weight is not None and bits is not None:
-        raise click.UsageError("--bits and --bits-per-weight exclude each other")
-    mixed = bits_per_weight is not None or quality_floor is not None
-    if kind == "compressed-tensors" and mixed and settings["zero_point"] != "symmetric":
-        raise click.UsageError(
-            "transformers loads layers of different bits only with --zero-point symmetric"
-        )
-    # This checks schema and arguments.
-    quantize_stream(read_weights(source), **settings, recipe=rules, quality_floor=quality_floor)
-    job = Job(
-        source,
-        files,
-        place,
-        kind,
-        folder,
-        settings,
-        _with_ragged_kept(kind, source, settings, rules),
-        bits_per_weight,
-        quality_floor,
-        continue_on_error,
-        threads,
-        batch_bytes(max_memory),
-        overwrite,
-    )
-    check_planned(kind, source, settings, job.recipe)
-    if dry_run:
-        _show_plan(job, as_json)
+    with Shown() as shown:
+        if dry_run:
+            _show_plan(plan(source, destination, **options, progress=shown), as_json)
+        else:
+            _show(convert(source, destination, **options, progress=shown), as_json)
+
+
+def _show(done: Conversion, as_json: bool) -> None:
+    if as_json:
+        summary = {
+            "destination": str(done.destination),
+            "layers": done.layers,
+            "skipped": done.skipped,
+            "weights": done.weights,
+            "bytes": done.bytes,
+            "bits_per_weight": done.bits_per_weight,
+            "relative_error": done.relative_error,
+            "seconds": done.seconds,
+        }
+        if done.bits_per_weight is None:
+            del summary["bits_per_weight"]
+        show_json(summary)
         return
-    start = time.perf_counter()
-    totals = job.run(resume)
-    totals.show(destination, kind, time.perf_counter() - start, as_json)
+    bits = "" if done.bits_per_weight is None else f"{done.bits_per_weight:.2f} bits a weight, "
+    click.echo(
+        f"{done.layers} layers, {done.weights:,} weights, {bits}"
+        f"relative error {done.relative_error:.4f}, {done.seconds:.2f} s"
+    )
+    if done.skipped:
+        click.echo(f"{len(done.skipped)} layers were left out")
+    click.echo(f"'{done.destination}': {size_text(done.bytes)}")
 
 
-def _with_ragged_kept(
-    kind: str, source: str, settings: dict[str, Any], rules: Recipe | None
-) -> Recipe | None:
-    """Leave out, and say so, layers that the format does not take for their shape."""
-    rules, names = with_ragged_kept(kind, planned(source, settings, rules) or [], rules)
-    if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        some = printable(", ".join(names[:3]))
-        click.echo(f"Kept, as the format does not take their shape: {some}{more}", err=True)
-    return rules
-
-
-def _show_plan(job: Job, as_json: bool) -> None:
-    layers = planned(job.source, job.settings, job.fitted(), read=True) or []
-    wanted = [layer for layer in layers if layer.settings is not None]
+def _show_plan(shown: ConversionPlan, as_json: bool) -> None:
+    wanted = [layer.settings for layer in shown.layers if layer.settings is not None]
     if as_json:
         rows = [
             {"layer_name": layer.name, "shape": layer.shape, "settings": layer.settings}
-            for layer in layers
+            for layer in shown.layers
         ]
-        show_json({"destination": str(job.destination), "format": job.kind, "layers": rows})
+        show_json({"destination": str(shown.destination), "format": shown.to, "layers": rows})
         return
-    widths: dict[int, int] = {}
-    for layer in wanted:
-        assert layer.settings is not None
-        width = layer.settings["bit_width"]
-        widths[width] = widths.get(width, 0) + 1
-    click.echo(f"{len(wanted)} of {len(layers)} layers would be quantized to '{job.destination}'")
-    for width in sorted(widths):
-        click.echo(f"  {widths[width]} with {width} bits")
+    click.echo(
+        f"{len(wanted)} of {len(shown.layers)} layers would be quantized to '{shown.destination}'"
+    )
+    for width, count in sorted(Counter(settings["bit_width"] for settings in wanted).items()):
+        click.echo(f"  {count} with {width} bits")

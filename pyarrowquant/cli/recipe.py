@@ -8,32 +8,12 @@ from pathlib import Path
 import click
 
 from pyarrowquant import read_weights
-from pyarrowquant.cli._files import check_destination, local_files, local_path
 from pyarrowquant.cli._show import json_option, show_json
-from pyarrowquant.formats._files import Outputs
-from pyarrowquant.presets import PRESETS, PROFILES
-from pyarrowquant.recipe import Recipe
-
-
-def recipe_of(text: str) -> Recipe:
-    """Return a preset, a profile, a preset with a profile ("text-local"), or a file's recipe."""
-    preset, _, profile = text.partition("-")
-    if text in PROFILES:
-        return Recipe.profile(text)
-    if preset in PRESETS and (profile in PROFILES or not profile):
-        return Recipe.preset(preset, profile or None)
-    if Path(text).exists():
-        return Recipe.load(text)
-    names = ", ".join([*PRESETS, *PROFILES])
-    raise click.ClickException(
-        f"Recipe '{text}' is no file, and none of {names}, or a preset and a profile like "
-        "text-local"
-    )
-
-
-def file_of(text: str | None) -> list[Path]:
-    """Return the file that a recipe is read from, if it is."""
-    return [Path(text)] if text is not None and Path(text).is_file() else []
+from pyarrowquant.conversion.destination import check_destination
+from pyarrowquant.conversion.source import local_files, local_path
+from pyarrowquant.formats._outputs import Outputs
+from pyarrowquant.recipes.named import file_of, recipe_of
+from pyarrowquant.recipes.recipe import Recipe
 
 
 @click.group()
@@ -50,6 +30,7 @@ def show(name: str, as_yaml: bool, as_json: bool) -> None:
     if as_yaml and as_json:
         raise click.UsageError("--yaml and --json exclude each other")
     found = recipe_of(name)
+    assert found is not None
     click.echo(found.to_yaml() if as_yaml else found.to_json())
 
 
@@ -88,7 +69,7 @@ def fit(
     fitted = Recipe.fit(
         read_weights(source),
         bits_per_weight,
-        recipe=None if rules is None else recipe_of(rules),
+        recipe=recipe_of(rules),
         objective=objective,
         threads=threads,
         progress=sys.stderr.isatty(),

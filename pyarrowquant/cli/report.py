@@ -6,19 +6,15 @@ from pathlib import Path
 
 import click
 
-from pyarrowquant.cli._files import (
-    TABLES,
-    check_destination,
-    is_result,
-    local_files,
-    local_path,
-)
 from pyarrowquant.cli._originals import Originals
 from pyarrowquant.cli._report.histograms import histogram
 from pyarrowquant.cli._report.layers import read_layers
 from pyarrowquant.cli._report.page import Report, check_installed, render
 from pyarrowquant.cli._show import json_option, show_json, size_text
-from pyarrowquant.formats._files import Outputs
+from pyarrowquant.conversion.destination import check_destination
+from pyarrowquant.conversion.result_files import TABLES
+from pyarrowquant.conversion.source import is_result, local_files, local_path
+from pyarrowquant.formats._outputs import Outputs
 
 _HISTOGRAMS = 6
 

@@ -10,9 +10,10 @@ from typing import IO
 
 import pyarrow as pa
 
-from pyarrowquant._files import MappedFile, NotMappedError
-from pyarrowquant._source import RESULT_COLUMNS, Source
-from pyarrowquant.formats._layers import Packed, Results, batches_of
+from pyarrowquant._core.results import Packed, batches_of
+from pyarrowquant._core.source import RESULT_COLUMNS, Source
+from pyarrowquant.formats._layers import Results
+from pyarrowquant.reading.location import MappedFile, NotMappedError
 
 
 class LayersByName(Mapping[str, Packed]):

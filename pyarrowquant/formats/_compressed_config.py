@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
 
-from pyarrowquant._tensors import Tensor
-from pyarrowquant.formats._layers import Packed
-from pyarrowquant.presets import EMBEDDINGS
+from pyarrowquant._core.results import Packed
+from pyarrowquant.reading.tensors import Tensor
+from pyarrowquant.recipes.presets import EMBEDDINGS
 
 WEIGHT = ".weight"
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pyarrowquant.formats._layers import Bytes, Packed, Results, as_float16, is_of
+from pyarrowquant._core.cells import Bytes
+from pyarrowquant._core.results import Packed
+from pyarrowquant.formats._layers import Results, as_float16, is_of
 
 _BLOCK = 32
 _SYMMETRIC = {4: "Q4_0", 5: "Q5_0", 8: "Q8_0"}

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from pyarrowquant._files import MappedFile, ReadFile, locate
-from pyarrowquant._gguf_header import Header
-from pyarrowquant._gguf_model import open_header
-from pyarrowquant._tensors import Tensor
+from pyarrowquant._core.cells import Bytes
+from pyarrowquant._core.results import Packed
 from pyarrowquant.formats._by_name import LayersByName
-from pyarrowquant.formats._files import Outputs
 from pyarrowquant.formats._gguf_blocks import blocks_of, type_name_of
-from pyarrowquant.formats._layers import Bytes, Packed, Results
+from pyarrowquant.formats._layers import Results
+from pyarrowquant.formats._outputs import Outputs
+from pyarrowquant.reading.gguf import open_header
+from pyarrowquant.reading.gguf_header import Header
+from pyarrowquant.reading.location import MappedFile, ReadFile, locate
+from pyarrowquant.reading.tensors import Tensor
 
 # What the writer or the new tensors decide.
 _OWN_KEYS = frozenset(

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pyarrowquant._checkpoint import SINGLE, Shard, read_folder
-from pyarrowquant._files import locate
-from pyarrowquant._strict_json import check_nesting
-from pyarrowquant._tensors import Tensor
+from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.safetensors import SINGLE, Shard, read_folder
+from pyarrowquant.reading.strict_json import check_nesting
+from pyarrowquant.reading.tensors import Tensor
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 

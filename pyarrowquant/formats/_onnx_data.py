@@ -15,9 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
-from pyarrowquant._files import locate
-from pyarrowquant._placing import sync, take_over_mode
-from pyarrowquant.formats._files import Outputs
+from pyarrowquant._core.placing import sync, take_over_mode
+from pyarrowquant.formats._outputs import Outputs
+from pyarrowquant.reading.location import locate
 
 _DIGITS = 16
 _BEGINNING = b"\x08"  # of an ONNX model: the key of its ir_version

@@ -8,18 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pyarrowquant._files import Location, locate
-from pyarrowquant._onnx_model import (
-    ExternalFiles,
-    Place,
-    buffer_bytes,
-    external_tensors,
-    load_model,
-    messages,
-)
-from pyarrowquant._onnx_weights import Weight, find_weights
-from pyarrowquant._tensors import quoted
-from pyarrowquant.formats._layers import Bytes, Packed, Results, is_of
+from pyarrowquant._core.cells import Bytes
+from pyarrowquant._core.quoting import quoted
+from pyarrowquant._core.results import Packed
+from pyarrowquant.formats._layers import Results, is_of
 from pyarrowquant.formats._onnx_data import DataFile, model_outputs
 from pyarrowquant.formats._onnx_nodes import (
     HOLDS,
@@ -27,6 +19,16 @@ from pyarrowquant.formats._onnx_nodes import (
     add_tensors,
     attributes,
     node_problem,
+)
+from pyarrowquant.reading.location import Location, locate
+from pyarrowquant.reading.onnx import Weight, find_weights
+from pyarrowquant.reading.onnx_model import (
+    ExternalFiles,
+    Place,
+    buffer_bytes,
+    external_tensors,
+    load_model,
+    messages,
 )
 
 _DOMAIN = "com.microsoft"

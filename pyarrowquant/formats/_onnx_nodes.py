@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pyarrowquant.formats._files import write_array
-from pyarrowquant.formats._layers import Bytes, Floats, Packed, as_float16
+from pyarrowquant._core.cells import Bytes
+from pyarrowquant._core.results import Floats, Packed
+from pyarrowquant.formats._layers import as_float16
 from pyarrowquant.formats._onnx_data import DataFile
+from pyarrowquant.formats._outputs import write_array
 
 Array = npt.NDArray[Any]
 

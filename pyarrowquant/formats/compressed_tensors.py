@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pyarrowquant import _arguments
-from pyarrowquant._checkpoint import INDEX, Shard
+from pyarrowquant._core import arguments
+from pyarrowquant._core.results import Packed
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._compressed_config import WEIGHT, is_symmetric, quantization_config
-from pyarrowquant.formats._files import OutputFolder
-from pyarrowquant.formats._layers import Names, Packed, Results, is_of, rounded
+from pyarrowquant.formats._layers import Names, Results, is_of, rounded
 from pyarrowquant.formats._model_folder import DTYPES, ModelFolder, pieces_of
-from pyarrowquant.formats._tensor_file import Entry, write_tensors
-from pyarrowquant.presets import NOT_LINEAR
+from pyarrowquant.formats._outputs import OutputFolder
+from pyarrowquant.formats._safetensors import Entry, write_tensors
+from pyarrowquant.reading.safetensors import INDEX, Shard
+from pyarrowquant.recipes.presets import NOT_LINEAR
 
 _BYTES_A_PIECE = 1 << 22
 # Their layers are Conv1D, of transposed weights, and no Linear.
@@ -85,7 +86,7 @@ def write_compressed_tensors(
     Symmetric layers stay packed in memory until the first forward call, which decodes all for
     good; layers that are not symmetric are decoded while loading.
     """
-    overwrite = _arguments.boolean("overwrite", overwrite)
+    overwrite = arguments.boolean("overwrite", overwrite)
     source = ModelFolder(model)
     dtype = model_dtype(source)
     layers = layers_of(results, dtype, source)

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from pyarrowquant import _arguments
-from pyarrowquant._gguf_model import import_gguf
+from pyarrowquant._core import arguments
 from pyarrowquant.errors import ArgumentTypeError
-from pyarrowquant.formats._files import Outputs, Spool
 from pyarrowquant.formats._gguf_blocks import blocks_of, layers_of, type_name_of
 from pyarrowquant.formats._gguf_model import write_requantized
 from pyarrowquant.formats._layers import Kept, KeptLayers, Names, Results
+from pyarrowquant.formats._outputs import Outputs, Spool
+from pyarrowquant.reading.gguf import import_gguf
 
 _MOST_DIMENSIONS = 4
 OTHER_DTYPES = {"F64": 8, "I8": 1, "I16": 2, "I32": 4, "I64": 8}  # named like those of ggml
@@ -99,13 +99,13 @@ def write_gguf(
     """
     gguf = import_gguf("Writing")
     path = Path(path)
-    overwrite = _arguments.boolean("overwrite", overwrite)
+    overwrite = arguments.boolean("overwrite", overwrite)
     if model is not None:
         if kept is not None or metadata is not None or architecture != "unknown":
             raise ValueError("kept, architecture and metadata come from model: give only that")
         write_requantized(gguf, layers_of(results), model, path, overwrite)
         return
-    architecture = _arguments.text("architecture", architecture)
+    architecture = arguments.text("architecture", architecture)
     values = _metadata(gguf, metadata)
     layers = layers_of(results)
     kept_layers = KeptLayers(kept, _kept_problem, OTHER_DTYPES)

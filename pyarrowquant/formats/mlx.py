@@ -14,21 +14,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pyarrowquant import _arguments
-from pyarrowquant._safetensors import BITS
+from pyarrowquant._core import arguments
+from pyarrowquant._core.results import Packed
 from pyarrowquant.errors import ArgumentTypeError
-from pyarrowquant.formats._files import Outputs, Spool
 from pyarrowquant.formats._layers import (
     KEPT_DTYPES,
     KeptLayers,
     Names,
-    Packed,
     Results,
     is_of,
     rounded,
     widened,
 )
-from pyarrowquant.formats._tensor_file import Entry, write_tensors
+from pyarrowquant.formats._outputs import Outputs, Spool
+from pyarrowquant.formats._safetensors import Entry, write_tensors
+from pyarrowquant.reading.safetensors_header import BITS
 
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _NAMES = {code: name for name, code in _DTYPES.items()}
@@ -97,7 +97,7 @@ def write_mlx(
     0.14 at 8 bits. With bfloat16 these are 0.05 steps, and more than one.
     """
     safe_open = _safe_open()
-    code = _DTYPES.get(_arguments.text("dtype", dtype))
+    code = _DTYPES.get(arguments.text("dtype", dtype))
     if code is None:
         raise ValueError(f"Invalid dtype: {dtype!r}. Must be 'float16', 'bfloat16' or 'float32'")
     if config is not None and not isinstance(config, Mapping):
@@ -108,7 +108,7 @@ def write_mlx(
     kept_layers = KeptLayers(kept, others=_OTHER_DTYPES)
     config = {} if config is None else dict(config)
     json.dumps(config)  # what JSON does not know is found here, not at the end
-    overwrite = _arguments.boolean("overwrite", overwrite)
+    overwrite = arguments.boolean("overwrite", overwrite)
     folder = Path(folder)
     made = not folder.exists()
     folder.mkdir(exist_ok=True)

@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pyarrowquant import _arguments
-from pyarrowquant._onnx_model import import_onnx
+from pyarrowquant._core import arguments
 from pyarrowquant.formats._layers import Names, Results
 from pyarrowquant.formats._onnx_data import DataFile, model_outputs
 from pyarrowquant.formats._onnx_graph import write_replaced
@@ -18,6 +17,7 @@ from pyarrowquant.formats._onnx_nodes import (
     attributes,
     node_problem,
 )
+from pyarrowquant.reading.onnx_model import import_onnx
 
 _OPSET = 17
 _IR_VERSION = 8
@@ -86,7 +86,7 @@ def write_onnx(
     """
     onnx = import_onnx("Writing")
     path = Path(path)
-    overwrite = _arguments.boolean("overwrite", overwrite)
+    overwrite = arguments.boolean("overwrite", overwrite)
     if model is not None:
         write_replaced(onnx, results, model, path, overwrite)
         return

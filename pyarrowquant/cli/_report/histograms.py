@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from pyarrowquant._core.results import Packed
 from pyarrowquant.cli._originals import Originals
 from pyarrowquant.cli._report.layers import Layer, codes, pieces
-from pyarrowquant.formats._layers import Packed
 
 _MOST_BINS_A_CODE = 16
 _BINS = 256  # about so many over all codes

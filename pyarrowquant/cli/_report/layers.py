@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 import pyarrowquant
-from pyarrowquant.cli._files import METRICS, naming, open_results, watched
+from pyarrowquant._core.results import Packed
 from pyarrowquant.cli._originals import Originals
-from pyarrowquant.formats._layers import Packed, Results
+from pyarrowquant.conversion.result_files import METRICS, naming, open_results, watched
+from pyarrowquant.formats._layers import Results
 
 
 @dataclass(frozen=True)

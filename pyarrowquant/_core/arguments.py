@@ -1,0 +1,149 @@
+"""Checks of Python types. Bounds are checked by Go, in one place."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+import os
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from pyarrowquant._core.quoting import quoted
+from pyarrowquant._version import __version__
+from pyarrowquant.errors import ArgumentTypeError
+
+Progress = bool | Callable[[str, float], None] | None
+
+
+def integer(name: str, value: object) -> int:
+    """Return an int for any integer type but bool."""
+    if not isinstance(value, bool):
+        try:
+            number = operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            pass
+        else:
+            if abs(number) >= 2**63:
+                raise ValueError(f"{name} {quoted(number)} is beyond 64 bits")
+            return number
+    raise ArgumentTypeError(f"{name} must be an int, got {type(value).__name__}: {quoted(value)}")
+
+
+def boolean(name: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ArgumentTypeError(
+        f"{name} must be True or False, got {type(value).__name__}: {quoted(value)}"
+    )
+
+
+def text(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise ArgumentTypeError(f"{name} must be a str, got {type(value).__name__}: {quoted(value)}")
+
+
+def quality_floor(value: object) -> dict[str, float] | None:
+    """Return bounds on the errors of a layer; a number is a bound on the cosine."""
+    if value is None:
+        return None
+    bounds = value if isinstance(value, Mapping) else {"cosine": value}
+    if not bounds:
+        raise ValueError("quality_floor must have a bound named 'cosine' or 'relative_error'")
+    highest = {"cosine": 1.0, "relative_error": math.inf}
+    checked = {}
+    for name, bound in bounds.items():
+        if name not in highest:
+            raise ValueError(
+                f"Invalid quality_floor: {name!r}. Must be 'cosine' or 'relative_error'"
+            )
+        if isinstance(bound, bool) or not isinstance(bound, numbers.Real):
+            raise ArgumentTypeError(
+                f"quality_floor must be a number, got {type(bound).__name__}: {bound!r}"
+            )
+        checked[name] = float(bound)
+        if not 0 < checked[name] <= highest[name]:
+            raise ValueError(
+                f"Invalid quality_floor: {name} {bound}. Must be above 0"
+                + (" and at most 1" if name == "cosine" else "")
+            )
+    return checked
+
+
+def thread_count(threads: object) -> int:
+    """Return the number of workers: by default, the CPUs that this process may use."""
+    if threads is not None:
+        return integer("threads", threads)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def kernel() -> str:
+    """Return the kernel that tests force: "scalar", "avx2" or "avx512"; by default the fastest."""
+    return os.environ.get("PYARROWQUANT_KERNEL", "")
+
+
+def check_progress(progress: object) -> None:
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise ArgumentTypeError(
+            "progress must be True, None or a function of (layer_name, fraction), "
+            f"got {type(progress).__name__}: {progress!r}"
+        )
+
+
+def quantize_options(
+    *,
+    bit_width: int = 4,
+    continue_on_error: bool = False,
+    group_size: int = 128,
+    method: str = "rtn",
+    zero_point: str = "integer",
+    scale_dtype: str = "float32",
+    metrics: bool = False,
+    sort: bool = True,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Return the fields of Go's quant.Options."""
+    given = (
+        bit_width,
+        continue_on_error,
+        group_size,
+        method,
+        zero_point,
+        scale_dtype,
+        metrics,
+        sort,
+    )
+    try:
+        checked = _checked(*given)
+    except TypeError:  # some cannot be looked up
+        checked = _checked.__wrapped__(*given)
+    return {**checked, "threads": thread_count(threads), "kernel": kernel()}
+
+
+@lru_cache(maxsize=64, typed=True)  # since small calls are many
+def _checked(
+    bit_width: int,
+    continue_on_error: bool,
+    group_size: int,
+    method: str,
+    zero_point: str,
+    scale_dtype: str,
+    metrics: bool,
+    sort: bool,
+) -> dict[str, Any]:
+    return {
+        "bit_width": integer("bit_width", bit_width),
+        "continue_on_error": boolean("continue_on_error", continue_on_error),
+        "group_size": integer("group_size", group_size),
+        "method": text("method", method),
+        "zero_point": text("zero_point", zero_point),
+        "scale_dtype": text("scale_dtype", scale_dtype),
+        "metrics": boolean("metrics", metrics),
+        "sort": boolean("sort", sort),
+        "first_row": 0,
+        "version": __version__,
+    }

@@ -1,0 +1,273 @@
+"""The Go library: loaded at the first call, and the one place that calls it."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pyarrowquant.errors import InternalError, LayerError, QuantizationError
+
+_SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+LIBRARY = Path(__file__).parents[1] / f"_pyarrowquant{_SUFFIX}"
+
+# How long one call into Go may keep a signal such as Ctrl-C waiting.
+_WAIT_MILLISECONDS = 20
+
+_load_lock = threading.Lock()
+_library: ctypes.CDLL | None = None
+_loaded_in: int | None = None
+
+LayerDone = Callable[[str, int, int], None]
+
+
+class _ArrowArrayStream(ctypes.Structure):
+    """The C stream struct; only its address and its size matter here."""
+
+    _fields_ = [
+        ("get_schema", ctypes.c_void_p),
+        ("get_next", ctypes.c_void_p),
+        ("get_last_error", ctypes.c_void_p),
+        ("release", ctypes.c_void_p),
+        ("private_data", ctypes.c_void_p),
+    ]
+
+
+class _Outcome(ctypes.Structure):
+    """A job, or with job 0 its result; skipped is a text to free."""
+
+    _fields_ = [
+        ("job", ctypes.c_size_t),
+        ("result", _ArrowArrayStream),
+        ("skipped", ctypes.c_void_p),
+    ]
+
+
+def _signatures(library: ctypes.CDLL) -> None:
+    text = ctypes.c_char_p
+    report = ctypes.c_void_p  # a text to free, or NULL
+    job = ctypes.c_size_t
+    address = ctypes.c_void_p
+    outcome = ctypes.POINTER(_Outcome)
+    signatures: dict[str, list[Any]] = {
+        "paq_quantize": [address, text, ctypes.c_int, outcome],
+        "paq_dequantize": [address, text, ctypes.c_int, outcome],
+        "paq_compare": [address, address, text, outcome],
+        "paq_validate": [address, text],
+        "paq_allocate": [text, ctypes.POINTER(ctypes.c_void_p)],
+        "paq_job_wait": [
+            job,
+            ctypes.c_int64,
+            ctypes.POINTER(ctypes.c_int),
+            ctypes.POINTER(ctypes.c_void_p),
+        ],
+        "paq_job_result": [job, outcome],
+        "paq_job_free": [job],
+        "paq_allocated_bytes": [ctypes.POINTER(ctypes.c_int64)],
+        "paq_release_memory": [],
+    }
+    for name, argument_types in signatures.items():
+        function = getattr(library, name)
+        function.argtypes = argument_types
+        function.restype = report
+    library.paq_free.argtypes = [ctypes.c_void_p]
+    library.paq_free.restype = None
+
+
+def _load() -> ctypes.CDLL:
+    global _library, _loaded_in
+    with _load_lock:
+        if _library is None:
+            library = ctypes.CDLL(str(LIBRARY))
+            _signatures(library)
+            _library, _loaded_in = library, os.getpid()
+        elif _loaded_in != os.getpid():
+            raise RuntimeError(
+                "pyarrowquant was used in this process's parent before the fork, and Go does not "
+                "survive a fork. Use the 'spawn' start method "
+                "(multiprocessing.get_context('spawn')), or call pyarrowquant only after the fork"
+            )
+        return _library
+
+
+def _after_fork() -> None:
+    global _load_lock
+    _load_lock = threading.Lock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _take_text(library: ctypes.CDLL, address: int | None) -> str | None:
+    """Copy a text that Go gave, and free it."""
+    if not address:
+        return None
+    try:
+        return ctypes.string_at(address).decode()
+    finally:
+        library.paq_free(address)
+
+
+def _check(library: ctypes.CDLL, address: int | None) -> None:
+    text = _take_text(library, address)
+    if text is not None:
+        raise _exception(json.loads(text))
+
+
+def _exception(report: dict[str, Any]) -> Exception:
+    """Make the exception for a report; its status chooses the class."""
+    message = report["message"]
+    if report["status"] == "layers":
+        return QuantizationError(message, [LayerError(**e) for e in report["errors"]])
+    classes: dict[str, type[Exception]] = {
+        "argument": ValueError,
+        "schema": ValueError,
+        "source": ValueError,
+        "memory": MemoryError,
+    }
+    return classes.get(report["status"], InternalError)(message)
+
+
+# A prototype of our own, since attributes of ctypes.pythonapi are everybody's.
+_capsule_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+
+
+def _pointer(capsule: object, name: bytes) -> int:
+    """Address in a PyCapsule of the Arrow PyCapsule interface."""
+    address: int = _capsule_pointer(capsule, name)
+    return address
+
+
+def allocated_bytes() -> int:
+    """Bytes of results that Go has allocated and that are still alive."""
+    library = _load()
+    count = ctypes.c_int64()
+    _check(library, library.paq_allocated_bytes(ctypes.byref(count)))
+    return count.value
+
+
+def release_memory() -> None:
+    """Give memory that is kept for the next call back to the system.
+
+    The memory of large results that were dropped is kept for the next results, since pages
+    that the system has to clear cost as much as the work itself. No more is kept than the
+    largest recent call took, for 10 seconds after the last result was dropped, and on Linux the
+    system may take it back at any time when memory is short.
+
+    Examples
+    --------
+    >>> import pyarrowquant
+    >>> pyarrowquant.release_memory()
+    """
+    library = _load()
+    _check(library, library.paq_release_memory())
+
+
+def encode(options: dict[str, Any]) -> bytes:
+    """Return options as Go reads them."""
+    return json.dumps(options).encode()
+
+
+def validate(schema: pa.Schema, options: bytes) -> None:
+    """Check encoded options, and the schema of a table of weights."""
+    library = _load()
+    capsule = schema.__arrow_c_schema__()
+    _check(library, library.paq_validate(_pointer(capsule, b"arrow_schema"), options))
+
+
+def allocate(layers: list[list[dict[str, float]]], budget: int) -> list[int]:
+    """Choose one of each layer's costs: the least error that a budget of bits allows."""
+    library = _load()
+    choices = ctypes.c_void_p()
+    problem = encode({"layers": layers, "budget": budget})
+    _check(library, library.paq_allocate(problem, ctypes.byref(choices)))
+    chosen: list[int] = json.loads(_take_text(library, choices.value) or "[]")
+    return chosen
+
+
+def quantize(
+    table: pa.Table, options: bytes, layer_done: LayerDone | None
+) -> tuple[pa.Table, list[LayerError]]:
+    """Quantize a table; gives the result and the layers left out.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+    options : bytes
+        The fields of Go's quant.Options, encoded.
+    layer_done : callable or None
+        Called with layer_name, bytes done and bytes in all, once a layer.
+    """
+    library = _load()
+    arguments = options, layer_done is not None
+    return _run(library, library.paq_quantize, [table], arguments, layer_done)
+
+
+def dequantize(table: pa.Table, options: bytes) -> pa.Table:
+    """Decode a result; options are the fields of Go's quant.DequantizeOptions, encoded."""
+    library = _load()
+    return _run(library, library.paq_dequantize, [table], (options, False))[0]
+
+
+def compare(original: pa.Table, result: pa.Table, options: bytes) -> pa.Table:
+    """Find the errors of a result; options are the fields of Go's quant.CompareOptions, encoded."""
+    library = _load()
+    return _run(library, library.paq_compare, [original, result], (options,))[0]
+
+
+def _run(
+    library: ctypes.CDLL,
+    start: Callable[..., int | None],
+    tables: Sequence[pa.Table],
+    arguments: tuple[object, ...],
+    layer_done: LayerDone | None = None,
+) -> tuple[pa.Table, list[LayerError]]:
+    """Run a job with the GIL free, and take its result. An exception ends the job."""
+    outcome = _Outcome()
+    # To be kept until Go has moved the streams.
+    capsules = [table.__arrow_c_stream__() for table in tables]
+    streams = [_pointer(capsule, b"arrow_array_stream") for capsule in capsules]
+    try:
+        _check(library, start(*streams, *arguments, ctypes.byref(outcome)))
+        if outcome.job:
+            while not _wait(library, outcome.job, layer_done):
+                pass
+            _check(library, library.paq_job_result(outcome.job, ctypes.byref(outcome)))
+        address = ctypes.addressof(outcome) + _Outcome.result.offset
+        table = pa.RecordBatchReader._import_from_c(address).read_all()
+        if not outcome.skipped:
+            return table, []
+        skipped = json.loads(ctypes.string_at(outcome.skipped))
+        return table, [LayerError(**e) for e in skipped]
+    finally:  # an interrupt may have come before start had returned, or PyArrow took the stream
+        if outcome.result.release:
+            release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(outcome.result.release)
+            release(ctypes.addressof(outcome) + _Outcome.result.offset)
+        if outcome.skipped:
+            library.paq_free(outcome.skipped)
+        if outcome.job:
+            _check(library, library.paq_job_free(outcome.job))
+
+
+def _wait(library: ctypes.CDLL, job: int, layer_done: LayerDone | None) -> bool:
+    finished = ctypes.c_int()
+    events = ctypes.c_void_p()
+    _check(
+        library,
+        library.paq_job_wait(job, _WAIT_MILLISECONDS, ctypes.byref(finished), ctypes.byref(events)),
+    )
+    text = _take_text(library, events.value)
+    if text is not None and layer_done is not None:
+        for layer_name, done, total in json.loads(text):
+            layer_done(layer_name, done, total)
+    return bool(finished.value)

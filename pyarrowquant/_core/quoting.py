@@ -1,0 +1,48 @@
+"""Values in messages: in one line, and not too long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+_LONGEST_TEXT = 100
+_LONGEST_DECIMAL = 4096  # bits of an integer
+
+
+def quoted(value: object) -> str:
+    """Show a value of a file in one line that is not too long, whatever its size."""
+    text = ""
+    for piece in _pieces(value):
+        text += piece
+        if len(text) > _LONGEST_TEXT:
+            return shortened(text)
+    return text
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "..."
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    """Give what repr does, but not all at once: it may be huge, or nested too deeply."""
+    kind = type(value)
+    if kind in (list, tuple):
+        yield "[" if kind is list else "("
+        for i, item in enumerate(value):
+            yield ", " if i else ""
+            yield from _pieces(item)
+        yield "]" if kind is list else ",)" if len(value) == 1 else ")"
+    elif kind is dict:
+        yield "{"
+        for i, (key, item) in enumerate(value.items()):
+            yield ", " if i else ""
+            yield from _pieces(key)
+            yield ": "
+            yield from _pieces(item)
+        yield "}"
+    elif kind in (str, bytes):
+        yield repr(value[: _LONGEST_TEXT + 1])
+    elif kind is int and value.bit_length() > _LONGEST_DECIMAL:
+        yield hex(value)  # Python refuses so many decimal digits
+    else:
+        yield repr(value)

@@ -1,0 +1,162 @@
+"""Rows of results, as views of their Arrow buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pyarrowquant._core.binary import is_binary
+from pyarrowquant._core.cells import Bytes, numbers, raw, value
+from pyarrowquant._core.settings import BIT_WIDTHS
+from pyarrowquant._core.shapes import columns_of
+from pyarrowquant._core.source import Source, check_data
+
+Floats = npt.NDArray[np.float32]
+
+_CODES_A_PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A quantized layer; codes have a row of bytes for each row of the matrix."""
+
+    name: str
+    codes: Bytes
+    scales: Floats
+    zero_points: Floats
+    shape: tuple[int, ...]
+    bits: int
+    group_size: int
+
+    @property
+    def columns(self) -> int:
+        return columns_of(self.shape)
+
+    @property
+    def group(self) -> int:
+        """Columns that share a scale: no more than the row has."""
+        return self.columns if self.group_size == -1 else min(self.group_size, self.columns)
+
+    @cached_property
+    def zero_point(self) -> str:
+        """Kind of the zero-points, found from their values."""
+        z = self.zero_points
+        if (z == 2 ** (self.bits - 1)).all():
+            return "symmetric"
+        whole = (z >= 0) & (z < 2**self.bits) & (z == np.rint(z))
+        return "integer" if whole.all() else "float"
+
+    @property
+    def biases(self) -> Floats:
+        """What codes of zero decode to, -zero_point * scale; infinite beyond float32."""
+        with np.errstate(over="ignore"):
+            return -self.zero_points * self.scales
+
+    def matrix_problem(self) -> str | None:
+        """Say what keeps the layer from being a matrix, which all formats want."""
+        if len(self.shape) != 2:
+            return f"shape {list(self.shape)} is not that of a matrix"
+        if 0 in self.shape:
+            return f"shape {list(self.shape)} has no weights"
+        return None
+
+    def unpacked(self) -> Iterator[tuple[slice, Bytes]]:
+        """Codes of some rows at a time, one a byte; for columns that are a multiple of 8."""
+        step = max(1, _CODES_A_PIECE // self.columns)
+        for start in range(0, len(self.codes), step):
+            rows = slice(start, start + step)
+            eights = np.zeros((self.codes[rows].size // self.bits, 8), np.uint8)
+            eights[:, : self.bits] = self.codes[rows].reshape(-1, self.bits)
+            stream = eights.view("<u8")[:, 0]  # eight codes in a number
+            codes = np.empty_like(eights)
+            for i in range(8):
+                codes[:, i] = stream >> np.uint64(i * self.bits) & np.uint64(2**self.bits - 1)
+            yield rows, codes.reshape(-1, self.columns)
+
+
+def batches_of(source: Source) -> Iterator[tuple[pa.RecordBatch, list[Packed]]]:
+    """Give the batches of a result, and their rows."""
+    row = 0
+    for batch in source.batches():
+        check_data(batch, full=True)
+        yield batch, [_packed(batch, i, row + i) for i in range(batch.num_rows)]
+        row += batch.num_rows
+
+
+def check_schema(schema: pa.Schema) -> None:
+    types = pa.types
+
+    def a_list_of(*elements: pa.DataType) -> Callable[[pa.DataType], bool]:
+        return lambda t: hasattr(t, "value_field") and t.value_type in elements
+
+    def text(t: pa.DataType) -> bool:
+        t = t.value_type if types.is_dictionary(t) else t
+        return t in (pa.string(), pa.large_string(), pa.string_view())
+
+    expected: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
+        "layer_name": ("string", text),
+        "quantized_data": ("binary", is_binary),
+        "scales": ("list<float32>", a_list_of(pa.float32())),
+        "zero_points": ("list<float32>", a_list_of(pa.float32())),
+        "shape": ("list<int64>", a_list_of(pa.int64(), pa.int32())),
+        "bit_width": ("uint8", types.is_integer),
+        "group_size": ("int32", types.is_integer),
+    }
+    for name, (type_name, fits) in expected.items():
+        if schema.names.count(name) != 1:
+            many = "is there more than once" if name in schema.names else "is missing"
+            raise ValueError(
+                f"Column '{name}' {many}. Expected a result of quantize_batch_arrow() or "
+                "quantize_stream()"
+            )
+        if not fits(schema.field(name).type):
+            raise ValueError(
+                f"Column '{name}' has type {schema.field(name).type}; expected {type_name}"
+            )
+
+
+def _packed(batch: pa.RecordBatch, i: int, row: int) -> Packed:
+    name = str(value(batch, "layer_name", i, row).as_py())
+    data = raw(batch, "quantized_data", i, row)
+    scales = numbers(batch, "scales", i, row)
+    zero_points = numbers(batch, "zero_points", i, row)
+    shape = tuple(int(n) for n in numbers(batch, "shape", i, row))
+    bits = int(value(batch, "bit_width", i, row).as_py())
+    group_size = int(value(batch, "group_size", i, row).as_py())
+
+    def corrupt(why: str) -> ValueError:
+        return ValueError(f"Layer '{name}' (row {row}) is corrupt: {why}")
+
+    if bits not in BIT_WIDTHS:
+        raise corrupt(f"bit_width {bits}")
+    if group_size != -1 and (group_size < 8 or group_size % 8):
+        raise corrupt(f"group_size {group_size}")
+    if any(n < 0 for n in shape):
+        raise corrupt(f"shape {list(shape)}")
+    rows = shape[0] if len(shape) > 1 else 1
+    columns = columns_of(shape)
+    width = -(-columns * bits // 8)
+    groups = 0 if columns == 0 else 1 if group_size == -1 else -(-columns // group_size)
+    if data.size != rows * width:
+        raise corrupt(f"quantized_data has {data.size} bytes, expected {rows * width}")
+    for label, values in (("scales", scales), ("zero_points", zero_points)):
+        if len(values) != rows * groups:
+            raise corrupt(f"{label} has {len(values)} values, expected {rows * groups}")
+        if not np.isfinite(values).all():
+            raise corrupt(f"{label} has NaN or Inf")
+    if not scales.all():
+        raise corrupt("a scale is 0")
+    return Packed(
+        name,
+        data.reshape(rows, width),
+        scales.reshape(rows, groups),
+        zero_points.reshape(rows, groups),
+        shape,
+        bits,
+        group_size,
+    )

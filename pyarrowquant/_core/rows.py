@@ -1,0 +1,63 @@
+"""What rows of weights say of themselves: names and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from pyarrowquant._core import arguments, library
+from pyarrowquant._core.binary import is_binary, lengths
+from pyarrowquant._core.source import Source
+
+_ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+
+
+def check_weights_schema(source: Source) -> None:
+    """Raise a ValueError where the columns are not those of weights; no data is read."""
+    options = {**arguments.quantize_options(), "type_names": source.type_names}
+    library.validate(source.schema, library.encode(options))
+
+
+def layers(table: pa.Table) -> Iterator[tuple[str | None, list[int]]]:
+    """Give each row's name, or None where it cannot be read, and its shape.
+
+    A row without a shape has one dimension. Shapes that Go will refuse come as they are.
+    """
+    if "shape" in table.column_names:
+        shapes = table["shape"].to_pylist()
+    else:
+        shapes = [None] * table.num_rows
+    counts = _counts(table) if None in shapes else None
+    for row, (name, shape) in enumerate(zip(_names(table["layer_name"]), shapes, strict=True)):
+        yield name, [counts[row]] if counts is not None and shape is None else shape
+
+
+def _names(column: pa.ChunkedArray) -> list[str | None]:
+    try:
+        names: list[str | None] = column.to_pylist()
+    except UnicodeDecodeError:
+        return [_name(scalar) for scalar in column]
+    return names
+
+
+def _name(scalar: pa.Scalar) -> str | None:
+    try:
+        name: str | None = scalar.as_py()
+    except UnicodeDecodeError:
+        return None
+    return name
+
+
+def _counts(table: pa.Table) -> list[int]:
+    """Return the number of weights of each row; 0 for a null."""
+    raw = "dtype" in table.column_names
+    dtypes = table["dtype"].to_pylist() if raw else [None] * table.num_rows
+    weights = table["weights"]
+    if is_binary(weights.type):
+        sizes = [size for chunk in weights.chunks for size in lengths(chunk)]
+        return [
+            size // _ITEM_BYTES.get(dtype or "", 1)
+            for size, dtype in zip(sizes, dtypes, strict=True)
+        ]
+    return [len(values) if values.is_valid else 0 for values in weights]

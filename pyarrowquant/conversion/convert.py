@@ -1,0 +1,389 @@
+"""Model files in, quantized files out: `quantize` of the command line as a call."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pyarrowquant._core import arguments
+from pyarrowquant.conversion.destination import SUFFIXES, check_destination, format_of
+from pyarrowquant.conversion.job import Job
+from pyarrowquant.conversion.memory import batch_bytes
+from pyarrowquant.conversion.progress import Meter, Step
+from pyarrowquant.conversion.result_files import TABLES
+from pyarrowquant.conversion.source import local_files, local_path, refuse_quantized, source_bytes
+from pyarrowquant.conversion.targets import (
+    FOLDERS,
+    FORMATS,
+    Planned,
+    check_planned,
+    defaults,
+    planned,
+    with_kept,
+    with_ragged_kept,
+)
+from pyarrowquant.conversion.work import is_complete, recover
+from pyarrowquant.conversion.writing import files_of_subfolders
+from pyarrowquant.errors import UsageError, users_level
+from pyarrowquant.formats._onnx_data import data_files, refuse_link
+from pyarrowquant.reading.models import read_weights
+from pyarrowquant.recipes.named import file_of, recipe_of
+from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.stream import quantize_stream
+
+_Path = str | os.PathLike[str]
+_MAX_MEMORY = 600_000_000
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert` has done.
+
+    Attributes
+    ----------
+    destination : Path
+    to : str
+        The format.
+    layers : int
+        How many were quantized.
+    skipped : tuple of str
+        What is wrong with layers that were left out because of ``continue_on_error=True``.
+    weights : int
+        How many were quantized.
+    bytes : int
+        Size of all that was written.
+    bits_per_weight : float or None
+        Of codes, scales and zero-points in tables; None for other formats, which have others.
+    relative_error : float
+        ||w - w'|| / ||w|| over all layers that were quantized.
+    seconds : float
+    """
+
+    destination: Path
+    to: str
+    layers: int
+    skipped: tuple[str, ...]
+    weights: int
+    bytes: int
+    bits_per_weight: float | None
+    relative_error: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ConversionPlan:
+    """What `convert` would do.
+
+    Attributes
+    ----------
+    destination : Path
+    to : str
+        The format.
+    layers : tuple of PlannedLayer
+        In the order of the source.
+    """
+
+    destination: Path
+    to: str
+    layers: tuple[Planned, ...]
+
+
+def convert(
+    source: _Path,
+    destination: _Path,
+    *,
+    to: str | None = None,
+    bit_width: int | None = None,
+    group_size: int | None = None,
+    method: str | None = None,
+    zero_point: str | None = None,
+    scale_dtype: str | None = None,
+    recipe: Recipe | _Path | None = None,
+    bits_per_weight: float | None = None,
+    quality_floor: float | Mapping[str, float] | None = None,
+    threads: int | None = None,
+    max_memory: int = _MAX_MEMORY,
+    continue_on_error: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[Step], object] | None = None,
+) -> Conversion:
+    """Quantize a model's weights, and write them to a file or folder for an engine.
+
+    Whatever can be checked without reading weights is checked first. The destination gets its
+    name only when it is complete, and is on the disk then. What an interrupted run has done stays
+    in a hidden folder beside it.
+
+    Parameters
+    ----------
+    source : str or path
+        What `read_weights` takes: a safetensors file, a model folder, an ONNX or GGUF model,
+        Parquet, Arrow or npz.
+    destination : str or path
+        A folder for compressed-tensors and mlx, and for parquet and arrow without a suffix, which
+        then has a file for each file of the source.
+    to : {"parquet", "arrow", "compressed-tensors", "mlx", "gguf", "onnx"}, optional
+        The format; by default what the suffix of the destination says.
+    bit_width : {2, 3, 4, 5, 6, 8}, optional
+        Default 4.
+    group_size : int, optional
+        -1 for whole rows; default 128, 64 for mlx, 32 for gguf.
+    method : {"rtn", "mse", "hqq"}, optional
+        Default "mse".
+    zero_point : {"integer", "float", "symmetric"}, optional
+        Default "integer", "symmetric" for compressed-tensors and gguf.
+    scale_dtype : {"float32", "float16", "bfloat16"}, optional
+        Default float32, float16 for mlx and gguf, the model's dtype for compressed-tensors.
+    recipe : Recipe, str or path, optional
+        Or the path of a recipe's file, or the name of a preset ("text", "diffusion", "vision"),
+        a profile ("edge", "local", "cloud") or both ("text-local"). Without one,
+        compressed-tensors leaves out what the preset "text" does, and the embeddings and head of
+        a GGUF model get 8 bits.
+    bits_per_weight : float, optional
+        A budget that the bit widths of layers are fitted to, as by `Recipe.fit`.
+    quality_floor : float or mapping, optional
+        As of `quantize_stream`.
+    threads : int, optional
+        Default: the CPUs of this process.
+    max_memory : int
+        Bound on memory beyond mapped files, in bytes.
+    continue_on_error : bool
+        Leave layers that cannot be quantized out, with a `SkippedLayerWarning` each.
+    resume : bool
+        Go on from what an interrupted run has done; the result has the same bytes as if nothing
+        had happened.
+    overwrite : bool
+        Whether what is at the destination may be replaced. It is there until what is new is
+        complete.
+    progress : callable, optional
+        Gets a `Step` after each batch.
+
+    Returns
+    -------
+    Conversion
+
+    Raises
+    ------
+    UsageError
+        Arguments exclude each other, or the destination does not fit the format.
+    ValueError
+        A source, an argument or a layer does not fit what is to be done.
+    QuantizationError
+        Layers cannot be quantized.
+    FileExistsError
+        The destination exists.
+    FileNotFoundError
+        The source, a part of it, or the folder of the destination is missing.
+    BlockingIOError
+        Another run has the same destination.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pyarrowquant
+    >>> weights = np.random.default_rng(0).standard_normal((64, 256), dtype=np.float32)
+    >>> np.savez("small.npz", up=weights)
+    >>> done = pyarrowquant.convert("small.npz", "small.parquet", bit_width=8)
+    >>> done.layers, done.weights, round(done.bits_per_weight, 2)
+    (1, 16384, 8.5)
+    """
+    start = time.perf_counter()
+    job = _job(
+        source,
+        destination,
+        to,
+        _said(bit_width, group_size, method, zero_point, scale_dtype),
+        recipe,
+        bits_per_weight,
+        quality_floor,
+        threads,
+        max_memory,
+        continue_on_error,
+        overwrite,
+        lambda place: recover(place) and resume,
+    )
+    totals = job.run(resume, progress)
+    return Conversion(
+        destination=Path(destination),
+        to=job.kind,
+        layers=totals.layers,
+        skipped=tuple(totals.skipped),
+        weights=totals.weights,
+        bytes=_size(job.destination),
+        bits_per_weight=totals.bits_per_weight if job.kind in TABLES.values() else None,
+        relative_error=totals.relative_error,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def plan(
+    source: _Path,
+    destination: _Path,
+    *,
+    to: str | None = None,
+    bit_width: int | None = None,
+    group_size: int | None = None,
+    method: str | None = None,
+    zero_point: str | None = None,
+    scale_dtype: str | None = None,
+    recipe: Recipe | _Path | None = None,
+    bits_per_weight: float | None = None,
+    quality_floor: float | Mapping[str, float] | None = None,
+    threads: int | None = None,
+    max_memory: int = _MAX_MEMORY,
+    continue_on_error: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[Step], object] | None = None,
+) -> ConversionPlan:
+    """Check what `convert` checks before any work, and return what it would do; write nothing.
+
+    Parameters are those of `convert`. Weights are read only where the source does not say its
+    layers otherwise, or for `bits_per_weight`.
+
+    Returns
+    -------
+    ConversionPlan
+
+    Raises
+    ------
+    As `convert`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pyarrowquant
+    >>> np.savez("small.npz", up=np.ones((64, 256), np.float32))
+    >>> planned = pyarrowquant.plan("small.npz", "small.gguf")
+    >>> planned.to, [(layer.name, layer.shape) for layer in planned.layers]
+    ('gguf', [('up', (64, 256))])
+    >>> planned.layers[0].settings["group_size"]
+    32
+    """
+    job = _job(
+        source,
+        destination,
+        to,
+        _said(bit_width, group_size, method, zero_point, scale_dtype),
+        recipe,
+        bits_per_weight,
+        quality_floor,
+        threads,
+        max_memory,
+        continue_on_error,
+        overwrite,
+        lambda place: resume and is_complete(place),
+    )
+    fitted = job.fitted(Meter(source_bytes(job.source), progress))
+    layers = planned(job.source, job.settings, fitted, read=True) or []
+    return ConversionPlan(job.destination, job.kind, tuple(layers))
+
+
+def _said(
+    bit_width: int | None,
+    group_size: int | None,
+    method: str | None,
+    zero_point: str | None,
+    scale_dtype: str | None,
+) -> dict[str, Any]:
+    """Return the settings that the caller has given."""
+    said = {
+        "bit_width": bit_width,
+        "group_size": group_size,
+        "method": method,
+        "zero_point": zero_point,
+        "scale_dtype": scale_dtype,
+    }
+    return {field: value for field, value in said.items() if value is not None}
+
+
+def _job(
+    source_path: _Path,
+    destination_path: _Path,
+    to: str | None,
+    said: dict[str, Any],
+    recipe: Recipe | _Path | None,
+    bits_per_weight: float | None,
+    quality_floor: float | Mapping[str, float] | None,
+    threads: int | None,
+    max_memory: int,
+    continue_on_error: bool,
+    overwrite: bool,
+    is_to_be_placed: Callable[[Path], bool],
+) -> Job:
+    """Check all that can be known before any work.
+
+    Parameters
+    ----------
+    is_to_be_placed : callable
+        Whether an interrupted run has left a complete output for a destination, which this run
+        only has to give its place.
+    """
+    destination = Path(destination_path)
+    kind = format_of(destination, to, SUFFIXES)
+    if kind not in FORMATS:
+        raise UsageError(f"to={kind!r} must be one of {', '.join(FORMATS)}")
+    folder = kind in FOLDERS or (
+        kind in TABLES.values() and destination.suffix.lower() not in TABLES
+    )
+    source = local_path(os.fspath(source_path))
+    place = Path(os.path.realpath(destination))  # what is written lies where links lead
+    files = [*local_files(source), *file_of(recipe)]
+    if not is_to_be_placed(place):
+        written = partial(files_of_subfolders, kind, source)
+        check_destination(destination, overwrite, folder, files, written)
+    if kind == "onnx":
+        refuse_link(destination)
+    refuse_quantized(source)
+    settings = {**defaults(kind, source), **said}
+    rules = with_kept(kind, source, recipe_of(recipe))
+    if bits_per_weight is not None and "bit_width" in said:
+        raise UsageError("bit_width= and bits_per_weight= exclude each other")
+    mixed = bits_per_weight is not None or quality_floor is not None
+    if kind == "compressed-tensors" and mixed and settings["zero_point"] != "symmetric":
+        raise UsageError(
+            "transformers loads layers of different bits only with zero_point='symmetric'"
+        )
+    # This checks schema and arguments.
+    quantize_stream(read_weights(source), **settings, recipe=rules, quality_floor=quality_floor)
+    rules, ragged = with_ragged_kept(kind, planned(source, settings, rules) or [], rules)
+    _warn_of_ragged(ragged)
+    check_planned(kind, source, settings, rules)
+    return Job(
+        source,
+        files,
+        place,
+        kind,
+        folder,
+        settings,
+        rules,
+        bits_per_weight,
+        arguments.quality_floor(quality_floor),
+        continue_on_error,
+        threads,
+        batch_bytes(max_memory),
+        overwrite,
+    )
+
+
+def _warn_of_ragged(names: list[str]) -> None:
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        some = ", ".join(names[:3])
+        warnings.warn(
+            f"Kept, as the format does not take their shape: {some}{more}",
+            UserWarning,
+            stacklevel=users_level(),
+        )
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file with its external data, or of a folder."""
+    files = path.rglob("*") if path.is_dir() else (path, *data_files(path))
+    return sum(file.stat().st_size for file in files if file.is_file())

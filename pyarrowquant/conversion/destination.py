@@ -1,0 +1,98 @@
+"""Where results may go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from pyarrowquant._core.placing import is_empty_folder, refuse_irreplaceable
+from pyarrowquant.conversion.result_files import TABLES
+from pyarrowquant.errors import UsageError
+from pyarrowquant.formats._outputs import check_replaceable
+from pyarrowquant.reading.location import check_name
+
+_OF_MODELS = (".safetensors", ".parquet", ".arrow")  # one of which is in a folder that we wrote
+# What is written into a model's folder, and replaced there; all else may be the model's.
+_WRITTEN = (*TABLES, ".gguf", ".onnx", ".safetensors", ".html")
+SUFFIXES = {**TABLES, ".gguf": "gguf", ".onnx": "onnx"}
+
+
+def format_of(path: Path, chosen: str | None, suffixes: dict[str, str]) -> str:
+    """Return the format by its name, or by the path's suffix."""
+    if chosen is not None:
+        return chosen
+    if path.suffix.lower() in suffixes:
+        return suffixes[path.suffix.lower()]
+    raise UsageError(
+        f"'{path}' has no suffix that says its format. Use to=, or one of {', '.join(suffixes)}"
+    )
+
+
+def check_destination(
+    path: Path,
+    overwrite: bool,
+    folder: bool = False,
+    sources: Sequence[Path] = (),
+    written: Callable[[], Collection[Path]] = tuple,
+) -> None:
+    """Refuse what cannot be written, before any work.
+
+    Parameters
+    ----------
+    path : Path
+    overwrite : bool
+        Whether what is there may be replaced.
+    folder : bool
+        Whether the destination is a folder.
+    sources : sequence of Path
+        What is read, which must not be replaced.
+    written : callable
+        Returns the files in subfolders that are written, relative to the destination.
+    """
+    check_name(str(path))
+    real = Path(os.path.realpath(path))
+    refuse_irreplaceable(real)
+    if not real.name:
+        raise UsageError(f"'{path}' is the root folder; give the name of a new one")
+    if folder and real in (Path.cwd(), *Path.cwd().parents):
+        raise UsageError(f"'{path}' is the current folder; give the name of a new one")
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"Folder '{path.absolute().parent}' does not exist")
+    if not folder and path.is_dir():
+        raise UsageError(f"'{path}' is a folder; give the name of a file")
+    if folder and path.is_file():
+        raise UsageError(f"'{path}' is a file; give the name of a folder")
+    if not path.exists():
+        return
+    if folder and is_empty_folder(path):
+        return
+    if not overwrite:
+        raise FileExistsError(f"'{path}' exists. Use overwrite=True to replace it")
+    if any(_is_within(source, path) for source in sources):
+        has = "has the source in it" if folder else "is the source, or a file of it"
+        raise ValueError(f"'{path}' {has}; give another name")
+    if not folder and real.suffix.lower() not in _WRITTEN and real.parent in _models(sources):
+        raise ValueError(
+            f"'{path}' lies in the folder of the source model, and may belong to it; give another "
+            "name"
+        )
+    if folder:
+        check_replaceable(path, written(), _OF_MODELS)
+
+
+def _models(sources: Sequence[Path]) -> set[Path]:
+    """Return the folders of models that sources are, or lie in."""
+    real = {Path(os.path.realpath(source)) for source in sources}
+    folders = {path if path.is_dir() else path.parent for path in real}
+    return {folder for folder in folders if (folder / "config.json").exists()}
+
+
+def _is_within(source: Path, path: Path) -> bool:
+    """Whether a source is, or lies in, a path: as links lead there, or as it is given."""
+    given = Path(os.path.abspath(source))
+    return any(
+        each.is_relative_to(place)
+        for each in (given, Path(os.path.realpath(source)))
+        for place in (Path(os.path.abspath(path)), Path(os.path.realpath(path)))
+    )

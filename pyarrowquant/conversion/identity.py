@@ -1,0 +1,85 @@
+"""How a run is told from another one: by its settings, and by the files that it reads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from datetime import datetime, timezone
+from typing import Any
+
+from pyarrow import fs
+
+from pyarrowquant.reading.location import Location, locate
+from pyarrowquant.reading.models import files_of
+
+_HASHED_BYTES = 1 << 16  # of each end of a file of the source
+_OPTIONS = {"batch_bytes": "the bound by --max-memory (bytes)", "kind": "the format"}
+
+
+def source_files(source: str) -> list[dict[str, Any]]:
+    """Describe the files that weights are read from, so that another file of the name differs.
+
+    Of this machine's files the inode and the time of the last change of any kind count, since
+    copies may have the size and the time of modification of what they replace.
+    """
+    location = locate(source, None)
+    files = files_of(location)
+    return [
+        {
+            "name": info.base_name,
+            "bytes": info.size,
+            "modified": info.mtime_ns,
+            "ends": _digest_of_ends(file),
+            **_identity(file),
+        }
+        for file, info in zip(
+            files, location.filesystem.get_file_info([file.path for file in files]), strict=True
+        )
+    ]
+
+
+def _identity(file: Location) -> dict[str, int]:
+    if not isinstance(file.filesystem, fs.LocalFileSystem):
+        return {}
+    status = os.stat(file.path)
+    return {"inode": status.st_ino, "changed": status.st_ctime_ns}
+
+
+def _digest_of_ends(file: Location) -> str:
+    """Hash the begin and the end of a file, where formats keep their headers."""
+    with file.open() as opened:
+        size = min(opened.size, _HASHED_BYTES)
+        ends = (opened.buffer(offset, size) for offset in (0, opened.size - size))
+        return hashlib.sha256(b"".join(end.to_pybytes() for end in ends)).hexdigest()
+
+
+def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Say what is not as it was."""
+    files_before = {file["name"]: file for file in before["source"]}
+    files_now = {file["name"]: file for file in now["source"]}
+    for name in [*files_before, *files_now]:
+        if name not in files_now:
+            return f"the source lacks '{name}', which it had"
+        if name not in files_before:
+            return f"the source has '{name}', which it had not"
+        if files_before[name] != files_now[name]:
+            was, is_ = _described(files_before[name]), _described(files_now[name])
+            if was == is_:
+                return (
+                    f"the source has changed: '{name}' is another file, of the same size and time"
+                )
+            return f"the source has changed: '{name}' had {was}, now has {is_}"
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return ", ".join(
+        f"the {name} differs"
+        if name in ("recipe", "quality_floor")
+        else f"{_OPTIONS.get(name, name)} was {before.get(name)}, now is {now.get(name)}"
+        for name in names
+    )
+
+
+def _described(file: dict[str, Any]) -> str:
+    if file["modified"] is None:
+        return f"{file['bytes']} bytes"
+    modified = datetime.fromtimestamp(file["modified"] / 1e9, timezone.utc)
+    return f"{file['bytes']} bytes of {modified:%Y-%m-%d %H:%M:%S.%f} UTC"

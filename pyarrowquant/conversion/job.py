@@ -1,0 +1,181 @@
+"""A run of `quantize`: read, quantize part by part, write, and give the output its place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pyarrowquant import __version__, read_weights
+from pyarrowquant._core.source import weights_bytes
+from pyarrowquant.conversion.destination import check_destination
+from pyarrowquant.conversion.identity import source_files
+from pyarrowquant.conversion.progress import Meter, Step
+from pyarrowquant.conversion.signals import unhindered
+from pyarrowquant.conversion.source import source_bytes
+from pyarrowquant.conversion.targets import check, check_planned, stored_dtype, widths
+from pyarrowquant.conversion.totals import Totals
+from pyarrowquant.conversion.work import Part, Work
+from pyarrowquant.conversion.writing import files_of_subfolders, write
+from pyarrowquant.formats._onnx_data import data_of
+from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.models import weights_after
+from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.stream import stream_within
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done.
+
+    Attributes
+    ----------
+    source : str
+    files : list of Path
+        What is read, and so must not be replaced.
+    destination : Path
+    kind : str
+        One of `FORMATS`.
+    folder : bool
+        Whether the destination is a folder.
+    settings : dict
+        Of a rule, for what the recipe does not say.
+    recipe : Recipe or None
+    bits_per_weight : float or None
+        A budget that bit widths are fitted to.
+    quality_floor : dict or None
+    continue_on_error : bool
+    threads : int or None
+    batch_bytes : int
+    overwrite : bool
+    """
+
+    source: str
+    files: list[Path]
+    destination: Path
+    kind: str
+    folder: bool
+    settings: dict[str, Any]
+    recipe: Recipe | None
+    bits_per_weight: float | None
+    quality_floor: dict[str, float] | None
+    continue_on_error: bool
+    threads: int | None
+    batch_bytes: int
+    overwrite: bool
+
+    def run(self, resume: bool, tell: Callable[[Step], object] | None) -> Totals:
+        """Do it all, or what an interrupted run of the same job has left to do."""
+        meter = Meter(source_bytes(self.source), tell)
+        with Work(self.destination, self._identity(), resume) as work:
+            totals = Totals(**work.totals) if work.is_complete else Totals()
+            if not work.is_complete:
+                done = Part.nothing()
+                for done in work.parts():
+                    totals.add(done.results)
+                    totals.skipped += done.skipped
+                meter.skip(done.read)
+                self._quantize(work, done, totals, meter)
+                self._write(work)
+                work.complete(totals.to_dict())
+            with unhindered():
+                work.publish(self.overwrite, self._check_replaced, self._data_of)
+        return totals
+
+    def _data_of(self, path: Path) -> set[str]:
+        """Return the names of the data of an ONNX model that is replaced."""
+        if self.kind != "onnx":
+            return set()
+        return data_of(path, {os.path.realpath(file) for file in self.files})
+
+    def _check_replaced(self, path: Path) -> None:
+        """Raise where what is at the destination by now must not be replaced."""
+        check_destination(
+            path,
+            True,
+            self.folder,
+            self.files,
+            partial(files_of_subfolders, self.kind, self.source),
+        )
+
+    def fitted(self, meter: Meter) -> Recipe | None:
+        """Return the recipe, with bit widths fitted to the budget if there is one."""
+        if self.bits_per_weight is None:
+            return self.recipe
+        return self._fit(self.bits_per_weight, meter)
+
+    def _fit(self, bits_per_weight: float, meter: Meter) -> Recipe:
+        return Recipe.fit(
+            read_weights(self.source),
+            bits_per_weight,
+            [
+                {**self.settings, "bit_width": width}
+                for width in widths(self.kind, self.settings["zero_point"])
+            ],
+            recipe=self.recipe,
+            threads=self.threads,
+            progress=meter.fitting,
+            continue_on_error=self.continue_on_error,
+        )
+
+    def _identity(self) -> dict[str, Any]:
+        """What decides about the bytes of the results."""
+        return {
+            "version": __version__,
+            "source": source_files(self.source),
+            "kind": f"{self.kind} in a folder" if self.folder else self.kind,
+            "batch_bytes": self.batch_bytes,
+            **self.settings,
+            "recipe": None if self.recipe is None else self.recipe.to_dict(),
+            "bits_per_weight": self.bits_per_weight,
+            "quality_floor": self.quality_floor,
+        }
+
+    def _quantize(self, work: Work, done: Part, totals: Totals, meter: Meter) -> None:
+        """Quantize what is left of the source."""
+        recipe = self.recipe
+        if self.bits_per_weight is not None:
+            recipe = work.fitted()
+            if recipe is None:
+                recipe = self._fit(self.bits_per_weight, meter)
+                check_planned(self.kind, self.source, self.settings, recipe)
+                work.keep_fitted(recipe)
+        count, read, skipped = done.batches, done.read, len(totals.skipped)
+        source = weights_after(done.batches, locate(self.source, None), self.batch_bytes)
+
+        def counted() -> Iterator[pa.RecordBatch]:
+            nonlocal count, read
+            for batch in source:
+                count += 1
+                read += weights_bytes(batch)
+                yield batch
+
+        stream = stream_within(
+            widths(self.kind, self.settings["zero_point"]),
+            meter.watch(pa.RecordBatchReader.from_batches(source.schema, counted())),
+            recipe,
+            self.quality_floor,
+            **self.settings,
+            continue_on_error=self.continue_on_error,
+            threads=self.threads,
+            metrics=True,
+            skipped=totals.skipped,
+        )
+        dtype = stored_dtype(self.kind, self.source, self.settings)
+        for results in stream:
+            check(self.kind, pa.Table.from_batches([results]), dtype)
+            work.add(Part(results, count, read, totals.skipped[skipped:]))
+            skipped = len(totals.skipped)
+            totals.add(results)
+        if totals.layers == 0:
+            raise ValueError("No layer was quantized: all failed, or the recipe skips all")
+
+    def _write(self, work: Work) -> None:
+        results = pa.Table.from_batches([part.results for part in work.parts()])
+        dtype = self.settings["scale_dtype"]
+        write(self.kind, results, self.source, work.new_output(), dtype, self.folder)

@@ -1,0 +1,141 @@
+"""Files of results: read as they come, written batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pyarrowquant import dequantize_batch_arrow
+from pyarrowquant._core.results import Packed, batches_of
+from pyarrowquant._core.source import RESULT_COLUMNS, Source
+from pyarrowquant.formats._outputs import Outputs
+from pyarrowquant.reading import table_files
+from pyarrowquant.reading.location import locate, refuse_special
+
+TABLES = {".parquet": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow"}
+METRICS = ("mse", "relative_error", "cosine", "max_abs_error")
+_READ = RESULT_COLUMNS | set(METRICS)
+_PARQUET = b"PAR1"
+_ARROW = b"ARROW1", b"\xff\xff\xff\xff"  # a file, a stream
+
+
+def watched(
+    reader: pa.RecordBatchReader, note: Callable[[pa.RecordBatch], object]
+) -> pa.RecordBatchReader:
+    """Give the same batches, each after it has been noted."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in reader:
+            note(batch)
+            yield batch
+
+    return pa.RecordBatchReader.from_batches(reader.schema, batches())
+
+
+def write_batches(reader: pa.RecordBatchReader, path: Path, kind: str, overwrite: bool) -> None:
+    """Write batches as they come."""
+    with (
+        Outputs([path], overwrite) as outputs,
+        _writer(outputs.temporary(path), reader.schema, kind) as writer,
+    ):
+        for batch in reader:
+            writer.write_batch(batch)
+
+
+@contextmanager
+def _writer(path: Path, schema: pa.Schema, kind: str) -> Iterator[Any]:
+    if kind == "parquet":
+        # codes and scales look random: compressing them takes time and gains little
+        with pq.ParquetWriter(
+            path,
+            schema,
+            compression="none",
+            use_dictionary=False,
+            write_statistics=["layer_name"],
+        ) as writer:
+            yield writer
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            yield writer
+
+
+def open_results(path: Path) -> pa.RecordBatchReader:
+    """Read a file of results, or all in a folder, row by row (Parquet) or batch by batch.
+
+    The schema is one that `dequantize_batch_arrow` takes, and batches are valid Arrow data; what
+    they say of their layers is checked by `results_in`, or by who uses it.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"'{path}' does not exist")
+    files = tables_in(path) if path.is_dir() else [path]
+    if not files:
+        raise FileNotFoundError(f"Folder '{path}' has no results: no .parquet or .arrow file")
+    whole = schema_of(files[0])
+    schema = whole if len(files) == 1 else whole.remove_metadata()
+    for file in files[1:]:
+        if not schema_of(file).equals(schema):
+            raise ValueError(f"'{file}' has other columns than '{files[0]}'")
+    with naming(files[0]):
+        dequantize_batch_arrow(schema.empty_table())
+    known = [field for field in schema if field.name in _READ]
+    once = [field for field in known if schema.names.count(field.name) == 1]
+    read = pa.schema(once, schema.metadata)
+    return pa.RecordBatchReader.from_batches(
+        read, (batch for file in files for batch in _batches(file, read))
+    )
+
+
+def results_in(path: Path) -> Iterator[tuple[pa.RecordBatch, list[Packed]]]:
+    """Read a file or a folder of results, batch by batch, with their rows, which are checked."""
+    with naming(path):
+        yield from batches_of(Source(open_results(path), RESULT_COLUMNS))
+
+
+@contextmanager
+def naming(*paths: Path | str) -> Iterator[None]:
+    """Name the files in errors about what they have."""
+    try:
+        yield
+    except (ValueError, pa.ArrowException) as error:
+        if any(str(path) in str(error) for path in paths):
+            raise
+        names = " and ".join(f"'{path}'" for path in paths)
+        raise ValueError(f"{names}: {error}") from error
+
+
+def tables_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in TABLES)
+
+
+def _is_parquet(path: Path) -> bool:
+    """Tell files of tables by how they begin, whatever the suffix."""
+    magic = _beginning(path)
+    return magic.startswith(_PARQUET) or (
+        path.suffix.lower() == ".parquet" and not magic.startswith(_ARROW)
+    )
+
+
+def is_table(path: Path) -> bool:
+    return path.suffix.lower() in TABLES or _beginning(path).startswith((_PARQUET, *_ARROW))
+
+
+def _beginning(path: Path) -> bytes:
+    refuse_special(path)
+    with path.open("rb") as opened:
+        return opened.read(6)
+
+
+def schema_of(path: Path) -> pa.Schema:
+    read = table_files.parquet_schema if _is_parquet(path) else table_files.ipc_schema
+    return read(locate(path, None))
+
+
+def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    if _is_parquet(path):
+        return table_files.parquet_batches(locate(path, None), schema, 0, lambda batch: [batch])
+    return table_files.ipc_batches(locate(path, None), schema, lambda batch: [batch])

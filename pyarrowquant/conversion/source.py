@@ -1,0 +1,83 @@
+"""A model of this machine or elsewhere, by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyarrow import fs
+
+from pyarrowquant.conversion.result_files import is_table, schema_of, tables_in
+from pyarrowquant.formats._model_folder import read_config
+from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.models import files_of
+
+
+def is_onnx(source: str) -> bool:
+    return source.lower().endswith(".onnx")
+
+
+def is_gguf(source: str) -> bool:
+    return source.lower().endswith(".gguf")
+
+
+def local_path(source: str) -> str:
+    """Return the path of a source of this machine, also of a URI; of another the URI."""
+    location = locate(source, None)
+    return location.path if isinstance(location.filesystem, fs.LocalFileSystem) else source
+
+
+def model_folder(source: str) -> Path | None:
+    """Return the folder of a Hugging Face model, if the source is one, or its index."""
+    path = Path(source)
+    folder = path.parent if path.name.endswith(".index.json") else path
+    return folder if (folder / "config.json").is_file() else None
+
+
+def refuse_quantized(source: str) -> None:
+    """Refuse a model whose tensors are codes and scales already."""
+    folder = model_folder(source)
+    config = {} if folder is None else read_config(folder)
+    for key in ("quantization_config", "quantization"):
+        if config.get(key) is not None:
+            raise ValueError(
+                f"'{source}' is quantized already: its config.json has {key}. Give the model with "
+                "float weights"
+            )
+
+
+def local_files(source: str | Path) -> list[Path]:
+    """Return a source of this machine, and all files that belong to it."""
+    source = Path(source)
+    if source.is_dir() and (tables := tables_in(source)) and is_result(str(source)):
+        return [source, *tables]
+    if not source.exists() or is_result(str(source)):
+        return [source]
+    files = [Path(file.path) for file in files_of(locate(source, None))]
+    folder = source if source.is_dir() else source.parent
+    return [source, *files, *folder.glob("*.index.json"), folder / "config.json"]
+
+
+def source_bytes(path: str) -> int | None:
+    """Return the size of a local source; None where it is elsewhere."""
+    local = Path(path)
+    if local.name.endswith(".index.json"):
+        local = local.parent
+    if local.is_dir():
+        return sum(file.stat().st_size for file in local.glob("*.safetensors"))
+    return local.stat().st_size if local.exists() else None
+
+
+def is_result(path: str) -> bool:
+    """Whether a local file, or a folder of them, has packed codes rather than weights.
+
+    The folder of a model has weights, whatever has been written into it.
+    """
+    place = Path(path)
+    if model_folder(path) == place:
+        return False
+    tables = [place] if place.is_file() else tables_in(place) if place.is_dir() else []
+    return (
+        bool(tables)
+        and is_table(tables[0])
+        and any("quantized_data" in schema_of(table).names for table in tables)
+    )

@@ -1,0 +1,442 @@
+"""What a run has done so far, so that another one can continue it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import pyarrow as pa
+
+from pyarrowquant._core.placing import (
+    contents,
+    exchange,
+    is_empty_folder,
+    keeping_modes,
+    place,
+    remove,
+    restore,
+    sync,
+    sync_tree,
+    take_over_mode,
+)
+from pyarrowquant.conversion.identity import difference
+from pyarrowquant.conversion.lock import COMPLETE, LOCK, locked, remove_unused
+from pyarrowquant.conversion.signals import unhindered
+from pyarrowquant.errors import users_level
+from pyarrowquant.formats._onnx_data import remove_unused_data
+from pyarrowquant.formats._outputs import Outputs, check_room
+from pyarrowquant.reading.location import locate
+from pyarrowquant.recipes.recipe import Recipe
+
+_RUN, _RECIPE, _OUTPUT = "run.json", "recipe.json", "output"
+_LONGEST_NAME = 200  # hidden names are longer, and 255 is the most
+
+
+class WorkError(ValueError):
+    """What an interrupted run has left cannot be continued."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Results of some batches of the source.
+
+    Attributes
+    ----------
+    results : pyarrow.RecordBatch
+        Mapped from its file.
+    batches : int
+        How many batches of the source are done with it, from the first one on.
+    read : int
+        How many bytes of weights these are.
+    skipped : list of str
+        What was said of layers left out since the part before.
+    """
+
+    results: pa.RecordBatch
+    batches: int
+    read: int
+    skipped: list[str]
+
+    @classmethod
+    def nothing(cls) -> Part:
+        """What is done before the first part."""
+        return cls(pa.record_batch({}), 0, 0, [])
+
+
+class Work:
+    """The hidden folder beside a destination where results lie until the destination is complete.
+
+    It is locked while it is open. At the end of the context it is removed; it stays if the run
+    failed or was interrupted after a part was done.
+
+    It has run.json, which says what decides about the results, and the parts; then output/, the
+    files with the names that they will have; and from the moment on when these are whole and on
+    the disk, complete.json: the run, its totals, how to recognize the output, the name that what
+    it replaces may have for a moment, and the names of files that nothing needs after that.
+
+    Parameters
+    ----------
+    destination : Path
+    run : dict
+        What decides about the results, with a list "source" of files. JSON.
+    resume : bool
+        Whether to go on from what is there, which must be of the same run.
+    """
+
+    def __init__(self, destination: Path, run: dict[str, Any], resume: bool) -> None:
+        self._destination = destination.absolute()
+        if len(os.fsencode(destination.name)) > _LONGEST_NAME:
+            raise ValueError(f"'{destination.name}' is too long a name")
+        self._run = json.loads(json.dumps(run))  # as it will be read
+        self._resume = resume
+        self._folder = _folder_of(destination)
+        self._lock: IO[bytes] | None = None
+        self._complete: dict[str, Any] | None = None
+        self._count = 0
+
+    def __enter__(self) -> Work:
+        try:
+            self._lock = locked(self._folder, self._destination)
+            known = [self._folder / name for name in (COMPLETE, _RUN)]
+            found = next((file for file in known if file.exists()), None)
+            if self._resume and found is not None:
+                self._check_run(found)
+            else:
+                self._start()
+            self._count = len(self._files())
+        except BaseException as error:
+            if self._lock is None:
+                remove_unused(self._folder)
+            else:
+                self._leave(None if isinstance(error, Exception) else error)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._end(keep=False)
+        else:
+            self._leave(error)
+            check_room(error, self._folder)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the output is complete, and only has to get its place."""
+        return self._complete is not None
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        """What was said of the complete output."""
+        assert self._complete is not None
+        totals: dict[str, Any] = self._complete["totals"]
+        return totals
+
+    def new_output(self) -> Path:
+        """Return the path to write the output to; more files of it may come beside that."""
+        folder = self._folder / _OUTPUT
+        remove(folder)  # of a run that was interrupted while it wrote
+        folder.mkdir()
+        return folder / self._destination.name
+
+    def fitted(self) -> Recipe | None:
+        """Return the recipe that was fitted before the run was interrupted."""
+        file = self._folder / _RECIPE
+        return Recipe.load(file) if file.exists() else None
+
+    def keep_fitted(self, recipe: Recipe) -> None:
+        self._write(_RECIPE, recipe.to_json())
+
+    def parts(self) -> Iterator[Part]:
+        """Read what is done, in the order of the source."""
+        for file in self._files():
+            try:
+                with locate(file, None).open() as opened:
+                    reader = pa.ipc.open_file(opened.stream())
+                    results, said = reader.get_batch_with_custom_metadata(0)
+                part = Part(results, **json.loads(said[b"part"]))
+            except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
+                raise _damaged(file, error) from error
+            yield part
+
+    def add(self, part: Part) -> None:
+        """Keep a part on the disk."""
+        self._count += 1
+        file = self._folder / f"{self._count:08d}.arrow"
+        said = {"batches": part.batches, "read": part.read, "skipped": part.skipped}
+        with (
+            Outputs([file], True) as outputs,
+            pa.OSFile(str(outputs.temporary(file)), "wb") as sink,
+            pa.ipc.new_file(sink, part.results.schema) as writer,
+        ):
+            writer.write_batch(part.results, custom_metadata={"part": json.dumps(said)})
+
+    def complete(self, totals: dict[str, Any]) -> None:
+        """Note on the disk that the output is whole; from now on it only has to get its place."""
+        output = self._folder / _OUTPUT
+        sync_tree(output)
+        sync(self._folder)
+        self._note(
+            {
+                "run": self._run,
+                "totals": totals,
+                "output": {file.name: contents(file) for file in output.iterdir()},
+                "aside": f".{self._destination.name}.{secrets.token_hex(4)}.replaced",
+                "obsolete": [],
+            }
+        )
+
+    def _note(self, complete: dict[str, Any]) -> None:
+        self._write(COMPLETE, json.dumps(complete))
+        self._complete = complete
+
+    def publish(
+        self,
+        overwrite: bool,
+        check: Callable[[Path], object],
+        data_of: Callable[[Path], set[str]],
+    ) -> None:
+        """Give the output its place, unless it has it; a folder replaces another as a whole.
+
+        Parameters
+        ----------
+        overwrite : bool
+            Whether what is there may be replaced.
+        check : callable
+            Raises where that must not be replaced all the same.
+        data_of : callable
+            Returns the names of files beside what is there that belong to it, and go with it.
+        """
+        assert self._complete is not None
+        expected: dict[str, Any] = self._complete["output"]
+        # Of several files the one with the name that was asked for comes last.
+        for name in sorted(expected, key=lambda name: name == self._destination.name):
+            target, new = self._destination.with_name(name), self._folder / _OUTPUT / name
+            if contents(target) == expected[name]:  # a run that was killed has done it
+                continue
+            if contents(new) != expected[name]:
+                raise FileNotFoundError(
+                    f"'{target}' was complete, and is not there any more or has changed since. "
+                    "Without resume=True, a new run begins"
+                )
+            if target != self._destination:  # named by what it has, so it replaces nothing else
+                if self._destination.exists():
+                    take_over_mode(new, self._destination)
+                os.replace(new, target)
+                continue
+            obsolete = sorted(data_of(target)) if overwrite else []
+            if obsolete != self._complete["obsolete"]:
+                self._note({**self._complete, "obsolete": obsolete})
+            self._put(new, target, overwrite, check)
+        sync(self._destination.parent)
+        remove_unused_data(self._destination, set(self._complete["obsolete"]))
+
+    def _put(
+        self, new: Path, target: Path, overwrite: bool, check: Callable[[Path], object]
+    ) -> None:
+        exists = os.path.lexists(target) and not (new.is_dir() and is_empty_folder(target))
+        if exists and overwrite:
+            check(target)
+        assert self._complete is not None
+        try:
+            with keeping_modes(new, target):
+                if not (exists and overwrite):
+                    place(new, target)
+                elif new.is_dir():
+                    exchange(new, target, target.with_name(self._complete["aside"]))
+                else:
+                    os.replace(new, target)
+        except FileExistsError:
+            raise FileExistsError(
+                f"'{target}' was made while this ran. resume=True, overwrite=True replaces it"
+            ) from None
+        except OSError as error:
+            raise OSError(
+                f"'{target}' could not be written: {error.strerror}. resume=True tries it again; "
+                "move away what is there if it cannot be replaced"
+            ) from error
+
+    def _leave(self, error: BaseException | None) -> None:
+        """Keep what is done where a run failed or was interrupted, and say so; then close."""
+        with unhindered():
+            keep = self._is_of_use()
+            if keep and error is not None:
+                _warn(
+                    f"What is done stays in '{self._folder}'. resume=True continues it; a run "
+                    "without it begins anew"
+                )
+            self._end(keep)
+
+    def _end(self, keep: bool) -> None:
+        """Close the folder. That what is not needed any more stays does no harm."""
+        assert self._lock is not None
+        with unhindered(), self._lock:
+            try:
+                if not keep:
+                    _remove(self._folder, self._lock)
+            except OSError as error:
+                _warn(f"'{self._folder}' could not be removed: {error.strerror}")
+
+    def _is_of_use(self) -> bool:
+        """Whether another run can go on from what is there."""
+        return (self._folder / COMPLETE).exists() or bool(self._files())
+
+    def _files(self) -> list[Path]:
+        return sorted(self._folder.glob("*.arrow"))
+
+    def _start(self) -> None:
+        before = _noted_at_end(self._folder)
+        if before is not None:
+            _remove_placed_data(self._destination, before)
+        _remove_all_but(self._folder, LOCK)
+        self._write(_RUN, json.dumps(self._run))
+
+    def _write(self, name: str, text: str) -> None:
+        file = self._folder / name
+        with Outputs([file], True) as outputs:
+            outputs.temporary(file).write_text(text, encoding="utf-8")
+
+    def _check_run(self, file: Path) -> None:
+        found = _read(file)
+        before = found
+        if file.name == COMPLETE:
+            self._complete, before = found, found["run"]
+        try:
+            same = before == self._run or difference(before, self._run)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _damaged(file, error) from error
+        if same is True:
+            return
+        raise WorkError(
+            f"'{self._destination.name}' cannot be continued: {same}. "
+            "Without resume=True, a new run begins"
+        )
+
+
+def recover(destination: Path) -> bool:
+    """Put back what an interrupted run has taken away, and remove what is of no use of it.
+
+    Returns
+    -------
+    bool
+        Whether the output is complete, and only has to get its place.
+
+    Raises
+    ------
+    BlockingIOError
+        Another run is at work.
+    """
+    folder = _folder_of(destination)
+    if not folder.exists():
+        return False
+    with locked(folder, destination) as lock:
+        complete = _noted_at_end(folder)
+        if complete is not None:
+            aside = destination.with_name(complete["aside"])
+            if _has_its_place(destination, complete):
+                remove(aside)
+                remove_unused_data(destination, set(complete["obsolete"]))
+            else:
+                restore(destination, aside)
+        if complete is None and not (folder / _RUN).exists():  # killed at the very begin or end
+            _remove(folder, lock)
+    return complete is not None
+
+
+def is_complete(destination: Path) -> bool:
+    """Whether an interrupted run has left a complete output, which only has to get its place."""
+    return _noted_at_end(_folder_of(destination)) is not None
+
+
+def _remove_placed_data(destination: Path, complete: dict[str, Any]) -> None:
+    """Remove what an interrupted run has placed beside an output that did not get its place."""
+    if not _has_its_place(destination, complete):
+        remove_unused_data(
+            destination,
+            {
+                name
+                for name, expected in complete["output"].items()
+                if name != destination.name and contents(destination.with_name(name)) == expected
+            },
+        )
+
+
+def _noted_at_end(folder: Path) -> dict[str, Any] | None:
+    """Return what a run has noted at its end, if it has and that can be read."""
+    try:
+        return _read(folder / COMPLETE)
+    except (FileNotFoundError, WorkError):  # resuming says what is damaged
+        return None
+
+
+def _has_its_place(destination: Path, complete: dict[str, Any]) -> bool:
+    expected = complete["output"].get(destination.name)
+    return expected is not None and contents(destination) == expected
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Read what a run has noted of itself."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if file.name == COMPLETE:
+            _check_complete(found)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged(file, error) from error
+    return found
+
+
+def _check_complete(found: dict[str, Any]) -> None:
+    _ = found["run"], found["totals"], found["output"].items()
+    names = [found["aside"], *found["obsolete"], *found["output"]]
+    if not all(isinstance(name, str) and name == os.path.basename(name) for name in names):
+        raise ValueError("names of files have folders")
+
+
+def _folder_of(destination: Path) -> Path:
+    """Return the folder of the work for a destination."""
+    path = destination.absolute()
+    return path.with_name(f".{path.name}.partial")
+
+
+def _remove(folder: Path, lock: IO[bytes]) -> None:
+    """Remove the folder, so that no run takes what is half removed for something to resume."""
+    (folder / _RUN).unlink(missing_ok=True)
+    _remove_all_but(folder, COMPLETE, LOCK)
+    if sys.platform == "win32":
+        lock.close()  # files that are open cannot be removed
+    (folder / LOCK).unlink(missing_ok=True)
+    (folder / COMPLETE).unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rmdir()
+
+
+def _remove_all_but(folder: Path, *names: str) -> None:
+    for name in (COMPLETE, _RUN):  # what is half removed is not to be resumed
+        if name not in names:
+            (folder / name).unlink(missing_ok=True)
+    for file in folder.iterdir():
+        if file.name not in names:
+            remove(file)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, UserWarning, stacklevel=users_level())
+
+
+def _damaged(file: Path, error: Exception) -> WorkError:
+    return WorkError(
+        f"'{file}' of an earlier run is damaged ({error}). Without resume=True, a new run begins"
+    )

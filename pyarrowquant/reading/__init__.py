@@ -1,0 +1,1 @@
+"""Model files as layers; one module for each kind of file."""

@@ -1,0 +1,62 @@
+"""GGUF models of this machine: their tensors, and all that they say beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyarrow import fs
+
+from pyarrowquant._core.quoting import quoted
+from pyarrowquant.reading.gguf_header import EndsEarlyError, Header, read_header
+from pyarrowquant.reading.location import Location, MappedFile, cached_by_file
+from pyarrowquant.reading.safetensors import Shard
+
+_FIRST_BYTES = 1 << 24  # more than most headers have
+
+
+def import_gguf(doing: str) -> Any:
+    try:
+        import gguf
+    except ImportError:
+        raise ImportError(f"{doing} GGUF needs gguf: pip install pyarrowquant[gguf]") from None
+    return gguf
+
+
+def open_header(location: Location) -> Header:
+    """Read the header of a model in one file; what cannot be read is an error."""
+    gguf = import_gguf("Reading")
+    types = {
+        int(type_): (str(type_.name), int(block), int(block_bytes))
+        for type_, (block, block_bytes) in gguf.GGML_QUANT_SIZES.items()
+    }
+    with location.open() as file:
+        # One that cannot be mapped is read as far as its header goes.
+        length = file.size if isinstance(file, MappedFile) else min(_FIRST_BYTES, file.size)
+        while True:
+            try:
+                data = memoryview(file.buffer(0, length))
+                header = read_header(data, file.size, str(location), types)
+                break
+            except EndsEarlyError:
+                if length == file.size:
+                    raise
+                length = min(2 * length, file.size)
+    parts = header.value("split.count")
+    if isinstance(parts, list):
+        raise ValueError(f"{location}: split.count is {quoted(parts)}, it must be a number")
+    if isinstance(parts, int) and parts > 1:
+        raise ValueError(
+            f"{location}: the model is split into {parts} files. Merge them first, with "
+            "llama-gguf-split --merge"
+        )
+    return header
+
+
+@cached_by_file  # a vocabulary takes a tenth of a second
+def read_shard(location: Location) -> Shard:
+    """Read the header of a model; its tensors in the order of their bytes."""
+    if not isinstance(location.filesystem, fs.LocalFileSystem):
+        raise ValueError(f"{location}: GGUF is read from files of this machine only; download it")
+    header = open_header(location)
+    tensors = sorted(header.tensors, key=lambda tensor: tensor.begin)
+    return Shard(location, header.size, tensors)

@@ -1,0 +1,314 @@
+"""Constant matrices that an ONNX model multiplies with, as layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pyarrowquant._core.quoting import quoted
+from pyarrowquant.reading.location import Location, cached_by_file
+from pyarrowquant.reading.onnx_model import (
+    MATMUL_TYPES,
+    ExternalFiles,
+    Place,
+    buffer_bytes,
+    embedded_bytes,
+    external_tensors,
+    import_onnx,
+    is_external,
+    load_model,
+)
+from pyarrowquant.reading.tensors import FLOATS, Tensor, batch_of, check_some_left, in_a_row, runs
+
+# Rows and columns that are transposed at a time, which fit into a processor's cache.
+_TILE = 128
+
+# Of all graphs together; large models have a tenth of that.
+_MOST_PARTS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Use:
+    """A node that multiplies with a weight."""
+
+    graph: Any
+    index: int
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A layer [N, K]: a tensor of the model, or its transpose."""
+
+    name: str
+    tensor: Any
+    transposed: bool
+    uses: list[Use] = field(default_factory=list)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        first, second = self.tensor.dims
+        return (second, first) if self.transposed else (first, second)
+
+    @property
+    def dtype(self) -> str:
+        """Return the safetensors name of the type."""
+        return MATMUL_TYPES[self.tensor.data_type][0]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weight, and where its data lies if not in the model."""
+
+    weight: Weight
+    place: Place | None
+
+
+def find_weights(model: Any, location: Location) -> dict[str, Weight]:
+    """Find the weights by name, in the order in which the graph uses them.
+
+    They are constant matrices that are the second input of a MatMul or Gemm, themselves or behind
+    Identity and Transpose. What the caller may replace is no constant. Bodies of If, Loop and Scan
+    count as far as they use constants of the graph around all.
+    """
+    return _Search(model, location).weights
+
+
+def read_layers(location: Location, only_floats: bool) -> list[Layer]:
+    """Find the weights of a model and where they lie; what is wrong with them is an error."""
+    model = load_model(import_onnx("Reading"), location)
+    weights = list(find_weights(model, location).values())
+    if not weights:
+        raise ValueError(
+            f"{location}: no MatMul or Gemm multiplies by a constant matrix, so there is nothing "
+            "to quantize. Matrices that are inputs of the graph too are not constant"
+        )
+    left = [weight for weight in weights if weight.dtype in FLOATS or not only_floats]
+    check_some_left(location, _tensors(weights), _tensors(left))
+    files = ExternalFiles(location)
+    layers = []
+    for weight in left:
+        place = files.place(weight.tensor, weight.name) if is_external(weight.tensor) else None
+        if place is None:
+            embedded_bytes(weight.tensor, weight.name, location)  # only to check it
+        layers.append(Layer(weight, place))
+    return layers
+
+
+@cached_by_file  # a model may have up to 2 GiB in its own file
+def list_tensors(location: Location) -> list[Tensor]:
+    """List the layers, as tensors of a file that has one after the other."""
+    return _tensors([layer.weight for layer in read_layers(location, False)])
+
+
+@cached_by_file
+def list_files(location: Location) -> list[Location]:
+    """List the model's file, and those that it has data in."""
+    model = load_model(import_onnx("Reading"), location)
+    files = ExternalFiles(location)
+    places = (files.place(tensor, tensor.name) for tensor in external_tensors(model))
+    return [location, *{place.location.path: place.location for place in places}.values()]
+
+
+def batches(
+    location: Location, layers: Sequence[Layer], batch_bytes: int
+) -> Iterator[pa.RecordBatch]:
+    """Copy the weights of a batch into one buffer, transposed where they have to be."""
+    by_name = {layer.weight.name: layer for layer in layers}
+    for run in runs(_tensors([layer.weight for layer in layers]), batch_bytes):
+        yield batch_of(run, _data([by_name[tensor.name] for tensor in run], run, location))
+
+
+def _tensors(weights: Sequence[Weight]) -> list[Tensor]:
+    """Weights as tensors of a file that has one after the other."""
+    return in_a_row(
+        [
+            Tensor(
+                weight.name,
+                weight.dtype,
+                weight.shape,
+                0,
+                weight.shape[0] * weight.shape[1] * _dtype(weight).itemsize,
+            )
+            for weight in weights
+        ]
+    )
+
+
+def _dtype(weight: Weight) -> np.dtype[Any]:
+    return np.dtype(MATMUL_TYPES[weight.tensor.data_type][3])
+
+
+def _data(layers: Sequence[Layer], run: Sequence[Tensor], location: Location) -> pa.Buffer:
+    first = layers[0]
+    if len(layers) == 1 and first.place is not None and not first.weight.transposed:
+        return first.place.read()
+    data = np.empty(run[-1].end - run[0].begin, np.uint8)
+    for layer, tensor in zip(layers, run, strict=True):
+        into = data[tensor.begin - run[0].begin : tensor.end - run[0].begin]
+        if layer.place is None:
+            source = embedded_bytes(layer.weight.tensor, layer.weight.name, location)
+        else:
+            source = buffer_bytes(layer.place.read())
+        if layer.weight.transposed:
+            dtype, shape = _dtype(layer.weight), layer.weight.shape
+            _transpose(source.view(dtype).reshape(shape[::-1]), into.view(dtype).reshape(shape))
+        else:
+            into[:] = source
+    return pa.py_buffer(data)
+
+
+def _transpose(source: npt.NDArray[Any], into: npt.NDArray[Any]) -> None:
+    rows, columns = into.shape
+    for row in range(0, rows, _TILE):
+        for column in range(0, columns, _TILE):
+            tile = source[column : column + _TILE, row : row + _TILE]
+            into[row : row + _TILE, column : column + _TILE] = tile.T
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """A value that is a tensor of the model, or its transpose."""
+
+    name: str
+    tensor: Any
+    transposed: bool
+
+
+class _Scope:
+    """Matrices by the names that a graph sees: its own, and those around that it does not hide."""
+
+    def __init__(self, around: _Scope | None, own: dict[str, _Matrix | None]) -> None:
+        self._around = around
+        self._own = own
+
+    def get(self, name: str) -> _Matrix | None:
+        if name in self._own:
+            return self._own[name]
+        return None if self._around is None else self._around.get(name)
+
+    def set(self, name: str, matrix: _Matrix | None) -> None:
+        """Give the name another meaning; None for what is no matrix."""
+        self._own[name] = matrix
+
+
+class _Search:
+    """Follows constant matrices through a graph, from where they are to where they are used."""
+
+    def __init__(self, model: Any, location: Location) -> None:
+        self._location = location
+        self._parts = 0
+        self.weights: dict[str, Weight] = {}
+        # names of other graphs need not be unique in the model
+        self._graph(model.graph, _Scope(None, self._initializers(model.graph)), outermost=True)
+
+    def _graph(self, graph: Any, scope: _Scope, outermost: bool) -> None:
+        self._count(len(graph.node))
+        for index, node in enumerate(graph.node):
+            attributes = node.attribute
+            if attributes:
+                self._count(len(attributes))
+                for body in _bodies(attributes):
+                    self._count(1)
+                    hidden = (value.name for value in (*body.input, *body.initializer))
+                    self._graph(body, _Scope(scope, dict.fromkeys(hidden)), outermost=False)
+            for output in node.output:
+                if scope.get(output):
+                    if outermost:
+                        raise self._twice(output)
+                    scope.set(output, None)
+            if node.domain not in ("", "ai.onnx"):
+                continue
+            if matrix := _passed_on(node, scope, outermost):
+                scope.set(node.output[0], matrix)
+            elif len(node.input) > 1 and (matrix := scope.get(node.input[1])):
+                self._use(matrix, Use(graph, index))
+
+    def _count(self, parts: int) -> None:
+        self._parts += parts
+        if self._parts > _MOST_PARTS:
+            raise ValueError(
+                f"{self._location}: the model has {self._parts} nodes and attributes or more, the "
+                f"most allowed is {_MOST_PARTS}"
+            )
+
+    def _initializers(self, graph: Any) -> dict[str, _Matrix | None]:
+        """Return the matrices that have weights, and that nobody may replace."""
+        inputs = {value.name for value in graph.input}
+        found: dict[str, _Matrix | None] = {}
+        seen = set()
+        for tensor in graph.initializer:
+            if tensor.name in seen:
+                raise self._twice(tensor.name)
+            seen.add(tensor.name)
+            if tensor.name not in inputs and _is_matrix(tensor):
+                found[tensor.name] = _Matrix(tensor.name, tensor, transposed=False)
+        return found
+
+    def _use(self, matrix: _Matrix, use: Use) -> None:
+        transposed = _transposes_weight(use.graph.node[use.index])
+        if transposed is None:
+            return
+        if not isinstance(matrix.name, str):
+            raise ValueError(f"{self._location}: the name {quoted(matrix.name)} is not UTF-8")
+        # MatMul has [K, N], a layer is [N, K].
+        weight = Weight(matrix.name, matrix.tensor, matrix.transposed == transposed)
+        known = self.weights.setdefault(matrix.name, weight)
+        if known.transposed == weight.transposed:  # a layer has one direction
+            known.uses.append(use)
+
+    def _twice(self, name: object) -> ValueError:
+        return ValueError(f"{self._location}: two tensors are named {quoted(name)}")
+
+
+def _is_matrix(tensor: Any) -> bool:
+    return (
+        len(tensor.dims) == 2
+        and 0 not in tensor.dims
+        and tensor.data_type in MATMUL_TYPES
+        and not tensor.HasField("segment")
+    )
+
+
+def _bodies(attributes: Any) -> Iterator[Any]:
+    for attribute in attributes:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _passed_on(node: Any, scope: _Scope, outermost: bool) -> _Matrix | None:
+    """Return the matrix that a Constant has, or that an Identity or Transpose passes on."""
+    if node.op_type not in ("Constant", "Identity", "Transpose") or len(node.output) != 1:
+        return None
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    if node.op_type == "Constant" and outermost and "value" in attributes:
+        tensor = attributes["value"].t
+        return _Matrix(node.output[0], tensor, transposed=False) if _is_matrix(tensor) else None
+    matrix = scope.get(node.input[0]) if len(node.input) == 1 else None
+    if matrix and node.op_type == "Identity":
+        return matrix
+    flips = "perm" not in attributes or list(attributes["perm"].ints) == [1, 0]
+    if matrix and node.op_type == "Transpose" and flips:
+        return replace(matrix, transposed=not matrix.transposed)
+    return None
+
+
+def _transposes_weight(node: Any) -> bool | None:
+    """Whether a plain product transposes its second input; None for any other node."""
+    if node.op_type not in ("MatMul", "Gemm") or len(node.output) != 1:
+        return None
+    if node.op_type == "MatMul":
+        return False
+    said = {attribute.name: attribute for attribute in node.attribute}
+    has_bias = len(node.input) > 2 and node.input[2] != ""
+    for name in ("alpha", "beta") if has_bias else ("alpha",):
+        if name in said and said[name].f != 1:
+            return None
+    if "transA" in said and said["transA"].i:
+        return None
+    return "transB" in said and bool(said["transB"].i)

@@ -1,0 +1,143 @@
+"""The safetensors files of a model: one, the shards of an index, or all of a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from pyarrowquant._core.quoting import quoted
+from pyarrowquant.reading.location import Location
+from pyarrowquant.reading.safetensors_header import LONGEST_HEADER, read_tensors
+from pyarrowquant.reading.strict_json import parse_object
+from pyarrowquant.reading.tensors import Tensor, batch_of, check_some_left, runs, select
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+INDEX_SUFFIX = ".safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file, its size when its header was read, and the tensors to read from it."""
+
+    location: Location
+    size: int
+    tensors: Sequence[Tensor]
+
+
+def read_file(location: Location) -> list[Shard]:
+    """Read the header of a file."""
+    with location.open() as file:
+        return [Shard(location, file.size, read_tensors(file, str(location)))]
+
+
+def read_folder(folder: Location) -> list[Shard]:
+    """Read the headers of a folder's model: what transformers would take, or all there is."""
+    names = folder.file_names()
+    if SINGLE in names:
+        return read_file(folder.within(SINGLE))
+    indexes = [name for name in names if name.endswith(INDEX_SUFFIX)]
+    if INDEX in indexes:
+        return read_index(folder.within(INDEX))
+    if len(indexes) > 1:
+        raise ValueError(f"{folder} has several models: {', '.join(indexes)}. Give the path of one")
+    if indexes:
+        return read_index(folder.within(indexes[0]))
+    files = [name for name in names if name.endswith(".safetensors")]
+    if not files:
+        raise ValueError(
+            f"{folder} has no model: neither {SINGLE} nor {INDEX} nor any *.safetensors"
+        )
+    shards = [shard for name in files for shard in read_file(folder.within(name))]
+    _owners(shards, folder)
+    return shards
+
+
+def read_index(index: Location) -> list[Shard]:
+    """Read the headers of the shards of an index, in the order of the shards' names."""
+    weight_map = _weight_map(index)
+    shards = []
+    for name in sorted(set(weight_map.values())):
+        location = index.beside(name)
+        if not location.exists():
+            raise FileNotFoundError(f"{index}: the shard {quoted(name)} is missing")
+        shards += read_file(location)
+    owners = _owners(shards, index)
+    for tensor, shard in weight_map.items():
+        if tensor not in owners:
+            raise ValueError(f"{index}: tensor {quoted(tensor)} is missing from {quoted(shard)}")
+        if owners[tensor] != shard:
+            raise ValueError(
+                f"{index}: tensor {quoted(tensor)} should be in {quoted(shard)}, it is in "
+                f"{quoted(owners[tensor])}"
+            )
+    for tensor, shard in owners.items():
+        if tensor not in weight_map:
+            raise ValueError(
+                f"{index}: tensor {quoted(tensor)} of {quoted(shard)} is not in the index"
+            )
+    return shards
+
+
+def _weight_map(index: Location) -> dict[str, str]:
+    with index.open() as file:
+        if file.size > LONGEST_HEADER:
+            raise ValueError(f"{index} has {file.size} bytes, the most allowed is {LONGEST_HEADER}")
+        parsed = parse_object(file.buffer(0, file.size).to_pybytes(), str(index))
+    weight_map = parsed.get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise ValueError(f"{index}: weight_map must be an object, it is {quoted(weight_map)}")
+    for tensor, shard in weight_map.items():
+        if not isinstance(shard, str) or shard in ("", ".", "..") or set(shard) & set("/\\:\0"):
+            raise ValueError(
+                f"{index}: the shard of tensor {quoted(tensor)} must be the name of a file in the "
+                f"same folder, it is {quoted(shard)}"
+            )
+    return weight_map
+
+
+def _owners(shards: Sequence[Shard], place: Location) -> dict[str, str]:
+    """Return the name of each tensor's file; a tensor in two of them is an error."""
+    owners: dict[str, str] = {}
+    for shard in shards:
+        for tensor in shard.tensors:
+            other = owners.setdefault(tensor.name, shard.location.name)
+            if other != shard.location.name:
+                raise ValueError(
+                    f"{place}: tensor {quoted(tensor.name)} is in {quoted(other)} and in "
+                    f"{quoted(shard.location.name)}"
+                )
+    return owners
+
+
+def selected(shards: Sequence[Shard], only_floats: bool, path: object) -> list[Shard]:
+    """Leave out tensors that cannot be quantized, if that is wanted."""
+    left = [replace(shard, tensors=select(shard.tensors, only_floats)) for shard in shards]
+    everything = [tensor for shard in shards for tensor in shard.tensors]
+    check_some_left(path, everything, [tensor for shard in left for tensor in shard.tensors])
+    return left
+
+
+def batches(shards: Sequence[Shard], batch_bytes: int, skip: int = 0) -> Iterator[pa.RecordBatch]:
+    """Map, or read, one run of tensors after the other, without the first few."""
+    for shard in shards:
+        left = list(runs(shard.tensors, batch_bytes))
+        left, skip = left[skip:], max(0, skip - len(left))
+        if not left:
+            continue
+        with shard.location.open() as file:
+            if file.size != shard.size:
+                raise ValueError(
+                    f"{shard.location} had {shard.size} bytes when its header was read, now it "
+                    f"has {file.size}"
+                )
+            for run in left:
+                yield batch_of(run, _data(file, run))
+                file.forget_pages()
+
+
+def _data(file: Any, run: Sequence[Tensor]) -> Any:
+    return file.buffer(run[0].begin, run[-1].end - run[0].begin)

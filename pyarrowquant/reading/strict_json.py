@@ -1,0 +1,82 @@
+"""JSON of files, which may be hostile."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+
+from pyarrowquant._core.quoting import quoted
+
+# Headers have a depth of three, configurations of about ten.
+DEEPEST = 128
+
+_ESCAPED = re.compile(rb"\\.", re.DOTALL)
+_NO_MARKS = bytes(set(range(256)) - set(b'"[]{}'))
+_STEPS = np.zeros(256, np.int8)
+_STEPS[list(b"[{")] = 1
+_STEPS[list(b"]}")] = -1
+
+
+def parse_object(data: bytes, what: str) -> dict[str, Any]:
+    """Parse a JSON object in UTF-8 whose objects have no key twice.
+
+    Parameters
+    ----------
+    data : bytes
+    what : str
+        The file and its part; errors begin with it.
+    """
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{what} is not UTF-8: {error}") from None
+    try:
+        check_nesting(data)
+        parsed = json.loads(
+            text,
+            object_pairs_hook=_without_duplicates,
+            parse_int=_integer if "-0" in text else None,
+            parse_constant=_refuse,
+        )
+        if "\\" in text:  # half of a surrogate pair, which only an escape brings in, is no text
+            json.dumps(parsed, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} is not valid JSON: half of a surrogate pair") from None
+    except ValueError as error:
+        raise ValueError(f"{what} is not valid JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{what} must be a JSON object, it is {quoted(parsed)}")
+    return parsed
+
+
+def check_nesting(data: bytes) -> None:
+    """Refuse what is nested so deeply that functions that call themselves fail on it."""
+    if b"\\" in data:
+        data = _ESCAPED.sub(b"", data)
+    marks = np.frombuffer(data.translate(None, _NO_MARKS), np.uint8)
+    steps = _STEPS[marks]
+    steps[np.logical_xor.accumulate(marks == ord('"'))] = 0  # what is within a string
+    if steps.cumsum(dtype=np.int32).max(initial=0) > DEEPEST:
+        raise ValueError("it is nested too deeply")
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
+        seen = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {quoted(key)} is there twice")
+            seen.add(key)
+    return unique
+
+
+def _integer(text: str) -> int | float:
+    return -0.0 if text == "-0" else int(text)
+
+
+def _refuse(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")

@@ -1,0 +1,112 @@
+"""Tables in Parquet and Arrow IPC files; no batch is touched before it is validated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+
+from pyarrowquant.reading.location import Location
+
+_Parts = Callable[[pa.RecordBatch], Iterable[pa.RecordBatch]]
+
+_MAGIC = b"ARROW1"
+_COLUMN_BUFFER = 1 << 20
+
+# How much larger than their encoded bytes values may be: numbers of a dictionary of 16.
+_EXPANSION = 8
+
+
+@contextmanager
+def errors_of(location: Location) -> Iterator[None]:
+    """Name the file in PyArrow's errors of files that are damaged."""
+    try:
+        yield
+    # The last two for names of fields that are corrupt.
+    except (pa.ArrowException, OSError, UnicodeError, SystemError) as error:
+        message = " ".join(str(error).split())
+        raise ValueError(f"{location} cannot be read: {message}") from error
+
+
+def parquet_schema(location: Location) -> pa.Schema:
+    """Return the columns of a Parquet file."""
+    with location.open() as file, errors_of(location):
+        return _named(_parquet(file).schema_arrow)
+
+
+def parquet_batches(
+    location: Location, schema: pa.Schema, batch_bytes: int, parts: _Parts
+) -> Iterator[pa.RecordBatch]:
+    """Read a row group at a time, or a row at a time where one could be too large.
+
+    Parameters
+    ----------
+    location : Location
+    schema : pyarrow.Schema
+        The columns to read.
+    batch_bytes : int
+    parts : callable
+        Gives a batch in parts. What was read leaves memory before the next batch is read.
+    """
+    with location.open() as file, errors_of(location):
+        parquet = _parquet(file)
+        for group in range(parquet.num_row_groups):
+            metadata = parquet.metadata.row_group(group)
+            # The sizes of columns would be better, but PyArrow 26 aborts where they are corrupt.
+            small = _EXPANSION * metadata.total_byte_size <= batch_bytes
+            rows = metadata.num_rows if small else 1
+            read = parquet.iter_batches(max(rows, 1), row_groups=[group], columns=schema.names)
+            for batch in read:
+                yield from parts(_validated(batch, schema))
+                file.forget_pages()
+
+
+def ipc_schema(location: Location) -> pa.Schema:
+    """Return the columns of an Arrow IPC file or stream."""
+    with location.open() as file, errors_of(location):
+        return _named(_ipc(file)[0])
+
+
+def ipc_batches(location: Location, schema: pa.Schema, parts: _Parts) -> Iterator[pa.RecordBatch]:
+    """Read the columns of a schema, a record batch at a time.
+
+    What was read leaves memory after each of the `parts` of a batch.
+    """
+    with location.open() as file, errors_of(location):
+        for batch in _ipc(file)[1]:
+            for part in parts(_validated(batch, schema)):
+                yield part
+                file.forget_pages()
+
+
+def _parquet(file: Any) -> Any:
+    import pyarrow.parquet as pq
+
+    # The buffer keeps it from reading the columns of a whole row group at once.
+    return pq.ParquetFile(file.stream(), buffer_size=_COLUMN_BUFFER, pre_buffer=False)
+
+
+def _ipc(file: Any) -> tuple[Any, Iterator[Any]]:
+    """Return the schema and the batches, of the file format or of the stream format."""
+    if file.size >= len(_MAGIC) and file.buffer(0, len(_MAGIC)).to_pybytes() == _MAGIC:
+        reader = pa.ipc.open_file(file.stream())
+        return reader.schema, map(reader.get_batch, range(reader.num_record_batches))
+    stream = file.stream()
+    stream.seek(0)
+    reader = pa.ipc.open_stream(stream)
+    return reader.schema, iter(reader)
+
+
+def _named(schema: pa.Schema) -> pa.Schema:
+    """Return a schema whose names are text, which PyArrow finds out when they are asked for."""
+    _ = schema.names
+    return schema
+
+
+def _validated(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    columns = [batch.column(name) for name in schema.names]
+    selected = pa.RecordBatch.from_arrays(columns, schema=schema)
+    selected.validate(full=True)  # offsets too; of weights and codes, no values are read
+    return selected

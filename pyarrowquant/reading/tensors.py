@@ -1,0 +1,120 @@
+"""Tensors that lie in files, and batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pyarrowquant._core.quoting import quoted, shortened
+from pyarrowquant._core.shapes import product
+
+# Raw bytes of these can be quantized.
+FLOATS = frozenset({"F32", "F16", "BF16"})
+
+SCHEMA = pa.schema(
+    [
+        ("layer_name", pa.string()),
+        # Views could leave out tensors in between, but none can be longer than 2 GiB.
+        ("weights", pa.large_binary()),
+        ("shape", pa.list_(pa.int64())),
+        ("dtype", pa.string()),
+    ]
+)
+
+# As in numpy, which has the most of all that reads such files.
+MOST_DIMENSIONS = 64
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor and the bytes of its file that are its own, from begin to end."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def bit_count(shape: Sequence[int], bits: int, what: str, dtype: str | None = None) -> int:
+    """Return the bits of a tensor, within the bounds that other readers have.
+
+    Parameters
+    ----------
+    shape : sequence of int
+    bits : int
+        Those of an element.
+    what : str
+        What errors begin with.
+    dtype : str, optional
+        What errors call the elements.
+    """
+    if len(shape) > MOST_DIMENSIONS:
+        raise ValueError(
+            f"{what} has {len(shape)} dimensions, the most allowed is {MOST_DIMENSIONS}"
+        )
+    if any(type(size) is not int or not 0 <= size < 2**63 for size in shape):
+        raise ValueError(f"{what} has shape {quoted(list(shape))}, beyond 0 to 2^63-1")
+    found = product((*shape, bits))
+    if found >= 2**64:
+        kind = "" if dtype is None else f" of {dtype}"
+        raise ValueError(f"{what}: shape {quoted(list(shape))}{kind} has 2^64 bits and more")
+    return found
+
+
+def select(tensors: Sequence[Tensor], only_floats: bool) -> list[Tensor]:
+    return [tensor for tensor in tensors if tensor.dtype in FLOATS or not only_floats]
+
+
+def check_some_left(path: object, tensors: Sequence[Tensor], selected: Sequence[Tensor]) -> None:
+    """Raise where there are tensors, and none of them can be quantized."""
+    if tensors and not selected:
+        dtypes = shortened(", ".join(sorted({tensor.dtype for tensor in tensors})))
+        raise ValueError(
+            f"{path}: none of the {len(tensors)} tensors can be quantized, their dtypes are "
+            f"{dtypes}. Convert them to F32, F16 or BF16, or read them with only_floats=False"
+        )
+
+
+def runs(tensors: Sequence[Tensor], batch_bytes: int) -> Iterator[list[Tensor]]:
+    """Part tensors into runs without bytes of others in between, none too long for a batch.
+
+    A tensor that is too long by itself is a run of its own.
+    """
+    run: list[Tensor] = []
+    for tensor in tensors:
+        if run and (tensor.begin != run[-1].end or tensor.end - run[0].begin > batch_bytes):
+            yield run
+            run = []
+        run.append(tensor)
+    if run:
+        yield run
+
+
+def in_a_row(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return tensors as if one followed the other."""
+    placed, position = [], 0
+    for tensor in tensors:
+        size = tensor.end - tensor.begin
+        placed.append(Tensor(tensor.name, tensor.dtype, tensor.shape, position, position + size))
+        position += size
+    return placed
+
+
+def batch_of(run: Sequence[Tensor], data: Any) -> pa.RecordBatch:
+    """Make a batch from a run and the buffer of its bytes, which is not copied."""
+    ends = [tensor.end - run[0].begin for tensor in run]
+    offsets = pa.py_buffer(np.array([0, *ends], np.int64))
+    return pa.record_batch(
+        [
+            pa.array([tensor.name for tensor in run], pa.string()),
+            pa.Array.from_buffers(pa.large_binary(), len(run), [None, offsets, data]),
+            pa.array([tensor.shape for tensor in run], pa.list_(pa.int64())),
+            pa.array([tensor.dtype for tensor in run], pa.string()),
+        ],
+        schema=SCHEMA,
+    )

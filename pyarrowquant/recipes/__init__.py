@@ -1,0 +1,1 @@
+"""Which layer is quantized how: rules, recipes, presets, and fitting to a budget."""

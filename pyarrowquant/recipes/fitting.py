@@ -1,0 +1,236 @@
+"""Recipes for a budget of bits: every candidate measured on every layer, the best choice of all."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pyarrowquant._core import arguments, library
+from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.measure import SKIP, measure
+from pyarrowquant._core.progress import Reporter
+from pyarrowquant._core.rows import layers
+from pyarrowquant._core.settings import BIT_WIDTHS, SETTINGS, one_of
+from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
+from pyarrowquant.errors import (
+    ArgumentTypeError,
+    LayerError,
+    QuantizationError,
+    SkippedLayerWarning,
+    users_level,
+)
+from pyarrowquant.recipes.expected import Expected
+from pyarrowquant.recipes.rule import check_dict, check_fields, check_known
+
+OBJECTIVES = ("squared_error", "relative_error")
+
+# As exports store them: a float zero-point takes as much as a scale, an integer one the bits of a
+# code, a symmetric one nothing.
+_SCALE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16}
+
+
+def stored_bits(shape: Sequence[int], settings: Mapping[str, Any]) -> int:
+    """Return the bits that a layer takes: codes, scales and zero-points.
+
+    Rows of codes are padded to bytes. Scales count 32 bits, or 16 with a scale_dtype of 16;
+    zero-points the same if they are float, bit_width if integer, nothing if symmetric.
+    """
+    elements = math.prod(shape)
+    if elements == 0:
+        return 0
+    rows = shape[0] if len(shape) > 1 else 1
+    columns = elements // rows
+    width, group_size = settings["bit_width"], settings["group_size"]
+    groups = 1 if group_size == -1 else -(-columns // group_size)
+    scale = _SCALE_BITS[settings["scale_dtype"]]
+    zero_point = {"integer": width, "float": scale, "symmetric": 0}[settings["zero_point"]]
+    row_bits: int = -(-columns * width // 8) * 8 + groups * (scale + zero_point)
+    return rows * row_bits
+
+
+def candidate_settings(candidates: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
+    """Return whole settings; by default every width, by the search for the least error."""
+    usual = {field: arguments.quantize_options()[field] for field in SETTINGS}
+    usual["method"] = "mse"
+    if candidates is None:
+        return [{**usual, "bit_width": width} for width in BIT_WIDTHS]
+    complete = []
+    if isinstance(candidates, (str, Mapping)) or not isinstance(candidates, Sequence):
+        raise ArgumentTypeError(
+            f"candidates must be a list of dicts, got {type(candidates).__name__}: {candidates!r}"
+        )
+    for number, said in enumerate(candidates, 1):
+        where = f"Candidate {number}"
+        check_dict(where, said)
+        check_known(where, said, SETTINGS)
+        complete.append({**usual, **check_fields(where, said)})
+    if not complete:
+        raise ValueError("candidates must not be empty")
+    return complete
+
+
+@dataclass
+class _Layer:
+    name: str
+    shape: list[int]
+    row: int
+    weight: float
+    bits: list[int]
+    squared_errors: list[float]
+    norm: float = 0.0  # sum of squared weights
+
+
+def fit(
+    table: Any,
+    bits_per_weight: float,
+    candidates: Sequence[Mapping[str, Any]] | None,
+    recipe: Any,
+    objective: str,
+    weight_column: str | None,
+    continue_on_error: bool,
+    threads: int | None,
+    progress: Progress,
+) -> tuple[list[tuple[list[str], dict[str, Any]]], Expected]:
+    """Return the layers' names with the settings chosen for them; see `Recipe.fit`."""
+    one_of("objective", objective, OBJECTIVES)
+    choices = candidate_settings(candidates)
+    columns = INPUT_COLUMNS if weight_column is None else INPUT_COLUMNS | {weight_column}
+    source = Source(table, columns)
+    data = source.read_all()
+    options = {**arguments.quantize_options(threads=threads), "type_names": source.type_names}
+    library.validate(source.schema, library.encode({**options, "choices": choices}))
+    found = _wanted(data, choices, recipe, weight_column)
+    _budget(found, bits_per_weight)  # what cannot be met is said before any work
+    with Reporter(progress, weights_bytes(data) * len(choices)) as reporter:
+        for position in range(len(choices)):
+            if reporter is not None:
+                reporter.start(weights_bytes(data))
+            failed = _measure(data, options, choices, position, found, reporter)
+            if failed and not continue_on_error:
+                raise _error(failed)
+            for error in failed:
+                warnings.warn(
+                    f"Skipped: {error.message}", SkippedLayerWarning, stacklevel=users_level()
+                )
+    picked = _allocate(found, _budget(found, bits_per_weight), objective)  # of what has not failed
+    rules = [
+        ([layer.name for layer, k in zip(found, picked, strict=True) if k == position], settings)
+        for position, settings in enumerate(choices)
+    ]
+    return [rule for rule in rules if rule[0]], _expected(found, picked)
+
+
+def _wanted(
+    data: pa.Table, choices: list[dict[str, Any]], recipe: Any, weight_column: str | None
+) -> list[_Layer]:
+    """Return the layers that a recipe does not skip."""
+    found: list[_Layer] = []
+    names: set[str | None] = set()
+    weights = _weights(data, weight_column)
+    for row, (name, shape) in enumerate(layers(data)):
+        if name is not None and recipe is not None and recipe.settings_of(name, shape) is None:
+            continue
+        if name in names:
+            raise ValueError(f"Layer '{name}' is there twice; a recipe goes by names")
+        names.add(name)
+        bits = [stored_bits(shape, settings) for settings in choices]
+        found.append(_Layer(name or "", shape, row, weights[row], bits, []))
+    if not found:
+        raise ValueError("There is no layer to fit: the table is empty, or the recipe skips all")
+    return found
+
+
+def _weights(data: pa.Table, column: str | None) -> list[float]:
+    if column is None:
+        return [1.0] * data.num_rows
+    if column not in data.column_names:
+        raise ValueError(f"Missing column '{column}', which weight_column names")
+    weights = data[column].to_pylist()
+    for row, weight in enumerate(weights):
+        number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not number or not 0 <= weight < math.inf:
+            raise ValueError(
+                f"Column '{column}' has {weight!r} in row {row}. Weights of layers must be "
+                "finite and not negative"
+            )
+    return [float(weight) for weight in weights]
+
+
+def _measure(
+    data: pa.Table,
+    options: dict[str, Any],
+    choices: list[dict[str, Any]],
+    position: int,
+    found: list[_Layer],
+    reporter: Reporter | None,
+) -> list[LayerError]:
+    """Add what one candidate leaves to every layer; those that fail are taken out."""
+    rows = [SKIP] * data.num_rows
+    for layer in found:
+        rows[layer.row] = position
+    wanted = [layer.row for layer in found]
+    measured, failed = measure(data, options, choices, rows, wanted, reporter)
+    found[:] = [layer for layer in found if layer.row in measured]
+    for layer in found:
+        errors = measured[layer.row]
+        squared_error = errors["mse"] * math.prod(layer.shape)
+        layer.squared_errors.append(squared_error)
+        layer.norm = errors["norm"] ** 2
+    return failed
+
+
+def _error(failed: list[LayerError]) -> QuantizationError:
+    lines = [error.message for error in failed]
+    if len(failed) > 1:
+        lines = [f"{len(failed)} layers failed:", *lines]
+    return QuantizationError("\n".join(lines), failed)
+
+
+def _budget(found: list[_Layer], bits_per_weight: object) -> int:
+    """Return the bits of all layers together."""
+    if isinstance(bits_per_weight, bool) or not isinstance(bits_per_weight, numbers.Real):
+        raise ArgumentTypeError(
+            f"bits_per_weight must be a number, got {type(bits_per_weight).__name__}: "
+            f"{bits_per_weight!r}"
+        )
+    elements = sum(math.prod(layer.shape) for layer in found)
+    least = sum(min(layer.bits) for layer in found)
+    # a part of a bit more, so that what was computed by division is reached again
+    budget = float(bits_per_weight) * elements * (1 + 1e-12)
+    if not least <= budget < math.inf:
+        needed = math.ceil(least / max(elements, 1) * 1e4) / 1e4
+        raise ValueError(
+            f"Invalid bits_per_weight: {bits_per_weight}. The smallest candidates take {needed}"
+        )
+    return math.floor(budget)
+
+
+def _allocate(found: list[_Layer], budget: int, objective: str) -> list[int]:
+    costs = []
+    for layer in found:
+        weight = layer.weight
+        if objective == "relative_error":
+            weight = layer.weight / layer.norm if layer.norm else 0.0
+        pairs = zip(layer.bits, layer.squared_errors, strict=True)
+        costs.append([{"bits": bits, "error": weight * error} for bits, error in pairs])
+    if not all(math.isfinite(cost["error"]) for layer in costs for cost in layer):
+        raise ValueError("The weighted errors of layers are beyond float64; use smaller weights")
+    return library.allocate(costs, budget)
+
+
+def _expected(found: list[_Layer], picked: list[int]) -> Expected:
+    pairs = list(zip(found, picked, strict=True))
+    elements = sum(math.prod(layer.shape) for layer in found)
+    squared_error = math.fsum(layer.squared_errors[k] for layer, k in pairs)
+    norm = math.fsum(layer.norm for layer in found)
+    return Expected(
+        bits_per_weight=sum(layer.bits[k] for layer, k in pairs) / max(elements, 1),
+        squared_error=squared_error,
+        relative_error=math.sqrt(squared_error / norm) if norm else 0.0,
+    )

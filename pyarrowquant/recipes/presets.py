@@ -1,0 +1,92 @@
+"""The rules that come with the package, and the settings of its profiles."""
+
+from __future__ import annotations
+
+from pyarrowquant.recipes.rule import Rule
+
+# Fewer bits need less memory and, as scales weigh more in it then, larger groups.
+PROFILES: dict[str, dict[str, int | str]] = {
+    "edge": {"bit_width": 2, "group_size": 256, "method": "mse"},
+    "local": {"bit_width": 4, "group_size": 128, "method": "mse"},
+    "cloud": {"bit_width": 8, "group_size": 64, "method": "mse"},
+}
+
+# Small, and read by every token or pixel: biases, norms, embeddings. The name of the tensor, or
+# of the module whose weight it is, has the word; what lies deeper in a module of such a name is
+# none: the linear layer of an adaptive norm, or an encoder in a model called "embedder".
+_BIASES = Rule(match=("*bias", "*_bias.weight", "*bias_table"), skip=True)
+_NORMS_AND_EMBEDDINGS = Rule(regex=r"(?i)(norm|embe?d)[^.]*(\.weight)?$", skip=True)
+_COMMON = (Rule(ndim=(0, 1), skip=True), _BIASES, _NORMS_AND_EMBEDDINGS)
+
+# The output head of the model. A proj_out within a numbered block is an inner layer.
+_FINAL_PROJECTION = Rule(regex=r"^(?!.*\.\d+\.)(.*\.)?proj_out\.", skip=True)
+
+_TEXT_EMBEDDINGS = Rule(
+    match=("*wte.weight", "*wpe.weight", "shared.weight", "*.shared.weight"), skip=True
+)
+# An error of these sends a token to another expert.
+_ROUTERS = Rule(
+    match=("*.gate.weight", "*router*", "*shared_expert_gate.weight", "*ffn_gate_inp*"), skip=True
+)
+
+# Matrices of a text model that are no linear layers, and those that may be none.
+EMBEDDINGS = (_BIASES, _NORMS_AND_EMBEDDINGS, _TEXT_EMBEDDINGS)
+NOT_LINEAR = (*EMBEDDINGS, _ROUTERS)
+
+_TEXT = (
+    _TEXT_EMBEDDINGS,
+    _ROUTERS,
+    Rule(
+        match=(
+            "*lm_head.*",
+            "output.weight",
+            "*cls.predictions.*",
+            "*cls.seq_relationship.*",
+            "*pooler.*",
+            "*classifier.*",
+            "*score.weight",
+            "*qa_outputs.*",
+        ),
+        skip=True,
+    ),
+    _FINAL_PROJECTION,
+    # What comes before the blocks of a speech encoder.
+    Rule(match=("*encoder.conv1.*", "*encoder.conv2.*"), skip=True),
+)
+
+_DIFFUSION = (
+    # Time step, guidance, size and pooled text.
+    Rule(
+        match=(
+            "*time_embedding.*",
+            "*add_embedding.*",
+            "*class_embedding.*",
+            "*time_emb_proj.*",
+            "*time_text_embed.*",
+            "*timestep_embedder.*",
+            "*condition_embedder.*",
+            "*adaln_single.*",
+        ),
+        skip=True,
+    ),
+    # What makes latents and texts into tokens, and tokens into latents.
+    Rule(match=("*pos_embed.*", "*patch_embed.*", "*caption_projection.*"), skip=True),
+    Rule(regex=r"(^|\.)((img|txt)_in|conv_in|conv_out)\.", skip=True),
+    Rule(match=("*norm_out.*", "*scale_shift_table"), skip=True),
+    _FINAL_PROJECTION,
+    # The modulation of adaptive norms scales whole blocks, but is up to a third of the weights.
+    Rule(match=("*.norm*.linear.weight", "*.img_mod.*", "*.txt_mod.*"), bit_width=8),
+)
+
+_VISION = (
+    Rule(match=("*patch_embed*", "*_token", "*_tokens"), skip=True),
+    # conv_proj is the patch embedding of torchvision.
+    Rule(match=("*classifier.*", "*visual_projection.*", "*pooler.*"), skip=True),
+    Rule(regex=r"(^|\.)(heads?|conv_proj)\.", skip=True),
+)
+
+PRESETS: dict[str, tuple[Rule, ...]] = {
+    "text": (*_COMMON, *_TEXT),
+    "diffusion": (*_COMMON, *_DIFFUSION),
+    "vision": (*_COMMON, *_VISION),
+}

@@ -1,0 +1,450 @@
+"""How each layer of a model is treated: ordered rules and a default."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pyarrowquant._core import arguments
+from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.quoting import quoted
+from pyarrowquant._core.settings import SETTINGS, one_of
+from pyarrowquant.errors import ArgumentTypeError
+from pyarrowquant.recipes.expected import Expected, expected_from
+from pyarrowquant.recipes.presets import PRESETS, PROFILES
+from pyarrowquant.recipes.rule import (
+    FIELDS,
+    Rule,
+    check_dict,
+    check_fields,
+    check_known,
+    rule_label,
+)
+from pyarrowquant.recipes.text import import_yaml, parse_json, parse_yaml, read_text
+
+_FIELDS = ("name", "expected", "default", "rules")
+
+
+@dataclass(frozen=True, init=False)
+class Recipe:
+    """How each layer of a model is treated.
+
+    The first rule that matches a layer decides. What it does not say comes from the default, and
+    what that does not say from the arguments of the call that uses the recipe.
+
+    Parameters
+    ----------
+    rules : iterable of Rule
+        In the order in which they are tried.
+    default : mapping or "skip", optional
+        Settings for all layers, as bit_width and group_size of a `Rule`; "skip" leaves out the
+        layers that no rule matches.
+    name : str, optional
+        For people; it has no effect.
+
+    Attributes
+    ----------
+    rules : tuple of Rule
+    default : Rule
+        A rule without conditions.
+    name : str or None
+    expected : Expected or None
+        What `fit` found: bits_per_weight, squared_error and relative_error.
+
+    Raises
+    ------
+    ValueError
+        A value is out of bounds. The message names the rule, counted from 1, and the field.
+    TypeError
+        A value has the wrong type.
+
+    Examples
+    --------
+    >>> from pyarrowquant import Recipe, Rule
+    >>> recipe = Recipe(
+    ...     [Rule("*embed*", skip=True), Rule(["*.q_proj.*", "*.k_proj.*"], bit_width=8)],
+    ...     default={"bit_width": 4, "group_size": 64},
+    ... )
+    >>> recipe.settings_of("model.embed_tokens.weight", (32000, 4096)) is None
+    True
+    >>> recipe.settings_of("model.layers.0.self_attn.q_proj.weight", (4096, 4096))
+    {'bit_width': 8, 'group_size': 64}
+    >>> recipe.settings_of("model.layers.0.mlp.up_proj.weight", (11008, 4096))
+    {'bit_width': 4, 'group_size': 64}
+    """
+
+    rules: tuple[Rule, ...]
+    default: Rule
+    name: str | None
+    expected: Expected | None
+
+    def __init__(
+        self,
+        rules: Iterable[Rule] = (),
+        default: Mapping[str, object] | Rule | str | None = None,
+        name: str | None = None,
+        expected: Expected | None = None,
+    ) -> None:
+        object.__setattr__(self, "rules", _rules(rules))
+        object.__setattr__(self, "default", _default(default))
+        object.__setattr__(
+            self, "name", name if name is None else arguments.text("Recipe: name", name)
+        )
+        object.__setattr__(self, "expected", expected)
+
+    def settings_of(self, layer_name: str, shape: Sequence[int]) -> dict[str, int | str] | None:
+        """Return the settings that the recipe says for a layer, or None to leave it out.
+
+        Parameters
+        ----------
+        layer_name : str
+        shape : sequence of int
+
+        Returns
+        -------
+        dict or None
+            Only what the rule or the default says.
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe
+        >>> Recipe.preset("text").settings_of("model.layers.0.mlp.up_proj.weight", (11008, 4096))
+        {}
+        """
+        settings = next(said for rule, said in self._outcomes if rule.matches(layer_name, shape))
+        return None if settings is None else dict(settings)
+
+    def outcomes(self) -> list[dict[str, int | str] | None]:
+        """Return all that `settings_of` can give."""
+        return [said for _, said in self._outcomes]
+
+    @cached_property
+    def _outcomes(self) -> list[tuple[Rule, dict[str, int | str] | None]]:
+        """Each rule with the settings that it leads to; the default is the last."""
+        default = {} if self.default.skip else self.default.said
+        return [
+            (rule, None if rule.skip else _settings({**default, **rule.said}))
+            for rule in (*self.rules, self.default)
+        ]
+
+    @classmethod
+    def profile(cls, name: str) -> Recipe:
+        """Return the settings for a place where a model runs, the same for all layers.
+
+        Parameters
+        ----------
+        name : {"edge", "local", "cloud"}
+            2 bits in groups of 256, 4 in groups of 128, or 8 in groups of 64; method "mse".
+
+        Returns
+        -------
+        Recipe
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe
+        >>> Recipe.profile("edge").to_dict()["default"]
+        {'bit_width': 2, 'group_size': 256, 'method': 'mse'}
+        """
+        return cls(default=PROFILES[one_of("profile", name, PROFILES)], name=name)
+
+    @classmethod
+    def preset(cls, name: str, profile: str | None = None) -> Recipe:
+        """Return the rules for a kind of model.
+
+        They leave out biases and other tensors of fewer than two dimensions, norms, embeddings,
+        routers and output heads, which are small and sensitive. In diffusion models the
+        modulation of adaptive norms gets 8 bits.
+
+        Parameters
+        ----------
+        name : {"text", "diffusion", "vision"}
+            "text" is for language models and encoders, Whisper included; "diffusion" for the
+            transformers and U-Nets of diffusers; "vision" for image encoders.
+        profile : {"edge", "local", "cloud"}, optional
+            The default, as of `profile`; without it, layers take the arguments of the call.
+
+        Returns
+        -------
+        Recipe
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe
+        >>> recipe = Recipe.preset("text", profile="local")
+        >>> recipe.settings_of("lm_head.weight", (32000, 4096)) is None
+        True
+        >>> recipe.settings_of("model.layers.0.mlp.up_proj.weight", (11008, 4096))
+        {'bit_width': 4, 'group_size': 128, 'method': 'mse'}
+        """
+        rules = PRESETS[one_of("preset", name, PRESETS)]
+        if profile is None:
+            return cls(rules, name=name)
+        return cls(rules, cls.profile(profile).default, f"{name}-{profile}")
+
+    @classmethod
+    def fit(
+        cls,
+        table: Any,
+        bits_per_weight: float,
+        candidates: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        recipe: Recipe | None = None,
+        objective: str = "squared_error",
+        weight_column: str | None = None,
+        continue_on_error: bool = False,
+        threads: int | None = None,
+        progress: Progress = None,
+    ) -> Recipe:
+        """Return the recipe of least error for a table of weights within a budget of bits.
+
+        Every candidate is measured on every layer; then the combination of least total error is
+        chosen (a multiple-choice knapsack problem, solved exactly but for very large ones).
+
+        Parameters
+        ----------
+        table : pyarrow.Table or any Arrow producer
+            As for `quantize_batch_arrow`; layer names must differ.
+        bits_per_weight : float
+            Budget for all layers together, in bits a weight: codes, scales (32 bits, or 16 with
+            a scale_dtype of 16) and zero-points (as scales if float, bit_width bits if integer,
+            nothing if symmetric).
+        candidates : sequence of dict, optional
+            Settings to choose from, as of a `Rule`; what they do not say is as by default, but
+            with method "mse". By default every bit width.
+        recipe : Recipe, optional
+            Layers that it skips are left out, and stay skipped.
+        objective : {"squared_error", "relative_error"}
+            The sum over layers of ||w - w'||^2, or of that divided by ||w||^2.
+        weight_column : str, optional
+            A column of the table with a number for each layer, by which its error is multiplied.
+        continue_on_error : bool
+            Skip layers that cannot be quantized, with a `SkippedLayerWarning` each.
+        threads : int or None
+        progress : True or callable or None
+            As for `quantize_batch_arrow`; each layer is reported once a candidate.
+
+        Returns
+        -------
+        Recipe
+            Rules by name, and "skip" for all other layers. ``expected`` has the bits a weight
+            and the errors that it gives on this table.
+
+        Raises
+        ------
+        ValueError
+            The budget is below the smallest candidates, or an argument is wrong.
+        QuantizationError
+            Layers cannot be quantized.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import pyarrowquant
+        >>> rng = np.random.default_rng(0)
+        >>> table = pyarrowquant.numpy_to_arrow_table({
+        ...     "small": rng.standard_normal((64, 256), dtype=np.float32) / 100,
+        ...     "large": rng.standard_normal((64, 256), dtype=np.float32),
+        ... })
+        >>> recipe = pyarrowquant.Recipe.fit(table, bits_per_weight=4.3)
+        >>> pyarrowquant.quantize_batch_arrow(table, recipe=recipe)["bit_width"].to_pylist()
+        [6, 2]
+        >>> round(recipe.expected.bits_per_weight, 2)
+        4.28
+        """
+        from pyarrowquant.recipes import fitting
+
+        if recipe is not None and not isinstance(recipe, Recipe):
+            raise ArgumentTypeError(
+                f"recipe must be a Recipe, got {type(recipe).__name__}: {recipe!r}"
+            )
+        chosen, expected = fitting.fit(
+            table,
+            bits_per_weight,
+            candidates,
+            recipe,
+            objective,
+            weight_column,
+            continue_on_error,
+            threads,
+            progress,
+        )
+        rules = [Rule([_escaped(name) for name in names], **said) for names, said in chosen]
+        return cls(rules, "skip", expected=expected)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain values, without what is not said."""
+        rules = [_plain(rule) for rule in self.rules]
+        default = "skip" if self.default.skip else _plain(self.default)
+        parts = {
+            "name": self.name,
+            "expected": self.expected and asdict(self.expected),
+            "default": default or None,
+            "rules": rules or None,
+        }
+        return {field: value for field, value in parts.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Any]) -> Recipe:
+        """Return the recipe that `to_dict` gave, or that was written by hand.
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe
+        >>> Recipe.from_dict({"rules": [{"match": "*head*", "bits": 8}]})
+        Traceback (most recent call last):
+            ...
+        ValueError: Recipe rule 1 ('*head*'): unknown field 'bits'. Known are 'match', ...
+        """
+        parts = check_dict("Recipe", said)
+        check_known("Recipe", parts, _FIELDS)
+        rules = parts.get("rules") or ()
+        if not isinstance(rules, (list, tuple)):
+            raise ArgumentTypeError(
+                f"Recipe: rules must be a list, got {type(rules).__name__}: {quoted(rules)}"
+            )
+        numbered = [_numbered_rule(number, rule) for number, rule in enumerate(rules, 1)]
+        expected = parts.get("expected")
+        return cls(
+            numbered,
+            parts.get("default"),
+            parts.get("name"),
+            None if expected is None else expected_from(expected),
+        )
+
+    def to_json(self) -> str:
+        """Return the recipe as JSON.
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe, Rule
+        >>> print(Recipe([Rule("*embed*", skip=True)], default={"bit_width": 4}).to_json())
+        {
+          "default": {
+            "bit_width": 4
+          },
+          "rules": [
+            {
+              "match": "*embed*",
+              "skip": true
+            }
+          ]
+        }
+        """
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        return cls.from_dict(parse_json(arguments.text("Recipe text", text)))
+
+    def to_yaml(self) -> str:
+        """Return the recipe as YAML. Needs the extra ``pyarrowquant[yaml]``.
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe, Rule
+        >>> print(Recipe([Rule("*embed*", skip=True)], default={"bit_width": 4}).to_yaml())
+        default:
+          bit_width: 4
+        rules:
+        - match: '*embed*'
+          skip: true
+        """
+        # not allow_unicode, with which PyYAML writes some line breaks that it reads as spaces
+        text: str = import_yaml().safe_dump(self.to_dict(), sort_keys=False)
+        return text
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Recipe:
+        """Read YAML, in which a pattern that begins with ``*`` needs quotes."""
+        return cls.from_dict(parse_yaml(arguments.text("Recipe text", text)))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a file whose name ends with .json, .yaml or .yml."""
+        text = self.to_yaml() if _is_yaml(path) else self.to_json() + "\n"
+        Path(path).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Recipe:
+        """Read a file whose name ends with .json, .yaml or .yml.
+
+        Raises
+        ------
+        ValueError
+            Naming the file and what is wrong with it.
+        OSError
+            It cannot be read.
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe
+        >>> Recipe.preset("text").save("text.json")
+        >>> Recipe.load("text.json") == Recipe.preset("text")
+        True
+        """
+        read = cls.from_yaml if _is_yaml(path) else cls.from_json
+        text = read_text(path)
+        try:
+            return read(text)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)}: {error}") from error
+
+
+def _escaped(name: str) -> str:
+    """Return a glob that matches this name alone."""
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+def _rules(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    rules = tuple(rules)
+    for number, rule in enumerate(rules, 1):
+        if not isinstance(rule, Rule):
+            raise ArgumentTypeError(
+                f"Recipe rule {number} must be a Rule, got {type(rule).__name__}: {quoted(rule)}"
+            )
+    return rules
+
+
+def _default(default: Mapping[str, object] | Rule | str | None) -> Rule:
+    if default is None:
+        return Rule()
+    where = "Recipe default"
+    if isinstance(default, str):
+        if default == "skip":
+            return Rule(skip=True)
+        raise ValueError(f"{where} {quoted(default)} must be 'skip' or a dict of settings")
+    said = default.said if isinstance(default, Rule) else check_dict(where, default)
+    check_known(where, said, ("skip", *SETTINGS))
+    return Rule(**check_fields(where, said))
+
+
+def _numbered_rule(number: int, said: object) -> Rule:
+    """Check a rule while its number is known, which the rule itself does not know."""
+    rule = check_dict(f"Recipe rule {number}", said)
+    where = rule_label(rule, number)
+    check_known(where, rule, FIELDS)
+    return Rule(**check_fields(where, rule))
+
+
+def _settings(said: Mapping[str, Any]) -> dict[str, int | str]:
+    return {field: said[field] for field in SETTINGS if field in said}
+
+
+def _plain(rule: Rule) -> dict[str, Any]:
+    return {
+        field: list(value) if isinstance(value, tuple) else value
+        for field, value in rule.said.items()
+    }
+
+
+def _is_yaml(path: str | os.PathLike[str]) -> bool:
+    suffix = Path(path).suffix
+    if suffix in (".json", ".yaml", ".yml"):
+        return suffix != ".json"
+    raise ValueError(f"Recipe file {os.fspath(path)!r} must end with .json, .yaml or .yml")

@@ -1,0 +1,86 @@
+"""Imports lead one way: no circles, and none that points up."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pyarrowquant
+
+PACKAGE = Path(pyarrowquant.__file__).parent
+# Each folder, and the modules beside them, may import what comes before.
+FLOORS = [
+    {"errors", "_version"},
+    {"_core"},
+    {"reading"},
+    {"recipes"},
+    {"tables", "arrays", "stream", "comparison"},
+    {"formats"},
+    {"conversion"},
+    {"cli"},
+    {"__main__"},
+]
+
+
+def modules() -> dict[str, Path]:
+    """Files by what comes after "pyarrowquant."; the package itself is "__init__"."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+        found[name] = path
+    return found
+
+
+def imported(path: Path, known: dict[str, Path]) -> Iterator[str]:
+    """Names of the package's own modules that a file imports, wherever in it that is."""
+    public = {name: module for module, names in pyarrowquant._MODULES.items() for name in names}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.startswith("pyarrowquant.") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            root, _, module = (node.module or "").partition(".")
+            for alias in node.names if root == "pyarrowquant" else []:
+                if module == "" and alias.name in public:
+                    yield public[alias.name]
+                elif f"{module}.{alias.name}".strip(".") in known:
+                    yield f"{module}.{alias.name}".strip(".")
+                elif module:
+                    yield module
+
+
+def graph() -> dict[str, set[str]]:
+    known = modules()
+    found = {name: set(imported(path, known)) for name, path in known.items()}
+    assert all(name in known for names in found.values() for name in names)
+    del found["__init__"]  # gives what is public, and imports it when it is asked for
+    return found
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    TopologicalSorter(graph()).prepare()  # raises CycleError
+
+
+def test_no_import_points_up() -> None:
+    floors = {name: height for height, names in enumerate(FLOORS) for name in names}
+    boxes = {name: name.split(".")[0] for name in modules() if name != "__init__"}
+    assert set(boxes.values()) == floors.keys()
+    up = [
+        f"{name} imports {other}"
+        for name, others in graph().items()
+        for other in others
+        if floors[boxes[other]] > floors[boxes[name]]
+    ]
+    assert up == []
+
+
+def test_folders_import_no_circle() -> None:
+    boxes: dict[str, set[str]] = {}
+    for name, others in graph().items():
+        box = boxes.setdefault(name.split(".")[0], set())
+        box.update(other.split(".")[0] for other in others)
+        box.discard(name.split(".")[0])
+    TopologicalSorter(boxes).prepare()
