@@ -52,9 +52,9 @@ test-python: $(VENV)/installed
 	cd $(BUILD)/doctest && "$(CURDIR)/$(BIN)/python" -m pytest -c "$(CURDIR)/pyproject.toml" \
 		--doctest-modules "$(CURDIR)/pyarrowquant"
 
-# The site, in build/site. A broken link is an error.
+# The site, in build/site. A broken link is an error, which --quiet would hide.
 docs: $(VENV)/docs-installed
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # System calls that fail, files with wrong bits, producers that are wrong: some minutes.
 test-faults: $(VENV)/installed
