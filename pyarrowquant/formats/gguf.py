@@ -39,15 +39,13 @@ def write_gguf(
 
     Codes and scales are those of `results`, in blocks of 32:
 
-    ====  ===========  ====================  =================
-    bits  zero-points  type                  decodes to
-    ====  ===========  ====================  =================
-    4     symmetric    Q4_0                  (q - 8) * scale
-    4     other        Q4_1                  q * scale + m
-    5     symmetric    Q5_0                  (q - 16) * scale
-    5     other        Q5_1                  q * scale + m
-    8     symmetric    Q8_0                  (q - 128) * scale
-    ====  ===========  ====================  =================
+    | bits | zero-points | type | decodes to          |
+    | ---- | ----------- | ---- | ------------------- |
+    | 4    | symmetric   | Q4_0 | `(q - 8) * scale`   |
+    | 4    | other       | Q4_1 | `q * scale + m`     |
+    | 5    | symmetric   | Q5_0 | `(q - 16) * scale`  |
+    | 5    | other       | Q5_1 | `q * scale + m`     |
+    | 8    | symmetric   | Q8_0 | `(q - 128) * scale` |
 
     m is -zero_point * scale in float32, rounded to float16. The other types decode to exactly
     what `dequantize_batch_arrow` gives. Needs the extra ``pyarrowquant[gguf]``.
@@ -96,6 +94,16 @@ def write_gguf(
         The file exists.
     ImportError
         The extra is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pyarrowquant
+    >>> table = pyarrowquant.numpy_to_arrow_table({"up.weight": np.ones((64, 128), np.float32)})
+    >>> result = pyarrowquant.quantize_batch_arrow(
+    ...     table, group_size=32, zero_point="symmetric", scale_dtype="float16"
+    ... )
+    >>> pyarrowquant.formats.write_gguf(result, "tensors.gguf")
     """
     gguf = import_gguf("Writing")
     path = Path(path)

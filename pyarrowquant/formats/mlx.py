@@ -95,6 +95,14 @@ def write_mlx(
     float32 `dtype` with float16 scales decodes to exactly what `dequantize_batch_arrow` gives.
     With float16 a bias is off by up to half a unit in its last place: 0.008 steps at 4 bits,
     0.14 at 8 bits. With bfloat16 these are 0.05 steps, and more than one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pyarrowquant
+    >>> table = pyarrowquant.numpy_to_arrow_table({"up.weight": np.ones((64, 128), np.float32)})
+    >>> result = pyarrowquant.quantize_batch_arrow(table, group_size=64, scale_dtype="float16")
+    >>> pyarrowquant.formats.write_mlx(result, "folder-for-mlx", config={"model_type": "llama"})
     """
     safe_open = _safe_open()
     code = _DTYPES.get(arguments.text("dtype", dtype))

@@ -83,6 +83,14 @@ def write_onnx(
     -----
     Rows whose last group is shorter are padded to whole groups. A row of one group gets the next
     power of two as its block_size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pyarrowquant
+    >>> table = pyarrowquant.numpy_to_arrow_table({"up.weight": np.ones((64, 128), np.float32)})
+    >>> result = pyarrowquant.quantize_batch_arrow(table, group_size=32)
+    >>> pyarrowquant.formats.write_onnx(result, "layers.onnx")
     """
     onnx = import_onnx("Writing")
     path = Path(path)

@@ -279,7 +279,19 @@ class Recipe:
         return cls(rules, "skip", expected=expected)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as plain values, without what is not said."""
+        """Return the recipe as plain values, without what is not said.
+
+        Returns
+        -------
+        dict
+            For `from_dict`; JSON and YAML have the same fields.
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe, Rule
+        >>> Recipe([Rule("*embed*", skip=True)], default={"bit_width": 4}).to_dict()
+        {'default': {'bit_width': 4}, 'rules': [{'match': '*embed*', 'skip': True}]}
+        """
         rules = [_plain(rule) for rule in self.rules]
         default = "skip" if self.default.skip else _plain(self.default)
         parts = {
@@ -293,6 +305,22 @@ class Recipe:
     @classmethod
     def from_dict(cls, said: Mapping[str, Any]) -> Recipe:
         """Return the recipe that `to_dict` gave, or that was written by hand.
+
+        Parameters
+        ----------
+        said : mapping
+            With the fields "name", "default", "rules" and "expected", all optional.
+
+        Returns
+        -------
+        Recipe
+
+        Raises
+        ------
+        ValueError
+            A field is unknown or a value out of bounds; the message names the rule.
+        TypeError
+            A value has the wrong type.
 
         Examples
         --------
@@ -341,6 +369,28 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
+        """Return the recipe that a JSON text describes.
+
+        Parameters
+        ----------
+        text : str
+            What `to_json` gives; see `from_dict` for its fields.
+
+        Returns
+        -------
+        Recipe
+
+        Raises
+        ------
+        ValueError
+            The text is not JSON, or no recipe.
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe
+        >>> Recipe.from_json('{"default": {"bit_width": 8}}').settings_of("a.weight", (64, 64))
+        {'bit_width': 8}
+        """
         return cls.from_dict(parse_json(arguments.text("Recipe text", text)))
 
     def to_yaml(self) -> str:
@@ -362,17 +412,67 @@ class Recipe:
 
     @classmethod
     def from_yaml(cls, text: str) -> Recipe:
-        """Read YAML, in which a pattern that begins with ``*`` needs quotes."""
+        """Return the recipe that a YAML text describes. Needs the extra ``pyarrowquant[yaml]``.
+
+        Parameters
+        ----------
+        text : str
+            What `to_yaml` gives. A pattern that begins with ``*`` needs quotes.
+
+        Returns
+        -------
+        Recipe
+
+        Raises
+        ------
+        ValueError
+            The text is not YAML, or no recipe.
+        ImportError
+            The extra is not installed.
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe
+        >>> recipe = Recipe.from_yaml("rules: [{match: '*embed*', skip: true}]")
+        >>> recipe.settings_of("model.embed_tokens.weight", (512, 64)) is None
+        True
+        """
         return cls.from_dict(parse_yaml(arguments.text("Recipe text", text)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a file whose name ends with .json, .yaml or .yml."""
+        """Write a file whose name ends with .json, .yaml or .yml.
+
+        Parameters
+        ----------
+        path : str or path
+            Is replaced if it exists.
+
+        Raises
+        ------
+        ValueError
+            The name has another suffix.
+        OSError
+            The file cannot be written.
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe
+        >>> Recipe.profile("edge").save("edge.json")
+        """
         text = self.to_yaml() if _is_yaml(path) else self.to_json() + "\n"
         Path(path).write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recipe:
         """Read a file whose name ends with .json, .yaml or .yml.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Returns
+        -------
+        Recipe
 
         Raises
         ------
