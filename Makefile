@@ -75,10 +75,10 @@ test-llama-cpp: $(VENV)-llama-cpp/installed
 # Other quantizers are installed to compare with: some GB, and a long build.
 bench: $(VENV)/bench-installed
 	mkdir -p $(BUILD)
-	$(BIN)/python tests/bench/bench.py --json $(BUILD)/bench.json --markdown $(BUILD)/bench.md
-	$(BIN)/python tests/bench/check_hqq.py
-	$(BIN)/python tests/bench/files.py --json $(BUILD)/files.json --markdown $(BUILD)/files.md
-	$(BIN)/python tests/bench/quality.py --json $(BUILD)/quality.json --markdown $(BUILD)/quality.md --plots $(BUILD)
+	$(BIN)/python benchmarks/bench.py --json $(BUILD)/bench.json --markdown $(BUILD)/bench.md
+	$(BIN)/python benchmarks/check_hqq.py
+	$(BIN)/python benchmarks/files.py --json $(BUILD)/files.json --markdown $(BUILD)/files.md
+	$(BIN)/python benchmarks/quality.py --json $(BUILD)/quality.json --markdown $(BUILD)/quality.md --plots $(BUILD)
 
 wheel: $(VENV)/bin/python
 	$(BIN)/pip install --quiet --group build

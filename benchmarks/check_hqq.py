@@ -1,6 +1,6 @@
 """Method hqq leaves at most 1.005 times the squared error of the hqq package.
 
-python tests/bench/check_hqq.py
+python benchmarks/check_hqq.py
 """
 
 from __future__ import annotations

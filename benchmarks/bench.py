@@ -1,6 +1,6 @@
 """Measure this package, the machine's memory, and other quantizers, in one run.
 
-    python tests/bench/bench.py [--quick] [--json FILE] [--markdown FILE]
+    python benchmarks/bench.py [--quick] [--json FILE] [--markdown FILE]
 
 Every result is checked before it is timed. Calls are timed in turn with a loop that reads (or
 writes) 1 GiB, and other quantizers in turn with this package, since what a shared machine can do

@@ -1,6 +1,6 @@
 """Two pictures of a run of quality.py, from its JSON.
 
-python tests/bench/plots.py build/quality.json docs
+python benchmarks/plots.py build/quality.json docs
 """
 
 from __future__ import annotations

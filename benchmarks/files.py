@@ -1,6 +1,6 @@
 """Whole commands on whole models: time beside llm-compressor, and memory for any size.
 
-    python tests/bench/files.py [--repetitions N] [--json FILE] [--markdown FILE]
+    python benchmarks/files.py [--repetitions N] [--json FILE] [--markdown FILE]
 
 A process is timed from its start to its end, imports included. The memory is the peak of what is
 not mapped from files (RssAnon), read every 5 ms.

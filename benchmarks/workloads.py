@@ -60,7 +60,7 @@ def input_bytes(table: pa.Table) -> int:
 
 def model_folder() -> Path:
     """The folder of all-MiniLM-L6-v2 in the package that carries it."""
-    sys.path.append(str(Path(__file__).parents[2] / "examples"))
+    sys.path.append(str(Path(__file__).parents[1] / "examples"))
     from minilm import PACKAGE, model_file
 
     try:

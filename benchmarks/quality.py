@@ -1,6 +1,6 @@
 """Measure the error that quantizers leave, for the bits and for the time that they take.
 
-    python tests/bench/quality.py [--quick] [--json FILE] [--markdown FILE] [--plots FOLDER]
+    python benchmarks/quality.py [--quick] [--json FILE] [--markdown FILE] [--plots FOLDER]
 
 Every quantizer of own.py and peers.py, on Gaussian weights and on those of a real model; then
 the output of that model with decoded weights. A quantizer that is not installed is left out.
