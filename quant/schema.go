@@ -29,6 +29,9 @@ var (
 // MetadataKey is the key of the result schema's metadata; its value is JSON.
 const MetadataKey = "pyarrowquant"
 
+// FormatVersion is the version of the layout of results. Readers refuse a later one.
+const FormatVersion = 1
+
 const (
 	weightSchema = "layer_name: string, weights: list<float32>, shape: list<int64> (optional)"
 	resultSchema = "layer_name: string, quantized_data: binary, scales: list<float32>, zero_points: list<float32>, shape: list<int64>, bit_width: uint8, group_size: int32"
@@ -208,11 +211,13 @@ func metadataJSON(o *Options) string {
 		settings = []Settings{o.Settings}
 	}
 	encoded, err := json.Marshal(struct {
-		Method     *Method     `json:"method"`
-		ZeroPoint  *ZeroPoint  `json:"zero_point"`
-		ScaleDtype *ScaleDtype `json:"scale_dtype"`
-		Version    string      `json:"version"`
+		FormatVersion int         `json:"format_version"`
+		Method        *Method     `json:"method"`
+		ZeroPoint     *ZeroPoint  `json:"zero_point"`
+		ScaleDtype    *ScaleDtype `json:"scale_dtype"`
+		Version       string      `json:"version"`
 	}{
+		FormatVersion,
 		common(settings, func(s Settings) Method { return s.Method }),
 		common(settings, func(s Settings) ZeroPoint { return s.ZeroPoint }),
 		common(settings, func(s Settings) ScaleDtype { return s.ScaleDtype }),

@@ -321,6 +321,7 @@ def test_schema_metadata(zero_point: str, scale_dtype: str) -> None:
     result = quantize_batch_arrow(table, zero_point=zero_point, scale_dtype=scale_dtype)
     metadata = json.loads(result.schema.metadata[b"pyarrowquant"])
     version = metadata.pop("version")
+    assert metadata.pop("format_version") == 1
     assert metadata == {"method": "rtn", "zero_point": zero_point, "scale_dtype": scale_dtype}
     assert version
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pyarrowquant._core.version import check_version
 from pyarrowquant.errors import ArgumentTypeError
 
 INPUT_COLUMNS = frozenset({"layer_name", "weights", "shape", "dtype", "importance"})
@@ -57,6 +58,8 @@ class Source:
         self._data = _open(data)
         schema = self._data.schema
         names = schema.names
+        if "quantized_data" in names and "quantized_data" in columns:
+            check_version(schema)
         self._positions = [i for i, name in enumerate(names) if name in columns]
         self._types = {names[i]: schema.field(i).type for i in self._positions}
         for name, dtype in self._types.items():

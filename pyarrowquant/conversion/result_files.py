@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pyarrowquant import dequantize_batch_arrow
 from pyarrowquant._core.results import Packed, batches_of
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
+from pyarrowquant._core.version import check_version
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.reading import table_files
 from pyarrowquant.reading.location import locate, refuse_special
@@ -75,6 +76,9 @@ def open_results(path: Path) -> pa.RecordBatchReader:
     files = tables_in(path) if path.is_dir() else [path]
     if not files:
         raise FileNotFoundError(f"Folder '{path}' has no results: no .parquet or .arrow file")
+    for file in files:
+        with naming(file):
+            check_version(schema_of(file))
     whole = schema_of(files[0])
     schema = whole if len(files) == 1 else whole.remove_metadata()
     for file in files[1:]:
