@@ -8,7 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -397,3 +398,28 @@ def test_an_interrupt_while_the_output_gets_its_place_comes_too_late(
     assert "layers" in done.stdout
     assert (tmp_path / "out" / name).exists()
     assert not list((tmp_path / "out").glob(".*"))
+
+
+@pytest.mark.parametrize("options", [["--resume"], []])
+def test_permissions_of_a_folder_after_a_kill(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    """Killed where the new folder has its place, and may still be written in."""
+    out = tmp_path / "out"
+    arguments = ["quantize", model, out, "--to", "mlx", "--overwrite"]
+    assert run(*arguments).exit_code == 0
+    out.chmod(0o500)
+
+    @contextmanager
+    def killed(new: Path, target: Path) -> Iterator[None]:
+        for path in (new, target):
+            path.chmod(0o700)
+        yield
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pyarrowquant.conversion.work.keeping_modes", killed)
+        assert run(*arguments, "--bits", 8).exit_code != 0
+    assert out.stat().st_mode & 0o777 == 0o700
+    assert run(*arguments, "--bits", 8, *options).exit_code == 0
+    assert out.stat().st_mode & 0o777 == 0o500

@@ -104,7 +104,7 @@ def remove(path: Path) -> None:
 
 
 def _allow_removal(folder: Path) -> None:
-    _set_mode(folder, _mode(folder) | stat.S_IRWXU)
+    set_mode(folder, mode_of(folder) | stat.S_IRWXU)
     for path in folder.iterdir():
         if _is_folder(path):
             _allow_removal(path)
@@ -128,14 +128,14 @@ def keeping_modes(new: Path, target: Path) -> Iterator[None]:
     if not new.is_dir():
         yield
         return
-    mode = _mode(target)
+    mode = mode_of(target)
     for path in (new, target):
-        _set_mode(path, mode | stat.S_IRWXU)
+        set_mode(path, mode | stat.S_IRWXU)
     try:
         yield
     finally:
         if target.exists():
-            _set_mode(target, mode)
+            set_mode(target, mode)
 
 
 def take_over_mode(path: Path, like: Path) -> None:
@@ -148,15 +148,17 @@ def take_over_mode(path: Path, like: Path) -> None:
         with suppress(PermissionError):
             os.chown(path, wanted.st_uid, wanted.st_gid)
     mode = stat.S_IMODE(wanted.st_mode)
-    _set_mode(path, mode if path.is_dir() else mode & ~(stat.S_ISUID | stat.S_ISGID))
+    set_mode(path, mode if path.is_dir() else mode & ~(stat.S_ISUID | stat.S_ISGID))
 
 
-def _mode(path: Path) -> int:
+def mode_of(path: Path) -> int:
+    """Return the permissions of what is at a path."""
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def _set_mode(path: Path, mode: int) -> None:
-    if _mode(path) != mode:
+def set_mode(path: Path, mode: int) -> None:
+    """Set permissions, where the file system has them."""
+    if mode_of(path) != mode:
         try:
             path.chmod(mode)
         except OSError as error:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from pyarrowquant._core.placing import UNSUPPORTED, is_empty_folder
+from pyarrowquant._core.placing import UNSUPPORTED
 from pyarrowquant.errors import users_level
 
 LOCK, COMPLETE = "lock", "complete.json"  # one of which the folder of a run has
@@ -25,8 +25,7 @@ def locked(folder: Path, destination: Path) -> IO[bytes]:
     """Lock the folder of the work, which a run that ends may remove at any time."""
     lock = folder / LOCK
     while True:
-        ours = not folder.exists() or any((folder / name).exists() for name in (LOCK, COMPLETE))
-        if not ours and not is_empty_folder(folder):
+        if not _is_ours(folder):
             raise FileExistsError(f"'{folder}' is in the way: it is not of this program. Rename it")
         folder.mkdir(exist_ok=True)
         try:
@@ -42,6 +41,17 @@ def locked(folder: Path, destination: Path) -> IO[bytes]:
             opened.close()
             raise
         opened.close()
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is that of a run, or there is none, or an empty one."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        return False
+    return not names or LOCK in names or COMPLETE in names
 
 
 def remove_unused(folder: Path) -> None:

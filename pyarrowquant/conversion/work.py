@@ -21,9 +21,11 @@ from pyarrowquant._core.placing import (
     exchange,
     is_empty_folder,
     keeping_modes,
+    mode_of,
     place,
     remove,
     restore,
+    set_mode,
     sync,
     sync_tree,
     take_over_mode,
@@ -81,7 +83,8 @@ class Work:
     It has run.json, which says what decides about the results, and the parts; then output/, the
     files with the names that they will have; and from the moment on when these are whole and on
     the disk, complete.json: the run, its totals, how to recognize the output, the name that what
-    it replaces may have for a moment, and the names of files that nothing needs after that.
+    it replaces may have for a moment, the names of files that nothing needs after that, and the
+    permissions that a folder is to have.
 
     Parameters
     ----------
@@ -196,6 +199,7 @@ class Work:
                 "output": {file.name: contents(file) for file in output.iterdir()},
                 "aside": f".{self._destination.name}.{secrets.token_hex(4)}.replaced",
                 "obsolete": [],
+                "mode": None,
             }
         )
 
@@ -237,9 +241,13 @@ class Work:
                     take_over_mode(new, self._destination)
                 os.replace(new, target)
                 continue
-            obsolete = sorted(data_of(target)) if overwrite else []
-            if obsolete != self._complete["obsolete"]:
-                self._note({**self._complete, "obsolete": obsolete})
+            noted = {
+                **self._complete,
+                "obsolete": sorted(data_of(target)) if overwrite else [],
+                "mode": mode_of(target) if target.is_dir() else None,
+            }
+            if noted != self._complete:
+                self._note(noted)
             self._put(new, target, overwrite, check)
         sync(self._destination.parent)
         remove_unused_data(self._destination, set(self._complete["obsolete"]))
@@ -349,6 +357,8 @@ def recover(destination: Path) -> bool:
             if _has_its_place(destination, complete):
                 remove(aside)
                 remove_unused_data(destination, set(complete["obsolete"]))
+                if complete["mode"] is not None:
+                    set_mode(destination, complete["mode"])
             else:
                 restore(destination, aside)
         if complete is None and not (folder / _RUN).exists():  # killed at the very begin or end
@@ -400,6 +410,8 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _check_complete(found: dict[str, Any]) -> None:
     _ = found["run"], found["totals"], found["output"].items()
+    if not (found["mode"] is None or isinstance(found["mode"], int)):
+        raise ValueError("mode is no number")
     names = [found["aside"], *found["obsolete"], *found["output"]]
     if not all(isinstance(name, str) and name == os.path.basename(name) for name in names):
         raise ValueError("names of files have folders")
