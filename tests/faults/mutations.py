@@ -137,9 +137,10 @@ def check(read: Callable[[Path, int], None], path: Path, seed: int, named: str) 
         read(path, seed)
     except (ValueError, TypeError, OSError) as error:
         message = str(error)
-        if isinstance(error, TypeError) and named != "Recipe":
+        if isinstance(error, TypeError):
             return f"BAD {type(error).__name__}: {message[:300]}"
-        if not message.startswith(named) and not (isinstance(error, OSError) and named in message):
+        begins = message.removeprefix("Recipe file ").lstrip("'").startswith(named)
+        if not begins and not (isinstance(error, OSError) and named in message):
             return f"BAD message does not begin with {named}: {message[:300]}"
         return "BAD long message" if len(message) > 3000 else "refused"
     except Exception as error:
@@ -156,12 +157,7 @@ def run(
     bad = []
     read = READS.get(kind, read_model)
     text = kind != "binary"
-    # Errors of an index may also name a shard; those of a recipe name it and its part.
-    named = {
-        "recipe": "Recipe",
-        "index": str(target.parent),
-        "config": f"'{target}'",
-    }.get(kind, str(target))
+    named = str(target.parent if kind == "index" else target)  # an index may name a shard
     for seed in range(first, first + count):
         print(seed, file=sys.stderr, flush=True)  # the last one is what ended the process
         data = mutated(whole, seed, text, end)
