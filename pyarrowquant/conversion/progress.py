@@ -52,7 +52,7 @@ class Meter:
     def skip(self, nbytes: int) -> None:
         """Count what was done before."""
         self._bytes += nbytes
-        self._said("quantize")
+        self._quantized()
 
     def fitting(self, _: str, fraction: float) -> None:
         """Tell of bit widths that are fitted."""
@@ -68,8 +68,8 @@ class Meter:
             yield batch
             self._bytes += weights_bytes(batch)
             self._layers += batch.num_rows
-            self._said("quantize")
+            self._quantized()
 
-    def _said(self, what: str) -> None:
+    def _quantized(self) -> None:
         if self._tell is not None:
-            self._tell(Step(what, self._bytes, self._total, self._layers))
+            self._tell(Step("quantize", self._bytes, self._total, self._layers))

@@ -13,10 +13,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 @contextmanager
 def unhindered() -> Iterator[None]:
     """Ignore Ctrl-C and SIGTERM within the context: what is done in it takes but a moment."""
-    if threading.current_thread() is not threading.main_thread():  # which has no signals
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    # Other threads get no signals; and Python cannot put back what other code has set (None).
+    if threading.current_thread() is not threading.main_thread() or None in before.values():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
+    for number in before:
+        signal.signal(number, signal.SIG_IGN)
     try:
         yield
     finally:
