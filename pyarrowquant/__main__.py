@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
+import time
 from typing import NoReturn
 
 INTERRUPTED, TERMINATED = 130, 143  # as shells have it
@@ -21,6 +23,7 @@ def main() -> None:
 
     signal.signal(signal.SIGINT, _interrupted)
     signal.signal(signal.SIGTERM, _terminated)
+    sys.unraisablehook = _not_raised
     try:
         run(prog_name="pyarrowquant")
     finally:  # what is done is done
@@ -41,6 +44,20 @@ def _interrupted(*_: object) -> NoReturn:
 
 def _terminated(*_: object) -> NoReturn:
     sys.exit(TERMINATED)
+
+
+def _not_raised(ignored: sys.UnraisableHookArgs) -> None:
+    """Send a signal again that came where Python drops exceptions, as in callbacks of C."""
+    if isinstance(ignored.exc_value, SystemExit):
+        number = signal.SIGINT if ignored.exc_value.code == INTERRUPTED else signal.SIGTERM
+        _thread.start_new_thread(_send_again, (number,))
+    else:
+        sys.__unraisablehook__(ignored)
+
+
+def _send_again(number: signal.Signals) -> None:
+    time.sleep(0.01)  # until the callback is left
+    _thread.interrupt_main(number)
 
 
 def _say(message: str) -> None:

@@ -30,6 +30,42 @@ print("was not interrupted")
 """
 
 
+# Sends itself a signal in a callback whose exceptions Python drops.
+CALLBACK = """
+import os, sys, weakref
+from pyarrowquant import cli
+from pyarrowquant.__main__ import main
+
+class Object: pass
+
+def run(**_):
+    referred = Object()
+    callback = weakref.ref(referred, lambda _: os.kill(os.getpid(), int(sys.argv[1])))
+    del referred
+    while True:
+        pass
+
+cli.main = run
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, {"Interrupted"}), (signal.SIGTERM, 143, set())],
+)
+def test_where_exceptions_are_dropped(number: int, code: int, said: set[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CALLBACK, str(int(number))],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == code
+    assert set(done.stderr.splitlines()) == said
+
+
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [(signal.SIGINT, 130, "Interrupted\n"), (signal.SIGTERM, 143, "")],
