@@ -24,6 +24,7 @@ from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.shapes import product
 from pyarrowquant.formats import write_onnx
 from pyarrowquant.reading.config import read_config
+from pyarrowquant.reading.location import locate
 
 LARGE = 2**63 - 1
 
@@ -269,7 +270,7 @@ def test_a_nested_config(tmp_path: Path) -> None:
     path.write_text(f'{{"a": {NESTED_900}}}')
     text = f"'{path}' is not valid JSON: it is nested too deeply"
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
-        read_config(tmp_path)
+        read_config(locate(path, None))
 
 
 def test_a_recipe_that_is_no_text(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pyarrowquant import Recipe, read_weights
-from pyarrowquant.formats._model_folder import read_config
+from pyarrowquant.reading.config import read_config
+from pyarrowquant.reading.location import locate
 
 INTERESTING = (0, 1, 2, 3, 4, 7, 8, 9, 31, 32, 64, 127, 128, 255)
 NUMBERS = (b"0", b"-1", b"1.5", b"1e999", b"-0", b"4294967295", b"9223372036854775808", b"9" * 5000)
@@ -125,7 +126,7 @@ def read_recipe(path: Path, _seed: int) -> None:
 
 
 def read_and_write_config(path: Path, _seed: int) -> None:
-    json.dumps(read_config(path.parent))
+    json.dumps(read_config(locate(path, None)))
 
 
 READS = {"recipe": read_recipe, "config": read_and_write_config}
