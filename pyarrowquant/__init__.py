@@ -13,10 +13,12 @@ from pyarrowquant._version import __version__
 if TYPE_CHECKING:
     from pyarrowquant import formats
     from pyarrowquant._core.library import release_memory
+    from pyarrowquant._core.settings import Settings
     from pyarrowquant.arrays import numpy_to_arrow_table, quantize_batch
     from pyarrowquant.comparison import compare
     from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
     from pyarrowquant.conversion.progress import Step
+    from pyarrowquant.conversion.targets import PlannedLayer
     from pyarrowquant.errors import (
         InternalError,
         LayerError,
@@ -41,9 +43,11 @@ __all__ = [
     "Expected",
     "InternalError",
     "LayerError",
+    "PlannedLayer",
     "QuantizationError",
     "Recipe",
     "Rule",
+    "Settings",
     "SkippedLayerWarning",
     "Step",
     "UsageError",
@@ -64,10 +68,12 @@ __all__ = [
 
 _MODULES = {
     "_core.library": ["release_memory"],
+    "_core.settings": ["Settings"],
     "arrays": ["numpy_to_arrow_table", "quantize_batch"],
     "comparison": ["compare"],
     "conversion.convert": ["Conversion", "ConversionPlan", "convert", "plan"],
     "conversion.progress": ["Step"],
+    "conversion.targets": ["PlannedLayer"],
     "errors": [
         "InternalError",
         "LayerError",

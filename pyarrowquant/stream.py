@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from pyarrowquant._core import arguments, library
 from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.options import Options, quantize_options
 from pyarrowquant._core.progress import Reporter
 from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
@@ -70,37 +72,39 @@ def quantize_stream(
     return stream_within(
         BIT_WIDTHS,
         source,
+        quantize_options(
+            bit_width=bit_width,
+            continue_on_error=continue_on_error,
+            group_size=group_size,
+            method=method,
+            zero_point=zero_point,
+            scale_dtype=scale_dtype,
+            metrics=metrics,
+            sort=False,
+            threads=threads,
+        ),
         recipe,
         quality_floor,
         progress,
-        bit_width=bit_width,
-        continue_on_error=continue_on_error,
-        group_size=group_size,
-        method=method,
-        zero_point=zero_point,
-        scale_dtype=scale_dtype,
-        metrics=metrics,
-        threads=threads,
     )
 
 
 def stream_within(
     widths: Sequence[int],
     source: Any,
+    options: Options,
     recipe: Recipe | None,
     quality_floor: float | Mapping[str, float] | None,
     progress: Progress = None,
     skipped: list[str] | None = None,
-    **settings: Any,
 ) -> pa.RecordBatchReader:
     """As `quantize_stream`, with bit widths that a floor may choose.
 
     What is said of layers that are left out is added to `skipped`.
     """
-    options = arguments.quantize_options(**settings, sort=False)
     arguments.check_progress(progress)
     opened = Source(source, INPUT_COLUMNS)
-    options["type_names"] = opened.type_names
+    options = replace(options, type_names=tuple(opened.type_names.items()))
     plan = Plan(options, recipe, quality_floor, widths)
     library.validate(opened.schema, plan.options)
     empty = pa.Table.from_batches([], opened.schema)

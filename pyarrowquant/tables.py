@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from pyarrowquant._core import arguments, library
 from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.options import Options, quantize_options
 from pyarrowquant._core.progress import Reporter
 from pyarrowquant._core.rows import check_weights_schema
 from pyarrowquant._core.source import INPUT_COLUMNS, RESULT_COLUMNS, Source, weights_bytes
@@ -129,7 +131,7 @@ def quantize_batch_arrow(
     >>> result["quantized_data"][0].as_py().hex()
     'e4'
     """
-    checked = arguments.quantize_options(
+    options = quantize_options(
         bit_width=bit_width,
         continue_on_error=continue_on_error,
         group_size=group_size,
@@ -142,25 +144,24 @@ def quantize_batch_arrow(
     )
     arguments.check_progress(progress)
     source = Source(table, INPUT_COLUMNS)
+    type_names = tuple(source.type_names.items())
     if source.is_read and recipe is None and quality_floor is None:
         weights = source.read_all()
-        options = _encoded(tuple(checked.items()), tuple(source.type_names.items()))
+        encoded = _encoded(options, type_names)
     else:
-        plan = Plan({**checked, "type_names": source.type_names}, recipe, quality_floor)
+        plan = Plan(replace(options, type_names=type_names), recipe, quality_floor)
         library.validate(source.schema, plan.options)  # before anything is read
         weights = source.read_all()
-        options = plan.options_for(weights)
+        encoded = plan.options_for(weights)
     size = weights_bytes(weights) if progress else 0
     with Reporter(progress, size) as reporter:
-        return quantize_table(weights, options, reporter, size)[0]
+        return quantize_table(weights, encoded, reporter, size)[0]
 
 
 @lru_cache(maxsize=64)
-def _encoded(
-    options: tuple[tuple[str, Any], ...], type_names: tuple[tuple[str, str], ...]
-) -> bytes:
+def _encoded(options: Options, type_names: tuple[tuple[str, str], ...]) -> bytes:
     """Encode options that are the same for all layers; once, since small calls are many."""
-    return library.encode({**dict(options), "type_names": dict(type_names)})
+    return replace(options, type_names=type_names).encoded()
 
 
 def quantize_table(

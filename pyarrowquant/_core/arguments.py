@@ -7,11 +7,8 @@ import numbers
 import operator
 import os
 from collections.abc import Callable, Mapping
-from functools import lru_cache
-from typing import Any
 
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant._version import __version__
 from pyarrowquant.errors import ArgumentTypeError
 
 Progress = bool | Callable[[str, float], None] | None
@@ -92,58 +89,3 @@ def check_progress(progress: object) -> None:
             "progress must be True, None or a function of (layer_name, fraction), "
             f"got {type(progress).__name__}: {progress!r}"
         )
-
-
-def quantize_options(
-    *,
-    bit_width: int = 4,
-    continue_on_error: bool = False,
-    group_size: int = 128,
-    method: str = "rtn",
-    zero_point: str = "integer",
-    scale_dtype: str = "float32",
-    metrics: bool = False,
-    sort: bool = True,
-    threads: int | None = None,
-) -> dict[str, Any]:
-    """Return the fields of Go's quant.Options."""
-    given = (
-        bit_width,
-        continue_on_error,
-        group_size,
-        method,
-        zero_point,
-        scale_dtype,
-        metrics,
-        sort,
-    )
-    try:
-        checked = _checked(*given)
-    except TypeError:  # some cannot be looked up
-        checked = _checked.__wrapped__(*given)
-    return {**checked, "threads": thread_count(threads), "kernel": kernel()}
-
-
-@lru_cache(maxsize=64, typed=True)  # since small calls are many
-def _checked(
-    bit_width: int,
-    continue_on_error: bool,
-    group_size: int,
-    method: str,
-    zero_point: str,
-    scale_dtype: str,
-    metrics: bool,
-    sort: bool,
-) -> dict[str, Any]:
-    return {
-        "bit_width": integer("bit_width", bit_width),
-        "continue_on_error": boolean("continue_on_error", continue_on_error),
-        "group_size": integer("group_size", group_size),
-        "method": text("method", method),
-        "zero_point": text("zero_point", zero_point),
-        "scale_dtype": text("scale_dtype", scale_dtype),
-        "metrics": boolean("metrics", metrics),
-        "sort": boolean("sort", sort),
-        "first_row": 0,
-        "version": __version__,
-    }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from pyarrowquant._core import library
+from pyarrowquant._core.options import Options
 from pyarrowquant._core.progress import Reporter
+from pyarrowquant._core.settings import Settings
 from pyarrowquant.errors import LayerError
 
 SKIP = -1  # quant.Skip
@@ -15,27 +19,27 @@ SKIP = -1  # quant.Skip
 
 def measure(
     table: pa.Table,
-    options: dict[str, Any],
-    choices: list[dict[str, Any]],
-    rows: list[int],
-    wanted: list[int],
+    options: Options,
+    choices: Sequence[Settings],
+    rows: Sequence[int],
+    wanted: Sequence[int],
     reporter: Reporter | None = None,
 ) -> tuple[dict[int, dict[str, Any]], list[LayerError]]:
     """Return the errors of the wanted rows with their choices, and those rows that fail."""
     some = [SKIP] * len(rows)
     for row in wanted:
         some[row] = rows[row]
-    measuring = {
-        **options,
-        "choices": choices,
-        "rows": some,
-        "measure_only": True,
-        "continue_on_error": True,
-        "sort": False,
-        "first_row": 0,
-    }
+    measuring = replace(
+        options,
+        choices=choices,
+        rows=some,
+        measure_only=True,
+        continue_on_error=True,
+        sort=False,
+        first_row=0,
+    )
     layer_done = reporter.layer_done if reporter else None
-    result, failed = library.quantize(table, library.encode(measuring), layer_done)
+    result, failed = library.quantize(table, measuring.encoded(), layer_done)
     failing = {error.row for error in failed}
     measured = [row for row in wanted if row not in failing]
     return dict(zip(measured, result.to_pylist(), strict=True)), failed

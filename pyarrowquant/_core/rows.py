@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pyarrow as pa
 
-from pyarrowquant._core import arguments, library
+from pyarrowquant._core import library
 from pyarrowquant._core.binary import is_binary, lengths
+from pyarrowquant._core.options import quantize_options
 from pyarrowquant._core.source import Source
 
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
@@ -15,8 +17,8 @@ _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 def check_weights_schema(source: Source) -> None:
     """Raise a ValueError where the columns are not those of weights; no data is read."""
-    options = {**arguments.quantize_options(), "type_names": source.type_names}
-    library.validate(source.schema, library.encode(options))
+    options = replace(quantize_options(), type_names=tuple(source.type_names.items()))
+    library.validate(source.schema, options.encoded())
 
 
 def layers(table: pa.Table) -> Iterator[tuple[str | None, list[int]]]:

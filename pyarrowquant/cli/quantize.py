@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,11 @@ def _show_plan(shown: ConversionPlan, as_json: bool) -> None:
     wanted = [layer.settings for layer in shown.layers if layer.settings is not None]
     if as_json:
         rows = [
-            {"layer_name": layer.name, "shape": layer.shape, "settings": layer.settings}
+            {
+                "layer_name": layer.name,
+                "shape": layer.shape,
+                "settings": None if layer.settings is None else asdict(layer.settings),
+            }
             for layer in shown.layers
         ]
         show_json({"destination": str(shown.destination), "format": shown.to, "layers": rows})
@@ -173,5 +178,5 @@ def _show_plan(shown: ConversionPlan, as_json: bool) -> None:
     click.echo(
         f"{len(wanted)} of {len(shown.layers)} layers would be quantized to '{shown.destination}'"
     )
-    for width, count in sorted(Counter(settings["bit_width"] for settings in wanted).items()):
+    for width, count in sorted(Counter(settings.bit_width for settings in wanted).items()):
         click.echo(f"  {count} with {width} bits")

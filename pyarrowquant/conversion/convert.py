@@ -6,12 +6,12 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.settings import SettingOverrides
 from pyarrowquant.conversion.destination import SUFFIXES, check_destination, format_of
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
@@ -21,7 +21,7 @@ from pyarrowquant.conversion.source import local_files, local_path, refuse_quant
 from pyarrowquant.conversion.targets import (
     FOLDERS,
     FORMATS,
-    Planned,
+    PlannedLayer,
     check_planned,
     defaults,
     planned,
@@ -91,7 +91,7 @@ class ConversionPlan:
 
     destination: Path
     to: str
-    layers: tuple[Planned, ...]
+    layers: tuple[PlannedLayer, ...]
 
 
 def convert(
@@ -263,7 +263,7 @@ def plan(
     >>> planned = pyarrowquant.plan("small.npz", "small.gguf")
     >>> planned.to, [(layer.name, layer.shape) for layer in planned.layers]
     ('gguf', [('up', (64, 256))])
-    >>> planned.layers[0].settings["group_size"]
+    >>> planned.layers[0].settings.group_size
     32
     """
     job = _job(
@@ -291,23 +291,27 @@ def _said(
     method: str | None,
     zero_point: str | None,
     scale_dtype: str | None,
-) -> dict[str, Any]:
+) -> SettingOverrides:
     """Return the settings that the caller has given."""
-    said = {
-        "bit_width": bit_width,
-        "group_size": group_size,
-        "method": method,
-        "zero_point": zero_point,
-        "scale_dtype": scale_dtype,
-    }
-    return {field: value for field, value in said.items() if value is not None}
+    given: SettingOverrides = {}
+    if bit_width is not None:
+        given["bit_width"] = arguments.integer("bit_width", bit_width)
+    if group_size is not None:
+        given["group_size"] = arguments.integer("group_size", group_size)
+    if method is not None:
+        given["method"] = arguments.text("method", method)
+    if zero_point is not None:
+        given["zero_point"] = arguments.text("zero_point", zero_point)
+    if scale_dtype is not None:
+        given["scale_dtype"] = arguments.text("scale_dtype", scale_dtype)
+    return given
 
 
 def _job(
     source_path: _Path,
     destination_path: _Path,
     to: str | None,
-    said: dict[str, Any],
+    said: SettingOverrides,
     recipe: Recipe | _Path | None,
     bits_per_weight: float | None,
     quality_floor: float | Mapping[str, float] | None,
@@ -341,17 +345,19 @@ def _job(
     if kind == "onnx":
         refuse_link(destination)
     refuse_quantized(source)
-    settings = {**defaults(kind, source), **said}
+    settings = defaults(kind, source).with_overrides(said)
     rules = with_kept(kind, source, recipe_of(recipe))
     if bits_per_weight is not None and "bit_width" in said:
         raise UsageError("bit_width= and bits_per_weight= exclude each other")
     mixed = bits_per_weight is not None or quality_floor is not None
-    if kind == "compressed-tensors" and mixed and settings["zero_point"] != "symmetric":
+    if kind == "compressed-tensors" and mixed and settings.zero_point != "symmetric":
         raise UsageError(
             "transformers loads layers of different bits only with zero_point='symmetric'"
         )
     # This checks schema and arguments.
-    quantize_stream(read_weights(source), **settings, recipe=rules, quality_floor=quality_floor)
+    quantize_stream(
+        read_weights(source), **asdict(settings), recipe=rules, quality_floor=quality_floor
+    )
     rules, ragged = with_ragged_kept(kind, planned(source, settings, rules) or [], rules)
     _warn_of_ragged(ragged)
     check_planned(kind, source, settings, rules)

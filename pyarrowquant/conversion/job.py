@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from pyarrowquant import __version__, read_weights
+from pyarrowquant._core import arguments
+from pyarrowquant._core.options import Options
+from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.source import weights_bytes
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.identity import source_files
@@ -43,8 +46,8 @@ class Job:
         One of `FORMATS`.
     folder : bool
         Whether the destination is a folder.
-    settings : dict
-        Of a rule, for what the recipe does not say.
+    settings : Settings
+        For what the recipe does not say.
     recipe : Recipe or None
     bits_per_weight : float or None
         A budget that bit widths are fitted to.
@@ -60,7 +63,7 @@ class Job:
     destination: Path
     kind: str
     folder: bool
-    settings: dict[str, Any]
+    settings: Settings
     recipe: Recipe | None
     bits_per_weight: float | None
     quality_floor: dict[str, float] | None
@@ -114,8 +117,8 @@ class Job:
             read_weights(self.source),
             bits_per_weight,
             [
-                {**self.settings, "bit_width": width}
-                for width in widths(self.kind, self.settings["zero_point"])
+                {**asdict(self.settings), "bit_width": width}
+                for width in widths(self.kind, self.settings.zero_point)
             ],
             recipe=self.recipe,
             threads=self.threads,
@@ -130,7 +133,7 @@ class Job:
             "source": source_files(self.source),
             "kind": f"{self.kind} in a folder" if self.folder else self.kind,
             "batch_bytes": self.batch_bytes,
-            **self.settings,
+            **asdict(self.settings),
             "recipe": None if self.recipe is None else self.recipe.to_dict(),
             "bits_per_weight": self.bits_per_weight,
             "quality_floor": self.quality_floor,
@@ -156,14 +159,18 @@ class Job:
                 yield batch
 
         stream = stream_within(
-            widths(self.kind, self.settings["zero_point"]),
+            widths(self.kind, self.settings.zero_point),
             meter.watch(pa.RecordBatchReader.from_batches(source.schema, counted())),
+            Options(
+                self.settings,
+                continue_on_error=self.continue_on_error,
+                metrics=True,
+                sort=False,
+                threads=arguments.thread_count(self.threads),
+                kernel=arguments.kernel(),
+            ),
             recipe,
             self.quality_floor,
-            **self.settings,
-            continue_on_error=self.continue_on_error,
-            threads=self.threads,
-            metrics=True,
             skipped=totals.skipped,
         )
         dtype = stored_dtype(self.kind, self.source, self.settings)
@@ -177,5 +184,5 @@ class Job:
 
     def _write(self, work: Work) -> None:
         results = pa.Table.from_batches([part.results for part in work.parts()])
-        dtype = self.settings["scale_dtype"]
+        dtype = self.settings.scale_dtype
         write(self.kind, results, self.source, work.new_output(), dtype, self.folder)

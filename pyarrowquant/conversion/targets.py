@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from pyarrowquant import quantize_batch_arrow, read_weights
 from pyarrowquant._core.rows import layers as described
-from pyarrowquant._core.settings import BIT_WIDTHS
+from pyarrowquant._core.settings import BIT_WIDTHS, Settings
 from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.conversion.result_files import TABLES
 from pyarrowquant.conversion.source import is_gguf, is_onnx
@@ -30,25 +29,14 @@ from pyarrowquant.recipes.rule import Rule
 FORMATS = ("parquet", "arrow", "compressed-tensors", "mlx", "gguf", "onnx")
 FOLDERS = ("compressed-tensors", "mlx")
 
-_USUAL: dict[str, Any] = {
-    "bit_width": 4,
-    "group_size": 128,
-    "method": "mse",
-    "zero_point": "integer",
-    "scale_dtype": "float32",
-}
-_DEFAULTS: dict[str, dict[str, Any]] = {
+_USUAL = Settings(method="mse")
+_DEFAULTS = {
     "parquet": _USUAL,
     "arrow": _USUAL,
-    "mlx": {**_USUAL, "group_size": 64, "scale_dtype": "float16"},
-    "gguf": {
-        **_USUAL,
-        "group_size": 32,
-        "zero_point": "symmetric",
-        "scale_dtype": "float16",
-    },
+    "mlx": replace(_USUAL, group_size=64, scale_dtype="float16"),
+    "gguf": replace(_USUAL, group_size=32, zero_point="symmetric", scale_dtype="float16"),
     "onnx": _USUAL,
-    "compressed-tensors": {**_USUAL, "zero_point": "symmetric"},
+    "compressed-tensors": replace(_USUAL, zero_point="symmetric"),
 }
 
 _NO_MATRIX = Rule(ndim=(0, 1, 3, 4, 5, 6), skip=True)
@@ -73,22 +61,32 @@ _STAND_INS_A_CALL = 64
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A layer of the source, None for a name that is none, and its settings, None if left out."""
+class PlannedLayer:
+    """What becomes of a layer of the source.
+
+    Attributes
+    ----------
+    name : str or None
+        None where it cannot be read.
+    shape : tuple of int
+    settings : Settings or None
+        None for a layer that is left out.
+    """
 
     name: str | None
     shape: tuple[int, ...]
-    settings: dict[str, Any] | None
+    settings: Settings | None
 
     @property
     def columns(self) -> int:
         return columns_of(self.shape)
 
 
-def defaults(kind: str, source: str) -> dict[str, Any]:
+def defaults(kind: str, source: str) -> Settings:
     """Return the settings that engines take where the user says nothing else."""
     if kind in ("compressed-tensors", "onnx"):
-        return {**_DEFAULTS[kind], "scale_dtype": stored_dtype(kind, source, {})}
+        dtype = stored_dtype(kind, source, _DEFAULTS[kind])
+        return replace(_DEFAULTS[kind], scale_dtype=dtype)
     return _DEFAULTS[kind]
 
 
@@ -113,8 +111,8 @@ def widths(kind: str, zero_point: str) -> list[int]:
 
 
 def planned(
-    source: str, settings: dict[str, Any], rules: Recipe | None, read: bool = False
-) -> list[Planned] | None:
+    source: str, settings: Settings, rules: Recipe | None, read: bool = False
+) -> list[PlannedLayer] | None:
     """List the layers of a source, and what becomes of them.
 
     Where the source does not tell them without being read, that is done if `read`; else None.
@@ -135,16 +133,15 @@ def planned(
 
 
 def _planned(
-    name: str | None, shape: Sequence[int], settings: dict[str, Any], rules: Recipe | None
-) -> Planned:
-    said: dict[str, Any] | None = {}
-    if rules is not None and name is not None and None not in shape:
-        said = rules.settings_of(name, shape)
-    return Planned(name, tuple(shape), None if said is None else {**settings, **said})
+    name: str | None, shape: Sequence[int], settings: Settings, rules: Recipe | None
+) -> PlannedLayer:
+    if rules is None or name is None or None in shape:
+        return PlannedLayer(name, tuple(shape), settings)
+    return PlannedLayer(name, tuple(shape), rules.applied(settings, name, shape))
 
 
 def with_ragged_kept(
-    kind: str, layers: Sequence[Planned], rules: Recipe | None
+    kind: str, layers: Sequence[PlannedLayer], rules: Recipe | None
 ) -> tuple[Recipe | None, list[str]]:
     """Leave out layers that the format does not take for their shape.
 
@@ -161,13 +158,13 @@ def with_ragged_kept(
     return _preceded(first, rules), names
 
 
-def _is_ragged(kind: str, layer: Planned) -> bool:
+def _is_ragged(kind: str, layer: PlannedLayer) -> bool:
     """Whether it is for its shape that a format does not take a layer."""
     if kind in TABLES.values() or layer.settings is None:
         return False
     if 0 in layer.shape:
         return True
-    group_size = layer.settings["group_size"]
+    group_size = layer.settings.group_size
     if kind == "onnx" or group_size == -1:
         return False
     if layer.columns < group_size:  # where a row is a group
@@ -183,14 +180,14 @@ def _preceded(first: Sequence[Rule], rules: Recipe | None) -> Recipe | None:
     return Recipe([*first, *rules.rules], default=rules.default, name=rules.name)
 
 
-def stored_dtype(kind: str, source: str, settings: dict[str, Any]) -> str:
+def stored_dtype(kind: str, source: str, settings: Settings) -> str:
     """Return the dtype that a format stores scales in: the model's, or what the user wants."""
     if kind == "compressed-tensors":
         return compressed_tensors.model_dtype(ModelFolder(source))
     if kind == "onnx":  # where activations and scales have one type
         tensors = (tensors_of(locate(source, None)) or []) if is_onnx(source) else []
         return "float16" if any(tensor.dtype == "F16" for tensor in tensors) else "float32"
-    return str(settings["scale_dtype"])
+    return settings.scale_dtype
 
 
 def check(kind: str, results: pa.Table, dtype: str) -> None:
@@ -207,7 +204,7 @@ def check(kind: str, results: pa.Table, dtype: str) -> None:
         compressed_tensors.layers_of(results, dtype, None)
 
 
-def check_planned(kind: str, source: str, settings: dict[str, Any], rules: Recipe | None) -> None:
+def check_planned(kind: str, source: str, settings: Settings, rules: Recipe | None) -> None:
     """Raise where the format cannot hold layers of these shapes with these settings.
 
     Of each layer one made-up row is quantized, which takes no time.
@@ -218,7 +215,7 @@ def check_planned(kind: str, source: str, settings: dict[str, Any], rules: Recip
     wanted = [layer for layer in layers if layer.settings is not None]
     results = [
         quantize_batch_arrow(
-            _stand_ins(wanted[start : start + _STAND_INS_A_CALL]), **settings, recipe=rules
+            _stand_ins(wanted[start : start + _STAND_INS_A_CALL]), **asdict(settings), recipe=rules
         )
         for start in range(0, len(wanted), _STAND_INS_A_CALL)
     ]
@@ -234,7 +231,7 @@ def check_planned(kind: str, source: str, settings: dict[str, Any], rules: Recip
     quantization_config({row.name: row for row in rows}, model.tensors, model.config)
 
 
-def _stand_ins(layers: Sequence[Planned]) -> pa.Table:
+def _stand_ins(layers: Sequence[PlannedLayer]) -> pa.Table:
     """One row of each matrix; rules for names and numbers of columns match it as the layer."""
     rows = [layer for layer in layers if len(layer.shape) > 1 and layer.columns]
     ends = np.cumsum([0, *(layer.columns for layer in rows)])

@@ -6,17 +6,18 @@ import math
 import numbers
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
-from pyarrowquant._core import arguments, library
+from pyarrowquant._core import library
 from pyarrowquant._core.arguments import Progress
 from pyarrowquant._core.measure import SKIP, measure
+from pyarrowquant._core.options import Options, quantize_options
 from pyarrowquant._core.progress import Reporter
 from pyarrowquant._core.rows import layers
-from pyarrowquant._core.settings import BIT_WIDTHS, SETTINGS, one_of
+from pyarrowquant._core.settings import BIT_WIDTHS, SETTINGS, Settings, one_of
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
 from pyarrowquant.errors import (
     ArgumentTypeError,
@@ -35,7 +36,7 @@ OBJECTIVES = ("squared_error", "relative_error")
 _SCALE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16}
 
 
-def stored_bits(shape: Sequence[int], settings: Mapping[str, Any]) -> int:
+def stored_bits(shape: Sequence[int], settings: Settings) -> int:
     """Return the bits that a layer takes: codes, scales and zero-points.
 
     Rows of codes are padded to bytes. Scales count 32 bits, or 16 with a scale_dtype of 16;
@@ -46,20 +47,19 @@ def stored_bits(shape: Sequence[int], settings: Mapping[str, Any]) -> int:
         return 0
     rows = shape[0] if len(shape) > 1 else 1
     columns = elements // rows
-    width, group_size = settings["bit_width"], settings["group_size"]
+    width, group_size = settings.bit_width, settings.group_size
     groups = 1 if group_size == -1 else -(-columns // group_size)
-    scale = _SCALE_BITS[settings["scale_dtype"]]
-    zero_point = {"integer": width, "float": scale, "symmetric": 0}[settings["zero_point"]]
+    scale = _SCALE_BITS[settings.scale_dtype]
+    zero_point = {"integer": width, "float": scale, "symmetric": 0}[settings.zero_point]
     row_bits: int = -(-columns * width // 8) * 8 + groups * (scale + zero_point)
     return rows * row_bits
 
 
-def candidate_settings(candidates: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
+def candidate_settings(candidates: Sequence[Mapping[str, Any]] | None) -> list[Settings]:
     """Return whole settings; by default every width, by the search for the least error."""
-    usual = {field: arguments.quantize_options()[field] for field in SETTINGS}
-    usual["method"] = "mse"
+    usual = Settings(method="mse")
     if candidates is None:
-        return [{**usual, "bit_width": width} for width in BIT_WIDTHS]
+        return [replace(usual, bit_width=width) for width in BIT_WIDTHS]
     complete = []
     if isinstance(candidates, (str, Mapping)) or not isinstance(candidates, Sequence):
         raise ArgumentTypeError(
@@ -69,7 +69,7 @@ def candidate_settings(candidates: Sequence[Mapping[str, Any]] | None) -> list[d
         where = f"Candidate {number}"
         check_dict(where, said)
         check_known(where, said, SETTINGS)
-        complete.append({**usual, **check_fields(where, said)})
+        complete.append(replace(usual, **check_fields(where, said)))
     if not complete:
         raise ValueError("candidates must not be empty")
     return complete
@@ -96,22 +96,26 @@ def fit(
     continue_on_error: bool,
     threads: int | None,
     progress: Progress,
-) -> tuple[list[tuple[list[str], dict[str, Any]]], Expected]:
+) -> tuple[list[tuple[list[str], Settings]], Expected]:
     """Return the layers' names with the settings chosen for them; see `Recipe.fit`."""
     one_of("objective", objective, OBJECTIVES)
     choices = candidate_settings(candidates)
     columns = INPUT_COLUMNS if weight_column is None else INPUT_COLUMNS | {weight_column}
     source = Source(table, columns)
     data = source.read_all()
-    options = {**arguments.quantize_options(threads=threads), "type_names": source.type_names}
-    library.validate(source.schema, library.encode({**options, "choices": choices}))
+    options = replace(
+        quantize_options(threads=threads),
+        choices=choices,
+        type_names=tuple(source.type_names.items()),
+    )
+    library.validate(source.schema, options.encoded())
     found = _wanted(data, choices, recipe, weight_column)
     _budget(found, bits_per_weight)  # what cannot be met is said before any work
     with Reporter(progress, weights_bytes(data) * len(choices)) as reporter:
         for position in range(len(choices)):
             if reporter is not None:
                 reporter.start(weights_bytes(data))
-            failed = _measure(data, options, choices, position, found, reporter)
+            failed = _measure(data, options, position, found, reporter)
             if failed and not continue_on_error:
                 raise _error(failed)
             for error in failed:
@@ -127,7 +131,7 @@ def fit(
 
 
 def _wanted(
-    data: pa.Table, choices: list[dict[str, Any]], recipe: Any, weight_column: str | None
+    data: pa.Table, choices: list[Settings], recipe: Any, weight_column: str | None
 ) -> list[_Layer]:
     """Return the layers that a recipe does not skip."""
     found: list[_Layer] = []
@@ -164,8 +168,7 @@ def _weights(data: pa.Table, column: str | None) -> list[float]:
 
 def _measure(
     data: pa.Table,
-    options: dict[str, Any],
-    choices: list[dict[str, Any]],
+    options: Options,
     position: int,
     found: list[_Layer],
     reporter: Reporter | None,
@@ -175,7 +178,7 @@ def _measure(
     for layer in found:
         rows[layer.row] = position
     wanted = [layer.row for layer in found]
-    measured, failed = measure(data, options, choices, rows, wanted, reporter)
+    measured, failed = measure(data, options, options.choices, rows, wanted, reporter)
     found[:] = [layer for layer in found if layer.row in measured]
     for layer in found:
         errors = measured[layer.row]

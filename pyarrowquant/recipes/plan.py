@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
-from pyarrowquant._core import arguments, library
+from pyarrowquant._core import arguments
 from pyarrowquant._core.measure import SKIP, measure
+from pyarrowquant._core.options import Options
 from pyarrowquant._core.rows import layers
-from pyarrowquant._core.settings import BIT_WIDTHS, SETTINGS
+from pyarrowquant._core.settings import BIT_WIDTHS, Settings
 from pyarrowquant._core.source import check_data
 from pyarrowquant.errors import ArgumentTypeError, users_level
 from pyarrowquant.recipes.recipe import Recipe
@@ -22,8 +24,8 @@ class Plan:
 
     Parameters
     ----------
-    options : dict
-        The fields of quant.Options that are the same for all tables.
+    options : Options
+        What is the same for all tables.
     recipe : Recipe or None
     quality_floor : float or mapping or None
     widths : sequence of int
@@ -32,7 +34,7 @@ class Plan:
 
     def __init__(
         self,
-        options: dict[str, Any],
+        options: Options,
         recipe: object,
         quality_floor: object,
         widths: Sequence[int] = BIT_WIDTHS,
@@ -45,45 +47,47 @@ class Plan:
         self._recipe = recipe
         self._widths = widths
         self._floor = arguments.quality_floor(quality_floor)
-        self._settings = {field: options[field] for field in SETTINGS}
         if recipe is not None:
             # All that the recipe can say, so that every table of a stream has the same metadata.
-            said = [{**self._settings, **said} for said in recipe.outcomes() if said is not None]
-            self._options = {**options, "choices": said or [self._settings]}
+            choices = recipe.choices(options.settings) or [options.settings]
+            self._options = replace(options, choices=choices)
 
     @property
     def options(self) -> bytes:
         """Encoded options to check schemas with, before there is a table."""
-        return library.encode(self._options)
+        return self._options.encoded()
 
     def options_for(self, table: pa.Table, first_row: int = 0) -> bytes:
         """Encode the options for a table whose first row is this one of the whole input."""
         if self._recipe is None and self._floor is None:
-            return library.encode({**self._options, "first_row": first_row})
-        choices = _Choices(self._options.get("choices", [self._settings]))
-        rows = [SKIP if said is None else choices.add(said) for said in self._said(table)]
+            return replace(self._options, first_row=first_row).encoded()
+        choices = _Choices(self._options.choices or [self._options.settings])
+        rows = [
+            SKIP if settings is None else choices.add(settings)
+            for settings in self._settings_of(table)
+        ]
         if self._floor is not None:
             self._raise_widths(table, choices, rows)
-        options = {**self._options, "choices": choices.settings, "rows": rows}
-        return library.encode({**options, "first_row": first_row})
+        options = replace(self._options, choices=choices.settings, rows=rows, first_row=first_row)
+        return options.encoded()
 
-    def _said(self, table: pa.Table) -> Iterator[dict[str, Any] | None]:
+    def _settings_of(self, table: pa.Table) -> Iterator[Settings | None]:
         """Give each row's settings. Rows that Go will refuse may have any."""
+        settings = self._options.settings
         if self._recipe is None:
-            yield from [self._settings] * table.num_rows
+            yield from [settings] * table.num_rows
             return
         check_data(table, full=True)
         for name, shape in layers(table):
             if name is None or None in shape:
-                yield self._settings
+                yield settings
             else:
-                said = self._recipe.settings_of(name, shape)
-                yield None if said is None else {**self._settings, **said}
+                yield self._recipe.applied(settings, name, shape)
 
     def _raise_widths(self, table: pa.Table, choices: _Choices, rows: list[int]) -> None:
         """Give layers below the floor the next width, until they pass."""
         below = [row for row, choice in enumerate(rows) if choice != SKIP]
-        before: dict[int, dict[str, Any]] = {}  # settings that work
+        before: dict[int, Settings] = {}  # settings that work
         names: dict[int, str] = {}
         while below:
             measured, _ = measure(table, self._options, choices.settings, rows, below)
@@ -93,8 +97,8 @@ class Plan:
                     rows[row] = choices.add(settings)
                     warnings.warn(
                         f"Layer '{names[row]}' misses the quality_floor with "
-                        f"{settings['bit_width']} bits, and its scales are beyond "
-                        f"{settings['scale_dtype']} with more",
+                        f"{settings.bit_width} bits, and its scales are beyond "
+                        f"{settings.scale_dtype} with more",
                         UserWarning,
                         stacklevel=users_level(),
                     )
@@ -102,14 +106,14 @@ class Plan:
             for row, errors in measured.items():
                 missed = _missed(errors, self._floor or {})
                 settings = choices.settings[rows[row]]
-                wider = [width for width in self._widths if width > settings["bit_width"]]
+                wider = [width for width in self._widths if width > settings.bit_width]
                 if missed and wider:
-                    rows[row] = choices.add({**settings, "bit_width": wider[0]})
+                    rows[row] = choices.add(replace(settings, bit_width=wider[0]))
                     below.append(row)
                     before[row], names[row] = settings, errors["layer_name"]
                 elif missed:
                     warnings.warn(
-                        f"Layer '{errors['layer_name']}' has {missed} with {settings['bit_width']} "
+                        f"Layer '{errors['layer_name']}' has {missed} with {settings.bit_width} "
                         "bits, the most there are",
                         UserWarning,
                         stacklevel=users_level(),
@@ -119,18 +123,14 @@ class Plan:
 class _Choices:
     """Different settings, each once."""
 
-    def __init__(self, settings: list[dict[str, Any]]) -> None:
+    def __init__(self, settings: Sequence[Settings]) -> None:
         self.settings = list(settings)
-        self._positions: dict[tuple[Any, ...], int] = {}
+        self._positions: dict[Settings, int] = {}
         for position, each in enumerate(settings):
-            self._positions.setdefault(self._key(each), position)
+            self._positions.setdefault(each, position)
 
-    @staticmethod
-    def _key(settings: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(settings[field] for field in SETTINGS)
-
-    def add(self, settings: dict[str, Any]) -> int:
-        position = self._positions.setdefault(self._key(settings), len(self.settings))
+    def add(self, settings: Settings) -> int:
+        position = self._positions.setdefault(settings, len(self.settings))
         if position == len(self.settings):
             self.settings.append(settings)
         return position

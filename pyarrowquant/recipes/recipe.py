@@ -9,12 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.arguments import Progress
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant._core.settings import SETTINGS, one_of
+from pyarrowquant._core.settings import (
+    SETTINGS,
+    SettingOverrides,
+    Settings,
+    contradiction,
+    one_of,
+)
 from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.recipes.expected import Expected, expected_from
 from pyarrowquant.recipes.presets import PRESETS, PROFILES
@@ -97,8 +103,15 @@ class Recipe:
             self, "name", name if name is None else arguments.text("Recipe: name", name)
         )
         object.__setattr__(self, "expected", expected)
+        self._check_together()
 
-    def settings_of(self, layer_name: str, shape: Sequence[int]) -> dict[str, int | str] | None:
+    def _check_together(self) -> None:
+        """Refuse a rule that contradicts the default."""
+        for number, (rule, said) in enumerate(self._outcomes, 1):
+            if said is not None and (problem := contradiction(said)):
+                raise ValueError(f"{rule_label(rule.said, number)}, with the default: {problem}")
+
+    def settings_of(self, layer_name: str, shape: Sequence[int]) -> SettingOverrides | None:
         """Return the settings that the recipe says for a layer, or None to leave it out.
 
         Parameters
@@ -117,15 +130,23 @@ class Recipe:
         >>> Recipe.preset("text").settings_of("model.layers.0.mlp.up_proj.weight", (11008, 4096))
         {}
         """
-        settings = next(said for rule, said in self._outcomes if rule.matches(layer_name, shape))
-        return None if settings is None else dict(settings)
+        said = self._said_of(layer_name, shape)
+        return None if said is None else said.copy()
 
-    def outcomes(self) -> list[dict[str, int | str] | None]:
-        """Return all that `settings_of` can give."""
-        return [said for _, said in self._outcomes]
+    def applied(self, settings: Settings, layer_name: str, shape: Sequence[int]) -> Settings | None:
+        """Return all settings of a layer: these, where the recipe says nothing else."""
+        said = self._said_of(layer_name, shape)
+        return None if said is None else settings.with_overrides(said)
+
+    def choices(self, settings: Settings) -> list[Settings]:
+        """Return all that `applied` can give for a layer that is not left out."""
+        return [settings.with_overrides(said) for _, said in self._outcomes if said is not None]
+
+    def _said_of(self, layer_name: str, shape: Sequence[int]) -> SettingOverrides | None:
+        return next(said for rule, said in self._outcomes if rule.matches(layer_name, shape))
 
     @cached_property
-    def _outcomes(self) -> list[tuple[Rule, dict[str, int | str] | None]]:
+    def _outcomes(self) -> list[tuple[Rule, SettingOverrides | None]]:
         """Each rule with the settings that it leads to; the default is the last."""
         default = {} if self.default.skip else self.default.said
         return [
@@ -275,7 +296,10 @@ class Recipe:
             threads,
             progress,
         )
-        rules = [Rule([_escaped(name) for name in names], **said) for names, said in chosen]
+        rules = [
+            Rule([_escaped(name) for name in names], **asdict(settings))
+            for names, settings in chosen
+        ]
         return cls(rules, "skip", expected=expected)
 
     def to_dict(self) -> dict[str, Any]:
@@ -532,8 +556,9 @@ def _numbered_rule(number: int, said: object) -> Rule:
     return Rule(**check_fields(where, rule))
 
 
-def _settings(said: Mapping[str, Any]) -> dict[str, int | str]:
-    return {field: said[field] for field in SETTINGS if field in said}
+def _settings(said: Mapping[str, Any]) -> SettingOverrides:
+    settings: Any = {field: said[field] for field in SETTINGS if field in said}
+    return cast(SettingOverrides, settings)
 
 
 def _plain(rule: Rule) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.quoting import quoted, shortened
-from pyarrowquant._core.settings import SETTING_CHECKS, SETTINGS, Check, listed
+from pyarrowquant._core.settings import SETTING_CHECKS, SETTINGS, Check, contradiction, listed
 from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.errors import ArgumentTypeError
 
@@ -42,6 +42,8 @@ def check_fields(where: str, said: Mapping[str, object]) -> dict[str, Any]:
     for field in SETTINGS:
         if checked.get("skip") and field in checked:
             raise ValueError(f"{where}: skip and {field} exclude each other")
+    if problem := contradiction(checked):
+        raise ValueError(f"{where}: {problem}")
     return checked
 
 

@@ -19,13 +19,23 @@ SETTINGS = {
 
 names = st.text("ab.[]*?!-\n", max_size=5)
 shapes = st.lists(st.integers(0, 20), max_size=3)
-settings = st.fixed_dictionaries(
-    {}, optional={field: st.sampled_from(values) for field, values in SETTINGS.items()}
-)
+
+
+def settings_without(value: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Settings of layers: hqq and symmetric exclude each other."""
+    left = {field: [v for v in values if v != value] for field, values in SETTINGS.items()}
+    return st.fixed_dictionaries({}, optional={f: st.sampled_from(v) for f, v in left.items()})
+
+
+compatible = st.sampled_from([settings_without("hqq"), settings_without("symmetric")])
 
 
 @st.composite
-def rules(draw: st.DrawFn, patterns: st.SearchStrategy[str] = names) -> Rule:
+def rules(
+    draw: st.DrawFn,
+    settings: st.SearchStrategy[dict[str, Any]],
+    patterns: st.SearchStrategy[str] = names,
+) -> Rule:
     conditions: dict[str, Any] = draw(
         st.fixed_dictionaries(
             {},
@@ -46,9 +56,11 @@ def rules(draw: st.DrawFn, patterns: st.SearchStrategy[str] = names) -> Rule:
     return Rule(**conditions, **outcome)
 
 
-recipes = st.builds(
-    Recipe,
-    st.lists(rules(st.text(max_size=6)), max_size=4),
-    st.none() | st.just("skip") | settings,
-    st.none() | st.text(max_size=6),
+recipes = compatible.flatmap(
+    lambda settings: st.builds(
+        Recipe,
+        st.lists(rules(settings, st.text(max_size=6)), max_size=4),
+        st.none() | st.just("skip") | settings,
+        st.none() | st.text(max_size=6),
+    )
 )
