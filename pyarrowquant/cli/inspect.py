@@ -10,14 +10,14 @@ from typing import Any
 import click
 import pyarrow as pa
 
-from pyarrowquant import read_weights
 from pyarrowquant._core.binary import is_binary, lengths
 from pyarrowquant._core.rows import layers
 from pyarrowquant.cli._show import json_option, shape_text, show_json, show_table, size_text
 from pyarrowquant.conversion.result_files import naming, results_in
 from pyarrowquant.conversion.source import is_result
 from pyarrowquant.reading.location import locate
-from pyarrowquant.reading.models import tensors_of
+from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.models import open_model
 from pyarrowquant.reading.safetensors_header import BITS
 
 _DTYPES = {"float": "F32", "halffloat": "F16", "double": "F64"}
@@ -73,19 +73,19 @@ def _coded(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _weights(path: str) -> Iterator[dict[str, Any]]:
-    tensors = tensors_of(locate(path, None))
-    if tensors is None:
-        yield from _rows(path)
+    model = open_model(locate(path, None))
+    if model.tensors is None:
+        yield from _rows(path, model)
         return
-    for tensor in tensors:
+    for tensor in model.tensors:
         size = tensor.end - tensor.begin
         yield _described(tensor.name, tensor.shape, tensor.dtype, size)
 
 
-def _rows(path: str) -> Iterator[dict[str, Any]]:
+def _rows(path: str, model: Model) -> Iterator[dict[str, Any]]:
     """Describe the rows of files that say what they have with their data."""
     with naming(path):
-        for batch in read_weights(path, only_floats=False):
+        for batch in model.reader(only_floats=False):
             weights = batch["weights"]
             if is_binary(weights.type):
                 sizes, dtypes = lengths(weights), batch["dtype"].to_pylist()

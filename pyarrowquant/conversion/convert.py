@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
 from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.result_files import TABLES
-from pyarrowquant.conversion.source import local_files, local_path, refuse_quantized, source_bytes
+from pyarrowquant.conversion.source import files_of, local_path, refuse_quantized, source_bytes
 from pyarrowquant.conversion.targets import (
     FOLDERS,
     FORMATS,
@@ -32,7 +32,8 @@ from pyarrowquant.conversion.work import is_complete, recover
 from pyarrowquant.conversion.writing import files_of_subfolders
 from pyarrowquant.errors import UsageError, users_level
 from pyarrowquant.formats._onnx_data import data_files, refuse_link
-from pyarrowquant.reading.models import read_weights
+from pyarrowquant.reading.location import OpenFiles, locate
+from pyarrowquant.reading.models import open_model
 from pyarrowquant.recipes.named import file_of, recipe_of
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.stream import quantize_stream
@@ -338,15 +339,16 @@ def _job(
     )
     source = local_path(os.fspath(source_path))
     place = Path(os.path.realpath(destination))  # what is written lies where links lead
-    files = [*local_files(source), *file_of(recipe)]
+    model = open_model(replace(locate(source, None), files=OpenFiles()))
+    files = [*files_of(model), *file_of(recipe)]
     if not is_to_be_placed(place):
-        written = partial(files_of_subfolders, kind, source)
+        written = partial(files_of_subfolders, kind, model)
         check_destination(destination, overwrite, folder, files, written)
     if kind == "onnx":
         refuse_link(destination)
-    refuse_quantized(source)
-    settings = defaults(kind, source).with_overrides(said)
-    rules = with_kept(kind, source, recipe_of(recipe))
+    refuse_quantized(model)
+    settings = defaults(kind, model).with_overrides(said)
+    rules = with_kept(kind, model, recipe_of(recipe))
     if bits_per_weight is not None and "bit_width" in said:
         raise UsageError("bit_width= and bits_per_weight= exclude each other")
     mixed = bits_per_weight is not None or quality_floor is not None
@@ -355,14 +357,12 @@ def _job(
             "transformers loads layers of different bits only with zero_point='symmetric'"
         )
     # This checks schema and arguments.
-    quantize_stream(
-        read_weights(source), **asdict(settings), recipe=rules, quality_floor=quality_floor
-    )
-    rules, ragged = with_ragged_kept(kind, planned(source, settings, rules) or [], rules)
+    quantize_stream(model.reader(), **asdict(settings), recipe=rules, quality_floor=quality_floor)
+    rules, ragged = with_ragged_kept(kind, planned(model, settings, rules) or [], rules)
     _warn_of_ragged(ragged)
-    check_planned(kind, source, settings, rules)
+    check_planned(kind, model, settings, rules)
     return Job(
-        source,
+        model,
         files,
         place,
         kind,

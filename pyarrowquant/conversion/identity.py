@@ -9,21 +9,21 @@ from typing import Any
 
 from pyarrow import fs
 
-from pyarrowquant.reading.location import Location, locate
-from pyarrowquant.reading.models import files_of
+from pyarrowquant.reading.location import Location
+from pyarrowquant.reading.model import Model
 
 _HASHED_BYTES = 1 << 16  # of each end of a file of the source
 _OPTIONS = {"batch_bytes": "the bound by --max-memory (bytes)", "kind": "the format"}
 
 
-def source_files(source: str) -> list[dict[str, Any]]:
+def source_files(model: Model) -> list[dict[str, Any]]:
     """Describe the files that weights are read from, so that another file of the name differs.
 
     Of this machine's files the inode and the time of the last change of any kind count, since
     copies may have the size and the time of modification of what they replace.
     """
-    location = locate(source, None)
-    files = files_of(location)
+    files = model.files
+    infos = model.location.filesystem.get_file_info([file.path for file in files])
     return [
         {
             "name": info.base_name,
@@ -32,9 +32,7 @@ def source_files(source: str) -> list[dict[str, Any]]:
             "ends": _digest_of_ends(file),
             **_identity(file),
         }
-        for file, info in zip(
-            files, location.filesystem.get_file_info([file.path for file in files]), strict=True
-        )
+        for file, info in zip(files, infos, strict=True)
     ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pyarrowquant import __version__, read_weights
+from pyarrowquant import __version__
 from pyarrowquant._core import arguments
 from pyarrowquant._core.options import Options
 from pyarrowquant._core.settings import Settings
@@ -26,8 +26,7 @@ from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.work import Part, Work
 from pyarrowquant.conversion.writing import files_of_subfolders, write
 from pyarrowquant.formats._onnx_data import data_of
-from pyarrowquant.reading.location import locate
-from pyarrowquant.reading.models import weights_after
+from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.stream import stream_within
 
@@ -38,7 +37,7 @@ class Job:
 
     Attributes
     ----------
-    source : str
+    source : Model
     files : list of Path
         What is read, and so must not be replaced.
     destination : Path
@@ -58,7 +57,7 @@ class Job:
     overwrite : bool
     """
 
-    source: str
+    source: Model
     files: list[Path]
     destination: Path
     kind: str
@@ -114,7 +113,7 @@ class Job:
 
     def _fit(self, bits_per_weight: float, meter: Meter) -> Recipe:
         return Recipe.fit(
-            read_weights(self.source),
+            self.source.reader(),
             bits_per_weight,
             [
                 {**asdict(self.settings), "bit_width": width}
@@ -149,7 +148,7 @@ class Job:
                 check_planned(self.kind, self.source, self.settings, recipe)
                 work.keep_fitted(recipe)
         count, read, skipped = done.batches, done.read, len(totals.skipped)
-        source = weights_after(done.batches, locate(self.source, None), self.batch_bytes)
+        source = self.source.reader(self.batch_bytes, skip=done.batches)
 
         def counted() -> Iterator[pa.RecordBatch]:
             nonlocal count, read

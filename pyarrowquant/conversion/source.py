@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pyarrow import fs
 
 from pyarrowquant.conversion.result_files import is_table, schema_of, tables_in
-from pyarrowquant.formats._model_folder import read_config
 from pyarrowquant.reading.location import locate
-from pyarrowquant.reading.models import files_of
+from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.models import open_model
 
 
 def is_onnx(source: str) -> bool:
@@ -26,22 +27,20 @@ def local_path(source: str) -> str:
     return location.path if isinstance(location.filesystem, fs.LocalFileSystem) else source
 
 
-def model_folder(source: str) -> Path | None:
-    """Return the folder of a Hugging Face model, if the source is one, or its index."""
-    path = Path(source)
-    folder = path.parent if path.name.endswith(".index.json") else path
+def model_folder(path: str) -> Path | None:
+    """Return the folder of a Hugging Face model, if the path is one, or its index."""
+    place = Path(path)
+    folder = place.parent if place.name.endswith(".index.json") else place
     return folder if (folder / "config.json").is_file() else None
 
 
-def refuse_quantized(source: str) -> None:
+def refuse_quantized(model: Model) -> None:
     """Refuse a model whose tensors are codes and scales already."""
-    folder = model_folder(source)
-    config = {} if folder is None else read_config(folder)
     for key in ("quantization_config", "quantization"):
-        if config.get(key) is not None:
+        if (model.config or {}).get(key) is not None:
             raise ValueError(
-                f"'{source}' is quantized already: its config.json has {key}. Give the model with "
-                "float weights"
+                f"'{model.location}' is quantized already: its config.json has {key}. Give the "
+                "model with float weights"
             )
 
 
@@ -52,19 +51,24 @@ def local_files(source: str | Path) -> list[Path]:
         return [source, *tables]
     if not source.exists() or is_result(str(source)):
         return [source]
-    files = [Path(file.path) for file in files_of(locate(source, None))]
+    return files_of(open_model(locate(source, None)))
+
+
+def files_of(model: Model) -> list[Path]:
+    """Return a model of this machine, and all files that belong to it."""
+    source = Path(model.location.path)
+    if not source.exists():
+        return [source]
+    files = [Path(file.path) for file in model.files]
     folder = source if source.is_dir() else source.parent
     return [source, *files, *folder.glob("*.index.json"), folder / "config.json"]
 
 
-def source_bytes(path: str) -> int | None:
+def source_bytes(model: Model) -> int | None:
     """Return the size of a local source; None where it is elsewhere."""
-    local = Path(path)
-    if local.name.endswith(".index.json"):
-        local = local.parent
-    if local.is_dir():
-        return sum(file.stat().st_size for file in local.glob("*.safetensors"))
-    return local.stat().st_size if local.exists() else None
+    if not isinstance(model.location.filesystem, fs.LocalFileSystem):
+        return None
+    return sum(os.stat(file.path).st_size for file in model.files)
 
 
 def is_result(path: str) -> bool:

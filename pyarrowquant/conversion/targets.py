@@ -9,18 +9,16 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from pyarrowquant import quantize_batch_arrow, read_weights
+from pyarrowquant import quantize_batch_arrow
 from pyarrowquant._core.rows import layers as described
 from pyarrowquant._core.settings import BIT_WIDTHS, Settings
 from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.conversion.result_files import TABLES
-from pyarrowquant.conversion.source import is_gguf, is_onnx
 from pyarrowquant.formats import _gguf_blocks, compressed_tensors, mlx, onnx
 from pyarrowquant.formats._compressed_config import quantization_config
 from pyarrowquant.formats._model_folder import ModelFolder
 from pyarrowquant.formats._onnx_graph import float16_problem
-from pyarrowquant.reading.location import locate
-from pyarrowquant.reading.models import tensors_of
+from pyarrowquant.reading.model import GgufModel, Model, OnnxModel
 from pyarrowquant.reading.tensors import FLOATS
 from pyarrowquant.recipes.presets import NOT_LINEAR
 from pyarrowquant.recipes.recipe import Recipe
@@ -82,7 +80,7 @@ class PlannedLayer:
         return columns_of(self.shape)
 
 
-def defaults(kind: str, source: str) -> Settings:
+def defaults(kind: str, source: Model) -> Settings:
     """Return the settings that engines take where the user says nothing else."""
     if kind in ("compressed-tensors", "onnx"):
         dtype = stored_dtype(kind, source, _DEFAULTS[kind])
@@ -90,7 +88,7 @@ def defaults(kind: str, source: str) -> Settings:
     return _DEFAULTS[kind]
 
 
-def with_kept(kind: str, source: str, rules: Recipe | None) -> Recipe | None:
+def with_kept(kind: str, source: Model, rules: Recipe | None) -> Recipe | None:
     """Return the recipe, before it the rules for what the format cannot quantize.
 
     Without one, models for transformers get the preset that spares their heads, and those of
@@ -98,7 +96,7 @@ def with_kept(kind: str, source: str, rules: Recipe | None) -> Recipe | None:
     """
     if kind == "compressed-tensors" and rules is None:
         rules = Recipe.preset("text")
-    if kind == "gguf" and is_gguf(source) and rules is None:
+    if kind == "gguf" and isinstance(source, GgufModel) and rules is None:
         rules = Recipe(_LLAMA_CPP)
     return _preceded(_KEPT.get(kind, ()), rules)
 
@@ -111,20 +109,20 @@ def widths(kind: str, zero_point: str) -> list[int]:
 
 
 def planned(
-    source: str, settings: Settings, rules: Recipe | None, read: bool = False
+    source: Model, settings: Settings, rules: Recipe | None, read: bool = False
 ) -> list[PlannedLayer] | None:
     """List the layers of a source, and what becomes of them.
 
     Where the source does not tell them without being read, that is done if `read`; else None.
     """
-    tensors = tensors_of(locate(source, None))
+    tensors = source.tensors
     found: Iterable[tuple[str | None, Sequence[int]]]
     if tensors is not None:
         found = [(tensor.name, tensor.shape) for tensor in tensors if tensor.dtype in FLOATS]
     elif read:
         found = (
             layer
-            for batch in read_weights(source)
+            for batch in source.reader()
             for layer in described(pa.Table.from_batches([batch]))
         )
     else:
@@ -180,12 +178,12 @@ def _preceded(first: Sequence[Rule], rules: Recipe | None) -> Recipe | None:
     return Recipe([*first, *rules.rules], default=rules.default, name=rules.name)
 
 
-def stored_dtype(kind: str, source: str, settings: Settings) -> str:
+def stored_dtype(kind: str, source: Model, settings: Settings) -> str:
     """Return the dtype that a format stores scales in: the model's, or what the user wants."""
     if kind == "compressed-tensors":
         return compressed_tensors.model_dtype(ModelFolder(source))
     if kind == "onnx":  # where activations and scales have one type
-        tensors = (tensors_of(locate(source, None)) or []) if is_onnx(source) else []
+        tensors = source.tensors if isinstance(source, OnnxModel) else []
         return "float16" if any(tensor.dtype == "F16" for tensor in tensors) else "float32"
     return settings.scale_dtype
 
@@ -204,7 +202,7 @@ def check(kind: str, results: pa.Table, dtype: str) -> None:
         compressed_tensors.layers_of(results, dtype, None)
 
 
-def check_planned(kind: str, source: str, settings: Settings, rules: Recipe | None) -> None:
+def check_planned(kind: str, source: Model, settings: Settings, rules: Recipe | None) -> None:
     """Raise where the format cannot hold layers of these shapes with these settings.
 
     Of each layer one made-up row is quantized, which takes no time.

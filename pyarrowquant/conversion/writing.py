@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pyarrowquant import formats, read_weights
+from pyarrowquant import formats
 from pyarrowquant._core.binary import is_binary
 from pyarrowquant.conversion.result_files import TABLES, write_batches
-from pyarrowquant.conversion.source import is_gguf, is_onnx, model_folder
 from pyarrowquant.errors import users_level
-from pyarrowquant.formats import gguf
+from pyarrowquant.formats import compressed_tensors, gguf
+from pyarrowquant.formats._gguf_model import write_requantized
 from pyarrowquant.formats._layers import KEPT_DTYPES
-from pyarrowquant.formats._model_folder import ModelFolder, read_config, refuse_dangling
-from pyarrowquant.reading.location import locate
-from pyarrowquant.reading.models import shards_of
+from pyarrowquant.formats._model_folder import ModelFolder, refuse_dangling
+from pyarrowquant.formats._onnx_graph import write_replaced
+from pyarrowquant.reading.model import GgufModel, Model, OnnxModel, ShardedModel
 from pyarrowquant.reading.safetensors_header import BITS
 
 _TOKENIZER = (
@@ -35,7 +35,7 @@ _TOKENIZER = (
 
 
 def write(
-    kind: str, results: pa.Table, source: str, destination: Path, scale_dtype: str, folder: bool
+    kind: str, results: pa.Table, source: Model, destination: Path, scale_dtype: str, folder: bool
 ) -> None:
     """Write results, and the layers of the source that they leave out where the format has them.
 
@@ -45,7 +45,7 @@ def write(
         One of `FORMATS`.
     results : pyarrow.Table
         In the order of the source.
-    source : str
+    source : Model
     destination : Path
         Does not exist yet.
     scale_dtype : str
@@ -58,12 +58,14 @@ def write(
             _write_shards(results, source, destination, kind)
         else:
             write_batches(results.to_reader(), destination, kind, overwrite=False)
+    elif kind == "onnx" and isinstance(source, OnnxModel):
+        write_replaced(results, source, destination, overwrite=False)
     elif kind == "onnx":
-        formats.write_onnx(results, destination, model=source if is_onnx(source) else None)
+        formats.write_onnx(results, destination)
     elif kind == "compressed-tensors":
-        formats.write_compressed_tensors(results, destination, model=source)
-    elif kind == "gguf" and is_gguf(source):
-        formats.write_gguf(results, destination, model=source)
+        compressed_tensors.write_folder(results, destination, ModelFolder(source), overwrite=False)
+    elif kind == "gguf" and isinstance(source, GgufModel):
+        write_requantized(results, source, destination, overwrite=False)
     elif kind == "gguf":
         kept = _left_out(source, results, {*KEPT_DTYPES, *gguf.OTHER_DTYPES}, empty=False)
         formats.write_gguf(results, destination, kept=kept)
@@ -71,15 +73,15 @@ def write(
         _write_mlx(results, source, destination, scale_dtype)
 
 
-def files_of_subfolders(kind: str, source: str) -> set[Path]:
+def files_of_subfolders(kind: str, source: Model) -> set[Path]:
     """List what a format takes over from the subfolders of a model."""
     return set(ModelFolder(source).other_files()) if kind == "compressed-tensors" else set()
 
 
-def _write_shards(results: pa.Table, source: str, folder: Path, kind: str) -> None:
+def _write_shards(results: pa.Table, source: Model, folder: Path, kind: str) -> None:
     """Write a file for each file of the source, named like it."""
-    location = locate(source, None)
-    shards = shards_of(location) or []
+    location = source.location
+    shards = source.shards if isinstance(source, ShardedModel) else []
     stems = {
         tensor.name: Path(shard.location.name).stem for shard in shards for tensor in shard.tensors
     }
@@ -95,14 +97,14 @@ def _write_shards(results: pa.Table, source: str, folder: Path, kind: str) -> No
 
 
 def _left_out(
-    source: str, results: pa.Table, dtypes: Container[str], empty: bool = True
+    source: Model, results: pa.Table, dtypes: Container[str], empty: bool = True
 ) -> pa.RecordBatchReader:
     """Read the source again, without the layers of the results.
 
     What is of another dtype than these, or empty where that is not allowed, is left out and told.
     """
     names = set(results["layer_name"].to_pylist())
-    layers = read_weights(source, only_floats=False)
+    layers = source.reader(only_floats=False)
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in layers:
@@ -128,16 +130,14 @@ def _left_out(
     return pa.RecordBatchReader.from_batches(layers.schema, batches())
 
 
-def _write_mlx(results: pa.Table, source: str, folder: Path, dtype: str) -> None:
+def _write_mlx(results: pa.Table, source: Model, folder: Path, dtype: str) -> None:
     """Write a folder for MLX; a model folder's configuration and tokenizer go with it."""
-    model = model_folder(source)
-    said = None if model is None else read_config(model)
     kept = _left_out(source, results, BITS)
-    formats.write_mlx(results, folder, kept=kept, config=said, dtype=dtype)
-    if model is None:
+    formats.write_mlx(results, folder, kept=kept, config=source.config, dtype=dtype)
+    if source.folder is None:
         return
     for pattern in _TOKENIZER:
-        for file in model.glob(pattern):
+        for file in Path(source.folder.path).glob(pattern):
             refuse_dangling(file)
             if file.is_file() and not (folder / file.name).exists():
                 shutil.copyfile(file, folder / file.name)

@@ -12,12 +12,12 @@ import numpy as np
 from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.results import Packed
 from pyarrowquant.formats._by_name import LayersByName
-from pyarrowquant.formats._gguf_blocks import blocks_of, type_name_of
-from pyarrowquant.formats._layers import Results
+from pyarrowquant.formats._gguf_blocks import blocks_of, layers_of, type_name_of
 from pyarrowquant.formats._outputs import Outputs
-from pyarrowquant.reading.gguf import open_header
+from pyarrowquant.reading.gguf import import_gguf
 from pyarrowquant.reading.gguf_header import Header
-from pyarrowquant.reading.location import MappedFile, ReadFile, locate
+from pyarrowquant.reading.location import MappedFile, ReadFile
+from pyarrowquant.reading.model import GgufModel
 from pyarrowquant.reading.tensors import Tensor
 
 # What the writer or the new tensors decide.
@@ -33,18 +33,18 @@ _OWN_KEYS = frozenset(
 _FILE_TYPES = {"Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9}
 
 
-def write_requantized(
-    gguf: Any, results: Results, model: str | os.PathLike[str], path: Path, overwrite: bool
-) -> None:
+def write_requantized(results: Any, model: GgufModel, path: Path, overwrite: bool) -> None:
     """Write the model, with the layers of `results` in the place of its own."""
-    location = locate(model, None)
+    gguf = import_gguf("Writing")
+    opened = layers_of(results)
+    location = model.location
     if os.path.realpath(location.path) == os.path.realpath(path):
         raise ValueError(f"'{path}' is the source model: give another path")
-    header = open_header(location)
+    header = model.header
     tensors = header.tensors
     with (
         Outputs([path], overwrite) as outputs,
-        LayersByName(results, path.parent) as layers,
+        LayersByName(opened, path.parent) as layers,
         location.open() as source,
     ):
         _check_names(layers, {tensor.name: tensor for tensor in tensors}, location.path)

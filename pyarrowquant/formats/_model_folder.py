@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pyarrowquant.reading.location import locate
-from pyarrowquant.reading.safetensors import SINGLE, Shard, read_folder
-from pyarrowquant.reading.strict_json import check_nesting
+from pyarrowquant.reading.config import CONFIG
+from pyarrowquant.reading.location import check_size, locate
+from pyarrowquant.reading.model import Model, ShardedModel
+from pyarrowquant.reading.models import open_model
+from pyarrowquant.reading.safetensors import SINGLE, Shard
 from pyarrowquant.reading.tensors import Tensor
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
-_CONFIG = "config.json"
 _PIECE = 1 << 24
 # Weights, which would be loaded in place of the written ones or take their room.
 _WEIGHTS = (
@@ -45,33 +45,27 @@ _WEIGHTS = (
 
 
 class ModelFolder:
-    """A model on this machine; its files are only read.
+    """A model in a folder of this machine, with its config.json; files are only read.
 
     Parameters
     ----------
-    path : str or path
+    model : Model
 
     Raises
     ------
     FileNotFoundError
-        There is no such folder, no config.json in it, or a shard is missing.
-    ValueError
-        A file is damaged, or there are no tensors.
+        There is no config.json.
+    NotADirectoryError
+        The model is a file.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        if not self.path.exists():
-            raise FileNotFoundError(f"No such folder: '{path}'. model is the folder of the model")
-        if not self.path.is_dir():
-            raise NotADirectoryError(f"'{path}' is a file. model is the folder of the model")
-        if not (self.path / _CONFIG).is_file():
-            raise FileNotFoundError(
-                f"'{path}' has no {_CONFIG}. model is the folder of a Hugging Face model"
-            )
-        self.config = read_config(self.path)
-        self.shards = read_folder(locate(self.path, None))
-        self.tensors = {tensor.name: tensor for shard in self.shards for tensor in shard.tensors}
+    def __init__(self, model: Model) -> None:
+        self.path = Path(model.location.path)
+        _check_folder(self.path)
+        assert isinstance(model, ShardedModel)  # as all folders are
+        self.config = model.config or {}
+        self.shards = model.shards
+        self.tensors = {tensor.name: tensor for tensor in model.tensors}
 
     @property
     def has_index(self) -> bool:
@@ -92,7 +86,7 @@ class ModelFolder:
 
     def other_files(self) -> Iterator[Path]:
         """Give what belongs to the model beside its weights and config.json, as relative paths."""
-        taken = {_CONFIG, *(shard.location.name for shard in self.shards)}
+        taken = {CONFIG, *(shard.location.name for shard in self.shards)}
         for path in sorted(self.path.iterdir()):
             if path.name.startswith("."):
                 continue
@@ -103,6 +97,31 @@ class ModelFolder:
                 inner = sorted(_files_in(path))
                 if not any(map(_is_weights, inner)):  # else it is another model
                     yield from (file.relative_to(self.path) for file in inner)
+
+
+def open_folder(path: str | os.PathLike[str]) -> ModelFolder:
+    """Open the model of a folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such folder, no config.json in it, or a shard is missing.
+    ValueError
+        A file is damaged, or there are no tensors.
+    """
+    _check_folder(Path(path))
+    return ModelFolder(open_model(locate(path, None)))
+
+
+def _check_folder(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f"No such folder: '{path}'. model is the folder of the model")
+    if not path.is_dir():
+        raise NotADirectoryError(f"'{path}' is a file. model is the folder of the model")
+    if not (path / CONFIG).is_file():
+        raise FileNotFoundError(
+            f"'{path}' has no {CONFIG}. model is the folder of a Hugging Face model"
+        )
 
 
 def refuse_dangling(path: Path) -> None:
@@ -127,26 +146,7 @@ def _is_weights(path: Path) -> bool:
 def pieces_of(shard: Shard, tensor: Tensor) -> Iterator[Any]:
     """Give the bytes of a tensor, mapped; what was read leaves the process's memory."""
     with shard.location.open() as file:
-        if file.size != shard.size:
-            raise ValueError(
-                f"{shard.location} had {shard.size} bytes when its header was read, now it has "
-                f"{file.size}"
-            )
+        check_size(shard.location, shard.size, file.size)
         for begin in range(tensor.begin, tensor.end, _PIECE):
             yield file.buffer(begin, min(_PIECE, tensor.end - begin))
             file.forget_pages()
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read a model's config.json; what is not a JSON object is an error."""
-    path = folder / _CONFIG
-    try:
-        # Not as strict as for weights: real ones have Infinity.
-        data = path.read_bytes()
-        check_nesting(data)
-        config = json.loads(data.decode())
-    except ValueError as error:
-        raise ValueError(f"'{path}' is not valid JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"'{path}' must be a JSON object, it is {type(config).__name__}")
-    return config

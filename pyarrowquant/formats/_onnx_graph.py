@@ -20,14 +20,15 @@ from pyarrowquant.formats._onnx_nodes import (
     attributes,
     node_problem,
 )
-from pyarrowquant.reading.location import Location, locate
+from pyarrowquant.reading.location import Location
+from pyarrowquant.reading.model import OnnxModel
 from pyarrowquant.reading.onnx import Weight, find_weights
 from pyarrowquant.reading.onnx_model import (
     ExternalFiles,
     Place,
     buffer_bytes,
     external_tensors,
-    load_model,
+    import_onnx,
     messages,
 )
 
@@ -35,12 +36,13 @@ _DOMAIN = "com.microsoft"
 _BYTES_A_PIECE = 1 << 22
 
 
-def write_replaced(onnx: Any, results: Any, source: Any, path: Path, overwrite: bool) -> None:
-    """Write the model `source` with MatMulNBits nodes for the layers of `results`."""
-    location = locate(source, None)
-    if not location.is_file():
-        raise ValueError(f"{location} is a folder; give the name of the model's file")
-    model = load_model(onnx, location)
+def write_replaced(results: Any, source: OnnxModel, path: Path, overwrite: bool) -> None:
+    """Write a model with MatMulNBits nodes for the layers of `results`.
+
+    The source's graph becomes the written one: nothing can be read from it afterwards.
+    """
+    onnx = import_onnx("Writing")
+    location, model = source.location, source.proto
     weights = find_weights(model, location)
     taken = _Taken(model, location)
     files = ExternalFiles(location)

@@ -18,7 +18,7 @@ from pyarrowquant._core.results import Packed
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._compressed_config import WEIGHT, is_symmetric, quantization_config
 from pyarrowquant.formats._layers import Names, Results, is_of, rounded
-from pyarrowquant.formats._model_folder import DTYPES, ModelFolder, pieces_of
+from pyarrowquant.formats._model_folder import DTYPES, ModelFolder, open_folder, pieces_of
 from pyarrowquant.formats._outputs import OutputFolder
 from pyarrowquant.formats._safetensors import Entry, write_tensors
 from pyarrowquant.reading.safetensors import INDEX, Shard
@@ -102,11 +102,15 @@ def write_compressed_tensors(
     >>> pyarrowquant.formats.write_compressed_tensors(result, "llama-4bit", model="llama")
     """
     overwrite = arguments.boolean("overwrite", overwrite)
-    source = ModelFolder(model)
+    write_folder(results, Path(folder), open_folder(model), overwrite)
+
+
+def write_folder(results: Any, folder: Path, source: ModelFolder, overwrite: bool) -> None:
+    """Write the folder of a model that is open already; see `write_compressed_tensors`."""
     dtype = model_dtype(source)
     layers = layers_of(results, dtype, source)
     with (
-        OutputFolder(Path(folder), overwrite, source.path, set(source.other_files())) as output,
+        OutputFolder(folder, overwrite, source.path, set(source.other_files())) as output,
         LayersByName(layers, output.temporary) as by_name,
     ):
         _write(by_name, source, dtype, output.temporary)

@@ -16,6 +16,8 @@ from pyarrowquant.formats._gguf_model import write_requantized
 from pyarrowquant.formats._layers import Kept, KeptLayers, Names, Results
 from pyarrowquant.formats._outputs import Outputs, Spool
 from pyarrowquant.reading.gguf import import_gguf
+from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.model import GgufModel
 
 _MOST_DIMENSIONS = 4
 OTHER_DTYPES = {"F64": 8, "I8": 1, "I16": 2, "I32": 4, "I64": 8}  # named like those of ggml
@@ -111,7 +113,7 @@ def write_gguf(
     if model is not None:
         if kept is not None or metadata is not None or architecture != "unknown":
             raise ValueError("kept, architecture and metadata come from model: give only that")
-        write_requantized(gguf, layers_of(results), model, path, overwrite)
+        write_requantized(results, GgufModel(locate(model, None)), path, overwrite)
         return
     architecture = arguments.text("architecture", architecture)
     values = _metadata(gguf, metadata)

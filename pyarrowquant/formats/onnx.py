@@ -17,6 +17,8 @@ from pyarrowquant.formats._onnx_nodes import (
     attributes,
     node_problem,
 )
+from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.model import OnnxModel
 from pyarrowquant.reading.onnx_model import import_onnx
 
 _OPSET = 17
@@ -96,7 +98,10 @@ def write_onnx(
     path = Path(path)
     overwrite = arguments.boolean("overwrite", overwrite)
     if model is not None:
-        write_replaced(onnx, results, model, path, overwrite)
+        location = locate(model, None)
+        if not location.is_file():
+            raise ValueError(f"{location} is a folder; give the name of the model's file")
+        write_replaced(results, OnnxModel(location), path, overwrite)
         return
     layers = layers_of(results)
     with model_outputs(path, overwrite) as target, DataFile(target) as file:

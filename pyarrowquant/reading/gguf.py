@@ -8,7 +8,7 @@ from pyarrow import fs
 
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.reading.gguf_header import EndsEarlyError, Header, read_header
-from pyarrowquant.reading.location import Location, MappedFile, cached_by_file
+from pyarrowquant.reading.location import Location, MappedFile
 from pyarrowquant.reading.safetensors import Shard
 
 _FIRST_BYTES = 1 << 24  # more than most headers have
@@ -24,6 +24,8 @@ def import_gguf(doing: str) -> Any:
 
 def open_header(location: Location) -> Header:
     """Read the header of a model in one file; what cannot be read is an error."""
+    if not isinstance(location.filesystem, fs.LocalFileSystem):
+        raise ValueError(f"{location}: GGUF is read from files of this machine only; download it")
     gguf = import_gguf("Reading")
     types = {
         int(type_): (str(type_.name), int(block), int(block_bytes))
@@ -52,11 +54,6 @@ def open_header(location: Location) -> Header:
     return header
 
 
-@cached_by_file  # a vocabulary takes a tenth of a second
-def read_shard(location: Location) -> Shard:
-    """Read the header of a model; its tensors in the order of their bytes."""
-    if not isinstance(location.filesystem, fs.LocalFileSystem):
-        raise ValueError(f"{location}: GGUF is read from files of this machine only; download it")
-    header = open_header(location)
-    tensors = sorted(header.tensors, key=lambda tensor: tensor.begin)
-    return Shard(location, header.size, tensors)
+def shard_of(location: Location, header: Header) -> Shard:
+    """Return the tensors of a model, in the order of their bytes."""
+    return Shard(location, header.size, sorted(header.tensors, key=lambda tensor: tensor.begin))

@@ -5,26 +5,52 @@ from __future__ import annotations
 import mmap
 import os
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache, wraps
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import fs
 
 from pyarrowquant.errors import ArgumentTypeError
 
-_Read = TypeVar("_Read")
+
+class OpenFiles:
+    """The last few files that were opened, by their paths, as long as anybody has this object."""
+
+    _MOST = 64  # as some systems allow 256 a process
+
+    def __init__(self) -> None:
+        self._opened: dict[str, MappedFile | ReadFile] = {}
+
+    def open(self, location: Location) -> MappedFile | ReadFile:
+        file = self._opened.pop(location.path, None) or open_file(location)
+        if isinstance(file, MappedFile):
+            file.check_size()  # to read what is not there any more would end the process
+        self._opened[location.path] = file
+        if len(self._opened) > self._MOST:
+            del self._opened[next(iter(self._opened))]
+        return file
 
 
 @dataclass(frozen=True)
 class Location:
-    """A file or a folder of a filesystem; as a string, what errors call it."""
+    """A file or a folder of a filesystem; as a string, what errors call it.
+
+    Parameters
+    ----------
+    filesystem : pyarrow.fs.FileSystem
+    path : str
+    files : OpenFiles, optional
+        Keeps files open that are opened again and again, also those of locations that come from
+        this one.
+    """
 
     filesystem: Any
     path: str
+    files: OpenFiles | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return self.path
@@ -33,14 +59,19 @@ class Location:
     def name(self) -> str:
         return os.path.basename(self.path.rstrip("/"))
 
+    @property
+    def parent(self) -> Location:
+        """The folder that this is in."""
+        return replace(self, path=self.path.rstrip("/")[: -len(self.name)] or ".")
+
     def beside(self, name: str) -> Location:
         """Return the file of this name in the same folder."""
         folder = self.path.rstrip("/")[: -len(self.name)]
-        return Location(self.filesystem, folder + name)
+        return replace(self, path=folder + name)
 
     def within(self, name: str) -> Location:
         """Return the file of this name in this folder."""
-        return Location(self.filesystem, f"{self.path.rstrip('/')}/{name}")
+        return replace(self, path=f"{self.path.rstrip('/')}/{name}")
 
     def is_file(self) -> bool:
         """Tell a file from a folder; what is neither, or not there, is an error."""
@@ -59,18 +90,32 @@ class Location:
         found = self.filesystem.get_file_info(fs.FileSelector(self.path))
         return sorted(info.base_name for info in found if info.type == fs.FileType.File)
 
-    def open(self) -> MappedFile | ReadFile:
-        """Open a file: mapped if it is one of this machine, and its file system maps files."""
-        if isinstance(self.filesystem, fs.LocalFileSystem):
-            refuse_special(self.path)
-            try:
-                return MappedFile(self.path)
-            except NotMappedError:
-                pass
-        return ReadFile(self.filesystem, self.path)
+    @contextmanager
+    def open(self) -> Iterator[MappedFile | ReadFile]:
+        """Give the opened file. What was read of it leaves the process's memory at the end."""
+        if self.files is None:
+            with open_file(self) as file:
+                yield file
+            return
+        file = self.files.open(self)
+        try:
+            yield file
+        finally:
+            file.forget_pages()
 
     def _info(self) -> Any:
         return self.filesystem.get_file_info(self.path)
+
+
+def open_file(location: Location) -> MappedFile | ReadFile:
+    """Open a file: mapped if it is one of this machine, and its file system maps files."""
+    if isinstance(location.filesystem, fs.LocalFileSystem):
+        refuse_special(location.path)
+        try:
+            return MappedFile(location.path)
+        except NotMappedError:
+            pass
+    return ReadFile(location.filesystem, location.path)
 
 
 def refuse_special(path: str | os.PathLike[str]) -> None:
@@ -89,24 +134,6 @@ def check_name(path: str) -> None:
             f"{path!r}: the name is not UTF-8, the only encoding of names that is read and "
             "written. Rename it"
         ) from None
-
-
-def cached_by_file(read: Callable[[Location], _Read]) -> Callable[[Location], _Read]:
-    """Remember what was read of the last few files of this machine, until they change."""
-
-    @lru_cache(maxsize=4)
-    def remembered(path: str, *_state: int) -> _Read:
-        return read(Location(fs.LocalFileSystem(), path))
-
-    @wraps(read)
-    def cached(location: Location) -> _Read:
-        if not isinstance(location.filesystem, fs.LocalFileSystem):
-            return read(location)
-        status = os.stat(location.path)
-        state = status.st_ino, status.st_size, status.st_mtime_ns
-        return remembered(location.path, *state)
-
-    return cached
 
 
 def locate(path: object, filesystem: object) -> Location:
@@ -208,6 +235,11 @@ class MappedFile:
             raise ValueError(f"{self._path}: {length} bytes at {offset} are beyond its {self.size}")
         return self._whole.slice(offset, length)
 
+    def check_size(self) -> None:
+        """Raise where the file has another size than when it was opened."""
+        if self._mapping is not None:
+            check_size(self._path, self.size, self._mapping.size())
+
     def stream(self) -> Any:
         """Return the file for pyarrow's readers, which then refer to the mapped memory."""
         return pa.BufferReader(self._whole)
@@ -255,3 +287,9 @@ class ReadFile:
 
     def forget_pages(self) -> None:
         """Do nothing: what was read is freed with its batch."""
+
+
+def check_size(path: object, before: int, now: int) -> None:
+    """Raise where a file has another size than when its header was read."""
+    if now != before:
+        raise ValueError(f"{path} had {before} bytes when its header was read, now it has {now}")

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 
 from pyarrowquant._core import arguments
-from pyarrowquant.reading import arrow_files, gguf, npz, onnx, safetensors
+from pyarrowquant.reading import safetensors
 from pyarrowquant.reading.location import Location, locate
-from pyarrowquant.reading.tensors import SCHEMA, Tensor
-
-_Batches = Iterator[pa.RecordBatch]
-_Read = Callable[[Location, int, bool], tuple[pa.Schema, _Batches]]
+from pyarrowquant.reading.model import (
+    BATCH_BYTES,
+    GgufModel,
+    Model,
+    NpzModel,
+    OnnxModel,
+    ShardedModel,
+    TableModel,
+)
 
 
 def read_weights(
     path: str | os.PathLike[str],
     *,
     filesystem: Any = None,
-    batch_bytes: int = 256 * 2**20,
+    batch_bytes: int = BATCH_BYTES,
     only_floats: bool = True,
 ) -> pa.RecordBatchReader:
     """Read the weights of a model as a stream of layers.
@@ -84,92 +88,36 @@ def read_weights(
     if bound < 1:
         raise ValueError(f"Invalid batch_bytes: {bound}. Must be at least 1")
     floats = arguments.boolean("only_floats", only_floats)
-    return weights_after(0, locate(path, filesystem), bound, floats)
+    return open_model(locate(path, filesystem)).reader(bound, floats)
 
 
-def weights_after(
-    skip: int, location: Location, batch_bytes: int, only_floats: bool = True
-) -> pa.RecordBatchReader:
-    """As `read_weights`, without so many batches at the beginning, which may not even be read."""
-    shards = shards_of(location)
-    if shards is not None:
-        selected = safetensors.selected(shards, only_floats, location)
-        return _reader(SCHEMA, safetensors.batches(selected, batch_bytes, skip))
-    schema, batches = _read(location)(location, batch_bytes, only_floats)
-    return _reader(schema, islice(batches, skip, None))
+def open_model(location: Location) -> Model:
+    """Open the files of a model and read their headers, which is not done again.
 
-
-def shards_of(location: Location) -> list[safetensors.Shard] | None:
-    """Read the headers of a model of safetensors or GGUF; None for another kind of file."""
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file, or a shard is missing.
+    ValueError
+        A file is damaged, incomplete or of an unknown kind.
+    ImportError
+        The kind of file needs an extra.
+    """
     if not location.is_file():
-        return safetensors.read_folder(location)
+        return ShardedModel(location, safetensors.read_folder(location))
     name = location.name.lower()
-    if name.endswith(safetensors.INDEX_SUFFIX):
-        return safetensors.read_index(location)
-    if name.endswith(".gguf"):
-        return [gguf.read_shard(location)]
-    return safetensors.read_file(location) if name.endswith(".safetensors") else None
-
-
-def tensors_of(location: Location) -> list[Tensor] | None:
-    """List what a model has, read from headers; None for files that say it with their data."""
-    shards = shards_of(location)
-    if shards is not None:
-        return [tensor for shard in shards for tensor in shard.tensors]
-    read = _read(location)
-    if read is _onnx:
-        return onnx.list_tensors(location)
-    return npz.read_arrays(location, False) if read is _npz_file else None
-
-
-def files_of(location: Location) -> list[Location]:
-    """List the files that weights are read from."""
-    shards = shards_of(location)
-    if shards is not None:
-        return [shard.location for shard in shards]
-    return onnx.list_files(location) if _read(location) is _onnx else [location]
-
-
-def _read(location: Location) -> _Read:
-    name = location.name.lower()
-    for suffix, read in _READERS.items():
+    for suffix, open_kind in _KINDS.items():
         if name.endswith(suffix):
-            return read
-    known = ".safetensors", safetensors.INDEX_SUFFIX, ".gguf", *_READERS
-    raise ValueError(f"{location}: unknown suffix. Known are {', '.join(known)}")
+            return open_kind(location)
+    raise ValueError(f"{location}: unknown suffix. Known are {', '.join(_KINDS)}")
 
 
-def _npz_file(
-    location: Location, batch_bytes: int, only_floats: bool
-) -> tuple[pa.Schema, _Batches]:
-    arrays = npz.read_arrays(location, only_floats)
-    return SCHEMA, npz.batches(location, arrays, batch_bytes)
-
-
-def _onnx(location: Location, batch_bytes: int, only_floats: bool) -> tuple[pa.Schema, _Batches]:
-    layers = onnx.read_layers(location, only_floats)
-    return SCHEMA, onnx.batches(location, layers, batch_bytes)
-
-
-def _parquet(location: Location, batch_bytes: int, only_floats: bool) -> tuple[pa.Schema, _Batches]:
-    schema = arrow_files.parquet_schema(location)
-    return schema, arrow_files.parquet_batches(location, schema, batch_bytes, only_floats)
-
-
-def _ipc(location: Location, batch_bytes: int, only_floats: bool) -> tuple[pa.Schema, _Batches]:
-    schema = arrow_files.ipc_schema(location)
-    return schema, arrow_files.ipc_batches(location, schema, batch_bytes, only_floats)
-
-
-def _reader(schema: pa.Schema, batches: _Batches) -> pa.RecordBatchReader:
-    return pa.RecordBatchReader.from_batches(schema, batches)
-
-
-_READERS: dict[str, _Read] = {
-    ".parquet": _parquet,
-    ".arrow": _ipc,
-    ".ipc": _ipc,
-    ".feather": _ipc,
-    ".npz": _npz_file,
-    ".onnx": _onnx,
+_KINDS: dict[str, Callable[[Location], Model]] = {
+    ".safetensors": lambda file: ShardedModel(file, safetensors.read_file(file)),
+    safetensors.INDEX_SUFFIX: lambda index: ShardedModel(index, safetensors.read_index(index)),
+    ".gguf": GgufModel,
+    ".parquet": lambda file: TableModel(file, is_parquet=True),
+    **dict.fromkeys((".arrow", ".ipc", ".feather"), lambda f: TableModel(f, is_parquet=False)),
+    ".npz": NpzModel,
+    ".onnx": OnnxModel,
 }

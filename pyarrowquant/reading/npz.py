@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ _FAILURES = (
 )
 
 
-def read_arrays(location: Location, only_floats: bool) -> list[Tensor]:
+def read_arrays(location: Location) -> list[Tensor]:
     """Read the headers of all arrays. Their bytes count as if one array followed the other."""
     with location.open() as file, _archive(file, location) as archive:
         seen: dict[str, Tensor] = {}
@@ -79,8 +79,13 @@ def read_arrays(location: Location, only_floats: bool) -> list[Tensor]:
                 raise ValueError(f"{location}: array {quoted(name)} is there twice")
             _check_size(member, f"{location}: array {quoted(name)}")
             seen[name] = _read_header(archive, member, name, f"{location}: array {quoted(name)}")
-        left = select(list(seen.values()), only_floats)
-        check_some_left(location, list(seen.values()), left)
+    return in_a_row(list(seen.values()))
+
+
+def selected(arrays: Sequence[Tensor], only_floats: bool, location: Location) -> list[Tensor]:
+    """Leave out arrays that cannot be quantized, if that is wanted."""
+    left = select(arrays, only_floats)
+    check_some_left(location, arrays, left)
     for tensor in left:
         if tensor.dtype not in _DTYPES.values():
             raise ValueError(
@@ -91,7 +96,7 @@ def read_arrays(location: Location, only_floats: bool) -> list[Tensor]:
 
 
 def batches(
-    location: Location, tensors: list[Tensor], batch_bytes: int
+    location: Location, tensors: Sequence[Tensor], batch_bytes: int
 ) -> Iterator[pa.RecordBatch]:
     """Read the arrays of a batch into one buffer."""
     with location.open() as file, _archive(file, location) as archive:

@@ -11,14 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.reading.location import Location, cached_by_file
+from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.onnx_model import (
     MATMUL_TYPES,
     ExternalFiles,
     Place,
     buffer_bytes,
     embedded_bytes,
-    external_tensors,
     import_onnx,
     is_external,
     load_model,
@@ -78,20 +77,22 @@ def find_weights(model: Any, location: Location) -> dict[str, Weight]:
     return _Search(model, location).weights
 
 
-def read_layers(location: Location, only_floats: bool) -> list[Layer]:
+def open_proto(location: Location) -> Any:
+    """Parse the file of a model."""
+    return load_model(import_onnx("Reading"), location)
+
+
+def layers_of(model: Any, location: Location) -> list[Layer]:
     """Find the weights of a model and where they lie; what is wrong with them is an error."""
-    model = load_model(import_onnx("Reading"), location)
     weights = list(find_weights(model, location).values())
     if not weights:
         raise ValueError(
             f"{location}: no MatMul or Gemm multiplies by a constant matrix, so there is nothing "
             "to quantize. Matrices that are inputs of the graph too are not constant"
         )
-    left = [weight for weight in weights if weight.dtype in FLOATS or not only_floats]
-    check_some_left(location, _tensors(weights), _tensors(left))
     files = ExternalFiles(location)
     layers = []
-    for weight in left:
+    for weight in weights:
         place = files.place(weight.tensor, weight.name) if is_external(weight.tensor) else None
         if place is None:
             embedded_bytes(weight.tensor, weight.name, location)  # only to check it
@@ -99,19 +100,11 @@ def read_layers(location: Location, only_floats: bool) -> list[Layer]:
     return layers
 
 
-@cached_by_file  # a model may have up to 2 GiB in its own file
-def list_tensors(location: Location) -> list[Tensor]:
-    """List the layers, as tensors of a file that has one after the other."""
-    return _tensors([layer.weight for layer in read_layers(location, False)])
-
-
-@cached_by_file
-def list_files(location: Location) -> list[Location]:
-    """List the model's file, and those that it has data in."""
-    model = load_model(import_onnx("Reading"), location)
-    files = ExternalFiles(location)
-    places = (files.place(tensor, tensor.name) for tensor in external_tensors(model))
-    return [location, *{place.location.path: place.location for place in places}.values()]
+def selected(layers: Sequence[Layer], only_floats: bool, location: Location) -> list[Layer]:
+    """Leave out layers that cannot be quantized, if that is wanted."""
+    left = [layer for layer in layers if layer.weight.dtype in FLOATS or not only_floats]
+    check_some_left(location, tensors_of(layers), tensors_of(left))
+    return left
 
 
 def batches(
@@ -119,22 +112,22 @@ def batches(
 ) -> Iterator[pa.RecordBatch]:
     """Copy the weights of a batch into one buffer, transposed where they have to be."""
     by_name = {layer.weight.name: layer for layer in layers}
-    for run in runs(_tensors([layer.weight for layer in layers]), batch_bytes):
+    for run in runs(tensors_of(layers), batch_bytes):
         yield batch_of(run, _data([by_name[tensor.name] for tensor in run], run, location))
 
 
-def _tensors(weights: Sequence[Weight]) -> list[Tensor]:
-    """Weights as tensors of a file that has one after the other."""
+def tensors_of(layers: Sequence[Layer]) -> list[Tensor]:
+    """Layers as tensors of a file that has one after the other."""
     return in_a_row(
         [
             Tensor(
-                weight.name,
-                weight.dtype,
-                weight.shape,
+                layer.weight.name,
+                layer.weight.dtype,
+                layer.weight.shape,
                 0,
-                weight.shape[0] * weight.shape[1] * _dtype(weight).itemsize,
+                layer.weight.shape[0] * layer.weight.shape[1] * _dtype(layer.weight).itemsize,
             )
-            for weight in weights
+            for layer in layers
         ]
     )
 

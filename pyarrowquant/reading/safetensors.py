@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.reading.location import Location
+from pyarrowquant.reading.location import Location, check_size
 from pyarrowquant.reading.safetensors_header import LONGEST_HEADER, read_tensors
 from pyarrowquant.reading.strict_json import parse_object
 from pyarrowquant.reading.tensors import Tensor, batch_of, check_some_left, runs, select
@@ -129,11 +129,7 @@ def batches(shards: Sequence[Shard], batch_bytes: int, skip: int = 0) -> Iterato
         if not left:
             continue
         with shard.location.open() as file:
-            if file.size != shard.size:
-                raise ValueError(
-                    f"{shard.location} had {shard.size} bytes when its header was read, now it "
-                    f"has {file.size}"
-                )
+            check_size(shard.location, shard.size, file.size)
             for run in left:
                 yield batch_of(run, _data(file, run))
                 file.forget_pages()

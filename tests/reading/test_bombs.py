@@ -23,7 +23,7 @@ from pyarrowquant import Recipe, Rule, read_weights
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.shapes import product
 from pyarrowquant.formats import write_onnx
-from pyarrowquant.formats._model_folder import read_config
+from pyarrowquant.reading.config import read_config
 
 LARGE = 2**63 - 1
 
