@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from test_cli import succeeded
-from test_report import HOSTILE, written
+from cli.report.reports import HOSTILE, written
+from commands import succeeded
 
 from pyarrowquant import Recipe, Rule, numpy_to_arrow_table, quantize_batch_arrow
 from pyarrowquant.cli._show import printable

@@ -1,0 +1,96 @@
+"""The other commands, their help, and progress."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import failed, run, succeeded
+from safetensors.numpy import load_file
+
+from cli.outputs import read
+from pyarrowquant import Recipe, compare, dequantize_batch_arrow, numpy_to_arrow_table
+
+
+def test_inspect(model: Path, weights: dict[str, np.ndarray], tmp_path: Path) -> None:
+    text = succeeded("inspect", model)
+    assert "model.position_ids" in text
+    assert "I64" in text
+    layers = json.loads(succeeded("inspect", model, "--json"))["layers"]
+    sizes = {layer["layer_name"]: layer["bytes"] for layer in layers}
+    assert {name: sizes[name] for name in weights} == {n: w.nbytes for n, w in weights.items()}
+    out = tmp_path / "out.parquet"
+    succeeded("quantize", model, out)
+    shown = json.loads(succeeded("inspect", out, "--json"))
+    assert [layer["bit_width"] for layer in shown["layers"]] == [4] * 4
+    assert shown["weights"] == sum(w.size for w in weights.values())
+    assert "bits a weight" in succeeded("inspect", out)
+
+
+def test_compare_and_dequantize(
+    model: Path, weights: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    out, decoded = tmp_path / "out.parquet", tmp_path / "decoded.arrow"
+    succeeded("quantize", model, out)
+    succeeded("dequantize", out, decoded)
+    assert read(decoded).to_pylist() == dequantize_batch_arrow(read(out)).to_pylist()
+    errors = compare(numpy_to_arrow_table(weights), read(out)).to_pylist()
+    for result in (out, decoded):
+        shown = json.loads(succeeded("compare", model, result, "--json"))
+        assert shown["layers"] == errors
+    assert shown["totals"]["layers"] == 4
+    worst = max(errors, key=lambda layer: layer["relative_error"])
+    text = succeeded("compare", model, out, "--worst", 1)
+    assert text.splitlines()[1].split()[0] == worst["layer_name"]
+    assert "weights" in failed("compare", out, decoded)
+    for dtype in ("float32", "float16"):
+        file = tmp_path / f"{dtype}.safetensors"
+        succeeded("dequantize", out, file, "--dtype", dtype)
+        rows = dequantize_batch_arrow(read(out), dtype=dtype).to_pylist()
+        tensors = load_file(file)
+        assert set(tensors) == {row["layer_name"] for row in rows}
+        for row in rows:
+            tensor = tensors[row["layer_name"]]
+            assert tensor.dtype == dtype
+            assert np.array_equal(tensor, np.reshape(row["weights"], row["shape"]))
+    assert "no file of results" in failed("dequantize", decoded, tmp_path / "x.arrow")
+    assert "exists" in failed("dequantize", out, decoded)
+
+
+def test_recipe_commands(model: Path, weights: dict[str, np.ndarray], tmp_path: Path) -> None:
+    shown = succeeded("recipe", "show", "text-local")
+    assert Recipe.from_json(shown) == Recipe.preset("text", "local")
+    assert succeeded("recipe", "show", "text-local", "--json") == shown
+    assert "exclude" in failed("recipe", "show", "text", "--json", "--yaml", code=2)
+    shown = succeeded("recipe", "show", "cloud", "--yaml")
+    assert Recipe.from_yaml(shown) == Recipe.profile("cloud")
+    fitted = tmp_path / "fitted.json"
+    fit = ["recipe", "fit", model, fitted, "--bits-per-weight", 5]
+    assert "bits a weight" in succeeded(*fit)
+    recipe = Recipe.fit(numpy_to_arrow_table(weights), 5)
+    assert Recipe.load(fitted) == recipe
+    assert "exists" in failed(*fit)
+    assert recipe.expected is not None
+    assert json.loads(succeeded(*fit, "--overwrite", "--json")) == {
+        "destination": str(fitted),
+        "bits_per_weight": recipe.expected.bits_per_weight,
+        "relative_error": recipe.expected.relative_error,
+    }
+
+
+def test_help_shows_examples() -> None:
+    for command in ("quantize", "inspect", "compare", "dequantize", "report"):
+        assert f"  pyarrowquant {command} " in succeeded(command, "--help")
+    assert "quantize" in succeeded("--help")
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyarrowquant.cli._progress._SECONDS_BETWEEN_LINES", 0)
+    result = run("quantize", model, tmp_path / "out.parquet")
+    lines = result.stderr.splitlines()
+    assert lines
+    assert all(line.startswith("quantize: ") and " layers, " in line for line in lines)

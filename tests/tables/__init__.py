@@ -1,0 +1,1 @@
+"""Tests of what `pyarrowquant.tables` makes of tables."""
