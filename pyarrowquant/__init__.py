@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pyarrowquant.comparison import compare
     from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
     from pyarrowquant.conversion.progress import Step
-    from pyarrowquant.conversion.targets import PlannedLayer
     from pyarrowquant.errors import (
         InternalError,
         LayerError,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     )
     from pyarrowquant.reading.models import read_weights
     from pyarrowquant.recipes.expected import Expected
+    from pyarrowquant.recipes.planned import PlannedLayer
     from pyarrowquant.recipes.recipe import Recipe
     from pyarrowquant.recipes.rule import Rule
     from pyarrowquant.stream import quantize_stream
@@ -73,7 +73,6 @@ _MODULES = {
     "comparison": ["compare"],
     "conversion.convert": ["Conversion", "ConversionPlan", "convert", "plan"],
     "conversion.progress": ["Step"],
-    "conversion.targets": ["PlannedLayer"],
     "errors": [
         "InternalError",
         "LayerError",
@@ -83,6 +82,7 @@ _MODULES = {
     ],
     "recipes.expected": ["Expected"],
     "reading.models": ["read_weights"],
+    "recipes.planned": ["PlannedLayer"],
     "recipes.recipe": ["Recipe"],
     "recipes.rule": ["Rule"],
     "stream": ["quantize_stream"],

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pyarrowquant._core.binary import is_binary
 from pyarrowquant._core.cells import Bytes, numbers, raw, value
+from pyarrowquant._core.layout import Layout
 from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant._core.shapes import columns_of
 from pyarrowquant._core.source import Source, check_data
@@ -22,25 +23,12 @@ _CODES_A_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Packed:
+class Packed(Layout):
     """A quantized layer; codes have a row of bytes for each row of the matrix."""
 
-    name: str
     codes: Bytes
     scales: Floats
     zero_points: Floats
-    shape: tuple[int, ...]
-    bits: int
-    group_size: int
-
-    @property
-    def columns(self) -> int:
-        return columns_of(self.shape)
-
-    @property
-    def group(self) -> int:
-        """Columns that share a scale: no more than the row has."""
-        return self.columns if self.group_size == -1 else min(self.group_size, self.columns)
 
     @cached_property
     def zero_point(self) -> str:
@@ -56,14 +44,6 @@ class Packed:
         """What codes of zero decode to, -zero_point * scale; infinite beyond float32."""
         with np.errstate(over="ignore"):
             return -self.zero_points * self.scales
-
-    def matrix_problem(self) -> str | None:
-        """Say what keeps the layer from being a matrix, which all formats want."""
-        if len(self.shape) != 2:
-            return f"shape {list(self.shape)} is not that of a matrix"
-        if 0 in self.shape:
-            return f"shape {list(self.shape)} has no weights"
-        return None
 
     def unpacked(self) -> Iterator[tuple[slice, Bytes]]:
         """Codes of some rows at a time, one a byte; for columns that are a multiple of 8."""
@@ -153,10 +133,10 @@ def _packed(batch: pa.RecordBatch, i: int, row: int) -> Packed:
         raise corrupt("a scale is 0")
     return Packed(
         name,
-        data.reshape(rows, width),
-        scales.reshape(rows, groups),
-        zero_points.reshape(rows, groups),
         shape,
         bits,
         group_size,
+        data.reshape(rows, width),
+        scales.reshape(rows, groups),
+        zero_points.reshape(rows, groups),
     )

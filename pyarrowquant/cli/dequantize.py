@@ -15,17 +15,12 @@ import pyarrow as pa
 from pyarrowquant import dequantize_batch_arrow
 from pyarrowquant.cli._show import json_option, show_json, size_text
 from pyarrowquant.conversion.destination import check_destination, format_of
-from pyarrowquant.conversion.result_files import (
-    TABLES,
-    naming,
-    open_results,
-    results_in,
-    write_batches,
-)
+from pyarrowquant.conversion.result_files import naming, open_results, results_in
 from pyarrowquant.conversion.source import is_result, local_files
 from pyarrowquant.formats._layers import Names
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.formats._safetensors import Entry, write_tensors
+from pyarrowquant.formats.tables import TABLES, write_batches
 
 _DTYPES = {"float32": ("F32", 4), "float16": ("F16", 2)}
 

@@ -14,7 +14,7 @@ from pyarrowquant.cli._memory import memory_size
 from pyarrowquant.cli._progress import Shown
 from pyarrowquant.cli._show import json_option, show_json, size_text
 from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
-from pyarrowquant.conversion.targets import FORMATS
+from pyarrowquant.formats.registry import FORMATS
 
 _WIDTHS = click.Choice([str(width) for width in BIT_WIDTHS])
 
@@ -48,7 +48,7 @@ Examples:
 )
 @click.argument("source")
 @click.argument("destination", type=click.Path(path_type=Path))
-@click.option("--to", "kind", type=click.Choice(FORMATS), help="Default: by the suffix.")
+@click.option("--to", "kind", type=click.Choice(list(FORMATS)), help="Default: by the suffix.")
 @click.option("--bits", type=_WIDTHS, help="Bits of a code; default 4.")
 @click.option("--group-size", type=int, help="-1: whole rows; default as the format has it.")
 @click.option("--method", type=click.Choice(["rtn", "mse", "hqq"]), help="Default mse.")

@@ -12,9 +12,9 @@ from pyarrowquant.cli._report.layers import read_layers
 from pyarrowquant.cli._report.page import Report, check_installed, render
 from pyarrowquant.cli._show import json_option, show_json, size_text
 from pyarrowquant.conversion.destination import check_destination
-from pyarrowquant.conversion.result_files import TABLES
 from pyarrowquant.conversion.source import is_result, local_files, local_path
 from pyarrowquant.formats._outputs import Outputs
+from pyarrowquant.formats.tables import TABLES
 
 _HISTOGRAMS = 6
 

@@ -5,36 +5,27 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.settings import SettingOverrides
-from pyarrowquant.conversion.destination import SUFFIXES, check_destination, format_of
+from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
+from pyarrowquant.conversion.planning import planned, with_ragged_kept
 from pyarrowquant.conversion.progress import Meter, Step
-from pyarrowquant.conversion.result_files import TABLES
 from pyarrowquant.conversion.source import files_of, local_path, refuse_quantized, source_bytes
-from pyarrowquant.conversion.targets import (
-    FOLDERS,
-    FORMATS,
-    PlannedLayer,
-    check_planned,
-    defaults,
-    planned,
-    with_kept,
-    with_ragged_kept,
-)
 from pyarrowquant.conversion.work import is_complete, recover
-from pyarrowquant.conversion.writing import files_of_subfolders
 from pyarrowquant.errors import UsageError, users_level
-from pyarrowquant.formats._onnx_data import data_files, refuse_link
+from pyarrowquant.formats.registry import FORMATS, SUFFIXES
+from pyarrowquant.formats.tables import TABLES
 from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.models import open_model
 from pyarrowquant.recipes.named import file_of, recipe_of
+from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.stream import quantize_stream
 
@@ -212,12 +203,12 @@ def convert(
     totals = job.run(resume, progress)
     return Conversion(
         destination=Path(destination),
-        to=job.kind,
+        to=job.target.name,
         layers=totals.layers,
         skipped=tuple(totals.skipped),
         weights=totals.weights,
-        bytes=_size(job.destination),
-        bits_per_weight=totals.bits_per_weight if job.kind in TABLES.values() else None,
+        bytes=_size(job.target.files(job.destination)),
+        bits_per_weight=totals.bits_per_weight if job.target.name in TABLES.values() else None,
         relative_error=totals.relative_error,
         seconds=time.perf_counter() - start,
     )
@@ -283,7 +274,7 @@ def plan(
     )
     fitted = job.fitted(Meter(source_bytes(job.source), progress))
     layers = planned(job.source, job.settings, fitted, read=True) or []
-    return ConversionPlan(job.destination, job.kind, tuple(layers))
+    return ConversionPlan(job.destination, job.target.name, tuple(layers))
 
 
 def _said(
@@ -334,38 +325,35 @@ def _job(
     kind = format_of(destination, to, SUFFIXES)
     if kind not in FORMATS:
         raise UsageError(f"to={kind!r} must be one of {', '.join(FORMATS)}")
-    folder = kind in FOLDERS or (
-        kind in TABLES.values() and destination.suffix.lower() not in TABLES
-    )
+    target = FORMATS[kind]
+    folder = target.is_folder(destination)
     source = local_path(os.fspath(source_path))
     place = Path(os.path.realpath(destination))  # what is written lies where links lead
     model = open_model(replace(locate(source, None), files=OpenFiles()))
     files = [*files_of(model), *file_of(recipe)]
     if not is_to_be_placed(place):
-        written = partial(files_of_subfolders, kind, model)
+        written = partial(target.files_of_subfolders, model)
         check_destination(destination, overwrite, folder, files, written)
-    if kind == "onnx":
-        refuse_link(destination)
+    target.check_destination(destination)
     refuse_quantized(model)
-    settings = defaults(kind, model).with_overrides(said)
-    rules = with_kept(kind, model, recipe_of(recipe))
+    settings = target.defaults(model).with_overrides(said)
+    rules = target.recipe(model, recipe_of(recipe))
     if bits_per_weight is not None and "bit_width" in said:
         raise UsageError("bit_width= and bits_per_weight= exclude each other")
     mixed = bits_per_weight is not None or quality_floor is not None
-    if kind == "compressed-tensors" and mixed and settings.zero_point != "symmetric":
-        raise UsageError(
-            "transformers loads layers of different bits only with zero_point='symmetric'"
-        )
+    if mixed and (problem := target.mixed_problem(settings)):
+        raise UsageError(problem)
     # This checks schema and arguments.
     quantize_stream(model.reader(), **asdict(settings), recipe=rules, quality_floor=quality_floor)
-    rules, ragged = with_ragged_kept(kind, planned(model, settings, rules) or [], rules)
+    layers = planned(model, settings, rules) or []
+    rules, ragged = with_ragged_kept(target, layers, rules)
     _warn_of_ragged(ragged)
-    check_planned(kind, model, settings, rules)
+    target.check_plan(planned(model, settings, rules) or [], model, settings)
     return Job(
         model,
         files,
         place,
-        kind,
+        target,
         folder,
         settings,
         rules,
@@ -389,7 +377,5 @@ def _warn_of_ragged(names: list[str]) -> None:
         )
 
 
-def _size(path: Path) -> int:
-    """Bytes of a file with its external data, or of a folder."""
-    files = path.rglob("*") if path.is_dir() else (path, *data_files(path))
+def _size(files: Iterable[Path]) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())

@@ -7,15 +7,14 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from pyarrowquant._core.placing import is_empty_folder, refuse_irreplaceable
-from pyarrowquant.conversion.result_files import TABLES
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._outputs import check_replaceable
+from pyarrowquant.formats.tables import TABLES
 from pyarrowquant.reading.location import check_name
 
 _OF_MODELS = (".safetensors", ".parquet", ".arrow")  # one of which is in a folder that we wrote
 # What is written into a model's folder, and replaced there; all else may be the model's.
 _WRITTEN = (*TABLES, ".gguf", ".onnx", ".safetensors", ".html")
-SUFFIXES = {**TABLES, ".gguf": "gguf", ".onnx": "onnx"}
 
 
 def format_of(path: Path, chosen: str | None, suffixes: dict[str, str]) -> str:

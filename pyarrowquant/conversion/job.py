@@ -18,14 +18,13 @@ from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.source import weights_bytes
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.identity import source_files
+from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.conversion.source import source_bytes
-from pyarrowquant.conversion.targets import check, check_planned, stored_dtype, widths
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.work import Part, Work
-from pyarrowquant.conversion.writing import files_of_subfolders, write
-from pyarrowquant.formats._onnx_data import data_of
+from pyarrowquant.formats._format import Format
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.stream import stream_within
@@ -41,8 +40,7 @@ class Job:
     files : list of Path
         What is read, and so must not be replaced.
     destination : Path
-    kind : str
-        One of `FORMATS`.
+    target : Format
     folder : bool
         Whether the destination is a folder.
     settings : Settings
@@ -60,7 +58,7 @@ class Job:
     source: Model
     files: list[Path]
     destination: Path
-    kind: str
+    target: Format
     folder: bool
     settings: Settings
     recipe: Recipe | None
@@ -90,10 +88,8 @@ class Job:
         return totals
 
     def _data_of(self, path: Path) -> set[str]:
-        """Return the names of the data of an ONNX model that is replaced."""
-        if self.kind != "onnx":
-            return set()
-        return data_of(path, {os.path.realpath(file) for file in self.files})
+        """Return the names of files that go with what is replaced."""
+        return self.target.replaced_data(path, {os.path.realpath(file) for file in self.files})
 
     def _check_replaced(self, path: Path) -> None:
         """Raise where what is at the destination by now must not be replaced."""
@@ -102,7 +98,7 @@ class Job:
             True,
             self.folder,
             self.files,
-            partial(files_of_subfolders, self.kind, self.source),
+            partial(self.target.files_of_subfolders, self.source),
         )
 
     def fitted(self, meter: Meter) -> Recipe | None:
@@ -117,7 +113,7 @@ class Job:
             bits_per_weight,
             [
                 {**asdict(self.settings), "bit_width": width}
-                for width in widths(self.kind, self.settings.zero_point)
+                for width in self.target.bit_widths(self.settings.zero_point)
             ],
             recipe=self.recipe,
             threads=self.threads,
@@ -130,7 +126,7 @@ class Job:
         return {
             "version": __version__,
             "source": source_files(self.source),
-            "kind": f"{self.kind} in a folder" if self.folder else self.kind,
+            "kind": f"{self.target.name} in a folder" if self.folder else self.target.name,
             "batch_bytes": self.batch_bytes,
             **asdict(self.settings),
             "recipe": None if self.recipe is None else self.recipe.to_dict(),
@@ -145,7 +141,8 @@ class Job:
             recipe = work.fitted()
             if recipe is None:
                 recipe = self._fit(self.bits_per_weight, meter)
-                check_planned(self.kind, self.source, self.settings, recipe)
+                layers = planned(self.source, self.settings, recipe) or []
+                self.target.check_plan(layers, self.source, self.settings)
                 work.keep_fitted(recipe)
         count, read, skipped = done.batches, done.read, len(totals.skipped)
         source = self.source.reader(self.batch_bytes, skip=done.batches)
@@ -158,7 +155,7 @@ class Job:
                 yield batch
 
         stream = stream_within(
-            widths(self.kind, self.settings.zero_point),
+            self.target.bit_widths(self.settings.zero_point),
             meter.watch(pa.RecordBatchReader.from_batches(source.schema, counted())),
             Options(
                 self.settings,
@@ -172,9 +169,9 @@ class Job:
             self.quality_floor,
             skipped=totals.skipped,
         )
-        dtype = stored_dtype(self.kind, self.source, self.settings)
+        dtype = self.target.scale_dtype(self.source, self.settings)
         for results in stream:
-            check(self.kind, pa.Table.from_batches([results]), dtype)
+            self.target.check_results(pa.Table.from_batches([results]), self.source, dtype)
             work.add(Part(results, count, read, totals.skipped[skipped:]))
             skipped = len(totals.skipped)
             totals.add(results)
@@ -183,5 +180,4 @@ class Job:
 
     def _write(self, work: Work) -> None:
         results = pa.Table.from_batches([part.results for part in work.parts()])
-        dtype = self.settings.scale_dtype
-        write(self.kind, results, self.source, work.new_output(), dtype, self.folder)
+        self.target.write(results, self.source, work.new_output(), self.settings, self.folder)

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pyarrowquant import dequantize_batch_arrow
 from pyarrowquant._core.results import Packed, batches_of
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
 from pyarrowquant._core.version import check_version
-from pyarrowquant.formats._outputs import Outputs
+from pyarrowquant.formats.tables import TABLES
 from pyarrowquant.reading import table_files
 from pyarrowquant.reading.location import locate, refuse_special
 
-TABLES = {".parquet": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow"}
 METRICS = ("mse", "relative_error", "cosine", "max_abs_error")
 _READ = RESULT_COLUMNS | set(METRICS)
 _PARQUET = b"PAR1"
@@ -36,33 +33,6 @@ def watched(
             yield batch
 
     return pa.RecordBatchReader.from_batches(reader.schema, batches())
-
-
-def write_batches(reader: pa.RecordBatchReader, path: Path, kind: str, overwrite: bool) -> None:
-    """Write batches as they come."""
-    with (
-        Outputs([path], overwrite) as outputs,
-        _writer(outputs.temporary(path), reader.schema, kind) as writer,
-    ):
-        for batch in reader:
-            writer.write_batch(batch)
-
-
-@contextmanager
-def _writer(path: Path, schema: pa.Schema, kind: str) -> Iterator[Any]:
-    if kind == "parquet":
-        # codes and scales look random: compressing them takes time and gains little
-        with pq.ParquetWriter(
-            path,
-            schema,
-            compression="none",
-            use_dictionary=False,
-            write_statistics=["layer_name"],
-        ) as writer:
-            yield writer
-    else:
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            yield writer
 
 
 def open_results(path: Path) -> pa.RecordBatchReader:

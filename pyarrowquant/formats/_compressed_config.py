@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
 
-from pyarrowquant._core.results import Packed
+from pyarrowquant._core.layout import Coded
 from pyarrowquant.reading.tensors import Tensor
 from pyarrowquant.recipes.presets import EMBEDDINGS
 
@@ -48,17 +48,17 @@ class Scheme:
         }
 
 
-def scheme_of(layer: Packed) -> Scheme:
+def scheme_of(layer: Coded) -> Scheme:
     return Scheme(layer.bits, -1 if layer.group_size == -1 else layer.group)
 
 
-def is_symmetric(layers: Iterable[Packed]) -> bool:
+def is_symmetric(layers: Iterable[Coded]) -> bool:
     """Whether all zero-points are symmetric: one layer that is not makes all asymmetric."""
     return all(layer.zero_point == "symmetric" for layer in layers)
 
 
 def quantization_config(
-    layers: Mapping[str, Packed], tensors: Mapping[str, Tensor], model: Mapping[str, Any]
+    layers: Mapping[str, Coded], tensors: Mapping[str, Tensor], model: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the part of config.json, or raise where transformers could not load the layers.
 
@@ -97,7 +97,7 @@ def quantization_config(
     return config
 
 
-def schemes_of(layers: Mapping[str, Packed]) -> dict[Scheme, list[str]]:
+def schemes_of(layers: Mapping[str, Coded]) -> dict[Scheme, list[str]]:
     """Return the names of the layers of each scheme, or raise where one file cannot have them."""
     schemes: dict[Scheme, list[str]] = defaultdict(list)
     for name, layer in layers.items():
@@ -131,7 +131,7 @@ def _has_experts(names: Iterable[str]) -> bool:
 
 
 def _check_experts(
-    layers: Mapping[str, Packed], tensors: Mapping[str, Tensor], symmetric: bool
+    layers: Mapping[str, Coded], tensors: Mapping[str, Tensor], symmetric: bool
 ) -> None:
     """Raise where the experts are not all packed alike; transformers joins them while loading."""
     experts = [

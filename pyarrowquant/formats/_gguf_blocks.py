@@ -2,51 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from pyarrowquant._core.cells import Bytes
+from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Packed
-from pyarrowquant.formats._layers import Results, as_float16, is_of
+from pyarrowquant.formats._layers import (
+    Results,
+    as_float16,
+    is_of,
+    planned_scales_fit,
+    refuse,
+)
+from pyarrowquant.recipes.planned import PlannedLayout
 
 _BLOCK = 32
 _SYMMETRIC = {4: "Q4_0", 5: "Q5_0", 8: "Q8_0"}
 _OTHERS = {4: "Q4_1", 5: "Q5_1"}
 
 
+_HOLDS = (
+    'GGUF holds matrices of group_size 32 and scale_dtype="float16", the columns a multiple of '
+    "32: 4 and 5 bits with any zero_point, 8 bits with a symmetric one. Quantize such layers with "
+    "other settings, or give them in kept"
+)
+_NO_FLOAT16 = 'its scales are not float16: quantize with scale_dtype="float16"'
+
+
 def layers_of(results: Any) -> Results:
     """Open results; a layer that GGUF cannot hold is an error."""
-    return Results(
-        results,
-        "GGUF",
-        _problem,
-        'GGUF holds matrices of group_size 32 and scale_dtype="float16", the columns a multiple '
-        "of 32: 4 and 5 bits with any zero_point, 8 bits with a symmetric one. Quantize such "
-        "layers with other settings, or give them in kept",
-    )
+    return Results(results, "GGUF", _problem, _HOLDS)
+
+
+def check_layouts(layers: Iterable[PlannedLayout]) -> None:
+    """Raise where GGUF cannot hold layers that will be coded like this."""
+    refuse(layers, _planned_problem, "GGUF", _HOLDS)
+
+
+def _planned_problem(layer: PlannedLayout) -> str | None:
+    fits = planned_scales_fit(layer, "float16")
+    return _layout_problem(layer) or (None if fits else _NO_FLOAT16)
 
 
 def _problem(layer: Packed) -> str | None:
+    if problem := _layout_problem(layer):
+        return problem
+    if not is_of(layer.scales, "float16"):
+        return _NO_FLOAT16
+    if type_name_of(layer) in _OTHERS.values() and not np.isfinite(as_float16(layer.biases)).all():
+        return "-zero_point * scale is beyond float16"
+    return None
+
+
+def _layout_problem(layer: Coded) -> str | None:
     if problem := layer.matrix_problem():
         return problem
     if layer.group != _BLOCK:
         return f"group_size {layer.group_size}"
     if layer.columns % _BLOCK:
         return f"{layer.columns} columns are no multiple of 32"
-    type_name = type_name_of(layer)
-    if type_name is None:
+    if type_name_of(layer) is None:
         kind = f" with {layer.zero_point} zero-points" if layer.bits in _SYMMETRIC else ""
         return f"{layer.bits} bits{kind}"
-    if not is_of(layer.scales, "float16"):
-        return 'its scales are not float16: quantize with scale_dtype="float16"'
-    if type_name in _OTHERS.values() and not np.isfinite(as_float16(layer.biases)).all():
-        return "-zero_point * scale is beyond float16"
     return None
 
 
-def type_name_of(layer: Packed) -> str | None:
+def type_name_of(layer: Coded) -> str | None:
     """Return the type of ggml that holds the layer, or None."""
     if layer.zero_point == "symmetric" and layer.bits in _SYMMETRIC:
         return _SYMMETRIC[layer.bits]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,14 @@ import pyarrow as pa
 
 from pyarrowquant._core.binary import is_binary
 from pyarrowquant._core.cells import Bytes, numbers, raw, value
+from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Floats, Packed, batches_of, check_schema
 from pyarrowquant._core.rows import check_weights_schema
 from pyarrowquant._core.source import INPUT_COLUMNS, RESULT_COLUMNS, Source, check_data
+from pyarrowquant.recipes.planned import PlannedLayout
 
 KEPT_DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
+AnyLayer = TypeVar("AnyLayer", bound=Coded)
 _FLOAT_NAMES = {pa.float32(): "F32", pa.float16(): "F16"}
 
 
@@ -77,14 +80,25 @@ class Results:
             yield batch, layers
 
     def _refuse(self, layers: Iterable[Packed]) -> None:
-        refused = [(layer.name, self._problem(layer)) for layer in layers]
-        lines = [
-            f"{self._format_name} cannot hold layer '{name}': {problem}"
-            for name, problem in refused
-            if problem
-        ]
-        if lines:
-            raise ValueError("\n".join([*lines, self._holds]))
+        refuse(layers, self._problem, self._format_name, self._holds)
+
+
+def refuse(
+    layers: Iterable[AnyLayer],
+    problem: Callable[[AnyLayer], str | None],
+    format_name: str,
+    holds: str,
+) -> None:
+    """Raise where a format cannot hold layers, naming all of them."""
+    found = [(layer.name, problem(layer)) for layer in layers]
+    lines = [f"{format_name} cannot hold layer '{name}': {text}" for name, text in found if text]
+    if lines:
+        raise ValueError("\n".join([*lines, holds]))
+
+
+def planned_scales_fit(layer: PlannedLayout, dtype: str) -> bool:
+    """Whether scales will be of a dtype exactly."""
+    return layer.scale_dtype == dtype or dtype == "float32"
 
 
 class KeptLayers:

@@ -11,7 +11,7 @@ from typing import Any
 from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Packed
-from pyarrowquant.formats._layers import Results, is_of
+from pyarrowquant.formats._layers import Results, is_of, planned_scales_fit
 from pyarrowquant.formats._onnx_data import DataFile, model_outputs
 from pyarrowquant.formats._onnx_nodes import (
     HOLDS,
@@ -31,9 +31,18 @@ from pyarrowquant.reading.onnx_model import (
     import_onnx,
     messages,
 )
+from pyarrowquant.recipes.planned import PlannedLayout
 
 _DOMAIN = "com.microsoft"
 _BYTES_A_PIECE = 1 << 22
+_SCALES = (
+    "the model computes with float16, and its scales are not float16: quantize with "
+    'scale_dtype="float16"'
+)
+_ZERO_POINTS = (
+    "the model computes with float16, and its zero-points are not float16: quantize with "
+    "zero_point integer or symmetric"
+)
 
 
 def write_replaced(results: Any, source: OnnxModel, path: Path, overwrite: bool) -> None:
@@ -86,16 +95,17 @@ def _problem(layer: Packed, weight: Weight | None) -> str | None:
 def float16_problem(layer: Packed) -> str | None:
     """Say what keeps a layer out of a model that computes with float16."""
     if not is_of(layer.scales, "float16"):
-        return (
-            "the model computes with float16, and its scales are not float16: quantize with "
-            'scale_dtype="float16"'
-        )
+        return _SCALES
     if layer.zero_point == "float" and not is_of(layer.zero_points, "float16"):
-        return (
-            "the model computes with float16, and its zero-points are not float16: quantize "
-            "with zero_point integer or symmetric"
-        )
+        return _ZERO_POINTS
     return None
+
+
+def planned_float16_problem(layer: PlannedLayout) -> str | None:
+    """As `float16_problem`, of a layer that will be quantized."""
+    if not planned_scales_fit(layer, "float16"):
+        return _SCALES
+    return _ZERO_POINTS if layer.zero_point == "float" else None
 
 
 def _replace(

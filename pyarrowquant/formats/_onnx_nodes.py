@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyarrowquant._core.cells import Bytes
+from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Floats, Packed
 from pyarrowquant.formats._layers import as_float16
 from pyarrowquant.formats._onnx_data import DataFile
@@ -30,7 +31,7 @@ _ALIGNMENT = 64
 _LARGE, _LARGE_ALIGNMENT = 1 << 20, 1 << 16
 
 
-def node_problem(layer: Packed) -> str | None:
+def node_problem(layer: Coded) -> str | None:
     """Say what keeps a layer out of a MatMulNBits node."""
     if problem := layer.matrix_problem():
         return problem
@@ -126,13 +127,13 @@ def add_tensors(
     return names  # symmetric is what the node takes without zero-points
 
 
-def attributes(layer: Packed) -> dict[str, int]:
+def attributes(layer: Coded) -> dict[str, int]:
     """Attributes of the node."""
     rows, columns = layer.shape
     return {"K": columns, "N": rows, "bits": layer.bits, "block_size": _block(layer)}
 
 
-def _block(layer: Packed) -> int:
+def _block(layer: Coded) -> int:
     """Columns of a block; one block a row may be larger than the row."""
     if layer.group < layer.columns:
         return layer.group

@@ -5,24 +5,38 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Packed
+from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._compressed_config import WEIGHT, is_symmetric, quantization_config
-from pyarrowquant.formats._layers import Names, Results, is_of, rounded
+from pyarrowquant.formats._format import NO_MATRIX, NO_WEIGHT, Format
+from pyarrowquant.formats._layers import (
+    Names,
+    Results,
+    is_of,
+    planned_scales_fit,
+    refuse,
+    rounded,
+)
 from pyarrowquant.formats._model_folder import DTYPES, ModelFolder, open_folder, pieces_of
 from pyarrowquant.formats._outputs import OutputFolder
 from pyarrowquant.formats._safetensors import Entry, write_tensors
+from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import INDEX, Shard
+from pyarrowquant.recipes.planned import PlannedLayout
 from pyarrowquant.recipes.presets import NOT_LINEAR
+from pyarrowquant.recipes.recipe import Recipe
 
 _BYTES_A_PIECE = 1 << 22
 # Their layers are Conv1D, of transposed weights, and no Linear.
@@ -128,13 +142,16 @@ def layers_of(results: Any, dtype: str, source: ModelFolder | None) -> Results:
         None for rows that are not whole layers of a model.
     """
     return Results(
-        results,
-        "compressed-tensors",
-        lambda layer: _problem(layer, source, dtype),
+        results, "compressed-tensors", lambda layer: _problem(layer, source, dtype), _holds(dtype)
+    )
+
+
+def _holds(dtype: str) -> str:
+    return (
         "compressed-tensors holds matrices of the model, named '<module>.weight', of 2, 3, 4, 5, 6 "
         "or 8 bits with group_size -1 or one that divides the columns, zero_point integer or "
         f"symmetric, and scales of the model's dtype, {dtype}. Quantize such layers with other "
-        "settings, or leave them out of the results: the model's own are kept",
+        "settings, or leave them out of the results: the model's own are kept"
     )
 
 
@@ -161,7 +178,68 @@ def model_dtype(source: ModelFolder) -> str:
     return source.dtype
 
 
+class CompressedTensors(Format):
+    """The folder of a Hugging Face model, with packed layers."""
+
+    name = "compressed-tensors"
+    usual = Settings(method="mse", zero_point="symmetric")
+    kept = (NO_MATRIX, NO_WEIGHT, *NOT_LINEAR)
+
+    def is_folder(self, destination: Path) -> bool:
+        return True
+
+    def scale_dtype(self, model: Model, settings: Settings) -> str:
+        return model_dtype(ModelFolder(model))
+
+    def default_recipe(self, model: Model) -> Recipe | None:
+        return Recipe.preset("text")  # which spares heads
+
+    def mixed_problem(self, settings: Settings) -> str | None:
+        if settings.zero_point == "symmetric":
+            return None
+        return "transformers loads layers of different bits only with zero_point='symmetric'"
+
+    def check_layouts(
+        self, layers: Sequence[PlannedLayout], model: Model, scale_dtype: str
+    ) -> None:
+        def problem(layer: PlannedLayout) -> str | None:
+            fits = planned_scales_fit(layer, scale_dtype)
+            return _layout_problem(layer, None) or (None if fits else _other_dtype(scale_dtype))
+
+        refuse(layers, problem, "compressed-tensors", _holds(scale_dtype))
+        folder = ModelFolder(model)  # with all of which its layers must fit together too
+        if layers:
+            by_name = {layer.name: layer for layer in layers}
+            quantization_config(by_name, folder.tensors, folder.config)
+
+    def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
+        layers_of(results, scale_dtype, None)
+
+    def write(
+        self,
+        results: pa.Table,
+        model: Model,
+        destination: Path,
+        settings: Settings,
+        folder: bool,
+    ) -> None:
+        write_folder(results, destination, ModelFolder(model), overwrite=False)
+
+    def files_of_subfolders(self, model: Model) -> Collection[Path]:
+        return set(ModelFolder(model).other_files())
+
+
 def _problem(layer: Packed, source: ModelFolder | None, dtype: str) -> str | None:
+    if problem := _layout_problem(layer, source):
+        return problem
+    return None if is_of(layer.scales, dtype) else _other_dtype(dtype)
+
+
+def _other_dtype(dtype: str) -> str:
+    return f'its scales are not {dtype}: quantize with scale_dtype="{dtype}"'
+
+
+def _layout_problem(layer: Coded, source: ModelFolder | None) -> str | None:
     if not layer.name.endswith(WEIGHT) or layer.name == WEIGHT:
         return "its name does not end with '.weight'"
     if source is not None:
@@ -180,8 +258,6 @@ def _problem(layer: Packed, source: ModelFolder | None, dtype: str) -> str | Non
         return f"{layer.columns} columns are no multiple of group_size {layer.group_size}"
     if layer.zero_point == "float":
         return 'its zero-points are not integers: quantize with zero_point="symmetric" or "integer"'
-    if not is_of(layer.scales, dtype):
-        return f'its scales are not {dtype}: quantize with scale_dtype="{dtype}"'
     return None
 
 

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.settings import Settings
 from pyarrowquant.errors import ArgumentTypeError
-from pyarrowquant.formats._gguf_blocks import blocks_of, layers_of, type_name_of
+from pyarrowquant.formats._format import NO_MATRIX, Format
+from pyarrowquant.formats._gguf_blocks import blocks_of, check_layouts, layers_of, type_name_of
 from pyarrowquant.formats._gguf_model import write_requantized
-from pyarrowquant.formats._layers import Kept, KeptLayers, Names, Results
+from pyarrowquant.formats._kept import left_out
+from pyarrowquant.formats._layers import KEPT_DTYPES, Kept, KeptLayers, Names, Results
 from pyarrowquant.formats._outputs import Outputs, Spool
 from pyarrowquant.reading.gguf import import_gguf
 from pyarrowquant.reading.location import locate
-from pyarrowquant.reading.model import GgufModel
+from pyarrowquant.reading.model import GgufModel, Model
+from pyarrowquant.recipes.planned import PlannedLayout
+from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.rule import Rule
 
 _MOST_DIMENSIONS = 4
 OTHER_DTYPES = {"F64": 8, "I8": 1, "I16": 2, "I32": 4, "I64": 8}  # named like those of ggml
+# Embeddings and heads in 8 bits; an error of a router sends a token to another expert.
+_LLAMA_CPP = (
+    Rule(("token_embd.weight", "output.weight"), bit_width=8, zero_point="symmetric"),
+    Rule("*ffn_gate_inp*", skip=True),
+)
 _OWN_KEYS = {
     "general.architecture": "give it as architecture",
     "general.alignment": "it is always 32",
@@ -127,6 +139,47 @@ def write_gguf(
             _write_tensors(gguf, writer, layers, kept_layers, path.parent)
         finally:
             writer.close()
+
+
+class Gguf(Format):
+    """A GGUF file: the source with other tensors, or tensors by themselves."""
+
+    name = "gguf"
+    suffixes = (".gguf",)
+    usual = Settings(method="mse", group_size=32, zero_point="symmetric", scale_dtype="float16")
+    kept = (NO_MATRIX,)
+    short_groups = (32,)
+
+    def default_recipe(self, model: Model) -> Recipe | None:
+        return Recipe(_LLAMA_CPP) if isinstance(model, GgufModel) else None
+
+    def bit_widths(self, zero_point: str) -> Sequence[int]:
+        return (4, 5, 8) if zero_point == "symmetric" else (4, 5)
+
+    def check_layouts(
+        self,
+        layers: Sequence[PlannedLayout],
+        model: Model,
+        scale_dtype: str,
+    ) -> None:
+        check_layouts(layers)
+
+    def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
+        layers_of(results)
+
+    def write(
+        self,
+        results: pa.Table,
+        model: Model,
+        destination: Path,
+        settings: Settings,
+        folder: bool,
+    ) -> None:
+        if isinstance(model, GgufModel):
+            write_requantized(results, model, destination, overwrite=False)
+            return
+        kept = left_out(model, results, {*KEPT_DTYPES, *OTHER_DTYPES}, empty=False)
+        write_gguf(results, destination, kept=kept)
 
 
 def _kept_problem(layer: Kept) -> str | None:

@@ -5,35 +5,61 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Packed
+from pyarrowquant._core.settings import Settings
 from pyarrowquant.errors import ArgumentTypeError
+from pyarrowquant.formats._format import NO_MATRIX, NO_WEIGHT, Format
+from pyarrowquant.formats._kept import left_out
 from pyarrowquant.formats._layers import (
     KEPT_DTYPES,
     KeptLayers,
     Names,
     Results,
     is_of,
+    planned_scales_fit,
+    refuse,
     rounded,
     widened,
 )
+from pyarrowquant.formats._model_folder import refuse_dangling
 from pyarrowquant.formats._outputs import Outputs, Spool
 from pyarrowquant.formats._safetensors import Entry, write_tensors
+from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors_header import BITS
+from pyarrowquant.recipes.planned import PlannedLayout
 
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _NAMES = {code: name for name, code in _DTYPES.items()}
 _GROUPS = (32, 64, 128)
 _WEIGHT = ".weight"
+_HOLDS = (
+    "MLX holds matrices named '<module>.weight' of 2, 3, 4, 5, 6 or 8 bits with group_size 32, 64 "
+    "or 128, the columns a multiple of it, and scales of the dtype of the call. Quantize such "
+    "layers with other settings, or give them in kept"
+)
+_TOKENIZER = (
+    "tokeniz*",
+    "*.model",
+    "vocab*",
+    "merges*",
+    "added_tokens.json",
+    "*_map.json",
+    "*_config.json",
+    "*.jinja",
+)
 # Of safetensors all whose elements are whole bytes.
 _OTHER_DTYPES = {
     name: bits // 8 for name, bits in BITS.items() if bits % 8 == 0 and name not in KEPT_DTYPES
@@ -138,6 +164,52 @@ def write_mlx(
         raise
 
 
+class Mlx(Format):
+    """A folder for MLX; a model folder's configuration and tokenizer go with it."""
+
+    name = "mlx"
+    usual = Settings(method="mse", group_size=64, scale_dtype="float16")
+    kept = (NO_MATRIX, NO_WEIGHT)
+    short_groups = _GROUPS
+
+    def is_folder(self, destination: Path) -> bool:
+        return True
+
+    def check_layouts(
+        self,
+        layers: Sequence[PlannedLayout],
+        model: Model,
+        scale_dtype: str,
+    ) -> None:
+        def problem(layer: PlannedLayout) -> str | None:
+            fits = planned_scales_fit(layer, scale_dtype)
+            return _layout_problem(layer) or (None if fits else _other_dtype(scale_dtype))
+
+        refuse(layers, problem, "MLX", _HOLDS)
+
+    def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
+        layers_of(results, scale_dtype)
+
+    def write(
+        self,
+        results: pa.Table,
+        model: Model,
+        destination: Path,
+        settings: Settings,
+        folder: bool,
+    ) -> None:
+        kept = left_out(model, results, BITS)
+        dtype = settings.scale_dtype
+        write_mlx(results, destination, kept=kept, config=model.config, dtype=dtype)
+        if model.folder is None:
+            return
+        for pattern in _TOKENIZER:
+            for file in Path(model.folder.path).glob(pattern):
+                refuse_dangling(file)
+                if file.is_file() and not (destination / file.name).exists():
+                    shutil.copyfile(file, destination / file.name)
+
+
 def _safe_open() -> Any:
     try:
         from safetensors import safe_open
@@ -150,17 +222,24 @@ def _safe_open() -> Any:
 
 def layers_of(results: Any, dtype: str) -> Results:
     """Open results; a layer that MLX cannot hold is an error."""
-    return Results(
-        results,
-        "MLX",
-        lambda layer: _problem(layer, dtype),
-        "MLX holds matrices named '<module>.weight' of 2, 3, 4, 5, 6 or 8 bits with group_size 32, "
-        "64 or 128, the columns a multiple of it, and scales of the dtype of the call. Quantize "
-        "such layers with other settings, or give them in kept",
-    )
+    return Results(results, "MLX", lambda layer: _problem(layer, dtype), _HOLDS)
 
 
 def _problem(layer: Packed, dtype: str) -> str | None:
+    if problem := _layout_problem(layer):
+        return problem
+    if not is_of(layer.scales, dtype):
+        return _other_dtype(dtype)
+    if not np.isfinite(widened(rounded(layer.biases, dtype))).all():
+        return f"a bias is beyond {dtype}"
+    return None
+
+
+def _other_dtype(dtype: str) -> str:
+    return f'its scales are not {dtype}: quantize with scale_dtype="{dtype}", or write others'
+
+
+def _layout_problem(layer: Coded) -> str | None:
     if not layer.name.endswith(_WEIGHT) or layer.name == _WEIGHT:
         return "its name does not end with '.weight'"
     if problem := layer.matrix_problem():
@@ -169,10 +248,6 @@ def _problem(layer: Packed, dtype: str) -> str | None:
         return f"group_size {layer.group_size}"
     if layer.columns % layer.group:
         return f"{layer.columns} columns are no multiple of group_size {layer.group_size}"
-    if not is_of(layer.scales, dtype):
-        return f'its scales are not {dtype}: quantize with scale_dtype="{dtype}", or write others'
-    if not np.isfinite(widened(rounded(layer.biases, dtype))).all():
-        return f"a bias is beyond {dtype}"
     return None
 
 

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from pyarrowquant._core import arguments
-from pyarrowquant.formats._layers import Names, Results
-from pyarrowquant.formats._onnx_data import DataFile, model_outputs
-from pyarrowquant.formats._onnx_graph import write_replaced
+from pyarrowquant._core.settings import Settings
+from pyarrowquant.formats._format import NO_MATRIX, Format
+from pyarrowquant.formats._layers import Names, Results, refuse
+from pyarrowquant.formats._onnx_data import (
+    DataFile,
+    data_files,
+    data_of,
+    model_outputs,
+    refuse_link,
+)
+from pyarrowquant.formats._onnx_graph import (
+    float16_problem,
+    planned_float16_problem,
+    write_replaced,
+)
 from pyarrowquant.formats._onnx_nodes import (
     HOLDS,
     ExternalData,
@@ -18,8 +33,9 @@ from pyarrowquant.formats._onnx_nodes import (
     node_problem,
 )
 from pyarrowquant.reading.location import locate
-from pyarrowquant.reading.model import OnnxModel
+from pyarrowquant.reading.model import Model, OnnxModel
 from pyarrowquant.reading.onnx_model import import_onnx
+from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
 
 _OPSET = 17
 _IR_VERSION = 8
@@ -112,6 +128,68 @@ def write_onnx(
 def layers_of(results: Any) -> Results:
     """Open results; a layer that MatMulNBits cannot hold is an error."""
     return Results(results, "MatMulNBits", node_problem, HOLDS)
+
+
+class Onnx(Format):
+    """An ONNX model: the source with other nodes, or layers by themselves."""
+
+    name = "onnx"
+    suffixes = (".onnx",)
+    kept = (NO_MATRIX,)
+
+    def check_destination(self, destination: Path) -> None:
+        refuse_link(destination)
+
+    def scale_dtype(self, model: Model, settings: Settings) -> str:
+        """Return the model's: activations and scales have one type."""
+        tensors = model.tensors if isinstance(model, OnnxModel) else []
+        return "float16" if any(tensor.dtype == "F16" for tensor in tensors) else "float32"
+
+    def bit_widths(self, zero_point: str) -> Sequence[int]:
+        return (2, 4) if zero_point == "float" else (2, 4, 8)
+
+    def takes_shape(self, layer: PlannedLayer) -> bool:
+        return layer.settings is None or 0 not in layer.shape
+
+    def check_layouts(
+        self,
+        layers: Sequence[PlannedLayout],
+        model: Model,
+        scale_dtype: str,
+    ) -> None:
+        refuse(layers, node_problem, "MatMulNBits", HOLDS)
+        if scale_dtype == "float16":
+            for layer in layers:
+                if problem := planned_float16_problem(layer):
+                    raise _not_held(layer.name, problem)
+
+    def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
+        for layer in layers_of(results):
+            if scale_dtype == "float16" and (problem := float16_problem(layer)):
+                raise _not_held(layer.name, problem)
+
+    def write(
+        self,
+        results: pa.Table,
+        model: Model,
+        destination: Path,
+        settings: Settings,
+        folder: bool,
+    ) -> None:
+        if isinstance(model, OnnxModel):
+            write_replaced(results, model, destination, overwrite=False)
+        else:
+            write_onnx(results, destination)
+
+    def replaced_data(self, destination: Path, sources: Collection[str]) -> set[str]:
+        return data_of(destination, sources)
+
+    def files(self, destination: Path) -> Iterable[Path]:
+        return [destination, *data_files(destination)]
+
+
+def _not_held(name: str, problem: str) -> ValueError:
+    return ValueError(f"The model cannot hold layer '{name}': {problem}")
 
 
 def _model(onnx: Any, layers: Results, file: DataFile) -> Any:

@@ -12,9 +12,16 @@ from commands import run
 from conftest import plain, with_column
 from safetensors.numpy import load_file
 
-from pyarrowquant import quantize_batch_arrow, quantize_stream, validate_arrow_input
+from pyarrowquant import (
+    PlannedLayer,
+    Settings,
+    quantize_batch_arrow,
+    quantize_stream,
+    validate_arrow_input,
+)
 from pyarrowquant.cli.dequantize import _Rows
-from pyarrowquant.conversion.targets import Planned, with_ragged_kept
+from pyarrowquant.conversion.planning import with_ragged_kept
+from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.recipes.recipe import Recipe, Rule
 
 NAMES = ["a", "b", "c"]
@@ -112,14 +119,13 @@ def test_floor_in_a_stream_names_the_layer() -> None:
 @pytest.mark.parametrize("rules", [None, Recipe([Rule("*", bit_width=8)], name="mine")])
 def test_ragged_layers_are_kept_by_their_exact_names(rules: Recipe | None) -> None:
     names = ["plain", "a[0]*", "what?", "new\nline"]
-    ragged = [Planned(name, (4, 33), {"group_size": 32}) for name in names]
-    recipe, kept = with_ragged_kept(
-        "gguf", [*ragged, Planned("no", (4, 32), {"group_size": 32})], rules
-    )
+    gguf, settings = FORMATS["gguf"], Settings(group_size=32)
+    ragged = [PlannedLayer(name, (4, 33), settings) for name in names]
+    recipe, kept = with_ragged_kept(gguf, [*ragged, PlannedLayer("no", (4, 32), settings)], rules)
     assert kept == names
     assert recipe is not None
     assert all(recipe.settings_of(name, (4, 33)) is None for name in names)
     for name in ("a0x", "whatx", "plainly", "Plain", "no"):
         assert recipe.settings_of(name, (4, 33)) is not None
     assert all(before != after for before, after in pairwise(recipe.rules))
-    assert with_ragged_kept("gguf", [], rules) == (rules, [])
+    assert with_ragged_kept(gguf, [], rules) == (rules, [])

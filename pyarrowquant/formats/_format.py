@@ -1,0 +1,150 @@
+"""What a format is to a conversion."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+
+from pyarrowquant._core.settings import BIT_WIDTHS, Settings
+from pyarrowquant.reading.model import Model
+from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
+from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.rule import Rule
+
+
+class Format(ABC):
+    """A kind of file or folder that quantized models are written to.
+
+    Attributes
+    ----------
+    name : str
+        As in ``to=``.
+    suffixes : tuple of str
+        Of destinations whose format this is.
+    usual : Settings
+        What is best for it, where the model and the user say nothing else.
+    kept : tuple of Rule
+        For layers that it does not quantize: they stay as they are.
+    short_groups : tuple of int or None
+        Numbers of columns of rows that are shorter than a group; None for any.
+    """
+
+    name: str
+    suffixes: tuple[str, ...] = ()
+    usual: ClassVar[Settings] = Settings(method="mse")
+    kept: ClassVar[tuple[Rule, ...]] = ()
+    short_groups: ClassVar[tuple[int, ...] | None] = None
+
+    def is_folder(self, destination: Path) -> bool:
+        """Whether a destination is a folder."""
+        return False
+
+    def check_destination(self, destination: Path) -> None:
+        """Raise where what is written cannot be used at a destination."""
+
+    def defaults(self, model: Model) -> Settings:
+        """Return the settings that engines take where the user says nothing else."""
+        return replace(self.usual, scale_dtype=self.scale_dtype(model, self.usual))
+
+    def scale_dtype(self, model: Model, settings: Settings) -> str:
+        """Return the dtype that scales are stored in."""
+        return settings.scale_dtype
+
+    def default_recipe(self, model: Model) -> Recipe | None:
+        """Return what leaves out, or spares, what engines want so."""
+        return None
+
+    def recipe(self, model: Model, recipe: Recipe | None) -> Recipe | None:
+        """Return the recipe, or the default one, behind the rules for what is kept."""
+        chosen = self.default_recipe(model) if recipe is None else recipe
+        return preceded(self.kept, chosen)
+
+    def mixed_problem(self, settings: Settings) -> str | None:
+        """Say what keeps it from having layers of different bits."""
+        return None
+
+    def bit_widths(self, zero_point: str) -> Sequence[int]:
+        """Return the bit widths that it holds with zero-points of a kind."""
+        return BIT_WIDTHS
+
+    def takes_shape(self, layer: PlannedLayer) -> bool:
+        """Whether a layer may be quantized as far as its shape goes; else it stays as it is."""
+        if layer.settings is None:
+            return True
+        if 0 in layer.shape:
+            return False
+        group_size = layer.settings.group_size
+        if group_size == -1:
+            return True
+        if layer.columns < group_size:  # where a row is a group
+            return self.short_groups is None or layer.columns in self.short_groups
+        return layer.columns % group_size == 0
+
+    def check_plan(self, layers: Iterable[PlannedLayer], model: Model, settings: Settings) -> None:
+        """Raise where the format or its engine cannot take these layers, before any work."""
+        planned = [layout for layer in layers if (layout := layout_of(layer))]
+        self.check_layouts(planned, model, self.scale_dtype(model, settings))
+
+    @abstractmethod
+    def check_layouts(
+        self, layers: Sequence[PlannedLayout], model: Model, scale_dtype: str
+    ) -> None:
+        """Raise where it cannot hold layers that are coded like this."""
+
+    @abstractmethod
+    def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
+        """Raise where it cannot hold a layer; scales are stored in this dtype."""
+
+    @abstractmethod
+    def write(
+        self,
+        results: pa.Table,
+        model: Model,
+        destination: Path,
+        settings: Settings,
+        folder: bool,
+    ) -> None:
+        """Write results, and the layers of the model that they leave out where it has those.
+
+        Parameters
+        ----------
+        results : pyarrow.Table
+            In the order of the model.
+        model : Model
+        destination : Path
+            Does not exist yet.
+        settings : Settings
+            Of the results, where a recipe said nothing else.
+        folder : bool
+            Whether the destination is a folder.
+        """
+
+    def files_of_subfolders(self, model: Model) -> Collection[Path]:
+        """List what is taken over from the subfolders of a model."""
+        return set()
+
+    def replaced_data(self, destination: Path, sources: Collection[str]) -> set[str]:
+        """List files that go when a destination is replaced, but for the sources."""
+        return set()
+
+    def files(self, destination: Path) -> Iterable[Path]:
+        """List what was written."""
+        return destination.rglob("*") if destination.is_dir() else [destination]
+
+
+def preceded(first: Sequence[Rule], recipe: Recipe | None) -> Recipe | None:
+    """Return a recipe with rules before its own."""
+    if not first:
+        return recipe
+    if recipe is None:
+        return Recipe(first)
+    return Recipe([*first, *recipe.rules], default=recipe.default, name=recipe.name)
+
+
+NO_MATRIX = Rule(ndim=(0, 1, 3, 4, 5, 6), skip=True)
+NO_WEIGHT = Rule(regex=r"(?<!\.weight)$", skip=True)

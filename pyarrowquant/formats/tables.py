@@ -1,0 +1,100 @@
+"""Results as they are, in files of Parquet and Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pyarrowquant._core.settings import Settings
+from pyarrowquant.formats._format import Format
+from pyarrowquant.formats._outputs import Outputs
+from pyarrowquant.reading.model import Model, ShardedModel
+from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
+
+TABLES = {".parquet": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow"}
+
+
+class TableFormat(Format):
+    """A table, or a folder of tables, one for each file of the source."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.suffixes = tuple(suffix for suffix, kind in TABLES.items() if kind == name)
+
+    def is_folder(self, destination: Path) -> bool:
+        return destination.suffix.lower() not in TABLES
+
+    def takes_shape(self, layer: PlannedLayer) -> bool:
+        return True
+
+    def check_layouts(
+        self, layers: Sequence[PlannedLayout], model: Model, scale_dtype: str
+    ) -> None:
+        """Hold everything."""
+
+    def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
+        """Hold everything."""
+
+    def write(
+        self,
+        results: pa.Table,
+        model: Model,
+        destination: Path,
+        settings: Settings,
+        folder: bool,
+    ) -> None:
+        if folder:
+            _write_shards(results, model, destination, self.name)
+        else:
+            write_batches(results.to_reader(), destination, self.name, overwrite=False)
+
+
+def _write_shards(results: pa.Table, model: Model, folder: Path, kind: str) -> None:
+    """Write a file for each file of the source, named like it."""
+    location = model.location
+    shards = model.shards if isinstance(model, ShardedModel) else []
+    stems = {
+        tensor.name: Path(shard.location.name).stem for shard in shards for tensor in shard.tensors
+    }
+
+    def stem(batch: pa.RecordBatch) -> str:
+        return stems.get(batch["layer_name"][0].as_py(), Path(location.name).stem)
+
+    folder.mkdir()
+    batches = (batch for batch in results.to_batches() if batch.num_rows)
+    for name, group in groupby(batches, stem):
+        reader = pa.RecordBatchReader.from_batches(results.schema, group)
+        write_batches(reader, folder / f"{name}.{kind}", kind, overwrite=False)
+
+
+def write_batches(reader: pa.RecordBatchReader, path: Path, kind: str, overwrite: bool) -> None:
+    """Write batches as they come."""
+    with (
+        Outputs([path], overwrite) as outputs,
+        _writer(outputs.temporary(path), reader.schema, kind) as writer,
+    ):
+        for batch in reader:
+            writer.write_batch(batch)
+
+
+@contextmanager
+def _writer(path: Path, schema: pa.Schema, kind: str) -> Iterator[Any]:
+    if kind == "parquet":
+        # codes and scales look random: compressing them takes time and gains little
+        with pq.ParquetWriter(
+            path,
+            schema,
+            compression="none",
+            use_dictionary=False,
+            write_statistics=["layer_name"],
+        ) as writer:
+            yield writer
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            yield writer
