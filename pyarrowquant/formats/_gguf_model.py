@@ -14,10 +14,9 @@ from pyarrowquant._core.results import Packed
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._gguf_blocks import blocks_of, layers_of, type_name_of
 from pyarrowquant.formats._outputs import Outputs
-from pyarrowquant.reading.gguf import import_gguf
+from pyarrowquant.reading.gguf import GgufModel, import_gguf
 from pyarrowquant.reading.gguf_header import Header
 from pyarrowquant.reading.location import MappedFile, ReadFile
-from pyarrowquant.reading.model import GgufModel
 from pyarrowquant.reading.tensors import Tensor
 
 # What the writer or the new tensors decide.

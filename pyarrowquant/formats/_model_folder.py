@@ -11,9 +11,9 @@ from typing import Any
 
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.location import check_size, locate
-from pyarrowquant.reading.model import Model, ShardedModel
+from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
-from pyarrowquant.reading.safetensors import SINGLE, Shard
+from pyarrowquant.reading.safetensors import SINGLE, Shard, ShardedModel
 from pyarrowquant.reading.tensors import Tensor
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}

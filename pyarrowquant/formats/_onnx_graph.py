@@ -21,8 +21,7 @@ from pyarrowquant.formats._onnx_nodes import (
     node_problem,
 )
 from pyarrowquant.reading.location import Location
-from pyarrowquant.reading.model import OnnxModel
-from pyarrowquant.reading.onnx import Weight, find_weights
+from pyarrowquant.reading.onnx import OnnxModel, Weight, find_weights
 from pyarrowquant.reading.onnx_model import (
     ExternalFiles,
     Place,

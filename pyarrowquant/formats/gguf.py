@@ -19,9 +19,9 @@ from pyarrowquant.formats._gguf_model import write_requantized
 from pyarrowquant.formats._kept import left_out
 from pyarrowquant.formats._layers import KEPT_DTYPES, Kept, KeptLayers, Names, Results
 from pyarrowquant.formats._outputs import Outputs, Spool
-from pyarrowquant.reading.gguf import import_gguf
+from pyarrowquant.reading.gguf import GgufModel, import_gguf
 from pyarrowquant.reading.location import locate
-from pyarrowquant.reading.model import GgufModel, Model
+from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.planned import PlannedLayout
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule

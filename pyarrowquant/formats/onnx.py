@@ -33,7 +33,8 @@ from pyarrowquant.formats._onnx_nodes import (
     node_problem,
 )
 from pyarrowquant.reading.location import locate
-from pyarrowquant.reading.model import Model, OnnxModel
+from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.onnx import OnnxModel
 from pyarrowquant.reading.onnx_model import import_onnx
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
 

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._outputs import Outputs
-from pyarrowquant.reading.model import Model, ShardedModel
+from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.safetensors import ShardedModel
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
 
 TABLES = {".parquet": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import pyarrow as pa
 
@@ -10,6 +11,7 @@ from pyarrowquant._core.rows import check_weights_schema
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
 from pyarrowquant.reading import table_files
 from pyarrowquant.reading.location import Location
+from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.table_files import errors_of
 from pyarrowquant.reading.tensors import FLOATS
 
@@ -86,3 +88,19 @@ def _bounded(batch: pa.RecordBatch, batch_bytes: int) -> Iterator[pa.RecordBatch
         yield from _bounded(batch.slice(half), batch_bytes)
     else:
         yield batch
+
+
+class TableModel(Model):
+    """A table of layers in a file of Parquet or Arrow."""
+
+    tensors = None
+
+    def __init__(self, location: Location, is_parquet: bool) -> None:
+        super().__init__(location)
+        self._is_parquet = is_parquet
+        read = parquet_schema if is_parquet else ipc_schema
+        self.schema = read(location)
+
+    def batches(self, batch_bytes: int, only_floats: bool, skip: int) -> Iterator[pa.RecordBatch]:
+        read = parquet_batches if self._is_parquet else ipc_batches
+        return islice(read(self.location, self.schema, batch_bytes, only_floats), skip, None)

@@ -9,7 +9,7 @@ from pyarrow import fs
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.reading.gguf_header import EndsEarlyError, Header, read_header
 from pyarrowquant.reading.location import Location, MappedFile
-from pyarrowquant.reading.safetensors import Shard
+from pyarrowquant.reading.safetensors import Shard, ShardedModel
 
 _FIRST_BYTES = 1 << 24  # more than most headers have
 
@@ -54,6 +54,14 @@ def open_header(location: Location) -> Header:
     return header
 
 
-def shard_of(location: Location, header: Header) -> Shard:
+def _shard_of(location: Location, header: Header) -> Shard:
     """Return the tensors of a model, in the order of their bytes."""
     return Shard(location, header.size, sorted(header.tensors, key=lambda tensor: tensor.begin))
+
+
+class GgufModel(ShardedModel):
+    """A GGUF file."""
+
+    def __init__(self, location: Location) -> None:
+        self.header: Header = open_header(location)
+        super().__init__(location, [_shard_of(location, self.header)])

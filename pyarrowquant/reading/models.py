@@ -10,16 +10,13 @@ import pyarrow as pa
 
 from pyarrowquant._core import arguments
 from pyarrowquant.reading import safetensors
+from pyarrowquant.reading.arrow_files import TableModel
+from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.location import Location, locate
-from pyarrowquant.reading.model import (
-    BATCH_BYTES,
-    GgufModel,
-    Model,
-    NpzModel,
-    OnnxModel,
-    ShardedModel,
-    TableModel,
-)
+from pyarrowquant.reading.model import BATCH_BYTES, Model
+from pyarrowquant.reading.npz import NpzModel
+from pyarrowquant.reading.onnx import OnnxModel
+from pyarrowquant.reading.safetensors import ShardedModel
 
 
 def read_weights(

@@ -6,6 +6,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from pyarrowquant._core.quoting import quoted, shortened
 from pyarrowquant.reading.location import Location
+from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import (
     Tensor,
     batch_of,
@@ -95,7 +97,7 @@ def selected(arrays: Sequence[Tensor], only_floats: bool, location: Location) ->
     return in_a_row(left)
 
 
-def batches(
+def read_batches(
     location: Location, tensors: Sequence[Tensor], batch_bytes: int
 ) -> Iterator[pa.RecordBatch]:
     """Read the arrays of a batch into one buffer."""
@@ -204,3 +206,19 @@ def _read_array(
             raise ValueError(f"{what} cannot be read: {error}") from error
     if done < len(view) or rest:
         raise ValueError(f"{what} has {done} bytes, {len(view)} should be there")
+
+
+class NpzModel(Model):
+    """Arrays of numpy."""
+
+    def __init__(self, location: Location) -> None:
+        super().__init__(location)
+        self._arrays = read_arrays(location)
+
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        return self._arrays
+
+    def batches(self, batch_bytes: int, only_floats: bool, skip: int) -> Iterator[pa.RecordBatch]:
+        arrays = selected(self._arrays, only_floats, self.location)
+        return islice(read_batches(self.location, arrays, batch_bytes), skip, None)

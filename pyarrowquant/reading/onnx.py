@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,14 @@ import pyarrow as pa
 
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.reading.location import Location
+from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.onnx_model import (
     MATMUL_TYPES,
     ExternalFiles,
     Place,
     buffer_bytes,
     embedded_bytes,
+    external_tensors,
     import_onnx,
     is_external,
     load_model,
@@ -107,7 +111,7 @@ def selected(layers: Sequence[Layer], only_floats: bool, location: Location) -> 
     return left
 
 
-def batches(
+def read_batches(
     location: Location, layers: Sequence[Layer], batch_bytes: int
 ) -> Iterator[pa.RecordBatch]:
     """Copy the weights of a batch into one buffer, transposed where they have to be."""
@@ -305,3 +309,35 @@ def _transposes_weight(node: Any) -> bool | None:
     if "transA" in said and said["transA"].i:
         return None
     return "transB" in said and bool(said["transB"].i)
+
+
+class OnnxModel(Model):
+    """An ONNX model: its layers are the constant matrices that it multiplies with.
+
+    Attributes
+    ----------
+    proto : onnx.ModelProto
+        Data of other files stays there.
+    """
+
+    def __init__(self, location: Location) -> None:
+        super().__init__(location)
+        self.proto: Any = open_proto(location)
+
+    @cached_property
+    def layers(self) -> Sequence[Layer]:
+        return layers_of(self.proto, self.location)
+
+    @cached_property
+    def tensors(self) -> Sequence[Tensor]:
+        return tensors_of(self.layers)
+
+    @cached_property
+    def files(self) -> Sequence[Location]:
+        files = ExternalFiles(self.location)
+        places = (files.place(tensor, tensor.name) for tensor in external_tensors(self.proto))
+        return [self.location, *{place.location.path: place.location for place in places}.values()]
+
+    def batches(self, batch_bytes: int, only_floats: bool, skip: int) -> Iterator[pa.RecordBatch]:
+        layers = selected(self.layers, only_floats, self.location)
+        return islice(read_batches(self.location, layers, batch_bytes), skip, None)

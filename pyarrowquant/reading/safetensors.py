@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
 from pyarrowquant._core.quoting import quoted
+from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.location import Location, check_size
+from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors_header import LONGEST_HEADER, read_tensors
 from pyarrowquant.reading.strict_json import parse_object
 from pyarrowquant.reading.tensors import Tensor, batch_of, check_some_left, runs, select
@@ -121,7 +124,9 @@ def selected(shards: Sequence[Shard], only_floats: bool, path: object) -> list[S
     return left
 
 
-def batches(shards: Sequence[Shard], batch_bytes: int, skip: int = 0) -> Iterator[pa.RecordBatch]:
+def read_batches(
+    shards: Sequence[Shard], batch_bytes: int, skip: int = 0
+) -> Iterator[pa.RecordBatch]:
     """Map, or read, one run of tensors after the other, without the first few."""
     for shard in shards:
         left = list(runs(shard.tensors, batch_bytes))
@@ -137,3 +142,29 @@ def batches(shards: Sequence[Shard], batch_bytes: int, skip: int = 0) -> Iterato
 
 def _data(file: Any, run: Sequence[Tensor]) -> Any:
     return file.buffer(run[0].begin, run[-1].end - run[0].begin)
+
+
+class ShardedModel(Model):
+    """Safetensors: a file, or the shards of a folder or an index."""
+
+    def __init__(self, location: Location, shards: Sequence[Shard]) -> None:
+        super().__init__(location)
+        self.shards = shards
+
+    @cached_property
+    def folder(self) -> Location | None:
+        is_index = self.location.name.endswith(INDEX_SUFFIX)
+        folder = self.location.parent if is_index else self.location
+        return folder if folder.within(CONFIG).exists() else None
+
+    @cached_property
+    def tensors(self) -> Sequence[Tensor]:
+        return [tensor for shard in self.shards for tensor in shard.tensors]
+
+    @property
+    def files(self) -> Sequence[Location]:
+        return [shard.location for shard in self.shards]
+
+    def batches(self, batch_bytes: int, only_floats: bool, skip: int) -> Iterator[pa.RecordBatch]:
+        shards = selected(self.shards, only_floats, self.location)
+        return read_batches(shards, batch_bytes, skip)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import failed, succeeded
 
 from cli.onnx_products import onnx_model
 from cli.outputs import names_in, read
+from pyarrowquant.formats.tables import TableFormat
 
 
 def test_overwriting_folders_with_care(model: Path, tmp_path: Path) -> None:
@@ -89,15 +91,13 @@ def test_links_lead_to_where_the_output_lies(llama: Path, tmp_path: Path) -> Non
 def test_what_appears_at_the_destination_meanwhile_is_kept(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pyarrowquant.conversion.job as job
+    out, write = tmp_path / "out.parquet", TableFormat.write
 
-    out, write = tmp_path / "out.parquet", job.write
-
-    def slow(*arguments: object) -> None:
-        write(*arguments)  # type: ignore[arg-type]
+    def slow(*arguments: Any) -> None:
+        write(*arguments)
         out.write_text("mine")
 
-    monkeypatch.setattr(job, "write", slow)
+    monkeypatch.setattr(TableFormat, "write", slow)
     assert "was made while this ran" in failed("quantize", llama, out)
     assert out.read_text() == "mine"
     monkeypatch.undo()
