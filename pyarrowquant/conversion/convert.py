@@ -31,7 +31,8 @@ from pyarrowquant.conversion.targets import (
 from pyarrowquant.conversion.work import is_complete, recover
 from pyarrowquant.conversion.writing import files_of_subfolders
 from pyarrowquant.errors import UsageError, users_level
-from pyarrowquant.formats._onnx_data import data_files, refuse_link
+from pyarrowquant.formats._onnx_data import data_files
+from pyarrowquant.formats._onnx_outputs import refuse_link
 from pyarrowquant.reading.models import read_weights
 from pyarrowquant.recipes.named import file_of, recipe_of
 from pyarrowquant.recipes.recipe import Recipe

@@ -8,7 +8,6 @@ from typing import Any
 
 from pyarrowquant._core import arguments
 from pyarrowquant.formats._layers import Names, Results
-from pyarrowquant.formats._onnx_data import DataFile, model_outputs
 from pyarrowquant.formats._onnx_graph import write_replaced
 from pyarrowquant.formats._onnx_nodes import (
     HOLDS,
@@ -17,6 +16,7 @@ from pyarrowquant.formats._onnx_nodes import (
     attributes,
     node_problem,
 )
+from pyarrowquant.formats._onnx_outputs import DataFile, model_outputs
 from pyarrowquant.reading.onnx_model import import_onnx
 
 _OPSET = 17
