@@ -98,7 +98,14 @@ def is_abandoned(folder: Path) -> bool:
         return False
     with suppress(FileNotFoundError), (folder / _LOCK).open("r+b") as opened:
         return lock(opened) is True
-    return False
+    return not any(folder.iterdir())
+
+
+def remove_all(folder: Path) -> None:
+    """Remove what writers have left in a folder that nobody writes in any more."""
+    for path in sorted(folder.rglob(".*.tmp")):
+        if _NAME.fullmatch(path.name) and path.is_dir():
+            remove(path)
 
 
 def _may_be_removed(folder: Path) -> bool:

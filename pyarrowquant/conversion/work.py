@@ -31,6 +31,7 @@ from pyarrowquant._core.placing import (
     sync_tree,
     take_over_mode,
 )
+from pyarrowquant._core.scratch import remove_all
 from pyarrowquant.conversion.identity import difference
 from pyarrowquant.conversion.lock import (
     COMPLETE,
@@ -198,6 +199,7 @@ class Work:
     def complete(self, totals: dict[str, Any]) -> None:
         """Note on the disk that the output is whole; from now on it only has to get its place."""
         output = self._folder / _OUTPUT
+        remove_all(output)
         sync_tree(output)
         sync(self._folder)
         self._note(
