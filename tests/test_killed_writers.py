@@ -178,6 +178,27 @@ def test_mlx_folders(tmp_path: Path, how: str) -> None:
     assert (out / "tokenizer.json").exists() == (how == "others")
 
 
+@pytest.mark.parametrize("begin", ["new", "only these"])
+def test_files_that_appear_in_mlx_folders_meanwhile_stay(tmp_path: Path, begin: str) -> None:
+    result = quantized(weights(1, 2, 64), **FITTING)
+    out = tmp_path / "out"
+    if begin != "new":
+        write_mlx(result, out)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from result.to_batches()
+        out.mkdir(exist_ok=True)
+        (out / "tokenizer.json").write_text("{}")
+
+    stream = pa.RecordBatchReader.from_batches(result.schema, batches())
+    with pytest.raises(FileExistsError, match="has got files meanwhile"):
+        write_mlx(stream, out, overwrite=True)
+    assert (out / "tokenizer.json").exists()
+    assert not list(tmp_path.glob(".*"))
+    write_mlx(result, out, overwrite=True)
+    assert len(list(out.iterdir())) == 3
+
+
 def test_mlx_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = quantized(weights(1, 2, 64), **FITTING)
     monkeypatch.chdir(tmp_path)

@@ -135,6 +135,8 @@ def write_mlx(
     if _is_replaced_whole(folder, overwrite):
         with OutputFolder(folder, overwrite) as output:
             write(output.temporary / _MODEL, output.temporary / _CONFIG)
+            if not _is_replaced_whole(folder, overwrite):
+                raise FileExistsError(f"'{folder}' has got files meanwhile. Write into it again")
     else:
         with Outputs(files, overwrite) as outputs:
             write(*map(outputs.temporary, files))
