@@ -17,6 +17,7 @@ def main() -> None:
 
     This is told from the first moment on: what is imported takes longer than some commands.
     """
+    _open_closed_streams()
     signal.signal(signal.SIGINT, lambda *_: _leave("Interrupted\n", INTERRUPTED))
     signal.signal(signal.SIGTERM, lambda *_: _leave("", TERMINATED))
     from pyarrowquant.cli import main as run
@@ -29,6 +30,20 @@ def main() -> None:
     finally:  # what is done is done
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
+
+
+def _open_closed_streams() -> None:
+    """Let streams that were closed lead to nowhere: a file would get their numbers, and their text.
+
+    The lowest number that is free is what a file gets.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115, it stays
+            setattr(sys, name, stream)
 
 
 def _leave(message: str, code: int) -> NoReturn:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -22,18 +25,42 @@ from pyarrowquant.errors import UsageError
 class _Group(click.Group):
     """Says what went wrong in one line, without a traceback; so of warnings."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _errors_in_a_line():  # --help and --version print here
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            with warnings.catch_warnings():
-                warnings.showwarning = show_warning  # type: ignore[assignment]
-                warnings.simplefilter("always", UserWarning)
-                return super().invoke(ctx)
-        except BrokenPipeError:  # the reader of a pipe has seen enough
-            raise
-        except UsageError as e:
-            raise click.UsageError(_short(str(e))) from e
-        except (ValueError, TypeError, OSError, ImportError, MemoryError, pa.ArrowException) as e:
-            raise click.ClickException(_short(str(e)) or type(e).__name__) from e
+        with _errors_in_a_line(), warnings.catch_warnings():
+            warnings.showwarning = show_warning  # type: ignore[assignment]
+            warnings.simplefilter("always", UserWarning)
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _errors_in_a_line() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        raise
+    except UsageError as e:
+        raise click.UsageError(_short(str(e))) from e
+    except (ValueError, TypeError, OSError, ImportError, MemoryError, pa.ArrowException) as e:
+        message = _short(str(e)) or type(e).__name__
+        if _is_nowhere():
+            message = (
+                "The current folder was removed. Change to another one, or give whole paths: "
+                f"{message}"
+            )
+        raise click.ClickException(message) from e
+
+
+def _is_nowhere() -> bool:
+    """Whether the folder that relative paths begin at was removed."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _short(message: str) -> str:

@@ -54,7 +54,7 @@ def check_destination(
     refuse_irreplaceable(real)
     if not real.name:
         raise UsageError(f"'{path}' is the root folder; give the name of a new one")
-    if folder and real in (Path.cwd(), *Path.cwd().parents):
+    if folder and _is_around(real):
         raise UsageError(f"'{path}' is the current folder; give the name of a new one")
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"Folder '{path.absolute().parent}' does not exist")
@@ -78,6 +78,14 @@ def check_destination(
         )
     if folder:
         check_replaceable(path, written(), _OF_MODELS)
+
+
+def _is_around(folder: Path) -> bool:
+    """Whether a folder is the current one, or has it inside."""
+    try:
+        return Path.cwd().is_relative_to(folder)
+    except FileNotFoundError:  # it was removed
+        return False
 
 
 def _models(sources: Sequence[Path]) -> set[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import warnings
@@ -11,36 +10,45 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from pyarrowquant._core.placing import UNSUPPORTED
+from pyarrowquant._core.locks import is_at, is_plain, lock
 from pyarrowquant.errors import users_level
 
 LOCK, COMPLETE = "lock", "complete.json"  # one of which the folder of a run has
-
-# What says that another process has the lock.
-_BUSY = {errno.EACCES, errno.EDEADLK} if sys.platform == "win32" else {errno.EWOULDBLOCK}
-_NO_LOCKS = {errno.ENOLCK, *UNSUPPORTED}
+RUN = "run.json"
 
 
 def locked(folder: Path, destination: Path) -> IO[bytes]:
     """Lock the folder of the work, which a run that ends may remove at any time."""
-    lock = folder / LOCK
+    path = folder / LOCK
     while True:
         if not _is_ours(folder):
             raise FileExistsError(f"'{folder}' is in the way: it is not of this program. Rename it")
         folder.mkdir(exist_ok=True)
+        for name in (LOCK, COMPLETE, RUN):
+            refuse_others(folder / name)
         try:
-            opened = lock.open("ab")
+            opened = path.open("ab")
         except FileNotFoundError:
             continue
         try:
             if not _is_free(opened):
                 raise BlockingIOError(f"Another run is writing '{destination.name}'")
-            if lock.exists() and os.path.samestat(os.fstat(opened.fileno()), lock.stat()):
+            if is_at(opened, path):
                 return opened
         except BaseException:
             opened.close()
             raise
         opened.close()
+
+
+def refuse_others(path: Path) -> None:
+    """Raise where something else lies at the path of a file of a run."""
+    with suppress(FileNotFoundError):
+        if not is_plain(path):
+            raise FileExistsError(
+                f"'{path}' is a link, folder, device, pipe or socket, where a run has a file. "
+                "Remove it"
+            )
 
 
 def _is_ours(folder: Path) -> bool:
@@ -58,33 +66,23 @@ def remove_unused(folder: Path) -> None:
     """Remove the folder of a run that has not begun: it has a lock at most, which nobody holds."""
     with suppress(OSError):
         if os.listdir(folder) == [LOCK]:
-            with (folder / LOCK).open("ab") as lock:
-                if not _is_free(lock):
+            if not is_plain(folder / LOCK):
+                return
+            with (folder / LOCK).open("ab") as opened:
+                if not _is_free(opened):
                     return
                 if sys.platform == "win32":
-                    lock.close()  # files that are open cannot be removed
+                    opened.close()  # files that are open cannot be removed
                 (folder / LOCK).unlink()
         folder.rmdir()
 
 
 def _is_free(file: IO[bytes]) -> bool:
     """Lock a file until it is closed or the process ends; False if another process has."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _BUSY:
-            return False
-        if error.errno not in _NO_LOCKS:
-            raise
+    taken = lock(file)
+    if taken is None:
         _say_no_locks(os.path.dirname(file.name))
-    return True
+    return taken is not False
 
 
 @lru_cache(maxsize=64)  # once

@@ -9,6 +9,7 @@ import secrets
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,16 +31,24 @@ from pyarrowquant._core.placing import (
     sync_tree,
     take_over_mode,
 )
+from pyarrowquant._core.scratch import remove_all
 from pyarrowquant.conversion.identity import difference
-from pyarrowquant.conversion.lock import COMPLETE, LOCK, locked, remove_unused
+from pyarrowquant.conversion.lock import (
+    COMPLETE,
+    LOCK,
+    RUN,
+    locked,
+    refuse_others,
+    remove_unused,
+)
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.errors import users_level
 from pyarrowquant.formats._onnx_data import remove_unused_data
-from pyarrowquant.formats._outputs import Outputs, check_room
+from pyarrowquant.formats._outputs import check_room, clear_abandoned
 from pyarrowquant.reading.location import locate
 from pyarrowquant.recipes.recipe import Recipe
 
-_RUN, _RECIPE, _OUTPUT = "run.json", "recipe.json", "output"
+_RECIPE, _OUTPUT = "recipe.json", "output"
 _LONGEST_NAME = 200  # hidden names are longer, and 255 is the most
 
 
@@ -109,7 +118,7 @@ class Work:
     def __enter__(self) -> Work:
         try:
             self._lock = locked(self._folder, self._destination)
-            known = [self._folder / name for name in (COMPLETE, _RUN)]
+            known = [self._folder / name for name in (COMPLETE, RUN)]
             found = next((file for file in known if file.exists()), None)
             if self._resume and found is not None:
                 self._check_run(found)
@@ -181,8 +190,8 @@ class Work:
         file = self._folder / f"{self._count:08d}.arrow"
         said = {"batches": part.batches, "read": part.read, "skipped": part.skipped}
         with (
-            Outputs([file], True) as outputs,
-            pa.OSFile(str(outputs.temporary(file)), "wb") as sink,
+            _placed(file) as temporary,
+            pa.OSFile(str(temporary), "wb") as sink,
             pa.ipc.new_file(sink, part.results.schema) as writer,
         ):
             writer.write_batch(part.results, custom_metadata={"part": json.dumps(said)})
@@ -190,6 +199,7 @@ class Work:
     def complete(self, totals: dict[str, Any]) -> None:
         """Note on the disk that the output is whole; from now on it only has to get its place."""
         output = self._folder / _OUTPUT
+        remove_all(output)
         sync_tree(output)
         sync(self._folder)
         self._note(
@@ -310,12 +320,11 @@ class Work:
         if before is not None:
             _remove_placed_data(self._destination, before)
         _remove_all_but(self._folder, LOCK)
-        self._write(_RUN, json.dumps(self._run))
+        self._write(RUN, json.dumps(self._run))
 
     def _write(self, name: str, text: str) -> None:
-        file = self._folder / name
-        with Outputs([file], True) as outputs:
-            outputs.temporary(file).write_text(text, encoding="utf-8")
+        with _placed(self._folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
     def _check_run(self, file: Path) -> None:
         found = _read(file)
@@ -347,6 +356,7 @@ def recover(destination: Path) -> bool:
     BlockingIOError
         Another run is at work.
     """
+    clear_abandoned(destination)
     folder = _folder_of(destination)
     if not folder.exists():
         return False
@@ -361,7 +371,7 @@ def recover(destination: Path) -> bool:
                     set_mode(destination, complete["mode"])
             else:
                 restore(destination, aside)
-        if complete is None and not (folder / _RUN).exists():  # killed at the very begin or end
+        if complete is None and not (folder / RUN).exists():  # killed at the very begin or end
             _remove(folder, lock)
     return complete is not None
 
@@ -397,8 +407,26 @@ def _has_its_place(destination: Path, complete: dict[str, Any]) -> bool:
     return expected is not None and contents(destination) == expected
 
 
+@contextmanager
+def _placed(file: Path) -> Iterator[Path]:
+    """Give a place to write a file of the folder, which gets its name when it is on the disk."""
+    temporary = file.with_name("next.tmp")
+    remove(temporary)  # of a run that was killed
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, file)
+        sync(file.parent)
+    except OSError as error:
+        check_room(error, file)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _read(file: Path) -> dict[str, Any]:
     """Read what a run has noted of itself."""
+    refuse_others(file)
     try:
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if file.name == COMPLETE:
@@ -425,7 +453,7 @@ def _folder_of(destination: Path) -> Path:
 
 def _remove(folder: Path, lock: IO[bytes]) -> None:
     """Remove the folder, so that no run takes what is half removed for something to resume."""
-    (folder / _RUN).unlink(missing_ok=True)
+    (folder / RUN).unlink(missing_ok=True)
     _remove_all_but(folder, COMPLETE, LOCK)
     if sys.platform == "win32":
         lock.close()  # files that are open cannot be removed
@@ -436,7 +464,7 @@ def _remove(folder: Path, lock: IO[bytes]) -> None:
 
 
 def _remove_all_but(folder: Path, *names: str) -> None:
-    for name in (COMPLETE, _RUN):  # what is half removed is not to be resumed
+    for name in (COMPLETE, RUN):  # what is half removed is not to be resumed
         if name not in names:
             (folder / name).unlink(missing_ok=True)
     for file in folder.iterdir():

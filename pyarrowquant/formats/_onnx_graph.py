@@ -12,7 +12,6 @@ from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Packed
 from pyarrowquant.formats._layers import Results, is_of, planned_scales_fit
-from pyarrowquant.formats._onnx_data import DataFile, model_outputs
 from pyarrowquant.formats._onnx_nodes import (
     HOLDS,
     ExternalData,
@@ -20,6 +19,7 @@ from pyarrowquant.formats._onnx_nodes import (
     attributes,
     node_problem,
 )
+from pyarrowquant.formats._onnx_outputs import DataFile, model_outputs
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.onnx import OnnxModel, Weight, find_weights
 from pyarrowquant.reading.onnx_model import (

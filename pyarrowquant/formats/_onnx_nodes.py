@@ -12,7 +12,7 @@ from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Floats, Packed
 from pyarrowquant.formats._layers import as_float16
-from pyarrowquant.formats._onnx_data import DataFile
+from pyarrowquant.formats._onnx_outputs import DataFile
 from pyarrowquant.formats._outputs import write_array
 
 Array = npt.NDArray[Any]

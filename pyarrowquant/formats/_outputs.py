@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import glob
 import os
-import secrets
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -22,11 +20,14 @@ from pyarrowquant._core.placing import (
     keeping_modes,
     place,
     refuse_irreplaceable,
-    remove,
-    restore,
     sync,
     sync_tree,
 )
+from pyarrowquant._core.scratch import Scratch, clear, is_abandoned
+from pyarrowquant.formats._onnx_data import remove_unused_data
+
+_BEGUN = "begun"  # a file that says that all files are whole, and are getting their names
+_PLACED, _REPLACED = ".placed", ".replaced"  # notes of data that lies beside
 
 
 class Outputs:
@@ -52,10 +53,19 @@ class Outputs:
         self._overwrite = overwrite
         self._real = {path: Path(os.path.realpath(path)) for path in paths}
         self._last = self._real[paths[-1]]
-        self._temporary = {path: _hidden(real, "tmp") for path, real in self._real.items()}
+        for path, real in self._real.items():
+            if real.parent != self._last.parent:
+                raise ValueError(f"'{path}' is a link into another folder; remove it")
+        clear_abandoned(self._last)
         self._check()
+        self._scratch = Scratch(self._last, _settle)
 
     def __enter__(self) -> Outputs:
+        folder = self._scratch.open()
+        self._temporary = {
+            path: _inside(folder, real, ".tmp", number)
+            for number, (path, real) in enumerate(self._real.items())
+        }
         return self
 
     def __exit__(
@@ -73,12 +83,20 @@ class Outputs:
             check_room(failure, self._last)
             raise
         finally:
-            for temporary in self._temporary.values():
-                temporary.unlink(missing_ok=True)
+            self._scratch.close()
 
     def temporary(self, path: Path) -> Path:
-        """Name under which the file is to be written."""
+        """Name under which the file is to be written; the folder has room for others."""
         return self._temporary[path]
+
+    def note_data(self, placed: Collection[str], replaced: Collection[str]) -> None:
+        """Note names of data of an ONNX model that is to go if the model gets its name, or not.
+
+        Data that a model refers to stays.
+        """
+        for suffix, names in ((_PLACED, placed), (_REPLACED, replaced)):
+            for name in names:
+                (self._scratch.folder / f"{name}{suffix}").touch()
 
     def _check(self) -> None:
         for path, real in self._real.items():
@@ -94,45 +112,68 @@ class Outputs:
             for temporary, real in files:
                 sync(temporary)
                 modes.enter_context(keeping_modes(temporary, real))
-            if not self._overwrite:
-                _place_all(files)
-            elif len(files) == 1:
+            if len(files) > 1:
+                _put_all(files)
+            elif self._overwrite:
                 os.replace(*files[0])
             else:
-                _replace_all(files)
-        for folder in {real.parent for _, real in files}:
-            sync(folder)
+                _put(*files[0])
+        sync(self._last.parent)
 
 
-def _place_all(files: list[tuple[Path, Path]]) -> None:
-    """Let files have names that are free, or none of them."""
+def _put(temporary: Path, path: Path) -> None:
     try:
+        place(temporary, path)
+    except FileExistsError:
+        raise _exists(path) from None
+
+
+def _put_all(files: list[tuple[Path, Path]]) -> None:
+    """Let files have their names, the last one's being free while others change; or none.
+
+    From its beginning on, a writer that dies leaves it to the next one to end it.
+    """
+    begun = files[0][0].with_name(_BEGUN)
+    try:
+        begun.touch()
+        sync(begun.parent)
+        for temporary, path in reversed(files):
+            if path.exists():
+                os.rename(path, temporary.with_suffix(".old"))
         for temporary, path in files:
-            try:
-                place(temporary, path)
-            except FileExistsError:
-                raise _exists(path) from None
+            _put(temporary, path)
     except BaseException:
-        for temporary, path in files:
+        for temporary, path in reversed(files):
             if not temporary.exists():
                 os.rename(path, temporary)
+        begun.unlink(missing_ok=True)
         raise
 
 
-def _replace_all(files: list[tuple[Path, Path]]) -> None:
-    """Let files have their names, the last one's being free while others change; or none."""
-    replaced = {path: _hidden(path, "old") for _, path in files if path.exists()}
-    try:
-        for path in reversed(replaced):
-            os.rename(path, replaced[path])
-        _place_all(files)
-    except BaseException:
-        for path, old in replaced.items():
-            if old.exists():
-                os.rename(old, path)
-        raise
-    for old in replaced.values():
-        old.unlink()
+def clear_abandoned(output: Path) -> None:
+    """Remove what writers of an output that were killed have left beside it.
+
+    What they had taken away is put back, and several files that were getting their names get
+    them.
+    """
+    clear(output, _settle)
+
+
+def _settle(scratch: Path) -> None:
+    """Put back what had the names of outputs, where nothing has them; or end what has begun."""
+    unused = _PLACED if any(scratch.glob("*.tmp")) else _REPLACED
+    names = {path.name.removesuffix(unused) for path in scratch.glob(f"*{unused}")}
+    remove_unused_data(scratch, names)
+    suffix = ".tmp" if (scratch / _BEGUN).exists() else ".old"
+    for path in sorted(scratch.glob(f"*{suffix}")):
+        _, _, name = path.name.removesuffix(suffix).partition("-")
+        with suppress(FileExistsError):
+            place(path, scratch.with_name(name))
+
+
+def _inside(scratch: Path, output: Path, suffix: str, number: int = 0) -> Path:
+    """Name for an output within a hidden folder beside it."""
+    return scratch / f"{number}-{output.name}{suffix}"
 
 
 class OutputFolder:
@@ -145,7 +186,7 @@ class OutputFolder:
     folder : Path
     overwrite : bool
         Whether a folder of a model may be replaced, with all that it holds. Permissions stay.
-    source : Path
+    source : Path, optional
         A folder that must not be replaced.
     written : collection of Path
         Files in subfolders that are written, relative to the folder.
@@ -159,24 +200,32 @@ class OutputFolder:
     """
 
     def __init__(
-        self, folder: Path, overwrite: bool, source: Path, written: Collection[Path]
+        self,
+        folder: Path,
+        overwrite: bool,
+        source: Path | None = None,
+        written: Collection[Path] = (),
     ) -> None:
         self._folder = Path(os.path.realpath(folder))
         self._overwrite = overwrite
-        self._source = Path(os.path.realpath(source))
         self._written = written
-        if self._folder in (self._source, *self._source.parents):
+        if source is not None and Path(os.path.realpath(source)).is_relative_to(self._folder):
             raise ValueError(
                 f"'{folder}' is the folder of the source model, or has it inside. Give another name"
             )
         if not self._folder.parent.is_dir():
             raise FileNotFoundError(f"No such folder: '{self._folder.parent}'")
-        self.temporary = _hidden(self._folder, "tmp")
-        _restore(self._folder)
+        clear_abandoned(self._folder)
         self._check()
+        self._scratch = Scratch(self._folder, _settle)
 
     def __enter__(self) -> OutputFolder:
-        self.temporary.mkdir()
+        self.temporary = _inside(self._scratch.open(), self._folder, ".tmp")
+        try:
+            self.temporary.mkdir()
+        except BaseException:
+            self._scratch.close()
+            raise
         return self
 
     def __exit__(
@@ -196,19 +245,16 @@ class OutputFolder:
             check_room(failure, self._folder)
             raise
         finally:
-            with suppress(OSError):  # that it stays does no harm
-                remove(self.temporary)  # or what was replaced
+            self._scratch.close()
 
     def _put_in_place(self) -> None:
         folder = self._folder
         with keeping_modes(self.temporary, folder):
             if folder.exists() and not is_empty_folder(folder):
-                exchange(self.temporary, folder, _aside(self.temporary))
-                return
-            try:
-                place(self.temporary, folder)
-            except FileExistsError:
-                raise _exists(folder) from None
+                aside = _inside(self._scratch.folder, folder, ".old")
+                exchange(self.temporary, folder, aside)
+            else:
+                _put(self.temporary, folder)
 
     def _check(self) -> None:
         folder = self._folder
@@ -230,21 +276,6 @@ def check_room(error: BaseException | None, path: Path) -> None:
         return
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-
-
-def _hidden(path: Path, suffix: str) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{suffix}")
-
-
-def _aside(temporary: Path) -> Path:
-    return temporary.with_suffix(".replaced")
-
-
-def _restore(folder: Path) -> None:
-    """Put back a folder that a process took away and, as it ended, did not replace."""
-    for temporary in folder.parent.glob(f".{glob.escape(folder.name)}.????????.tmp"):
-        if not os.path.lexists(folder):
-            restore(folder, _aside(temporary))
 
 
 def _exists(path: Path) -> FileExistsError:
@@ -271,8 +302,10 @@ def check_replaceable(folder: Path, written: Collection[Path], suffixes: Sequenc
             "Give another name, or remove it"
         )
     for path in paths:
-        kept = path.name != ".git" and (not path.is_dir() or _is_written(path, folder, written))
-        if not kept:
+        replaced = path.name != ".git" and (
+            not path.is_dir() or is_abandoned(path) or _is_written(path, folder, written)
+        )
+        if not replaced:
             kind = "the folder " if path.is_dir() else ""
             raise FileExistsError(
                 f"'{folder}' has {kind}'{path.name}', which would be lost, so it is not "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ import pyarrow as pa
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.layout import Coded
+from pyarrowquant._core.placing import refuse_irreplaceable
 from pyarrowquant._core.results import Packed
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.errors import ArgumentTypeError
@@ -35,7 +35,7 @@ from pyarrowquant.formats._layers import (
     widened,
 )
 from pyarrowquant.formats._model_folder import refuse_dangling
-from pyarrowquant.formats._outputs import Outputs, Spool
+from pyarrowquant.formats._outputs import OutputFolder, Outputs, Spool, clear_abandoned
 from pyarrowquant.formats._safetensors import Entry, write_tensors
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors_header import BITS
@@ -60,6 +60,7 @@ _TOKENIZER = (
     "*_config.json",
     "*.jinja",
 )
+_MODEL, _CONFIG = "model.safetensors", "config.json"
 # Of safetensors all whose elements are whole bytes.
 _OTHER_DTYPES = {
     name: bits // 8 for name, bits in BITS.items() if bits % 8 == 0 and name not in KEPT_DTYPES
@@ -144,24 +145,44 @@ def write_mlx(
     json.dumps(config)  # what JSON does not know is found here, not at the end
     overwrite = arguments.boolean("overwrite", overwrite)
     folder = Path(folder)
-    made = not folder.exists()
-    folder.mkdir(exist_ok=True)
+    files = [folder / _MODEL, folder / _CONFIG]
+    clear_abandoned(Path(os.path.realpath(files[-1])))
+    for other in sorted(folder.glob("model*.safetensors")):
+        if other != files[0]:
+            raise FileExistsError(f"'{other}' exists. MLX would load it too: remove it")
+
+    def write(model: Path, configuration: Path) -> None:
+        quantization = _write_tensors(layers, kept_layers, model, code)
+        with safe_open(model, "np"):
+            pass  # the header is what safetensors takes
+        text = json.dumps({**config, **quantization}, indent=2) + "\n"
+        configuration.write_text(text, encoding="utf-8")
+
+    if _is_replaced_whole(folder, overwrite):
+        with OutputFolder(folder, overwrite) as output:
+            write(output.temporary / _MODEL, output.temporary / _CONFIG)
+            if not _is_replaced_whole(folder, overwrite):
+                raise FileExistsError(f"'{folder}' has got files meanwhile. Write into it again")
+    else:
+        with Outputs(files, overwrite) as outputs:
+            write(*map(outputs.temporary, files))
+
+
+def _is_replaced_whole(folder: Path, overwrite: bool) -> bool:
+    """Whether a folder is new, or may get its name as a whole as it has nothing else."""
+    real = Path(os.path.realpath(folder))
+    if not real.is_dir():
+        return True
+    if os.path.samefile(real, os.curdir):
+        return False
+    found = set(os.listdir(real))
+    if found - {_MODEL, _CONFIG} or (found and not overwrite):
+        return False
     try:
-        model, configuration = folder / "model.safetensors", folder / "config.json"
-        for other in sorted(folder.glob("model*.safetensors")):
-            if other != model:
-                raise FileExistsError(f"'{other}' exists. MLX would load it too: remove it")
-        with Outputs([model, configuration], overwrite) as outputs:
-            quantization = _write_tensors(layers, kept_layers, outputs.temporary(model), code)
-            with safe_open(outputs.temporary(model), "np"):
-                pass  # the header is what safetensors takes
-            text = json.dumps({**config, **quantization}, indent=2) + "\n"
-            outputs.temporary(configuration).write_text(text, encoding="utf-8")
-    except BaseException:
-        if made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
+        refuse_irreplaceable(real)
+    except ValueError:  # a mount point, in which files are replaced
+        return False
+    return os.access(real.parent, os.W_OK)
 
 
 class Mlx(Format):

@@ -13,13 +13,7 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._format import NO_MATRIX, Format
 from pyarrowquant.formats._layers import Names, Results, refuse
-from pyarrowquant.formats._onnx_data import (
-    DataFile,
-    data_files,
-    data_of,
-    model_outputs,
-    refuse_link,
-)
+from pyarrowquant.formats._onnx_data import data_files, data_of
 from pyarrowquant.formats._onnx_graph import (
     float16_problem,
     planned_float16_problem,
@@ -32,6 +26,7 @@ from pyarrowquant.formats._onnx_nodes import (
     attributes,
     node_problem,
 )
+from pyarrowquant.formats._onnx_outputs import DataFile, model_outputs, refuse_link
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.onnx import OnnxModel

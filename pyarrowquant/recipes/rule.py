@@ -205,4 +205,15 @@ class Rule:
         if self.regex is not None:
             return re.compile(self.regex).search
         globs = [glob for glob in _several(self.match) if glob not in self._plain_names]
-        return re.compile("|".join(map(fnmatch.translate, globs))).match if globs else None
+        return re.compile("|".join(map(_translated, globs))).match if globs else None
+
+
+def _translated(glob: str) -> str:
+    """Return a glob as a regular expression, in linear time.
+
+    `fnmatch` searches for the end of each ``[`` in all that follows; behind the last ``]`` it is
+    the character itself.
+    """
+    end = glob.rfind("]") + 1
+    rest = fnmatch.translate(glob[end:].replace("[", "[[]"))
+    return fnmatch.translate(glob[:end])[: -len(r"\Z")] + rest
