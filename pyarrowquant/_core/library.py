@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pyarrowquant.errors import InternalError, LayerError, QuantizationError
@@ -50,6 +52,20 @@ class _Outcome(ctypes.Structure):
     ]
 
 
+class _Layer(ctypes.Structure):
+    """C's struct paq_layer."""
+
+    _fields_ = [
+        ("rows", ctypes.c_int64),
+        ("groups", ctypes.c_int64),
+        ("row_bytes", ctypes.c_int64),
+        ("bit_width", ctypes.c_int64),
+        ("codes", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("zero_points", ctypes.c_void_p),
+    ]
+
+
 def _signatures(library: ctypes.CDLL) -> None:
     text = ctypes.c_char_p
     report = ctypes.c_void_p  # a text to free, or NULL
@@ -62,6 +78,7 @@ def _signatures(library: ctypes.CDLL) -> None:
         "paq_compare": [address, address, text, outcome],
         "paq_validate": [address, text],
         "paq_allocate": [text, ctypes.POINTER(ctypes.c_void_p)],
+        "paq_lay_out": [ctypes.POINTER(_Layer), text, address, ctypes.c_int64],
         "paq_job_wait": [
             job,
             ctypes.c_int64,
@@ -193,6 +210,29 @@ def allocate(layers: list[list[dict[str, float]]], budget: int) -> list[int]:
     _check(library, library.paq_allocate(problem, ctypes.byref(choices)))
     chosen: list[int] = json.loads(_take_text(library, choices.value) or "[]")
     return chosen
+
+
+def lay_out(
+    bit_width: int,
+    codes: npt.NDArray[np.uint8],
+    scales: npt.NDArray[np.float32],
+    zero_points: npt.NDArray[np.float32],
+    options: bytes,
+    out: npt.NDArray[np.uint8],
+) -> None:
+    """Write a part of a layer, whose arrays are contiguous matrices, into `out`."""
+    library = _load()
+    rows, row_bytes = codes.shape
+    layer = _Layer(
+        rows,
+        scales.shape[1],
+        row_bytes,
+        bit_width,
+        codes.ctypes.data,
+        scales.ctypes.data,
+        zero_points.ctypes.data,
+    )
+    _check(library, library.paq_lay_out(ctypes.byref(layer), options, out.ctypes.data, out.size))
 
 
 def quantize(

@@ -19,8 +19,6 @@ from pyarrowquant._core.source import Source, check_data
 
 Floats = npt.NDArray[np.float32]
 
-_CODES_A_PIECE = 1 << 20
-
 
 @dataclass(frozen=True)
 class Packed(Layout):
@@ -44,19 +42,6 @@ class Packed(Layout):
         """What codes of zero decode to, -zero_point * scale; infinite beyond float32."""
         with np.errstate(over="ignore"):
             return -self.zero_points * self.scales
-
-    def unpacked(self) -> Iterator[tuple[slice, Bytes]]:
-        """Codes of some rows at a time, one a byte; for columns that are a multiple of 8."""
-        step = max(1, _CODES_A_PIECE // self.columns)
-        for start in range(0, len(self.codes), step):
-            rows = slice(start, start + step)
-            eights = np.zeros((self.codes[rows].size // self.bits, 8), np.uint8)
-            eights[:, : self.bits] = self.codes[rows].reshape(-1, self.bits)
-            stream = eights.view("<u8")[:, 0]  # eight codes in a number
-            codes = np.empty_like(eights)
-            for i in range(8):
-                codes[:, i] = stream >> np.uint64(i * self.bits) & np.uint64(2**self.bits - 1)
-            yield rows, codes.reshape(-1, self.columns)
 
 
 def batches_of(source: Source) -> Iterator[tuple[pa.RecordBatch, list[Packed]]]:

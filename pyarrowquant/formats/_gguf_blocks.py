@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from pyarrowquant._core.cells import Bytes
+from pyarrowquant._core.laying import Part, blocks
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Packed
 from pyarrowquant.formats._layers import (
@@ -77,29 +77,6 @@ def type_name_of(layer: Coded) -> str | None:
     return _OTHERS.get(layer.bits)
 
 
-def blocks_of(layer: Packed) -> Iterator[Bytes]:
-    """Blocks of some rows at a time."""
-    type_name = str(type_name_of(layer))
-    for rows, codes in layer.unpacked():
-        yield _blocks(layer, rows, codes, type_name)
-
-
-def _blocks(layer: Packed, rows: slice, codes: Bytes, type_name: str) -> Bytes:
-    """Blocks of some rows as ggml lays them out: scale, m, fifth bits, codes."""
-    blocks = codes.reshape(-1, _BLOCK)
-
-    def halves(values: Any) -> Bytes:
-        stored = as_float16(values[rows]).astype("<f2").reshape(-1, 1)
-        return stored.view(np.uint8)
-
-    parts = [halves(layer.scales)]
-    if type_name in _OTHERS.values():
-        parts.append(halves(layer.biases))
-    if layer.bits == 8:
-        parts.append(np.bitwise_xor(blocks, 0x80, dtype=np.uint8))  # q - 128 as int8
-    else:
-        if layer.bits == 5:
-            parts.append(np.packbits(blocks >> 4, axis=1, bitorder="little"))
-        low, high = blocks[:, : _BLOCK // 2], blocks[:, _BLOCK // 2 :]
-        parts.append(np.bitwise_or(low & 15, high << 4, dtype=np.uint8))
-    return np.concatenate(parts, axis=1)
+def blocks_of(layer: Packed) -> Part:
+    """Blocks as ggml lays them out."""
+    return blocks(layer, symmetric=type_name_of(layer) in _SYMMETRIC.values())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pyarrowquant._core.cells import Bytes
+from pyarrowquant._core.laying import whole
 from pyarrowquant._core.results import Packed
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._gguf_blocks import blocks_of, layers_of, type_name_of
@@ -119,6 +120,6 @@ def _add_info(gguf: Any, writer: Any, tensor: Tensor, layer: Packed | None) -> N
 
 def _data(tensor: Tensor, layer: Packed | None, source: MappedFile | ReadFile) -> Bytes:
     if layer is not None:
-        return np.concatenate(list(blocks_of(layer)))
+        return whole(layer, blocks_of(layer))
     buffer = source.buffer(tensor.begin, tensor.end - tensor.begin)
     return np.frombuffer(buffer, np.uint8) if buffer.size else np.empty(0, np.uint8)

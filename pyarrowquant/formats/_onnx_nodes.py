@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from pyarrowquant._core.cells import Bytes
+from pyarrowquant._core import laying
 from pyarrowquant._core.layout import Coded
-from pyarrowquant._core.results import Floats, Packed
-from pyarrowquant.formats._layers import as_float16
+from pyarrowquant._core.results import Packed
 from pyarrowquant.formats._onnx_outputs import DataFile
 from pyarrowquant.formats._outputs import write_array
 
@@ -25,7 +23,6 @@ HOLDS = (
 
 _BIT_WIDTHS = (2, 4, 8)
 _LEAST_BLOCK = 16
-_BYTES_A_PIECE = 1 << 22
 # Where tensors begin in the file of data: large ones at pages, as memory maps want it.
 _ALIGNMENT = 64
 _LARGE, _LARGE_ALIGNMENT = 1 << 20, 1 << 16
@@ -103,27 +100,27 @@ def add_tensors(
     half : bool
         Whether scales, and zero-points that are fractions, are float16.
     """
-    uint8, float_ = onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT
+    uint8 = onnx.TensorProto.UINT8
     rows, groups = layer.scales.shape
     width = _block(layer) * layer.bits // 8
+    dtype = "float16" if half else "float32"
+    floats = onnx.TensorProto.FLOAT16 if half else onnx.TensorProto.FLOAT
 
-    def add(suffix: str, type_: int, shape: tuple[int, ...], pieces: Iterable[Array]) -> str:
-        size = int(np.prod(shape)) * (1 if type_ == uint8 else 2 if half else 4)
-        if half and type_ == float_:
-            type_, pieces = onnx.TensorProto.FLOAT16, map(as_float16, pieces)
+    def add(suffix: str, type_: int, shape: tuple[int, ...], part: laying.Part) -> str:
         made = initializers.add(name=name(f"{layer.name}.{suffix}"), data_type=type_, dims=shape)
-        data.append(made, size, pieces)
+        data.append(made, rows * part.row_bytes, laying.pieces(layer, part))
         return str(made.name)
 
     names = [
-        add("codes", uint8, (rows, groups, width), _padded(layer, groups * width)),
-        add("scales", float_, (rows, groups), [layer.scales]),
+        add("codes", uint8, (rows, groups, width), laying.codes(groups * width)),
+        add("scales", floats, (rows, groups), laying.scales(layer, dtype)),
     ]
     if layer.zero_point == "integer":
-        packed = _packed(layer.zero_points, layer.bits)
-        names.append(add("zero_points", uint8, packed.shape, [packed]))
+        packed = laying.packed_zero_points(layer)
+        names.append(add("zero_points", uint8, (rows, packed.row_bytes), packed))
     elif layer.zero_point == "float":
-        names.append(add("zero_points", float_, (rows, groups), [layer.zero_points]))
+        zero_points = laying.zero_points(layer, dtype)
+        names.append(add("zero_points", floats, (rows, groups), zero_points))
     return names  # symmetric is what the node takes without zero-points
 
 
@@ -138,18 +135,3 @@ def _block(layer: Coded) -> int:
     if layer.group < layer.columns:
         return layer.group
     return max(_LEAST_BLOCK, 1 << (layer.columns - 1).bit_length())
-
-
-def _padded(layer: Packed, width: int) -> Iterator[Bytes]:
-    """Rows of codes with zeros at their ends, so many at a time as fit into some MiB."""
-    step = max(1, _BYTES_A_PIECE // width)
-    for start in range(0, len(layer.codes), step):
-        codes = layer.codes[start : start + step]
-        yield np.pad(codes, ((0, 0), (0, width - codes.shape[1])))
-
-
-def _packed(zero_points: Floats, bits: int) -> Bytes:
-    """Whole zero-points in rows of packed bits, low ones first."""
-    rows = len(zero_points)
-    stream = np.unpackbits(zero_points.astype(np.uint8)[:, :, None], axis=2, bitorder="little")
-    return np.packbits(stream[:, :, :bits].reshape(rows, -1), axis=1, bitorder="little")

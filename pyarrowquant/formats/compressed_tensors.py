@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from pyarrowquant._core import arguments
+from pyarrowquant._core import arguments, laying
+from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Packed
 from pyarrowquant._core.settings import Settings
@@ -27,7 +27,6 @@ from pyarrowquant.formats._layers import (
     is_of,
     planned_scales_fit,
     refuse,
-    rounded,
 )
 from pyarrowquant.formats._model_folder import DTYPES, ModelFolder, open_folder, pieces_of
 from pyarrowquant.formats._outputs import OutputFolder
@@ -38,7 +37,6 @@ from pyarrowquant.recipes.planned import PlannedLayout
 from pyarrowquant.recipes.presets import NOT_LINEAR
 from pyarrowquant.recipes.recipe import Recipe
 
-_BYTES_A_PIECE = 1 << 22
 # Their layers are Conv1D, of transposed weights, and no Linear.
 _CONV1D = frozenset({"clvp", "decision_transformer", "gpt2", "imagegpt", "openai-gpt"})
 
@@ -305,70 +303,33 @@ def _entries(shard: Shard, layers: LayersByName, dtype: str, symmetric: bool) ->
 def _packed_entries(
     layers: LayersByName, name: str, dtype: str, symmetric: bool
 ) -> Iterator[Entry]:
-    rows, columns = layers[name].shape
-    groups = layers[name].scales.shape[1]
-    bits = layers[name].bits
+    layer = layers[name]
+    rows, columns = layer.shape
+    groups = layer.scales.shape[1]
 
-    def packed() -> Iterator[memoryview]:
-        yield from _padded_rows(layers[name].codes)
+    def pieces(part: laying.Part) -> Iterator[Bytes]:
+        yield from laying.pieces(layers[name], part)
         layers.forget_pages()
 
-    def scales() -> Iterator[memoryview]:
-        yield _buffer(rounded(layers[name].scales, dtype))
+    def zero_points() -> Iterator[Bytes]:
+        yield laying.zero_points_packed_down(layers[name])
         layers.forget_pages()
 
-    def zero_points() -> Iterator[memoryview]:
-        yield _buffer(_packed_down(layers[name]))
-        layers.forget_pages()
-
-    def shape() -> Iterator[memoryview]:
-        yield _buffer(np.array([rows, columns], "<i8"))
-
-    words = _words(columns * bits)
-    yield Entry(f"{name}_packed", "I32", (rows, words), rows * words * 4, packed)
+    words = _words(columns * layer.bits)
+    codes = partial(pieces, laying.codes(4 * words))
+    yield Entry(f"{name}_packed", "I32", (rows, words), rows * words * 4, codes)
     size = rows * groups * (4 if dtype == "float32" else 2)
+    scales = partial(pieces, laying.scales(layer, dtype))
     yield Entry(f"{name}_scale", DTYPES[dtype], (rows, groups), size, scales)
-    yield Entry(f"{name}_shape", "I64", (2,), 16, shape)
+    shape = np.array([rows, columns], "<i8").tobytes()
+    yield Entry(f"{name}_shape", "I64", (2,), 16, lambda: [shape])
     if not symmetric:
-        words = _words(rows * bits)
+        words = _words(rows * layer.bits)
         yield Entry(f"{name}_zero_point", "I32", (words, groups), words * groups * 4, zero_points)
 
 
 def _words(bits: int) -> int:
     return -(-bits // 32)
-
-
-def _padded_rows(codes: npt.NDArray[np.uint8]) -> Iterator[memoryview]:
-    """Give the codes, each row padded to 32 bits."""
-    rows, width = codes.shape
-    if width % 4 == 0:
-        yield _buffer(codes)
-        return
-    padded = width + -width % 4
-    step = max(1, _BYTES_A_PIECE // padded)
-    for start in range(0, rows, step):
-        piece = np.zeros((len(codes[start : start + step]), padded), np.uint8)
-        piece[:, :width] = codes[start : start + step]
-        yield _buffer(piece)
-
-
-def _packed_down(layer: Packed) -> npt.NDArray[np.uint32]:
-    """Zero-points as the format has them: a column is a stream of bits down the rows."""
-    rows, groups = layer.zero_points.shape
-    words = np.empty((_words(rows * layer.bits), groups), "<u4")
-    step = max(1, _BYTES_A_PIECE // (rows * layer.bits))
-    for start in range(0, groups, step):
-        columns = layer.zero_points[:, start : start + step].T.astype(np.uint8)
-        bits = columns[:, :, None] >> np.arange(layer.bits, dtype=np.uint8) & 1
-        packed = np.packbits(bits.reshape(len(columns), -1), axis=1, bitorder="little")
-        padded = np.pad(packed, ((0, 0), (0, 4 * len(words) - packed.shape[1])))
-        words[:, start : start + step] = padded.view("<u4").T
-    return words
-
-
-def _buffer(array: npt.NDArray[Any]) -> memoryview:
-    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return little.reshape(-1).view(np.uint8).data
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.laying import pieces
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.formats._format import NO_MATRIX, Format
@@ -268,7 +269,7 @@ def _write_tensors(gguf: Any, writer: Any, layers: Results, kept: KeptLayers, fo
 
         for layer in layers:
             start = spool.size
-            for blocks in blocks_of(layer):
+            for blocks in pieces(layer, blocks_of(layer)):
                 spool.append(blocks)
             end(layer.name, layer.shape, str(type_name_of(layer)), start)
         for layer_kept in kept:

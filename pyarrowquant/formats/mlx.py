@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pyarrowquant._core import arguments
+from pyarrowquant._core import arguments, laying
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.placing import refuse_irreplaceable
 from pyarrowquant._core.results import Packed
@@ -281,9 +281,12 @@ def _write_tensors(
     entries: list[Entry] = []
     with Spool(path.parent) as spool:
 
-        def add(name: str, code: str, shape: tuple[int, ...], data: npt.NDArray[Any]) -> None:
+        def add(
+            name: str, code: str, shape: tuple[int, ...], data: Iterable[npt.NDArray[Any]]
+        ) -> None:
             start = spool.size
-            spool.append(data)
+            for piece in data:
+                spool.append(piece)
             size = spool.size - start
             pieces = partial(spool.pieces, start, size)
             entries.append(Entry(names.add(name), code, shape, size, pieces))
@@ -292,12 +295,12 @@ def _write_tensors(
             module = layer.name.removesuffix(_WEIGHT)
             settings[module] = layer.group, layer.bits
             rows, width = layer.codes.shape
-            add(layer.name, "U32", (rows, width // 4), layer.codes)
-            for suffix, values in (("scales", layer.scales), ("biases", layer.biases)):
-                stored = rounded(values, _NAMES[dtype])
-                add(f"{module}.{suffix}", dtype, stored.shape, stored)
+            add(layer.name, "U32", (rows, width // 4), [layer.codes])
+            for suffix, part in (("scales", laying.scales), ("biases", laying.biases)):
+                stored = laying.pieces(layer, part(layer, _NAMES[dtype]))
+                add(f"{module}.{suffix}", dtype, layer.scales.shape, stored)
         for layer_kept in kept:
-            add(layer_kept.name, layer_kept.dtype, layer_kept.shape, layer_kept.data)
+            add(layer_kept.name, layer_kept.dtype, layer_kept.shape, [layer_kept.data])
         write_tensors(path, entries, "mlx")
     return _quantization(settings)
 

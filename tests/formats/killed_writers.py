@@ -20,8 +20,8 @@ import safetensors.numpy
 from exports import files
 
 from pyarrowquant._core import placing
-from pyarrowquant.formats.tables import write_batches
 from pyarrowquant.formats import write_compressed_tensors, write_gguf, write_mlx, write_onnx
+from pyarrowquant.formats.tables import write_batches
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.chmod", "open"}
 FAILURE = "the disk is gone"

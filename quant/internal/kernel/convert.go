@@ -66,8 +66,8 @@ func widenFloat16(h uint16) float32 {
 	}
 }
 
-// narrowFloat16 rounds to nearest, ties to even, with subnormals and Inf.
-func narrowFloat16(x float32) uint16 {
+// Float16Bits is x as float16: it rounds to nearest, ties to even, with subnormals and Inf.
+func Float16Bits(x float32) uint16 {
 	bits := math.Float32bits(x)
 	sign := uint16(bits >> 16 & 0x8000)
 	magnitude := bits &^ signBit
@@ -86,17 +86,22 @@ func narrowFloat16(x float32) uint16 {
 	}
 }
 
-// roundBFloat16 rounds a finite x to nearest, ties to even; it may become Inf.
-func roundBFloat16(x float32) float32 {
+// BFloat16Bits is x, which is no NaN, as bfloat16: it rounds to nearest, ties to even,
+// and may become Inf.
+func BFloat16Bits(x float32) uint16 {
 	bits := math.Float32bits(x)
-	return math.Float32frombits((bits + 0x7fff + bits>>16&1) &^ 0xffff)
+	return uint16((bits + 0x7fff + bits>>16&1) >> 16)
+}
+
+func roundBFloat16(x float32) float32 {
+	return math.Float32frombits(uint32(BFloat16Bits(x)) << 16)
 }
 
 // roundScale rounds a scale to the type in which it will be stored.
 func roundScale(s float32, dtype ScaleDtype) float32 {
 	switch dtype {
 	case ScaleFloat16:
-		return widenFloat16(narrowFloat16(s))
+		return widenFloat16(Float16Bits(s))
 	case ScaleBFloat16:
 		return roundBFloat16(s)
 	default:

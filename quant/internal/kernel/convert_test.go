@@ -54,18 +54,18 @@ func TestNarrowFloat16RoundsToNearestEven(t *testing.T) {
 			{middle, even},
 			{math.Nextafter32(middle, math.MaxFloat32), high},
 		} {
-			if got := narrowFloat16(c.x); got != c.want {
+			if got := Float16Bits(c.x); got != c.want {
 				t.Fatalf("%g narrows to %#04x, want %#04x", c.x, got, c.want)
 			}
-			if got := narrowFloat16(-c.x); got != c.want|0x8000 {
+			if got := Float16Bits(-c.x); got != c.want|0x8000 {
 				t.Fatalf("%g narrows to %#04x, want %#04x", -c.x, got, c.want|0x8000)
 			}
 		}
 	}
-	if got := narrowFloat16(float32(math.NaN())); isFiniteFloat16(got) || got&0x3ff == 0 {
+	if got := Float16Bits(float32(math.NaN())); isFiniteFloat16(got) || got&0x3ff == 0 {
 		t.Errorf("NaN narrows to %#04x", got)
 	}
-	if got := narrowFloat16(math.SmallestNonzeroFloat32); got != 0 {
+	if got := Float16Bits(math.SmallestNonzeroFloat32); got != 0 {
 		t.Errorf("the smallest float32 narrows to %#04x", got)
 	}
 }

@@ -63,7 +63,7 @@ func store(out []byte, tile []float32, t ElementType) int {
 		return -1
 	}
 	for i, w := range tile {
-		h := narrowFloat16(w)
+		h := Float16Bits(w)
 		if h&0x7c00 == 0x7c00 && isFinite(w) {
 			return i
 		}

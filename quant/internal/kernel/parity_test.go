@@ -106,7 +106,7 @@ func randomWeights(random *rand.Rand, n int, t ElementType, misalignment int) []
 		}
 		switch t {
 		case Float16:
-			h := narrowFloat16(w)
+			h := Float16Bits(w)
 			out[2*i], out[2*i+1] = byte(h), byte(h>>8)
 		case BFloat16:
 			h := math.Float32bits(w) >> 16

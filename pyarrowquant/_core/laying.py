@@ -1,0 +1,101 @@
+"""Parts of quantized layers in the order that engines want them, made by Go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pyarrowquant._core import arguments, library
+from pyarrowquant._core.cells import Bytes
+from pyarrowquant._core.results import Packed
+
+_BYTES_A_PIECE = 1 << 25
+_DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Go's layout.Options but for the threads, and the bytes that a row takes."""
+
+    part: str
+    row_bytes: int
+    width: int = 0
+    dtype: str = "float32"
+    symmetric: bool = False
+
+
+def codes(width: int) -> Part:
+    """Rows of codes with zeros at their ends, up to so many bytes."""
+    return Part("codes", width, width=width)
+
+
+def scales(layer: Packed, dtype: str) -> Part:
+    return _rounded("scales", layer, dtype)
+
+
+def zero_points(layer: Packed, dtype: str) -> Part:
+    return _rounded("zero_points", layer, dtype)
+
+
+def biases(layer: Packed, dtype: str) -> Part:
+    """Round what codes of zero decode to, -zero_point * scale in float32."""
+    return _rounded("biases", layer, dtype)
+
+
+def packed_zero_points(layer: Packed) -> Part:
+    """Whole zero-points, each row a little-endian bit stream."""
+    return Part("packed zero_points", -(-layer.scales.shape[1] * layer.bits // 8))
+
+
+def blocks(layer: Packed, symmetric: bool) -> Part:
+    """Blocks of ggml."""
+    header = 2 if symmetric else 4
+    groups = layer.scales.shape[1]
+    return Part("blocks", groups * (header + 4 * layer.bits), symmetric=symmetric)
+
+
+def pieces(layer: Packed, part: Part) -> Iterator[Bytes]:
+    """Give some rows of a part at a time, as bytes; each piece is used before the next comes."""
+    rows = len(layer.codes)
+    step = max(1, min(rows, _BYTES_A_PIECE // max(part.row_bytes, 1)))
+    memory = np.empty(step * part.row_bytes, np.uint8)
+    for start in range(0, rows, step):
+        span = slice(start, start + step)
+        out = memory[: (min(start + step, rows) - start) * part.row_bytes]
+        _lay_out(layer, span, part, out)
+        yield out
+
+
+def whole(layer: Packed, part: Part) -> Bytes:
+    """Return a part as bytes."""
+    out = np.empty(len(layer.codes) * part.row_bytes, np.uint8)
+    _lay_out(layer, slice(None), part, out)
+    return out
+
+
+def zero_points_packed_down(layer: Packed) -> Bytes:
+    """Whole zero-points as words of 32 bits: a column is a bit stream down the rows."""
+    rows, groups = layer.zero_points.shape
+    out = np.empty(4 * -(-rows * layer.bits // 32) * groups, np.uint8)
+    _lay_out(layer, slice(None), Part("zero_points packed down", 0), out)
+    return out
+
+
+def _rounded(part: str, layer: Packed, dtype: str) -> Part:
+    return Part(part, layer.scales.shape[1] * _DTYPE_BYTES[dtype], dtype=dtype)
+
+
+def _lay_out(layer: Packed, rows: slice, part: Part, out: Bytes) -> None:
+    options: dict[str, Any] = {**asdict(part), "threads": arguments.thread_count(None)}
+    del options["row_bytes"]
+    library.lay_out(
+        layer.bits,
+        np.ascontiguousarray(layer.codes[rows]),
+        np.ascontiguousarray(layer.scales[rows]),
+        np.ascontiguousarray(layer.zero_points[rows]),
+        library.encode(options),
+        out,
+    )
