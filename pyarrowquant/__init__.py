@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyarrowquant.comparison import compare
     from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
     from pyarrowquant.conversion.progress import Step
+    from pyarrowquant.conversion.unquantized import UnquantizedTensor
     from pyarrowquant.errors import (
         InternalError,
         LayerError,
@@ -50,6 +51,7 @@ __all__ = [
     "Settings",
     "SkippedLayerWarning",
     "Step",
+    "UnquantizedTensor",
     "UsageError",
     "__version__",
     "compare",
@@ -73,6 +75,7 @@ _MODULES = {
     "comparison": ["compare"],
     "conversion.convert": ["Conversion", "ConversionPlan", "convert", "plan"],
     "conversion.progress": ["Step"],
+    "conversion.unquantized": ["UnquantizedTensor"],
     "errors": [
         "InternalError",
         "LayerError",

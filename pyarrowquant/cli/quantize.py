@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import click
 from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant.cli._memory import memory_size
 from pyarrowquant.cli._progress import Shown
-from pyarrowquant.cli._show import json_option, show_json, size_text
+from pyarrowquant.cli._show import json_option, printable, show_json, size_text
 from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
+from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.formats.registry import FORMATS
 
+_NAMED = 3  # of the tensors that are not quantized for a reason
 _WIDTHS = click.Choice([str(width) for width in BIT_WIDTHS])
 
 
@@ -147,6 +150,8 @@ def _show(done: Conversion, as_json: bool) -> None:
             "bits_per_weight": done.bits_per_weight,
             "relative_error": done.relative_error,
             "seconds": done.seconds,
+            "source_bytes": done.source_bytes,
+            "unquantized": [asdict(tensor) for tensor in done.unquantized],
         }
         if done.bits_per_weight is None:
             del summary["bits_per_weight"]
@@ -159,7 +164,9 @@ def _show(done: Conversion, as_json: bool) -> None:
     )
     if done.skipped:
         click.echo(f"{len(done.skipped)} layers were left out")
-    click.echo(f"'{done.destination}': {size_text(done.bytes)}")
+    _show_unquantized(done.unquantized)
+    before = "" if done.source_bytes is None else f"{size_text(done.source_bytes)} -> "
+    click.echo(f"'{done.destination}': {before}{size_text(done.bytes)}")
 
 
 def _show_plan(shown: ConversionPlan, as_json: bool) -> None:
@@ -173,10 +180,30 @@ def _show_plan(shown: ConversionPlan, as_json: bool) -> None:
             }
             for layer in shown.layers
         ]
-        show_json({"destination": str(shown.destination), "format": shown.to, "layers": rows})
+        show_json(
+            {
+                "destination": str(shown.destination),
+                "format": shown.to,
+                "layers": rows,
+                "unquantized": [asdict(tensor) for tensor in shown.unquantized],
+            }
+        )
         return
     click.echo(
         f"{len(wanted)} of {len(shown.layers)} layers would be quantized to '{shown.destination}'"
     )
     for width, count in sorted(Counter(settings.bit_width for settings in wanted).items()):
         click.echo(f"  {count} with {width} bits")
+    _show_unquantized(shown.unquantized)
+
+
+def _show_unquantized(tensors: Sequence[UnquantizedTensor]) -> None:
+    """Print a line for each reason, what is lost first."""
+    groups: dict[tuple[bool, str], list[UnquantizedTensor]] = {}
+    for tensor in tensors:
+        groups.setdefault((tensor.kept, tensor.reason), []).append(tensor)
+    for (kept, reason), found in sorted(groups.items()):
+        some = ", ".join(printable(tensor.name) for tensor in found[:_NAMED])
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        size = size_text(sum(tensor.bytes for tensor in found))
+        click.echo(f"{'Kept' if kept else 'Left out'}, {reason}: {some}{more} ({size})")

@@ -18,6 +18,7 @@ from pyarrowquant.conversion.memory import batch_bytes
 from pyarrowquant.conversion.planning import planned, with_ragged_kept
 from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.source import files_of, local_path, refuse_quantized, source_bytes
+from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.conversion.work import is_complete, recover
 from pyarrowquant.errors import UsageError, users_level
 from pyarrowquant.formats.registry import FORMATS, SUFFIXES
@@ -55,6 +56,10 @@ class Conversion:
     relative_error : float
         ||w - w'|| / ||w|| over all layers that were quantized.
     seconds : float
+    source_bytes : int or None
+        Size of the source's files; None where they are not on this machine.
+    unquantized : tuple of UnquantizedTensor
+        All other tensors of the source, as far as it says them.
     """
 
     destination: Path
@@ -66,6 +71,8 @@ class Conversion:
     bits_per_weight: float | None
     relative_error: float
     seconds: float
+    source_bytes: int | None
+    unquantized: tuple[UnquantizedTensor, ...]
 
 
 @dataclass(frozen=True)
@@ -79,11 +86,14 @@ class ConversionPlan:
         The format.
     layers : tuple of PlannedLayer
         In the order of the source.
+    unquantized : tuple of UnquantizedTensor
+        All tensors of the source that would not be quantized, as far as it says them.
     """
 
     destination: Path
     to: str
     layers: tuple[PlannedLayer, ...]
+    unquantized: tuple[UnquantizedTensor, ...]
 
 
 def convert(
@@ -211,6 +221,8 @@ def convert(
         bits_per_weight=totals.bits_per_weight if job.target.name in TABLES.values() else None,
         relative_error=totals.relative_error,
         seconds=time.perf_counter() - start,
+        source_bytes=source_bytes(job.source),
+        unquantized=job.unquantized(job.recipe),
     )
 
 
@@ -274,7 +286,8 @@ def plan(
     )
     fitted = job.fitted(Meter(source_bytes(job.source), progress))
     layers = planned(job.source, job.settings, fitted, read=True) or []
-    return ConversionPlan(job.destination, job.target.name, tuple(layers))
+    left = job.unquantized(fitted)
+    return ConversionPlan(job.destination, job.target.name, tuple(layers), left)
 
 
 def _said(

@@ -23,6 +23,7 @@ from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.conversion.source import source_bytes
 from pyarrowquant.conversion.totals import Totals
+from pyarrowquant.conversion.unquantized import UnquantizedTensor, unquantized
 from pyarrowquant.conversion.work import Part, Work
 from pyarrowquant.formats._format import Format
 from pyarrowquant.reading.model import Model
@@ -100,6 +101,11 @@ class Job:
             self.files,
             partial(self.target.files_of_subfolders, self.source),
         )
+
+    def unquantized(self, recipe: Recipe | None) -> tuple[UnquantizedTensor, ...]:
+        """List what is not quantized with a recipe."""
+        layers = planned(self.source, self.settings, recipe) or []
+        return unquantized(self.source, self.target, layers, recipe)
 
     def fitted(self, meter: Meter) -> Recipe | None:
         """Return the recipe, with bit widths fitted to the budget if there is one."""

@@ -9,12 +9,10 @@ import pyarrow as pa
 
 from pyarrowquant._core.rows import layers as described
 from pyarrowquant._core.settings import Settings
-from pyarrowquant.formats._format import Format, preceded
+from pyarrowquant.formats._format import Format, KeptRule, preceded
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.tensors import FLOATS
 from pyarrowquant.recipes.planned import PlannedLayer, plan_layer
 from pyarrowquant.recipes.recipe import Recipe
-from pyarrowquant.recipes.rule import Rule
 
 
 def planned(
@@ -26,7 +24,9 @@ def planned(
     """
     found: Iterable[tuple[str | None, Sequence[int]]]
     if model.tensors is not None:
-        found = [(tensor.name, tensor.shape) for tensor in model.tensors if tensor.dtype in FLOATS]
+        found = [
+            (tensor.name, tensor.shape) for tensor in model.tensors if model.can_quantize(tensor)
+        ]
     elif read:
         found = (
             layer for batch in model.reader() for layer in described(pa.Table.from_batches([batch]))
@@ -50,5 +50,7 @@ def with_ragged_kept(
     """
     names = [str(layer.name) for layer in layers if not target.takes_shape(layer)]
     # One rule, which looks names up.
-    first = [Rule([glob.escape(name) for name in names], skip=True)] if names else []
+    reason = "the format does not take their shape"
+    rule = KeptRule([glob.escape(name) for name in names] or None, skip=True, reason=reason)
+    first = [rule] if names else []
     return preceded(first, recipe), names

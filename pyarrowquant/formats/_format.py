@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pyarrowquant._core.settings import BIT_WIDTHS, Settings
 from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.tensors import Tensor
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
@@ -71,6 +72,10 @@ class Format(ABC):
     def bit_widths(self, zero_point: str) -> Sequence[int]:
         """Return the bit widths that it holds with zero-points of a kind."""
         return BIT_WIDTHS
+
+    def keeps(self, tensor: Tensor, model: Model) -> bool:
+        """Whether a tensor that is not quantized goes into the output as it is."""
+        return True
 
     def takes_shape(self, layer: PlannedLayer) -> bool:
         """Whether a layer may be quantized as far as its shape goes; else it stays as it is."""
@@ -137,6 +142,19 @@ class Format(ABC):
         return destination.rglob("*") if destination.is_dir() else [destination]
 
 
+@dataclass(frozen=True, repr=False)
+class KeptRule(Rule):
+    """A rule of a format for what it does not quantize.
+
+    Parameters
+    ----------
+    reason : str
+        As it is told, of several layers.
+    """
+
+    reason: str = ""
+
+
 def preceded(first: Sequence[Rule], recipe: Recipe | None) -> Recipe | None:
     """Return a recipe with rules before its own."""
     if not first:
@@ -146,5 +164,7 @@ def preceded(first: Sequence[Rule], recipe: Recipe | None) -> Recipe | None:
     return Recipe([*first, *recipe.rules], default=recipe.default, name=recipe.name)
 
 
-NO_MATRIX = Rule(ndim=(0, 1, 3, 4, 5, 6), skip=True)
-NO_WEIGHT = Rule(regex=r"(?<!\.weight)$", skip=True)
+NO_MATRIX = KeptRule(ndim=(0, 1, 3, 4, 5, 6), skip=True, reason="no matrices")
+NO_WEIGHT = KeptRule(
+    regex=r"(?<!\.weight)$", skip=True, reason="their names do not end with .weight"
+)

@@ -20,7 +20,7 @@ from pyarrowquant._core.results import Packed
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._compressed_config import WEIGHT, is_symmetric, quantization_config
-from pyarrowquant.formats._format import NO_MATRIX, NO_WEIGHT, Format
+from pyarrowquant.formats._format import NO_MATRIX, NO_WEIGHT, Format, KeptRule
 from pyarrowquant.formats._layers import (
     Names,
     Results,
@@ -36,6 +36,7 @@ from pyarrowquant.reading.safetensors import INDEX, Shard
 from pyarrowquant.recipes.planned import PlannedLayout
 from pyarrowquant.recipes.presets import NOT_LINEAR
 from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.rule import Rule
 
 # Their layers are Conv1D, of transposed weights, and no Linear.
 _CONV1D = frozenset({"clvp", "decision_transformer", "gpt2", "imagegpt", "openai-gpt"})
@@ -176,12 +177,16 @@ def model_dtype(source: ModelFolder) -> str:
     return source.dtype
 
 
+def _not_linear(rule: Rule) -> KeptRule:
+    return KeptRule(**rule.said, reason="embeddings, norms and routers, which no engine packs")
+
+
 class CompressedTensors(Format):
     """The folder of a Hugging Face model, with packed layers."""
 
     name = "compressed-tensors"
     usual = Settings(method="mse", zero_point="symmetric")
-    kept = (NO_MATRIX, NO_WEIGHT, *NOT_LINEAR)
+    kept = (NO_MATRIX, NO_WEIGHT, *map(_not_linear, NOT_LINEAR))
 
     def is_folder(self, destination: Path) -> bool:
         return True

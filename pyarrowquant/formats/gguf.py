@@ -23,6 +23,7 @@ from pyarrowquant.formats._outputs import Outputs, Spool
 from pyarrowquant.reading.gguf import GgufModel, import_gguf
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.tensors import Tensor
 from pyarrowquant.recipes.planned import PlannedLayout
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
@@ -156,6 +157,11 @@ class Gguf(Format):
 
     def bit_widths(self, zero_point: str) -> Sequence[int]:
         return (4, 5, 8) if zero_point == "symmetric" else (4, 5)
+
+    def keeps(self, tensor: Tensor, model: Model) -> bool:
+        if isinstance(model, GgufModel):
+            return True
+        return 0 not in tensor.shape and tensor.dtype in {*KEPT_DTYPES, *OTHER_DTYPES}
 
     def check_layouts(
         self,

@@ -39,6 +39,7 @@ from pyarrowquant.formats._outputs import OutputFolder, Outputs, Spool, clear_ab
 from pyarrowquant.formats._safetensors import Entry, write_tensors
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors_header import BITS
+from pyarrowquant.reading.tensors import Tensor
 from pyarrowquant.recipes.planned import PlannedLayout
 
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -195,6 +196,9 @@ class Mlx(Format):
 
     def is_folder(self, destination: Path) -> bool:
         return True
+
+    def keeps(self, tensor: Tensor, model: Model) -> bool:
+        return tensor.dtype in BITS
 
     def check_layouts(
         self,

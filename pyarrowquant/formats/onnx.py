@@ -31,6 +31,7 @@ from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.onnx import OnnxModel
 from pyarrowquant.reading.onnx_model import import_onnx
+from pyarrowquant.reading.tensors import Tensor
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
 
 _OPSET = 17
@@ -143,6 +144,9 @@ class Onnx(Format):
 
     def bit_widths(self, zero_point: str) -> Sequence[int]:
         return (2, 4) if zero_point == "float" else (2, 4, 8)
+
+    def keeps(self, tensor: Tensor, model: Model) -> bool:
+        return isinstance(model, OnnxModel)
 
     def takes_shape(self, layer: PlannedLayer) -> bool:
         return layer.settings is None or 0 not in layer.shape

@@ -16,6 +16,7 @@ from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import ShardedModel
+from pyarrowquant.reading.tensors import Tensor
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
 
 TABLES = {".parquet": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow"}
@@ -30,6 +31,9 @@ class TableFormat(Format):
 
     def is_folder(self, destination: Path) -> bool:
         return destination.suffix.lower() not in TABLES
+
+    def keeps(self, tensor: Tensor, model: Model) -> bool:
+        return False
 
     def takes_shape(self, layer: PlannedLayer) -> bool:
         return True

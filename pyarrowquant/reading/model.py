@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pyarrowquant.reading.config import CONFIG, read_config
 from pyarrowquant.reading.location import Location
-from pyarrowquant.reading.tensors import SCHEMA, Tensor
+from pyarrowquant.reading.tensors import FLOATS, SCHEMA, Tensor
 
 BATCH_BYTES = 256 * 2**20
 
@@ -34,6 +34,10 @@ class Model(ABC):
     @abstractmethod
     def tensors(self) -> Sequence[Tensor] | None:
         """All tensors, of any dtype; None for files that say them with their data."""
+
+    def can_quantize(self, tensor: Tensor) -> bool:
+        """Whether a tensor is one of the weights that batches have."""
+        return tensor.dtype in FLOATS
 
     @property
     def files(self) -> Sequence[Location]:

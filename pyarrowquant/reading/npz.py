@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pyarrowquant._core.quoting import quoted, shortened
@@ -85,7 +88,9 @@ def read_arrays(location: Location) -> list[Tensor]:
 
 
 def selected(arrays: Sequence[Tensor], only_floats: bool, location: Location) -> list[Tensor]:
-    """Leave out arrays that cannot be quantized, if that is wanted."""
+    """Leave out arrays that cannot be quantized, if that is wanted; float64 becomes float32."""
+    if only_floats:
+        arrays = [_as_float32(array) if array.dtype == "F64" else array for array in arrays]
     left = select(arrays, only_floats)
     check_some_left(location, arrays, left)
     for tensor in left:
@@ -95,6 +100,11 @@ def selected(arrays: Sequence[Tensor], only_floats: bool, location: Location) ->
                 "can have"
             )
     return in_a_row(left)
+
+
+def _as_float32(array: Tensor) -> Tensor:
+    size = (array.end - array.begin) // 2
+    return replace(array, dtype="F32", begin=0, end=size)
 
 
 def read_batches(
@@ -135,9 +145,11 @@ def _check_size(member: zipfile.ZipInfo, what: str) -> None:
 
 def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, what: str) -> Tensor:
     with _opened(archive, member.filename, what) as stream:
-        shape, dtype = _parse_header(stream, what)
+        shape, dtype, _ = _parse_header(stream, what)
         size = bit_count(shape, 8 * dtype.itemsize, what, dtype.str) // 8
         left = member.file_size - stream.tell()
+    if dtype.hasobject:  # pickled, in as many bytes as that takes
+        return Tensor(name, "object", shape, 0, left)
     if size != left:
         raise ValueError(
             f"{what}: shape {quoted(list(shape))} of {dtype.str} has {size} bytes, the file has "
@@ -153,7 +165,8 @@ def _opened(archive: zipfile.ZipFile, member: str, what: str) -> Any:
         raise ValueError(f"{what} cannot be read: {error}") from error
 
 
-def _parse_header(stream: Any, what: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _parse_header(stream: Any, what: str) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+    """Return the shape and the dtype, and whether columns lie together (Fortran's order)."""
     try:
         version = np.lib.format.read_magic(stream)
         if version not in _HEADERS:
@@ -169,10 +182,6 @@ def _parse_header(stream: Any, what: str) -> tuple[tuple[int, ...], np.dtype[Any
     except Exception as error:  # numpy parses the header as Python source
         problem = shortened(" ".join(str(error).split())) or type(error).__name__
         raise ValueError(f"{what} cannot be read: {problem}") from error
-    if dtype.hasobject:
-        raise ValueError(f"{what} holds Python objects, which are not read")
-    if fortran_order:
-        raise ValueError(f"{what} is in Fortran order. Save it with np.ascontiguousarray()")
     if dtype.str == "|V2":
         raise ValueError(
             f"{what} has dtype '|V2', as numpy saves bfloat16, whose meaning is lost. Save it as "
@@ -183,17 +192,19 @@ def _parse_header(stream: Any, what: str) -> tuple[tuple[int, ...], np.dtype[Any
             f"{what} has dtype '{dtype.str}', big-endian. Save it with "
             f"astype('{dtype.str.replace('>', '<')}')"
         )
-    return shape, dtype
+    return shape, dtype, fortran_order
 
 
 def _read_array(
     archive: zipfile.ZipFile, tensor: Tensor, into: np.ndarray[Any, Any], what: str
 ) -> None:
     with _opened(archive, f"{tensor.name}.npy", what) as stream:
-        shape, dtype = _parse_header(stream, what)
-        if shape != tensor.shape or _DTYPES.get(dtype.str) != tensor.dtype:
+        shape, dtype, by_columns = _parse_header(stream, what)
+        if shape != tensor.shape or tensor.dtype not in _read_as(dtype):
             raise ValueError(f"{what} has changed since its header was read")
-        view = into.data
+        as_it_is = _DTYPES[dtype.str] == tensor.dtype and not by_columns
+        read = into if as_it_is else np.empty(math.prod(shape) * dtype.itemsize, np.uint8)
+        view = read.data
         done = 0
         try:
             while done < len(view):
@@ -206,6 +217,20 @@ def _read_array(
             raise ValueError(f"{what} cannot be read: {error}") from error
     if done < len(view) or rest:
         raise ValueError(f"{what} has {done} bytes, {len(view)} should be there")
+    if not as_it_is:
+        array = read.view(dtype).reshape(shape, order="F" if by_columns else "C")
+        _put(array, into.view("<f4" if tensor.dtype == "F32" else dtype).reshape(shape))
+
+
+def _read_as(dtype: np.dtype[Any]) -> tuple[str, ...]:
+    """Return the names of the dtypes that an array may be read as."""
+    name = _DTYPES.get(dtype.str, "")
+    return (name, "F32") if name == "F64" else (name,)
+
+
+def _put(array: npt.NDArray[Any], into: npt.NDArray[Any]) -> None:
+    with np.errstate(over="ignore"):  # what is beyond float32 is infinite
+        into[...] = array
 
 
 class NpzModel(Model):
@@ -218,6 +243,9 @@ class NpzModel(Model):
     @property
     def tensors(self) -> Sequence[Tensor]:
         return self._arrays
+
+    def can_quantize(self, tensor: Tensor) -> bool:
+        return tensor.dtype == "F64" or super().can_quantize(tensor)
 
     def batches(self, batch_bytes: int, only_floats: bool, skip: int) -> Iterator[pa.RecordBatch]:
         arrays = selected(self._arrays, only_floats, self.location)

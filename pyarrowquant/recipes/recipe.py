@@ -138,6 +138,10 @@ class Recipe:
         said = self._said_of(layer_name, shape)
         return None if said is None else settings.with_overrides(said)
 
+    def rule_of(self, layer_name: str, shape: Sequence[int]) -> Rule:
+        """Return the rule that decides about a layer; the default if none matches."""
+        return next(rule for rule, _ in self._outcomes if rule.matches(layer_name, shape))
+
     def choices(self, settings: Settings) -> list[Settings]:
         """Return all that `applied` can give for a layer that is not left out."""
         return [settings.with_overrides(said) for _, said in self._outcomes if said is not None]

@@ -34,7 +34,7 @@ MADE: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("resume", [True, False])
 def test_they_are_named(
     tmp_path: Path,
-    model_file: Path,
+    model: Path,
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
     name: str,
@@ -47,7 +47,7 @@ def test_they_are_named(
         (partial / "lock").touch()
     MADE[kind](partial / name)
     before = set(os.listdir(partial))
-    done = run("quantize", model_file, tmp_path / "out.parquet", *["--resume"] * resume)
+    done = run("quantize", model, tmp_path / "out.parquet", *["--resume"] * resume)
     assert done.exit_code == 1
     assert done.stderr.count("\n") == 1
     assert f"Error: '{partial / name}' is a link, folder, device, pipe or socket" in done.stderr
@@ -58,12 +58,12 @@ def test_they_are_named(
 @pytest.mark.parametrize("kind", MADE)
 @pytest.mark.parametrize("name", ["next.tmp", "recipe.json", "output", "00000001.arrow"])
 def test_what_is_written_anew(
-    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     partial = tmp_path / ".out.parquet.partial"
     partial.mkdir()
     (partial / "lock").touch()
     MADE[kind](partial / name)
-    assert run("quantize", model_file, tmp_path / "out.parquet").exit_code == 0
-    assert set(os.listdir(tmp_path)) == {"model.safetensors", "out.parquet"}
+    assert run("quantize", model, tmp_path / "out.parquet").exit_code == 0
+    assert set(os.listdir(tmp_path)) == {"model", "out.parquet"}

@@ -74,7 +74,7 @@ def test_decodes_to_the_same_values(
 def test_rows_and_zero_points_of_many_pieces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyarrowquant.formats.compressed_tensors._BYTES_A_PIECE", 100)
+    monkeypatch.setattr("pyarrowquant._core.laying._BYTES_A_PIECE", 100)
     monkeypatch.setattr("pyarrowquant.formats._model_folder._PIECE", 7)
     tensors = arrays(rows=33, columns=120)
     model = saved(tmp_path / "model", tensors)

@@ -96,7 +96,7 @@ def test_every_code_of_every_place(tmp_path: Path, bits: int, type_name: str) ->
 def test_rows_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = quantized(weights(1, 11, 96), bit_width=5, **FITTING)
     write_gguf(result, tmp_path / "whole.gguf")
-    monkeypatch.setattr("pyarrowquant._core.results._CODES_A_PIECE", 2 * 96)
+    monkeypatch.setattr("pyarrowquant._core.laying._BYTES_A_PIECE", 150)
     write_gguf(result, tmp_path / "pieces.gguf")
     assert (tmp_path / "whole.gguf").read_bytes() == (tmp_path / "pieces.gguf").read_bytes()
 

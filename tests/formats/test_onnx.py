@@ -143,7 +143,7 @@ def test_model(tmp_path: Path) -> None:
 def test_rows_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = quantized(weights(1, 11, 100), group_size=64)
     write_onnx(result, tmp_path / "whole.onnx")
-    monkeypatch.setattr("pyarrowquant.formats._onnx_nodes._BYTES_A_PIECE", 130)
+    monkeypatch.setattr("pyarrowquant._core.laying._BYTES_A_PIECE", 130)
     write_onnx(result, tmp_path / "pieces.onnx")
     whole, pieces = (data_file(tmp_path / name) for name in ("whole.onnx", "pieces.onnx"))
     assert whole.read_bytes() == pieces.read_bytes()
