@@ -65,6 +65,10 @@ def _option(argument: re.Match[str]) -> str:
     return f"--{name}" if value in ("", "True") else f"--{name} {value}"
 
 
+def counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def size_text(count: float) -> str:
     """Bytes as people read them, in powers of 1000."""
     for unit in ("B", "kB", "MB", "GB"):

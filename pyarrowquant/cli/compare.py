@@ -10,7 +10,7 @@ import click
 
 from pyarrowquant import read_weights
 from pyarrowquant.cli._originals import Originals
-from pyarrowquant.cli._show import json_option, shape_text, show_json, show_table
+from pyarrowquant.cli._show import counted, json_option, shape_text, show_json, show_table
 from pyarrowquant.conversion.result_files import naming, results_in
 from pyarrowquant.conversion.source import is_result
 
@@ -73,11 +73,14 @@ def compare(
         ),
     )
     click.echo(
-        f"{totals['layers']} layers, {totals['weights']:,} weights, relative error "
+        f"{counted(totals['layers'], 'layer')}, {counted(totals['weights'], 'weight')}, "
+        "relative error "
         f"{totals['relative_error']:.5f}"
     )
     if totals["missing"]:
-        click.echo(f"{len(totals['missing'])} layers of '{original}' are not in '{result}'")
+        missing = totals["missing"]
+        are = "is" if len(missing) == 1 else "are"
+        click.echo(f"{counted(len(missing), 'layer')} of '{original}' {are} not in '{result}'")
 
 
 def _totals(errors: list[dict[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pyarrowquant import dequantize_batch_arrow
-from pyarrowquant.cli._show import json_option, show_json, size_text
+from pyarrowquant.cli._show import counted, json_option, show_json, size_text
 from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.result_files import naming, open_results, results_in
 from pyarrowquant.conversion.source import is_result, local_files
@@ -80,7 +80,7 @@ def dequantize(
     if as_json:
         show_json({"destination": str(destination), "layers": layers, "bytes": nbytes})
     else:
-        click.echo(f"{layers} layers to '{destination}': {size_text(nbytes)}")
+        click.echo(f"{counted(layers, 'layer')} to '{destination}': {size_text(nbytes)}")
 
 
 def _decoded(batch: pa.RecordBatch, source: Path, dtype: str, threads: int | None) -> pa.Table:

@@ -12,7 +12,14 @@ import pyarrow as pa
 
 from pyarrowquant._core.binary import is_binary, lengths
 from pyarrowquant._core.rows import layers
-from pyarrowquant.cli._show import json_option, shape_text, show_json, show_table, size_text
+from pyarrowquant.cli._show import (
+    counted,
+    json_option,
+    shape_text,
+    show_json,
+    show_table,
+    size_text,
+)
 from pyarrowquant.conversion.result_files import naming, results_in
 from pyarrowquant.conversion.source import is_result
 from pyarrowquant.reading.location import locate
@@ -55,7 +62,8 @@ def inspect(path: str, as_json: bool) -> None:
             for layer in tensors
         ),
     )
-    click.echo(f"{len(tensors)} layers, {weights:,} weights, {size_text(total)}")
+    layers_text, weights_text = counted(len(tensors), "layer"), counted(weights, "weight")
+    click.echo(f"{layers_text}, {weights_text}, {size_text(total)}")
 
 
 def _coded(path: Path) -> Iterator[dict[str, Any]]:

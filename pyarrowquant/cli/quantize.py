@@ -13,7 +13,7 @@ import click
 from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant.cli._memory import memory_size
 from pyarrowquant.cli._progress import Shown
-from pyarrowquant.cli._show import json_option, printable, show_json, size_text
+from pyarrowquant.cli._show import counted, json_option, printable, show_json, size_text
 from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.formats.registry import FORMATS
@@ -159,11 +159,12 @@ def _show(done: Conversion, as_json: bool) -> None:
         return
     bits = "" if done.bits_per_weight is None else f"{done.bits_per_weight:.2f} bits a weight, "
     click.echo(
-        f"{done.layers} layers, {done.weights:,} weights, {bits}"
+        f"{counted(done.layers, 'layer')}, {counted(done.weights, 'weight')}, {bits}"
         f"relative error {done.relative_error:.4f}, {done.seconds:.2f} s"
     )
     if done.skipped:
-        click.echo(f"{len(done.skipped)} layers were left out")
+        are = "was" if len(done.skipped) == 1 else "were"
+        click.echo(f"{counted(len(done.skipped), 'layer')} {are} left out")
     _show_unquantized(done.unquantized)
     before = "" if done.source_bytes is None else f"{size_text(done.source_bytes)} -> "
     click.echo(f"'{done.destination}': {before}{size_text(done.bytes)}")
@@ -192,8 +193,10 @@ def _show_plan(shown: ConversionPlan, as_json: bool) -> None:
     click.echo(
         f"{len(wanted)} of {len(shown.layers)} layers would be quantized to '{shown.destination}'"
     )
-    for width, count in sorted(Counter(settings.bit_width for settings in wanted).items()):
-        click.echo(f"  {count} with {width} bits")
+    groups = Counter((settings.bit_width, settings.group_size) for settings in wanted)
+    for (width, group_size), count in sorted(groups.items()):
+        group = "one group a row" if group_size == -1 else f"groups of {group_size}"
+        click.echo(f"  {count} with {width} bits in {group}")
     _show_unquantized(shown.unquantized)
 
 

@@ -10,7 +10,7 @@ from pyarrowquant.cli._originals import Originals
 from pyarrowquant.cli._report.histograms import histogram
 from pyarrowquant.cli._report.layers import read_layers
 from pyarrowquant.cli._report.page import Report, check_installed, render
-from pyarrowquant.cli._show import json_option, show_json, size_text
+from pyarrowquant.cli._show import counted, json_option, show_json, size_text
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.source import is_result, local_files, local_path
 from pyarrowquant.formats._outputs import Outputs
@@ -78,7 +78,7 @@ def report(
         show_json({"destination": str(page), **totals, "bytes": nbytes})
         return
     click.echo(
-        f"{totals['layers']} layers, {totals['weights']:,} weights, "
+        f"{counted(totals['layers'], 'layer')}, {counted(totals['weights'], 'weight')}, "
         f"{totals['bits_per_weight']:.2f} bits a weight, "
         f"relative error {totals['relative_error']:.4f}"
     )

@@ -359,6 +359,9 @@ def _job(
     # This checks schema and arguments.
     quantize_stream(model.reader(), **asdict(settings), recipe=rules, quality_floor=quality_floor)
     layers = planned(model, settings, rules) or []
+    if "group_size" not in said and target.group_sizes:
+        settings = replace(settings, group_size=target.fitting_group_size(layers))
+        layers = planned(model, settings, rules) or []
     rules, ragged = with_ragged_kept(target, layers, rules)
     _warn_of_ragged(ragged)
     target.check_plan(planned(model, settings, rules) or [], model, settings)

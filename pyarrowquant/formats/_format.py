@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,9 @@ class Format(ABC):
         Of destinations whose format this is.
     usual : Settings
         What is best for it, where the model and the user say nothing else.
+    group_sizes : tuple of int
+        Usual ones, the largest first, of which the first is taken that nearly all layers have
+        whole numbers of; none where rows may end with a shorter group.
     kept : tuple of Rule
         For layers that it does not quantize: they stay as they are.
     short_groups : tuple of int or None
@@ -38,6 +42,7 @@ class Format(ABC):
     name: str
     suffixes: tuple[str, ...] = ()
     usual: ClassVar[Settings] = Settings(method="mse")
+    group_sizes: ClassVar[tuple[int, ...]] = ()
     kept: ClassVar[tuple[Rule, ...]] = ()
     short_groups: ClassVar[tuple[int, ...] | None] = None
 
@@ -90,6 +95,18 @@ class Format(ABC):
             return self.short_groups is None or layer.columns in self.short_groups
         return layer.columns % group_size == 0
 
+    def fitting_group_size(self, layers: Sequence[PlannedLayer]) -> int:
+        """Return the usual group size with which nearly all weights can be quantized."""
+        wanted = [layer for layer in layers if layer.settings is not None]
+        most = sum(math.prod(layer.shape) for layer in wanted)
+        for group_size in self.group_sizes:
+            settings = replace(self.usual, group_size=group_size)
+            with_it = [replace(layer, settings=settings) for layer in wanted]
+            lost = sum(math.prod(layer.shape) for layer in with_it if not self.takes_shape(layer))
+            if lost <= _MOST_LOST * most:
+                return group_size
+        return self.usual.group_size
+
     def check_plan(self, layers: Iterable[PlannedLayer], model: Model, settings: Settings) -> None:
         """Raise where the format or its engine cannot take these layers, before any work."""
         planned = [layout for layer in layers if (layout := layout_of(layer))]
@@ -140,6 +157,9 @@ class Format(ABC):
     def files(self, destination: Path) -> Iterable[Path]:
         """List what was written."""
         return destination.rglob("*") if destination.is_dir() else [destination]
+
+
+_MOST_LOST = 0.01  # of all weights, to have larger groups
 
 
 @dataclass(frozen=True, repr=False)

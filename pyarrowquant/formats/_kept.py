@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -20,27 +20,38 @@ def left_out(
     What is of another dtype than these, or empty where that is not allowed, is left out and told.
     """
     names = set(results["layer_name"].to_pylist())
-    layers = model.reader(only_floats=False)
+
+    def is_held(name: object, shape: Sequence[int], dtype: str | None) -> bool:
+        if not empty and 0 in shape:
+            lacks = "empty tensors"
+        elif dtype is not None and dtype not in dtypes:
+            lacks = dtype
+        else:
+            return True
+        warnings.warn(
+            f"Left out, as the format has no {lacks}: {name}",
+            UserWarning,
+            stacklevel=users_level(),
+        )
+        return False
+
+    others = {
+        tensor.name
+        for tensor in model.tensors or ()
+        if tensor.name not in names and not is_held(tensor.name, tensor.shape, tensor.dtype)
+    }
+    layers = model.without(names | others).reader(only_floats=False)
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in layers:
             raw = is_binary(batch["weights"].type)
             kinds = batch["dtype"].to_pylist() if raw else [None] * batch.num_rows
             for row, name in enumerate(batch["layer_name"].to_pylist()):
-                if name in names:
+                if name in names or name in others:
                     continue
                 layer = batch.slice(row, 1)
-                if not empty and raw and 0 in layer["shape"][0].as_py():
-                    lacks = "empty tensors"
-                elif kinds[row] is not None and kinds[row] not in dtypes:
-                    lacks = str(kinds[row])
-                else:
+                shape = layer["shape"][0].as_py() if raw else ()
+                if is_held(name, shape, kinds[row]):
                     yield layer
-                    continue
-                warnings.warn(
-                    f"Left out, as the format has no {lacks}: {name}",
-                    UserWarning,
-                    stacklevel=users_level(),
-                )
 
     return pa.RecordBatchReader.from_batches(layers.schema, batches())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,19 +85,33 @@ class ModelFolder:
         found = Counter(names[t.dtype] for t in self.tensors.values() if t.dtype in names)
         return found.most_common(1)[0][0] if found else "float32"
 
-    def other_files(self) -> Iterator[Path]:
-        """Give what belongs to the model beside its weights and config.json, as relative paths."""
-        taken = {CONFIG, *(shard.location.name for shard in self.shards)}
-        for path in sorted(self.path.iterdir()):
-            if path.name.startswith("."):
-                continue
-            refuse_dangling(path)
-            if path.is_file() and path.name not in taken and not _is_weights(path):
-                yield Path(path.name)
-            elif path.is_dir():
-                inner = sorted(_files_in(path))
-                if not any(map(_is_weights, inner)):  # else it is another model
-                    yield from (file.relative_to(self.path) for file in inner)
+    def other_files(self) -> list[Path]:
+        """List what belongs to the model beside its weights and config.json, as relative paths."""
+        return other_files(self.path, self.shards)
+
+
+def other_files(folder: Path, shards: Iterable[Shard]) -> list[Path]:
+    """List what belongs to a model beside its weights and config.json, as relative paths."""
+    taken = {CONFIG, *(shard.location.name for shard in shards)}
+    found: list[Path] = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        _refuse_dangling(path)
+        if path.is_file() and path.name not in taken and not _is_weights(path):
+            found.append(Path(path.name))
+        elif path.is_dir():
+            inner = sorted(_files_in(path))
+            if not any(map(_is_weights, inner)):  # else it is another model
+                found += (file.relative_to(folder) for file in inner)
+    return found
+
+
+def copy_files(paths: Iterable[Path], source: Path, folder: Path) -> None:
+    """Copy files by their paths, which are relative to the folders."""
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / path, folder / path)
 
 
 def open_folder(path: str | os.PathLike[str]) -> ModelFolder:
@@ -124,7 +139,7 @@ def _check_folder(path: Path) -> None:
         )
 
 
-def refuse_dangling(path: Path) -> None:
+def _refuse_dangling(path: Path) -> None:
     """Raise where a link leads to nothing: a file of the model is missing."""
     if path.is_symlink() and not path.exists():
         raise FileNotFoundError(f"'{path}' is a link to '{path.readlink()}', which does not exist")
@@ -132,7 +147,7 @@ def refuse_dangling(path: Path) -> None:
 
 def _files_in(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir():
-        refuse_dangling(path)
+        _refuse_dangling(path)
         if path.is_file():
             yield path
         elif path.is_dir():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,13 @@ from pyarrowquant.formats._layers import (
     planned_scales_fit,
     refuse,
 )
-from pyarrowquant.formats._model_folder import DTYPES, ModelFolder, open_folder, pieces_of
+from pyarrowquant.formats._model_folder import (
+    DTYPES,
+    ModelFolder,
+    copy_files,
+    open_folder,
+    pieces_of,
+)
 from pyarrowquant.formats._outputs import OutputFolder
 from pyarrowquant.formats._safetensors import Entry, write_tensors
 from pyarrowquant.reading.model import Model
@@ -186,6 +191,8 @@ class CompressedTensors(Format):
 
     name = "compressed-tensors"
     usual = Settings(method="mse", zero_point="symmetric")
+    group_sizes = (128, 64, 32)
+    short_groups = ()
     kept = (NO_MATRIX, NO_WEIGHT, *map(_not_linear, NOT_LINEAR))
 
     def is_folder(self, destination: Path) -> bool:
@@ -285,9 +292,7 @@ def _write(layers: LayersByName, source: ModelFolder, dtype: str, folder: Path) 
         index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
         _write_json(folder / INDEX, index)
     _write_json(folder / "config.json", {**source.config, "quantization_config": config})
-    for path in source.other_files():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source.path / path, folder / path)
+    copy_files(source.other_files(), source.path, folder)
 
 
 def _entries(shard: Shard, layers: LayersByName, dtype: str, symmetric: bool) -> Iterator[Entry]:

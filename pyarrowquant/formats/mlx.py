@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,11 @@ from pyarrowquant.formats._layers import (
     rounded,
     widened,
 )
-from pyarrowquant.formats._model_folder import refuse_dangling
+from pyarrowquant.formats._model_folder import copy_files, other_files
 from pyarrowquant.formats._outputs import OutputFolder, Outputs, Spool, clear_abandoned
 from pyarrowquant.formats._safetensors import Entry, write_tensors
 from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.safetensors import ShardedModel
 from pyarrowquant.reading.safetensors_header import BITS
 from pyarrowquant.reading.tensors import Tensor
 from pyarrowquant.recipes.planned import PlannedLayout
@@ -50,16 +51,6 @@ _HOLDS = (
     "MLX holds matrices named '<module>.weight' of 2, 3, 4, 5, 6 or 8 bits with group_size 32, 64 "
     "or 128, the columns a multiple of it, and scales of the dtype of the call. Quantize such "
     "layers with other settings, or give them in kept"
-)
-_TOKENIZER = (
-    "tokeniz*",
-    "*.model",
-    "vocab*",
-    "merges*",
-    "added_tokens.json",
-    "*_map.json",
-    "*_config.json",
-    "*.jinja",
 )
 _MODEL, _CONFIG = "model.safetensors", "config.json"
 # Of safetensors all whose elements are whole bytes.
@@ -190,12 +181,19 @@ class Mlx(Format):
     """A folder for MLX; a model folder's configuration and tokenizer go with it."""
 
     name = "mlx"
-    usual = Settings(method="mse", group_size=64, scale_dtype="float16")
+    # A float zero-point takes as much as another, and leaves less error.
+    usual = Settings(method="mse", group_size=64, zero_point="float", scale_dtype="float16")
+    group_sizes = (64, 32)
     kept = (NO_MATRIX, NO_WEIGHT)
     short_groups = _GROUPS
 
     def is_folder(self, destination: Path) -> bool:
         return True
+
+    def defaults(self, model: Model) -> Settings:
+        """Return settings with scales of the model's dtype, or MLX would compute in float32."""
+        is_bfloat16 = model.weights_dtype == "BF16"
+        return replace(self.usual, scale_dtype="bfloat16" if is_bfloat16 else "float16")
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         return tensor.dtype in BITS
@@ -226,13 +224,19 @@ class Mlx(Format):
         kept = left_out(model, results, BITS)
         dtype = settings.scale_dtype
         write_mlx(results, destination, kept=kept, config=model.config, dtype=dtype)
-        if model.folder is None:
-            return
-        for pattern in _TOKENIZER:
-            for file in Path(model.folder.path).glob(pattern):
-                refuse_dangling(file)
-                if file.is_file() and not (destination / file.name).exists():
-                    shutil.copyfile(file, destination / file.name)
+        if model.folder is not None:
+            copy_files(self.other_files(model), Path(model.folder.path), destination)
+
+    def other_files(self, model: Model) -> list[Path]:
+        """List what goes along with a model folder."""
+        if model.folder is None or not isinstance(model, ShardedModel):
+            return []
+        written = (_MODEL, _CONFIG)
+        found = other_files(Path(model.folder.path), model.shards)
+        return [path for path in found if str(path) not in written]
+
+    def files_of_subfolders(self, model: Model) -> Collection[Path]:
+        return set(self.other_files(model))
 
 
 def _safe_open() -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant.reading.config import CONFIG, read_config
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.tensors import FLOATS, SCHEMA, Tensor
@@ -54,6 +56,15 @@ class Model(ABC):
         """What config.json of the folder says; None without one."""
         return None if self.folder is None else read_config(self.folder.within(CONFIG))
 
+    @cached_property
+    def weights_dtype(self) -> str | None:
+        """The dtype that most bytes of tensors that can be quantized have, as in safetensors."""
+        counts: Counter[str] = Counter()
+        for tensor in self.tensors or ():
+            if self.can_quantize(tensor):
+                counts[tensor.dtype] += tensor.end - tensor.begin
+        return counts.most_common(1)[0][0] if counts else None
+
     @abstractmethod
     def batches(self, batch_bytes: int, only_floats: bool, skip: int) -> Iterator[pa.RecordBatch]:
         """Return the weights, without so many batches at the beginning.
@@ -61,9 +72,40 @@ class Model(ABC):
         What makes reading impossible is raised by the call, not by the first batch.
         """
 
+    def without(self, names: Collection[str]) -> Model:
+        """Return the model without tensors of these names, where it says its tensors."""
+        return self
+
     def reader(
         self, batch_bytes: int = BATCH_BYTES, only_floats: bool = True, skip: int = 0
     ) -> pa.RecordBatchReader:
         """Return the weights as `read_weights` does, without some batches at the beginning."""
+        if only_floats:
+            self._refuse_quantized()
         batches = self.batches(batch_bytes, only_floats, skip)
         return pa.RecordBatchReader.from_batches(self.schema, batches)
+
+    def _refuse_quantized(self) -> None:
+        """Raise where most of the matrices are codes already."""
+        matrices = [tensor for tensor in self.tensors or () if len(tensor.shape) > 1]
+        coded = [tensor for tensor in matrices if _is_coded(tensor)]
+        if 2 * _size(coded) > _size(matrices):
+            dtypes = Counter(tensor.dtype for tensor in coded)
+            listed = ", ".join(f"{count} of {dtype}" for dtype, count in dtypes.most_common(4))
+            raise ValueError(
+                f"{self.location} is quantized already: of its {len(matrices)} matrices {listed}, "
+                f"such as {quoted(coded[0].name)}. Give the model with float weights (F32, F16 or "
+                "BF16)"
+            )
+
+
+def _is_coded(tensor: Tensor) -> bool:
+    """Whether a matrix has codes, not numbers: of FP8, a type of ggml, or packed ones."""
+    packed = (".weight_packed", ".qweight", "_blocks")  # of compressed-tensors, GPTQ, gpt-oss
+    return tensor.dtype.startswith(("F8_", "Q", "IQ", "TQ", "MXFP", "NVFP")) or (
+        tensor.dtype in ("I32", "U32", "U8") and tensor.name.endswith((*packed, ".weight"))
+    )
+
+
+def _size(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.end - tensor.begin for tensor in tensors)

@@ -6,7 +6,8 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -243,6 +244,11 @@ class NpzModel(Model):
     @property
     def tensors(self) -> Sequence[Tensor]:
         return self._arrays
+
+    def without(self, names: Collection[str]) -> Model:
+        left = copy(self)
+        left._arrays = in_a_row([array for array in self._arrays if array.name not in names])
+        return left
 
     def can_quantize(self, tensor: Tensor) -> bool:
         return tensor.dtype == "F64" or super().can_quantize(tensor)

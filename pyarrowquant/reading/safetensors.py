@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -160,6 +161,15 @@ class ShardedModel(Model):
     @cached_property
     def tensors(self) -> Sequence[Tensor]:
         return [tensor for shard in self.shards for tensor in shard.tensors]
+
+    def without(self, names: Collection[str]) -> Model:
+        left = copy(self)
+        left.__dict__.pop("tensors", None)  # which is made of the shards
+        left.shards = [
+            replace(shard, tensors=[t for t in shard.tensors if t.name not in names])
+            for shard in self.shards
+        ]
+        return left
 
     @property
     def files(self) -> Sequence[Location]:
