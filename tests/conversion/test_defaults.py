@@ -1,0 +1,115 @@
+"""What is quantized with what, where the user says nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from commands import succeeded
+from safetensors.numpy import load_file, save_file
+
+from pyarrowquant import compare, convert, plan, read_weights
+
+CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+
+
+def saved(folder: Path, shapes: dict[str, tuple[int, ...]], dtype: Any = np.float32) -> Path:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    tensors = {
+        name: rng.standard_normal(shape, np.float32).astype(dtype) for name, shape in shapes.items()
+    }
+    save_file(tensors, folder / "model.safetensors")
+    config = {**CONFIG, "dtype": np.dtype(dtype).name}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def group_sizes(source: Path, to: str, **said: Any) -> set[int]:
+    layers = plan(source, source.parent / "out", to=to, **said).layers
+    return {layer.settings.group_size for layer in layers if layer.settings is not None}
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [(512, {"compressed-tensors": 128, "mlx": 64}), (576, {"compressed-tensors": 64, "mlx": 64}),
+     (96, {"compressed-tensors": 32, "mlx": 32})],
+)  # fmt: skip
+@pytest.mark.parametrize("to", ["compressed-tensors", "mlx"])
+def test_groups_fit_the_model(
+    tmp_path: Path, columns: int, expected: dict[str, int], to: str
+) -> None:
+    shapes = {"layers.0.up.weight": (64, columns), "layers.0.norm.weight": (columns,)}
+    source = saved(tmp_path / "model", shapes)
+    assert group_sizes(source, to) == {expected[to]}
+    assert group_sizes(source, to, group_size=32) == {32}
+    said = succeeded("quantize", source, tmp_path / "out", "--to", to, "--dry-run")
+    assert f"1 with 4 bits in groups of {expected[to]}\n" in said
+
+
+@pytest.mark.filterwarnings("ignore:Kept, as:UserWarning")
+def test_a_small_layer_does_not_make_groups_small(tmp_path: Path) -> None:
+    shapes = {"layers.0.up.weight": (512, 512), "layers.0.odd.weight": (2, 192)}
+    source = saved(tmp_path / "model", shapes)
+    assert group_sizes(source, "compressed-tensors") == {128}
+    assert group_sizes(saved(tmp_path / "other", {**shapes, "odd.weight": (64, 192)}), "mlx") == {
+        64
+    }
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored"),
+    [(np.float32, np.float16), (np.float16, np.float16), (ml_dtypes.bfloat16, ml_dtypes.bfloat16)],
+)
+def test_scales_for_mlx_are_of_the_models_dtype(tmp_path: Path, dtype: Any, stored: Any) -> None:
+    source = saved(tmp_path / "model", {"up.weight": (64, 128), "norm.weight": (128,)}, dtype)
+    convert(source, tmp_path / "out", to="mlx")
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert written["up.scales"].dtype == written["up.biases"].dtype == stored
+    assert written["norm.weight"].dtype == dtype
+
+
+def test_float_zero_points_for_mlx_take_no_more_and_leave_less_error(tmp_path: Path) -> None:
+    source = saved(tmp_path / "model", {"up.weight": (64, 512)})
+    best = convert(source, tmp_path / "float", to="mlx")
+    other = convert(source, tmp_path / "integer", to="mlx", zero_point="integer")
+    assert best.bytes == other.bytes
+    assert best.relative_error < 0.97 * other.relative_error
+
+
+def test_all_files_of_a_folder_go_along(tmp_path: Path) -> None:
+    source = saved(tmp_path / "model", {"up.weight": (64, 128)})
+    files = {
+        "tokenizer.json",
+        "added_tokens.json",
+        "chat_template.jinja",
+        "tekken.json",
+        "qwen.tiktoken",
+        "modeling_new.py",
+        "README.md",
+        "generation_config.json",
+        "1_Pooling/config.json",
+    }
+    for name in (*files, "pytorch_model.bin", "model.gguf", ".hidden", "onnx/model.onnx"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text(name)
+    for to in ("mlx", "compressed-tensors"):
+        out = tmp_path / to
+        convert(source, out, to=to)
+        found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+        assert found == {*files, "config.json", "model.safetensors"}
+        assert all((out / name).read_text() == name for name in files)
+        convert(source, out, to=to, overwrite=True)  # the subfolder is one that is written anew
+
+
+def test_float64_is_quantized_as_it_reads(tmp_path: Path) -> None:
+    np.savez(tmp_path / "m.npz", up=np.random.default_rng(0).standard_normal((8, 64)))
+    done = convert(tmp_path / "m.npz", tmp_path / "m.parquet", bit_width=8)
+    assert (done.layers, done.unquantized) == (1, ())
+    errors = compare(read_weights(tmp_path / "m.npz"), pq.read_table(tmp_path / "m.parquet"))
+    assert errors["relative_error"][0].as_py() < 0.01
