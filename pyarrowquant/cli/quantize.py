@@ -107,10 +107,11 @@ def quantize(
     DESTINATION gets its name only when it is complete. It is a folder for compressed-tensors and
     mlx, and for parquet and arrow without a suffix, which then has a file for each file of SOURCE.
 
-    Defaults are what the format holds: groups of 128, 64 for mlx, 32 for gguf; integer zero-points,
-    symmetric for compressed-tensors and gguf; scales of float32, float16 for mlx and gguf, the
-    model's dtype for compressed-tensors, which without --recipe also leaves out what the preset
-    text does; a GGUF model's embeddings and head get 8 bits. Layers that are not quantized are
+    Defaults are what the format holds best: groups of 128, 32 for gguf, and for compressed-tensors
+    and mlx the largest usual ones that fit; integer zero-points, symmetric for compressed-tensors
+    and gguf, float for mlx; scales of float32, float16 for gguf, the model's dtype for
+    compressed-tensors and mlx. Without --recipe, compressed-tensors leaves out what the preset text
+    does, and a GGUF model's embeddings and head get 8 bits. What is not quantized is named. It is
     kept, but by parquet and arrow, and by onnx if SOURCE is no ONNX model.
 
     What an interrupted run has done stays in a hidden folder beside DESTINATION. The same command

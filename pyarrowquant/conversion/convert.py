@@ -135,13 +135,15 @@ def convert(
     bit_width : {2, 3, 4, 5, 6, 8}, optional
         Default 4.
     group_size : int, optional
-        -1 for whole rows; default 128, 64 for mlx, 32 for gguf.
+        -1 for whole rows; default 128, 32 for gguf, the largest of 128, 64 and 32 (64 and 32 for
+        mlx) that fits nearly all layers for compressed-tensors and mlx.
     method : {"rtn", "mse", "hqq"}, optional
         Default "mse".
     zero_point : {"integer", "float", "symmetric"}, optional
-        Default "integer", "symmetric" for compressed-tensors and gguf.
+        Default "integer", "symmetric" for compressed-tensors and gguf, "float" for mlx.
     scale_dtype : {"float32", "float16", "bfloat16"}, optional
-        Default float32, float16 for mlx and gguf, the model's dtype for compressed-tensors.
+        Default float32, float16 for gguf, the model's dtype for compressed-tensors, and for mlx
+        bfloat16 if that is the model's, else float16.
     recipe : Recipe, str or path, optional
         Or the path of a recipe's file, or the name of a preset ("text", "diffusion", "vision"),
         a profile ("edge", "local", "cloud") or both ("text-local"). Without one,

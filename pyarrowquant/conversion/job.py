@@ -114,7 +114,8 @@ class Job:
         return self._fit(self.bits_per_weight, meter)
 
     def _fit(self, bits_per_weight: float, meter: Meter) -> Recipe:
-        return Recipe.fit(
+        return Recipe.fit_by(
+            self.target.stored_bits,
             self.source.reader(),
             bits_per_weight,
             [

@@ -9,10 +9,11 @@ import pyarrow as pa
 
 from pyarrowquant._core.rows import layers as described
 from pyarrowquant._core.settings import Settings
-from pyarrowquant.formats._format import Format, KeptRule, preceded
+from pyarrowquant.formats._format import Format, preceded
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.planned import PlannedLayer, plan_layer
 from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.rule import Rule
 
 
 def planned(
@@ -51,6 +52,6 @@ def with_ragged_kept(
     names = [str(layer.name) for layer in layers if not target.takes_shape(layer)]
     # One rule, which looks names up.
     reason = "the format does not take their shape"
-    rule = KeptRule([glob.escape(name) for name in names] or None, skip=True, reason=reason)
+    rule = Rule([glob.escape(name) for name in names] or None, skip=True, reason=reason)
     first = [rule] if names else []
     return preceded(first, recipe), names

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pyarrowquant.formats._format import Format, KeptRule
+from pyarrowquant.formats._format import Format
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.recipe import Recipe
@@ -61,7 +61,7 @@ def unquantized(
 
 def _reason(name: str, shape: Sequence[int], recipe: Recipe | None) -> str:
     rule = Rule() if recipe is None else recipe.rule_of(name, shape)
-    if isinstance(rule, KeptRule):
+    if rule.reason is not None:
         return rule.reason
     if recipe is not None and rule == recipe.default:
         return "no rule of the recipe is for them"

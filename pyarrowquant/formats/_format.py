@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 from pyarrowquant._core.settings import BIT_WIDTHS, Settings
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import Tensor
+from pyarrowquant.recipes.fitting import stored_bits
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
@@ -81,6 +82,10 @@ class Format(ABC):
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         """Whether a tensor that is not quantized goes into the output as it is."""
         return True
+
+    def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
+        """Return the bits that a layer takes, as a budget counts them."""
+        return stored_bits(shape, settings)
 
     def takes_shape(self, layer: PlannedLayer) -> bool:
         """Whether a layer may be quantized as far as its shape goes; else it stays as it is."""
@@ -162,19 +167,6 @@ class Format(ABC):
 _MOST_LOST = 0.01  # of all weights, to have larger groups
 
 
-@dataclass(frozen=True, repr=False)
-class KeptRule(Rule):
-    """A rule of a format for what it does not quantize.
-
-    Parameters
-    ----------
-    reason : str
-        As it is told, of several layers.
-    """
-
-    reason: str = ""
-
-
 def preceded(first: Sequence[Rule], recipe: Recipe | None) -> Recipe | None:
     """Return a recipe with rules before its own."""
     if not first:
@@ -184,7 +176,5 @@ def preceded(first: Sequence[Rule], recipe: Recipe | None) -> Recipe | None:
     return Recipe([*first, *recipe.rules], default=recipe.default, name=recipe.name)
 
 
-NO_MATRIX = KeptRule(ndim=(0, 1, 3, 4, 5, 6), skip=True, reason="no matrices")
-NO_WEIGHT = KeptRule(
-    regex=r"(?<!\.weight)$", skip=True, reason="their names do not end with .weight"
-)
+NO_MATRIX = Rule(ndim=(0, 1, 3, 4, 5, 6), skip=True, reason="no matrices")
+NO_WEIGHT = Rule(regex=r"(?<!\.weight)$", skip=True, reason="their names do not end with .weight")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from pyarrowquant._core.results import Packed
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._compressed_config import WEIGHT, is_symmetric, quantization_config
-from pyarrowquant.formats._format import NO_MATRIX, NO_WEIGHT, Format, KeptRule
+from pyarrowquant.formats._format import NO_MATRIX, NO_WEIGHT, Format
 from pyarrowquant.formats._layers import (
     Names,
     Results,
@@ -182,8 +183,8 @@ def model_dtype(source: ModelFolder) -> str:
     return source.dtype
 
 
-def _not_linear(rule: Rule) -> KeptRule:
-    return KeptRule(**rule.said, reason="embeddings, norms and routers, which no engine packs")
+def _not_linear(rule: Rule) -> Rule:
+    return replace(rule, reason="embeddings, norms and routers, which transformers does not pack")
 
 
 class CompressedTensors(Format):

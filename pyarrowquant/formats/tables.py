@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,11 @@ class TableFormat(Format):
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         return False
+
+    def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
+        """Return the bits of tables, in which scales and zero-points are float32."""
+        as_stored = replace(settings, scale_dtype="float32", zero_point="float")
+        return super().stored_bits(shape, as_stored)
 
     def takes_shape(self, layer: PlannedLayer) -> bool:
         return True

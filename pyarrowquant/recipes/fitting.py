@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -96,6 +96,7 @@ def fit(
     continue_on_error: bool,
     threads: int | None,
     progress: Progress,
+    bits_of: Callable[[Sequence[int], Settings], int],
 ) -> tuple[list[tuple[list[str], Settings]], Expected]:
     """Return the layers' names with the settings chosen for them; see `Recipe.fit`."""
     one_of("objective", objective, OBJECTIVES)
@@ -109,7 +110,7 @@ def fit(
         type_names=tuple(source.type_names.items()),
     )
     library.validate(source.schema, options.encoded())
-    found = _wanted(data, choices, recipe, weight_column)
+    found = _wanted(data, choices, recipe, weight_column, bits_of)
     _budget(found, bits_per_weight)  # what cannot be met is said before any work
     with Reporter(progress, weights_bytes(data) * len(choices)) as reporter:
         for position in range(len(choices)):
@@ -131,7 +132,11 @@ def fit(
 
 
 def _wanted(
-    data: pa.Table, choices: list[Settings], recipe: Any, weight_column: str | None
+    data: pa.Table,
+    choices: list[Settings],
+    recipe: Any,
+    weight_column: str | None,
+    bits_of: Callable[[Sequence[int], Settings], int],
 ) -> list[_Layer]:
     """Return the layers that a recipe does not skip."""
     found: list[_Layer] = []
@@ -143,7 +148,7 @@ def _wanted(
         if name in names:
             raise ValueError(f"Layer '{name}' is there twice; a recipe goes by names")
         names.add(name)
-        bits = [stored_bits(shape, settings) for settings in choices]
+        bits = [bits_of(shape, settings) for settings in choices]
         found.append(_Layer(name or "", shape, row, weights[row], bits, []))
     if not found:
         raise ValueError("There is no layer to fit: the table is empty, or the recipe skips all")

@@ -11,22 +11,32 @@ PROFILES: dict[str, dict[str, int | str]] = {
     "cloud": {"bit_width": 8, "group_size": 64, "method": "mse"},
 }
 
+_HEADS = "output heads"
+_INPUTS = "layers that make the input into tokens, and back"
+
 # Small, and read by every token or pixel: biases, norms, embeddings. The name of the tensor, or
 # of the module whose weight it is, has the word; what lies deeper in a module of such a name is
 # none: the linear layer of an adaptive norm, or an encoder in a model called "embedder".
-_BIASES = Rule(match=("*bias", "*_bias.weight", "*bias_table"), skip=True)
-_NORMS_AND_EMBEDDINGS = Rule(regex=r"(?i)(norm|embe?d)[^.]*(\.weight)?$", skip=True)
-_COMMON = (Rule(ndim=(0, 1), skip=True), _BIASES, _NORMS_AND_EMBEDDINGS)
+_BIASES = Rule(match=("*bias", "*_bias.weight", "*bias_table"), skip=True, reason="biases")
+_NORMS_AND_EMBEDDINGS = Rule(
+    regex=r"(?i)(norm|embe?d)[^.]*(\.weight)?$", skip=True, reason="norms and embeddings"
+)
+_VECTORS = Rule(ndim=(0, 1), skip=True, reason="of fewer than two dimensions")
+_COMMON = (_VECTORS, _BIASES, _NORMS_AND_EMBEDDINGS)
 
 # The output head of the model. A proj_out within a numbered block is an inner layer.
-_FINAL_PROJECTION = Rule(regex=r"^(?!.*\.\d+\.)(.*\.)?proj_out\.", skip=True)
+_FINAL_PROJECTION = Rule(regex=r"^(?!.*\.\d+\.)(.*\.)?proj_out\.", skip=True, reason=_HEADS)
 
 _TEXT_EMBEDDINGS = Rule(
-    match=("*wte.weight", "*wpe.weight", "shared.weight", "*.shared.weight"), skip=True
+    match=("*wte.weight", "*wpe.weight", "shared.weight", "*.shared.weight"),
+    skip=True,
+    reason="norms and embeddings",
 )
 # An error of these sends a token to another expert.
 _ROUTERS = Rule(
-    match=("*.gate.weight", "*router*", "*shared_expert_gate.weight", "*ffn_gate_inp*"), skip=True
+    match=("*.gate.weight", "*router*", "*shared_expert_gate.weight", "*ffn_gate_inp*"),
+    skip=True,
+    reason="routers",
 )
 
 # Matrices of a text model that are no linear layers, and those that may be none.
@@ -48,10 +58,11 @@ _TEXT = (
             "*qa_outputs.*",
         ),
         skip=True,
+        reason=_HEADS,
     ),
     _FINAL_PROJECTION,
     # What comes before the blocks of a speech encoder.
-    Rule(match=("*encoder.conv1.*", "*encoder.conv2.*"), skip=True),
+    Rule(match=("*encoder.conv1.*", "*encoder.conv2.*"), skip=True, reason=_INPUTS),
 )
 
 _DIFFUSION = (
@@ -68,21 +79,26 @@ _DIFFUSION = (
             "*adaln_single.*",
         ),
         skip=True,
+        reason="embeddings of time, size and text",
     ),
     # What makes latents and texts into tokens, and tokens into latents.
-    Rule(match=("*pos_embed.*", "*patch_embed.*", "*caption_projection.*"), skip=True),
-    Rule(regex=r"(^|\.)((img|txt)_in|conv_in|conv_out)\.", skip=True),
-    Rule(match=("*norm_out.*", "*scale_shift_table"), skip=True),
+    Rule(
+        match=("*pos_embed.*", "*patch_embed.*", "*caption_projection.*"),
+        skip=True,
+        reason=_INPUTS,
+    ),
+    Rule(regex=r"(^|\.)((img|txt)_in|conv_in|conv_out)\.", skip=True, reason=_INPUTS),
+    Rule(match=("*norm_out.*", "*scale_shift_table"), skip=True, reason=_HEADS),
     _FINAL_PROJECTION,
     # The modulation of adaptive norms scales whole blocks, but is up to a third of the weights.
     Rule(match=("*.norm*.linear.weight", "*.img_mod.*", "*.txt_mod.*"), bit_width=8),
 )
 
 _VISION = (
-    Rule(match=("*patch_embed*", "*_token", "*_tokens"), skip=True),
+    Rule(match=("*patch_embed*", "*_token", "*_tokens"), skip=True, reason=_INPUTS),
     # conv_proj is the patch embedding of torchvision.
-    Rule(match=("*classifier.*", "*visual_projection.*", "*pooler.*"), skip=True),
-    Rule(regex=r"(^|\.)(heads?|conv_proj)\.", skip=True),
+    Rule(match=("*classifier.*", "*visual_projection.*", "*pooler.*"), skip=True, reason=_HEADS),
+    Rule(regex=r"(^|\.)(heads?|conv_proj)\.", skip=True, reason=_HEADS),
 )
 
 PRESETS: dict[str, tuple[Rule, ...]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -283,6 +283,37 @@ class Recipe:
         >>> round(recipe.expected.bits_per_weight, 2)
         4.28
         """
+        from pyarrowquant.recipes.fitting import stored_bits
+
+        return cls.fit_by(
+            stored_bits,
+            table,
+            bits_per_weight,
+            candidates,
+            recipe=recipe,
+            objective=objective,
+            weight_column=weight_column,
+            continue_on_error=continue_on_error,
+            threads=threads,
+            progress=progress,
+        )
+
+    @classmethod
+    def fit_by(
+        cls,
+        bits_of: Callable[[Sequence[int], Settings], int],
+        table: Any,
+        bits_per_weight: float,
+        candidates: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        recipe: Recipe | None = None,
+        objective: str = "squared_error",
+        weight_column: str | None = None,
+        continue_on_error: bool = False,
+        threads: int | None = None,
+        progress: Progress = None,
+    ) -> Recipe:
+        """As `fit`, by what `bits_of` says that a layer of a shape takes with settings."""
         from pyarrowquant.recipes import fitting
 
         if recipe is not None and not isinstance(recipe, Recipe):
@@ -299,6 +330,7 @@ class Recipe:
             continue_on_error,
             threads,
             progress,
+            bits_of,
         )
         rules = [
             Rule([_escaped(name) for name in names], **asdict(settings))

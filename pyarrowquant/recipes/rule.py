@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -133,6 +134,9 @@ class Rule:
     method : {"rtn", "hqq", "mse"}, optional
     zero_point : {"integer", "float", "symmetric"}, optional
     scale_dtype : {"float32", "float16", "bfloat16"}, optional
+    reason : str, optional
+        Why layers are left out, as `convert` tells it of several of them. It is for people, and
+        in no file.
 
     Raises
     ------
@@ -162,6 +166,7 @@ class Rule:
     method: str | None = None
     zero_point: str | None = None
     scale_dtype: str | None = None
+    reason: str | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         given = {field: getattr(self, field) for field in FIELDS}

@@ -113,3 +113,15 @@ def test_float64_is_quantized_as_it_reads(tmp_path: Path) -> None:
     assert (done.layers, done.unquantized) == (1, ())
     errors = compare(read_weights(tmp_path / "m.npz"), pq.read_table(tmp_path / "m.parquet"))
     assert errors["relative_error"][0].as_py() < 0.01
+
+
+@pytest.mark.parametrize("budget", [4.25, 5, 6.5])
+@pytest.mark.parametrize("said", [{}, {"zero_point": "symmetric"}, {"scale_dtype": "float16"}])
+def test_a_budget_is_kept_by_the_count_that_is_shown(
+    tmp_path: Path, budget: float, said: dict[str, Any]
+) -> None:
+    shapes = {f"{n}.weight": (64, 128 * n) for n in range(1, 7)}
+    source = saved(tmp_path / "model", shapes)
+    done = convert(source, tmp_path / "out.parquet", bits_per_weight=budget, **said)
+    assert done.bits_per_weight is not None
+    assert budget - 0.3 < done.bits_per_weight <= budget

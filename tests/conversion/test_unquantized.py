@@ -16,7 +16,7 @@ import pytest
 from commands import failed, succeeded
 from safetensors.numpy import load_file, save_file
 
-from pyarrowquant import UnquantizedTensor, convert, plan
+from pyarrowquant import Recipe, Rule, UnquantizedTensor, convert, plan
 
 UP = "model.layers.0.mlp.up_proj.weight"
 TENSORS = {
@@ -67,7 +67,7 @@ def test_all_tensors_are_accounted_for(folder: Path, tmp_path: Path, to: str) ->
 def test_reasons_of_a_folder_for_transformers(folder: Path, tmp_path: Path) -> None:
     done = convert(folder, tmp_path / "out", to="compressed-tensors")
     shape = {"model.layers.0.odd.weight": "the format does not take their shape"}
-    packed = "embeddings, norms and routers, which no engine packs"
+    packed = "embeddings, norms and routers, which transformers does not pack"
     assert reasons(done.unquantized, kept=False) == {}
     assert reasons(done.unquantized, kept=True) == {
         "model.embed_tokens.weight": packed,
@@ -95,11 +95,20 @@ def test_a_table_has_quantized_layers_alone(folder: Path, tmp_path: Path) -> Non
     done = convert(folder, tmp_path / "out.parquet", recipe="text")
     left = reasons(done.unquantized, kept=False)
     assert reasons(done.unquantized, kept=True) == {}
-    assert left["model.layers.0.bias"] == "the recipe leaves them out"  # of few dimensions
-    assert "norm" in left["model.embed_tokens.weight"]  # the rule's pattern
+    assert left["model.layers.0.bias"] == "of fewer than two dimensions"
+    assert left["model.embed_tokens.weight"] == "norms and embeddings"
     assert left["position_ids"] == "of dtype I64"
     table = pq.read_table(tmp_path / "out.parquet")
     assert sorted([*table["layer_name"].to_pylist(), *left]) == sorted(TENSORS)
+
+
+def test_rules_of_the_user_are_named_by_their_patterns(folder: Path, tmp_path: Path) -> None:
+    rules = [Rule(("*odd*", "conv*"), skip=True), Rule("*up*"), Rule("*norm*", skip=True)]
+    done = convert(folder, tmp_path / "out.parquet", recipe=Recipe(rules, default="skip"))
+    left = reasons(done.unquantized, kept=False)
+    assert left["conv.weight"] == "the recipe leaves them out ('*odd*', 'conv*')"
+    assert left["model.layers.0.input_layernorm.weight"] == "the recipe leaves them out ('*norm*')"
+    assert left["model.embed_tokens.weight"] == "no rule of the recipe is for them"
 
 
 def test_models_of_llama_cpp_and_onnx_keep_all(tmp_path: Path) -> None:
