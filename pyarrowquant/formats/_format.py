@@ -16,6 +16,7 @@ from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import Tensor
 from pyarrowquant.recipes.fitting import stored_bits
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
+from pyarrowquant.recipes.presets import SENSITIVE
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
 
@@ -64,7 +65,7 @@ class Format(ABC):
 
     def default_recipe(self, model: Model) -> Recipe | None:
         """Return what leaves out, or spares, what engines want so."""
-        return None
+        return Recipe(SENSITIVE)
 
     def recipe(self, model: Model, recipe: Recipe | None) -> Recipe | None:
         """Return the recipe, or the default one, behind the rules for what is kept."""

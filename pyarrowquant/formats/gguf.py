@@ -25,16 +25,14 @@ from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import Tensor
 from pyarrowquant.recipes.planned import PlannedLayout
+from pyarrowquant.recipes.presets import SENSITIVE
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
 
 _MOST_DIMENSIONS = 4
 OTHER_DTYPES = {"F64": 8, "I8": 1, "I16": 2, "I32": 4, "I64": 8}  # named like those of ggml
-# Embeddings and heads in 8 bits; an error of a router sends a token to another expert.
-_LLAMA_CPP = (
-    Rule(("token_embd.weight", "output.weight"), bit_width=8, zero_point="symmetric"),
-    Rule("*ffn_gate_inp*", skip=True),
-)
+# Embeddings and heads in 8 bits.
+_LLAMA_CPP = (Rule(("token_embd.weight", "output.weight"), bit_width=8, zero_point="symmetric"),)
 _OWN_KEYS = {
     "general.architecture": "give it as architecture",
     "general.alignment": "it is always 32",
@@ -153,7 +151,8 @@ class Gguf(Format):
     short_groups = (32,)
 
     def default_recipe(self, model: Model) -> Recipe | None:
-        return Recipe(_LLAMA_CPP) if isinstance(model, GgufModel) else None
+        more = _LLAMA_CPP if isinstance(model, GgufModel) else ()
+        return Recipe((*more, *SENSITIVE))
 
     def bit_widths(self, zero_point: str) -> Sequence[int]:
         return (4, 5, 8) if zero_point == "symmetric" else (4, 5)

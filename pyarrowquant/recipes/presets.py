@@ -19,7 +19,9 @@ _INPUTS = "layers that make the input into tokens, and back"
 # none: the linear layer of an adaptive norm, or an encoder in a model called "embedder".
 _BIASES = Rule(match=("*bias", "*_bias.weight", "*bias_table"), skip=True, reason="biases")
 _NORMS_AND_EMBEDDINGS = Rule(
-    regex=r"(?i)(norm|embe?d)[^.]*(\.weight)?$", skip=True, reason="norms and embeddings"
+    regex=r"(?i)(norm|embe?d|pos_emb)[^.]*(\.\d+)?(\.weight)?$",
+    skip=True,
+    reason="norms and embeddings",
 )
 _VECTORS = Rule(ndim=(0, 1), skip=True, reason="of fewer than two dimensions")
 _COMMON = (_VECTORS, _BIASES, _NORMS_AND_EMBEDDINGS)
@@ -34,7 +36,14 @@ _TEXT_EMBEDDINGS = Rule(
 )
 # An error of these sends a token to another expert.
 _ROUTERS = Rule(
-    match=("*.gate.weight", "*router*", "*shared_expert_gate.weight", "*ffn_gate_inp*"),
+    match=(
+        "*.gate.weight",
+        "*.gate.wg.weight",
+        "*router*",
+        "*shared_expert_gate.weight",
+        "*ffn_gate_inp*",
+        "*ffn_gate_tid2eid*",
+    ),
     skip=True,
     reason="routers",
 )
@@ -42,6 +51,48 @@ _ROUTERS = Rule(
 # Matrices of a text model that are no linear layers, and those that may be none.
 EMBEDDINGS = (_BIASES, _NORMS_AND_EMBEDDINGS, _TEXT_EMBEDDINGS)
 NOT_LINEAR = (*EMBEDDINGS, _ROUTERS)
+
+# What no engine quantizes, and what costs more quality than it saves room: left out of every format
+# where nobody says another recipe. Names are those of Hugging Face and of llama.cpp.
+SENSITIVE = (
+    _VECTORS,
+    _BIASES,
+    Rule(regex=r"(?i)norm[^.]*(\.weight)?$", skip=True, reason="norms"),
+    Rule(
+        regex=r"(?i)(^|[._])((pos|position|positional|token_?types?)_?(emb\w*)?|emb\w*_positions)"
+        r"(\.\d+)?(\.weight)?$|(^|\.)wpe\.weight$|(cls|class|mask|register)_tokens?$",
+        skip=True,
+        reason="embeddings of positions and token types",
+    ),
+    Rule(
+        match=("*relative_attention_bias*", "*relative_position_bias*", "*attn_rel_b*"),
+        skip=True,
+        reason="relative-attention biases",
+    ),
+    _ROUTERS,
+    Rule(
+        match=(
+            "*.A_log",
+            "*.conv1d.*",
+            "*shortconv.conv*",
+            "*ssm_a",
+            "*ssm_conv1d*",
+            "*ssm_d",
+            "*time_mix_*",
+            "*time_maa*",
+            "*time_decay*",
+            "*time_faaaa*",
+            "*time_first*",
+        ),
+        skip=True,
+        reason="state-space and time-mix parameters",
+    ),
+    Rule(
+        match=("*altup*", "*laurel*", "*per_layer_model_proj*"),
+        skip=True,
+        reason="small projections beside the layers",
+    ),
+)
 
 _TEXT = (
     _TEXT_EMBEDDINGS,
