@@ -65,7 +65,7 @@ Examples:
     type=click.Choice(["float32", "float16", "bfloat16"]),
     help="Default as the format has it.",
 )
-@click.option("--recipe", help="A file, a preset (text, diffusion, vision) or a profile.")
+@click.option("--recipe", help="A file, a preset (text, diffusion, vision), a profile, or all.")
 @click.option("--bits-per-weight", type=float, help="Fit bit widths to this budget.")
 @click.option("--quality-floor", callback=_floor, help="Least cosine; or relative_error=NUMBER.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
@@ -110,9 +110,10 @@ def quantize(
     Defaults are what the format holds best: groups of 128, 32 for gguf, and for compressed-tensors
     and mlx the largest usual ones that fit; integer zero-points, symmetric for compressed-tensors
     and gguf, float for mlx; scales of float32, float16 for gguf, the model's dtype for
-    compressed-tensors and mlx. Without --recipe, compressed-tensors leaves out what the preset text
-    does, and a GGUF model's embeddings and head get 8 bits. What is not quantized is named. It is
-    kept, but by parquet and arrow, and by onnx if SOURCE is no ONNX model.
+    compressed-tensors and mlx. Without --recipe, vectors, norms, biases, routers and the like are
+    not quantized, compressed-tensors leaves out what the preset text does, and a GGUF model's
+    embeddings and head get 8 bits. What is not quantized is named. It is kept, but by parquet and
+    arrow, and by onnx if SOURCE is no ONNX model.
 
     What an interrupted run has done stays in a hidden folder beside DESTINATION. The same command
     with --resume goes on from it, and gives the same bytes as if nothing had happened.

@@ -21,11 +21,12 @@ from pyarrowquant.conversion.source import files_of, local_path, refuse_quantize
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.conversion.work import is_complete, recover
 from pyarrowquant.errors import UsageError, users_level
+from pyarrowquant.formats._format import Format
 from pyarrowquant.formats.registry import FORMATS, SUFFIXES
 from pyarrowquant.formats.tables import TABLES
 from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.models import open_model
-from pyarrowquant.recipes.named import file_of, recipe_of
+from pyarrowquant.recipes.named import file_of, is_named, recipe_of
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.stream import quantize_stream
@@ -146,9 +147,10 @@ def convert(
         bfloat16 if that is the model's, else float16.
     recipe : Recipe, str or path, optional
         Or the path of a recipe's file, or the name of a preset ("text", "diffusion", "vision"),
-        a profile ("edge", "local", "cloud") or both ("text-local"). Without one,
-        compressed-tensors leaves out what the preset "text" does, and the embeddings and head of
-        a GGUF model get 8 bits.
+        a profile ("edge", "local", "cloud") or both ("text-local"), or "all" for all that the
+        format can quantize. Without one, vectors, norms, biases, embeddings of positions and
+        token types, routers and the like are not quantized; compressed-tensors leaves out what
+        the preset "text" does, and the embeddings and head of a GGUF model get 8 bits.
     bits_per_weight : float, optional
         A budget that the bit widths of layers are fitted to, as by `Recipe.fit`.
     quality_floor : float or mapping, optional
@@ -352,7 +354,7 @@ def _job(
     target.check_destination(destination)
     refuse_quantized(model)
     settings = target.defaults(model).with_overrides(said)
-    rules = target.recipe(model, recipe_of(recipe))
+    rules = target.recipe(model, _chosen(recipe, said, target))
     if bits_per_weight is not None and "bit_width" in said:
         raise UsageError("bit_width= and bits_per_weight= exclude each other")
     mixed = bits_per_weight is not None or quality_floor is not None
@@ -382,6 +384,22 @@ def _job(
         batch_bytes(max_memory),
         overwrite,
     )
+
+
+def _chosen(recipe: Recipe | _Path | None, said: SettingOverrides, target: Format) -> Recipe | None:
+    """Return the recipe, with what the caller says in place of its default.
+
+    The group size of a profile gives way where the format has usual ones of its own.
+    """
+    chosen = recipe_of(recipe)
+    if chosen is None or chosen.default.skip:
+        return chosen
+    default = {**chosen.default.said, **said}
+    if is_named(recipe) and "group_size" not in said and target.group_sizes:
+        default.pop("group_size", None)
+    if default == chosen.default.said:
+        return chosen
+    return Recipe(chosen.rules, default, chosen.name)
 
 
 def _warn_of_ragged(names: list[str]) -> None:

@@ -147,6 +147,7 @@ class Gguf(Format):
     name = "gguf"
     suffixes = (".gguf",)
     usual = Settings(method="mse", group_size=32, zero_point="symmetric", scale_dtype="float16")
+    group_sizes = (32,)
     kept = (NO_MATRIX,)
     short_groups = (32,)
 

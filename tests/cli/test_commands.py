@@ -22,7 +22,7 @@ def test_inspect(model: Path, weights: dict[str, np.ndarray], tmp_path: Path) ->
     sizes = {layer["layer_name"]: layer["bytes"] for layer in layers}
     assert {name: sizes[name] for name in weights} == {n: w.nbytes for n, w in weights.items()}
     out = tmp_path / "out.parquet"
-    succeeded("quantize", model, out)
+    succeeded("quantize", model, out, "--recipe", "all")
     shown = json.loads(succeeded("inspect", out, "--json"))
     assert [layer["bit_width"] for layer in shown["layers"]] == [4] * 4
     assert shown["weights"] == sum(w.size for w in weights.values())
@@ -33,7 +33,7 @@ def test_compare_and_dequantize(
     model: Path, weights: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     out, decoded = tmp_path / "out.parquet", tmp_path / "decoded.arrow"
-    succeeded("quantize", model, out)
+    succeeded("quantize", model, out, "--recipe", "all")
     succeeded("dequantize", out, decoded)
     assert read(decoded).to_pylist() == dequantize_batch_arrow(read(out)).to_pylist()
     errors = compare(numpy_to_arrow_table(weights), read(out)).to_pylist()

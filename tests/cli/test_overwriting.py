@@ -103,7 +103,7 @@ def test_what_appears_at_the_destination_meanwhile_is_kept(
     monkeypatch.undo()
     assert "was made while" in failed("quantize", llama, out, "--resume")
     succeeded("quantize", llama, out, "--resume", "--overwrite")
-    assert read(out).num_rows == 5
+    assert read(out).num_rows == 4
     assert not list(tmp_path.glob(".*"))
 
 

@@ -14,11 +14,12 @@ from safetensors.numpy import save_file
 
 from cli.outputs import by_name, expected, names_in, read
 from pyarrowquant import Recipe, Rule, numpy_to_arrow_table
+from pyarrowquant.formats.registry import FORMATS
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out.arrow", "out.feather"])
 def test_quantize(model: Path, weights: dict[str, np.ndarray], tmp_path: Path, name: str) -> None:
-    text = succeeded("quantize", model, tmp_path / name)
+    text = succeeded("quantize", model, tmp_path / name, "--recipe", "all")
     assert by_name(read(tmp_path / name)) == expected(weights)
     assert "4 layers, 29,760 weights" in text
     assert names_in(tmp_path) == sorted(["model.safetensors", name])
@@ -27,6 +28,7 @@ def test_quantize(model: Path, weights: dict[str, np.ndarray], tmp_path: Path, n
 def test_settings(model: Path, weights: dict[str, np.ndarray], tmp_path: Path) -> None:
     out = tmp_path / "out.arrow"
     settings = ["--bits", 3, "--group-size", 32, "--method", "rtn", "--zero-point", "symmetric"]
+    settings += ["--recipe", "all"]
     succeeded("quantize", model, out, "--to", "arrow", *settings, "--scale-dtype", "float16")
     table = pa.ipc.open_file(out).read_all()
     assert by_name(table) == expected(
@@ -51,16 +53,21 @@ def test_recipes_floors_and_budgets(
     assert by_name(read(out)) == expected(weights, recipe=recipe)
     floor = {"relative_error": 0.07, "cosine": 0.9}
     text = "relative_error=0.07,cosine=0.9"
-    succeeded("quantize", model, out, "--quality-floor", text, "--overwrite")
+    succeeded("quantize", model, out, "--quality-floor", text, "--overwrite", "--recipe", "all")
     assert by_name(read(out)) == expected(weights, quality_floor=floor)
     succeeded("quantize", model, out, "--bits-per-weight", 4.6, "--overwrite", "--recipe", "text")
-    fitted = Recipe.fit(numpy_to_arrow_table(weights), 4.6, recipe=Recipe.preset("text"))
+    fitted = Recipe.fit_by(
+        FORMATS["parquet"].stored_bits,
+        numpy_to_arrow_table(weights),
+        4.6,
+        recipe=Recipe.preset("text"),
+    )
     assert by_name(read(out)) == expected(weights, recipe=fitted)
 
 
 def test_json_has_the_totals(model: Path, weights: dict[str, np.ndarray], tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
-    summary = json.loads(succeeded("quantize", model, out, "--json"))
+    summary = json.loads(succeeded("quantize", model, out, "--json", "--recipe", "all"))
     rows = expected(weights).values()
     squared = sum(row["mse"] * np.prod(row["shape"]) for row in rows)
     norm = sum(np.square(w.astype(np.float64)).sum() for w in weights.values())
@@ -77,7 +84,7 @@ def test_failing_layers(weights: dict[str, np.ndarray], tmp_path: Path) -> None:
     error = failed("quantize", model, out)
     assert error.startswith("Error: Layer 'bad' contains NaN or Inf at index 0 (NaN)")
     assert names_in(tmp_path) == ["model.npz"]
-    result = run("quantize", model, out, "--continue-on-error", "--json")
+    result = run("quantize", model, out, "--continue-on-error", "--json", "--recipe", "all")
     assert result.exit_code == 0
     assert result.stderr.startswith("Skipped: Layer 'bad' contains NaN")
     assert len(json.loads(result.stdout)["skipped"]) == 1
@@ -128,7 +135,7 @@ def test_a_table_for_each_shard(weights: dict[str, np.ndarray], tmp_path: Path) 
     for half, name in zip(halves, ("a", "b"), strict=True):
         save_file(half, source / f"{name}.safetensors")
     out = tmp_path / "out"
-    succeeded("quantize", source, out, "--to", "parquet")
+    succeeded("quantize", source, out, "--to", "parquet", "--recipe", "all")
     assert names_in(out) == ["a.parquet", "b.parquet"]
     for half, name in zip(halves, ("a", "b"), strict=True):
         assert by_name(read(out / f"{name}.parquet")) == expected(half)

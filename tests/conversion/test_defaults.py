@@ -13,7 +13,7 @@ import pytest
 from commands import succeeded
 from safetensors.numpy import load_file, save_file
 
-from pyarrowquant import compare, convert, plan, read_weights
+from pyarrowquant import Recipe, Rule, compare, convert, plan, read_weights
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 
@@ -125,3 +125,35 @@ def test_a_budget_is_kept_by_the_count_that_is_shown(
     done = convert(source, tmp_path / "out.parquet", bits_per_weight=budget, **said)
     assert done.bits_per_weight is not None
     assert budget - 0.3 < done.bits_per_weight <= budget
+
+
+@pytest.mark.parametrize("to", ["parquet", "compressed-tensors", "mlx", "gguf", "onnx"])
+@pytest.mark.parametrize("recipe", ["local", "cloud", "text", "text-local", "vision-cloud"])
+def test_presets_and_profiles_work_with_every_format(tmp_path: Path, to: str, recipe: str) -> None:
+    source = saved(tmp_path / "model", {"layers.0.up.weight": (64, 512)})
+    done = convert(source, tmp_path / f"out.{to}", to=to, recipe=recipe)
+    assert done.layers == 1
+    bit_width = 8 if "cloud" in recipe else 4
+    planned = plan(source, tmp_path / f"again.{to}", to=to, recipe=recipe).layers[0].settings
+    assert planned is not None
+    assert planned.bit_width == bit_width
+    if to == "parquet":
+        assert planned.group_size == (64 if "cloud" in recipe else 128)
+
+
+def test_what_is_said_wins_over_the_default_of_a_recipe(tmp_path: Path) -> None:
+    source = saved(tmp_path / "model", {"layers.0.up.weight": (64, 512), "head": (64, 512)})
+
+    def settings(**said: Any) -> list[tuple[int, int]]:
+        layers = plan(source, tmp_path / "out.parquet", **said).layers
+        return [
+            (layer.settings.bit_width, layer.settings.group_size)
+            for layer in layers
+            if layer.settings is not None
+        ]
+
+    assert settings(recipe="local", bit_width=8) == [(8, 128)] * 2
+    assert settings(recipe="cloud", group_size=32) == [(8, 32)] * 2
+    mine = Recipe([Rule("head", bit_width=6)], default={"bit_width": 4, "group_size": 64})
+    assert sorted(settings(recipe=mine, bit_width=8)) == [(6, 64), (8, 64)]  # rules say more
+    assert settings(recipe=Recipe([Rule("head")], default="skip"), bit_width=8) == [(8, 128)]
