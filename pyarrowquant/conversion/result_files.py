@@ -14,7 +14,7 @@ from pyarrowquant._core.source import RESULT_COLUMNS, Source
 from pyarrowquant._core.version import check_version
 from pyarrowquant.formats.tables import TABLES
 from pyarrowquant.reading import table_files
-from pyarrowquant.reading.location import locate, refuse_special
+from pyarrowquant.reading.location import is_companion, locate, refuse_special
 
 METRICS = ("mse", "relative_error", "cosine", "max_abs_error")
 _READ = RESULT_COLUMNS | set(METRICS)
@@ -83,7 +83,11 @@ def naming(*paths: Path | str) -> Iterator[None]:
 
 
 def tables_in(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in TABLES)
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in TABLES and not is_companion(file.name)
+    )
 
 
 def _is_parquet(path: Path) -> bool:

@@ -13,17 +13,24 @@ from pyarrowquant.reading.model import Model
 
 
 def left_out(
-    model: Model, results: pa.Table, dtypes: Container[str], empty: bool = True
+    model: Model,
+    results: pa.Table,
+    dtypes: Container[str],
+    empty: bool = True,
+    most_dimensions: int | None = None,
 ) -> pa.RecordBatchReader:
     """Read a model again, without the layers of the results.
 
-    What is of another dtype than these, or empty where that is not allowed, is left out and told.
+    What is of another dtype than these, empty where that is not allowed, or of more dimensions, is
+    left out and told.
     """
     names = set(results["layer_name"].to_pylist())
 
     def is_held(name: object, shape: Sequence[int], dtype: str | None) -> bool:
         if not empty and 0 in shape:
             lacks = "empty tensors"
+        elif most_dimensions is not None and len(shape) > most_dimensions:
+            lacks = f"tensors of {len(shape)} dimensions"
         elif dtype is not None and dtype not in dtypes:
             lacks = dtype
         else:

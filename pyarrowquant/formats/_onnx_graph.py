@@ -82,13 +82,20 @@ def _problem(layer: Packed, weight: Weight | None) -> str | None:
         return "the model has no MatMul or Gemm with a constant of this name"
     if layer.shape != weight.shape:
         return f"shape {list(layer.shape)}, the model's is {list(weight.shape)}"
-    if weight.dtype not in ("F32", "F16"):
-        dtype = {"BF16": "bfloat16"}.get(weight.dtype, weight.dtype)
-        return (
-            f"the model computes with {dtype}, which MatMulNBits does not on the CPU; "
-            "convert it to float32 or float16 before"
-        )
+    if problem := dtype_problem(weight.dtype):
+        return problem
     return node_problem(layer) or (float16_problem(layer) if weight.dtype == "F16" else None)
+
+
+def dtype_problem(dtype: str) -> str | None:
+    """Say what keeps weights of a dtype from being multiplied by MatMulNBits."""
+    if dtype in ("F32", "F16"):
+        return None
+    name = {"BF16": "bfloat16"}.get(dtype, dtype)
+    return (
+        f"the model computes with {name}, which MatMulNBits does not on the CPU; convert it to "
+        "float32 or float16 before"
+    )
 
 
 def float16_problem(layer: Packed) -> str | None:

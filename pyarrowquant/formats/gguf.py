@@ -161,7 +161,9 @@ class Gguf(Format):
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         if isinstance(model, GgufModel):
             return True
-        return 0 not in tensor.shape and tensor.dtype in {*KEPT_DTYPES, *OTHER_DTYPES}
+        if 0 in tensor.shape or len(tensor.shape) > _MOST_DIMENSIONS:
+            return False
+        return tensor.dtype in {*KEPT_DTYPES, *OTHER_DTYPES}
 
     def check_layouts(
         self,
@@ -185,7 +187,8 @@ class Gguf(Format):
         if isinstance(model, GgufModel):
             write_requantized(results, model, destination, overwrite=False)
             return
-        kept = left_out(model, results, {*KEPT_DTYPES, *OTHER_DTYPES}, empty=False)
+        dtypes = {*KEPT_DTYPES, *OTHER_DTYPES}
+        kept = left_out(model, results, dtypes, empty=False, most_dimensions=_MOST_DIMENSIONS)
         write_gguf(results, destination, kept=kept)
 
 

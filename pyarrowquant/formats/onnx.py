@@ -15,6 +15,7 @@ from pyarrowquant.formats._format import NO_MATRIX, Format
 from pyarrowquant.formats._layers import Names, Results, refuse
 from pyarrowquant.formats._onnx_data import data_files, data_of
 from pyarrowquant.formats._onnx_graph import (
+    dtype_problem,
     float16_problem,
     planned_float16_problem,
     write_replaced,
@@ -158,6 +159,11 @@ class Onnx(Format):
         scale_dtype: str,
     ) -> None:
         refuse(layers, node_problem, "MatMulNBits", HOLDS)
+        dtypes = {tensor.name: tensor.dtype for tensor in model.tensors or ()}
+        if isinstance(model, OnnxModel):
+            for layer in layers:
+                if problem := dtype_problem(dtypes[layer.name]):
+                    raise _not_held(layer.name, problem)
         if scale_dtype == "float16":
             for layer in layers:
                 if problem := planned_float16_problem(layer):

@@ -16,6 +16,9 @@ from pyarrow import fs
 
 from pyarrowquant.errors import ArgumentTypeError
 
+_LONGEST_POINTER = 1024
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
 
 class OpenFiles:
     """The last few files that were opened, by their paths, as long as anybody has this object."""
@@ -86,9 +89,14 @@ class Location:
         return bool(self._info().type == fs.FileType.File)
 
     def file_names(self) -> list[str]:
-        """Return the sorted names of the files in this folder."""
-        found = self.filesystem.get_file_info(fs.FileSelector(self.path))
-        return sorted(info.base_name for info in found if info.type == fs.FileType.File)
+        """Return the sorted names of the files in this folder, but for those that macOS adds."""
+        if isinstance(self.filesystem, fs.LocalFileSystem):
+            # PyArrow leaves out links to nothing, which are files that are missing.
+            names = [entry.name for entry in os.scandir(self.path) if not entry.is_dir()]
+        else:
+            found = self.filesystem.get_file_info(fs.FileSelector(self.path))
+            names = [info.base_name for info in found if info.type == fs.FileType.File]
+        return sorted(name for name in names if not is_companion(name))
 
     @contextmanager
     def open(self) -> Iterator[MappedFile | ReadFile]:
@@ -107,8 +115,29 @@ class Location:
         return self.filesystem.get_file_info(self.path)
 
 
+def is_companion(name: str) -> bool:
+    """Whether macOS put a file beside another, on disks that lack attributes of files."""
+    return name.startswith("._")
+
+
 def open_file(location: Location) -> MappedFile | ReadFile:
-    """Open a file: mapped if it is one of this machine, and its file system maps files."""
+    """Open a file: mapped if it is one of this machine, and its file system maps files.
+
+    Raises
+    ------
+    ValueError
+        It is a pointer of git-lfs.
+    """
+    file = _open_file(location)
+    if file.size < _LONGEST_POINTER and file.buffer(0, file.size).to_pybytes().startswith(_POINTER):
+        file.__exit__(None, None, None)
+        raise ValueError(
+            f"{location} is a pointer of git-lfs, not the file itself. Fetch it with: git lfs pull"
+        )
+    return file
+
+
+def _open_file(location: Location) -> MappedFile | ReadFile:
     if isinstance(location.filesystem, fs.LocalFileSystem):
         refuse_special(location.path)
         try:

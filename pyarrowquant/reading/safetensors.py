@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from pyarrowquant.reading.tensors import Tensor, batch_of, check_some_left, runs
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 INDEX_SUFFIX = ".safetensors.index.json"
+_SHARD = re.compile(r"(.*[-_.])(\d+)-of-(\d+)(.*\.safetensors)")
+_MOST_SHARDS = 100_000
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,24 @@ def read_folder(folder: Location) -> list[Shard]:
         raise ValueError(
             f"{folder} has no model: neither {SINGLE} nor {INDEX} nor any *.safetensors"
         )
+    _check_complete(files, folder)
     shards = [shard for name in files for shard in read_file(folder.within(name))]
     _owners(shards, folder)
     return shards
+
+
+def _check_complete(files: Sequence[str], folder: Location) -> None:
+    """Raise where the names of shards say that there are more, as in model-00001-of-00002."""
+    for name in files:
+        said = _SHARD.fullmatch(name)
+        if said is None:
+            continue
+        before, count, after = said[1], int(said[3]), said[4]
+        digits = len(said[2]), len(said[3])
+        for number in range(1, min(count, _MOST_SHARDS) + 1):
+            shard = f"{before}{number:0{digits[0]}d}-of-{count:0{digits[1]}d}{after}"
+            if shard not in files:
+                raise FileNotFoundError(f"{folder}: the shard {quoted(shard)} is missing")
 
 
 def read_index(index: Location) -> list[Shard]:

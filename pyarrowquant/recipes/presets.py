@@ -24,7 +24,18 @@ _NORMS_AND_EMBEDDINGS = Rule(
     reason="norms and embeddings",
 )
 _VECTORS = Rule(ndim=(0, 1), skip=True, reason="of fewer than two dimensions")
-_COMMON = (_VECTORS, _BIASES, _NORMS_AND_EMBEDDINGS)
+# No layers: what computation or other tensors need.
+_BUFFERS = Rule(
+    match=("*attn_mask", "*attention_mask", "*causal_mask", "*masked_bias", "*inv_freq"),
+    skip=True,
+    reason="buffers",
+)
+_SCALES = Rule(
+    regex=r"(weight|input|output|[kqv])_(global_)?(scale(_inv|_2)?|zero_point|shape)$|\.qzeros$",
+    skip=True,
+    reason="scales of other tensors",
+)
+_COMMON = (_VECTORS, _BIASES, _NORMS_AND_EMBEDDINGS, _BUFFERS, _SCALES)
 
 # The output head of the model. A proj_out within a numbered block is an inner layer.
 _FINAL_PROJECTION = Rule(regex=r"^(?!.*\.\d+\.)(.*\.)?proj_out\.", skip=True, reason=_HEADS)
@@ -57,6 +68,8 @@ NOT_LINEAR = (*EMBEDDINGS, _ROUTERS)
 SENSITIVE = (
     _VECTORS,
     _BIASES,
+    _BUFFERS,
+    _SCALES,
     Rule(regex=r"(?i)norm[^.]*(\.weight)?$", skip=True, reason="norms"),
     Rule(
         regex=r"(?i)(^|[._])((pos|position|positional|token_?types?)_?(emb\w*)?|emb\w*_positions)"
