@@ -168,6 +168,9 @@ def _show(done: Conversion, as_json: bool) -> None:
         are = "was" if len(done.skipped) == 1 else "were"
         click.echo(f"{counted(len(done.skipped), 'layer')} {are} left out")
     _show_unquantized(done.unquantized)
+    left = sum(tensor.bytes for tensor in done.unquantized)
+    if done.source_bytes is not None and 2 * left > done.source_bytes:
+        click.echo(f"Less than half of the model is quantized: {size_text(left)} are not")
     before = "" if done.source_bytes is None else f"{size_text(done.source_bytes)} -> "
     click.echo(f"'{done.destination}': {before}{size_text(done.bytes)}")
 

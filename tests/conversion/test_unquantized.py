@@ -178,3 +178,13 @@ def test_what_is_quantized_already_is_refused(tmp_path: Path, to: str) -> None:
     said = failed("quantize", tmp_path / "table.parquet", tmp_path / "out", "--to", to)
     assert "table.parquet is quantized already: it has results of pyarrowquant" in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("rows", "said"), [(16, True), (512, False)])
+def test_it_is_said_where_most_of_a_model_stays(tmp_path: Path, rows: int, said: bool) -> None:
+    experts = np.ones((4, 32, 128), np.float32)
+    tensors = {UP: np.ones((rows, 128), np.float32), "experts.down_proj": experts}
+    save_file(tensors, tmp_path / "m.safetensors")
+    printed = succeeded("quantize", tmp_path / "m.safetensors", tmp_path / "m.gguf")
+    text = "Less than half of the model is quantized: 65.5 kB are not\n"
+    assert (text in printed) is said
