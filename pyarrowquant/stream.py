@@ -97,15 +97,19 @@ def stream_within(
     quality_floor: float | Mapping[str, float] | None,
     progress: Progress = None,
     skipped: list[str] | None = None,
+    missed: list[str] | None = None,
 ) -> pa.RecordBatchReader:
     """As `quantize_stream`, with bit widths that a floor may choose.
 
-    What is said of layers that are left out is added to `skipped`.
+    What is said of layers that are left out is added to `skipped`, and of those that miss the floor
+    to `missed`.
     """
     arguments.check_progress(progress)
     opened = Source(source, INPUT_COLUMNS)
     options = replace(options, type_names=tuple(opened.type_names.items()))
     plan = Plan(options, recipe, quality_floor, widths)
+    if missed is not None:
+        plan.missed = missed
     library.validate(opened.schema, plan.options)
     empty = pa.Table.from_batches([], opened.schema)
     schema = quantize_table(empty, plan.options, None, 0)[0].schema

@@ -76,7 +76,9 @@ Examples:
     show_default=True,
     help="Bound on memory beyond mapped files, such as 400M or 2G.",
 )
-@click.option("--continue-on-error", is_flag=True, help="Leave failing layers out.")
+@click.option(
+    "--continue-on-error", is_flag=True, help="Leave failing layers out; allow a missed floor."
+)
 @click.option("--resume", is_flag=True, help="Go on from what an interrupted run has done.")
 @click.option("--overwrite", is_flag=True, help="Replace DESTINATION if it exists.")
 @click.option("--dry-run", is_flag=True, help="Check and show what would be done; write nothing.")
@@ -138,7 +140,10 @@ def quantize(
         if dry_run:
             _show_plan(plan(source, destination, **options, progress=shown), as_json)
         else:
-            _show(convert(source, destination, **options, progress=shown), as_json)
+            done = convert(source, destination, **options, progress=shown)
+            _show(done, as_json)
+            if done.missed and not continue_on_error:
+                raise click.exceptions.Exit(1)
 
 
 def _show(done: Conversion, as_json: bool) -> None:
@@ -147,6 +152,7 @@ def _show(done: Conversion, as_json: bool) -> None:
             "destination": str(done.destination),
             "layers": done.layers,
             "skipped": done.skipped,
+            "missed": done.missed,
             "weights": done.weights,
             "bytes": done.bytes,
             "bits_per_weight": done.bits_per_weight,
@@ -167,6 +173,9 @@ def _show(done: Conversion, as_json: bool) -> None:
     if done.skipped:
         are = "was" if len(done.skipped) == 1 else "were"
         click.echo(f"{counted(len(done.skipped), 'layer')} {are} left out")
+    if done.missed:
+        miss = "misses" if len(done.missed) == 1 else "miss"
+        click.echo(f"{counted(len(done.missed), 'layer')} {miss} the quality floor")
     _show_unquantized(done.unquantized)
     left = sum(tensor.bytes for tensor in done.unquantized)
     if done.source_bytes is not None and 2 * left > done.source_bytes:

@@ -48,6 +48,8 @@ class Conversion:
         How many were quantized.
     skipped : tuple of str
         What is wrong with layers that were left out because of ``continue_on_error=True``.
+    missed : tuple of str
+        What was said of layers that miss the quality floor with the most bits that the format has.
     weights : int
         How many were quantized.
     bytes : int
@@ -67,6 +69,7 @@ class Conversion:
     to: str
     layers: int
     skipped: tuple[str, ...]
+    missed: tuple[str, ...]
     weights: int
     bytes: int
     bits_per_weight: float | None
@@ -220,6 +223,7 @@ def convert(
         to=job.target.name,
         layers=totals.layers,
         skipped=tuple(totals.skipped),
+        missed=tuple(totals.missed),
         weights=totals.weights,
         bytes=_size(job.target.files(job.destination)),
         bits_per_weight=totals.bits_per_weight if job.target.name in TABLES.values() else None,

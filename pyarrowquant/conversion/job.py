@@ -80,6 +80,7 @@ class Job:
                 for done in work.parts():
                     totals.add(done.results)
                     totals.skipped += done.skipped
+                    totals.missed += done.missed
                 meter.skip(done.read)
                 self._quantize(work, done, totals, meter)
                 self._write(work)
@@ -151,7 +152,8 @@ class Job:
                 layers = planned(self.source, self.settings, recipe) or []
                 self.target.check_plan(layers, self.source, self.settings)
                 work.keep_fitted(recipe)
-        count, read, skipped = done.batches, done.read, len(totals.skipped)
+        count, read = done.batches, done.read
+        skipped, missed = len(totals.skipped), len(totals.missed)
         source = self.source.reader(self.batch_bytes, skip=done.batches)
 
         def counted() -> Iterator[pa.RecordBatch]:
@@ -175,12 +177,14 @@ class Job:
             recipe,
             self.quality_floor,
             skipped=totals.skipped,
+            missed=totals.missed,
         )
         dtype = self.target.scale_dtype(self.source, self.settings)
         for results in stream:
             self.target.check_results(pa.Table.from_batches([results]), self.source, dtype)
-            work.add(Part(results, count, read, totals.skipped[skipped:]))
-            skipped = len(totals.skipped)
+            said = totals.skipped[skipped:], totals.missed[missed:]
+            work.add(Part(results, count, read, *said))
+            skipped, missed = len(totals.skipped), len(totals.missed)
             totals.add(results)
         if totals.layers == 0:
             raise ValueError("No layer was quantized: all failed, or the recipe skips all")

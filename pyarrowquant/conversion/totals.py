@@ -26,6 +26,7 @@ class Totals:
         self,
         layers: int = 0,
         skipped: Sequence[str] = (),
+        missed: Sequence[str] = (),
         weights: int = 0,
         stored_bytes: int = 0,
         squared_error: float = 0.0,
@@ -33,6 +34,7 @@ class Totals:
     ) -> None:
         self.layers = layers
         self.skipped = list(skipped)
+        self.missed = list(missed)
         self.weights = weights
         self.stored_bytes = stored_bytes
         self._squared_error = squared_error
@@ -43,6 +45,7 @@ class Totals:
         return {
             "layers": self.layers,
             "skipped": self.skipped,
+            "missed": self.missed,
             "weights": self.weights,
             "stored_bytes": self.stored_bytes,
             "squared_error": self._squared_error,

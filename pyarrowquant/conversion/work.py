@@ -70,17 +70,20 @@ class Part:
         How many bytes of weights these are.
     skipped : list of str
         What was said of layers left out since the part before.
+    missed : list of str
+        Likewise of layers that miss the quality floor.
     """
 
     results: pa.RecordBatch
     batches: int
     read: int
     skipped: list[str]
+    missed: list[str]
 
     @classmethod
     def nothing(cls) -> Part:
         """What is done before the first part."""
-        return cls(pa.record_batch({}), 0, 0, [])
+        return cls(pa.record_batch({}), 0, 0, [], [])
 
 
 class Work:
@@ -188,7 +191,12 @@ class Work:
         """Keep a part on the disk."""
         self._count += 1
         file = self._folder / f"{self._count:08d}.arrow"
-        said = {"batches": part.batches, "read": part.read, "skipped": part.skipped}
+        said = {
+            "batches": part.batches,
+            "read": part.read,
+            "skipped": part.skipped,
+            "missed": part.missed,
+        }
         with (
             _placed(file) as temporary,
             pa.OSFile(str(temporary), "wb") as sink,

@@ -30,6 +30,11 @@ class Plan:
     quality_floor : float or mapping or None
     widths : sequence of int
         Bit widths that a floor may choose, the narrowest first.
+
+    Attributes
+    ----------
+    missed : list of str
+        What was said of layers that miss the floor.
     """
 
     def __init__(
@@ -43,6 +48,7 @@ class Plan:
             raise ArgumentTypeError(
                 f"recipe must be a Recipe, got {type(recipe).__name__}: {recipe!r}"
             )
+        self.missed: list[str] = []
         self._options = options
         self._recipe = recipe
         self._widths = widths
@@ -84,6 +90,10 @@ class Plan:
             else:
                 yield self._recipe.applied(settings, name, shape)
 
+    def _miss(self, text: str) -> None:
+        self.missed.append(text)
+        warnings.warn(text, UserWarning, stacklevel=users_level())
+
     def _raise_widths(self, table: pa.Table, choices: _Choices, rows: list[int]) -> None:
         """Give layers below the floor the next width, until they pass."""
         below = [row for row, choice in enumerate(rows) if choice != SKIP]
@@ -95,12 +105,10 @@ class Plan:
                 if row in before:  # a wider width fails, as its scales are beyond their type
                     settings = before[row]
                     rows[row] = choices.add(settings)
-                    warnings.warn(
+                    self._miss(
                         f"Layer '{names[row]}' misses the quality_floor with "
                         f"{settings.bit_width} bits, and its scales are beyond "
-                        f"{settings.scale_dtype} with more",
-                        UserWarning,
-                        stacklevel=users_level(),
+                        f"{settings.scale_dtype} with more"
                     )
             below = []
             for row, errors in measured.items():
@@ -112,11 +120,9 @@ class Plan:
                     below.append(row)
                     before[row], names[row] = settings, errors["layer_name"]
                 elif missed:
-                    warnings.warn(
+                    self._miss(
                         f"Layer '{errors['layer_name']}' has {missed} with {settings.bit_width} "
-                        "bits, the most there are",
-                        UserWarning,
-                        stacklevel=users_level(),
+                        "bits, the most there are"
                     )
 
 
