@@ -14,7 +14,7 @@ import click
 _ARGUMENT = re.compile(
     r"\b(to|bit_width|group_size|method|zero_point|scale_dtype|recipe|bits_per_weight|"
     r"quality_floor|threads|max_memory|continue_on_error|resume|overwrite)="
-    r"(True|\"\w+\"|'\w+'|\d+)?"
+    r"(True|\"[\w-]+\"|'[\w-]+'|\d+)?"
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

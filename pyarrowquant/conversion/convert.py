@@ -17,7 +17,13 @@ from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
 from pyarrowquant.conversion.planning import planned, with_ragged_kept
 from pyarrowquant.conversion.progress import Meter, Step
-from pyarrowquant.conversion.source import files_of, local_path, refuse_quantized, source_bytes
+from pyarrowquant.conversion.source import (
+    files_of,
+    is_local,
+    local_path,
+    refuse_quantized,
+    source_bytes,
+)
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.conversion.work import is_complete, recover
 from pyarrowquant.errors import UsageError, users_level
@@ -294,7 +300,7 @@ def plan(
     )
     fitted = job.fitted(Meter(source_bytes(job.source), progress))
     layers = planned(job.source, job.settings, fitted, read=True) or []
-    left = job.unquantized(fitted)
+    left = job.unquantized(job.recipe)
     return ConversionPlan(job.destination, job.target.name, tuple(layers), left)
 
 
@@ -356,6 +362,11 @@ def _job(
         written = partial(target.files_of_subfolders, model)
         check_destination(destination, overwrite, folder, files, written)
     target.check_destination(destination)
+    if target.copies_files and model.folder is not None and not is_local(model):
+        raise ValueError(
+            f"'{source}' lies elsewhere, and to={kind!r} takes all files of its folder along. "
+            "Download the folder first"
+        )
     refuse_quantized(model)
     settings = target.defaults(model).with_overrides(said)
     rules = target.recipe(model, _chosen(recipe, said, target))

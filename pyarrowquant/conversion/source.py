@@ -54,11 +54,16 @@ def local_files(source: str | Path) -> list[Path]:
     return files_of(open_model(locate(source, None)))
 
 
+def is_local(model: Model) -> bool:
+    """Whether a model lies on this machine."""
+    return isinstance(model.location.filesystem, fs.LocalFileSystem)
+
+
 def files_of(model: Model) -> list[Path]:
     """Return a model of this machine, and all files that belong to it."""
+    if not is_local(model):
+        return []
     source = Path(model.location.path)
-    if not source.exists():
-        return [source]
     files = [Path(file.path) for file in model.files]
     folder = source if source.is_dir() else source.parent
     return [source, *files, *folder.glob("*.index.json"), folder / "config.json"]
@@ -66,7 +71,7 @@ def files_of(model: Model) -> list[Path]:
 
 def source_bytes(model: Model) -> int | None:
     """Return the size of a local source; None where it is elsewhere."""
-    if not isinstance(model.location.filesystem, fs.LocalFileSystem):
+    if not is_local(model):
         return None
     return sum(os.stat(file.path).st_size for file in model.files)
 

@@ -37,6 +37,8 @@ class Format(ABC):
         whole numbers of; none where rows may end with a shorter group.
     kept : tuple of Rule
         For layers that it does not quantize: they stay as they are.
+    copies_files : bool
+        Whether other files of a model's folder go along, which must be on this machine.
     short_groups : tuple of int or None
         Numbers of columns of rows that are shorter than a group; None for any.
     """
@@ -46,6 +48,7 @@ class Format(ABC):
     usual: ClassVar[Settings] = Settings(method="mse")
     group_sizes: ClassVar[tuple[int, ...]] = ()
     kept: ClassVar[tuple[Rule, ...]] = ()
+    copies_files: ClassVar[bool] = False
     short_groups: ClassVar[tuple[int, ...] | None] = None
 
     def is_folder(self, destination: Path) -> bool:

@@ -193,6 +193,7 @@ class CompressedTensors(Format):
     name = "compressed-tensors"
     usual = Settings(method="mse", zero_point="symmetric")
     group_sizes = (128, 64, 32)
+    copies_files = True
     short_groups = ()
     kept = (NO_MATRIX, NO_WEIGHT, *map(_not_linear, NOT_LINEAR))
 

@@ -53,10 +53,15 @@ _HOLDS = (
     "layers with other settings, or give them in kept"
 )
 _MODEL, _CONFIG = "model.safetensors", "config.json"
+# What mlx.core.load refuses, with the whole file.
+_NOT_LOADED = {"F64", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
 # Of safetensors all whose elements are whole bytes.
 _OTHER_DTYPES = {
     name: bits // 8 for name, bits in BITS.items() if bits % 8 == 0 and name not in KEPT_DTYPES
 }
+
+
+_LOADED = {*KEPT_DTYPES, *_OTHER_DTYPES} - _NOT_LOADED
 
 
 def write_mlx(
@@ -184,6 +189,7 @@ class Mlx(Format):
     # A float zero-point takes as much as another, and leaves less error.
     usual = Settings(method="mse", group_size=64, zero_point="float", scale_dtype="float16")
     group_sizes = (64, 32)
+    copies_files = True
     kept = (NO_MATRIX, NO_WEIGHT)
     short_groups = _GROUPS
 
@@ -196,7 +202,7 @@ class Mlx(Format):
         return replace(self.usual, scale_dtype="bfloat16" if is_bfloat16 else "float16")
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
-        return tensor.dtype in BITS
+        return tensor.dtype in _LOADED
 
     def check_layouts(
         self,
@@ -221,7 +227,7 @@ class Mlx(Format):
         settings: Settings,
         folder: bool,
     ) -> None:
-        kept = left_out(model, results, BITS)
+        kept = left_out(model, results, _LOADED)
         dtype = settings.scale_dtype
         write_mlx(results, destination, kept=kept, config=model.config, dtype=dtype)
         if model.folder is not None:

@@ -260,6 +260,7 @@ class MappedFile:
 
     def buffer(self, offset: int, length: int) -> Any:
         """Return so many bytes at an offset, as a buffer."""
+        self.check_size()
         if offset + length > self.size:  # which PyArrow does not check
             raise ValueError(f"{self._path}: {length} bytes at {offset} are beyond its {self.size}")
         return self._whole.slice(offset, length)

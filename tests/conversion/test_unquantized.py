@@ -188,3 +188,48 @@ def test_it_is_said_where_most_of_a_model_stays(tmp_path: Path, rows: int, said:
     printed = succeeded("quantize", tmp_path / "m.safetensors", tmp_path / "m.gguf")
     text = "Less than half of the model is quantized: 65.5 kB are not\n"
     assert (text in printed) is said
+
+
+@pytest.mark.parametrize("dtype", ["F64", "F8_E5M2", "F4"])
+def test_what_mlx_does_not_load_is_left_out_by_name(tmp_path: Path, dtype: str) -> None:
+    import mlx.core as mx
+
+    size = {"F64": 64, "F8_E5M2": 8, "F4": 4}[dtype]
+    up = np.ones((32, 128), np.float32).tobytes()
+    header = json.dumps(
+        {
+            "up.weight": {"dtype": "F32", "shape": [32, 128], "data_offsets": [0, len(up)]},
+            "other": {"dtype": dtype, "shape": [8], "data_offsets": [len(up), len(up) + size]},
+        }
+    ).encode()
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + up + bytes(size))
+    with pytest.warns(UserWarning, match=f"Left out, as the format has no {dtype}: other"):
+        done = convert(path, tmp_path / "out", to="mlx")
+    assert reasons(done.unquantized, kept=False) == {"other": f"of dtype {dtype}"}
+    assert "up.scales" in mx.load(str(tmp_path / "out" / "model.safetensors"))
+
+
+def test_reasons_are_the_same_with_a_budget(folder: Path, tmp_path: Path) -> None:
+    planned = plan(folder, tmp_path / "out.parquet", bits_per_weight=5)
+    assert (
+        planned.unquantized
+        == convert(folder, tmp_path / "out.parquet", bits_per_weight=5).unquantized
+    )
+    assert "of fewer than two dimensions" in {tensor.reason for tensor in planned.unquantized}
+
+
+@pytest.mark.parametrize("to", ["mlx", "compressed-tensors"])
+def test_a_folder_elsewhere_is_refused_where_its_files_go_along(
+    folder: Path, tmp_path: Path, to: str
+) -> None:
+    import fsspec
+
+    elsewhere = fsspec.filesystem("memory")
+    place = str(folder)  # where this machine has a folder too
+    for name in ("config.json", "model.safetensors"):
+        elsewhere.pipe(f"{place}/{name}", (folder / name).read_bytes())
+    error = failed("quantize", f"memory://{place}", tmp_path / "out", "--to", to)
+    assert f"memory://{place}' lies elsewhere, and --to {to} takes all files" in error
+    assert not list(tmp_path.glob(".out*"))
+    succeeded("quantize", f"memory://{place}", tmp_path / "out.parquet")

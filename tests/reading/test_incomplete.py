@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from child import run_child
 from commands import failed, succeeded
 from models import write_table
 from safetensors.numpy import save_file
@@ -124,3 +125,31 @@ def test_what_gguf_cannot_keep_is_left_out_by_name(tmp_path: Path) -> None:
     assert [(tensor.name, tensor.kept) for tensor in done.unquantized] == [
         ("patch_embed.proj.weight", False)
     ]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_source_that_is_cut_short_meanwhile(tmp_path: Path, step: int) -> None:
+    """An error, not the end of the process, whenever it is between batches."""
+    block = np.ones((256, 1024), np.float32)
+    save_file({f"{n:02d}.weight": block for n in range(40)}, tmp_path / "m.safetensors")
+    said = run_child(f"""
+        import warnings
+        from pathlib import Path
+        warnings.simplefilter("ignore", UserWarning)  # what is done stays
+        folder = Path({str(tmp_path)!r})
+        steps = []
+        def cut(step):
+            steps.append(step)
+            if len(steps) == {step}:
+                os.truncate(folder / "m.safetensors", 1 << 20)
+        try:
+            pyarrowquant.convert(
+                folder / "m.safetensors", folder / "out.parquet", max_memory=140_000_000,
+                progress=cut, method="rtn",
+            )
+        except ValueError as error:
+            print(error)
+    """)
+    assert re.search(r"m\.safetensors had \d+ bytes when its header was read, now it has", said), (
+        said
+    )
