@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,13 +25,14 @@ from pyarrowquant.conversion.source import (
     refuse_quantized,
     source_bytes,
 )
-from pyarrowquant.conversion.unquantized import UnquantizedTensor
+from pyarrowquant.conversion.unquantized import UnquantizedTensor, unquantized
 from pyarrowquant.conversion.work import is_complete, recover
 from pyarrowquant.errors import UsageError, users_level
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats.registry import FORMATS, SUFFIXES
 from pyarrowquant.formats.tables import TABLES
 from pyarrowquant.reading.location import OpenFiles, locate
+from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
 from pyarrowquant.recipes.named import file_of, is_named, recipe_of
 from pyarrowquant.recipes.planned import PlannedLayer
@@ -383,7 +385,9 @@ def _job(
         layers = planned(model, settings, rules) or []
     rules, ragged = with_ragged_kept(target, layers, rules)
     _warn_of_ragged(ragged)
-    target.check_plan(planned(model, settings, rules) or [], model, settings)
+    layers = planned(model, settings, rules) or []
+    target.check_plan(layers, model, settings)
+    _check_any(model, target, layers, rules)
     return Job(
         model,
         files,
@@ -415,6 +419,21 @@ def _chosen(recipe: Recipe | _Path | None, said: SettingOverrides, target: Forma
     if default == chosen.default.said:
         return chosen
     return Recipe(chosen.rules, default, chosen.name)
+
+
+def _check_any(
+    model: Model, target: Format, layers: Sequence[PlannedLayer], recipe: Recipe | None
+) -> None:
+    """Raise where the model says its tensors, and none of them would be quantized."""
+    if model.tensors is None or any(layer.settings is not None for layer in layers):
+        return
+    reasons = Counter(tensor.reason for tensor in unquantized(model, target, layers, recipe))
+    told = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    raise ValueError(
+        f"No layer would be quantized to {target.name}. '{model.location}' has "
+        f"{len(model.tensors)} tensors: {told or 'none'}. recipe='all' leaves out only what the "
+        "format cannot quantize"
+    )
 
 
 def _warn_of_ragged(names: list[str]) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pyarrowquant._core.settings import BIT_WIDTHS, Settings
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.tensors import Tensor
+from pyarrowquant.reading.tensors import MOST_DIMENSIONS, Tensor
 from pyarrowquant.recipes.fitting import stored_bits
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.presets import SENSITIVE
@@ -180,5 +180,5 @@ def preceded(first: Sequence[Rule], recipe: Recipe | None) -> Recipe | None:
     return Recipe([*first, *recipe.rules], default=recipe.default, name=recipe.name)
 
 
-NO_MATRIX = Rule(ndim=(0, 1, 3, 4, 5, 6), skip=True, reason="no matrices")
+NO_MATRIX = Rule(ndim=(0, 1, *range(3, MOST_DIMENSIONS + 1)), skip=True, reason="no matrices")
 NO_WEIGHT = Rule(regex=r"(?<!\.weight)$", skip=True, reason="their names do not end with .weight")

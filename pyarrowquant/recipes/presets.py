@@ -70,9 +70,9 @@ SENSITIVE = (
     _BIASES,
     _BUFFERS,
     _SCALES,
-    Rule(regex=r"(?i)norm[^.]*(\.weight)?$", skip=True, reason="norms"),
+    Rule(regex=r"(?i)norm_?\d*(\.\d+)?(\.weight)?$", skip=True, reason="norms"),
     Rule(
-        regex=r"(?i)(^|[._])((pos|position|positional|token_?types?)_?(emb\w*)?|emb\w*_positions)"
+        regex=r"(?i)(^|[._])((pos|position|positional)_?emb\w*|token_?types?(_?emb\w*)?|emb\w*_positions)"
         r"(\.\d+)?(\.weight)?$|(^|\.)wpe\.weight$|(cls|class|mask|register)_tokens?$",
         skip=True,
         reason="embeddings of positions and token types",
@@ -86,7 +86,9 @@ SENSITIVE = (
     Rule(
         match=(
             "*.A_log",
-            "*.conv1d.*",
+            "*mixer.conv1d.*",
+            "*mamba.conv1d.*",
+            "*linear_attn.conv1d.*",
             "*shortconv.conv*",
             "*ssm_a",
             "*ssm_conv1d*",

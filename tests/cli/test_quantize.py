@@ -117,7 +117,7 @@ def test_what_is_refused(model: Path, tmp_path: Path) -> None:
     error = failed(*wrong, "--recipe", tmp_path / "none.json")
     assert "none.json" in error
     Recipe(default="skip").save(tmp_path / "none.json")
-    assert "No layer was quantized" in failed(*wrong, "--recipe", tmp_path / "none.json")
+    assert "No layer would be quantized" in failed(*wrong, "--recipe", tmp_path / "none.json")
     assert "Invalid group_size: 7" in failed(*wrong, "--group-size", 7)
     assert "'7'" in failed(*wrong, "--bits", 7, code=2)
     assert "Recipe 'lama' is no file" in failed(*wrong, "--recipe", "lama")

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from commands import succeeded
+from commands import failed, succeeded
 from safetensors.numpy import load_file, save_file
 
 from pyarrowquant import Recipe, Rule, compare, convert, plan, read_weights
@@ -157,3 +157,62 @@ def test_what_is_said_wins_over_the_default_of_a_recipe(tmp_path: Path) -> None:
     mine = Recipe([Rule("head", bit_width=6)], default={"bit_width": 4, "group_size": 64})
     assert sorted(settings(recipe=mine, bit_width=8)) == [(6, 64), (8, 64)]  # rules say more
     assert settings(recipe=Recipe([Rule("head")], default="skip"), bit_width=8) == [(8, 128)]
+
+
+LEFT = [
+    "model.layers.0.self_attn.q_norm.weight",
+    "blk.0.attn_q_norm.weight",
+    "blk.0.ssm_norm.weight",
+    "token_types.weight",
+    "position_embd.weight",
+    "embeddings.position_embeddings.weight",
+    "embeddings.token_type_embeddings.weight",
+    "transformer.wpe.weight",
+    "model.encoder.embed_positions.weight",
+    "encoder.rel_pos_emb.weight",
+    "model.layers.0.mlp.gate.weight",
+    "model.layers.0.mlp.gate.wg.weight",
+    "blk.0.ffn_gate_inp.weight",
+    "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+    "dec.blk.0.attn_rel_b.weight",
+    "blk.0.ssm_conv1d.weight",
+    "blk.0.time_mix_first.weight",
+    "text.attn_mask",
+    "layers.0.up.weight_scale_inv",
+]
+TAKEN = [
+    "model.embed_tokens.weight",
+    "token_embd.weight",
+    "lm_head.weight",
+    "output.weight",
+    "model.layers.0.mlp.gate_proj.weight",
+    "blk.0.ffn_gate.weight",
+    "backbone.layers.0.mixer.in_proj.weight",
+    "encoder.layers.0.self_attn.linear_pos.weight",
+    "decoder.proj_pos.weight",
+    "head.abnormal_fc.weight",
+    "blocks.0.norm_proj.weight",
+    "dec.conv1d.weight",
+    "disposition.weight",
+]
+
+
+def test_what_is_sensitive_stays_by_its_name(tmp_path: Path) -> None:
+    source = saved(tmp_path / "model", dict.fromkeys([*LEFT, *TAKEN], (32, 64)))
+    for name in ("out.parquet", "out.gguf", "out.onnx"):
+        layers = plan(source, tmp_path / name).layers
+        quantized = [layer.name for layer in layers if layer.settings is not None]
+        assert sorted(map(str, quantized)) == sorted(TAKEN)
+        assert len(layers) == len([*LEFT, *TAKEN])
+        everything = plan(source, tmp_path / name, recipe="all").layers
+        assert all(layer.settings is not None for layer in everything)
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_nothing_to_quantize_is_said_before_any_work(tmp_path: Path, options: list[str]) -> None:
+    source = saved(tmp_path / "model", {"norm.weight": (64,), "a.kernel": (8,) * 7})
+    for to in ("mlx", "gguf", "compressed-tensors"):
+        error = failed("quantize", source, tmp_path / "out", "--to", to, *options)
+        text = f"No layer would be quantized to {to}. '{source}' has 2 tensors: 2 no matrices"
+        assert text in error
+        assert not list(tmp_path.glob(".out*"))
