@@ -37,9 +37,12 @@ def group_sizes(source: Path, to: str, **said: Any) -> set[int]:
 
 @pytest.mark.parametrize(
     ("columns", "expected"),
-    [(512, {"compressed-tensors": 128, "mlx": 64}), (576, {"compressed-tensors": 64, "mlx": 64}),
-     (96, {"compressed-tensors": 32, "mlx": 32})],
-)  # fmt: skip
+    [
+        (512, {"compressed-tensors": 128, "mlx": 64}),
+        (576, {"compressed-tensors": 64, "mlx": 64}),
+        (96, {"compressed-tensors": 32, "mlx": 32}),
+    ],
+)
 @pytest.mark.parametrize("to", ["compressed-tensors", "mlx"])
 def test_groups_fit_the_model(
     tmp_path: Path, columns: int, expected: dict[str, int], to: str
