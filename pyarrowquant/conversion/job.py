@@ -187,7 +187,10 @@ class Job:
             skipped, missed = len(totals.skipped), len(totals.missed)
             totals.add(results)
         if totals.layers == 0:
-            raise ValueError("No layer was quantized: all failed, or the recipe skips all")
+            raise ValueError(
+                f"{self.source.location}: no layer was quantized: all failed, or are left out, as "
+                "the recipe has it. recipe='all' leaves out only what the format cannot quantize"
+            )
 
     def _write(self, work: Work) -> None:
         results = pa.Table.from_batches([part.results for part in work.parts()])
