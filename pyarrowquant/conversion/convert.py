@@ -384,7 +384,7 @@ def _job(
         settings = replace(settings, group_size=target.fitting_group_size(layers))
         layers = planned(model, settings, rules) or []
     rules, ragged = with_ragged_kept(target, layers, rules)
-    _warn_of_ragged(ragged)
+    _warn_of_ragged(ragged, model, target)
     layers = planned(model, settings, rules) or []
     target.check_plan(layers, model, settings)
     _check_any(model, target, layers, rules)
@@ -436,15 +436,18 @@ def _check_any(
     )
 
 
-def _warn_of_ragged(names: list[str]) -> None:
-    if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        some = ", ".join(names[:3])
-        warnings.warn(
-            f"Kept, as the format does not take their shape: {some}{more}",
-            UserWarning,
-            stacklevel=users_level(),
-        )
+def _warn_of_ragged(names: Sequence[str], model: Model, target: Format) -> None:
+    tensors = {tensor.name: tensor for tensor in model.tensors or ()}
+    kept = [name for name in names if name in tensors and target.keeps(tensors[name], model)]
+    lost = [name for name in names if name not in kept]
+    for what, found in (("Kept", kept), ("Left out", lost)):
+        if found:
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            warnings.warn(
+                f"{what}, as the format does not take their shape: {', '.join(found[:3])}{more}",
+                UserWarning,
+                stacklevel=users_level(),
+            )
 
 
 def _size(files: Iterable[Path]) -> int:

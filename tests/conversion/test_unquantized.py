@@ -13,7 +13,7 @@ import onnx
 import onnx_models
 import pyarrow.parquet as pq
 import pytest
-from commands import failed, succeeded
+from commands import failed, run, succeeded
 from safetensors.numpy import load_file, save_file
 
 from pyarrowquant import Recipe, Rule, UnquantizedTensor, convert, plan
@@ -233,3 +233,18 @@ def test_a_folder_elsewhere_is_refused_where_its_files_go_along(
     assert f"memory://{place}' lies elsewhere, and --to {to} takes all files" in error
     assert not list(tmp_path.glob(".out*"))
     succeeded("quantize", f"memory://{place}", tmp_path / "out.parquet")
+
+
+def test_warnings_say_what_is_so(tmp_path: Path) -> None:
+    odd = {"odd.weight": np.ones((8, 100), np.float32), "none.weight": np.ones((0, 64), np.float32)}
+    save_file({UP: TENSORS[UP], **odd}, tmp_path / "m.safetensors")
+    for name, kept, lost in (
+        ("out.gguf", ["odd.weight"], ["none.weight"]),
+        ("out.onnx", [], ["none.weight"]),
+    ):
+        said = run("quantize", tmp_path / "m.safetensors", tmp_path / name)
+        assert said.exit_code == 0
+        shape = "as the format does not take their shape: "
+        lines = said.stderr.splitlines()
+        assert (f"Kept, {shape}{', '.join(kept)}" in lines) == bool(kept)
+        assert f"Left out, {shape}{', '.join(lost)}" in lines
