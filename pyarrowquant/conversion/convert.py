@@ -381,8 +381,10 @@ def _job(
     quantize_stream(model.reader(), **asdict(settings), recipe=rules, quality_floor=quality_floor)
     layers = planned(model, settings, rules) or []
     if "group_size" not in said and target.group_sizes:
-        settings = replace(settings, group_size=target.fitting_group_size(layers))
-        layers = planned(model, settings, rules) or []
+        group_size = target.fitting_group_size(layers)
+        if group_size != settings.group_size:
+            settings = replace(settings, group_size=group_size)
+            layers = planned(model, settings, rules) or []
     rules, ragged = with_ragged_kept(target, layers, rules)
     _warn_of_ragged(ragged, model, target)
     layers = planned(model, settings, rules) or []

@@ -115,8 +115,7 @@ class Job:
         return self._fit(self.bits_per_weight, meter)
 
     def _fit(self, bits_per_weight: float, meter: Meter) -> Recipe:
-        return Recipe.fit_by(
-            self.target.stored_bits,
+        return Recipe.fit(
             self.source.reader(),
             bits_per_weight,
             [
@@ -127,6 +126,7 @@ class Job:
             threads=self.threads,
             progress=meter.fitting,
             continue_on_error=self.continue_on_error,
+            bits_of=self.target.stored_bits,
         )
 
     def _identity(self) -> dict[str, Any]:

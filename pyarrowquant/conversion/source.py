@@ -13,14 +13,6 @@ from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
 
 
-def is_onnx(source: str) -> bool:
-    return source.lower().endswith(".onnx")
-
-
-def is_gguf(source: str) -> bool:
-    return source.lower().endswith(".gguf")
-
-
 def local_path(source: str) -> str:
     """Return the path of a source of this machine, also of a URI; of another the URI."""
     location = locate(source, None)

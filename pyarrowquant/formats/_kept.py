@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -13,34 +13,27 @@ from pyarrowquant.reading.model import Model
 
 
 def left_out(
-    model: Model,
-    results: pa.Table,
-    dtypes: Container[str],
-    empty: bool = True,
-    most_dimensions: int | None = None,
+    model: Model, results: pa.Table, lacks: Callable[[Sequence[int], str | None], str | None]
 ) -> pa.RecordBatchReader:
     """Read a model again, without the layers of the results.
 
-    What is of another dtype than these, empty where that is not allowed, or of more dimensions, is
-    left out and told.
+    Parameters
+    ----------
+    lacks : callable
+        Says from a shape and a dtype, None where the type of the weights says it, what the format
+        has no place for, or None. Such tensors are left out and told.
     """
     names = set(results["layer_name"].to_pylist())
 
     def is_held(name: object, shape: Sequence[int], dtype: str | None) -> bool:
-        if not empty and 0 in shape:
-            lacks = "empty tensors"
-        elif most_dimensions is not None and len(shape) > most_dimensions:
-            lacks = f"tensors of {len(shape)} dimensions"
-        elif dtype is not None and dtype not in dtypes:
-            lacks = dtype
-        else:
-            return True
-        warnings.warn(
-            f"Left out, as the format has no {lacks}: {name}",
-            UserWarning,
-            stacklevel=users_level(),
-        )
-        return False
+        lacking = lacks(shape, dtype)
+        if lacking is not None:
+            warnings.warn(
+                f"Left out, as the format has no {lacking}: {name}",
+                UserWarning,
+                stacklevel=users_level(),
+            )
+        return lacking is None
 
     others = {
         tensor.name

@@ -159,11 +159,7 @@ class Gguf(Format):
         return (4, 5, 8) if zero_point == "symmetric" else (4, 5)
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
-        if isinstance(model, GgufModel):
-            return True
-        if 0 in tensor.shape or len(tensor.shape) > _MOST_DIMENSIONS:
-            return False
-        return tensor.dtype in {*KEPT_DTYPES, *OTHER_DTYPES}
+        return isinstance(model, GgufModel) or _lacks(tensor.shape, tensor.dtype) is None
 
     def check_layouts(
         self,
@@ -187,9 +183,16 @@ class Gguf(Format):
         if isinstance(model, GgufModel):
             write_requantized(results, model, destination, overwrite=False)
             return
-        dtypes = {*KEPT_DTYPES, *OTHER_DTYPES}
-        kept = left_out(model, results, dtypes, empty=False, most_dimensions=_MOST_DIMENSIONS)
-        write_gguf(results, destination, kept=kept)
+        write_gguf(results, destination, kept=left_out(model, results, _lacks))
+
+
+def _lacks(shape: Sequence[int], dtype: str | None) -> str | None:
+    """Say what GGUF has no place for."""
+    if 0 in shape:
+        return "empty tensors"
+    if len(shape) > _MOST_DIMENSIONS:
+        return f"tensors of {len(shape)} dimensions"
+    return dtype if dtype is not None and dtype not in {*KEPT_DTYPES, *OTHER_DTYPES} else None
 
 
 def _kept_problem(layer: Kept) -> str | None:

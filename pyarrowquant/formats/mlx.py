@@ -202,7 +202,7 @@ class Mlx(Format):
         return replace(self.usual, scale_dtype="bfloat16" if is_bfloat16 else "float16")
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
-        return tensor.dtype in _LOADED
+        return _lacks(tensor.shape, tensor.dtype) is None
 
     def check_layouts(
         self,
@@ -227,7 +227,7 @@ class Mlx(Format):
         settings: Settings,
         folder: bool,
     ) -> None:
-        kept = left_out(model, results, _LOADED)
+        kept = left_out(model, results, _lacks)
         dtype = settings.scale_dtype
         write_mlx(results, destination, kept=kept, config=model.config, dtype=dtype)
         if model.folder is not None:
@@ -243,6 +243,11 @@ class Mlx(Format):
 
     def files_of_subfolders(self, model: Model) -> Collection[Path]:
         return set(self.other_files(model))
+
+
+def _lacks(_shape: Sequence[int], dtype: str | None) -> str | None:
+    """Say what MLX does not load."""
+    return dtype if dtype is not None and dtype not in _LOADED else None
 
 
 def _safe_open() -> Any:

@@ -226,6 +226,7 @@ class Recipe:
         continue_on_error: bool = False,
         threads: int | None = None,
         progress: Progress = None,
+        bits_of: Callable[[Sequence[int], Settings], int] | None = None,
     ) -> Recipe:
         """Return the recipe of least error for a table of weights within a budget of bits.
 
@@ -254,6 +255,9 @@ class Recipe:
         threads : int or None
         progress : True or callable or None
             As for `quantize_batch_arrow`; each layer is reported once a candidate.
+        bits_of : callable, optional
+            What a layer of a shape takes with `Settings`, where that is not as `bits_per_weight`
+            says.
 
         Returns
         -------
@@ -283,37 +287,6 @@ class Recipe:
         >>> round(recipe.expected.bits_per_weight, 2)
         4.28
         """
-        from pyarrowquant.recipes.fitting import stored_bits
-
-        return cls.fit_by(
-            stored_bits,
-            table,
-            bits_per_weight,
-            candidates,
-            recipe=recipe,
-            objective=objective,
-            weight_column=weight_column,
-            continue_on_error=continue_on_error,
-            threads=threads,
-            progress=progress,
-        )
-
-    @classmethod
-    def fit_by(
-        cls,
-        bits_of: Callable[[Sequence[int], Settings], int],
-        table: Any,
-        bits_per_weight: float,
-        candidates: Sequence[Mapping[str, Any]] | None = None,
-        *,
-        recipe: Recipe | None = None,
-        objective: str = "squared_error",
-        weight_column: str | None = None,
-        continue_on_error: bool = False,
-        threads: int | None = None,
-        progress: Progress = None,
-    ) -> Recipe:
-        """As `fit`, by what `bits_of` says that a layer of a shape takes with settings."""
         from pyarrowquant.recipes import fitting
 
         if recipe is not None and not isinstance(recipe, Recipe):
@@ -330,7 +303,7 @@ class Recipe:
             continue_on_error,
             threads,
             progress,
-            bits_of,
+            bits_of or fitting.stored_bits,
         )
         rules = [
             Rule([_escaped(name) for name in names], **asdict(settings))

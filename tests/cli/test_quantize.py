@@ -56,11 +56,11 @@ def test_recipes_floors_and_budgets(
     succeeded("quantize", model, out, "--quality-floor", text, "--overwrite", "--recipe", "all")
     assert by_name(read(out)) == expected(weights, quality_floor=floor)
     succeeded("quantize", model, out, "--bits-per-weight", 4.6, "--overwrite", "--recipe", "text")
-    fitted = Recipe.fit_by(
-        FORMATS["parquet"].stored_bits,
+    fitted = Recipe.fit(
         numpy_to_arrow_table(weights),
         4.6,
         recipe=Recipe.preset("text"),
+        bits_of=FORMATS["parquet"].stored_bits,
     )
     assert by_name(read(out)) == expected(weights, recipe=fitted)
 
