@@ -26,6 +26,18 @@ INPUT_SCHEMA = pa.schema(
     ]
 )
 
+RESULT_SCHEMA = pa.schema(
+    [
+        ("layer_name", pa.string()),
+        ("quantized_data", pa.binary()),
+        ("scales", pa.list_(pa.float32())),
+        ("zero_points", pa.list_(pa.float32())),
+        ("shape", pa.list_(pa.int64())),
+        ("bit_width", pa.uint8()),
+        ("group_size", pa.int32()),
+    ]
+)
+
 Arrays = dict[str, np.ndarray]
 
 # A shell that starts the tests in the background has them, and their children, ignore Ctrl-C.

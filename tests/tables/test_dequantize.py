@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import reference
+from conftest import INPUT_SCHEMA, RESULT_SCHEMA
 from reference import BIT_WIDTHS, ZERO_POINTS, Array, Quantized, layer_table, stored
 
 from pyarrowquant import QuantizationError, dequantize_batch_arrow, quantize_batch_arrow
@@ -41,17 +42,6 @@ SHAPES = [
     (3, 0),
     (2, 0, 4),
 ]
-QUANTIZED = pa.schema(
-    [
-        ("layer_name", pa.string()),
-        ("quantized_data", pa.binary()),
-        ("scales", pa.list_(pa.float32())),
-        ("zero_points", pa.list_(pa.float32())),
-        ("shape", pa.list_(pa.int64())),
-        ("bit_width", pa.uint8()),
-        ("group_size", pa.int32()),
-    ]
-)
 LARGE = pa.schema(
     [
         ("layer_name", pa.large_string()),
@@ -61,13 +51,6 @@ LARGE = pa.schema(
         ("shape", pa.large_list(pa.int64())),
         ("bit_width", pa.uint8()),
         ("group_size", pa.int32()),
-    ]
-)
-WEIGHTS = pa.schema(
-    [
-        ("layer_name", pa.string()),
-        ("weights", pa.list_(pa.float32())),
-        ("shape", pa.list_(pa.int64())),
     ]
 )
 
@@ -106,7 +89,7 @@ def quantized_table(
         [bit_width] * len(rows),
         [group_size] * len(rows),
     ]
-    return pa.table(columns, schema=QUANTIZED)
+    return pa.table(columns, schema=RESULT_SCHEMA)
 
 
 def assert_decoded(result: pa.Table, table: pa.Table) -> None:
@@ -286,8 +269,8 @@ def test_a_result_with_metrics(quantized: pa.Table) -> None:
 
 
 def test_columns_and_types(quantized: pa.Table) -> None:
-    assert dequantize_batch_arrow(quantized).schema.equals(WEIGHTS)
-    halves = WEIGHTS.set(1, pa.field("weights", pa.list_(pa.float16())))
+    assert dequantize_batch_arrow(quantized).schema.equals(INPUT_SCHEMA)
+    halves = INPUT_SCHEMA.set(1, pa.field("weights", pa.list_(pa.float16())))
     assert dequantize_batch_arrow(quantized, dtype="float16").schema.equals(halves)
 
 
@@ -315,8 +298,8 @@ def test_an_empty_table_gives_an_empty_table() -> None:
     assert quantized.num_rows == 0
     result = dequantize_batch_arrow(quantized)
     assert result.num_rows == 0
-    assert result.schema.equals(WEIGHTS)
-    assert dequantize_batch_arrow(QUANTIZED.empty_table()).schema.equals(WEIGHTS)
+    assert result.schema.equals(INPUT_SCHEMA)
+    assert dequantize_batch_arrow(RESULT_SCHEMA.empty_table()).schema.equals(INPUT_SCHEMA)
     halves = dequantize_batch_arrow(quantized, dtype="float16")
     assert halves.schema.field("weights").type == pa.list_(pa.float16())
 

@@ -15,23 +15,12 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from conftest import INPUT_SCHEMA, assert_same, plain, plain_layers
+from conftest import INPUT_SCHEMA, RESULT_SCHEMA, assert_same, plain, plain_layers
 
 from pyarrowquant import dequantize_batch_arrow, numpy_to_arrow_table, quantize_batch_arrow
 
 pytestmark = pytest.mark.usefixtures("nothing_leaked")
 
-RESULT_SCHEMA = pa.schema(
-    [
-        ("layer_name", pa.string()),
-        ("quantized_data", pa.binary()),
-        ("scales", pa.list_(pa.float32())),
-        ("zero_points", pa.list_(pa.float32())),
-        ("shape", pa.list_(pa.int64())),
-        ("bit_width", pa.uint8()),
-        ("group_size", pa.int32()),
-    ]
-)
 METRICS = ["mse", "relative_error", "cosine", "max_abs_error"]
 
 
