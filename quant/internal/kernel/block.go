@@ -19,7 +19,10 @@ type Block struct {
 	Packed     []byte    // Rows*RowBytes(Columns, BitWidth)
 	Scales     []float32 // Rows*Groups(Columns, GroupSize)
 	ZeroPoints []float32 // as Scales
-	Sums       *Sums     // nil: no error sums wanted
+	// SuperScales and SuperMinimums are Rows*Description.SuperScales(Columns), or nil.
+	SuperScales, SuperMinimums []float32
+	LayerScale                 float32 // given, where the encoding has one
+	Sums                       *Sums   // nil: no error sums wanted
 	// Stop tells a search to give up, since nobody wants its outputs any more; nil: never.
 	Stop func() bool
 }
@@ -55,6 +58,8 @@ type CodedBlock struct {
 	Packed     []byte
 	Scales     []byte // little-endian float32, one a group
 	ZeroPoints []byte // as Scales
+	// Levels are what the codes stand for, 2^BitWidth of them, or nil: 0 .. 2^BitWidth-1.
+	Levels []float32
 
 	Type    ElementType // Float32 or Float16
 	Weights []byte      // Rows*Columns elements

@@ -38,7 +38,7 @@ func (s *scratch) decodeTile(weights, packed []byte, n, group int, b *CodedBlock
 	scale, zeroPoint := float32At(b.Scales, group), float32At(b.ZeroPoints, group)
 	tile, codes := s.weights[:n], s.codes[:n]
 	unpack(codes, packed, b.BitWidth)
-	decodeAll(tile, codes, scale, zeroPoint)
+	decodeLevels(tile, codes, b.Levels, scale, zeroPoint)
 	if bad = store(weights, tile, b.Type); bad >= 0 {
 		value = tile[bad]
 	}
@@ -50,6 +50,17 @@ func decodeAll(out []float32, codes []uint8, scale, zeroPoint float32) {
 	out = out[:len(codes)]
 	for i, q := range codes {
 		out[i] = decode(q, scale, zeroPoint)
+	}
+}
+
+// decodeLevels decodes codes that stand for levels, or for themselves.
+func decodeLevels(out []float32, codes []uint8, levels []float32, scale, zeroPoint float32) {
+	if levels == nil {
+		decodeAll(out, codes, scale, zeroPoint)
+		return
+	}
+	for i, q := range codes {
+		out[i] = float32(levels[q]-zeroPoint) * scale
 	}
 }
 

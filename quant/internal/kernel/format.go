@@ -59,6 +59,7 @@ type Format struct {
 	ZeroPoint  ZeroPoint
 	ScaleDtype ScaleDtype
 	Method     Method
+	Encoding   Encoding // Integer, or one that fixes more than the bit width
 }
 
 // MaxCode is the largest code, 2^b-1.

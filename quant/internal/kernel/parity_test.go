@@ -154,7 +154,7 @@ func TestKernelsAgree(t *testing.T) {
 					for scale := ScaleFloat32; scale <= ScaleBFloat16; scale++ {
 						method := Method(random.IntN(3))
 						b := Block{
-							Format: Format{width, zero, scale, method}, Type: element,
+							Format: Format{width, zero, scale, method, Integer}, Type: element,
 							Rows: shape.rows, Columns: shape.columns, GroupSize: shape.groupSize, Weights: weights,
 							Importance: randomImportance(random, shape.columns),
 						}
@@ -185,7 +185,7 @@ func TestKernelsAgreeOnFaults(t *testing.T) {
 				store(raw, weights, Float32)
 				for choice := range 6 {
 					scale, method := ScaleDtype(choice%2), Method(choice/2)
-					b := Block{Format: Format{4, FloatZero, scale, method}, Rows: rows, Columns: columns, GroupSize: groupSize, Weights: raw}
+					b := Block{Format: Format{4, FloatZero, scale, method, Integer}, Rows: rows, Columns: columns, GroupSize: groupSize, Weights: raw}
 					want := runKernel(Scalar, b, 0)
 					for _, k := range All()[1:] {
 						compare(t, k, b, 0, want)
@@ -213,7 +213,7 @@ func FuzzKernelsAgree(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw []byte, choice, size uint8) {
 		b := Block{
-			Format:    Format{allWidths[int(choice)%6], ZeroPoint(choice / 6 % 3), ScaleDtype(choice / 18 % 3), Method(choice / 54 % 3)},
+			Format:    Format{allWidths[int(choice)%6], ZeroPoint(choice / 6 % 3), ScaleDtype(choice / 18 % 3), Method(choice / 54 % 3), Integer},
 			Type:      ElementType(int(choice+size) % 3),
 			GroupSize: 8 * (1 + int(size)%20), Rows: 1 + int(size)%3,
 		}

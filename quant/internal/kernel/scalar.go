@@ -19,6 +19,9 @@ type scratch struct {
 }
 
 func quantizeScalar(b *Block) Fault {
+	if b.Encoding != Integer {
+		return quantizeEncoded(b, scalarSteps)
+	}
 	s := scratch{stop: b.Stop}
 	for row := range b.Rows {
 		at := b.layout().row(row)

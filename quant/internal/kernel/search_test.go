@@ -35,7 +35,7 @@ func TestIdleLanes(t *testing.T) {
 				b := Block{Rows: 1 + groups%3, Columns: groups*size + rest%size, GroupSize: size}
 				b.Weights = randomWeights(random, b.Rows*b.Columns, Float32, 0)
 				for _, method := range searchMethods {
-					b.Format = Format{allWidths[groups%6], ZeroPoint(groups % 2), ScaleFloat32, method}
+					b.Format = Format{allWidths[groups%6], ZeroPoint(groups % 2), ScaleFloat32, method, Integer}
 					b.Importance = nil
 					if method == MeanSquares {
 						b.Importance = randomImportance(random, b.Columns)
@@ -94,7 +94,7 @@ func TestOddGroups(t *testing.T) {
 		for _, method := range searchMethods {
 			for zero := IntegerZero; zero <= SymmetricZero; zero++ {
 				for scale := ScaleFloat32; scale <= ScaleBFloat16; scale += 2 {
-					format := Format{3, zero, scale, method}
+					format := Format{3, zero, scale, method, Integer}
 					single := Block{Format: format, Rows: 1, Columns: size, GroupSize: size, Weights: rawFloat32(group.weights)}
 					alone := runKernel(Scalar, single, 0)
 					for _, lane := range []int{0, 1, 15, 16, count - 1} {
@@ -206,7 +206,7 @@ func TestNoStartPromises(t *testing.T) {
 		}
 	}
 	b := Block{
-		Format: Format{2, FloatZero, ScaleFloat32, MeanSquares}, Rows: groups, Columns: size, GroupSize: size,
+		Format: Format{2, FloatZero, ScaleFloat32, MeanSquares, Integer}, Rows: groups, Columns: size, GroupSize: size,
 		Weights: rawFloat32(weights), Importance: importance,
 	}
 	want := runKernel(Scalar, b, 0)

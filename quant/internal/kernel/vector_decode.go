@@ -3,7 +3,7 @@ package kernel
 // dequantize has the results of dequantizeScalar.
 func (v *vectorSet) dequantize(b *CodedBlock) Fault {
 	b.check()
-	if b.Type != Float32 {
+	if b.Type != Float32 || b.Levels != nil {
 		return dequantizeScalar(b)
 	}
 	s := takeScratch()

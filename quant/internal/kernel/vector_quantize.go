@@ -3,6 +3,9 @@ package kernel
 // quantize has the results of quantizeScalar.
 func (v *vectorSet) quantize(b *Block) Fault {
 	b.check()
+	if b.Encoding != Integer {
+		return quantizeEncoded(b, scalarSteps)
+	}
 	if b.Method.searches() {
 		return v.quantizeSearched(*b)
 	}

@@ -55,7 +55,7 @@ func TestSearchLeavesIntegers(t *testing.T) {
 	}} {
 		for groups := range 40 {
 			b := Block{
-				Format: Format{c.bitWidth, FloatZero, ScaleFloat32, MeanSquares}, Rows: 1, Columns: 8 * (1 + groups), GroupSize: 8,
+				Format: Format{c.bitWidth, FloatZero, ScaleFloat32, MeanSquares, Integer}, Rows: 1, Columns: 8 * (1 + groups), GroupSize: 8,
 				Weights: rawFloat32(slices.Repeat(c.weights, 1+groups)), Importance: slices.Repeat(c.importance, 1+groups),
 			}
 			want := runKernel(Scalar, b, 0)

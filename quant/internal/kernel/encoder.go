@@ -1,0 +1,181 @@
+package kernel
+
+import "math"
+
+// encoder is the working memory of one call for an encoding other than Integer. Weights
+// are fitted normalized: multiplied by a power of two which brings the largest magnitude
+// of a super-group to 1 .. 2, so that sums of squares neither overflow nor vanish. Where
+// groups stand alone, each is a super-group.
+type encoder struct {
+	block *Block
+	*Description
+	steps trialSteps
+	scratch
+
+	at              position // of the super-group
+	n               int      // its weights
+	normal, inverse float32  // the power of two, and its reciprocal
+	// tile is the normalized weights of the super-group, or a part of a longer one.
+	tile, importance [tileSize]float32
+	groups           [superSize / 16]group
+	// Of the super-group, as they are stored.
+	superScale, superMinimum float32
+}
+
+// group is what is known of one: the ends of its weights, and what decodes it, all
+// normalized.
+type group struct{ lo, hi, scale, minimum float32 }
+
+// quantizeEncoded is quantize for all encodings but Integer.
+func quantizeEncoded(b *Block, steps trialSteps) Fault {
+	e := &encoder{block: b, Description: b.Encoding.Describe(), steps: steps, scratch: scratch{stop: b.Stop}}
+	step := max(e.SuperSize, b.GroupSize)
+	for row := range b.Rows {
+		e.at = b.layout().row(row)
+		for left := b.Columns; left > 0 && !b.stopped(); left -= step {
+			e.n = min(step, left)
+			if fault := e.quantizeSuperGroup(); fault.Kind != NoFault {
+				fault.Index += e.at.weight
+				return fault
+			}
+			e.at = e.at.after(e.n, e.groupCount(), b.BitWidth)
+		}
+	}
+	e.storeSums(b)
+	return Fault{}
+}
+
+// quantizeSuperGroup takes a super-group through all stages: the ranges of groups, their
+// parameters, their codes.
+func (e *encoder) quantizeSuperGroup() Fault {
+	if fault := e.load(); fault.Kind != NoFault {
+		return fault
+	}
+	if !e.fit() {
+		return Fault{Kind: ScaleRange, Value: e.superScale}
+	}
+	e.store()
+	for i := range e.groupCount() {
+		e.codeGroup(i)
+	}
+	return Fault{}
+}
+
+func (e *encoder) groupCount() int { return Groups(e.n, e.block.GroupSize) }
+
+// span is where a group is within the super-group.
+func (e *encoder) span(i int) (first, end int) {
+	first = i * e.block.GroupSize
+	return first, min(first+e.block.GroupSize, e.n)
+}
+
+// weights are those of the super-group from first to end, as they lie in memory.
+func (e *encoder) weights(first, end int) []byte {
+	size := e.block.Type.Size()
+	return e.block.Weights[(e.at.weight+first)*size : (e.at.weight+end)*size]
+}
+
+// load finds the ranges of all groups, and the power of two.
+func (e *encoder) load() Fault {
+	largest := float32(0)
+	for i := range e.groupCount() {
+		first, end := e.span(i)
+		lo, hi, fault := e.rangeOf(e.weights(first, end), e.block.Type)
+		if fault.Kind != NoFault {
+			fault.Index += first
+			return fault
+		}
+		e.groups[i] = group{lo: lo, hi: hi}
+		largest = max(largest, -lo, hi)
+	}
+	exponent := max(int(math.Float32bits(largest)>>23)-127, -126)
+	e.normal, e.inverse = float32(math.Ldexp(1, -exponent)), float32(math.Ldexp(1, exponent))
+	for i := range e.groupCount() {
+		e.groups[i].lo *= e.normal
+		e.groups[i].hi *= e.normal
+	}
+	if e.n <= tileSize {
+		e.loadTile(0)
+	}
+	return Fault{}
+}
+
+// loadTile makes the tile that begins with a weight of the super-group.
+func (e *encoder) loadTile(first int) {
+	n := min(tileSize, e.n-first)
+	load(e.tile[:n], e.weights(first, first+n), e.block.Type)
+	for i := range n {
+		e.tile[i] *= e.normal
+	}
+	if h := e.block.importance(e.at.weight+first, n); h != nil {
+		copy(e.importance[:], h)
+		return
+	}
+	for i := range n {
+		e.importance[i] = 1
+	}
+}
+
+// visitTiles calls visit for the tiles of a group, until the block is stopped.
+func (e *encoder) visitTiles(i int, visit func(weights, importance []float32)) {
+	first, end := e.span(i)
+	if e.n <= tileSize {
+		visit(e.tile[first:end], e.importance[first:end])
+		return
+	}
+	for ; first < end && !e.block.stopped(); first += tileSize {
+		e.loadTile(first)
+		n := min(tileSize, end-first)
+		visit(e.tile[:n], e.importance[:n])
+	}
+}
+
+// store writes all that decodes the super-group but its codes.
+func (e *encoder) store() {
+	b := e.block
+	for i, g := range e.groups[:e.groupCount()] {
+		zeroPoint := e.ZeroPoint
+		if e.Minimums {
+			zeroPoint = 0
+			if g.scale != 0 {
+				zeroPoint = g.minimum / g.scale
+			}
+		}
+		b.Scales[e.at.group+i], b.ZeroPoints[e.at.group+i] = g.scale*e.inverse, zeroPoint
+	}
+	if e.SuperSize > 0 {
+		at := e.at.weight/b.Columns*e.SuperScales(b.Columns) + e.at.weight%b.Columns/e.SuperSize
+		b.SuperScales[at] = e.superScale
+		if e.Minimums {
+			b.SuperMinimums[at] = e.superMinimum
+		}
+	}
+}
+
+// codeGroup writes the codes of a group.
+func (e *encoder) codeGroup(i int) {
+	b, g := e.block, e.groups[i]
+	at := e.at.after(i*b.GroupSize, i, b.BitWidth)
+	inverse, offset := coder(g.scale, g.minimum)
+	first := 0
+	e.visitTiles(i, func(weights, _ []float32) {
+		codes := e.codes[:len(weights)]
+		for i, w := range weights {
+			codes[i] = e.grid.code(float32(w*inverse) + offset)
+		}
+		pack(b.Packed[at.packed+RowBytes(first, b.BitWidth):][:RowBytes(len(codes), b.BitWidth)], codes, b.BitWidth)
+		if b.Sums != nil {
+			e.addSums(at, first, codes)
+		}
+		first += len(weights)
+	})
+}
+
+// addSums counts the errors of weights of a group.
+func (e *encoder) addSums(at position, first int, codes []uint8) {
+	b := e.block
+	weights, decoded := e.scratch.weights[:len(codes)], e.decoded[:len(codes)]
+	load(weights, b.Weights[(at.weight+first)*b.Type.Size():], b.Type)
+	decodeLevels(decoded, codes, e.Levels, b.Scales[at.group], b.ZeroPoints[at.group])
+	e.lanes.add(weights, decoded)
+}

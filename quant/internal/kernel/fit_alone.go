@@ -1,0 +1,131 @@
+package kernel
+
+import "math"
+
+// scaleForm is how the scale of a group that stands alone is stored.
+type scaleForm uint8
+
+const (
+	signedFloat16 scaleForm = iota // of either sign
+	ofDtype                        // ScaleDtype
+	powerOfTwo                     // E8M0: 2^-127 .. 2^127
+	e4m3OfLayer                    // E4M3, times the layer's super-scale
+)
+
+// fitAlone fits a group whose scale is of no super-group.
+func (e *encoder) fitAlone() bool {
+	g := &e.groups[0]
+	plain, ok := e.plainScale(signedEnd(*g))
+	if !ok {
+		return false
+	}
+	g.scale = plain
+	if plain == 0 {
+		// All decode to 0: with any scale, where the form has one and 0 is a level.
+		if e.scales != signedFloat16 && e.scales != e4m3OfLayer {
+			g.scale = e.normal
+		}
+		return true
+	}
+	if e.block.Method == RoundToNearest {
+		return true
+	}
+	var t trials
+	e.scaleTrials(&t, plain)
+	t.set(0, plain, 0)
+	g.scale = t.scale[e.trialErrors(0, &t).least()]
+	return true
+}
+
+// plainScale is the scale by the encoding's plain rule for the weight of largest
+// magnitude, normalized. It is false if that is beyond what the form has; superScale is
+// then what was wanted.
+func (e *encoder) plainScale(end float32) (scale float32, ok bool) {
+	if end == 0 {
+		return 0, true
+	}
+	switch e.scales {
+	case signedFloat16:
+		return e.storedScale(end / e.grid.low)
+	case powerOfTwo:
+		// floor(log2(largest)) less that of the largest level (OCP Microscaling 1.0, 6.3)
+		exponent := exponentOf(abs(end)) - exponentOf(e.grid.high)
+		return e.power(exponent), true
+	default:
+		return e.storedScale(abs(end) / e.grid.high)
+	}
+}
+
+// storedScale rounds a normalized scale as it is stored.
+func (e *encoder) storedScale(scale float32) (rounded float32, ok bool) {
+	wanted := scale * e.inverse
+	switch e.scales {
+	case signedFloat16:
+		rounded = roundScale(wanted, ScaleFloat16)
+	case e4m3OfLayer:
+		return roundE4M3(wanted/e.block.LayerScale) * e.block.LayerScale * e.normal, true
+	default:
+		rounded = roundScale(wanted, e.block.ScaleDtype)
+		if isFinite(rounded) && !isFinite(rounded*e.grid.high) { // rounded up, near the largest float32
+			rounded = towardZero(rounded, e.block.ScaleDtype)
+		}
+	}
+	if !isFinite(rounded) {
+		e.superScale = wanted
+		return 0, false
+	}
+	return rounded * e.normal, true
+}
+
+// power is a power of two that E8M0 has, given by its normalized exponent.
+func (e *encoder) power(exponent int) float32 {
+	shift := exponentOf(e.inverse)
+	return float32(math.Ldexp(1, min(max(exponent+shift, -127), 127)-shift))
+}
+
+// exponentOf is floor(log2(x)) of a normal number.
+func exponentOf(x float32) int { return int(math.Float32bits(x)>>23&0xff) - 127 }
+
+// scaleTrials makes all trials but the first: scales about the plain one.
+func (e *encoder) scaleTrials(t *trials, plain float32) {
+	switch e.scales {
+	case powerOfTwo:
+		for lane := 1; lane < trialLanes; lane++ {
+			t.set(lane, e.power(exponentOf(plain)+lane%3-1), 0)
+		}
+	case e4m3OfLayer:
+		unit := e.block.LayerScale * e.normal
+		middle := int(E4M3Bits(plain / unit))
+		for lane := 1; lane < trialLanes; lane++ {
+			code := min(max(middle+lane-trialLanes/2, 1), 0x7e)
+			t.set(lane, E4M3Value(uint8(code))*unit, 0)
+		}
+	default:
+		e.continuousTrials(t, plain)
+	}
+}
+
+// continuousTrials makes trials of scales of floating point.
+func (e *encoder) continuousTrials(t *trials, plain float32) {
+	best := plain
+	if e.grid.kind == tableKind {
+		best = e.searchScale(0, plain)
+	}
+	for lane := 1; lane < trialLanes; lane++ {
+		var factor float32
+		if e.grid.kind == tableKind {
+			factor = 1 + float32(fineStep*float32(lane-trialLanes/2))
+		} else {
+			// Levels of floating point are the same an octave up.
+			factor = float32(math.Exp2(float64(lane) / trialLanes))
+		}
+		scale, ok := e.storedScale(best * factor)
+		if !ok || scale == 0 {
+			scale = plain
+		}
+		t.set(lane, scale, 0)
+	}
+}
+
+// fineStep is between two scales that are tried about the best.
+const fineStep = 0.005

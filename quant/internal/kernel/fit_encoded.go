@@ -1,0 +1,49 @@
+package kernel
+
+// A super-group is fitted twice: by the plain rule of its encoding, which rounds to
+// nearest over the range of each group, and by a search for the least squared error of
+// the decoded weights. The search is kept where it beats the plain rule.
+
+// fit chooses the scales and minimums of all groups. It returns false if they are beyond
+// what they are stored as; superScale is then what was wanted.
+func (e *encoder) fit() bool {
+	switch {
+	case e.SuperSize == 0:
+		return e.fitAlone()
+	case e.Minimums:
+		return e.fitMinimums()
+	default:
+		return e.fitFactors()
+	}
+}
+
+func (e *encoder) trialSums(i int, t *trials) *trialSums {
+	sums := new(trialSums)
+	e.visitTiles(i, func(weights, importance []float32) { e.steps.sums(sums, e.grid, t, weights, importance) })
+	return sums
+}
+
+func (e *encoder) trialErrors(i int, t *trials) *lanes {
+	errors := new(lanes)
+	e.visitTiles(i, func(weights, importance []float32) { e.steps.errors(errors, e.grid, t, weights, importance) })
+	return errors
+}
+
+// toFloat16 rounds a normalized super-scale to float16, in the unit of the weights.
+// Subnormal ones, which are coarse, are rounded up, so that the factors reach.
+func (e *encoder) toFloat16(scale float32) float32 {
+	wanted := scale * e.inverse
+	rounded := roundScale(wanted, ScaleFloat16)
+	if abs(rounded) < 0x1p-14 && abs(rounded) < abs(wanted) {
+		rounded += signed(0x1p-24, wanted)
+	}
+	return rounded
+}
+
+// factorOf is the whole number of units nearest to a value, as far as there are such.
+func factorOf(value, unit, least, most float32) float32 {
+	if unit == 0 {
+		return 0
+	}
+	return roundEven(min(max(value/unit, least), most))
+}

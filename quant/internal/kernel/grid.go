@@ -1,0 +1,109 @@
+package kernel
+
+import (
+	"cmp"
+	"math"
+	"slices"
+)
+
+// gridKind says how the level nearest to a number is found.
+type gridKind uint8
+
+const (
+	evenKind  gridKind = iota // whole numbers, ties to even
+	tableKind                 // up to 16 levels
+	e4m3Kind                  // the finite numbers of E4M3, ties to even
+	gridKinds
+)
+
+// grid is what codes stand for, before a scale.
+type grid struct {
+	kind      gridKind
+	low, high float32 // the ends
+	// Of a table: its levels in ascending order, their codes, and the largest number that
+	// is nearest to each. The last level is repeated.
+	levels, bounds [16]float32
+	codes          [16]uint8
+}
+
+var (
+	iq4Levels = []float32{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}
+	iq4Grid   = tableGrid(iq4Levels, false)
+
+	nf4Levels = []float32{
+		-1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+		-0.09105003625154495, 0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+		0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1,
+	}
+
+	// e2m1Levels are those of 4-bit floating point; code 8 is -0.
+	e2m1Levels = []float32{0, 0.5, 1, 1.5, 2, 3, 4, 6, float32(math.Copysign(0, -1)), -0.5, -1, -1.5, -2, -3, -4, -6}
+)
+
+func evenGrid(low, high float32) *grid { return &grid{kind: evenKind, low: low, high: high} }
+
+// tableGrid makes a grid of levels given by code. Between two levels of the same
+// distance, the one of even code is the nearest, or the lower one if not even.
+func tableGrid(levels []float32, even bool) *grid {
+	g := &grid{kind: tableKind}
+	var codes []int // in the order of levels, 0 but once
+	for code, level := range levels {
+		if level != 0 || !math.Signbit(float64(level)) {
+			codes = append(codes, code)
+		}
+	}
+	slices.SortFunc(codes, func(a, b int) int { return cmp.Compare(levels[a], levels[b]) })
+	for i := range g.levels {
+		last := i >= len(codes)-1
+		code := codes[min(i, len(codes)-1)]
+		g.levels[i], g.codes[i], g.bounds[i] = levels[code], uint8(code), infinity
+		if last {
+			continue
+		}
+		next := codes[i+1]
+		g.bounds[i] = (levels[code] + levels[next]) / 2
+		if even && next%2 == 0 {
+			g.bounds[i] = math.Nextafter32(g.bounds[i], -infinity)
+		}
+	}
+	g.low, g.high = g.levels[0], g.levels[15]
+	return g
+}
+
+// nearest gives the level nearest to a finite number.
+func (g *grid) nearest(y float32) float32 {
+	switch g.kind {
+	case evenKind:
+		return roundEven(min(max(y, g.low), g.high))
+	case tableKind:
+		return g.levels[g.index(y)]
+	default:
+		return roundE4M3(y)
+	}
+}
+
+// index is where in a table the level nearest to a number is.
+func (g *grid) index(y float32) (i int) {
+	for step := 8; step > 0; step /= 2 {
+		if y > g.bounds[i+step-1] {
+			i += step
+		}
+	}
+	return i
+}
+
+// code gives the code of the level nearest to a finite number.
+func (g *grid) code(y float32) uint8 {
+	switch g.kind {
+	case evenKind:
+		return uint8(g.nearest(y) - g.low)
+	case tableKind:
+		return g.codes[g.index(y)]
+	default:
+		return E4M3Bits(y)
+	}
+}
+
+// roundEven rounds a number of less than 2^22 to a whole one: adding 1.5*2^23 leaves no
+// bits for a fraction.
+func roundEven(x float32) float32 { return float32(x+0x1.8p23) - 0x1.8p23 }
