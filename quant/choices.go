@@ -60,6 +60,24 @@ func (s *ScaleDtype) UnmarshalText(t []byte) error {
 	return unmarshalName(s, "scale_dtype", t, scaleDtypeNames)
 }
 
+// Encoding says what numbers codes stand for, and how scales are stored.
+type Encoding kernel.Encoding
+
+var encodingNames = []string{
+	kernel.Integer: "int", kernel.Q2K: "q2_k", kernel.Q3K: "q3_k", kernel.Q4K: "q4_k", kernel.Q5K: "q5_k", kernel.Q6K: "q6_k",
+	kernel.IQ4NL: "iq4_nl", kernel.IQ4XS: "iq4_xs", kernel.NF4: "nf4", kernel.MXFP4: "mxfp4", kernel.MXFP8: "mxfp8",
+	kernel.NVFP4: "nvfp4", kernel.FP8: "fp8",
+}
+
+func (e Encoding) String() string               { return encodingNames[e] }
+func (e Encoding) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
+func (e *Encoding) UnmarshalText(t []byte) error {
+	return unmarshalName(e, "encoding", t, encodingNames)
+}
+
+// describe gives what the encoding fixes, nil for "int".
+func (e Encoding) describe() *kernel.Description { return kernel.Encoding(e).Describe() }
+
 // WeightDtype is the type of decoded weights.
 type WeightDtype uint8
 

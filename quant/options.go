@@ -19,6 +19,7 @@ type Settings struct {
 	Method     Method     `json:"method"`
 	ZeroPoint  ZeroPoint  `json:"zero_point"`
 	ScaleDtype ScaleDtype `json:"scale_dtype"`
+	Encoding   Encoding   `json:"encoding"`
 }
 
 // Options of a quantization.
@@ -65,8 +66,25 @@ func (s *Settings) validate() error {
 	if !validGroupSize(int64(s.GroupSize)) {
 		return argumentError("Invalid group_size: %d. Must be a multiple of 8 from 8 to 2147483640, or -1 for one group a row", s.GroupSize)
 	}
+	if d := s.Encoding.describe(); d != nil {
+		return s.validateEncoding(d)
+	}
 	if s.Method == HalfQuadratic && s.ZeroPoint == SymmetricZero {
 		return argumentError("Invalid zero_point: 'symmetric' leaves method 'hqq' nothing to choose. Use zero_point 'float' or 'integer', or method 'mse'")
+	}
+	return nil
+}
+
+// validateEncoding checks what an encoding other than "int" fixes.
+func (s *Settings) validateEncoding(d *kernel.Description) error {
+	if s.BitWidth != d.BitWidth {
+		return argumentError("Invalid bit_width: %d. Encoding '%s' has %d", s.BitWidth, s.Encoding, d.BitWidth)
+	}
+	if d.GroupSize != 0 && s.GroupSize != d.GroupSize {
+		return argumentError("Invalid group_size: %d. Encoding '%s' has %d", s.GroupSize, s.Encoding, d.GroupSize)
+	}
+	if s.Method == HalfQuadratic {
+		return argumentError("Invalid method: 'hqq' chooses zero-points, which encoding '%s' has not. Use method 'mse'", s.Encoding)
 	}
 	return nil
 }
@@ -96,16 +114,31 @@ func (o *Options) errorColumns() []string {
 // layerSettings are the validated settings of some layers.
 type layerSettings struct {
 	Settings
-	format kernel.Format // the kernels' form of them
+	format   kernel.Format       // the kernels' form of them
+	encoding *kernel.Description // nil for "int"
 }
 
 func newLayerSettings(s Settings) *layerSettings {
-	return &layerSettings{s, kernel.Format{
+	return &layerSettings{Settings: s, encoding: s.Encoding.describe(), format: kernel.Format{
 		BitWidth:   s.BitWidth,
 		ZeroPoint:  kernel.ZeroPoint(s.ZeroPoint),
 		ScaleDtype: kernel.ScaleDtype(s.ScaleDtype),
 		Method:     kernel.Method(s.Method),
+		Encoding:   kernel.Encoding(s.Encoding),
 	}}
+}
+
+// encoded tells whether any layer may have another encoding than "int".
+func (o *Options) encoded() bool {
+	return slices.ContainsFunc(o.used(), func(s Settings) bool { return s.Encoding.describe() != nil })
+}
+
+// used are the settings that layers may have.
+func (o *Options) used() []Settings {
+	if len(o.Choices) > 0 {
+		return o.Choices
+	}
+	return []Settings{o.Settings}
 }
 
 // rowSettings gives the settings of rows of the input, or nil for those to skip.

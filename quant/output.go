@@ -49,7 +49,7 @@ func newBatch(schema *arrow.Schema, rows, threads int, columns []func() arrow.Ar
 }
 
 // rowSizes are a row's sizes in the columns that have 32-bit offsets.
-type rowSizes [4]int
+type rowSizes [9]int
 
 func (s *rowSizes) add(more rowSizes) {
 	for i, size := range more {

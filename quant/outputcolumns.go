@@ -3,9 +3,11 @@ package quant
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/bitutil"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 )
 
@@ -24,6 +26,9 @@ type variableColumn struct {
 	offsets  *memory.Buffer // in elements; row i is from offset i to i+1
 	large    bool           // offsets are of 64 bits
 	values   *memory.Buffer
+	// null tells which rows are, and bitmap is memory to say so: nil where none may be.
+	null   []bool
+	bitmap *memory.Buffer
 }
 
 // newVariableColumn allocates rows that have so many elements in all. The offsets
@@ -32,6 +37,16 @@ func newVariableColumn(m *resultMemory, dataType arrow.DataType, width, rows, el
 	c := &variableColumn{dataType: dataType, width: width, rows: rows, large: isLarge(dataType)}
 	c.offsets, c.values = m.buffer((rows+1)*c.offsetWidth()), m.buffer(elements*width)
 	c.setOffset(rows, elements)
+	return c
+}
+
+// newNullableColumn is a newVariableColumn whose rows are null until they are said not to be.
+func newNullableColumn(m *resultMemory, dataType arrow.DataType, width, rows, elements int) *variableColumn {
+	c := newVariableColumn(m, dataType, width, rows, elements)
+	c.null, c.bitmap = make([]bool, rows), m.buffer((rows+7)/8)
+	for row := range c.null {
+		c.null[row] = true
+	}
 	return c
 }
 
@@ -77,6 +92,11 @@ func (c *variableColumn) row(i int) []byte {
 	return c.values.Bytes()[c.offset(i)*c.width : c.offset(i+1)*c.width]
 }
 
+// float32s is row for a column of float32.
+func (c *variableColumn) float32s(i int) []float32 {
+	return arrow.Float32Traits.CastFromBytes(c.row(i))
+}
+
 func (c *variableColumn) keep(rows []int) {
 	values := c.values.Bytes()
 	end := 0
@@ -84,6 +104,9 @@ func (c *variableColumn) keep(rows []int) {
 		kept := c.row(row)
 		c.setOffset(i, end/c.width)
 		end += copy(values[end:], kept)
+		if c.null != nil {
+			c.null[i] = c.null[row]
+		}
 	}
 	c.rows = len(rows)
 	c.setOffset(c.rows, end/c.width)
@@ -92,13 +115,30 @@ func (c *variableColumn) keep(rows []int) {
 }
 
 func (c *variableColumn) build() arrow.Array {
+	validity := c.validity()
 	list, ok := c.dataType.(arrow.ListLikeType)
 	if !ok {
-		return newArray(c.dataType, c.rows, []*memory.Buffer{nil, c.offsets, c.values})
+		return newArray(c.dataType, c.rows, []*memory.Buffer{validity, c.offsets, c.values})
 	}
 	elements := array.NewData(list.Elem(), c.offset(c.rows), []*memory.Buffer{nil, c.values}, nil, 0, 0)
 	defer elements.Release()
-	return newArray(c.dataType, c.rows, []*memory.Buffer{nil, c.offsets}, elements)
+	return newArray(c.dataType, c.rows, []*memory.Buffer{validity, c.offsets}, elements)
+}
+
+// validity makes the bitmap of rows that are not null, or nil where none is null.
+func (c *variableColumn) validity() *memory.Buffer {
+	if !slices.Contains(c.null[:min(c.rows, len(c.null))], true) {
+		return nil
+	}
+	c.bitmap.ResizeNoShrink((c.rows + 7) / 8)
+	bits := c.bitmap.Bytes()
+	clear(bits)
+	for row := range c.rows {
+		if !c.null[row] {
+			bitutil.SetBit(bits, row)
+		}
+	}
+	return c.bitmap
 }
 
 func isLarge(dataType arrow.DataType) bool {
@@ -106,7 +146,11 @@ func isLarge(dataType arrow.DataType) bool {
 }
 
 func newArray(dataType arrow.DataType, rows int, buffers []*memory.Buffer, children ...arrow.ArrayData) arrow.Array {
-	data := array.NewData(dataType, rows, buffers, children, 0, 0)
+	nulls := 0
+	if buffers[0] != nil {
+		nulls = array.UnknownNullCount
+	}
+	data := array.NewData(dataType, rows, buffers, children, nulls, 0)
 	defer data.Release()
 	return array.MakeFromData(data)
 }

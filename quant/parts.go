@@ -17,13 +17,24 @@ type quantizedPart struct {
 	names, shapes              *variableColumn
 	packed, scales, zeroPoints *variableColumn // nil if nothing but errors is wanted
 	bitWidths, groupSizes      *fixedColumn
+	encodings                  []*variableColumn // of encodedFields, nil if all layers are of "int"
 }
+
+// Positions in rowSizes of a quantizedPart.
+const (
+	sizeName = iota
+	sizeShape
+	sizePacked
+	sizeScales
+	sizeZeroPoints
+	sizeEncodings // and those of the other encodedFields
+)
 
 // split makes parts that 32-bit offsets can have.
 func (q *quantization) split(limit int) {
 	for i := range q.layers {
 		sizes := q.rowSizes(i)
-		q.large = q.large || max(sizes[2], sizes[3]) > limit
+		q.large = q.large || max(sizes[sizePacked], sizes[sizeScales]) > limit
 	}
 	first := 0
 	for _, end := range splitRows(len(q.layers), limit, q.limitedSizes) {
@@ -33,18 +44,21 @@ func (q *quantization) split(limit int) {
 	}
 }
 
-// rowSizes are the numbers of elements in the columns names, shapes, packed, and
-// scales.
+// rowSizes are the numbers of elements in the variable columns.
 func (q *quantization) rowSizes(i int) rowSizes {
 	l := &q.layers[i]
-	return rowSizes{len(l.name), len(l.shape), l.packedBytes(l.settings.BitWidth), l.groups()}
+	sizes := rowSizes{len(l.name), len(l.shape), l.packedBytes(l.settings.BitWidth), l.groups(), l.groups()}
+	if q.encoded {
+		l.encodedSizes(&sizes)
+	}
+	return sizes
 }
 
 // limitedSizes are the sizes that 32-bit offsets limit; large columns have none.
 func (q *quantization) limitedSizes(i int) rowSizes {
 	sizes := q.rowSizes(i)
 	if q.large {
-		sizes[2], sizes[3] = 0, 0
+		sizes[sizePacked], sizes[sizeScales], sizes[sizeZeroPoints] = 0, 0, 0
 	}
 	return sizes
 }
@@ -55,12 +69,15 @@ func (q *quantization) makeColumns() {
 	float32s, m := listOf(arrow.PrimitiveTypes.Float32, q.large), &q.memory
 	for _, p := range q.parts {
 		rows, total := p.end-p.first, p.starts[len(p.starts)-1]
-		p.names = newVariableColumn(m, arrow.BinaryTypes.String, 1, rows, total[0])
-		p.shapes = newVariableColumn(m, arrow.ListOf(arrow.PrimitiveTypes.Int64), 8, rows, total[1])
+		p.names = newVariableColumn(m, arrow.BinaryTypes.String, 1, rows, total[sizeName])
+		p.shapes = newVariableColumn(m, arrow.ListOf(arrow.PrimitiveTypes.Int64), 8, rows, total[sizeShape])
 		if !q.options.MeasureOnly {
-			p.packed = newVariableColumn(m, binaryType(q.large), 1, rows, total[2])
-			p.scales = newVariableColumn(m, float32s, 4, rows, total[3])
-			p.zeroPoints = newVariableColumn(m, float32s, 4, rows, total[3])
+			p.packed = newVariableColumn(m, binaryType(q.large), 1, rows, total[sizePacked])
+			p.scales = newVariableColumn(m, float32s, 4, rows, total[sizeScales])
+			p.zeroPoints = newVariableColumn(m, float32s, 4, rows, total[sizeZeroPoints])
+			if q.encoded {
+				p.makeEncodedColumns(m, rows, total)
+			}
 		}
 		p.bitWidths = newFixedColumn(m, arrow.PrimitiveTypes.Uint8, rows)
 		p.groupSizes = newFixedColumn(m, arrow.PrimitiveTypes.Int32, rows)
@@ -75,28 +92,28 @@ func (q *quantization) makeColumns() {
 func (q *quantization) describe(p *quantizedPart, first, end int, at rowSizes) {
 	for row := first; row < end; row++ {
 		l := &q.layers[p.first+row]
-		p.names.setOffset(row, at[0])
-		p.shapes.setOffset(row, at[1])
+		p.names.setOffset(row, at[sizeName])
+		p.shapes.setOffset(row, at[sizeShape])
 		if p.packed != nil {
-			p.packed.setOffset(row, at[2])
-			p.scales.setOffset(row, at[3])
-			p.zeroPoints.setOffset(row, at[3])
+			p.packed.setOffset(row, at[sizePacked])
+			p.scales.setOffset(row, at[sizeScales])
+			p.zeroPoints.setOffset(row, at[sizeZeroPoints])
 		}
-		copy(p.names.values.Bytes()[at[0]:], l.name)
-		putShape(p.shapes.values.Bytes()[8*at[1]:], l.shape)
+		if p.encodings != nil {
+			p.describeEncoding(row, l, at)
+		}
+		copy(p.names.values.Bytes()[at[sizeName]:], l.name)
+		putShape(p.shapes.values.Bytes()[8*at[sizeShape]:], l.shape)
 		p.bitWidths.row(row)[0] = uint8(l.settings.BitWidth)
 		binary.LittleEndian.PutUint32(p.groupSizes.row(row), uint32(int32(l.settings.GroupSize)))
 		at.add(q.rowSizes(p.first + row))
 	}
 }
 
-// target finds where a layer's outputs go.
-func (q *quantization) target(layer int) (packed []byte, scales, zeroPoints []float32) {
+// place finds where a layer's outputs go.
+func (q *quantization) place(layer int) (p *quantizedPart, row int) {
 	part := sort.Search(len(q.parts), func(i int) bool { return layer < q.parts[i].end })
-	p, row := q.parts[part], layer-q.parts[part].first
-	return p.packed.row(row),
-		arrow.Float32Traits.CastFromBytes(p.scales.row(row)),
-		arrow.Float32Traits.CastFromBytes(p.zeroPoints.row(row))
+	return q.parts[part], layer - q.parts[part].first
 }
 
 // build makes the batches of the layers that did not fail.
@@ -125,7 +142,11 @@ func (p *quantizedPart) columns() []outputColumn {
 	if p.packed == nil {
 		return []outputColumn{p.names, p.shapes, p.bitWidths, p.groupSizes}
 	}
-	return []outputColumn{p.names, p.packed, p.scales, p.zeroPoints, p.shapes, p.bitWidths, p.groupSizes}
+	columns := []outputColumn{p.names, p.packed, p.scales, p.zeroPoints, p.shapes, p.bitWidths, p.groupSizes}
+	for _, c := range p.encodings {
+		columns = append(columns, c)
+	}
+	return columns
 }
 
 func (q *quantization) metricColumns(p *quantizedPart, metrics [][6]float64) (columns []outputColumn) {

@@ -92,6 +92,7 @@ func sortedByName(layers []layer) []layer {
 // quantization is the state of one run.
 type quantization struct {
 	options Options
+	encoded bool    // whether a layer may have another encoding than "int"
 	layers  []layer // in output order
 	tasks   tasks
 	large   bool
@@ -100,12 +101,14 @@ type quantization struct {
 	faults  faults
 	sums    []kernel.Sums              // of units; nil without metrics
 	long    map[unit]kernel.Parameters // of those parts of long groups that have no fault
+	scales  map[int]float32            // of layers whose encoding has a super-scale of the layer
 	stop    func() bool                // whether the run is cancelled
 }
 
 func newQuantization(layers []layer, o Options, limit int) *quantization {
 	q := &quantization{
 		options: o,
+		encoded: o.encoded() && !o.MeasureOnly,
 		layers:  layers,
 		tasks:   cut(o.Threads, len(layers), func(i int) *grouped { return &layers[i].grouped }),
 	}
@@ -129,6 +132,9 @@ func (q *quantization) run(ctx context.Context, report Progress, failed LayerErr
 	}
 	chosen := q.options.Kernel.orFastest()
 	if err := q.fitLongGroups(ctx, chosen); err != nil {
+		return err
+	}
+	if err := q.fitLayerScales(ctx, chosen); err != nil {
 		return err
 	}
 	q.stop = func() bool { return ctx.Err() != nil }
@@ -176,11 +182,16 @@ func (q *quantization) fill(block *kernel.Block, u *unit) {
 		block.Packed = make([]byte, packedBytes)
 		block.Scales, block.ZeroPoints = make([]float32, groups), make([]float32, groups)
 	} else {
-		packed, scales, zeroPoints := q.target(u.layer)
+		p, row := q.place(u.layer)
 		firstGroup := u.firstGroup(l.grouped)
-		block.Packed = packed[u.firstByte(l.grouped, format.BitWidth):][:packedBytes]
-		block.Scales = scales[firstGroup:][:groups]
-		block.ZeroPoints = zeroPoints[firstGroup:][:groups]
+		block.Packed = p.packed.row(row)[u.firstByte(l.grouped, format.BitWidth):][:packedBytes]
+		block.Scales = p.scales.float32s(row)[firstGroup:][:groups]
+		if d := l.settings.encoding; d == nil || hasZeroPoints(d) {
+			block.ZeroPoints = p.zeroPoints.float32s(row)[firstGroup:][:groups]
+		}
+	}
+	if l.settings.encoding != nil {
+		q.fillEncoded(block, u)
 	}
 	if format.Method != kernel.RoundToNearest {
 		block.Stop = q.stop
@@ -191,6 +202,10 @@ func (q *quantization) fill(block *kernel.Block, u *unit) {
 }
 
 func (l *layer) problem(fault kernel.Fault) *problem {
+	if fault.Kind == kernel.ScaleRange && l.settings.encoding != nil {
+		return problemf(KindScaleRange, ": the scale %g of the group at index %d is beyond what encoding '%s' stores. Use another encoding for this layer",
+			fault.Value, fault.Index, l.settings.Encoding).at(int64(fault.Index))
+	}
 	if fault.Kind == kernel.ScaleRange {
 		return problemf(KindScaleRange, ": the scale %g of the group at index %d is beyond the range of scale_dtype '%s'. Use scale_dtype='float32'",
 			fault.Value, fault.Index, l.settings.ScaleDtype).at(int64(fault.Index))

@@ -20,7 +20,8 @@ type quantizedLayer struct {
 	shape              []int64
 	bitWidth           int
 	packed             []byte
-	scales, zeroPoints []byte // little-endian float32
+	scales, zeroPoints []byte        // little-endian float32; zeroPoints may be nil: all 0
+	encoded            *encodedLayer // nil for "int"
 }
 
 // readQuantized reads every row of every batch of a result. The error is that of the
@@ -58,10 +59,11 @@ type quantizedReader struct {
 	scales, zeroPoints  *listReader
 	shapes              *listReader
 	bitWidth, groupSize func(row int) (int64, *problem)
+	encodings           *encodedReader // nil: no such column
 }
 
 func newQuantizedReader(batch arrow.RecordBatch, columns quantizedColumns) *quantizedReader {
-	return &quantizedReader{
+	r := &quantizedReader{
 		names:      newTextReader(columnLayerName, batch.Column(columns.layerName)),
 		packed:     newByteReader(columnQuantizedData, batch.Column(columns.quantizedData)),
 		scales:     newListReader(columnScales, batch.Column(columns.scales)),
@@ -70,6 +72,10 @@ func newQuantizedReader(batch arrow.RecordBatch, columns quantizedColumns) *quan
 		bitWidth:   requiredInteger(columnBitWidth, batch.Column(columns.bitWidth)),
 		groupSize:  requiredInteger(columnGroupSize, batch.Column(columns.groupSize)),
 	}
+	if columns.encodings[0] >= 0 {
+		r.encodings = newEncodedReader(batch, columns.encodings)
+	}
+	return r
 }
 
 func requiredInteger(column string, arr arrow.Array) func(row int) (int64, *problem) {
@@ -101,8 +107,15 @@ func (r *quantizedReader) readFields(l *quantizedLayer, row int) (p *problem) {
 	if l.scales, p = r.scales.values(row); p != nil {
 		return p
 	}
-	if l.zeroPoints, p = r.zeroPoints.values(row); p != nil {
-		return p
+	if r.encodings != nil {
+		if l.encoded, p = r.encodings.read(row); p != nil {
+			return p
+		}
+	}
+	if l.encoded == nil || !r.zeroPoints.isNull(row) {
+		if l.zeroPoints, p = r.zeroPoints.values(row); p != nil {
+			return p
+		}
 	}
 	if l.shape, p = r.shapes.integers(nil, row); p != nil {
 		return p
@@ -115,7 +128,10 @@ func (r *quantizedReader) readFields(l *quantizedLayer, row int) (p *problem) {
 	if p != nil {
 		return p
 	}
-	return l.check(bitWidth, groupSize)
+	if p := l.check(bitWidth, groupSize); p != nil || l.encoded == nil {
+		return p
+	}
+	return l.encoded.check(l)
 }
 
 // check compares the sizes of the parts with what the shape needs. Their content is
@@ -143,6 +159,9 @@ func (l *quantizedLayer) check(bitWidth, groupSize int64) *problem {
 	}
 	if p := checkGroupCount(columnScales, l.scales, l.groups()); p != nil {
 		return p
+	}
+	if l.zeroPoints == nil {
+		return nil
 	}
 	return checkGroupCount(columnZeroPoints, l.zeroPoints, l.groups())
 }
@@ -181,12 +200,18 @@ func badGroups(ctx context.Context, layers []quantizedLayer, threads int) (map[i
 
 // isGroup tells whether the scale and the zero-point of a group are possible.
 func (l *quantizedLayer) isGroup(group int) bool {
+	if l.encoded != nil {
+		return l.encoded.groupProblem(l, group) == nil
+	}
 	scale := float32At(l.scales, group)
 	return scale != 0 && isFinite(scale) && isFinite(float32At(l.zeroPoints, group))
 }
 
 // groupProblem says what is wrong with a group.
 func (l *quantizedLayer) groupProblem(group int) *problem {
+	if l.encoded != nil {
+		return l.encoded.groupProblem(l, group)
+	}
 	if scale := float32At(l.scales, group); scale == 0 || !isFinite(scale) {
 		return problemf(KindCorrupt, ": the scale of group %d is %g, it must be finite and not 0", group, scale)
 	}
@@ -205,14 +230,19 @@ func (l *quantizedLayer) fill(block *kernel.CodedBlock, u *unit, out []byte, ele
 	part := u.grouped(l.grouped)
 	firstGroup, groups := u.firstGroup(l.grouped), part.groups()
 	*block = kernel.CodedBlock{
-		BitWidth:   l.bitWidth,
-		Rows:       part.rows,
-		Columns:    part.columns,
-		GroupSize:  part.groupSize,
-		Packed:     l.packed[u.firstByte(l.grouped, l.bitWidth):][:part.packedBytes(l.bitWidth)],
-		Scales:     l.scales[4*firstGroup:][:4*groups],
-		ZeroPoints: l.zeroPoints[4*firstGroup:][:4*groups],
-		Type:       element,
-		Weights:    out[:part.elements()*element.Size()],
+		BitWidth:  l.bitWidth,
+		Rows:      part.rows,
+		Columns:   part.columns,
+		GroupSize: part.groupSize,
+		Packed:    l.packed[u.firstByte(l.grouped, l.bitWidth):][:part.packedBytes(l.bitWidth)],
+		Scales:    l.scales[4*firstGroup:][:4*groups],
+		Type:      element,
+		Weights:   out[:part.elements()*element.Size()],
+	}
+	if l.zeroPoints != nil {
+		block.ZeroPoints = l.zeroPoints[4*firstGroup:][:4*groups]
+	}
+	if l.encoded != nil {
+		block.Levels = l.encoded.levels
 	}
 }

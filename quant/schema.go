@@ -19,6 +19,10 @@ const (
 	columnZeroPoints    = "zero_points"
 	columnBitWidth      = "bit_width"
 	columnGroupSize     = "group_size"
+	columnEncoding      = "encoding"
+	columnLevels        = "levels"
+	columnSuperScales   = "super_scales"
+	columnSuperMinimums = "super_minimums"
 )
 
 var (
@@ -76,6 +80,8 @@ func resolveWeights(schema *arrow.Schema, typeNames map[string]string) (weightCo
 // quantizedColumns are positions of columns of a result.
 type quantizedColumns struct {
 	layerName, quantizedData, scales, zeroPoints, shape, bitWidth, groupSize int
+	// Those of encodedNames may be absent.
+	encodings [4]int
 }
 
 // resolveQuantized checks the schema of a result of Quantize.
@@ -89,6 +95,12 @@ func resolveQuantized(schema *arrow.Schema, typeNames map[string]string) (quanti
 		shape:         f.required(columnShape, "list<int64>", isIntegerList),
 		bitWidth:      f.required(columnBitWidth, "uint8", isInteger),
 		groupSize:     f.required(columnGroupSize, "int32", isInteger),
+	}
+	for i, name := range encodedNames {
+		columns.encodings[i] = f.optional(name, encodedTypes[i].String(), encodedAccepts[i])
+		if at := columns.encodings[i]; at >= 0 && schema.Field(at).Type.ID() == arrow.NULL {
+			columns.encodings[i] = -1
+		}
 	}
 	return columns, f.err
 }
@@ -197,6 +209,9 @@ func resultFields(o *Options, large bool) *arrow.Schema {
 		arrow.Field{Name: columnBitWidth, Type: arrow.PrimitiveTypes.Uint8, Nullable: true},
 		arrow.Field{Name: columnGroupSize, Type: arrow.PrimitiveTypes.Int32, Nullable: true},
 	)
+	if o.encoded() && !o.MeasureOnly {
+		fields = append(fields, encodedFields()...)
+	}
 	if o.measures() {
 		fields = append(fields, float64Fields(o.errorColumns())...)
 	}
@@ -204,22 +219,26 @@ func resultFields(o *Options, large bool) *arrow.Schema {
 	return arrow.NewSchema(fields, &metadata)
 }
 
-// metadataJSON has null for what differs between layers.
+// metadataJSON has null for what differs between layers, and for zero_point where there are
+// encodings, which fix it.
 func metadataJSON(o *Options) string {
-	settings := o.Choices
-	if len(settings) == 0 {
-		settings = []Settings{o.Settings}
+	settings := o.used()
+	zeroPoint, encoding := common(settings, func(s Settings) ZeroPoint { return s.ZeroPoint }), (*Encoding)(nil)
+	if o.encoded() {
+		zeroPoint, encoding = nil, common(settings, func(s Settings) Encoding { return s.Encoding })
 	}
 	encoded, err := json.Marshal(struct {
 		FormatVersion int         `json:"format_version"`
+		Encoding      *Encoding   `json:"encoding,omitempty"`
 		Method        *Method     `json:"method"`
 		ZeroPoint     *ZeroPoint  `json:"zero_point"`
 		ScaleDtype    *ScaleDtype `json:"scale_dtype"`
 		Version       string      `json:"version"`
 	}{
 		FormatVersion,
+		encoding,
 		common(settings, func(s Settings) Method { return s.Method }),
-		common(settings, func(s Settings) ZeroPoint { return s.ZeroPoint }),
+		zeroPoint,
 		common(settings, func(s Settings) ScaleDtype { return s.ScaleDtype }),
 		o.Version,
 	})

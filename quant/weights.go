@@ -101,11 +101,11 @@ func (r *layerReader) readShape(l *layer, row int) (p *problem) {
 		return problemf(KindShapeMismatch, ": Shape mismatch: shape %s has %d elements, weights has %d", shapeText(l.shape), elements, count)
 	}
 	l.grouped = newGrouped(matrixOf(l.shape, elements), l.settings.GroupSize)
-	l.whole = l.settings.format.Method != kernel.RoundToNearest
+	l.whole = l.settings.format.Method != kernel.RoundToNearest || l.settings.encoding != nil
 	return nil
 }
 
-// readImportance scales the values of each group to 0 .. 1, so that sums of
+// readImportance scales the values of groups that are fitted together to 0 .. 1, so that sums of
 // squares neither overflow nor vanish. Nothing but zeros is as good as no
 // importance.
 func (r *layerReader) readImportance(l *layer, row int) *problem {
@@ -123,7 +123,11 @@ func (r *layerReader) readImportance(l *layer, row int) *problem {
 		}
 	}
 	l.importance = make([]float32, 0, len(values))
-	for group := range slices.Chunk(values, l.groupSize) {
+	together := l.groupSize
+	if d := l.settings.encoding; d != nil {
+		together = max(together, d.SuperSize)
+	}
+	for group := range slices.Chunk(values, together) {
 		largest := slices.Max(group)
 		for _, value := range group {
 			share := 1.0

@@ -18,7 +18,7 @@ type Block struct {
 
 	Packed     []byte    // Rows*RowBytes(Columns, BitWidth)
 	Scales     []float32 // Rows*Groups(Columns, GroupSize)
-	ZeroPoints []float32 // as Scales
+	ZeroPoints []float32 // as Scales; may be nil for an encoding that has 0 for all
 	// SuperScales and SuperMinimums are Rows*Description.SuperScales(Columns), or nil.
 	SuperScales, SuperMinimums []float32
 	LayerScale                 float32 // given, where the encoding has one
@@ -31,7 +31,11 @@ func (b *Block) stopped() bool { return b.Stop != nil && b.Stop() }
 
 // check panics if a slice has not the size that the kernels rely on.
 func (b *Block) check() {
-	b.layout().check(len(b.Weights), b.Type, len(b.Packed), len(b.Scales), len(b.ZeroPoints))
+	zeroPoints := len(b.ZeroPoints)
+	if b.Encoding != Integer && b.ZeroPoints == nil {
+		zeroPoints = len(b.Scales)
+	}
+	b.layout().check(len(b.Weights), b.Type, len(b.Packed), len(b.Scales), zeroPoints)
 	if b.Importance != nil && len(b.Importance) != b.Columns {
 		panic(fmt.Sprintf("kernel: block of %d columns with the importance of %d", b.Columns, len(b.Importance)))
 	}
@@ -39,6 +43,14 @@ func (b *Block) check() {
 
 func (b *Block) layout() layout {
 	return layout{b.Rows, b.Columns, b.GroupSize, b.BitWidth}
+}
+
+// zeroPoint is that of a group; without any, all are 0.
+func (b *Block) zeroPoint(group int) float32 {
+	if b.ZeroPoints == nil {
+		return 0
+	}
+	return b.ZeroPoints[group]
 }
 
 // importance is that of n weights of one row, or nil.
@@ -57,7 +69,7 @@ type CodedBlock struct {
 	GroupSize  int
 	Packed     []byte
 	Scales     []byte // little-endian float32, one a group
-	ZeroPoints []byte // as Scales
+	ZeroPoints []byte // as Scales; nil: all are 0
 	// Levels are what the codes stand for, 2^BitWidth of them, or nil: 0 .. 2^BitWidth-1.
 	Levels []float32
 
@@ -67,7 +79,14 @@ type CodedBlock struct {
 
 // check panics if a slice has not the size that the kernels rely on.
 func (b *CodedBlock) check() {
-	b.layout().check(len(b.Weights), b.Type, len(b.Packed), len(b.Scales)/4, len(b.ZeroPoints)/4)
+	zeroPoints := len(b.ZeroPoints)
+	if b.ZeroPoints == nil {
+		zeroPoints = len(b.Scales)
+	}
+	b.layout().check(len(b.Weights), b.Type, len(b.Packed), len(b.Scales)/4, zeroPoints/4)
+	if b.Levels != nil && len(b.Levels) != 1<<b.BitWidth {
+		panic(fmt.Sprintf("kernel: block of %d bits with %d levels", b.BitWidth, len(b.Levels)))
+	}
 }
 
 func (b *CodedBlock) layout() layout {

@@ -35,7 +35,10 @@ func (s *scratch) dequantizeGroup(b *CodedBlock, at position, n int) Fault {
 // decodeTile decodes up to tileSize codes of a group. It returns the first
 // weight that the output type cannot hold, or -1.
 func (s *scratch) decodeTile(weights, packed []byte, n, group int, b *CodedBlock) (bad int, value float32) {
-	scale, zeroPoint := float32At(b.Scales, group), float32At(b.ZeroPoints, group)
+	scale, zeroPoint := float32At(b.Scales, group), float32(0)
+	if b.ZeroPoints != nil {
+		zeroPoint = float32At(b.ZeroPoints, group)
+	}
 	tile, codes := s.weights[:n], s.codes[:n]
 	unpack(codes, packed, b.BitWidth)
 	decodeLevels(tile, codes, b.Levels, scale, zeroPoint)

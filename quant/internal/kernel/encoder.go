@@ -141,7 +141,10 @@ func (e *encoder) store() {
 				zeroPoint = g.minimum / g.scale
 			}
 		}
-		b.Scales[e.at.group+i], b.ZeroPoints[e.at.group+i] = g.scale*e.inverse, zeroPoint
+		b.Scales[e.at.group+i] = g.scale * e.inverse
+		if b.ZeroPoints != nil {
+			b.ZeroPoints[e.at.group+i] = zeroPoint
+		}
 	}
 	if e.SuperSize > 0 {
 		at := e.at.weight/b.Columns*e.SuperScales(b.Columns) + e.at.weight%b.Columns/e.SuperSize
@@ -176,6 +179,6 @@ func (e *encoder) addSums(at position, first int, codes []uint8) {
 	b := e.block
 	weights, decoded := e.scratch.weights[:len(codes)], e.decoded[:len(codes)]
 	load(weights, b.Weights[(at.weight+first)*b.Type.Size():], b.Type)
-	decodeLevels(decoded, codes, e.Levels, b.Scales[at.group], b.ZeroPoints[at.group])
+	decodeLevels(decoded, codes, e.Levels, b.Scales[at.group], b.zeroPoint(at.group))
 	e.lanes.add(weights, decoded)
 }

@@ -1,5 +1,7 @@
 package kernel
 
+import "math"
+
 // Encoding says what numbers codes stand for, and how the scales of groups are stored.
 type Encoding uint8
 
@@ -66,10 +68,52 @@ var descriptions = [...]*Description{
 // Describe gives what an encoding fixes, nil for Integer.
 func (e Encoding) Describe() *Description { return descriptions[e] }
 
+// LargestScaled is the largest weight that has a scale with the layer's super-scale 1.
+func (d *Description) LargestScaled() float32 { return d.grid.high * maxE4M3 }
+
 // SuperScales is how many super-scales a row of so many columns has.
 func (d *Description) SuperScales(columns int) int {
 	if d.SuperSize == 0 {
 		return 0
 	}
 	return Groups(columns, d.SuperSize)
+}
+
+// IsScale tells whether the encoding stores a scale, with a super-scale if it has such.
+func (d *Description) IsScale(scale, superScale float32) bool {
+	if d.SuperSize == 0 {
+		return d.isAlone(scale, superScale)
+	}
+	if superScale == 0 {
+		return scale == 0
+	}
+	factor := scale / superScale
+	least := d.leastFactor
+	return isFinite(superScale) && factor >= least && factor <= d.mostFactor && roundEven(factor) == factor
+}
+
+// isAlone is IsScale for groups that stand alone.
+func (d *Description) isAlone(scale, layerScale float32) bool {
+	switch d.scales {
+	case signedFloat16:
+		return roundScale(scale, ScaleFloat16) == scale
+	case powerOfTwo:
+		return scale > 0 && (math.Float32bits(scale)&0x7fffff == 0 || scale == 0x1p-127)
+	case e4m3OfLayer:
+		factor := scale / layerScale
+		return isFinite(layerScale) && factor >= 0 && roundE4M3(factor) == factor
+	default:
+		return true
+	}
+}
+
+// IsMinimum tells whether zeroPoint*scale is a product of a super-minimum, but for rounding.
+func (d *Description) IsMinimum(scale, zeroPoint, superMinimum float32) bool {
+	minimum := zeroPoint * scale
+	if superMinimum == 0 {
+		return minimum == 0
+	}
+	factor := minimum / superMinimum
+	const rounding = 0x1p-16
+	return isFinite(superMinimum) && factor >= 0 && factor <= d.mostFactor+rounding && abs(factor-roundEven(factor)) <= rounding
 }
