@@ -11,7 +11,7 @@ const (
 	smallestNormalE4M3 = 0x1p-6
 )
 
-var e4m3Grid = &grid{kind: e4m3Kind, low: -maxE4M3, high: maxE4M3}
+var e4m3Grid = (&grid{kind: e4m3Kind, low: -maxE4M3, high: maxE4M3}).prepared()
 
 // e4m3Levels are by code; 0x7f and 0xff are NaN.
 var e4m3Levels = func() (levels [256]float32) {

@@ -9,15 +9,19 @@ import "math"
 type encoder struct {
 	block *Block
 	*Description
-	steps trialSteps
+	steps *encoderSteps
 	scratch
 
 	at              position // of the super-group
 	n               int      // its weights
 	normal, inverse float32  // the power of two, and its reciprocal
 	// tile is the normalized weights of the super-group, or a part of a longer one.
-	tile, importance [tileSize]float32
-	groups           [superSize / 16]group
+	tile     [tileSize]float32
+	groups   [superSize / 16]group
+	searched [superSize / 16]searchedMinimum
+	// Trials of the group at hand, and their errors.
+	trials trials
+	errors lanes
 	// Of the super-group, as they are stored.
 	superScale, superMinimum float32
 }
@@ -27,7 +31,7 @@ type encoder struct {
 type group struct{ lo, hi, scale, minimum float32 }
 
 // quantizeEncoded is quantize for all encodings but Integer.
-func quantizeEncoded(b *Block, steps trialSteps) Fault {
+func quantizeEncoded(b *Block, steps *encoderSteps) Fault {
 	e := &encoder{block: b, Description: b.Encoding.Describe(), steps: steps, scratch: scratch{stop: b.Stop}}
 	step := max(e.SuperSize, b.GroupSize)
 	for row := range b.Rows {
@@ -80,7 +84,7 @@ func (e *encoder) load() Fault {
 	largest := float32(0)
 	for i := range e.groupCount() {
 		first, end := e.span(i)
-		lo, hi, fault := e.rangeOf(e.weights(first, end), e.block.Type)
+		lo, hi, fault := e.steps.rangeOf(&e.scratch, e.weights(first, end), e.block.Type)
 		if fault.Kind != NoFault {
 			fault.Index += first
 			return fault
@@ -103,31 +107,21 @@ func (e *encoder) load() Fault {
 // loadTile makes the tile that begins with a weight of the super-group.
 func (e *encoder) loadTile(first int) {
 	n := min(tileSize, e.n-first)
-	load(e.tile[:n], e.weights(first, first+n), e.block.Type)
-	for i := range n {
-		e.tile[i] *= e.normal
-	}
-	if h := e.block.importance(e.at.weight+first, n); h != nil {
-		copy(e.importance[:], h)
-		return
-	}
-	for i := range n {
-		e.importance[i] = 1
-	}
+	e.steps.normalize(e.tile[:n], e.weights(first, first+n), e.block.Type, e.normal)
 }
 
-// visitTiles calls visit for the tiles of a group, until the block is stopped.
-func (e *encoder) visitTiles(i int, visit func(weights, importance []float32)) {
-	first, end := e.span(i)
+// part gives the weights of a group from first on, or as many as a tile holds, and their
+// importance. Those of a longer super-group are valid until the next call.
+func (e *encoder) part(first, end int) (weights, importance []float32) {
+	n := end - first
 	if e.n <= tileSize {
-		visit(e.tile[first:end], e.importance[first:end])
-		return
-	}
-	for ; first < end && !e.block.stopped(); first += tileSize {
+		weights = e.tile[first:end]
+	} else {
+		n = min(n, tileSize)
 		e.loadTile(first)
-		n := min(tileSize, end-first)
-		visit(e.tile[:n], e.importance[:n])
+		weights = e.tile[:n]
 	}
+	return weights, e.block.importance(e.at.weight+first, n)
 }
 
 // store writes all that decodes the super-group but its codes.
@@ -160,18 +154,17 @@ func (e *encoder) codeGroup(i int) {
 	b, g := e.block, e.groups[i]
 	at := e.at.after(i*b.GroupSize, i, b.BitWidth)
 	inverse, offset := coder(g.scale, g.minimum)
-	first := 0
-	e.visitTiles(i, func(weights, _ []float32) {
+	start, end := e.span(i)
+	for first := start; first < end && !b.stopped(); {
+		weights, _ := e.part(first, end)
 		codes := e.codes[:len(weights)]
-		for i, w := range weights {
-			codes[i] = e.grid.code(float32(w*inverse) + offset)
-		}
-		pack(b.Packed[at.packed+RowBytes(first, b.BitWidth):][:RowBytes(len(codes), b.BitWidth)], codes, b.BitWidth)
+		e.steps.code(codes, e.grid, weights, inverse, offset)
+		e.steps.pack(b.Packed[at.packed+RowBytes(first-start, b.BitWidth):][:RowBytes(len(codes), b.BitWidth)], codes, b.BitWidth)
 		if b.Sums != nil {
-			e.addSums(at, first, codes)
+			e.addSums(at, first-start, codes)
 		}
 		first += len(weights)
-	})
+	}
 }
 
 // addSums counts the errors of weights of a group.

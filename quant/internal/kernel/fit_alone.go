@@ -30,10 +30,13 @@ func (e *encoder) fitAlone() bool {
 	if e.block.Method == RoundToNearest {
 		return true
 	}
-	var t trials
-	e.scaleTrials(&t, plain)
+	e.scaleTrials(plain)
+	t := &e.trials
 	t.set(0, plain, 0)
-	g.scale = t.scale[e.trialErrors(0, &t).least()]
+	errors := e.trialErrors(0)
+	if least := e.steps.leastTrial(errors); beats(errors[least], errors[0]) {
+		g.scale = t.scale[least]
+	}
 	return true
 }
 
@@ -87,7 +90,8 @@ func (e *encoder) power(exponent int) float32 {
 func exponentOf(x float32) int { return int(math.Float32bits(x)>>23&0xff) - 127 }
 
 // scaleTrials makes all trials but the first: scales about the plain one.
-func (e *encoder) scaleTrials(t *trials, plain float32) {
+func (e *encoder) scaleTrials(plain float32) {
+	t := &e.trials
 	switch e.scales {
 	case powerOfTwo:
 		for lane := 1; lane < trialLanes; lane++ {
@@ -101,13 +105,13 @@ func (e *encoder) scaleTrials(t *trials, plain float32) {
 			t.set(lane, E4M3Value(uint8(code))*unit, 0)
 		}
 	default:
-		e.continuousTrials(t, plain)
+		e.continuousTrials(plain)
 	}
 }
 
 // continuousTrials makes trials of scales of floating point.
-func (e *encoder) continuousTrials(t *trials, plain float32) {
-	best := plain
+func (e *encoder) continuousTrials(plain float32) {
+	best, t := plain, &e.trials
 	if e.grid.kind == tableKind {
 		best = e.searchScale(0, plain)
 	}

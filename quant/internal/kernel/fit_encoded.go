@@ -17,16 +17,15 @@ func (e *encoder) fit() bool {
 	}
 }
 
-func (e *encoder) trialSums(i int, t *trials) *trialSums {
-	sums := new(trialSums)
-	e.visitTiles(i, func(weights, importance []float32) { e.steps.sums(sums, e.grid, t, weights, importance) })
-	return sums
-}
-
-func (e *encoder) trialErrors(i int, t *trials) *lanes {
-	errors := new(lanes)
-	e.visitTiles(i, func(weights, importance []float32) { e.steps.errors(errors, e.grid, t, weights, importance) })
-	return errors
+// trialErrors are the errors of e.trials for a group, until the next ones.
+func (e *encoder) trialErrors(i int) *lanes {
+	e.errors = lanes{}
+	for first, end := e.span(i); first < end && !e.block.stopped(); {
+		weights, importance := e.part(first, end)
+		e.steps.addTrialErrors(&e.errors, e.grid, &e.trials, weights, importance)
+		first += len(weights)
+	}
+	return &e.errors
 }
 
 // toFloat16 rounds a normalized super-scale to float16, in the unit of the weights.

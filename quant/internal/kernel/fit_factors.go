@@ -1,76 +1,41 @@
 package kernel
 
-// The scales that are tried first, as parts of the one that just reaches the largest weight.
-const (
-	widestScale = 1.1
-	scaleStep   = 0.05
-)
-
-// fitFactors fits super-groups whose scales are a super-scale with factors of either
-// sign: a scale for each group, the super-scale that the largest of them needs, and the
-// best of the factors about each.
+// fitFactors fits super-groups whose scales are multiples of a super-scale, of either sign:
+// a scale for each group, the super-scale that the largest of them needs, and the best of
+// the multiples about each.
 func (e *encoder) fitFactors() bool {
 	groups := e.groups[:e.groupCount()]
-	var plain [len(e.groups)]float32
+	searched := e.searched[:len(groups)]
 	for i, g := range groups {
-		plain[i] = signedEnd(g) / e.grid.low
+		searched[i] = searchedMinimum{scale: signedEnd(g) / e.grid.low}
 	}
-	unit, ok := e.factorUnit(plain[:len(groups)])
+	unit, ok := e.factorUnit(searched)
 	if !ok {
 		return false
 	}
 	for i := range groups {
-		groups[i].scale = unit * factorOf(plain[i], unit, e.leastFactor, e.mostFactor)
+		groups[i].scale = unit * factorOf(searched[i].scale, unit, e.leastFactor, e.mostFactor)
 	}
 	if e.block.Method == RoundToNearest {
 		return true
 	}
-	plainSuper := e.superScale
-	var searched [len(e.groups)]float32
+	plain := e.superScale
 	for i := range groups {
-		searched[i] = e.searchScale(i, plain[i])
+		searched[i].scale = e.searchScale(i, searched[i].scale)
 	}
-	if unit, ok = e.factorUnit(searched[:len(groups)]); !ok {
-		e.superScale = plainSuper
-		return true
-	}
-	var plainError, leastError float32
-	for i, g := range groups {
-		var t trials
-		t.set(0, g.scale, 0)
-		middle := factorOf(searched[i], unit, e.leastFactor, e.mostFactor)
-		for lane := 1; lane < trialLanes; lane++ {
-			factor := min(max(middle+float32(lane-trialLanes/2), e.leastFactor), e.mostFactor)
-			t.set(lane, unit*factor, 0)
-		}
-		errors := e.trialErrors(i, &t)
-		least := 1
-		for lane := 2; lane < trialLanes; lane++ {
-			if errors[lane] < errors[least] {
-				least = lane
-			}
-		}
-		searched[i] = t.scale[least]
-		plainError += errors[0]
-		leastError += errors[least]
-	}
-	if !beats(leastError, plainError) {
-		e.superScale = plainSuper
-		return true
-	}
-	for i := range groups {
-		groups[i].scale = searched[i]
+	if unit, ok = e.factorUnit(searched); !ok || !e.searchFactors(searched, units{scale: unit}, aboutScales) {
+		e.superScale = plain
 	}
 	return true
 }
 
 // factorUnit makes the super-scale that gives the largest scale the factor of most
 // magnitude, and gives it normalized.
-func (e *encoder) factorUnit(scales []float32) (unit float32, ok bool) {
+func (e *encoder) factorUnit(groups []searchedMinimum) (unit float32, ok bool) {
 	largest := float32(0)
-	for _, scale := range scales {
-		if abs(scale) > abs(largest) {
-			largest = scale
+	for _, g := range groups {
+		if abs(g.scale) > abs(largest) {
+			largest = g.scale
 		}
 	}
 	wanted := largest / e.leastFactor
@@ -82,38 +47,87 @@ func (e *encoder) factorUnit(scales []float32) (unit float32, ok bool) {
 	return e.superScale * e.normal, true
 }
 
+// searchFactors takes the best of some multiples of units about what was searched for each
+// group. It returns false if that does not beat the plain ones, which stay then.
+func (e *encoder) searchFactors(searched []searchedMinimum, d units, about trials) bool {
+	var plainError, leastError float32
+	for i, g := range e.groups[:len(searched)] {
+		t := &e.trials
+		e.steps.factorTrials(t, &about, &searched[i], d, e.leastFactor, e.mostFactor)
+		t.set(0, g.scale, g.minimum)
+		errors := e.trialErrors(i)
+		least := e.steps.leastTrial(errors)
+		searched[i].scale, searched[i].minimum = t.scale[least], t.minimum[least]
+		plainError += errors[0]
+		leastError += errors[least]
+	}
+	if !beats(leastError, plainError) {
+		return false
+	}
+	for i, g := range searched {
+		e.groups[i].scale, e.groups[i].minimum = g.scale, g.minimum
+	}
+	return true
+}
+
+func factorTrials(t, pattern *trials, g *searchedMinimum, d units, least, most float32) {
+	perScale, _ := coder(d.scale, 0)
+	perMinimum, _ := coder(d.minimum, 0)
+	factor := roundEven(min(max(float32(g.scale*perScale), least), most))
+	for lane := range trialLanes {
+		scale := d.scale * min(max(factor+pattern.scale[lane], least), most)
+		minimum := g.minimum + float32((scale-g.scale)*g.slope)
+		multiple := roundEven(min(max(float32(minimum*perMinimum), 0), most))
+		t.set(lane, scale, d.minimum*min(max(multiple+pattern.minimum[lane], 0), most))
+	}
+}
+
+// aboutScales are fifteen factors about the nearest. The first lane is left out.
+var aboutScales = func() (p trials) {
+	for lane := 1; lane < trialLanes; lane++ {
+		p.scale[lane] = float32(lane - trialLanes/2)
+	}
+	return p
+}()
+
+// The scales that are tried first, as parts of the one that just reaches the largest weight.
+const (
+	widestScale = 1.1
+	scaleStep   = 0.05
+)
+
+// reachPattern tries scales with which the largest weight, by turns, gets about the lowest
+// and the highest level.
+func reachPattern(low, high float32) (p lanes) {
+	for lane := range p {
+		p[lane] = widestScale - scaleStep*float32(lane/2)
+		if lane%2 == 1 {
+			p[lane] *= low / high
+		}
+	}
+	return p
+}
+
 // searchScale finds the scale of least error for a group, without rounding it: for the
 // codes that each of some scales give, the best scale follows in closed form.
 func (e *encoder) searchScale(i int, plain float32) float32 {
-	end := signedEnd(e.groups[i])
-	if end == 0 {
+	if plain == 0 {
 		return 0
 	}
-	var t trials
-	for lane := range trialLanes {
-		cut := widestScale - float32(scaleStep*float32(lane/2))
-		t.set(lane, end/e.grid.low*cut, 0)
-		if lane%2 == 1 {
-			t.set(lane, end/e.grid.high*cut, 0)
-		}
-	}
-	return e.refitScale(i, &t, plain)
+	weights, importance := e.part(e.span(i))
+	return e.steps.searchScale(&e.grid.reaches, plain, e.grid, weights, importance)
 }
 
-// refitScale gives the best scale for the codes of the trial that promises the least
-// error for it, or scale if there is none.
-func (e *encoder) refitScale(i int, t *trials, scale float32) float32 {
-	sums := e.trialSums(i, t)
-	most := float32(0)
+func searchScale(pattern *lanes, scale float32, g *grid, weights, importance []float32) float32 {
+	best, most := scale, float32(0)
 	for lane := range trialLanes {
-		if sums.levelLevel[lane] > 0 {
-			best := sums.levelWeight[lane] / sums.levelLevel[lane]
-			if gain := float32(best * sums.levelWeight[lane]); gain > most {
-				most, scale = gain, best
-			}
+		s := sumTrial(g, scale*pattern[lane], 0, weights, importance)
+		fitted := s.levelWeight / s.levelLevel
+		if gain := float32(fitted * s.levelWeight); gain > most {
+			best, most = fitted, gain
 		}
 	}
-	return scale
+	return best
 }
 
 // signedEnd is the weight of largest magnitude of a group, the negative one of two.

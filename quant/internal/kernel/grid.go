@@ -24,6 +24,48 @@ type grid struct {
 	// is nearest to each. The last level is repeated.
 	levels, bounds [16]float32
 	codes          [16]uint8
+	vectors        gridVectors
+	// cuts and reaches are what searches try first.
+	cuts    trials
+	reaches lanes
+}
+
+// gridVectors are what vectors of 8 numbers need to find levels. Assembly relies on the order.
+type gridVectors struct {
+	low, high vector8
+	// Bisection of a table compares with the 8th bound, then with the 4th or the 12th, then
+	// with one of thirds, then with one of odds. Permutations are by the negative of what the
+	// comparisons have found, which are -1 where they hold.
+	eighth, fourth, twelfth, thirds, odds vector8
+	lowerLevels, upperLevels              vector8
+	lowerCodes, upperCodes                [8]uint32
+}
+
+type vector8 [8]float32
+
+// fill repeats a number.
+func (v *vector8) fill(x float32) {
+	for i := range v {
+		v[i] = x
+	}
+}
+
+func (g *grid) prepared() *grid {
+	g.cuts, g.reaches = cutPattern(g.high), reachPattern(g.low, g.high)
+	v := &g.vectors
+	v.low.fill(g.low)
+	v.high.fill(g.high)
+	v.eighth.fill(g.bounds[7])
+	v.fourth.fill(g.bounds[3])
+	v.twelfth.fill(g.bounds[11])
+	for i := range 8 {
+		at := (8 - i) % 8
+		v.thirds[at] = g.bounds[4*(i%4)+1]
+		v.odds[at] = g.bounds[2*i]
+		v.lowerLevels[at], v.upperLevels[at] = g.levels[i], g.levels[8+i]
+		v.lowerCodes[at], v.upperCodes[at] = uint32(g.codes[i]), uint32(g.codes[8+i])
+	}
+	return g
 }
 
 var (
@@ -40,7 +82,9 @@ var (
 	e2m1Levels = []float32{0, 0.5, 1, 1.5, 2, 3, 4, 6, float32(math.Copysign(0, -1)), -0.5, -1, -1.5, -2, -3, -4, -6}
 )
 
-func evenGrid(low, high float32) *grid { return &grid{kind: evenKind, low: low, high: high} }
+func evenGrid(low, high float32) *grid {
+	return (&grid{kind: evenKind, low: low, high: high}).prepared()
+}
 
 // tableGrid makes a grid of levels given by code. Between two levels of the same
 // distance, the one of even code is the nearest, or the lower one if not even.
@@ -67,7 +111,7 @@ func tableGrid(levels []float32, even bool) *grid {
 		}
 	}
 	g.low, g.high = g.levels[0], g.levels[15]
-	return g
+	return g.prepared()
 }
 
 // nearest gives the level nearest to a finite number.

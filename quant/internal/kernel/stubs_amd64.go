@@ -149,6 +149,126 @@ func transposeFloat16(groups **byte, offset int, n int, tile *float32)
 //go:noescape
 func transposeBFloat16(groups **byte, offset int, n int, tile *float32)
 
+// Codes of n weights, a multiple of 8.
+//
+//go:noescape
+func codeLevelsEven(codes *byte, grid *float32, weights *float32, n int, inverse float32, offset float32)
+
+// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
+//
+//go:noescape
+func scaleSearchEven(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+
+// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
+//
+//go:noescape
+func trialErrorsEven(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
+//
+//go:noescape
+func scaleSearchEvenWeighted(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+
+// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
+//
+//go:noescape
+func trialErrorsEvenWeighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// Codes of n weights, a multiple of 8.
+//
+//go:noescape
+func codeLevelsTable(codes *byte, grid *float32, weights *float32, n int, inverse float32, offset float32)
+
+// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
+//
+//go:noescape
+func scaleSearchTable(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+
+// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
+//
+//go:noescape
+func trialErrorsTable(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
+//
+//go:noescape
+func scaleSearchTableWeighted(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+
+// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
+//
+//go:noescape
+func trialErrorsTableWeighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// Codes of n weights, a multiple of 8.
+//
+//go:noescape
+func codeLevelsE4M3(codes *byte, grid *float32, weights *float32, n int, inverse float32, offset float32)
+
+// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
+//
+//go:noescape
+func scaleSearchE4M3(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+
+// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
+//
+//go:noescape
+func trialErrorsE4M3(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
+//
+//go:noescape
+func scaleSearchE4M3Weighted(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+
+// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
+//
+//go:noescape
+func trialErrorsE4M3Weighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The best scale and minimum for the codes that one of 16 trials about found gives.
+//
+//go:noescape
+func minimumSearch(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
+
+// The best scale and minimum for the codes that one of 16 trials about found gives.
+//
+//go:noescape
+func minimumSearchWeighted(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
+
+// The lane of the least error of all but the first, the first of several.
+//
+//go:noescape
+func leastLane(errors *float32) (lane int)
+
+// Trials whose scales and minimums are multiples of units, about those of a group.
+//
+//go:noescape
+func multipleTrials(trials *float32, pattern *float32, group *float32, unit float32, unitMinimum float32, least float32, most float32)
+
+// Widens n weights, a multiple of 8, and multiplies them.
+//
+//go:noescape
+func normalizeFloat32(out *float32, weights *byte, n int, factor float32)
+
+// Widens n weights, a multiple of 8, and multiplies them.
+//
+//go:noescape
+func normalizeFloat16(out *float32, weights *byte, n int, factor float32)
+
+// Widens n weights, a multiple of 8, and multiplies them.
+//
+//go:noescape
+func normalizeBFloat16(out *float32, weights *byte, n int, factor float32)
+
+// Decoded float32 weights of each group, whose codes stand for levels.
+//
+//go:noescape
+func decodeLevelsAVX2(codes *byte, levels *float32, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
+
+// Adds what 16 units cost a group.
+//
+//go:noescape
+func unitCosts(costs *float32, trials *float32, group *float32, least float32, most float32)
+
 // The MXCSR register of this thread.
 //
 //go:noescape

@@ -7,17 +7,18 @@ const trialLanes = 16
 // lanes hold a number for each trial.
 type lanes [trialLanes]float32
 
-// trials are scales and minimums to try: a weight w gets the level nearest to
-// w*inverse + offset, which decodes to level*scale - minimum. Assembly relies on the order.
-type trials struct{ inverse, offset, scale, minimum lanes }
+// trials are scales and minimums to try: a weight gets the level nearest to
+// (weight + minimum)/scale, which decodes to level*scale - minimum. As a pattern, they are
+// told by parts and steps of another scale. Assembly relies on the order.
+type trials struct{ scale, minimum lanes }
 
 // set makes one of the trials.
 func (t *trials) set(lane int, scale, minimum float32) {
 	t.scale[lane], t.minimum[lane] = scale, minimum
-	t.inverse[lane], t.offset[lane] = coder(scale, minimum)
 }
 
-// coder gives inverse and offset. A scale of 0 decodes all to -minimum.
+// coder gives inverse and offset, with which a weight w gets the level nearest to
+// w*inverse + offset. A scale of 0 decodes all to -minimum.
 func coder(scale, minimum float32) (inverse, offset float32) {
 	if scale == 0 {
 		return 0, 0
@@ -26,50 +27,95 @@ func coder(scale, minimum float32) (inverse, offset float32) {
 	return inverse, float32(minimum * inverse)
 }
 
-// trialSums are sums of each trial's levels, of their squares, and of their products with
-// the weights, weighted by importance. Assembly relies on the order.
-type trialSums struct{ level, levelLevel, levelWeight lanes }
-
-// trialSteps are the loops over weights that fitting needs, with their importance.
-type trialSteps struct {
-	// sums adds to the sums of all trials.
-	sums func(sums *trialSums, g *grid, t *trials, weights, importance []float32)
-	// errors adds to the squared errors of all trials.
-	errors func(errors *lanes, g *grid, t *trials, weights, importance []float32)
+// encoderSteps are the loops of fitting and coding a group. Importance has as many numbers
+// as the weights, or is nil: all weigh the same.
+type encoderSteps struct {
+	// rangeOf finds the smallest and the largest weight.
+	rangeOf func(s *scratch, weights []byte, t ElementType) (lo, hi float32, fault Fault)
+	// normalize widens weights and multiplies them.
+	normalize func(out []float32, weights []byte, t ElementType, factor float32)
+	// searchMinimum replaces what was found by the scale and minimum of least error for the
+	// codes of the trial, about what was found, that promises the least.
+	searchMinimum func(found *searchedMinimum, pattern *trials, g *grid, weights, importance []float32, m moments)
+	// searchScale does so without minimums, for trials that are parts of scale.
+	searchScale func(pattern *lanes, scale float32, g *grid, weights, importance []float32) float32
+	// addUnitCosts adds what units cost a group to those of all trials.
+	addUnitCosts func(costs *lanes, d *trials, g *searchedMinimum, least, most float32)
+	// factorTrials makes trials that are multiples of units, about those of a group.
+	factorTrials func(t, pattern *trials, g *searchedMinimum, d units, least, most float32)
+	// addTrialErrors adds to the squared errors of all trials.
+	addTrialErrors func(errors *lanes, g *grid, t *trials, weights, importance []float32)
+	// leastTrial gives the lane of the least error of all but the first.
+	leastTrial func(errors *lanes) int
+	// code gives the codes of weights.
+	code func(codes []uint8, g *grid, weights []float32, inverse, offset float32)
+	// pack writes codes.
+	pack func(packed []byte, codes []uint8, bitWidth int)
 }
 
-var scalarSteps = trialSteps{addTrialSums, addTrialErrors}
+var scalarSteps = &encoderSteps{
+	(*scratch).rangeOf, normalize, searchMinimum, searchScale, addUnitCosts, factorTrials, addTrialErrors, leastTrial, codeLevels, pack,
+}
 
-func addTrialSums(s *trialSums, g *grid, t *trials, weights, importance []float32) {
-	for i, w := range weights {
-		for lane := range trialLanes {
-			level := g.nearest(float32(w*t.inverse[lane]) + t.offset[lane])
-			weighted := float32(importance[i] * level)
-			s.level[lane] += weighted
-			s.levelLevel[lane] += float32(weighted * level)
-			s.levelWeight[lane] += float32(weighted * w)
-		}
+func normalize(out []float32, weights []byte, t ElementType, factor float32) {
+	load(out, weights, t)
+	for i := range out {
+		out[i] *= factor
 	}
+}
+
+// weigh multiplies by a weight's importance.
+func weigh(x float32, importance []float32, i int) float32 {
+	if importance == nil {
+		return x
+	}
+	return float32(importance[i] * x)
+}
+
+// trialSums are the sums of a trial's levels, of their squares, and of their products with
+// the weights, weighted by importance.
+type trialSums struct{ level, levelLevel, levelWeight float32 }
+
+func sumTrial(g *grid, scale, minimum float32, weights, importance []float32) (s trialSums) {
+	inverse, offset := coder(scale, minimum)
+	for i, w := range weights {
+		level := g.nearest(float32(w*inverse) + offset)
+		weighted := weigh(level, importance, i)
+		s.level += weighted
+		s.levelLevel += float32(weighted * level)
+		s.levelWeight += float32(weighted * w)
+	}
+	return s
 }
 
 func addTrialErrors(errors *lanes, g *grid, t *trials, weights, importance []float32) {
-	for i, w := range weights {
-		for lane := range trialLanes {
-			level := g.nearest(float32(w*t.inverse[lane]) + t.offset[lane])
-			rest := w - (float32(level*t.scale[lane]) - t.minimum[lane])
-			errors[lane] += float32(float32(importance[i]*rest) * rest)
+	for lane := range trialLanes {
+		scale, minimum := t.scale[lane], t.minimum[lane]
+		inverse, offset := coder(scale, minimum)
+		for i, w := range weights {
+			level := g.nearest(float32(w*inverse) + offset)
+			rest := w - (float32(level*scale) - minimum)
+			errors[lane] += float32(weigh(rest, importance, i) * rest)
 		}
 	}
 }
 
-// leastGain applies here, too: least gives the lane of the least error, or the first lane
-// unless another gains enough beyond doubt.
-func (l *lanes) least() (least int) {
-	bound := l[0] - float32(l[0]*leastGain)
-	for lane, e := range l {
-		if e < bound {
-			least, bound = lane, e
+func leastTrial(errors *lanes) int {
+	least := 1
+	for lane := 2; lane < trialLanes; lane++ {
+		if errors[lane] < errors[least] {
+			least = lane
 		}
 	}
 	return least
 }
+
+func codeLevels(codes []uint8, g *grid, weights []float32, inverse, offset float32) {
+	for i, w := range weights {
+		codes[i] = g.code(float32(w*inverse) + offset)
+	}
+}
+
+// beats tells whether an error is less than round-to-nearest's beyond what rounding may
+// have hidden in the sums.
+func beats(searched, plain float32) bool { return searched < plain-float32(plain*leastGain) }

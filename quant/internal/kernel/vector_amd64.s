@@ -124,6 +124,36 @@ GLOBL infinity<>(SB), RODATA|NOPTR, $4
 DATA largestZeroPoint<>+0(SB)/4, $0x46800000
 GLOBL largestZeroPoint<>(SB), RODATA|NOPTR, $4
 
+DATA none<>+0(SB)/4, $0x00000000
+GLOBL none<>(SB), RODATA|NOPTR, $4
+
+DATA minusOne<>+0(SB)/4, $0xbf800000
+GLOBL minusOne<>(SB), RODATA|NOPTR, $4
+
+DATA integerOne<>+0(SB)/4, $0x00000001
+GLOBL integerOne<>(SB), RODATA|NOPTR, $4
+
+DATA integerSign<>+0(SB)/4, $0x00000080
+GLOBL integerSign<>(SB), RODATA|NOPTR, $4
+
+DATA e4m3Unit<>+0(SB)/4, $0x46800000
+GLOBL e4m3Unit<>(SB), RODATA|NOPTR, $4
+
+DATA e4m3PerUnit<>+0(SB)/4, $0x44000000
+GLOBL e4m3PerUnit<>(SB), RODATA|NOPTR, $4
+
+DATA e4m3Normal<>+0(SB)/4, $0x3c800000
+GLOBL e4m3Normal<>(SB), RODATA|NOPTR, $4
+
+DATA e4m3Below<>+0(SB)/4, $0x0007ffff
+GLOBL e4m3Below<>(SB), RODATA|NOPTR, $4
+
+DATA e4m3Kept<>+0(SB)/4, $0xfff00000
+GLOBL e4m3Kept<>(SB), RODATA|NOPTR, $4
+
+DATA e4m3Bias<>+0(SB)/4, $0x000003c0
+GLOBL e4m3Bias<>(SB), RODATA|NOPTR, $4
+
 // func rangesFloat32AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
 // Requires: AVX, AVX2, CMOV
 TEXT ·rangesFloat32AVX2(SB), NOSPLIT, $0-41
@@ -3915,6 +3945,2115 @@ half1:
 	ADDQ       $+512, CX
 	SUBQ       $+8, BX
 	JG         half1
+	VZEROUPPER
+	RET
+
+// func codeLevelsEven(codes *byte, grid *float32, weights *float32, n int, inverse float32, offset float32)
+// Requires: AVX, AVX2
+TEXT ·codeLevelsEven(SB), NOSPLIT, $0-40
+	MOVQ         codes+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	MOVQ         weights+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS inverse+32(FP), Y0
+	VBROADCASTSS offset+36(FP), Y1
+
+eight:
+	VMULPS       (DX), Y0, Y2
+	VADDPS       Y1, Y2, Y2
+	VMAXPS       (CX), Y2, Y2
+	VMINPS       32(CX), Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	VSUBPS       (CX), Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSDW    X3, X2, X3
+	VPACKUSWB    X3, X3, X3
+	VMOVQ        X3, (AX)
+	ADDQ         $+32, DX
+	ADDQ         $+8, AX
+	SUBQ         $+8, BX
+	JG           eight
+	VZEROUPPER
+	RET
+
+// func scaleSearchEven(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX, FMA3
+TEXT ·scaleSearchEven(SB), NOSPLIT, $64-52
+	MOVQ         pattern+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       (AX), Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y0, Y0
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       32(AX), Y0, Y0
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y0, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y0, Y7
+	VANDPS       Y7, Y6, Y6
+	VMULPS       Y6, Y0, Y0
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), BX
+
+weight:
+	VBROADCASTSS (AX), Y0
+	VMULPS       Y0, Y3, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VMULPS       Y0, Y7, Y8
+	VADDPS       Y8, Y2, Y2
+	VFMADD231PS  Y7, Y7, Y1
+	VMULPS       Y0, Y6, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VMULPS       Y0, Y7, Y0
+	VADDPS       Y0, Y5, Y5
+	VFMADD231PS  Y7, Y7, Y4
+	ADDQ         $+4, AX
+	DECQ         BX
+	JNZ          weight
+	VXORPS       Y0, Y0, Y0
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y2, Y1, Y2
+	VSUBPS       Y2, Y0, Y0
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x1e, Y3, Y2, Y2
+	VANDPS       Y2, Y0, Y0
+	VMOVUPS      Y1, (SP)
+	VXORPS       Y1, Y1, Y1
+	VDIVPS       Y4, Y5, Y2
+	VMULPS       Y5, Y2, Y3
+	VSUBPS       Y3, Y1, Y1
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x1e, Y4, Y3, Y3
+	VANDPS       Y3, Y1, Y1
+	VMOVUPS      Y2, 32(SP)
+	VMINPS       Y1, Y0, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y0, Y3
+	VMOVMSKPS    Y3, AX
+	VCMPPS       $0x00, Y2, Y1, Y3
+	VMOVMSKPS    Y3, CX
+	SHLL         $0x08, CX
+	ORL          CX, AX
+	BSFL         AX, DX
+	VMOVSS       scale+40(FP), X0
+	VXORPS       Y1, Y1, Y1
+	VUCOMISS     X2, X1
+	JBE          none
+	LEAQ         (SP), AX
+	VMOVSS       (AX)(DX*4), X0
+
+none:
+	VMOVSS X0, best+48(FP)
+	VZEROUPPER
+	RET
+
+// func trialErrorsEven(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX
+TEXT ·trialErrorsEven(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VMOVUPS      (CX), Y0
+	VMOVUPS      64(CX), Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VDIVPS       Y0, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x04, Y3, Y0, Y3
+	VANDPS       Y3, Y2, Y2
+	VMULPS       Y2, Y1, Y3
+	VMOVUPS      (AX), Y4
+	MOVQ         weights+24(FP), BX
+	MOVQ         n+40(FP), SI
+
+lower:
+	VBROADCASTSS (BX), Y5
+	VMULPS       Y5, Y2, Y6
+	VADDPS       Y3, Y6, Y6
+	VMAXPS       (DX), Y6, Y6
+	VMINPS       32(DX), Y6, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	VMULPS       Y0, Y6, Y6
+	VSUBPS       Y1, Y6, Y6
+	VSUBPS       Y6, Y5, Y6
+	VMULPS       Y6, Y6, Y6
+	VADDPS       Y6, Y4, Y4
+	ADDQ         $+4, BX
+	DECQ         SI
+	JNZ          lower
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      32(CX), Y0
+	VMOVUPS      96(CX), Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VDIVPS       Y0, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x04, Y3, Y0, Y3
+	VANDPS       Y3, Y2, Y2
+	VMULPS       Y2, Y1, Y3
+	VMOVUPS      32(AX), Y4
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), BX
+
+upper:
+	VBROADCASTSS (CX), Y5
+	VMULPS       Y5, Y2, Y6
+	VADDPS       Y3, Y6, Y6
+	VMAXPS       (DX), Y6, Y6
+	VMINPS       32(DX), Y6, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	VMULPS       Y0, Y6, Y6
+	VSUBPS       Y1, Y6, Y6
+	VSUBPS       Y6, Y5, Y6
+	VMULPS       Y6, Y6, Y6
+	VADDPS       Y6, Y4, Y4
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          upper
+	VMOVUPS      Y4, 32(AX)
+	VZEROUPPER
+	RET
+
+// func scaleSearchEvenWeighted(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX
+TEXT ·scaleSearchEvenWeighted(SB), NOSPLIT, $64-52
+	MOVQ         pattern+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       (AX), Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y0, Y0
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       32(AX), Y0, Y0
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y0, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y0, Y7
+	VANDPS       Y7, Y6, Y6
+	VMULPS       Y6, Y0, Y0
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), SI
+	MOVQ         importance+24(FP), BX
+
+weight:
+	VBROADCASTSS (BX), Y0
+	ADDQ         $+4, BX
+	VBROADCASTSS (AX), Y7
+	VMULPS       Y7, Y3, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y8, Y0, Y9
+	VMULPS       Y7, Y9, Y10
+	VADDPS       Y10, Y2, Y2
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y1, Y1
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y8, Y0, Y0
+	VMULPS       Y7, Y0, Y7
+	VADDPS       Y7, Y5, Y5
+	VMULPS       Y0, Y8, Y8
+	VADDPS       Y8, Y4, Y4
+	ADDQ         $+4, AX
+	DECQ         SI
+	JNZ          weight
+	VXORPS       Y0, Y0, Y0
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y2, Y1, Y2
+	VSUBPS       Y2, Y0, Y0
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x1e, Y3, Y2, Y2
+	VANDPS       Y2, Y0, Y0
+	VMOVUPS      Y1, (SP)
+	VXORPS       Y1, Y1, Y1
+	VDIVPS       Y4, Y5, Y2
+	VMULPS       Y5, Y2, Y3
+	VSUBPS       Y3, Y1, Y1
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x1e, Y4, Y3, Y3
+	VANDPS       Y3, Y1, Y1
+	VMOVUPS      Y2, 32(SP)
+	VMINPS       Y1, Y0, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y0, Y3
+	VMOVMSKPS    Y3, AX
+	VCMPPS       $0x00, Y2, Y1, Y3
+	VMOVMSKPS    Y3, CX
+	SHLL         $0x08, CX
+	ORL          CX, AX
+	BSFL         AX, DX
+	VMOVSS       scale+40(FP), X0
+	VXORPS       Y1, Y1, Y1
+	VUCOMISS     X2, X1
+	JBE          none
+	LEAQ         (SP), AX
+	VMOVSS       (AX)(DX*4), X0
+
+none:
+	VMOVSS X0, best+48(FP)
+	VZEROUPPER
+	RET
+
+// func trialErrorsEvenWeighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX
+TEXT ·trialErrorsEvenWeighted(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VMOVUPS      (CX), Y0
+	VMOVUPS      64(CX), Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VDIVPS       Y0, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x04, Y3, Y0, Y3
+	VANDPS       Y3, Y2, Y2
+	VMULPS       Y2, Y1, Y3
+	VMOVUPS      (AX), Y4
+	MOVQ         weights+24(FP), BX
+	MOVQ         n+40(FP), DI
+	MOVQ         importance+32(FP), SI
+
+lower:
+	VBROADCASTSS (SI), Y5
+	ADDQ         $+4, SI
+	VBROADCASTSS (BX), Y6
+	VMULPS       Y6, Y2, Y7
+	VADDPS       Y3, Y7, Y7
+	VMAXPS       (DX), Y7, Y7
+	VMINPS       32(DX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VMULPS       Y0, Y7, Y7
+	VSUBPS       Y1, Y7, Y7
+	VSUBPS       Y7, Y6, Y7
+	VMULPS       Y7, Y5, Y5
+	VMULPS       Y7, Y5, Y7
+	VADDPS       Y7, Y4, Y4
+	ADDQ         $+4, BX
+	DECQ         DI
+	JNZ          lower
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      32(CX), Y0
+	VMOVUPS      96(CX), Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VDIVPS       Y0, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x04, Y3, Y0, Y3
+	VANDPS       Y3, Y2, Y2
+	VMULPS       Y2, Y1, Y3
+	VMOVUPS      32(AX), Y4
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), SI
+	MOVQ         importance+32(FP), BX
+
+upper:
+	VBROADCASTSS (BX), Y5
+	ADDQ         $+4, BX
+	VBROADCASTSS (CX), Y6
+	VMULPS       Y6, Y2, Y7
+	VADDPS       Y3, Y7, Y7
+	VMAXPS       (DX), Y7, Y7
+	VMINPS       32(DX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VMULPS       Y0, Y7, Y7
+	VSUBPS       Y1, Y7, Y7
+	VSUBPS       Y7, Y6, Y7
+	VMULPS       Y7, Y5, Y5
+	VMULPS       Y7, Y5, Y7
+	VADDPS       Y7, Y4, Y4
+	ADDQ         $+4, CX
+	DECQ         SI
+	JNZ          upper
+	VMOVUPS      Y4, 32(AX)
+	VZEROUPPER
+	RET
+
+// func codeLevelsTable(codes *byte, grid *float32, weights *float32, n int, inverse float32, offset float32)
+// Requires: AVX, AVX2
+TEXT ·codeLevelsTable(SB), NOSPLIT, $0-40
+	MOVQ         codes+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	MOVQ         weights+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS inverse+32(FP), Y0
+	VBROADCASTSS offset+36(FP), Y1
+
+eight:
+	VMULPS       (DX), Y0, Y2
+	VADDPS       Y1, Y2, Y2
+	VCMPPS       $0x1e, 64(CX), Y2, Y3
+	VMOVUPS      96(CX), Y5
+	VBLENDVPS    Y3, 128(CX), Y5, Y5
+	VCMPPS       $0x1e, Y5, Y2, Y5
+	VPADDD       Y3, Y3, Y4
+	VPADDD       Y5, Y4, Y4
+	VPERMPS      160(CX), Y4, Y5
+	VCMPPS       $0x1e, Y5, Y2, Y5
+	VPADDD       Y4, Y4, Y4
+	VPADDD       Y5, Y4, Y4
+	VPERMPS      192(CX), Y4, Y5
+	VCMPPS       $0x1e, Y5, Y2, Y5
+	VPADDD       Y4, Y4, Y4
+	VPADDD       Y5, Y4, Y4
+	VPERMPS      288(CX), Y4, Y2
+	VPERMPS      320(CX), Y4, Y4
+	VBLENDVPS    Y3, Y4, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSDW    X3, X2, X3
+	VPACKUSWB    X3, X3, X3
+	VMOVQ        X3, (AX)
+	ADDQ         $+32, DX
+	ADDQ         $+8, AX
+	SUBQ         $+8, BX
+	JG           eight
+	VZEROUPPER
+	RET
+
+// func scaleSearchTable(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX, AVX2
+TEXT ·scaleSearchTable(SB), NOSPLIT, $64-52
+	MOVQ         pattern+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       (AX), Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y0, Y0
+	MOVQ         weights+16(FP), DX
+	MOVQ         n+32(FP), BX
+
+lower:
+	VBROADCASTSS (DX), Y0
+	VMULPS       Y0, Y3, Y4
+	VCMPPS       $0x1e, 64(CX), Y4, Y5
+	VMOVUPS      96(CX), Y7
+	VBLENDVPS    Y5, 128(CX), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(CX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(CX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(CX), Y6, Y4
+	VPERMPS      256(CX), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y0, Y4, Y0
+	VADDPS       Y0, Y2, Y2
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y1, Y1
+	ADDQ         $+4, DX
+	DECQ         BX
+	JNZ          lower
+	VXORPS       Y0, Y0, Y0
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y2, Y1, Y2
+	VSUBPS       Y2, Y0, Y0
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x1e, Y3, Y2, Y2
+	VANDPS       Y2, Y0, Y0
+	VMOVUPS      Y1, (SP)
+	VBROADCASTSS scale+40(FP), Y1
+	VMULPS       32(AX), Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y1, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x04, Y5, Y1, Y5
+	VANDPS       Y5, Y4, Y4
+	VMULPS       Y4, Y1, Y1
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), DX
+
+upper:
+	VBROADCASTSS (AX), Y1
+	VMULPS       Y1, Y4, Y5
+	VCMPPS       $0x1e, 64(CX), Y5, Y6
+	VMOVUPS      96(CX), Y8
+	VBLENDVPS    Y6, 128(CX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(CX), Y7, Y5
+	VPERMPS      256(CX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y1, Y5, Y1
+	VADDPS       Y1, Y3, Y3
+	VMULPS       Y5, Y5, Y5
+	VADDPS       Y5, Y2, Y2
+	ADDQ         $+4, AX
+	DECQ         DX
+	JNZ          upper
+	VXORPS       Y1, Y1, Y1
+	VDIVPS       Y2, Y3, Y2
+	VMULPS       Y3, Y2, Y3
+	VSUBPS       Y3, Y1, Y1
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x1e, Y4, Y3, Y3
+	VANDPS       Y3, Y1, Y1
+	VMOVUPS      Y2, 32(SP)
+	VMINPS       Y1, Y0, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y0, Y3
+	VMOVMSKPS    Y3, AX
+	VCMPPS       $0x00, Y2, Y1, Y3
+	VMOVMSKPS    Y3, CX
+	SHLL         $0x08, CX
+	ORL          CX, AX
+	BSFL         AX, SI
+	VMOVSS       scale+40(FP), X0
+	VXORPS       Y1, Y1, Y1
+	VUCOMISS     X2, X1
+	JBE          none
+	LEAQ         (SP), AX
+	VMOVSS       (AX)(SI*4), X0
+
+none:
+	VMOVSS X0, best+48(FP)
+	VZEROUPPER
+	RET
+
+// func trialErrorsTable(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·trialErrorsTable(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VMOVUPS      (CX), Y0
+	VMOVUPS      64(CX), Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VDIVPS       Y0, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x04, Y3, Y0, Y3
+	VANDPS       Y3, Y2, Y2
+	VMULPS       Y2, Y1, Y1
+	VMOVUPS      (AX), Y1
+	MOVQ         weights+24(FP), BX
+	MOVQ         n+40(FP), SI
+
+lower:
+	VBROADCASTSS (BX), Y3
+	VMULPS       Y3, Y2, Y4
+	VCMPPS       $0x1e, 64(DX), Y4, Y5
+	VMOVUPS      96(DX), Y7
+	VBLENDVPS    Y5, 128(DX), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(DX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(DX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(DX), Y6, Y4
+	VPERMPS      256(DX), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y0, Y4, Y4
+	VSUBPS       Y4, Y3, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y1, Y1
+	ADDQ         $+4, BX
+	DECQ         SI
+	JNZ          lower
+	VMOVUPS      Y1, (AX)
+	VMOVUPS      32(CX), Y0
+	VMOVUPS      96(CX), Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VDIVPS       Y0, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x04, Y3, Y0, Y3
+	VANDPS       Y3, Y2, Y2
+	VMULPS       Y2, Y1, Y1
+	VMOVUPS      32(AX), Y1
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), BX
+
+upper:
+	VBROADCASTSS (CX), Y3
+	VMULPS       Y3, Y2, Y4
+	VCMPPS       $0x1e, 64(DX), Y4, Y5
+	VMOVUPS      96(DX), Y7
+	VBLENDVPS    Y5, 128(DX), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(DX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(DX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(DX), Y6, Y4
+	VPERMPS      256(DX), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y0, Y4, Y4
+	VSUBPS       Y4, Y3, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y1, Y1
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          upper
+	VMOVUPS      Y1, 32(AX)
+	VZEROUPPER
+	RET
+
+// func scaleSearchTableWeighted(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX, AVX2
+TEXT ·scaleSearchTableWeighted(SB), NOSPLIT, $64-52
+	MOVQ         pattern+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       (AX), Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y0, Y0
+	MOVQ         weights+16(FP), DX
+	MOVQ         n+32(FP), SI
+	MOVQ         importance+24(FP), BX
+
+lower:
+	VBROADCASTSS (BX), Y0
+	ADDQ         $+4, BX
+	VBROADCASTSS (DX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(CX), Y5, Y6
+	VMOVUPS      96(CX), Y8
+	VBLENDVPS    Y6, 128(CX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(CX), Y7, Y5
+	VPERMPS      256(CX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y5, Y0, Y0
+	VMULPS       Y4, Y0, Y4
+	VADDPS       Y4, Y2, Y2
+	VMULPS       Y0, Y5, Y5
+	VADDPS       Y5, Y1, Y1
+	ADDQ         $+4, DX
+	DECQ         SI
+	JNZ          lower
+	VXORPS       Y0, Y0, Y0
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y2, Y1, Y2
+	VSUBPS       Y2, Y0, Y0
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x1e, Y3, Y2, Y2
+	VANDPS       Y2, Y0, Y0
+	VMOVUPS      Y1, (SP)
+	VBROADCASTSS scale+40(FP), Y1
+	VMULPS       32(AX), Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y1, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x04, Y5, Y1, Y5
+	VANDPS       Y5, Y4, Y4
+	VMULPS       Y4, Y1, Y1
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), BX
+	MOVQ         importance+24(FP), DX
+
+upper:
+	VBROADCASTSS (DX), Y1
+	ADDQ         $+4, DX
+	VBROADCASTSS (AX), Y5
+	VMULPS       Y5, Y4, Y6
+	VCMPPS       $0x1e, 64(CX), Y6, Y7
+	VMOVUPS      96(CX), Y9
+	VBLENDVPS    Y7, 128(CX), Y9, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y7, Y7, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      160(CX), Y8, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      192(CX), Y8, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      224(CX), Y8, Y6
+	VPERMPS      256(CX), Y8, Y8
+	VBLENDVPS    Y7, Y8, Y6, Y6
+	VMULPS       Y6, Y1, Y1
+	VMULPS       Y5, Y1, Y5
+	VADDPS       Y5, Y3, Y3
+	VMULPS       Y1, Y6, Y6
+	VADDPS       Y6, Y2, Y2
+	ADDQ         $+4, AX
+	DECQ         BX
+	JNZ          upper
+	VXORPS       Y1, Y1, Y1
+	VDIVPS       Y2, Y3, Y2
+	VMULPS       Y3, Y2, Y3
+	VSUBPS       Y3, Y1, Y1
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x1e, Y4, Y3, Y3
+	VANDPS       Y3, Y1, Y1
+	VMOVUPS      Y2, 32(SP)
+	VMINPS       Y1, Y0, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y0, Y3
+	VMOVMSKPS    Y3, AX
+	VCMPPS       $0x00, Y2, Y1, Y3
+	VMOVMSKPS    Y3, CX
+	SHLL         $0x08, CX
+	ORL          CX, AX
+	BSFL         AX, DI
+	VMOVSS       scale+40(FP), X0
+	VXORPS       Y1, Y1, Y1
+	VUCOMISS     X2, X1
+	JBE          none
+	LEAQ         (SP), AX
+	VMOVSS       (AX)(DI*4), X0
+
+none:
+	VMOVSS X0, best+48(FP)
+	VZEROUPPER
+	RET
+
+// func trialErrorsTableWeighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·trialErrorsTableWeighted(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VMOVUPS      (CX), Y0
+	VMOVUPS      64(CX), Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VDIVPS       Y0, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x04, Y3, Y0, Y3
+	VANDPS       Y3, Y2, Y2
+	VMULPS       Y2, Y1, Y1
+	VMOVUPS      (AX), Y1
+	MOVQ         weights+24(FP), BX
+	MOVQ         n+40(FP), DI
+	MOVQ         importance+32(FP), SI
+
+lower:
+	VBROADCASTSS (SI), Y3
+	ADDQ         $+4, SI
+	VBROADCASTSS (BX), Y4
+	VMULPS       Y4, Y2, Y5
+	VCMPPS       $0x1e, 64(DX), Y5, Y6
+	VMOVUPS      96(DX), Y8
+	VBLENDVPS    Y6, 128(DX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(DX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(DX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(DX), Y7, Y5
+	VPERMPS      256(DX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y0, Y5, Y5
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y5, Y3, Y3
+	VMULPS       Y5, Y3, Y5
+	VADDPS       Y5, Y1, Y1
+	ADDQ         $+4, BX
+	DECQ         DI
+	JNZ          lower
+	VMOVUPS      Y1, (AX)
+	VMOVUPS      32(CX), Y0
+	VMOVUPS      96(CX), Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VDIVPS       Y0, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x04, Y3, Y0, Y3
+	VANDPS       Y3, Y2, Y2
+	VMULPS       Y2, Y1, Y1
+	VMOVUPS      32(AX), Y1
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), SI
+	MOVQ         importance+32(FP), BX
+
+upper:
+	VBROADCASTSS (BX), Y3
+	ADDQ         $+4, BX
+	VBROADCASTSS (CX), Y4
+	VMULPS       Y4, Y2, Y5
+	VCMPPS       $0x1e, 64(DX), Y5, Y6
+	VMOVUPS      96(DX), Y8
+	VBLENDVPS    Y6, 128(DX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(DX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(DX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(DX), Y7, Y5
+	VPERMPS      256(DX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y0, Y5, Y5
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y5, Y3, Y3
+	VMULPS       Y5, Y3, Y5
+	VADDPS       Y5, Y1, Y1
+	ADDQ         $+4, CX
+	DECQ         SI
+	JNZ          upper
+	VMOVUPS      Y1, 32(AX)
+	VZEROUPPER
+	RET
+
+// func codeLevelsE4M3(codes *byte, grid *float32, weights *float32, n int, inverse float32, offset float32)
+// Requires: AVX, AVX2
+TEXT ·codeLevelsE4M3(SB), NOSPLIT, $0-40
+	MOVQ         codes+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	MOVQ         weights+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS inverse+32(FP), Y0
+	VBROADCASTSS offset+36(FP), Y1
+
+eight:
+	VMULPS       (DX), Y0, Y2
+	VADDPS       Y1, Y2, Y2
+	VPSRLD       $0x18, Y2, Y3
+	VBROADCASTSS integerSign<>+0(SB), Y4
+	VPAND        Y4, Y3, Y3
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y2, Y4
+	VMINPS       32(CX), Y4, Y4
+	VBROADCASTSS e4m3Unit<>+0(SB), Y6
+	VADDPS       Y6, Y4, Y5
+	VSUBPS       Y6, Y5, Y5
+	VPSRLD       $0x14, Y4, Y6
+	VBROADCASTSS integerOne<>+0(SB), Y7
+	VPAND        Y7, Y6, Y6
+	VBROADCASTSS e4m3Below<>+0(SB), Y7
+	VPADDD       Y7, Y6, Y6
+	VPADDD       Y4, Y6, Y6
+	VBROADCASTSS e4m3Kept<>+0(SB), Y7
+	VPAND        Y7, Y6, Y6
+	VBROADCASTSS e4m3Normal<>+0(SB), Y7
+	VCMPPS       $0x11, Y7, Y4, Y4
+	VBLENDVPS    Y4, Y5, Y6, Y6
+	VBROADCASTSS signBit<>+0(SB), Y4
+	VANDPS       Y4, Y2, Y2
+	VORPS        Y2, Y6, Y6
+	VBROADCASTSS magnitude32<>+0(SB), Y2
+	VANDPS       Y2, Y6, Y6
+	VBROADCASTSS e4m3PerUnit<>+0(SB), Y2
+	VMULPS       Y2, Y6, Y2
+	VCVTPS2DQ    Y2, Y2
+	VBROADCASTSS e4m3Normal<>+0(SB), Y4
+	VCMPPS       $0x11, Y4, Y6, Y4
+	VPSRLD       $0x14, Y6, Y6
+	VBROADCASTSS e4m3Bias<>+0(SB), Y5
+	VPSUBD       Y5, Y6, Y6
+	VBLENDVPS    Y4, Y2, Y6, Y6
+	VPOR         Y3, Y6, Y6
+	VEXTRACTI128 $0x01, Y6, X2
+	VPACKUSDW    X2, X6, X2
+	VPACKUSWB    X2, X2, X2
+	VMOVQ        X2, (AX)
+	ADDQ         $+32, DX
+	ADDQ         $+8, AX
+	SUBQ         $+8, BX
+	JG           eight
+	VZEROUPPER
+	RET
+
+// func scaleSearchE4M3(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX, AVX2
+TEXT ·scaleSearchE4M3(SB), NOSPLIT, $64-52
+	MOVQ         pattern+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       (AX), Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y0, Y0
+	MOVQ         weights+16(FP), DX
+	MOVQ         n+32(FP), BX
+
+lower:
+	VBROADCASTSS (DX), Y0
+	VMULPS       Y0, Y3, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y4, Y5
+	VMINPS       32(CX), Y5, Y5
+	VBROADCASTSS e4m3Unit<>+0(SB), Y7
+	VADDPS       Y7, Y5, Y6
+	VSUBPS       Y7, Y6, Y6
+	VPSRLD       $0x14, Y5, Y7
+	VBROADCASTSS integerOne<>+0(SB), Y8
+	VPAND        Y8, Y7, Y7
+	VBROADCASTSS e4m3Below<>+0(SB), Y8
+	VPADDD       Y8, Y7, Y7
+	VPADDD       Y5, Y7, Y7
+	VBROADCASTSS e4m3Kept<>+0(SB), Y8
+	VPAND        Y8, Y7, Y7
+	VBROADCASTSS e4m3Normal<>+0(SB), Y8
+	VCMPPS       $0x11, Y8, Y5, Y5
+	VBLENDVPS    Y5, Y6, Y7, Y7
+	VBROADCASTSS signBit<>+0(SB), Y5
+	VANDPS       Y5, Y4, Y4
+	VORPS        Y4, Y7, Y7
+	VMULPS       Y0, Y7, Y0
+	VADDPS       Y0, Y2, Y2
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y1, Y1
+	ADDQ         $+4, DX
+	DECQ         BX
+	JNZ          lower
+	VXORPS       Y0, Y0, Y0
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y2, Y1, Y2
+	VSUBPS       Y2, Y0, Y0
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x1e, Y3, Y2, Y2
+	VANDPS       Y2, Y0, Y0
+	VMOVUPS      Y1, (SP)
+	VBROADCASTSS scale+40(FP), Y1
+	VMULPS       32(AX), Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y1, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x04, Y5, Y1, Y5
+	VANDPS       Y5, Y4, Y4
+	VMULPS       Y4, Y1, Y1
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), DX
+
+upper:
+	VBROADCASTSS (AX), Y1
+	VMULPS       Y1, Y4, Y5
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y5, Y6
+	VMINPS       32(CX), Y6, Y6
+	VBROADCASTSS e4m3Unit<>+0(SB), Y8
+	VADDPS       Y8, Y6, Y7
+	VSUBPS       Y8, Y7, Y7
+	VPSRLD       $0x14, Y6, Y8
+	VBROADCASTSS integerOne<>+0(SB), Y9
+	VPAND        Y9, Y8, Y8
+	VBROADCASTSS e4m3Below<>+0(SB), Y9
+	VPADDD       Y9, Y8, Y8
+	VPADDD       Y6, Y8, Y8
+	VBROADCASTSS e4m3Kept<>+0(SB), Y9
+	VPAND        Y9, Y8, Y8
+	VBROADCASTSS e4m3Normal<>+0(SB), Y9
+	VCMPPS       $0x11, Y9, Y6, Y6
+	VBLENDVPS    Y6, Y7, Y8, Y8
+	VBROADCASTSS signBit<>+0(SB), Y6
+	VANDPS       Y6, Y5, Y5
+	VORPS        Y5, Y8, Y8
+	VMULPS       Y1, Y8, Y1
+	VADDPS       Y1, Y3, Y3
+	VMULPS       Y8, Y8, Y8
+	VADDPS       Y8, Y2, Y2
+	ADDQ         $+4, AX
+	DECQ         DX
+	JNZ          upper
+	VXORPS       Y1, Y1, Y1
+	VDIVPS       Y2, Y3, Y2
+	VMULPS       Y3, Y2, Y3
+	VSUBPS       Y3, Y1, Y1
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x1e, Y4, Y3, Y3
+	VANDPS       Y3, Y1, Y1
+	VMOVUPS      Y2, 32(SP)
+	VMINPS       Y1, Y0, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y0, Y3
+	VMOVMSKPS    Y3, AX
+	VCMPPS       $0x00, Y2, Y1, Y3
+	VMOVMSKPS    Y3, CX
+	SHLL         $0x08, CX
+	ORL          CX, AX
+	BSFL         AX, SI
+	VMOVSS       scale+40(FP), X0
+	VXORPS       Y1, Y1, Y1
+	VUCOMISS     X2, X1
+	JBE          none
+	LEAQ         (SP), AX
+	VMOVSS       (AX)(SI*4), X0
+
+none:
+	VMOVSS X0, best+48(FP)
+	VZEROUPPER
+	RET
+
+// func trialErrorsE4M3(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·trialErrorsE4M3(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VMOVUPS      (CX), Y0
+	VMOVUPS      64(CX), Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VDIVPS       Y0, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x04, Y3, Y0, Y3
+	VANDPS       Y3, Y2, Y2
+	VMULPS       Y2, Y1, Y1
+	VMOVUPS      (AX), Y1
+	MOVQ         weights+24(FP), BX
+	MOVQ         n+40(FP), SI
+
+lower:
+	VBROADCASTSS (BX), Y3
+	VMULPS       Y3, Y2, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y4, Y5
+	VMINPS       32(DX), Y5, Y5
+	VBROADCASTSS e4m3Unit<>+0(SB), Y7
+	VADDPS       Y7, Y5, Y6
+	VSUBPS       Y7, Y6, Y6
+	VPSRLD       $0x14, Y5, Y7
+	VBROADCASTSS integerOne<>+0(SB), Y8
+	VPAND        Y8, Y7, Y7
+	VBROADCASTSS e4m3Below<>+0(SB), Y8
+	VPADDD       Y8, Y7, Y7
+	VPADDD       Y5, Y7, Y7
+	VBROADCASTSS e4m3Kept<>+0(SB), Y8
+	VPAND        Y8, Y7, Y7
+	VBROADCASTSS e4m3Normal<>+0(SB), Y8
+	VCMPPS       $0x11, Y8, Y5, Y5
+	VBLENDVPS    Y5, Y6, Y7, Y7
+	VBROADCASTSS signBit<>+0(SB), Y5
+	VANDPS       Y5, Y4, Y4
+	VORPS        Y4, Y7, Y7
+	VMULPS       Y0, Y7, Y7
+	VSUBPS       Y7, Y3, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y1, Y1
+	ADDQ         $+4, BX
+	DECQ         SI
+	JNZ          lower
+	VMOVUPS      Y1, (AX)
+	VMOVUPS      32(CX), Y0
+	VMOVUPS      96(CX), Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VDIVPS       Y0, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x04, Y3, Y0, Y3
+	VANDPS       Y3, Y2, Y2
+	VMULPS       Y2, Y1, Y1
+	VMOVUPS      32(AX), Y1
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), BX
+
+upper:
+	VBROADCASTSS (CX), Y3
+	VMULPS       Y3, Y2, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y4, Y5
+	VMINPS       32(DX), Y5, Y5
+	VBROADCASTSS e4m3Unit<>+0(SB), Y7
+	VADDPS       Y7, Y5, Y6
+	VSUBPS       Y7, Y6, Y6
+	VPSRLD       $0x14, Y5, Y7
+	VBROADCASTSS integerOne<>+0(SB), Y8
+	VPAND        Y8, Y7, Y7
+	VBROADCASTSS e4m3Below<>+0(SB), Y8
+	VPADDD       Y8, Y7, Y7
+	VPADDD       Y5, Y7, Y7
+	VBROADCASTSS e4m3Kept<>+0(SB), Y8
+	VPAND        Y8, Y7, Y7
+	VBROADCASTSS e4m3Normal<>+0(SB), Y8
+	VCMPPS       $0x11, Y8, Y5, Y5
+	VBLENDVPS    Y5, Y6, Y7, Y7
+	VBROADCASTSS signBit<>+0(SB), Y5
+	VANDPS       Y5, Y4, Y4
+	VORPS        Y4, Y7, Y7
+	VMULPS       Y0, Y7, Y7
+	VSUBPS       Y7, Y3, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y1, Y1
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          upper
+	VMOVUPS      Y1, 32(AX)
+	VZEROUPPER
+	RET
+
+// func scaleSearchE4M3Weighted(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX, AVX2
+TEXT ·scaleSearchE4M3Weighted(SB), NOSPLIT, $64-52
+	MOVQ         pattern+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       (AX), Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y0, Y0
+	MOVQ         weights+16(FP), DX
+	MOVQ         n+32(FP), SI
+	MOVQ         importance+24(FP), BX
+
+lower:
+	VBROADCASTSS (BX), Y0
+	ADDQ         $+4, BX
+	VBROADCASTSS (DX), Y4
+	VMULPS       Y4, Y3, Y5
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y5, Y6
+	VMINPS       32(CX), Y6, Y6
+	VBROADCASTSS e4m3Unit<>+0(SB), Y8
+	VADDPS       Y8, Y6, Y7
+	VSUBPS       Y8, Y7, Y7
+	VPSRLD       $0x14, Y6, Y8
+	VBROADCASTSS integerOne<>+0(SB), Y9
+	VPAND        Y9, Y8, Y8
+	VBROADCASTSS e4m3Below<>+0(SB), Y9
+	VPADDD       Y9, Y8, Y8
+	VPADDD       Y6, Y8, Y8
+	VBROADCASTSS e4m3Kept<>+0(SB), Y9
+	VPAND        Y9, Y8, Y8
+	VBROADCASTSS e4m3Normal<>+0(SB), Y9
+	VCMPPS       $0x11, Y9, Y6, Y6
+	VBLENDVPS    Y6, Y7, Y8, Y8
+	VBROADCASTSS signBit<>+0(SB), Y6
+	VANDPS       Y6, Y5, Y5
+	VORPS        Y5, Y8, Y8
+	VMULPS       Y8, Y0, Y0
+	VMULPS       Y4, Y0, Y4
+	VADDPS       Y4, Y2, Y2
+	VMULPS       Y0, Y8, Y8
+	VADDPS       Y8, Y1, Y1
+	ADDQ         $+4, DX
+	DECQ         SI
+	JNZ          lower
+	VXORPS       Y0, Y0, Y0
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y2, Y1, Y2
+	VSUBPS       Y2, Y0, Y0
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x1e, Y3, Y2, Y2
+	VANDPS       Y2, Y0, Y0
+	VMOVUPS      Y1, (SP)
+	VBROADCASTSS scale+40(FP), Y1
+	VMULPS       32(AX), Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y1, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x04, Y5, Y1, Y5
+	VANDPS       Y5, Y4, Y4
+	VMULPS       Y4, Y1, Y1
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), BX
+	MOVQ         importance+24(FP), DX
+
+upper:
+	VBROADCASTSS (DX), Y1
+	ADDQ         $+4, DX
+	VBROADCASTSS (AX), Y5
+	VMULPS       Y5, Y4, Y6
+	VBROADCASTSS magnitude32<>+0(SB), Y7
+	VANDPS       Y7, Y6, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS e4m3Unit<>+0(SB), Y9
+	VADDPS       Y9, Y7, Y8
+	VSUBPS       Y9, Y8, Y8
+	VPSRLD       $0x14, Y7, Y9
+	VBROADCASTSS integerOne<>+0(SB), Y10
+	VPAND        Y10, Y9, Y9
+	VBROADCASTSS e4m3Below<>+0(SB), Y10
+	VPADDD       Y10, Y9, Y9
+	VPADDD       Y7, Y9, Y9
+	VBROADCASTSS e4m3Kept<>+0(SB), Y10
+	VPAND        Y10, Y9, Y9
+	VBROADCASTSS e4m3Normal<>+0(SB), Y10
+	VCMPPS       $0x11, Y10, Y7, Y7
+	VBLENDVPS    Y7, Y8, Y9, Y9
+	VBROADCASTSS signBit<>+0(SB), Y7
+	VANDPS       Y7, Y6, Y6
+	VORPS        Y6, Y9, Y9
+	VMULPS       Y9, Y1, Y1
+	VMULPS       Y5, Y1, Y5
+	VADDPS       Y5, Y3, Y3
+	VMULPS       Y1, Y9, Y9
+	VADDPS       Y9, Y2, Y2
+	ADDQ         $+4, AX
+	DECQ         BX
+	JNZ          upper
+	VXORPS       Y1, Y1, Y1
+	VDIVPS       Y2, Y3, Y2
+	VMULPS       Y3, Y2, Y3
+	VSUBPS       Y3, Y1, Y1
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x1e, Y4, Y3, Y3
+	VANDPS       Y3, Y1, Y1
+	VMOVUPS      Y2, 32(SP)
+	VMINPS       Y1, Y0, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y0, Y3
+	VMOVMSKPS    Y3, AX
+	VCMPPS       $0x00, Y2, Y1, Y3
+	VMOVMSKPS    Y3, CX
+	SHLL         $0x08, CX
+	ORL          CX, AX
+	BSFL         AX, DI
+	VMOVSS       scale+40(FP), X0
+	VXORPS       Y1, Y1, Y1
+	VUCOMISS     X2, X1
+	JBE          none
+	LEAQ         (SP), AX
+	VMOVSS       (AX)(DI*4), X0
+
+none:
+	VMOVSS X0, best+48(FP)
+	VZEROUPPER
+	RET
+
+// func trialErrorsE4M3Weighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·trialErrorsE4M3Weighted(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VMOVUPS      (CX), Y0
+	VMOVUPS      64(CX), Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VDIVPS       Y0, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x04, Y3, Y0, Y3
+	VANDPS       Y3, Y2, Y2
+	VMULPS       Y2, Y1, Y1
+	VMOVUPS      (AX), Y1
+	MOVQ         weights+24(FP), BX
+	MOVQ         n+40(FP), DI
+	MOVQ         importance+32(FP), SI
+
+lower:
+	VBROADCASTSS (SI), Y3
+	ADDQ         $+4, SI
+	VBROADCASTSS (BX), Y4
+	VMULPS       Y4, Y2, Y5
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y5, Y6
+	VMINPS       32(DX), Y6, Y6
+	VBROADCASTSS e4m3Unit<>+0(SB), Y8
+	VADDPS       Y8, Y6, Y7
+	VSUBPS       Y8, Y7, Y7
+	VPSRLD       $0x14, Y6, Y8
+	VBROADCASTSS integerOne<>+0(SB), Y9
+	VPAND        Y9, Y8, Y8
+	VBROADCASTSS e4m3Below<>+0(SB), Y9
+	VPADDD       Y9, Y8, Y8
+	VPADDD       Y6, Y8, Y8
+	VBROADCASTSS e4m3Kept<>+0(SB), Y9
+	VPAND        Y9, Y8, Y8
+	VBROADCASTSS e4m3Normal<>+0(SB), Y9
+	VCMPPS       $0x11, Y9, Y6, Y6
+	VBLENDVPS    Y6, Y7, Y8, Y8
+	VBROADCASTSS signBit<>+0(SB), Y6
+	VANDPS       Y6, Y5, Y5
+	VORPS        Y5, Y8, Y8
+	VMULPS       Y0, Y8, Y8
+	VSUBPS       Y8, Y4, Y8
+	VMULPS       Y8, Y3, Y3
+	VMULPS       Y8, Y3, Y8
+	VADDPS       Y8, Y1, Y1
+	ADDQ         $+4, BX
+	DECQ         DI
+	JNZ          lower
+	VMOVUPS      Y1, (AX)
+	VMOVUPS      32(CX), Y0
+	VMOVUPS      96(CX), Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VDIVPS       Y0, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x04, Y3, Y0, Y3
+	VANDPS       Y3, Y2, Y2
+	VMULPS       Y2, Y1, Y1
+	VMOVUPS      32(AX), Y1
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), SI
+	MOVQ         importance+32(FP), BX
+
+upper:
+	VBROADCASTSS (BX), Y3
+	ADDQ         $+4, BX
+	VBROADCASTSS (CX), Y4
+	VMULPS       Y4, Y2, Y5
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y5, Y6
+	VMINPS       32(DX), Y6, Y6
+	VBROADCASTSS e4m3Unit<>+0(SB), Y8
+	VADDPS       Y8, Y6, Y7
+	VSUBPS       Y8, Y7, Y7
+	VPSRLD       $0x14, Y6, Y8
+	VBROADCASTSS integerOne<>+0(SB), Y9
+	VPAND        Y9, Y8, Y8
+	VBROADCASTSS e4m3Below<>+0(SB), Y9
+	VPADDD       Y9, Y8, Y8
+	VPADDD       Y6, Y8, Y8
+	VBROADCASTSS e4m3Kept<>+0(SB), Y9
+	VPAND        Y9, Y8, Y8
+	VBROADCASTSS e4m3Normal<>+0(SB), Y9
+	VCMPPS       $0x11, Y9, Y6, Y6
+	VBLENDVPS    Y6, Y7, Y8, Y8
+	VBROADCASTSS signBit<>+0(SB), Y6
+	VANDPS       Y6, Y5, Y5
+	VORPS        Y5, Y8, Y8
+	VMULPS       Y0, Y8, Y8
+	VSUBPS       Y8, Y4, Y8
+	VMULPS       Y8, Y3, Y3
+	VMULPS       Y8, Y3, Y8
+	VADDPS       Y8, Y1, Y1
+	ADDQ         $+4, CX
+	DECQ         SI
+	JNZ          upper
+	VMOVUPS      Y1, 32(AX)
+	VZEROUPPER
+	RET
+
+// func minimumSearch(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
+// Requires: AVX, FMA3
+TEXT ·minimumSearch(SB), NOSPLIT, $256-64
+	MOVQ         found+0(FP), AX
+	MOVQ         pattern+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VBROADCASTSS (AX), Y0
+	VMULPS       64(CX), Y0, Y1
+	VBROADCASTSS 4(AX), Y2
+	VADDPS       Y2, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VMAXPS       Y2, Y1, Y1
+	VMULPS       (CX), Y0, Y0
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y0, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x04, Y6, Y0, Y0
+	VANDPS       Y0, Y5, Y5
+	VMULPS       Y5, Y1, Y0
+	VBROADCASTSS (AX), Y1
+	VMULPS       96(CX), Y1, Y6
+	VBROADCASTSS 4(AX), Y7
+	VADDPS       Y7, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VMAXPS       Y7, Y6, Y6
+	VMULPS       32(CX), Y1, Y1
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VBROADCASTSS one<>+0(SB), Y10
+	VDIVPS       Y1, Y10, Y10
+	VXORPS       Y11, Y11, Y11
+	VCMPPS       $0x04, Y11, Y1, Y1
+	VANDPS       Y1, Y10, Y10
+	VMULPS       Y10, Y6, Y1
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), SI
+
+weight:
+	VBROADCASTSS (CX), Y6
+	VMULPS       Y6, Y5, Y11
+	VADDPS       Y0, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y6, Y11, Y12
+	VADDPS       Y12, Y4, Y4
+	VFMADD231PS  Y11, Y11, Y3
+	VMULPS       Y6, Y10, Y11
+	VADDPS       Y1, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VADDPS       Y11, Y7, Y7
+	VMULPS       Y6, Y11, Y6
+	VADDPS       Y6, Y9, Y9
+	VFMADD231PS  Y11, Y11, Y8
+	ADDQ         $+4, CX
+	DECQ         SI
+	JNZ          weight
+	VBROADCASTSS weight+52(FP), Y0
+	VBROADCASTSS square+56(FP), Y1
+	VBROADCASTSS inverse+60(FP), Y5
+	VMULPS       Y2, Y2, Y6
+	VMULPS       Y5, Y6, Y6
+	VSUBPS       Y6, Y3, Y10
+	VMULPS       Y0, Y2, Y6
+	VMULPS       Y5, Y6, Y6
+	VSUBPS       Y6, Y4, Y11
+	VDIVPS       Y10, Y11, Y11
+	VMULPS       Y2, Y11, Y12
+	VSUBPS       Y0, Y12, Y12
+	VMULPS       Y5, Y12, Y12
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x1e, Y5, Y12, Y5
+	VDIVPS       Y3, Y4, Y3
+	VBLENDVPS    Y5, Y11, Y3, Y11
+	VANDPS       Y5, Y12, Y12
+	VMULPS       Y4, Y11, Y4
+	VSUBPS       Y4, Y1, Y4
+	VMULPS       Y0, Y12, Y6
+	VADDPS       Y6, Y4, Y4
+	VXORPS       Y0, Y0, Y0
+	VCMPPS       $0x1e, Y0, Y11, Y5
+	VXORPS       Y0, Y0, Y0
+	VCMPPS       $0x1e, Y0, Y10, Y3
+	VANDPS       Y3, Y5, Y5
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VBLENDVPS    Y5, Y4, Y0, Y4
+	VMOVUPS      Y11, (SP)
+	VMOVUPS      Y12, 64(SP)
+	VMOVUPS      Y2, 128(SP)
+	VMOVUPS      Y10, 192(SP)
+	VBROADCASTSS weight+52(FP), Y0
+	VBROADCASTSS square+56(FP), Y1
+	VBROADCASTSS inverse+60(FP), Y2
+	VMULPS       Y7, Y7, Y3
+	VMULPS       Y2, Y3, Y3
+	VSUBPS       Y3, Y8, Y5
+	VMULPS       Y0, Y7, Y3
+	VMULPS       Y2, Y3, Y3
+	VSUBPS       Y3, Y9, Y6
+	VDIVPS       Y5, Y6, Y6
+	VMULPS       Y7, Y6, Y10
+	VSUBPS       Y0, Y10, Y10
+	VMULPS       Y2, Y10, Y10
+	VXORPS       Y2, Y2, Y2
+	VCMPPS       $0x1e, Y2, Y10, Y2
+	VDIVPS       Y8, Y9, Y3
+	VBLENDVPS    Y2, Y6, Y3, Y6
+	VANDPS       Y2, Y10, Y10
+	VMULPS       Y9, Y6, Y8
+	VSUBPS       Y8, Y1, Y8
+	VMULPS       Y0, Y10, Y3
+	VADDPS       Y3, Y8, Y8
+	VXORPS       Y0, Y0, Y0
+	VCMPPS       $0x1e, Y0, Y6, Y2
+	VXORPS       Y0, Y0, Y0
+	VCMPPS       $0x1e, Y0, Y5, Y3
+	VANDPS       Y3, Y2, Y2
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VBLENDVPS    Y2, Y8, Y0, Y8
+	VMOVUPS      Y6, 32(SP)
+	VMOVUPS      Y10, 96(SP)
+	VMOVUPS      Y7, 160(SP)
+	VMOVUPS      Y5, 224(SP)
+	VMINPS       Y8, Y4, Y0
+	VPERM2F128   $0x01, Y0, Y0, Y1
+	VMINPS       Y1, Y0, Y0
+	VPERMILPS    $0x4e, Y0, Y1
+	VMINPS       Y1, Y0, Y0
+	VPERMILPS    $0xb1, Y0, Y1
+	VMINPS       Y1, Y0, Y0
+	VCMPPS       $0x00, Y0, Y4, Y1
+	VMOVMSKPS    Y1, CX
+	VCMPPS       $0x00, Y0, Y8, Y1
+	VMOVMSKPS    Y1, DX
+	SHLL         $0x08, DX
+	ORL          DX, CX
+	BSFL         CX, BX
+	VUCOMISS     infinity<>+0(SB), X0
+	JAE          none
+	LEAQ         (SP), CX
+	VMOVSS       (CX)(BX*4), X0
+	VMOVSS       X0, (AX)
+	VMOVSS       64(CX)(BX*4), X0
+	VMOVSS       X0, 4(AX)
+	VMOVSS       128(CX)(BX*4), X0
+	VMULSS       inverse+60(FP), X0, X0
+	VMOVSS       X0, 8(AX)
+	VMOVSS       192(CX)(BX*4), X0
+	VMOVSS       X0, 12(AX)
+	VMOVSS       count+48(FP), X0
+	VMOVSS       X0, 16(AX)
+
+none:
+	VZEROUPPER
+	RET
+
+// func minimumSearchWeighted(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
+// Requires: AVX
+TEXT ·minimumSearchWeighted(SB), NOSPLIT, $256-64
+	MOVQ         found+0(FP), AX
+	MOVQ         pattern+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VBROADCASTSS (AX), Y0
+	VMULPS       64(CX), Y0, Y1
+	VBROADCASTSS 4(AX), Y2
+	VADDPS       Y2, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VMAXPS       Y2, Y1, Y1
+	VMULPS       (CX), Y0, Y0
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y0, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x04, Y6, Y0, Y0
+	VANDPS       Y0, Y5, Y5
+	VMULPS       Y5, Y1, Y0
+	VBROADCASTSS (AX), Y1
+	VMULPS       96(CX), Y1, Y6
+	VBROADCASTSS 4(AX), Y7
+	VADDPS       Y7, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VMAXPS       Y7, Y6, Y6
+	VMULPS       32(CX), Y1, Y1
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VBROADCASTSS one<>+0(SB), Y10
+	VDIVPS       Y1, Y10, Y10
+	VXORPS       Y11, Y11, Y11
+	VCMPPS       $0x04, Y11, Y1, Y1
+	VANDPS       Y1, Y10, Y10
+	VMULPS       Y10, Y6, Y1
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), DI
+	MOVQ         importance+32(FP), SI
+
+weight:
+	VBROADCASTSS (SI), Y6
+	ADDQ         $+4, SI
+	VBROADCASTSS (CX), Y11
+	VMULPS       Y11, Y5, Y12
+	VADDPS       Y0, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y6, Y13
+	VADDPS       Y13, Y2, Y2
+	VMULPS       Y11, Y13, Y14
+	VADDPS       Y14, Y4, Y4
+	VMULPS       Y13, Y12, Y12
+	VADDPS       Y12, Y3, Y3
+	VMULPS       Y11, Y10, Y12
+	VADDPS       Y1, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y6, Y6
+	VADDPS       Y6, Y7, Y7
+	VMULPS       Y11, Y6, Y11
+	VADDPS       Y11, Y9, Y9
+	VMULPS       Y6, Y12, Y12
+	VADDPS       Y12, Y8, Y8
+	ADDQ         $+4, CX
+	DECQ         DI
+	JNZ          weight
+	VBROADCASTSS weight+52(FP), Y0
+	VBROADCASTSS square+56(FP), Y1
+	VBROADCASTSS inverse+60(FP), Y5
+	VMULPS       Y2, Y2, Y6
+	VMULPS       Y5, Y6, Y6
+	VSUBPS       Y6, Y3, Y10
+	VMULPS       Y0, Y2, Y6
+	VMULPS       Y5, Y6, Y6
+	VSUBPS       Y6, Y4, Y11
+	VDIVPS       Y10, Y11, Y11
+	VMULPS       Y2, Y11, Y12
+	VSUBPS       Y0, Y12, Y12
+	VMULPS       Y5, Y12, Y12
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x1e, Y5, Y12, Y5
+	VDIVPS       Y3, Y4, Y3
+	VBLENDVPS    Y5, Y11, Y3, Y11
+	VANDPS       Y5, Y12, Y12
+	VMULPS       Y4, Y11, Y4
+	VSUBPS       Y4, Y1, Y4
+	VMULPS       Y0, Y12, Y6
+	VADDPS       Y6, Y4, Y4
+	VXORPS       Y0, Y0, Y0
+	VCMPPS       $0x1e, Y0, Y11, Y5
+	VXORPS       Y0, Y0, Y0
+	VCMPPS       $0x1e, Y0, Y10, Y3
+	VANDPS       Y3, Y5, Y5
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VBLENDVPS    Y5, Y4, Y0, Y4
+	VMOVUPS      Y11, (SP)
+	VMOVUPS      Y12, 64(SP)
+	VMOVUPS      Y2, 128(SP)
+	VMOVUPS      Y10, 192(SP)
+	VBROADCASTSS weight+52(FP), Y0
+	VBROADCASTSS square+56(FP), Y1
+	VBROADCASTSS inverse+60(FP), Y2
+	VMULPS       Y7, Y7, Y3
+	VMULPS       Y2, Y3, Y3
+	VSUBPS       Y3, Y8, Y5
+	VMULPS       Y0, Y7, Y3
+	VMULPS       Y2, Y3, Y3
+	VSUBPS       Y3, Y9, Y6
+	VDIVPS       Y5, Y6, Y6
+	VMULPS       Y7, Y6, Y10
+	VSUBPS       Y0, Y10, Y10
+	VMULPS       Y2, Y10, Y10
+	VXORPS       Y2, Y2, Y2
+	VCMPPS       $0x1e, Y2, Y10, Y2
+	VDIVPS       Y8, Y9, Y3
+	VBLENDVPS    Y2, Y6, Y3, Y6
+	VANDPS       Y2, Y10, Y10
+	VMULPS       Y9, Y6, Y8
+	VSUBPS       Y8, Y1, Y8
+	VMULPS       Y0, Y10, Y3
+	VADDPS       Y3, Y8, Y8
+	VXORPS       Y0, Y0, Y0
+	VCMPPS       $0x1e, Y0, Y6, Y2
+	VXORPS       Y0, Y0, Y0
+	VCMPPS       $0x1e, Y0, Y5, Y3
+	VANDPS       Y3, Y2, Y2
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VBLENDVPS    Y2, Y8, Y0, Y8
+	VMOVUPS      Y6, 32(SP)
+	VMOVUPS      Y10, 96(SP)
+	VMOVUPS      Y7, 160(SP)
+	VMOVUPS      Y5, 224(SP)
+	VMINPS       Y8, Y4, Y0
+	VPERM2F128   $0x01, Y0, Y0, Y1
+	VMINPS       Y1, Y0, Y0
+	VPERMILPS    $0x4e, Y0, Y1
+	VMINPS       Y1, Y0, Y0
+	VPERMILPS    $0xb1, Y0, Y1
+	VMINPS       Y1, Y0, Y0
+	VCMPPS       $0x00, Y0, Y4, Y1
+	VMOVMSKPS    Y1, CX
+	VCMPPS       $0x00, Y0, Y8, Y1
+	VMOVMSKPS    Y1, DX
+	SHLL         $0x08, DX
+	ORL          DX, CX
+	BSFL         CX, BX
+	VUCOMISS     infinity<>+0(SB), X0
+	JAE          none
+	LEAQ         (SP), CX
+	VMOVSS       (CX)(BX*4), X0
+	VMOVSS       X0, (AX)
+	VMOVSS       64(CX)(BX*4), X0
+	VMOVSS       X0, 4(AX)
+	VMOVSS       128(CX)(BX*4), X0
+	VMULSS       inverse+60(FP), X0, X0
+	VMOVSS       X0, 8(AX)
+	VMOVSS       192(CX)(BX*4), X0
+	VMOVSS       X0, 12(AX)
+	VMOVSS       count+48(FP), X0
+	VMOVSS       X0, 16(AX)
+
+none:
+	VZEROUPPER
+	RET
+
+// func leastLane(errors *float32) (lane int)
+// Requires: AVX
+TEXT ·leastLane(SB), NOSPLIT, $0-16
+	MOVQ         errors+0(FP), AX
+	VMOVUPS      (AX), Y0
+	VBROADCASTSS infinity<>+0(SB), Y1
+	VBLENDPS     $0x01, Y1, Y0, Y0
+	VMOVUPS      32(AX), Y1
+	VMINPS       Y1, Y0, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y0, Y3
+	VMOVMSKPS    Y3, AX
+	VCMPPS       $0x00, Y2, Y1, Y3
+	VMOVMSKPS    Y3, DX
+	SHLL         $0x08, DX
+	ORL          DX, AX
+	BSFL         AX, CX
+	MOVQ         CX, lane+8(FP)
+	RET
+
+// func multipleTrials(trials *float32, pattern *float32, group *float32, unit float32, unitMinimum float32, least float32, most float32)
+// Requires: AVX
+TEXT ·multipleTrials(SB), NOSPLIT, $0-40
+	MOVQ         trials+0(FP), AX
+	MOVQ         pattern+8(FP), CX
+	MOVQ         group+16(FP), DX
+	VBROADCASTSS unit+24(FP), Y0
+	VBROADCASTSS unitMinimum+28(FP), Y1
+	VBROADCASTSS least+32(FP), Y2
+	VBROADCASTSS most+36(FP), Y3
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y0, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x04, Y5, Y0, Y5
+	VANDPS       Y5, Y4, Y4
+	VMULPS       Y4, Y1, Y5
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y1, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x04, Y6, Y1, Y6
+	VANDPS       Y6, Y5, Y5
+	VMULPS       Y5, Y0, Y6
+	VBROADCASTSS (DX), Y6
+	VMULPS       Y4, Y6, Y6
+	VMAXPS       Y2, Y6, Y6
+	VMINPS       Y3, Y6, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	VADDPS       (CX), Y6, Y4
+	VMAXPS       Y2, Y4, Y4
+	VMINPS       Y3, Y4, Y4
+	VMULPS       Y0, Y4, Y4
+	VMOVUPS      Y4, (AX)
+	VBROADCASTSS (DX), Y7
+	VSUBPS       Y7, Y4, Y4
+	VBROADCASTSS 8(DX), Y7
+	VMULPS       Y7, Y4, Y4
+	VBROADCASTSS 4(DX), Y7
+	VADDPS       Y7, Y4, Y4
+	VXORPS       Y7, Y7, Y7
+	VMULPS       Y5, Y4, Y4
+	VMAXPS       Y7, Y4, Y4
+	VMINPS       Y3, Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VADDPS       64(CX), Y4, Y4
+	VMAXPS       Y7, Y4, Y4
+	VMINPS       Y3, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VMOVUPS      Y4, 64(AX)
+	VADDPS       32(CX), Y6, Y4
+	VMAXPS       Y2, Y4, Y4
+	VMINPS       Y3, Y4, Y4
+	VMULPS       Y0, Y4, Y4
+	VMOVUPS      Y4, 32(AX)
+	VBROADCASTSS (DX), Y0
+	VSUBPS       Y0, Y4, Y0
+	VBROADCASTSS 8(DX), Y2
+	VMULPS       Y2, Y0, Y0
+	VBROADCASTSS 4(DX), Y2
+	VADDPS       Y2, Y0, Y0
+	VXORPS       Y2, Y2, Y2
+	VMULPS       Y5, Y0, Y0
+	VMAXPS       Y2, Y0, Y0
+	VMINPS       Y3, Y0, Y0
+	VROUNDPS     $0x00, Y0, Y0
+	VADDPS       96(CX), Y0, Y0
+	VMAXPS       Y2, Y0, Y0
+	VMINPS       Y3, Y0, Y0
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y0, 96(AX)
+	VZEROUPPER
+	RET
+
+// func normalizeFloat32(out *float32, weights *byte, n int, factor float32)
+// Requires: AVX
+TEXT ·normalizeFloat32(SB), NOSPLIT, $0-28
+	MOVQ         out+0(FP), AX
+	MOVQ         weights+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS factor+24(FP), Y0
+
+eight:
+	VMOVUPS (CX), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, (AX)
+	ADDQ    $+32, CX
+	ADDQ    $+32, AX
+	SUBQ    $+8, DX
+	JG      eight
+	VZEROUPPER
+	RET
+
+// func normalizeFloat16(out *float32, weights *byte, n int, factor float32)
+// Requires: AVX, F16C
+TEXT ·normalizeFloat16(SB), NOSPLIT, $0-28
+	MOVQ         out+0(FP), AX
+	MOVQ         weights+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS factor+24(FP), Y0
+
+eight:
+	VCVTPH2PS (CX), Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, (AX)
+	ADDQ      $+16, CX
+	ADDQ      $+32, AX
+	SUBQ      $+8, DX
+	JG        eight
+	VZEROUPPER
+	RET
+
+// func normalizeBFloat16(out *float32, weights *byte, n int, factor float32)
+// Requires: AVX, AVX2
+TEXT ·normalizeBFloat16(SB), NOSPLIT, $0-28
+	MOVQ         out+0(FP), AX
+	MOVQ         weights+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS factor+24(FP), Y0
+
+eight:
+	VPMOVZXWD (CX), Y1
+	VPSLLD    $0x10, Y1, Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, (AX)
+	ADDQ      $+16, CX
+	ADDQ      $+32, AX
+	SUBQ      $+8, DX
+	JG        eight
+	VZEROUPPER
+	RET
+
+// func decodeLevelsAVX2(codes *byte, levels *float32, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
+// Requires: AVX, AVX2
+TEXT ·decodeLevelsAVX2(SB), NOSPLIT, $0-56
+	MOVQ codes+0(FP), AX
+	MOVQ levels+8(FP), CX
+	MOVQ scale+32(FP), DX
+	MOVQ zeroPoint+40(FP), BX
+	MOVQ weights+48(FP), SI
+	MOVQ groups+16(FP), DI
+	MOVQ groupSize+24(FP), R8
+
+decode_group:
+	TESTQ        DI, DI
+	JZ           decode_done
+	VBROADCASTSS (DX), Y0
+	VBROADCASTSS (BX), Y1
+	MOVQ         R8, R9
+
+eight:
+	VPMOVZXBD  (AX), Y2
+	VPCMPEQD   Y4, Y4, Y4
+	VGATHERDPS Y4, (CX)(Y2*4), Y3
+	VSUBPS     Y1, Y3, Y3
+	VMULPS     Y0, Y3, Y3
+	VMOVUPS    Y3, (SI)
+	ADDQ       $+8, AX
+	ADDQ       $+32, SI
+	SUBQ       $+8, R9
+	JG         eight
+	ADDQ       $+4, DX
+	ADDQ       $+4, BX
+	DECQ       DI
+	JMP        decode_group
+
+decode_done:
+	VZEROUPPER
+	RET
+
+// func unitCosts(costs *float32, trials *float32, group *float32, least float32, most float32)
+// Requires: AVX
+TEXT ·unitCosts(SB), NOSPLIT, $0-32
+	MOVQ         costs+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         group+16(FP), DX
+	VBROADCASTSS least+24(FP), Y0
+	VBROADCASTSS most+28(FP), Y1
+	VMOVUPS      (CX), Y2
+	VMOVUPS      64(CX), Y3
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y2, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x04, Y5, Y2, Y5
+	VANDPS       Y5, Y4, Y4
+	VMULPS       Y4, Y3, Y5
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y3, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x04, Y6, Y3, Y6
+	VANDPS       Y6, Y5, Y5
+	VMULPS       Y5, Y2, Y6
+	VBROADCASTSS (DX), Y6
+	VMULPS       Y4, Y6, Y6
+	VMAXPS       Y0, Y6, Y6
+	VMINPS       Y1, Y6, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	VBROADCASTSS infinity<>+0(SB), Y4
+	VBROADCASTSS minusOne<>+0(SB), Y7
+	VADDPS       Y7, Y6, Y7
+	VMAXPS       Y0, Y7, Y7
+	VMINPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VBROADCASTSS (DX), Y8
+	VSUBPS       Y8, Y7, Y7
+	VBROADCASTSS 8(DX), Y8
+	VMULPS       Y8, Y7, Y8
+	VBROADCASTSS 4(DX), Y9
+	VADDPS       Y9, Y8, Y8
+	VMULPS       Y5, Y8, Y9
+	VXORPS       Y10, Y10, Y10
+	VMAXPS       Y10, Y9, Y9
+	VMINPS       Y1, Y9, Y9
+	VROUNDPS     $0x00, Y9, Y9
+	VMULPS       Y3, Y9, Y9
+	VSUBPS       Y8, Y9, Y9
+	VMULPS       Y7, Y7, Y7
+	VBROADCASTSS 12(DX), Y8
+	VMULPS       Y8, Y7, Y7
+	VMULPS       Y9, Y9, Y9
+	VBROADCASTSS 16(DX), Y8
+	VMULPS       Y8, Y9, Y9
+	VADDPS       Y9, Y7, Y7
+	VMINPS       Y7, Y4, Y4
+	VBROADCASTSS none<>+0(SB), Y7
+	VADDPS       Y7, Y6, Y7
+	VMAXPS       Y0, Y7, Y7
+	VMINPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VBROADCASTSS (DX), Y8
+	VSUBPS       Y8, Y7, Y7
+	VBROADCASTSS 8(DX), Y8
+	VMULPS       Y8, Y7, Y8
+	VBROADCASTSS 4(DX), Y9
+	VADDPS       Y9, Y8, Y8
+	VMULPS       Y5, Y8, Y9
+	VXORPS       Y10, Y10, Y10
+	VMAXPS       Y10, Y9, Y9
+	VMINPS       Y1, Y9, Y9
+	VROUNDPS     $0x00, Y9, Y9
+	VMULPS       Y3, Y9, Y9
+	VSUBPS       Y8, Y9, Y9
+	VMULPS       Y7, Y7, Y7
+	VBROADCASTSS 12(DX), Y8
+	VMULPS       Y8, Y7, Y7
+	VMULPS       Y9, Y9, Y9
+	VBROADCASTSS 16(DX), Y8
+	VMULPS       Y8, Y9, Y9
+	VADDPS       Y9, Y7, Y7
+	VMINPS       Y7, Y4, Y4
+	VBROADCASTSS one<>+0(SB), Y7
+	VADDPS       Y7, Y6, Y6
+	VMAXPS       Y0, Y6, Y6
+	VMINPS       Y1, Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VBROADCASTSS (DX), Y2
+	VSUBPS       Y2, Y6, Y6
+	VBROADCASTSS 8(DX), Y2
+	VMULPS       Y2, Y6, Y2
+	VBROADCASTSS 4(DX), Y7
+	VADDPS       Y7, Y2, Y2
+	VMULPS       Y5, Y2, Y5
+	VXORPS       Y7, Y7, Y7
+	VMAXPS       Y7, Y5, Y5
+	VMINPS       Y1, Y5, Y5
+	VROUNDPS     $0x00, Y5, Y5
+	VMULPS       Y3, Y5, Y5
+	VSUBPS       Y2, Y5, Y5
+	VMULPS       Y6, Y6, Y6
+	VBROADCASTSS 12(DX), Y2
+	VMULPS       Y2, Y6, Y6
+	VMULPS       Y5, Y5, Y5
+	VBROADCASTSS 16(DX), Y2
+	VMULPS       Y2, Y5, Y5
+	VADDPS       Y5, Y6, Y6
+	VMINPS       Y6, Y4, Y4
+	VADDPS       (AX), Y4, Y4
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      32(CX), Y2
+	VMOVUPS      96(CX), Y3
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y2, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x04, Y5, Y2, Y5
+	VANDPS       Y5, Y4, Y4
+	VMULPS       Y4, Y3, Y5
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y3, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x04, Y6, Y3, Y6
+	VANDPS       Y6, Y5, Y5
+	VMULPS       Y5, Y2, Y6
+	VBROADCASTSS (DX), Y6
+	VMULPS       Y4, Y6, Y6
+	VMAXPS       Y0, Y6, Y6
+	VMINPS       Y1, Y6, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	VBROADCASTSS infinity<>+0(SB), Y4
+	VBROADCASTSS minusOne<>+0(SB), Y7
+	VADDPS       Y7, Y6, Y7
+	VMAXPS       Y0, Y7, Y7
+	VMINPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VBROADCASTSS (DX), Y8
+	VSUBPS       Y8, Y7, Y7
+	VBROADCASTSS 8(DX), Y8
+	VMULPS       Y8, Y7, Y8
+	VBROADCASTSS 4(DX), Y9
+	VADDPS       Y9, Y8, Y8
+	VMULPS       Y5, Y8, Y9
+	VXORPS       Y10, Y10, Y10
+	VMAXPS       Y10, Y9, Y9
+	VMINPS       Y1, Y9, Y9
+	VROUNDPS     $0x00, Y9, Y9
+	VMULPS       Y3, Y9, Y9
+	VSUBPS       Y8, Y9, Y9
+	VMULPS       Y7, Y7, Y7
+	VBROADCASTSS 12(DX), Y8
+	VMULPS       Y8, Y7, Y7
+	VMULPS       Y9, Y9, Y9
+	VBROADCASTSS 16(DX), Y8
+	VMULPS       Y8, Y9, Y9
+	VADDPS       Y9, Y7, Y7
+	VMINPS       Y7, Y4, Y4
+	VBROADCASTSS none<>+0(SB), Y7
+	VADDPS       Y7, Y6, Y7
+	VMAXPS       Y0, Y7, Y7
+	VMINPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VBROADCASTSS (DX), Y8
+	VSUBPS       Y8, Y7, Y7
+	VBROADCASTSS 8(DX), Y8
+	VMULPS       Y8, Y7, Y8
+	VBROADCASTSS 4(DX), Y9
+	VADDPS       Y9, Y8, Y8
+	VMULPS       Y5, Y8, Y9
+	VXORPS       Y10, Y10, Y10
+	VMAXPS       Y10, Y9, Y9
+	VMINPS       Y1, Y9, Y9
+	VROUNDPS     $0x00, Y9, Y9
+	VMULPS       Y3, Y9, Y9
+	VSUBPS       Y8, Y9, Y9
+	VMULPS       Y7, Y7, Y7
+	VBROADCASTSS 12(DX), Y8
+	VMULPS       Y8, Y7, Y7
+	VMULPS       Y9, Y9, Y9
+	VBROADCASTSS 16(DX), Y8
+	VMULPS       Y8, Y9, Y9
+	VADDPS       Y9, Y7, Y7
+	VMINPS       Y7, Y4, Y4
+	VBROADCASTSS one<>+0(SB), Y7
+	VADDPS       Y7, Y6, Y6
+	VMAXPS       Y0, Y6, Y6
+	VMINPS       Y1, Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VBROADCASTSS (DX), Y0
+	VSUBPS       Y0, Y6, Y6
+	VBROADCASTSS 8(DX), Y0
+	VMULPS       Y0, Y6, Y0
+	VBROADCASTSS 4(DX), Y2
+	VADDPS       Y2, Y0, Y0
+	VMULPS       Y5, Y0, Y2
+	VXORPS       Y5, Y5, Y5
+	VMAXPS       Y5, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	VMULPS       Y3, Y2, Y2
+	VSUBPS       Y0, Y2, Y2
+	VMULPS       Y6, Y6, Y6
+	VBROADCASTSS 12(DX), Y0
+	VMULPS       Y0, Y6, Y6
+	VMULPS       Y2, Y2, Y2
+	VBROADCASTSS 16(DX), Y0
+	VMULPS       Y0, Y2, Y2
+	VADDPS       Y2, Y6, Y6
+	VMINPS       Y6, Y4, Y4
+	VADDPS       32(AX), Y4, Y4
+	VMOVUPS      Y4, 32(AX)
 	VZEROUPPER
 	RET
 

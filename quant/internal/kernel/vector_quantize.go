@@ -4,7 +4,7 @@ package kernel
 func (v *vectorSet) quantize(b *Block) Fault {
 	b.check()
 	if b.Encoding != Integer {
-		return quantizeEncoded(b, scalarSteps)
+		return quantizeEncoded(b, v.vectorSteps())
 	}
 	if b.Method.searches() {
 		return v.quantizeSearched(*b)

@@ -40,6 +40,23 @@ func main() {
 	for _, e := range elements {
 		transpose(e)
 	}
+	for _, kind := range grids {
+		codeLevels(kind)
+		for _, v := range variants {
+			scaleSearch(kind, v.suffix, v.weighted)
+			trialErrors(kind, v.suffix, v.weighted)
+		}
+	}
+	for _, v := range variants {
+		minimumSearch(v.suffix, v.weighted)
+	}
+	leastTrial()
+	factorTrials()
+	for _, e := range elements {
+		normalizeWeights(e)
+	}
+	decodeLevels()
+	unitCosts()
 	control()
 	prefetch()
 	stream()

@@ -1,0 +1,79 @@
+package kernel
+
+// vectorSteps are those of the reference, with vectors. What is left of multiples of 8
+// weights is the reference's where lanes are weights.
+func (v *vectorSet) vectorSteps() *encoderSteps {
+	return &encoderSteps{
+		v.smallRange, v.normalize, v.searchMinimum, v.searchScale, v.addUnitCosts, v.factorTrialsOf, v.addTrialErrors,
+		func(errors *lanes) int { return v.leastTrial(&errors[0]) }, v.codeLevelsOf, v.packLevels,
+	}
+}
+
+// weighted is 1 for the functions that weigh by importance, whose address it gives, and 0
+// for the others.
+func weighted(importance []float32) (which int, first *float32) {
+	if importance == nil {
+		return 0, nil
+	}
+	return 1, &importance[0]
+}
+
+func (v *vectorSet) smallRange(s *scratch, weights []byte, t ElementType) (lo, hi float32, fault Fault) {
+	if n := len(weights) / t.Size(); t != Float64 && n > 0 && n%8 == 0 && !v.ranges[t](&weights[0], 1, n, &lo, &hi) {
+		return lo, hi, fault
+	}
+	return s.rangeOf(weights, t)
+}
+
+func (v *vectorSet) normalize(out []float32, weights []byte, t ElementType, factor float32) {
+	whole := 0
+	if t != Float64 {
+		whole = len(out) &^ 7
+	}
+	if whole > 0 {
+		v.normalizeWeights[t](&out[0], &weights[0], whole, factor)
+	}
+	normalize(out[whole:], weights[whole*t.Size():], t, factor)
+}
+
+func (v *vectorSet) searchMinimum(found *searchedMinimum, pattern *trials, g *grid, weights, importance []float32, m moments) {
+	which, h := weighted(importance)
+	v.minimumSearch[which](&found.scale, &pattern.scale[0], &g.vectors.low[0], &weights[0], h, len(weights), m.count, m.weight, m.square, 1/m.count)
+}
+
+func (v *vectorSet) searchScale(pattern *lanes, scale float32, g *grid, weights, importance []float32) float32 {
+	which, h := weighted(importance)
+	return v.scaleSearch[g.kind][which](&pattern[0], &g.vectors.low[0], &weights[0], h, len(weights), scale)
+}
+
+func (v *vectorSet) addTrialErrors(errors *lanes, g *grid, t *trials, weights, importance []float32) {
+	which, h := weighted(importance)
+	v.trialErrors[g.kind][which](&errors[0], &t.scale[0], &g.vectors.low[0], &weights[0], h, len(weights))
+}
+
+func (v *vectorSet) addUnitCosts(costs *lanes, d *trials, g *searchedMinimum, least, most float32) {
+	v.unitCosts(&costs[0], &d.scale[0], &g.scale, least, most)
+}
+
+func (v *vectorSet) factorTrialsOf(t, pattern *trials, g *searchedMinimum, d units, least, most float32) {
+	v.factorTrials(&t.scale[0], &pattern.scale[0], &g.scale, d.scale, d.minimum, least, most)
+}
+
+func (v *vectorSet) codeLevelsOf(codes []uint8, g *grid, weights []float32, inverse, offset float32) {
+	whole := len(weights) &^ 7
+	if whole > 0 {
+		v.codeLevels[g.kind](&codes[0], &g.vectors.low[0], &weights[0], whole, inverse, offset)
+	}
+	codeLevels(codes[whole:], g, weights[whole:], inverse, offset)
+}
+
+func (v *vectorSet) packLevels(packed []byte, codes []uint8, bitWidth int) {
+	whole := 0
+	if bitWidth != 8 {
+		whole = len(codes) &^ 7
+	}
+	if whole > 0 {
+		v.pack[bitWidth](&packed[0], &codes[0], whole)
+	}
+	pack(packed[RowBytes(whole, bitWidth):], codes[whole:], bitWidth)
+}
