@@ -1,6 +1,9 @@
 package kernel
 
-import "math"
+import (
+	"math"
+	"sync"
+)
 
 // encoder is the working memory of one call for an encoding other than Integer. Weights
 // are fitted normalized: multiplied by a power of two which brings the largest magnitude
@@ -30,9 +33,15 @@ type encoder struct {
 // normalized.
 type group struct{ lo, hi, scale, minimum float32 }
 
+// encoders are used again: clearing one costs as much as a small layer.
+var encoders = sync.Pool{New: func() any { return new(encoder) }}
+
 // quantizeEncoded is quantize for all encodings but Integer.
 func quantizeEncoded(b *Block, steps *encoderSteps) Fault {
-	e := &encoder{block: b, Description: b.Encoding.Describe(), steps: steps, scratch: scratch{stop: b.Stop}}
+	e := encoders.Get().(*encoder)
+	defer encoders.Put(e)
+	e.block, e.Description, e.steps = b, b.Encoding.Describe(), steps
+	e.lanes, e.stop = laneSums{}, b.Stop
 	step := max(e.SuperSize, b.GroupSize)
 	for row := range b.Rows {
 		e.at = b.layout().row(row)
@@ -171,7 +180,8 @@ func (e *encoder) codeGroup(i int) {
 func (e *encoder) addSums(at position, first int, codes []uint8) {
 	b := e.block
 	weights, decoded := e.scratch.weights[:len(codes)], e.decoded[:len(codes)]
-	load(weights, b.Weights[(at.weight+first)*b.Type.Size():], b.Type)
-	decodeLevels(decoded, codes, e.Levels, b.Scales[at.group], b.zeroPoint(at.group))
-	e.lanes.add(weights, decoded)
+	begin, size := (at.weight+first)*b.Type.Size(), len(codes)*b.Type.Size()
+	e.steps.normalize(weights, b.Weights[begin:][:size], b.Type, 1)
+	e.steps.decode(decoded, codes, e.Levels, b.Scales[at.group], b.zeroPoint(at.group))
+	e.steps.addSums(&e.lanes, weights, decoded)
 }

@@ -80,10 +80,11 @@ func (e *encoder) storedScale(scale float32) (rounded float32, ok bool) {
 	return rounded * e.normal, true
 }
 
-// power is a power of two that E8M0 has, given by its normalized exponent.
+// power is a power of two that E8M0 has, and with which all levels are finite, given by its
+// normalized exponent.
 func (e *encoder) power(exponent int) float32 {
 	shift := exponentOf(e.inverse)
-	return float32(math.Ldexp(1, min(max(exponent+shift, -127), 127)-shift))
+	return float32(math.Ldexp(1, min(max(exponent+shift, -127), 127-exponentOf(e.grid.high))-shift))
 }
 
 // exponentOf is floor(log2(x)) of a normal number.

@@ -29,11 +29,12 @@ func (e *encoder) trialErrors(i int) *lanes {
 }
 
 // toFloat16 rounds a normalized super-scale to float16, in the unit of the weights.
-// Subnormal ones, which are coarse, are rounded up, so that the factors reach.
+// Subnormal ones, which are coarse, are rounded up, so that the factors reach, but for those
+// that vanish.
 func (e *encoder) toFloat16(scale float32) float32 {
 	wanted := scale * e.inverse
 	rounded := roundScale(wanted, ScaleFloat16)
-	if abs(rounded) < 0x1p-14 && abs(rounded) < abs(wanted) {
+	if rounded != 0 && abs(rounded) < 0x1p-14 && abs(rounded) < abs(wanted) {
 		rounded += signed(0x1p-24, wanted)
 	}
 	return rounded

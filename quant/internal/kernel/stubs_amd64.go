@@ -247,22 +247,27 @@ func multipleTrials(trials *float32, pattern *float32, group *float32, unit floa
 // Widens n weights, a multiple of 8, and multiplies them.
 //
 //go:noescape
-func normalizeFloat32(out *float32, weights *byte, n int, factor float32)
+func normalizeWeightsFloat32(out *float32, weights *byte, n int, factor float32)
 
 // Widens n weights, a multiple of 8, and multiplies them.
 //
 //go:noescape
-func normalizeFloat16(out *float32, weights *byte, n int, factor float32)
+func normalizeWeightsFloat16(out *float32, weights *byte, n int, factor float32)
 
 // Widens n weights, a multiple of 8, and multiplies them.
 //
 //go:noescape
-func normalizeBFloat16(out *float32, weights *byte, n int, factor float32)
+func normalizeWeightsBFloat16(out *float32, weights *byte, n int, factor float32)
 
 // Decoded float32 weights of each group, whose codes stand for levels.
 //
 //go:noescape
 func decodeLevelsAVX2(codes *byte, levels *float32, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
+
+// Adds the errors of n weights, a multiple of 8, to the lanes of laneSums.
+//
+//go:noescape
+func decodedSums(weights *float32, decoded *float32, n int, sums *float64)
 
 // Adds what 16 units cost a group.
 //

@@ -51,10 +51,15 @@ type encoderSteps struct {
 	code func(codes []uint8, g *grid, weights []float32, inverse, offset float32)
 	// pack writes codes.
 	pack func(packed []byte, codes []uint8, bitWidth int)
+	// decode decodes the codes of a group, addSums adds the errors of weights that begin at a
+	// multiple of sumLanes columns.
+	decode  func(weights []float32, codes []uint8, levels []float32, scale, zeroPoint float32)
+	addSums func(sums *laneSums, weights, decoded []float32)
 }
 
 var scalarSteps = &encoderSteps{
 	(*scratch).rangeOf, normalize, searchMinimum, searchScale, addUnitCosts, factorTrials, addTrialErrors, leastTrial, codeLevels, pack,
+	decodeLevels, (*laneSums).add,
 }
 
 func normalize(out []float32, weights []byte, t ElementType, factor float32) {

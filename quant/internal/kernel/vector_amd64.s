@@ -4053,6 +4053,7 @@ weight:
 	VMOVMSKPS    Y3, CX
 	SHLL         $0x08, CX
 	ORL          CX, AX
+	ORL          $0x00008000, AX
 	BSFL         AX, DX
 	VMOVSS       scale+40(FP), X0
 	VXORPS       Y1, Y1, Y1
@@ -4214,6 +4215,7 @@ weight:
 	VMOVMSKPS    Y3, CX
 	SHLL         $0x08, CX
 	ORL          CX, AX
+	ORL          $0x00008000, AX
 	BSFL         AX, DX
 	VMOVSS       scale+40(FP), X0
 	VXORPS       Y1, Y1, Y1
@@ -4455,6 +4457,7 @@ upper:
 	VMOVMSKPS    Y3, CX
 	SHLL         $0x08, CX
 	ORL          CX, AX
+	ORL          $0x00008000, AX
 	BSFL         AX, SI
 	VMOVSS       scale+40(FP), X0
 	VXORPS       Y1, Y1, Y1
@@ -4679,6 +4682,7 @@ upper:
 	VMOVMSKPS    Y3, CX
 	SHLL         $0x08, CX
 	ORL          CX, AX
+	ORL          $0x00008000, AX
 	BSFL         AX, DI
 	VMOVSS       scale+40(FP), X0
 	VXORPS       Y1, Y1, Y1
@@ -4968,6 +4972,7 @@ upper:
 	VMOVMSKPS    Y3, CX
 	SHLL         $0x08, CX
 	ORL          CX, AX
+	ORL          $0x00008000, AX
 	BSFL         AX, SI
 	VMOVSS       scale+40(FP), X0
 	VXORPS       Y1, Y1, Y1
@@ -5204,6 +5209,7 @@ upper:
 	VMOVMSKPS    Y3, CX
 	SHLL         $0x08, CX
 	ORL          CX, AX
+	ORL          $0x00008000, AX
 	BSFL         AX, DI
 	VMOVSS       scale+40(FP), X0
 	VXORPS       Y1, Y1, Y1
@@ -5463,6 +5469,7 @@ weight:
 	VMOVMSKPS    Y1, DX
 	SHLL         $0x08, DX
 	ORL          DX, CX
+	ORL          $0x00008000, CX
 	BSFL         CX, BX
 	VUCOMISS     infinity<>+0(SB), X0
 	JAE          none
@@ -5633,6 +5640,7 @@ weight:
 	VMOVMSKPS    Y1, DX
 	SHLL         $0x08, DX
 	ORL          DX, CX
+	ORL          $0x00008000, CX
 	BSFL         CX, BX
 	VUCOMISS     infinity<>+0(SB), X0
 	JAE          none
@@ -5674,6 +5682,7 @@ TEXT ·leastLane(SB), NOSPLIT, $0-16
 	VMOVMSKPS    Y3, DX
 	SHLL         $0x08, DX
 	ORL          DX, AX
+	ORL          $0x00008000, AX
 	BSFL         AX, CX
 	MOVQ         CX, lane+8(FP)
 	RET
@@ -5750,9 +5759,9 @@ TEXT ·multipleTrials(SB), NOSPLIT, $0-40
 	VZEROUPPER
 	RET
 
-// func normalizeFloat32(out *float32, weights *byte, n int, factor float32)
+// func normalizeWeightsFloat32(out *float32, weights *byte, n int, factor float32)
 // Requires: AVX
-TEXT ·normalizeFloat32(SB), NOSPLIT, $0-28
+TEXT ·normalizeWeightsFloat32(SB), NOSPLIT, $0-28
 	MOVQ         out+0(FP), AX
 	MOVQ         weights+8(FP), CX
 	MOVQ         n+16(FP), DX
@@ -5769,9 +5778,9 @@ eight:
 	VZEROUPPER
 	RET
 
-// func normalizeFloat16(out *float32, weights *byte, n int, factor float32)
+// func normalizeWeightsFloat16(out *float32, weights *byte, n int, factor float32)
 // Requires: AVX, F16C
-TEXT ·normalizeFloat16(SB), NOSPLIT, $0-28
+TEXT ·normalizeWeightsFloat16(SB), NOSPLIT, $0-28
 	MOVQ         out+0(FP), AX
 	MOVQ         weights+8(FP), CX
 	MOVQ         n+16(FP), DX
@@ -5788,9 +5797,9 @@ eight:
 	VZEROUPPER
 	RET
 
-// func normalizeBFloat16(out *float32, weights *byte, n int, factor float32)
+// func normalizeWeightsBFloat16(out *float32, weights *byte, n int, factor float32)
 // Requires: AVX, AVX2
-TEXT ·normalizeBFloat16(SB), NOSPLIT, $0-28
+TEXT ·normalizeWeightsBFloat16(SB), NOSPLIT, $0-28
 	MOVQ         out+0(FP), AX
 	MOVQ         weights+8(FP), CX
 	MOVQ         n+16(FP), DX
@@ -5843,6 +5852,67 @@ eight:
 	JMP        decode_group
 
 decode_done:
+	VZEROUPPER
+	RET
+
+// func decodedSums(weights *float32, decoded *float32, n int, sums *float64)
+// Requires: AVX, FMA3
+TEXT ·decodedSums(SB), NOSPLIT, $0-32
+	MOVQ         weights+0(FP), AX
+	MOVQ         decoded+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         sums+24(FP), BX
+	VBROADCASTSD magnitudeMask<>+0(SB), Y0
+
+eight:
+	VMOVUPS      (AX), Y1
+	VMOVUPS      (CX), Y2
+	VCVTPS2PD    X1, Y3
+	VCVTPS2PD    X2, Y4
+	VSUBPD       Y4, Y3, Y5
+	VMULPD       Y5, Y5, Y6
+	VMOVUPD      (BX), Y7
+	VADDPD       Y6, Y7, Y7
+	VMOVUPD      Y7, (BX)
+	VMOVUPD      64(BX), Y6
+	VFMADD231PD  Y3, Y3, Y6
+	VMOVUPD      Y6, 64(BX)
+	VMOVUPD      128(BX), Y6
+	VFMADD231PD  Y4, Y4, Y6
+	VMOVUPD      Y6, 128(BX)
+	VMOVUPD      192(BX), Y6
+	VFMADD231PD  Y3, Y4, Y6
+	VMOVUPD      Y6, 192(BX)
+	VANDPD       Y0, Y5, Y5
+	VMOVUPD      256(BX), Y3
+	VMAXPD       Y5, Y3, Y3
+	VMOVUPD      Y3, 256(BX)
+	VEXTRACTF128 $0x01, Y1, X1
+	VCVTPS2PD    X1, Y1
+	VEXTRACTF128 $0x01, Y2, X2
+	VCVTPS2PD    X2, Y2
+	VSUBPD       Y2, Y1, Y3
+	VMULPD       Y3, Y3, Y4
+	VMOVUPD      32(BX), Y5
+	VADDPD       Y4, Y5, Y5
+	VMOVUPD      Y5, 32(BX)
+	VMOVUPD      96(BX), Y4
+	VFMADD231PD  Y1, Y1, Y4
+	VMOVUPD      Y4, 96(BX)
+	VMOVUPD      160(BX), Y4
+	VFMADD231PD  Y2, Y2, Y4
+	VMOVUPD      Y4, 160(BX)
+	VMOVUPD      224(BX), Y4
+	VFMADD231PD  Y1, Y2, Y4
+	VMOVUPD      Y4, 224(BX)
+	VANDPD       Y0, Y3, Y3
+	VMOVUPD      288(BX), Y1
+	VMAXPD       Y3, Y1, Y1
+	VMOVUPD      Y1, 288(BX)
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	SUBQ         $+8, DX
+	JG           eight
 	VZEROUPPER
 	RET
 

@@ -3,7 +3,7 @@ package kernel
 // dequantize has the results of dequantizeScalar.
 func (v *vectorSet) dequantize(b *CodedBlock) Fault {
 	b.check()
-	if b.Type != Float32 || b.Levels != nil {
+	if b.Type != Float32 {
 		return dequantizeScalar(b)
 	}
 	s := takeScratch()
@@ -39,6 +39,9 @@ func (v *vectorSet) dequantizeGroup(s *vectorScratch, b *CodedBlock, at position
 	s.decodeTile(b.Weights[(at.weight+whole)*4:], b.Packed[at.packed+RowBytes(whole, b.BitWidth):], n-whole, at.group, b)
 }
 
+// noZeroPoints are those of a run where all are 0.
+var noZeroPoints [4 * maxGroups]byte
+
 // decodeRun decodes groups that begin some weights behind a position.
 func (v *vectorSet) decodeRun(s *vectorScratch, b *CodedBlock, at position, first, groups, groupSize int) {
 	codes := &b.Packed[at.packed+RowBytes(first, b.BitWidth)]
@@ -46,5 +49,13 @@ func (v *vectorSet) decodeRun(s *vectorScratch, b *CodedBlock, at position, firs
 		v.unpack[b.BitWidth](&s.runCodes[0], codes, groups*groupSize)
 		codes = &s.runCodes[0]
 	}
-	v.decode(codes, groups, groupSize, &b.Scales[4*at.group], &b.ZeroPoints[4*at.group], &b.Weights[4*(at.weight+first)])
+	zeroPoints := &noZeroPoints[0]
+	if b.ZeroPoints != nil {
+		zeroPoints = &b.ZeroPoints[4*at.group]
+	}
+	if b.Levels != nil {
+		v.decodeLevels(codes, &b.Levels[0], groups, groupSize, &b.Scales[4*at.group], zeroPoints, &b.Weights[4*(at.weight+first)])
+		return
+	}
+	v.decode(codes, groups, groupSize, &b.Scales[4*at.group], zeroPoints, &b.Weights[4*(at.weight+first)])
 }

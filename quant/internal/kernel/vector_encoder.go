@@ -1,11 +1,18 @@
 package kernel
 
+import (
+	"encoding/binary"
+	"math"
+	"unsafe"
+)
+
 // vectorSteps are those of the reference, with vectors. What is left of multiples of 8
 // weights is the reference's where lanes are weights.
 func (v *vectorSet) vectorSteps() *encoderSteps {
 	return &encoderSteps{
 		v.smallRange, v.normalize, v.searchMinimum, v.searchScale, v.addUnitCosts, v.factorTrialsOf, v.addTrialErrors,
-		func(errors *lanes) int { return v.leastTrial(&errors[0]) }, v.codeLevelsOf, v.packLevels,
+		func(errors *lanes) int { return v.leastLane(&errors[0]) }, v.codeLevelsOf, v.packLevels,
+		v.decodeGroup, v.addSums,
 	}
 }
 
@@ -56,7 +63,7 @@ func (v *vectorSet) addUnitCosts(costs *lanes, d *trials, g *searchedMinimum, le
 }
 
 func (v *vectorSet) factorTrialsOf(t, pattern *trials, g *searchedMinimum, d units, least, most float32) {
-	v.factorTrials(&t.scale[0], &pattern.scale[0], &g.scale, d.scale, d.minimum, least, most)
+	v.multipleTrials(&t.scale[0], &pattern.scale[0], &g.scale, d.scale, d.minimum, least, most)
 }
 
 func (v *vectorSet) codeLevelsOf(codes []uint8, g *grid, weights []float32, inverse, offset float32) {
@@ -76,4 +83,28 @@ func (v *vectorSet) packLevels(packed []byte, codes []uint8, bitWidth int) {
 		v.pack[bitWidth](&packed[0], &codes[0], whole)
 	}
 	pack(packed[RowBytes(whole, bitWidth):], codes[whole:], bitWidth)
+}
+
+func (v *vectorSet) decodeGroup(weights []float32, codes []uint8, levels []float32, scale, zeroPoint float32) {
+	whole := len(codes) &^ 7
+	if whole > 0 {
+		var little [2][4]byte
+		binary.LittleEndian.PutUint32(little[0][:], math.Float32bits(scale))
+		binary.LittleEndian.PutUint32(little[1][:], math.Float32bits(zeroPoint))
+		to := (*byte)(unsafe.Pointer(&weights[0]))
+		if levels == nil {
+			v.decode(&codes[0], 1, whole, &little[0][0], &little[1][0], to)
+		} else {
+			v.decodeLevels(&codes[0], &levels[0], 1, whole, &little[0][0], &little[1][0], to)
+		}
+	}
+	decodeLevels(weights[whole:], codes[whole:], levels, scale, zeroPoint)
+}
+
+func (v *vectorSet) addSums(sums *laneSums, weights, decoded []float32) {
+	whole := len(weights) &^ 7
+	if whole > 0 {
+		v.decodedSums(&weights[0], &decoded[0], whole, &sums.error[0])
+	}
+	sums.add(weights[whole:], decoded[whole:])
 }

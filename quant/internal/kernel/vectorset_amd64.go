@@ -53,7 +53,7 @@ var avx2 = vectorSet{
 		FloatZero:     {refineFloatFloat32, refineFloatFloat16, refineFloatBFloat16},
 		SymmetricZero: {refineSymmetricFloat32, refineSymmetricFloat16, refineSymmetricBFloat16},
 	},
-	normalizeWeights: [...]func(*float32, *byte, int, float32){normalizeFloat32, normalizeFloat16, normalizeBFloat16},
+	normalizeWeights: [...]func(*float32, *byte, int, float32){normalizeWeightsFloat32, normalizeWeightsFloat16, normalizeWeightsBFloat16},
 	minimumSearch: [...]func(*float32, *float32, *float32, *float32, *float32, int, float32, float32, float32, float32){
 		minimumSearch, minimumSearchWeighted,
 	},
@@ -63,10 +63,10 @@ var avx2 = vectorSet{
 	trialErrors: [...][2]func(*float32, *float32, *float32, *float32, *float32, int){
 		{trialErrorsEven, trialErrorsEvenWeighted}, {trialErrorsTable, trialErrorsTableWeighted}, {trialErrorsE4M3, trialErrorsE4M3Weighted},
 	},
-	leastTrial: leastLane, factorTrials: multipleTrials, unitCosts: unitCosts,
+	leastLane: leastLane, multipleTrials: multipleTrials, unitCosts: unitCosts,
 	codeLevels:   [...]func(*byte, *float32, *float32, int, float32, float32){codeLevelsEven, codeLevelsTable, codeLevelsE4M3},
-	decodeLevels: decodeLevelsAVX2,
-	prefetch:     prefetch, stream: stream, fence: fence,
+	decodeLevels: decodeLevelsAVX2, decodedSums: decodedSums,
+	prefetch: prefetch, stream: stream, fence: fence,
 }
 
 // avx512 has the functions of avx2 where wider vectors gain nothing.

@@ -78,6 +78,7 @@ func TestNothingIsMicrocode(t *testing.T) {
 func TestSetsAreComplete(t *testing.T) {
 	elements := []string{"Float32", "Float16", "BFloat16"}
 	zeros := []string{"Integer", "Float", "Symmetric"}
+	kinds, weighted := []string{"Even", "Table", "E4M3"}, []string{"", "Weighted"}
 	for suffix, v := range map[string]*vectorSet{"AVX2": &avx2, "AVX512": &avx512} {
 		set := reflect.ValueOf(v).Elem()
 		check := func(function reflect.Value, want string) {
@@ -104,6 +105,20 @@ func TestSetsAreComplete(t *testing.T) {
 				}
 			case field.Kind() == reflect.Func:
 				check(field, name)
+			case name == "minimumSearch":
+				for w, suffix := range weighted {
+					check(field.Index(w), name+suffix)
+				}
+			case name == "codeLevels":
+				for k, kind := range kinds {
+					check(field.Index(k), name+kind)
+				}
+			case name == "scaleSearch" || name == "trialErrors":
+				for k, kind := range kinds {
+					for w, suffix := range weighted {
+						check(field.Index(k).Index(w), name+kind+suffix)
+					}
+				}
 			case field.Type().Elem().Kind() == reflect.Func:
 				for e, element := range elements {
 					check(field.Index(e), name+element)

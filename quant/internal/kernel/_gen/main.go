@@ -56,6 +56,7 @@ func main() {
 		normalizeWeights(e)
 	}
 	decodeLevels()
+	decodedSums()
 	unitCosts()
 	control()
 	prefetch()

@@ -285,6 +285,7 @@ func leastOf(v [2]VecVirtual) (least VecVirtual, place GPVirtual) {
 	}
 	SHLL(U8(8), upper)
 	ORL(upper, lower)
+	ORL(U32(1<<15), lower) // whatever NaN compares to
 	place = GP64()
 	BSFL(lower, place.As32())
 	return least, place
@@ -492,7 +493,7 @@ func (n *nearest) e4m3Code(y VecVirtual) VecVirtual {
 
 // normalizeWeights is normalize.
 func normalizeWeights(e element) {
-	function("normalize"+e.name, "func(out *float32, weights *byte, n int, factor float32)", "Widens n weights, a multiple of 8, and multiplies them.")
+	function("normalizeWeights"+e.name, "func(out *float32, weights *byte, n int, factor float32)", "Widens n weights, a multiple of 8, and multiplies them.")
 	out, weights, left := pointer("out"), pointer("weights"), pointer("n")
 	factor := all(argument("factor"))
 	Label("eight")
@@ -531,6 +532,26 @@ func decodeLevels() {
 		ADDQ(I32(4), scales)
 		ADDQ(I32(4), zeroPoints)
 	})
+	VZEROUPPER()
+	RET()
+}
+
+// decodedSums adds the errors of decoded weights.
+func decodedSums() {
+	function("decodedSums", "func(weights, decoded *float32, n int, sums *float64)", "Adds the errors of n weights, a multiple of 8, to the lanes of laneSums.")
+	weights, decoded, left, to := pointer("weights"), pointer("decoded"), pointer("n"), pointer("sums")
+	avx2 := isas[0]
+	magnitude := YMM()
+	VBROADCASTSD(magnitudeMask, magnitude)
+	Label("eight")
+	w, d := get(Mem{Base: weights}), get(Mem{Base: decoded})
+	for part := 0; part < 64; part += 32 {
+		avx2.addSums(avx2.toFloat64(w, 8, part), avx2.toFloat64(d, 8, part), magnitude, [5]VecVirtual{}, to, part)
+	}
+	ADDQ(I32(32), weights)
+	ADDQ(I32(32), decoded)
+	SUBQ(I32(8), left)
+	JG(LabelRef("eight"))
 	VZEROUPPER()
 	RET()
 }

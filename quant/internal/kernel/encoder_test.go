@@ -1,0 +1,217 @@
+package kernel
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// encodedBlock is a block with memory for all that an encoding gives.
+func encodedBlock(e Encoding, m Method, t ElementType, rows, columns int, weights []byte, importance []float32) Block {
+	d := e.Describe()
+	b := Block{
+		Format: Format{BitWidth: d.BitWidth, Method: m, Encoding: e}, Type: t,
+		Rows: rows, Columns: columns, GroupSize: min(columns, d.GroupSize), Weights: weights, Importance: importance,
+		LayerScale: 1, Sums: new(Sums),
+	}
+	if d.GroupSize == 0 {
+		b.GroupSize = columns
+		if columns > 16 {
+			b.GroupSize = 16
+		}
+	}
+	b.Packed = make([]byte, rows*RowBytes(columns, d.BitWidth))
+	b.Scales = make([]float32, rows*Groups(columns, b.GroupSize))
+	b.SuperScales = make([]float32, rows*d.SuperScales(columns))
+	if d.Minimums {
+		b.SuperMinimums = make([]float32, len(b.SuperScales))
+	}
+	if d.Minimums || d.ZeroPoint != 0 {
+		b.ZeroPoints = make([]float32, len(b.Scales))
+	}
+	return b
+}
+
+// again is the same block with memory of its own.
+func again(b Block) Block {
+	b.Packed, b.Scales, b.ZeroPoints = slices.Clone(b.Packed), slices.Clone(b.Scales), slices.Clone(b.ZeroPoints)
+	b.SuperScales, b.SuperMinimums, b.Sums = slices.Clone(b.SuperScales), slices.Clone(b.SuperMinimums), new(Sums)
+	return b
+}
+
+func decodedBlock(k Kernel, b *Block) []float32 {
+	raw := func(values []float32) []byte {
+		out := make([]byte, 4*len(values))
+		store(out, values, Float32)
+		return out
+	}
+	c := CodedBlock{
+		BitWidth: b.BitWidth, Rows: b.Rows, Columns: b.Columns, GroupSize: b.GroupSize, Packed: b.Packed, Scales: raw(b.Scales),
+		Levels: b.Encoding.Describe().Levels, Type: Float32, Weights: make([]byte, 4*b.Rows*b.Columns),
+	}
+	if b.ZeroPoints != nil {
+		c.ZeroPoints = raw(b.ZeroPoints)
+	}
+	k.Dequantize(&c)
+	weights := make([]float32, b.Rows*b.Columns)
+	load(weights, c.Weights, Float32)
+	return weights
+}
+
+// checkEncoded has all kernels code a block alike, and decode it to finite weights from
+// numbers that the encoding stores.
+func checkEncoded(t *testing.T, b Block) (Fault, Sums) {
+	t.Helper()
+	fault := quantizeScalar(&b)
+	for _, k := range All()[1:] {
+		got := again(b)
+		if f := k.Quantize(&got); math.Float32bits(f.Value) != math.Float32bits(fault.Value) || f.Kind != fault.Kind || f.Index != fault.Index {
+			t.Fatalf("%s: fault %+v, want %+v", k.Name, f, fault)
+		}
+		if fault.Kind != NoFault {
+			continue
+		}
+		same := bytes.Equal(got.Packed, b.Packed) && *got.Sums == *b.Sums
+		for _, pair := range [][2][]float32{{got.Scales, b.Scales}, {got.ZeroPoints, b.ZeroPoints}, {got.SuperScales, b.SuperScales}, {got.SuperMinimums, b.SuperMinimums}} {
+			same = same && slices.EqualFunc(pair[0], pair[1], func(x, y float32) bool { return math.Float32bits(x) == math.Float32bits(y) })
+		}
+		if !same {
+			t.Fatalf("%s differs from the reference: encoding %d method %d %dx%d\n%v\n%v\n%v\n%v", k.Name, b.Encoding, b.Method, b.Rows, b.Columns, got.Scales, b.Scales, got.ZeroPoints, b.ZeroPoints)
+		}
+	}
+	if fault.Kind != NoFault {
+		return fault, *b.Sums
+	}
+	d := b.Encoding.Describe()
+	groups := Groups(b.Columns, b.GroupSize)
+	for i, scale := range b.Scales {
+		super, superMinimum := b.LayerScale, float32(0)
+		if d.SuperSize > 0 {
+			at := i/groups*d.SuperScales(b.Columns) + i%groups*b.GroupSize/d.SuperSize
+			super = b.SuperScales[at]
+			if d.Minimums {
+				superMinimum = b.SuperMinimums[at]
+			}
+		}
+		if !d.IsScale(scale, super) || d.Minimums && !d.IsMinimum(scale, b.ZeroPoints[i], superMinimum) {
+			t.Fatalf("encoding %d: scale %g and zero-point of group %d are not what super-scale %g and super-minimum %g give", b.Encoding, scale, i, super, superMinimum)
+		}
+	}
+	decoded := decodedBlock(Scalar, &b)
+	for i, w := range decoded {
+		if !isFinite(w) {
+			t.Fatalf("encoding %d: weight %d decodes to %g", b.Encoding, i, w)
+		}
+	}
+	for _, k := range All()[1:] {
+		if !slices.Equal(decodedBlock(k, &b), decoded) {
+			t.Fatalf("%s decodes differently", k.Name)
+		}
+	}
+	return fault, *b.Sums
+}
+
+var encodedShapes = [][2]int{{1, 1}, {1, 7}, {3, 8}, {2, 17}, {2, 33}, {5, 64}, {3, 250}, {2, 256}, {1, 300}, {2, 512}, {1, 1111}, {1, 2500}}
+
+// TestEncodedKernelsAgree crosses all that a block of an encoding can be.
+func TestEncodedKernelsAgree(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6))
+	for e := Q2K; e <= FP8; e++ {
+		for _, shape := range encodedShapes {
+			for _, element := range []ElementType{Float32, Float16, BFloat16, Float64} {
+				weights := randomWeights(random, shape[0]*shape[1], element, 0)
+				for _, importance := range [][]float32{nil, randomImportance(random, shape[1])} {
+					_, plain := checkEncoded(t, encodedBlock(e, RoundToNearest, element, shape[0], shape[1], weights, importance))
+					fault, searched := checkEncoded(t, encodedBlock(e, MeanSquares, element, shape[0], shape[1], weights, importance))
+					if importance == nil && fault.Kind == NoFault && searched.Error > plain.Error {
+						t.Errorf("encoding %d, shape %v: the search leaves %g, round-to-nearest %g", e, shape, searched.Error, plain.Error)
+					}
+				}
+			}
+		}
+	}
+}
+
+// FuzzEncoded feeds arbitrary bit patterns as weights.
+func FuzzEncoded(f *testing.F) {
+	patterns := func(values ...float32) []byte {
+		var out []byte
+		for _, v := range values {
+			out = binary.LittleEndian.AppendUint32(out, math.Float32bits(v))
+		}
+		return out
+	}
+	for choice := range uint8(2 * FP8) {
+		for _, seed := range [][]byte{
+			patterns(math.MaxFloat32, -math.MaxFloat32, 1), patterns(1e-45, -1e-45), patterns(-5, -5, -5), patterns(65504, 3e38, 1e-30),
+			patterns(float32(math.NaN())), patterns(1e30, -1e30), patterns(1e-30, 2e-30, -1e-30), patterns(-1, -2, -3, 1e-7), make([]byte, 4*300),
+		} {
+			f.Add(seed, choice)
+		}
+	}
+	f.Fuzz(func(t *testing.T, raw []byte, choice uint8) {
+		n := len(raw) / 4
+		if n == 0 || n > 5000 {
+			return
+		}
+		e := Q2K + Encoding(choice/2)%FP8
+		b := encodedBlock(e, Method(choice%2), Float32, 1, n, raw[:4*n], nil)
+		if choice >= 128 {
+			b.Importance = importanceOf(raw[:n])
+		}
+		fault, _ := checkEncoded(t, b)
+		weights := make([]float32, n)
+		load(weights, raw, Float32)
+		for i, w := range weights {
+			if !isFinite(w) {
+				if fault.Kind != NonFinite || fault.Index != i {
+					if fault.Kind != ScaleRange { // of an earlier super-group
+						t.Fatalf("%g at %d gives fault %+v", w, i, fault)
+					}
+				}
+				return
+			}
+		}
+		if fault.Kind == NonFinite {
+			t.Fatalf("finite weights give fault %+v", fault)
+		}
+	})
+}
+
+// TestE4M3 holds the conversions against the definition, and ties to even.
+func TestE4M3(t *testing.T) {
+	var values []float32
+	for code := range 0x7f {
+		value := E4M3Value(uint8(code))
+		if E4M3Bits(value) != uint8(code) || E4M3Bits(-value) != uint8(code)|0x80 {
+			t.Errorf("code %#x is %g, which is code %#x", code, value, E4M3Bits(value))
+		}
+		values = append(values, value)
+	}
+	for code := 1; code < len(values); code++ {
+		low, high := values[code-1], values[code]
+		middle := (low + high) / 2
+		for x, want := range map[float32]int{
+			math.Nextafter32(middle, 0): code - 1, math.Nextafter32(middle, infinity): code, middle: code - code%2,
+		} {
+			if code%2 == 1 && x == middle {
+				want = code - 1
+			}
+			if got := E4M3Bits(x); got != uint8(want) {
+				t.Errorf("%g is coded as %#x, want %#x", x, got, want)
+			}
+		}
+	}
+	for _, x := range []float32{448, 449, 1e30, math.MaxFloat32} {
+		if E4M3Bits(x) != 0x7e {
+			t.Errorf("%g is coded as %#x", x, E4M3Bits(x))
+		}
+	}
+	if fmt.Sprint(E4M3Value(0x7f), E4M3Value(0x08), E4M3Value(1)) != "NaN 0.015625 0.001953125" {
+		t.Error(E4M3Value(0x7f), E4M3Value(0x08), E4M3Value(1))
+	}
+}
