@@ -41,7 +41,7 @@ func (s *scratch) decodeTile(weights, packed []byte, n, group int, b *CodedBlock
 	}
 	tile, codes := s.weights[:n], s.codes[:n]
 	unpack(codes, packed, b.BitWidth)
-	decodeLevels(tile, codes, b.Levels, scale, zeroPoint)
+	decodeAllLevels(tile, codes, b.Levels, scale, zeroPoint)
 	if bad = store(weights, tile, b.Type); bad >= 0 {
 		value = tile[bad]
 	}
@@ -56,8 +56,8 @@ func decodeAll(out []float32, codes []uint8, scale, zeroPoint float32) {
 	}
 }
 
-// decodeLevels decodes codes that stand for levels, or for themselves.
-func decodeLevels(out []float32, codes []uint8, levels []float32, scale, zeroPoint float32) {
+// decodeAllLevels decodes codes that stand for levels, or for themselves.
+func decodeAllLevels(out []float32, codes []uint8, levels []float32, scale, zeroPoint float32) {
 	if levels == nil {
 		decodeAll(out, codes, scale, zeroPoint)
 		return

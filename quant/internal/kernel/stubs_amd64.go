@@ -262,7 +262,7 @@ func normalizeWeightsBFloat16(out *float32, weights *byte, n int, factor float32
 // Decoded float32 weights of each group, whose codes stand for levels.
 //
 //go:noescape
-func decodeLevelsAVX2(codes *byte, levels *float32, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
+func decodeLevels(codes *byte, levels *float32, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
 
 // Adds the errors of n weights, a multiple of 8, to the lanes of laneSums.
 //

@@ -59,7 +59,7 @@ type encoderSteps struct {
 
 var scalarSteps = &encoderSteps{
 	(*scratch).rangeOf, normalize, searchMinimum, searchScale, addUnitCosts, factorTrials, addTrialErrors, leastTrial, codeLevels, pack,
-	decodeLevels, (*laneSums).add,
+	decodeAllLevels, (*laneSums).add,
 }
 
 func normalize(out []float32, weights []byte, t ElementType, factor float32) {

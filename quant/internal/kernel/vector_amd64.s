@@ -5817,9 +5817,9 @@ eight:
 	VZEROUPPER
 	RET
 
-// func decodeLevelsAVX2(codes *byte, levels *float32, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
+// func decodeLevels(codes *byte, levels *float32, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
 // Requires: AVX, AVX2
-TEXT ·decodeLevelsAVX2(SB), NOSPLIT, $0-56
+TEXT ·decodeLevels(SB), NOSPLIT, $0-56
 	MOVQ codes+0(FP), AX
 	MOVQ levels+8(FP), CX
 	MOVQ scale+32(FP), DX

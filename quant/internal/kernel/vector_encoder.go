@@ -98,7 +98,7 @@ func (v *vectorSet) decodeGroup(weights []float32, codes []uint8, levels []float
 			v.decodeLevels(&codes[0], &levels[0], 1, whole, &little[0][0], &little[1][0], to)
 		}
 	}
-	decodeLevels(weights[whole:], codes[whole:], levels, scale, zeroPoint)
+	decodeAllLevels(weights[whole:], codes[whole:], levels, scale, zeroPoint)
 }
 
 func (v *vectorSet) addSums(sums *laneSums, weights, decoded []float32) {

@@ -65,7 +65,7 @@ var avx2 = vectorSet{
 	},
 	leastLane: leastLane, multipleTrials: multipleTrials, unitCosts: unitCosts,
 	codeLevels:   [...]func(*byte, *float32, *float32, int, float32, float32){codeLevelsEven, codeLevelsTable, codeLevelsE4M3},
-	decodeLevels: decodeLevelsAVX2, decodedSums: decodedSums,
+	decodeLevels: decodeLevels, decodedSums: decodedSums,
 	prefetch: prefetch, stream: stream, fence: fence,
 }
 

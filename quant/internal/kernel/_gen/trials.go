@@ -510,7 +510,7 @@ func normalizeWeights(e element) {
 
 // decodeLevels decodes codes that stand for levels.
 func decodeLevels() {
-	function("decodeLevelsAVX2", "func(codes *byte, levels *float32, groups, groupSize int, scale, zeroPoint *byte, weights *byte)",
+	function("decodeLevels", "func(codes *byte, levels *float32, groups, groupSize int, scale, zeroPoint *byte, weights *byte)",
 		"Decoded float32 weights of each group, whose codes stand for levels.")
 	codes, levels, scales, zeroPoints, weights := pointer("codes"), pointer("levels"), pointer("scale"), pointer("zeroPoint"), pointer("weights")
 	forGroups("decode", func(groupSize GPVirtual) {
