@@ -5,33 +5,37 @@ import (
 	"sync"
 )
 
-// encoder is the working memory of one call for an encoding other than Integer. Weights
-// are fitted normalized: multiplied by a power of two which brings the largest magnitude
-// of a super-group to 1 .. 2, so that sums of squares neither overflow nor vanish. Where
-// groups stand alone, each is a super-group.
+// encoder is the working memory of one call for an encoding other than Integer. It takes
+// some groups of a row together: a super-group, or as many groups as are about as long, or
+// a single longer one. Weights are fitted normalized: multiplied by a power of two which
+// brings the largest magnitude of a group, or of a super-group, to 1 .. 2, so that sums of
+// squares neither overflow nor vanish.
 type encoder struct {
 	block *Block
 	*Description
 	steps *encoderSteps
 	scratch
 
-	at              position // of the super-group
-	n               int      // its weights
-	normal, inverse float32  // the power of two, and its reciprocal
-	// tile is the normalized weights of the super-group, or a part of a longer one.
-	tile     [tileSize]float32
-	groups   [superSize / 16]group
-	searched [superSize / 16]searchedMinimum
+	at     position // of the first group
+	n      int      // weights
+	groups int
+	// tile is the normalized weights, or a part of those of a group that is longer.
+	tile [tileSize]float32
+	// Of each group: the powers of two and their reciprocals, then, normalized, the ends of
+	// its weights and what decodes it.
+	normal, inverse [maxTogether]float32
+	lo, hi          [maxTogether]float32
+	scale, minimum  [maxTogether]float32
+	searched        [maxTogether]searchedMinimum
+	// Of a super-group, as they are stored.
+	superScale, superMinimum float32
 	// Trials of the group at hand, and their errors.
 	trials trials
 	errors lanes
-	// Of the super-group, as they are stored.
-	superScale, superMinimum float32
 }
 
-// group is what is known of one: the ends of its weights, and what decodes it, all
-// normalized.
-type group struct{ lo, hi, scale, minimum float32 }
+// maxTogether is how many groups are taken together at most.
+const maxTogether = superSize / 16
 
 // encoders are used again: clearing one costs as much as a small layer.
 var encoders = sync.Pool{New: func() any { return new(encoder) }}
@@ -42,112 +46,139 @@ func quantizeEncoded(b *Block, steps *encoderSteps) Fault {
 	defer encoders.Put(e)
 	e.block, e.Description, e.steps = b, b.Encoding.Describe(), steps
 	e.lanes, e.stop = laneSums{}, b.Stop
-	step := max(e.SuperSize, b.GroupSize)
+	together := e.SuperSize
+	if together == 0 {
+		together = min(max(1, superSize/b.GroupSize), maxTogether) * b.GroupSize
+	}
 	for row := range b.Rows {
 		e.at = b.layout().row(row)
-		for left := b.Columns; left > 0 && !b.stopped(); left -= step {
-			e.n = min(step, left)
-			if fault := e.quantizeSuperGroup(); fault.Kind != NoFault {
+		for left := b.Columns; left > 0 && !b.stopped(); left -= together {
+			e.n = min(together, left)
+			e.groups = Groups(e.n, b.GroupSize)
+			if fault := e.quantizeGroups(); fault.Kind != NoFault {
 				fault.Index += e.at.weight
 				return fault
 			}
-			e.at = e.at.after(e.n, e.groupCount(), b.BitWidth)
+			e.at = e.at.after(e.n, e.groups, b.BitWidth)
 		}
 	}
 	e.storeSums(b)
 	return Fault{}
 }
 
-// quantizeSuperGroup takes a super-group through all stages: the ranges of groups, their
-// parameters, their codes.
-func (e *encoder) quantizeSuperGroup() Fault {
-	if fault := e.load(); fault.Kind != NoFault {
+// quantizeGroups takes groups through all stages: their ranges, their parameters, their
+// codes.
+func (e *encoder) quantizeGroups() Fault {
+	if fault := e.findRanges(); fault.Kind != NoFault {
 		return fault
 	}
-	if !e.fit() {
-		return Fault{Kind: ScaleRange, Value: e.superScale}
+	e.normalizeAll()
+	if failed := e.fit(); failed >= 0 {
+		first, _ := e.span(failed)
+		return Fault{Kind: ScaleRange, Index: first, Value: e.superScale}
 	}
 	e.store()
-	for i := range e.groupCount() {
-		e.codeGroup(i)
-	}
+	e.code()
 	return Fault{}
 }
 
-func (e *encoder) groupCount() int { return Groups(e.n, e.block.GroupSize) }
-
-// span is where a group is within the super-group.
+// span is where a group is among the weights.
 func (e *encoder) span(i int) (first, end int) {
 	first = i * e.block.GroupSize
 	return first, min(first+e.block.GroupSize, e.n)
 }
 
-// weights are those of the super-group from first to end, as they lie in memory.
+// weights are those from first to end, as they lie in memory.
 func (e *encoder) weights(first, end int) []byte {
 	size := e.block.Type.Size()
 	return e.block.Weights[(e.at.weight+first)*size : (e.at.weight+end)*size]
 }
 
-// load finds the ranges of all groups, and the power of two.
-func (e *encoder) load() Fault {
-	largest := float32(0)
-	for i := range e.groupCount() {
+// even tells whether all groups are as long, and of a multiple of 8 weights.
+func (e *encoder) even() bool { return e.n == e.groups*e.block.GroupSize && e.block.GroupSize%8 == 0 }
+
+// findRanges finds the ends of all groups.
+func (e *encoder) findRanges() Fault {
+	if e.even() && e.steps.ranges(e.weights(0, e.n), e.block.Type, e.lo[:e.groups], e.hi[:e.groups]) {
+		return Fault{}
+	}
+	for i := range e.groups {
 		first, end := e.span(i)
-		lo, hi, fault := e.steps.rangeOf(&e.scratch, e.weights(first, end), e.block.Type)
+		lo, hi, fault := e.rangeOf(e.weights(first, end), e.block.Type)
 		if fault.Kind != NoFault {
 			fault.Index += first
 			return fault
 		}
-		e.groups[i] = group{lo: lo, hi: hi}
-		largest = max(largest, -lo, hi)
-	}
-	exponent := max(int(math.Float32bits(largest)>>23)-127, -126)
-	e.normal, e.inverse = float32(math.Ldexp(1, -exponent)), float32(math.Ldexp(1, exponent))
-	for i := range e.groupCount() {
-		e.groups[i].lo *= e.normal
-		e.groups[i].hi *= e.normal
-	}
-	if e.n <= tileSize {
-		e.loadTile(0)
+		e.lo[i], e.hi[i] = lo, hi
 	}
 	return Fault{}
 }
 
-// loadTile makes the tile that begins with a weight of the super-group.
-func (e *encoder) loadTile(first int) {
-	n := min(tileSize, e.n-first)
-	e.steps.normalize(e.tile[:n], e.weights(first, first+n), e.block.Type, e.normal)
+// normalizeAll finds the powers of two, and fills the tile unless a group is longer.
+func (e *encoder) normalizeAll() {
+	largest := float32(0)
+	for i := range e.groups {
+		if e.SuperSize == 0 {
+			largest = 0
+		}
+		largest = max(largest, -e.lo[i], e.hi[i])
+		exponent := max(int(math.Float32bits(largest)>>23)-127, -126)
+		e.normal[i], e.inverse[i] = powerOf2(-exponent), powerOf2(exponent)
+	}
+	for i := range e.groups {
+		if e.SuperSize > 0 {
+			e.normal[i], e.inverse[i] = e.normal[e.groups-1], e.inverse[e.groups-1]
+		}
+		e.lo[i] *= e.normal[i]
+		e.hi[i] *= e.normal[i]
+	}
+	switch {
+	case e.n > tileSize:
+	case e.even():
+		e.steps.normalize(e.tile[:e.n], e.weights(0, e.n), e.block.Type, e.normal[:e.groups])
+	default:
+		for i := range e.groups {
+			first, end := e.span(i)
+			e.steps.normalize(e.tile[first:end], e.weights(first, end), e.block.Type, e.normal[i:i+1])
+		}
+	}
+}
+
+// powerOf2 is 2^exponent, of a float32; -127 gives a subnormal one.
+func powerOf2(exponent int) float32 {
+	if exponent <= -127 {
+		return math.Float32frombits(1 << (exponent + 149))
+	}
+	return math.Float32frombits(uint32(exponent+127) << 23)
 }
 
 // part gives the weights of a group from first on, or as many as a tile holds, and their
-// importance. Those of a longer super-group are valid until the next call.
+// importance. Those of a longer group are valid until the next call.
 func (e *encoder) part(first, end int) (weights, importance []float32) {
 	n := end - first
 	if e.n <= tileSize {
 		weights = e.tile[first:end]
 	} else {
 		n = min(n, tileSize)
-		e.loadTile(first)
 		weights = e.tile[:n]
+		e.steps.normalize(weights, e.weights(first, first+n), e.block.Type, e.normal[:1])
 	}
 	return weights, e.block.importance(e.at.weight+first, n)
 }
 
-// store writes all that decodes the super-group but its codes.
+// store writes all that decodes the groups but their codes.
 func (e *encoder) store() {
 	b := e.block
-	for i, g := range e.groups[:e.groupCount()] {
+	for i := range e.groups {
+		b.Scales[e.at.group+i] = e.scale[i] * e.inverse[i]
+		if b.ZeroPoints == nil {
+			continue
+		}
 		zeroPoint := e.ZeroPoint
-		if e.Minimums {
-			zeroPoint = 0
-			if g.scale != 0 {
-				zeroPoint = g.minimum / g.scale
-			}
+		if e.Minimums && e.scale[i] != 0 {
+			zeroPoint = e.minimum[i] / e.scale[i]
 		}
-		b.Scales[e.at.group+i] = g.scale * e.inverse
-		if b.ZeroPoints != nil {
-			b.ZeroPoints[e.at.group+i] = zeroPoint
-		}
+		b.ZeroPoints[e.at.group+i] = zeroPoint
 	}
 	if e.SuperSize > 0 {
 		at := e.at.weight/b.Columns*e.SuperScales(b.Columns) + e.at.weight%b.Columns/e.SuperSize
@@ -158,30 +189,57 @@ func (e *encoder) store() {
 	}
 }
 
-// codeGroup writes the codes of a group.
-func (e *encoder) codeGroup(i int) {
-	b, g := e.block, e.groups[i]
-	at := e.at.after(i*b.GroupSize, i, b.BitWidth)
-	inverse, offset := coder(g.scale, g.minimum)
-	start, end := e.span(i)
-	for first := start; first < end && !b.stopped(); {
-		weights, _ := e.part(first, end)
+// code writes the codes of all groups.
+func (e *encoder) code() {
+	b := e.block
+	packed := b.Packed[e.at.packed:][:RowBytes(e.n, b.BitWidth)]
+	var inverse, offset [maxTogether]float32
+	for i := range e.groups {
+		inverse[i], offset[i] = coder(e.scale[i], e.minimum[i])
+	}
+	if e.n > tileSize {
+		e.codeLong(packed, inverse[:1], offset[:1])
+		return
+	}
+	codes := e.codes[:e.n]
+	if e.even() {
+		e.steps.code(codes, e.grid, e.tile[:e.n], inverse[:e.groups], offset[:e.groups])
+	} else {
+		for i := range e.groups {
+			first, end := e.span(i)
+			e.steps.code(codes[first:end], e.grid, e.tile[first:end], inverse[i:i+1], offset[i:i+1])
+		}
+	}
+	e.steps.pack(packed, codes, b.BitWidth)
+	if b.Sums == nil {
+		return
+	}
+	for i := range e.groups {
+		first, end := e.span(i)
+		e.addSums(i, first, codes[first:end])
+	}
+}
+
+// codeLong writes the codes of a group longer than a tile.
+func (e *encoder) codeLong(packed []byte, inverse, offset []float32) {
+	b := e.block
+	for first := 0; first < e.n && !b.stopped(); {
+		weights, _ := e.part(first, e.n)
 		codes := e.codes[:len(weights)]
 		e.steps.code(codes, e.grid, weights, inverse, offset)
-		e.steps.pack(b.Packed[at.packed+RowBytes(first-start, b.BitWidth):][:RowBytes(len(codes), b.BitWidth)], codes, b.BitWidth)
+		e.steps.pack(packed[RowBytes(first, b.BitWidth):][:RowBytes(len(codes), b.BitWidth)], codes, b.BitWidth)
 		if b.Sums != nil {
-			e.addSums(at, first-start, codes)
+			e.addSums(0, first, codes)
 		}
 		first += len(weights)
 	}
 }
 
-// addSums counts the errors of weights of a group.
-func (e *encoder) addSums(at position, first int, codes []uint8) {
+// addSums counts the errors of weights of a group from first on.
+func (e *encoder) addSums(i, first int, codes []uint8) {
 	b := e.block
 	weights, decoded := e.scratch.weights[:len(codes)], e.decoded[:len(codes)]
-	begin, size := (at.weight+first)*b.Type.Size(), len(codes)*b.Type.Size()
-	e.steps.normalize(weights, b.Weights[begin:][:size], b.Type, 1)
-	e.steps.decode(decoded, codes, e.Levels, b.Scales[at.group], b.zeroPoint(at.group))
+	load(weights, e.weights(first, first+len(codes)), b.Type)
+	e.steps.decode(decoded, codes, e.Levels, b.Scales[e.at.group+i], b.zeroPoint(e.at.group+i))
 	e.steps.addSums(&e.lanes, weights, decoded)
 }

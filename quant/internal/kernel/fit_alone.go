@@ -13,60 +13,60 @@ const (
 )
 
 // fitAlone fits a group whose scale is of no super-group.
-func (e *encoder) fitAlone() bool {
-	g := &e.groups[0]
-	plain, ok := e.plainScale(signedEnd(*g))
+func (e *encoder) fitAlone(i int) bool {
+	plain, ok := e.plainScale(i)
 	if !ok {
 		return false
 	}
-	g.scale = plain
+	e.scale[i] = plain
 	if plain == 0 {
 		// All decode to 0: with any scale, where the form has one and 0 is a level.
 		if e.scales != signedFloat16 && e.scales != e4m3OfLayer {
-			g.scale = e.normal
+			e.scale[i] = e.normal[i]
 		}
 		return true
 	}
 	if e.block.Method == RoundToNearest {
 		return true
 	}
-	e.scaleTrials(plain)
+	e.scaleTrials(i, plain)
 	t := &e.trials
 	t.set(0, plain, 0)
-	errors := e.trialErrors(0)
+	errors := e.trialErrors(i)
 	if least := e.steps.leastTrial(errors); beats(errors[least], errors[0]) {
-		g.scale = t.scale[least]
+		e.scale[i] = t.scale[least]
 	}
 	return true
 }
 
-// plainScale is the scale by the encoding's plain rule for the weight of largest
+// plainScale is a group's scale by the encoding's plain rule, for the weight of largest
 // magnitude, normalized. It is false if that is beyond what the form has; superScale is
 // then what was wanted.
-func (e *encoder) plainScale(end float32) (scale float32, ok bool) {
+func (e *encoder) plainScale(i int) (scale float32, ok bool) {
+	end := e.signedEnd(i)
 	if end == 0 {
 		return 0, true
 	}
 	switch e.scales {
 	case signedFloat16:
-		return e.storedScale(end / e.grid.low)
+		return e.storedScale(i, end/e.grid.low)
 	case powerOfTwo:
 		// floor(log2(largest)) less that of the largest level (OCP Microscaling 1.0, 6.3)
 		exponent := exponentOf(abs(end)) - exponentOf(e.grid.high)
-		return e.power(exponent), true
+		return e.power(i, exponent), true
 	default:
-		return e.storedScale(abs(end) / e.grid.high)
+		return e.storedScale(i, abs(end)/e.grid.high)
 	}
 }
 
 // storedScale rounds a normalized scale as it is stored.
-func (e *encoder) storedScale(scale float32) (rounded float32, ok bool) {
-	wanted := scale * e.inverse
+func (e *encoder) storedScale(i int, scale float32) (rounded float32, ok bool) {
+	wanted := scale * e.inverse[i]
 	switch e.scales {
 	case signedFloat16:
 		rounded = roundScale(wanted, ScaleFloat16)
 	case e4m3OfLayer:
-		return roundE4M3(wanted/e.block.LayerScale) * e.block.LayerScale * e.normal, true
+		return roundE4M3(wanted/e.block.LayerScale) * e.block.LayerScale * e.normal[i], true
 	default:
 		rounded = roundScale(wanted, e.block.ScaleDtype)
 		if isFinite(rounded) && !isFinite(rounded*e.grid.high) { // rounded up, near the largest float32
@@ -77,44 +77,44 @@ func (e *encoder) storedScale(scale float32) (rounded float32, ok bool) {
 		e.superScale = wanted
 		return 0, false
 	}
-	return rounded * e.normal, true
+	return rounded * e.normal[i], true
 }
 
 // power is a power of two that E8M0 has, and with which all levels are finite, given by its
 // normalized exponent.
-func (e *encoder) power(exponent int) float32 {
-	shift := exponentOf(e.inverse)
-	return float32(math.Ldexp(1, min(max(exponent+shift, -127), 127-exponentOf(e.grid.high))-shift))
+func (e *encoder) power(i, exponent int) float32 {
+	shift := exponentOf(e.inverse[i])
+	return powerOf2(min(max(exponent+shift, -127), 127-exponentOf(e.grid.high)) - shift)
 }
 
 // exponentOf is floor(log2(x)) of a normal number.
 func exponentOf(x float32) int { return int(math.Float32bits(x)>>23&0xff) - 127 }
 
 // scaleTrials makes all trials but the first: scales about the plain one.
-func (e *encoder) scaleTrials(plain float32) {
+func (e *encoder) scaleTrials(i int, plain float32) {
 	t := &e.trials
 	switch e.scales {
 	case powerOfTwo:
 		for lane := 1; lane < trialLanes; lane++ {
-			t.set(lane, e.power(exponentOf(plain)+lane%3-1), 0)
+			t.set(lane, e.power(i, exponentOf(plain)+lane%3-1), 0)
 		}
 	case e4m3OfLayer:
-		unit := e.block.LayerScale * e.normal
+		unit := e.block.LayerScale * e.normal[i]
 		middle := int(E4M3Bits(plain / unit))
 		for lane := 1; lane < trialLanes; lane++ {
 			code := min(max(middle+lane-trialLanes/2, 1), 0x7e)
 			t.set(lane, E4M3Value(uint8(code))*unit, 0)
 		}
 	default:
-		e.continuousTrials(plain)
+		e.continuousTrials(i, plain)
 	}
 }
 
 // continuousTrials makes trials of scales of floating point.
-func (e *encoder) continuousTrials(plain float32) {
+func (e *encoder) continuousTrials(i int, plain float32) {
 	best, t := plain, &e.trials
 	if e.grid.kind == tableKind {
-		best = e.searchScale(0, plain)
+		best = e.searchScale(i, plain)
 	}
 	for lane := 1; lane < trialLanes; lane++ {
 		var factor float32
@@ -124,7 +124,7 @@ func (e *encoder) continuousTrials(plain float32) {
 			// Levels of floating point are the same an octave up.
 			factor = float32(math.Exp2(float64(lane) / trialLanes))
 		}
-		scale, ok := e.storedScale(best * factor)
+		scale, ok := e.storedScale(i, best*factor)
 		if !ok || scale == 0 {
 			scale = plain
 		}

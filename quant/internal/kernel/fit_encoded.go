@@ -4,17 +4,27 @@ package kernel
 // nearest over the range of each group, and by a search for the least squared error of
 // the decoded weights. The search is kept where it beats the plain rule.
 
-// fit chooses the scales and minimums of all groups. It returns false if they are beyond
-// what they are stored as; superScale is then what was wanted.
-func (e *encoder) fit() bool {
+// fit chooses the scales and minimums of all groups. It returns the first group whose scale is
+// beyond what it is stored as, or -1; superScale is then what was wanted.
+func (e *encoder) fit() (failed int) {
+	clear(e.minimum[:])
+	ok := true
 	switch {
 	case e.SuperSize == 0:
-		return e.fitAlone()
+		for i := range e.groups {
+			if !e.fitAlone(i) {
+				return i
+			}
+		}
 	case e.Minimums:
-		return e.fitMinimums()
+		ok = e.fitMinimums()
 	default:
-		return e.fitFactors()
+		ok = e.fitFactors()
 	}
+	if !ok {
+		return 0
+	}
+	return -1
 }
 
 // trialErrors are the errors of e.trials for a group, until the next ones.
@@ -32,7 +42,7 @@ func (e *encoder) trialErrors(i int) *lanes {
 // Subnormal ones, which are coarse, are rounded up, so that the factors reach, but for those
 // that vanish.
 func (e *encoder) toFloat16(scale float32) float32 {
-	wanted := scale * e.inverse
+	wanted := scale * e.inverse[0]
 	rounded := roundScale(wanted, ScaleFloat16)
 	if rounded != 0 && abs(rounded) < 0x1p-14 && abs(rounded) < abs(wanted) {
 		rounded += signed(0x1p-24, wanted)

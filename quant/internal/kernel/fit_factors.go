@@ -4,23 +4,22 @@ package kernel
 // a scale for each group, the super-scale that the largest of them needs, and the best of
 // the multiples about each.
 func (e *encoder) fitFactors() bool {
-	groups := e.groups[:e.groupCount()]
-	searched := e.searched[:len(groups)]
-	for i, g := range groups {
-		searched[i] = searchedMinimum{scale: signedEnd(g) / e.grid.low}
+	searched := e.searched[:e.groups]
+	for i := range searched {
+		searched[i] = searchedMinimum{scale: e.signedEnd(i) / e.grid.low}
 	}
 	unit, ok := e.factorUnit(searched)
 	if !ok {
 		return false
 	}
-	for i := range groups {
-		groups[i].scale = unit * factorOf(searched[i].scale, unit, e.leastFactor, e.mostFactor)
+	for i, g := range searched {
+		e.scale[i] = unit * factorOf(g.scale, unit, e.leastFactor, e.mostFactor)
 	}
 	if e.block.Method == RoundToNearest {
 		return true
 	}
 	plain := e.superScale
-	for i := range groups {
+	for i := range searched {
 		searched[i].scale = e.searchScale(i, searched[i].scale)
 	}
 	if unit, ok = e.factorUnit(searched); !ok || !e.searchFactors(searched, units{scale: unit}, aboutScales) {
@@ -41,20 +40,20 @@ func (e *encoder) factorUnit(groups []searchedMinimum) (unit float32, ok bool) {
 	wanted := largest / e.leastFactor
 	e.superScale = e.toFloat16(wanted)
 	if !isFinite(e.superScale) {
-		e.superScale = wanted * e.inverse
+		e.superScale = wanted * e.inverse[0]
 		return 0, false
 	}
-	return e.superScale * e.normal, true
+	return e.superScale * e.normal[0], true
 }
 
 // searchFactors takes the best of some multiples of units about what was searched for each
 // group. It returns false if that does not beat the plain ones, which stay then.
 func (e *encoder) searchFactors(searched []searchedMinimum, d units, about trials) bool {
 	var plainError, leastError float32
-	for i, g := range e.groups[:len(searched)] {
-		t := &e.trials
+	t := &e.trials
+	for i := range searched {
 		e.steps.factorTrials(t, &about, &searched[i], d, e.leastFactor, e.mostFactor)
-		t.set(0, g.scale, g.minimum)
+		t.set(0, e.scale[i], e.minimum[i])
 		errors := e.trialErrors(i)
 		least := e.steps.leastTrial(errors)
 		searched[i].scale, searched[i].minimum = t.scale[least], t.minimum[least]
@@ -65,7 +64,7 @@ func (e *encoder) searchFactors(searched []searchedMinimum, d units, about trial
 		return false
 	}
 	for i, g := range searched {
-		e.groups[i].scale, e.groups[i].minimum = g.scale, g.minimum
+		e.scale[i], e.minimum[i] = g.scale, g.minimum
 	}
 	return true
 }
@@ -131,9 +130,9 @@ func searchScale(pattern *lanes, scale float32, g *grid, weights, importance []f
 }
 
 // signedEnd is the weight of largest magnitude of a group, the negative one of two.
-func signedEnd(g group) float32 {
-	if g.hi > -g.lo {
-		return g.hi
+func (e *encoder) signedEnd(i int) float32 {
+	if e.hi[i] > -e.lo[i] {
+		return e.hi[i]
 	}
-	return g.lo
+	return e.lo[i]
 }

@@ -10,26 +10,25 @@ type units struct{ scale, minimum float32 }
 // super-minimum whose multiples are nearest to those, judged by what their distances cost;
 // the best of the multiples about each.
 func (e *encoder) fitMinimums() bool {
-	groups := e.groups[:e.groupCount()]
-	searched := e.searched[:len(groups)]
+	searched := e.searched[:e.groups]
 	var most units
-	for i, g := range groups {
-		searched[i] = e.plainMinimum(g)
+	for i := range searched {
+		searched[i] = e.plainMinimum(i)
 		most.scale, most.minimum = max(most.scale, searched[i].scale), max(most.minimum, searched[i].minimum)
 	}
 	d, ok := e.roundUnits(units{most.scale / e.mostFactor, most.minimum / e.mostFactor})
 	if !ok {
 		return false
 	}
-	for i := range groups {
-		groups[i].scale = d.scale * factorOf(searched[i].scale, d.scale, e.leastFactor, e.mostFactor)
-		groups[i].minimum = d.minimum * factorOf(searched[i].minimum, d.minimum, 0, e.mostFactor)
+	for i, g := range searched {
+		e.scale[i] = d.scale * factorOf(g.scale, d.scale, e.leastFactor, e.mostFactor)
+		e.minimum[i] = d.minimum * factorOf(g.minimum, d.minimum, 0, e.mostFactor)
 	}
 	if e.block.Method == RoundToNearest {
 		return true
 	}
 	plain := units{e.superScale, e.superMinimum}
-	for i := range groups {
+	for i := range searched {
 		e.searchMinimum(i, &searched[i])
 	}
 	d = e.searchUnits(searched, d)
@@ -40,8 +39,8 @@ func (e *encoder) fitMinimums() bool {
 }
 
 // plainMinimum is round-to-nearest over the range of a group, which minimums extend to 0.
-func (e *encoder) plainMinimum(g group) searchedMinimum {
-	lo, hi := min(g.lo, 0), g.hi
+func (e *encoder) plainMinimum(i int) searchedMinimum {
+	lo, hi := min(e.lo[i], 0), e.hi[i]
 	if lo == hi { // all the same: 0 is the other end
 		hi = 0
 	}
@@ -55,10 +54,10 @@ func (e *encoder) roundUnits(d units) (units, bool) {
 		e.superScale = 0x1p-24 // zero-points are minimum/scale
 	}
 	if !isFinite(e.superScale) || !isFinite(e.superMinimum) {
-		e.superScale = max(d.scale, d.minimum) * e.inverse
+		e.superScale = max(d.scale, d.minimum) * e.inverse[0]
 		return units{}, false
 	}
-	return units{e.superScale * e.normal, e.superMinimum * e.normal}, true
+	return units{e.superScale * e.normal[0], e.superMinimum * e.normal[0]}, true
 }
 
 // searchedMinimum is the scale and the minimum of least error for a group without

@@ -149,10 +149,10 @@ func transposeFloat16(groups **byte, offset int, n int, tile *float32)
 //go:noescape
 func transposeBFloat16(groups **byte, offset int, n int, tile *float32)
 
-// Codes of n weights, a multiple of 8.
+// Codes of each group, one byte each.
 //
 //go:noescape
-func codeLevelsEven(codes *byte, grid *float32, weights *float32, n int, inverse float32, offset float32)
+func codeLevelsEven(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
 
 // The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
 //
@@ -174,10 +174,10 @@ func scaleSearchEvenWeighted(pattern *float32, grid *float32, weights *float32, 
 //go:noescape
 func trialErrorsEvenWeighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
 
-// Codes of n weights, a multiple of 8.
+// Codes of each group, one byte each.
 //
 //go:noescape
-func codeLevelsTable(codes *byte, grid *float32, weights *float32, n int, inverse float32, offset float32)
+func codeLevelsTable(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
 
 // The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
 //
@@ -199,10 +199,10 @@ func scaleSearchTableWeighted(pattern *float32, grid *float32, weights *float32,
 //go:noescape
 func trialErrorsTableWeighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
 
-// Codes of n weights, a multiple of 8.
+// Codes of each group, one byte each.
 //
 //go:noescape
-func codeLevelsE4M3(codes *byte, grid *float32, weights *float32, n int, inverse float32, offset float32)
+func codeLevelsE4M3(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
 
 // The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
 //
@@ -244,20 +244,20 @@ func leastLane(errors *float32) (lane int)
 //go:noescape
 func multipleTrials(trials *float32, pattern *float32, group *float32, unit float32, unitMinimum float32, least float32, most float32)
 
-// Widens n weights, a multiple of 8, and multiplies them.
+// Widens the weights of each group, and multiplies them.
 //
 //go:noescape
-func normalizeWeightsFloat32(out *float32, weights *byte, n int, factor float32)
+func normalizeWeightsFloat32(out *float32, weights *byte, groups int, groupSize int, factors *float32)
 
-// Widens n weights, a multiple of 8, and multiplies them.
+// Widens the weights of each group, and multiplies them.
 //
 //go:noescape
-func normalizeWeightsFloat16(out *float32, weights *byte, n int, factor float32)
+func normalizeWeightsFloat16(out *float32, weights *byte, groups int, groupSize int, factors *float32)
 
-// Widens n weights, a multiple of 8, and multiplies them.
+// Widens the weights of each group, and multiplies them.
 //
 //go:noescape
-func normalizeWeightsBFloat16(out *float32, weights *byte, n int, factor float32)
+func normalizeWeightsBFloat16(out *float32, weights *byte, groups int, groupSize int, factors *float32)
 
 // Decoded float32 weights of each group, whose codes stand for levels.
 //

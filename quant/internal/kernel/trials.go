@@ -30,10 +30,11 @@ func coder(scale, minimum float32) (inverse, offset float32) {
 // encoderSteps are the loops of fitting and coding a group. Importance has as many numbers
 // as the weights, or is nil: all weigh the same.
 type encoderSteps struct {
-	// rangeOf finds the smallest and the largest weight.
-	rangeOf func(s *scratch, weights []byte, t ElementType) (lo, hi float32, fault Fault)
-	// normalize widens weights and multiplies them.
-	normalize func(out []float32, weights []byte, t ElementType, factor float32)
+	// ranges finds the ends of groups of a multiple of 8 weights, or returns false.
+	ranges func(weights []byte, t ElementType, lo, hi []float32) bool
+	// normalize widens the weights of groups of the same length, of a multiple of 8 or alone,
+	// and multiplies them by a factor a group.
+	normalize func(out []float32, weights []byte, t ElementType, factors []float32)
 	// searchMinimum replaces what was found by the scale and minimum of least error for the
 	// codes of the trial, about what was found, that promises the least.
 	searchMinimum func(found *searchedMinimum, pattern *trials, g *grid, weights, importance []float32, m moments)
@@ -47,8 +48,8 @@ type encoderSteps struct {
 	addTrialErrors func(errors *lanes, g *grid, t *trials, weights, importance []float32)
 	// leastTrial gives the lane of the least error of all but the first.
 	leastTrial func(errors *lanes) int
-	// code gives the codes of weights.
-	code func(codes []uint8, g *grid, weights []float32, inverse, offset float32)
+	// code gives the codes of such groups.
+	code func(codes []uint8, g *grid, weights, inverse, offset []float32)
 	// pack writes codes.
 	pack func(packed []byte, codes []uint8, bitWidth int)
 	// decode decodes the codes of a group, addSums adds the errors of weights that begin at a
@@ -58,14 +59,17 @@ type encoderSteps struct {
 }
 
 var scalarSteps = &encoderSteps{
-	(*scratch).rangeOf, normalize, searchMinimum, searchScale, addUnitCosts, factorTrials, addTrialErrors, leastTrial, codeLevels, pack,
+	func([]byte, ElementType, []float32, []float32) bool { return false }, normalize, searchMinimum, searchScale, addUnitCosts, factorTrials, addTrialErrors, leastTrial, codeLevels, pack,
 	decodeAllLevels, (*laneSums).add,
 }
 
-func normalize(out []float32, weights []byte, t ElementType, factor float32) {
+func normalize(out []float32, weights []byte, t ElementType, factors []float32) {
 	load(out, weights, t)
-	for i := range out {
-		out[i] *= factor
+	size := len(out) / len(factors)
+	for i, factor := range factors {
+		for k := range out[i*size : (i+1)*size] {
+			out[i*size+k] *= factor
+		}
 	}
 }
 
@@ -115,9 +119,10 @@ func leastTrial(errors *lanes) int {
 	return least
 }
 
-func codeLevels(codes []uint8, g *grid, weights []float32, inverse, offset float32) {
+func codeLevels(codes []uint8, g *grid, weights, inverse, offset []float32) {
+	size := len(weights) / len(inverse)
 	for i, w := range weights {
-		codes[i] = g.code(float32(w*inverse) + offset)
+		codes[i] = g.code(float32(w*inverse[i/size]) + offset[i/size])
 	}
 }
 

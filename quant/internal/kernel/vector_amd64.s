@@ -3948,15 +3948,23 @@ half1:
 	VZEROUPPER
 	RET
 
-// func codeLevelsEven(codes *byte, grid *float32, weights *float32, n int, inverse float32, offset float32)
+// func codeLevelsEven(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
 // Requires: AVX, AVX2
-TEXT ·codeLevelsEven(SB), NOSPLIT, $0-40
-	MOVQ         codes+0(FP), AX
-	MOVQ         grid+8(FP), CX
-	MOVQ         weights+16(FP), DX
-	MOVQ         n+24(FP), BX
-	VBROADCASTSS inverse+32(FP), Y0
-	VBROADCASTSS offset+36(FP), Y1
+TEXT ·codeLevelsEven(SB), NOSPLIT, $0-56
+	MOVQ codes+0(FP), AX
+	MOVQ grid+8(FP), CX
+	MOVQ weights+16(FP), DX
+	MOVQ inverse+40(FP), BX
+	MOVQ offset+48(FP), SI
+	MOVQ groups+24(FP), DI
+	MOVQ groupSize+32(FP), R8
+
+code_group:
+	TESTQ        DI, DI
+	JZ           code_done
+	VBROADCASTSS (BX), Y0
+	VBROADCASTSS (SI), Y1
+	MOVQ         R8, R9
 
 eight:
 	VMULPS       (DX), Y0, Y2
@@ -3972,8 +3980,14 @@ eight:
 	VMOVQ        X3, (AX)
 	ADDQ         $+32, DX
 	ADDQ         $+8, AX
-	SUBQ         $+8, BX
+	SUBQ         $+8, R9
 	JG           eight
+	ADDQ         $+4, BX
+	ADDQ         $+4, SI
+	DECQ         DI
+	JMP          code_group
+
+code_done:
 	VZEROUPPER
 	RET
 
@@ -4302,15 +4316,23 @@ upper:
 	VZEROUPPER
 	RET
 
-// func codeLevelsTable(codes *byte, grid *float32, weights *float32, n int, inverse float32, offset float32)
+// func codeLevelsTable(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
 // Requires: AVX, AVX2
-TEXT ·codeLevelsTable(SB), NOSPLIT, $0-40
-	MOVQ         codes+0(FP), AX
-	MOVQ         grid+8(FP), CX
-	MOVQ         weights+16(FP), DX
-	MOVQ         n+24(FP), BX
-	VBROADCASTSS inverse+32(FP), Y0
-	VBROADCASTSS offset+36(FP), Y1
+TEXT ·codeLevelsTable(SB), NOSPLIT, $0-56
+	MOVQ codes+0(FP), AX
+	MOVQ grid+8(FP), CX
+	MOVQ weights+16(FP), DX
+	MOVQ inverse+40(FP), BX
+	MOVQ offset+48(FP), SI
+	MOVQ groups+24(FP), DI
+	MOVQ groupSize+32(FP), R8
+
+code_group:
+	TESTQ        DI, DI
+	JZ           code_done
+	VBROADCASTSS (BX), Y0
+	VBROADCASTSS (SI), Y1
+	MOVQ         R8, R9
 
 eight:
 	VMULPS       (DX), Y0, Y2
@@ -4338,8 +4360,14 @@ eight:
 	VMOVQ        X3, (AX)
 	ADDQ         $+32, DX
 	ADDQ         $+8, AX
-	SUBQ         $+8, BX
+	SUBQ         $+8, R9
 	JG           eight
+	ADDQ         $+4, BX
+	ADDQ         $+4, SI
+	DECQ         DI
+	JMP          code_group
+
+code_done:
 	VZEROUPPER
 	RET
 
@@ -4793,15 +4821,23 @@ upper:
 	VZEROUPPER
 	RET
 
-// func codeLevelsE4M3(codes *byte, grid *float32, weights *float32, n int, inverse float32, offset float32)
+// func codeLevelsE4M3(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
 // Requires: AVX, AVX2
-TEXT ·codeLevelsE4M3(SB), NOSPLIT, $0-40
-	MOVQ         codes+0(FP), AX
-	MOVQ         grid+8(FP), CX
-	MOVQ         weights+16(FP), DX
-	MOVQ         n+24(FP), BX
-	VBROADCASTSS inverse+32(FP), Y0
-	VBROADCASTSS offset+36(FP), Y1
+TEXT ·codeLevelsE4M3(SB), NOSPLIT, $0-56
+	MOVQ codes+0(FP), AX
+	MOVQ grid+8(FP), CX
+	MOVQ weights+16(FP), DX
+	MOVQ inverse+40(FP), BX
+	MOVQ offset+48(FP), SI
+	MOVQ groups+24(FP), DI
+	MOVQ groupSize+32(FP), R8
+
+code_group:
+	TESTQ        DI, DI
+	JZ           code_done
+	VBROADCASTSS (BX), Y0
+	VBROADCASTSS (SI), Y1
+	MOVQ         R8, R9
 
 eight:
 	VMULPS       (DX), Y0, Y2
@@ -4847,8 +4883,14 @@ eight:
 	VMOVQ        X2, (AX)
 	ADDQ         $+32, DX
 	ADDQ         $+8, AX
-	SUBQ         $+8, BX
+	SUBQ         $+8, R9
 	JG           eight
+	ADDQ         $+4, BX
+	ADDQ         $+4, SI
+	DECQ         DI
+	JMP          code_group
+
+code_done:
 	VZEROUPPER
 	RET
 
@@ -5759,13 +5801,20 @@ TEXT ·multipleTrials(SB), NOSPLIT, $0-40
 	VZEROUPPER
 	RET
 
-// func normalizeWeightsFloat32(out *float32, weights *byte, n int, factor float32)
+// func normalizeWeightsFloat32(out *float32, weights *byte, groups int, groupSize int, factors *float32)
 // Requires: AVX
-TEXT ·normalizeWeightsFloat32(SB), NOSPLIT, $0-28
-	MOVQ         out+0(FP), AX
-	MOVQ         weights+8(FP), CX
-	MOVQ         n+16(FP), DX
-	VBROADCASTSS factor+24(FP), Y0
+TEXT ·normalizeWeightsFloat32(SB), NOSPLIT, $0-40
+	MOVQ out+0(FP), AX
+	MOVQ weights+8(FP), CX
+	MOVQ factors+32(FP), DX
+	MOVQ groups+16(FP), BX
+	MOVQ groupSize+24(FP), SI
+
+normalize_group:
+	TESTQ        BX, BX
+	JZ           normalize_done
+	VBROADCASTSS (DX), Y0
+	MOVQ         SI, DI
 
 eight:
 	VMOVUPS (CX), Y1
@@ -5773,18 +5822,30 @@ eight:
 	VMOVUPS Y1, (AX)
 	ADDQ    $+32, CX
 	ADDQ    $+32, AX
-	SUBQ    $+8, DX
+	SUBQ    $+8, DI
 	JG      eight
+	ADDQ    $+4, DX
+	DECQ    BX
+	JMP     normalize_group
+
+normalize_done:
 	VZEROUPPER
 	RET
 
-// func normalizeWeightsFloat16(out *float32, weights *byte, n int, factor float32)
+// func normalizeWeightsFloat16(out *float32, weights *byte, groups int, groupSize int, factors *float32)
 // Requires: AVX, F16C
-TEXT ·normalizeWeightsFloat16(SB), NOSPLIT, $0-28
-	MOVQ         out+0(FP), AX
-	MOVQ         weights+8(FP), CX
-	MOVQ         n+16(FP), DX
-	VBROADCASTSS factor+24(FP), Y0
+TEXT ·normalizeWeightsFloat16(SB), NOSPLIT, $0-40
+	MOVQ out+0(FP), AX
+	MOVQ weights+8(FP), CX
+	MOVQ factors+32(FP), DX
+	MOVQ groups+16(FP), BX
+	MOVQ groupSize+24(FP), SI
+
+normalize_group:
+	TESTQ        BX, BX
+	JZ           normalize_done
+	VBROADCASTSS (DX), Y0
+	MOVQ         SI, DI
 
 eight:
 	VCVTPH2PS (CX), Y1
@@ -5792,18 +5853,30 @@ eight:
 	VMOVUPS   Y1, (AX)
 	ADDQ      $+16, CX
 	ADDQ      $+32, AX
-	SUBQ      $+8, DX
+	SUBQ      $+8, DI
 	JG        eight
+	ADDQ      $+4, DX
+	DECQ      BX
+	JMP       normalize_group
+
+normalize_done:
 	VZEROUPPER
 	RET
 
-// func normalizeWeightsBFloat16(out *float32, weights *byte, n int, factor float32)
+// func normalizeWeightsBFloat16(out *float32, weights *byte, groups int, groupSize int, factors *float32)
 // Requires: AVX, AVX2
-TEXT ·normalizeWeightsBFloat16(SB), NOSPLIT, $0-28
-	MOVQ         out+0(FP), AX
-	MOVQ         weights+8(FP), CX
-	MOVQ         n+16(FP), DX
-	VBROADCASTSS factor+24(FP), Y0
+TEXT ·normalizeWeightsBFloat16(SB), NOSPLIT, $0-40
+	MOVQ out+0(FP), AX
+	MOVQ weights+8(FP), CX
+	MOVQ factors+32(FP), DX
+	MOVQ groups+16(FP), BX
+	MOVQ groupSize+24(FP), SI
+
+normalize_group:
+	TESTQ        BX, BX
+	JZ           normalize_done
+	VBROADCASTSS (DX), Y0
+	MOVQ         SI, DI
 
 eight:
 	VPMOVZXWD (CX), Y1
@@ -5812,8 +5885,13 @@ eight:
 	VMOVUPS   Y1, (AX)
 	ADDQ      $+16, CX
 	ADDQ      $+32, AX
-	SUBQ      $+8, DX
+	SUBQ      $+8, DI
 	JG        eight
+	ADDQ      $+4, DX
+	DECQ      BX
+	JMP       normalize_group
+
+normalize_done:
 	VZEROUPPER
 	RET
 

@@ -10,7 +10,7 @@ import (
 // weights is the reference's where lanes are weights.
 func (v *vectorSet) vectorSteps() *encoderSteps {
 	return &encoderSteps{
-		v.smallRange, v.normalize, v.searchMinimum, v.searchScale, v.addUnitCosts, v.factorTrialsOf, v.addTrialErrors,
+		v.rangesOf, v.normalize, v.searchMinimum, v.searchScale, v.addUnitCosts, v.factorTrialsOf, v.addTrialErrors,
 		func(errors *lanes) int { return v.leastLane(&errors[0]) }, v.codeLevelsOf, v.packLevels,
 		v.decodeGroup, v.addSums,
 	}
@@ -25,22 +25,20 @@ func weighted(importance []float32) (which int, first *float32) {
 	return 1, &importance[0]
 }
 
-func (v *vectorSet) smallRange(s *scratch, weights []byte, t ElementType) (lo, hi float32, fault Fault) {
-	if n := len(weights) / t.Size(); t != Float64 && n > 0 && n%8 == 0 && !v.ranges[t](&weights[0], 1, n, &lo, &hi) {
-		return lo, hi, fault
-	}
-	return s.rangeOf(weights, t)
+func (v *vectorSet) rangesOf(weights []byte, t ElementType, lo, hi []float32) bool {
+	return t != Float64 && !v.ranges[t](&weights[0], len(lo), len(weights)/t.Size()/len(lo), &lo[0], &hi[0])
 }
 
-func (v *vectorSet) normalize(out []float32, weights []byte, t ElementType, factor float32) {
-	whole := 0
-	if t != Float64 {
-		whole = len(out) &^ 7
+func (v *vectorSet) normalize(out []float32, weights []byte, t ElementType, factors []float32) {
+	size := len(out) / len(factors) &^ 7
+	if t == Float64 || size == 0 {
+		normalize(out, weights, t, factors)
+		return
 	}
-	if whole > 0 {
-		v.normalizeWeights[t](&out[0], &weights[0], whole, factor)
+	v.normalizeWeights[t](&out[0], &weights[0], len(factors), size, &factors[0])
+	if len(factors) == 1 && size < len(out) {
+		normalize(out[size:], weights[size*t.Size():], t, factors)
 	}
-	normalize(out[whole:], weights[whole*t.Size():], t, factor)
 }
 
 func (v *vectorSet) searchMinimum(found *searchedMinimum, pattern *trials, g *grid, weights, importance []float32, m moments) {
@@ -66,12 +64,14 @@ func (v *vectorSet) factorTrialsOf(t, pattern *trials, g *searchedMinimum, d uni
 	v.multipleTrials(&t.scale[0], &pattern.scale[0], &g.scale, d.scale, d.minimum, least, most)
 }
 
-func (v *vectorSet) codeLevelsOf(codes []uint8, g *grid, weights []float32, inverse, offset float32) {
-	whole := len(weights) &^ 7
-	if whole > 0 {
-		v.codeLevels[g.kind](&codes[0], &g.vectors.low[0], &weights[0], whole, inverse, offset)
+func (v *vectorSet) codeLevelsOf(codes []uint8, g *grid, weights, inverse, offset []float32) {
+	size := len(codes) / len(inverse) &^ 7
+	if size > 0 {
+		v.codeLevels[g.kind](&codes[0], &g.vectors.low[0], &weights[0], len(inverse), size, &inverse[0], &offset[0])
 	}
-	codeLevels(codes[whole:], g, weights[whole:], inverse, offset)
+	if len(inverse) == 1 && size < len(codes) {
+		codeLevels(codes[size:], g, weights[size:], inverse, offset)
+	}
 }
 
 func (v *vectorSet) packLevels(packed []byte, codes []uint8, bitWidth int) {

@@ -52,14 +52,14 @@ type vectorSet struct {
 	// The steps of encodings, which encoderSteps tells of. They are by ElementType, by
 	// gridKind, and at last for weights without importance and with it. n is at least one
 	// where lanes are trials, a multiple of 8 where they are weights.
-	normalizeWeights [vectorElements]func(out *float32, weights *byte, n int, factor float32)
+	normalizeWeights [vectorElements]func(out *float32, weights *byte, groups, groupSize int, factors *float32)
 	minimumSearch    [2]func(found, pattern, grid, weights, importance *float32, n int, count, weight, square, inverse float32)
 	scaleSearch      [gridKinds][2]func(pattern, grid, weights, importance *float32, n int, scale float32) (best float32)
 	trialErrors      [gridKinds][2]func(errors, trials, grid, weights, importance *float32, n int)
 	leastLane        func(errors *float32) (lane int)
 	multipleTrials   func(trials, pattern, group *float32, unit, unitMinimum, least, most float32)
 	unitCosts        func(costs, trials, group *float32, least, most float32)
-	codeLevels       [gridKinds]func(codes *byte, grid, weights *float32, n int, inverse, offset float32)
+	codeLevels       [gridKinds]func(codes *byte, grid, weights *float32, groups, groupSize int, inverse, offset *float32)
 	decodedSums      func(weights, decoded *float32, n int, sums *float64)
 	// decodeLevels is decode for codes that stand for levels.
 	decodeLevels func(codes *byte, levels *float32, groups, groupSize int, scale, zeroPoint, weights *byte)

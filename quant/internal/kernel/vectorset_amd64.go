@@ -53,7 +53,7 @@ var avx2 = vectorSet{
 		FloatZero:     {refineFloatFloat32, refineFloatFloat16, refineFloatBFloat16},
 		SymmetricZero: {refineSymmetricFloat32, refineSymmetricFloat16, refineSymmetricBFloat16},
 	},
-	normalizeWeights: [...]func(*float32, *byte, int, float32){normalizeWeightsFloat32, normalizeWeightsFloat16, normalizeWeightsBFloat16},
+	normalizeWeights: [...]func(*float32, *byte, int, int, *float32){normalizeWeightsFloat32, normalizeWeightsFloat16, normalizeWeightsBFloat16},
 	minimumSearch: [...]func(*float32, *float32, *float32, *float32, *float32, int, float32, float32, float32, float32){
 		minimumSearch, minimumSearchWeighted,
 	},
@@ -64,7 +64,7 @@ var avx2 = vectorSet{
 		{trialErrorsEven, trialErrorsEvenWeighted}, {trialErrorsTable, trialErrorsTableWeighted}, {trialErrorsE4M3, trialErrorsE4M3Weighted},
 	},
 	leastLane: leastLane, multipleTrials: multipleTrials, unitCosts: unitCosts,
-	codeLevels:   [...]func(*byte, *float32, *float32, int, float32, float32){codeLevelsEven, codeLevelsTable, codeLevelsE4M3},
+	codeLevels:   [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsEven, codeLevelsTable, codeLevelsE4M3},
 	decodeLevels: decodeLevels, decodedSums: decodedSums,
 	prefetch: prefetch, stream: stream, fence: fence,
 }

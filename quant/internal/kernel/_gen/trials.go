@@ -443,32 +443,38 @@ func factorTrials() {
 
 // codeLevels is that of the scalar kernel.
 func codeLevels(kind string) {
-	function("codeLevels"+kind, "func(codes *byte, grid *float32, weights *float32, n int, inverse, offset float32)",
-		"Codes of n weights, a multiple of 8.")
-	codes, grid, weights, left := pointer("codes"), pointer("grid"), pointer("weights"), pointer("n")
-	inverse, offset := all(argument("inverse")), all(argument("offset"))
+	function("codeLevels"+kind, "func(codes *byte, grid, weights *float32, groups, groupSize int, inverse, offset *float32)",
+		"Codes of each group, one byte each.")
+	codes, grid, weights, inverses, offsets := pointer("codes"), pointer("grid"), pointer("weights"), pointer("inverse"), pointer("offset")
 	n := newNearest(kind, grid)
-	Label("eight")
-	y := YMM()
-	VMULPS(Mem{Base: weights}, inverse, y)
-	VADDPS(offset, y, y)
-	var code VecVirtual
-	switch kind {
-	case "Even":
-		code = n.level(y)
-		VSUBPS(n.at(gridLow), code, code)
-		VCVTPS2DQ(code, code)
-	case "Table":
-		place, upper := n.place(y)
-		code = n.permuted(place, upper, gridLowerCodes, gridUpperCodes)
-	default:
-		code = n.e4m3Code(y)
-	}
-	isas[0].storeBytes(code, Mem{Base: codes})
-	ADDQ(I32(32), weights)
-	ADDQ(I32(8), codes)
-	SUBQ(I32(8), left)
-	JG(LabelRef("eight"))
+	forGroups("code", func(groupSize GPVirtual) {
+		inverse, offset := all(Mem{Base: inverses}), all(Mem{Base: offsets})
+		left := GP64()
+		MOVQ(groupSize, left)
+		Label("eight")
+		y := YMM()
+		VMULPS(Mem{Base: weights}, inverse, y)
+		VADDPS(offset, y, y)
+		var code VecVirtual
+		switch kind {
+		case "Even":
+			code = n.level(y)
+			VSUBPS(n.at(gridLow), code, code)
+			VCVTPS2DQ(code, code)
+		case "Table":
+			place, upper := n.place(y)
+			code = n.permuted(place, upper, gridLowerCodes, gridUpperCodes)
+		default:
+			code = n.e4m3Code(y)
+		}
+		isas[0].storeBytes(code, Mem{Base: codes})
+		ADDQ(I32(32), weights)
+		ADDQ(I32(8), codes)
+		SUBQ(I32(8), left)
+		JG(LabelRef("eight"))
+		ADDQ(I32(4), inverses)
+		ADDQ(I32(4), offsets)
+	})
 	VZEROUPPER()
 	RET()
 }
@@ -493,17 +499,23 @@ func (n *nearest) e4m3Code(y VecVirtual) VecVirtual {
 
 // normalizeWeights is normalize.
 func normalizeWeights(e element) {
-	function("normalizeWeights"+e.name, "func(out *float32, weights *byte, n int, factor float32)", "Widens n weights, a multiple of 8, and multiplies them.")
-	out, weights, left := pointer("out"), pointer("weights"), pointer("n")
-	factor := all(argument("factor"))
-	Label("eight")
-	v := e.load(Mem{Base: weights}, 8)
-	VMULPS(factor, v, v)
-	VMOVUPS(v, Mem{Base: out})
-	ADDQ(I32(int32(8*e.size)), weights)
-	ADDQ(I32(32), out)
-	SUBQ(I32(8), left)
-	JG(LabelRef("eight"))
+	function("normalizeWeights"+e.name, "func(out *float32, weights *byte, groups, groupSize int, factors *float32)",
+		"Widens the weights of each group, and multiplies them.")
+	out, weights, factors := pointer("out"), pointer("weights"), pointer("factors")
+	forGroups("normalize", func(groupSize GPVirtual) {
+		factor := all(Mem{Base: factors})
+		left := GP64()
+		MOVQ(groupSize, left)
+		Label("eight")
+		v := e.load(Mem{Base: weights}, 8)
+		VMULPS(factor, v, v)
+		VMOVUPS(v, Mem{Base: out})
+		ADDQ(I32(int32(8*e.size)), weights)
+		ADDQ(I32(32), out)
+		SUBQ(I32(8), left)
+		JG(LabelRef("eight"))
+		ADDQ(I32(4), factors)
+	})
 	VZEROUPPER()
 	RET()
 }
