@@ -182,36 +182,41 @@ func FuzzEncoded(f *testing.F) {
 	})
 }
 
-// TestE4M3 holds the conversions against the definition, and ties to even.
-func TestE4M3(t *testing.T) {
-	var values []float32
-	for code := range 0x7f {
-		value := E4M3Value(uint8(code))
-		if E4M3Bits(value) != uint8(code) || E4M3Bits(-value) != uint8(code)|0x80 {
-			t.Errorf("code %#x is %g, which is code %#x", code, value, E4M3Bits(value))
-		}
-		values = append(values, value)
-	}
-	for code := 1; code < len(values); code++ {
-		low, high := values[code-1], values[code]
-		middle := (low + high) / 2
-		for x, want := range map[float32]int{
-			math.Nextafter32(middle, 0): code - 1, math.Nextafter32(middle, infinity): code, middle: code - code%2,
-		} {
-			if code%2 == 1 && x == middle {
-				want = code - 1
+// TestFloatFormats holds the conversions against the definition, and ties to even.
+func TestFloatFormats(t *testing.T) {
+	for _, f := range []floatFormat{e4m3, e2m1} {
+		var values []float32
+		for code := uint8(0); f.value(code) <= f.largest; code++ {
+			value := f.value(code)
+			if negative := code | 1<<f.signBit(); f.code(value) != code || f.code(-value) != negative && value != 0 {
+				t.Errorf("code %#x is %g, which is code %#x, and %#x if negative", code, value, f.code(value), f.code(-value))
 			}
-			if got := E4M3Bits(x); got != uint8(want) {
-				t.Errorf("%g is coded as %#x, want %#x", x, got, want)
+			if len(values) > 0 && value <= values[len(values)-1] {
+				t.Errorf("code %#x is %g, that before it %g", code, value, values[len(values)-1])
+			}
+			values = append(values, value)
+			if value == f.largest {
+				break
 			}
 		}
-	}
-	for _, x := range []float32{448, 449, 1e30, math.MaxFloat32} {
-		if E4M3Bits(x) != 0x7e {
-			t.Errorf("%g is coded as %#x", x, E4M3Bits(x))
+		for code := 1; code < len(values); code++ {
+			middle := (values[code-1] + values[code]) / 2
+			for x, want := range map[float32]int{
+				math.Nextafter32(middle, 0): code - 1, math.Nextafter32(middle, infinity): code, middle: code - code%2,
+			} {
+				if got := f.code(x); got != uint8(want) {
+					t.Errorf("%g is coded as %#x, want %#x", x, got, want)
+				}
+			}
+		}
+		last := uint8(len(values) - 1)
+		for _, x := range []float32{f.largest, 1.01 * f.largest, 1e30, math.MaxFloat32} {
+			if f.code(x) != last || f.round(-x) != -f.largest {
+				t.Errorf("%g is coded as %#x", x, f.code(x))
+			}
 		}
 	}
-	if fmt.Sprint(E4M3Value(0x7f), E4M3Value(0x08), E4M3Value(1)) != "NaN 0.015625 0.001953125" {
-		t.Error(E4M3Value(0x7f), E4M3Value(0x08), E4M3Value(1))
+	if got := fmt.Sprint(e2m1Levels[:8], e4m3.value(0x7f), e4m3.value(0x08), e4m3.value(1)); got != "[0 0.5 1 1.5 2 3 4 6] NaN 0.015625 0.001953125" {
+		t.Error(got)
 	}
 }

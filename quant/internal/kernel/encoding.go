@@ -58,18 +58,18 @@ var descriptions = [...]*Description{
 	IQ4NL: {BitWidth: 4, GroupSize: 32, Levels: iq4Levels, grid: iq4Grid, scales: signedFloat16},
 	IQ4XS: {BitWidth: 4, GroupSize: 32, SuperSize: superSize, Levels: iq4Levels, leastFactor: -32, mostFactor: 31, grid: iq4Grid},
 
-	NF4:   {BitWidth: 4, GroupSize: 64, Levels: nf4Levels, grid: tableGrid(nf4Levels, false), scales: ofDtype},
-	MXFP4: {BitWidth: 4, GroupSize: 32, Levels: e2m1Levels, grid: tableGrid(e2m1Levels, true), scales: powerOfTwo},
-	MXFP8: {BitWidth: 8, GroupSize: 32, Levels: e4m3Levels[:], grid: e4m3Grid, scales: powerOfTwo},
-	NVFP4: {BitWidth: 4, GroupSize: 16, LayerScale: true, Levels: e2m1Levels, grid: tableGrid(e2m1Levels, true), scales: e4m3OfLayer},
-	FP8:   {BitWidth: 8, Levels: e4m3Levels[:], grid: e4m3Grid, scales: ofDtype},
+	NF4:   {BitWidth: 4, GroupSize: 64, Levels: nf4Levels, grid: tableGrid(nf4Levels), scales: ofDtype},
+	MXFP4: {BitWidth: 4, GroupSize: 32, Levels: e2m1Levels, grid: e2m1Grid, scales: powerOfTwo},
+	MXFP8: {BitWidth: 8, GroupSize: 32, Levels: e4m3Levels, grid: e4m3Grid, scales: powerOfTwo},
+	NVFP4: {BitWidth: 4, GroupSize: 16, LayerScale: true, Levels: e2m1Levels, grid: e2m1Grid, scales: e4m3OfLayer},
+	FP8:   {BitWidth: 8, Levels: e4m3Levels, grid: e4m3Grid, scales: ofDtype},
 }
 
 // Describe gives what an encoding fixes, nil for Integer.
 func (e Encoding) Describe() *Description { return descriptions[e] }
 
 // LargestScaled is the largest weight that has a scale with the layer's super-scale 1.
-func (d *Description) LargestScaled() float32 { return d.grid.high * maxE4M3 }
+func (d *Description) LargestScaled() float32 { return d.grid.high * e4m3.largest }
 
 // SuperScales is how many super-scales a row of so many columns has.
 func (d *Description) SuperScales(columns int) int {
@@ -101,7 +101,7 @@ func (d *Description) isAlone(scale, layerScale float32) bool {
 		return scale > 0 && (math.Float32bits(scale)&0x7fffff == 0 || scale == 0x1p-127)
 	case e4m3OfLayer:
 		factor := scale / layerScale
-		return isFinite(layerScale) && factor >= 0 && roundE4M3(factor) == factor
+		return isFinite(layerScale) && factor >= 0 && e4m3.round(factor) == factor
 	default:
 		return true
 	}

@@ -66,7 +66,7 @@ func (e *encoder) storedScale(i int, scale float32) (rounded float32, ok bool) {
 	case signedFloat16:
 		rounded = roundScale(wanted, ScaleFloat16)
 	case e4m3OfLayer:
-		return roundE4M3(wanted/e.block.LayerScale) * e.block.LayerScale * e.normal[i], true
+		return e4m3.round(wanted/e.block.LayerScale) * e.block.LayerScale * e.normal[i], true
 	default:
 		rounded = roundScale(wanted, e.block.ScaleDtype)
 		if isFinite(rounded) && !isFinite(rounded*e.grid.high) { // rounded up, near the largest float32
@@ -100,10 +100,10 @@ func (e *encoder) scaleTrials(i int, plain float32) {
 		}
 	case e4m3OfLayer:
 		unit := e.block.LayerScale * e.normal[i]
-		middle := int(E4M3Bits(plain / unit))
+		middle := int(e4m3.code(plain / unit))
 		for lane := 1; lane < trialLanes; lane++ {
 			code := min(max(middle+lane-trialLanes/2, 1), 0x7e)
-			t.set(lane, E4M3Value(uint8(code))*unit, 0)
+			t.set(lane, e4m3.value(uint8(code))*unit, 0)
 		}
 	default:
 		e.continuousTrials(i, plain)

@@ -22,7 +22,7 @@ func (e *encoder) fitFactors() bool {
 	for i := range searched {
 		searched[i].scale = e.searchScale(i, searched[i].scale)
 	}
-	if unit, ok = e.factorUnit(searched); !ok || !e.searchFactors(searched, units{scale: unit}, aboutScales) {
+	if unit, ok = e.factorUnit(searched); !ok || !e.searchFactors(searched, units{scale: unit}, &aboutScales) {
 		e.superScale = plain
 	}
 	return true
@@ -48,17 +48,16 @@ func (e *encoder) factorUnit(groups []searchedMinimum) (unit float32, ok bool) {
 
 // searchFactors takes the best of some multiples of units about what was searched for each
 // group. It returns false if that does not beat the plain ones, which stay then.
-func (e *encoder) searchFactors(searched []searchedMinimum, d units, about trials) bool {
+func (e *encoder) searchFactors(searched []searchedMinimum, d units, about *trials) bool {
+	u := newFactorUnits(d, e.leastFactor, e.mostFactor)
 	var plainError, leastError float32
-	t := &e.trials
 	for i := range searched {
-		e.steps.factorTrials(t, &about, &searched[i], d, e.leastFactor, e.mostFactor)
-		t.set(0, e.scale[i], e.minimum[i])
-		errors := e.trialErrors(i)
-		least := e.steps.leastTrial(errors)
-		searched[i].scale, searched[i].minimum = t.scale[least], t.minimum[least]
-		plainError += errors[0]
-		leastError += errors[least]
+		found, plain := &searched[i], units{e.scale[i], e.minimum[i]}
+		first, end := e.span(i)
+		weights, importance := e.part(first, end)
+		e.steps.searchFactors(found, about, &u, &plain, e.grid, weights, importance)
+		plainError += found.plainError
+		leastError += found.error
 	}
 	if !beats(leastError, plainError) {
 		return false
@@ -69,16 +68,35 @@ func (e *encoder) searchFactors(searched []searchedMinimum, d units, about trial
 	return true
 }
 
-func factorTrials(t, pattern *trials, g *searchedMinimum, d units, least, most float32) {
+// factorUnits are units and what makes factors of them. Assembly relies on the order.
+type factorUnits struct {
+	units
+	perScale, perMinimum float32
+	least, most          float32
+}
+
+func newFactorUnits(d units, least, most float32) factorUnits {
 	perScale, _ := coder(d.scale, 0)
 	perMinimum, _ := coder(d.minimum, 0)
-	factor := roundEven(min(max(float32(g.scale*perScale), least), most))
+	return factorUnits{d, perScale, perMinimum, least, most}
+}
+
+// searchFactors replaces a group's scale and minimum by the best multiples of units about
+// them, and tells their error, and that of the plain ones.
+func searchFactors(g *searchedMinimum, about *trials, u *factorUnits, plain *units, grid *grid, weights, importance []float32) {
+	var t trials
+	factor := roundEven(min(max(float32(g.scale*u.perScale), u.least), u.most))
 	for lane := range trialLanes {
-		scale := d.scale * min(max(factor+pattern.scale[lane], least), most)
+		scale := u.scale * min(max(factor+about.scale[lane], u.least), u.most)
 		minimum := g.minimum + float32((scale-g.scale)*g.slope)
-		multiple := roundEven(min(max(float32(minimum*perMinimum), 0), most))
-		t.set(lane, scale, d.minimum*min(max(multiple+pattern.minimum[lane], 0), most))
+		multiple := roundEven(min(max(float32(minimum*u.perMinimum), 0), u.most))
+		t.set(lane, scale, u.minimum*min(max(multiple+about.minimum[lane], 0), u.most))
 	}
+	t.set(0, plain.scale, plain.minimum)
+	var errors lanes
+	addTrialErrors(&errors, grid, &t, weights, importance)
+	least := leastTrial(&errors)
+	g.scale, g.minimum, g.error, g.plainError = t.scale[least], t.minimum[least], errors[least], errors[0]
 }
 
 // aboutScales are fifteen factors about the nearest. The first lane is left out.

@@ -32,7 +32,7 @@ func (e *encoder) fitMinimums() bool {
 		e.searchMinimum(i, &searched[i])
 	}
 	d = e.searchUnits(searched, d)
-	if !e.searchFactors(searched, d, aboutMinimums) {
+	if !e.searchFactors(searched, d, &aboutMinimums) {
 		e.superScale, e.superMinimum = plain.scale, plain.minimum
 	}
 	return true
@@ -63,8 +63,9 @@ func (e *encoder) roundUnits(d units) (units, bool) {
 // searchedMinimum is the scale and the minimum of least error for a group without
 // rounding, and what another scale costs: its distance squared times scaleCost where the
 // minimum is the best for it, which moves by slope, and another minimum its distance squared
-// times weight. Assembly relies on the order.
-type searchedMinimum struct{ scale, minimum, slope, scaleCost, weight float32 }
+// times weight. At last it has the error, and that of round-to-nearest. Assembly relies on
+// the order.
+type searchedMinimum struct{ scale, minimum, slope, scaleCost, weight, error, plainError float32 }
 
 // moments are the sums of a group's importance, of its weighted weights, and of their
 // squares.
@@ -138,7 +139,7 @@ func searchMinimum(found *searchedMinimum, pattern *trials, g *grid, weights, im
 		promise := m.square - float32(scale*s.levelWeight) + float32(minimum*m.weight)
 		if scale > 0 && scaleCost > 0 && promise < least {
 			least = promise
-			*found = searchedMinimum{scale, minimum, float32(s.level * inverse), scaleCost, m.count}
+			*found = searchedMinimum{scale: scale, minimum: minimum, slope: float32(s.level * inverse), scaleCost: scaleCost, weight: m.count}
 		}
 	}
 }

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"cmp"
-	"math"
 	"slices"
 )
 
@@ -11,8 +10,8 @@ type gridKind uint8
 
 const (
 	evenKind  gridKind = iota // whole numbers, ties to even
-	tableKind                 // up to 16 levels
-	e4m3Kind                  // the finite numbers of E4M3, ties to even
+	tableKind                 // 16 levels
+	floatKind                 // numbers of floating point, ties to even
 	gridKinds
 )
 
@@ -20,11 +19,13 @@ const (
 type grid struct {
 	kind      gridKind
 	low, high float32 // the ends
-	// Of a table: its levels in ascending order, their codes, and the largest number that
-	// is nearest to each. The last level is repeated.
+	// Of a table: its 16 levels in ascending order, their codes, and the largest number that
+	// is nearest to each.
 	levels, bounds [16]float32
 	codes          [16]uint8
-	vectors        gridVectors
+	// Of floating point.
+	float   floatFormat
+	vectors gridVectors
 	// cuts and reaches are what searches try first.
 	cuts    trials
 	reaches lanes
@@ -33,12 +34,16 @@ type grid struct {
 // gridVectors are what vectors of 8 numbers need to find levels. Assembly relies on the order.
 type gridVectors struct {
 	low, high vector8
-	// Bisection of a table compares with the 8th bound, then with the 4th or the 12th, then
-	// with one of thirds, then with one of odds. Permutations are by the negative of what the
-	// comparisons have found, which are -1 where they hold.
+	// Of a table, bisected by comparing with the 8th bound, then with the 4th or the 12th,
+	// then with one of thirds, then with one of odds. Permutations are by the negative of what
+	// the comparisons have found, which are -1 where they hold.
 	eighth, fourth, twelfth, thirds, odds vector8
 	lowerLevels, upperLevels              vector8
 	lowerCodes, upperCodes                [8]uint32
+	// Of floating point.
+	smallestNormal, magic, perSubnormal vector8
+	bias                                [8]uint32
+	shift, signShift                    [2]uint64
 }
 
 type vector8 [8]float32
@@ -65,49 +70,47 @@ func (g *grid) prepared() *grid {
 		v.lowerLevels[at], v.upperLevels[at] = g.levels[i], g.levels[8+i]
 		v.lowerCodes[at], v.upperCodes[at] = uint32(g.codes[i]), uint32(g.codes[8+i])
 	}
+	if g.kind == floatKind {
+		f := g.float
+		v.smallestNormal.fill(f.smallestNormal())
+		v.magic.fill(f.magic())
+		v.perSubnormal.fill(1 / f.smallest())
+		for i := range v.bias {
+			v.bias[i] = f.shiftedBias()
+		}
+		v.shift[0], v.signShift[0] = uint64(f.shift()), uint64(31-f.signBit())
+	}
 	return g
 }
 
 var (
 	iq4Levels = []float32{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}
-	iq4Grid   = tableGrid(iq4Levels, false)
+	iq4Grid   = tableGrid(iq4Levels)
 
 	nf4Levels = []float32{
 		-1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
 		-0.09105003625154495, 0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
 		0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1,
 	}
-
-	// e2m1Levels are those of 4-bit floating point; code 8 is -0.
-	e2m1Levels = []float32{0, 0.5, 1, 1.5, 2, 3, 4, 6, float32(math.Copysign(0, -1)), -0.5, -1, -1.5, -2, -3, -4, -6}
 )
 
 func evenGrid(low, high float32) *grid {
 	return (&grid{kind: evenKind, low: low, high: high}).prepared()
 }
 
-// tableGrid makes a grid of levels given by code. Between two levels of the same
-// distance, the one of even code is the nearest, or the lower one if not even.
-func tableGrid(levels []float32, even bool) *grid {
+// tableGrid makes a grid of levels given by code. Of two levels of the same distance, the
+// lower one is the nearest.
+func tableGrid(levels []float32) *grid {
 	g := &grid{kind: tableKind}
-	var codes []int // in the order of levels, 0 but once
-	for code, level := range levels {
-		if level != 0 || !math.Signbit(float64(level)) {
-			codes = append(codes, code)
-		}
+	codes := make([]int, len(levels)) // in the order of levels
+	for code := range codes {
+		codes[code] = code
 	}
 	slices.SortFunc(codes, func(a, b int) int { return cmp.Compare(levels[a], levels[b]) })
-	for i := range g.levels {
-		last := i >= len(codes)-1
-		code := codes[min(i, len(codes)-1)]
+	for i, code := range codes {
 		g.levels[i], g.codes[i], g.bounds[i] = levels[code], uint8(code), infinity
-		if last {
-			continue
-		}
-		next := codes[i+1]
-		g.bounds[i] = (levels[code] + levels[next]) / 2
-		if even && next%2 == 0 {
-			g.bounds[i] = math.Nextafter32(g.bounds[i], -infinity)
+		if i+1 < len(codes) {
+			g.bounds[i] = (levels[code] + levels[codes[i+1]]) / 2
 		}
 	}
 	g.low, g.high = g.levels[0], g.levels[15]
@@ -122,7 +125,7 @@ func (g *grid) nearest(y float32) float32 {
 	case tableKind:
 		return g.levels[g.index(y)]
 	default:
-		return roundE4M3(y)
+		return g.float.round(y)
 	}
 }
 
@@ -144,7 +147,7 @@ func (g *grid) code(y float32) uint8 {
 	case tableKind:
 		return g.codes[g.index(y)]
 	default:
-		return E4M3Bits(y)
+		return g.float.code(y)
 	}
 }
 

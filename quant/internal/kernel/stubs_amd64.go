@@ -164,6 +164,11 @@ func scaleSearchEven(pattern *float32, grid *float32, weights *float32, importan
 //go:noescape
 func trialErrorsEven(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
 
+// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
+//
+//go:noescape
+func factorSearchEven(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+
 // The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
 //
 //go:noescape
@@ -173,6 +178,11 @@ func scaleSearchEvenWeighted(pattern *float32, grid *float32, weights *float32, 
 //
 //go:noescape
 func trialErrorsEvenWeighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
+//
+//go:noescape
+func factorSearchEvenWeighted(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
 
 // Codes of each group, one byte each.
 //
@@ -189,6 +199,11 @@ func scaleSearchTable(pattern *float32, grid *float32, weights *float32, importa
 //go:noescape
 func trialErrorsTable(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
 
+// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
+//
+//go:noescape
+func factorSearchTable(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+
 // The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
 //
 //go:noescape
@@ -199,30 +214,35 @@ func scaleSearchTableWeighted(pattern *float32, grid *float32, weights *float32,
 //go:noescape
 func trialErrorsTableWeighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
 
+// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
+//
+//go:noescape
+func factorSearchTableWeighted(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+
 // Codes of each group, one byte each.
 //
 //go:noescape
-func codeLevelsE4M3(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+func codeLevelsFloat(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
 
 // The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
 //
 //go:noescape
-func scaleSearchE4M3(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+func scaleSearchFloat(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
 
 // Adds to the squared errors of 16 trials over n weights, of which there is one at least.
 //
 //go:noescape
-func trialErrorsE4M3(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+func trialErrorsFloat(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
 
 // The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
 //
 //go:noescape
-func scaleSearchE4M3Weighted(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+func scaleSearchFloatWeighted(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
 
 // Adds to the squared errors of 16 trials over n weights, of which there is one at least.
 //
 //go:noescape
-func trialErrorsE4M3Weighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+func trialErrorsFloatWeighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
 
 // The best scale and minimum for the codes that one of 16 trials about found gives.
 //
@@ -238,11 +258,6 @@ func minimumSearchWeighted(found *float32, pattern *float32, grid *float32, weig
 //
 //go:noescape
 func leastLane(errors *float32) (lane int)
-
-// Trials whose scales and minimums are multiples of units, about those of a group.
-//
-//go:noescape
-func multipleTrials(trials *float32, pattern *float32, group *float32, unit float32, unitMinimum float32, least float32, most float32)
 
 // Widens the weights of each group, and multiplies them.
 //

@@ -42,8 +42,9 @@ type encoderSteps struct {
 	searchScale func(pattern *lanes, scale float32, g *grid, weights, importance []float32) float32
 	// addUnitCosts adds what units cost a group to those of all trials.
 	addUnitCosts func(costs *lanes, d *trials, g *searchedMinimum, least, most float32)
-	// factorTrials makes trials that are multiples of units, about those of a group.
-	factorTrials func(t, pattern *trials, g *searchedMinimum, d units, least, most float32)
+	// searchFactors replaces a group's scale and minimum by the best multiples of units about
+	// them, and tells their error, and that of the plain ones.
+	searchFactors func(g *searchedMinimum, about *trials, u *factorUnits, plain *units, grid *grid, weights, importance []float32)
 	// addTrialErrors adds to the squared errors of all trials.
 	addTrialErrors func(errors *lanes, g *grid, t *trials, weights, importance []float32)
 	// leastTrial gives the lane of the least error of all but the first.
@@ -59,7 +60,7 @@ type encoderSteps struct {
 }
 
 var scalarSteps = &encoderSteps{
-	func([]byte, ElementType, []float32, []float32) bool { return false }, normalize, searchMinimum, searchScale, addUnitCosts, factorTrials, addTrialErrors, leastTrial, codeLevels, pack,
+	func([]byte, ElementType, []float32, []float32) bool { return false }, normalize, searchMinimum, searchScale, addUnitCosts, searchFactors, addTrialErrors, leastTrial, codeLevels, pack,
 	decodeAllLevels, (*laneSums).add,
 }
 

@@ -130,30 +130,6 @@ GLOBL none<>(SB), RODATA|NOPTR, $4
 DATA minusOne<>+0(SB)/4, $0xbf800000
 GLOBL minusOne<>(SB), RODATA|NOPTR, $4
 
-DATA integerOne<>+0(SB)/4, $0x00000001
-GLOBL integerOne<>(SB), RODATA|NOPTR, $4
-
-DATA integerSign<>+0(SB)/4, $0x00000080
-GLOBL integerSign<>(SB), RODATA|NOPTR, $4
-
-DATA e4m3Unit<>+0(SB)/4, $0x46800000
-GLOBL e4m3Unit<>(SB), RODATA|NOPTR, $4
-
-DATA e4m3PerUnit<>+0(SB)/4, $0x44000000
-GLOBL e4m3PerUnit<>(SB), RODATA|NOPTR, $4
-
-DATA e4m3Normal<>+0(SB)/4, $0x3c800000
-GLOBL e4m3Normal<>(SB), RODATA|NOPTR, $4
-
-DATA e4m3Below<>+0(SB)/4, $0x0007ffff
-GLOBL e4m3Below<>(SB), RODATA|NOPTR, $4
-
-DATA e4m3Kept<>+0(SB)/4, $0xfff00000
-GLOBL e4m3Kept<>(SB), RODATA|NOPTR, $4
-
-DATA e4m3Bias<>+0(SB)/4, $0x000003c0
-GLOBL e4m3Bias<>(SB), RODATA|NOPTR, $4
-
 // func rangesFloat32AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
 // Requires: AVX, AVX2, CMOV
 TEXT ·rangesFloat32AVX2(SB), NOSPLIT, $0-41
@@ -4089,60 +4065,189 @@ TEXT ·trialErrorsEven(SB), NOSPLIT, $0-48
 	MOVQ         grid+16(FP), DX
 	VMOVUPS      (CX), Y0
 	VMOVUPS      64(CX), Y1
-	VBROADCASTSS one<>+0(SB), Y2
-	VDIVPS       Y0, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x04, Y3, Y0, Y3
-	VANDPS       Y3, Y2, Y2
-	VMULPS       Y2, Y1, Y3
-	VMOVUPS      (AX), Y4
-	MOVQ         weights+24(FP), BX
-	MOVQ         n+40(FP), SI
-
-lower:
-	VBROADCASTSS (BX), Y5
-	VMULPS       Y5, Y2, Y6
-	VADDPS       Y3, Y6, Y6
-	VMAXPS       (DX), Y6, Y6
-	VMINPS       32(DX), Y6, Y6
-	VROUNDPS     $0x00, Y6, Y6
-	VMULPS       Y0, Y6, Y6
-	VSUBPS       Y1, Y6, Y6
-	VSUBPS       Y6, Y5, Y6
-	VMULPS       Y6, Y6, Y6
-	VADDPS       Y6, Y4, Y4
-	ADDQ         $+4, BX
-	DECQ         SI
-	JNZ          lower
-	VMOVUPS      Y4, (AX)
-	VMOVUPS      32(CX), Y0
-	VMOVUPS      96(CX), Y1
-	VBROADCASTSS one<>+0(SB), Y2
-	VDIVPS       Y0, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x04, Y3, Y0, Y3
-	VANDPS       Y3, Y2, Y2
-	VMULPS       Y2, Y1, Y3
-	VMOVUPS      32(AX), Y4
+	VMOVUPS      (AX), Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y1, Y4
+	VMOVUPS      32(CX), Y5
+	VMOVUPS      96(CX), Y6
+	VMOVUPS      32(AX), Y7
+	VBROADCASTSS one<>+0(SB), Y8
+	VDIVPS       Y5, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VCMPPS       $0x04, Y9, Y5, Y9
+	VANDPS       Y9, Y8, Y8
+	VMULPS       Y8, Y6, Y9
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), BX
 
-upper:
-	VBROADCASTSS (CX), Y5
-	VMULPS       Y5, Y2, Y6
-	VADDPS       Y3, Y6, Y6
-	VMAXPS       (DX), Y6, Y6
-	VMINPS       32(DX), Y6, Y6
-	VROUNDPS     $0x00, Y6, Y6
-	VMULPS       Y0, Y6, Y6
-	VSUBPS       Y1, Y6, Y6
-	VSUBPS       Y6, Y5, Y6
-	VMULPS       Y6, Y6, Y6
-	VADDPS       Y6, Y4, Y4
+errors:
+	VBROADCASTSS (CX), Y10
+	VMULPS       Y10, Y3, Y11
+	VADDPS       Y4, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y0, Y11, Y11
+	VSUBPS       Y1, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y9, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y5, Y11, Y11
+	VSUBPS       Y6, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y7, Y7
 	ADDQ         $+4, CX
 	DECQ         BX
-	JNZ          upper
-	VMOVUPS      Y4, 32(AX)
+	JNZ          errors
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y7, 32(AX)
+	VZEROUPPER
+	RET
+
+// func factorSearchEven(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX
+TEXT ·factorSearchEven(SB), NOSPLIT, $128-64
+	MOVQ         found+0(FP), AX
+	MOVQ         pattern+8(FP), CX
+	MOVQ         units+16(FP), DX
+	MOVQ         plain+24(FP), BX
+	MOVQ         grid+32(FP), SI
+	VBROADCASTSS 16(DX), Y0
+	VBROADCASTSS 20(DX), Y1
+	VBROADCASTSS (AX), Y2
+	VBROADCASTSS 8(DX), Y3
+	VMULPS       Y3, Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	VADDPS       (CX), Y2, Y3
+	VMAXPS       Y0, Y3, Y3
+	VMINPS       Y1, Y3, Y3
+	VBROADCASTSS (DX), Y4
+	VMULPS       Y4, Y3, Y3
+	VBROADCASTSS (AX), Y4
+	VSUBPS       Y4, Y3, Y4
+	VBROADCASTSS 8(AX), Y5
+	VMULPS       Y5, Y4, Y4
+	VBROADCASTSS 4(AX), Y5
+	VADDPS       Y5, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS 12(DX), Y6
+	VMULPS       Y6, Y4, Y4
+	VMAXPS       Y5, Y4, Y4
+	VMINPS       Y1, Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VADDPS       64(CX), Y4, Y4
+	VMAXPS       Y5, Y4, Y4
+	VMINPS       Y1, Y4, Y4
+	VBROADCASTSS 4(DX), Y5
+	VMULPS       Y5, Y4, Y4
+	VBROADCASTSS (BX), Y5
+	VBLENDPS     $0x01, Y5, Y3, Y3
+	VBROADCASTSS 4(BX), Y5
+	VBLENDPS     $0x01, Y5, Y4, Y4
+	VMOVUPS      Y3, (SP)
+	VMOVUPS      Y4, 64(SP)
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y3, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y3, Y7
+	VANDPS       Y7, Y6, Y6
+	VMULPS       Y6, Y4, Y7
+	VADDPS       32(CX), Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VBROADCASTSS (DX), Y0
+	VMULPS       Y0, Y2, Y2
+	VBROADCASTSS (AX), Y0
+	VSUBPS       Y0, Y2, Y0
+	VBROADCASTSS 8(AX), Y8
+	VMULPS       Y8, Y0, Y0
+	VBROADCASTSS 4(AX), Y8
+	VADDPS       Y8, Y0, Y0
+	VXORPS       Y8, Y8, Y8
+	VBROADCASTSS 12(DX), Y9
+	VMULPS       Y9, Y0, Y0
+	VMAXPS       Y8, Y0, Y0
+	VMINPS       Y1, Y0, Y0
+	VROUNDPS     $0x00, Y0, Y0
+	VADDPS       96(CX), Y0, Y0
+	VMAXPS       Y8, Y0, Y0
+	VMINPS       Y1, Y0, Y0
+	VBROADCASTSS 4(DX), Y1
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y2, 32(SP)
+	VMOVUPS      Y0, 96(SP)
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y8
+	VDIVPS       Y2, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VCMPPS       $0x04, Y9, Y2, Y9
+	VANDPS       Y9, Y8, Y8
+	VMULPS       Y8, Y0, Y9
+	MOVQ         weights+40(FP), CX
+	MOVQ         n+56(FP), DX
+
+errors:
+	VBROADCASTSS (CX), Y10
+	VMULPS       Y10, Y6, Y11
+	VADDPS       Y7, Y11, Y11
+	VMAXPS       (SI), Y11, Y11
+	VMINPS       32(SI), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y3, Y11, Y11
+	VSUBPS       Y4, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y5, Y5
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y9, Y11, Y11
+	VMAXPS       (SI), Y11, Y11
+	VMINPS       32(SI), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y2, Y11, Y11
+	VSUBPS       Y0, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y1, Y1
+	ADDQ         $+4, CX
+	DECQ         DX
+	JNZ          errors
+	VMOVSS       X5, 24(AX)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VBLENDPS     $0x01, Y0, Y5, Y5
+	VMINPS       Y1, Y5, Y0
+	VPERM2F128   $0x01, Y0, Y0, Y2
+	VMINPS       Y2, Y0, Y0
+	VPERMILPS    $0x4e, Y0, Y2
+	VMINPS       Y2, Y0, Y0
+	VPERMILPS    $0xb1, Y0, Y2
+	VMINPS       Y2, Y0, Y0
+	VCMPPS       $0x00, Y0, Y5, Y2
+	VMOVMSKPS    Y2, CX
+	VCMPPS       $0x00, Y0, Y1, Y2
+	VMOVMSKPS    Y2, DX
+	SHLL         $0x08, DX
+	ORL          DX, CX
+	ORL          $0x00008000, CX
+	BSFL         CX, DI
+	VMOVSS       X0, 20(AX)
+	LEAQ         (SP), CX
+	VMOVSS       (CX)(DI*4), X0
+	VMOVSS       X0, (AX)
+	VMOVSS       64(CX)(DI*4), X0
+	VMOVSS       X0, 4(AX)
 	VZEROUPPER
 	RET
 
@@ -4251,68 +4356,199 @@ TEXT ·trialErrorsEvenWeighted(SB), NOSPLIT, $0-48
 	MOVQ         grid+16(FP), DX
 	VMOVUPS      (CX), Y0
 	VMOVUPS      64(CX), Y1
-	VBROADCASTSS one<>+0(SB), Y2
-	VDIVPS       Y0, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x04, Y3, Y0, Y3
-	VANDPS       Y3, Y2, Y2
-	VMULPS       Y2, Y1, Y3
-	VMOVUPS      (AX), Y4
-	MOVQ         weights+24(FP), BX
-	MOVQ         n+40(FP), DI
-	MOVQ         importance+32(FP), SI
-
-lower:
-	VBROADCASTSS (SI), Y5
-	ADDQ         $+4, SI
-	VBROADCASTSS (BX), Y6
-	VMULPS       Y6, Y2, Y7
-	VADDPS       Y3, Y7, Y7
-	VMAXPS       (DX), Y7, Y7
-	VMINPS       32(DX), Y7, Y7
-	VROUNDPS     $0x00, Y7, Y7
-	VMULPS       Y0, Y7, Y7
-	VSUBPS       Y1, Y7, Y7
-	VSUBPS       Y7, Y6, Y7
-	VMULPS       Y7, Y5, Y5
-	VMULPS       Y7, Y5, Y7
-	VADDPS       Y7, Y4, Y4
-	ADDQ         $+4, BX
-	DECQ         DI
-	JNZ          lower
-	VMOVUPS      Y4, (AX)
-	VMOVUPS      32(CX), Y0
-	VMOVUPS      96(CX), Y1
-	VBROADCASTSS one<>+0(SB), Y2
-	VDIVPS       Y0, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x04, Y3, Y0, Y3
-	VANDPS       Y3, Y2, Y2
-	VMULPS       Y2, Y1, Y3
-	VMOVUPS      32(AX), Y4
+	VMOVUPS      (AX), Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y1, Y4
+	VMOVUPS      32(CX), Y5
+	VMOVUPS      96(CX), Y6
+	VMOVUPS      32(AX), Y7
+	VBROADCASTSS one<>+0(SB), Y8
+	VDIVPS       Y5, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VCMPPS       $0x04, Y9, Y5, Y9
+	VANDPS       Y9, Y8, Y8
+	VMULPS       Y8, Y6, Y9
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), SI
 	MOVQ         importance+32(FP), BX
 
-upper:
-	VBROADCASTSS (BX), Y5
+errors:
+	VBROADCASTSS (BX), Y10
 	ADDQ         $+4, BX
-	VBROADCASTSS (CX), Y6
-	VMULPS       Y6, Y2, Y7
-	VADDPS       Y3, Y7, Y7
-	VMAXPS       (DX), Y7, Y7
-	VMINPS       32(DX), Y7, Y7
-	VROUNDPS     $0x00, Y7, Y7
-	VMULPS       Y0, Y7, Y7
-	VSUBPS       Y1, Y7, Y7
-	VSUBPS       Y7, Y6, Y7
-	VMULPS       Y7, Y5, Y5
-	VMULPS       Y7, Y5, Y7
-	VADDPS       Y7, Y4, Y4
+	VBROADCASTSS (CX), Y11
+	VMULPS       Y11, Y3, Y12
+	VADDPS       Y4, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y0, Y12, Y12
+	VSUBPS       Y1, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y13
+	VMULPS       Y12, Y13, Y12
+	VADDPS       Y12, Y2, Y2
+	VMULPS       Y11, Y8, Y12
+	VADDPS       Y9, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y5, Y12, Y12
+	VSUBPS       Y6, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y10
+	VMULPS       Y12, Y10, Y12
+	VADDPS       Y12, Y7, Y7
 	ADDQ         $+4, CX
 	DECQ         SI
-	JNZ          upper
-	VMOVUPS      Y4, 32(AX)
+	JNZ          errors
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y7, 32(AX)
+	VZEROUPPER
+	RET
+
+// func factorSearchEvenWeighted(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX
+TEXT ·factorSearchEvenWeighted(SB), NOSPLIT, $128-64
+	MOVQ         found+0(FP), AX
+	MOVQ         pattern+8(FP), CX
+	MOVQ         units+16(FP), DX
+	MOVQ         plain+24(FP), BX
+	MOVQ         grid+32(FP), SI
+	VBROADCASTSS 16(DX), Y0
+	VBROADCASTSS 20(DX), Y1
+	VBROADCASTSS (AX), Y2
+	VBROADCASTSS 8(DX), Y3
+	VMULPS       Y3, Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	VADDPS       (CX), Y2, Y3
+	VMAXPS       Y0, Y3, Y3
+	VMINPS       Y1, Y3, Y3
+	VBROADCASTSS (DX), Y4
+	VMULPS       Y4, Y3, Y3
+	VBROADCASTSS (AX), Y4
+	VSUBPS       Y4, Y3, Y4
+	VBROADCASTSS 8(AX), Y5
+	VMULPS       Y5, Y4, Y4
+	VBROADCASTSS 4(AX), Y5
+	VADDPS       Y5, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS 12(DX), Y6
+	VMULPS       Y6, Y4, Y4
+	VMAXPS       Y5, Y4, Y4
+	VMINPS       Y1, Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VADDPS       64(CX), Y4, Y4
+	VMAXPS       Y5, Y4, Y4
+	VMINPS       Y1, Y4, Y4
+	VBROADCASTSS 4(DX), Y5
+	VMULPS       Y5, Y4, Y4
+	VBROADCASTSS (BX), Y5
+	VBLENDPS     $0x01, Y5, Y3, Y3
+	VBROADCASTSS 4(BX), Y5
+	VBLENDPS     $0x01, Y5, Y4, Y4
+	VMOVUPS      Y3, (SP)
+	VMOVUPS      Y4, 64(SP)
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y3, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y3, Y7
+	VANDPS       Y7, Y6, Y6
+	VMULPS       Y6, Y4, Y7
+	VADDPS       32(CX), Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VBROADCASTSS (DX), Y0
+	VMULPS       Y0, Y2, Y2
+	VBROADCASTSS (AX), Y0
+	VSUBPS       Y0, Y2, Y0
+	VBROADCASTSS 8(AX), Y8
+	VMULPS       Y8, Y0, Y0
+	VBROADCASTSS 4(AX), Y8
+	VADDPS       Y8, Y0, Y0
+	VXORPS       Y8, Y8, Y8
+	VBROADCASTSS 12(DX), Y9
+	VMULPS       Y9, Y0, Y0
+	VMAXPS       Y8, Y0, Y0
+	VMINPS       Y1, Y0, Y0
+	VROUNDPS     $0x00, Y0, Y0
+	VADDPS       96(CX), Y0, Y0
+	VMAXPS       Y8, Y0, Y0
+	VMINPS       Y1, Y0, Y0
+	VBROADCASTSS 4(DX), Y1
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y2, 32(SP)
+	VMOVUPS      Y0, 96(SP)
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y8
+	VDIVPS       Y2, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VCMPPS       $0x04, Y9, Y2, Y9
+	VANDPS       Y9, Y8, Y8
+	VMULPS       Y8, Y0, Y9
+	MOVQ         weights+40(FP), CX
+	MOVQ         n+56(FP), BX
+	MOVQ         importance+48(FP), DX
+
+errors:
+	VBROADCASTSS (DX), Y10
+	ADDQ         $+4, DX
+	VBROADCASTSS (CX), Y11
+	VMULPS       Y11, Y6, Y12
+	VADDPS       Y7, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y3, Y12, Y12
+	VSUBPS       Y4, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y13
+	VMULPS       Y12, Y13, Y12
+	VADDPS       Y12, Y5, Y5
+	VMULPS       Y11, Y8, Y12
+	VADDPS       Y9, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y2, Y12, Y12
+	VSUBPS       Y0, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y10
+	VMULPS       Y12, Y10, Y12
+	VADDPS       Y12, Y1, Y1
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          errors
+	VMOVSS       X5, 24(AX)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VBLENDPS     $0x01, Y0, Y5, Y5
+	VMINPS       Y1, Y5, Y0
+	VPERM2F128   $0x01, Y0, Y0, Y2
+	VMINPS       Y2, Y0, Y0
+	VPERMILPS    $0x4e, Y0, Y2
+	VMINPS       Y2, Y0, Y0
+	VPERMILPS    $0xb1, Y0, Y2
+	VMINPS       Y2, Y0, Y0
+	VCMPPS       $0x00, Y0, Y5, Y2
+	VMOVMSKPS    Y2, CX
+	VCMPPS       $0x00, Y0, Y1, Y2
+	VMOVMSKPS    Y2, DX
+	SHLL         $0x08, DX
+	ORL          DX, CX
+	ORL          $0x00008000, CX
+	BSFL         CX, DI
+	VMOVSS       X0, 20(AX)
+	LEAQ         (SP), CX
+	VMOVSS       (CX)(DI*4), X0
+	VMOVSS       X0, (AX)
+	VMOVSS       64(CX)(DI*4), X0
+	VMOVSS       X0, 4(AX)
 	VZEROUPPER
 	RET
 
@@ -4507,84 +4743,221 @@ TEXT ·trialErrorsTable(SB), NOSPLIT, $0-48
 	MOVQ         grid+16(FP), DX
 	VMOVUPS      (CX), Y0
 	VMOVUPS      64(CX), Y1
-	VBROADCASTSS one<>+0(SB), Y2
-	VDIVPS       Y0, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x04, Y3, Y0, Y3
-	VANDPS       Y3, Y2, Y2
-	VMULPS       Y2, Y1, Y1
-	VMOVUPS      (AX), Y1
-	MOVQ         weights+24(FP), BX
-	MOVQ         n+40(FP), SI
-
-lower:
-	VBROADCASTSS (BX), Y3
-	VMULPS       Y3, Y2, Y4
-	VCMPPS       $0x1e, 64(DX), Y4, Y5
-	VMOVUPS      96(DX), Y7
-	VBLENDVPS    Y5, 128(DX), Y7, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y5, Y5, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      160(DX), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      192(DX), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      224(DX), Y6, Y4
-	VPERMPS      256(DX), Y6, Y6
-	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y0, Y4, Y4
-	VSUBPS       Y4, Y3, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y1, Y1
-	ADDQ         $+4, BX
-	DECQ         SI
-	JNZ          lower
-	VMOVUPS      Y1, (AX)
-	VMOVUPS      32(CX), Y0
-	VMOVUPS      96(CX), Y1
-	VBROADCASTSS one<>+0(SB), Y2
-	VDIVPS       Y0, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x04, Y3, Y0, Y3
-	VANDPS       Y3, Y2, Y2
-	VMULPS       Y2, Y1, Y1
-	VMOVUPS      32(AX), Y1
+	VMOVUPS      (AX), Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y1, Y1
+	VMOVUPS      32(CX), Y1
+	VMOVUPS      96(CX), Y4
+	VMOVUPS      32(AX), Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y1, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y1, Y7
+	VANDPS       Y7, Y6, Y6
+	VMULPS       Y6, Y4, Y4
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), BX
 
-upper:
-	VBROADCASTSS (CX), Y3
-	VMULPS       Y3, Y2, Y4
-	VCMPPS       $0x1e, 64(DX), Y4, Y5
-	VMOVUPS      96(DX), Y7
-	VBLENDVPS    Y5, 128(DX), Y7, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y5, Y5, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      160(DX), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      192(DX), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      224(DX), Y6, Y4
-	VPERMPS      256(DX), Y6, Y6
-	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y0, Y4, Y4
-	VSUBPS       Y4, Y3, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y1, Y1
+errors:
+	VBROADCASTSS (CX), Y4
+	VMULPS       Y4, Y3, Y7
+	VCMPPS       $0x1e, 64(DX), Y7, Y8
+	VMOVUPS      96(DX), Y10
+	VBLENDVPS    Y8, 128(DX), Y10, Y10
+	VCMPPS       $0x1e, Y10, Y7, Y10
+	VPADDD       Y8, Y8, Y9
+	VPADDD       Y10, Y9, Y9
+	VPERMPS      160(DX), Y9, Y10
+	VCMPPS       $0x1e, Y10, Y7, Y10
+	VPADDD       Y9, Y9, Y9
+	VPADDD       Y10, Y9, Y9
+	VPERMPS      192(DX), Y9, Y10
+	VCMPPS       $0x1e, Y10, Y7, Y10
+	VPADDD       Y9, Y9, Y9
+	VPADDD       Y10, Y9, Y9
+	VPERMPS      224(DX), Y9, Y7
+	VPERMPS      256(DX), Y9, Y9
+	VBLENDVPS    Y8, Y9, Y7, Y7
+	VMULPS       Y0, Y7, Y7
+	VSUBPS       Y7, Y4, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y2, Y2
 	ADDQ         $+4, CX
 	DECQ         BX
-	JNZ          upper
-	VMOVUPS      Y1, 32(AX)
+	JNZ          errors
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), BX
+
+more_errors:
+	VBROADCASTSS (CX), Y0
+	VMULPS       Y0, Y6, Y3
+	VCMPPS       $0x1e, 64(DX), Y3, Y4
+	VMOVUPS      96(DX), Y8
+	VBLENDVPS    Y4, 128(DX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y3, Y8
+	VPADDD       Y4, Y4, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(DX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y3, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(DX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y3, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(DX), Y7, Y3
+	VPERMPS      256(DX), Y7, Y7
+	VBLENDVPS    Y4, Y7, Y3, Y3
+	VMULPS       Y1, Y3, Y3
+	VSUBPS       Y3, Y0, Y3
+	VMULPS       Y3, Y3, Y3
+	VADDPS       Y3, Y5, Y5
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          more_errors
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y5, 32(AX)
+	VZEROUPPER
+	RET
+
+// func factorSearchTable(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·factorSearchTable(SB), NOSPLIT, $128-64
+	MOVQ         found+0(FP), AX
+	MOVQ         pattern+8(FP), CX
+	MOVQ         units+16(FP), DX
+	MOVQ         plain+24(FP), BX
+	MOVQ         grid+32(FP), SI
+	VBROADCASTSS 16(DX), Y0
+	VBROADCASTSS 20(DX), Y1
+	VBROADCASTSS (AX), Y2
+	VBROADCASTSS 8(DX), Y3
+	VMULPS       Y3, Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	VADDPS       (CX), Y2, Y3
+	VMAXPS       Y0, Y3, Y3
+	VMINPS       Y1, Y3, Y3
+	VBROADCASTSS (DX), Y4
+	VMULPS       Y4, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VBROADCASTSS (BX), Y5
+	VBLENDPS     $0x01, Y5, Y3, Y3
+	VBROADCASTSS 4(BX), Y5
+	VBLENDPS     $0x01, Y5, Y4, Y4
+	VMOVUPS      Y3, (SP)
+	VMOVUPS      Y4, 64(SP)
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y3, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y3, Y7
+	VANDPS       Y7, Y6, Y6
+	VMULPS       Y6, Y4, Y4
+	VADDPS       32(CX), Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VBROADCASTSS (DX), Y0
+	VMULPS       Y0, Y2, Y2
+	VXORPS       Y0, Y0, Y0
+	VMOVUPS      Y2, 32(SP)
+	VMOVUPS      Y0, 96(SP)
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y2, Y4, Y4
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y2, Y7
+	VANDPS       Y7, Y4, Y4
+	VMULPS       Y4, Y0, Y0
+	MOVQ         weights+40(FP), CX
+	MOVQ         n+56(FP), DX
+
+errors:
+	VBROADCASTSS (CX), Y0
+	VMULPS       Y0, Y6, Y7
+	VCMPPS       $0x1e, 64(SI), Y7, Y8
+	VMOVUPS      96(SI), Y10
+	VBLENDVPS    Y8, 128(SI), Y10, Y10
+	VCMPPS       $0x1e, Y10, Y7, Y10
+	VPADDD       Y8, Y8, Y9
+	VPADDD       Y10, Y9, Y9
+	VPERMPS      160(SI), Y9, Y10
+	VCMPPS       $0x1e, Y10, Y7, Y10
+	VPADDD       Y9, Y9, Y9
+	VPADDD       Y10, Y9, Y9
+	VPERMPS      192(SI), Y9, Y10
+	VCMPPS       $0x1e, Y10, Y7, Y10
+	VPADDD       Y9, Y9, Y9
+	VPADDD       Y10, Y9, Y9
+	VPERMPS      224(SI), Y9, Y7
+	VPERMPS      256(SI), Y9, Y9
+	VBLENDVPS    Y8, Y9, Y7, Y7
+	VMULPS       Y3, Y7, Y7
+	VSUBPS       Y7, Y0, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y5, Y5
+	ADDQ         $+4, CX
+	DECQ         DX
+	JNZ          errors
+	MOVQ         weights+40(FP), CX
+	MOVQ         n+56(FP), DX
+
+more_errors:
+	VBROADCASTSS (CX), Y0
+	VMULPS       Y0, Y4, Y3
+	VCMPPS       $0x1e, 64(SI), Y3, Y6
+	VMOVUPS      96(SI), Y8
+	VBLENDVPS    Y6, 128(SI), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y3, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y3, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y3, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(SI), Y7, Y3
+	VPERMPS      256(SI), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y3, Y3
+	VMULPS       Y2, Y3, Y3
+	VSUBPS       Y3, Y0, Y3
+	VMULPS       Y3, Y3, Y3
+	VADDPS       Y3, Y1, Y1
+	ADDQ         $+4, CX
+	DECQ         DX
+	JNZ          more_errors
+	VMOVSS       X5, 24(AX)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VBLENDPS     $0x01, Y0, Y5, Y5
+	VMINPS       Y1, Y5, Y0
+	VPERM2F128   $0x01, Y0, Y0, Y2
+	VMINPS       Y2, Y0, Y0
+	VPERMILPS    $0x4e, Y0, Y2
+	VMINPS       Y2, Y0, Y0
+	VPERMILPS    $0xb1, Y0, Y2
+	VMINPS       Y2, Y0, Y0
+	VCMPPS       $0x00, Y0, Y5, Y2
+	VMOVMSKPS    Y2, CX
+	VCMPPS       $0x00, Y0, Y1, Y2
+	VMOVMSKPS    Y2, DX
+	SHLL         $0x08, DX
+	ORL          DX, CX
+	ORL          $0x00008000, CX
+	BSFL         CX, DI
+	VMOVSS       X0, 20(AX)
+	LEAQ         (SP), CX
+	VMOVSS       (CX)(DI*4), X0
+	VMOVSS       X0, (AX)
+	VMOVSS       64(CX)(DI*4), X0
+	VMOVSS       X0, 4(AX)
 	VZEROUPPER
 	RET
 
@@ -4732,98 +5105,243 @@ TEXT ·trialErrorsTableWeighted(SB), NOSPLIT, $0-48
 	MOVQ         grid+16(FP), DX
 	VMOVUPS      (CX), Y0
 	VMOVUPS      64(CX), Y1
-	VBROADCASTSS one<>+0(SB), Y2
-	VDIVPS       Y0, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x04, Y3, Y0, Y3
-	VANDPS       Y3, Y2, Y2
-	VMULPS       Y2, Y1, Y1
-	VMOVUPS      (AX), Y1
-	MOVQ         weights+24(FP), BX
-	MOVQ         n+40(FP), DI
-	MOVQ         importance+32(FP), SI
-
-lower:
-	VBROADCASTSS (SI), Y3
-	ADDQ         $+4, SI
-	VBROADCASTSS (BX), Y4
-	VMULPS       Y4, Y2, Y5
-	VCMPPS       $0x1e, 64(DX), Y5, Y6
-	VMOVUPS      96(DX), Y8
-	VBLENDVPS    Y6, 128(DX), Y8, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y6, Y6, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      160(DX), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      192(DX), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      224(DX), Y7, Y5
-	VPERMPS      256(DX), Y7, Y7
-	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y0, Y5, Y5
-	VSUBPS       Y5, Y4, Y5
-	VMULPS       Y5, Y3, Y3
-	VMULPS       Y5, Y3, Y5
-	VADDPS       Y5, Y1, Y1
-	ADDQ         $+4, BX
-	DECQ         DI
-	JNZ          lower
-	VMOVUPS      Y1, (AX)
-	VMOVUPS      32(CX), Y0
-	VMOVUPS      96(CX), Y1
-	VBROADCASTSS one<>+0(SB), Y2
-	VDIVPS       Y0, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x04, Y3, Y0, Y3
-	VANDPS       Y3, Y2, Y2
-	VMULPS       Y2, Y1, Y1
-	VMOVUPS      32(AX), Y1
+	VMOVUPS      (AX), Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y1, Y1
+	VMOVUPS      32(CX), Y1
+	VMOVUPS      96(CX), Y4
+	VMOVUPS      32(AX), Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y1, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y1, Y7
+	VANDPS       Y7, Y6, Y6
+	VMULPS       Y6, Y4, Y4
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), SI
 	MOVQ         importance+32(FP), BX
 
-upper:
-	VBROADCASTSS (BX), Y3
+errors:
+	VBROADCASTSS (BX), Y4
 	ADDQ         $+4, BX
-	VBROADCASTSS (CX), Y4
-	VMULPS       Y4, Y2, Y5
-	VCMPPS       $0x1e, 64(DX), Y5, Y6
-	VMOVUPS      96(DX), Y8
-	VBLENDVPS    Y6, 128(DX), Y8, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y6, Y6, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      160(DX), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      192(DX), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      224(DX), Y7, Y5
-	VPERMPS      256(DX), Y7, Y7
-	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y0, Y5, Y5
-	VSUBPS       Y5, Y4, Y5
-	VMULPS       Y5, Y3, Y3
-	VMULPS       Y5, Y3, Y5
-	VADDPS       Y5, Y1, Y1
+	VBROADCASTSS (CX), Y7
+	VMULPS       Y7, Y3, Y8
+	VCMPPS       $0x1e, 64(DX), Y8, Y9
+	VMOVUPS      96(DX), Y11
+	VBLENDVPS    Y9, 128(DX), Y11, Y11
+	VCMPPS       $0x1e, Y11, Y8, Y11
+	VPADDD       Y9, Y9, Y10
+	VPADDD       Y11, Y10, Y10
+	VPERMPS      160(DX), Y10, Y11
+	VCMPPS       $0x1e, Y11, Y8, Y11
+	VPADDD       Y10, Y10, Y10
+	VPADDD       Y11, Y10, Y10
+	VPERMPS      192(DX), Y10, Y11
+	VCMPPS       $0x1e, Y11, Y8, Y11
+	VPADDD       Y10, Y10, Y10
+	VPADDD       Y11, Y10, Y10
+	VPERMPS      224(DX), Y10, Y8
+	VPERMPS      256(DX), Y10, Y10
+	VBLENDVPS    Y9, Y10, Y8, Y8
+	VMULPS       Y0, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y4, Y4
+	VMULPS       Y8, Y4, Y8
+	VADDPS       Y8, Y2, Y2
 	ADDQ         $+4, CX
 	DECQ         SI
-	JNZ          upper
-	VMOVUPS      Y1, 32(AX)
+	JNZ          errors
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), SI
+	MOVQ         importance+32(FP), BX
+
+more_errors:
+	VBROADCASTSS (BX), Y0
+	ADDQ         $+4, BX
+	VBROADCASTSS (CX), Y3
+	VMULPS       Y3, Y6, Y4
+	VCMPPS       $0x1e, 64(DX), Y4, Y7
+	VMOVUPS      96(DX), Y9
+	VBLENDVPS    Y7, 128(DX), Y9, Y9
+	VCMPPS       $0x1e, Y9, Y4, Y9
+	VPADDD       Y7, Y7, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      160(DX), Y8, Y9
+	VCMPPS       $0x1e, Y9, Y4, Y9
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      192(DX), Y8, Y9
+	VCMPPS       $0x1e, Y9, Y4, Y9
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      224(DX), Y8, Y4
+	VPERMPS      256(DX), Y8, Y8
+	VBLENDVPS    Y7, Y8, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VSUBPS       Y4, Y3, Y4
+	VMULPS       Y4, Y0, Y0
+	VMULPS       Y4, Y0, Y4
+	VADDPS       Y4, Y5, Y5
+	ADDQ         $+4, CX
+	DECQ         SI
+	JNZ          more_errors
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y5, 32(AX)
 	VZEROUPPER
 	RET
 
-// func codeLevelsE4M3(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+// func factorSearchTableWeighted(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
 // Requires: AVX, AVX2
-TEXT ·codeLevelsE4M3(SB), NOSPLIT, $0-56
+TEXT ·factorSearchTableWeighted(SB), NOSPLIT, $128-64
+	MOVQ         found+0(FP), AX
+	MOVQ         pattern+8(FP), CX
+	MOVQ         units+16(FP), DX
+	MOVQ         plain+24(FP), BX
+	MOVQ         grid+32(FP), SI
+	VBROADCASTSS 16(DX), Y0
+	VBROADCASTSS 20(DX), Y1
+	VBROADCASTSS (AX), Y2
+	VBROADCASTSS 8(DX), Y3
+	VMULPS       Y3, Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	VADDPS       (CX), Y2, Y3
+	VMAXPS       Y0, Y3, Y3
+	VMINPS       Y1, Y3, Y3
+	VBROADCASTSS (DX), Y4
+	VMULPS       Y4, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VBROADCASTSS (BX), Y5
+	VBLENDPS     $0x01, Y5, Y3, Y3
+	VBROADCASTSS 4(BX), Y5
+	VBLENDPS     $0x01, Y5, Y4, Y4
+	VMOVUPS      Y3, (SP)
+	VMOVUPS      Y4, 64(SP)
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y3, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y3, Y7
+	VANDPS       Y7, Y6, Y6
+	VMULPS       Y6, Y4, Y4
+	VADDPS       32(CX), Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VBROADCASTSS (DX), Y0
+	VMULPS       Y0, Y2, Y2
+	VXORPS       Y0, Y0, Y0
+	VMOVUPS      Y2, 32(SP)
+	VMOVUPS      Y0, 96(SP)
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y2, Y4, Y4
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y2, Y7
+	VANDPS       Y7, Y4, Y4
+	VMULPS       Y4, Y0, Y0
+	MOVQ         weights+40(FP), CX
+	MOVQ         n+56(FP), BX
+	MOVQ         importance+48(FP), DX
+
+errors:
+	VBROADCASTSS (DX), Y0
+	ADDQ         $+4, DX
+	VBROADCASTSS (CX), Y7
+	VMULPS       Y7, Y6, Y8
+	VCMPPS       $0x1e, 64(SI), Y8, Y9
+	VMOVUPS      96(SI), Y11
+	VBLENDVPS    Y9, 128(SI), Y11, Y11
+	VCMPPS       $0x1e, Y11, Y8, Y11
+	VPADDD       Y9, Y9, Y10
+	VPADDD       Y11, Y10, Y10
+	VPERMPS      160(SI), Y10, Y11
+	VCMPPS       $0x1e, Y11, Y8, Y11
+	VPADDD       Y10, Y10, Y10
+	VPADDD       Y11, Y10, Y10
+	VPERMPS      192(SI), Y10, Y11
+	VCMPPS       $0x1e, Y11, Y8, Y11
+	VPADDD       Y10, Y10, Y10
+	VPADDD       Y11, Y10, Y10
+	VPERMPS      224(SI), Y10, Y8
+	VPERMPS      256(SI), Y10, Y10
+	VBLENDVPS    Y9, Y10, Y8, Y8
+	VMULPS       Y3, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y0, Y0
+	VMULPS       Y8, Y0, Y8
+	VADDPS       Y8, Y5, Y5
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          errors
+	MOVQ         weights+40(FP), CX
+	MOVQ         n+56(FP), BX
+	MOVQ         importance+48(FP), DX
+
+more_errors:
+	VBROADCASTSS (DX), Y0
+	ADDQ         $+4, DX
+	VBROADCASTSS (CX), Y3
+	VMULPS       Y3, Y4, Y6
+	VCMPPS       $0x1e, 64(SI), Y6, Y7
+	VMOVUPS      96(SI), Y9
+	VBLENDVPS    Y7, 128(SI), Y9, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y7, Y7, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      160(SI), Y8, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      192(SI), Y8, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      224(SI), Y8, Y6
+	VPERMPS      256(SI), Y8, Y8
+	VBLENDVPS    Y7, Y8, Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VSUBPS       Y6, Y3, Y6
+	VMULPS       Y6, Y0, Y0
+	VMULPS       Y6, Y0, Y6
+	VADDPS       Y6, Y1, Y1
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          more_errors
+	VMOVSS       X5, 24(AX)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VBLENDPS     $0x01, Y0, Y5, Y5
+	VMINPS       Y1, Y5, Y0
+	VPERM2F128   $0x01, Y0, Y0, Y2
+	VMINPS       Y2, Y0, Y0
+	VPERMILPS    $0x4e, Y0, Y2
+	VMINPS       Y2, Y0, Y0
+	VPERMILPS    $0xb1, Y0, Y2
+	VMINPS       Y2, Y0, Y0
+	VCMPPS       $0x00, Y0, Y5, Y2
+	VMOVMSKPS    Y2, CX
+	VCMPPS       $0x00, Y0, Y1, Y2
+	VMOVMSKPS    Y2, DX
+	SHLL         $0x08, DX
+	ORL          DX, CX
+	ORL          $0x00008000, CX
+	BSFL         CX, DI
+	VMOVSS       X0, 20(AX)
+	LEAQ         (SP), CX
+	VMOVSS       (CX)(DI*4), X0
+	VMOVSS       X0, (AX)
+	VMOVSS       64(CX)(DI*4), X0
+	VMOVSS       X0, 4(AX)
+	VZEROUPPER
+	RET
+
+// func codeLevelsFloat(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+// Requires: AVX, AVX2
+TEXT ·codeLevelsFloat(SB), NOSPLIT, $0-56
 	MOVQ codes+0(FP), AX
 	MOVQ grid+8(FP), CX
 	MOVQ weights+16(FP), DX
@@ -4842,45 +5360,32 @@ code_group:
 eight:
 	VMULPS       (DX), Y0, Y2
 	VADDPS       Y1, Y2, Y2
-	VPSRLD       $0x18, Y2, Y3
-	VBROADCASTSS integerSign<>+0(SB), Y4
-	VPAND        Y4, Y3, Y3
-	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VMOVUPS      480(CX), X3
+	VMOVUPS      496(CX), X4
+	VBROADCASTSS signBit<>+0(SB), Y5
+	VANDPS       Y5, Y2, Y5
+	VPSRLD       X4, Y5, Y5
+	VMAXPS       (CX), Y2, Y2
+	VMINPS       32(CX), Y2, Y2
+	VBROADCASTSS infinity<>+0(SB), Y4
 	VANDPS       Y4, Y2, Y4
-	VMINPS       32(CX), Y4, Y4
-	VBROADCASTSS e4m3Unit<>+0(SB), Y6
-	VADDPS       Y6, Y4, Y5
-	VSUBPS       Y6, Y5, Y5
-	VPSRLD       $0x14, Y4, Y6
-	VBROADCASTSS integerOne<>+0(SB), Y7
-	VPAND        Y7, Y6, Y6
-	VBROADCASTSS e4m3Below<>+0(SB), Y7
-	VPADDD       Y7, Y6, Y6
-	VPADDD       Y4, Y6, Y6
-	VBROADCASTSS e4m3Kept<>+0(SB), Y7
-	VPAND        Y7, Y6, Y6
-	VBROADCASTSS e4m3Normal<>+0(SB), Y7
-	VCMPPS       $0x11, Y7, Y4, Y4
-	VBLENDVPS    Y4, Y5, Y6, Y6
-	VBROADCASTSS signBit<>+0(SB), Y4
+	VMAXPS       352(CX), Y4, Y4
+	VMULPS       384(CX), Y4, Y4
+	VADDPS       Y4, Y2, Y2
+	VSUBPS       Y4, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y4
 	VANDPS       Y4, Y2, Y2
-	VORPS        Y2, Y6, Y6
-	VBROADCASTSS magnitude32<>+0(SB), Y2
-	VANDPS       Y2, Y6, Y6
-	VBROADCASTSS e4m3PerUnit<>+0(SB), Y2
-	VMULPS       Y2, Y6, Y2
-	VCVTPS2DQ    Y2, Y2
-	VBROADCASTSS e4m3Normal<>+0(SB), Y4
-	VCMPPS       $0x11, Y4, Y6, Y4
-	VPSRLD       $0x14, Y6, Y6
-	VBROADCASTSS e4m3Bias<>+0(SB), Y5
-	VPSUBD       Y5, Y6, Y6
-	VBLENDVPS    Y4, Y2, Y6, Y6
-	VPOR         Y3, Y6, Y6
-	VEXTRACTI128 $0x01, Y6, X2
-	VPACKUSDW    X2, X6, X2
-	VPACKUSWB    X2, X2, X2
-	VMOVQ        X2, (AX)
+	VMULPS       416(CX), Y2, Y4
+	VCVTPS2DQ    Y4, Y4
+	VCMPPS       $0x11, 352(CX), Y2, Y6
+	VPSRLD       X3, Y2, Y2
+	VPSUBD       448(CX), Y2, Y2
+	VBLENDVPS    Y6, Y4, Y2, Y2
+	VPOR         Y5, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSDW    X3, X2, X3
+	VPACKUSWB    X3, X3, X3
+	VMOVQ        X3, (AX)
 	ADDQ         $+32, DX
 	ADDQ         $+8, AX
 	SUBQ         $+8, R9
@@ -4894,9 +5399,9 @@ code_done:
 	VZEROUPPER
 	RET
 
-// func scaleSearchE4M3(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-// Requires: AVX, AVX2
-TEXT ·scaleSearchE4M3(SB), NOSPLIT, $64-52
+// func scaleSearchFloat(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX
+TEXT ·scaleSearchFloat(SB), NOSPLIT, $64-52
 	MOVQ         pattern+0(FP), AX
 	MOVQ         grid+8(FP), CX
 	VBROADCASTSS scale+40(FP), Y0
@@ -4909,39 +5414,50 @@ TEXT ·scaleSearchE4M3(SB), NOSPLIT, $64-52
 	VCMPPS       $0x04, Y4, Y0, Y4
 	VANDPS       Y4, Y3, Y3
 	VMULPS       Y3, Y0, Y0
-	MOVQ         weights+16(FP), DX
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       32(AX), Y0, Y0
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y0, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y0, Y7
+	VANDPS       Y7, Y6, Y6
+	VMULPS       Y6, Y0, Y0
+	MOVQ         weights+16(FP), AX
 	MOVQ         n+32(FP), BX
 
-lower:
-	VBROADCASTSS (DX), Y0
-	VMULPS       Y0, Y3, Y4
-	VBROADCASTSS magnitude32<>+0(SB), Y5
-	VANDPS       Y5, Y4, Y5
-	VMINPS       32(CX), Y5, Y5
-	VBROADCASTSS e4m3Unit<>+0(SB), Y7
-	VADDPS       Y7, Y5, Y6
-	VSUBPS       Y7, Y6, Y6
-	VPSRLD       $0x14, Y5, Y7
-	VBROADCASTSS integerOne<>+0(SB), Y8
-	VPAND        Y8, Y7, Y7
-	VBROADCASTSS e4m3Below<>+0(SB), Y8
-	VPADDD       Y8, Y7, Y7
-	VPADDD       Y5, Y7, Y7
-	VBROADCASTSS e4m3Kept<>+0(SB), Y8
-	VPAND        Y8, Y7, Y7
-	VBROADCASTSS e4m3Normal<>+0(SB), Y8
-	VCMPPS       $0x11, Y8, Y5, Y5
-	VBLENDVPS    Y5, Y6, Y7, Y7
-	VBROADCASTSS signBit<>+0(SB), Y5
-	VANDPS       Y5, Y4, Y4
-	VORPS        Y4, Y7, Y7
-	VMULPS       Y0, Y7, Y0
-	VADDPS       Y0, Y2, Y2
+weight:
+	VBROADCASTSS (AX), Y0
+	VMULPS       Y0, Y3, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y0, Y7, Y8
+	VADDPS       Y8, Y2, Y2
 	VMULPS       Y7, Y7, Y7
 	VADDPS       Y7, Y1, Y1
-	ADDQ         $+4, DX
+	VMULPS       Y0, Y6, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y0, Y7, Y0
+	VADDPS       Y0, Y5, Y5
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y4, Y4
+	ADDQ         $+4, AX
 	DECQ         BX
-	JNZ          lower
+	JNZ          weight
 	VXORPS       Y0, Y0, Y0
 	VDIVPS       Y1, Y2, Y1
 	VMULPS       Y2, Y1, Y2
@@ -4950,52 +5466,9 @@ lower:
 	VCMPPS       $0x1e, Y3, Y2, Y2
 	VANDPS       Y2, Y0, Y0
 	VMOVUPS      Y1, (SP)
-	VBROADCASTSS scale+40(FP), Y1
-	VMULPS       32(AX), Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VBROADCASTSS one<>+0(SB), Y4
-	VDIVPS       Y1, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VCMPPS       $0x04, Y5, Y1, Y5
-	VANDPS       Y5, Y4, Y4
-	VMULPS       Y4, Y1, Y1
-	MOVQ         weights+16(FP), AX
-	MOVQ         n+32(FP), DX
-
-upper:
-	VBROADCASTSS (AX), Y1
-	VMULPS       Y1, Y4, Y5
-	VBROADCASTSS magnitude32<>+0(SB), Y6
-	VANDPS       Y6, Y5, Y6
-	VMINPS       32(CX), Y6, Y6
-	VBROADCASTSS e4m3Unit<>+0(SB), Y8
-	VADDPS       Y8, Y6, Y7
-	VSUBPS       Y8, Y7, Y7
-	VPSRLD       $0x14, Y6, Y8
-	VBROADCASTSS integerOne<>+0(SB), Y9
-	VPAND        Y9, Y8, Y8
-	VBROADCASTSS e4m3Below<>+0(SB), Y9
-	VPADDD       Y9, Y8, Y8
-	VPADDD       Y6, Y8, Y8
-	VBROADCASTSS e4m3Kept<>+0(SB), Y9
-	VPAND        Y9, Y8, Y8
-	VBROADCASTSS e4m3Normal<>+0(SB), Y9
-	VCMPPS       $0x11, Y9, Y6, Y6
-	VBLENDVPS    Y6, Y7, Y8, Y8
-	VBROADCASTSS signBit<>+0(SB), Y6
-	VANDPS       Y6, Y5, Y5
-	VORPS        Y5, Y8, Y8
-	VMULPS       Y1, Y8, Y1
-	VADDPS       Y1, Y3, Y3
-	VMULPS       Y8, Y8, Y8
-	VADDPS       Y8, Y2, Y2
-	ADDQ         $+4, AX
-	DECQ         DX
-	JNZ          upper
 	VXORPS       Y1, Y1, Y1
-	VDIVPS       Y2, Y3, Y2
-	VMULPS       Y3, Y2, Y3
+	VDIVPS       Y4, Y5, Y2
+	VMULPS       Y5, Y2, Y3
 	VSUBPS       Y3, Y1, Y1
 	VXORPS       Y4, Y4, Y4
 	VCMPPS       $0x1e, Y4, Y3, Y3
@@ -5015,117 +5488,85 @@ upper:
 	SHLL         $0x08, CX
 	ORL          CX, AX
 	ORL          $0x00008000, AX
-	BSFL         AX, SI
+	BSFL         AX, DX
 	VMOVSS       scale+40(FP), X0
 	VXORPS       Y1, Y1, Y1
 	VUCOMISS     X2, X1
 	JBE          none
 	LEAQ         (SP), AX
-	VMOVSS       (AX)(SI*4), X0
+	VMOVSS       (AX)(DX*4), X0
 
 none:
 	VMOVSS X0, best+48(FP)
 	VZEROUPPER
 	RET
 
-// func trialErrorsE4M3(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX, AVX2
-TEXT ·trialErrorsE4M3(SB), NOSPLIT, $0-48
+// func trialErrorsFloat(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX
+TEXT ·trialErrorsFloat(SB), NOSPLIT, $0-48
 	MOVQ         errors+0(FP), AX
 	MOVQ         trials+8(FP), CX
 	MOVQ         grid+16(FP), DX
 	VMOVUPS      (CX), Y0
 	VMOVUPS      64(CX), Y1
-	VBROADCASTSS one<>+0(SB), Y2
-	VDIVPS       Y0, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x04, Y3, Y0, Y3
-	VANDPS       Y3, Y2, Y2
-	VMULPS       Y2, Y1, Y1
-	VMOVUPS      (AX), Y1
-	MOVQ         weights+24(FP), BX
-	MOVQ         n+40(FP), SI
-
-lower:
-	VBROADCASTSS (BX), Y3
-	VMULPS       Y3, Y2, Y4
-	VBROADCASTSS magnitude32<>+0(SB), Y5
-	VANDPS       Y5, Y4, Y5
-	VMINPS       32(DX), Y5, Y5
-	VBROADCASTSS e4m3Unit<>+0(SB), Y7
-	VADDPS       Y7, Y5, Y6
-	VSUBPS       Y7, Y6, Y6
-	VPSRLD       $0x14, Y5, Y7
-	VBROADCASTSS integerOne<>+0(SB), Y8
-	VPAND        Y8, Y7, Y7
-	VBROADCASTSS e4m3Below<>+0(SB), Y8
-	VPADDD       Y8, Y7, Y7
-	VPADDD       Y5, Y7, Y7
-	VBROADCASTSS e4m3Kept<>+0(SB), Y8
-	VPAND        Y8, Y7, Y7
-	VBROADCASTSS e4m3Normal<>+0(SB), Y8
-	VCMPPS       $0x11, Y8, Y5, Y5
-	VBLENDVPS    Y5, Y6, Y7, Y7
-	VBROADCASTSS signBit<>+0(SB), Y5
-	VANDPS       Y5, Y4, Y4
-	VORPS        Y4, Y7, Y7
-	VMULPS       Y0, Y7, Y7
-	VSUBPS       Y7, Y3, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y1, Y1
-	ADDQ         $+4, BX
-	DECQ         SI
-	JNZ          lower
-	VMOVUPS      Y1, (AX)
-	VMOVUPS      32(CX), Y0
-	VMOVUPS      96(CX), Y1
-	VBROADCASTSS one<>+0(SB), Y2
-	VDIVPS       Y0, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x04, Y3, Y0, Y3
-	VANDPS       Y3, Y2, Y2
-	VMULPS       Y2, Y1, Y1
-	VMOVUPS      32(AX), Y1
+	VMOVUPS      (AX), Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y1, Y1
+	VMOVUPS      32(CX), Y1
+	VMOVUPS      96(CX), Y4
+	VMOVUPS      32(AX), Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y1, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y1, Y7
+	VANDPS       Y7, Y6, Y6
+	VMULPS       Y6, Y4, Y4
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), BX
 
-upper:
-	VBROADCASTSS (CX), Y3
-	VMULPS       Y3, Y2, Y4
-	VBROADCASTSS magnitude32<>+0(SB), Y5
-	VANDPS       Y5, Y4, Y5
-	VMINPS       32(DX), Y5, Y5
-	VBROADCASTSS e4m3Unit<>+0(SB), Y7
-	VADDPS       Y7, Y5, Y6
-	VSUBPS       Y7, Y6, Y6
-	VPSRLD       $0x14, Y5, Y7
-	VBROADCASTSS integerOne<>+0(SB), Y8
-	VPAND        Y8, Y7, Y7
-	VBROADCASTSS e4m3Below<>+0(SB), Y8
-	VPADDD       Y8, Y7, Y7
-	VPADDD       Y5, Y7, Y7
-	VBROADCASTSS e4m3Kept<>+0(SB), Y8
-	VPAND        Y8, Y7, Y7
-	VBROADCASTSS e4m3Normal<>+0(SB), Y8
-	VCMPPS       $0x11, Y8, Y5, Y5
-	VBLENDVPS    Y5, Y6, Y7, Y7
-	VBROADCASTSS signBit<>+0(SB), Y5
-	VANDPS       Y5, Y4, Y4
-	VORPS        Y4, Y7, Y7
+errors:
+	VBROADCASTSS (CX), Y4
+	VMULPS       Y4, Y3, Y7
+	VMAXPS       (DX), Y7, Y7
+	VMINPS       32(DX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(DX), Y8, Y8
+	VMULPS       384(DX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
 	VMULPS       Y0, Y7, Y7
-	VSUBPS       Y7, Y3, Y7
+	VSUBPS       Y7, Y4, Y7
 	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y1, Y1
+	VADDPS       Y7, Y2, Y2
+	VMULPS       Y4, Y6, Y7
+	VMAXPS       (DX), Y7, Y7
+	VMINPS       32(DX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(DX), Y8, Y8
+	VMULPS       384(DX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y1, Y7, Y7
+	VSUBPS       Y7, Y4, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y5, Y5
 	ADDQ         $+4, CX
 	DECQ         BX
-	JNZ          upper
-	VMOVUPS      Y1, 32(AX)
+	JNZ          errors
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y5, 32(AX)
 	VZEROUPPER
 	RET
 
-// func scaleSearchE4M3Weighted(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-// Requires: AVX, AVX2
-TEXT ·scaleSearchE4M3Weighted(SB), NOSPLIT, $64-52
+// func scaleSearchFloatWeighted(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX
+TEXT ·scaleSearchFloatWeighted(SB), NOSPLIT, $64-52
 	MOVQ         pattern+0(FP), AX
 	MOVQ         grid+8(FP), CX
 	VBROADCASTSS scale+40(FP), Y0
@@ -5138,43 +5579,55 @@ TEXT ·scaleSearchE4M3Weighted(SB), NOSPLIT, $64-52
 	VCMPPS       $0x04, Y4, Y0, Y4
 	VANDPS       Y4, Y3, Y3
 	VMULPS       Y3, Y0, Y0
-	MOVQ         weights+16(FP), DX
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       32(AX), Y0, Y0
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y0, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y0, Y7
+	VANDPS       Y7, Y6, Y6
+	VMULPS       Y6, Y0, Y0
+	MOVQ         weights+16(FP), AX
 	MOVQ         n+32(FP), SI
 	MOVQ         importance+24(FP), BX
 
-lower:
+weight:
 	VBROADCASTSS (BX), Y0
 	ADDQ         $+4, BX
-	VBROADCASTSS (DX), Y4
-	VMULPS       Y4, Y3, Y5
-	VBROADCASTSS magnitude32<>+0(SB), Y6
-	VANDPS       Y6, Y5, Y6
-	VMINPS       32(CX), Y6, Y6
-	VBROADCASTSS e4m3Unit<>+0(SB), Y8
-	VADDPS       Y8, Y6, Y7
-	VSUBPS       Y8, Y7, Y7
-	VPSRLD       $0x14, Y6, Y8
-	VBROADCASTSS integerOne<>+0(SB), Y9
-	VPAND        Y9, Y8, Y8
-	VBROADCASTSS e4m3Below<>+0(SB), Y9
-	VPADDD       Y9, Y8, Y8
-	VPADDD       Y6, Y8, Y8
-	VBROADCASTSS e4m3Kept<>+0(SB), Y9
-	VPAND        Y9, Y8, Y8
-	VBROADCASTSS e4m3Normal<>+0(SB), Y9
-	VCMPPS       $0x11, Y9, Y6, Y6
-	VBLENDVPS    Y6, Y7, Y8, Y8
-	VBROADCASTSS signBit<>+0(SB), Y6
-	VANDPS       Y6, Y5, Y5
-	VORPS        Y5, Y8, Y8
-	VMULPS       Y8, Y0, Y0
-	VMULPS       Y4, Y0, Y4
-	VADDPS       Y4, Y2, Y2
-	VMULPS       Y0, Y8, Y8
+	VBROADCASTSS (AX), Y7
+	VMULPS       Y7, Y3, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y8, Y0, Y9
+	VMULPS       Y7, Y9, Y10
+	VADDPS       Y10, Y2, Y2
+	VMULPS       Y9, Y8, Y8
 	VADDPS       Y8, Y1, Y1
-	ADDQ         $+4, DX
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y8, Y0, Y0
+	VMULPS       Y7, Y0, Y7
+	VADDPS       Y7, Y5, Y5
+	VMULPS       Y0, Y8, Y8
+	VADDPS       Y8, Y4, Y4
+	ADDQ         $+4, AX
 	DECQ         SI
-	JNZ          lower
+	JNZ          weight
 	VXORPS       Y0, Y0, Y0
 	VDIVPS       Y1, Y2, Y1
 	VMULPS       Y2, Y1, Y2
@@ -5183,56 +5636,9 @@ lower:
 	VCMPPS       $0x1e, Y3, Y2, Y2
 	VANDPS       Y2, Y0, Y0
 	VMOVUPS      Y1, (SP)
-	VBROADCASTSS scale+40(FP), Y1
-	VMULPS       32(AX), Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VBROADCASTSS one<>+0(SB), Y4
-	VDIVPS       Y1, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VCMPPS       $0x04, Y5, Y1, Y5
-	VANDPS       Y5, Y4, Y4
-	VMULPS       Y4, Y1, Y1
-	MOVQ         weights+16(FP), AX
-	MOVQ         n+32(FP), BX
-	MOVQ         importance+24(FP), DX
-
-upper:
-	VBROADCASTSS (DX), Y1
-	ADDQ         $+4, DX
-	VBROADCASTSS (AX), Y5
-	VMULPS       Y5, Y4, Y6
-	VBROADCASTSS magnitude32<>+0(SB), Y7
-	VANDPS       Y7, Y6, Y7
-	VMINPS       32(CX), Y7, Y7
-	VBROADCASTSS e4m3Unit<>+0(SB), Y9
-	VADDPS       Y9, Y7, Y8
-	VSUBPS       Y9, Y8, Y8
-	VPSRLD       $0x14, Y7, Y9
-	VBROADCASTSS integerOne<>+0(SB), Y10
-	VPAND        Y10, Y9, Y9
-	VBROADCASTSS e4m3Below<>+0(SB), Y10
-	VPADDD       Y10, Y9, Y9
-	VPADDD       Y7, Y9, Y9
-	VBROADCASTSS e4m3Kept<>+0(SB), Y10
-	VPAND        Y10, Y9, Y9
-	VBROADCASTSS e4m3Normal<>+0(SB), Y10
-	VCMPPS       $0x11, Y10, Y7, Y7
-	VBLENDVPS    Y7, Y8, Y9, Y9
-	VBROADCASTSS signBit<>+0(SB), Y7
-	VANDPS       Y7, Y6, Y6
-	VORPS        Y6, Y9, Y9
-	VMULPS       Y9, Y1, Y1
-	VMULPS       Y5, Y1, Y5
-	VADDPS       Y5, Y3, Y3
-	VMULPS       Y1, Y9, Y9
-	VADDPS       Y9, Y2, Y2
-	ADDQ         $+4, AX
-	DECQ         BX
-	JNZ          upper
 	VXORPS       Y1, Y1, Y1
-	VDIVPS       Y2, Y3, Y2
-	VMULPS       Y3, Y2, Y3
+	VDIVPS       Y4, Y5, Y2
+	VMULPS       Y5, Y2, Y3
 	VSUBPS       Y3, Y1, Y1
 	VXORPS       Y4, Y4, Y4
 	VCMPPS       $0x1e, Y4, Y3, Y3
@@ -5252,119 +5658,84 @@ upper:
 	SHLL         $0x08, CX
 	ORL          CX, AX
 	ORL          $0x00008000, AX
-	BSFL         AX, DI
+	BSFL         AX, DX
 	VMOVSS       scale+40(FP), X0
 	VXORPS       Y1, Y1, Y1
 	VUCOMISS     X2, X1
 	JBE          none
 	LEAQ         (SP), AX
-	VMOVSS       (AX)(DI*4), X0
+	VMOVSS       (AX)(DX*4), X0
 
 none:
 	VMOVSS X0, best+48(FP)
 	VZEROUPPER
 	RET
 
-// func trialErrorsE4M3Weighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX, AVX2
-TEXT ·trialErrorsE4M3Weighted(SB), NOSPLIT, $0-48
+// func trialErrorsFloatWeighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX
+TEXT ·trialErrorsFloatWeighted(SB), NOSPLIT, $0-48
 	MOVQ         errors+0(FP), AX
 	MOVQ         trials+8(FP), CX
 	MOVQ         grid+16(FP), DX
 	VMOVUPS      (CX), Y0
 	VMOVUPS      64(CX), Y1
-	VBROADCASTSS one<>+0(SB), Y2
-	VDIVPS       Y0, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x04, Y3, Y0, Y3
-	VANDPS       Y3, Y2, Y2
-	VMULPS       Y2, Y1, Y1
-	VMOVUPS      (AX), Y1
-	MOVQ         weights+24(FP), BX
-	MOVQ         n+40(FP), DI
-	MOVQ         importance+32(FP), SI
-
-lower:
-	VBROADCASTSS (SI), Y3
-	ADDQ         $+4, SI
-	VBROADCASTSS (BX), Y4
-	VMULPS       Y4, Y2, Y5
-	VBROADCASTSS magnitude32<>+0(SB), Y6
-	VANDPS       Y6, Y5, Y6
-	VMINPS       32(DX), Y6, Y6
-	VBROADCASTSS e4m3Unit<>+0(SB), Y8
-	VADDPS       Y8, Y6, Y7
-	VSUBPS       Y8, Y7, Y7
-	VPSRLD       $0x14, Y6, Y8
-	VBROADCASTSS integerOne<>+0(SB), Y9
-	VPAND        Y9, Y8, Y8
-	VBROADCASTSS e4m3Below<>+0(SB), Y9
-	VPADDD       Y9, Y8, Y8
-	VPADDD       Y6, Y8, Y8
-	VBROADCASTSS e4m3Kept<>+0(SB), Y9
-	VPAND        Y9, Y8, Y8
-	VBROADCASTSS e4m3Normal<>+0(SB), Y9
-	VCMPPS       $0x11, Y9, Y6, Y6
-	VBLENDVPS    Y6, Y7, Y8, Y8
-	VBROADCASTSS signBit<>+0(SB), Y6
-	VANDPS       Y6, Y5, Y5
-	VORPS        Y5, Y8, Y8
-	VMULPS       Y0, Y8, Y8
-	VSUBPS       Y8, Y4, Y8
-	VMULPS       Y8, Y3, Y3
-	VMULPS       Y8, Y3, Y8
-	VADDPS       Y8, Y1, Y1
-	ADDQ         $+4, BX
-	DECQ         DI
-	JNZ          lower
-	VMOVUPS      Y1, (AX)
-	VMOVUPS      32(CX), Y0
-	VMOVUPS      96(CX), Y1
-	VBROADCASTSS one<>+0(SB), Y2
-	VDIVPS       Y0, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x04, Y3, Y0, Y3
-	VANDPS       Y3, Y2, Y2
-	VMULPS       Y2, Y1, Y1
-	VMOVUPS      32(AX), Y1
+	VMOVUPS      (AX), Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y1, Y1
+	VMOVUPS      32(CX), Y1
+	VMOVUPS      96(CX), Y4
+	VMOVUPS      32(AX), Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y1, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y1, Y7
+	VANDPS       Y7, Y6, Y6
+	VMULPS       Y6, Y4, Y4
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), SI
 	MOVQ         importance+32(FP), BX
 
-upper:
-	VBROADCASTSS (BX), Y3
+errors:
+	VBROADCASTSS (BX), Y4
 	ADDQ         $+4, BX
-	VBROADCASTSS (CX), Y4
-	VMULPS       Y4, Y2, Y5
-	VBROADCASTSS magnitude32<>+0(SB), Y6
-	VANDPS       Y6, Y5, Y6
-	VMINPS       32(DX), Y6, Y6
-	VBROADCASTSS e4m3Unit<>+0(SB), Y8
-	VADDPS       Y8, Y6, Y7
-	VSUBPS       Y8, Y7, Y7
-	VPSRLD       $0x14, Y6, Y8
-	VBROADCASTSS integerOne<>+0(SB), Y9
-	VPAND        Y9, Y8, Y8
-	VBROADCASTSS e4m3Below<>+0(SB), Y9
-	VPADDD       Y9, Y8, Y8
-	VPADDD       Y6, Y8, Y8
-	VBROADCASTSS e4m3Kept<>+0(SB), Y9
-	VPAND        Y9, Y8, Y8
-	VBROADCASTSS e4m3Normal<>+0(SB), Y9
-	VCMPPS       $0x11, Y9, Y6, Y6
-	VBLENDVPS    Y6, Y7, Y8, Y8
-	VBROADCASTSS signBit<>+0(SB), Y6
-	VANDPS       Y6, Y5, Y5
-	VORPS        Y5, Y8, Y8
+	VBROADCASTSS (CX), Y7
+	VMULPS       Y7, Y3, Y8
+	VMAXPS       (DX), Y8, Y8
+	VMINPS       32(DX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(DX), Y9, Y9
+	VMULPS       384(DX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
 	VMULPS       Y0, Y8, Y8
-	VSUBPS       Y8, Y4, Y8
-	VMULPS       Y8, Y3, Y3
-	VMULPS       Y8, Y3, Y8
-	VADDPS       Y8, Y1, Y1
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y4, Y9
+	VMULPS       Y8, Y9, Y8
+	VADDPS       Y8, Y2, Y2
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (DX), Y8, Y8
+	VMINPS       32(DX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(DX), Y9, Y9
+	VMULPS       384(DX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y1, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y4, Y4
+	VMULPS       Y8, Y4, Y8
+	VADDPS       Y8, Y5, Y5
 	ADDQ         $+4, CX
 	DECQ         SI
-	JNZ          upper
-	VMOVUPS      Y1, 32(AX)
+	JNZ          errors
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y5, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -5727,78 +6098,6 @@ TEXT ·leastLane(SB), NOSPLIT, $0-16
 	ORL          $0x00008000, AX
 	BSFL         AX, CX
 	MOVQ         CX, lane+8(FP)
-	RET
-
-// func multipleTrials(trials *float32, pattern *float32, group *float32, unit float32, unitMinimum float32, least float32, most float32)
-// Requires: AVX
-TEXT ·multipleTrials(SB), NOSPLIT, $0-40
-	MOVQ         trials+0(FP), AX
-	MOVQ         pattern+8(FP), CX
-	MOVQ         group+16(FP), DX
-	VBROADCASTSS unit+24(FP), Y0
-	VBROADCASTSS unitMinimum+28(FP), Y1
-	VBROADCASTSS least+32(FP), Y2
-	VBROADCASTSS most+36(FP), Y3
-	VBROADCASTSS one<>+0(SB), Y4
-	VDIVPS       Y0, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VCMPPS       $0x04, Y5, Y0, Y5
-	VANDPS       Y5, Y4, Y4
-	VMULPS       Y4, Y1, Y5
-	VBROADCASTSS one<>+0(SB), Y5
-	VDIVPS       Y1, Y5, Y5
-	VXORPS       Y6, Y6, Y6
-	VCMPPS       $0x04, Y6, Y1, Y6
-	VANDPS       Y6, Y5, Y5
-	VMULPS       Y5, Y0, Y6
-	VBROADCASTSS (DX), Y6
-	VMULPS       Y4, Y6, Y6
-	VMAXPS       Y2, Y6, Y6
-	VMINPS       Y3, Y6, Y6
-	VROUNDPS     $0x00, Y6, Y6
-	VADDPS       (CX), Y6, Y4
-	VMAXPS       Y2, Y4, Y4
-	VMINPS       Y3, Y4, Y4
-	VMULPS       Y0, Y4, Y4
-	VMOVUPS      Y4, (AX)
-	VBROADCASTSS (DX), Y7
-	VSUBPS       Y7, Y4, Y4
-	VBROADCASTSS 8(DX), Y7
-	VMULPS       Y7, Y4, Y4
-	VBROADCASTSS 4(DX), Y7
-	VADDPS       Y7, Y4, Y4
-	VXORPS       Y7, Y7, Y7
-	VMULPS       Y5, Y4, Y4
-	VMAXPS       Y7, Y4, Y4
-	VMINPS       Y3, Y4, Y4
-	VROUNDPS     $0x00, Y4, Y4
-	VADDPS       64(CX), Y4, Y4
-	VMAXPS       Y7, Y4, Y4
-	VMINPS       Y3, Y4, Y4
-	VMULPS       Y1, Y4, Y4
-	VMOVUPS      Y4, 64(AX)
-	VADDPS       32(CX), Y6, Y4
-	VMAXPS       Y2, Y4, Y4
-	VMINPS       Y3, Y4, Y4
-	VMULPS       Y0, Y4, Y4
-	VMOVUPS      Y4, 32(AX)
-	VBROADCASTSS (DX), Y0
-	VSUBPS       Y0, Y4, Y0
-	VBROADCASTSS 8(DX), Y2
-	VMULPS       Y2, Y0, Y0
-	VBROADCASTSS 4(DX), Y2
-	VADDPS       Y2, Y0, Y0
-	VXORPS       Y2, Y2, Y2
-	VMULPS       Y5, Y0, Y0
-	VMAXPS       Y2, Y0, Y0
-	VMINPS       Y3, Y0, Y0
-	VROUNDPS     $0x00, Y0, Y0
-	VADDPS       96(CX), Y0, Y0
-	VMAXPS       Y2, Y0, Y0
-	VMINPS       Y3, Y0, Y0
-	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, 96(AX)
-	VZEROUPPER
 	RET
 
 // func normalizeWeightsFloat32(out *float32, weights *byte, groups int, groupSize int, factors *float32)

@@ -10,7 +10,7 @@ import (
 // weights is the reference's where lanes are weights.
 func (v *vectorSet) vectorSteps() *encoderSteps {
 	return &encoderSteps{
-		v.rangesOf, v.normalize, v.searchMinimum, v.searchScale, v.addUnitCosts, v.factorTrialsOf, v.addTrialErrors,
+		v.rangesOf, v.normalize, v.searchMinimum, v.searchScale, v.addUnitCosts, v.searchFactors, v.addTrialErrors,
 		func(errors *lanes) int { return v.leastLane(&errors[0]) }, v.codeLevelsOf, v.packLevels,
 		v.decodeGroup, v.addSums,
 	}
@@ -60,8 +60,9 @@ func (v *vectorSet) addUnitCosts(costs *lanes, d *trials, g *searchedMinimum, le
 	v.unitCosts(&costs[0], &d.scale[0], &g.scale, least, most)
 }
 
-func (v *vectorSet) factorTrialsOf(t, pattern *trials, g *searchedMinimum, d units, least, most float32) {
-	v.multipleTrials(&t.scale[0], &pattern.scale[0], &g.scale, d.scale, d.minimum, least, most)
+func (v *vectorSet) searchFactors(g *searchedMinimum, about *trials, u *factorUnits, plain *units, grid *grid, weights, importance []float32) {
+	which, h := weighted(importance)
+	v.factorSearch[grid.kind][which](&g.scale, &about.scale[0], &u.scale, &plain.scale, &grid.vectors.low[0], &weights[0], h, len(weights))
 }
 
 func (v *vectorSet) codeLevelsOf(codes []uint8, g *grid, weights, inverse, offset []float32) {

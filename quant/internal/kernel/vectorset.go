@@ -57,7 +57,7 @@ type vectorSet struct {
 	scaleSearch      [gridKinds][2]func(pattern, grid, weights, importance *float32, n int, scale float32) (best float32)
 	trialErrors      [gridKinds][2]func(errors, trials, grid, weights, importance *float32, n int)
 	leastLane        func(errors *float32) (lane int)
-	multipleTrials   func(trials, pattern, group *float32, unit, unitMinimum, least, most float32)
+	factorSearch     [tableKind + 1][2]func(found, pattern, units, plain, grid, weights, importance *float32, n int)
 	unitCosts        func(costs, trials, group *float32, least, most float32)
 	codeLevels       [gridKinds]func(codes *byte, grid, weights *float32, groups, groupSize int, inverse, offset *float32)
 	decodedSums      func(weights, decoded *float32, n int, sums *float64)

@@ -58,13 +58,16 @@ var avx2 = vectorSet{
 		minimumSearch, minimumSearchWeighted,
 	},
 	scaleSearch: [...][2]func(*float32, *float32, *float32, *float32, int, float32) float32{
-		{scaleSearchEven, scaleSearchEvenWeighted}, {scaleSearchTable, scaleSearchTableWeighted}, {scaleSearchE4M3, scaleSearchE4M3Weighted},
+		{scaleSearchEven, scaleSearchEvenWeighted}, {scaleSearchTable, scaleSearchTableWeighted}, {scaleSearchFloat, scaleSearchFloatWeighted},
 	},
 	trialErrors: [...][2]func(*float32, *float32, *float32, *float32, *float32, int){
-		{trialErrorsEven, trialErrorsEvenWeighted}, {trialErrorsTable, trialErrorsTableWeighted}, {trialErrorsE4M3, trialErrorsE4M3Weighted},
+		{trialErrorsEven, trialErrorsEvenWeighted}, {trialErrorsTable, trialErrorsTableWeighted}, {trialErrorsFloat, trialErrorsFloatWeighted},
 	},
-	leastLane: leastLane, multipleTrials: multipleTrials, unitCosts: unitCosts,
-	codeLevels:   [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsEven, codeLevelsTable, codeLevelsE4M3},
+	factorSearch: [...][2]func(*float32, *float32, *float32, *float32, *float32, *float32, *float32, int){
+		{factorSearchEven, factorSearchEvenWeighted}, {factorSearchTable, factorSearchTableWeighted},
+	},
+	leastLane: leastLane, unitCosts: unitCosts,
+	codeLevels:   [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsEven, codeLevelsTable, codeLevelsFloat},
 	decodeLevels: decodeLevels, decodedSums: decodedSums,
 	prefetch: prefetch, stream: stream, fence: fence,
 }

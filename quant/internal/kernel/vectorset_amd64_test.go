@@ -78,7 +78,7 @@ func TestNothingIsMicrocode(t *testing.T) {
 func TestSetsAreComplete(t *testing.T) {
 	elements := []string{"Float32", "Float16", "BFloat16"}
 	zeros := []string{"Integer", "Float", "Symmetric"}
-	kinds, weighted := []string{"Even", "Table", "E4M3"}, []string{"", "Weighted"}
+	kinds, weighted := []string{"Even", "Table", "Float"}, []string{"", "Weighted"}
 	for suffix, v := range map[string]*vectorSet{"AVX2": &avx2, "AVX512": &avx512} {
 		set := reflect.ValueOf(v).Elem()
 		check := func(function reflect.Value, want string) {
@@ -113,8 +113,8 @@ func TestSetsAreComplete(t *testing.T) {
 				for k, kind := range kinds {
 					check(field.Index(k), name+kind)
 				}
-			case name == "scaleSearch" || name == "trialErrors":
-				for k, kind := range kinds {
+			case name == "scaleSearch" || name == "trialErrors" || name == "factorSearch":
+				for k, kind := range kinds[:field.Len()] {
 					for w, suffix := range weighted {
 						check(field.Index(k).Index(w), name+kind+suffix)
 					}

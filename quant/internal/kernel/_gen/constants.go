@@ -88,16 +88,8 @@ var (
 
 // Constants of encodings, as bits.
 var (
-	none        = constant("none", 0)
-	minusOne    = constant("minusOne", 0xbf800000)
-	integerOne  = constant("integerOne", 1)
-	integerSign = constant("integerSign", 0x80)
-	e4m3Unit    = constant("e4m3Unit", 0x46800000)    // 2^14, whose last bit is worth 2^-9
-	e4m3PerUnit = constant("e4m3PerUnit", 0x44000000) // 2^9
-	e4m3Normal  = constant("e4m3Normal", 0x3c800000)  // 2^-6
-	e4m3Below   = constant("e4m3Below", 0x0007ffff)
-	e4m3Kept    = constant("e4m3Kept", 0xfff00000)
-	e4m3Bias    = constant("e4m3Bias", (127-7)<<3)
+	none     = constant("none", 0)
+	minusOne = constant("minusOne", 0xbf800000)
 )
 
 // constant makes a read-only float32 or pattern of 32 bits.

@@ -45,13 +45,15 @@ func main() {
 		for _, v := range variants {
 			scaleSearch(kind, v.suffix, v.weighted)
 			trialErrors(kind, v.suffix, v.weighted)
+			if kind != "Float" {
+				factorSearch(kind, v.suffix, v.weighted)
+			}
 		}
 	}
 	for _, v := range variants {
 		minimumSearch(v.suffix, v.weighted)
 	}
 	leastTrial()
-	factorTrials()
 	for _, e := range elements {
 		normalizeWeights(e)
 	}

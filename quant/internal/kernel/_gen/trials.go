@@ -10,7 +10,7 @@ import (
 // a weight of one.
 
 // grids are the kinds of levels, in the order of gridKind.
-var grids = []string{"Even", "Table", "E4M3"}
+var grids = []string{"Even", "Table", "Float"}
 
 // Vectors of 8 within gridVectors, in its order.
 const (
@@ -25,6 +25,11 @@ const (
 	gridUpperLevels
 	gridLowerCodes
 	gridUpperCodes
+	gridSmallestNormal
+	gridMagic
+	gridPerSubnormal
+	gridBias
+	gridShift
 )
 
 // nearest finds the levels nearest to numbers.
@@ -51,7 +56,7 @@ func (n *nearest) level(y VecVirtual) VecVirtual {
 		place, upper := n.place(y)
 		return n.permuted(place, upper, gridLowerLevels, gridUpperLevels)
 	default:
-		return n.e4m3(y)
+		return n.rounded(y)
 	}
 }
 
@@ -83,25 +88,17 @@ func (n *nearest) permuted(place, upper VecVirtual, lower, higher int) VecVirtua
 	return low
 }
 
-// e4m3 is roundE4M3.
-func (n *nearest) e4m3(y VecVirtual) VecVirtual {
-	magnitude, small, plain := YMM(), YMM(), YMM()
-	VANDPS(all(magnitude32), y, magnitude)
-	VMINPS(n.at(gridHigh), magnitude, magnitude)
-	unit := all(e4m3Unit)
-	VADDPS(unit, magnitude, small)
-	VSUBPS(unit, small, small)
-	VPSRLD(U8(20), magnitude, plain)
-	VPAND(all(integerOne), plain, plain)
-	VPADDD(all(e4m3Below), plain, plain)
-	VPADDD(magnitude, plain, plain)
-	VPAND(all(e4m3Kept), plain, plain)
-	isSmall := YMM()
-	VCMPPS(U8(17), all(e4m3Normal), magnitude, isSmall) // <
-	VBLENDVPS(isSmall, small, plain, plain)
-	VANDPS(all(signBit), y, y)
-	VORPS(y, plain, plain)
-	return plain
+// rounded is floatFormat.round.
+func (n *nearest) rounded(y VecVirtual) VecVirtual {
+	VMAXPS(n.at(gridLow), y, y)
+	VMINPS(n.at(gridHigh), y, y)
+	magic := YMM()
+	VANDPS(all(infinity), y, magic)
+	VMAXPS(n.at(gridSmallestNormal), magic, magic)
+	VMULPS(n.at(gridMagic), magic, magic)
+	VADDPS(magic, y, y)
+	VSUBPS(magic, y, y)
+	return y
 }
 
 // coder is that of the scalar kernel, for 8 trials.
@@ -318,7 +315,7 @@ func scaleSearch(kind, suffix string, weighted bool) {
 		VMOVUPS(best, scales.Offset(32*k))
 		losses[k] = loss
 	}
-	if kind == "Even" {
+	if kind != "Table" {
 		start(0)
 		start(1)
 		forWeights("weight", weighted, func(w, h VecVirtual) {
@@ -360,34 +357,60 @@ func trialErrors(kind, suffix string, weighted bool) {
 		"Adds to the squared errors of 16 trials over n weights, of which there is one at least.")
 	errors, trials, grid := pointer("errors"), pointer("trials"), pointer("grid")
 	n := newNearest(kind, grid)
-	for k, name := range []string{"lower", "upper"} {
-		scale, minimum := get(lane(trials, 0, k)), get(lane(trials, 1, k))
-		inverse, offset := coder(scale, minimum)
-		total := get(lane(errors, 0, k))
-		forWeights(name, weighted, func(w, h VecVirtual) {
-			y := YMM()
-			VMULPS(w, inverse, y)
-			if kind == "Even" {
-				VADDPS(offset, y, y)
-			}
-			rest := n.level(y)
-			VMULPS(scale, rest, rest)
-			if kind == "Even" {
-				VSUBPS(minimum, rest, rest)
-			}
-			VSUBPS(rest, w, rest)
-			product := rest
-			if h != nil {
-				product = YMM()
-				VMULPS(rest, h, product)
-			}
-			VMULPS(rest, product, rest)
-			VADDPS(rest, total, total)
-		})
-		VMOVUPS(total, lane(errors, 0, k))
+	var halves []*errorTrial
+	for k := range 2 {
+		e := &errorTrial{scale: get(lane(trials, 0, k)), minimum: get(lane(trials, 1, k)), total: get(lane(errors, 0, k))}
+		e.inverse, e.offset = coder(e.scale, e.minimum)
+		if kind != "Even" {
+			e.minimum, e.offset = nil, nil
+		}
+		halves = append(halves, e)
+	}
+	addErrors(n, weighted, halves)
+	for k, e := range halves {
+		VMOVUPS(e.total, lane(errors, 0, k))
 	}
 	VZEROUPPER()
 	RET()
+}
+
+// errorTrial is 8 trials while errors are added up; without minimum and offset, these are 0.
+type errorTrial struct{ scale, minimum, inverse, offset, total VecVirtual }
+
+// addErrors adds the errors of all weights.
+func addErrors(n *nearest, weighted bool, halves []*errorTrial) {
+	together := [][]*errorTrial{halves}
+	if n.kind == "Table" { // which needs more registers
+		together = [][]*errorTrial{halves[:1], halves[1:]}
+	}
+	for k, trials := range together {
+		forWeights([]string{"errors", "more_errors"}[k], weighted, func(w, h VecVirtual) {
+			for _, e := range trials {
+				e.add(n, w, h)
+			}
+		})
+	}
+}
+
+func (e *errorTrial) add(n *nearest, w, h VecVirtual) {
+	y := YMM()
+	VMULPS(w, e.inverse, y)
+	if e.offset != nil {
+		VADDPS(e.offset, y, y)
+	}
+	rest := n.level(y)
+	VMULPS(e.scale, rest, rest)
+	if e.minimum != nil {
+		VSUBPS(e.minimum, rest, rest)
+	}
+	VSUBPS(rest, w, rest)
+	product := rest
+	if h != nil {
+		product = YMM()
+		VMULPS(rest, h, product)
+	}
+	VMULPS(rest, product, rest)
+	VADDPS(rest, e.total, e.total)
 }
 
 // leastTrial is that of the scalar kernel.
@@ -401,41 +424,68 @@ func leastTrial() {
 	RET()
 }
 
-// factorTrials is that of the scalar kernel.
-func factorTrials() {
-	function("multipleTrials", "func(trials, pattern, group *float32, unit, unitMinimum, least, most float32)",
-		"Trials whose scales and minimums are multiples of units, about those of a group.")
-	trials, pattern, group := pointer("trials"), pointer("pattern"), pointer("group")
-	field := func(k int) VecVirtual { return all(Mem{Base: group, Disp: 4 * k}) }
-	d, dmin := all(argument("unit")), all(argument("unitMinimum"))
-	least, most := all(argument("least")), all(argument("most"))
-	perScale, _ := coder(d, dmin)
-	perMinimum, _ := coder(dmin, d)
-	factor := field(0)
-	multiple := func(v, per, least VecVirtual) {
-		VMULPS(per, v, v)
+// factorSearch is searchFactors.
+func factorSearch(kind, suffix string, weighted bool) {
+	function("factorSearch"+kind+suffix, "func(found, pattern, units, plain, grid, weights, importance *float32, n int)",
+		"The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.")
+	found, pattern, unit, plain := pointer("found"), pointer("pattern"), pointer("units"), pointer("plain")
+	grid := pointer("grid")
+	n := newNearest(kind, grid)
+	field := func(base GPVirtual, k int) VecVirtual { return all(Mem{Base: base, Disp: 4 * k}) }
+	least, most := field(unit, 4), field(unit, 5)
+	multiple := func(v VecVirtual, per int, least VecVirtual) {
+		VMULPS(field(unit, per), v, v)
 		VMAXPS(least, v, v)
 		VMINPS(most, v, v)
 		VROUNDPS(U8(0), v, v)
 	}
-	multiple(factor, perScale, least)
+	factor := field(found, 0)
+	multiple(factor, 2, least)
+	kept := AllocLocal(2 * laneBytes) // scales, minimums
+	var halves []*errorTrial
 	for k := range 2 {
 		scale, minimum := YMM(), YMM()
 		VADDPS(lane(pattern, 0, k), factor, scale)
 		VMAXPS(least, scale, scale)
 		VMINPS(most, scale, scale)
-		VMULPS(d, scale, scale)
-		VMOVUPS(scale, lane(trials, 0, k))
-		VSUBPS(field(0), scale, minimum)
-		VMULPS(field(2), minimum, minimum)
-		VADDPS(field(1), minimum, minimum)
-		zero := zeroed(8)
-		multiple(minimum, perMinimum, zero)
-		VADDPS(lane(pattern, 1, k), minimum, minimum)
-		VMAXPS(zero, minimum, minimum)
-		VMINPS(most, minimum, minimum)
-		VMULPS(dmin, minimum, minimum)
-		VMOVUPS(minimum, lane(trials, 1, k))
+		VMULPS(field(unit, 0), scale, scale)
+		if kind == "Even" {
+			VSUBPS(field(found, 0), scale, minimum)
+			VMULPS(field(found, 2), minimum, minimum)
+			VADDPS(field(found, 1), minimum, minimum)
+			zero := zeroed(8)
+			multiple(minimum, 3, zero)
+			VADDPS(lane(pattern, 1, k), minimum, minimum)
+			VMAXPS(zero, minimum, minimum)
+			VMINPS(most, minimum, minimum)
+			VMULPS(field(unit, 1), minimum, minimum)
+		} else {
+			VXORPS(minimum, minimum, minimum)
+		}
+		if k == 0 {
+			VBLENDPS(U8(1), field(plain, 0), scale, scale)
+			VBLENDPS(U8(1), field(plain, 1), minimum, minimum)
+		}
+		VMOVUPS(scale, kept.Offset(32*k))
+		VMOVUPS(minimum, kept.Offset(laneBytes+32*k))
+		e := &errorTrial{scale: scale, minimum: minimum, total: zeroed(8)}
+		e.inverse, e.offset = coder(scale, minimum)
+		if kind != "Even" {
+			e.minimum, e.offset = nil, nil
+		}
+		halves = append(halves, e)
+	}
+	addErrors(n, weighted, halves)
+	VMOVSS(halves[0].total.AsX(), Mem{Base: found, Disp: 4 * 6})
+	VBLENDPS(U8(1), all(infinity), halves[0].total, halves[0].total)
+	error, place := leastOf([2]VecVirtual{halves[0].total, halves[1].total})
+	VMOVSS(error.AsX(), Mem{Base: found, Disp: 4 * 5})
+	values := GP64()
+	LEAQ(kept, values)
+	for k := range 2 {
+		v := XMM()
+		VMOVSS(Mem{Base: values, Index: place, Scale: 4, Disp: k * laneBytes}, v)
+		VMOVSS(v, Mem{Base: found, Disp: 4 * k})
 	}
 	VZEROUPPER()
 	RET()
@@ -465,7 +515,7 @@ func codeLevels(kind string) {
 			place, upper := n.place(y)
 			code = n.permuted(place, upper, gridLowerCodes, gridUpperCodes)
 		default:
-			code = n.e4m3Code(y)
+			code = n.floatCode(y)
 		}
 		isas[0].storeBytes(code, Mem{Base: codes})
 		ADDQ(I32(32), weights)
@@ -479,19 +529,22 @@ func codeLevels(kind string) {
 	RET()
 }
 
-// e4m3Code is E4M3Bits.
-func (n *nearest) e4m3Code(y VecVirtual) VecVirtual {
+// floatCode is floatFormat.code.
+func (n *nearest) floatCode(y VecVirtual) VecVirtual {
+	shift, signShift := XMM(), XMM()
+	VMOVUPS(n.at(gridShift), shift)
+	VMOVUPS(n.at(gridShift).Offset(16), signShift)
 	sign := YMM()
-	VPSRLD(U8(24), y, sign)
-	VPAND(all(integerSign), sign, sign)
-	rounded := n.e4m3(y)
+	VANDPS(all(signBit), y, sign)
+	VPSRLD(signShift, sign, sign)
+	rounded := n.rounded(y)
 	VANDPS(all(magnitude32), rounded, rounded)
 	small, isSmall := YMM(), YMM()
-	VMULPS(all(e4m3PerUnit), rounded, small)
+	VMULPS(n.at(gridPerSubnormal), rounded, small)
 	VCVTPS2DQ(small, small)
-	VCMPPS(U8(17), all(e4m3Normal), rounded, isSmall)
-	VPSRLD(U8(20), rounded, rounded)
-	VPSUBD(all(e4m3Bias), rounded, rounded)
+	VCMPPS(U8(17), n.at(gridSmallestNormal), rounded, isSmall) // <
+	VPSRLD(shift, rounded, rounded)
+	VPSUBD(n.at(gridBias), rounded, rounded)
 	VBLENDVPS(isSmall, small, rounded, rounded)
 	VPOR(sign, rounded, rounded)
 	return rounded
