@@ -103,34 +103,37 @@ func (e *encoder) scaleTrials(i int, plain float32) {
 		middle := int(e4m3.code(plain / unit))
 		for lane := 1; lane < trialLanes; lane++ {
 			code := min(max(middle+lane-trialLanes/2, 1), 0x7e)
-			t.set(lane, e4m3.value(uint8(code))*unit, 0)
+			t.set(lane, e4m3Levels[code]*unit, 0)
 		}
 	default:
 		e.continuousTrials(i, plain)
 	}
 }
 
-// continuousTrials makes trials of scales of floating point.
+// continuousTrials makes trials of scales of any value.
 func (e *encoder) continuousTrials(i int, plain float32) {
-	best, t := plain, &e.trials
-	if e.grid.kind == tableKind {
-		best = e.searchScale(i, plain)
-	}
-	for lane := 1; lane < trialLanes; lane++ {
-		var factor float32
-		if e.grid.kind == tableKind {
-			factor = 1 + float32(fineStep*float32(lane-trialLanes/2))
-		} else {
-			// Levels of floating point are the same an octave up.
-			factor = float32(math.Exp2(float64(lane) / trialLanes))
+	best := e.searchScale(i, plain)
+	for lane := 1; lane < e.grid.trialLanes(); lane++ {
+		factor := 1 + float32(fineStep*float32(lane-tableLanes/2))
+		if e.grid.kind == floatKind {
+			// The levels of floating point are the same an octave up.
+			factor = octave[lane]
 		}
 		scale, ok := e.storedScale(i, best*factor)
 		if !ok || scale == 0 {
 			scale = plain
 		}
-		t.set(lane, scale, 0)
+		e.trials.set(lane, scale, 0)
 	}
 }
 
 // fineStep is between two scales that are tried about the best.
-const fineStep = 0.005
+const fineStep = 0.008
+
+// octave is 2^(lane/trialLanes).
+var octave = func() (factors lanes) {
+	for lane := range factors {
+		factors[lane] = float32(math.Exp2(float64(lane) / trialLanes))
+	}
+	return factors
+}()

@@ -29,7 +29,7 @@ func (e *encoder) fit() (failed int) {
 
 // trialErrors are the errors of e.trials for a group, until the next ones.
 func (e *encoder) trialErrors(i int) *lanes {
-	e.errors = lanes{}
+	e.errors = *e.grid.noErrors()
 	for first, end := e.span(i); first < end && !e.block.stopped(); {
 		weights, importance := e.part(first, end)
 		e.steps.addTrialErrors(&e.errors, e.grid, &e.trials, weights, importance)

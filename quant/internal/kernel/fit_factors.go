@@ -22,7 +22,7 @@ func (e *encoder) fitFactors() bool {
 	for i := range searched {
 		searched[i].scale = e.searchScale(i, searched[i].scale)
 	}
-	if unit, ok = e.factorUnit(searched); !ok || !e.searchFactors(searched, units{scale: unit}, &aboutScales) {
+	if unit, ok = e.factorUnit(searched); !ok || !e.searchFactors(searched, units{scale: unit}, &e.grid.abouts) {
 		e.superScale = plain
 	}
 	return true
@@ -93,19 +93,20 @@ func searchFactors(g *searchedMinimum, about *trials, u *factorUnits, plain *uni
 		t.set(lane, scale, u.minimum*min(max(multiple+about.minimum[lane], 0), u.most))
 	}
 	t.set(0, plain.scale, plain.minimum)
-	var errors lanes
+	errors := *grid.noErrors()
 	addTrialErrors(&errors, grid, &t, weights, importance)
 	least := leastTrial(&errors)
 	g.scale, g.minimum, g.error, g.plainError = t.scale[least], t.minimum[least], errors[least], errors[0]
 }
 
-// aboutScales are fifteen factors about the nearest. The first lane is left out.
-var aboutScales = func() (p trials) {
-	for lane := 1; lane < trialLanes; lane++ {
-		p.scale[lane] = float32(lane - trialLanes/2)
+// aboutScales are factors about the nearest: fifteen, or seven for a table. The first lane
+// is left out.
+func aboutScales(g *grid) (p trials) {
+	for lane := 1; lane < g.trialLanes(); lane++ {
+		p.scale[lane] = float32(lane - g.trialLanes()/2)
 	}
 	return p
-}()
+}
 
 // The scales that are tried first, as parts of the one that just reaches the largest weight.
 const (
@@ -128,8 +129,8 @@ func reachPattern(low, high float32) (p lanes) {
 // searchScale finds the scale of least error for a group, without rounding it: for the
 // codes that each of some scales give, the best scale follows in closed form.
 func (e *encoder) searchScale(i int, plain float32) float32 {
-	if plain == 0 {
-		return 0
+	if plain == 0 || e.refits == 0 {
+		return plain
 	}
 	weights, importance := e.part(e.span(i))
 	return e.steps.searchScale(&e.grid.reaches, plain, e.grid, weights, importance)

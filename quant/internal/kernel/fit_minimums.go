@@ -89,7 +89,6 @@ func momentsOf(weights, importance []float32) (m moments) {
 
 const (
 	widestMinimumCut = 0.1  // of the range, at either end
-	refits           = 2    // after the first
 	scaleSpread      = 0.04 // between scales that are tried, as a part
 	minimumSpread    = 0.25 // between minimums that are tried, in scales
 )
@@ -118,9 +117,10 @@ func (e *encoder) searchMinimum(i int, found *searchedMinimum) {
 	}
 	weights, importance := e.part(e.span(i))
 	m := momentsOf(weights, importance)
-	e.steps.searchMinimum(found, &e.grid.cuts, e.grid, weights, importance, m)
-	for range refits {
-		e.steps.searchMinimum(found, &spreadPattern, e.grid, weights, importance, m)
+	pattern := &e.grid.cuts
+	for range e.refits {
+		e.steps.searchMinimum(found, pattern, e.grid, weights, importance, m)
+		pattern = &spreadPattern
 	}
 }
 

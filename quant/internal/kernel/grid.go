@@ -26,9 +26,9 @@ type grid struct {
 	// Of floating point.
 	float   floatFormat
 	vectors gridVectors
-	// cuts and reaches are what searches try first.
-	cuts    trials
-	reaches lanes
+	// Patterns of searches.
+	cuts, abouts trials
+	reaches      lanes
 }
 
 // gridVectors are what vectors of 8 numbers need to find levels. Assembly relies on the order.
@@ -56,7 +56,7 @@ func (v *vector8) fill(x float32) {
 }
 
 func (g *grid) prepared() *grid {
-	g.cuts, g.reaches = cutPattern(g.high), reachPattern(g.low, g.high)
+	g.cuts, g.abouts, g.reaches = cutPattern(g.high), aboutScales(g), reachPattern(g.low, g.high)
 	v := &g.vectors
 	v.low.fill(g.low)
 	v.high.fill(g.high)

@@ -4,6 +4,9 @@ package kernel
 // vectors, which adds up its sums in the order of the weights, whatever a vector's width.
 const trialLanes = 16
 
+// tableLanes is how many are tried of a table, whose levels take longer to find.
+const tableLanes = trialLanes / 2
+
 // lanes hold a number for each trial.
 type lanes [trialLanes]float32
 
@@ -45,7 +48,7 @@ type encoderSteps struct {
 	// searchFactors replaces a group's scale and minimum by the best multiples of units about
 	// them, and tells their error, and that of the plain ones.
 	searchFactors func(g *searchedMinimum, about *trials, u *factorUnits, plain *units, grid *grid, weights, importance []float32)
-	// addTrialErrors adds to the squared errors of all trials.
+	// addTrialErrors adds to the squared errors of all trials, of tables of tableLanes.
 	addTrialErrors func(errors *lanes, g *grid, t *trials, weights, importance []float32)
 	// leastTrial gives the lane of the least error of all but the first.
 	leastTrial func(errors *lanes) int
@@ -99,7 +102,7 @@ func sumTrial(g *grid, scale, minimum float32, weights, importance []float32) (s
 }
 
 func addTrialErrors(errors *lanes, g *grid, t *trials, weights, importance []float32) {
-	for lane := range trialLanes {
+	for lane := range g.trialLanes() {
 		scale, minimum := t.scale[lane], t.minimum[lane]
 		inverse, offset := coder(scale, minimum)
 		for i, w := range weights {
@@ -109,6 +112,29 @@ func addTrialErrors(errors *lanes, g *grid, t *trials, weights, importance []flo
 		}
 	}
 }
+
+// trialLanes is how many trials addTrialErrors has.
+func (g *grid) trialLanes() int {
+	if g.kind == tableKind {
+		return tableLanes
+	}
+	return trialLanes
+}
+
+// noErrors are the errors of trials before any weight: Inf for those that are not tried.
+func (g *grid) noErrors() *lanes {
+	if g.kind == tableKind {
+		return &fewErrors
+	}
+	return &allErrors
+}
+
+var allErrors, fewErrors = lanes{}, func() (l lanes) {
+	for lane := tableLanes; lane < trialLanes; lane++ {
+		l[lane] = infinity
+	}
+	return l
+}()
 
 func leastTrial(errors *lanes) int {
 	least := 1

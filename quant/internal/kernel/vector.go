@@ -33,8 +33,15 @@ func isRun(n, groups, groupSize int, t ElementType) bool {
 // vectorKernels are those of this CPU, the fastest last.
 func vectorKernels() (kernels []Kernel) {
 	for _, v := range vectorSets() {
+		steps := v.vectorSteps()
 		kernels = append(kernels, Kernel{
-			Name: v.name, Quantize: v.quantize, Dequantize: v.dequantize, Range: v.rangePart, Code: v.codePart,
+			Name: v.name, Dequantize: v.dequantize, Range: v.rangePart, Code: v.codePart,
+			Quantize: func(b *Block) Fault {
+				if b.check(); b.Encoding != Integer {
+					return quantizeEncoded(b, steps)
+				}
+				return v.quantize(b)
+			},
 		})
 	}
 	return kernels

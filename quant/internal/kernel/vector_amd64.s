@@ -4227,6 +4227,7 @@ errors:
 	VMOVSS       X5, 24(AX)
 	VBROADCASTSS infinity<>+0(SB), Y0
 	VBLENDPS     $0x01, Y0, Y5, Y5
+	VBROADCASTSS infinity<>+0(SB), Y0
 	VMINPS       Y1, Y5, Y0
 	VPERM2F128   $0x01, Y0, Y0, Y2
 	VMINPS       Y2, Y0, Y0
@@ -4528,6 +4529,7 @@ errors:
 	VMOVSS       X5, 24(AX)
 	VBROADCASTSS infinity<>+0(SB), Y0
 	VBLENDPS     $0x01, Y0, Y5, Y5
+	VBROADCASTSS infinity<>+0(SB), Y0
 	VMINPS       Y1, Y5, Y0
 	VPERM2F128   $0x01, Y0, Y0, Y2
 	VMINPS       Y2, Y0, Y0
@@ -4750,77 +4752,37 @@ TEXT ·trialErrorsTable(SB), NOSPLIT, $0-48
 	VCMPPS       $0x04, Y4, Y0, Y4
 	VANDPS       Y4, Y3, Y3
 	VMULPS       Y3, Y1, Y1
-	VMOVUPS      32(CX), Y1
-	VMOVUPS      96(CX), Y4
-	VMOVUPS      32(AX), Y5
-	VBROADCASTSS one<>+0(SB), Y6
-	VDIVPS       Y1, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VCMPPS       $0x04, Y7, Y1, Y7
-	VANDPS       Y7, Y6, Y6
-	VMULPS       Y6, Y4, Y4
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), BX
 
 errors:
-	VBROADCASTSS (CX), Y4
-	VMULPS       Y4, Y3, Y7
-	VCMPPS       $0x1e, 64(DX), Y7, Y8
-	VMOVUPS      96(DX), Y10
-	VBLENDVPS    Y8, 128(DX), Y10, Y10
-	VCMPPS       $0x1e, Y10, Y7, Y10
-	VPADDD       Y8, Y8, Y9
-	VPADDD       Y10, Y9, Y9
-	VPERMPS      160(DX), Y9, Y10
-	VCMPPS       $0x1e, Y10, Y7, Y10
-	VPADDD       Y9, Y9, Y9
-	VPADDD       Y10, Y9, Y9
-	VPERMPS      192(DX), Y9, Y10
-	VCMPPS       $0x1e, Y10, Y7, Y10
-	VPADDD       Y9, Y9, Y9
-	VPADDD       Y10, Y9, Y9
-	VPERMPS      224(DX), Y9, Y7
-	VPERMPS      256(DX), Y9, Y9
-	VBLENDVPS    Y8, Y9, Y7, Y7
-	VMULPS       Y0, Y7, Y7
-	VSUBPS       Y7, Y4, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y2, Y2
+	VBROADCASTSS (CX), Y1
+	VMULPS       Y1, Y3, Y4
+	VCMPPS       $0x1e, 64(DX), Y4, Y5
+	VMOVUPS      96(DX), Y7
+	VBLENDVPS    Y5, 128(DX), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(DX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(DX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(DX), Y6, Y4
+	VPERMPS      256(DX), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y0, Y4, Y4
+	VSUBPS       Y4, Y1, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y2, Y2
 	ADDQ         $+4, CX
 	DECQ         BX
 	JNZ          errors
-	MOVQ         weights+24(FP), CX
-	MOVQ         n+40(FP), BX
-
-more_errors:
-	VBROADCASTSS (CX), Y0
-	VMULPS       Y0, Y6, Y3
-	VCMPPS       $0x1e, 64(DX), Y3, Y4
-	VMOVUPS      96(DX), Y8
-	VBLENDVPS    Y4, 128(DX), Y8, Y8
-	VCMPPS       $0x1e, Y8, Y3, Y8
-	VPADDD       Y4, Y4, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      160(DX), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y3, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      192(DX), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y3, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      224(DX), Y7, Y3
-	VPERMPS      256(DX), Y7, Y7
-	VBLENDVPS    Y4, Y7, Y3, Y3
-	VMULPS       Y1, Y3, Y3
-	VSUBPS       Y3, Y0, Y3
-	VMULPS       Y3, Y3, Y3
-	VADDPS       Y3, Y5, Y5
-	ADDQ         $+4, CX
-	DECQ         BX
-	JNZ          more_errors
 	VMOVUPS      Y2, (AX)
-	VMOVUPS      Y5, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -4840,119 +4802,75 @@ TEXT ·factorSearchTable(SB), NOSPLIT, $128-64
 	VMAXPS       Y0, Y2, Y2
 	VMINPS       Y1, Y2, Y2
 	VROUNDPS     $0x00, Y2, Y2
-	VADDPS       (CX), Y2, Y3
-	VMAXPS       Y0, Y3, Y3
-	VMINPS       Y1, Y3, Y3
-	VBROADCASTSS (DX), Y4
-	VMULPS       Y4, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VBROADCASTSS (BX), Y5
-	VBLENDPS     $0x01, Y5, Y3, Y3
-	VBROADCASTSS 4(BX), Y5
-	VBLENDPS     $0x01, Y5, Y4, Y4
-	VMOVUPS      Y3, (SP)
-	VMOVUPS      Y4, 64(SP)
-	VXORPS       Y5, Y5, Y5
-	VBROADCASTSS one<>+0(SB), Y6
-	VDIVPS       Y3, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VCMPPS       $0x04, Y7, Y3, Y7
-	VANDPS       Y7, Y6, Y6
-	VMULPS       Y6, Y4, Y4
-	VADDPS       32(CX), Y2, Y2
+	VADDPS       (CX), Y2, Y2
 	VMAXPS       Y0, Y2, Y2
 	VMINPS       Y1, Y2, Y2
 	VBROADCASTSS (DX), Y0
 	VMULPS       Y0, Y2, Y2
 	VXORPS       Y0, Y0, Y0
-	VMOVUPS      Y2, 32(SP)
-	VMOVUPS      Y0, 96(SP)
+	VBROADCASTSS (BX), Y1
+	VBLENDPS     $0x01, Y1, Y2, Y2
+	VBROADCASTSS 4(BX), Y1
+	VBLENDPS     $0x01, Y1, Y0, Y0
+	VMOVUPS      Y2, (SP)
+	VMOVUPS      Y0, 64(SP)
 	VXORPS       Y1, Y1, Y1
-	VBROADCASTSS one<>+0(SB), Y4
-	VDIVPS       Y2, Y4, Y4
-	VXORPS       Y7, Y7, Y7
-	VCMPPS       $0x04, Y7, Y2, Y7
-	VANDPS       Y7, Y4, Y4
-	VMULPS       Y4, Y0, Y0
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y2, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y2, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y0, Y0
 	MOVQ         weights+40(FP), CX
 	MOVQ         n+56(FP), DX
 
 errors:
 	VBROADCASTSS (CX), Y0
-	VMULPS       Y0, Y6, Y7
-	VCMPPS       $0x1e, 64(SI), Y7, Y8
-	VMOVUPS      96(SI), Y10
-	VBLENDVPS    Y8, 128(SI), Y10, Y10
-	VCMPPS       $0x1e, Y10, Y7, Y10
-	VPADDD       Y8, Y8, Y9
-	VPADDD       Y10, Y9, Y9
-	VPERMPS      160(SI), Y9, Y10
-	VCMPPS       $0x1e, Y10, Y7, Y10
-	VPADDD       Y9, Y9, Y9
-	VPADDD       Y10, Y9, Y9
-	VPERMPS      192(SI), Y9, Y10
-	VCMPPS       $0x1e, Y10, Y7, Y10
-	VPADDD       Y9, Y9, Y9
-	VPADDD       Y10, Y9, Y9
-	VPERMPS      224(SI), Y9, Y7
-	VPERMPS      256(SI), Y9, Y9
-	VBLENDVPS    Y8, Y9, Y7, Y7
-	VMULPS       Y3, Y7, Y7
-	VSUBPS       Y7, Y0, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y5, Y5
+	VMULPS       Y0, Y3, Y4
+	VCMPPS       $0x1e, 64(SI), Y4, Y5
+	VMOVUPS      96(SI), Y7
+	VBLENDVPS    Y5, 128(SI), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(SI), Y6, Y4
+	VPERMPS      256(SI), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VSUBPS       Y4, Y0, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y1, Y1
 	ADDQ         $+4, CX
 	DECQ         DX
 	JNZ          errors
-	MOVQ         weights+40(FP), CX
-	MOVQ         n+56(FP), DX
-
-more_errors:
-	VBROADCASTSS (CX), Y0
-	VMULPS       Y0, Y4, Y3
-	VCMPPS       $0x1e, 64(SI), Y3, Y6
-	VMOVUPS      96(SI), Y8
-	VBLENDVPS    Y6, 128(SI), Y8, Y8
-	VCMPPS       $0x1e, Y8, Y3, Y8
-	VPADDD       Y6, Y6, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      160(SI), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y3, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      192(SI), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y3, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      224(SI), Y7, Y3
-	VPERMPS      256(SI), Y7, Y7
-	VBLENDVPS    Y6, Y7, Y3, Y3
-	VMULPS       Y2, Y3, Y3
-	VSUBPS       Y3, Y0, Y3
-	VMULPS       Y3, Y3, Y3
-	VADDPS       Y3, Y1, Y1
-	ADDQ         $+4, CX
-	DECQ         DX
-	JNZ          more_errors
-	VMOVSS       X5, 24(AX)
+	VMOVSS       X1, 24(AX)
 	VBROADCASTSS infinity<>+0(SB), Y0
-	VBLENDPS     $0x01, Y0, Y5, Y5
-	VMINPS       Y1, Y5, Y0
-	VPERM2F128   $0x01, Y0, Y0, Y2
-	VMINPS       Y2, Y0, Y0
-	VPERMILPS    $0x4e, Y0, Y2
-	VMINPS       Y2, Y0, Y0
-	VPERMILPS    $0xb1, Y0, Y2
-	VMINPS       Y2, Y0, Y0
-	VCMPPS       $0x00, Y0, Y5, Y2
-	VMOVMSKPS    Y2, CX
-	VCMPPS       $0x00, Y0, Y1, Y2
-	VMOVMSKPS    Y2, DX
+	VBLENDPS     $0x01, Y0, Y1, Y1
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VMINPS       Y0, Y1, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y1, Y3
+	VMOVMSKPS    Y3, CX
+	VCMPPS       $0x00, Y2, Y0, Y3
+	VMOVMSKPS    Y3, DX
 	SHLL         $0x08, DX
 	ORL          DX, CX
 	ORL          $0x00008000, CX
 	BSFL         CX, DI
-	VMOVSS       X0, 20(AX)
+	VMOVSS       X2, 20(AX)
 	LEAQ         (SP), CX
 	VMOVSS       (CX)(DI*4), X0
 	VMOVSS       X0, (AX)
@@ -5112,85 +5030,41 @@ TEXT ·trialErrorsTableWeighted(SB), NOSPLIT, $0-48
 	VCMPPS       $0x04, Y4, Y0, Y4
 	VANDPS       Y4, Y3, Y3
 	VMULPS       Y3, Y1, Y1
-	VMOVUPS      32(CX), Y1
-	VMOVUPS      96(CX), Y4
-	VMOVUPS      32(AX), Y5
-	VBROADCASTSS one<>+0(SB), Y6
-	VDIVPS       Y1, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VCMPPS       $0x04, Y7, Y1, Y7
-	VANDPS       Y7, Y6, Y6
-	VMULPS       Y6, Y4, Y4
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), SI
 	MOVQ         importance+32(FP), BX
 
 errors:
-	VBROADCASTSS (BX), Y4
+	VBROADCASTSS (BX), Y1
 	ADDQ         $+4, BX
-	VBROADCASTSS (CX), Y7
-	VMULPS       Y7, Y3, Y8
-	VCMPPS       $0x1e, 64(DX), Y8, Y9
-	VMOVUPS      96(DX), Y11
-	VBLENDVPS    Y9, 128(DX), Y11, Y11
-	VCMPPS       $0x1e, Y11, Y8, Y11
-	VPADDD       Y9, Y9, Y10
-	VPADDD       Y11, Y10, Y10
-	VPERMPS      160(DX), Y10, Y11
-	VCMPPS       $0x1e, Y11, Y8, Y11
-	VPADDD       Y10, Y10, Y10
-	VPADDD       Y11, Y10, Y10
-	VPERMPS      192(DX), Y10, Y11
-	VCMPPS       $0x1e, Y11, Y8, Y11
-	VPADDD       Y10, Y10, Y10
-	VPADDD       Y11, Y10, Y10
-	VPERMPS      224(DX), Y10, Y8
-	VPERMPS      256(DX), Y10, Y10
-	VBLENDVPS    Y9, Y10, Y8, Y8
-	VMULPS       Y0, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
-	VMULPS       Y8, Y4, Y4
-	VMULPS       Y8, Y4, Y8
-	VADDPS       Y8, Y2, Y2
+	VBROADCASTSS (CX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(DX), Y5, Y6
+	VMOVUPS      96(DX), Y8
+	VBLENDVPS    Y6, 128(DX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(DX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(DX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(DX), Y7, Y5
+	VPERMPS      256(DX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y0, Y5, Y5
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y5, Y1, Y1
+	VMULPS       Y5, Y1, Y5
+	VADDPS       Y5, Y2, Y2
 	ADDQ         $+4, CX
 	DECQ         SI
 	JNZ          errors
-	MOVQ         weights+24(FP), CX
-	MOVQ         n+40(FP), SI
-	MOVQ         importance+32(FP), BX
-
-more_errors:
-	VBROADCASTSS (BX), Y0
-	ADDQ         $+4, BX
-	VBROADCASTSS (CX), Y3
-	VMULPS       Y3, Y6, Y4
-	VCMPPS       $0x1e, 64(DX), Y4, Y7
-	VMOVUPS      96(DX), Y9
-	VBLENDVPS    Y7, 128(DX), Y9, Y9
-	VCMPPS       $0x1e, Y9, Y4, Y9
-	VPADDD       Y7, Y7, Y8
-	VPADDD       Y9, Y8, Y8
-	VPERMPS      160(DX), Y8, Y9
-	VCMPPS       $0x1e, Y9, Y4, Y9
-	VPADDD       Y8, Y8, Y8
-	VPADDD       Y9, Y8, Y8
-	VPERMPS      192(DX), Y8, Y9
-	VCMPPS       $0x1e, Y9, Y4, Y9
-	VPADDD       Y8, Y8, Y8
-	VPADDD       Y9, Y8, Y8
-	VPERMPS      224(DX), Y8, Y4
-	VPERMPS      256(DX), Y8, Y8
-	VBLENDVPS    Y7, Y8, Y4, Y4
-	VMULPS       Y1, Y4, Y4
-	VSUBPS       Y4, Y3, Y4
-	VMULPS       Y4, Y0, Y0
-	VMULPS       Y4, Y0, Y4
-	VADDPS       Y4, Y5, Y5
-	ADDQ         $+4, CX
-	DECQ         SI
-	JNZ          more_errors
 	VMOVUPS      Y2, (AX)
-	VMOVUPS      Y5, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -5210,40 +5084,25 @@ TEXT ·factorSearchTableWeighted(SB), NOSPLIT, $128-64
 	VMAXPS       Y0, Y2, Y2
 	VMINPS       Y1, Y2, Y2
 	VROUNDPS     $0x00, Y2, Y2
-	VADDPS       (CX), Y2, Y3
-	VMAXPS       Y0, Y3, Y3
-	VMINPS       Y1, Y3, Y3
-	VBROADCASTSS (DX), Y4
-	VMULPS       Y4, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VBROADCASTSS (BX), Y5
-	VBLENDPS     $0x01, Y5, Y3, Y3
-	VBROADCASTSS 4(BX), Y5
-	VBLENDPS     $0x01, Y5, Y4, Y4
-	VMOVUPS      Y3, (SP)
-	VMOVUPS      Y4, 64(SP)
-	VXORPS       Y5, Y5, Y5
-	VBROADCASTSS one<>+0(SB), Y6
-	VDIVPS       Y3, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VCMPPS       $0x04, Y7, Y3, Y7
-	VANDPS       Y7, Y6, Y6
-	VMULPS       Y6, Y4, Y4
-	VADDPS       32(CX), Y2, Y2
+	VADDPS       (CX), Y2, Y2
 	VMAXPS       Y0, Y2, Y2
 	VMINPS       Y1, Y2, Y2
 	VBROADCASTSS (DX), Y0
 	VMULPS       Y0, Y2, Y2
 	VXORPS       Y0, Y0, Y0
-	VMOVUPS      Y2, 32(SP)
-	VMOVUPS      Y0, 96(SP)
+	VBROADCASTSS (BX), Y1
+	VBLENDPS     $0x01, Y1, Y2, Y2
+	VBROADCASTSS 4(BX), Y1
+	VBLENDPS     $0x01, Y1, Y0, Y0
+	VMOVUPS      Y2, (SP)
+	VMOVUPS      Y0, 64(SP)
 	VXORPS       Y1, Y1, Y1
-	VBROADCASTSS one<>+0(SB), Y4
-	VDIVPS       Y2, Y4, Y4
-	VXORPS       Y7, Y7, Y7
-	VCMPPS       $0x04, Y7, Y2, Y7
-	VANDPS       Y7, Y4, Y4
-	VMULPS       Y4, Y0, Y0
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y2, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y2, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y0, Y0
 	MOVQ         weights+40(FP), CX
 	MOVQ         n+56(FP), BX
 	MOVQ         importance+48(FP), DX
@@ -5251,86 +5110,53 @@ TEXT ·factorSearchTableWeighted(SB), NOSPLIT, $128-64
 errors:
 	VBROADCASTSS (DX), Y0
 	ADDQ         $+4, DX
-	VBROADCASTSS (CX), Y7
-	VMULPS       Y7, Y6, Y8
-	VCMPPS       $0x1e, 64(SI), Y8, Y9
-	VMOVUPS      96(SI), Y11
-	VBLENDVPS    Y9, 128(SI), Y11, Y11
-	VCMPPS       $0x1e, Y11, Y8, Y11
-	VPADDD       Y9, Y9, Y10
-	VPADDD       Y11, Y10, Y10
-	VPERMPS      160(SI), Y10, Y11
-	VCMPPS       $0x1e, Y11, Y8, Y11
-	VPADDD       Y10, Y10, Y10
-	VPADDD       Y11, Y10, Y10
-	VPERMPS      192(SI), Y10, Y11
-	VCMPPS       $0x1e, Y11, Y8, Y11
-	VPADDD       Y10, Y10, Y10
-	VPADDD       Y11, Y10, Y10
-	VPERMPS      224(SI), Y10, Y8
-	VPERMPS      256(SI), Y10, Y10
-	VBLENDVPS    Y9, Y10, Y8, Y8
-	VMULPS       Y3, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
-	VMULPS       Y8, Y0, Y0
-	VMULPS       Y8, Y0, Y8
-	VADDPS       Y8, Y5, Y5
+	VBROADCASTSS (CX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(SI), Y5, Y6
+	VMOVUPS      96(SI), Y8
+	VBLENDVPS    Y6, 128(SI), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(SI), Y7, Y5
+	VPERMPS      256(SI), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y5, Y0, Y0
+	VMULPS       Y5, Y0, Y5
+	VADDPS       Y5, Y1, Y1
 	ADDQ         $+4, CX
 	DECQ         BX
 	JNZ          errors
-	MOVQ         weights+40(FP), CX
-	MOVQ         n+56(FP), BX
-	MOVQ         importance+48(FP), DX
-
-more_errors:
-	VBROADCASTSS (DX), Y0
-	ADDQ         $+4, DX
-	VBROADCASTSS (CX), Y3
-	VMULPS       Y3, Y4, Y6
-	VCMPPS       $0x1e, 64(SI), Y6, Y7
-	VMOVUPS      96(SI), Y9
-	VBLENDVPS    Y7, 128(SI), Y9, Y9
-	VCMPPS       $0x1e, Y9, Y6, Y9
-	VPADDD       Y7, Y7, Y8
-	VPADDD       Y9, Y8, Y8
-	VPERMPS      160(SI), Y8, Y9
-	VCMPPS       $0x1e, Y9, Y6, Y9
-	VPADDD       Y8, Y8, Y8
-	VPADDD       Y9, Y8, Y8
-	VPERMPS      192(SI), Y8, Y9
-	VCMPPS       $0x1e, Y9, Y6, Y9
-	VPADDD       Y8, Y8, Y8
-	VPADDD       Y9, Y8, Y8
-	VPERMPS      224(SI), Y8, Y6
-	VPERMPS      256(SI), Y8, Y8
-	VBLENDVPS    Y7, Y8, Y6, Y6
-	VMULPS       Y2, Y6, Y6
-	VSUBPS       Y6, Y3, Y6
-	VMULPS       Y6, Y0, Y0
-	VMULPS       Y6, Y0, Y6
-	VADDPS       Y6, Y1, Y1
-	ADDQ         $+4, CX
-	DECQ         BX
-	JNZ          more_errors
-	VMOVSS       X5, 24(AX)
+	VMOVSS       X1, 24(AX)
 	VBROADCASTSS infinity<>+0(SB), Y0
-	VBLENDPS     $0x01, Y0, Y5, Y5
-	VMINPS       Y1, Y5, Y0
-	VPERM2F128   $0x01, Y0, Y0, Y2
-	VMINPS       Y2, Y0, Y0
-	VPERMILPS    $0x4e, Y0, Y2
-	VMINPS       Y2, Y0, Y0
-	VPERMILPS    $0xb1, Y0, Y2
-	VMINPS       Y2, Y0, Y0
-	VCMPPS       $0x00, Y0, Y5, Y2
-	VMOVMSKPS    Y2, CX
-	VCMPPS       $0x00, Y0, Y1, Y2
-	VMOVMSKPS    Y2, DX
+	VBLENDPS     $0x01, Y0, Y1, Y1
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VMINPS       Y0, Y1, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y1, Y3
+	VMOVMSKPS    Y3, CX
+	VCMPPS       $0x00, Y2, Y0, Y3
+	VMOVMSKPS    Y3, DX
 	SHLL         $0x08, DX
 	ORL          DX, CX
 	ORL          $0x00008000, CX
 	BSFL         CX, DI
-	VMOVSS       X0, 20(AX)
+	VMOVSS       X2, 20(AX)
 	LEAQ         (SP), CX
 	VMOVSS       (CX)(DI*4), X0
 	VMOVSS       X0, (AX)

@@ -3,9 +3,6 @@ package kernel
 // quantize has the results of quantizeScalar.
 func (v *vectorSet) quantize(b *Block) Fault {
 	b.check()
-	if b.Encoding != Integer {
-		return quantizeEncoded(b, v.vectorSteps())
-	}
 	if b.Method.searches() {
 		return v.quantizeSearched(*b)
 	}

@@ -358,7 +358,7 @@ func trialErrors(kind, suffix string, weighted bool) {
 	errors, trials, grid := pointer("errors"), pointer("trials"), pointer("grid")
 	n := newNearest(kind, grid)
 	var halves []*errorTrial
-	for k := range 2 {
+	for k := range n.halves() {
 		e := &errorTrial{scale: get(lane(trials, 0, k)), minimum: get(lane(trials, 1, k)), total: get(lane(errors, 0, k))}
 		e.inverse, e.offset = coder(e.scale, e.minimum)
 		if kind != "Even" {
@@ -377,19 +377,21 @@ func trialErrors(kind, suffix string, weighted bool) {
 // errorTrial is 8 trials while errors are added up; without minimum and offset, these are 0.
 type errorTrial struct{ scale, minimum, inverse, offset, total VecVirtual }
 
+// halves is how many vectors of trials are tried: 8 of a table, which needs more registers.
+func (n *nearest) halves() int {
+	if n.kind == "Table" {
+		return 1
+	}
+	return 2
+}
+
 // addErrors adds the errors of all weights.
 func addErrors(n *nearest, weighted bool, halves []*errorTrial) {
-	together := [][]*errorTrial{halves}
-	if n.kind == "Table" { // which needs more registers
-		together = [][]*errorTrial{halves[:1], halves[1:]}
-	}
-	for k, trials := range together {
-		forWeights([]string{"errors", "more_errors"}[k], weighted, func(w, h VecVirtual) {
-			for _, e := range trials {
-				e.add(n, w, h)
-			}
-		})
-	}
+	forWeights("errors", weighted, func(w, h VecVirtual) {
+		for _, e := range halves {
+			e.add(n, w, h)
+		}
+	})
 }
 
 func (e *errorTrial) add(n *nearest, w, h VecVirtual) {
@@ -443,7 +445,7 @@ func factorSearch(kind, suffix string, weighted bool) {
 	multiple(factor, 2, least)
 	kept := AllocLocal(2 * laneBytes) // scales, minimums
 	var halves []*errorTrial
-	for k := range 2 {
+	for k := range n.halves() {
 		scale, minimum := YMM(), YMM()
 		VADDPS(lane(pattern, 0, k), factor, scale)
 		VMAXPS(least, scale, scale)
@@ -478,7 +480,11 @@ func factorSearch(kind, suffix string, weighted bool) {
 	addErrors(n, weighted, halves)
 	VMOVSS(halves[0].total.AsX(), Mem{Base: found, Disp: 4 * 6})
 	VBLENDPS(U8(1), all(infinity), halves[0].total, halves[0].total)
-	error, place := leastOf([2]VecVirtual{halves[0].total, halves[1].total})
+	totals := [2]VecVirtual{halves[0].total, all(infinity)}
+	if len(halves) > 1 {
+		totals[1] = halves[1].total
+	}
+	error, place := leastOf(totals)
 	VMOVSS(error.AsX(), Mem{Base: found, Disp: 4 * 5})
 	values := GP64()
 	LEAQ(kept, values)
