@@ -133,6 +133,7 @@ func FuzzQuantize(f *testing.F) {
 		o := defaults
 		o.BitWidth, o.Method = bitWidths[m.below(6)], Method(m.below(len(methodNames)))
 		o.ZeroPoint = ZeroPoint(m.below(3))
+		m.encode(&o)
 		o.MeasureOnly = m.below(4) == 0
 		o.ContinueOnError, o.Metrics = m.below(2) == 0, m.below(2) == 0
 		schema, batches := batchOf(names, columns...)
@@ -185,11 +186,37 @@ func (m *material) weights(length int) (names []string, columns []arrow.Array) {
 // quantized are the columns of a table that no quantization gave.
 func (m *material) quantized(length int) (names []string, columns []arrow.Array) {
 	names = []string{"layer_name", "quantized_data", "scales", "zero_points", "shape", "bit_width", "group_size"}
-	return names, []arrow.Array{
+	columns = []arrow.Array{
 		m.names(length), m.raw(length),
 		m.list(fixedWidth(arrow.PrimitiveTypes.Float32), length), m.list(fixedWidth(arrow.PrimitiveTypes.Float32), length),
 		m.list(fixedWidth(arrow.PrimitiveTypes.Int64), length),
 		m.fixed(fixedWidth(arrow.PrimitiveTypes.Uint8), length), m.groupSizes(length),
+	}
+	if m.below(2) == 0 {
+		return names, columns
+	}
+	encodings := make([]string, length)
+	for i := range encodings {
+		encodings[i] = append(encodingNames, "q9_k")[m.below(len(encodingNames)+1)]
+	}
+	columns = append(columns, texts(encodings...))
+	for range encodedNames[1:] {
+		columns = append(columns, m.list(fixedWidth(arrow.PrimitiveTypes.Float32), length))
+	}
+	return append(names, encodedNames...), columns
+}
+
+// encode chooses an encoding half of the time.
+func (m *material) encode(o *Options) {
+	if m.below(2) == 0 {
+		return
+	}
+	o.Encoding = Encoding(m.below(len(encodingNames)))
+	if d := o.Encoding.describe(); d != nil {
+		o.BitWidth, o.GroupSize = d.BitWidth, d.GroupSize
+		if d.GroupSize == 0 {
+			o.GroupSize = WholeRow
+		}
 	}
 }
 
@@ -248,13 +275,18 @@ func FuzzCompare(f *testing.F) {
 			names, columns = m.quantized(rows)
 			o := defaults
 			o.Sort = false
+			m.encode(&o)
+			if o.encoded() {
+				names = append(names[:7], encodedNames...)
+				columns = append(columns[:7], make([]arrow.Array, len(encodedNames))...)
+			}
 			quantized, err := Quantize(context.Background(), original.Schema, original.Batches, o, memory.DefaultAllocator, nil)
 			if err != nil {
 				return
 			}
 			other := m.below(2 * len(columns))
 			for i, column := range quantized.Batches[0].Columns() {
-				if i != other {
+				if i != other || columns[i] == nil {
 					columns[i] = column
 				}
 			}

@@ -55,7 +55,8 @@ func (f floatFormat) code(x float32) uint8 {
 	return sign | uint8(math.Float32bits(magnitude)>>f.shift()-f.shiftedBias())
 }
 
-// value is the number of a code. That of E4M3 with nothing but ones is NaN.
+// value is the number of a code. E4M3 leaves one of each sign to NaN, which no weight gets;
+// here it is the largest number, so that levels are all numbers and tables equal themselves.
 func (f floatFormat) value(code uint8) float32 {
 	mantissa, exponent := float64(code&(1<<f.mantissaBits-1)), int(code)>>f.mantissaBits&(1<<f.exponentBits-1)
 	if exponent > 0 {
@@ -63,9 +64,7 @@ func (f floatFormat) value(code uint8) float32 {
 		exponent--
 	}
 	magnitude := float32(math.Ldexp(mantissa, exponent+1-f.bias-f.mantissaBits))
-	if magnitude > f.largest {
-		magnitude = float32(math.NaN())
-	}
+	magnitude = min(magnitude, f.largest)
 	if code>>f.signBit()&1 == 1 {
 		magnitude = float32(math.Copysign(float64(magnitude), -1))
 	}
