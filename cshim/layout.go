@@ -31,12 +31,12 @@ func paq_lay_out(layer *C.struct_paq_layer, options *C.char, out unsafe.Pointer,
 
 // layerOf is the layer in the caller's memory.
 func layerOf(layer *C.struct_paq_layer) (layout.Layer, error) {
-	rows, groups, rowBytes := int(layer.rows), int(layer.groups), int(layer.row_bytes)
+	rows, groups, rowBytes, superGroups := int(layer.rows), int(layer.groups), int(layer.row_bytes), int(layer.super_groups)
 	const most = 1 << 31 // so that products do not overflow
-	if rows < 0 || groups < 0 || rowBytes < 0 || rows >= most || groups >= most || rowBytes >= most {
+	if min(rows, groups, rowBytes, superGroups) < 0 || max(rows, groups, rowBytes, superGroups) >= most {
 		return layout.Layer{}, fmt.Errorf("%w: a layer of %d rows, %d groups and %d bytes a row", quant.ErrArgument, rows, groups, rowBytes)
 	}
-	return layout.Layer{
+	l := layout.Layer{
 		Rows:       rows,
 		Groups:     groups,
 		RowBytes:   rowBytes,
@@ -44,5 +44,12 @@ func layerOf(layer *C.struct_paq_layer) (layout.Layer, error) {
 		Codes:      unsafe.Slice((*byte)(layer.codes), rows*rowBytes),
 		Scales:     unsafe.Slice((*float32)(unsafe.Pointer(layer.scales)), rows*groups),
 		ZeroPoints: unsafe.Slice((*float32)(unsafe.Pointer(layer.zero_points)), rows*groups),
-	}, nil
+	}
+	if superGroups > 0 {
+		l.SuperScales = unsafe.Slice((*float32)(unsafe.Pointer(layer.super_scales)), rows*superGroups)
+		if layer.super_minimums != nil {
+			l.SuperMinimums = unsafe.Slice((*float32)(unsafe.Pointer(layer.super_minimums)), rows*superGroups)
+		}
+	}
+	return l, nil
 }

@@ -12,6 +12,9 @@ struct paq_layer {
 	const void *codes; /* rows * row_bytes */
 	const float *scales; /* rows * groups */
 	const float *zero_points; /* rows * groups */
+	int64_t super_groups; /* a row; 0 where an encoding has none */
+	const float *super_scales; /* rows * super_groups */
+	const float *super_minimums; /* likewise, or NULL */
 };
 
 #endif

@@ -12,14 +12,16 @@ type Options struct {
 	Width     int              `json:"width"`     // bytes of a row of codes
 	Dtype     quant.ScaleDtype `json:"dtype"`     // of scales and biases
 	Symmetric bool             `json:"symmetric"` // of blocks
+	Encoding  quant.Encoding   `json:"encoding"`  // of encoded blocks
 	Threads   int              `json:"threads"`   // at least 1
 }
 
 var parts = map[string]func(out []byte, l Layer, o Options) error{
-	"blocks": func(out []byte, l Layer, o Options) error { return Blocks(out, l, o.Symmetric, o.Threads) },
-	"codes":  func(out []byte, l Layer, o Options) error { return PadRows(out, l, o.Width, o.Threads) },
-	"scales": func(out []byte, l Layer, o Options) error { return Scales(out, l, o.Dtype, o.Threads) },
-	"biases": func(out []byte, l Layer, o Options) error { return Biases(out, l, o.Dtype, o.Threads) },
+	"blocks":         func(out []byte, l Layer, o Options) error { return Blocks(out, l, o.Symmetric, o.Threads) },
+	"encoded blocks": func(out []byte, l Layer, o Options) error { return EncodedBlocks(out, l, o.Encoding, o.Threads) },
+	"codes":          func(out []byte, l Layer, o Options) error { return PadRows(out, l, o.Width, o.Threads) },
+	"scales":         func(out []byte, l Layer, o Options) error { return Scales(out, l, o.Dtype, o.Threads) },
+	"biases":         func(out []byte, l Layer, o Options) error { return Biases(out, l, o.Dtype, o.Threads) },
 	"zero_points": func(out []byte, l Layer, o Options) error {
 		return ZeroPoints(out, l, o.Dtype, o.Threads)
 	},

@@ -21,6 +21,8 @@ type Layer struct {
 	Codes        []byte
 	Scales       []float32 // Rows * Groups
 	ZeroPoints   []float32 // Rows * Groups
+	// Of an encoding that has such, one a super-group.
+	SuperScales, SuperMinimums []float32
 }
 
 // leastBytes is what is worth a goroutine.

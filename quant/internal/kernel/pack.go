@@ -28,6 +28,9 @@ func packEight(codes []uint8, bitWidth int) uint64 {
 	return word
 }
 
+// Unpack gives codes of so many bits, one a byte.
+func Unpack(codes []uint8, packed []byte, bitWidth int) { unpack(codes, packed, bitWidth) }
+
 // unpack is the reverse of pack.
 func unpack(codes []uint8, packed []byte, bitWidth int) {
 	mask := uint64(1)<<bitWidth - 1
