@@ -11,6 +11,8 @@ import (
 type layer struct {
 	rows, groups, rowBytes, bitWidth int64
 	codes, scales, zeroPoints        unsafe.Pointer
+	superGroups                      int64
+	superScales, superMinimums       unsafe.Pointer
 }
 
 // laidOut calls the export, whose types of C cannot be named here.
@@ -27,7 +29,7 @@ func laidOut[Layer, Char any, Int ~int64](t *testing.T, export func(*Layer, *Cha
 func TestLayOutExport(t *testing.T) {
 	codes := []byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
 	scales, zeros := []float32{1, 2, 3, 4}, []float32{1, 2, 3, 15}
-	l := layer{4, 1, 4, 4, unsafe.Pointer(&codes[0]), unsafe.Pointer(&scales[0]), unsafe.Pointer(&zeros[0])}
+	l := layer{4, 1, 4, 4, unsafe.Pointer(&codes[0]), unsafe.Pointer(&scales[0]), unsafe.Pointer(&zeros[0]), 0, nil, nil}
 	for options, want := range map[string][]byte{
 		`{"part": "codes", "width": 5, "threads": 2}`:               {1, 2, 3, 4, 0, 5, 6, 7, 8, 0, 9, 10, 11, 12, 0, 13, 14, 15, 16, 0},
 		`{"part": "zero_points packed down", "threads": 2}`:         {0x21, 0xf3, 0, 0},
@@ -47,15 +49,16 @@ func TestLayOutRefuses(t *testing.T) {
 	value := []float32{1}
 	place := unsafe.Pointer(&value[0])
 	for name, l := range map[string]layer{
-		"negative":  {-1, 1, 1, 4, place, place, place},
-		"too large": {1 << 31, 1, 1, 4, place, place, place},
-		"bits":      {1, 1, 1, 7, place, place, place},
+		"negative":  {-1, 1, 1, 4, place, place, place, 0, nil, nil},
+		"too large": {1 << 31, 1, 1, 4, place, place, place, 0, nil, nil},
+		"super":     {1, 1, 1, 4, place, place, place, -1, place, nil},
+		"bits":      {1, 1, 1, 7, place, place, place, 0, nil, nil},
 	} {
 		if r := laidOut(t, paq_lay_out, l, `{"part": "codes", "width": 1, "threads": 1}`, []byte{0}); r.Status != "argument" {
 			t.Errorf("%s: %+v", name, r)
 		}
 	}
-	good := layer{1, 1, 1, 4, place, place, place}
+	good := layer{1, 1, 1, 4, place, place, place, 0, nil, nil}
 	for _, options := range []string{`{`, `{"part": "weights", "threads": 1}`, `{"part": "scales", "dtype": "float8", "threads": 1}`, `{"part": "codes", "width": 2, "threads": 1}`} {
 		if r := laidOut(t, paq_lay_out, good, options, []byte{0}); r.Status != "argument" || strings.Contains(r.Message, "defect") {
 			t.Errorf("%s: %+v", options, r)

@@ -63,6 +63,9 @@ class _Layer(ctypes.Structure):
         ("codes", ctypes.c_void_p),
         ("scales", ctypes.c_void_p),
         ("zero_points", ctypes.c_void_p),
+        ("super_groups", ctypes.c_int64),
+        ("super_scales", ctypes.c_void_p),
+        ("super_minimums", ctypes.c_void_p),
     ]
 
 
