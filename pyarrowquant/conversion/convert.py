@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from pyarrowquant._core import arguments
-from pyarrowquant._core.settings import SettingOverrides
+from pyarrowquant._core.settings import SettingOverrides, merged, said_settings
 from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
@@ -118,6 +118,7 @@ def convert(
     method: str | None = None,
     zero_point: str | None = None,
     scale_dtype: str | None = None,
+    encoding: str | None = None,
     recipe: Recipe | _Path | None = None,
     bits_per_weight: float | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
@@ -215,7 +216,7 @@ def convert(
         source,
         destination,
         to,
-        _said(bit_width, group_size, method, zero_point, scale_dtype),
+        said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
         recipe,
         bits_per_weight,
         quality_floor,
@@ -252,6 +253,7 @@ def plan(
     method: str | None = None,
     zero_point: str | None = None,
     scale_dtype: str | None = None,
+    encoding: str | None = None,
     recipe: Recipe | _Path | None = None,
     bits_per_weight: float | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
@@ -290,7 +292,7 @@ def plan(
         source,
         destination,
         to,
-        _said(bit_width, group_size, method, zero_point, scale_dtype),
+        said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
         recipe,
         bits_per_weight,
         quality_floor,
@@ -304,28 +306,6 @@ def plan(
     layers = planned(job.source, job.settings, fitted, read=True) or []
     left = job.unquantized(job.recipe)
     return ConversionPlan(job.destination, job.target.name, tuple(layers), left)
-
-
-def _said(
-    bit_width: int | None,
-    group_size: int | None,
-    method: str | None,
-    zero_point: str | None,
-    scale_dtype: str | None,
-) -> SettingOverrides:
-    """Return the settings that the caller has given."""
-    given: SettingOverrides = {}
-    if bit_width is not None:
-        given["bit_width"] = arguments.integer("bit_width", bit_width)
-    if group_size is not None:
-        given["group_size"] = arguments.integer("group_size", group_size)
-    if method is not None:
-        given["method"] = arguments.text("method", method)
-    if zero_point is not None:
-        given["zero_point"] = arguments.text("zero_point", zero_point)
-    if scale_dtype is not None:
-        given["scale_dtype"] = arguments.text("scale_dtype", scale_dtype)
-    return given
 
 
 def _job(
@@ -415,7 +395,7 @@ def _chosen(recipe: Recipe | _Path | None, said: SettingOverrides, target: Forma
     chosen = recipe_of(recipe)
     if chosen is None or chosen.default.skip:
         return chosen
-    default = {**chosen.default.said, **said}
+    default = merged(chosen.default.said, said)
     if is_named(recipe) and "group_size" not in said and target.group_sizes:
         default.pop("group_size", None)
     if default == chosen.default.said:

@@ -204,8 +204,11 @@ def by_width(layers: Sequence[Layer]) -> dict[int, list[Layer]]:
 
 
 def part_bytes(layer: Layer) -> dict[str, int]:
-    values = 4 * layer.groups  # float32
-    return {"codes": layer.code_bytes, "scales": values, "zero-points": values}
+    return {
+        "codes": layer.code_bytes,
+        "scales": layer.scale_bytes,
+        "zero-points": layer.zero_point_bytes,
+    }
 
 
 def _positive(value: float) -> float | None:
