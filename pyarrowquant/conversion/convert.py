@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from pyarrowquant._core import arguments
-from pyarrowquant._core.settings import SettingOverrides, merged, said_settings
+from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
+from pyarrowquant._core.settings import SettingOverrides, listed, merged, said_settings
 from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
@@ -157,6 +158,9 @@ def convert(
     scale_dtype : {"float32", "float16", "bfloat16"}, optional
         Default float32, float16 for gguf, the model's dtype for compressed-tensors, and for mlx
         bfloat16 if that is the model's, else float16.
+    encoding : str, optional
+        As of `quantize_batch_arrow`, with what it fixes; default "int", the only one that other
+        formats than parquet and arrow hold.
     recipe : Recipe, str or path, optional
         Or the path of a recipe's file, or the name of a preset ("text", "diffusion", "vision"),
         a profile ("edge", "local", "cloud") or both ("text-local"), or "all" for all that the
@@ -350,6 +354,7 @@ def _job(
             "Download the folder first"
         )
     refuse_quantized(model)
+    _check_encoding(said, target, bits_per_weight)
     settings = target.defaults(model).with_overrides(said)
     rules = target.recipe(model, _chosen(recipe, said, target))
     if bits_per_weight is not None and "bit_width" in said:
@@ -385,6 +390,24 @@ def _job(
         batch_bytes(max_memory),
         overwrite,
     )
+
+
+def _check_encoding(said: SettingOverrides, target: Format, bits_per_weight: float | None) -> None:
+    """Raise where a format does not hold the encoding, or nothing is left to fit to a budget."""
+    encoding = said.get("encoding", INTEGER)
+    if encoding not in ENCODING_NAMES:
+        raise ValueError(f"encoding {encoding!r} must be one of {listed(ENCODING_NAMES)}")
+    if encoding not in target.encodings:
+        others = " and ".join(name for name, each in FORMATS.items() if encoding in each.encodings)
+        raise UsageError(
+            f"to={target.name!r} holds encoding {listed(target.encodings)}, and not {encoding!r}, "
+            f"which {others} hold"
+        )
+    if encoding != INTEGER and bits_per_weight is not None:
+        raise UsageError(
+            f"bits_per_weight= fits bit widths, and encoding={encoding!r} has one. Fit a recipe "
+            "with such candidates by Recipe.fit()"
+        )
 
 
 def _chosen(recipe: Recipe | _Path | None, said: SettingOverrides, target: Format) -> Recipe | None:

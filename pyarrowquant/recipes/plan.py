@@ -134,6 +134,12 @@ class Plan:
             return None
         return settings.with_overrides({"encoding": encoding.wider})
 
+    def _wider_encodings(self, settings: Settings | None) -> Iterator[Settings]:
+        while settings is not None and settings.encoding != INTEGER:
+            settings = self._wider(settings)
+            if settings is not None:
+                yield settings
+
 
 def _described(settings: Settings) -> str:
     bits = f"{settings.bit_width} bits"

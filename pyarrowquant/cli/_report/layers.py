@@ -46,6 +46,11 @@ class Layer:
         return self.code_bytes + self.scale_bytes + self.zero_point_bytes
 
     @property
+    def coded_in(self) -> str:
+        bits = f"{self.bit_width} bits"
+        return bits if self.encoding == INTEGER else f"{bits} of {self.encoding}"
+
+    @property
     def bits_per_weight(self) -> float:
         return 8 * self.bytes / max(self.weights, 1)
 
