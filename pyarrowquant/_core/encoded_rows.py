@@ -52,15 +52,16 @@ def decoding_problem(
         return f"bit_width is {bits}, encoding '{name}' has {encoding.bit_width}"
     if "group_size" not in encoding.free and group_size != encoding.group_size:
         return f"group_size is {group_size}, encoding '{name}' has {encoding.group_size}"
+    wanted = 2**bits if encoding.has_levels else 0
+    if len(decoding.levels) != wanted:
+        return f"levels has {len(decoding.levels)} values, encoding '{name}' has {wanted}"
     supers = encoding.super_count(rows, columns)
-    counts = (
-        ("levels", decoding.levels, 2**bits if encoding.has_levels else 0),
+    for column, values, wanted in (
         ("super_scales", decoding.super_scales, supers),
         ("super_minimums", decoding.super_minimums, supers if encoding.has_minimums else 0),
-    )
-    for column, values, count in counts:
-        if len(values) != count:
-            return f"{column} has {len(values)} values, encoding '{name}' has {count} here"
+    ):
+        if len(values) != wanted:
+            return f"{column} has {len(values)} values, the layer needs {wanted}"
     if np.isinf(decoding.levels).any():
         return "levels has Inf"
     if not np.isfinite(decoding.super_scales).all():

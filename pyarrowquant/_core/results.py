@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrowquant._core.binary import is_binary
 from pyarrowquant._core.cells import Bytes, numbers, raw, value
 from pyarrowquant._core.encoded_rows import Decoding, decoding_problem, scales_problem
-from pyarrowquant._core.encodings import INTEGER
+from pyarrowquant._core.encodings import ENCODINGS, INTEGER
 from pyarrowquant._core.layout import Layout
 from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant._core.shapes import columns_of
@@ -120,7 +120,9 @@ def _packed(batch: pa.RecordBatch, i: int, row: int) -> Packed:
     decoding = _decoding(batch, i, row)
     encoded = decoding.encoding != INTEGER
     has_zero_points = not encoded or batch.column("zero_points")[i].is_valid
-    zero_points = numbers(batch, "zero_points", i, row) if has_zero_points else 0 * scales
+    zero_points = (
+        numbers(batch, "zero_points", i, row) if has_zero_points else np.zeros_like(scales)
+    )
     shape = tuple(int(n) for n in numbers(batch, "shape", i, row))
     bits = int(value(batch, "bit_width", i, row).as_py())
     group_size = int(value(batch, "group_size", i, row).as_py())
@@ -142,6 +144,8 @@ def _packed(batch: pa.RecordBatch, i: int, row: int) -> Packed:
         raise corrupt(f"quantized_data has {data.size} bytes, expected {rows * width}")
     if encoded and (problem := decoding_problem(decoding, bits, group_size, rows, columns)):
         raise corrupt(problem)
+    if not has_zero_points and not ENCODINGS[decoding.encoding].has_levels:
+        raise corrupt(f"zero_points is null, encoding '{decoding.encoding}' needs them")
     for label, values in (("scales", scales), ("zero_points", zero_points)):
         if len(values) != rows * groups:
             raise corrupt(f"{label} has {len(values)} values, expected {rows * groups}")

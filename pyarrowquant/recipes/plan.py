@@ -58,6 +58,12 @@ class Plan:
             # All that the recipe can say, so that every table of a stream has the same metadata.
             choices = recipe.choices(options.settings) or [options.settings]
             self._options = replace(options, choices=choices)
+        if self._floor is not None:
+            # Likewise the encodings that the floor can choose.
+            settings = list(self._options.choices or [options.settings])
+            wider = [each for one in settings for each in self._wider_encodings(one)]
+            if wider:
+                self._options = replace(self._options, choices=[*settings, *wider])
 
     @property
     def options(self) -> bytes:
