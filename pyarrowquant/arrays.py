@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.encodings import INTEGER
+from pyarrowquant._core.source import ENCODED_COLUMNS
 from pyarrowquant.errors import (
     ArgumentTypeError,
     LayerError,
@@ -31,13 +33,14 @@ _LARGEST_OFFSET = 2**31 - 1
 
 def quantize_batch(
     weights: dict[str, np.ndarray[Any, Any]],
-    bit_width: int = 4,
+    bit_width: int | None = None,
     continue_on_error: bool = False,
     *,
-    group_size: int = 128,
+    group_size: int | None = None,
     method: str = "rtn",
-    zero_point: str = "integer",
-    scale_dtype: str = "float32",
+    zero_point: str | None = None,
+    scale_dtype: str | None = None,
+    encoding: str = "int",
     recipe: Recipe | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     metrics: bool = False,
@@ -59,7 +62,9 @@ def quantize_batch(
         For each layer: "quantized_data" (bytes), "scales" and "zero_points" (float32 arrays of
         N * ceil(K/group_size) values, read-only), "shape" (list of int), "bit_width" and
         "group_size" (int), and with ``metrics=True`` "mse", "relative_error", "cosine" and
-        "max_abs_error" (float).
+        "max_abs_error" (float). A layer of another encoding than "int" also has "encoding", and
+        of "levels", "super_scales" and "super_minimums" those that it needs; its "zero_points" are
+        None if all are 0.
 
     Raises
     ------
@@ -84,6 +89,7 @@ def quantize_batch(
             method=method,
             zero_point=zero_point,
             scale_dtype=scale_dtype,
+            encoding=encoding,
             recipe=recipe,
             quality_floor=quality_floor,
             metrics=metrics,
@@ -104,12 +110,17 @@ def quantize_batch(
     layers = {}
     for row in range(result.num_rows):
         layer = {name: _value(result.column(name)[row]) for name in result.column_names}
+        for name in ENCODED_COLUMNS & layer.keys():
+            if layer[name] is None or (name == "encoding" and layer[name] == INTEGER):
+                del layer[name]
         layers[layer.pop("layer_name")] = layer
     return layers
 
 
 def _value(scalar: pa.Scalar) -> Any:
     """Return floats of a list as an array, other values as Python objects."""
+    if not scalar.is_valid:
+        return None
     is_list = pa.types.is_list(scalar.type) or pa.types.is_large_list(scalar.type)
     if is_list and pa.types.is_floating(scalar.type.value_type):
         return scalar.values.to_numpy()

@@ -23,13 +23,14 @@ from pyarrowquant.recipes.recipe import Recipe
 
 def quantize_batch_arrow(
     table: Any,
-    bit_width: int = 4,
+    bit_width: int | None = None,
     continue_on_error: bool = False,
     *,
-    group_size: int = 128,
+    group_size: int | None = None,
     method: str = "rtn",
-    zero_point: str = "integer",
-    scale_dtype: str = "float32",
+    zero_point: str | None = None,
+    scale_dtype: str | None = None,
+    encoding: str = "int",
     recipe: Recipe | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     metrics: bool = False,
@@ -63,30 +64,37 @@ def quantize_batch_arrow(
         with pointers that are NULL or missing (of a format, a child, a callback, the sizes of a
         view's data), and those of buffers that are shorter than the array's length, offset or
         last end says.
-    bit_width : {4, 2, 3, 5, 6, 8}
-        Bits of a code.
+    bit_width : {2, 3, 4, 5, 6, 8}, optional
+        Bits of a code; default 4, or what the encoding has.
     continue_on_error : bool
         Leave failing layers out, with one `SkippedLayerWarning` each, instead of raising.
-    group_size : int
+    group_size : int, optional
         Consecutive weights of a row that share a scale and a zero-point: a multiple of 8, or
-        -1 for the whole row. The last group of a row may be shorter.
+        -1 for the whole row; default 128, or what the encoding has. The last group of a row may be
+        shorter.
     method : {"rtn", "mse", "hqq"}
         "rtn": round to nearest over the range of the group. "mse": a search for the scale and
         zero-point of least squared error, never worse than "rtn". "hqq": half-quadratic
         quantization, which moves the zero-point of "rtn".
-    zero_point : {"integer", "float", "symmetric"}
-        "integer": whole, 0 .. 2^bit_width - 1, and 0.0 decodes to 0.0. "float": any float32,
-        less error. "symmetric": always 2^(bit_width - 1).
-    scale_dtype : {"float32", "float16", "bfloat16"}
-        Round scales to this type before codes are chosen, so that an export that stores such
-        scales is exact. They are float32 in the result either way.
+    zero_point : {"integer", "float", "symmetric"}, optional
+        "integer", the default: whole, 0 .. 2^bit_width - 1, and 0.0 decodes to 0.0. "float": any
+        float32, less error. "symmetric": always 2^(bit_width - 1).
+    scale_dtype : {"float32", "float16", "bfloat16"}, optional
+        Round scales to this type, by default float32, before codes are chosen, so that an export
+        that stores such scales is exact. They are float32 in the result either way.
+    encoding : str
+        "int": evenly spaced codes, of which the other arguments say all. "q2_k", "q3_k", "q4_k",
+        "q5_k", "q6_k", "iq4_nl", "iq4_xs": those of llama.cpp. "nf4": that of QLoRA. "mxfp4",
+        "mxfp8", "nvfp4": microscaled floating point. "fp8": E4M3, with a scale a row or
+        `group_size`. They fix bit_width, zero_point and, but for fp8, group_size and scale_dtype:
+        what is said must not contradict that. Methods are "rtn" and "mse".
     recipe : Recipe or None
         What to do with each layer, by its name and shape; what it does not say comes from the
         arguments. Layers that it skips are not in the result.
     quality_floor : float or dict or None
         The least cosine, or bounds named "cosine" and "relative_error". A layer that misses them
-        gets the next bit width, until it passes. This measures layers before they are quantized,
-        which takes as long again for each width.
+        gets the next bit width, or the next wider encoding of the family, until it passes. This
+        measures layers before they are quantized, which takes as long again for each width.
     metrics : bool
         Add the float64 columns mse, relative_error (||w - w'|| / ||w||), cosine and
         max_abs_error.
@@ -107,7 +115,10 @@ def quantize_batch_arrow(
         one with fewer than two dimensions is one row. quantized_data is N rows of
         ceil(K*bit_width/8) bytes, each a little-endian bit stream; scales and zero_points are
         N * ceil(K/group_size) values, row-major. The caller owns the table; it shares no
-        memory with the input. The schema's metadata has JSON under the key "pyarrowquant".
+        memory with the input. Where layers may have another encoding than "int", there are also
+        encoding string and, null where a layer has none, levels, super_scales and super_minimums
+        list<float32>; zero_points is null where all are 0. The schema's metadata has
+        JSON under the key "pyarrowquant".
 
     Raises
     ------
@@ -138,6 +149,7 @@ def quantize_batch_arrow(
         method=method,
         zero_point=zero_point,
         scale_dtype=scale_dtype,
+        encoding=encoding,
         metrics=metrics,
         sort=sort,
         threads=threads,
@@ -183,7 +195,9 @@ def skipped_text(error: LayerError) -> str:
 def dequantize_batch_arrow(
     result: Any, *, dtype: str = "float32", threads: int | None = None
 ) -> pa.Table:
-    """Decode every layer of a result: w = (q - zero_point) * scale, in float32.
+    """Decode every layer of a result: w = (level - zero_point) * scale, in float32.
+
+    The level of a code is the code itself, or where the row has levels the one of that number.
 
     Parameters
     ----------

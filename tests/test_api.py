@@ -42,10 +42,11 @@ PUBLIC = [
     "validate_arrow_input",
 ]
 OPTIONS = {
-    "group_size": 128,
+    "group_size": None,
     "method": "rtn",
-    "zero_point": "integer",
-    "scale_dtype": "float32",
+    "zero_point": None,
+    "scale_dtype": None,
+    "encoding": "int",
     "metrics": False,
     "threads": None,
     "progress": None,
@@ -77,7 +78,7 @@ def test_signature(
     function: Callable[..., Any], first: str | None, options: dict[str, Any]
 ) -> None:
     positional, keyword_only = parameters(function)
-    assert positional[1:] == [("bit_width", 4), ("continue_on_error", False)]
+    assert positional[1:] == [("bit_width", None), ("continue_on_error", False)]
     assert first is None or positional[0] == (first, inspect.Parameter.empty)
     assert {name: keyword_only.get(name, "absent") for name in options} == options
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from pyarrowquant._core import arguments
-from pyarrowquant._core.settings import Settings
+from pyarrowquant._core.encodings import INTEGER
+from pyarrowquant._core.settings import Settings, said_settings
 from pyarrowquant._version import __version__
 
 
@@ -50,17 +51,21 @@ class Options:
 
 def quantize_options(
     *,
-    bit_width: int = 4,
+    bit_width: int | None = None,
     continue_on_error: bool = False,
-    group_size: int = 128,
+    group_size: int | None = None,
     method: str = "rtn",
-    zero_point: str = "integer",
-    scale_dtype: str = "float32",
+    zero_point: str | None = None,
+    scale_dtype: str | None = None,
+    encoding: str = INTEGER,
     metrics: bool = False,
     sort: bool = True,
     threads: int | None = None,
 ) -> Options:
-    """Return the options of a caller's arguments, the types of which are checked."""
+    """Return the options of a caller's arguments, the types of which are checked.
+
+    None is what `Settings` has, or what the encoding fixes.
+    """
     workers, kernel = arguments.thread_count(threads), arguments.kernel()
     given = (
         bit_width,
@@ -69,6 +74,7 @@ def quantize_options(
         method,
         zero_point,
         scale_dtype,
+        encoding,
         metrics,
         sort,
         workers,
@@ -82,28 +88,29 @@ def quantize_options(
 
 @lru_cache(maxsize=64, typed=True)  # since small calls are many
 def _checked(
-    bit_width: int,
+    bit_width: int | None,
     continue_on_error: bool,
-    group_size: int,
+    group_size: int | None,
     method: str,
-    zero_point: str,
-    scale_dtype: str,
+    zero_point: str | None,
+    scale_dtype: str | None,
+    encoding: str,
     metrics: bool,
     sort: bool,
     threads: int,
     kernel: str,
 ) -> Options:
-    bit_width = arguments.integer("bit_width", bit_width)
-    continue_on_error = arguments.boolean("continue_on_error", continue_on_error)
+    said = said_settings(
+        bit_width,
+        group_size,
+        arguments.text("method", method),
+        zero_point,
+        scale_dtype,
+        arguments.text("encoding", encoding),
+    )
     return Options(
-        settings=Settings(
-            bit_width=bit_width,
-            group_size=arguments.integer("group_size", group_size),
-            method=arguments.text("method", method),
-            zero_point=arguments.text("zero_point", zero_point),
-            scale_dtype=arguments.text("scale_dtype", scale_dtype),
-        ),
-        continue_on_error=continue_on_error,
+        settings=Settings().with_overrides(said),
+        continue_on_error=arguments.boolean("continue_on_error", continue_on_error),
         metrics=arguments.boolean("metrics", metrics),
         sort=arguments.boolean("sort", sort),
         threads=threads,

@@ -12,21 +12,43 @@ import pyarrow as pa
 
 from pyarrowquant._core.binary import is_binary
 from pyarrowquant._core.cells import Bytes, numbers, raw, value
+from pyarrowquant._core.encoded_rows import Decoding, decoding_problem, scales_problem
+from pyarrowquant._core.encodings import ENCODINGS, INTEGER
 from pyarrowquant._core.layout import Layout
 from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant._core.shapes import columns_of
-from pyarrowquant._core.source import Source, check_data
+from pyarrowquant._core.source import ENCODED_COLUMNS, Source, check_data
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Packed(Layout):
-    """A quantized layer; codes have a row of bytes for each row of the matrix."""
+    """A quantized layer; codes have a row of bytes for each row of the matrix.
+
+    Scales and zero-points decode every encoding: w = (level - zero_point) * scale.
+    """
 
     codes: Bytes
     scales: Floats
     zero_points: Floats
+    decoding: Decoding
+    has_zero_points: bool  # else they are not stored, being all 0
+
+    @property
+    def encoding(self) -> str:
+        return self.decoding.encoding
+
+    @property
+    def scale_bytes(self) -> int:
+        """Of all that a table has of scales, and of levels."""
+        more = self.decoding.super_scales.size + self.decoding.levels.size
+        return 4 * (self.scales.size + more)
+
+    @property
+    def zero_point_bytes(self) -> int:
+        stored = self.zero_points.size if self.has_zero_points else 0
+        return 4 * (stored + self.decoding.super_minimums.size)
 
     @cached_property
     def zero_point(self) -> str:
@@ -63,15 +85,21 @@ def check_schema(schema: pa.Schema) -> None:
         t = t.value_type if types.is_dictionary(t) else t
         return t in (pa.string(), pa.large_string(), pa.string_view())
 
+    floats = a_list_of(pa.float32())
     expected: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
         "layer_name": ("string", text),
         "quantized_data": ("binary", is_binary),
-        "scales": ("list<float32>", a_list_of(pa.float32())),
-        "zero_points": ("list<float32>", a_list_of(pa.float32())),
+        "scales": ("list<float32>", floats),
+        "zero_points": ("list<float32>", floats),
         "shape": ("list<int64>", a_list_of(pa.int64(), pa.int32())),
         "bit_width": ("uint8", types.is_integer),
         "group_size": ("int32", types.is_integer),
     }
+    if "encoding" in schema.names:
+        expected["encoding"] = ("string", lambda t: types.is_null(t) or text(t))
+    for name in ENCODED_COLUMNS - {"encoding"}:
+        if name in schema.names:
+            expected[name] = ("list<float32>", lambda t: types.is_null(t) or floats(t))
     for name, (type_name, fits) in expected.items():
         if schema.names.count(name) != 1:
             many = "is there more than once" if name in schema.names else "is missing"
@@ -89,7 +117,12 @@ def _packed(batch: pa.RecordBatch, i: int, row: int) -> Packed:
     name = str(value(batch, "layer_name", i, row).as_py())
     data = raw(batch, "quantized_data", i, row)
     scales = numbers(batch, "scales", i, row)
-    zero_points = numbers(batch, "zero_points", i, row)
+    decoding = _decoding(batch, i, row)
+    encoded = decoding.encoding != INTEGER
+    has_zero_points = not encoded or batch.column("zero_points")[i].is_valid
+    zero_points = (
+        numbers(batch, "zero_points", i, row) if has_zero_points else np.zeros_like(scales)
+    )
     shape = tuple(int(n) for n in numbers(batch, "shape", i, row))
     bits = int(value(batch, "bit_width", i, row).as_py())
     group_size = int(value(batch, "group_size", i, row).as_py())
@@ -109,19 +142,43 @@ def _packed(batch: pa.RecordBatch, i: int, row: int) -> Packed:
     groups = 0 if columns == 0 else 1 if group_size == -1 else -(-columns // group_size)
     if data.size != rows * width:
         raise corrupt(f"quantized_data has {data.size} bytes, expected {rows * width}")
+    if encoded and (problem := decoding_problem(decoding, bits, group_size, rows, columns)):
+        raise corrupt(problem)
+    if not has_zero_points and not ENCODINGS[decoding.encoding].has_levels:
+        raise corrupt(f"zero_points is null, encoding '{decoding.encoding}' needs them")
     for label, values in (("scales", scales), ("zero_points", zero_points)):
         if len(values) != rows * groups:
             raise corrupt(f"{label} has {len(values)} values, expected {rows * groups}")
         if not np.isfinite(values).all():
             raise corrupt(f"{label} has NaN or Inf")
-    if not scales.all():
+    scales, zero_points = scales.reshape(rows, groups), zero_points.reshape(rows, groups)
+    if not encoded and not scales.all():
         raise corrupt("a scale is 0")
+    if encoded and (problem := scales_problem(decoding, columns, scales, zero_points)):
+        raise corrupt(problem)
     return Packed(
         name,
         shape,
         bits,
         group_size,
         data.reshape(rows, width),
-        scales.reshape(rows, groups),
-        zero_points.reshape(rows, groups),
+        scales,
+        zero_points,
+        decoding,
+        has_zero_points,
+    )
+
+
+def _decoding(batch: pa.RecordBatch, i: int, row: int) -> Decoding:
+    """Read what a row says of its encoding; none, and null, is "int"."""
+    said = batch.column("encoding")[i].as_py() if "encoding" in batch.schema.names else None
+    if said is None or said == INTEGER:
+        return Decoding(INTEGER)
+    return Decoding(
+        str(said),
+        **{
+            name: numbers(batch, name, i, row)
+            for name in ("levels", "super_scales", "super_minimums")
+            if name in batch.schema.names and batch.column(name)[i].is_valid
+        },
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypedDict
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.encodings import ENCODING_NAMES, ENCODINGS, INTEGER
 from pyarrowquant._core.quoting import quoted
 
 Check = Callable[[str, object], Any]
@@ -23,6 +24,7 @@ class SettingOverrides(TypedDict, total=False):
     method: str
     zero_point: str
     scale_dtype: str
+    encoding: str
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Settings:
     method : {"rtn", "hqq", "mse"}
     zero_point : {"integer", "float", "symmetric"}
     scale_dtype : {"float32", "float16", "bfloat16"}
+    encoding : str
+        "int", or one of `ENCODINGS`, which fixes other settings.
     """
 
     bit_width: int = 4
@@ -45,9 +49,58 @@ class Settings:
     method: str = "rtn"
     zero_point: str = "integer"
     scale_dtype: str = "float32"
+    encoding: str = INTEGER
 
     def with_overrides(self, said: SettingOverrides) -> Settings:
-        return replace(self, **said)
+        """Return these settings with what somebody says instead.
+
+        Another encoding brings what it fixes. What belonged to the one before becomes usual again.
+
+        Raises
+        ------
+        ValueError
+            What is said contradicts the encoding.
+        """
+        usual: dict[str, Any] = {}
+        encoding = said.get("encoding", self.encoding)
+        if encoding != self.encoding:
+            before = {name: getattr(Settings, name) for name in _brought_by(self.encoding)}
+            usual = {**before, **_brought_by(encoding)}
+        settings = replace(self, **{**usual, **said})
+        if problem := _encoding_problem(vars(settings)):
+            raise ValueError(problem)
+        return settings
+
+
+def _brought_by(name: str) -> dict[str, int | str]:
+    """Return the settings that come with an encoding; none with "int", or what Go will refuse."""
+    encoding = ENCODINGS.get(name)
+    return {} if encoding is None else encoding.brings
+
+
+def said_settings(
+    bit_width: int | None,
+    group_size: int | None,
+    method: str | None,
+    zero_point: str | None,
+    scale_dtype: str | None,
+    encoding: str | None,
+) -> SettingOverrides:
+    """Return the settings that a caller has given, the types of which are checked."""
+    said: SettingOverrides = {}
+    if bit_width is not None:
+        said["bit_width"] = arguments.integer("bit_width", bit_width)
+    if group_size is not None:
+        said["group_size"] = arguments.integer("group_size", group_size)
+    if method is not None:
+        said["method"] = arguments.text("method", method)
+    if zero_point is not None:
+        said["zero_point"] = arguments.text("zero_point", zero_point)
+    if scale_dtype is not None:
+        said["scale_dtype"] = arguments.text("scale_dtype", scale_dtype)
+    if encoding is not None:
+        said["encoding"] = arguments.text("encoding", encoding)
+    return said
 
 
 SETTINGS = tuple(field.name for field in fields(Settings))
@@ -64,6 +117,13 @@ def listed(values: Iterable[object]) -> str:
     return ", ".join(map(repr, values))
 
 
+def merged(usual: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is said, and what is usual but for what another encoding fixes."""
+    encoding = ENCODINGS.get(said.get("encoding", INTEGER))
+    fixed = {} if encoding is None else encoding.fixed
+    return {**{name: value for name, value in usual.items() if name not in fixed}, **said}
+
+
 def contradiction(said: Mapping[str, Any]) -> str | None:
     """Say which settings are right by themselves, but not together."""
     if said.get("method") == "hqq" and said.get("zero_point") == "symmetric":
@@ -71,6 +131,33 @@ def contradiction(said: Mapping[str, Any]) -> str | None:
             "zero_point 'symmetric' leaves method 'hqq' nothing to choose. Use zero_point "
             "'float' or 'integer', or method 'mse'"
         )
+    return _encoding_problem(said)
+
+
+def _encoding_problem(said: Mapping[str, Any]) -> str | None:
+    """Say which setting is not what the encoding has."""
+    name = said.get("encoding", INTEGER)
+    encoding = ENCODINGS.get(name)
+    if encoding is None:
+        return None
+    if said.get("method") == "hqq":
+        return (
+            f"method 'hqq' contradicts encoding {name!r}, which fixes zero-points. Use method "
+            "'mse' or 'rtn'"
+        )
+    has = {
+        "bit_width": f"{encoding.bit_width} bits",
+        "group_size": f"groups of {encoding.group_size}",
+        "zero_point": f"{encoding.zero_point!r}",
+        "scale_dtype": f"{encoding.scale_dtype!r}",
+    }
+    for setting, fixed in encoding.fixed.items():
+        value = said.get(setting, fixed)
+        if value != fixed:
+            return (
+                f"{setting} {quoted(value)} contradicts encoding {name!r}, which has "
+                f"{has[setting]}. Leave it out"
+            )
     return None
 
 
@@ -95,4 +182,5 @@ SETTING_CHECKS: dict[str, Check] = {
     "method": _choice(arguments.text, "rtn", "hqq", "mse"),
     "zero_point": _choice(arguments.text, "integer", "float", "symmetric"),
     "scale_dtype": _choice(arguments.text, "float32", "float16", "bfloat16"),
+    "encoding": _choice(arguments.text, *ENCODING_NAMES),
 }

@@ -12,7 +12,9 @@ from pyarrowquant._core.version import check_version
 from pyarrowquant.errors import ArgumentTypeError
 
 INPUT_COLUMNS = frozenset({"layer_name", "weights", "shape", "dtype", "importance"})
-RESULT_COLUMNS = frozenset(
+# Of results in which a layer has another encoding than "int".
+ENCODED_COLUMNS = frozenset({"encoding", "levels", "super_scales", "super_minimums"})
+RESULT_COLUMNS = ENCODED_COLUMNS | frozenset(
     {
         "layer_name",
         "quantized_data",

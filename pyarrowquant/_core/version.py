@@ -11,7 +11,7 @@ from pyarrowquant._core.quoting import quoted
 FORMAT_VERSION = 1  # quant.FormatVersion
 _METADATA = b"pyarrowquant"
 # Columns that say how codes are meant, of layouts to come.
-_LATER = ("encoding", "levels", "super_scales", "super_minimums", "row_dimensions")
+_LATER = ("row_dimensions",)
 
 
 def check_version(schema: pa.Schema) -> None:

@@ -11,6 +11,7 @@ import click
 import pyarrow as pa
 
 from pyarrowquant._core.binary import is_binary, lengths
+from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.rows import layers
 from pyarrowquant.cli._show import (
     counted,
@@ -49,12 +50,16 @@ def inspect(path: str, as_json: bool) -> None:
         show_json({"path": path, "layers": tensors, "weights": weights, "bytes": total})
         return
     kind = "bits" if result else "dtype"
+    encoded = any(tensor.get("encoding", INTEGER) != INTEGER for tensor in tensors)
     show_table(
-        ["layer", "shape", kind, "size"] + (["bits a weight"] if result else []),
+        ["layer", "shape"]
+        + (["encoding"] if encoded else [])
+        + [kind, "size"]
+        + (["bits a weight"] if result else []),
         (
-            [
-                layer["layer_name"],
-                shape_text(layer["shape"]),
+            [layer["layer_name"], shape_text(layer["shape"])]
+            + ([layer["encoding"]] if encoded else [])
+            + [
                 str(layer["bit_width"] if result else layer["dtype"]),
                 size_text(layer["bytes"]),
             ]
@@ -69,12 +74,13 @@ def inspect(path: str, as_json: bool) -> None:
 def _coded(path: Path) -> Iterator[dict[str, Any]]:
     for _, rows in results_in(path):
         for layer in rows:
-            stored = layer.codes.size + 8 * layer.scales.size
+            stored = layer.codes.size + layer.scale_bytes + layer.zero_point_bytes
             yield {
                 "layer_name": layer.name,
                 "shape": list(layer.shape),
                 "bit_width": layer.bits,
                 "group_size": layer.group_size,
+                "encoding": layer.encoding,
                 "bytes": stored,
                 "bits_per_weight": 8 * stored / max(math.prod(layer.shape), 1),
             }

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
 from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant.cli._memory import memory_size
 from pyarrowquant.cli._progress import Shown
@@ -44,6 +45,7 @@ Examples:
   pyarrowquant quantize model.safetensors model.parquet
   pyarrowquant quantize models/llama out.arrow --recipe text --bits 4
   pyarrowquant quantize model.npz out.parquet --bits-per-weight 4.25
+  pyarrowquant quantize model.npz out.parquet --encoding nf4
   pyarrowquant quantize models/llama llama-4bit --to compressed-tensors
   pyarrowquant quantize models/llama llama-mlx --to mlx --recipe text
   pyarrowquant quantize model.safetensors model.gguf --recipe text
@@ -64,6 +66,11 @@ Examples:
     "--scale-dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
     help="Default as the format has it.",
+)
+@click.option(
+    "--encoding",
+    type=click.Choice(ENCODING_NAMES),
+    help="What codes stand for; it fixes the settings above. Default int.",
 )
 @click.option("--recipe", help="A file, a preset (text, diffusion, vision), a profile, or all.")
 @click.option("--bits-per-weight", type=float, help="Fit bit widths to this budget.")
@@ -92,6 +99,7 @@ def quantize(
     method: str | None,
     zero_point: str | None,
     scale_dtype: str | None,
+    encoding: str | None,
     recipe: str | None,
     bits_per_weight: float | None,
     quality_floor: dict[str, float] | None,
@@ -127,6 +135,7 @@ def quantize(
         "method": method,
         "zero_point": zero_point,
         "scale_dtype": scale_dtype,
+        "encoding": encoding,
         "recipe": recipe,
         "bits_per_weight": bits_per_weight,
         "quality_floor": quality_floor,
@@ -207,10 +216,13 @@ def _show_plan(shown: ConversionPlan, as_json: bool) -> None:
     click.echo(
         f"{len(wanted)} of {len(shown.layers)} layers would be quantized to '{shown.destination}'"
     )
-    groups = Counter((settings.bit_width, settings.group_size) for settings in wanted)
-    for (width, group_size), count in sorted(groups.items()):
+    groups = Counter(
+        (settings.bit_width, settings.group_size, settings.encoding) for settings in wanted
+    )
+    for (width, group_size, encoding), count in sorted(groups.items()):
         group = "one group a row" if group_size == -1 else f"groups of {group_size}"
-        click.echo(f"  {count} with {width} bits in {group}")
+        of = "" if encoding == INTEGER else f" of {encoding}"
+        click.echo(f"  {count} with {width} bits{of} in {group}")
     _show_unquantized(shown.unquantized)
 
 

@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from pyarrowquant._core import arguments
-from pyarrowquant._core.settings import SettingOverrides
+from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
+from pyarrowquant._core.settings import SettingOverrides, listed, merged, said_settings
 from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
@@ -118,6 +119,7 @@ def convert(
     method: str | None = None,
     zero_point: str | None = None,
     scale_dtype: str | None = None,
+    encoding: str | None = None,
     recipe: Recipe | _Path | None = None,
     bits_per_weight: float | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
@@ -156,6 +158,9 @@ def convert(
     scale_dtype : {"float32", "float16", "bfloat16"}, optional
         Default float32, float16 for gguf, the model's dtype for compressed-tensors, and for mlx
         bfloat16 if that is the model's, else float16.
+    encoding : str, optional
+        As of `quantize_batch_arrow`, with what it fixes; default "int", the only one that other
+        formats than parquet and arrow hold.
     recipe : Recipe, str or path, optional
         Or the path of a recipe's file, or the name of a preset ("text", "diffusion", "vision"),
         a profile ("edge", "local", "cloud") or both ("text-local"), or "all" for all that the
@@ -215,7 +220,7 @@ def convert(
         source,
         destination,
         to,
-        _said(bit_width, group_size, method, zero_point, scale_dtype),
+        said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
         recipe,
         bits_per_weight,
         quality_floor,
@@ -252,6 +257,7 @@ def plan(
     method: str | None = None,
     zero_point: str | None = None,
     scale_dtype: str | None = None,
+    encoding: str | None = None,
     recipe: Recipe | _Path | None = None,
     bits_per_weight: float | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
@@ -290,7 +296,7 @@ def plan(
         source,
         destination,
         to,
-        _said(bit_width, group_size, method, zero_point, scale_dtype),
+        said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
         recipe,
         bits_per_weight,
         quality_floor,
@@ -304,28 +310,6 @@ def plan(
     layers = planned(job.source, job.settings, fitted, read=True) or []
     left = job.unquantized(job.recipe)
     return ConversionPlan(job.destination, job.target.name, tuple(layers), left)
-
-
-def _said(
-    bit_width: int | None,
-    group_size: int | None,
-    method: str | None,
-    zero_point: str | None,
-    scale_dtype: str | None,
-) -> SettingOverrides:
-    """Return the settings that the caller has given."""
-    given: SettingOverrides = {}
-    if bit_width is not None:
-        given["bit_width"] = arguments.integer("bit_width", bit_width)
-    if group_size is not None:
-        given["group_size"] = arguments.integer("group_size", group_size)
-    if method is not None:
-        given["method"] = arguments.text("method", method)
-    if zero_point is not None:
-        given["zero_point"] = arguments.text("zero_point", zero_point)
-    if scale_dtype is not None:
-        given["scale_dtype"] = arguments.text("scale_dtype", scale_dtype)
-    return given
 
 
 def _job(
@@ -370,6 +354,7 @@ def _job(
             "Download the folder first"
         )
     refuse_quantized(model)
+    _check_encoding(said, target, bits_per_weight)
     settings = target.defaults(model).with_overrides(said)
     rules = target.recipe(model, _chosen(recipe, said, target))
     if bits_per_weight is not None and "bit_width" in said:
@@ -407,6 +392,24 @@ def _job(
     )
 
 
+def _check_encoding(said: SettingOverrides, target: Format, bits_per_weight: float | None) -> None:
+    """Raise where a format does not hold the encoding, or nothing is left to fit to a budget."""
+    encoding = said.get("encoding", INTEGER)
+    if encoding not in ENCODING_NAMES:
+        raise ValueError(f"encoding {encoding!r} must be one of {listed(ENCODING_NAMES)}")
+    if encoding not in target.encodings:
+        others = " and ".join(name for name, each in FORMATS.items() if encoding in each.encodings)
+        raise UsageError(
+            f"to={target.name!r} holds encoding {listed(target.encodings)}, and not {encoding!r}, "
+            f"which {others} hold"
+        )
+    if encoding != INTEGER and bits_per_weight is not None:
+        raise UsageError(
+            f"bits_per_weight= fits bit widths, and encoding={encoding!r} has one. Fit a recipe "
+            "with such candidates by Recipe.fit()"
+        )
+
+
 def _chosen(recipe: Recipe | _Path | None, said: SettingOverrides, target: Format) -> Recipe | None:
     """Return the recipe, with what the caller says in place of its default.
 
@@ -415,7 +418,7 @@ def _chosen(recipe: Recipe | _Path | None, said: SettingOverrides, target: Forma
     chosen = recipe_of(recipe)
     if chosen is None or chosen.default.skip:
         return chosen
-    default = {**chosen.default.said, **said}
+    default = merged(chosen.default.said, said)
     if is_named(recipe) and "group_size" not in said and target.group_sizes:
         default.pop("group_size", None)
     if default == chosen.default.said:

@@ -12,6 +12,8 @@ import pyarrow as pa
 from pyarrowquant import dequantize_batch_arrow
 from pyarrowquant._core.binary import lengths
 
+_FLOATS = frozenset({"scales", "zero_points", "levels", "super_scales", "super_minimums"})
+
 
 def _squares(row: pa.RecordBatch) -> float:
     """Sum of the squared weights that a row decodes to."""
@@ -63,13 +65,14 @@ class Totals:
             else:
                 self._norm += _squares(batch.slice(i, 1))  # exact: decoded as it was
             self.weights += count
-            self.stored_bytes += 8 * len(batch["scales"][i])
+        for name in _FLOATS & set(batch.schema.names):
+            self.stored_bytes += 4 * sum(len(cell) for cell in batch[name] if cell.is_valid)
         self.layers += batch.num_rows
         self.stored_bytes += sum(lengths(batch["quantized_data"]))
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits of what tables store: codes, scales and zero-points."""
+        """Bits of what tables store: codes, scales, zero-points, and what encodings add."""
         return 8 * self.stored_bytes / max(self.weights, 1)
 
     @property

@@ -12,6 +12,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from pyarrowquant._core.settings import BIT_WIDTHS, Settings
+from pyarrowquant.formats._layers import INTEGER_ONLY
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import MOST_DIMENSIONS, Tensor
 from pyarrowquant.recipes.fitting import stored_bits
@@ -30,6 +31,8 @@ class Format(ABC):
         As in ``to=``.
     suffixes : tuple of str
         Of destinations whose format this is.
+    encodings : tuple of str
+        Those of layers that it holds.
     usual : Settings
         What is best for it, where the model and the user say nothing else.
     group_sizes : tuple of int
@@ -45,6 +48,7 @@ class Format(ABC):
 
     name: str
     suffixes: tuple[str, ...] = ()
+    encodings: ClassVar[tuple[str, ...]] = INTEGER_ONLY
     usual: ClassVar[Settings] = Settings(method="mse")
     group_sizes: ClassVar[tuple[int, ...]] = ()
     kept: ClassVar[tuple[Rule, ...]] = ()

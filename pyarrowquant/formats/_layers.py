@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -14,12 +14,15 @@ import pyarrow as pa
 
 from pyarrowquant._core.binary import is_binary
 from pyarrowquant._core.cells import Bytes, numbers, raw, value
+from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Floats, Packed, batches_of, check_schema
 from pyarrowquant._core.rows import check_weights_schema
+from pyarrowquant._core.settings import listed
 from pyarrowquant._core.source import INPUT_COLUMNS, RESULT_COLUMNS, Source, check_data
 from pyarrowquant.recipes.planned import PlannedLayout
 
+INTEGER_ONLY = (INTEGER,)
 KEPT_DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
 AnyLayer = TypeVar("AnyLayer", bound=Coded)
 _FLOAT_NAMES = {pa.float32(): "F32", pa.float16(): "F16"}
@@ -47,6 +50,8 @@ class Results:
         Says what keeps a layer out of the format, or None.
     holds : str
         What the format can hold, and what to do.
+    encodings : collection of str
+        Those that the format can hold.
     """
 
     def __init__(
@@ -55,7 +60,9 @@ class Results:
         format_name: str,
         problem: Callable[[Packed], str | None],
         holds: str,
+        encodings: Collection[str] = INTEGER_ONLY,
     ) -> None:
+        self._encodings = encodings
         self._source = Source(data, RESULT_COLUMNS)
         self._format_name = format_name
         self._problem = problem
@@ -80,7 +87,7 @@ class Results:
             yield batch, layers
 
     def _refuse(self, layers: Iterable[Packed]) -> None:
-        refuse(layers, self._problem, self._format_name, self._holds)
+        refuse(layers, self._problem, self._format_name, self._holds, self._encodings)
 
 
 def refuse(
@@ -88,9 +95,16 @@ def refuse(
     problem: Callable[[AnyLayer], str | None],
     format_name: str,
     holds: str,
+    encodings: Collection[str] = INTEGER_ONLY,
 ) -> None:
     """Raise where a format cannot hold layers, naming all of them."""
-    found = [(layer.name, problem(layer)) for layer in layers]
+
+    def unheld(layer: AnyLayer) -> str | None:
+        if layer.encoding not in encodings:
+            return f"encoding {layer.encoding!r} must be one of {listed(encodings)}"
+        return problem(layer)
+
+    found = [(layer.name, unheld(layer)) for layer in layers]
     lines = [f"{format_name} cannot hold layer '{name}': {text}" for name, text in found if text]
     if lines:
         raise ValueError("\n".join([*lines, holds]))

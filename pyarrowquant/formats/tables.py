@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pyarrowquant._core.encodings import ENCODING_NAMES
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._outputs import Outputs
@@ -25,6 +26,8 @@ TABLES = {".parquet": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather":
 
 class TableFormat(Format):
     """A table, or a folder of tables, one for each file of the source."""
+
+    encodings = ENCODING_NAMES
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -7,17 +7,24 @@ import numbers
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
 from pyarrowquant._core import library
 from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.encodings import ENCODINGS
 from pyarrowquant._core.measure import SKIP, measure
 from pyarrowquant._core.options import Options, quantize_options
 from pyarrowquant._core.progress import Reporter
 from pyarrowquant._core.rows import layers
-from pyarrowquant._core.settings import BIT_WIDTHS, SETTINGS, Settings, one_of
+from pyarrowquant._core.settings import (
+    BIT_WIDTHS,
+    SETTINGS,
+    SettingOverrides,
+    Settings,
+    one_of,
+)
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
 from pyarrowquant.errors import (
     ArgumentTypeError,
@@ -40,7 +47,8 @@ def stored_bits(shape: Sequence[int], settings: Settings) -> int:
     """Return the bits that a layer takes: codes, scales and zero-points.
 
     Rows of codes are padded to bytes. Scales count 32 bits, or 16 with a scale_dtype of 16;
-    zero-points the same if they are float, bit_width if integer, nothing if symmetric.
+    zero-points the same if they are float, bit_width if integer, nothing if symmetric. Other
+    encodings than "int" store what they store.
     """
     elements = math.prod(shape)
     if elements == 0:
@@ -48,8 +56,11 @@ def stored_bits(shape: Sequence[int], settings: Settings) -> int:
     rows = shape[0] if len(shape) > 1 else 1
     columns = elements // rows
     width, group_size = settings.bit_width, settings.group_size
-    groups = 1 if group_size == -1 else -(-columns // group_size)
     scale = _SCALE_BITS[settings.scale_dtype]
+    encoding = ENCODINGS.get(settings.encoding)
+    if encoding is not None:
+        return encoding.stored_bits(rows, columns, group_size, scale)
+    groups = 1 if group_size == -1 else -(-columns // group_size)
     zero_point = {"integer": width, "float": scale, "symmetric": 0}[settings.zero_point]
     row_bits: int = -(-columns * width // 8) * 8 + groups * (scale + zero_point)
     return rows * row_bits
@@ -69,7 +80,7 @@ def candidate_settings(candidates: Sequence[Mapping[str, Any]] | None) -> list[S
         where = f"Candidate {number}"
         check_dict(where, said)
         check_known(where, said, SETTINGS)
-        complete.append(replace(usual, **check_fields(where, said)))
+        complete.append(usual.with_overrides(cast(SettingOverrides, check_fields(where, said))))
     if not complete:
         raise ValueError("candidates must not be empty")
     return complete

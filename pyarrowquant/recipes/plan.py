@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.encodings import ENCODINGS, INTEGER
 from pyarrowquant._core.measure import SKIP, measure
 from pyarrowquant._core.options import Options
 from pyarrowquant._core.rows import layers
@@ -57,6 +58,12 @@ class Plan:
             # All that the recipe can say, so that every table of a stream has the same metadata.
             choices = recipe.choices(options.settings) or [options.settings]
             self._options = replace(options, choices=choices)
+        if self._floor is not None:
+            # Likewise the encodings that the floor can choose.
+            settings = list(self._options.choices or [options.settings])
+            wider = [each for one in settings for each in self._wider_encodings(one)]
+            if wider:
+                self._options = replace(self._options, choices=[*settings, *wider])
 
     @property
     def options(self) -> bytes:
@@ -102,28 +109,54 @@ class Plan:
         while below:
             measured, _ = measure(table, self._options, choices.settings, rows, below)
             for row in set(below) - set(measured):
-                if row in before:  # a wider width fails, as its scales are beyond their type
-                    settings = before[row]
-                    rows[row] = choices.add(settings)
+                if row in before:  # wider settings fail, as their scales are beyond their type
+                    rows[row] = choices.add(before[row])
                     self._miss(
                         f"Layer '{names[row]}' misses the quality_floor with "
-                        f"{settings.bit_width} bits, and its scales are beyond "
-                        f"{settings.scale_dtype} with more"
+                        f"{_described(before[row])}, and {_beyond_of(before[row])} with more"
                     )
             below = []
             for row, errors in measured.items():
                 missed = _missed(errors, self._floor or {})
                 settings = choices.settings[rows[row]]
-                wider = [width for width in self._widths if width > settings.bit_width]
-                if missed and wider:
-                    rows[row] = choices.add(replace(settings, bit_width=wider[0]))
+                wider = self._wider(settings) if missed else None
+                if wider is not None:
+                    rows[row] = choices.add(wider)
                     below.append(row)
                     before[row], names[row] = settings, errors["layer_name"]
                 elif missed:
                     self._miss(
-                        f"Layer '{errors['layer_name']}' has {missed} with {settings.bit_width} "
-                        "bits, the most there are"
+                        f"Layer '{errors['layer_name']}' has {missed} with {_described(settings)}, "
+                        "the most there are"
                     )
+
+    def _wider(self, settings: Settings) -> Settings | None:
+        """Return the settings of the next bit width, or of the next encoding of the family."""
+        encoding = ENCODINGS.get(settings.encoding)
+        if encoding is None:
+            wider = [width for width in self._widths if width > settings.bit_width]
+            return replace(settings, bit_width=wider[0]) if wider else None
+        if encoding.wider is None:
+            return None
+        return settings.with_overrides({"encoding": encoding.wider})
+
+    def _wider_encodings(self, settings: Settings | None) -> Iterator[Settings]:
+        while settings is not None and settings.encoding != INTEGER:
+            settings = self._wider(settings)
+            if settings is not None:
+                yield settings
+
+
+def _described(settings: Settings) -> str:
+    bits = f"{settings.bit_width} bits"
+    return bits if settings.encoding == INTEGER else f"{bits} of encoding '{settings.encoding}'"
+
+
+def _beyond_of(settings: Settings) -> str:
+    """Say what wider settings cannot hold."""
+    if settings.encoding == INTEGER:
+        return f"its scales are beyond {settings.scale_dtype}"
+    return "its scales are beyond what is stored"
 
 
 class _Choices:

@@ -39,6 +39,7 @@ class PlannedLayout(Layout):
 
     zero_point: str
     scale_dtype: str
+    encoding: str
 
 
 def layout_of(layer: PlannedLayer) -> PlannedLayout | None:
@@ -53,6 +54,7 @@ def layout_of(layer: PlannedLayer) -> PlannedLayout | None:
         settings.group_size,
         settings.zero_point,
         settings.scale_dtype,
+        settings.encoding,
     )
 
 

@@ -13,12 +13,14 @@ from typing import Any, cast
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.settings import (
     SETTINGS,
     SettingOverrides,
     Settings,
     contradiction,
+    merged,
     one_of,
 )
 from pyarrowquant.errors import ArgumentTypeError
@@ -143,8 +145,22 @@ class Recipe:
         return next(rule for rule, _ in self._outcomes if rule.matches(layer_name, shape))
 
     def choices(self, settings: Settings) -> list[Settings]:
-        """Return all that `applied` can give for a layer that is not left out."""
-        return [settings.with_overrides(said) for _, said in self._outcomes if said is not None]
+        """Return all that `applied` can give for a layer that is not left out.
+
+        Raises
+        ------
+        ValueError
+            A rule contradicts these settings.
+        """
+        found = []
+        for number, (rule, said) in enumerate(self._outcomes, 1):
+            try:
+                found += [] if said is None else [settings.with_overrides(said)]
+            except ValueError as error:
+                is_default = number > len(self.rules)
+                label = "Recipe default" if is_default else rule_label(rule.said, number)
+                raise ValueError(f"{label}, with the settings of the call: {error}") from None
+        return found
 
     def _said_of(self, layer_name: str, shape: Sequence[int]) -> SettingOverrides | None:
         return next(said for rule, said in self._outcomes if rule.matches(layer_name, shape))
@@ -154,7 +170,7 @@ class Recipe:
         """Each rule with the settings that it leads to; the default is the last."""
         default = {} if self.default.skip else self.default.said
         return [
-            (rule, None if rule.skip else _settings({**default, **rule.said}))
+            (rule, None if rule.skip else _settings(merged(default, rule.said)))
             for rule in (*self.rules, self.default)
         ]
 
@@ -240,10 +256,11 @@ class Recipe:
         bits_per_weight : float
             Budget for all layers together, in bits a weight: codes, scales (32 bits, or 16 with
             a scale_dtype of 16) and zero-points (as scales if float, bit_width bits if integer,
-            nothing if symmetric).
+            nothing if symmetric). For other encodings than "int": codes, and scales, minimums,
+            super-scales and super-minimums as the encoding stores them.
         candidates : sequence of dict, optional
-            Settings to choose from, as of a `Rule`; what they do not say is as by default, but
-            with method "mse". By default every bit width.
+            Settings to choose from, as of a `Rule`; what they do not say is as by default, or what
+            their encoding fixes, but with method "mse". By default every bit width.
         recipe : Recipe, optional
             Layers that it skips are left out, and stay skipped.
         objective : {"squared_error", "relative_error"}
@@ -306,7 +323,7 @@ class Recipe:
             bits_of or fitting.stored_bits,
         )
         rules = [
-            Rule([_escaped(name) for name in names], **asdict(settings))
+            Rule([_escaped(name) for name in names], **_said_of(settings))
             for names, settings in chosen
         ]
         return cls(rules, "skip", expected=expected)
@@ -527,6 +544,14 @@ class Recipe:
             return read(text)
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
+
+
+def _said_of(settings: Settings) -> dict[str, Any]:
+    """Return all settings; "int" is what recipes of earlier versions mean."""
+    said = asdict(settings)
+    if settings.encoding == INTEGER:
+        del said["encoding"]
+    return said
 
 
 def _escaped(name: str) -> str:

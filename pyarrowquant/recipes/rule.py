@@ -134,6 +134,8 @@ class Rule:
     method : {"rtn", "hqq", "mse"}, optional
     zero_point : {"integer", "float", "symmetric"}, optional
     scale_dtype : {"float32", "float16", "bfloat16"}, optional
+    encoding : str, optional
+        What it fixes wins over the default and the call, and must not be contradicted by the rule.
     reason : str, optional
         Why layers are left out, as `convert` tells it of several of them. It is for people, and
         in no file.
@@ -166,6 +168,7 @@ class Rule:
     method: str | None = None
     zero_point: str | None = None
     scale_dtype: str | None = None
+    encoding: str | None = None
     reason: str | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:

@@ -39,7 +39,7 @@ LATER = {
             lambda name=name: noted(1).append_column(name, pa.array([None])),
             f"Column '{name}' says how codes are meant",
         )
-        for name in ("encoding", "levels", "super_scales", "super_minimums", "row_dimensions")
+        for name in ("row_dimensions",)
     },
 }
 

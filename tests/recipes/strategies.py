@@ -15,6 +15,7 @@ SETTINGS = {
     "method": ["rtn", "hqq", "mse"],
     "zero_point": ["integer", "float", "symmetric"],
     "scale_dtype": ["float32", "float16", "bfloat16"],
+    "encoding": ["int"],
 }
 
 names = st.text("ab.[]*?!-\n", max_size=5)

@@ -102,7 +102,7 @@ def test_wrong_rules(said: dict[str, Any], error: type[Exception], text: str) ->
     assert message(error, lambda: Recipe.from_dict({"rules": [said]})) == f"Recipe rule 1{text}"
 
 
-KNOWN_SETTINGS = "'bit_width', 'group_size', 'method', 'zero_point', 'scale_dtype'"
+KNOWN_SETTINGS = "'bit_width', 'group_size', 'method', 'zero_point', 'scale_dtype', 'encoding'"
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,20 @@ VALUES: dict[str, list[Any]] = {
     "method": ["", "rtn", "RTN", "hqq", "mse", "gptq"],
     "zero_point": ["", "integer", "float", "symmetric", "asymmetric"],
     "scale_dtype": ["", "float64", "float32", "float16", "bfloat16", "bf16"],
+    "encoding": ["", "int", "INT", "q4_k", "iq4_nl", "nf4", "fp8", "q8_0"],
 }
 SOME = [
     *({field: value} for field, values in VALUES.items() for value in values),
     *(
         {"method": method, "zero_point": zero_point}
         for method, zero_point in product(VALUES["method"], VALUES["zero_point"])
+    ),
+    *(
+        {"encoding": encoding, field: value}
+        for encoding in ("q4_k", "fp8", "iq4_nl")
+        for field, values in VALUES.items()
+        for value in values
+        if field != "encoding"
     ),
 ]
 HQQ = "zero_point 'symmetric' leaves method 'hqq' nothing to choose"

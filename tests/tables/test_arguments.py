@@ -30,7 +30,7 @@ def test_bit_width_that_does_not_exist(bit_width: int) -> None:
         quantize_batch_arrow(plain([], []), bit_width)
 
 
-@pytest.mark.parametrize("bit_width", ["4", True, None, 4.0, [4]], ids=repr)
+@pytest.mark.parametrize("bit_width", ["4", True, 4.0, [4]], ids=repr)
 def test_bit_width_of_a_wrong_type(bit_width: object) -> None:
     with pytest.raises(TypeError, match="bit_width"):
         quantize_batch_arrow(plain([], []), bit_width)
@@ -46,6 +46,8 @@ WRONG_VALUES: list[tuple[str, object, list[str]]] = [
     ("method", "RTN", ["rtn"]),
     ("zero_point", "none", ["integer", "float", "symmetric"]),
     ("scale_dtype", "float64", ["float32", "float16", "bfloat16"]),
+    ("encoding", "int4", ["int", "q2_k", "fp8"]),
+    ("encoding", "Q4_K", ["q4_k"]),
     ("threads", 0, ["threads", "1"]),
     ("threads", -1, ["threads", "1"]),
     ("threads", 2**70, ["threads"]),
@@ -65,11 +67,12 @@ WRONG_TYPES: list[tuple[str, object]] = [
     ("group_size", 3.5),
     ("group_size", "128"),
     ("group_size", True),
-    ("group_size", None),
     ("method", 3),
     ("method", None),
     ("zero_point", 8),
     ("scale_dtype", np.float32),
+    ("encoding", 4),
+    ("encoding", None),
     ("threads", "x"),
     ("threads", 1.0),
     ("threads", True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from pyarrowquant.cli._report.histograms import Histogram
@@ -156,20 +157,23 @@ def sizes(layers: Sequence[Layer]) -> Any:
 
 
 def code_use(shown: Histogram) -> Any:
-    """The use of codes, and where the original weights lie between them."""
+    """The use of codes, and where the original weights lie between their levels."""
     from plotly import graph_objects
 
-    levels = len(shown.codes)
+    levels = shown.levels
+    ends = _ends(levels)
+    uneven = levels != list(range(len(levels)))
+    widest = 0.9 if len(levels) <= 64 else 1.0
     figure = graph_objects.Figure()
     figure.add_bar(
-        x=list(range(levels)),
+        x=levels,
         y=shown.codes,
-        width=0.9 if levels <= 64 else 1,
+        width=[widest * room for room in _room(levels, ends)],
         name="codes",
         marker={"color": COLORS[shown.layer.bit_width], "opacity": 0.55, "line": {"width": 0}},
-        hovertemplate="code %{x}: %{y:.3g} %<extra></extra>",
+        hovertemplate=f"{'level' if uneven else 'code'} %{{x}}: %{{y:.3g}} %<extra></extra>",
     )
-    low, high = -1.0, float(levels)
+    low, high = 2 * ends[0] - levels[0], 2 * ends[-1] - levels[-1]
     if shown.edges is not None and shown.density is not None:
         low, high = shown.edges[0], shown.edges[-1]
         figure.add_scatter(
@@ -180,20 +184,34 @@ def code_use(shown: Histogram) -> Any:
             name="original weights",
             hovertemplate="at %{x:.2f}: %{y:.3g} % a step<extra></extra>",
         )
-    for start, end in ((low, -0.5), (levels - 0.5, high)):  # outside of the codes
+    for start, end in ((low, ends[0]), (ends[-1], high)):  # outside of the levels
         figure.add_vrect(start, end, fillcolor=_GREY, opacity=0.15, line_width=0)
     figure.update_xaxes(
-        title_text="code units: weight / scale + zero-point",
+        title_text=f"{'levels' if uneven else 'code units'}: weight / scale + zero-point",
         range=[low, high],
         zeroline=False,
         showgrid=False,
-        dtick=max(1, levels // 8),
+        dtick=None if uneven else max(1, len(levels) // 8),
         tick0=0,
         tickangle=0,
     )
     figure.update_yaxes(title_text="% of the weights", rangemode="tozero")
     figure.update_layout(height=240, margin={**_MARGIN, "t": 8, "l": 52}, showlegend=False)
     return figure
+
+
+def _ends(levels: Sequence[float]) -> list[float]:
+    """Halfway between levels, and as far from the outer ones."""
+    between = [(one + other) / 2 for one, other in pairwise(levels)]
+    return [2 * levels[0] - between[0], *between, 2 * levels[-1] - between[-1]]
+
+
+def _room(levels: Sequence[float], ends: Sequence[float]) -> list[float]:
+    """Widths about levels that do not overlap."""
+    return [
+        2 * min(level - start, end - level)
+        for level, (start, end) in zip(levels, pairwise(ends), strict=True)
+    ]
 
 
 def by_width(layers: Sequence[Layer]) -> dict[int, list[Layer]]:
@@ -204,8 +222,11 @@ def by_width(layers: Sequence[Layer]) -> dict[int, list[Layer]]:
 
 
 def part_bytes(layer: Layer) -> dict[str, int]:
-    values = 4 * layer.groups  # float32
-    return {"codes": layer.code_bytes, "scales": values, "zero-points": values}
+    return {
+        "codes": layer.code_bytes,
+        "scales": layer.scale_bytes,
+        "zero-points": layer.zero_point_bytes,
+    }
 
 
 def _positive(value: float) -> float | None:
@@ -217,7 +238,7 @@ def _hover(number: int, layer: Layer) -> str:
     """Charts read some HTML; names must not be any."""
     return (
         f"<b>{html.escape(printable(layer.layer_name), quote=False)}</b><br>"
-        f"layer {number}, {shape_text(layer.shape)}, {layer.bit_width} bits, "
+        f"layer {number}, {shape_text(layer.shape)}, {layer.coded_in}, "
         f"{layer.bits_per_weight:.2f} a weight<br>"
         f"relative error {layer.relative_error:.5f}, cosine {layer.cosine:.6f}"
     )

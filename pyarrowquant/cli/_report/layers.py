@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 import pyarrowquant
+from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
 from pyarrowquant._core.results import Packed
 from pyarrowquant.cli._originals import Originals
 from pyarrowquant.conversion.result_files import METRICS, naming, open_results, watched
@@ -29,9 +30,11 @@ class Layer:
     shape: tuple[int, ...]
     bit_width: int
     group_size: int
+    encoding: str
     weights: int
     code_bytes: int
-    groups: int
+    scale_bytes: int
+    zero_point_bytes: int
     mse: float
     relative_error: float
     cosine: float
@@ -40,8 +43,12 @@ class Layer:
 
     @property
     def bytes(self) -> int:
-        """Codes, scales and zero-points, which are float32 in results."""
-        return self.code_bytes + 8 * self.groups
+        return self.code_bytes + self.scale_bytes + self.zero_point_bytes
+
+    @property
+    def coded_in(self) -> str:
+        bits = f"{self.bit_width} bits"
+        return bits if self.encoding == INTEGER else f"{bits} of {self.encoding}"
 
     @property
     def bits_per_weight(self) -> float:
@@ -98,7 +105,7 @@ def read_layers(path: Path, originals: Originals | None, threads: int | None, wo
     layers: list[Layer] = []
     kept: list[tuple[float, int, Packed]] = []
     with naming(path):
-        for _, rows in Results(noted, "A report", lambda _: None, "").batches():
+        for _, rows in Results(noted, "A report", lambda _: None, "", ENCODING_NAMES).batches():
             read = raw.pop()  # those before it were empty
             raw.clear()
             for packed, errors in zip(rows, _errors(read, originals, threads), strict=True):
@@ -139,9 +146,11 @@ def _layer(packed: Packed, errors: dict[str, Any]) -> Layer:
         shape=packed.shape,
         bit_width=packed.bits,
         group_size=packed.group_size,
+        encoding=packed.encoding,
         weights=weights,
         code_bytes=packed.codes.size,
-        groups=packed.scales.size,
+        scale_bytes=packed.scale_bytes,
+        zero_point_bytes=packed.zero_point_bytes,
         norm=norm,
         **{metric: errors[metric] for metric in METRICS},
     )
@@ -179,7 +188,19 @@ def _settings(schema: pa.Schema) -> dict[str, Any]:
 def decoded(packed: Packed) -> Iterator[Any]:
     """Decode some rows of a layer at a time."""
     for rows in pieces(packed):
-        yield _decode(packed, rows, packed.scales[rows], packed.zero_points[rows])
+        if packed.encoding == INTEGER:
+            yield _decode(packed, rows, packed.scales[rows], packed.zero_points[rows])
+        else:
+            of_columns = np.arange(packed.columns) // packed.group
+            levels = levels_of(packed)[codes(packed, rows)]
+            zero_points, scales = packed.zero_points[rows], packed.scales[rows]
+            yield (levels - zero_points[:, of_columns]) * scales[:, of_columns]
+
+
+def levels_of(packed: Packed) -> Any:
+    """Return what codes stand for."""
+    levels = packed.decoding.levels
+    return levels if levels.size else np.arange(2**packed.bits, dtype=np.float32)
 
 
 def codes(packed: Packed, rows: slice) -> Any:

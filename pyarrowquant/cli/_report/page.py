@@ -11,6 +11,7 @@ from datetime import datetime
 from importlib.util import find_spec
 from typing import Any
 
+from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._version import __version__
 from pyarrowquant.cli._report import figures
 from pyarrowquant.cli._report.histograms import Histogram
@@ -117,6 +118,9 @@ def _settings(report: Report) -> dict[str, str]:
     groups = sorted({layer.group_size for layer in report.layers})
     shown["group_size"] = ", ".join("whole rows" if g == -1 else str(g) for g in groups)
     shown["bit_width"] = ", ".join(map(str, figures.by_width(report.layers)))
+    encodings = list(dict.fromkeys(layer.encoding for layer in report.layers))
+    if encodings != [INTEGER]:
+        shown["encoding"] = ", ".join(encodings)
     if "version" in report.settings:
         shown["quantized by"] = f"pyarrowquant {report.settings['version']}"
     return shown

@@ -1,0 +1,1 @@
+"""Encodings other than "int"."""
