@@ -4,40 +4,20 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from pyarrowquant._core import arguments
-from pyarrowquant._core.settings import SettingOverrides
-from pyarrowquant.conversion.destination import check_destination, format_of
-from pyarrowquant.conversion.job import Job
-from pyarrowquant.conversion.memory import batch_bytes
-from pyarrowquant.conversion.planning import planned, with_ragged_kept
+from pyarrowquant.conversion.planning import planned
+from pyarrowquant.conversion.preparing import prepare, settings_said
 from pyarrowquant.conversion.progress import Meter, Step
-from pyarrowquant.conversion.source import (
-    files_of,
-    is_local,
-    local_path,
-    refuse_quantized,
-    source_bytes,
-)
-from pyarrowquant.conversion.unquantized import UnquantizedTensor, unquantized
+from pyarrowquant.conversion.source import source_bytes
+from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.conversion.work import is_complete, recover
-from pyarrowquant.errors import UsageError, users_level
-from pyarrowquant.formats._format import Format
-from pyarrowquant.formats.registry import FORMATS, SUFFIXES
 from pyarrowquant.formats.tables import TABLES
-from pyarrowquant.reading.location import OpenFiles, locate
-from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.models import open_model
-from pyarrowquant.recipes.named import file_of, is_named, recipe_of
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.recipe import Recipe
-from pyarrowquant.stream import quantize_stream
+from pyarrowquant.tables import skipped_text
 
 _Path = str | os.PathLike[str]
 _MAX_MEMORY = 600_000_000
@@ -70,7 +50,7 @@ class Conversion:
     source_bytes : int or None
         Size of the source's files; None where they are not on this machine.
     unquantized : tuple of UnquantizedTensor
-        All other tensors of the source, as far as it says them.
+        All other tensors of the source.
     """
 
     destination: Path
@@ -99,7 +79,7 @@ class ConversionPlan:
     layers : tuple of PlannedLayer
         In the order of the source.
     unquantized : tuple of UnquantizedTensor
-        All tensors of the source that would not be quantized, as far as it says them.
+        All tensors of the source that would not be quantized.
     """
 
     destination: Path
@@ -211,11 +191,11 @@ def convert(
     (1, 16384, 8.5)
     """
     start = time.perf_counter()
-    job = _job(
+    job = prepare(
         source,
         destination,
         to,
-        _said(bit_width, group_size, method, zero_point, scale_dtype),
+        settings_said(bit_width, group_size, method, zero_point, scale_dtype),
         recipe,
         bits_per_weight,
         quality_floor,
@@ -230,7 +210,7 @@ def convert(
         destination=Path(destination),
         to=job.target.name,
         layers=totals.layers,
-        skipped=tuple(totals.skipped),
+        skipped=tuple(map(skipped_text, totals.skipped)),
         missed=tuple(totals.missed),
         weights=totals.weights,
         bytes=_size(job.target.files(job.destination)),
@@ -238,7 +218,7 @@ def convert(
         relative_error=totals.relative_error,
         seconds=time.perf_counter() - start,
         source_bytes=source_bytes(job.source),
-        unquantized=job.unquantized(job.recipe),
+        unquantized=job.unquantized(totals.skipped),
     )
 
 
@@ -264,8 +244,8 @@ def plan(
 ) -> ConversionPlan:
     """Check what `convert` checks before any work, and return what it would do; write nothing.
 
-    Parameters are those of `convert`. Weights are read only where the source does not say its
-    layers otherwise, or for `bits_per_weight`.
+    Parameters are those of `convert`. Weights are read only for `bits_per_weight`, and in tables
+    for rows without a shape.
 
     Returns
     -------
@@ -286,11 +266,11 @@ def plan(
     >>> planned.layers[0].settings.group_size
     32
     """
-    job = _job(
+    job = prepare(
         source,
         destination,
         to,
-        _said(bit_width, group_size, method, zero_point, scale_dtype),
+        settings_said(bit_width, group_size, method, zero_point, scale_dtype),
         recipe,
         bits_per_weight,
         quality_floor,
@@ -300,156 +280,10 @@ def plan(
         overwrite,
         lambda place: resume and is_complete(place),
     )
-    fitted = job.fitted(Meter(source_bytes(job.source), progress))
-    layers = planned(job.source, job.settings, fitted, read=True) or []
-    left = job.unquantized(job.recipe)
+    fitted, failed = job.fitted(Meter(source_bytes(job.source), progress))
+    layers = planned(job.source, job.settings, fitted)
+    left = job.unquantized(failed)
     return ConversionPlan(job.destination, job.target.name, tuple(layers), left)
-
-
-def _said(
-    bit_width: int | None,
-    group_size: int | None,
-    method: str | None,
-    zero_point: str | None,
-    scale_dtype: str | None,
-) -> SettingOverrides:
-    """Return the settings that the caller has given."""
-    given: SettingOverrides = {}
-    if bit_width is not None:
-        given["bit_width"] = arguments.integer("bit_width", bit_width)
-    if group_size is not None:
-        given["group_size"] = arguments.integer("group_size", group_size)
-    if method is not None:
-        given["method"] = arguments.text("method", method)
-    if zero_point is not None:
-        given["zero_point"] = arguments.text("zero_point", zero_point)
-    if scale_dtype is not None:
-        given["scale_dtype"] = arguments.text("scale_dtype", scale_dtype)
-    return given
-
-
-def _job(
-    source_path: _Path,
-    destination_path: _Path,
-    to: str | None,
-    said: SettingOverrides,
-    recipe: Recipe | _Path | None,
-    bits_per_weight: float | None,
-    quality_floor: float | Mapping[str, float] | None,
-    threads: int | None,
-    max_memory: int,
-    continue_on_error: bool,
-    overwrite: bool,
-    is_to_be_placed: Callable[[Path], bool],
-) -> Job:
-    """Check all that can be known before any work.
-
-    Parameters
-    ----------
-    is_to_be_placed : callable
-        Whether an interrupted run has left a complete output for a destination, which this run
-        only has to give its place.
-    """
-    destination = Path(destination_path)
-    kind = format_of(destination, to, SUFFIXES)
-    if kind not in FORMATS:
-        raise UsageError(f"to={kind!r} must be one of {', '.join(FORMATS)}")
-    target = FORMATS[kind]
-    folder = target.is_folder(destination)
-    source = local_path(os.fspath(source_path))
-    place = Path(os.path.realpath(destination))  # what is written lies where links lead
-    model = open_model(replace(locate(source, None), files=OpenFiles()))
-    files = [*files_of(model), *file_of(recipe)]
-    if not is_to_be_placed(place):
-        written = partial(target.files_of_subfolders, model)
-        check_destination(destination, overwrite, folder, files, written)
-    target.check_destination(destination)
-    if target.copies_files and model.folder is not None and not is_local(model):
-        raise ValueError(
-            f"'{source}' lies elsewhere, and to={kind!r} takes all files of its folder along. "
-            "Download the folder first"
-        )
-    refuse_quantized(model)
-    settings = target.defaults(model).with_overrides(said)
-    rules = target.recipe(model, _chosen(recipe, said, target))
-    if bits_per_weight is not None and "bit_width" in said:
-        raise UsageError("bit_width= and bits_per_weight= exclude each other")
-    mixed = bits_per_weight is not None or quality_floor is not None
-    if mixed and (problem := target.mixed_problem(settings)):
-        raise UsageError(problem)
-    # This checks schema and arguments.
-    quantize_stream(model.reader(), **asdict(settings), recipe=rules, quality_floor=quality_floor)
-    layers = planned(model, settings, rules) or []
-    if "group_size" not in said and target.group_sizes:
-        group_size = target.fitting_group_size(layers)
-        if group_size != settings.group_size:
-            settings = replace(settings, group_size=group_size)
-            layers = planned(model, settings, rules) or []
-    rules, ragged = with_ragged_kept(target, layers, rules)
-    _warn_of_ragged(ragged, model, target)
-    layers = planned(model, settings, rules) or []
-    target.check_plan(layers, model, settings)
-    _check_any(model, target, layers, rules)
-    return Job(
-        model,
-        files,
-        place,
-        target,
-        folder,
-        settings,
-        rules,
-        bits_per_weight,
-        arguments.quality_floor(quality_floor),
-        continue_on_error,
-        threads,
-        batch_bytes(max_memory),
-        overwrite,
-    )
-
-
-def _chosen(recipe: Recipe | _Path | None, said: SettingOverrides, target: Format) -> Recipe | None:
-    """Return the recipe, with what the caller says in place of its default.
-
-    The group size of a profile gives way where the format has usual ones of its own.
-    """
-    chosen = recipe_of(recipe)
-    if chosen is None or chosen.default.skip:
-        return chosen
-    default = {**chosen.default.said, **said}
-    if is_named(recipe) and "group_size" not in said and target.group_sizes:
-        default.pop("group_size", None)
-    if default == chosen.default.said:
-        return chosen
-    return Recipe(chosen.rules, default, chosen.name)
-
-
-def _check_any(
-    model: Model, target: Format, layers: Sequence[PlannedLayer], recipe: Recipe | None
-) -> None:
-    """Raise where the model says its tensors, and none of them would be quantized."""
-    if model.tensors is None or any(layer.settings is not None for layer in layers):
-        return
-    reasons = Counter(tensor.reason for tensor in unquantized(model, target, layers, recipe))
-    told = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    raise ValueError(
-        f"No layer would be quantized to {target.name}. '{model.location}' has "
-        f"{len(model.tensors)} tensors: {told or 'none'}. recipe='all' leaves out only what the "
-        "format cannot quantize"
-    )
-
-
-def _warn_of_ragged(names: Sequence[str], model: Model, target: Format) -> None:
-    tensors = {tensor.name: tensor for tensor in model.tensors or ()}
-    kept = [name for name in names if name in tensors and target.keeps(tensors[name], model)]
-    lost = [name for name in names if name not in kept]
-    for what, found in (("Kept", kept), ("Left out", lost)):
-        if found:
-            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-            warnings.warn(
-                f"{what}, as the format does not take their shape: {', '.join(found[:3])}{more}",
-                UserWarning,
-                stacklevel=users_level(),
-            )
 
 
 def _size(files: Iterable[Path]) -> int:

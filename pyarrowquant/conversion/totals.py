@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from pyarrowquant import dequantize_batch_arrow
 from pyarrowquant._core.binary import lengths
+from pyarrowquant.errors import LayerError
 
 
 def _squares(row: pa.RecordBatch) -> float:
@@ -25,7 +27,7 @@ class Totals:
     def __init__(
         self,
         layers: int = 0,
-        skipped: Sequence[str] = (),
+        skipped: Sequence[LayerError] = (),
         missed: Sequence[str] = (),
         weights: int = 0,
         stored_bytes: int = 0,
@@ -40,11 +42,16 @@ class Totals:
         self._squared_error = squared_error
         self._norm = norm
 
+    @classmethod
+    def from_dict(cls, said: dict[str, Any]) -> Totals:
+        """Return what `to_dict` was called of."""
+        return cls(**{**said, "skipped": [LayerError(**error) for error in said["skipped"]]})
+
     def to_dict(self) -> dict[str, Any]:
-        """Return what makes the same totals again."""
+        """Return what makes the same totals again, for JSON."""
         return {
             "layers": self.layers,
-            "skipped": self.skipped,
+            "skipped": [asdict(error) for error in self.skipped],
             "missed": self.missed,
             "weights": self.weights,
             "stored_bytes": self.stored_bytes,

@@ -8,9 +8,9 @@ import os
 import secrets
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -42,7 +42,7 @@ from pyarrowquant.conversion.lock import (
     remove_unused,
 )
 from pyarrowquant.conversion.signals import unhindered
-from pyarrowquant.errors import users_level
+from pyarrowquant.errors import LayerError, users_level
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.formats._outputs import check_room, clear_abandoned
 from pyarrowquant.reading.location import locate
@@ -68,16 +68,16 @@ class Part:
         How many batches of the source are done with it, from the first one on.
     read : int
         How many bytes of weights these are.
-    skipped : list of str
-        What was said of layers left out since the part before.
+    skipped : list of LayerError
+        Those of layers left out since the part before.
     missed : list of str
-        Likewise of layers that miss the quality floor.
+        What was said since then of layers that miss the quality floor.
     """
 
     results: pa.RecordBatch
     batches: int
     read: int
-    skipped: list[str]
+    skipped: list[LayerError]
     missed: list[str]
 
     @classmethod
@@ -167,13 +167,22 @@ class Work:
         folder.mkdir()
         return folder / self._destination.name
 
-    def fitted(self) -> Recipe | None:
-        """Return the recipe that was fitted before the run was interrupted."""
+    def fitted(self) -> tuple[Recipe, list[LayerError]] | None:
+        """Return the recipe that was fitted before the run was interrupted, and what failed."""
         file = self._folder / _RECIPE
-        return Recipe.load(file) if file.exists() else None
+        if not file.exists():
+            return None
+        refuse_others(file)
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            recipe = Recipe.from_dict(found["recipe"])
+            return recipe, [LayerError(**error) for error in found["failed"]]
+        except (ValueError, TypeError, KeyError) as error:
+            raise _damaged(file, error) from error
 
-    def keep_fitted(self, recipe: Recipe) -> None:
-        self._write(_RECIPE, recipe.to_json())
+    def keep_fitted(self, recipe: Recipe, failed: Sequence[LayerError]) -> None:
+        errors = [asdict(error) for error in failed]
+        self._write(_RECIPE, json.dumps({"recipe": recipe.to_dict(), "failed": errors}))
 
     def parts(self) -> Iterator[Part]:
         """Read what is done, in the order of the source."""
@@ -182,7 +191,9 @@ class Work:
                 with locate(file, None).open() as opened:
                     reader = pa.ipc.open_file(opened.stream())
                     results, said = reader.get_batch_with_custom_metadata(0)
-                part = Part(results, **json.loads(said[b"part"]))
+                noted = json.loads(said[b"part"])
+                noted["skipped"] = [LayerError(**error) for error in noted["skipped"]]
+                part = Part(results, **noted)
             except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
                 raise _damaged(file, error) from error
             yield part
@@ -194,7 +205,7 @@ class Work:
         said = {
             "batches": part.batches,
             "read": part.read,
-            "skipped": part.skipped,
+            "skipped": [asdict(error) for error in part.skipped],
             "missed": part.missed,
         }
         with (

@@ -75,8 +75,8 @@ class Format(ABC):
         chosen = self.default_recipe(model) if recipe is None else recipe
         return preceded(self.kept, chosen)
 
-    def mixed_problem(self, settings: Settings) -> str | None:
-        """Say what keeps it from having layers of different bits."""
+    def mixed_problem(self, layers: Sequence[PlannedLayer], model: Model) -> str | None:
+        """Say what keeps it from having different bits for these layers."""
         return None
 
     def bit_widths(self, zero_point: str) -> Sequence[int]:

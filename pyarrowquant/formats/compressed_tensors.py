@@ -19,7 +19,12 @@ from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Packed
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._by_name import LayersByName
-from pyarrowquant.formats._compressed_config import WEIGHT, is_symmetric, quantization_config
+from pyarrowquant.formats._compressed_config import (
+    WEIGHT,
+    is_symmetric,
+    mixed_problem,
+    quantization_config,
+)
 from pyarrowquant.formats._format import NO_MATRIX, NO_WEIGHT, Format
 from pyarrowquant.formats._layers import (
     Names,
@@ -39,7 +44,7 @@ from pyarrowquant.formats._outputs import OutputFolder
 from pyarrowquant.formats._safetensors import Entry, write_tensors
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import INDEX, Shard
-from pyarrowquant.recipes.planned import PlannedLayout
+from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.presets import NOT_LINEAR
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
@@ -206,10 +211,9 @@ class CompressedTensors(Format):
     def default_recipe(self, model: Model) -> Recipe | None:
         return Recipe.preset("text")  # which spares heads
 
-    def mixed_problem(self, settings: Settings) -> str | None:
-        if settings.zero_point == "symmetric":
-            return None
-        return "transformers loads layers of different bits only with zero_point='symmetric'"
+    def mixed_problem(self, layers: Sequence[PlannedLayer], model: Model) -> str | None:
+        coded = [layout for layer in layers if (layout := layout_of(layer))]
+        return mixed_problem(coded, model.config or {})
 
     def check_layouts(
         self, layers: Sequence[PlannedLayout], model: Model, scale_dtype: str

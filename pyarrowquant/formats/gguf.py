@@ -159,7 +159,9 @@ class Gguf(Format):
         return (4, 5, 8) if zero_point == "symmetric" else (4, 5)
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
-        return isinstance(model, GgufModel) or _lacks(tensor.shape, tensor.dtype) is None
+        if isinstance(model, GgufModel):
+            return True
+        return model.is_read(tensor) and _lacks(tensor.shape, tensor.dtype) is None
 
     def check_layouts(
         self,
@@ -186,13 +188,13 @@ class Gguf(Format):
         write_gguf(results, destination, kept=left_out(model, results, _lacks))
 
 
-def _lacks(shape: Sequence[int], dtype: str | None) -> str | None:
+def _lacks(shape: Sequence[int], dtype: str) -> str | None:
     """Say what GGUF has no place for."""
     if 0 in shape:
         return "empty tensors"
     if len(shape) > _MOST_DIMENSIONS:
         return f"tensors of {len(shape)} dimensions"
-    return dtype if dtype is not None and dtype not in {*KEPT_DTYPES, *OTHER_DTYPES} else None
+    return None if dtype in {*KEPT_DTYPES, *OTHER_DTYPES} else dtype
 
 
 def _kept_problem(layer: Kept) -> str | None:

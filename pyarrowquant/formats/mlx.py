@@ -202,7 +202,7 @@ class Mlx(Format):
         return replace(self.usual, scale_dtype="bfloat16" if is_bfloat16 else "float16")
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
-        return _lacks(tensor.shape, tensor.dtype) is None
+        return model.is_read(tensor) and _lacks(tensor.shape, tensor.dtype) is None
 
     def check_layouts(
         self,
@@ -245,9 +245,9 @@ class Mlx(Format):
         return set(self.other_files(model))
 
 
-def _lacks(_shape: Sequence[int], dtype: str | None) -> str | None:
+def _lacks(_shape: Sequence[int], dtype: str) -> str | None:
     """Say what MLX does not load."""
-    return dtype if dtype is not None and dtype not in _LOADED else None
+    return None if dtype in _LOADED else dtype
 
 
 def _safe_open() -> Any:

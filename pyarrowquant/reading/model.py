@@ -35,11 +35,24 @@ class Model(ABC):
     @property
     @abstractmethod
     def tensors(self) -> Sequence[Tensor] | None:
-        """All tensors, of any dtype; None for files that say them with their data."""
+        """The tensors that batches may have; None for files that say them with their data."""
+
+    @property
+    def all_tensors(self) -> Sequence[Tensor]:
+        """All tensors, of any dtype, also those that no batch has."""
+        return self.tensors or ()
+
+    def obstacle(self, tensor: Tensor) -> str | None:
+        """Say what keeps tensors like this one from being weights of batches, or None."""
+        return None if tensor.dtype in FLOATS else f"of dtype {tensor.dtype}"
 
     def can_quantize(self, tensor: Tensor) -> bool:
         """Whether a tensor is one of the weights that batches have."""
-        return tensor.dtype in FLOATS
+        return self.obstacle(tensor) is None
+
+    def is_read(self, tensor: Tensor) -> bool:
+        """Whether batches have a tensor, if not only floats are asked for."""
+        return True
 
     @property
     def files(self) -> Sequence[Location]:
@@ -60,7 +73,7 @@ class Model(ABC):
     def weights_dtype(self) -> str | None:
         """The dtype that most bytes of tensors that can be quantized have, as in safetensors."""
         counts: Counter[str] = Counter()
-        for tensor in self.tensors or ():
+        for tensor in self.all_tensors:
             if self.can_quantize(tensor):
                 counts[tensor.dtype] += tensor.end - tensor.begin
         return counts.most_common(1)[0][0] if counts else None
@@ -73,7 +86,7 @@ class Model(ABC):
         """
 
     def without(self, names: Collection[str]) -> Model:
-        """Return the model without tensors of these names, where it says its tensors."""
+        """Return the model without tensors of these names; batches of tables have them still."""
         return self
 
     def reader(

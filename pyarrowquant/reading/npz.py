@@ -250,8 +250,8 @@ class NpzModel(Model):
         left._arrays = in_a_row([array for array in self._arrays if array.name not in names])
         return left
 
-    def can_quantize(self, tensor: Tensor) -> bool:
-        return tensor.dtype == "F64" or super().can_quantize(tensor)
+    def obstacle(self, tensor: Tensor) -> str | None:
+        return None if tensor.dtype == "F64" else super().obstacle(tensor)
 
     def batches(self, batch_bytes: int, only_floats: bool, skip: int) -> Iterator[pa.RecordBatch]:
         arrays = selected(self._arrays, only_floats, self.location)

@@ -15,6 +15,7 @@ import pyarrow as pa
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.onnx_constants import other_tensors
 from pyarrowquant.reading.onnx_model import (
     MATMUL_TYPES,
     ExternalFiles,
@@ -30,6 +31,8 @@ from pyarrowquant.reading.tensors import FLOATS, Tensor, batch_of, check_some_le
 
 # Rows and columns that are transposed at a time, which fit into a processor's cache.
 _TILE = 128
+
+_NO_WEIGHT = "no constant matrices of a MatMul or Gemm"
 
 # Of all graphs together; large models have a tenth of that.
 _MOST_PARTS = 1_000_000
@@ -331,6 +334,18 @@ class OnnxModel(Model):
     @cached_property
     def tensors(self) -> Sequence[Tensor]:
         return tensors_of(self.layers)
+
+    @cached_property
+    def all_tensors(self) -> Sequence[Tensor]:
+        names = {tensor.name for tensor in self.tensors}
+        return in_a_row([*self.tensors, *other_tensors(self.proto, names, self.location)])
+
+    def obstacle(self, tensor: Tensor) -> str | None:
+        found = super().obstacle(tensor)
+        return found if found or self.is_read(tensor) else _NO_WEIGHT
+
+    def is_read(self, tensor: Tensor) -> bool:
+        return tensor.begin < self.tensors[-1].end  # those that are not, follow the layers
 
     @cached_property
     def files(self) -> Sequence[Location]:
