@@ -110,7 +110,7 @@ class Job:
             True,
             self.folder,
             self.files,
-            partial(self.target.files_of_subfolders, self.source),
+            partial(self.target.copied_files, self.source),
         )
 
     def unquantized(self, failed: Sequence[LayerError]) -> tuple[UnquantizedTensor, ...]:

@@ -12,15 +12,18 @@ from pathlib import Path
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.settings import SettingOverrides
+from pyarrowquant.conversion.checks import check_names, check_room
 from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
 from pyarrowquant.conversion.planning import planned, with_ragged_kept
 from pyarrowquant.conversion.source import files_of, is_local, local_path, refuse_quantized
 from pyarrowquant.conversion.unquantized import unquantized
+from pyarrowquant.conversion.work import check_length, folder_of
 from pyarrowquant.errors import UsageError, users_level
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats.registry import FORMATS, SUFFIXES
+from pyarrowquant.reading.config import CONFIG, warn_of_constants
 from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
@@ -87,9 +90,10 @@ def prepare(
     model = open_model(replace(locate(source, None), files=OpenFiles()))
     files = [*files_of(model), *file_of(recipe)]
     if not is_to_be_placed(place):
-        written = partial(target.files_of_subfolders, model)
+        written = partial(target.copied_files, model)
         check_destination(destination, overwrite, folder, files, written)
     target.check_destination(destination)
+    check_length(place)
     if target.copies_files and model.folder is not None and not is_local(model):
         raise ValueError(
             f"'{source}' lies elsewhere, and to={kind!r} takes all files of its folder along. "
@@ -115,9 +119,14 @@ def prepare(
         layers = [_with_fitting_bits(layer, target) for layer in layers]
     target.check_plan(layers, model, settings)
     _check_any(model, target, layers, rules)
+    if target.copies_files and model.config is not None:
+        warn_of_constants(model.config, f"{model.folder}/{CONFIG}")
     mixed = bits_per_weight is not None or quality_floor is not None
     if mixed and (problem := target.mixed_problem(layers, model)):
         raise UsageError(problem)
+    left = unquantized(model, target, layers, rules)
+    check_names(target, layers, left)
+    check_room(target, layers, left, model, bits_per_weight, place, folder_of(place))
     return Job(
         model,
         files,

@@ -109,11 +109,9 @@ class Work:
 
     def __init__(self, destination: Path, run: dict[str, Any], resume: bool) -> None:
         self._destination = destination.absolute()
-        if len(os.fsencode(destination.name)) > _LONGEST_NAME:
-            raise ValueError(f"'{destination.name}' is too long a name")
         self._run = json.loads(json.dumps(run))  # as it will be read
         self._resume = resume
-        self._folder = _folder_of(destination)
+        self._folder = folder_of(destination)
         self._lock: IO[bytes] | None = None
         self._complete: dict[str, Any] | None = None
         self._count = 0
@@ -376,7 +374,7 @@ def recover(destination: Path) -> bool:
         Another run is at work.
     """
     clear_abandoned(destination)
-    folder = _folder_of(destination)
+    folder = folder_of(destination)
     if not folder.exists():
         return False
     with locked(folder, destination) as lock:
@@ -397,7 +395,7 @@ def recover(destination: Path) -> bool:
 
 def is_complete(destination: Path) -> bool:
     """Whether an interrupted run has left a complete output, which only has to get its place."""
-    return _noted_at_end(_folder_of(destination)) is not None
+    return _noted_at_end(folder_of(destination)) is not None
 
 
 def _remove_placed_data(destination: Path, complete: dict[str, Any]) -> None:
@@ -464,7 +462,17 @@ def _check_complete(found: dict[str, Any]) -> None:
         raise ValueError("names of files have folders")
 
 
-def _folder_of(destination: Path) -> Path:
+def check_length(destination: Path) -> None:
+    """Raise where there is no room for the names of what lies beside a destination."""
+    length = len(os.fsencode(destination.name))
+    if length > _LONGEST_NAME:
+        raise ValueError(
+            f"'{destination.name}' is too long a name: {length} bytes, the most allowed is "
+            f"{_LONGEST_NAME}"
+        )
+
+
+def folder_of(destination: Path) -> Path:
     """Return the folder of the work for a destination."""
     path = destination.absolute()
     return path.with_name(f".{path.name}.partial")

@@ -94,17 +94,20 @@ def other_files(folder: Path, shards: Iterable[Shard]) -> list[Path]:
     """List what belongs to a model beside its weights and config.json, as relative paths."""
     taken = {CONFIG, *(shard.location.name for shard in shards)}
     found: list[Path] = []
+    around = (Path(os.path.realpath(folder)),)
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
         _refuse_dangling(path)
         if path.is_file() and path.name not in taken and not _is_weights(path):
-            found.append(Path(path.name))
+            found.append(path)
         elif path.is_dir():
-            inner = sorted(_files_in(path))
+            inner = sorted(_files_in(path, around))
             if not any(map(_is_weights, inner)):  # else it is another model
-                found += (file.relative_to(folder) for file in inner)
-    return found
+                found += inner
+    for path in found:
+        _refuse_unusable(path)
+    return [path.relative_to(folder) for path in found]
 
 
 def copy_files(paths: Iterable[Path], source: Path, folder: Path) -> None:
@@ -145,13 +148,27 @@ def _refuse_dangling(path: Path) -> None:
         raise FileNotFoundError(f"'{path}' is a link to '{path.readlink()}', which does not exist")
 
 
-def _files_in(folder: Path) -> Iterator[Path]:
+def _files_in(folder: Path, around: tuple[Path, ...]) -> Iterator[Path]:
+    """Give the files of a folder that lies in these, as links lead."""
+    real = Path(os.path.realpath(folder))
+    if real in around:
+        raise ValueError(
+            f"'{folder}' is a link that leads back to '{real}', which has it. Remove it"
+        )
     for path in folder.iterdir():
         _refuse_dangling(path)
         if path.is_file():
             yield path
         elif path.is_dir():
-            yield from _files_in(path)
+            yield from _files_in(path, (*around, real))
+
+
+def _refuse_unusable(path: Path) -> None:
+    """Raise where a file cannot be read, or is a pointer of git-lfs to another."""
+    if not os.access(path, os.R_OK):
+        raise PermissionError(f"'{path}' may not be read, and belongs to the model")
+    with locate(path, None).open():  # which refuses pointers
+        pass
 
 
 def _is_weights(path: Path) -> bool:

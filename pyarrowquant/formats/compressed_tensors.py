@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Packed
 from pyarrowquant._core.settings import Settings
+from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._compressed_config import (
     WEIGHT,
@@ -41,7 +42,7 @@ from pyarrowquant.formats._model_folder import (
     pieces_of,
 )
 from pyarrowquant.formats._outputs import OutputFolder
-from pyarrowquant.formats._safetensors import Entry, write_tensors
+from pyarrowquant.formats._safetensors import RESERVED, Entry, write_tensors
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import INDEX, Shard
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
@@ -200,10 +201,26 @@ class CompressedTensors(Format):
     group_sizes = (128, 64, 32)
     copies_files = True
     short_groups = ()
+    reserved_names = RESERVED
     kept = (NO_MATRIX, NO_WEIGHT, *map(_not_linear, NOT_LINEAR))
 
     def is_folder(self, destination: Path) -> bool:
         return True
+
+    def names_of(self, layer: Coded) -> Iterable[str]:
+        parts = ["packed", "scale", "shape"]
+        if layer.zero_point != "symmetric":
+            parts.append("zero_point")
+        return [f"{layer.name}_{part}" for part in parts]
+
+    def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
+        """Return the bits of a layer, whose codes and zero-points are in words of 32 bits."""
+        rows, columns = shape[0], columns_of(shape)
+        bits = settings.bit_width
+        groups = 1 if settings.group_size == -1 else -(-columns // settings.group_size)
+        scale_bits = 32 if settings.scale_dtype == "float32" else 16
+        zero_points = 0 if settings.zero_point == "symmetric" else 32 * _words(rows * bits)
+        return rows * 32 * _words(columns * bits) + groups * (rows * scale_bits + zero_points)
 
     def scale_dtype(self, model: Model, settings: Settings) -> str:
         return model_dtype(ModelFolder(model))
@@ -241,7 +258,7 @@ class CompressedTensors(Format):
     ) -> None:
         write_folder(results, destination, ModelFolder(model), overwrite=False)
 
-    def files_of_subfolders(self, model: Model) -> Collection[Path]:
+    def copied_files(self, model: Model) -> Collection[Path]:
         return set(ModelFolder(model).other_files())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,7 @@ class Gguf(Format):
     group_sizes = (32,)
     kept = (NO_MATRIX,)
     short_groups = (32,)
+    longest_name = 63  # GGML_MAX_NAME, with the zero at its end
 
     def default_recipe(self, model: Model) -> Recipe | None:
         more = _LLAMA_CPP if isinstance(model, GgufModel) else ()
@@ -157,6 +159,14 @@ class Gguf(Format):
 
     def bit_widths(self, zero_point: str) -> Sequence[int]:
         return (4, 5, 8) if zero_point == "symmetric" else (4, 5)
+
+    def spools(self, model: Model) -> bool:
+        return not isinstance(model, GgufModel)
+
+    def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
+        """Return the bits of blocks, whose minimums are like scales."""
+        zero_point = "symmetric" if settings.zero_point == "symmetric" else "float"
+        return super().stored_bits(shape, replace(settings, zero_point=zero_point))
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         if isinstance(model, GgufModel):

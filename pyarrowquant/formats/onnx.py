@@ -10,7 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.settings import Settings
+from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.formats._format import NO_MATRIX, Format
 from pyarrowquant.formats._layers import Names, Results, refuse
 from pyarrowquant.formats._onnx_data import data_files, data_of
@@ -134,6 +136,7 @@ class Onnx(Format):
     name = "onnx"
     suffixes = (".onnx",)
     kept = (NO_MATRIX,)
+    checks_kept_names = False  # which get other names where they have to
 
     def check_destination(self, destination: Path) -> None:
         refuse_link(destination)
@@ -145,6 +148,17 @@ class Onnx(Format):
 
     def bit_widths(self, zero_point: str) -> Sequence[int]:
         return (2, 4) if zero_point == "float" else (2, 4, 8)
+
+    def names_of(self, layer: Coded) -> Iterable[str]:
+        parts = ("input", "output", "codes", "scales", "zero_points")
+        return [f"{layer.name}.{part}" for part in parts]
+
+    def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
+        """Return the bits of a layer, whose last groups are whole ones."""
+        columns, group_size = columns_of(shape), settings.group_size
+        if group_size != -1 and columns > group_size:
+            columns += -columns % group_size
+        return super().stored_bits((*shape[:1], columns), settings)
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         return isinstance(model, OnnxModel)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._outputs import Outputs
@@ -32,6 +33,9 @@ class TableFormat(Format):
 
     def is_folder(self, destination: Path) -> bool:
         return destination.suffix.lower() not in TABLES
+
+    def names_of(self, layer: Coded) -> Iterable[str]:
+        return []  # rows may share a name
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         return False

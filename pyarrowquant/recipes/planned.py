@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pyarrowquant._core.layout import Layout
 from pyarrowquant._core.settings import Settings
-from pyarrowquant._core.shapes import columns_of
+from pyarrowquant._core.shapes import columns_of, product
 from pyarrowquant.recipes.recipe import Recipe
 
 
@@ -31,6 +31,10 @@ class PlannedLayer:
     @property
     def columns(self) -> int:
         return columns_of(self.shape)
+
+    @property
+    def weights(self) -> int:
+        return product(self.shape)
 
 
 @dataclass(frozen=True)
