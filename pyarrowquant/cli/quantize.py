@@ -16,6 +16,7 @@ from pyarrowquant.cli._progress import Shown
 from pyarrowquant.cli._show import counted, json_option, printable, show_json, size_text
 from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
+from pyarrowquant.conversion.work import Continued
 from pyarrowquant.formats.registry import FORMATS
 
 _NAMED = 3  # of the tensors that are not quantized for a reason
@@ -138,7 +139,8 @@ def quantize(
     }
     with Shown() as shown:
         if dry_run:
-            _show_plan(plan(source, destination, **options, progress=shown), as_json)
+            found = plan(source, destination, **options, progress=shown)
+            _show_plan(found, resume, as_json)
         else:
             done = convert(source, destination, **options, progress=shown)
             _show(done, as_json)
@@ -184,7 +186,7 @@ def _show(done: Conversion, as_json: bool) -> None:
     click.echo(f"'{done.destination}': {before}{size_text(done.bytes)}")
 
 
-def _show_plan(shown: ConversionPlan, as_json: bool) -> None:
+def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
     wanted = [layer.settings for layer in shown.layers if layer.settings is not None]
     if as_json:
         rows = [
@@ -201,9 +203,12 @@ def _show_plan(shown: ConversionPlan, as_json: bool) -> None:
                 "format": shown.to,
                 "layers": rows,
                 "unquantized": [asdict(tensor) for tensor in shown.unquantized],
+                "continued": None if shown.continued is None else asdict(shown.continued),
             }
         )
         return
+    if resume:
+        click.echo(_continued_text(shown.continued))
     click.echo(
         f"{len(wanted)} of {len(shown.layers)} layers would be quantized to '{shown.destination}'"
     )
@@ -212,6 +217,14 @@ def _show_plan(shown: ConversionPlan, as_json: bool) -> None:
         group = "one group a row" if group_size == -1 else f"groups of {group_size}"
         click.echo(f"  {count} with {width} bits in {group}")
     _show_unquantized(shown.unquantized)
+
+
+def _continued_text(found: Continued | None) -> str:
+    if found is None:
+        return "There is no interrupted run to go on from: a new one would begin"
+    if found.is_complete:
+        return "An interrupted run is complete: it would only get its place"
+    return f"An interrupted run would go on: {size_text(found.bytes)} of weights are done"
 
 
 def _show_unquantized(tensors: Sequence[UnquantizedTensor]) -> None:

@@ -13,7 +13,7 @@ from pyarrowquant.conversion.preparing import prepare, settings_said
 from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.source import source_bytes
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
-from pyarrowquant.conversion.work import is_complete, recover
+from pyarrowquant.conversion.work import Continued, is_complete, recover
 from pyarrowquant.formats.tables import TABLES
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.recipe import Recipe
@@ -80,12 +80,16 @@ class ConversionPlan:
         In the order of the source.
     unquantized : tuple of UnquantizedTensor
         All tensors of the source that would not be quantized.
+    continued : Continued or None
+        What an interrupted run has done, which ``resume=True`` goes on from; None without it, or
+        where a new run would begin.
     """
 
     destination: Path
     to: str
     layers: tuple[PlannedLayer, ...]
     unquantized: tuple[UnquantizedTensor, ...]
+    continued: Continued | None
 
 
 def convert(
@@ -280,10 +284,11 @@ def plan(
         overwrite,
         lambda place: resume and is_complete(place),
     )
+    before = job.continued() if resume else None
     fitted, failed = job.fitted(Meter(source_bytes(job.source), progress))
     layers = planned(job.source, job.settings, fitted)
     left = job.unquantized(failed)
-    return ConversionPlan(job.destination, job.target.name, tuple(layers), left)
+    return ConversionPlan(job.destination, job.target.name, tuple(layers), left, before)
 
 
 def _size(files: Iterable[Path]) -> int:

@@ -28,7 +28,7 @@ from pyarrowquant.conversion.unquantized import (
     unquantized,
     unusable_layers,
 )
-from pyarrowquant.conversion.work import Part, Work
+from pyarrowquant.conversion.work import Continued, Part, Work, continued
 from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.reading.model import Model
@@ -112,6 +112,10 @@ class Job:
             self.files,
             partial(self.target.copied_files, self.source),
         )
+
+    def continued(self) -> Continued | None:
+        """Return what an interrupted run of the same job has left to go on from."""
+        return continued(self.destination, self._identity())
 
     def unquantized(self, failed: Sequence[LayerError]) -> tuple[UnquantizedTensor, ...]:
         """List what is not quantized, some layers for they failed."""

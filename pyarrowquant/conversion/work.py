@@ -119,13 +119,13 @@ class Work:
     def __enter__(self) -> Work:
         try:
             self._lock = locked(self._folder, self._destination)
-            known = [self._folder / name for name in (COMPLETE, RUN)]
-            found = next((file for file in known if file.exists()), None)
+            found = _noted_in(self._folder)
             if self._resume and found is not None:
-                self._check_run(found)
+                noted = _check_same(found, self._run, self._destination)
+                self._complete = noted if found.name == COMPLETE else None
             else:
                 self._start()
-            self._count = len(self._files())
+            self._count = len(_parts_in(self._folder))
         except BaseException as error:
             if self._lock is None:
                 remove_unused(self._folder)
@@ -184,17 +184,7 @@ class Work:
 
     def parts(self) -> Iterator[Part]:
         """Read what is done, in the order of the source."""
-        for file in self._files():
-            try:
-                with locate(file, None).open() as opened:
-                    reader = pa.ipc.open_file(opened.stream())
-                    results, said = reader.get_batch_with_custom_metadata(0)
-                noted = json.loads(said[b"part"])
-                noted["skipped"] = [LayerError(**error) for error in noted["skipped"]]
-                part = Part(results, **noted)
-            except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
-                raise _damaged(file, error) from error
-            yield part
+        return map(_part, _parts_in(self._folder))
 
     def add(self, part: Part) -> None:
         """Keep a part on the disk."""
@@ -327,10 +317,7 @@ class Work:
 
     def _is_of_use(self) -> bool:
         """Whether another run can go on from what is there."""
-        return (self._folder / COMPLETE).exists() or bool(self._files())
-
-    def _files(self) -> list[Path]:
-        return sorted(self._folder.glob("*.arrow"))
+        return (self._folder / COMPLETE).exists() or bool(_parts_in(self._folder))
 
     def _start(self) -> None:
         before = _noted_at_end(self._folder)
@@ -343,21 +330,82 @@ class Work:
         with _placed(self._folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
-    def _check_run(self, file: Path) -> None:
-        found = _read(file)
-        before = found
-        if file.name == COMPLETE:
-            self._complete, before = found, found["run"]
-        try:
-            same = before == self._run or difference(before, self._run)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise _damaged(file, error) from error
-        if same is True:
-            return
-        raise WorkError(
-            f"'{self._destination.name}' cannot be continued: {same}. "
-            "Without resume=True, a new run begins"
-        )
+
+@dataclass(frozen=True)
+class Continued:
+    """What an interrupted run has done, and another one with the same settings goes on from.
+
+    Attributes
+    ----------
+    bytes : int
+        Bytes of weights that are done.
+    is_complete : bool
+        Whether the output is complete, and only has to get its place.
+    """
+
+    bytes: int
+    is_complete: bool
+
+
+def continued(destination: Path, run: dict[str, Any]) -> Continued | None:
+    """Return what an interrupted run has left that can be continued; None if there is nothing.
+
+    Raises
+    ------
+    WorkError
+        It is of another run.
+    BlockingIOError
+        Another run is at work.
+    """
+    folder = folder_of(destination)
+    if not folder.exists():
+        return None
+    with locked(folder, destination):
+        found = _noted_in(folder)
+        if found is None:
+            return None
+        _check_same(found, json.loads(json.dumps(run)), destination)
+        parts = _parts_in(folder)
+        if found.name == COMPLETE or parts:
+            return Continued(_part(parts[-1]).read if parts else 0, found.name == COMPLETE)
+    return None
+
+
+def _noted_in(folder: Path) -> Path | None:
+    """Return the file in which a run has noted what it is."""
+    return next((file for file in (folder / COMPLETE, folder / RUN) if file.exists()), None)
+
+
+def _check_same(file: Path, run: dict[str, Any], destination: Path) -> dict[str, Any]:
+    """Return what a run has noted, or raise where it was another one than this."""
+    found = _read(file)
+    try:
+        before = found["run"] if file.name == COMPLETE else found
+        same = before == run or difference(before, run)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged(file, error) from error
+    if same is True:
+        return found
+    raise WorkError(
+        f"'{destination.name}' cannot be continued: {same}. Without resume=True, a new run begins"
+    )
+
+
+def _parts_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.arrow"))
+
+
+def _part(file: Path) -> Part:
+    """Read a part."""
+    try:
+        with locate(file, None).open() as opened:
+            reader = pa.ipc.open_file(opened.stream())
+            results, said = reader.get_batch_with_custom_metadata(0)
+        noted = json.loads(said[b"part"])
+        noted["skipped"] = [LayerError(**error) for error in noted["skipped"]]
+        return Part(results, **noted)
+    except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
+        raise _damaged(file, error) from error
 
 
 def recover(destination: Path) -> bool:
