@@ -17,7 +17,7 @@ from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
 from pyarrowquant.conversion.planning import planned, with_ragged_kept
-from pyarrowquant.conversion.source import files_of, is_local, local_path, refuse_quantized
+from pyarrowquant.conversion.source import files_of, is_local, local_path
 from pyarrowquant.conversion.unquantized import unquantized
 from pyarrowquant.conversion.work import check_length, folder_of
 from pyarrowquant.errors import UsageError, users_level
@@ -99,7 +99,7 @@ def prepare(
             f"'{source}' lies elsewhere, and to={kind!r} takes all files of its folder along. "
             "Download the folder first"
         )
-    refuse_quantized(model)
+    model.refuse_quantized()
     settings = target.defaults(model).with_overrides(said)
     rules = target.recipe(model, _chosen(recipe, said, target))
     if bits_per_weight is not None and "bit_width" in said:

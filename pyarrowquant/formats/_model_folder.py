@@ -61,6 +61,7 @@ class ModelFolder:
     """
 
     def __init__(self, model: Model) -> None:
+        self.model = model
         self.path = Path(model.location.path)
         _check_folder(self.path)
         assert isinstance(model, ShardedModel)  # as all folders are

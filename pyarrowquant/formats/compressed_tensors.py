@@ -89,8 +89,8 @@ def write_compressed_tensors(
         copied (tokenizer, generation_config.json, Python code, ...), but for weights in other
         formats, hidden files, and subfolders that have weights.
     overwrite : bool
-        Whether `folder` may be replaced, with all that it holds. It must be the folder of a model,
-        with config.json or safetensors, and have no subfolders that `model` has not.
+        Whether `folder` may be replaced. It must be the folder of a model, with config.json or
+        safetensors, and have no files beside these, and no subfolders, that `model` has not.
 
     Raises
     ------
@@ -169,13 +169,7 @@ def _holds(dtype: str) -> str:
 def model_dtype(source: ModelFolder) -> str:
     """Return the dtype of the model, or raise where the format has no place for the model."""
     config = source.path / "config.json"
-    for part in (source.config, source.config.get("text_config")):
-        for key in ("quantization_config", "compression_config"):
-            if isinstance(part, dict) and part.get(key) is not None:
-                raise ValueError(
-                    f"'{config}' has {key}: the model is quantized already. Give the model with "
-                    "float weights"
-                )
+    source.model.refuse_quantized()
     if (model_type := source.config.get("model_type")) in _CONV1D:
         raise ValueError(
             f"'{config}' has model_type '{model_type}', whose layers are Conv1D: transformers "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,7 +16,7 @@ import pyarrow as pa
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.onnx_constants import other_tensors
+from pyarrowquant.reading.onnx_constants import coded_products, other_tensors
 from pyarrowquant.reading.onnx_model import (
     MATMUL_TYPES,
     ExternalFiles,
@@ -346,6 +347,17 @@ class OnnxModel(Model):
 
     def is_read(self, tensor: Tensor) -> bool:
         return tensor.begin < self.tensors[-1].end  # those that are not, follow the layers
+
+    def _refuse_codes(self) -> None:
+        coded = coded_products(self.proto)
+        if len(coded) > len(find_weights(self.proto, self.location)):
+            kinds = Counter(node.op_type for node in coded)
+            listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4))
+            raise ValueError(
+                f"{self.location} is quantized already: it has {listed} nodes with codes, such as "
+                f"{quoted(coded[0].name or coded[0].output[0])}. Give the model that it was made "
+                "from, with float weights"
+            )
 
     @cached_property
     def files(self) -> Sequence[Location]:

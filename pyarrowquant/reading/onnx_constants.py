@@ -58,6 +58,33 @@ def other_tensors(model: Any, layers: Collection[str], location: Location) -> It
                 yield _described(_text(name), tensor, location)
 
 
+# Nodes whose constant inputs are codes; the last one decodes them for another node.
+_CODED = frozenset(
+    {
+        "MatMulNBits",
+        "MatMulBnb4",
+        "MatMulFpQ4",
+        "MatMulInteger",
+        "MatMulIntegerToFloat",
+        "DynamicQuantizeMatMul",
+        "QLinearMatMul",
+        "QGemm",
+        "DequantizeLinear",
+    }
+)
+
+
+def coded_products(model: Any) -> list[Any]:
+    """Return the nodes that multiply with constant codes, or decode them."""
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 1}
+    return [
+        node
+        for node in graph.node
+        if node.op_type in _CODED and not constants.isdisjoint(node.input)
+    ]
+
+
 def _described(name: str, tensor: Any, location: Location) -> Tensor:
     dtype = _DTYPES.get(tensor.data_type, f"type {tensor.data_type}")
     size = size_of(tensor, f"{location}: tensor '{name}'")
