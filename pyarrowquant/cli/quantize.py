@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,8 +17,9 @@ from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert,
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.conversion.work import Continued
 from pyarrowquant.formats.registry import FORMATS
+from pyarrowquant.recipes.rule import rule_label
 
-_NAMED = 3  # of the tensors that are not quantized for a reason
+_NAMED = 3  # of tensors that have the same to say
 _WIDTHS = click.Choice([str(width) for width in BIT_WIDTHS])
 
 
@@ -158,18 +158,19 @@ def _show(done: Conversion, as_json: bool) -> None:
             "weights": done.weights,
             "bytes": done.bytes,
             "bits_per_weight": done.bits_per_weight,
+            "model_bits_per_weight": done.model_bits_per_weight,
             "relative_error": done.relative_error,
             "seconds": done.seconds,
             "source_bytes": done.source_bytes,
             "unquantized": [asdict(tensor) for tensor in done.unquantized],
         }
-        if done.bits_per_weight is None:
-            del summary["bits_per_weight"]
         show_json(summary)
         return
-    bits = "" if done.bits_per_weight is None else f"{done.bits_per_weight:.2f} bits a weight, "
+    bits = f"{done.bits_per_weight:.2f} bits a weight"
+    if any(tensor.kept for tensor in done.unquantized):
+        bits += f" ({done.model_bits_per_weight:.2f} over the whole model)"
     click.echo(
-        f"{counted(done.layers, 'layer')}, {counted(done.weights, 'weight')}, {bits}"
+        f"{counted(done.layers, 'layer')}, {counted(done.weights, 'weight')}, {bits}, "
         f"relative error {done.relative_error:.4f}, {done.seconds:.2f} s"
     )
     if done.skipped:
@@ -187,13 +188,13 @@ def _show(done: Conversion, as_json: bool) -> None:
 
 
 def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
-    wanted = [layer.settings for layer in shown.layers if layer.settings is not None]
     if as_json:
         rows = [
             {
                 "layer_name": layer.name,
                 "shape": layer.shape,
                 "settings": None if layer.settings is None else asdict(layer.settings),
+                "rule": None if layer.rule is None else layer.rule.said,
             }
             for layer in shown.layers
         ]
@@ -209,13 +210,18 @@ def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
         return
     if resume:
         click.echo(_continued_text(shown.continued))
-    click.echo(
-        f"{len(wanted)} of {len(shown.layers)} layers would be quantized to '{shown.destination}'"
-    )
-    groups = Counter((settings.bit_width, settings.group_size) for settings in wanted)
-    for (width, group_size), count in sorted(groups.items()):
+    groups: dict[tuple[int, int, str], list[str]] = {}
+    for layer in shown.layers:
+        if layer.settings is not None:
+            label = "" if layer.rule is None else rule_label(layer.rule.said)
+            key = layer.settings.bit_width, layer.settings.group_size, label
+            groups.setdefault(key, []).append(str(layer.name))
+    count = sum(map(len, groups.values()))
+    click.echo(f"{count} of {len(shown.layers)} layers would be quantized to '{shown.destination}'")
+    for (width, group_size, label), names in sorted(groups.items()):
         group = "one group a row" if group_size == -1 else f"groups of {group_size}"
-        click.echo(f"  {count} with {width} bits in {group}")
+        by = f", by {label[0].lower()}{label[1:]}" if label else ""
+        click.echo(f"  {len(names)} with {width} bits in {group}{printable(by)}: {_some(names)}")
     _show_unquantized(shown.unquantized)
 
 
@@ -233,7 +239,11 @@ def _show_unquantized(tensors: Sequence[UnquantizedTensor]) -> None:
     for tensor in tensors:
         groups.setdefault((tensor.kept, tensor.reason), []).append(tensor)
     for (kept, reason), found in sorted(groups.items()):
-        some = ", ".join(printable(tensor.name) for tensor in found[:_NAMED])
-        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        some = _some([tensor.name for tensor in found])
         size = size_text(sum(tensor.bytes for tensor in found))
-        click.echo(f"{'Kept' if kept else 'Left out'}, {reason}: {some}{more} ({size})")
+        click.echo(f"{'Kept' if kept else 'Left out'}, {reason}: {some} ({size})")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(map(printable, names[:_NAMED])) + more

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.preparing import prepare, settings_said
 from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.source import source_bytes
+from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.conversion.work import Continued, is_complete, recover
-from pyarrowquant.formats.tables import TABLES
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.tables import skipped_text
@@ -42,8 +43,10 @@ class Conversion:
         How many were quantized.
     bytes : int
         Size of all that was written.
-    bits_per_weight : float or None
-        Of codes, scales and zero-points in tables; None for other formats, which have others.
+    bits_per_weight : float
+        Bits that the output has for a weight of a layer: codes, scales and zero-points.
+    model_bits_per_weight : float
+        The same, with all tensors of the output that are kept as they are.
     relative_error : float
         ||w - w'|| / ||w|| over all layers that were quantized.
     seconds : float
@@ -60,7 +63,8 @@ class Conversion:
     missed: tuple[str, ...]
     weights: int
     bytes: int
-    bits_per_weight: float | None
+    bits_per_weight: float
+    model_bits_per_weight: float
     relative_error: float
     seconds: float
     source_bytes: int | None
@@ -210,6 +214,7 @@ def convert(
         lambda place: recover(place) and resume,
     )
     totals = job.run(resume, progress)
+    left = job.unquantized(totals.skipped)
     return Conversion(
         destination=Path(destination),
         to=job.target.name,
@@ -218,11 +223,12 @@ def convert(
         missed=tuple(totals.missed),
         weights=totals.weights,
         bytes=_size(job.target.files(job.destination)),
-        bits_per_weight=totals.bits_per_weight if job.target.name in TABLES.values() else None,
+        bits_per_weight=totals.bits_per_weight,
+        model_bits_per_weight=_bits_of_all(totals, left),
         relative_error=totals.relative_error,
         seconds=time.perf_counter() - start,
         source_bytes=source_bytes(job.source),
-        unquantized=job.unquantized(totals.skipped),
+        unquantized=left,
     )
 
 
@@ -286,9 +292,21 @@ def plan(
     )
     before = job.continued() if resume else None
     fitted, failed = job.fitted(Meter(source_bytes(job.source), progress))
-    layers = planned(job.source, job.settings, fitted)
+    layers = [
+        replace(layer, rule=before_fitting.rule)
+        for layer, before_fitting in zip(
+            planned(job.source, job.settings, fitted), job.layers, strict=True
+        )
+    ]
     left = job.unquantized(failed)
     return ConversionPlan(job.destination, job.target.name, tuple(layers), left, before)
+
+
+def _bits_of_all(totals: Totals, left: Sequence[UnquantizedTensor]) -> float:
+    """Return the bits a weight of all that the output has."""
+    kept = [tensor for tensor in left if tensor.kept]
+    bits = totals.stored_bits + 8 * sum(tensor.bytes for tensor in kept)
+    return bits / max(totals.weights + sum(math.prod(tensor.shape) for tensor in kept), 1)
 
 
 def _size(files: Iterable[Path]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.fitting import fit
-from pyarrowquant.recipes.planned import PlannedLayer
+from pyarrowquant.recipes.planned import PlannedLayer, plan_layer
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.stream import stream_within
 
@@ -86,13 +86,15 @@ class Job:
         with Work(self.destination, self._identity(), resume) as work:
             totals = Totals.from_dict(work.totals) if work.is_complete else Totals()
             if not work.is_complete:
+                recipe, failed = self._recipe_of(work, meter)
+                totals.skipped += failed
                 done = Part.nothing()
                 for done in work.parts():
-                    totals.add(done.results)
+                    totals.add(done.results, self._stored_bits(done.results, recipe))
                     totals.skipped += done.skipped
                     totals.missed += done.missed
                 meter.skip(done.read)
-                self._quantize(work, done, totals, meter)
+                self._quantize(work, recipe, done, totals, meter)
                 self._write(work, totals)
                 work.complete(totals.to_dict())
             with unhindered():
@@ -166,18 +168,34 @@ class Job:
             "quality_floor": self.quality_floor,
         }
 
-    def _quantize(self, work: Work, done: Part, totals: Totals, meter: Meter) -> None:
+    def _recipe_of(self, work: Work, meter: Meter) -> tuple[Recipe | None, list[LayerError]]:
+        """Return the recipe, fitted if it has to be and not fitted already, and what failed."""
+        if self.bits_per_weight is None:
+            return self.recipe, []
+        found = work.fitted()
+        if found is None:
+            found = self._fit(self.bits_per_weight, meter)
+            layers = planned(self.source, self.settings, found[0])
+            self.target.check_plan(layers, self.source, self.settings)
+            work.keep_fitted(*found)
+        return found
+
+    def _stored_bits(self, results: pa.RecordBatch, recipe: Recipe | None) -> int:
+        """Return what results take in the output."""
+        bits = 0
+        columns = ("layer_name", "shape", "bit_width", "group_size")
+        for row in results.select(columns).to_pylist():
+            said = plan_layer(row["layer_name"], row["shape"], self.settings, recipe).settings
+            settings = replace(
+                said or self.settings, bit_width=row["bit_width"], group_size=row["group_size"]
+            )
+            bits += self.target.stored_bits(row["shape"], settings)
+        return bits
+
+    def _quantize(
+        self, work: Work, recipe: Recipe | None, done: Part, totals: Totals, meter: Meter
+    ) -> None:
         """Quantize what is left of the source."""
-        recipe = self.recipe
-        if self.bits_per_weight is not None:
-            found = work.fitted()
-            if found is None:
-                found = self._fit(self.bits_per_weight, meter)
-                layers = planned(self.source, self.settings, found[0])
-                self.target.check_plan(layers, self.source, self.settings)
-                work.keep_fitted(*found)
-            recipe, failed = found
-            totals.skipped += failed
         count, read = done.batches, done.read
         skipped, missed = len(totals.skipped), len(totals.missed)
         source = self.source.reader(self.batch_bytes, skip=done.batches)
@@ -211,7 +229,7 @@ class Job:
             said = totals.skipped[skipped:], totals.missed[missed:]
             work.add(Part(results, count, read, *said))
             skipped, missed = len(totals.skipped), len(totals.missed)
-            totals.add(results)
+            totals.add(results, self._stored_bits(results, recipe))
         if totals.layers == 0:
             raise ValueError(
                 f"{self.source.location}: no layer was quantized: all failed, or are left out, as "

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from pyarrowquant._core import arguments
@@ -29,10 +30,13 @@ from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
 from pyarrowquant.recipes.named import file_of, is_named, recipe_of
 from pyarrowquant.recipes.planned import PlannedLayer
+from pyarrowquant.recipes.presets import PRESETS, SENSITIVE
 from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.rule import rule_label
 from pyarrowquant.stream import quantize_stream
 
 _Path = str | os.PathLike[str]
+_OF_PRESETS = frozenset(chain(SENSITIVE, *PRESETS.values()))
 
 
 def settings_said(
@@ -104,6 +108,8 @@ def prepare(
     rules = target.recipe(model, _chosen(recipe, said, target))
     if bits_per_weight is not None and "bit_width" in said:
         raise UsageError("bit_width= and bits_per_weight= exclude each other")
+    if not is_named(recipe):
+        _warn_of_unused(recipe_of(recipe), model)
     # This checks schema and arguments.
     quantize_stream(model.reader(), **asdict(settings), recipe=rules, quality_floor=quality_floor)
     layers = planned(model, settings, rules)
@@ -184,6 +190,23 @@ def _check_any(
         f"{len(model.all_tensors)} tensors: {told or 'none'}. recipe='all' leaves out only what "
         "the format cannot quantize"
     )
+
+
+def _warn_of_unused(recipe: Recipe | None, model: Model) -> None:
+    """Warn of rules that match no tensor; those of presets are for many models."""
+    unused = [
+        rule_label(rule.said, number)
+        for number, rule in enumerate(() if recipe is None else recipe.rules, 1)
+        if rule not in _OF_PRESETS
+        and not any(rule.matches(tensor.name, tensor.shape) for tensor in model.all_tensors)
+    ]
+    if unused:
+        more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+        warnings.warn(
+            f"No layer matches: {'; '.join(unused[:3])}{more}",
+            UserWarning,
+            stacklevel=users_level(),
+        )
 
 
 def _warn_of_ragged(names: Sequence[str], model: Model, target: Format) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 
 from pyarrowquant import dequantize_batch_arrow
-from pyarrowquant._core.binary import lengths
 from pyarrowquant.errors import LayerError
 
 
@@ -30,7 +29,7 @@ class Totals:
         skipped: Sequence[LayerError] = (),
         missed: Sequence[str] = (),
         weights: int = 0,
-        stored_bytes: int = 0,
+        stored_bits: int = 0,
         squared_error: float = 0.0,
         norm: float = 0.0,
     ) -> None:
@@ -38,7 +37,7 @@ class Totals:
         self.skipped = list(skipped)
         self.missed = list(missed)
         self.weights = weights
-        self.stored_bytes = stored_bytes
+        self.stored_bits = stored_bits
         self._squared_error = squared_error
         self._norm = norm
 
@@ -54,12 +53,13 @@ class Totals:
             "skipped": [asdict(error) for error in self.skipped],
             "missed": self.missed,
             "weights": self.weights,
-            "stored_bytes": self.stored_bytes,
+            "stored_bits": self.stored_bits,
             "squared_error": self._squared_error,
             "norm": self._norm,
         }
 
-    def add(self, batch: pa.RecordBatch) -> None:
+    def add(self, batch: pa.RecordBatch, stored_bits: int) -> None:
+        """Add layers, which take so many bits in the output."""
         columns = ("shape", "mse", "relative_error")
         for i, row in enumerate(batch.select(columns).to_pylist()):
             count = math.prod(row["shape"])
@@ -70,14 +70,13 @@ class Totals:
             else:
                 self._norm += _squares(batch.slice(i, 1))  # exact: decoded as it was
             self.weights += count
-            self.stored_bytes += 8 * len(batch["scales"][i])
         self.layers += batch.num_rows
-        self.stored_bytes += sum(lengths(batch["quantized_data"]))
+        self.stored_bits += stored_bits
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits of what tables store: codes, scales and zero-points."""
-        return 8 * self.stored_bytes / max(self.weights, 1)
+        """Bits of what the output has of a layer: codes, scales and zero-points."""
+        return self.stored_bits / max(self.weights, 1)
 
     @property
     def relative_error(self) -> float:

@@ -12,7 +12,6 @@ import pyarrow as pa
 from pyarrowquant._core import arguments
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.settings import Settings
-from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.formats._format import NO_MATRIX, Format
 from pyarrowquant.formats._layers import Names, Results, refuse
 from pyarrowquant.formats._onnx_data import data_files, data_of
@@ -27,6 +26,7 @@ from pyarrowquant.formats._onnx_nodes import (
     ExternalData,
     add_tensors,
     attributes,
+    block_of,
     node_problem,
 )
 from pyarrowquant.formats._onnx_outputs import DataFile, model_outputs, refuse_link
@@ -35,7 +35,7 @@ from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.onnx import OnnxModel
 from pyarrowquant.reading.onnx_model import import_onnx
 from pyarrowquant.reading.tensors import Tensor
-from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
+from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 
 _OPSET = 17
 _IR_VERSION = 8
@@ -155,10 +155,15 @@ class Onnx(Format):
 
     def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
         """Return the bits of a layer, whose last groups are whole ones."""
-        columns, group_size = columns_of(shape), settings.group_size
-        if group_size != -1 and columns > group_size:
-            columns += -columns % group_size
-        return super().stored_bits((*shape[:1], columns), settings)
+        planned = PlannedLayer("", tuple(shape), settings)
+        layer = layout_of(planned)
+        assert layer is not None
+        block = block_of(layer)
+        groups = -(-layer.columns // block)
+        scale = 32 if settings.scale_dtype == "float32" else 16
+        zero_points = {"integer": -(-groups * layer.bits // 8) * 8, "float": groups * scale}
+        row = groups * (block * layer.bits + scale) + zero_points.get(settings.zero_point, 0)
+        return shape[0] * row
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         return isinstance(model, OnnxModel)
