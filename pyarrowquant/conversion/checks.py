@@ -16,6 +16,18 @@ from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.fitting import stored_bits
 from pyarrowquant.recipes.planned import PlannedLayer, layout_of
 
+_LONGEST_FILE_NAME = 255
+
+
+def check_file_names(names: Iterable[str]) -> None:
+    """Raise where a file of a folder would have a name that is too long."""
+    for name in names:
+        if len(os.fsencode(name)) > _LONGEST_FILE_NAME:
+            raise ValueError(
+                f"The output would have the file '{name}', whose name has {len(os.fsencode(name))} "
+                f"bytes, the most allowed is {_LONGEST_FILE_NAME}. Rename the source"
+            )
+
 
 def check_names(
     target: Format, layers: Sequence[PlannedLayer], left: Sequence[UnquantizedTensor]

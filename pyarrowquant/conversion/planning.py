@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._format import Format, preceded
@@ -24,13 +25,15 @@ def planned(model: Model, settings: Settings, recipe: Recipe | None) -> list[Pla
 
 def with_ragged_kept(
     target: Format, layers: Sequence[PlannedLayer], recipe: Recipe | None
-) -> tuple[Recipe | None, list[str]]:
+) -> tuple[Recipe | None, list[PlannedLayer], list[str]]:
     """Leave out layers that the format does not take for their shape.
 
     Returns
     -------
     Recipe or None
         With rules for such layers.
+    list of PlannedLayer
+        All layers, these left out.
     list of str
         Their names.
     """
@@ -39,4 +42,9 @@ def with_ragged_kept(
     reason = "the format does not take their shape"
     rule = Rule([glob.escape(name) for name in names] or None, skip=True, reason=reason)
     first = [rule] if names else []
-    return preceded(first, recipe), names
+    lost = frozenset(names)
+    left = [
+        replace(layer, settings=None, rule=rule) if layer.name in lost else layer
+        for layer in layers
+    ]
+    return preceded(first, recipe), left, names

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.settings import SettingOverrides
-from pyarrowquant.conversion.checks import check_names, check_room
+from pyarrowquant.conversion.checks import check_file_names, check_names, check_room
 from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
@@ -118,9 +118,8 @@ def prepare(
         if group_size != settings.group_size:
             settings = replace(settings, group_size=group_size)
             layers = planned(model, settings, rules)
-    rules, ragged = with_ragged_kept(target, layers, rules)
+    rules, layers, ragged = with_ragged_kept(target, layers, rules)
     _warn_of_ragged(ragged, model, target)
-    layers = planned(model, settings, rules)
     if bits_per_weight is not None:  # which replaces the bits
         layers = [_with_fitting_bits(layer, target) for layer in layers]
     target.check_plan(layers, model, settings)
@@ -131,6 +130,7 @@ def prepare(
     if mixed and (problem := target.mixed_problem(layers, model)):
         raise UsageError(problem)
     left = unquantized(model, target, layers, rules)
+    check_file_names(target.file_names(model) if folder else ())
     check_names(target, layers, left)
     check_room(target, layers, left, model, bits_per_weight, place, folder_of(place))
     return Job(

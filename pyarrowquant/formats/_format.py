@@ -66,7 +66,7 @@ class Format(ABC):
         return False
 
     def check_destination(self, destination: Path) -> None:
-        """Raise where what is written cannot be used at a destination."""
+        """Raise where what is written cannot be used at a destination, or an extra is missing."""
 
     def defaults(self, model: Model) -> Settings:
         """Return the settings that engines take where the user says nothing else."""
@@ -182,6 +182,10 @@ class Format(ABC):
             A file of the folder is missing, or cannot be taken over.
         """
         return set()
+
+    def file_names(self, model: Model) -> Iterable[str]:
+        """Return names of files in a folder that are made of those of the model."""
+        return []
 
     def replaced_data(self, destination: Path, sources: Collection[str]) -> set[str]:
         """List files that go when a destination is replaced, but for the sources."""

@@ -153,6 +153,9 @@ class Gguf(Format):
     short_groups = (32,)
     longest_name = 63  # GGML_MAX_NAME, with the zero at its end
 
+    def check_destination(self, destination: Path) -> None:
+        import_gguf("Writing")
+
     def default_recipe(self, model: Model) -> Recipe | None:
         more = _LLAMA_CPP if isinstance(model, GgufModel) else ()
         return Recipe((*more, *SENSITIVE))

@@ -197,6 +197,9 @@ class Mlx(Format):
     def is_folder(self, destination: Path) -> bool:
         return True
 
+    def check_destination(self, destination: Path) -> None:
+        _safe_open()
+
     def defaults(self, model: Model) -> Settings:
         """Return settings with scales of the model's dtype, or MLX would compute in float32."""
         is_bfloat16 = model.weights_dtype == "BF16"

@@ -139,6 +139,7 @@ class Onnx(Format):
     checks_kept_names = False  # which get other names where they have to
 
     def check_destination(self, destination: Path) -> None:
+        import_onnx("Writing")
         refuse_link(destination)
 
     def scale_dtype(self, model: Model, settings: Settings) -> str:

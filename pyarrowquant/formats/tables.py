@@ -56,6 +56,11 @@ class TableFormat(Format):
     def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
         """Hold everything."""
 
+    def file_names(self, model: Model) -> Iterable[str]:
+        shards = model.shards if isinstance(model, ShardedModel) else []
+        locations = [shard.location for shard in shards] or [model.location]
+        return [f"{Path(location.name).stem}.{self.name}" for location in locations]
+
     def write(
         self,
         results: pa.Table,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -102,6 +103,24 @@ def test_names_of_destinations_that_are_too_long(tmp_path: Path, refused: Refuse
     np.savez(tmp_path / "m.npz", up=WEIGHTS)
     said = refused(tmp_path / "m.npz", tmp_path / f"{'x' * 230}.gguf")
     assert "is too long a name: 235 bytes, the most allowed is 200" in said
+
+
+def test_names_of_files_that_are_too_long(tmp_path: Path, refused: Refused) -> None:
+    np.savez(tmp_path / f"{'x' * 250}.npz", up=WEIGHTS)
+    said = refused(tmp_path / f"{'x' * 250}.npz", tmp_path / "out", "--to", "parquet")
+    assert "whose name has 258 bytes, the most allowed is 255" in said
+
+
+@pytest.mark.parametrize(
+    ("to", "module"), [("gguf", "gguf"), ("onnx", "onnx"), ("mlx", "safetensors")]
+)
+def test_extras_that_are_missing(
+    tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, to: str, module: str
+) -> None:
+    np.savez(tmp_path / "m.npz", **{UP: WEIGHTS})
+    monkeypatch.setitem(sys.modules, module, None)
+    said = refused(tmp_path / "m.npz", tmp_path / "out", "--to", to)
+    assert f"pip install pyarrowquant[{to}]" in said
 
 
 def test_names_of_tensors_that_llama_cpp_does_not_load(tmp_path: Path) -> None:
