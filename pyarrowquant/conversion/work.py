@@ -41,49 +41,15 @@ from pyarrowquant.conversion.lock import (
     refuse_others,
     remove_unused,
 )
+from pyarrowquant.conversion.parts import Part, WorkError, damaged, parts_in, read_part
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.errors import LayerError, users_level
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.formats._outputs import check_room, clear_abandoned
-from pyarrowquant.reading.location import locate
 from pyarrowquant.recipes.recipe import Recipe
 
 _RECIPE, _OUTPUT = "recipe.json", "output"
 _LONGEST_NAME = 200  # hidden names are longer, and 255 is the most
-
-
-class WorkError(ValueError):
-    """What an interrupted run has left cannot be continued."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Results of some batches of the source.
-
-    Attributes
-    ----------
-    results : pyarrow.RecordBatch
-        Mapped from its file.
-    batches : int
-        How many batches of the source are done with it, from the first one on.
-    read : int
-        How many bytes of weights these are.
-    skipped : list of LayerError
-        Those of layers left out since the part before.
-    missed : list of str
-        What was said since then of layers that miss the quality floor.
-    """
-
-    results: pa.RecordBatch
-    batches: int
-    read: int
-    skipped: list[LayerError]
-    missed: list[str]
-
-    @classmethod
-    def nothing(cls) -> Part:
-        """What is done before the first part."""
-        return cls(pa.record_batch({}), 0, 0, [], [])
 
 
 class Work:
@@ -125,7 +91,7 @@ class Work:
                 self._complete = noted if found.name == COMPLETE else None
             else:
                 self._start()
-            self._count = len(_parts_in(self._folder))
+            self._count = len(parts_in(self._folder))
         except BaseException as error:
             if self._lock is None:
                 remove_unused(self._folder)
@@ -176,7 +142,7 @@ class Work:
             recipe = Recipe.from_dict(found["recipe"])
             return recipe, [LayerError(**error) for error in found["failed"]]
         except (ValueError, TypeError, KeyError) as error:
-            raise _damaged(file, error) from error
+            raise damaged(file, error) from error
 
     def keep_fitted(self, recipe: Recipe, failed: Sequence[LayerError]) -> None:
         errors = [asdict(error) for error in failed]
@@ -184,7 +150,7 @@ class Work:
 
     def parts(self) -> Iterator[Part]:
         """Read what is done, in the order of the source."""
-        return map(_part, _parts_in(self._folder))
+        return map(read_part, parts_in(self._folder))
 
     def add(self, part: Part) -> None:
         """Keep a part on the disk."""
@@ -317,7 +283,7 @@ class Work:
 
     def _is_of_use(self) -> bool:
         """Whether another run can go on from what is there."""
-        return (self._folder / COMPLETE).exists() or bool(_parts_in(self._folder))
+        return (self._folder / COMPLETE).exists() or bool(parts_in(self._folder))
 
     def _start(self) -> None:
         before = _noted_at_end(self._folder)
@@ -365,9 +331,9 @@ def continued(destination: Path, run: dict[str, Any]) -> Continued | None:
         if found is None:
             return None
         _check_same(found, json.loads(json.dumps(run)), destination)
-        parts = _parts_in(folder)
+        parts = parts_in(folder)
         if found.name == COMPLETE or parts:
-            return Continued(_part(parts[-1]).read if parts else 0, found.name == COMPLETE)
+            return Continued(read_part(parts[-1]).read if parts else 0, found.name == COMPLETE)
     return None
 
 
@@ -383,29 +349,12 @@ def _check_same(file: Path, run: dict[str, Any], destination: Path) -> dict[str,
         before = found["run"] if file.name == COMPLETE else found
         same = before == run or difference(before, run)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _damaged(file, error) from error
+        raise damaged(file, error) from error
     if same is True:
         return found
     raise WorkError(
         f"'{destination.name}' cannot be continued: {same}. Without resume=True, a new run begins"
     )
-
-
-def _parts_in(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.arrow"))
-
-
-def _part(file: Path) -> Part:
-    """Read a part."""
-    try:
-        with locate(file, None).open() as opened:
-            reader = pa.ipc.open_file(opened.stream())
-            results, said = reader.get_batch_with_custom_metadata(0)
-        noted = json.loads(said[b"part"])
-        noted["skipped"] = [LayerError(**error) for error in noted["skipped"]]
-        return Part(results, **noted)
-    except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
-        raise _damaged(file, error) from error
 
 
 def recover(destination: Path) -> bool:
@@ -497,7 +446,7 @@ def _read(file: Path) -> dict[str, Any]:
         if file.name == COMPLETE:
             _check_complete(found)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _damaged(file, error) from error
+        raise damaged(file, error) from error
     return found
 
 
@@ -549,9 +498,3 @@ def _remove_all_but(folder: Path, *names: str) -> None:
 
 def _warn(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=users_level())
-
-
-def _damaged(file: Path, error: Exception) -> WorkError:
-    return WorkError(
-        f"'{file}' of an earlier run is damaged ({error}). Without resume=True, a new run begins"
-    )

@@ -20,10 +20,10 @@ def test_it_says_what_is_done(model: Path, interrupted: Path, tmp_path: Path) ->
     said = succeeded("quantize", model, interrupted, *DRY)
     assert said.startswith("An interrupted run would go on: 132 kB of weights are done\n")
     found = json.loads(succeeded("quantize", model, interrupted, *DRY, "--json"))
-    assert found["continued"] == {"bytes": 131584, "is_complete": False}
+    assert found["continued"] == {"bytes": 131632, "is_complete": False}
     assert files(tmp_path) == before
     planned = pyarrowquant.plan(model, interrupted, resume=True)
-    assert planned.continued == Continued(131584, is_complete=False)
+    assert planned.continued == Continued(131632, is_complete=False)
     assert pyarrowquant.plan(model, interrupted).continued is None
 
 
