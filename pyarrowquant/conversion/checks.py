@@ -12,11 +12,22 @@ from pathlib import Path
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.errors import users_level
 from pyarrowquant.formats._format import Format
+from pyarrowquant.formats._model_folder import check_usable
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.fitting import stored_bits
 from pyarrowquant.recipes.planned import PlannedLayer, layout_of
 
 _LONGEST_FILE_NAME = 255
+
+
+def copied_files(target: Format, model: Model) -> list[Path]:
+    """Return the other files of a model that go along; raise where one cannot be used."""
+    if model.folder is None:
+        return []
+    copied = [Path(model.folder.path, file) for file in sorted(target.copied_files(model))]
+    for file in copied:
+        check_usable(file)
+    return copied
 
 
 def check_file_names(names: Iterable[str]) -> None:
@@ -74,6 +85,7 @@ def check_room(
     layers: Sequence[PlannedLayer],
     left: Sequence[UnquantizedTensor],
     model: Model,
+    copied: Sequence[Path],
     bits_per_weight: float | None,
     destination: Path,
     work: Path,
@@ -86,6 +98,8 @@ def check_room(
     layers : sequence of PlannedLayer
     left : sequence of UnquantizedTensor
     model : Model
+    copied : sequence of Path
+        Other files of the model, which go along.
     bits_per_weight : float or None
         A budget, in place of the bits of layers.
     destination : Path
@@ -102,7 +116,6 @@ def check_room(
     if bits_per_weight is not None:
         results = output = int(bits_per_weight * sum(layer.weights for layer in coded)) // 8
     output += sum(tensor.bytes for tensor in left if tensor.kept)
-    copied = [Path(model.location.path, file) for file in target.copied_files(model)]
     needed = results + output * (2 if target.spools(model) else 1)
     needed += sum(file.stat().st_size for file in copied)
     free = shutil.disk_usage(destination.parent).free + _size(work)

@@ -13,7 +13,12 @@ from pathlib import Path
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.settings import SettingOverrides
-from pyarrowquant.conversion.checks import check_file_names, check_names, check_room
+from pyarrowquant.conversion.checks import (
+    check_file_names,
+    check_names,
+    check_room,
+    copied_files,
+)
 from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
@@ -132,7 +137,8 @@ def prepare(
     left = unquantized(model, target, layers, rules)
     check_file_names(target.file_names(model) if folder else ())
     check_names(target, layers, left)
-    check_room(target, layers, left, model, bits_per_weight, place, folder_of(place))
+    copied = copied_files(target, model)
+    check_room(target, layers, left, model, copied, bits_per_weight, place, folder_of(place))
     return Job(
         model,
         files,

@@ -20,6 +20,7 @@ from pyarrowquant.reading.tensors import Tensor
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 _PIECE = 1 << 24
+_POINTER_BYTES = range(100, 1024)  # of a pointer of git-lfs
 # Weights, which would be loaded in place of the written ones or take their room.
 _WEIGHTS = (
     "*.safetensors",
@@ -106,8 +107,6 @@ def other_files(folder: Path, shards: Iterable[Shard]) -> list[Path]:
             inner = sorted(_files_in(path, around))
             if not any(map(_is_weights, inner)):  # else it is another model
                 found += inner
-    for path in found:
-        _refuse_unusable(path)
     return [path.relative_to(folder) for path in found]
 
 
@@ -164,12 +163,13 @@ def _files_in(folder: Path, around: tuple[Path, ...]) -> Iterator[Path]:
             yield from _files_in(path, (*around, real))
 
 
-def _refuse_unusable(path: Path) -> None:
+def check_usable(path: Path) -> None:
     """Raise where a file cannot be read, or is a pointer of git-lfs to another."""
     if not os.access(path, os.R_OK):
         raise PermissionError(f"'{path}' may not be read, and belongs to the model")
-    with locate(path, None).open():  # which refuses pointers
-        pass
+    if path.stat().st_size in _POINTER_BYTES:
+        with locate(path, None).open():  # which refuses pointers
+            pass
 
 
 def _is_weights(path: Path) -> bool:

@@ -20,7 +20,7 @@ from pyarrowquant import convert, plan
 
 UP = "model.layers.0.mlp.up_proj.weight"
 WEIGHTS = np.ones((64, 128), np.float32)
-POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 9\n"
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 9\n"
 
 Refused = Callable[..., str]
 
