@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
     from pyarrowquant.conversion.progress import Step
     from pyarrowquant.conversion.unquantized import UnquantizedTensor
+    from pyarrowquant.conversion.work import Continued
     from pyarrowquant.errors import (
         InternalError,
         LayerError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Continued",
     "Conversion",
     "ConversionPlan",
     "Expected",
@@ -76,6 +78,7 @@ _MODULES = {
     "conversion.convert": ["Conversion", "ConversionPlan", "convert", "plan"],
     "conversion.progress": ["Step"],
     "conversion.unquantized": ["UnquantizedTensor"],
+    "conversion.work": ["Continued"],
     "errors": [
         "InternalError",
         "LayerError",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +14,10 @@ from pyarrowquant._core.options import Options, quantize_options
 from pyarrowquant._core.progress import Reporter
 from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
+from pyarrowquant.errors import LayerError
 from pyarrowquant.recipes.plan import Plan
 from pyarrowquant.recipes.recipe import Recipe
-from pyarrowquant.tables import quantize_table, skipped_text
+from pyarrowquant.tables import quantize_table
 
 
 def quantize_stream(
@@ -71,7 +72,7 @@ def quantize_stream(
     ['b']
     """
     return stream_within(
-        BIT_WIDTHS,
+        lambda _: BIT_WIDTHS,
         source,
         quantize_options(
             bit_width=bit_width,
@@ -92,24 +93,24 @@ def quantize_stream(
 
 
 def stream_within(
-    widths: Sequence[int],
+    widths_with: Callable[[str], Sequence[int]],
     source: Any,
     options: Options,
     recipe: Recipe | None,
     quality_floor: float | Mapping[str, float] | None,
     progress: Progress = None,
-    skipped: list[str] | None = None,
+    skipped: list[LayerError] | None = None,
     missed: list[str] | None = None,
 ) -> pa.RecordBatchReader:
-    """As `quantize_stream`, with bit widths that a floor may choose.
+    """As `quantize_stream`, with bit widths that a floor may choose with zero-points of a kind.
 
-    What is said of layers that are left out is added to `skipped`, and of those that miss the floor
-    to `missed`.
+    Errors of layers that are left out are added to `skipped`, and what is said of those that miss
+    the floor to `missed`.
     """
     arguments.check_progress(progress)
     opened = Source(source, INPUT_COLUMNS)
     options = replace(options, type_names=tuple(opened.type_names.items()))
-    plan = Plan(options, recipe, quality_floor, widths)
+    plan = Plan(options, recipe, quality_floor, widths_with)
     if missed is not None:
         plan.missed = missed
     library.validate(opened.schema, plan.options)
@@ -121,7 +122,7 @@ def stream_within(
 
 
 def _batches(
-    source: Source, plan: Plan, schema: pa.Schema, progress: Progress, skipped: list[str]
+    source: Source, plan: Plan, schema: pa.Schema, progress: Progress, skipped: list[LayerError]
 ) -> Iterator[pa.RecordBatch]:
     whole = sum(map(weights_bytes, source.batches())) if progress and source.is_read else None
     row = 0
@@ -130,7 +131,7 @@ def _batches(
             size = weights_bytes(batch) if reporter else 0
             table = pa.Table.from_batches([batch])
             result, errors = quantize_table(table, plan.options_for(table, row), reporter, size)
-            skipped += map(skipped_text, errors)
+            skipped += errors
             row += batch.num_rows
             if result.schema != schema:
                 raise ValueError(

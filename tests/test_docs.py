@@ -19,7 +19,7 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 # A command after a prompt, which backslashes continue, and what it prints.
 COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n?)*)", re.MULTILINE)
 # A line every two seconds, which a busy machine needs for what the pages show.
-PROGRESS = re.compile(r"^\w+: \d+ layers?, .*\n", re.MULTILINE)
+PROGRESS = re.compile(r"^\w+: (?:\d+ layers?, .*|[\d.]+ \w+ of .*)\n", re.MULTILINE)
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # Blocks of other languages show files. `shell` blocks need what a test has not: a network, or the

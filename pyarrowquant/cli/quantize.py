@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,9 +16,11 @@ from pyarrowquant.cli._progress import Shown
 from pyarrowquant.cli._show import counted, json_option, printable, show_json, size_text
 from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
+from pyarrowquant.conversion.work import Continued
 from pyarrowquant.formats.registry import FORMATS
+from pyarrowquant.recipes.rule import rule_label
 
-_NAMED = 3  # of the tensors that are not quantized for a reason
+_NAMED = 3  # of tensors that have the same to say
 _WIDTHS = click.Choice([str(width) for width in BIT_WIDTHS])
 
 
@@ -147,7 +148,8 @@ def quantize(
     }
     with Shown() as shown:
         if dry_run:
-            _show_plan(plan(source, destination, **options, progress=shown), as_json)
+            found = plan(source, destination, **options, progress=shown)
+            _show_plan(found, resume, as_json)
         else:
             done = convert(source, destination, **options, progress=shown)
             _show(done, as_json)
@@ -165,18 +167,19 @@ def _show(done: Conversion, as_json: bool) -> None:
             "weights": done.weights,
             "bytes": done.bytes,
             "bits_per_weight": done.bits_per_weight,
+            "model_bits_per_weight": done.model_bits_per_weight,
             "relative_error": done.relative_error,
             "seconds": done.seconds,
             "source_bytes": done.source_bytes,
             "unquantized": [asdict(tensor) for tensor in done.unquantized],
         }
-        if done.bits_per_weight is None:
-            del summary["bits_per_weight"]
         show_json(summary)
         return
-    bits = "" if done.bits_per_weight is None else f"{done.bits_per_weight:.2f} bits a weight, "
+    bits = f"{done.bits_per_weight:.2f} bits a weight"
+    if any(tensor.kept for tensor in done.unquantized):
+        bits += f" ({done.model_bits_per_weight:.2f} over the whole model)"
     click.echo(
-        f"{counted(done.layers, 'layer')}, {counted(done.weights, 'weight')}, {bits}"
+        f"{counted(done.layers, 'layer')}, {counted(done.weights, 'weight')}, {bits}, "
         f"relative error {done.relative_error:.4f}, {done.seconds:.2f} s"
     )
     if done.skipped:
@@ -193,14 +196,14 @@ def _show(done: Conversion, as_json: bool) -> None:
     click.echo(f"'{done.destination}': {before}{size_text(done.bytes)}")
 
 
-def _show_plan(shown: ConversionPlan, as_json: bool) -> None:
-    wanted = [layer.settings for layer in shown.layers if layer.settings is not None]
+def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
     if as_json:
         rows = [
             {
                 "layer_name": layer.name,
                 "shape": layer.shape,
                 "settings": None if layer.settings is None else asdict(layer.settings),
+                "rule": None if layer.rule is None else layer.rule.said,
             }
             for layer in shown.layers
         ]
@@ -210,20 +213,36 @@ def _show_plan(shown: ConversionPlan, as_json: bool) -> None:
                 "format": shown.to,
                 "layers": rows,
                 "unquantized": [asdict(tensor) for tensor in shown.unquantized],
+                "continued": None if shown.continued is None else asdict(shown.continued),
             }
         )
         return
-    click.echo(
-        f"{len(wanted)} of {len(shown.layers)} layers would be quantized to '{shown.destination}'"
-    )
-    groups = Counter(
-        (settings.bit_width, settings.group_size, settings.encoding) for settings in wanted
-    )
-    for (width, group_size, encoding), count in sorted(groups.items()):
-        group = "one group a row" if group_size == -1 else f"groups of {group_size}"
+    if resume:
+        click.echo(_continued_text(shown.continued))
+    groups: dict[tuple[int, int, str, str], list[str]] = {}
+    for layer in shown.layers:
+        if layer.settings is not None:
+            label = "" if layer.rule is None else rule_label(layer.rule.said)
+            settings = layer.settings
+            key = settings.bit_width, settings.group_size, settings.encoding, label
+            groups.setdefault(key, []).append(str(layer.name))
+    count = sum(map(len, groups.values()))
+    click.echo(f"{count} of {len(shown.layers)} layers would be quantized to '{shown.destination}'")
+    for (width, group_size, encoding, label), names in sorted(groups.items()):
         of = "" if encoding == INTEGER else f" of {encoding}"
-        click.echo(f"  {count} with {width} bits{of} in {group}")
+        group = "one group a row" if group_size == -1 else f"groups of {group_size}"
+        by = f", by {label[0].lower()}{label[1:]}" if label else ""
+        how = f"{width} bits{of} in {group}{printable(by)}"
+        click.echo(f"  {len(names)} with {how}: {_some(names)}")
     _show_unquantized(shown.unquantized)
+
+
+def _continued_text(found: Continued | None) -> str:
+    if found is None:
+        return "There is no interrupted run to go on from: a new one would begin"
+    if found.is_complete:
+        return "An interrupted run is complete: it would only get its place"
+    return f"An interrupted run would go on: {size_text(found.bytes)} of weights are done"
 
 
 def _show_unquantized(tensors: Sequence[UnquantizedTensor]) -> None:
@@ -232,7 +251,11 @@ def _show_unquantized(tensors: Sequence[UnquantizedTensor]) -> None:
     for tensor in tensors:
         groups.setdefault((tensor.kept, tensor.reason), []).append(tensor)
     for (kept, reason), found in sorted(groups.items()):
-        some = ", ".join(printable(tensor.name) for tensor in found[:_NAMED])
-        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        some = _some([tensor.name for tensor in found])
         size = size_text(sum(tensor.bytes for tensor in found))
-        click.echo(f"{'Kept' if kept else 'Left out'}, {reason}: {some}{more} ({size})")
+        click.echo(f"{'Kept' if kept else 'Left out'}, {reason}: {some} ({size})")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(map(printable, names[:_NAMED])) + more

@@ -40,7 +40,11 @@ def show(name: str, as_yaml: bool, as_json: bool) -> None:
 @click.argument("source")
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--bits-per-weight", type=float, required=True, help="Budget, all counted.")
-@click.option("--recipe", "rules", help="A file, a preset or a profile: what to skip.")
+@click.option(
+    "--recipe",
+    "rules",
+    help="A file, a preset or a profile: what to skip, and settings but bits.",
+)
 @click.option(
     "--objective",
     type=click.Choice(["squared_error", "relative_error"]),

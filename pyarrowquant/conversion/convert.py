@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pyarrowquant._core import arguments
-from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
-from pyarrowquant._core.settings import SettingOverrides, listed, merged, said_settings
-from pyarrowquant.conversion.destination import check_destination, format_of
-from pyarrowquant.conversion.job import Job
-from pyarrowquant.conversion.memory import batch_bytes
-from pyarrowquant.conversion.planning import planned, with_ragged_kept
+from pyarrowquant._core.settings import said_settings
+from pyarrowquant.conversion.planning import planned
+from pyarrowquant.conversion.preparing import prepare
 from pyarrowquant.conversion.progress import Meter, Step
-from pyarrowquant.conversion.source import (
-    files_of,
-    is_local,
-    local_path,
-    refuse_quantized,
-    source_bytes,
-)
-from pyarrowquant.conversion.unquantized import UnquantizedTensor, unquantized
-from pyarrowquant.conversion.work import is_complete, recover
-from pyarrowquant.errors import UsageError, users_level
-from pyarrowquant.formats._format import Format
-from pyarrowquant.formats.registry import FORMATS, SUFFIXES
-from pyarrowquant.formats.tables import TABLES
-from pyarrowquant.reading.location import OpenFiles, locate
-from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.models import open_model
-from pyarrowquant.recipes.named import file_of, is_named, recipe_of
+from pyarrowquant.conversion.source import source_bytes
+from pyarrowquant.conversion.totals import Totals
+from pyarrowquant.conversion.unquantized import UnquantizedTensor
+from pyarrowquant.conversion.work import Continued, is_complete, recover
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.recipe import Recipe
-from pyarrowquant.stream import quantize_stream
+from pyarrowquant.tables import skipped_text
 
 _Path = str | os.PathLike[str]
 _MAX_MEMORY = 600_000_000
@@ -63,15 +44,17 @@ class Conversion:
         How many were quantized.
     bytes : int
         Size of all that was written.
-    bits_per_weight : float or None
-        Of codes, scales and zero-points in tables; None for other formats, which have others.
+    bits_per_weight : float
+        Bits that the output has for a weight of a layer: codes, scales and zero-points.
+    model_bits_per_weight : float
+        The same, with all tensors of the output that are kept as they are.
     relative_error : float
         ||w - w'|| / ||w|| over all layers that were quantized.
     seconds : float
     source_bytes : int or None
         Size of the source's files; None where they are not on this machine.
     unquantized : tuple of UnquantizedTensor
-        All other tensors of the source, as far as it says them.
+        All other tensors of the source.
     """
 
     destination: Path
@@ -81,7 +64,8 @@ class Conversion:
     missed: tuple[str, ...]
     weights: int
     bytes: int
-    bits_per_weight: float | None
+    bits_per_weight: float
+    model_bits_per_weight: float
     relative_error: float
     seconds: float
     source_bytes: int | None
@@ -100,13 +84,17 @@ class ConversionPlan:
     layers : tuple of PlannedLayer
         In the order of the source.
     unquantized : tuple of UnquantizedTensor
-        All tensors of the source that would not be quantized, as far as it says them.
+        All tensors of the source that would not be quantized.
+    continued : Continued or None
+        What an interrupted run has done, which ``resume=True`` goes on from; None without it, or
+        where a new run would begin.
     """
 
     destination: Path
     to: str
     layers: tuple[PlannedLayer, ...]
     unquantized: tuple[UnquantizedTensor, ...]
+    continued: Continued | None
 
 
 def convert(
@@ -216,7 +204,7 @@ def convert(
     (1, 16384, 8.5)
     """
     start = time.perf_counter()
-    job = _job(
+    job = prepare(
         source,
         destination,
         to,
@@ -231,19 +219,21 @@ def convert(
         lambda place: recover(place) and resume,
     )
     totals = job.run(resume, progress)
+    left = job.unquantized(totals.skipped)
     return Conversion(
         destination=Path(destination),
         to=job.target.name,
         layers=totals.layers,
-        skipped=tuple(totals.skipped),
+        skipped=tuple(map(skipped_text, totals.skipped)),
         missed=tuple(totals.missed),
         weights=totals.weights,
         bytes=_size(job.target.files(job.destination)),
-        bits_per_weight=totals.bits_per_weight if job.target.name in TABLES.values() else None,
+        bits_per_weight=totals.bits_per_weight,
+        model_bits_per_weight=_bits_of_all(totals, left),
         relative_error=totals.relative_error,
         seconds=time.perf_counter() - start,
         source_bytes=source_bytes(job.source),
-        unquantized=job.unquantized(job.recipe),
+        unquantized=left,
     )
 
 
@@ -270,8 +260,8 @@ def plan(
 ) -> ConversionPlan:
     """Check what `convert` checks before any work, and return what it would do; write nothing.
 
-    Parameters are those of `convert`. Weights are read only where the source does not say its
-    layers otherwise, or for `bits_per_weight`.
+    Parameters are those of `convert`. Weights are read only for `bits_per_weight`, and in tables
+    for rows without a shape.
 
     Returns
     -------
@@ -292,7 +282,7 @@ def plan(
     >>> planned.layers[0].settings.group_size
     32
     """
-    job = _job(
+    job = prepare(
         source,
         destination,
         to,
@@ -306,153 +296,23 @@ def plan(
         overwrite,
         lambda place: resume and is_complete(place),
     )
-    fitted = job.fitted(Meter(source_bytes(job.source), progress))
-    layers = planned(job.source, job.settings, fitted, read=True) or []
-    left = job.unquantized(job.recipe)
-    return ConversionPlan(job.destination, job.target.name, tuple(layers), left)
-
-
-def _job(
-    source_path: _Path,
-    destination_path: _Path,
-    to: str | None,
-    said: SettingOverrides,
-    recipe: Recipe | _Path | None,
-    bits_per_weight: float | None,
-    quality_floor: float | Mapping[str, float] | None,
-    threads: int | None,
-    max_memory: int,
-    continue_on_error: bool,
-    overwrite: bool,
-    is_to_be_placed: Callable[[Path], bool],
-) -> Job:
-    """Check all that can be known before any work.
-
-    Parameters
-    ----------
-    is_to_be_placed : callable
-        Whether an interrupted run has left a complete output for a destination, which this run
-        only has to give its place.
-    """
-    destination = Path(destination_path)
-    kind = format_of(destination, to, SUFFIXES)
-    if kind not in FORMATS:
-        raise UsageError(f"to={kind!r} must be one of {', '.join(FORMATS)}")
-    target = FORMATS[kind]
-    folder = target.is_folder(destination)
-    source = local_path(os.fspath(source_path))
-    place = Path(os.path.realpath(destination))  # what is written lies where links lead
-    model = open_model(replace(locate(source, None), files=OpenFiles()))
-    files = [*files_of(model), *file_of(recipe)]
-    if not is_to_be_placed(place):
-        written = partial(target.files_of_subfolders, model)
-        check_destination(destination, overwrite, folder, files, written)
-    target.check_destination(destination)
-    if target.copies_files and model.folder is not None and not is_local(model):
-        raise ValueError(
-            f"'{source}' lies elsewhere, and to={kind!r} takes all files of its folder along. "
-            "Download the folder first"
+    before = job.continued() if resume else None
+    fitted, failed = job.fitted(Meter(source_bytes(job.source), progress))
+    layers = [
+        replace(layer, rule=before_fitting.rule)
+        for layer, before_fitting in zip(
+            planned(job.source, job.settings, fitted), job.layers, strict=True
         )
-    refuse_quantized(model)
-    _check_encoding(said, target, bits_per_weight)
-    settings = target.defaults(model).with_overrides(said)
-    rules = target.recipe(model, _chosen(recipe, said, target))
-    if bits_per_weight is not None and "bit_width" in said:
-        raise UsageError("bit_width= and bits_per_weight= exclude each other")
-    mixed = bits_per_weight is not None or quality_floor is not None
-    if mixed and (problem := target.mixed_problem(settings)):
-        raise UsageError(problem)
-    # This checks schema and arguments.
-    quantize_stream(model.reader(), **asdict(settings), recipe=rules, quality_floor=quality_floor)
-    layers = planned(model, settings, rules) or []
-    if "group_size" not in said and target.group_sizes:
-        group_size = target.fitting_group_size(layers)
-        if group_size != settings.group_size:
-            settings = replace(settings, group_size=group_size)
-            layers = planned(model, settings, rules) or []
-    rules, ragged = with_ragged_kept(target, layers, rules)
-    _warn_of_ragged(ragged, model, target)
-    layers = planned(model, settings, rules) or []
-    target.check_plan(layers, model, settings)
-    _check_any(model, target, layers, rules)
-    return Job(
-        model,
-        files,
-        place,
-        target,
-        folder,
-        settings,
-        rules,
-        bits_per_weight,
-        arguments.quality_floor(quality_floor),
-        continue_on_error,
-        threads,
-        batch_bytes(max_memory),
-        overwrite,
-    )
+    ]
+    left = job.unquantized(failed)
+    return ConversionPlan(job.destination, job.target.name, tuple(layers), left, before)
 
 
-def _check_encoding(said: SettingOverrides, target: Format, bits_per_weight: float | None) -> None:
-    """Raise where a format does not hold the encoding, or nothing is left to fit to a budget."""
-    encoding = said.get("encoding", INTEGER)
-    if encoding not in ENCODING_NAMES:
-        raise ValueError(f"encoding {encoding!r} must be one of {listed(ENCODING_NAMES)}")
-    if encoding not in target.encodings:
-        others = " and ".join(name for name, each in FORMATS.items() if encoding in each.encodings)
-        raise UsageError(
-            f"to={target.name!r} holds encoding {listed(target.encodings)}, and not {encoding!r}, "
-            f"which {others} hold"
-        )
-    if encoding != INTEGER and bits_per_weight is not None:
-        raise UsageError(
-            f"bits_per_weight= fits bit widths, and encoding={encoding!r} has one. Fit a recipe "
-            "with such candidates by Recipe.fit()"
-        )
-
-
-def _chosen(recipe: Recipe | _Path | None, said: SettingOverrides, target: Format) -> Recipe | None:
-    """Return the recipe, with what the caller says in place of its default.
-
-    The group size of a profile gives way where the format has usual ones of its own.
-    """
-    chosen = recipe_of(recipe)
-    if chosen is None or chosen.default.skip:
-        return chosen
-    default = merged(chosen.default.said, said)
-    if is_named(recipe) and "group_size" not in said and target.group_sizes:
-        default.pop("group_size", None)
-    if default == chosen.default.said:
-        return chosen
-    return Recipe(chosen.rules, default, chosen.name)
-
-
-def _check_any(
-    model: Model, target: Format, layers: Sequence[PlannedLayer], recipe: Recipe | None
-) -> None:
-    """Raise where the model says its tensors, and none of them would be quantized."""
-    if model.tensors is None or any(layer.settings is not None for layer in layers):
-        return
-    reasons = Counter(tensor.reason for tensor in unquantized(model, target, layers, recipe))
-    told = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    raise ValueError(
-        f"No layer would be quantized to {target.name}. '{model.location}' has "
-        f"{len(model.tensors)} tensors: {told or 'none'}. recipe='all' leaves out only what the "
-        "format cannot quantize"
-    )
-
-
-def _warn_of_ragged(names: Sequence[str], model: Model, target: Format) -> None:
-    tensors = {tensor.name: tensor for tensor in model.tensors or ()}
-    kept = [name for name in names if name in tensors and target.keeps(tensors[name], model)]
-    lost = [name for name in names if name not in kept]
-    for what, found in (("Kept", kept), ("Left out", lost)):
-        if found:
-            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-            warnings.warn(
-                f"{what}, as the format does not take their shape: {', '.join(found[:3])}{more}",
-                UserWarning,
-                stacklevel=users_level(),
-            )
+def _bits_of_all(totals: Totals, left: Sequence[UnquantizedTensor]) -> float:
+    """Return the bits a weight of all that the output has."""
+    kept = [tensor for tensor in left if tensor.kept]
+    bits = totals.stored_bits + 8 * sum(tensor.bytes for tensor in kept)
+    return bits / max(totals.weights + sum(math.prod(tensor.shape) for tensor in kept), 1)
 
 
 def _size(files: Iterable[Path]) -> int:

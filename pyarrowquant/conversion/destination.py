@@ -47,7 +47,8 @@ def check_destination(
     sources : sequence of Path
         What is read, which must not be replaced.
     written : callable
-        Returns the files in subfolders that are written, relative to the destination.
+        Returns the files that are written beside weights and config.json, relative to the
+        destination.
     """
     check_name(str(path))
     real = Path(os.path.realpath(path))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,27 @@ import pyarrow as pa
 from pyarrowquant import __version__
 from pyarrowquant._core import arguments
 from pyarrowquant._core.options import Options
-from pyarrowquant._core.settings import Settings
+from pyarrowquant._core.settings import BIT_WIDTHS, Settings
 from pyarrowquant._core.source import weights_bytes
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.identity import source_files
+from pyarrowquant.conversion.parts import Part
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.conversion.source import source_bytes
 from pyarrowquant.conversion.totals import Totals
-from pyarrowquant.conversion.unquantized import UnquantizedTensor, unquantized
-from pyarrowquant.conversion.work import Part, Work
+from pyarrowquant.conversion.unquantized import (
+    UnquantizedTensor,
+    unquantized,
+    unusable_layers,
+)
+from pyarrowquant.conversion.work import Continued, Work, continued
+from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.reading.model import Model
+from pyarrowquant.recipes.fitting import fit
+from pyarrowquant.recipes.planned import PlannedLayer, plan_layer
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.stream import stream_within
 
@@ -47,6 +55,8 @@ class Job:
     settings : Settings
         For what the recipe does not say.
     recipe : Recipe or None
+    layers : list of PlannedLayer
+        What becomes of all layers of the source, but for the budget.
     bits_per_weight : float or None
         A budget that bit widths are fitted to.
     quality_floor : dict or None
@@ -63,6 +73,7 @@ class Job:
     folder: bool
     settings: Settings
     recipe: Recipe | None
+    layers: list[PlannedLayer]
     bits_per_weight: float | None
     quality_floor: dict[str, float] | None
     continue_on_error: bool
@@ -74,16 +85,18 @@ class Job:
         """Do it all, or what an interrupted run of the same job has left to do."""
         meter = Meter(source_bytes(self.source), tell)
         with Work(self.destination, self._identity(), resume) as work:
-            totals = Totals(**work.totals) if work.is_complete else Totals()
+            totals = Totals.from_dict(work.totals) if work.is_complete else Totals()
             if not work.is_complete:
+                recipe, failed = self._recipe_of(work, meter)
+                totals.skipped += failed
                 done = Part.nothing()
                 for done in work.parts():
-                    totals.add(done.results)
+                    totals.add(done.results, self._stored_bits(done.results, recipe))
                     totals.skipped += done.skipped
                     totals.missed += done.missed
                 meter.skip(done.read)
-                self._quantize(work, done, totals, meter)
-                self._write(work)
+                self._quantize(work, recipe, done, totals, meter)
+                self._write(work, totals)
                 work.complete(totals.to_dict())
             with unhindered():
                 work.publish(self.overwrite, self._check_replaced, self._data_of)
@@ -100,34 +113,48 @@ class Job:
             True,
             self.folder,
             self.files,
-            partial(self.target.files_of_subfolders, self.source),
+            partial(self.target.copied_files, self.source),
         )
 
-    def unquantized(self, recipe: Recipe | None) -> tuple[UnquantizedTensor, ...]:
-        """List what is not quantized with a recipe."""
-        layers = planned(self.source, self.settings, recipe) or []
-        return unquantized(self.source, self.target, layers, recipe)
+    def continued(self) -> Continued | None:
+        """Return what an interrupted run of the same job has left to go on from."""
+        return continued(self.destination, self._identity())
 
-    def fitted(self, meter: Meter) -> Recipe | None:
-        """Return the recipe, with bit widths fitted to the budget if there is one."""
+    def unquantized(self, failed: Sequence[LayerError]) -> tuple[UnquantizedTensor, ...]:
+        """List what is not quantized, some layers for they failed."""
+        return unquantized(self.source, self.target, self.layers, self.recipe, failed)
+
+    def fitted(self, meter: Meter) -> tuple[Recipe | None, list[LayerError]]:
+        """Return the recipe, with bit widths fitted to the budget if there is one.
+
+        Also return the errors of layers that could not be measured.
+        """
         if self.bits_per_weight is None:
-            return self.recipe
+            return self.recipe, []
         return self._fit(self.bits_per_weight, meter)
 
-    def _fit(self, bits_per_weight: float, meter: Meter) -> Recipe:
-        return Recipe.fit(
+    def _fit(self, bits_per_weight: float, meter: Meter) -> tuple[Recipe, list[LayerError]]:
+        fitted = fit(
             self.source.reader(),
             bits_per_weight,
-            [
-                {**asdict(self.settings), "bit_width": width}
-                for width in self.target.bit_widths(self.settings.zero_point)
-            ],
-            recipe=self.recipe,
-            threads=self.threads,
-            progress=meter.fitting,
-            continue_on_error=self.continue_on_error,
-            bits_of=self.target.stored_bits,
+            [{"bit_width": width} for width in BIT_WIDTHS],
+            self.recipe,
+            "squared_error",
+            None,
+            self.continue_on_error,
+            self.threads,
+            meter.fitting,
+            self._bits_of,
+            self.settings,
+            self.quality_floor,
         )
+        return Recipe.chosen(fitted.chosen, fitted.expected), fitted.skipped
+
+    def _bits_of(self, shape: Sequence[int], settings: Settings) -> int | None:
+        """Return what a layer takes in the format; None where it cannot be held."""
+        if settings.bit_width not in self.target.bit_widths(settings.zero_point):
+            return None
+        return self.target.stored_bits(shape, settings)
 
     def _identity(self) -> dict[str, Any]:
         """What decides about the bytes of the results."""
@@ -142,16 +169,34 @@ class Job:
             "quality_floor": self.quality_floor,
         }
 
-    def _quantize(self, work: Work, done: Part, totals: Totals, meter: Meter) -> None:
+    def _recipe_of(self, work: Work, meter: Meter) -> tuple[Recipe | None, list[LayerError]]:
+        """Return the recipe, fitted if it has to be and not fitted already, and what failed."""
+        if self.bits_per_weight is None:
+            return self.recipe, []
+        found = work.fitted()
+        if found is None:
+            found = self._fit(self.bits_per_weight, meter)
+            layers = planned(self.source, self.settings, found[0])
+            self.target.check_plan(layers, self.source, self.settings)
+            work.keep_fitted(*found)
+        return found
+
+    def _stored_bits(self, results: pa.RecordBatch, recipe: Recipe | None) -> int:
+        """Return what results take in the output."""
+        bits = 0
+        columns = ("layer_name", "shape", "bit_width", "group_size")
+        for row in results.select(columns).to_pylist():
+            said = plan_layer(row["layer_name"], row["shape"], self.settings, recipe).settings
+            settings = replace(
+                said or self.settings, bit_width=row["bit_width"], group_size=row["group_size"]
+            )
+            bits += self.target.stored_bits(row["shape"], settings)
+        return bits
+
+    def _quantize(
+        self, work: Work, recipe: Recipe | None, done: Part, totals: Totals, meter: Meter
+    ) -> None:
         """Quantize what is left of the source."""
-        recipe = self.recipe
-        if self.bits_per_weight is not None:
-            recipe = work.fitted()
-            if recipe is None:
-                recipe = self._fit(self.bits_per_weight, meter)
-                layers = planned(self.source, self.settings, recipe) or []
-                self.target.check_plan(layers, self.source, self.settings)
-                work.keep_fitted(recipe)
         count, read = done.batches, done.read
         skipped, missed = len(totals.skipped), len(totals.missed)
         source = self.source.reader(self.batch_bytes, skip=done.batches)
@@ -164,7 +209,7 @@ class Job:
                 yield batch
 
         stream = stream_within(
-            self.target.bit_widths(self.settings.zero_point),
+            self.target.bit_widths,
             meter.watch(pa.RecordBatchReader.from_batches(source.schema, counted())),
             Options(
                 self.settings,
@@ -185,13 +230,14 @@ class Job:
             said = totals.skipped[skipped:], totals.missed[missed:]
             work.add(Part(results, count, read, *said))
             skipped, missed = len(totals.skipped), len(totals.missed)
-            totals.add(results)
+            totals.add(results, self._stored_bits(results, recipe))
         if totals.layers == 0:
             raise ValueError(
                 f"{self.source.location}: no layer was quantized: all failed, or are left out, as "
                 "the recipe has it. recipe='all' leaves out only what the format cannot quantize"
             )
 
-    def _write(self, work: Work) -> None:
+    def _write(self, work: Work, totals: Totals) -> None:
         results = pa.Table.from_batches([part.results for part in work.parts()])
-        self.target.write(results, self.source, work.new_output(), self.settings, self.folder)
+        source = self.source.without(unusable_layers(totals.skipped))
+        self.target.write(results, source, work.new_output(), self.settings, self.folder)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
-import pyarrow as pa
-
-from pyarrowquant._core.rows import layers as described
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._format import Format, preceded
 from pyarrowquant.reading.model import Model
@@ -16,36 +14,26 @@ from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
 
 
-def planned(
-    model: Model, settings: Settings, recipe: Recipe | None, read: bool = False
-) -> list[PlannedLayer] | None:
-    """List the layers of a model, and what becomes of them.
-
-    Where the model does not tell them without being read, that is done if `read`; else None.
-    """
-    found: Iterable[tuple[str | None, Sequence[int]]]
-    if model.tensors is not None:
-        found = [
-            (tensor.name, tensor.shape) for tensor in model.tensors if model.can_quantize(tensor)
-        ]
-    elif read:
-        found = (
-            layer for batch in model.reader() for layer in described(pa.Table.from_batches([batch]))
-        )
-    else:
-        return None
-    return [plan_layer(name, shape, settings, recipe) for name, shape in found]
+def planned(model: Model, settings: Settings, recipe: Recipe | None) -> list[PlannedLayer]:
+    """List the layers of a model, and what becomes of them."""
+    return [
+        plan_layer(tensor.name, tensor.shape, settings, recipe)
+        for tensor in model.all_tensors
+        if model.can_quantize(tensor)
+    ]
 
 
 def with_ragged_kept(
     target: Format, layers: Sequence[PlannedLayer], recipe: Recipe | None
-) -> tuple[Recipe | None, list[str]]:
+) -> tuple[Recipe | None, list[PlannedLayer], list[str]]:
     """Leave out layers that the format does not take for their shape.
 
     Returns
     -------
     Recipe or None
         With rules for such layers.
+    list of PlannedLayer
+        All layers, these left out.
     list of str
         Their names.
     """
@@ -54,4 +42,9 @@ def with_ragged_kept(
     reason = "the format does not take their shape"
     rule = Rule([glob.escape(name) for name in names] or None, skip=True, reason=reason)
     first = [rule] if names else []
-    return preceded(first, recipe), names
+    lost = frozenset(names)
+    left = [
+        replace(layer, settings=None, rule=rule) if layer.name in lost else layer
+        for layer in layers
+    ]
+    return preceded(first, recipe), left, names

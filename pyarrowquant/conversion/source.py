@@ -26,16 +26,6 @@ def model_folder(path: str) -> Path | None:
     return folder if (folder / "config.json").is_file() else None
 
 
-def refuse_quantized(model: Model) -> None:
-    """Refuse a model whose tensors are codes and scales already."""
-    for key in ("quantization_config", "quantization"):
-        if (model.config or {}).get(key) is not None:
-            raise ValueError(
-                f"'{model.location}' is quantized already: its config.json has {key}. Give the "
-                "model with float weights"
-            )
-
-
 def local_files(source: str | Path) -> list[Path]:
     """Return a source of this machine, and all files that belong to it."""
     source = Path(source)

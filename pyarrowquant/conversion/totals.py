@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pyarrowquant import dequantize_batch_arrow
-from pyarrowquant._core.binary import lengths
-
-_FLOATS = frozenset({"scales", "zero_points", "levels", "super_scales", "super_minimums"})
+from pyarrowquant.errors import LayerError
 
 
 def _squares(row: pa.RecordBatch) -> float:
@@ -27,10 +26,10 @@ class Totals:
     def __init__(
         self,
         layers: int = 0,
-        skipped: Sequence[str] = (),
+        skipped: Sequence[LayerError] = (),
         missed: Sequence[str] = (),
         weights: int = 0,
-        stored_bytes: int = 0,
+        stored_bits: int = 0,
         squared_error: float = 0.0,
         norm: float = 0.0,
     ) -> None:
@@ -38,23 +37,29 @@ class Totals:
         self.skipped = list(skipped)
         self.missed = list(missed)
         self.weights = weights
-        self.stored_bytes = stored_bytes
+        self.stored_bits = stored_bits
         self._squared_error = squared_error
         self._norm = norm
 
+    @classmethod
+    def from_dict(cls, said: dict[str, Any]) -> Totals:
+        """Return what `to_dict` was called of."""
+        return cls(**{**said, "skipped": [LayerError(**error) for error in said["skipped"]]})
+
     def to_dict(self) -> dict[str, Any]:
-        """Return what makes the same totals again."""
+        """Return what makes the same totals again, for JSON."""
         return {
             "layers": self.layers,
-            "skipped": self.skipped,
+            "skipped": [asdict(error) for error in self.skipped],
             "missed": self.missed,
             "weights": self.weights,
-            "stored_bytes": self.stored_bytes,
+            "stored_bits": self.stored_bits,
             "squared_error": self._squared_error,
             "norm": self._norm,
         }
 
-    def add(self, batch: pa.RecordBatch) -> None:
+    def add(self, batch: pa.RecordBatch, stored_bits: int) -> None:
+        """Add layers, which take so many bits in the output."""
         columns = ("shape", "mse", "relative_error")
         for i, row in enumerate(batch.select(columns).to_pylist()):
             count = math.prod(row["shape"])
@@ -65,15 +70,13 @@ class Totals:
             else:
                 self._norm += _squares(batch.slice(i, 1))  # exact: decoded as it was
             self.weights += count
-        for name in _FLOATS & set(batch.schema.names):
-            self.stored_bytes += 4 * sum(len(cell) for cell in batch[name] if cell.is_valid)
         self.layers += batch.num_rows
-        self.stored_bytes += sum(lengths(batch["quantized_data"]))
+        self.stored_bits += stored_bits
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits of what tables store: codes, scales, zero-points, and what encodings add."""
-        return 8 * self.stored_bytes / max(self.weights, 1)
+        """Bits of what the output has of a layer: codes, scales and zero-points, and what encodings add."""
+        return self.stored_bits / max(self.weights, 1)
 
     @property
     def relative_error(self) -> float:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.tensors import Tensor
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule, rule_label
@@ -38,25 +40,58 @@ class UnquantizedTensor:
     reason: str
 
 
+# Of layers that failed, by the kind of their error.
+_FAILED = {
+    "non_finite": "with NaN or Inf",
+    "shape_mismatch": "with more or fewer weights than their shape has",
+    "null": "with nulls",
+    "corrupt": "which are corrupt",
+    "scale_range": "whose scales are beyond the scale_dtype",
+    "importance": "whose importance is wrong",
+}
+_UNUSABLE = frozenset({"shape_mismatch", "null", "corrupt"})
+
+
 def unquantized(
-    model: Model, target: Format, layers: Sequence[PlannedLayer], recipe: Recipe | None
+    model: Model,
+    target: Format,
+    layers: Sequence[PlannedLayer],
+    recipe: Recipe | None,
+    failed: Sequence[LayerError] = (),
 ) -> tuple[UnquantizedTensor, ...]:
-    """List the tensors of a model that `layers` leave out; none where it does not say its own."""
+    """List the tensors of a model that `layers` leave out, and those that failed."""
     quantized = {layer.name for layer in layers if layer.settings is not None}
+    kinds = {error.layer_name: error.kind for error in failed}
+    unusable = unusable_layers(failed)
+
+    def reason(tensor: Tensor) -> str | None:
+        if obstacle := model.obstacle(tensor):
+            return obstacle
+        if tensor.name in kinds:
+            return _FAILED.get(kinds[tensor.name], "which failed")
+        return None if tensor.name in quantized else _reason(tensor.name, tensor.shape, recipe)
+
     return tuple(
         UnquantizedTensor(
             tensor.name,
             tensor.shape,
             tensor.dtype,
             tensor.end - tensor.begin,
-            target.keeps(tensor, model),
-            _reason(tensor.name, tensor.shape, recipe)
-            if model.can_quantize(tensor)
-            else f"of dtype {tensor.dtype}",
+            tensor.name not in unusable and target.keeps(tensor, model),
+            why,
         )
-        for tensor in model.tensors or ()
-        if tensor.name not in quantized
+        for tensor in model.all_tensors
+        if (why := reason(tensor)) is not None
     )
+
+
+def unusable_layers(failed: Sequence[LayerError]) -> set[str]:
+    """Return the names of layers that failed for what they are, and can be in no file."""
+    return {
+        error.layer_name
+        for error in failed
+        if error.layer_name is not None and error.kind in _UNUSABLE
+    }
 
 
 def _reason(name: str, shape: Sequence[int], recipe: Recipe | None) -> str:

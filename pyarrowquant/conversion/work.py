@@ -8,9 +8,9 @@ import os
 import secrets
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -41,49 +41,15 @@ from pyarrowquant.conversion.lock import (
     refuse_others,
     remove_unused,
 )
+from pyarrowquant.conversion.parts import Part, WorkError, damaged, parts_in, read_part
 from pyarrowquant.conversion.signals import unhindered
-from pyarrowquant.errors import users_level
+from pyarrowquant.errors import LayerError, users_level
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.formats._outputs import check_room, clear_abandoned
-from pyarrowquant.reading.location import locate
 from pyarrowquant.recipes.recipe import Recipe
 
 _RECIPE, _OUTPUT = "recipe.json", "output"
 _LONGEST_NAME = 200  # hidden names are longer, and 255 is the most
-
-
-class WorkError(ValueError):
-    """What an interrupted run has left cannot be continued."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Results of some batches of the source.
-
-    Attributes
-    ----------
-    results : pyarrow.RecordBatch
-        Mapped from its file.
-    batches : int
-        How many batches of the source are done with it, from the first one on.
-    read : int
-        How many bytes of weights these are.
-    skipped : list of str
-        What was said of layers left out since the part before.
-    missed : list of str
-        Likewise of layers that miss the quality floor.
-    """
-
-    results: pa.RecordBatch
-    batches: int
-    read: int
-    skipped: list[str]
-    missed: list[str]
-
-    @classmethod
-    def nothing(cls) -> Part:
-        """What is done before the first part."""
-        return cls(pa.record_batch({}), 0, 0, [], [])
 
 
 class Work:
@@ -109,11 +75,9 @@ class Work:
 
     def __init__(self, destination: Path, run: dict[str, Any], resume: bool) -> None:
         self._destination = destination.absolute()
-        if len(os.fsencode(destination.name)) > _LONGEST_NAME:
-            raise ValueError(f"'{destination.name}' is too long a name")
         self._run = json.loads(json.dumps(run))  # as it will be read
         self._resume = resume
-        self._folder = _folder_of(destination)
+        self._folder = folder_of(destination)
         self._lock: IO[bytes] | None = None
         self._complete: dict[str, Any] | None = None
         self._count = 0
@@ -121,13 +85,13 @@ class Work:
     def __enter__(self) -> Work:
         try:
             self._lock = locked(self._folder, self._destination)
-            known = [self._folder / name for name in (COMPLETE, RUN)]
-            found = next((file for file in known if file.exists()), None)
+            found = _noted_in(self._folder)
             if self._resume and found is not None:
-                self._check_run(found)
+                noted = _check_same(found, self._run, self._destination)
+                self._complete = noted if found.name == COMPLETE else None
             else:
                 self._start()
-            self._count = len(self._files())
+            self._count = len(parts_in(self._folder))
         except BaseException as error:
             if self._lock is None:
                 remove_unused(self._folder)
@@ -167,25 +131,26 @@ class Work:
         folder.mkdir()
         return folder / self._destination.name
 
-    def fitted(self) -> Recipe | None:
-        """Return the recipe that was fitted before the run was interrupted."""
+    def fitted(self) -> tuple[Recipe, list[LayerError]] | None:
+        """Return the recipe that was fitted before the run was interrupted, and what failed."""
         file = self._folder / _RECIPE
-        return Recipe.load(file) if file.exists() else None
+        if not file.exists():
+            return None
+        refuse_others(file)
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            recipe = Recipe.from_dict(found["recipe"])
+            return recipe, [LayerError(**error) for error in found["failed"]]
+        except (ValueError, TypeError, KeyError) as error:
+            raise damaged(file, error) from error
 
-    def keep_fitted(self, recipe: Recipe) -> None:
-        self._write(_RECIPE, recipe.to_json())
+    def keep_fitted(self, recipe: Recipe, failed: Sequence[LayerError]) -> None:
+        errors = [asdict(error) for error in failed]
+        self._write(_RECIPE, json.dumps({"recipe": recipe.to_dict(), "failed": errors}))
 
     def parts(self) -> Iterator[Part]:
         """Read what is done, in the order of the source."""
-        for file in self._files():
-            try:
-                with locate(file, None).open() as opened:
-                    reader = pa.ipc.open_file(opened.stream())
-                    results, said = reader.get_batch_with_custom_metadata(0)
-                part = Part(results, **json.loads(said[b"part"]))
-            except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
-                raise _damaged(file, error) from error
-            yield part
+        return map(read_part, parts_in(self._folder))
 
     def add(self, part: Part) -> None:
         """Keep a part on the disk."""
@@ -194,7 +159,7 @@ class Work:
         said = {
             "batches": part.batches,
             "read": part.read,
-            "skipped": part.skipped,
+            "skipped": [asdict(error) for error in part.skipped],
             "missed": part.missed,
         }
         with (
@@ -318,10 +283,7 @@ class Work:
 
     def _is_of_use(self) -> bool:
         """Whether another run can go on from what is there."""
-        return (self._folder / COMPLETE).exists() or bool(self._files())
-
-    def _files(self) -> list[Path]:
-        return sorted(self._folder.glob("*.arrow"))
+        return (self._folder / COMPLETE).exists() or bool(parts_in(self._folder))
 
     def _start(self) -> None:
         before = _noted_at_end(self._folder)
@@ -334,21 +296,65 @@ class Work:
         with _placed(self._folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
-    def _check_run(self, file: Path) -> None:
-        found = _read(file)
-        before = found
-        if file.name == COMPLETE:
-            self._complete, before = found, found["run"]
-        try:
-            same = before == self._run or difference(before, self._run)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise _damaged(file, error) from error
-        if same is True:
-            return
-        raise WorkError(
-            f"'{self._destination.name}' cannot be continued: {same}. "
-            "Without resume=True, a new run begins"
-        )
+
+@dataclass(frozen=True)
+class Continued:
+    """What an interrupted run has done, and another one with the same settings goes on from.
+
+    Attributes
+    ----------
+    bytes : int
+        Bytes of weights that are done.
+    is_complete : bool
+        Whether the output is complete, and only has to get its place.
+    """
+
+    bytes: int
+    is_complete: bool
+
+
+def continued(destination: Path, run: dict[str, Any]) -> Continued | None:
+    """Return what an interrupted run has left that can be continued; None if there is nothing.
+
+    Raises
+    ------
+    WorkError
+        It is of another run.
+    BlockingIOError
+        Another run is at work.
+    """
+    folder = folder_of(destination)
+    if not folder.exists():
+        return None
+    with locked(folder, destination):
+        found = _noted_in(folder)
+        if found is None:
+            return None
+        _check_same(found, json.loads(json.dumps(run)), destination)
+        parts = parts_in(folder)
+        if found.name == COMPLETE or parts:
+            return Continued(read_part(parts[-1]).read if parts else 0, found.name == COMPLETE)
+    return None
+
+
+def _noted_in(folder: Path) -> Path | None:
+    """Return the file in which a run has noted what it is."""
+    return next((file for file in (folder / COMPLETE, folder / RUN) if file.exists()), None)
+
+
+def _check_same(file: Path, run: dict[str, Any], destination: Path) -> dict[str, Any]:
+    """Return what a run has noted, or raise where it was another one than this."""
+    found = _read(file)
+    try:
+        before = found["run"] if file.name == COMPLETE else found
+        same = before == run or difference(before, run)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise damaged(file, error) from error
+    if same is True:
+        return found
+    raise WorkError(
+        f"'{destination.name}' cannot be continued: {same}. Without resume=True, a new run begins"
+    )
 
 
 def recover(destination: Path) -> bool:
@@ -365,7 +371,7 @@ def recover(destination: Path) -> bool:
         Another run is at work.
     """
     clear_abandoned(destination)
-    folder = _folder_of(destination)
+    folder = folder_of(destination)
     if not folder.exists():
         return False
     with locked(folder, destination) as lock:
@@ -386,7 +392,7 @@ def recover(destination: Path) -> bool:
 
 def is_complete(destination: Path) -> bool:
     """Whether an interrupted run has left a complete output, which only has to get its place."""
-    return _noted_at_end(_folder_of(destination)) is not None
+    return _noted_at_end(folder_of(destination)) is not None
 
 
 def _remove_placed_data(destination: Path, complete: dict[str, Any]) -> None:
@@ -440,7 +446,7 @@ def _read(file: Path) -> dict[str, Any]:
         if file.name == COMPLETE:
             _check_complete(found)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _damaged(file, error) from error
+        raise damaged(file, error) from error
     return found
 
 
@@ -453,7 +459,17 @@ def _check_complete(found: dict[str, Any]) -> None:
         raise ValueError("names of files have folders")
 
 
-def _folder_of(destination: Path) -> Path:
+def check_length(destination: Path) -> None:
+    """Raise where there is no room for the names of what lies beside a destination."""
+    length = len(os.fsencode(destination.name))
+    if length > _LONGEST_NAME:
+        raise ValueError(
+            f"'{destination.name}' is too long a name: {length} bytes, the most allowed is "
+            f"{_LONGEST_NAME}"
+        )
+
+
+def folder_of(destination: Path) -> Path:
     """Return the folder of the work for a destination."""
     path = destination.absolute()
     return path.with_name(f".{path.name}.partial")
@@ -482,9 +498,3 @@ def _remove_all_but(folder: Path, *names: str) -> None:
 
 def _warn(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=users_level())
-
-
-def _damaged(file: Path, error: Exception) -> WorkError:
-    return WorkError(
-        f"'{file}' of an earlier run is damaged ({error}). Without resume=True, a new run begins"
-    )

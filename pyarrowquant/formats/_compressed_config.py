@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
@@ -109,6 +109,24 @@ def schemes_of(layers: Mapping[str, Coded]) -> dict[Scheme, list[str]]:
             'zero_point="symmetric", or with the same bit_width and group_size'
         )
     return schemes
+
+
+def mixed_problem(layers: Collection[Coded], model: Mapping[str, Any]) -> str | None:
+    """Say what keeps transformers from loading these layers with different bits."""
+    if not is_symmetric(layers):
+        return "transformers loads layers of different bits only with zero_point='symmetric'"
+    if _has_experts(layer.name for layer in layers):
+        return (
+            "transformers loads experts only if all have the same bits, which a budget or a "
+            "quality floor may not give. Use bit_width= instead"
+        )
+    if any(part in model for part in _PARTS):
+        return (
+            "transformers loads models that have text_config or vision_config only if all layers "
+            "have the same bits, which a budget or a quality floor may not give. Use bit_width= "
+            "instead"
+        )
+    return None
 
 
 def _can_stay_packed(model: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
+from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.settings import BIT_WIDTHS, Settings
 from pyarrowquant.formats._layers import INTEGER_ONLY
 from pyarrowquant.reading.model import Model
@@ -44,6 +45,12 @@ class Format(ABC):
         Whether other files of a model's folder go along, which must be on this machine.
     short_groups : tuple of int or None
         Numbers of columns of rows that are shorter than a group; None for any.
+    reserved_names : frozenset of str
+        Names that no tensor can have.
+    checks_kept_names : bool
+        Whether tensors that are kept have names that layers must not take.
+    longest_name : int or None
+        Bytes of names that all engines load.
     """
 
     name: str
@@ -54,13 +61,16 @@ class Format(ABC):
     kept: ClassVar[tuple[Rule, ...]] = ()
     copies_files: ClassVar[bool] = False
     short_groups: ClassVar[tuple[int, ...] | None] = None
+    reserved_names: ClassVar[frozenset[str]] = frozenset()
+    checks_kept_names: ClassVar[bool] = True
+    longest_name: ClassVar[int | None] = None
 
     def is_folder(self, destination: Path) -> bool:
         """Whether a destination is a folder."""
         return False
 
     def check_destination(self, destination: Path) -> None:
-        """Raise where what is written cannot be used at a destination."""
+        """Raise where what is written cannot be used at a destination, or an extra is missing."""
 
     def defaults(self, model: Model) -> Settings:
         """Return the settings that engines take where the user says nothing else."""
@@ -79,8 +89,8 @@ class Format(ABC):
         chosen = self.default_recipe(model) if recipe is None else recipe
         return preceded(self.kept, chosen)
 
-    def mixed_problem(self, settings: Settings) -> str | None:
-        """Say what keeps it from having layers of different bits."""
+    def mixed_problem(self, layers: Sequence[PlannedLayer], model: Model) -> str | None:
+        """Say what keeps it from having different bits for these layers."""
         return None
 
     def bit_widths(self, zero_point: str) -> Sequence[int]:
@@ -90,6 +100,14 @@ class Format(ABC):
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         """Whether a tensor that is not quantized goes into the output as it is."""
         return True
+
+    def names_of(self, layer: Coded) -> Iterable[str]:
+        """Return the names of the tensors that a layer becomes, which must differ from all."""
+        return [layer.name]
+
+    def spools(self, model: Model) -> bool:
+        """Whether what is written lies on the disk twice while it is written."""
+        return False
 
     def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
         """Return the bits that a layer takes, as a budget counts them."""
@@ -159,9 +177,19 @@ class Format(ABC):
             Whether the destination is a folder.
         """
 
-    def files_of_subfolders(self, model: Model) -> Collection[Path]:
-        """List what is taken over from the subfolders of a model."""
+    def copied_files(self, model: Model) -> Collection[Path]:
+        """List what is taken over from the folder of a model, relative to it.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            A file of the folder is missing, or cannot be taken over.
+        """
         return set()
+
+    def file_names(self, model: Model) -> Iterable[str]:
+        """Return names of files in a folder that are made of those of the model."""
+        return []
 
     def replaced_data(self, destination: Path, sources: Collection[str]) -> set[str]:
         """List files that go when a destination is replaced, but for the sources."""

@@ -4,54 +4,59 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 
 from pyarrowquant._core.binary import is_binary
 from pyarrowquant.errors import users_level
 from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.tensors import SCHEMA, Tensor, batch_of
 
 
 def left_out(
-    model: Model, results: pa.Table, lacks: Callable[[Sequence[int], str | None], str | None]
+    model: Model, results: pa.Table, lacks: Callable[[Sequence[int], str], str | None]
 ) -> pa.RecordBatchReader:
     """Read a model again, without the layers of the results.
 
     Parameters
     ----------
     lacks : callable
-        Says from a shape and a dtype, None where the type of the weights says it, what the format
-        has no place for, or None. Such tensors are left out and told.
+        Says from a shape and a dtype what the format has no place for, or None. Such tensors are
+        left out and told.
     """
     names = set(results["layer_name"].to_pylist())
-
-    def is_held(name: object, shape: Sequence[int], dtype: str | None) -> bool:
-        lacking = lacks(shape, dtype)
-        if lacking is not None:
+    kept: dict[str, Tensor] = {}
+    lost: set[str] = set()
+    for tensor in model.all_tensors:
+        if tensor.name in names or not model.is_read(tensor):
+            continue
+        lacking = lacks(tensor.shape, tensor.dtype)
+        if lacking is None:
+            kept[tensor.name] = tensor
+        else:
+            lost.add(tensor.name)
             warnings.warn(
-                f"Left out, as the format has no {lacking}: {name}",
+                f"Left out, as the format has no {lacking}: {tensor.name}",
                 UserWarning,
                 stacklevel=users_level(),
             )
-        return lacking is None
-
-    others = {
-        tensor.name
-        for tensor in model.tensors or ()
-        if tensor.name not in names and not is_held(tensor.name, tensor.shape, tensor.dtype)
-    }
-    layers = model.without(names | others).reader(only_floats=False)
+    layers = model.without(names | lost).reader(only_floats=False)
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in layers:
-            raw = is_binary(batch["weights"].type)
-            kinds = batch["dtype"].to_pylist() if raw else [None] * batch.num_rows
             for row, name in enumerate(batch["layer_name"].to_pylist()):
-                if name in names or name in others:
-                    continue
-                layer = batch.slice(row, 1)
-                shape = layer["shape"][0].as_py() if raw else ()
-                if is_held(name, shape, kinds[row]):
-                    yield layer
+                if name in kept:
+                    layer = batch.slice(row, 1)
+                    yield _as_bytes(layer, kept[name]) if doubles else layer
 
-    return pa.RecordBatchReader.from_batches(layers.schema, batches())
+    weights = layers.schema.field("weights").type
+    doubles = not is_binary(weights) and weights.value_type == pa.float64()
+    return pa.RecordBatchReader.from_batches(SCHEMA if doubles else layers.schema, batches())
+
+
+def _as_bytes(layer: pa.RecordBatch, tensor: Tensor) -> pa.RecordBatch:
+    """Return a list of float64 as raw bytes, which formats can have that lack it as a weight."""
+    values = layer["weights"][0].values.to_numpy()
+    size = tensor.end - tensor.begin
+    return batch_of([replace(tensor, begin=0, end=size)], pa.py_buffer(values.astype("<f8")))

@@ -20,6 +20,7 @@ from pyarrowquant.reading.tensors import Tensor
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 _PIECE = 1 << 24
+_POINTER_BYTES = range(100, 1024)  # of a pointer of git-lfs
 # Weights, which would be loaded in place of the written ones or take their room.
 _WEIGHTS = (
     "*.safetensors",
@@ -61,6 +62,7 @@ class ModelFolder:
     """
 
     def __init__(self, model: Model) -> None:
+        self.model = model
         self.path = Path(model.location.path)
         _check_folder(self.path)
         assert isinstance(model, ShardedModel)  # as all folders are
@@ -94,17 +96,18 @@ def other_files(folder: Path, shards: Iterable[Shard]) -> list[Path]:
     """List what belongs to a model beside its weights and config.json, as relative paths."""
     taken = {CONFIG, *(shard.location.name for shard in shards)}
     found: list[Path] = []
+    around = (Path(os.path.realpath(folder)),)
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
         _refuse_dangling(path)
         if path.is_file() and path.name not in taken and not _is_weights(path):
-            found.append(Path(path.name))
+            found.append(path)
         elif path.is_dir():
-            inner = sorted(_files_in(path))
+            inner = sorted(_files_in(path, around))
             if not any(map(_is_weights, inner)):  # else it is another model
-                found += (file.relative_to(folder) for file in inner)
-    return found
+                found += inner
+    return [path.relative_to(folder) for path in found]
 
 
 def copy_files(paths: Iterable[Path], source: Path, folder: Path) -> None:
@@ -145,13 +148,28 @@ def _refuse_dangling(path: Path) -> None:
         raise FileNotFoundError(f"'{path}' is a link to '{path.readlink()}', which does not exist")
 
 
-def _files_in(folder: Path) -> Iterator[Path]:
+def _files_in(folder: Path, around: tuple[Path, ...]) -> Iterator[Path]:
+    """Give the files of a folder that lies in these, as links lead."""
+    real = Path(os.path.realpath(folder))
+    if real in around:
+        raise ValueError(
+            f"'{folder}' is a link that leads back to '{real}', which has it. Remove it"
+        )
     for path in folder.iterdir():
         _refuse_dangling(path)
         if path.is_file():
             yield path
         elif path.is_dir():
-            yield from _files_in(path)
+            yield from _files_in(path, (*around, real))
+
+
+def check_usable(path: Path) -> None:
+    """Raise where a file cannot be read, or is a pointer of git-lfs to another."""
+    if not os.access(path, os.R_OK):
+        raise PermissionError(f"'{path}' may not be read, and belongs to the model")
+    if path.stat().st_size in _POINTER_BYTES:
+        with locate(path, None).open():  # which refuses pointers
+            pass
 
 
 def _is_weights(path: Path) -> bool:

@@ -34,7 +34,7 @@ def node_problem(layer: Coded) -> str | None:
         return problem
     if layer.bits not in _BIT_WIDTHS:
         return f"{layer.bits} bits"
-    block = _block(layer)
+    block = block_of(layer)
     if block < _LEAST_BLOCK or block & (block - 1):
         return f"group_size {layer.group_size}"
     if layer.bits == 8 and layer.zero_point == "float":
@@ -102,7 +102,7 @@ def add_tensors(
     """
     uint8 = onnx.TensorProto.UINT8
     rows, groups = layer.scales.shape
-    width = _block(layer) * layer.bits // 8
+    width = block_of(layer) * layer.bits // 8
     dtype = "float16" if half else "float32"
     floats = onnx.TensorProto.FLOAT16 if half else onnx.TensorProto.FLOAT
 
@@ -127,10 +127,10 @@ def add_tensors(
 def attributes(layer: Coded) -> dict[str, int]:
     """Attributes of the node."""
     rows, columns = layer.shape
-    return {"K": columns, "N": rows, "bits": layer.bits, "block_size": _block(layer)}
+    return {"K": columns, "N": rows, "bits": layer.bits, "block_size": block_of(layer)}
 
 
-def _block(layer: Coded) -> int:
+def block_of(layer: Coded) -> int:
     """Columns of a block; one block a row may be larger than the row."""
     if layer.group < layer.columns:
         return layer.group

@@ -25,7 +25,10 @@ from pyarrowquant._core.placing import (
 )
 from pyarrowquant._core.scratch import Scratch, clear, is_abandoned
 from pyarrowquant.formats._onnx_data import remove_unused_data
+from pyarrowquant.reading.location import is_companion
 
+_OF_MODELS = ("config.json", ".index.json")
+_DS_STORE = ".DS_Store"  # what macOS knows of a folder's window
 _BEGUN = "begun"  # a file that says that all files are whole, and are getting their names
 _PLACED, _REPLACED = ".placed", ".replaced"  # notes of data that lies beside
 
@@ -189,7 +192,7 @@ class OutputFolder:
     source : Path, optional
         A folder that must not be replaced.
     written : collection of Path
-        Files in subfolders that are written, relative to the folder.
+        Files that are written beside weights and config.json, relative to the folder.
 
     Raises
     ------
@@ -290,9 +293,9 @@ def check_replaceable(folder: Path, written: Collection[Path], suffixes: Sequenc
     folder : Path
         Is there already.
     written : collection of Path
-        Files in subfolders that are written anew, relative to the folder.
+        Files that are written anew beside weights and config.json, relative to the folder.
     suffixes : sequence of str
-        Of files that a model has, one of which must be there.
+        Of files of weights, one of which must be there.
     """
     paths = list(folder.iterdir())
     if not any(path.name == "config.json" or path.suffix in suffixes for path in paths):
@@ -302,9 +305,13 @@ def check_replaceable(folder: Path, written: Collection[Path], suffixes: Sequenc
             "Give another name, or remove it"
         )
     for path in paths:
-        replaced = path.name != ".git" and (
-            not path.is_dir() or is_abandoned(path) or _is_written(path, folder, written)
-        )
+        if path.is_dir():
+            replaced = path.name != ".git" and (
+                is_abandoned(path) or _is_written(path, folder, written)
+            )
+        else:
+            replaced = path.name.endswith((*_OF_MODELS, *suffixes)) or Path(path.name) in written
+            replaced = replaced or path.name == _DS_STORE or is_companion(path.name)
         if not replaced:
             kind = "the folder " if path.is_dir() else ""
             raise FileExistsError(

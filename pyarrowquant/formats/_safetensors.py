@@ -10,6 +10,8 @@ from typing import Any
 
 from pyarrowquant.reading.safetensors_header import BITS
 
+RESERVED = frozenset({"__metadata__"})
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -48,8 +50,8 @@ def write_tensors(path: Path, entries: Sequence[Entry], format_name: str = "pt")
     header: dict[str, Any] = {"__metadata__": {"format": format_name}}
     position = 0
     for entry in entries:
-        if entry.name == "__metadata__":
-            raise ValueError("A tensor of a safetensors file cannot be named '__metadata__'")
+        if entry.name in RESERVED:
+            raise ValueError(f"A tensor of a safetensors file cannot be named '{entry.name}'")
         header[entry.name] = {
             "dtype": entry.dtype,
             "shape": list(entry.shape),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,14 @@ from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Packed
 from pyarrowquant._core.settings import Settings
+from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.formats._by_name import LayersByName
-from pyarrowquant.formats._compressed_config import WEIGHT, is_symmetric, quantization_config
+from pyarrowquant.formats._compressed_config import (
+    WEIGHT,
+    is_symmetric,
+    mixed_problem,
+    quantization_config,
+)
 from pyarrowquant.formats._format import NO_MATRIX, NO_WEIGHT, Format
 from pyarrowquant.formats._layers import (
     Names,
@@ -36,10 +42,10 @@ from pyarrowquant.formats._model_folder import (
     pieces_of,
 )
 from pyarrowquant.formats._outputs import OutputFolder
-from pyarrowquant.formats._safetensors import Entry, write_tensors
+from pyarrowquant.formats._safetensors import RESERVED, Entry, write_tensors
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import INDEX, Shard
-from pyarrowquant.recipes.planned import PlannedLayout
+from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.presets import NOT_LINEAR
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
@@ -83,8 +89,8 @@ def write_compressed_tensors(
         copied (tokenizer, generation_config.json, Python code, ...), but for weights in other
         formats, hidden files, and subfolders that have weights.
     overwrite : bool
-        Whether `folder` may be replaced, with all that it holds. It must be the folder of a model,
-        with config.json or safetensors, and have no subfolders that `model` has not.
+        Whether `folder` may be replaced. It must be the folder of a model, with config.json or
+        safetensors, and have no files beside these, and no subfolders, that `model` has not.
 
     Raises
     ------
@@ -163,13 +169,7 @@ def _holds(dtype: str) -> str:
 def model_dtype(source: ModelFolder) -> str:
     """Return the dtype of the model, or raise where the format has no place for the model."""
     config = source.path / "config.json"
-    for part in (source.config, source.config.get("text_config")):
-        for key in ("quantization_config", "compression_config"):
-            if isinstance(part, dict) and part.get(key) is not None:
-                raise ValueError(
-                    f"'{config}' has {key}: the model is quantized already. Give the model with "
-                    "float weights"
-                )
+    source.model.refuse_quantized()
     if (model_type := source.config.get("model_type")) in _CONV1D:
         raise ValueError(
             f"'{config}' has model_type '{model_type}', whose layers are Conv1D: transformers "
@@ -195,10 +195,26 @@ class CompressedTensors(Format):
     group_sizes = (128, 64, 32)
     copies_files = True
     short_groups = ()
+    reserved_names = RESERVED
     kept = (NO_MATRIX, NO_WEIGHT, *map(_not_linear, NOT_LINEAR))
 
     def is_folder(self, destination: Path) -> bool:
         return True
+
+    def names_of(self, layer: Coded) -> Iterable[str]:
+        parts = ["packed", "scale", "shape"]
+        if layer.zero_point != "symmetric":
+            parts.append("zero_point")
+        return [f"{layer.name}_{part}" for part in parts]
+
+    def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
+        """Return the bits of a layer, whose codes and zero-points are in words of 32 bits."""
+        rows, columns = shape[0], columns_of(shape)
+        bits = settings.bit_width
+        groups = 1 if settings.group_size == -1 else -(-columns // settings.group_size)
+        scale_bits = 32 if settings.scale_dtype == "float32" else 16
+        zero_points = 0 if settings.zero_point == "symmetric" else 32 * _words(rows * bits)
+        return rows * 32 * _words(columns * bits) + groups * (rows * scale_bits + zero_points)
 
     def scale_dtype(self, model: Model, settings: Settings) -> str:
         return model_dtype(ModelFolder(model))
@@ -206,10 +222,9 @@ class CompressedTensors(Format):
     def default_recipe(self, model: Model) -> Recipe | None:
         return Recipe.preset("text")  # which spares heads
 
-    def mixed_problem(self, settings: Settings) -> str | None:
-        if settings.zero_point == "symmetric":
-            return None
-        return "transformers loads layers of different bits only with zero_point='symmetric'"
+    def mixed_problem(self, layers: Sequence[PlannedLayer], model: Model) -> str | None:
+        coded = [layout for layer in layers if (layout := layout_of(layer))]
+        return mixed_problem(coded, model.config or {})
 
     def check_layouts(
         self, layers: Sequence[PlannedLayout], model: Model, scale_dtype: str
@@ -237,7 +252,7 @@ class CompressedTensors(Format):
     ) -> None:
         write_folder(results, destination, ModelFolder(model), overwrite=False)
 
-    def files_of_subfolders(self, model: Model) -> Collection[Path]:
+    def copied_files(self, model: Model) -> Collection[Path]:
         return set(ModelFolder(model).other_files())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,10 @@ class Gguf(Format):
     group_sizes = (32,)
     kept = (NO_MATRIX,)
     short_groups = (32,)
+    longest_name = 63  # GGML_MAX_NAME, with the zero at its end
+
+    def check_destination(self, destination: Path) -> None:
+        import_gguf("Writing")
 
     def default_recipe(self, model: Model) -> Recipe | None:
         more = _LLAMA_CPP if isinstance(model, GgufModel) else ()
@@ -158,8 +163,18 @@ class Gguf(Format):
     def bit_widths(self, zero_point: str) -> Sequence[int]:
         return (4, 5, 8) if zero_point == "symmetric" else (4, 5)
 
+    def spools(self, model: Model) -> bool:
+        return not isinstance(model, GgufModel)
+
+    def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
+        """Return the bits of blocks, whose minimums are like scales."""
+        zero_point = "symmetric" if settings.zero_point == "symmetric" else "float"
+        return super().stored_bits(shape, replace(settings, zero_point=zero_point))
+
     def keeps(self, tensor: Tensor, model: Model) -> bool:
-        return isinstance(model, GgufModel) or _lacks(tensor.shape, tensor.dtype) is None
+        if isinstance(model, GgufModel):
+            return True
+        return model.is_read(tensor) and _lacks(tensor.shape, tensor.dtype) is None
 
     def check_layouts(
         self,
@@ -186,13 +201,13 @@ class Gguf(Format):
         write_gguf(results, destination, kept=left_out(model, results, _lacks))
 
 
-def _lacks(shape: Sequence[int], dtype: str | None) -> str | None:
+def _lacks(shape: Sequence[int], dtype: str) -> str | None:
     """Say what GGUF has no place for."""
     if 0 in shape:
         return "empty tensors"
     if len(shape) > _MOST_DIMENSIONS:
         return f"tensors of {len(shape)} dimensions"
-    return dtype if dtype is not None and dtype not in {*KEPT_DTYPES, *OTHER_DTYPES} else None
+    return None if dtype in {*KEPT_DTYPES, *OTHER_DTYPES} else dtype
 
 
 def _kept_problem(layer: Kept) -> str | None:

@@ -36,7 +36,7 @@ from pyarrowquant.formats._layers import (
 )
 from pyarrowquant.formats._model_folder import copy_files, other_files
 from pyarrowquant.formats._outputs import OutputFolder, Outputs, Spool, clear_abandoned
-from pyarrowquant.formats._safetensors import Entry, write_tensors
+from pyarrowquant.formats._safetensors import RESERVED, Entry, write_tensors
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import ShardedModel
 from pyarrowquant.reading.safetensors_header import BITS
@@ -192,17 +192,32 @@ class Mlx(Format):
     copies_files = True
     kept = (NO_MATRIX, NO_WEIGHT)
     short_groups = _GROUPS
+    reserved_names = RESERVED
 
     def is_folder(self, destination: Path) -> bool:
         return True
+
+    def check_destination(self, destination: Path) -> None:
+        _safe_open()
 
     def defaults(self, model: Model) -> Settings:
         """Return settings with scales of the model's dtype, or MLX would compute in float32."""
         is_bfloat16 = model.weights_dtype == "BF16"
         return replace(self.usual, scale_dtype="bfloat16" if is_bfloat16 else "float16")
 
+    def names_of(self, layer: Coded) -> Iterable[str]:
+        module = layer.name.removesuffix(_WEIGHT)
+        return [layer.name, f"{module}.scales", f"{module}.biases"]
+
+    def spools(self, model: Model) -> bool:
+        return True
+
+    def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
+        """Return the bits of a layer, whose biases are like scales."""
+        return super().stored_bits(shape, replace(settings, zero_point="float"))
+
     def keeps(self, tensor: Tensor, model: Model) -> bool:
-        return _lacks(tensor.shape, tensor.dtype) is None
+        return model.is_read(tensor) and _lacks(tensor.shape, tensor.dtype) is None
 
     def check_layouts(
         self,
@@ -215,6 +230,8 @@ class Mlx(Format):
             return _layout_problem(layer) or (None if fits else _other_dtype(scale_dtype))
 
         refuse(layers, problem, "MLX", _HOLDS)
+        modules = {layer.name.removesuffix(_WEIGHT): layer for layer in layers}
+        _quantization({name: (each.group, each.bits) for name, each in modules.items()})
 
     def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
         layers_of(results, scale_dtype)
@@ -241,13 +258,13 @@ class Mlx(Format):
         found = other_files(Path(model.folder.path), model.shards)
         return [path for path in found if str(path) not in written]
 
-    def files_of_subfolders(self, model: Model) -> Collection[Path]:
+    def copied_files(self, model: Model) -> Collection[Path]:
         return set(self.other_files(model))
 
 
-def _lacks(_shape: Sequence[int], dtype: str | None) -> str | None:
+def _lacks(_shape: Sequence[int], dtype: str) -> str | None:
     """Say what MLX does not load."""
-    return dtype if dtype is not None and dtype not in _LOADED else None
+    return None if dtype in _LOADED else dtype
 
 
 def _safe_open() -> Any:

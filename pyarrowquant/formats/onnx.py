@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._format import NO_MATRIX, Format
 from pyarrowquant.formats._layers import Names, Results, refuse
@@ -25,6 +26,7 @@ from pyarrowquant.formats._onnx_nodes import (
     ExternalData,
     add_tensors,
     attributes,
+    block_of,
     node_problem,
 )
 from pyarrowquant.formats._onnx_outputs import DataFile, model_outputs, refuse_link
@@ -33,7 +35,7 @@ from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.onnx import OnnxModel
 from pyarrowquant.reading.onnx_model import import_onnx
 from pyarrowquant.reading.tensors import Tensor
-from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
+from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 
 _OPSET = 17
 _IR_VERSION = 8
@@ -134,8 +136,10 @@ class Onnx(Format):
     name = "onnx"
     suffixes = (".onnx",)
     kept = (NO_MATRIX,)
+    checks_kept_names = False  # which get other names where they have to
 
     def check_destination(self, destination: Path) -> None:
+        import_onnx("Writing")
         refuse_link(destination)
 
     def scale_dtype(self, model: Model, settings: Settings) -> str:
@@ -145,6 +149,22 @@ class Onnx(Format):
 
     def bit_widths(self, zero_point: str) -> Sequence[int]:
         return (2, 4) if zero_point == "float" else (2, 4, 8)
+
+    def names_of(self, layer: Coded) -> Iterable[str]:
+        parts = ("input", "output", "codes", "scales", "zero_points")
+        return [f"{layer.name}.{part}" for part in parts]
+
+    def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
+        """Return the bits of a layer, whose last groups are whole ones."""
+        planned = PlannedLayer("", tuple(shape), settings)
+        layer = layout_of(planned)
+        assert layer is not None
+        block = block_of(layer)
+        groups = -(-layer.columns // block)
+        scale = 32 if settings.scale_dtype == "float32" else 16
+        zero_points = {"integer": -(-groups * layer.bits // 8) * 8, "float": groups * scale}
+        row = groups * (block * layer.bits + scale) + zero_points.get(settings.zero_point, 0)
+        return shape[0] * row
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         return isinstance(model, OnnxModel)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pyarrowquant._core.encodings import ENCODING_NAMES
+from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._outputs import Outputs
@@ -36,6 +37,9 @@ class TableFormat(Format):
     def is_folder(self, destination: Path) -> bool:
         return destination.suffix.lower() not in TABLES
 
+    def names_of(self, layer: Coded) -> Iterable[str]:
+        return []  # rows may share a name
+
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         return False
 
@@ -54,6 +58,11 @@ class TableFormat(Format):
 
     def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
         """Hold everything."""
+
+    def file_names(self, model: Model) -> Iterable[str]:
+        shards = model.shards if isinstance(model, ShardedModel) else []
+        locations = [shard.location for shard in shards] or [model.location]
+        return [f"{Path(location.name).stem}.{self.name}" for location in locations]
 
     def write(
         self,

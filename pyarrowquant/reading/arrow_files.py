@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from copy import copy
+from functools import cached_property
 from itertools import islice
 
 import pyarrow as pa
 
-from pyarrowquant._core.rows import check_weights_schema
+from pyarrowquant._core.binary import is_binary
+from pyarrowquant._core.rows import check_weights_schema, layers
+from pyarrowquant._core.shapes import product
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
 from pyarrowquant.reading import table_files
 from pyarrowquant.reading.location import Location
-from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.model import BATCH_BYTES, Model
+from pyarrowquant.reading.safetensors_header import BITS
 from pyarrowquant.reading.table_files import errors_of
-from pyarrowquant.reading.tensors import FLOATS
+from pyarrowquant.reading.tensors import FLOATS, Tensor, in_a_row
+
+_LIST_DTYPES = {pa.float16(): "F16", pa.float32(): "F32", pa.float64(): "F64"}
 
 
 def parquet_schema(location: Location) -> pa.Schema:
@@ -69,7 +76,8 @@ def _parts(
 
 def _floats(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """Leave out rows of raw bytes that cannot be quantized, by slices: nothing is copied."""
-    if "dtype" not in batch.schema.names or not _is_raw(batch.schema.field("weights").type):
+    names = batch.schema.names
+    if not {"dtype", "weights"} <= set(names) or not is_binary(batch["weights"].type):
         yield batch
         return
     first = 0
@@ -80,11 +88,6 @@ def _floats(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
             first = row + 1
 
 
-def _is_raw(weights: pa.DataType) -> bool:
-    kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
-    return any(is_kind(weights) for is_kind in kinds)
-
-
 def _bounded(batch: pa.RecordBatch, batch_bytes: int) -> Iterator[pa.RecordBatch]:
     """Halve what is too large, down to single rows."""
     if batch.num_rows > 1 and weights_bytes(batch) > batch_bytes:
@@ -93,6 +96,20 @@ def _bounded(batch: pa.RecordBatch, batch_bytes: int) -> Iterator[pa.RecordBatch
         yield from _bounded(batch.slice(half), batch_bytes)
     else:
         yield batch
+
+
+def _tensors(batch: pa.RecordBatch, weights: pa.DataType) -> Iterator[Tensor]:
+    """Describe the rows of a table; its weights are needed only for rows without a shape.
+
+    Rows that quantizing refuses, for what they lack, are left out.
+    """
+    raw = is_binary(weights)
+    for row, (name, shape) in enumerate(layers(pa.Table.from_batches([batch]))):
+        dtype = batch["dtype"][row].as_py() if raw else _LIST_DTYPES[weights.value_type]
+        if name is None or dtype is None or any(n is None or n < 0 for n in shape):
+            continue
+        size = -(-product((*shape, BITS.get(dtype, 8))) // 8)
+        yield Tensor(name, dtype, tuple(shape), 0, size)
 
 
 class TableModel(Model):
@@ -106,6 +123,42 @@ class TableModel(Model):
         read = parquet_schema if is_parquet else ipc_schema
         self.schema = read(location)
 
+    @cached_property
+    def all_tensors(self) -> Sequence[Tensor]:
+        return in_a_row(self._described())
+
+    def obstacle(self, tensor: Tensor) -> str | None:
+        return super().obstacle(tensor) if is_binary(self.schema.field("weights").type) else None
+
+    def without(self, names: Collection[str]) -> Model:
+        left = copy(self)
+        left.all_tensors = [tensor for tensor in self.all_tensors if tensor.name not in names]
+        return left
+
     def batches(self, batch_bytes: int, only_floats: bool, skip: int) -> Iterator[pa.RecordBatch]:
         read = parquet_batches if self._is_parquet else ipc_batches
         return islice(read(self.location, self.schema, batch_bytes, only_floats), skip, None)
+
+    def _described(self) -> list[Tensor]:
+        """Read names, shapes and dtypes; weights only if there are rows without a shape."""
+        weights = self.schema.field("weights").type
+        found: list[Tensor] = []
+        if "shape" in self.schema.names:
+            for batch in self._columns({"layer_name", "shape", "dtype"}):
+                if batch["shape"].null_count:
+                    found.clear()
+                    break
+                found += _tensors(batch, weights)
+            else:
+                return found
+        for batch in self._columns({"layer_name", "shape", "dtype", "weights"}):
+            found += _tensors(batch, weights)
+        return found
+
+    def _columns(self, names: Collection[str]) -> Iterator[pa.RecordBatch]:
+        """Read some of the columns."""
+        schema = pa.schema([field for field in self.schema if field.name in names])
+        if self._is_parquet:
+            return parquet_batches(self.location, schema, BATCH_BYTES, only_floats=False)
+        only = "weights" not in names
+        return table_files.ipc_batches(self.location, schema, lambda batch: [batch], only)

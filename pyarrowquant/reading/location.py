@@ -60,21 +60,31 @@ class Location:
 
     @property
     def name(self) -> str:
-        return os.path.basename(self.path.rstrip("/"))
+        return os.path.basename(self._parts[0])
 
     @property
     def parent(self) -> Location:
         """The folder that this is in."""
-        return replace(self, path=self.path.rstrip("/")[: -len(self.name)] or ".")
+        path, query = self._parts
+        return replace(self, path=(path[: -len(self.name)] or ".") + query)
 
     def beside(self, name: str) -> Location:
         """Return the file of this name in the same folder."""
-        folder = self.path.rstrip("/")[: -len(self.name)]
-        return replace(self, path=folder + name)
+        path, query = self._parts
+        return replace(self, path=path[: -len(self.name)] + name + query)
 
     def within(self, name: str) -> Location:
         """Return the file of this name in this folder."""
-        return replace(self, path=f"{self.path.rstrip('/')}/{name}")
+        path, query = self._parts
+        return replace(self, path=f"{path}/{name}{query}")
+
+    @property
+    def _parts(self) -> tuple[str, str]:
+        """The path, and the query of a URL, such as ``?download=true``, which names have not."""
+        path, mark, query = self.path, "", ""
+        if "://" in path:  # as filesystems of the web have it
+            path, mark, query = path.partition("?")
+        return path.rstrip("/"), mark + query
 
     def is_file(self) -> bool:
         """Tell a file from a folder; what is neither, or not there, is an error."""

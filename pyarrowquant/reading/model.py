@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.reading.config import CONFIG, read_config
+from pyarrowquant.reading.config import CONFIG, quantization_in, read_config
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.tensors import FLOATS, SCHEMA, Tensor
 
@@ -35,11 +35,24 @@ class Model(ABC):
     @property
     @abstractmethod
     def tensors(self) -> Sequence[Tensor] | None:
-        """All tensors, of any dtype; None for files that say them with their data."""
+        """The tensors that batches may have; None for files that say them with their data."""
+
+    @property
+    def all_tensors(self) -> Sequence[Tensor]:
+        """All tensors, of any dtype, also those that no batch has."""
+        return self.tensors or ()
+
+    def obstacle(self, tensor: Tensor) -> str | None:
+        """Say what keeps tensors like this one from being weights of batches, or None."""
+        return None if tensor.dtype in FLOATS else f"of dtype {tensor.dtype}"
 
     def can_quantize(self, tensor: Tensor) -> bool:
         """Whether a tensor is one of the weights that batches have."""
-        return tensor.dtype in FLOATS
+        return self.obstacle(tensor) is None
+
+    def is_read(self, tensor: Tensor) -> bool:
+        """Whether batches have a tensor, if not only floats are asked for."""
+        return True
 
     @property
     def files(self) -> Sequence[Location]:
@@ -60,7 +73,7 @@ class Model(ABC):
     def weights_dtype(self) -> str | None:
         """The dtype that most bytes of tensors that can be quantized have, as in safetensors."""
         counts: Counter[str] = Counter()
-        for tensor in self.tensors or ():
+        for tensor in self.all_tensors:
             if self.can_quantize(tensor):
                 counts[tensor.dtype] += tensor.end - tensor.begin
         return counts.most_common(1)[0][0] if counts else None
@@ -73,7 +86,7 @@ class Model(ABC):
         """
 
     def without(self, names: Collection[str]) -> Model:
-        """Return the model without tensors of these names, where it says its tensors."""
+        """Return the model without tensors of these names; batches of tables have them still."""
         return self
 
     def reader(
@@ -81,14 +94,24 @@ class Model(ABC):
     ) -> pa.RecordBatchReader:
         """Return the weights as `read_weights` does, without some batches at the beginning."""
         if only_floats:
-            self._refuse_quantized()
+            self._refuse_codes()
         batches = self.batches(batch_bytes, only_floats, skip)
         return pa.RecordBatchReader.from_batches(self.schema, batches)
 
-    def _refuse_quantized(self) -> None:
+    def refuse_quantized(self) -> None:
+        """Raise where the weights are codes already, or config.json says so."""
+        if key := quantization_in(self.config or {}):
+            raise ValueError(
+                f"'{self.location}' is quantized already: its {CONFIG} has {key}. Give the model "
+                "with float weights"
+            )
+        self._refuse_codes()
+
+    def _refuse_codes(self) -> None:
         """Raise where most of the matrices are codes already."""
+        names = {tensor.name for tensor in self.tensors or ()}
         matrices = [tensor for tensor in self.tensors or () if len(tensor.shape) > 1]
-        coded = [tensor for tensor in matrices if _is_coded(tensor)]
+        coded = [tensor for tensor in matrices if _is_coded(tensor, names)]
         if 2 * _size(coded) > _size(matrices):
             dtypes = Counter(tensor.dtype for tensor in coded)
             listed = ", ".join(f"{count} of {dtype}" for dtype, count in dtypes.most_common(4))
@@ -99,8 +122,12 @@ class Model(ABC):
             )
 
 
-def _is_coded(tensor: Tensor) -> bool:
-    """Whether a matrix has codes, not numbers: of FP8, a type of ggml, or packed ones."""
+def _is_coded(tensor: Tensor, names: Collection[str]) -> bool:
+    """Whether a matrix has codes, not numbers: of FP8, a type of ggml, packed or with scales."""
+    if tensor.dtype == "I8":
+        module = tensor.name.removesuffix(".weight")
+        scales = ("_scale", ".scale", ".scales", ".SCB")
+        return any(f"{owner}{end}" in names for owner in (tensor.name, module) for end in scales)
     packed = (".weight_packed", ".qweight", "_blocks")  # of compressed-tensors, GPTQ, gpt-oss
     return tensor.dtype.startswith(("F8_", "Q", "IQ", "TQ", "MXFP", "NVFP")) or (
         tensor.dtype in ("I32", "U32", "U8") and tensor.name.endswith((*packed, ".weight"))

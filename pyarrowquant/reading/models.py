@@ -11,6 +11,7 @@ import pyarrow as pa
 from pyarrowquant._core import arguments
 from pyarrowquant.reading import safetensors
 from pyarrowquant.reading.arrow_files import TableModel
+from pyarrowquant.reading.foreign import foreign_problem
 from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.location import Location, locate
 from pyarrowquant.reading.model import BATCH_BYTES, Model
@@ -101,12 +102,29 @@ def open_model(location: Location) -> Model:
         The kind of file needs an extra.
     """
     if not location.is_file():
+        _refuse_others(location)
         return ShardedModel(location, safetensors.read_folder(location))
     name = location.name.lower()
     for suffix, open_kind in _KINDS.items():
         if name.endswith(suffix):
             return open_kind(location)
-    raise ValueError(f"{location}: unknown suffix. Known are {', '.join(_KINDS)}")
+    raise ValueError(
+        foreign_problem([location.name], location.parent)
+        or f"{location}: unknown suffix. Known are {', '.join(_KINDS)}"
+    )
+
+
+def _refuse_others(folder: Location) -> None:
+    """Raise where a folder has no safetensors, but what they can be made of, or results."""
+    names = folder.file_names()
+    if any(name.endswith((".safetensors", safetensors.INDEX_SUFFIX)) for name in names):
+        return
+    for name in names:
+        if name.lower().endswith((".parquet", ".arrow", ".ipc", ".feather")):
+            open_model(folder.within(name))  # which says if it has results
+            raise ValueError(f"{folder} has no model, but tables. Give the path of one: '{name}'")
+    if problem := foreign_problem(names, folder):
+        raise ValueError(problem)
 
 
 _KINDS: dict[str, Callable[[Location], Model]] = {

@@ -156,7 +156,7 @@ def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, w
             f"{what}: shape {quoted(list(shape))} of {dtype.str} has {size} bytes, the file has "
             f"{left}"
         )
-    return Tensor(name, _DTYPES.get(dtype.str, dtype.str), shape, 0, size)
+    return Tensor(name, _name(dtype) or dtype.str, shape, 0, size)
 
 
 def _opened(archive: zipfile.ZipFile, member: str, what: str) -> Any:
@@ -188,11 +188,6 @@ def _parse_header(stream: Any, what: str) -> tuple[tuple[int, ...], np.dtype[Any
             f"{what} has dtype '|V2', as numpy saves bfloat16, whose meaning is lost. Save it as "
             "safetensors"
         )
-    if dtype.str in (">f2", ">f4"):
-        raise ValueError(
-            f"{what} has dtype '{dtype.str}', big-endian. Save it with "
-            f"astype('{dtype.str.replace('>', '<')}')"
-        )
     return shape, dtype, fortran_order
 
 
@@ -203,7 +198,7 @@ def _read_array(
         shape, dtype, by_columns = _parse_header(stream, what)
         if shape != tensor.shape or tensor.dtype not in _read_as(dtype):
             raise ValueError(f"{what} has changed since its header was read")
-        as_it_is = _DTYPES[dtype.str] == tensor.dtype and not by_columns
+        as_it_is = _DTYPES.get(dtype.str) == tensor.dtype and not by_columns
         read = into if as_it_is else np.empty(math.prod(shape) * dtype.itemsize, np.uint8)
         view = read.data
         done = 0
@@ -220,12 +215,18 @@ def _read_array(
         raise ValueError(f"{what} has {done} bytes, {len(view)} should be there")
     if not as_it_is:
         array = read.view(dtype).reshape(shape, order="F" if by_columns else "C")
-        _put(array, into.view("<f4" if tensor.dtype == "F32" else dtype).reshape(shape))
+        wanted = np.dtype("<f4") if tensor.dtype == "F32" else dtype.newbyteorder("<")
+        _put(array, into.view(wanted).reshape(shape))
+
+
+def _name(dtype: np.dtype[Any]) -> str | None:
+    """Return the safetensors name of a type, in whatever order its bytes are."""
+    return _DTYPES.get(dtype.newbyteorder("<").str)
 
 
 def _read_as(dtype: np.dtype[Any]) -> tuple[str, ...]:
     """Return the names of the dtypes that an array may be read as."""
-    name = _DTYPES.get(dtype.str, "")
+    name = _name(dtype) or ""
     return (name, "F32") if name == "F64" else (name,)
 
 
@@ -250,8 +251,8 @@ class NpzModel(Model):
         left._arrays = in_a_row([array for array in self._arrays if array.name not in names])
         return left
 
-    def can_quantize(self, tensor: Tensor) -> bool:
-        return tensor.dtype == "F64" or super().can_quantize(tensor)
+    def obstacle(self, tensor: Tensor) -> str | None:
+        return None if tensor.dtype == "F64" else super().obstacle(tensor)
 
     def batches(self, batch_bytes: int, only_floats: bool, skip: int) -> Iterator[pa.RecordBatch]:
         arrays = selected(self._arrays, only_floats, self.location)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ import pyarrow as pa
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.onnx_constants import coded_products, other_tensors
 from pyarrowquant.reading.onnx_model import (
     MATMUL_TYPES,
     ExternalFiles,
@@ -30,6 +32,8 @@ from pyarrowquant.reading.tensors import FLOATS, Tensor, batch_of, check_some_le
 
 # Rows and columns that are transposed at a time, which fit into a processor's cache.
 _TILE = 128
+
+_NO_WEIGHT = "no constant matrices of a MatMul or Gemm"
 
 # Of all graphs together; large models have a tenth of that.
 _MOST_PARTS = 1_000_000
@@ -331,6 +335,29 @@ class OnnxModel(Model):
     @cached_property
     def tensors(self) -> Sequence[Tensor]:
         return tensors_of(self.layers)
+
+    @cached_property
+    def all_tensors(self) -> Sequence[Tensor]:
+        names = {tensor.name for tensor in self.tensors}
+        return in_a_row([*self.tensors, *other_tensors(self.proto, names, self.location)])
+
+    def obstacle(self, tensor: Tensor) -> str | None:
+        found = super().obstacle(tensor)
+        return found if found or self.is_read(tensor) else _NO_WEIGHT
+
+    def is_read(self, tensor: Tensor) -> bool:
+        return tensor.begin < self.tensors[-1].end  # those that are not, follow the layers
+
+    def _refuse_codes(self) -> None:
+        coded = coded_products(self.proto)
+        if len(coded) > len(find_weights(self.proto, self.location)):
+            kinds = Counter(node.op_type for node in coded)
+            listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4))
+            raise ValueError(
+                f"{self.location} is quantized already: it has {listed} nodes with codes, such as "
+                f"{quoted(coded[0].name or coded[0].output[0])}. Give the model that it was made "
+                "from, with float weights"
+            )
 
     @cached_property
     def files(self) -> Sequence[Location]:

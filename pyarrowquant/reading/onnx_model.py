@@ -125,7 +125,7 @@ class ExternalFiles:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         path = _relative(entries.get("location"), what)
         begin = _number(entries, "offset", what) or 0
-        size = _size(tensor, what)
+        size = size_of(tensor, what)
         length = _number(entries, "length", what)
         if size is None and length is None:
             raise ValueError(f"{what} of data type {tensor.data_type} does not say its length")
@@ -157,7 +157,7 @@ class ExternalFiles:
 def embedded_bytes(tensor: Any, name: object, model: Location) -> npt.NDArray[np.uint8]:
     """Bytes of a tensor of a type that MatMul takes, whose data is in the model itself."""
     what = f"{model}: tensor {quoted(name)}"
-    size = _size(tensor, what)
+    size = size_of(tensor, what)
     _, field, field_dtype, dtype = MATMUL_TYPES[tensor.data_type]
     if tensor.HasField("raw_data"):
         data = np.frombuffer(tensor.raw_data, np.uint8)
@@ -195,7 +195,7 @@ def _number(entries: dict[str, Any], key: str, what: str) -> int | None:
     return int(text)
 
 
-def _size(tensor: Any, what: str) -> int | None:
+def size_of(tensor: Any, what: str) -> int | None:
     """Bytes that a tensor's shape and type ask for, None for a type without a fixed size."""
     shape = list(tensor.dims)
     if any(dimension < 0 for dimension in shape):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -69,13 +69,16 @@ def ipc_schema(location: Location) -> pa.Schema:
         return _named(_ipc(file)[0])
 
 
-def ipc_batches(location: Location, schema: pa.Schema, parts: _Parts) -> Iterator[pa.RecordBatch]:
+def ipc_batches(
+    location: Location, schema: pa.Schema, parts: _Parts, only: bool = False
+) -> Iterator[pa.RecordBatch]:
     """Read the columns of a schema, a record batch at a time.
 
-    What was read leaves memory after each of the `parts` of a batch.
+    What was read leaves memory after each of the `parts` of a batch. `only` unpacks no other
+    columns of compressed files, but copies what it reads.
     """
     with location.open() as file, errors_of(location):
-        for batch in _ipc(file)[1]:
+        for batch in _ipc(file, schema.names if only else ())[1]:
             for part in parts(_validated(batch, schema)):
                 yield part
                 file.forget_pages()
@@ -88,15 +91,31 @@ def _parquet(file: Any) -> Any:
     return pq.ParquetFile(file.stream(), buffer_size=_COLUMN_BUFFER, pre_buffer=False)
 
 
-def _ipc(file: Any) -> tuple[Any, Iterator[Any]]:
-    """Return the schema and the batches, of the file format or of the stream format."""
-    if file.size >= len(_MAGIC) and file.buffer(0, len(_MAGIC)).to_pybytes() == _MAGIC:
-        reader = pa.ipc.open_file(file.stream())
+def _ipc(file: Any, columns: Sequence[str] = ()) -> tuple[Any, Iterator[Any]]:
+    """Return the schema and the batches, of the file format or of the stream format.
+
+    If columns are given, others are not unpacked.
+    """
+    options = pa.ipc.IpcReadOptions(included_fields=_positions(file, columns))
+    if _is_ipc_file(file):
+        reader = pa.ipc.open_file(file.stream(), options=options)
         return reader.schema, map(reader.get_batch, range(reader.num_record_batches))
     stream = file.stream()
     stream.seek(0)
-    reader = pa.ipc.open_stream(stream)
+    reader = pa.ipc.open_stream(stream, options=options)
     return reader.schema, iter(reader)
+
+
+def _is_ipc_file(file: Any) -> bool:
+    return bool(file.size >= len(_MAGIC) and file.buffer(0, len(_MAGIC)).to_pybytes() == _MAGIC)
+
+
+def _positions(file: Any, columns: Sequence[str]) -> list[int] | None:
+    """Return the positions of columns in a file, or None for all."""
+    if not columns:
+        return None
+    names = _named(_ipc(file)[0]).names
+    return [position for position, name in enumerate(names) if name in columns]
 
 
 def _named(schema: pa.Schema) -> pa.Schema:

@@ -6,7 +6,7 @@ import math
 import numbers
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pyarrow as pa
@@ -34,6 +34,7 @@ from pyarrowquant.errors import (
     users_level,
 )
 from pyarrowquant.recipes.expected import Expected
+from pyarrowquant.recipes.floor import missed_bound
 from pyarrowquant.recipes.rule import check_dict, check_fields, check_known
 
 OBJECTIVES = ("squared_error", "relative_error")
@@ -66,12 +67,11 @@ def stored_bits(shape: Sequence[int], settings: Settings) -> int:
     return rows * row_bits
 
 
-def candidate_settings(candidates: Sequence[Mapping[str, Any]] | None) -> list[Settings]:
-    """Return whole settings; by default every width, by the search for the least error."""
-    usual = Settings(method="mse")
+def candidate_settings(candidates: Sequence[Mapping[str, Any]] | None) -> list[SettingOverrides]:
+    """Return what candidates say; by default every width."""
     if candidates is None:
-        return [replace(usual, bit_width=width) for width in BIT_WIDTHS]
-    complete = []
+        return [{"bit_width": width} for width in BIT_WIDTHS]
+    said_by_each: list[SettingOverrides] = []
     if isinstance(candidates, (str, Mapping)) or not isinstance(candidates, Sequence):
         raise ArgumentTypeError(
             f"candidates must be a list of dicts, got {type(candidates).__name__}: {candidates!r}"
@@ -80,10 +80,28 @@ def candidate_settings(candidates: Sequence[Mapping[str, Any]] | None) -> list[S
         where = f"Candidate {number}"
         check_dict(where, said)
         check_known(where, said, SETTINGS)
-        complete.append(usual.with_overrides(cast(SettingOverrides, check_fields(where, said))))
-    if not complete:
+        said_by_each.append(cast(SettingOverrides, check_fields(where, said)))
+    if not said_by_each:
         raise ValueError("candidates must not be empty")
-    return complete
+    return said_by_each
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was chosen.
+
+    Attributes
+    ----------
+    chosen : list of (list of str, Settings)
+        Names of layers, and what they are quantized with.
+    expected : Expected
+    skipped : list of LayerError
+        Of layers that failed.
+    """
+
+    chosen: list[tuple[list[str], Settings]]
+    expected: Expected
+    skipped: list[LayerError]
 
 
 @dataclass
@@ -92,9 +110,11 @@ class _Layer:
     shape: list[int]
     row: int
     weight: float
+    choices: list[Settings]
     bits: list[int]
     squared_errors: list[float]
     norm: float = 0.0  # sum of squared weights
+    passes: list[bool] = field(default_factory=list)  # the floor, with each of the choices
 
 
 def fit(
@@ -107,60 +127,101 @@ def fit(
     continue_on_error: bool,
     threads: int | None,
     progress: Progress,
-    bits_of: Callable[[Sequence[int], Settings], int],
-) -> tuple[list[tuple[list[str], Settings]], Expected]:
-    """Return the layers' names with the settings chosen for them; see `Recipe.fit`."""
+    bits_of: Callable[[Sequence[int], Settings], int | None],
+    usual: Settings = Settings(method="mse"),  # noqa: B008, it does not change
+    floor: dict[str, float] | None = None,
+) -> Fit:
+    """Choose the settings of layers; see `Recipe.fit`.
+
+    Parameters
+    ----------
+    bits_of : callable
+        What a layer of a shape takes with settings; None where these cannot be chosen.
+    usual : Settings
+        What neither candidates nor the recipe say.
+    floor : dict, optional
+        The bounds of `arguments.quality_floor`. Of a layer that passes with none of its candidates,
+        the one of most bits is taken.
+    """
     one_of("objective", objective, OBJECTIVES)
-    choices = candidate_settings(candidates)
+    said = candidate_settings(candidates)
     columns = INPUT_COLUMNS if weight_column is None else INPUT_COLUMNS | {weight_column}
     source = Source(table, columns)
     data = source.read_all()
     options = replace(
         quantize_options(threads=threads),
-        choices=choices,
+        choices=[usual.with_overrides(each) for each in said],
         type_names=tuple(source.type_names.items()),
     )
     library.validate(source.schema, options.encoded())
-    found = _wanted(data, choices, recipe, weight_column, bits_of)
+    found = _wanted(data, said, usual, recipe, weight_column, bits_of)
     _budget(found, bits_per_weight)  # what cannot be met is said before any work
-    with Reporter(progress, weights_bytes(data) * len(choices)) as reporter:
-        for position in range(len(choices)):
+    every = list(dict.fromkeys(settings for layer in found for settings in layer.choices))
+    rounds = max(len(layer.choices) for layer in found)
+    skipped: list[LayerError] = []
+    with Reporter(progress, weights_bytes(data) * rounds) as reporter:
+        for number in range(rounds):
             if reporter is not None:
                 reporter.start(weights_bytes(data))
-            failed = _measure(data, options, position, found, reporter)
+            failed = _measure(data, options, every, number, found, reporter, floor or {})
             if failed and not continue_on_error:
                 raise _error(failed)
             for error in failed:
                 warnings.warn(
                     f"Skipped: {error.message}", SkippedLayerWarning, stacklevel=users_level()
                 )
-    picked = _allocate(found, _budget(found, bits_per_weight), objective)  # of what has not failed
-    rules = [
-        ([layer.name for layer, k in zip(found, picked, strict=True) if k == position], settings)
-        for position, settings in enumerate(choices)
-    ]
-    return [rule for rule in rules if rule[0]], _expected(found, picked)
+            skipped += failed
+    if floor:
+        _keep_passing(found)
+    budget = _budget(found, bits_per_weight, floor)  # of what has not failed
+    picked = _allocate(found, budget, objective)
+    names: dict[Settings, list[str]] = {settings: [] for settings in every}
+    for layer, k in zip(found, picked, strict=True):
+        names[layer.choices[k]].append(layer.name)
+    chosen = [(each, settings) for settings, each in names.items() if each]
+    return Fit(chosen, _expected(found, picked), skipped)
+
+
+def _keep_passing(found: list[_Layer]) -> None:
+    """Leave out choices with which layers miss the floor; of those that always do, all but one."""
+    for layer in found:
+        last = max(range(len(layer.choices)), key=lambda k: layer.choices[k].bit_width)
+        kept = [k for k, passes in enumerate(layer.passes) if passes] or [last]
+        layer.choices = [layer.choices[k] for k in kept]
+        layer.bits = [layer.bits[k] for k in kept]
+        layer.squared_errors = [layer.squared_errors[k] for k in kept]
 
 
 def _wanted(
     data: pa.Table,
-    choices: list[Settings],
+    said: list[SettingOverrides],
+    usual: Settings,
     recipe: Any,
     weight_column: str | None,
-    bits_of: Callable[[Sequence[int], Settings], int],
+    bits_of: Callable[[Sequence[int], Settings], int | None],
 ) -> list[_Layer]:
-    """Return the layers that a recipe does not skip."""
+    """Return the layers that a recipe does not skip, each with what may be chosen for it."""
     found: list[_Layer] = []
     names: set[str | None] = set()
     weights = _weights(data, weight_column)
     for row, (name, shape) in enumerate(layers(data)):
-        if name is not None and recipe is not None and recipe.settings_of(name, shape) is None:
-            continue
+        base = usual
+        if name is not None and recipe is not None and None not in shape:
+            base = recipe.applied(usual, name, shape)
+            if base is None:
+                continue
         if name in names:
             raise ValueError(f"Layer '{name}' is there twice; a recipe goes by names")
         names.add(name)
-        bits = [bits_of(shape, settings) for settings in choices]
-        found.append(_Layer(name or "", shape, row, weights[row], bits, []))
+        sizes = {
+            settings: bits
+            for settings in dict.fromkeys(base.with_overrides(each) for each in said)
+            if (bits := bits_of(shape, settings)) is not None
+        }
+        if not sizes:
+            raise ValueError(f"Layer '{name}': no bit width fits zero_point '{base.zero_point}'")
+        layer = _Layer(name or "", shape, row, weights[row], list(sizes), list(sizes.values()), [])
+        found.append(layer)
     if not found:
         raise ValueError("There is no layer to fit: the table is empty, or the recipe skips all")
     return found
@@ -185,19 +246,27 @@ def _weights(data: pa.Table, column: str | None) -> list[float]:
 def _measure(
     data: pa.Table,
     options: Options,
-    position: int,
+    every: list[Settings],
+    number: int,
     found: list[_Layer],
     reporter: Reporter | None,
+    floor: dict[str, float],
 ) -> list[LayerError]:
-    """Add what one candidate leaves to every layer; those that fail are taken out."""
+    """Add what a choice of each layer leaves to it; those that fail are taken out."""
+    positions = {settings: position for position, settings in enumerate(every)}
     rows = [SKIP] * data.num_rows
+    wanted = [layer.row for layer in found if number < len(layer.choices)]
     for layer in found:
-        rows[layer.row] = position
-    wanted = [layer.row for layer in found]
-    measured, failed = measure(data, options, options.choices, rows, wanted, reporter)
-    found[:] = [layer for layer in found if layer.row in measured]
+        if number < len(layer.choices):
+            rows[layer.row] = positions[layer.choices[number]]
+    measured, failed = measure(data, options, every, rows, wanted, reporter)
+    failing = {error.row for error in failed}
+    found[:] = [layer for layer in found if layer.row not in failing]
     for layer in found:
+        if layer.row not in measured:
+            continue
         errors = measured[layer.row]
+        layer.passes.append(not missed_bound(errors, floor))
         squared_error = errors["mse"] * math.prod(layer.shape)
         layer.squared_errors.append(squared_error)
         layer.norm = errors["norm"] ** 2
@@ -211,7 +280,7 @@ def _error(failed: list[LayerError]) -> QuantizationError:
     return QuantizationError("\n".join(lines), failed)
 
 
-def _budget(found: list[_Layer], bits_per_weight: object) -> int:
+def _budget(found: list[_Layer], bits_per_weight: object, floor: object = None) -> int:
     """Return the bits of all layers together."""
     if isinstance(bits_per_weight, bool) or not isinstance(bits_per_weight, numbers.Real):
         raise ArgumentTypeError(
@@ -225,7 +294,8 @@ def _budget(found: list[_Layer], bits_per_weight: object) -> int:
     if not least <= budget < math.inf:
         needed = math.ceil(least / max(elements, 1) * 1e4) / 1e4
         raise ValueError(
-            f"Invalid bits_per_weight: {bits_per_weight}. The smallest candidates take {needed}"
+            f"Invalid bits_per_weight: {bits_per_weight}. The smallest candidates"
+            f"{' that pass the quality_floor' if floor else ''} take {needed}"
         )
     return math.floor(budget)
 

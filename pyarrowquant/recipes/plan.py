@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pyarrow as pa
 
@@ -17,6 +16,7 @@ from pyarrowquant._core.rows import layers
 from pyarrowquant._core.settings import BIT_WIDTHS, Settings
 from pyarrowquant._core.source import check_data
 from pyarrowquant.errors import ArgumentTypeError, users_level
+from pyarrowquant.recipes.floor import missed_bound
 from pyarrowquant.recipes.recipe import Recipe
 
 
@@ -29,8 +29,9 @@ class Plan:
         What is the same for all tables.
     recipe : Recipe or None
     quality_floor : float or mapping or None
-    widths : sequence of int
-        Bit widths that a floor may choose, the narrowest first.
+    widths_with : callable
+        Returns the bit widths that a floor may choose with zero-points of a kind, the narrowest
+        first.
 
     Attributes
     ----------
@@ -43,7 +44,7 @@ class Plan:
         options: Options,
         recipe: object,
         quality_floor: object,
-        widths: Sequence[int] = BIT_WIDTHS,
+        widths_with: Callable[[str], Sequence[int]] = lambda _: BIT_WIDTHS,
     ) -> None:
         if recipe is not None and not isinstance(recipe, Recipe):
             raise ArgumentTypeError(
@@ -52,7 +53,7 @@ class Plan:
         self.missed: list[str] = []
         self._options = options
         self._recipe = recipe
-        self._widths = widths
+        self._widths_with = widths_with
         self._floor = arguments.quality_floor(quality_floor)
         if recipe is not None:
             # All that the recipe can say, so that every table of a stream has the same metadata.
@@ -117,7 +118,7 @@ class Plan:
                     )
             below = []
             for row, errors in measured.items():
-                missed = _missed(errors, self._floor or {})
+                missed = missed_bound(errors, self._floor or {})
                 settings = choices.settings[rows[row]]
                 wider = self._wider(settings) if missed else None
                 if wider is not None:
@@ -134,7 +135,11 @@ class Plan:
         """Return the settings of the next bit width, or of the next encoding of the family."""
         encoding = ENCODINGS.get(settings.encoding)
         if encoding is None:
-            wider = [width for width in self._widths if width > settings.bit_width]
+            wider = [
+                width
+                for width in self._widths_with(settings.zero_point)
+                if width > settings.bit_width
+            ]
             return replace(settings, bit_width=wider[0]) if wider else None
         if encoding.wider is None:
             return None
@@ -173,16 +178,3 @@ class _Choices:
         if position == len(self.settings):
             self.settings.append(settings)
         return position
-
-
-def _missed(errors: dict[str, Any], floor: dict[str, float]) -> str:
-    """Say which bound the errors of a layer miss, or nothing."""
-    exact = errors["relative_error"] == 0  # where the cosine may be rounded below 1
-    if not exact and errors["cosine"] < floor.get("cosine", -1):
-        return f"cosine {errors['cosine']:.6g}, below the quality_floor of {floor['cosine']:g},"
-    if errors["relative_error"] > floor.get("relative_error", float("inf")):
-        return (
-            f"relative_error {errors['relative_error']:.6g}, above the quality_floor of "
-            f"{floor['relative_error']:g},"
-        )
-    return ""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from pyarrowquant._core.layout import Layout
 from pyarrowquant._core.settings import Settings
-from pyarrowquant._core.shapes import columns_of
+from pyarrowquant._core.shapes import columns_of, product
 from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.rule import Rule
 
 
 @dataclass(frozen=True)
@@ -22,15 +23,22 @@ class PlannedLayer:
     shape : tuple of int
     settings : Settings or None
         None for a layer that is left out.
+    rule : Rule or None
+        What of the recipe decides about it; None for the default, and without a recipe.
     """
 
     name: str | None
     shape: tuple[int, ...]
     settings: Settings | None
+    rule: Rule | None = None
 
     @property
     def columns(self) -> int:
         return columns_of(self.shape)
+
+    @property
+    def weights(self) -> int:
+        return product(self.shape)
 
 
 @dataclass(frozen=True)
@@ -64,4 +72,6 @@ def plan_layer(
     """Find what a recipe makes of a layer."""
     if recipe is None or name is None or None in shape:
         return PlannedLayer(name, tuple(shape), settings)
-    return PlannedLayer(name, tuple(shape), recipe.applied(settings, name, shape))
+    rule = recipe.rule_of(name, shape)
+    applied = recipe.applied(settings, name, shape)
+    return PlannedLayer(name, tuple(shape), applied, None if rule is recipe.default else rule)

@@ -259,10 +259,12 @@ class Recipe:
             nothing if symmetric). For other encodings than "int": codes, and scales, minimums,
             super-scales and super-minimums as the encoding stores them.
         candidates : sequence of dict, optional
-            Settings to choose from, as of a `Rule`; what they do not say is as by default, or what
-            their encoding fixes, but with method "mse". By default every bit width.
+            Settings to choose from, as of a `Rule`; what they do not say is as `recipe` has it,
+            else as by default, or what their encoding fixes, but with method "mse". By default
+            every bit width.
         recipe : Recipe, optional
-            Layers that it skips are left out, and stay skipped.
+            Layers that it skips are left out, and stay skipped. Settings that it says hold where
+            candidates do not say them: by default all but bit widths.
         objective : {"squared_error", "relative_error"}
             The sum over layers of ||w - w'||^2, or of that divided by ||w||^2.
         weight_column : str, optional
@@ -310,7 +312,7 @@ class Recipe:
             raise ArgumentTypeError(
                 f"recipe must be a Recipe, got {type(recipe).__name__}: {recipe!r}"
             )
-        chosen, expected = fitting.fit(
+        fitted = fitting.fit(
             table,
             bits_per_weight,
             candidates,
@@ -322,6 +324,11 @@ class Recipe:
             progress,
             bits_of or fitting.stored_bits,
         )
+        return cls.chosen(fitted.chosen, fitted.expected)
+
+    @classmethod
+    def chosen(cls, chosen: Iterable[tuple[Sequence[str], Settings]], expected: Expected) -> Recipe:
+        """Return the recipe that has settings for layers by name, and skips all others."""
         rules = [
             Rule([_escaped(name) for name in names], **_said_of(settings))
             for names, settings in chosen

@@ -121,11 +121,14 @@ def test_ragged_layers_are_kept_by_their_exact_names(rules: Recipe | None) -> No
     names = ["plain", "a[0]*", "what?", "new\nline"]
     gguf, settings = FORMATS["gguf"], Settings(group_size=32)
     ragged = [PlannedLayer(name, (4, 33), settings) for name in names]
-    recipe, kept = with_ragged_kept(gguf, [*ragged, PlannedLayer("no", (4, 32), settings)], rules)
+    fitting = PlannedLayer("no", (4, 32), settings)
+    recipe, layers, kept = with_ragged_kept(gguf, [*ragged, fitting], rules)
     assert kept == names
+    assert [layer.settings for layer in layers] == [*[None] * 4, settings]
+    assert layers[-1] == fitting
     assert recipe is not None
     assert all(recipe.settings_of(name, (4, 33)) is None for name in names)
     for name in ("a0x", "whatx", "plainly", "Plain", "no"):
         assert recipe.settings_of(name, (4, 33)) is not None
     assert all(before != after for before, after in pairwise(recipe.rules))
-    assert with_ragged_kept(gguf, [], rules) == (rules, [])
+    assert with_ragged_kept(gguf, [], rules) == (rules, [], [])

@@ -26,6 +26,13 @@ def test_overwriting_folders_with_care(model: Path, tmp_path: Path) -> None:
     (tmp_path / "other" / "checkpoint").mkdir()
     error = failed("quantize", model, tmp_path / "other", *to, "--overwrite")
     assert "has the folder 'checkpoint', which would be lost" in error
+    (tmp_path / "other" / "checkpoint").rmdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    error = failed("quantize", model, tmp_path / "other", *to, "--overwrite")
+    assert "has 'notes.txt', which would be lost" in error
+    assert (tmp_path / "other" / "notes.txt").read_text() == "mine"
+    (tmp_path / "other" / "notes.txt").unlink()
+    succeeded("quantize", model, tmp_path / "other", *to, "--overwrite")
     assert (mine / "letters.txt").read_text() == "dear"
 
 

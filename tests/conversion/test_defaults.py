@@ -52,7 +52,7 @@ def test_groups_fit_the_model(
     assert group_sizes(source, to) == {expected[to]}
     assert group_sizes(source, to, group_size=32) == {32}
     said = succeeded("quantize", source, tmp_path / "out", "--to", to, "--dry-run")
-    assert f"1 with 4 bits in groups of {expected[to]}\n" in said
+    assert f"1 with 4 bits in groups of {expected[to]}: layers.0.up.weight\n" in said
 
 
 @pytest.mark.filterwarnings("ignore:Kept, as:UserWarning")
@@ -200,6 +200,7 @@ TAKEN = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:Names of more than 63 bytes:UserWarning")
 def test_what_is_sensitive_stays_by_its_name(tmp_path: Path) -> None:
     source = saved(tmp_path / "model", dict.fromkeys([*LEFT, *TAKEN], (32, 64)))
     for name in ("out.parquet", "out.gguf", "out.onnx"):

@@ -126,7 +126,10 @@ def test_existing_folders(tmp_path: Path) -> None:
     (out / "old.txt").write_text("old")
     with pytest.raises(FileExistsError, match=r"out' exists. Use overwrite=True to replace it"):
         write_compressed_tensors(results, out, model=model)
+    with pytest.raises(FileExistsError, match=r"has 'old.txt', which would be lost"):
+        write_compressed_tensors(results, out, model=model, overwrite=True)
     assert (out / "old.txt").exists()
+    (out / "old.txt").unlink()
     write_compressed_tensors(results, out, model=model, overwrite=True)
     assert files(out) == first
     (out / "mine").mkdir()

@@ -101,8 +101,11 @@ def test_wrong_scales_are_all_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "text"),
     [
-        ({"quantization_config": {}}, "has quantization_config: the model is quantized already"),
-        ({"text_config": {"quantization_config": {}}}, "has quantization_config: the model"),
+        (
+            {"quantization_config": {}},
+            "already: its config.json has quantization_config",
+        ),
+        ({"text_config": {"quantization_config": {}}}, "has text_config.quantization_config. Give"),
         ({"model_type": "gpt2"}, "has model_type 'gpt2', whose layers are Conv1D"),
         ({"dtype": "float64"}, "says that the model's dtype is 'float64'. It must be 'float32'"),
     ],

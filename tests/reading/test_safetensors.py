@@ -282,7 +282,7 @@ def test_wrong_paths(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         read_weights(tmp_path)
-    path = tmp_path / "model.bin"
+    path = tmp_path / "model.txt"
     path.write_bytes(b"")
     message = (
         f"{path}: unknown suffix. Known are .safetensors, .safetensors.index.json, .gguf, "

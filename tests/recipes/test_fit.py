@@ -236,3 +236,16 @@ def test_exact_layers_count_in_the_norm() -> None:
     assert recipe.expected is not None
     expected = math.sqrt(recipe.expected.squared_error) / norm
     assert recipe.expected.relative_error == pytest.approx(expected, rel=1e-6)
+
+
+def test_settings_of_a_recipe_hold_but_for_bits() -> None:
+    recipe = Recipe([Rule("a*", group_size=32, bit_width=8)], default={"group_size": 64})
+    rng = np.random.default_rng(4)
+    weights = {name: rng.standard_normal((64, 256), np.float32) for name in "ab"}
+    table = numpy_to_arrow_table(weights)
+    fitted = Recipe.fit(table, 4.9, recipe=recipe)
+    result = quantize_batch_arrow(table, recipe=fitted)
+    assert result["group_size"].to_pylist() == [32, 64]
+    assert 8 not in result["bit_width"].to_pylist()
+    chosen = Recipe.fit(table, 9.1, [{"bit_width": 8, "group_size": 128}], recipe=recipe)
+    assert chosen.settings_of("a", (64, 256))["group_size"] == 128

@@ -1,0 +1,131 @@
+"""What of an output is known before any work: its names, and the room that it takes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pyarrowquant.conversion.unquantized import UnquantizedTensor
+from pyarrowquant.errors import users_level
+from pyarrowquant.formats._format import Format
+from pyarrowquant.formats._model_folder import check_usable
+from pyarrowquant.reading.model import Model
+from pyarrowquant.recipes.fitting import stored_bits
+from pyarrowquant.recipes.planned import PlannedLayer, layout_of
+
+_LONGEST_FILE_NAME = 255
+
+
+def copied_files(target: Format, model: Model) -> list[Path]:
+    """Return the other files of a model that go along; raise where one cannot be used."""
+    if model.folder is None:
+        return []
+    copied = [Path(model.folder.path, file) for file in sorted(target.copied_files(model))]
+    for file in copied:
+        check_usable(file)
+    return copied
+
+
+def check_file_names(names: Iterable[str]) -> None:
+    """Raise where a file of a folder would have a name that is too long."""
+    for name in names:
+        if len(os.fsencode(name)) > _LONGEST_FILE_NAME:
+            raise ValueError(
+                f"The output would have the file '{name}', whose name has {len(os.fsencode(name))} "
+                f"bytes, the most allowed is {_LONGEST_FILE_NAME}. Rename the source"
+            )
+
+
+def check_names(
+    target: Format, layers: Sequence[PlannedLayer], left: Sequence[UnquantizedTensor]
+) -> None:
+    """Raise where two tensors of the output would have the same name, or one that has a meaning."""
+    owners: dict[str, str] = {}
+
+    def add(name: str, owner: str) -> None:
+        if name in target.reserved_names:
+            raise ValueError(f"{target.name} cannot have a tensor named '{name}'. Rename it")
+        if name in owners:
+            raise ValueError(
+                f"Two tensors of the output would be named '{name}': one of {owners[name]}, one of "
+                f"{owner}. Rename one, or leave the layer out by a rule with skip"
+            )
+        owners[name] = owner
+
+    for layer in layers:
+        if coded := layout_of(layer):
+            for name in target.names_of(coded):
+                add(name, f"layer '{coded.name}'")
+    for tensor in left if target.checks_kept_names else ():
+        if tensor.kept:
+            add(tensor.name, f"tensor '{tensor.name}', which is kept")
+    _warn_of_long(target, owners)
+
+
+def _warn_of_long(target: Format, names: Iterable[str]) -> None:
+    if target.longest_name is None:
+        return
+    long = [name for name in names if len(name.encode()) > target.longest_name]
+    if long:
+        more = f" and {len(long) - 1} more" if len(long) > 1 else ""
+        warnings.warn(
+            f"Names of more than {target.longest_name} bytes, which llama.cpp does not load; other "
+            f"readers do: {long[0]}{more}",
+            UserWarning,
+            stacklevel=users_level(),
+        )
+
+
+def check_room(
+    target: Format,
+    layers: Sequence[PlannedLayer],
+    left: Sequence[UnquantizedTensor],
+    model: Model,
+    copied: Sequence[Path],
+    bits_per_weight: float | None,
+    destination: Path,
+    work: Path,
+) -> None:
+    """Raise where the disk has no room for the results, and the output made of them.
+
+    Parameters
+    ----------
+    target : Format
+    layers : sequence of PlannedLayer
+    left : sequence of UnquantizedTensor
+    model : Model
+    copied : sequence of Path
+        Other files of the model, which go along.
+    bits_per_weight : float or None
+        A budget, in place of the bits of layers.
+    destination : Path
+    work : Path
+        Where an interrupted run has left what needs no more room.
+    """
+    coded = [layer for layer in layers if layer.settings is not None]
+    results = output = 0
+    for layer in coded:
+        assert layer.settings is not None
+        as_results = replace(layer.settings, scale_dtype="float32", zero_point="float")
+        results += stored_bits(layer.shape, as_results) // 8
+        output += target.stored_bits(layer.shape, layer.settings) // 8
+    if bits_per_weight is not None:
+        results = output = int(bits_per_weight * sum(layer.weights for layer in coded)) // 8
+    output += sum(tensor.bytes for tensor in left if tensor.kept)
+    needed = results + output * (2 if target.spools(model) else 1)
+    needed += sum(file.stat().st_size for file in copied)
+    free = shutil.disk_usage(destination.parent).free + _size(work)
+    if needed > free:
+        raise OSError(
+            f"The disk of '{destination}' has {free:,} bytes free, and about {needed:,} are needed "
+            f"while this runs, of which {output:,} stay. Make room, or give a destination elsewhere"
+        )
+
+
+def _size(folder: Path) -> int:
+    places = ((place, name) for place, _, names in os.walk(folder) for name in names)
+    return sum(os.lstat(os.path.join(*each)).st_size for each in places)

@@ -1,0 +1,227 @@
+"""What is checked before any work; a run that passes fails only for weights or the machine."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+from pyarrowquant._core import arguments
+from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
+from pyarrowquant._core.settings import SettingOverrides, listed, merged
+from pyarrowquant.conversion.checks import (
+    check_file_names,
+    check_names,
+    check_room,
+    copied_files,
+)
+from pyarrowquant.conversion.destination import check_destination, format_of
+from pyarrowquant.conversion.job import Job
+from pyarrowquant.conversion.memory import batch_bytes
+from pyarrowquant.conversion.planning import planned, with_ragged_kept
+from pyarrowquant.conversion.source import files_of, is_local, local_path
+from pyarrowquant.conversion.unquantized import unquantized
+from pyarrowquant.conversion.work import check_length, folder_of
+from pyarrowquant.errors import UsageError, users_level
+from pyarrowquant.formats._format import Format
+from pyarrowquant.formats.registry import FORMATS, SUFFIXES
+from pyarrowquant.reading.config import CONFIG, warn_of_constants
+from pyarrowquant.reading.location import OpenFiles, locate
+from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.models import open_model
+from pyarrowquant.recipes.named import file_of, is_named, recipe_of
+from pyarrowquant.recipes.planned import PlannedLayer
+from pyarrowquant.recipes.presets import PRESETS, SENSITIVE
+from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.rule import rule_label
+from pyarrowquant.stream import quantize_stream
+
+_Path = str | os.PathLike[str]
+_OF_PRESETS = frozenset(chain(SENSITIVE, *PRESETS.values()))
+
+
+def prepare(
+    source_path: _Path,
+    destination_path: _Path,
+    to: str | None,
+    said: SettingOverrides,
+    recipe: Recipe | _Path | None,
+    bits_per_weight: float | None,
+    quality_floor: float | Mapping[str, float] | None,
+    threads: int | None,
+    max_memory: int,
+    continue_on_error: bool,
+    overwrite: bool,
+    is_to_be_placed: Callable[[Path], bool],
+) -> Job:
+    """Check all that can be known before any work.
+
+    Parameters
+    ----------
+    is_to_be_placed : callable
+        Whether an interrupted run has left a complete output for a destination, which this run
+        only has to give its place.
+    """
+    destination = Path(destination_path)
+    kind = format_of(destination, to, SUFFIXES)
+    if kind not in FORMATS:
+        raise UsageError(f"to={kind!r} must be one of {', '.join(FORMATS)}")
+    target = FORMATS[kind]
+    folder = target.is_folder(destination)
+    source = local_path(os.fspath(source_path))
+    place = Path(os.path.realpath(destination))  # what is written lies where links lead
+    model = open_model(replace(locate(source, None), files=OpenFiles()))
+    files = [*files_of(model), *file_of(recipe)]
+    if not is_to_be_placed(place):
+        written = partial(target.copied_files, model)
+        check_destination(destination, overwrite, folder, files, written)
+    target.check_destination(destination)
+    check_length(place)
+    if target.copies_files and model.folder is not None and not is_local(model):
+        raise ValueError(
+            f"'{source}' lies elsewhere, and to={kind!r} takes all files of its folder along. "
+            "Download the folder first"
+        )
+    model.refuse_quantized()
+    _check_encoding(said, target, bits_per_weight)
+    settings = target.defaults(model).with_overrides(said)
+    rules = target.recipe(model, _chosen(recipe, said, target))
+    if bits_per_weight is not None and "bit_width" in said:
+        raise UsageError("bit_width= and bits_per_weight= exclude each other")
+    if not is_named(recipe):
+        _warn_of_unused(recipe_of(recipe), model)
+    # This checks schema and arguments.
+    quantize_stream(model.reader(), **asdict(settings), recipe=rules, quality_floor=quality_floor)
+    layers = planned(model, settings, rules)
+    if "group_size" not in said and target.group_sizes:
+        group_size = target.fitting_group_size(layers)
+        if group_size != settings.group_size:
+            settings = replace(settings, group_size=group_size)
+            layers = planned(model, settings, rules)
+    rules, layers, ragged = with_ragged_kept(target, layers, rules)
+    _warn_of_ragged(ragged, model, target)
+    if bits_per_weight is not None:  # which replaces the bits
+        layers = [_with_fitting_bits(layer, target) for layer in layers]
+    target.check_plan(layers, model, settings)
+    _check_any(model, target, layers, rules)
+    if target.copies_files and model.config is not None:
+        warn_of_constants(model.config, f"{model.folder}/{CONFIG}")
+    mixed = bits_per_weight is not None or quality_floor is not None
+    if mixed and (problem := target.mixed_problem(layers, model)):
+        raise UsageError(problem)
+    left = unquantized(model, target, layers, rules)
+    check_file_names(target.file_names(model) if folder else ())
+    check_names(target, layers, left)
+    copied = copied_files(target, model)
+    check_room(target, layers, left, model, copied, bits_per_weight, place, folder_of(place))
+    return Job(
+        model,
+        files,
+        place,
+        target,
+        folder,
+        settings,
+        rules,
+        layers,
+        bits_per_weight,
+        arguments.quality_floor(quality_floor),
+        continue_on_error,
+        threads,
+        batch_bytes(max_memory),
+        overwrite,
+    )
+
+
+def _check_encoding(said: SettingOverrides, target: Format, bits_per_weight: float | None) -> None:
+    """Raise where a format does not hold the encoding, or nothing is left to fit to a budget."""
+    encoding = said.get("encoding", INTEGER)
+    if encoding not in ENCODING_NAMES:
+        raise ValueError(f"encoding {encoding!r} must be one of {listed(ENCODING_NAMES)}")
+    if encoding not in target.encodings:
+        others = " and ".join(name for name, each in FORMATS.items() if encoding in each.encodings)
+        raise UsageError(
+            f"to={target.name!r} holds encoding {listed(target.encodings)}, and not {encoding!r}, "
+            f"which {others} hold"
+        )
+    if encoding != INTEGER and bits_per_weight is not None:
+        raise UsageError(
+            f"bits_per_weight= fits bit widths, and encoding={encoding!r} has one. Fit a recipe "
+            "with such candidates by Recipe.fit()"
+        )
+
+
+def _with_fitting_bits(layer: PlannedLayer, target: Format) -> PlannedLayer:
+    """Return a layer with bits that a budget may choose for it."""
+    if layer.settings is None:
+        return layer
+    widths = target.bit_widths(layer.settings.zero_point)
+    return replace(layer, settings=replace(layer.settings, bit_width=widths[-1]))
+
+
+def _chosen(recipe: Recipe | _Path | None, said: SettingOverrides, target: Format) -> Recipe | None:
+    """Return the recipe, with what the caller says in place of its default.
+
+    The group size of a profile gives way where the format has usual ones of its own.
+    """
+    chosen = recipe_of(recipe)
+    if chosen is None or chosen.default.skip:
+        return chosen
+    default = merged(chosen.default.said, said)
+    if is_named(recipe) and "group_size" not in said and target.group_sizes:
+        default.pop("group_size", None)
+    if default == chosen.default.said:
+        return chosen
+    return Recipe(chosen.rules, default, chosen.name)
+
+
+def _check_any(
+    model: Model, target: Format, layers: Sequence[PlannedLayer], recipe: Recipe | None
+) -> None:
+    """Raise where none of the tensors would be quantized."""
+    if any(layer.settings is not None for layer in layers):
+        return
+    if model.tensors is None and not model.all_tensors:  # what is wrong with rows is said later
+        return
+    reasons = Counter(tensor.reason for tensor in unquantized(model, target, layers, recipe))
+    told = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    raise ValueError(
+        f"No layer would be quantized to {target.name}. '{model.location}' has "
+        f"{len(model.all_tensors)} tensors: {told or 'none'}. recipe='all' leaves out only what "
+        "the format cannot quantize"
+    )
+
+
+def _warn_of_unused(recipe: Recipe | None, model: Model) -> None:
+    """Warn of rules that match no tensor; those of presets are for many models."""
+    unused = [
+        rule_label(rule.said, number)
+        for number, rule in enumerate(() if recipe is None else recipe.rules, 1)
+        if rule not in _OF_PRESETS
+        and not any(rule.matches(tensor.name, tensor.shape) for tensor in model.all_tensors)
+    ]
+    if unused:
+        more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+        warnings.warn(
+            f"No layer matches: {'; '.join(unused[:3])}{more}",
+            UserWarning,
+            stacklevel=users_level(),
+        )
+
+
+def _warn_of_ragged(names: Sequence[str], model: Model, target: Format) -> None:
+    tensors = {tensor.name: tensor for tensor in model.all_tensors}
+    kept = [name for name in names if name in tensors and target.keeps(tensors[name], model)]
+    lost = [name for name in names if name not in kept]
+    for what, found in (("Kept", kept), ("Left out", lost)):
+        if found:
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            warnings.warn(
+                f"{what}, as the format does not take their shape: {', '.join(found[:3])}{more}",
+                UserWarning,
+                stacklevel=users_level(),
+            )

@@ -1,0 +1,115 @@
+"""A budget of bits together with recipes, floors and what formats hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from commands import failed, succeeded
+from safetensors.numpy import save_file
+
+from pyarrowquant import Recipe, Rule, convert, plan
+
+LAYERS = {
+    "a.up.weight": (64, 256),
+    "b.up.weight": (64, 256),
+}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(5)
+    weights = {name: rng.standard_normal(shape, np.float32) for name, shape in LAYERS.items()}
+    weights["b.up.weight"][0] *= 100
+    path = tmp_path / "m.safetensors"
+    save_file(weights, path)
+    return path
+
+
+def test_bits_that_the_budget_replaces_are_not_refused(source: Path, tmp_path: Path) -> None:
+    done = convert(source, tmp_path / "m.gguf", recipe="edge", bits_per_weight=5)
+    assert done.layers == 2
+    assert "2 bits" in failed("quantize", source, tmp_path / "n.gguf", "--recipe", "edge")
+
+
+def test_what_the_budget_leaves_is_refused_before_any_work(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyarrowquant.conversion.job.Job.run", None)
+    recipe = tmp_path / "r.json"
+    Recipe([Rule("a.*", group_size=64)]).save(recipe)
+    said = failed(
+        "quantize", source, tmp_path / "m.gguf", "--recipe", recipe, "--bits-per-weight", 5
+    )
+    assert "cannot hold layer 'a.up.weight': group_size 64" in said
+
+
+def test_group_sizes_of_a_recipe_are_used(source: Path, tmp_path: Path) -> None:
+    recipe = Recipe([Rule("a.*", group_size=32)], default={"group_size": 64, "bit_width": 2})
+    convert(source, tmp_path / "m.parquet", recipe=recipe, bits_per_weight=6)
+    table = pq.read_table(tmp_path / "m.parquet").sort_by("layer_name")
+    assert table["group_size"].to_pylist() == [32, 64]
+    assert set(table["bit_width"].to_pylist()) != {2}
+
+
+def test_zero_points_of_rules_have_the_bits_of_the_format(source: Path, tmp_path: Path) -> None:
+    recipe = Recipe([Rule("a.*", zero_point="integer")])
+    planned = plan(source, tmp_path / "m.gguf", recipe=recipe, bits_per_weight=8.5)
+    widths = {layer.name: layer.settings.bit_width for layer in planned.layers if layer.settings}
+    assert widths == {"a.up.weight": 5, "b.up.weight": 8}
+
+
+def test_a_floor_and_a_budget_hold_together(source: Path, tmp_path: Path) -> None:
+    floor = {"relative_error": 0.05}
+    done = convert(source, tmp_path / "m.parquet", bits_per_weight=6.6, quality_floor=floor)
+    assert done.missed == ()
+    assert done.bits_per_weight is not None
+    assert done.bits_per_weight <= 6.6
+    assert max(pq.read_table(tmp_path / "m.parquet")["relative_error"].to_pylist()) <= 0.05
+
+
+def test_a_floor_that_a_budget_has_no_room_for_is_said(source: Path, tmp_path: Path) -> None:
+    options = ["--bits-per-weight", 3.5, "--quality-floor", "relative_error=0.05"]
+    for more in (["--dry-run"], []):
+        said = failed("quantize", source, tmp_path / "m.parquet", *options, *more)
+        assert "The smallest candidates that pass the quality_floor take 6.0" in said
+    assert not (tmp_path / "m.parquet").exists()
+
+
+def test_layers_that_never_pass_get_the_most_bits(source: Path, tmp_path: Path) -> None:
+    options = ["--bits-per-weight", 9, "--quality-floor", "relative_error=1e-9", "--json"]
+    said = succeeded("quantize", source, tmp_path / "m.parquet", *options, "--continue-on-error")
+    assert len(json.loads(said)["missed"]) == 2
+    assert pq.read_table(tmp_path / "m.parquet")["bit_width"].to_pylist() == [8, 8]
+
+
+@pytest.mark.parametrize("options", [["--bits-per-weight", 5], ["--quality-floor", 0.99]])
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"model_type": "mixtral"}, "transformers loads experts only if all have the same bits"),
+        ({"text_config": {}}, "that have text_config or vision_config only if all layers have"),
+    ],
+)
+def test_models_whose_layers_share_their_bits_are_refused_before_any_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[object],
+    config: dict[str, object],
+    said: str,
+) -> None:
+    monkeypatch.setattr("pyarrowquant.conversion.job.Job.run", None)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    part = "block_sparse_moe.experts.0.w1" if "model_type" in config else "mlp.up_proj"
+    weights = np.ones((64, 128), np.float32)
+    save_file({f"model.layers.0.{part}.weight": weights}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"dtype": "float32", **config}))
+    command = ["quantize", folder, tmp_path / "out", "--to", "compressed-tensors"]
+    for more in ([], ["--dry-run"]):
+        error = failed(*command, *options, *more, code=2)
+        assert said in " ".join(error.split())
+        assert "--bits instead" in " ".join(error.split())
