@@ -75,7 +75,7 @@ class Totals:
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits of what the output has of a layer: codes, scales and zero-points, and what encodings add."""
+        """Bits of what the output has of a layer: codes, and all that decodes them."""
         return self.stored_bits / max(self.weights, 1)
 
     @property
