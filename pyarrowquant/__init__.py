@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pyarrowquant import formats
     from pyarrowquant._core.library import release_memory
     from pyarrowquant._core.settings import Settings
+    from pyarrowquant._core.underflow import Underflow
     from pyarrowquant.arrays import numpy_to_arrow_table, quantize_batch
     from pyarrowquant.comparison import compare
     from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
@@ -51,6 +52,7 @@ __all__ = [
     "Settings",
     "SkippedLayerWarning",
     "Step",
+    "Underflow",
     "UnquantizedTensor",
     "UsageError",
     "__version__",
@@ -71,6 +73,7 @@ __all__ = [
 _MODULES = {
     "_core.library": ["release_memory"],
     "_core.settings": ["Settings"],
+    "_core.underflow": ["Underflow"],
     "arrays": ["numpy_to_arrow_table", "quantize_batch"],
     "comparison": ["compare"],
     "conversion.convert": ["Conversion", "ConversionPlan", "convert", "plan"],

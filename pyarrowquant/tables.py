@@ -16,6 +16,7 @@ from pyarrowquant._core.options import Options, quantize_options
 from pyarrowquant._core.progress import Reporter
 from pyarrowquant._core.rows import check_weights_schema
 from pyarrowquant._core.source import INPUT_COLUMNS, RESULT_COLUMNS, Source, weights_bytes
+from pyarrowquant._core.underflow import warn_of_underflows
 from pyarrowquant.errors import LayerError, SkippedLayerWarning, users_level
 from pyarrowquant.recipes.plan import Plan
 from pyarrowquant.recipes.recipe import Recipe
@@ -79,7 +80,9 @@ def quantize_batch_arrow(
         less error. "symmetric": always 2^(bit_width - 1).
     scale_dtype : {"float32", "float16", "bfloat16"}
         Round scales to this type before codes are chosen, so that an export that stores such
-        scales is exact. They are float32 in the result either way.
+        scales is exact. They are float32 in the result either way. The weights of a group whose
+        scale is rounded to 0 decode to one value, 0 if that is within their range; a warning
+        counts such groups.
     recipe : Recipe or None
         What to do with each layer, by its name and shape; what it does not say comes from the
         arguments. Layers that it skips are not in the result.
@@ -155,7 +158,9 @@ def quantize_batch_arrow(
         encoded = plan.options_for(weights)
     size = weights_bytes(weights) if progress else 0
     with Reporter(progress, size) as reporter:
-        return quantize_table(weights, encoded, reporter, size)[0]
+        result = quantize_table(weights, encoded, reporter, size)
+    warn_of_underflows(result.underflows)
+    return result.table
 
 
 @lru_cache(maxsize=64)
@@ -166,14 +171,14 @@ def _encoded(options: Options, type_names: tuple[tuple[str, str], ...]) -> bytes
 
 def quantize_table(
     table: pa.Table, options: bytes, reporter: Reporter | None, size: int
-) -> tuple[pa.Table, list[LayerError]]:
-    """Run one job, and warn about the layers that it left out, which are given too."""
+) -> library.Result:
+    """Run one job, and warn about the layers that it left out."""
     if reporter is not None:
         reporter.start(size)
-    result, skipped = library.quantize(table, options, reporter.layer_done if reporter else None)
-    for error in skipped:
+    result = library.quantize(table, options, reporter.layer_done if reporter else None)
+    for error in result.skipped:
         warnings.warn(skipped_text(error), SkippedLayerWarning, stacklevel=users_level())
-    return result, skipped
+    return result
 
 
 def skipped_text(error: LayerError) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.settings import SettingOverrides
+from pyarrowquant._core.underflow import Underflow
 from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
@@ -58,6 +59,8 @@ class Conversion:
         What is wrong with layers that were left out because of ``continue_on_error=True``.
     missed : tuple of str
         What was said of layers that miss the quality floor with the most bits that the format has.
+    underflows : tuple of Underflow
+        Layers that have groups whose scale `scale_dtype` rounds to 0, and how many.
     weights : int
         How many were quantized.
     bytes : int
@@ -78,6 +81,7 @@ class Conversion:
     layers: int
     skipped: tuple[str, ...]
     missed: tuple[str, ...]
+    underflows: tuple[Underflow, ...]
     weights: int
     bytes: int
     bits_per_weight: float | None
@@ -232,6 +236,7 @@ def convert(
         layers=totals.layers,
         skipped=tuple(totals.skipped),
         missed=tuple(totals.missed),
+        underflows=tuple(totals.underflows),
         weights=totals.weights,
         bytes=_size(job.target.files(job.destination)),
         bits_per_weight=totals.bits_per_weight if job.target.name in TABLES.values() else None,

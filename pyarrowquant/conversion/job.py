@@ -81,6 +81,7 @@ class Job:
                     totals.add(done.results)
                     totals.skipped += done.skipped
                     totals.missed += done.missed
+                    totals.underflows += done.underflows
                 meter.skip(done.read)
                 self._quantize(work, done, totals, meter)
                 self._write(work)
@@ -153,7 +154,7 @@ class Job:
                 self.target.check_plan(layers, self.source, self.settings)
                 work.keep_fitted(recipe)
         count, read = done.batches, done.read
-        skipped, missed = len(totals.skipped), len(totals.missed)
+        skipped, missed, flat = _counts(totals)
         source = self.source.reader(self.batch_bytes, skip=done.batches)
 
         def counted() -> Iterator[pa.RecordBatch]:
@@ -178,13 +179,14 @@ class Job:
             self.quality_floor,
             skipped=totals.skipped,
             missed=totals.missed,
+            underflows=totals.underflows,
         )
         dtype = self.target.scale_dtype(self.source, self.settings)
         for results in stream:
             self.target.check_results(pa.Table.from_batches([results]), self.source, dtype)
-            said = totals.skipped[skipped:], totals.missed[missed:]
+            said = totals.skipped[skipped:], totals.missed[missed:], totals.underflows[flat:]
             work.add(Part(results, count, read, *said))
-            skipped, missed = len(totals.skipped), len(totals.missed)
+            skipped, missed, flat = _counts(totals)
             totals.add(results)
         if totals.layers == 0:
             raise ValueError(
@@ -195,3 +197,8 @@ class Job:
     def _write(self, work: Work) -> None:
         results = pa.Table.from_batches([part.results for part in work.parts()])
         self.target.write(results, self.source, work.new_output(), self.settings, self.folder)
+
+
+def _counts(totals: Totals) -> tuple[int, int, int]:
+    """How many layers were left out, miss the floor, and have groups without a scale, so far."""
+    return len(totals.skipped), len(totals.missed), len(totals.underflows)

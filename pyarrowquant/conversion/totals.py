@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from pyarrowquant import dequantize_batch_arrow
 from pyarrowquant._core.binary import lengths
+from pyarrowquant._core.underflow import Underflow
 
 
 def _squares(row: pa.RecordBatch) -> float:
@@ -31,10 +33,12 @@ class Totals:
         stored_bytes: int = 0,
         squared_error: float = 0.0,
         norm: float = 0.0,
+        underflows: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.layers = layers
         self.skipped = list(skipped)
         self.missed = list(missed)
+        self.underflows = [Underflow(**each) for each in underflows]
         self.weights = weights
         self.stored_bytes = stored_bytes
         self._squared_error = squared_error
@@ -50,6 +54,7 @@ class Totals:
             "stored_bytes": self.stored_bytes,
             "squared_error": self._squared_error,
             "norm": self._norm,
+            "underflows": [asdict(each) for each in self.underflows],
         }
 
     def add(self, batch: pa.RecordBatch) -> None:

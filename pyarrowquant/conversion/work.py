@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -32,6 +32,7 @@ from pyarrowquant._core.placing import (
     take_over_mode,
 )
 from pyarrowquant._core.scratch import remove_all
+from pyarrowquant._core.underflow import Underflow
 from pyarrowquant.conversion.identity import difference
 from pyarrowquant.conversion.lock import (
     COMPLETE,
@@ -72,6 +73,8 @@ class Part:
         What was said of layers left out since the part before.
     missed : list of str
         Likewise of layers that miss the quality floor.
+    underflows : list of Underflow
+        Layers of `results` that have groups without a scale.
     """
 
     results: pa.RecordBatch
@@ -79,11 +82,12 @@ class Part:
     read: int
     skipped: list[str]
     missed: list[str]
+    underflows: list[Underflow]
 
     @classmethod
     def nothing(cls) -> Part:
         """What is done before the first part."""
-        return cls(pa.record_batch({}), 0, 0, [], [])
+        return cls(pa.record_batch({}), 0, 0, [], [], [])
 
 
 class Work:
@@ -182,7 +186,9 @@ class Work:
                 with locate(file, None).open() as opened:
                     reader = pa.ipc.open_file(opened.stream())
                     results, said = reader.get_batch_with_custom_metadata(0)
-                part = Part(results, **json.loads(said[b"part"]))
+                noted = json.loads(said[b"part"])
+                underflows = [Underflow(**each) for each in noted.pop("underflows")]
+                part = Part(results, **noted, underflows=underflows)
             except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
                 raise _damaged(file, error) from error
             yield part
@@ -196,6 +202,7 @@ class Work:
             "read": part.read,
             "skipped": part.skipped,
             "missed": part.missed,
+            "underflows": [asdict(each) for each in part.underflows],
         }
         with (
             _placed(file) as temporary,

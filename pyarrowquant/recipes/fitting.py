@@ -183,14 +183,14 @@ def _measure(
     for layer in found:
         rows[layer.row] = position
     wanted = [layer.row for layer in found]
-    measured, failed = measure(data, options, options.choices, rows, wanted, reporter)
+    measured, result = measure(data, options, options.choices, rows, wanted, reporter)
     found[:] = [layer for layer in found if layer.row in measured]
     for layer in found:
         errors = measured[layer.row]
         squared_error = errors["mse"] * math.prod(layer.shape)
         layer.squared_errors.append(squared_error)
         layer.norm = errors["norm"] ** 2
-    return failed
+    return result.skipped
 
 
 def _error(failed: list[LayerError]) -> QuantizationError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -97,32 +98,33 @@ class Plan:
     def _raise_widths(self, table: pa.Table, choices: _Choices, rows: list[int]) -> None:
         """Give layers below the floor the next width, until they pass."""
         below = [row for row, choice in enumerate(rows) if choice != SKIP]
-        before: dict[int, Settings] = {}  # settings that work
-        names: dict[int, str] = {}
+        before: dict[int, tuple[float, Settings]] = {}  # relative error, and what it comes from
         while below:
-            measured, _ = measure(table, self._options, choices.settings, rows, below)
-            for row in set(below) - set(measured):
-                if row in before:  # a wider width fails, as its scales are beyond their type
-                    settings = before[row]
-                    rows[row] = choices.add(settings)
-                    self._miss(
-                        f"Layer '{names[row]}' misses the quality_floor with "
-                        f"{settings.bit_width} bits, and its scales are beyond "
-                        f"{settings.scale_dtype} with more"
-                    )
+            measured, result = measure(table, self._options, choices.settings, rows, below)
+            too_small = {layer.layer_name for layer in result.underflows}
             below = []
             for row, errors in measured.items():
                 missed = _missed(errors, self._floor or {})
-                settings = choices.settings[rows[row]]
+                if not missed:
+                    continue
+                name, settings = errors["layer_name"], choices.settings[rows[row]]
+                least, narrower = before.get(row, (math.inf, settings))
+                if name in too_small and errors["relative_error"] > least:
+                    rows[row] = choices.add(narrower)
+                    self._miss(
+                        f"Layer '{name}' misses the quality_floor with {narrower.bit_width} bits, "
+                        f"and its scales are too small for {settings.scale_dtype} with more"
+                    )
+                    continue
                 wider = [width for width in self._widths if width > settings.bit_width]
-                if missed and wider:
+                if wider:
                     rows[row] = choices.add(replace(settings, bit_width=wider[0]))
                     below.append(row)
-                    before[row], names[row] = settings, errors["layer_name"]
-                elif missed:
+                    before[row] = errors["relative_error"], settings
+                else:
                     self._miss(
-                        f"Layer '{errors['layer_name']}' has {missed} with {settings.bit_width} "
-                        "bits, the most there are"
+                        f"Layer '{name}' has {missed} with {settings.bit_width} bits, the most "
+                        "there are"
                     )
 
 

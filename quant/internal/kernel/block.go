@@ -20,6 +20,7 @@ type Block struct {
 	Scales     []float32 // Rows*Groups(Columns, GroupSize)
 	ZeroPoints []float32 // as Scales
 	Sums       *Sums     // nil: no error sums wanted
+	Underflows int       // groups that have Parameters.Underflows
 	// Stop tells a search to give up, since nobody wants its outputs any more; nil: never.
 	Stop func() bool
 }
@@ -114,7 +115,7 @@ type FaultKind uint8
 const (
 	NoFault    FaultKind = iota
 	NonFinite            // a weight is NaN or Inf
-	ScaleRange           // ScaleDtype rounds a group's scale to 0 or to Inf
+	ScaleRange           // ScaleDtype rounds a group's scale to Inf
 	Overflow             // a decoded weight is beyond the output type
 )
 
