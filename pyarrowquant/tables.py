@@ -49,9 +49,11 @@ def quantize_batch_arrow(
         pandas, DuckDB, nanoarrow. One row a layer, with the columns
 
         - layer_name: string of any kind, or a dictionary of strings;
-        - weights: a list of any kind of float32, float16 or float64 (rounded to float32), or
-          binary of any kind with raw little-endian bytes;
-        - shape, optional: list of int64 or int32. Null or absent: one row of all weights;
+        - weights: a list of any kind of float32, float16 or float64 (rounded to float32), or of
+          such lists; ``arrow.fixed_shape_tensor`` of these; or binary of any kind with raw
+          little-endian bytes;
+        - shape, optional: list of integers. Null or absent: the shape of the tensor or of the
+          lists of lists, else one row of all weights;
         - dtype, only with raw bytes: "F32", "F16" or "BF16";
         - importance, optional: list of floats, K finite values >= 0 that weigh the squared
           errors of a layer's columns for method "mse". Null: all columns weigh the same.

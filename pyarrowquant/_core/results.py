@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyarrowquant._core.binary import is_binary
 from pyarrowquant._core.cells import Bytes, numbers, raw, value
 from pyarrowquant._core.layout import Layout
+from pyarrowquant._core.nested import is_list
 from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant._core.shapes import columns_of
 from pyarrowquant._core.source import Source, check_data
@@ -68,7 +69,7 @@ def check_schema(schema: pa.Schema) -> None:
         "quantized_data": ("binary", is_binary),
         "scales": ("list<float32>", a_list_of(pa.float32())),
         "zero_points": ("list<float32>", a_list_of(pa.float32())),
-        "shape": ("list<int64>", a_list_of(pa.int64(), pa.int32())),
+        "shape": ("list<int64>", lambda t: is_list(t) and types.is_integer(t.value_type)),
         "bit_width": ("uint8", types.is_integer),
         "group_size": ("int32", types.is_integer),
     }

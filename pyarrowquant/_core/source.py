@@ -8,6 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from pyarrowquant._core.nested import (
+    is_list,
+    is_row_major,
+    is_tensor,
+    schema_of_lists,
+    tensors_as_lists,
+)
 from pyarrowquant._core.version import check_version
 from pyarrowquant.errors import ArgumentTypeError
 
@@ -63,22 +70,15 @@ class Source:
         self._positions = [i for i, name in enumerate(names) if name in columns]
         self._types = {names[i]: schema.field(i).type for i in self._positions}
         for name, dtype in self._types.items():
-            if isinstance(dtype, pa.BaseExtensionType):
-                raise ValueError(
-                    f"Column '{name}' has the extension type {dtype}, whose meaning "
-                    "would be lost. Use its storage, and a 'shape' column for the shape of tensors"
-                )
-            if pa.types.is_fixed_size_list(dtype) and dtype.list_size == 0:
-                raise ValueError(
-                    f"Column '{name}' has type {dtype}, whose lists have no values. Use "
-                    f"list<{dtype.value_type}>"
-                )
+            _check_type(name, dtype)
+        self._has_tensors = any(map(is_tensor, self._types.values()))
         self._is_whole = len(self._positions) == len(names)
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """Schema of the columns that are read."""
-        return pa.schema([self._data.schema.field(i) for i in self._positions])
+        """Schema of the columns that are read; tensors are lists of lists."""
+        schema = pa.schema([self._data.schema.field(i) for i in self._positions])
+        return schema_of_lists(schema)
 
     @property
     def type_names(self) -> dict[str, str]:
@@ -107,7 +107,7 @@ class Source:
     def _select(self, data: Any) -> Any:
         selected = data if self._is_whole else data.select(self._positions)
         check_data(selected)
-        return selected
+        return tensors_as_lists(selected) if self._has_tensors else selected
 
 
 def check_data(data: pa.Table | pa.RecordBatch, full: bool = False) -> None:
@@ -137,13 +137,37 @@ def check_data(data: pa.Table | pa.RecordBatch, full: bool = False) -> None:
 
 def _unchecked(array: pa.Array) -> str | None:
     """Say what is wrong with the offset of an array, which PyArrow does not check."""
+    if isinstance(array, pa.ExtensionArray):
+        return _unchecked(array.storage)
     if array.offset < 0:
         return f"its offset {array.offset} is negative"
     if pa.types.is_fixed_size_list(array.type):
         count, end = len(array.values), (array.offset + len(array)) * array.type.list_size
         if end > count:
             return f"its lists end at {end}, its values at {count}"
-    return None
+    return _unchecked(array.values) if is_list(array.type) else None
+
+
+def _check_type(name: str, dtype: pa.DataType) -> None:
+    """Refuse a column whose type Go would not see, or PyArrow not read."""
+    if is_tensor(dtype) and not is_row_major(dtype):
+        raise ValueError(
+            f"Column '{name}' has type {dtype}: its values are not in the order of its dimensions. "
+            "Make it of arrays that are contiguous in C order"
+        )
+    if isinstance(dtype, pa.BaseExtensionType) and not is_tensor(dtype):
+        raise ValueError(
+            f"Column '{name}' has the extension type {dtype}, whose meaning "
+            "would be lost. Use its storage, and a 'shape' column for the shape of tensors"
+        )
+    inner = dtype.storage_type if is_tensor(dtype) else dtype
+    while is_list(inner):
+        if pa.types.is_fixed_size_list(inner) and inner.list_size == 0:
+            raise ValueError(
+                f"Column '{name}' has type {dtype}, whose lists have no values. Use "
+                f"list<{inner.value_type}>"
+            )
+        inner = inner.value_type
 
 
 def _without_text(column: Any) -> Any:

@@ -7,6 +7,7 @@ from itertools import islice
 
 import pyarrow as pa
 
+from pyarrowquant._core.nested import schema_of_lists, tensors_as_lists
 from pyarrowquant._core.rows import check_weights_schema
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
 from pyarrowquant.reading import table_files
@@ -49,7 +50,7 @@ def _input_schema(schema: pa.Schema, location: Location) -> pa.Schema:
         )
     kept = pa.schema([field for field in schema if field.name in INPUT_COLUMNS])
     with errors_of(location):
-        empty = kept.empty_table()
+        empty = pa.Table.from_batches([], kept)
     try:
         check_weights_schema(Source(empty, INPUT_COLUMNS))
     except ValueError as error:
@@ -61,6 +62,7 @@ def _parts(
     batch_bytes: int, only_floats: bool
 ) -> Callable[[pa.RecordBatch], Iterator[pa.RecordBatch]]:
     def parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        batch = tensors_as_lists(batch)
         for part in _floats(batch) if only_floats else [batch]:
             yield from _bounded(part, batch_bytes)
 
@@ -104,8 +106,9 @@ class TableModel(Model):
         super().__init__(location)
         self._is_parquet = is_parquet
         read = parquet_schema if is_parquet else ipc_schema
-        self.schema = read(location)
+        self._columns = read(location)
+        self.schema = schema_of_lists(self._columns)
 
     def batches(self, batch_bytes: int, only_floats: bool, skip: int) -> Iterator[pa.RecordBatch]:
         read = parquet_batches if self._is_parquet else ipc_batches
-        return islice(read(self.location, self.schema, batch_bytes, only_floats), skip, None)
+        return islice(read(self.location, self._columns, batch_bytes, only_floats), skip, None)
