@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
     from pyarrowquant.conversion.progress import Step
     from pyarrowquant.conversion.unquantized import UnquantizedTensor
+    from pyarrowquant.decoded import arrow_to_numpy, dequantize_batch
     from pyarrowquant.errors import (
         InternalError,
         LayerError,
@@ -56,8 +57,10 @@ __all__ = [
     "UnquantizedTensor",
     "UsageError",
     "__version__",
+    "arrow_to_numpy",
     "compare",
     "convert",
+    "dequantize_batch",
     "dequantize_batch_arrow",
     "formats",
     "numpy_to_arrow_table",
@@ -79,6 +82,7 @@ _MODULES = {
     "conversion.convert": ["Conversion", "ConversionPlan", "convert", "plan"],
     "conversion.progress": ["Step"],
     "conversion.unquantized": ["UnquantizedTensor"],
+    "decoded": ["arrow_to_numpy", "dequantize_batch"],
     "errors": [
         "InternalError",
         "LayerError",

@@ -46,7 +46,8 @@ def quantize_batch_arrow(
     ----------
     table : pyarrow.Table, RecordBatch or RecordBatchReader, or any Arrow producer
         An object with ``__arrow_c_stream__`` or ``__arrow_c_array__`` will do: polars,
-        pandas, DuckDB, nanoarrow. One row a layer, with the columns
+        pandas, DuckDB, nanoarrow; so will a pyarrow Dataset, Scanner or ParquetFile, and a list
+        or iterator of record batches. One row a layer, with the columns
 
         - layer_name: string of any kind, or a dictionary of strings;
         - weights: a list of any kind of float32, float16 or float64 (rounded to float32), or of

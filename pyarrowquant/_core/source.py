@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import chain, starmap
 from typing import Any
 
 import pyarrow as pa
@@ -56,13 +58,14 @@ class Source:
     Parameters
     ----------
     data : pyarrow.Table, RecordBatch or RecordBatchReader, or an object with
-        ``__arrow_c_stream__`` or ``__arrow_c_array__``, which is called once.
+        ``__arrow_c_stream__`` or ``__arrow_c_array__``, which is called once; a pyarrow Dataset,
+        Scanner or ParquetFile; or an iterable of record batches, of which the first one is taken.
     columns : frozenset of str
         The columns to read; others are ignored.
     """
 
     def __init__(self, data: object, columns: frozenset[str]) -> None:
-        self._data = _open(data)
+        self._data = _open(data, columns)
         schema = self._data.schema
         names = schema.names
         if "quantized_data" in names and "quantized_data" in columns:
@@ -180,7 +183,14 @@ def _without_text(column: Any) -> Any:
     return pa.chunked_array([chunk.view(raw) for chunk in column.chunks], raw)
 
 
-def _open(data: object) -> pa.Table | pa.RecordBatchReader:
+def is_arrow(data: object) -> bool:
+    """Whether an object speaks Arrow."""
+    return isinstance(data, (pa.Table, pa.RecordBatch, pa.RecordBatchReader)) or any(
+        hasattr(data, name) for name in ("__arrow_c_stream__", "__arrow_c_array__")
+    )
+
+
+def _open(data: object, columns: frozenset[str]) -> pa.Table | pa.RecordBatchReader:
     if isinstance(data, (pa.Table, pa.RecordBatchReader)):
         return data
     if isinstance(data, pa.RecordBatch):
@@ -192,11 +202,63 @@ def _open(data: object) -> pa.Table | pa.RecordBatchReader:
             return pa.Table.from_batches([pa.record_batch(data)])
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError) as error:
         raise ValueError(f"Expected an Arrow table, got {_kind(data)}: {error}") from error
-    hint = ". Call its collect() first" if hasattr(data, "collect") else ""
+    reader = _scanned(data, columns)
+    if reader is not None:
+        return reader
+    if isinstance(data, (list, tuple, Iterator)):
+        return _joined(iter(data), _kind(data))
     raise ArgumentTypeError(
         "Expected an Arrow table (a pyarrow Table, RecordBatch or RecordBatchReader, or an object "
-        f"with __arrow_c_stream__ or __arrow_c_array__), got {_kind(data)}{hint}"
+        f"with __arrow_c_stream__ or __arrow_c_array__), got {_kind(data)}{_hint(data)}"
     )
+
+
+def _scanned(data: Any, columns: frozenset[str]) -> pa.RecordBatchReader | None:
+    """Open what PyArrow reads files with: a Dataset, a Scanner or a ParquetFile."""
+    if type(data).__module__.partition(".")[0] != "pyarrow":
+        return None
+    if hasattr(data, "scanner"):
+        wanted = [name for name in data.schema.names if name in columns]
+        return data.scanner(columns=wanted).to_reader()
+    if hasattr(data, "to_reader"):
+        return data.to_reader()
+    if hasattr(data, "iter_batches"):
+        schema = pa.schema([field for field in data.schema_arrow if field.name in columns])
+        batches = data.iter_batches(columns=schema.names)
+        return pa.RecordBatchReader.from_batches(schema, batches)
+    return None
+
+
+def _joined(batches: Iterator[object], kind: str) -> pa.RecordBatchReader:
+    """Return a reader of batches, the first of which says the schema."""
+
+    def checked(position: int, batch: object) -> pa.RecordBatch:
+        if isinstance(batch, pa.RecordBatch):
+            return batch
+        raise ArgumentTypeError(
+            f"Expected an Arrow table, got {kind} that has {_kind(batch)} at index {position}; all "
+            "must be a pyarrow RecordBatch"
+        )
+
+    first = next(batches, None)
+    if first is None:
+        raise ValueError(
+            f"Expected an Arrow table, got {kind} without a RecordBatch, which would say the schema"
+        )
+    batch = checked(0, first)
+    others = starmap(checked, enumerate(batches, 1))
+    return pa.RecordBatchReader.from_batches(batch.schema, chain([batch], others))
+
+
+def _hint(data: object) -> str:
+    """Say which function is for what was given."""
+    if isinstance(data, (str, os.PathLike)):
+        return ". To read a file use read_weights(path)"
+    if isinstance(data, Mapping):
+        return ". For a dictionary of arrays use quantize_batch() or numpy_to_arrow_table()"
+    if hasattr(data, "collect"):
+        return ". Call its collect() first"
+    return ""
 
 
 def _kind(data: object) -> str:
