@@ -24,7 +24,7 @@ from pyarrowquant.errors import (
     layers_failed,
     users_level,
 )
-from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.recipe import SaidRecipe
 from pyarrowquant.tables import quantize_batch_arrow
 
 # numpy names of the types that can be quantized, with their safetensors names.
@@ -40,7 +40,7 @@ def quantize_batch(
     method: str = "rtn",
     zero_point: str = "integer",
     scale_dtype: str = "float32",
-    recipe: Recipe | None = None,
+    recipe: SaidRecipe | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     metrics: bool = False,
     sort: bool = True,

@@ -16,7 +16,7 @@ from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
 from pyarrowquant._core.underflow import Underflow, warn_of_underflows
 from pyarrowquant.recipes.plan import Plan
-from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.recipe import SaidRecipe
 from pyarrowquant.tables import quantize_table, skipped_text
 
 
@@ -29,7 +29,7 @@ def quantize_stream(
     method: str = "rtn",
     zero_point: str = "integer",
     scale_dtype: str = "float32",
-    recipe: Recipe | None = None,
+    recipe: SaidRecipe | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     metrics: bool = False,
     threads: int | None = None,
@@ -94,7 +94,7 @@ def stream_within(
     widths: Sequence[int],
     source: Any,
     options: Options,
-    recipe: Recipe | None,
+    recipe: SaidRecipe | None,
     quality_floor: float | Mapping[str, float] | None,
     progress: Progress = None,
     skipped: list[str] | None = None,

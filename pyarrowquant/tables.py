@@ -19,7 +19,7 @@ from pyarrowquant._core.source import INPUT_COLUMNS, RESULT_COLUMNS, Source, wei
 from pyarrowquant._core.underflow import warn_of_underflows
 from pyarrowquant.errors import LayerError, SkippedLayerWarning, users_level
 from pyarrowquant.recipes.plan import Plan
-from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.recipe import SaidRecipe
 
 
 def quantize_batch_arrow(
@@ -31,7 +31,7 @@ def quantize_batch_arrow(
     method: str = "rtn",
     zero_point: str = "integer",
     scale_dtype: str = "float32",
-    recipe: Recipe | None = None,
+    recipe: SaidRecipe | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     metrics: bool = False,
     sort: bool = True,
@@ -86,9 +86,11 @@ def quantize_batch_arrow(
         scales is exact. They are float32 in the result either way. The weights of a group whose
         scale is rounded to 0 decode to one value, 0 if that is within their range; a warning
         counts such groups.
-    recipe : Recipe or None
-        What to do with each layer, by its name and shape; what it does not say comes from the
-        arguments. Layers that it skips are not in the result.
+    recipe : Recipe, str, path, dict or None
+        A `Recipe`, what `Recipe.from_dict` takes, the path of a recipe's file, or the name of a
+        preset ("text", "diffusion", "vision"), a profile ("edge", "local", "cloud") or both
+        ("text-local"). What to do with each layer, by its name and shape; what it does not say
+        comes from the arguments. Layers that it skips are not in the result.
     quality_floor : float or dict or None
         The least cosine, or bounds named "cosine" and "relative_error". A layer that misses them
         gets the next bit width, until it passes. This measures layers before they are quantized,

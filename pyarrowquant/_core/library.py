@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pyarrowquant._core.underflow import Underflow
-from pyarrowquant.errors import InternalError, LayerError, QuantizationError
+from pyarrowquant.errors import InternalError, LayerError, QuantizationError, UsageError
 
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 LIBRARY = Path(__file__).parents[1] / f"_pyarrowquant{_SUFFIX}"
@@ -165,7 +165,7 @@ def _exception(report: dict[str, Any]) -> Exception:
     if report["status"] == "layers":
         return QuantizationError(message, [LayerError(**e) for e in report["errors"]])
     classes: dict[str, type[Exception]] = {
-        "argument": ValueError,
+        "argument": UsageError,
         "schema": ValueError,
         "source": ValueError,
         "memory": MemoryError,

@@ -35,9 +35,9 @@ from pyarrowquant.formats.tables import TABLES
 from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
-from pyarrowquant.recipes.named import file_of, is_named, recipe_of
+from pyarrowquant.recipes.named import file_of, is_named
 from pyarrowquant.recipes.planned import PlannedLayer
-from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.recipe import Recipe, SaidRecipe, recipe_of
 from pyarrowquant.stream import quantize_stream
 
 _Path = str | os.PathLike[str]
@@ -122,7 +122,7 @@ def convert(
     method: str | None = None,
     zero_point: str | None = None,
     scale_dtype: str | None = None,
-    recipe: Recipe | _Path | None = None,
+    recipe: SaidRecipe | None = None,
     bits_per_weight: float | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     threads: int | None = None,
@@ -160,10 +160,11 @@ def convert(
     scale_dtype : {"float32", "float16", "bfloat16"}, optional
         Default float32, float16 for gguf, the model's dtype for compressed-tensors, and for mlx
         bfloat16 if that is the model's, else float16.
-    recipe : Recipe, str or path, optional
-        Or the path of a recipe's file, or the name of a preset ("text", "diffusion", "vision"),
-        a profile ("edge", "local", "cloud") or both ("text-local"), or "all" for all that the
-        format can quantize. Without one, vectors, norms, biases, embeddings of positions and
+    recipe : Recipe, str, path or dict, optional
+        Or what `Recipe.from_dict` takes, the path of a recipe's file, or the name of a preset
+        ("text", "diffusion", "vision"), a profile ("edge", "local", "cloud") or both
+        ("text-local"), or "all" for all that the format can quantize. Without one, vectors,
+        norms, biases, embeddings of positions and
         token types, routers and the like are not quantized; compressed-tensors leaves out what
         the preset "text" does, and the embeddings and head of a GGUF model get 8 bits.
     bits_per_weight : float, optional
@@ -257,7 +258,7 @@ def plan(
     method: str | None = None,
     zero_point: str | None = None,
     scale_dtype: str | None = None,
-    recipe: Recipe | _Path | None = None,
+    recipe: SaidRecipe | None = None,
     bits_per_weight: float | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     threads: int | None = None,
@@ -338,7 +339,7 @@ def _job(
     destination_path: _Path,
     to: str | None,
     said: SettingOverrides,
-    recipe: Recipe | _Path | None,
+    recipe: SaidRecipe | None,
     bits_per_weight: float | None,
     quality_floor: float | Mapping[str, float] | None,
     threads: int | None,
@@ -412,7 +413,7 @@ def _job(
     )
 
 
-def _chosen(recipe: Recipe | _Path | None, said: SettingOverrides, target: Format) -> Recipe | None:
+def _chosen(recipe: SaidRecipe | None, said: SettingOverrides, target: Format) -> Recipe | None:
     """Return the recipe, with what the caller says in place of its default.
 
     The group size of a profile gives way where the format has usual ones of its own.

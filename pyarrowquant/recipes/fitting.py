@@ -24,10 +24,11 @@ from pyarrowquant.errors import (
     LayerError,
     QuantizationError,
     SkippedLayerWarning,
+    UsageError,
     users_level,
 )
 from pyarrowquant.recipes.expected import Expected
-from pyarrowquant.recipes.rule import check_dict, check_fields, check_known
+from pyarrowquant.recipes.rule import check_dict, check_fields, check_known, with_bit_width
 
 OBJECTIVES = ("squared_error", "relative_error")
 
@@ -68,6 +69,7 @@ def candidate_settings(candidates: Sequence[Mapping[str, Any]] | None) -> list[S
     for number, said in enumerate(candidates, 1):
         where = f"Candidate {number}"
         check_dict(where, said)
+        said = with_bit_width(where, said)
         check_known(where, said, SETTINGS)
         complete.append(replace(usual, **check_fields(where, said)))
     if not complete:
@@ -213,7 +215,7 @@ def _budget(found: list[_Layer], bits_per_weight: object) -> int:
     budget = float(bits_per_weight) * elements * (1 + 1e-12)
     if not least <= budget < math.inf:
         needed = math.ceil(least / max(elements, 1) * 1e4) / 1e4
-        raise ValueError(
+        raise UsageError(
             f"Invalid bits_per_weight: {bits_per_weight}. The smallest candidates take {needed}"
         )
     return math.floor(budget)

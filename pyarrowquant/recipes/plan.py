@@ -16,8 +16,8 @@ from pyarrowquant._core.options import Options
 from pyarrowquant._core.rows import layers
 from pyarrowquant._core.settings import BIT_WIDTHS, Settings
 from pyarrowquant._core.source import check_data
-from pyarrowquant.errors import ArgumentTypeError, users_level
-from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.errors import users_level
+from pyarrowquant.recipes.recipe import recipe_of
 
 
 class Plan:
@@ -27,7 +27,7 @@ class Plan:
     ----------
     options : Options
         What is the same for all tables.
-    recipe : Recipe or None
+    recipe : Recipe or None, or what means one
     quality_floor : float or mapping or None
     widths : sequence of int
         Bit widths that a floor may choose, the narrowest first.
@@ -45,18 +45,15 @@ class Plan:
         quality_floor: object,
         widths: Sequence[int] = BIT_WIDTHS,
     ) -> None:
-        if recipe is not None and not isinstance(recipe, Recipe):
-            raise ArgumentTypeError(
-                f"recipe must be a Recipe, got {type(recipe).__name__}: {recipe!r}"
-            )
         self.missed: list[str] = []
         self._options = options
-        self._recipe = recipe
+        chosen = recipe_of(recipe)
+        self._recipe = chosen
         self._widths = widths
         self._floor = arguments.quality_floor(quality_floor)
-        if recipe is not None:
+        if chosen is not None:
             # All that the recipe can say, so that every table of a stream has the same metadata.
-            choices = recipe.choices(options.settings) or [options.settings]
+            choices = chosen.choices(options.settings) or [options.settings]
             self._options = replace(options, choices=choices)
 
     @property
