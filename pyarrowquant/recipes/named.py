@@ -39,11 +39,12 @@ def file_of(said: object) -> list[Path]:
     return [Path(said)]
 
 
-def unknown(name: str) -> UsageError:
-    """Make the error of a name that is none of these, nor a file."""
+def unknown(name: str) -> ValueError:
+    """Make the error of a name that is none of these, nor a file; a missing file is no usage."""
+    kind = ValueError if name.endswith((".json", ".yaml", ".yml")) else UsageError
     both = [f"{preset}-{profile}" for preset in PRESETS for profile in PROFILES]
     hint = meant(name, [*ABOUT, *both])
-    return UsageError(
+    return kind(
         f"Recipe '{name}' is no file, and none of {', '.join(ABOUT)}, or a preset and a profile "
         f"like text-local{'.' if hint else ''}{hint}"
     )

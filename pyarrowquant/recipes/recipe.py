@@ -361,10 +361,10 @@ class Recipe:
         >>> from pyarrowquant import Recipe
         >>> Recipe.from_dict({"extends": "local", "default": {"bits": 8}}).to_dict()["default"]
         {'bit_width': 8, 'group_size': 128, 'method': 'mse'}
-        >>> Recipe.from_dict({"rules": [{"match": "*head*", "bit": 8}]})
+        >>> Recipe.from_dict({"rules": [{"match": "*head*", "bit_with": 8}]})
         Traceback (most recent call last):
             ...
-        ValueError: Recipe rule 1 ('*head*'): unknown field 'bit'. Did you mean 'bit_width'? ...
+        ValueError: Recipe rule 1 ('*head*'): unknown field 'bit_with'. Did you mean 'bit_width'? ...
         """
         parts = check_dict("Recipe", said)
         check_known("Recipe", parts, _FIELDS)
