@@ -24,7 +24,6 @@ from pyarrowquant.errors import (
     LayerError,
     QuantizationError,
     SkippedLayerWarning,
-    UsageError,
     users_level,
 )
 from pyarrowquant.recipes.expected import Expected
@@ -215,7 +214,7 @@ def _budget(found: list[_Layer], bits_per_weight: object) -> int:
     budget = float(bits_per_weight) * elements * (1 + 1e-12)
     if not least <= budget < math.inf:
         needed = math.ceil(least / max(elements, 1) * 1e4) / 1e4
-        raise UsageError(
+        raise ValueError(
             f"Invalid bits_per_weight: {bits_per_weight}. The smallest candidates take {needed}"
         )
     return math.floor(budget)

@@ -13,7 +13,6 @@ WRONG = {
     "group size": ["quantize", "MODEL", "out.parquet", "--group-size", "7"],
     "together": ["quantize", "MODEL", "o.arrow", "--method", "hqq", "--zero-point", "symmetric"],
     "floor": ["quantize", "MODEL", "out.parquet", "--quality-floor", "2"],
-    "budget": ["quantize", "MODEL", "out.parquet", "--bits-per-weight", "0.5"],
     "recipe": ["quantize", "MODEL", "out.parquet", "--recipe", "txt"],
     "recipe show": ["recipe", "show", "txt"],
     "suffix": ["quantize", "MODEL", "out.what"],
