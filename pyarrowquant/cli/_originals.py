@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrowquant
 from pyarrowquant import read_weights
 from pyarrowquant._core.binary import bytes_at, is_binary
+from pyarrowquant._core.nested import flat
 
 
 class Originals:
@@ -57,7 +58,7 @@ class Originals:
             if raw is not None:
                 part = _floats(raw, row["dtype"][0].as_py(), start, stop)
             else:
-                values = column[0].values[start:stop]
+                values = flat(column[0])[start:stop]
                 part = values.cast(pa.float32(), safe=False).to_numpy()
             yield part.reshape(-1, columns)
 

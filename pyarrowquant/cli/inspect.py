@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pyarrowquant._core.binary import is_binary, lengths
 from pyarrowquant._core.encodings import INTEGER
+from pyarrowquant._core.nested import element_type, flat
 from pyarrowquant._core.rows import layers
 from pyarrowquant.cli._show import (
     counted,
@@ -104,8 +105,8 @@ def _rows(path: str, model: Model) -> Iterator[dict[str, Any]]:
             if is_binary(weights.type):
                 sizes, dtypes = lengths(weights), batch["dtype"].to_pylist()
             else:
-                element = weights.type.value_type
-                counts = [len(values) if values.is_valid else 0 for values in weights]
+                element = element_type(weights.type)
+                counts = [len(flat(values)) if values.is_valid else 0 for values in weights]
                 sizes = [count * element.bit_width // 8 for count in counts]
                 dtypes = [_DTYPES.get(str(element), str(element))] * len(sizes)
             rows = layers(pa.Table.from_batches([batch]))

@@ -11,6 +11,7 @@ import click
 
 from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
 from pyarrowquant._core.settings import BIT_WIDTHS
+from pyarrowquant._core.underflow import underflow_text
 from pyarrowquant.cli._memory import memory_size
 from pyarrowquant.cli._progress import Shown
 from pyarrowquant.cli._show import counted, json_option, printable, show_json, size_text
@@ -164,6 +165,7 @@ def _show(done: Conversion, as_json: bool) -> None:
             "layers": done.layers,
             "skipped": done.skipped,
             "missed": done.missed,
+            "underflows": [asdict(layer) for layer in done.underflows],
             "weights": done.weights,
             "bytes": done.bytes,
             "bits_per_weight": done.bits_per_weight,
@@ -188,6 +190,8 @@ def _show(done: Conversion, as_json: bool) -> None:
     if done.missed:
         miss = "misses" if len(done.missed) == 1 else "miss"
         click.echo(f"{counted(len(done.missed), 'layer')} {miss} the quality floor")
+    if done.underflows:
+        click.echo(printable(underflow_text(done.underflows)))
     _show_unquantized(done.unquantized)
     left = sum(tensor.bytes for tensor in done.unquantized)
     if done.source_bytes is not None and 2 * left > done.source_bytes:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyarrowquant._core.settings import said_settings
+from pyarrowquant._core.underflow import Underflow
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.preparing import prepare
 from pyarrowquant.conversion.progress import Meter, Step
@@ -18,7 +19,7 @@ from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.conversion.work import Continued, is_complete, recover
 from pyarrowquant.recipes.planned import PlannedLayer
-from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.recipe import SaidRecipe
 from pyarrowquant.tables import skipped_text
 
 _Path = str | os.PathLike[str]
@@ -40,6 +41,9 @@ class Conversion:
         What is wrong with layers that were left out because of ``continue_on_error=True``.
     missed : tuple of str
         What was said of layers that miss the quality floor with the most bits that the format has.
+    underflows : tuple of Underflow
+        Layers that have groups whose scale `scale_dtype`, or the encoding, rounds to 0, and how
+        many.
     weights : int
         How many were quantized.
     bytes : int
@@ -62,6 +66,7 @@ class Conversion:
     layers: int
     skipped: tuple[str, ...]
     missed: tuple[str, ...]
+    underflows: tuple[Underflow, ...]
     weights: int
     bytes: int
     bits_per_weight: float
@@ -108,7 +113,7 @@ def convert(
     zero_point: str | None = None,
     scale_dtype: str | None = None,
     encoding: str | None = None,
-    recipe: Recipe | _Path | None = None,
+    recipe: SaidRecipe | None = None,
     bits_per_weight: float | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     threads: int | None = None,
@@ -149,10 +154,11 @@ def convert(
     encoding : str, optional
         As of `quantize_batch_arrow`, with what it fixes; default "int", the only one that other
         formats than parquet and arrow hold.
-    recipe : Recipe, str or path, optional
-        Or the path of a recipe's file, or the name of a preset ("text", "diffusion", "vision"),
-        a profile ("edge", "local", "cloud") or both ("text-local"), or "all" for all that the
-        format can quantize. Without one, vectors, norms, biases, embeddings of positions and
+    recipe : Recipe, str, path or dict, optional
+        Or what `Recipe.from_dict` takes, the path of a recipe's file, or the name of a preset
+        ("text", "diffusion", "vision"), a profile ("edge", "local", "cloud") or both
+        ("text-local"), or "all" for all that the format can quantize. Without one, vectors,
+        norms, biases, embeddings of positions and
         token types, routers and the like are not quantized; compressed-tensors leaves out what
         the preset "text" does, and the embeddings and head of a GGUF model get 8 bits.
     bits_per_weight : float, optional
@@ -226,6 +232,7 @@ def convert(
         layers=totals.layers,
         skipped=tuple(map(skipped_text, totals.skipped)),
         missed=tuple(totals.missed),
+        underflows=tuple(totals.underflows),
         weights=totals.weights,
         bytes=_size(job.target.files(job.destination)),
         bits_per_weight=totals.bits_per_weight,
@@ -248,7 +255,7 @@ def plan(
     zero_point: str | None = None,
     scale_dtype: str | None = None,
     encoding: str | None = None,
-    recipe: Recipe | _Path | None = None,
+    recipe: SaidRecipe | None = None,
     bits_per_weight: float | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     threads: int | None = None,

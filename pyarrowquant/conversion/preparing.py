@@ -34,10 +34,10 @@ from pyarrowquant.reading.config import CONFIG, warn_of_constants
 from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
-from pyarrowquant.recipes.named import file_of, is_named, recipe_of
+from pyarrowquant.recipes.named import file_of, is_named
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.presets import PRESETS, SENSITIVE
-from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.recipe import Recipe, SaidRecipe, recipe_of
 from pyarrowquant.recipes.rule import rule_label
 from pyarrowquant.stream import quantize_stream
 
@@ -50,7 +50,7 @@ def prepare(
     destination_path: _Path,
     to: str | None,
     said: SettingOverrides,
-    recipe: Recipe | _Path | None,
+    recipe: SaidRecipe | None,
     bits_per_weight: float | None,
     quality_floor: float | Mapping[str, float] | None,
     threads: int | None,
@@ -163,7 +163,7 @@ def _with_fitting_bits(layer: PlannedLayer, target: Format) -> PlannedLayer:
     return replace(layer, settings=replace(layer.settings, bit_width=widths[-1]))
 
 
-def _chosen(recipe: Recipe | _Path | None, said: SettingOverrides, target: Format) -> Recipe | None:
+def _chosen(recipe: SaidRecipe | None, said: SettingOverrides, target: Format) -> Recipe | None:
     """Return the recipe, with what the caller says in place of its default.
 
     The group size of a profile gives way where the format has usual ones of its own.

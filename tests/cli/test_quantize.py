@@ -118,9 +118,9 @@ def test_what_is_refused(model: Path, tmp_path: Path) -> None:
     assert "none.json" in error
     Recipe(default="skip").save(tmp_path / "none.json")
     assert "No layer would be quantized" in failed(*wrong, "--recipe", tmp_path / "none.json")
-    assert "Invalid group_size: 7" in failed(*wrong, "--group-size", 7)
+    assert "Invalid group_size: 7" in failed(*wrong, "--group-size", 7, code=2)
     assert "'7'" in failed(*wrong, "--bits", 7, code=2)
-    assert "Recipe 'lama' is no file" in failed(*wrong, "--recipe", "lama")
+    assert "Recipe 'lama' is no file" in failed(*wrong, "--recipe", "lama", code=2)
     assert "NAME=NUMBER" in failed(*wrong, "--quality-floor", "cosine=high", code=2)
     assert "smallest candidates" in failed(*wrong, "--bits-per-weight", 1)
     (tmp_path / "cut.safetensors").write_bytes(model.read_bytes()[:-1])
