@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.strict_json import check_nesting
 
 CONFIG = "config.json"
+# What says how weights are coded, by transformers (two names) and by MLX.
+QUANTIZATION = ("quantization_config", "compression_config", "quantization")
 
 
 def read_config(path: Location) -> dict[str, Any]:
@@ -24,3 +27,12 @@ def read_config(path: Location) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"'{path}' must be a JSON object, it is {type(config).__name__}")
     return config
+
+
+def without_quantization(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config.json of the same model with float weights."""
+    left = {key: value for key, value in config.items() if key not in QUANTIZATION}
+    text = left.get("text_config")
+    return (
+        left if not isinstance(text, dict) else {**left, "text_config": without_quantization(text)}
+    )

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
 
-from pyarrowquant._core.quoting import quoted
+from pyarrowquant._core.quoting import quoted, shortened
 from pyarrowquant.reading.config import CONFIG, read_config
 from pyarrowquant.reading.location import Location
-from pyarrowquant.reading.tensors import FLOATS, SCHEMA, Tensor
+from pyarrowquant.reading.tensors import (
+    FLOATS,
+    SCHEMA,
+    CodedTensor,
+    Tensor,
+    UndecodableTensor,
+)
 
 BATCH_BYTES = 256 * 2**20
 
@@ -58,10 +64,10 @@ class Model(ABC):
 
     @cached_property
     def weights_dtype(self) -> str | None:
-        """The dtype that most bytes of tensors that can be quantized have, as in safetensors."""
+        """The dtype that most bytes of float tensors have in the files, as in safetensors."""
         counts: Counter[str] = Counter()
         for tensor in self.tensors or ():
-            if self.can_quantize(tensor):
+            if self.can_quantize(tensor) and not isinstance(tensor, CodedTensor):
                 counts[tensor.dtype] += tensor.end - tensor.begin
         return counts.most_common(1)[0][0] if counts else None
 
@@ -71,6 +77,15 @@ class Model(ABC):
 
         What makes reading impossible is raised by the call, not by the first batch.
         """
+
+    def layer_readers(self) -> Iterator[tuple[str | None, Callable[[], pa.RecordBatch]]]:
+        """Give the name of each layer, and what reads it, as a row of its own.
+
+        Of what is decoded or mapped, nothing stays in memory that is not read.
+        """
+        for batch in self.reader():
+            for row, name in enumerate(batch["layer_name"].to_pylist()):
+                yield name, partial(batch.slice, row, 1)
 
     def without(self, names: Collection[str]) -> Model:
         """Return the model without tensors of these names, where it says its tensors."""
@@ -92,15 +107,21 @@ class Model(ABC):
         if 2 * _size(coded) > _size(matrices):
             dtypes = Counter(tensor.dtype for tensor in coded)
             listed = ", ".join(f"{count} of {dtype}" for dtype, count in dtypes.most_common(4))
+            problems = dict.fromkeys(
+                tensor.problem for tensor in coded if isinstance(tensor, UndecodableTensor)
+            )
+            why = "".join(f". {problem[0].upper()}{problem[1:]}" for problem in problems)
             raise ValueError(
                 f"{self.location} is quantized already: of its {len(matrices)} matrices {listed}, "
-                f"such as {quoted(coded[0].name)}. Give the model with float weights (F32, F16 or "
-                "BF16)"
+                f"such as {quoted(coded[0].name)}{shortened(why)}. Give the model with float "
+                "weights (F32, F16 or BF16)"
             )
 
 
 def _is_coded(tensor: Tensor) -> bool:
-    """Whether a matrix has codes, not numbers: of FP8, a type of ggml, or packed ones."""
+    """Whether a matrix has codes that are not decoded: of FP8, a type of ggml, or packed ones."""
+    if isinstance(tensor, UndecodableTensor):
+        return True
     packed = (".weight_packed", ".qweight", "_blocks")  # of compressed-tensors, GPTQ, gpt-oss
     return tensor.dtype.startswith(("F8_", "Q", "IQ", "TQ", "MXFP", "NVFP")) or (
         tensor.dtype in ("I32", "U32", "U8") and tensor.name.endswith((*packed, ".weight"))

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from pyarrowquant._core import arguments
-from pyarrowquant.reading import safetensors
+from pyarrowquant.reading import safetensors, table_files
 from pyarrowquant.reading.arrow_files import TableModel
 from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.location import Location, locate
 from pyarrowquant.reading.model import BATCH_BYTES, Model
 from pyarrowquant.reading.npz import NpzModel
 from pyarrowquant.reading.onnx import OnnxModel
-from pyarrowquant.reading.safetensors import ShardedModel
+from pyarrowquant.reading.results import ResultModel, is_result, results_in
+from pyarrowquant.reading.safetensors import Shard, ShardedModel, decodable
 
 
 def read_weights(
@@ -101,7 +102,9 @@ def open_model(location: Location) -> Model:
         The kind of file needs an extra.
     """
     if not location.is_file():
-        return ShardedModel(location, safetensors.read_folder(location))
+        if results := results_in(location):
+            return ResultModel(location, results)
+        return _sharded(location, safetensors.read_folder(location))
     name = location.name.lower()
     for suffix, open_kind in _KINDS.items():
         if name.endswith(suffix):
@@ -109,12 +112,21 @@ def open_model(location: Location) -> Model:
     raise ValueError(f"{location}: unknown suffix. Known are {', '.join(_KINDS)}")
 
 
+def _sharded(location: Location, shards: Sequence[Shard]) -> Model:
+    return ShardedModel(location, decodable(shards))
+
+
+def _table(location: Location) -> Model:
+    if is_result(location):
+        return ResultModel(location, [location])
+    return TableModel(location, is_parquet=location.name.lower().endswith(".parquet"))
+
+
 _KINDS: dict[str, Callable[[Location], Model]] = {
-    ".safetensors": lambda file: ShardedModel(file, safetensors.read_file(file)),
-    safetensors.INDEX_SUFFIX: lambda index: ShardedModel(index, safetensors.read_index(index)),
+    ".safetensors": lambda file: _sharded(file, safetensors.read_file(file)),
+    safetensors.INDEX_SUFFIX: lambda index: _sharded(index, safetensors.read_index(index)),
     ".gguf": GgufModel,
-    ".parquet": lambda file: TableModel(file, is_parquet=True),
-    **dict.fromkeys((".arrow", ".ipc", ".feather"), lambda f: TableModel(f, is_parquet=False)),
+    **dict.fromkeys(table_files.SUFFIXES, _table),
     ".npz": NpzModel,
     ".onnx": OnnxModel,
 }

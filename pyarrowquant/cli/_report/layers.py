@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-import pyarrowquant
+from pyarrowquant._core.decoding import decode_matrix, unpacked
 from pyarrowquant._core.results import Packed
 from pyarrowquant.cli._originals import Originals
 from pyarrowquant.conversion.result_files import METRICS, naming, open_results, watched
@@ -179,14 +179,20 @@ def _settings(schema: pa.Schema) -> dict[str, Any]:
 def decoded(packed: Packed) -> Iterator[Any]:
     """Decode some rows of a layer at a time."""
     for rows in pieces(packed):
-        yield _decode(packed, rows, packed.scales[rows], packed.zero_points[rows])
+        yield decode_matrix(
+            packed.name,
+            packed.codes[rows],
+            packed.scales[rows],
+            packed.zero_points[rows],
+            packed.columns,
+            packed.bits,
+            packed.group_size,
+        )
 
 
 def codes(packed: Packed, rows: slice) -> Any:
-    """Unpack the codes of some rows: with scales of 1 they decode to themselves."""
-    scales = packed.scales[rows]
-    values = _decode(packed, rows, np.ones_like(scales), np.zeros_like(scales))
-    return values.astype(np.uint8)
+    """Unpack the codes of some rows."""
+    return unpacked(packed.codes[rows], packed.columns, packed.bits).astype(np.uint8)
 
 
 def pieces(packed: Packed, weights: int = 1 << 20) -> Iterator[slice]:
@@ -194,22 +200,3 @@ def pieces(packed: Packed, weights: int = 1 << 20) -> Iterator[slice]:
     step = max(1, weights // max(packed.columns, 1))
     for start in range(0, len(packed.codes), step):
         yield slice(start, start + step)
-
-
-def _decode(packed: Packed, rows: slice, scales: Any, zero_points: Any) -> Any:
-    part = packed.codes[rows]
-    ends = pa.py_buffer(np.array([0, part.size], np.int64))
-    data = [None, ends, pa.py_buffer(part)]  # as it is: pa.array would copy it
-    table = pa.table(
-        {
-            "layer_name": [packed.name],
-            "quantized_data": pa.Array.from_buffers(pa.large_binary(), 1, data),
-            "scales": [scales.ravel()],
-            "zero_points": [zero_points.ravel()],
-            "shape": [[len(part), packed.columns]],
-            "bit_width": pa.array([packed.bits], pa.uint8()),
-            "group_size": pa.array([packed.group_size], pa.int32()),
-        }
-    )
-    weights = pyarrowquant.dequantize_batch_arrow(table)["weights"][0].values.to_numpy()
-    return weights.reshape(len(part), packed.columns)
