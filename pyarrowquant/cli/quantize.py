@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -160,6 +160,7 @@ def _show(done: Conversion, as_json: bool) -> None:
             "seconds": done.seconds,
             "source_bytes": done.source_bytes,
             "unquantized": [asdict(tensor) for tensor in done.unquantized],
+            "decoded": done.decoded,
         }
         if done.bits_per_weight is None:
             del summary["bits_per_weight"]
@@ -176,6 +177,7 @@ def _show(done: Conversion, as_json: bool) -> None:
     if done.missed:
         miss = "misses" if len(done.missed) == 1 else "miss"
         click.echo(f"{counted(len(done.missed), 'layer')} {miss} the quality floor")
+    _show_decoded(done.decoded)
     _show_unquantized(done.unquantized)
     left = sum(tensor.bytes for tensor in done.unquantized)
     if done.source_bytes is not None and 2 * left > done.source_bytes:
@@ -201,6 +203,7 @@ def _show_plan(shown: ConversionPlan, as_json: bool) -> None:
                 "format": shown.to,
                 "layers": rows,
                 "unquantized": [asdict(tensor) for tensor in shown.unquantized],
+                "decoded": shown.decoded,
             }
         )
         return
@@ -211,7 +214,16 @@ def _show_plan(shown: ConversionPlan, as_json: bool) -> None:
     for (width, group_size), count in sorted(groups.items()):
         group = "one group a row" if group_size == -1 else f"groups of {group_size}"
         click.echo(f"  {count} with {width} bits in {group}")
+    _show_decoded(shown.decoded)
     _show_unquantized(shown.unquantized)
+
+
+def _show_decoded(decoded: Mapping[str, int]) -> None:
+    if decoded:
+        listed = ", ".join(
+            f"{coding} ({counted(count, 'layer')})" for coding, count in decoded.items()
+        )
+        click.echo(f"Decoded from {listed}")
 
 
 def _show_unquantized(tensors: Sequence[UnquantizedTensor]) -> None:

@@ -19,11 +19,13 @@ from pyarrowquant.conversion.memory import batch_bytes
 from pyarrowquant.conversion.planning import planned, with_ragged_kept
 from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.source import (
+    decoded_from,
     files_of,
     is_local,
     local_path,
     refuse_quantized,
     source_bytes,
+    weights_bytes,
 )
 from pyarrowquant.conversion.unquantized import UnquantizedTensor, unquantized
 from pyarrowquant.conversion.work import is_complete, recover
@@ -71,6 +73,9 @@ class Conversion:
         Size of the source's files; None where they are not on this machine.
     unquantized : tuple of UnquantizedTensor
         All other tensors of the source, as far as it says them.
+    decoded : dict of str to int
+        How many layers were decoded first, by what the source has them as, such as "Q8_0".
+        Errors are those against the decoded weights.
     """
 
     destination: Path
@@ -85,6 +90,7 @@ class Conversion:
     seconds: float
     source_bytes: int | None
     unquantized: tuple[UnquantizedTensor, ...]
+    decoded: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -100,12 +106,15 @@ class ConversionPlan:
         In the order of the source.
     unquantized : tuple of UnquantizedTensor
         All tensors of the source that would not be quantized, as far as it says them.
+    decoded : dict of str to int
+        How many layers would be decoded first, by what the source has them as.
     """
 
     destination: Path
     to: str
     layers: tuple[PlannedLayer, ...]
     unquantized: tuple[UnquantizedTensor, ...]
+    decoded: dict[str, int]
 
 
 def convert(
@@ -239,6 +248,7 @@ def convert(
         seconds=time.perf_counter() - start,
         source_bytes=source_bytes(job.source),
         unquantized=job.unquantized(job.recipe),
+        decoded=decoded_from(job.source, planned(job.source, job.settings, job.recipe) or []),
     )
 
 
@@ -300,10 +310,11 @@ def plan(
         overwrite,
         lambda place: resume and is_complete(place),
     )
-    fitted = job.fitted(Meter(source_bytes(job.source), progress))
+    fitted = job.fitted(Meter(weights_bytes(job.source), progress))
     layers = planned(job.source, job.settings, fitted, read=True) or []
     left = job.unquantized(job.recipe)
-    return ConversionPlan(job.destination, job.target.name, tuple(layers), left)
+    decoded = decoded_from(job.source, layers)
+    return ConversionPlan(job.destination, job.target.name, tuple(layers), left, decoded)
 
 
 def _said(
@@ -390,6 +401,7 @@ def _job(
     layers = planned(model, settings, rules) or []
     target.check_plan(layers, model, settings)
     _check_any(model, target, layers, rules)
+    _warn_of_decoded(decoded_from(model, layers))
     return Job(
         model,
         files,
@@ -450,6 +462,17 @@ def _warn_of_ragged(names: Sequence[str], model: Model, target: Format) -> None:
                 UserWarning,
                 stacklevel=users_level(),
             )
+
+
+def _warn_of_decoded(decoded: Mapping[str, int]) -> None:
+    if decoded:
+        listed = ", ".join(f"{count} of {coding}" for coding, count in decoded.items())
+        warnings.warn(
+            f"Quantized already, and decoded first: {listed}. Errors are those against the decoded "
+            "weights; quantize float weights where you have them",
+            UserWarning,
+            stacklevel=users_level(),
+        )
 
 
 def _size(files: Iterable[Path]) -> int:

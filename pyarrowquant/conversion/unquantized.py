@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pyarrowquant.formats._format import Format
 from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.tensors import Tensor, UndecodableTensor
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule, rule_label
@@ -21,11 +22,12 @@ class UnquantizedTensor:
     name : str
     shape : tuple of int
     dtype : str
-        As in safetensors.
+        As in safetensors; for codes what they are, such as "Q8_0".
     bytes : int
         What it takes in the source.
     kept : bool
-        Whether it is in the output, as it is in the source.
+        Whether it is in the output: as it is in the source, or decoded where that is codes that
+        the format has no place for.
     reason : str
         Why it is not quantized, in words that fit several tensors.
     """
@@ -47,16 +49,21 @@ def unquantized(
         UnquantizedTensor(
             tensor.name,
             tensor.shape,
-            tensor.dtype,
-            tensor.end - tensor.begin,
+            tensor.stored_dtype,
+            tensor.stored_bytes,
             target.keeps(tensor, model),
             _reason(tensor.name, tensor.shape, recipe)
             if model.can_quantize(tensor)
-            else f"of dtype {tensor.dtype}",
+            else _dtype_reason(tensor),
         )
         for tensor in model.tensors or ()
         if tensor.name not in quantized
     )
+
+
+def _dtype_reason(tensor: Tensor) -> str:
+    reason = f"of dtype {tensor.dtype}"
+    return f"{reason}: {tensor.problem}" if isinstance(tensor, UndecodableTensor) else reason
 
 
 def _reason(name: str, shape: Sequence[int], recipe: Recipe | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ from pyarrowquant.formats._layers import (
     is_of,
     planned_scales_fit,
     refuse,
+    rounded,
 )
 from pyarrowquant.formats._model_folder import (
     DTYPES,
@@ -39,6 +41,7 @@ from pyarrowquant.formats._outputs import OutputFolder
 from pyarrowquant.formats._safetensors import Entry, write_tensors
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import INDEX, Shard
+from pyarrowquant.reading.tensors import CodedTensor
 from pyarrowquant.recipes.planned import PlannedLayout
 from pyarrowquant.recipes.presets import NOT_LINEAR
 from pyarrowquant.recipes.recipe import Recipe
@@ -302,6 +305,10 @@ def _entries(shard: Shard, layers: LayersByName, dtype: str, symmetric: bool) ->
     for tensor in shard.tensors:
         if tensor.name in layers:
             yield from _packed_entries(layers, tensor.name, dtype, symmetric)
+        elif isinstance(tensor, CodedTensor):
+            size = math.prod(tensor.shape) * (4 if dtype == "float32" else 2)
+            decoded = partial(_decoded, tensor, dtype)
+            yield Entry(tensor.name, DTYPES[dtype], tensor.shape, size, decoded)
         else:
             yield Entry(
                 tensor.name,
@@ -310,6 +317,10 @@ def _entries(shard: Shard, layers: LayersByName, dtype: str, symmetric: bool) ->
                 tensor.end - tensor.begin,
                 partial(pieces_of, shard, tensor),
             )
+
+
+def _decoded(tensor: CodedTensor, dtype: str) -> Iterator[Bytes]:
+    yield rounded(tensor.decode(), dtype).reshape(-1).view(np.uint8)
 
 
 def _packed_entries(

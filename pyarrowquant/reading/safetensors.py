@@ -247,6 +247,7 @@ class ShardedModel(Model):
         return [shard.location for shard in self.shards]
 
     def layer_readers(self) -> Iterator[tuple[str | None, Callable[[], pa.RecordBatch]]]:
+        self._refuse_quantized()
         for shard in selected(self.shards, True, self.location):
             for tensor in shard.tensors:
                 yield tensor.name, partial(_read_one, shard, tensor)
