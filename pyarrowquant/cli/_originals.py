@@ -78,6 +78,22 @@ def undecodable(model: Model) -> dict[str, str]:
     }
 
 
+def raw_floats(row: pa.RecordBatch, dtype: str) -> Any:
+    """Weights of a row of raw bytes, in a dtype of numpy."""
+    raw, code = bytes_at(row["weights"], 0), row["dtype"][0].as_py()
+    assert raw is not None  # as no row of a model is null
+    count = len(raw) // (4 if code == "F32" else 2)
+    values = _floats(raw, code, 0, count)
+    if dtype == "float32":
+        return values
+    with np.errstate(over="ignore"):
+        rounded = values.astype(dtype)
+    if not np.isfinite(rounded[np.isfinite(values)]).all():
+        name = row["layer_name"][0].as_py()
+        raise ValueError(f"Layer '{name}' has weights beyond {dtype}. Use dtype=\"float32\"")
+    return rounded
+
+
 def _floats(raw: npt.NDArray[np.uint8], dtype: str, start: int, stop: int) -> Any:
     """Widen raw little-endian values."""
     size = 4 if dtype == "F32" else 2

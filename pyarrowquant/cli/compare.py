@@ -60,16 +60,12 @@ def compare(
     names: set[str] = set()
     for batch in batches:
         with naming(result, original):
-            measured = [
-                layer
-                for part in _known(batch, originals)
-                for layer in originals.errors(part, threads)
-            ]
+            for part in _known(batch, originals):
+                errors += originals.errors(part, threads)
         for name in batch["layer_name"].to_pylist():
             if name in names:
                 raise click.ClickException(f"Layer '{name}' is in '{result}' twice")
             names.add(name)
-        errors += measured
     totals = _totals(errors)
     totals["missing"] = originals.left_out(names)
     totals["added"] = sorted(name for name in names if name not in originals)

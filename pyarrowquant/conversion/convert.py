@@ -19,11 +19,11 @@ from pyarrowquant.conversion.memory import batch_bytes
 from pyarrowquant.conversion.planning import planned, with_ragged_kept
 from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.source import (
+    convertible,
     decoded_from,
     files_of,
     is_local,
     local_path,
-    refuse_quantized,
     source_bytes,
     weights_bytes,
 )
@@ -380,7 +380,7 @@ def _job(
             f"'{source}' lies elsewhere, and to={kind!r} takes all files of its folder along. "
             "Download the folder first"
         )
-    refuse_quantized(model)
+    model = convertible(model)
     settings = target.defaults(model).with_overrides(said)
     rules = target.recipe(model, _chosen(recipe, said, target))
     if bits_per_weight is not None and "bit_width" in said:

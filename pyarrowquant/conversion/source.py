@@ -17,6 +17,7 @@ from pyarrowquant.reading.config import CONFIG, QUANTIZATION, read_config
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
+from pyarrowquant.reading.onnx import OnnxModel
 from pyarrowquant.reading.results import ResultModel
 from pyarrowquant.reading.tensors import CodedTensor, Tensor, UndecodableTensor
 from pyarrowquant.recipes.planned import PlannedLayer
@@ -36,8 +37,20 @@ def model_folder(path: str) -> Path | None:
     return folder if (folder / "config.json").is_file() else None
 
 
-def refuse_quantized(model: Model) -> None:
-    """Refuse a model whose tensors are codes and scales that are not decoded for a conversion."""
+def convertible(model: Model) -> Model:
+    """Return the model as a conversion reads it; refuse one of codes that none decodes."""
+    if isinstance(model, OnnxModel) and model.packed:
+        if not model.layers:
+            raise ValueError(
+                f"{model.location} is quantized already: its layers are those of MatMulNBits. Give "
+                "the model with float weights, or decode it first: pyarrowquant dequantize"
+            )
+        return model.without_codes()  # which stay as they are
+    _refuse_quantized(model)
+    return model
+
+
+def _refuse_quantized(model: Model) -> None:
     if isinstance(model, ResultModel):
         raise ValueError(
             f"{model.location} is quantized already: it has results of pyarrowquant. Give the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,6 +41,14 @@ _OF_ACTIVATIONS = (
     "input_zero_point",
     "scale_input",
     "qscale_act",
+)
+# What codes are named, and what serves them.
+_CODES = re.compile(r"(q?weight|weight_packed|_blocks)$")
+_SERVING = (
+    *(f"weight{end}" for end in (*_SCALES, "_scale_2", "_zero_point", "_shape", "_g_idx")),
+    *("weight_global_scale", "weight.absmax", "weight.nested_absmax", "weight.quant_map"),
+    *("scales", "biases", "qzeros", "g_idx", "_scales"),
+    *_SCALES_BESIDE,
 )
 _BLOCK = 128  # of FP8, rows and columns
 _MX_GROUP = 32
@@ -83,12 +92,12 @@ def find_codes(stored: Mapping[str, Stored], config: Callable[[], Config]) -> Co
                 try:
                     search.add(one, kind(one))
                 except _ProblemError as error:
-                    search.found.layers[name] = _undecodable(one.tensor, str(error))
+                    search.refuse(one.tensor, str(error))
     for name, one in stored.items():
         if name not in search.found.parts and name not in search.found.layers:
             problem = search.unknown(one.tensor)
             if problem is not None:
-                search.found.layers[name] = _undecodable(one.tensor, problem)
+                search.refuse(one.tensor, problem)
     return search.found
 
 
@@ -143,6 +152,16 @@ class _Search:
             partial(layer.decode, layer.parts),
         )
 
+    def refuse(self, tensor: Tensor, problem: str) -> None:
+        """Take a tensor, and what serves it, for codes that cannot be decoded."""
+        self.found.layers[tensor.name] = _undecodable(tensor, problem)
+        stem = _CODES.sub("", tensor.name)
+        for end in _SERVING:
+            serving = self._stored.get(stem + end)
+            if serving is not None and serving.tensor.name not in self.found.parts:
+                why = f"it serves {quoted(tensor.name)}, which is not decoded: {problem}"
+                self.found.layers.setdefault(stem + end, _undecodable(serving.tensor, why))
+
     def fp8(self, codes: Stored) -> _Layer | None:
         """FP8, with a scale of the tensor, of rows or of blocks, or without one."""
         tensor = codes.tensor
@@ -173,7 +192,7 @@ class _Search:
         blocks = _blocks(tensor.shape, scale.tensor, self._block(scale.tensor))
         if zero := self._stored.get(f"{tensor.name}_zero_point"):
             if zero.tensor.dtype != "I8" or zero.tensor.shape != scale.tensor.shape:
-                raise _ProblemError(f"{zero.tensor.name} has {_described(zero.tensor)}")
+                raise _misfit(zero.tensor)
             parts["zero_point"] = zero
         decode = partial(decode_bytes, tensor.shape, INT8, blocks)
         return _Layer(tensor.name, tensor.shape, "8-bit integers", 8, parts, decode)
@@ -205,7 +224,7 @@ class _Search:
         shape = tuple(int(size) for size in np.ravel(stored))
         *rows, words = parts["codes"].tensor.shape
         if len(shape) < 2 or list(shape[:-1]) != rows or shape[-1] < 1:
-            raise _ProblemError(f"{name}_shape is {list(shape)}")
+            raise _ProblemError(f"{quoted(name)} has the shape {quoted(list(shape))}")
         columns = shape[-1]
         said = {group["num_bits"] for group in self._weights() if "num_bits" in group}
         widths = [bits for bits in _BITS if -(-columns * bits // 32) == words]
@@ -217,11 +236,11 @@ class _Search:
         if zero := self._stored.get(f"{name}_zero_point"):
             wanted = (-(-shape[0] * bits // 32), groups)
             if zero.tensor.dtype != "I32" or zero.tensor.shape != wanted:
-                raise _ProblemError(f"{name}_zero_point has {_described(zero.tensor)}")
+                raise _misfit(zero.tensor)
             parts["zero_point"] = zero
         if index := self._stored.get(f"{name}_g_idx"):
             if index.tensor.shape != (columns,):
-                raise _ProblemError(f"{name}_g_idx has {_described(index.tensor)}")
+                raise _misfit(index.tensor)
             parts["group_of"] = index
         coding = f"{bits}-bit compressed-tensors"
         return _Layer(name, shape, coding, bits, parts, partial(decode_packed, shape, bits, group))
@@ -235,7 +254,7 @@ class _Search:
             return None
         *rows, groups, width = tensor.shape if len(tensor.shape) > 2 else (0, 0, 0)
         if 2 * width != _MX_GROUP or scale.tensor.shape != (*rows, groups):
-            raise _ProblemError(f"{name}_blocks and _scales are of other shapes than MXFP4 has")
+            raise _ProblemError(f"{quoted(name)} has blocks and scales of other shapes than MXFP4")
         shape = (*rows, _MX_GROUP * groups)
         return self._fp4(name, shape, "MXFP4", {"codes": codes, "scale": scale}, _MX_GROUP)
 
@@ -259,7 +278,7 @@ class _Search:
         *rows, words = tensor.shape
         shape = (*rows, 32 * words // bits)
         if scale.tensor.shape != (*rows, -(-shape[-1] // group)) or shape[-1] % group:
-            raise _ProblemError(f"{module}.scales has {_described(scale.tensor)}")
+            raise _misfit(scale.tensor)
         parts = {"codes": codes, "scale": scale}
         if mode in ("mxfp4", "nvfp4"):
             return self._fp4(tensor.name, shape, mode.upper(), parts, group)
@@ -271,7 +290,7 @@ class _Search:
             raise _ProblemError(f"config.json says mode {quoted(mode)}")
         parts["bias"] = self._part(f"{module}.biases")
         if parts["bias"].tensor.shape != scale.tensor.shape:
-            raise _ProblemError(f"{module}.biases has {_described(parts['bias'].tensor)}")
+            raise _misfit(parts["bias"].tensor)
         decode = partial(decode_affine, shape, bits, group)
         return _Layer(tensor.name, shape, f"{bits}-bit MLX", bits, parts, decode)
 
@@ -300,10 +319,10 @@ class _Search:
         scale = parts["scale"].tensor
         coding = {"F8_E4M3": "NVFP4", "U8": "MXFP4", "F8_E8M0": "MXFP4"}.get(scale.dtype)
         if coding is None:
-            raise _ProblemError(f"{scale.name} has {_described(scale)}")
+            raise _misfit(scale)
         group = _MX_GROUP if coding == "MXFP4" else _MX_GROUP // 2
         if scale.shape != (*rows, -(-shape[-1] // group)):
-            raise _ProblemError(f"{scale.name} has {_described(scale)}")
+            raise _misfit(scale)
         return self._fp4(name, shape, coding, parts, group)
 
     def _fp4(
@@ -336,7 +355,7 @@ class _Search:
             for size in (columns, *sizes, columns // max(groups, 1)):
                 if type(size) is int and size > 0 and -(-columns // size) == groups:
                     return groups, size
-        raise _ProblemError(f"{scale.name} has {_described(scale)}")
+        raise _misfit(scale)
 
     def _block(self, scale: Tensor) -> tuple[int, int]:
         """Rows and columns of a block, where the number of scales allows several."""
@@ -354,45 +373,14 @@ class _Search:
         return _BLOCK, next((n for n in sizes if type(n) is int and n > 0), usual)
 
 
-def _described(tensor: Tensor) -> str:
-    return f"dtype {tensor.dtype} and shape {list(tensor.shape)}"
-
-
-def _blocks(shape: Sequence[int], scale: Tensor, usual: tuple[int, int]) -> Blocks:
-    """Find out which weights each scale is for.
-
-    Parameters
-    ----------
-    usual : tuple of int
-        Rows and columns of a block, where the number of scales allows several.
-    """
-    if scale.dtype not in SCALE_DTYPES:
-        raise _ProblemError(f"{scale.name} has {_described(scale)}")
-    *stack, rows, columns = (1, 1, *shape)[-max(len(shape), 2) :]
-    matrices = product(stack)
-    found = scale.shape
-    if product(found) == 1:
-        return Blocks((1, 1, 1), matrices * rows, matrices * rows, columns)
-    if len(found) == 1 and found[0] == matrices > 1:
-        found = (*found, 1, 1)
-    elif len(found) == 1 and found[0] == rows:
-        found = (*found, 1)
-    *scale_stack, scale_rows, scale_columns = (1, 1, *found)[-max(len(found), 2) :]
-    if product(scale_stack) != matrices:
-        raise _ProblemError(f"{scale.name} has {_described(scale)}")
-    return Blocks(
-        (matrices, scale_rows, scale_columns),
-        rows,
-        _block_of(rows, scale_rows, usual[0], scale),
-        _block_of(columns, scale_columns, usual[1], scale),
+def _misfit(tensor: Tensor) -> _ProblemError:
+    return _ProblemError(
+        f"{quoted(tensor.name)} has dtype {tensor.dtype} and shape {quoted(list(tensor.shape))}"
     )
 
 
-def _block_of(size: int, count: int, usual: int, scale: Tensor) -> int:
-    """Return how many rows, or columns, have a scale in common."""
-    if count in (1, size):
-        return size if count == 1 else 1
-    for block in (usual, _BLOCK, size // max(count, 1)):
-        if block > 0 and -(-size // block) == count:
-            return block
-    raise _ProblemError(f"{scale.name} has {count} scales for {size} rows or columns")
+def _blocks(shape: Sequence[int], scale: Tensor, usual: tuple[int, int]) -> Blocks:
+    blocks = Blocks.of(shape, scale.shape, usual)
+    if blocks is None or scale.dtype not in SCALE_DTYPES:
+        raise _misfit(scale)
+    return blocks

@@ -15,6 +15,7 @@ from pyarrowquant._core.shapes import product
 from pyarrowquant.reading.numbers import E2M1_PAIRS, Array
 from pyarrowquant.reading.stored import Stored
 
+_BLOCK = 128  # usual rows and columns of blocks of FP8
 _PIECE = 1 << 20  # weights that are decoded at a time
 SCALE_DTYPES = frozenset({"F32", "F16", "BF16", "F8_E4M3", "F8_E8M0", "U8"})
 
@@ -40,11 +41,47 @@ class Blocks:
     rows: int
     columns: int
 
+    @classmethod
+    def of(
+        cls, shape: Sequence[int], scales: Sequence[int], usual: tuple[int, int]
+    ) -> Blocks | None:
+        """Find out which weights each scale is for; None where the shapes do not fit.
+
+        Parameters
+        ----------
+        shape, scales : sequence of int
+            Shapes of the weights and of their scales.
+        usual : tuple of int
+            Rows and columns of a block, where the number of scales allows several.
+        """
+        *stack, rows, columns = (1, 1, *shape)[-max(len(shape), 2) :]
+        matrices = product(stack)
+        if product(scales) == 1:
+            return cls((1, 1, 1), matrices * rows, matrices * rows, columns)
+        if len(scales) == 1 and scales[0] == matrices > 1:
+            scales = (*scales, 1, 1)
+        elif len(scales) == 1 and scales[0] == rows:
+            scales = (*scales, 1)
+        *scale_stack, scale_rows, scale_columns = (1, 1, *scales)[-max(len(scales), 2) :]
+        block_rows = _block(rows, scale_rows, usual[0])
+        block_columns = _block(columns, scale_columns, usual[1])
+        if product(scale_stack) != matrices or not block_rows or not block_columns:
+            return None
+        return cls((matrices, scale_rows, scale_columns), rows, block_rows, block_columns)
+
     def spread(self, scales: Array, piece: slice, columns: int) -> Array:
         """Give each weight of some rows its scale."""
         row = np.arange(piece.start, piece.stop)
         of_rows = scales[row // self.matrix_rows, row % self.matrix_rows // self.rows]
         return np.repeat(of_rows, self.columns, axis=1)[:, :columns]
+
+
+def _block(size: int, count: int, usual: int) -> int | None:
+    """Return how many rows, or columns, have a scale in common."""
+    if count in (1, size):
+        return size if count == 1 else 1
+    sizes = (usual, _BLOCK, size // max(count, 1))
+    return next((n for n in sizes if n > 0 and -(-size // n) == count), None)
 
 
 def decode_bytes(
@@ -76,7 +113,7 @@ def decode_bytes(
                 decoded *= blocks.spread(scales, piece, columns)
             return decoded
 
-        return _in_pieces(rows, columns, decode)
+        return in_pieces(rows, columns, decode)
 
 
 def decode_e2m1(shape: tuple[int, ...], group: int, parts: Parts) -> Floats:
@@ -95,7 +132,7 @@ def decode_e2m1(shape: tuple[int, ...], group: int, parts: Parts) -> Floats:
             decoded *= np.repeat(scales[piece], group, axis=1)[:, :columns]
             return decoded
 
-        return _in_pieces(rows, columns, decode)
+        return in_pieces(rows, columns, decode)
 
 
 def decode_packed(shape: tuple[int, ...], bits: int, group: int, parts: Parts) -> Floats:
@@ -123,7 +160,7 @@ def decode_packed(shape: tuple[int, ...], bits: int, group: int, parts: Parts) -
             decoded *= scales[piece][:, group_of]
             return decoded
 
-        return _in_pieces(rows, columns, decode)
+        return in_pieces(rows, columns, decode)
 
 
 def decode_affine(shape: tuple[int, ...], bits: int, group: int, parts: Parts) -> Floats:
@@ -140,7 +177,7 @@ def decode_affine(shape: tuple[int, ...], bits: int, group: int, parts: Parts) -
             decoded += np.repeat(biases[piece], group, axis=1)
             return decoded
 
-        return _in_pieces(rows, columns, decode)
+        return in_pieces(rows, columns, decode)
 
 
 def _matrix(shape: Sequence[int]) -> tuple[int, int]:
@@ -148,7 +185,7 @@ def _matrix(shape: Sequence[int]) -> tuple[int, int]:
     return product(shape[:-1]), shape[-1] if shape else 1
 
 
-def _in_pieces(rows: int, columns: int, decode: Callable[[slice], Floats]) -> Floats:
+def in_pieces(rows: int, columns: int, decode: Callable[[slice], Floats]) -> Floats:
     """Decode some rows at a time, so that what that needs stays small."""
     weights = np.empty((rows, columns), np.float32)
     step = max(1, _PIECE // max(columns, 1))

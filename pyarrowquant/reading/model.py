@@ -10,15 +10,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from pyarrowquant._core.quoting import quoted, shortened
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant.reading.config import CONFIG, read_config
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.tensors import (
-    FLOATS,
     SCHEMA,
     CodedTensor,
     Tensor,
     UndecodableTensor,
+    is_layer,
 )
 
 BATCH_BYTES = 256 * 2**20
@@ -45,7 +45,7 @@ class Model(ABC):
 
     def can_quantize(self, tensor: Tensor) -> bool:
         """Whether a tensor is one of the weights that batches have."""
-        return tensor.dtype in FLOATS
+        return is_layer(tensor)
 
     @property
     def files(self) -> Sequence[Location]:
@@ -110,10 +110,10 @@ class Model(ABC):
             problems = dict.fromkeys(
                 tensor.problem for tensor in coded if isinstance(tensor, UndecodableTensor)
             )
-            why = "".join(f". {problem[0].upper()}{problem[1:]}" for problem in problems)
+            why = "".join(f": {problem}" for problem in list(problems)[:1])
             raise ValueError(
                 f"{self.location} is quantized already: of its {len(matrices)} matrices {listed}, "
-                f"such as {quoted(coded[0].name)}{shortened(why)}. Give the model with float "
+                f"such as {quoted(coded[0].name)}{why}. Give the model with float "
                 "weights (F32, F16 or BF16)"
             )
 

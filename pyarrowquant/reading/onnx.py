@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import islice
+from functools import cached_property, partial
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,17 @@ from pyarrowquant.reading.onnx_model import (
     is_external,
     load_model,
 )
-from pyarrowquant.reading.tensors import FLOATS, Tensor, batch_of, check_some_left, in_a_row, runs
+from pyarrowquant.reading.onnx_packed import packed_layers
+from pyarrowquant.reading.tensors import (
+    FLOATS,
+    CodedTensor,
+    Tensor,
+    batch_of,
+    check_some_left,
+    decoded_batch,
+    in_a_row,
+    runs,
+)
 
 # Rows and columns that are transposed at a time, which fit into a processor's cache.
 _TILE = 128
@@ -89,11 +100,6 @@ def open_proto(location: Location) -> Any:
 def layers_of(model: Any, location: Location) -> list[Layer]:
     """Find the weights of a model and where they lie; what is wrong with them is an error."""
     weights = list(find_weights(model, location).values())
-    if not weights:
-        raise ValueError(
-            f"{location}: no MatMul or Gemm multiplies by a constant matrix, so there is nothing "
-            "to quantize. Matrices that are inputs of the graph too are not constant"
-        )
     files = ExternalFiles(location)
     layers = []
     for weight in weights:
@@ -326,11 +332,30 @@ class OnnxModel(Model):
 
     @cached_property
     def layers(self) -> Sequence[Layer]:
-        return layers_of(self.proto, self.location)
+        """Those that are floats."""
+        layers = layers_of(self.proto, self.location)
+        if not layers and not self.packed:
+            raise ValueError(
+                f"{self.location}: no MatMul or Gemm multiplies by a constant matrix, so there is "
+                "nothing to quantize. Matrices that are inputs of the graph too are not constant"
+            )
+        return layers
+
+    @cached_property
+    def packed(self) -> Sequence[CodedTensor]:
+        """Those of MatMulNBits nodes."""
+        return packed_layers(self.proto, self.location)
 
     @cached_property
     def tensors(self) -> Sequence[Tensor]:
-        return tensors_of(self.layers)
+        return [*tensors_of(self.layers), *self.packed]
+
+    def without_codes(self) -> OnnxModel:
+        """Return the model without what is quantized."""
+        left = copy(self)
+        left.__dict__.pop("tensors", None)  # which are made of the others
+        left.__dict__["packed"] = []
+        return left
 
     @cached_property
     def files(self) -> Sequence[Location]:
@@ -338,6 +363,18 @@ class OnnxModel(Model):
         places = (files.place(tensor, tensor.name) for tensor in external_tensors(self.proto))
         return [self.location, *{place.location.path: place.location for place in places}.values()]
 
+    def layer_readers(self) -> Iterator[tuple[str | None, Callable[[], pa.RecordBatch]]]:
+        for layer in selected(self.layers, True, self.location):
+            yield layer.weight.name, partial(_read_one, self.location, layer)
+        for tensor in self.packed:
+            yield tensor.name, partial(decoded_batch, tensor)
+
     def batches(self, batch_bytes: int, only_floats: bool, skip: int) -> Iterator[pa.RecordBatch]:
         layers = selected(self.layers, only_floats, self.location)
-        return islice(read_batches(self.location, layers, batch_bytes), skip, None)
+        floats = read_batches(self.location, layers, batch_bytes)
+        return islice(chain(floats, map(decoded_batch, self.packed)), skip, None)
+
+
+def _read_one(location: Location, layer: Layer) -> pa.RecordBatch:
+    (batch,) = read_batches(location, [layer], batch_bytes=1)
+    return batch

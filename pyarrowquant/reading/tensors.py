@@ -123,7 +123,12 @@ def bit_count(shape: Sequence[int], bits: int, what: str, dtype: str | None = No
 
 
 def select(tensors: Sequence[Tensor], only_floats: bool) -> list[Tensor]:
-    return [tensor for tensor in tensors if tensor.dtype in FLOATS or not only_floats]
+    return [tensor for tensor in tensors if is_layer(tensor) or not only_floats]
+
+
+def is_layer(tensor: Tensor) -> bool:
+    """Whether a tensor has weights that can be quantized."""
+    return tensor.dtype in FLOATS and not isinstance(tensor, UndecodableTensor)
 
 
 def check_some_left(path: object, tensors: Sequence[Tensor], selected: Sequence[Tensor]) -> None:
