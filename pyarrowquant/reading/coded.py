@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -280,6 +280,8 @@ class _Search:
         if scale.tensor.shape != (*rows, -(-shape[-1] // group)) or shape[-1] % group:
             raise _misfit(scale.tensor)
         parts = {"codes": codes, "scale": scale}
+        if mode == "nvfp4":  # whose scales are bytes, as exponents are
+            parts["scale"] = replace(scale, tensor=replace(scale.tensor, dtype="F8_E4M3"))
         if mode in ("mxfp4", "nvfp4"):
             return self._fp4(tensor.name, shape, mode.upper(), parts, group)
         if mode == "mxfp8":

@@ -22,6 +22,7 @@ from pyarrowquant.reading.strict_json import parse_object
 from pyarrowquant.reading.tensors import (
     CodedTensor,
     Tensor,
+    UndecodableTensor,
     batch_of,
     check_some_left,
     decoded_batch,
@@ -225,7 +226,8 @@ class ShardedModel(Model):
     def config(self) -> dict[str, Any] | None:
         """What config.json of the folder says, but of codes that reading decodes."""
         said = super().config
-        if said is None or not any(isinstance(tensor, CodedTensor) for tensor in self.tensors):
+        kinds = {type(tensor) for tensor in self.tensors}
+        if said is None or CodedTensor not in kinds or UndecodableTensor in kinds:
             return said
         return without_quantization(said)
 
