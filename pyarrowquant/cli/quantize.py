@@ -106,8 +106,9 @@ def quantize(
     """Quantize the weights of SOURCE and write them to DESTINATION.
 
     SOURCE is a safetensors file, a model folder, an ONNX or GGUF model, Parquet, Arrow or npz.
-    DESTINATION gets its name only when it is complete. It is a folder for compressed-tensors and
-    mlx, and for parquet and arrow without a suffix, which then has a file for each file of SOURCE.
+    What of it is quantized already is decoded first. DESTINATION gets its name only when it is
+    complete. It is a folder for compressed-tensors and mlx, and for parquet and arrow without a
+    suffix, which then has a file for each file of SOURCE.
 
     Defaults are what the format holds best: groups of 128, 32 for gguf, and for compressed-tensors
     and mlx the largest usual ones that fit; integer zero-points, symmetric for compressed-tensors

@@ -32,29 +32,32 @@ def read_weights(
     Headers are read and checked at once, the weights batch by batch. Safetensors and Arrow files
     of this machine are mapped into memory and not copied: they must not change while batches are
     in use. What a batch was read from leaves the process's memory when the next one is taken.
+    What is quantized already is decoded to float32, each layer when its batch is read.
 
     Parameters
     ----------
     path : str or path
-        A file, by its suffix: .safetensors, .parquet, .arrow, .ipc or .feather (Arrow IPC files
-        and streams), .npz, .onnx, .gguf; an index ending in .safetensors.index.json; or a folder
-        with model.safetensors, or an index and its shards, or other .safetensors files, which are
-        then all read. A str may be a URI of pyarrow.fs or fsspec, like ``s3://bucket/model``.
+        A file, by its suffix: .safetensors, .parquet, .arrow, .ipc or .feather (Arrow IPC files and
+        streams), .npz, .onnx, .gguf; an index ending in .safetensors.index.json; or a folder with
+        model.safetensors, or an index and its shards, or other .safetensors files, which are then
+        all read, or without a model and with tables of results. A str may be a URI of pyarrow.fs or
+        fsspec, like ``s3://bucket/model``.
     filesystem : pyarrow.fs.FileSystem or fsspec filesystem, optional
         Where `path` lies; default this machine, or what a URI says.
     batch_bytes : int
         Bound on the bytes of weights in a batch, default 256 MiB. A layer above it is a batch of
         its own. Layers that do not follow each other in their file are in different batches too.
     only_floats : bool
-        Leave out tensors that cannot be quantized: all but F32, F16 and BF16, so F64 as well.
-        With False they come too; a recipe can skip them.
+        Leave out tensors that cannot be quantized: all but F32, F16, BF16 and what is decoded, so
+        F64 as well. With False they come too; a recipe can skip them.
 
     Returns
     -------
     pyarrow.RecordBatchReader
         The columns layer_name, weights (large_binary, raw little-endian bytes), shape and dtype
         (the safetensors name). Parquet and Arrow files give their own layer_name, weights, shape,
-        dtype and importance, of the types that they have. Layers come in the order of the file;
+        dtype and importance, of the types that they have; results give layer_name, weights (lists
+        of float32) and shape. Layers come in the order of the file;
         those of safetensors in the order of their bytes, shards in the order of their names.
         ONNX models give the constant matrices of MatMul and Gemm, in the order of their use, each
         with a row for every output: transposed where the model has it the other way round.
@@ -65,7 +68,8 @@ def read_weights(
         There is no such file, or a shard is missing.
     ValueError
         A file is damaged, incomplete or of an unknown kind, the shards contradict their index, or
-        no tensor can be quantized. What is wrong with weights in a file comes when they are read.
+        no tensor can be quantized, as none is a float or most are codes that cannot be decoded.
+        What is wrong with weights in a file comes when they are read.
     TypeError
         An argument has the wrong type.
     ImportError
