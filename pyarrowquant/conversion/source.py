@@ -172,6 +172,13 @@ def source_bytes(model: Model) -> int | None:
     return sum(os.stat(file.path).st_size for file in model.files)
 
 
+def size_of(source: str) -> int | None:
+    """Return the bytes of the files of weights or results; None of what is elsewhere."""
+    if is_result(source):
+        return sum(file.stat().st_size for file in local_files(source) if file.is_file())
+    return source_bytes(open_model(locate(source, None)))
+
+
 def is_result(path: str) -> bool:
     """Whether a local file, or a folder of them, has packed codes rather than weights.
 

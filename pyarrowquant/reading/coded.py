@@ -305,7 +305,7 @@ class _Search:
             return "codes of GPTQ or AWQ are not decoded"
         if any(key.startswith((f"{name}.quant_state", f"{name}.absmax")) for key in self._beside()):
             return "codes of bitsandbytes are not decoded"
-        if tensor.dtype.startswith(("F4", "F6", "F8")):
+        if tensor.dtype == "F4" or tensor.dtype.startswith(("F6_", "F8_")):
             return f"{tensor.dtype} alone is not decoded"
         if tensor.dtype in ("U8", "U32", "I32") and name.endswith((".weight", "_blocks")):
             return f"{tensor.dtype} without scales of a known name is not decoded"

@@ -1,4 +1,4 @@
-"""What the report says of each layer, read batch by batch."""
+"""What the report says of each layer, read batch by batch or layer by layer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,32 @@ from pyarrowquant._core.results import Packed
 from pyarrowquant.cli._originals import Originals
 from pyarrowquant.conversion.result_files import METRICS, naming, open_results, watched
 from pyarrowquant.formats._layers import Results
+from pyarrowquant.reading.location import OpenFiles, locate
+from pyarrowquant.reading.models import open_model
+from pyarrowquant.reading.tensors import CodedTensor
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A row of the results, without its codes. `norm` is that of the original weights."""
+    """A quantized layer, without its codes. `norm` is that of the original weights.
+
+    Attributes
+    ----------
+    coding : str or None
+        What a model has it as, such as "Q4_K"; None for a row of results.
+    group_size : int or None
+        None where the coding says it.
+    """
 
     layer_name: str
     shape: tuple[int, ...]
     bit_width: int
-    group_size: int
+    group_size: int | None
+    coding: str | None
     weights: int
     code_bytes: int
-    groups: int
+    scale_bytes: int
+    zero_point_bytes: int
     mse: float
     relative_error: float
     cosine: float
@@ -40,8 +53,8 @@ class Layer:
 
     @property
     def bytes(self) -> int:
-        """Codes, scales and zero-points, which are float32 in results."""
-        return self.code_bytes + 8 * self.groups
+        """Codes, scales and zero-points."""
+        return self.code_bytes + self.scale_bytes + self.zero_point_bytes
 
     @property
     def bits_per_weight(self) -> float:
@@ -112,6 +125,50 @@ def read_layers(path: Path, originals: Originals | None, threads: int | None, wo
     return Read(layers, found[::-1], _settings(reader.schema))
 
 
+def read_model(path: Path, originals: Originals | None, threads: int | None) -> Read:
+    """Measure the quantized layers of a model against the original weights.
+
+    Raises
+    ------
+    ValueError
+        There is no original, the original lacks a layer, or none is quantized.
+    """
+    model = open_model(replace(locate(path, None), files=OpenFiles()))
+    coded = {t.name: t for t in model.tensors or () if isinstance(t, CodedTensor)}
+    if not coded:
+        raise ValueError(f"'{path}' has nothing that is quantized")
+    if originals is None:
+        raise ValueError(
+            f"'{path}' has no errors of its layers, as only tables of results do. Give the "
+            "original weights with --original"
+        )
+    layers = []
+    with naming(path):
+        for name, read in model.layer_readers():
+            if name in coded:
+                (errors,) = originals.errors(read(), threads)
+                layers.append(_coded_layer(coded[name], errors))
+    return Read(layers, [], {})
+
+
+def _coded_layer(tensor: CodedTensor, errors: dict[str, Any]) -> Layer:
+    weights = math.prod(tensor.shape)
+    code_bytes = min(-(-weights * tensor.bits // 8), tensor.stored_bytes)
+    return Layer(
+        layer_name=tensor.name,
+        shape=tensor.shape,
+        bit_width=tensor.bits,
+        group_size=None,
+        coding=tensor.coding,
+        weights=weights,
+        code_bytes=code_bytes,
+        scale_bytes=tensor.stored_bytes - code_bytes,
+        zero_point_bytes=0,
+        norm=errors["norm"],
+        **{metric: errors[metric] for metric in METRICS},
+    )
+
+
 def _errors(
     batch: pa.RecordBatch, originals: Originals | None, threads: int | None
 ) -> Iterable[dict[str, Any]]:
@@ -139,9 +196,11 @@ def _layer(packed: Packed, errors: dict[str, Any]) -> Layer:
         shape=packed.shape,
         bit_width=packed.bits,
         group_size=packed.group_size,
+        coding=None,
         weights=weights,
         code_bytes=packed.codes.size,
-        groups=packed.scales.size,
+        scale_bytes=packed.scales.nbytes,
+        zero_point_bytes=packed.zero_points.nbytes,
         norm=norm,
         **{metric: errors[metric] for metric in METRICS},
     )
