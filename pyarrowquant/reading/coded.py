@@ -163,7 +163,7 @@ class _Search:
                 self.found.layers.setdefault(stem + end, _undecodable(serving.tensor, why))
 
     def fp8(self, codes: Stored) -> _Layer | None:
-        """FP8, with a scale of the tensor, of rows or of blocks, or without one."""
+        """FP8, with a scale of the tensor, of rows or of blocks; matrices also without one."""
         tensor = codes.tensor
         if tensor.dtype not in _FP8:
             return None
@@ -174,6 +174,8 @@ class _Search:
         if stem != tensor.name:
             names += [stem + end for end in _SCALES_BESIDE]
         scale = next((self._stored[name] for name in names if name in self._stored), None)
+        if scale is None and len(tensor.shape) < 2:
+            return None
         if scale is not None:
             parts["scale"] = scale
             if zero := self._stored.get(f"{tensor.name}_zero_point"):

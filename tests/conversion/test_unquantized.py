@@ -187,11 +187,11 @@ def test_it_is_said_where_most_of_a_model_stays(tmp_path: Path, rows: int, said:
     assert (text in printed) is said
 
 
-@pytest.mark.parametrize("dtype", ["F64", "F8_E5M2FNUZ", "F4"])
+@pytest.mark.parametrize("dtype", ["F64", "F8_E5M2", "F4"])
 def test_what_mlx_does_not_load_is_left_out_by_name(tmp_path: Path, dtype: str) -> None:
     import mlx.core as mx
 
-    size = {"F64": 64, "F8_E5M2FNUZ": 8, "F4": 4}[dtype]
+    size = {"F64": 64, "F8_E5M2": 8, "F4": 4}[dtype]
     up = np.ones((32, 128), np.float32).tobytes()
     header = json.dumps(
         {
@@ -203,7 +203,7 @@ def test_what_mlx_does_not_load_is_left_out_by_name(tmp_path: Path, dtype: str) 
     path.write_bytes(len(header).to_bytes(8, "little") + header + up + bytes(size))
     with pytest.warns(UserWarning, match=f"Left out, as the format has no {dtype}: other"):
         done = convert(path, tmp_path / "out", to="mlx")
-    assert reasons(done.unquantized, kept=False)["other"].startswith(f"of dtype {dtype}")
+    assert reasons(done.unquantized, kept=False) == {"other": f"of dtype {dtype}"}
     assert "up.scales" in mx.load(str(tmp_path / "out" / "model.safetensors"))
 
 
