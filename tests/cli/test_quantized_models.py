@@ -13,6 +13,7 @@ from commands import failed, run, succeeded
 from quantized_models import folder, read
 from safetensors.numpy import load_file, save_file
 
+from cli.report.pages import Page
 from pyarrowquant import convert
 
 UP, NORM = "model.layers.0.mlp.up_proj.weight", "model.norm.weight"
@@ -97,6 +98,27 @@ def test_gguf_of_llama_cpp(tmp_path: Path, type_name: str, error: float) -> None
     (layer,) = json.loads(succeeded("compare", exact, coded, "--json"))["layers"]
     assert layer["relative_error"] == pytest.approx(error, rel=0.05)
     assert type_name in succeeded("inspect", coded)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_all_formats_are_reported(original: Path, to: str, tmp_path: Path) -> None:
+    place, page = quantized(original, to), tmp_path / "report.html"
+    succeeded("report", place, "--html", page, "--original", original)
+    data = Page(page).data
+    layers = {layer["layer_name"]: layer for layer in data["layers"]}
+    assert set(layers) == {UP}
+    assert 0.05 < layers[UP]["relative_error"] < 0.1
+    assert 4 <= layers[UP]["bits_per_weight"] <= 5
+    assert data["original_bytes"] == (original / "model.safetensors").stat().st_size
+    assert data["file_bytes"] < data["original_bytes"]
+    ticks = Page(page).charts["overview"]["layout"]["xaxis2"]["ticktext"]
+    assert [tick.split("\u2026")[0] for tick in ticks] == [UP[:14]]
+
+
+def test_a_model_needs_the_original_for_a_report(original: Path, tmp_path: Path) -> None:
+    error = failed("report", quantized(original, "gguf"), "--html", tmp_path / "report.html")
+    assert "has no errors of its layers" in error
+    assert "--original" in error
 
 
 def test_what_one_side_lacks_is_a_failure(tmp_path: Path) -> None:
