@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pyarrowquant._core import arguments, library
 from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.decoding import decode
 from pyarrowquant._core.options import Options, quantize_options
 from pyarrowquant._core.progress import Reporter
 from pyarrowquant._core.rows import check_weights_schema
@@ -243,14 +244,7 @@ def dequantize_batch_arrow(
     >>> pyarrowquant.dequantize_batch_arrow(result)["weights"].to_pylist()
     [[0.0, 1.0, 2.0, 3.0]]
     """
-    source = Source(result, RESULT_COLUMNS)
-    options = {
-        "dtype": arguments.text("dtype", dtype),
-        "threads": arguments.thread_count(threads),
-        "kernel": arguments.kernel(),
-        "type_names": source.type_names,
-    }
-    return library.dequantize(source.read_all(), library.encode(options))
+    return decode(Source(result, RESULT_COLUMNS), dtype, threads)
 
 
 def validate_arrow_input(table: Any) -> None:

@@ -77,6 +77,12 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """The first names of many."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(printable(name) for name in names[:most]) + more
+
+
 def size_text(count: float) -> str:
     """Bytes as people read them, in powers of 1000."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -14,7 +14,7 @@ from pyarrowquant._core.underflow import Underflow
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.preparing import prepare
 from pyarrowquant.conversion.progress import Meter, Step
-from pyarrowquant.conversion.source import source_bytes
+from pyarrowquant.conversion.source import decoded_from, source_bytes, weights_bytes
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.conversion.work import Continued, is_complete, recover
@@ -59,6 +59,9 @@ class Conversion:
         Size of the source's files; None where they are not on this machine.
     unquantized : tuple of UnquantizedTensor
         All other tensors of the source.
+    decoded : dict of str to int
+        How many layers were decoded first, by what the source has them as, such as "Q8_0".
+        Errors are those against the decoded weights.
     """
 
     destination: Path
@@ -75,6 +78,7 @@ class Conversion:
     seconds: float
     source_bytes: int | None
     unquantized: tuple[UnquantizedTensor, ...]
+    decoded: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,8 @@ class ConversionPlan:
         In the order of the source.
     unquantized : tuple of UnquantizedTensor
         All tensors of the source that would not be quantized.
+    decoded : dict of str to int
+        How many layers would be decoded first, by what the source has them as.
     continued : Continued or None
         What an interrupted run has done, which ``resume=True`` goes on from; None without it, or
         where a new run would begin.
@@ -99,6 +105,7 @@ class ConversionPlan:
     to: str
     layers: tuple[PlannedLayer, ...]
     unquantized: tuple[UnquantizedTensor, ...]
+    decoded: dict[str, int]
     continued: Continued | None
 
 
@@ -241,6 +248,7 @@ def convert(
         seconds=time.perf_counter() - start,
         source_bytes=source_bytes(job.source),
         unquantized=left,
+        decoded=decoded_from(job.source, job.layers),
     )
 
 
@@ -304,7 +312,7 @@ def plan(
         lambda place: resume and is_complete(place),
     )
     before = job.continued() if resume else None
-    fitted, failed = job.fitted(Meter(source_bytes(job.source), progress))
+    fitted, failed = job.fitted(Meter(weights_bytes(job.source), progress))
     layers = [
         replace(layer, rule=before_fitting.rule)
         for layer, before_fitting in zip(
@@ -312,13 +320,14 @@ def plan(
         )
     ]
     left = job.unquantized(failed)
-    return ConversionPlan(job.destination, job.target.name, tuple(layers), left, before)
+    decoded = decoded_from(job.source, layers)
+    return ConversionPlan(job.destination, job.target.name, tuple(layers), left, decoded, before)
 
 
 def _bits_of_all(totals: Totals, left: Sequence[UnquantizedTensor]) -> float:
     """Return the bits a weight of all that the output has."""
     kept = [tensor for tensor in left if tensor.kept]
-    bits = totals.stored_bits + 8 * sum(tensor.bytes for tensor in kept)
+    bits = totals.stored_bits + 8 * sum(tensor.kept_bytes for tensor in kept)
     return bits / max(totals.weights + sum(math.prod(tensor.shape) for tensor in kept), 1)
 
 

@@ -22,7 +22,7 @@ from pyarrowquant.conversion.parts import Part
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.signals import unhindered
-from pyarrowquant.conversion.source import source_bytes
+from pyarrowquant.conversion.source import weights_bytes as bytes_of_model
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import (
     UnquantizedTensor,
@@ -83,7 +83,7 @@ class Job:
 
     def run(self, resume: bool, tell: Callable[[Step], object] | None) -> Totals:
         """Do it all, or what an interrupted run of the same job has left to do."""
-        meter = Meter(source_bytes(self.source), tell)
+        meter = Meter(bytes_of_model(self.source), tell)
         with Work(self.destination, self._identity(), resume) as work:
             totals = Totals.from_dict(work.totals) if work.is_complete else Totals()
             if not work.is_complete:

@@ -24,7 +24,13 @@ from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
 from pyarrowquant.conversion.planning import planned, with_ragged_kept
-from pyarrowquant.conversion.source import files_of, is_local, local_path
+from pyarrowquant.conversion.source import (
+    convertible,
+    decoded_from,
+    files_of,
+    is_local,
+    local_path,
+)
 from pyarrowquant.conversion.unquantized import unquantized
 from pyarrowquant.conversion.work import check_length, folder_of
 from pyarrowquant.errors import UsageError, users_level
@@ -87,7 +93,7 @@ def prepare(
             f"'{source}' lies elsewhere, and to={kind!r} takes all files of its folder along. "
             "Download the folder first"
         )
-    model.refuse_quantized()
+    model = convertible(model)
     _check_encoding(said, target, bits_per_weight)
     settings = target.defaults(model).with_overrides(said)
     rules = target.recipe(model, _chosen(recipe, said, target))
@@ -114,6 +120,7 @@ def prepare(
     mixed = bits_per_weight is not None or quality_floor is not None
     if mixed and (problem := target.mixed_problem(layers, model)):
         raise UsageError(problem)
+    _warn_of_decoded(decoded_from(model, layers))
     left = unquantized(model, target, layers, rules)
     check_file_names(target.file_names(model) if folder else ())
     check_names(target, layers, left)
@@ -225,3 +232,14 @@ def _warn_of_ragged(names: Sequence[str], model: Model, target: Format) -> None:
                 UserWarning,
                 stacklevel=users_level(),
             )
+
+
+def _warn_of_decoded(decoded: Mapping[str, int]) -> None:
+    if decoded:
+        listed_counts = ", ".join(f"{count} of {coding}" for coding, count in decoded.items())
+        warnings.warn(
+            f"Quantized already, and decoded first: {listed_counts}. Errors are those against the "
+            "decoded weights; quantize float weights where you have them",
+            UserWarning,
+            stacklevel=users_level(),
+        )

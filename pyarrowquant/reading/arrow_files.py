@@ -50,11 +50,6 @@ def ipc_batches(
 
 
 def _input_schema(schema: pa.Schema, location: Location) -> pa.Schema:
-    if {"quantized_data", "scales"} <= set(schema.names):
-        raise ValueError(
-            f"{location} is quantized already: it has results of pyarrowquant. Give the weights, "
-            "or decode it first: pyarrowquant dequantize"
-        )
     kept = pa.schema([field for field in schema if field.name in INPUT_COLUMNS])
     with errors_of(location):
         empty = pa.Table.from_batches([], kept)
