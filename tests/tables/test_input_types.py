@@ -313,9 +313,3 @@ def test_absent_shape_is_one_row(table: pa.Table, layers: dict[str, np.ndarray])
 def test_shape_column_of_type_null_is_as_good_as_absent() -> None:
     table = pa.table({"layer_name": ["a"], "weights": [[1.0, 2.0]], "shape": pa.nulls(1)})
     assert quantize_batch_arrow(table)["shape"].to_pylist() == [[2]]
-
-
-def test_tensor_column_is_refused_since_its_shape_would_be_lost() -> None:
-    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ones((2, 2, 3), np.float32))
-    with pytest.raises(ValueError, match="Use its storage, and a 'shape' column"):
-        quantize_batch_arrow(pa.table({"layer_name": ["a", "b"], "weights": tensors}))
