@@ -118,12 +118,12 @@ def _end(group: Array) -> F:
 
 
 def _super(value: F, back: F) -> F:
-    """A super-scale as float16; subnormal ones are rounded up."""
+    """A super-scale as float16; subnormal ones but 0 are rounded up."""
     wanted = F(value * back)
     rounded = F(np.float16(wanted))
     if not np.isfinite(rounded):
         raise OutOfRange
-    if abs(rounded) < 2**-14 and abs(rounded) < abs(wanted):
+    if rounded != 0 and abs(rounded) < 2**-14 and abs(rounded) < abs(wanted):
         rounded += np.copysign(F(2**-24), wanted)
     return rounded
 
@@ -219,11 +219,6 @@ def _floats(dtype: Any, largest: int) -> Callable[[Array], Array]:
     return lambda y: np.clip(y, F(-largest), F(largest)).astype(dtype).view(np.uint8)
 
 
-def _e2m1(y: Array) -> Array:
-    codes = _floats(ml_dtypes.float4_e2m1fn, 6)(y)
-    return np.where(codes == 8, 0, codes).astype(np.uint8)  # -0 is 0
-
-
 NEAREST: dict[str, Callable[[Array], Array]] = {
     "q2_k": _even(0, 3),
     "q3_k": _even(-4, 3),
@@ -232,6 +227,6 @@ NEAREST: dict[str, Callable[[Array], Array]] = {
     "q6_k": _even(-32, 31),
     **dict.fromkeys(("iq4_nl", "iq4_xs"), _table(IQ4)),
     "nf4": _table(NF4),
-    **dict.fromkeys(("mxfp4", "nvfp4"), _e2m1),
+    **dict.fromkeys(("mxfp4", "nvfp4"), _floats(ml_dtypes.float4_e2m1fn, 6)),
     **dict.fromkeys(("mxfp8", "fp8"), _floats(ml_dtypes.float8_e4m3fn, 448)),
 }
