@@ -26,6 +26,7 @@ NF4 = [
 ]
 E2M1 = np.arange(16, dtype=np.uint8).view(ml_dtypes.float4_e2m1fn).astype(F)
 E4M3 = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(F)
+E4M3[[127, 255]] = 448, -448  # NaN, which no code is
 LEVELS = {
     **dict.fromkeys(("iq4_nl", "iq4_xs"), np.array(IQ4, F)),
     "nf4": np.array(NF4, F),
@@ -171,7 +172,10 @@ def _alone(group: Array, name: str, normal: F, back: F, layer_scale: F, dtype: s
         return F(wanted * normal)
     if name == "nvfp4":
         wanted = F(F(abs(end) / F(6)) * back)
-        return F(_e4m3(F(wanted / layer_scale)) * layer_scale * normal)
+        chosen = _e4m3(F(wanted / layer_scale))
+        while not np.isfinite(F(F(chosen * layer_scale) * F(6))):  # near the largest float32
+            chosen = _e4m3(F(chosen * F(0.93)))
+        return F(chosen * layer_scale * normal)
     if name in ("mxfp4", "mxfp8"):
         if end == 0:
             return normal
