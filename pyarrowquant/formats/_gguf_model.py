@@ -30,7 +30,21 @@ _OWN_KEYS = frozenset(
     }
 )
 # llama.cpp's numbers for files of mostly one type.
-_FILE_TYPES = {"Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9}
+_FILE_TYPES = {
+    "Q4_0": 2,
+    "Q4_1": 3,
+    "Q8_0": 7,
+    "Q5_0": 8,
+    "Q5_1": 9,
+    "Q2_K": 10,
+    "Q3_K": 12,  # as of Q3_K_M, Q4_K_M and Q5_K_M
+    "Q4_K": 15,
+    "Q5_K": 17,
+    "Q6_K": 18,
+    "IQ4_NL": 25,
+    "IQ4_XS": 30,
+    "MXFP4": 38,
+}
 
 
 def write_requantized(results: Any, model: GgufModel, path: Path, overwrite: bool) -> None:
