@@ -10,6 +10,9 @@ import (
 // fitLayerScales finds the super-scales of layers whose encoding has one a layer: all
 // weights have to be looked at before any of them can be coded.
 func (q *quantization) fitLayerScales(ctx context.Context, k *kernel.Kernel) error {
+	if !q.options.encoded() {
+		return nil
+	}
 	var parts tasks
 	for _, t := range q.tasks {
 		t.units(func(_ int, u *unit) {
@@ -18,7 +21,13 @@ func (q *quantization) fitLayerScales(ctx context.Context, k *kernel.Kernel) err
 			}
 		})
 	}
-	if len(parts) == 0 {
+	q.scales = map[int]float32{}
+	for i := range q.layers { // those without weights, too
+		if d := q.layers[i].settings.encoding; d != nil && d.LayerScale {
+			q.scales[i] = 0
+		}
+	}
+	if len(q.scales) == 0 {
 		return nil
 	}
 	largest := make([]float32, len(parts))
@@ -34,7 +43,6 @@ func (q *quantization) fitLayerScales(ctx context.Context, k *kernel.Kernel) err
 	if err != nil {
 		return err
 	}
-	q.scales = map[int]float32{}
 	for i, t := range parts {
 		q.scales[t.layer] = max(q.scales[t.layer], largest[i])
 	}
