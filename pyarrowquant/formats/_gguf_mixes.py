@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from pyarrowquant._core.settings import Settings
@@ -39,13 +39,20 @@ INSTEAD = {
 }
 
 
-def _more_bits(i: int, n: int) -> bool:
-    """Whether a layer is of the first or last eighth, or a third one of those between."""
-    return i < n // 8 or i >= 7 * n // 8 or (i - n // 8) % 3 == 2
+_Numbers = Callable[[int], Collection[int]]  # of some layers, given how many there are
 
 
-def _up_to(divisor: int) -> Callable[[int, int], bool]:
-    return lambda i, n: i < n // divisor
+def _more_bits(n: int) -> Collection[int]:
+    """Those of the first and the last eighth, and each third one between."""
+    return {i for i in range(n) if i < n // 8 or i >= 7 * n // 8 or (i - n // 8) % 3 == 2}
+
+
+def _first(count: int) -> _Numbers:
+    return lambda n: range(min(count, n))
+
+
+def _part(divisor: int) -> _Numbers:
+    return lambda n: range(n // divisor)
 
 
 @dataclass(frozen=True)
@@ -59,47 +66,37 @@ class Mix:
     head : str or None
         Of the output head, and of embeddings that are also the head.
     values, down : tuple of (callable, str)
-        Of values and of what goes down in the feed-forward part of layers for which the first
-        callable that holds is, given the layer's number and how many there are.
+        Of values of attention, and of what goes down in the feed-forward part, in layers of some
+        numbers. The first that has a layer decides.
     output : str or None
         Of outputs of attention.
     """
 
     base: str
     head: str | None = "q6_k"
-    values: tuple[tuple[Callable[[int, int], bool], str], ...] = ()
-    down: tuple[tuple[Callable[[int, int], bool], str], ...] = ()
+    values: tuple[tuple[_Numbers, str], ...] = ()
+    down: tuple[tuple[_Numbers, str], ...] = ()
     output: str | None = None
-
-
-def _always(i: int, n: int) -> bool:
-    return True
-
-
-def _first(count: int) -> Callable[[int, int], bool]:
-    return lambda i, n: i < count
 
 
 _MORE = ((_more_bits, "q6_k"),)
 MIXES = {
-    "Q2_K": Mix("q2_k", values=((_always, "q3_k"),), down=((_always, "q3_k"),), output="q3_k"),
+    "Q2_K": Mix("q2_k", values=((range, "q3_k"),), down=((range, "q3_k"),), output="q3_k"),
     "Q3_K_S": Mix("q3_k"),
     "Q3_K_M": Mix(
         "q3_k",
-        values=((_first(2), "q5_k"), (_always, "q4_k")),
-        down=((_up_to(16), "q5_k"), (_always, "q4_k")),
+        values=((_first(2), "q5_k"), (range, "q4_k")),
+        down=((_part(16), "q5_k"), (range, "q4_k")),
         output="q4_k",
     ),
-    "Q3_K_L": Mix(
-        "q3_k", values=((_always, "q5_k"),), down=((_always, "q5_k"),), output="q5_k"
-    ),
-    "Q4_K_S": Mix("q4_k", values=((_first(4), "q5_k"),), down=((_up_to(8), "q5_k"),)),
+    "Q3_K_L": Mix("q3_k", values=((range, "q5_k"),), down=((range, "q5_k"),), output="q5_k"),
+    "Q4_K_S": Mix("q4_k", values=((_first(4), "q5_k"),), down=((_part(8), "q5_k"),)),
     "Q4_K_M": Mix("q4_k", values=_MORE, down=_MORE),
     "Q5_K_S": Mix("q5_k"),
     "Q5_K_M": Mix("q5_k", values=_MORE, down=_MORE),
     "Q6_K": Mix("q6_k"),
-    "IQ4_NL": Mix("iq4_nl", down=((_up_to(8), "q5_k"),)),
-    "IQ4_XS": Mix("iq4_xs", down=((_up_to(8), "q5_k"),)),
+    "IQ4_NL": Mix("iq4_nl", down=((_part(8), "q5_k"),)),
+    "IQ4_XS": Mix("iq4_xs", down=((_part(8), "q5_k"),)),
 }
 
 
@@ -126,9 +123,7 @@ def mix_of(name: str, model: Model) -> Recipe:
         if encoding != mix.base:
             chosen.setdefault(encoding, []).append(glob.escape(tensor))
     rules = [Rule(names, encoding=encoding) for encoding, names in chosen.items()]
-    return Recipe(
-        [*SENSITIVE, *rules], default={"encoding": mix.base, "method": "mse"}, name=name
-    )
+    return Recipe([*SENSITIVE, *rules], default={"encoding": mix.base, "method": "mse"}, name=name)
 
 
 def _kind_of(name: str) -> tuple[str, int] | None:
@@ -159,15 +154,15 @@ def _encoding(
     if kind is None:
         return mix.base
     of, number = kind
-    rules: tuple[tuple[Callable[[int, int], bool], str], ...] = ()
+    rules: tuple[tuple[_Numbers, str], ...] = ()
     if of in _VALUES:
         rules = mix.values
         if grouped_queries and mix.base == "q2_k":
-            rules = ((_always, "q4_k"),)
+            rules = ((range, "q4_k"),)
         elif grouped_queries and mix.base.startswith("iq4"):
-            rules = ((_always, "q5_k"),)
+            rules = ((range, "q5_k"),)
     elif of in ("ffn_down", "ffn_down_exps"):
         rules = mix.down
     elif of == "attn_output" and mix.output:
         return mix.output
-    return next((encoding for holds, encoding in rules if holds(number, layers)), mix.base)
+    return next((encoding for some, encoding in rules if number in some(layers)), mix.base)

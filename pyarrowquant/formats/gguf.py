@@ -89,7 +89,8 @@ def write_gguf(
     ----------
     results : pyarrow.Table, RecordBatchReader or any Arrow producer
         What `quantize_batch_arrow` or `quantize_stream` gave. Layers are matrices of a number of
-        columns that 32 divides, quantized with ``group_size=32`` and ``scale_dtype="float16"``, or an encoding.
+        columns that 32 divides, quantized with ``group_size=32`` and ``scale_dtype="float16"``, or
+        with an encoding.
         Whether zero-points are symmetric is found from their values. A stream is read batch by
         batch.
     path : str or path

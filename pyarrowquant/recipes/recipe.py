@@ -329,11 +329,7 @@ class Recipe:
     @classmethod
     def chosen(cls, chosen: Iterable[tuple[Sequence[str], Settings]], expected: Expected) -> Recipe:
         """Return the recipe that has settings for layers by name, and skips all others."""
-        rules = [
-            Rule([_escaped(name) for name in names], **_said_of(settings))
-            for names, settings in chosen
-        ]
-        return cls(rules, "skip", expected=expected)
+        return cls(rules_by_name(chosen), "skip", expected=expected)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain values, without what is not said.
@@ -559,6 +555,13 @@ def _said_of(settings: Settings) -> dict[str, Any]:
     if settings.encoding == INTEGER:
         del said["encoding"]
     return said
+
+
+def rules_by_name(chosen: Iterable[tuple[Sequence[str], Settings]]) -> list[Rule]:
+    """Return rules that have settings for layers of these names."""
+    return [
+        Rule([_escaped(name) for name in names], **_said_of(settings)) for names, settings in chosen
+    ]
 
 
 def _escaped(name: str) -> str:
