@@ -115,7 +115,9 @@ def _copy_metadata(gguf: Any, writer: Any, header: Header) -> None:
 def _say_types(gguf: Any, writer: Any, layers: LayersByName) -> None:
     kind = gguf.GGUFValueType.UINT32
     writer.add_key_value("general.quantization_version", gguf.GGML_QUANT_VERSION, kind)
-    types = Counter(str(type_name_of(layer)) for layer in layers.values())
+    types: Counter[str] = Counter()
+    for layer in layers.values():
+        types[str(type_name_of(layer))] += layer.shape[0] * layer.columns
     if types:
         ((usual, _),) = types.most_common(1)
         writer.add_key_value("general.file_type", _FILE_TYPES[usual], kind)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.laying import pieces
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.errors import ArgumentTypeError
@@ -42,7 +43,16 @@ from pyarrowquant.recipes.rule import Rule
 _MOST_DIMENSIONS = 4
 OTHER_DTYPES = {"F64": 8, "I8": 1, "I16": 2, "I32": 4, "I64": 8}  # named like those of ggml
 # Embeddings and heads in 8 bits.
-_LLAMA_CPP = (Rule(("token_embd.weight", "output.weight"), bit_width=8, zero_point="symmetric"),)
+_LLAMA_CPP = (
+    Rule(
+        ("token_embd.weight", "output.weight"),
+        bit_width=8,
+        group_size=32,
+        zero_point="symmetric",
+        scale_dtype="float16",
+        encoding=INTEGER,
+    ),
+)
 _OWN_KEYS = {
     "general.architecture": "give it as architecture",
     "general.alignment": "it is always 32",

@@ -329,7 +329,11 @@ class Recipe:
     @classmethod
     def chosen(cls, chosen: Iterable[tuple[Sequence[str], Settings]], expected: Expected) -> Recipe:
         """Return the recipe that has settings for layers by name, and skips all others."""
-        return cls(rules_by_name(chosen), "skip", expected=expected)
+        rules = [
+            Rule([_escaped(name) for name in names], **_said_of(settings))
+            for names, settings in chosen
+        ]
+        return cls(rules, "skip", expected=expected)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain values, without what is not said.
@@ -558,9 +562,13 @@ def _said_of(settings: Settings) -> dict[str, Any]:
 
 
 def rules_by_name(chosen: Iterable[tuple[Sequence[str], Settings]]) -> list[Rule]:
-    """Return rules that have settings for layers of these names."""
+    """Return rules that have just these settings for layers of these names."""
     return [
-        Rule([_escaped(name) for name in names], **_said_of(settings)) for names, settings in chosen
+        Rule(
+            [_escaped(name) for name in names],
+            **{**_said_of(settings), "encoding": settings.encoding},
+        )
+        for names, settings in chosen
     ]
 
 
