@@ -201,7 +201,7 @@ func FuzzEncoded(f *testing.F) {
 
 // TestFloatFormats holds the conversions against the definition, and ties to even.
 func TestFloatFormats(t *testing.T) {
-	for _, f := range []floatFormat{e4m3, e2m1} {
+	for _, f := range []*floatFormat{e4m3, e2m1} {
 		var values []float32
 		for code := uint8(0); f.value(code) <= f.largest; code++ {
 			value := f.value(code)
