@@ -110,20 +110,33 @@ func giveResult(j *job, out *C.struct_paq_outcome) error {
 	}
 	defer result.Release()
 	exportHook(result)
-	var skipped *C.char
-	if len(result.Skipped) > 0 {
-		encoded, err := json.Marshal(result.Skipped)
-		if err != nil {
-			return err
-		}
-		skipped = C.CString(string(encoded))
-	}
-	if err := exportResult(result, streamOf(&out.result)); err != nil {
-		C.free(unsafe.Pointer(skipped))
+	skipped, err := textOf(result.Skipped)
+	if err != nil {
 		return err
 	}
-	out.skipped = skipped
+	underflows, err := textOf(result.Underflows)
+	if err == nil {
+		err = exportResult(result, streamOf(&out.result))
+	}
+	if err != nil {
+		C.free(unsafe.Pointer(skipped))
+		C.free(unsafe.Pointer(underflows))
+		return err
+	}
+	out.skipped, out.underflows = skipped, underflows
 	return nil
+}
+
+// textOf gives a list as JSON, or NULL if it is empty.
+func textOf[List ~[]Element, Element any](list List) (*C.char, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	encoded, err := json.Marshal(list)
+	if err != nil {
+		return nil, err
+	}
+	return C.CString(string(encoded)), nil
 }
 
 // paq_validate checks the options, which are quant.Options as JSON, and the

@@ -142,6 +142,31 @@ func TestLayersThatAreLeftOut(t *testing.T) {
 	}
 }
 
+// TestUnderflows come with the result, for the layers that have some.
+func TestUnderflows(t *testing.T) {
+	nothingLeft(t)
+	schema, batches := weightBatches(3, 8, 3)
+	values := batches[0].Column(1).(*array.List).ListValues().(*array.Float32).Float32Values()
+	for i := range values[8:16] {
+		values[8+i] = 1e-9
+	}
+	rounding := options
+	rounding.ScaleDtype = quant.ScaleFloat16
+	out := zeroOutcome(paq_quantize)
+	if r := called(t, paq_quantize, (&producer{schema: schema, batches: batches}).stream(), encoded(t, rounding), 0, out); r.Status != "" {
+		t.Fatalf("%+v", r)
+	}
+	releaseBatches(batches)
+	var underflows []quant.Underflow
+	if err := json.Unmarshal([]byte(takeText(out.underflows)), &underflows); err != nil {
+		t.Fatal(err)
+	}
+	if len(underflows) != 1 || underflows[0].Groups != 1 || underflows[0].Name == "" {
+		t.Errorf("%+v", underflows)
+	}
+	readResult(t, &out.result).release()
+}
+
 // TestWrongOptionsReleaseTheInput and name what is wrong just as the engine does.
 func TestWrongOptionsReleaseTheInput(t *testing.T) {
 	nothingLeft(t)

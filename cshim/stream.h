@@ -6,11 +6,13 @@
 
 /* What a call has come to, zeroed by the caller: a job that runs in the
  * background, or with job 0 its result. skipped is NULL or the errors of layers
- * left out, a JSON list to free with paq_free. */
+ * left out, underflows NULL or the layers with groups whose scale is 0 in
+ * scale_dtype: JSON lists to free with paq_free. */
 struct paq_outcome {
   uintptr_t job;
   struct ArrowArrayStream result;
   char* skipped;
+  char* underflows;
 };
 
 /* The arrays that a ready stream will give, in order. Owned by the stream. */

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from pyarrowquant import formats
     from pyarrowquant._core.library import release_memory
     from pyarrowquant._core.settings import Settings
+    from pyarrowquant._core.underflow import Underflow
     from pyarrowquant.arrays import numpy_to_arrow_table, quantize_batch
     from pyarrowquant.comparison import compare
     from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
     from pyarrowquant.conversion.progress import Step
     from pyarrowquant.conversion.unquantized import UnquantizedTensor
     from pyarrowquant.conversion.work import Continued
+    from pyarrowquant.decoded import arrow_to_numpy, dequantize_batch
     from pyarrowquant.errors import (
         InternalError,
         LayerError,
@@ -53,11 +55,14 @@ __all__ = [
     "Settings",
     "SkippedLayerWarning",
     "Step",
+    "Underflow",
     "UnquantizedTensor",
     "UsageError",
     "__version__",
+    "arrow_to_numpy",
     "compare",
     "convert",
+    "dequantize_batch",
     "dequantize_batch_arrow",
     "formats",
     "numpy_to_arrow_table",
@@ -73,12 +78,14 @@ __all__ = [
 _MODULES = {
     "_core.library": ["release_memory"],
     "_core.settings": ["Settings"],
+    "_core.underflow": ["Underflow"],
     "arrays": ["numpy_to_arrow_table", "quantize_batch"],
     "comparison": ["compare"],
     "conversion.convert": ["Conversion", "ConversionPlan", "convert", "plan"],
     "conversion.progress": ["Step"],
     "conversion.unquantized": ["UnquantizedTensor"],
     "conversion.work": ["Continued"],
+    "decoded": ["arrow_to_numpy", "dequantize_batch"],
     "errors": [
         "InternalError",
         "LayerError",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pyarrowquant._core import dlpack
 from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.columns import binaries, lists
 from pyarrowquant._core.encodings import INTEGER
-from pyarrowquant._core.source import ENCODED_COLUMNS
+from pyarrowquant._core.source import ENCODED_COLUMNS, is_arrow
 from pyarrowquant.errors import (
     ArgumentTypeError,
     LayerError,
@@ -22,17 +25,15 @@ from pyarrowquant.errors import (
     layers_failed,
     users_level,
 )
-from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.recipe import SaidRecipe
 from pyarrowquant.tables import quantize_batch_arrow
 
 # numpy names of the types that can be quantized, with their safetensors names.
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
-_LARGEST_OFFSET = 2**31 - 1
-
 
 def quantize_batch(
-    weights: dict[str, np.ndarray[Any, Any]],
+    weights: Mapping[str, Any],
     bit_width: int | None = None,
     continue_on_error: bool = False,
     *,
@@ -41,18 +42,18 @@ def quantize_batch(
     zero_point: str | None = None,
     scale_dtype: str | None = None,
     encoding: str = "int",
-    recipe: Recipe | None = None,
+    recipe: SaidRecipe | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     metrics: bool = False,
     sort: bool = True,
     threads: int | None = None,
     progress: Progress = None,
 ) -> dict[str, dict[str, Any]]:
-    """Quantize a dictionary of numpy arrays.
+    """Quantize a dictionary of numpy arrays, or of tensors such as a state_dict of torch.
 
     Parameters
     ----------
-    weights : dict of str to ndarray
+    weights : dict of str to ndarray or tensor
         As for `numpy_to_arrow_table`; arrays that it refuses are failing layers. The other
         parameters are those of `quantize_batch_arrow`.
 
@@ -127,14 +128,16 @@ def _value(scalar: pa.Scalar) -> Any:
     return scalar.as_py()
 
 
-def numpy_to_arrow_table(weights: dict[str, np.ndarray[Any, Any]]) -> pa.Table:
-    """Make a table of weights from numpy arrays, without a copy.
+def numpy_to_arrow_table(weights: Mapping[str, Any]) -> pa.Table:
+    """Make a table of weights from numpy arrays or tensors, without a copy.
 
     Parameters
     ----------
-    weights : dict of str to ndarray
-        C-contiguous, not empty, float32, float16 or bfloat16 (of ml_dtypes), of any shape. The
-        table keeps the arrays alive; do not write to them while it is in use.
+    weights : dict of str to ndarray or tensor
+        C-contiguous, not empty, float32, float16 or bfloat16 (of ml_dtypes), of any shape. A tensor
+        is what has ``__dlpack__`` and lies in the memory of the processor: of torch, as in a
+        state_dict, of MLX or of JAX. The table keeps them alive; do not write to them while it is
+        in use.
 
     Returns
     -------
@@ -164,41 +167,66 @@ def numpy_to_arrow_table(weights: dict[str, np.ndarray[Any, Any]]) -> pa.Table:
     return _table(usable)
 
 
-def _table(weights: dict[str, np.ndarray[Any, Any]]) -> pa.Table:
-    arrays = list(weights.values())
-    dtypes = [_DTYPES[array.dtype.name] for array in arrays]
+@dataclass(frozen=True)
+class _Layer:
+    """Weights that can be quantized.
+
+    Attributes
+    ----------
+    dtype : {"F32", "F16", "BF16"}
+    values : ndarray
+        Contiguous, with elements of any type of that size.
+    """
+
+    dtype: str
+    values: np.ndarray[Any, Any]
+
+
+def _table(weights: dict[str, _Layer]) -> pa.Table:
+    layers = list(weights.values())
+    arrays = [layer.values for layer in layers]
+    dtypes = [layer.dtype for layer in layers]
     columns: dict[str, Any] = {"layer_name": pa.array(weights.keys(), pa.string())}
     if len(set(dtypes)) <= 1 and "BF16" not in dtypes:
-        columns["weights"] = _lists(arrays, pa.float16() if "F16" in dtypes else pa.float32())
+        columns["weights"] = lists(arrays, pa.float16() if "F16" in dtypes else pa.float32())
     else:
-        columns["weights"] = _binaries(arrays)
+        columns["weights"] = binaries(arrays)
         columns["dtype"] = pa.array(dtypes, pa.string())
     columns["shape"] = pa.array([array.shape for array in arrays], pa.list_(pa.int64()))
     return pa.table(columns)
 
 
-def _parted(
-    weights: object,
-) -> tuple[dict[str, np.ndarray[Any, Any]], list[LayerError]]:
+def _parted(weights: object) -> tuple[dict[str, _Layer], list[LayerError]]:
     """Return the arrays that can be quantized, and what is wrong with the others."""
     if not isinstance(weights, dict):
+        hint = ""
+        if isinstance(weights, (str, os.PathLike)):
+            hint = ". For a file use quantize_batch_arrow(read_weights(path)), or convert()"
+        elif is_arrow(weights):
+            hint = ". For an Arrow table use quantize_batch_arrow()"
         kind = type(weights).__name__
-        raise ArgumentTypeError(f"Expected a dictionary of numpy arrays, got {kind}")
+        raise ArgumentTypeError(f"Expected a dictionary of numpy arrays, got {kind}{hint}")
     usable, unusable = {}, []
     for row, (name, array) in enumerate(weights.items()):
         if not isinstance(name, str):
             kind = type(name).__name__
             raise ArgumentTypeError(f"Expected a string as layer name, got {kind}: {name!r}")
-        problem = _problem(array)
-        if problem is None:
-            usable[name] = array
+        layer = _layer(array)
+        if isinstance(layer, _Layer):
+            usable[name] = layer
         else:
-            unusable.append(LayerError(name, row, None, "array", f"Layer '{name}'{problem}"))
+            unusable.append(LayerError(name, row, None, "array", f"Layer '{name}'{layer}"))
     return usable, unusable
 
 
-def _problem(array: object) -> str | None:
-    """Say what is wrong with an array, after the name of its layer."""
+def _layer(array: object) -> _Layer | str:
+    """Return an array that can be quantized, or say what is wrong, after the layer's name."""
+    if dlpack.is_tensor(array):
+        try:
+            dtype, values = dlpack.view(array)
+        except ValueError as error:
+            return f" cannot be read: {error}"
+        return _checked(values, dtype, "its contiguous()")
     if not isinstance(array, np.ndarray):
         return (
             f": Expected numpy array, got {type(array).__name__}, "
@@ -206,19 +234,24 @@ def _problem(array: object) -> str | None:
         )
     if isinstance(array, np.ma.MaskedArray):
         return ": Expected numpy array, got a masked one. Use array.filled(0)"
-    if not array.dtype.isnative or array.dtype.name not in _DTYPES:
+    dtype = array.dtype.name if array.dtype.isnative else str(array.dtype)
+    return _checked(array, dtype, "np.ascontiguousarray()")
+
+
+def _checked(array: np.ndarray[Any, Any], dtype: str, contiguous: str) -> _Layer | str:
+    if dtype not in _DTYPES:
         return (
-            f" has dtype '{array.dtype}', expected 'float32' (float16 and bfloat16 "
+            f" has dtype '{dtype}', expected 'float32' (float16 and bfloat16 "
             "also work). Convert it with array.astype(np.float32)"
         )
     if array.size == 0:
         return f" is empty: its shape is {array.shape}. Leave it out"
     if not array.flags.c_contiguous:
-        return " is not contiguous in C order. Use np.ascontiguousarray()"
-    return None
+        return f" is not contiguous in C order. Use {contiguous}"
+    return _Layer(_DTYPES[dtype], array)
 
 
-def _failure(weights: dict[str, Any], errors: list[LayerError]) -> QuantizationError:
+def _failure(weights: Mapping[str, Any], errors: list[LayerError]) -> QuantizationError:
     """Make one exception for all layers, a TypeError as well where some are no arrays."""
     arrays = all(_is_array(weights[str(error.layer_name)]) for error in errors)
     by_row = sorted(errors, key=lambda error: error.row)
@@ -226,32 +259,6 @@ def _failure(weights: dict[str, Any], errors: list[LayerError]) -> QuantizationE
 
 
 def _is_array(array: object) -> bool:
-    return isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray)
-
-
-def _lists(arrays: list[np.ndarray[Any, Any]], element: pa.DataType) -> pa.ChunkedArray:
-    large = any(array.size > _LARGEST_OFFSET for array in arrays)
-    list_type, offset_type = (
-        (pa.large_list(element), np.int64) if large else (pa.list_(element), np.int32)
+    return dlpack.is_tensor(array) or (
+        isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray)
     )
-    chunks = []
-    for array in arrays:
-        values = pa.Array.from_buffers(element, array.size, [None, _buffer(array)])
-        offsets = pa.py_buffer(np.array([0, array.size], offset_type))
-        chunks.append(pa.Array.from_buffers(list_type, 1, [None, offsets], children=[values]))
-    return pa.chunked_array(chunks, list_type)
-
-
-def _binaries(arrays: list[np.ndarray[Any, Any]]) -> pa.ChunkedArray:
-    large = any(array.nbytes > _LARGEST_OFFSET for array in arrays)
-    binary_type, offset_type = (pa.large_binary(), np.int64) if large else (pa.binary(), np.int32)
-    chunks = []
-    for array in arrays:
-        offsets = pa.py_buffer(np.array([0, array.nbytes], offset_type))
-        chunks.append(pa.Array.from_buffers(binary_type, 1, [None, offsets, _buffer(array)]))
-    return pa.chunked_array(chunks, binary_type)
-
-
-def _buffer(array: np.ndarray[Any, Any]) -> pa.Buffer:
-    # bfloat16 has no format in the buffer protocol, its bytes do.
-    return pa.py_buffer(np.asarray(array).reshape(-1).view(np.uint8))

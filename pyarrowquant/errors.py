@@ -61,7 +61,7 @@ class LayerTypeError(QuantizationError, ArgumentTypeError):
 
 
 class UsageError(ValueError):
-    """Arguments exclude each other, or do not fit what is there."""
+    """Arguments are out of bounds, exclude each other, or do not fit what is there."""
 
 
 class SkippedLayerWarning(UserWarning):

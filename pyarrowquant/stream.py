@@ -14,9 +14,10 @@ from pyarrowquant._core.options import Options, quantize_options
 from pyarrowquant._core.progress import Reporter
 from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
+from pyarrowquant._core.underflow import Underflow, warn_of_underflows
 from pyarrowquant.errors import LayerError
 from pyarrowquant.recipes.plan import Plan
-from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.recipe import SaidRecipe
 from pyarrowquant.tables import quantize_table
 
 
@@ -30,7 +31,7 @@ def quantize_stream(
     zero_point: str | None = None,
     scale_dtype: str | None = None,
     encoding: str = "int",
-    recipe: Recipe | None = None,
+    recipe: SaidRecipe | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     metrics: bool = False,
     threads: int | None = None,
@@ -96,16 +97,18 @@ def stream_within(
     widths_with: Callable[[str], Sequence[int]],
     source: Any,
     options: Options,
-    recipe: Recipe | None,
+    recipe: SaidRecipe | None,
     quality_floor: float | Mapping[str, float] | None,
     progress: Progress = None,
     skipped: list[LayerError] | None = None,
     missed: list[str] | None = None,
+    underflows: list[Underflow] | None = None,
 ) -> pa.RecordBatchReader:
     """As `quantize_stream`, with bit widths that a floor may choose with zero-points of a kind.
 
     Errors of layers that are left out are added to `skipped`, and what is said of those that miss
-    the floor to `missed`.
+    the floor to `missed`. Layers with groups that have no scale are added to `underflows`; without
+    it, a warning at the end is about them.
     """
     arguments.check_progress(progress)
     opened = Source(source, INPUT_COLUMNS)
@@ -115,27 +118,37 @@ def stream_within(
         plan.missed = missed
     library.validate(opened.schema, plan.options)
     empty = pa.Table.from_batches([], opened.schema)
-    schema = quantize_table(empty, plan.options, None, 0)[0].schema
+    schema = quantize_table(empty, plan.options, None, 0).table.schema
     return pa.RecordBatchReader.from_batches(
-        schema, _batches(opened, plan, schema, progress, [] if skipped is None else skipped)
+        schema,
+        _batches(opened, plan, schema, progress, [] if skipped is None else skipped, underflows),
     )
 
 
 def _batches(
-    source: Source, plan: Plan, schema: pa.Schema, progress: Progress, skipped: list[LayerError]
+    source: Source,
+    plan: Plan,
+    schema: pa.Schema,
+    progress: Progress,
+    skipped: list[LayerError],
+    underflows: list[Underflow] | None,
 ) -> Iterator[pa.RecordBatch]:
     whole = sum(map(weights_bytes, source.batches())) if progress and source.is_read else None
     row = 0
+    found: list[Underflow] = [] if underflows is None else underflows
     with Reporter(progress, whole) as reporter:
         for batch in source.batches():
             size = weights_bytes(batch) if reporter else 0
             table = pa.Table.from_batches([batch])
-            result, errors = quantize_table(table, plan.options_for(table, row), reporter, size)
-            skipped += errors
+            result = quantize_table(table, plan.options_for(table, row), reporter, size)
+            skipped += result.skipped
+            found += result.underflows
             row += batch.num_rows
-            if result.schema != schema:
+            if result.table.schema != schema:
                 raise ValueError(
                     "A layer of the stream has over 2 GiB of packed data, which a stream cannot "
                     "hold; use quantize_batch_arrow()"
                 )
-            yield from result.to_batches()
+            yield from result.table.to_batches()
+    if underflows is None:
+        warn_of_underflows(found)

@@ -12,13 +12,15 @@ import pyarrow as pa
 
 from pyarrowquant._core import arguments, library
 from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.decoding import decode
 from pyarrowquant._core.options import Options, quantize_options
 from pyarrowquant._core.progress import Reporter
 from pyarrowquant._core.rows import check_weights_schema
 from pyarrowquant._core.source import INPUT_COLUMNS, RESULT_COLUMNS, Source, weights_bytes
+from pyarrowquant._core.underflow import warn_of_underflows
 from pyarrowquant.errors import LayerError, SkippedLayerWarning, users_level
 from pyarrowquant.recipes.plan import Plan
-from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.recipe import SaidRecipe
 
 
 def quantize_batch_arrow(
@@ -31,7 +33,7 @@ def quantize_batch_arrow(
     zero_point: str | None = None,
     scale_dtype: str | None = None,
     encoding: str = "int",
-    recipe: Recipe | None = None,
+    recipe: SaidRecipe | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     metrics: bool = False,
     sort: bool = True,
@@ -46,12 +48,15 @@ def quantize_batch_arrow(
     ----------
     table : pyarrow.Table, RecordBatch or RecordBatchReader, or any Arrow producer
         An object with ``__arrow_c_stream__`` or ``__arrow_c_array__`` will do: polars,
-        pandas, DuckDB, nanoarrow. One row a layer, with the columns
+        pandas, DuckDB, nanoarrow; so will a pyarrow Dataset, Scanner or ParquetFile, and a list
+        or iterator of record batches. One row a layer, with the columns
 
         - layer_name: string of any kind, or a dictionary of strings;
-        - weights: a list of any kind of float32, float16 or float64 (rounded to float32), or
-          binary of any kind with raw little-endian bytes;
-        - shape, optional: list of int64 or int32. Null or absent: one row of all weights;
+        - weights: a list of any kind of float32, float16 or float64 (rounded to float32), or of
+          such lists; ``arrow.fixed_shape_tensor`` of these; or binary of any kind with raw
+          little-endian bytes;
+        - shape, optional: list of integers. Null or absent: the shape of the tensor or of the
+          lists of lists, else one row of all weights;
         - dtype, only with raw bytes: "F32", "F16" or "BF16";
         - importance, optional: list of floats, K finite values >= 0 that weigh the squared
           errors of a layer's columns for method "mse". Null: all columns weigh the same.
@@ -81,16 +86,20 @@ def quantize_batch_arrow(
         float32, less error. "symmetric": always 2^(bit_width - 1).
     scale_dtype : {"float32", "float16", "bfloat16"}, optional
         Round scales to this type, by default float32, before codes are chosen, so that an export
-        that stores such scales is exact. They are float32 in the result either way.
+        that stores such scales is exact. They are float32 in the result either way. The weights of
+        a group whose scale is rounded to 0 decode to one value, 0 if that is within their range; a
+        warning counts such groups.
     encoding : str
         "int": evenly spaced codes, of which the other arguments say all. "q2_k", "q3_k", "q4_k",
         "q5_k", "q6_k", "iq4_nl", "iq4_xs": those of llama.cpp. "nf4": that of QLoRA. "mxfp4",
         "mxfp8", "nvfp4": microscaled floating point. "fp8": E4M3, with a scale a row or
         `group_size`. They fix bit_width, zero_point and, but for fp8, group_size and scale_dtype:
         what is said must not contradict that. Methods are "rtn" and "mse".
-    recipe : Recipe or None
-        What to do with each layer, by its name and shape; what it does not say comes from the
-        arguments. Layers that it skips are not in the result.
+    recipe : Recipe, str, path, dict or None
+        A `Recipe`, what `Recipe.from_dict` takes, the path of a recipe's file, or the name of a
+        preset ("text", "diffusion", "vision"), a profile ("edge", "local", "cloud") or both
+        ("text-local"). What to do with each layer, by its name and shape; what it does not say
+        comes from the arguments. Layers that it skips are not in the result.
     quality_floor : float or dict or None
         The least cosine, or bounds named "cosine" and "relative_error". A layer that misses them
         gets the next bit width, or the next wider encoding of the family, until it passes. This
@@ -167,7 +176,9 @@ def quantize_batch_arrow(
         encoded = plan.options_for(weights)
     size = weights_bytes(weights) if progress else 0
     with Reporter(progress, size) as reporter:
-        return quantize_table(weights, encoded, reporter, size)[0]
+        result = quantize_table(weights, encoded, reporter, size)
+    warn_of_underflows(result.underflows)
+    return result.table
 
 
 @lru_cache(maxsize=64)
@@ -178,14 +189,14 @@ def _encoded(options: Options, type_names: tuple[tuple[str, str], ...]) -> bytes
 
 def quantize_table(
     table: pa.Table, options: bytes, reporter: Reporter | None, size: int
-) -> tuple[pa.Table, list[LayerError]]:
-    """Run one job, and warn about the layers that it left out, which are given too."""
+) -> library.Result:
+    """Run one job, and warn about the layers that it left out."""
     if reporter is not None:
         reporter.start(size)
-    result, skipped = library.quantize(table, options, reporter.layer_done if reporter else None)
-    for error in skipped:
+    result = library.quantize(table, options, reporter.layer_done if reporter else None)
+    for error in result.skipped:
         warnings.warn(skipped_text(error), SkippedLayerWarning, stacklevel=users_level())
-    return result, skipped
+    return result
 
 
 def skipped_text(error: LayerError) -> str:
@@ -233,14 +244,7 @@ def dequantize_batch_arrow(
     >>> pyarrowquant.dequantize_batch_arrow(result)["weights"].to_pylist()
     [[0.0, 1.0, 2.0, 3.0]]
     """
-    source = Source(result, RESULT_COLUMNS)
-    options = {
-        "dtype": arguments.text("dtype", dtype),
-        "threads": arguments.thread_count(threads),
-        "kernel": arguments.kernel(),
-        "type_names": source.type_names,
-    }
-    return library.dequantize(source.read_all(), library.encode(options))
+    return decode(Source(result, RESULT_COLUMNS), dtype, threads)
 
 
 def validate_arrow_input(table: Any) -> None:

@@ -158,14 +158,17 @@ type listReader struct {
 	column       string
 	nulls        validity
 	span         func(row int) (start, end int64)
-	element      arrow.DataType
-	width        int    // bytes of an element
-	elements     []byte // all of child
-	count        int64  // of elements
+	size         int64 // of each list, or -1 where they differ
+	count        int64 // of elements
 	nullElements validity
+
+	inner    *listReader // of elements that are lists themselves, which have no more than this
+	element  arrow.DataType
+	width    int    // bytes of an element
+	elements []byte // all of child
 }
 
-// newListReader reads columns that isListOf accepts.
+// newListReader reads columns that isListOf or isNestedList accepts.
 func newListReader(column string, arr arrow.Array) *listReader {
 	data := arr.Data()
 	first := data.Offset()
@@ -173,13 +176,18 @@ func newListReader(column string, arr arrow.Array) *listReader {
 	r := &listReader{
 		column:       column,
 		nulls:        validityOf(arr),
-		element:      child.DataType(),
-		width:        child.DataType().(arrow.FixedWidthDataType).Bytes(),
+		size:         -1,
 		count:        int64(child.Len()),
 		nullElements: validityOf(child),
 	}
-	if child.Len() > 0 {
-		r.elements = bufferBytes(child.Data().Buffers()[1])[child.Data().Offset()*r.width:]
+	if _, ok := child.DataType().(arrow.ListLikeType); ok {
+		r.inner = newListReader(column, child)
+	} else {
+		r.element = child.DataType()
+		r.width = child.DataType().(arrow.FixedWidthDataType).Bytes()
+		if child.Len() > 0 {
+			r.elements = bufferBytes(child.Data().Buffers()[1])[child.Data().Offset()*r.width:]
+		}
 	}
 	offsets := func(width int) func(row int) (int64, int64) {
 		buffer := bufferBytes(data.Buffers()[1])
@@ -205,7 +213,8 @@ func newListReader(column string, arr arrow.Array) *listReader {
 		r.span = views(8)
 	case *arrow.FixedSizeListType:
 		size := int64(dt.Len())
-		past := r.count/size + 1 // no list from here on; the product of a later one may overflow
+		past := r.count/max(size, 1) + 1 // no list from here on; the product of a later one may overflow
+		r.size = size
 		r.span = func(row int) (int64, int64) {
 			start := min(int64(first+row), past) * size
 			return start, start + size
@@ -225,20 +234,33 @@ func (r *listReader) values(row int) ([]byte, *problem) {
 	if p := checkSpan(r.column, start, end, r.count); p != nil {
 		return nil, p
 	}
+	return r.between(start, end)
+}
+
+// between gives the bytes of elements start .. end-1, which are there.
+func (r *listReader) between(start, end int64) ([]byte, *problem) {
 	if index := r.nullElements.firstNull(start, end); index >= 0 {
 		return nil, problemf(KindNull, " contains null in %s at index %d. Fill such values first", r.column, index).at(index)
 	}
 	return r.elements[start*int64(r.width) : end*int64(r.width)], nil
 }
 
-// integers appends a row's elements, which are int32 or int64.
+// integers appends a row's elements, which are integers of any type.
 func (r *listReader) integers(out []int64, row int) ([]int64, *problem) {
 	raw, p := r.values(row)
 	if p != nil {
 		return out, p
 	}
+	unsigned := arrow.IsUnsignedInteger(r.element.ID())
 	for i := range len(raw) / r.width {
-		out = append(out, integerAt(raw, r.width, i))
+		value := integerAt(raw, r.width, i)
+		if unsigned && r.width < 8 {
+			value &= 1<<(8*r.width) - 1
+		}
+		if unsigned && value < 0 {
+			return out, problemf(KindShapeMismatch, ": Shape mismatch: %s has %d, which is beyond 2^63-1", r.column, uint64(value))
+		}
+		out = append(out, value)
 	}
 	return out, nil
 }

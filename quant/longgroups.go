@@ -72,6 +72,9 @@ func (q *quantization) fitLongGroup(parts tasks, ranges []partRange) {
 		q.faults.add(first.layer, first.firstElement(l.grouped), fault)
 		return
 	}
+	if parameters.Underflows() {
+		q.underflowed.add(first.layer, 1)
+	}
 	for _, t := range parts {
 		q.long[t.unit] = parameters
 	}

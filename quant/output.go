@@ -7,13 +7,14 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/array"
 )
 
-// Result is what a run gives: ready batches of one schema, and the layers that
-// were left out. Release gives the memory back once the batches are no longer
+// Result is what a run gives: ready batches of one schema, the layers that were
+// left out, and those that have groups without a scale. Release gives the memory back once the batches are no longer
 // needed or have been exported.
 type Result struct {
-	Schema  *arrow.Schema
-	Batches []arrow.RecordBatch
-	Skipped LayerErrors
+	Schema     *arrow.Schema
+	Batches    []arrow.RecordBatch
+	Skipped    LayerErrors
+	Underflows []Underflow
 }
 
 // Release drops the result's hold on its batches.

@@ -57,7 +57,7 @@ func Quantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordB
 	if len(failed) > 0 && !o.ContinueOnError {
 		return nil, failed
 	}
-	result := &Result{Skipped: failed}
+	result := &Result{Skipped: failed, Underflows: q.underflows()}
 	if err := withMemory(func() { q.build(result) }); err != nil {
 		result.Release()
 		return nil, err
@@ -99,10 +99,12 @@ type quantization struct {
 	parts   []*quantizedPart
 	memory  resultMemory
 	faults  faults
-	sums    []kernel.Sums              // of units; nil without metrics
-	long    map[unit]kernel.Parameters // of those parts of long groups that have no fault
-	scales  map[int]float32            // of layers whose encoding has a super-scale of the layer
-	stop    func() bool                // whether the run is cancelled
+
+	underflowed underflows
+	sums        []kernel.Sums              // of units; nil without metrics
+	long        map[unit]kernel.Parameters // of those parts of long groups that have no fault
+	scales      map[int]float32            // of layers whose encoding has a super-scale of the layer
+	stop        func() bool                // whether the run is cancelled
 }
 
 func newQuantization(layers []layer, o Options, limit int) *quantization {
@@ -158,6 +160,7 @@ func (q *quantization) quantizeUnit(k *kernel.Kernel, block *kernel.Block, u *un
 	g := q.layers[u.layer].grouped
 	if !g.isLong() {
 		q.faults.add(u.layer, u.firstElement(g), k.Quantize(block))
+		q.underflowed.add(u.layer, block.Underflows)
 	} else if parameters, ok := q.long[*u]; ok {
 		k.Code(block, parameters)
 	}

@@ -163,7 +163,7 @@ func isRaw(dt arrow.DataType) bool {
 }
 
 func isWeights(dt arrow.DataType) bool {
-	return isRaw(dt) || isFloatList(dt)
+	return isRaw(dt) || isNestedList(dt)
 }
 
 func isFloatList(dt arrow.DataType) bool {
@@ -174,7 +174,10 @@ func isImportance(dt arrow.DataType) bool { return isFloatList(dt) || dt.ID() ==
 
 func isFloat32List(dt arrow.DataType) bool { return isListOf(dt, arrow.FLOAT32) }
 
-func isIntegerList(dt arrow.DataType) bool { return isListOf(dt, arrow.INT64, arrow.INT32) }
+func isIntegerList(dt arrow.DataType) bool {
+	list, ok := dt.(arrow.ListLikeType)
+	return ok && dt.ID() != arrow.MAP && isInteger(list.Elem())
+}
 
 func isShape(dt arrow.DataType) bool { return isIntegerList(dt) || dt.ID() == arrow.NULL }
 

@@ -45,10 +45,14 @@ func readLayers(ctx context.Context, batches []arrow.RecordBatch, columns weight
 type layerReader struct {
 	dims       []int64 // memory of all shapes
 	names      textReader
-	weights    func(row int) ([]byte, kernel.ElementType, *problem)
+	weights    weightsReader
 	shapes     *listReader // nil: no such column
 	importance *listReader // likewise
 }
+
+// weightsReader gives the weights of a row, and appends to dims the shape that they have
+// by themselves: one dimension, but for nested lists.
+type weightsReader func(dims []int64, row int) (weights []byte, shape []int64, element kernel.ElementType, p *problem)
 
 func newLayerReader(batch arrow.RecordBatch, columns weightColumns, rows int) *layerReader {
 	r := &layerReader{dims: make([]int64, 0, 2*rows), names: newTextReader(columnLayerName, batch.Column(columns.layerName))}
@@ -72,8 +76,9 @@ func (r *layerReader) read(l *layer, row int, inputRow int64, settings *layerSet
 		return p.unnamedError(inputRow)
 	}
 	l.name, l.row, l.settings = name, inputRow, settings
-	if l.weights, l.element, p = r.weights(row); p == nil {
-		p = r.readShape(l, row)
+	first := len(r.dims)
+	if l.weights, r.dims, l.element, p = r.weights(r.dims, row); p == nil {
+		p = r.readShape(l, row, first)
 	}
 	if p == nil && l.columns > 0 && settings.format.Method == kernel.MeanSquares && r.importance != nil && !r.importance.isNull(row) {
 		p = r.readImportance(l, row)
@@ -84,13 +89,21 @@ func (r *layerReader) read(l *layer, row int, inputRow int64, settings *layerSet
 	return nil
 }
 
-func (r *layerReader) readShape(l *layer, row int) (p *problem) {
+// readShape reads the shape of a layer, whose weights have the dimensions from first on by
+// themselves.
+func (r *layerReader) readShape(l *layer, row, first int) (p *problem) {
 	count := int64(len(l.weights) / l.element.Size())
-	first := len(r.dims)
-	if r.shapes == nil || r.shapes.isNull(row) {
-		r.dims = append(r.dims, count)
-	} else if r.dims, p = r.shapes.integers(r.dims, row); p != nil {
-		return p
+	if r.shapes != nil && !r.shapes.isNull(row) {
+		own := len(r.dims)
+		if r.dims, p = r.shapes.integers(r.dims, row); p != nil {
+			return p
+		}
+		if own-first > 1 {
+			if p := agree(r.dims[first:own], r.dims[own:]); p != nil {
+				return p
+			}
+		}
+		first = own
 	}
 	l.shape = r.dims[first:len(r.dims):len(r.dims)]
 	elements, p := elementCount(l.shape)
@@ -147,13 +160,13 @@ var floatTypes = map[arrow.Type]kernel.ElementType{
 	arrow.FLOAT64: kernel.Float64,
 }
 
-// listWeights reads a list of floats.
-func listWeights(arr arrow.Array) func(row int) ([]byte, kernel.ElementType, *problem) {
+// listWeights reads lists of floats, or of such lists.
+func listWeights(arr arrow.Array) weightsReader {
 	lists := newListReader(columnWeights, arr)
-	element := floatTypes[lists.element.ID()]
-	return func(row int) ([]byte, kernel.ElementType, *problem) {
-		weights, p := lists.values(row)
-		return weights, element, p
+	element := floatTypes[lists.innermost().element.ID()]
+	return func(dims []int64, row int) ([]byte, []int64, kernel.ElementType, *problem) {
+		weights, dims, p := lists.tensor(dims, row)
+		return weights, dims, element, p
 	}
 }
 
@@ -165,22 +178,22 @@ var safetensorsDtypes = map[string]kernel.ElementType{
 }
 
 // rawWeights reads bytes whose type a second column names.
-func rawWeights(values, dtypes arrow.Array) func(row int) ([]byte, kernel.ElementType, *problem) {
+func rawWeights(values, dtypes arrow.Array) weightsReader {
 	bytes := newByteReader(columnWeights, values)
 	names := newTextReader(columnDtype, dtypes)
-	return func(row int) ([]byte, kernel.ElementType, *problem) {
+	return func(dims []int64, row int) ([]byte, []int64, kernel.ElementType, *problem) {
 		name, p := names(row)
 		if p != nil {
-			return nil, 0, p
+			return nil, dims, 0, p
 		}
 		element, ok := safetensorsDtypes[name]
 		if !ok {
-			return nil, 0, problemf(KindCorrupt, ": dtype '%s' cannot be quantized. Must be F32, F16 or BF16", name)
+			return nil, dims, 0, problemf(KindCorrupt, ": dtype '%s' cannot be quantized. Must be F32, F16 or BF16", name)
 		}
 		weights, p := bytes(row)
 		if p == nil && len(weights)%element.Size() != 0 {
 			p = problemf(KindCorrupt, ": weights has %d bytes, which is no whole number of %s elements of %d bytes", len(weights), name, element.Size())
 		}
-		return weights, element, p
+		return weights, append(dims, int64(len(weights)/element.Size())), element, p
 	}
 }

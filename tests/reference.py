@@ -32,7 +32,7 @@ class NotExact(ValueError):  # noqa: N818 - not an error: a question the oracle 
 
 
 class ScaleRange(ValueError):  # noqa: N818
-    """A group's scale is 0 or Inf in the scale's type."""
+    """A group's scale is Inf in the scale's type."""
 
 
 class Quantized(NamedTuple):
@@ -88,13 +88,15 @@ def quantize(
     with np.errstate(over="ignore", under="ignore"):
         if zero_point == "symmetric":
             spans = -np.where(hi >= -lo, hi, lo)
-            scales = choose_scales(spans, middle_code, scale_dtype)
+            scales, _ = choose_scales(spans, middle_code, scale_dtype)
             zeros = np.full_like(scales, middle_code)
         else:
             if zero_point == "integer":
                 lo, hi = np.minimum(lo, np.float32(0)), np.maximum(hi, np.float32(0))
-            scales = choose_scales(hi - lo, largest_code, scale_dtype)
+            scales, flat = choose_scales(hi - lo, largest_code, scale_dtype)
             zeros = -lo * (np.float32(1) / scales)
+            middles = np.where((lo > 0) | (hi < 0), lo + (hi - lo) / np.float32(2), np.float32(0))
+            zeros = np.where(flat, -middles, zeros)
             if zero_point == "integer":
                 zeros = np.clip(np.rint(zeros), 0, largest_code)
         zeros = zeros + np.float32(0)  # never -0.0
@@ -106,17 +108,24 @@ def quantize(
     return Quantized(pack(codes, bit_width), scales.ravel(), zeros.ravel())
 
 
-def choose_scales(spans: Array, steps: np.float32, scale_dtype: str) -> Array:
-    """The step that divides each span, as the scale's type stores it; 1 for no span at all."""
+def choose_scales(
+    spans: Array, steps: np.float32, scale_dtype: str
+) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """The step that divides each span, as the scale's type stores it; 1 for no span at all.
+
+    So is a step that the type rounds to 0; such groups, which decode to one value, are the second.
+    """
     scales = np.where(spans == 0, np.float32(1), spans / steps)
     if not np.isfinite(scales).all():
         raise NotExact("the span overflows")
     scales = scales.astype(SCALE_DTYPES[scale_dtype]).astype(np.float32)
-    if scale_dtype != "float32" and not (np.isfinite(scales) & (scales != 0)).all():
+    if scale_dtype != "float32" and not np.isfinite(scales).all():
         raise ScaleRange(scale_dtype)
+    flat = scales == 0
+    scales = np.where(flat, np.float32(1), scales)
     if not ((abs(scales) >= SMALLEST_SCALE) & (abs(scales) <= LARGEST_SCALE)).all():
         raise NotExact("the scale is beyond 2^-120 .. 2^120")
-    return scales
+    return scales, flat
 
 
 def pack(codes: Array, bit_width: int) -> bytes:

@@ -16,7 +16,7 @@ FLOORS = [
     {"_core"},
     {"reading"},
     {"recipes"},
-    {"tables", "arrays", "stream", "comparison"},
+    {"tables", "arrays", "decoded", "stream", "comparison"},
     {"formats"},
     {"conversion"},
     {"cli"},

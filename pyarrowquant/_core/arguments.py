@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.errors import ArgumentTypeError
+from pyarrowquant.errors import ArgumentTypeError, UsageError
 
 Progress = bool | Callable[[str, float], None] | None
 
@@ -48,12 +48,12 @@ def quality_floor(value: object) -> dict[str, float] | None:
         return None
     bounds = value if isinstance(value, Mapping) else {"cosine": value}
     if not bounds:
-        raise ValueError("quality_floor must have a bound named 'cosine' or 'relative_error'")
+        raise UsageError("quality_floor must have a bound named 'cosine' or 'relative_error'")
     highest = {"cosine": 1.0, "relative_error": math.inf}
     checked = {}
     for name, bound in bounds.items():
         if name not in highest:
-            raise ValueError(
+            raise UsageError(
                 f"Invalid quality_floor: {name!r}. Must be 'cosine' or 'relative_error'"
             )
         if isinstance(bound, bool) or not isinstance(bound, numbers.Real):
@@ -62,7 +62,7 @@ def quality_floor(value: object) -> dict[str, float] | None:
             )
         checked[name] = float(bound)
         if not 0 < checked[name] <= highest[name]:
-            raise ValueError(
+            raise UsageError(
                 f"Invalid quality_floor: {name} {bound}. Must be above 0"
                 + (" and at most 1" if name == "cosine" else "")
             )

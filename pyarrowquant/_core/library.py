@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pyarrowquant.errors import InternalError, LayerError, QuantizationError
+from pyarrowquant._core.underflow import Underflow
+from pyarrowquant.errors import InternalError, LayerError, QuantizationError, UsageError
 
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 LIBRARY = Path(__file__).parents[1] / f"_pyarrowquant{_SUFFIX}"
@@ -43,13 +45,31 @@ class _ArrowArrayStream(ctypes.Structure):
 
 
 class _Outcome(ctypes.Structure):
-    """A job, or with job 0 its result; skipped is a text to free."""
+    """A job, or with job 0 its result; skipped and underflows are texts to free."""
 
     _fields_ = [
         ("job", ctypes.c_size_t),
         ("result", _ArrowArrayStream),
         ("skipped", ctypes.c_void_p),
+        ("underflows", ctypes.c_void_p),
     ]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job gives.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+    skipped : list of LayerError
+        The layers left out.
+    underflows : list of Underflow
+    """
+
+    table: pa.Table
+    skipped: list[LayerError]
+    underflows: list[Underflow]
 
 
 class _Layer(ctypes.Structure):
@@ -148,7 +168,7 @@ def _exception(report: dict[str, Any]) -> Exception:
     if report["status"] == "layers":
         return QuantizationError(message, [LayerError(**e) for e in report["errors"]])
     classes: dict[str, type[Exception]] = {
-        "argument": ValueError,
+        "argument": UsageError,
         "schema": ValueError,
         "source": ValueError,
         "memory": MemoryError,
@@ -243,10 +263,8 @@ def lay_out(
     _check(library, library.paq_lay_out(ctypes.byref(layer), options, out.ctypes.data, out.size))
 
 
-def quantize(
-    table: pa.Table, options: bytes, layer_done: LayerDone | None
-) -> tuple[pa.Table, list[LayerError]]:
-    """Quantize a table; gives the result and the layers left out.
+def quantize(table: pa.Table, options: bytes, layer_done: LayerDone | None) -> Result:
+    """Quantize a table.
 
     Parameters
     ----------
@@ -264,13 +282,13 @@ def quantize(
 def dequantize(table: pa.Table, options: bytes) -> pa.Table:
     """Decode a result; options are the fields of Go's quant.DequantizeOptions, encoded."""
     library = _load()
-    return _run(library, library.paq_dequantize, [table], (options, False))[0]
+    return _run(library, library.paq_dequantize, [table], (options, False)).table
 
 
 def compare(original: pa.Table, result: pa.Table, options: bytes) -> pa.Table:
     """Find the errors of a result; options are the fields of Go's quant.CompareOptions, encoded."""
     library = _load()
-    return _run(library, library.paq_compare, [original, result], (options,))[0]
+    return _run(library, library.paq_compare, [original, result], (options,)).table
 
 
 def _run(
@@ -279,7 +297,7 @@ def _run(
     tables: Sequence[pa.Table],
     arguments: tuple[object, ...],
     layer_done: LayerDone | None = None,
-) -> tuple[pa.Table, list[LayerError]]:
+) -> Result:
     """Run a job with the GIL free, and take its result. An exception ends the job."""
     outcome = _Outcome()
     # To be kept until Go has moved the streams.
@@ -293,18 +311,26 @@ def _run(
             _check(library, library.paq_job_result(outcome.job, ctypes.byref(outcome)))
         address = ctypes.addressof(outcome) + _Outcome.result.offset
         table = pa.RecordBatchReader._import_from_c(address).read_all()
-        if not outcome.skipped:
-            return table, []
-        skipped = json.loads(ctypes.string_at(outcome.skipped))
-        return table, [LayerError(**e) for e in skipped]
+        return Result(
+            table,
+            [LayerError(**each) for each in _listed(outcome.skipped)],
+            [Underflow(**each) for each in _listed(outcome.underflows)],
+        )
     finally:  # an interrupt may have come before start had returned, or PyArrow took the stream
         if outcome.result.release:
             release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(outcome.result.release)
             release(ctypes.addressof(outcome) + _Outcome.result.offset)
-        if outcome.skipped:
-            library.paq_free(outcome.skipped)
+        for text in (outcome.skipped, outcome.underflows):
+            if text:
+                library.paq_free(text)
         if outcome.job:
             _check(library, library.paq_job_free(outcome.job))
+
+
+def _listed(address: int | None) -> list[dict[str, Any]]:
+    """Parse a list that Go gave, which stays; none is an empty one."""
+    found: list[dict[str, Any]] = json.loads(ctypes.string_at(address)) if address else []
+    return found
 
 
 def _wait(library: ctypes.CDLL, job: int, layer_done: LayerDone | None) -> bool:

@@ -12,7 +12,6 @@ from pyarrowquant._core import library
 from pyarrowquant._core.options import Options
 from pyarrowquant._core.progress import Reporter
 from pyarrowquant._core.settings import Settings
-from pyarrowquant.errors import LayerError
 
 SKIP = -1  # quant.Skip
 
@@ -24,8 +23,8 @@ def measure(
     rows: Sequence[int],
     wanted: Sequence[int],
     reporter: Reporter | None = None,
-) -> tuple[dict[int, dict[str, Any]], list[LayerError]]:
-    """Return the errors of the wanted rows with their choices, and those rows that fail."""
+) -> tuple[dict[int, dict[str, Any]], library.Result]:
+    """Return the errors of the wanted rows with their choices, and what else the result says."""
     some = [SKIP] * len(rows)
     for row in wanted:
         some[row] = rows[row]
@@ -39,7 +38,7 @@ def measure(
         first_row=0,
     )
     layer_done = reporter.layer_done if reporter else None
-    result, failed = library.quantize(table, measuring.encoded(), layer_done)
-    failing = {error.row for error in failed}
+    result = library.quantize(table, measuring.encoded(), layer_done)
+    failing = {error.row for error in result.skipped}
     measured = [row for row in wanted if row not in failing]
-    return dict(zip(measured, result.to_pylist(), strict=True)), failed
+    return dict(zip(measured, result.table.to_pylist(), strict=True)), result

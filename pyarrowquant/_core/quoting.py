@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 _LONGEST_TEXT = 100
@@ -46,3 +47,9 @@ def _pieces(value: Any) -> Iterator[str]:
         yield hex(value)  # Python refuses so many decimal digits
     else:
         yield repr(value)
+
+
+def meant(said: object, known: Iterable[object]) -> str:
+    """Return " Did you mean 'x'?" where a known name is near to what was said; else nothing."""
+    near = difflib.get_close_matches(str(said)[:100], [str(each) for each in known], 1)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -15,6 +15,7 @@ from pyarrowquant._core.cells import Bytes, numbers, raw, value
 from pyarrowquant._core.encoded_rows import Decoding, decoding_problem, scales_problem
 from pyarrowquant._core.encodings import ENCODINGS, INTEGER
 from pyarrowquant._core.layout import Layout
+from pyarrowquant._core.nested import is_list
 from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant._core.shapes import columns_of
 from pyarrowquant._core.source import ENCODED_COLUMNS, Source, check_data
@@ -91,7 +92,7 @@ def check_schema(schema: pa.Schema) -> None:
         "quantized_data": ("binary", is_binary),
         "scales": ("list<float32>", floats),
         "zero_points": ("list<float32>", floats),
-        "shape": ("list<int64>", a_list_of(pa.int64(), pa.int32())),
+        "shape": ("list<int64>", lambda t: is_list(t) and types.is_integer(t.value_type)),
         "bit_width": ("uint8", types.is_integer),
         "group_size": ("int32", types.is_integer),
     }

@@ -72,7 +72,7 @@ def _short(message: str) -> str:
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="pyarrowquant")
+@click.version_option(__version__, "-V", "--version", prog_name="pyarrowquant")
 def main() -> None:
     """Quantize model weights, without torch and without a GPU.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 import pyarrowquant
-from pyarrowquant import read_weights
 from pyarrowquant._core.binary import bytes_at, is_binary
+from pyarrowquant._core.nested import flat
+from pyarrowquant.reading.location import OpenFiles, locate
+from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.models import open_model
+from pyarrowquant.reading.tensors import UndecodableTensor
 
 
 class Originals:
-    """Layers of a model; those of local safetensors and Arrow files stay in their files.
+    """Layers of a model, read when they are asked for as far as its kind of file allows that.
 
     Parameters
     ----------
@@ -24,18 +29,21 @@ class Originals:
     """
 
     def __init__(self, source: str) -> None:
-        reader = read_weights(source)
-        self._schema = reader.schema
-        self._rows: dict[str, list[pa.RecordBatch]] = {}
-        for batch in reader:
-            for i, name in enumerate(batch["layer_name"].to_pylist()):
-                if name is not None:
-                    self._rows.setdefault(name, []).append(batch.slice(i, 1))
+        model = open_model(replace(locate(source, None), files=OpenFiles()))
+        self._schema = model.schema
+        self._rows: dict[str, list[Callable[[], pa.RecordBatch]]] = {}
+        for name, read in model.layer_readers():
+            if name is not None:
+                self._rows.setdefault(name, []).append(read)
+        self.undecodable = undecodable(model)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows
 
     def errors(self, results: pa.RecordBatch, threads: int | None) -> list[dict[str, Any]]:
         """Measure the layers of a batch of results."""
         names = dict.fromkeys(results["layer_name"].to_pylist())
-        rows = [row for name in names for row in self._rows.get(name, [])]
+        rows = [read() for name in names for read in self._rows.get(name, [])]
         weights = pa.Table.from_batches(rows, self._schema)
         decoded = pa.Table.from_batches([results])
         found: list[dict[str, Any]] = pyarrowquant.compare(
@@ -49,7 +57,7 @@ class Originals:
 
     def weights(self, name: str, columns: int, pieces: Iterable[slice]) -> Iterator[Any]:
         """Some rows of a layer at a time, as float32 matrices of so many columns."""
-        row = self._rows[name][0]
+        row = self._rows[name][0]()
         column = row["weights"]
         raw = bytes_at(column, 0) if is_binary(column.type) else None
         for piece in pieces:
@@ -57,9 +65,34 @@ class Originals:
             if raw is not None:
                 part = _floats(raw, row["dtype"][0].as_py(), start, stop)
             else:
-                values = column[0].values[start:stop]
+                values = flat(column[0])[start:stop]
                 part = values.cast(pa.float32(), safe=False).to_numpy()
             yield part.reshape(-1, columns)
+
+
+def undecodable(model: Model) -> dict[str, str]:
+    """Names of tensors that cannot be decoded, and why."""
+    return {
+        tensor.name: tensor.problem
+        for tensor in model.tensors or ()
+        if isinstance(tensor, UndecodableTensor)
+    }
+
+
+def raw_floats(row: pa.RecordBatch, dtype: str) -> Any:
+    """Weights of a row of raw bytes, in a dtype of numpy."""
+    raw, code = bytes_at(row["weights"], 0), row["dtype"][0].as_py()
+    assert raw is not None  # as no row of a model is null
+    count = len(raw) // (4 if code == "F32" else 2)
+    values = _floats(raw, code, 0, count)
+    if dtype == "float32":
+        return values
+    with np.errstate(over="ignore"):
+        rounded = values.astype(dtype)
+    if not np.isfinite(rounded[np.isfinite(values)]).all():
+        name = row["layer_name"][0].as_py()
+        raise ValueError(f"Layer '{name}' has weights beyond {dtype}. Use dtype=\"float32\"")
+    return rounded
 
 
 def _floats(raw: npt.NDArray[np.uint8], dtype: str, start: int, stop: int) -> Any:

@@ -44,6 +44,14 @@ def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         click.echo("  ".join([first, *others]).rstrip())
 
 
+def show_columns(rows: Iterable[tuple[str, str]]) -> None:
+    """Print names, and behind each what is said of it."""
+    lines = list(rows)
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        click.echo(f"{name.ljust(width)}  {text}")
+
+
 def printable(text: str) -> str:
     """Escape what a terminal would act on: names come from files of others."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
@@ -67,6 +75,12 @@ def _option(argument: re.Match[str]) -> str:
 
 def counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """The first names of many."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(printable(name) for name in names[:most]) + more
 
 
 def size_text(count: float) -> str:

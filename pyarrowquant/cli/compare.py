@@ -1,63 +1,105 @@
-"""pyarrowquant compare: the errors of a file of results against the original weights."""
+"""pyarrowquant compare: the errors of a quantized model against the original weights."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+import pyarrow as pa
 
-from pyarrowquant import read_weights
-from pyarrowquant.cli._originals import Originals
-from pyarrowquant.cli._show import counted, json_option, shape_text, show_json, show_table
+from pyarrowquant.cli._originals import Originals, undecodable
+from pyarrowquant.cli._show import (
+    counted,
+    json_option,
+    listed,
+    printable,
+    shape_text,
+    show_json,
+    show_table,
+)
 from pyarrowquant.conversion.result_files import naming, results_in
 from pyarrowquant.conversion.source import is_result
+from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.models import open_model
 
 
 @click.command(
     epilog="""\b
 Examples:
   pyarrowquant compare model.safetensors quantized.parquet
-  pyarrowquant compare model.safetensors decoded.npz --worst 5
+  pyarrowquant compare model-f16.gguf model-q4.gguf --worst 5
 """,
 )
 @click.argument("original")
 @click.argument("result")
 @click.option("--worst", type=click.IntRange(min=1), help="Show only so many, the worst first.")
+@click.option(
+    "--allow-missing", is_flag=True, help="Layers that only one of the two has are no failure."
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
 @json_option
 def compare(
-    original: str, result: str, worst: int | None, threads: int | None, as_json: bool
+    original: str,
+    result: str,
+    worst: int | None,
+    allow_missing: bool,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
     """Show the error of each layer of RESULT against ORIGINAL.
 
-    RESULT is a file of results, or of weights decoded elsewhere.
+    Both are model files or folders, quantized or not, or tables of results. What is quantized is
+    decoded. The exit code is 1 where one has layers that the other lacks.
     """
     originals = Originals(original)
-    decoded = (
-        (batch for batch, _ in results_in(Path(result)))
-        if is_result(result)
-        else read_weights(result)
-    )
+    batches, unread = _opened(result)
     errors: list[dict[str, Any]] = []
     names: set[str] = set()
-    for batch in decoded:
+    for batch in batches:
         with naming(result, original):
-            measured = originals.errors(batch, threads)
-        for layer in measured:
-            if layer["layer_name"] in names:
-                raise click.ClickException(f"Layer '{layer['layer_name']}' is in '{result}' twice")
-            names.add(layer["layer_name"])
-            errors.append(layer)
+            for part in _known(batch, originals):
+                errors += originals.errors(part, threads)
+        for name in batch["layer_name"].to_pylist():
+            if name in names:
+                raise click.ClickException(f"Layer '{name}' is in '{result}' twice")
+            names.add(name)
     totals = _totals(errors)
     totals["missing"] = originals.left_out(names)
+    totals["added"] = sorted(name for name in names if name not in originals)
+    totals["undecodable"] = {**originals.undecodable, **unread}
+    failed = any(totals[key] for key in ("missing", "added", "undecodable")) and not allow_missing
     shown = errors
     if worst is not None:
         shown = sorted(errors, key=lambda layer: -layer["relative_error"])[:worst]
     if as_json:
         show_json({"layers": shown, "totals": totals})
-        return
+    else:
+        _show(shown, totals, original, result)
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _opened(result: str) -> tuple[Iterator[pa.RecordBatch], dict[str, str]]:
+    """Give the layers of a result, and what of it cannot be decoded, with the reasons."""
+    if is_result(result):  # whose rows need not be decoded as a whole
+        return (batch for batch, _ in results_in(Path(result))), {}
+    model = open_model(locate(result, None))
+    return iter(model.reader()), undecodable(model)
+
+
+def _known(batch: pa.RecordBatch, originals: Originals) -> list[pa.RecordBatch]:
+    """Leave out rows that the original does not have, by slices."""
+    names = batch["layer_name"].to_pylist()
+    known = [name is None or name in originals for name in names]  # null is an error of its own
+    if all(known):
+        return [batch]
+    return [batch.slice(row, 1) for row, is_known in enumerate(known) if is_known]
+
+
+def _show(shown: list[dict[str, Any]], totals: dict[str, Any], original: str, result: str) -> None:
     show_table(
         ["layer", "shape", "rel. error", "cosine", "max error", "SNR dB"],
         (
@@ -77,10 +119,17 @@ def compare(
         "relative error "
         f"{totals['relative_error']:.5f}"
     )
-    if totals["missing"]:
-        missing = totals["missing"]
-        are = "is" if len(missing) == 1 else "are"
-        click.echo(f"{counted(len(missing), 'layer')} of '{original}' {are} not in '{result}'")
+    for names, one, other in (
+        (totals["missing"], original, result),
+        (totals["added"], result, original),
+    ):
+        if names:
+            are = "is" if len(names) == 1 else "are"
+            click.echo(
+                f"{counted(len(names), 'layer')} of '{one}' {are} not in '{other}': {listed(names)}"
+            )
+    for name, problem in totals["undecodable"].items():
+        click.echo(f"Not compared: {printable(name)}, {printable(problem)}")
 
 
 def _totals(errors: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""pyarrowquant dequantize: a file of results in, decoded weights out."""
+"""pyarrowquant dequantize: a quantized model or table in, decoded weights out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from pyarrowquant import dequantize_batch_arrow
-from pyarrowquant.cli._show import counted, json_option, show_json, size_text
+from pyarrowquant.cli._originals import raw_floats, undecodable
+from pyarrowquant.cli._show import counted, json_option, printable, show_json, size_text
 from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.result_files import naming, open_results, results_in
 from pyarrowquant.conversion.source import is_result, local_files
@@ -21,6 +23,9 @@ from pyarrowquant.formats._layers import Names
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.formats._safetensors import Entry, write_tensors
 from pyarrowquant.formats.tables import TABLES, write_batches
+from pyarrowquant.reading.location import OpenFiles, locate
+from pyarrowquant.reading.models import open_model
+from pyarrowquant.reading.tensors import CodedTensor
 
 _DTYPES = {"float32": ("F32", 4), "float16": ("F16", 2)}
 
@@ -29,7 +34,7 @@ _DTYPES = {"float32": ("F32", 4), "float16": ("F16", 2)}
     epilog="""\b
 Examples:
   pyarrowquant dequantize quantized.parquet weights.safetensors
-  pyarrowquant dequantize quantized.parquet weights.arrow --dtype float16
+  pyarrowquant dequantize model-q4.gguf weights.arrow --dtype float16
 """,
 )
 @click.argument("source", type=click.Path(path_type=Path))
@@ -55,14 +60,87 @@ def dequantize(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Decode the results in SOURCE, a file or a folder, and write the weights to DESTINATION."""
+    """Decode what is quantized in SOURCE, and write the weights to DESTINATION.
+
+    SOURCE is a table of results or a folder of them, or a quantized model: a file or a folder.
+    Its float tensors are written too.
+    """
     check_destination(destination, overwrite, sources=local_files(source))
     kind = format_of(destination, kind, {**TABLES, ".safetensors": "safetensors"})
-    if source.exists() and not is_result(str(source)):
-        raise click.ClickException(f"'{source}' is no file of results")
+    if not source.exists():
+        raise FileNotFoundError(f"'{source}' does not exist")
+    if not is_result(str(source)):
+        layers = _decode_model(source, destination, kind, dtype, overwrite)
+    elif kind == "safetensors":
+        layers = _write_safetensors(source, destination, dtype, threads, overwrite)
+    else:
+        layers = _write_table(source, destination, kind, dtype, threads, overwrite)
+    nbytes = destination.stat().st_size
+    if as_json:
+        show_json({"destination": str(destination), "layers": layers, "bytes": nbytes})
+    else:
+        click.echo(f"{counted(layers, 'layer')} to '{destination}': {size_text(nbytes)}")
+
+
+def _decode_model(source: Path, destination: Path, kind: str, dtype: str, overwrite: bool) -> int:
+    """Write the layers of a model, one after the other."""
+    model = open_model(replace(locate(source, None), files=OpenFiles()))
+    tensors = {tensor.name: tensor for tensor in model.tensors or ()}
+    if not any(isinstance(tensor, CodedTensor) for tensor in tensors.values()):
+        raise click.ClickException(f"'{source}' has nothing that is quantized")
+    for name, problem in undecodable(model).items():
+        click.echo(f"Left out: {printable(name)}, {printable(problem)}", err=True)
+    readers = [(str(name), read) for name, read in model.layer_readers()]
+    if kind == "safetensors":
+        code, size = _DTYPES[dtype]
+
+        def pieces(read: Callable[[], pa.RecordBatch]) -> Iterator[memoryview]:
+            values = raw_floats(read(), dtype)
+            yield values.astype(values.dtype.newbyteorder("<"), copy=False).view(np.uint8).data
+
+        entries = [
+            Entry(name, code, shape, size * math.prod(shape), partial(pieces, read))
+            for name, read in readers
+            for shape in [tensors[name].shape]
+        ]
+        with Outputs([destination], overwrite) as outputs:
+            write_tensors(outputs.temporary(destination), entries)
+    else:
+        floats = pa.float32() if dtype == "float32" else pa.float16()
+        schema = pa.schema(
+            [
+                ("layer_name", pa.string()),
+                ("weights", pa.large_list(floats)),
+                ("shape", pa.list_(pa.int64())),
+            ]
+        )
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for name, read in readers:
+                values = raw_floats(read(), dtype)
+                ends = pa.array([0, values.size], pa.int64())
+                columns = [
+                    pa.array([name]),
+                    pa.LargeListArray.from_arrays(ends, pa.array(values, floats)),
+                    pa.array([tensors[name].shape], pa.list_(pa.int64())),
+                ]
+                yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+        reader = pa.RecordBatchReader.from_batches(schema, batches())
+        write_batches(reader, destination, kind, overwrite)
+    return len(readers)
+
+
+def _write_table(
+    source: Path,
+    destination: Path,
+    kind: str,
+    dtype: str,
+    threads: int | None,
+    overwrite: bool,
+) -> int:
     empty = open_results(source).schema.empty_table()
     schema = dequantize_batch_arrow(empty, dtype=dtype, threads=threads).schema
-
     layers = 0
 
     def decoded() -> Iterator[pa.RecordBatch]:
@@ -71,16 +149,9 @@ def dequantize(
             layers += len(rows)
             yield from _decoded(batch, source, dtype, threads).to_batches()
 
-    if kind == "safetensors":
-        layers = _write_safetensors(source, destination, dtype, threads, overwrite)
-    else:
-        weights = pa.RecordBatchReader.from_batches(schema, decoded())
-        write_batches(weights, destination, kind, overwrite)
-    nbytes = destination.stat().st_size
-    if as_json:
-        show_json({"destination": str(destination), "layers": layers, "bytes": nbytes})
-    else:
-        click.echo(f"{counted(layers, 'layer')} to '{destination}': {size_text(nbytes)}")
+    weights = pa.RecordBatchReader.from_batches(schema, decoded())
+    write_batches(weights, destination, kind, overwrite)
+    return layers
 
 
 def _decoded(batch: pa.RecordBatch, source: Path, dtype: str, threads: int | None) -> pa.Table:

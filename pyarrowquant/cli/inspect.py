@@ -12,10 +12,12 @@ import pyarrow as pa
 
 from pyarrowquant._core.binary import is_binary, lengths
 from pyarrowquant._core.encodings import INTEGER
+from pyarrowquant._core.nested import element_type, flat
 from pyarrowquant._core.rows import layers
 from pyarrowquant.cli._show import (
     counted,
     json_option,
+    printable,
     shape_text,
     show_json,
     show_table,
@@ -27,6 +29,7 @@ from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
 from pyarrowquant.reading.safetensors_header import BITS
+from pyarrowquant.reading.tensors import UndecodableTensor
 
 _DTYPES = {"float": "F32", "halffloat": "F16", "double": "F64"}
 
@@ -41,7 +44,7 @@ Examples:
 @click.argument("path")
 @json_option
 def inspect(path: str, as_json: bool) -> None:
-    """Show the tensors of PATH: a model file or folder, or a file of results."""
+    """Show the tensors of PATH: a model file or folder, quantized or not, or a table of results."""
     result = is_result(path)
     tensors = list(_coded(Path(path)) if result else _weights(path))
     total = sum(tensor["bytes"] for tensor in tensors)
@@ -68,7 +71,11 @@ def inspect(path: str, as_json: bool) -> None:
         ),
     )
     layers_text, weights_text = counted(len(tensors), "layer"), counted(weights, "weight")
-    click.echo(f"{layers_text}, {weights_text}, {size_text(total)}")
+    bits = 8 * total / max(weights, 1)
+    click.echo(f"{layers_text}, {weights_text}, {size_text(total)}, {bits:.2f} bits a weight")
+    for layer in tensors:
+        if "problem" in layer:
+            click.echo(f"Not decoded: {printable(layer['layer_name'])}, {layer['problem']}")
 
 
 def _coded(path: Path) -> Iterator[dict[str, Any]]:
@@ -92,8 +99,10 @@ def _weights(path: str) -> Iterator[dict[str, Any]]:
         yield from _rows(path, model)
         return
     for tensor in model.tensors:
-        size = tensor.end - tensor.begin
-        yield _described(tensor.name, tensor.shape, tensor.dtype, size)
+        row = _described(tensor.name, tensor.shape, tensor.stored_dtype, tensor.stored_bytes)
+        if isinstance(tensor, UndecodableTensor):
+            row["problem"] = tensor.problem
+        yield row
 
 
 def _rows(path: str, model: Model) -> Iterator[dict[str, Any]]:
@@ -104,8 +113,8 @@ def _rows(path: str, model: Model) -> Iterator[dict[str, Any]]:
             if is_binary(weights.type):
                 sizes, dtypes = lengths(weights), batch["dtype"].to_pylist()
             else:
-                element = weights.type.value_type
-                counts = [len(values) if values.is_valid else 0 for values in weights]
+                element = element_type(weights.type)
+                counts = [len(flat(values)) if values.is_valid else 0 for values in weights]
                 sizes = [count * element.bit_width // 8 for count in counts]
                 dtypes = [_DTYPES.get(str(element), str(element))] * len(sizes)
             rows = layers(pa.Table.from_batches([batch]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import click
 
 from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
 from pyarrowquant._core.settings import BIT_WIDTHS
+from pyarrowquant._core.underflow import underflow_text
 from pyarrowquant.cli._memory import memory_size
 from pyarrowquant.cli._progress import Shown
 from pyarrowquant.cli._show import counted, json_option, printable, show_json, size_text
@@ -115,8 +116,9 @@ def quantize(
     """Quantize the weights of SOURCE and write them to DESTINATION.
 
     SOURCE is a safetensors file, a model folder, an ONNX or GGUF model, Parquet, Arrow or npz.
-    DESTINATION gets its name only when it is complete. It is a folder for compressed-tensors and
-    mlx, and for parquet and arrow without a suffix, which then has a file for each file of SOURCE.
+    What of it is quantized already is decoded first. DESTINATION gets its name only when it is
+    complete. It is a folder for compressed-tensors and mlx, and for parquet and arrow without a
+    suffix, which then has a file for each file of SOURCE.
 
     Defaults are what the format holds best: groups of 128, 32 for gguf, and for compressed-tensors
     and mlx the largest usual ones that fit; integer zero-points, symmetric for compressed-tensors
@@ -164,6 +166,7 @@ def _show(done: Conversion, as_json: bool) -> None:
             "layers": done.layers,
             "skipped": done.skipped,
             "missed": done.missed,
+            "underflows": [asdict(layer) for layer in done.underflows],
             "weights": done.weights,
             "bytes": done.bytes,
             "bits_per_weight": done.bits_per_weight,
@@ -172,6 +175,7 @@ def _show(done: Conversion, as_json: bool) -> None:
             "seconds": done.seconds,
             "source_bytes": done.source_bytes,
             "unquantized": [asdict(tensor) for tensor in done.unquantized],
+            "decoded": done.decoded,
         }
         show_json(summary)
         return
@@ -188,6 +192,9 @@ def _show(done: Conversion, as_json: bool) -> None:
     if done.missed:
         miss = "misses" if len(done.missed) == 1 else "miss"
         click.echo(f"{counted(len(done.missed), 'layer')} {miss} the quality floor")
+    if done.underflows:
+        click.echo(printable(underflow_text(done.underflows)))
+    _show_decoded(done.decoded)
     _show_unquantized(done.unquantized)
     left = sum(tensor.bytes for tensor in done.unquantized)
     if done.source_bytes is not None and 2 * left > done.source_bytes:
@@ -214,6 +221,7 @@ def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
                 "layers": rows,
                 "unquantized": [asdict(tensor) for tensor in shown.unquantized],
                 "continued": None if shown.continued is None else asdict(shown.continued),
+                "decoded": shown.decoded,
             }
         )
         return
@@ -234,6 +242,7 @@ def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
         by = f", by {label[0].lower()}{label[1:]}" if label else ""
         how = f"{width} bits{of} in {group}{printable(by)}"
         click.echo(f"  {len(names)} with {how}: {_some(names)}")
+    _show_decoded(shown.decoded)
     _show_unquantized(shown.unquantized)
 
 
@@ -243,6 +252,14 @@ def _continued_text(found: Continued | None) -> str:
     if found.is_complete:
         return "An interrupted run is complete: it would only get its place"
     return f"An interrupted run would go on: {size_text(found.bytes)} of weights are done"
+
+
+def _show_decoded(decoded: Mapping[str, int]) -> None:
+    if decoded:
+        listed = ", ".join(
+            f"{coding} ({counted(count, 'layer')})" for coding, count in decoded.items()
+        )
+        click.echo(f"Decoded from {listed}")
 
 
 def _show_unquantized(tensors: Sequence[UnquantizedTensor]) -> None:

@@ -1,4 +1,4 @@
-"""pyarrowquant recipe: show a recipe, or fit one to a budget of bits."""
+"""pyarrowquant recipe: list or show recipes, or fit one to a budget of bits."""
 
 from __future__ import annotations
 
@@ -8,17 +8,30 @@ from pathlib import Path
 import click
 
 from pyarrowquant import read_weights
-from pyarrowquant.cli._show import json_option, show_json
+from pyarrowquant.cli._show import json_option, show_columns, show_json
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.source import local_files, local_path
 from pyarrowquant.formats._outputs import Outputs
-from pyarrowquant.recipes.named import file_of, recipe_of
-from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.named import ABOUT, file_of
+from pyarrowquant.recipes.recipe import Recipe, recipe_of
 
 
 @click.group()
 def recipe() -> None:
-    """Show recipes, or fit one."""
+    """List or show recipes, or fit one."""
+
+
+@recipe.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """Print the names of presets and profiles, and what each is for.
+
+    A preset and a profile together are a recipe too: text-local.
+    """
+    if as_json:
+        show_json(ABOUT)
+    else:
+        show_columns(ABOUT.items())
 
 
 @recipe.command(epilog="Example: pyarrowquant recipe show text-local")

@@ -8,13 +8,12 @@ import click
 
 from pyarrowquant.cli._originals import Originals
 from pyarrowquant.cli._report.histograms import histogram
-from pyarrowquant.cli._report.layers import read_layers
+from pyarrowquant.cli._report.layers import read_layers, read_model
 from pyarrowquant.cli._report.page import Report, check_installed, render
 from pyarrowquant.cli._show import counted, json_option, show_json, size_text
 from pyarrowquant.conversion.destination import check_destination
-from pyarrowquant.conversion.source import is_result, local_files, local_path
+from pyarrowquant.conversion.source import is_result, local_files, local_path, size_of
 from pyarrowquant.formats._outputs import Outputs
-from pyarrowquant.formats.tables import TABLES
 
 _HISTOGRAMS = 6
 
@@ -44,7 +43,8 @@ def report(
 ) -> None:
     """Write a page of charts and tables about RESULT: errors, bits and sizes of its layers.
 
-    RESULT is a file of results, Parquet or Arrow. The page is one file that needs no network.
+    RESULT is a table of results or a folder of them, or a quantized model, which needs --original.
+    The page is one file that needs no network.
     """
     sources: list[Path | str] = [result]
     if original is not None:
@@ -53,16 +53,20 @@ def report(
         page, overwrite, sources=[file for source in sources for file in local_files(source)]
     )
     check_installed()
-    if result.exists() and not is_result(str(result)):
-        raise click.ClickException(f"'{result}' is no file of results")
+    if not result.exists():
+        raise FileNotFoundError(f"'{result}' does not exist")
     originals = None if original is None else Originals(original)
-    read = read_layers(result, originals, threads, _HISTOGRAMS)
+    if is_result(str(result)):
+        read = read_layers(result, originals, threads, _HISTOGRAMS)
+    else:
+        read = read_model(result, originals, threads)
     if not read.layers:
         raise click.ClickException(f"'{result}' has no layers")
     shown = Report(
         result=str(result),
         original=original,
-        file_bytes=_size(result),
+        file_bytes=size_of(str(result)) or 0,
+        original_bytes=None if original is None else size_of(original),
         settings=read.settings,
         layers=read.layers,
         histograms=[histogram(layer, packed, originals) for layer, packed in read.worst],
@@ -83,10 +87,3 @@ def report(
         f"relative error {totals['relative_error']:.4f}"
     )
     click.echo(f"'{page}': {size_text(nbytes)}")
-
-
-def _size(result: Path) -> int:
-    """Bytes of a file, or of the tables in a folder."""
-    files = result.iterdir() if result.is_dir() else [result]
-    tables = (file for file in files if file == result or file.suffix in TABLES)
-    return sum(file.stat().st_size for file in tables)

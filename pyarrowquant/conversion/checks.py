@@ -115,7 +115,7 @@ def check_room(
         output += target.stored_bits(layer.shape, layer.settings) // 8
     if bits_per_weight is not None:
         results = output = int(bits_per_weight * sum(layer.weights for layer in coded)) // 8
-    output += sum(tensor.bytes for tensor in left if tensor.kept)
+    output += sum(tensor.kept_bytes for tensor in left)
     needed = results + output * (2 if target.spools(model) else 1)
     needed += sum(file.stat().st_size for file in copied)
     free = shutil.disk_usage(destination.parent).free + _size(work)

@@ -10,15 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyarrowquant._core.settings import said_settings
+from pyarrowquant._core.underflow import Underflow
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.preparing import prepare
 from pyarrowquant.conversion.progress import Meter, Step
-from pyarrowquant.conversion.source import source_bytes
+from pyarrowquant.conversion.source import decoded_from, source_bytes, weights_bytes
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.conversion.work import Continued, is_complete, recover
 from pyarrowquant.recipes.planned import PlannedLayer
-from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.recipe import SaidRecipe
 from pyarrowquant.tables import skipped_text
 
 _Path = str | os.PathLike[str]
@@ -40,6 +41,9 @@ class Conversion:
         What is wrong with layers that were left out because of ``continue_on_error=True``.
     missed : tuple of str
         What was said of layers that miss the quality floor with the most bits that the format has.
+    underflows : tuple of Underflow
+        Layers that have groups whose scale `scale_dtype`, or the encoding, rounds to 0, and how
+        many.
     weights : int
         How many were quantized.
     bytes : int
@@ -55,6 +59,9 @@ class Conversion:
         Size of the source's files; None where they are not on this machine.
     unquantized : tuple of UnquantizedTensor
         All other tensors of the source.
+    decoded : dict of str to int
+        How many layers were decoded first, by what the source has them as, such as "Q8_0".
+        Errors are those against the decoded weights.
     """
 
     destination: Path
@@ -62,6 +69,7 @@ class Conversion:
     layers: int
     skipped: tuple[str, ...]
     missed: tuple[str, ...]
+    underflows: tuple[Underflow, ...]
     weights: int
     bytes: int
     bits_per_weight: float
@@ -70,6 +78,7 @@ class Conversion:
     seconds: float
     source_bytes: int | None
     unquantized: tuple[UnquantizedTensor, ...]
+    decoded: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,8 @@ class ConversionPlan:
         In the order of the source.
     unquantized : tuple of UnquantizedTensor
         All tensors of the source that would not be quantized.
+    decoded : dict of str to int
+        How many layers would be decoded first, by what the source has them as.
     continued : Continued or None
         What an interrupted run has done, which ``resume=True`` goes on from; None without it, or
         where a new run would begin.
@@ -94,6 +105,7 @@ class ConversionPlan:
     to: str
     layers: tuple[PlannedLayer, ...]
     unquantized: tuple[UnquantizedTensor, ...]
+    decoded: dict[str, int]
     continued: Continued | None
 
 
@@ -108,7 +120,7 @@ def convert(
     zero_point: str | None = None,
     scale_dtype: str | None = None,
     encoding: str | None = None,
-    recipe: Recipe | _Path | None = None,
+    recipe: SaidRecipe | None = None,
     bits_per_weight: float | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     threads: int | None = None,
@@ -149,10 +161,11 @@ def convert(
     encoding : str, optional
         As of `quantize_batch_arrow`, with what it fixes; default "int", the only one that other
         formats than parquet and arrow hold.
-    recipe : Recipe, str or path, optional
-        Or the path of a recipe's file, or the name of a preset ("text", "diffusion", "vision"),
-        a profile ("edge", "local", "cloud") or both ("text-local"), or "all" for all that the
-        format can quantize. Without one, vectors, norms, biases, embeddings of positions and
+    recipe : Recipe, str, path or dict, optional
+        Or what `Recipe.from_dict` takes, the path of a recipe's file, or the name of a preset
+        ("text", "diffusion", "vision"), a profile ("edge", "local", "cloud") or both
+        ("text-local"), or "all" for all that the format can quantize. Without one, vectors,
+        norms, biases, embeddings of positions and
         token types, routers and the like are not quantized; compressed-tensors leaves out what
         the preset "text" does, and the embeddings and head of a GGUF model get 8 bits.
     bits_per_weight : float, optional
@@ -226,6 +239,7 @@ def convert(
         layers=totals.layers,
         skipped=tuple(map(skipped_text, totals.skipped)),
         missed=tuple(totals.missed),
+        underflows=tuple(totals.underflows),
         weights=totals.weights,
         bytes=_size(job.target.files(job.destination)),
         bits_per_weight=totals.bits_per_weight,
@@ -234,6 +248,7 @@ def convert(
         seconds=time.perf_counter() - start,
         source_bytes=source_bytes(job.source),
         unquantized=left,
+        decoded=decoded_from(job.source, job.layers),
     )
 
 
@@ -248,7 +263,7 @@ def plan(
     zero_point: str | None = None,
     scale_dtype: str | None = None,
     encoding: str | None = None,
-    recipe: Recipe | _Path | None = None,
+    recipe: SaidRecipe | None = None,
     bits_per_weight: float | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     threads: int | None = None,
@@ -297,7 +312,7 @@ def plan(
         lambda place: resume and is_complete(place),
     )
     before = job.continued() if resume else None
-    fitted, failed = job.fitted(Meter(source_bytes(job.source), progress))
+    fitted, failed = job.fitted(Meter(weights_bytes(job.source), progress))
     layers = [
         replace(layer, rule=before_fitting.rule)
         for layer, before_fitting in zip(
@@ -305,13 +320,14 @@ def plan(
         )
     ]
     left = job.unquantized(failed)
-    return ConversionPlan(job.destination, job.target.name, tuple(layers), left, before)
+    decoded = decoded_from(job.source, layers)
+    return ConversionPlan(job.destination, job.target.name, tuple(layers), left, decoded, before)
 
 
 def _bits_of_all(totals: Totals, left: Sequence[UnquantizedTensor]) -> float:
     """Return the bits a weight of all that the output has."""
     kept = [tensor for tensor in left if tensor.kept]
-    bits = totals.stored_bits + 8 * sum(tensor.bytes for tensor in kept)
+    bits = totals.stored_bits + 8 * sum(tensor.kept_bytes for tensor in kept)
     return bits / max(totals.weights + sum(math.prod(tensor.shape) for tensor in kept), 1)
 
 

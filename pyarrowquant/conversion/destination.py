@@ -17,8 +17,15 @@ _OF_MODELS = (".safetensors", ".parquet", ".arrow")  # one of which is in a fold
 _WRITTEN = (*TABLES, ".gguf", ".onnx", ".safetensors", ".html")
 
 
+def _refuse_stream(path: Path) -> None:
+    """Refuse the name by which other programs mean standard output."""
+    if str(path) == "-":
+        raise UsageError("'-' as a destination is not standard output; give the name of a file")
+
+
 def format_of(path: Path, chosen: str | None, suffixes: dict[str, str]) -> str:
     """Return the format by its name, or by the path's suffix."""
+    _refuse_stream(path)
     if chosen is not None:
         return chosen
     if path.suffix.lower() in suffixes:
@@ -50,6 +57,7 @@ def check_destination(
         Returns the files that are written beside weights and config.json, relative to the
         destination.
     """
+    _refuse_stream(path)
     check_name(str(path))
     real = Path(os.path.realpath(path))
     refuse_irreplaceable(real)

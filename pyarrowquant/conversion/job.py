@@ -22,7 +22,7 @@ from pyarrowquant.conversion.parts import Part
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.signals import unhindered
-from pyarrowquant.conversion.source import source_bytes
+from pyarrowquant.conversion.source import weights_bytes as bytes_of_model
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import (
     UnquantizedTensor,
@@ -83,7 +83,7 @@ class Job:
 
     def run(self, resume: bool, tell: Callable[[Step], object] | None) -> Totals:
         """Do it all, or what an interrupted run of the same job has left to do."""
-        meter = Meter(source_bytes(self.source), tell)
+        meter = Meter(bytes_of_model(self.source), tell)
         with Work(self.destination, self._identity(), resume) as work:
             totals = Totals.from_dict(work.totals) if work.is_complete else Totals()
             if not work.is_complete:
@@ -94,6 +94,7 @@ class Job:
                     totals.add(done.results, self._stored_bits(done.results, recipe))
                     totals.skipped += done.skipped
                     totals.missed += done.missed
+                    totals.underflows += done.underflows
                 meter.skip(done.read)
                 self._quantize(work, recipe, done, totals, meter)
                 self._write(work, totals)
@@ -198,7 +199,7 @@ class Job:
     ) -> None:
         """Quantize what is left of the source."""
         count, read = done.batches, done.read
-        skipped, missed = len(totals.skipped), len(totals.missed)
+        skipped, missed, flat = _counts(totals)
         source = self.source.reader(self.batch_bytes, skip=done.batches)
 
         def counted() -> Iterator[pa.RecordBatch]:
@@ -223,13 +224,14 @@ class Job:
             self.quality_floor,
             skipped=totals.skipped,
             missed=totals.missed,
+            underflows=totals.underflows,
         )
         dtype = self.target.scale_dtype(self.source, self.settings)
         for results in stream:
             self.target.check_results(pa.Table.from_batches([results]), self.source, dtype)
-            said = totals.skipped[skipped:], totals.missed[missed:]
+            said = totals.skipped[skipped:], totals.missed[missed:], totals.underflows[flat:]
             work.add(Part(results, count, read, *said))
-            skipped, missed = len(totals.skipped), len(totals.missed)
+            skipped, missed, flat = _counts(totals)
             totals.add(results, self._stored_bits(results, recipe))
         if totals.layers == 0:
             raise ValueError(
@@ -241,3 +243,8 @@ class Job:
         results = pa.Table.from_batches([part.results for part in work.parts()])
         source = self.source.without(unusable_layers(totals.skipped))
         self.target.write(results, source, work.new_output(), self.settings, self.folder)
+
+
+def _counts(totals: Totals) -> tuple[int, int, int]:
+    """How many layers were left out, miss the floor, and have groups without a scale, so far."""
+    return len(totals.skipped), len(totals.missed), len(totals.underflows)

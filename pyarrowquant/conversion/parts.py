@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from pyarrowquant._core.underflow import Underflow
 from pyarrowquant.errors import LayerError
 from pyarrowquant.reading.location import locate
 
@@ -32,6 +33,8 @@ class Part:
         Those of layers left out since the part before.
     missed : list of str
         What was said since then of layers that miss the quality floor.
+    underflows : list of Underflow
+        Layers of `results` that have groups without a scale.
     """
 
     results: pa.RecordBatch
@@ -39,11 +42,12 @@ class Part:
     read: int
     skipped: list[LayerError]
     missed: list[str]
+    underflows: list[Underflow]
 
     @classmethod
     def nothing(cls) -> Part:
         """What is done before the first part."""
-        return cls(pa.record_batch({}), 0, 0, [], [])
+        return cls(pa.record_batch({}), 0, 0, [], [], [])
 
 
 def parts_in(folder: Path) -> list[Path]:
@@ -58,6 +62,7 @@ def read_part(file: Path) -> Part:
             results, said = reader.get_batch_with_custom_metadata(0)
         noted = json.loads(said[b"part"])
         noted["skipped"] = [LayerError(**error) for error in noted["skipped"]]
+        noted["underflows"] = [Underflow(**each) for each in noted["underflows"]]
         return Part(results, **noted)
     except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
         raise damaged(file, error) from error

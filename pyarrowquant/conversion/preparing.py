@@ -24,7 +24,13 @@ from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
 from pyarrowquant.conversion.planning import planned, with_instead, with_ragged_kept
-from pyarrowquant.conversion.source import files_of, is_local, local_path
+from pyarrowquant.conversion.source import (
+    convertible,
+    decoded_from,
+    files_of,
+    is_local,
+    local_path,
+)
 from pyarrowquant.conversion.unquantized import unquantized
 from pyarrowquant.conversion.work import check_length, folder_of
 from pyarrowquant.errors import UsageError, users_level
@@ -34,10 +40,10 @@ from pyarrowquant.reading.config import CONFIG, warn_of_constants
 from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
-from pyarrowquant.recipes.named import file_of, is_named, recipe_of
+from pyarrowquant.recipes.named import file_of, is_named
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.presets import PRESETS, SENSITIVE
-from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.recipe import Recipe, SaidRecipe, recipe_of
 from pyarrowquant.recipes.rule import rule_label
 from pyarrowquant.stream import quantize_stream
 
@@ -50,7 +56,7 @@ def prepare(
     destination_path: _Path,
     to: str | None,
     said: SettingOverrides,
-    recipe: Recipe | _Path | None,
+    recipe: SaidRecipe | None,
     bits_per_weight: float | None,
     quality_floor: float | Mapping[str, float] | None,
     threads: int | None,
@@ -87,7 +93,7 @@ def prepare(
             f"'{source}' lies elsewhere, and to={kind!r} takes all files of its folder along. "
             "Download the folder first"
         )
-    model.refuse_quantized()
+    model = convertible(model)
     _check_encoding(said, target, bits_per_weight)
     settings = target.defaults(model).with_overrides(said)
     rules = target.recipe(model, _chosen(recipe, said, target, model))
@@ -116,6 +122,7 @@ def prepare(
     mixed = bits_per_weight is not None or quality_floor is not None
     if mixed and (problem := target.mixed_problem(layers, model)):
         raise UsageError(problem)
+    _warn_of_decoded(decoded_from(model, layers))
     left = unquantized(model, target, layers, rules)
     check_file_names(target.file_names(model) if folder else ())
     check_names(target, layers, left)
@@ -166,7 +173,7 @@ def _with_fitting_bits(layer: PlannedLayer, target: Format) -> PlannedLayer:
 
 
 def _chosen(
-    recipe: Recipe | _Path | None, said: SettingOverrides, target: Format, model: Model
+    recipe: SaidRecipe | None, said: SettingOverrides, target: Format, model: Model
 ) -> Recipe | None:
     """Return the recipe, with what the caller says in place of its default.
 
@@ -245,3 +252,14 @@ def _warn_of_ragged(names: Sequence[str], model: Model, target: Format) -> None:
                 UserWarning,
                 stacklevel=users_level(),
             )
+
+
+def _warn_of_decoded(decoded: Mapping[str, int]) -> None:
+    if decoded:
+        listed_counts = ", ".join(f"{count} of {coding}" for coding, count in decoded.items())
+        warnings.warn(
+            f"Quantized already, and decoded first: {listed_counts}. Errors are those against the "
+            "decoded weights; quantize float weights where you have them",
+            UserWarning,
+            stacklevel=users_level(),
+        )

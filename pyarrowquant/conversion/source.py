@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from pyarrow import fs
 
 from pyarrowquant.conversion.result_files import is_table, schema_of, tables_in
+from pyarrowquant.reading.config import CONFIG, quantizations_in, read_config
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
+from pyarrowquant.reading.onnx import OnnxModel
+from pyarrowquant.reading.tensors import CodedTensor, Tensor
+from pyarrowquant.recipes.planned import PlannedLayer
+from pyarrowquant.recipes.recipe import Recipe
 
 
 def local_path(source: str) -> str:
@@ -24,6 +34,94 @@ def model_folder(path: str) -> Path | None:
     place = Path(path)
     folder = place.parent if place.name.endswith(".index.json") else place
     return folder if (folder / "config.json").is_file() else None
+
+
+def convertible(model: Model) -> Model:
+    """Return the model as a conversion reads it; refuse one of codes that none decodes."""
+    if isinstance(model, OnnxModel) and model.packed:
+        if not model.layers:
+            raise ValueError(
+                f"{model.location} is quantized already: its layers are those of MatMulNBits. Give "
+                "the model with float weights, or decode it first: pyarrowquant dequantize"
+            )
+        model = model.without_codes()  # which stay as they are
+    model.refuse_quantized()
+    _refuse_contradiction(model)
+    return model
+
+
+def _refuse_contradiction(model: Model) -> None:
+    """Refuse a folder whose config.json says that it is quantized, and most of it is not."""
+    said = {} if model.folder is None else read_config(model.folder.within(CONFIG))
+    key, quantization = next(quantizations_in(said), (None, None))
+    if key is None:
+        return
+    spared = list(_texts(quantization))  # names of modules, as each format has them
+    usual = Recipe.preset("text")  # embeddings and heads are spared without a word
+    plain = [
+        tensor
+        for tensor in model.tensors or ()
+        if len(tensor.shape) == 2
+        and not isinstance(tensor, CodedTensor)
+        and not usual.rule_of(tensor.name, tensor.shape).skip
+        and not any(_names(text, tensor.name.removesuffix(".weight")) for text in spared)
+    ]
+    coded = [tensor for tensor in model.tensors or () if isinstance(tensor, CodedTensor)]
+    if sum(map(_weights, plain)) < sum(map(_weights, coded)):
+        return
+    raise ValueError(
+        f"'{model.location}' contradicts itself: its config.json has {key}, but {len(plain)} "
+        f"matrices that this does not spare are floats, such as '{plain[0].name}', and only "
+        f"{len(coded)} are quantized. Give the file of its weights itself, which is then decoded, "
+        "or the model with float weights"
+    )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts of JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield key
+            yield from _texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+
+
+def _names(text: str, module: str) -> bool:
+    """Whether a text means a module: a part of its name, or a regular expression after "re:"."""
+    if not text.startswith("re:"):
+        return text in module
+    try:
+        return re.match(text[3:], module) is not None
+    except re.error:
+        return False
+
+
+def _weights(tensor: Tensor) -> int:
+    return math.prod(tensor.shape)
+
+
+def decoded_from(model: Model, layers: Iterable[PlannedLayer]) -> dict[str, int]:
+    """Count the layers to quantize that reading decodes, by what that is from."""
+    wanted = {layer.name for layer in layers if layer.settings is not None}
+    found = Counter(
+        tensor.coding
+        for tensor in model.tensors or ()
+        if isinstance(tensor, CodedTensor) and tensor.name in wanted
+    )
+    return dict(found.most_common())
+
+
+def weights_bytes(model: Model) -> int | None:
+    """Return how many bytes reading gives, about; None where the source is elsewhere."""
+    stored = source_bytes(model)
+    if stored is None:
+        return None
+    coded = (tensor for tensor in model.tensors or () if isinstance(tensor, CodedTensor))
+    return stored + sum(4 * _weights(tensor) - tensor.stored_bytes for tensor in coded)
 
 
 def local_files(source: str | Path) -> list[Path]:
@@ -56,6 +154,13 @@ def source_bytes(model: Model) -> int | None:
     if not is_local(model):
         return None
     return sum(os.stat(file.path).st_size for file in model.files)
+
+
+def size_of(source: str) -> int | None:
+    """Return the bytes of the files of weights or results; None of what is elsewhere."""
+    if is_result(source):
+        return sum(file.stat().st_size for file in local_files(source) if file.is_file())
+    return source_bytes(open_model(locate(source, None)))
 
 
 def is_result(path: str) -> bool:

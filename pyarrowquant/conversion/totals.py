@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from pyarrowquant import dequantize_batch_arrow
+from pyarrowquant._core.underflow import Underflow
 from pyarrowquant.errors import LayerError
 
 
@@ -32,10 +33,12 @@ class Totals:
         stored_bits: int = 0,
         squared_error: float = 0.0,
         norm: float = 0.0,
+        underflows: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.layers = layers
         self.skipped = list(skipped)
         self.missed = list(missed)
+        self.underflows = [Underflow(**each) for each in underflows]
         self.weights = weights
         self.stored_bits = stored_bits
         self._squared_error = squared_error
@@ -56,6 +59,7 @@ class Totals:
             "stored_bits": self.stored_bits,
             "squared_error": self._squared_error,
             "norm": self._norm,
+            "underflows": [asdict(each) for each in self.underflows],
         }
 
     def add(self, batch: pa.RecordBatch, stored_bits: int) -> None:

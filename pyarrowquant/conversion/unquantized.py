@@ -23,11 +23,14 @@ class UnquantizedTensor:
     name : str
     shape : tuple of int
     dtype : str
-        As in safetensors.
+        As in safetensors; for codes what they are, such as "Q8_0".
     bytes : int
         What it takes in the source.
     kept : bool
-        Whether it is in the output, as it is in the source.
+        Whether it is in the output: as it is in the source, or decoded where that is codes that
+        the format has no place for.
+    kept_bytes : int
+        What it takes in the output; 0 where it is not kept.
     reason : str
         Why it is not quantized, in words that fit several tensors.
     """
@@ -37,6 +40,7 @@ class UnquantizedTensor:
     dtype: str
     bytes: int
     kept: bool
+    kept_bytes: int
     reason: str
 
 
@@ -75,13 +79,15 @@ def unquantized(
         UnquantizedTensor(
             tensor.name,
             tensor.shape,
-            tensor.dtype,
-            tensor.end - tensor.begin,
-            tensor.name not in unusable and target.keeps(tensor, model),
+            tensor.stored_dtype,
+            tensor.stored_bytes,
+            is_kept,
+            target.kept_bytes(tensor, model) if is_kept else 0,
             why,
         )
         for tensor in model.all_tensors
         if (why := reason(tensor)) is not None
+        for is_kept in [tensor.name not in unusable and target.keeps(tensor, model)]
     )
 
 

@@ -161,6 +161,7 @@ class Work:
             "read": part.read,
             "skipped": [asdict(error) for error in part.skipped],
             "missed": part.missed,
+            "underflows": [asdict(each) for each in part.underflows],
         }
         with (
             _placed(file) as temporary,

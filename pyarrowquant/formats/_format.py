@@ -13,9 +13,10 @@ import pyarrow as pa
 
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.settings import BIT_WIDTHS, Settings
+from pyarrowquant._core.shapes import product
 from pyarrowquant.formats._layers import INTEGER_ONLY
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.tensors import MOST_DIMENSIONS, Tensor
+from pyarrowquant.reading.tensors import MOST_DIMENSIONS, CodedTensor, Tensor
 from pyarrowquant.recipes.fitting import stored_bits
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.presets import SENSITIVE
@@ -109,8 +110,14 @@ class Format(ABC):
         return BIT_WIDTHS
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
-        """Whether a tensor that is not quantized goes into the output as it is."""
+        """Whether a tensor that is not quantized goes into the output."""
         return True
+
+    def kept_bytes(self, tensor: Tensor, model: Model) -> int:
+        """Return what a tensor takes in the output that is not quantized; codes are decoded."""
+        if isinstance(tensor, CodedTensor):
+            return 4 * product(tensor.shape)
+        return tensor.stored_bytes
 
     def names_of(self, layer: Coded) -> Iterable[str]:
         """Return the names of the tensors that a layer becomes, which must differ from all."""

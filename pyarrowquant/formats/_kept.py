@@ -9,6 +9,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from pyarrowquant._core.binary import is_binary
+from pyarrowquant._core.nested import element_type, flat
 from pyarrowquant.errors import users_level
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import SCHEMA, Tensor, batch_of
@@ -51,12 +52,12 @@ def left_out(
                     yield _as_bytes(layer, kept[name]) if doubles else layer
 
     weights = layers.schema.field("weights").type
-    doubles = not is_binary(weights) and weights.value_type == pa.float64()
+    doubles = not is_binary(weights) and element_type(weights) == pa.float64()
     return pa.RecordBatchReader.from_batches(SCHEMA if doubles else layers.schema, batches())
 
 
 def _as_bytes(layer: pa.RecordBatch, tensor: Tensor) -> pa.RecordBatch:
     """Return a list of float64 as raw bytes, which formats can have that lack it as a weight."""
-    values = layer["weights"][0].values.to_numpy()
+    values = flat(layer["weights"][0]).to_numpy()
     size = tensor.end - tensor.begin
     return batch_of([replace(tensor, begin=0, end=size)], pa.py_buffer(values.astype("<f8")))

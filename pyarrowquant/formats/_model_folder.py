@@ -15,7 +15,7 @@ from pyarrowquant.reading.location import check_size, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
 from pyarrowquant.reading.safetensors import SINGLE, Shard, ShardedModel
-from pyarrowquant.reading.tensors import Tensor
+from pyarrowquant.reading.tensors import CodedTensor, Tensor
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
@@ -84,7 +84,11 @@ class ModelFolder:
                     if isinstance(said := config.get(key), str) and said != "auto":
                         return said.removeprefix("torch.")
         names = {code: name for name, code in DTYPES.items()}
-        found = Counter(names[t.dtype] for t in self.tensors.values() if t.dtype in names)
+        found = Counter(
+            names[tensor.dtype]
+            for tensor in self.tensors.values()
+            if tensor.dtype in names and not isinstance(tensor, CodedTensor)
+        )
         return found.most_common(1)[0][0] if found else "float32"
 
     def other_files(self) -> list[Path]:

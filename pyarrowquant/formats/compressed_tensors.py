@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -33,6 +34,7 @@ from pyarrowquant.formats._layers import (
     is_of,
     planned_scales_fit,
     refuse,
+    rounded,
 )
 from pyarrowquant.formats._model_folder import (
     DTYPES,
@@ -45,6 +47,7 @@ from pyarrowquant.formats._outputs import OutputFolder
 from pyarrowquant.formats._safetensors import RESERVED, Entry, write_tensors
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import INDEX, Shard
+from pyarrowquant.reading.tensors import CodedTensor, Tensor
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.presets import NOT_LINEAR
 from pyarrowquant.recipes.recipe import Recipe
@@ -219,6 +222,11 @@ class CompressedTensors(Format):
     def scale_dtype(self, model: Model, settings: Settings) -> str:
         return model_dtype(ModelFolder(model))
 
+    def kept_bytes(self, tensor: Tensor, model: Model) -> int:
+        if isinstance(tensor, CodedTensor):
+            return _decoded_size(tensor, model_dtype(ModelFolder(model)))
+        return super().kept_bytes(tensor, model)
+
     def default_recipe(self, model: Model) -> Recipe | None:
         return Recipe.preset("text")  # which spares heads
 
@@ -317,6 +325,10 @@ def _entries(shard: Shard, layers: LayersByName, dtype: str, symmetric: bool) ->
     for tensor in shard.tensors:
         if tensor.name in layers:
             yield from _packed_entries(layers, tensor.name, dtype, symmetric)
+        elif isinstance(tensor, CodedTensor):
+            size = _decoded_size(tensor, dtype)
+            decoded = partial(_decoded, tensor, dtype)
+            yield Entry(tensor.name, DTYPES[dtype], tensor.shape, size, decoded)
         else:
             yield Entry(
                 tensor.name,
@@ -325,6 +337,14 @@ def _entries(shard: Shard, layers: LayersByName, dtype: str, symmetric: bool) ->
                 tensor.end - tensor.begin,
                 partial(pieces_of, shard, tensor),
             )
+
+
+def _decoded_size(tensor: CodedTensor, dtype: str) -> int:
+    return math.prod(tensor.shape) * (4 if dtype == "float32" else 2)
+
+
+def _decoded(tensor: CodedTensor, dtype: str) -> Iterator[Bytes]:
+    yield rounded(tensor.decode(), dtype).reshape(-1).view(np.uint8)
 
 
 def _packed_entries(

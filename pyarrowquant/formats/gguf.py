@@ -218,6 +218,11 @@ class Gguf(Format):
             return True
         return model.is_read(tensor) and _lacks(tensor.shape, tensor.dtype) is None
 
+    def kept_bytes(self, tensor: Tensor, model: Model) -> int:
+        if isinstance(model, GgufModel):  # whose tensors are copied
+            return tensor.stored_bytes
+        return super().kept_bytes(tensor, model)
+
     def check_layouts(
         self,
         layers: Sequence[PlannedLayout],

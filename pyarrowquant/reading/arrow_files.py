@@ -10,6 +10,7 @@ from itertools import islice
 import pyarrow as pa
 
 from pyarrowquant._core.binary import is_binary
+from pyarrowquant._core.nested import element_type, schema_of_lists, tensors_as_lists
 from pyarrowquant._core.rows import check_weights_schema, layers
 from pyarrowquant._core.shapes import product
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
@@ -49,14 +50,9 @@ def ipc_batches(
 
 
 def _input_schema(schema: pa.Schema, location: Location) -> pa.Schema:
-    if {"quantized_data", "scales"} <= set(schema.names):
-        raise ValueError(
-            f"{location} is quantized already: it has results of pyarrowquant. Give the weights, "
-            "or decode it first: pyarrowquant dequantize"
-        )
     kept = pa.schema([field for field in schema if field.name in INPUT_COLUMNS])
     with errors_of(location):
-        empty = kept.empty_table()
+        empty = pa.Table.from_batches([], kept)
     try:
         check_weights_schema(Source(empty, INPUT_COLUMNS))
     except ValueError as error:
@@ -68,6 +64,7 @@ def _parts(
     batch_bytes: int, only_floats: bool
 ) -> Callable[[pa.RecordBatch], Iterator[pa.RecordBatch]]:
     def parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        batch = tensors_as_lists(batch)
         for part in _floats(batch) if only_floats else [batch]:
             yield from _bounded(part, batch_bytes)
 
@@ -105,7 +102,7 @@ def _tensors(batch: pa.RecordBatch, weights: pa.DataType) -> Iterator[Tensor]:
     """
     raw = is_binary(weights)
     for row, (name, shape) in enumerate(layers(pa.Table.from_batches([batch]))):
-        dtype = batch["dtype"][row].as_py() if raw else _LIST_DTYPES[weights.value_type]
+        dtype = batch["dtype"][row].as_py() if raw else _LIST_DTYPES[element_type(weights)]
         if name is None or dtype is None or any(n is None or n < 0 for n in shape):
             continue
         size = -(-product((*shape, BITS.get(dtype, 8))) // 8)
@@ -121,7 +118,8 @@ class TableModel(Model):
         super().__init__(location)
         self._is_parquet = is_parquet
         read = parquet_schema if is_parquet else ipc_schema
-        self.schema = read(location)
+        self._stored = read(location)
+        self.schema = schema_of_lists(self._stored)
 
     @cached_property
     def all_tensors(self) -> Sequence[Tensor]:
@@ -137,7 +135,7 @@ class TableModel(Model):
 
     def batches(self, batch_bytes: int, only_floats: bool, skip: int) -> Iterator[pa.RecordBatch]:
         read = parquet_batches if self._is_parquet else ipc_batches
-        return islice(read(self.location, self.schema, batch_bytes, only_floats), skip, None)
+        return islice(read(self.location, self._stored, batch_bytes, only_floats), skip, None)
 
     def _described(self) -> list[Tensor]:
         """Read names, shapes and dtypes; weights only if there are rows without a shape."""
@@ -157,8 +155,10 @@ class TableModel(Model):
 
     def _columns(self, names: Collection[str]) -> Iterator[pa.RecordBatch]:
         """Read some of the columns."""
-        schema = pa.schema([field for field in self.schema if field.name in names])
+        schema = pa.schema([field for field in self._stored if field.name in names])
         if self._is_parquet:
             return parquet_batches(self.location, schema, BATCH_BYTES, only_floats=False)
         only = "weights" not in names
-        return table_files.ipc_batches(self.location, schema, lambda batch: [batch], only)
+        return table_files.ipc_batches(
+            self.location, schema, lambda batch: [tensors_as_lists(batch)], only
+        )

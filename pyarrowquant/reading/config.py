@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pyarrowquant._core.quoting import quoted
@@ -14,6 +14,8 @@ from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.strict_json import check_nesting
 
 CONFIG = "config.json"
+# What says how weights are coded, by transformers (two names) and by MLX.
+_QUANTIZATION = ("quantization_config", "compression_config", "quantization")
 
 
 def read_config(path: Location) -> dict[str, Any]:
@@ -31,15 +33,33 @@ def read_config(path: Location) -> dict[str, Any]:
     return config
 
 
-def quantization_in(config: dict[str, Any]) -> str | None:
+def quantization_in(config: Mapping[str, Any]) -> str | None:
     """Return the key by which a config.json says that weights are quantized, with the method."""
+    for key, found in quantizations_in(config):
+        method = found.get("quant_method") if isinstance(found, dict) else None
+        return key + (f" ({quoted(method)})" if method else "")
+    return None
+
+
+def quantizations_in(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Give all that a config.json, and its parts, say of how weights are quantized, by key."""
     parts = {f"{name}.": part for name, part in config.items() if isinstance(part, dict)}
     for prefix, part in {"": config, **parts}.items():
-        for key in ("quantization_config", "compression_config", "quantization"):
+        for key in _QUANTIZATION:
             if (found := part.get(key)) is not None:
-                method = found.get("quant_method") if isinstance(found, dict) else None
-                return f"{prefix}{key}" + (f" ({quoted(method)})" if method else "")
-    return None
+                yield f"{prefix}{key}", found
+
+
+def without_quantization(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config.json of the same model with float weights."""
+    return {
+        name: _without(part) if isinstance(part, dict) else part
+        for name, part in _without(config).items()
+    }
+
+
+def _without(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if key not in _QUANTIZATION}
 
 
 def warn_of_constants(config: dict[str, Any], path: str) -> None:

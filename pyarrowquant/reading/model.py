@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +13,13 @@ import pyarrow as pa
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.reading.config import CONFIG, quantization_in, read_config
 from pyarrowquant.reading.location import Location
-from pyarrowquant.reading.tensors import FLOATS, SCHEMA, Tensor
+from pyarrowquant.reading.tensors import (
+    FLOATS,
+    SCHEMA,
+    CodedTensor,
+    Tensor,
+    UndecodableTensor,
+)
 
 BATCH_BYTES = 256 * 2**20
 
@@ -44,6 +50,8 @@ class Model(ABC):
 
     def obstacle(self, tensor: Tensor) -> str | None:
         """Say what keeps tensors like this one from being weights of batches, or None."""
+        if isinstance(tensor, UndecodableTensor):
+            return f"of dtype {tensor.dtype}: {tensor.problem}"
         return None if tensor.dtype in FLOATS else f"of dtype {tensor.dtype}"
 
     def can_quantize(self, tensor: Tensor) -> bool:
@@ -71,10 +79,10 @@ class Model(ABC):
 
     @cached_property
     def weights_dtype(self) -> str | None:
-        """The dtype that most bytes of tensors that can be quantized have, as in safetensors."""
+        """The dtype that most bytes of float tensors have in the files, as in safetensors."""
         counts: Counter[str] = Counter()
         for tensor in self.all_tensors:
-            if self.can_quantize(tensor):
+            if self.can_quantize(tensor) and not isinstance(tensor, CodedTensor):
                 counts[tensor.dtype] += tensor.end - tensor.begin
         return counts.most_common(1)[0][0] if counts else None
 
@@ -84,6 +92,15 @@ class Model(ABC):
 
         What makes reading impossible is raised by the call, not by the first batch.
         """
+
+    def layer_readers(self) -> Iterator[tuple[str | None, Callable[[], pa.RecordBatch]]]:
+        """Give the name of each layer, and what reads it, as a row of its own.
+
+        Of what is decoded or mapped, nothing stays in memory that is not read.
+        """
+        for batch in self.reader():
+            for row, name in enumerate(batch["layer_name"].to_pylist()):
+                yield name, partial(batch.slice, row, 1)
 
     def without(self, names: Collection[str]) -> Model:
         """Return the model without tensors of these names; batches of tables have them still."""
@@ -101,9 +118,11 @@ class Model(ABC):
     def refuse_quantized(self) -> None:
         """Raise where the weights are codes already, or config.json says so."""
         if key := quantization_in(self.config or {}):
+            found = self.tensors or ()
+            problems = {each.problem for each in found if isinstance(each, UndecodableTensor)}
+            why = "; ".join([f"its {CONFIG} has {key}", *sorted(problems)[:3]])
             raise ValueError(
-                f"'{self.location}' is quantized already: its {CONFIG} has {key}. Give the model "
-                "with float weights"
+                f"'{self.location}' is quantized already: {why}. Give the model with float weights"
             )
         self._refuse_codes()
 
@@ -115,15 +134,21 @@ class Model(ABC):
         if 2 * _size(coded) > _size(matrices):
             dtypes = Counter(tensor.dtype for tensor in coded)
             listed = ", ".join(f"{count} of {dtype}" for dtype, count in dtypes.most_common(4))
+            problems = dict.fromkeys(
+                tensor.problem for tensor in coded if isinstance(tensor, UndecodableTensor)
+            )
+            why = "".join(f": {problem}" for problem in list(problems)[:1])
             raise ValueError(
                 f"{self.location} is quantized already: of its {len(matrices)} matrices {listed}, "
-                f"such as {quoted(coded[0].name)}. Give the model with float weights (F32, F16 or "
-                "BF16)"
+                f"such as {quoted(coded[0].name)}{why}. Give the model with float "
+                "weights (F32, F16 or BF16)"
             )
 
 
 def _is_coded(tensor: Tensor, names: Collection[str]) -> bool:
-    """Whether a matrix has codes, not numbers: of FP8, a type of ggml, packed or with scales."""
+    """Whether a matrix has codes that are not decoded: of a type that says so, or with scales."""
+    if isinstance(tensor, UndecodableTensor):
+        return True
     if tensor.dtype == "I8":
         module = tensor.name.removesuffix(".weight")
         scales = ("_scale", ".scale", ".scales", ".SCB")

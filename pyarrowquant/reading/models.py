@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from pyarrowquant._core import arguments
-from pyarrowquant.reading import safetensors
+from pyarrowquant.reading import safetensors, table_files
 from pyarrowquant.reading.arrow_files import TableModel
 from pyarrowquant.reading.foreign import foreign_problem
 from pyarrowquant.reading.gguf import GgufModel
@@ -17,7 +17,8 @@ from pyarrowquant.reading.location import Location, locate
 from pyarrowquant.reading.model import BATCH_BYTES, Model
 from pyarrowquant.reading.npz import NpzModel
 from pyarrowquant.reading.onnx import OnnxModel
-from pyarrowquant.reading.safetensors import ShardedModel
+from pyarrowquant.reading.results import ResultModel, is_result, results_in
+from pyarrowquant.reading.safetensors import Shard, ShardedModel, decodable
 
 
 def read_weights(
@@ -32,29 +33,32 @@ def read_weights(
     Headers are read and checked at once, the weights batch by batch. Safetensors and Arrow files
     of this machine are mapped into memory and not copied: they must not change while batches are
     in use. What a batch was read from leaves the process's memory when the next one is taken.
+    What is quantized already is decoded to float32, each layer when its batch is read.
 
     Parameters
     ----------
     path : str or path
-        A file, by its suffix: .safetensors, .parquet, .arrow, .ipc or .feather (Arrow IPC files
-        and streams), .npz, .onnx, .gguf; an index ending in .safetensors.index.json; or a folder
-        with model.safetensors, or an index and its shards, or other .safetensors files, which are
-        then all read. A str may be a URI of pyarrow.fs or fsspec, like ``s3://bucket/model``.
+        A file, by its suffix: .safetensors, .parquet, .arrow, .ipc or .feather (Arrow IPC files and
+        streams), .npz, .onnx, .gguf; an index ending in .safetensors.index.json; or a folder with
+        model.safetensors, or an index and its shards, or other .safetensors files, which are then
+        all read, or without a model and with tables of results. A str may be a URI of pyarrow.fs or
+        fsspec, like ``s3://bucket/model``.
     filesystem : pyarrow.fs.FileSystem or fsspec filesystem, optional
         Where `path` lies; default this machine, or what a URI says.
     batch_bytes : int
         Bound on the bytes of weights in a batch, default 256 MiB. A layer above it is a batch of
         its own. Layers that do not follow each other in their file are in different batches too.
     only_floats : bool
-        Leave out tensors that cannot be quantized: all but F32, F16 and BF16, so F64 as well.
-        With False they come too; a recipe can skip them.
+        Leave out tensors that cannot be quantized: all but F32, F16, BF16 and what is decoded, so
+        F64 as well. With False they come too; a recipe can skip them.
 
     Returns
     -------
     pyarrow.RecordBatchReader
         The columns layer_name, weights (large_binary, raw little-endian bytes), shape and dtype
         (the safetensors name). Parquet and Arrow files give their own layer_name, weights, shape,
-        dtype and importance, of the types that they have. Layers come in the order of the file;
+        dtype and importance, of the types that they have; results give layer_name, weights (lists
+        of float32) and shape. Layers come in the order of the file;
         those of safetensors in the order of their bytes, shards in the order of their names.
         ONNX models give the constant matrices of MatMul and Gemm, in the order of their use, each
         with a row for every output: transposed where the model has it the other way round.
@@ -65,7 +69,8 @@ def read_weights(
         There is no such file, or a shard is missing.
     ValueError
         A file is damaged, incomplete or of an unknown kind, the shards contradict their index, or
-        no tensor can be quantized. What is wrong with weights in a file comes when they are read.
+        no tensor can be quantized, as none is a float or most are codes that cannot be decoded.
+        What is wrong with weights in a file comes when they are read.
     TypeError
         An argument has the wrong type.
     ImportError
@@ -102,8 +107,10 @@ def open_model(location: Location) -> Model:
         The kind of file needs an extra.
     """
     if not location.is_file():
+        if results := results_in(location):
+            return ResultModel(location, results)
         _refuse_others(location)
-        return ShardedModel(location, safetensors.read_folder(location))
+        return _sharded(location, safetensors.read_folder(location))
     name = location.name.lower()
     for suffix, open_kind in _KINDS.items():
         if name.endswith(suffix):
@@ -115,24 +122,32 @@ def open_model(location: Location) -> Model:
 
 
 def _refuse_others(folder: Location) -> None:
-    """Raise where a folder has no safetensors, but what they can be made of, or results."""
+    """Raise where a folder has no safetensors, but tables, or what they can be made of."""
     names = folder.file_names()
     if any(name.endswith((".safetensors", safetensors.INDEX_SUFFIX)) for name in names):
         return
     for name in names:
-        if name.lower().endswith((".parquet", ".arrow", ".ipc", ".feather")):
-            open_model(folder.within(name))  # which says if it has results
+        if name.lower().endswith(table_files.SUFFIXES):
             raise ValueError(f"{folder} has no model, but tables. Give the path of one: '{name}'")
     if problem := foreign_problem(names, folder):
         raise ValueError(problem)
 
 
+def _sharded(location: Location, shards: Sequence[Shard]) -> Model:
+    return ShardedModel(location, decodable(shards))
+
+
+def _table(location: Location) -> Model:
+    if is_result(location):
+        return ResultModel(location, [location])
+    return TableModel(location, is_parquet=location.name.lower().endswith(".parquet"))
+
+
 _KINDS: dict[str, Callable[[Location], Model]] = {
-    ".safetensors": lambda file: ShardedModel(file, safetensors.read_file(file)),
-    safetensors.INDEX_SUFFIX: lambda index: ShardedModel(index, safetensors.read_index(index)),
+    ".safetensors": lambda file: _sharded(file, safetensors.read_file(file)),
+    safetensors.INDEX_SUFFIX: lambda index: _sharded(index, safetensors.read_index(index)),
     ".gguf": GgufModel,
-    ".parquet": lambda file: TableModel(file, is_parquet=True),
-    **dict.fromkeys((".arrow", ".ipc", ".feather"), lambda f: TableModel(f, is_parquet=False)),
+    **dict.fromkeys(table_files.SUFFIXES, _table),
     ".npz": NpzModel,
     ".onnx": OnnxModel,
 }

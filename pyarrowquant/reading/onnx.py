@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import islice
+from functools import cached_property, partial
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,17 @@ from pyarrowquant.reading.onnx_model import (
     is_external,
     load_model,
 )
-from pyarrowquant.reading.tensors import FLOATS, Tensor, batch_of, check_some_left, in_a_row, runs
+from pyarrowquant.reading.onnx_packed import PACKED, packed_layers
+from pyarrowquant.reading.tensors import (
+    FLOATS,
+    CodedTensor,
+    Tensor,
+    batch_of,
+    check_some_left,
+    decoded_batch,
+    in_a_row,
+    runs,
+)
 
 # Rows and columns that are transposed at a time, which fit into a processor's cache.
 _TILE = 128
@@ -93,11 +104,6 @@ def open_proto(location: Location) -> Any:
 def layers_of(model: Any, location: Location) -> list[Layer]:
     """Find the weights of a model and where they lie; what is wrong with them is an error."""
     weights = list(find_weights(model, location).values())
-    if not weights:
-        raise ValueError(
-            f"{location}: no MatMul or Gemm multiplies by a constant matrix, so there is nothing "
-            "to quantize. Matrices that are inputs of the graph too are not constant"
-        )
     files = ExternalFiles(location)
     layers = []
     for weight in weights:
@@ -330,11 +336,31 @@ class OnnxModel(Model):
 
     @cached_property
     def layers(self) -> Sequence[Layer]:
-        return layers_of(self.proto, self.location)
+        """Those that are floats."""
+        layers = layers_of(self.proto, self.location)
+        if not layers and not self.packed:
+            raise ValueError(
+                f"{self.location}: no MatMul or Gemm multiplies by a constant matrix, so there is "
+                "nothing to quantize. Matrices that are inputs of the graph too are not constant"
+            )
+        return layers
+
+    @cached_property
+    def packed(self) -> Sequence[CodedTensor]:
+        """Those of MatMulNBits nodes."""
+        return packed_layers(self.proto, self.location)
 
     @cached_property
     def tensors(self) -> Sequence[Tensor]:
-        return tensors_of(self.layers)
+        return in_a_row([*tensors_of(self.layers), *self.packed])
+
+    def without_codes(self) -> OnnxModel:
+        """Return the model without what is quantized."""
+        left = copy(self)
+        for made_of_them in ("tensors", "all_tensors", "weights_dtype"):
+            left.__dict__.pop(made_of_them, None)
+        left.__dict__["packed"] = []
+        return left
 
     @cached_property
     def all_tensors(self) -> Sequence[Tensor]:
@@ -349,8 +375,8 @@ class OnnxModel(Model):
         return tensor.begin < self.tensors[-1].end  # those that are not, follow the layers
 
     def _refuse_codes(self) -> None:
-        coded = coded_products(self.proto)
-        if len(coded) > len(find_weights(self.proto, self.location)):
+        coded = [node for node in coded_products(self.proto) if node.op_type != PACKED]
+        if len(coded) > len(find_weights(self.proto, self.location)) + len(self.packed):
             kinds = Counter(node.op_type for node in coded)
             listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4))
             raise ValueError(
@@ -365,6 +391,18 @@ class OnnxModel(Model):
         places = (files.place(tensor, tensor.name) for tensor in external_tensors(self.proto))
         return [self.location, *{place.location.path: place.location for place in places}.values()]
 
+    def layer_readers(self) -> Iterator[tuple[str | None, Callable[[], pa.RecordBatch]]]:
+        for layer in selected(self.layers, True, self.location):
+            yield layer.weight.name, partial(_read_one, self.location, layer)
+        for tensor in self.packed:
+            yield tensor.name, partial(decoded_batch, tensor)
+
     def batches(self, batch_bytes: int, only_floats: bool, skip: int) -> Iterator[pa.RecordBatch]:
         layers = selected(self.layers, only_floats, self.location)
-        return islice(read_batches(self.location, layers, batch_bytes), skip, None)
+        floats = read_batches(self.location, layers, batch_bytes)
+        return islice(chain(floats, map(decoded_batch, self.packed)), skip, None)
+
+
+def _read_one(location: Location, layer: Layer) -> pa.RecordBatch:
+    (batch,) = read_batches(location, [layer], batch_bytes=1)
+    return batch

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import pyarrow as pa
 
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.reading.config import CONFIG
+from pyarrowquant.reading.coded import find_codes
+from pyarrowquant.reading.config import CONFIG, read_config, without_quantization
 from pyarrowquant.reading.location import Location, check_size
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors_header import LONGEST_HEADER, read_tensors
+from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.strict_json import parse_object
-from pyarrowquant.reading.tensors import Tensor, batch_of, check_some_left, runs, select
+from pyarrowquant.reading.tensors import (
+    CodedTensor,
+    Tensor,
+    UndecodableTensor,
+    batch_of,
+    check_some_left,
+    decoded_batch,
+    runs,
+    select,
+)
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -155,12 +166,47 @@ def read_batches(
         with shard.location.open() as file:
             check_size(shard.location, shard.size, file.size)
             for run in left:
-                yield batch_of(run, _data(file, run))
+                if isinstance(run[0], CodedTensor):
+                    yield decoded_batch(run[0])
+                else:
+                    yield batch_of(run, _data(file, run))
                 file.forget_pages()
 
 
 def _data(file: Any, run: Sequence[Tensor]) -> Any:
     return file.buffer(run[0].begin, run[-1].end - run[0].begin)
+
+
+def decodable(shards: Sequence[Shard]) -> list[Shard]:
+    """Put layers in the place of their codes; what these are decoded with is left out."""
+    stored = {
+        tensor.name: Stored(shard.location, shard.size, tensor)
+        for shard in shards
+        for tensor in shard.tensors
+    }
+
+    @cache
+    def config() -> dict[str, Any]:
+        path = shards[0].location.beside(CONFIG)
+        return read_config(path) if path.exists() else {}
+
+    found = find_codes(stored, config)
+    return [
+        replace(
+            shard,
+            tensors=[
+                found.layers.get(tensor.name, tensor)
+                for tensor in shard.tensors
+                if tensor.name not in found.parts
+            ],
+        )
+        for shard in shards
+    ]
+
+
+def _read_one(shard: Shard, tensor: Tensor) -> pa.RecordBatch:
+    (batch,) = read_batches([replace(shard, tensors=[tensor])], batch_bytes=1)
+    return batch
 
 
 class ShardedModel(Model):
@@ -175,6 +221,15 @@ class ShardedModel(Model):
         is_index = self.location.name.endswith(INDEX_SUFFIX)
         folder = self.location.parent if is_index else self.location
         return folder if folder.within(CONFIG).exists() else None
+
+    @cached_property
+    def config(self) -> dict[str, Any] | None:
+        """What config.json of the folder says, but of codes that reading decodes."""
+        said = super().config
+        kinds = {type(tensor) for tensor in self.tensors}
+        if said is None or CodedTensor not in kinds or UndecodableTensor in kinds:
+            return said
+        return without_quantization(said)
 
     @cached_property
     def tensors(self) -> Sequence[Tensor]:
@@ -192,6 +247,12 @@ class ShardedModel(Model):
     @property
     def files(self) -> Sequence[Location]:
         return [shard.location for shard in self.shards]
+
+    def layer_readers(self) -> Iterator[tuple[str | None, Callable[[], pa.RecordBatch]]]:
+        self._refuse_codes()
+        for shard in selected(self.shards, True, self.location):
+            for tensor in shard.tensors:
+                yield tensor.name, partial(_read_one, shard, tensor)
 
     def batches(self, batch_bytes: int, only_floats: bool, skip: int) -> Iterator[pa.RecordBatch]:
         shards = selected(self.shards, only_floats, self.location)

@@ -12,6 +12,7 @@ from pyarrowquant.reading.location import Location
 
 _Parts = Callable[[pa.RecordBatch], Iterable[pa.RecordBatch]]
 
+SUFFIXES = (".parquet", ".arrow", ".ipc", ".feather")
 _MAGIC = b"ARROW1"
 _COLUMN_BUFFER = 1 << 20
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pyarrowquant._core.quoting import quoted, shortened
+from pyarrowquant._core.results import Floats
 from pyarrowquant._core.shapes import product
 
 # Raw bytes of these can be quantized.
@@ -39,6 +40,61 @@ class Tensor:
     begin: int
     end: int
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that it takes, with those of all tensors that it is made of."""
+        return self.end - self.begin
+
+    @property
+    def stored_dtype(self) -> str:
+        """What its file has."""
+        return self.dtype
+
+
+@dataclass(frozen=True)
+class CodedTensor(Tensor):
+    """A layer that its file has as codes, which reading decodes to F32.
+
+    Its shape is that of the layer, its bytes of the file are those of the codes.
+
+    Attributes
+    ----------
+    coding : str
+        What it is decoded from, such as "Q8_0".
+    bits : int
+        Of a code.
+    scale_bytes : int
+        Of all that codes are decoded with, where that are tensors of their own.
+    decode : callable
+        Reads and decodes it.
+    """
+
+    coding: str
+    bits: int
+    scale_bytes: int
+    decode: Callable[[], Floats]
+
+    @property
+    def stored_bytes(self) -> int:
+        return self.end - self.begin + self.scale_bytes
+
+    @property
+    def stored_dtype(self) -> str:
+        return self.coding
+
+
+@dataclass(frozen=True)
+class UndecodableTensor(Tensor):
+    """A tensor of codes that cannot be decoded.
+
+    Attributes
+    ----------
+    problem : str
+        Why not.
+    """
+
+    problem: str
+
 
 def bit_count(shape: Sequence[int], bits: int, what: str, dtype: str | None = None) -> int:
     """Return the bits of a tensor, within the bounds that other readers have.
@@ -67,7 +123,12 @@ def bit_count(shape: Sequence[int], bits: int, what: str, dtype: str | None = No
 
 
 def select(tensors: Sequence[Tensor], only_floats: bool) -> list[Tensor]:
-    return [tensor for tensor in tensors if tensor.dtype in FLOATS or not only_floats]
+    return [tensor for tensor in tensors if is_layer(tensor) or not only_floats]
+
+
+def is_layer(tensor: Tensor) -> bool:
+    """Whether a tensor has weights that can be quantized."""
+    return tensor.dtype in FLOATS and not isinstance(tensor, UndecodableTensor)
 
 
 def check_some_left(path: object, tensors: Sequence[Tensor], selected: Sequence[Tensor]) -> None:
@@ -83,11 +144,16 @@ def check_some_left(path: object, tensors: Sequence[Tensor], selected: Sequence[
 def runs(tensors: Sequence[Tensor], batch_bytes: int) -> Iterator[list[Tensor]]:
     """Part tensors into runs without bytes of others in between, none too long for a batch.
 
-    A tensor that is too long by itself is a run of its own.
+    A tensor that is too long by itself, or that is decoded, is a run of its own.
     """
     run: list[Tensor] = []
     for tensor in tensors:
-        if run and (tensor.begin != run[-1].end or tensor.end - run[0].begin > batch_bytes):
+        if run and (
+            tensor.begin != run[-1].end
+            or tensor.end - run[0].begin > batch_bytes
+            or isinstance(tensor, CodedTensor)
+            or isinstance(run[0], CodedTensor)
+        ):
             yield run
             run = []
         run.append(tensor)
@@ -100,7 +166,7 @@ def in_a_row(tensors: Sequence[Tensor]) -> list[Tensor]:
     placed, position = [], 0
     for tensor in tensors:
         size = tensor.end - tensor.begin
-        placed.append(Tensor(tensor.name, tensor.dtype, tensor.shape, position, position + size))
+        placed.append(replace(tensor, begin=position, end=position + size))
         position += size
     return placed
 
@@ -118,3 +184,11 @@ def batch_of(run: Sequence[Tensor], data: Any) -> pa.RecordBatch:
         ],
         schema=SCHEMA,
     )
+
+
+def decoded_batch(tensor: CodedTensor) -> pa.RecordBatch:
+    """Make a batch of a layer that is decoded now."""
+    weights = tensor.decode()
+    whole = Tensor(tensor.name, tensor.dtype, tensor.shape, 0, weights.nbytes)
+    little = weights.astype(weights.dtype.newbyteorder("<"), copy=False)
+    return batch_of([whole], pa.py_buffer(little.reshape(-1)))

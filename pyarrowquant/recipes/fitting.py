@@ -35,7 +35,7 @@ from pyarrowquant.errors import (
 )
 from pyarrowquant.recipes.expected import Expected
 from pyarrowquant.recipes.floor import missed_bound
-from pyarrowquant.recipes.rule import check_dict, check_fields, check_known
+from pyarrowquant.recipes.rule import check_dict, check_fields, check_known, with_bit_width
 
 OBJECTIVES = ("squared_error", "relative_error")
 
@@ -79,6 +79,7 @@ def candidate_settings(candidates: Sequence[Mapping[str, Any]] | None) -> list[S
     for number, said in enumerate(candidates, 1):
         where = f"Candidate {number}"
         check_dict(where, said)
+        said = with_bit_width(where, said)
         check_known(where, said, SETTINGS)
         said_by_each.append(cast(SettingOverrides, check_fields(where, said)))
     if not said_by_each:
@@ -259,8 +260,8 @@ def _measure(
     for layer in found:
         if number < len(layer.choices):
             rows[layer.row] = positions[layer.choices[number]]
-    measured, failed = measure(data, options, every, rows, wanted, reporter)
-    failing = {error.row for error in failed}
+    measured, result = measure(data, options, every, rows, wanted, reporter)
+    failing = {error.row for error in result.skipped}
     found[:] = [layer for layer in found if layer.row not in failing]
     for layer in found:
         if layer.row not in measured:
@@ -270,7 +271,7 @@ def _measure(
         squared_error = errors["mse"] * math.prod(layer.shape)
         layer.squared_errors.append(squared_error)
         layer.norm = errors["norm"] ** 2
-    return failed
+    return result.skipped
 
 
 def _error(failed: list[LayerError]) -> QuantizationError:

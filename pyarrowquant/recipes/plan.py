@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -15,9 +15,25 @@ from pyarrowquant._core.options import Options
 from pyarrowquant._core.rows import layers
 from pyarrowquant._core.settings import BIT_WIDTHS, Settings
 from pyarrowquant._core.source import check_data
-from pyarrowquant.errors import ArgumentTypeError, users_level
+from pyarrowquant.errors import users_level
 from pyarrowquant.recipes.floor import missed_bound
-from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.recipe import recipe_of
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What settings of a layer come to that misses the floor.
+
+    Attributes
+    ----------
+    layer_name : str
+    settings : Settings
+    relative_error : float
+    """
+
+    layer_name: str
+    settings: Settings
+    relative_error: float
 
 
 class Plan:
@@ -27,7 +43,7 @@ class Plan:
     ----------
     options : Options
         What is the same for all tables.
-    recipe : Recipe or None
+    recipe : Recipe or None, or what means one
     quality_floor : float or mapping or None
     widths_with : callable
         Returns the bit widths that a floor may choose with zero-points of a kind, the narrowest
@@ -46,18 +62,15 @@ class Plan:
         quality_floor: object,
         widths_with: Callable[[str], Sequence[int]] = lambda _: BIT_WIDTHS,
     ) -> None:
-        if recipe is not None and not isinstance(recipe, Recipe):
-            raise ArgumentTypeError(
-                f"recipe must be a Recipe, got {type(recipe).__name__}: {recipe!r}"
-            )
         self.missed: list[str] = []
         self._options = options
-        self._recipe = recipe
+        chosen = recipe_of(recipe)
+        self._recipe = chosen
         self._widths_with = widths_with
         self._floor = arguments.quality_floor(quality_floor)
-        if recipe is not None:
+        if chosen is not None:
             # All that the recipe can say, so that every table of a stream has the same metadata.
-            choices = recipe.choices(options.settings) or [options.settings]
+            choices = chosen.choices(options.settings) or [options.settings]
             self._options = replace(options, choices=choices)
         if self._floor is not None:
             # Likewise the encodings that the floor can choose.
@@ -105,31 +118,45 @@ class Plan:
     def _raise_widths(self, table: pa.Table, choices: _Choices, rows: list[int]) -> None:
         """Give layers below the floor the next width, until they pass."""
         below = [row for row, choice in enumerate(rows) if choice != SKIP]
-        before: dict[int, Settings] = {}  # settings that work
-        names: dict[int, str] = {}
+        before: dict[int, _Measured] = {}
         while below:
-            measured, _ = measure(table, self._options, choices.settings, rows, below)
-            for row in set(below) - set(measured):
-                if row in before:  # wider settings fail, as their scales are beyond their type
-                    rows[row] = choices.add(before[row])
-                    self._miss(
-                        f"Layer '{names[row]}' misses the quality_floor with "
-                        f"{_described(before[row])}, and {_beyond_of(before[row])} with more"
-                    )
+            measured, result = measure(table, self._options, choices.settings, rows, below)
+            too_small = {layer.layer_name for layer in result.underflows}
+            for row in before.keys() & (set(below) - measured.keys()):
+                self._fall_back(before[row], row, choices, rows, "beyond")
             below = []
             for row, errors in measured.items():
                 missed = missed_bound(errors, self._floor or {})
-                settings = choices.settings[rows[row]]
-                wider = self._wider(settings) if missed else None
+                if not missed:
+                    continue
+                name, settings = errors["layer_name"], choices.settings[rows[row]]
+                narrower = before.get(row)
+                worse = narrower is not None and errors["relative_error"] > narrower.relative_error
+                if narrower is not None and worse and name in too_small:
+                    self._fall_back(narrower, row, choices, rows, "too small for")
+                    continue
+                wider = self._wider(settings)
                 if wider is not None:
                     rows[row] = choices.add(wider)
                     below.append(row)
-                    before[row], names[row] = settings, errors["layer_name"]
-                elif missed:
+                    before[row] = _Measured(name, settings, errors["relative_error"])
+                else:
                     self._miss(
-                        f"Layer '{errors['layer_name']}' has {missed} with {_described(settings)}, "
-                        "the most there are"
+                        f"Layer '{name}' has {missed} with {_described(settings)}, the most there "
+                        "are"
                     )
+
+    def _fall_back(
+        self, narrower: _Measured, row: int, choices: _Choices, rows: list[int], why: str
+    ) -> None:
+        """Give a layer the settings before those that its scales do not fit."""
+        failing = choices.settings[rows[row]]
+        rows[row] = choices.add(narrower.settings)
+        self._miss(
+            f"Layer '{narrower.layer_name}' misses the quality_floor with "
+            f"{_described(narrower.settings)}, and its scales are {why} {_scales_of(failing)} with "
+            "more"
+        )
 
     def _wider(self, settings: Settings) -> Settings | None:
         """Return the settings of the next bit width, or of the next encoding of the family."""
@@ -157,11 +184,9 @@ def _described(settings: Settings) -> str:
     return bits if settings.encoding == INTEGER else f"{bits} of encoding '{settings.encoding}'"
 
 
-def _beyond_of(settings: Settings) -> str:
-    """Say what wider settings cannot hold."""
-    if settings.encoding == INTEGER:
-        return f"its scales are beyond {settings.scale_dtype}"
-    return "its scales are beyond what is stored"
+def _scales_of(settings: Settings) -> str:
+    """Say what holds scales."""
+    return settings.scale_dtype if settings.encoding == INTEGER else "what is stored"
 
 
 class _Choices:

@@ -25,6 +25,7 @@ from pyarrowquant._core.settings import (
 )
 from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.recipes.expected import Expected, expected_from
+from pyarrowquant.recipes.named import is_named, unknown
 from pyarrowquant.recipes.presets import PRESETS, PROFILES
 from pyarrowquant.recipes.rule import (
     FIELDS,
@@ -33,10 +34,11 @@ from pyarrowquant.recipes.rule import (
     check_fields,
     check_known,
     rule_label,
+    with_bit_width,
 )
 from pyarrowquant.recipes.text import import_yaml, parse_json, parse_yaml, read_text
 
-_FIELDS = ("name", "expected", "default", "rules")
+_FIELDS = ("name", "extends", "expected", "default", "rules")
 
 
 @dataclass(frozen=True, init=False)
@@ -236,7 +238,7 @@ class Recipe:
         bits_per_weight: float,
         candidates: Sequence[Mapping[str, Any]] | None = None,
         *,
-        recipe: Recipe | None = None,
+        recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any] | None = None,
         objective: str = "squared_error",
         weight_column: str | None = None,
         continue_on_error: bool = False,
@@ -262,9 +264,10 @@ class Recipe:
             Settings to choose from, as of a `Rule`; what they do not say is as `recipe` has it,
             else as by default, or what their encoding fixes, but with method "mse". By default
             every bit width.
-        recipe : Recipe, optional
-            Layers that it skips are left out, and stay skipped. Settings that it says hold where
-            candidates do not say them: by default all but bit widths.
+        recipe : Recipe, name, path or dict, optional
+            As of `quantize_batch_arrow`. Layers that it skips are left out, and stay skipped.
+            Settings that it says hold where candidates do not say them: by default all but bit
+            widths.
         objective : {"squared_error", "relative_error"}
             The sum over layers of ||w - w'||^2, or of that divided by ||w||^2.
         weight_column : str, optional
@@ -308,15 +311,11 @@ class Recipe:
         """
         from pyarrowquant.recipes import fitting
 
-        if recipe is not None and not isinstance(recipe, Recipe):
-            raise ArgumentTypeError(
-                f"recipe must be a Recipe, got {type(recipe).__name__}: {recipe!r}"
-            )
         fitted = fitting.fit(
             table,
             bits_per_weight,
             candidates,
-            recipe,
+            recipe_of(recipe),
             objective,
             weight_column,
             continue_on_error,
@@ -366,7 +365,10 @@ class Recipe:
         Parameters
         ----------
         said : mapping
-            With the fields "name", "default", "rules" and "expected", all optional.
+            With the fields "name", "extends", "default", "rules" and "expected", all optional.
+            "extends" names a preset, a profile or both, as "text-local": its rules follow those
+            that are said, and its default has what the one that is said does not. "bits" is
+            another name of bit_width.
 
         Returns
         -------
@@ -382,10 +384,12 @@ class Recipe:
         Examples
         --------
         >>> from pyarrowquant import Recipe
-        >>> Recipe.from_dict({"rules": [{"match": "*head*", "bits": 8}]})
+        >>> Recipe.from_dict({"extends": "local", "default": {"bits": 8}}).to_dict()["default"]
+        {'bit_width': 8, 'group_size': 128, 'method': 'mse'}
+        >>> Recipe.from_dict({"rules": [{"match": "*head*", "bit_with": 8}]})
         Traceback (most recent call last):
             ...
-        ValueError: Recipe rule 1 ('*head*'): unknown field 'bits'. Known are 'match', ...
+        ValueError: Recipe rule 1 ('*head*'): unknown field 'bit_with'. Did you mean ...
         """
         parts = check_dict("Recipe", said)
         check_known("Recipe", parts, _FIELDS)
@@ -396,12 +400,23 @@ class Recipe:
             )
         numbered = [_numbered_rule(number, rule) for number, rule in enumerate(rules, 1)]
         expected = parts.get("expected")
-        return cls(
+        own = cls(
             numbered,
             parts.get("default"),
             parts.get("name"),
             None if expected is None else expected_from(expected),
         )
+        extended = parts.get("extends")
+        if extended is None:
+            return own
+        return own._extending(_named(arguments.text("Recipe: extends", extended)))
+
+    def _extending(self, other: Recipe) -> Recipe:
+        """Return the recipe with what another one says behind it."""
+        default: Rule | dict[str, Any] = self.default
+        if not self.default.skip:
+            default = merged(other.default.said, self.default.said)
+        return Recipe((*self.rules, *other.rules), default, self.name, self.expected)
 
     def to_json(self) -> str:
         """Return the recipe as JSON.
@@ -572,6 +587,41 @@ def rules_by_name(chosen: Iterable[tuple[Sequence[str], Settings]]) -> list[Rule
     ]
 
 
+SaidRecipe = Recipe | str | os.PathLike[str] | Mapping[str, Any]
+
+
+def recipe_of(said: object) -> Recipe | None:
+    """Return the recipe that is meant by a name, a file's path, or plain values."""
+    if said is None or isinstance(said, Recipe):
+        return said
+    if isinstance(said, Mapping):
+        return Recipe.from_dict(said)
+    if not isinstance(said, (str, os.PathLike)):
+        raise ArgumentTypeError(
+            "recipe must be a Recipe, the name of one, a path or a dict, got "
+            f"{type(said).__name__}: {said!r}"
+        )
+    text = os.fspath(said)
+    if not is_named(text) and Path(text).exists():
+        return Recipe.load(text)
+    return _named(text)
+
+
+def _named(name: str) -> Recipe:
+    """Return the recipe of a name.
+
+    "all" leaves nothing out; others are those of presets, of profiles, and of both: "text-local".
+    """
+    if not is_named(name):
+        raise unknown(name)
+    if name == "all":
+        return Recipe(name=name)
+    if name in PROFILES:
+        return Recipe.profile(name)
+    preset, _, profile = name.partition("-")
+    return Recipe.preset(preset, profile or None)
+
+
 def _escaped(name: str) -> str:
     """Return a glob that matches this name alone."""
     return re.sub(r"([*?[])", r"[\1]", name)
@@ -596,6 +646,7 @@ def _default(default: Mapping[str, object] | Rule | str | None) -> Rule:
             return Rule(skip=True)
         raise ValueError(f"{where} {quoted(default)} must be 'skip' or a dict of settings")
     said = default.said if isinstance(default, Rule) else check_dict(where, default)
+    said = with_bit_width(where, said)
     check_known(where, said, ("skip", *SETTINGS))
     return Rule(**check_fields(where, said))
 
@@ -604,6 +655,7 @@ def _numbered_rule(number: int, said: object) -> Rule:
     """Check a rule while its number is known, which the rule itself does not know."""
     rule = check_dict(f"Recipe rule {number}", said)
     where = rule_label(rule, number)
+    rule = with_bit_width(where, rule)
     check_known(where, rule, FIELDS)
     return Rule(**check_fields(where, rule))
 

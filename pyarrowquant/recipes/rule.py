@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from pyarrowquant._core import arguments
-from pyarrowquant._core.quoting import quoted, shortened
+from pyarrowquant._core.quoting import meant, quoted, shortened
 from pyarrowquant._core.settings import SETTING_CHECKS, SETTINGS, Check, contradiction, listed
 from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.errors import ArgumentTypeError
@@ -28,7 +28,20 @@ def check_known(where: str, said: Mapping[str, object], known: Iterable[str]) ->
     """Refuse fields that are not known."""
     for field in said:
         if field not in known:
-            raise ValueError(f"{where}: unknown field {quoted(field)}. Known are {listed(known)}")
+            known = tuple(known)
+            raise ValueError(
+                f"{where}: unknown field {quoted(field)}.{meant(field, known)} Known are "
+                f"{listed(known)}"
+            )
+
+
+def with_bit_width(where: str, said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return settings in which "bits", as the command line has it, is called bit_width."""
+    if "bits" not in said:
+        return said
+    if "bit_width" in said:
+        raise ValueError(f"{where}: bits and bit_width mean the same. Keep one")
+    return {"bit_width" if field == "bits" else field: value for field, value in said.items()}
 
 
 def check_fields(where: str, said: Mapping[str, object]) -> dict[str, Any]:

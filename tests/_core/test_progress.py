@@ -17,7 +17,7 @@ from conftest import (
     plain_layers,
 )
 
-from pyarrowquant import quantize_batch, quantize_batch_arrow, quantize_stream
+from pyarrowquant import Recipe, quantize_batch, quantize_batch_arrow, quantize_stream
 
 pytestmark = pytest.mark.usefixtures("nothing_leaked")
 
@@ -197,3 +197,21 @@ def test_no_bar_unless_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     quietly(quantize_batch_arrow, progress=None)
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "")
+
+
+@pytest.mark.parametrize("call", ["table", "stream", "fit"])
+def test_an_interrupt_in_it_stops_the_work(call: str) -> None:
+    seen = []
+
+    def interrupt(name: str, _: float) -> None:
+        seen.append(name)
+        raise KeyboardInterrupt
+
+    calls = {
+        "table": lambda: quantize_batch_arrow(table_of(50), progress=interrupt),
+        "stream": lambda: quantize_stream(table_of(50).to_reader(), progress=interrupt).read_all(),
+        "fit": lambda: Recipe.fit(table_of(50), 8, progress=interrupt),
+    }
+    with pytest.raises(KeyboardInterrupt):
+        calls[call]()
+    assert len(seen) == 1

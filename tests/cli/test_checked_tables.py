@@ -108,7 +108,7 @@ def test_fixed_size_lists_of_nothing_are_refused() -> None:
 
 
 def test_floor_in_a_stream_names_the_layer() -> None:
-    # 2 bits miss the floor, and one of more bits has a scale that is no float16
+    # 2 bits miss the floor, and scales of more bits are 0 in float16
     layers = [[0.0, 1.0], [0.0, 1e-7, 0.4e-7, 0.7e-7]]
     batches = plain(["fine", "tiny"], layers).to_reader(max_chunksize=1)
     stream = quantize_stream(batches, bit_width=2, scale_dtype="float16", quality_floor=0.9999)

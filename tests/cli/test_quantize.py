@@ -118,9 +118,9 @@ def test_what_is_refused(model: Path, tmp_path: Path) -> None:
     assert "none.json" in error
     Recipe(default="skip").save(tmp_path / "none.json")
     assert "No layer would be quantized" in failed(*wrong, "--recipe", tmp_path / "none.json")
-    assert "Invalid group_size: 7" in failed(*wrong, "--group-size", 7)
+    assert "Invalid group_size: 7" in failed(*wrong, "--group-size", 7, code=2)
     assert "'7'" in failed(*wrong, "--bits", 7, code=2)
-    assert "Recipe 'lama' is no file" in failed(*wrong, "--recipe", "lama")
+    assert "Recipe 'lama' is no file" in failed(*wrong, "--recipe", "lama", code=2)
     assert "NAME=NUMBER" in failed(*wrong, "--quality-floor", "cosine=high", code=2)
     assert "smallest candidates" in failed(*wrong, "--bits-per-weight", 1)
     (tmp_path / "cut.safetensors").write_bytes(model.read_bytes()[:-1])
@@ -173,10 +173,21 @@ def test_batches_keep_to_a_size_of_memory(model: Path, tmp_path: Path) -> None:
     assert batch_bytes(139_000_000) < 3 << 20
 
 
-def test_quantized_models_are_refused(llama: Path, tmp_path: Path) -> None:
+def test_quantized_models_are_decoded(llama: Path, tmp_path: Path) -> None:
     succeeded("quantize", llama, tmp_path / "mlx", "--to", "mlx")
-    error = failed("quantize", tmp_path / "mlx", tmp_path / "again.parquet")
-    assert "is quantized already: its config.json has quantization" in error
+    for options in (["--dry-run"], []):
+        result = run("quantize", tmp_path / "mlx", tmp_path / "again.parquet", *options)
+        assert result.exit_code == 0, result.output
+        assert "Decoded from 4-bit MLX (4 layers)\n" in result.stdout
+        assert "decoded first: 4 of 4-bit MLX" in result.stderr
+
+
+def test_what_no_rule_decodes_is_refused(llama: Path, tmp_path: Path) -> None:
+    config = json.loads((llama / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq"}
+    (llama / "config.json").write_text(json.dumps(config))
+    error = failed("quantize", llama, tmp_path / "out.parquet")
+    assert "is quantized already: its config.json has quantization_config" in error
 
 
 def test_a_budget_counts_what_has_not_failed(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ PROGRAM = """
 from collections import Counter
 import json
 from pathlib import Path
+import warnings
 from pyarrowquant.reading import gguf, npz, onnx, safetensors, arrow_files
 
 source, destination, to = Path({source!r}), Path({destination!r}), {to!r}
@@ -40,6 +41,7 @@ counted(safetensors, "read_tensors")
 counted(gguf, "read_header")
 counted(onnx, "load_model")
 counted(npz, "read_arrays")
+warnings.filterwarnings("ignore", "Quantized already")
 pyarrowquant.convert  # imports read files too
 sys.addaudithook(hook)
 pyarrowquant.convert(source / {name!r}, destination, to=to)

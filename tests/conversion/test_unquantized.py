@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 
 import gguf_models
-import ml_dtypes
 import numpy as np
 import onnx
 import onnx_models
@@ -113,13 +112,15 @@ def test_rules_of_the_user_are_named_by_their_patterns(folder: Path, tmp_path: P
 
 def test_models_of_llama_cpp_and_onnx_keep_all(tmp_path: Path) -> None:
     gguf_models.saved(tmp_path / "m.gguf")
-    with pytest.warns(UserWarning, match="Kept, as the format does not take their shape: small"):
+    with (
+        pytest.warns(UserWarning, match="Kept, as the format does not take their shape: small"),
+        pytest.warns(UserWarning, match="decoded first: 1 of Q8_0"),
+    ):
         done = convert(tmp_path / "m.gguf", tmp_path / "out.gguf")
     assert all(tensor.kept for tensor in done.unquantized)
     assert {tensor.name: tensor.dtype for tensor in done.unquantized} == {
         "blk.0.norm.weight": "F32",
         "small.weight": "F32",
-        "quantized.weight": "Q8_0",
     }
     onnx.save(onnx_models.mlp().proto(), tmp_path / "m.onnx")
     done = convert(tmp_path / "m.onnx", tmp_path / "out.onnx")
@@ -166,17 +167,13 @@ def test_long_lists_are_shortened(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("to", ["parquet", "gguf", "onnx", "mlx"])
 def test_what_is_quantized_already_is_refused(tmp_path: Path, to: str) -> None:
-    gguf_models.saved(tmp_path / "m.gguf", {"up.weight": np.ones((32, 64), np.float32)})
-    convert(tmp_path / "m.gguf", tmp_path / "q.gguf")
-    said = failed("quantize", tmp_path / "q.gguf", tmp_path / "out", "--to", to)
-    assert "q.gguf is quantized already: of its 2 matrices 1 of Q4_0, 1 of Q8_0, such as" in said
-    fp8 = np.ones((32, 64), ml_dtypes.float8_e4m3fn)
-    save_file(
-        {"up.weight": fp8, "norm.weight": np.ones(64, np.float32)}, tmp_path / "f.safetensors"
-    )
-    said = failed("quantize", tmp_path / "f.safetensors", tmp_path / "out", "--to", to)
-    assert "is quantized already: of its 1 matrices 1 of F8_E4M3, such as 'up.weight'" in said
-    convert(tmp_path / "m.gguf", tmp_path / "table.parquet", overwrite=True)
+    tensors = {"up.qweight": np.ones((8, 64), np.int32), "up.scales": np.ones((1, 64), np.float16)}
+    save_file(tensors, tmp_path / "gptq.safetensors")
+    said = failed("quantize", tmp_path / "gptq.safetensors", tmp_path / "out", "--to", to)
+    assert "gptq.safetensors is quantized already: of its 2 matrices 1 of I32, 1 of F16" in said
+    assert "such as 'up.qweight': codes of GPTQ or AWQ are not decoded" in said
+    save_file({UP: TENSORS[UP]}, tmp_path / "m.safetensors")
+    convert(tmp_path / "m.safetensors", tmp_path / "table.parquet")
     said = failed("quantize", tmp_path / "table.parquet", tmp_path / "out", "--to", to)
     assert "table.parquet is quantized already: it has results of pyarrowquant" in said
     assert not (tmp_path / "out").exists()

@@ -143,7 +143,7 @@ def test_shards_keep_their_names(tmp_path: Path, sharded: tuple[Path, Arrays]) -
     assert index == {"metadata": {"total_size": total}, "weight_map": found}
     assert found[f"{LINEAR[0]}_packed"] == "model-00002-of-00002.safetensors"
     reader = read_weights(tmp_path / "out", only_floats=False)
-    assert {name for batch in reader for name in batch["layer_name"].to_pylist()} == found.keys()
+    assert {name for batch in reader for name in batch["layer_name"].to_pylist()} == tensors.keys()
 
 
 def test_an_index_is_made_for_shards_without_one(

@@ -35,15 +35,16 @@ def metadata_of(reader: gguf.GGUFReader) -> dict[str, Any]:
 
 def test_the_tensors_of_a_model(tmp_path: Path) -> None:
     table = read_weights(saved(tmp_path / "m.gguf")).read_all()
-    expected = arrays()
+    type_ = gguf.GGMLQuantizationType.Q8_0
+    blocks = gguf.quants.quantize(np.ones((4, 32), np.float32), type_)
+    expected = {**arrays(), "quantized.weight": gguf.quants.dequantize(blocks, type_)}
     assert table["layer_name"].to_pylist() == list(expected)
     for row in table.to_pylist():
         array = expected[row["layer_name"]]
         assert row["weights"] == array.tobytes()
         assert tuple(row["shape"]) == array.shape
-    assert table["dtype"].to_pylist() == ["F16", "F32", "F32", "F32", "BF16"]
-    everything = read_weights(tmp_path / "m.gguf", only_floats=False).read_all()
-    assert everything["dtype"].to_pylist()[-1] == "Q8_0"
+    assert table["dtype"].to_pylist() == ["F16", "F32", "F32", "F32", "BF16", "F32"]
+    assert read_weights(tmp_path / "m.gguf", only_floats=False).read_all() == table
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_a_model_with_quantized_tensors(
     assert now == was
     assert [tensor.name for tensor in new.tensors] == [tensor.name for tensor in old.tensors]
     values = decoded(result)
-    assert len(values) == 3
+    assert len(values) == 4
     for a, b in zip(old.tensors, new.tensors, strict=True):
         assert a.shape.tolist() == b.shape.tolist()
         if a.name not in values:

@@ -109,10 +109,10 @@ KNOWN_SETTINGS = "'bit_width', 'group_size', 'method', 'zero_point', 'scale_dtyp
     ("said", "error", "text"),
     [
         (
-            {"rules": [{"match": "a"}, {"match": "b", "bits": 4}]},
+            {"rules": [{"match": "a"}, {"match": "b", "width": 4}]},
             ValueError,
-            "Recipe rule 2 ('b'): unknown field 'bits'. Known are 'match', 'regex', 'ndim', "
-            f"'min_columns', 'skip', {KNOWN_SETTINGS}",
+            "Recipe rule 2 ('b'): unknown field 'width'. Did you mean 'bit_width'? Known are "
+            f"'match', 'regex', 'ndim', 'min_columns', 'skip', {KNOWN_SETTINGS}",
         ),
         (
             {"default": {"match": "a"}},
@@ -127,7 +127,8 @@ KNOWN_SETTINGS = "'bit_width', 'group_size', 'method', 'zero_point', 'scale_dtyp
         (
             {"rule": []},
             ValueError,
-            "Recipe: unknown field 'rule'. Known are 'name', 'expected', 'default', 'rules'",
+            "Recipe: unknown field 'rule'. Did you mean 'rules'? Known are 'name', 'extends', "
+            "'expected', 'default', 'rules'",
         ),
         (
             {"default": "none"},

@@ -183,7 +183,7 @@ def test_progress_counts_every_candidate() -> None:
         ({"bits_per_weight": math.nan}, ValueError, "Invalid bits_per_weight: nan"),
         ({"bits_per_weight": math.inf}, ValueError, "Invalid bits_per_weight: inf"),
         ({"candidates": []}, ValueError, "candidates must not be empty"),
-        ({"candidates": [{"bits": 4}]}, ValueError, "Candidate 1: unknown field 'bits'"),
+        ({"candidates": [{"bit": 4}]}, ValueError, "Candidate 1: unknown field 'bit'"),
         ({"candidates": [{}, {"bit_width": 7}]}, ValueError, "Candidate 2: bit_width 7"),
         ({"bits_per_weight": "4"}, TypeError, "bits_per_weight must be a number, got str: '4'"),
         ({"bits_per_weight": None}, TypeError, "bits_per_weight must be a number"),
@@ -191,7 +191,7 @@ def test_progress_counts_every_candidate() -> None:
         ({"candidates": [4]}, TypeError, "Candidate 1 must be a dict, got int: 4"),
         ({"objective": "cosine"}, ValueError, "objective 'cosine' must be one of"),
         ({"weight_column": "x"}, ValueError, "Missing column 'x', which weight_column names"),
-        ({"recipe": "text"}, TypeError, "recipe must be a Recipe, got str"),
+        ({"recipe": 5}, TypeError, "recipe must be a Recipe, the name of one"),
         ({"recipe": Recipe(default="skip")}, ValueError, "There is no layer to fit"),
     ],
 )

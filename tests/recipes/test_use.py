@@ -174,8 +174,8 @@ def test_names_that_cannot_be_read_are_errors() -> None:
 
 def test_wrong_arguments() -> None:
     table = plain(["a"], [[1.0]])
-    with pytest.raises(TypeError, match="recipe must be a Recipe, got str: 'text'"):
-        quantize_batch_arrow(table, recipe="text")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"recipe must be a Recipe, .* or a dict, got int: 5"):
+        quantize_batch_arrow(table, recipe=5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Invalid zero_point: 'symmetric' leaves method 'hqq'"):
         quantize_batch_arrow(
             table, recipe=Recipe([Rule("x", zero_point="symmetric")]), method="hqq"
@@ -278,8 +278,10 @@ def test_exact_layers_meet_any_floor() -> None:
 
 
 def test_a_floor_keeps_the_last_width_whose_scales_fit() -> None:
-    weights = np.random.default_rng(0).standard_normal((8, 64)) * 2e-6
+    weights = np.linspace(0, 4e-6, 64)
     table = plain(["a"], [weights])
     with pytest.warns(UserWarning, match="misses the quality_floor with . bits, and its scales"):
         result = quantize_batch_arrow(table, 2, scale_dtype="float16", quality_floor=0.9999)
-    assert result.num_rows == 1
+    width = result["bit_width"][0].as_py()
+    assert 2 < width < 8
+    assert result["scales"][0].as_py()[0] < 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import ml_dtypes
@@ -36,6 +38,17 @@ def assert_oracle(result: pa.Table, layers: Layers, **options: Any) -> None:
         assert result["shape"][row].as_py() == list(weights.shape), name
         assert result["bit_width"][row].as_py() == options["bit_width"], name
         assert result["group_size"][row].as_py() == options["group_size"], name
+
+
+@contextmanager
+def told(groups: int) -> Iterator[None]:
+    """One warning counts so many groups whose scales are too small for their type; none for 0."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    texts = [str(warning.message) for warning in caught]
+    assert len(texts) == min(groups, 1), texts
+    assert all(text.startswith(f"{groups} group") for text in texts), texts
 
 
 def decoded(result: pa.Table, row: int) -> Array:

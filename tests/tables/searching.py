@@ -38,6 +38,7 @@ def fitting(layers: Layers, **options: Any) -> pa.Table:
     """The result for those layers whose scales their type can hold: most of them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*the scale ", SkippedLayerWarning)
+        warnings.filterwarnings("ignore", ".* a scale that its type rounds to 0", UserWarning)
         result = quantized(layers, continue_on_error=True, **options)
     assert result.num_rows > 0.7 * len(layers)
     return result

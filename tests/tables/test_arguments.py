@@ -145,7 +145,7 @@ WEIGHTS_TYPES = {
     pa.binary(4): "fixed_size_binary[4]",
     pa.list_(pa.int32()): "list<item: int32>",
     pa.list_(pa.string()): "list<item: string>",
-    pa.list_(pa.list_(pa.float32())): "list<item: list<item: float>>",
+    pa.list_(pa.list_(pa.int32())): "list<item: list<item: int32>>",
     pa.null(): "null",
     pa.date32(): "date32[day]",
     pa.decimal128(10, 2): "decimal128(10, 2)",
@@ -172,7 +172,7 @@ def test_weights_of_a_wrong_type(call: Any, dtype: pa.DataType) -> None:
         ("shape", pa.int64(), "list<int64>"),
         ("shape", pa.string(), "list<int64>"),
         ("shape", pa.list_(pa.float32()), "list<int64>"),
-        ("shape", pa.list_(pa.uint8()), "list<int64>"),
+        ("shape", pa.list_(pa.list_(pa.int64())), "list<int64>"),
     ],
     ids=str,
 )

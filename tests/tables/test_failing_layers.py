@@ -95,8 +95,8 @@ def test_thousand_failing_layers_are_all_listed() -> None:
     assert "n0" in str(error)
 
 
-@pytest.mark.parametrize("weights", [[1e30, -1e30], [1e-30, -1e-30]], ids=["Inf", "0"])
-def test_scale_that_its_dtype_cannot_hold(weights: list[float]) -> None:
+def test_scale_that_its_dtype_cannot_hold() -> None:
+    weights = [1e30, -1e30]
     error = failure(plain(["x"], [weights]), scale_dtype="float16")
     assert (error.errors[0].layer_name, error.errors[0].kind) == ("x", "scale_range")
     assert "float16" in error.errors[0].message

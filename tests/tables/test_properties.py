@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import hypothesis.extra.numpy as hnp
@@ -68,7 +69,10 @@ def test_property_float16_scales(weights: Array, options: Options) -> None:
             quantize_batch_arrow(table, **options)
         assert [error.kind for error in caught.value.errors] == ["scale_range"]
     else:
-        assert_oracle(quantize_batch_arrow(table, **options), {"a": weights}, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of scales that are 0
+            result = quantize_batch_arrow(table, **options)
+        assert_oracle(result, {"a": weights}, **options)
 
 
 @PROPERTY

@@ -13,8 +13,17 @@ from pyarrowquant.cli._report.layers import Layer, total_relative_error
 from pyarrowquant.cli._show import printable, shape_text, size_text
 
 # Told apart by color and mark, on light and on dark ground.
-COLORS = {2: "#d1495b", 3: "#c77d0a", 4: "#2a9d5c", 5: "#1a9aa8", 6: "#3f7fd6", 8: "#8f63d6"}
+COLORS = {
+    1: "#7a7a7a",
+    2: "#d1495b",
+    3: "#c77d0a",
+    4: "#2a9d5c",
+    5: "#1a9aa8",
+    6: "#3f7fd6",
+    8: "#8f63d6",
+}
 _MARKS = {
+    1: "x",
     2: "triangle-down",
     3: "diamond",
     4: "circle",
@@ -26,6 +35,7 @@ _PARTS = {"codes": "#3f7fd6", "scales": "#c77d0a", "zero-points": "#d1495b"}
 _GREY = "#808080"
 _MARGIN = {"l": 64, "r": 12, "t": 12, "b": 44}
 _FEW_LAYERS = 300
+_MOST_NAMES, _LONGEST_NAME = 24, 28
 
 
 def overview(layers: Sequence[Layer]) -> Any:
@@ -74,7 +84,7 @@ def overview(layers: Sequence[Layer]) -> Any:
         title_text="relative error", type="log", dtick="D2", tickformat=".1~r", row=1
     )
     figure.update_yaxes(title_text="bits a weight", rangemode="tozero", row=2)
-    figure.update_xaxes(title_text="layer, in the order of the file", row=2)
+    figure.update_xaxes(title_text="layer, in the order of the file", row=2, **_names(layers))
     figure.update_xaxes(range=[0.5 - len(layers) / 100, len(layers) * 1.01 + 0.5], zeroline=False)
     figure.update_layout(
         height=520,
@@ -89,6 +99,27 @@ def overview(layers: Sequence[Layer]) -> Any:
         },
     )
     return figure
+
+
+def _names(layers: Sequence[Layer]) -> dict[str, Any]:
+    """Ticks with the names of layers: of all of them, or of some at equal distances."""
+    step = -(-len(layers) // _MOST_NAMES)
+    shown = range(0, len(layers), step) if layers else range(0)
+    return {
+        "tickvals": [i + 1 for i in shown],
+        "ticktext": [_short(layers[i].layer_name) for i in shown],
+        "tickangle": -45,
+        "automargin": True,
+        "tickfont": {"size": 10},
+    }
+
+
+def _short(name: str) -> str:
+    """Leave out the middle of a long name, and what would be read as HTML."""
+    if len(name) > _LONGEST_NAME:
+        half = _LONGEST_NAME // 2
+        name = f"{name[:half]}\u2026{name[-half:]}"
+    return html.escape(printable(name), quote=False)
 
 
 def weights_by_width(layers: Sequence[Layer]) -> Any:

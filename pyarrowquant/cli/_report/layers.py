@@ -1,4 +1,4 @@
-"""What the report says of each layer, read batch by batch."""
+"""What the report says of each layer, read batch by batch or layer by layer."""
 
 from __future__ import annotations
 
@@ -7,30 +7,41 @@ import json
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-import pyarrowquant
+from pyarrowquant._core.decoding import decode_matrix, unpacked
 from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
 from pyarrowquant._core.results import Packed
 from pyarrowquant.cli._originals import Originals
 from pyarrowquant.conversion.result_files import METRICS, naming, open_results, watched
 from pyarrowquant.formats._layers import Results
+from pyarrowquant.reading.location import OpenFiles, locate
+from pyarrowquant.reading.models import open_model
+from pyarrowquant.reading.tensors import CodedTensor
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A row of the results, without its codes. `norm` is that of the original weights."""
+    """A quantized layer, without its codes. `norm` is that of the original weights.
+
+    Attributes
+    ----------
+    coding : str or None
+        What a model has it as, such as "Q4_K", or the encoding of a row of results; None for "int".
+    group_size : int or None
+        None where the coding says it.
+    """
 
     layer_name: str
     shape: tuple[int, ...]
     bit_width: int
-    group_size: int
-    encoding: str
+    group_size: int | None
+    coding: str | None
     weights: int
     code_bytes: int
     scale_bytes: int
@@ -43,12 +54,18 @@ class Layer:
 
     @property
     def bytes(self) -> int:
+        """Codes, and all that they are decoded with."""
         return self.code_bytes + self.scale_bytes + self.zero_point_bytes
 
     @property
     def coded_in(self) -> str:
         bits = f"{self.bit_width} bits"
-        return bits if self.encoding == INTEGER else f"{bits} of {self.encoding}"
+        return bits if self.coding is None else f"{bits} of {self.coding}"
+
+    @property
+    def group_or_code(self) -> str:
+        group = {None: "", -1: "row"}.get(self.group_size, str(self.group_size))
+        return f"{group} {self.coding or ''}".strip()
 
     @property
     def bits_per_weight(self) -> float:
@@ -119,6 +136,50 @@ def read_layers(path: Path, originals: Originals | None, threads: int | None, wo
     return Read(layers, found[::-1], _settings(reader.schema))
 
 
+def read_model(path: Path, originals: Originals | None, threads: int | None) -> Read:
+    """Measure the quantized layers of a model against the original weights.
+
+    Raises
+    ------
+    ValueError
+        There is no original, the original lacks a layer, or none is quantized.
+    """
+    model = open_model(replace(locate(path, None), files=OpenFiles()))
+    coded = {t.name: t for t in model.tensors or () if isinstance(t, CodedTensor)}
+    if not coded:
+        raise ValueError(f"'{path}' has nothing that is quantized")
+    if originals is None:
+        raise ValueError(
+            f"'{path}' has no errors of its layers, as only tables of results do. Give the "
+            "original weights with --original"
+        )
+    layers = []
+    with naming(path):
+        for name, read in model.layer_readers():
+            if name in coded:
+                (errors,) = originals.errors(read(), threads)
+                layers.append(_coded_layer(coded[name], errors))
+    return Read(layers, [], {})
+
+
+def _coded_layer(tensor: CodedTensor, errors: dict[str, Any]) -> Layer:
+    weights = math.prod(tensor.shape)
+    code_bytes = min(-(-weights * tensor.bits // 8), tensor.stored_bytes)
+    return Layer(
+        layer_name=tensor.name,
+        shape=tensor.shape,
+        bit_width=tensor.bits,
+        group_size=None,
+        coding=tensor.coding,
+        weights=weights,
+        code_bytes=code_bytes,
+        scale_bytes=tensor.stored_bytes - code_bytes,
+        zero_point_bytes=0,
+        norm=errors["norm"],
+        **{metric: errors[metric] for metric in METRICS},
+    )
+
+
 def _errors(
     batch: pa.RecordBatch, originals: Originals | None, threads: int | None
 ) -> Iterable[dict[str, Any]]:
@@ -146,7 +207,7 @@ def _layer(packed: Packed, errors: dict[str, Any]) -> Layer:
         shape=packed.shape,
         bit_width=packed.bits,
         group_size=packed.group_size,
-        encoding=packed.encoding,
+        coding=None if packed.encoding == INTEGER else packed.encoding,
         weights=weights,
         code_bytes=packed.codes.size,
         scale_bytes=packed.scale_bytes,
@@ -189,7 +250,15 @@ def decoded(packed: Packed) -> Iterator[Any]:
     """Decode some rows of a layer at a time."""
     for rows in pieces(packed):
         if packed.encoding == INTEGER:
-            yield _decode(packed, rows, packed.scales[rows], packed.zero_points[rows])
+            yield decode_matrix(
+                packed.name,
+                packed.codes[rows],
+                packed.scales[rows],
+                packed.zero_points[rows],
+                packed.columns,
+                packed.bits,
+                packed.group_size,
+            )
         else:
             of_columns = np.arange(packed.columns) // packed.group
             levels = levels_of(packed)[codes(packed, rows)]
@@ -204,10 +273,8 @@ def levels_of(packed: Packed) -> Any:
 
 
 def codes(packed: Packed, rows: slice) -> Any:
-    """Unpack the codes of some rows: with scales of 1 they decode to themselves."""
-    scales = packed.scales[rows]
-    values = _decode(packed, rows, np.ones_like(scales), np.zeros_like(scales))
-    return values.astype(np.uint8)
+    """Unpack the codes of some rows."""
+    return unpacked(packed.codes[rows], packed.columns, packed.bits).astype(np.uint8)
 
 
 def pieces(packed: Packed, weights: int = 1 << 20) -> Iterator[slice]:
@@ -215,22 +282,3 @@ def pieces(packed: Packed, weights: int = 1 << 20) -> Iterator[slice]:
     step = max(1, weights // max(packed.columns, 1))
     for start in range(0, len(packed.codes), step):
         yield slice(start, start + step)
-
-
-def _decode(packed: Packed, rows: slice, scales: Any, zero_points: Any) -> Any:
-    part = packed.codes[rows]
-    ends = pa.py_buffer(np.array([0, part.size], np.int64))
-    data = [None, ends, pa.py_buffer(part)]  # as it is: pa.array would copy it
-    table = pa.table(
-        {
-            "layer_name": [packed.name],
-            "quantized_data": pa.Array.from_buffers(pa.large_binary(), 1, data),
-            "scales": [scales.ravel()],
-            "zero_points": [zero_points.ravel()],
-            "shape": [[len(part), packed.columns]],
-            "bit_width": pa.array([packed.bits], pa.uint8()),
-            "group_size": pa.array([packed.group_size], pa.int32()),
-        }
-    )
-    weights = pyarrowquant.dequantize_batch_arrow(table)["weights"][0].values.to_numpy()
-    return weights.reshape(len(part), packed.columns)

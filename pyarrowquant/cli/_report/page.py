@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -37,7 +38,9 @@ class Report:
     result, original : str
         The files, as the user named them; no original if None.
     file_bytes : int
-        Size of the file of results.
+        Size of the result's files.
+    original_bytes : int or None
+        Size of the original's files; None without an original, or where it lies elsewhere.
     settings : dict
         What the results say of how they were made.
     layers : list of Layer
@@ -51,6 +54,7 @@ class Report:
     result: str
     original: str | None
     file_bytes: int
+    original_bytes: int | None
     settings: dict[str, Any]
     layers: list[Layer]
     histograms: list[Histogram]
@@ -115,12 +119,13 @@ def _settings(report: Report) -> dict[str, str]:
     names = ("method", "zero_point", "scale_dtype")
     said = {name: report.settings.get(name) for name in names if name in report.settings}
     shown = {name: "by layer" if value is None else str(value) for name, value in said.items()}
-    groups = sorted({layer.group_size for layer in report.layers})
-    shown["group_size"] = ", ".join("whole rows" if g == -1 else str(g) for g in groups)
+    groups = sorted({layer.group_size for layer in report.layers if layer.group_size is not None})
+    if groups:
+        shown["group_size"] = ", ".join("whole rows" if g == -1 else str(g) for g in groups)
+    codings = Counter(layer.coding or INTEGER for layer in report.layers)
+    if codings.keys() != {INTEGER}:
+        shown["codes"] = ", ".join(f"{name} ({count})" for name, count in codings.most_common())
     shown["bit_width"] = ", ".join(map(str, figures.by_width(report.layers)))
-    encodings = list(dict.fromkeys(layer.encoding for layer in report.layers))
-    if encodings != [INTEGER]:
-        shown["encoding"] = ", ".join(encodings)
     if "version" in report.settings:
         shown["quantized by"] = f"pyarrowquant {report.settings['version']}"
     return shown
@@ -183,6 +188,8 @@ def _data(report: Report, date: datetime) -> Any:
             "date": date.isoformat(timespec="seconds"),
             "version": __version__,
             "settings": report.settings,
+            "file_bytes": report.file_bytes,
+            "original_bytes": report.original_bytes,
             "totals": report.totals(),
             "left_out": report.left_out,
             "layers": layers,

@@ -23,6 +23,7 @@ type Block struct {
 	SuperScales, SuperMinimums []float32
 	LayerScale                 float32 // given, where the encoding has one
 	Sums                       *Sums   // nil: no error sums wanted
+	Underflows                 int     // groups whose scale, as it is stored, is rounded to 0
 	// Stop tells a search to give up, since nobody wants its outputs any more; nil: never.
 	Stop func() bool
 }
@@ -138,7 +139,7 @@ type FaultKind uint8
 const (
 	NoFault    FaultKind = iota
 	NonFinite            // a weight is NaN or Inf
-	ScaleRange           // ScaleDtype rounds a group's scale to 0 or to Inf
+	ScaleRange           // ScaleDtype rounds a group's scale to Inf
 	Overflow             // a decoded weight is beyond the output type
 )
 

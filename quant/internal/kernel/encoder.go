@@ -47,7 +47,7 @@ func quantizeEncoded(b *Block, steps *encoderSteps) Fault {
 	e := encoders.Get().(*encoder)
 	defer encoders.Put(e)
 	e.block, e.Description, e.steps = b, b.Encoding.Describe(), steps
-	e.lanes, e.stop = laneSums{}, b.Stop
+	e.lanes, e.underflows, e.stop = laneSums{}, 0, b.Stop
 	together := e.SuperSize
 	if together == 0 {
 		together = min(max(1, superSize/b.GroupSize), maxTogether) * b.GroupSize
@@ -64,7 +64,7 @@ func quantizeEncoded(b *Block, steps *encoderSteps) Fault {
 			e.at = e.at.after(e.n, e.groups, b.BitWidth)
 		}
 	}
-	e.storeSums(b)
+	e.finish(b)
 	return Fault{}
 }
 

@@ -92,7 +92,7 @@ func checkEncoded(t *testing.T, b Block) (Fault, Sums) {
 		if fault.Kind != NoFault {
 			continue
 		}
-		same := bytes.Equal(got.Packed, b.Packed) && *got.Sums == *b.Sums
+		same := bytes.Equal(got.Packed, b.Packed) && *got.Sums == *b.Sums && got.Underflows == b.Underflows
 		for _, pair := range [][2][]float32{{got.Scales, b.Scales}, {got.ZeroPoints, b.ZeroPoints}, {got.SuperScales, b.SuperScales}, {got.SuperMinimums, b.SuperMinimums}} {
 			same = same && slices.EqualFunc(pair[0], pair[1], func(x, y float32) bool { return math.Float32bits(x) == math.Float32bits(y) })
 		}
@@ -235,5 +235,40 @@ func TestFloatFormats(t *testing.T) {
 	}
 	if got := fmt.Sprint(e2m1Levels[:8], e4m3.value(0x7f), e4m3.value(0x08), e4m3.value(1)); got != "[0 0.5 1 1.5 2 3 4 6] 448 0.015625 0.001953125" {
 		t.Error(got)
+	}
+}
+
+// TestUnderflowsOfEncodings counts groups whose scale, or super-scale, is rounded to 0.
+func TestUnderflowsOfEncodings(t *testing.T) {
+	random := rand.New(rand.NewPCG(7, 8))
+	const columns = 2 * superSize
+	const zeros = 32 // the first weights, of one group or two
+	weights := make([]float32, columns)
+	for i := zeros; i < columns; i++ {
+		weights[i] = float32(random.NormFloat64())
+		if i < superSize {
+			weights[i] *= 1e-9
+		}
+	}
+	for e := Q2K; e <= FP8; e++ {
+		for _, method := range []Method{RoundToNearest, MeanSquares} {
+			b := encodedBlock(e, method, Float32, 1, columns, rawFloat32(weights), nil)
+			if e == FP8 { // others fix it
+				b.ScaleDtype = ScaleFloat16
+			}
+			checkEncoded(t, b)
+			quantizeScalar(&b)
+			want := (superSize - zeros) / b.GroupSize
+			if e == NF4 || e == MXFP4 || e == MXFP8 {
+				want = 0 // its scales are as small as float32
+			}
+			if b.Underflows != want {
+				t.Errorf("encoding %d, method %d: %d groups underflow, want %d", e, method, b.Underflows, want)
+			}
+			flat := slices.IndexFunc(decodedBlock(Scalar, &b), func(w float32) bool { return w != 0 }) >= superSize
+			if flat != (want > 0) {
+				t.Errorf("encoding %d, method %d: small weights decode to 0: %v", e, method, flat)
+			}
+		}
 	}
 }

@@ -18,7 +18,10 @@ func fitExtreme(lo, hi float32, f Format) (Parameters, bool) {
 		unrounded = math.Nextafter32(unrounded, float32(math.Inf(int(math.Copysign(1, exact)))))
 	}
 	scale := roundScale(unrounded, f.ScaleDtype)
-	if scale == 0 || !isFinite(scale) {
+	if scale == 0 {
+		return flat(lo, hi, f), true
+	}
+	if !isFinite(scale) {
 		return Parameters{Scale: unrounded}, false
 	}
 	p := withZeroPoint(scale, lo, f)

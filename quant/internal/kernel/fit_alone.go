@@ -20,6 +20,7 @@ func (e *encoder) fitAlone(i int) bool {
 	}
 	e.scale[i] = plain
 	if plain == 0 {
+		e.countUnderflow(i)
 		// All decode to 0: with any scale, where the form has one and 0 is a level.
 		if e.scales != signedFloat16 && e.scales != e4m3OfLayer {
 			e.scale[i] = e.normal[i]

@@ -24,7 +24,20 @@ func (e *encoder) fit() (failed int) {
 	if !ok {
 		return 0
 	}
+	if e.SuperSize > 0 && e.superScale == 0 {
+		for i := range e.groups {
+			e.countUnderflow(i)
+		}
+	}
 	return -1
+}
+
+// countUnderflow takes note of a group whose scale, or super-scale, is rounded to 0 as it is
+// stored, so that all its weights decode to 0, unless they are 0.
+func (e *encoder) countUnderflow(i int) {
+	if e.signedEnd(i) != 0 {
+		e.underflows++
+	}
 }
 
 // trialErrors are the errors of e.trials for a group, until the next ones.

@@ -3,6 +3,7 @@ package kernel
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 	"testing"
 )
 
@@ -23,6 +24,9 @@ func FuzzExtremes(f *testing.F) {
 	f.Add(patterns(-math.MaxFloat32, math.Nextafter32(-math.MaxFloat32, 0)), uint8(25))
 	f.Add(patterns(tiny), uint8(12))
 	f.Add(patterns(tiny, -tiny, 0), uint8(3))
+	f.Add(patterns(1e-9, -1e-9), uint8(18))
+	f.Add(patterns(1, math.Nextafter32(1, 2)), uint8(29))
+	f.Add(patterns(tiny, tiny), uint8(36))
 	f.Add(patterns(float32(math.NaN())), uint8(3))
 	f.Fuzz(func(t *testing.T, raw []byte, choice uint8) {
 		format := Format{
@@ -56,8 +60,32 @@ func FuzzExtremes(f *testing.F) {
 		if fault.Kind != NoFault {
 			t.Fatalf("finite weights %v give fault %+v", weights, fault)
 		}
+		if block.Underflows > 0 {
+			checkFlat(t, &block, weights)
+			return
+		}
 		checkDecoded(t, &block, weights)
 	})
+}
+
+// checkFlat demands that all weights of a group whose scale underflows decode to 0, or to
+// one value within their range if that has no 0 and the zero-point may be any.
+func checkFlat(t *testing.T, block *Block, weights []float32) {
+	t.Helper()
+	lo, hi := slices.Min(weights), slices.Max(weights)
+	if block.ScaleDtype == ScaleFloat32 || block.Underflows != 1 || block.Scales[0] != 1 {
+		t.Fatalf("%+v: %d groups underflow, the first scale is %g", block.Format, block.Underflows, block.Scales[0])
+	}
+	decoded := make([]float32, len(weights))
+	codes := make([]uint8, len(weights))
+	unpack(codes, block.Packed, block.BitWidth)
+	decodeAll(decoded, codes, 1, block.ZeroPoints[0])
+	for _, d := range decoded {
+		zero := d == 0 && (block.ZeroPoint != FloatZero || lo <= 0 && hi >= 0)
+		if !zero && (block.ZeroPoint != FloatZero || lo <= 0 && hi >= 0 || d != decoded[0] || d < lo || d > hi) {
+			t.Fatalf("%v decode to %v", weights, decoded)
+		}
+	}
 }
 
 func checkDecoded(t *testing.T, block *Block, weights []float32) {

@@ -7,7 +7,12 @@ type Parameters struct {
 	ZeroPoint float32
 	inverse   float32
 	extreme   bool // outside the plain bounds: code with codeExtreme
+	underflow bool // ScaleDtype rounds the group's scale to 0: see flat
 }
+
+// Underflows tells whether ScaleDtype rounds the group's scale to 0, so that all its
+// weights decode to one value.
+func (p Parameters) Underflows() bool { return p.underflow }
 
 // Fit chooses the parameters of a group whose finite weights span lo .. hi.
 func Fit(lo, hi float32, f Format) (Parameters, Fault) {

@@ -39,6 +39,7 @@ func (g guarded) float32s() []float32 {
 type outputs struct {
 	packed, scales, zeroPoints, decoded guarded
 	sums                                Sums
+	underflows                          int
 	fault                               Fault
 }
 
@@ -55,6 +56,7 @@ func runKernel(k Kernel, b Block, misalignment int) outputs {
 	if o.fault = k.Quantize(&b); o.fault.Kind != NoFault {
 		return o
 	}
+	o.underflows = b.Underflows
 	coded := CodedBlock{
 		BitWidth: b.BitWidth, Rows: b.Rows, Columns: b.Columns, GroupSize: b.GroupSize,
 		Packed: b.Packed, Scales: o.scales.inner, ZeroPoints: o.zeroPoints.inner, Weights: o.decoded.inner,
@@ -93,6 +95,9 @@ func compare(t *testing.T, k Kernel, b Block, misalignment int, want outputs) {
 	}
 	if got.sums != want.sums {
 		t.Fatalf("%s: sums %+v, want %+v", what, got.sums, want.sums)
+	}
+	if got.underflows != want.underflows {
+		t.Fatalf("%s: %d underflows, want %d", what, got.underflows, want.underflows)
 	}
 }
 

@@ -14,8 +14,8 @@ const (
 
 // fit chooses the round-to-nearest parameters of a group whose finite weights
 // span lo .. hi. Every float32 operation is rounded by itself. The second
-// result is false if the scale's type rounds it to 0 or Inf; scale then holds
-// the unrounded value.
+// result is false if the scale's type rounds it to Inf; scale then holds the
+// unrounded value.
 func fit(lo, hi float32, f Format) (Parameters, bool) {
 	lo, hi = span(lo, hi, f.ZeroPoint)
 	if lo == hi { // all weights are the same; with an integer zero, all are 0
@@ -26,7 +26,10 @@ func fit(lo, hi float32, f Format) (Parameters, bool) {
 		return fitExtreme(lo, hi, f)
 	}
 	scale := roundScale(unrounded, f.ScaleDtype)
-	if scale == 0 || !isFinite(scale) {
+	if scale == 0 {
+		return flat(lo, hi, f), true
+	}
+	if !isFinite(scale) {
 		return Parameters{Scale: unrounded}, false
 	}
 	p := Parameters{Scale: scale, inverse: 1 / scale}
@@ -80,6 +83,19 @@ func constant(value float32, f Format) Parameters {
 	case FloatZero:
 		p.ZeroPoint = -value + 0
 	}
+	return p
+}
+
+// flat is for a group whose scale the scale's type rounds to 0: as for one of zeros, or,
+// where a floating zero-point has no 0 in its span, for one of the middle. Weights are so
+// close to that value that all of them get its code.
+func flat(lo, hi float32, f Format) Parameters {
+	value := float32(0)
+	if lo > 0 || hi < 0 {
+		value = lo + (hi-lo)/2
+	}
+	p := constant(value, f)
+	p.extreme, p.underflow = true, true
 	return p
 }
 

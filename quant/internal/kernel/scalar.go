@@ -15,7 +15,9 @@ type scratch struct {
 	decoded [tileSize]float32
 	codes   [tileSize]uint8
 	lanes   laneSums
-	stop    func() bool // of the block
+	// underflows counts the groups whose scale, as it is stored, is rounded to 0.
+	underflows int
+	stop       func() bool // of the block
 }
 
 func quantizeScalar(b *Block) Fault {
@@ -33,7 +35,7 @@ func quantizeScalar(b *Block) Fault {
 			at = at.after(n, 1, b.BitWidth)
 		}
 	}
-	s.storeSums(b)
+	s.finish(b)
 	return Fault{}
 }
 
@@ -50,6 +52,7 @@ func (s *scratch) quantizeGroup(b *Block, at position, n int) Fault {
 		fault.Index += at.weight
 		return fault
 	}
+	s.count(p)
 	s.codeGroup(packed, weights, p, b)
 	b.Scales[at.group], b.ZeroPoints[at.group] = p.Scale, p.ZeroPoint
 	return Fault{}
@@ -63,6 +66,19 @@ func rangeScalar(b *Block) (lo, hi float32, fault Fault) {
 func codeScalar(b *Block, p Parameters) {
 	var s scratch
 	s.codeGroup(b.Packed, b.Weights, p, b)
+	s.storeSums(b)
+}
+
+// count takes note of a group's parameters.
+func (s *scratch) count(p Parameters) {
+	if p.underflow {
+		s.underflows++
+	}
+}
+
+// finish stores what a block's groups come to.
+func (s *scratch) finish(b *Block) {
+	b.Underflows = s.underflows
 	s.storeSums(b)
 }
 

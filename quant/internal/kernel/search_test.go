@@ -71,6 +71,8 @@ func oddGroups(random *rand.Rand, n int) (groups []namedGroup) {
 	fill("one value", func(i int) float32 { return float32(min(1, i%n)) * 3 })
 	fill("offset", func(int) float32 { return 1 + normal()*1e-3 })
 	fill("offset beyond the bound", func(int) float32 { return 1 + normal()*1e-6 })
+	fill("too small for float16", func(int) float32 { return normal() * 1e-9 })
+	fill("too near for float16", func(i int) float32 { return 1 + float32(i%2)*0x1p-23 })
 	fill("subnormal", func(int) float32 { return normal() * 1e-40 })
 	fill("smallest plain", func(int) float32 { return normal() * 0x1p-118 })
 	fill("largest plain", func(int) float32 { return normal() * 0x1p118 })
@@ -93,7 +95,7 @@ func TestOddGroups(t *testing.T) {
 	for _, group := range oddGroups(random, size) {
 		for _, method := range searchMethods {
 			for zero := IntegerZero; zero <= SymmetricZero; zero++ {
-				for scale := ScaleFloat32; scale <= ScaleBFloat16; scale += 2 {
+				for scale := ScaleFloat32; scale <= ScaleBFloat16; scale++ {
 					format := Format{3, zero, scale, method, Integer}
 					single := Block{Format: format, Rows: 1, Columns: size, GroupSize: size, Weights: rawFloat32(group.weights)}
 					alone := runKernel(Scalar, single, 0)
@@ -104,6 +106,9 @@ func TestOddGroups(t *testing.T) {
 						want := runKernel(Scalar, b, 0)
 						for _, k := range All()[1:] {
 							compare(t, k, b, 0, want)
+						}
+						if want.underflows != alone.underflows {
+							t.Fatalf("%s, %+v: %d underflows, alone %d", group.name, format, want.underflows, alone.underflows)
 						}
 						if want.fault.Kind != alone.fault.Kind {
 							t.Fatalf("%s: fault %+v, alone %+v", group.name, want.fault, alone.fault)

@@ -60,7 +60,7 @@ var scratches = sync.Pool{New: func() any { return new(vectorScratch) }}
 
 func takeScratch() *vectorScratch {
 	s := scratches.Get().(*vectorScratch)
-	s.lanes, s.stop = laneSums{}, nil
+	s.lanes, s.underflows, s.stop = laneSums{}, 0, nil
 	return s
 }
 

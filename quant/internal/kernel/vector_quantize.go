@@ -4,7 +4,7 @@ package kernel
 func (v *vectorSet) quantize(b *Block) Fault {
 	b.check()
 	if b.Method.searches() {
-		return v.quantizeSearched(*b)
+		return v.quantizeSearched(b)
 	}
 	if b.Type == Float64 {
 		return quantizeScalar(b)
@@ -17,7 +17,7 @@ func (v *vectorSet) quantize(b *Block) Fault {
 			return fault
 		}
 	}
-	s.storeSums(b)
+	s.finish(b)
 	return Fault{}
 }
 

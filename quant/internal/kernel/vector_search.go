@@ -42,7 +42,9 @@ var searches = sync.Pool{New: func() any { return new(search) }}
 
 // quantizeSearched is quantize for methods that search: all groups are fitted,
 // then coded.
-func (v *vectorSet) quantizeSearched(b Block) Fault {
+func (v *vectorSet) quantizeSearched(given *Block) Fault {
+	own := *given
+	b := &own
 	if b.Method == HalfQuadratic {
 		b.Importance = nil
 	}
@@ -55,15 +57,16 @@ func (v *vectorSet) quantizeSearched(b Block) Fault {
 		f.weights, f.importance, f.reference = [searchGroups]*byte{}, [searchGroups]*byte{}, nil
 		searches.Put(f)
 	}()
-	if !v.searchBlock(s, f, &b) {
+	if !v.searchBlock(s, f, b) {
 		b.Method = RoundToNearest // finds the same first fault
-		return v.quantize(&b)
+		return v.quantize(b)
 	}
 	l := b.layout().joined()
 	for row := range l.rows {
-		v.codeRow(s, f, &b, l.row(row), l.columns)
+		v.codeRow(s, f, b, l.row(row), l.columns)
 	}
-	s.storeSums(&b)
+	s.finish(b)
+	given.Underflows = b.Underflows
 	return Fault{}
 }
 
@@ -127,6 +130,7 @@ func (v *vectorSet) takeGroup(s *vectorScratch, f *search, b *Block, at position
 	if p.extreme {
 		f.leave(at.group, p)
 	}
+	s.count(p)
 	f.rtn[k] = p
 	f.searched[k] = searchable(lo, hi, p, b.Format)
 	f.lo[k], f.hi[k] = span(lo, hi, b.ZeroPoint)

@@ -40,7 +40,7 @@ def test_what_is_refused(model: Path, result: Path, tmp_path: Path) -> None:
         assert f"mse is {value}" in failed("report", path, "--html", page)
     twice = written(table.append_column("mse", table["mse"]), tmp_path, "twice.arrow")
     assert "has no errors" in failed("report", twice, "--html", page)
-    assert "no file of results" in failed("report", model, "--html", page)
+    assert "has nothing that is quantized" in failed("report", model, "--html", page)
     assert "does not exist" in failed("report", tmp_path / "nope.parquet", "--html", page)
     empty = written(table.slice(0, 0), tmp_path, "empty.arrow")
     assert "has no layers" in failed("report", empty, "--html", page)

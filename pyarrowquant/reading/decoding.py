@@ -1,0 +1,211 @@
+"""Codes of other programs to weights: numbers of 8 and 4 bits, by the scales of their blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pyarrowquant._core.decoding import unpacked
+from pyarrowquant._core.quoting import quoted
+from pyarrowquant._core.results import Floats
+from pyarrowquant._core.shapes import product
+from pyarrowquant.reading.numbers import E2M1_PAIRS, Array
+from pyarrowquant.reading.stored import Stored
+
+_BLOCK = 128  # usual rows and columns of blocks of FP8
+_PIECE = 1 << 20  # weights that are decoded at a time
+SCALE_DTYPES = frozenset({"F32", "F16", "BF16", "F8_E4M3", "F8_E8M0", "U8"})
+
+Parts = Mapping[str, Stored]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Which weights of a stack of matrices each scale is for.
+
+    Attributes
+    ----------
+    scales : tuple of int
+        Matrices, rows and columns of the scales.
+    matrix_rows : int
+        Rows of a matrix.
+    rows, columns : int
+        Of a block; the last of a matrix may be smaller.
+    """
+
+    scales: tuple[int, int, int]
+    matrix_rows: int
+    rows: int
+    columns: int
+
+    @classmethod
+    def of(
+        cls, shape: Sequence[int], scales: Sequence[int], usual: tuple[int, int]
+    ) -> Blocks | None:
+        """Find out which weights each scale is for; None where the shapes do not fit.
+
+        Parameters
+        ----------
+        shape, scales : sequence of int
+            Shapes of the weights and of their scales.
+        usual : tuple of int
+            Rows and columns of a block, where the number of scales allows several.
+        """
+        *stack, rows, columns = (1, 1, *shape)[-max(len(shape), 2) :]
+        matrices = product(stack)
+        if product(scales) == 1:
+            return cls((1, 1, 1), matrices * rows, matrices * rows, columns)
+        if len(scales) == 1 and scales[0] == matrices > 1:
+            scales = (*scales, 1, 1)
+        elif len(scales) == 1 and scales[0] == rows:
+            scales = (*scales, 1)
+        *scale_stack, scale_rows, scale_columns = (1, 1, *scales)[-max(len(scales), 2) :]
+        block_rows = _block(rows, scale_rows, usual[0])
+        block_columns = _block(columns, scale_columns, usual[1])
+        if product(scale_stack) != matrices or not block_rows or not block_columns:
+            return None
+        return cls((matrices, scale_rows, scale_columns), rows, block_rows, block_columns)
+
+    def spread(self, scales: Array, piece: slice, columns: int) -> Array:
+        """Give each weight of some rows its scale."""
+        row = np.arange(piece.start, piece.stop)
+        of_rows = scales[row // self.matrix_rows, row % self.matrix_rows // self.rows]
+        return np.repeat(of_rows, self.columns, axis=1)[:, :columns]
+
+
+def _block(size: int, count: int, usual: int) -> int | None:
+    """Return how many rows, or columns, have a scale in common."""
+    if count in (1, size):
+        return size if count == 1 else 1
+    sizes = (usual, _BLOCK, size // max(count, 1))
+    return next((n for n in sizes if n > 0 and -(-size // n) == count), None)
+
+
+def decode_bytes(
+    shape: tuple[int, ...], table: Floats, blocks: Blocks | None, parts: Parts
+) -> Floats:
+    """Decode codes of a byte each.
+
+    Parameters
+    ----------
+    table : array of float32
+        Values of all bytes.
+    blocks : Blocks or None
+        None without scales.
+    """
+    rows, columns = _matrix(shape)
+    if blocks is not None:
+        scales = parts["scale"].read().reshape(blocks.scales)
+    zeros = None
+    if blocks is not None and "zero_point" in parts:
+        zeros = parts["zero_point"].read().astype(np.float32).reshape(blocks.scales)
+    with parts["codes"].open() as stored:
+        codes = stored.reshape(-1).view(np.uint8).reshape(rows, columns)
+
+        def decode(piece: slice) -> Floats:
+            decoded = table[codes[piece]]
+            if blocks is not None:
+                if zeros is not None:
+                    decoded -= blocks.spread(zeros, piece, columns)
+                decoded *= blocks.spread(scales, piece, columns)
+            return decoded
+
+        return in_pieces(rows, columns, decode)
+
+
+def decode_e2m1(shape: tuple[int, ...], group: int, parts: Parts) -> Floats:
+    """Decode pairs of E2M1."""
+    rows, columns = _matrix(shape)
+    scales = parts["scale"].read().reshape(rows, -1)
+    if "divisor" in parts:
+        scales = scales / parts["divisor"].read().reshape(-1, 1)
+    if "factor" in parts:
+        scales = scales * parts["factor"].read().reshape(-1, 1)
+    with parts["codes"].open() as stored:
+        pairs = stored.reshape(-1).view(np.uint8).reshape(rows, columns // 2)
+
+        def decode(piece: slice) -> Floats:
+            decoded = E2M1_PAIRS[pairs[piece]].reshape(-1, columns)
+            decoded *= np.repeat(scales[piece], group, axis=1)[:, :columns]
+            return decoded
+
+        return in_pieces(rows, columns, decode)
+
+
+def decode_packed(shape: tuple[int, ...], bits: int, group: int, parts: Parts) -> Floats:
+    """Decode what compressed-tensors packs; its zero-points lie down the rows."""
+    rows, columns = _matrix(shape)
+    scales = parts["scale"].read().reshape(rows, -1)
+    groups = scales.shape[1]
+    zeros = np.full((rows, groups), 2 ** (bits - 1), np.float32)
+    if "zero_point" in parts:
+        with parts["zero_point"].open() as words:
+            zeros = _down(np.ascontiguousarray(words.T).view(np.uint8), rows, bits)
+    group_of = np.arange(columns) // group
+    if "group_of" in parts:
+        group_of = parts["group_of"].read()
+        if group_of.min() < 0 or group_of.max() >= groups:
+            name = parts["group_of"].tensor.name
+            raise ValueError(f"{quoted(name)} has groups beyond 0 to {groups - 1}")
+    width = -(-columns * bits // 8)
+    with parts["codes"].open() as stored:
+        codes = stored.reshape(rows, -1).view(np.uint8)
+
+        def decode(piece: slice) -> Floats:
+            decoded = unpacked(codes[piece, :width], columns, bits)
+            decoded = decoded - zeros[piece][:, group_of]
+            decoded *= scales[piece][:, group_of]
+            return decoded
+
+        return in_pieces(rows, columns, decode)
+
+
+def decode_affine(shape: tuple[int, ...], bits: int, group: int, parts: Parts) -> Floats:
+    """Decode what MLX packs: code * scale + bias."""
+    rows, columns = _matrix(shape)
+    scales = parts["scale"].read().reshape(rows, -1)
+    biases = parts["bias"].read().reshape(rows, -1)
+    with parts["codes"].open() as stored:
+        codes = stored.reshape(rows, -1).view(np.uint8)
+
+        def decode(piece: slice) -> Floats:
+            decoded: Floats = unpacked(codes[piece], columns, bits)
+            decoded = decoded * np.repeat(scales[piece], group, axis=1)
+            decoded += np.repeat(biases[piece], group, axis=1)
+            return decoded
+
+        return in_pieces(rows, columns, decode)
+
+
+def _matrix(shape: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of all matrices of a stack below one another."""
+    return product(shape[:-1]), shape[-1] if shape else 1
+
+
+def in_pieces(rows: int, columns: int, decode: Callable[[slice], Floats]) -> Floats:
+    """Decode some rows at a time, so that what that needs stays small."""
+    weights = np.empty((rows, columns), np.float32)
+    step = max(1, _PIECE // max(columns, 1))
+    for start in range(0, rows, step):
+        piece = slice(start, min(start + step, rows))
+        weights[piece] = decode(piece)
+    return weights
+
+
+def _down(streams: npt.NDArray[np.uint8], count: int, bits: int) -> Floats:
+    """Unpack whole numbers that lie down columns, each a little-endian stream of bits.
+
+    Parameters
+    ----------
+    streams : array of uint8
+        A row of bytes for each column.
+    count : int
+        Of numbers in a column.
+    """
+    found = np.unpackbits(streams, axis=1, bitorder="little")[:, : count * bits]
+    numbers = found.reshape(len(streams), count, bits) @ (1 << np.arange(bits))
+    down: Floats = np.ascontiguousarray(numbers.T, dtype=np.float32)
+    return down

@@ -1,0 +1,104 @@
+"""Tables of results in Parquet and Arrow IPC files, which are decoded layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+
+import pyarrow as pa
+
+from pyarrowquant._core.decoding import decode
+from pyarrowquant._core.source import RESULT_COLUMNS, Source
+from pyarrowquant.reading import table_files
+from pyarrowquant.reading.config import CONFIG
+from pyarrowquant.reading.location import Location
+from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.table_files import SUFFIXES
+
+
+def is_result(location: Location) -> bool:
+    """Whether a file of a table has packed codes rather than weights."""
+    return {"quantized_data", "scales"} <= set(_schema(location).names)
+
+
+def results_in(folder: Location) -> list[Location]:
+    """Return the files of a folder of results; none where it is something else."""
+    names = folder.file_names()
+    tables = [name for name in names if name.lower().endswith(SUFFIXES)]
+    if CONFIG in names or any(name.endswith(".safetensors") for name in names):
+        return []
+    files = [folder.within(name) for name in tables]
+    return files if any(map(is_result, files)) else []
+
+
+class ResultModel(Model):
+    """Results of a quantization, in a file or in those of a folder."""
+
+    tensors = None
+
+    def __init__(self, location: Location, files: Sequence[Location]) -> None:
+        super().__init__(location)
+        self._files = files
+        with _naming(files[0]):
+            empty = _selected(files[0]).empty_table()
+            self.schema = decode(Source(empty, RESULT_COLUMNS)).schema
+
+    def refuse_quantized(self) -> None:
+        raise ValueError(
+            f"{self.location} is quantized already: it has results of pyarrowquant. Give the "
+            "weights, or decode it first: pyarrowquant dequantize"
+        )
+
+    @property
+    def files(self) -> Sequence[Location]:
+        return self._files
+
+    def batches(self, batch_bytes: int, only_floats: bool, skip: int) -> Iterator[pa.RecordBatch]:
+        return (_decoded(row, file) for file, row in islice(self._rows(), skip, None))
+
+    def layer_readers(self) -> Iterator[tuple[str | None, Callable[[], pa.RecordBatch]]]:
+        for file, row in self._rows():
+            yield row["layer_name"][0].as_py(), partial(_decoded, row, file)
+
+    def _rows(self) -> Iterator[tuple[Location, pa.RecordBatch]]:
+        for file in self._files:
+            schema = _selected(file)
+            if _is_parquet(file):
+                read = table_files.parquet_batches(file, schema, 0, lambda batch: [batch])
+            else:
+                read = table_files.ipc_batches(file, schema, lambda batch: [batch])
+            for batch in read:
+                for row in range(batch.num_rows):
+                    yield file, batch.slice(row, 1)
+
+
+def _decoded(row: pa.RecordBatch, file: Location) -> pa.RecordBatch:
+    with _naming(file):
+        (batch,) = decode(Source(row, RESULT_COLUMNS)).to_batches()
+    return batch
+
+
+def _selected(file: Location) -> pa.Schema:
+    """Return the columns that decoding needs, as far as they are there."""
+    schema = _schema(file)
+    kept = [field for field in schema if field.name in RESULT_COLUMNS]
+    return pa.schema(kept, schema.metadata)
+
+
+def _schema(file: Location) -> pa.Schema:
+    return (table_files.parquet_schema if _is_parquet(file) else table_files.ipc_schema)(file)
+
+
+def _is_parquet(file: Location) -> bool:
+    return file.name.lower().endswith(".parquet")
+
+
+@contextmanager
+def _naming(file: Location) -> Iterator[None]:
+    """Name the file in errors about what it has."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
