@@ -9,6 +9,9 @@ import pyarrow as pa
 from quantizer import THREADS, Prepared, Quantizer, UnavailableError, Weights
 
 import pyarrowquant
+from pyarrowquant._core.encodings import ENCODINGS
+from pyarrowquant._core.settings import Settings
+from pyarrowquant.recipes.fitting import stored_bits as encoded_bits
 
 METHODS = ("rtn", "mse", "hqq")
 WIDTHS = (2, 3, 4, 5, 6, 8)
@@ -32,6 +35,9 @@ def own_quantizers() -> Iterator[Quantizer]:
     yield own("rtn", 4, "float", scale_dtype="float32")
     for bits_per_weight in (2.5, 3.15, 3.5, 4.15, 5.0):
         yield fitted(bits_per_weight)
+    for method in ("rtn", "mse"):
+        for encoding in ENCODINGS:
+            yield encoded(encoding, method)
 
 
 def fitted(bits_per_weight: float) -> Quantizer:
@@ -53,6 +59,25 @@ def fitted(bits_per_weight: float) -> Quantizer:
         )
 
     return Quantizer("pyarrowquant fit", f"pyarrowquant fit to {bits_per_weight} bits", prepare)
+
+
+def encoded(encoding: str, method: str) -> Quantizer:
+    """A quantizer of an encoding; bits are counted as it stores them."""
+
+    def prepare(weights: Weights) -> Prepared:
+        table = pyarrowquant.numpy_to_arrow_table(weights)
+        settings = Settings().with_overrides({"encoding": encoding})
+        return Prepared(
+            lambda: pyarrowquant.quantize_batch_arrow(
+                table, encoding=encoding, method=method, threads=THREADS
+            ),
+            decoded_layers,
+            lambda result: sum(
+                encoded_bits(shape, settings) for shape in result["shape"].to_pylist()
+            ),
+        )
+
+    return Quantizer(f"pyarrowquant {method}", f"pyarrowquant {method} {encoding}", prepare)
 
 
 def own(
@@ -109,8 +134,12 @@ def decode(result: pa.Table, dtype: np.dtype) -> Weights:
         for chunk in result["zero_points"].chunks
     ]
     column = result.schema.get_field_index("zero_points")
-    rounded = result.set_column(column, "zero_points", pa.chunked_array(chunks))
-    decoded = pyarrowquant.dequantize_batch_arrow(rounded, threads=THREADS)
+    return decoded_layers(result.set_column(column, "zero_points", pa.chunked_array(chunks)))
+
+
+def decoded_layers(result: pa.Table) -> Weights:
+    """Decoded weights by name."""
+    decoded = pyarrowquant.dequantize_batch_arrow(result, threads=THREADS)
     shapes = decoded["shape"].to_pylist()
     return {
         name: decoded["weights"][row].values.to_numpy().reshape(shapes[row])

@@ -63,7 +63,7 @@ func encodedOptions(settings []Settings) Options {
 // TestEncodingsTogether has one table of all encodings: it decodes with the errors that
 // were measured while it was made, whatever the number of threads, and row by row.
 func TestEncodingsTogether(t *testing.T) {
-	for _, shape := range [][2]int{{1, 1}, {3, 40}, {2, 256}, {5, 700}, {3, 70_000}} {
+	for _, shape := range [][2]int{{0, 8}, {1, 1}, {3, 40}, {2, 256}, {5, 700}, {3, 70_000}} {
 		for _, method := range []Method{RoundToNearest, MeanSquares} {
 			settings := allEncodings(method)
 			schema, batches := encodedTable(len(settings), shape[0], shape[1])

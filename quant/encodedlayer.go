@@ -70,14 +70,14 @@ func (r *encodedReader) read(row int) (*encodedLayer, *problem) {
 	return l, nil
 }
 
-// check compares what the encoding fixes with what the row has.
-func (e *encodedLayer) check(l *quantizedLayer) *problem {
+// check compares what the encoding fixes with what the row has, its group size as it says it.
+func (e *encodedLayer) check(l *quantizedLayer, groupSize int64) *problem {
 	d := e.description
 	if l.bitWidth != d.BitWidth {
 		return problemf(KindCorrupt, ": bit_width is %d, encoding '%s' has %d", l.bitWidth, e.encoding, d.BitWidth)
 	}
-	if d.GroupSize != 0 && l.groupSize != min(d.GroupSize, max(l.columns, 1)) {
-		return problemf(KindCorrupt, ": group_size is %d, encoding '%s' has %d", l.groupSize, e.encoding, d.GroupSize)
+	if d.GroupSize != 0 && groupSize != int64(d.GroupSize) {
+		return problemf(KindCorrupt, ": group_size is %d, encoding '%s' has %d", groupSize, e.encoding, d.GroupSize)
 	}
 	if len(e.levels) != len(d.Levels) {
 		return problemf(KindCorrupt, ": levels has %d values, encoding '%s' has %d", len(e.levels), e.encoding, len(d.Levels))

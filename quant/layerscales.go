@@ -10,16 +10,22 @@ import (
 // fitLayerScales finds the super-scales of layers whose encoding has one a layer: all
 // weights have to be looked at before any of them can be coded.
 func (q *quantization) fitLayerScales(ctx context.Context, k *kernel.Kernel) error {
+	q.scales = map[int]float32{} // the largest weights first; 0 of empty layers
+	for i := range q.layers {
+		if d := q.layers[i].settings.encoding; d != nil && d.LayerScale {
+			q.scales[i] = 0
+		}
+	}
+	if len(q.scales) == 0 {
+		return nil
+	}
 	var parts tasks
 	for _, t := range q.tasks {
 		t.units(func(_ int, u *unit) {
-			if d := q.layers[u.layer].settings.encoding; d != nil && d.LayerScale {
+			if _, has := q.scales[u.layer]; has {
 				parts.add(*u)
 			}
 		})
-	}
-	if len(parts) == 0 {
-		return nil
 	}
 	largest := make([]float32, len(parts))
 	err := parts.run(ctx, q.options.Threads, func() worker {
@@ -34,7 +40,6 @@ func (q *quantization) fitLayerScales(ctx context.Context, k *kernel.Kernel) err
 	if err != nil {
 		return err
 	}
-	q.scales = map[int]float32{}
 	for i, t := range parts {
 		q.scales[t.layer] = max(q.scales[t.layer], largest[i])
 	}

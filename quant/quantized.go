@@ -116,6 +116,9 @@ func (r *quantizedReader) readFields(l *quantizedLayer, row int) (p *problem) {
 		if l.zeroPoints, p = r.zeroPoints.values(row); p != nil {
 			return p
 		}
+		if l.zeroPoints == nil {
+			l.zeroPoints = []byte{} // of a list that is there, and empty
+		}
 	}
 	if l.shape, p = r.shapes.integers(nil, row); p != nil {
 		return p
@@ -131,7 +134,7 @@ func (r *quantizedReader) readFields(l *quantizedLayer, row int) (p *problem) {
 	if p := l.check(bitWidth, groupSize); p != nil || l.encoded == nil {
 		return p
 	}
-	return l.encoded.check(l)
+	return l.encoded.check(l, groupSize)
 }
 
 // check compares the sizes of the parts with what the shape needs. Their content is

@@ -18,6 +18,7 @@ def _none() -> Floats:
     return np.empty(0, np.float32)
 
 
+_LEAST_E8M0 = 2.0**-127
 _ROUNDING = 2.0**-16  # of a minimum, which is a quotient times its divisor
 
 
@@ -108,14 +109,15 @@ def _stored_scales(encoding: Encoding, decoding: Decoding, scales: Floats, super
         return scales.astype(np.float16) == scales
     if encoding.factor_bits is None:
         return np.ones_like(scales, np.bool_)
-    return (scales > 0) & (np.frexp(scales)[0] == 0.5)  # E8M0
+    return (scales >= _LEAST_E8M0) & (np.frexp(scales)[0] == 0.5)
 
 
 def _stored_minimums(encoding: Encoding, minimums: Floats, supers: Floats) -> Bools:
     assert encoding.factors is not None
     factors = minimums / supers
     near = np.rint(factors)
-    whole = (abs(factors - near) <= _ROUNDING) & _whole(near, supers, 0, encoding.factors[1])
+    whole = (factors >= 0) & (abs(factors - near) <= _ROUNDING)
+    whole &= _whole(near, supers, 0, encoding.factors[1])
     return whole | (supers == 0) & (minimums == 0)
 
 

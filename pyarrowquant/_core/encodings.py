@@ -77,6 +77,15 @@ class Encoding:
         """Return the super-scale of a row that each of its groups belongs to."""
         return [first // _SUPER_SIZE for first in range(0, columns, self.group_size)]
 
+    def table_bits(self, rows: int, columns: int, group_size: int) -> int:
+        """Return the bits of a layer in tables, which have all but codes as float32."""
+        codes = -(-columns * self.bit_width // 8) * 8
+        groups = 1 if group_size == -1 else -(-columns // group_size)
+        per_group = 1 if self.has_levels else 2
+        supers = self.super_count(rows, columns) * (2 if self.has_minimums else 1)
+        levels = 2**self.bit_width if self.has_levels else 0
+        return rows * (codes + 32 * per_group * groups) + 32 * (supers + levels)
+
     def stored_bits(self, rows: int, columns: int, group_size: int, scale_bits: int) -> int:
         """Return the bits of a layer; a scale that is no factor has `scale_bits`.
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from pyarrowquant._core import arguments, library
 from pyarrowquant._core.cells import Bytes
-from pyarrowquant._core.results import Packed
+from pyarrowquant._core.encodings import INTEGER
+from pyarrowquant._core.results import Floats, Packed
 
 _BYTES_A_PIECE = 1 << 25
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -25,6 +26,7 @@ class Part:
     width: int = 0
     dtype: str = "float32"
     symmetric: bool = False
+    encoding: str = INTEGER
 
 
 def codes(width: int) -> Part:
@@ -55,6 +57,12 @@ def blocks(layer: Packed, symmetric: bool) -> Part:
     header = 2 if symmetric else 4
     groups = layer.scales.shape[1]
     return Part("blocks", groups * (header + 4 * layer.bits), symmetric=symmetric)
+
+
+def encoded_blocks(layer: Packed, block: int, block_bytes: int) -> Part:
+    """Blocks of ggml for an encoding that it has, of so many columns."""
+    row_bytes = layer.columns // block * block_bytes
+    return Part("encoded blocks", row_bytes, encoding=layer.encoding)
 
 
 def pieces(layer: Packed, part: Part) -> Iterator[Bytes]:
@@ -96,6 +104,15 @@ def _lay_out(layer: Packed, rows: slice, part: Part, out: Bytes) -> None:
         np.ascontiguousarray(layer.codes[rows]),
         np.ascontiguousarray(layer.scales[rows]),
         np.ascontiguousarray(layer.zero_points[rows]),
+        _by_rows(layer, layer.decoding.super_scales, rows),
+        _by_rows(layer, layer.decoding.super_minimums, rows),
         library.encode(options),
         out,
     )
+
+
+def _by_rows(layer: Packed, values: Floats, rows: slice) -> Floats | None:
+    """Return what rows have of super-scales; None where the layer has none for each row."""
+    if values.size < len(layer.codes) or values.size == 0:
+        return None
+    return np.ascontiguousarray(values.reshape(len(layer.codes), -1)[rows])

@@ -240,6 +240,8 @@ def lay_out(
     codes: npt.NDArray[np.uint8],
     scales: npt.NDArray[np.float32],
     zero_points: npt.NDArray[np.float32],
+    super_scales: npt.NDArray[np.float32] | None,
+    super_minimums: npt.NDArray[np.float32] | None,
     options: bytes,
     out: npt.NDArray[np.uint8],
 ) -> None:
@@ -254,6 +256,9 @@ def lay_out(
         codes.ctypes.data,
         scales.ctypes.data,
         zero_points.ctypes.data,
+        0 if super_scales is None else super_scales.shape[1],
+        None if super_scales is None else super_scales.ctypes.data,
+        None if super_minimums is None else super_minimums.ctypes.data,
     )
     _check(library, library.paq_lay_out(ctypes.byref(layer), options, out.ctypes.data, out.size))
 

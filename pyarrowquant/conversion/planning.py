@@ -10,7 +10,7 @@ from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._format import Format, preceded
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.planned import PlannedLayer, plan_layer
-from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.recipe import Recipe, rules_by_name
 from pyarrowquant.recipes.rule import Rule
 
 
@@ -21,6 +21,36 @@ def planned(model: Model, settings: Settings, recipe: Recipe | None) -> list[Pla
         for tensor in model.all_tensors
         if model.can_quantize(tensor)
     ]
+
+
+def with_instead(
+    target: Format, layers: Sequence[PlannedLayer], recipe: Recipe | None
+) -> tuple[Recipe | None, list[PlannedLayer], dict[Settings, list[str]]]:
+    """Give layers whose rows do not fit their settings those that the format has instead.
+
+    Returns
+    -------
+    Recipe or None
+        With rules for such layers.
+    list of PlannedLayer
+        All layers, with what they get.
+    dict of Settings to list of str
+        The names of such layers, by what they get.
+    """
+    names: dict[Settings, list[str]] = {}
+    changed = []
+    for layer in layers:
+        settings = layer.settings
+        if settings is not None and 0 not in layer.shape:
+            settings = target.instead(settings, layer.columns)
+        if settings != layer.settings and settings is not None:
+            names.setdefault(settings, []).append(str(layer.name))
+        changed.append(replace(layer, settings=settings))
+    return (
+        preceded(rules_by_name((each, got) for got, each in names.items()), recipe),
+        changed,
+        names,
+    )
 
 
 def with_ragged_kept(

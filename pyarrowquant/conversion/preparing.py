@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
-from pyarrowquant._core.settings import SettingOverrides, listed, merged
+from pyarrowquant._core.settings import SettingOverrides, Settings, listed, merged
 from pyarrowquant.conversion.checks import (
     check_file_names,
     check_names,
@@ -23,7 +23,7 @@ from pyarrowquant.conversion.checks import (
 from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
-from pyarrowquant.conversion.planning import planned, with_ragged_kept
+from pyarrowquant.conversion.planning import planned, with_instead, with_ragged_kept
 from pyarrowquant.conversion.source import (
     convertible,
     decoded_from,
@@ -96,15 +96,17 @@ def prepare(
     model = convertible(model)
     _check_encoding(said, target, bits_per_weight)
     settings = target.defaults(model).with_overrides(said)
-    rules = target.recipe(model, _chosen(recipe, said, target))
+    rules = target.recipe(model, _chosen(recipe, said, target, model))
     if bits_per_weight is not None and "bit_width" in said:
         raise UsageError("bit_width= and bits_per_weight= exclude each other")
-    if not is_named(recipe):
+    if not is_named(recipe) and recipe not in target.recipe_names:
         _warn_of_unused(recipe_of(recipe), model)
     # This checks schema and arguments.
     quantize_stream(model.reader(), **asdict(settings), recipe=rules, quality_floor=quality_floor)
     layers = planned(model, settings, rules)
-    if "group_size" not in said and target.group_sizes:
+    rules, layers, instead = with_instead(target, layers, rules)
+    _warn_of_instead(instead)
+    if "group_size" not in said and "encoding" not in said and target.group_sizes:
         group_size = target.fitting_group_size(layers)
         if group_size != settings.group_size:
             settings = replace(settings, group_size=group_size)
@@ -170,12 +172,17 @@ def _with_fitting_bits(layer: PlannedLayer, target: Format) -> PlannedLayer:
     return replace(layer, settings=replace(layer.settings, bit_width=widths[-1]))
 
 
-def _chosen(recipe: SaidRecipe | None, said: SettingOverrides, target: Format) -> Recipe | None:
+def _chosen(
+    recipe: SaidRecipe | None, said: SettingOverrides, target: Format, model: Model
+) -> Recipe | None:
     """Return the recipe, with what the caller says in place of its default.
 
     The group size of a profile gives way where the format has usual ones of its own.
     """
-    chosen = recipe_of(recipe)
+    if isinstance(recipe, str) and recipe in target.recipe_names:
+        chosen: Recipe | None = target.named_recipe(recipe, model)
+    else:
+        chosen = recipe_of(recipe)
     if chosen is None or chosen.default.skip:
         return chosen
     default = merged(chosen.default.said, said)
@@ -215,6 +222,19 @@ def _warn_of_unused(recipe: Recipe | None, model: Model) -> None:
         more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
         warnings.warn(
             f"No layer matches: {'; '.join(unused[:3])}{more}",
+            UserWarning,
+            stacklevel=users_level(),
+        )
+
+
+def _warn_of_instead(names: Mapping[Settings, Sequence[str]]) -> None:
+    """Say which layers get other settings than they were to have, for their columns."""
+    for settings, layers in names.items():
+        more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
+        what = settings.encoding if settings.encoding != INTEGER else f"{settings.bit_width} bits"
+        warnings.warn(
+            f"Their rows are no whole blocks of their encoding, so these get {what} in groups of "
+            f"{settings.group_size} instead: {', '.join(layers[:3])}{more}",
             UserWarning,
             stacklevel=users_level(),
         )

@@ -52,6 +52,8 @@ class Format(ABC):
         Whether tensors that are kept have names that layers must not take.
     longest_name : int or None
         Bytes of names that all engines load.
+    recipe_names : tuple of str
+        Of recipes that it makes for a model.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Format(ABC):
     reserved_names: ClassVar[frozenset[str]] = frozenset()
     checks_kept_names: ClassVar[bool] = True
     longest_name: ClassVar[int | None] = None
+    recipe_names: ClassVar[tuple[str, ...]] = ()
 
     def is_folder(self, destination: Path) -> bool:
         """Whether a destination is a folder."""
@@ -89,6 +92,14 @@ class Format(ABC):
         """Return the recipe, or the default one, behind the rules for what is kept."""
         chosen = self.default_recipe(model) if recipe is None else recipe
         return preceded(self.kept, chosen)
+
+    def named_recipe(self, name: str, model: Model) -> Recipe:
+        """Return one of `recipe_names` for a model."""
+        raise KeyError(name)
+
+    def instead(self, settings: Settings, columns: int) -> Settings:
+        """Return the settings for rows of so many columns, where these cannot be had."""
+        return settings
 
     def mixed_problem(self, layers: Sequence[PlannedLayer], model: Model) -> str | None:
         """Say what keeps it from having different bits for these layers."""

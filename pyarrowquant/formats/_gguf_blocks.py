@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pyarrowquant._core.laying import Part, blocks
+from pyarrowquant._core.encodings import INTEGER
+from pyarrowquant._core.laying import Part, blocks, encoded_blocks
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Packed
 from pyarrowquant.formats._layers import (
@@ -22,34 +23,58 @@ from pyarrowquant.recipes.planned import PlannedLayout
 _BLOCK = 32
 _SYMMETRIC = {4: "Q4_0", 5: "Q5_0", 8: "Q8_0"}
 _OTHERS = {4: "Q4_1", 5: "Q5_1"}
-
+ENCODED = {
+    "q2_k": "Q2_K",
+    "q3_k": "Q3_K",
+    "q4_k": "Q4_K",
+    "q5_k": "Q5_K",
+    "q6_k": "Q6_K",
+    "iq4_nl": "IQ4_NL",
+    "iq4_xs": "IQ4_XS",
+    "mxfp4": "MXFP4",
+}
+# Columns and bytes of their blocks.
+_BLOCKS = {
+    "q2_k": (256, 84),
+    "q3_k": (256, 110),
+    "q4_k": (256, 144),
+    "q5_k": (256, 176),
+    "q6_k": (256, 210),
+    "iq4_nl": (32, 18),
+    "iq4_xs": (256, 136),
+    "mxfp4": (32, 17),
+}
+ENCODINGS = (INTEGER, *ENCODED)
 
 _HOLDS = (
     'GGUF holds matrices of group_size 32 and scale_dtype="float16", the columns a multiple of '
-    "32: 4 and 5 bits with any zero_point, 8 bits with a symmetric one. Quantize such layers with "
-    "other settings, or give them in kept"
+    "32: 4 and 5 bits with any zero_point, 8 bits with a symmetric one; and of the encodings "
+    f"{', '.join(ENCODED)}, the columns a multiple of 256, or of 32 for iq4_nl and mxfp4. "
+    "Quantize such layers with other settings, or give them in kept"
 )
 _NO_FLOAT16 = 'its scales are not float16: quantize with scale_dtype="float16"'
 
 
 def layers_of(results: Any) -> Results:
     """Open results; a layer that GGUF cannot hold is an error."""
-    return Results(results, "GGUF", _problem, _HOLDS)
+    return Results(results, "GGUF", _problem, _HOLDS, ENCODINGS)
 
 
 def check_layouts(layers: Iterable[PlannedLayout]) -> None:
     """Raise where GGUF cannot hold layers that will be coded like this."""
-    refuse(layers, _planned_problem, "GGUF", _HOLDS)
+    refuse(layers, _planned_problem, "GGUF", _HOLDS, ENCODINGS)
 
 
 def _planned_problem(layer: PlannedLayout) -> str | None:
-    fits = planned_scales_fit(layer, "float16")
+    fits = layer.encoding in ENCODED or planned_scales_fit(layer, "float16")
     return _layout_problem(layer) or (None if fits else _NO_FLOAT16)
 
 
 def _problem(layer: Packed) -> str | None:
     if problem := _layout_problem(layer):
         return problem
+    if layer.encoding in ENCODED:
+        return None
     if not is_of(layer.scales, "float16"):
         return _NO_FLOAT16
     if type_name_of(layer) in _OTHERS.values() and not np.isfinite(as_float16(layer.biases)).all():
@@ -60,6 +85,10 @@ def _problem(layer: Packed) -> str | None:
 def _layout_problem(layer: Coded) -> str | None:
     if problem := layer.matrix_problem():
         return problem
+    if layer.encoding in ENCODED:
+        block = columns_of_block(layer.encoding)
+        ragged = layer.columns % block
+        return f"{layer.columns} columns are no multiple of {block}" if ragged else None
     if layer.group != _BLOCK:
         return f"group_size {layer.group_size}"
     if layer.columns % _BLOCK:
@@ -70,8 +99,15 @@ def _layout_problem(layer: Coded) -> str | None:
     return None
 
 
+def columns_of_block(encoding: str) -> int:
+    """Return how many columns blocks of ggml have."""
+    return _BLOCKS[encoding][0] if encoding in ENCODED else _BLOCK
+
+
 def type_name_of(layer: Coded) -> str | None:
     """Return the type of ggml that holds the layer, or None."""
+    if layer.encoding in ENCODED:
+        return ENCODED[layer.encoding]
     if layer.zero_point == "symmetric" and layer.bits in _SYMMETRIC:
         return _SYMMETRIC[layer.bits]
     return _OTHERS.get(layer.bits)
@@ -79,4 +115,6 @@ def type_name_of(layer: Coded) -> str | None:
 
 def blocks_of(layer: Packed) -> Part:
     """Blocks as ggml lays them out."""
+    if layer.encoding in ENCODED:
+        return encoded_blocks(layer, *_BLOCKS[layer.encoding])
     return blocks(layer, symmetric=type_name_of(layer) in _SYMMETRIC.values())

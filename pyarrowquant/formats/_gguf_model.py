@@ -30,7 +30,21 @@ _OWN_KEYS = frozenset(
     }
 )
 # llama.cpp's numbers for files of mostly one type.
-_FILE_TYPES = {"Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9}
+_FILE_TYPES = {
+    "Q4_0": 2,
+    "Q4_1": 3,
+    "Q8_0": 7,
+    "Q5_0": 8,
+    "Q5_1": 9,
+    "Q2_K": 10,
+    "Q3_K": 12,  # as of Q3_K_M, Q4_K_M and Q5_K_M
+    "Q4_K": 15,
+    "Q5_K": 17,
+    "Q6_K": 18,
+    "IQ4_NL": 25,
+    "IQ4_XS": 30,
+    "MXFP4": 38,
+}
 
 
 def write_requantized(results: Any, model: GgufModel, path: Path, overwrite: bool) -> None:
@@ -101,7 +115,9 @@ def _copy_metadata(gguf: Any, writer: Any, header: Header) -> None:
 def _say_types(gguf: Any, writer: Any, layers: LayersByName) -> None:
     kind = gguf.GGUFValueType.UINT32
     writer.add_key_value("general.quantization_version", gguf.GGML_QUANT_VERSION, kind)
-    types = Counter(str(type_name_of(layer)) for layer in layers.values())
+    types: Counter[str] = Counter()
+    for layer in layers.values():
+        types[str(type_name_of(layer))] += layer.shape[0] * layer.columns
     if types:
         ((usual, _),) = types.most_common(1)
         writer.add_key_value("general.file_type", _FILE_TYPES[usual], kind)

@@ -12,11 +12,21 @@ import numpy as np
 import pyarrow as pa
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.laying import pieces
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.formats._format import NO_MATRIX, Format
-from pyarrowquant.formats._gguf_blocks import blocks_of, check_layouts, layers_of, type_name_of
+from pyarrowquant.formats._gguf_blocks import (
+    ENCODED,
+    ENCODINGS,
+    blocks_of,
+    check_layouts,
+    columns_of_block,
+    layers_of,
+    type_name_of,
+)
+from pyarrowquant.formats._gguf_mixes import INSTEAD, MIXES, mix_of
 from pyarrowquant.formats._gguf_model import write_requantized
 from pyarrowquant.formats._kept import left_out
 from pyarrowquant.formats._layers import KEPT_DTYPES, Kept, KeptLayers, Names, Results
@@ -25,7 +35,7 @@ from pyarrowquant.reading.gguf import GgufModel, import_gguf
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import Tensor
-from pyarrowquant.recipes.planned import PlannedLayout
+from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
 from pyarrowquant.recipes.presets import SENSITIVE
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
@@ -33,7 +43,16 @@ from pyarrowquant.recipes.rule import Rule
 _MOST_DIMENSIONS = 4
 OTHER_DTYPES = {"F64": 8, "I8": 1, "I16": 2, "I32": 4, "I64": 8}  # named like those of ggml
 # Embeddings and heads in 8 bits.
-_LLAMA_CPP = (Rule(("token_embd.weight", "output.weight"), bit_width=8, zero_point="symmetric"),)
+_LLAMA_CPP = (
+    Rule(
+        ("token_embd.weight", "output.weight"),
+        bit_width=8,
+        group_size=32,
+        zero_point="symmetric",
+        scale_dtype="float16",
+        encoding=INTEGER,
+    ),
+)
 _OWN_KEYS = {
     "general.architecture": "give it as architecture",
     "general.alignment": "it is always 32",
@@ -62,6 +81,9 @@ def write_gguf(
     | 5    | other       | Q5_1 | `q * scale + m`     |
     | 8    | symmetric   | Q8_0 | `(q - 128) * scale` |
 
+    Other encodings are the types of their names: q2_k to q6_k, iq4_nl, iq4_xs and mxfp4. K-quants
+    and iq4_xs need a number of columns that 256 divides.
+
     m is -zero_point * scale in float32, rounded to float16. The other types decode to exactly
     what `dequantize_batch_arrow` gives. Needs the extra ``pyarrowquant[gguf]``.
 
@@ -77,7 +99,8 @@ def write_gguf(
     ----------
     results : pyarrow.Table, RecordBatchReader or any Arrow producer
         What `quantize_batch_arrow` or `quantize_stream` gave. Layers are matrices of a number of
-        columns that 32 divides, quantized with ``group_size=32`` and ``scale_dtype="float16"``.
+        columns that 32 divides, quantized with ``group_size=32`` and ``scale_dtype="float16"``, or
+        with an encoding.
         Whether zero-points are symmetric is found from their values. A stream is read batch by
         batch.
     path : str or path
@@ -150,7 +173,9 @@ class Gguf(Format):
     usual = Settings(method="mse", group_size=32, zero_point="symmetric", scale_dtype="float16")
     group_sizes = (32,)
     kept = (NO_MATRIX,)
+    encodings = ENCODINGS
     short_groups = (32,)
+    recipe_names = tuple(MIXES)
     longest_name = 63  # GGML_MAX_NAME, with the zero at its end
 
     def check_destination(self, destination: Path) -> None:
@@ -160,6 +185,21 @@ class Gguf(Format):
         more = _LLAMA_CPP if isinstance(model, GgufModel) else ()
         return Recipe((*more, *SENSITIVE))
 
+    def named_recipe(self, name: str, model: Model) -> Recipe:
+        return mix_of(name, model)
+
+    def takes_shape(self, layer: PlannedLayer) -> bool:
+        settings = layer.settings
+        if settings is None or settings.encoding not in ENCODED:
+            return super().takes_shape(layer)
+        return 0 not in layer.shape and layer.columns % columns_of_block(settings.encoding) == 0
+
+    def instead(self, settings: Settings, columns: int) -> Settings:
+        """Return what llama.cpp takes where rows are no whole super-blocks."""
+        if settings.encoding in ENCODED and columns % columns_of_block(settings.encoding):
+            return replace(INSTEAD[settings.encoding], method=settings.method)
+        return settings
+
     def bit_widths(self, zero_point: str) -> Sequence[int]:
         return (4, 5, 8) if zero_point == "symmetric" else (4, 5)
 
@@ -168,6 +208,8 @@ class Gguf(Format):
 
     def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
         """Return the bits of blocks, whose minimums are like scales."""
+        if settings.encoding in ENCODED:
+            return super().stored_bits(shape, settings)
         zero_point = "symmetric" if settings.zero_point == "symmetric" else "float"
         return super().stored_bits(shape, replace(settings, zero_point=zero_point))
 

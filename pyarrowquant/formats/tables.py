@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,9 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pyarrowquant._core.encodings import ENCODING_NAMES
+from pyarrowquant._core.encodings import ENCODING_NAMES, ENCODINGS
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.settings import Settings
+from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.reading.model import Model
@@ -44,7 +46,12 @@ class TableFormat(Format):
         return False
 
     def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
-        """Return the bits of tables, in which scales and zero-points are float32."""
+        """Return the bits of tables, in which all but codes is float32."""
+        encoding = ENCODINGS.get(settings.encoding)
+        if encoding is not None and 0 not in shape:
+            columns = columns_of(shape)
+            rows = math.prod(shape) // columns
+            return encoding.table_bits(rows, columns, settings.group_size)
         as_stored = replace(settings, scale_dtype="float32", zero_point="float")
         return super().stored_bits(shape, as_stored)
 

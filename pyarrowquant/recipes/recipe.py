@@ -576,6 +576,17 @@ def _said_of(settings: Settings) -> dict[str, Any]:
     return said
 
 
+def rules_by_name(chosen: Iterable[tuple[Sequence[str], Settings]]) -> list[Rule]:
+    """Return rules that have just these settings for layers of these names."""
+    return [
+        Rule(
+            [_escaped(name) for name in names],
+            **{**_said_of(settings), "encoding": settings.encoding},
+        )
+        for names, settings in chosen
+    ]
+
+
 SaidRecipe = Recipe | str | os.PathLike[str] | Mapping[str, Any]
 
 

@@ -18,13 +18,17 @@ from llama_cpp import Llama
 from pyarrowquant import dequantize_batch_arrow, numpy_to_arrow_table, quantize_batch_arrow
 from pyarrowquant.formats import write_gguf
 
-HIDDEN, INTERMEDIATE, VOCABULARY, HEADS, KEYS, BLOCKS = 64, 128, 96, 4, 2, 2
+VOCABULARY, HEADS, KEYS, BLOCKS = 96, 4, 2, 2
 TOKENS = list(range(1, 24))
+
+
+def metadata(hidden: int = 64) -> dict[str, Any]:
+    return {**METADATA, "llama.embedding_length": hidden, "llama.feed_forward_length": 2 * hidden}
+
+
 METADATA: dict[str, Any] = {
     "llama.context_length": 64,
-    "llama.embedding_length": HIDDEN,
     "llama.block_count": BLOCKS,
-    "llama.feed_forward_length": INTERMEDIATE,
     "llama.attention.head_count": HEADS,
     "llama.attention.head_count_kv": KEYS,
     "llama.attention.layer_norm_rms_epsilon": 1e-5,
@@ -34,29 +38,29 @@ METADATA: dict[str, Any] = {
 }
 
 
-def model() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def model(hidden: int = 64) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Make the matrices of the blocks, and all other tensors."""
     rng = np.random.default_rng(0)
     matrices, others = {}, {}
-    head = HIDDEN // HEADS
+    head, intermediate = hidden // HEADS, 2 * hidden
     shapes = {
-        "attn_q": (HIDDEN, HIDDEN),
-        "attn_k": (KEYS * head, HIDDEN),
-        "attn_v": (KEYS * head, HIDDEN),
-        "attn_output": (HIDDEN, HIDDEN),
-        "ffn_gate": (INTERMEDIATE, HIDDEN),
-        "ffn_up": (INTERMEDIATE, HIDDEN),
-        "ffn_down": (HIDDEN, INTERMEDIATE),
+        "attn_q": (hidden, hidden),
+        "attn_k": (KEYS * head, hidden),
+        "attn_v": (KEYS * head, hidden),
+        "attn_output": (hidden, hidden),
+        "ffn_gate": (intermediate, hidden),
+        "ffn_up": (intermediate, hidden),
+        "ffn_down": (hidden, intermediate),
     }
     for block in range(BLOCKS):
         for name, shape in shapes.items():
             weights = rng.standard_normal(shape, np.float32) / np.float32(shape[1] ** 0.5)
             matrices[f"blk.{block}.{name}.weight"] = weights
         for name in ("attn_norm", "ffn_norm"):
-            others[f"blk.{block}.{name}.weight"] = np.ones(HIDDEN, np.float32)
+            others[f"blk.{block}.{name}.weight"] = np.ones(hidden, np.float32)
     for name in ("token_embd", "output"):
-        others[f"{name}.weight"] = rng.standard_normal((VOCABULARY, HIDDEN), np.float32)
-    others["output_norm.weight"] = np.ones(HIDDEN, np.float32)
+        others[f"{name}.weight"] = rng.standard_normal((VOCABULARY, hidden), np.float32)
+    others["output_norm.weight"] = np.ones(hidden, np.float32)
     return matrices, others
 
 
@@ -94,26 +98,61 @@ def test_llama_cpp_runs_the_decoded_weights(
         zero_point=zero_point,
         scale_dtype="float16",
     )
+    check_runs(result, matrices, others, tmp_path, 64, least_cosine)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "least_cosine"),
+    [
+        ("q2_k", 0.75),
+        ("q3_k", 0.93),
+        ("q4_k", 0.98),
+        ("q5_k", 0.995),
+        ("q6_k", 0.998),
+        ("iq4_nl", 0.98),
+        ("iq4_xs", 0.98),
+        ("mxfp4", 0.95),
+    ],
+)
+def test_llama_cpp_runs_encodings(tmp_path: Path, encoding: str, least_cosine: float) -> None:
+    matrices, others = model(256)
+    table = numpy_to_arrow_table(matrices)
+    result = quantize_batch_arrow(table, encoding=encoding, method="mse")
+    check_runs(result, matrices, others, tmp_path, 256, least_cosine)
+
+
+def check_runs(
+    result: Any,
+    matrices: dict[str, np.ndarray],
+    others: dict[str, np.ndarray],
+    folder: Path,
+    hidden: int,
+    least_cosine: float,
+) -> None:
+    """Compare what llama.cpp computes with packed, with decoded and with float weights."""
     decoded = {
         row["layer_name"]: np.float32(row["weights"]).reshape(row["shape"])
         for row in dequantize_batch_arrow(result).to_pylist()
     }
-    options: dict[str, Any] = {"architecture": "llama", "metadata": METADATA}
-    write_gguf(result, tmp_path / "packed.gguf", kept=numpy_to_arrow_table(others), **options)
+    options: dict[str, Any] = {"architecture": "llama", "metadata": metadata(hidden)}
+    write_gguf(result, folder / "packed.gguf", kept=numpy_to_arrow_table(others), **options)
     for name, weights in (("decoded", decoded), ("float", matrices)):
         kept = numpy_to_arrow_table({**others, **weights})
-        write_gguf(result.slice(0, 0), tmp_path / f"{name}.gguf", kept=kept, **options)
-    packed = logits(tmp_path / "packed.gguf")
+        write_gguf(result.slice(0, 0), folder / f"{name}.gguf", kept=kept, **options)
+    packed = logits(folder / "packed.gguf")
     # ggml rounds activations to 8 bits where weights are quantized
-    assert cosine(packed, logits(tmp_path / "decoded.gguf")) > 0.9995
-    assert cosine(packed, logits(tmp_path / "float.gguf")) > least_cosine
+    assert cosine(packed, logits(folder / "decoded.gguf")) > 0.9995
+    assert cosine(packed, logits(folder / "float.gguf")) > least_cosine
 
 
-@pytest.mark.parametrize("options", [[], ["--bits", "5", "--zero-point", "integer"]])
+@pytest.mark.parametrize(
+    "options", [[], ["--bits", "5", "--zero-point", "integer"], ["--recipe", "Q4_K_M"]]
+)
 def test_a_model_of_llama_cpp_quantized_by_the_command_line(
     tmp_path: Path, options: list[str]
 ) -> None:
-    matrices, others = model()
+    hidden = 256 if "Q4_K_M" in options else 64
+    matrices, others = model(hidden)
     nothing = quantize_batch_arrow(
         numpy_to_arrow_table(matrices),
         4,
@@ -123,7 +162,7 @@ def test_a_model_of_llama_cpp_quantized_by_the_command_line(
     ).slice(0, 0)
     source, target = tmp_path / "model.gguf", tmp_path / "small.gguf"
     kept = numpy_to_arrow_table({**others, **matrices})
-    write_gguf(nothing, source, kept=kept, architecture="llama", metadata=METADATA)
+    write_gguf(nothing, source, kept=kept, architecture="llama", metadata=metadata(hidden))
     command = [sys.executable, "-m", "pyarrowquant", "quantize", str(source), str(target)]
     subprocess.run([*command, *options], check=True)
     assert target.stat().st_size < source.stat().st_size / 2

@@ -26,6 +26,7 @@ NF4 = [
 ]
 E2M1 = np.arange(16, dtype=np.uint8).view(ml_dtypes.float4_e2m1fn).astype(F)
 E4M3 = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(F)
+E4M3[[127, 255]] = 448, -448  # NaN, which no code is
 LEVELS = {
     **dict.fromkeys(("iq4_nl", "iq4_xs"), np.array(IQ4, F)),
     "nf4": np.array(NF4, F),
@@ -118,12 +119,12 @@ def _end(group: Array) -> F:
 
 
 def _super(value: F, back: F) -> F:
-    """A super-scale as float16; subnormal ones are rounded up."""
+    """A super-scale as float16; subnormal ones but 0 are rounded up."""
     wanted = F(value * back)
     rounded = F(np.float16(wanted))
     if not np.isfinite(rounded):
         raise OutOfRange
-    if abs(rounded) < 2**-14 and abs(rounded) < abs(wanted):
+    if rounded != 0 and abs(rounded) < 2**-14 and abs(rounded) < abs(wanted):
         rounded += np.copysign(F(2**-24), wanted)
     return rounded
 
@@ -171,7 +172,10 @@ def _alone(group: Array, name: str, normal: F, back: F, layer_scale: F, dtype: s
         return F(wanted * normal)
     if name == "nvfp4":
         wanted = F(F(abs(end) / F(6)) * back)
-        return F(_e4m3(F(wanted / layer_scale)) * layer_scale * normal)
+        chosen = _e4m3(F(wanted / layer_scale))
+        while not np.isfinite(F(F(chosen * layer_scale) * F(6))):  # near the largest float32
+            chosen = _e4m3(F(chosen * F(0.93)))
+        return F(chosen * layer_scale * normal)
     if name in ("mxfp4", "mxfp8"):
         if end == 0:
             return normal
@@ -219,11 +223,6 @@ def _floats(dtype: Any, largest: int) -> Callable[[Array], Array]:
     return lambda y: np.clip(y, F(-largest), F(largest)).astype(dtype).view(np.uint8)
 
 
-def _e2m1(y: Array) -> Array:
-    codes = _floats(ml_dtypes.float4_e2m1fn, 6)(y)
-    return np.where(codes == 8, 0, codes).astype(np.uint8)  # -0 is 0
-
-
 NEAREST: dict[str, Callable[[Array], Array]] = {
     "q2_k": _even(0, 3),
     "q3_k": _even(-4, 3),
@@ -232,6 +231,6 @@ NEAREST: dict[str, Callable[[Array], Array]] = {
     "q6_k": _even(-32, 31),
     **dict.fromkeys(("iq4_nl", "iq4_xs"), _table(IQ4)),
     "nf4": _table(NF4),
-    **dict.fromkeys(("mxfp4", "nvfp4"), _e2m1),
+    **dict.fromkeys(("mxfp4", "nvfp4"), _floats(ml_dtypes.float4_e2m1fn, 6)),
     **dict.fromkeys(("mxfp8", "fp8"), _floats(ml_dtypes.float8_e4m3fn, 448)),
 }

@@ -44,6 +44,8 @@ CORRUPT: list[tuple[str, str, Any, str]] = [
     ("q4_k", "encoding", "q6_k", "bit_width is 4, encoding 'q6_k' has 6"),
     ("nf4", "encoding", "mxfp4", "group_size is 64, encoding 'mxfp4' has 32"),
     ("nf4", "bit_width", 3, ""),
+    ("nf4", "group_size", 32, ""),
+    ("nf4", "zero_points", [], ""),
     ("nf4", "levels", shortened, "levels has 15 values, encoding 'nf4' has 16"),
     ("nf4", "levels", None, "levels has 0 values"),
     ("nf4", "levels", [*range(17)], "levels has 17 values"),

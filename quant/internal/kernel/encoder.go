@@ -32,6 +32,8 @@ type encoder struct {
 	// Trials of the group at hand, and their errors.
 	trials trials
 	errors lanes
+	units  factorUnits // of the super-group
+	plain  units       // round-to-nearest's, of the group at hand
 }
 
 // maxTogether is how many groups are taken together at most.

@@ -16,7 +16,7 @@ func encodedBlock(e Encoding, m Method, t ElementType, rows, columns int, weight
 	b := Block{
 		Format: Format{BitWidth: d.BitWidth, Method: m, Encoding: e}, Type: t,
 		Rows: rows, Columns: columns, GroupSize: min(columns, d.GroupSize), Weights: weights, Importance: importance,
-		LayerScale: 1, Sums: new(Sums),
+		LayerScale: layerScaleOf(weights, t), Sums: new(Sums),
 	}
 	if d.GroupSize == 0 {
 		b.GroupSize = columns
@@ -34,6 +34,23 @@ func encodedBlock(e Encoding, m Method, t ElementType, rows, columns int, weight
 		b.ZeroPoints = make([]float32, len(b.Scales))
 	}
 	return b
+}
+
+// layerScaleOf is a super-scale of a layer with which its weights have scales.
+func layerScaleOf(weights []byte, t ElementType) float32 {
+	values := make([]float32, len(weights)/t.Size())
+	load(values, weights, t)
+	largest := float32(0)
+	for _, w := range values {
+		if isFinite(w) {
+			largest = max(largest, abs(w))
+		}
+	}
+	scale := float32(0x1p-126)
+	for scale < largest/NVFP4.Describe().LargestScaled() {
+		scale *= 2
+	}
+	return scale
 }
 
 // again is the same block with memory of its own.
@@ -184,7 +201,7 @@ func FuzzEncoded(f *testing.F) {
 
 // TestFloatFormats holds the conversions against the definition, and ties to even.
 func TestFloatFormats(t *testing.T) {
-	for _, f := range []floatFormat{e4m3, e2m1} {
+	for _, f := range []*floatFormat{e4m3, e2m1} {
 		var values []float32
 		for code := uint8(0); f.value(code) <= f.largest; code++ {
 			value := f.value(code)

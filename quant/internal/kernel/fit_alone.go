@@ -67,7 +67,7 @@ func (e *encoder) storedScale(i int, scale float32) (rounded float32, ok bool) {
 	case signedFloat16:
 		rounded = roundScale(wanted, ScaleFloat16)
 	case e4m3OfLayer:
-		return e4m3.round(wanted/e.block.LayerScale) * e.block.LayerScale * e.normal[i], true
+		return e.ofLayer(i, e4m3.code(wanted/e.block.LayerScale)), true
 	default:
 		rounded = roundScale(wanted, e.block.ScaleDtype)
 		if isFinite(rounded) && !isFinite(rounded*e.grid.high) { // rounded up, near the largest float32
@@ -79,6 +79,15 @@ func (e *encoder) storedScale(i int, scale float32) (rounded float32, ok bool) {
 		return 0, false
 	}
 	return rounded * e.normal[i], true
+}
+
+// ofLayer is the normalized scale of a code, or of the largest with which all levels are
+// finite.
+func (e *encoder) ofLayer(i int, code uint8) float32 {
+	for !isFinite(e4m3Levels[code] * e.block.LayerScale * e.grid.high) {
+		code--
+	}
+	return e4m3Levels[code] * e.block.LayerScale * e.normal[i]
 }
 
 // power is a power of two that E8M0 has, and with which all levels are finite, given by its
@@ -100,11 +109,10 @@ func (e *encoder) scaleTrials(i int, plain float32) {
 			t.set(lane, e.power(i, exponentOf(plain)+lane%3-1), 0)
 		}
 	case e4m3OfLayer:
-		unit := e.block.LayerScale * e.normal[i]
-		middle := int(e4m3.code(plain / unit))
+		middle := int(e4m3.code(plain / (e.block.LayerScale * e.normal[i])))
 		for lane := 1; lane < trialLanes; lane++ {
 			code := min(max(middle+lane-trialLanes/2, 1), 0x7e)
-			t.set(lane, e4m3Levels[code]*unit, 0)
+			t.set(lane, e.ofLayer(i, uint8(code)), 0)
 		}
 	default:
 		e.continuousTrials(i, plain)

@@ -49,13 +49,14 @@ func (e *encoder) factorUnit(groups []searchedMinimum) (unit float32, ok bool) {
 // searchFactors takes the best of some multiples of units about what was searched for each
 // group. It returns false if that does not beat the plain ones, which stay then.
 func (e *encoder) searchFactors(searched []searchedMinimum, d units, about *trials) bool {
-	u := newFactorUnits(d, e.leastFactor, e.mostFactor)
+	e.units = newFactorUnits(d, e.leastFactor, e.mostFactor)
 	var plainError, leastError float32
 	for i := range searched {
-		found, plain := &searched[i], units{e.scale[i], e.minimum[i]}
+		found := &searched[i]
+		e.plain = units{e.scale[i], e.minimum[i]}
 		first, end := e.span(i)
 		weights, importance := e.part(first, end)
-		e.steps.searchFactors(found, about, &u, &plain, e.grid, weights, importance)
+		e.steps.searchFactors(found, about, &e.units, &e.plain, e.grid, weights, importance)
 		plainError += found.plainError
 		leastError += found.error
 	}

@@ -3,67 +3,72 @@ package kernel
 import "math"
 
 // floatFormat is a small floating point without Inf: a sign, exponent and mantissa bits.
-// The exponent of the smallest normal number is 1-bias.
 type floatFormat struct {
-	exponentBits, mantissaBits, bias int
-	largest                          float32
+	exponentBits, mantissaBits int
+	largest, smallestNormal    float32
+	smallest                   float32 // subnormal
+	// magic times a power of two leaves no bits for what is less than a mantissa bit of it.
+	magic float32
+	// shiftedBias is what the bits of a float32, shifted, have more than those of the format.
+	shiftedBias uint32
 }
 
 var (
 	// e4m3 is of "OCP 8-bit Floating Point Specification" (2023), e2m1 of "OCP Microscaling
 	// Formats" (2023).
-	e4m3 = floatFormat{4, 3, 7, 448}
-	e2m1 = floatFormat{2, 1, 1, 6}
+	e4m3 = newFloatFormat(4, 3, 7, 448)
+	e2m1 = newFloatFormat(2, 1, 1, 6)
 
 	e4m3Grid, e2m1Grid     = floatGrid(e4m3), floatGrid(e2m1)
 	e4m3Levels, e2m1Levels = e4m3.levels(), e2m1.levels()
 )
 
-func floatGrid(f floatFormat) *grid {
+func newFloatFormat(exponentBits, mantissaBits, bias int, largest float32) *floatFormat {
+	return &floatFormat{
+		exponentBits:   exponentBits,
+		mantissaBits:   mantissaBits,
+		largest:        largest,
+		smallestNormal: powerOf2(1 - bias),
+		smallest:       powerOf2(1 - bias - mantissaBits),
+		magic:          1.5 * powerOf2(23-mantissaBits),
+		shiftedBias:    uint32(127-bias) << mantissaBits,
+	}
+}
+
+func floatGrid(f *floatFormat) *grid {
 	return (&grid{kind: floatKind, low: -f.largest, high: f.largest, float: f}).prepared()
 }
 
-func (f floatFormat) smallestNormal() float32 { return float32(math.Ldexp(1, 1-f.bias)) }
-
-// smallest is the smallest subnormal number.
-func (f floatFormat) smallest() float32 { return float32(math.Ldexp(1, 1-f.bias-f.mantissaBits)) }
-
-func (f floatFormat) shift() int   { return 23 - f.mantissaBits }
-func (f floatFormat) signBit() int { return f.exponentBits + f.mantissaBits }
-
-// shiftedBias is what the bits of a float32, shifted, have more than those of the format.
-func (f floatFormat) shiftedBias() uint32 { return uint32(127-f.bias) << f.mantissaBits }
-
-// magic times a power of two leaves no bits for what is less than a mantissa bit of it.
-func (f floatFormat) magic() float32 { return 1.5 * float32(int(1)<<(23-f.mantissaBits)) }
+func (f *floatFormat) shift() int   { return 23 - f.mantissaBits }
+func (f *floatFormat) signBit() int { return f.exponentBits + f.mantissaBits }
 
 // round gives the nearest number of the format, ties to even. What is nearest to 0 is +0.
-func (f floatFormat) round(x float32) float32 {
+func (f *floatFormat) round(x float32) float32 {
 	x = min(max(x, -f.largest), f.largest)
-	power := max(math.Float32frombits(math.Float32bits(x)&infinityBits), f.smallestNormal())
-	magic := power * f.magic()
+	power := max(math.Float32frombits(math.Float32bits(x)&infinityBits), f.smallestNormal)
+	magic := power * f.magic
 	return float32(x+magic) - magic
 }
 
 // code gives the code of the nearest number, whose sign is that of x even where it is 0.
-func (f floatFormat) code(x float32) uint8 {
+func (f *floatFormat) code(x float32) uint8 {
 	magnitude := abs(f.round(x))
 	sign := uint8(math.Float32bits(x) >> 31 << f.signBit())
-	if magnitude < f.smallestNormal() {
-		return sign | uint8(magnitude/f.smallest())
+	if magnitude < f.smallestNormal {
+		return sign | uint8(magnitude/f.smallest)
 	}
-	return sign | uint8(math.Float32bits(magnitude)>>f.shift()-f.shiftedBias())
+	return sign | uint8(math.Float32bits(magnitude)>>f.shift()-f.shiftedBias)
 }
 
 // value is the number of a code. E4M3 leaves one of each sign to NaN, which no weight gets;
 // here it is the largest number, so that levels are all numbers and tables equal themselves.
-func (f floatFormat) value(code uint8) float32 {
+func (f *floatFormat) value(code uint8) float32 {
 	mantissa, exponent := float64(code&(1<<f.mantissaBits-1)), int(code)>>f.mantissaBits&(1<<f.exponentBits-1)
 	if exponent > 0 {
 		mantissa += float64(int(1) << f.mantissaBits)
 		exponent--
 	}
-	magnitude := float32(math.Ldexp(mantissa, exponent+1-f.bias-f.mantissaBits))
+	magnitude := float32(math.Ldexp(mantissa, exponent)) * f.smallest
 	magnitude = min(magnitude, f.largest)
 	if code>>f.signBit()&1 == 1 {
 		magnitude = float32(math.Copysign(float64(magnitude), -1))
@@ -72,7 +77,7 @@ func (f floatFormat) value(code uint8) float32 {
 }
 
 // levels are the numbers of all codes.
-func (f floatFormat) levels() []float32 {
+func (f *floatFormat) levels() []float32 {
 	levels := make([]float32, 2<<f.signBit())
 	for code := range levels {
 		levels[code] = f.value(uint8(code))

@@ -24,7 +24,7 @@ type grid struct {
 	levels, bounds [16]float32
 	codes          [16]uint8
 	// Of floating point.
-	float   floatFormat
+	float   *floatFormat
 	vectors gridVectors
 	// Patterns of searches.
 	cuts, abouts trials
@@ -72,11 +72,11 @@ func (g *grid) prepared() *grid {
 	}
 	if g.kind == floatKind {
 		f := g.float
-		v.smallestNormal.fill(f.smallestNormal())
-		v.magic.fill(f.magic())
-		v.perSubnormal.fill(1 / f.smallest())
+		v.smallestNormal.fill(f.smallestNormal)
+		v.magic.fill(f.magic)
+		v.perSubnormal.fill(1 / f.smallest)
 		for i := range v.bias {
-			v.bias[i] = f.shiftedBias()
+			v.bias[i] = f.shiftedBias
 		}
 		v.shift[0], v.signShift[0] = uint64(f.shift()), uint64(31-f.signBit())
 	}
