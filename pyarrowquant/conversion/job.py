@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pyarrowquant import __version__
 from pyarrowquant._core import arguments
+from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.options import Options
 from pyarrowquant._core.settings import BIT_WIDTHS, Settings
 from pyarrowquant._core.source import weights_bytes
@@ -185,11 +186,15 @@ class Job:
     def _stored_bits(self, results: pa.RecordBatch, recipe: Recipe | None) -> int:
         """Return what results take in the output."""
         bits = 0
-        columns = ("layer_name", "shape", "bit_width", "group_size")
+        said_of_rows = {"layer_name", "shape", "bit_width", "group_size", "encoding"}
+        columns = [name for name in results.schema.names if name in said_of_rows]
         for row in results.select(columns).to_pylist():
             said = plan_layer(row["layer_name"], row["shape"], self.settings, recipe).settings
             settings = replace(
-                said or self.settings, bit_width=row["bit_width"], group_size=row["group_size"]
+                said or self.settings,
+                bit_width=row["bit_width"],
+                group_size=row["group_size"],
+                encoding=row.get("encoding", INTEGER),
             )
             bits += self.target.stored_bits(row["shape"], settings)
         return bits

@@ -43,9 +43,12 @@ def with_instead(
         settings = layer.settings
         if settings is not None and 0 not in layer.shape:
             settings = target.instead(settings, layer.columns)
-        if settings != layer.settings and settings is not None:
-            names.setdefault(settings, []).append(str(layer.name))
-        changed.append(replace(layer, settings=settings))
+        other = replace(layer, settings=settings)
+        if settings is None or settings == layer.settings or not target.takes_shape(other):
+            changed.append(layer)
+            continue
+        names.setdefault(settings, []).append(str(layer.name))
+        changed.append(other)
     return (
         preceded(rules_by_name((each, got) for got, each in names.items()), recipe),
         changed,

@@ -95,6 +95,7 @@ def prepare(
         )
     model = convertible(model)
     _check_encoding(said, target, bits_per_weight)
+    _check_named(recipe, said, target, bits_per_weight)
     settings = target.defaults(model).with_overrides(said)
     rules = target.recipe(model, _chosen(recipe, said, target, model))
     if bits_per_weight is not None and "bit_width" in said:
@@ -144,6 +145,27 @@ def prepare(
         batch_bytes(max_memory),
         overwrite,
     )
+
+
+def _check_named(
+    recipe: SaidRecipe | None, said: SettingOverrides, target: Format, bits_per_weight: float | None
+) -> None:
+    """Raise where a format's own recipe is named for another format, or with other settings."""
+    if not isinstance(recipe, str):
+        return
+    for kind, each in FORMATS.items():
+        known = next((name for name in each.recipe_names if name == recipe.upper()), None)
+        if known is not None and (each is not target or known != recipe):
+            raise UsageError(
+                f"recipe={recipe!r} is none of to={target.name!r}: {known} is of {kind}"
+            )
+    if recipe not in target.recipe_names:
+        return
+    others = [f"{name}=" for name in said if name != "method"]
+    if bits_per_weight is not None:
+        others.append("bits_per_weight=")
+    if others:
+        raise UsageError(f"recipe={recipe!r} says the types of all tensors: leave out {others[0]}")
 
 
 def _check_encoding(said: SettingOverrides, target: Format, bits_per_weight: float | None) -> None:

@@ -1,14 +1,15 @@
 """llama.cpp's mixes of types: which tensors get which.
 
 They are what `llama-quantize` makes of a name like Q4_K_M (src/llama-quant.cpp of llama.cpp,
-`llama_tensor_get_type_impl`), for models of one tensor a kind and layer.
+`llama_tensor_get_type_impl`), but for its rules for single architectures: Falcon, models of 80
+layers, and of eight experts.
 """
 
 from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from pyarrowquant._core.settings import Settings
@@ -63,7 +64,7 @@ class Mix:
     ----------
     base : str
         Of most.
-    head : str or None
+    head : str
         Of the output head, and of embeddings that are also the head.
     values, down : tuple of (callable, str)
         Of values of attention, and of what goes down in the feed-forward part, in layers of some
@@ -73,13 +74,19 @@ class Mix:
     """
 
     base: str
-    head: str | None = "q6_k"
+    head: str = "q6_k"
     values: tuple[tuple[_Numbers, str], ...] = ()
     down: tuple[tuple[_Numbers, str], ...] = ()
     output: str | None = None
 
 
 _MORE = ((_more_bits, "q6_k"),)
+# Of values that four heads of queries or more share.
+_OF_GROUPED_QUERIES: dict[str, tuple[tuple[_Numbers, str], ...]] = {
+    "q2_k": ((range, "q4_k"),),
+    "iq4_nl": ((range, "q5_k"),),
+    "iq4_xs": ((range, "q5_k"),),
+}
 MIXES = {
     "Q2_K": Mix("q2_k", values=((range, "q3_k"),), down=((range, "q3_k"),), output="q3_k"),
     "Q3_K_S": Mix("q3_k"),
@@ -114,22 +121,47 @@ def mix_of(name: str, model: Model) -> Recipe:
             "GGUF models. encoding= takes one of its types for all layers"
         )
     mix = MIXES[name]
-    chosen: dict[str, list[str]] = {}
-    found = {tensor.name: _kind_of(tensor.name) for tensor in model.all_tensors}
-    layers = 1 + max((number for _, number in filter(None, found.values())), default=-1)
+    kinds = {tensor.name: _kind_of(tensor.name) for tensor in model.all_tensors}
+    layers = 1 + max((kind.layer for kind in kinds.values() if kind is not None), default=-1)
+    values = sorted(
+        (kind.layer, tensor) for tensor, kind in kinds.items() if kind and kind.name in _VALUES
+    )
+    # Values of attention count by themselves: not all layers of a model need have them.
+    counts = {tensor: i for i, (_, tensor) in enumerate(values)}
     grouped_queries = _grouped(model)
-    for tensor, kind in found.items():
-        encoding = _encoding(mix, tensor, kind, layers, grouped_queries, found)
+    chosen: dict[str, list[str]] = {}
+    for tensor, kind in kinds.items():
+        if tensor in _HEADS:
+            is_head = tensor == "output.weight" or "output.weight" not in kinds
+            encoding = mix.head if is_head else mix.base
+        elif tensor in counts:
+            rules_of_values = mix.values
+            if grouped_queries:
+                rules_of_values = _OF_GROUPED_QUERIES.get(mix.base, mix.values)
+            encoding = _first_of(rules_of_values, counts[tensor], len(counts), mix.base)
+        elif kind is not None and kind.name.startswith("ffn_down"):
+            encoding = _first_of(mix.down, kind.layer, layers, mix.base)
+        elif kind is not None and kind.name == "attn_output":
+            encoding = mix.output or mix.base
+        else:
+            encoding = mix.base
         if encoding != mix.base:
             chosen.setdefault(encoding, []).append(glob.escape(tensor))
     rules = [Rule(names, encoding=encoding) for encoding, names in chosen.items()]
     return Recipe([*SENSITIVE, *rules], default={"encoding": mix.base, "method": "mse"}, name=name)
 
 
-def _kind_of(name: str) -> tuple[str, int] | None:
-    """Return the kind of a tensor of a layer, and the layer's number."""
-    match = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)
-    return (match[2], int(match[1])) if match else None
+@dataclass(frozen=True)
+class _Kind:
+    """What a tensor of a layer is."""
+
+    name: str
+    layer: int
+
+
+def _kind_of(name: str) -> _Kind | None:
+    match = re.fullmatch(r"(?:\w+\.)?blk\.(\d+)\.(\w+)\.weight", name)
+    return _Kind(match[2], int(match[1])) if match else None
 
 
 def _grouped(model: GgufModel) -> bool:
@@ -137,32 +169,13 @@ def _grouped(model: GgufModel) -> bool:
     header = model.header
     prefix = f"{header.value('general.architecture')}.attention."
     heads, shared = (header.value(prefix + key) for key in ("head_count", "head_count_kv"))
+    # Some models say one for each layer.
+    heads, shared = (
+        max(each) if isinstance(each, list) and each else each for each in (heads, shared)
+    )
     return isinstance(heads, int) and isinstance(shared, int) and heads >= 4 * max(shared, 1)
 
 
-def _encoding(
-    mix: Mix,
-    name: str,
-    kind: tuple[str, int] | None,
-    layers: int,
-    grouped_queries: bool,
-    names: dict[str, tuple[str, int] | None],
-) -> str:
-    if name in _HEADS:
-        is_head = name == "output.weight" or "output.weight" not in names
-        return mix.head if is_head and mix.head else mix.base
-    if kind is None:
-        return mix.base
-    of, number = kind
-    rules: tuple[tuple[_Numbers, str], ...] = ()
-    if of in _VALUES:
-        rules = mix.values
-        if grouped_queries and mix.base == "q2_k":
-            rules = ((range, "q4_k"),)
-        elif grouped_queries and mix.base.startswith("iq4"):
-            rules = ((range, "q5_k"),)
-    elif of in ("ffn_down", "ffn_down_exps"):
-        rules = mix.down
-    elif of == "attn_output" and mix.output:
-        return mix.output
-    return next((encoding for some, encoding in rules if number in some(layers)), mix.base)
+def _first_of(rules: Sequence[tuple[_Numbers, str]], i: int, n: int, base: str) -> str:
+    """Return what the first rule says that has the number i of n."""
+    return next((encoding for some, encoding in rules if i in some(n)), base)

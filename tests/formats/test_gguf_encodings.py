@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 import pyarrowquant
-from pyarrowquant import Recipe, Rule, convert, dequantize_batch_arrow, plan, quantize_batch_arrow
+from pyarrowquant import (
+    Recipe,
+    Rule,
+    UsageError,
+    convert,
+    dequantize_batch_arrow,
+    plan,
+    quantize_batch_arrow,
+)
 from pyarrowquant.formats import write_gguf
 
 TYPES = {
@@ -76,8 +84,12 @@ def llama(path: Path, *, layers: int, tied: bool = False, odd: int | None = None
             model[f"blk.{i}.{kind}.weight"] = weights(32, 256)
         model[f"blk.{i}.ffn_down.weight"] = weights(32, 288 if i == odd else 512)
         model[f"blk.{i}.attn_norm.weight"] = weights(256)
+    return written(path, model)
+
+
+def written(path: Path, model: dict[str, np.ndarray]) -> Path:
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(layers)
+    writer.add_block_count(1)
     for name, array in model.items():
         writer.add_tensor(name, array)
     writer.write_header_to_file()
@@ -224,3 +236,41 @@ def test_layers_that_no_block_holds_are_refused(tmp_path: Path) -> None:
     result = quantize_batch_arrow(table, encoding="q4_k")
     with pytest.raises(ValueError, match=r"'a\.weight': 288 columns are no multiple of 256"):
         write_gguf(result, tmp_path / "x.gguf")
+
+
+def test_bits_are_those_of_what_a_floor_chooses(tmp_path: Path) -> None:
+    source = llama(tmp_path / "m.gguf", layers=1)
+    done = convert(source, tmp_path / "x.gguf", encoding="q2_k", quality_floor=0.99)
+    found = {name: t for name, t in tensors(tmp_path / "x.gguf").items() if "norm" not in name}
+    assert {"Q4_K"} <= {tensor.tensor_type.name for tensor in found.values()}
+    stored = sum(int(tensor.n_bytes) for tensor in found.values())
+    assert done.bits_per_weight == pytest.approx(8 * stored / done.weights)
+
+
+@pytest.mark.parametrize(
+    ("to", "options", "text"),
+    [
+        ("x.gguf", {"recipe": "q4_k_m"}, "is none of to='gguf': Q4_K_M is of gguf"),
+        ("x.parquet", {"recipe": "Q4_K_M"}, "is none of to='parquet': Q4_K_M is of gguf"),
+        ("x.gguf", {"recipe": "Q4_K_M", "encoding": "q6_k"}, "leave out encoding="),
+        ("x.gguf", {"recipe": "Q4_K_M", "bit_width": 8}, "leave out bit_width="),
+        ("x.gguf", {"recipe": "Q4_K_M", "bits_per_weight": 4.5}, "leave out bits_per_weight="),
+    ],
+)
+def test_what_contradicts_a_mix_is_refused(
+    to: str, options: dict[str, Any], text: str, tmp_path: Path
+) -> None:
+    source = llama(tmp_path / "m.gguf", layers=1)
+    with pytest.raises(UsageError, match=text):
+        plan(source, tmp_path / to, **options)
+
+
+def test_values_of_hybrid_models_are_counted_by_themselves(tmp_path: Path) -> None:
+    model = {f"blk.{i}.ffn_up.weight": weights(32, 256) for i in range(8)}
+    model |= {f"blk.{i}.attn_v.weight": weights(32, 256) for i in (3, 5, 7)}
+    model["blk.2.ffn_down_shexp.weight"] = weights(32, 256)
+    convert(written(tmp_path / "m.gguf", model), tmp_path / "x.gguf", recipe="Q3_K_M")
+    found = kinds(tmp_path / "x.gguf")
+    values = [found[f"blk.{i}.attn_v.weight"] for i in (3, 5, 7)]
+    assert values == ["Q5_K", "Q5_K", "Q4_K"]
+    assert found["blk.2.ffn_down_shexp.weight"] == "Q4_K"

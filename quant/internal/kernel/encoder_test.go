@@ -272,3 +272,19 @@ func TestUnderflowsOfEncodings(t *testing.T) {
 		}
 	}
 }
+
+// TestSmallSuperScales has weights whose super-scale float16 rounds to 0: the search takes
+// the smallest one, and small multiples of it.
+func TestSmallSuperScales(t *testing.T) {
+	random := rand.New(rand.NewPCG(7, 8))
+	raw := make([]byte, 4*512)
+	for i := range 512 {
+		store(raw[4*i:], []float32{float32(random.NormFloat64()) * 1e-5}, Float32)
+	}
+	for _, e := range []Encoding{Q3K, Q6K} {
+		_, sums := checkEncoded(t, encodedBlock(e, MeanSquares, Float32, 2, 256, raw, nil))
+		if bound := map[Encoding]float64{Q3K: 0.2, Q6K: 0.05}[e]; math.Sqrt(sums.Error/sums.Weight) > bound {
+			t.Errorf("encoding %d: relative error %g", e, math.Sqrt(sums.Error/sums.Weight))
+		}
+	}
+}

@@ -51,14 +51,19 @@ func (e *encoder) trialErrors(i int) *lanes {
 	return &e.errors
 }
 
+const smallestFloat16 = 0x1p-24
+
 // toFloat16 rounds a normalized super-scale to float16, in the unit of the weights.
-// Subnormal ones, which are coarse, are rounded up, so that the factors reach, but for those
-// that vanish.
+// Subnormal ones, which are coarse, are rounded up, so that the factors reach; those that
+// vanish, by a search alone.
 func (e *encoder) toFloat16(scale float32) float32 {
 	wanted := scale * e.inverse[0]
 	rounded := roundScale(wanted, ScaleFloat16)
+	if rounded == 0 && e.block.Method != RoundToNearest && abs(wanted*e.mostFactor) >= smallestFloat16 {
+		return signed(smallestFloat16, wanted) // of which small multiples are enough
+	}
 	if rounded != 0 && abs(rounded) < 0x1p-14 && abs(rounded) < abs(wanted) {
-		rounded += signed(0x1p-24, wanted)
+		rounded += signed(smallestFloat16, wanted)
 	}
 	return rounded
 }
