@@ -43,6 +43,7 @@ test-go: $(VENV)/installed
 	$(GO) test ./quant -run '^$$' -fuzz '^FuzzCompare$$' -fuzztime $(FUZZ_INPUTS)x
 	$(GO) test ./$(KERNEL) -run '^$$' -fuzz '^FuzzExtremes$$' -fuzztime $(FUZZ_INPUTS)x
 	$(GO) test ./$(KERNEL) -run '^$$' -fuzz '^FuzzKernelsAgree$$' -fuzztime $(FUZZ_INPUTS)x
+	$(GO) test ./$(KERNEL) -run '^$$' -fuzz '^FuzzEncoded$$' -fuzztime $(FUZZ_INPUTS)x
 
 # The tests of a file stay in one process, as they share what they set up. The examples of
 # docstrings run here, those of the pages in tests/test_docs.py.
