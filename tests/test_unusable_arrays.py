@@ -78,7 +78,7 @@ TABLE = numpy_to_arrow_table({"a": GOOD})
 WRONG_TYPES: dict[str, Any] = {
     "bit_width": lambda: quantize_batch_arrow(TABLE, bit_width="4"),  # type: ignore[arg-type]
     "table": lambda: quantize_batch_arrow([1]),
-    "recipe": lambda: quantize_batch_arrow(TABLE, recipe="text"),  # type: ignore[arg-type]
+    "recipe": lambda: quantize_batch_arrow(TABLE, recipe=5),  # type: ignore[arg-type]
     "progress": lambda: quantize_batch_arrow(TABLE, progress=3),  # type: ignore[arg-type]
     "floor": lambda: quantize_batch_arrow(TABLE, quality_floor="high"),  # type: ignore[arg-type]
     "dictionary": lambda: quantize_batch([GOOD]),  # type: ignore[arg-type]

@@ -224,14 +224,14 @@ def test_python_threads_run_during_a_call() -> None:
             global count
             while not stop:
                 count += 1
-        thread = threading.Thread(target=busy)
+        thread = threading.Thread(target=busy, daemon=True)
         thread.start()
         before = count
         options = {"bit_width": 4, "group_size": 128, "method": "rtn", "zero_point": "integer",
                    "scale_dtype": "float32", "threads": 1, "kernel": "scalar"}
         # Polls of the wait would give the GIL up in any case: one call of C may not.
         library._WAIT_MILLISECONDS = 60000
-        result, _ = library.quantize(weights, library.encode(options), None)
+        result = library.quantize(weights, library.encode(options), None)
         during = count - before
         stop = True
         thread.join()

@@ -48,6 +48,7 @@ def mutate(row: dict[str, Any], rng: np.random.Generator) -> None:
             row[column] = [*values[:place], changed(values[place], rng), *values[place + 1 :]]
 
 
+@pytest.mark.filterwarnings("ignore:.* rounds to 0")
 @pytest.mark.parametrize("name", FIXED)
 def test_both_refuse_the_same(name: str) -> None:
     rng = np.random.default_rng(len(name))

@@ -74,7 +74,7 @@ func (e *encoder) storedScale(i int, scale float32) (rounded float32, ok bool) {
 			rounded = towardZero(rounded, e.block.ScaleDtype)
 		}
 	}
-	if !isFinite(rounded) {
+	if !isFinite(rounded) || !isFinite(rounded*e.grid.high) {
 		e.superScale = wanted
 		return 0, false
 	}
