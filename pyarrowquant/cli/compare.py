@@ -79,7 +79,12 @@ def compare(
     else:
         _show(shown, totals, original, result)
     if failed:
-        raise click.exceptions.Exit(1)
+        raise click.ClickException(
+            f"'{original}' and '{result}' do not have the same layers: "
+            f"{len(totals['missing'])} only in the first, {len(totals['added'])} only in the "
+            f"second, {len(totals['undecodable'])} that cannot be decoded; --allow-missing "
+            "compares the layers of both"
+        )
 
 
 def _opened(result: str) -> tuple[Iterator[pa.RecordBatch], dict[str, str]]:
