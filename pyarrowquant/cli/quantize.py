@@ -77,6 +77,9 @@ Examples:
 @click.option("--recipe", help="A file, a preset (text, diffusion, vision), a profile, or all.")
 @click.option("--bits-per-weight", type=float, help="Fit bit widths to this budget.")
 @click.option("--quality-floor", callback=_floor, help="Least cosine; or relative_error=NUMBER.")
+@click.option(
+    "--pre-tokenizer", help="llama.cpp's name for how texts are split, where it is not found out."
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
 @click.option(
     "--max-memory",
@@ -105,6 +108,7 @@ def quantize(
     recipe: str | None,
     bits_per_weight: float | None,
     quality_floor: dict[str, float] | None,
+    pre_tokenizer: str | None,
     threads: int | None,
     max_memory: int,
     continue_on_error: bool,
@@ -142,6 +146,7 @@ def quantize(
         "recipe": recipe,
         "bits_per_weight": bits_per_weight,
         "quality_floor": quality_floor,
+        "pre_tokenizer": pre_tokenizer,
         "threads": threads,
         "max_memory": max_memory,
         "continue_on_error": continue_on_error,

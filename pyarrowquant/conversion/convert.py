@@ -123,6 +123,7 @@ def convert(
     recipe: SaidRecipe | None = None,
     bits_per_weight: float | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
+    pre_tokenizer: str | None = None,
     threads: int | None = None,
     max_memory: int = _MAX_MEMORY,
     continue_on_error: bool = False,
@@ -172,6 +173,9 @@ def convert(
         A budget that the bit widths of layers are fitted to, as by `Recipe.fit`.
     quality_floor : float or mapping, optional
         As of `quantize_stream`.
+    pre_tokenizer : str, optional
+        What llama.cpp calls the way that the tokenizer of a Hugging Face folder splits texts,
+        where gguf cannot find it out.
     threads : int, optional
         Default: the CPUs of this process.
     max_memory : int
@@ -225,6 +229,7 @@ def convert(
         recipe,
         bits_per_weight,
         quality_floor,
+        pre_tokenizer,
         threads,
         max_memory,
         continue_on_error,
@@ -266,6 +271,7 @@ def plan(
     recipe: SaidRecipe | None = None,
     bits_per_weight: float | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
+    pre_tokenizer: str | None = None,
     threads: int | None = None,
     max_memory: int = _MAX_MEMORY,
     continue_on_error: bool = False,
@@ -305,6 +311,7 @@ def plan(
         recipe,
         bits_per_weight,
         quality_floor,
+        pre_tokenizer,
         threads,
         max_memory,
         continue_on_error,

@@ -22,7 +22,7 @@ def source_files(model: Model) -> list[dict[str, Any]]:
     Of this machine's files the inode and the time of the last change of any kind count, since
     copies may have the size and the time of modification of what they replace.
     """
-    files = model.files
+    files = [*model.files, *model.said_in]
     infos = model.location.filesystem.get_file_info([file.path for file in files])
     return [
         {

@@ -59,6 +59,7 @@ def prepare(
     recipe: SaidRecipe | None,
     bits_per_weight: float | None,
     quality_floor: float | Mapping[str, float] | None,
+    pre_tokenizer: str | None,
     threads: int | None,
     max_memory: int,
     continue_on_error: bool,
@@ -93,7 +94,7 @@ def prepare(
             f"'{source}' lies elsewhere, and to={kind!r} takes all files of its folder along. "
             "Download the folder first"
         )
-    model = convertible(model)
+    model = target.viewed(convertible(model), pre_tokenizer)
     _check_encoding(said, target, bits_per_weight)
     _check_named(recipe, said, target, bits_per_weight)
     settings = target.defaults(model).with_overrides(said)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.settings import BIT_WIDTHS, Settings
 from pyarrowquant._core.shapes import product
+from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._layers import INTEGER_ONLY
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import MOST_DIMENSIONS, CodedTensor, Tensor
@@ -79,6 +80,21 @@ class Format(ABC):
     def defaults(self, model: Model) -> Settings:
         """Return the settings that engines take where the user says nothing else."""
         return replace(self.usual, scale_dtype=self.scale_dtype(model, self.usual))
+
+    def viewed(self, model: Model, pre_tokenizer: str | None) -> Model:
+        """Return the model with the names and rows that engines want, where they differ.
+
+        Parameters
+        ----------
+        model : Model
+        pre_tokenizer : str or None
+            What the user says of its tokenizer.
+        """
+        if pre_tokenizer is not None:
+            raise UsageError(
+                f"pre_tokenizer= is for Hugging Face folders to gguf, not for to={self.name!r}"
+            )
+        return model
 
     def scale_dtype(self, model: Model, settings: Settings) -> str:
         """Return the dtype that scales are stored in."""

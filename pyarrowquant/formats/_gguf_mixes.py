@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from pyarrowquant._core.settings import Settings
-from pyarrowquant.reading.gguf import GgufModel
+from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.presets import SENSITIVE
 from pyarrowquant.recipes.recipe import Recipe
@@ -115,10 +115,10 @@ def mix_of(name: str, model: Model) -> Recipe:
     ValueError
         The model is none whose tensors have llama.cpp's names.
     """
-    if not isinstance(model, GgufModel):
+    if not isinstance(model, LlamaCppModel):
         raise ValueError(
             f"{model.location}: recipe {name!r} goes by llama.cpp's names of tensors, and is for "
-            "GGUF models. encoding= takes one of its types for all layers"
+            "GGUF models and Hugging Face folders. encoding= takes one of its types for all layers"
         )
     mix = MIXES[name]
     kinds = {tensor.name: _kind_of(tensor.name) for tensor in model.all_tensors}
@@ -164,7 +164,7 @@ def _kind_of(name: str) -> _Kind | None:
     return _Kind(match[2], int(match[1])) if match else None
 
 
-def _grouped(model: GgufModel) -> bool:
+def _grouped(model: LlamaCppModel) -> bool:
     """Whether four heads of queries or more share one of keys and values."""
     header = model.header
     prefix = f"{header.value('general.architecture')}.attention."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ import numpy as np
 from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.laying import whole
 from pyarrowquant._core.results import Packed
+from pyarrowquant._core.shapes import product
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._gguf_blocks import blocks_of, layers_of, type_name_of
 from pyarrowquant.formats._outputs import Outputs
-from pyarrowquant.reading.gguf import GgufModel, import_gguf
+from pyarrowquant.llama_cpp.metadata import Metadata
+from pyarrowquant.llama_cpp.models import LlamaCppModel
+from pyarrowquant.reading.gguf import import_gguf
 from pyarrowquant.reading.gguf_header import Header
 from pyarrowquant.reading.location import MappedFile, ReadFile
-from pyarrowquant.reading.tensors import Tensor
+from pyarrowquant.reading.tensors import DECODED, CodedTensor, Tensor
 
 # What the writer or the new tensors decide.
 _OWN_KEYS = frozenset(
@@ -47,7 +52,7 @@ _FILE_TYPES = {
 }
 
 
-def write_requantized(results: Any, model: GgufModel, path: Path, overwrite: bool) -> None:
+def write_requantized(results: Any, model: LlamaCppModel, path: Path, overwrite: bool) -> None:
     """Write the model, with the layers of `results` in the place of its own."""
     gguf = import_gguf("Writing")
     opened = layers_of(results)
@@ -55,26 +60,24 @@ def write_requantized(results: Any, model: GgufModel, path: Path, overwrite: boo
     if os.path.realpath(location.path) == os.path.realpath(path):
         raise ValueError(f"'{path}' is the source model: give another path")
     header = model.header
-    tensors = header.tensors
-    with (
-        Outputs([path], overwrite) as outputs,
-        LayersByName(opened, path.parent) as layers,
-        location.open() as source,
-    ):
-        _check_names(layers, {tensor.name: tensor for tensor in tensors}, location.path)
+    tensors = model.stored
+    with Outputs([path], overwrite) as outputs, LayersByName(opened, path.parent) as layers:
+        _check_names(layers, {tensor.name: tensor for _, tensor in tensors}, location.path)
         writer = gguf.GGUFWriter(outputs.temporary(path), _architecture(header, location.path))
         try:
             _copy_metadata(gguf, writer, header)
             _say_types(gguf, writer, layers)
-            for tensor in tensors:
+            for _, tensor in tensors:
                 _add_info(gguf, writer, tensor, layers.get(tensor.name))
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
-            for tensor in tensors:
-                writer.write_tensor_data(_data(tensor, layers.get(tensor.name), source))
-                source.forget_pages()
-                layers.forget_pages()
+            for file, of_file in groupby(tensors, key=itemgetter(0)):
+                with file.open() as source:
+                    for _, tensor in of_file:
+                        writer.write_tensor_data(_data(tensor, layers.get(tensor.name), source))
+                        source.forget_pages()
+                        layers.forget_pages()
         finally:
             writer.close()
 
@@ -94,22 +97,22 @@ def _check_names(layers: LayersByName, tensors: dict[str, Tensor], model: str) -
         raise ValueError("\n".join([*lines, end]))
 
 
-def _architecture(header: Header, model: str) -> str:
+def _architecture(header: Header | Metadata, model: str) -> str:
     architecture = header.value("general.architecture")
     if not isinstance(architecture, str):
         raise ValueError(f"{model}: the model does not say its general.architecture")
     return architecture
 
 
-def _copy_metadata(gguf: Any, writer: Any, header: Header) -> None:
-    for key, value in header.values.items():
+def _copy_metadata(gguf: Any, writer: Any, header: Header | Metadata) -> None:
+    types = gguf.GGUFValueType
+    for key, value, type_, element in header.items():
         if key in _OWN_KEYS:
             continue
-        type_ = gguf.GGUFValueType(value.type)
-        if value.count is None:
-            writer.add_key_value(key, header.value(key), type_)
-        elif value.count:  # gguf does not write an empty array
-            writer.add_key_value(key, header.value(key), gguf.GGUFValueType.ARRAY, type_)
+        if element is None:
+            writer.add_key_value(key, value, types(type_))
+        elif len(value):  # gguf does not write an empty array
+            writer.add_key_value(key, value, types(type_), types(element))
 
 
 def _say_types(gguf: Any, writer: Any, layers: LayersByName) -> None:
@@ -125,6 +128,8 @@ def _say_types(gguf: Any, writer: Any, layers: LayersByName) -> None:
 
 def _add_info(gguf: Any, writer: Any, tensor: Tensor, layer: Packed | None) -> None:
     name, size = tensor.dtype, tensor.end - tensor.begin
+    if isinstance(tensor, CodedTensor):  # which is decoded
+        size = 4 * product(tensor.shape)
     if layer is not None:
         name = str(type_name_of(layer))
         block, block_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]
@@ -137,5 +142,8 @@ def _add_info(gguf: Any, writer: Any, tensor: Tensor, layer: Packed | None) -> N
 def _data(tensor: Tensor, layer: Packed | None, source: MappedFile | ReadFile) -> Bytes:
     if layer is not None:
         return whole(layer, blocks_of(layer))
+    if isinstance(tensor, DECODED):
+        array = np.ascontiguousarray(tensor.decode())
+        return array.astype(array.dtype.newbyteorder("<"), copy=False).view(np.uint8).reshape(-1)
     buffer = source.buffer(tensor.begin, tensor.end - tensor.begin)
     return np.frombuffer(buffer, np.uint8) if buffer.size else np.empty(0, np.uint8)

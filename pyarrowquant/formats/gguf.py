@@ -31,9 +31,12 @@ from pyarrowquant.formats._gguf_model import write_requantized
 from pyarrowquant.formats._kept import left_out
 from pyarrowquant.formats._layers import KEPT_DTYPES, Kept, KeptLayers, Names, Results
 from pyarrowquant.formats._outputs import Outputs, Spool
+from pyarrowquant.llama_cpp.folder import FolderModel
+from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.gguf import GgufModel, import_gguf
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.safetensors import ShardedModel
 from pyarrowquant.reading.tensors import Tensor
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
 from pyarrowquant.recipes.presets import SENSITIVE
@@ -181,8 +184,13 @@ class Gguf(Format):
     def check_destination(self, destination: Path) -> None:
         import_gguf("Writing")
 
+    def viewed(self, model: Model, pre_tokenizer: str | None) -> Model:
+        if isinstance(model, ShardedModel) and model.folder is not None:
+            return FolderModel(model, pre_tokenizer)
+        return super().viewed(model, pre_tokenizer)
+
     def default_recipe(self, model: Model) -> Recipe | None:
-        more = _LLAMA_CPP if isinstance(model, GgufModel) else ()
+        more = _LLAMA_CPP if isinstance(model, LlamaCppModel) else ()
         return Recipe((*more, *SENSITIVE))
 
     def named_recipe(self, name: str, model: Model) -> Recipe:
@@ -204,7 +212,7 @@ class Gguf(Format):
         return (4, 5, 8) if zero_point == "symmetric" else (4, 5)
 
     def spools(self, model: Model) -> bool:
-        return not isinstance(model, GgufModel)
+        return not isinstance(model, LlamaCppModel)
 
     def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
         """Return the bits of blocks, whose minimums are like scales."""
@@ -214,8 +222,8 @@ class Gguf(Format):
         return super().stored_bits(shape, replace(settings, zero_point=zero_point))
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
-        if isinstance(model, GgufModel):
-            return True
+        if isinstance(model, LlamaCppModel):
+            return model.is_read(tensor)
         return model.is_read(tensor) and _lacks(tensor.shape, tensor.dtype) is None
 
     def kept_bytes(self, tensor: Tensor, model: Model) -> int:
@@ -242,7 +250,7 @@ class Gguf(Format):
         settings: Settings,
         folder: bool,
     ) -> None:
-        if isinstance(model, GgufModel):
+        if isinstance(model, LlamaCppModel):
             write_requantized(results, model, destination, overwrite=False)
             return
         write_gguf(results, destination, kept=left_out(model, results, _lacks))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -141,3 +141,8 @@ class GgufModel(ShardedModel):
     def __init__(self, location: Location) -> None:
         self.header: Header = open_header(location)
         super().__init__(location, [_shard_of(location, self.header)])
+
+    @property
+    def stored(self) -> Sequence[tuple[Location, Tensor]]:
+        """The tensors as the file has them, in its order."""
+        return [(self.location, tensor) for tensor in self.header.tensors]

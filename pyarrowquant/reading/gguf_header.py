@@ -96,6 +96,14 @@ class Header:
         value = self.values.get(key)
         return None if value is None else _decoded(self._data, value, self._path)
 
+    def items(self) -> Iterator[tuple[str, Any, int, int | None]]:
+        """Give keys, values, the numbers of their types, and those of elements of arrays."""
+        for key, value in self.values.items():
+            if value.count is None:
+                yield key, self.value(key), value.type, None
+            else:
+                yield key, self.value(key), ARRAY, value.type
+
 
 def read_header(
     data: memoryview, size: int, path: str, types: Mapping[int, tuple[str, int, int]]

@@ -68,6 +68,11 @@ class Model(ABC):
         return [self.location]
 
     @property
+    def said_in(self) -> Sequence[Location]:
+        """Other files that decide about the bytes of an output."""
+        return []
+
+    @property
     def folder(self) -> Location | None:
         """The folder of a Hugging Face model, if this is one, or its index."""
         return None

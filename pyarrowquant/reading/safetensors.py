@@ -20,6 +20,7 @@ from pyarrowquant.reading.safetensors_header import LONGEST_HEADER, read_tensors
 from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.strict_json import parse_object
 from pyarrowquant.reading.tensors import (
+    DECODED,
     CodedTensor,
     Tensor,
     UndecodableTensor,
@@ -166,7 +167,7 @@ def read_batches(
         with shard.location.open() as file:
             check_size(shard.location, shard.size, file.size)
             for run in left:
-                if isinstance(run[0], CodedTensor):
+                if isinstance(run[0], DECODED):
                     yield decoded_batch(run[0])
                 else:
                     yield batch_of(run, _data(file, run))

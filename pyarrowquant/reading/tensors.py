@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pyarrowquant._core.quoting import quoted, shortened
@@ -84,6 +85,23 @@ class CodedTensor(Tensor):
 
 
 @dataclass(frozen=True)
+class MadeTensor(Tensor):
+    """A layer that is made of others when it is read; its bytes are those of no file.
+
+    Attributes
+    ----------
+    decode : callable
+        Makes it; bfloat16 as its bits.
+    """
+
+    decode: Callable[[], npt.NDArray[Any]]
+
+
+# What is read by itself, and not where it lies.
+DECODED = (CodedTensor, MadeTensor)
+
+
+@dataclass(frozen=True)
 class UndecodableTensor(Tensor):
     """A tensor of codes that cannot be decoded.
 
@@ -151,8 +169,8 @@ def runs(tensors: Sequence[Tensor], batch_bytes: int) -> Iterator[list[Tensor]]:
         if run and (
             tensor.begin != run[-1].end
             or tensor.end - run[0].begin > batch_bytes
-            or isinstance(tensor, CodedTensor)
-            or isinstance(run[0], CodedTensor)
+            or isinstance(tensor, DECODED)
+            or isinstance(run[0], DECODED)
         ):
             yield run
             run = []
@@ -186,7 +204,7 @@ def batch_of(run: Sequence[Tensor], data: Any) -> pa.RecordBatch:
     )
 
 
-def decoded_batch(tensor: CodedTensor) -> pa.RecordBatch:
+def decoded_batch(tensor: CodedTensor | MadeTensor) -> pa.RecordBatch:
     """Make a batch of a layer that is decoded now."""
     weights = tensor.decode()
     whole = Tensor(tensor.name, tensor.dtype, tensor.shape, 0, weights.nbytes)

@@ -1,0 +1,1 @@
+"""Hugging Face folders as what llama.cpp loads: names, rows, metadata and tokenizers."""

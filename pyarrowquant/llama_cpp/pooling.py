@@ -1,0 +1,46 @@
+"""How the embedding of a text comes from those of its tokens."""
+
+from __future__ import annotations
+
+import json
+
+from pyarrowquant._core.quoting import quoted
+from pyarrowquant.llama_cpp.metadata import Metadata
+from pyarrowquant.reading.config import read_config
+from pyarrowquant.reading.gguf import import_gguf
+from pyarrowquant.reading.location import Location
+
+_MODULES = "modules.json"
+_MODES = {
+    "pooling_mode_mean_tokens": "MEAN",
+    "pooling_mode_cls_token": "CLS",
+    "pooling_mode_lasttoken": "LAST",
+}
+_NAMES = {"mean": "MEAN", "cls": "CLS", "lasttoken": "LAST"}  # newer files say one of these
+
+
+def describe_pooling(folder: Location, metadata: Metadata) -> None:
+    """Add how it is pooled, where the folder is one of sentence-transformers."""
+    path = _pooling_of(folder)
+    if path is None:
+        return
+    said = read_config(path)
+    mode = next((name for key, name in _MODES.items() if said.get(key) is True), None)
+    mode = mode or _NAMES.get(str(said.get("pooling_mode")))
+    if mode is None:
+        raise ValueError(f"'{path}' says none of {', '.join(_MODES)}, which llama.cpp knows")
+    metadata.add.add_pooling_type(import_gguf("Writing").PoolingType[mode])
+
+
+def _pooling_of(folder: Location) -> Location | None:
+    modules = folder.within(_MODULES)
+    if not modules.exists():
+        return None
+    with modules.open() as file:
+        data = file.buffer(0, file.size).to_pybytes()
+    try:
+        found = json.loads(data)
+        paths = [each["path"] for each in found if str(each["type"]).endswith("Pooling")]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"'{modules}' is no list of modules: {quoted(str(error))}") from None
+    return folder.within(f"{paths[0]}/config.json") if paths else None
