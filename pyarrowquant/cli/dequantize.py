@@ -19,10 +19,13 @@ from pyarrowquant.cli._show import counted, json_option, printable, show_json, s
 from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.result_files import naming, open_results, results_in
 from pyarrowquant.conversion.source import is_result, local_files
+from pyarrowquant.formats._gguf_floats import write_floats
 from pyarrowquant.formats._layers import Names
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.formats._safetensors import Entry, write_tensors
+from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.formats.tables import TABLES, write_batches
+from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.models import open_model
 from pyarrowquant.reading.tensors import CodedTensor
@@ -35,6 +38,7 @@ _DTYPES = {"float32": ("F32", 4), "float16": ("F16", 2)}
 Examples:
   pyarrowquant dequantize quantized.parquet weights.safetensors
   pyarrowquant dequantize model-q4.gguf weights.arrow --dtype float16
+  pyarrowquant dequantize models/llama llama-f16.gguf --dtype float16
 """,
 )
 @click.argument("source", type=click.Path(path_type=Path))
@@ -42,11 +46,15 @@ Examples:
 @click.option(
     "--to",
     "kind",
-    type=click.Choice(["safetensors", "parquet", "arrow"]),
+    type=click.Choice(["safetensors", "parquet", "arrow", "gguf"]),
     help="Default: by the suffix.",
 )
 @click.option(
-    "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="bfloat16 only to gguf.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
 @click.option("--overwrite", is_flag=True, help="Replace DESTINATION if it exists.")
@@ -63,13 +71,21 @@ def dequantize(
     """Decode what is quantized in SOURCE, and write the weights to DESTINATION.
 
     SOURCE is a table of results or a folder of them, or a quantized model: a file or a folder.
-    Its float tensors are written too.
+    Its float tensors are written too. To gguf it is a GGUF model or a Hugging Face folder, which
+    need not be quantized; what is written is a model that llama.cpp loads.
     """
     check_destination(destination, overwrite, sources=local_files(source))
-    kind = format_of(destination, kind, {**TABLES, ".safetensors": "safetensors"})
+    suffixes = {**TABLES, ".safetensors": "safetensors", ".gguf": "gguf"}
+    kind = format_of(destination, kind, suffixes)
+    if dtype == "bfloat16" and kind != "gguf":
+        raise click.UsageError(
+            "--dtype bfloat16 is only for gguf: take float32, which loses nothing"
+        )
     if not source.exists():
         raise FileNotFoundError(f"'{source}' does not exist")
-    if not is_result(str(source)):
+    if kind == "gguf":
+        layers = _write_gguf(source, destination, dtype, overwrite)
+    elif not is_result(str(source)):
         layers = _decode_model(source, destination, kind, dtype, overwrite)
     elif kind == "safetensors":
         layers = _write_safetensors(source, destination, dtype, threads, overwrite)
@@ -129,6 +145,18 @@ def _decode_model(source: Path, destination: Path, kind: str, dtype: str, overwr
         reader = pa.RecordBatchReader.from_batches(schema, batches())
         write_batches(reader, destination, kind, overwrite)
     return len(readers)
+
+
+def _write_gguf(source: Path, destination: Path, dtype: str, overwrite: bool) -> int:
+    model = FORMATS["gguf"].viewed(
+        open_model(replace(locate(source, None), files=OpenFiles())), None
+    )
+    if not isinstance(model, LlamaCppModel):
+        raise click.ClickException(
+            f"'{source}' is neither a GGUF model nor a Hugging Face folder, and so has not what "
+            "llama.cpp needs. Take its folder, or --to safetensors"
+        )
+    return write_floats(model, destination, dtype, overwrite)
 
 
 def _write_table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -22,7 +23,7 @@ from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.gguf import import_gguf
 from pyarrowquant.reading.gguf_header import Header
-from pyarrowquant.reading.location import MappedFile, ReadFile
+from pyarrowquant.reading.location import Location, MappedFile, ReadFile
 from pyarrowquant.reading.tensors import DECODED, CodedTensor, Tensor
 
 # What the writer or the new tensors decide.
@@ -54,30 +55,60 @@ _FILE_TYPES = {
 
 def write_requantized(results: Any, model: LlamaCppModel, path: Path, overwrite: bool) -> None:
     """Write the model, with the layers of `results` in the place of its own."""
-    gguf = import_gguf("Writing")
     opened = layers_of(results)
-    location = model.location
-    if os.path.realpath(location.path) == os.path.realpath(path):
-        raise ValueError(f"'{path}' is the source model: give another path")
-    header = model.header
     tensors = model.stored
-    with Outputs([path], overwrite) as outputs, LayersByName(opened, path.parent) as layers:
-        _check_names(layers, {tensor.name: tensor for _, tensor in tensors}, location.path)
-        writer = gguf.GGUFWriter(outputs.temporary(path), _architecture(header, location.path))
+    with LayersByName(opened, path.parent) as layers:
+        _check_names(layers, {tensor.name: tensor for _, tensor in tensors}, model.location.path)
+        write_model(model, tensors, layers, _file_type(layers), path, overwrite)
+
+
+def write_model(
+    model: LlamaCppModel,
+    tensors: Sequence[tuple[Location, Tensor]],
+    layers: LayersByName | None,
+    file_type: int | None,
+    path: Path,
+    overwrite: bool,
+) -> None:
+    """Write tensors with the keys of a model.
+
+    Parameters
+    ----------
+    model : LlamaCppModel
+    tensors : sequence of (Location, Tensor)
+        With the files that they lie in.
+    layers : LayersByName or None
+        What stands in the place of those of the same names.
+    file_type : int or None
+        llama.cpp's number of such files.
+    path : Path
+    overwrite : bool
+    """
+    gguf = import_gguf("Writing")
+    source_path, header = model.location.path, model.header
+    if os.path.realpath(source_path) == os.path.realpath(path):
+        raise ValueError(f"'{path}' is the source model: give another path")
+
+    def layer_of(tensor: Tensor) -> Packed | None:
+        return None if layers is None else layers.get(tensor.name)
+
+    with Outputs([path], overwrite) as outputs:
+        writer = gguf.GGUFWriter(outputs.temporary(path), _architecture(header, source_path))
         try:
             _copy_metadata(gguf, writer, header)
-            _say_types(gguf, writer, layers)
+            _say_type(gguf, writer, file_type)
             for _, tensor in tensors:
-                _add_info(gguf, writer, tensor, layers.get(tensor.name))
+                _add_info(gguf, writer, tensor, layer_of(tensor))
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
             for file, of_file in groupby(tensors, key=itemgetter(0)):
                 with file.open() as source:
                     for _, tensor in of_file:
-                        writer.write_tensor_data(_data(tensor, layers.get(tensor.name), source))
+                        writer.write_tensor_data(_data(tensor, layer_of(tensor), source))
                         source.forget_pages()
-                        layers.forget_pages()
+                        if layers is not None:
+                            layers.forget_pages()
         finally:
             writer.close()
 
@@ -115,15 +146,19 @@ def _copy_metadata(gguf: Any, writer: Any, header: Header | Metadata) -> None:
             writer.add_key_value(key, value, types(type_), types(element))
 
 
-def _say_types(gguf: Any, writer: Any, layers: LayersByName) -> None:
-    kind = gguf.GGUFValueType.UINT32
-    writer.add_key_value("general.quantization_version", gguf.GGML_QUANT_VERSION, kind)
+def _file_type(layers: LayersByName) -> int | None:
+    """Return the number of a file of mostly one type."""
     types: Counter[str] = Counter()
     for layer in layers.values():
         types[str(type_name_of(layer))] += layer.shape[0] * layer.columns
-    if types:
-        ((usual, _),) = types.most_common(1)
-        writer.add_key_value("general.file_type", _FILE_TYPES[usual], kind)
+    return _FILE_TYPES[types.most_common(1)[0][0]] if types else None
+
+
+def _say_type(gguf: Any, writer: Any, file_type: int | None) -> None:
+    kind = gguf.GGUFValueType.UINT32
+    writer.add_key_value("general.quantization_version", gguf.GGML_QUANT_VERSION, kind)
+    if file_type is not None:
+        writer.add_key_value("general.file_type", file_type, kind)
 
 
 def _add_info(gguf: Any, writer: Any, tensor: Tensor, layer: Packed | None) -> None:

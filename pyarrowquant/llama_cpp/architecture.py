@@ -109,8 +109,9 @@ class Architecture(ABC):
         found = self._names.get_name(name, (".weight", ".bias"))
         if found is None:
             raise ValueError(
-                f"llama.cpp's architecture {self.name!r} has no tensor for {quoted(name)}. The "
-                f"model is not what {self.model_class} is elsewhere"
+                f"'{self.hyperparameters.path}' has the class {self.model_class}, and llama.cpp's "
+                f"{self.name!r} has no tensor for {quoted(name)}. Give the safetensors file "
+                "itself, to write its tensors under their own names"
             )
         return str(found)
 

@@ -48,6 +48,11 @@ _FILES = (
 )
 
 
+def is_float32(name: str, shape: Sequence[int]) -> bool:
+    """Whether llama.cpp reads a tensor as float32, whatever the model's dtype."""
+    return len(shape) <= 1 or not name.endswith(".weight") or _FLOAT32.match(name) is not None
+
+
 @dataclass(frozen=True)
 class _Source:
     """A tensor of the folder, and what is done to it.
@@ -72,9 +77,8 @@ class _Source:
 
     def dtype(self, name: str) -> str:
         """Return the dtype of what becomes of it under a name."""
-        is_float32 = len(self.shape) <= 1 or not name.endswith(".weight") or _FLOAT32.match(name)
         computes = self.change is not None and self.change.computes
-        return "F32" if is_float32 or computes else self.tensor.dtype
+        return "F32" if computes or is_float32(name, self.shape) else self.tensor.dtype
 
     def read(self, dtype: str) -> Array:
         """Return what becomes of it; bfloat16 as its bits."""
@@ -108,12 +112,12 @@ class FolderModel(ShardedModel):
         self._folder = folder
         self.unused: dict[str, str] = {}
         self._left: list[Tensor] = []
-        super().__init__(model.location, self._converted(model, architecture))
-        self._check_complete(said)
         self.header = Metadata(architecture.name)
-        describe_card(folder, self.header, self.tensors)
         architecture.describe(self.header)
         describe_pooling(folder, self.header)
+        super().__init__(model.location, self._converted(model, architecture))
+        self._check_complete(said)
+        describe_card(folder, self.header, self.tensors)
         (embeddings,) = (tensor for tensor in self.tensors if tensor.name == _EMBEDDINGS)
         describe_tokenizer(TokenizerFiles(folder), embeddings.shape[0], self.header, pre_tokenizer)
 

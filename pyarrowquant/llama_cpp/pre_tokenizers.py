@@ -90,7 +90,8 @@ KNOWN = (
 
 # Others of which llama.cpp knows the names; they can be said.
 _OTHERS = (
-    "a.x-4.0 afmoe bailingmoe bailingmoe2 chameleon chatglm-bpe codeshell cohere2moe command-r dbrx "
+    "a.x-4.0 afmoe bailingmoe bailingmoe2 chameleon chatglm-bpe codeshell cohere2moe command-r "
+    "dbrx "
     "deepseek-llm deepseek-r1-qwen default exaone exaone-moe exaone4 f2llmv2 falcon-h1 "
     "falcon3 gemma4 gigachat glm4 gpt3-finnish granite-docling grok-2 hunyuan hunyuan-dense "
     "jais jais-2 jina-de jina-es jina-v1-en jina-v2-code jina-v2-de jina-v2-es joyai-llm "

@@ -14,6 +14,7 @@ from pyarrowquant.llama_cpp.pre_tokenizers import NAMES, pre_tokenizer_of
 from pyarrowquant.llama_cpp.tokenizer_files import (
     SENTENCEPIECE,
     TOKENIZER,
+    TOKENIZER_CONFIG,
     TokenizerFiles,
 )
 from pyarrowquant.llama_cpp.tokens import (
@@ -102,13 +103,14 @@ def _describe_bpe(
             "llama.cpp does not do for byte-level BPE. No GGUF file can make up for it"
         )
     tokens.add(files.added, files.path(TOKENIZER))
+    merges = [
+        " ".join(part.replace(" ", _SPACE_IN_MERGES) for part in pair) for pair in files.merges
+    ]
     if pre_tokenizer is None:
         pre_tokenizer = _found(files)
     tokens.describe(metadata.add, "gpt2", pre_tokenizer, scores=False)
-    metadata.add.add_token_merges(
-        [" ".join(part.replace(" ", _SPACE_IN_MERGES) for part in pair) for pair in files.merges]
-    )
-    _describe_special(files, tokens, metadata)
+    metadata.add.add_token_merges(merges)
+    _describe_special(files, tokens, metadata, begins=False)
 
 
 def _found(files: TokenizerFiles) -> str:
@@ -153,7 +155,7 @@ def _describe_pieces(files: TokenizerFiles, tokens: Tokens, metadata: Metadata) 
         tokens.types[number] = UNKNOWN
     tokens.describe(metadata.add, "llama", "default", scores=True)
     metadata.add.add_add_space_prefix(_prepends_space(files))
-    _describe_special(files, tokens, metadata)
+    _describe_special(files, tokens, metadata, begins=False)
 
 
 def _is_byte(text: str) -> bool:
@@ -162,6 +164,8 @@ def _is_byte(text: str) -> bool:
 
 def _prepends_space(files: TokenizerFiles) -> bool:
     """Whether a space comes before a text."""
+    if isinstance(said := files.config.get("add_prefix_space"), bool):
+        return said
     pre_tokenizer = files.tokenizer.get("pre_tokenizer")
     if isinstance(pre_tokenizer, dict) and pre_tokenizer.get("type") == "Metaspace":
         scheme = pre_tokenizer.get("prepend_scheme", pre_tokenizer.get("add_prefix_space"))
@@ -180,7 +184,13 @@ def _describe_words(files: TokenizerFiles, tokens: Tokens, metadata: Metadata) -
             rest = text.removeprefix(prefix)
             tokens.texts[number] = rest if rest != text else SPACE + text
     tokens.describe(metadata.add, "bert", "default", scores=False)
+    metadata.add.add_bool("tokenizer.ggml.normalizer.lowercase", _lowers(files))
     _describe_special(files, tokens, metadata)
+
+
+def _lowers(files: TokenizerFiles) -> bool:
+    normalizer = files.tokenizer.get("normalizer")
+    return isinstance(normalizer, dict) and normalizer.get("lowercase") is True
 
 
 def _describe_unigram(files: TokenizerFiles, tokens: Tokens, metadata: Metadata) -> None:
@@ -269,11 +279,19 @@ def _type_of_piece(processor: Any, number: int) -> int:
     return BYTE if processor.IsByte(number) else NORMAL
 
 
-def _describe_special(files: TokenizerFiles, tokens: Tokens, metadata: Metadata) -> None:
+def _describe_special(
+    files: TokenizerFiles, tokens: Tokens, metadata: Metadata, begins: bool | None = None
+) -> None:
     """Add the numbers of special tokens, which of them texts begin and end with, and the template.
 
     gguf finds them in tokenizer.json, tokenizer_config.json and config.json.
+
+    Parameters
+    ----------
+    begins : bool or None
+        Whether texts begin with a token where no file says so; None for what llama.cpp assumes.
     """
+    _check_special(files, tokens)
     gguf = import_gguf("Writing")
     try:
         with _quiet():
@@ -283,7 +301,24 @@ def _describe_special(files: TokenizerFiles, tokens: Tokens, metadata: Metadata)
             f"'{files.folder}': the special tokens of its tokenizer cannot be read: "
             f"{type(error).__name__}: {quoted(str(error))}"
         ) from None
-    special.add_to_gguf(metadata.add, quiet=True)
+    if begins is not None:  # what llama.cpp assumes depends on the pre-tokenizer
+        special.add_special_token.setdefault("bos", begins)
+    with _quiet():
+        special.add_to_gguf(metadata.add, quiet=True)
+
+
+def _check_special(files: TokenizerFiles, tokens: Tokens) -> None:
+    """Raise where texts begin or end with what is no token."""
+    for key in ("bos_token", "eos_token"):
+        said = files.config.get(key)
+        text = said.get("content") if isinstance(said, dict) else said
+        if text is None:
+            continue
+        if text not in tokens.texts:
+            raise ValueError(
+                f"'{files.path(TOKENIZER_CONFIG)}' has {key} {quoted(text)}, which is no token of "
+                "the tokenizer beside it. Take both from where the weights came from"
+            )
 
 
 @contextmanager

@@ -56,9 +56,9 @@ class TokenizerFiles:
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """What tokenizer_config.json says; nothing without one."""
-        return (
-            read_config(self.folder.within(TOKENIZER_CONFIG)) if self.has(TOKENIZER_CONFIG) else {}
-        )
+        if not self.has(TOKENIZER_CONFIG):
+            return {}
+        return read_config(self.folder.within(TOKENIZER_CONFIG))
 
     @property
     def model(self) -> Mapping[str, Any]:

@@ -1,0 +1,324 @@
+"""Hugging Face folders to GGUF: names, rows, dtypes, keys, and what is said of the rest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gguf
+import hf_folders
+import ml_dtypes
+import numpy as np
+import pytest
+from commands import failed, run, succeeded
+from safetensors.numpy import load_file, save_file
+
+import pyarrowquant
+
+
+def floats(folder: Path, dtype: str = "float32") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The keys and tensors of the GGUF that a folder becomes, without quantizing."""
+    path = folder.parent / f"{folder.name}-{dtype}.gguf"
+    succeeded("dequantize", folder, path, "--dtype", dtype)
+    return contents(path)
+
+
+def contents(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    reader = gguf.GGUFReader(path)
+    keys = {key: field.contents() for key, field in reader.fields.items()}
+    tensors = {
+        tensor.name: gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        for tensor in reader.tensors
+    }
+    return keys, tensors
+
+
+def test_llama_has_the_names_and_keys_of_llama_cpp(tmp_path: Path) -> None:
+    weights = hf_folders.llama()
+    keys, tensors = floats(hf_folders.write(tmp_path / "model", weights))
+    assert keys["general.architecture"] == "llama"
+    assert keys["general.name"] == "Model"
+    assert keys["general.file_type"] == 0
+    assert {key: value for key, value in keys.items() if key.startswith("llama.")} == {
+        "llama.block_count": 2,
+        "llama.context_length": 128,
+        "llama.embedding_length": 256,
+        "llama.feed_forward_length": 512,
+        "llama.attention.head_count": 8,
+        "llama.attention.head_count_kv": 2,
+        "llama.attention.layer_norm_rms_epsilon": pytest.approx(1e-5),
+        "llama.rope.freq_base": 10000.0,
+        "llama.rope.dimension_count": 32,
+        "llama.vocab_size": 320,
+    }
+    same = {
+        "token_embd.weight": "model.embed_tokens.weight",
+        "output.weight": "lm_head.weight",
+        "output_norm.weight": "model.norm.weight",
+        "blk.1.attn_v.weight": "model.layers.1.self_attn.v_proj.weight",
+        "blk.0.attn_output.weight": "model.layers.0.self_attn.o_proj.weight",
+        "blk.0.ffn_gate.weight": "model.layers.0.mlp.gate_proj.weight",
+        "blk.0.ffn_up.weight": "model.layers.0.mlp.up_proj.weight",
+        "blk.1.ffn_down.weight": "model.layers.1.mlp.down_proj.weight",
+        "blk.0.attn_norm.weight": "model.layers.0.input_layernorm.weight",
+        "blk.0.ffn_norm.weight": "model.layers.0.post_attention_layernorm.weight",
+    }
+    for name, original in same.items():
+        np.testing.assert_array_equal(tensors[name], weights[original])
+    assert len(tensors) == len(weights)
+
+
+def test_rows_of_queries_and_keys_are_paired(tmp_path: Path) -> None:
+    weights = hf_folders.llama()
+    _, tensors = floats(hf_folders.write(tmp_path / "model", weights))
+    for name, original, heads in (("attn_q", "q_proj", 8), ("attn_k", "k_proj", 2)):
+        rows = weights[f"model.layers.0.self_attn.{original}.weight"]
+        size = len(rows) // heads
+        order = [
+            head * size + half * (size // 2) + i
+            for head in range(heads)
+            for i in range(size // 2)
+            for half in (0, 1)
+        ]
+        np.testing.assert_array_equal(tensors[f"blk.0.{name}.weight"], rows[order])
+
+
+def test_a_mix_is_that_of_the_same_gguf(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model")
+    plain, again = tmp_path / "model-float32.gguf", tmp_path / "again.gguf"
+    floats(folder)
+    succeeded("quantize", folder, tmp_path / "model.gguf", "--recipe", "Q4_K_M")
+    succeeded("quantize", plain, again, "--recipe", "Q4_K_M")
+    (keys, tensors), (keys_again, tensors_again) = (
+        contents(tmp_path / "model.gguf"),
+        contents(again),
+    )
+    assert keys.keys() == keys_again.keys()
+    assert {key for key in keys if keys[key] != keys_again[key]} == set()
+    for name, values in tensors.items():
+        np.testing.assert_array_equal(values, tensors_again[name])
+
+
+def test_dtypes(tmp_path: Path) -> None:
+    halves = {name: array.astype(np.float16) for name, array in hf_folders.llama().items()}
+    folder = hf_folders.write(tmp_path / "model", halves)
+    for dtype, kind in (("float16", "F16"), ("bfloat16", "BF16"), ("float32", "F32")):
+        keys, tensors = floats(folder, dtype)
+        reader = gguf.GGUFReader(tmp_path / f"model-{dtype}.gguf")
+        types = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
+        assert types["blk.0.attn_q.weight"] == kind
+        assert types["blk.0.attn_norm.weight"] == "F32"
+        assert keys["general.file_type"] == {"float32": 0, "float16": 1, "bfloat16": 32}[dtype]
+    original = halves["lm_head.weight"].astype(np.float32)
+    np.testing.assert_array_equal(tensors["output.weight"], original)
+
+
+def test_what_bfloat16_rounds_to(tmp_path: Path) -> None:
+    weights = hf_folders.llama()
+    _, tensors = floats(hf_folders.write(tmp_path / "model", weights), "bfloat16")
+    wanted = weights["lm_head.weight"].astype(ml_dtypes.bfloat16).astype(np.float32)
+    np.testing.assert_array_equal(tensors["output.weight"], wanted)
+
+
+def test_beyond_float16_is_an_error(tmp_path: Path) -> None:
+    weights = hf_folders.llama()
+    weights["lm_head.weight"][3, 5] = 1e6
+    folder = hf_folders.write(tmp_path / "model", weights)
+    error = failed("dequantize", folder, tmp_path / "a.gguf", "--dtype", "float16")
+    assert "output.weight" in error
+    assert "bfloat16" in error
+    assert not (tmp_path / "a.gguf").exists()
+
+
+def test_llama_3_has_factors_of_frequencies(tmp_path: Path) -> None:
+    rope = {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }
+    _, old = floats(hf_folders.write(tmp_path / "old", rope_scaling=rope))
+    _, new = floats(
+        hf_folders.write(
+            tmp_path / "new",
+            rope_parameters={**rope, "rope_theta": 10000.0},
+            without=["rope_theta"],
+        )
+    )
+    lengths = 2 * np.pi * 10000.0 ** (np.arange(0, 32, 2) / 32)
+    smooth = np.clip((64 / lengths - 1) / 3, 0, 1)
+    np.testing.assert_allclose(old["rope_freqs.weight"], 1 / ((1 - smooth) / 8 + smooth), rtol=1e-5)
+    np.testing.assert_array_equal(old["rope_freqs.weight"], new["rope_freqs.weight"])
+
+
+@pytest.mark.parametrize(
+    ("rope", "keys"),
+    [
+        ({"type": "linear", "factor": 4.0}, {"type": "linear", "factor": 4.0}),
+        (
+            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+            {"type": "yarn", "factor": 4.0, "original_context_length": 32},
+        ),
+    ],
+)
+def test_scaled_positions(tmp_path: Path, rope: dict[str, Any], keys: dict[str, Any]) -> None:
+    said, _ = floats(hf_folders.write(tmp_path / "model", rope_scaling=rope))
+    prefix = "llama.rope.scaling."
+    assert {k.removeprefix(prefix): v for k, v in said.items() if k.startswith(prefix)} == keys
+
+
+def _with_experts(count: int) -> dict[str, np.ndarray]:
+    tensors = {name: array for name, array in hf_folders.llama().items() if ".mlp." not in name}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(2):
+        before = f"model.layers.{layer}.block_sparse_moe"
+        shapes[f"{before}.gate.weight"] = (count, 256)
+        for expert in range(count):
+            for matrix, shape in {"w1": (512, 256), "w2": (256, 512), "w3": (512, 256)}.items():
+                shapes[f"{before}.experts.{expert}.{matrix}.weight"] = shape
+    return {**tensors, **hf_folders.weights(shapes)}
+
+
+def test_experts_are_stacked(tmp_path: Path) -> None:
+    weights = _with_experts(12)  # of which 10 comes before 2 in the order of names
+    folder = hf_folders.write(
+        tmp_path / "model",
+        weights,
+        architectures=["MixtralForCausalLM"],
+        num_local_experts=12,
+        num_experts_per_tok=2,
+    )
+    keys, tensors = floats(folder)
+    assert (keys["llama.expert_count"], keys["llama.expert_used_count"]) == (12, 2)
+    for name, matrix in {"ffn_gate": "w1", "ffn_down": "w2", "ffn_up": "w3"}.items():
+        stack = tensors[f"blk.1.{name}_exps.weight"]
+        for expert in range(12):
+            original = f"model.layers.1.block_sparse_moe.experts.{expert}.{matrix}.weight"
+            np.testing.assert_array_equal(stack[expert], weights[original])
+
+
+def test_a_missing_expert_is_named(tmp_path: Path) -> None:
+    weights = _with_experts(4)
+    del weights["model.layers.1.block_sparse_moe.experts.2.w2.weight"]
+    folder = hf_folders.write(
+        tmp_path / "model",
+        weights,
+        architectures=["MixtralForCausalLM"],
+        num_local_experts=4,
+        num_experts_per_tok=2,
+    )
+    error = failed("quantize", folder, tmp_path / "a.gguf")
+    assert "blk.1.ffn_down_exps.weight" in error
+    assert "experts 0 to 2" in error
+
+
+def test_fused_experts_are_taken_apart(tmp_path: Path) -> None:
+    tensors = {name: array for name, array in hf_folders.llama().items() if ".mlp." not in name}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(2):
+        before = f"model.layers.{layer}"
+        shapes |= {
+            f"{before}.mlp.gate.weight": (4, 256),
+            f"{before}.mlp.experts.gate_up_proj": (4, 2 * 96, 256),
+            f"{before}.mlp.experts.down_proj": (4, 256, 96),
+            f"{before}.self_attn.q_norm.weight": (32,),
+            f"{before}.self_attn.k_norm.weight": (32,),
+        }
+    weights = {**tensors, **hf_folders.weights(shapes)}
+    folder = hf_folders.write(
+        tmp_path / "model",
+        weights,
+        architectures=["Qwen3MoeForCausalLM"],
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=96,
+        norm_topk_prob=True,
+        head_dim=32,
+    )
+    keys, found = floats(folder)
+    assert keys["qwen3moe.expert_feed_forward_length"] == 96
+    fused = weights["model.layers.0.mlp.experts.gate_up_proj"]
+    np.testing.assert_array_equal(found["blk.0.ffn_gate_exps.weight"], fused[:, :96])
+    np.testing.assert_array_equal(found["blk.0.ffn_up_exps.weight"], fused[:, 96:])
+    down = weights["model.layers.0.mlp.experts.down_proj"]
+    np.testing.assert_array_equal(found["blk.0.ffn_down_exps.weight"], down)
+    # Queries are not paired: Qwen's code turns halves, as llama.cpp does for it.
+    queries = weights["model.layers.0.self_attn.q_proj.weight"]
+    np.testing.assert_array_equal(found["blk.0.attn_q.weight"], queries)
+
+
+def test_gemma_adds_one_to_norms_and_has_no_head(tmp_path: Path) -> None:
+    weights = hf_folders.llama()
+    folder = hf_folders.write(
+        tmp_path / "model",
+        weights,
+        hf_folders.pieces(prepend=False),
+        architectures=["GemmaForCausalLM"],
+        head_dim=32,
+    )
+    keys, tensors = floats(folder)
+    one = np.float32(1)
+    np.testing.assert_array_equal(tensors["output_norm.weight"], weights["model.norm.weight"] + one)
+    assert "output.weight" not in tensors
+    assert keys["tokenizer.ggml.add_space_prefix"] is False
+    told = json.loads(succeeded("quantize", folder, tmp_path / "a.gguf", "--dry-run", "--json"))
+    (dropped,) = (tensor for tensor in told["unquantized"] if not tensor["kept"])
+    assert dropped["name"] == "lm_head.weight"
+    assert dropped["reason"] == "which are the embeddings again"
+
+
+def test_a_folder_that_is_coded_is_decoded(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model")
+    packed, plain = tmp_path / "packed", tmp_path / "plain.safetensors"
+    succeeded("quantize", folder, packed, "--to", "compressed-tensors")
+    succeeded("dequantize", packed, plain)
+    weights = load_file(plain)
+    _, tensors = floats(packed)
+    down = weights["model.layers.1.mlp.down_proj.weight"]
+    np.testing.assert_array_equal(tensors["blk.1.ffn_down.weight"], down)
+
+
+def test_shards_are_one_model(tmp_path: Path) -> None:
+    weights = hf_folders.llama()
+    folder = hf_folders.write(tmp_path / "model", weights)
+    whole = floats(folder)
+    (folder / "model.safetensors").unlink()
+    names = sorted(weights)
+    index = {}
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        file = f"model-{number:05}-of-00002.safetensors"
+        save_file({name: weights[name] for name in part}, folder / file)
+        index |= dict.fromkeys(part, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    sharded = again(folder)
+    assert whole[0] == sharded[0]
+    for name, array in whole[1].items():
+        np.testing.assert_array_equal(array, sharded[1][name])
+
+
+def again(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    path = folder.parent / "again.gguf"
+    succeeded("dequantize", folder, path)
+    return contents(path)
+
+
+def test_another_tokenizer_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, out = hf_folders.write(tmp_path / "model"), tmp_path / "a.gguf"
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("pyarrowquant.formats.gguf.write_requantized", full)
+        assert run("quantize", folder, out).exit_code == 1
+    hf_folders.bpe(rows=300).save(str(folder / "tokenizer.json"))
+    assert "tokenizer.json" in failed("quantize", folder, out, "--resume")
+
+
+def test_functions_take_folders(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model")
+    done = pyarrowquant.convert(folder, tmp_path / "a.gguf", recipe="Q5_K_M")
+    assert done.layers == 16
+    assert {tensor.reason for tensor in done.unquantized} == {"no matrices"}
