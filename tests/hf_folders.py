@@ -122,6 +122,7 @@ def write(
     tokenizer.save(str(folder / "tokenizer.json"))
     named: dict[str, Any] = {"chat_template": "{{ x }}"}
     for key, texts in {"bos_token": ("<|begin|>", "<s>"), "eos_token": ("<|end|>", "</s>")}.items():
-        named |= {key: text for text in texts if tokenizer.token_to_id(text) is not None}
+        known = [text for text in texts if tokenizer.token_to_id(text) is not None]
+        named[key] = known[0] if known else None
     (folder / "tokenizer_config.json").write_text(json.dumps(named))
     return folder

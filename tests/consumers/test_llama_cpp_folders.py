@@ -1,0 +1,201 @@
+"""Folders that transformers saved, as GGUF files that llama.cpp computes the same with.
+
+`make test-llama-cpp` runs these, in an environment that has both.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hf_folders
+import llama_cpp
+import numpy as np
+import pytest
+import torch
+import transformers
+from commands import succeeded
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
+
+from pyarrowquant.llama_cpp.pre_tokenizers import KNOWN
+
+ROWS = 600
+TOKENS = np.arange(5, 45)
+SIZES: dict[str, Any] = {
+    "vocab_size": ROWS,
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 256,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": None,
+}
+LLAMA_3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256}
+GEMMA = {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 16}
+ROUNDING = 1e-5  # of the largest logit
+TABLES = 5e-4  # ggml looks GELU up in a table of float16
+MODELS: dict[str, tuple[str, str, dict[str, Any], float]] = {
+    "llama": ("LlamaForCausalLM", "LlamaConfig", {}, ROUNDING),
+    "llama 3": ("LlamaForCausalLM", "LlamaConfig", {"rope_scaling": LLAMA_3}, ROUNDING),
+    "mistral": ("MistralForCausalLM", "MistralConfig", {}, ROUNDING),
+    "mixtral": ("MixtralForCausalLM", "MixtralConfig", {"num_local_experts": 4}, ROUNDING),
+    "smollm3": ("SmolLM3ForCausalLM", "SmolLM3Config", {"num_hidden_layers": 4}, ROUNDING),
+    "granite": (
+        "GraniteForCausalLM",
+        "GraniteConfig",
+        {
+            "attention_multiplier": 0.1,
+            "embedding_multiplier": 2.0,
+            "residual_multiplier": 0.5,
+            "logits_scaling": 3.0,
+        },
+        ROUNDING,
+    ),
+    "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", {}, ROUNDING),
+    "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", {"head_dim": 64}, ROUNDING),
+    "qwen2moe": (
+        "Qwen2MoeForCausalLM",
+        "Qwen2MoeConfig",
+        {**EXPERTS, "shared_expert_intermediate_size": 256},
+        ROUNDING,
+    ),
+    "qwen3moe": (
+        "Qwen3MoeForCausalLM",
+        "Qwen3MoeConfig",
+        {**EXPERTS, "head_dim": 64, "norm_topk_prob": True},
+        ROUNDING,
+    ),
+    "gemma": ("GemmaForCausalLM", "GemmaConfig", {"head_dim": 32}, TABLES),
+    "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", GEMMA, TABLES),
+    "gemma3": ("Gemma3ForCausalLM", "Gemma3TextConfig", {**GEMMA, "num_hidden_layers": 7}, TABLES),
+    "phi3": ("Phi3ForCausalLM", "Phi3Config", {"original_max_position_embeddings": 256}, ROUNDING),
+    "olmo2": ("Olmo2ForCausalLM", "Olmo2Config", {}, ROUNDING),
+    "glm4": ("Glm4ForCausalLM", "Glm4Config", {"head_dim": 32}, ROUNDING),
+}
+TEXTS = (
+    "Hello World, it's we'll I'D they'RE don't",
+    "a  b   c    d\te\t\tf \n g\n\nh \r\n i\r\rj   ",
+    "1 12 123 1234 12345 3.14 1,000,000 v2 x1y2 \u0663\u0664 \u00bd\u00b2",
+    "camelCase PascalCase \u00c9t\u00e9 stra\u00dfe \u0130",
+    'if (x==1){return a[i]+b->c;} // end\n#include <stdio.h>\n\tfoo_bar("s");/*x*/\n/\n//\n',
+    "...!!!??? --- === *** <<>> $100 50% #tag @user",
+    "\u0928\u092e\u0938\u094d\u0924\u0947 \u0e20\u0e32\u0e29\u0e32\u0e44\u0e17\u0e22 "
+    "\u0627\u0644\u0639\u064e\u0631 e\u0301",
+    "\u6211\u60f3\u5728apple\u5de5\u4f5c1314151\u5929\uff5e \u3053\u3093\u306b \ud55c\uad6d\uc5b4",
+    "\U0001f680 (normal) \U0001f636\u200d\U0001f32b\ufe0f \u2705 a\u00a0b \u3000\u2026\u201cq",
+    " lead  two\n  indent\n    four \n\n\n end \n",
+    "<|begin|>x<|end|> <s> </s> <unk> <0x41> \u2581 a\u2581b",
+    "",
+    " ",
+    "\n",
+    "\u200b\ufeff\x00z",
+)
+
+
+@contextmanager
+def loaded(path: Path, vocabulary_only: bool = False) -> Iterator[Any]:
+    parameters = llama_cpp.llama_model_default_params()
+    parameters.use_extra_bufts = False  # 0.3.36 crashes with them where a CPU has AMX
+    parameters.vocab_only = vocabulary_only
+    model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
+    assert model, f"llama.cpp does not load {path}"
+    yield model
+    llama_cpp.llama_model_free(model)
+
+
+def computed(path: Path, tokens: np.ndarray, width: int, embeddings: bool = False) -> np.ndarray:
+    """Logits, or embeddings of tokens, that llama.cpp computes in float32."""
+    count = len(tokens)
+    parameters = llama_cpp.llama_context_default_params()
+    parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = 256
+    parameters.n_threads = parameters.n_threads_batch = 2
+    parameters.flash_attn_type = 0
+    parameters.type_k = parameters.type_v = 0  # float32
+    parameters.embeddings = embeddings
+    if embeddings:
+        parameters.pooling_type = 0
+    batch = llama_cpp.llama_batch_init(count, 0, 1)
+    batch.n_tokens = count
+    for i, token in enumerate(tokens):
+        batch.token[i], batch.pos[i], batch.n_seq_id[i] = int(token), i, 1
+        batch.seq_id[i][0], batch.logits[i] = 0, 1
+    take = llama_cpp.llama_get_embeddings_ith if embeddings else llama_cpp.llama_get_logits_ith
+    with loaded(path) as model:
+        context = llama_cpp.llama_init_from_model(model, parameters)
+        assert llama_cpp.llama_decode(context, batch) == 0
+        rows = [np.ctypeslib.as_array(take(context, i), shape=(width,)) for i in range(count)]
+        found = np.stack(rows)
+        llama_cpp.llama_free(context)
+    llama_cpp.llama_batch_free(batch)
+    return found
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_are_those_of_transformers(tmp_path: Path, name: str) -> None:
+    model_class, config_class, changes, bound = MODELS[name]
+    torch.manual_seed(0)
+    config = getattr(transformers, config_class)(**{**SIZES, **changes})
+    model = getattr(transformers, model_class)(config).float().eval()
+    for weights in model.parameters():
+        size = 0.1 if weights.ndim == 1 else 0.05
+        weights.data = torch.randn_like(weights) * size + (weights.ndim == 1)
+    folder = tmp_path / "random"
+    model.save_pretrained(folder)
+    hf_folders.bpe(rows=ROWS).save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>"}))
+    with torch.no_grad():
+        wanted = model(input_ids=torch.tensor(TOKENS)[None]).logits[0].numpy()
+    succeeded("dequantize", folder, tmp_path / "random.gguf")
+    found = computed(tmp_path / "random.gguf", TOKENS, wanted.shape[1])
+    assert np.abs(found - wanted).max() < bound * np.abs(wanted).max()
+
+
+def ids(path: Path, text: str) -> list[int]:
+    data, buffer = text.encode(), (ctypes.c_int32 * 4096)()
+    with loaded(path, vocabulary_only=True) as model:
+        vocabulary = llama_cpp.llama_model_get_vocab(model)
+        count = llama_cpp.llama_tokenize(
+            vocabulary, data, len(data), buffer, len(buffer), False, True
+        )
+    return list(buffer[:count])
+
+
+def check_ids(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    folder = hf_folders.write(tmp_path / "model", hf_folders.llama(rows=ROWS), tokenizer)
+    succeeded("dequantize", folder, tmp_path / "model.gguf")
+    for text in TEXTS:
+        wanted = tokenizer.encode(text, add_special_tokens=False).ids
+        assert ids(tmp_path / "model.gguf", text) == wanted, text
+
+
+@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.name)
+def test_tokens_of_bytes(tmp_path: Path, known: Any) -> None:
+    split = hf_folders.split(*known.expressions)
+    check_ids(tmp_path, hf_folders.bpe(split, ROWS, ignore_merges=known.whole_words))
+
+
+def test_tokens_of_digits_and_bytes(tmp_path: Path) -> None:
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    split = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    check_ids(tmp_path, hf_folders.bpe(split, ROWS))
+
+
+@pytest.mark.parametrize("prepend", [True, False])
+def test_tokens_of_pieces(tmp_path: Path, prepend: bool) -> None:
+    tokenizer = hf_folders.pieces(ROWS, prepend)
+    assert isinstance(tokenizer.normalizer, normalizers.Sequence)
+    check_ids(tmp_path, tokenizer)
