@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrowquant
 from pyarrowquant._core.binary import bytes_at, is_binary
 from pyarrowquant._core.nested import flat
+from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
@@ -26,10 +27,14 @@ class Originals:
     ----------
     source : str
         What `read_weights` takes.
+    llama_cpp : bool
+        Whether a folder's layers are to have llama.cpp's names and rows.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, llama_cpp: bool = False) -> None:
         model = open_model(replace(locate(source, None), files=OpenFiles()))
+        if llama_cpp:
+            model = FORMATS["gguf"].viewed(model, None)
         self._schema = model.schema
         self._rows: dict[str, list[Callable[[], pa.RecordBatch]]] = {}
         for name, read in model.layer_readers():

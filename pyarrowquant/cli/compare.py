@@ -22,8 +22,11 @@ from pyarrowquant.cli._show import (
 )
 from pyarrowquant.conversion.result_files import naming, results_in
 from pyarrowquant.conversion.source import is_result
+from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.models import open_model
+
+_TOKENIZER = "tokenizer.ggml.model"  # which tensors by themselves have not
 
 
 @click.command(
@@ -54,8 +57,8 @@ def compare(
     Both are model files or folders, quantized or not, or tables of results. What is quantized is
     decoded. The exit code is 1 where one has layers that the other lacks.
     """
-    originals = Originals(original)
-    batches, unread = _opened(result)
+    batches, unread, is_llama_cpp = _opened(result)
+    originals = Originals(original, is_llama_cpp)
     errors: list[dict[str, Any]] = []
     names: set[str] = set()
     for batch in batches:
@@ -87,12 +90,13 @@ def compare(
         )
 
 
-def _opened(result: str) -> tuple[Iterator[pa.RecordBatch], dict[str, str]]:
-    """Give the layers of a result, and what of it cannot be decoded, with the reasons."""
+def _opened(result: str) -> tuple[Iterator[pa.RecordBatch], dict[str, str], bool]:
+    """Give the layers of a result, what of it cannot be decoded, and if it is llama.cpp's."""
     if is_result(result):  # whose rows need not be decoded as a whole
-        return (batch for batch, _ in results_in(Path(result))), {}
+        return (batch for batch, _ in results_in(Path(result))), {}, False
     model = open_model(locate(result, None))
-    return iter(model.reader()), undecodable(model)
+    is_llama_cpp = isinstance(model, GgufModel) and model.header.value(_TOKENIZER) is not None
+    return iter(model.reader()), undecodable(model), is_llama_cpp
 
 
 def _known(batch: pa.RecordBatch, originals: Originals) -> list[pa.RecordBatch]:

@@ -239,7 +239,11 @@ def _warn_of_unused(recipe: Recipe | None, model: Model) -> None:
         rule_label(rule.said, number)
         for number, rule in enumerate(() if recipe is None else recipe.rules, 1)
         if rule not in _OF_PRESETS
-        and not any(rule.matches(tensor.name, tensor.shape) for tensor in model.all_tensors)
+        and not any(
+            rule.matches(name, tensor.shape)
+            for tensor in model.all_tensors
+            for name in (tensor.name, *model.also_called(tensor))
+        )
     ]
     if unused:
         more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""

@@ -28,6 +28,7 @@ from pyarrowquant.formats._gguf_blocks import (
 )
 from pyarrowquant.formats._gguf_mixes import INSTEAD, MIXES, mix_of
 from pyarrowquant.formats._gguf_model import write_requantized
+from pyarrowquant.formats._gguf_names import by_either_name
 from pyarrowquant.formats._kept import left_out
 from pyarrowquant.formats._layers import KEPT_DTYPES, Kept, KeptLayers, Names, Results
 from pyarrowquant.formats._outputs import Outputs, Spool
@@ -192,6 +193,11 @@ class Gguf(Format):
     def default_recipe(self, model: Model) -> Recipe | None:
         more = _LLAMA_CPP if isinstance(model, LlamaCppModel) else ()
         return Recipe((*more, *SENSITIVE))
+
+    def recipe(self, model: Model, recipe: Recipe | None) -> Recipe | None:
+        if recipe is not None and isinstance(model, FolderModel):
+            recipe = by_either_name(recipe, model)
+        return super().recipe(model, recipe)
 
     def named_recipe(self, name: str, model: Model) -> Recipe:
         return mix_of(name, model)

@@ -102,6 +102,8 @@ class FolderModel(ShardedModel):
         The keys of the GGUF file that is to be made.
     unused : dict of str to str
         Tensors of the folder that llama.cpp does without, with the reasons.
+    originals : dict of str to tuple of str
+        What the folder calls the tensors that others are made of.
     """
 
     def __init__(self, model: ShardedModel, pre_tokenizer: str | None = None) -> None:
@@ -111,6 +113,7 @@ class FolderModel(ShardedModel):
         architecture = architecture_of(said)
         self._folder = folder
         self.unused: dict[str, str] = {}
+        self.originals: dict[str, tuple[str, ...]] = {}
         self._left: list[Tensor] = []
         self.header = Metadata(architecture.name)
         architecture.describe(self.header)
@@ -131,6 +134,9 @@ class FolderModel(ShardedModel):
 
     def is_read(self, tensor: Tensor) -> bool:
         return tensor.name not in self.unused
+
+    def also_called(self, tensor: Tensor) -> Sequence[str]:
+        return self.originals.get(tensor.name, ())
 
     def obstacle(self, tensor: Tensor) -> str | None:
         return self.unused.get(tensor.name) or super().obstacle(tensor)
@@ -161,6 +167,9 @@ class FolderModel(ShardedModel):
                     source = _Source(stored, named.change, named.expert)
                     sources.setdefault(named.name, []).append(source)
                     places.setdefault(named.name, place)
+        self.originals = {
+            name: tuple(part.tensor.name for part in parts) for name, parts in sources.items()
+        }
         tensors: list[list[Tensor]] = [[] for _ in model.shards]
         for name, parts in sources.items():
             tensors[places[name]].append(self._tensor(name, parts))

@@ -62,6 +62,10 @@ class Model(ABC):
         """Whether batches have a tensor, if not only floats are asked for."""
         return True
 
+    def also_called(self, tensor: Tensor) -> Sequence[str]:
+        """Return other names that users may know a tensor by."""
+        return ()
+
     @property
     def files(self) -> Sequence[Location]:
         """The files that weights are read from."""

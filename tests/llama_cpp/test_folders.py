@@ -322,3 +322,32 @@ def test_functions_take_folders(tmp_path: Path) -> None:
     done = pyarrowquant.convert(folder, tmp_path / "a.gguf", recipe="Q5_K_M")
     assert done.layers == 16
     assert {tensor.reason for tensor in done.unquantized} == {"no matrices"}
+
+
+def test_rules_may_say_the_names_of_the_folder(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model")
+    recipe = tmp_path / "recipe.json"
+    rules = [
+        {"match": "model.layers.0.self_attn.*", "skip": True},
+        {"regex": "^lm_head", "bit_width": 8},
+        {"match": "blk.1.ffn_up.weight", "skip": True},
+    ]
+    recipe.write_text(json.dumps({"rules": rules}))
+    out = tmp_path / "a.gguf"
+    told = run("quantize", folder, out, "--recipe", recipe)
+    assert told.exit_code == 0
+    assert "No layer matches" not in told.stderr
+    types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(out).tensors}
+    assert {name for name, kind in types.items() if kind == "F32" and "norm" not in name} == {
+        *(f"blk.0.attn_{part}.weight" for part in ("q", "k", "v", "output")),
+        "blk.1.ffn_up.weight",
+    }
+    assert types["output.weight"] == "Q8_0"
+
+
+def test_a_folder_is_compared_with_its_gguf(tmp_path: Path) -> None:
+    folder, out = hf_folders.write(tmp_path / "model"), tmp_path / "a.gguf"
+    succeeded("quantize", folder, out, "--recipe", "Q4_K_M")
+    totals = json.loads(succeeded("compare", folder, out, "--json"))["totals"]
+    assert totals["missing"] == totals["added"] == []
+    assert 0.01 < totals["relative_error"] < 0.1
