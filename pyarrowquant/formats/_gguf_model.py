@@ -14,6 +14,8 @@ from pyarrowquant._core.laying import whole
 from pyarrowquant._core.results import Packed
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._gguf_blocks import blocks_of, layers_of, type_name_of
+from pyarrowquant.formats._gguf_mixes import MIXES
+from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.reading.gguf import GgufModel, import_gguf
 from pyarrowquant.reading.gguf_header import Header
@@ -47,7 +49,9 @@ _FILE_TYPES = {
 }
 
 
-def write_requantized(results: Any, model: GgufModel, path: Path, overwrite: bool) -> None:
+def write_requantized(
+    results: Any, model: GgufModel, path: Path, overwrite: bool, origin: Origin
+) -> None:
     """Write the model, with the layers of `results` in the place of its own."""
     gguf = import_gguf("Writing")
     opened = layers_of(results)
@@ -65,7 +69,7 @@ def write_requantized(results: Any, model: GgufModel, path: Path, overwrite: boo
         writer = gguf.GGUFWriter(outputs.temporary(path), _architecture(header, location.path))
         try:
             _copy_metadata(gguf, writer, header)
-            _say_types(gguf, writer, layers)
+            _say_types(gguf, writer, layers, origin)
             for tensor in tensors:
                 _add_info(gguf, writer, tensor, layers.get(tensor.name))
             writer.write_header_to_file()
@@ -112,9 +116,12 @@ def _copy_metadata(gguf: Any, writer: Any, header: Header) -> None:
             writer.add_key_value(key, header.value(key), gguf.GGUFValueType.ARRAY, type_)
 
 
-def _say_types(gguf: Any, writer: Any, layers: LayersByName) -> None:
+def _say_types(gguf: Any, writer: Any, layers: LayersByName, origin: Origin) -> None:
     kind = gguf.GGUFValueType.UINT32
     writer.add_key_value("general.quantization_version", gguf.GGML_QUANT_VERSION, kind)
+    if origin.mix is not None:
+        writer.add_key_value("general.file_type", MIXES[origin.mix].file_type, kind)
+        return
     types: Counter[str] = Counter()
     for layer in layers.values():
         types[str(type_name_of(layer))] += layer.shape[0] * layer.columns

@@ -43,6 +43,7 @@ from pyarrowquant.formats._model_folder import (
     open_folder,
     pieces_of,
 )
+from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outputs import OutputFolder
 from pyarrowquant.formats._safetensors import RESERVED, Entry, write_tensors
 from pyarrowquant.reading.model import Model
@@ -257,6 +258,7 @@ class CompressedTensors(Format):
         destination: Path,
         settings: Settings,
         folder: bool,
+        origin: Origin,
     ) -> None:
         write_folder(results, destination, ModelFolder(model), overwrite=False)
 

@@ -15,6 +15,7 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.laying import pieces
 from pyarrowquant._core.settings import Settings
+from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.formats._format import NO_MATRIX, Format
 from pyarrowquant.formats._gguf_blocks import (
@@ -26,10 +27,12 @@ from pyarrowquant.formats._gguf_blocks import (
     layers_of,
     type_name_of,
 )
-from pyarrowquant.formats._gguf_mixes import INSTEAD, MIXES, mix_of
+from pyarrowquant.formats._gguf_mixes import DEFAULT_MIX, INSTEAD, MIXES, mix_of
 from pyarrowquant.formats._gguf_model import write_requantized
+from pyarrowquant.formats._gguf_traits import traits_of
 from pyarrowquant.formats._kept import left_out
 from pyarrowquant.formats._layers import KEPT_DTYPES, Kept, KeptLayers, Names, Results
+from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outputs import Outputs, Spool
 from pyarrowquant.reading.gguf import GgufModel, import_gguf
 from pyarrowquant.reading.location import locate
@@ -149,7 +152,7 @@ def write_gguf(
     if model is not None:
         if kept is not None or metadata is not None or architecture != "unknown":
             raise ValueError("kept, architecture and metadata come from model: give only that")
-        write_requantized(results, GgufModel(locate(model, None)), path, overwrite)
+        write_requantized(results, GgufModel(locate(model, None)), path, overwrite, Origin())
         return
     architecture = arguments.text("architecture", architecture)
     values = _metadata(gguf, metadata)
@@ -175,7 +178,7 @@ class Gguf(Format):
     kept = (NO_MATRIX,)
     encodings = ENCODINGS
     short_groups = (32,)
-    recipe_names = tuple(MIXES)
+    mixes = tuple(MIXES)
     longest_name = 63  # GGML_MAX_NAME, with the zero at its end
 
     def check_destination(self, destination: Path) -> None:
@@ -185,8 +188,17 @@ class Gguf(Format):
         more = _LLAMA_CPP if isinstance(model, GgufModel) else ()
         return Recipe((*more, *SENSITIVE))
 
-    def named_recipe(self, name: str, model: Model) -> Recipe:
-        return mix_of(name, model)
+    def default_mix(self, model: Model) -> str | None:
+        return None if traits_of(model) is None else DEFAULT_MIX
+
+    def mix(self, name: str, model: Model) -> Recipe:
+        traits = traits_of(model)
+        if traits is None:
+            raise ValueError(
+                f"{model.location}: recipe {name!r} goes by llama.cpp's names of tensors, and is "
+                "for GGUF models. encoding= takes one of its types for all layers"
+            )
+        return mix_of(name, traits)
 
     def takes_shape(self, layer: PlannedLayer) -> bool:
         settings = layer.settings
@@ -194,10 +206,11 @@ class Gguf(Format):
             return super().takes_shape(layer)
         return 0 not in layer.shape and layer.columns % columns_of_block(settings.encoding) == 0
 
-    def instead(self, settings: Settings, columns: int) -> Settings:
+    def instead(self, settings: Settings, shape: Sequence[int]) -> Settings:
         """Return what llama.cpp takes where rows are no whole super-blocks."""
-        if settings.encoding in ENCODED and columns % columns_of_block(settings.encoding):
-            return replace(INSTEAD[settings.encoding], method=settings.method)
+        other = INSTEAD.get(settings.encoding)
+        if other is not None and columns_of(shape) % columns_of_block(settings.encoding):
+            return replace(other, method=settings.method)
         return settings
 
     def bit_widths(self, zero_point: str) -> Sequence[int]:
@@ -241,9 +254,10 @@ class Gguf(Format):
         destination: Path,
         settings: Settings,
         folder: bool,
+        origin: Origin,
     ) -> None:
         if isinstance(model, GgufModel):
-            write_requantized(results, model, destination, overwrite=False)
+            write_requantized(results, model, destination, overwrite=False, origin=origin)
             return
         write_gguf(results, destination, kept=left_out(model, results, _lacks))
 

@@ -35,6 +35,7 @@ from pyarrowquant.formats._layers import (
     widened,
 )
 from pyarrowquant.formats._model_folder import copy_files, other_files
+from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outputs import OutputFolder, Outputs, Spool, clear_abandoned
 from pyarrowquant.formats._safetensors import RESERVED, Entry, write_tensors
 from pyarrowquant.reading.model import Model
@@ -243,6 +244,7 @@ class Mlx(Format):
         destination: Path,
         settings: Settings,
         folder: bool,
+        origin: Origin,
     ) -> None:
         kept = left_out(model, results, _lacks)
         dtype = settings.scale_dtype

@@ -30,6 +30,7 @@ from pyarrowquant.formats._onnx_nodes import (
     node_problem,
 )
 from pyarrowquant.formats._onnx_outputs import DataFile, model_outputs, refuse_link
+from pyarrowquant.formats._origin import Origin
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.onnx import OnnxModel
@@ -201,6 +202,7 @@ class Onnx(Format):
         destination: Path,
         settings: Settings,
         folder: bool,
+        origin: Origin,
     ) -> None:
         if isinstance(model, OnnxModel):
             write_replaced(results, model, destination, overwrite=False)
