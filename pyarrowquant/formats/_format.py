@@ -237,5 +237,13 @@ def preceded(first: Sequence[Rule], recipe: Recipe | None) -> Recipe | None:
     return Recipe([*first, *recipe.rules], default=recipe.default, name=recipe.name)
 
 
-NO_MATRIX = Rule(ndim=(0, 1, *range(3, MOST_DIMENSIONS + 1)), skip=True, reason="no matrices")
+_MORE_DIMENSIONS = range(3, MOST_DIMENSIONS + 1)
+NO_EXPERTS = Rule(
+    match=("*_exps.*", "*_exps", "*experts*"),
+    ndim=tuple(_MORE_DIMENSIONS),
+    skip=True,
+    reason="stacks of experts, which the format does not hold quantized",
+)
+NO_MATRIX = Rule(ndim=(0, 1, *_MORE_DIMENSIONS), skip=True, reason="no matrices")
+NO_STACK = Rule(ndim=(0, 1, *_MORE_DIMENSIONS[1:]), skip=True, reason="no matrices")
 NO_WEIGHT = Rule(regex=r"(?<!\.weight)$", skip=True, reason="their names do not end with .weight")

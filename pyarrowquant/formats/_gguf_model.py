@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from pyarrowquant._core.cells import Bytes
-from pyarrowquant._core.laying import whole
+from pyarrowquant._core.laying import Part, pieces
 from pyarrowquant._core.results import Packed
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._gguf_blocks import blocks_of, layers_of, type_name_of
@@ -141,8 +142,24 @@ def _add_info(gguf: Any, writer: Any, tensor: Tensor, layer: Packed | None) -> N
     writer.add_tensor_info(tensor.name, tensor.shape or (1,), np.float32, size, type_)
 
 
-def _data(tensor: Tensor, layer: Packed | None, source: MappedFile | ReadFile) -> Bytes:
+@dataclass(frozen=True)
+class _Blocks:
+    """What gguf's writer wants of an array: blocks that are laid out as they are written."""
+
+    layer: Packed
+    part: Part
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.layer.codes) * self.part.row_bytes
+
+    def tofile(self, file: IO[bytes]) -> None:
+        for piece in pieces(self.layer, self.part):
+            file.write(piece.data)
+
+
+def _data(tensor: Tensor, layer: Packed | None, source: MappedFile | ReadFile) -> Bytes | _Blocks:
     if layer is not None:
-        return whole(layer, blocks_of(layer))
+        return _Blocks(layer, blocks_of(layer))
     buffer = source.buffer(tensor.begin, tensor.end - tensor.begin)
     return np.frombuffer(buffer, np.uint8) if buffer.size else np.empty(0, np.uint8)

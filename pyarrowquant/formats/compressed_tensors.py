@@ -27,7 +27,7 @@ from pyarrowquant.formats._compressed_config import (
     mixed_problem,
     quantization_config,
 )
-from pyarrowquant.formats._format import NO_MATRIX, NO_WEIGHT, Format
+from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format
 from pyarrowquant.formats._layers import (
     Names,
     Results,
@@ -200,7 +200,7 @@ class CompressedTensors(Format):
     copies_files = True
     short_groups = ()
     reserved_names = RESERVED
-    kept = (NO_MATRIX, NO_WEIGHT, *map(_not_linear, NOT_LINEAR))
+    kept = (NO_EXPERTS, NO_MATRIX, NO_WEIGHT, *map(_not_linear, NOT_LINEAR))
 
     def is_folder(self, destination: Path) -> bool:
         return True

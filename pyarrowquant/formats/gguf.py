@@ -15,12 +15,12 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.laying import pieces
 from pyarrowquant._core.settings import Settings
-from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.errors import ArgumentTypeError
-from pyarrowquant.formats._format import NO_MATRIX, Format
+from pyarrowquant.formats._format import NO_STACK, Format
 from pyarrowquant.formats._gguf_blocks import (
     ENCODED,
     ENCODINGS,
+    as_matrix,
     blocks_of,
     check_layouts,
     columns_of_block,
@@ -175,7 +175,7 @@ class Gguf(Format):
     suffixes = (".gguf",)
     usual = Settings(method="mse", group_size=32, zero_point="symmetric", scale_dtype="float16")
     group_sizes = (32,)
-    kept = (NO_MATRIX,)
+    kept = (NO_STACK,)
     encodings = ENCODINGS
     short_groups = (32,)
     mixes = tuple(MIXES)
@@ -203,13 +203,13 @@ class Gguf(Format):
     def takes_shape(self, layer: PlannedLayer) -> bool:
         settings = layer.settings
         if settings is None or settings.encoding not in ENCODED:
-            return super().takes_shape(layer)
-        return 0 not in layer.shape and layer.columns % columns_of_block(settings.encoding) == 0
+            return super().takes_shape(replace(layer, shape=as_matrix(layer.shape)))
+        return 0 not in layer.shape and layer.shape[-1] % columns_of_block(settings.encoding) == 0
 
     def instead(self, settings: Settings, shape: Sequence[int]) -> Settings:
         """Return what llama.cpp takes where rows are no whole super-blocks."""
         other = INSTEAD.get(settings.encoding)
-        if other is not None and columns_of(shape) % columns_of_block(settings.encoding):
+        if other is not None and shape[-1] % columns_of_block(settings.encoding):
             return replace(other, method=settings.method)
         return settings
 
@@ -222,9 +222,9 @@ class Gguf(Format):
     def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
         """Return the bits of blocks, whose minimums are like scales."""
         if settings.encoding in ENCODED:
-            return super().stored_bits(shape, settings)
+            return super().stored_bits(as_matrix(shape), settings)
         zero_point = "symmetric" if settings.zero_point == "symmetric" else "float"
-        return super().stored_bits(shape, replace(settings, zero_point=zero_point))
+        return super().stored_bits(as_matrix(shape), replace(settings, zero_point=zero_point))
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         if isinstance(model, GgufModel):

@@ -21,7 +21,7 @@ from pyarrowquant._core.placing import refuse_irreplaceable
 from pyarrowquant._core.results import Packed
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.errors import ArgumentTypeError
-from pyarrowquant.formats._format import NO_MATRIX, NO_WEIGHT, Format
+from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format
 from pyarrowquant.formats._kept import left_out
 from pyarrowquant.formats._layers import (
     KEPT_DTYPES,
@@ -191,7 +191,7 @@ class Mlx(Format):
     usual = Settings(method="mse", group_size=64, zero_point="float", scale_dtype="float16")
     group_sizes = (64, 32)
     copies_files = True
-    kept = (NO_MATRIX, NO_WEIGHT)
+    kept = (NO_EXPERTS, NO_MATRIX, NO_WEIGHT)
     short_groups = _GROUPS
     reserved_names = RESERVED
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrowquant._core import arguments
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.settings import Settings
-from pyarrowquant.formats._format import NO_MATRIX, Format
+from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, Format
 from pyarrowquant.formats._layers import Names, Results, refuse
 from pyarrowquant.formats._onnx_data import data_files, data_of
 from pyarrowquant.formats._onnx_graph import (
@@ -136,7 +136,10 @@ class Onnx(Format):
 
     name = "onnx"
     suffixes = (".onnx",)
-    kept = (NO_MATRIX,)
+    kept = (
+        NO_EXPERTS,
+        NO_MATRIX,
+    )
     checks_kept_names = False  # which get other names where they have to
 
     def check_destination(self, destination: Path) -> None:

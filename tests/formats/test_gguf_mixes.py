@@ -150,7 +150,7 @@ def test_encodings_in_upper_case(tmp_path: Path) -> None:
     assert kinds(tmp_path / "x.gguf")["blk.0.attn_q.weight"] == "Q4_K"
     with pytest.raises(ValueError, match=r"Did you mean 'q4_k'\?"):
         plan(source, tmp_path / "y.gguf", encoding="Q4_K")
-    with pytest.raises(ValueError, match="The mix of llama.cpp is recipe='Q4_K_M'"):
+    with pytest.raises(ValueError, match=r"The mix of llama\.cpp is recipe='Q4_K_M'"):
         plan(source, tmp_path / "y.gguf", encoding="Q4_K_M")
 
 
@@ -273,7 +273,7 @@ def test_a_resumed_run_has_the_same_mix(tmp_path: Path) -> None:
 
     with pytest.warns(UserWarning, match="What is done"), pytest.raises(RuntimeError):
         convert(source, tmp_path / "x.gguf", recipe="Q4_K_M", progress=stop)
-    with pytest.raises(ValueError, match="cannot be continued: .*mix was Q4_K_M, now is Q4_K_S"):
+    with pytest.raises(ValueError, match=r"cannot be continued: .*mix was Q4_K_M, now is Q4_K_S"):
         convert(source, tmp_path / "x.gguf", recipe={"extends": "Q4_K_S"}, resume=True)
     convert(source, tmp_path / "x.gguf", resume=True)
     assert file_type(tmp_path / "x.gguf") == 15
