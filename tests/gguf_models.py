@@ -55,3 +55,37 @@ def saved(path: Path, tensors: dict[str, np.ndarray] | None = None) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def llama(path: Path, *, layers: int, tied: bool = False, odd: int | None = None) -> Path:
+    """A model with the tensors of llama.cpp; one layer's feed-forward part has odd columns."""
+    rng = np.random.default_rng(1)
+
+    def weights(*shape: int) -> np.ndarray:
+        return (rng.standard_normal(shape) / 50).astype(np.float32)
+
+    model = {"token_embd.weight": weights(64, 256), "output_norm.weight": weights(256)}
+    if not tied:
+        model["output.weight"] = weights(64, 256)
+    for i in range(layers):
+        for kind in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up"):
+            model[f"blk.{i}.{kind}.weight"] = weights(32, 256)
+        model[f"blk.{i}.ffn_down.weight"] = weights(32, 288 if i == odd else 512)
+        model[f"blk.{i}.attn_norm.weight"] = weights(256)
+    return written(path, model, block_count=layers)
+
+
+def written(
+    path: Path, model: dict[str, np.ndarray], architecture: str = "llama", **keys: int
+) -> Path:
+    """Write tensors and keys of an architecture, whose dots are underscores for two parts."""
+    writer = gguf.GGUFWriter(path, architecture)
+    for key, value in keys.items():
+        writer.add_uint32(f"{architecture}.{key.replace('attention_', 'attention.')}", value)
+    for name, array in model.items():
+        writer.add_tensor(name, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

@@ -44,12 +44,12 @@ def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         click.echo("  ".join([first, *others]).rstrip())
 
 
-def show_columns(rows: Iterable[tuple[str, str]]) -> None:
+def show_columns(rows: Iterable[tuple[str, str]], err: bool = False) -> None:
     """Print names, and behind each what is said of it."""
     lines = list(rows)
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
-        click.echo(f"{name.ljust(width)}  {text}")
+        click.echo(f"{name.ljust(width)}  {text}", err=err)
 
 
 def printable(text: str) -> str:

@@ -51,6 +51,7 @@ Examples:
   pyarrowquant quantize models/llama llama-4bit --to compressed-tensors
   pyarrowquant quantize models/llama llama-mlx --to mlx --recipe text
   pyarrowquant quantize model.safetensors model.gguf --recipe text
+  pyarrowquant quantize model-f16.gguf model-Q4_K_M.gguf
 """,
 )
 @click.argument("source")
@@ -71,10 +72,14 @@ Examples:
 )
 @click.option(
     "--encoding",
-    type=click.Choice(ENCODING_NAMES),
+    type=click.Choice(ENCODING_NAMES, case_sensitive=False),
     help="What codes stand for; it fixes the settings above. Default int.",
 )
-@click.option("--recipe", help="A file, a preset (text, diffusion, vision), a profile, or all.")
+@click.option(
+    "--recipe",
+    help="A file, a preset (text, diffusion, vision), a profile, all, or a mix of llama.cpp such "
+    "as Q4_K_M for a GGUF model; `recipe list` has them.",
+)
 @click.option("--bits-per-weight", type=float, help="Fit bit widths to this budget.")
 @click.option("--quality-floor", callback=_floor, help="Least cosine; or relative_error=NUMBER.")
 @click.option(
@@ -128,9 +133,10 @@ def quantize(
     and mlx the largest usual ones that fit; integer zero-points, symmetric for compressed-tensors
     and gguf, float for mlx; scales of float32, float16 for gguf, the model's dtype for
     compressed-tensors and mlx. Without --recipe, vectors, norms, biases, routers and the like are
-    not quantized, compressed-tensors leaves out what the preset text does, and a GGUF model's
-    embeddings and head get 8 bits. What is not quantized is named. It is kept, but by parquet and
-    arrow, and by onnx if SOURCE is no ONNX model.
+    not quantized, and compressed-tensors leaves out what the preset text does. A GGUF model becomes
+    the mix Q4_K_M of llama.cpp, unless settings other than --method are given: then its embeddings
+    and head get 8 bits. What is not quantized is named. It is kept, but by parquet and arrow, and
+    by onnx if SOURCE is no ONNX model.
 
     What an interrupted run has done stays in a hidden folder beside DESTINATION. The same command
     with --resume goes on from it, and gives the same bytes as if nothing had happened.
@@ -168,6 +174,7 @@ def _show(done: Conversion, as_json: bool) -> None:
     if as_json:
         summary = {
             "destination": str(done.destination),
+            "mix": done.mix,
             "layers": done.layers,
             "skipped": done.skipped,
             "missed": done.missed,
@@ -187,8 +194,9 @@ def _show(done: Conversion, as_json: bool) -> None:
     bits = f"{done.bits_per_weight:.2f} bits a weight"
     if any(tensor.kept for tensor in done.unquantized):
         bits += f" ({done.model_bits_per_weight:.2f} over the whole model)"
+    as_mix = "" if done.mix is None else f" as {done.mix}"
     click.echo(
-        f"{counted(done.layers, 'layer')}, {counted(done.weights, 'weight')}, {bits}, "
+        f"{counted(done.layers, 'layer')}{as_mix}, {counted(done.weights, 'weight')}, {bits}, "
         f"relative error {done.relative_error:.4f}, {done.seconds:.2f} s"
     )
     if done.skipped:
@@ -223,6 +231,7 @@ def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
             {
                 "destination": str(shown.destination),
                 "format": shown.to,
+                "mix": shown.mix,
                 "layers": rows,
                 "unquantized": [asdict(tensor) for tensor in shown.unquantized],
                 "continued": None if shown.continued is None else asdict(shown.continued),
@@ -240,7 +249,10 @@ def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
             key = settings.bit_width, settings.group_size, settings.encoding, label
             groups.setdefault(key, []).append(str(layer.name))
     count = sum(map(len, groups.values()))
-    click.echo(f"{count} of {len(shown.layers)} layers would be quantized to '{shown.destination}'")
+    as_mix = "" if shown.mix is None else f" as {shown.mix}"
+    click.echo(
+        f"{count} of {len(shown.layers)} layers would be quantized{as_mix} to '{shown.destination}'"
+    )
     for (width, group_size, encoding, label), names in sorted(groups.items()):
         of = "" if encoding == INTEGER else f" of {encoding}"
         group = "one group a row" if group_size == -1 else f"groups of {group_size}"

@@ -11,6 +11,7 @@ from pyarrowquant import read_weights
 from pyarrowquant.cli._show import json_option, show_columns, show_json
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.source import local_files, local_path
+from pyarrowquant.formats._gguf_mixes import described
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.recipes.named import ABOUT, file_of
 from pyarrowquant.recipes.recipe import Recipe, recipe_of
@@ -24,7 +25,7 @@ def recipe() -> None:
 @recipe.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """Print the names of presets and profiles, and what each is for.
+    """Print the names of presets, profiles and mixes, and what each is for.
 
     A preset and a profile together are a recipe too: text-local.
     """
@@ -39,12 +40,27 @@ def list_(as_json: bool) -> None:
 @click.option("--yaml", "as_yaml", is_flag=True, help="Print YAML instead of JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, as without it.")
 def show(name: str, as_yaml: bool, as_json: bool) -> None:
-    """Print the recipe NAME: a file, a preset, a profile or a preset and profile."""
+    """Print the recipe NAME: a file, a preset, a profile, a preset and profile, or a mix.
+
+    What a mix of llama.cpp gives to tensors goes by the model; standard error says what.
+    """
     if as_yaml and as_json:
         raise click.UsageError("--yaml and --json exclude each other")
     found = recipe_of(name)
     assert found is not None
     click.echo(found.to_yaml() if as_yaml else found.to_json())
+    if found.extends is not None:
+        _explain(found.extends)
+
+
+def _explain(mix: str) -> None:
+    """Say what a mix of llama.cpp gives, as it has no rules without a model."""
+    click.echo(f"{mix} goes by the tensors of a GGUF model:", err=True)
+    show_columns(((f"  {what}", text) for what, text in described(mix)), err=True)
+    click.echo(
+        f"For those of a model: pyarrowquant quantize MODEL.gguf x.gguf --recipe {mix} --dry-run",
+        err=True,
+    )
 
 
 @recipe.command(

@@ -35,6 +35,8 @@ class Conversion:
     destination : Path
     to : str
         The format.
+    mix : str or None
+        The mix of types of llama.cpp that layers follow, such as "Q4_K_M".
     layers : int
         How many were quantized.
     skipped : tuple of str
@@ -66,6 +68,7 @@ class Conversion:
 
     destination: Path
     to: str
+    mix: str | None
     layers: int
     skipped: tuple[str, ...]
     missed: tuple[str, ...]
@@ -90,6 +93,8 @@ class ConversionPlan:
     destination : Path
     to : str
         The format.
+    mix : str or None
+        The mix of types of llama.cpp that layers follow, such as "Q4_K_M".
     layers : tuple of PlannedLayer
         In the order of the source.
     unquantized : tuple of UnquantizedTensor
@@ -103,6 +108,7 @@ class ConversionPlan:
 
     destination: Path
     to: str
+    mix: str | None
     layers: tuple[PlannedLayer, ...]
     unquantized: tuple[UnquantizedTensor, ...]
     decoded: dict[str, int]
@@ -148,7 +154,7 @@ def convert(
     to : {"parquet", "arrow", "compressed-tensors", "mlx", "gguf", "onnx"}, optional
         The format; by default what the suffix of the destination says.
     bit_width : {2, 3, 4, 5, 6, 8}, optional
-        Default 4.
+        Default 4; for a GGUF model as the mix Q4_K_M has it.
     group_size : int, optional
         -1 for whole rows; default 128, 32 for gguf, the largest of 128, 64 and 32 (64 and 32 for
         mlx) that fits nearly all layers for compressed-tensors and mlx.
@@ -165,10 +171,11 @@ def convert(
     recipe : Recipe, str, path or dict, optional
         Or what `Recipe.from_dict` takes, the path of a recipe's file, or the name of a preset
         ("text", "diffusion", "vision"), a profile ("edge", "local", "cloud") or both
-        ("text-local"), or "all" for all that the format can quantize. Without one, vectors,
-        norms, biases, embeddings of positions and
-        token types, routers and the like are not quantized; compressed-tensors leaves out what
-        the preset "text" does, and the embeddings and head of a GGUF model get 8 bits.
+        ("text-local"), "all" for all that the format can quantize, or a mix of llama.cpp
+        ("Q4_K_M") for a GGUF model. Without one, vectors, norms, biases, embeddings of positions
+        and token types, routers and the like are not quantized; compressed-tensors leaves out
+        what the preset "text" does, and a GGUF model is quantized as Q4_K_M, or, where bits or
+        other settings but the method are said, gets 8 bits for its embeddings and head.
     bits_per_weight : float, optional
         A budget that the bit widths of layers are fitted to, as by `Recipe.fit`.
     quality_floor : float or mapping, optional
@@ -241,6 +248,7 @@ def convert(
     return Conversion(
         destination=Path(destination),
         to=job.target.name,
+        mix=job.origin.mix,
         layers=totals.layers,
         skipped=tuple(map(skipped_text, totals.skipped)),
         missed=tuple(totals.missed),
@@ -328,7 +336,15 @@ def plan(
     ]
     left = job.unquantized(failed)
     decoded = decoded_from(job.source, layers)
-    return ConversionPlan(job.destination, job.target.name, tuple(layers), left, decoded, before)
+    return ConversionPlan(
+        job.destination,
+        job.target.name,
+        job.origin.mix,
+        tuple(layers),
+        left,
+        decoded,
+        before,
+    )
 
 
 def _bits_of_all(totals: Totals, left: Sequence[UnquantizedTensor]) -> float:

@@ -33,6 +33,7 @@ from pyarrowquant.conversion.unquantized import (
 from pyarrowquant.conversion.work import Continued, Work, continued
 from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
+from pyarrowquant.formats._origin import Origin
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.fitting import fit
 from pyarrowquant.recipes.planned import PlannedLayer, plan_layer
@@ -56,6 +57,8 @@ class Job:
     settings : Settings
         For what the recipe does not say.
     recipe : Recipe or None
+    origin : Origin
+        What the recipe comes from.
     layers : list of PlannedLayer
         What becomes of all layers of the source, but for the budget.
     bits_per_weight : float or None
@@ -74,6 +77,7 @@ class Job:
     folder: bool
     settings: Settings
     recipe: Recipe | None
+    origin: Origin
     layers: list[PlannedLayer]
     bits_per_weight: float | None
     quality_floor: dict[str, float] | None
@@ -167,6 +171,7 @@ class Job:
             "batch_bytes": self.batch_bytes,
             **asdict(self.settings),
             "recipe": None if self.recipe is None else self.recipe.to_dict(),
+            "mix": self.origin.mix,
             "bits_per_weight": self.bits_per_weight,
             "quality_floor": self.quality_floor,
         }
@@ -247,7 +252,9 @@ class Job:
     def _write(self, work: Work, totals: Totals) -> None:
         results = pa.Table.from_batches([part.results for part in work.parts()])
         source = self.source.without(unusable_layers(totals.skipped))
-        self.target.write(results, source, work.new_output(), self.settings, self.folder)
+        self.target.write(
+            results, source, work.new_output(), self.settings, self.folder, self.origin
+        )
 
 
 def _counts(totals: Totals) -> tuple[int, int, int]:

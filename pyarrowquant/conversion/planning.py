@@ -42,7 +42,7 @@ def with_instead(
     for layer in layers:
         settings = layer.settings
         if settings is not None and 0 not in layer.shape:
-            settings = target.instead(settings, layer.columns)
+            settings = target.instead(settings, layer.shape)
         other = replace(layer, settings=settings)
         if settings is None or settings == layer.settings or not target.takes_shape(other):
             changed.append(layer)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
+from pyarrowquant._core.quoting import meant
 from pyarrowquant._core.settings import SettingOverrides, Settings, listed, merged
 from pyarrowquant.conversion.checks import (
     check_file_names,
@@ -35,11 +36,13 @@ from pyarrowquant.conversion.unquantized import unquantized
 from pyarrowquant.conversion.work import check_length, folder_of
 from pyarrowquant.errors import UsageError, users_level
 from pyarrowquant.formats._format import Format
+from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats.registry import FORMATS, SUFFIXES
 from pyarrowquant.reading.config import CONFIG, warn_of_constants
 from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
+from pyarrowquant.recipes.mixes import mix_named
 from pyarrowquant.recipes.named import file_of, is_named
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.presets import PRESETS, SENSITIVE
@@ -96,12 +99,19 @@ def prepare(
         )
     model = target.viewed(convertible(model), pre_tokenizer)
     _check_encoding(said, target, bits_per_weight)
-    _check_named(recipe, said, target, bits_per_weight)
+    given = recipe_of(recipe)
+    if given is None and bits_per_weight is None and said.keys() <= {"method"}:
+        mix = target.default_mix(model)
+    else:
+        mix = None if given is None else given.extends
+    _check_mix(mix, said, target, bits_per_weight)
     settings = target.defaults(model).with_overrides(said)
-    rules = target.recipe(model, _chosen(recipe, said, target, model))
+    if mix is not None:
+        given = (Recipe(name=mix) if given is None else given).extending(target.mix(mix, model))
+    rules = target.recipe(model, _with_said(given, said, target, is_named(recipe)))
     if bits_per_weight is not None and "bit_width" in said:
         raise UsageError("bit_width= and bits_per_weight= exclude each other")
-    if not is_named(recipe) and recipe not in target.recipe_names:
+    if not is_named(recipe):
         _warn_of_unused(recipe_of(recipe), model)
     # This checks schema and arguments.
     quantize_stream(model.reader(), **asdict(settings), recipe=rules, quality_floor=quality_floor)
@@ -138,6 +148,7 @@ def prepare(
         folder,
         settings,
         rules,
+        Origin(mix),
         layers,
         bits_per_weight,
         arguments.quality_floor(quality_floor),
@@ -148,32 +159,30 @@ def prepare(
     )
 
 
-def _check_named(
-    recipe: SaidRecipe | None, said: SettingOverrides, target: Format, bits_per_weight: float | None
+def _check_mix(
+    mix: str | None, said: SettingOverrides, target: Format, bits_per_weight: float | None
 ) -> None:
-    """Raise where a format's own recipe is named for another format, or with other settings."""
-    if not isinstance(recipe, str):
+    """Raise where a mix is said for a format that has none, or with other settings."""
+    if mix is None:
         return
-    for kind, each in FORMATS.items():
-        known = next((name for name in each.recipe_names if name == recipe.upper()), None)
-        if known is not None and (each is not target or known != recipe):
-            raise UsageError(
-                f"recipe={recipe!r} is none of to={target.name!r}: {known} is of {kind}"
-            )
-    if recipe not in target.recipe_names:
-        return
+    if mix not in target.mixes:
+        kinds = " and ".join(name for name, each in FORMATS.items() if mix in each.mixes)
+        raise UsageError(f"recipe={mix!r} is none of to={target.name!r}: {mix} is of {kinds}")
     others = [f"{name}=" for name in said if name != "method"]
     if bits_per_weight is not None:
         others.append("bits_per_weight=")
     if others:
-        raise UsageError(f"recipe={recipe!r} says the types of all tensors: leave out {others[0]}")
+        raise UsageError(f"recipe={mix!r} says the types of all tensors: leave out {others[0]}")
 
 
 def _check_encoding(said: SettingOverrides, target: Format, bits_per_weight: float | None) -> None:
     """Raise where a format does not hold the encoding, or nothing is left to fit to a budget."""
     encoding = said.get("encoding", INTEGER)
     if encoding not in ENCODING_NAMES:
-        raise ValueError(f"encoding {encoding!r} must be one of {listed(ENCODING_NAMES)}")
+        hint = meant(encoding.lower(), ENCODING_NAMES)
+        if mix := mix_named(encoding):
+            hint += f" The mix of llama.cpp is recipe={mix!r}"
+        raise ValueError(f"encoding {encoding!r} must be one of {listed(ENCODING_NAMES)}.{hint}")
     if encoding not in target.encodings:
         others = " and ".join(name for name, each in FORMATS.items() if encoding in each.encodings)
         raise UsageError(
@@ -195,21 +204,18 @@ def _with_fitting_bits(layer: PlannedLayer, target: Format) -> PlannedLayer:
     return replace(layer, settings=replace(layer.settings, bit_width=widths[-1]))
 
 
-def _chosen(
-    recipe: SaidRecipe | None, said: SettingOverrides, target: Format, model: Model
+def _with_said(
+    chosen: Recipe | None, said: SettingOverrides, target: Format, comes_along: bool
 ) -> Recipe | None:
     """Return the recipe, with what the caller says in place of its default.
 
-    The group size of a profile gives way where the format has usual ones of its own.
+    The group size of a profile, which comes with the package, gives way where the format has usual
+    ones of its own.
     """
-    if isinstance(recipe, str) and recipe in target.recipe_names:
-        chosen: Recipe | None = target.named_recipe(recipe, model)
-    else:
-        chosen = recipe_of(recipe)
     if chosen is None or chosen.default.skip:
         return chosen
     default = merged(chosen.default.said, said)
-    if is_named(recipe) and "group_size" not in said and target.group_sizes:
+    if comes_along and "group_size" not in said and target.group_sizes:
         default.pop("group_size", None)
     if default == chosen.default.said:
         return chosen

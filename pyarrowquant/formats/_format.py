@@ -16,6 +16,7 @@ from pyarrowquant._core.settings import BIT_WIDTHS, Settings
 from pyarrowquant._core.shapes import product
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._layers import INTEGER_ONLY
+from pyarrowquant.formats._origin import Origin
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import MOST_DIMENSIONS, CodedTensor, Tensor
 from pyarrowquant.recipes.fitting import stored_bits
@@ -53,8 +54,8 @@ class Format(ABC):
         Whether tensors that are kept have names that layers must not take.
     longest_name : int or None
         Bytes of names that all engines load.
-    recipe_names : tuple of str
-        Of recipes that it makes for a model.
+    mixes : tuple of str
+        Names of recipes that it makes for a model.
     """
 
     name: str
@@ -68,7 +69,7 @@ class Format(ABC):
     reserved_names: ClassVar[frozenset[str]] = frozenset()
     checks_kept_names: ClassVar[bool] = True
     longest_name: ClassVar[int | None] = None
-    recipe_names: ClassVar[tuple[str, ...]] = ()
+    mixes: ClassVar[tuple[str, ...]] = ()
 
     def is_folder(self, destination: Path) -> bool:
         """Whether a destination is a folder."""
@@ -109,12 +110,16 @@ class Format(ABC):
         chosen = self.default_recipe(model) if recipe is None else recipe
         return preceded(self.kept, chosen)
 
-    def named_recipe(self, name: str, model: Model) -> Recipe:
-        """Return one of `recipe_names` for a model."""
+    def default_mix(self, model: Model) -> str | None:
+        """Return which of `mixes` a model gets where the user says nothing of bits."""
+        return None
+
+    def mix(self, name: str, model: Model) -> Recipe:
+        """Return one of `mixes` for a model."""
         raise KeyError(name)
 
-    def instead(self, settings: Settings, columns: int) -> Settings:
-        """Return the settings for rows of so many columns, where these cannot be had."""
+    def instead(self, settings: Settings, shape: Sequence[int]) -> Settings:
+        """Return the settings for a layer of this shape, where these cannot be had."""
         return settings
 
     def mixed_problem(self, layers: Sequence[PlannedLayer], model: Model) -> str | None:
@@ -195,6 +200,7 @@ class Format(ABC):
         destination: Path,
         settings: Settings,
         folder: bool,
+        origin: Origin,
     ) -> None:
         """Write results, and the layers of the model that they leave out where it has those.
 
@@ -209,6 +215,7 @@ class Format(ABC):
             Of the results, where a recipe said nothing else.
         folder : bool
             Whether the destination is a folder.
+        origin : Origin
         """
 
     def copied_files(self, model: Model) -> Collection[Path]:
@@ -246,5 +253,13 @@ def preceded(first: Sequence[Rule], recipe: Recipe | None) -> Recipe | None:
     return Recipe([*first, *recipe.rules], default=recipe.default, name=recipe.name)
 
 
-NO_MATRIX = Rule(ndim=(0, 1, *range(3, MOST_DIMENSIONS + 1)), skip=True, reason="no matrices")
+_MORE_DIMENSIONS = range(3, MOST_DIMENSIONS + 1)
+NO_EXPERTS = Rule(
+    match=("*_exps.*", "*_exps", "*experts*"),
+    ndim=tuple(_MORE_DIMENSIONS),
+    skip=True,
+    reason="stacks of experts, which the format does not hold quantized",
+)
+NO_MATRIX = Rule(ndim=(0, 1, *_MORE_DIMENSIONS), skip=True, reason="no matrices")
+NO_STACK = Rule(ndim=(0, 1, *_MORE_DIMENSIONS[1:]), skip=True, reason="no matrices")
 NO_WEIGHT = Rule(regex=r"(?<!\.weight)$", skip=True, reason="their names do not end with .weight")

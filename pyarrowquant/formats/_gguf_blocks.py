@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.laying import Part, blocks, encoded_blocks
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Packed
+from pyarrowquant._core.shapes import product
 from pyarrowquant.formats._layers import (
     Results,
     as_float16,
@@ -47,8 +48,9 @@ _BLOCKS = {
 ENCODINGS = (INTEGER, *ENCODED)
 
 _HOLDS = (
-    'GGUF holds matrices of group_size 32 and scale_dtype="float16", the columns a multiple of '
-    "32: 4 and 5 bits with any zero_point, 8 bits with a symmetric one; and of the encodings "
+    "GGUF holds matrices, and stacks of them, of group_size 32 and "
+    'scale_dtype="float16", the columns a multiple of 32: '
+    "4 and 5 bits with any zero_point, 8 bits with a symmetric one; and of the encodings "
     f"{', '.join(ENCODED)}, the columns a multiple of 256, or of 32 for iq4_nl and mxfp4. "
     "Quantize such layers with other settings, or give them in kept"
 )
@@ -83,20 +85,33 @@ def _problem(layer: Packed) -> str | None:
 
 
 def _layout_problem(layer: Coded) -> str | None:
-    if problem := layer.matrix_problem():
-        return problem
+    if len(layer.shape) not in (2, 3):
+        return f"shape {list(layer.shape)} is not that of a matrix, nor of a stack of them"
+    if 0 in layer.shape:
+        return f"shape {list(layer.shape)} has no weights"
+    columns = layer.shape[-1]
     if layer.encoding in ENCODED:
         block = columns_of_block(layer.encoding)
-        ragged = layer.columns % block
-        return f"{layer.columns} columns are no multiple of {block}" if ragged else None
+        return f"{columns} columns are no multiple of {block}" if columns % block else None
     if layer.group != _BLOCK:
         return f"group_size {layer.group_size}"
-    if layer.columns % _BLOCK:
-        return f"{layer.columns} columns are no multiple of 32"
+    if columns % _BLOCK:
+        return f"{columns} columns are no multiple of 32"
     if type_name_of(layer) is None:
         kind = f" with {layer.zero_point} zero-points" if layer.bits in _SYMMETRIC else ""
         return f"{layer.bits} bits{kind}"
     return None
+
+
+def as_matrix(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of the matrices of a stack below each other; any other as it is.
+
+    Rows are whole blocks, so that the rows of a stack as a layer has them, one for each matrix, are
+    the same blocks.
+    """
+    if len(shape) < 3:
+        return tuple(shape)
+    return product(shape[:-1]), shape[-1]
 
 
 def columns_of_block(encoding: str) -> int:

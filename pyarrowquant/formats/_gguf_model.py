@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from pyarrowquant._core.cells import Bytes
-from pyarrowquant._core.laying import whole
+from pyarrowquant._core.laying import Part, pieces
 from pyarrowquant._core.results import Packed
 from pyarrowquant._core.shapes import product
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._gguf_blocks import blocks_of, layers_of, type_name_of
+from pyarrowquant.formats._gguf_mixes import MIXES
+from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.models import LlamaCppModel
@@ -53,13 +56,15 @@ _FILE_TYPES = {
 }
 
 
-def write_requantized(results: Any, model: LlamaCppModel, path: Path, overwrite: bool) -> None:
+def write_requantized(
+    results: Any, model: LlamaCppModel, path: Path, overwrite: bool, origin: Origin
+) -> None:
     """Write the model, with the layers of `results` in the place of its own."""
     opened = layers_of(results)
     tensors = model.stored
     with LayersByName(opened, path.parent) as layers:
         _check_names(layers, {tensor.name: tensor for _, tensor in tensors}, model.location.path)
-        write_model(model, tensors, layers, _file_type(layers), path, overwrite)
+        write_model(model, tensors, layers, _file_type(layers, origin), path, overwrite)
 
 
 def write_model(
@@ -146,8 +151,10 @@ def _copy_metadata(gguf: Any, writer: Any, header: Header | Metadata) -> None:
             writer.add_key_value(key, value, types(type_), types(element))
 
 
-def _file_type(layers: LayersByName) -> int | None:
+def _file_type(layers: LayersByName, origin: Origin) -> int | None:
     """Return the number of a file of mostly one type."""
+    if origin.mix is not None:
+        return MIXES[origin.mix].file_type
     types: Counter[str] = Counter()
     for layer in layers.values():
         types[str(type_name_of(layer))] += layer.shape[0] * layer.columns
@@ -174,9 +181,25 @@ def _add_info(gguf: Any, writer: Any, tensor: Tensor, layer: Packed | None) -> N
     writer.add_tensor_info(tensor.name, tensor.shape or (1,), np.float32, size, type_)
 
 
-def _data(tensor: Tensor, layer: Packed | None, source: MappedFile | ReadFile) -> Bytes:
+@dataclass(frozen=True)
+class _Blocks:
+    """What gguf's writer wants of an array: blocks that are laid out as they are written."""
+
+    layer: Packed
+    part: Part
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.layer.codes) * self.part.row_bytes
+
+    def tofile(self, file: IO[bytes]) -> None:
+        for piece in pieces(self.layer, self.part):
+            file.write(piece.data)
+
+
+def _data(tensor: Tensor, layer: Packed | None, source: MappedFile | ReadFile) -> Bytes | _Blocks:
     if layer is not None:
-        return whole(layer, blocks_of(layer))
+        return _Blocks(layer, blocks_of(layer))
     if isinstance(tensor, DECODED):
         array = np.ascontiguousarray(tensor.decode())
         return array.astype(array.dtype.newbyteorder("<"), copy=False).view(np.uint8).reshape(-1)

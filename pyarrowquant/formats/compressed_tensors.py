@@ -27,7 +27,7 @@ from pyarrowquant.formats._compressed_config import (
     mixed_problem,
     quantization_config,
 )
-from pyarrowquant.formats._format import NO_MATRIX, NO_WEIGHT, Format
+from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format
 from pyarrowquant.formats._layers import (
     Names,
     Results,
@@ -43,6 +43,7 @@ from pyarrowquant.formats._model_folder import (
     open_folder,
     pieces_of,
 )
+from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outputs import OutputFolder
 from pyarrowquant.formats._safetensors import RESERVED, Entry, write_tensors
 from pyarrowquant.reading.model import Model
@@ -199,7 +200,7 @@ class CompressedTensors(Format):
     copies_files = True
     short_groups = ()
     reserved_names = RESERVED
-    kept = (NO_MATRIX, NO_WEIGHT, *map(_not_linear, NOT_LINEAR))
+    kept = (NO_EXPERTS, NO_MATRIX, NO_WEIGHT, *map(_not_linear, NOT_LINEAR))
 
     def is_folder(self, destination: Path) -> bool:
         return True
@@ -257,6 +258,7 @@ class CompressedTensors(Format):
         destination: Path,
         settings: Settings,
         folder: bool,
+        origin: Origin,
     ) -> None:
         write_folder(results, destination, ModelFolder(model), overwrite=False)
 

@@ -16,21 +16,24 @@ from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.laying import pieces
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.errors import ArgumentTypeError
-from pyarrowquant.formats._format import NO_MATRIX, Format
+from pyarrowquant.formats._format import NO_STACK, Format
 from pyarrowquant.formats._gguf_blocks import (
     ENCODED,
     ENCODINGS,
+    as_matrix,
     blocks_of,
     check_layouts,
     columns_of_block,
     layers_of,
     type_name_of,
 )
-from pyarrowquant.formats._gguf_mixes import INSTEAD, MIXES, mix_of
+from pyarrowquant.formats._gguf_mixes import DEFAULT_MIX, INSTEAD, MIXES, mix_of
 from pyarrowquant.formats._gguf_model import write_requantized
 from pyarrowquant.formats._gguf_names import by_either_name
+from pyarrowquant.formats._gguf_traits import traits_of
 from pyarrowquant.formats._kept import left_out
 from pyarrowquant.formats._layers import KEPT_DTYPES, Kept, KeptLayers, Names, Results
+from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outputs import Outputs, Spool
 from pyarrowquant.llama_cpp.folder import FolderModel
 from pyarrowquant.llama_cpp.models import LlamaCppModel
@@ -153,7 +156,7 @@ def write_gguf(
     if model is not None:
         if kept is not None or metadata is not None or architecture != "unknown":
             raise ValueError("kept, architecture and metadata come from model: give only that")
-        write_requantized(results, GgufModel(locate(model, None)), path, overwrite)
+        write_requantized(results, GgufModel(locate(model, None)), path, overwrite, Origin())
         return
     architecture = arguments.text("architecture", architecture)
     values = _metadata(gguf, metadata)
@@ -176,10 +179,10 @@ class Gguf(Format):
     suffixes = (".gguf",)
     usual = Settings(method="mse", group_size=32, zero_point="symmetric", scale_dtype="float16")
     group_sizes = (32,)
-    kept = (NO_MATRIX,)
+    kept = (NO_STACK,)
     encodings = ENCODINGS
     short_groups = (32,)
-    recipe_names = tuple(MIXES)
+    mixes = tuple(MIXES)
     longest_name = 63  # GGML_MAX_NAME, with the zero at its end
 
     def check_destination(self, destination: Path) -> None:
@@ -199,19 +202,30 @@ class Gguf(Format):
             recipe = by_either_name(recipe, model)
         return super().recipe(model, recipe)
 
-    def named_recipe(self, name: str, model: Model) -> Recipe:
-        return mix_of(name, model)
+    def default_mix(self, model: Model) -> str | None:
+        return None if traits_of(model) is None else DEFAULT_MIX
+
+    def mix(self, name: str, model: Model) -> Recipe:
+        traits = traits_of(model)
+        if traits is None:
+            raise ValueError(
+                f"{model.location}: recipe {name!r} goes by llama.cpp's names of tensors, and is "
+                "for GGUF models and Hugging Face folders. encoding= takes one of its types for "
+                "all layers"
+            )
+        return mix_of(name, traits)
 
     def takes_shape(self, layer: PlannedLayer) -> bool:
         settings = layer.settings
         if settings is None or settings.encoding not in ENCODED:
-            return super().takes_shape(layer)
-        return 0 not in layer.shape and layer.columns % columns_of_block(settings.encoding) == 0
+            return super().takes_shape(replace(layer, shape=as_matrix(layer.shape)))
+        return 0 not in layer.shape and layer.shape[-1] % columns_of_block(settings.encoding) == 0
 
-    def instead(self, settings: Settings, columns: int) -> Settings:
+    def instead(self, settings: Settings, shape: Sequence[int]) -> Settings:
         """Return what llama.cpp takes where rows are no whole super-blocks."""
-        if settings.encoding in ENCODED and columns % columns_of_block(settings.encoding):
-            return replace(INSTEAD[settings.encoding], method=settings.method)
+        other = INSTEAD.get(settings.encoding)
+        if other is not None and shape[-1] % columns_of_block(settings.encoding):
+            return replace(other, method=settings.method)
         return settings
 
     def bit_widths(self, zero_point: str) -> Sequence[int]:
@@ -223,9 +237,9 @@ class Gguf(Format):
     def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
         """Return the bits of blocks, whose minimums are like scales."""
         if settings.encoding in ENCODED:
-            return super().stored_bits(shape, settings)
+            return super().stored_bits(as_matrix(shape), settings)
         zero_point = "symmetric" if settings.zero_point == "symmetric" else "float"
-        return super().stored_bits(shape, replace(settings, zero_point=zero_point))
+        return super().stored_bits(as_matrix(shape), replace(settings, zero_point=zero_point))
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         if isinstance(model, LlamaCppModel):
@@ -255,9 +269,10 @@ class Gguf(Format):
         destination: Path,
         settings: Settings,
         folder: bool,
+        origin: Origin,
     ) -> None:
         if isinstance(model, LlamaCppModel):
-            write_requantized(results, model, destination, overwrite=False)
+            write_requantized(results, model, destination, overwrite=False, origin=origin)
             return
         write_gguf(results, destination, kept=left_out(model, results, _lacks))
 

@@ -21,7 +21,7 @@ from pyarrowquant._core.placing import refuse_irreplaceable
 from pyarrowquant._core.results import Packed
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.errors import ArgumentTypeError
-from pyarrowquant.formats._format import NO_MATRIX, NO_WEIGHT, Format
+from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format
 from pyarrowquant.formats._kept import left_out
 from pyarrowquant.formats._layers import (
     KEPT_DTYPES,
@@ -35,6 +35,7 @@ from pyarrowquant.formats._layers import (
     widened,
 )
 from pyarrowquant.formats._model_folder import copy_files, other_files
+from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outputs import OutputFolder, Outputs, Spool, clear_abandoned
 from pyarrowquant.formats._safetensors import RESERVED, Entry, write_tensors
 from pyarrowquant.reading.model import Model
@@ -190,7 +191,7 @@ class Mlx(Format):
     usual = Settings(method="mse", group_size=64, zero_point="float", scale_dtype="float16")
     group_sizes = (64, 32)
     copies_files = True
-    kept = (NO_MATRIX, NO_WEIGHT)
+    kept = (NO_EXPERTS, NO_MATRIX, NO_WEIGHT)
     short_groups = _GROUPS
     reserved_names = RESERVED
 
@@ -243,6 +244,7 @@ class Mlx(Format):
         destination: Path,
         settings: Settings,
         folder: bool,
+        origin: Origin,
     ) -> None:
         kept = left_out(model, results, _lacks)
         dtype = settings.scale_dtype

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrowquant._core import arguments
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.settings import Settings
-from pyarrowquant.formats._format import NO_MATRIX, Format
+from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, Format
 from pyarrowquant.formats._layers import Names, Results, refuse
 from pyarrowquant.formats._onnx_data import data_files, data_of
 from pyarrowquant.formats._onnx_graph import (
@@ -30,6 +30,7 @@ from pyarrowquant.formats._onnx_nodes import (
     node_problem,
 )
 from pyarrowquant.formats._onnx_outputs import DataFile, model_outputs, refuse_link
+from pyarrowquant.formats._origin import Origin
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.onnx import OnnxModel
@@ -135,7 +136,10 @@ class Onnx(Format):
 
     name = "onnx"
     suffixes = (".onnx",)
-    kept = (NO_MATRIX,)
+    kept = (
+        NO_EXPERTS,
+        NO_MATRIX,
+    )
     checks_kept_names = False  # which get other names where they have to
 
     def check_destination(self, destination: Path) -> None:
@@ -201,6 +205,7 @@ class Onnx(Format):
         destination: Path,
         settings: Settings,
         folder: bool,
+        origin: Origin,
     ) -> None:
         if isinstance(model, OnnxModel):
             write_replaced(results, model, destination, overwrite=False)

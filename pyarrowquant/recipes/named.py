@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pyarrowquant._core.quoting import meant
 from pyarrowquant.errors import UsageError
+from pyarrowquant.recipes.mixes import MIXES, mix_named
 from pyarrowquant.recipes.presets import PRESETS, PROFILES
 
 # What each name means, in a line.
@@ -18,6 +19,7 @@ ABOUT = {
     "local": "profile of 4 bits in groups of 128",
     "cloud": "profile of 8 bits in groups of 64",
     "all": "leaves nothing out that the format can quantize",
+    **MIXES,
 }
 
 
@@ -27,8 +29,10 @@ def is_named(said: object) -> bool:
         return False
     text = os.fspath(said)
     preset, _, profile = text.partition("-")
-    return text in ("all", *PROFILES) or (
-        preset in PRESETS and (profile in PROFILES or text == preset)
+    return (
+        text in ("all", *PROFILES)
+        or mix_named(text) is not None
+        or (preset in PRESETS and (profile in PROFILES or text == preset))
     )
 
 
@@ -43,8 +47,9 @@ def unknown(name: str) -> ValueError:
     """Make the error of a name that is none of these, nor a file; a missing file is no usage."""
     kind = ValueError if name.endswith((".json", ".yaml", ".yml")) else UsageError
     both = [f"{preset}-{profile}" for preset in PRESETS for profile in PROFILES]
-    hint = meant(name, [*ABOUT, *both])
+    hint = meant(name, [*ABOUT, *both]) or meant(name.upper(), MIXES)
+    others = ", ".join(each for each in ABOUT if each not in MIXES)
     return kind(
-        f"Recipe '{name}' is no file, and none of {', '.join(ABOUT)}, or a preset and a profile "
-        f"like text-local{'.' if hint else ''}{hint}"
+        f"Recipe '{name}' is no file, and none of {others}, a preset and a profile like "
+        f"text-local, or a mix of llama.cpp like Q4_K_M{'.' if hint else ''}{hint}"
     )

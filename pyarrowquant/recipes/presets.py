@@ -93,7 +93,7 @@ SENSITIVE = (
             "*ssm_a",
             "*ssm_conv1d*",
             "*ssm_d",
-            "*time_mix_*",
+            "*indexer.[kq]_proj.weight",
             "*time_maa*",
             "*time_decay*",
             "*time_faaaa*",
@@ -101,6 +101,25 @@ SENSITIVE = (
         ),
         skip=True,
         reason="state-space and time-mix parameters",
+    ),
+    # Not the matrices of RWKV: those of keys, values, receptance, gates and outputs.
+    Rule(
+        regex=r"time_mix_(first|[wva][012]|g[12]|decay\w*|lerp\w*)(\.weight)?$|time_mix_\w+$",
+        skip=True,
+        reason="state-space and time-mix parameters",
+    ),
+    Rule(
+        match=(
+            "*sam.neck.*",
+            "*sam.net_*",
+            "*.rel_pos*",
+            "*.patch_embd*",
+            "*.patch_merger*",
+            "*a.rvq.codebook*",
+            "mm.a.code_embd*",
+        ),
+        skip=True,
+        reason="what makes images and sound into tokens",
     ),
     Rule(
         match=("*altup*", "*laurel*", "*per_layer_model_proj*"),

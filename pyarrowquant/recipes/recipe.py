@@ -25,6 +25,7 @@ from pyarrowquant._core.settings import (
 )
 from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.recipes.expected import Expected, expected_from
+from pyarrowquant.recipes.mixes import mix_named, not_for_tables
 from pyarrowquant.recipes.named import is_named, unknown
 from pyarrowquant.recipes.presets import PRESETS, PROFILES
 from pyarrowquant.recipes.rule import (
@@ -57,6 +58,9 @@ class Recipe:
         layers that no rule matches.
     name : str, optional
         For people; it has no effect.
+    extends : str, optional
+        The name of a mix of llama.cpp, such as "Q4_K_M", whose rules follow. As it goes by the
+        tensors of a model, only `convert` takes such a recipe.
 
     Attributes
     ----------
@@ -64,6 +68,7 @@ class Recipe:
     default : Rule
         A rule without conditions.
     name : str or None
+    extends : str or None
     expected : Expected or None
         What `fit` found: bits_per_weight, squared_error and relative_error.
 
@@ -93,6 +98,7 @@ class Recipe:
     default: Rule
     name: str | None
     expected: Expected | None
+    extends: str | None
 
     def __init__(
         self,
@@ -100,6 +106,7 @@ class Recipe:
         default: Mapping[str, object] | Rule | str | None = None,
         name: str | None = None,
         expected: Expected | None = None,
+        extends: str | None = None,
     ) -> None:
         object.__setattr__(self, "rules", _rules(rules))
         object.__setattr__(self, "default", _default(default))
@@ -107,11 +114,17 @@ class Recipe:
             self, "name", name if name is None else arguments.text("Recipe: name", name)
         )
         object.__setattr__(self, "expected", expected)
+        object.__setattr__(self, "extends", None if extends is None else _mix(extends))
+        if self.extends is not None and self.default.skip:
+            raise ValueError(
+                f"Recipe: default 'skip' leaves nothing to {self.extends}, which it extends. Leave "
+                "layers out by rules with skip"
+            )
         self._check_together()
 
     def _check_together(self) -> None:
         """Refuse a rule that contradicts the default."""
-        for number, (rule, said) in enumerate(self._outcomes, 1):
+        for number, (rule, said) in enumerate(self._own_outcomes, 1):
             if said is not None and (problem := contradiction(said)):
                 raise ValueError(f"{rule_label(rule.said, number)}, with the default: {problem}")
 
@@ -167,8 +180,15 @@ class Recipe:
     def _said_of(self, layer_name: str, shape: Sequence[int]) -> SettingOverrides | None:
         return next(said for rule, said in self._outcomes if rule.matches(layer_name, shape))
 
-    @cached_property
+    @property
     def _outcomes(self) -> list[tuple[Rule, SettingOverrides | None]]:
+        """What decides about layers, which no rules do that go on with those for a model."""
+        if self.extends is not None:
+            raise not_for_tables(self.extends)
+        return self._own_outcomes
+
+    @cached_property
+    def _own_outcomes(self) -> list[tuple[Rule, SettingOverrides | None]]:
         """Each rule with the settings that it leads to; the default is the last."""
         default = {} if self.default.skip else self.default.said
         return [
@@ -207,9 +227,10 @@ class Recipe:
 
         Parameters
         ----------
-        name : {"text", "diffusion", "vision"}
+        name : {"text", "diffusion", "vision"} or str
             "text" is for language models and encoders, Whisper included; "diffusion" for the
-            transformers and U-Nets of diffusers; "vision" for image encoders.
+            transformers and U-Nets of diffusers; "vision" for image encoders. Or the name of a mix
+            of llama.cpp, such as "Q4_K_M", which only `convert` takes, for GGUF models.
         profile : {"edge", "local", "cloud"}, optional
             The default, as of `profile`; without it, layers take the arguments of the call.
 
@@ -226,6 +247,9 @@ class Recipe:
         >>> recipe.settings_of("model.layers.0.mlp.up_proj.weight", (11008, 4096))
         {'bit_width': 4, 'group_size': 128, 'method': 'mse'}
         """
+        mix = mix_named(name) if isinstance(name, str) else None
+        if mix is not None and profile is None:
+            return cls(name=mix, extends=mix)
         rules = PRESETS[one_of("preset", name, PRESETS)]
         if profile is None:
             return cls(rules, name=name)
@@ -352,6 +376,7 @@ class Recipe:
         default = "skip" if self.default.skip else _plain(self.default)
         parts = {
             "name": self.name,
+            "extends": self.extends,
             "expected": self.expected and asdict(self.expected),
             "default": default or None,
             "rules": rules or None,
@@ -366,9 +391,9 @@ class Recipe:
         ----------
         said : mapping
             With the fields "name", "extends", "default", "rules" and "expected", all optional.
-            "extends" names a preset, a profile or both, as "text-local": its rules follow those
-            that are said, and its default has what the one that is said does not. "bits" is
-            another name of bit_width.
+            "extends" names a preset, a profile or both, as "text-local", or a mix of llama.cpp, as
+            "Q4_K_M", for `convert` alone: its rules follow those that are said, and its default has
+            what the one that is said does not. "bits" is another name of bit_width.
 
         Returns
         -------
@@ -409,14 +434,15 @@ class Recipe:
         extended = parts.get("extends")
         if extended is None:
             return own
-        return own._extending(_named(arguments.text("Recipe: extends", extended)))
+        return own.extending(_named(arguments.text("Recipe: extends", extended)))
 
-    def _extending(self, other: Recipe) -> Recipe:
+    def extending(self, other: Recipe) -> Recipe:
         """Return the recipe with what another one says behind it."""
         default: Rule | dict[str, Any] = self.default
         if not self.default.skip:
             default = merged(other.default.said, self.default.said)
-        return Recipe((*self.rules, *other.rules), default, self.name, self.expected)
+        rules = (*self.rules, *other.rules)
+        return Recipe(rules, default, self.name, self.expected, other.extends)
 
     def to_json(self) -> str:
         """Return the recipe as JSON.
@@ -610,16 +636,29 @@ def recipe_of(said: object) -> Recipe | None:
 def _named(name: str) -> Recipe:
     """Return the recipe of a name.
 
-    "all" leaves nothing out; others are those of presets, of profiles, and of both: "text-local".
+    "all" leaves nothing out; others are those of presets, of profiles, and of both: "text-local",
+    and of llama.cpp's mixes.
     """
     if not is_named(name):
         raise unknown(name)
+    if mix_named(name) is not None:
+        return Recipe.preset(name)
     if name == "all":
         return Recipe(name=name)
     if name in PROFILES:
         return Recipe.profile(name)
     preset, _, profile = name.partition("-")
     return Recipe.preset(preset, profile or None)
+
+
+def _mix(name: object) -> str:
+    mix = mix_named(arguments.text("Recipe: extends", name))
+    if mix is None:
+        raise ValueError(
+            f"Recipe: extends {quoted(name)} is no mix of llama.cpp. Presets and profiles are "
+            "extended by Recipe.from_dict()"
+        )
+    return mix
 
 
 def _escaped(name: str) -> str:

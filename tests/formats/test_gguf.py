@@ -27,8 +27,8 @@ from pyarrowquant import quantize_batch_arrow, quantize_stream
 from pyarrowquant.formats import write_gguf
 
 HOLDS = (
-    'GGUF holds matrices of group_size 32 and scale_dtype="float16", the columns a multiple of '
-    "32: 4 and 5 bits with any zero_point, 8 bits with a symmetric one; and of the encodings "
+    'GGUF holds matrices, and stacks of them, of group_size 32 and scale_dtype="float16", the '
+    "columns a multiple of 32: 4 and 5 bits with any zero_point, 8 bits with a symmetric one; and of the encodings "
     "q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4, the columns a multiple of 256, or of 32 "
     "for iq4_nl and mxfp4. Quantize such layers with other settings, or give them in kept"
 )
@@ -228,8 +228,12 @@ def test_streams_give_the_same_file(tmp_path: Path) -> None:
             {"zero_point": "float"},
             "-zero_point * scale is beyond float16",
         ),
-        (np.ones((2, 2, 32), np.float32), {}, "shape [2, 2, 32] is not that of a matrix"),
-        (np.ones(64, np.float32), {}, "shape [64] is not that of a matrix"),
+        (
+            np.ones((2, 2, 2, 32), np.float32),
+            {},
+            "shape [2, 2, 2, 32] is not that of a matrix, nor of a stack of them",
+        ),
+        (np.ones(64, np.float32), {}, "shape [64] is not that of a matrix, nor of a stack of them"),
         (np.ones((4, 0), np.float32), {}, "shape [4, 0] has no weights"),
     ],
 )

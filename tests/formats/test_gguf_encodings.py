@@ -9,6 +9,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from gguf_models import llama, written
 
 import pyarrowquant
 from pyarrowquant import (
@@ -72,31 +73,6 @@ def test_gguf_decodes_what_the_table_has(encoding: str, method: str, tmp_path: P
                 assert np.abs(got - want).max() <= 2.0**-21 * 4 * np.abs(want).max()
             else:
                 assert np.array_equal(got, want)
-
-
-def llama(path: Path, *, layers: int, tied: bool = False, odd: int | None = None) -> Path:
-    """A model with the tensors of llama.cpp; one layer's feed-forward part has odd columns."""
-    model = {"token_embd.weight": weights(64, 256), "output_norm.weight": weights(256)}
-    if not tied:
-        model["output.weight"] = weights(64, 256)
-    for i in range(layers):
-        for kind in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up"):
-            model[f"blk.{i}.{kind}.weight"] = weights(32, 256)
-        model[f"blk.{i}.ffn_down.weight"] = weights(32, 288 if i == odd else 512)
-        model[f"blk.{i}.attn_norm.weight"] = weights(256)
-    return written(path, model)
-
-
-def written(path: Path, model: dict[str, np.ndarray]) -> Path:
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(1)
-    for name, array in model.items():
-        writer.add_tensor(name, array)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 # What llama-quantize gives, by hand from its rules for a model of 16 layers.
@@ -250,7 +226,7 @@ def test_bits_are_those_of_what_a_floor_chooses(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("to", "options", "text"),
     [
-        ("x.gguf", {"recipe": "q4_k_m"}, "is none of to='gguf': Q4_K_M is of gguf"),
+        ("x.parquet", {"recipe": "q4_k_m"}, "is none of to='parquet': Q4_K_M is of gguf"),
         ("x.parquet", {"recipe": "Q4_K_M"}, "is none of to='parquet': Q4_K_M is of gguf"),
         ("x.gguf", {"recipe": "Q4_K_M", "encoding": "q6_k"}, "leave out encoding="),
         ("x.gguf", {"recipe": "Q4_K_M", "bit_width": 8}, "leave out bit_width="),
@@ -269,7 +245,9 @@ def test_values_of_hybrid_models_are_counted_by_themselves(tmp_path: Path) -> No
     model = {f"blk.{i}.ffn_up.weight": weights(32, 256) for i in range(8)}
     model |= {f"blk.{i}.attn_v.weight": weights(32, 256) for i in (3, 5, 7)}
     model["blk.2.ffn_down_shexp.weight"] = weights(32, 256)
-    convert(written(tmp_path / "m.gguf", model), tmp_path / "x.gguf", recipe="Q3_K_M")
+    convert(
+        written(tmp_path / "m.gguf", model, block_count=8), tmp_path / "x.gguf", recipe="Q3_K_M"
+    )
     found = kinds(tmp_path / "x.gguf")
     values = [found[f"blk.{i}.attn_v.weight"] for i in (3, 5, 7)]
     assert values == ["Q5_K", "Q5_K", "Q4_K"]

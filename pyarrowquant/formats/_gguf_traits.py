@@ -1,0 +1,80 @@
+"""What llama.cpp's mixes go by: the tensors of a model, and what it says of its architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyarrowquant.llama_cpp.models import LlamaCppModel
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What decides about the types of tensors.
+
+    Attributes
+    ----------
+    shapes : mapping of str to tuple of int
+        Of all tensors.
+    architecture : str
+    layers : int
+        Of the whole model.
+    heads, shared_heads : int
+        Of queries, and of keys and values, in the first layer; 0 where the model does not say.
+    experts : int
+        At least 1.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    architecture: str = ""
+    layers: int = 0
+    heads: int = 0
+    shared_heads: int = 0
+    experts: int = 1
+
+    @property
+    def has_grouped_queries(self) -> bool:
+        """Whether four heads of queries or more share one of keys and values."""
+        return self.shared_heads > 0 and self.heads // self.shared_heads >= 4
+
+    @property
+    def is_of_80_layers(self) -> bool:
+        """Whether it is one of the models of 70B that llama.cpp has a rule for."""
+        return self.layers == 80 and self.heads != self.shared_heads
+
+
+def traits_of(model: object) -> Traits | None:
+    """Return what mixes go by; None for a model that is none of llama.cpp."""
+    if not isinstance(model, LlamaCppModel):
+        return None
+    shapes = {tensor.name: tensor.shape for tensor in model.all_tensors if model.is_read(tensor)}
+    architecture = model.header.value("general.architecture")
+    if not isinstance(architecture, str):
+        return Traits(shapes, layers=_layers_in(shapes))
+
+    def number(key: str) -> int:
+        said = model.header.value(f"{architecture}.{key}")
+        if isinstance(said, list):  # one for each layer
+            said = said[0] if said else 0
+        return said if isinstance(said, int) else 0
+
+    heads = number("attention.head_count")
+    return Traits(
+        shapes,
+        architecture,
+        number("block_count") or _layers_in(shapes),
+        heads,
+        number("attention.head_count_kv") or heads,
+        max(1, number("expert_count")),
+    )
+
+
+def layer_of(name: str) -> int:
+    """Return the number of the layer that a tensor is of, -1 for one of none."""
+    first, _, rest = name.partition(".")
+    number = rest.partition(".")[0]
+    return int(number) if first == "blk" and number.isdecimal() and len(number) < 10 else -1
+
+
+def _layers_in(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return 1 + max(map(layer_of, shapes), default=-1)

@@ -1,0 +1,18 @@
+"""How results came about, as far as files say it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What decided about results, beside the weights.
+
+    Attributes
+    ----------
+    mix : str or None
+        The mix of types of llama.cpp that layers follow.
+    """
+
+    mix: str | None = None
