@@ -115,7 +115,7 @@ def convert(
     *,
     to: str | None = None,
     bit_width: int | None = None,
-    group_size: int | None = None,
+    group_size: int | str | None = None,
     method: str | None = None,
     zero_point: str | None = None,
     scale_dtype: str | None = None,
@@ -148,7 +148,7 @@ def convert(
         The format; by default what the suffix of the destination says.
     bit_width : {2, 3, 4, 5, 6, 8}, optional
         Default 4.
-    group_size : int, optional
+    group_size : int, "tensor" or "block", optional
         -1 for whole rows; default 128, 32 for gguf, the largest of 128, 64 and 32 (64 and 32 for
         mlx) that fits nearly all layers for compressed-tensors and mlx.
     method : {"rtn", "mse", "hqq"}, optional
@@ -258,7 +258,7 @@ def plan(
     *,
     to: str | None = None,
     bit_width: int | None = None,
-    group_size: int | None = None,
+    group_size: int | str | None = None,
     method: str | None = None,
     zero_point: str | None = None,
     scale_dtype: str | None = None,

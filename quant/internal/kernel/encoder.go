@@ -46,8 +46,7 @@ var encoders = sync.Pool{New: func() any { return new(encoder) }}
 func quantizeEncoded(b *Block, steps *encoderSteps) Fault {
 	e := encoders.Get().(*encoder)
 	defer encoders.Put(e)
-	e.block, e.Description, e.steps = b, b.Encoding.Describe(), steps
-	e.lanes, e.underflows, e.stop = laneSums{}, 0, b.Stop
+	e.begin(b, steps)
 	together := e.SuperSize
 	if together == 0 {
 		together = min(max(1, superSize/b.GroupSize), maxTogether) * b.GroupSize
@@ -68,13 +67,25 @@ func quantizeEncoded(b *Block, steps *encoderSteps) Fault {
 	return Fault{}
 }
 
+// begin takes a block.
+func (e *encoder) begin(b *Block, steps *encoderSteps) {
+	e.block, e.Description, e.steps = b, b.Encoding.Describe(), steps
+	e.lanes, e.underflows, e.stop = laneSums{}, 0, b.Stop
+}
+
 // quantizeGroups takes groups through all stages: their ranges, their parameters, their
 // codes.
 func (e *encoder) quantizeGroups() Fault {
+	if e.block.Shared != nil {
+		e.takeShared()
+		e.code()
+		return Fault{}
+	}
 	if fault := e.findRanges(); fault.Kind != NoFault {
 		return fault
 	}
-	e.normalizeAll()
+	e.normalizeEnds()
+	e.fillTile()
 	if failed := e.fit(); failed >= 0 {
 		first, _ := e.span(failed)
 		return Fault{Kind: ScaleRange, Index: first, Value: e.superScale}
@@ -116,8 +127,8 @@ func (e *encoder) findRanges() Fault {
 	return Fault{}
 }
 
-// normalizeAll finds the powers of two, and fills the tile unless a group is longer.
-func (e *encoder) normalizeAll() {
+// normalizeEnds finds the powers of two.
+func (e *encoder) normalizeEnds() {
 	largest := float32(0)
 	for i := range e.groups {
 		if e.SuperSize == 0 {
@@ -134,6 +145,10 @@ func (e *encoder) normalizeAll() {
 		e.lo[i] *= e.normal[i]
 		e.hi[i] *= e.normal[i]
 	}
+}
+
+// fillTile normalizes the weights, unless a group is longer than the tile.
+func (e *encoder) fillTile() {
 	switch {
 	case e.n > tileSize:
 	case e.even():

@@ -14,9 +14,23 @@ const (
 
 // fitAlone fits a group whose scale is of no super-group.
 func (e *encoder) fitAlone(i int) bool {
+	searches, ok := e.beginAlone(i)
+	if !searches {
+		return ok
+	}
+	errors := e.trialErrors(i)
+	if least := e.steps.leastTrial(errors); beats(errors[least], errors[0]) {
+		e.scale[i] = e.trials.scale[least]
+	}
+	return true
+}
+
+// beginAlone gives a group the scale of the plain rule, and tells whether trials are made to
+// search for a better one, the first of which is the plain one.
+func (e *encoder) beginAlone(i int) (searches, ok bool) {
 	plain, ok := e.plainScale(i)
 	if !ok {
-		return false
+		return false, false
 	}
 	e.scale[i] = plain
 	if plain == 0 {
@@ -25,19 +39,14 @@ func (e *encoder) fitAlone(i int) bool {
 		if e.scales != signedFloat16 && e.scales != e4m3OfLayer {
 			e.scale[i] = e.normal[i]
 		}
-		return true
+		return false, true
 	}
 	if e.block.Method == RoundToNearest {
-		return true
+		return false, true
 	}
 	e.scaleTrials(i, plain)
-	t := &e.trials
-	t.set(0, plain, 0)
-	errors := e.trialErrors(i)
-	if least := e.steps.leastTrial(errors); beats(errors[least], errors[0]) {
-		e.scale[i] = t.scale[least]
-	}
-	return true
+	e.trials.set(0, plain, 0)
+	return true, true
 }
 
 // plainScale is a group's scale by the encoding's plain rule, for the weight of largest
