@@ -27,6 +27,8 @@ type encoder struct {
 	lo, hi          [maxTogether]float32
 	scale, minimum  [maxTogether]float32
 	searched        [maxTogether]searchedMinimum
+	// What finds their codes.
+	coderInverse, coderOffset [maxTogether]float32
 	// Of a super-group, as they are stored.
 	superScale, superMinimum float32
 	// Trials of the group at hand, and their errors.
@@ -36,8 +38,8 @@ type encoder struct {
 	plain  units       // round-to-nearest's, of the group at hand
 }
 
-// maxTogether is how many groups are taken together at most.
-const maxTogether = superSize / 16
+// maxTogether is how many groups are taken together at most, no fewer than a super-group has.
+const maxTogether = 32
 
 // encoders are used again: clearing one costs as much as a small layer.
 var encoders = sync.Pool{New: func() any { return new(encoder) }}
@@ -49,7 +51,7 @@ func quantizeEncoded(b *Block, steps *encoderSteps) Fault {
 	e.begin(b, steps)
 	together := e.SuperSize
 	if together == 0 {
-		together = min(max(1, superSize/b.GroupSize), maxTogether) * b.GroupSize
+		together = min(max(1, tileSize/b.GroupSize), maxTogether) * b.GroupSize
 	}
 	for row := range b.Rows {
 		e.at = b.layout().row(row)
@@ -210,17 +212,17 @@ func (e *encoder) store() {
 func (e *encoder) code() {
 	b := e.block
 	packed := b.Packed[e.at.packed:][:RowBytes(e.n, b.BitWidth)]
-	var inverse, offset [maxTogether]float32
-	for i := range e.groups {
+	inverse, offset := e.coderInverse[:e.groups], e.coderOffset[:e.groups]
+	for i := range inverse {
 		inverse[i], offset[i] = coder(e.scale[i], e.minimum[i])
 	}
 	if e.n > tileSize {
-		e.codeLong(packed, inverse[:1], offset[:1])
+		e.codeLong(packed, inverse, offset)
 		return
 	}
 	codes := e.codes[:e.n]
 	if e.even() {
-		e.steps.code(codes, e.grid, e.tile[:e.n], inverse[:e.groups], offset[:e.groups])
+		e.steps.code(codes, e.grid, e.tile[:e.n], inverse, offset)
 	} else {
 		for i := range e.groups {
 			first, end := e.span(i)

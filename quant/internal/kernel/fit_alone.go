@@ -76,7 +76,11 @@ func (e *encoder) storedScale(i int, scale float32) (rounded float32, ok bool) {
 	case signedFloat16:
 		rounded = roundScale(wanted, ScaleFloat16)
 	case e4m3OfLayer:
-		return e.ofLayer(i, e4m3.code(wanted/e.block.LayerScale)), true
+		factor := wanted / e.block.LayerScale
+		if rounded = e4m3.round(factor) * e.block.LayerScale; !isFinite(rounded * e.grid.high) {
+			return e.ofLayer(i, e4m3.code(factor)), true
+		}
+		return rounded * e.normal[i], true
 	default:
 		rounded = roundScale(wanted, e.block.ScaleDtype)
 		if isFinite(rounded) && !isFinite(rounded*e.grid.high) { // rounded up, near the largest float32
