@@ -131,12 +131,18 @@ func (e *encoder) findRanges() Fault {
 
 // normalizeEnds finds the powers of two.
 func (e *encoder) normalizeEnds() {
+	lo, hi := e.lo[:e.groups], e.hi[:e.groups]
 	largest := float32(0)
-	for i := range e.groups {
+	for i := range lo {
 		if e.SuperSize == 0 {
 			largest = 0
 		}
-		largest = max(largest, -e.lo[i], e.hi[i])
+		if -lo[i] > largest { // max looks for NaN, too
+			largest = -lo[i]
+		}
+		if hi[i] > largest {
+			largest = hi[i]
+		}
 		exponent := max(int(math.Float32bits(largest)>>23)-127, -126)
 		e.normal[i], e.inverse[i] = powerOf2(-exponent), powerOf2(exponent)
 	}

@@ -94,6 +94,26 @@ func (e *encoder) storedScale(i int, scale float32) (rounded float32, ok bool) {
 	return rounded * e.normal[i], true
 }
 
+// plainOfLayer gives groups the scale of the plain rule until one of them is special. It is
+// plainScale for many small groups, without calls.
+func (e *encoder) plainOfLayer() (groups int) {
+	hi := e.hi[:e.groups]
+	lo, inverse, normal, scale := e.lo[:len(hi)], e.inverse[:len(hi)], e.normal[:len(hi)], e.scale[:len(hi)]
+	high, layerScale, format := e.grid.high, e.block.LayerScale, *e4m3
+	for i, end := range hi {
+		if -lo[i] > end {
+			end = -lo[i]
+		}
+		factor := float32(float32(end/high)*inverse[i]) / layerScale
+		rounded := float32(format.roundPositive(factor) * layerScale)
+		if rounded == 0 || !isFinite(float32(rounded*high)) {
+			return i
+		}
+		scale[i] = rounded * normal[i]
+	}
+	return len(hi)
+}
+
 // ofLayer is the normalized scale of a code, or of the largest with which all levels are
 // finite.
 func (e *encoder) ofLayer(i int, code uint8) float32 {
