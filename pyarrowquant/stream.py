@@ -26,7 +26,7 @@ def quantize_stream(
     bit_width: int | None = None,
     continue_on_error: bool = False,
     *,
-    group_size: int | None = None,
+    group_size: int | str | None = None,
     method: str = "rtn",
     zero_point: str | None = None,
     scale_dtype: str | None = None,

@@ -28,7 +28,7 @@ def quantize_batch_arrow(
     bit_width: int | None = None,
     continue_on_error: bool = False,
     *,
-    group_size: int | None = None,
+    group_size: int | str | None = None,
     method: str = "rtn",
     zero_point: str | None = None,
     scale_dtype: str | None = None,
@@ -73,10 +73,11 @@ def quantize_batch_arrow(
         Bits of a code; default 4, or what the encoding has.
     continue_on_error : bool
         Leave failing layers out, with one `SkippedLayerWarning` each, instead of raising.
-    group_size : int, optional
+    group_size : int, "tensor" or "block", optional
         Consecutive weights of a row that share a scale and a zero-point: a multiple of 8, or
         -1 for the whole row; default 128, or what the encoding has. The last group of a row may be
-        shorter.
+        shorter. With encoding "fp8", "tensor" makes all weights of a layer share one scale, and
+        "block" those of 128 rows and as many columns, or of what is left at the ends.
     method : {"rtn", "mse", "hqq"}
         "rtn": round to nearest over the range of the group. "mse": a search for the scale and
         zero-point of least squared error, never worse than "rtn". "hqq": half-quadratic
@@ -93,8 +94,8 @@ def quantize_batch_arrow(
         "int": evenly spaced codes, of which the other arguments say all. "q2_k", "q3_k", "q4_k",
         "q5_k", "q6_k", "iq4_nl", "iq4_xs": those of llama.cpp. "nf4": that of QLoRA. "mxfp4",
         "mxfp8", "nvfp4": microscaled floating point. "fp8": E4M3, with a scale a row or
-        `group_size`. They fix bit_width, zero_point and, but for fp8, group_size and scale_dtype:
-        what is said must not contradict that. Methods are "rtn" and "mse".
+        what `group_size` says. They fix bit_width, zero_point and, but for fp8, group_size and
+        scale_dtype: what is said must not contradict that. Methods are "rtn" and "mse".
     recipe : Recipe, str, path, dict or None
         A `Recipe`, what `Recipe.from_dict` takes, the path of a recipe's file, or the name of a
         preset ("text", "diffusion", "vision"), a profile ("edge", "local", "cloud") or both

@@ -17,17 +17,22 @@ import (
 	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
 )
 
-// allEncodings are settings of each encoding, "int" included.
+// allEncodings are settings of each encoding, "int" included, then those whose rows share scales.
 func allEncodings(method Method) (all []Settings) {
 	for i := range encodingNames {
 		s := defaults.Settings
 		s.Encoding, s.Method = Encoding(i), method
 		if d := s.Encoding.describe(); d != nil {
-			s.BitWidth, s.GroupSize = d.BitWidth, d.GroupSize
+			s.BitWidth, s.GroupSize = d.BitWidth, GroupSize(d.GroupSize)
 			if d.GroupSize == 0 {
 				s.GroupSize = WholeRow
 			}
 		}
+		all = append(all, s)
+	}
+	for _, size := range []GroupSize{WholeTensor, Blocks} {
+		s := all[kernel.FP8]
+		s.GroupSize = size
 		all = append(all, s)
 	}
 	return all
@@ -63,7 +68,7 @@ func encodedOptions(settings []Settings) Options {
 // TestEncodingsTogether has one table of all encodings: it decodes with the errors that
 // were measured while it was made, whatever the number of threads, and row by row.
 func TestEncodingsTogether(t *testing.T) {
-	for _, shape := range [][2]int{{0, 8}, {1, 1}, {3, 40}, {2, 256}, {5, 700}, {3, 70_000}} {
+	for _, shape := range [][2]int{{0, 8}, {1, 1}, {3, 40}, {2, 256}, {5, 700}, {3, 70_000}, {130, 140}, {300, 700}} {
 		for _, method := range []Method{RoundToNearest, MeanSquares} {
 			settings := allEncodings(method)
 			schema, batches := encodedTable(len(settings), shape[0], shape[1])

@@ -41,7 +41,7 @@ func (l *layer) encodedSizes(sizes *rowSizes) {
 	if !hasZeroPoints(d) {
 		sizes[sizeZeroPoints] = 0
 	}
-	supers := superScales(l.grouped, d)
+	supers := superScales(l.grouped, d, l.settings.GroupSize)
 	encoded[1], encoded[2] = len(d.Levels), supers
 	if d.Minimums {
 		encoded[3] = supers
@@ -49,11 +49,15 @@ func (l *layer) encodedSizes(sizes *rowSizes) {
 }
 
 // superScales is how many a layer has.
-func superScales(g grouped, d *kernel.Description) int {
-	if d.LayerScale {
+func superScales(g grouped, d *kernel.Description, size GroupSize) int {
+	switch {
+	case d.LayerScale:
 		return 1
+	case size.shared():
+		return size.sharedScales(g.matrix)
+	default:
+		return g.rows * d.SuperScales(g.columns)
 	}
-	return g.rows * d.SuperScales(g.columns)
 }
 
 // hasZeroPoints tells whether not all zero-points are 0.
@@ -84,6 +88,6 @@ func (p *quantizedPart) describeEncoding(row int, l *layer, at rowSizes) {
 	}
 	p.encodings[1].null[row] = d.Levels == nil
 	copy(arrow.Float32Traits.CastFromBytes(p.encodings[1].values.Bytes())[at[sizeEncodings+1]:], d.Levels)
-	p.encodings[2].null[row] = d.SuperSize == 0 && !d.LayerScale
+	p.encodings[2].null[row] = d.SuperSize == 0 && !d.LayerScale && !l.settings.GroupSize.shared()
 	p.encodings[3].null[row] = !d.Minimums
 }

@@ -15,6 +15,7 @@ type encodedLayer struct {
 	description                *kernel.Description
 	levels                     []float32 // nil: 0 .. 2^b-1
 	superScales, superMinimums []byte    // little-endian float32
+	groupSize                  GroupSize // what shares a scale
 }
 
 // encodedReader reads the columns encodedNames of one batch.
@@ -79,6 +80,14 @@ func (e *encodedLayer) check(l *quantizedLayer, groupSize int64) *problem {
 	if d.GroupSize != 0 && groupSize != int64(d.GroupSize) {
 		return problemf(KindCorrupt, ": group_size is %d, encoding '%s' has %d", groupSize, e.encoding, d.GroupSize)
 	}
+	e.groupSize = GroupSize(groupSize)
+	if d.Shares && len(e.superScales) > 0 { // which they are then, one for all rows or blocks that share it
+		for _, shared := range []GroupSize{WholeTensor, Blocks} {
+			if shared.inRow() == int(groupSize) {
+				e.groupSize = shared
+			}
+		}
+	}
 	if len(e.levels) != len(d.Levels) {
 		return problemf(KindCorrupt, ": levels has %d values, encoding '%s' has %d", len(e.levels), e.encoding, len(d.Levels))
 	}
@@ -88,7 +97,7 @@ func (e *encodedLayer) check(l *quantizedLayer, groupSize int64) *problem {
 	if l.zeroPoints == nil && hasZeroPoints(d) && l.elements() > 0 {
 		return problemf(KindNull, ": %s is null, encoding '%s' needs them", columnZeroPoints, e.encoding)
 	}
-	wanted := superScales(l.grouped, d)
+	wanted := superScales(l.grouped, d, e.groupSize)
 	if err := checkSuperCount(columnSuperScales, e.superScales, wanted); err != nil {
 		return err
 	}
@@ -107,10 +116,13 @@ func checkSuperCount(column string, values []byte, wanted int) *problem {
 
 // superScaleOf is the position of a group's super-scale.
 func (e *encodedLayer) superScaleOf(l *quantizedLayer, group int) int {
+	groups := kernel.Groups(l.columns, l.groupSize)
+	if e.groupSize == Blocks {
+		return group/groups/kernel.BlockSize*groups + group%groups
+	}
 	if e.description.SuperSize == 0 {
 		return 0
 	}
-	groups := kernel.Groups(l.columns, l.groupSize)
 	return group/groups*e.description.SuperScales(l.columns) + group%groups*l.groupSize/e.description.SuperSize
 }
 
@@ -137,7 +149,7 @@ func (e *encodedLayer) groupProblem(l *quantizedLayer, group int) *problem {
 	if len(e.superScales) > 0 {
 		superScale = float32At(e.superScales, at)
 	}
-	if !d.IsScale(scale, superScale) {
+	if !d.IsScale(scale, superScale) || e.groupSize.shared() && scale != superScale {
 		return problemf(KindCorrupt, ": the scale of group %d is %g, which encoding '%s' does not store (super-scale %g)",
 			group, scale, e.encoding, superScale)
 	}

@@ -213,9 +213,9 @@ func (m *material) encode(o *Options) {
 	}
 	o.Encoding = Encoding(m.below(len(encodingNames)))
 	if d := o.Encoding.describe(); d != nil {
-		o.BitWidth, o.GroupSize = d.BitWidth, d.GroupSize
+		o.BitWidth, o.GroupSize = d.BitWidth, GroupSize(d.GroupSize)
 		if d.GroupSize == 0 {
-			o.GroupSize = WholeRow
+			o.GroupSize = WholeRow - GroupSize(m.below(3)) // or one of the other constants
 		}
 	}
 }

@@ -7,50 +7,133 @@ import (
 	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
 )
 
-// fitLayerScales finds the super-scales of layers whose encoding has one a layer: all
-// weights have to be looked at before any of them can be coded.
+// Layers that have one scale, or one super-scale, for all weights: these have to be looked
+// at before any of them can be coded.
+
+// hasLayerScale tells whether a layer is one of them.
+func (l *layer) hasLayerScale() bool {
+	d := l.settings.encoding
+	return d != nil && (d.LayerScale || l.settings.GroupSize == WholeTensor)
+}
+
+// fitLayerScales finds the scales and super-scales of such layers.
 func (q *quantization) fitLayerScales(ctx context.Context, k *kernel.Kernel) error {
-	q.scales = map[int]float32{} // the largest weights first; 0 of empty layers
+	ends := map[int]partRange{} // of empty layers, too
 	for i := range q.layers {
-		if d := q.layers[i].settings.encoding; d != nil && d.LayerScale {
-			q.scales[i] = 0
+		if q.layers[i].hasLayerScale() {
+			ends[i] = partRange{}
 		}
 	}
-	if len(q.scales) == 0 {
+	if len(ends) == 0 {
 		return nil
 	}
-	var parts tasks
-	for _, t := range q.tasks {
-		t.units(func(_ int, u *unit) {
-			if _, has := q.scales[u.layer]; has {
-				parts.add(*u)
-			}
-		})
-	}
-	largest := make([]float32, len(parts))
+	parts := q.partsOf(func(layer int) bool { _, has := ends[layer]; return has })
+	ranges := make([]partRange, len(parts))
 	err := parts.run(ctx, q.options.Threads, func() worker {
 		block := new(kernel.Block)
 		return func(i int, u *unit) {
 			q.fill(block, u)
 			lo, hi, fault := k.Range(block)
 			q.faults.add(u.layer, u.firstElement(q.layers[u.layer].grouped), fault)
-			largest[i] = max(-lo, hi)
+			ranges[i] = partRange{lo, hi, fault.Kind != kernel.NoFault}
 		}
 	})
 	if err != nil {
 		return err
 	}
 	for i, t := range parts {
-		q.scales[t.layer] = max(q.scales[t.layer], largest[i])
+		ends[t.layer] = ends[t.layer].joined(ranges[i])
 	}
-	for i, weight := range q.scales {
-		q.scales[i] = layerScale(weight, q.layers[i].settings.encoding)
-		if !q.options.MeasureOnly {
-			p, row := q.place(i)
-			p.superScales().float32s(row)[0] = q.scales[i]
+	q.scales, q.shared = map[int]float32{}, map[int]*kernel.SharedScale{}
+	for i, r := range ends {
+		if q.layers[i].settings.GroupSize == WholeTensor {
+			q.shareScale(i, r)
+		} else {
+			q.scales[i] = layerScale(max(-r.lo, r.hi), q.layers[i].settings.encoding)
 		}
 	}
+	if err := q.searchSharedScales(ctx, k); err != nil {
+		return err
+	}
+	if !q.options.MeasureOnly {
+		q.writeLayerScales()
+	}
 	return nil
+}
+
+// partsOf are the units of some layers.
+func (q *quantization) partsOf(wanted func(layer int) bool) (parts tasks) {
+	for _, t := range q.tasks {
+		t.units(func(_ int, u *unit) {
+			if wanted(u.layer) {
+				parts.add(*u)
+			}
+		})
+	}
+	return parts
+}
+
+// shareScale chooses the scale of a layer of finite weights with these ends.
+func (q *quantization) shareScale(layer int, ends partRange) {
+	if ends.bad {
+		return
+	}
+	shared, fault := kernel.ShareScale(ends.lo, ends.hi, q.layers[layer].settings.format)
+	if fault.Kind != kernel.NoFault {
+		q.faults.add(layer, 0, fault)
+		return
+	}
+	if shared.Underflows {
+		q.underflowed.add(layer, 1)
+	}
+	q.shared[layer] = shared
+}
+
+// searchSharedScales adds up the errors of trials of all parts of layers that search.
+func (q *quantization) searchSharedScales(ctx context.Context, k *kernel.Kernel) error {
+	parts := q.partsOf(func(layer int) bool { s := q.shared[layer]; return s != nil && s.Searches })
+	errors := make([]kernel.TrialErrors, len(parts))
+	err := parts.run(ctx, q.options.Threads, func() worker {
+		block := new(kernel.Block)
+		return func(i int, u *unit) {
+			q.fill(block, u)
+			errors[i] = k.TrialErrors(block)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	sums := map[int]*kernel.TrialErrors{}
+	for i, t := range parts {
+		if sums[t.layer] == nil {
+			sums[t.layer] = new(kernel.TrialErrors)
+		}
+		sums[t.layer].Add(errors[i])
+	}
+	for layer, sum := range sums {
+		q.shared[layer].Choose(*sum)
+	}
+	return nil
+}
+
+// writeLayerScales writes the super-scales, and shared scales wherever they stand.
+func (q *quantization) writeLayerScales() {
+	for i, scale := range q.scales {
+		p, row := q.place(i)
+		p.superScales().float32s(row)[0] = scale
+	}
+	for i, shared := range q.shared {
+		p, row := q.place(i)
+		p.superScales().float32s(row)[0] = shared.Stored()
+		fill(p.scales.float32s(row), shared.Stored())
+	}
+}
+
+// fill repeats a value.
+func fill(values []float32, value float32) {
+	for i := range values {
+		values[i] = value
+	}
 }
 
 // layerScale is the super-scale of a layer whose weights are of so much magnitude: the
@@ -70,11 +153,15 @@ func layerScale(largest float32, d *kernel.Description) float32 {
 func (q *quantization) fillEncoded(block *kernel.Block, u *unit) {
 	l := &q.layers[u.layer]
 	d := l.settings.encoding
-	block.LayerScale = q.scales[u.layer]
+	block.LayerScale, block.Shared = q.scales[u.layer], q.shared[u.layer]
+	if block.Shared != nil && q.options.MeasureOnly {
+		fill(block.Scales, block.Shared.Stored())
+	}
 	if d.SuperSize == 0 {
 		return
 	}
-	first, count := u.firstSuperScale(l.grouped, d), superScales(u.grouped(l.grouped), d)
+	part := u.grouped(l.grouped)
+	first, count := u.firstSuperScale(l.grouped, d), part.rows*d.SuperScales(part.columns)
 	if q.options.MeasureOnly {
 		block.SuperScales, block.SuperMinimums = make([]float32, count), make([]float32, count)
 		return

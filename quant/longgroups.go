@@ -12,6 +12,10 @@ type partRange struct {
 	bad    bool // it has a fault
 }
 
+func (p partRange) joined(other partRange) partRange {
+	return partRange{min(p.lo, other.lo), max(p.hi, other.hi), p.bad || other.bad}
+}
+
 // fitLongGroups chooses the parameters of all groups of more than one unit, and
 // writes their scales and zero-points: all parts of a group have to be looked at
 // before any of them can be coded.
@@ -60,7 +64,7 @@ func (q *quantization) sameGroup(a, b *unit) bool {
 func (q *quantization) fitLongGroup(parts tasks, ranges []partRange) {
 	joined := ranges[0]
 	for _, r := range ranges {
-		joined = partRange{min(joined.lo, r.lo), max(joined.hi, r.hi), joined.bad || r.bad}
+		joined = joined.joined(r)
 	}
 	if joined.bad {
 		return

@@ -9,13 +9,10 @@ import (
 // Skip in Options.Rows leaves a row out of the result.
 const Skip = -1
 
-// WholeRow as GroupSize makes each row one group.
-const WholeRow = -1
-
 // Settings say how a layer is quantized.
 type Settings struct {
-	BitWidth   int        `json:"bit_width"`  // 2, 3, 4, 5, 6 or 8
-	GroupSize  int        `json:"group_size"` // a multiple of 8, or WholeRow
+	BitWidth   int        `json:"bit_width"` // 2, 3, 4, 5, 6 or 8
+	GroupSize  GroupSize  `json:"group_size"`
 	Method     Method     `json:"method"`
 	ZeroPoint  ZeroPoint  `json:"zero_point"`
 	ScaleDtype ScaleDtype `json:"scale_dtype"`
@@ -63,11 +60,14 @@ func (s *Settings) validate() error {
 	if !slices.Contains(bitWidths, s.BitWidth) {
 		return argumentError("Invalid bit_width: %d. Must be 2, 4, or 8 (3, 5 and 6 also work)", s.BitWidth)
 	}
-	if !validGroupSize(int64(s.GroupSize)) {
-		return argumentError("Invalid group_size: %d. Must be a multiple of 8 from 8 to 2147483640, or -1 for one group a row", s.GroupSize)
+	if !s.GroupSize.shared() && !validGroupSize(int64(s.GroupSize)) {
+		return invalidGroupSize(s.GroupSize.String())
 	}
 	if d := s.Encoding.describe(); d != nil {
 		return s.validateEncoding(d)
+	}
+	if s.GroupSize.shared() {
+		return argumentError("Invalid group_size: %s. Encoding 'int' has groups of columns. Use encoding='fp8', or -1 for one group a row", s.GroupSize)
 	}
 	if s.Method == HalfQuadratic && s.ZeroPoint == SymmetricZero {
 		return argumentError("Invalid zero_point: 'symmetric' leaves method 'hqq' nothing to choose. Use zero_point 'float' or 'integer', or method 'mse'")
@@ -80,8 +80,8 @@ func (s *Settings) validateEncoding(d *kernel.Description) error {
 	if s.BitWidth != d.BitWidth {
 		return argumentError("Invalid bit_width: %d. Encoding '%s' has %d", s.BitWidth, s.Encoding, d.BitWidth)
 	}
-	if d.GroupSize != 0 && s.GroupSize != d.GroupSize {
-		return argumentError("Invalid group_size: %d. Encoding '%s' has %d", s.GroupSize, s.Encoding, d.GroupSize)
+	if d.GroupSize != 0 && int(s.GroupSize) != d.GroupSize {
+		return argumentError("Invalid group_size: %s. Encoding '%s' has %d", s.GroupSize, s.Encoding, d.GroupSize)
 	}
 	if s.Method == HalfQuadratic {
 		return argumentError("Invalid method: 'hqq' chooses zero-points, which encoding '%s' has not. Use method 'mse'", s.Encoding)
@@ -90,7 +90,7 @@ func (s *Settings) validateEncoding(d *kernel.Description) error {
 }
 
 func validGroupSize(size int64) bool {
-	return size == WholeRow || size >= 8 && size%8 == 0 && size <= 1<<31-8
+	return size == int64(WholeRow) || size >= 8 && size%8 == 0 && size <= 1<<31-8
 }
 
 func validThreads(threads int) error {
@@ -126,6 +126,20 @@ func newLayerSettings(s Settings) *layerSettings {
 		Method:     kernel.Method(s.Method),
 		Encoding:   kernel.Encoding(s.Encoding),
 	}}
+}
+
+// division is what units of such a layer may divide.
+func (s *layerSettings) division() division {
+	switch {
+	case s.GroupSize == WholeTensor:
+		return anything
+	case s.GroupSize == Blocks:
+		return noBlocks
+	case s.encoding != nil || s.Method != RoundToNearest:
+		return noGroups
+	default:
+		return longGroups
+	}
 }
 
 // encoded tells whether any layer may have another encoding than "int".

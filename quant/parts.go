@@ -105,7 +105,7 @@ func (q *quantization) describe(p *quantizedPart, first, end int, at rowSizes) {
 		copy(p.names.values.Bytes()[at[sizeName]:], l.name)
 		putShape(p.shapes.values.Bytes()[8*at[sizeShape]:], l.shape)
 		p.bitWidths.row(row)[0] = uint8(l.settings.BitWidth)
-		binary.LittleEndian.PutUint32(p.groupSizes.row(row), uint32(int32(l.settings.GroupSize)))
+		binary.LittleEndian.PutUint32(p.groupSizes.row(row), uint32(int32(l.settings.GroupSize.inRow())))
 		at.add(q.rowSizes(p.first + row))
 	}
 }

@@ -16,11 +16,21 @@ const unitElements = 64 << 10
 type grouped struct {
 	matrix
 	groupSize int
-	whole     bool // groups are never divided among units
+	division
 }
 
+// division is what units may divide, beside rows.
+type division uint8
+
+const (
+	longGroups division = iota // groups of more than one unit
+	noGroups
+	anything // all weights are of one group
+	noBlocks // blocks are never divided among units, though these divide rows
+)
+
 func newGrouped(m matrix, groupSize int) grouped {
-	if groupSize == WholeRow || groupSize > m.columns {
+	if groupSize == int(WholeRow) || groupSize > m.columns {
 		groupSize = max(m.columns, 1)
 	}
 	return grouped{matrix: m, groupSize: groupSize}
@@ -33,10 +43,10 @@ func (g grouped) packedBytes(bitWidth int) int {
 }
 
 // isLong tells whether a group is more than one unit.
-func (g grouped) isLong() bool { return !g.whole && g.groupSize > unitElements }
+func (g grouped) isLong() bool { return g.division == longGroups && g.groupSize > unitElements }
 
-// unit is a piece of a layer: whole rows, whole groups of one row, or a part of
-// a long group. With no rows, it is the whole layer.
+// unit is a piece of a layer: whole rows, whole groups of one row, a part of a long group,
+// or whole blocks. With no rows, it is the whole layer.
 type unit struct {
 	layer                      int
 	row, column, rows, columns int
@@ -108,6 +118,8 @@ func cutSpan(first, end int, layer func(i int) *grouped) (all tasks) {
 			all[len(all)-1].count++
 		case small:
 			all.add(unit{layer: i})
+		case g.division == noBlocks:
+			all.cutBlocks(i, g)
 		case g.columns > unitElements:
 			all.cutRows(i, g)
 		case elements > 0:
@@ -142,7 +154,7 @@ func (t *tasks) cutLayer(layer int, g *grouped) {
 // cutRows cuts each row between groups, and long groups within.
 func (t *tasks) cutRows(layer int, g *grouped) {
 	span, step := g.columns, max(1, unitElements/g.groupSize)*g.groupSize
-	if g.isLong() {
+	if g.isLong() || g.division == anything {
 		span, step = g.groupSize, unitElements
 	}
 	for row := range g.rows {
@@ -151,6 +163,16 @@ func (t *tasks) cutRows(layer int, g *grouped) {
 			for column := first; column < end; column += step {
 				t.add(unit{layer: layer, row: row, column: column, rows: 1, columns: min(step, end-column)})
 			}
+		}
+	}
+}
+
+// cutBlocks cuts between blocks.
+func (t *tasks) cutBlocks(layer int, g *grouped) {
+	const rows, columns = kernel.BlockSize, unitElements / kernel.BlockSize
+	for row := 0; row < g.rows; row += rows {
+		for column := 0; column < g.columns; column += columns {
+			t.add(unit{layer: layer, row: row, column: column, rows: min(rows, g.rows-row), columns: min(columns, g.columns-column)})
 		}
 	}
 }

@@ -101,10 +101,11 @@ type quantization struct {
 	faults  faults
 
 	underflowed underflows
-	sums        []kernel.Sums              // of units; nil without metrics
-	long        map[unit]kernel.Parameters // of those parts of long groups that have no fault
-	scales      map[int]float32            // of layers whose encoding has a super-scale of the layer
-	stop        func() bool                // whether the run is cancelled
+	sums        []kernel.Sums               // of units; nil without metrics
+	long        map[unit]kernel.Parameters  // of those parts of long groups that have no fault
+	scales      map[int]float32             // of layers whose encoding has a super-scale of the layer
+	shared      map[int]*kernel.SharedScale // of layers that have one scale, and no fault
+	stop        func() bool                 // whether the run is cancelled
 }
 
 func newQuantization(layers []layer, o Options, limit int) *quantization {
@@ -142,14 +143,24 @@ func (q *quantization) run(ctx context.Context, report Progress, failed LayerErr
 	q.stop = func() bool { return ctx.Err() != nil }
 	return q.tasks.run(ctx, q.options.Threads, func() worker {
 		block := new(kernel.Block)
+		var blocks *blockWorker
 		return func(i int, u *unit) {
 			l := &q.layers[u.layer]
 			testHook(l.name)
-			q.fill(block, u)
+			var sums *kernel.Sums
 			if q.sums != nil {
-				block.Sums = &q.sums[i]
+				sums = &q.sums[i]
 			}
-			q.quantizeUnit(chosen, block, u)
+			if l.division == noBlocks {
+				if blocks == nil {
+					blocks = newBlockWorker(chosen)
+				}
+				q.quantizeBlocks(blocks, u, sums)
+			} else {
+				q.fill(block, u)
+				block.Sums = sums
+				q.quantizeUnit(chosen, block, u)
+			}
 			counter.unitDone(u, l)
 		}
 	})
@@ -158,6 +169,9 @@ func (q *quantization) run(ctx context.Context, report Progress, failed LayerErr
 // quantizeUnit codes one unit.
 func (q *quantization) quantizeUnit(k *kernel.Kernel, block *kernel.Block, u *unit) {
 	g := q.layers[u.layer].grouped
+	if g.division == anything && block.Shared == nil {
+		return // the layer has a fault
+	}
 	if !g.isLong() {
 		q.faults.add(u.layer, u.firstElement(g), k.Quantize(block))
 		q.underflowed.add(u.layer, block.Underflows)

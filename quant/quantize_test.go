@@ -170,7 +170,7 @@ func TestSplitRows(t *testing.T) {
 // at whole groups but for parts of long ones.
 func TestUnitsCoverEachLayerOnce(t *testing.T) {
 	for _, m := range []matrix{{0, 0}, {1, 1}, {7, 9}, {3, unitElements}, {2, unitElements + 1}, {3, 5*unitElements + 77}, {100000, 3}} {
-		for _, groupSize := range []int{8, 128, WholeRow, 3 * unitElements} {
+		for _, groupSize := range []int{8, 128, int(WholeRow), 3 * unitElements} {
 			g := newGrouped(m, groupSize)
 			element, group, byteAt := 0, 0, 0
 			for _, task := range cut(1, 1, func(int) *grouped { return &g }) {

@@ -113,8 +113,8 @@ func (r *layerReader) readShape(l *layer, row, first int) (p *problem) {
 	if elements != count {
 		return problemf(KindShapeMismatch, ": Shape mismatch: shape %s has %d elements, weights has %d", shapeText(l.shape), elements, count)
 	}
-	l.grouped = newGrouped(matrixOf(l.shape, elements), l.settings.GroupSize)
-	l.whole = l.settings.format.Method != kernel.RoundToNearest || l.settings.encoding != nil
+	l.grouped = newGrouped(matrixOf(l.shape, elements), l.settings.GroupSize.inRow())
+	l.division = l.settings.division()
 	return nil
 }
 

@@ -9,6 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pyarrowquant._core.encodings import ENCODINGS, Encoding
+from pyarrowquant._core.group_sizes import (
+    BLOCK,
+    BLOCK_SIZE,
+    SHARED,
+    TENSOR,
+    GroupSize,
+    blocks_in,
+    in_row,
+)
 
 Floats = npt.NDArray[np.float32]
 Bools = Any  # an array of them, or one
@@ -41,8 +50,21 @@ class Decoding:
     super_minimums: Floats = field(default_factory=_none)
 
 
+def said_group_size(encoding: str, group_size: int, has_super_scales: bool) -> GroupSize:
+    """Return what shares a scale, of which rows of tables have what it is within a row.
+
+    Super-scales of encodings that have none are the scales that rows share.
+    """
+    known = ENCODINGS.get(encoding)
+    if known is not None and known.shares and has_super_scales:
+        for shared in (TENSOR, BLOCK):
+            if in_row(shared) == group_size:
+                return shared
+    return group_size
+
+
 def decoding_problem(
-    decoding: Decoding, bits: int, group_size: int, rows: int, columns: int
+    decoding: Decoding, bits: int, group_size: GroupSize, rows: int, columns: int
 ) -> str | None:
     """Say what an encoding has otherwise than a row says, but for its scales."""
     name = decoding.encoding
@@ -56,7 +78,7 @@ def decoding_problem(
     wanted = 2**bits if encoding.has_levels else 0
     if len(decoding.levels) != wanted:
         return f"levels has {len(decoding.levels)} values, encoding '{name}' has {wanted}"
-    supers = encoding.super_count(rows, columns)
+    supers = encoding.super_count(rows, columns, group_size)
     for column, values, wanted in (
         ("super_scales", decoding.super_scales, supers),
         ("super_minimums", decoding.super_minimums, supers if encoding.has_minimums else 0),
@@ -71,7 +93,11 @@ def decoding_problem(
 
 
 def scales_problem(
-    decoding: Decoding, columns: int, scales: Floats, zero_points: Floats
+    decoding: Decoding,
+    group_size: GroupSize,
+    columns: int,
+    scales: Floats,
+    zero_points: Floats,
 ) -> str | None:
     """Say which scale or minimum, of a matrix of finite ones, the encoding does not store."""
     encoding = ENCODINGS[decoding.encoding]
@@ -85,6 +111,8 @@ def scales_problem(
             minimums = decoding.super_minimums.reshape(len(scales), -1)[:, places]
     with np.errstate(all="ignore"):
         good = _stored_scales(encoding, decoding, scales, supers)
+        if group_size in SHARED:
+            good = scales == _spread(decoding.super_scales, group_size, len(scales), columns)
         if encoding.has_minimums:
             good_points = _stored_minimums(encoding, scales * zero_points, minimums)
         else:
@@ -98,6 +126,14 @@ def scales_problem(
                 f"'{decoding.encoding}' does not store here"
             )
     return None
+
+
+def _spread(shared: Floats, group_size: GroupSize, rows: int, columns: int) -> Floats:
+    """Put scales that rows share into each of them."""
+    if group_size == TENSOR:
+        return shared.reshape(1, 1)
+    blocks: Floats = shared.reshape(-1, blocks_in(columns))
+    return blocks[np.arange(rows) // BLOCK_SIZE]
 
 
 def _stored_scales(encoding: Encoding, decoding: Decoding, scales: Floats, supers: Floats) -> Bools:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pyarrowquant._core.group_sizes import BLOCK, SHARED, GroupSize, blocks_in, groups_in_row
+
 _ORDER = ("bit_width", "group_size", "zero_point", "scale_dtype")
 _SUPER_SIZE = 256  # columns that share super-scales
 
@@ -32,6 +34,8 @@ class Encoding:
         Of the super-scale, and super-minimum if there is one, of 256 columns.
     layer_bits : int
         Of a scale of the whole layer.
+    shares : bool
+        Whether rows may share scales, as `group_size` says then.
     wider : str or None
         The next wider encoding of the family.
     """
@@ -45,6 +49,7 @@ class Encoding:
     factors: tuple[int, int] | None = None
     super_bits: int = 0
     layer_bits: int = 0
+    shares: bool = False
     wider: str | None = None
 
     @property
@@ -67,8 +72,10 @@ class Encoding:
         """Whether zero-points are a minimum divided by the scale, else all the same."""
         return self.zero_point == "float"
 
-    def super_count(self, rows: int, columns: int) -> int:
-        """Return how many super-scales a layer has."""
+    def super_count(self, rows: int, columns: int, group_size: GroupSize) -> int:
+        """Return how many super-scales a layer has, or scales that rows share."""
+        if group_size in SHARED:
+            return _shared_count(rows, columns, group_size)
         if self.factors is None:
             return 1 if self.layer_bits else 0
         return rows * -(-columns // _SUPER_SIZE)
@@ -77,25 +84,31 @@ class Encoding:
         """Return the super-scale of a row that each of its groups belongs to."""
         return [first // _SUPER_SIZE for first in range(0, columns, self.group_size)]
 
-    def table_bits(self, rows: int, columns: int, group_size: int) -> int:
+    def table_bits(self, rows: int, columns: int, group_size: GroupSize) -> int:
         """Return the bits of a layer in tables, which have all but codes as float32."""
         codes = -(-columns * self.bit_width // 8) * 8
-        groups = 1 if group_size == -1 else -(-columns // group_size)
+        groups = groups_in_row(group_size, columns)
         per_group = 1 if self.has_levels else 2
-        supers = self.super_count(rows, columns) * (2 if self.has_minimums else 1)
+        supers = self.super_count(rows, columns, group_size) * (2 if self.has_minimums else 1)
         levels = 2**self.bit_width if self.has_levels else 0
         return rows * (codes + 32 * per_group * groups) + 32 * (supers + levels)
 
-    def stored_bits(self, rows: int, columns: int, group_size: int, scale_bits: int) -> int:
+    def stored_bits(self, rows: int, columns: int, group_size: GroupSize, scale_bits: int) -> int:
         """Return the bits of a layer; a scale that is no factor has `scale_bits`.
 
         Rows of codes are padded to bytes.
         """
         codes = -(-columns * self.bit_width // 8) * 8
-        groups = 1 if group_size == -1 else -(-columns // group_size)
+        if group_size in SHARED:
+            return rows * codes + _shared_count(rows, columns, group_size) * scale_bits
+        groups = groups_in_row(group_size, columns)
         factors = groups * (scale_bits if self.factor_bits is None else self.factor_bits)
         supers = -(-columns // _SUPER_SIZE) * self.super_bits
         return rows * (codes + factors + supers) + self.layer_bits
+
+
+def _shared_count(rows: int, columns: int, group_size: GroupSize) -> int:
+    return blocks_in(rows) * blocks_in(columns) if group_size == BLOCK else 1
 
 
 _U4, _U6, _I6, _I8 = (1, 15), (1, 63), (-32, 31), (-128, 127)
@@ -113,7 +126,7 @@ ENCODINGS = {
     "mxfp4": Encoding(4, 32, factor_bits=8, wider="mxfp8"),
     "mxfp8": Encoding(8, 32, factor_bits=8),
     "nvfp4": Encoding(4, 16, factor_bits=8, layer_bits=32, wider="fp8"),
-    "fp8": Encoding(8, -1, free=frozenset({"group_size", "scale_dtype"})),
+    "fp8": Encoding(8, -1, free=frozenset({"group_size", "scale_dtype"}), shares=True),
 }
 INTEGER = "int"  # evenly spaced codes, with a scale and a zero-point a group
 ENCODING_NAMES = (INTEGER, *ENCODINGS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from pyarrowquant._core.group_sizes import WHOLE_ROW, GroupSize, in_row
 from pyarrowquant._core.shapes import columns_of
 
 
@@ -17,14 +18,14 @@ class Layout:
     name : str
     shape : tuple of int
     bits : int
-    group_size : int
-        As it was given: -1 for whole rows.
+    group_size : int or str
+        As it was given: -1 for whole rows, "tensor" or "block" where rows share scales.
     """
 
     name: str
     shape: tuple[int, ...]
     bits: int
-    group_size: int
+    group_size: GroupSize
 
     @property
     def columns(self) -> int:
@@ -33,7 +34,8 @@ class Layout:
     @property
     def group(self) -> int:
         """Columns that share a scale: no more than the row has."""
-        return self.columns if self.group_size == -1 else min(self.group_size, self.columns)
+        size = in_row(self.group_size)
+        return self.columns if size == WHOLE_ROW else min(size, self.columns)
 
     def matrix_problem(self) -> str | None:
         """Say what keeps the layer from being a matrix, which all formats want."""
@@ -54,7 +56,7 @@ class Coded(Protocol):
     @property
     def bits(self) -> int: ...
     @property
-    def group_size(self) -> int: ...
+    def group_size(self) -> GroupSize: ...
     @property
     def zero_point(self) -> str: ...
     @property

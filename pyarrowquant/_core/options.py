@@ -53,7 +53,7 @@ def quantize_options(
     *,
     bit_width: int | None = None,
     continue_on_error: bool = False,
-    group_size: int | None = None,
+    group_size: int | str | None = None,
     method: str = "rtn",
     zero_point: str | None = None,
     scale_dtype: str | None = None,
@@ -90,7 +90,7 @@ def quantize_options(
 def _checked(
     bit_width: int | None,
     continue_on_error: bool,
-    group_size: int | None,
+    group_size: int | str | None,
     method: str,
     zero_point: str | None,
     scale_dtype: str | None,

@@ -12,8 +12,14 @@ import pyarrow as pa
 
 from pyarrowquant._core.binary import is_binary
 from pyarrowquant._core.cells import Bytes, numbers, raw, value
-from pyarrowquant._core.encoded_rows import Decoding, decoding_problem, scales_problem
+from pyarrowquant._core.encoded_rows import (
+    Decoding,
+    decoding_problem,
+    said_group_size,
+    scales_problem,
+)
 from pyarrowquant._core.encodings import ENCODINGS, INTEGER
+from pyarrowquant._core.group_sizes import groups_in_row
 from pyarrowquant._core.layout import Layout
 from pyarrowquant._core.nested import is_list
 from pyarrowquant._core.settings import BIT_WIDTHS
@@ -140,10 +146,11 @@ def _packed(batch: pa.RecordBatch, i: int, row: int) -> Packed:
     rows = shape[0] if len(shape) > 1 else 1
     columns = columns_of(shape)
     width = -(-columns * bits // 8)
-    groups = 0 if columns == 0 else 1 if group_size == -1 else -(-columns // group_size)
+    groups = groups_in_row(group_size, columns) if columns else 0
     if data.size != rows * width:
         raise corrupt(f"quantized_data has {data.size} bytes, expected {rows * width}")
-    if encoded and (problem := decoding_problem(decoding, bits, group_size, rows, columns)):
+    said = said_group_size(decoding.encoding, group_size, decoding.super_scales.size > 0)
+    if encoded and (problem := decoding_problem(decoding, bits, said, rows, columns)):
         raise corrupt(problem)
     if not has_zero_points and not ENCODINGS[decoding.encoding].has_levels:
         raise corrupt(f"zero_points is null, encoding '{decoding.encoding}' needs them")
@@ -155,13 +162,13 @@ def _packed(batch: pa.RecordBatch, i: int, row: int) -> Packed:
     scales, zero_points = scales.reshape(rows, groups), zero_points.reshape(rows, groups)
     if not encoded and not scales.all():
         raise corrupt("a scale is 0")
-    if encoded and (problem := scales_problem(decoding, columns, scales, zero_points)):
+    if encoded and (problem := scales_problem(decoding, said, columns, scales, zero_points)):
         raise corrupt(problem)
     return Packed(
         name,
         shape,
         bits,
-        group_size,
+        said,
         data.reshape(rows, width),
         scales,
         zero_points,

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypedDict
 
 from pyarrowquant._core import arguments
-from pyarrowquant._core.encodings import ENCODING_NAMES, ENCODINGS, INTEGER
+from pyarrowquant._core.encodings import ENCODING_NAMES, ENCODINGS, INTEGER, Encoding
+from pyarrowquant._core.group_sizes import SHARED, GroupSize, group_size_argument
 from pyarrowquant._core.quoting import quoted
 
 Check = Callable[[str, object], Any]
@@ -20,7 +21,7 @@ class SettingOverrides(TypedDict, total=False):
     """Those of the settings that somebody says."""
 
     bit_width: int
-    group_size: int
+    group_size: GroupSize
     method: str
     zero_point: str
     scale_dtype: str
@@ -35,8 +36,8 @@ class Settings:
     ----------
     bit_width : int
         One of `BIT_WIDTHS`.
-    group_size : int
-        A multiple of 8, or -1 for whole rows.
+    group_size : int or str
+        A multiple of 8, or -1 for whole rows; of "fp8" also one of `SHARED`.
     method : {"rtn", "hqq", "mse"}
     zero_point : {"integer", "float", "symmetric"}
     scale_dtype : {"float32", "float16", "bfloat16"}
@@ -45,7 +46,7 @@ class Settings:
     """
 
     bit_width: int = 4
-    group_size: int = 128
+    group_size: GroupSize = 128
     method: str = "rtn"
     zero_point: str = "integer"
     scale_dtype: str = "float32"
@@ -80,7 +81,7 @@ def _brought_by(name: str) -> dict[str, int | str]:
 
 def said_settings(
     bit_width: int | None,
-    group_size: int | None,
+    group_size: GroupSize | None,
     method: str | None,
     zero_point: str | None,
     scale_dtype: str | None,
@@ -91,7 +92,7 @@ def said_settings(
     if bit_width is not None:
         said["bit_width"] = arguments.integer("bit_width", bit_width)
     if group_size is not None:
-        said["group_size"] = arguments.integer("group_size", group_size)
+        said["group_size"] = group_size_argument("group_size", group_size)
     if method is not None:
         said["method"] = arguments.text("method", method)
     if zero_point is not None:
@@ -121,7 +122,14 @@ def merged(usual: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is said, and what is usual but for what another encoding fixes."""
     encoding = ENCODINGS.get(said.get("encoding", INTEGER))
     fixed = {} if encoding is None else encoding.fixed
-    return {**{name: value for name, value in usual.items() if name not in fixed}, **said}
+    kept = {name: value for name, value in usual.items() if name not in fixed}
+    if "encoding" in said and kept.get("group_size") in SHARED and not _shares(encoding):
+        del kept["group_size"]
+    return {**kept, **said}
+
+
+def _shares(encoding: Encoding | None) -> bool:
+    return encoding is not None and encoding.shares
 
 
 def contradiction(said: Mapping[str, Any]) -> str | None:
@@ -138,6 +146,12 @@ def _encoding_problem(said: Mapping[str, Any]) -> str | None:
     """Say which setting is not what the encoding has."""
     name = said.get("encoding", INTEGER)
     encoding = ENCODINGS.get(name)
+    group_size = said.get("group_size")
+    if said.get("encoding") == INTEGER and group_size in SHARED:
+        return (
+            f"group_size {group_size!r} contradicts encoding {INTEGER!r}, which has groups of "
+            "columns. Use encoding 'fp8', or group_size -1 for one group a row"
+        )
     if encoding is None:
         return None
     if said.get("method") == "hqq":
@@ -165,14 +179,14 @@ def _choice(kind: Check, *choices: int | str) -> Check:
     return lambda name, value: one_of(name, kind(name, value), choices)
 
 
-def _group_size(name: str, value: object) -> int:
-    number = arguments.integer(name, value)
-    if number != -1 and (number % 8 or not 8 <= number <= LARGEST_GROUP_SIZE):
+def _group_size(name: str, value: object) -> GroupSize:
+    said = group_size_argument(name, value)
+    if isinstance(said, int) and said != -1 and (said % 8 or not 8 <= said <= LARGEST_GROUP_SIZE):
         raise ValueError(
-            f"{name} {number} must be a multiple of 8 from 8 to {LARGEST_GROUP_SIZE}, "
-            "or -1 for the whole row"
+            f"{name} {said} must be a multiple of 8 from 8 to {LARGEST_GROUP_SIZE}, or -1 for the "
+            "whole row"
         )
-    return number
+    return said
 
 
 # Of recipes, which are made and read without Go. Go has the same bounds for what it gets.

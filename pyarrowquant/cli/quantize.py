@@ -10,6 +10,14 @@ from typing import Any
 import click
 
 from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
+from pyarrowquant._core.group_sizes import (
+    BLOCK,
+    SHARED,
+    TENSOR,
+    GroupSize,
+    grouping_text,
+    size_order,
+)
 from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant._core.underflow import underflow_text
 from pyarrowquant.cli._memory import memory_size
@@ -23,6 +31,20 @@ from pyarrowquant.recipes.rule import rule_label
 
 _NAMED = 3  # of tensors that have the same to say
 _WIDTHS = click.Choice([str(width) for width in BIT_WIDTHS])
+
+
+def _group_size(
+    _context: click.Context, _parameter: click.Parameter, text: str | None
+) -> GroupSize | None:
+    """Parse a number of columns, or a name."""
+    if text is None or text in SHARED:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a whole number, {TENSOR!r} or {BLOCK!r}"
+        ) from None
 
 
 def _floor(
@@ -58,7 +80,12 @@ Examples:
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--to", "kind", type=click.Choice(list(FORMATS)), help="Default: by the suffix.")
 @click.option("--bits", type=_WIDTHS, help="Bits of a code; default 4.")
-@click.option("--group-size", type=int, help="-1: whole rows; default as the format has it.")
+@click.option(
+    "--group-size",
+    metavar="SIZE",
+    callback=_group_size,
+    help=f"-1: whole rows; of fp8 also {TENSOR} or {BLOCK}; default as the format has it.",
+)
 @click.option("--method", type=click.Choice(["rtn", "mse", "hqq"]), help="Default mse.")
 @click.option(
     "--zero-point",
@@ -105,7 +132,7 @@ def quantize(
     destination: Path,
     kind: str | None,
     bits: str | None,
-    group_size: int | None,
+    group_size: int | str | None,
     method: str | None,
     zero_point: str | None,
     scale_dtype: str | None,
@@ -241,7 +268,7 @@ def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
         return
     if resume:
         click.echo(_continued_text(shown.continued))
-    groups: dict[tuple[int, int, str, str], list[str]] = {}
+    groups: dict[tuple[int, GroupSize, str, str], list[str]] = {}
     for layer in shown.layers:
         if layer.settings is not None:
             label = "" if layer.rule is None else rule_label(layer.rule.said)
@@ -253,14 +280,18 @@ def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
     click.echo(
         f"{count} of {len(shown.layers)} layers would be quantized{as_mix} to '{shown.destination}'"
     )
-    for (width, group_size, encoding, label), names in sorted(groups.items()):
+    for (width, group_size, encoding, label), names in sorted(groups.items(), key=_order):
         of = "" if encoding == INTEGER else f" of {encoding}"
-        group = "one group a row" if group_size == -1 else f"groups of {group_size}"
         by = f", by {label[0].lower()}{label[1:]}" if label else ""
-        how = f"{width} bits{of} in {group}{printable(by)}"
+        how = f"{width} bits{of} in {grouping_text(group_size)}{printable(by)}"
         click.echo(f"  {len(names)} with {how}: {_some(names)}")
     _show_decoded(shown.decoded)
     _show_unquantized(shown.unquantized)
+
+
+def _order(item: tuple[tuple[int, GroupSize, str, str], list[str]]) -> tuple[Any, ...]:
+    width, group_size, *others = item[0]
+    return width, size_order(group_size), others
 
 
 def _continued_text(found: Continued | None) -> str:

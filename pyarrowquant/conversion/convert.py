@@ -121,7 +121,7 @@ def convert(
     *,
     to: str | None = None,
     bit_width: int | None = None,
-    group_size: int | None = None,
+    group_size: int | str | None = None,
     method: str | None = None,
     zero_point: str | None = None,
     scale_dtype: str | None = None,
@@ -154,8 +154,8 @@ def convert(
     to : {"parquet", "arrow", "compressed-tensors", "mlx", "gguf", "onnx"}, optional
         The format; by default what the suffix of the destination says.
     bit_width : {2, 3, 4, 5, 6, 8}, optional
-        Default 4; for a GGUF model as the mix Q4_K_M has it.
-    group_size : int, optional
+        Default 4; for a GGUF model or a Hugging Face folder to gguf as the mix Q4_K_M has it.
+    group_size : int, "tensor" or "block", optional
         -1 for whole rows; default 128, 32 for gguf, the largest of 128, 64 and 32 (64 and 32 for
         mlx) that fits nearly all layers for compressed-tensors and mlx.
     method : {"rtn", "mse", "hqq"}, optional
@@ -271,7 +271,7 @@ def plan(
     *,
     to: str | None = None,
     bit_width: int | None = None,
-    group_size: int | None = None,
+    group_size: int | str | None = None,
     method: str | None = None,
     zero_point: str | None = None,
     scale_dtype: str | None = None,

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pyarrowquant import __version__
 from pyarrowquant._core import arguments
+from pyarrowquant._core.encoded_rows import said_group_size
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.options import Options
 from pyarrowquant._core.settings import BIT_WIDTHS, Settings
@@ -192,14 +193,20 @@ class Job:
         """Return what results take in the output."""
         bits = 0
         said_of_rows = {"layer_name", "shape", "bit_width", "group_size", "encoding"}
-        columns = [name for name in results.schema.names if name in said_of_rows]
-        for row in results.select(columns).to_pylist():
+        names = results.schema.names
+        columns = [name for name in names if name in said_of_rows]
+        has_super_scales = [False] * results.num_rows
+        if "super_scales" in names:
+            has_super_scales = results["super_scales"].is_valid().to_pylist()
+        rows = results.select(columns).to_pylist()
+        for row, has in zip(rows, has_super_scales, strict=True):
             said = plan_layer(row["layer_name"], row["shape"], self.settings, recipe).settings
+            encoding = row.get("encoding", INTEGER)
             settings = replace(
                 said or self.settings,
                 bit_width=row["bit_width"],
-                group_size=row["group_size"],
-                encoding=row.get("encoding", INTEGER),
+                group_size=said_group_size(encoding, row["group_size"], has),
+                encoding=encoding,
             )
             bits += self.target.stored_bits(row["shape"], settings)
         return bits

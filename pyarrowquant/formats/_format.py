@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
+from pyarrowquant._core.group_sizes import SHARED, in_row
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.settings import BIT_WIDTHS, Settings
 from pyarrowquant._core.shapes import product
@@ -159,11 +160,12 @@ class Format(ABC):
         if 0 in layer.shape:
             return False
         group_size = layer.settings.group_size
-        if group_size == -1:
+        if group_size == -1 or group_size in SHARED:
             return True
-        if layer.columns < group_size:  # where a row is a group
+        size = in_row(group_size)
+        if layer.columns < size:  # where a row is a group
             return self.short_groups is None or layer.columns in self.short_groups
-        return layer.columns % group_size == 0
+        return layer.columns % size == 0
 
     def fitting_group_size(self, layers: Sequence[PlannedLayer]) -> int:
         """Return the usual group size with which nearly all weights can be quantized."""
@@ -175,7 +177,7 @@ class Format(ABC):
             lost = sum(math.prod(layer.shape) for layer in with_it if not self.takes_shape(layer))
             if lost <= _MOST_LOST * most:
                 return group_size
-        return self.usual.group_size
+        return in_row(self.usual.group_size)
 
     def check_plan(self, layers: Iterable[PlannedLayer], model: Model, settings: Settings) -> None:
         """Raise where the format or its engine cannot take these layers, before any work."""

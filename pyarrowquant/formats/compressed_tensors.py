@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from pyarrowquant._core import arguments, laying
 from pyarrowquant._core.cells import Bytes
+from pyarrowquant._core.group_sizes import groups_in_row
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Packed
 from pyarrowquant._core.settings import Settings
@@ -215,7 +216,7 @@ class CompressedTensors(Format):
         """Return the bits of a layer, whose codes and zero-points are in words of 32 bits."""
         rows, columns = shape[0], columns_of(shape)
         bits = settings.bit_width
-        groups = 1 if settings.group_size == -1 else -(-columns // settings.group_size)
+        groups = groups_in_row(settings.group_size, columns)
         scale_bits = 32 if settings.scale_dtype == "float32" else 16
         zero_points = 0 if settings.zero_point == "symmetric" else 32 * _words(rows * bits)
         return rows * 32 * _words(columns * bits) + groups * (rows * scale_bits + zero_points)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pyarrowquant._core import library
 from pyarrowquant._core.arguments import Progress
 from pyarrowquant._core.encodings import ENCODINGS
+from pyarrowquant._core.group_sizes import groups_in_row
 from pyarrowquant._core.measure import SKIP, measure
 from pyarrowquant._core.options import Options, quantize_options
 from pyarrowquant._core.progress import Reporter
@@ -61,7 +62,7 @@ def stored_bits(shape: Sequence[int], settings: Settings) -> int:
     encoding = ENCODINGS.get(settings.encoding)
     if encoding is not None:
         return encoding.stored_bits(rows, columns, group_size, scale)
-    groups = 1 if group_size == -1 else -(-columns // group_size)
+    groups = groups_in_row(group_size, columns)
     zero_point = {"integer": width, "float": scale, "symmetric": 0}[settings.zero_point]
     row_bits: int = -(-columns * width // 8) * 8 + groups * (scale + zero_point)
     return rows * row_bits

@@ -143,7 +143,7 @@ class Rule:
         Leave the layer out. Not together with settings.
     bit_width : {2, 3, 4, 5, 6, 8}, optional
         This and the others are the settings of `quantize_batch_arrow`.
-    group_size : int, optional
+    group_size : int, "tensor" or "block", optional
     method : {"rtn", "hqq", "mse"}, optional
     zero_point : {"integer", "float", "symmetric"}, optional
     scale_dtype : {"float32", "float16", "bfloat16"}, optional
@@ -177,7 +177,7 @@ class Rule:
     min_columns: int | None = None
     skip: bool = False
     bit_width: int | None = None
-    group_size: int | None = None
+    group_size: int | str | None = None
     method: str | None = None
     zero_point: str | None = None
     scale_dtype: str | None = None

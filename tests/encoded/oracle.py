@@ -79,6 +79,36 @@ def encode(weights: Array, name: str, group_size: int = 0, dtype: str = "float32
     )
 
 
+def areas(rows: int, columns: int, shared: str) -> list[tuple[slice, slice]]:
+    """Rows and columns that share a scale: of the tensor, or of blocks of 128 by 128."""
+    step = 128 if shared == "block" else max(rows, columns, 1)
+    return [
+        (slice(row, row + step), slice(column, column + step))
+        for row in range(0, rows, step)
+        for column in range(0, columns, step)
+    ]
+
+
+def encode_shared(weights: Array, shared: str, dtype: str = "float32") -> Encoded:
+    """Code a layer of float32 as fp8 whose rows share scales."""
+    rows, columns = reference.matrix_shape(weights.shape)
+    matrix = weights.reshape(rows, columns)
+    codes, supers = np.zeros((rows, columns), np.uint8), []
+    per_row = -(-columns // 128) if shared == "block" else min(columns, 1)
+    scales = np.zeros((rows, per_row), F)
+    with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+        for area in areas(rows, columns, shared):
+            part = matrix[area]
+            found, (scale,), *_ = _super_block([part.ravel()], "fp8", F(0), dtype)
+            codes[area] = found.reshape(part.shape)
+            scales[area[0], area[1].start // 128] = scale
+            supers.append(scale)
+    if shared == "tensor" and not supers:
+        supers = [F(1)]
+    zeros = np.zeros(scales.size, F)
+    return Encoded(codes, scales.ravel(), zeros, np.array(supers, F), np.empty(0, F))
+
+
 def scale_of_layer(matrix: Array) -> F:
     """The least power of two with which the largest weight is within E2M1 times E4M3."""
     largest = float(np.abs(matrix).max(initial=0))

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import reference
 from methods import quantized
 
 from encoded import oracle
 from encoded.fixed import FIXED
+from encoded.material import column, families
 from pyarrowquant import QuantizationError, dequantize_batch_arrow
 
 # Some of their weights are so small that scales vanish, which is said.
@@ -28,26 +28,6 @@ OTHERS: list[dict[str, Any]] = [
     {"group_size": 64, "scale_dtype": "float16"},
 ]
 CASES = [(name, {}) for name in FIXED] + [("fp8", options) for options in OTHERS]
-
-
-def families(columns: int) -> Iterator[Array]:
-    """Rows that float16 super-scales can hold."""
-    rng = np.random.default_rng(columns)
-    normal = rng.standard_normal((9, columns))
-    yield normal[0]
-    yield rng.standard_t(2, columns)
-    yield abs(normal[1]) + 0.5
-    yield -abs(normal[2]) - 0.5
-    yield normal[3] * np.where(np.arange(columns) // 16 % 3 == 0, 1e-4, 10)
-    yield np.full(columns, 0.3)
-    yield np.full(columns, -77.7)
-    yield np.zeros(columns)
-    yield np.where(rng.random(columns) < 0.5, -0.0, 0.0)
-    yield np.where(np.arange(columns) // 32 % 2 == 0, 0, normal[4])
-    yield np.where(np.arange(columns) == columns - 1, -9.0, normal[5])
-    yield normal[6] * 1e-7  # whose super-scales are subnormal
-    yield normal[7] * 1e-30
-    yield np.where(np.arange(columns) == 0, 1.0, normal[8] * 1e-9)
 
 
 def ties(levels: Array) -> Iterator[Array]:
@@ -74,11 +54,6 @@ def layers_of(name: str) -> dict[str, Array]:
     layers["0-D"] = np.array(-0.7, np.float32)
     layers |= {f"empty {shape}": np.empty(shape, np.float32) for shape in [(0,), (0, 5), (3, 0)]}
     return layers
-
-
-def column(result: pa.Table, name: str, row: int) -> Array:
-    values = result[name][row]
-    return values.values.to_numpy() if values.is_valid else np.empty(0, np.float32)
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from pyarrowquant._core.decoding import decode_matrix, unpacked
 from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
+from pyarrowquant._core.group_sizes import WHOLE_ROW, GroupSize, in_row
 from pyarrowquant._core.results import Packed
 from pyarrowquant.cli._originals import Originals
 from pyarrowquant.conversion.result_files import METRICS, naming, open_results, watched
@@ -33,14 +34,14 @@ class Layer:
     ----------
     coding : str or None
         What a model has it as, such as "Q4_K", or the encoding of a row of results; None for "int".
-    group_size : int or None
-        None where the coding says it.
+    group_size : int, str or None
+        As of `Layout`; None where the coding says it.
     """
 
     layer_name: str
     shape: tuple[int, ...]
     bit_width: int
-    group_size: int | None
+    group_size: GroupSize | None
     coding: str | None
     weights: int
     code_bytes: int
@@ -64,7 +65,7 @@ class Layer:
 
     @property
     def group_or_code(self) -> str:
-        group = {None: "", -1: "row"}.get(self.group_size, str(self.group_size))
+        group = "row" if self.group_size == WHOLE_ROW else self.group_size or ""
         return f"{group} {self.coding or ''}".strip()
 
     @property
@@ -257,7 +258,7 @@ def decoded(packed: Packed) -> Iterator[Any]:
                 packed.zero_points[rows],
                 packed.columns,
                 packed.bits,
-                packed.group_size,
+                in_row(packed.group_size),
             )
         else:
             of_columns = np.arange(packed.columns) // packed.group

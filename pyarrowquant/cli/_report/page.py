@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from pyarrowquant._core.encodings import INTEGER
+from pyarrowquant._core.group_sizes import BLOCK, TENSOR, WHOLE_ROW, GroupSize, size_order
 from pyarrowquant._version import __version__
 from pyarrowquant.cli._report import figures
 from pyarrowquant.cli._report.histograms import Histogram
@@ -114,14 +115,20 @@ def _relative(error: float) -> str:
     return f"{error:.5f}" if math.isfinite(error) else "inf"
 
 
+def _scope(group_size: GroupSize) -> str:
+    """What shares a scale."""
+    shared = {WHOLE_ROW: "whole rows", TENSOR: "whole tensors", BLOCK: "blocks"}
+    return shared.get(group_size, str(group_size))
+
+
 def _settings(report: Report) -> dict[str, str]:
     """How the results were made, as text; what differs by layer is said in the tables."""
     names = ("method", "zero_point", "scale_dtype")
     said = {name: report.settings.get(name) for name in names if name in report.settings}
     shown = {name: "by layer" if value is None else str(value) for name, value in said.items()}
-    groups = sorted({layer.group_size for layer in report.layers if layer.group_size is not None})
+    groups = {layer.group_size for layer in report.layers if layer.group_size is not None}
     if groups:
-        shown["group_size"] = ", ".join("whole rows" if g == -1 else str(g) for g in groups)
+        shown["group_size"] = ", ".join(map(_scope, sorted(groups, key=size_order)))
     codings = Counter(layer.coding or INTEGER for layer in report.layers)
     if codings.keys() != {INTEGER}:
         shown["codes"] = ", ".join(f"{name} ({count})" for name, count in codings.most_common())

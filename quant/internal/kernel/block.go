@@ -22,8 +22,10 @@ type Block struct {
 	// SuperScales and SuperMinimums are Rows*Description.SuperScales(Columns), or nil.
 	SuperScales, SuperMinimums []float32
 	LayerScale                 float32 // given, where the encoding has one
-	Sums                       *Sums   // nil: no error sums wanted
-	Underflows                 int     // groups whose scale, as it is stored, is rounded to 0
+	// Shared is the scale of all groups, which Scales has already, or nil: they are to be chosen.
+	Shared     *SharedScale
+	Sums       *Sums // nil: no error sums wanted
+	Underflows int   // groups whose scale, as it is stored, is rounded to 0
 	// Stop tells a search to give up, since nobody wants its outputs any more; nil: never.
 	Stop func() bool
 }

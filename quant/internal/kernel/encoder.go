@@ -27,6 +27,8 @@ type encoder struct {
 	lo, hi          [maxTogether]float32
 	scale, minimum  [maxTogether]float32
 	searched        [maxTogether]searchedMinimum
+	// What finds their codes.
+	coderInverse, coderOffset [maxTogether]float32
 	// Of a super-group, as they are stored.
 	superScale, superMinimum float32
 	// Trials of the group at hand, and their errors.
@@ -36,8 +38,8 @@ type encoder struct {
 	plain  units       // round-to-nearest's, of the group at hand
 }
 
-// maxTogether is how many groups are taken together at most.
-const maxTogether = superSize / 16
+// maxTogether is how many groups are taken together at most, no fewer than a super-group has.
+const maxTogether = 32
 
 // encoders are used again: clearing one costs as much as a small layer.
 var encoders = sync.Pool{New: func() any { return new(encoder) }}
@@ -46,11 +48,10 @@ var encoders = sync.Pool{New: func() any { return new(encoder) }}
 func quantizeEncoded(b *Block, steps *encoderSteps) Fault {
 	e := encoders.Get().(*encoder)
 	defer encoders.Put(e)
-	e.block, e.Description, e.steps = b, b.Encoding.Describe(), steps
-	e.lanes, e.underflows, e.stop = laneSums{}, 0, b.Stop
+	e.begin(b, steps)
 	together := e.SuperSize
 	if together == 0 {
-		together = min(max(1, superSize/b.GroupSize), maxTogether) * b.GroupSize
+		together = min(max(1, tileSize/b.GroupSize), maxTogether) * b.GroupSize
 	}
 	for row := range b.Rows {
 		e.at = b.layout().row(row)
@@ -68,13 +69,25 @@ func quantizeEncoded(b *Block, steps *encoderSteps) Fault {
 	return Fault{}
 }
 
+// begin takes a block.
+func (e *encoder) begin(b *Block, steps *encoderSteps) {
+	e.block, e.Description, e.steps = b, b.Encoding.Describe(), steps
+	e.lanes, e.underflows, e.stop = laneSums{}, 0, b.Stop
+}
+
 // quantizeGroups takes groups through all stages: their ranges, their parameters, their
 // codes.
 func (e *encoder) quantizeGroups() Fault {
+	if e.block.Shared != nil {
+		e.takeShared()
+		e.code()
+		return Fault{}
+	}
 	if fault := e.findRanges(); fault.Kind != NoFault {
 		return fault
 	}
-	e.normalizeAll()
+	e.normalizeEnds()
+	e.fillTile()
 	if failed := e.fit(); failed >= 0 {
 		first, _ := e.span(failed)
 		return Fault{Kind: ScaleRange, Index: first, Value: e.superScale}
@@ -116,14 +129,20 @@ func (e *encoder) findRanges() Fault {
 	return Fault{}
 }
 
-// normalizeAll finds the powers of two, and fills the tile unless a group is longer.
-func (e *encoder) normalizeAll() {
+// normalizeEnds finds the powers of two.
+func (e *encoder) normalizeEnds() {
+	lo, hi := e.lo[:e.groups], e.hi[:e.groups]
 	largest := float32(0)
-	for i := range e.groups {
+	for i := range lo {
 		if e.SuperSize == 0 {
 			largest = 0
 		}
-		largest = max(largest, -e.lo[i], e.hi[i])
+		if -lo[i] > largest { // max looks for NaN, too
+			largest = -lo[i]
+		}
+		if hi[i] > largest {
+			largest = hi[i]
+		}
 		exponent := max(int(math.Float32bits(largest)>>23)-127, -126)
 		e.normal[i], e.inverse[i] = powerOf2(-exponent), powerOf2(exponent)
 	}
@@ -134,6 +153,10 @@ func (e *encoder) normalizeAll() {
 		e.lo[i] *= e.normal[i]
 		e.hi[i] *= e.normal[i]
 	}
+}
+
+// fillTile normalizes the weights, unless a group is longer than the tile.
+func (e *encoder) fillTile() {
 	switch {
 	case e.n > tileSize:
 	case e.even():
@@ -195,17 +218,17 @@ func (e *encoder) store() {
 func (e *encoder) code() {
 	b := e.block
 	packed := b.Packed[e.at.packed:][:RowBytes(e.n, b.BitWidth)]
-	var inverse, offset [maxTogether]float32
-	for i := range e.groups {
+	inverse, offset := e.coderInverse[:e.groups], e.coderOffset[:e.groups]
+	for i := range inverse {
 		inverse[i], offset[i] = coder(e.scale[i], e.minimum[i])
 	}
 	if e.n > tileSize {
-		e.codeLong(packed, inverse[:1], offset[:1])
+		e.codeLong(packed, inverse, offset)
 		return
 	}
 	codes := e.codes[:e.n]
 	if e.even() {
-		e.steps.code(codes, e.grid, e.tile[:e.n], inverse[:e.groups], offset[:e.groups])
+		e.steps.code(codes, e.grid, e.tile[:e.n], inverse, offset)
 	} else {
 		for i := range e.groups {
 			first, end := e.span(i)

@@ -28,6 +28,8 @@ const superSize = 256
 type Description struct {
 	BitWidth  int
 	GroupSize int // columns of a group; 0: as wanted
+	// Shares tells whether groups of several rows may have one scale.
+	Shares bool
 	// SuperSize is how many columns share a super-scale: scales are its products with small
 	// integers. 0: none.
 	SuperSize int
@@ -63,7 +65,7 @@ var descriptions = [...]*Description{
 	MXFP4: {BitWidth: 4, GroupSize: 32, Levels: e2m1Levels, grid: e2m1Grid, scales: powerOfTwo},
 	MXFP8: {BitWidth: 8, GroupSize: 32, Levels: e4m3Levels, grid: e4m3Grid, scales: powerOfTwo},
 	NVFP4: {BitWidth: 4, GroupSize: 16, LayerScale: true, Levels: e2m1Levels, grid: e2m1Grid, scales: e4m3OfLayer},
-	FP8:   {BitWidth: 8, Levels: e4m3Levels, grid: e4m3Grid, scales: ofDtype},
+	FP8:   {BitWidth: 8, Shares: true, Levels: e4m3Levels, grid: e4m3Grid, scales: ofDtype},
 }
 
 // Describe gives what an encoding fixes, nil for Integer.

@@ -14,9 +14,23 @@ const (
 
 // fitAlone fits a group whose scale is of no super-group.
 func (e *encoder) fitAlone(i int) bool {
+	searches, ok := e.beginAlone(i)
+	if !searches {
+		return ok
+	}
+	errors := e.trialErrors(i)
+	if least := e.steps.leastTrial(errors); beats(errors[least], errors[0]) {
+		e.scale[i] = e.trials.scale[least]
+	}
+	return true
+}
+
+// beginAlone gives a group the scale of the plain rule, and tells whether trials are made to
+// search for a better one, the first of which is the plain one.
+func (e *encoder) beginAlone(i int) (searches, ok bool) {
 	plain, ok := e.plainScale(i)
 	if !ok {
-		return false
+		return false, false
 	}
 	e.scale[i] = plain
 	if plain == 0 {
@@ -25,19 +39,14 @@ func (e *encoder) fitAlone(i int) bool {
 		if e.scales != signedFloat16 && e.scales != e4m3OfLayer {
 			e.scale[i] = e.normal[i]
 		}
-		return true
+		return false, true
 	}
 	if e.block.Method == RoundToNearest {
-		return true
+		return false, true
 	}
 	e.scaleTrials(i, plain)
-	t := &e.trials
-	t.set(0, plain, 0)
-	errors := e.trialErrors(i)
-	if least := e.steps.leastTrial(errors); beats(errors[least], errors[0]) {
-		e.scale[i] = t.scale[least]
-	}
-	return true
+	e.trials.set(0, plain, 0)
+	return true, true
 }
 
 // plainScale is a group's scale by the encoding's plain rule, for the weight of largest
@@ -67,7 +76,11 @@ func (e *encoder) storedScale(i int, scale float32) (rounded float32, ok bool) {
 	case signedFloat16:
 		rounded = roundScale(wanted, ScaleFloat16)
 	case e4m3OfLayer:
-		return e.ofLayer(i, e4m3.code(wanted/e.block.LayerScale)), true
+		factor := wanted / e.block.LayerScale
+		if rounded = e4m3.round(factor) * e.block.LayerScale; !isFinite(rounded * e.grid.high) {
+			return e.ofLayer(i, e4m3.code(factor)), true
+		}
+		return rounded * e.normal[i], true
 	default:
 		rounded = roundScale(wanted, e.block.ScaleDtype)
 		if isFinite(rounded) && !isFinite(rounded*e.grid.high) { // rounded up, near the largest float32
@@ -79,6 +92,26 @@ func (e *encoder) storedScale(i int, scale float32) (rounded float32, ok bool) {
 		return 0, false
 	}
 	return rounded * e.normal[i], true
+}
+
+// plainOfLayer gives groups the scale of the plain rule until one of them is special. It is
+// plainScale for many small groups, without calls.
+func (e *encoder) plainOfLayer() (groups int) {
+	hi := e.hi[:e.groups]
+	lo, inverse, normal, scale := e.lo[:len(hi)], e.inverse[:len(hi)], e.normal[:len(hi)], e.scale[:len(hi)]
+	high, layerScale, format := e.grid.high, e.block.LayerScale, *e4m3
+	for i, end := range hi {
+		if -lo[i] > end {
+			end = -lo[i]
+		}
+		factor := float32(float32(end/high)*inverse[i]) / layerScale
+		rounded := float32(format.roundPositive(factor) * layerScale)
+		if rounded == 0 || !isFinite(float32(rounded*high)) {
+			return i
+		}
+		scale[i] = rounded * normal[i]
+	}
+	return len(hi)
 }
 
 // ofLayer is the normalized scale of a code, or of the largest with which all levels are

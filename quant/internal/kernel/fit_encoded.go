@@ -11,7 +11,11 @@ func (e *encoder) fit() (failed int) {
 	ok := true
 	switch {
 	case e.SuperSize == 0:
-		for i := range e.groups {
+		i := 0
+		if e.scales == e4m3OfLayer && e.block.Method == RoundToNearest {
+			i = e.plainOfLayer()
+		}
+		for ; i < e.groups; i++ {
 			if !e.fitAlone(i) {
 				return i
 			}

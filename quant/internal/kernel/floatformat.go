@@ -50,6 +50,19 @@ func (f *floatFormat) round(x float32) float32 {
 	return float32(x+magic) - magic
 }
 
+// roundPositive is round for what is not negative, faster.
+func (f *floatFormat) roundPositive(x float32) float32 {
+	if x > f.largest {
+		return f.largest
+	}
+	power := math.Float32frombits(math.Float32bits(x) & infinityBits)
+	if power < f.smallestNormal {
+		power = f.smallestNormal
+	}
+	magic := power * f.magic
+	return float32(x+magic) - magic
+}
+
 // code gives the code of the nearest number, whose sign is that of x even where it is 0.
 func (f *floatFormat) code(x float32) uint8 {
 	magnitude := abs(f.round(x))

@@ -23,6 +23,10 @@ type Kernel struct {
 	// them, made of all parts' ranges, and writes no scale.
 	Range func(*Block) (lo, hi float32, fault Fault)
 	Code  func(*Block, Parameters)
+
+	// TrialErrors are of a part of weights that share a scale, which is to be chosen: of whole
+	// rows, or of a part of one.
+	TrialErrors func(*Block) TrialErrors
 }
 
 // kernels are those that this CPU can run, which is found out once.

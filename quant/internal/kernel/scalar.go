@@ -3,6 +3,7 @@ package kernel
 // Scalar is the reference.
 var Scalar = Kernel{
 	Name: "scalar", Quantize: quantizeScalar, Dequantize: dequantizeScalar, Range: rangeScalar, Code: codeScalar,
+	TrialErrors: func(b *Block) TrialErrors { return trialErrorsOf(b, scalarSteps) },
 }
 
 // tileSize is how many weights are widened at a time: a multiple of 8, so that

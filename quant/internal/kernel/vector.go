@@ -36,6 +36,7 @@ func vectorKernels() (kernels []Kernel) {
 		steps := v.vectorSteps()
 		kernels = append(kernels, Kernel{
 			Name: v.name, Dequantize: v.dequantize, Range: v.rangePart, Code: v.codePart,
+			TrialErrors: func(b *Block) TrialErrors { return trialErrorsOf(b, steps) },
 			Quantize: func(b *Block) Fault {
 				if b.check(); b.Encoding != Integer {
 					return quantizeEncoded(b, steps)

@@ -76,10 +76,11 @@ func (v *vectorSet) codeLevelsOf(codes []uint8, g *grid, weights, inverse, offse
 }
 
 func (v *vectorSet) packLevels(packed []byte, codes []uint8, bitWidth int) {
-	whole := 0
-	if bitWidth != 8 {
-		whole = len(codes) &^ 7
+	if bitWidth == 8 {
+		copy(packed, codes)
+		return
 	}
+	whole := len(codes) &^ 7
 	if whole > 0 {
 		v.pack[bitWidth](&packed[0], &codes[0], whole)
 	}

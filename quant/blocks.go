@@ -1,0 +1,103 @@
+package quant
+
+import (
+	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
+)
+
+// Blocks of kernel.BlockSize rows and columns have one scale. They are a group each: their
+// weights, which lie in as many pieces as rows, are brought together before, and their codes,
+// of 8 bits, apart again.
+
+const blockElements = kernel.BlockSize * kernel.BlockSize
+
+// blockWorker codes blocks one after the other.
+type blockWorker struct {
+	kernel     *kernel.Kernel
+	weights    []byte // of float64 at most
+	codes      [blockElements]byte
+	importance [blockElements]float32
+	block      kernel.Block
+	sums       kernel.Sums
+	scale      [1]float32
+}
+
+func newBlockWorker(k *kernel.Kernel) *blockWorker {
+	return &blockWorker{kernel: k, weights: make([]byte, 8*blockElements)}
+}
+
+// quantizeBlocks codes the blocks of a unit, and adds to its sums unless they are nil.
+func (q *quantization) quantizeBlocks(w *blockWorker, u *unit, sums *kernel.Sums) {
+	g := q.layers[u.layer].grouped
+	part := u.grouped(g)
+	for row := 0; row < part.rows; row += kernel.BlockSize {
+		for column := 0; column < part.columns; column += kernel.BlockSize {
+			q.quantizeBlock(w, sums, &unit{
+				layer: u.layer,
+				row:   u.row + row, column: u.column + column,
+				rows: min(kernel.BlockSize, part.rows-row), columns: min(kernel.BlockSize, part.columns-column),
+			})
+		}
+	}
+}
+
+// quantizeBlock codes the block that is this unit.
+func (q *quantization) quantizeBlock(w *blockWorker, sums *kernel.Sums, u *unit) {
+	l := &q.layers[u.layer]
+	w.gather(l, u)
+	if l.settings.format.Method != kernel.RoundToNearest {
+		w.block.Stop = q.stop
+	}
+	w.sums = kernel.Sums{}
+	if sums != nil {
+		w.block.Sums = &w.sums
+	}
+	fault := w.kernel.Quantize(&w.block)
+	if fault.Kind != kernel.NoFault {
+		fault.Index = fault.Index/u.columns*l.columns + fault.Index%u.columns
+		q.faults.add(u.layer, u.firstElement(l.grouped), fault)
+		return
+	}
+	q.underflowed.add(u.layer, w.block.Underflows)
+	if sums != nil {
+		sums.Add(w.sums)
+	}
+	if !q.options.MeasureOnly {
+		q.scatter(w, u)
+	}
+}
+
+// gather makes the worker's block of a unit's weights, a single group.
+func (w *blockWorker) gather(l *layer, u *unit) {
+	size, elements := l.element.Size(), u.rows*u.columns
+	for row := range u.rows {
+		from := ((u.row+row)*l.columns + u.column) * size
+		copy(w.weights[row*u.columns*size:], l.weights[from:][:u.columns*size])
+	}
+	w.block = kernel.Block{
+		Format: l.settings.format,
+		Type:   l.element,
+		Rows:   1, Columns: elements, GroupSize: elements,
+		Weights: w.weights[:elements*size],
+		Packed:  w.codes[:elements],
+		Scales:  w.scale[:],
+	}
+	if l.importance != nil {
+		for row := range u.rows {
+			copy(w.importance[row*u.columns:], l.importance[u.column:][:u.columns])
+		}
+		w.block.Importance = w.importance[:elements]
+	}
+}
+
+// scatter writes the codes of the worker's block, and its scale wherever it stands.
+func (q *quantization) scatter(w *blockWorker, u *unit) {
+	g := q.layers[u.layer].grouped
+	p, at := q.place(u.layer)
+	packed, scales := p.packed.row(at), p.scales.float32s(at)
+	groups, column := kernel.Groups(g.columns, kernel.BlockSize), u.column/kernel.BlockSize
+	for row := range u.rows {
+		copy(packed[(u.row+row)*g.columns+u.column:], w.codes[row*u.columns:][:u.columns])
+		scales[(u.row+row)*groups+column] = w.scale[0]
+	}
+	p.superScales().float32s(at)[u.row/kernel.BlockSize*groups+column] = w.scale[0]
+}
