@@ -283,7 +283,7 @@ func TestSmallScales(t *testing.T) {
 		encoding   Encoding
 		size, most float64
 	}{
-		{Q3K, 1e-5, 0.2}, {Q6K, 1e-5, 0.05}, {Q6K, 1e-7, 0.2}, {IQ4XS, 2e-6, 0.12}, {IQ4NL, 1e-6, 0.21}, {FP8, 1e-8, 0.03},
+		{Q3K, 1e-5, 0.2}, {Q6K, 1e-5, 0.05}, {Q6K, 1e-7, 0.2}, {IQ4XS, 2e-6, 0.12}, {IQ4NL, 1e-6, 0.21}, {FP8, 1e-8, 0.03}, {NF4, 1e-30, 0.087},
 	} {
 		random := rand.New(rand.NewPCG(7, 8))
 		weights := make([]float32, 512)

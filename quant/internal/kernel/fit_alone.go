@@ -141,7 +141,7 @@ func (e *encoder) continuousTrials(i int, plain float32) {
 	unit := e.scaleDtype().smallest() * e.normal[i]
 	for lane := 1; lane < e.grid.trialLanes(); lane++ {
 		scale, ok := e.storedScale(i, e.aboutScale(best, unit, lane))
-		if !ok || scale == 0 || scale < 0 && e.scales != signedFloat16 {
+		if !ok || scale == 0 || scale < 0 && e.grid.kind == floatKind { // which has both signs of all levels
 			scale = plain
 		}
 		e.trials.set(lane, scale, 0)
