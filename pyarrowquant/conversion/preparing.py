@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
+from pyarrowquant._core.quoting import enumerated
 from pyarrowquant._core.settings import SettingOverrides, Settings, listed, merged
 from pyarrowquant.conversion.checks import (
     check_file_names,
@@ -98,8 +99,10 @@ def prepare(
     _check_named(recipe, said, target, bits_per_weight)
     settings = target.defaults(model).with_overrides(said)
     rules = target.recipe(model, _chosen(recipe, said, target, model))
-    if bits_per_weight is not None and "bit_width" in said:
-        raise UsageError("bit_width= and bits_per_weight= exclude each other")
+    if bits_per_weight is not None:
+        arguments.bits_per_weight(bits_per_weight)
+        if "bit_width" in said:
+            raise UsageError("bit_width= and bits_per_weight= exclude each other")
     if not is_named(recipe) and recipe not in target.recipe_names:
         _warn_of_unused(recipe_of(recipe), model)
     # This checks schema and arguments.
@@ -172,9 +175,9 @@ def _check_encoding(said: SettingOverrides, target: Format, bits_per_weight: flo
     """Raise where a format does not hold the encoding, or nothing is left to fit to a budget."""
     encoding = said.get("encoding", INTEGER)
     if encoding not in ENCODING_NAMES:
-        raise ValueError(f"encoding {encoding!r} must be one of {listed(ENCODING_NAMES)}")
+        raise UsageError(f"encoding {encoding!r} must be one of {listed(ENCODING_NAMES)}")
     if encoding not in target.encodings:
-        others = " and ".join(name for name, each in FORMATS.items() if encoding in each.encodings)
+        others = enumerated(name for name, each in FORMATS.items() if encoding in each.encodings)
         raise UsageError(
             f"to={target.name!r} holds encoding {listed(target.encodings)}, and not {encoding!r}, "
             f"which {others} hold"
@@ -212,7 +215,10 @@ def _chosen(
         default.pop("group_size", None)
     if default == chosen.default.said:
         return chosen
-    return Recipe(chosen.rules, default, chosen.name)
+    try:
+        return Recipe(chosen.rules, default, chosen.name)
+    except ValueError as error:  # each was right without the other
+        raise UsageError(str(error)) from None
 
 
 def _check_any(
