@@ -111,7 +111,11 @@ func (q *quantization) searchSharedScales(ctx context.Context, k *kernel.Kernel)
 		sums[t.layer].Add(errors[i])
 	}
 	for layer, sum := range sums {
-		q.shared[layer].Choose(*sum)
+		shared := q.shared[layer]
+		shared.Choose(*sum)
+		if shared.Underflows {
+			q.underflowed.add(layer, 1)
+		}
 	}
 	return nil
 }

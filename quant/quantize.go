@@ -219,6 +219,10 @@ func (q *quantization) fill(block *kernel.Block, u *unit) {
 }
 
 func (l *layer) problem(fault kernel.Fault) *problem {
+	if d := l.settings.encoding; fault.Kind == kernel.ScaleRange && d != nil && d.SuperSize > 0 {
+		return problemf(KindScaleRange, ": the super-scale %g of the %d columns at index %d is beyond what encoding '%s' stores. Use another encoding for this layer",
+			fault.Value, d.SuperSize, fault.Index, l.settings.Encoding).at(int64(fault.Index))
+	}
 	if fault.Kind == kernel.ScaleRange && l.settings.encoding != nil {
 		return problemf(KindScaleRange, ": the scale %g of the group at index %d is beyond what encoding '%s' stores. Use another encoding for this layer",
 			fault.Value, fault.Index, l.settings.Encoding).at(int64(fault.Index))

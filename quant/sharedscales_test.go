@@ -220,19 +220,36 @@ func TestSharedScalesExtremes(t *testing.T) {
 	}
 }
 
-// TestSharedScalesUnderflow counts scales that float16 rounds to 0, one a tensor or block.
+// TestSharedScalesUnderflow counts scales that float16 rounds to 0, one a tensor or block. The
+// search keeps weights that the smallest scale still has levels for.
 func TestSharedScalesUnderflow(t *testing.T) {
-	weights := normal(200, 200)
-	for i := range weights {
-		weights[i] *= 1e-9
-	}
-	schema, batches := matrixTable(200, 200, weights)
-	for size, want := range map[GroupSize]int{WholeTensor: 1, Blocks: 4} {
-		o := sharedOptions(MeanSquares, size)
+	for _, test := range []struct {
+		unit   float32
+		method Method
+		size   GroupSize
+		want   int
+	}{
+		{1e-9, RoundToNearest, WholeTensor, 1},
+		{1e-9, RoundToNearest, Blocks, 4},
+		{1e-9, MeanSquares, WholeTensor, 0},
+		{1e-9, MeanSquares, Blocks, 0},
+		{1e-14, MeanSquares, WholeTensor, 1},
+		{1e-14, MeanSquares, Blocks, 4},
+	} {
+		weights := normal(200, 200)
+		for i := range weights {
+			weights[i] *= test.unit
+		}
+		schema, batches := matrixTable(200, 200, weights)
+		o := sharedOptions(test.method, test.size)
 		o.ScaleDtype = ScaleFloat16
 		r := mustQuantize(t, schema, batches, o, checked(t))
-		if len(r.Underflows) != 1 || r.Underflows[0].Groups != want {
-			t.Errorf("%s: %v, want %d groups", size, r.Underflows, want)
+		groups := 0
+		for _, u := range r.Underflows {
+			groups += u.Groups
+		}
+		if groups != test.want {
+			t.Errorf("%v: %v", test, r.Underflows)
 		}
 		r.Release()
 	}

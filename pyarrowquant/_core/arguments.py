@@ -69,6 +69,17 @@ def quality_floor(value: object) -> dict[str, float] | None:
     return checked
 
 
+def bits_per_weight(value: object) -> float:
+    """Return a budget, which is a finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ArgumentTypeError(
+            f"bits_per_weight must be a number, got {type(value).__name__}: {quoted(value)}"
+        )
+    if not 0 < float(value) < math.inf:
+        raise UsageError(f"Invalid bits_per_weight: {value}. Must be a finite number above 0")
+    return float(value)
+
+
 def thread_count(threads: object) -> int:
     """Return the number of workers: by default, the CPUs that this process may use."""
     if threads is not None:

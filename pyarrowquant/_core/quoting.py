@@ -24,6 +24,12 @@ def shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "..."
 
 
+def enumerated(values: Iterable[str]) -> str:
+    """Return "a", "a and b" or "a, b and c"."""
+    *before, last = values
+    return f"{', '.join(before)} and {last}" if before else last
+
+
 def _pieces(value: Any) -> Iterator[str]:
     """Give what repr does, but not all at once: it may be huge, or nested too deeply."""
     kind = type(value)

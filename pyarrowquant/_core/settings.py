@@ -10,6 +10,7 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import ENCODING_NAMES, ENCODINGS, INTEGER, Encoding
 from pyarrowquant._core.group_sizes import SHARED, GroupSize, group_size_argument
 from pyarrowquant._core.quoting import quoted
+from pyarrowquant.errors import UsageError
 
 Check = Callable[[str, object], Any]
 
@@ -59,7 +60,7 @@ class Settings:
 
         Raises
         ------
-        ValueError
+        UsageError
             What is said contradicts the encoding.
         """
         usual: dict[str, Any] = {}
@@ -68,8 +69,8 @@ class Settings:
             before = {name: getattr(Settings, name) for name in _brought_by(self.encoding)}
             usual = {**before, **_brought_by(encoding)}
         settings = replace(self, **{**usual, **said})
-        if problem := _encoding_problem(vars(settings)):
-            raise ValueError(problem)
+        if problem := _encoding_problem(vars(settings), said):
+            raise UsageError(problem)
         return settings
 
 
@@ -132,19 +133,26 @@ def _shares(encoding: Encoding | None) -> bool:
     return encoding is not None and encoding.shares
 
 
-def contradiction(said: Mapping[str, Any]) -> str | None:
-    """Say which settings are right by themselves, but not together."""
-    if said.get("method") == "hqq" and said.get("zero_point") == "symmetric":
+def contradiction(together: Mapping[str, Any], said: Mapping[str, Any]) -> str | None:
+    """Say which settings are right by themselves, but not together.
+
+    Parameters
+    ----------
+    together : mapping
+    said : mapping
+        Those of them that are said in one place; others come from a default.
+    """
+    if together.get("method") == "hqq" and together.get("zero_point") == "symmetric":
         return (
             "zero_point 'symmetric' leaves method 'hqq' nothing to choose. Use zero_point "
             "'float' or 'integer', or method 'mse'"
         )
-    return _encoding_problem(said)
+    return _encoding_problem(together, said)
 
 
-def _encoding_problem(said: Mapping[str, Any]) -> str | None:
+def _encoding_problem(together: Mapping[str, Any], said: Mapping[str, Any]) -> str | None:
     """Say which setting is not what the encoding has."""
-    name = said.get("encoding", INTEGER)
+    name = together.get("encoding", INTEGER)
     encoding = ENCODINGS.get(name)
     group_size = said.get("group_size")
     if said.get("encoding") == INTEGER and group_size in SHARED:
@@ -154,10 +162,12 @@ def _encoding_problem(said: Mapping[str, Any]) -> str | None:
         )
     if encoding is None:
         return None
-    if said.get("method") == "hqq":
+    # Where the encoding was said elsewhere, the setting may be what is meant.
+    another = "" if "encoding" in said else f", or say encoding {INTEGER!r} with it"
+    if together.get("method") == "hqq":
         return (
             f"method 'hqq' contradicts encoding {name!r}, which fixes zero-points. Use method "
-            "'mse' or 'rtn'"
+            f"'mse' or 'rtn'{another}"
         )
     has = {
         "bit_width": f"{encoding.bit_width} bits",
@@ -166,11 +176,11 @@ def _encoding_problem(said: Mapping[str, Any]) -> str | None:
         "scale_dtype": f"{encoding.scale_dtype!r}",
     }
     for setting, fixed in encoding.fixed.items():
-        value = said.get(setting, fixed)
+        value = together.get(setting, fixed)
         if value != fixed:
             return (
                 f"{setting} {quoted(value)} contradicts encoding {name!r}, which has "
-                f"{has[setting]}. Leave it out"
+                f"{has[setting]}. Leave it out{another}"
             )
     return None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
-from pyarrowquant._core.quoting import meant
+from pyarrowquant._core.quoting import enumerated, meant
 from pyarrowquant._core.settings import SettingOverrides, Settings, listed, merged
 from pyarrowquant.conversion.checks import (
     check_file_names,
@@ -109,8 +109,10 @@ def prepare(
     if mix is not None:
         given = (Recipe(name=mix) if given is None else given).extending(target.mix(mix, model))
     rules = target.recipe(model, _with_said(given, said, target, is_named(recipe)))
-    if bits_per_weight is not None and "bit_width" in said:
-        raise UsageError("bit_width= and bits_per_weight= exclude each other")
+    if bits_per_weight is not None:
+        arguments.bits_per_weight(bits_per_weight)
+        if "bit_width" in said:
+            raise UsageError("bit_width= and bits_per_weight= exclude each other")
     if not is_named(recipe):
         _warn_of_unused(recipe_of(recipe), model)
     # This checks schema and arguments.
@@ -182,9 +184,9 @@ def _check_encoding(said: SettingOverrides, target: Format, bits_per_weight: flo
         hint = meant(encoding.lower(), ENCODING_NAMES)
         if mix := mix_named(encoding):
             hint += f" The mix of llama.cpp is recipe={mix!r}"
-        raise ValueError(f"encoding {encoding!r} must be one of {listed(ENCODING_NAMES)}.{hint}")
+        raise UsageError(f"encoding {encoding!r} must be one of {listed(ENCODING_NAMES)}.{hint}")
     if encoding not in target.encodings:
-        others = " and ".join(name for name, each in FORMATS.items() if encoding in each.encodings)
+        others = enumerated(name for name, each in FORMATS.items() if encoding in each.encodings)
         raise UsageError(
             f"to={target.name!r} holds encoding {listed(target.encodings)}, and not {encoding!r}, "
             f"which {others} hold"
@@ -219,7 +221,10 @@ def _with_said(
         default.pop("group_size", None)
     if default == chosen.default.said:
         return chosen
-    return Recipe(chosen.rules, default, chosen.name)
+    try:
+        return Recipe(chosen.rules, default, chosen.name)
+    except ValueError as error:  # each was right without the other
+        raise UsageError(str(error)) from None
 
 
 def _check_any(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from pyarrowquant import dequantize_batch_arrow
+from pyarrowquant._core.quoting import enumerated
 from pyarrowquant._core.results import Packed, batches_of
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
 from pyarrowquant._core.version import check_version
@@ -78,7 +79,7 @@ def naming(*paths: Path | str) -> Iterator[None]:
     except (ValueError, pa.ArrowException) as error:
         if any(str(path) in str(error) for path in paths):
             raise
-        names = " and ".join(f"'{path}'" for path in paths)
+        names = enumerated(f"'{path}'" for path in paths)
         raise ValueError(f"{names}: {error}") from error
 
 

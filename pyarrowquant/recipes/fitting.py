@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from pyarrowquant._core import library
+from pyarrowquant._core import arguments, library
 from pyarrowquant._core.arguments import Progress
 from pyarrowquant._core.encodings import ENCODINGS
 from pyarrowquant._core.group_sizes import groups_in_row
@@ -284,16 +283,12 @@ def _error(failed: list[LayerError]) -> QuantizationError:
 
 def _budget(found: list[_Layer], bits_per_weight: object, floor: object = None) -> int:
     """Return the bits of all layers together."""
-    if isinstance(bits_per_weight, bool) or not isinstance(bits_per_weight, numbers.Real):
-        raise ArgumentTypeError(
-            f"bits_per_weight must be a number, got {type(bits_per_weight).__name__}: "
-            f"{bits_per_weight!r}"
-        )
+    wanted = arguments.bits_per_weight(bits_per_weight)
     elements = sum(math.prod(layer.shape) for layer in found)
     least = sum(min(layer.bits) for layer in found)
     # a part of a bit more, so that what was computed by division is reached again
-    budget = float(bits_per_weight) * elements * (1 + 1e-12)
-    if not least <= budget < math.inf:
+    budget = wanted * elements * (1 + 1e-12)
+    if budget < least:
         needed = math.ceil(least / max(elements, 1) * 1e4) / 1e4
         raise ValueError(
             f"Invalid bits_per_weight: {bits_per_weight}. The smallest candidates"

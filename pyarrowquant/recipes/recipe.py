@@ -23,7 +23,7 @@ from pyarrowquant._core.settings import (
     merged,
     one_of,
 )
-from pyarrowquant.errors import ArgumentTypeError
+from pyarrowquant.errors import ArgumentTypeError, UsageError
 from pyarrowquant.recipes.expected import Expected, expected_from
 from pyarrowquant.recipes.mixes import mix_named, not_for_tables
 from pyarrowquant.recipes.named import is_named, unknown
@@ -125,7 +125,7 @@ class Recipe:
     def _check_together(self) -> None:
         """Refuse a rule that contradicts the default."""
         for number, (rule, said) in enumerate(self._own_outcomes, 1):
-            if said is not None and (problem := contradiction(said)):
+            if said is not None and (problem := contradiction(said, rule.said)):
                 raise ValueError(f"{rule_label(rule.said, number)}, with the default: {problem}")
 
     def settings_of(self, layer_name: str, shape: Sequence[int]) -> SettingOverrides | None:
@@ -164,17 +164,17 @@ class Recipe:
 
         Raises
         ------
-        ValueError
+        UsageError
             A rule contradicts these settings.
         """
         found = []
         for number, (rule, said) in enumerate(self._outcomes, 1):
             try:
                 found += [] if said is None else [settings.with_overrides(said)]
-            except ValueError as error:
+            except UsageError as error:
                 is_default = number > len(self.rules)
                 label = "Recipe default" if is_default else rule_label(rule.said, number)
-                raise ValueError(f"{label}, with the settings of the call: {error}") from None
+                raise UsageError(f"{label}, with the settings of the call: {error}") from None
         return found
 
     def _said_of(self, layer_name: str, shape: Sequence[int]) -> SettingOverrides | None:

@@ -56,7 +56,7 @@ def check_fields(where: str, said: Mapping[str, object]) -> dict[str, Any]:
     for field in SETTINGS:
         if checked.get("skip") and field in checked:
             raise ValueError(f"{where}: skip and {field} exclude each other")
-    if problem := contradiction(checked):
+    if problem := contradiction(checked, checked):
         raise ValueError(f"{where}: {problem}")
     return checked
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from methods import by_kernel
 
+from encoded import oracle
 from encoded.fixed import FIXED
 from encoded.material import KINDS, raw, squared_error, table_of, weights_of
 from pyarrowquant import (
@@ -163,3 +164,18 @@ def test_rows_of_different_encodings_stand_in_one_table() -> None:
     assert errors["relative_error"].to_pylist() == pytest.approx(
         mixed["relative_error"].to_pylist()
     )
+
+
+@pytest.mark.parametrize("size", [1e-7, 3e-7, 1e-6, 3e-6])
+def test_of_tiny_weights_the_search_keeps_what_the_smallest_scales_can(size: float) -> None:
+    """Float16 rounds the plain scale to 0, or to one of a few: each of those is tried here."""
+    weights = np.float32(size) * np.random.default_rng(11).standard_normal((6, 32), np.float32)
+    result = quantize_batch_arrow(table_of(weights), encoding="iq4_nl", method="mse")
+    levels = np.array(oracle.IQ4, np.float64)
+    scales = np.delete(np.arange(-20, 21), 20) * 2.0**-24
+    # Of each row, scale, weight and level.
+    distances = weights[:, None, :, None] - (scales[:, None] * levels)[:, None, :]
+    least = np.square(distances.astype(np.float64)).min(axis=-1).sum(axis=-1).min(axis=-1)
+    all_zero = np.square(weights.astype(np.float64)).sum(axis=-1)
+    found = squared_error(weights, result).reshape(6, 32).sum(axis=-1)
+    assert (found <= np.minimum(least, all_zero) * 1.02).all()

@@ -90,8 +90,10 @@ def test_contradictions_name_both(said: dict[str, Any], text: str) -> None:
         ),
         "Candidate 1: ": lambda: Recipe.fit(ROW, 8, [said]),
     }.items():
-        with pytest.raises(ValueError, match=f"^{where.strip()} ?{re.escape(text)}"):
+        with pytest.raises(ValueError, match=f"^{where.strip()} ?{re.escape(text)}") as refused:
             call()
+        inherits = where.endswith(("the default: ", "the call: "))
+        assert str(refused.value).endswith(", or say encoding 'int' with it") == inherits
 
 
 def settings_in(result: pa.Table) -> list[tuple[Any, ...]]:

@@ -186,7 +186,7 @@ def test_other_formats_refuse_encodings_before_any_work(
     with pytest.raises(ValueError, match=rf"layer 'model.a.weight': encoding '{name}' must be"):
         convert(source, tmp_path / "out", to=to, recipe=recipe)
     done = run("quantize", source, tmp_path / "out", "--to", to, "--encoding", name)
-    others = "parquet and arrow and gguf" if name in GGUF else "parquet and arrow"
+    others = "parquet, arrow and gguf" if name in GGUF else "parquet and arrow"
     assert done.exit_code == 2
     assert done.stderr.splitlines()[-1].startswith(f"Error: --to {to} holds encoding 'int'")
     assert done.stderr.endswith(f"and not '{name}', which {others} hold\n")
@@ -208,12 +208,25 @@ def test_writers_refuse_layers_by_name(write: Any, name: str, tmp_path: Path) ->
 
 def test_what_is_contradicted_is_said_before_any_work(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
-    done = run("quantize", source, out, "--encoding", "q6_k", "--bits", "4")
-    assert done.exit_code == 1
-    assert "bit_width 4 contradicts encoding 'q6_k', which has 6 bits" in done.stderr
+    for option, value, text in (
+        ("--bits", 4, "bit_width 4 contradicts encoding 'q6_k', which has 6 bits. Leave it out\n"),
+        ("--group-size", 64, "group_size 64 contradicts encoding 'q6_k'"),
+        ("--zero-point", "float", "zero_point 'float' contradicts encoding 'q6_k'"),
+        ("--method", "hqq", "method 'hqq' contradicts encoding 'q6_k'"),
+        ("--bits-per-weight", "nan", "Invalid bits_per_weight: nan. Must be a finite number"),
+    ):
+        encoding = () if option == "--bits-per-weight" else ("--encoding", "q6_k")
+        for to in ("parquet", "gguf"):
+            done = run("quantize", source, out, "--to", to, *encoding, option, value)
+            assert (done.exit_code, text in done.stderr) == (2, True), done.stderr
+    recipe = tmp_path / "wider.json"
+    Recipe([Rule("*", bit_width=8)]).save(recipe)
+    done = run("quantize", source, out, "--encoding", "q6_k", "--recipe", recipe)
+    assert done.exit_code == 2
+    assert done.stderr.endswith("Leave it out, or say encoding 'int' with it\n")
     with pytest.raises(UsageError, match="bits_per_weight= fits bit widths, and encoding='q6_k'"):
         convert(source, out, encoding="q6_k", bits_per_weight=5)
-    with pytest.raises(ValueError, match="encoding 'q8' must be one of 'int', 'q2_k'"):
+    with pytest.raises(UsageError, match="encoding 'q8' must be one of 'int', 'q2_k'"):
         convert(source, out, encoding="q8")
     assert not out.exists()
 

@@ -31,7 +31,7 @@ def survey(module: str, log: Path, **said: Any) -> tuple[int, list[str]]:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         if child.returncode == 0:

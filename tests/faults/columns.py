@@ -11,6 +11,7 @@ import numpy as np
 from c_arrays import PADDING, Column
 
 FAR = 2**20
+IQ4 = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
 NAMES = [b"first", b"a name of more than 12 bytes"]
 
 
@@ -95,6 +96,23 @@ def results() -> Column:
         Column("C", 2, [None, b"\4\4"], name="bit_width"),
         Column("i", 2, [None, struct.pack("<ii", 32, 32)], name="group_size"),
     )
+
+
+def encoded() -> Column:
+    """A result of two layers of encoding iq4_nl, which has levels and no super-scales."""
+    found = results()
+    zero_points = found.children[3]
+    zero_points.children[0].buffers[1] = bytes(8)
+    levels = np.array(IQ4 * 2, "<f4").tobytes()
+    found.children += [
+        spans("u", [b"iq4_nl"] * 2, "encoding"),
+        Column(
+            "+l", 2, [None, ends([16, 16], "<i4")], [Column("f", 32, [None, levels])], name="levels"
+        ),
+        lists("+l", "f", "super_scales", 0),
+        lists("+l", "f", "super_minimums", 0),
+    ]
+    return found
 
 
 def wrong_numbers(column: Column) -> Iterator[tuple[str, Callable[[Column], None]]]:

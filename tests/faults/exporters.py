@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from attempts import Attempts
 from c_arrays import ArrayExporter, Column, StreamExporter
-from columns import results, sound, wrong_numbers
+from columns import encoded, results, sound, wrong_numbers
 
 import pyarrowquant
 from pyarrowquant import QuantizationError, formats
@@ -52,7 +52,7 @@ def wrong_tables(tables: dict[str, Column]) -> Iterator[tuple[str, Column]]:
 def attempts(use: str, step: int) -> Attempts:
     """Every few of the wrong tables, as an array and as a stream in turn."""
     call = USES[use] if use in USES else RESULT_USES[use]
-    tables = sound() if use in USES else {"result": results()}
+    tables = sound() if use in USES else {"result": results(), "encoded": encoded()}
     for number, (what, table) in enumerate(wrong_tables(tables)):
         if number % step == 0:
             as_stream = number // step % 2 == 1

@@ -19,6 +19,10 @@ NAMES = {
     "weights.npz": 1,
     "weights.gguf": 1,
     "weights.onnx": 9,  # most of which are numbers
+    "fp8.safetensors": 1,
+    "packed.safetensors": 2,
+    "mlx.safetensors": 2,
+    "codes.gguf": 5,
 }
 
 

@@ -16,7 +16,7 @@ REPORT = ["report", "FILE", "--html", "page.html", "--overwrite"]
 @pytest.mark.parametrize(
     ("name", "command", "step", "bits"),
     [
-        ("results.arrow", ["inspect", "FILE"], 1, 2),
+        ("results.arrow", ["inspect", "FILE"], 1, 1),
         ("results.arrow", DEQUANTIZE, 3, 1),
         ("results.arrow", COMPARE, 3, 1),
         ("results.ipc", ["inspect", "FILE"], 2, 1),
@@ -26,6 +26,9 @@ REPORT = ["report", "FILE", "--html", "page.html", "--overwrite"]
         ("results.parquet", DEQUANTIZE, 8, 1),
         ("results.parquet", COMPARE, 8, 1),
         ("results.feather", REPORT, 97, 1),  # with errors
+        ("encoded.arrow", ["inspect", "FILE"], 13, 1),
+        ("encoded.arrow", DEQUANTIZE, 31, 1),
+        ("encoded.parquet", DEQUANTIZE, 41, 1),
     ],
 )
 def test_no_bit_of_results_is_a_crash(

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import ml_dtypes
 import mutations
 import numpy as np
 import onnx
 import pytest
+import quantized_models
 from child import ROOT
 from onnx import helper, numpy_helper
 from safetensors.numpy import save, save_file
@@ -63,6 +65,8 @@ def save_gguf(path: Path) -> int:
     writer.add_tensor("blk.0.h", W.astype(np.float16))
     blocks = gguf.quants.quantize(np.ones((2, 32), np.float32), gguf.GGMLQuantizationType.Q8_0)
     writer.add_tensor("q", blocks, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+    # Blocks of zeros: a scale of 0 is one, whatever the type.
+    writer.add_tensor("k", np.zeros((1, 144), np.uint8), raw_dtype=gguf.GGMLQuantizationType.Q4_K)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -119,6 +123,24 @@ def save_safetensors(path: Path) -> int:
     return 8 + int.from_bytes(data[:8], "little")
 
 
+def save_codes(path: Path) -> int:
+    """FP8 with scales, and a pack of compressed-tensors."""
+    quantized_models.save(
+        path,
+        {
+            "f.weight": W.astype(ml_dtypes.float8_e4m3fn),
+            "f.weight_scale": np.ones((3, 1), np.float32),
+            "p.weight_packed": np.ones((3, 4), np.int32),
+            "p.weight_scale": np.ones((3, 1), np.float16),
+            "p.weight_shape": np.array([3, 32]),
+        },
+    )
+    group = {"weights": {"num_bits": 4, "type": "int", "strategy": "channel", "symmetric": True}}
+    config = {"format": "pack-quantized", "config_groups": {"group_0": group}}
+    (path.parent / "config.json").write_text(json.dumps({"quantization_config": config}))
+    return 8 + int.from_bytes(path.read_bytes()[:8], "little")
+
+
 def save_index(path: Path) -> int:
     shards = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
     save_file({"a": W, "b": W}, path.parent / shards[0])
@@ -151,6 +173,7 @@ def save_recipe(path: Path) -> int:
 # File name, how to make it, and what it is.
 FORMATS: dict[str, tuple[str, Callable[[Path], int], str]] = {
     "safetensors": ("m.safetensors", save_safetensors, "safetensors"),
+    "codes": ("m.safetensors", save_codes, "safetensors"),
     "gguf": ("m.gguf", save_gguf, "binary"),
     "onnx": ("m.onnx", save_onnx, "binary"),
     "npz": ("m.npz", save_npz, "binary"),

@@ -109,6 +109,20 @@ func roundScale(s float32, dtype ScaleDtype) float32 {
 	}
 }
 
+// smallest is the smallest scale of a type, a subnormal number.
+func (d ScaleDtype) smallest() float32 {
+	switch d {
+	case ScaleFloat16:
+		return smallestFloat16
+	case ScaleBFloat16:
+		return 0x1p-133
+	default:
+		return 0x1p-149
+	}
+}
+
+const smallestFloat16 = 0x1p-24
+
 func isFinite(x float32) bool {
 	return math.Float32bits(x)&infinityBits != infinityBits
 }

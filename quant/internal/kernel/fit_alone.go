@@ -15,13 +15,16 @@ const (
 // fitAlone fits a group whose scale is of no super-group.
 func (e *encoder) fitAlone(i int) bool {
 	searches, ok := e.beginAlone(i)
-	if !searches {
-		return ok
+	if !ok {
+		return false
 	}
-	errors := e.trialErrors(i)
-	if least := e.steps.leastTrial(errors); beats(errors[least], errors[0]) {
-		e.scale[i] = e.trials.scale[least]
+	if searches {
+		errors := e.trialErrors(i)
+		if least := e.steps.leastTrial(errors); beats(errors[least], errors[0]) {
+			e.scale[i] = e.trials.scale[least]
+		}
 	}
+	e.endAlone(i)
 	return true
 }
 
@@ -33,20 +36,24 @@ func (e *encoder) beginAlone(i int) (searches, ok bool) {
 		return false, false
 	}
 	e.scale[i] = plain
-	if plain == 0 {
-		e.countUnderflow(i)
-		// All decode to 0: with any scale, where the form has one and 0 is a level.
-		if e.scales != signedFloat16 && e.scales != e4m3OfLayer {
-			e.scale[i] = e.normal[i]
-		}
-		return false, true
-	}
-	if e.block.Method == RoundToNearest {
+	if e.block.Method == RoundToNearest || e.signedEnd(i) == 0 {
 		return false, true
 	}
 	e.scaleTrials(i, plain)
 	e.trials.set(0, plain, 0)
 	return true, true
+}
+
+// endAlone counts a scale that is rounded to 0 as it is stored.
+func (e *encoder) endAlone(i int) {
+	if e.scale[i] != 0 {
+		return
+	}
+	e.countUnderflow(i)
+	// All decode to 0: with any scale, where the form has one and 0 is a level.
+	if e.scales != signedFloat16 && e.scales != e4m3OfLayer {
+		e.scale[i] = e.normal[i]
+	}
 }
 
 // plainScale is a group's scale by the encoding's plain rule, for the weight of largest
@@ -57,35 +64,43 @@ func (e *encoder) plainScale(i int) (scale float32, ok bool) {
 	if end == 0 {
 		return 0, true
 	}
-	switch e.scales {
-	case signedFloat16:
-		return e.storedScale(i, end/e.grid.low)
-	case powerOfTwo:
+	if e.scales == powerOfTwo {
 		// floor(log2(largest)) less that of the largest level (OCP Microscaling 1.0, 6.3)
 		exponent := exponentOf(abs(end)) - exponentOf(e.grid.high)
 		return e.power(i, exponent), true
-	default:
-		return e.storedScale(i, abs(end)/e.grid.high)
 	}
+	return e.storedScale(i, e.reachingScale(end))
+}
+
+// reachingScale gives the weight of largest magnitude the level of largest magnitude.
+func (e *encoder) reachingScale(end float32) float32 {
+	if e.scales == signedFloat16 {
+		return end / e.grid.low
+	}
+	return abs(end) / e.grid.high
+}
+
+// scaleDtype is what the scales of groups are rounded to, if their form is of such a type.
+func (e *encoder) scaleDtype() ScaleDtype {
+	if e.scales == signedFloat16 {
+		return ScaleFloat16
+	}
+	return e.block.ScaleDtype
 }
 
 // storedScale rounds a normalized scale as it is stored.
 func (e *encoder) storedScale(i int, scale float32) (rounded float32, ok bool) {
 	wanted := scale * e.inverse[i]
-	switch e.scales {
-	case signedFloat16:
-		rounded = roundScale(wanted, ScaleFloat16)
-	case e4m3OfLayer:
+	if e.scales == e4m3OfLayer {
 		factor := wanted / e.block.LayerScale
 		if rounded = e4m3.round(factor) * e.block.LayerScale; !isFinite(rounded * e.grid.high) {
 			return e.ofLayer(i, e4m3.code(factor)), true
 		}
 		return rounded * e.normal[i], true
-	default:
-		rounded = roundScale(wanted, e.block.ScaleDtype)
-		if isFinite(rounded) && !isFinite(rounded*e.grid.high) { // rounded up, near the largest float32
-			rounded = towardZero(rounded, e.block.ScaleDtype)
-		}
+	}
+	rounded = roundScale(wanted, e.scaleDtype())
+	if isFinite(rounded) && !isFinite(rounded*e.grid.high) { // rounded up, near the largest float32
+		rounded = towardZero(rounded, e.scaleDtype())
 	}
 	if !isFinite(rounded) || !isFinite(rounded*e.grid.high) {
 		e.superScale = wanted
@@ -154,19 +169,34 @@ func (e *encoder) scaleTrials(i int, plain float32) {
 
 // continuousTrials makes trials of scales of any value.
 func (e *encoder) continuousTrials(i int, plain float32) {
-	best := e.searchScale(i, plain)
+	best := plain
+	if plain == 0 { // rounded to 0; what is larger is none too few
+		best = e.reachingScale(e.signedEnd(i))
+	}
+	best = e.searchScale(i, best)
+	// Subnormal scales are coarse: nearer ones than this would be the same.
+	unit := e.scaleDtype().smallest() * e.normal[i]
 	for lane := 1; lane < e.grid.trialLanes(); lane++ {
-		factor := 1 + float32(fineStep*float32(lane-tableLanes/2))
-		if e.grid.kind == floatKind {
-			// The levels of floating point are the same an octave up.
-			factor = octave[lane]
-		}
-		scale, ok := e.storedScale(i, best*factor)
-		if !ok || scale == 0 {
+		scale, ok := e.storedScale(i, e.aboutScale(best, unit, lane))
+		if !ok || scale == 0 || scale < 0 && e.grid.kind == floatKind { // which has both signs of all levels
 			scale = plain
 		}
 		e.trials.set(lane, scale, 0)
 	}
+}
+
+// aboutScale is one of the scales that are tried about the best: by parts of it, or, if those
+// are less than a unit, by units.
+func (e *encoder) aboutScale(best, unit float32, lane int) float32 {
+	step, factor := float32(fineStep), 1+float32(fineStep*float32(lane-tableLanes/2))
+	if e.grid.kind == floatKind {
+		// The levels of floating point are the same an octave up.
+		step, factor = octave[1]-1, octave[lane]
+	}
+	if abs(best)*step < unit {
+		return best + float32(unit*float32(lane-e.grid.trialLanes()/2))
+	}
+	return best * factor
 }
 
 // fineStep is between two scales that are tried about the best.

@@ -55,16 +55,15 @@ func (e *encoder) trialErrors(i int) *lanes {
 	return &e.errors
 }
 
-const smallestFloat16 = 0x1p-24
-
 // toFloat16 rounds a normalized super-scale to float16, in the unit of the weights.
-// Subnormal ones, which are coarse, are rounded up, so that the factors reach; those that
-// vanish, by a search alone.
-func (e *encoder) toFloat16(scale float32) float32 {
+// Subnormal ones, which are coarse, are rounded up, so that the factors reach. One that
+// vanishes becomes least: 0 by the plain rule, while a search tries the smallest one, of
+// which small multiples or levels may be enough.
+func (e *encoder) toFloat16(scale, least float32) float32 {
 	wanted := scale * e.inverse[0]
 	rounded := roundScale(wanted, ScaleFloat16)
-	if rounded == 0 && e.block.Method != RoundToNearest && abs(wanted*e.mostFactor) >= smallestFloat16 {
-		return signed(smallestFloat16, wanted) // of which small multiples are enough
+	if rounded == 0 && wanted != 0 {
+		return signed(least, wanted) + 0 // never -0
 	}
 	if rounded != 0 && abs(rounded) < 0x1p-14 && abs(rounded) < abs(wanted) {
 		rounded += signed(smallestFloat16, wanted)

@@ -8,7 +8,7 @@ func (e *encoder) fitFactors() bool {
 	for i := range searched {
 		searched[i] = searchedMinimum{scale: e.signedEnd(i) / e.grid.low}
 	}
-	unit, ok := e.factorUnit(searched)
+	unit, ok := e.factorUnit(searched, 0)
 	if !ok {
 		return false
 	}
@@ -22,15 +22,15 @@ func (e *encoder) fitFactors() bool {
 	for i := range searched {
 		searched[i].scale = e.searchScale(i, searched[i].scale)
 	}
-	if unit, ok = e.factorUnit(searched); !ok || !e.searchFactors(searched, units{scale: unit}, &e.grid.abouts) {
+	if unit, ok = e.factorUnit(searched, smallestFloat16); !ok || !e.searchFactors(searched, units{scale: unit}, &e.grid.abouts) {
 		e.superScale = plain
 	}
 	return true
 }
 
 // factorUnit makes the super-scale that gives the largest scale the factor of most
-// magnitude, and gives it normalized.
-func (e *encoder) factorUnit(groups []searchedMinimum) (unit float32, ok bool) {
+// magnitude, and gives it normalized. One that vanishes becomes least.
+func (e *encoder) factorUnit(groups []searchedMinimum, least float32) (unit float32, ok bool) {
 	largest := float32(0)
 	for _, g := range groups {
 		if abs(g.scale) > abs(largest) {
@@ -38,7 +38,7 @@ func (e *encoder) factorUnit(groups []searchedMinimum) (unit float32, ok bool) {
 		}
 	}
 	wanted := largest / e.leastFactor
-	e.superScale = e.toFloat16(wanted)
+	e.superScale = e.toFloat16(wanted, least)
 	if !isFinite(e.superScale) {
 		e.superScale = wanted * e.inverse[0]
 		return 0, false

@@ -16,7 +16,7 @@ func (e *encoder) fitMinimums() bool {
 		searched[i] = e.plainMinimum(i)
 		most.scale, most.minimum = max(most.scale, searched[i].scale), max(most.minimum, searched[i].minimum)
 	}
-	d, ok := e.roundUnits(units{most.scale / e.mostFactor, most.minimum / e.mostFactor})
+	d, ok := e.roundUnits(units{most.scale / e.mostFactor, most.minimum / e.mostFactor}, 0)
 	if !ok {
 		return false
 	}
@@ -47,11 +47,12 @@ func (e *encoder) plainMinimum(i int) searchedMinimum {
 	return searchedMinimum{scale: (hi - lo) / e.grid.high, minimum: -lo}
 }
 
-// roundUnits makes the super-scale and super-minimum, and gives them normalized.
-func (e *encoder) roundUnits(d units) (units, bool) {
-	e.superScale, e.superMinimum = e.toFloat16(d.scale), e.toFloat16(d.minimum)
+// roundUnits makes the super-scale and super-minimum, and gives them normalized. Those that
+// vanish become least.
+func (e *encoder) roundUnits(d units, least float32) (units, bool) {
+	e.superScale, e.superMinimum = e.toFloat16(d.scale, least), e.toFloat16(d.minimum, least)
 	if e.superScale == 0 && e.superMinimum != 0 {
-		e.superScale = 0x1p-24 // zero-points are minimum/scale
+		e.superScale = smallestFloat16 // zero-points are minimum/scale
 	}
 	if !isFinite(e.superScale) || !isFinite(e.superMinimum) {
 		e.superScale = max(d.scale, d.minimum) * e.inverse[0]
@@ -161,7 +162,7 @@ func (e *encoder) searchUnits(groups []searchedMinimum, plain units) units {
 		d, ok := e.roundUnits(units{
 			most.scale / e.mostFactor * (1 + float32(step*float32(lane))),
 			most.minimum / e.mostFactor * (1 + float32(step*float32(lane*5%trialLanes))),
-		})
+		}, smallestFloat16)
 		if !ok {
 			e.superScale, e.superMinimum, d = before.scale, before.minimum, plain
 		}

@@ -9,7 +9,7 @@ const BlockSize = 128
 type SharedScale struct {
 	// Searches tells whether TrialErrors of all parts are wanted.
 	Searches bool
-	// Underflows tells whether it is rounded to 0, as it is stored.
+	// Underflows tells whether it is rounded to 0, as it is stored; of a search, when that ends.
 	Underflows bool
 
 	scale, normal, inverse float32 // normalized, as of encoder
@@ -38,6 +38,9 @@ func ShareScale(lo, hi float32, f Format) (*SharedScale, Fault) {
 	if !ok {
 		return nil, Fault{Kind: ScaleRange, Value: e.superScale}
 	}
+	if !searches {
+		e.endAlone(0)
+	}
 	return &SharedScale{searches, e.underflows > 0, e.scale[0], e.normal[0], e.inverse[0], e.trials}, Fault{}
 }
 
@@ -52,6 +55,9 @@ func (s *SharedScale) Choose(sums TrialErrors) {
 	}
 	if least := leastTrial(&errors); beats(errors[least], errors[0]) {
 		s.scale = s.trials.scale[least]
+	}
+	if s.scale == 0 { // as of endAlone
+		s.Underflows, s.scale = true, s.normal
 	}
 }
 
