@@ -18,7 +18,7 @@ FLOORS = [
     {"recipes"},
     {"tables", "arrays", "decoded", "stream", "comparison"},
     {"formats"},
-    {"conversion"},
+    {"conversion", "evaluation"},
     {"cli"},
     {"__main__"},
 ]
