@@ -15,7 +15,8 @@ from pyarrowquant import __version__
 from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.options import Options
-from pyarrowquant._core.settings import BIT_WIDTHS, Settings
+from pyarrowquant._core.settings import Settings
+from pyarrowquant._core.shapes import columns_of
 from pyarrowquant._core.source import weights_bytes
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.identity import source_files
@@ -34,7 +35,7 @@ from pyarrowquant.conversion.work import Continued, Work, continued
 from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.reading.model import Model
-from pyarrowquant.recipes.fitting import fit
+from pyarrowquant.recipes.fitting import Candidates, fit
 from pyarrowquant.recipes.planned import PlannedLayer, plan_layer
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.stream import stream_within
@@ -139,24 +140,22 @@ class Job:
         fitted = fit(
             self.source.reader(),
             bits_per_weight,
-            [{"bit_width": width} for width in BIT_WIDTHS],
+            Candidates([self.settings], self._candidates),
             self.recipe,
             "squared_error",
             None,
             self.continue_on_error,
             self.threads,
             meter.fitting,
-            self._bits_of,
             self.settings,
             self.quality_floor,
         )
         return Recipe.chosen(fitted.chosen, fitted.expected), fitted.skipped
 
-    def _bits_of(self, shape: Sequence[int], settings: Settings) -> int | None:
-        """Return what a layer takes in the format; None where it cannot be held."""
-        if settings.bit_width not in self.target.bit_widths(settings.zero_point):
-            return None
-        return self.target.stored_bits(shape, settings)
+    def _candidates(self, shape: Sequence[int], settings: Settings) -> dict[Settings, int]:
+        """Return what a layer may have in place of settings, and the bits that this takes."""
+        found = self.target.candidates(settings, columns_of(shape))
+        return {each: self.target.stored_bits(shape, each) for each in found}
 
     def _identity(self) -> dict[str, Any]:
         """What decides about the bytes of the results."""

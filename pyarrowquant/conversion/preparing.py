@@ -97,7 +97,8 @@ def prepare(
     _check_encoding(said, target, bits_per_weight)
     _check_named(recipe, said, target, bits_per_weight)
     settings = target.defaults(model).with_overrides(said)
-    rules = target.recipe(model, _chosen(recipe, said, target, model))
+    chosen = _chosen(recipe, said, target, model)
+    rules = target.recipe(model, chosen, bits_per_weight is not None)
     if bits_per_weight is not None and "bit_width" in said:
         raise UsageError("bit_width= and bits_per_weight= exclude each other")
     if not is_named(recipe) and recipe not in target.recipe_names:
@@ -190,8 +191,7 @@ def _with_fitting_bits(layer: PlannedLayer, target: Format) -> PlannedLayer:
     """Return a layer with bits that a budget may choose for it."""
     if layer.settings is None:
         return layer
-    widths = target.bit_widths(layer.settings.zero_point)
-    return replace(layer, settings=replace(layer.settings, bit_width=widths[-1]))
+    return replace(layer, settings=target.candidates(layer.settings, layer.columns)[-1])
 
 
 def _chosen(

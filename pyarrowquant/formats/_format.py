@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
+from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.settings import BIT_WIDTHS, Settings
 from pyarrowquant._core.shapes import product
@@ -88,10 +89,15 @@ class Format(ABC):
         """Return what leaves out, or spares, what engines want so."""
         return Recipe(SENSITIVE)
 
-    def recipe(self, model: Model, recipe: Recipe | None) -> Recipe | None:
+    def budget_recipe(self, model: Model) -> Recipe | None:
+        """Return what of the default recipe holds where a budget chooses the bits."""
+        return self.default_recipe(model)
+
+    def recipe(self, model: Model, recipe: Recipe | None, budget: bool) -> Recipe | None:
         """Return the recipe, or the default one, behind the rules for what is kept."""
-        chosen = self.default_recipe(model) if recipe is None else recipe
-        return preceded(self.kept, chosen)
+        if recipe is None:
+            recipe = self.budget_recipe(model) if budget else self.default_recipe(model)
+        return preceded(self.kept, recipe)
 
     def named_recipe(self, name: str, model: Model) -> Recipe:
         """Return one of `recipe_names` for a model."""
@@ -108,6 +114,13 @@ class Format(ABC):
     def bit_widths(self, zero_point: str) -> Sequence[int]:
         """Return the bit widths that it holds with zero-points of a kind."""
         return BIT_WIDTHS
+
+    def candidates(self, settings: Settings, columns: int) -> list[Settings]:
+        """Return what a budget of bits may choose in place of settings, the largest last."""
+        if settings.encoding != INTEGER:  # which a rule of a recipe says
+            return [settings]
+        widths = self.bit_widths(settings.zero_point)
+        return [replace(settings, bit_width=width) for width in widths]
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         """Whether a tensor that is not quantized goes into the output."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.laying import pieces
-from pyarrowquant._core.settings import Settings
+from pyarrowquant._core.settings import SettingOverrides, Settings
 from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.formats._format import NO_MATRIX, Format
 from pyarrowquant.formats._gguf_blocks import (
@@ -52,6 +52,27 @@ _LLAMA_CPP = (
         scale_dtype="float16",
         encoding=INTEGER,
     ),
+)
+# What a budget chooses from: for each number of bits, the type of least error. Other rows than
+# those of whole super-blocks cannot have K-quants.
+_SUPER_BLOCK = 256
+_Q8_0: SettingOverrides = {"bit_width": 8}
+_WHOLE_BLOCKS: tuple[SettingOverrides, ...] = (
+    {"encoding": "q2_k"},
+    {"encoding": "q3_k"},
+    {"encoding": "iq4_xs"},
+    {"encoding": "q4_k"},
+    {"encoding": "q5_k"},
+    {"encoding": "q6_k"},
+    _Q8_0,
+)
+_OTHER_BLOCKS: tuple[SettingOverrides, ...] = (
+    {"encoding": "mxfp4"},
+    {"encoding": "iq4_nl"},
+    {"zero_point": "float"},
+    {"bit_width": 5},
+    {"bit_width": 5, "zero_point": "float"},
+    _Q8_0,
 )
 _OWN_KEYS = {
     "general.architecture": "give it as architecture",
@@ -185,6 +206,9 @@ class Gguf(Format):
         more = _LLAMA_CPP if isinstance(model, GgufModel) else ()
         return Recipe((*more, *SENSITIVE))
 
+    def budget_recipe(self, model: Model) -> Recipe:
+        return Recipe(SENSITIVE)  # the budget chooses types, of embeddings and heads too
+
     def named_recipe(self, name: str, model: Model) -> Recipe:
         return mix_of(name, model)
 
@@ -202,6 +226,14 @@ class Gguf(Format):
 
     def bit_widths(self, zero_point: str) -> Sequence[int]:
         return (4, 5, 8) if zero_point == "symmetric" else (4, 5)
+
+    def candidates(self, settings: Settings, columns: int) -> list[Settings]:
+        """Return types of least error for their bits, unless a recipe says what they have not."""
+        if replace(settings, bit_width=4, method="mse") != self.usual or settings.method == "hqq":
+            return super().candidates(settings, columns)
+        base = replace(settings, bit_width=4)
+        names = _WHOLE_BLOCKS if columns % _SUPER_BLOCK == 0 else _OTHER_BLOCKS
+        return [base.with_overrides(said) for said in names]
 
     def spools(self, model: Model) -> bool:
         return not isinstance(model, GgufModel)

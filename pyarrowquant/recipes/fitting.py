@@ -37,6 +37,7 @@ from pyarrowquant.recipes.expected import Expected
 from pyarrowquant.recipes.floor import missed_bound
 from pyarrowquant.recipes.rule import check_dict, check_fields, check_known, with_bit_width
 
+USUAL = Settings(method="mse")
 OBJECTIVES = ("squared_error", "relative_error")
 
 # As exports store them: a float zero-point takes as much as a scale, an integer one the bits of a
@@ -88,6 +89,38 @@ def candidate_settings(candidates: Sequence[Mapping[str, Any]] | None) -> list[S
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """What may be chosen.
+
+    Attributes
+    ----------
+    settings : list of Settings
+        Examples that show whether settings can be used at all, before any work.
+    of_layer : callable
+        Returns what a layer of a shape may have, given its settings by the recipe, and the bits
+        that it takes with each.
+    """
+
+    settings: list[Settings]
+    of_layer: Callable[[Sequence[int], Settings], Mapping[Settings, int]]
+
+
+def said_candidates(
+    candidates: Sequence[Mapping[str, Any]] | None,
+    usual: Settings,
+    bits_of: Callable[[Sequence[int], Settings], int],
+) -> Candidates:
+    """Return candidates that are the same for all layers; by default every width."""
+    said = candidate_settings(candidates)
+
+    def of_layer(shape: Sequence[int], base: Settings) -> dict[Settings, int]:
+        found = dict.fromkeys(base.with_overrides(each) for each in said)
+        return {settings: bits_of(shape, settings) for settings in found}
+
+    return Candidates([usual.with_overrides(each) for each in said], of_layer)
+
+
+@dataclass(frozen=True)
 class Fit:
     """What was chosen.
 
@@ -121,41 +154,37 @@ class _Layer:
 def fit(
     table: Any,
     bits_per_weight: float,
-    candidates: Sequence[Mapping[str, Any]] | None,
+    candidates: Candidates,
     recipe: Any,
     objective: str,
     weight_column: str | None,
     continue_on_error: bool,
     threads: int | None,
     progress: Progress,
-    bits_of: Callable[[Sequence[int], Settings], int | None],
-    usual: Settings = Settings(method="mse"),  # noqa: B008, it does not change
+    usual: Settings = USUAL,
     floor: dict[str, float] | None = None,
 ) -> Fit:
     """Choose the settings of layers; see `Recipe.fit`.
 
     Parameters
     ----------
-    bits_of : callable
-        What a layer of a shape takes with settings; None where these cannot be chosen.
     usual : Settings
-        What neither candidates nor the recipe say.
+        What the recipe does not say.
     floor : dict, optional
         The bounds of `arguments.quality_floor`. Of a layer that passes with none of its candidates,
         the one of most bits is taken.
     """
     one_of("objective", objective, OBJECTIVES)
-    said = candidate_settings(candidates)
     columns = INPUT_COLUMNS if weight_column is None else INPUT_COLUMNS | {weight_column}
     source = Source(table, columns)
     data = source.read_all()
     options = replace(
         quantize_options(threads=threads),
-        choices=[usual.with_overrides(each) for each in said],
+        choices=candidates.settings,
         type_names=tuple(source.type_names.items()),
     )
     library.validate(source.schema, options.encoded())
-    found = _wanted(data, said, usual, recipe, weight_column, bits_of)
+    found = _wanted(data, candidates, usual, recipe, weight_column)
     _budget(found, bits_per_weight)  # what cannot be met is said before any work
     every = list(dict.fromkeys(settings for layer in found for settings in layer.choices))
     rounds = max(len(layer.choices) for layer in found)
@@ -195,11 +224,10 @@ def _keep_passing(found: list[_Layer]) -> None:
 
 def _wanted(
     data: pa.Table,
-    said: list[SettingOverrides],
+    candidates: Candidates,
     usual: Settings,
     recipe: Any,
     weight_column: str | None,
-    bits_of: Callable[[Sequence[int], Settings], int | None],
 ) -> list[_Layer]:
     """Return the layers that a recipe does not skip, each with what may be chosen for it."""
     found: list[_Layer] = []
@@ -214,13 +242,7 @@ def _wanted(
         if name in names:
             raise ValueError(f"Layer '{name}' is there twice; a recipe goes by names")
         names.add(name)
-        sizes = {
-            settings: bits
-            for settings in dict.fromkeys(base.with_overrides(each) for each in said)
-            if (bits := bits_of(shape, settings)) is not None
-        }
-        if not sizes:
-            raise ValueError(f"Layer '{name}': no bit width fits zero_point '{base.zero_point}'")
+        sizes = candidates.of_layer(shape, base)
         layer = _Layer(name or "", shape, row, weights[row], list(sizes), list(sizes.values()), [])
         found.append(layer)
     if not found:

@@ -314,14 +314,13 @@ class Recipe:
         fitted = fitting.fit(
             table,
             bits_per_weight,
-            candidates,
+            fitting.said_candidates(candidates, fitting.USUAL, bits_of or fitting.stored_bits),
             recipe_of(recipe),
             objective,
             weight_column,
             continue_on_error,
             threads,
             progress,
-            bits_of or fitting.stored_bits,
         )
         return cls.chosen(fitted.chosen, fitted.expected)
 
