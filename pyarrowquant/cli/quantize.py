@@ -51,6 +51,7 @@ Examples:
   pyarrowquant quantize models/llama llama-4bit --to compressed-tensors
   pyarrowquant quantize models/llama llama-mlx --to mlx --recipe text
   pyarrowquant quantize model.safetensors model.gguf --recipe text
+  pyarrowquant quantize model-f16.gguf model.gguf --size 4.5G
 """,
 )
 @click.argument("source")
@@ -75,7 +76,12 @@ Examples:
     help="What codes stand for; it fixes the settings above. Default int.",
 )
 @click.option("--recipe", help="A file, a preset (text, diffusion, vision), a profile, or all.")
-@click.option("--bits-per-weight", type=float, help="Fit bit widths to this budget.")
+@click.option(
+    "--bits-per-weight", type=float, help="Fit bit widths, for gguf types, to this budget."
+)
+@click.option(
+    "--size", callback=memory_size, help="Fit types to this size of the output, such as 4.5G."
+)
 @click.option("--quality-floor", callback=_floor, help="Least cosine; or relative_error=NUMBER.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
 @click.option(
@@ -104,6 +110,7 @@ def quantize(
     encoding: str | None,
     recipe: str | None,
     bits_per_weight: float | None,
+    size: int | None,
     quality_floor: dict[str, float] | None,
     threads: int | None,
     max_memory: int,
@@ -141,6 +148,7 @@ def quantize(
         "encoding": encoding,
         "recipe": recipe,
         "bits_per_weight": bits_per_weight,
+        "size": size,
         "quality_floor": quality_floor,
         "threads": threads,
         "max_memory": max_memory,

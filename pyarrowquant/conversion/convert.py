@@ -122,6 +122,7 @@ def convert(
     encoding: str | None = None,
     recipe: SaidRecipe | None = None,
     bits_per_weight: float | None = None,
+    size: int | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     threads: int | None = None,
     max_memory: int = _MAX_MEMORY,
@@ -169,7 +170,10 @@ def convert(
         token types, routers and the like are not quantized; compressed-tensors leaves out what
         the preset "text" does, and the embeddings and head of a GGUF model get 8 bits.
     bits_per_weight : float, optional
-        A budget that the bit widths of layers are fitted to, as by `Recipe.fit`.
+        A budget that the bit widths of layers are fitted to, as by `Recipe.fit`; for gguf their
+        types, K-quants and others.
+    size : int, optional
+        The most bytes that the output may have, in place of `bits_per_weight`; for gguf.
     quality_floor : float or mapping, optional
         As of `quantize_stream`.
     threads : int, optional
@@ -224,6 +228,7 @@ def convert(
         said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
         recipe,
         bits_per_weight,
+        size,
         quality_floor,
         threads,
         max_memory,
@@ -265,6 +270,7 @@ def plan(
     encoding: str | None = None,
     recipe: SaidRecipe | None = None,
     bits_per_weight: float | None = None,
+    size: int | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     threads: int | None = None,
     max_memory: int = _MAX_MEMORY,
@@ -275,8 +281,8 @@ def plan(
 ) -> ConversionPlan:
     """Check what `convert` checks before any work, and return what it would do; write nothing.
 
-    Parameters are those of `convert`. Weights are read only for `bits_per_weight`, and in tables
-    for rows without a shape.
+    Parameters are those of `convert`. Weights are read only for `bits_per_weight` and `size`, and
+    in tables for rows without a shape.
 
     Returns
     -------
@@ -304,6 +310,7 @@ def plan(
         said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
         recipe,
         bits_per_weight,
+        size,
         quality_floor,
         threads,
         max_memory,

@@ -24,6 +24,7 @@ from pyarrowquant.conversion.parts import Part
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.signals import unhindered
+from pyarrowquant.conversion.size import FileSize
 from pyarrowquant.conversion.source import weights_bytes as bytes_of_model
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import (
@@ -35,6 +36,7 @@ from pyarrowquant.conversion.work import Continued, Work, continued
 from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.reading.model import Model
+from pyarrowquant.recipes.budget import BitsPerWeight, Budget
 from pyarrowquant.recipes.fitting import Candidates, fit
 from pyarrowquant.recipes.planned import PlannedLayer, plan_layer
 from pyarrowquant.recipes.recipe import Recipe
@@ -59,8 +61,8 @@ class Job:
     recipe : Recipe or None
     layers : list of PlannedLayer
         What becomes of all layers of the source, but for the budget.
-    bits_per_weight : float or None
-        A budget that bit widths are fitted to.
+    budget : Budget or None
+        What bit widths or encodings are fitted to.
     quality_floor : dict or None
     continue_on_error : bool
     threads : int or None
@@ -76,7 +78,7 @@ class Job:
     settings: Settings
     recipe: Recipe | None
     layers: list[PlannedLayer]
-    bits_per_weight: float | None
+    budget: Budget | None
     quality_floor: dict[str, float] | None
     continue_on_error: bool
     threads: int | None
@@ -132,15 +134,19 @@ class Job:
 
         Also return the errors of layers that could not be measured.
         """
-        if self.bits_per_weight is None:
+        if self.budget is None:
             return self.recipe, []
-        return self._fit(self.bits_per_weight, meter)
+        return self._fit(self.budget, meter)
 
-    def _fit(self, bits_per_weight: float, meter: Meter) -> tuple[Recipe, list[LayerError]]:
+    def _fit(self, budget: Budget, meter: Meter) -> tuple[Recipe, list[LayerError]]:
+        def candidates(shape: Sequence[int], settings: Settings) -> dict[Settings, int]:
+            found = self.target.candidates(settings, columns_of(shape))
+            return {each: budget.of_layer(self.target.stored_bits(shape, each)) for each in found}
+
         fitted = fit(
             self.source.reader(),
-            bits_per_weight,
-            Candidates([self.settings], self._candidates),
+            budget,
+            Candidates([self.settings], candidates),
             self.recipe,
             "squared_error",
             None,
@@ -152,11 +158,6 @@ class Job:
         )
         return Recipe.chosen(fitted.chosen, fitted.expected), fitted.skipped
 
-    def _candidates(self, shape: Sequence[int], settings: Settings) -> dict[Settings, int]:
-        """Return what a layer may have in place of settings, and the bits that this takes."""
-        found = self.target.candidates(settings, columns_of(shape))
-        return {each: self.target.stored_bits(shape, each) for each in found}
-
     def _identity(self) -> dict[str, Any]:
         """What decides about the bytes of the results."""
         return {
@@ -166,17 +167,20 @@ class Job:
             "batch_bytes": self.batch_bytes,
             **asdict(self.settings),
             "recipe": None if self.recipe is None else self.recipe.to_dict(),
-            "bits_per_weight": self.bits_per_weight,
+            "bits_per_weight": (
+                self.budget.value if isinstance(self.budget, BitsPerWeight) else None
+            ),
+            "size": self.budget.size if isinstance(self.budget, FileSize) else None,
             "quality_floor": self.quality_floor,
         }
 
     def _recipe_of(self, work: Work, meter: Meter) -> tuple[Recipe | None, list[LayerError]]:
         """Return the recipe, fitted if it has to be and not fitted already, and what failed."""
-        if self.bits_per_weight is None:
+        if self.budget is None:
             return self.recipe, []
         found = work.fitted()
         if found is None:
-            found = self._fit(self.bits_per_weight, meter)
+            found = self._fit(self.budget, meter)
             layers = planned(self.source, self.settings, found[0])
             self.target.check_plan(layers, self.source, self.settings)
             work.keep_fitted(*found)
@@ -246,7 +250,10 @@ class Job:
     def _write(self, work: Work, totals: Totals) -> None:
         results = pa.Table.from_batches([part.results for part in work.parts()])
         source = self.source.without(unusable_layers(totals.skipped))
-        self.target.write(results, source, work.new_output(), self.settings, self.folder)
+        output = work.new_output()
+        self.target.write(results, source, output, self.settings, self.folder)
+        if isinstance(self.budget, FileSize):
+            self.budget.check(output.stat().st_size)
 
 
 def _counts(totals: Totals) -> tuple[int, int, int]:

@@ -24,6 +24,7 @@ from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
 from pyarrowquant.conversion.planning import planned, with_instead, with_ragged_kept
+from pyarrowquant.conversion.size import check_size, file_size
 from pyarrowquant.conversion.source import (
     convertible,
     decoded_from,
@@ -40,6 +41,7 @@ from pyarrowquant.reading.config import CONFIG, warn_of_constants
 from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
+from pyarrowquant.recipes.budget import BitsPerWeight, Budget
 from pyarrowquant.recipes.named import file_of, is_named
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.presets import PRESETS, SENSITIVE
@@ -58,6 +60,7 @@ def prepare(
     said: SettingOverrides,
     recipe: SaidRecipe | None,
     bits_per_weight: float | None,
+    size: int | None,
     quality_floor: float | Mapping[str, float] | None,
     threads: int | None,
     max_memory: int,
@@ -94,13 +97,23 @@ def prepare(
             "Download the folder first"
         )
     model = convertible(model)
-    _check_encoding(said, target, bits_per_weight)
-    _check_named(recipe, said, target, bits_per_weight)
+    budget = _budget_name(bits_per_weight, size)
+    if size is not None:
+        size = check_size(
+            size,
+            target,
+            [
+                *(["bits_per_weight"] if bits_per_weight is not None else []),
+                *(["continue_on_error"] if continue_on_error else []),
+            ],
+        )
+    _check_encoding(said, target, budget)
+    _check_named(recipe, said, target, budget)
     settings = target.defaults(model).with_overrides(said)
     chosen = _chosen(recipe, said, target, model)
-    rules = target.recipe(model, chosen, bits_per_weight is not None)
-    if bits_per_weight is not None and "bit_width" in said:
-        raise UsageError("bit_width= and bits_per_weight= exclude each other")
+    rules = target.recipe(model, chosen, budget is not None)
+    if budget is not None and "bit_width" in said:
+        raise UsageError(f"bit_width= and {budget}= exclude each other")
     if not is_named(recipe) and recipe not in target.recipe_names:
         _warn_of_unused(recipe_of(recipe), model)
     # This checks schema and arguments.
@@ -115,13 +128,13 @@ def prepare(
             layers = planned(model, settings, rules)
     rules, layers, ragged = with_ragged_kept(target, layers, rules)
     _warn_of_ragged(ragged, model, target)
-    if bits_per_weight is not None:  # which replaces the bits
+    if budget is not None:  # which replaces the bits
         layers = [_with_fitting_bits(layer, target) for layer in layers]
     target.check_plan(layers, model, settings)
     _check_any(model, target, layers, rules)
     if target.copies_files and model.config is not None:
         warn_of_constants(model.config, f"{model.folder}/{CONFIG}")
-    mixed = bits_per_weight is not None or quality_floor is not None
+    mixed = budget is not None or quality_floor is not None
     if mixed and (problem := target.mixed_problem(layers, model)):
         raise UsageError(problem)
     _warn_of_decoded(decoded_from(model, layers))
@@ -129,7 +142,12 @@ def prepare(
     check_file_names(target.file_names(model) if folder else ())
     check_names(target, layers, left)
     copied = copied_files(target, model)
-    check_room(target, layers, left, model, copied, bits_per_weight, place, folder_of(place))
+    fitted_to: Budget | None = None
+    if size is not None:
+        fitted_to = file_size(size, target, model, layers, left)
+    elif bits_per_weight is not None:
+        fitted_to = BitsPerWeight(bits_per_weight)
+    check_room(target, layers, left, model, copied, fitted_to, place, folder_of(place))
     return Job(
         model,
         files,
@@ -139,7 +157,7 @@ def prepare(
         settings,
         rules,
         layers,
-        bits_per_weight,
+        fitted_to,
         arguments.quality_floor(quality_floor),
         continue_on_error,
         threads,
@@ -148,8 +166,15 @@ def prepare(
     )
 
 
+def _budget_name(bits_per_weight: float | None, size: int | None) -> str | None:
+    """Return the argument that bits are fitted to."""
+    if size is not None:
+        return "size"
+    return None if bits_per_weight is None else "bits_per_weight"
+
+
 def _check_named(
-    recipe: SaidRecipe | None, said: SettingOverrides, target: Format, bits_per_weight: float | None
+    recipe: SaidRecipe | None, said: SettingOverrides, target: Format, budget: str | None
 ) -> None:
     """Raise where a format's own recipe is named for another format, or with other settings."""
     if not isinstance(recipe, str):
@@ -163,13 +188,13 @@ def _check_named(
     if recipe not in target.recipe_names:
         return
     others = [f"{name}=" for name in said if name != "method"]
-    if bits_per_weight is not None:
-        others.append("bits_per_weight=")
+    if budget is not None:
+        others.append(f"{budget}=")
     if others:
         raise UsageError(f"recipe={recipe!r} says the types of all tensors: leave out {others[0]}")
 
 
-def _check_encoding(said: SettingOverrides, target: Format, bits_per_weight: float | None) -> None:
+def _check_encoding(said: SettingOverrides, target: Format, budget: str | None) -> None:
     """Raise where a format does not hold the encoding, or nothing is left to fit to a budget."""
     encoding = said.get("encoding", INTEGER)
     if encoding not in ENCODING_NAMES:
@@ -180,9 +205,9 @@ def _check_encoding(said: SettingOverrides, target: Format, bits_per_weight: flo
             f"to={target.name!r} holds encoding {listed(target.encodings)}, and not {encoding!r}, "
             f"which {others} hold"
         )
-    if encoding != INTEGER and bits_per_weight is not None:
+    if encoding != INTEGER and budget is not None:
         raise UsageError(
-            f"bits_per_weight= fits bit widths, and encoding={encoding!r} has one. Fit a recipe "
+            f"{budget}= fits bit widths, and encoding={encoding!r} has one. Fit a recipe "
             "with such candidates by Recipe.fit()"
         )
 

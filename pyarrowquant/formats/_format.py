@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import pyarrow as pa
 
@@ -23,6 +23,19 @@ from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.presets import SENSITIVE
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
+
+
+class KeptTensor(Protocol):
+    """A tensor that is not quantized, in the output."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def kept_bytes(self) -> int: ...
 
 
 class Format(ABC):
@@ -55,6 +68,9 @@ class Format(ABC):
         Bytes of names that all engines load.
     recipe_names : tuple of str
         Of recipes that it makes for a model.
+    alignment : int or None
+        Layers take a multiple of so many bytes of a file whose size is known beforehand; None
+        where it is not.
     """
 
     name: str
@@ -69,6 +85,7 @@ class Format(ABC):
     checks_kept_names: ClassVar[bool] = True
     longest_name: ClassVar[int | None] = None
     recipe_names: ClassVar[tuple[str, ...]] = ()
+    alignment: ClassVar[int | None] = None
 
     def is_folder(self, destination: Path) -> bool:
         """Whether a destination is a folder."""
@@ -131,6 +148,12 @@ class Format(ABC):
         if isinstance(tensor, CodedTensor):
             return 4 * product(tensor.shape)
         return tensor.stored_bytes
+
+    def bytes_beside(
+        self, model: Model, layers: Sequence[PlannedLayer], kept: Sequence[KeptTensor]
+    ) -> int:
+        """Return what the file has beside the data of layers, where it has an `alignment`."""
+        raise NotImplementedError(self.name)
 
     def names_of(self, layer: Coded) -> Iterable[str]:
         """Return the names of the tensors that a layer becomes, which must differ from all."""

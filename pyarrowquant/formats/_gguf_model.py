@@ -14,6 +14,7 @@ from pyarrowquant._core.laying import whole
 from pyarrowquant._core.results import Packed
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._gguf_blocks import blocks_of, layers_of, type_name_of
+from pyarrowquant.formats._gguf_size import copied_key, number_key, text_key
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.reading.gguf import GgufModel, import_gguf
 from pyarrowquant.reading.gguf_header import Header
@@ -77,6 +78,23 @@ def write_requantized(results: Any, model: GgufModel, path: Path, overwrite: boo
                 layers.forget_pages()
         finally:
             writer.close()
+
+
+def requantized_keys(model: GgufModel) -> list[int]:
+    """Return the bytes of the keys of such a file."""
+    header = model.header
+    copied = [
+        copied_key(value)
+        for key, value in header.values.items()
+        if key not in _OWN_KEYS and value.count != 0
+    ]
+    architecture = _architecture(header, str(model.location))
+    return [
+        *copied,
+        text_key("general.architecture", architecture),
+        number_key("general.quantization_version"),
+        number_key("general.file_type"),
+    ]
 
 
 def _check_names(layers: LayersByName, tensors: dict[str, Tensor], model: str) -> None:

@@ -16,7 +16,7 @@ from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.laying import pieces
 from pyarrowquant._core.settings import SettingOverrides, Settings
 from pyarrowquant.errors import ArgumentTypeError
-from pyarrowquant.formats._format import NO_MATRIX, Format
+from pyarrowquant.formats._format import NO_MATRIX, Format, KeptTensor
 from pyarrowquant.formats._gguf_blocks import (
     ENCODED,
     ENCODINGS,
@@ -27,7 +27,8 @@ from pyarrowquant.formats._gguf_blocks import (
     type_name_of,
 )
 from pyarrowquant.formats._gguf_mixes import INSTEAD, MIXES, mix_of
-from pyarrowquant.formats._gguf_model import write_requantized
+from pyarrowquant.formats._gguf_model import requantized_keys, write_requantized
+from pyarrowquant.formats._gguf_size import ALIGNMENT, bytes_beside, number_key, text_key
 from pyarrowquant.formats._kept import left_out
 from pyarrowquant.formats._layers import KEPT_DTYPES, Kept, KeptLayers, Names, Results
 from pyarrowquant.formats._outputs import Outputs, Spool
@@ -41,6 +42,7 @@ from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
 
 _MOST_DIMENSIONS = 4
+_UNKNOWN = "unknown"  # an architecture
 OTHER_DTYPES = {"F64": 8, "I8": 1, "I16": 2, "I32": 4, "I64": 8}  # named like those of ggml
 # Embeddings and heads in 8 bits.
 _LLAMA_CPP = (
@@ -86,7 +88,7 @@ def write_gguf(
     *,
     model: str | os.PathLike[str] | None = None,
     kept: Any = None,
-    architecture: str = "unknown",
+    architecture: str = _UNKNOWN,
     metadata: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -168,7 +170,7 @@ def write_gguf(
     path = Path(path)
     overwrite = arguments.boolean("overwrite", overwrite)
     if model is not None:
-        if kept is not None or metadata is not None or architecture != "unknown":
+        if kept is not None or metadata is not None or architecture != _UNKNOWN:
             raise ValueError("kept, architecture and metadata come from model: give only that")
         write_requantized(results, GgufModel(locate(model, None)), path, overwrite)
         return
@@ -197,6 +199,7 @@ class Gguf(Format):
     encodings = ENCODINGS
     short_groups = (32,)
     recipe_names = tuple(MIXES)
+    alignment = ALIGNMENT
     longest_name = 63  # GGML_MAX_NAME, with the zero at its end
 
     def check_destination(self, destination: Path) -> None:
@@ -254,6 +257,20 @@ class Gguf(Format):
         if isinstance(model, GgufModel):  # whose tensors are copied
             return tensor.stored_bytes
         return super().kept_bytes(tensor, model)
+
+    def bytes_beside(
+        self, model: Model, layers: Sequence[PlannedLayer], kept: Sequence[KeptTensor]
+    ) -> int:
+        if isinstance(model, GgufModel):
+            keys = requantized_keys(model)
+        else:
+            keys = [
+                text_key("general.architecture", _UNKNOWN),
+                number_key("general.quantization_version"),
+            ]
+        tensors = [(str(layer.name), layer.shape) for layer in layers]
+        tensors += [(tensor.name, tensor.shape) for tensor in kept]
+        return bytes_beside(keys, tensors, (tensor.kept_bytes for tensor in kept))
 
     def check_layouts(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +32,7 @@ from pyarrowquant.errors import (
     SkippedLayerWarning,
     users_level,
 )
+from pyarrowquant.recipes.budget import Budget
 from pyarrowquant.recipes.expected import Expected
 from pyarrowquant.recipes.floor import missed_bound
 from pyarrowquant.recipes.rule import check_dict, check_fields, check_known, with_bit_width
@@ -153,7 +153,7 @@ class _Layer:
 
 def fit(
     table: Any,
-    bits_per_weight: float,
+    budget: Budget,
     candidates: Candidates,
     recipe: Any,
     objective: str,
@@ -185,7 +185,7 @@ def fit(
     )
     library.validate(source.schema, options.encoded())
     found = _wanted(data, candidates, usual, recipe, weight_column)
-    _budget(found, bits_per_weight)  # what cannot be met is said before any work
+    _bits_of_all(found, budget)  # what cannot be met is said before any work
     every = list(dict.fromkeys(settings for layer in found for settings in layer.choices))
     rounds = max(len(layer.choices) for layer in found)
     skipped: list[LayerError] = []
@@ -203,8 +203,8 @@ def fit(
             skipped += failed
     if floor:
         _keep_passing(found)
-    budget = _budget(found, bits_per_weight, floor)  # of what has not failed
-    picked = _allocate(found, budget, objective)
+    bits = _bits_of_all(found, budget, floor)  # of what has not failed
+    picked = _allocate(found, bits, objective)
     names: dict[Settings, list[str]] = {settings: [] for settings in every}
     for layer, k in zip(found, picked, strict=True):
         names[layer.choices[k]].append(layer.name)
@@ -303,37 +303,27 @@ def _error(failed: list[LayerError]) -> QuantizationError:
     return QuantizationError("\n".join(lines), failed)
 
 
-def _budget(found: list[_Layer], bits_per_weight: object, floor: object = None) -> int:
+def _bits_of_all(found: list[_Layer], budget: Budget, floor: object = None) -> int:
     """Return the bits of all layers together."""
-    if isinstance(bits_per_weight, bool) or not isinstance(bits_per_weight, numbers.Real):
-        raise ArgumentTypeError(
-            f"bits_per_weight must be a number, got {type(bits_per_weight).__name__}: "
-            f"{bits_per_weight!r}"
-        )
-    elements = sum(math.prod(layer.shape) for layer in found)
+    weights = sum(math.prod(layer.shape) for layer in found)
     least = sum(min(layer.bits) for layer in found)
-    # a part of a bit more, so that what was computed by division is reached again
-    budget = float(bits_per_weight) * elements * (1 + 1e-12)
-    if not least <= budget < math.inf:
-        needed = math.ceil(least / max(elements, 1) * 1e4) / 1e4
-        raise ValueError(
-            f"Invalid bits_per_weight: {bits_per_weight}. The smallest candidates"
-            f"{' that pass the quality_floor' if floor else ''} take {needed}"
-        )
-    return math.floor(budget)
+    bits = budget.bits(weights)
+    if bits < least:
+        raise budget.too_small(weights, least, bool(floor))
+    return bits
 
 
-def _allocate(found: list[_Layer], budget: int, objective: str) -> list[int]:
+def _allocate(found: list[_Layer], bits: int, objective: str) -> list[int]:
     costs = []
     for layer in found:
         weight = layer.weight
         if objective == "relative_error":
             weight = layer.weight / layer.norm if layer.norm else 0.0
         pairs = zip(layer.bits, layer.squared_errors, strict=True)
-        costs.append([{"bits": bits, "error": weight * error} for bits, error in pairs])
+        costs.append([{"bits": each, "error": weight * error} for each, error in pairs])
     if not all(math.isfinite(cost["error"]) for layer in costs for cost in layer):
         raise ValueError("The weighted errors of layers are beyond float64; use smaller weights")
-    return library.allocate(costs, budget)
+    return library.allocate(costs, bits)
 
 
 def _expected(found: list[_Layer], picked: list[int]) -> Expected:

@@ -24,6 +24,7 @@ from pyarrowquant._core.settings import (
     one_of,
 )
 from pyarrowquant.errors import ArgumentTypeError
+from pyarrowquant.recipes.budget import BitsPerWeight
 from pyarrowquant.recipes.expected import Expected, expected_from
 from pyarrowquant.recipes.named import is_named, unknown
 from pyarrowquant.recipes.presets import PRESETS, PROFILES
@@ -313,7 +314,7 @@ class Recipe:
 
         fitted = fitting.fit(
             table,
-            bits_per_weight,
+            BitsPerWeight(bits_per_weight),
             fitting.said_candidates(candidates, fitting.USUAL, bits_of or fitting.stored_bits),
             recipe_of(recipe),
             objective,
