@@ -143,18 +143,20 @@ class Job:
             found = self.target.candidates(settings, columns_of(shape))
             return {each: budget.of_layer(self.target.stored_bits(shape, each)) for each in found}
 
+        weigh = self.target.error_weights(self.source)
         fitted = fit(
             self.source.reader(),
             budget,
             Candidates([self.settings], candidates),
             self.recipe,
-            "squared_error",
+            "squared_error" if weigh is None else "relative_error",
             None,
             self.continue_on_error,
             self.threads,
             meter.fitting,
             self.settings,
             self.quality_floor,
+            weigh,
         )
         return Recipe.chosen(fitted.chosen, fitted.expected), fitted.skipped
 

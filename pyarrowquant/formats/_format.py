@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -138,6 +138,13 @@ class Format(ABC):
             return [settings]
         widths = self.bit_widths(settings.zero_point)
         return [replace(settings, bit_width=width) for width in widths]
+
+    def error_weights(self, model: Model) -> Callable[[str, Sequence[int]], float] | None:
+        """Return what a budget multiplies squared relative errors of layers by.
+
+        By default None: their squared errors count as they are.
+        """
+        return None
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         """Whether a tensor that is not quantized goes into the output."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from pyarrowquant.formats._gguf_blocks import (
 )
 from pyarrowquant.formats._gguf_mixes import INSTEAD, MIXES, mix_of
 from pyarrowquant.formats._gguf_model import requantized_keys, write_requantized
+from pyarrowquant.formats._gguf_sensitivity import error_weights
 from pyarrowquant.formats._gguf_size import ALIGNMENT, bytes_beside, number_key, text_key
 from pyarrowquant.formats._kept import left_out
 from pyarrowquant.formats._layers import KEPT_DTYPES, Kept, KeptLayers, Names, Results
@@ -237,6 +238,9 @@ class Gguf(Format):
         base = replace(settings, bit_width=4)
         names = _WHOLE_BLOCKS if columns % _SUPER_BLOCK == 0 else _OTHER_BLOCKS
         return [base.with_overrides(said) for said in names]
+
+    def error_weights(self, model: Model) -> Callable[[str, Sequence[int]], float]:
+        return error_weights(model)
 
     def spools(self, model: Model) -> bool:
         return not isinstance(model, GgufModel)

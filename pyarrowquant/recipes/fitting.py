@@ -163,6 +163,7 @@ def fit(
     progress: Progress,
     usual: Settings = USUAL,
     floor: dict[str, float] | None = None,
+    weigh: Callable[[str, Sequence[int]], float] | None = None,
 ) -> Fit:
     """Choose the settings of layers; see `Recipe.fit`.
 
@@ -173,6 +174,8 @@ def fit(
     floor : dict, optional
         The bounds of `arguments.quality_floor`. Of a layer that passes with none of its candidates,
         the one of most bits is taken.
+    weigh : callable, optional
+        Returns the weight of a layer by its name and shape, in place of a column.
     """
     one_of("objective", objective, OBJECTIVES)
     columns = INPUT_COLUMNS if weight_column is None else INPUT_COLUMNS | {weight_column}
@@ -185,6 +188,9 @@ def fit(
     )
     library.validate(source.schema, options.encoded())
     found = _wanted(data, candidates, usual, recipe, weight_column)
+    if weigh is not None:
+        for layer in found:
+            layer.weight = weigh(layer.name, layer.shape)
     _bits_of_all(found, budget)  # what cannot be met is said before any work
     every = list(dict.fromkeys(settings for layer in found for settings in layer.choices))
     rounds = max(len(layer.choices) for layer in found)
@@ -215,7 +221,7 @@ def fit(
 def _keep_passing(found: list[_Layer]) -> None:
     """Leave out choices with which layers miss the floor; of those that always do, all but one."""
     for layer in found:
-        last = max(range(len(layer.choices)), key=lambda k: layer.choices[k].bit_width)
+        last = max(range(len(layer.choices)), key=layer.bits.__getitem__)
         kept = [k for k, passes in enumerate(layer.passes) if passes] or [last]
         layer.choices = [layer.choices[k] for k in kept]
         layer.bits = [layer.bits[k] for k in kept]
