@@ -42,10 +42,13 @@ def saved(
     tensors: dict[str, np.ndarray] | None = None,
     tokens: list[str] | None = TOKENS,
     context: int = 64,
+    causal: bool = True,
 ) -> Path:
     """Write a model; without tokens one that knows their numbers alone."""
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(context)
+    if not causal:
+        writer.add_causal_attention(False)
     writer.add_embedding_length(HIDDEN)
     writer.add_block_count(BLOCKS)
     writer.add_feed_forward_length(2 * HIDDEN)

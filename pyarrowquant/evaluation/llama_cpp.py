@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -102,15 +103,20 @@ class Vocabulary:
                 f"{self.path}: the model has no tokenizer, which text needs. Files that "
                 "convert_hf_to_gguf.py makes have one"
             )
-        if self._llama_cpp.llama_model_has_encoder(self._model):
+        encodes = self._llama_cpp.llama_model_has_encoder(self._model)
+        if encodes or self._of_architecture("attention.causal") == "false":
             raise ValueError(
-                f"{self.path}: the model encodes and decodes; only models that predict the next "
+                f"{self.path}: the model reads texts as a whole; only models that predict the next "
                 "token of a text can be evaluated"
             )
 
     def _longest_context(self) -> int:
         """Return what the metadata say, as hyperparameters are not read without weights."""
-        return int(self._value(f"{self._value('general.architecture')}.context_length"))
+        said = self._of_architecture("context_length")
+        return int(said) if said else sys.maxsize  # llama.cpp refuses a model that lacks it
+
+    def _of_architecture(self, key: str) -> str:
+        return self._value(f"{self._value('general.architecture')}.{key}")
 
     def _value(self, key: str) -> str:
         text = ctypes.create_string_buffer(_LONGEST_VALUE)

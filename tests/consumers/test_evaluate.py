@@ -165,6 +165,8 @@ def test_what_cannot_be_evaluated_is_said(
 ) -> None:
     silent = text_models.saved(tmp_path / "silent.gguf", tokens=None)
     assert "silent.gguf: the model has no tokenizer" in failed("evaluate", silent, "--text", text)
+    whole = text_models.saved(tmp_path / "whole.gguf", causal=False)
+    assert "whole.gguf: the model reads texts as" in failed("evaluate", whole, "--text", text)
     text.write_text("A few words.")
     said = failed("evaluate", models[0], "--text", text)
     assert re.search(
