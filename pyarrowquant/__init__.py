@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         SkippedLayerWarning,
         UsageError,
     )
+    from pyarrowquant.evaluation.evaluate import Evaluation, evaluate
     from pyarrowquant.reading.models import read_weights
     from pyarrowquant.recipes.expected import Expected
     from pyarrowquant.recipes.planned import PlannedLayer
@@ -45,6 +46,7 @@ __all__ = [
     "Continued",
     "Conversion",
     "ConversionPlan",
+    "Evaluation",
     "Expected",
     "InternalError",
     "LayerError",
@@ -64,6 +66,7 @@ __all__ = [
     "convert",
     "dequantize_batch",
     "dequantize_batch_arrow",
+    "evaluate",
     "formats",
     "numpy_to_arrow_table",
     "plan",
@@ -93,6 +96,7 @@ _MODULES = {
         "SkippedLayerWarning",
         "UsageError",
     ],
+    "evaluation.evaluate": ["Evaluation", "evaluate"],
     "recipes.expected": ["Expected"],
     "reading.models": ["read_weights"],
     "recipes.planned": ["PlannedLayer"],

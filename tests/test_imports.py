@@ -19,7 +19,7 @@ FLOORS = [
     {"recipes"},
     {"tables", "arrays", "decoded", "stream", "comparison"},
     {"formats"},
-    {"conversion"},
+    {"conversion", "evaluation"},
     {"cli"},
     {"__main__"},
 ]

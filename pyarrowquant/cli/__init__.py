@@ -15,6 +15,7 @@ from pyarrowquant._version import __version__
 from pyarrowquant.cli._show import as_options, printable, show_warning
 from pyarrowquant.cli.compare import compare
 from pyarrowquant.cli.dequantize import dequantize
+from pyarrowquant.cli.evaluate import evaluate
 from pyarrowquant.cli.inspect import inspect
 from pyarrowquant.cli.quantize import quantize
 from pyarrowquant.cli.recipe import recipe
@@ -81,5 +82,5 @@ def main() -> None:
     """
 
 
-for command in (quantize, inspect, compare, dequantize, report, recipe):
+for command in (quantize, inspect, compare, evaluate, dequantize, report, recipe):
     main.add_command(command)

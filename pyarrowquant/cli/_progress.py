@@ -16,7 +16,7 @@ _SECONDS_BETWEEN_LINES = 2.0
 
 
 class Shown:
-    """Shows the steps of a conversion."""
+    """Shows the steps of a conversion, or how many tokens are predicted."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -35,28 +35,30 @@ class Shown:
         self._close()
 
     def __call__(self, step: Step) -> None:
+        of = f" of {size_text(step.total)}" if step.total else ""
+        layers = f"{step.layers} layers, " if step.what == "quantize" else ""
+        text = f"{layers}{size_text(step.bytes)}{of}"
+        self._show(step.what, step.bytes, step.total, "B", text)
+
+    def tokens(self, done: int, total: int) -> None:
+        """Show how many tokens are done."""
+        self._show("evaluate", done, total, "tokens", f"{done:,} of {total:,} tokens")
+
+    def _show(self, what: str, done: int, total: int | None, unit: str, text: str) -> None:
         if sys.stderr.isatty():
-            self._draw(step)
+            self._draw(what, done, total, unit)
         elif time.monotonic() >= self._next_line:
-            of = f" of {size_text(step.total)}" if step.total else ""
-            layers = f"{step.layers} layers, " if step.what == "quantize" else ""
-            click.echo(f"{step.what}: {layers}{size_text(step.bytes)}{of}", err=True)
+            click.echo(f"{what}: {text}", err=True)
             self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
 
-    def _draw(self, step: Step) -> None:
-        if step.what != self._what:
+    def _draw(self, what: str, done: int, total: int | None, unit: str) -> None:
+        if what != self._what:
             from tqdm import tqdm
 
             self._close()
-            self._what = step.what
-            self._bar = tqdm(
-                total=step.total,
-                initial=step.bytes,
-                desc=step.what,
-                unit="B",
-                unit_scale=True,
-            )
-        self._bar.update(step.bytes - self._bar.n)
+            self._what = what
+            self._bar = tqdm(total=total, initial=done, desc=what, unit=unit, unit_scale=True)
+        self._bar.update(done - self._bar.n)
 
     def _close(self) -> None:
         if self._bar is not None:

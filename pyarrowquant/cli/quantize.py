@@ -74,6 +74,7 @@ Examples:
   pyarrowquant quantize models/llama llama-mlx --to mlx --recipe text
   pyarrowquant quantize model.safetensors model.gguf --recipe text
   pyarrowquant quantize model-f16.gguf model-Q4_K_M.gguf
+  pyarrowquant quantize model-f16.gguf model.gguf --size 4.5G
 """,
 )
 @click.argument("source")
@@ -107,7 +108,12 @@ Examples:
     help="A file, a preset (text, diffusion, vision), a profile, all, or a mix of llama.cpp such "
     "as Q4_K_M for a GGUF model; `recipe list` has them.",
 )
-@click.option("--bits-per-weight", type=float, help="Fit bit widths to this budget.")
+@click.option(
+    "--bits-per-weight", type=float, help="Fit bit widths, for gguf types, to this budget."
+)
+@click.option(
+    "--size", callback=memory_size, help="Fit types to this size of the output, such as 4.5G."
+)
 @click.option("--quality-floor", callback=_floor, help="Least cosine; or relative_error=NUMBER.")
 @click.option(
     "--pre-tokenizer", help="llama.cpp's name for how texts are split, where it is not found out."
@@ -139,6 +145,7 @@ def quantize(
     encoding: str | None,
     recipe: str | None,
     bits_per_weight: float | None,
+    size: int | None,
     quality_floor: dict[str, float] | None,
     pre_tokenizer: str | None,
     threads: int | None,
@@ -178,6 +185,7 @@ def quantize(
         "encoding": encoding,
         "recipe": recipe,
         "bits_per_weight": bits_per_weight,
+        "size": size,
         "quality_floor": quality_floor,
         "pre_tokenizer": pre_tokenizer,
         "threads": threads,

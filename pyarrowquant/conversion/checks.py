@@ -14,6 +14,7 @@ from pyarrowquant.errors import users_level
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._model_folder import check_usable
 from pyarrowquant.reading.model import Model
+from pyarrowquant.recipes.budget import Budget
 from pyarrowquant.recipes.fitting import stored_bits
 from pyarrowquant.recipes.planned import PlannedLayer, layout_of
 
@@ -86,7 +87,7 @@ def check_room(
     left: Sequence[UnquantizedTensor],
     model: Model,
     copied: Sequence[Path],
-    bits_per_weight: float | None,
+    budget: Budget | None,
     destination: Path,
     work: Path,
 ) -> None:
@@ -100,8 +101,8 @@ def check_room(
     model : Model
     copied : sequence of Path
         Other files of the model, which go along.
-    bits_per_weight : float or None
-        A budget, in place of the bits of layers.
+    budget : Budget or None
+        Bounds the bits of layers.
     destination : Path
     work : Path
         Where an interrupted run has left what needs no more room.
@@ -113,8 +114,9 @@ def check_room(
         as_results = replace(layer.settings, scale_dtype="float32", zero_point="float")
         results += stored_bits(layer.shape, as_results) // 8
         output += target.stored_bits(layer.shape, layer.settings) // 8
-    if bits_per_weight is not None:
-        results = output = int(bits_per_weight * sum(layer.weights for layer in coded)) // 8
+    if budget is not None:
+        most = budget.bits(sum(layer.weights for layer in coded)) // 8
+        results, output = min(results, most), min(output, most)
     output += sum(tensor.kept_bytes for tensor in left)
     needed = results + output * (2 if target.spools(model) else 1)
     needed += sum(file.stat().st_size for file in copied)

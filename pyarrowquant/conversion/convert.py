@@ -128,6 +128,7 @@ def convert(
     encoding: str | None = None,
     recipe: SaidRecipe | None = None,
     bits_per_weight: float | None = None,
+    size: int | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     pre_tokenizer: str | None = None,
     threads: int | None = None,
@@ -177,7 +178,10 @@ def convert(
         what the preset "text" does, and a GGUF model is quantized as Q4_K_M, or, where bits or
         other settings but the method are said, gets 8 bits for its embeddings and head.
     bits_per_weight : float, optional
-        A budget that the bit widths of layers are fitted to, as by `Recipe.fit`.
+        A budget that the bit widths of layers are fitted to, as by `Recipe.fit`; for gguf their
+        types, K-quants and others.
+    size : int, optional
+        The most bytes that the output may have, in place of `bits_per_weight`; for gguf.
     quality_floor : float or mapping, optional
         As of `quantize_stream`.
     pre_tokenizer : str, optional
@@ -235,6 +239,7 @@ def convert(
         said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
         recipe,
         bits_per_weight,
+        size,
         quality_floor,
         pre_tokenizer,
         threads,
@@ -278,6 +283,7 @@ def plan(
     encoding: str | None = None,
     recipe: SaidRecipe | None = None,
     bits_per_weight: float | None = None,
+    size: int | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     pre_tokenizer: str | None = None,
     threads: int | None = None,
@@ -289,8 +295,8 @@ def plan(
 ) -> ConversionPlan:
     """Check what `convert` checks before any work, and return what it would do; write nothing.
 
-    Parameters are those of `convert`. Weights are read only for `bits_per_weight`, and in tables
-    for rows without a shape.
+    Parameters are those of `convert`. Weights are read only for `bits_per_weight` and `size`, and
+    in tables for rows without a shape.
 
     Returns
     -------
@@ -318,6 +324,7 @@ def plan(
         said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
         recipe,
         bits_per_weight,
+        size,
         quality_floor,
         pre_tokenizer,
         threads,

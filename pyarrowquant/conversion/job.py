@@ -16,7 +16,7 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.encoded_rows import said_group_size
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.options import Options
-from pyarrowquant._core.settings import BIT_WIDTHS, Settings
+from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.source import weights_bytes
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.identity import source_files
@@ -24,6 +24,7 @@ from pyarrowquant.conversion.parts import Part
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.signals import unhindered
+from pyarrowquant.conversion.size import FileSize
 from pyarrowquant.conversion.source import weights_bytes as bytes_of_model
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import (
@@ -36,7 +37,8 @@ from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.reading.model import Model
-from pyarrowquant.recipes.fitting import fit
+from pyarrowquant.recipes.budget import BitsPerWeight, Budget
+from pyarrowquant.recipes.fitting import Candidates, fit
 from pyarrowquant.recipes.planned import PlannedLayer, plan_layer
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.stream import stream_within
@@ -62,8 +64,8 @@ class Job:
         What the recipe comes from.
     layers : list of PlannedLayer
         What becomes of all layers of the source, but for the budget.
-    bits_per_weight : float or None
-        A budget that bit widths are fitted to.
+    budget : Budget or None
+        What bit widths or encodings are fitted to.
     quality_floor : dict or None
     continue_on_error : bool
     threads : int or None
@@ -80,7 +82,7 @@ class Job:
     recipe: Recipe | None
     origin: Origin
     layers: list[PlannedLayer]
-    bits_per_weight: float | None
+    budget: Budget | None
     quality_floor: dict[str, float] | None
     continue_on_error: bool
     threads: int | None
@@ -136,32 +138,31 @@ class Job:
 
         Also return the errors of layers that could not be measured.
         """
-        if self.bits_per_weight is None:
+        if self.budget is None:
             return self.recipe, []
-        return self._fit(self.bits_per_weight, meter)
+        return self._fit(self.budget, meter)
 
-    def _fit(self, bits_per_weight: float, meter: Meter) -> tuple[Recipe, list[LayerError]]:
+    def _fit(self, budget: Budget, meter: Meter) -> tuple[Recipe, list[LayerError]]:
+        def candidates(shape: Sequence[int], settings: Settings) -> dict[Settings, int]:
+            found = self.target.candidates(settings, shape)
+            return {each: budget.of_layer(self.target.stored_bits(shape, each)) for each in found}
+
+        weigh = self.target.error_weights(self.source)
         fitted = fit(
             self.source.reader(),
-            bits_per_weight,
-            [{"bit_width": width} for width in BIT_WIDTHS],
+            budget,
+            Candidates([self.settings], candidates),
             self.recipe,
-            "squared_error",
+            "squared_error" if weigh is None else "relative_error",
             None,
             self.continue_on_error,
             self.threads,
             meter.fitting,
-            self._bits_of,
             self.settings,
             self.quality_floor,
+            weigh,
         )
         return Recipe.chosen(fitted.chosen, fitted.expected), fitted.skipped
-
-    def _bits_of(self, shape: Sequence[int], settings: Settings) -> int | None:
-        """Return what a layer takes in the format; None where it cannot be held."""
-        if settings.bit_width not in self.target.bit_widths(settings.zero_point):
-            return None
-        return self.target.stored_bits(shape, settings)
 
     def _identity(self) -> dict[str, Any]:
         """What decides about the bytes of the results."""
@@ -173,17 +174,20 @@ class Job:
             **asdict(self.settings),
             "recipe": None if self.recipe is None else self.recipe.to_dict(),
             "mix": self.origin.mix,
-            "bits_per_weight": self.bits_per_weight,
+            "bits_per_weight": (
+                self.budget.value if isinstance(self.budget, BitsPerWeight) else None
+            ),
+            "size": self.budget.size if isinstance(self.budget, FileSize) else None,
             "quality_floor": self.quality_floor,
         }
 
     def _recipe_of(self, work: Work, meter: Meter) -> tuple[Recipe | None, list[LayerError]]:
         """Return the recipe, fitted if it has to be and not fitted already, and what failed."""
-        if self.bits_per_weight is None:
+        if self.budget is None:
             return self.recipe, []
         found = work.fitted()
         if found is None:
-            found = self._fit(self.bits_per_weight, meter)
+            found = self._fit(self.budget, meter)
             layers = planned(self.source, self.settings, found[0])
             self.target.check_plan(layers, self.source, self.settings)
             work.keep_fitted(*found)
@@ -259,9 +263,10 @@ class Job:
     def _write(self, work: Work, totals: Totals) -> None:
         results = pa.Table.from_batches([part.results for part in work.parts()])
         source = self.source.without(unusable_layers(totals.skipped))
-        self.target.write(
-            results, source, work.new_output(), self.settings, self.folder, self.origin
-        )
+        output = work.new_output()
+        self.target.write(results, source, output, self.settings, self.folder, self.origin)
+        if isinstance(self.budget, FileSize):
+            self.budget.check(output.stat().st_size)
 
 
 def _counts(totals: Totals) -> tuple[int, int, int]:

@@ -25,6 +25,7 @@ from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
 from pyarrowquant.conversion.planning import planned, with_instead, with_ragged_kept
+from pyarrowquant.conversion.size import check_size, file_size
 from pyarrowquant.conversion.source import (
     convertible,
     decoded_from,
@@ -42,6 +43,7 @@ from pyarrowquant.reading.config import CONFIG, warn_of_constants
 from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
+from pyarrowquant.recipes.budget import BitsPerWeight, Budget
 from pyarrowquant.recipes.mixes import mix_named
 from pyarrowquant.recipes.named import file_of, is_named
 from pyarrowquant.recipes.planned import PlannedLayer
@@ -61,6 +63,7 @@ def prepare(
     said: SettingOverrides,
     recipe: SaidRecipe | None,
     bits_per_weight: float | None,
+    size: int | None,
     quality_floor: float | Mapping[str, float] | None,
     pre_tokenizer: str | None,
     threads: int | None,
@@ -98,21 +101,33 @@ def prepare(
             "Download the folder first"
         )
     model = target.viewed(convertible(model), pre_tokenizer)
-    _check_encoding(said, target, bits_per_weight)
+    fitted_to: Budget | None = None
+    if bits_per_weight is not None:
+        fitted_to = BitsPerWeight(bits_per_weight)
+    budget = _budget_name(bits_per_weight, size)
+    if size is not None:
+        size = check_size(
+            size,
+            target,
+            [
+                *(["bits_per_weight"] if bits_per_weight is not None else []),
+                *(["continue_on_error"] if continue_on_error else []),
+            ],
+        )
+    _check_encoding(said, target, budget)
     given = recipe_of(recipe)
-    if given is None and bits_per_weight is None and said.keys() <= {"method"}:
+    if given is None and budget is None and said.keys() <= {"method"}:
         mix = target.default_mix(model)
     else:
         mix = None if given is None else given.extends
-    _check_mix(mix, said, target, bits_per_weight)
+    _check_mix(mix, said, target, budget)
     settings = target.defaults(model).with_overrides(said)
     if mix is not None:
         given = (Recipe(name=mix) if given is None else given).extending(target.mix(mix, model))
-    rules = target.recipe(model, _with_said(given, said, target, is_named(recipe)))
-    if bits_per_weight is not None:
-        arguments.bits_per_weight(bits_per_weight)
-        if "bit_width" in said:
-            raise UsageError("bit_width= and bits_per_weight= exclude each other")
+    chosen = _with_said(given, said, target, is_named(recipe))
+    rules = target.recipe(model, chosen, budget is not None)
+    if budget is not None and "bit_width" in said:
+        raise UsageError(f"bit_width= and {budget}= exclude each other")
     if not is_named(recipe):
         _warn_of_unused(recipe_of(recipe), model)
     # This checks schema and arguments.
@@ -127,13 +142,13 @@ def prepare(
             layers = planned(model, settings, rules)
     rules, layers, ragged = with_ragged_kept(target, layers, rules)
     _warn_of_ragged(ragged, model, target)
-    if bits_per_weight is not None:  # which replaces the bits
+    if budget is not None:  # which replaces the bits
         layers = [_with_fitting_bits(layer, target) for layer in layers]
     target.check_plan(layers, model, settings)
     _check_any(model, target, layers, rules)
     if target.copies_files and model.config is not None:
         warn_of_constants(model.config, f"{model.folder}/{CONFIG}")
-    mixed = bits_per_weight is not None or quality_floor is not None
+    mixed = budget is not None or quality_floor is not None
     if mixed and (problem := target.mixed_problem(layers, model)):
         raise UsageError(problem)
     _warn_of_decoded(decoded_from(model, layers))
@@ -141,7 +156,9 @@ def prepare(
     check_file_names(target.file_names(model) if folder else ())
     check_names(target, layers, left)
     copied = copied_files(target, model)
-    check_room(target, layers, left, model, copied, bits_per_weight, place, folder_of(place))
+    if size is not None:
+        fitted_to = file_size(size, target, model, layers, left)
+    check_room(target, layers, left, model, copied, fitted_to, place, folder_of(place))
     return Job(
         model,
         files,
@@ -152,7 +169,7 @@ def prepare(
         rules,
         Origin(mix),
         layers,
-        bits_per_weight,
+        fitted_to,
         arguments.quality_floor(quality_floor),
         continue_on_error,
         threads,
@@ -161,9 +178,14 @@ def prepare(
     )
 
 
-def _check_mix(
-    mix: str | None, said: SettingOverrides, target: Format, bits_per_weight: float | None
-) -> None:
+def _budget_name(bits_per_weight: float | None, size: int | None) -> str | None:
+    """Return the argument that bits are fitted to."""
+    if size is not None:
+        return "size"
+    return None if bits_per_weight is None else "bits_per_weight"
+
+
+def _check_mix(mix: str | None, said: SettingOverrides, target: Format, budget: str | None) -> None:
     """Raise where a mix is said for a format that has none, or with other settings."""
     if mix is None:
         return
@@ -171,13 +193,13 @@ def _check_mix(
         kinds = " and ".join(name for name, each in FORMATS.items() if mix in each.mixes)
         raise UsageError(f"recipe={mix!r} is none of to={target.name!r}: {mix} is of {kinds}")
     others = [f"{name}=" for name in said if name != "method"]
-    if bits_per_weight is not None:
-        others.append("bits_per_weight=")
+    if budget is not None:
+        others.append(f"{budget}=")
     if others:
         raise UsageError(f"recipe={mix!r} says the types of all tensors: leave out {others[0]}")
 
 
-def _check_encoding(said: SettingOverrides, target: Format, bits_per_weight: float | None) -> None:
+def _check_encoding(said: SettingOverrides, target: Format, budget: str | None) -> None:
     """Raise where a format does not hold the encoding, or nothing is left to fit to a budget."""
     encoding = said.get("encoding", INTEGER)
     if encoding not in ENCODING_NAMES:
@@ -191,9 +213,9 @@ def _check_encoding(said: SettingOverrides, target: Format, bits_per_weight: flo
             f"to={target.name!r} holds encoding {listed(target.encodings)}, and not {encoding!r}, "
             f"which {others} hold"
         )
-    if encoding != INTEGER and bits_per_weight is not None:
+    if encoding != INTEGER and budget is not None:
         raise UsageError(
-            f"bits_per_weight= fits bit widths, and encoding={encoding!r} has one. Fit a recipe "
+            f"{budget}= fits bit widths, and encoding={encoding!r} has one. Fit a recipe "
             "with such candidates by Recipe.fit()"
         )
 
@@ -202,8 +224,7 @@ def _with_fitting_bits(layer: PlannedLayer, target: Format) -> PlannedLayer:
     """Return a layer with bits that a budget may choose for it."""
     if layer.settings is None:
         return layer
-    widths = target.bit_widths(layer.settings.zero_point)
-    return replace(layer, settings=replace(layer.settings, bit_width=widths[-1]))
+    return replace(layer, settings=target.candidates(layer.settings, layer.shape)[-1])
 
 
 def _with_said(

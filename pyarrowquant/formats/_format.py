@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import pyarrow as pa
 
+from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.group_sizes import SHARED, in_row
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.settings import BIT_WIDTHS, Settings
@@ -25,6 +26,19 @@ from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.presets import SENSITIVE
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
+
+
+class KeptTensor(Protocol):
+    """A tensor that is not quantized, in the output."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def kept_bytes(self) -> int: ...
 
 
 class Format(ABC):
@@ -57,6 +71,9 @@ class Format(ABC):
         Bytes of names that all engines load.
     mixes : tuple of str
         Names of recipes that it makes for a model.
+    alignment : int or None
+        Layers take a multiple of so many bytes of a file whose size is known beforehand; None
+        where it is not.
     """
 
     name: str
@@ -71,6 +88,7 @@ class Format(ABC):
     checks_kept_names: ClassVar[bool] = True
     longest_name: ClassVar[int | None] = None
     mixes: ClassVar[tuple[str, ...]] = ()
+    alignment: ClassVar[int | None] = None
 
     def is_folder(self, destination: Path) -> bool:
         """Whether a destination is a folder."""
@@ -106,10 +124,15 @@ class Format(ABC):
         """Return what leaves out, or spares, what engines want so."""
         return Recipe(SENSITIVE)
 
-    def recipe(self, model: Model, recipe: Recipe | None) -> Recipe | None:
+    def budget_recipe(self, model: Model) -> Recipe | None:
+        """Return what of the default recipe holds where a budget chooses the bits."""
+        return self.default_recipe(model)
+
+    def recipe(self, model: Model, recipe: Recipe | None, budget: bool) -> Recipe | None:
         """Return the recipe, or the default one, behind the rules for what is kept."""
-        chosen = self.default_recipe(model) if recipe is None else recipe
-        return preceded(self.kept, chosen)
+        if recipe is None:
+            recipe = self.budget_recipe(model) if budget else self.default_recipe(model)
+        return preceded(self.kept, recipe)
 
     def default_mix(self, model: Model) -> str | None:
         """Return which of `mixes` a model gets where the user says nothing of bits."""
@@ -131,6 +154,20 @@ class Format(ABC):
         """Return the bit widths that it holds with zero-points of a kind."""
         return BIT_WIDTHS
 
+    def candidates(self, settings: Settings, shape: Sequence[int]) -> list[Settings]:
+        """Return what a budget of bits may choose in place of settings, the largest last."""
+        if settings.encoding != INTEGER:  # which a rule of a recipe says
+            return [settings]
+        widths = self.bit_widths(settings.zero_point)
+        return [replace(settings, bit_width=width) for width in widths]
+
+    def error_weights(self, model: Model) -> Callable[[str, Sequence[int]], float] | None:
+        """Return what a budget multiplies squared relative errors of layers by.
+
+        By default None: their squared errors count as they are.
+        """
+        return None
+
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         """Whether a tensor that is not quantized goes into the output."""
         return True
@@ -140,6 +177,12 @@ class Format(ABC):
         if isinstance(tensor, CodedTensor):
             return 4 * product(tensor.shape)
         return tensor.stored_bytes
+
+    def bytes_beside(
+        self, model: Model, layers: Sequence[PlannedLayer], kept: Sequence[KeptTensor]
+    ) -> int:
+        """Return what the file has beside the data of layers, where it has an `alignment`."""
+        raise NotImplementedError(self.name)
 
     def names_of(self, layer: Coded) -> Iterable[str]:
         """Return the names of the tensors that a layer becomes, which must differ from all."""

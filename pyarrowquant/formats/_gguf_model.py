@@ -20,6 +20,7 @@ from pyarrowquant._core.shapes import product
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._gguf_blocks import blocks_of, layers_of, type_name_of
 from pyarrowquant.formats._gguf_mixes import MIXES
+from pyarrowquant.formats._gguf_size import key_bytes, number_key, text_key
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.llama_cpp.metadata import Metadata
@@ -116,6 +117,23 @@ def write_model(
                             layers.forget_pages()
         finally:
             writer.close()
+
+
+def requantized_keys(model: LlamaCppModel) -> list[int]:
+    """Return the bytes of the keys of such a file."""
+    header = model.header
+    copied = [
+        key_bytes(key, value, type_, element)
+        for key, value, type_, element in header.items()
+        if key not in _OWN_KEYS and (element is None or len(value))
+    ]
+    architecture = _architecture(header, str(model.location))
+    return [
+        *copied,
+        text_key("general.architecture", architecture),
+        number_key("general.quantization_version"),
+        number_key("general.file_type"),
+    ]
 
 
 def _check_names(layers: LayersByName, tensors: dict[str, Tensor], model: str) -> None:

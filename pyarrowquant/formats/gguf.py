@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ import pyarrow as pa
 from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.laying import pieces
-from pyarrowquant._core.settings import Settings
+from pyarrowquant._core.settings import SettingOverrides, Settings
 from pyarrowquant.errors import ArgumentTypeError
-from pyarrowquant.formats._format import NO_STACK, Format
+from pyarrowquant.formats._format import NO_STACK, Format, KeptTensor
 from pyarrowquant.formats._gguf_blocks import (
     ENCODED,
     ENCODINGS,
@@ -28,8 +28,10 @@ from pyarrowquant.formats._gguf_blocks import (
     type_name_of,
 )
 from pyarrowquant.formats._gguf_mixes import DEFAULT_MIX, INSTEAD, MIXES, mix_of
-from pyarrowquant.formats._gguf_model import write_requantized
+from pyarrowquant.formats._gguf_model import requantized_keys, write_requantized
 from pyarrowquant.formats._gguf_names import by_either_name
+from pyarrowquant.formats._gguf_sensitivity import error_weights
+from pyarrowquant.formats._gguf_size import ALIGNMENT, bytes_beside, number_key, text_key
 from pyarrowquant.formats._gguf_traits import traits_of
 from pyarrowquant.formats._kept import left_out
 from pyarrowquant.formats._layers import KEPT_DTYPES, Kept, KeptLayers, Names, Results
@@ -48,6 +50,7 @@ from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
 
 _MOST_DIMENSIONS = 4
+_UNKNOWN = "unknown"  # an architecture
 OTHER_DTYPES = {"F64": 8, "I8": 1, "I16": 2, "I32": 4, "I64": 8}  # named like those of ggml
 # Embeddings and heads in 8 bits.
 _LLAMA_CPP = (
@@ -59,6 +62,27 @@ _LLAMA_CPP = (
         scale_dtype="float16",
         encoding=INTEGER,
     ),
+)
+# What a budget chooses from: for each number of bits, the type of least error. Other rows than
+# those of whole super-blocks cannot have K-quants.
+_SUPER_BLOCK = 256
+_Q8_0: SettingOverrides = {"bit_width": 8}
+_WHOLE_BLOCKS: tuple[SettingOverrides, ...] = (
+    {"encoding": "q2_k"},
+    {"encoding": "q3_k"},
+    {"encoding": "iq4_xs"},
+    {"encoding": "q4_k"},
+    {"encoding": "q5_k"},
+    {"encoding": "q6_k"},
+    _Q8_0,
+)
+_OTHER_BLOCKS: tuple[SettingOverrides, ...] = (
+    {"encoding": "mxfp4"},
+    {"encoding": "iq4_nl"},
+    {"zero_point": "float"},
+    {"bit_width": 5},
+    {"bit_width": 5, "zero_point": "float"},
+    _Q8_0,
 )
 _OWN_KEYS = {
     "general.architecture": "give it as architecture",
@@ -72,7 +96,7 @@ def write_gguf(
     *,
     model: str | os.PathLike[str] | None = None,
     kept: Any = None,
-    architecture: str = "unknown",
+    architecture: str = _UNKNOWN,
     metadata: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -154,7 +178,7 @@ def write_gguf(
     path = Path(path)
     overwrite = arguments.boolean("overwrite", overwrite)
     if model is not None:
-        if kept is not None or metadata is not None or architecture != "unknown":
+        if kept is not None or metadata is not None or architecture != _UNKNOWN:
             raise ValueError("kept, architecture and metadata come from model: give only that")
         write_requantized(results, GgufModel(locate(model, None)), path, overwrite, Origin())
         return
@@ -183,6 +207,7 @@ class Gguf(Format):
     encodings = ENCODINGS
     short_groups = (32,)
     mixes = tuple(MIXES)
+    alignment = ALIGNMENT
     longest_name = 63  # GGML_MAX_NAME, with the zero at its end
 
     def check_destination(self, destination: Path) -> None:
@@ -197,10 +222,13 @@ class Gguf(Format):
         more = _LLAMA_CPP if isinstance(model, LlamaCppModel) else ()
         return Recipe((*more, *SENSITIVE))
 
-    def recipe(self, model: Model, recipe: Recipe | None) -> Recipe | None:
+    def budget_recipe(self, model: Model) -> Recipe:
+        return Recipe(SENSITIVE)  # the budget chooses types, of embeddings and heads too
+
+    def recipe(self, model: Model, recipe: Recipe | None, budget: bool) -> Recipe | None:
         if recipe is not None and isinstance(model, FolderModel):
             recipe = by_either_name(recipe, model)
-        return super().recipe(model, recipe)
+        return super().recipe(model, recipe, budget)
 
     def default_mix(self, model: Model) -> str | None:
         return None if traits_of(model) is None else DEFAULT_MIX
@@ -231,6 +259,17 @@ class Gguf(Format):
     def bit_widths(self, zero_point: str) -> Sequence[int]:
         return (4, 5, 8) if zero_point == "symmetric" else (4, 5)
 
+    def candidates(self, settings: Settings, shape: Sequence[int]) -> list[Settings]:
+        """Return types of least error for their bits, unless a recipe says what they have not."""
+        if replace(settings, bit_width=4, method="mse") != self.usual or settings.method == "hqq":
+            return super().candidates(settings, shape)
+        base = replace(settings, bit_width=4)
+        names = _WHOLE_BLOCKS if shape[-1] % _SUPER_BLOCK == 0 else _OTHER_BLOCKS
+        return [base.with_overrides(said) for said in names]
+
+    def error_weights(self, model: Model) -> Callable[[str, Sequence[int]], float]:
+        return error_weights(model)
+
     def spools(self, model: Model) -> bool:
         return not isinstance(model, LlamaCppModel)
 
@@ -250,6 +289,20 @@ class Gguf(Format):
         if isinstance(model, GgufModel):  # whose tensors are copied
             return tensor.stored_bytes
         return super().kept_bytes(tensor, model)
+
+    def bytes_beside(
+        self, model: Model, layers: Sequence[PlannedLayer], kept: Sequence[KeptTensor]
+    ) -> int:
+        if isinstance(model, LlamaCppModel):
+            keys = requantized_keys(model)
+        else:
+            keys = [
+                text_key("general.architecture", _UNKNOWN),
+                number_key("general.quantization_version"),
+            ]
+        tensors = [(str(layer.name), layer.shape) for layer in layers]
+        tensors += [(tensor.name, tensor.shape) for tensor in kept]
+        return bytes_beside(keys, tensors, (tensor.kept_bytes for tensor in kept))
 
     def check_layouts(
         self,

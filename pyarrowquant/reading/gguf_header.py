@@ -23,7 +23,7 @@ _DEFAULT_ALIGNMENT = 32
 
 # The numbers of value types, with numpy's descriptions of those of a fixed size.
 UINT32, BOOL, STRING, ARRAY = 4, 7, 8, 9
-_SCALARS = {
+SCALARS = {
     kind: np.dtype(description)
     for kind, description in (
         (0, "<u1"),
@@ -39,7 +39,7 @@ _SCALARS = {
         (12, "<f8"),
     )
 }
-_VALUE_TYPES = frozenset({*_SCALARS, STRING})
+_VALUE_TYPES = frozenset({*SCALARS, STRING})
 
 _U32, _U64 = Struct("<I"), Struct("<Q")
 _COUNTS = Struct("<QQ")
@@ -143,7 +143,7 @@ def _decoded(data: memoryview, value: Value, path: str) -> Any:
                 f"{path}: the value of key {quoted(value.key)} is not UTF-8: {error}"
             ) from None
     else:
-        numbers = np.frombuffer(data, _SCALARS[value.type])
+        numbers = np.frombuffer(data, SCALARS[value.type])
         items = (numbers != 0 if value.type == BOOL else numbers).tolist()
     return items[0] if value.count is None else items
 
@@ -218,7 +218,7 @@ class _Parser:
         if type_ not in _VALUE_TYPES:
             raise self._error(f"{what} has the value type {type_}, the last known is 12")
         begin = self._position
-        least = 8 if type_ == STRING else _SCALARS[type_].itemsize
+        least = 8 if type_ == STRING else SCALARS[type_].itemsize
         items = 1 if count is None else count
         if items * least > len(self._data) - begin:
             raise self._ends_early(

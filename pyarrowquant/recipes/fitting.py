@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from pyarrowquant._core import arguments, library
+from pyarrowquant._core import library
 from pyarrowquant._core.arguments import Progress
 from pyarrowquant._core.encodings import ENCODINGS
 from pyarrowquant._core.group_sizes import groups_in_row
@@ -33,10 +33,12 @@ from pyarrowquant.errors import (
     SkippedLayerWarning,
     users_level,
 )
+from pyarrowquant.recipes.budget import Budget
 from pyarrowquant.recipes.expected import Expected
 from pyarrowquant.recipes.floor import missed_bound
 from pyarrowquant.recipes.rule import check_dict, check_fields, check_known, with_bit_width
 
+USUAL = Settings(method="mse")
 OBJECTIVES = ("squared_error", "relative_error")
 
 # As exports store them: a float zero-point takes as much as a scale, an integer one the bits of a
@@ -88,6 +90,38 @@ def candidate_settings(candidates: Sequence[Mapping[str, Any]] | None) -> list[S
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """What may be chosen.
+
+    Attributes
+    ----------
+    settings : list of Settings
+        Examples that show whether settings can be used at all, before any work.
+    of_layer : callable
+        Returns what a layer of a shape may have, given its settings by the recipe, and the bits
+        that it takes with each.
+    """
+
+    settings: list[Settings]
+    of_layer: Callable[[Sequence[int], Settings], Mapping[Settings, int]]
+
+
+def said_candidates(
+    candidates: Sequence[Mapping[str, Any]] | None,
+    usual: Settings,
+    bits_of: Callable[[Sequence[int], Settings], int],
+) -> Candidates:
+    """Return candidates that are the same for all layers; by default every width."""
+    said = candidate_settings(candidates)
+
+    def of_layer(shape: Sequence[int], base: Settings) -> dict[Settings, int]:
+        found = dict.fromkeys(base.with_overrides(each) for each in said)
+        return {settings: bits_of(shape, settings) for settings in found}
+
+    return Candidates([usual.with_overrides(each) for each in said], of_layer)
+
+
+@dataclass(frozen=True)
 class Fit:
     """What was chosen.
 
@@ -120,43 +154,45 @@ class _Layer:
 
 def fit(
     table: Any,
-    bits_per_weight: float,
-    candidates: Sequence[Mapping[str, Any]] | None,
+    budget: Budget,
+    candidates: Candidates,
     recipe: Any,
     objective: str,
     weight_column: str | None,
     continue_on_error: bool,
     threads: int | None,
     progress: Progress,
-    bits_of: Callable[[Sequence[int], Settings], int | None],
-    usual: Settings = Settings(method="mse"),  # noqa: B008, it does not change
+    usual: Settings = USUAL,
     floor: dict[str, float] | None = None,
+    weigh: Callable[[str, Sequence[int]], float] | None = None,
 ) -> Fit:
     """Choose the settings of layers; see `Recipe.fit`.
 
     Parameters
     ----------
-    bits_of : callable
-        What a layer of a shape takes with settings; None where these cannot be chosen.
     usual : Settings
-        What neither candidates nor the recipe say.
+        What the recipe does not say.
     floor : dict, optional
         The bounds of `arguments.quality_floor`. Of a layer that passes with none of its candidates,
         the one of most bits is taken.
+    weigh : callable, optional
+        Returns the weight of a layer by its name and shape, in place of a column.
     """
     one_of("objective", objective, OBJECTIVES)
-    said = candidate_settings(candidates)
     columns = INPUT_COLUMNS if weight_column is None else INPUT_COLUMNS | {weight_column}
     source = Source(table, columns)
     data = source.read_all()
     options = replace(
         quantize_options(threads=threads),
-        choices=[usual.with_overrides(each) for each in said],
+        choices=candidates.settings,
         type_names=tuple(source.type_names.items()),
     )
     library.validate(source.schema, options.encoded())
-    found = _wanted(data, said, usual, recipe, weight_column, bits_of)
-    _budget(found, bits_per_weight)  # what cannot be met is said before any work
+    found = _wanted(data, candidates, usual, recipe, weight_column)
+    if weigh is not None:
+        for layer in found:
+            layer.weight = weigh(layer.name, layer.shape)
+    _bits_of_all(found, budget)  # what cannot be met is said before any work
     every = list(dict.fromkeys(settings for layer in found for settings in layer.choices))
     rounds = max(len(layer.choices) for layer in found)
     skipped: list[LayerError] = []
@@ -174,8 +210,8 @@ def fit(
             skipped += failed
     if floor:
         _keep_passing(found)
-    budget = _budget(found, bits_per_weight, floor)  # of what has not failed
-    picked = _allocate(found, budget, objective)
+    bits = _bits_of_all(found, budget, floor)  # of what has not failed
+    picked = _allocate(found, bits, objective)
     names: dict[Settings, list[str]] = {settings: [] for settings in every}
     for layer, k in zip(found, picked, strict=True):
         names[layer.choices[k]].append(layer.name)
@@ -186,7 +222,7 @@ def fit(
 def _keep_passing(found: list[_Layer]) -> None:
     """Leave out choices with which layers miss the floor; of those that always do, all but one."""
     for layer in found:
-        last = max(range(len(layer.choices)), key=lambda k: layer.choices[k].bit_width)
+        last = max(range(len(layer.choices)), key=layer.bits.__getitem__)
         kept = [k for k, passes in enumerate(layer.passes) if passes] or [last]
         layer.choices = [layer.choices[k] for k in kept]
         layer.bits = [layer.bits[k] for k in kept]
@@ -195,11 +231,10 @@ def _keep_passing(found: list[_Layer]) -> None:
 
 def _wanted(
     data: pa.Table,
-    said: list[SettingOverrides],
+    candidates: Candidates,
     usual: Settings,
     recipe: Any,
     weight_column: str | None,
-    bits_of: Callable[[Sequence[int], Settings], int | None],
 ) -> list[_Layer]:
     """Return the layers that a recipe does not skip, each with what may be chosen for it."""
     found: list[_Layer] = []
@@ -214,13 +249,7 @@ def _wanted(
         if name in names:
             raise ValueError(f"Layer '{name}' is there twice; a recipe goes by names")
         names.add(name)
-        sizes = {
-            settings: bits
-            for settings in dict.fromkeys(base.with_overrides(each) for each in said)
-            if (bits := bits_of(shape, settings)) is not None
-        }
-        if not sizes:
-            raise ValueError(f"Layer '{name}': no bit width fits zero_point '{base.zero_point}'")
+        sizes = candidates.of_layer(shape, base)
         layer = _Layer(name or "", shape, row, weights[row], list(sizes), list(sizes.values()), [])
         found.append(layer)
     if not found:
@@ -281,33 +310,27 @@ def _error(failed: list[LayerError]) -> QuantizationError:
     return QuantizationError("\n".join(lines), failed)
 
 
-def _budget(found: list[_Layer], bits_per_weight: object, floor: object = None) -> int:
+def _bits_of_all(found: list[_Layer], budget: Budget, floor: object = None) -> int:
     """Return the bits of all layers together."""
-    wanted = arguments.bits_per_weight(bits_per_weight)
-    elements = sum(math.prod(layer.shape) for layer in found)
+    weights = sum(math.prod(layer.shape) for layer in found)
     least = sum(min(layer.bits) for layer in found)
-    # a part of a bit more, so that what was computed by division is reached again
-    budget = wanted * elements * (1 + 1e-12)
-    if budget < least:
-        needed = math.ceil(least / max(elements, 1) * 1e4) / 1e4
-        raise ValueError(
-            f"Invalid bits_per_weight: {bits_per_weight}. The smallest candidates"
-            f"{' that pass the quality_floor' if floor else ''} take {needed}"
-        )
-    return math.floor(budget)
+    bits = budget.bits(weights)
+    if bits < least:
+        raise budget.too_small(weights, least, bool(floor))
+    return bits
 
 
-def _allocate(found: list[_Layer], budget: int, objective: str) -> list[int]:
+def _allocate(found: list[_Layer], bits: int, objective: str) -> list[int]:
     costs = []
     for layer in found:
         weight = layer.weight
         if objective == "relative_error":
             weight = layer.weight / layer.norm if layer.norm else 0.0
         pairs = zip(layer.bits, layer.squared_errors, strict=True)
-        costs.append([{"bits": bits, "error": weight * error} for bits, error in pairs])
+        costs.append([{"bits": each, "error": weight * error} for each, error in pairs])
     if not all(math.isfinite(cost["error"]) for layer in costs for cost in layer):
         raise ValueError("The weighted errors of layers are beyond float64; use smaller weights")
-    return library.allocate(costs, budget)
+    return library.allocate(costs, bits)
 
 
 def _expected(found: list[_Layer], picked: list[int]) -> Expected:

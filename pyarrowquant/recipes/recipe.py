@@ -24,6 +24,7 @@ from pyarrowquant._core.settings import (
     one_of,
 )
 from pyarrowquant.errors import ArgumentTypeError, UsageError
+from pyarrowquant.recipes.budget import BitsPerWeight
 from pyarrowquant.recipes.expected import Expected, expected_from
 from pyarrowquant.recipes.mixes import mix_named, not_for_tables
 from pyarrowquant.recipes.named import is_named, unknown
@@ -337,15 +338,14 @@ class Recipe:
 
         fitted = fitting.fit(
             table,
-            bits_per_weight,
-            candidates,
+            BitsPerWeight(bits_per_weight),
+            fitting.said_candidates(candidates, fitting.USUAL, bits_of or fitting.stored_bits),
             recipe_of(recipe),
             objective,
             weight_column,
             continue_on_error,
             threads,
             progress,
-            bits_of or fitting.stored_bits,
         )
         return cls.chosen(fitted.chosen, fitted.expected)
 

@@ -1,0 +1,73 @@
+"""pyarrowquant evaluate: how well a GGUF model predicts text, beside the one it was made from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from pyarrowquant.cli._progress import Shown
+from pyarrowquant.cli._show import counted, json_option, show_json, show_table
+from pyarrowquant.evaluation.evaluate import Evaluation
+from pyarrowquant.evaluation.evaluate import evaluate as evaluated
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  pyarrowquant evaluate model-q4.gguf --text text.txt
+  pyarrowquant evaluate model-q4.gguf --against model-f16.gguf --text text.txt
+""",
+)
+@click.argument("result")
+@click.option("--against", metavar="REFERENCE", help="The GGUF model that RESULT was made from.")
+@click.option("--text", required=True, help="A file of UTF-8 text, of thousands of words.")
+@click.option(
+    "--context", type=click.IntRange(min=8), help="Tokens of a window; default 512 at most."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
+@json_option
+def evaluate(
+    result: str,
+    against: str | None,
+    text: str,
+    context: int | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Let llama.cpp predict a text with the GGUF model RESULT.
+
+    Shows its perplexity; with --against also that of REFERENCE, the Kullback-Leibler divergence
+    of the predictions of RESULT from those of REFERENCE, and how often both have the same most
+    probable token. The text is cut into windows of --context tokens, as llama-perplexity does it,
+    and tokens of the second half of each are predicted.
+    """
+    with Shown() as shown:
+        found = evaluated(
+            result,
+            text,
+            against=against,
+            context=context,
+            threads=threads,
+            progress=shown.tokens,
+        )
+    if as_json:
+        show_json({"result": result, "reference": against, **asdict(found)})
+    else:
+        _show(found, result, against)
+
+
+def _show(found: Evaluation, result: str, against: str | None) -> None:
+    rows = [(result, found.perplexity), (against, found.reference_perplexity)]
+    show_table(
+        ["model", "perplexity"],
+        ([name, f"{value:.4f}"] for name, value in rows if name is not None and value is not None),
+    )
+    of = f"{counted(found.tokens, 'token')} in windows of {found.context:,}"
+    if found.divergence is None or found.divergence_99 is None or found.top_agreement is None:
+        click.echo(of)
+        return
+    click.echo(
+        f"{of}: KL divergence {found.divergence:.5f} nats, 99th percentile "
+        f"{found.divergence_99:.4f}, the same top token {100 * found.top_agreement:.2f} %"
+    )

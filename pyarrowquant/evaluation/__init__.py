@@ -1,0 +1,1 @@
+"""How well quantized language models predict text."""

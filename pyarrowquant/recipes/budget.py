@@ -1,0 +1,63 @@
+"""How many bits layers may take together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from pyarrowquant._core import arguments
+
+
+class Budget(Protocol):
+    """A bound on the bits of all layers together."""
+
+    def bits(self, weights: int) -> int:
+        """Return the bits that layers of so many weights may take; negative for none."""
+
+    def of_layer(self, bits: int) -> int:
+        """Return what a layer of so many bits takes of it."""
+
+    def too_small(self, weights: int, least: int, floor: bool) -> ValueError:
+        """Make the error that the smallest candidates take more.
+
+        Parameters
+        ----------
+        weights : int
+        least : int
+            What they take.
+        floor : bool
+            Whether they are those that pass a quality_floor.
+        """
+
+
+@dataclass(frozen=True)
+class BitsPerWeight:
+    """So many bits a weight.
+
+    Raises
+    ------
+    ArgumentTypeError
+        The value is no number.
+    UsageError
+        It is no finite number above 0.
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        arguments.bits_per_weight(self.value)
+
+    def bits(self, weights: int) -> int:
+        # a part of a bit more, so that what was computed by division is reached again
+        return math.floor(float(self.value) * weights * (1 + 1e-12))
+
+    def of_layer(self, bits: int) -> int:
+        return bits
+
+    def too_small(self, weights: int, least: int, floor: bool) -> ValueError:
+        needed = math.ceil(least / max(weights, 1) * 1e4) / 1e4
+        return ValueError(
+            f"Invalid bits_per_weight: {self.value}. The smallest candidates"
+            f"{' that pass the quality_floor' if floor else ''} take {needed}"
+        )
