@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         SkippedLayerWarning,
         UsageError,
     )
+    from pyarrowquant.reading.importance import read_importance
     from pyarrowquant.reading.models import read_weights
     from pyarrowquant.recipes.expected import Expected
     from pyarrowquant.recipes.planned import PlannedLayer
@@ -70,6 +71,7 @@ __all__ = [
     "quantize_batch",
     "quantize_batch_arrow",
     "quantize_stream",
+    "read_importance",
     "read_weights",
     "release_memory",
     "validate_arrow_input",
@@ -94,6 +96,7 @@ _MODULES = {
         "UsageError",
     ],
     "recipes.expected": ["Expected"],
+    "reading.importance": ["read_importance"],
     "reading.models": ["read_weights"],
     "recipes.planned": ["PlannedLayer"],
     "recipes.recipe": ["Recipe"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _ORDER = ("bit_width", "group_size", "zero_point", "scale_dtype")
-_SUPER_SIZE = 256  # columns that share super-scales
+SUPER_SIZE = 256  # columns that share super-scales
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ class Encoding:
         """Return how many super-scales a layer has."""
         if self.factors is None:
             return 1 if self.layer_bits else 0
-        return rows * -(-columns // _SUPER_SIZE)
+        return rows * -(-columns // SUPER_SIZE)
 
     def super_of(self, columns: int) -> list[int]:
         """Return the super-scale of a row that each of its groups belongs to."""
-        return [first // _SUPER_SIZE for first in range(0, columns, self.group_size)]
+        return [first // SUPER_SIZE for first in range(0, columns, self.group_size)]
 
     def table_bits(self, rows: int, columns: int, group_size: int) -> int:
         """Return the bits of a layer in tables, which have all but codes as float32."""
@@ -94,7 +94,7 @@ class Encoding:
         codes = -(-columns * self.bit_width // 8) * 8
         groups = 1 if group_size == -1 else -(-columns // group_size)
         factors = groups * (scale_bits if self.factor_bits is None else self.factor_bits)
-        supers = -(-columns // _SUPER_SIZE) * self.super_bits
+        supers = -(-columns // SUPER_SIZE) * self.super_bits
         return rows * (codes + factors + supers) + self.layer_bits
 
 

@@ -82,6 +82,11 @@ Examples:
 )
 @click.option("--bits-per-weight", type=float, help="Fit bit widths to this budget.")
 @click.option("--quality-floor", callback=_floor, help="Least cosine; or relative_error=NUMBER.")
+@click.option(
+    "--imatrix",
+    "importance",
+    help="Importance of columns, measured by llama-imatrix: a GGUF or .dat file.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
 @click.option(
     "--max-memory",
@@ -110,6 +115,7 @@ def quantize(
     recipe: str | None,
     bits_per_weight: float | None,
     quality_floor: dict[str, float] | None,
+    importance: str | None,
     threads: int | None,
     max_memory: int,
     continue_on_error: bool,
@@ -148,6 +154,7 @@ def quantize(
         "recipe": recipe,
         "bits_per_weight": bits_per_weight,
         "quality_floor": quality_floor,
+        "importance": importance,
         "threads": threads,
         "max_memory": max_memory,
         "continue_on_error": continue_on_error,

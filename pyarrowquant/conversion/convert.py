@@ -129,6 +129,7 @@ def convert(
     recipe: SaidRecipe | None = None,
     bits_per_weight: float | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
+    importance: _Path | None = None,
     threads: int | None = None,
     max_memory: int = _MAX_MEMORY,
     continue_on_error: bool = False,
@@ -179,6 +180,9 @@ def convert(
         A budget that the bit widths of layers are fitted to, as by `Recipe.fit`.
     quality_floor : float or mapping, optional
         As of `quantize_stream`.
+    importance : str or path, optional
+        A file of the importance of columns, as of `read_importance`, for layers of its names; for
+        method "mse".
     threads : int, optional
         Default: the CPUs of this process.
     max_memory : int
@@ -232,6 +236,7 @@ def convert(
         recipe,
         bits_per_weight,
         quality_floor,
+        importance,
         threads,
         max_memory,
         continue_on_error,
@@ -274,6 +279,7 @@ def plan(
     recipe: SaidRecipe | None = None,
     bits_per_weight: float | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
+    importance: _Path | None = None,
     threads: int | None = None,
     max_memory: int = _MAX_MEMORY,
     continue_on_error: bool = False,
@@ -313,6 +319,7 @@ def plan(
         recipe,
         bits_per_weight,
         quality_floor,
+        importance,
         threads,
         max_memory,
         continue_on_error,

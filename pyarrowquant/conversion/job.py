@@ -19,6 +19,7 @@ from pyarrowquant._core.settings import BIT_WIDTHS, Settings
 from pyarrowquant._core.source import weights_bytes
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.identity import source_files
+from pyarrowquant.conversion.importance import with_importance
 from pyarrowquant.conversion.parts import Part
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
@@ -58,7 +59,7 @@ class Job:
         For what the recipe does not say.
     recipe : Recipe or None
     origin : Origin
-        What the recipe comes from.
+        What the recipe comes from, and the importance of columns.
     layers : list of PlannedLayer
         What becomes of all layers of the source, but for the budget.
     bits_per_weight : float or None
@@ -141,7 +142,7 @@ class Job:
 
     def _fit(self, bits_per_weight: float, meter: Meter) -> tuple[Recipe, list[LayerError]]:
         fitted = fit(
-            self.source.reader(),
+            self._weighted(self.source.reader()),
             bits_per_weight,
             [{"bit_width": width} for width in BIT_WIDTHS],
             self.recipe,
@@ -162,8 +163,14 @@ class Job:
             return None
         return self.target.stored_bits(shape, settings)
 
+    def _weighted(self, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+        """Give weights with the importance of their columns, where that is known."""
+        importance = self.origin.importance
+        return reader if importance is None else with_importance(reader, importance.values)
+
     def _identity(self) -> dict[str, Any]:
         """What decides about the bytes of the results."""
+        importance = self.origin.importance
         return {
             "version": __version__,
             "source": source_files(self.source),
@@ -172,6 +179,7 @@ class Job:
             **asdict(self.settings),
             "recipe": None if self.recipe is None else self.recipe.to_dict(),
             "mix": self.origin.mix,
+            "importance": None if importance is None else [importance.name, importance.digest],
             "bits_per_weight": self.bits_per_weight,
             "quality_floor": self.quality_floor,
         }
@@ -210,7 +218,7 @@ class Job:
         """Quantize what is left of the source."""
         count, read = done.batches, done.read
         skipped, missed, flat = _counts(totals)
-        source = self.source.reader(self.batch_bytes, skip=done.batches)
+        source = self._weighted(self.source.reader(self.batch_bytes, skip=done.batches))
 
         def counted() -> Iterator[pa.RecordBatch]:
             nonlocal count, read

@@ -98,8 +98,8 @@ class Format(ABC):
         """Return which of `mixes` a model gets where the user says nothing of bits."""
         return None
 
-    def mix(self, name: str, model: Model) -> Recipe:
-        """Return one of `mixes` for a model."""
+    def mix(self, name: str, model: Model, has_importance: bool) -> Recipe:
+        """Return one of `mixes` for a model, of which the importance of columns may be known."""
         raise KeyError(name)
 
     def instead(self, settings: Settings, shape: Sequence[int]) -> Settings:

@@ -32,6 +32,7 @@ _OWN_KEYS = frozenset(
         "general.quantization_version",
     }
 )
+_IMPORTANCE = "quantize.imatrix."
 # llama.cpp's numbers for files of mostly one type.
 _FILE_TYPES = {
     "Q4_0": 2,
@@ -71,6 +72,7 @@ def write_requantized(
         try:
             _copy_metadata(gguf, writer, header)
             _say_types(gguf, writer, layers, origin)
+            _say_importance(gguf, writer, origin)
             for tensor in tensors:
                 _add_info(gguf, writer, tensor, layers.get(tensor.name))
             writer.write_header_to_file()
@@ -108,7 +110,7 @@ def _architecture(header: Header, model: str) -> str:
 
 def _copy_metadata(gguf: Any, writer: Any, header: Header) -> None:
     for key, value in header.values.items():
-        if key in _OWN_KEYS:
+        if key in _OWN_KEYS or key.startswith(_IMPORTANCE):
             continue
         type_ = gguf.GGUFValueType(value.type)
         if value.count is None:
@@ -129,6 +131,23 @@ def _say_types(gguf: Any, writer: Any, layers: LayersByName, origin: Origin) -> 
     if types:
         ((usual, _),) = types.most_common(1)
         writer.add_key_value("general.file_type", _FILE_TYPES[usual], kind)
+
+
+def _say_importance(gguf: Any, writer: Any, origin: Origin) -> None:
+    """Say what llama-quantize does of a file of importance."""
+    importance = origin.importance
+    if importance is None:
+        return
+    kinds = gguf.GGUFValueType
+    said: dict[str, tuple[Any, Any]] = {
+        "file": (importance.name, kinds.STRING),
+        "dataset": (importance.dataset, kinds.STRING),
+        "entries_count": (importance.count, kinds.UINT32),
+        "chunks_count": (importance.chunks, kinds.UINT32),
+    }
+    for key, (value, kind) in said.items():
+        if value is not None:
+            writer.add_key_value(f"{_IMPORTANCE}{key}", value, kind)
 
 
 def _add_info(gguf: Any, writer: Any, tensor: Tensor, layer: Packed | None) -> None:

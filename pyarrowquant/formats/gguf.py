@@ -191,14 +191,14 @@ class Gguf(Format):
     def default_mix(self, model: Model) -> str | None:
         return None if traits_of(model) is None else DEFAULT_MIX
 
-    def mix(self, name: str, model: Model) -> Recipe:
+    def mix(self, name: str, model: Model, has_importance: bool) -> Recipe:
         traits = traits_of(model)
         if traits is None:
             raise ValueError(
                 f"{model.location}: recipe {name!r} goes by llama.cpp's names of tensors, and is "
                 "for GGUF models. encoding= takes one of its types for all layers"
             )
-        return mix_of(name, traits)
+        return mix_of(name, traits, has_importance)
 
     def takes_shape(self, layer: PlannedLayer) -> bool:
         settings = layer.settings

@@ -116,7 +116,7 @@ def test_models_of_llama_cpp_and_onnx_keep_all(tmp_path: Path) -> None:
         pytest.warns(UserWarning, match="Kept, as the format does not take their shape: small"),
         pytest.warns(UserWarning, match="decoded first: 1 of Q8_0"),
     ):
-        done = convert(tmp_path / "m.gguf", tmp_path / "out.gguf")
+        done = convert(tmp_path / "m.gguf", tmp_path / "out.gguf", bit_width=4)
     assert all(tensor.kept for tensor in done.unquantized)
     assert {tensor.name: tensor.dtype for tensor in done.unquantized} == {
         "blk.0.norm.weight": "F32",
