@@ -10,7 +10,6 @@ from typing import IO, Any
 
 import numpy as np
 
-from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.laying import Part, pieces
 from pyarrowquant._core.results import Packed
 from pyarrowquant.formats._by_name import LayersByName
@@ -20,7 +19,7 @@ from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.reading.gguf import GgufModel, import_gguf
 from pyarrowquant.reading.gguf_header import Header
-from pyarrowquant.reading.location import MappedFile, ReadFile
+from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.tensors import Tensor
 
 # What the writer or the new tensors decide.
@@ -33,6 +32,7 @@ _OWN_KEYS = frozenset(
     }
 )
 _IMPORTANCE = "quantize.imatrix."
+_LEFT_OUT = (_IMPORTANCE, "split.")  # of what was before, and of several files
 # llama.cpp's numbers for files of mostly one type.
 _FILE_TYPES = {
     "Q4_0": 2,
@@ -57,30 +57,24 @@ def write_requantized(
     """Write the model, with the layers of `results` in the place of its own."""
     gguf = import_gguf("Writing")
     opened = layers_of(results)
-    location = model.location
-    if os.path.realpath(location.path) == os.path.realpath(path):
+    location = model.location.path
+    if os.path.realpath(path) in {os.path.realpath(file.path) for file in model.files}:
         raise ValueError(f"'{path}' is the source model: give another path")
     header = model.header
-    tensors = header.tensors
-    with (
-        Outputs([path], overwrite) as outputs,
-        LayersByName(opened, path.parent) as layers,
-        location.open() as source,
-    ):
-        _check_names(layers, {tensor.name: tensor for tensor in tensors}, location.path)
-        writer = gguf.GGUFWriter(outputs.temporary(path), _architecture(header, location.path))
+    with Outputs([path], overwrite) as outputs, LayersByName(opened, path.parent) as layers:
+        _check_names(layers, {one.tensor.name: one.tensor for one in model.stored}, location)
+        writer = gguf.GGUFWriter(outputs.temporary(path), _architecture(header, location))
         try:
             _copy_metadata(gguf, writer, header)
             _say_types(gguf, writer, layers, origin)
             _say_importance(gguf, writer, origin)
-            for tensor in tensors:
-                _add_info(gguf, writer, tensor, layers.get(tensor.name))
+            for one in model.stored:
+                _add_info(gguf, writer, one.tensor, layers.get(one.tensor.name))
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
-            for tensor in tensors:
-                writer.write_tensor_data(_data(tensor, layers.get(tensor.name), source))
-                source.forget_pages()
+            for one in model.stored:
+                _write_data(writer, one, layers.get(one.tensor.name))
                 layers.forget_pages()
         finally:
             writer.close()
@@ -110,7 +104,7 @@ def _architecture(header: Header, model: str) -> str:
 
 def _copy_metadata(gguf: Any, writer: Any, header: Header) -> None:
     for key, value in header.values.items():
-        if key in _OWN_KEYS or key.startswith(_IMPORTANCE):
+        if key in _OWN_KEYS or key.startswith(_LEFT_OUT):
             continue
         type_ = gguf.GGUFValueType(value.type)
         if value.count is None:
@@ -177,8 +171,9 @@ class _Blocks:
             file.write(piece.data)
 
 
-def _data(tensor: Tensor, layer: Packed | None, source: MappedFile | ReadFile) -> Bytes | _Blocks:
+def _write_data(writer: Any, stored: Stored, layer: Packed | None) -> None:
     if layer is not None:
-        return _Blocks(layer, blocks_of(layer))
-    buffer = source.buffer(tensor.begin, tensor.end - tensor.begin)
-    return np.frombuffer(buffer, np.uint8) if buffer.size else np.empty(0, np.uint8)
+        writer.write_tensor_data(_Blocks(layer, blocks_of(layer)))
+        return
+    with stored.open_bytes() as data:
+        writer.write_tensor_data(data)
