@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from pyarrowquant.evaluation.evaluate import Evaluation, evaluate
+    from pyarrowquant.reading.importance import read_importance
     from pyarrowquant.reading.models import read_weights
     from pyarrowquant.recipes.expected import Expected
     from pyarrowquant.recipes.planned import PlannedLayer
@@ -73,6 +74,7 @@ __all__ = [
     "quantize_batch",
     "quantize_batch_arrow",
     "quantize_stream",
+    "read_importance",
     "read_weights",
     "release_memory",
     "validate_arrow_input",
@@ -98,6 +100,7 @@ _MODULES = {
     ],
     "evaluation.evaluate": ["Evaluation", "evaluate"],
     "recipes.expected": ["Expected"],
+    "reading.importance": ["read_importance"],
     "reading.models": ["read_weights"],
     "recipes.planned": ["PlannedLayer"],
     "recipes.recipe": ["Recipe"],

@@ -213,7 +213,12 @@ func (q *quantization) fill(block *kernel.Block, u *unit) {
 	if format.Method != kernel.RoundToNearest {
 		block.Stop = q.stop
 	}
-	if l.importance != nil {
+	switch {
+	case l.importance == nil:
+	case l.stack.Elements > 0:
+		block.Importance, block.Stack = l.importance, l.stack
+		block.Stack.First = first
+	default:
 		block.Importance = l.importance[u.column:][:part.columns]
 	}
 }

@@ -18,8 +18,10 @@ type layer struct {
 	shape   []int64
 	element kernel.ElementType
 	weights []byte
-	// importance is a value of 0 .. 1 for each column, or nil.
+	// importance is a value of 0 .. 1 for each column, or nil; in a stack of matrices, for each
+	// column of each of them.
 	importance []float32
+	stack      kernel.Stack
 	settings   *layerSettings
 }
 
@@ -128,7 +130,9 @@ func (r *layerReader) readImportance(l *layer, row int) *problem {
 	}
 	values := kernel.Widen(raw, floatTypes[r.importance.element.ID()])
 	if len(values) != l.columns {
-		return problemf(KindImportance, ": importance has %d values, the layer has %d columns. Give one a column", len(values), l.columns)
+		if p := l.readStack(len(values)); p != nil {
+			return p
+		}
 	}
 	for i, value := range values {
 		if !(value >= 0) || math.IsInf(value, 1) {
@@ -136,11 +140,7 @@ func (r *layerReader) readImportance(l *layer, row int) *problem {
 		}
 	}
 	l.importance = make([]float32, 0, len(values))
-	together := l.groupSize
-	if d := l.settings.encoding; d != nil {
-		together = max(together, d.SuperSize)
-	}
-	for group := range slices.Chunk(values, together) {
+	for group := range slices.Chunk(values, l.together()) {
 		largest := slices.Max(group)
 		for _, value := range group {
 			share := 1.0
@@ -151,6 +151,31 @@ func (r *layerReader) readImportance(l *layer, row int) *problem {
 		}
 	}
 	return nil
+}
+
+// together is how many columns are fitted together.
+func (l *layer) together() int {
+	if d := l.settings.encoding; d != nil {
+		return max(l.groupSize, d.SuperSize)
+	}
+	return l.groupSize
+}
+
+// readStack takes a layer of three dimensions or more for a stack of matrices, which have count
+// columns all together.
+func (l *layer) readStack(count int) *problem {
+	if last := len(l.shape) - 1; last >= 2 {
+		columns, elements := int(l.shape[last]), int(l.shape[last]*l.shape[last-1])
+		if matrices := l.elements() / elements; matrices*columns == count {
+			if columns%l.together() != 0 {
+				return problemf(KindImportance, ": importance has %d values, those of %d matrices of %d columns, which are no whole groups of %d",
+					count, matrices, columns, l.together())
+			}
+			l.stack = kernel.Stack{Columns: columns, Elements: elements}
+			return nil
+		}
+	}
+	return problemf(KindImportance, ": importance has %d values, the layer has %d columns. Give one a column", count, l.columns)
 }
 
 // floatTypes are the elements that a list of floats may have.

@@ -89,3 +89,27 @@ def written(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def imatrix(
+    path: Path,
+    layers: dict[str, tuple[np.ndarray, np.ndarray]],
+    kind: str = "imatrix",
+    tensors: dict[str, np.ndarray] | None = None,
+) -> Path:
+    """Write sums of squares, of matrices by columns, and counts, as llama-imatrix does."""
+    writer = gguf.GGUFWriter(path, "")
+    writer.add_type(kind)
+    writer.add_array("imatrix.datasets", ["wiki.txt", "other.txt"])
+    writer.add_uint32("imatrix.chunk_count", 7)
+    writer.add_uint32("imatrix.chunk_size", 512)
+    for name, (sums, counts) in layers.items():
+        writer.add_tensor(f"{name}.in_sum2", np.atleast_2d(sums).astype(np.float32))
+        writer.add_tensor(f"{name}.counts", counts.reshape(-1, 1).astype(np.float32))
+    for name, array in (tensors or {}).items():
+        writer.add_tensor(name, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pyarrowquant._core.group_sizes import BLOCK, SHARED, GroupSize, blocks_in, groups_in_row
 
 _ORDER = ("bit_width", "group_size", "zero_point", "scale_dtype")
-_SUPER_SIZE = 256  # columns that share super-scales
+SUPER_SIZE = 256  # columns that share super-scales
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ class Encoding:
             return _shared_count(rows, columns, group_size)
         if self.factors is None:
             return 1 if self.layer_bits else 0
-        return rows * -(-columns // _SUPER_SIZE)
+        return rows * -(-columns // SUPER_SIZE)
 
     def super_of(self, columns: int) -> list[int]:
         """Return the super-scale of a row that each of its groups belongs to."""
-        return [first // _SUPER_SIZE for first in range(0, columns, self.group_size)]
+        return [first // SUPER_SIZE for first in range(0, columns, self.group_size)]
 
     def table_bits(self, rows: int, columns: int, group_size: GroupSize) -> int:
         """Return the bits of a layer in tables, which have all but codes as float32."""
@@ -103,7 +103,7 @@ class Encoding:
             return rows * codes + _shared_count(rows, columns, group_size) * scale_bits
         groups = groups_in_row(group_size, columns)
         factors = groups * (scale_bits if self.factor_bits is None else self.factor_bits)
-        supers = -(-columns // _SUPER_SIZE) * self.super_bits
+        supers = -(-columns // SUPER_SIZE) * self.super_bits
         return rows * (codes + factors + supers) + self.layer_bits
 
 

@@ -13,9 +13,10 @@ import click
 # Those that a command has as options, with a value or without.
 _ARGUMENT = re.compile(
     r"\b(to|bit_width|group_size|method|zero_point|scale_dtype|encoding|recipe|bits_per_weight|size|"
-    r"quality_floor|context|threads|max_memory|continue_on_error|resume|overwrite)="
+    r"quality_floor|importance|context|threads|max_memory|continue_on_error|resume|overwrite)="
     r"(True|\"[\w-]+\"|'[\w-]+'|\d+)?"
 )
+_OTHER_NAMES = {"bit_width": "bits", "importance": "imatrix"}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -68,7 +69,7 @@ def as_options(message: str) -> str:
 
 
 def _option(argument: re.Match[str]) -> str:
-    name = "bits" if argument[1] == "bit_width" else argument[1].replace("_", "-")
+    name = _OTHER_NAMES.get(argument[1], argument[1].replace("_", "-"))
     value = (argument[2] or "").strip("\"'")
     return f"--{name}" if value in ("", "True") else f"--{name} {value}"
 

@@ -116,6 +116,11 @@ Examples:
 )
 @click.option("--quality-floor", callback=_floor, help="Least cosine; or relative_error=NUMBER.")
 @click.option(
+    "--imatrix",
+    "importance",
+    help="Importance of columns, measured by llama-imatrix: a GGUF or .dat file.",
+)
+@click.option(
     "--pre-tokenizer", help="llama.cpp's name for how texts are split, where it is not found out."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
@@ -147,6 +152,7 @@ def quantize(
     bits_per_weight: float | None,
     size: int | None,
     quality_floor: dict[str, float] | None,
+    importance: str | None,
     pre_tokenizer: str | None,
     threads: int | None,
     max_memory: int,
@@ -187,6 +193,7 @@ def quantize(
         "bits_per_weight": bits_per_weight,
         "size": size,
         "quality_floor": quality_floor,
+        "importance": importance,
         "pre_tokenizer": pre_tokenizer,
         "threads": threads,
         "max_memory": max_memory,

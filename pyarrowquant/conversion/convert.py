@@ -131,6 +131,7 @@ def convert(
     size: int | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     pre_tokenizer: str | None = None,
+    importance: _Path | None = None,
     threads: int | None = None,
     max_memory: int = _MAX_MEMORY,
     continue_on_error: bool = False,
@@ -187,6 +188,9 @@ def convert(
     pre_tokenizer : str, optional
         What llama.cpp calls the way that the tokenizer of a Hugging Face folder splits texts,
         where gguf cannot find it out.
+    importance : str or path, optional
+        A file of the importance of columns, as of `read_importance`, for layers of its names; for
+        method "mse".
     threads : int, optional
         Default: the CPUs of this process.
     max_memory : int
@@ -242,6 +246,7 @@ def convert(
         size,
         quality_floor,
         pre_tokenizer,
+        importance,
         threads,
         max_memory,
         continue_on_error,
@@ -286,6 +291,7 @@ def plan(
     size: int | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     pre_tokenizer: str | None = None,
+    importance: _Path | None = None,
     threads: int | None = None,
     max_memory: int = _MAX_MEMORY,
     continue_on_error: bool = False,
@@ -327,6 +333,7 @@ def plan(
         size,
         quality_floor,
         pre_tokenizer,
+        importance,
         threads,
         max_memory,
         continue_on_error,

@@ -70,7 +70,7 @@ def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return ", ".join(
         f"the {name} differs"
-        if name in ("recipe", "quality_floor")
+        if name in ("recipe", "quality_floor", "importance")
         else f"{_OPTIONS.get(name, name)} was {before.get(name)}, now is {now.get(name)}"
         for name in names
     )

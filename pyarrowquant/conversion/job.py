@@ -20,6 +20,7 @@ from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.source import weights_bytes
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.identity import source_files
+from pyarrowquant.conversion.importance import with_importance
 from pyarrowquant.conversion.parts import Part
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
@@ -61,7 +62,7 @@ class Job:
         For what the recipe does not say.
     recipe : Recipe or None
     origin : Origin
-        What the recipe comes from.
+        What the recipe comes from, and the importance of columns.
     layers : list of PlannedLayer
         What becomes of all layers of the source, but for the budget.
     budget : Budget or None
@@ -149,7 +150,7 @@ class Job:
 
         weigh = self.target.error_weights(self.source)
         fitted = fit(
-            self.source.reader(),
+            self._weighted(self.source.reader()),
             budget,
             Candidates([self.settings], candidates),
             self.recipe,
@@ -164,8 +165,14 @@ class Job:
         )
         return Recipe.chosen(fitted.chosen, fitted.expected), fitted.skipped
 
+    def _weighted(self, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+        """Give weights with the importance of their columns, where that is known."""
+        importance = self.origin.importance
+        return reader if importance is None else with_importance(reader, importance.values)
+
     def _identity(self) -> dict[str, Any]:
         """What decides about the bytes of the results."""
+        importance = self.origin.importance
         return {
             "version": __version__,
             "source": source_files(self.source),
@@ -174,6 +181,7 @@ class Job:
             **asdict(self.settings),
             "recipe": None if self.recipe is None else self.recipe.to_dict(),
             "mix": self.origin.mix,
+            "importance": None if importance is None else [importance.name, importance.digest],
             "bits_per_weight": (
                 self.budget.value if isinstance(self.budget, BitsPerWeight) else None
             ),
@@ -221,7 +229,7 @@ class Job:
         """Quantize what is left of the source."""
         count, read = done.batches, done.read
         skipped, missed, flat = _counts(totals)
-        source = self.source.reader(self.batch_bytes, skip=done.batches)
+        source = self._weighted(self.source.reader(self.batch_bytes, skip=done.batches))
 
         def counted() -> Iterator[pa.RecordBatch]:
             nonlocal count, read

@@ -22,6 +22,7 @@ from pyarrowquant.conversion.checks import (
     copied_files,
 )
 from pyarrowquant.conversion.destination import check_destination, format_of
+from pyarrowquant.conversion.importance import importance_in, of_layers
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
 from pyarrowquant.conversion.planning import planned, with_instead, with_ragged_kept
@@ -66,6 +67,7 @@ def prepare(
     size: int | None,
     quality_floor: float | Mapping[str, float] | None,
     pre_tokenizer: str | None,
+    importance_path: _Path | None,
     threads: int | None,
     max_memory: int,
     continue_on_error: bool,
@@ -89,7 +91,7 @@ def prepare(
     source = local_path(os.fspath(source_path))
     place = Path(os.path.realpath(destination))  # what is written lies where links lead
     model = open_model(replace(locate(source, None), files=OpenFiles()))
-    files = [*files_of(model), *file_of(recipe)]
+    files = [*files_of(model), *file_of(recipe), *file_of(importance_path)]
     if not is_to_be_placed(place):
         written = partial(target.copied_files, model)
         check_destination(destination, overwrite, folder, files, written)
@@ -121,9 +123,11 @@ def prepare(
     else:
         mix = None if given is None else given.extends
     _check_mix(mix, said, target, budget)
+    importance = importance_in(importance_path, model, said)
     settings = target.defaults(model).with_overrides(said)
     if mix is not None:
-        given = (Recipe(name=mix) if given is None else given).extending(target.mix(mix, model))
+        rest = target.mix(mix, model, importance is not None)
+        given = (Recipe(name=mix) if given is None else given).extending(rest)
     chosen = _with_said(given, said, target, is_named(recipe))
     rules = target.recipe(model, chosen, budget is not None)
     if budget is not None and "bit_width" in said:
@@ -151,13 +155,16 @@ def prepare(
     mixed = budget is not None or quality_floor is not None
     if mixed and (problem := target.mixed_problem(layers, model)):
         raise UsageError(problem)
+    if importance is not None:
+        importance = of_layers(importance, layers, model)
     _warn_of_decoded(decoded_from(model, layers))
     left = unquantized(model, target, layers, rules)
     check_file_names(target.file_names(model) if folder else ())
     check_names(target, layers, left)
     copied = copied_files(target, model)
+    origin = Origin(mix, importance)
     if size is not None:
-        fitted_to = file_size(size, target, model, layers, left)
+        fitted_to = file_size(size, target, model, layers, left, origin)
     check_room(target, layers, left, model, copied, fitted_to, place, folder_of(place))
     return Job(
         model,
@@ -167,7 +174,7 @@ def prepare(
         folder,
         settings,
         rules,
-        Origin(mix),
+        origin,
         layers,
         fitted_to,
         arguments.quality_floor(quality_floor),

@@ -9,6 +9,7 @@ from pyarrowquant._core import arguments
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.errors import InternalError, UsageError
 from pyarrowquant.formats._format import Format
+from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.planned import PlannedLayer
@@ -81,9 +82,11 @@ def file_size(
     model: Model,
     layers: Sequence[PlannedLayer],
     left: Sequence[UnquantizedTensor],
+    origin: Origin,
 ) -> FileSize:
     """Return the budget that a size leaves to layers."""
     assert target.alignment is not None
     coded = [layer for layer in layers if layer.settings is not None]
-    beside = target.bytes_beside(model, coded, [tensor for tensor in left if tensor.kept])
+    kept = [tensor for tensor in left if tensor.kept]
+    beside = target.bytes_beside(model, coded, kept, origin)
     return FileSize(size, beside, target.alignment)

@@ -138,8 +138,8 @@ class Format(ABC):
         """Return which of `mixes` a model gets where the user says nothing of bits."""
         return None
 
-    def mix(self, name: str, model: Model) -> Recipe:
-        """Return one of `mixes` for a model."""
+    def mix(self, name: str, model: Model, has_importance: bool) -> Recipe:
+        """Return one of `mixes` for a model, of which the importance of columns may be known."""
         raise KeyError(name)
 
     def instead(self, settings: Settings, shape: Sequence[int]) -> Settings:
@@ -179,7 +179,11 @@ class Format(ABC):
         return tensor.stored_bytes
 
     def bytes_beside(
-        self, model: Model, layers: Sequence[PlannedLayer], kept: Sequence[KeptTensor]
+        self,
+        model: Model,
+        layers: Sequence[PlannedLayer],
+        kept: Sequence[KeptTensor],
+        origin: Origin,
     ) -> int:
         """Return what the file has beside the data of layers, where it has an `alignment`."""
         raise NotImplementedError(self.name)

@@ -9,6 +9,7 @@ import numpy as np
 
 from pyarrowquant._core.shapes import product
 from pyarrowquant.formats._gguf_model import write_model
+from pyarrowquant.formats._origin import Origin
 from pyarrowquant.llama_cpp.folder import is_float32
 from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.location import Location
@@ -35,11 +36,15 @@ def write_floats(model: LlamaCppModel, path: Path, dtype: str, overwrite: bool) 
     """
     code, number, size = _DTYPES[dtype]
     tensors = [
-        (shard.location, _with_dtype(shard.location, shard.size, tensor, code, size))
+        Stored(
+            shard.location,
+            shard.size,
+            _with_dtype(shard.location, shard.size, tensor, code, size),
+        )
         for shard in model.shards
         for tensor in shard.tensors
     ]
-    write_model(model, tensors, None, number, path, overwrite)
+    write_model(model, tensors, None, number, path, overwrite, Origin())
     return len(tensors)
 
 

@@ -188,7 +188,7 @@ MIXES = {
 }
 
 
-def mix_of(name: str, traits: Traits, has_importance: bool = False) -> Recipe:
+def mix_of(name: str, traits: Traits, has_importance: bool) -> Recipe:
     """Return the recipe of a mix for a model of llama.cpp.
 
     Parameters

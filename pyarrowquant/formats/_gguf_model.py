@@ -6,14 +6,11 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.laying import Part, pieces
 from pyarrowquant._core.results import Packed
 from pyarrowquant._core.shapes import product
@@ -27,7 +24,7 @@ from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.gguf import import_gguf
 from pyarrowquant.reading.gguf_header import Header
-from pyarrowquant.reading.location import Location, MappedFile, ReadFile
+from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.tensors import DECODED, CodedTensor, Tensor
 
 # What the writer or the new tensors decide.
@@ -39,6 +36,8 @@ _OWN_KEYS = frozenset(
         "general.quantization_version",
     }
 )
+_IMPORTANCE = "quantize.imatrix."
+_LEFT_OUT = (_IMPORTANCE, "split.")  # of what was before, and of several files
 # llama.cpp's numbers for files of mostly one type.
 _FILE_TYPES = {
     "Q4_0": 2,
@@ -62,74 +61,84 @@ def write_requantized(
 ) -> None:
     """Write the model, with the layers of `results` in the place of its own."""
     opened = layers_of(results)
-    tensors = model.stored
     with LayersByName(opened, path.parent) as layers:
-        _check_names(layers, {tensor.name: tensor for _, tensor in tensors}, model.location.path)
-        write_model(model, tensors, layers, _file_type(layers, origin), path, overwrite)
+        _check_names(
+            layers, {one.tensor.name: one.tensor for one in model.stored}, model.location.path
+        )
+        write_model(
+            model, model.stored, layers, _file_type(layers, origin), path, overwrite, origin
+        )
 
 
 def write_model(
     model: LlamaCppModel,
-    tensors: Sequence[tuple[Location, Tensor]],
+    tensors: Sequence[Stored],
     layers: LayersByName | None,
     file_type: int | None,
     path: Path,
     overwrite: bool,
+    origin: Origin,
 ) -> None:
     """Write tensors with the keys of a model.
 
     Parameters
     ----------
     model : LlamaCppModel
-    tensors : sequence of (Location, Tensor)
-        With the files that they lie in.
+    tensors : sequence of Stored
     layers : LayersByName or None
         What stands in the place of those of the same names.
     file_type : int or None
         llama.cpp's number of such files.
     path : Path
     overwrite : bool
+    origin : Origin
     """
     gguf = import_gguf("Writing")
-    source_path, header = model.location.path, model.header
-    if os.path.realpath(source_path) == os.path.realpath(path):
+    location, header = model.location.path, model.header
+    if os.path.realpath(path) in {os.path.realpath(file.path) for file in model.files}:
         raise ValueError(f"'{path}' is the source model: give another path")
 
     def layer_of(tensor: Tensor) -> Packed | None:
         return None if layers is None else layers.get(tensor.name)
 
     with Outputs([path], overwrite) as outputs:
-        writer = gguf.GGUFWriter(outputs.temporary(path), _architecture(header, source_path))
+        writer = gguf.GGUFWriter(outputs.temporary(path), _architecture(header, location))
         try:
             _copy_metadata(gguf, writer, header)
             _say_type(gguf, writer, file_type)
-            for _, tensor in tensors:
-                _add_info(gguf, writer, tensor, layer_of(tensor))
+            _say_importance(gguf, writer, origin)
+            for one in tensors:
+                _add_info(gguf, writer, one.tensor, layer_of(one.tensor))
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
-            for file, of_file in groupby(tensors, key=itemgetter(0)):
-                with file.open() as source:
-                    for _, tensor in of_file:
-                        writer.write_tensor_data(_data(tensor, layer_of(tensor), source))
-                        source.forget_pages()
-                        if layers is not None:
-                            layers.forget_pages()
+            for one in tensors:
+                _write_data(writer, one, layer_of(one.tensor))
+                if layers is not None:
+                    layers.forget_pages()
         finally:
             writer.close()
 
 
-def requantized_keys(model: LlamaCppModel) -> list[int]:
+def requantized_keys(model: LlamaCppModel, origin: Origin) -> list[int]:
     """Return the bytes of the keys of such a file."""
+    gguf = import_gguf("Writing")
     header = model.header
     copied = [
         key_bytes(key, value, type_, element)
         for key, value, type_, element in header.items()
-        if key not in _OWN_KEYS and (element is None or len(value))
+        if key not in _OWN_KEYS
+        and not key.startswith(_LEFT_OUT)
+        and (element is None or len(value))
     ]
     architecture = _architecture(header, str(model.location))
+    importance = [
+        key_bytes(key, value, int(kind), None)
+        for key, value, kind in _importance_keys(gguf, origin)
+    ]
     return [
         *copied,
+        *importance,
         text_key("general.architecture", architecture),
         number_key("general.quantization_version"),
         number_key("general.file_type"),
@@ -161,7 +170,7 @@ def _architecture(header: Header | Metadata, model: str) -> str:
 def _copy_metadata(gguf: Any, writer: Any, header: Header | Metadata) -> None:
     types = gguf.GGUFValueType
     for key, value, type_, element in header.items():
-        if key in _OWN_KEYS:
+        if key in _OWN_KEYS or key.startswith(_LEFT_OUT):
             continue
         if element is None:
             writer.add_key_value(key, value, types(type_))
@@ -184,6 +193,26 @@ def _say_type(gguf: Any, writer: Any, file_type: int | None) -> None:
     writer.add_key_value("general.quantization_version", gguf.GGML_QUANT_VERSION, kind)
     if file_type is not None:
         writer.add_key_value("general.file_type", file_type, kind)
+
+
+def _say_importance(gguf: Any, writer: Any, origin: Origin) -> None:
+    for key, value, kind in _importance_keys(gguf, origin):
+        writer.add_key_value(key, value, kind)
+
+
+def _importance_keys(gguf: Any, origin: Origin) -> list[tuple[str, Any, Any]]:
+    """Return what llama-quantize says of a file of importance: keys, values, types."""
+    importance = origin.importance
+    if importance is None:
+        return []
+    kinds = gguf.GGUFValueType
+    said = (
+        ("file", importance.name, kinds.STRING),
+        ("dataset", importance.dataset, kinds.STRING),
+        ("entries_count", importance.count, kinds.UINT32),
+        ("chunks_count", importance.chunks, kinds.UINT32),
+    )
+    return [(f"{_IMPORTANCE}{key}", value, kind) for key, value, kind in said if value is not None]
 
 
 def _add_info(gguf: Any, writer: Any, tensor: Tensor, layer: Packed | None) -> None:
@@ -215,11 +244,15 @@ class _Blocks:
             file.write(piece.data)
 
 
-def _data(tensor: Tensor, layer: Packed | None, source: MappedFile | ReadFile) -> Bytes | _Blocks:
+def _write_data(writer: Any, stored: Stored, layer: Packed | None) -> None:
     if layer is not None:
-        return _Blocks(layer, blocks_of(layer))
+        writer.write_tensor_data(_Blocks(layer, blocks_of(layer)))
+        return
+    tensor = stored.tensor
     if isinstance(tensor, DECODED):
         array = np.ascontiguousarray(tensor.decode())
-        return array.astype(array.dtype.newbyteorder("<"), copy=False).view(np.uint8).reshape(-1)
-    buffer = source.buffer(tensor.begin, tensor.end - tensor.begin)
-    return np.frombuffer(buffer, np.uint8) if buffer.size else np.empty(0, np.uint8)
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        writer.write_tensor_data(little.view(np.uint8).reshape(-1))
+        return
+    with stored.open_bytes() as data:
+        writer.write_tensor_data(data)

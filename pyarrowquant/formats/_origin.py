@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pyarrowquant.reading.importance import Importance
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -13,6 +15,9 @@ class Origin:
     ----------
     mix : str or None
         The mix of types of llama.cpp that layers follow.
+    importance : Importance or None
+        Of the columns of layers.
     """
 
     mix: str | None = None
+    importance: Importance | None = None

@@ -233,7 +233,7 @@ class Gguf(Format):
     def default_mix(self, model: Model) -> str | None:
         return None if traits_of(model) is None else DEFAULT_MIX
 
-    def mix(self, name: str, model: Model) -> Recipe:
+    def mix(self, name: str, model: Model, has_importance: bool) -> Recipe:
         traits = traits_of(model)
         if traits is None:
             raise ValueError(
@@ -241,7 +241,7 @@ class Gguf(Format):
                 "for GGUF models and Hugging Face folders. encoding= takes one of its types for "
                 "all layers"
             )
-        return mix_of(name, traits)
+        return mix_of(name, traits, has_importance)
 
     def takes_shape(self, layer: PlannedLayer) -> bool:
         settings = layer.settings
@@ -291,10 +291,14 @@ class Gguf(Format):
         return super().kept_bytes(tensor, model)
 
     def bytes_beside(
-        self, model: Model, layers: Sequence[PlannedLayer], kept: Sequence[KeptTensor]
+        self,
+        model: Model,
+        layers: Sequence[PlannedLayer],
+        kept: Sequence[KeptTensor],
+        origin: Origin,
     ) -> int:
         if isinstance(model, LlamaCppModel):
-            keys = requantized_keys(model)
+            keys = requantized_keys(model, origin)
         else:
             keys = [
                 text_key("general.architecture", _UNKNOWN),

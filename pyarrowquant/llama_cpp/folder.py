@@ -142,9 +142,13 @@ class FolderModel(ShardedModel):
         return self.unused.get(tensor.name) or super().obstacle(tensor)
 
     @property
-    def stored(self) -> Sequence[tuple[Location, Tensor]]:
-        """The tensors, in their order, with the files that those lie in which lie in one."""
-        return [(shard.location, tensor) for shard in self.shards for tensor in shard.tensors]
+    def stored(self) -> Sequence[Stored]:
+        """The tensors, in their order; those that are made lie in no file."""
+        return [
+            Stored(shard.location, shard.size, tensor)
+            for shard in self.shards
+            for tensor in shard.tensors
+        ]
 
     @property
     def said_in(self) -> Sequence[Location]:

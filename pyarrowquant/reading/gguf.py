@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -19,6 +20,8 @@ from pyarrowquant.reading.tensors import CodedTensor, Tensor, UndecodableTensor
 
 _FIRST_BYTES = 1 << 24  # more than most headers have
 _PIECE = 1 << 20  # weights that are decoded at a time
+_PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")  # as llama-gguf-split names them
+_MOST_PARTS = 65_535
 
 
 def import_gguf(doing: str) -> Any:
@@ -50,32 +53,79 @@ def open_header(location: Location) -> Header:
                 if length == file.size:
                     raise
                 length = min(2 * length, file.size)
-    parts = header.value("split.count")
-    if isinstance(parts, list):
-        raise ValueError(f"{location}: split.count is {quoted(parts)}, it must be a number")
-    if isinstance(parts, int) and parts > 1:
-        raise ValueError(
-            f"{location}: the model is split into {parts} files. Merge them first, with "
-            "llama-gguf-split --merge"
-        )
     return header
+
+
+def _headers(location: Location) -> list[tuple[Location, Header]]:
+    """Read the headers of all files that a model is split into, in their order."""
+    header = open_header(location)
+    count = _part_number(header, "split.count", location)
+    if count < 2:
+        return [(location, header)]
+    name = _PART.fullmatch(location.name)
+    if name is None or int(name[3]) != count:
+        raise ValueError(
+            f"{location}: the model is split into {count} files, whose names must be like "
+            f"NAME-00001-of-{count:05d}.gguf"
+        )
+    headers = []
+    for number in range(1, count + 1):
+        part = location.beside(f"{name[1]}-{number:05d}-of-{name[3]}.gguf")
+        if part != location and not part.exists():
+            raise FileNotFoundError(f"{location}: the part {quoted(part.name)} is missing")
+        found = header if part == location else open_header(part)
+        if _part_number(found, "split.count", part) != count:
+            raise ValueError(f"{part}: its split.count is not {count}, as that of {location}")
+        if _part_number(found, "split.no", part) != number - 1:
+            raise ValueError(f"{part}: its split.no must be {number - 1}, by its name")
+        headers.append((part, found))
+    _check_tensors(headers)
+    return headers
+
+
+def _part_number(header: Header, key: str, location: Location) -> int:
+    said = header.value(key)
+    if said is None:
+        return 0
+    if not isinstance(said, int) or isinstance(said, bool) or said > _MOST_PARTS:
+        raise ValueError(
+            f"{location}: {key} is {quoted(said)}, it must be a number up to {_MOST_PARTS}"
+        )
+    return said
+
+
+def _check_tensors(headers: Sequence[tuple[Location, Header]]) -> None:
+    """Raise where parts are of different models: a tensor is in two, or some are in none."""
+    owners: dict[str, Location] = {}
+    for location, header in headers:
+        for tensor in header.tensors:
+            if tensor.name in owners:
+                raise ValueError(
+                    f"{location}: tensor {quoted(tensor.name)} is in '{owners[tensor.name]}' too"
+                )
+            owners[tensor.name] = location
+    first, header = headers[0]
+    said = header.value("split.tensors.count")
+    if said is not None and said != len(owners):
+        raise ValueError(
+            f"{first}: split.tensors.count is {quoted(said)}, the parts have {len(owners)} tensors"
+        )
 
 
 # Types whose tensors are what they are, not codes.
 _NUMBERS = frozenset({"F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64"})
 
 
-def _shard_of(location: Location, header: Header) -> Shard:
-    """Return the layers of a model, in the order of their bytes."""
+def _shard_of(location: Location, header: Header, stored: Mapping[str, Stored]) -> Shard:
+    """Return the layers of a file, in the order of their bytes, given all that the model has."""
     gguf = import_gguf("Reading")
-    stored = {tensor.name: tensor for tensor in header.tensors}
     scales = {
-        tensor.name: stored[name]
-        for tensor in header.tensors
-        if tensor.dtype == "NVFP4"
-        and (name := f"{tensor.name.removesuffix('weight')}scale") in stored
+        name: stored[scale]
+        for name, one in stored.items()
+        if one.tensor.dtype == "NVFP4"
+        and (scale := f"{name.removesuffix('weight')}scale") in stored
     }
-    parts = {scale.name for scale in scales.values()}
+    parts = {scale.tensor.name for scale in scales.values()}
 
     def layer(tensor: Tensor) -> Tensor:
         if tensor.dtype in _NUMBERS:
@@ -90,11 +140,9 @@ def _shard_of(location: Location, header: Header) -> Shard:
             name, shape, begin, end = said
             return UndecodableTensor(name, tensor.dtype, shape, begin, end, problem)
         scale = scales.get(tensor.name)
-        files = {
-            what: Stored(location, header.size, part)
-            for what, part in (("codes", tensor), ("scale", scale))
-            if part is not None
-        }
+        files = {"codes": stored[tensor.name]}
+        if scale is not None:
+            files["scale"] = scale
         return CodedTensor(
             tensor.name,
             "F32",
@@ -103,7 +151,7 @@ def _shard_of(location: Location, header: Header) -> Shard:
             tensor.end,
             tensor.dtype,
             8 * block_bytes // block,
-            0 if scale is None else scale.end - scale.begin,
+            0 if scale is None else scale.tensor.end - scale.tensor.begin,
             partial(_decode, gguf, type_, block, block_bytes, files),
         )
 
@@ -130,19 +178,23 @@ def _decode(
 
 
 class GgufModel(ShardedModel):
-    """A GGUF file.
+    """A GGUF file, or all files that a model is split into.
 
     Attributes
     ----------
     header : Header
-        With tensors as the file has them.
+        Of the first file, which has what the model says.
+    stored : list of Stored
+        Tensors as the files have them, in their order.
     """
 
     def __init__(self, location: Location) -> None:
-        self.header: Header = open_header(location)
-        super().__init__(location, [_shard_of(location, self.header)])
-
-    @property
-    def stored(self) -> Sequence[tuple[Location, Tensor]]:
-        """The tensors as the file has them, in its order."""
-        return [(self.location, tensor) for tensor in self.header.tensors]
+        headers = _headers(location)
+        self.header: Header = headers[0][1]
+        self.stored = [
+            Stored(file, header.size, tensor)
+            for file, header in headers
+            for tensor in header.tensors
+        ]
+        by_name = {one.tensor.name: one for one in self.stored}
+        super().__init__(location, [_shard_of(*each, by_name) for each in headers])

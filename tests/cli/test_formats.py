@@ -169,7 +169,7 @@ def test_gguf_models_keep_all_else(tmp_path: Path) -> None:
     reader = gguf.GGUFReader(out)
     assert {tensor.name: tensor.tensor_type.name for tensor in reader.tensors} == {
         "token_embd.weight": "Q8_0",
-        "blk.0.ffn_up.weight": "Q4_0",
+        "blk.0.ffn_up.weight": "Q5_0",
         "blk.0.ffn_norm.weight": "F32",
         "blk.0.ffn_gate_inp.weight": "F32",
         "blk.0.odd.weight": "F32",

@@ -42,6 +42,7 @@ counted(gguf, "read_header")
 counted(onnx, "load_model")
 counted(npz, "read_arrays")
 warnings.filterwarnings("ignore", "Quantized already")
+warnings.filterwarnings("ignore", "Their rows are no whole blocks")
 pyarrowquant.convert  # imports read files too
 sys.addaudithook(hook)
 pyarrowquant.convert(source / {name!r}, destination, to=to)

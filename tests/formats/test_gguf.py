@@ -28,10 +28,10 @@ from pyarrowquant.formats import write_gguf
 
 HOLDS = (
     'GGUF holds matrices, and stacks of them, of group_size 32 and scale_dtype="float16", the '
-    "columns a multiple of 32: 4 and 5 bits with any zero_point, 8 bits with a symmetric one; and "
-    "of the encodings q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4, the columns a multiple "
-    "of 256, or of 32 for iq4_nl and mxfp4. Quantize such layers with other settings, or give "
-    "them in kept"
+    "columns a multiple of 32: 4 and 5 bits with any zero_point, 8 bits with a symmetric one; "
+    "and of the encodings q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4, the columns a "
+    "multiple of 256, or of 32 for iq4_nl and mxfp4. Quantize such layers with other "
+    "settings, or give them in kept"
 )
 TYPES = [
     (4, "symmetric", "Q4_0"),

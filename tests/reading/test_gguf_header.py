@@ -187,7 +187,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     ),
     "a list of parts": (
         file_of([key(b"split.count", 9, struct.pack("<IQI", 4, 1, 2))], []),
-        "split.count is [2], it must be a number",
+        "split.count is [2], it must be a number up to 65535",
     ),
     "many dimensions": (
         file_of([], [string(b"a") + struct.pack("<I", 2**32 - 1)]),

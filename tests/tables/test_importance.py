@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import hypothesis.extra.numpy as hnp
@@ -190,3 +191,37 @@ def test_threads_and_kernels_change_nothing(group_size: int, zero_point: str) ->
         assert searched(table, threads=threads, **options).equals(expected)
     for result in by_kernel(table, method="mse", sort=False, **options):
         assert result.equals(expected)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 256), (2, 300, 512), (2, 3, 4, 64)], ids=str)
+@pytest.mark.parametrize(
+    "said",
+    [{"encoding": "q4_k"}, {"encoding": "iq4_nl"}, {"group_size": 32, "zero_point": "float"}],
+    ids=str,
+)
+def test_matrices_of_a_stack_have_an_importance_each(
+    shape: tuple[int, ...], said: dict[str, Any]
+) -> None:
+    if "q4_k" in said.values() and shape[-1] % 256:
+        shape = (*shape[:-1], 256)
+    rng = np.random.default_rng(5)
+    stack = rng.standard_normal(shape, np.float32)
+    matrices = stack.reshape(-1, *shape[-2:])
+    each = rng.exponential(size=(len(matrices), shape[-1])).astype(np.float32)
+    options: dict[str, Any] = {"method": "mse", **said}
+    found = quantize_batch_arrow(weighted({"a": stack}, {"a": each.ravel()}), **options)
+    alone = weighted(
+        {f"{i:02}": matrix for i, matrix in enumerate(matrices)},
+        {f"{i:02}": values for i, values in enumerate(each)},
+    )
+    expected = quantize_batch_arrow(alone, **options)
+    for column in ("quantized_data", "scales", "zero_points"):
+        rows = expected[column].to_pylist()
+        if rows[0] is not None:
+            assert list(found[column][0].as_py()) == list(chain(*rows))
+
+
+def test_importance_of_matrices_that_end_within_a_group_is_refused() -> None:
+    table = weighted({"a": np.ones((3, 5, 48), np.float32)}, {"a": np.ones(3 * 48, np.float32)})
+    with pytest.raises(ValueError, match="3 matrices of 48 columns, which are no whole groups"):
+        quantize_batch_arrow(table, method="mse", group_size=32)

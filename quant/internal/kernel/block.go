@@ -13,8 +13,9 @@ type Block struct {
 	GroupSize int    // 1 .. Columns, a multiple of 8 unless it is Columns
 	Weights   []byte // Rows*Columns elements, row-major
 	// Importance weighs the squared errors of the columns for MeanSquares: Columns
-	// values of 0 .. 1, or nil.
+	// values of 0 .. 1, or nil. In a stack of matrices it has Stack.Columns for each of them.
 	Importance []float32
+	Stack      Stack
 
 	Packed     []byte    // Rows*RowBytes(Columns, BitWidth)
 	Scales     []float32 // Rows*Groups(Columns, GroupSize)
@@ -30,6 +31,14 @@ type Block struct {
 	Stop func() bool
 }
 
+// Stack says where a block lies in a layer of matrices that have an importance each. No group
+// is in two rows of a matrix.
+type Stack struct {
+	First    int // element of the layer that the block begins with
+	Columns  int // of a matrix
+	Elements int // of a matrix; 0: the importance is that of the block's own columns
+}
+
 func (b *Block) stopped() bool { return b.Stop != nil && b.Stop() }
 
 // check panics if a slice has not the size that the kernels rely on.
@@ -39,7 +48,7 @@ func (b *Block) check() {
 		zeroPoints = len(b.Scales)
 	}
 	b.layout().check(len(b.Weights), b.Type, len(b.Packed), len(b.Scales), zeroPoints)
-	if b.Importance != nil && len(b.Importance) != b.Columns {
+	if b.Importance != nil && b.Stack.Elements == 0 && len(b.Importance) != b.Columns {
 		panic(fmt.Sprintf("kernel: block of %d columns with the importance of %d", b.Columns, len(b.Importance)))
 	}
 }
@@ -60,6 +69,10 @@ func (b *Block) zeroPoint(group int) float32 {
 func (b *Block) importance(weight, n int) []float32 {
 	if b.Importance == nil {
 		return nil
+	}
+	if m := b.Stack; m.Elements > 0 {
+		element := m.First + weight
+		return b.Importance[element/m.Elements*m.Columns+element%m.Columns:][:n]
 	}
 	return b.Importance[weight%b.Columns:][:n]
 }

@@ -1,0 +1,119 @@
+"""The importance of columns from a file, for the layers that a run quantizes."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from pyarrowquant._core.encodings import ENCODINGS, SUPER_SIZE
+from pyarrowquant._core.group_sizes import in_row
+from pyarrowquant._core.settings import SettingOverrides
+from pyarrowquant._core.shapes import product
+from pyarrowquant.errors import UsageError, users_level
+from pyarrowquant.reading.importance import Importance, open_importance
+from pyarrowquant.reading.model import Model
+from pyarrowquant.recipes.planned import PlannedLayer
+
+_COLUMN = "importance"
+_LISTS = pa.list_(pa.float32())
+# llama.cpp, too, does without it where the sizes differ.
+_EMBEDDINGS = "token_embd.weight"
+
+
+def importance_in(
+    path: str | os.PathLike[str] | None, model: Model, said: SettingOverrides
+) -> Importance | None:
+    """Read a file of importance, which the run must be able to use."""
+    if path is None:
+        return None
+    method = said.get("method", "mse")
+    if method != "mse":
+        raise UsageError(
+            f"importance= weighs the errors that method='mse' looks at: leave out method={method!r}"
+        )
+    if _COLUMN in model.schema.names:
+        raise UsageError(
+            f"'{model.location}' has a column {_COLUMN} of its own: leave out importance="
+        )
+    return open_importance(path)
+
+
+def of_layers(importance: Importance, layers: Sequence[PlannedLayer], model: Model) -> Importance:
+    """Return what there is of the layers to quantize; say which have none.
+
+    Raises
+    ------
+    ValueError
+        There is nothing of any of them, or of another number of columns than a layer has.
+    """
+    wanted = [layer for layer in layers if layer.settings is not None and layer.name is not None]
+    found, lacking = {}, []
+    for layer in wanted:
+        name = str(layer.name)
+        values = importance.values.get(name)
+        if values is None or not _fits(layer, values.size, importance):
+            lacking.append(name)
+        else:
+            found[name] = values
+    if wanted and not found:
+        raise ValueError(
+            f"'{importance.name}' has the importance of {len(importance.values)} layers, such as "
+            f"'{next(iter(importance.values))}', and of none that '{model.location}' has. It goes "
+            "by llama.cpp's names"
+        )
+    if lacking:
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        warnings.warn(
+            f"Without importance in '{importance.name}', so all their columns count the same: "
+            f"{', '.join(lacking[:3])}{more}",
+            UserWarning,
+            stacklevel=users_level(),
+        )
+    return replace(importance, values=found)
+
+
+def _fits(layer: PlannedLayer, count: int, importance: Importance) -> bool:
+    """Whether there are as many values as a layer needs; raise where it needs others."""
+    matrices = product(layer.shape[:-2])
+    columns = layer.shape[-1] if len(layer.shape) > 1 else layer.columns
+    if count == matrices * columns:
+        return len(layer.shape) < 3 or _is_stack(layer, count)
+    if layer.name == _EMBEDDINGS:
+        return False
+    stack = f"{matrices} matrices of " if matrices > 1 else ""
+    raise ValueError(
+        f"'{importance.name}' has {count} values for layer '{layer.name}', which has "
+        f"{stack}{columns} columns. It is of another model"
+    )
+
+
+def _is_stack(layer: PlannedLayer, count: int) -> bool:
+    """Whether these values are taken for those of each matrix, of which none ends in a group.
+
+    As many as the columns of a layer are taken for these.
+    """
+    assert layer.settings is not None
+    encoding = ENCODINGS.get(layer.settings.encoding)
+    has_supers = encoding is not None and encoding.factors is not None
+    together = max(in_row(layer.settings.group_size), SUPER_SIZE if has_supers else 0)
+    return count != layer.columns and together > 0 and layer.shape[-1] % together == 0
+
+
+def with_importance(
+    reader: pa.RecordBatchReader, values: Mapping[str, Any]
+) -> pa.RecordBatchReader:
+    """Give batches of weights with the importance of their columns."""
+    schema = reader.schema.append(pa.field(_COLUMN, _LISTS))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in reader:
+            names = batch["layer_name"].to_pylist()
+            column = pa.array([values.get(name) for name in names], _LISTS)
+            yield pa.RecordBatch.from_arrays([*batch.columns, column], schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
