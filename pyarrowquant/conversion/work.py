@@ -95,6 +95,8 @@ class Work:
         except BaseException as error:
             if self._lock is None:
                 remove_unused(self._folder)
+            elif isinstance(error, WorkError):  # of a run that can be continued as it was begun
+                self._end(keep=True)
             else:
                 self._leave(None if isinstance(error, Exception) else error)
             raise
