@@ -158,6 +158,11 @@ class Job:
             return None
         return self.target.stored_bits(shape, settings)
 
+    def _fitting(self, settings: Settings, columns: int) -> Settings | None:
+        """Return what the format has for a layer; None where it has nothing like these settings."""
+        found = self.target.instead(settings, columns)
+        return found if found.encoding in self.target.encodings else None
+
     def _identity(self) -> dict[str, Any]:
         """What decides about the bytes of the results."""
         return {
@@ -230,6 +235,7 @@ class Job:
             skipped=totals.skipped,
             missed=totals.missed,
             underflows=totals.underflows,
+            fitting=self._fitting,
         )
         dtype = self.target.scale_dtype(self.source, self.settings)
         for results in stream:
