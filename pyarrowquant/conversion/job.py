@@ -19,6 +19,7 @@ from pyarrowquant._core.settings import BIT_WIDTHS, Settings
 from pyarrowquant._core.source import weights_bytes
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.identity import source_files
+from pyarrowquant.conversion.interrupted import Continued, continued
 from pyarrowquant.conversion.parts import Part
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
@@ -30,7 +31,7 @@ from pyarrowquant.conversion.unquantized import (
     unquantized,
     unusable_layers,
 )
-from pyarrowquant.conversion.work import Continued, Work, continued
+from pyarrowquant.conversion.work import Work
 from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.reading.model import Model

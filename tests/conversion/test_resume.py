@@ -182,7 +182,7 @@ def test_a_refusal_takes_nothing_from_a_run_that_was_killed_in_its_clean_up(
     out = tmp_path / "out.parquet"
     with monkeypatch.context() as patch:
         patch.setattr(
-            work, "_remove", lambda folder, _: work._remove_all_but(folder, work.COMPLETE)
+            work, "remove_folder", lambda folder, _: work.remove_all_but(folder, work.COMPLETE)
         )
         first = run("quantize", model, out, "--json")
     assert first.exit_code == 0, first.output
