@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from pyarrowquant.arrays import numpy_to_arrow_table, quantize_batch
     from pyarrowquant.comparison import compare
     from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
+    from pyarrowquant.conversion.interrupted import Continued
     from pyarrowquant.conversion.progress import Step
     from pyarrowquant.conversion.unquantized import UnquantizedTensor
-    from pyarrowquant.conversion.work import Continued
     from pyarrowquant.decoded import arrow_to_numpy, dequantize_batch
     from pyarrowquant.errors import (
         InternalError,
@@ -89,7 +89,7 @@ _MODULES = {
     "conversion.convert": ["Conversion", "ConversionPlan", "convert", "plan"],
     "conversion.progress": ["Step"],
     "conversion.unquantized": ["UnquantizedTensor"],
-    "conversion.work": ["Continued"],
+    "conversion.interrupted": ["Continued"],
     "decoded": ["arrow_to_numpy", "dequantize_batch"],
     "errors": [
         "InternalError",

@@ -24,8 +24,8 @@ from pyarrowquant.cli._memory import memory_size
 from pyarrowquant.cli._progress import Shown
 from pyarrowquant.cli._show import counted, json_option, printable, show_json, size_text
 from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
+from pyarrowquant.conversion.interrupted import Continued
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
-from pyarrowquant.conversion.work import Continued
 from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.recipes.rule import rule_label
 

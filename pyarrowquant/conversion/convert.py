@@ -11,13 +11,13 @@ from pathlib import Path
 
 from pyarrowquant._core.settings import said_settings
 from pyarrowquant._core.underflow import Underflow
+from pyarrowquant.conversion.interrupted import Continued, is_complete, recover
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.preparing import prepare
 from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.source import decoded_from, source_bytes, weights_bytes
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
-from pyarrowquant.conversion.work import Continued, is_complete, recover
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.recipe import SaidRecipe
 from pyarrowquant.tables import skipped_text

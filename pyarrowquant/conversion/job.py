@@ -21,6 +21,7 @@ from pyarrowquant._core.source import weights_bytes
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.identity import source_files
 from pyarrowquant.conversion.importance import with_importance
+from pyarrowquant.conversion.interrupted import Continued, continued
 from pyarrowquant.conversion.parts import Part
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
@@ -33,7 +34,7 @@ from pyarrowquant.conversion.unquantized import (
     unquantized,
     unusable_layers,
 )
-from pyarrowquant.conversion.work import Continued, Work, continued
+from pyarrowquant.conversion.work import Work
 from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._origin import Origin
@@ -170,6 +171,11 @@ class Job:
         importance = self.origin.importance
         return reader if importance is None else with_importance(reader, importance.values)
 
+    def _fitting(self, settings: Settings, shape: Sequence[int]) -> Settings | None:
+        """Return what the format has for a layer; None where it has nothing like these settings."""
+        found = self.target.instead(settings, shape)
+        return found if found.encoding in self.target.encodings else None
+
     def _identity(self) -> dict[str, Any]:
         """What decides about the bytes of the results."""
         importance = self.origin.importance
@@ -254,6 +260,7 @@ class Job:
             skipped=totals.skipped,
             missed=totals.missed,
             underflows=totals.underflows,
+            fitting=self._fitting,
         )
         dtype = self.target.scale_dtype(self.source, self.settings)
         for results in stream:

@@ -25,6 +25,7 @@ from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.importance import importance_in, of_layers
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
+from pyarrowquant.conversion.noted import check_length, folder_of
 from pyarrowquant.conversion.planning import planned, with_instead, with_ragged_kept
 from pyarrowquant.conversion.size import check_size, file_size
 from pyarrowquant.conversion.source import (
@@ -35,7 +36,6 @@ from pyarrowquant.conversion.source import (
     local_path,
 )
 from pyarrowquant.conversion.unquantized import unquantized
-from pyarrowquant.conversion.work import check_length, folder_of
 from pyarrowquant.errors import UsageError, users_level
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._origin import Origin

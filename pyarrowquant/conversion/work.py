@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -25,14 +22,11 @@ from pyarrowquant._core.placing import (
     mode_of,
     place,
     remove,
-    restore,
-    set_mode,
     sync,
     sync_tree,
     take_over_mode,
 )
 from pyarrowquant._core.scratch import remove_all
-from pyarrowquant.conversion.identity import difference
 from pyarrowquant.conversion.lock import (
     COMPLETE,
     LOCK,
@@ -41,15 +35,24 @@ from pyarrowquant.conversion.lock import (
     refuse_others,
     remove_unused,
 )
+from pyarrowquant.conversion.noted import (
+    check_same,
+    folder_of,
+    noted_at_end,
+    noted_in,
+    placed,
+    remove_all_but,
+    remove_folder,
+    remove_placed_data,
+)
 from pyarrowquant.conversion.parts import Part, WorkError, damaged, parts_in, read_part
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.errors import LayerError, users_level
 from pyarrowquant.formats._onnx_data import remove_unused_data
-from pyarrowquant.formats._outputs import check_room, clear_abandoned
+from pyarrowquant.formats._outputs import check_room
 from pyarrowquant.recipes.recipe import Recipe
 
 _RECIPE, _OUTPUT = "recipe.json", "output"
-_LONGEST_NAME = 200  # hidden names are longer, and 255 is the most
 
 
 class Work:
@@ -85,9 +88,9 @@ class Work:
     def __enter__(self) -> Work:
         try:
             self._lock = locked(self._folder, self._destination)
-            found = _noted_in(self._folder)
+            found = noted_in(self._folder)
             if self._resume and found is not None:
-                noted = _check_same(found, self._run, self._destination)
+                noted = check_same(found, self._run, self._destination)
                 self._complete = noted if found.name == COMPLETE else None
             else:
                 self._start()
@@ -95,6 +98,8 @@ class Work:
         except BaseException as error:
             if self._lock is None:
                 remove_unused(self._folder)
+            elif isinstance(error, WorkError):  # of a run that can be continued as it was begun
+                self._end(keep=True)
             else:
                 self._leave(None if isinstance(error, Exception) else error)
             raise
@@ -164,7 +169,7 @@ class Work:
             "underflows": [asdict(each) for each in part.underflows],
         }
         with (
-            _placed(file) as temporary,
+            placed(file) as temporary,
             pa.OSFile(str(temporary), "wb") as sink,
             pa.ipc.new_file(sink, part.results.schema) as writer,
         ):
@@ -278,7 +283,7 @@ class Work:
         with unhindered(), self._lock:
             try:
                 if not keep:
-                    _remove(self._folder, self._lock)
+                    remove_folder(self._folder, self._lock)
             except OSError as error:
                 _warn(f"'{self._folder}' could not be removed: {error.strerror}")
 
@@ -287,214 +292,15 @@ class Work:
         return (self._folder / COMPLETE).exists() or bool(parts_in(self._folder))
 
     def _start(self) -> None:
-        before = _noted_at_end(self._folder)
+        before = noted_at_end(self._folder)
         if before is not None:
-            _remove_placed_data(self._destination, before)
-        _remove_all_but(self._folder, LOCK)
+            remove_placed_data(self._destination, before)
+        remove_all_but(self._folder, LOCK)
         self._write(RUN, json.dumps(self._run))
 
     def _write(self, name: str, text: str) -> None:
-        with _placed(self._folder / name) as temporary:
+        with placed(self._folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Continued:
-    """What an interrupted run has done, and another one with the same settings goes on from.
-
-    Attributes
-    ----------
-    bytes : int
-        Bytes of weights that are done.
-    is_complete : bool
-        Whether the output is complete, and only has to get its place.
-    """
-
-    bytes: int
-    is_complete: bool
-
-
-def continued(destination: Path, run: dict[str, Any]) -> Continued | None:
-    """Return what an interrupted run has left that can be continued; None if there is nothing.
-
-    Raises
-    ------
-    WorkError
-        It is of another run.
-    BlockingIOError
-        Another run is at work.
-    """
-    folder = folder_of(destination)
-    if not folder.exists():
-        return None
-    with locked(folder, destination):
-        found = _noted_in(folder)
-        if found is None:
-            return None
-        _check_same(found, json.loads(json.dumps(run)), destination)
-        parts = parts_in(folder)
-        if found.name == COMPLETE or parts:
-            return Continued(read_part(parts[-1]).read if parts else 0, found.name == COMPLETE)
-    return None
-
-
-def _noted_in(folder: Path) -> Path | None:
-    """Return the file in which a run has noted what it is."""
-    return next((file for file in (folder / COMPLETE, folder / RUN) if file.exists()), None)
-
-
-def _check_same(file: Path, run: dict[str, Any], destination: Path) -> dict[str, Any]:
-    """Return what a run has noted, or raise where it was another one than this."""
-    found = _read(file)
-    try:
-        before = found["run"] if file.name == COMPLETE else found
-        same = before == run or difference(before, run)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise damaged(file, error) from error
-    if same is True:
-        return found
-    raise WorkError(
-        f"'{destination.name}' cannot be continued: {same}. Without resume=True, a new run begins"
-    )
-
-
-def recover(destination: Path) -> bool:
-    """Put back what an interrupted run has taken away, and remove what is of no use of it.
-
-    Returns
-    -------
-    bool
-        Whether the output is complete, and only has to get its place.
-
-    Raises
-    ------
-    BlockingIOError
-        Another run is at work.
-    """
-    clear_abandoned(destination)
-    folder = folder_of(destination)
-    if not folder.exists():
-        return False
-    with locked(folder, destination) as lock:
-        complete = _noted_at_end(folder)
-        if complete is not None:
-            aside = destination.with_name(complete["aside"])
-            if _has_its_place(destination, complete):
-                remove(aside)
-                remove_unused_data(destination, set(complete["obsolete"]))
-                if complete["mode"] is not None:
-                    set_mode(destination, complete["mode"])
-            else:
-                restore(destination, aside)
-        if complete is None and not (folder / RUN).exists():  # killed at the very begin or end
-            _remove(folder, lock)
-    return complete is not None
-
-
-def is_complete(destination: Path) -> bool:
-    """Whether an interrupted run has left a complete output, which only has to get its place."""
-    return _noted_at_end(folder_of(destination)) is not None
-
-
-def _remove_placed_data(destination: Path, complete: dict[str, Any]) -> None:
-    """Remove what an interrupted run has placed beside an output that did not get its place."""
-    if not _has_its_place(destination, complete):
-        remove_unused_data(
-            destination,
-            {
-                name
-                for name, expected in complete["output"].items()
-                if name != destination.name and contents(destination.with_name(name)) == expected
-            },
-        )
-
-
-def _noted_at_end(folder: Path) -> dict[str, Any] | None:
-    """Return what a run has noted at its end, if it has and that can be read."""
-    try:
-        return _read(folder / COMPLETE)
-    except (FileNotFoundError, WorkError):  # resuming says what is damaged
-        return None
-
-
-def _has_its_place(destination: Path, complete: dict[str, Any]) -> bool:
-    expected = complete["output"].get(destination.name)
-    return expected is not None and contents(destination) == expected
-
-
-@contextmanager
-def _placed(file: Path) -> Iterator[Path]:
-    """Give a place to write a file of the folder, which gets its name when it is on the disk."""
-    temporary = file.with_name("next.tmp")
-    remove(temporary)  # of a run that was killed
-    try:
-        yield temporary
-        sync(temporary)
-        os.replace(temporary, file)
-        sync(file.parent)
-    except OSError as error:
-        check_room(error, file)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """Read what a run has noted of itself."""
-    refuse_others(file)
-    try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if file.name == COMPLETE:
-            _check_complete(found)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise damaged(file, error) from error
-    return found
-
-
-def _check_complete(found: dict[str, Any]) -> None:
-    _ = found["run"], found["totals"], found["output"].items()
-    if not (found["mode"] is None or isinstance(found["mode"], int)):
-        raise ValueError("mode is no number")
-    names = [found["aside"], *found["obsolete"], *found["output"]]
-    if not all(isinstance(name, str) and name == os.path.basename(name) for name in names):
-        raise ValueError("names of files have folders")
-
-
-def check_length(destination: Path) -> None:
-    """Raise where there is no room for the names of what lies beside a destination."""
-    length = len(os.fsencode(destination.name))
-    if length > _LONGEST_NAME:
-        raise ValueError(
-            f"'{destination.name}' is too long a name: {length} bytes, the most allowed is "
-            f"{_LONGEST_NAME}"
-        )
-
-
-def folder_of(destination: Path) -> Path:
-    """Return the folder of the work for a destination."""
-    path = destination.absolute()
-    return path.with_name(f".{path.name}.partial")
-
-
-def _remove(folder: Path, lock: IO[bytes]) -> None:
-    """Remove the folder, so that no run takes what is half removed for something to resume."""
-    (folder / RUN).unlink(missing_ok=True)
-    _remove_all_but(folder, COMPLETE, LOCK)
-    if sys.platform == "win32":
-        lock.close()  # files that are open cannot be removed
-    (folder / LOCK).unlink(missing_ok=True)
-    (folder / COMPLETE).unlink(missing_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        folder.rmdir()
-
-
-def _remove_all_but(folder: Path, *names: str) -> None:
-    for name in (COMPLETE, RUN):  # what is half removed is not to be resumed
-        if name not in names:
-            (folder / name).unlink(missing_ok=True)
-    for file in folder.iterdir():
-        if file.name not in names:
-            remove(file)
 
 
 def _warn(message: str) -> None:

@@ -21,7 +21,7 @@ from pyarrowquant.formats._onnx_nodes import (
 )
 from pyarrowquant.formats._onnx_outputs import DataFile, model_outputs
 from pyarrowquant.reading.location import Location
-from pyarrowquant.reading.onnx import OnnxModel, Weight, find_weights
+from pyarrowquant.reading.onnx import OnnxModel
 from pyarrowquant.reading.onnx_model import (
     ExternalFiles,
     Place,
@@ -30,6 +30,7 @@ from pyarrowquant.reading.onnx_model import (
     import_onnx,
     messages,
 )
+from pyarrowquant.reading.onnx_weights import PASSING_ON, Weight, find_weights
 from pyarrowquant.recipes.planned import PlannedLayout
 
 _DOMAIN = "com.microsoft"
@@ -82,9 +83,10 @@ def _problem(layer: Packed, weight: Weight | None) -> str | None:
         return "the model has no MatMul or Gemm with a constant of this name"
     if layer.shape != weight.shape:
         return f"shape {list(layer.shape)}, the model's is {list(weight.shape)}"
-    if problem := dtype_problem(weight.dtype):
+    if problem := dtype_problem(weight.computed_dtype):
         return problem
-    return node_problem(layer) or (float16_problem(layer) if weight.dtype == "F16" else None)
+    half = weight.computed_dtype == "F16"
+    return node_problem(layer) or (float16_problem(layer) if half else None)
 
 
 def dtype_problem(dtype: str) -> str | None:
@@ -133,7 +135,7 @@ def _replace(
             raise ValueError(f"Layer '{layer.name}' comes twice")
         seen.add(layer.name)
         weight = weights[layer.name]
-        half = weight.dtype == "F16"
+        half = weight.computed_dtype == "F16"
         names = add_tensors(onnx, layer, data, made.initializer, taken.unique, half)
         for use in weight.uses:
             node = use.graph.node[use.index]
@@ -201,9 +203,7 @@ def _remove_unused(model: Any, lost: set[str]) -> None:
         removed = False
         for graph in graphs:
             for index, node in reversed(list(enumerate(graph.node))):
-                if node.op_type in ("Constant", "Identity", "Transpose") and unused.issuperset(
-                    node.output
-                ):
+                if node.op_type in ("Constant", *PASSING_ON) and unused.issuperset(node.output):
                     lost.update(node.input)
                     del graph.node[index]
                     removed = True

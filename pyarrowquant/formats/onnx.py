@@ -148,8 +148,8 @@ class Onnx(Format):
 
     def scale_dtype(self, model: Model, settings: Settings) -> str:
         """Return the model's: activations and scales have one type."""
-        tensors = model.tensors if isinstance(model, OnnxModel) else []
-        return "float16" if any(tensor.dtype == "F16" for tensor in tensors) else "float32"
+        computed = model.computed_dtypes.values() if isinstance(model, OnnxModel) else ()
+        return "float16" if "F16" in computed else "float32"
 
     def bit_widths(self, zero_point: str) -> Sequence[int]:
         return (2, 4) if zero_point == "float" else (2, 4, 8)
@@ -183,10 +183,9 @@ class Onnx(Format):
         scale_dtype: str,
     ) -> None:
         refuse(layers, node_problem, "MatMulNBits", HOLDS)
-        dtypes = {tensor.name: tensor.dtype for tensor in model.tensors or ()}
         if isinstance(model, OnnxModel):
             for layer in layers:
-                if problem := dtype_problem(dtypes[layer.name]):
+                if problem := dtype_problem(model.computed_dtypes[layer.name]):
                     raise _not_held(layer.name, problem)
         if scale_dtype == "float16":
             for layer in layers:

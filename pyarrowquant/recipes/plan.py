@@ -19,6 +19,8 @@ from pyarrowquant.errors import users_level
 from pyarrowquant.recipes.floor import missed_bound
 from pyarrowquant.recipes.recipe import recipe_of
 
+Fitting = Callable[[Settings, Sequence[int]], Settings | None]
+
 
 @dataclass(frozen=True)
 class _Measured:
@@ -48,6 +50,9 @@ class Plan:
     widths_with : callable
         Returns the bit widths that a floor may choose with zero-points of a kind, the narrowest
         first.
+    fitting : callable
+        Returns what a floor takes for a layer of a shape in place of wider settings that do not
+        fit; None for settings that cannot be had.
 
     Attributes
     ----------
@@ -61,12 +66,14 @@ class Plan:
         recipe: object,
         quality_floor: object,
         widths_with: Callable[[str], Sequence[int]] = lambda _: BIT_WIDTHS,
+        fitting: Fitting = lambda settings, _: settings,
     ) -> None:
         self.missed: list[str] = []
         self._options = options
         chosen = recipe_of(recipe)
         self._recipe = chosen
         self._widths_with = widths_with
+        self._fitting = fitting
         self._floor = arguments.quality_floor(quality_floor)
         if chosen is not None:
             # All that the recipe can say, so that every table of a stream has the same metadata.
@@ -119,8 +126,11 @@ class Plan:
         """Give layers below the floor the next width, until they pass."""
         below = [row for row, choice in enumerate(rows) if choice != SKIP]
         before: dict[int, _Measured] = {}
+        wanted: dict[int, Settings] = {}  # the step of the family, whatever fits the rows
+        shapes: list[tuple[int, ...]] = []
         while below:
             measured, result = measure(table, self._options, choices.settings, rows, below)
+            shapes = shapes or [tuple(size or 0 for size in shape) for _, shape in layers(table)]
             too_small = {layer.layer_name for layer in result.underflows}
             for row in before.keys() & (set(below) - measured.keys()):
                 self._fall_back(before[row], row, choices, rows, "beyond")
@@ -135,9 +145,11 @@ class Plan:
                 if narrower is not None and worse and name in too_small:
                     self._fall_back(narrower, row, choices, rows, "too small for")
                     continue
-                wider = self._wider(settings)
-                if wider is not None:
-                    rows[row] = choices.add(wider)
+                wider = self._wider(wanted.get(row, settings))
+                fitting = None if wider is None else self._fitting(wider, shapes[row])
+                if wider is not None and fitting is not None:
+                    wanted[row] = wider
+                    rows[row] = choices.add(fitting)
                     below.append(row)
                     before[row] = _Measured(name, settings, errors["relative_error"])
                 else:
@@ -177,6 +189,8 @@ class Plan:
             settings = self._wider(settings)
             if settings is not None:
                 yield settings
+                if (fitting := self._fitting(settings, (1, 1))) is not None:
+                    yield fitting
 
 
 def _described(settings: Settings) -> str:

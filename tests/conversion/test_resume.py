@@ -73,6 +73,19 @@ class TestInterrupted:
         assert len(batches) == SHARDS - 2
         assert json.loads(result.stdout)["layers"] == 2 * SHARDS
 
+    def test_a_run_that_is_refused_leaves_what_is_there(self, model: Path, tmp_path: Path) -> None:
+        """Also where no batch was done yet: the right settings go on from it."""
+        out = tmp_path / "out.parquet"
+        assert killed_at(4, "quantize", model, out)
+        partial = tmp_path / ".out.parquet.partial"
+        before = files(partial)
+        assert "run.json" in before
+        assert not [name for name in before if name.endswith(".arrow")]
+        result = run("quantize", model, out, "--bits", 3, "--resume")
+        assert result.exit_code == 1
+        assert "cannot be continued" in result.stderr
+        assert files(partial) == before
+
     def test_without_resume_it_begins_anew(self, model: Path, interrupted: Path) -> None:
         result = run("quantize", model, interrupted, "--bits", 3)
         assert result.exit_code == 0, result.output
@@ -169,7 +182,7 @@ def test_a_refusal_takes_nothing_from_a_run_that_was_killed_in_its_clean_up(
     out = tmp_path / "out.parquet"
     with monkeypatch.context() as patch:
         patch.setattr(
-            work, "_remove", lambda folder, _: work._remove_all_but(folder, work.COMPLETE)
+            work, "remove_folder", lambda folder, _: work.remove_all_but(folder, work.COMPLETE)
         )
         first = run("quantize", model, out, "--json")
     assert first.exit_code == 0, first.output

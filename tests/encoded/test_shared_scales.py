@@ -264,7 +264,7 @@ CORRUPT: list[tuple[str, str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("shared", "name", "value", "text"), CORRUPT, ids=str)
+@pytest.mark.parametrize(("shared", "name", "value", "text"), CORRUPT)
 def test_corrupt_rows_are_refused(shared: str, name: str, value: Any, text: str) -> None:
     weights = np.random.default_rng(4).standard_normal((150, 300), np.float32)
     result = fp8(table_of(weights), shared)

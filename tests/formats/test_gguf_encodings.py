@@ -41,6 +41,11 @@ def weights(*shape: int) -> np.ndarray:
     return (RNG.standard_normal(shape) / 50).astype(np.float32)
 
 
+def saved(path: Path, arrays: dict[str, np.ndarray]) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
 def tensors(path: Path) -> dict[str, Any]:
     return {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
 
@@ -212,6 +217,33 @@ def test_layers_that_no_block_holds_are_refused(tmp_path: Path) -> None:
     result = quantize_batch_arrow(table, encoding="q4_k")
     with pytest.raises(ValueError, match=r"'a\.weight': 288 columns are no multiple of 256"):
         write_gguf(result, tmp_path / "x.gguf")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "columns", "floor", "kind"),
+    [
+        ("iq4_nl", 256, 0.05, "Q5_K"),
+        ("iq4_nl", 96, 0.05, "Q5_1"),  # its rows are no whole super-blocks
+        ("iq4_nl", 96, 0.01, "Q8_0"),
+    ],
+)
+def test_a_floor_takes_what_fits_the_rows(
+    encoding: str, columns: int, floor: float, kind: str, tmp_path: Path
+) -> None:
+    source = saved(tmp_path / "model.npz", {"a.weight": weights(64, columns)})
+    path = tmp_path / "x.gguf"
+    done = convert(source, path, encoding=encoding, quality_floor={"relative_error": floor})
+    assert kinds(path) == {"a.weight": kind}
+    assert not done.missed
+    assert done.relative_error <= floor
+
+
+def test_a_floor_stays_with_what_gguf_has(tmp_path: Path) -> None:
+    source = saved(tmp_path / "model.npz", {"a.weight": weights(64, 64)})
+    with pytest.warns(UserWarning, match="with 4 bits of encoding 'mxfp4', the most there are"):
+        done = convert(source, tmp_path / "x.gguf", encoding="mxfp4", quality_floor=0.9999)
+    assert kinds(tmp_path / "x.gguf") == {"a.weight": "MXFP4"}
+    assert len(done.missed) == 1
 
 
 def test_bits_are_those_of_what_a_floor_chooses(tmp_path: Path) -> None:

@@ -1,0 +1,108 @@
+"""What an interrupted run has left: to go on from, or to put back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyarrowquant._core.placing import (
+    remove,
+    restore,
+    set_mode,
+)
+from pyarrowquant.conversion.lock import (
+    COMPLETE,
+    RUN,
+    locked,
+)
+from pyarrowquant.conversion.noted import (
+    check_same,
+    folder_of,
+    has_its_place,
+    noted_at_end,
+    noted_in,
+    remove_folder,
+)
+from pyarrowquant.conversion.parts import parts_in, read_part
+from pyarrowquant.formats._onnx_data import remove_unused_data
+from pyarrowquant.formats._outputs import clear_abandoned
+
+
+@dataclass(frozen=True)
+class Continued:
+    """What an interrupted run has done, and another one with the same settings goes on from.
+
+    Attributes
+    ----------
+    bytes : int
+        Bytes of weights that are done.
+    is_complete : bool
+        Whether the output is complete, and only has to get its place.
+    """
+
+    bytes: int
+    is_complete: bool
+
+
+def continued(destination: Path, run: dict[str, Any]) -> Continued | None:
+    """Return what an interrupted run has left that can be continued; None if there is nothing.
+
+    Raises
+    ------
+    WorkError
+        It is of another run.
+    BlockingIOError
+        Another run is at work.
+    """
+    folder = folder_of(destination)
+    if not folder.exists():
+        return None
+    with locked(folder, destination):
+        found = noted_in(folder)
+        if found is None:
+            return None
+        check_same(found, json.loads(json.dumps(run)), destination)
+        parts = parts_in(folder)
+        if found.name == COMPLETE or parts:
+            return Continued(read_part(parts[-1]).read if parts else 0, found.name == COMPLETE)
+    return None
+
+
+def recover(destination: Path) -> bool:
+    """Put back what an interrupted run has taken away, and remove what is of no use of it.
+
+    Returns
+    -------
+    bool
+        Whether the output is complete, and only has to get its place.
+
+    Raises
+    ------
+    BlockingIOError
+        Another run is at work.
+    """
+    clear_abandoned(destination)
+    folder = folder_of(destination)
+    if not folder.exists():
+        return False
+    with locked(folder, destination) as lock:
+        complete = noted_at_end(folder)
+        if complete is not None:
+            aside = destination.with_name(complete["aside"])
+            if has_its_place(destination, complete):
+                remove(aside)
+                remove_unused_data(destination, set(complete["obsolete"]))
+                if complete["mode"] is not None:
+                    set_mode(destination, complete["mode"])
+            else:
+                restore(destination, aside)
+        if complete is None and not (folder / RUN).exists():  # killed at the very begin or end
+            remove_folder(folder, lock)
+    return complete is not None
+
+
+def is_complete(destination: Path) -> bool:
+    """Whether an interrupted run has left a complete output, which only has to get its place."""
+    return noted_at_end(folder_of(destination)) is not None
