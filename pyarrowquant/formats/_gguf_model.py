@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from typing import IO, Any
 import numpy as np
 
 from pyarrowquant._core.laying import Part, pieces
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Packed
 from pyarrowquant._core.shapes import product
+from pyarrowquant.errors import users_level
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._gguf_blocks import blocks_of, layers_of, type_name_of
 from pyarrowquant.formats._gguf_mixes import MIXES
@@ -174,8 +177,14 @@ def _copy_metadata(gguf: Any, writer: Any, header: Header | Metadata) -> None:
             continue
         if element is None:
             writer.add_key_value(key, value, types(type_))
-        elif len(value):  # gguf does not write an empty array
+        elif len(value):
             writer.add_key_value(key, value, types(type_), types(element))
+        else:
+            warnings.warn(
+                f"Left out, as gguf does not write empty arrays: the key {quoted(key)}",
+                UserWarning,
+                stacklevel=users_level(),
+            )
 
 
 def _file_type(layers: LayersByName, origin: Origin) -> int | None:

@@ -7,7 +7,7 @@ is little-endian. Lengths and counts are not trusted: each is compared with the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from struct import Struct
 from typing import Any
@@ -97,12 +97,16 @@ class Header:
         return None if value is None else _decoded(self._data, value, self._path)
 
     def items(self) -> Iterator[tuple[str, Any, int, int | None]]:
-        """Give keys, values, the numbers of their types, and those of elements of arrays."""
+        """Give keys, values, the numbers of their types, and those of elements of arrays.
+
+        Texts are their bytes, which need not be UTF-8.
+        """
         for key, value in self.values.items():
+            items = _items(self._data, value)
             if value.count is None:
-                yield key, self.value(key), value.type, None
+                yield key, next(iter(items)), value.type, None
             else:
-                yield key, self.value(key), ARRAY, value.type
+                yield key, list(items), ARRAY, value.type
 
 
 def read_header(
@@ -132,28 +136,33 @@ def read_header(
 
 
 def _decoded(data: memoryview, value: Value, path: str) -> Any:
-    data = data[value.begin : value.end]
-    count = 1 if value.count is None else value.count
-    items: list[Any]
+    items = list(_items(data, value))
     if value.type == STRING:
         try:
-            items = list(_texts(data, count))
+            items = [text.decode() for text in items]
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"{path}: the value of key {quoted(value.key)} is not UTF-8: {error}"
             ) from None
-    else:
-        numbers = np.frombuffer(data, SCALARS[value.type])
-        items = (numbers != 0 if value.type == BOOL else numbers).tolist()
     return items[0] if value.count is None else items
 
 
-def _texts(data: memoryview, count: int) -> Iterator[str]:
+def _items(data: memoryview, value: Value) -> Iterable[Any]:
+    """Return the elements of a value, or what is no array as the only one; texts as bytes."""
+    data = data[value.begin : value.end]
+    if value.type == STRING:
+        return _texts(data, 1 if value.count is None else value.count)
+    numbers = np.frombuffer(data, SCALARS[value.type])
+    found: list[Any] = (numbers != 0 if value.type == BOOL else numbers).tolist()
+    return found
+
+
+def _texts(data: memoryview, count: int) -> Iterator[bytes]:
     position = 0
     for _ in range(count):
         begin = position + 8
         position = begin + _U64.unpack_from(data, position)[0]
-        yield str(data[begin:position], "utf-8")
+        yield bytes(data[begin:position])
 
 
 def _check_apart(tensors: Sequence[Tensor], path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from conftest import OnlyStream
 from exports import decoded, failing_stream, files
 from gguf_models import arrays, saved
 
-from pyarrowquant import Recipe, Rule, quantize_batch_arrow, read_weights
+from pyarrowquant import Recipe, Rule, convert, quantize_batch_arrow, read_weights
 from pyarrowquant.formats import write_gguf
 
 FITTING: dict[str, Any] = {
@@ -171,3 +172,39 @@ def test_an_empty_result_copies_the_model(tmp_path: Path) -> None:
     old, new = gguf.GGUFReader(source), gguf.GGUFReader(tmp_path / "q.gguf")
     for a, b in zip(old.tensors, new.tensors, strict=True):
         assert a.data.tobytes() == b.data.tobytes()
+
+
+def test_keys_are_taken_over_byte_for_byte(tmp_path: Path) -> None:
+    """Tokens of some models are parts of characters, and arrays may be empty."""
+    source = tmp_path / "m.gguf"
+    writer = gguf.GGUFWriter(source, "llama")
+    types = gguf.GGUFValueType
+    tokens = [b"\xe3\x81", b"a"]
+    writer.add_key_value("tokenizer.ggml.tokens", tokens, types.ARRAY, types.STRING)
+    writer.add_key_value("general.tags", ["x"], types.ARRAY, types.STRING)
+    writer.add_tensor("blk.0.ffn_up.weight", np.ones((4, 256), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    convert(source, tmp_path / "q.gguf")
+    field = gguf.GGUFReader(tmp_path / "q.gguf").fields["tokenizer.ggml.tokens"]
+    assert [bytes(field.parts[part]) for part in field.data] == tokens
+    # gguf writes no empty array, so one is made: of the length 1 and "x".
+    whole = source.read_bytes()
+    one = struct.pack("<IIQQ", 9, 8, 1, 1) + b"x"
+    none = struct.pack("<IIQ", 9, 8, 0)
+    start = whole.index(one)
+    rest = whole[start + len(one) :]
+    (tmp_path / "e.gguf").write_bytes(_padded(whole, start, none, rest))
+    with pytest.warns(UserWarning, match=r"empty arrays: the key 'general\.tags'"):
+        convert(tmp_path / "e.gguf", tmp_path / "r.gguf")
+    assert "general.tags" not in gguf.GGUFReader(tmp_path / "r.gguf").fields
+
+
+def _padded(whole: bytes, start: int, none: bytes, rest: bytes) -> bytes:
+    """Put the array in, and the data of the tensor at its end to the next multiple of 32."""
+    data = rest[-4 * 4 * 256 :]
+    header = (whole[:start] + none + rest[: -len(data)]).rstrip(b"\0")
+    header += b"\0" * (7 + 4 + 8)  # after the 4 rows: the type F32 and the offset 0
+    return header + b"\0" * (-len(header) % 32) + data
