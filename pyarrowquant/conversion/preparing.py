@@ -19,6 +19,7 @@ from pyarrowquant.conversion.checks import (
     check_file_names,
     check_names,
     check_room,
+    check_sizes,
     copied_files,
 )
 from pyarrowquant.conversion.destination import check_destination, format_of
@@ -143,6 +144,7 @@ def prepare(
     left = unquantized(model, target, layers, rules)
     check_file_names(target.file_names(model) if folder else ())
     check_names(target, layers, left)
+    check_sizes(layers)
     copied = copied_files(target, model)
     check_room(target, layers, left, model, copied, bits_per_weight, place, folder_of(place))
     return Job(

@@ -146,12 +146,12 @@ def check_runs(
 
 
 @pytest.mark.parametrize(
-    "options", [[], ["--bits", "5", "--zero-point", "integer"], ["--recipe", "Q4_K_M"]]
+    "options", [[], ["--bits", "5", "--zero-point", "integer"], ["--recipe", "Q5_K_M"]]
 )
 def test_a_model_of_llama_cpp_quantized_by_the_command_line(
     tmp_path: Path, options: list[str]
 ) -> None:
-    hidden = 256 if "Q4_K_M" in options else 64
+    hidden = 64 if "--bits" in options else 256
     matrices, others = model(hidden)
     nothing = quantize_batch_arrow(
         numpy_to_arrow_table(matrices),
