@@ -19,6 +19,7 @@ from pyarrowquant.recipes.fitting import stored_bits
 from pyarrowquant.recipes.planned import PlannedLayer, layout_of
 
 _LONGEST_FILE_NAME = 255
+_MOST_IN_A_ROW = 2**31  # bytes of codes, and groups, which offsets of 32 bits count
 
 
 def copied_files(target: Format, model: Model) -> list[Path]:
@@ -79,6 +80,23 @@ def _warn_of_long(target: Format, names: Iterable[str]) -> None:
             UserWarning,
             stacklevel=users_level(),
         )
+
+
+def check_sizes(layers: Sequence[PlannedLayer]) -> None:
+    """Raise where the results of a layer would be too long for a batch of a stream."""
+    for layer in layers:
+        if layer.settings is None or 0 in layer.shape:
+            continue
+        rows = layer.weights // layer.columns
+        codes = rows * -(-layer.columns * layer.settings.bit_width // 8)
+        group_size = layer.settings.group_size
+        groups = rows * (1 if group_size == -1 else -(-layer.columns // group_size))
+        if max(codes, groups) >= _MOST_IN_A_ROW:
+            raise ValueError(
+                f"Layer '{layer.name}' of shape {list(layer.shape)} would have {codes:,} bytes of "
+                f"codes and {groups:,} groups, the most is {_MOST_IN_A_ROW - 1:,}. Give it fewer "
+                "bits by a rule of its own, or leave it out by a rule with skip"
+            )
 
 
 def check_room(

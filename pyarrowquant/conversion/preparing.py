@@ -19,6 +19,7 @@ from pyarrowquant.conversion.checks import (
     check_file_names,
     check_names,
     check_room,
+    check_sizes,
     copied_files,
 )
 from pyarrowquant.conversion.destination import check_destination, format_of
@@ -161,6 +162,7 @@ def prepare(
     left = unquantized(model, target, layers, rules)
     check_file_names(target.file_names(model) if folder else ())
     check_names(target, layers, left)
+    check_sizes(layers)
     copied = copied_files(target, model)
     origin = Origin(mix, importance)
     if size is not None:

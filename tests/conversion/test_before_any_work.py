@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable
@@ -181,6 +182,20 @@ def test_numbers_that_json_lacks_are_told(folder: Path, tmp_path: Path, to: str)
         assert "config.json' has Infinity at time_step_limit[1], which is no number" in said.stderr
     written = json.loads((tmp_path / "out" / "config.json").read_text())
     assert written["time_step_limit"] == [0.0, float("inf")]
+
+
+def test_layers_whose_results_are_too_long(tmp_path: Path, refused: Callable[..., str]) -> None:
+    path = tmp_path / "m.safetensors"
+    shape = [3, 2**15, 2**15]
+    size = 2 * math.prod(shape)
+    said = {"x.weight": {"dtype": "F16", "shape": shape, "data_offsets": [0, size]}}
+    header = json.dumps(said).encode()
+    with path.open("wb") as file:  # one that takes no room
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+    told = refused(path, tmp_path / "x.parquet", "--bits", "8")
+    assert "would have 3,221,225,472 bytes of codes and 25,165,824 groups, the most is" in told
+    assert run("quantize", path, tmp_path / "x.parquet", "--dry-run").exit_code == 0
 
 
 def test_a_dry_run_writes_nothing(folder: Path, tmp_path: Path) -> None:
