@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pyarrowquant._core.group_sizes import groups_in_row
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.errors import users_level
 from pyarrowquant.formats._format import Format
@@ -89,8 +90,7 @@ def check_sizes(layers: Sequence[PlannedLayer]) -> None:
             continue
         rows = layer.weights // layer.columns
         codes = rows * -(-layer.columns * layer.settings.bit_width // 8)
-        group_size = layer.settings.group_size
-        groups = rows * (1 if group_size == -1 else -(-layer.columns // group_size))
+        groups = rows * groups_in_row(layer.settings.group_size, layer.columns)
         if max(codes, groups) >= _MOST_IN_A_ROW:
             raise ValueError(
                 f"Layer '{layer.name}' of shape {list(layer.shape)} would have {codes:,} bytes of "

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.laying import pieces
-from pyarrowquant._core.settings import SettingOverrides, Settings
+from pyarrowquant._core.settings import Settings
 from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.formats._format import NO_STACK, Format, KeptTensor
 from pyarrowquant.formats._gguf_blocks import (
@@ -27,10 +27,10 @@ from pyarrowquant.formats._gguf_blocks import (
     layers_of,
     type_name_of,
 )
+from pyarrowquant.formats._gguf_budget import error_weights, types_for
 from pyarrowquant.formats._gguf_mixes import DEFAULT_MIX, INSTEAD, MIXES, mix_of
 from pyarrowquant.formats._gguf_model import requantized_keys, write_requantized
 from pyarrowquant.formats._gguf_names import by_either_name
-from pyarrowquant.formats._gguf_sensitivity import error_weights
 from pyarrowquant.formats._gguf_size import ALIGNMENT, bytes_beside, number_key, text_key
 from pyarrowquant.formats._gguf_traits import traits_of
 from pyarrowquant.formats._kept import left_out
@@ -62,27 +62,6 @@ _LLAMA_CPP = (
         scale_dtype="float16",
         encoding=INTEGER,
     ),
-)
-# What a budget chooses from: for each number of bits, the type of least error. Other rows than
-# those of whole super-blocks cannot have K-quants.
-_SUPER_BLOCK = 256
-_Q8_0: SettingOverrides = {"bit_width": 8}
-_WHOLE_BLOCKS: tuple[SettingOverrides, ...] = (
-    {"encoding": "q2_k"},
-    {"encoding": "q3_k"},
-    {"encoding": "iq4_xs"},
-    {"encoding": "q4_k"},
-    {"encoding": "q5_k"},
-    {"encoding": "q6_k"},
-    _Q8_0,
-)
-_OTHER_BLOCKS: tuple[SettingOverrides, ...] = (
-    {"encoding": "mxfp4"},
-    {"encoding": "iq4_nl"},
-    {"zero_point": "float"},
-    {"bit_width": 5},
-    {"bit_width": 5, "zero_point": "float"},
-    _Q8_0,
 )
 _OWN_KEYS = {
     "general.architecture": "give it as architecture",
@@ -263,9 +242,7 @@ class Gguf(Format):
         """Return types of least error for their bits, unless a recipe says what they have not."""
         if replace(settings, bit_width=4, method="mse") != self.usual or settings.method == "hqq":
             return super().candidates(settings, shape)
-        base = replace(settings, bit_width=4)
-        names = _WHOLE_BLOCKS if shape[-1] % _SUPER_BLOCK == 0 else _OTHER_BLOCKS
-        return [base.with_overrides(said) for said in names]
+        return types_for(replace(settings, bit_width=4), shape[-1])
 
     def error_weights(self, model: Model) -> Callable[[str, Sequence[int]], float]:
         return error_weights(model)

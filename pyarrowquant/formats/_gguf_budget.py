@@ -1,14 +1,36 @@
-"""How much the tensors of a language model matter for what it predicts."""
+"""What a budget chooses from, and how much tensors matter for what a language model predicts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 
+from pyarrowquant._core.settings import SettingOverrides, Settings
 from pyarrowquant._core.shapes import product
 from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.model import Model
 
+# What a budget chooses from: for each number of bits, the type of least error. Other rows than
+# those of whole super-blocks cannot have K-quants.
+_SUPER_BLOCK = 256
+_Q8_0: SettingOverrides = {"bit_width": 8}
+_WHOLE_BLOCKS: tuple[SettingOverrides, ...] = (
+    {"encoding": "q2_k"},
+    {"encoding": "q3_k"},
+    {"encoding": "iq4_xs"},
+    {"encoding": "q4_k"},
+    {"encoding": "q5_k"},
+    {"encoding": "q6_k"},
+    _Q8_0,
+)
+_OTHER_BLOCKS: tuple[SettingOverrides, ...] = (
+    {"encoding": "mxfp4"},
+    {"encoding": "iq4_nl"},
+    {"zero_point": "float"},
+    {"bit_width": 5},
+    {"bit_width": 5, "zero_point": "float"},
+    _Q8_0,
+)
 # The KL divergence that noise adds to predictions, for a weight of the tensor and for noise of the
 # same size relative to the weights, beside that of ffn_up. Measured on SmolLM2 135M, rounded.
 _HEAD = 3.0  # of what makes logits
@@ -23,6 +45,12 @@ _SENSITIVITY = {
     "ffn_up": 1.0,
     "ffn_down": 2.0,
 }
+
+
+def types_for(settings: Settings, columns: int) -> list[Settings]:
+    """Return what rows of so many columns may have in place of settings, the largest last."""
+    overrides = _OTHER_BLOCKS if columns % _SUPER_BLOCK else _WHOLE_BLOCKS
+    return [settings.with_overrides(said) for said in overrides]
 
 
 def error_weights(model: Model) -> Callable[[str, Sequence[int]], float]:
