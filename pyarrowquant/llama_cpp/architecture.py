@@ -119,11 +119,15 @@ class Architecture(ABC):
         """Return tensors that the source lacks."""
         return []
 
+    def context(self) -> int:
+        """Return how many tokens the model takes."""
+        return self.hyperparameters.whole("max_position_embeddings", "n_ctx", "n_positions")
+
     def describe(self, metadata: Metadata) -> None:
         """Add the keys that llama.cpp needs."""
         said, add = self.hyperparameters, metadata.add
         add.add_block_count(said.layers)
-        add.add_context_length(said.whole("max_position_embeddings", "n_ctx", "n_positions"))
+        add.add_context_length(self.context())
         add.add_embedding_length(said.whole("hidden_size", "n_embd", "dim"))
         add.add_feed_forward_length(said.whole("intermediate_size", "n_inner", "hidden_dim"))
         add.add_head_count(said.heads)

@@ -30,8 +30,10 @@ from pyarrowquant.llama_cpp.tokens import (
 from pyarrowquant.reading.gguf import import_gguf
 
 _SPACE_IN_MERGES = chr(ord(" ") + 256)
-# What BPE in llama.cpp does without, and what makes no difference to most texts.
+# What llama.cpp does itself, or does without, as it makes no difference to most texts.
 _NORMALIZERS = frozenset({"NFC"})
+_NORMALIZERS_OF_PIECES = frozenset({"Prepend", "Replace"})
+_NORMALIZERS_OF_UNIGRAM = frozenset({"Precompiled", "Replace", "Strip"})
 
 
 def describe_tokenizer(
@@ -96,12 +98,7 @@ def _describe_bpe(
     files: TokenizerFiles, tokens: Tokens, metadata: Metadata, pre_tokenizer: str | None
 ) -> None:
     """Tokens of bytes, as GPT-2 had them first."""
-    others = files.kinds("normalizer") - _NORMALIZERS
-    if others:
-        raise ValueError(
-            f"'{files.path(TOKENIZER)}' changes texts by {', '.join(sorted(others))} first, which "
-            "llama.cpp does not do for byte-level BPE. No GGUF file can make up for it"
-        )
+    _check_normalizer(files, _NORMALIZERS)
     tokens.add(files.added, files.path(TOKENIZER))
     merges = [
         " ".join(part.replace(" ", _SPACE_IN_MERGES) for part in pair) for pair in files.merges
@@ -111,6 +108,16 @@ def _describe_bpe(
     tokens.describe(metadata.add, "gpt2", pre_tokenizer, scores=False)
     metadata.add.add_token_merges(merges)
     _describe_special(files, tokens, metadata, begins=False)
+
+
+def _check_normalizer(files: TokenizerFiles, known: frozenset[str]) -> None:
+    """Raise where texts are changed by what llama.cpp does not do for such a tokenizer."""
+    others = files.kinds("normalizer") - known
+    if others:
+        raise ValueError(
+            f"'{files.path(TOKENIZER)}' changes texts by {', '.join(sorted(others))} first, which "
+            "llama.cpp does not do for such tokenizers. No GGUF file can make up for it"
+        )
 
 
 def _found(files: TokenizerFiles) -> str:
@@ -140,6 +147,7 @@ def _found(files: TokenizerFiles) -> str:
 
 def _describe_pieces(files: TokenizerFiles, tokens: Tokens, metadata: Metadata) -> None:
     """Sentencepiece's tokens, told by merges: what comes of the first of them scores highest."""
+    _check_normalizer(files, _NORMALIZERS_OF_PIECES)
     rank: dict[str, int] = {}
     for number, (first, second) in enumerate(files.merges):
         rank.setdefault(first + second, number)
@@ -195,6 +203,7 @@ def _lowers(files: TokenizerFiles) -> bool:
 
 def _describe_unigram(files: TokenizerFiles, tokens: Tokens, metadata: Metadata) -> None:
     """Sentencepiece's tokens with their own scores."""
+    _check_normalizer(files, _NORMALIZERS_OF_UNIGRAM)
     path = files.path(TOKENIZER)
     vocabulary = files.model.get("vocab")
     if not isinstance(vocabulary, list) or not all(map(_is_scored, vocabulary)):

@@ -20,6 +20,7 @@ import torch
 import transformers
 from commands import succeeded
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import Unigram
 
 from pyarrowquant.llama_cpp.pre_tokenizers import KNOWN
 
@@ -200,3 +201,51 @@ def test_tokens_of_pieces(tmp_path: Path, prepend: bool) -> None:
     tokenizer = hf_folders.pieces(ROWS, prepend)
     assert isinstance(tokenizer.normalizer, normalizers.Sequence)
     check_ids(tmp_path, tokenizer)
+
+
+def unigram() -> Tokenizer:
+    """A tokenizer of pieces with scores, whose first tokens are those of XLM-RoBERTa."""
+    first = ["<s>", "<pad>", "</s>", "<unk>"]
+    letters = sorted({letter for text in hf_folders.TEXT for letter in text.replace(" ", "\u2581")})
+    pieces = [(text, 0.0) for text in first] + [(text, -8.0) for text in letters]
+    pieces += [("\u2581The", -3.0), ("ick", -4.0), ("\u2581fox", -3.5)]
+    tokenizer = Tokenizer(Unigram(pieces, unk_id=3))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.add_special_tokens(first)
+    return tokenizer
+
+
+ENCODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "bert": ("BertModel", "BertConfig", {}),
+    "roberta": ("RobertaModel", "RobertaConfig", {"pad_token_id": 1, "type_vocab_size": 1}),
+    "xlmr": ("XLMRobertaModel", "XLMRobertaConfig", {"pad_token_id": 1, "type_vocab_size": 1}),
+    "nomic": ("NomicBertModel", "NomicBertConfig", {}),
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_embeddings_are_those_of_transformers(tmp_path: Path, name: str) -> None:
+    model_class, config_class, changes = ENCODERS[name]
+    torch.manual_seed(0)
+    sizes = {key: SIZES[key] for key in ("vocab_size", "hidden_size", "intermediate_size")}
+    config = getattr(transformers, config_class)(
+        **{**sizes, "num_hidden_layers": 2, "num_attention_heads": 4, **changes}
+    )
+    model = getattr(transformers, model_class)(config).float().eval()
+    folder = tmp_path / "random"
+    model.save_pretrained(folder)
+    unigram().save(str(folder / "tokenizer.json"))
+    with torch.no_grad():
+        wanted = model(input_ids=torch.tensor(TOKENS)[None]).last_hidden_state[0].numpy()
+    succeeded("dequantize", folder, tmp_path / "random.gguf")
+    found = computed(tmp_path / "random.gguf", TOKENS, wanted.shape[1], embeddings=True)
+    assert np.abs(found - wanted).max() < TABLES * np.abs(wanted).max()
+
+
+def test_tokens_of_unigram(tmp_path: Path) -> None:
+    tokenizer = unigram()
+    folder = hf_folders.write(tmp_path / "model", hf_folders.llama(rows=ROWS), tokenizer)
+    succeeded("dequantize", folder, tmp_path / "model.gguf")
+    for text in ("The quick brown fox", "a fox", "foxThe", "12 dogs; it's", "The  fox"):
+        wanted = tokenizer.encode(" ".join(text.split()), add_special_tokens=False).ids
+        assert ids(tmp_path / "model.gguf", text) == wanted, text

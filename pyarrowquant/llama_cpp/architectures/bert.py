@@ -57,10 +57,8 @@ class XlmRoberta(Bert):
             return part(shape, 0, self._first_position(), shape[0])
         return None
 
-    def describe(self, metadata: Metadata) -> None:
-        super().describe(metadata)
-        context = self.hyperparameters.whole("max_position_embeddings")
-        metadata.add.add_context_length(context - self._first_position())
+    def context(self) -> int:
+        return super().context() - self._first_position()
 
 
 class NomicBert(Bert):
@@ -72,5 +70,4 @@ class NomicBert(Bert):
     def describe(self, metadata: Metadata) -> None:
         super().describe(metadata)
         add = metadata.add
-        add.add_rope_freq_base(self.hyperparameters.number("rotary_emb_base"))
         add.add_pooling_type(import_gguf("Writing").PoolingType.MEAN)
