@@ -26,6 +26,11 @@ SCHEMA = pa.schema(
 )
 
 
+def source_for(folder: Path, to: str) -> Path:
+    """What of a folder is written with its own names: for gguf the file, for others all of it."""
+    return folder / "model.safetensors" if to == "gguf" else folder
+
+
 def floats(model: Mapping[str, np.ndarray]) -> Arrays:
     return {name: array for name, array in model.items() if array.dtype.kind in "fV"}
 

@@ -154,8 +154,8 @@ def _encoding_problem(together: Mapping[str, Any], said: Mapping[str, Any]) -> s
     """Say which setting is not what the encoding has."""
     name = together.get("encoding", INTEGER)
     encoding = ENCODINGS.get(name)
-    group_size = said.get("group_size")
-    if said.get("encoding") == INTEGER and group_size in SHARED:
+    group_size = together.get("group_size")
+    if together.get("encoding") == INTEGER and group_size in SHARED:
         return (
             f"group_size {group_size!r} contradicts encoding {INTEGER!r}, which has groups of "
             "columns. Use encoding 'fp8', or group_size -1 for one group a row"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.laying import pieces
 from pyarrowquant._core.settings import Settings
-from pyarrowquant.errors import ArgumentTypeError
+from pyarrowquant.errors import ArgumentTypeError, users_level
 from pyarrowquant.formats._format import NO_STACK, Format, KeptTensor
 from pyarrowquant.formats._gguf_blocks import (
     ENCODED,
@@ -39,6 +40,7 @@ from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outputs import Outputs, Spool
 from pyarrowquant.llama_cpp.folder import FolderModel
 from pyarrowquant.llama_cpp.models import LlamaCppModel
+from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.gguf import GgufModel, import_gguf
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
@@ -194,7 +196,14 @@ class Gguf(Format):
 
     def viewed(self, model: Model, pre_tokenizer: str | None) -> Model:
         if isinstance(model, ShardedModel) and model.folder is not None:
-            return FolderModel(model, pre_tokenizer)
+            if (model.config or {}).get("architectures") is not None:
+                return FolderModel(model, pre_tokenizer)
+            warnings.warn(
+                f"'{model.folder.within(CONFIG)}' names no class of models (architectures), so "
+                "tensors are written under their own names, which llama.cpp does not load",
+                UserWarning,
+                stacklevel=users_level(),
+            )
         return super().viewed(model, pre_tokenizer)
 
     def default_recipe(self, model: Model) -> Recipe | None:

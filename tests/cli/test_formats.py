@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import failed, run, succeeded
+from models import source_for
 from safetensors.numpy import load_file, save_file
 
 from cli.onnx_products import onnx_model
@@ -217,7 +218,8 @@ def test_layers_that_are_too_small_or_empty_are_kept(
     tensors["none.weight"] = np.ones((0, 64), np.float32)
     save_file(tensors, llama / "model.safetensors")
     options = ["--group-size", 32] if kind == "compressed-tensors" else []
-    result = run("quantize", llama, tmp_path / "out", "--to", kind, *options)
+    source = source_for(llama, kind)
+    result = run("quantize", source, tmp_path / "out", "--to", kind, *options)
     assert result.exit_code == 0, result.output
     assert "none.weight" in result.stderr
 
@@ -238,4 +240,5 @@ def test_layers_that_are_too_small_or_empty_are_kept(
 def test_only_widths_of_the_format_are_chosen(
     llama: Path, tmp_path: Path, kind: str, options: list[str], chosen: list[object]
 ) -> None:
-    succeeded("quantize", llama, tmp_path / "out", "--to", kind, *options, *chosen)
+    source = source_for(llama, kind)
+    succeeded("quantize", source, tmp_path / "out", "--to", kind, *options, *chosen)

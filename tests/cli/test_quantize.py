@@ -97,7 +97,7 @@ def test_dry_run_writes_nothing(model: Path, tmp_path: Path) -> None:
     layers = json.loads(succeeded(*plan, "--json"))["layers"]
     assert [layer["settings"] is None for layer in layers].count(True) == 2
     failed(*plan, "--method", "awq", code=2)
-    failed(*plan, "--group-size", 7)
+    failed(*plan, "--group-size", 7, code=2)
     assert names_in(tmp_path) == ["model.safetensors"]
 
 

@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from commands import failed, run, succeeded
+from models import source_for
 from quantized_models import folder, read
 from safetensors.numpy import load_file, save_file
 
@@ -33,7 +34,7 @@ def original(tmp_path: Path) -> Path:
 
 def quantized(original: Path, to: str) -> Path:
     place = original.parent / (to if to in FORMATS[2:4] else f"quantized.{to}")
-    convert(original, place, to=to)
+    convert(source_for(original, to), place, to=to)
     return place
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import run, succeeded
+from models import source_for
 from safetensors.numpy import save_file
 
 from pyarrowquant import convert, plan
@@ -161,12 +162,12 @@ def test_no_room_on_the_disk(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "disk_usage", lambda _: Usage(9, 9, 5000))
-        said = refused(folder, tmp_path / "out", "--to", to)
+        said = refused(source_for(folder, to), tmp_path / "out", "--to", to)
         assert "has 5,000 bytes free, and about " in said
     monkeypatch.undo()
     needed = int(said.split("about ")[1].split(" ")[0].replace(",", ""))
     stays = int(said.split("of which ")[1].split(" ")[0].replace(",", ""))
-    done = convert(folder, tmp_path / "out", to=to)
+    done = convert(source_for(folder, to), tmp_path / "out", to=to)
     assert stays <= done.bytes <= stays + 5000  # headers
     assert needed > stays
 

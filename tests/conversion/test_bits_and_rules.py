@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from commands import run, succeeded
+from models import source_for
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -69,7 +70,7 @@ def test_bits_are_those_of_the_output(
     folder: Path, tmp_path: Path, to: str, zero_point: str
 ) -> None:
     out = tmp_path / "out"
-    done = convert(folder, out, to=to, zero_point=zero_point)
+    done = convert(source_for(folder, to), out, to=to, zero_point=zero_point)
     bits = 8 * bytes_in(out, to)
     assert done.weights == WEIGHTS
     assert done.bits_per_weight == bits / WEIGHTS
@@ -78,11 +79,13 @@ def test_bits_are_those_of_the_output(
 
 
 def test_both_are_said(folder: Path, tmp_path: Path) -> None:
-    said = succeeded("quantize", folder, tmp_path / "a.gguf")
+    said = succeeded("quantize", source_for(folder, "gguf"), tmp_path / "a.gguf")
     assert "32,768 weights, 4.50 bits a weight (4.55 over the whole model), relative" in said
     said = succeeded("quantize", folder, tmp_path / "a.parquet")
     assert "32,768 weights, 4.75 bits a weight, relative" in said
-    found = json.loads(succeeded("quantize", folder, tmp_path / "b.gguf", "--json"))
+    found = json.loads(
+        succeeded("quantize", source_for(folder, "gguf"), tmp_path / "b.gguf", "--json")
+    )
     assert found["bits_per_weight"] == 4.5
     assert round(found["model_bits_per_weight"], 2) == 4.55
 
@@ -92,15 +95,16 @@ def test_a_resumed_run_says_the_same(
 ) -> None:
     import pyarrowquant.conversion.job as job
 
-    whole = convert(folder, tmp_path / "whole.gguf", bits_per_weight=5)
+    source = source_for(folder, "gguf")
+    whole = convert(source, tmp_path / "whole.gguf", bits_per_weight=5)
 
     def fails(*_: object) -> None:
         raise OSError("no")
 
     with monkeypatch.context() as patched:
         patched.setattr(job.Job, "_write", fails)
-        assert run("quantize", folder, tmp_path / "a.gguf", "--bits-per-weight", 5).exit_code == 1
-    done = convert(folder, tmp_path / "a.gguf", bits_per_weight=5, resume=True)
+        assert run("quantize", source, tmp_path / "a.gguf", "--bits-per-weight", 5).exit_code == 1
+    done = convert(source, tmp_path / "a.gguf", bits_per_weight=5, resume=True)
     assert (done.bits_per_weight, done.layers) == (whole.bits_per_weight, 2)
 
 

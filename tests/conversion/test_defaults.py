@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from commands import failed, succeeded
+from models import source_for
 from safetensors.numpy import load_file, save_file
 
 from pyarrowquant import Recipe, Rule, compare, convert, plan, read_weights
@@ -133,7 +134,8 @@ def test_a_budget_is_kept_by_the_count_that_is_shown(
 @pytest.mark.parametrize("to", ["parquet", "compressed-tensors", "mlx", "gguf", "onnx"])
 @pytest.mark.parametrize("recipe", ["local", "cloud", "text", "text-local", "vision-cloud"])
 def test_presets_and_profiles_work_with_every_format(tmp_path: Path, to: str, recipe: str) -> None:
-    source = saved(tmp_path / "model", {"layers.0.up.weight": (64, 512)})
+    folder = saved(tmp_path / "model", {"layers.0.up.weight": (64, 512)})
+    source = source_for(folder, to)
     done = convert(source, tmp_path / f"out.{to}", to=to, recipe=recipe)
     assert done.layers == 1
     bit_width = 8 if "cloud" in recipe else 4
@@ -202,8 +204,9 @@ TAKEN = [
 
 @pytest.mark.filterwarnings("ignore:Names of more than 63 bytes:UserWarning")
 def test_what_is_sensitive_stays_by_its_name(tmp_path: Path) -> None:
-    source = saved(tmp_path / "model", dict.fromkeys([*LEFT, *TAKEN], (32, 64)))
+    folder = saved(tmp_path / "model", dict.fromkeys([*LEFT, *TAKEN], (32, 64)))
     for name in ("out.parquet", "out.gguf", "out.onnx"):
+        source = source_for(folder, name.removeprefix("out."))
         layers = plan(source, tmp_path / name).layers
         quantized = [layer.name for layer in layers if layer.settings is not None]
         assert sorted(map(str, quantized)) == sorted(TAKEN)
@@ -214,8 +217,9 @@ def test_what_is_sensitive_stays_by_its_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [[], ["--dry-run"]])
 def test_nothing_to_quantize_is_said_before_any_work(tmp_path: Path, options: list[str]) -> None:
-    source = saved(tmp_path / "model", {"norm.weight": (64,), "a.kernel": (8,) * 7})
+    folder = saved(tmp_path / "model", {"norm.weight": (64,), "a.kernel": (8,) * 7})
     for to in ("mlx", "gguf", "compressed-tensors"):
+        source = source_for(folder, to)
         error = failed("quantize", source, tmp_path / "out", "--to", to, *options)
         text = f"No layer would be quantized to {to}. '{source}' has 2 tensors: 2 no matrices"
         assert text in error

@@ -25,6 +25,7 @@ from pyarrowquant.reading import gguf, npz, onnx, safetensors, arrow_files
 
 source, destination, to = Path({source!r}), Path({destination!r}), {to!r}
 opened, parsed = Counter(), Counter()
+warnings.filterwarnings("ignore", ".*names no class of models")
 
 def hook(event, arguments):
     if event == "open" and str(arguments[0]).startswith(str(source)):

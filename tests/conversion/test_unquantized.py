@@ -13,6 +13,7 @@ import onnx_models
 import pyarrow.parquet as pq
 import pytest
 from commands import failed, run, succeeded
+from models import source_for
 from safetensors.numpy import load_file, save_file
 
 from pyarrowquant import Recipe, Rule, UnquantizedTensor, convert, plan
@@ -50,8 +51,8 @@ def reasons(tensors: tuple[UnquantizedTensor, ...], kept: bool) -> dict[str, str
 @pytest.mark.parametrize("to", ["parquet", "arrow", "compressed-tensors", "mlx", "gguf", "onnx"])
 def test_all_tensors_are_accounted_for(folder: Path, tmp_path: Path, to: str) -> None:
     out = tmp_path / f"out.{to}"
-    planned = plan(folder, out, to=to)
-    done = convert(folder, out, to=to)
+    planned = plan(source_for(folder, to), out, to=to)
+    done = convert(source_for(folder, to), out, to=to)
     assert done.unquantized == planned.unquantized
     quantized = [layer.name for layer in planned.layers if layer.settings is not None]
     assert len(quantized) == done.layers
@@ -81,7 +82,7 @@ def test_reasons_of_a_folder_for_transformers(folder: Path, tmp_path: Path) -> N
 
 @pytest.mark.filterwarnings("ignore:Kept, as:UserWarning", "ignore:Left out, as:UserWarning")
 def test_reasons_of_tensors_for_llama_cpp(folder: Path, tmp_path: Path) -> None:
-    done = convert(folder, tmp_path / "out.gguf")
+    done = convert(source_for(folder, "gguf"), tmp_path / "out.gguf")
     assert reasons(done.unquantized, kept=False) == {"mask": "of dtype BOOL"}
     assert set(reasons(done.unquantized, kept=True)) == {
         *NO_MATRICES,

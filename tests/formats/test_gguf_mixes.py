@@ -58,7 +58,6 @@ def test_the_default_of_a_gguf_model_is_q4_k_m(tmp_path: Path) -> None:
         {"group_size": 32},
         {"encoding": "int"},
         {"recipe": "all"},
-        {"bits_per_weight": 4.6},
     ],
 )
 def test_what_is_said_of_bits_takes_its_place(tmp_path: Path, options: dict[str, Any]) -> None:
@@ -66,6 +65,14 @@ def test_what_is_said_of_bits_takes_its_place(tmp_path: Path, options: dict[str,
     planned = plan(source, tmp_path / "x.gguf", **options)
     assert planned.mix is None
     assert {layer.settings.encoding for layer in planned.layers if layer.settings} == {"int"}
+
+
+def test_a_budget_takes_its_place(tmp_path: Path) -> None:
+    source = llama(tmp_path / "m.gguf", layers=1)
+    planned = plan(source, tmp_path / "x.gguf", bits_per_weight=4.6)
+    assert planned.mix is None
+    encodings = {layer.settings.encoding for layer in planned.layers if layer.settings}
+    assert len(encodings) > 1
 
 
 def test_other_sources_have_their_default(tmp_path: Path) -> None:

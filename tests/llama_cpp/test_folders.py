@@ -351,3 +351,12 @@ def test_a_folder_is_compared_with_its_gguf(tmp_path: Path) -> None:
     totals = json.loads(succeeded("compare", folder, out, "--json"))["totals"]
     assert totals["missing"] == totals["added"] == []
     assert 0.01 < totals["relative_error"] < 0.1
+
+
+def test_a_folder_of_no_class_has_its_own_names(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model", without=["architectures"])
+    result = run("quantize", folder, tmp_path / "a.gguf")
+    assert result.exit_code == 0
+    assert "config.json' names no class of models" in result.stderr
+    names = {tensor.name for tensor in gguf.GGUFReader(tmp_path / "a.gguf").tensors}
+    assert names == hf_folders.llama().keys()

@@ -21,7 +21,7 @@ from commands import failed
             [],
             ["NewForCausalLM", "LlamaForCausalLM", "safetensors"],
         ),
-        ({}, ["architectures"], ["architectures"]),
+        ({"architectures": []}, [], ["architectures", "LlamaForCausalLM"]),
         ({}, ["num_attention_heads"], ["num_attention_heads"]),
         ({}, ["num_hidden_layers"], ["num_hidden_layers"]),
         ({"num_hidden_layers": 3}, [], ["layer 2"]),

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 import pyarrow as pa
 import pytest
+from models import source_for
 from quantized_models import assert_same, read
 from safetensors.numpy import save_file
 
@@ -67,7 +68,7 @@ def test_compressed_tensors(
 )
 def test_gguf(model: Path, tmp_path: Path, bits: int, zero_point: str) -> None:
     said = {"bit_width": bits, "zero_point": zero_point, "group_size": 32}
-    convert(model, tmp_path / "out.gguf", **said)
+    convert(source_for(model, "gguf"), tmp_path / "out.gguf", **said)
     assert_decodes(tmp_path / "out.gguf", scale_dtype="float16", **said)
 
 
