@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.shapes import product
+from pyarrowquant.errors import users_level
 from pyarrowquant.llama_cpp.metadata import Metadata
+from pyarrowquant.llama_cpp.quiet import quiet
 from pyarrowquant.reading.gguf import import_gguf
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.tensors import Tensor
@@ -21,12 +24,22 @@ def describe_card(folder: Location, metadata: Metadata, tensors: Sequence[Tensor
     others = sum(product(tensor.shape) for tensor in tensors) - of_experts
     count = max((tensor.shape[0] for tensor in experts), default=0)
     of_one = of_experts // count if count else 0
-    logging.getLogger("gguf.metadata").setLevel(logging.ERROR)
     path = Path(folder.path)
-    said = gguf.Metadata.load(None, path, None, others + of_experts)
+    try:
+        with quiet():
+            said = gguf.Metadata.load(None, path, None, others + of_experts)
+    except Exception as error:  # of YAML, and of what a card may have in the place of a text
+        warnings.warn(
+            f"'{path}': gguf cannot read the card of the model in README.md, so that the name of "
+            f"the folder is all that is known of it: {quoted(str(error))}",
+            UserWarning,
+            stacklevel=users_level(),
+        )
+        said = gguf.Metadata()
     if said.name is None:
         said.name = path.resolve().name
     if said.size_label is None and others + of_experts > 0:
         said.size_label = gguf.size_label(others + of_experts, others, of_one, count)
     metadata.add.add_type(gguf.GGUFType.MODEL)
     said.set_gguf_meta_model(metadata.add)
+    metadata.drop_unwritable("general.")

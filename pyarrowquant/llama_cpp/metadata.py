@@ -27,6 +27,17 @@ class Metadata:
         found = self.add.kv_data[0].get(key)
         return None if found is None else found.value
 
+    def drop_unwritable(self, prefix: str) -> None:
+        """Leave out keys whose values are not of the types that they should have."""
+        types = import_gguf("Writing").GGUFValueType
+        keys = self.add.kv_data[0]
+        for key in [key for key in keys if key.startswith(prefix)]:
+            found = keys[key]
+            texts = found.value if found.type == types.ARRAY else [found.value]
+            expects_text = found.type in (types.STRING, types.ARRAY)
+            if expects_text and not all(isinstance(text, str) for text in texts):
+                del keys[key]
+
     def items(self) -> Iterator[tuple[str, Any, int, int | None]]:
         """Give keys, values, the numbers of their types, and those of elements of arrays."""
         for key, found in self.add.kv_data[0].items():

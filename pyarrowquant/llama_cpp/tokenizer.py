@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.pre_tokenizers import NAMES, pre_tokenizer_of
+from pyarrowquant.llama_cpp.quiet import quiet
 from pyarrowquant.llama_cpp.tokenizer_files import (
     SENTENCEPIECE,
     TOKENIZER,
@@ -303,17 +301,17 @@ def _describe_special(
     _check_special(files, tokens)
     gguf = import_gguf("Writing")
     try:
-        with _quiet():
+        with quiet():
             special = gguf.SpecialVocab(files.folder.path, n_vocab=len(tokens))
+            if begins is not None:  # what llama.cpp assumes depends on the pre-tokenizer
+                special.add_special_token.setdefault("bos", begins)
+            special.add_to_gguf(metadata.add, quiet=True)
     except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(
-            f"'{files.folder}': the special tokens of its tokenizer cannot be read: "
+            f"'{files.folder}': the special tokens and templates of its tokenizer cannot be read: "
             f"{type(error).__name__}: {quoted(str(error))}"
         ) from None
-    if begins is not None:  # what llama.cpp assumes depends on the pre-tokenizer
-        special.add_special_token.setdefault("bos", begins)
-    with _quiet():
-        special.add_to_gguf(metadata.add, quiet=True)
+    metadata.drop_unwritable("tokenizer.chat_template")
 
 
 def _check_special(files: TokenizerFiles, tokens: Tokens) -> None:
@@ -328,15 +326,3 @@ def _check_special(files: TokenizerFiles, tokens: Tokens) -> None:
                 f"'{files.path(TOKENIZER_CONFIG)}' has {key} {quoted(text)}, which is no token of "
                 "the tokenizer beside it. Take both from where the weights came from"
             )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep gguf from writing what it assumes to standard error."""
-    logger = logging.getLogger("gguf.vocab")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

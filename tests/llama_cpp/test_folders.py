@@ -360,3 +360,20 @@ def test_a_folder_of_no_class_has_its_own_names(tmp_path: Path) -> None:
     assert "config.json' names no class of models" in result.stderr
     names = {tensor.name for tensor in gguf.GGUFReader(tmp_path / "a.gguf").tensors}
     assert names == hf_folders.llama().keys()
+
+
+@pytest.mark.parametrize("card", [b"---\na: [\n---\n", b"\xff\xfe---\n", b"---\n- 1\n---\n"])
+def test_a_broken_card_is_no_obstacle(tmp_path: Path, card: bytes) -> None:
+    folder = hf_folders.write(tmp_path / "model")
+    (folder / "README.md").write_bytes(card)
+    result = run("quantize", folder, tmp_path / "a.gguf", "--dry-run")
+    assert result.exit_code == 0
+    assert all("README.md" in line for line in result.stderr.splitlines())
+
+
+def test_what_a_card_has_of_another_type_is_left_out(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model")
+    (folder / "README.md").write_text("---\nlicense: {a: b}\nauthor: me\ntags: 7\n---\n")
+    keys, _ = floats(folder)
+    assert keys["general.author"] == "me"
+    assert "general.license" not in keys

@@ -77,6 +77,12 @@ def _changed(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], obj
             lambda folder: (folder / "tokenizer_config.json").write_text('{"eos_token": "</s>"}'),
             ["tokenizer_config.json", "eos_token", "</s>"],
         ),
+        (
+            lambda folder: (folder / "tokenizer_config.json").write_text(
+                '{"chat_template": ["x"]}'
+            ),
+            ["templates"],
+        ),
         (_changed(lambda said: said.pop("model")), ["model"]),
         (_changed(lambda said: said["model"].update(type="Lattice")), ["Lattice", "WordPiece"]),
         (_changed(lambda said: said["model"].update(vocab=[])), ["model.vocab"]),
