@@ -45,6 +45,20 @@ LLAMA_3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+BASE = {"rope_theta": 10000.0}
+YARN = {**BASE, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+LINEAR = {**BASE, "rope_type": "linear", "factor": 4.0}
+LONG = {
+    "max_position_embeddings": 512,
+    "original_max_position_embeddings": 256,  # of which llama.cpp takes the short factors here
+    "rope_parameters": {
+        **BASE,
+        "rope_type": "longrope",
+        "short_factor": [1 + 0.05 * i for i in range(16)],
+        "long_factor": [1.5 + 0.2 * i for i in range(16)],
+        "original_max_position_embeddings": 256,
+    },
+}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256}
 GEMMA = {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 16}
 ROUNDING = 1e-5  # of the largest logit
@@ -52,6 +66,15 @@ TABLES = 5e-4  # ggml looks GELU up in a table of float16
 MODELS: dict[str, tuple[str, str, dict[str, Any], float]] = {
     "llama": ("LlamaForCausalLM", "LlamaConfig", {}, ROUNDING),
     "llama 3": ("LlamaForCausalLM", "LlamaConfig", {"rope_scaling": LLAMA_3}, ROUNDING),
+    "yarn": ("LlamaForCausalLM", "LlamaConfig", {"rope_parameters": YARN}, ROUNDING),
+    "linear": ("LlamaForCausalLM", "LlamaConfig", {"rope_parameters": LINEAR}, ROUNDING),
+    "biases, one matrix of embeddings": (
+        "LlamaForCausalLM",
+        "LlamaConfig",
+        {"attention_bias": True, "tie_word_embeddings": True},
+        ROUNDING,
+    ),
+    "heads of their own size": ("LlamaForCausalLM", "LlamaConfig", {"head_dim": 64}, ROUNDING),
     "mistral": ("MistralForCausalLM", "MistralConfig", {}, ROUNDING),
     "mixtral": ("MixtralForCausalLM", "MixtralConfig", {"num_local_experts": 4}, ROUNDING),
     "smollm3": ("SmolLM3ForCausalLM", "SmolLM3Config", {"num_hidden_layers": 4}, ROUNDING),
@@ -84,6 +107,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any], float]] = {
     "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", GEMMA, TABLES),
     "gemma3": ("Gemma3ForCausalLM", "Gemma3TextConfig", {**GEMMA, "num_hidden_layers": 7}, TABLES),
     "phi3": ("Phi3ForCausalLM", "Phi3Config", {"original_max_position_embeddings": 256}, ROUNDING),
+    "long phi3": ("Phi3ForCausalLM", "Phi3Config", LONG, ROUNDING),
     "olmo2": ("Olmo2ForCausalLM", "Olmo2Config", {}, ROUNDING),
     "glm4": ("Glm4ForCausalLM", "Glm4Config", {"head_dim": 32}, ROUNDING),
 }

@@ -28,8 +28,7 @@ class Phi3(Architecture):
         # 0 is what llama.cpp tells Phi-4 by, which attends to everything.
         add.add_sliding_window(said.whole_or_none("sliding_window", least=0) or 0)
         if self._factors("long_factor") is not None:
-            longer = said.whole("max_position_embeddings") / self._context_before()
-            add.add_rope_scaling_attn_factors(self._attention_factor(longer))
+            add.add_rope_scaling_attn_factors(self._attention_factor())
 
     def added(self) -> list[Added]:
         names = {"long_factor": "rope_factors_long", "short_factor": "rope_factors_short"}
@@ -45,10 +44,16 @@ class Phi3(Architecture):
         found = said.rope.whole_or_none("original_max_position_embeddings")
         return found or said.whole("max_position_embeddings")
 
-    def _attention_factor(self, longer: float) -> float:
+    def _attention_factor(self) -> float:
+        """By how much logits of attention grow with the context, as transformers has it."""
+        said = self.hyperparameters
+        if (factor := said.rope.number_or_none("attention_factor")) is not None:
+            return factor
+        longer = said.rope.number_or_none("factor")
+        longer = longer or said.whole("max_position_embeddings") / self._context_before()
         if longer <= 1:
             return 1.0
-        if self.hyperparameters.rope.get("rope_type") == "yarn":
+        if said.rope.get("rope_type") == "yarn":
             return 0.1 * math.log(longer) + 1.0
         return math.sqrt(1 + math.log(longer) / math.log(self._context_before()))
 
