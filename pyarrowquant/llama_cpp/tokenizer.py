@@ -25,6 +25,7 @@ from pyarrowquant.llama_cpp.tokens import (
     USER_DEFINED,
     Tokens,
 )
+from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.gguf import import_gguf
 
 _SPACE_IN_MERGES = chr(ord(" ") + 256)
@@ -308,8 +309,8 @@ def _describe_special(
             special.add_to_gguf(metadata.add, quiet=True)
     except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(
-            f"'{files.folder}': the special tokens and templates of its tokenizer cannot be read: "
-            f"{type(error).__name__}: {quoted(str(error))}"
+            f"'{files.folder}': gguf cannot read the special tokens and templates of its "
+            f"{TOKENIZER_CONFIG}, {TOKENIZER} and {CONFIG}: {quoted(str(error))}"
         ) from None
     metadata.drop_unwritable("tokenizer.chat_template")
 
