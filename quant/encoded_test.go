@@ -156,15 +156,21 @@ func TestEncodingsAreChecked(t *testing.T) {
 			field := result.Schema.Field(at)
 			columns[at] = change(&field)
 			broken := array.NewRecordBatch(result.Schema, columns, 1)
-			_, err := Dequantize(context.Background(), result.Schema, []arrow.RecordBatch{broken}, DequantizeOptions{Dtype: WeightFloat32, Threads: 1}, checked(t))
-			var failed LayerErrors
-			if !errors.As(err, &failed) || !strings.Contains(failed[0].Message, want) {
-				t.Errorf("%s: error %v, want %q", column, err, want)
-			}
-			broken.Release()
+			checkRefused(t, column, result.Schema, broken, want)
 			part.Release()
 		}
 	}
+}
+
+// checkRefused decodes a broken batch, which is released, for an error that says what is wrong.
+func checkRefused(t *testing.T, what string, schema *arrow.Schema, broken arrow.RecordBatch, want string) {
+	t.Helper()
+	_, err := Dequantize(context.Background(), schema, []arrow.RecordBatch{broken}, DequantizeOptions{Dtype: WeightFloat32, Threads: 1}, checked(t))
+	var failed LayerErrors
+	if !errors.As(err, &failed) || !strings.Contains(failed[0].Message, want) {
+		t.Errorf("%s: error %v, want %q", what, err, want)
+	}
+	broken.Release()
 }
 
 // TestEncodingsContradicted gives settings that an encoding cannot have.

@@ -28,16 +28,7 @@ func (q *quantization) fitLayerScales(ctx context.Context, k *kernel.Kernel) err
 		return nil
 	}
 	parts := q.partsOf(func(layer int) bool { _, has := ends[layer]; return has })
-	ranges := make([]partRange, len(parts))
-	err := parts.run(ctx, q.options.Threads, func() worker {
-		block := new(kernel.Block)
-		return func(i int, u *unit) {
-			q.fill(block, u)
-			lo, hi, fault := k.Range(block)
-			q.faults.add(u.layer, u.firstElement(q.layers[u.layer].grouped), fault)
-			ranges[i] = partRange{lo, hi, fault.Kind != kernel.NoFault}
-		}
-	})
+	ranges, err := q.rangesOf(ctx, k, parts)
 	if err != nil {
 		return err
 	}

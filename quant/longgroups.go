@@ -29,16 +29,7 @@ func (q *quantization) fitLongGroups(ctx context.Context, k *kernel.Kernel) erro
 	if len(parts) == 0 {
 		return nil
 	}
-	ranges := make([]partRange, len(parts))
-	err := parts.run(ctx, q.options.Threads, func() worker {
-		block := new(kernel.Block)
-		return func(i int, u *unit) {
-			q.fill(block, u)
-			lo, hi, fault := k.Range(block)
-			q.faults.add(u.layer, u.firstElement(q.layers[u.layer].grouped), fault)
-			ranges[i] = partRange{lo, hi, fault.Kind != kernel.NoFault}
-		}
-	})
+	ranges, err := q.rangesOf(ctx, k, parts)
 	if err != nil {
 		return err
 	}
@@ -52,6 +43,21 @@ func (q *quantization) fitLongGroups(ctx context.Context, k *kernel.Kernel) erro
 		first = end
 	}
 	return nil
+}
+
+// rangesOf looks at all weights of some parts.
+func (q *quantization) rangesOf(ctx context.Context, k *kernel.Kernel, parts tasks) ([]partRange, error) {
+	ranges := make([]partRange, len(parts))
+	err := parts.run(ctx, q.options.Threads, func() worker {
+		block := new(kernel.Block)
+		return func(i int, u *unit) {
+			q.fill(block, u)
+			lo, hi, fault := k.Range(block)
+			q.faults.add(u.layer, u.firstElement(q.layers[u.layer].grouped), fault)
+			ranges[i] = partRange{lo, hi, fault.Kind != kernel.NoFault}
+		}
+	})
+	return ranges, err
 }
 
 func (q *quantization) sameGroup(a, b *unit) bool {

@@ -270,12 +270,7 @@ func TestSharedScalesAreChecked(t *testing.T) {
 			columns := slices.Clone(r.Batches[0].Columns())
 			columns[slices.Index(columnNames(r.Schema), columnSuperScales)] = lists(floats(values...), 0, int32(len(values)))
 			broken := array.NewRecordBatch(r.Schema, columns, 1)
-			_, err := Dequantize(context.Background(), r.Schema, []arrow.RecordBatch{broken}, DequantizeOptions{Threads: 1}, checked(t))
-			var failed LayerErrors
-			if !errors.As(err, &failed) || !strings.Contains(failed[0].Message, want) {
-				t.Errorf("%s: error %v, want %q", size, err, want)
-			}
-			broken.Release()
+			checkRefused(t, size.String(), r.Schema, broken, want)
 		}
 		r.Release()
 	}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 _LONGEST_TEXT = 100
@@ -28,6 +28,12 @@ def enumerated(values: Iterable[str]) -> str:
     """Return "a", "a and b" or "a, b and c"."""
     *before, last = values
     return f"{', '.join(before)} and {last}" if before else last
+
+
+def first_few(texts: Sequence[str], most: int = 3, separator: str = ", ") -> str:
+    """Return "a, b, c and 2 more"."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return separator.join(texts[:most]) + more
 
 
 def _pieces(value: Any) -> Iterator[str]:

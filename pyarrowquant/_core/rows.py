@@ -16,7 +16,7 @@ from pyarrowquant._core.options import quantize_options
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.source import Source, check_data
 
-_ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
 def check_weights_schema(source: Source) -> None:
@@ -64,7 +64,7 @@ def _shapes(table: pa.Table) -> list[list[int]]:
     if is_binary(weights.type):
         sizes = [size for chunk in weights.chunks for size in lengths(chunk)]
         return [
-            [size // _ITEM_BYTES.get(dtype or "", 1)]
+            [size // ITEM_BYTES.get(dtype or "", 1)]
             for size, dtype in zip(sizes, dtypes, strict=True)
         ]
     if is_list(weights.type.value_type):
@@ -94,9 +94,9 @@ def _raw_values(chunk: pa.Array, i: int, dtype: str | None) -> npt.NDArray[Any] 
     data = bytes_at(chunk, i)
     if data is None or dtype is None:
         return None
-    if dtype not in _ITEM_BYTES:
-        raise ValueError(f"dtype {quoted(dtype)} must be one of {', '.join(_ITEM_BYTES)}")
-    if data.size % _ITEM_BYTES[dtype]:
+    if dtype not in ITEM_BYTES:
+        raise ValueError(f"dtype {quoted(dtype)} must be one of {', '.join(ITEM_BYTES)}")
+    if data.size % ITEM_BYTES[dtype]:
         raise ValueError(f"weights of {data.size} bytes are no whole number of {dtype} elements")
     values = data.view(_bfloat16() if dtype == "BF16" else {"F32": "<f4", "F16": "<f2"}[dtype])
     values.flags.writeable = False

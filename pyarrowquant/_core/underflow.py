@@ -6,9 +6,8 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pyarrowquant._core.quoting import first_few
 from pyarrowquant.errors import users_level
-
-_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,11 @@ class Underflow:
 def underflow_text(found: Sequence[Underflow]) -> str:
     """Say how many groups have no scale, and in which layers."""
     groups = sum(each.groups for each in found)
-    names = ", ".join(f"'{each.layer_name}'" for each in found[:_NAMED])
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    names = first_few([f"'{each.layer_name}'" for each in found])
     several, layers = "" if groups == 1 else "s", "layer" if len(found) == 1 else "layers"
     have = "has" if groups == 1 else "have"
     return (
-        f"{groups} group{several} of the {layers} {names}{more} {have} a scale that its type "
+        f"{groups} group{several} of the {layers} {names} {have} a scale that its type "
         "rounds to 0. The weights of such a group decode to one value, 0 if that is within their "
         "range"
     )

@@ -18,6 +18,7 @@ from pyarrowquant._core.group_sizes import (
     grouping_text,
     size_order,
 )
+from pyarrowquant._core.quoting import first_few
 from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant._core.underflow import underflow_text
 from pyarrowquant.cli._memory import memory_size
@@ -29,7 +30,6 @@ from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.recipes.rule import rule_label
 
-_NAMED = 3  # of tensors that have the same to say
 _WIDTHS = click.Choice([str(width) for width in BIT_WIDTHS])
 
 
@@ -337,5 +337,4 @@ def _show_unquantized(tensors: Sequence[UnquantizedTensor]) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(map(printable, names[:_NAMED])) + more
+    return first_few([printable(name) for name in names])

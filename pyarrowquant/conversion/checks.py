@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pyarrowquant._core.group_sizes import groups_in_row
+from pyarrowquant._core.quoting import first_few
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.errors import users_level
 from pyarrowquant.formats._format import Format
@@ -74,10 +75,9 @@ def _warn_of_long(target: Format, names: Iterable[str]) -> None:
         return
     long = [name for name in names if len(name.encode()) > target.longest_name]
     if long:
-        more = f" and {len(long) - 1} more" if len(long) > 1 else ""
         warnings.warn(
             f"Names of more than {target.longest_name} bytes, which llama.cpp does not load; other "
-            f"readers do: {long[0]}{more}",
+            f"readers do: {first_few(long, most=1)}",
             UserWarning,
             stacklevel=users_level(),
         )

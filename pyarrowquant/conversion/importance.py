@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pyarrowquant._core.encodings import ENCODINGS, SUPER_SIZE
 from pyarrowquant._core.group_sizes import in_row
+from pyarrowquant._core.quoting import first_few
 from pyarrowquant._core.settings import SettingOverrides
 from pyarrowquant._core.shapes import product
 from pyarrowquant.errors import UsageError, users_level
@@ -67,10 +68,9 @@ def of_layers(importance: Importance, layers: Sequence[PlannedLayer], model: Mod
             "by llama.cpp's names"
         )
     if lacking:
-        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
         warnings.warn(
             f"Without importance in '{importance.name}', so all their columns count the same: "
-            f"{', '.join(lacking[:3])}{more}",
+            f"{first_few(lacking)}",
             UserWarning,
             stacklevel=users_level(),
         )

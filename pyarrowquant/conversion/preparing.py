@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
-from pyarrowquant._core.quoting import enumerated, meant
+from pyarrowquant._core.quoting import enumerated, first_few, meant
 from pyarrowquant._core.settings import SettingOverrides, Settings, listed, merged
 from pyarrowquant.conversion.checks import (
     check_file_names,
@@ -109,14 +109,11 @@ def prepare(
         fitted_to = BitsPerWeight(bits_per_weight)
     budget = _budget_name(bits_per_weight, size)
     if size is not None:
-        size = check_size(
-            size,
-            target,
-            [
-                *(["bits_per_weight"] if bits_per_weight is not None else []),
-                *(["continue_on_error"] if continue_on_error else []),
-            ],
-        )
+        others = {
+            "bits_per_weight": bits_per_weight is not None,
+            "continue_on_error": continue_on_error,
+        }
+        size = check_size(size, target, [name for name, is_said in others.items() if is_said])
     _check_encoding(said, target, budget)
     given = recipe_of(recipe)
     if given is None and budget is None and said.keys() <= {"method"}:
@@ -287,9 +284,8 @@ def _warn_of_unused(recipe: Recipe | None, model: Model) -> None:
         )
     ]
     if unused:
-        more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
         warnings.warn(
-            f"No layer matches: {'; '.join(unused[:3])}{more}",
+            f"No layer matches: {first_few(unused, separator='; ')}",
             UserWarning,
             stacklevel=users_level(),
         )
@@ -298,11 +294,10 @@ def _warn_of_unused(recipe: Recipe | None, model: Model) -> None:
 def _warn_of_instead(names: Mapping[Settings, Sequence[str]]) -> None:
     """Say which layers get other settings than they were to have, for their columns."""
     for settings, layers in names.items():
-        more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
         what = settings.encoding if settings.encoding != INTEGER else f"{settings.bit_width} bits"
         warnings.warn(
             f"Their rows are no whole blocks of their encoding, so these get {what} in groups of "
-            f"{settings.group_size} instead: {', '.join(layers[:3])}{more}",
+            f"{settings.group_size} instead: {first_few(layers)}",
             UserWarning,
             stacklevel=users_level(),
         )
@@ -314,9 +309,8 @@ def _warn_of_ragged(names: Sequence[str], model: Model, target: Format) -> None:
     lost = [name for name in names if name not in kept]
     for what, found in (("Kept", kept), ("Left out", lost)):
         if found:
-            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
             warnings.warn(
-                f"{what}, as the format does not take their shape: {', '.join(found[:3])}{more}",
+                f"{what}, as the format does not take their shape: {first_few(found)}",
                 UserWarning,
                 stacklevel=users_level(),
             )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pyarrowquant._core import arguments
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.errors import InternalError, UsageError
-from pyarrowquant.formats._format import Format
+from pyarrowquant.formats._format import Format, SizedFormat
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.reading.model import Model
@@ -65,8 +65,9 @@ def check_size(size: object, target: Format, others: Iterable[str]) -> int:
     number = arguments.integer("size", size)
     if number < 1:
         raise UsageError(f"Invalid size: {number}. Must be a number of bytes, 1 or more")
-    if target.alignment is None:
-        known = " and ".join(name for name, each in FORMATS.items() if each.alignment is not None)
+    if not isinstance(target, SizedFormat):
+        sized = (name for name, each in FORMATS.items() if isinstance(each, SizedFormat))
+        known = " and ".join(sized)
         raise UsageError(
             f"size= is for to={known!r}, whose size is known beforehand. bits_per_weight= is for "
             f"to={target.name!r} too"
@@ -85,7 +86,7 @@ def file_size(
     origin: Origin,
 ) -> FileSize:
     """Return the budget that a size leaves to layers."""
-    assert target.alignment is not None
+    assert isinstance(target, SizedFormat)  # as of check_size
     coded = [layer for layer in layers if layer.settings is not None]
     kept = [tensor for tensor in left if tensor.kept]
     beside = target.bytes_beside(model, coded, kept, origin)

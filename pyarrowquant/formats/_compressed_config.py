@@ -11,6 +11,7 @@ from itertools import chain, zip_longest
 from typing import Any
 
 from pyarrowquant._core.layout import Coded
+from pyarrowquant._core.quoting import first_few
 from pyarrowquant.reading.tensors import Tensor
 from pyarrowquant.recipes.presets import EMBEDDINGS
 
@@ -22,7 +23,6 @@ _EXPERT = re.compile(r"(^|\.)experts\.\d+\.")
 _USES_WEIGHTS = frozenset({"falcon"})
 # What config.json of models for text and images has.
 _PARTS = ("text_config", "vision_config")
-_NAMED = 3
 # Heads that share the weights of the embeddings, and so are in no file.
 _TIED_DECODERS = ("lm_head", "cls.predictions", "predictions")
 
@@ -183,8 +183,7 @@ def _listed(schemes: Mapping[Scheme, list[str]]) -> str:
 
 
 def _some(names: list[str]) -> str:
-    some = ", ".join(f"'{name}'" for name in sorted(names)[:_NAMED])
-    return some + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return first_few([f"'{name}'" for name in sorted(names)])
 
 
 def _ignored(layers: Iterable[str], tensors: Mapping[str, Tensor], model_type: object) -> list[str]:

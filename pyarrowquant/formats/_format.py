@@ -71,9 +71,6 @@ class Format(ABC):
         Bytes of names that all engines load.
     mixes : tuple of str
         Names of recipes that it makes for a model.
-    alignment : int or None
-        Layers take a multiple of so many bytes of a file whose size is known beforehand; None
-        where it is not.
     """
 
     name: str
@@ -88,7 +85,6 @@ class Format(ABC):
     checks_kept_names: ClassVar[bool] = True
     longest_name: ClassVar[int | None] = None
     mixes: ClassVar[tuple[str, ...]] = ()
-    alignment: ClassVar[int | None] = None
 
     def is_folder(self, destination: Path) -> bool:
         """Whether a destination is a folder."""
@@ -177,16 +173,6 @@ class Format(ABC):
         if isinstance(tensor, CodedTensor):
             return 4 * product(tensor.shape)
         return tensor.stored_bytes
-
-    def bytes_beside(
-        self,
-        model: Model,
-        layers: Sequence[PlannedLayer],
-        kept: Sequence[KeptTensor],
-        origin: Origin,
-    ) -> int:
-        """Return what the file has beside the data of layers, where it has an `alignment`."""
-        raise NotImplementedError(self.name)
 
     def names_of(self, layer: Coded) -> Iterable[str]:
         """Return the names of the tensors that a layer becomes, which must differ from all."""
@@ -288,6 +274,28 @@ class Format(ABC):
     def files(self, destination: Path) -> Iterable[Path]:
         """List what was written."""
         return destination.rglob("*") if destination.is_dir() else [destination]
+
+
+class SizedFormat(Format):
+    """A format of one file, whose size is known before it is written.
+
+    Attributes
+    ----------
+    alignment : int
+        Layers take a multiple of so many bytes.
+    """
+
+    alignment: ClassVar[int]
+
+    @abstractmethod
+    def bytes_beside(
+        self,
+        model: Model,
+        layers: Sequence[PlannedLayer],
+        kept: Sequence[KeptTensor],
+        origin: Origin,
+    ) -> int:
+        """Return what the file has beside the data of layers."""
 
 
 _MOST_LOST = 0.01  # of all weights, to have larger groups

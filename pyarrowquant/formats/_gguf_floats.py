@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from pyarrowquant._core.shapes import product
 from pyarrowquant.formats._gguf_model import write_model
+from pyarrowquant.formats._layers import as_float16, rounded
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.llama_cpp.folder import is_float32
 from pyarrowquant.llama_cpp.models import LlamaCppModel
-from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.numbers import Array
+from pyarrowquant.reading.safetensors import stored_in
 from pyarrowquant.reading.stored import Stored, numbers
 from pyarrowquant.reading.tensors import DECODED, FLOATS, MadeTensor, Tensor, UndecodableTensor
 
-# The number of a file of such weights, and the bytes of one of them.
-_DTYPES = {"float32": ("F32", 0, 4), "float16": ("F16", 1, 2), "bfloat16": ("BF16", 32, 2)}
+# What safetensors calls them, and the number of a file of such weights.
+_DTYPES = {"float32": ("F32", 0), "float16": ("F16", 1), "bfloat16": ("BF16", 32)}
 
 
 def write_floats(model: LlamaCppModel, path: Path, dtype: str, overwrite: bool) -> int:
@@ -34,31 +35,25 @@ def write_floats(model: LlamaCppModel, path: Path, dtype: str, overwrite: bool) 
     ValueError
         A tensor cannot be decoded, or has weights beyond float16.
     """
-    code, number, size = _DTYPES[dtype]
-    tensors = [
-        Stored(
-            shard.location,
-            shard.size,
-            _with_dtype(shard.location, shard.size, tensor, code, size),
-        )
-        for shard in model.shards
-        for tensor in shard.tensors
-    ]
+    code, number = _DTYPES[dtype]
+    tensors = [replace(one, tensor=_with_dtype(one, code)) for one in stored_in(model.shards)]
     write_model(model, tensors, None, number, path, overwrite, Origin())
     return len(tensors)
 
 
-def _with_dtype(location: Location, size: int, tensor: Tensor, code: str, bytes_: int) -> Tensor:
+def _with_dtype(stored: Stored, code: str) -> Tensor:
+    tensor = stored.tensor
     if isinstance(tensor, UndecodableTensor):
-        raise ValueError(f"{location}: {tensor.name} of dtype {tensor.dtype}: {tensor.problem}")
+        raise ValueError(
+            f"{stored.location}: {tensor.name} of dtype {tensor.dtype}: {tensor.problem}"
+        )
     if tensor.dtype not in FLOATS:
         return tensor
     if is_float32(tensor.name, tensor.shape):
-        code, bytes_ = "F32", 4
+        code = "F32"
     if code == tensor.dtype and not isinstance(tensor, DECODED):
         return tensor
-    make = partial(_cast, Stored(location, size, tensor), code)
-    return MadeTensor(tensor.name, code, tensor.shape, 0, bytes_ * product(tensor.shape), make)
+    return MadeTensor.of(tensor.name, code, tensor.shape, partial(_cast, stored, code))
 
 
 def _cast(stored: Stored, code: str) -> Array:
@@ -67,22 +62,15 @@ def _cast(stored: Stored, code: str) -> Array:
         weights = numbers(tensor.decode(), tensor.dtype)
     else:
         weights = stored.read()
+    weights = weights.astype(np.float32, copy=False)
     if code == "F32":
-        return weights.astype(np.float32, copy=False)
-    if code == "BF16":
-        return _bfloat16(weights)
-    with np.errstate(over="ignore"):
-        halves = weights.astype(np.float16)
+        return weights
+    if code == "BF16":  # whose NaN rounding might make Inf
+        return np.where(np.isnan(weights), np.uint16(0x7FC0), rounded(weights, "bfloat16"))
+    halves = as_float16(weights)
     if np.isinf(halves).any() and np.isfinite(weights).all():
         raise ValueError(
             f"Layer '{tensor.name}' has weights beyond float16, whose largest is 65504. Take "
             "bfloat16 or float32"
         )
     return halves
-
-
-def _bfloat16(weights: Array) -> Array:
-    """Round to nearest, ties to even, and give the bits."""
-    bits = weights.astype(np.float32, copy=False).view(np.uint32)
-    rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
-    return np.where(np.isnan(weights), np.uint16(0x7FC0), rounded)

@@ -13,7 +13,8 @@ from typing import Any
 
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.settings import Settings
-from pyarrowquant.formats._gguf_traits import Traits, layer_of
+from pyarrowquant.formats._gguf_traits import Traits
+from pyarrowquant.llama_cpp.names import layer_of
 from pyarrowquant.recipes.presets import SENSITIVE
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule

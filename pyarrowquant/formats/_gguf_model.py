@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -28,7 +28,7 @@ from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.gguf import import_gguf
 from pyarrowquant.reading.gguf_header import Header
 from pyarrowquant.reading.stored import Stored
-from pyarrowquant.reading.tensors import DECODED, CodedTensor, Tensor
+from pyarrowquant.reading.tensors import DECODED, CodedTensor, Tensor, decoded_bytes
 
 # What the writer or the new tensors decide.
 _OWN_KEYS = frozenset(
@@ -64,13 +64,10 @@ def write_requantized(
 ) -> None:
     """Write the model, with the layers of `results` in the place of its own."""
     opened = layers_of(results)
+    tensors = model.stored
     with LayersByName(opened, path.parent) as layers:
-        _check_names(
-            layers, {one.tensor.name: one.tensor for one in model.stored}, model.location.path
-        )
-        write_model(
-            model, model.stored, layers, _file_type(layers, origin), path, overwrite, origin
-        )
+        _check_names(layers, {one.tensor.name: one.tensor for one in tensors}, model.location.path)
+        write_model(model, tensors, layers, _file_type(layers, origin), path, overwrite, origin)
 
 
 def write_model(
@@ -129,10 +126,8 @@ def requantized_keys(model: LlamaCppModel, origin: Origin) -> list[int]:
     header = model.header
     copied = [
         key_bytes(key, value, type_, element)
-        for key, value, type_, element in header.items()
-        if key not in _OWN_KEYS
-        and not key.startswith(_LEFT_OUT)
-        and (element is None or len(value))
+        for key, value, type_, element in _taken_over(header)
+        if element is None or len(value)
     ]
     architecture = _architecture(header, str(model.location))
     importance = [
@@ -170,11 +165,16 @@ def _architecture(header: Header | Metadata, model: str) -> str:
     return architecture
 
 
+def _taken_over(header: Header | Metadata) -> Iterator[tuple[str, Any, int, int | None]]:
+    """Give the keys that the new file has too, as `Header.items` does."""
+    for key, value, type_, element in header.items():
+        if key not in _OWN_KEYS and not key.startswith(_LEFT_OUT):
+            yield key, value, type_, element
+
+
 def _copy_metadata(gguf: Any, writer: Any, header: Header | Metadata) -> None:
     types = gguf.GGUFValueType
-    for key, value, type_, element in header.items():
-        if key in _OWN_KEYS or key.startswith(_LEFT_OUT):
-            continue
+    for key, value, type_, element in _taken_over(header):
         if element is None:
             writer.add_key_value(key, value, types(type_))
         elif len(value):
@@ -259,9 +259,7 @@ def _write_data(writer: Any, stored: Stored, layer: Packed | None) -> None:
         return
     tensor = stored.tensor
     if isinstance(tensor, DECODED):
-        array = np.ascontiguousarray(tensor.decode())
-        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        writer.write_tensor_data(little.view(np.uint8).reshape(-1))
+        writer.write_tensor_data(decoded_bytes(tensor))
         return
     with stored.open_bytes() as data:
         writer.write_tensor_data(data)

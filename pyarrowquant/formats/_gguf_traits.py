@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyarrowquant.llama_cpp.models import LlamaCppModel
+from pyarrowquant.llama_cpp.names import layer_of
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,6 @@ def traits_of(model: object) -> Traits | None:
         number("attention.head_count_kv") or heads,
         max(1, number("expert_count")),
     )
-
-
-def layer_of(name: str) -> int:
-    """Return the number of the layer that a tensor is of, -1 for one of none."""
-    first, _, rest = name.partition(".")
-    number = rest.partition(".")[0]
-    return int(number) if first == "blk" and number.isdecimal() and len(number) < 10 else -1
 
 
 def _layers_in(shapes: Mapping[str, tuple[int, ...]]) -> int:

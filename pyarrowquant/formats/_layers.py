@@ -17,13 +17,13 @@ from pyarrowquant._core.cells import Bytes, numbers, raw, value
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Floats, Packed, batches_of, check_schema
-from pyarrowquant._core.rows import check_weights_schema
+from pyarrowquant._core.rows import ITEM_BYTES, check_weights_schema
 from pyarrowquant._core.settings import listed
 from pyarrowquant._core.source import INPUT_COLUMNS, RESULT_COLUMNS, Source, check_data
 from pyarrowquant.recipes.planned import PlannedLayout
 
 INTEGER_ONLY = (INTEGER,)
-KEPT_DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
+KEPT_DTYPES = ITEM_BYTES
 AnyLayer = TypeVar("AnyLayer", bound=Coded)
 _FLOAT_NAMES = {pa.float32(): "F32", pa.float16(): "F16"}
 

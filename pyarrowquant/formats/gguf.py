@@ -17,7 +17,7 @@ from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.laying import pieces
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.errors import ArgumentTypeError, users_level
-from pyarrowquant.formats._format import NO_STACK, Format, KeptTensor
+from pyarrowquant.formats._format import NO_STACK, KeptTensor, SizedFormat
 from pyarrowquant.formats._gguf_blocks import (
     ENCODED,
     ENCODINGS,
@@ -177,7 +177,7 @@ def write_gguf(
             writer.close()
 
 
-class Gguf(Format):
+class Gguf(SizedFormat):
     """A GGUF file: the source with other tensors, or tensors by themselves."""
 
     name = "gguf"

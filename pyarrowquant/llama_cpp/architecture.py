@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -53,7 +52,7 @@ class Added:
     array: Array
 
 
-class Architecture(ABC):
+class Architecture:
     """How models of some classes of transformers become what llama.cpp loads.
 
     Attributes

@@ -9,21 +9,26 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from pyarrowquant._core.quoting import quoted
-from pyarrowquant._core.shapes import product
+from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant.llama_cpp.architecture import Architecture
 from pyarrowquant.llama_cpp.card import describe_card
 from pyarrowquant.llama_cpp.hyperparameters import Hyperparameters
 from pyarrowquant.llama_cpp.known import architecture_of
 from pyarrowquant.llama_cpp.metadata import Metadata
+from pyarrowquant.llama_cpp.names import layer_of
 from pyarrowquant.llama_cpp.pooling import describe_pooling
 from pyarrowquant.llama_cpp.rows import Change
 from pyarrowquant.llama_cpp.tokenizer import describe_tokenizer
-from pyarrowquant.llama_cpp.tokenizer_files import TokenizerFiles
+from pyarrowquant.llama_cpp.tokenizer_files import (
+    SENTENCEPIECE,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    TokenizerFiles,
+)
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.numbers import Array
-from pyarrowquant.reading.safetensors import Shard, ShardedModel
+from pyarrowquant.reading.safetensors import Shard, ShardedModel, stored_in
 from pyarrowquant.reading.stored import Stored, numbers
 from pyarrowquant.reading.tensors import CodedTensor, MadeTensor, Tensor
 
@@ -32,14 +37,12 @@ _EMBEDDINGS = "token_embd.weight"
 _FLOAT32 = re.compile(
     r".*(_norm\.weight|ffn_gate_inp(_shexp)?\.weight|(^|\.)(position_embd|token_types)\.weight)"
 )
-_BLOCK = re.compile(r"blk\.(\d+)\.")
-_SIZES = {"F32": 4, "F16": 2, "BF16": 2}
 # All that keys are taken from, where it is there.
 _FILES = (
     CONFIG,
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
+    TOKENIZER,
+    SENTENCEPIECE,
+    TOKENIZER_CONFIG,
     "special_tokens_map.json",
     "chat_template.jinja",
     "chat_template.json",
@@ -144,11 +147,7 @@ class FolderModel(ShardedModel):
     @property
     def stored(self) -> Sequence[Stored]:
         """The tensors, in their order; those that are made lie in no file."""
-        return [
-            Stored(shard.location, shard.size, tensor)
-            for shard in self.shards
-            for tensor in shard.tensors
-        ]
+        return stored_in(self.shards)
 
     @property
     def said_in(self) -> Sequence[Location]:
@@ -178,7 +177,7 @@ class FolderModel(ShardedModel):
         for name, parts in sources.items():
             tensors[places[name]].append(self._tensor(name, parts))
         for added in architecture.added():
-            tensors[0].append(_made(added.name, "F32", added.array.shape, added.array.copy))
+            tensors[0].append(MadeTensor.of(added.name, "F32", added.array.shape, added.array.copy))
         return [
             replace(shard, tensors=each) for shard, each in zip(model.shards, tensors, strict=True)
         ]
@@ -194,38 +193,29 @@ class FolderModel(ShardedModel):
                 return replace(first.tensor, name=name, shape=first.shape, decode=decode)
             if first.change is None and dtype == first.tensor.dtype:
                 return replace(first.tensor, name=name)  # which is read where it lies
-            return _made(name, dtype, first.shape, partial(first.read, dtype))
+            return MadeTensor.of(name, dtype, first.shape, partial(first.read, dtype))
         stack = sorted(parts, key=lambda part: part.expert or 0)
         if [part.expert for part in stack] != list(range(len(stack))):
             self._refuse(name, stack, f"are not the experts 0 to {len(stack) - 1} of")
         if len({(part.shape, part.tensor.dtype) for part in stack}) > 1:
             self._refuse(name, stack, "have not all the same shape and dtype, as experts of")
         shape = (len(stack), *first.shape)
-        return _made(name, dtype, shape, partial(_stacked, stack, dtype, shape))
+        return MadeTensor.of(name, dtype, shape, partial(_stacked, stack, dtype, shape))
 
     def _refuse(self, name: str, parts: Sequence[_Source], what: str) -> None:
-        names = [part.tensor.name for part in parts]
-        raise ValueError(
-            f"'{self._folder}': {', '.join(map(quoted, names[:3]))}"
-            f"{f' and {len(names) - 3} more' if len(names) > 3 else ''} {what} {name}"
-        )
+        names = first_few([quoted(part.tensor.name) for part in parts])
+        raise ValueError(f"'{self._folder}': {names} {what} {name}")
 
     def _check_complete(self, said: Hyperparameters) -> None:
         names = [tensor.name for tensor in self.tensors]
         if _EMBEDDINGS not in names:
             raise ValueError(f"'{self._folder}' has no embeddings of tokens, which llama.cpp needs")
-        numbered = {int(match[1]) for name in names if (match := _BLOCK.match(name))}
-        missing = sorted(set(range(said.layers)) - numbered)
+        missing = sorted(set(range(said.layers)) - set(map(layer_of, names)))
         if missing:
             raise ValueError(
                 f"'{self._folder}' has no tensors of layer {missing[0]}, and its {CONFIG} says "
                 f"that there are {said.layers} layers. Download the folder anew"
             )
-
-
-def _made(name: str, dtype: str, shape: Sequence[int], make: object) -> MadeTensor:
-    size = product(shape) * _SIZES[dtype]
-    return MadeTensor(name, dtype, tuple(shape), 0, size, make)  # type: ignore[arg-type]
 
 
 def _stacked(stack: Sequence[_Source], dtype: str, shape: tuple[int, ...]) -> Array:

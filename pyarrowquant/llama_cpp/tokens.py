@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyarrowquant._core.quoting import quoted
+from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant.errors import users_level
 from pyarrowquant.llama_cpp.tokenizer_files import AddedToken
 
@@ -66,10 +66,9 @@ class Tokens:
         """Put in added tokens, which may be among those of the model already."""
         beyond = [token.content for token in added if token.id >= len(self)]
         if beyond:
-            more = f" and {len(beyond) - 3} more" if len(beyond) > 3 else ""
             warnings.warn(
                 f"'{path}' has tokens for which the model has no row, and which no text can have: "
-                f"{', '.join(map(repr, beyond[:3]))}{more}",
+                f"{first_few(list(map(repr, beyond)))}",
                 UserWarning,
                 stacklevel=users_level(),
             )

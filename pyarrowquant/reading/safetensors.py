@@ -178,13 +178,16 @@ def _data(file: Any, run: Sequence[Tensor]) -> Any:
     return file.buffer(run[0].begin, run[-1].end - run[0].begin)
 
 
+def stored_in(shards: Sequence[Shard]) -> list[Stored]:
+    """List all tensors with their files."""
+    return [
+        Stored(shard.location, shard.size, tensor) for shard in shards for tensor in shard.tensors
+    ]
+
+
 def decodable(shards: Sequence[Shard]) -> list[Shard]:
     """Put layers in the place of their codes; what these are decoded with is left out."""
-    stored = {
-        tensor.name: Stored(shard.location, shard.size, tensor)
-        for shard in shards
-        for tensor in shard.tensors
-    }
+    stored = {one.tensor.name: one for one in stored_in(shards)}
 
     @cache
     def config() -> dict[str, Any]:

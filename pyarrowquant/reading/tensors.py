@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.quoting import quoted, shortened
 from pyarrowquant._core.results import Floats
+from pyarrowquant._core.rows import ITEM_BYTES
 from pyarrowquant._core.shapes import product
 
 # Raw bytes of these can be quantized.
@@ -95,6 +97,12 @@ class MadeTensor(Tensor):
     """
 
     decode: Callable[[], npt.NDArray[Any]]
+
+    @classmethod
+    def of(
+        cls, name: str, dtype: str, shape: tuple[int, ...], decode: Callable[[], npt.NDArray[Any]]
+    ) -> MadeTensor:
+        return cls(name, dtype, shape, 0, ITEM_BYTES[dtype] * product(shape), decode)
 
 
 # What is read by itself, and not where it lies.
@@ -206,7 +214,13 @@ def batch_of(run: Sequence[Tensor], data: Any) -> pa.RecordBatch:
 
 def decoded_batch(tensor: CodedTensor | MadeTensor) -> pa.RecordBatch:
     """Make a batch of a layer that is decoded now."""
-    weights = tensor.decode()
-    whole = Tensor(tensor.name, tensor.dtype, tensor.shape, 0, weights.nbytes)
+    data = decoded_bytes(tensor)
+    whole = Tensor(tensor.name, tensor.dtype, tensor.shape, 0, data.nbytes)
+    return batch_of([whole], pa.py_buffer(data))
+
+
+def decoded_bytes(tensor: CodedTensor | MadeTensor) -> Bytes:
+    """Decode a layer, and give its bytes, which are little-endian."""
+    weights = np.ascontiguousarray(tensor.decode())
     little = weights.astype(weights.dtype.newbyteorder("<"), copy=False)
-    return batch_of([whole], pa.py_buffer(little.reshape(-1)))
+    return little.reshape(-1).view(np.uint8)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
+from commands import succeeded
 
 from pyarrowquant import dequantize_batch_arrow
 
@@ -69,3 +73,17 @@ def squared_error(weights: np.ndarray, result: pa.Table) -> np.ndarray:
 def raw(result: pa.Table) -> list[object]:
     """All that a table has, NaN compared by its name."""
     return [repr(column) for column in result.to_pylist()]
+
+
+def check_errors(source: Path, file: Path, relative_error: float) -> None:
+    """Compare results with their source, and with what they decode to, by the commands."""
+
+    def compared(original: Path) -> float:
+        said = json.loads(succeeded("compare", original, file, "--json"))
+        found: float = said["totals"]["relative_error"]
+        return found
+
+    assert compared(source) == pytest.approx(relative_error)
+    decoded = file.parent / "decoded.arrow"
+    succeeded("dequantize", file, decoded)
+    assert compared(decoded) == pytest.approx(0, abs=1e-12)

@@ -181,15 +181,19 @@ def _with_experts(count: int) -> dict[str, np.ndarray]:
     return {**tensors, **hf_folders.weights(shapes)}
 
 
-def test_experts_are_stacked(tmp_path: Path) -> None:
-    weights = _with_experts(12)  # of which 10 comes before 2 in the order of names
-    folder = hf_folders.write(
-        tmp_path / "model",
+def _mixtral(folder: Path, weights: dict[str, np.ndarray], count: int) -> Path:
+    return hf_folders.write(
+        folder,
         weights,
         architectures=["MixtralForCausalLM"],
-        num_local_experts=12,
+        num_local_experts=count,
         num_experts_per_tok=2,
     )
+
+
+def test_experts_are_stacked(tmp_path: Path) -> None:
+    weights = _with_experts(12)  # of which 10 comes before 2 in the order of names
+    folder = _mixtral(tmp_path / "model", weights, 12)
     keys, tensors = floats(folder)
     assert (keys["llama.expert_count"], keys["llama.expert_used_count"]) == (12, 2)
     for name, matrix in {"ffn_gate": "w1", "ffn_down": "w2", "ffn_up": "w3"}.items():
@@ -202,13 +206,7 @@ def test_experts_are_stacked(tmp_path: Path) -> None:
 def test_a_missing_expert_is_named(tmp_path: Path) -> None:
     weights = _with_experts(4)
     del weights["model.layers.1.block_sparse_moe.experts.2.w2.weight"]
-    folder = hf_folders.write(
-        tmp_path / "model",
-        weights,
-        architectures=["MixtralForCausalLM"],
-        num_local_experts=4,
-        num_experts_per_tok=2,
-    )
+    folder = _mixtral(tmp_path / "model", weights, 4)
     error = failed("quantize", folder, tmp_path / "a.gguf")
     assert "blk.1.ffn_down_exps.weight" in error
     assert "experts 0 to 2" in error

@@ -25,11 +25,7 @@ class Llama(Architecture):
         "MixtralForCausalLM",
         "LlamaModel",
     )
-    bases: ClassVar[Sequence[str]] = ("LlamaModel", "MistralModel", "MixtralModel")
-
-    def original(self, name: str) -> str:
-        # Mixtral's experts: w1 goes up through the gate, w3 beside it, w2 comes down.
-        return super().original(name).replace(".mlp.experts.", ".block_sparse_moe.experts.")
+    bases: ClassVar[Sequence[str]] = ("LlamaModel",)
 
     def target(self, name: str) -> str:
         experts = r"^model\.(layers\.\d+)\.block_sparse_moe\.experts\."
