@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from pyarrowquant._core.settings import SettingOverrides, Settings
 from pyarrowquant._core.shapes import product
-from pyarrowquant.reading.gguf import GgufModel
+from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.model import Model
 
 # What a budget chooses from: for each number of bits, the type of least error. Other rows than
@@ -58,7 +58,7 @@ def error_weights(model: Model) -> Callable[[str, Sequence[int]], float]:
     head = "output.weight"
     if all(tensor.name != head for tensor in model.all_tensors):
         head = "token_embd.weight"
-    sensitivities = {head: _HEAD} if isinstance(model, GgufModel) else {}
+    sensitivities = {head: _HEAD} if isinstance(model, LlamaCppModel) else {}
 
     def weight(name: str, shape: Sequence[int]) -> float:
         kind = re.fullmatch(r"blk\.\d+\.(\w+)\.weight", name)

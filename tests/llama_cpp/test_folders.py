@@ -375,3 +375,16 @@ def test_what_a_card_has_of_another_type_is_left_out(tmp_path: Path) -> None:
     keys, _ = floats(folder)
     assert keys["general.author"] == "me"
     assert "general.license" not in keys
+
+
+def test_a_budget_is_that_of_the_same_gguf(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model", hf_folders.llama(rows=2048), vocab_size=2048)
+    floats(folder)
+    options = ("--bits-per-weight", "4.6")
+    succeeded("quantize", folder, tmp_path / "a.gguf", *options)
+    succeeded("quantize", tmp_path / "model-float32.gguf", tmp_path / "b.gguf", *options)
+    types = [
+        {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
+        for path in (tmp_path / "a.gguf", tmp_path / "b.gguf")
+    ]
+    assert types[0] == types[1]
