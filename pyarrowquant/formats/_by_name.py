@@ -42,7 +42,7 @@ class LayersByName(Mapping[str, Packed]):
             with tempfile.TemporaryFile(dir=folder) as file:
                 _write(results, file)
                 source = Source(self._read(file), RESULT_COLUMNS)
-        for _, layers in batches_of(source):
+        for _, layers in batches_of(source, is_checked=True):
             for layer in layers:
                 if layer.name in self._layers:
                     raise ValueError(f"Layer '{layer.name}' is in the results twice")

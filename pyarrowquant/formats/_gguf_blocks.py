@@ -57,9 +57,9 @@ _HOLDS = (
 _NO_FLOAT16 = 'its scales are not float16: quantize with scale_dtype="float16"'
 
 
-def layers_of(results: Any) -> Results:
+def layers_of(results: Any, is_checked: bool = False) -> Results:
     """Open results; a layer that GGUF cannot hold is an error."""
-    return Results(results, "GGUF", _problem, _HOLDS, ENCODINGS)
+    return Results(results, "GGUF", _problem, _HOLDS, ENCODINGS, is_checked)
 
 
 def check_layouts(layers: Iterable[PlannedLayout]) -> None:

@@ -52,6 +52,8 @@ class Results:
         What the format can hold, and what to do.
     encodings : collection of str
         Those that the format can hold.
+    is_checked : bool
+        Whether the rows come from the engine itself, and so are no corrupt ones.
     """
 
     def __init__(
@@ -61,15 +63,19 @@ class Results:
         problem: Callable[[Packed], str | None],
         holds: str,
         encodings: Collection[str] = INTEGER_ONLY,
+        is_checked: bool = False,
     ) -> None:
         self._encodings = encodings
+        self._is_checked = is_checked
         self._source = Source(data, RESULT_COLUMNS)
         self._format_name = format_name
         self._problem = problem
         self._holds = holds
         check_schema(self._source.schema)
         if self._source.is_read:
-            self._refuse(layer for _, layers in batches_of(self._source) for layer in layers)
+            batches = batches_of(self._source, is_checked)
+            self._refuse(layer for _, layers in batches for layer in layers)
+            self._is_checked = True
 
     def __iter__(self) -> Iterator[Packed]:
         for _, layers in self.batches():
@@ -81,7 +87,7 @@ class Results:
 
     def batches(self) -> Iterator[tuple[pa.RecordBatch, list[Packed]]]:
         """Give one batch after the other, and its rows."""
-        for batch, layers in batches_of(self._source):
+        for batch, layers in batches_of(self._source, self._is_checked):
             if not self._source.is_read:
                 self._refuse(layers)
             yield batch, layers

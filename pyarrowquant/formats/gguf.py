@@ -303,7 +303,7 @@ class Gguf(SizedFormat):
         check_layouts(layers)
 
     def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
-        layers_of(results)
+        layers_of(results, is_checked=True)
 
     def write(
         self,

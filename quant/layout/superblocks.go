@@ -120,9 +120,11 @@ func putPairs(out []byte, codes *[superSize]uint8) {
 // first 32.
 func putNibbles(out []byte, codes *[superSize]uint8) {
 	for part := range 4 {
-		q := codes[64*part:]
-		for i := range 32 {
-			out[32*part+i] = q[i]&15 | q[i+32]&15<<4
+		q := codes[64*part : 64*part+64]
+		for i := 0; i < 32; i += 8 {
+			low := binary.LittleEndian.Uint64(q[i:]) & (15 * ones)
+			high := binary.LittleEndian.Uint64(q[i+32:]) & (15 * ones)
+			binary.LittleEndian.PutUint64(out[32*part+i:], low|high<<4)
 		}
 	}
 }

@@ -57,14 +57,6 @@ func (b *Block) layout() layout {
 	return layout{b.Rows, b.Columns, b.GroupSize, b.BitWidth}
 }
 
-// zeroPoint is that of a group; without any, all are 0.
-func (b *Block) zeroPoint(group int) float32 {
-	if b.ZeroPoints == nil {
-		return 0
-	}
-	return b.ZeroPoints[group]
-}
-
 // importance is that of n weights of one row, or nil.
 func (b *Block) importance(weight, n int) []float32 {
 	if b.Importance == nil {

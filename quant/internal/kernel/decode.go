@@ -67,6 +67,14 @@ func decodeAllLevels(out []float32, codes []uint8, levels []float32, scale, zero
 	}
 }
 
+// decodeGroups decodes codes of groups of the same length.
+func decodeGroups(out []float32, codes []uint8, levels, scales, zeroPoints []float32) {
+	size := len(codes) / len(scales)
+	for i, scale := range scales {
+		decodeAllLevels(out[i*size:(i+1)*size], codes[i*size:(i+1)*size], levels, scale, zeroPoints[i])
+	}
+}
+
 // store writes a tile and returns the first element that the type cannot
 // hold, or -1.
 func store(out []byte, tile []float32, t ElementType) int {

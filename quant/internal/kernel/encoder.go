@@ -239,9 +239,13 @@ func (e *encoder) code() {
 	if b.Sums == nil {
 		return
 	}
+	if e.even() {
+		e.addSums(0, e.groups, 0, codes)
+		return
+	}
 	for i := range e.groups {
 		first, end := e.span(i)
-		e.addSums(i, first, codes[first:end])
+		e.addSums(i, 1, first, codes[first:end])
 	}
 }
 
@@ -254,17 +258,24 @@ func (e *encoder) codeLong(packed []byte, inverse, offset []float32) {
 		e.steps.code(codes, e.grid, weights, inverse, offset)
 		e.steps.pack(packed[RowBytes(first, b.BitWidth):][:RowBytes(len(codes), b.BitWidth)], codes, b.BitWidth)
 		if b.Sums != nil {
-			e.addSums(0, first, codes)
+			e.addSums(0, 1, first, codes)
 		}
 		first += len(weights)
 	}
 }
 
-// addSums counts the errors of weights of a group from first on.
-func (e *encoder) addSums(i, first int, codes []uint8) {
+// unscaled are the factors of weights that stay as they are.
+var unscaled = []float32{1}
+
+// addSums counts the errors of the weights from first on, of so many groups from i on.
+func (e *encoder) addSums(i, groups, first int, codes []uint8) {
 	b := e.block
 	weights, decoded := e.scratch.weights[:len(codes)], e.decoded[:len(codes)]
-	load(weights, e.weights(first, first+len(codes)), b.Type)
-	e.steps.decode(decoded, codes, e.Levels, b.Scales[e.at.group+i], b.zeroPoint(e.at.group+i))
+	e.steps.normalize(weights, e.weights(first, first+len(codes)), b.Type, unscaled)
+	zeroPoints := noZeroPoints[:groups]
+	if b.ZeroPoints != nil {
+		zeroPoints = b.ZeroPoints[e.at.group+i:][:groups]
+	}
+	e.steps.decode(decoded, codes, e.Levels, b.Scales[e.at.group+i:][:groups], zeroPoints)
 	e.steps.addSums(&e.lanes, weights, decoded)
 }

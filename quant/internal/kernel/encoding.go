@@ -54,8 +54,8 @@ type Description struct {
 var descriptions = [...]*Description{
 	Q2K: {BitWidth: 2, GroupSize: 16, SuperSize: superSize, Minimums: true, leastFactor: 1, mostFactor: 15, grid: evenGrid(0, 3), refits: 1},
 	Q3K: {BitWidth: 3, GroupSize: 16, SuperSize: superSize, ZeroPoint: 4, leastFactor: -32, mostFactor: 31, grid: evenGrid(-4, 3)},
-	Q4K: {BitWidth: 4, GroupSize: 32, SuperSize: superSize, Minimums: true, leastFactor: 1, mostFactor: 63, grid: evenGrid(0, 15), refits: 3},
-	Q5K: {BitWidth: 5, GroupSize: 32, SuperSize: superSize, Minimums: true, leastFactor: 1, mostFactor: 63, grid: evenGrid(0, 31), refits: 3},
+	Q4K: {BitWidth: 4, GroupSize: 32, SuperSize: superSize, Minimums: true, leastFactor: 1, mostFactor: 63, grid: evenGrid(0, 15), refits: 2},
+	Q5K: {BitWidth: 5, GroupSize: 32, SuperSize: superSize, Minimums: true, leastFactor: 1, mostFactor: 63, grid: evenGrid(0, 31), refits: 2},
 	Q6K: {BitWidth: 6, GroupSize: 16, SuperSize: superSize, ZeroPoint: 32, leastFactor: -128, mostFactor: 127, grid: evenGrid(-32, 31), refits: 1},
 
 	IQ4NL: {BitWidth: 4, GroupSize: 32, Levels: iq4Levels, grid: iq4Grid, scales: signedFloat16, refits: 1},

@@ -56,15 +56,15 @@ type encoderSteps struct {
 	code func(codes []uint8, g *grid, weights, inverse, offset []float32)
 	// pack writes codes.
 	pack func(packed []byte, codes []uint8, bitWidth int)
-	// decode decodes the codes of a group, addSums adds the errors of weights that begin at a
-	// multiple of sumLanes columns.
-	decode  func(weights []float32, codes []uint8, levels []float32, scale, zeroPoint float32)
+	// decode decodes the codes of such groups, addSums adds the errors of weights that begin at
+	// a multiple of sumLanes columns.
+	decode  func(weights []float32, codes []uint8, levels, scales, zeroPoints []float32)
 	addSums func(sums *laneSums, weights, decoded []float32)
 }
 
 var scalarSteps = &encoderSteps{
 	func([]byte, ElementType, []float32, []float32) bool { return false }, normalize, searchMinimum, searchScale, addUnitCosts, searchFactors, addTrialErrors, leastTrial, codeLevels, pack,
-	decodeAllLevels, (*laneSums).add,
+	decodeGroups, (*laneSums).add,
 }
 
 func normalize(out []float32, weights []byte, t ElementType, factors []float32) {

@@ -40,7 +40,7 @@ func (v *vectorSet) dequantizeGroup(s *vectorScratch, b *CodedBlock, at position
 }
 
 // noZeroPoints are those of a run where all are 0.
-var noZeroPoints [4 * maxGroups]byte
+var noZeroPoints [maxGroups]float32
 
 // decodeRun decodes groups that begin some weights behind a position.
 func (v *vectorSet) decodeRun(s *vectorScratch, b *CodedBlock, at position, first, groups, groupSize int) {
@@ -49,7 +49,7 @@ func (v *vectorSet) decodeRun(s *vectorScratch, b *CodedBlock, at position, firs
 		v.unpack[b.BitWidth](&s.runCodes[0], codes, groups*groupSize)
 		codes = &s.runCodes[0]
 	}
-	zeroPoints := &noZeroPoints[0]
+	zeroPoints := bytesOf(noZeroPoints[:])
 	if b.ZeroPoints != nil {
 		zeroPoints = &b.ZeroPoints[4*at.group]
 	}

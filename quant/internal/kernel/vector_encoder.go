@@ -1,10 +1,6 @@
 package kernel
 
-import (
-	"encoding/binary"
-	"math"
-	"unsafe"
-)
+import "unsafe"
 
 // vectorSteps are those of the reference, with vectors. What is left of multiples of 8
 // weights is the reference's where lanes are weights.
@@ -12,7 +8,7 @@ func (v *vectorSet) vectorSteps() *encoderSteps {
 	return &encoderSteps{
 		v.rangesOf, v.normalize, v.searchMinimum, v.searchScale, v.addUnitCosts, v.searchFactors, v.addTrialErrors,
 		func(errors *lanes) int { return v.leastLane(&errors[0]) }, v.codeLevelsOf, v.packLevels,
-		v.decodeGroup, v.addSums,
+		v.decodeGroups, v.addSums,
 	}
 }
 
@@ -87,21 +83,23 @@ func (v *vectorSet) packLevels(packed []byte, codes []uint8, bitWidth int) {
 	pack(packed[RowBytes(whole, bitWidth):], codes[whole:], bitWidth)
 }
 
-func (v *vectorSet) decodeGroup(weights []float32, codes []uint8, levels []float32, scale, zeroPoint float32) {
-	whole := len(codes) &^ 7
-	if whole > 0 {
-		var little [2][4]byte
-		binary.LittleEndian.PutUint32(little[0][:], math.Float32bits(scale))
-		binary.LittleEndian.PutUint32(little[1][:], math.Float32bits(zeroPoint))
-		to := (*byte)(unsafe.Pointer(&weights[0]))
+func (v *vectorSet) decodeGroups(weights []float32, codes []uint8, levels, scales, zeroPoints []float32) {
+	size := len(codes) / len(scales) &^ 7
+	if size > 0 {
+		scale, zeroPoint, to := bytesOf(scales), bytesOf(zeroPoints), bytesOf(weights)
 		if levels == nil {
-			v.decode(&codes[0], 1, whole, &little[0][0], &little[1][0], to)
+			v.decode(&codes[0], len(scales), size, scale, zeroPoint, to)
 		} else {
-			v.decodeLevels(&codes[0], &levels[0], 1, whole, &little[0][0], &little[1][0], to)
+			v.decodeLevels(&codes[0], &levels[0], len(scales), size, scale, zeroPoint, to)
 		}
 	}
-	decodeAllLevels(weights[whole:], codes[whole:], levels, scale, zeroPoint)
+	if len(scales) == 1 {
+		decodeGroups(weights[size:], codes[size:], levels, scales, zeroPoints)
+	}
 }
+
+// bytesOf is where numbers begin.
+func bytesOf(values []float32) *byte { return (*byte)(unsafe.Pointer(&values[0])) }
 
 func (v *vectorSet) addSums(sums *laneSums, weights, decoded []float32) {
 	whole := len(weights) &^ 7
