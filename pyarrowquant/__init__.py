@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pyarrowquant._core.settings import Settings
     from pyarrowquant._core.underflow import Underflow
     from pyarrowquant.arrays import numpy_to_arrow_table, quantize_batch
+    from pyarrowquant.calibration.calibrate import Calibration, calibrate
     from pyarrowquant.comparison import compare
     from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
     from pyarrowquant.conversion.interrupted import Continued
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Calibration",
     "Continued",
     "Conversion",
     "ConversionPlan",
@@ -63,6 +65,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "arrow_to_numpy",
+    "calibrate",
     "compare",
     "convert",
     "dequantize_batch",
@@ -81,6 +84,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "calibration.calibrate": ["Calibration", "calibrate"],
     "_core.library": ["release_memory"],
     "_core.settings": ["Settings"],
     "_core.underflow": ["Underflow"],

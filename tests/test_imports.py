@@ -19,7 +19,7 @@ FLOORS = [
     {"recipes"},
     {"tables", "arrays", "decoded", "stream", "comparison"},
     {"formats"},
-    {"conversion", "evaluation"},
+    {"calibration", "conversion", "evaluation"},
     {"cli"},
     {"__main__"},
 ]

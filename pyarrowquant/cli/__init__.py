@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pyarrowquant._version import __version__
 from pyarrowquant.cli._show import as_options, printable, show_warning
+from pyarrowquant.cli.calibrate import calibrate
 from pyarrowquant.cli.compare import compare
 from pyarrowquant.cli.dequantize import dequantize
 from pyarrowquant.cli.evaluate import evaluate
@@ -82,5 +83,5 @@ def main() -> None:
     """
 
 
-for command in (quantize, inspect, compare, evaluate, dequantize, report, recipe):
+for command in (quantize, inspect, compare, calibrate, evaluate, dequantize, report, recipe):
     main.add_command(command)

@@ -16,7 +16,7 @@ _SECONDS_BETWEEN_LINES = 2.0
 
 
 class Shown:
-    """Shows the steps of a conversion, or how many tokens are predicted."""
+    """Shows the steps of a conversion, or how many tokens a model has read."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -40,9 +40,9 @@ class Shown:
         text = f"{layers}{size_text(step.bytes)}{of}"
         self._show(step.what, step.bytes, step.total, "B", text)
 
-    def tokens(self, done: int, total: int) -> None:
+    def tokens(self, what: str, done: int, total: int) -> None:
         """Show how many tokens are done."""
-        self._show("evaluate", done, total, "tokens", f"{done:,} of {total:,} tokens")
+        self._show(what, done, total, "tokens", f"{done:,} of {total:,} tokens")
 
     def _show(self, what: str, done: int, total: int | None, unit: str, text: str) -> None:
         if sys.stderr.isatty():

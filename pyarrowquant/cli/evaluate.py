@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 
 import click
 
@@ -49,7 +50,7 @@ def evaluate(
             against=against,
             context=context,
             threads=threads,
-            progress=shown.tokens,
+            progress=partial(shown.tokens, "evaluate"),
         )
     if as_json:
         show_json({"result": result, "reference": against, **asdict(found)})

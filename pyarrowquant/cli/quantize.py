@@ -116,9 +116,11 @@ Examples:
 )
 @click.option("--quality-floor", callback=_floor, help="Least cosine; or relative_error=NUMBER.")
 @click.option(
+    "--importance",
     "--imatrix",
     "importance",
-    help="Importance of columns, measured by llama-imatrix: a GGUF or .dat file.",
+    help="Importance of columns: a file of calibrate (.safetensors), or of llama-imatrix (.gguf, "
+    ".dat).",
 )
 @click.option(
     "--pre-tokenizer", help="llama.cpp's name for how texts are split, where it is not found out."

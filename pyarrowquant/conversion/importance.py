@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pyarrowquant._core.encodings import ENCODINGS, SUPER_SIZE
@@ -53,10 +54,11 @@ def of_layers(importance: Importance, layers: Sequence[PlannedLayer], model: Mod
         There is nothing of any of them, or of another number of columns than a layer has.
     """
     wanted = [layer for layer in layers if layer.settings is not None and layer.name is not None]
+    originals = {tensor.name: model.also_called(tensor) for tensor in model.all_tensors}
     found, lacking = {}, []
     for layer in wanted:
         name = str(layer.name)
-        values = importance.values.get(name)
+        values = _values_of(name, originals.get(name, ()), importance)
         if values is None or not _fits(layer, values.size, importance):
             lacking.append(name)
         else:
@@ -64,8 +66,8 @@ def of_layers(importance: Importance, layers: Sequence[PlannedLayer], model: Mod
     if wanted and not found:
         raise ValueError(
             f"'{importance.name}' has the importance of {len(importance.values)} layers, such as "
-            f"'{next(iter(importance.values))}', and of none that '{model.location}' has. It goes "
-            "by llama.cpp's names"
+            f"'{next(iter(importance.values))}', and of none that '{model.location}' has. It is of "
+            "another model"
         )
     if lacking:
         warnings.warn(
@@ -75,6 +77,18 @@ def of_layers(importance: Importance, layers: Sequence[PlannedLayer], model: Mod
             stacklevel=users_level(),
         )
     return replace(importance, values=found)
+
+
+def _values_of(name: str, originals: Sequence[str], importance: Importance) -> Any:
+    """Return the importance of a layer by its name, or by those that the folder has for it.
+
+    A stack that is made of several has those of one after the other.
+    """
+    if name in importance.values or not originals:
+        return importance.values.get(name)
+    if any(original not in importance.values for original in originals):
+        return None
+    return np.concatenate([importance.values[original] for original in originals])
 
 
 def _fits(layer: PlannedLayer, count: int, importance: Importance) -> bool:

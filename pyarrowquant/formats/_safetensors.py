@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pyarrowquant.reading.safetensors_header import BITS
@@ -36,7 +37,12 @@ class Entry:
     pieces: Callable[[], Iterable[Any]]
 
 
-def write_tensors(path: Path, entries: Sequence[Entry], format_name: str = "pt") -> None:
+def write_tensors(
+    path: Path,
+    entries: Sequence[Entry],
+    format_name: str = "pt",
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Write a file; tensors of larger elements come first, so that all are aligned.
 
     Parameters
@@ -45,9 +51,11 @@ def write_tensors(path: Path, entries: Sequence[Entry], format_name: str = "pt")
     entries : sequence of Entry
     format_name : str
         What the metadata says, without which transformers before 5 refused files.
+    metadata : mapping
+        What else it says.
     """
     entries = sorted(entries, key=lambda entry: -BITS[entry.dtype])
-    header: dict[str, Any] = {"__metadata__": {"format": format_name}}
+    header: dict[str, Any] = {"__metadata__": {"format": format_name, **metadata}}
     position = 0
     for entry in entries:
         if entry.name in RESERVED:

@@ -171,7 +171,8 @@ class FolderModel(ShardedModel):
                     sources.setdefault(named.name, []).append(source)
                     places.setdefault(named.name, place)
         self.originals = {
-            name: tuple(part.tensor.name for part in parts) for name, parts in sources.items()
+            name: tuple(part.tensor.name for part in _in_order(parts))
+            for name, parts in sources.items()
         }
         tensors: list[list[Tensor]] = [[] for _ in model.shards]
         for name, parts in sources.items():
@@ -194,7 +195,7 @@ class FolderModel(ShardedModel):
             if first.change is None and dtype == first.tensor.dtype:
                 return replace(first.tensor, name=name)  # which is read where it lies
             return MadeTensor.of(name, dtype, first.shape, partial(first.read, dtype))
-        stack = sorted(parts, key=lambda part: part.expert or 0)
+        stack = _in_order(parts)
         if [part.expert for part in stack] != list(range(len(stack))):
             self._refuse(name, stack, f"are not the experts 0 to {len(stack) - 1} of")
         if len({(part.shape, part.tensor.dtype) for part in stack}) > 1:
@@ -216,6 +217,11 @@ class FolderModel(ShardedModel):
                 f"'{self._folder}' has no tensors of layer {missing[0]}, and its {CONFIG} says "
                 f"that there are {said.layers} layers. Download the folder anew"
             )
+
+
+def _in_order(parts: Sequence[_Source]) -> list[_Source]:
+    """Sort the matrices of a stack."""
+    return sorted(parts, key=lambda part: part.expert or 0)
 
 
 def _stacked(stack: Sequence[_Source], dtype: str, shape: tuple[int, ...]) -> Array:

@@ -1,7 +1,8 @@
-"""Files of importance, as llama.cpp's llama-imatrix writes them: how large inputs of layers are.
+"""Files of importance: how large inputs of layers are.
 
-There are two kinds: GGUF files with two tensors for each layer, and those of before, with the
-suffix .dat, which are a list of names and values. Lengths and counts are not trusted: each is
+There are those of `calibrate`, and two kinds that llama.cpp's llama-imatrix writes: GGUF files with
+two tensors for each layer, and those of before, with the suffix .dat, which are a list of names and
+values. Lengths and counts are not trusted: each is
 compared with the bytes that are left.
 """
 
@@ -20,6 +21,7 @@ import pyarrow as pa
 
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.reading.gguf_header import read_header
+from pyarrowquant.reading.importance_tensors import SUFFIX, read_importance_tensors
 from pyarrowquant.reading.location import Location, locate
 from pyarrowquant.reading.tensors import Tensor
 
@@ -61,17 +63,19 @@ class Importance:
 
 
 def read_importance(path: str | os.PathLike[str]) -> pa.Table:
-    """Read the importance of columns that llama.cpp's llama-imatrix has measured.
+    """Read the importance of columns that `calibrate` or llama.cpp's llama-imatrix has measured.
 
     Parameters
     ----------
     path : str or path
-        A GGUF file, or one of the kind before, .dat. A str may be a URI, as of `read_weights`.
+        A file of `calibrate`, .safetensors, or of llama-imatrix, GGUF or, as before, .dat. A str
+        may be a URI, as of `read_weights`.
 
     Returns
     -------
     pyarrow.Table
-        Layers by llama.cpp's names in `layer_name`, and in `importance`, a list of float32, the
+        Layers in `layer_name`, by the names of the model, which in files of llama-imatrix are
+        llama.cpp's, and in `importance`, a list of float32, the
         mean of the squared inputs of each column: what the column of this name is to
         `quantize_batch_arrow`. For a stack of experts those of one expert after the other; 1 for
         one that had no input.
@@ -108,11 +112,16 @@ def open_importance(path: str | os.PathLike[str]) -> Importance:
     """Read a file of importance, and what it says of itself."""
     location = locate(path, None)
     if not location.is_file():
-        raise ValueError(f"{location} is a folder. Give a file that llama-imatrix wrote")
+        raise ValueError(
+            f"{location} is a folder. Give a file that calibrate or llama-imatrix wrote"
+        )
     with location.open() as file:
         data = memoryview(file.buffer(0, file.size))
-    read = _read_gguf if bytes(data[:4]) == b"GGUF" else _read_list
-    values, dataset, chunks = read(data, location)
+    if location.name.endswith(SUFFIX):
+        values, dataset, chunks = read_importance_tensors(location)
+    else:
+        read = _read_gguf if bytes(data[:4]) == b"GGUF" else _read_list
+        values, dataset, chunks = read(data, location)
     if not values:
         raise ValueError(f"{location} has the importance of no layer")
     for name, array in values.items():

@@ -53,6 +53,23 @@ def read_tensors(file: MappedFile | ReadFile, path: str) -> list[Tensor]:
     path : str
         What errors call the file.
     """
+    header, first = _header_of(file, path)
+    _check_metadata(header.pop("__metadata__", None), path)
+    tensors = [_tensor(name, value, first, path) for name, value in header.items()]
+    tensors.sort(key=lambda tensor: (tensor.begin, tensor.end))
+    _check_cover(tensors, first, file.size, path)
+    return tensors
+
+
+def metadata_in(file: MappedFile | ReadFile, path: str) -> dict[str, str]:
+    """Return what the header of an open file says beside its tensors."""
+    metadata = _header_of(file, path)[0].get("__metadata__")
+    _check_metadata(metadata, path)
+    return metadata or {}
+
+
+def _header_of(file: MappedFile | ReadFile, path: str) -> tuple[dict[str, Any], int]:
+    """Return the header, and where the bytes of tensors begin."""
     if file.size < 8:
         raise ValueError(
             f"{path}: the file has {file.size} bytes, a safetensors file has 8 for the length of "
@@ -70,12 +87,7 @@ def read_tensors(file: MappedFile | ReadFile, path: str) -> list[Tensor]:
             "8. Is it complete?"
         )
     header = parse_object(file.buffer(8, length).to_pybytes(), f"{path}: the header")
-    _check_metadata(header.pop("__metadata__", None), path)
-    first = 8 + length
-    tensors = [_tensor(name, value, first, path) for name, value in header.items()]
-    tensors.sort(key=lambda tensor: (tensor.begin, tensor.end))
-    _check_cover(tensors, first, file.size, path)
-    return tensors
+    return header, 8 + length
 
 
 def _check_metadata(metadata: object, path: str) -> None:

@@ -1,0 +1,1 @@
+"""How large the inputs of a model's layers are, measured by running it on text."""

@@ -1,0 +1,58 @@
+"""Models of transformers, run on windows of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoTokenizer
+
+from pyarrowquant.calibration.inputs import InputSquares, Squares
+
+
+def tokens_of(folder: str, texts: Sequence[str]) -> list[list[int]]:
+    """Return the tokens of each text, without those that begin or end one."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+
+
+def first_tokens(folder: str) -> list[int]:
+    """Return what a model's tokenizer puts before each text."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with_special = tokenizer("a")["input_ids"]
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    return list(with_special[: with_special.index(plain[0])]) if plain else []
+
+
+def load(folder: str, architecture: str) -> Any:
+    """Load a model as float32, in which processors compute fastest."""
+    loaded = getattr(transformers, architecture).from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
+    )
+    return loaded.eval()
+
+
+def measured(
+    model: Any,
+    windows: Sequence[Sequence[int]],
+    threads: int,
+    progress: Callable[[int, int], object],
+) -> Mapping[str, Squares]:
+    """Run a model, and return what its parameters are multiplied with."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    total, done = sum(map(len, windows)), 0
+    try:
+        inputs = InputSquares(model.named_parameters())
+        with torch.inference_mode(), inputs:
+            for window in windows:
+                ids = torch.tensor([window])
+                more = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
+                model(input_ids=ids, **more)
+                done += len(window)
+                progress(done, total)
+        return inputs.found
+    finally:
+        torch.set_num_threads(before)

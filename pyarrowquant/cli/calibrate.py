@@ -1,0 +1,82 @@
+"""pyarrowquant calibrate: which columns of a model's layers matter, measured on text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+
+import click
+
+from pyarrowquant.calibration.calibrate import calibrate as calibrated
+from pyarrowquant.cli._progress import Shown
+from pyarrowquant.cli._show import counted, json_option, listed, show_json
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  pyarrowquant calibrate models/llama importance.safetensors
+  pyarrowquant calibrate models/llama letters.txt code.txt importance.safetensors
+  pyarrowquant quantize models/llama llama.gguf --importance importance.safetensors
+""",
+)
+@click.argument("model")
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.argument("importance")
+@click.option(
+    "--tokens",
+    type=click.IntRange(min=256),
+    default=32_768,
+    show_default=True,
+    help="The most that are used, from all parts of the texts.",
+)
+@click.option(
+    "--context",
+    type=click.IntRange(min=8),
+    default=512,
+    show_default=True,
+    help="Tokens of a window.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
+@click.option("--overwrite", is_flag=True, help="Replace IMPORTANCE if it exists.")
+@json_option
+def calibrate(
+    model: str,
+    texts: tuple[str, ...],
+    importance: str,
+    tokens: int,
+    context: int,
+    threads: int | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Run the model of a Hugging Face folder on text, to find out what matters to it.
+
+    Writes the mean squares of the inputs of each column of its layers to the file IMPORTANCE
+    (.safetensors), which `quantize --importance` takes for any format. Without a TEXT, one that
+    comes with the package is used: prose, dialogue, tables and code in many languages. The model
+    is loaded as float32, which needs four bytes of memory for each of its weights.
+    """
+    with Shown() as shown:
+        done = calibrated(
+            model,
+            importance,
+            texts,
+            tokens=tokens,
+            context=context,
+            threads=threads,
+            overwrite=overwrite,
+            progress=partial(shown.tokens, "calibrate"),
+        )
+    if as_json:
+        show_json({**asdict(done), "destination": str(done.destination)})
+        return
+    click.echo(
+        f"'{done.destination}': the importance of {counted(done.layers, 'layer')}, from "
+        f"{counted(done.tokens, 'token')} of {listed(done.texts)}"
+    )
+    if done.unused:
+        click.echo(
+            "No token came to these, which get the importance of those beside them: "
+            f"{listed(done.unused)}"
+        )

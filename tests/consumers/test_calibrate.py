@@ -1,0 +1,167 @@
+"""What `calibrate` measures, beside hooks on the modules of transformers that note their inputs.
+
+`make test-transformers` runs these, in an environment that has torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import hf_folders
+import numpy as np
+import pytest
+import torch
+import transformers
+from commands import failed, run, succeeded
+from safetensors.numpy import load_file, save_file
+
+import pyarrowquant
+
+TEXT = "The quick brown fox jumps over 12 lazy dogs; it's a well-known pangram. " * 40
+SIZES: dict[str, Any] = {
+    "vocab_size": hf_folders.ROWS,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": None,
+}
+MODELS = {
+    "LlamaForCausalLM": SIZES,
+    "GPT2LMHeadModel": {"n_embd": 64, "n_layer": 2, "n_head": 4, **SIZES},
+    "Qwen3MoeForCausalLM": {
+        **SIZES,
+        "moe_intermediate_size": 32,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "decoder_sparse_step": 1,
+        "norm_topk_prob": True,
+    },
+    "MixtralForCausalLM": {**SIZES, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "BertForMaskedLM": SIZES,
+}
+
+
+def saved(folder: Path, kind: str) -> Any:
+    """Save a small random model, with a tokenizer that begins no text; return the model."""
+    torch.manual_seed(3)
+    model_class = getattr(transformers, kind)
+    model = model_class(model_class.config_class(**MODELS[kind])).eval()
+    for parameter in model.parameters():  # so that inputs of columns differ
+        parameter.data *= torch.rand(parameter.shape[-1:]) + 0.5
+    model.save_pretrained(folder)
+    hf_folders.bpe().save(str(folder / "tokenizer.json"))
+    said = {"tokenizer_class": "PreTrainedTokenizerFast"}  # which splits as tokenizer.json says
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    return model_class.from_pretrained(folder, experts_implementation="eager").eval()
+
+
+def windows(context: int) -> list[list[int]]:
+    ids = hf_folders.bpe().encode(TEXT).ids
+    return [ids[begin : begin + context] for begin in range(0, len(ids), context)]
+
+
+def noted(model: Any, context: int) -> dict[str, np.ndarray]:
+    """Mean squares of the inputs of modules that have a weight of two dimensions."""
+    inputs: dict[str, list[np.ndarray]] = defaultdict(list)
+    hooks = [
+        module.register_forward_hook(
+            lambda _, given, __, name=name: inputs[name].append(
+                given[0].detach().double().reshape(-1, given[0].shape[-1]).numpy()
+            )
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, (torch.nn.Linear, transformers.pytorch_utils.Conv1D))
+    ]
+    with torch.no_grad():
+        for window in windows(context):
+            model(input_ids=torch.tensor([window]))
+    for hook in hooks:
+        hook.remove()
+    return {
+        f"{name}.weight": np.square(np.concatenate(parts)).mean(0) for name, parts in inputs.items()
+    }
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_means_are_those_of_the_modules(tmp_path: Path, kind: str) -> None:
+    folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
+    model = saved(folder, kind)
+    text.write_text(TEXT)
+    told = succeeded("calibrate", folder, text, out, "--context", 64, "--threads", 1)
+    assert "of a.txt" in told
+    wanted, found = noted(model, 64), load_file(out)
+    without = set(load_file(folder / "model.safetensors")) - set(found)
+    compared = 0
+    for name, means in wanted.items():
+        if name in found:
+            np.testing.assert_allclose(found[name], means, rtol=1e-5)
+            compared += 1
+        else:
+            assert "decoder" in name or "lm_head" in name or "gate." in name, name
+    assert compared >= 8
+    assert all("expert" not in name for name in without)
+
+
+def test_experts_have_inputs_of_their_own(tmp_path: Path) -> None:
+    """Of one expert alone, those of tokens that are sent to it."""
+    folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
+    model = saved(folder, "Qwen3MoeForCausalLM")
+    text.write_text(TEXT)
+    succeeded("calibrate", folder, text, out, "--context", 64)
+    found = load_file(out)
+    sent: dict[int, list[np.ndarray]] = defaultdict(list)
+
+    def note(_: Any, given: Any, __: Any) -> None:
+        states, chosen = given[0].detach(), given[1]
+        for expert in range(4):
+            rows = (chosen == expert).any(-1).nonzero()[:, 0]
+            sent[expert].append(states[rows].double().numpy())
+
+    experts = next(m for n, m in model.named_modules() if n.endswith("layers.1.mlp.experts"))
+    experts.register_forward_hook(note)
+    with torch.no_grad():
+        for window in windows(64):
+            model(input_ids=torch.tensor([window]))
+    for expert, parts in sent.items():
+        rows = np.concatenate(parts)
+        name = f"model.layers.1.mlp.experts.{expert}.up_proj.weight"
+        assert found[f"{name}.count"] == len(rows)
+        np.testing.assert_allclose(found[name], np.square(rows).mean(0), rtol=1e-5)
+    gguf = tmp_path / "out.gguf"
+    result = run("quantize", folder, gguf, "--importance", out)
+    assert result.exit_code == 0, result.output
+    without = [line for line in result.stderr.splitlines() if "Without importance" in line]
+    assert not any("_exps" in line for line in without)
+
+
+def test_the_text_of_the_package_is_used_without_another(tmp_path: Path) -> None:
+    folder, out = tmp_path / "model", tmp_path / "i.safetensors"
+    saved(folder, "LlamaForCausalLM")
+    steps: list[tuple[int, int]] = []
+    done = pyarrowquant.calibrate(
+        folder, out, tokens=1024, progress=lambda done, total: steps.append((done, total))
+    )
+    assert done.texts == ("built-in",)
+    assert (done.tokens, done.layers) == (1024, 15)
+    assert steps == [(512, 1024), (1024, 1024)]
+
+
+def test_what_says_nothing_is_refused(tmp_path: Path) -> None:
+    folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
+    saved(folder, "LlamaForCausalLM")
+    text.write_text("too short")
+    assert "too few" in failed("calibrate", folder, text, out)
+    text.write_text(TEXT)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.norm.weight"][3] = np.nan
+    save_file(tensors, file, metadata={"format": "pt"})
+    assert "NaN or Inf" in failed("calibrate", folder, text, out)
+    assert not out.exists()
