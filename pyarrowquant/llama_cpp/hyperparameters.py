@@ -158,8 +158,8 @@ class Hyperparameters:
             said |= scaling or of_all
             said |= {} if original is None else {"original_max_position_embeddings": original}
         said.setdefault("rope_type", said.get("type"))
-        key = "rope_scaling" if scaling else "rope_parameters"
-        return Hyperparameters(said, f"{self.path}: {key}")
+        key = ": rope_scaling" if scaling else ": rope_parameters" if of_all else ""
+        return Hyperparameters(said, f"{self.path}{key}")
 
     @cached_property
     def rope_of_windows(self) -> Hyperparameters:

@@ -78,7 +78,7 @@ def _type_of(said: Hyperparameters, architecture: str) -> str | None:
     kind = rope.get("rope_type")
     if not known or kind in (None, "default"):
         return None
-    scaled = _PHI_3_TYPES.get(kind, kind) if architecture == "phi3" else kind
+    scaled = _PHI_3_TYPES.get(str(kind), kind) if architecture == "phi3" else kind
     if scaled not in known:
         raise rope.unsupported(
             "rope_type", f"llama.cpp computes {architecture} with {', '.join(known)} or default"

@@ -47,6 +47,8 @@ _RULES: Mapping[str, Callable[[Hyperparameters], Collection[int]]] = {
     "Gemma2": _even,
     "Gemma3": _periodic,
 }
+_SWITCHED = ("Qwen2", "Qwen3", "Qwen2Moe", "Qwen3Moe", "SmolLM3")  # by use_sliding_window
+_KINDS = ("full_attention", "sliding_attention")
 _WITHOUT_LAYER_TYPES = ("Mistral", "Mixtral", "Phi3", "Qwen3Moe")
 # llama.cpp has windows only here, but for each last layer of so many.
 _PERIODS = {"gemma2": 2, "gemma3": 6}
@@ -56,7 +58,7 @@ _PERIOD_OF_POSITIONS = 4
 
 def describe_windows(said: Hyperparameters, family: str, metadata: Metadata) -> None:
     """Add the size of the window, or warn where llama.cpp attends to all tokens."""
-    if family not in _RULES or said.get("use_sliding_window") is False:
+    if family not in _RULES or (family in _SWITCHED and not said.get("use_sliding_window")):
         return
     architecture = metadata.architecture
     layers = _sliding_layers(said, family)
@@ -97,6 +99,8 @@ def _sliding_layers(said: Hyperparameters, family: str) -> Collection[int]:
     kinds = None if family in _WITHOUT_LAYER_TYPES else said.list_or_none("layer_types")
     if kinds is None:
         return _RULES[family](said)
+    if not all(kind in _KINDS for kind in kinds):
+        raise said.unsupported("layer_types", f"llama.cpp knows {' and '.join(_KINDS)} alone")
     return [layer for layer in range(said.layers) if kinds[layer] == "sliding_attention"]
 
 

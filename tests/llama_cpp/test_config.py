@@ -55,6 +55,7 @@ def refused(tmp_path: Path, family: str, config: dict[str, Any], *words: str) ->
     ("family", "config", "words"),
     [
         *WITHOUT_FACTORS_CASES,
+        ("Phi3", {"rope_scaling": {"rope_type": ["yarn"]}}, ["rope_type", "['yarn']"]),
         ("Phi3", {"rope_scaling": LLAMA_3}, ["rope_type", "llama3", "longrope"]),
         ("Llama", {"rope_scaling": {**LONG, "long_factor": [1.0]}}, ["long_factor", "16 numbers"]),
         ("Gemma3", {**GEMMA, "rope_scaling": YARN}, ["rope_type", "yarn", "linear"]),
@@ -200,6 +201,7 @@ def test_values(tmp_path: Path, family: str, config: dict[str, Any], words: list
         ("Gemma2", {**GEMMA, "layer_types": [FULL, SLIDING]}, ["layer_types", "layer 0"]),
         ("Gemma3", {**GEMMA, "layer_types": [SLIDING, FULL]}, ["layer_types", "layer 1"]),
         ("Gemma3", {**GEMMA, "sliding_window_pattern": 2}, ["sliding_window_pattern", "layer 1"]),
+        ("Gemma3", {**GEMMA, "layer_types": [SLIDING, "chunked_attention"]}, ["chunked_attention"]),
         ("Gemma3", {**GEMMA, "layer_types": [SLIDING]}, ["layer_types", "2 layers"]),
     ],
 )
@@ -211,6 +213,7 @@ def test_patterns(tmp_path: Path, family: str, config: dict[str, Any], words: li
     ("family", "config", "layers"),
     [
         ("Mistral", {}, 32),
+        ("Mistral", {"use_sliding_window": False}, 32),
         ("Mistral", {"sliding_window": None}, 0),
         ("Mistral", {"sliding_window": 32768}, 0),
         ("Mixtral", {}, 0),
@@ -219,6 +222,7 @@ def test_patterns(tmp_path: Path, family: str, config: dict[str, Any], words: li
         ("Phi3", {}, 0),
         ("Qwen2", {"use_sliding_window": True}, 4),
         ("Qwen2", {"use_sliding_window": True, "max_window_layers": 32}, 0),
+        ("Qwen2", {"use_sliding_window": None}, 0),
         ("Qwen2", {}, 0),
         ("Qwen3", {"use_sliding_window": True, "layer_types": [FULL, SLIDING] * 16}, 16),
         ("Qwen2Moe", {"use_sliding_window": True}, 14),
