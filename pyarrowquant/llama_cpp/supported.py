@@ -50,7 +50,7 @@ SUPPORTED: Mapping[str, Support] = {
     "qwen3moe": _EXPERTS,
     "gemma": Support({"hidden_act": _GELU, "use_bidirectional_attention": (False,)}),
     "gemma2": Support({"hidden_activation": _GELU, "use_bidirectional_attention": (False,)}),
-    # Of yarn it would scale rotary embeddings of layers with a window too.
+    # Yarn's attention_factor would hold for layers with a window too.
     "gemma3": Support(
         {
             "hidden_activation": _GELU,
