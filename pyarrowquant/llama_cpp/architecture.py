@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pyarrowquant._core.quoting import quoted
+from pyarrowquant.llama_cpp.class_defaults import family_of
 from pyarrowquant.llama_cpp.hyperparameters import Hyperparameters
 from pyarrowquant.llama_cpp.metadata import Metadata
+from pyarrowquant.llama_cpp.rope import describe_rope, rope_factors
 from pyarrowquant.llama_cpp.rows import Change
+from pyarrowquant.llama_cpp.supported import check_values
+from pyarrowquant.llama_cpp.windows import describe_windows
 from pyarrowquant.reading.gguf import import_gguf
 from pyarrowquant.reading.numbers import Array
 
@@ -63,14 +67,11 @@ class Architecture:
         Of transformers, as in config.json.
     bases : sequence of str
         Those of them whose tensors lack the prefix "model.", as they have no head.
-    usual_head_size : int or None
-        How many columns a head has that config.json does not say; None where that follows.
     """
 
     name: ClassVar[str]
     classes: ClassVar[Sequence[str]]
     bases: ClassVar[Sequence[str]] = ()
-    usual_head_size: ClassVar[int | None] = None
 
     def __init__(self, hyperparameters: Hyperparameters, model_class: str) -> None:
         self.hyperparameters = hyperparameters
@@ -116,7 +117,8 @@ class Architecture:
 
     def added(self) -> list[Added]:
         """Return tensors that the source lacks."""
-        return []
+        factors = rope_factors(self.hyperparameters, self.name)
+        return [Added(name, array) for name, array in factors.items()]
 
     def context(self) -> int:
         """Return how many tokens the model takes."""
@@ -125,13 +127,15 @@ class Architecture:
     def describe(self, metadata: Metadata) -> None:
         """Add the keys that llama.cpp needs."""
         said, add = self.hyperparameters, metadata.add
+        check_values(said, self.name)
         add.add_block_count(said.layers)
         add.add_context_length(self.context())
         add.add_embedding_length(said.whole("hidden_size", "n_embd", "dim"))
         add.add_feed_forward_length(said.whole("intermediate_size", "n_inner", "hidden_dim"))
         add.add_head_count(said.heads)
         add.add_head_count_kv(said.key_value_heads)
-        self._describe_rope(metadata)
+        describe_rope(said, metadata)
+        describe_windows(said, family_of(self.model_class), metadata)
         if (epsilon := said.number_or_none("rms_norm_eps", "norm_eps")) is not None:
             add.add_layer_norm_rms_eps(epsilon)
         if (epsilon := said.number_or_none("layer_norm_eps", "layer_norm_epsilon")) is not None:
@@ -139,37 +143,6 @@ class Architecture:
         if said.experts:
             add.add_expert_count(said.experts)
             add.add_expert_used_count(said.whole("num_experts_per_tok", "num_experts_per_token"))
-        if (size := said.whole_or_none("head_dim") or self.usual_head_size) is not None:
+        if (size := said.whole_or_none("head_dim")) is not None:
             add.add_key_length(size)
             add.add_value_length(size)
-
-    def _describe_rope(self, metadata: Metadata) -> None:
-        rope, add = self.hyperparameters.rope, metadata.add
-        types = import_gguf("Writing").RopeScalingType
-        kind = rope.get("rope_type")
-        if kind == "linear":
-            add.add_rope_scaling_type(types.LINEAR)
-            add.add_rope_scaling_factor(rope.number("factor"))
-        elif kind == "yarn":
-            add.add_rope_scaling_type(types.YARN)
-            add.add_rope_scaling_factor(rope.number("factor"))
-            add.add_rope_scaling_orig_ctx_len(rope.whole("original_max_position_embeddings"))
-            for key, write in (
-                ("extrapolation_factor", add.add_rope_scaling_yarn_ext_factor),
-                ("attention_factor", add.add_rope_scaling_yarn_attn_factor),
-                ("beta_fast", add.add_rope_scaling_yarn_beta_fast),
-                ("beta_slow", add.add_rope_scaling_yarn_beta_slow),
-            ):
-                if (number := rope.number_or_none(key)) is not None:
-                    write(number)
-        elif kind in ("su", "longrope"):
-            add.add_rope_scaling_type(types.LONGROPE)
-        elif kind not in (None, "default", "llama3"):
-            raise ValueError(
-                f"'{rope.path}' has rope_type {quoted(kind)}; known are default, linear, yarn, "
-                "longrope and llama3. Update pyarrowquant, or convert with llama.cpp's own script"
-            )
-        if (theta := rope.number_or_none("rope_theta")) is not None:
-            add.add_rope_freq_base(theta)
-        if (theta := self.hyperparameters.rope_of_windows.number_or_none("rope_theta")) is not None:
-            add.add_rope_freq_base_swa(theta)

@@ -122,7 +122,7 @@ class FolderModel(ShardedModel):
         architecture.describe(self.header)
         describe_pooling(folder, self.header)
         super().__init__(model.location, self._converted(model, architecture))
-        self._check_complete(said)
+        self._check_complete(architecture.hyperparameters)
         describe_card(folder, self.header, self.tensors)
         (embeddings,) = (tensor for tensor in self.tensors if tensor.name == _EMBEDDINGS)
         describe_tokenizer(TokenizerFiles(folder), embeddings.shape[0], self.header, pre_tokenizer)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 from pyarrowquant._core.quoting import quoted
+
+_KINDS_OF_LAYERS = ("full_attention", "sliding_attention")
 
 
 class Hyperparameters:
@@ -17,16 +20,26 @@ class Hyperparameters:
     config : mapping
     path : str
         What errors call it.
+    usual : mapping, optional
+        What holds where none of the keys asked for is there; one that is null is there.
     """
 
-    def __init__(self, config: Mapping[str, Any], path: str) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], path: str, usual: Mapping[str, Any] | None = None
+    ) -> None:
         text = config.get("text_config")
         self._said = {**config, **text} if isinstance(text, dict) else dict(config)
+        self._usual = {} if usual is None else usual
         self.path = path
 
+    def completed(self, usual: Mapping[str, Any]) -> Hyperparameters:
+        """Return the same with what holds for keys that are not there."""
+        return Hyperparameters(self._said, self.path, usual)
+
     def get(self, *keys: str) -> Any:
-        """Return what the first key that is there says, or None; null is as if it were not."""
-        return next((self._said[key] for key in keys if self._said.get(key) is not None), None)
+        """Return what the first key that is there says, or None, which null is too."""
+        said = self._usual if self._said.keys().isdisjoint(keys) else self._said
+        return next((said[key] for key in keys if said.get(key) is not None), None)
 
     def whole(self, *keys: str, least: int = 1) -> int:
         """Return a whole number; without one is an error."""
@@ -59,6 +72,38 @@ class Hyperparameters:
         if isinstance(found, bool) or not isinstance(found, (int, float)) or found != found:
             raise self._wrong(keys, found, "a number")
         return float(found)
+
+    def positive(self, key: str) -> float:
+        """Return a number above 0; without one is an error."""
+        found = self.number(key)
+        if not 0 < found < math.inf:
+            raise self._wrong((key,), found, "a number above 0")
+        return found
+
+    def list_or_none(self, key: str) -> list[Any] | None:
+        """Return a list of as many elements as layers, or more."""
+        found = self.get(key)
+        if found is None:
+            return None
+        if not isinstance(found, list) or len(found) < self.layers:
+            raise self._wrong(
+                (key,), found, f"a list with an element for each of {self.layers} layers"
+            )
+        return found
+
+    def unsupported(self, key: str, computed: str) -> ValueError:
+        """Return the error of what llama.cpp does not compute.
+
+        Parameters
+        ----------
+        key : str
+        computed : str
+            What it does instead, as a sentence without an end.
+        """
+        return ValueError(
+            f"'{self.path}': {key} is {quoted(self.get(key))}, and {computed}. Take another format "
+            "than GGUF"
+        )
 
     def _lacking(self, keys: tuple[str, ...]) -> ValueError:
         return ValueError(
@@ -99,31 +144,44 @@ class Hyperparameters:
         transformers 4 has rope_theta beside rope_scaling, 5 has both in rope_parameters, which
         may say them for each kind of layer.
         """
-        said = dict(self._rope_object("rope_parameters", "rope_scaling"))
-        of_kind = said.get("full_attention")
-        if isinstance(of_kind, dict):
-            said = of_kind
-        usual = {
+        of_all = self._object("rope_parameters")
+        scaling = self._object("rope_scaling")
+        original = self.get("original_max_position_embeddings")
+        said: dict[str, Any] = {
             "rope_theta": self.get("rope_theta", "rotary_emb_base", "global_rope_theta"),
-            "rope_type": said.get("type"),
             "partial_rotary_factor": self.get("partial_rotary_factor", "rotary_pct", "rope_pct"),
-            "original_max_position_embeddings": self.get("original_max_position_embeddings"),
+            "original_max_position_embeddings": self.get("max_position_embeddings"),
         }
-        return Hyperparameters({**usual, **said}, f"{self.path}: rope_parameters")
+        if self.rope_is_of_kinds:
+            said |= {**self._rope_of("full_attention"), **scaling}
+        else:
+            said |= scaling or of_all
+            said |= {} if original is None else {"original_max_position_embeddings": original}
+        said.setdefault("rope_type", said.get("type"))
+        key = ": rope_scaling" if scaling else ": rope_parameters" if of_all else ""
+        return Hyperparameters(said, f"{self.path}{key}")
 
     @cached_property
     def rope_of_windows(self) -> Hyperparameters:
         """What is said of rotary embeddings, of layers that attend to a window."""
-        said = self._rope_object("rope_parameters", "rope_scaling").get("sliding_attention")
         theta = self.get("rope_local_base_freq", "local_rope_theta", "rope_theta_local")
-        if not isinstance(said, dict):
-            said = {}
-        return Hyperparameters({"rope_theta": theta, **said}, f"{self.path}: rope_parameters")
+        said = self._rope_of("sliding_attention")
+        said = {"rope_theta": theta, "rope_type": said.get("type"), **said}
+        return Hyperparameters(said, f"{self.path}: rope_parameters.sliding_attention")
 
-    def _rope_object(self, *keys: str) -> dict[str, Any]:
-        found = self.get(*keys)
+    @property
+    def rope_is_of_kinds(self) -> bool:
+        """Whether rotary embeddings are said for each kind of layer."""
+        return not self._object("rope_parameters").keys().isdisjoint(_KINDS_OF_LAYERS)
+
+    def _rope_of(self, kind: str) -> dict[str, Any]:
+        said = Hyperparameters(self._object("rope_parameters"), f"{self.path}: rope_parameters")
+        return said._object(kind)
+
+    def _object(self, key: str) -> dict[str, Any]:
+        found = self.get(key)
         if found is None:
             return {}
         if not isinstance(found, dict):
-            raise self._wrong(keys, found, "an object")
+            raise self._wrong((key,), found, "an object")
         return found

@@ -11,6 +11,7 @@ from pyarrowquant.llama_cpp.architectures.llama import Granite, Llama, SmolLM3
 from pyarrowquant.llama_cpp.architectures.olmo import Olmo2
 from pyarrowquant.llama_cpp.architectures.phi import Phi3
 from pyarrowquant.llama_cpp.architectures.qwen import Qwen2, Qwen2Moe, Qwen3, Qwen3Moe
+from pyarrowquant.llama_cpp.class_defaults import CLASS_DEFAULTS, family_of
 from pyarrowquant.llama_cpp.hyperparameters import Hyperparameters
 
 ARCHITECTURES: tuple[type[Architecture], ...] = (
@@ -39,7 +40,8 @@ def architecture_of(hyperparameters: Hyperparameters) -> Architecture:
     named = classes[0] if isinstance(classes, list) and classes else classes
     for kind in ARCHITECTURES:
         if isinstance(named, str) and named in kind.classes:
-            return kind(hyperparameters, named)
+            usual = CLASS_DEFAULTS[family_of(named)]
+            return kind(hyperparameters.completed(usual), named)
     known = sorted(name for kind in ARCHITECTURES for name in kind.classes)
     raise ValueError(
         f"'{hyperparameters.path}' has architectures {quoted(named)}, which is not converted to "

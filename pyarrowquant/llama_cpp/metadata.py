@@ -27,6 +27,10 @@ class Metadata:
         found = self.add.kv_data[0].get(key)
         return None if found is None else found.value
 
+    def value_of_architecture(self, key: str) -> Any:
+        """Return the value of a key of gguf's that begins with the architecture; None for none."""
+        return self.value(key.format(arch=self.architecture))
+
     def drop_unwritable(self, prefix: str) -> None:
         """Leave out keys whose values are not of the types that they should have."""
         types = import_gguf("Writing").GGUFValueType

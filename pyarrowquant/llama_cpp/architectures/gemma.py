@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from pyarrowquant.llama_cpp.architecture import Architecture
+from pyarrowquant.llama_cpp.hyperparameters import Hyperparameters
 from pyarrowquant.llama_cpp.metadata import Metadata
+from pyarrowquant.llama_cpp.rope import describe_rope_of_windows
 from pyarrowquant.llama_cpp.rows import Change, plus_one
+from pyarrowquant.reading.gguf import import_gguf
 
 
 class Gemma(Architecture):
@@ -15,8 +18,6 @@ class Gemma(Architecture):
 
     name = "gemma"
     classes: ClassVar[Sequence[str]] = ("GemmaForCausalLM",)
-
-    usual_head_size = 256
 
     def unused(self, name: str) -> str | None:
         if self.original(name) == "lm_head.weight":
@@ -36,11 +37,14 @@ class Gemma2(Gemma):
     def describe(self, metadata: Metadata) -> None:
         super().describe(metadata)
         said, add = self.hyperparameters, metadata.add
-        if (cap := said.number_or_none("attn_logit_softcapping")) is not None:
-            add.add_attn_logit_softcapping(cap)
-        if (cap := said.number_or_none("final_logit_softcapping")) is not None:
-            add.add_final_logit_softcapping(cap)
-        add.add_sliding_window(said.whole("sliding_window"))
+        _check_scale_of_queries(said, self.name, 46)
+        for key, write in (
+            ("attn_logit_softcapping", add.add_attn_logit_softcapping),
+            ("final_logit_softcapping", add.add_final_logit_softcapping),
+        ):
+            if not (cap := said.number_or_none(key)):
+                raise said.unsupported(key, "llama.cpp caps logits of gemma2 always")
+            write(cap)
 
 
 class Gemma3(Gemma):
@@ -52,7 +56,24 @@ class Gemma3(Gemma):
     def describe(self, metadata: Metadata) -> None:
         super().describe(metadata)
         said, add = self.hyperparameters, metadata.add
-        if (cap := said.number_or_none("final_logit_softcapping")) is not None:
-            add.add_final_logit_softcapping(cap)
-        if said.whole_or_none("sliding_window_pattern") != 1:
-            add.add_sliding_window(said.whole("sliding_window"))
+        _check_scale_of_queries(said, self.name, 62)
+        describe_rope_of_windows(said, metadata)
+        if (cap := said.number_or_none("final_logit_softcapping")) is None:
+            return
+        if metadata.value_of_architecture(import_gguf("Writing").Keys.Attention.SLIDING_WINDOW):
+            raise said.unsupported(
+                "final_logit_softcapping",
+                "llama.cpp caps no logits of gemma3 with layers that attend to a window",
+            )
+        add.add_final_logit_softcapping(cap)
+
+
+def _check_scale_of_queries(said: Hyperparameters, architecture: str, layers_of_27b: int) -> None:
+    """Raise for another scale than llama.cpp's, which it tells by the number of layers."""
+    size = said.head_size
+    if said.layers == layers_of_27b:
+        size = said.whole("hidden_size") // said.heads
+    if said.number("query_pre_attn_scalar") != size:
+        raise said.unsupported(
+            "query_pre_attn_scalar", f"llama.cpp computes {architecture} with {size} here alone"
+        )

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from pyarrowquant.llama_cpp.architecture import Architecture
 from pyarrowquant.llama_cpp.metadata import Metadata
+from pyarrowquant.llama_cpp.rope import turned_columns
 
 
 class Glm4(Architecture):
@@ -17,6 +18,4 @@ class Glm4(Architecture):
 
     def describe(self, metadata: Metadata) -> None:
         super().describe(metadata)
-        said = self.hyperparameters
-        rotary = said.rope.number_or_none("partial_rotary_factor") or 0.5
-        metadata.add.add_rope_dimension_count(int(said.head_size * rotary))
+        metadata.add.add_rope_dimension_count(turned_columns(self.hyperparameters))

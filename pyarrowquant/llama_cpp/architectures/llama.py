@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
-
-from pyarrowquant.llama_cpp.architecture import Added, Architecture
-from pyarrowquant.llama_cpp.hyperparameters import Hyperparameters
+from pyarrowquant.llama_cpp.architecture import Architecture
 from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.rows import Change, paired
+from pyarrowquant.llama_cpp.windows import check_positions
 
 
 class Llama(Architecture):
@@ -43,35 +40,6 @@ class Llama(Architecture):
         metadata.add.add_vocab_size(self.hyperparameters.whole("vocab_size"))
         metadata.add.add_rope_dimension_count(self.hyperparameters.head_size)
 
-    def added(self) -> list[Added]:
-        rope = self.hyperparameters.rope
-        if rope.get("rope_type") != "llama3":
-            return []
-        return [Added("rope_freqs.weight", _llama_3_factors(rope, self.hyperparameters.head_size))]
-
-
-def _llama_3_factors(rope: Hyperparameters, size: int) -> np.ndarray:
-    """By how much Llama 3.1 divides the frequencies of rotary embeddings.
-
-    As transformers has it, in modeling_rope_utils.py: long waves by the factor, short ones not at
-    all, those between by something between.
-    """
-    factor = rope.number("factor")
-    low, high = rope.number("low_freq_factor"), rope.number("high_freq_factor")
-    context = rope.whole("original_max_position_embeddings")
-    theta = rope.number("rope_theta")
-    exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
-    frequencies = np.float32(1) / np.float32(theta) ** exponents
-    factors = np.ones(len(frequencies), np.float32)
-    for i, frequency in enumerate(frequencies):
-        length = 2 * math.pi / float(frequency)
-        if length > context / low:
-            factors[i] = factor
-        elif length >= context / high:
-            smooth = (context / length - low) / (high - low)
-            factors[i] = 1 / ((1 - smooth) / factor + smooth)
-    return factors
-
 
 class SmolLM3(Llama):
     """Some layers without rotary embeddings, which llama.cpp knows."""
@@ -79,6 +47,10 @@ class SmolLM3(Llama):
     name = "smollm3"
     classes: ClassVar[Sequence[str]] = ("SmolLM3ForCausalLM",)
     bases: ClassVar[Sequence[str]] = ()
+
+    def describe(self, metadata: Metadata) -> None:
+        super().describe(metadata)
+        check_positions(self.hyperparameters)
 
 
 class Granite(Llama):
@@ -97,5 +69,6 @@ class Granite(Llama):
             ("residual_multiplier", add.add_residual_scale),
             ("logits_scaling", add.add_logit_scale),
         ):
-            if number := said.number_or_none(key):
-                write(number)
+            if (number := said.number(key)) == 0:
+                raise said.unsupported(key, "llama.cpp takes 0 for a factor that is left out")
+            write(number)
