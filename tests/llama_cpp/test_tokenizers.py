@@ -10,7 +10,7 @@ import gguf
 import hf_folders
 import pytest
 from commands import failed, run, succeeded
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 GPT_2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
 QWEN_2 = (
@@ -88,7 +88,7 @@ def test_added_tokens_are_found_in_texts(tmp_path: Path) -> None:
     tokenizer.add_tokens(["<tool>", "<|tool|>", "\u2581\u2581"])
     keys = keys_of(hf_folders.write(tmp_path / "model", tokenizer=tokenizer))
     found = dict(zip(keys["ggml.tokens"], keys["ggml.token_type"], strict=True))
-    assert (found["<tool>"], found["<|tool|>"], found["  "]) == (4, 3, 4)
+    assert (found["<tool>"], found["<|tool|>"], found["\u2581\u2581"]) == (4, 3, 4)
 
 
 @pytest.mark.parametrize("prepend", [True, False])
@@ -118,6 +118,7 @@ def test_words(tmp_path: Path) -> None:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.add_special_tokens(words[:4])
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (320, 256),
         "embeddings.position_embeddings.weight": (128, 256),
@@ -171,7 +172,7 @@ def test_words(tmp_path: Path) -> None:
 
 
 def test_a_name_can_be_said(tmp_path: Path) -> None:
-    strange = pre_tokenizers.Split(Regex("[aeiou]"), "isolated")
+    strange = hf_folders.split("[aeiou]")
     folder = hf_folders.write(tmp_path / "model", tokenizer=hf_folders.bpe(strange))
     error = failed("quantize", folder, tmp_path / "a.gguf")
     assert "tokenizer.json" in error
