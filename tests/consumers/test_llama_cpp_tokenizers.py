@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import ctypes
-import io
 import json
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -18,10 +17,19 @@ import llama_cpp
 import pytest
 import sentencepiece
 from commands import run
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizer_models import (
+    BYTES_AND_PIECES,
+    LETTER,
+    UNIGRAM,
+    framed,
+    pieces,
+    trained,
+    unigram,
+    words,
+)
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
 ROWS = 700
-LETTER = "\u2581"
 TEXTS = (
     "Hello World, it's we'll I'D they'RE don't",
     "The quick brown fox jumps over 12 lazy dogs",
@@ -95,14 +103,6 @@ def folder_of(tmp_path: Path, tokenizer: Tokenizer, **config: Any) -> Path:
     return folder
 
 
-def framed(tokenizer: Tokenizer, template: str, *tokens: str) -> Tokenizer:
-    numbers = [(token, tokenizer.token_to_id(token)) for token in tokens]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=template, pair=None, special_tokens=numbers
-    )
-    return tokenizer
-
-
 # Byte-level BPE.
 
 
@@ -147,19 +147,10 @@ def test_tokens_added_to_bytes(tmp_path: Path) -> None:
 # BPE of sentencepiece's pieces.
 
 
-def pieces(scheme: str | None, split: bool = False) -> Tokenizer:
-    """Pieces whose spaces Prepend or Metaspace treat."""
-    tokenizer = hf_folders.pieces(ROWS, prepend=True)
-    if scheme is not None:
-        tokenizer.normalizer = None
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=split)
-    return tokenizer
-
-
 @pytest.mark.parametrize("split", [True, False])
 @pytest.mark.parametrize("scheme", [None, "always", "first", "never"])
 def test_spaces_of_pieces(tmp_path: Path, scheme: str | None, split: bool) -> None:
-    tokenizer = framed(pieces(scheme, split), "<s> $A", "<s>")
+    tokenizer = pieces(ROWS, scheme, split)
     differs = scheme in ("always", "first")
     texts = [text for text in TEXTS if not (differs and text.startswith((" ", LETTER)))]
     if scheme != "first":
@@ -182,49 +173,6 @@ def test_tokens_added_to_pieces(tmp_path: Path) -> None:
 
 
 # Unigram.
-
-
-def unigram(
-    *, merges: bool, scheme: str = "always", words: bool = False, strip: bool = True
-) -> Any:
-    first = ["<s>", "<pad>", "</s>", "<unk>"]
-    letters = sorted({letter for text in hf_folders.TEXT for letter in text.replace(" ", LETTER)})
-    scored = [(text, 0.0) for text in first] + [
-        (text, -8.0 - n / 99) for n, text in enumerate(letters)
-    ]
-    scored += [(f"{LETTER}The", -3.0), ("ick", -4.0), (f"{LETTER}fox", -3.5), ("e\u0301", -9.0)]
-    tokenizer = Tokenizer(models.Unigram(scored, unk_id=3))
-    steps: list[Any] = [normalizers.Precompiled(charsmap())]
-    if merges and not words:
-        steps += [normalizers.Replace(Regex(" {2,}"), " ")]
-        steps += [normalizers.Strip(left=False, right=True)] if strip else []
-    tokenizer.normalizer = normalizers.Sequence(steps)
-    spaces: Any = pre_tokenizers.Metaspace(prepend_scheme=scheme)
-    if words:
-        spaces = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), spaces])
-    tokenizer.pre_tokenizer = spaces
-    tokenizer.add_special_tokens(first)
-    return framed(tokenizer, "<s> $A </s>", "<s>", "</s>")
-
-
-def trained(**options: Any) -> bytes:
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(hf_folders.TEXT * 9),
-        model_writer=model,
-        minloglevel=2,
-        hard_vocab_limit=False,
-        **options,
-    )
-    return model.getvalue()
-
-
-def charsmap() -> bytes:
-    """That of nmt_nfkc, out of a model."""
-    from sentencepiece import sentencepiece_model_pb2
-
-    model = sentencepiece_model_pb2.ModelProto.FromString(trained(vocab_size=60))
-    return model.normalizer_spec.precompiled_charsmap
 
 
 @pytest.mark.parametrize(
@@ -253,18 +201,6 @@ def test_spaces_of_unigram(
 # WordPiece.
 
 
-def words(**normalizer: Any) -> Tokenizer:
-    texts = "[PAD] [UNK] [CLS] [SEP] fox ##es the The a ##b \u00e9 e ##t ##\u00e9 ##e ! ' , . 1 ##2"
-    listed = [*texts.split(), "\u6211", "\u60f3", "\u5728", "##\u60f3", "caf", "resum", "\u00e9t"]
-    tokenizer = Tokenizer(
-        models.WordPiece({text: n for n, text in enumerate(listed)}, unk_token="[UNK]")
-    )
-    tokenizer.normalizer = normalizers.BertNormalizer(**normalizer)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
-    return framed(tokenizer, "[CLS] $A [SEP]", "[CLS]", "[SEP]")
-
-
 @pytest.mark.parametrize("strip_accents", [None, True, False])
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_letters_of_words(tmp_path: Path, lowercase: bool, strip_accents: bool | None) -> None:
@@ -281,14 +217,6 @@ def test_letters_of_words(tmp_path: Path, lowercase: bool, strip_accents: bool |
 
 # tokenizer.model alone.
 
-BYTES_AND_PIECES = {
-    "model_type": "bpe",
-    "vocab_size": 320,
-    "byte_fallback": True,
-    "normalization_rule_name": "identity",
-    "remove_extra_whitespaces": False,
-}
-UNIGRAM = {"model_type": "unigram", "vocab_size": 60}
 MODELS: dict[str, dict[str, Any]] = {
     "bpe": BYTES_AND_PIECES,
     "bpe without a space": {**BYTES_AND_PIECES, "add_dummy_prefix": False},

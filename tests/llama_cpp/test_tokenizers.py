@@ -178,12 +178,29 @@ def test_a_name_can_be_said(tmp_path: Path) -> None:
     assert "tokenizer.json" in error
     assert "--pre-tokenizer" in error
     assert keys_of(folder, "--pre-tokenizer", "jais")["ggml.pre"] == "jais"
+    succeeded("dequantize", folder, tmp_path / "b.gguf", "--pre-tokenizer", "jais")
+    assert gguf.GGUFReader(tmp_path / "b.gguf").fields["tokenizer.ggml.pre"].contents() == "jais"
     error = failed("quantize", folder, tmp_path / "a.gguf", "--pre-tokenizer", "lama")
     assert "llama-bpe" in error
-    error = failed(
-        "quantize", folder, tmp_path / "a", "--to", "mlx", "--pre-tokenizer", "jais", code=2
-    )
+
+
+def test_a_name_where_none_is_needed(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model")
+    said = ("--pre-tokenizer", "jais")
+    error = failed("quantize", folder, tmp_path / "a", "--to", "mlx", *said, code=2)
     assert "pre_tokenizer" in error
+    assert "Leave it out" in error
+    error = failed("dequantize", folder, tmp_path / "a.safetensors", *said, code=2)
+    assert "--pre-tokenizer is only for gguf" in error
+    succeeded("dequantize", folder, tmp_path / "model.gguf")
+    for command in ("quantize", "dequantize"):
+        error = failed(command, tmp_path / "model.gguf", tmp_path / "a.gguf", *said, code=2)
+        assert "model.gguf" in error
+        assert "Hugging Face folders" in error
+    pieces = hf_folders.write(tmp_path / "pieces", tokenizer=hf_folders.pieces())
+    error = failed("dequantize", pieces, tmp_path / "a.gguf", *said)
+    assert "tokenizer.json" in error
+    assert "BPE of bytes" in error
 
 
 def test_tokens_beyond_the_embeddings(tmp_path: Path) -> None:
