@@ -138,7 +138,7 @@ def _side(
     puts = around.begins and key == "bos" and around.frame is None if said is None else said
     if named is None and framed:
         named = framed[0]
-    if said and named is None:
+    if said and files.named(f"{key}_token") is None:
         raise ValueError(
             f"'{files.path(TOKENIZER_CONFIG)}' says {switch} true, and no file says which token "
             f"that is. Say {key}_token beside it"

@@ -173,6 +173,8 @@ class TokenizerFiles:
     def _added(self, token: object, number: object, key: str, name: str) -> AddedToken:
         if not isinstance(token, dict) or not isinstance(token.get("content"), str):
             raise self.wrong(key, "an object with content, or a list of such with id", token, name)
+        if not _is_text(token["content"]):
+            raise self.wrong(key, "of a text, without halves of UTF-16", token, name)
         self._check_number(key, number, name)
         assert isinstance(number, int)
         return AddedToken(
@@ -207,7 +209,7 @@ class TokenizerFiles:
         """Return the text of a token that has a key, such as eos_token, and the file's name."""
         for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
             said = self.said(name).get(key)
-            if said is None:
+            if said is None or said == "":
                 continue
             text = _text_of(said)
             if text is None:
@@ -241,3 +243,8 @@ class TokenizerFiles:
 def _text_of(said: object) -> str | None:
     text = said.get("content") if isinstance(said, dict) else said
     return text if isinstance(text, str) else None
+
+
+def _is_text(said: str) -> bool:
+    """Whether UTF-8 has it; JSON may have half a pair of UTF-16."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in said)

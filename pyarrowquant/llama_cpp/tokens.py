@@ -35,12 +35,14 @@ class Tokens:
         self.scores = [_SCORE_OF_UNUSED] * rows
         self.numbers: dict[str, int] = {}
         self._free = set(range(rows))
+        self._path = ""
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def fill(self, vocabulary: Iterable[tuple[str, int]], path: str) -> None:
         """Put in the tokens of a model; two of a number, or one beyond the rows, is an error."""
+        self._path = path
         for text, number in vocabulary:
             if number >= len(self):
                 raise ValueError(
@@ -72,10 +74,10 @@ class Tokens:
             Whether one may take the number of another token of the model.
         """
         self._warn_of_strips(added)
-        beyond = dict.fromkeys(token.content for token in added if token.id >= len(self))
+        beyond = {token.content: token.said_in for token in added if token.id >= len(self)}
         if beyond:
             warnings.warn(
-                f"{added[0].said_in} and beside it are tokens for which the model has no row, and "
+                f"{next(iter(beyond.values()))} has tokens for which the model has no row, and "
                 f"which no text can have: {first_few(list(map(repr, beyond)))}",
                 UserWarning,
                 stacklevel=users_level(),
@@ -123,13 +125,15 @@ class Tokens:
 
     def _warn_of_strips(self, added: Sequence[AddedToken]) -> None:
         # Of encoders the mask strips, which is in no text that is embedded.
-        strips = dict.fromkeys(
-            token.content for token in added if token.strips and "mask" not in token.content.lower()
-        )
+        strips = {
+            token.content: token.said_in
+            for token in added
+            if token.strips and "mask" not in token.content.lower()
+        }
         if strips:
             warnings.warn(
-                f"{added[0].said_in} and beside it are tokens with lstrip or rstrip, so that "
-                "spaces beside them go, which llama.cpp mostly leaves: "
+                f"{next(iter(strips.values()))} has tokens with lstrip or rstrip, so that spaces "
+                "beside them go, which llama.cpp mostly leaves: "
                 f"{first_few(list(map(repr, strips)))}",
                 UserWarning,
                 stacklevel=users_level(),
@@ -146,21 +150,18 @@ class Tokens:
         add.add_token_types(self.types)
 
     def _complete(self) -> None:
-        """Name the rows that no text has; two of a text, or one that is none, is an error."""
+        """Name the rows that no text has; two tokens of a text are an error."""
         taken: dict[str, int] = {}
         for number, text in enumerate(self.texts):
             if number in self._free:
                 continue
-            other = taken.setdefault(text, number)
+            text = text.split("\0")[0]  # as llama.cpp reads it
+            other = taken.setdefault(text, number) if text else number
             if other != number:
                 raise ValueError(
-                    f"The tokens {other} and {number} would both be {quoted(text)} in a GGUF file, "
-                    "which llama.cpp does not load. Rename one of them in the tokenizer's files"
-                )
-            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise ValueError(
-                    f"The token {number} is {quoted(text)}, which is no text: it has half of a "
-                    "pair of UTF-16. Take the tokenizer that came with the weights"
+                    f"'{self._path}' and what is beside it have the tokens {other} and {number}, "
+                    f"which would both be {quoted(text)} to llama.cpp, and it loads no such file. "
+                    "Rename one of them"
                 )
         for number in self._free:
             text = f"[PAD{number}]"

@@ -10,7 +10,7 @@ from typing import Any
 import hf_folders
 import pytest
 import tokenizer_models
-from commands import failed
+from commands import failed, run
 from tokenizer_models import BYTES_AND_PIECES, LETTER, UNIGRAM, trained
 from tokenizers import AddedToken, Tokenizer
 
@@ -285,6 +285,30 @@ def without_ends(folder: Path) -> None:
     said = json.loads(path.read_text())
     del said["bos_token_id"], said["eos_token_id"]
     path.write_text(json.dumps(said))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("added_tokens.json", "\ud800", ["'\\ud800'", "UTF-16"]),
+        ("tokenizer.json", "a\0b", ["would both be 'a'"]),
+    ],
+)
+def test_added_tokens_that_are_no_texts(
+    tmp_path: Path, name: str, text: str, words: list[str]
+) -> None:
+    folder = hf_folders.write(tmp_path / "model", tokenizer=tokenizers_of("pieces"))
+    (folder / "added_tokens.json").write_text(json.dumps({text: 300}))
+    refused(folder, name, *words)
+
+
+def test_a_control_token_that_is_normalized(tmp_path: Path) -> None:
+    tokenizer = tokenizers_of("pieces")
+    tokenizer.add_special_tokens([AddedToken("<tool>", normalized=True)])
+    folder = hf_folders.write(tmp_path / "model", tokenizer=tokenizer)
+    result = run("quantize", folder, tmp_path / "out.gguf")
+    assert result.exit_code == 0
+    assert f"'<tool>' as '{LETTER}<tool>'" in result.stderr
 
 
 def test_an_added_token_that_is_normalized(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pyarrowquant.llama_cpp.tokens import SPACE
 METASPACE = "Metaspace"
 AT_BEGIN = "texts that begin with a space"
 AT_END = "texts that end with a space"
+WITH_OTHERS = "texts with tabs, newlines and the like"
 AFTER_FOUND = "what comes after a token that the user defined"
 AFTER_TOKENS = "what comes after a control token within a text"
 

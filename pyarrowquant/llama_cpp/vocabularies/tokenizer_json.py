@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
-from pyarrowquant._core.quoting import quoted
-from pyarrowquant.llama_cpp.tokenizer_files import TOKENIZER, TOKENIZER_CONFIG, TokenizerFiles
+from pyarrowquant._core.quoting import first_few, quoted
+from pyarrowquant.errors import users_level
+from pyarrowquant.llama_cpp.tokenizer_files import (
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    AddedToken,
+    TokenizerFiles,
+)
 
 
 def import_tokenizers() -> Any:
@@ -32,16 +40,32 @@ def load(files: TokenizerFiles) -> Any:
     except Exception as error:  # it raises nothing narrower
         path = files.path(TOKENIZER)
         raise ValueError(f"'{path}' is none that tokenizers reads: {error}") from None
-    normalizer = tokenizer.normalizer
+    _check_normalized(added, tokenizer.normalizer)
+    return tokenizer
+
+
+def _check_normalized(added: Sequence[AddedToken], normalizer: Any) -> None:
+    """Raise where a token is found in texts under another text; control tokens rarely are so."""
+    others = {}
     for token in added if normalizer is not None else []:
         changed = normalizer.normalize_str(token.content)
-        if token.normalized and changed != token.content:
+        if not token.normalized or changed == token.content:
+            continue
+        if not token.special:
             raise ValueError(
                 f"{token.said_in} has {quoted(token.content)} with normalized true, so that it is "
                 f"found as {quoted(changed)} in texts that the normalizer has changed, which "
                 'llama.cpp does not do. Say "normalized": false if it is found as it is'
             )
-    return tokenizer
+        others[token.content] = f"{token.content!r} as {changed!r}"
+    if others:
+        warnings.warn(
+            f"{added[0].said_in} has tokens with normalized true, which are found in texts that "
+            f"the normalizer has changed: {first_few(list(others.values()))}. llama.cpp finds them "
+            "wherever they are",
+            UserWarning,
+            stacklevel=users_level(),
+        )
 
 
 def check_plain_merges(files: TokenizerFiles) -> None:

@@ -17,6 +17,7 @@ from pyarrowquant.llama_cpp.vocabularies.spaces import (
     AT_BEGIN,
     AT_END,
     METASPACE,
+    WITH_OTHERS,
     Metaspace,
     check_words,
     metaspace_of,
@@ -28,6 +29,7 @@ from pyarrowquant.llama_cpp.vocabularies.tokenizer_json import (
 )
 
 _RUNS = {"Regex": " {2,}"}
+_WHITE = "\t\n\r\u00a0\u3000"  # at which WhitespaceSplit splits too
 
 
 def describe_unigram(files: TokenizerFiles, rows: int, metadata: Metadata) -> None:
@@ -51,8 +53,7 @@ def describe_unigram(files: TokenizerFiles, rows: int, metadata: Metadata) -> No
     for number, (_, score) in enumerate(vocabulary):
         tokens.scores[number] = float(score)
     charsmap = _charsmap(files)
-    spaces = _Spaces(files, texts)
-    load(files)
+    spaces = _Spaces(files, texts, load(files).normalizer)
     tokens.add(files.added)
     tokens.types[unknown] = UNKNOWN
     add = metadata.add
@@ -112,7 +113,7 @@ class _Spaces:
         Whether several become one, and those at both ends none.
     """
 
-    def __init__(self, files: TokenizerFiles, texts: list[str]) -> None:
+    def __init__(self, files: TokenizerFiles, texts: list[str], normalizer: Any) -> None:
         self._files = files
         kinds = [step["type"] for step in files.steps("normalizer")]
         runs = any(map(self._merges_runs, files.steps("normalizer")))
@@ -134,6 +135,8 @@ class _Spaces:
             differing.append(AT_BEGIN)
         if not words and ("Strip" in kinds) != self.merges:
             differing.append(AT_END)
+        if words and not _makes_spaces(normalizer):
+            differing.append(WITH_OTHERS)
         if metaspace.scheme == "first":
             differing.append(AFTER_TOKENS)
         warn_of_spaces(files, differing)
@@ -164,3 +167,11 @@ class _Spaces:
                 "file can make up for it",
             )
         return words, metaspace_of(self._files, steps[-1])
+
+
+def _makes_spaces(normalizer: Any) -> bool:
+    """Whether all white space becomes spaces before texts are split."""
+    if normalizer is None:
+        return False
+    normalized = (normalizer.normalize_str(f"a{white}b") for white in _WHITE)
+    return all(set(text) <= set("ab ") for text in normalized)
