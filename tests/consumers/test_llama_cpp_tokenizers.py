@@ -249,7 +249,7 @@ def sentencepiece_folder(tmp_path: Path, data: bytes, **files: Any) -> Path:
 def test_a_model_of_sentencepiece(tmp_path: Path, name: str) -> None:
     data = trained(**MODELS[name])
     path, warned = written(sentencepiece_folder(tmp_path, data))
-    assert not warned
+    assert ("spaces alone" in warned) if name == "unigram of all spaces" else not warned
     processor = sentencepiece.SentencePieceProcessor(model_proto=data)
     texts = [*TEXTS, "a<tool>b  <tool>", "x    y     z\n\n\n"]
     if name == "unigram of all spaces":

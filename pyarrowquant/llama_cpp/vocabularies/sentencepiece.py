@@ -16,7 +16,7 @@ from pyarrowquant.llama_cpp.special_tokens import Around, describe_special
 from pyarrowquant.llama_cpp.tokenizer_files import SENTENCEPIECE, TokenizerFiles
 from pyarrowquant.llama_cpp.tokens import BYTE, CONTROL, SPACE, UNKNOWN, USER_DEFINED, Tokens
 from pyarrowquant.llama_cpp.vocabularies.pieces import check_byte_pieces
-from pyarrowquant.llama_cpp.vocabularies.spaces import AFTER_FOUND, warn_of_spaces
+from pyarrowquant.llama_cpp.vocabularies.spaces import AFTER_FOUND, ONLY_SPACES, warn_of_spaces
 from pyarrowquant.llama_cpp.vocabularies.unigram import check_charsmap
 
 _WAY_OUT = "No GGUF file can make up for it"
@@ -46,8 +46,12 @@ def describe_sentencepiece(files: TokenizerFiles, rows: int, metadata: Metadata)
         if tokens.types[number] == USER_DEFINED and tokens.texts[number] == piece.text:
             tokens.rename(number, piece.text.replace(SPACE, " "))  # as texts have it
     prepends = model.add_dummy_prefix and files.switch("add_prefix_space") is not False
+    differing = []
     if prepends and USER_DEFINED in {piece.kind for piece in model.pieces}:
-        warn_of_spaces(files, [AFTER_FOUND], SENTENCEPIECE)
+        differing.append(AFTER_FOUND)
+    if prepends and model.model_type == UNIGRAM and not model.remove_extra_whitespaces:
+        differing.append(ONLY_SPACES)
+    warn_of_spaces(files, differing, SENTENCEPIECE)
     add = metadata.add
     tokens.describe(add, "llama" if model.model_type == BPE else "t5", "default", scores=True)
     add.add_add_space_prefix(prepends)
