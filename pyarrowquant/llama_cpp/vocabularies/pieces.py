@@ -141,8 +141,10 @@ def _set_scores(files: TokenizerFiles, tokens: Tokens) -> None:
 
 def _check_all_merge(files: TokenizerFiles, tokens: Tokens) -> None:
     merges = set(files.merges)
-    found_whole = {token.content for token in files.added}
-    for text in tokens.numbers.keys() - found_whole:
+    found_whole = {token.content for token in files.added if SPACE not in token.content}
+    for text in tokens.numbers:
+        if text in found_whole:
+            continue
         for cut in range(1, len(text)):
             first, second = text[:cut], text[cut:]
             if (
