@@ -288,3 +288,29 @@ def test_a_tokenizer_model(tmp_path: Path) -> None:
     assert (found["<unk>"], found["<s>"], found["<0x41>"], found["e"]) == (2, 3, 6, 1)
     assert (found["  "], found["<tool>"]) == (4, 3)
     assert keys["ggml.scores"][tokens.index("e")] == processor.get_score(tokens.index("e"))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "said"),
+    [
+        ("always", "begin with a space"),
+        ("first", "what comes after an added token"),
+        ("never", ""),
+    ],
+)
+def test_spaces_that_llama_cpp_puts_otherwise(tmp_path: Path, scheme: str, said: str) -> None:
+    tokenizer = tokenizer_models.pieces(320, scheme)
+    folder = hf_folders.write(tmp_path / "model", tokenizer=tokenizer)
+    warned = run("quantize", folder, tmp_path / "a.gguf").stderr
+    assert (f"{folder / 'tokenizer.json'}" in warned) == bool(said)
+    assert said in warned
+
+
+def test_symbols_of_a_tokenizer_model(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model", tokenizer=hf_folders.pieces())
+    (folder / "tokenizer.json").unlink()
+    options = {**tokenizer_models.BYTES_AND_PIECES, "user_defined_symbols": ["<tool>"]}
+    (folder / "tokenizer.model").write_bytes(tokenizer_models.trained(**options))
+    warned = run("quantize", folder, tmp_path / "a.gguf").stderr
+    assert "tokenizer.model" in warned
+    assert "after a token that the user defined" in warned

@@ -13,12 +13,12 @@ from pyarrowquant.llama_cpp.tokenizer_files import TOKENIZER, TokenizerFiles
 from pyarrowquant.llama_cpp.tokens import SPACE
 
 METASPACE = "Metaspace"
-AT_BEGIN = "texts that begin with a space (also after a control token)"
+AT_BEGIN = "texts that begin with a space (also after an added token)"
 ONLY_SPACES = "texts of spaces alone"
 AT_END = "texts that end with a space"
 WITH_OTHERS = "texts with tabs, newlines and the like"
 AFTER_FOUND = "what comes after a token that the user defined"
-AFTER_TOKENS = "what comes after a control token within a text"
+AFTER_TOKENS = "what comes after an added token within a text"
 
 
 @dataclass(frozen=True)
