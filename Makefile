@@ -72,7 +72,9 @@ test-transformers: $(VENV)-transformers/installed
 
 # llama-cpp-python is compiled when it is installed, which takes minutes.
 test-llama-cpp: $(VENV)-llama-cpp/installed
-	$(VENV)-llama-cpp/bin/python -m pytest -o filterwarnings=default tests/consumers/test_llama_cpp.py tests/consumers/test_llama_cpp_folders.py tests/consumers/test_llama_cpp_config.py tests/consumers/test_evaluate.py
+	$(VENV)-llama-cpp/bin/python -m pytest -o filterwarnings=default \
+		tests/consumers/test_llama_cpp.py tests/consumers/test_llama_cpp_folders.py tests/consumers/test_llama_cpp_config.py \
+		tests/consumers/test_llama_cpp_tokenizers.py tests/consumers/test_evaluate.py
 
 # Other quantizers are installed to compare with: some GB, and a long build.
 bench: $(VENV)/bench-installed

@@ -56,6 +56,9 @@ Examples:
     show_default=True,
     help="bfloat16 only to gguf.",
 )
+@click.option(
+    "--pre-tokenizer", help="llama.cpp's name for how texts are split, where it is not found out."
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
 @click.option("--overwrite", is_flag=True, help="Replace DESTINATION if it exists.")
 @json_option
@@ -64,6 +67,7 @@ def dequantize(
     destination: Path,
     kind: str | None,
     dtype: str,
+    pre_tokenizer: str | None,
     threads: int | None,
     overwrite: bool,
     as_json: bool,
@@ -81,10 +85,12 @@ def dequantize(
         raise click.UsageError(
             "--dtype bfloat16 is only for gguf: take float32, which loses nothing"
         )
+    if pre_tokenizer is not None and kind != "gguf":
+        raise click.UsageError("--pre-tokenizer is only for gguf: leave it out")
     if not source.exists():
         raise FileNotFoundError(f"'{source}' does not exist")
     if kind == "gguf":
-        layers = _write_gguf(source, destination, dtype, overwrite)
+        layers = _write_gguf(source, destination, dtype, pre_tokenizer, overwrite)
     elif not is_result(str(source)):
         layers = _decode_model(source, destination, kind, dtype, overwrite)
     elif kind == "safetensors":
@@ -147,9 +153,11 @@ def _decode_model(source: Path, destination: Path, kind: str, dtype: str, overwr
     return len(readers)
 
 
-def _write_gguf(source: Path, destination: Path, dtype: str, overwrite: bool) -> int:
+def _write_gguf(
+    source: Path, destination: Path, dtype: str, pre_tokenizer: str | None, overwrite: bool
+) -> int:
     model = FORMATS["gguf"].viewed(
-        open_model(replace(locate(source, None), files=OpenFiles())), None
+        open_model(replace(locate(source, None), files=OpenFiles())), pre_tokenizer
     )
     if not isinstance(model, LlamaCppModel):
         raise click.ClickException(

@@ -108,7 +108,8 @@ class Format(ABC):
         """
         if pre_tokenizer is not None:
             raise UsageError(
-                f"pre_tokenizer= is for Hugging Face folders to gguf, not for to={self.name!r}"
+                f"pre_tokenizer={pre_tokenizer!r} is for the tokenizers of Hugging Face folders to "
+                f"gguf, not for '{model.location}' to {self.name}. Leave it out"
             )
         return model
 

@@ -12,6 +12,7 @@ import numpy as np
 from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant.llama_cpp.architecture import Architecture
 from pyarrowquant.llama_cpp.card import describe_card
+from pyarrowquant.llama_cpp.chat_template import CHAT_TEMPLATE, OLD_CHAT_TEMPLATE
 from pyarrowquant.llama_cpp.hyperparameters import Hyperparameters
 from pyarrowquant.llama_cpp.known import architecture_of
 from pyarrowquant.llama_cpp.metadata import Metadata
@@ -20,7 +21,10 @@ from pyarrowquant.llama_cpp.pooling import describe_pooling
 from pyarrowquant.llama_cpp.rows import Change
 from pyarrowquant.llama_cpp.tokenizer import describe_tokenizer
 from pyarrowquant.llama_cpp.tokenizer_files import (
+    ADDED_TOKENS,
+    GENERATION_CONFIG,
     SENTENCEPIECE,
+    SPECIAL_TOKENS_MAP,
     TOKENIZER,
     TOKENIZER_CONFIG,
     TokenizerFiles,
@@ -43,10 +47,11 @@ _FILES = (
     TOKENIZER,
     SENTENCEPIECE,
     TOKENIZER_CONFIG,
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
+    ADDED_TOKENS,
+    SPECIAL_TOKENS_MAP,
+    CHAT_TEMPLATE,
+    OLD_CHAT_TEMPLATE,
+    GENERATION_CONFIG,
     "README.md",
 )
 

@@ -8,12 +8,18 @@ from functools import cached_property
 from typing import Any
 
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.reading.config import read_config
+from pyarrowquant.reading.config import CONFIG, read_config
 from pyarrowquant.reading.location import Location
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SENTENCEPIECE = "tokenizer.model"
+ADDED_TOKENS = "added_tokens.json"
+SPECIAL_TOKENS_MAP = "special_tokens_map.json"
+GENERATION_CONFIG = "generation_config.json"
+
+_NESTED = ("normalizers", "pretokenizers", "processors")  # what the parts of a Sequence are under
+_ADDITIONAL = ("additional_special_tokens", "extra_special_tokens")
 
 
 @dataclass(frozen=True)
@@ -24,11 +30,23 @@ class AddedToken:
     ----------
     special : bool
         Whether it controls the model, and is no part of a text.
+    normalized : bool
+        Whether it is found in normalized texts.
+    single_word : bool
+        Whether it is found only where no letters are beside it.
+    strips : bool
+        Whether spaces beside it become part of it.
+    said_in : str
+        The file and the key that have it.
     """
 
     id: int
     content: str
     special: bool
+    normalized: bool
+    single_word: bool
+    strips: bool
+    said_in: str
 
 
 class TokenizerFiles:
@@ -48,17 +66,25 @@ class TokenizerFiles:
             data: bytes = file.buffer(0, file.size).to_pybytes()
             return data
 
+    def said(self, name: str) -> Mapping[str, Any]:
+        """Return what a file of JSON says; nothing without it."""
+        if name not in self._said:
+            self._said[name] = read_config(self.folder.within(name)) if self.has(name) else {}
+        return self._said[name]
+
+    @cached_property
+    def _said(self) -> dict[str, Mapping[str, Any]]:
+        return {}
+
     @cached_property
     def tokenizer(self) -> Mapping[str, Any]:
         """What tokenizer.json says."""
         return read_config(self.folder.within(TOKENIZER))
 
-    @cached_property
+    @property
     def config(self) -> Mapping[str, Any]:
         """What tokenizer_config.json says; nothing without one."""
-        if not self.has(TOKENIZER_CONFIG):
-            return {}
-        return read_config(self.folder.within(TOKENIZER_CONFIG))
+        return self.said(TOKENIZER_CONFIG)
 
     @property
     def model(self) -> Mapping[str, Any]:
@@ -74,21 +100,24 @@ class TokenizerFiles:
     def wrong(self, key: str, what: str, found: object, name: str = TOKENIZER) -> ValueError:
         return ValueError(f"'{self.path(name)}': {key} must be {what}, it is {quoted(found)}")
 
-    def kinds(self, key: str) -> set[str]:
-        """Return the types of a normalizer or the like of tokenizer.json, and of its parts."""
+    def unlike(self, key: str, found: object, why: str, name: str = TOKENIZER) -> ValueError:
+        """Return the error of what llama.cpp does not do."""
+        return ValueError(f"'{self.path(name)}': {key} is {quoted(found)}, {why}")
+
+    def steps(self, key: str) -> list[Mapping[str, Any]]:
+        """Return a normalizer or the like of tokenizer.json: its parts, in their order."""
         found = self.tokenizer.get(key)
-        parts = [found] if isinstance(found, dict) else []
-        kinds: set[str] = set()
-        while parts:
-            part = parts.pop()
-            kinds.add(str(part.get("type")))
-            parts += [
-                each
-                for inner in ("normalizers", "pretokenizers", "processors", "decoders")
-                for each in part.get(inner) or []
-                if isinstance(each, dict)
-            ]
-        return kinds - {"Sequence"}
+        return [] if found is None else self._flat(key, found)
+
+    def _flat(self, key: str, found: object) -> list[Mapping[str, Any]]:
+        if not isinstance(found, dict) or not isinstance(found.get("type"), str):
+            raise self.wrong(key, "an object with a type", found)
+        if found["type"] != "Sequence":
+            return [found]
+        parts = next((found[inner] for inner in _NESTED if inner in found), None)
+        if not isinstance(parts, list):
+            raise self.wrong(key, "a Sequence with a list of its parts", found)
+        return [step for part in parts for step in self._flat(key, part)]
 
     @cached_property
     def vocabulary(self) -> dict[str, int]:
@@ -97,7 +126,7 @@ class TokenizerFiles:
         if not isinstance(found, dict) or not found:
             raise self.wrong("model.vocab", "an object of tokens and their numbers", found)
         for token, number in found.items():
-            self._check_number(f"model.vocab[{quoted(token)}]", number)
+            self._check_number(f"model.vocab[{quoted(token)}]", number, TOKENIZER)
         return found
 
     @cached_property
@@ -120,17 +149,102 @@ class TokenizerFiles:
 
     @cached_property
     def added(self) -> list[AddedToken]:
-        found = self.tokenizer.get("added_tokens") or []
-        if not isinstance(found, list):
-            raise self.wrong("added_tokens", "a list", found)
+        """Tokens that are added to those of the model, whichever file says so."""
         tokens = []
-        for token in found:
-            if not isinstance(token, dict) or not isinstance(token.get("content"), str):
-                raise self.wrong("added_tokens", "a list of objects with id and content", token)
-            self._check_number("added_tokens", token.get("id"))
-            tokens.append(AddedToken(token["id"], token["content"], token.get("special") is True))
+        if self.has(TOKENIZER):
+            found = self.tokenizer.get("added_tokens") or []
+            if not isinstance(found, list):
+                raise self.wrong("added_tokens", "a list", found)
+            for token in found:
+                number = token.get("id") if isinstance(token, dict) else None
+                tokens.append(self._added(token, number, "added_tokens", TOKENIZER))
+        decoder = self.config.get("added_tokens_decoder") or {}
+        if not isinstance(decoder, dict):
+            raise self.wrong("added_tokens_decoder", "an object", decoder, TOKENIZER_CONFIG)
+        for key, token in decoder.items():
+            number = int(key) if key.isascii() and key.isdigit() else key
+            said_in = f"added_tokens_decoder[{quoted(key)}]"
+            tokens.append(self._added(token, number, said_in, TOKENIZER_CONFIG))
+        for text, number in self.said(ADDED_TOKENS).items():
+            token = {"content": text, "special": text in self.additional}
+            tokens.append(self._added(token, number, quoted(text), ADDED_TOKENS))
         return tokens
 
-    def _check_number(self, key: str, number: object) -> None:
+    def _added(self, token: object, number: object, key: str, name: str) -> AddedToken:
+        if not isinstance(token, dict) or not isinstance(token.get("content"), str):
+            raise self.wrong(key, "an object with content, or a list of such with id", token, name)
+        if not _is_text(token["content"]):
+            raise self.wrong(key, "of a text, without halves of UTF-16", token, name)
+        self._check_number(key, number, name)
+        assert isinstance(number, int)
+        return AddedToken(
+            number,
+            token["content"],
+            special=token.get("special") is True,
+            normalized=token.get("normalized") is True,
+            single_word=token.get("single_word") is True,
+            strips=token.get("lstrip") is True or token.get("rstrip") is True,
+            said_in=f"'{self.path(name)}': {key}",
+        )
+
+    def _check_number(self, key: str, number: object, name: str) -> None:
         if type(number) is not int or not 0 <= number < 2**31:
-            raise self.wrong(key, "a whole number of 0 to 2^31-1", number)
+            raise self.wrong(key, "a whole number of 0 to 2^31-1", number, name)
+
+    @cached_property
+    def additional(self) -> dict[str, str]:
+        """Texts of special tokens without a key of their own, with the file and key of each."""
+        found: dict[str, str] = {}
+        for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
+            for key in _ADDITIONAL:
+                said = self.said(name).get(key) or []
+                for token in said.values() if isinstance(said, dict) else said:
+                    text = _text_of(token)
+                    if text is None:
+                        raise self.wrong(key, "a list of texts", said, name)
+                    found.setdefault(text, f"'{self.path(name)}': {key}")
+        return found
+
+    def named(self, key: str) -> tuple[str, str] | None:
+        """Return the text of a token that has a key, such as eos_token, and the file's name."""
+        for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
+            said = self.said(name).get(key)
+            if said is None or said == "":
+                continue
+            text = _text_of(said)
+            if text is None:
+                raise self.wrong(key, "a text, or an object with content", said, name)
+            return text, name
+        return None
+
+    def numbers(self, key: str) -> list[tuple[int, str]]:
+        """Return the numbers of a key such as eos_token_id, with the name of the file of each."""
+        configs = [(self.said(CONFIG), CONFIG), (self.said(GENERATION_CONFIG), GENERATION_CONFIG)]
+        if isinstance(text_config := self.said(CONFIG).get("text_config"), dict):
+            configs.insert(1, (text_config, CONFIG))
+        found: dict[int, str] = {}
+        for config, name in configs:
+            said = config.get(key)
+            for number in said if isinstance(said, list) else [said]:
+                if number is None or (type(number) is int and -(2**31) <= number < 0):
+                    continue  # -1 is none
+                self._check_number(key, number, name)
+                found.setdefault(number, name)
+        return list(found.items())
+
+    def switch(self, key: str) -> bool | None:
+        """Return whether tokenizer_config.json says yes or no; None where it does not say."""
+        found = self.config.get(key)
+        if found is not None and not isinstance(found, bool):
+            raise self.wrong(key, "true or false", found, TOKENIZER_CONFIG)
+        return found
+
+
+def _text_of(said: object) -> str | None:
+    text = said.get("content") if isinstance(said, dict) else said
+    return text if isinstance(text, str) else None
+
+
+def _is_text(said: str) -> bool:
+    """Whether UTF-8 has it; JSON may have half a pair of UTF-16."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in said)

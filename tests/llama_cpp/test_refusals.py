@@ -95,7 +95,7 @@ def _changed(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], obj
         (_changed(lambda said: said.update(added_tokens=7)), ["added_tokens"]),
         (_changed(lambda said: said.update(normalizer={"type": "Lowercase"})), ["Lowercase"]),
         (_changed(lambda said: said.update(pre_tokenizer={"type": "Nothing"})), ["tokenizers"]),
-        (_changed(lambda said: said.update(pre_tokenizer=None)), ["--pre-tokenizer"]),
+        (_changed(lambda said: said.update(pre_tokenizer=None)), ["pre_tokenizer", "ByteLevel"]),
     ],
 )
 def test_tokenizers(tmp_path: Path, change: Callable[[Path], object], words: list[str]) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gguf
 import hf_folders
 import pytest
+import sentencepiece
+import tokenizer_models
 from commands import failed, run, succeeded
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 GPT_2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
 QWEN_2 = (
@@ -88,7 +91,7 @@ def test_added_tokens_are_found_in_texts(tmp_path: Path) -> None:
     tokenizer.add_tokens(["<tool>", "<|tool|>", "\u2581\u2581"])
     keys = keys_of(hf_folders.write(tmp_path / "model", tokenizer=tokenizer))
     found = dict(zip(keys["ggml.tokens"], keys["ggml.token_type"], strict=True))
-    assert (found["<tool>"], found["<|tool|>"], found["  "]) == (4, 3, 4)
+    assert (found["<tool>"], found["<|tool|>"], found["\u2581\u2581"]) == (4, 3, 4)
 
 
 @pytest.mark.parametrize("prepend", [True, False])
@@ -118,6 +121,7 @@ def test_words(tmp_path: Path) -> None:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.add_special_tokens(words[:4])
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (320, 256),
         "embeddings.position_embeddings.weight": (128, 256),
@@ -171,29 +175,142 @@ def test_words(tmp_path: Path) -> None:
 
 
 def test_a_name_can_be_said(tmp_path: Path) -> None:
-    strange = pre_tokenizers.Split(Regex("[aeiou]"), "isolated")
+    strange = hf_folders.split("[aeiou]")
     folder = hf_folders.write(tmp_path / "model", tokenizer=hf_folders.bpe(strange))
     error = failed("quantize", folder, tmp_path / "a.gguf")
     assert "tokenizer.json" in error
     assert "--pre-tokenizer" in error
     assert keys_of(folder, "--pre-tokenizer", "jais")["ggml.pre"] == "jais"
+    succeeded("dequantize", folder, tmp_path / "b.gguf", "--pre-tokenizer", "jais")
+    assert gguf.GGUFReader(tmp_path / "b.gguf").fields["tokenizer.ggml.pre"].contents() == "jais"
     error = failed("quantize", folder, tmp_path / "a.gguf", "--pre-tokenizer", "lama")
     assert "llama-bpe" in error
-    error = failed(
-        "quantize", folder, tmp_path / "a", "--to", "mlx", "--pre-tokenizer", "jais", code=2
-    )
+
+
+def test_a_name_where_none_is_needed(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model")
+    said = ("--pre-tokenizer", "jais")
+    error = failed("quantize", folder, tmp_path / "a", "--to", "mlx", *said, code=2)
     assert "pre_tokenizer" in error
+    assert "Leave it out" in error
+    error = failed("dequantize", folder, tmp_path / "a.safetensors", *said, code=2)
+    assert "--pre-tokenizer is only for gguf" in error
+    succeeded("dequantize", folder, tmp_path / "model.gguf")
+    for command in ("quantize", "dequantize"):
+        error = failed(command, tmp_path / "model.gguf", tmp_path / "a.gguf", *said, code=2)
+        assert "model.gguf" in error
+        assert "Hugging Face folders" in error
+    pieces = hf_folders.write(tmp_path / "pieces", tokenizer=hf_folders.pieces())
+    error = failed("dequantize", pieces, tmp_path / "a.gguf", *said)
+    assert "tokenizer.json" in error
+    assert "BPE of bytes" in error
 
 
-def test_tokens_beyond_the_embeddings(tmp_path: Path) -> None:
-    tokenizer = hf_folders.bpe(rows=320)
-    tokenizer.add_special_tokens([f"<extra{number}>" for number in range(20)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        hf_folders.bpe,
+        lambda: tokenizer_models.pieces(320),
+        lambda: tokenizer_models.unigram(merges=True),
+        tokenizer_models.words,
+    ],
+    ids=["bytes", "pieces", "unigram", "words"],
+)
+def test_tokens_beyond_the_embeddings(tmp_path: Path, make: Callable[[], Tokenizer]) -> None:
+    tokenizer = make()
+    tokenizer.add_special_tokens([f"<extra{number}>" for number in range(320)])
     folder = hf_folders.write(tmp_path / "model", tokenizer=tokenizer)
     result = run("quantize", folder, tmp_path / "a.gguf")
     assert result.exit_code == 0
+    assert "tokenizer.json" in result.stderr
+    assert "no row" in result.stderr
     assert "<extra" in result.stderr
-    big = hf_folders.bpe(rows=400)
-    hf_folders.write(tmp_path / "model", tokenizer=big)
-    if big.get_vocab_size() > 320:
-        error = failed("quantize", folder, tmp_path / "b.gguf")
-        assert "320 rows" in error
+
+
+def test_a_model_beyond_the_embeddings(tmp_path: Path) -> None:
+    tokenizer = tokenizer_models.pieces(320)
+    weights = hf_folders.llama(rows=280)
+    folder = hf_folders.write(tmp_path / "model", weights, tokenizer, vocab_size=280)
+    assert "280 rows" in failed("quantize", folder, tmp_path / "a.gguf")
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "wanted"),
+    [
+        (
+            tokenizer_models.unigram(merges=True),
+            {"add_space_prefix": True, "remove_extra_whitespaces": True},
+        ),
+        (
+            tokenizer_models.unigram(merges=False, scheme="never"),
+            {"add_space_prefix": False, "remove_extra_whitespaces": False},
+        ),
+        (
+            tokenizer_models.words(lowercase=True),
+            {"normalizer.lowercase": True, "normalizer.strip_accents": None},
+        ),
+        (
+            tokenizer_models.words(lowercase=True, strip_accents=False),
+            {"normalizer.lowercase": True, "normalizer.strip_accents": False},
+        ),
+        (
+            tokenizer_models.words(lowercase=False, strip_accents=True),
+            {"normalizer.lowercase": False, "normalizer.strip_accents": True},
+        ),
+    ],
+    ids=["merged spaces", "all spaces", "lower", "lower with accents", "cased"],
+)
+def test_what_is_done_to_texts(
+    tmp_path: Path, tokenizer: Tokenizer, wanted: dict[str, bool | None]
+) -> None:
+    keys = keys_of(hf_folders.write(tmp_path / "model", tokenizer=tokenizer))
+    assert {key: keys.get(f"ggml.{key}") for key in wanted} == wanted
+    assert ("ggml.precompiled_charsmap" in keys) == (keys["ggml.model"] == "t5")
+
+
+def test_a_tokenizer_model(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    options = {**tokenizer_models.BYTES_AND_PIECES, "user_defined_symbols": ["\u2581\u2581"]}
+    data = tokenizer_models.trained(**options, add_dummy_prefix=False)
+    (folder / "tokenizer.model").write_bytes(data)
+    (folder / "added_tokens.json").write_text(json.dumps({"<tool>": 319}))
+    (folder / "special_tokens_map.json").write_text(
+        json.dumps({"additional_special_tokens": ["<tool>"]})
+    )
+    processor = sentencepiece.SentencePieceProcessor(model_proto=data)
+    keys = keys_of(folder)
+    tokens, types = keys["ggml.tokens"], keys["ggml.token_type"]
+    found = dict(zip(tokens, types, strict=True))
+    assert keys["ggml.model"] == "llama"
+    assert keys["ggml.add_space_prefix"] is False
+    assert (found["<unk>"], found["<s>"], found["<0x41>"], found["e"]) == (2, 3, 6, 1)
+    assert (found["  "], found["<tool>"]) == (4, 3)
+    assert keys["ggml.scores"][tokens.index("e")] == processor.get_score(tokens.index("e"))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "said"),
+    [
+        ("always", "begin with a space"),
+        ("first", "what comes after an added token"),
+        ("never", ""),
+    ],
+)
+def test_spaces_that_llama_cpp_puts_otherwise(tmp_path: Path, scheme: str, said: str) -> None:
+    tokenizer = tokenizer_models.pieces(320, scheme)
+    folder = hf_folders.write(tmp_path / "model", tokenizer=tokenizer)
+    warned = run("quantize", folder, tmp_path / "a.gguf").stderr
+    assert (f"{folder / 'tokenizer.json'}" in warned) == bool(said)
+    assert said in warned
+
+
+def test_symbols_of_a_tokenizer_model(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model", tokenizer=hf_folders.pieces())
+    (folder / "tokenizer.json").unlink()
+    options = {**tokenizer_models.BYTES_AND_PIECES, "user_defined_symbols": ["<tool>"]}
+    (folder / "tokenizer.model").write_bytes(tokenizer_models.trained(**options))
+    warned = run("quantize", folder, tmp_path / "a.gguf").stderr
+    assert "tokenizer.model" in warned
+    assert "after a token that the user defined" in warned

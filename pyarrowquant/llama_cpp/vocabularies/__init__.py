@@ -1,0 +1,1 @@
+"""The kinds of tokenizers that llama.cpp has."""
