@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from child import ROOT
 
-PAGES = (".html", ".css", ".js")  # of reports
+DATA = (".html", ".css", ".js", ".txt")  # pages of reports, and a text
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def test_wheel_holds_no_sources_but_python(wheel: Path) -> None:
 
 def test_wheel_holds_all_of_the_package(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        names = {name for name in archive.namelist() if name.endswith((".py", *PAGES))}
-    files = [path for suffix in (".py", *PAGES) for path in ROOT.glob(f"pyarrowquant/**/*{suffix}")]
+        names = {name for name in archive.namelist() if name.endswith((".py", *DATA))}
+    files = [path for suffix in (".py", *DATA) for path in ROOT.glob(f"pyarrowquant/**/*{suffix}")]
     assert names == {str(path.relative_to(ROOT)) for path in files}
 
 
