@@ -11,8 +11,8 @@ import numpy as np
 from pyarrowquant.formats._gguf_model import write_model
 from pyarrowquant.formats._layers import as_float16, rounded
 from pyarrowquant.formats._origin import Origin
-from pyarrowquant.llama_cpp.folder import is_float32
 from pyarrowquant.llama_cpp.models import LlamaCppModel
+from pyarrowquant.llama_cpp.sources import is_float32
 from pyarrowquant.reading.numbers import Array
 from pyarrowquant.reading.safetensors import stored_in
 from pyarrowquant.reading.stored import Stored, numbers

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,14 @@ import pytest
 import torch
 import transformers
 from commands import succeeded
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import Unigram
 
+from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.llama_cpp.pre_tokenizers import KNOWN
+from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.models import open_model
 
 ROWS = 600
 TOKENS = np.arange(5, 45)
@@ -74,6 +79,18 @@ MODELS: dict[str, tuple[str, str, dict[str, Any], float]] = {
         {"attention_bias": True, "tie_word_embeddings": True},
         ROUNDING,
     ),
+    "biases everywhere": (
+        "LlamaForCausalLM",
+        "LlamaConfig",
+        {"attention_bias": True, "mlp_bias": True},
+        ROUNDING,
+    ),
+    "granite with biases": (
+        "GraniteForCausalLM",
+        "GraniteConfig",
+        {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+        ROUNDING,
+    ),
     "heads of their own size": ("LlamaForCausalLM", "LlamaConfig", {"head_dim": 64}, ROUNDING),
     "mistral": ("MistralForCausalLM", "MistralConfig", {}, ROUNDING),
     "mixtral": ("MixtralForCausalLM", "MixtralConfig", {"num_local_experts": 4}, ROUNDING),
@@ -90,6 +107,44 @@ MODELS: dict[str, tuple[str, str, dict[str, Any], float]] = {
         ROUNDING,
     ),
     "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", {}, ROUNDING),
+    "tied qwen2": ("Qwen2ForCausalLM", "Qwen2Config", {"tie_word_embeddings": True}, ROUNDING),
+    "tied qwen2moe": (
+        "Qwen2MoeForCausalLM",
+        "Qwen2MoeConfig",
+        {**EXPERTS, "shared_expert_intermediate_size": 256, "tie_word_embeddings": True},
+        ROUNDING,
+    ),
+    "qwen2moe without biases": (
+        "Qwen2MoeForCausalLM",
+        "Qwen2MoeConfig",
+        {**EXPERTS, "shared_expert_intermediate_size": 256, "qkv_bias": False},
+        ROUNDING,
+    ),
+    "tied olmo2": ("Olmo2ForCausalLM", "Olmo2Config", {"tie_word_embeddings": True}, ROUNDING),
+    "tied phi3": (
+        "Phi3ForCausalLM",
+        "Phi3Config",
+        {"original_max_position_embeddings": 256, "tie_word_embeddings": True},
+        ROUNDING,
+    ),
+    "glm4 without biases, tied": (
+        "Glm4ForCausalLM",
+        "Glm4Config",
+        {"head_dim": 64, "attention_bias": False, "tie_word_embeddings": True},
+        ROUNDING,
+    ),
+    "untied smollm3": (
+        "SmolLM3ForCausalLM",
+        "SmolLM3Config",
+        {"num_hidden_layers": 4, "tie_word_embeddings": False},
+        ROUNDING,
+    ),
+    "untied gemma3": (
+        "Gemma3ForCausalLM",
+        "Gemma3TextConfig",
+        {**GEMMA, "num_hidden_layers": 7, "tie_word_embeddings": False},
+        TABLES,
+    ),
     "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", {"head_dim": 64}, ROUNDING),
     "qwen2moe": (
         "Qwen2MoeForCausalLM",
@@ -188,6 +243,30 @@ def test_logits_are_those_of_transformers(tmp_path: Path, name: str) -> None:
     succeeded("dequantize", folder, tmp_path / "random.gguf")
     found = computed(tmp_path / "random.gguf", TOKENS, wanted.shape[1])
     assert np.abs(found - wanted).max() < bound * np.abs(wanted).max()
+
+
+def _opened(folder: Path) -> Any:
+    return FORMATS["gguf"].viewed(open_model(locate(folder, None)), None)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_missing_or_of_another_shape_is_refused(tmp_path: Path, name: str) -> None:
+    model_class, config_class, changes, _ = MODELS[name]
+    config = getattr(transformers, config_class)(**{**SIZES, **changes})
+    getattr(transformers, model_class)(config).save_pretrained(tmp_path)
+    hf_folders.bpe(rows=ROWS).save(str(tmp_path / "tokenizer.json"))
+    _opened(tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    for changed, array in tensors.items():
+        if ".layers.2." not in changed and ".layers." in changed:
+            continue
+        without = {other: each for other, each in tensors.items() if other != changed}
+        other_shape = {**without, changed: np.ones([size + 2 for size in array.shape], np.float32)}
+        for wrong in (without, other_shape):
+            save_file(wrong, file)
+            with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
+                _opened(tmp_path)
 
 
 def ids(path: Path, text: str) -> list[int]:

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from pyarrowquant.llama_cpp.architecture import Architecture
+from pyarrowquant.llama_cpp.architecture import HEAD, Architecture
+from pyarrowquant.llama_cpp.hyperparameters import Hyperparameters
 from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.rows import Change, plus_one
+from pyarrowquant.llama_cpp.sizes import Place, Sizes, norms
+
+# Of Gemma3TextConfig of transformers: what the config.json of models that see too leaves out.
+_USUAL = {
+    "vocab_size": 262_208,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "max_position_embeddings": 131_072,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1_000_000.0,
+    "rope_local_base_freq": 10_000.0,
+    "sliding_window": 4096,
+}
 
 
 class Gemma(Architecture):
@@ -17,9 +35,11 @@ class Gemma(Architecture):
     classes: ClassVar[Sequence[str]] = ("GemmaForCausalLM",)
 
     usual_head_size = 256
+    has_head = False
+    ties = True
 
     def unused(self, name: str) -> str | None:
-        if self.original(name) == "lm_head.weight":
+        if self.is_tied and self.original(name) == HEAD:
             return "which are the embeddings again"
         return super().unused(name)
 
@@ -32,6 +52,10 @@ class Gemma2(Gemma):
 
     name = "gemma2"
     classes: ClassVar[Sequence[str]] = ("Gemma2ForCausalLM",)
+
+    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+        yield from super().layer_places(sizes)
+        yield from norms(sizes.columns, "post_attention_norm", "post_ffw_norm")
 
     def describe(self, metadata: Metadata) -> None:
         super().describe(metadata)
@@ -48,6 +72,15 @@ class Gemma3(Gemma):
 
     name = "gemma3"
     classes: ClassVar[Sequence[str]] = ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration")
+    has_head = True
+
+    def __init__(self, hyperparameters: Hyperparameters, model_class: str) -> None:
+        super().__init__(hyperparameters.completed(_USUAL), model_class)
+
+    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+        yield from super().layer_places(sizes)
+        yield from norms(sizes.columns, "post_attention_norm", "post_ffw_norm")
+        yield from norms(sizes.head, "attn_q_norm", "attn_k_norm")
 
     def describe(self, metadata: Metadata) -> None:
         super().describe(metadata)

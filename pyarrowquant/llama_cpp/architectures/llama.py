@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +13,17 @@ from pyarrowquant.llama_cpp.architecture import Added, Architecture
 from pyarrowquant.llama_cpp.hyperparameters import Hyperparameters
 from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.rows import Change, paired
+from pyarrowquant.llama_cpp.sizes import (
+    Place,
+    Sizes,
+    attention,
+    attention_biases,
+    experts,
+    feed_forward,
+    norms,
+)
+
+_WITHOUT_BIASES = ("MistralForCausalLM", "MixtralForCausalLM")  # whatever their config.json says
 
 
 class Llama(Architecture):
@@ -27,9 +38,27 @@ class Llama(Architecture):
     )
     bases: ClassVar[Sequence[str]] = ("LlamaModel",)
 
-    def target(self, name: str) -> str:
-        experts = r"^model\.(layers\.\d+)\.block_sparse_moe\.experts\."
-        return super().target(re.sub(experts, r"\1.feed_forward.experts.", name))
+    has_biases: ClassVar[bool] = True
+
+    def known_as(self, name: str) -> str:
+        stacks = r"^model\.(layers\.\d+)\.block_sparse_moe\.experts\."
+        return re.sub(stacks, r"\1.feed_forward.experts.", name)
+
+    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+        yield from norms(sizes.columns, "attn_norm", "ffn_norm")
+        yield from attention(sizes)
+        has_biases = self.has_biases and self.model_class not in _WITHOUT_BIASES
+        if has_biases and self.hyperparameters.flag("attention_bias", False):
+            yield from attention_biases(sizes)
+            yield Place("attn_output.bias", (sizes.columns,))
+        if self.hyperparameters.experts:
+            yield from experts(sizes, sizes.inner)
+            return
+        yield from feed_forward(sizes)
+        if has_biases and self.hyperparameters.flag("mlp_bias", False):
+            yield Place("ffn_gate.bias", (sizes.inner,))
+            yield Place("ffn_up.bias", (sizes.inner,))
+            yield Place("ffn_down.bias", (sizes.columns,))
 
     def change(self, name: str, shape: tuple[int, ...]) -> Change | None:
         if name.endswith((".q_proj.weight", ".q_proj.bias")):
@@ -79,6 +108,8 @@ class SmolLM3(Llama):
     name = "smollm3"
     classes: ClassVar[Sequence[str]] = ("SmolLM3ForCausalLM",)
     bases: ClassVar[Sequence[str]] = ()
+    has_biases = False
+    ties = True
 
 
 class Granite(Llama):
