@@ -245,6 +245,7 @@ class Job:
                 count += 1
                 read += weights_bytes(batch)
                 yield batch
+                del batch  # before the next one is read
 
         stream = stream_within(
             self.target.bit_widths,

@@ -15,6 +15,7 @@ import numpy as np
 from pyarrowquant._core.laying import Part, pieces
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Packed
+from pyarrowquant._core.rows import ITEM_BYTES
 from pyarrowquant._core.shapes import product
 from pyarrowquant.errors import users_level
 from pyarrowquant.formats._by_name import LayersByName
@@ -29,7 +30,15 @@ from pyarrowquant.reading.gguf import import_gguf
 from pyarrowquant.reading.gguf_header import Header
 from pyarrowquant.reading.numbers import Array
 from pyarrowquant.reading.stored import Stored, numbers
-from pyarrowquant.reading.tensors import DECODED, FLOATS, CodedTensor, Tensor, decoded_bytes
+from pyarrowquant.reading.tensors import (
+    DECODED,
+    FLOATS,
+    CodedTensor,
+    MadeTensor,
+    Tensor,
+    decoded_bytes,
+    decoded_pieces,
+)
 
 # What the writer or the new tensors decide.
 _OWN_KEYS = frozenset(
@@ -129,7 +138,10 @@ def check_finite(model: LlamaCppModel, quantized: Collection[str | None]) -> Non
         if tensor.name in quantized or tensor.dtype not in FLOATS:
             continue
         if isinstance(tensor, DECODED):
-            _refuse_non_finite(model, tensor, numbers(tensor.decode(), tensor.dtype))
+            start = 0
+            for piece in decoded_pieces(tensor):
+                _refuse_non_finite(model, tensor, numbers(piece, tensor.dtype), start)
+                start += piece.size
             continue
         with one.open() as array:
             flat = array.reshape(-1)
@@ -138,9 +150,7 @@ def check_finite(model: LlamaCppModel, quantized: Collection[str | None]) -> Non
                 _refuse_non_finite(model, tensor, piece, start)
 
 
-def _refuse_non_finite(
-    model: LlamaCppModel, tensor: Tensor, weights: Array, start: int = 0
-) -> None:
+def _refuse_non_finite(model: LlamaCppModel, tensor: Tensor, weights: Array, start: int) -> None:
     wrong = np.flatnonzero(~np.isfinite(weights))
     if wrong.size:
         raise ValueError(
@@ -282,13 +292,28 @@ class _Blocks:
             file.write(piece.data)
 
 
+@dataclass(frozen=True)
+class _Decoded:
+    """A layer that is decoded while it is written."""
+
+    tensor: CodedTensor | MadeTensor
+
+    @property
+    def nbytes(self) -> int:
+        return ITEM_BYTES[self.tensor.dtype] * product(self.tensor.shape)
+
+    def tofile(self, file: IO[bytes]) -> None:
+        for piece in decoded_bytes(self.tensor):
+            file.write(piece.data)
+
+
 def _write_data(writer: Any, stored: Stored, layer: Packed | None) -> None:
     if layer is not None:
         writer.write_tensor_data(_Blocks(layer, blocks_of(layer)))
         return
     tensor = stored.tensor
     if isinstance(tensor, DECODED):
-        writer.write_tensor_data(decoded_bytes(tensor))
+        writer.write_tensor_data(_Decoded(tensor))
         return
     with stored.open_bytes() as data:
         writer.write_tensor_data(data)

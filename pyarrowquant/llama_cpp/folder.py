@@ -8,7 +8,7 @@ from functools import cached_property
 
 from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant.llama_cpp.architecture import Architecture
-from pyarrowquant.llama_cpp.card import describe_card
+from pyarrowquant.llama_cpp.card import describe_card, rename_unlike_phi_3
 from pyarrowquant.llama_cpp.completeness import check_tensors
 from pyarrowquant.llama_cpp.hyperparameters import Hyperparameters
 from pyarrowquant.llama_cpp.known import architecture_of
@@ -75,6 +75,7 @@ class FolderModel(ShardedModel):
         describe_card(folder, self.header, self.tensors)
         (embeddings,) = (tensor for tensor in self.tensors if tensor.name == _EMBEDDINGS)
         describe_tokenizer(TokenizerFiles(folder), embeddings.shape[0], self.header, pre_tokenizer)
+        rename_unlike_phi_3(self.header)
 
     @cached_property
     def folder(self) -> Location | None:
@@ -128,7 +129,9 @@ class FolderModel(ShardedModel):
         for name, parts in sources.items():
             tensors[places[name]].append(self._tensor(name, parts))
         for added in architecture.added():
-            tensors[0].append(MadeTensor.of(added.name, "F32", added.array.shape, added.array.copy))
+            tensors[0].append(
+                MadeTensor.of(added.name, "F32", added.array.shape, [added.array.copy])
+            )
         return [
             replace(shard, tensors=each) for shard, each in zip(model.shards, tensors, strict=True)
         ]

@@ -27,6 +27,10 @@ class Metadata:
         found = self.add.kv_data[0].get(key)
         return None if found is None else found.value
 
+    def replace(self, key: str, value: Any) -> None:
+        """Give another value to a key that is there."""
+        self.add.kv_data[0][key].value = value
+
     def drop_unwritable(self, prefix: str) -> None:
         """Leave out keys whose values are not of the types that they should have."""
         types = import_gguf("Writing").GGUFValueType

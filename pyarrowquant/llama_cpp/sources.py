@@ -26,6 +26,7 @@ _FLOAT32 = re.compile(
     r".*(_norm\.weight|ffn_gate_inp(_shexp)?\.weight|(^|\.)(position_embd|token_types)\.weight)"
 )
 _READABLE = FLOATS | {"F64"}
+_ALL = slice(None)
 
 
 def is_float32(name: str, shape: Sequence[int]) -> bool:
@@ -76,11 +77,12 @@ class Source:
             return "F32"
         return self.tensor.dtype
 
-    def read(self, dtype: str) -> Array:
-        """Return what becomes of it; bfloat16 as its bits."""
+    def read(self, dtype: str, rows: slice = _ALL) -> Array:
+        """Return what becomes of it, or of some matrices of a stack; bfloat16 as its bits."""
         if isinstance(self.tensor, CodedTensor):
             return self._changed(self.tensor.decode())
-        with self.stored.open() as array:
+        with self.stored.open() as whole:
+            array = whole if rows == _ALL else whole[rows]
             if dtype == self.tensor.dtype:
                 return np.array(self._changed(array))
             return self._changed(numbers(array, self.tensor.dtype).astype(np.float32, copy=False))
@@ -96,7 +98,11 @@ class Source:
             return replace(self.tensor, name=name, shape=self.shape, decode=decode)
         if self.change is None and dtype == self.tensor.dtype:
             return replace(self.tensor, name=name)  # which is read where it lies
-        return MadeTensor.of(name, dtype, self.shape, partial(self.read, dtype))
+        if len(self.shape) < 3:
+            return MadeTensor.of(name, dtype, self.shape, [partial(self.read, dtype)])
+        matrices = (slice(i, i + 1) for i in range(self.shape[0]))
+        pieces = [partial(self.read, dtype, each) for each in matrices]
+        return MadeTensor.of(name, dtype, self.shape, pieces)
 
 
 def stacked(name: str, stack: Sequence[Source]) -> Tensor:
@@ -104,16 +110,4 @@ def stacked(name: str, stack: Sequence[Source]) -> Tensor:
     dtypes = {part.dtype(name) for part in stack}
     dtype = dtypes.pop() if len(dtypes) == 1 else "F32"
     shape = (len(stack), *stack[0].shape)
-    return MadeTensor.of(name, dtype, shape, partial(_read_stack, stack, dtype, shape))
-
-
-def _read_stack(stack: Sequence[Source], dtype: str, shape: tuple[int, ...]) -> Array:
-    """Read matrices of a stack one after the other."""
-    whole = None
-    for i, part in enumerate(stack):
-        matrix = part.read(dtype)
-        if whole is None:
-            whole = np.empty(shape, matrix.dtype)
-        whole[i] = matrix
-    assert whole is not None
-    return whole
+    return MadeTensor.of(name, dtype, shape, [partial(part.read, dtype) for part in stack])

@@ -130,3 +130,10 @@ def test_experts_that_llama_cpp_weighs_otherwise(tmp_path: Path) -> None:
         num_experts_per_tok=2,
     )
     _refused(folder, "norm_topk_prob")
+
+
+def test_a_pooling_module_without_its_config(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model")
+    module = {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}
+    (folder / "modules.json").write_text(json.dumps([module]))
+    _refused(folder, "1_Pooling/config.json' is missing", "modules.json")
