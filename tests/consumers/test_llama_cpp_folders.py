@@ -245,6 +245,58 @@ def test_logits_are_those_of_transformers(tmp_path: Path, name: str) -> None:
     assert np.abs(found - wanted).max() < bound * np.abs(wanted).max()
 
 
+def test_gemma_3_that_sees_leaves_out_what_transformers_has_a_default_for(tmp_path: Path) -> None:
+    sizes = {"vocab_size": ROWS, "hidden_size": 256, "intermediate_size": 512}
+    layers = {"num_hidden_layers": 7, "sliding_window": 16}
+    seeing = {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+    }
+    torch.manual_seed(0)
+    model = transformers.Gemma3ForConditionalGeneration(
+        transformers.Gemma3Config(text_config={**sizes, **layers}, vision_config=seeing)
+    )
+    model = model.float().eval()
+    for weights in model.parameters():
+        weights.data = torch.randn_like(weights) * (0.1 if weights.ndim == 1 else 0.05)
+    folder = tmp_path / "seeing"
+    model.save_pretrained(folder)
+    said = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3"}
+    text = {"model_type": "gemma3_text", **sizes, **layers}
+    (folder / "config.json").write_text(json.dumps({**said, "text_config": text}))
+    hf_folders.bpe(rows=ROWS).save(str(folder / "tokenizer.json"))
+    with torch.no_grad():
+        wanted = model(input_ids=torch.tensor(TOKENS)[None]).logits[0].numpy()
+    succeeded("dequantize", folder, tmp_path / "seeing.gguf")
+    found = computed(tmp_path / "seeing.gguf", TOKENS, wanted.shape[1])
+    assert np.abs(found - wanted).max() < TABLES * np.abs(wanted).max()
+
+
+def test_fused_experts_of_mixtral(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = transformers.MixtralConfig(**SIZES, num_local_experts=4)
+    model = transformers.MixtralForCausalLM(config).float().eval()
+    folder = tmp_path / "random"
+    model.save_pretrained(folder)
+    tensors = {name: array.contiguous().numpy() for name, array in model.state_dict().items()}
+    assert "model.layers.0.mlp.experts.gate_up_proj" in tensors
+    save_file(tensors, folder / "model.safetensors")
+    hf_folders.bpe(rows=ROWS).save(str(folder / "tokenizer.json"))
+    with torch.no_grad():
+        wanted = model(input_ids=torch.tensor(TOKENS)[None]).logits[0].numpy()
+    succeeded("dequantize", folder, tmp_path / "random.gguf")
+    found = computed(tmp_path / "random.gguf", TOKENS, wanted.shape[1])
+    assert np.abs(found - wanted).max() < ROUNDING * np.abs(wanted).max()
+
+
+def test_a_folder_whose_name_is_that_of_phi_3(tmp_path: Path) -> None:
+    succeeded("dequantize", hf_folders.write(tmp_path / "phi-3-tiny"), tmp_path / "a.gguf")
+    with loaded(tmp_path / "a.gguf") as model:
+        assert llama_cpp.llama_model_n_layer(model) == 2
+
+
 def _opened(folder: Path) -> Any:
     return FORMATS["gguf"].viewed(open_model(locate(folder, None)), None)
 
