@@ -146,6 +146,7 @@ def _batches(
             skipped += result.skipped
             found += result.underflows
             row += batch.num_rows
+            del batch, table  # before the next one is read
             if result.table.schema != schema:
                 raise ValueError(
                     "A layer of the stream has over 2 GiB of packed data, which a stream cannot "

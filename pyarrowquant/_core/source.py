@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import chain, starmap
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -101,7 +102,8 @@ class Source:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Read one batch that has rows after the other."""
         data = self.read_all().to_batches() if self.is_read else map(self._select, self._data)
-        return (batch for batch in data if batch.num_rows)
+        # which, unlike a generator, holds none while the next one is read
+        return filter(attrgetter("num_rows"), data)
 
     def read_all(self) -> pa.Table:
         """Read all that is left; nothing is copied."""

@@ -129,5 +129,6 @@ def with_importance(
             names = batch["layer_name"].to_pylist()
             column = pa.array([values.get(name) for name in names], _LISTS)
             yield pa.RecordBatch.from_arrays([*batch.columns, column], schema=schema)
+            del batch  # before the next one is read
 
     return pa.RecordBatchReader.from_batches(schema, batches())

@@ -97,6 +97,8 @@ class Job:
         with Work(self.destination, self._identity(), resume) as work:
             totals = Totals.from_dict(work.totals) if work.is_complete else Totals()
             if not work.is_complete:
+                quantized = {layer.name for layer in self.layers if layer.settings is not None}
+                self.target.check_kept(self.source, quantized)
                 recipe, failed = self._recipe_of(work, meter)
                 totals.skipped += failed
                 done = Part.nothing()
@@ -243,6 +245,7 @@ class Job:
                 count += 1
                 read += weights_bytes(batch)
                 yield batch
+                del batch  # before the next one is read
 
         stream = stream_within(
             self.target.bit_widths,

@@ -68,6 +68,7 @@ class Meter:
             yield batch
             self._bytes += weights_bytes(batch)
             self._layers += batch.num_rows
+            del batch  # before the next one is read
             self._quantized()
 
     def _quantized(self) -> None:

@@ -156,7 +156,10 @@ def _model_path(path: _Path) -> str:
 
 
 def _read(path: _Path) -> bytes:
-    with open_file(locate(path, None)) as file:
+    location = locate(path, None)
+    if not location.is_file():
+        raise ValueError(f"{location} is a folder; give a file of text")
+    with open_file(location) as file:
         data: bytes = file.buffer(0, file.size).to_pybytes()
     try:
         data.decode()

@@ -113,6 +113,9 @@ class Format(ABC):
             )
         return model
 
+    def check_kept(self, model: Model, quantized: Collection[str | None]) -> None:
+        """Raise where weights of the other tensors are nothing that an engine computes with."""
+
     def scale_dtype(self, model: Model, settings: Settings) -> str:
         """Return the dtype that scales are stored in."""
         return settings.scale_dtype

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from pyarrowquant._core.shapes import product
 from pyarrowquant.formats._gguf_model import write_model
 from pyarrowquant.formats._layers import as_float16, rounded
 from pyarrowquant.formats._origin import Origin
-from pyarrowquant.llama_cpp.folder import is_float32
 from pyarrowquant.llama_cpp.models import LlamaCppModel
+from pyarrowquant.llama_cpp.sources import is_float32
 from pyarrowquant.reading.numbers import Array
 from pyarrowquant.reading.safetensors import stored_in
 from pyarrowquant.reading.stored import Stored, numbers
-from pyarrowquant.reading.tensors import DECODED, FLOATS, MadeTensor, Tensor, UndecodableTensor
+from pyarrowquant.reading.tensors import (
+    DECODED,
+    FLOATS,
+    CodedTensor,
+    MadeTensor,
+    Piece,
+    Tensor,
+    UndecodableTensor,
+)
 
+_PIECE = 2**22  # numbers that are cast at once
 # What safetensors calls them, and the number of a file of such weights.
 _DTYPES = {"float32": ("F32", 0), "float16": ("F16", 1), "bfloat16": ("BF16", 32)}
 
@@ -53,16 +64,31 @@ def _with_dtype(stored: Stored, code: str) -> Tensor:
         code = "F32"
     if code == tensor.dtype and not isinstance(tensor, DECODED):
         return tensor
-    return MadeTensor.of(tensor.name, code, tensor.shape, partial(_cast, stored, code))
+    pieces = [partial(_cast, tensor, piece, code) for piece in _pieces(stored)]
+    return MadeTensor.of(tensor.name, code, tensor.shape, pieces)
 
 
-def _cast(stored: Stored, code: str) -> Array:
+def _pieces(stored: Stored) -> Sequence[Piece]:
+    """Return what reads a tensor, a few rows after the other."""
     tensor = stored.tensor
-    if isinstance(tensor, DECODED):
-        weights = numbers(tensor.decode(), tensor.dtype)
-    else:
-        weights = stored.read()
-    weights = weights.astype(np.float32, copy=False)
+    if isinstance(tensor, MadeTensor):
+        return tensor.pieces
+    if isinstance(tensor, CodedTensor):
+        return [tensor.decode]
+    if not tensor.shape or 0 in tensor.shape:
+        return [partial(_read, stored, slice(None))]
+    step = max(1, _PIECE // product(tensor.shape[1:]))
+    starts = range(0, tensor.shape[0], step)
+    return [partial(_read, stored, slice(start, start + step)) for start in starts]
+
+
+def _read(stored: Stored, rows: slice) -> Array:
+    with stored.open() as array:
+        return np.array(array[rows] if array.ndim else array)
+
+
+def _cast(tensor: Tensor, piece: Piece, code: str) -> Array:
+    weights = numbers(piece(), tensor.dtype).astype(np.float32, copy=False)
     if code == "F32":
         return weights
     if code == "BF16":  # whose NaN rounding might make Inf

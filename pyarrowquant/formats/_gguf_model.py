@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +15,7 @@ import numpy as np
 from pyarrowquant._core.laying import Part, pieces
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Packed
+from pyarrowquant._core.rows import ITEM_BYTES
 from pyarrowquant._core.shapes import product
 from pyarrowquant.errors import users_level
 from pyarrowquant.formats._by_name import LayersByName
@@ -27,8 +28,17 @@ from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.gguf import import_gguf
 from pyarrowquant.reading.gguf_header import Header
-from pyarrowquant.reading.stored import Stored
-from pyarrowquant.reading.tensors import DECODED, CodedTensor, Tensor, decoded_bytes
+from pyarrowquant.reading.numbers import Array
+from pyarrowquant.reading.stored import Stored, numbers
+from pyarrowquant.reading.tensors import (
+    DECODED,
+    FLOATS,
+    CodedTensor,
+    MadeTensor,
+    Tensor,
+    decoded_bytes,
+    decoded_pieces,
+)
 
 # What the writer or the new tensors decide.
 _OWN_KEYS = frozenset(
@@ -39,6 +49,7 @@ _OWN_KEYS = frozenset(
         "general.quantization_version",
     }
 )
+_PIECE = 2**22  # numbers that are looked at at once
 _IMPORTANCE = "quantize.imatrix."
 _LEFT_OUT = (_IMPORTANCE, "split.")  # of what was before, and of several files
 # llama.cpp's numbers for files of mostly one type.
@@ -118,6 +129,34 @@ def write_model(
                     layers.forget_pages()
         finally:
             writer.close()
+
+
+def check_finite(model: LlamaCppModel, quantized: Collection[str | None]) -> None:
+    """Raise where a tensor that stays as it is has NaN or Inf, as quantizing does for others."""
+    for one in model.stored:
+        tensor = one.tensor
+        if tensor.name in quantized or tensor.dtype not in FLOATS:
+            continue
+        if isinstance(tensor, DECODED):
+            start = 0
+            for piece in decoded_pieces(tensor):
+                _refuse_non_finite(model, tensor, numbers(piece, tensor.dtype), start)
+                start += piece.size
+            continue
+        with one.open() as array:
+            flat = array.reshape(-1)
+            for start in range(0, flat.size, _PIECE):
+                piece = numbers(flat[start : start + _PIECE], tensor.dtype)
+                _refuse_non_finite(model, tensor, piece, start)
+
+
+def _refuse_non_finite(model: LlamaCppModel, tensor: Tensor, weights: Array, start: int) -> None:
+    wrong = np.flatnonzero(~np.isfinite(weights))
+    if wrong.size:
+        raise ValueError(
+            f"'{model.location}': {quoted(tensor.name)} has NaN or Inf at index "
+            f"{start + wrong[0]}. Take weights that are finite: llama.cpp would compute NaN"
+        )
 
 
 def requantized_keys(model: LlamaCppModel, origin: Origin) -> list[int]:
@@ -253,13 +292,28 @@ class _Blocks:
             file.write(piece.data)
 
 
+@dataclass(frozen=True)
+class _Decoded:
+    """A layer that is decoded while it is written."""
+
+    tensor: CodedTensor | MadeTensor
+
+    @property
+    def nbytes(self) -> int:
+        return ITEM_BYTES[self.tensor.dtype] * product(self.tensor.shape)
+
+    def tofile(self, file: IO[bytes]) -> None:
+        for piece in decoded_bytes(self.tensor):
+            file.write(piece.data)
+
+
 def _write_data(writer: Any, stored: Stored, layer: Packed | None) -> None:
     if layer is not None:
         writer.write_tensor_data(_Blocks(layer, blocks_of(layer)))
         return
     tensor = stored.tensor
     if isinstance(tensor, DECODED):
-        writer.write_tensor_data(decoded_bytes(tensor))
+        writer.write_tensor_data(_Decoded(tensor))
         return
     with stored.open_bytes() as data:
         writer.write_tensor_data(data)

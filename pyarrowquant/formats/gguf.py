@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from pyarrowquant.formats._gguf_blocks import (
 )
 from pyarrowquant.formats._gguf_budget import error_weights, types_for
 from pyarrowquant.formats._gguf_mixes import DEFAULT_MIX, INSTEAD, MIXES, mix_of
-from pyarrowquant.formats._gguf_model import requantized_keys, write_requantized
+from pyarrowquant.formats._gguf_model import check_finite, requantized_keys, write_requantized
 from pyarrowquant.formats._gguf_names import by_either_name
 from pyarrowquant.formats._gguf_size import ALIGNMENT, bytes_beside, number_key, text_key
 from pyarrowquant.formats._gguf_traits import traits_of
@@ -205,6 +205,10 @@ class Gguf(SizedFormat):
                 stacklevel=users_level(),
             )
         return super().viewed(model, pre_tokenizer)
+
+    def check_kept(self, model: Model, quantized: Collection[str | None]) -> None:
+        if isinstance(model, LlamaCppModel):
+            check_finite(model, quantized)
 
     def default_recipe(self, model: Model) -> Recipe | None:
         more = _LLAMA_CPP if isinstance(model, LlamaCppModel) else ()

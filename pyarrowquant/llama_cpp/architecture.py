@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +12,8 @@ from pyarrowquant.llama_cpp.class_defaults import family_of
 from pyarrowquant.llama_cpp.hyperparameters import Hyperparameters
 from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.rope import describe_rope, rope_factors
-from pyarrowquant.llama_cpp.rows import Change
+from pyarrowquant.llama_cpp.rows import Change, part
+from pyarrowquant.llama_cpp.sizes import Place, Sizes, attention, feed_forward, norms
 from pyarrowquant.llama_cpp.supported import check_values
 from pyarrowquant.llama_cpp.windows import describe_windows
 from pyarrowquant.reading.gguf import import_gguf
@@ -27,10 +28,18 @@ _OTHER_MODELS = re.compile(
     r"(^|\.)(vision_tower|vision_model|visual|vision_embed_tokens|audio_tower|audio_model|"
     r"multi_modal_projector|mm_projector|projector|image_newline)\."
 )
+HEAD = "lm_head.weight"
+_EMBEDDINGS = "model.embed_tokens.weight"
+_LAYER = re.compile(r"(?:^|\.)layers?\.(\d{1,9})\.")
+# The most that llama.cpp has room for.
+_MOST_LAYERS = 512
+_MOST_EXPERTS = 512
 # One of several feed-forward parts, each of which is a module.
 _EXPERT = re.compile(
-    r"(?P<before>.+\.experts)\.(?P<number>\d+)\.(?P<matrix>w[123]|(gate|up|down)_proj)\.weight"
+    r"(?P<before>.+\.experts)\.(?P<number>\d{1,9})\.(?P<matrix>w[123]|(gate|up|down)_proj)\.weight"
 )
+# All of them as stacks, of which gates and what goes up are one.
+_FUSED = re.compile(r"(?P<before>.+\.experts)\.(?P<matrix>gate_up_proj|down_proj)(\.weight)?")
 
 
 @dataclass(frozen=True)
@@ -67,24 +76,73 @@ class Architecture:
         Of transformers, as in config.json.
     bases : sequence of str
         Those of them whose tensors lack the prefix "model.", as they have no head.
+    has_own_head_size : bool
+        Whether llama.cpp has heads of another size than their part of all columns.
+    has_head : bool
+        Whether llama.cpp has a head that is not the embeddings.
+    needs_head : bool
+        Whether it has the embeddings as a head only where they are there twice.
+    ties : bool
+        Whether transformers has the embeddings as the head where config.json does not say it.
     """
 
     name: ClassVar[str]
     classes: ClassVar[Sequence[str]]
     bases: ClassVar[Sequence[str]] = ()
+    has_own_head_size: ClassVar[bool] = True
+    has_head: ClassVar[bool] = True
+    needs_head: ClassVar[bool] = False
+    ties: ClassVar[bool] = False
 
     def __init__(self, hyperparameters: Hyperparameters, model_class: str) -> None:
         self.hyperparameters = hyperparameters
         self.model_class = model_class
+        self._check()
         gguf = import_gguf("Writing")
         kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
         self._names = gguf.get_tensor_name_map(kinds[self.name], hyperparameters.layers)
+
+    def _check(self) -> None:
+        """Raise where llama.cpp would end the process, or lacks what config.json says."""
+        said = self.hyperparameters
+        columns, heads = said.whole("hidden_size", "n_embd", "dim"), said.heads
+        own = said.whole_or_none("head_dim")
+        if said.layers > _MOST_LAYERS:
+            raise said.contradiction(f"num_hidden_layers {said.layers} is above {_MOST_LAYERS}")
+        if heads % said.key_value_heads:
+            raise said.contradiction(
+                f"num_attention_heads {heads} is no multiple of num_key_value_heads "
+                f"{said.key_value_heads}"
+            )
+        if own is None and columns % heads:
+            raise said.contradiction(f"hidden_size {columns} does not make {heads} heads")
+        if own is not None and not self.has_own_head_size and own * heads != columns:
+            raise said.contradiction(
+                f"head_dim {own} is not hidden_size {columns} / num_attention_heads {heads}"
+            )
+        if (size := own or columns // heads) % 2:
+            raise said.contradiction(f"heads of {size} columns, which must be even")
+        if said.experts is not None and said.experts > _MOST_EXPERTS:
+            raise said.contradiction(f"{said.experts} experts are more than {_MOST_EXPERTS}")
+        if not self.has_head and not self.is_tied:
+            raise said.contradiction("tie_word_embeddings is false")
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the embeddings are the head."""
+        return self.hyperparameters.flag("tie_word_embeddings", self.ties)
 
     def unused(self, name: str) -> str | None:
         """Say why a tensor of the source is not needed, or None."""
         if _UNUSED.search(name):
             return "which llama.cpp computes itself"
-        return "of parts that are not text models" if _OTHER_MODELS.search(name) else None
+        if _OTHER_MODELS.search(name):
+            return "of parts that are not text models"
+        layers = self.hyperparameters.layers
+        layer = _LAYER.search(name)
+        if layer is not None and int(layer[1]) >= layers:
+            return f"of layers beyond the {layers} that config.json says"
+        return None
 
     def original(self, name: str) -> str:
         """Return the name by which a tensor's place in the model is known."""
@@ -92,13 +150,43 @@ class Architecture:
         name = "lm_head.weight" if name == "model.lm_head.weight" else name
         return f"model.{name}" if self.model_class in self.bases else name
 
-    def named(self, name: str, shape: tuple[int, ...]) -> list[Named]:
-        """Return what becomes of a tensor; mostly it gets another name."""
+    def named(self, name: str, shape: tuple[int, ...], copied: bool) -> list[Named]:
+        """Return what becomes of a tensor; mostly it gets another name.
+
+        Parameters
+        ----------
+        name : str
+        shape : tuple of int
+        copied : bool
+            Whether embeddings become a head too.
+        """
         original = self.original(name)
         if expert := _EXPERT.fullmatch(original):
             stack = f"{expert['before']}.{expert['matrix']}.weight"
             return [Named(self.target(stack), None, int(expert["number"]))]
-        return [Named(self.target(original), self.change(original, shape))]
+        if fused := _FUSED.fullmatch(original):
+            return self._fused(fused["before"], fused["matrix"], shape)
+        found = [Named(self.target(original), self.change(original, shape))]
+        if copied and original == _EMBEDDINGS:
+            found.append(Named(self.target(HEAD)))
+        return found
+
+    def _fused(self, before: str, matrix: str, shape: tuple[int, ...]) -> list[Named]:
+        if matrix == "down_proj":
+            return [Named(self.target(f"{before}.down_proj.weight"))]
+        if len(shape) < 2:  # which is told of with its shape
+            return [Named(self.target(f"{before}.gate_proj.weight"))]
+        half = shape[1] // 2
+        return [
+            Named(self.target(f"{before}.gate_proj.weight"), part(shape, 1, 0, half)),
+            Named(self.target(f"{before}.up_proj.weight"), part(shape, 1, half, shape[1])),
+        ]
+
+    def copies_embeddings(self, names: Iterable[str]) -> bool:
+        """Whether tensors of these names lack a head that llama.cpp reads."""
+        if not self.needs_head or not self.is_tied:
+            return False
+        return all(self.original(name) != HEAD for name in names)
 
     def change(self, name: str, shape: tuple[int, ...]) -> Change | None:
         """Return what is done to a tensor."""
@@ -106,7 +194,7 @@ class Architecture:
 
     def target(self, name: str) -> str:
         """Return llama.cpp's name of a tensor."""
-        found = self._names.get_name(name, (".weight", ".bias"))
+        found = self._names.get_name(self.known_as(name), (".weight", ".bias"))
         if found is None:
             raise ValueError(
                 f"'{self.hyperparameters.path}' has the class {self.model_class}, and llama.cpp's "
@@ -114,6 +202,26 @@ class Architecture:
                 "itself, to write its tensors under their own names"
             )
         return str(found)
+
+    def known_as(self, name: str) -> str:
+        """Return what gguf calls a tensor of transformers."""
+        return name
+
+    def outer_places(self, sizes: Sizes) -> Iterator[Place]:
+        """Give the tensors of no layer."""
+        columns, vocabulary = sizes.columns, sizes.vocabulary
+        yield Place("token_embd.weight", (vocabulary, columns))
+        yield from norms(columns, "output_norm")
+        if self.has_head:
+            is_base = self.model_class in self.bases
+            needed = self.needs_head or not (self.is_tied or is_base)
+            yield Place("output.weight", (vocabulary, columns), needed)
+
+    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+        """Give the tensors of a layer."""
+        yield from norms(sizes.columns, "attn_norm", "ffn_norm")
+        yield from attention(sizes)
+        yield from feed_forward(sizes)
 
     def added(self) -> list[Added]:
         """Return tensors that the source lacks."""
@@ -142,7 +250,12 @@ class Architecture:
             add.add_layer_norm_eps(epsilon)
         if said.experts:
             add.add_expert_count(said.experts)
-            add.add_expert_used_count(said.whole("num_experts_per_tok", "num_experts_per_token"))
+            used = said.whole("num_experts_per_tok", "num_experts_per_token")
+            if used > said.experts:
+                raise said.contradiction(
+                    f"num_experts_per_tok {used} is above the {said.experts} experts"
+                )
+            add.add_expert_used_count(used)
         if (size := said.whole_or_none("head_dim")) is not None:
             add.add_key_length(size)
             add.add_value_length(size)

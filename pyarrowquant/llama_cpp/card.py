@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,10 @@ from pyarrowquant.llama_cpp.quiet import quiet
 from pyarrowquant.reading.gguf import import_gguf
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.tensors import Tensor
+
+# In the name of a model llama.cpp takes these for a Phi 3, and ends where it lacks its tokens.
+_PHI_3 = re.compile("phi(-?)(?=3)", re.IGNORECASE)
+_TOKENS_OF_PHI_3 = frozenset({"<s>", "</s>", "<unk>", "<|endoftext|>"})
 
 
 def describe_card(folder: Location, metadata: Metadata, tensors: Sequence[Tensor]) -> None:
@@ -43,3 +48,12 @@ def describe_card(folder: Location, metadata: Metadata, tensors: Sequence[Tensor
     metadata.add.add_type(gguf.GGUFType.MODEL)
     said.set_gguf_meta_model(metadata.add)
     metadata.drop_unwritable("general.")
+
+
+def rename_unlike_phi_3(metadata: Metadata) -> None:
+    """Part what llama.cpp looks for in the names of models that have other tokens."""
+    name = metadata.value("general.name")
+    tokens = metadata.value("tokenizer.ggml.tokens") or ()
+    texts = {text.decode() if isinstance(text, bytes) else text for text in tokens}
+    if metadata.architecture != "phi3" or not texts >= _TOKENS_OF_PHI_3:
+        metadata.replace("general.name", _PHI_3.sub(lambda found: f"{found[0][:3]} ", name))

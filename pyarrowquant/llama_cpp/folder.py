@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
-
-import numpy as np
+from dataclasses import replace
+from functools import cached_property
 
 from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant.llama_cpp.architecture import Architecture
-from pyarrowquant.llama_cpp.card import describe_card
+from pyarrowquant.llama_cpp.card import describe_card, rename_unlike_phi_3
 from pyarrowquant.llama_cpp.chat_template import CHAT_TEMPLATE, OLD_CHAT_TEMPLATE
+from pyarrowquant.llama_cpp.completeness import check_tensors
 from pyarrowquant.llama_cpp.hyperparameters import Hyperparameters
 from pyarrowquant.llama_cpp.known import architecture_of
 from pyarrowquant.llama_cpp.metadata import Metadata
-from pyarrowquant.llama_cpp.names import layer_of
 from pyarrowquant.llama_cpp.pooling import describe_pooling
-from pyarrowquant.llama_cpp.rows import Change
+from pyarrowquant.llama_cpp.sizes import Sizes
+from pyarrowquant.llama_cpp.sources import Source, stacked
 from pyarrowquant.llama_cpp.tokenizer import describe_tokenizer
 from pyarrowquant.llama_cpp.tokenizer_files import (
     ADDED_TOKENS,
@@ -31,16 +29,11 @@ from pyarrowquant.llama_cpp.tokenizer_files import (
 )
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.location import Location
-from pyarrowquant.reading.numbers import Array
 from pyarrowquant.reading.safetensors import Shard, ShardedModel, stored_in
-from pyarrowquant.reading.stored import Stored, numbers
-from pyarrowquant.reading.tensors import CodedTensor, MadeTensor, Tensor
+from pyarrowquant.reading.stored import Stored
+from pyarrowquant.reading.tensors import MadeTensor, Tensor
 
 _EMBEDDINGS = "token_embd.weight"
-# What llama.cpp reads as float32, beside vectors.
-_FLOAT32 = re.compile(
-    r".*(_norm\.weight|ffn_gate_inp(_shexp)?\.weight|(^|\.)(position_embd|token_types)\.weight)"
-)
 # All that keys are taken from, where it is there.
 _FILES = (
     CONFIG,
@@ -54,51 +47,6 @@ _FILES = (
     GENERATION_CONFIG,
     "README.md",
 )
-
-
-def is_float32(name: str, shape: Sequence[int]) -> bool:
-    """Whether llama.cpp reads a tensor as float32, whatever the model's dtype."""
-    return len(shape) <= 1 or not name.endswith(".weight") or _FLOAT32.match(name) is not None
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A tensor of the folder, and what is done to it.
-
-    Attributes
-    ----------
-    expert : int or None
-        Which matrix of a stack it becomes.
-    """
-
-    stored: Stored
-    change: Change | None
-    expert: int | None
-
-    @property
-    def tensor(self) -> Tensor:
-        return self.stored.tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.tensor.shape if self.change is None else self.change.shape
-
-    def dtype(self, name: str) -> str:
-        """Return the dtype of what becomes of it under a name."""
-        computes = self.change is not None and self.change.computes
-        return "F32" if computes or is_float32(name, self.shape) else self.tensor.dtype
-
-    def read(self, dtype: str) -> Array:
-        """Return what becomes of it; bfloat16 as its bits."""
-        if isinstance(self.tensor, CodedTensor):
-            return self._changed(self.tensor.decode())
-        with self.stored.open() as array:
-            if dtype == self.tensor.dtype:
-                return np.array(self._changed(array))
-            return self._changed(numbers(array, self.tensor.dtype).astype(np.float32))
-
-    def _changed(self, array: Array) -> Array:
-        return array if self.change is None else self.change.apply(array)
 
 
 class FolderModel(ShardedModel):
@@ -127,10 +75,12 @@ class FolderModel(ShardedModel):
         architecture.describe(self.header)
         describe_pooling(folder, self.header)
         super().__init__(model.location, self._converted(model, architecture))
-        self._check_complete(architecture.hyperparameters)
+        sizes = Sizes(architecture.hyperparameters, self.header)
+        check_tensors(str(folder), architecture, sizes, self.tensors, self.originals)
         describe_card(folder, self.header, self.tensors)
         (embeddings,) = (tensor for tensor in self.tensors if tensor.name == _EMBEDDINGS)
         describe_tokenizer(TokenizerFiles(folder), embeddings.shape[0], self.header, pre_tokenizer)
+        rename_unlike_phi_3(self.header)
 
     @cached_property
     def folder(self) -> Location | None:
@@ -162,8 +112,9 @@ class FolderModel(ShardedModel):
 
     def _converted(self, model: ShardedModel, architecture: Architecture) -> list[Shard]:
         """Return the tensors of the output, each where the first of what it is made of lies."""
-        sources: dict[str, list[_Source]] = {}
+        sources: dict[str, list[Source]] = {}
         places: dict[str, int] = {}
+        copied = architecture.copies_embeddings(tensor.name for tensor in model.tensors)
         for place, shard in enumerate(model.shards):
             for tensor in shard.tensors:
                 if reason := architecture.unused(tensor.name):
@@ -171,8 +122,9 @@ class FolderModel(ShardedModel):
                     self._left.append(tensor)
                     continue
                 stored = Stored(shard.location, shard.size, tensor)
-                for named in architecture.named(tensor.name, tensor.shape):
-                    source = _Source(stored, named.change, named.expert)
+                for named in architecture.named(tensor.name, tensor.shape, copied):
+                    source = Source(stored, named.change, named.expert)
+                    source.check(self._folder)
                     sources.setdefault(named.name, []).append(source)
                     places.setdefault(named.name, place)
         self.originals = {
@@ -183,59 +135,33 @@ class FolderModel(ShardedModel):
         for name, parts in sources.items():
             tensors[places[name]].append(self._tensor(name, parts))
         for added in architecture.added():
-            tensors[0].append(MadeTensor.of(added.name, "F32", added.array.shape, added.array.copy))
+            tensors[0].append(
+                MadeTensor.of(added.name, "F32", added.array.shape, [added.array.copy])
+            )
         return [
             replace(shard, tensors=each) for shard, each in zip(model.shards, tensors, strict=True)
         ]
 
-    def _tensor(self, name: str, parts: Sequence[_Source]) -> Tensor:
-        first = parts[0]
-        dtype = first.dtype(name)
-        if first.expert is None:
+    def _tensor(self, name: str, parts: Sequence[Source]) -> Tensor:
+        if parts[0].expert is None:
             if len(parts) > 1:
                 self._refuse(name, parts, "would both be")
-            if isinstance(first.tensor, CodedTensor):
-                decode = partial(first.read, "F32")
-                return replace(first.tensor, name=name, shape=first.shape, decode=decode)
-            if first.change is None and dtype == first.tensor.dtype:
-                return replace(first.tensor, name=name)  # which is read where it lies
-            return MadeTensor.of(name, dtype, first.shape, partial(first.read, dtype))
+            return parts[0].alone(name)
         stack = _in_order(parts)
         if [part.expert for part in stack] != list(range(len(stack))):
             self._refuse(name, stack, f"are not the experts 0 to {len(stack) - 1} of")
-        if len({(part.shape, part.tensor.dtype) for part in stack}) > 1:
-            self._refuse(name, stack, "have not all the same shape and dtype, as experts of")
-        shape = (len(stack), *first.shape)
-        return MadeTensor.of(name, dtype, shape, partial(_stacked, stack, dtype, shape))
+        if len({part.shape for part in stack}) > 1:
+            self._refuse(name, stack, "have not all the same shape, as experts of")
+        return stacked(name, stack)
 
-    def _refuse(self, name: str, parts: Sequence[_Source], what: str) -> None:
+    def _refuse(self, name: str, parts: Sequence[Source], what: str) -> None:
         names = first_few([quoted(part.tensor.name) for part in parts])
-        raise ValueError(f"'{self._folder}': {names} {what} {name}")
-
-    def _check_complete(self, said: Hyperparameters) -> None:
-        names = [tensor.name for tensor in self.tensors]
-        if _EMBEDDINGS not in names:
-            raise ValueError(f"'{self._folder}' has no embeddings of tokens, which llama.cpp needs")
-        missing = sorted(set(range(said.layers)) - set(map(layer_of, names)))
-        if missing:
-            raise ValueError(
-                f"'{self._folder}' has no tensors of layer {missing[0]}, and its {CONFIG} says "
-                f"that there are {said.layers} layers. Download the folder anew"
-            )
+        raise ValueError(
+            f"'{self._folder}': {names} {what} {name}. Take all files of one model, as they were "
+            "published"
+        )
 
 
-def _in_order(parts: Sequence[_Source]) -> list[_Source]:
+def _in_order(parts: Sequence[Source]) -> list[Source]:
     """Sort the matrices of a stack."""
-    return sorted(parts, key=lambda part: part.expert or 0)
-
-
-def _stacked(stack: Sequence[_Source], dtype: str, shape: tuple[int, ...]) -> Array:
-    """Read matrices of a stack one after the other."""
-    whole = None
-    for i, part in enumerate(stack):
-        matrix = part.read(dtype)
-        if whole is None:
-            whole = np.empty(shape, matrix.dtype)
-        whole[i] = matrix
-    assert whole is not None
-    return whole
+    return sorted(parts, key=lambda part: -1 if part.expert is None else part.expert)

@@ -105,6 +105,26 @@ class Hyperparameters:
             "than GGUF"
         )
 
+    def flag(self, key: str, usual: bool) -> bool:
+        """Return whether something is so; `usual` where it is not said."""
+        found = self.get(key)
+        if found is None:
+            return usual
+        if not isinstance(found, bool):
+            raise self._wrong((key,), found, "true or false")
+        return found
+
+    def spelled(self, *keys: str) -> str:
+        """Return which of the keys is there, or the first one."""
+        return next((key for key in keys if self._said.get(key) is not None), keys[0])
+
+    def contradiction(self, what: str) -> ValueError:
+        """Return the error of what llama.cpp cannot have."""
+        return ValueError(
+            f"'{self.path}': {what}, which llama.cpp does not load. Take the config.json that came "
+            "with the weights"
+        )
+
     def _lacking(self, keys: tuple[str, ...]) -> ValueError:
         return ValueError(
             f"'{self.path}' lacks {keys[0]}, which llama.cpp needs. Take the config.json that came "
@@ -112,7 +132,7 @@ class Hyperparameters:
         )
 
     def _wrong(self, keys: tuple[str, ...], found: Any, what: str) -> ValueError:
-        key = next(key for key in keys if self._said.get(key) is not None)
+        key = self.spelled(*keys)
         return ValueError(f"'{self.path}': {key} must be {what}, it is {quoted(found)}")
 
     @property

@@ -31,6 +31,10 @@ class Metadata:
         """Return the value of a key of gguf's that begins with the architecture; None for none."""
         return self.value(key.format(arch=self.architecture))
 
+    def replace(self, key: str, value: Any) -> None:
+        """Give another value to a key that is there."""
+        self.add.kv_data[0][key].value = value
+
     def drop_unwritable(self, prefix: str) -> None:
         """Leave out keys whose values are not of the types that they should have."""
         types = import_gguf("Writing").GGUFValueType

@@ -43,4 +43,12 @@ def _pooling_of(folder: Location) -> Location | None:
         paths = [each["path"] for each in found if str(each["type"]).endswith("Pooling")]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"'{modules}' is no list of modules: {quoted(str(error))}") from None
-    return folder.within(f"{paths[0]}/config.json") if paths else None
+    if not paths:
+        return None
+    found_in = folder.within(f"{paths[0]}/config.json")
+    if not found_in.exists():
+        raise FileNotFoundError(
+            f"'{found_in}' is missing, and '{modules}' names it: without it, nothing says how "
+            "embeddings are pooled. Download the folder anew"
+        )
+    return found_in

@@ -35,15 +35,9 @@ def paired(shape: tuple[int, ...], heads: int) -> Change:
     Llama's own files have the two rows of a pair next to each other, as llama.cpp wants them;
     Hugging Face's have all the first ones before all the second ones.
     """
-    half, rest = divmod(shape[0], 2 * heads)
-    if rest:
-        raise ValueError(
-            f"A tensor of shape {list(shape)} has no {heads} heads of the same even size, as "
-            "config.json says. Take the config.json that came with the weights"
-        )
 
     def apply(rows: Array) -> Array:
-        halves = rows.reshape(heads, 2, half, *shape[1:])
+        halves = rows.reshape(heads, 2, -1, *shape[1:])
         return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(shape)
 
     return Change(shape, apply)

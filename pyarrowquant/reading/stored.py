@@ -17,6 +17,7 @@ from pyarrowquant.reading.tensors import Tensor
 # numpy's descriptions of what arrays have; floats of 8 and of 16 bits that numpy lacks as their
 # codes.
 _NUMPY = {
+    "F64": "<f8",
     "F32": "<f4",
     "F16": "<f2",
     "BF16": "<u2",
@@ -66,6 +67,7 @@ def numbers(array: Array, dtype: str) -> Array:
         return E4M3[array]
     if dtype in ("F8_E8M0", "U8"):
         return E8M0[array]
-    if dtype in ("F32", "F16"):
-        return array.astype(np.float32)
+    if dtype in ("F64", "F32", "F16"):
+        with np.errstate(over="ignore"):  # Inf, which is told of where weights are checked
+            return array.astype(np.float32)
     return np.array(array)

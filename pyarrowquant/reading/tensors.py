@@ -16,6 +16,8 @@ from pyarrowquant._core.results import Floats
 from pyarrowquant._core.rows import ITEM_BYTES
 from pyarrowquant._core.shapes import product
 
+Piece = Callable[[], npt.NDArray[Any]]
+
 # Raw bytes of these can be quantized.
 FLOATS = frozenset({"F32", "F16", "BF16"})
 
@@ -92,17 +94,32 @@ class MadeTensor(Tensor):
 
     Attributes
     ----------
-    decode : callable
-        Makes it; bfloat16 as its bits.
+    pieces : sequence of callables
+        Make it, a few of its first dimension after the other; bfloat16 as its bits.
     """
 
-    decode: Callable[[], npt.NDArray[Any]]
+    pieces: Sequence[Piece]
 
     @classmethod
     def of(
-        cls, name: str, dtype: str, shape: tuple[int, ...], decode: Callable[[], npt.NDArray[Any]]
+        cls, name: str, dtype: str, shape: tuple[int, ...], pieces: Sequence[Piece]
     ) -> MadeTensor:
-        return cls(name, dtype, shape, 0, ITEM_BYTES[dtype] * product(shape), decode)
+        return cls(name, dtype, shape, 0, ITEM_BYTES[dtype] * product(shape), pieces)
+
+    def decode(self) -> npt.NDArray[Any]:
+        """Make all of it."""
+        if len(self.pieces) == 1:
+            return self.pieces[0]()
+        whole, end = None, 0
+        for piece in self.pieces:
+            made = piece().reshape(-1)
+            if whole is None:
+                whole = np.empty(product(self.shape), made.dtype)
+            start, end = end, end + made.size
+            whole[start:end] = made
+            del made  # before the next one is made
+        assert whole is not None
+        return whole.reshape(self.shape)
 
 
 # What is read by itself, and not where it lies.
@@ -214,13 +231,26 @@ def batch_of(run: Sequence[Tensor], data: Any) -> pa.RecordBatch:
 
 def decoded_batch(tensor: CodedTensor | MadeTensor) -> pa.RecordBatch:
     """Make a batch of a layer that is decoded now."""
-    data = decoded_bytes(tensor)
+    data = _as_bytes(tensor.decode())
     whole = Tensor(tensor.name, tensor.dtype, tensor.shape, 0, data.nbytes)
     return batch_of([whole], pa.py_buffer(data))
 
 
-def decoded_bytes(tensor: CodedTensor | MadeTensor) -> Bytes:
-    """Decode a layer, and give its bytes, which are little-endian."""
-    weights = np.ascontiguousarray(tensor.decode())
+def decoded_pieces(tensor: CodedTensor | MadeTensor) -> Iterator[npt.NDArray[Any]]:
+    """Decode a layer, a piece after the other."""
+    if isinstance(tensor, CodedTensor):
+        yield tensor.decode()
+        return
+    for piece in tensor.pieces:
+        yield piece()
+
+
+def decoded_bytes(tensor: CodedTensor | MadeTensor) -> Iterator[Bytes]:
+    """Decode a layer, and give the bytes of its pieces, which are little-endian."""
+    return map(_as_bytes, decoded_pieces(tensor))
+
+
+def _as_bytes(weights: npt.NDArray[Any]) -> Bytes:
+    weights = np.ascontiguousarray(weights)
     little = weights.astype(weights.dtype.newbyteorder("<"), copy=False)
     return little.reshape(-1).view(np.uint8)

@@ -34,8 +34,13 @@ def test_what_is_no_gguf_file(files: tuple[Path, Path], tmp_path: Path) -> None:
         assert f"{text}: no GGUF file." in said
         assert "convert_hf_to_gguf.py" in said
     assert f"{tmp_path} is a folder" in failed("evaluate", tmp_path, "--text", text)
+    assert f"{tmp_path} is a folder" in failed("evaluate", model, "--text", tmp_path)
     for missing in (["nothing.gguf", "--text", text], [model, "--text", "nothing.txt"]):
-        assert "No such file" in failed("evaluate", *missing)
+        said = failed("evaluate", *missing)
+        assert (
+            said
+            == f"Error: No such file or folder: '{missing[-1 if missing[0] == model else 0]}'\n"
+        )
 
 
 def test_texts_that_are_not_utf_8(files: tuple[Path, Path]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,14 @@ import pytest
 import torch
 import transformers
 from commands import succeeded
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import Unigram
 
+from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.llama_cpp.pre_tokenizers import KNOWN
+from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.models import open_model
 
 ROWS = 600
 TOKENS = np.arange(5, 45)
@@ -74,6 +79,18 @@ MODELS: dict[str, tuple[str, str, dict[str, Any], float]] = {
         {"attention_bias": True, "tie_word_embeddings": True},
         ROUNDING,
     ),
+    "biases everywhere": (
+        "LlamaForCausalLM",
+        "LlamaConfig",
+        {"attention_bias": True, "mlp_bias": True},
+        ROUNDING,
+    ),
+    "granite with biases": (
+        "GraniteForCausalLM",
+        "GraniteConfig",
+        {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+        ROUNDING,
+    ),
     "heads of their own size": ("LlamaForCausalLM", "LlamaConfig", {"head_dim": 64}, ROUNDING),
     "mistral": ("MistralForCausalLM", "MistralConfig", {}, ROUNDING),
     "mixtral": ("MixtralForCausalLM", "MixtralConfig", {"num_local_experts": 4}, ROUNDING),
@@ -90,6 +107,44 @@ MODELS: dict[str, tuple[str, str, dict[str, Any], float]] = {
         ROUNDING,
     ),
     "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", {}, ROUNDING),
+    "tied qwen2": ("Qwen2ForCausalLM", "Qwen2Config", {"tie_word_embeddings": True}, ROUNDING),
+    "tied qwen2moe": (
+        "Qwen2MoeForCausalLM",
+        "Qwen2MoeConfig",
+        {**EXPERTS, "shared_expert_intermediate_size": 256, "tie_word_embeddings": True},
+        ROUNDING,
+    ),
+    "qwen2moe without biases": (
+        "Qwen2MoeForCausalLM",
+        "Qwen2MoeConfig",
+        {**EXPERTS, "shared_expert_intermediate_size": 256, "qkv_bias": False},
+        ROUNDING,
+    ),
+    "tied olmo2": ("Olmo2ForCausalLM", "Olmo2Config", {"tie_word_embeddings": True}, ROUNDING),
+    "tied phi3": (
+        "Phi3ForCausalLM",
+        "Phi3Config",
+        {"original_max_position_embeddings": 256, "tie_word_embeddings": True},
+        ROUNDING,
+    ),
+    "glm4 without biases, tied": (
+        "Glm4ForCausalLM",
+        "Glm4Config",
+        {"head_dim": 64, "attention_bias": False, "tie_word_embeddings": True},
+        ROUNDING,
+    ),
+    "untied smollm3": (
+        "SmolLM3ForCausalLM",
+        "SmolLM3Config",
+        {"num_hidden_layers": 4, "tie_word_embeddings": False},
+        ROUNDING,
+    ),
+    "untied gemma3": (
+        "Gemma3ForCausalLM",
+        "Gemma3TextConfig",
+        {**GEMMA, "num_hidden_layers": 7, "tie_word_embeddings": False},
+        TABLES,
+    ),
     "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", {"head_dim": 64}, ROUNDING),
     "qwen2moe": (
         "Qwen2MoeForCausalLM",
@@ -195,11 +250,80 @@ def check_logits(
     assert np.abs(found - wanted).max() < bound * np.abs(wanted).max()
 
 
+def test_gemma_3_that_sees_leaves_out_what_transformers_has_a_default_for(tmp_path: Path) -> None:
+    sizes = {"vocab_size": ROWS, "hidden_size": 256, "intermediate_size": 512}
+    layers = {"num_hidden_layers": 7, "sliding_window": 16}
+    seeing = {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+    }
+    torch.manual_seed(0)
+    model = transformers.Gemma3ForConditionalGeneration(
+        transformers.Gemma3Config(text_config={**sizes, **layers}, vision_config=seeing)
+    )
+    model = model.float().eval()
+    for weights in model.parameters():
+        weights.data = torch.randn_like(weights) * (0.1 if weights.ndim == 1 else 0.05)
+    folder = tmp_path / "seeing"
+    model.save_pretrained(folder)
+    said = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3"}
+    text = {"model_type": "gemma3_text", **sizes, **layers}
+    (folder / "config.json").write_text(json.dumps({**said, "text_config": text}))
+    hf_folders.bpe(rows=ROWS).save(str(folder / "tokenizer.json"))
+    with torch.no_grad():
+        wanted = model(input_ids=torch.tensor(TOKENS)[None]).logits[0].numpy()
+    succeeded("dequantize", folder, tmp_path / "seeing.gguf")
+    found = computed(tmp_path / "seeing.gguf", TOKENS, wanted.shape[1])
+    assert np.abs(found - wanted).max() < TABLES * np.abs(wanted).max()
+
+
+def test_fused_experts_of_mixtral(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = transformers.MixtralConfig(**SIZES, num_local_experts=4)
+    model = transformers.MixtralForCausalLM(config).float().eval()
+    folder = tmp_path / "random"
+    model.save_pretrained(folder)
+    tensors = {name: array.contiguous().numpy() for name, array in model.state_dict().items()}
+    assert "model.layers.0.mlp.experts.gate_up_proj" in tensors
+    save_file(tensors, folder / "model.safetensors")
+    hf_folders.bpe(rows=ROWS).save(str(folder / "tokenizer.json"))
+    with torch.no_grad():
+        wanted = model(input_ids=torch.tensor(TOKENS)[None]).logits[0].numpy()
+    succeeded("dequantize", folder, tmp_path / "random.gguf")
+    found = computed(tmp_path / "random.gguf", TOKENS, wanted.shape[1])
+    assert np.abs(found - wanted).max() < ROUNDING * np.abs(wanted).max()
+
+
+def test_a_folder_whose_name_is_that_of_phi_3(tmp_path: Path) -> None:
+    succeeded("dequantize", hf_folders.write(tmp_path / "phi-3-tiny"), tmp_path / "a.gguf")
+    with loaded(tmp_path / "a.gguf") as model:
+        assert llama_cpp.llama_model_n_layer(model) == 2
+
+
+def _opened(folder: Path) -> Any:
+    return FORMATS["gguf"].viewed(open_model(locate(folder, None)), None)
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_logits_are_those_of_transformers(tmp_path: Path, name: str) -> None:
-    model_class, config_class, changes, bound = MODELS[name]
+def test_what_is_missing_or_of_another_shape_is_refused(tmp_path: Path, name: str) -> None:
+    model_class, config_class, changes, _ = MODELS[name]
     config = getattr(transformers, config_class)(**{**SIZES, **changes})
-    check_logits(tmp_path, model_class, config, bound)
+    getattr(transformers, model_class)(config).save_pretrained(tmp_path)
+    hf_folders.bpe(rows=ROWS).save(str(tmp_path / "tokenizer.json"))
+    _opened(tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    for changed, array in tensors.items():
+        if ".layers.2." not in changed and ".layers." in changed:
+            continue
+        without = {other: each for other, each in tensors.items() if other != changed}
+        other_shape = {**without, changed: np.ones([size + 2 for size in array.shape], np.float32)}
+        for wrong in (without, other_shape):
+            save_file(wrong, file)
+            with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
+                _opened(tmp_path)
 
 
 def ids(path: Path, text: str) -> list[int]:

@@ -388,3 +388,12 @@ def test_a_budget_is_that_of_the_same_gguf(tmp_path: Path) -> None:
         for path in (tmp_path / "a.gguf", tmp_path / "b.gguf")
     ]
     assert types[0] == types[1]
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("tiny-phi3", "Tiny Phi 3"), ("My-Phi-3.5", "My Phi 3.5"), ("phi4", "Phi4")],
+)
+def test_a_name_that_llama_cpp_takes_for_phi_3(tmp_path: Path, folder: str, name: str) -> None:
+    keys, _ = floats(hf_folders.write(tmp_path / folder))
+    assert keys["general.name"] == name

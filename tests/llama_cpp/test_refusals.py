@@ -27,7 +27,7 @@ from commands import failed
         ({"num_hidden_layers": 3}, [], ["layer 2"]),
         ({"num_hidden_layers": "2"}, [], ["num_hidden_layers", "'2'"]),
         ({"hidden_size": -1}, [], ["hidden_size", "-1"]),
-        ({"num_attention_heads": 7}, [], ["7 heads"]),
+        ({"num_attention_heads": 7}, [], ["num_attention_heads 7", "num_key_value_heads 2"]),
         ({"rms_norm_eps": "tiny"}, [], ["rms_norm_eps", "tiny"]),
         ({"rope_scaling": [1]}, [], ["rope_scaling"]),
         ({"rope_scaling": {"rope_type": "spiral"}}, [], ["spiral", "yarn"]),
@@ -42,7 +42,7 @@ def test_configs(
     tmp_path: Path, config: dict[str, Any], without: list[str], words: list[str]
 ) -> None:
     folder = hf_folders.write(tmp_path / "model", without=without, **config)
-    _refused(folder, "config.json" if words != ["7 heads"] else "config", *words)
+    _refused(folder, "config.json", *words)
 
 
 def _refused(folder: Path, *words: str) -> None:
@@ -130,3 +130,10 @@ def test_experts_that_llama_cpp_weighs_otherwise(tmp_path: Path) -> None:
         num_experts_per_tok=2,
     )
     _refused(folder, "norm_topk_prob")
+
+
+def test_a_pooling_module_without_its_config(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model")
+    module = {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}
+    (folder / "modules.json").write_text(json.dumps([module]))
+    _refused(folder, "1_Pooling/config.json' is missing", "modules.json")

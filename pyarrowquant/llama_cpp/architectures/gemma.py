@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from pyarrowquant.llama_cpp.architecture import Architecture
+from pyarrowquant.llama_cpp.architecture import HEAD, Architecture
 from pyarrowquant.llama_cpp.hyperparameters import Hyperparameters
 from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.rope import describe_rope_of_windows
 from pyarrowquant.llama_cpp.rows import Change, plus_one
+from pyarrowquant.llama_cpp.sizes import Place, Sizes, norms
 from pyarrowquant.reading.gguf import import_gguf
 
 
@@ -19,8 +20,11 @@ class Gemma(Architecture):
     name = "gemma"
     classes: ClassVar[Sequence[str]] = ("GemmaForCausalLM",)
 
+    has_head = False
+    ties = True
+
     def unused(self, name: str) -> str | None:
-        if self.original(name) == "lm_head.weight":
+        if self.is_tied and self.original(name) == HEAD:
             return "which are the embeddings again"
         return super().unused(name)
 
@@ -33,6 +37,10 @@ class Gemma2(Gemma):
 
     name = "gemma2"
     classes: ClassVar[Sequence[str]] = ("Gemma2ForCausalLM",)
+
+    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+        yield from super().layer_places(sizes)
+        yield from norms(sizes.columns, "post_attention_norm", "post_ffw_norm")
 
     def describe(self, metadata: Metadata) -> None:
         super().describe(metadata)
@@ -52,6 +60,12 @@ class Gemma3(Gemma):
 
     name = "gemma3"
     classes: ClassVar[Sequence[str]] = ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration")
+    has_head = True
+
+    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+        yield from super().layer_places(sizes)
+        yield from norms(sizes.columns, "post_attention_norm", "post_ffw_norm")
+        yield from norms(sizes.head, "attn_q_norm", "attn_k_norm")
 
     def describe(self, metadata: Metadata) -> None:
         super().describe(metadata)

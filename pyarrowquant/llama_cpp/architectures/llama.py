@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from pyarrowquant.llama_cpp.architecture import Architecture
 from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.rows import Change, paired
+from pyarrowquant.llama_cpp.sizes import (
+    Place,
+    Sizes,
+    attention,
+    attention_biases,
+    experts,
+    feed_forward,
+    norms,
+)
 from pyarrowquant.llama_cpp.windows import check_positions
+
+_WITHOUT_BIASES = ("MistralForCausalLM", "MixtralForCausalLM")  # whatever their config.json says
 
 
 class Llama(Architecture):
@@ -24,9 +35,27 @@ class Llama(Architecture):
     )
     bases: ClassVar[Sequence[str]] = ("LlamaModel",)
 
-    def target(self, name: str) -> str:
-        experts = r"^model\.(layers\.\d+)\.block_sparse_moe\.experts\."
-        return super().target(re.sub(experts, r"\1.feed_forward.experts.", name))
+    has_biases: ClassVar[bool] = True
+
+    def known_as(self, name: str) -> str:
+        stacks = r"^model\.(layers\.\d+)\.block_sparse_moe\.experts\."
+        return re.sub(stacks, r"\1.feed_forward.experts.", name)
+
+    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+        yield from norms(sizes.columns, "attn_norm", "ffn_norm")
+        yield from attention(sizes)
+        has_biases = self.has_biases and self.model_class not in _WITHOUT_BIASES
+        if has_biases and self.hyperparameters.flag("attention_bias", False):
+            yield from attention_biases(sizes)
+            yield Place("attn_output.bias", (sizes.columns,))
+        if self.hyperparameters.experts:
+            yield from experts(sizes, sizes.inner)
+            return
+        yield from feed_forward(sizes)
+        if has_biases and self.hyperparameters.flag("mlp_bias", False):
+            yield Place("ffn_gate.bias", (sizes.inner,))
+            yield Place("ffn_up.bias", (sizes.inner,))
+            yield Place("ffn_down.bias", (sizes.columns,))
 
     def change(self, name: str, shape: tuple[int, ...]) -> Change | None:
         if name.endswith((".q_proj.weight", ".q_proj.bias")):
@@ -47,6 +76,8 @@ class SmolLM3(Llama):
     name = "smollm3"
     classes: ClassVar[Sequence[str]] = ("SmolLM3ForCausalLM",)
     bases: ClassVar[Sequence[str]] = ()
+    has_biases = False
+    ties = True
 
     def describe(self, metadata: Metadata) -> None:
         super().describe(metadata)

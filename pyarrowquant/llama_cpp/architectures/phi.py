@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from pyarrowquant.llama_cpp.architecture import Architecture
 from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.rope import turned_columns
+from pyarrowquant.llama_cpp.sizes import Place, Sizes, fused_feed_forward, norms
 from pyarrowquant.reading.gguf import import_gguf
 
 
@@ -16,6 +17,14 @@ class Phi3(Architecture):
 
     name = "phi3"
     classes: ClassVar[Sequence[str]] = ("Phi3ForCausalLM",)
+    has_own_head_size = False
+
+    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+        columns, keys = sizes.columns, sizes.keys
+        yield from norms(columns, "attn_norm", "ffn_norm")
+        yield Place("attn_qkv.weight", (sizes.queries + keys + keys, columns))
+        yield Place("attn_output.weight", (columns, sizes.queries))
+        yield from fused_feed_forward(sizes)
 
     def describe(self, metadata: Metadata) -> None:
         super().describe(metadata)

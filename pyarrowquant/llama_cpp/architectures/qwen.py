@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from pyarrowquant.llama_cpp.architecture import Architecture, Named
+from pyarrowquant.llama_cpp.architecture import Architecture
 from pyarrowquant.llama_cpp.metadata import Metadata
-from pyarrowquant.llama_cpp.rows import part
-
-_FUSED = (".mlp.experts.gate_up_proj", ".mlp.experts.gate_up_proj.weight")
-_DOWN = ".mlp.experts.down_proj"
+from pyarrowquant.llama_cpp.sizes import (
+    ONE,
+    Place,
+    Sizes,
+    attention,
+    attention_biases,
+    experts,
+    norms,
+)
 
 
 class Qwen2(Architecture):
@@ -19,6 +24,11 @@ class Qwen2(Architecture):
     name = "qwen2"
     classes: ClassVar[Sequence[str]] = ("Qwen2ForCausalLM", "Qwen2Model")
     bases: ClassVar[Sequence[str]] = ("Qwen2Model",)
+    has_own_head_size = False
+
+    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+        yield from super().layer_places(sizes)
+        yield from attention_biases(sizes)
 
 
 class Qwen3(Architecture):
@@ -28,6 +38,10 @@ class Qwen3(Architecture):
     classes: ClassVar[Sequence[str]] = ("Qwen3ForCausalLM", "Qwen3Model")
     bases: ClassVar[Sequence[str]] = ("Qwen3Model",)
 
+    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+        yield from super().layer_places(sizes)
+        yield from norms(sizes.head, "attn_q_norm", "attn_k_norm")
+
 
 class Qwen2Moe(Architecture):
     """Experts are modules, or stacks of which gates and what goes up are one tensor."""
@@ -35,19 +49,20 @@ class Qwen2Moe(Architecture):
     name = "qwen2moe"
     normalizes = False  # what llama.cpp does with the weights of the experts that are chosen
     classes: ClassVar[Sequence[str]] = ("Qwen2MoeForCausalLM",)
+    has_own_head_size = False
+    needs_head = True
 
-    def named(self, name: str, shape: tuple[int, ...]) -> list[Named]:
-        original = self.original(name)
-        if original.endswith(_DOWN):
-            return [Named(self.target(f"{original}.weight"))]
-        if original.endswith(_FUSED) and len(shape) == 3:
-            before = original[: original.index(".gate_up_proj")]
-            half = shape[1] // 2
-            return [
-                Named(self.target(f"{before}.gate_proj.weight"), part(shape, 1, 0, half)),
-                Named(self.target(f"{before}.up_proj.weight"), part(shape, 1, half, 2 * half)),
-            ]
-        return super().named(name, shape)
+    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+        yield from norms(sizes.columns, "attn_norm", "ffn_norm")
+        yield from attention(sizes)
+        if self.hyperparameters.flag("qkv_bias", True):
+            yield from attention_biases(sizes)
+        yield from experts(sizes, sizes.of_expert)
+        columns, inner = sizes.columns, sizes.of_shared_expert
+        yield Place("ffn_gate_inp_shexp.weight", (ONE, columns))
+        yield Place("ffn_gate_shexp.weight", (inner, columns))
+        yield Place("ffn_up_shexp.weight", (inner, columns))
+        yield Place("ffn_down_shexp.weight", (columns, inner))
 
     def describe(self, metadata: Metadata) -> None:
         super().describe(metadata)
@@ -69,3 +84,11 @@ class Qwen3Moe(Qwen2Moe):
     name = "qwen3moe"
     normalizes = True
     classes: ClassVar[Sequence[str]] = ("Qwen3MoeForCausalLM",)
+    has_own_head_size = True
+    needs_head = False
+
+    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+        yield from norms(sizes.columns, "attn_norm", "ffn_norm")
+        yield from attention(sizes)
+        yield from norms(sizes.head, "attn_q_norm", "attn_k_norm")
+        yield from experts(sizes, sizes.of_expert)
