@@ -76,7 +76,7 @@ test-llama-cpp: $(VENV)-llama-cpp/installed
 
 # Ray and Spark are large, and Spark needs Java. Neither tells anybody that it runs.
 test-fleet: $(VENV)-fleet/installed
-	RAY_USAGE_STATS_ENABLED=0 $(VENV)-fleet/bin/python -m pytest -o filterwarnings=default tests/consumers/test_ray.py tests/consumers/test_spark.py tests/consumers/test_spark_forks.py
+	RAY_USAGE_STATS_ENABLED=0 $(VENV)-fleet/bin/python -m pytest -o filterwarnings=default tests/consumers/test_ray.py tests/consumers/test_spark.py tests/consumers/test_spark_forks.py tests/consumers/test_clusters_page.py
 
 # Other quantizers are installed to compare with: some GB, and a long build.
 bench: $(VENV)/bench-installed
