@@ -89,6 +89,6 @@ def _check_sizes(batch: pa.RecordBatch, name: str) -> None:
         row = pc.index(sizes, largest).as_py()
         raise ValueError(
             f"Layer '{batch.column('layer_name')[row]}' has {largest} bytes of {name}, and Spark "
-            f"holds {_SPARK_BYTES} in a column of a row. Leave the layer out here, and do it on one "
-            "machine or with Ray"
+            f"holds {_SPARK_BYTES} in a column of a row. Leave the layer out here, and do it on "
+            "one machine or with Ray"
         )
