@@ -74,9 +74,9 @@ test-transformers: $(VENV)-transformers/installed
 test-llama-cpp: $(VENV)-llama-cpp/installed
 	$(VENV)-llama-cpp/bin/python -m pytest -o filterwarnings=default tests/consumers/test_llama_cpp.py tests/consumers/test_llama_cpp_folders.py tests/consumers/test_evaluate.py
 
-# Ray and Spark are large, and Spark needs Java. Neither tells anybody that it runs.
+# Ray and Spark are large, and Spark needs Java. They and Daft shall not report that they run.
 test-fleet: $(VENV)-fleet/installed
-	RAY_USAGE_STATS_ENABLED=0 $(VENV)-fleet/bin/python -m pytest -o filterwarnings=default tests/consumers/test_ray.py tests/consumers/test_spark.py tests/consumers/test_spark_forks.py tests/consumers/test_clusters_page.py
+	DO_NOT_TRACK=true RAY_USAGE_STATS_ENABLED=0 $(VENV)-fleet/bin/python -m pytest -o filterwarnings=default tests/consumers/test_ray.py tests/consumers/test_spark.py tests/consumers/test_spark_forks.py tests/consumers/test_clusters_page.py
 
 # Other quantizers are installed to compare with: some GB, and a long build.
 bench: $(VENV)/bench-installed
