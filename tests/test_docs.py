@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import doctest
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from child import HANG, ROOT
-from sybil import Example, Sybil
-from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
+from child import ROOT
+from pages import run_examples
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-# A command after a prompt, which backslashes continue, and what it prints.
-COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n?)*)", re.MULTILINE)
-# A line every two seconds, which a busy machine needs for what the pages show.
-PROGRESS = re.compile(r"^\w+: (?:\d+ layers?, .*|[\d.]+ \w+ of .*)\n", re.MULTILINE)
+# Their examples need what `make test-fleet` installs, which runs them.
+ELSEWHERE = {ROOT / "docs" / "clusters.md"}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # Blocks of other languages show files. `shell` blocks need what a test has not: a network, or the
@@ -29,48 +21,14 @@ SHOWN = {"json", "mermaid", "shell", "text", "yaml"}
 INSTALL = re.compile(r"pip install .+|make [\w-]+")
 
 
-def run_commands(example: Example) -> str | None:
-    """Run the commands of a console block; where output is shown, theirs is like it."""
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "COLUMNS": "80",
-        "PYTHONWARNINGS": "error",
-    }
-    for command, wanted in COMMAND.findall(example.parsed):
-        done = subprocess.run(
-            ["bash", "-ec", command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-            timeout=HANG,
-            check=False,
-        )
-        if done.returncode:
-            return f"$ {command}\nended with {done.returncode}:\n{done.stdout}"
-        printed = PROGRESS.sub("", done.stdout)
-        shown = doctest.Example(command, wanted)
-        checker = doctest.OutputChecker()
-        if wanted.strip() and not checker.check_output(shown.want, printed, FLAGS):
-            return f"$ {command}\n{checker.output_difference(shown, printed, FLAGS)}"
-    return None
-
-
-SYBIL = Sybil(
-    [PythonCodeBlockParser(doctest_optionflags=FLAGS), CodeBlockParser("console", run_commands)]
-)
-
-
 def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in ELSEWHERE], ids=name)
 def test_examples(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for example in SYBIL.parse(page):
-        example.evaluate()
+    run_examples(page)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -18,7 +18,7 @@ FLOORS = [
     {"llama_cpp"},
     {"recipes"},
     {"tables", "arrays", "decoded", "stream", "comparison"},
-    {"formats"},
+    {"distributed", "formats"},
     {"calibration", "conversion", "evaluation"},
     {"cli"},
     {"__main__"},

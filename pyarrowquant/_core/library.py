@@ -132,7 +132,8 @@ def _load() -> ctypes.CDLL:
             raise RuntimeError(
                 "pyarrowquant was used in this process's parent before the fork, and Go does not "
                 "survive a fork. Use the 'spawn' start method "
-                "(multiprocessing.get_context('spawn')), or call pyarrowquant only after the fork"
+                "(multiprocessing.get_context('spawn')), or call pyarrowquant only after the fork: "
+                "on Spark in what mapInArrow calls, and not in spark.python.daemon.module"
             )
         return _library
 

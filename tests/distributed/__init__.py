@@ -1,0 +1,1 @@
+"""Functions over batches of tables on clusters."""
