@@ -14,10 +14,13 @@ import pyarrowquant
 from pyarrowquant._core.binary import bytes_at, is_binary
 from pyarrowquant._core.nested import flat
 from pyarrowquant.formats.registry import FORMATS
+from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
 from pyarrowquant.reading.tensors import UndecodableTensor
+
+_TOKENIZER = "tokenizer.ggml.model"
 
 
 class Originals:
@@ -73,6 +76,11 @@ class Originals:
                 values = flat(column[0])[start:stop]
                 part = values.cast(pa.float32(), safe=False).to_numpy()
             yield part.reshape(-1, columns)
+
+
+def is_of_llama_cpp(model: Model) -> bool:
+    """Whether layers have llama.cpp's names and rows: tensors by themselves have no tokenizer."""
+    return isinstance(model, GgufModel) and model.header.value(_TOKENIZER) is not None
 
 
 def undecodable(model: Model) -> dict[str, str]:
