@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import hf_folders
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -154,3 +155,14 @@ def test_hostile_names_are_text_beside_each_other(tmp_path: Path) -> None:
         shown += [text.removeprefix("<b>").partition("</b><br>")[0] for text in trace["hovertext"]]
     assert shown
     assert not any("<" in text for text in shown)
+
+
+def test_a_gguf_model_beside_the_folder_it_was_made_from(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model")
+    paths = [tmp_path / "a.gguf", tmp_path / "b.gguf"]
+    for path, mix in zip(paths, ("Q4_K_M", "Q8_0"), strict=True):
+        succeeded("quantize", folder, path, "--recipe", mix)
+    page = report(paths[0], tmp_path, paths[1], "--original", folder)
+    errors = [side["totals"]["relative_error"] for side in (page.data, page.data["other"])]
+    assert 0 < errors[1] < errors[0] < 0.1
+    assert page.data["recipe"] is None
