@@ -104,7 +104,7 @@ def raw_floats(row: pa.RecordBatch, dtype: str) -> Any:
         rounded = values.astype(dtype)
     if not np.isfinite(rounded[np.isfinite(values)]).all():
         name = row["layer_name"][0].as_py()
-        raise ValueError(f"Layer '{name}' has weights beyond {dtype}. Use dtype=\"float32\"")
+        raise ValueError(f"Layer '{name}' has weights beyond {dtype}. Use --dtype float32")
     return rounded
 
 

@@ -78,6 +78,8 @@ def compare(
         show_json({"layers": shown, "totals": totals})
     else:
         _show(shown, totals, original, result)
+    if names and not errors:
+        raise click.ClickException(f"'{original}' and '{result}' have no layer in common")
     if failed:
         raise click.ClickException(
             f"'{original}' and '{result}' do not have the same layers: "

@@ -221,8 +221,8 @@ def _check_encoding(said: SettingOverrides, target: Format, budget: str | None) 
         )
     if encoding != INTEGER and budget is not None:
         raise UsageError(
-            f"{budget}= fits bit widths, and encoding={encoding!r} has one. Fit a recipe "
-            "with such candidates by Recipe.fit()"
+            f"{budget}= fits bit widths, and encoding={encoding!r} has one. Leave "
+            "out one of the two; in Python, Recipe.fit() takes encodings as candidates"
         )
 
 

@@ -132,7 +132,7 @@ def test_damaged_and_missing_models(tmp_path: Path) -> None:
         (model / "config.json").write_bytes(text.encode("latin-1"))
         fails(ValueError, "config.json' (is not valid JSON|must be a JSON object)")
     (model / "config.json").unlink()
-    fails(FileNotFoundError, "has no config.json. model is the folder of a Hugging Face model")
+    fails(FileNotFoundError, "has no config.json. Give the folder of a Hugging Face model")
     (model / "config.json").write_text("{}")
     data = (model / "model.safetensors").read_bytes()
     (model / "model.safetensors").write_bytes(data[:-1])
