@@ -26,7 +26,7 @@ class Step:
     total : int or None
         Bytes of the source; None if that is not known.
     layers : int
-        Layers that this run has quantized.
+        Layers that this run has quantized, of the batches that are done.
     """
 
     what: str
@@ -52,6 +52,7 @@ class Meter:
         self._before = 0  # what an interrupted run has done
         self._read = 0
         self._layers = 0
+        self._of_batch = 0
         self._next_part = 0.0
 
     def skip(self, nbytes: int) -> None:
@@ -65,9 +66,9 @@ class Meter:
             self._tell(Step("fit", self._total * done // whole, self._total, 0))
 
     def quantizing(self, layer: str | None, done: int, _: int | None) -> None:
-        """Tell of layers, and parts of them, as far as this run has quantized them."""
+        """Tell how far this run has quantized the batch; its layers count when it is done."""
         if layer is not None:
-            self._layers += 1
+            self._of_batch += 1
         if self._is_time():
             self._quantized(done)
 
@@ -79,6 +80,8 @@ class Meter:
         for batch in reader:
             yield batch
             self._read += weights_bytes(batch)
+            self._layers += self._of_batch
+            self._of_batch = 0
             self._quantized(self._read)
 
     def _quantized(self, done: int) -> None:

@@ -54,7 +54,7 @@ def test_not_more_is_told_than_people_read(
 
 def test_an_error_in_it_ends_the_run(source: Path, tmp_path: Path) -> None:
     def fails(step: Step) -> None:
-        if step.layers:
+        if step.bytes:
             raise RuntimeError("out of paper")
 
     with pytest.raises(RuntimeError, match="out of paper"):
