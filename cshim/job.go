@@ -5,6 +5,7 @@ import "C"
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"runtime/cgo"
 	"strings"
@@ -25,8 +26,14 @@ type job struct {
 	events []event
 }
 
-// event says that a layer has finished: layer_name, bytes done, bytes in all.
-type event [3]any
+// event says what is done: the name of a layer that has finished, nil where a part
+// of one has; bytes done, bytes in all.
+type event struct {
+	layer       *string
+	done, total int64
+}
+
+func (e event) MarshalJSON() ([]byte, error) { return json.Marshal([]any{e.layer, e.done, e.total}) }
 
 func startQuantize(in *input, o quant.Options, progress bool) *job {
 	return start(func(ctx context.Context, j *job) (*quant.Result, error) {
@@ -118,10 +125,19 @@ func (j *job) wait(limit time.Duration) bool {
 	}
 }
 
-func (j *job) addEvent(name string, done, total int64) {
+// addEvent takes what is done; of parts of layers that follow each other, the last
+// says it all.
+func (j *job) addEvent(layer *string, done, total int64) {
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
-	j.events = append(j.events, event{strings.Clone(name), done, total})
+	if layer != nil {
+		name := strings.Clone(*layer)
+		layer = &name
+	}
+	if last := len(j.events) - 1; last >= 0 && j.events[last].layer == nil {
+		j.events = j.events[:last]
+	}
+	j.events = append(j.events, event{layer, done, total})
 }
 
 func (j *job) drainEvents() []event {

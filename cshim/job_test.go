@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"testing"
@@ -138,11 +139,24 @@ func TestEventsOfAJob(t *testing.T) {
 		t.Fatalf("%d events of %d layers", len(events), layers)
 	}
 	for i, e := range events {
-		if want := int64(4 * weights * (i + 1)); e[1] != want || e[2] != int64(4*weights*layers) {
+		if want := int64(4 * weights * (i + 1)); e.done != want || e.total != int64(4*weights*layers) {
 			t.Errorf("event %d is %v, want %d bytes done", i, e, want)
 		}
 	}
 	j.close(j.handle())
+}
+
+// TestEventsOfParts has parts of a layer between layers that finish.
+func TestEventsOfParts(t *testing.T) {
+	a, b := "a", "b"
+	j := &job{}
+	for i, name := range []*string{nil, nil, &a, nil, &b, nil, nil} {
+		j.addEvent(name, int64(i), 7)
+	}
+	encoded, err := json.Marshal(j.drainEvents())
+	if want := `[["a",2,7],["b",4,7],[null,6,7]]`; err != nil || string(encoded) != want {
+		t.Errorf("events are %s, %v, want %s", encoded, err, want)
+	}
 }
 
 // TestAResultIsTakenOnce, and what is left in a job is released with it.

@@ -184,8 +184,9 @@ func paq_allocate(problem *C.char, choices **C.char) *C.char {
 }
 
 // paq_job_wait waits until the job ends, or for some milliseconds. events is
-// set to NULL or to the layers that have finished since the last call, a JSON
-// list of [layer_name, bytes done, bytes in all], to free with paq_free.
+// set to NULL or to what was done since the last call, a JSON list of [layer_name,
+// bytes done, bytes in all], to free with paq_free: layers that have finished, and
+// last perhaps a part of one, with null for layer_name.
 //
 //export paq_job_wait
 func paq_job_wait(handle C.uintptr_t, milliseconds C.int64_t, finished *C.int, events **C.char) *C.char {

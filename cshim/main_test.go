@@ -81,7 +81,7 @@ func TestLargeCallsGiveAJob(t *testing.T) {
 	for finished == 0 {
 		waitForJob(t, paq_job_wait, out.job, &finished, &events)
 		if events != nil {
-			var some []event
+			var some [][3]any
 			if err := json.Unmarshal([]byte(takeText(events)), &some); err != nil {
 				t.Fatal(err)
 			}

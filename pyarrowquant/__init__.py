@@ -6,10 +6,10 @@ first moment on.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from pyarrowquant._version import __version__
 
+TYPE_CHECKING = False  # which checkers take for true
 if TYPE_CHECKING:
     from pyarrowquant import distributed, formats
     from pyarrowquant._core.library import release_memory

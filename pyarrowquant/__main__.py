@@ -7,7 +7,10 @@ import os
 import signal
 import sys
 import time
-from typing import NoReturn
+
+TYPE_CHECKING = False  # which checkers take for true; typing takes longer to import than the rest
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 INTERRUPTED, TERMINATED = 130, 143  # as shells have it
 
@@ -15,7 +18,8 @@ INTERRUPTED, TERMINATED = 130, 143  # as shells have it
 def main() -> None:
     """Run the command line in a process of its own, which ends when it is told to.
 
-    This is told from the first moment on: what is imported takes longer than some commands.
+    This is told from the first moment on: what is imported takes longer than some commands. So
+    what comes before, here and in the package's own file, is kept short.
     """
     _open_closed_streams()
     signal.signal(signal.SIGINT, lambda *_: _leave("Interrupted\n", INTERRUPTED))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from pyarrowquant._core.arguments import integer
 from pyarrowquant._core.columns import binaries, lists
+from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.rows import check_weights_schema, layers, values_of
-from pyarrowquant._core.source import INPUT_COLUMNS, Source, check_data, is_arrow
+from pyarrowquant._core.source import ENCODED_COLUMNS, INPUT_COLUMNS, Source, check_data, is_arrow
 from pyarrowquant.errors import (
     ArgumentTypeError,
     LayerError,
@@ -22,7 +23,7 @@ from pyarrowquant.errors import (
 from pyarrowquant.tables import dequantize_batch_arrow
 
 
-def _float_lists(arrays: list[np.ndarray[Any, Any]]) -> pa.ChunkedArray:
+def _float_lists(arrays: Sequence[np.ndarray[Any, Any] | None]) -> pa.ChunkedArray:
     return lists(arrays, pa.float32())
 
 
@@ -33,7 +34,14 @@ _PARTS: dict[str, Callable[[list[Any]], Any]] = {
     "shape": lambda shapes: pa.array(shapes, pa.list_(pa.int64())),
     "bit_width": lambda widths: pa.array(widths, pa.int64()),
     "group_size": lambda sizes: pa.array(sizes, pa.int64()),
+    "encoding": lambda encodings: pa.array(encodings, pa.string()),
+    "levels": _float_lists,
+    "super_scales": _float_lists,
+    "super_minimums": _float_lists,
 }
+_IN_EVERY_LAYER = _PARTS.keys() - ENCODED_COLUMNS
+_NUMBERS = {"scales", "zero_points", "levels", "super_scales", "super_minimums"}
+_MAY_BE_NONE = _NUMBERS - {"scales"}
 
 
 def dequantize_batch(
@@ -47,8 +55,8 @@ def dequantize_batch(
     Parameters
     ----------
     quantized : dict of str to dict
-        Each with "quantized_data", "scales", "zero_points", "shape", "bit_width" and "group_size";
-        other keys are ignored.
+        Each with "quantized_data", "scales", "zero_points", "shape", "bit_width" and "group_size",
+        and what else `quantize_batch` gave for an encoding; other keys are ignored.
     dtype : {"float32", "float16"}
         Type of the weights; float16 is rounded to nearest, ties to even.
     threads : int or None
@@ -103,18 +111,31 @@ def _part(name: str, layer: object, part: str) -> Any:
             f"Layer '{name}': Expected a dictionary as of quantize_batch(), got "
             f"{type(layer).__name__}"
         )
-    if part not in layer:
+    if part not in layer and part in _IN_EVERY_LAYER:
         raise ValueError(f"Layer '{name}' has no '{part}'. Give what quantize_batch() gave")
+    if part == "encoding":
+        return _encoding(name, layer.get(part, INTEGER))
+    if part in _MAY_BE_NONE and layer.get(part) is None:
+        return None
     try:
         if part == "quantized_data":
             return np.frombuffer(layer[part], np.uint8)
-        if part in ("scales", "zero_points"):
+        if part in _NUMBERS:
             return np.ascontiguousarray(layer[part], np.float32).reshape(-1)
         if part == "shape":
             return [integer("shape", size) for size in layer[part]]
         return integer(part, layer[part])
     except (TypeError, ValueError, BufferError) as error:
         raise ValueError(f"Layer '{name}': '{part}' cannot be read: {error}") from error
+
+
+def _encoding(name: str, said: object) -> str:
+    if not isinstance(said, str):
+        raise ArgumentTypeError(
+            f"Layer '{name}': 'encoding' is {said!r}, expected a string. Leave it out for "
+            f"{INTEGER!r}"
+        )
+    return said
 
 
 def arrow_to_numpy(table: Any) -> dict[str, np.ndarray[Any, Any]]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrowquant._core import arguments, library
 from pyarrowquant._core.arguments import Progress
 from pyarrowquant._core.options import Options, quantize_options
-from pyarrowquant._core.progress import Reporter
+from pyarrowquant._core.progress import EachPart, Reporter
 from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
 from pyarrowquant._core.underflow import Underflow, warn_of_underflows
@@ -99,7 +99,7 @@ def stream_within(
     options: Options,
     recipe: SaidRecipe | None,
     quality_floor: float | Mapping[str, float] | None,
-    progress: Progress = None,
+    progress: Progress | EachPart = None,
     skipped: list[LayerError] | None = None,
     missed: list[str] | None = None,
     underflows: list[Underflow] | None = None,
@@ -112,7 +112,8 @@ def stream_within(
     the floor to `missed`. Layers with groups that have no scale are added to `underflows`; without
     it, a warning at the end is about them.
     """
-    arguments.check_progress(progress)
+    if not isinstance(progress, EachPart):
+        arguments.check_progress(progress)
     opened = Source(source, INPUT_COLUMNS)
     options = replace(options, type_names=tuple(opened.type_names.items()))
     plan = Plan(options, recipe, quality_floor, widths_with, fitting)
@@ -131,7 +132,7 @@ def _batches(
     source: Source,
     plan: Plan,
     schema: pa.Schema,
-    progress: Progress,
+    progress: Progress | EachPart,
     skipped: list[LayerError],
     underflows: list[Underflow] | None,
 ) -> Iterator[pa.RecordBatch]:

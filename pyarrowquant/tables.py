@@ -194,7 +194,7 @@ def quantize_table(
     """Run one job, and warn about the layers that it left out."""
     if reporter is not None:
         reporter.start(size)
-    result = library.quantize(table, options, reporter.layer_done if reporter else None)
+    result = library.quantize(table, options, reporter.told if reporter else None)
     for error in result.skipped:
         warnings.warn(skipped_text(error), SkippedLayerWarning, stacklevel=users_level())
     return result

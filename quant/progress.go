@@ -1,20 +1,18 @@
 package quant
 
-import (
-	"sync"
-	"sync/atomic"
-)
+import "sync"
 
-// Progress is called once a layer as layers finish, by one goroutine at a
-// time: bytes of weights done and in all. done never decreases, and is total
-// in the last call. name is a view that ends with the run.
-type Progress func(name string, done, total int64)
+// Progress is told of weights as they are done, by one goroutine at a time: bytes
+// done and in all. layer names one that has finished, a view that ends with the
+// run; it is nil where a part of a layer has. done never decreases, and is total
+// in the last call.
+type Progress func(layer *string, done, total int64)
 
 // progressCounter notices when the last unit of a layer is done.
 type progressCounter struct {
 	report Progress // nil: nobody listens
-	left   []atomic.Int32
 	mutex  sync.Mutex
+	left   []int32 // units of each layer
 	done   int64
 	total  int64
 }
@@ -25,9 +23,9 @@ func newProgressCounter(report Progress, layers []layer, all tasks) *progressCou
 	if report == nil {
 		return c
 	}
-	c.left = make([]atomic.Int32, len(layers))
+	c.left = make([]int32, len(layers))
 	for _, t := range all {
-		t.units(func(_ int, u *unit) { c.left[u.layer].Add(1) })
+		t.units(func(_ int, u *unit) { c.left[u.layer]++ })
 	}
 	for i := range layers {
 		c.total += int64(len(layers[i].weights))
@@ -43,20 +41,24 @@ func newProgressCounter(report Progress, layers []layer, all tasks) *progressCou
 // skip reports a layer that has no work: it is empty, or failed when read.
 func (c *progressCounter) skip(name string) {
 	if c.report != nil {
-		c.finish(name, 0)
+		c.mutex.Lock()
+		defer c.mutex.Unlock()
+		c.report(&name, c.done, c.total)
 	}
 }
 
-// unitDone reports the layer if this was its last unit.
+// unitDone reports a unit, with the name of the layer if it was the last one of that.
 func (c *progressCounter) unitDone(u *unit, l *layer) {
-	if c.report != nil && c.left[u.layer].Add(-1) == 0 {
-		c.finish(l.name, int64(len(l.weights)))
+	if c.report == nil {
+		return
 	}
-}
-
-func (c *progressCounter) finish(name string, bytes int64) {
+	part := u.grouped(l.grouped)
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	c.done += bytes
-	c.report(name, c.done, c.total)
+	c.done += int64(part.elements() * l.element.Size())
+	var finished *string
+	if c.left[u.layer]--; c.left[u.layer] == 0 {
+		finished = &l.name
+	}
+	c.report(finished, c.done, c.total)
 }

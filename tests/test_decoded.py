@@ -19,6 +19,7 @@ from pyarrowquant import (
     quantize_batch,
     quantize_batch_arrow,
 )
+from pyarrowquant._core.encodings import ENCODING_NAMES
 
 pytestmark = pytest.mark.usefixtures("nothing_leaked")
 
@@ -38,12 +39,34 @@ def test_what_was_quantized_is_decoded(layers: dict[str, np.ndarray]) -> None:
     assert dequantize_batch({}) == {}
 
 
+def test_encodings_are_decoded_with_what_they_have() -> None:
+    layers = {
+        f"{name} {rows}": np.linspace(-1, 2, rows * 512, dtype=np.float32).reshape(rows, 512)
+        for name in ENCODING_NAMES
+        for rows in (1, 3)
+    }
+    quantized = {
+        name: quantize_batch({name: array}, encoding=name.split()[0])[name]
+        for name, array in layers.items()
+    }
+    decoded = dequantize_batch(quantized)
+    assert list(decoded) == list(layers)
+    for name, array in layers.items():
+        table = quantize_batch_arrow(plain_layers({name: array}), encoding=name.split()[0])
+        (expected,) = arrow_to_numpy(dequantize_batch_arrow(table)).values()
+        assert np.array_equal(decoded[name], expected), name
+
+
 WRONG: dict[str, tuple[Any, str]] = {
     "table": (pa.table({"a": [1]}), r"got Table. For a table use dequantize_batch_arrow\(\)"),
     "list": ([1], "Expected a dictionary of layers of quantize_batch"),
     "name": ({1: {}}, "Expected a string as layer name, got int: 1"),
     "layer": ({"a": b""}, "Layer 'a': Expected a dictionary as of quantize_batch"),
     "part": ({"a": {"scales": [1]}}, "Layer 'a' has no 'quantized_data'"),
+    "encoding": (
+        {"a": {**quantize_batch({"a": np.ones(4, np.float32)})["a"], "encoding": 3}},
+        "Layer 'a': 'encoding' is 3, expected a string",
+    ),
     "scales": ({"a": {"quantized_data": b"", "scales": "x"}}, "Layer 'a': 'scales' cannot be read"),
 }
 

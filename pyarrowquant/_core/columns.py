@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,17 @@ import pyarrow as pa
 _LARGEST_OFFSET = 2**31 - 1
 
 
-def lists(arrays: list[np.ndarray[Any, Any]], element: pa.DataType) -> pa.ChunkedArray:
-    large = any(array.size > _LARGEST_OFFSET for array in arrays)
+def lists(arrays: Sequence[np.ndarray[Any, Any] | None], element: pa.DataType) -> pa.ChunkedArray:
+    """Return a column of lists, null for None."""
+    large = any(array is not None and array.size > _LARGEST_OFFSET for array in arrays)
     list_type, offset_type = (
         (pa.large_list(element), np.int64) if large else (pa.list_(element), np.int32)
     )
     chunks = []
     for array in arrays:
+        if array is None:
+            chunks.append(pa.nulls(1, list_type))
+            continue
         values = pa.Array.from_buffers(element, array.size, [None, _buffer(array)])
         offsets = pa.py_buffer(np.array([0, array.size], offset_type))
         chunks.append(pa.Array.from_buffers(list_type, 1, [None, offsets], children=[values]))

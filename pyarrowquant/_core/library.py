@@ -29,7 +29,7 @@ _load_lock = threading.Lock()
 _library: ctypes.CDLL | None = None
 _loaded_in: int | None = None
 
-LayerDone = Callable[[str, int, int], None]
+Told = Callable[[str | None, int, int], None]
 
 
 class _ArrowArrayStream(ctypes.Structure):
@@ -264,7 +264,7 @@ def lay_out(
     _check(library, library.paq_lay_out(ctypes.byref(layer), options, out.ctypes.data, out.size))
 
 
-def quantize(table: pa.Table, options: bytes, layer_done: LayerDone | None) -> Result:
+def quantize(table: pa.Table, options: bytes, told: Told | None) -> Result:
     """Quantize a table.
 
     Parameters
@@ -272,12 +272,13 @@ def quantize(table: pa.Table, options: bytes, layer_done: LayerDone | None) -> R
     table : pyarrow.Table
     options : bytes
         The fields of Go's quant.Options, encoded.
-    layer_done : callable or None
-        Called with layer_name, bytes done and bytes in all, once a layer.
+    told : callable or None
+        Called with the name of a layer that has finished, or None for a part of one, bytes done
+        and bytes in all.
     """
     library = _load()
-    arguments = options, layer_done is not None
-    return _run(library, library.paq_quantize, [table], arguments, layer_done)
+    arguments = options, told is not None
+    return _run(library, library.paq_quantize, [table], arguments, told)
 
 
 def dequantize(table: pa.Table, options: bytes) -> pa.Table:
@@ -297,7 +298,7 @@ def _run(
     start: Callable[..., int | None],
     tables: Sequence[pa.Table],
     arguments: tuple[object, ...],
-    layer_done: LayerDone | None = None,
+    told: Told | None = None,
 ) -> Result:
     """Run a job with the GIL free, and take its result. An exception ends the job."""
     outcome = _Outcome()
@@ -307,7 +308,7 @@ def _run(
     try:
         _check(library, start(*streams, *arguments, ctypes.byref(outcome)))
         if outcome.job:
-            while not _wait(library, outcome.job, layer_done):
+            while not _wait(library, outcome.job, told):
                 pass
             _check(library, library.paq_job_result(outcome.job, ctypes.byref(outcome)))
         address = ctypes.addressof(outcome) + _Outcome.result.offset
@@ -334,7 +335,7 @@ def _listed(address: int | None) -> list[dict[str, Any]]:
     return found
 
 
-def _wait(library: ctypes.CDLL, job: int, layer_done: LayerDone | None) -> bool:
+def _wait(library: ctypes.CDLL, job: int, told: Told | None) -> bool:
     finished = ctypes.c_int()
     events = ctypes.c_void_p()
     _check(
@@ -342,7 +343,7 @@ def _wait(library: ctypes.CDLL, job: int, layer_done: LayerDone | None) -> bool:
         library.paq_job_wait(job, _WAIT_MILLISECONDS, ctypes.byref(finished), ctypes.byref(events)),
     )
     text = _take_text(library, events.value)
-    if text is not None and layer_done is not None:
+    if text is not None and told is not None:
         for layer_name, done, total in json.loads(text):
-            layer_done(layer_name, done, total)
+            told(layer_name, done, total)
     return bool(finished.value)

@@ -37,8 +37,8 @@ def measure(
         sort=False,
         first_row=0,
     )
-    layer_done = reporter.layer_done if reporter else None
-    result = library.quantize(table, measuring.encoded(), layer_done)
+    told = reporter.told if reporter else None
+    result = library.quantize(table, measuring.encoded(), told)
     failing = {error.row for error in result.skipped}
     measured = [row for row in wanted if row not in failing]
     return dict(zip(measured, result.table.to_pylist(), strict=True)), result

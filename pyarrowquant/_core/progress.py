@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -10,18 +12,32 @@ from pyarrowquant._core.arguments import Progress
 from pyarrowquant.errors import users_level
 
 
+@dataclass(frozen=True)
+class EachPart:
+    """A function that is told of parts of layers, too, and whose exceptions end the work.
+
+    Attributes
+    ----------
+    tell : callable
+        Gets the name of a layer that has finished, or None for a part of one; bytes that are done;
+        and all bytes, or None if that is not known.
+    """
+
+    tell: Callable[[str | None, int, int | None], object]
+
+
 class Reporter:
-    """Tell the caller about layers as they finish, over one or more jobs.
+    """Tell the caller about layers as they finish, over one or more jobs; the bar of parts, too.
 
     Parameters
     ----------
-    progress : True, callable, None or False
+    progress : True, callable, EachPart, None or False
     whole : int or None
         Sum of the sizes that will be given to `start`; None if it is not known, and the
         fraction is then of what has been read.
     """
 
-    def __init__(self, progress: Progress, whole: int | None) -> None:
+    def __init__(self, progress: Progress | EachPart, whole: int | None) -> None:
         self._progress = progress
         self._whole = whole
         self._before = 0
@@ -50,16 +66,20 @@ class Reporter:
 
             self._bar = tqdm(total=self._whole, desc="quantize", unit="B", unit_scale=True)
 
-    def layer_done(self, layer_name: str, done: int, total: int) -> None:
-        """Report a layer after which done of total bytes of the job are finished."""
+    def told(self, layer_name: str | None, done: int, total: int) -> None:
+        """Report a layer, or with None a part of one, after which so much of the job is done."""
         size = self._size * done / total if total else self._size
+        if isinstance(self._progress, EachPart):
+            self._progress.tell(layer_name, round(self._before + size), self._whole)
+            return
         whole = self._whole or self._before + self._size
         fraction = (self._before + size) / whole if whole else 1.0
         self._fraction = max(self._fraction, fraction)
         if self._progress is True:
-            self._bar.set_postfix_str(layer_name, refresh=False)
+            if layer_name is not None:
+                self._bar.set_postfix_str(layer_name, refresh=False)
             self._bar.update(round(self._before + size) - self._bar.n)
-        elif callable(self._progress):
+        elif callable(self._progress) and layer_name is not None:
             try:
                 self._progress(layer_name, self._fraction)
             except Exception as error:

@@ -14,10 +14,13 @@ import pyarrowquant
 from pyarrowquant._core.binary import bytes_at, is_binary
 from pyarrowquant._core.nested import flat
 from pyarrowquant.formats.registry import FORMATS
+from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
 from pyarrowquant.reading.tensors import UndecodableTensor
+
+_TOKENIZER = "tokenizer.ggml.model"
 
 
 class Originals:
@@ -75,6 +78,11 @@ class Originals:
             yield part.reshape(-1, columns)
 
 
+def is_of_llama_cpp(model: Model) -> bool:
+    """Whether layers have llama.cpp's names and rows: tensors by themselves have no tokenizer."""
+    return isinstance(model, GgufModel) and model.header.value(_TOKENIZER) is not None
+
+
 def undecodable(model: Model) -> dict[str, str]:
     """Names of tensors that cannot be decoded, and why."""
     return {
@@ -96,7 +104,7 @@ def raw_floats(row: pa.RecordBatch, dtype: str) -> Any:
         rounded = values.astype(dtype)
     if not np.isfinite(rounded[np.isfinite(values)]).all():
         name = row["layer_name"][0].as_py()
-        raise ValueError(f"Layer '{name}' has weights beyond {dtype}. Use dtype=\"float32\"")
+        raise ValueError(f"Layer '{name}' has weights beyond {dtype}. Use --dtype float32")
     return rounded
 
 

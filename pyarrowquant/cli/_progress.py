@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pyarrowquant.cli._show import size_text
+from pyarrowquant.cli._show import counted, size_text
 from pyarrowquant.conversion.progress import Step
 
 _SECONDS_BETWEEN_LINES = 2.0
@@ -36,7 +36,7 @@ class Shown:
 
     def __call__(self, step: Step) -> None:
         of = f" of {size_text(step.total)}" if step.total else ""
-        layers = f"{step.layers} layers, " if step.what == "quantize" else ""
+        layers = f"{counted(step.layers, 'layer')}, " if step.what == "quantize" else ""
         text = f"{layers}{size_text(step.bytes)}{of}"
         self._show(step.what, step.bytes, step.total, "B", text)
 

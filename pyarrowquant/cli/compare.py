@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pyarrow as pa
 
-from pyarrowquant.cli._originals import Originals, undecodable
+from pyarrowquant.cli._originals import Originals, is_of_llama_cpp, undecodable
 from pyarrowquant.cli._show import (
     counted,
     json_option,
@@ -22,11 +22,8 @@ from pyarrowquant.cli._show import (
 )
 from pyarrowquant.conversion.result_files import naming, results_in
 from pyarrowquant.conversion.source import is_result
-from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.models import open_model
-
-_TOKENIZER = "tokenizer.ggml.model"  # which tensors by themselves have not
 
 
 @click.command(
@@ -81,6 +78,8 @@ def compare(
         show_json({"layers": shown, "totals": totals})
     else:
         _show(shown, totals, original, result)
+    if names and not errors:
+        raise click.ClickException(f"'{original}' and '{result}' have no layer in common")
     if failed:
         raise click.ClickException(
             f"'{original}' and '{result}' do not have the same layers: "
@@ -95,8 +94,7 @@ def _opened(result: str) -> tuple[Iterator[pa.RecordBatch], dict[str, str], bool
     if is_result(result):  # whose rows need not be decoded as a whole
         return (batch for batch, _ in results_in(Path(result))), {}, False
     model = open_model(locate(result, None))
-    is_llama_cpp = isinstance(model, GgufModel) and model.header.value(_TOKENIZER) is not None
-    return iter(model.reader()), undecodable(model), is_llama_cpp
+    return iter(model.reader()), undecodable(model), is_of_llama_cpp(model)
 
 
 def _known(batch: pa.RecordBatch, originals: Originals) -> list[pa.RecordBatch]:

@@ -1,4 +1,4 @@
-"""pyarrowquant report: a file of results as a page to look at."""
+"""pyarrowquant report: a file of results, or two, as a page to look at."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from pyarrowquant.cli._originals import Originals
+from pyarrowquant.cli._report.beside import Side
 from pyarrowquant.cli._report.histograms import histogram
-from pyarrowquant.cli._report.layers import read_layers, read_model
-from pyarrowquant.cli._report.page import Report, check_installed, render
+from pyarrowquant.cli._report.layers import Read, read_layers, read_model
+from pyarrowquant.cli._report.page import Report, check_installed, render, totals_of
 from pyarrowquant.cli._show import counted, json_option, show_json, size_text
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.source import is_result, local_files, local_path, size_of
@@ -23,9 +24,11 @@ _HISTOGRAMS = 6
 Examples:
   pyarrowquant report quantized.parquet --html report.html
   pyarrowquant report quantized.parquet --html report.html --original model.safetensors
+  pyarrowquant report 4bit.parquet 3bit.parquet --html report.html
 """,
 )
 @click.argument("result", type=click.Path(path_type=Path))
+@click.argument("other", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--html", "page", type=click.Path(path_type=Path), required=True, help="The file to write."
 )
@@ -35,6 +38,7 @@ Examples:
 @json_option
 def report(
     result: Path,
+    other: Path | None,
     page: Path,
     original: str | None,
     threads: int | None,
@@ -44,42 +48,40 @@ def report(
     """Write a page of charts and tables about RESULT: errors, bits and sizes of its layers.
 
     RESULT is a table of results or a folder of them, or a quantized model, which needs --original.
-    The page is one file that needs no network.
+    With OTHER, a result of the same model, the page has both beside each other. The page is one
+    file that needs no network.
     """
-    sources: list[Path | str] = [result]
+    sources: list[Path | str] = [result] if other is None else [result, other]
     if original is not None:
         sources.append(local_path(original))
     check_destination(
         page, overwrite, sources=[file for source in sources for file in local_files(source)]
     )
     check_installed()
-    if not result.exists():
-        raise FileNotFoundError(f"'{result}' does not exist")
-    originals = None if original is None else Originals(original)
-    if is_result(str(result)):
-        read = read_layers(result, originals, threads, _HISTOGRAMS)
-    else:
-        read = read_model(result, originals, threads)
-    if not read.layers:
-        raise click.ClickException(f"'{result}' has no layers")
+    for path in (result, other):
+        if path is not None and not path.exists():
+            raise FileNotFoundError(f"'{path}' does not exist")
+    originals = _originals(result, original)
+    read = _read(result, original, originals, threads, _HISTOGRAMS)
+    beside = None
+    if other is not None:
+        found = _read(other, original, _originals(other, original), threads, 0)
+        beside = _side(other, found)
     shown = Report(
-        result=str(result),
+        side=_side(result, read),
+        other=beside,
         original=original,
-        file_bytes=size_of(str(result)) or 0,
         original_bytes=None if original is None else size_of(original),
-        settings=read.settings,
-        layers=read.layers,
         histograms=[histogram(layer, packed, originals) for layer, packed in read.worst],
-        left_out=(
-            [] if originals is None else originals.left_out(one.layer_name for one in read.layers)
-        ),
+        left_out=read.left_out,
     )
     with Outputs([page], overwrite) as outputs:
         outputs.temporary(page).write_text(render(shown), encoding="utf-8")
-    totals = shown.totals()
+    totals = totals_of(shown.side.layers)
     nbytes = page.stat().st_size
     if as_json:
-        show_json({"destination": str(page), **totals, "bytes": nbytes})
+        of_other = {} if beside is None else {"other": totals_of(beside.layers)}
+        show_json({"destination": str(page), **totals, "bytes": nbytes, **of_other})
         return
     click.echo(
         f"{counted(totals['layers'], 'layer')}, {counted(totals['weights'], 'weight')}, "
@@ -87,3 +89,24 @@ def report(
         f"relative error {totals['relative_error']:.4f}"
     )
     click.echo(f"'{page}': {size_text(nbytes)}")
+
+
+def _originals(path: Path, original: str | None) -> Originals | None:
+    """Return the original weights of a table of results."""
+    return Originals(original) if original is not None and is_result(str(path)) else None
+
+
+def _read(
+    path: Path, original: str | None, originals: Originals | None, threads: int | None, worst: int
+) -> Read:
+    if is_result(str(path)):
+        read = read_layers(path, originals, threads, worst)
+    else:
+        read = read_model(path, original, threads)
+    if not read.layers:
+        raise click.ClickException(f"'{path}' has no layers")
+    return read
+
+
+def _side(path: Path, read: Read) -> Side:
+    return Side(str(path), size_of(str(path)) or 0, read.settings, read.layers)

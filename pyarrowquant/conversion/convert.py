@@ -204,7 +204,8 @@ def convert(
         Whether what is at the destination may be replaced. It is there until what is new is
         complete.
     progress : callable, optional
-        Gets a `Step` after each batch.
+        Gets a `Step` after each batch, and some within one. An exception in it ends the run, of
+        which ``resume=True`` continues what is done.
 
     Returns
     -------

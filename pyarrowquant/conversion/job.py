@@ -16,6 +16,7 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.encoded_rows import said_group_size
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.options import Options
+from pyarrowquant._core.progress import EachPart
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.source import weights_bytes
 from pyarrowquant.conversion.destination import check_destination
@@ -161,7 +162,7 @@ class Job:
             None,
             self.continue_on_error,
             self.threads,
-            meter.fitting,
+            EachPart(meter.fitting),
             self.settings,
             self.quality_floor,
             weigh,
@@ -260,6 +261,7 @@ class Job:
             ),
             recipe,
             self.quality_floor,
+            EachPart(meter.quantizing),
             skipped=totals.skipped,
             missed=totals.missed,
             underflows=totals.underflows,

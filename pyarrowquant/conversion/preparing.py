@@ -47,7 +47,7 @@ from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
 from pyarrowquant.recipes.budget import BitsPerWeight, Budget
 from pyarrowquant.recipes.mixes import mix_named
-from pyarrowquant.recipes.named import file_of, is_named
+from pyarrowquant.recipes.named import file_of, is_named, is_profile
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.presets import PRESETS, SENSITIVE
 from pyarrowquant.recipes.recipe import Recipe, SaidRecipe, recipe_of
@@ -127,6 +127,10 @@ def prepare(
         rest = target.mix(mix, model, importance is not None)
         given = (Recipe(name=mix) if given is None else given).extending(rest)
     chosen = _with_said(given, said, target, is_named(recipe))
+    if chosen is not None and is_profile(recipe):
+        usual = (target.default_recipe if budget is None else target.budget_recipe)(model)
+        if usual is not None:
+            chosen = Recipe(usual.rules, chosen.default.said, chosen.name)
     rules = target.recipe(model, chosen, budget is not None)
     if budget is not None and "bit_width" in said:
         raise UsageError(f"bit_width= and {budget}= exclude each other")
@@ -221,8 +225,8 @@ def _check_encoding(said: SettingOverrides, target: Format, budget: str | None) 
         )
     if encoding != INTEGER and budget is not None:
         raise UsageError(
-            f"{budget}= fits bit widths, and encoding={encoding!r} has one. Fit a recipe "
-            "with such candidates by Recipe.fit()"
+            f"{budget}= fits bit widths, and encoding={encoding!r} has one. Leave "
+            "out one of the two; in Python, Recipe.fit() takes encodings as candidates"
         )
 
 

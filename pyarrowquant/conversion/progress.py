@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from pyarrowquant._core.source import weights_bytes
+
+_SECONDS_BETWEEN_PARTS = 0.05
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Step:
     total : int or None
         Bytes of the source; None if that is not known.
     layers : int
-        Layers that this run has quantized.
+        Layers that this run has quantized, of the batches that are done.
     """
 
     what: str
@@ -33,44 +36,63 @@ class Step:
 
 
 class Meter:
-    """Counts what is read of a source, and tells it.
+    """Counts what is done of a source, and tells it.
 
     Parameters
     ----------
     total : int or None
         Bytes of the source; None if that is not known.
     tell : callable or None
-        Gets a `Step` after each batch.
+        Gets a `Step` after each batch, and some within one.
     """
 
     def __init__(self, total: int | None, tell: Callable[[Step], object] | None) -> None:
         self._total = total
         self._tell = tell
-        self._bytes = 0
+        self._before = 0  # what an interrupted run has done
+        self._read = 0
         self._layers = 0
+        self._of_batch = 0
+        self._next_part = 0.0
 
     def skip(self, nbytes: int) -> None:
         """Count what was done before."""
-        self._bytes += nbytes
-        self._quantized()
+        self._before += nbytes
+        self._quantized(0)
 
-    def fitting(self, _: str, fraction: float) -> None:
-        """Tell of bit widths that are fitted."""
-        if self._tell is not None and self._total is not None:
-            self._tell(Step("fit", int(fraction * self._total), self._total, 0))
+    def fitting(self, _: str | None, done: int, whole: int | None) -> None:
+        """Tell of bit widths that are fitted, so many bytes of all that are to be measured."""
+        if self._tell is not None and self._total is not None and whole and self._is_time():
+            self._tell(Step("fit", self._total * done // whole, self._total, 0))
+
+    def quantizing(self, layer: str | None, done: int, _: int | None) -> None:
+        """Tell how far this run has quantized the batch; its layers count when it is done."""
+        if layer is not None:
+            self._of_batch += 1
+        if self._is_time():
+            self._quantized(done)
 
     def watch(self, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
-        """Give the same batches; each counts when the next one is asked for."""
+        """Give the same batches; each counts as a whole when the next one is asked for."""
         return pa.RecordBatchReader.from_batches(reader.schema, self._batches(reader))
 
     def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         for batch in reader:
             yield batch
-            self._bytes += weights_bytes(batch)
-            self._layers += batch.num_rows
+            self._read += weights_bytes(batch)
             del batch  # before the next one is read
-            self._quantized()
+            self._layers += self._of_batch
+            self._of_batch = 0
+            self._quantized(self._read)
 
-    def _quantized(self) -> None:
+    def _quantized(self, done: int) -> None:
         if self._tell is not None:
-            self._tell(Step("quantize", self._bytes, self._total, self._layers))
+            self._tell(Step("quantize", self._before + done, self._total, self._layers))
+
+    def _is_time(self) -> bool:
+        """Whether it is not too soon after the last part."""
+        now = time.monotonic()
+        if now < self._next_part:
+            return False
+        self._next_part = now + _SECONDS_BETWEEN_PARTS
+        return True

@@ -12,6 +12,7 @@ from pyarrowquant.formats._format import Format, SizedFormat
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.reading.model import Model
+from pyarrowquant.recipes.budget import too_small_error
 from pyarrowquant.recipes.planned import PlannedLayer
 
 
@@ -40,7 +41,7 @@ class FileSize:
         return -(-bits // block) * block
 
     def too_small(self, weights: int, least: int, floor: bool) -> ValueError:
-        return ValueError(
+        return too_small_error(floor)(
             f"Invalid size: {self.size:,} bytes. The smallest output"
             f"{' that passes the quality_floor' if floor else ''} has "
             f"{self.beside + least // 8:,} bytes"

@@ -7,6 +7,7 @@ import os
 import secrets
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -268,14 +269,14 @@ class Work:
 
     def _leave(self, error: BaseException | None) -> None:
         """Keep what is done where a run failed or was interrupted, and say so; then close."""
-        with unhindered():
+        with unhindered(), suppress(UserWarning):  # as an exception it would hide the error
             keep = self._is_of_use()
+            self._end(keep)
             if keep and error is not None:
                 _warn(
                     f"What is done stays in '{self._folder}'. resume=True continues it; a run "
                     "without it begins anew"
                 )
-            self._end(keep)
 
     def _end(self, keep: bool) -> None:
         """Close the folder. That what is not needed any more stays does no harm."""

@@ -149,8 +149,8 @@ def _model_path(path: _Path) -> str:
         start = file.buffer(0, min(len(_MAGIC), file.size)).to_pybytes()
     if start != _MAGIC:
         raise ValueError(
-            f"{location}: no GGUF file. Only models that llama.cpp runs are evaluated; its "
-            "convert_hf_to_gguf.py makes them"
+            f"{location}: no GGUF file. Only models that llama.cpp runs are evaluated; "
+            "`pyarrowquant quantize FOLDER x.gguf` makes one of a Hugging Face folder"
         )
     return location.path
 

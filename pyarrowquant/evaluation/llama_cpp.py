@@ -101,7 +101,7 @@ class Vocabulary:
         if self._llama_cpp.llama_vocab_type(self._tokens) == _NO_VOCABULARY:
             raise ValueError(
                 f"{self.path}: the model has no tokenizer, which text needs. Files that "
-                "convert_hf_to_gguf.py makes have one"
+                "`pyarrowquant quantize` makes of a Hugging Face folder have one"
             )
         encodes = self._llama_cpp.llama_model_has_encoder(self._model)
         if encodes or self._of_architecture("attention.causal") == "false":

@@ -45,6 +45,10 @@ _WEIGHTS = (
     "*.index.json",
 )
 
+_NEEDED = (
+    f"Give the folder of a Hugging Face model, which has {CONFIG}, the tokenizer and the weights"
+)
+
 
 class ModelFolder:
     """A model in a folder of this machine, with its config.json; files are only read.
@@ -137,13 +141,11 @@ def open_folder(path: str | os.PathLike[str]) -> ModelFolder:
 
 def _check_folder(path: Path) -> None:
     if not path.exists():
-        raise FileNotFoundError(f"No such folder: '{path}'. model is the folder of the model")
+        raise FileNotFoundError(f"No such folder: '{path}'. {_NEEDED}")
     if not path.is_dir():
-        raise NotADirectoryError(f"'{path}' is a file. model is the folder of the model")
+        raise NotADirectoryError(f"'{path}' is a file. {_NEEDED}")
     if not (path / CONFIG).is_file():
-        raise FileNotFoundError(
-            f"'{path}' has no {CONFIG}. model is the folder of a Hugging Face model"
-        )
+        raise FileNotFoundError(f"'{path}' has no {CONFIG}. {_NEEDED}")
 
 
 def _refuse_dangling(path: Path) -> None:

@@ -180,7 +180,8 @@ def check_some_left(path: object, tensors: Sequence[Tensor], selected: Sequence[
         dtypes = shortened(", ".join(sorted({tensor.dtype for tensor in tensors})))
         raise ValueError(
             f"{path}: none of the {len(tensors)} tensors can be quantized, their dtypes are "
-            f"{dtypes}. Convert them to F32, F16 or BF16, or read them with only_floats=False"
+            f"{dtypes}. Convert them to F32, F16 or BF16; in Python, "
+            "read_weights() with only_floats=False gives them as they are"
         )
 
 

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pyarrowquant._core import arguments
+from pyarrowquant.errors import UsageError
+
+
+def too_small_error(floor: bool) -> type[ValueError]:
+    """Return the class of errors of budgets; which layers pass a floor is up to the weights."""
+    return ValueError if floor else UsageError
 
 
 class Budget(Protocol):
@@ -57,7 +63,7 @@ class BitsPerWeight:
 
     def too_small(self, weights: int, least: int, floor: bool) -> ValueError:
         needed = math.ceil(least / max(weights, 1) * 1e4) / 1e4
-        return ValueError(
+        return too_small_error(floor)(
             f"Invalid bits_per_weight: {self.value}. The smallest candidates"
             f"{' that pass the quality_floor' if floor else ''} take {needed}"
         )

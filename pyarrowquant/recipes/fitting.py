@@ -16,7 +16,7 @@ from pyarrowquant._core.encodings import ENCODINGS
 from pyarrowquant._core.group_sizes import groups_in_row
 from pyarrowquant._core.measure import SKIP, measure
 from pyarrowquant._core.options import Options, quantize_options
-from pyarrowquant._core.progress import Reporter
+from pyarrowquant._core.progress import EachPart, Reporter
 from pyarrowquant._core.rows import layers
 from pyarrowquant._core.settings import (
     BIT_WIDTHS,
@@ -161,7 +161,7 @@ def fit(
     weight_column: str | None,
     continue_on_error: bool,
     threads: int | None,
-    progress: Progress,
+    progress: Progress | EachPart,
     usual: Settings = USUAL,
     floor: dict[str, float] | None = None,
     weigh: Callable[[str, Sequence[int]], float] | None = None,

@@ -36,6 +36,5 @@ def not_for_tables(name: str) -> UsageError:
     """Make the error of a mix where there is no model that it could go by."""
     return UsageError(
         f"Recipe '{name}' goes by the tensors of a whole model of llama.cpp, and not by layers. "
-        f"convert(source, 'x.gguf', recipe='{name}') and `pyarrowquant quantize` take it, for GGUF "
-        "models"
+        "`pyarrowquant quantize MODEL x.gguf` takes it; in Python, convert() does"
     )

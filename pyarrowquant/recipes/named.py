@@ -36,6 +36,11 @@ def is_named(said: object) -> bool:
     )
 
 
+def is_profile(said: object) -> bool:
+    """Whether a recipe is a profile, which says settings, and not what is left out."""
+    return isinstance(said, str) and said in PROFILES
+
+
 def file_of(said: object) -> list[Path]:
     """Return the file that a recipe is read from, if it is."""
     if not isinstance(said, (str, os.PathLike)) or not Path(said).is_file():

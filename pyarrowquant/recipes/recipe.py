@@ -353,7 +353,7 @@ class Recipe:
     def chosen(cls, chosen: Iterable[tuple[Sequence[str], Settings]], expected: Expected) -> Recipe:
         """Return the recipe that has settings for layers by name, and skips all others."""
         rules = [
-            Rule([_escaped(name) for name in names], **_said_of(settings))
+            Rule([escaped(name) for name in names], **_said_of(settings))
             for names, settings in chosen
         ]
         return cls(rules, "skip", expected=expected)
@@ -606,7 +606,7 @@ def rules_by_name(chosen: Iterable[tuple[Sequence[str], Settings]]) -> list[Rule
     """Return rules that have just these settings for layers of these names."""
     return [
         Rule(
-            [_escaped(name) for name in names],
+            [escaped(name) for name in names],
             **{**_said_of(settings), "encoding": settings.encoding},
         )
         for names, settings in chosen
@@ -661,7 +661,7 @@ def _mix(name: object) -> str:
     return mix
 
 
-def _escaped(name: str) -> str:
+def escaped(name: str) -> str:
     """Return a glob that matches this name alone."""
     return re.sub(r"([*?[])", r"[\1]", name)
 

@@ -135,6 +135,11 @@ def test_what_one_side_lacks_is_a_failure(tmp_path: Path) -> None:
     assert run("compare", *options).exit_code == 1
     totals = json.loads(succeeded("compare", *options, "--allow-missing"))["totals"]
     assert (totals["missing"], totals["added"]) == (["b"], ["c"])
+    save_file({"d": ones}, tmp_path / "3.safetensors")
+    options = [tmp_path / "1.safetensors", tmp_path / "3.safetensors", "--allow-missing"]
+    result = run("compare", *options)
+    assert result.exit_code == 1
+    assert "have no layer in common" in result.stderr
 
 
 def test_what_cannot_be_decoded_is_named(tmp_path: Path) -> None:

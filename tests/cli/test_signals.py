@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import pyarrowquant
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -79,3 +83,20 @@ def test_during_imports(module: str, number: int, code: int, said: str) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
+
+
+def test_little_is_imported_before_signals_are_handled() -> None:
+    """A signal that comes earlier is Python's, which prints a traceback."""
+    program = (
+        "import sys, __future__, _thread, importlib, os, signal, time; before = set(sys.modules); "
+        "import pyarrowquant.__main__; print(*sorted(sys.modules.keys() - before))"
+    )
+    root = Path(pyarrowquant.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["pyarrowquant", "pyarrowquant.__main__", "pyarrowquant._version"]

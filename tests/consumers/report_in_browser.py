@@ -153,7 +153,8 @@ def test_a_reader_sees_charts_and_tables(browser: str, tmp_path: Path, scheme: s
     seen = look(browser, page, tmp_path, "layers.3", dark)
     assert seen["ground"] == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 24, 29)"}[scheme]
     charts = {chart: (marks, titles) for chart, marks, titles in seen["charts"]}
-    assert len(charts) == 9
+    assert len(charts) == 10
+    assert set(charts["blocks"][1]) == {"block"}
     assert charts["overview"][0] >= 80  # error and bits of 40 layers
     assert set(charts["overview"][1]) >= {"relative error", "bits a weight"}
     assert charts["weights-by-width"][0] == 3
@@ -173,6 +174,18 @@ def test_a_reader_sees_charts_and_tables(browser: str, tmp_path: Path, scheme: s
     assert {sizes[name] for name in seen["sorted"]["shape"]} == {10}
     assert sorted(seen["found"]) == sorted(name for name in names if "layers.3" in name)
     assert seen["count"] == "11 layers"
+
+
+def test_two_results_on_a_phone(browser: str, tmp_path: Path) -> None:
+    names = [f"model.layers.{i}.{part}.weight" for i in range(20) for part in ("up", "down")]
+    _, table = results(names, tmp_path)
+    page, other = tmp_path / "both.html", written(table.slice(1), tmp_path, "other.arrow")
+    succeeded("report", written(table, tmp_path), other, "--html", page)
+    seen = look(browser, page, tmp_path, "layers.3.", "--window-size=500,900")
+    charts = {chart: (marks, titles) for chart, marks, titles in seen["charts"]}
+    assert charts["beside"][0] == 2 * (len(names) - 1)
+    assert {"blocks", "blocks-beside"} < charts.keys()
+    assert sorted(seen["found"]) == ["model.layers.3.down.weight", "model.layers.3.up.weight"]
 
 
 def test_hostile_names_do_nothing(browser: str, tmp_path: Path) -> None:

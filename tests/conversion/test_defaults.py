@@ -224,3 +224,28 @@ def test_nothing_to_quantize_is_said_before_any_work(tmp_path: Path, options: li
         text = f"No layer would be quantized to {to}. '{source}' has 2 tensors: 2 no matrices"
         assert text in error
         assert not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.parametrize("to", ["parquet", "arrow", "compressed-tensors", "mlx", "gguf", "onnx"])
+@pytest.mark.parametrize("options", [{}, {"bits_per_weight": 6}], ids=["bits", "budget"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_profile_leaves_out_what_no_recipe_does(
+    tmp_path: Path, to: str, options: dict[str, Any]
+) -> None:
+    shapes = {
+        "layers.0.up.weight": (64, 512),
+        "layers.0.norm.weight": (512,),
+        "layers.0.up.bias": (512,),
+        "layers.0.mlp.gate.weight": (8, 512),
+        "embed_positions.weight": (64, 512),
+    }
+    source = saved(tmp_path / "model", shapes) / "model.safetensors"
+    if to in ("compressed-tensors", "mlx"):
+        source = source.parent
+    said = {} if options else {"bit_width": 8}
+
+    def wanted(**recipe: Any) -> list[str | None]:
+        layers = plan(source, tmp_path / "out", to=to, **recipe, **options).layers
+        return [layer.name for layer in layers if layer.settings is not None]
+
+    assert wanted(recipe="cloud") == wanted(**said) == ["layers.0.up.weight"]

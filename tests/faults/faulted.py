@@ -1,6 +1,7 @@
 """Runs of `quantize` in which the n-th call that changes a file fails, for every n.
 
 A process of its own, with faulty.c preloaded: it imports the package once, and each run is a fork.
+With FAULTY_PLAIN in its environment, the system cannot exchange two names at once.
 Its arguments are a folder, a kind of destination, a mode and what happens; it prints JSON.
 """
 
@@ -149,6 +150,8 @@ class Case:
         code = self.run(*self._more, at=at, action=action)
         state = self.state()
         allowed = {"fresh": ("nothing", "new")}.get(self._mode, ("old", "new"))
+        if "FAULTY_PLAIN" in os.environ and action == -signal.SIGKILL:
+            allowed = (*allowed, "nothing")  # which the next run mends
         what = f"call {at}, {action}: code {code}, then {state}"
 
         def check(right: bool, problem: str) -> None:
@@ -163,7 +166,8 @@ class Case:
             check(self.summary == self._totals, f"totals are {self.summary}")
         if at % 3 == 1 and self._mode != "fresh":
             check(self.run("--overwrite", source=self._bad) == 1, "a bad source is taken")
-            check(self.state() == state, f"a failing run makes it {self.state()}")
+            before = "old" if state == "nothing" else state
+            check(self.state() == before, f"a failing run makes it {self.state()}")
         more = {*self._more, "--resume"} if at % 3 else {"--overwrite"}
         code = self.run(*more)
         if code == 1 and self._mode == "fresh" and "--resume" in more:

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/sendfile.h>
@@ -62,7 +63,16 @@ static int fails(int counts) {
 	}
 
 WRAP(int, rename, (const char *old, const char *new), within(new), old, new)
-WRAP(int, renameat2, (int a, const char *old, int b, const char *new, unsigned flags), within(new), a, old, b, new, flags)
+
+// FAULTY_PLAIN: as on a system that can only rename.
+int renameat2(int a, const char *old, int b, const char *new, unsigned flags) {
+	if (getenv("FAULTY_PLAIN")) {
+		errno = ENOSYS;
+		return -1;
+	}
+	return fails(within(new)) ? -1 : REAL(renameat2)(a, old, b, new, flags);
+}
+
 WRAP(int, link, (const char *old, const char *new), within(new), old, new)
 WRAP(int, unlink, (const char *path), within(path), path)
 WRAP(int, unlinkat, (int fd, const char *path, int flags), within_fd(fd), fd, path, flags)

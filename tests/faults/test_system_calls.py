@@ -31,13 +31,27 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("mode", ["fresh", "overwrite", "resume"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_call(tmp_path: Path, faulty: Path, kind: str, mode: str, how: str) -> None:
+    survey(tmp_path, faulty, kind, mode, how)
+
+
+@pytest.mark.parametrize("how", ["killed", "failed"])
+@pytest.mark.parametrize("mode", ["fresh", "overwrite", "resume"])
+@pytest.mark.parametrize("kind", ["parquet", "shards"])  # a file and a folder
+def test_where_names_are_not_exchanged(
+    tmp_path: Path, faulty: Path, monkeypatch: pytest.MonkeyPatch, kind: str, mode: str, how: str
+) -> None:
+    monkeypatch.setenv("FAULTY_PLAIN", "1")
+    survey(tmp_path, faulty, kind, mode, how)
+
+
+def survey(folder: Path, faulty: Path, kind: str, mode: str, how: str) -> None:
     environment = {
         **os.environ,
         "LD_PRELOAD": str(faulty),
         "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
     }
     done = subprocess.run(
-        [sys.executable, HERE / "faulted.py", tmp_path, kind, mode, how, STEP],
+        [sys.executable, HERE / "faulted.py", folder, kind, mode, how, STEP],
         env=environment,
         capture_output=True,
         text=True,

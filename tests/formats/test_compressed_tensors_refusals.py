@@ -126,13 +126,13 @@ def test_damaged_and_missing_models(tmp_path: Path) -> None:
             write_compressed_tensors(results, tmp_path / "out", model=path)
         assert os.listdir(tmp_path) == ["model"]
 
-    fails(FileNotFoundError, "No such folder: .*no'. model is the folder", tmp_path / "no")
-    fails(NotADirectoryError, "is a file. model is the folder", model / "config.json")
+    fails(FileNotFoundError, "No such folder: .*no'. Give the folder", tmp_path / "no")
+    fails(NotADirectoryError, "is a file. Give the folder", model / "config.json")
     for text in ("{", "[1]", "\ud800".encode("utf-8", "surrogatepass").decode("latin-1")):
         (model / "config.json").write_bytes(text.encode("latin-1"))
         fails(ValueError, "config.json' (is not valid JSON|must be a JSON object)")
     (model / "config.json").unlink()
-    fails(FileNotFoundError, "has no config.json. model is the folder of a Hugging Face model")
+    fails(FileNotFoundError, "has no config.json. Give the folder of a Hugging Face model")
     (model / "config.json").write_text("{}")
     data = (model / "model.safetensors").read_bytes()
     (model / "model.safetensors").write_bytes(data[:-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,7 +9,8 @@ from typing import Any
 
 from pyarrowquant.cli._report.histograms import Histogram
 from pyarrowquant.cli._report.layers import Layer, total_relative_error
-from pyarrowquant.cli._show import printable, shape_text, size_text
+from pyarrowquant.cli._report.text import chart_text
+from pyarrowquant.cli._show import shape_text, size_text
 
 # Told apart by color and mark, on light and on dark ground.
 COLORS = {
@@ -119,7 +119,7 @@ def _short(name: str) -> str:
     if len(name) > _LONGEST_NAME:
         half = _LONGEST_NAME // 2
         name = f"{name[:half]}\u2026{name[-half:]}"
-    return html.escape(printable(name), quote=False)
+    return chart_text(name)
 
 
 def weights_by_width(layers: Sequence[Layer]) -> Any:
@@ -268,7 +268,7 @@ def _positive(value: float) -> float | None:
 def _hover(number: int, layer: Layer) -> str:
     """Charts read some HTML; names must not be any."""
     return (
-        f"<b>{html.escape(printable(layer.layer_name), quote=False)}</b><br>"
+        f"<b>{chart_text(layer.layer_name)}</b><br>"
         f"layer {number}, {shape_text(layer.shape)}, {layer.coded_in}, "
         f"{layer.bits_per_weight:.2f} a weight<br>"
         f"relative error {layer.relative_error:.5f}, cosine {layer.cosine:.6f}"

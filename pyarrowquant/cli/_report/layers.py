@@ -18,7 +18,7 @@ from pyarrowquant._core.decoding import decode_matrix, unpacked
 from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
 from pyarrowquant._core.group_sizes import WHOLE_ROW, GroupSize, in_row
 from pyarrowquant._core.results import Packed
-from pyarrowquant.cli._originals import Originals
+from pyarrowquant.cli._originals import Originals, is_of_llama_cpp
 from pyarrowquant.conversion.result_files import METRICS, naming, open_results, watched
 from pyarrowquant.formats._layers import Results
 from pyarrowquant.reading.location import OpenFiles, locate
@@ -85,11 +85,24 @@ class Layer:
 
 @dataclass(frozen=True)
 class Read:
-    """All layers in the order of the file, and the codes of the worst, the worst first."""
+    """What a result has.
+
+    Attributes
+    ----------
+    layers : list of Layer
+        In the order of the file.
+    worst : list of (Layer, Packed)
+        Those of largest error with their codes, the worst first.
+    settings : dict
+        What it says of how it was made.
+    left_out : list of str
+        Layers of the original that it lacks.
+    """
 
     layers: list[Layer]
     worst: list[tuple[Layer, Packed]]
     settings: dict[str, Any]
+    left_out: list[str]
 
 
 def read_layers(path: Path, originals: Originals | None, threads: int | None, worst: int) -> Read:
@@ -134,11 +147,19 @@ def read_layers(path: Path, originals: Originals | None, threads: int | None, wo
                 if len(kept) > worst:
                     heapq.heappop(kept)
     found = [(layers[-row], packed) for _, row, packed in sorted(kept, key=lambda one: one[:2])]
-    return Read(layers, found[::-1], _settings(reader.schema))
+    return Read(layers, found[::-1], _settings(reader.schema), _left_out(originals, layers))
 
 
-def read_model(path: Path, originals: Originals | None, threads: int | None) -> Read:
+def read_model(path: Path, original: str | None, threads: int | None) -> Read:
     """Measure the quantized layers of a model against the original weights.
+
+    Parameters
+    ----------
+    path : Path
+    original : str or None
+        What has the original weights.
+    threads : int or None
+        Workers; None for the CPUs of this process.
 
     Raises
     ------
@@ -149,18 +170,23 @@ def read_model(path: Path, originals: Originals | None, threads: int | None) -> 
     coded = {t.name: t for t in model.tensors or () if isinstance(t, CodedTensor)}
     if not coded:
         raise ValueError(f"'{path}' has nothing that is quantized")
-    if originals is None:
+    if original is None:
         raise ValueError(
             f"'{path}' has no errors of its layers, as only tables of results do. Give the "
             "original weights with --original"
         )
+    originals = Originals(original, is_of_llama_cpp(model))
     layers = []
     with naming(path):
         for name, read in model.layer_readers():
             if name in coded:
                 (errors,) = originals.errors(read(), threads)
                 layers.append(_coded_layer(coded[name], errors))
-    return Read(layers, [], {})
+    return Read(layers, [], {}, _left_out(originals, layers))
+
+
+def _left_out(originals: Originals | None, layers: Iterable[Layer]) -> list[str]:
+    return [] if originals is None else originals.left_out(one.layer_name for one in layers)
 
 
 def _coded_layer(tensor: CodedTensor, errors: dict[str, Any]) -> Layer:

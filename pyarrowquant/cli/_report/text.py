@@ -1,0 +1,12 @@
+"""Text in charts."""
+
+from __future__ import annotations
+
+import html
+
+from pyarrowquant.cli._show import printable
+
+
+def chart_text(text: str) -> str:
+    """Escape what charts would read as HTML, and what a page would act on."""
+    return html.escape(printable(text), quote=False)
