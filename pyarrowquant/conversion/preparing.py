@@ -126,7 +126,7 @@ def prepare(
     if mix is not None:
         rest = target.mix(mix, model, importance is not None)
         given = (Recipe(name=mix) if given is None else given).extending(rest)
-    chosen = _with_said(given, said, target, is_named(recipe))
+    chosen = _with_said(given, said, target, mix is None and is_named(recipe))
     rules = target.recipe(model, chosen, budget is not None)
     if budget is not None and "bit_width" in said:
         raise UsageError(f"bit_width= and {budget}= exclude each other")
@@ -192,11 +192,11 @@ def _budget_name(bits_per_weight: float | None, size: int | None) -> str | None:
 
 
 def _check_mix(mix: str | None, said: SettingOverrides, target: Format, budget: str | None) -> None:
-    """Raise where a mix is said for a format that has none, or with other settings."""
+    """Raise where a mix or scheme is said for a format that has none, or with other settings."""
     if mix is None:
         return
     if mix not in target.mixes:
-        kinds = " and ".join(name for name, each in FORMATS.items() if mix in each.mixes)
+        kinds = enumerated(name for name, each in FORMATS.items() if mix in each.mixes)
         raise UsageError(f"recipe={mix!r} is none of to={target.name!r}: {mix} is of {kinds}")
     others = [f"{name}=" for name in said if name != "method"]
     if budget is not None:

@@ -24,7 +24,7 @@ from pyarrowquant.reading.tensors import MOST_DIMENSIONS, CodedTensor, Tensor
 from pyarrowquant.recipes.fitting import stored_bits
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.presets import SENSITIVE
-from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.recipe import Recipe, scheme_rules
 from pyarrowquant.recipes.rule import Rule
 
 
@@ -70,7 +70,8 @@ class Format(ABC):
     longest_name : int or None
         Bytes of names that all engines load.
     mixes : tuple of str
-        Names of recipes that it makes for a model.
+        Names of recipes that it makes for a model: mixes of llama.cpp, or schemes of
+        compressed-tensors.
     """
 
     name: str
@@ -136,7 +137,7 @@ class Format(ABC):
 
     def mix(self, name: str, model: Model, has_importance: bool) -> Recipe:
         """Return one of `mixes` for a model, of which the importance of columns may be known."""
-        raise KeyError(name)
+        return scheme_rules(name)
 
     def instead(self, settings: Settings, shape: Sequence[int]) -> Settings:
         """Return the settings for a layer of this shape, where these cannot be had."""
