@@ -25,6 +25,7 @@ from pyarrowquant.conversion.interrupted import Continued, continued
 from pyarrowquant.conversion.parts import Part
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
+from pyarrowquant.conversion.shared_scales import shared_scales
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.conversion.size import FileSize
 from pyarrowquant.conversion.source import weights_bytes as bytes_of_model
@@ -261,6 +262,7 @@ class Job:
             missed=totals.missed,
             underflows=totals.underflows,
             fitting=self._fitting,
+            layer_scale=shared_scales(self.target, self.source, self.settings, recipe),
         )
         dtype = self.target.scale_dtype(self.source, self.settings)
         for results in stream:

@@ -158,6 +158,13 @@ class Format(ABC):
         widths = self.bit_widths(settings.zero_point)
         return [replace(settings, bit_width=width) for width in widths]
 
+    def joined_as(self, name: str) -> str | None:
+        """Return a name of the layer that its engine makes of this one and others.
+
+        Such layers have one scale of the whole layer. None for a layer that stands alone.
+        """
+        return None
+
     def error_weights(self, model: Model) -> Callable[[str, Sequence[int]], float] | None:
         """Return what a budget multiplies squared relative errors of layers by.
 

@@ -34,6 +34,7 @@ from pyarrowquant.formats._compressed_schemes import (
     scheme_of,
 )
 from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format
+from pyarrowquant.formats._fused import joined_as
 from pyarrowquant.formats._layers import (
     Names,
     Results,
@@ -250,6 +251,9 @@ class CompressedTensors(Format):
         if isinstance(tensor, CodedTensor):
             return _decoded_size(tensor, model_dtype(ModelFolder(model)))
         return super().kept_bytes(tensor, model)
+
+    def joined_as(self, name: str) -> str | None:
+        return joined_as(name)
 
     def default_recipe(self, model: Model) -> Recipe | None:
         return Recipe.preset("text")  # which spares heads
