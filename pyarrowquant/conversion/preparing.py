@@ -27,7 +27,12 @@ from pyarrowquant.conversion.importance import importance_in, of_layers
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
 from pyarrowquant.conversion.noted import check_length, folder_of
-from pyarrowquant.conversion.planning import planned, with_instead, with_ragged_kept
+from pyarrowquant.conversion.planning import (
+    planned,
+    with_instead,
+    with_one_scheme,
+    with_ragged_kept,
+)
 from pyarrowquant.conversion.size import check_size, file_size
 from pyarrowquant.conversion.source import (
     convertible,
@@ -144,6 +149,8 @@ def prepare(
             layers = planned(model, settings, rules)
     rules, layers, ragged = with_ragged_kept(target, layers, rules)
     _warn_of_ragged(ragged, model, target)
+    rules, layers, joined = with_one_scheme(target, layers, rules)
+    _warn_of_joined(joined, target)
     if budget is not None:  # which replaces the bits
         layers = [_with_fitting_bits(layer, target) for layer in layers]
     target.check_plan(layers, model, settings)
@@ -314,6 +321,17 @@ def _warn_of_ragged(names: Sequence[str], model: Model, target: Format) -> None:
                 UserWarning,
                 stacklevel=users_level(),
             )
+
+
+def _warn_of_joined(names: Sequence[str], target: Format) -> None:
+    """Say which layers get other settings than they were to have, for the engine joins them."""
+    if names:
+        warnings.warn(
+            f"Engines of {target.name} join these to layers with other settings, so they get the "
+            f"same: {first_few(names)}",
+            UserWarning,
+            stacklevel=users_level(),
+        )
 
 
 def _warn_of_decoded(decoded: Mapping[str, int]) -> None:

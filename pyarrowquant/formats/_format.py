@@ -165,6 +165,10 @@ class Format(ABC):
         """
         return None
 
+    def one_scheme(self, name: str) -> str | None:
+        """Return a name of the layers that its engine wants the same settings for, or None."""
+        return None
+
     def error_weights(self, model: Model) -> Callable[[str, Sequence[int]], float] | None:
         """Return what a budget multiplies squared relative errors of layers by.
 

@@ -87,9 +87,9 @@ class Plan:
         if self._floor is not None:
             # Likewise the encodings that the floor can choose.
             settings = list(self._options.choices or [options.settings])
-            wider = [each for one in settings for each in self._wider_encodings(one)]
-            if wider:
-                self._options = replace(self._options, choices=[*settings, *wider])
+            more = [each for one in settings for each in self._wider_encodings(one)]
+            if more:
+                self._options = replace(self._options, choices=[*settings, *more])
 
     @property
     def options(self) -> bytes:
@@ -156,10 +156,10 @@ class Plan:
                 if narrower is not None and worse and name in too_small:
                     self._fall_back(narrower, row, choices, rows, "too small for")
                     continue
-                wider = self._wider(wanted.get(row, settings))
-                fitting = None if wider is None else self._fitting(wider, shapes[row])
-                if wider is not None and fitting is not None:
-                    wanted[row] = wider
+                wanted_next = wider(wanted.get(row, settings), self._widths_with)
+                fitting = None if wanted_next is None else self._fitting(wanted_next, shapes[row])
+                if wanted_next is not None and fitting is not None:
+                    wanted[row] = wanted_next
                     rows[row] = choices.add(fitting)
                     below.append(row)
                     before[row] = _Measured(name, settings, errors["relative_error"])
@@ -181,27 +181,24 @@ class Plan:
             "more"
         )
 
-    def _wider(self, settings: Settings) -> Settings | None:
-        """Return the settings of the next bit width, or of the next encoding of the family."""
-        encoding = ENCODINGS.get(settings.encoding)
-        if encoding is None:
-            wider = [
-                width
-                for width in self._widths_with(settings.zero_point)
-                if width > settings.bit_width
-            ]
-            return replace(settings, bit_width=wider[0]) if wider else None
-        if encoding.wider is None:
-            return None
-        return settings.with_overrides({"encoding": encoding.wider})
-
     def _wider_encodings(self, settings: Settings | None) -> Iterator[Settings]:
         while settings is not None and settings.encoding != INTEGER:
-            settings = self._wider(settings)
+            settings = wider(settings, self._widths_with)
             if settings is not None:
                 yield settings
                 if (fitting := self._fitting(settings, (1, 1))) is not None:
                     yield fitting
+
+
+def wider(settings: Settings, widths_with: Callable[[str], Sequence[int]]) -> Settings | None:
+    """Return the settings of the next bit width, or of the next encoding of the family."""
+    encoding = ENCODINGS.get(settings.encoding)
+    if encoding is None:
+        more = [width for width in widths_with(settings.zero_point) if width > settings.bit_width]
+        return replace(settings, bit_width=more[0]) if more else None
+    if encoding.wider is None:
+        return None
+    return settings.with_overrides({"encoding": encoding.wider})
 
 
 def _described(settings: Settings) -> str:
