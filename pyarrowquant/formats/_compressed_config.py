@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain, zip_longest
 from typing import Any
 
+from pyarrowquant._core.group_sizes import BLOCK
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.quoting import first_few
+from pyarrowquant.errors import users_level
 from pyarrowquant.formats._compressed_schemes import (
     SMALL_SCALES,
     Scheme,
@@ -81,7 +84,8 @@ def quantization_config(
     }
     # transformers decodes these to bfloat16 when they are used, and other models do not run so
     small = dtype != "bfloat16" and any(scheme.encoding in SMALL_SCALES for scheme in schemes)
-    if small or not symmetric or (len(schemes) == 1 and not _can_stay_packed(model)):
+    # and where it decodes while loading, all layers by one scheme
+    if not symmetric or (len(schemes) == 1 and (small or not _can_stay_packed(model))):
         config["dequantize"] = True
     return config
 
@@ -116,6 +120,28 @@ def mixed_problem(layers: Collection[Coded], model: Mapping[str, Any]) -> str | 
             "instead"
         )
     return None
+
+
+def warn_of_experts(layers: Iterable[Coded]) -> None:
+    """Warn of experts that transformers decodes wrong, or not at all; vLLM has no such bounds."""
+    experts = [layer for layer in layers if _EXPERT.search(layer.name)]
+    for found, what in (
+        (
+            [each.name for each in experts if each.encoding == "nvfp4"],
+            "loads experts in NVFP4 without their global scale, and so wrong",
+        ),
+        (
+            [each.name for each in experts if each.group_size == BLOCK],
+            "does not load experts in blocks of FP8",
+        ),
+    ):
+        if found:
+            warnings.warn(
+                f"transformers 5.24 {what}: {_some(found)}. Quantize experts to another encoding "
+                "for it, such as fp8 by row or mxfp4",
+                UserWarning,
+                stacklevel=users_level(),
+            )
 
 
 def _can_stay_packed(model: Mapping[str, Any]) -> bool:

@@ -26,7 +26,12 @@ from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.errors import users_level
 from pyarrowquant.formats._by_name import LayersByName
-from pyarrowquant.formats._compressed_config import WEIGHT, mixed_problem, quantization_config
+from pyarrowquant.formats._compressed_config import (
+    WEIGHT,
+    mixed_problem,
+    quantization_config,
+    warn_of_experts,
+)
 from pyarrowquant.formats._compressed_floats import float_entries, float_names, int8_entries
 from pyarrowquant.formats._compressed_global import global_scales
 from pyarrowquant.formats._compressed_schemes import (
@@ -287,6 +292,7 @@ class CompressedTensors(Format):
         if layers:
             by_name = {layer.name: layer for layer in layers}
             quantization_config(by_name, folder.tensors, folder.config, folder.dtype)
+            warn_of_experts(layers)
 
     def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
         layers_of(results, scale_dtype, None)

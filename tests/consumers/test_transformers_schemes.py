@@ -121,3 +121,42 @@ def test_schemes(tmp_path: Path, name: str, dtype: str) -> None:
 
 def by_name(name: str, options: dict[str, Any]) -> dict[str, Any]:
     return options if name in BY_SETTINGS else {"recipe": name.lower()}
+
+
+def test_one_scale_a_layer(tmp_path: Path) -> None:
+    """The weights of the scheme FP8, whose activations have scales from data there."""
+    model = saved(tmp_path / "model", "LlamaForCausalLM", "bfloat16", LARGE)
+    options: dict[str, Any] = {"encoding": "fp8", "group_size": "tensor"}
+    convert(model, tmp_path / "out", to="compressed-tensors", **options)
+    results = quantize_batch_arrow(
+        read_weights(model), recipe=TEXT, method="mse", scale_dtype="bfloat16", **options
+    )
+    decoded = decoded_of(results, "bfloat16")
+    (group,) = written(tmp_path / "out")[0]["config_groups"].values()
+    scheme = QuantizationScheme.model_validate(group)
+    assert scheme.weights == preset_name_to_scheme("FP8", ["Linear"]).weights
+    assert_equal(decompressed(tmp_path / "out", decoded), decoded, torch.bfloat16)
+    assert_equal(read_again(tmp_path / "out", torch.bfloat16), decoded, torch.bfloat16)
+    assert cosine(logits(load(tmp_path / "out")), logits(load(model))) >= 0.995
+
+
+@pytest.mark.parametrize(
+    ("extends", "rule", "least"),
+    [
+        ("text", {"match": "*self_attn*", "encoding": "fp8"}, 0.998),
+        ("NVFP4A16", {"match": "*down_proj*", "encoding": "mxfp8"}, 0.99999),
+        ("W8A8", {"match": "*mlp*", "bit_width": 4, "group_size": 64}, 0.998),
+    ],
+)
+def test_mixed_formats(tmp_path: Path, extends: str, rule: dict[str, Any], least: float) -> None:
+    recipe = {"extends": extends, "rules": [rule]}
+    model = saved(tmp_path / "model", "LlamaForCausalLM", "bfloat16", LARGE)
+    convert(model, tmp_path / "out", to="compressed-tensors", recipe=recipe)
+    config, _ = written(tmp_path / "out")
+    assert config["format"] == "mixed-precision"
+    assert len(config["config_groups"]) == 2
+    again = read_again(tmp_path / "out", torch.bfloat16)
+    decoded = {name: again[name] for name in again if name.endswith("proj.weight")}
+    expected = logits(load(with_decoded(model, tmp_path / "decoded", decoded)))
+    # transformers decodes all layers by one scheme where it is told to dequantize
+    assert cosine(logits(load(tmp_path / "out")), expected) >= least

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from formats.packed_models import config_of
 from models import write_shards
+from safetensors.numpy import save_file
 
 from pyarrowquant import Recipe, Rule, convert, plan, quantize_batch_arrow, read_weights
 from pyarrowquant.formats import write_compressed_tensors
@@ -127,3 +128,22 @@ def test_results_of_different_schemes_are_written_with_a_warning(
     results = quantize_batch_arrow(read_weights(model), recipe=recipe, zero_point="symmetric")
     with pytest.warns(UserWarning, match=r"vLLM joins these .*gate_proj.* and 2 more"):
         write_compressed_tensors(results, tmp_path / "out", model=model)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("nvfp4a16", "loads experts in NVFP4 without their global scale, and so wrong"),
+        ("fp8_block", "does not load experts in blocks of FP8"),
+    ],
+)
+def test_experts_that_transformers_cannot_have(tmp_path: Path, recipe: str, said: str) -> None:
+    names = [f"{MLP}.experts.{i}.{part}_proj.weight" for i in (0, 1) for part in ("up", "down")]
+    (tmp_path / "model").mkdir()
+    save_file(
+        {name: np.ones((128, 128), np.float32) for name in names},
+        tmp_path / "model" / "model.safetensors",
+    )
+    (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
+    with pytest.warns(UserWarning, match=said):
+        plan(tmp_path / "model", tmp_path / "out", to="compressed-tensors", recipe=recipe)
