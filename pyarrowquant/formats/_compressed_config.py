@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain, zip_longest
 from typing import Any
 
-from pyarrowquant._core.group_sizes import BLOCK
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.quoting import first_few
-from pyarrowquant.errors import users_level
 from pyarrowquant.formats._compressed_schemes import (
     SMALL_SCALES,
     Scheme,
@@ -27,7 +24,7 @@ from pyarrowquant.recipes.presets import EMBEDDINGS
 WEIGHT = ".weight"
 
 # Matrices that transformers joins to one tensor of all experts of a block.
-_EXPERT = re.compile(r"(^|\.)experts\.\d+\.")
+EXPERT = re.compile(r"(^|\.)experts\.\d+\.")
 # Models whose code uses the weights of linear layers by itself, where a packed layer has none.
 _USES_WEIGHTS = frozenset({"falcon"})
 # What config.json of models for text and images has.
@@ -122,28 +119,6 @@ def mixed_problem(layers: Collection[Coded], model: Mapping[str, Any]) -> str | 
     return None
 
 
-def warn_of_experts(layers: Iterable[Coded]) -> None:
-    """Warn of experts that transformers decodes wrong, or not at all; vLLM has no such bounds."""
-    experts = [layer for layer in layers if _EXPERT.search(layer.name)]
-    for found, what in (
-        (
-            [each.name for each in experts if each.encoding == "nvfp4"],
-            "loads experts in NVFP4 without their global scale, and so wrong",
-        ),
-        (
-            [each.name for each in experts if each.group_size == BLOCK],
-            "does not load experts in blocks of FP8",
-        ),
-    ):
-        if found:
-            warnings.warn(
-                f"transformers 5.24 {what}: {_some(found)}. Quantize experts to another encoding "
-                "for it, such as fp8 by row or mxfp4",
-                UserWarning,
-                stacklevel=users_level(),
-            )
-
-
 def _can_stay_packed(model: Mapping[str, Any]) -> bool:
     """Whether transformers may load layers without decoding them at once.
 
@@ -160,7 +135,7 @@ def _can_stay_packed(model: Mapping[str, Any]) -> bool:
 
 def _has_experts(names: Iterable[str]) -> bool:
     # Their group comes first: transformers takes the first that has the word in a target.
-    return any(_EXPERT.search(name) for name in names)
+    return any(EXPERT.search(name) for name in names)
 
 
 def _check_experts(
@@ -170,7 +145,7 @@ def _check_experts(
     experts = [
         name
         for name, tensor in tensors.items()
-        if _EXPERT.search(name) and name.endswith(WEIGHT) and len(tensor.shape) == 2
+        if EXPERT.search(name) and name.endswith(WEIGHT) and len(tensor.shape) == 2
     ]
     if not experts:
         return

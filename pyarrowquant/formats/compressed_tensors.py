@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,18 +19,11 @@ from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.group_sizes import BLOCK, BLOCK_SIZE, groups_in_row
 from pyarrowquant._core.layout import Coded
-from pyarrowquant._core.quoting import first_few
 from pyarrowquant._core.results import Packed
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.shapes import columns_of
-from pyarrowquant.errors import users_level
 from pyarrowquant.formats._by_name import LayersByName
-from pyarrowquant.formats._compressed_config import (
-    WEIGHT,
-    mixed_problem,
-    quantization_config,
-    warn_of_experts,
-)
+from pyarrowquant.formats._compressed_config import WEIGHT, mixed_problem, quantization_config
 from pyarrowquant.formats._compressed_floats import float_entries, float_names, int8_entries
 from pyarrowquant.formats._compressed_global import global_scales
 from pyarrowquant.formats._compressed_schemes import (
@@ -41,8 +33,9 @@ from pyarrowquant.formats._compressed_schemes import (
     is_symmetric,
     scheme_of,
 )
+from pyarrowquant.formats._compressed_warnings import warn_of_different, warn_of_experts
 from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format
-from pyarrowquant.formats._fused import joined_as, one_scheme, sets_of
+from pyarrowquant.formats._fused import joined_as, one_scheme
 from pyarrowquant.formats._layers import (
     Names,
     Results,
@@ -358,7 +351,7 @@ def _write(layers: LayersByName, source: ModelFolder, dtype: str, folder: Path, 
             "The results have no layers. Copy the model, or quantize some of its layers"
         )
     config = quantization_config(layers, source.tensors, source.config, dtype, int8)
-    _warn_of_different(layers, source, int8)
+    warn_of_different(layers, source.tensors, int8)
     shared = _Shared(dtype, is_symmetric(layers.values()), int8, global_scales(layers))
     names = Names()
     weight_map: dict[str, str] = {}
@@ -374,22 +367,6 @@ def _write(layers: LayersByName, source: ModelFolder, dtype: str, folder: Path, 
         _write_json(folder / INDEX, index)
     _write_json(folder / "config.json", {**source.config, "quantization_config": config})
     copy_files(source.other_files(), source.path, folder)
-
-
-def _warn_of_different(layers: LayersByName, source: ModelFolder, int8: bool) -> None:
-    """Warn of layers that engines join, and which have different schemes."""
-    matrices = [name for name, tensor in source.tensors.items() if len(tensor.shape) == 2]
-    different = []
-    for names in sets_of(matrices, one_scheme):
-        schemes = {scheme_of(layers[name], int8) if name in layers else None for name in names}
-        different += names if len(schemes) > 1 else []
-    if different:
-        warnings.warn(
-            "vLLM joins these layers to others, and does not load them where their settings "
-            f"differ, or some are not quantized: {first_few(sorted(different))}",
-            UserWarning,
-            stacklevel=users_level(),
-        )
 
 
 @dataclass(frozen=True)
