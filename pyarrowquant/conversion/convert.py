@@ -187,7 +187,8 @@ def convert(
     size : int, optional
         The most bytes that the output may have, in place of `bits_per_weight`; for gguf.
     quality_floor : float or mapping, optional
-        As of `quantize_stream`.
+        As of `quantize_stream`. Layers that the engine of compressed-tensors joins get the same,
+        with which all of them pass.
     pre_tokenizer : str, optional
         What llama.cpp calls the way that the tokenizer of a Hugging Face folder splits texts,
         where gguf cannot find it out.
@@ -304,8 +305,8 @@ def plan(
 ) -> ConversionPlan:
     """Check what `convert` checks before any work, and return what it would do; write nothing.
 
-    Parameters are those of `convert`. Weights are read only for `bits_per_weight` and `size`, and
-    in tables for rows without a shape.
+    Parameters are those of `convert`. Weights are read only for `bits_per_weight` and `size`, for
+    a `quality_floor` of layers that an engine joins, and in tables for rows without a shape.
 
     Returns
     -------

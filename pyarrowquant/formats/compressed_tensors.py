@@ -76,11 +76,14 @@ def write_compressed_tensors(
 ) -> None:
     """Write a folder that `from_pretrained` of transformers loads, with compressed-tensors.
 
-    The format is "pack-quantized". A layer ``P.weight`` becomes the tensors ``P.weight_packed``
-    (int32, the packed codes, each row padded to 32 bits), ``P.weight_scale`` and
-    ``P.weight_shape``; where zero-points are not symmetric, ``P.weight_zero_point`` too. All other
-    tensors of the model are kept byte for byte. Neither transformers nor any extra is needed to
-    write.
+    Layers of whole numbers are "pack-quantized": ``P.weight`` becomes the tensors
+    ``P.weight_packed`` (int32, the packed codes, each row padded to 32 bits), ``P.weight_scale``
+    and ``P.weight_shape``; where zero-points are not symmetric, ``P.weight_zero_point`` too. Those
+    of fp8 are "float-quantized" and those of mxfp8 "mxfp8-quantized": ``P.weight`` has the codes,
+    ``P.weight_scale`` the scales. Those of mxfp4 and nvfp4 are "mxfp4-pack-quantized" and
+    "nvfp4-pack-quantized": ``P.weight_packed`` has two codes in a byte, ``P.weight_scale`` the
+    scales, and of nvfp4 ``P.weight_global_scale`` what divides them. All other tensors of the
+    model are kept byte for byte. Neither transformers nor any extra is needed to write.
 
     The folder appears when it is complete: until then it has a hidden name beside its own. Memory
     does not grow with the model.
@@ -89,9 +92,10 @@ def write_compressed_tensors(
     ----------
     results : pyarrow.Table, RecordBatchReader or any Arrow producer
         What `quantize_batch_arrow` or `quantize_stream` gave for layers of the model, in any
-        order. Layers are matrices with names that end with ``.weight``, integer or symmetric
-        zero-points, and columns that are a multiple of `group_size`, which may be -1. Their
-        scales are of the model's dtype: quantize with that `scale_dtype`. Layers of different
+        order. Layers are matrices with names that end with ``.weight``, of encoding int with
+        integer or symmetric zero-points, fp8 with a group_size of -1, "tensor" or "block", mxfp8,
+        mxfp4 or nvfp4. Columns are a multiple of `group_size`, which may be -1. Scales of int and
+        fp8 are of the model's dtype: quantize with that `scale_dtype`. Layers of different
         bits or groups must have symmetric zero-points. A stream is first written to a nameless
         temporary file, which takes the room of the result once more.
     folder : str or path

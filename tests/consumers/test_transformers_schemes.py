@@ -160,3 +160,18 @@ def test_mixed_formats(tmp_path: Path, extends: str, rule: dict[str, Any], least
     expected = logits(load(with_decoded(model, tmp_path / "decoded", decoded)))
     # transformers decodes all layers by one scheme where it is told to dequantize
     assert cosine(logits(load(tmp_path / "out")), expected) >= least
+
+
+@pytest.mark.parametrize("recipe", ["FP8_DYNAMIC", "NVFP4A16", "MXFP4A16", "W8A8"])
+def test_encoders(tmp_path: Path, recipe: str) -> None:
+    """Their layers are decoded while they are loaded."""
+    sizes = {key: value for key, value in LARGE.items() if key != "num_key_value_heads"}
+    model = saved(tmp_path / "model", "BertForMaskedLM", "bfloat16", sizes)
+    convert(model, tmp_path / "out", to="compressed-tensors", recipe=recipe)
+    again = read_again(tmp_path / "out", torch.bfloat16)
+    coded = [name for name in written(tmp_path / "out")[1] if name.endswith("weight_scale")]
+    decoded = {each: again[each] for name in coded if (each := name.removesuffix("_scale"))}
+    assert len(decoded) == 12
+    kind = transformers.AutoModelForMaskedLM
+    expected = logits(load(with_decoded(model, tmp_path / "decoded", decoded), kind))
+    torch.testing.assert_close(logits(load(tmp_path / "out", kind)), expected, rtol=0, atol=1e-5)
