@@ -68,7 +68,9 @@ test-browser: $(VENV)/installed
 
 # Files for transformers, loaded by it. torch alone is some GB, so this has its own environment.
 test-transformers: $(VENV)-transformers/installed
-	$(VENV)-transformers/bin/python -m pytest -o filterwarnings=default tests/consumers/test_transformers.py tests/consumers/test_decoded.py tests/consumers/test_calibrate.py
+	$(VENV)-transformers/bin/python -m pytest -o filterwarnings=default \
+		tests/consumers/test_transformers.py tests/consumers/test_transformers_schemes.py \
+		tests/consumers/test_decoded.py tests/consumers/test_calibrate.py
 
 # llama-cpp-python is compiled when it is installed, which takes minutes.
 test-llama-cpp: $(VENV)-llama-cpp/installed

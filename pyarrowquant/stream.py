@@ -16,7 +16,7 @@ from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
 from pyarrowquant._core.underflow import Underflow, warn_of_underflows
 from pyarrowquant.errors import LayerError
-from pyarrowquant.recipes.plan import Fitting, Plan
+from pyarrowquant.recipes.plan import Fitting, LayerScale, Plan
 from pyarrowquant.recipes.recipe import SaidRecipe
 from pyarrowquant.tables import quantize_table
 
@@ -104,10 +104,12 @@ def stream_within(
     missed: list[str] | None = None,
     underflows: list[Underflow] | None = None,
     fitting: Fitting = lambda settings, _: settings,
+    layer_scale: LayerScale | None = None,
 ) -> pa.RecordBatchReader:
     """As `quantize_stream`, with bit widths that a floor may choose with zero-points of a kind.
 
-    What it takes for a layer is what `fitting` gives for it, as of `Plan`.
+    What it takes for a layer is what `fitting` gives for it, and its least scale what `layer_scale`
+    gives, as of `Plan`.
     Errors of layers that are left out are added to `skipped`, and what is said of those that miss
     the floor to `missed`. Layers with groups that have no scale are added to `underflows`; without
     it, a warning at the end is about them.
@@ -116,7 +118,7 @@ def stream_within(
         arguments.check_progress(progress)
     opened = Source(source, INPUT_COLUMNS)
     options = replace(options, type_names=tuple(opened.type_names.items()))
-    plan = Plan(options, recipe, quality_floor, widths_with, fitting)
+    plan = Plan(options, recipe, quality_floor, widths_with, fitting, layer_scale)
     if missed is not None:
         plan.missed = missed
     library.validate(opened.schema, plan.options)

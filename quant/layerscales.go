@@ -40,7 +40,8 @@ func (q *quantization) fitLayerScales(ctx context.Context, k *kernel.Kernel) err
 		if q.layers[i].settings.GroupSize == WholeTensor {
 			q.shareScale(i, r)
 		} else {
-			q.scales[i] = layerScale(max(-r.lo, r.hi), q.layers[i].settings.encoding)
+			own := layerScale(max(-r.lo, r.hi), q.layers[i].settings.encoding)
+			q.scales[i] = max(own, q.options.leastLayerScale(q.layers[i].row))
 		}
 	}
 	if err := q.searchSharedScales(ctx, k); err != nil {

@@ -1,6 +1,7 @@
 package quant
 
 import (
+	"math"
 	"slices"
 
 	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
@@ -25,14 +26,17 @@ type Options struct {
 	// Choices are settings that Rows refers to: row i of the input has the settings
 	// Choices[Rows[i]], or is left alone if Rows[i] is Skip. With no Choices, all
 	// rows have Settings.
-	Choices         []Settings `json:"choices"`
-	Rows            []int32    `json:"rows"`
-	MeasureOnly     bool       `json:"measure_only"`      // give the error columns, and no packed data
-	ContinueOnError bool       `json:"continue_on_error"` // leave failing layers out
-	Metrics         bool       `json:"metrics"`           // add the error columns
-	Sort            bool       `json:"sort"`              // by layer name, else input order
-	Threads         int        `json:"threads"`           // workers, at least 1
-	FirstRow        int64      `json:"first_row"`         // row number of the first layer, for errors
+	Choices []Settings `json:"choices"`
+	Rows    []int32    `json:"rows"`
+	// LayerScales are the least scales of layers for encodings that have such: row i of the input
+	// has at least LayerScales[i]. With none, and where it is 0, a layer has its own.
+	LayerScales     []float32 `json:"layer_scales"`
+	MeasureOnly     bool      `json:"measure_only"`      // give the error columns, and no packed data
+	ContinueOnError bool      `json:"continue_on_error"` // leave failing layers out
+	Metrics         bool      `json:"metrics"`           // add the error columns
+	Sort            bool      `json:"sort"`              // by layer name, else input order
+	Threads         int       `json:"threads"`           // workers, at least 1
+	FirstRow        int64     `json:"first_row"`         // row number of the first layer, for errors
 	// TypeNames are the types of columns as the caller's users know them, for errors.
 	TypeNames map[string]string `json:"type_names"`
 	Kernel    Kernel            `json:"kernel"`
@@ -53,7 +57,20 @@ func (o *Options) Validate() error {
 			return argumentError("Invalid rows: %d refers to one of %d choices", choice, len(o.Choices))
 		}
 	}
+	for _, scale := range o.LayerScales {
+		if !(scale >= 0 && scale <= math.MaxFloat32) {
+			return argumentError("Invalid layer_scales: %g", scale)
+		}
+	}
 	return validThreads(o.Threads)
+}
+
+// leastLayerScale is that of a row of the input.
+func (o *Options) leastLayerScale(row int64) float32 {
+	if len(o.LayerScales) == 0 {
+		return 0
+	}
+	return o.LayerScales[row-o.FirstRow]
 }
 
 func (s *Settings) validate() error {

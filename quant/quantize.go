@@ -34,6 +34,9 @@ func Quantize(ctx context.Context, schema *arrow.Schema, batches []arrow.RecordB
 	if rows := countRows(batches); len(o.Choices) > 0 && len(o.Rows) != rows {
 		return nil, argumentError("Invalid rows: settings for %d rows, the input has %d", len(o.Rows), rows)
 	}
+	if rows := countRows(batches); len(o.LayerScales) > 0 && len(o.LayerScales) != rows {
+		return nil, argumentError("Invalid layer_scales: %d, the input has %d rows", len(o.LayerScales), rows)
+	}
 	layers, failed, err := readLayers(ctx, batches, columns, &o)
 	if err != nil {
 		return nil, err

@@ -10,7 +10,7 @@ import numpy as np
 
 from pyarrowquant._core import arguments, library
 from pyarrowquant._core.cells import Bytes
-from pyarrowquant._core.encodings import INTEGER
+from pyarrowquant._core.encodings import ENCODINGS, INTEGER
 from pyarrowquant._core.results import Floats, Packed
 
 _BYTES_A_PIECE = 1 << 25
@@ -27,11 +27,27 @@ class Part:
     dtype: str = "float32"
     symmetric: bool = False
     encoding: str = INTEGER
+    layer_scale: float = 0.0
 
 
 def codes(width: int) -> Part:
     """Rows of codes with zeros at their ends, up to so many bytes."""
     return Part("codes", width, width=width)
+
+
+def signed_codes(layer: Packed) -> Part:
+    """Codes of 8 bits less their symmetric zero-point, as signed bytes."""
+    return Part("signed codes", layer.columns)
+
+
+def exponents(layer: Packed) -> Part:
+    """Scales that are powers of two, as E8M0."""
+    return Part("exponents", layer.scales.shape[1])
+
+
+def small_scales(layer: Packed, layer_scale: float) -> Part:
+    """Scales as multiples of one of the layer, in E4M3."""
+    return Part("small scales", layer.scales.shape[1], layer_scale=layer_scale)
 
 
 def scales(layer: Packed, dtype: str) -> Part:
@@ -113,6 +129,7 @@ def _lay_out(layer: Packed, rows: slice, part: Part, out: Bytes) -> None:
 
 def _by_rows(layer: Packed, values: Floats, rows: slice) -> Floats | None:
     """Return what rows have of super-scales; None where the layer has none for each row."""
-    if values.size < len(layer.codes) or values.size == 0:
+    encoding = ENCODINGS.get(layer.encoding)
+    if encoding is None or encoding.factors is None or values.size == 0:
         return None
     return np.ascontiguousarray(values.reshape(len(layer.codes), -1)[rows])

@@ -24,6 +24,8 @@ class Options:
     choices : sequence of Settings
         Row i has choices[rows[i]].
     rows : sequence of int
+    layer_scales : sequence of float
+        The least scale of each layer whose encoding has such, as of NVFP4; 0 for its own.
     type_names : tuple of (str, str)
         Names of columns, and of their types as users know them.
     """
@@ -39,6 +41,7 @@ class Options:
     type_names: tuple[tuple[str, str], ...] = ()
     choices: Sequence[Settings] = ()
     rows: Sequence[int] = ()
+    layer_scales: Sequence[float] = ()
 
     def encoded(self) -> bytes:
         """Return them as Go reads them."""

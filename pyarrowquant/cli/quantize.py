@@ -105,8 +105,9 @@ Examples:
 )
 @click.option(
     "--recipe",
-    help="A file, a preset (text, diffusion, vision), a profile, all, or a mix of llama.cpp such "
-    "as Q4_K_M for a GGUF model; `recipe list` has them.",
+    help="A file, a preset (text, diffusion, vision), a profile, all, a scheme of "
+    "compressed-tensors such as FP8_BLOCK, or a mix of llama.cpp such as Q4_K_M for a GGUF model; "
+    "`recipe list` has them.",
 )
 @click.option(
     "--bits-per-weight", type=float, help="Fit bit widths, for gguf types, to this budget."

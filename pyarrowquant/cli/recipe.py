@@ -15,6 +15,7 @@ from pyarrowquant.formats._gguf_mixes import described
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.recipes.named import ABOUT, file_of
 from pyarrowquant.recipes.recipe import Recipe, recipe_of
+from pyarrowquant.recipes.schemes import SCHEMES
 
 
 @click.group()
@@ -25,7 +26,7 @@ def recipe() -> None:
 @recipe.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """Print the names of presets, profiles and mixes, and what each is for.
+    """Print the names of presets, profiles, schemes and mixes, and what each is for.
 
     A preset and a profile together are a recipe too: text-local.
     """
@@ -40,9 +41,10 @@ def list_(as_json: bool) -> None:
 @click.option("--yaml", "as_yaml", is_flag=True, help="Print YAML instead of JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, as without it.")
 def show(name: str, as_yaml: bool, as_json: bool) -> None:
-    """Print the recipe NAME: a file, a preset, a profile, a preset and profile, or a mix.
+    """Print the recipe NAME: a file, a preset, a profile, a preset and profile, a scheme or a mix.
 
-    What a mix of llama.cpp gives to tensors goes by the model; standard error says what.
+    What a mix of llama.cpp gives to tensors goes by the model; standard error says what. It also
+    says what a scheme of compressed-tensors has.
     """
     if as_yaml and as_json:
         raise click.UsageError("--yaml and --json exclude each other")
@@ -54,7 +56,11 @@ def show(name: str, as_yaml: bool, as_json: bool) -> None:
 
 
 def _explain(mix: str) -> None:
-    """Say what a mix of llama.cpp gives, as it has no rules without a model."""
+    """Say what a mix of llama.cpp gives, as it has no rules without a model; or what a scheme."""
+    if mix in SCHEMES:
+        settings = ", ".join(f"{name} {value}" for name, value in SCHEMES[mix].items())
+        click.echo(f"{mix} has the rules of the preset text, and {settings}", err=True)
+        return
     click.echo(f"{mix} goes by the tensors of a GGUF model:", err=True)
     show_columns(((f"  {what}", text) for what, text in described(mix)), err=True)
     click.echo(

@@ -36,7 +36,8 @@ class Conversion:
     to : str
         The format.
     mix : str or None
-        The mix of types of llama.cpp that layers follow, such as "Q4_K_M".
+        The mix of types of llama.cpp that layers follow, such as "Q4_K_M", or the scheme of
+        compressed-tensors, such as "FP8_BLOCK".
     layers : int
         How many were quantized.
     skipped : tuple of str
@@ -94,7 +95,8 @@ class ConversionPlan:
     to : str
         The format.
     mix : str or None
-        The mix of types of llama.cpp that layers follow, such as "Q4_K_M".
+        The mix of types of llama.cpp that layers follow, such as "Q4_K_M", or the scheme of
+        compressed-tensors, such as "FP8_BLOCK".
     layers : tuple of PlannedLayer
         In the order of the source.
     unquantized : tuple of UnquantizedTensor
@@ -168,23 +170,25 @@ def convert(
         Default float32, float16 for gguf, the model's dtype for compressed-tensors, and for mlx
         bfloat16 if that is the model's, else float16.
     encoding : str, optional
-        As of `quantize_batch_arrow`, with what it fixes; default "int", the only one that other
-        formats than parquet and arrow hold.
+        As of `quantize_batch_arrow`, with what it fixes; default "int". compressed-tensors holds
+        fp8, mxfp8, mxfp4 and nvfp4, too, gguf those of llama.cpp, parquet and arrow all.
     recipe : Recipe, str, path or dict, optional
         Or what `Recipe.from_dict` takes, the path of a recipe's file, or the name of a preset
         ("text", "diffusion", "vision"), a profile ("edge", "local", "cloud") or both
-        ("text-local"), "all" for all that the format can quantize, or a mix of llama.cpp
-        ("Q4_K_M") for a GGUF model. Without one, vectors, norms, biases, embeddings of positions
-        and token types, routers and the like are not quantized; compressed-tensors leaves out
-        what the preset "text" does, and a GGUF model is quantized as Q4_K_M, or, where bits or
-        other settings but the method are said, gets 8 bits for its embeddings and head.
+        ("text-local"), "all" for all that the format can quantize, a scheme of
+        compressed-tensors ("FP8_BLOCK"), or a mix of llama.cpp ("Q4_K_M") for a GGUF model. Without
+        one, vectors, norms, biases, embeddings of positions and token types, routers and the like
+        are not quantized; compressed-tensors leaves out what the preset "text" does, and a GGUF
+        model is quantized as Q4_K_M, or, where bits or other settings but the method are said, gets
+        8 bits for its embeddings and head.
     bits_per_weight : float, optional
         A budget that the bit widths of layers are fitted to, as by `Recipe.fit`; for gguf their
         types, K-quants and others.
     size : int, optional
         The most bytes that the output may have, in place of `bits_per_weight`; for gguf.
     quality_floor : float or mapping, optional
-        As of `quantize_stream`.
+        As of `quantize_stream`. Layers that the engine of compressed-tensors joins get the same,
+        with which all of them pass.
     pre_tokenizer : str, optional
         What llama.cpp calls the way that the tokenizer of a Hugging Face folder splits texts,
         where gguf cannot find it out.
@@ -302,8 +306,8 @@ def plan(
 ) -> ConversionPlan:
     """Check what `convert` checks before any work, and return what it would do; write nothing.
 
-    Parameters are those of `convert`. Weights are read only for `bits_per_weight` and `size`, and
-    in tables for rows without a shape.
+    Parameters are those of `convert`. Weights are read only for `bits_per_weight` and `size`, for
+    a `quality_floor` of layers that an engine joins, and in tables for rows without a shape.
 
     Returns
     -------

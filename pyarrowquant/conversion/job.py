@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrowquant import __version__
 from pyarrowquant._core import arguments
 from pyarrowquant._core.encoded_rows import said_group_size
-from pyarrowquant._core.encodings import INTEGER
+from pyarrowquant._core.encodings import ENCODINGS, INTEGER
 from pyarrowquant._core.options import Options
 from pyarrowquant._core.progress import EachPart
 from pyarrowquant._core.settings import Settings
@@ -26,6 +26,7 @@ from pyarrowquant.conversion.interrupted import Continued, continued
 from pyarrowquant.conversion.parts import Part
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
+from pyarrowquant.conversion.shared_scales import shared_scales
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.conversion.size import FileSize
 from pyarrowquant.conversion.source import weights_bytes as bytes_of_model
@@ -38,10 +39,12 @@ from pyarrowquant.conversion.unquantized import (
 from pyarrowquant.conversion.work import Work
 from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
+from pyarrowquant.formats._fused import sets_of
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.budget import BitsPerWeight, Budget
 from pyarrowquant.recipes.fitting import Candidates, fit
+from pyarrowquant.recipes.plan import wider
 from pyarrowquant.recipes.planned import PlannedLayer, plan_layer
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.stream import stream_within
@@ -143,12 +146,25 @@ class Job:
 
         Also return the errors of layers that could not be measured.
         """
-        if self.budget is None:
-            return self.recipe, []
-        return self._fit(self.budget, meter)
+        return self._fit(meter) if self._is_fitted else (self.recipe, [])
 
-    def _fit(self, budget: Budget, meter: Meter) -> tuple[Recipe, list[LayerError]]:
+    @property
+    def _is_fitted(self) -> bool:
+        """Whether layers are measured first: for a budget, and where a floor is for several."""
+        if self.budget is not None:
+            return True
+        names = [layer.name for layer in self.layers if layer.settings and layer.name]
+        return self.quality_floor is not None and bool(sets_of(names, self.target.one_scheme))
+
+    def _fit(self, meter: Meter) -> tuple[Recipe, list[LayerError]]:
+        budget = self.budget
+
         def candidates(shape: Sequence[int], settings: Settings) -> dict[Settings, int]:
+            if budget is None:
+                return {
+                    each: self.target.stored_bits(shape, each)
+                    for each in self._widened(settings, shape)
+                }
             found = self.target.candidates(settings, shape)
             return {each: budget.of_layer(self.target.stored_bits(shape, each)) for each in found}
 
@@ -166,6 +182,7 @@ class Job:
             self.settings,
             self.quality_floor,
             weigh,
+            self.target.one_scheme,
         )
         return Recipe.chosen(fitted.chosen, fitted.expected), fitted.skipped
 
@@ -177,7 +194,21 @@ class Job:
     def _fitting(self, settings: Settings, shape: Sequence[int]) -> Settings | None:
         """Return what the format has for a layer; None where it has nothing like these settings."""
         found = self.target.instead(settings, shape)
-        return found if found.encoding in self.target.encodings else None
+        if found.encoding not in self.target.encodings:
+            return None
+        encoding = ENCODINGS.get(found.encoding)
+        if encoding is None or "scale_dtype" not in encoding.free:
+            return found
+        dtype = self.target.scale_dtype(self.source, self.settings)
+        return replace(found, scale_dtype=dtype)
+
+    def _widened(self, settings: Settings, shape: Sequence[int]) -> list[Settings]:
+        """Return what a floor may choose for a layer, the narrowest first."""
+        found, following = [settings], wider(settings, self.target.bit_widths)
+        while following is not None and (fitting := self._fitting(following, shape)) is not None:
+            found.append(fitting)
+            following = wider(following, self.target.bit_widths)
+        return found
 
     def _identity(self) -> dict[str, Any]:
         """What decides about the bytes of the results."""
@@ -200,11 +231,11 @@ class Job:
 
     def _recipe_of(self, work: Work, meter: Meter) -> tuple[Recipe | None, list[LayerError]]:
         """Return the recipe, fitted if it has to be and not fitted already, and what failed."""
-        if self.budget is None:
+        if not self._is_fitted:
             return self.recipe, []
         found = work.fitted()
         if found is None:
-            found = self._fit(self.budget, meter)
+            found = self._fit(meter)
             layers = planned(self.source, self.settings, found[0])
             self.target.check_plan(layers, self.source, self.settings)
             work.keep_fitted(*found)
@@ -266,6 +297,7 @@ class Job:
             missed=totals.missed,
             underflows=totals.underflows,
             fitting=self._fitting,
+            layer_scale=shared_scales(self.target, self.source, self.settings, recipe),
         )
         dtype = self.target.scale_dtype(self.source, self.settings)
         for results in stream:

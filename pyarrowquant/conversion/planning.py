@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._format import Format, preceded
+from pyarrowquant.formats._fused import sets_of
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.planned import PlannedLayer, plan_layer
 from pyarrowquant.recipes.recipe import Recipe, rules_by_name
@@ -54,6 +55,53 @@ def with_instead(
         changed,
         names,
     )
+
+
+def with_one_scheme(
+    target: Format, layers: Sequence[PlannedLayer], recipe: Recipe | None
+) -> tuple[Recipe | None, list[PlannedLayer], list[str]]:
+    """Give layers that the engine joins the same settings: those of the most bits, or none.
+
+    Returns
+    -------
+    Recipe or None
+        With rules for layers that get others than they had.
+    list of PlannedLayer
+        All layers, with what they get.
+    list of str
+        The names of such layers.
+    """
+    by_name = {layer.name: layer for layer in layers if layer.name is not None}
+    changed: dict[str, Settings | None] = {}
+    for names in sets_of(by_name, target.one_scheme):
+        found = dict.fromkeys(by_name[name].settings for name in names)
+        if len(found) > 1:
+            most = None if None in found else max(filter(None, found), key=_bits_a_weight(target))
+            changed |= {name: most for name in names if by_name[name].settings != most}
+    kept = [name for name, settings in changed.items() if settings is None]
+    reason = "engines join them to layers that are not quantized"
+    rule = Rule([glob.escape(name) for name in kept] or None, skip=True, reason=reason)
+    given: dict[Settings, list[str]] = {}
+    for name, settings in changed.items():
+        if settings is not None:
+            given.setdefault(settings, []).append(name)
+    rules = rules_by_name((each, settings) for settings, each in given.items())
+    left = [
+        replace(
+            layer,
+            settings=changed[layer.name],
+            rule=rule if changed[layer.name] is None else layer.rule,
+        )
+        if layer.name in changed
+        else layer
+        for layer in layers
+    ]
+    return preceded([*([rule] if kept else []), *rules], recipe), left, list(changed)
+
+
+def _bits_a_weight(target: Format) -> Callable[[Settings], float]:
+    shape = (1024, 1024)  # of which all settings have whole groups
+    return lambda settings: target.stored_bits(shape, settings)
 
 
 def with_ragged_kept(

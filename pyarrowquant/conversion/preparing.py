@@ -27,7 +27,12 @@ from pyarrowquant.conversion.importance import importance_in, of_layers
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
 from pyarrowquant.conversion.noted import check_length, folder_of
-from pyarrowquant.conversion.planning import planned, with_instead, with_ragged_kept
+from pyarrowquant.conversion.planning import (
+    planned,
+    with_instead,
+    with_one_scheme,
+    with_ragged_kept,
+)
 from pyarrowquant.conversion.size import check_size, file_size
 from pyarrowquant.conversion.source import (
     convertible,
@@ -126,7 +131,7 @@ def prepare(
     if mix is not None:
         rest = target.mix(mix, model, importance is not None)
         given = (Recipe(name=mix) if given is None else given).extending(rest)
-    chosen = _with_said(given, said, target, is_named(recipe))
+    chosen = _with_said(given, said, target, mix is None and is_named(recipe))
     if chosen is not None and is_profile(recipe):
         usual = (target.default_recipe if budget is None else target.budget_recipe)(model)
         if usual is not None:
@@ -148,6 +153,8 @@ def prepare(
             layers = planned(model, settings, rules)
     rules, layers, ragged = with_ragged_kept(target, layers, rules)
     _warn_of_ragged(ragged, model, target)
+    rules, layers, joined = with_one_scheme(target, layers, rules)
+    _warn_of_joined(joined, target)
     if budget is not None:  # which replaces the bits
         layers = [_with_fitting_bits(layer, target) for layer in layers]
     target.check_plan(layers, model, settings)
@@ -196,11 +203,11 @@ def _budget_name(bits_per_weight: float | None, size: int | None) -> str | None:
 
 
 def _check_mix(mix: str | None, said: SettingOverrides, target: Format, budget: str | None) -> None:
-    """Raise where a mix is said for a format that has none, or with other settings."""
+    """Raise where a mix or scheme is said for a format that has none, or with other settings."""
     if mix is None:
         return
     if mix not in target.mixes:
-        kinds = " and ".join(name for name, each in FORMATS.items() if mix in each.mixes)
+        kinds = enumerated(name for name, each in FORMATS.items() if mix in each.mixes)
         raise UsageError(f"recipe={mix!r} is none of to={target.name!r}: {mix} is of {kinds}")
     others = [f"{name}=" for name in said if name != "method"]
     if budget is not None:
@@ -318,6 +325,17 @@ def _warn_of_ragged(names: Sequence[str], model: Model, target: Format) -> None:
                 UserWarning,
                 stacklevel=users_level(),
             )
+
+
+def _warn_of_joined(names: Sequence[str], target: Format) -> None:
+    """Say which layers get other settings than they were to have, for the engine joins them."""
+    if names:
+        warnings.warn(
+            f"Engines of {target.name} join these to layers with other settings, so they get the "
+            f"same: {first_few(names)}",
+            UserWarning,
+            stacklevel=users_level(),
+        )
 
 
 def _warn_of_decoded(decoded: Mapping[str, int]) -> None:

@@ -6,19 +6,25 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
 
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.quoting import first_few
+from pyarrowquant.formats._compressed_schemes import (
+    SMALL_SCALES,
+    Scheme,
+    format_of,
+    is_symmetric,
+    scheme_of,
+)
 from pyarrowquant.reading.tensors import Tensor
 from pyarrowquant.recipes.presets import EMBEDDINGS
 
 WEIGHT = ".weight"
 
 # Matrices that transformers joins to one tensor of all experts of a block.
-_EXPERT = re.compile(r"(^|\.)experts\.\d+\.")
+EXPERT = re.compile(r"(^|\.)experts\.\d+\.")
 # Models whose code uses the weights of linear layers by itself, where a packed layer has none.
 _USES_WEIGHTS = frozenset({"falcon"})
 # What config.json of models for text and images has.
@@ -27,38 +33,12 @@ _PARTS = ("text_config", "vision_config")
 _TIED_DECODERS = ("lm_head", "cls.predictions", "predictions")
 
 
-@dataclass(frozen=True, order=True)
-class Scheme:
-    """Settings that layers share; a group of -1 is a whole row."""
-
-    bits: int
-    group: int
-
-    def __str__(self) -> str:
-        group = "one group a row" if self.group == -1 else f"groups of {self.group}"
-        return f"{self.bits} bits in {group}"
-
-    def weights(self, symmetric: bool) -> dict[str, Any]:
-        return {
-            "num_bits": self.bits,
-            "type": "int",
-            "symmetric": symmetric,
-            "strategy": "channel" if self.group == -1 else "group",
-            "group_size": None if self.group == -1 else self.group,
-        }
-
-
-def scheme_of(layer: Coded) -> Scheme:
-    return Scheme(layer.bits, -1 if layer.group_size == -1 else layer.group)
-
-
-def is_symmetric(layers: Iterable[Coded]) -> bool:
-    """Whether all zero-points are symmetric: one layer that is not makes all asymmetric."""
-    return all(layer.zero_point == "symmetric" for layer in layers)
-
-
 def quantization_config(
-    layers: Mapping[str, Coded], tensors: Mapping[str, Tensor], model: Mapping[str, Any]
+    layers: Mapping[str, Coded],
+    tensors: Mapping[str, Tensor],
+    model: Mapping[str, Any],
+    dtype: str,
+    int8: bool = False,
 ) -> dict[str, Any]:
     """Return the part of config.json, or raise where transformers could not load the layers.
 
@@ -70,8 +50,12 @@ def quantization_config(
         All tensors of the model.
     model : mapping
         The model's config.json.
+    dtype : str
+        Of the model.
+    int8 : bool
+        As of `scheme_of`.
     """
-    schemes = schemes_of(layers)
+    schemes = schemes_of(layers, int8)
     symmetric = is_symmetric(layers.values())
     if len(schemes) > 1 and any(part in model for part in _PARTS):
         raise ValueError(
@@ -81,27 +65,33 @@ def quantization_config(
         )
     _check_experts(layers, tensors, symmetric)
     groups = {}
-    for i, scheme in enumerate(sorted(schemes, key=lambda s: (not _has_experts(schemes[s]), s))):
+    usual = format_of(schemes)
+    by_experts = sorted(schemes, key=lambda each: (not _has_experts(schemes[each]), each.order))
+    for i, scheme in enumerate(by_experts):
         modules = sorted(name.removesuffix(WEIGHT) for name in schemes[scheme])
         targets = ["Linear"] if len(schemes) == 1 else _patterns(modules, _Prefixed(tensors))
-        groups[f"group_{i}"] = {"targets": targets, "weights": scheme.weights(symmetric)}
+        own = {} if scheme.format == usual else {"format": scheme.format}
+        groups[f"group_{i}"] = {"targets": targets, **scheme.config(symmetric), **own}
     config: dict[str, Any] = {
         "quant_method": "compressed-tensors",
-        "format": "pack-quantized",
+        "format": usual,
         "quantization_status": "compressed",
         "ignore": _ignored(layers, tensors, model.get("model_type")),
         "config_groups": groups,
     }
-    if not symmetric or (len(schemes) == 1 and not _can_stay_packed(model)):
+    # transformers decodes these to bfloat16 when they are used, and other models do not run so
+    small = dtype != "bfloat16" and any(scheme.encoding in SMALL_SCALES for scheme in schemes)
+    # and where it decodes while loading, all layers by one scheme
+    if not symmetric or (len(schemes) == 1 and (small or not _can_stay_packed(model))):
         config["dequantize"] = True
     return config
 
 
-def schemes_of(layers: Mapping[str, Coded]) -> dict[Scheme, list[str]]:
+def schemes_of(layers: Mapping[str, Coded], int8: bool = False) -> dict[Scheme, list[str]]:
     """Return the names of the layers of each scheme, or raise where one file cannot have them."""
     schemes: dict[Scheme, list[str]] = defaultdict(list)
     for name, layer in layers.items():
-        schemes[scheme_of(layer)].append(name)
+        schemes[scheme_of(layer, int8)].append(name)
     if len(schemes) > 1 and not is_symmetric(layers.values()):
         raise ValueError(
             "transformers loads layers of different settings only with symmetric zero-points, and "
@@ -145,7 +135,7 @@ def _can_stay_packed(model: Mapping[str, Any]) -> bool:
 
 def _has_experts(names: Iterable[str]) -> bool:
     # Their group comes first: transformers takes the first that has the word in a target.
-    return any(_EXPERT.search(name) for name in names)
+    return any(EXPERT.search(name) for name in names)
 
 
 def _check_experts(
@@ -155,7 +145,7 @@ def _check_experts(
     experts = [
         name
         for name, tensor in tensors.items()
-        if _EXPERT.search(name) and name.endswith(WEIGHT) and len(tensor.shape) == 2
+        if EXPERT.search(name) and name.endswith(WEIGHT) and len(tensor.shape) == 2
     ]
     if not experts:
         return
@@ -179,7 +169,8 @@ def _check_experts(
 
 
 def _listed(schemes: Mapping[Scheme, list[str]]) -> str:
-    return "; ".join(f"{scheme} ({_some(names)})" for scheme, names in sorted(schemes.items()))
+    found = sorted(schemes.items(), key=lambda item: item[0].order)
+    return "; ".join(f"{scheme} ({_some(names)})" for scheme, names in found)
 
 
 def _some(names: list[str]) -> str:

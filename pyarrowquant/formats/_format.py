@@ -24,7 +24,7 @@ from pyarrowquant.reading.tensors import MOST_DIMENSIONS, CodedTensor, Tensor
 from pyarrowquant.recipes.fitting import stored_bits
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.presets import SENSITIVE
-from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.recipe import Recipe, scheme_rules
 from pyarrowquant.recipes.rule import Rule
 
 
@@ -70,7 +70,8 @@ class Format(ABC):
     longest_name : int or None
         Bytes of names that all engines load.
     mixes : tuple of str
-        Names of recipes that it makes for a model.
+        Names of recipes that it makes for a model: mixes of llama.cpp, or schemes of
+        compressed-tensors.
     """
 
     name: str
@@ -140,7 +141,7 @@ class Format(ABC):
 
     def mix(self, name: str, model: Model, has_importance: bool) -> Recipe:
         """Return one of `mixes` for a model, of which the importance of columns may be known."""
-        raise KeyError(name)
+        return scheme_rules(name)
 
     def instead(self, settings: Settings, shape: Sequence[int]) -> Settings:
         """Return the settings for a layer of this shape, where these cannot be had."""
@@ -160,6 +161,17 @@ class Format(ABC):
             return [settings]
         widths = self.bit_widths(settings.zero_point)
         return [replace(settings, bit_width=width) for width in widths]
+
+    def joined_as(self, name: str) -> str | None:
+        """Return a name of the layer that its engine makes of this one and others.
+
+        Such layers have one scale of the whole layer. None for a layer that stands alone.
+        """
+        return None
+
+    def one_scheme(self, name: str) -> str | None:
+        """Return a name of the layers that its engine wants the same settings for, or None."""
+        return None
 
     def error_weights(self, model: Model) -> Callable[[str, Sequence[int]], float] | None:
         """Return what a budget multiplies squared relative errors of layers by.

@@ -14,7 +14,7 @@ class Origin:
     Attributes
     ----------
     mix : str or None
-        The mix of types of llama.cpp that layers follow.
+        The mix of llama.cpp, or the scheme of compressed-tensors, that layers follow.
     importance : Importance or None
         Of the columns of layers.
     """

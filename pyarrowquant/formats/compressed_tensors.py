@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,26 @@ import pyarrow as pa
 
 from pyarrowquant._core import arguments, laying
 from pyarrowquant._core.cells import Bytes
-from pyarrowquant._core.group_sizes import groups_in_row
+from pyarrowquant._core.encodings import INTEGER
+from pyarrowquant._core.group_sizes import BLOCK, BLOCK_SIZE, groups_in_row
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Packed
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.formats._by_name import LayersByName
-from pyarrowquant.formats._compressed_config import (
-    WEIGHT,
+from pyarrowquant.formats._compressed_config import WEIGHT, mixed_problem, quantization_config
+from pyarrowquant.formats._compressed_floats import float_entries, float_names, int8_entries
+from pyarrowquant.formats._compressed_global import global_scales
+from pyarrowquant.formats._compressed_schemes import (
+    ENCODINGS_HELD,
+    SMALL_SCALES,
+    group_problem,
     is_symmetric,
-    mixed_problem,
-    quantization_config,
+    scheme_of,
 )
+from pyarrowquant.formats._compressed_warnings import warn_of_different, warn_of_experts
 from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format
+from pyarrowquant.formats._fused import joined_as, one_scheme
 from pyarrowquant.formats._layers import (
     Names,
     Results,
@@ -54,6 +61,7 @@ from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.presets import NOT_LINEAR
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
+from pyarrowquant.recipes.schemes import INT8_ACTIVATIONS, SCHEMES
 
 # Their layers are Conv1D, of transposed weights, and no Linear.
 _CONV1D = frozenset({"clvp", "decision_transformer", "gpt2", "imagegpt", "openai-gpt"})
@@ -68,11 +76,14 @@ def write_compressed_tensors(
 ) -> None:
     """Write a folder that `from_pretrained` of transformers loads, with compressed-tensors.
 
-    The format is "pack-quantized". A layer ``P.weight`` becomes the tensors ``P.weight_packed``
-    (int32, the packed codes, each row padded to 32 bits), ``P.weight_scale`` and
-    ``P.weight_shape``; where zero-points are not symmetric, ``P.weight_zero_point`` too. All other
-    tensors of the model are kept byte for byte. Neither transformers nor any extra is needed to
-    write.
+    Layers of whole numbers are "pack-quantized": ``P.weight`` becomes the tensors
+    ``P.weight_packed`` (int32, the packed codes, each row padded to 32 bits), ``P.weight_scale``
+    and ``P.weight_shape``; where zero-points are not symmetric, ``P.weight_zero_point`` too. Those
+    of fp8 are "float-quantized" and those of mxfp8 "mxfp8-quantized": ``P.weight`` has the codes,
+    ``P.weight_scale`` the scales. Those of mxfp4 and nvfp4 are "mxfp4-pack-quantized" and
+    "nvfp4-pack-quantized": ``P.weight_packed`` has two codes in a byte, ``P.weight_scale`` the
+    scales, and of nvfp4 ``P.weight_global_scale`` what divides them. All other tensors of the
+    model are kept byte for byte. Neither transformers nor any extra is needed to write.
 
     The folder appears when it is complete: until then it has a hidden name beside its own. Memory
     does not grow with the model.
@@ -81,9 +92,10 @@ def write_compressed_tensors(
     ----------
     results : pyarrow.Table, RecordBatchReader or any Arrow producer
         What `quantize_batch_arrow` or `quantize_stream` gave for layers of the model, in any
-        order. Layers are matrices with names that end with ``.weight``, integer or symmetric
-        zero-points, and columns that are a multiple of `group_size`, which may be -1. Their
-        scales are of the model's dtype: quantize with that `scale_dtype`. Layers of different
+        order. Layers are matrices with names that end with ``.weight``, of encoding int with
+        integer or symmetric zero-points, fp8 with a group_size of -1, "tensor" or "block", mxfp8,
+        mxfp4 or nvfp4. Columns are a multiple of `group_size`, which may be -1. Scales of int and
+        fp8 are of the model's dtype: quantize with that `scale_dtype`. Layers of different
         bits or groups must have symmetric zero-points. A stream is first written to a nameless
         temporary file, which takes the room of the result once more.
     folder : str or path
@@ -135,15 +147,20 @@ def write_compressed_tensors(
     write_folder(results, Path(folder), open_folder(model), overwrite)
 
 
-def write_folder(results: Any, folder: Path, source: ModelFolder, overwrite: bool) -> None:
-    """Write the folder of a model that is open already; see `write_compressed_tensors`."""
+def write_folder(
+    results: Any, folder: Path, source: ModelFolder, overwrite: bool, int8: bool = False
+) -> None:
+    """Write the folder of a model that is open already; see `write_compressed_tensors`.
+
+    Where `int8`, layers of 8 bits by row have activations of 8 bits, too.
+    """
     dtype = model_dtype(source)
     layers = layers_of(results, dtype, source)
     with (
         OutputFolder(folder, overwrite, source.path, set(source.other_files())) as output,
         LayersByName(layers, output.temporary) as by_name,
     ):
-        _write(by_name, source, dtype, output.temporary)
+        _write(by_name, source, dtype, output.temporary, int8)
 
 
 def layers_of(results: Any, dtype: str, source: ModelFolder | None) -> Results:
@@ -158,7 +175,11 @@ def layers_of(results: Any, dtype: str, source: ModelFolder | None) -> Results:
         None for rows that are not whole layers of a model.
     """
     return Results(
-        results, "compressed-tensors", lambda layer: _problem(layer, source, dtype), _holds(dtype)
+        results,
+        "compressed-tensors",
+        lambda layer: _problem(layer, source, dtype),
+        _holds(dtype),
+        ENCODINGS_HELD,
     )
 
 
@@ -166,8 +187,9 @@ def _holds(dtype: str) -> str:
     return (
         "compressed-tensors holds matrices of the model, named '<module>.weight', of 2, 3, 4, 5, 6 "
         "or 8 bits with group_size -1 or one that divides the columns, zero_point integer or "
-        f"symmetric, and scales of the model's dtype, {dtype}. Quantize such layers with other "
-        "settings, or leave them out of the results: the model's own are kept"
+        "symmetric, or of encoding fp8 with group_size -1, 'tensor' or 'block', mxfp8, mxfp4 or "
+        f"nvfp4. Scales but of the last three are of the model's dtype, {dtype}. Quantize such "
+        "layers with other settings, or leave them out of the results: the model's own are kept"
     )
 
 
@@ -196,6 +218,8 @@ class CompressedTensors(Format):
     """The folder of a Hugging Face model, with packed layers."""
 
     name = "compressed-tensors"
+    encodings = ENCODINGS_HELD
+    mixes = tuple(SCHEMES)
     usual = Settings(method="mse", zero_point="symmetric")
     group_sizes = (128, 64, 32)
     copies_files = True
@@ -207,6 +231,8 @@ class CompressedTensors(Format):
         return True
 
     def names_of(self, layer: Coded) -> Iterable[str]:
+        if layer.encoding != INTEGER:
+            return float_names(layer.name, layer.encoding)
         parts = ["packed", "scale", "shape"]
         if layer.zero_point != "symmetric":
             parts.append("zero_point")
@@ -214,6 +240,8 @@ class CompressedTensors(Format):
 
     def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
         """Return the bits of a layer, whose codes and zero-points are in words of 32 bits."""
+        if settings.encoding != INTEGER:
+            return super().stored_bits(shape, settings)
         rows, columns = shape[0], columns_of(shape)
         bits = settings.bit_width
         groups = groups_in_row(settings.group_size, columns)
@@ -229,6 +257,19 @@ class CompressedTensors(Format):
             return _decoded_size(tensor, model_dtype(ModelFolder(model)))
         return super().kept_bytes(tensor, model)
 
+    def joined_as(self, name: str) -> str | None:
+        return joined_as(name)
+
+    def one_scheme(self, name: str) -> str | None:
+        return one_scheme(name)
+
+    def takes_shape(self, layer: PlannedLayer) -> bool:
+        """Also whether engines can join layers in blocks: only where they end with one."""
+        if layer.settings is None or layer.settings.group_size != BLOCK:
+            return super().takes_shape(layer)
+        ends = [layer.columns] if joined_as(str(layer.name)) is None else layer.shape
+        return 0 not in layer.shape and not any(size % BLOCK_SIZE for size in ends)
+
     def default_recipe(self, model: Model) -> Recipe | None:
         return Recipe.preset("text")  # which spares heads
 
@@ -240,14 +281,15 @@ class CompressedTensors(Format):
         self, layers: Sequence[PlannedLayout], model: Model, scale_dtype: str
     ) -> None:
         def problem(layer: PlannedLayout) -> str | None:
-            fits = planned_scales_fit(layer, scale_dtype)
+            fits = not _has_model_scales(layer) or planned_scales_fit(layer, scale_dtype)
             return _layout_problem(layer, None) or (None if fits else _other_dtype(scale_dtype))
 
-        refuse(layers, problem, "compressed-tensors", _holds(scale_dtype))
+        refuse(layers, problem, self.name, _holds(scale_dtype), self.encodings)
         folder = ModelFolder(model)  # with all of which its layers must fit together too
         if layers:
             by_name = {layer.name: layer for layer in layers}
-            quantization_config(by_name, folder.tensors, folder.config)
+            quantization_config(by_name, folder.tensors, folder.config, folder.dtype)
+            warn_of_experts(layers)
 
     def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
         layers_of(results, scale_dtype, None)
@@ -261,7 +303,8 @@ class CompressedTensors(Format):
         folder: bool,
         origin: Origin,
     ) -> None:
-        write_folder(results, destination, ModelFolder(model), overwrite=False)
+        int8 = origin.mix == INT8_ACTIVATIONS
+        write_folder(results, destination, ModelFolder(model), overwrite=False, int8=int8)
 
     def copied_files(self, model: Model) -> Collection[Path]:
         return set(ModelFolder(model).other_files())
@@ -270,7 +313,13 @@ class CompressedTensors(Format):
 def _problem(layer: Packed, source: ModelFolder | None, dtype: str) -> str | None:
     if problem := _layout_problem(layer, source):
         return problem
-    return None if is_of(layer.scales, dtype) else _other_dtype(dtype)
+    fits = not _has_model_scales(layer) or is_of(layer.scales, dtype)
+    return None if fits else _other_dtype(dtype)
+
+
+def _has_model_scales(layer: Coded) -> bool:
+    """Whether scales are stored in the model's dtype."""
+    return layer.encoding not in SMALL_SCALES
 
 
 def _other_dtype(dtype: str) -> str:
@@ -292,26 +341,27 @@ def _layout_problem(layer: Coded, source: ModelFolder | None) -> str | None:
             "by its name it is an embedding, a norm or a router, which transformers does not load "
             'packed: quantize with recipe=Recipe.preset("text"), which leaves such layers out'
         )
-    if layer.columns % layer.group:
-        return f"{layer.columns} columns are no multiple of group_size {layer.group_size}"
-    if layer.zero_point == "float":
+    if problem := group_problem(layer):
+        return problem
+    if layer.encoding == INTEGER and layer.zero_point == "float":
         return 'its zero-points are not integers: quantize with zero_point="symmetric" or "integer"'
     return None
 
 
-def _write(layers: LayersByName, source: ModelFolder, dtype: str, folder: Path) -> None:
+def _write(layers: LayersByName, source: ModelFolder, dtype: str, folder: Path, int8: bool) -> None:
     """Write all files of the model."""
     if not layers:
         raise ValueError(
             "The results have no layers. Copy the model, or quantize some of its layers"
         )
-    config = quantization_config(layers, source.tensors, source.config)
-    symmetric = is_symmetric(layers.values())
+    config = quantization_config(layers, source.tensors, source.config, dtype, int8)
+    warn_of_different(layers, source.tensors, int8)
+    shared = _Shared(dtype, is_symmetric(layers.values()), int8, global_scales(layers))
     names = Names()
     weight_map: dict[str, str] = {}
     total_size = 0
     for shard in source.shards:
-        entries = list(_entries(shard, layers, dtype, symmetric))
+        entries = list(_entries(shard, layers, shared))
         for entry in entries:
             weight_map[names.add(entry.name)] = shard.location.name
             total_size += entry.size
@@ -323,11 +373,32 @@ def _write(layers: LayersByName, source: ModelFolder, dtype: str, folder: Path) 
     copy_files(source.other_files(), source.path, folder)
 
 
-def _entries(shard: Shard, layers: LayersByName, dtype: str, symmetric: bool) -> Iterator[Entry]:
+@dataclass(frozen=True)
+class _Shared:
+    """What all layers of a model have in common.
+
+    Attributes
+    ----------
+    dtype : str
+    symmetric : bool
+    int8 : bool
+        As of `write_folder`.
+    global_scales : dict
+        Of layers of NVFP4, by their names.
+    """
+
+    dtype: str
+    symmetric: bool
+    int8: bool
+    global_scales: dict[str, float]
+
+
+def _entries(shard: Shard, layers: LayersByName, shared: _Shared) -> Iterator[Entry]:
     """Give the tensors of a shard, those of a packed layer in the place of its weights."""
+    dtype = shared.dtype
     for tensor in shard.tensors:
         if tensor.name in layers:
-            yield from _packed_entries(layers, tensor.name, dtype, symmetric)
+            yield from _packed_entries(layers, tensor.name, shared)
         elif isinstance(tensor, CodedTensor):
             size = _decoded_size(tensor, dtype)
             decoded = partial(_decoded, tensor, dtype)
@@ -350,10 +421,8 @@ def _decoded(tensor: CodedTensor, dtype: str) -> Iterator[Bytes]:
     yield rounded(tensor.decode(), dtype).reshape(-1).view(np.uint8)
 
 
-def _packed_entries(
-    layers: LayersByName, name: str, dtype: str, symmetric: bool
-) -> Iterator[Entry]:
-    layer = layers[name]
+def _packed_entries(layers: LayersByName, name: str, shared: _Shared) -> Iterator[Entry]:
+    layer, dtype = layers[name], shared.dtype
     rows, columns = layer.shape
     groups = layer.scales.shape[1]
 
@@ -365,6 +434,12 @@ def _packed_entries(
         yield laying.zero_points_packed_down(layers[name])
         layers.forget_pages()
 
+    if layer.encoding != INTEGER:
+        yield from float_entries(layer, dtype, pieces, shared.global_scales.get(name))
+        return
+    if scheme_of(layer, shared.int8).int8:
+        yield from int8_entries(layer, dtype, pieces)
+        return
     words = _words(columns * layer.bits)
     codes = partial(pieces, laying.codes(4 * words))
     yield Entry(f"{name}_packed", "I32", (rows, words), rows * words * 4, codes)
@@ -373,7 +448,7 @@ def _packed_entries(
     yield Entry(f"{name}_scale", DTYPES[dtype], (rows, groups), size, scales)
     shape = np.array([rows, columns], "<i8").tobytes()
     yield Entry(f"{name}_shape", "I64", (2,), 16, lambda: [shape])
-    if not symmetric:
+    if not shared.symmetric:
         words = _words(rows * layer.bits)
         yield Entry(f"{name}_zero_point", "I32", (words, groups), words * groups * 4, zero_points)
 

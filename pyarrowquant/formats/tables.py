@@ -24,6 +24,7 @@ from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import ShardedModel
 from pyarrowquant.reading.tensors import Tensor
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
+from pyarrowquant.recipes.schemes import SCHEMES
 
 TABLES = {".parquet": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow"}
 
@@ -32,6 +33,7 @@ class TableFormat(Format):
     """A table, or a folder of tables, one for each file of the source."""
 
     encodings = ENCODING_NAMES
+    mixes = tuple(SCHEMES)
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import pyarrow as pa
@@ -34,6 +34,14 @@ from pyarrowquant.errors import (
     users_level,
 )
 from pyarrowquant.recipes.budget import Budget
+from pyarrowquant.recipes.choosing import (
+    MeasuredLayer,
+    allocated,
+    bits_of_all,
+    keep_passing,
+    least_bits,
+    units_of,
+)
 from pyarrowquant.recipes.expected import Expected
 from pyarrowquant.recipes.floor import missed_bound
 from pyarrowquant.recipes.rule import check_dict, check_fields, check_known, with_bit_width
@@ -139,22 +147,9 @@ class Fit:
     skipped: list[LayerError]
 
 
-@dataclass
-class _Layer:
-    name: str
-    shape: list[int]
-    row: int
-    weight: float
-    choices: list[Settings]
-    bits: list[int]
-    squared_errors: list[float]
-    norm: float = 0.0  # sum of squared weights
-    passes: list[bool] = field(default_factory=list)  # the floor, with each of the choices
-
-
 def fit(
     table: Any,
-    budget: Budget,
+    budget: Budget | None,
     candidates: Candidates,
     recipe: Any,
     objective: str,
@@ -165,11 +160,14 @@ def fit(
     usual: Settings = USUAL,
     floor: dict[str, float] | None = None,
     weigh: Callable[[str, Sequence[int]], float] | None = None,
+    together: Callable[[str], str | None] = lambda _: None,
 ) -> Fit:
     """Choose the settings of layers; see `Recipe.fit`.
 
     Parameters
     ----------
+    budget : Budget or None
+        None for the least bits that pass the floor.
     usual : Settings
         What the recipe does not say.
     floor : dict, optional
@@ -177,6 +175,8 @@ def fit(
         the one of most bits is taken.
     weigh : callable, optional
         Returns the weight of a layer by its name and shape, in place of a column.
+    together : callable, optional
+        Returns a name of the layers that get the same settings as this one; None for its own.
     """
     one_of("objective", objective, OBJECTIVES)
     columns = INPUT_COLUMNS if weight_column is None else INPUT_COLUMNS | {weight_column}
@@ -192,7 +192,8 @@ def fit(
     if weigh is not None:
         for layer in found:
             layer.weight = weigh(layer.name, layer.shape)
-    _bits_of_all(found, budget)  # what cannot be met is said before any work
+    units = units_of(found, together)
+    bits_of_all(units, budget)  # what cannot be met is said before any work
     every = list(dict.fromkeys(settings for layer in found for settings in layer.choices))
     rounds = max(len(layer.choices) for layer in found)
     skipped: list[LayerError] = []
@@ -208,25 +209,17 @@ def fit(
                     f"Skipped: {error.message}", SkippedLayerWarning, stacklevel=users_level()
                 )
             skipped += failed
+    units = units_of(found, together)  # of what has not failed
     if floor:
-        _keep_passing(found)
-    bits = _bits_of_all(found, budget, floor)  # of what has not failed
-    picked = _allocate(found, bits, objective)
+        keep_passing(units)
+    bits = bits_of_all(units, budget, floor)
+    of_units = least_bits(units) if bits is None else allocated(units, bits, objective)
+    picked = [(layer, k) for unit, k in zip(units, of_units, strict=True) for layer in unit.layers]
     names: dict[Settings, list[str]] = {settings: [] for settings in every}
-    for layer, k in zip(found, picked, strict=True):
+    for layer, k in picked:
         names[layer.choices[k]].append(layer.name)
     chosen = [(each, settings) for settings, each in names.items() if each]
-    return Fit(chosen, _expected(found, picked), skipped)
-
-
-def _keep_passing(found: list[_Layer]) -> None:
-    """Leave out choices with which layers miss the floor; of those that always do, all but one."""
-    for layer in found:
-        last = max(range(len(layer.choices)), key=layer.bits.__getitem__)
-        kept = [k for k, passes in enumerate(layer.passes) if passes] or [last]
-        layer.choices = [layer.choices[k] for k in kept]
-        layer.bits = [layer.bits[k] for k in kept]
-        layer.squared_errors = [layer.squared_errors[k] for k in kept]
+    return Fit(chosen, _expected(picked), skipped)
 
 
 def _wanted(
@@ -235,9 +228,9 @@ def _wanted(
     usual: Settings,
     recipe: Any,
     weight_column: str | None,
-) -> list[_Layer]:
+) -> list[MeasuredLayer]:
     """Return the layers that a recipe does not skip, each with what may be chosen for it."""
-    found: list[_Layer] = []
+    found: list[MeasuredLayer] = []
     names: set[str | None] = set()
     weights = _weights(data, weight_column)
     for row, (name, shape) in enumerate(layers(data)):
@@ -250,7 +243,9 @@ def _wanted(
             raise ValueError(f"Layer '{name}' is there twice; a recipe goes by names")
         names.add(name)
         sizes = candidates.of_layer(shape, base)
-        layer = _Layer(name or "", shape, row, weights[row], list(sizes), list(sizes.values()), [])
+        layer = MeasuredLayer(
+            name or "", shape, row, weights[row], list(sizes), list(sizes.values()), []
+        )
         found.append(layer)
     if not found:
         raise ValueError("There is no layer to fit: the table is empty, or the recipe skips all")
@@ -278,7 +273,7 @@ def _measure(
     options: Options,
     every: list[Settings],
     number: int,
-    found: list[_Layer],
+    found: list[MeasuredLayer],
     reporter: Reporter | None,
     floor: dict[str, float],
 ) -> list[LayerError]:
@@ -310,34 +305,10 @@ def _error(failed: list[LayerError]) -> QuantizationError:
     return QuantizationError("\n".join(lines), failed)
 
 
-def _bits_of_all(found: list[_Layer], budget: Budget, floor: object = None) -> int:
-    """Return the bits of all layers together."""
-    weights = sum(math.prod(layer.shape) for layer in found)
-    least = sum(min(layer.bits) for layer in found)
-    bits = budget.bits(weights)
-    if bits < least:
-        raise budget.too_small(weights, least, bool(floor))
-    return bits
-
-
-def _allocate(found: list[_Layer], bits: int, objective: str) -> list[int]:
-    costs = []
-    for layer in found:
-        weight = layer.weight
-        if objective == "relative_error":
-            weight = layer.weight / layer.norm if layer.norm else 0.0
-        pairs = zip(layer.bits, layer.squared_errors, strict=True)
-        costs.append([{"bits": each, "error": weight * error} for each, error in pairs])
-    if not all(math.isfinite(cost["error"]) for layer in costs for cost in layer):
-        raise ValueError("The weighted errors of layers are beyond float64; use smaller weights")
-    return library.allocate(costs, bits)
-
-
-def _expected(found: list[_Layer], picked: list[int]) -> Expected:
-    pairs = list(zip(found, picked, strict=True))
-    elements = sum(math.prod(layer.shape) for layer in found)
+def _expected(pairs: list[tuple[MeasuredLayer, int]]) -> Expected:
+    elements = sum(math.prod(layer.shape) for layer, _ in pairs)
     squared_error = math.fsum(layer.squared_errors[k] for layer, k in pairs)
-    norm = math.fsum(layer.norm for layer in found)
+    norm = math.fsum(layer.norm for layer, _ in pairs)
     return Expected(
         bits_per_weight=sum(layer.bits[k] for layer, k in pairs) / max(elements, 1),
         squared_error=squared_error,

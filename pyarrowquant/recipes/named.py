@@ -9,6 +9,7 @@ from pyarrowquant._core.quoting import meant
 from pyarrowquant.errors import UsageError
 from pyarrowquant.recipes.mixes import MIXES, mix_named
 from pyarrowquant.recipes.presets import PRESETS, PROFILES
+from pyarrowquant.recipes.schemes import ABOUT_SCHEMES, SCHEMES, scheme_named
 
 # What each name means, in a line.
 ABOUT = {
@@ -19,8 +20,17 @@ ABOUT = {
     "local": "profile of 4 bits in groups of 128",
     "cloud": "profile of 8 bits in groups of 64",
     "all": "leaves nothing out that the format can quantize",
+    **ABOUT_SCHEMES,
     **MIXES,
 }
+
+
+def extended_name(name: str) -> str | None:
+    """Return the name of a mix or scheme as it is written; None if it is none.
+
+    What these say of layers follows the rules of a recipe that extends them.
+    """
+    return mix_named(name) or scheme_named(name)
 
 
 def is_named(said: object) -> bool:
@@ -31,7 +41,7 @@ def is_named(said: object) -> bool:
     preset, _, profile = text.partition("-")
     return (
         text in ("all", *PROFILES)
-        or mix_named(text) is not None
+        or extended_name(text) is not None
         or (preset in PRESETS and (profile in PROFILES or text == preset))
     )
 
@@ -52,7 +62,7 @@ def unknown(name: str) -> ValueError:
     """Make the error of a name that is none of these, nor a file; a missing file is no usage."""
     kind = ValueError if name.endswith((".json", ".yaml", ".yml")) else UsageError
     both = [f"{preset}-{profile}" for preset in PRESETS for profile in PROFILES]
-    hint = meant(name, [*ABOUT, *both]) or meant(name.upper(), MIXES)
+    hint = meant(name, [*ABOUT, *both]) or meant(name.upper(), [*SCHEMES, *MIXES])
     others = ", ".join(each for each in ABOUT if each not in MIXES)
     return kind(
         f"Recipe '{name}' is no file, and none of {others}, a preset and a profile like "

@@ -20,6 +20,7 @@ from pyarrowquant.recipes.floor import missed_bound
 from pyarrowquant.recipes.recipe import recipe_of
 
 Fitting = Callable[[Settings, Sequence[int]], Settings | None]
+LayerScale = Callable[[str], float]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Plan:
     fitting : callable
         Returns what a floor takes for a layer of a shape in place of wider settings that do not
         fit; None for settings that cannot be had.
+    layer_scale : callable, optional
+        Returns the least scale of a layer whose encoding has such; 0 for its own.
 
     Attributes
     ----------
@@ -67,6 +70,7 @@ class Plan:
         quality_floor: object,
         widths_with: Callable[[str], Sequence[int]] = lambda _: BIT_WIDTHS,
         fitting: Fitting = lambda settings, _: settings,
+        layer_scale: LayerScale | None = None,
     ) -> None:
         self.missed: list[str] = []
         self._options = options
@@ -74,6 +78,7 @@ class Plan:
         self._recipe = chosen
         self._widths_with = widths_with
         self._fitting = fitting
+        self._layer_scale = layer_scale
         self._floor = arguments.quality_floor(quality_floor)
         if chosen is not None:
             # All that the recipe can say, so that every table of a stream has the same metadata.
@@ -82,9 +87,9 @@ class Plan:
         if self._floor is not None:
             # Likewise the encodings that the floor can choose.
             settings = list(self._options.choices or [options.settings])
-            wider = [each for one in settings for each in self._wider_encodings(one)]
-            if wider:
-                self._options = replace(self._options, choices=[*settings, *wider])
+            more = [each for one in settings for each in self._wider_encodings(one)]
+            if more:
+                self._options = replace(self._options, choices=[*settings, *more])
 
     @property
     def options(self) -> bytes:
@@ -93,16 +98,20 @@ class Plan:
 
     def options_for(self, table: pa.Table, first_row: int = 0) -> bytes:
         """Encode the options for a table whose first row is this one of the whole input."""
+        given = self._options
+        if self._layer_scale is not None:
+            least = [0.0 if name is None else self._layer_scale(name) for name, _ in layers(table)]
+            given = replace(given, layer_scales=least)
         if self._recipe is None and self._floor is None:
-            return replace(self._options, first_row=first_row).encoded()
+            return replace(given, first_row=first_row).encoded()
         choices = _Choices(self._options.choices or [self._options.settings])
         rows = [
             SKIP if settings is None else choices.add(settings)
             for settings in self._settings_of(table)
         ]
         if self._floor is not None:
-            self._raise_widths(table, choices, rows)
-        options = replace(self._options, choices=choices.settings, rows=rows, first_row=first_row)
+            self._raise_widths(table, given, choices, rows)
+        options = replace(given, choices=choices.settings, rows=rows, first_row=first_row)
         return options.encoded()
 
     def _settings_of(self, table: pa.Table) -> Iterator[Settings | None]:
@@ -122,14 +131,16 @@ class Plan:
         self.missed.append(text)
         warnings.warn(text, UserWarning, stacklevel=users_level())
 
-    def _raise_widths(self, table: pa.Table, choices: _Choices, rows: list[int]) -> None:
+    def _raise_widths(
+        self, table: pa.Table, options: Options, choices: _Choices, rows: list[int]
+    ) -> None:
         """Give layers below the floor the next width, until they pass."""
         below = [row for row, choice in enumerate(rows) if choice != SKIP]
         before: dict[int, _Measured] = {}
         wanted: dict[int, Settings] = {}  # the step of the family, whatever fits the rows
         shapes: list[tuple[int, ...]] = []
         while below:
-            measured, result = measure(table, self._options, choices.settings, rows, below)
+            measured, result = measure(table, options, choices.settings, rows, below)
             shapes = shapes or [tuple(size or 0 for size in shape) for _, shape in layers(table)]
             too_small = {layer.layer_name for layer in result.underflows}
             for row in before.keys() & (set(below) - measured.keys()):
@@ -145,10 +156,10 @@ class Plan:
                 if narrower is not None and worse and name in too_small:
                     self._fall_back(narrower, row, choices, rows, "too small for")
                     continue
-                wider = self._wider(wanted.get(row, settings))
-                fitting = None if wider is None else self._fitting(wider, shapes[row])
-                if wider is not None and fitting is not None:
-                    wanted[row] = wider
+                wanted_next = wider(wanted.get(row, settings), self._widths_with)
+                fitting = None if wanted_next is None else self._fitting(wanted_next, shapes[row])
+                if wanted_next is not None and fitting is not None:
+                    wanted[row] = wanted_next
                     rows[row] = choices.add(fitting)
                     below.append(row)
                     before[row] = _Measured(name, settings, errors["relative_error"])
@@ -170,27 +181,24 @@ class Plan:
             "more"
         )
 
-    def _wider(self, settings: Settings) -> Settings | None:
-        """Return the settings of the next bit width, or of the next encoding of the family."""
-        encoding = ENCODINGS.get(settings.encoding)
-        if encoding is None:
-            wider = [
-                width
-                for width in self._widths_with(settings.zero_point)
-                if width > settings.bit_width
-            ]
-            return replace(settings, bit_width=wider[0]) if wider else None
-        if encoding.wider is None:
-            return None
-        return settings.with_overrides({"encoding": encoding.wider})
-
     def _wider_encodings(self, settings: Settings | None) -> Iterator[Settings]:
         while settings is not None and settings.encoding != INTEGER:
-            settings = self._wider(settings)
+            settings = wider(settings, self._widths_with)
             if settings is not None:
                 yield settings
                 if (fitting := self._fitting(settings, (1, 1))) is not None:
                     yield fitting
+
+
+def wider(settings: Settings, widths_with: Callable[[str], Sequence[int]]) -> Settings | None:
+    """Return the settings of the next bit width, or of the next encoding of the family."""
+    encoding = ENCODINGS.get(settings.encoding)
+    if encoding is None:
+        more = [width for width in widths_with(settings.zero_point) if width > settings.bit_width]
+        return replace(settings, bit_width=more[0]) if more else None
+    if encoding.wider is None:
+        return None
+    return settings.with_overrides({"encoding": encoding.wider})
 
 
 def _described(settings: Settings) -> str:

@@ -26,8 +26,8 @@ from pyarrowquant._core.settings import (
 from pyarrowquant.errors import ArgumentTypeError, UsageError
 from pyarrowquant.recipes.budget import BitsPerWeight
 from pyarrowquant.recipes.expected import Expected, expected_from
-from pyarrowquant.recipes.mixes import mix_named, not_for_tables
-from pyarrowquant.recipes.named import is_named, unknown
+from pyarrowquant.recipes.mixes import not_for_tables
+from pyarrowquant.recipes.named import extended_name, is_named, unknown
 from pyarrowquant.recipes.presets import PRESETS, PROFILES
 from pyarrowquant.recipes.rule import (
     FIELDS,
@@ -38,6 +38,7 @@ from pyarrowquant.recipes.rule import (
     rule_label,
     with_bit_width,
 )
+from pyarrowquant.recipes.schemes import SCHEMES
 from pyarrowquant.recipes.text import import_yaml, parse_json, parse_yaml, read_text
 
 _FIELDS = ("name", "extends", "expected", "default", "rules")
@@ -60,8 +61,9 @@ class Recipe:
     name : str, optional
         For people; it has no effect.
     extends : str, optional
-        The name of a mix of llama.cpp, such as "Q4_K_M", whose rules follow. As it goes by the
-        tensors of a model, only `convert` takes such a recipe.
+        The name of a scheme of compressed-tensors, such as "FP8_BLOCK", or of a mix of llama.cpp,
+        such as "Q4_K_M", whose rules follow. As a mix goes by the tensors of a model, only
+        `convert` takes such a recipe.
 
     Attributes
     ----------
@@ -115,7 +117,7 @@ class Recipe:
             self, "name", name if name is None else arguments.text("Recipe: name", name)
         )
         object.__setattr__(self, "expected", expected)
-        object.__setattr__(self, "extends", None if extends is None else _mix(extends))
+        object.__setattr__(self, "extends", None if extends is None else _extended(extends))
         if self.extends is not None and self.default.skip:
             raise ValueError(
                 f"Recipe: default 'skip' leaves nothing to {self.extends}, which it extends. Leave "
@@ -158,7 +160,8 @@ class Recipe:
 
     def rule_of(self, layer_name: str, shape: Sequence[int]) -> Rule:
         """Return the rule that decides about a layer; the default if none matches."""
-        return next(rule for rule, _ in self._outcomes if rule.matches(layer_name, shape))
+        outcomes = self.resolved._own_outcomes
+        return next(rule for rule, _ in outcomes if rule.matches(layer_name, shape))
 
     def choices(self, settings: Settings) -> list[Settings]:
         """Return all that `applied` can give for a layer that is not left out.
@@ -169,24 +172,34 @@ class Recipe:
             A rule contradicts these settings.
         """
         found = []
-        for number, (rule, said) in enumerate(self._outcomes, 1):
+        resolved = self.resolved
+        for number, (rule, said) in enumerate(resolved._own_outcomes, 1):
             try:
                 found += [] if said is None else [settings.with_overrides(said)]
             except UsageError as error:
-                is_default = number > len(self.rules)
+                is_default = number > len(resolved.rules)
                 label = "Recipe default" if is_default else rule_label(rule.said, number)
                 raise UsageError(f"{label}, with the settings of the call: {error}") from None
         return found
 
     def _said_of(self, layer_name: str, shape: Sequence[int]) -> SettingOverrides | None:
-        return next(said for rule, said in self._outcomes if rule.matches(layer_name, shape))
+        outcomes = self.resolved._own_outcomes
+        return next(said for rule, said in outcomes if rule.matches(layer_name, shape))
 
-    @property
-    def _outcomes(self) -> list[tuple[Rule, SettingOverrides | None]]:
-        """What decides about layers, which no rules do that go on with those for a model."""
-        if self.extends is not None:
-            raise not_for_tables(self.extends)
-        return self._own_outcomes
+    @cached_property
+    def resolved(self) -> Recipe:
+        """The recipe with the rules of what it extends.
+
+        Raises
+        ------
+        UsageError
+            These go by a model.
+        """
+        if self.extends is None:
+            return self
+        if self.extends in SCHEMES:
+            return self.extending(scheme_rules(self.extends))
+        raise not_for_tables(self.extends)
 
     @cached_property
     def _own_outcomes(self) -> list[tuple[Rule, SettingOverrides | None]]:
@@ -230,8 +243,10 @@ class Recipe:
         ----------
         name : {"text", "diffusion", "vision"} or str
             "text" is for language models and encoders, Whisper included; "diffusion" for the
-            transformers and U-Nets of diffusers; "vision" for image encoders. Or the name of a mix
-            of llama.cpp, such as "Q4_K_M", which only `convert` takes, for GGUF models.
+            transformers and U-Nets of diffusers; "vision" for image encoders. Or the name of a
+            scheme of compressed-tensors, such as "FP8_BLOCK": the rules of "text" with its
+            settings. Or of a mix of llama.cpp, such as "Q4_K_M", which only `convert` takes, for
+            GGUF models.
         profile : {"edge", "local", "cloud"}, optional
             The default, as of `profile`; without it, layers take the arguments of the call.
 
@@ -248,9 +263,9 @@ class Recipe:
         >>> recipe.settings_of("model.layers.0.mlp.up_proj.weight", (11008, 4096))
         {'bit_width': 4, 'group_size': 128, 'method': 'mse'}
         """
-        mix = mix_named(name) if isinstance(name, str) else None
-        if mix is not None and profile is None:
-            return cls(name=mix, extends=mix)
+        extended = extended_name(name) if isinstance(name, str) else None
+        if extended is not None and profile is None:
+            return cls(name=extended, extends=extended)
         rules = PRESETS[one_of("preset", name, PRESETS)]
         if profile is None:
             return cls(rules, name=name)
@@ -391,9 +406,10 @@ class Recipe:
         ----------
         said : mapping
             With the fields "name", "extends", "default", "rules" and "expected", all optional.
-            "extends" names a preset, a profile or both, as "text-local", or a mix of llama.cpp, as
-            "Q4_K_M", for `convert` alone: its rules follow those that are said, and its default has
-            what the one that is said does not. "bits" is another name of bit_width.
+            "extends" names a preset, a profile or both, as "text-local", a scheme of
+            compressed-tensors, as "W4A16", or a mix of llama.cpp, as "Q4_K_M", for `convert` alone:
+            its rules follow those that are said, and its default has what the one that is said
+            does not. "bits" is another name of bit_width.
 
         Returns
         -------
@@ -637,11 +653,11 @@ def _named(name: str) -> Recipe:
     """Return the recipe of a name.
 
     "all" leaves nothing out; others are those of presets, of profiles, and of both: "text-local",
-    and of llama.cpp's mixes.
+    of schemes of compressed-tensors, and of llama.cpp's mixes.
     """
     if not is_named(name):
         raise unknown(name)
-    if mix_named(name) is not None:
+    if extended_name(name) is not None:
         return Recipe.preset(name)
     if name == "all":
         return Recipe(name=name)
@@ -651,14 +667,19 @@ def _named(name: str) -> Recipe:
     return Recipe.preset(preset, profile or None)
 
 
-def _mix(name: object) -> str:
-    mix = mix_named(arguments.text("Recipe: extends", name))
-    if mix is None:
+def _extended(name: object) -> str:
+    extended = extended_name(arguments.text("Recipe: extends", name))
+    if extended is None:
         raise ValueError(
-            f"Recipe: extends {quoted(name)} is no mix of llama.cpp. Presets and profiles are "
-            "extended by Recipe.from_dict()"
+            f"Recipe: extends {quoted(name)} is no scheme of compressed-tensors, and no mix of "
+            "llama.cpp. Presets and profiles are extended by Recipe.from_dict()"
         )
-    return mix
+    return extended
+
+
+def scheme_rules(name: str) -> Recipe:
+    """Return what a scheme of compressed-tensors says of layers."""
+    return Recipe(PRESETS["text"], SCHEMES[name])
 
 
 def escaped(name: str) -> str:

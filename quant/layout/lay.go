@@ -8,20 +8,26 @@ import (
 
 // Options say what of a layer to lay out, and how.
 type Options struct {
-	Part      string           `json:"part"`      // a key of parts
-	Width     int              `json:"width"`     // bytes of a row of codes
-	Dtype     quant.ScaleDtype `json:"dtype"`     // of scales and biases
-	Symmetric bool             `json:"symmetric"` // of blocks
-	Encoding  quant.Encoding   `json:"encoding"`  // of encoded blocks
-	Threads   int              `json:"threads"`   // at least 1
+	Part       string           `json:"part"`        // a key of parts
+	Width      int              `json:"width"`       // bytes of a row of codes
+	Dtype      quant.ScaleDtype `json:"dtype"`       // of scales and biases
+	Symmetric  bool             `json:"symmetric"`   // of blocks
+	Encoding   quant.Encoding   `json:"encoding"`    // of encoded blocks
+	LayerScale float32          `json:"layer_scale"` // that small scales are multiples of
+	Threads    int              `json:"threads"`     // at least 1
 }
 
 var parts = map[string]func(out []byte, l Layer, o Options) error{
 	"blocks":         func(out []byte, l Layer, o Options) error { return Blocks(out, l, o.Symmetric, o.Threads) },
 	"encoded blocks": func(out []byte, l Layer, o Options) error { return EncodedBlocks(out, l, o.Encoding, o.Threads) },
 	"codes":          func(out []byte, l Layer, o Options) error { return PadRows(out, l, o.Width, o.Threads) },
-	"scales":         func(out []byte, l Layer, o Options) error { return Scales(out, l, o.Dtype, o.Threads) },
-	"biases":         func(out []byte, l Layer, o Options) error { return Biases(out, l, o.Dtype, o.Threads) },
+	"signed codes":   func(out []byte, l Layer, o Options) error { return SignedCodes(out, l, o.Threads) },
+	"exponents":      func(out []byte, l Layer, o Options) error { return Exponents(out, l, o.Threads) },
+	"small scales": func(out []byte, l Layer, o Options) error {
+		return SmallScales(out, l, o.LayerScale, o.Threads)
+	},
+	"scales": func(out []byte, l Layer, o Options) error { return Scales(out, l, o.Dtype, o.Threads) },
+	"biases": func(out []byte, l Layer, o Options) error { return Biases(out, l, o.Dtype, o.Threads) },
 	"zero_points": func(out []byte, l Layer, o Options) error {
 		return ZeroPoints(out, l, o.Dtype, o.Threads)
 	},

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 import transformers
@@ -72,9 +73,14 @@ def saved(
 
 def write(model: Path, folder: Path, dtype: str, recipe: Recipe = TEXT, **options: Any) -> Weights:
     """Quantize and write; returns what `dequantize_batch_arrow` decodes."""
-    options = {"group_size": 32, "zero_point": "symmetric", "method": "mse", **options}
-    results = quantize_batch_arrow(read_weights(model), recipe=recipe, scale_dtype=dtype, **options)
+    usual = {"group_size": 32, "zero_point": "symmetric", "method": "mse", "scale_dtype": dtype}
+    options = {**usual, **options}
+    results = quantize_batch_arrow(read_weights(model), recipe=recipe, **options)
     write_compressed_tensors(results, folder, model=model)
+    return decoded_of(results, dtype)
+
+
+def decoded_of(results: pa.Table, dtype: str) -> Weights:
     return {
         row["layer_name"]: torch.tensor(row["weights"]).reshape(row["shape"]).to(DTYPES[dtype])
         for row in dequantize_batch_arrow(results).to_pylist()

@@ -21,8 +21,9 @@ def holds(dtype: str = "float32") -> str:
     return (
         "compressed-tensors holds matrices of the model, named '<module>.weight', of 2, 3, 4, 5, 6 "
         "or 8 bits with group_size -1 or one that divides the columns, zero_point integer or "
-        f"symmetric, and scales of the model's dtype, {dtype}. Quantize such layers with other "
-        "settings, or leave them out of the results: the model's own are kept"
+        "symmetric, or of encoding fp8 with group_size -1, 'tensor' or 'block', mxfp8, mxfp4 or "
+        f"nvfp4. Scales but of the last three are of the model's dtype, {dtype}. Quantize such "
+        "layers with other settings, or leave them out of the results: the model's own are kept"
     )
 
 

@@ -130,7 +130,7 @@ def test_a_recipe_of_a_mix_is_one_of_a_model(tmp_path: Path) -> None:
         quantize_batch_arrow(table, recipe=mix)
     with pytest.raises(UsageError, match="'Q4_0' goes by the tensors"):
         quantize_batch_arrow(table, recipe="Q4_0")
-    with pytest.raises(ValueError, match="extends 'text' is no mix"):
+    with pytest.raises(ValueError, match=r"extends 'text' is no scheme of .*, and no mix"):
         Recipe(extends="text")
     with pytest.raises(ValueError, match="default 'skip' leaves nothing to Q4_K_M"):
         Recipe([Rule("a", bit_width=4)], "skip", extends="Q4_K_M")

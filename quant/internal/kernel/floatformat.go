@@ -97,3 +97,6 @@ func (f *floatFormat) levels() []float32 {
 	}
 	return levels
 }
+
+// E4M3Bits rounds to E4M3, ties to even; what is beyond it becomes the largest.
+func E4M3Bits(x float32) uint8 { return e4m3.code(x) }

@@ -1,0 +1,35 @@
+"""Names of schemes of compressed-tensors, which are recipes."""
+
+from __future__ import annotations
+
+from pyarrowquant._core.settings import SettingOverrides
+
+SCHEMES: dict[str, SettingOverrides] = {
+    "FP8_DYNAMIC": {"encoding": "fp8", "group_size": -1},
+    "FP8_BLOCK": {"encoding": "fp8", "group_size": "block"},
+    "NVFP4A16": {"encoding": "nvfp4"},
+    "MXFP4A16": {"encoding": "mxfp4"},
+    "W4A16": {"bit_width": 4, "group_size": 128, "zero_point": "symmetric"},
+    "W4A16_ASYM": {"bit_width": 4, "group_size": 128, "zero_point": "integer"},
+    "W8A16": {"bit_width": 8, "group_size": 128, "zero_point": "symmetric"},
+    "W8A8": {"bit_width": 8, "group_size": -1, "zero_point": "symmetric"},
+}
+INT8_ACTIVATIONS = "W8A8"  # whose weights could do without them
+
+# What each is, in a line.
+ABOUT_SCHEMES = {
+    "FP8_DYNAMIC": "scheme of compressed-tensors: FP8 by row; the engine's activations are FP8",
+    "FP8_BLOCK": "scheme of compressed-tensors: FP8 in blocks of 128x128; activations likewise",
+    "NVFP4A16": "scheme of compressed-tensors: 4.5 bits, with one global scale a layer",
+    "MXFP4A16": "scheme of compressed-tensors: 4.25 bits",
+    "W4A16": "scheme of compressed-tensors: 4 bits in groups of 128, symmetric",
+    "W4A16_ASYM": "scheme of compressed-tensors: 4 bits in groups of 128, with zero-points",
+    "W8A16": "scheme of compressed-tensors: 8 bits in groups of 128, symmetric",
+    "W8A8": "scheme of compressed-tensors: 8 bits by row; the engine's activations have 8, too",
+}
+
+
+def scheme_named(name: str) -> str | None:
+    """Return the name of a scheme as compressed-tensors writes it; None if it is none."""
+    upper = name.upper()
+    return upper if upper in SCHEMES else None

@@ -1,0 +1,149 @@
+"""Layers that engines join get one scheme from recipes, budgets and floors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from formats.packed_models import config_of
+from models import write_shards
+from safetensors.numpy import save_file
+
+from pyarrowquant import Recipe, Rule, convert, plan, quantize_batch_arrow, read_weights
+from pyarrowquant.formats import write_compressed_tensors
+
+ATTENTION, MLP = "model.layers.0.self_attn", "model.layers.0.mlp"
+QKV = [f"{ATTENTION}.{part}_proj.weight" for part in "qkv"]
+GATE_UP = [f"{MLP}.gate_proj.weight", f"{MLP}.up_proj.weight"]
+ALONE = [f"{ATTENTION}.o_proj.weight", f"{MLP}.down_proj.weight"]
+CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "dtype": "float32"}
+Found = dict[str | None, Any]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model whose joined layers need different bits, in two shards."""
+    rng = np.random.default_rng(3)
+    weights = {
+        name: rng.standard_normal((64, 256), np.float32) for name in (*QKV, *GATE_UP, *ALONE)
+    }
+    weights[QKV[0]][0] *= 100
+    weights[GATE_UP[1]] *= 30
+    names = sorted(weights)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    shards = {"model-00001-of-00002.safetensors": names[::2]}
+    shards["model-00002-of-00002.safetensors"] = names[1::2]
+    write_shards(
+        folder, {file: {name: weights[name] for name in each} for file, each in shards.items()}
+    )
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+def settings_of(model: Path, **options: Any) -> Found:
+    planned = plan(model, model.with_name("out"), to="compressed-tensors", **options)
+    return {layer.name: layer.settings for layer in planned.layers}
+
+
+def assert_joined(found: Found) -> None:
+    for names in (QKV, GATE_UP):
+        assert len({found[name] for name in names}) == 1
+
+
+@pytest.mark.parametrize("bits_per_weight", [3.2, 4.5, 5.5, 7])
+def test_a_budget(model: Path, tmp_path: Path, bits_per_weight: float) -> None:
+    found = settings_of(model, bits_per_weight=bits_per_weight)
+    assert_joined(found)
+    assert len(set(found.values())) > 1
+    tables = plan(model, tmp_path / "out", to="parquet", bits_per_weight=bits_per_weight)
+    alone = {layer.name: layer.settings for layer in tables.layers}
+    assert len({alone[name] for name in GATE_UP}) > 1
+    done = convert(
+        model, tmp_path / "out", to="compressed-tensors", bits_per_weight=bits_per_weight
+    )
+    assert done.bits_per_weight <= bits_per_weight
+
+
+def test_a_floor(model: Path, tmp_path: Path) -> None:
+    """All that is joined passes; what stands alone gets no more than it needs."""
+    floor = {"relative_error": 0.05}
+    found = settings_of(model, quality_floor=floor)
+    assert_joined(found)
+    done = convert(model, tmp_path / "out", to="compressed-tensors", quality_floor=floor)
+    assert done.missed == ()
+    groups = config_of(tmp_path / "out")["config_groups"].values()
+    widths = {found[name].bit_width for name in (*QKV, *GATE_UP, *ALONE)}
+    assert {group["weights"]["num_bits"] for group in groups} == widths
+
+
+def test_a_floor_widens_encodings(model: Path, tmp_path: Path) -> None:
+    options = {"encoding": "nvfp4", "quality_floor": {"relative_error": 0.05}}
+    done = convert(model, tmp_path / "out", to="compressed-tensors", **options)
+    assert done.missed == ()
+    assert config_of(tmp_path / "out")["format"] == "float-quantized"
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ({"bit_width": 8}, [8, 8, 8]),
+        ({"bit_width": 3}, [4, 4, 4]),
+        ({"encoding": "fp8"}, ["fp8"] * 3),
+        ({"skip": True}, [None] * 3),
+    ],
+)
+def test_recipes(model: Path, rule: dict[str, Any], expected: list[object]) -> None:
+    recipe = Recipe([Rule("*k_proj*", **rule)])
+    with pytest.warns(UserWarning, match="Engines of compressed-tensors join these to layers"):
+        found = settings_of(model, recipe=recipe, zero_point="symmetric")
+    wanted = [found[name] for name in QKV]
+    if "encoding" in rule:
+        assert [each.encoding for each in wanted] == expected
+    else:
+        assert [None if each is None else each.bit_width for each in wanted] == expected
+    assert found[ALONE[0]].bit_width == 4
+
+
+def test_tables_keep_what_recipes_say(model: Path, tmp_path: Path) -> None:
+    recipe = Recipe([Rule("*k_proj*", bit_width=8)])
+    planned = plan(model, tmp_path / "out", to="parquet", recipe=recipe)
+    assert {layer.name for layer in planned.layers if layer.settings.bit_width == 8} == {QKV[1]}
+
+
+def test_blocks_that_engines_cannot_join_are_kept(model: Path) -> None:
+    """64 rows end within a block: the rows of the next layer would follow."""
+    with pytest.warns(UserWarning, match="Kept, as the format does not take their shape"):
+        found = settings_of(model, recipe="fp8_block")
+    assert {name for name, settings in found.items() if settings} == set(ALONE)
+
+
+def test_results_of_different_schemes_are_written_with_a_warning(
+    model: Path, tmp_path: Path
+) -> None:
+    recipe = Recipe([Rule("*k_proj*", bit_width=8), Rule("*gate*", skip=True)])
+    results = quantize_batch_arrow(read_weights(model), recipe=recipe, zero_point="symmetric")
+    with pytest.warns(UserWarning, match=r"vLLM joins these .*gate_proj.* and 2 more"):
+        write_compressed_tensors(results, tmp_path / "out", model=model)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("nvfp4a16", "loads experts in NVFP4 without their global scale, and so wrong"),
+        ("fp8_block", "does not load experts in blocks of FP8"),
+    ],
+)
+def test_experts_that_transformers_cannot_have(tmp_path: Path, recipe: str, said: str) -> None:
+    names = [f"{MLP}.experts.{i}.{part}_proj.weight" for i in (0, 1) for part in ("up", "down")]
+    (tmp_path / "model").mkdir()
+    save_file(
+        {name: np.ones((128, 128), np.float32) for name in names},
+        tmp_path / "model" / "model.safetensors",
+    )
+    (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
+    with pytest.warns(UserWarning, match=said):
+        plan(tmp_path / "model", tmp_path / "out", to="compressed-tensors", recipe=recipe)
