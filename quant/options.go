@@ -33,6 +33,9 @@ type Options struct {
 	Sort            bool       `json:"sort"`              // by layer name, else input order
 	Threads         int        `json:"threads"`           // workers, at least 1
 	FirstRow        int64      `json:"first_row"`         // row number of the first layer, for errors
+	// UnitLayerScales gives encodings with a scale of the layer a scale of 1, for engines that
+	// store none.
+	UnitLayerScales bool `json:"unit_layer_scales"`
 	// TypeNames are the types of columns as the caller's users know them, for errors.
 	TypeNames map[string]string `json:"type_names"`
 	Kernel    Kernel            `json:"kernel"`

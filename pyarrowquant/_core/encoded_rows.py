@@ -140,7 +140,7 @@ def _stored_scales(encoding: Encoding, decoding: Decoding, scales: Floats, super
     if encoding.factors is not None:
         return _whole(scales / supers, supers, *encoding.factors) | (supers == 0) & (scales == 0)
     if encoding.layer_bits:
-        return _is_e4m3(scales / decoding.super_scales[0])
+        return is_e4m3(scales / decoding.super_scales[0])
     if encoding.scale_dtype == "float16":
         return scales.astype(np.float16) == scales
     if encoding.factor_bits is None:
@@ -162,7 +162,8 @@ def _whole(factors: Floats, supers: Floats, least: int, most: int) -> Bools:
     return (supers != 0) & inside & (factors == np.rint(factors))
 
 
-def _is_e4m3(factors: Floats) -> Bools:
+def is_e4m3(factors: Floats) -> Bools:
+    """Whether numbers are of E4M3, and not negative."""
     exponent = np.frexp(factors)[1]
     unit = np.exp2(np.maximum(exponent - 4, -9))  # of the last of its bits
     return (factors >= 0) & (factors <= 448) & (np.rint(factors / unit) == factors / unit)

@@ -47,6 +47,12 @@ def biases(layer: Packed, dtype: str) -> Part:
     return _rounded("biases", layer, dtype)
 
 
+def scale_bytes(layer: Packed) -> Part:
+    """Scales of an encoding that has them as floats of 8 bits, E4M3 or E8M0."""
+    kind = "e4m3" if layer.encoding == "nvfp4" else "e8m0"
+    return Part(f"{kind} scales", layer.scales.shape[1])
+
+
 def packed_zero_points(layer: Packed) -> Part:
     """Whole zero-points, each row a little-endian bit stream."""
     return Part("packed zero_points", -(-layer.scales.shape[1] * layer.bits // 8))

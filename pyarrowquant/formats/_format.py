@@ -69,6 +69,8 @@ class Format(ABC):
         Whether tensors that are kept have names that layers must not take.
     longest_name : int or None
         Bytes of names that all engines load.
+    unit_layer_scales : bool
+        Whether it has no place for a scale of a whole layer, which then is 1.
     mixes : tuple of str
         Names of recipes that it makes for a model.
     """
@@ -84,6 +86,7 @@ class Format(ABC):
     reserved_names: ClassVar[frozenset[str]] = frozenset()
     checks_kept_names: ClassVar[bool] = True
     longest_name: ClassVar[int | None] = None
+    unit_layer_scales: ClassVar[bool] = False
     mixes: ClassVar[tuple[str, ...]] = ()
 
     def is_folder(self, destination: Path) -> bool:

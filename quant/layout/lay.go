@@ -22,6 +22,8 @@ var parts = map[string]func(out []byte, l Layer, o Options) error{
 	"codes":          func(out []byte, l Layer, o Options) error { return PadRows(out, l, o.Width, o.Threads) },
 	"scales":         func(out []byte, l Layer, o Options) error { return Scales(out, l, o.Dtype, o.Threads) },
 	"biases":         func(out []byte, l Layer, o Options) error { return Biases(out, l, o.Dtype, o.Threads) },
+	"e8m0 scales":    func(out []byte, l Layer, o Options) error { return ScaleExponents(out, l, o.Threads) },
+	"e4m3 scales":    func(out []byte, l Layer, o Options) error { return ScaleFloats(out, l, o.Threads) },
 	"zero_points": func(out []byte, l Layer, o Options) error {
 		return ZeroPoints(out, l, o.Dtype, o.Threads)
 	},

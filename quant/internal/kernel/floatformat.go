@@ -73,6 +73,9 @@ func (f *floatFormat) code(x float32) uint8 {
 	return sign | uint8(math.Float32bits(magnitude)>>f.shift()-f.shiftedBias)
 }
 
+// E4M3Code is the code of a number that E4M3 has.
+func E4M3Code(x float32) uint8 { return e4m3.code(x) }
+
 // value is the number of a code. E4M3 leaves one of each sign to NaN, which no weight gets;
 // here it is the largest number, so that levels are all numbers and tables equal themselves.
 func (f *floatFormat) value(code uint8) float32 {
