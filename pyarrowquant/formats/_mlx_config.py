@@ -23,6 +23,9 @@ class MlxSettings:
     def of(cls, layer: Coded) -> MlxSettings:
         return cls(layer.group, layer.bits, MODES[layer.encoding])
 
+    def __str__(self) -> str:
+        return f"{self.bits} bits in groups of {self.group_size} ({self.mode})"
+
 
 def quantization(settings: Mapping[str, MlxSettings]) -> dict[str, dict[str, Any]]:
     """Return what is added to config.json, by the settings of modules.

@@ -23,11 +23,13 @@ from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._compressed_config import (
+    JOINED,
     WEIGHT,
     is_symmetric,
     mixed_problem,
     quantization_config,
 )
+from pyarrowquant.formats._experts import ApartModel, with_experts_apart
 from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format
 from pyarrowquant.formats._layers import (
     Names,
@@ -49,7 +51,7 @@ from pyarrowquant.formats._outputs import OutputFolder
 from pyarrowquant.formats._safetensors import RESERVED, Entry, write_tensors
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import INDEX, Shard
-from pyarrowquant.reading.tensors import CodedTensor, Tensor
+from pyarrowquant.reading.tensors import CodedTensor, MadeTensor, Tensor, decoded_bytes
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.presets import NOT_LINEAR
 from pyarrowquant.recipes.recipe import Recipe
@@ -206,6 +208,12 @@ class CompressedTensors(Format):
     def is_folder(self, destination: Path) -> bool:
         return True
 
+    def viewed(self, model: Model, pre_tokenizer: str | None) -> Model:
+        """Return the model with single experts where transformers joins them while loading."""
+        model = super().viewed(model, pre_tokenizer)
+        is_joined = (model.config or {}).get("model_type") in JOINED
+        return with_experts_apart(model) if is_joined else model
+
     def names_of(self, layer: Coded) -> Iterable[str]:
         parts = ["packed", "scale", "shape"]
         if layer.zero_point != "symmetric":
@@ -244,7 +252,8 @@ class CompressedTensors(Format):
             return _layout_problem(layer, None) or (None if fits else _other_dtype(scale_dtype))
 
         refuse(layers, problem, "compressed-tensors", _holds(scale_dtype))
-        folder = ModelFolder(model)  # with all of which its layers must fit together too
+        # With all of which its layers must fit together too.
+        folder = _folder(model, [layer.name for layer in layers])
         if layers:
             by_name = {layer.name: layer for layer in layers}
             quantization_config(by_name, folder.tensors, folder.config)
@@ -261,10 +270,16 @@ class CompressedTensors(Format):
         folder: bool,
         origin: Origin,
     ) -> None:
-        write_folder(results, destination, ModelFolder(model), overwrite=False)
+        source = _folder(model, results["layer_name"].to_pylist())
+        write_folder(results, destination, source, overwrite=False)
 
     def copied_files(self, model: Model) -> Collection[Path]:
         return set(ModelFolder(model).other_files())
+
+
+def _folder(model: Model, layers: Iterable[str]) -> ModelFolder:
+    """Open a folder, with stacks of experts of which nothing is quantized as they are."""
+    return ModelFolder(model.apart_for(layers) if isinstance(model, ApartModel) else model)
 
 
 def _problem(layer: Packed, source: ModelFolder | None, dtype: str) -> str | None:
@@ -332,6 +347,9 @@ def _entries(shard: Shard, layers: LayersByName, dtype: str, symmetric: bool) ->
             size = _decoded_size(tensor, dtype)
             decoded = partial(_decoded, tensor, dtype)
             yield Entry(tensor.name, DTYPES[dtype], tensor.shape, size, decoded)
+        elif isinstance(tensor, MadeTensor):
+            made = partial(_made, tensor)
+            yield Entry(tensor.name, tensor.dtype, tensor.shape, tensor.stored_bytes, made)
         else:
             yield Entry(
                 tensor.name,
@@ -340,6 +358,10 @@ def _entries(shard: Shard, layers: LayersByName, dtype: str, symmetric: bool) ->
                 tensor.end - tensor.begin,
                 partial(pieces_of, shard, tensor),
             )
+
+
+def _made(tensor: MadeTensor) -> Iterator[Bytes]:
+    yield decoded_bytes(tensor)
 
 
 def _decoded_size(tensor: CodedTensor, dtype: str) -> int:

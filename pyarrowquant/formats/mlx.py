@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +18,33 @@ from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.placing import refuse_irreplaceable
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.errors import ArgumentTypeError
+from pyarrowquant.formats._experts import with_experts_apart
 from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format
 from pyarrowquant.formats._kept import left_out
-from pyarrowquant.formats._layers import KEPT_DTYPES, KeptLayers, Names, Results, refuse
+from pyarrowquant.formats._layers import KEPT_DTYPES, KeptLayers, Results, refuse
 from pyarrowquant.formats._mlx_config import MlxSettings, quantization
+from pyarrowquant.formats._mlx_file import write_file
 from pyarrowquant.formats._mlx_layers import (
     ENCODINGS,
     GROUPS,
     HOLDS,
     SAFETENSORS_DTYPES,
-    WEIGHT,
-    LayerTensor,
     fits_encoded,
     planned_problem,
     problem_of,
     tensor_names,
-    tensors_of,
 )
+from pyarrowquant.formats._mlx_stacks import ALTERNATING, has_stacks, settings_of_modules
 from pyarrowquant.formats._model_folder import copy_files, other_files
 from pyarrowquant.formats._origin import Origin
-from pyarrowquant.formats._outputs import OutputFolder, Outputs, Spool, clear_abandoned
-from pyarrowquant.formats._safetensors import RESERVED, Entry, write_tensors
+from pyarrowquant.formats._outputs import OutputFolder, Outputs, clear_abandoned
+from pyarrowquant.formats._safetensors import RESERVED
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import ShardedModel
 from pyarrowquant.reading.safetensors_header import BITS
 from pyarrowquant.reading.tensors import Tensor
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
+from pyarrowquant.recipes.rule import Rule
 
 _MODEL, _CONFIG = "model.safetensors", "config.json"
 # What mlx.core.load refuses, with the whole file.
@@ -53,6 +53,8 @@ _NOT_LOADED = {"F64", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
 _OTHER_DTYPES = {
     name: bits // 8 for name, bits in BITS.items() if bits % 8 == 0 and name not in KEPT_DTYPES
 }
+# mlx-lm takes these apart while loading, and quantizes the parts anew.
+_PARTED = Rule(match="*.kv_b_proj.weight", skip=True, reason="which mlx-lm takes apart")
 _LOADED = {*KEPT_DTYPES, *_OTHER_DTYPES} - _NOT_LOADED
 
 
@@ -143,10 +145,10 @@ def write_mlx(
             raise FileExistsError(f"'{other}' exists. MLX would load it too: remove it")
 
     def write(model: Path, configuration: Path) -> None:
-        quantization = _write_tensors(layers, kept_layers, model, dtype)
+        said = write_file(layers, kept_layers, model, dtype, config)
         with safe_open(model, "np"):
             pass  # the header is what safetensors takes
-        text = json.dumps({**config, **quantization}, indent=2) + "\n"
+        text = json.dumps({**config, **said}, indent=2) + "\n"
         configuration.write_text(text, encoding="utf-8")
 
     if _is_replaced_whole(folder, overwrite):
@@ -186,7 +188,7 @@ class Mlx(Format):
     usual = Settings(method="mse", group_size=64, zero_point="float", scale_dtype="float16")
     group_sizes = (64, 32)
     copies_files = True
-    kept = (NO_EXPERTS, NO_MATRIX, NO_WEIGHT)
+    kept = (NO_EXPERTS, NO_MATRIX, NO_WEIGHT, _PARTED)
     short_groups = GROUPS
     reserved_names = RESERVED
 
@@ -200,6 +202,14 @@ class Mlx(Format):
         """Return settings with scales of the model's dtype, or MLX would compute in float32."""
         is_bfloat16 = model.weights_dtype == "BF16"
         return replace(self.usual, scale_dtype="bfloat16" if is_bfloat16 else "float16")
+
+    def viewed(self, model: Model, pre_tokenizer: str | None) -> Model:
+        """Return the model with single experts where mlx-lm has other stacks than transformers."""
+        model = super().viewed(model, pre_tokenizer)
+        config = model.config or {}
+        if not has_stacks(config):
+            return model
+        return with_experts_apart(model, alternating=config["model_type"] in ALTERNATING)
 
     def names_of(self, layer: Coded) -> Iterable[str]:
         return tensor_names(layer)
@@ -237,7 +247,9 @@ class Mlx(Format):
             return planned_problem(layer, scale_dtype)
 
         refuse(layers, problem, "MLX", HOLDS, ENCODINGS)
-        quantization({each.name.removesuffix(WEIGHT): MlxSettings.of(each) for each in layers})
+        settings = {layer.name: MlxSettings.of(layer) for layer in layers}
+        others = [each.name for each in model.all_tensors if each.name not in settings]
+        quantization(settings_of_modules(settings, others, model.config or {}))
 
     def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
         layers_of(results, scale_dtype)
@@ -287,30 +299,3 @@ def _safe_open() -> Any:
 def layers_of(results: Any, dtype: str) -> Results:
     """Open results; a layer that MLX cannot hold is an error."""
     return Results(results, "MLX", lambda layer: problem_of(layer, dtype), HOLDS, ENCODINGS)
-
-
-def _write_tensors(
-    layers: Results, kept: KeptLayers, path: Path, dtype: str
-) -> dict[str, dict[str, Any]]:
-    """Write the file of tensors; returns what config.json says of them."""
-    names = Names()
-    settings: dict[str, MlxSettings] = {}
-    entries: list[Entry] = []
-    with Spool(path.parent) as spool:
-
-        def add(tensor: LayerTensor) -> None:
-            start = spool.size
-            for piece in tensor.pieces:
-                spool.append(piece)
-            size = spool.size - start
-            pieces = partial(spool.pieces, start, size)
-            entries.append(Entry(names.add(tensor.name), tensor.dtype, tensor.shape, size, pieces))
-
-        for layer in layers:
-            settings[layer.name.removesuffix(WEIGHT)] = MlxSettings.of(layer)
-            for tensor in tensors_of(layer, dtype):
-                add(tensor)
-        for each in kept:
-            add(LayerTensor(each.name, each.dtype, each.shape, [each.data]))
-        write_tensors(path, entries, "mlx")
-    return quantization(settings)

@@ -1,0 +1,118 @@
+"""Experts as mlx-lm loads them: one stack for all of a block."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pyarrowquant._core.quoting import first_few
+from pyarrowquant.formats._mlx_config import MlxSettings
+from pyarrowquant.formats._mlx_layers import WEIGHT
+
+_EXPERT = re.compile(
+    r"(?P<block>.+)\.experts\.(?P<number>\d+)\.(?P<matrix>w[123]|(?:gate|up|down)_proj)\.weight"
+)
+_MATRICES = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
+# Where stacks are in models whose code in mlx-lm does not make them of packed layers itself, by
+# the model_type of config.json. That of others does, or looks for single experts first.
+_SWITCH, _EXPERTS = "switch_mlp", "experts"
+_PLACES = {
+    "ernie4_5_moe": _SWITCH,
+    "gpt_oss": _EXPERTS,
+    "lfm2_moe": _SWITCH,
+    "llama4": _EXPERTS,
+    "mellum": _SWITCH,
+    "minimax": _SWITCH,
+    "minimax_m2": _SWITCH,
+    "qwen2_moe": _SWITCH,
+    "qwen3_5_moe": _SWITCH,
+    "qwen3_moe": _SWITCH,
+    "qwen3_vl_moe": _SWITCH,
+}
+# Where gates and what they multiply alternate in the stacks of transformers.
+ALTERNATING = frozenset({"gpt_oss"})
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the matrix of an expert is.
+
+    Attributes
+    ----------
+    module : str
+        The stack.
+    number : int
+        Of the expert.
+    """
+
+    module: str
+    number: int
+
+
+def has_stacks(config: Mapping[str, Any]) -> bool:
+    """Whether mlx-lm wants stacks of a model with this config.json."""
+    return config.get("model_type") in _PLACES
+
+
+def place_of(name: str, config: Mapping[str, Any]) -> Place | None:
+    """Return the place of a layer in a stack; None where it is in none."""
+    place = _PLACES.get(str(config.get("model_type")))
+    found = _EXPERT.fullmatch(name)
+    if place is None or found is None:
+        return None
+    matrix = _MATRICES.get(found["matrix"], found["matrix"])
+    return Place(f"{found['block']}.{place}.{matrix}", int(found["number"]))
+
+
+def settings_of_modules(
+    layers: Mapping[str, MlxSettings], others: Iterable[str], config: Mapping[str, Any]
+) -> dict[str, MlxSettings]:
+    """Return the settings of modules, of which one has all experts of a block.
+
+    Parameters
+    ----------
+    layers : mapping
+        Settings of layers by their names.
+    others : iterable of str
+        Names of tensors that are not quantized.
+    config : mapping
+        The model's config.json.
+
+    Raises
+    ------
+    ValueError
+        The experts of a stack do not all have the same settings.
+    """
+    settings: dict[str, MlxSettings] = {}
+    for name, each in layers.items():
+        place = place_of(name, config)
+        module = name.removesuffix(WEIGHT) if place is None else place.module
+        if settings.setdefault(module, each) != each:
+            raise _differ(module, f"'{name}' is of {each}, others are of {settings[module]}")
+    kept: dict[str, list[str]] = {}
+    for name in others:
+        place = place_of(name, config)
+        if place is not None and place.module in settings:
+            kept.setdefault(place.module, []).append(f"'{name}'")
+    for module, names in kept.items():
+        raise _differ(module, f"these are not quantized: {first_few(names)}")
+    return settings
+
+
+def missing_experts(stack: str, numbers: Iterable[int]) -> ValueError:
+    """Return the error of a stack that has not these experts alone."""
+    found = sorted(numbers)
+    missing = sorted(set(range(found[-1] + 1)) - set(found))
+    return ValueError(
+        f"'{stack}' would lack the experts {first_few([str(number) for number in missing])}. "
+        "Give all of them, quantized or not"
+    )
+
+
+def _differ(module: str, found: str) -> ValueError:
+    return ValueError(
+        f"mlx-lm loads all experts of '{module}' as one stack, of the same settings; {found}. "
+        "Quantize them alike, or leave out all of them by a rule with skip"
+    )
