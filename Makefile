@@ -76,7 +76,7 @@ test-llama-cpp: $(VENV)-llama-cpp/installed
 
 # Models for MLX, run by mlx-lm.
 test-mlx-lm: $(VENV)-mlx-lm/installed
-	$(VENV)-mlx-lm/bin/python -m pytest --noconftest -o filterwarnings=default tests/consumers/test_mlx_lm.py
+	$(VENV)-mlx-lm/bin/python -m pytest -o filterwarnings=default tests/consumers/test_mlx_lm.py
 
 # Other quantizers are installed to compare with: some GB, and a long build.
 bench: $(VENV)/bench-installed

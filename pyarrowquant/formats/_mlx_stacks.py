@@ -10,6 +10,7 @@ from typing import Any
 from pyarrowquant._core.quoting import first_few
 from pyarrowquant.formats._mlx_config import MlxSettings
 from pyarrowquant.formats._mlx_layers import WEIGHT
+from pyarrowquant.recipes.rule import Rule
 
 _EXPERT = re.compile(
     r"(?P<block>.+)\.experts\.(?P<number>\d+)\.(?P<matrix>w[123]|(?:gate|up|down)_proj)\.weight"
@@ -31,6 +32,13 @@ _PLACES = {
     "qwen3_moe": _SWITCH,
     "qwen3_vl_moe": _SWITCH,
 }
+# Models of which it joins float experts only, and does more where it finds single ones.
+_JOINS_FLOATS = frozenset({"bailing_moe_v3", "Klear", "kimi_linear", "nemotron_h", "qwen3_next"})
+FLOAT_EXPERTS = Rule(
+    match="*.experts.*",
+    skip=True,
+    reason="experts, which mlx-lm loads as floats only",
+)
 # Where gates and what they multiply alternate in the stacks of transformers.
 ALTERNATING = frozenset({"gpt_oss"})
 
@@ -54,6 +62,11 @@ class Place:
 def has_stacks(config: Mapping[str, Any]) -> bool:
     """Whether mlx-lm wants stacks of a model with this config.json."""
     return config.get("model_type") in _PLACES
+
+
+def joins_floats(config: Mapping[str, Any]) -> bool:
+    """Whether mlx-lm loads experts of a model with this config.json as floats only."""
+    return config.get("model_type") in _JOINS_FLOATS
 
 
 def place_of(name: str, config: Mapping[str, Any]) -> Place | None:

@@ -29,6 +29,7 @@ from pyarrowquant.formats._compressed_config import (
     mixed_problem,
     quantization_config,
 )
+from pyarrowquant.formats._either_name import by_either_name
 from pyarrowquant.formats._experts import ApartModel, with_experts_apart
 from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format
 from pyarrowquant.formats._layers import (
@@ -239,6 +240,11 @@ class CompressedTensors(Format):
 
     def default_recipe(self, model: Model) -> Recipe | None:
         return Recipe.preset("text")  # which spares heads
+
+    def recipe(self, model: Model, recipe: Recipe | None, budget: bool) -> Recipe | None:
+        if recipe is not None:
+            recipe = by_either_name(recipe, model)
+        return super().recipe(model, recipe, budget)
 
     def mixed_problem(self, layers: Sequence[PlannedLayer], model: Model) -> str | None:
         coded = [layout for layer in layers if (layout := layout_of(layer))]

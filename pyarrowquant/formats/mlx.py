@@ -18,8 +18,9 @@ from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.placing import refuse_irreplaceable
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.errors import ArgumentTypeError
+from pyarrowquant.formats._either_name import by_either_name
 from pyarrowquant.formats._experts import with_experts_apart
-from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format
+from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format, preceded
 from pyarrowquant.formats._kept import left_out
 from pyarrowquant.formats._layers import KEPT_DTYPES, KeptLayers, Results, refuse
 from pyarrowquant.formats._mlx_config import MlxSettings, quantization
@@ -34,7 +35,13 @@ from pyarrowquant.formats._mlx_layers import (
     problem_of,
     tensor_names,
 )
-from pyarrowquant.formats._mlx_stacks import ALTERNATING, has_stacks, settings_of_modules
+from pyarrowquant.formats._mlx_stacks import (
+    ALTERNATING,
+    FLOAT_EXPERTS,
+    has_stacks,
+    joins_floats,
+    settings_of_modules,
+)
 from pyarrowquant.formats._model_folder import copy_files, other_files
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outputs import OutputFolder, Outputs, clear_abandoned
@@ -44,6 +51,7 @@ from pyarrowquant.reading.safetensors import ShardedModel
 from pyarrowquant.reading.safetensors_header import BITS
 from pyarrowquant.reading.tensors import Tensor
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
+from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
 
 _MODEL, _CONFIG = "model.safetensors", "config.json"
@@ -210,6 +218,12 @@ class Mlx(Format):
         if not has_stacks(config):
             return model
         return with_experts_apart(model, alternating=config["model_type"] in ALTERNATING)
+
+    def recipe(self, model: Model, recipe: Recipe | None, budget: bool) -> Recipe | None:
+        if recipe is not None:
+            recipe = by_either_name(recipe, model)
+        found = super().recipe(model, recipe, budget)
+        return preceded([FLOAT_EXPERTS], found) if joins_floats(model.config or {}) else found
 
     def names_of(self, layer: Coded) -> Iterable[str]:
         return tensor_names(layer)

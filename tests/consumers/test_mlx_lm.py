@@ -67,10 +67,31 @@ MODELS: dict[str, dict[str, Any]] = {
             **{"shared_expert_intermediate_size": 64, "full_attention_interval": 2},
         }
     },
+    "lfm2_moe": {
+        **{**QWEN, "use_expert_bias": True, "num_dense_layers": 0, "norm_eps": 1e-5},
+        **{"conv_bias": False, "conv_L_cache": 3, "layer_types": ["conv", "full_attention"]},
+    },
+    "minimax": {
+        **{"num_local_experts": 4, "num_experts_per_tok": 2, "shared_intermediate_size": 64},
+        "rotary_dim": 16,
+    },
+    "mellum": {
+        **{**QWEN, "sliding_window": 32, "layer_types": ["full_attention"] * 2},
+        "rope_parameters": {"full_attention": {"rope_theta": 10000.0}},
+    },
+    "llama4": {
+        "text_config": {
+            **{**COMMON, "model_type": "llama4_text", "attention_bias": False},
+            **{"attention_chunk_size": 64, "interleave_moe_layer_step": 1, "rope_scaling": None},
+            **{"intermediate_size_mlp": 128, "num_local_experts": 4, "num_experts_per_tok": 1},
+            **{"use_qk_norm": True, "num_hidden_layers": 4},
+        }
+    },
     "qwen3_vl_moe": {"text_config": {**COMMON, **QWEN, "model_type": "qwen3_vl_moe_text"}},
 }
 # What their files have in other orders than their code does.
-FUSED = {"gpt_oss", "qwen3_5_moe", "qwen3_vl_moe"}
+FUSED = {"gpt_oss", "llama4", "qwen3_5_moe", "qwen3_vl_moe"}
+NUMBERED = {"mixtral", "lfm2_moe", "minimax"}  # w1 and so on
 EXACT: Any = {"scale_dtype": "float32"}  # in which MLX computes then
 TOKENS = mx.array([[1, 2, 3, 50, 7, 9, 11, 13]])
 
@@ -101,21 +122,21 @@ def stored(kind: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What files of a model have, given what its code in mlx-lm has."""
     found: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
-        if name.startswith("language_model."):
+        if name.startswith("language_model.") and kind != "llama4":
             name = name.removeprefix("language_model.")
             name = name.replace("model.", "model.language_model.", 1)
-        if "conv1d.weight" in name:
+        if name.endswith(("conv1d.weight", "conv.conv.weight")):
             array = np.moveaxis(array, 1, 2)
         if kind == "qwen3_5_moe" and "norm" in name and "linear_attn" not in name:
             array = array - 1
         block, _, matrix = name.partition(".switch_mlp.")
-        if kind == "gpt_oss":
+        if kind in ("gpt_oss", "llama4"):
             block, _, matrix = name.partition(".experts.")
         if not matrix:
             found[name] = array
         elif kind not in FUSED:
             matrices = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
-            part = matrices[matrix.partition(".")[0]] if kind == "mixtral" else None
+            part = matrices[matrix.partition(".")[0]] if kind in NUMBERED else None
             part = matrix if part is None else f"{part}.weight"
             found |= {f"{block}.experts.{i}.{part}": each for i, each in enumerate(array)}
         else:

@@ -217,6 +217,23 @@ def test_experts_of_a_stack_are_alike(tmp_path: Path) -> None:
     assert f"{names[0]}" in load_file(tmp_path / "y" / "model.safetensors")
 
 
+def test_rules_are_for_either_name(tmp_path: Path) -> None:
+    source = saved(tmp_path / "model", stacks("rows"), "qwen3_5_moe")
+    recipe = Recipe([Rule("*.experts.gate_up_proj", bit_width=8)])
+    planned = plan(source, tmp_path / "x", to="mlx", recipe=recipe, group_size=32)
+    bits = {each.name: each.settings.bit_width for each in planned.layers if each.settings}
+    assert {bits[name] for name in MATRICES if "down" not in name} == {8}
+    assert {bits[name] for name in MATRICES if "down" in name} == {4}
+
+
+def test_experts_that_mlx_lm_loads_as_floats_stay(tmp_path: Path) -> None:
+    source = saved(tmp_path / "model", MATRICES, "qwen3_next")
+    planned = plan(source, tmp_path / "x", to="mlx", recipe="all")
+    reasons = {each.name: each.reason for each in planned.unquantized}
+    for name in MATRICES:
+        assert reasons[name] == "experts, which mlx-lm loads as floats only"
+
+
 def test_what_mlx_lm_takes_apart_stays(tmp_path: Path) -> None:
     name = "model.layers.0.self_attn.kv_b_proj.weight"
     source = saved(tmp_path / "model", {name: weights(1, 64, 64)}, "deepseek_v3")
