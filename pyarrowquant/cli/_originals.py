@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrowquant
 from pyarrowquant._core.binary import bytes_at, is_binary
 from pyarrowquant._core.nested import flat
-from pyarrowquant.formats.registry import FORMATS
+from pyarrowquant.formats._format import Format
 from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
@@ -27,14 +27,18 @@ class Originals:
     ----------
     source : str
         What `read_weights` takes.
-    llama_cpp : bool
-        Whether a folder's layers are to have llama.cpp's names and rows.
+    target : Format or None
+        Whose names and rows layers are to have; None for the source's own.
+    names : collection of str
+        Of the tensors that they are compared with.
     """
 
-    def __init__(self, source: str, llama_cpp: bool = False) -> None:
+    def __init__(
+        self, source: str, target: Format | None = None, names: Collection[str] = ()
+    ) -> None:
         model = open_model(replace(locate(source, None), files=OpenFiles()))
-        if llama_cpp:
-            model = FORMATS["gguf"].viewed(model, None)
+        if target is not None:
+            model = target.as_written(model, names)
         self._schema = model.schema
         self._rows: dict[str, list[Callable[[], pa.RecordBatch]]] = {}
         for name, read in model.layer_readers():

@@ -22,8 +22,12 @@ from pyarrowquant.cli._show import (
 )
 from pyarrowquant.conversion.result_files import naming, results_in
 from pyarrowquant.conversion.source import is_result
+from pyarrowquant.formats._format import Format
+from pyarrowquant.formats.registry import FORMATS
+from pyarrowquant.reading.config import CONFIG, read_config
 from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
 
 _TOKENIZER = "tokenizer.ggml.model"  # which tensors by themselves have not
@@ -57,8 +61,11 @@ def compare(
     Both are model files or folders, quantized or not, or tables of results. What is quantized is
     decoded. The exit code is 1 where one has layers that the other lacks.
     """
-    batches, unread, is_llama_cpp = _opened(result)
-    originals = Originals(original, is_llama_cpp)
+    batches, model = _opened(result)
+    tensors = () if model is None else model.tensors or ()
+    target = None if model is None else _format_of(model)
+    originals = Originals(original, target, [tensor.name for tensor in tensors])
+    unread = {} if model is None else undecodable(model)
     errors: list[dict[str, Any]] = []
     names: set[str] = set()
     for batch in batches:
@@ -90,13 +97,23 @@ def compare(
         )
 
 
-def _opened(result: str) -> tuple[Iterator[pa.RecordBatch], dict[str, str], bool]:
-    """Give the layers of a result, what of it cannot be decoded, and if it is llama.cpp's."""
+def _opened(result: str) -> tuple[Iterator[pa.RecordBatch], Model | None]:
+    """Give the layers of a result, and the model that has them if it is one."""
     if is_result(result):  # whose rows need not be decoded as a whole
-        return (batch for batch, _ in results_in(Path(result))), {}, False
+        return (batch for batch, _ in results_in(Path(result))), None
     model = open_model(locate(result, None))
-    is_llama_cpp = isinstance(model, GgufModel) and model.header.value(_TOKENIZER) is not None
-    return iter(model.reader()), undecodable(model), is_llama_cpp
+    return iter(model.reader()), model
+
+
+def _format_of(model: Model) -> Format | None:
+    """Return the format of a model whose tensors may have other names than those of its source."""
+    if isinstance(model, GgufModel):
+        return FORMATS["gguf"] if model.header.value(_TOKENIZER) is not None else None
+    config = {} if model.folder is None else read_config(model.folder.within(CONFIG))
+    said = config.get("quantization_config")
+    if isinstance(said, dict) and said.get("quant_method") == "compressed-tensors":
+        return FORMATS["compressed-tensors"]
+    return FORMATS["mlx"] if "quantization" in config else None
 
 
 def _known(batch: pa.RecordBatch, originals: Originals) -> list[pa.RecordBatch]:

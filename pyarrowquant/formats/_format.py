@@ -115,6 +115,17 @@ class Format(ABC):
             )
         return model
 
+    def as_written(self, model: Model, names: Collection[str]) -> Model:
+        """Return the model with the names and rows of a file that was made of it.
+
+        Parameters
+        ----------
+        model : Model
+        names : collection of str
+            Of the tensors of that file.
+        """
+        return self.viewed(model, None)
+
     def scale_dtype(self, model: Model, settings: Settings) -> str:
         """Return the dtype that scales are stored in."""
         return settings.scale_dtype

@@ -241,6 +241,10 @@ class CompressedTensors(Format):
     def default_recipe(self, model: Model) -> Recipe | None:
         return Recipe.preset("text")  # which spares heads
 
+    def as_written(self, model: Model, names: Collection[str]) -> Model:
+        view = self.viewed(model, None)
+        return view.apart_for(names) if isinstance(view, ApartModel) else view
+
     def recipe(self, model: Model, recipe: Recipe | None, budget: bool) -> Recipe | None:
         if recipe is not None:
             recipe = by_either_name(recipe, model)

@@ -25,6 +25,7 @@ from pyarrowquant.formats._kept import left_out
 from pyarrowquant.formats._layers import KEPT_DTYPES, KeptLayers, Results, refuse
 from pyarrowquant.formats._mlx_config import MlxSettings, quantization
 from pyarrowquant.formats._mlx_file import write_file
+from pyarrowquant.formats._mlx_joined import joined
 from pyarrowquant.formats._mlx_layers import (
     ENCODINGS,
     GROUPS,
@@ -218,6 +219,10 @@ class Mlx(Format):
         if not has_stacks(config):
             return model
         return with_experts_apart(model, alternating=config["model_type"] in ALTERNATING)
+
+    def as_written(self, model: Model, names: Collection[str]) -> Model:
+        view = self.viewed(model, None)
+        return joined(view, view.config or {}) if isinstance(view, ShardedModel) else view
 
     def recipe(self, model: Model, recipe: Recipe | None, budget: bool) -> Recipe | None:
         if recipe is not None:

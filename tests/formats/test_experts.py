@@ -10,6 +10,7 @@ import ml_dtypes
 import mlx.core as mx
 import numpy as np
 import pytest
+from commands import run
 from exports import quantized, weights
 from safetensors.numpy import load_file, save_file
 
@@ -215,6 +216,22 @@ def test_experts_of_a_stack_are_alike(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
     write_mlx(result, tmp_path / "y", dtype="float32", config={"model_type": "mixtral"})
     assert f"{names[0]}" in load_file(tmp_path / "y" / "model.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["matrices", "rows", "alternating"])
+def test_compare_finds_experts(tmp_path: Path, kind: str) -> None:
+    tensors = MATRICES if kind == "matrices" else stacks(kind)
+    model_type = {"matrices": "qwen3_moe", "rows": "qwen3_5_moe"}.get(kind, "gpt_oss")
+    source = saved(tmp_path / "model", tensors, model_type)
+    for to in ("mlx", "compressed-tensors"):
+        convert(source, tmp_path / to, to=to, bit_width=8, group_size=32)
+        shown = run("compare", str(source), str(tmp_path / to), "--json")
+        assert shown.exit_code == 0, shown.stderr
+        found = json.loads(shown.stdout)
+        assert max(layer["relative_error"] for layer in found["layers"]) < 0.01
+        assert sum(np.prod(layer["shape"]) for layer in found["layers"]) == sum(
+            array.size for array in {**tensors, **OTHERS}.values()
+        )
 
 
 def test_rules_are_for_either_name(tmp_path: Path) -> None:
