@@ -99,19 +99,40 @@ def settings_of_modules(
         The experts of a stack do not all have the same settings.
     """
     settings: dict[str, MlxSettings] = {}
+    stacks: dict[str, MlxSettings] = {}
     for name, each in layers.items():
         place = place_of(name, config)
-        module = name.removesuffix(WEIGHT) if place is None else place.module
-        if settings.setdefault(module, each) != each:
-            raise _differ(module, f"'{name}' is of {each}, others are of {settings[module]}")
+        settings[name.removesuffix(WEIGHT) if place is None else place.module] = each
+        stack = _stack_of(name, config)
+        if stack is not None and stacks.setdefault(stack, each) != each:
+            raise _differ(stack, f"'{name}' is of {each}, others are of {stacks[stack]}")
     kept: dict[str, list[str]] = {}
     for name in others:
-        place = place_of(name, config)
-        if place is not None and place.module in settings:
-            kept.setdefault(place.module, []).append(f"'{name}'")
-    for module, names in kept.items():
-        raise _differ(module, f"these are not quantized: {first_few(names)}")
+        stack = _stack_of(name, config)
+        if stack in stacks:
+            kept.setdefault(stack, []).append(f"'{name}'")
+    for stack, names in kept.items():
+        raise _differ(stack, f"these are not quantized: {first_few(names)}")
     return settings
+
+
+def mixed_problem(names: Iterable[str], config: Mapping[str, Any]) -> str | None:
+    """Say what keeps mlx-lm from loading these layers with different bits."""
+    if any(_stack_of(name, config) for name in names):
+        return (
+            "mlx-lm loads the experts of a block only if all have the same bits, which a budget or "
+            "a quality floor may not give. Use bit_width= instead"
+        )
+    return None
+
+
+def _stack_of(name: str, config: Mapping[str, Any]) -> str | None:
+    """Return what mlx-lm joins a layer to, or finds it in; None for what is no expert."""
+    found = _EXPERT.fullmatch(name) if "model_type" in config else None
+    if found is None:
+        return None
+    place = place_of(name, config)
+    return f"{found['block']}.experts.*.{found['matrix']}" if place is None else place.module
 
 
 def missing_experts(stack: str, numbers: Iterable[int]) -> ValueError:

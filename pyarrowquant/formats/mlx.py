@@ -41,6 +41,7 @@ from pyarrowquant.formats._mlx_stacks import (
     FLOAT_EXPERTS,
     has_stacks,
     joins_floats,
+    mixed_problem,
     settings_of_modules,
 )
 from pyarrowquant.formats._model_folder import copy_files, other_files
@@ -229,6 +230,10 @@ class Mlx(Format):
             recipe = by_either_name(recipe, model)
         found = super().recipe(model, recipe, budget)
         return preceded([FLOAT_EXPERTS], found) if joins_floats(model.config or {}) else found
+
+    def mixed_problem(self, layers: Sequence[PlannedLayer], model: Model) -> str | None:
+        names = [str(layer.name) for layer in layers if layer.settings is not None]
+        return mixed_problem(names, model.config or {})
 
     def names_of(self, layer: Coded) -> Iterable[str]:
         return tensor_names(layer)

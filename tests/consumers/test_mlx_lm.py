@@ -236,12 +236,12 @@ def test_modes(made: Any, tmp_path: Path, kind: str, encoding: str, least: float
 def test_modes_mix(made: Any, tmp_path: Path) -> None:
     recipe = Recipe(
         [
-            Rule("*.down_proj.weight", encoding="mxfp8"),
+            Rule(["*.down_proj.weight", "*.w2.weight"], encoding="mxfp8"),
             Rule("*.v_proj.weight", bit_width=8, group_size=32),
             Rule("*.q_proj.weight", encoding="nvfp4"),
         ]
     )
-    for kind in ("llama", "qwen3_moe"):
+    for kind in ("llama", "qwen3_moe", "mixtral"):
         out = tmp_path / kind / "out"
         out.parent.mkdir()
         convert(made(kind).folder, out, to="mlx", recipe=recipe, group_size=32, **EXACT)

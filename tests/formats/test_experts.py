@@ -207,6 +207,13 @@ def test_experts_of_a_stack_are_alike(tmp_path: Path) -> None:
             ValueError, match=f"switch_mlp.up_proj' as one stack.*{text}.*by a rule"
         ):
             plan(source, tmp_path / "x", to="mlx", recipe=Recipe([rule]), group_size=32)
+    for said in ({"bits_per_weight": 5.0}, {"quality_floor": 0.999}):
+        with pytest.raises(ValueError, match=r"mlx-lm loads the experts .* Use bit_width= instead"):
+            plan(source, tmp_path / "x", to="mlx", **said)
+    joined = saved(tmp_path / "joined", MATRICES, "deepseek_v3")
+    recipe = Recipe([Rule("*.experts.1.up_proj.*", bit_width=8)])
+    with pytest.raises(ValueError, match=r"all experts of '.*mlp\.experts\.\*\.up_proj' as one"):
+        plan(joined, tmp_path / "x", to="mlx", recipe=recipe, group_size=32)
     names = [f"a.experts.{i}.up_proj.weight" for i in (0, 2)]
     result = quantized(*[weights(1, 2, 64)] * 2, names=names, group_size=32)
     with pytest.raises(
