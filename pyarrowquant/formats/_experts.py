@@ -17,6 +17,7 @@ from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.tensors import FLOATS, CodedTensor, MadeTensor, Tensor, UndecodableTensor
 
 _STACK = re.compile(r"(?P<block>.+\.experts)\.(?P<stack>gate_up_proj|down_proj)(?P<bias>_bias)?")
+_MATRIX = re.compile(r"(?P<block>.+\.experts)\.\d+\.")
 
 
 class ApartModel(ShardedModel):
@@ -60,7 +61,7 @@ class ApartModel(ShardedModel):
 
     def apart_for(self, names: Iterable[str]) -> ApartModel:
         """Return the model with only those stacks apart of whose blocks a matrix is named."""
-        found = {name.rpartition(".experts.")[0] + ".experts" for name in names}
+        found = {matrix["block"] for name in names if (matrix := _MATRIX.match(name))}
         blocks = {name: block for name, block in self._blocks.items() if name in found}
         return ApartModel(self._whole, blocks, self._alternating)
 
