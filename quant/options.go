@@ -30,13 +30,16 @@ type Options struct {
 	Rows    []int32    `json:"rows"`
 	// LayerScales are the least scales of layers for encodings that have such: row i of the input
 	// has at least LayerScales[i]. With none, and where it is 0, a layer has its own.
-	LayerScales     []float32 `json:"layer_scales"`
-	MeasureOnly     bool      `json:"measure_only"`      // give the error columns, and no packed data
-	ContinueOnError bool      `json:"continue_on_error"` // leave failing layers out
-	Metrics         bool      `json:"metrics"`           // add the error columns
-	Sort            bool      `json:"sort"`              // by layer name, else input order
-	Threads         int       `json:"threads"`           // workers, at least 1
-	FirstRow        int64     `json:"first_row"`         // row number of the first layer, for errors
+	LayerScales []float32 `json:"layer_scales"`
+	// UnitLayerScales gives encodings with a scale of the layer a scale of 1, for engines that
+	// store none.
+	UnitLayerScales bool  `json:"unit_layer_scales"`
+	MeasureOnly     bool  `json:"measure_only"`      // give the error columns, and no packed data
+	ContinueOnError bool  `json:"continue_on_error"` // leave failing layers out
+	Metrics         bool  `json:"metrics"`           // add the error columns
+	Sort            bool  `json:"sort"`              // by layer name, else input order
+	Threads         int   `json:"threads"`           // workers, at least 1
+	FirstRow        int64 `json:"first_row"`         // row number of the first layer, for errors
 	// TypeNames are the types of columns as the caller's users know them, for errors.
 	TypeNames map[string]string `json:"type_names"`
 	Kernel    Kernel            `json:"kernel"`

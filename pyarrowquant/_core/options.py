@@ -38,6 +38,7 @@ class Options:
     kernel: str = ""
     measure_only: bool = False
     first_row: int = 0
+    unit_layer_scales: bool = False
     type_names: tuple[tuple[str, str], ...] = ()
     choices: Sequence[Settings] = ()
     rows: Sequence[int] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrowquant
 from pyarrowquant._core.binary import bytes_at, is_binary
 from pyarrowquant._core.nested import flat
+from pyarrowquant.formats._format import Format
 from pyarrowquant.formats.registry import FORMATS
+from pyarrowquant.reading.config import CONFIG, read_config
 from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
@@ -30,14 +32,18 @@ class Originals:
     ----------
     source : str
         What `read_weights` takes.
-    llama_cpp : bool
-        Whether a folder's layers are to have llama.cpp's names and rows.
+    target : Format or None
+        Whose names and rows layers are to have; None for the source's own.
+    names : collection of str
+        Of the tensors that they are compared with.
     """
 
-    def __init__(self, source: str, llama_cpp: bool = False) -> None:
+    def __init__(
+        self, source: str, target: Format | None = None, names: Collection[str] = ()
+    ) -> None:
         model = open_model(replace(locate(source, None), files=OpenFiles()))
-        if llama_cpp:
-            model = FORMATS["gguf"].viewed(model, None)
+        if target is not None:
+            model = target.as_written(model, names)
         self._schema = model.schema
         self._rows: dict[str, list[Callable[[], pa.RecordBatch]]] = {}
         for name, read in model.layer_readers():
@@ -78,9 +84,15 @@ class Originals:
             yield part.reshape(-1, columns)
 
 
-def is_of_llama_cpp(model: Model) -> bool:
-    """Whether layers have llama.cpp's names and rows: tensors by themselves have no tokenizer."""
-    return isinstance(model, GgufModel) and model.header.value(_TOKENIZER) is not None
+def format_of(model: Model) -> Format | None:
+    """Return the format of a model whose tensors may have other names than those of its source."""
+    if isinstance(model, GgufModel):  # of which tensors by themselves have no tokenizer
+        return FORMATS["gguf"] if model.header.value(_TOKENIZER) is not None else None
+    config = {} if model.folder is None else read_config(model.folder.within(CONFIG))
+    said = config.get("quantization_config")
+    if isinstance(said, dict) and said.get("quant_method") == "compressed-tensors":
+        return FORMATS["compressed-tensors"]
+    return FORMATS["mlx"] if "quantization" in config else None
 
 
 def undecodable(model: Model) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pyarrow as pa
 
-from pyarrowquant.cli._originals import Originals, is_of_llama_cpp, undecodable
+from pyarrowquant.cli._originals import Originals, format_of, undecodable
 from pyarrowquant.cli._show import (
     counted,
     json_option,
@@ -23,6 +23,7 @@ from pyarrowquant.cli._show import (
 from pyarrowquant.conversion.result_files import naming, results_in
 from pyarrowquant.conversion.source import is_result
 from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
 
 
@@ -54,8 +55,11 @@ def compare(
     Both are model files or folders, quantized or not, or tables of results. What is quantized is
     decoded. The exit code is 1 where one has layers that the other lacks.
     """
-    batches, unread, is_llama_cpp = _opened(result)
-    originals = Originals(original, is_llama_cpp)
+    batches, model = _opened(result)
+    tensors = () if model is None else model.tensors or ()
+    target = None if model is None else format_of(model)
+    originals = Originals(original, target, [tensor.name for tensor in tensors])
+    unread = {} if model is None else undecodable(model)
     errors: list[dict[str, Any]] = []
     names: set[str] = set()
     for batch in batches:
@@ -89,12 +93,12 @@ def compare(
         )
 
 
-def _opened(result: str) -> tuple[Iterator[pa.RecordBatch], dict[str, str], bool]:
-    """Give the layers of a result, what of it cannot be decoded, and if it is llama.cpp's."""
+def _opened(result: str) -> tuple[Iterator[pa.RecordBatch], Model | None]:
+    """Give the layers of a result, and the model that has them if it is one."""
     if is_result(result):  # whose rows need not be decoded as a whole
-        return (batch for batch, _ in results_in(Path(result))), {}, False
+        return (batch for batch, _ in results_in(Path(result))), None
     model = open_model(locate(result, None))
-    return iter(model.reader()), undecodable(model), is_of_llama_cpp(model)
+    return iter(model.reader()), model
 
 
 def _known(batch: pa.RecordBatch, originals: Originals) -> list[pa.RecordBatch]:

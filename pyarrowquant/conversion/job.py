@@ -289,6 +289,7 @@ class Job:
                 sort=False,
                 threads=arguments.thread_count(self.threads),
                 kernel=arguments.kernel(),
+                unit_layer_scales=self.target.unit_layer_scales,
             ),
             recipe,
             self.quality_floor,

@@ -25,6 +25,25 @@ WEIGHT = ".weight"
 
 # Matrices that transformers joins to one tensor of all experts of a block.
 EXPERT = re.compile(r"(^|\.)experts\.\d+\.")
+# Models of which transformers joins files of single experts, by the model_type of config.json,
+# that others may have written with stacks of experts.
+JOINED = frozenset(
+    {
+        "deepseek_v2",
+        "deepseek_v3",
+        "dots1",
+        "ernie4_5_moe",
+        "glm4_moe",
+        "glm4v_moe",
+        "hunyuan_v1_moe",
+        "olmoe",
+        "qwen2_moe",
+        "qwen3_5_moe",
+        "qwen3_5_moe_text",
+        "qwen3_moe",
+        "qwen3_next",
+    }
+)
 # Models whose code uses the weights of linear layers by itself, where a packed layer has none.
 _USES_WEIGHTS = frozenset({"falcon"})
 # What config.json of models for text and images has.

@@ -69,6 +69,8 @@ class Format(ABC):
         Whether tensors that are kept have names that layers must not take.
     longest_name : int or None
         Bytes of names that all engines load.
+    unit_layer_scales : bool
+        Whether it has no place for a scale of a whole layer, which then is 1.
     mixes : tuple of str
         Names of recipes that it makes for a model: mixes of llama.cpp, or schemes of
         compressed-tensors.
@@ -85,6 +87,7 @@ class Format(ABC):
     reserved_names: ClassVar[frozenset[str]] = frozenset()
     checks_kept_names: ClassVar[bool] = True
     longest_name: ClassVar[int | None] = None
+    unit_layer_scales: ClassVar[bool] = False
     mixes: ClassVar[tuple[str, ...]] = ()
 
     def is_folder(self, destination: Path) -> bool:
@@ -116,6 +119,17 @@ class Format(ABC):
 
     def check_kept(self, model: Model, quantized: Collection[str | None]) -> None:
         """Raise where weights of the other tensors are nothing that an engine computes with."""
+
+    def as_written(self, model: Model, names: Collection[str]) -> Model:
+        """Return the model with the names and rows of a file that was made of it.
+
+        Parameters
+        ----------
+        model : Model
+        names : collection of str
+            Of the tensors of that file.
+        """
+        return self.viewed(model, None)
 
     def scale_dtype(self, model: Model, settings: Settings) -> str:
         """Return the dtype that scales are stored in."""

@@ -23,7 +23,12 @@ from pyarrowquant._core.results import Packed
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.formats._by_name import LayersByName
-from pyarrowquant.formats._compressed_config import WEIGHT, mixed_problem, quantization_config
+from pyarrowquant.formats._compressed_config import (
+    JOINED,
+    WEIGHT,
+    mixed_problem,
+    quantization_config,
+)
 from pyarrowquant.formats._compressed_floats import float_entries, float_names, int8_entries
 from pyarrowquant.formats._compressed_global import global_scales
 from pyarrowquant.formats._compressed_schemes import (
@@ -34,6 +39,8 @@ from pyarrowquant.formats._compressed_schemes import (
     scheme_of,
 )
 from pyarrowquant.formats._compressed_warnings import warn_of_different, warn_of_experts
+from pyarrowquant.formats._either_name import by_either_name
+from pyarrowquant.formats._experts import ApartModel, with_experts_apart
 from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format
 from pyarrowquant.formats._fused import joined_as, one_scheme
 from pyarrowquant.formats._layers import (
@@ -56,7 +63,7 @@ from pyarrowquant.formats._outputs import OutputFolder
 from pyarrowquant.formats._safetensors import RESERVED, Entry, write_tensors
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import INDEX, Shard
-from pyarrowquant.reading.tensors import CodedTensor, Tensor
+from pyarrowquant.reading.tensors import CodedTensor, MadeTensor, Tensor, decoded_bytes
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.presets import NOT_LINEAR
 from pyarrowquant.recipes.recipe import Recipe
@@ -230,6 +237,12 @@ class CompressedTensors(Format):
     def is_folder(self, destination: Path) -> bool:
         return True
 
+    def viewed(self, model: Model, pre_tokenizer: str | None) -> Model:
+        """Return the model with single experts where transformers joins them while loading."""
+        model = super().viewed(model, pre_tokenizer)
+        is_joined = (model.config or {}).get("model_type") in JOINED
+        return with_experts_apart(model) if is_joined else model
+
     def names_of(self, layer: Coded) -> Iterable[str]:
         if layer.encoding != INTEGER:
             return float_names(layer.name, layer.encoding)
@@ -273,6 +286,15 @@ class CompressedTensors(Format):
     def default_recipe(self, model: Model) -> Recipe | None:
         return Recipe.preset("text")  # which spares heads
 
+    def as_written(self, model: Model, names: Collection[str]) -> Model:
+        view = self.viewed(model, None)
+        return view.apart_for(names) if isinstance(view, ApartModel) else view
+
+    def recipe(self, model: Model, recipe: Recipe | None, budget: bool) -> Recipe | None:
+        if recipe is not None:
+            recipe = by_either_name(recipe, model)
+        return super().recipe(model, recipe, budget)
+
     def mixed_problem(self, layers: Sequence[PlannedLayer], model: Model) -> str | None:
         coded = [layout for layer in layers if (layout := layout_of(layer))]
         return mixed_problem(coded, model.config or {})
@@ -285,7 +307,8 @@ class CompressedTensors(Format):
             return _layout_problem(layer, None) or (None if fits else _other_dtype(scale_dtype))
 
         refuse(layers, problem, self.name, _holds(scale_dtype), self.encodings)
-        folder = ModelFolder(model)  # with all of which its layers must fit together too
+        # With all of which its layers must fit together too.
+        folder = _folder(model, [layer.name for layer in layers])
         if layers:
             by_name = {layer.name: layer for layer in layers}
             quantization_config(by_name, folder.tensors, folder.config, folder.dtype)
@@ -304,10 +327,16 @@ class CompressedTensors(Format):
         origin: Origin,
     ) -> None:
         int8 = origin.mix == INT8_ACTIVATIONS
-        write_folder(results, destination, ModelFolder(model), overwrite=False, int8=int8)
+        source = _folder(model, results["layer_name"].to_pylist())
+        write_folder(results, destination, source, overwrite=False, int8=int8)
 
     def copied_files(self, model: Model) -> Collection[Path]:
         return set(ModelFolder(model).other_files())
+
+
+def _folder(model: Model, layers: Iterable[str]) -> ModelFolder:
+    """Open a folder, with stacks of experts of which nothing is quantized as they are."""
+    return ModelFolder(model.apart_for(layers) if isinstance(model, ApartModel) else model)
 
 
 def _problem(layer: Packed, source: ModelFolder | None, dtype: str) -> str | None:
@@ -403,6 +432,9 @@ def _entries(shard: Shard, layers: LayersByName, shared: _Shared) -> Iterator[En
             size = _decoded_size(tensor, dtype)
             decoded = partial(_decoded, tensor, dtype)
             yield Entry(tensor.name, DTYPES[dtype], tensor.shape, size, decoded)
+        elif isinstance(tensor, MadeTensor):
+            made = partial(decoded_bytes, tensor)
+            yield Entry(tensor.name, tensor.dtype, tensor.shape, tensor.stored_bytes, made)
         else:
             yield Entry(
                 tensor.name,

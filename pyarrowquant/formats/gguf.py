@@ -17,6 +17,7 @@ from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.laying import pieces
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.errors import ArgumentTypeError, users_level
+from pyarrowquant.formats._either_name import by_either_name
 from pyarrowquant.formats._format import NO_STACK, KeptTensor, SizedFormat
 from pyarrowquant.formats._gguf_blocks import (
     ENCODED,
@@ -31,7 +32,6 @@ from pyarrowquant.formats._gguf_blocks import (
 from pyarrowquant.formats._gguf_budget import error_weights, types_for
 from pyarrowquant.formats._gguf_mixes import DEFAULT_MIX, INSTEAD, MIXES, mix_of
 from pyarrowquant.formats._gguf_model import check_finite, requantized_keys, write_requantized
-from pyarrowquant.formats._gguf_names import by_either_name
 from pyarrowquant.formats._gguf_size import ALIGNMENT, bytes_beside, number_key, text_key
 from pyarrowquant.formats._gguf_traits import traits_of
 from pyarrowquant.formats._kept import left_out

@@ -1,58 +1,61 @@
-"""Folders that mlx and mlx-lm load: safetensors with affine codes."""
+"""Folders that mlx and mlx-lm load: safetensors with packed layers."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from pyarrowquant._core import arguments, laying
+from pyarrowquant._core import arguments
+from pyarrowquant._core.encodings import ENCODINGS as ENCODED
+from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.placing import refuse_irreplaceable
-from pyarrowquant._core.results import Packed
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.errors import ArgumentTypeError
-from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format
+from pyarrowquant.formats._either_name import by_either_name
+from pyarrowquant.formats._experts import with_experts_apart
+from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format, preceded
 from pyarrowquant.formats._kept import left_out
-from pyarrowquant.formats._layers import (
-    KEPT_DTYPES,
-    KeptLayers,
-    Names,
-    Results,
-    is_of,
-    planned_scales_fit,
-    refuse,
-    rounded,
-    widened,
+from pyarrowquant.formats._layers import KEPT_DTYPES, KeptLayers, Results, refuse
+from pyarrowquant.formats._mlx_config import MlxSettings, quantization
+from pyarrowquant.formats._mlx_file import write_file
+from pyarrowquant.formats._mlx_joined import joined
+from pyarrowquant.formats._mlx_layers import (
+    ENCODINGS,
+    GROUPS,
+    HOLDS,
+    SAFETENSORS_DTYPES,
+    fits_encoded,
+    planned_problem,
+    problem_of,
+    tensor_names,
+)
+from pyarrowquant.formats._mlx_stacks import (
+    ALTERNATING,
+    FLOAT_EXPERTS,
+    has_stacks,
+    joins_floats,
+    mixed_problem,
+    settings_of_modules,
 )
 from pyarrowquant.formats._model_folder import copy_files, other_files
 from pyarrowquant.formats._origin import Origin
-from pyarrowquant.formats._outputs import OutputFolder, Outputs, Spool, clear_abandoned
-from pyarrowquant.formats._safetensors import RESERVED, Entry, write_tensors
+from pyarrowquant.formats._outputs import OutputFolder, Outputs, clear_abandoned
+from pyarrowquant.formats._safetensors import RESERVED
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import ShardedModel
 from pyarrowquant.reading.safetensors_header import BITS
 from pyarrowquant.reading.tensors import Tensor
-from pyarrowquant.recipes.planned import PlannedLayout
+from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
+from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.rule import Rule
 
-_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-_NAMES = {code: name for name, code in _DTYPES.items()}
-_GROUPS = (32, 64, 128)
-_WEIGHT = ".weight"
-_HOLDS = (
-    "MLX holds matrices named '<module>.weight' of 2, 3, 4, 5, 6 or 8 bits with group_size 32, 64 "
-    "or 128, the columns a multiple of it, and scales of the dtype of the call. Quantize such "
-    "layers with other settings, or give them in kept"
-)
 _MODEL, _CONFIG = "model.safetensors", "config.json"
 # What mlx.core.load refuses, with the whole file.
 _NOT_LOADED = {"F64", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
@@ -60,8 +63,8 @@ _NOT_LOADED = {"F64", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
 _OTHER_DTYPES = {
     name: bits // 8 for name, bits in BITS.items() if bits % 8 == 0 and name not in KEPT_DTYPES
 }
-
-
+# mlx-lm takes these apart while loading, and quantizes the parts anew.
+_PARTED = Rule(match="*.kv_b_proj.weight", skip=True, reason="which mlx-lm takes apart")
 _LOADED = {*KEPT_DTYPES, *_OTHER_DTYPES} - _NOT_LOADED
 
 
@@ -78,8 +81,8 @@ def write_mlx(
 
     A layer ``P.weight`` becomes the tensors ``P.weight`` (uint32, the packed codes as they are),
     ``P.scales`` and ``P.biases``, where a bias is -zero_point * scale in float32, rounded to
-    `dtype`; MLX decodes a code q to q * scale + bias. Needs the extra ``pyarrowquant[mlx]``, not
-    MLX itself.
+    `dtype`; MLX decodes a code q to q * scale + bias. Scales of the encodings mxfp4, mxfp8 and
+    nvfp4 are bytes, and there are no biases. Needs the extra ``pyarrowquant[mlx]``, not MLX itself.
 
     Data is spooled to nameless temporary files in `folder`, since the header comes first: while
     writing, the folder takes twice the room of the result, and memory holds one batch.
@@ -89,15 +92,18 @@ def write_mlx(
     results : pyarrow.Table, RecordBatchReader or any Arrow producer
         What `quantize_batch_arrow` or `quantize_stream` gave. Layers are matrices of 2, 3, 4, 5,
         6 or 8 bits with a `group_size` of 32, 64 or 128 that divides the columns, and any kind of
-        zero-points. Their names end with ``.weight``. A stream is read batch by batch.
+        zero-points; or of the encodings mxfp4, mxfp8 and nvfp4, the columns a multiple of 32. MLX
+        has no place for the scale that nvfp4 has for a whole layer: `pyarrowquant.convert`
+        quantizes without it. Names end with ``.weight``. A stream is read batch by batch.
     folder : str or path
         Is made if it is not there. What else it holds stays, such as a tokenizer's files.
     kept : pyarrow.Table, RecordBatchReader or any Arrow producer, optional
         Layers that are not quantized, as for `quantize_batch_arrow`; raw bytes also of the other
         dtypes of safetensors. Their names and bytes go into the file as they are.
     config : mapping, optional
-        The model's config.json. ``quantization`` is added: the most frequent group_size and
-        bits, and those of every layer that differs.
+        The model's config.json. ``quantization`` is added, and the same as
+        ``quantization_config``: the most frequent mode, group_size and bits, and those of every
+        layer that differs.
     dtype : str
         Of scales and biases: "float16", "bfloat16" or "float32". Scales must be of this type
         exactly: quantize with the same `scale_dtype`.
@@ -130,8 +136,7 @@ def write_mlx(
     >>> pyarrowquant.formats.write_mlx(result, "folder-for-mlx", config={"model_type": "llama"})
     """
     safe_open = _safe_open()
-    code = _DTYPES.get(arguments.text("dtype", dtype))
-    if code is None:
+    if arguments.text("dtype", dtype) not in SAFETENSORS_DTYPES:
         raise ValueError(f"Invalid dtype: {dtype!r}. Must be 'float16', 'bfloat16' or 'float32'")
     if config is not None and not isinstance(config, Mapping):
         raise ArgumentTypeError(
@@ -150,10 +155,10 @@ def write_mlx(
             raise FileExistsError(f"'{other}' exists. MLX would load it too: remove it")
 
     def write(model: Path, configuration: Path) -> None:
-        quantization = _write_tensors(layers, kept_layers, model, code)
+        said = write_file(layers, kept_layers, model, dtype, config)
         with safe_open(model, "np"):
             pass  # the header is what safetensors takes
-        text = json.dumps({**config, **quantization}, indent=2) + "\n"
+        text = json.dumps({**config, **said}, indent=2) + "\n"
         configuration.write_text(text, encoding="utf-8")
 
     if _is_replaced_whole(folder, overwrite):
@@ -187,12 +192,14 @@ class Mlx(Format):
     """A folder for MLX; a model folder's configuration and tokenizer go with it."""
 
     name = "mlx"
+    encodings = ENCODINGS
+    unit_layer_scales = True
     # A float zero-point takes as much as another, and leaves less error.
     usual = Settings(method="mse", group_size=64, zero_point="float", scale_dtype="float16")
     group_sizes = (64, 32)
     copies_files = True
-    kept = (NO_EXPERTS, NO_MATRIX, NO_WEIGHT)
-    short_groups = _GROUPS
+    kept = (NO_EXPERTS, NO_MATRIX, NO_WEIGHT, _PARTED)
+    short_groups = GROUPS
     reserved_names = RESERVED
 
     def is_folder(self, destination: Path) -> bool:
@@ -206,16 +213,50 @@ class Mlx(Format):
         is_bfloat16 = model.weights_dtype == "BF16"
         return replace(self.usual, scale_dtype="bfloat16" if is_bfloat16 else "float16")
 
+    def viewed(self, model: Model, pre_tokenizer: str | None) -> Model:
+        """Return the model with single experts where mlx-lm has other stacks than transformers."""
+        model = super().viewed(model, pre_tokenizer)
+        config = model.config or {}
+        if not has_stacks(config):
+            return model
+        return with_experts_apart(model, alternating=config["model_type"] in ALTERNATING)
+
+    def as_written(self, model: Model, names: Collection[str]) -> Model:
+        view = self.viewed(model, None)
+        return joined(view, view.config or {}) if isinstance(view, ShardedModel) else view
+
+    def recipe(self, model: Model, recipe: Recipe | None, budget: bool) -> Recipe | None:
+        if recipe is not None:
+            recipe = by_either_name(recipe, model)
+        found = super().recipe(model, recipe, budget)
+        return preceded([FLOAT_EXPERTS], found) if joins_floats(model.config or {}) else found
+
+    def mixed_problem(self, layers: Sequence[PlannedLayer], model: Model) -> str | None:
+        names = [str(layer.name) for layer in layers if layer.settings is not None]
+        return mixed_problem(names, model.config or {})
+
     def names_of(self, layer: Coded) -> Iterable[str]:
-        module = layer.name.removesuffix(_WEIGHT)
-        return [layer.name, f"{module}.scales", f"{module}.biases"]
+        return tensor_names(layer)
 
     def spools(self, model: Model) -> bool:
         return True
 
     def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
-        """Return the bits of a layer, whose biases are like scales."""
+        """Return the bits of a layer, whose biases are like scales; none has a scale of its own."""
+        if encoding := ENCODED.get(settings.encoding):
+            return super().stored_bits(shape, settings) - encoding.layer_bits
         return super().stored_bits(shape, replace(settings, zero_point="float"))
+
+    def takes_shape(self, layer: PlannedLayer) -> bool:
+        if layer.settings is not None and layer.settings.encoding != INTEGER:
+            return 0 not in layer.shape and fits_encoded(layer.columns)
+        return super().takes_shape(layer)
+
+    def scale_dtype(self, model: Model, settings: Settings) -> str:
+        """Return the dtype of scales that are floats of 16 or 32 bits."""
+        if settings.encoding == INTEGER:
+            return settings.scale_dtype
+        return self.defaults(model).scale_dtype
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         return model.is_read(tensor) and _lacks(tensor.shape, tensor.dtype) is None
@@ -227,12 +268,12 @@ class Mlx(Format):
         scale_dtype: str,
     ) -> None:
         def problem(layer: PlannedLayout) -> str | None:
-            fits = planned_scales_fit(layer, scale_dtype)
-            return _layout_problem(layer) or (None if fits else _other_dtype(scale_dtype))
+            return planned_problem(layer, scale_dtype)
 
-        refuse(layers, problem, "MLX", _HOLDS)
-        modules = {layer.name.removesuffix(_WEIGHT): layer for layer in layers}
-        _quantization({name: (each.group, each.bits) for name, each in modules.items()})
+        refuse(layers, problem, "MLX", HOLDS, ENCODINGS)
+        settings = {layer.name: MlxSettings.of(layer) for layer in layers}
+        others = [each.name for each in model.all_tensors if each.name not in settings]
+        quantization(settings_of_modules(settings, others, model.config or {}))
 
     def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
         layers_of(results, scale_dtype)
@@ -247,7 +288,7 @@ class Mlx(Format):
         origin: Origin,
     ) -> None:
         kept = left_out(model, results, _lacks)
-        dtype = settings.scale_dtype
+        dtype = self.scale_dtype(model, settings)
         write_mlx(results, destination, kept=kept, config=model.config, dtype=dtype)
         if model.folder is not None:
             copy_files(self.other_files(model), Path(model.folder.path), destination)
@@ -281,80 +322,4 @@ def _safe_open() -> Any:
 
 def layers_of(results: Any, dtype: str) -> Results:
     """Open results; a layer that MLX cannot hold is an error."""
-    return Results(results, "MLX", lambda layer: _problem(layer, dtype), _HOLDS)
-
-
-def _problem(layer: Packed, dtype: str) -> str | None:
-    if problem := _layout_problem(layer):
-        return problem
-    if not is_of(layer.scales, dtype):
-        return _other_dtype(dtype)
-    if not np.isfinite(widened(rounded(layer.biases, dtype))).all():
-        return f"a bias is beyond {dtype}"
-    return None
-
-
-def _other_dtype(dtype: str) -> str:
-    return f'its scales are not {dtype}: quantize with scale_dtype="{dtype}", or write others'
-
-
-def _layout_problem(layer: Coded) -> str | None:
-    if not layer.name.endswith(_WEIGHT) or layer.name == _WEIGHT:
-        return "its name does not end with '.weight'"
-    if problem := layer.matrix_problem():
-        return problem
-    if layer.group not in _GROUPS:
-        return f"group_size {layer.group_size}"
-    if layer.columns % layer.group:
-        return f"{layer.columns} columns are no multiple of group_size {layer.group_size}"
-    return None
-
-
-def _write_tensors(
-    layers: Results, kept: KeptLayers, path: Path, dtype: str
-) -> dict[str, dict[str, Any]]:
-    """Write the file of tensors; returns what config.json says of them."""
-    names = Names()
-    settings: dict[str, tuple[int, int]] = {}
-    entries: list[Entry] = []
-    with Spool(path.parent) as spool:
-
-        def add(
-            name: str, code: str, shape: tuple[int, ...], data: Iterable[npt.NDArray[Any]]
-        ) -> None:
-            start = spool.size
-            for piece in data:
-                spool.append(piece)
-            size = spool.size - start
-            pieces = partial(spool.pieces, start, size)
-            entries.append(Entry(names.add(name), code, shape, size, pieces))
-
-        for layer in layers:
-            module = layer.name.removesuffix(_WEIGHT)
-            settings[module] = layer.group, layer.bits
-            rows, width = layer.codes.shape
-            add(layer.name, "U32", (rows, width // 4), [layer.codes])
-            for suffix, part in (("scales", laying.scales), ("biases", laying.biases)):
-                stored = laying.pieces(layer, part(layer, _NAMES[dtype]))
-                add(f"{module}.{suffix}", dtype, layer.scales.shape, stored)
-        for layer_kept in kept:
-            add(layer_kept.name, layer_kept.dtype, layer_kept.shape, [layer_kept.data])
-        write_tensors(path, entries, "mlx")
-    return _quantization(settings)
-
-
-def _quantization(settings: dict[str, tuple[int, int]]) -> dict[str, dict[str, Any]]:
-    if not settings:
-        return {}
-    ((usual, _),) = Counter(settings.values()).most_common(1)
-    others = {
-        module: {"group_size": setting[0], "bits": setting[1]}
-        for module, setting in settings.items()
-        if setting != usual
-    }
-    for module in others.keys() & {"group_size", "bits"}:
-        raise ValueError(
-            f"config.json has no place for the settings of layer '{module}{_WEIGHT}', as "
-            f"'{module}' means another thing there. Give all layers the same settings"
-        )
-    return {"quantization": {"group_size": usual[0], "bits": usual[1], **others}}
+    return Results(results, "MLX", lambda layer: problem_of(layer, dtype), HOLDS, ENCODINGS)

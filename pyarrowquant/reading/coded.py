@@ -117,6 +117,7 @@ class _Layer:
     bits: int
     parts: Parts
     decode: Callable[[Parts], Floats]
+    decode_matrix: Callable[[int], Floats] | None = None
 
 
 class _Search:
@@ -150,6 +151,7 @@ class _Search:
             layer.bits,
             sum(part.end - part.begin for part in serving),
             partial(layer.decode, layer.parts),
+            layer.decode_matrix,
         )
 
     def refuse(self, tensor: Tensor, problem: str) -> None:
@@ -337,7 +339,15 @@ class _Search:
         parts: Mapping[str, Stored],
         group: int,
     ) -> _Layer:
-        return _Layer(name, shape, coding, 4, parts, partial(decode_e2m1, shape, group))
+        def decode_matrix(number: int) -> Floats:
+            matrix = {key: part.matrix(number) for key, part in parts.items()}
+            return decode_e2m1(shape[1:], group, matrix)
+
+        stacked = len(shape) == 3 and all(
+            part.tensor.shape[:1] == shape[:1] for part in parts.values()
+        )
+        decode = partial(decode_e2m1, shape, group)
+        return _Layer(name, shape, coding, 4, parts, decode, decode_matrix if stacked else None)
 
     def _part(self, name: str) -> Stored:
         if name not in self._stored:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,14 @@ class Stored:
         with self.open_bytes() as data:
             dtype = _NUMPY.get(self.tensor.dtype, "u1")
             yield data.view(dtype).reshape(self.tensor.shape)
+
+    def matrix(self, number: int) -> Stored:
+        """Return what a stack has for one of its matrices."""
+        tensor = self.tensor
+        size = (tensor.end - tensor.begin) // tensor.shape[0]
+        begin = tensor.begin + number * size
+        part = replace(tensor, shape=tensor.shape[1:], begin=begin, end=begin + size)
+        return replace(self, tensor=part)
 
     def read(self) -> Any:
         """Return the numbers of a small tensor, as float32 where they are floats."""

@@ -72,12 +72,15 @@ class CodedTensor(Tensor):
         Of all that codes are decoded with, where that are tensors of their own.
     decode : callable
         Reads and decodes it.
+    decode_matrix : callable or None
+        Reads and decodes one of the matrices of a stack, if that can be done by itself.
     """
 
     coding: str
     bits: int
     scale_bytes: int
     decode: Callable[[], Floats]
+    decode_matrix: Callable[[int], Floats] | None = None
 
     @property
     def stored_bytes(self) -> int:

@@ -191,7 +191,7 @@ def test_fp8_is_quantized_to_all_formats(tmp_path: Path, to: str) -> None:
         assert found[names[2]].dtype == ml_dtypes.bfloat16
     if to == "mlx":
         config = json.loads((out / "config.json").read_text())
-        assert "quantization_config" not in config
+        assert config["quantization_config"] == config["quantization"]
 
 
 def test_a_folder_that_contradicts_its_config_is_refused(tmp_path: Path) -> None:

@@ -162,11 +162,12 @@ def test_the_plan_names_encodings(source: Path, tmp_path: Path) -> None:
     assert "2 with 4 bits of nf4 in groups of 64" in text
 
 
-GGUF = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4")  # which it holds
-NOT_HELD = [
-    *((to, name) for to in ("mlx", "onnx") for name in FIXED),
-    *(("gguf", name) for name in FIXED if name not in GGUF),
-]
+HELD = {
+    "mlx": ("mxfp4", "mxfp8", "nvfp4"),
+    "gguf": ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4"),
+    "onnx": (),
+}
+NOT_HELD = [(to, name) for to, held in HELD.items() for name in FIXED if name not in held]
 
 
 @pytest.mark.parametrize(("to", "name"), NOT_HELD)
@@ -179,17 +180,18 @@ def test_other_formats_refuse_encodings_before_any_work(
     with pytest.raises(ValueError, match=rf"layer 'model.a.weight': encoding '{name}' must be"):
         convert(source, tmp_path / "out", to=to, recipe=recipe)
     done = run("quantize", source, tmp_path / "out", "--to", to, "--encoding", name)
-    others = "parquet, arrow and gguf" if name in GGUF else "parquet and arrow"
+    others = ["parquet", "arrow", *(to for to, held in HELD.items() if name in held)]
+    listed = f"{', '.join(others[:-1])} and {others[-1]}"
     assert done.exit_code == 2
     assert done.stderr.splitlines()[-1].startswith(f"Error: --to {to} holds encoding 'int'")
-    assert done.stderr.endswith(f"and not '{name}', which {others} hold\n")
+    assert done.stderr.endswith(f"and not '{name}', which {listed} hold\n")
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 @pytest.mark.parametrize(
     ("write", "name"),
     [(write_onnx, name) for name in FIXED]
-    + [(write_gguf, name) for name in FIXED if name not in GGUF],
+    + [(write_gguf, name) for name in FIXED if name not in HELD["gguf"]],
 )
 def test_writers_refuse_layers_by_name(write: Any, name: str, tmp_path: Path) -> None:
     result = quantize_batch_arrow(TABLE, encoding=name)

@@ -137,7 +137,8 @@ def test_layers_in_one_group(tmp_path: Path) -> None:
         found = dequantized(load(tmp_path / str(group)), "a", 4, 64)
         np.testing.assert_array_equal(found, decoded(result)["a.weight"])
         config = json.loads((tmp_path / str(group) / "config.json").read_text())
-        assert config == {"quantization": {"group_size": 64, "bits": 4}}
+        said = {"group_size": 64, "bits": 4, "mode": "affine"}
+        assert config == {"quantization": said, "quantization_config": said}
 
 
 def test_kept_layers_are_the_same_bytes(tmp_path: Path) -> None:
@@ -189,8 +190,11 @@ def test_config_has_the_settings_of_each_layer(tmp_path: Path) -> None:
     source = {"model_type": "llama", "été": 1.5}
     write_mlx(result, tmp_path / "out", config=source)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
-    quantization = {"group_size": 64, "bits": 4, "b": {"group_size": 32, "bits": 8}}
-    assert config == {**source, "quantization": quantization}
+    quantization = {
+        **{"group_size": 64, "bits": 4, "mode": "affine"},
+        "b": {"group_size": 32, "bits": 8, "mode": "affine"},
+    }
+    assert config == {**source, "quantization": quantization, "quantization_config": quantization}
 
 
 def test_streams_and_other_producers_give_the_same_file(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from pyarrowquant.formats import write_mlx
 
 HOLDS = (
     "MLX holds matrices named '<module>.weight' of 2, 3, 4, 5, 6 or 8 bits with group_size 32, "
-    "64 or 128, the columns a multiple of it, and scales of the dtype of the call. Quantize such "
-    "layers with other settings, or give them in kept"
+    "64 or 128, the columns a multiple of it, and scales of the dtype of the call; and those of "
+    "the encodings mxfp4, mxfp8 and nvfp4, the columns a multiple of 32. Quantize such layers with "
+    "other settings, or give them in kept"
 )
 
 

@@ -93,6 +93,10 @@ func (e *encoder) storedScale(i int, scale float32) (rounded float32, ok bool) {
 	wanted := scale * e.inverse[i]
 	if e.scales == e4m3OfLayer {
 		factor := wanted / e.block.LayerScale
+		if factor > e4m3.largest { // of a layer's scale that was not chosen for its weights
+			e.superScale = wanted
+			return 0, false
+		}
 		if rounded = e4m3.round(factor) * e.block.LayerScale; !isFinite(rounded * e.grid.high) {
 			return e.ofLayer(i, e4m3.code(factor)), true
 		}
@@ -121,7 +125,7 @@ func (e *encoder) plainOfLayer() (groups int) {
 		}
 		factor := float32(float32(end/high)*inverse[i]) / layerScale
 		rounded := float32(format.roundPositive(factor) * layerScale)
-		if rounded == 0 || !isFinite(float32(rounded*high)) {
+		if rounded == 0 || factor > format.largest || !isFinite(float32(rounded*high)) {
 			return i
 		}
 		scale[i] = rounded * normal[i]

@@ -1,26 +1,30 @@
-"""Rules for tensors of a folder, which has other names for them than llama.cpp."""
+"""Rules for tensors of a folder that a format has by other names."""
 
 from __future__ import annotations
 
 import glob
 from dataclasses import replace
 
-from pyarrowquant.llama_cpp.folder import FolderModel
+from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.recipe import Recipe
 
 
-def by_either_name(recipe: Recipe, model: FolderModel) -> Recipe:
+def by_either_name(recipe: Recipe, model: Model) -> Recipe:
     """Return a recipe whose rules are also for what the folder calls by the names they mean."""
-    shapes = {tensor.name: tensor.shape for tensor in model.tensors}
+    renamed = [
+        (tensor, originals)
+        for tensor in model.tensors or ()
+        if (originals := model.also_called(tensor))
+    ]
     rules = []
     for rule in recipe.rules:
         rules.append(rule)
         if rule.match is None and rule.regex is None:
             continue
         meant = [
-            name
-            for name, originals in model.originals.items()
-            if any(rule.matches(original, shapes[name]) for original in originals)
+            tensor.name
+            for tensor, originals in renamed
+            if any(rule.matches(original, tensor.shape) for original in originals)
         ]
         if meant:
             names = tuple(glob.escape(name) for name in meant)

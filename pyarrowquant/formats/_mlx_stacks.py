@@ -1,0 +1,152 @@
+"""Experts as mlx-lm loads them: one stack for all of a block."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pyarrowquant._core.quoting import first_few
+from pyarrowquant.formats._mlx_config import MlxSettings
+from pyarrowquant.formats._mlx_layers import WEIGHT
+from pyarrowquant.recipes.rule import Rule
+
+_EXPERT = re.compile(
+    r"(?P<block>.+)\.experts\.(?P<number>\d+)\.(?P<matrix>w[123]|(?:gate|up|down)_proj)\.weight"
+)
+_MATRICES = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
+# Where stacks are in models whose code in mlx-lm does not make them of packed layers itself, by
+# the model_type of config.json. That of others does, or looks for single experts first.
+_SWITCH, _EXPERTS = "switch_mlp", "experts"
+_PLACES = {
+    "ernie4_5_moe": _SWITCH,
+    "gpt_oss": _EXPERTS,
+    "lfm2_moe": _SWITCH,
+    "llama4": _EXPERTS,
+    "mellum": _SWITCH,
+    "minimax": _SWITCH,
+    "minimax_m2": _SWITCH,
+    "qwen2_moe": _SWITCH,
+    "qwen3_5_moe": _SWITCH,
+    "qwen3_moe": _SWITCH,
+    "qwen3_vl_moe": _SWITCH,
+}
+# Models of which it joins float experts only, and does more where it finds single ones.
+_JOINS_FLOATS = frozenset({"bailing_moe_v3", "Klear", "kimi_linear", "nemotron_h", "qwen3_next"})
+FLOAT_EXPERTS = Rule(
+    match="*.experts.*",
+    skip=True,
+    reason="experts, which mlx-lm loads as floats only",
+)
+# Where gates and what they multiply alternate in the stacks of transformers.
+ALTERNATING = frozenset({"gpt_oss"})
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the matrix of an expert is.
+
+    Attributes
+    ----------
+    module : str
+        The stack.
+    number : int
+        Of the expert.
+    """
+
+    module: str
+    number: int
+
+
+def has_stacks(config: Mapping[str, Any]) -> bool:
+    """Whether mlx-lm wants stacks of a model with this config.json."""
+    return config.get("model_type") in _PLACES
+
+
+def joins_floats(config: Mapping[str, Any]) -> bool:
+    """Whether mlx-lm loads experts of a model with this config.json as floats only."""
+    return config.get("model_type") in _JOINS_FLOATS
+
+
+def place_of(name: str, config: Mapping[str, Any]) -> Place | None:
+    """Return the place of a layer in a stack; None where it is in none."""
+    place = _PLACES.get(str(config.get("model_type")))
+    found = _EXPERT.fullmatch(name)
+    if place is None or found is None:
+        return None
+    matrix = _MATRICES.get(found["matrix"], found["matrix"])
+    return Place(f"{found['block']}.{place}.{matrix}", int(found["number"]))
+
+
+def settings_of_modules(
+    layers: Mapping[str, MlxSettings], others: Iterable[str], config: Mapping[str, Any]
+) -> dict[str, MlxSettings]:
+    """Return the settings of modules, of which one has all experts of a block.
+
+    Parameters
+    ----------
+    layers : mapping
+        Settings of layers by their names.
+    others : iterable of str
+        Names of tensors that are not quantized.
+    config : mapping
+        The model's config.json.
+
+    Raises
+    ------
+    ValueError
+        The experts of a stack do not all have the same settings.
+    """
+    settings: dict[str, MlxSettings] = {}
+    stacks: dict[str, MlxSettings] = {}
+    for name, each in layers.items():
+        place = place_of(name, config)
+        settings[name.removesuffix(WEIGHT) if place is None else place.module] = each
+        stack = _stack_of(name, config)
+        if stack is not None and stacks.setdefault(stack, each) != each:
+            raise _differ(stack, f"'{name}' is of {each}, others are of {stacks[stack]}")
+    kept: dict[str, list[str]] = {}
+    for name in others:
+        stack = _stack_of(name, config)
+        if stack in stacks:
+            kept.setdefault(stack, []).append(f"'{name}'")
+    for stack, names in kept.items():
+        raise _differ(stack, f"these are not quantized: {first_few(names)}")
+    return settings
+
+
+def mixed_problem(names: Iterable[str], config: Mapping[str, Any]) -> str | None:
+    """Say what keeps mlx-lm from loading these layers with different bits."""
+    if any(_stack_of(name, config) for name in names):
+        return (
+            "mlx-lm loads the experts of a block only if all have the same bits, which a budget or "
+            "a quality floor may not give. Use bit_width= instead"
+        )
+    return None
+
+
+def _stack_of(name: str, config: Mapping[str, Any]) -> str | None:
+    """Return what mlx-lm joins a layer to, or finds it in; None for what is no expert."""
+    found = _EXPERT.fullmatch(name) if "model_type" in config else None
+    if found is None:
+        return None
+    place = place_of(name, config)
+    return f"{found['block']}.experts.*.{found['matrix']}" if place is None else place.module
+
+
+def missing_experts(stack: str, numbers: Iterable[int]) -> ValueError:
+    """Return the error of a stack that has not these experts alone."""
+    found = sorted(numbers)
+    missing = sorted(set(range(found[-1] + 1)) - set(found))
+    return ValueError(
+        f"'{stack}' would lack the experts {first_few([str(number) for number in missing])}. "
+        "Give all of them, quantized or not"
+    )
+
+
+def _differ(module: str, found: str) -> ValueError:
+    return ValueError(
+        f"mlx-lm loads all experts of '{module}' as one stack, of the same settings; {found}. "
+        "Quantize them alike, or leave out all of them by a rule with skip"
+    )

@@ -1,0 +1,268 @@
+"""Experts of mixtures in folders for engines: all are quantized, in the layout that these load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import mlx.core as mx
+import numpy as np
+import pytest
+from commands import run
+from exports import quantized, weights
+from safetensors.numpy import load_file, save_file
+
+from formats.packed_models import Arrays, decode, read_model
+from pyarrowquant import Recipe, Rule, convert, dequantize_batch_arrow, plan
+from pyarrowquant.formats import write_mlx
+from pyarrowquant.formats._experts import with_experts_apart
+from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.models import open_model
+
+EXPERTS, HIDDEN, INNER = 4, 64, 96
+BLOCK = "model.layers.0.mlp"
+MATRICES = {
+    f"{BLOCK}.experts.{expert}.{name}.weight": weights(10 * expert + i, *shape)
+    for expert in range(EXPERTS)
+    for i, (name, shape) in enumerate(
+        {
+            "gate_proj": (INNER, HIDDEN),
+            "up_proj": (INNER, HIDDEN),
+            "down_proj": (HIDDEN, INNER),
+        }.items()
+    )
+}
+OTHERS = {
+    "model.layers.0.self_attn.q_proj.weight": weights(90, HIDDEN, HIDDEN),
+    f"{BLOCK}.gate.weight": weights(91, EXPERTS, HIDDEN),
+    f"{BLOCK}.shared_expert_gate.weight": weights(92, 1, HIDDEN),
+}
+SAID: Any = {"bit_width": 4, "group_size": 32, "method": "rtn", "scale_dtype": "float32"}
+
+
+def stack(name: str) -> np.ndarray:
+    return np.stack([MATRICES[f"{BLOCK}.experts.{i}.{name}.weight"] for i in range(EXPERTS)])
+
+
+def stacks(kind: str) -> Arrays:
+    """Stacks as models have them: rows, columns, or columns that alternate."""
+    gate, up, down = map(stack, ("gate_proj", "up_proj", "down_proj"))
+    joined = np.concatenate([gate, up], axis=1)
+    if kind == "alternating":
+        joined[:, 0::2], joined[:, 1::2] = gate, up
+    if kind != "rows":
+        joined, down = joined.swapaxes(1, 2), down.swapaxes(1, 2)
+    found = {"gate_up_proj": joined, "down_proj": down}
+    if kind == "alternating":
+        biases = {"gate_up_proj_bias": (EXPERTS, 2 * INNER), "down_proj_bias": (EXPERTS, HIDDEN)}
+        found |= {name: weights(7, *shape) for name, shape in biases.items()}
+    return {f"{BLOCK}.experts.{name}": np.ascontiguousarray(a) for name, a in found.items()}
+
+
+def saved(folder: Path, tensors: Arrays, model_type: str, dtype: str = "float32") -> Path:
+    folder.mkdir()
+    kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    floats = {name: array.astype(kind) for name, array in {**tensors, **OTHERS}.items()}
+    save_file(floats, folder / "model.safetensors")
+    config = {"model_type": model_type, "architectures": ["MoeForCausalLM"], "dtype": dtype}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def alone(**settings: Any) -> dict[str, np.ndarray]:
+    """What each matrix by itself decodes to."""
+    result = quantized(*MATRICES.values(), names=list(MATRICES), **settings)
+    rows = dequantize_batch_arrow(result).to_pylist()
+    return {row["layer_name"]: np.float32(row["weights"]).reshape(row["shape"]) for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "kind", "module"),
+    [
+        ("qwen3_moe", "matrices", "switch_mlp"),
+        ("qwen3_5_moe", "rows", "switch_mlp"),
+        ("qwen3_vl_moe", "columns", "switch_mlp"),
+        ("gpt_oss", "alternating", "experts"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["int", "mxfp4"])
+def test_mlx_has_stacks(
+    tmp_path: Path, model_type: str, kind: str, module: str, encoding: str
+) -> None:
+    tensors = MATRICES if kind == "matrices" else stacks(kind)
+    source = saved(tmp_path / "model", tensors, model_type)
+    said = SAID if encoding == "int" else {"encoding": encoding, "method": "rtn"}
+    done = convert(source, tmp_path / "out", to="mlx", **said)
+    left = {each.name: each.reason for each in done.unquantized}
+    assert left[f"{BLOCK}.gate.weight"] == left[f"{BLOCK}.shared_expert_gate.weight"] == "routers"
+    assert not any(".experts." in name and not name.endswith("bias") for name in left)
+    assert done.layers == 3 * EXPERTS + 1
+    found = mx.load(str(tmp_path / "out" / "model.safetensors"))
+    expected = alone(**({**said, "zero_point": "float"} if encoding == "int" else said))
+    mode = "affine" if encoding == "int" else encoding
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        stacked = f"{BLOCK}.{module}.{name}"
+        parts = [found.get(f"{stacked}.{part}") for part in ("weight", "scales", "biases")]
+        values = np.array(mx.dequantize(*parts, 32, 4, mode, dtype=mx.float32))
+        for expert in range(EXPERTS):
+            wanted = expected[f"{BLOCK}.experts.{expert}.{name}.weight"]
+            np.testing.assert_allclose(values[expert], wanted, atol=1e-5, rtol=0)
+    if kind == "alternating":
+        biases = tensors[f"{BLOCK}.experts.gate_up_proj_bias"]
+        for first, name in enumerate(("gate_proj", "up_proj")):
+            bias = np.array(found[f"{BLOCK}.experts.{name}.bias"])
+            np.testing.assert_array_equal(bias, biases[:, first::2])
+    size = (tmp_path / "out" / "model.safetensors").stat().st_size
+    assert size < 0.25 * (source / "model.safetensors").stat().st_size
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["quantization"] == {"group_size": 32, "bits": 4, "mode": mode}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["matrices", "rows", "columns"])
+def test_compressed_tensors_has_single_experts(tmp_path: Path, kind: str, dtype: str) -> None:
+    tensors = MATRICES if kind == "matrices" else stacks(kind)
+    source = saved(tmp_path / "model", tensors, "qwen3_5_moe", dtype)
+    said = {name: value for name, value in SAID.items() if name != "scale_dtype"}
+    done = convert(source, tmp_path / "out", to="compressed-tensors", **said)
+    assert {each.name for each in done.unquantized} == OTHERS.keys() - {next(iter(OTHERS))}
+    found = read_model(tmp_path / "out")
+    rounded = {
+        name: array.astype(getattr(ml_dtypes, dtype, dtype)).astype(np.float32)
+        for name, array in MATRICES.items()
+    }
+    result = quantized(
+        *rounded.values(),
+        names=list(rounded),
+        **{**SAID, "zero_point": "symmetric", "scale_dtype": dtype},
+    )
+    for row in dequantize_batch_arrow(result).to_pylist():
+        values = decode(found, row["layer_name"], 4)
+        np.testing.assert_array_equal(values.ravel(), np.float32(row["weights"]))
+    sizes = [(each / "model.safetensors").stat().st_size for each in (tmp_path / "out", source)]
+    assert sizes[0] < {"float32": 0.25, "bfloat16": 0.4}[dtype] * sizes[1]
+    config = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    assert not any("experts." in module for module in config["ignore"])
+
+
+@pytest.mark.parametrize("kind", ["rows", "columns"])
+def test_stacks_of_which_nothing_is_quantized_stay(tmp_path: Path, kind: str) -> None:
+    """transformers does not load single float experts beside packed layers."""
+    source = saved(tmp_path / "model", stacks(kind), "qwen3_5_moe")
+    recipe = Recipe([Rule("*.experts.*", skip=True), *Recipe.preset("text").rules])
+    out = tmp_path / "out"
+    convert(source, out, to="compressed-tensors", recipe=recipe, group_size=32)
+    written = load_file(out / "model.safetensors")
+    for name, array in stacks(kind).items():
+        np.testing.assert_array_equal(written[name], array)
+    assert not any(".experts.0." in name for name in written)
+    assert run("compare", str(source), str(out)).exit_code == 0
+    convert(source, tmp_path / "mlx", to="mlx", recipe=recipe, group_size=32)
+    written = load_file(tmp_path / "mlx" / "model.safetensors")
+    np.testing.assert_array_equal(written[f"{BLOCK}.switch_mlp.up_proj.weight"], stack("up_proj"))
+    assert f"{BLOCK}.switch_mlp.up_proj.scales" not in written
+
+
+def test_a_matrix_is_read_by_itself(tmp_path: Path) -> None:
+    for kind in ("rows", "columns", "alternating"):
+        source = saved(tmp_path / kind, stacks(kind), "gpt_oss")
+        model = with_experts_apart(
+            open_model(locate(str(source), None)), alternating=kind == "alternating"
+        )
+        batches = list(model.batches(1, only_floats=True, skip=0))
+        read = {
+            batch["layer_name"][0].as_py(): np.frombuffer(batch["weights"][0].as_py(), np.float32)
+            for batch in batches
+        }
+        assert len(batches) == len(read)
+        for name, array in MATRICES.items():
+            np.testing.assert_array_equal(read[name], array.ravel())
+
+
+def test_stacks_of_other_shapes_stay(tmp_path: Path) -> None:
+    """Neither alone, nor where the two do not fit each other, are they what they are called."""
+    tensors = stacks("rows")
+    for i, changed in enumerate(
+        (
+            {f"{BLOCK}.experts.gate_up_proj": tensors[f"{BLOCK}.experts.gate_up_proj"]},
+            {**tensors, f"{BLOCK}.experts.down_proj": weights(1, 8, 8).reshape(4, 4, 4)},
+        )
+    ):
+        source = saved(tmp_path / f"model{i}", changed, "qwen3_5_moe")
+        for to in ("mlx", "compressed-tensors"):
+            planned = plan(source, tmp_path / "x", to=to)
+            reasons = {each.name: each.reason for each in planned.unquantized}
+            for name in changed:
+                assert reasons[name].startswith("stacks of experts"), name
+
+
+def test_experts_of_a_stack_are_alike(tmp_path: Path) -> None:
+    source = saved(tmp_path / "model", MATRICES, "qwen3_moe")
+    for rule, text in (
+        (Rule("*.experts.1.up_proj.*", bit_width=8), "'.*' is of .* bits in groups of 32 .affine"),
+        (Rule("*.experts.1.up_proj.*", skip=True), "these are not quantized: '.*experts.1.up"),
+    ):
+        with pytest.raises(
+            ValueError, match=f"switch_mlp.up_proj' as one stack.*{text}.*by a rule"
+        ):
+            plan(source, tmp_path / "x", to="mlx", recipe=Recipe([rule]), group_size=32)
+    for said in ({"bits_per_weight": 5.0}, {"quality_floor": 0.999}):
+        with pytest.raises(ValueError, match=r"mlx-lm loads the experts .* Use bit_width= instead"):
+            plan(source, tmp_path / "x", to="mlx", **said)
+    joined = saved(tmp_path / "joined", MATRICES, "deepseek_v3")
+    recipe = Recipe([Rule("*.experts.1.up_proj.*", bit_width=8)])
+    with pytest.raises(ValueError, match=r"all experts of '.*mlp\.experts\.\*\.up_proj' as one"):
+        plan(joined, tmp_path / "x", to="mlx", recipe=recipe, group_size=32)
+    names = [f"a.experts.{i}.up_proj.weight" for i in (0, 2)]
+    result = quantized(*[weights(1, 2, 64)] * 2, names=names, group_size=32)
+    with pytest.raises(
+        ValueError, match=r"'a\.switch_mlp\.up_proj\.weight' would lack the experts 1"
+    ):
+        write_mlx(result, tmp_path / "x", dtype="float32", config={"model_type": "qwen3_moe"})
+    assert not (tmp_path / "x").exists()
+    write_mlx(result, tmp_path / "y", dtype="float32", config={"model_type": "mixtral"})
+    assert f"{names[0]}" in load_file(tmp_path / "y" / "model.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["matrices", "rows", "alternating"])
+def test_compare_finds_experts(tmp_path: Path, kind: str) -> None:
+    tensors = MATRICES if kind == "matrices" else stacks(kind)
+    model_type = {"matrices": "qwen3_moe", "rows": "qwen3_5_moe"}.get(kind, "gpt_oss")
+    source = saved(tmp_path / "model", tensors, model_type)
+    for to in ("mlx", "compressed-tensors"):
+        convert(source, tmp_path / to, to=to, bit_width=8, group_size=32)
+        shown = run("compare", str(source), str(tmp_path / to), "--json")
+        assert shown.exit_code == 0, shown.stderr
+        found = json.loads(shown.stdout)
+        assert max(layer["relative_error"] for layer in found["layers"]) < 0.01
+        assert sum(np.prod(layer["shape"]) for layer in found["layers"]) == sum(
+            array.size for array in {**tensors, **OTHERS}.values()
+        )
+
+
+def test_rules_are_for_either_name(tmp_path: Path) -> None:
+    source = saved(tmp_path / "model", stacks("rows"), "qwen3_5_moe")
+    recipe = Recipe([Rule("*.experts.gate_up_proj", bit_width=8)])
+    planned = plan(source, tmp_path / "x", to="mlx", recipe=recipe, group_size=32)
+    bits = {each.name: each.settings.bit_width for each in planned.layers if each.settings}
+    assert {bits[name] for name in MATRICES if "down" not in name} == {8}
+    assert {bits[name] for name in MATRICES if "down" in name} == {4}
+
+
+def test_experts_that_mlx_lm_loads_as_floats_stay(tmp_path: Path) -> None:
+    source = saved(tmp_path / "model", MATRICES, "qwen3_next")
+    planned = plan(source, tmp_path / "x", to="mlx", recipe="all")
+    reasons = {each.name: each.reason for each in planned.unquantized}
+    for name in MATRICES:
+        assert reasons[name] == "experts, which mlx-lm loads as floats only"
+
+
+def test_what_mlx_lm_takes_apart_stays(tmp_path: Path) -> None:
+    name = "model.layers.0.self_attn.kv_b_proj.weight"
+    source = saved(tmp_path / "model", {name: weights(1, 64, 64)}, "deepseek_v3")
+    planned = plan(source, tmp_path / "x", to="mlx")
+    assert {each.name: each.reason for each in planned.unquantized}[
+        name
+    ] == "which mlx-lm takes apart"
