@@ -160,8 +160,8 @@ def convert(
     bit_width : {2, 3, 4, 5, 6, 8}, optional
         Default 4; for a GGUF model or a Hugging Face folder to gguf as the mix Q4_K_M has it.
     group_size : int, "tensor" or "block", optional
-        -1 for whole rows; default 128, 32 for gguf, the largest of 128, 64 and 32 (64 and 32 for
-        mlx) that fits nearly all layers for compressed-tensors and mlx.
+        -1 for whole rows; default 128, 32 for gguf, the largest of 128, 64 and 32 that fits nearly
+        all layers for compressed-tensors, 64 or 32 for mlx, layer by layer.
     method : {"rtn", "mse", "hqq"}, optional
         Default "mse".
     zero_point : {"integer", "float", "symmetric"}, optional

@@ -144,13 +144,13 @@ def prepare(
     # This checks schema and arguments.
     quantize_stream(model.reader(), **asdict(settings), recipe=rules, quality_floor=quality_floor)
     layers = planned(model, settings, rules)
-    rules, layers, instead = with_instead(target, layers, rules)
-    _warn_of_instead(instead)
     if "group_size" not in said and "encoding" not in said and target.group_sizes:
         group_size = target.fitting_group_size(layers)
         if group_size != settings.group_size:
             settings = replace(settings, group_size=group_size)
             layers = planned(model, settings, rules)
+    rules, layers, instead = with_instead(target, layers, rules)
+    _warn_of_instead(instead)
     rules, layers, ragged = with_ragged_kept(target, layers, rules)
     _warn_of_ragged(ragged, model, target)
     rules, layers, joined = with_one_scheme(target, layers, rules)
@@ -307,7 +307,7 @@ def _warn_of_instead(names: Mapping[Settings, Sequence[str]]) -> None:
     for settings, layers in names.items():
         what = settings.encoding if settings.encoding != INTEGER else f"{settings.bit_width} bits"
         warnings.warn(
-            f"Their rows are no whole blocks of their encoding, so these get {what} in groups of "
+            f"Their rows are no whole blocks or groups, so these get {what} in groups of "
             f"{settings.group_size} instead: {first_few(layers)}",
             UserWarning,
             stacklevel=users_level(),

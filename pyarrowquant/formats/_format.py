@@ -55,8 +55,10 @@ class Format(ABC):
     usual : Settings
         What is best for it, where the model and the user say nothing else.
     group_sizes : tuple of int
-        Usual ones, the largest first, of which the first is taken that nearly all layers have
-        whole numbers of; none where rows may end with a shorter group.
+        Usual ones, the largest first, of which the first is taken that fits; none where rows may
+        end with a shorter group.
+    most_unfit : float
+        The part of all weights whose rows may be no whole groups of a size that fits.
     kept : tuple of Rule
         For layers that it does not quantize: they stay as they are.
     copies_files : bool
@@ -81,6 +83,7 @@ class Format(ABC):
     encodings: ClassVar[tuple[str, ...]] = INTEGER_ONLY
     usual: ClassVar[Settings] = Settings(method="mse")
     group_sizes: ClassVar[tuple[int, ...]] = ()
+    most_unfit: ClassVar[float] = 0.01
     kept: ClassVar[tuple[Rule, ...]] = ()
     copies_files: ClassVar[bool] = False
     short_groups: ClassVar[tuple[int, ...] | None] = None
@@ -231,14 +234,14 @@ class Format(ABC):
         return layer.columns % size == 0
 
     def fitting_group_size(self, layers: Sequence[PlannedLayer]) -> int:
-        """Return the usual group size with which nearly all weights can be quantized."""
+        """Return the usual group size that fits the layers."""
         wanted = [layer for layer in layers if layer.settings is not None]
         most = sum(math.prod(layer.shape) for layer in wanted)
         for group_size in self.group_sizes:
             settings = replace(self.usual, group_size=group_size)
             with_it = [replace(layer, settings=settings) for layer in wanted]
-            lost = sum(math.prod(layer.shape) for layer in with_it if not self.takes_shape(layer))
-            if lost <= _MOST_LOST * most:
+            unfit = sum(math.prod(layer.shape) for layer in with_it if not self.takes_shape(layer))
+            if unfit <= self.most_unfit * most:
                 return group_size
         return in_row(self.usual.group_size)
 
@@ -326,9 +329,6 @@ class SizedFormat(Format):
         origin: Origin,
     ) -> int:
         """Return what the file has beside the data of layers."""
-
-
-_MOST_LOST = 0.01  # of all weights, to have larger groups
 
 
 def preceded(first: Sequence[Rule], recipe: Recipe | None) -> Recipe | None:

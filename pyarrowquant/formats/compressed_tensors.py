@@ -39,6 +39,7 @@ from pyarrowquant.formats._compressed_schemes import (
     scheme_of,
 )
 from pyarrowquant.formats._compressed_warnings import warn_of_different, warn_of_experts
+from pyarrowquant.formats._conv1d import refuse_conv1d
 from pyarrowquant.formats._either_name import by_either_name
 from pyarrowquant.formats._experts import ApartModel, with_experts_apart
 from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format
@@ -69,9 +70,6 @@ from pyarrowquant.recipes.presets import NOT_LINEAR
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
 from pyarrowquant.recipes.schemes import INT8_ACTIVATIONS, SCHEMES
-
-# Their layers are Conv1D, of transposed weights, and no Linear.
-_CONV1D = frozenset({"clvp", "decision_transformer", "gpt2", "imagegpt", "openai-gpt"})
 
 
 def write_compressed_tensors(
@@ -204,11 +202,7 @@ def model_dtype(source: ModelFolder) -> str:
     """Return the dtype of the model, or raise where the format has no place for the model."""
     config = source.path / "config.json"
     source.model.refuse_quantized()
-    if (model_type := source.config.get("model_type")) in _CONV1D:
-        raise ValueError(
-            f"'{config}' has model_type '{model_type}', whose layers are Conv1D: transformers "
-            "loads packed Linear layers only"
-        )
+    refuse_conv1d(source.config, config, "transformers loads packed Linear layers only")
     if source.dtype not in DTYPES:
         raise ValueError(
             f"'{config}' says that the model's dtype is {source.dtype!r}. It must be 'float32', "

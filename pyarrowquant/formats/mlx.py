@@ -17,7 +17,9 @@ from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.placing import refuse_irreplaceable
 from pyarrowquant._core.settings import Settings
+from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.errors import ArgumentTypeError
+from pyarrowquant.formats._conv1d import refuse_conv1d
 from pyarrowquant.formats._either_name import by_either_name
 from pyarrowquant.formats._experts import with_experts_apart
 from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format, preceded
@@ -48,6 +50,7 @@ from pyarrowquant.formats._model_folder import copy_files, other_files
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outputs import OutputFolder, Outputs, clear_abandoned
 from pyarrowquant.formats._safetensors import RESERVED
+from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import ShardedModel
 from pyarrowquant.reading.safetensors_header import BITS
@@ -56,7 +59,7 @@ from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
 
-_MODEL, _CONFIG = "model.safetensors", "config.json"
+_MODEL = "model.safetensors"
 # What mlx.core.load refuses, with the whole file.
 _NOT_LOADED = {"F64", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
 # Of safetensors all whose elements are whole bytes.
@@ -148,7 +151,7 @@ def write_mlx(
     json.dumps(config)  # what JSON does not know is found here, not at the end
     overwrite = arguments.boolean("overwrite", overwrite)
     folder = Path(folder)
-    files = [folder / _MODEL, folder / _CONFIG]
+    files = [folder / _MODEL, folder / CONFIG]
     clear_abandoned(Path(os.path.realpath(files[-1])))
     for other in sorted(folder.glob("model*.safetensors")):
         if other != files[0]:
@@ -163,7 +166,7 @@ def write_mlx(
 
     if _is_replaced_whole(folder, overwrite):
         with OutputFolder(folder, overwrite) as output:
-            write(output.temporary / _MODEL, output.temporary / _CONFIG)
+            write(output.temporary / _MODEL, output.temporary / CONFIG)
             if not _is_replaced_whole(folder, overwrite):
                 raise FileExistsError(f"'{folder}' has got files meanwhile. Write into it again")
     else:
@@ -179,7 +182,7 @@ def _is_replaced_whole(folder: Path, overwrite: bool) -> bool:
     if os.path.samefile(real, os.curdir):
         return False
     found = set(os.listdir(real))
-    if found - {_MODEL, _CONFIG} or (found and not overwrite):
+    if found - {_MODEL, CONFIG} or (found and not overwrite):
         return False
     try:
         refuse_irreplaceable(real)
@@ -197,6 +200,7 @@ class Mlx(Format):
     # A float zero-point takes as much as another, and leaves less error.
     usual = Settings(method="mse", group_size=64, zero_point="float", scale_dtype="float16")
     group_sizes = (64, 32)
+    most_unfit = 0.5  # which get smaller ones
     copies_files = True
     kept = (NO_EXPERTS, NO_MATRIX, NO_WEIGHT, _PARTED)
     short_groups = GROUPS
@@ -230,6 +234,17 @@ class Mlx(Format):
             recipe = by_either_name(recipe, model)
         found = super().recipe(model, recipe, budget)
         return preceded([FLOAT_EXPERTS], found) if joins_floats(model.config or {}) else found
+
+    def instead(self, settings: Settings, shape: Sequence[int]) -> Settings:
+        """Return smaller groups for rows that are no whole ones."""
+        if settings.encoding != INTEGER or settings.group_size not in GROUPS:
+            return settings
+        fitting = [size for size in GROUPS if size < settings.group_size]
+        sizes = [settings.group_size, *reversed(fitting)]
+        columns = columns_of(shape)
+        return next(
+            (replace(settings, group_size=size) for size in sizes if columns % size == 0), settings
+        )
 
     def mixed_problem(self, layers: Sequence[PlannedLayer], model: Model) -> str | None:
         names = [str(layer.name) for layer in layers if layer.settings is not None]
@@ -270,6 +285,11 @@ class Mlx(Format):
         def problem(layer: PlannedLayout) -> str | None:
             return planned_problem(layer, scale_dtype)
 
+        if model.folder is not None:
+            said_in = model.folder.within(CONFIG)
+            refuse_conv1d(
+                model.config or {}, said_in, "mlx-lm transposes weights when it loads them"
+            )
         refuse(layers, problem, "MLX", HOLDS, ENCODINGS)
         settings = {layer.name: MlxSettings.of(layer) for layer in layers}
         others = [each.name for each in model.all_tensors if each.name not in settings]
@@ -297,7 +317,7 @@ class Mlx(Format):
         """List what goes along with a model folder."""
         if model.folder is None or not isinstance(model, ShardedModel):
             return []
-        written = (_MODEL, _CONFIG)
+        written = (_MODEL, CONFIG)
         found = other_files(Path(model.folder.path), model.shards)
         return [path for path in found if str(path) not in written]
 

@@ -61,9 +61,32 @@ def test_a_small_layer_does_not_make_groups_small(tmp_path: Path) -> None:
     shapes = {"layers.0.up.weight": (512, 512), "layers.0.odd.weight": (2, 192)}
     source = saved(tmp_path / "model", shapes)
     assert group_sizes(source, "compressed-tensors") == {128}
-    assert group_sizes(saved(tmp_path / "other", {**shapes, "odd.weight": (64, 192)}), "mlx") == {
-        64
-    }
+
+
+def test_each_layer_for_mlx_has_the_largest_groups_that_fit(tmp_path: Path) -> None:
+    shapes = {f"layers.{i}.up.weight": (512, 512) for i in (0, 1)}
+    shapes["layers.0.odd.weight"] = (64, 96)
+    source, out = saved(tmp_path / "model", shapes), tmp_path / "out"
+    with pytest.warns(UserWarning, match=r"groups of 32 instead: layers\.0\.odd\.weight"):
+        done = convert(source, out, to="mlx")
+    assert done.layers == 3
+    said = json.loads((out / "config.json").read_text())["quantization"]
+    assert said["group_size"] == 64
+    assert said["layers.0.odd"]["group_size"] == 32
+    other = saved(tmp_path / "other", {"layers.0.up.weight": (64, 192)})
+    with pytest.warns(UserWarning, match="groups of 64 instead"):
+        (layer,) = plan(other, tmp_path / "other-out", to="mlx", group_size=128).layers
+    assert layer.settings is not None
+    assert layer.settings.group_size == 64
+
+
+def test_models_of_conv1d_are_refused_for_engines(tmp_path: Path) -> None:
+    source = saved(tmp_path / "model", {"h.0.attn.c_attn.weight": (64, 192)})
+    config = source / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": "gpt2"}))
+    for to in ("mlx", "compressed-tensors"):
+        with pytest.raises(ValueError, match=r"config\.json' has model_type 'gpt2'.*Conv1D"):
+            plan(source, tmp_path / "out", to=to)
 
 
 @pytest.mark.parametrize(
