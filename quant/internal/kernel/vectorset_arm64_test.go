@@ -1,0 +1,35 @@
+//go:build goexperiment.simd
+
+package kernel
+
+import (
+	"reflect"
+	"testing"
+)
+
+func expectedKernels() []string { return []string{"scalar", "neon"} }
+
+// TestSetIsComplete has the functions that CPUs with other instruction sets have.
+func TestSetIsComplete(t *testing.T) {
+	set := reflect.ValueOf(&neon).Elem()
+	for i := range set.NumField() {
+		checkFunctions(t, set.Type().Field(i).Name, set.Field(i))
+	}
+}
+
+// checkFunctions looks at all functions of a field but those of bit widths that are not packed.
+func checkFunctions(t *testing.T, name string, field reflect.Value) {
+	switch field.Kind() {
+	case reflect.Func:
+		if field.IsNil() {
+			t.Errorf("there is no %s", name)
+		}
+	case reflect.Array:
+		for i := range field.Len() {
+			packed := field.Len() != len(neon.pack) || i > 1
+			if packed && name != "packWide" || i == 2 || i == 4 {
+				checkFunctions(t, name, field.Index(i))
+			}
+		}
+	}
+}
