@@ -1,4 +1,4 @@
-//go:build goexperiment.simd
+//go:build goexperiment.simd && go1.27
 
 package kernel
 
@@ -74,6 +74,8 @@ func (v pair) store(p *float32, i int) {
 	storeFloats(v.high, p, 4)
 }
 
+func pairOf(low, high floats) pair { return pair{low, high} }
+
 // both is the same vector twice.
 func both(v floats) pair { return pair{v, v} }
 
@@ -98,22 +100,37 @@ var float16Widening = struct {
 	unit  [4]float32
 }{[4]int32{-3, -3, -3, -3}, [4]uint32{0x8fffe000, 0x8fffe000, 0x8fffe000, 0x8fffe000}, [4]float32{0x1p112, 0x1p112, 0x1p112, 0x1p112}}
 
-// loadElements widens 8 finite weights.
-func loadElements(p *byte, i int, t ElementType) pair {
+// loadElements widens 8 finite weights. Functions whose signatures have vectors may be longer
+// than others until the compiler no longer inlines them; pairs are not seen as such.
+func loadElements(p *byte, i int, t ElementType) (v, w floats) {
 	if t == Float32 {
-		return loadPair((*float32)(unsafe.Pointer(p)), i)
+		from := floatAt((*float32)(unsafe.Pointer(p)), i)
+		return loadFloats(from, 0), loadFloats(from, 4)
 	}
-	v := loadOctets(p, 2*i).ReshapeToUint16s()
-	low, high := shorts{}.InterleaveLo(v).ReshapeToUint32s(), shorts{}.InterleaveHi(v).ReshapeToUint32s()
+	short := loadOctets(p, 2*i).ReshapeToUint16s()
+	low, high := shorts{}.InterleaveLo(short).ReshapeToUint32s(), shorts{}.InterleaveHi(short).ReshapeToUint32s()
 	if t == BFloat16 {
-		return pair{low.BitsToFloat32(), high.BitsToFloat32()}
+		return low.BitsToFloat32(), high.BitsToFloat32()
 	}
-	w := &float16Widening
-	shift, kept, unit := archsimd.LoadInt32x4Array(&w.shift), archsimd.LoadUint32x4Array(&w.kept), archsimd.LoadFloat32x4Array(&w.unit)
-	return pair{
-		low.BitsToInt32().Shift(shift).ToBits().And(kept).BitsToFloat32().Mul(unit),
-		high.BitsToInt32().Shift(shift).ToBits().And(kept).BitsToFloat32().Mul(unit),
+	c := &float16Widening
+	shift, kept, unit := archsimd.LoadInt32x4Array(&c.shift), archsimd.LoadUint32x4Array(&c.kept), archsimd.LoadFloat32x4Array(&c.unit)
+	v = low.BitsToInt32().Shift(shift).ToBits().And(kept).BitsToFloat32().Mul(unit)
+	w = high.BitsToInt32().Shift(shift).ToBits().And(kept).BitsToFloat32().Mul(unit)
+	return v, w
+}
+
+// loadFour widens 4 finite weights.
+func loadFour(p *byte, i int, t ElementType) floats {
+	if t == Float32 {
+		return loadFloats((*float32)(unsafe.Pointer(p)), i)
 	}
+	v := shorts{}.InterleaveLo(loadLower(p, 2*i).ReshapeToUint16s()).ReshapeToUint32s()
+	if t == BFloat16 {
+		return v.BitsToFloat32()
+	}
+	c := &float16Widening
+	shift, kept, unit := archsimd.LoadInt32x4Array(&c.shift), archsimd.LoadUint32x4Array(&c.kept), archsimd.LoadFloat32x4Array(&c.unit)
+	return v.BitsToInt32().Shift(shift).ToBits().And(kept).BitsToFloat32().Mul(unit)
 }
 
 // widenOctets makes float32 of 8 bytes, the lower half of a vector.
@@ -123,4 +140,10 @@ func widenOctets(v octets) pair {
 		s.InterleaveLo(shorts{}).ReshapeToUint32s().ConvertToFloat32(),
 		s.InterleaveHi(shorts{}).ReshapeToUint32s().ConvertToFloat32(),
 	}
+}
+
+// loadFourCodes makes float32 of 4 bytes.
+func loadFourCodes(p *byte, i int) floats {
+	v := words{}.SetElem(0, *(*uint32)(unsafe.Pointer(byteAt(p, i)))).ReshapeToUint8s()
+	return v.InterleaveLo(octets{}).ReshapeToUint16s().InterleaveLo(shorts{}).ReshapeToUint32s().ConvertToFloat32()
 }

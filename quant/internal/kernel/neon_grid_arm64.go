@@ -1,4 +1,4 @@
-//go:build goexperiment.simd
+//go:build goexperiment.simd && go1.27
 
 package kernel
 
@@ -33,30 +33,23 @@ func lookUp8(table *uint32, places words) words {
 
 func bitsOf(v *vector8) *uint32 { return (*uint32)(unsafe.Pointer(v)) }
 
-// tablePlace is minus where in the table the level nearest to y is, and whether that is in the
-// upper half.
-func (g *gridVectors) tablePlace(y floats) (place words, upper archsimd.Mask32x4) {
+// The level nearest to y is found in a table in steps, each of which is short enough for the
+// compiler to inline it into loops. A place is minus that in the table.
+
+// tableQuarter is the place among quarters, and whether that is in the upper half.
+func (g *gridVectors) tableQuarter(y floats) (place words, upper archsimd.Mask32x4) {
 	upper = y.Greater(loadFloats(&g.eighth[0], 0))
 	bound := loadFloats(&g.twelfth[0], 0).IfElse(upper, loadFloats(&g.fourth[0], 0))
-	place = upper.ToInt32x4().ToBits()
-	place = place.Add(place).Add(y.Greater(bound).ToInt32x4().ToBits())
-	bound = lookUp4(bitsOf(&g.thirds), place).BitsToFloat32()
+	half := upper.ToInt32x4().ToBits()
+	return half.Add(half).Add(y.Greater(bound).ToInt32x4().ToBits()), upper
+}
+
+// tablePlace is the place, given that among quarters.
+func (g *gridVectors) tablePlace(y floats, place words) words {
+	bound := lookUp4(bitsOf(&g.thirds), place).BitsToFloat32()
 	place = place.Add(place).Add(y.Greater(bound).ToInt32x4().ToBits())
 	bound = lookUp8(bitsOf(&g.odds), place).BitsToFloat32()
-	return place.Add(place).Add(y.Greater(bound).ToInt32x4().ToBits()), upper
-}
-
-// evenLevel, tableLevel and floatLevel are the levels nearest to y.
-func evenLevel(y, low, high pair) pair { return y.max(low).min(high).round() }
-
-func (g *gridVectors) tableLevel(y floats) floats {
-	place, upper := g.tablePlace(y)
-	return lookUp8(bitsOf(&g.upperLevels), place).IfElse(upper, lookUp8(bitsOf(&g.lowerLevels), place)).BitsToFloat32()
-}
-
-func (g *gridVectors) tableCode(y floats) words {
-	place, upper := g.tablePlace(y)
-	return lookUp8(&g.upperCodes[0], place).IfElse(upper, lookUp8(&g.lowerCodes[0], place))
+	return place.Add(place).Add(y.Greater(bound).ToInt32x4().ToBits())
 }
 
 // floatLevel is floatFormat.round.
@@ -75,40 +68,50 @@ func (g *gridVectors) floatCode(y floats, exponents, sign words, shift, signShif
 	return small.IfElse(v.Less(loadFloats(&g.smallestNormal[0], 0)), normal).Or(signs)
 }
 
-// level is the level nearest to y.
-func (g *gridVectors) level(y pair, kind gridKind, exponents words) pair {
-	switch kind {
-	case evenKind:
-		return evenLevel(y, both(loadFloats(&g.low[0], 0)), both(loadFloats(&g.high[0], 0)))
-	case tableKind:
-		return pair{g.tableLevel(y.low), g.tableLevel(y.high)}
-	default:
-		return pair{g.floatLevel(y.low, exponents), g.floatLevel(y.high, exponents)}
-	}
-}
-
 // codeLevelsNEON gives the codes of each group, one byte each.
 func codeLevelsNEON(codes *byte, grid, weights *float32, groups, groupSize int, inverse, offset *float32, kind gridKind) {
 	g := (*gridVectors)(unsafe.Pointer(grid))
-	low, exponents, sign := both(loadFloats(grid, 0)), archsimd.BroadcastUint32x4(infinityBits), archsimd.BroadcastUint32x4(signBit)
-	shift, signShift := archsimd.BroadcastInt32x4(-int32(g.shift[0])), archsimd.BroadcastInt32x4(-int32(g.signShift[0]))
 	at := 0
 	for group := range groups {
-		factor, addend := both(repeat(inverse, group)), both(repeat(offset, group))
-		for end := at + groupSize; at < end; at += 8 {
-			y := loadPair(weights, at).mul(factor).add(addend)
-			var a, b words
-			switch kind {
-			case evenKind:
-				storeLower(g.level(y, evenKind, exponents).sub(low).shorten().TruncToUint8(), codes, at)
-				continue
-			case tableKind:
-				a, b = g.tableCode(y.low), g.tableCode(y.high)
-			default:
-				a, b = g.floatCode(y.low, exponents, sign, shift, signShift), g.floatCode(y.high, exponents, sign, shift, signShift)
-			}
-			storeLower(a.ReshapeToUint16s().ConcatEven(b.ReshapeToUint16s()).TruncToUint8(), codes, at)
+		factor, addend := repeat(inverse, group), repeat(offset, group)
+		switch kind {
+		case evenKind:
+			g.evenCodes(codes, weights, at, groupSize, factor, addend)
+		case tableKind:
+			g.tableCodes(codes, weights, at, groupSize, factor, addend)
+		default:
+			g.floatCodes(codes, weights, at, groupSize, factor, addend)
 		}
+		at += groupSize
+	}
+}
+
+func (g *gridVectors) evenCodes(codes *byte, weights *float32, at, n int, factor, addend floats) {
+	low, high := both(loadFloats(&g.low[0], 0)), both(loadFloats(&g.high[0], 0))
+	for end := at + n; at < end; at += 8 {
+		y := loadPair(weights, at).mul(both(factor)).add(both(addend)).max(low).min(high).round().sub(low)
+		storeLower(y.shorten().TruncToUint8(), codes, at)
+	}
+}
+
+// tableCodes takes 4 weights at a time.
+func (g *gridVectors) tableCodes(codes *byte, weights *float32, at, n int, factor, addend floats) {
+	for end := at + n; at < end; at += 4 {
+		y := loadFloats(weights, at).Mul(factor).Add(addend)
+		place, upper := g.tableQuarter(y)
+		place = g.tablePlace(y, place)
+		code := lookUp8(&g.upperCodes[0], place).IfElse(upper, lookUp8(&g.lowerCodes[0], place))
+		*(*uint32)(unsafe.Pointer(byteAt(codes, at))) = code.TruncToUint16().TruncToUint8().ReshapeToUint32s().GetElem(0)
+	}
+}
+
+func (g *gridVectors) floatCodes(codes *byte, weights *float32, at, n int, factor, addend floats) {
+	exponents, sign := archsimd.BroadcastUint32x4(infinityBits), archsimd.BroadcastUint32x4(signBit)
+	shift, signShift := archsimd.BroadcastInt32x4(-int32(g.shift[0])), archsimd.BroadcastInt32x4(-int32(g.signShift[0]))
+	for end := at + n; at < end; at += 8 {
+		y := loadPair(weights, at).mul(both(factor)).add(both(addend))
+		a, b := g.floatCode(y.low, exponents, sign, shift, signShift), g.floatCode(y.high, exponents, sign, shift, signShift)
+		storeLower(a.ReshapeToUint16s().ConcatEven(b.ReshapeToUint16s()).TruncToUint8(), codes, at)
 	}
 }
 

@@ -1,4 +1,4 @@
-//go:build goexperiment.simd
+//go:build goexperiment.simd && go1.27
 
 package kernel
 
@@ -33,6 +33,10 @@ func rangesFloat32NEON(weights *byte, groups, groupSize int, lo, hi *float32) (n
 // the largest signed integer is the largest weight, unless all have a sign, and the largest
 // unsigned one the smallest weight, unless none has; in these cases the least unsigned one is.
 func rangesShort(weights *byte, groups, groupSize int, lo, hi *float32, t ElementType) (nonFinite bool) {
+	exponents := uint16(infinityBits >> 16)
+	if t == Float16 {
+		exponents = 0x7c00
+	}
 	at := 0
 	for group := range groups {
 		unsigned := loadOctets(weights, at).ReshapeToUint16s()
@@ -53,7 +57,7 @@ func rangesShort(weights *byte, groups, groupSize int, lo, hi *float32, t Elemen
 			high = other
 		}
 		*floatAt(lo, group), *floatAt(hi, group) = widenShort(low, t), widenShort(high, t)
-		nonFinite = nonFinite || !isFinite(*floatAt(lo, group)) || !isFinite(*floatAt(hi, group))
+		nonFinite = nonFinite || low&exponents == exponents || high&exponents == exponents
 	}
 	return nonFinite
 }
@@ -63,9 +67,10 @@ func largestShort(v shorts) uint16 {
 	return max(v.GetElem(0), v.GetElem(1), v.GetElem(2), v.GetElem(3))
 }
 
+// widenShort widens a finite weight.
 func widenShort(bits uint16, t ElementType) float32 {
-	if t == Float16 {
-		return widenFloat16(bits)
+	if t == Float16 { // as loadElements
+		return math.Float32frombits(uint32(int32(uint32(bits)<<16)>>3)&0x8fffe000) * 0x1p112
 	}
 	return math.Float32frombits(uint32(bits) << 16)
 }
@@ -86,12 +91,12 @@ func codeNEON(weights *byte, groups, groupSize int, inverse, zeroPoint *float32,
 		factor, offset := both(repeat(inverse, group)), both(repeat(zeroPoint, group))
 		end := at + groupSize
 		for ; at <= end-16; at += 16 {
-			low := loadElements(weights, at, t).mul(factor).add(offset).min(most).round().shorten()
-			high := loadElements(weights, at+8, t).mul(factor).add(offset).min(most).round().shorten()
+			low := pairOf(loadElements(weights, at, t)).mul(factor).add(offset).min(most).round().shorten()
+			high := pairOf(loadElements(weights, at+8, t)).mul(factor).add(offset).min(most).round().shorten()
 			storeOctets(low.ReshapeToUint8s().ConcatEven(high.ReshapeToUint8s()), codes, at)
 		}
 		if at < end {
-			storeLower(loadElements(weights, at, t).mul(factor).add(offset).min(most).round().shorten().TruncToUint8(), codes, at)
+			storeLower(pairOf(loadElements(weights, at, t)).mul(factor).add(offset).min(most).round().shorten().TruncToUint8(), codes, at)
 			at = end
 		}
 	}
@@ -134,7 +139,7 @@ func normalizeNEON(out *float32, weights *byte, groups, groupSize int, factors *
 	for group := range groups {
 		factor := both(repeat(factors, group))
 		for end := at + groupSize; at < end; at += 8 {
-			loadElements(weights, at, t).mul(factor).store(out, at)
+			pairOf(loadElements(weights, at, t)).mul(factor).store(out, at)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-//go:build goexperiment.simd
+//go:build goexperiment.simd && go1.27
 
 package kernel
 
@@ -10,7 +10,7 @@ func transposeNEON(groups **byte, offset, n int, tile *float32, t ElementType) {
 	for group := 0; group < searchGroups; group += 4 {
 		a, b, c, d := byteAt(from[group], offset), byteAt(from[group+1], offset), byteAt(from[group+2], offset), byteAt(from[group+3], offset)
 		for row := 0; row < n; row += 8 {
-			v, w, x, y := loadElements(a, row, t), loadElements(b, row, t), loadElements(c, row, t), loadElements(d, row, t)
+			v, w, x, y := pairOf(loadElements(a, row, t)), pairOf(loadElements(b, row, t)), pairOf(loadElements(c, row, t)), pairOf(loadElements(d, row, t))
 			to := floatAt(tile, row*searchGroups+group)
 			storeColumns(v.low, w.low, x.low, y.low, to)
 			storeColumns(v.high, w.high, x.high, y.high, floatAt(to, 4*searchGroups))
@@ -32,8 +32,12 @@ func transposeOf(t ElementType) func(**byte, int, int, *float32) {
 	return func(groups **byte, offset, n int, tile *float32) { transposeNEON(groups, offset, n, tile, t) }
 }
 
-// addTo adds a lane's sum to that in memory.
-func addTo(p *float32, lane int, v pair) { loadPair(p, lane).add(v).store(p, lane) }
+// addTo adds sums of 8 lanes to those in memory.
+func addTo(p *float32, lane int, low, high floats) {
+	p = floatAt(p, lane)
+	storeFloats(loadFloats(p, 0).Add(low), p, 0)
+	storeFloats(loadFloats(p, 4).Add(high), p, 4)
+}
 
 // stepSumsNEON adds the stepSums of n rows of a tile.
 func stepSumsNEON(lanes, tile *float32, n int, maxCode float32) {
@@ -48,11 +52,11 @@ func stepSumsNEON(lanes, tile *float32, n int, maxCode float32) {
 			code, codeCode = code.add(q), codeCode.add(q.mul(q))
 			rest, restCode, restRest = rest.add(r), restCode.add(r.mul(q)), restRest.add(r.mul(r))
 		}
-		addTo(&l.code[0], lane, code)
-		addTo(&l.codeCode[0], lane, codeCode)
-		addTo(&l.rest[0], lane, rest)
-		addTo(&l.restCode[0], lane, restCode)
-		addTo(&l.restRest[0], lane, restRest)
+		addTo(&l.code[0], lane, code.low, code.high)
+		addTo(&l.codeCode[0], lane, codeCode.low, codeCode.high)
+		addTo(&l.rest[0], lane, rest.low, rest.high)
+		addTo(&l.restCode[0], lane, restCode.low, restCode.high)
+		addTo(&l.restRest[0], lane, restRest.low, restRest.high)
 	}
 }
 
@@ -72,11 +76,11 @@ func stepSumsWeightedNEON(lanes, tile, importance *float32, n int, maxCode float
 			code, codeCode = code.add(weightedCode), codeCode.add(weightedCode.mul(q))
 			rest, restCode, restRest = rest.add(weightedRest), restCode.add(weightedRest.mul(q)), restRest.add(weightedRest.mul(r))
 		}
-		addTo(&l.code[0], lane, code)
-		addTo(&l.codeCode[0], lane, codeCode)
-		addTo(&l.rest[0], lane, rest)
-		addTo(&l.restCode[0], lane, restCode)
-		addTo(&l.restRest[0], lane, restRest)
-		addTo(&l.weight[0], lane, weight)
+		addTo(&l.code[0], lane, code.low, code.high)
+		addTo(&l.codeCode[0], lane, codeCode.low, codeCode.high)
+		addTo(&l.rest[0], lane, rest.low, rest.high)
+		addTo(&l.restCode[0], lane, restCode.low, restCode.high)
+		addTo(&l.restRest[0], lane, restRest.low, restRest.high)
+		addTo(&l.weight[0], lane, weight.low, weight.high)
 	}
 }

@@ -1,4 +1,4 @@
-//go:build goexperiment.simd
+//go:build goexperiment.simd && go1.27
 
 package kernel
 
@@ -7,7 +7,7 @@ import (
 	"unsafe"
 )
 
-// laneTotals are two lanes of laneSums at a time.
+// totals are two lanes.
 func (l *laneSums) totals(lane int) (e, w, d, p, m doubles) {
 	return loadDoubles(&l.error, lane), loadDoubles(&l.weight, lane), loadDoubles(&l.decoded, lane), loadDoubles(&l.product, lane), loadDoubles(&l.maxError, lane)
 }
@@ -36,28 +36,25 @@ func addErrors(weight, decoded, e, w, d, p, m doubles) (doubles, doubles, double
 	return e.Add(rest.Mul(rest)), w.Add(weight.Mul(weight)), d.Add(decoded.Mul(decoded)), p.Add(weight.Mul(decoded)), m.Max(rest.Abs())
 }
 
-// sumsNEON adds the errors of each group to laneSums.
+// sumsNEON adds the errors of each group to laneSums, first of lanes 0 .. 3, then of the others:
+// the totals of all would leave too few registers.
 func sumsNEON(weights *byte, groups, groupSize int, scale, zeroPoint *float32, codes *byte, sums *float64, t ElementType) {
 	l := (*laneSums)(unsafe.Pointer(sums))
-	e0, w0, d0, p0, m0 := l.totals(0)
-	e2, w2, d2, p2, m2 := l.totals(2)
-	e4, w4, d4, p4, m4 := l.totals(4)
-	e6, w6, d6, p6, m6 := l.totals(6)
-	at := 0
-	for group := range groups {
-		s, z := both(repeat(scale, group)), both(repeat(zeroPoint, group))
-		for end := at + groupSize; at < end; at += 8 {
-			w, d := loadElements(weights, at, t), widenOctets(loadLower(codes, at)).sub(z).mul(s)
-			e0, w0, d0, p0, m0 = addErrors(w.low.ConvertLo2ToFloat64(), d.low.ConvertLo2ToFloat64(), e0, w0, d0, p0, m0)
-			e2, w2, d2, p2, m2 = addErrors(w.low.HiToLo().ConvertLo2ToFloat64(), d.low.HiToLo().ConvertLo2ToFloat64(), e2, w2, d2, p2, m2)
-			e4, w4, d4, p4, m4 = addErrors(w.high.ConvertLo2ToFloat64(), d.high.ConvertLo2ToFloat64(), e4, w4, d4, p4, m4)
-			e6, w6, d6, p6, m6 = addErrors(w.high.HiToLo().ConvertLo2ToFloat64(), d.high.HiToLo().ConvertLo2ToFloat64(), e6, w6, d6, p6, m6)
+	for lane := 0; lane < sumLanes; lane += 4 {
+		e0, w0, d0, p0, m0 := l.totals(lane)
+		e2, w2, d2, p2, m2 := l.totals(lane + 2)
+		at := lane
+		for group := range groups {
+			s, z := repeat(scale, group), repeat(zeroPoint, group)
+			for end := at + groupSize; at < end; at += sumLanes {
+				w, d := loadFour(weights, at, t), loadFourCodes(codes, at).Sub(z).Mul(s)
+				e0, w0, d0, p0, m0 = addErrors(w.ConvertLo2ToFloat64(), d.ConvertLo2ToFloat64(), e0, w0, d0, p0, m0)
+				e2, w2, d2, p2, m2 = addErrors(w.HiToLo().ConvertLo2ToFloat64(), d.HiToLo().ConvertLo2ToFloat64(), e2, w2, d2, p2, m2)
+			}
 		}
+		l.setTotals(lane, e0, w0, d0, p0, m0)
+		l.setTotals(lane+2, e2, w2, d2, p2, m2)
 	}
-	l.setTotals(0, e0, w0, d0, p0, m0)
-	l.setTotals(2, e2, w2, d2, p2, m2)
-	l.setTotals(4, e4, w4, d4, p4, m4)
-	l.setTotals(6, e6, w6, d6, p6, m6)
 }
 
 func sumsOf(t ElementType) func(*byte, int, int, *float32, *float32, *byte, *float64) {
@@ -69,19 +66,15 @@ func sumsOf(t ElementType) func(*byte, int, int, *float32, *float32, *byte, *flo
 // decodedSumsNEON adds the errors of n weights.
 func decodedSumsNEON(weights, decoded *float32, n int, sums *float64) {
 	l := (*laneSums)(unsafe.Pointer(sums))
-	e0, w0, d0, p0, m0 := l.totals(0)
-	e2, w2, d2, p2, m2 := l.totals(2)
-	e4, w4, d4, p4, m4 := l.totals(4)
-	e6, w6, d6, p6, m6 := l.totals(6)
-	for at := 0; at < n; at += 8 {
-		w, d := loadPair(weights, at), loadPair(decoded, at)
-		e0, w0, d0, p0, m0 = addErrors(w.low.ConvertLo2ToFloat64(), d.low.ConvertLo2ToFloat64(), e0, w0, d0, p0, m0)
-		e2, w2, d2, p2, m2 = addErrors(w.low.HiToLo().ConvertLo2ToFloat64(), d.low.HiToLo().ConvertLo2ToFloat64(), e2, w2, d2, p2, m2)
-		e4, w4, d4, p4, m4 = addErrors(w.high.ConvertLo2ToFloat64(), d.high.ConvertLo2ToFloat64(), e4, w4, d4, p4, m4)
-		e6, w6, d6, p6, m6 = addErrors(w.high.HiToLo().ConvertLo2ToFloat64(), d.high.HiToLo().ConvertLo2ToFloat64(), e6, w6, d6, p6, m6)
+	for lane := 0; lane < sumLanes; lane += 4 {
+		e0, w0, d0, p0, m0 := l.totals(lane)
+		e2, w2, d2, p2, m2 := l.totals(lane + 2)
+		for at := lane; at < n; at += sumLanes {
+			w, d := loadFloats(weights, at), loadFloats(decoded, at)
+			e0, w0, d0, p0, m0 = addErrors(w.ConvertLo2ToFloat64(), d.ConvertLo2ToFloat64(), e0, w0, d0, p0, m0)
+			e2, w2, d2, p2, m2 = addErrors(w.HiToLo().ConvertLo2ToFloat64(), d.HiToLo().ConvertLo2ToFloat64(), e2, w2, d2, p2, m2)
+		}
+		l.setTotals(lane, e0, w0, d0, p0, m0)
+		l.setTotals(lane+2, e2, w2, d2, p2, m2)
 	}
-	l.setTotals(0, e0, w0, d0, p0, m0)
-	l.setTotals(2, e2, w2, d2, p2, m2)
-	l.setTotals(4, e4, w4, d4, p4, m4)
-	l.setTotals(6, e6, w6, d6, p6, m6)
 }

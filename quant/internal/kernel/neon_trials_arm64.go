@@ -1,11 +1,8 @@
-//go:build goexperiment.simd
+//go:build goexperiment.simd && go1.27
 
 package kernel
 
-import (
-	"simd/archsimd"
-	"unsafe"
-)
+import "unsafe"
 
 // coders are those of 8 trials.
 func coders(scale, minimum pair) (inverse, offset pair) {
@@ -13,40 +10,6 @@ func coders(scale, minimum pair) (inverse, offset pair) {
 	inverse.low = inverse.low.Masked(scale.low.NotEqual(floats{}))
 	inverse.high = inverse.high.Masked(scale.high.NotEqual(floats{}))
 	return inverse, minimum.mul(inverse)
-}
-
-// weight gives a weight to all lanes.
-func weight(p *float32, i int) pair { return both(repeat(p, i)) }
-
-// trialSums8 are the trialSums of 8 trials. Importance may be nil.
-func trialSums8(g *gridVectors, inverse, offset pair, weights, importance *float32, n int, kind gridKind) (level, levelLevel, levelWeight pair) {
-	exponents := archsimd.BroadcastUint32x4(infinityBits)
-	for i := range n {
-		w := weight(weights, i)
-		l := g.level(w.mul(inverse).add(offset), kind, exponents)
-		weighted := l
-		if importance != nil {
-			weighted = weight(importance, i).mul(l)
-		}
-		level, levelLevel, levelWeight = level.add(weighted), levelLevel.add(weighted.mul(l)), levelWeight.add(weighted.mul(w))
-	}
-	return level, levelLevel, levelWeight
-}
-
-// trialErrors8 adds to the squared errors of 8 trials.
-func trialErrors8(g *gridVectors, total, scale, minimum pair, weights, importance *float32, n int, kind gridKind) pair {
-	inverse, offset := coders(scale, minimum)
-	exponents := archsimd.BroadcastUint32x4(infinityBits)
-	for i := range n {
-		w := weight(weights, i)
-		rest := w.sub(g.level(w.mul(inverse).add(offset), kind, exponents).mul(scale).sub(minimum))
-		weighted := rest
-		if importance != nil {
-			weighted = weight(importance, i).mul(rest)
-		}
-		total = total.add(weighted.mul(rest))
-	}
-	return total
 }
 
 // halves is how many times 8 trials there are.
@@ -187,6 +150,6 @@ func unitCostsNEON(costs, tried, group *float32, least, most float32) {
 			rest := m.mul(multiplesOf(minimum, perMinimum, pair{}, highest)).sub(minimum)
 			cost = cost.min(scale.mul(scale).mul(both(fill(g.scaleCost))).add(rest.mul(rest).mul(both(fill(g.weight)))))
 		}
-		addTo(costs, lane, cost)
+		addTo(costs, lane, cost.low, cost.high)
 	}
 }
