@@ -33,6 +33,9 @@ func newPacking(bitWidth int) *packing {
 	return p
 }
 
+// enough is how many codes, a multiple of 8, have the packed bytes of a vector.
+func (p *packing) enough() int { return (16 + p.bitWidth - 1) / p.bitWidth * 8 }
+
 // pack joins neighbours, then pairs of them, then pairs of pairs: 8 codes are then the lowest
 // bytes of 64 bits. Stores reach into the bytes of later codes, but not past the end.
 func (p *packing) pack(packed, codes *byte, n int) {
@@ -45,7 +48,7 @@ func (p *packing) pack(packed, codes *byte, n int) {
 	shift8 := archsimd.BroadcastInt64x2(int64(4*width - 32))
 	order := archsimd.LoadUint8x16Array(&p.order)
 	at, to := 0, 0
-	for ; (n-at)/8*width >= 16; at += 16 {
+	for last := n - p.enough(); at <= last; at += 16 {
 		v2 := loadOctets(codes, at).ReshapeToUint16s()
 		v4 := v2.And(low2).Or(v2.AndNot(low2).Shift(shift2)).ReshapeToUint32s()
 		v8 := v4.And(low4).Or(v4.AndNot(low4).Shift(shift4)).ReshapeToUint64s()
@@ -62,7 +65,7 @@ func (p *packing) unpack(codes, packed *byte, n int) {
 	lower, upper := archsimd.LoadUint8x16Array(&p.bytes[0]), archsimd.LoadUint8x16Array(&p.bytes[1])
 	shifts, mask := archsimd.LoadInt16x8Array(&p.shifts), archsimd.BroadcastUint8x16(1<<width-1)
 	at, from := 0, 0
-	for ; (n-at)/8*width >= 16; at += 16 {
+	for last := n - p.enough(); at <= last; at += 16 {
 		v := loadOctets(packed, from)
 		low := v.LookupOrZero(lower).ReshapeToUint16s().Shift(shifts).ReshapeToUint8s()
 		high := v.LookupOrZero(upper).ReshapeToUint16s().Shift(shifts).ReshapeToUint8s()
