@@ -49,12 +49,14 @@ test-go: $(VENV)/installed
 	$(GO) test ./$(KERNEL) -run '^$$' -fuzz '^FuzzKernelsAgree$$' -fuzztime $(FUZZ_INPUTS)x
 	$(GO) test ./$(KERNEL) -run '^$$' -fuzz '^FuzzEncoded$$' -fuzztime $(FUZZ_INPUTS)x
 
-# The Go tests of arm64, whose processor qemu emulates: some minutes. Debian and Ubuntu have qemu
-# as a package, which only root installs.
+# Tests of arm64, whose processor qemu emulates, and some of Python in Debian's CPython: half an
+# hour. Debian and Ubuntu have qemu as a package, which only root installs.
 test-arm64: $(VENV)/installed
 	command -v qemu-aarch64 || apt-get install -y --no-install-recommends qemu-user
 	GOOS=linux GOARCH=arm64 GOEXPERIMENT=simd CGO_ENABLED=0 $(GO) vet ./quant/...
 	GOOS=linux GOARCH=arm64 GOEXPERIMENT=simd CGO_ENABLED=0 $(GO) test -exec qemu-aarch64 -timeout 60m ./quant/...
+	PATH="$(CURDIR)/$(BIN):$$PATH" tests/emulated/arm64.sh $(BUILD)/arm64 \
+		tests/tables/test_kernels.py tests/tables/test_numbers.py tests/tables/test_hqq.py
 
 # The tests of a file stay in one process, as they share what they set up. The examples of
 # docstrings run here, those of the pages in tests/test_docs.py.
