@@ -10,6 +10,7 @@ import (
 // packing is how codes of a bit width are packed and unpacked, 16 at a time.
 type packing struct {
 	bitWidth int
+	enough   int       // codes, a multiple of 8, to have the packed bytes of a vector
 	order    [16]uint8 // of packed bytes
 	// Of unpacking: where the two bytes are that hold a code, and what is below it.
 	bytes  [2][16]uint8
@@ -17,7 +18,7 @@ type packing struct {
 }
 
 func newPacking(bitWidth int) *packing {
-	p := &packing{bitWidth: bitWidth}
+	p := &packing{bitWidth: bitWidth, enough: (16 + bitWidth - 1) / bitWidth * 8}
 	for i := range p.order {
 		if p.order[i] = 0xff; i < 2*bitWidth { // else 0
 			p.order[i] = uint8(i/bitWidth*8 + i%bitWidth)
@@ -33,9 +34,6 @@ func newPacking(bitWidth int) *packing {
 	return p
 }
 
-// enough is how many codes, a multiple of 8, have the packed bytes of a vector.
-func (p *packing) enough() int { return (16 + p.bitWidth - 1) / p.bitWidth * 8 }
-
 // pack joins neighbours, then pairs of them, then pairs of pairs: 8 codes are then the lowest
 // bytes of 64 bits. Stores reach into the bytes of later codes, but not past the end.
 func (p *packing) pack(packed, codes *byte, n int) {
@@ -48,7 +46,7 @@ func (p *packing) pack(packed, codes *byte, n int) {
 	shift8 := archsimd.BroadcastInt64x2(int64(4*width - 32))
 	order := archsimd.LoadUint8x16Array(&p.order)
 	at, to := 0, 0
-	for last := n - p.enough(); at <= last; at += 16 {
+	for last := n - p.enough; at <= last; at += 16 {
 		v2 := loadOctets(codes, at).ReshapeToUint16s()
 		v4 := v2.And(low2).Or(v2.AndNot(low2).Shift(shift2)).ReshapeToUint32s()
 		v8 := v4.And(low4).Or(v4.AndNot(low4).Shift(shift4)).ReshapeToUint64s()
@@ -65,7 +63,7 @@ func (p *packing) unpack(codes, packed *byte, n int) {
 	lower, upper := archsimd.LoadUint8x16Array(&p.bytes[0]), archsimd.LoadUint8x16Array(&p.bytes[1])
 	shifts, mask := archsimd.LoadInt16x8Array(&p.shifts), archsimd.BroadcastUint8x16(1<<width-1)
 	at, from := 0, 0
-	for last := n - p.enough(); at <= last; at += 16 {
+	for last := n - p.enough; at <= last; at += 16 {
 		v := loadOctets(packed, from)
 		low := v.LookupOrZero(lower).ReshapeToUint16s().Shift(shifts).ReshapeToUint8s()
 		high := v.LookupOrZero(upper).ReshapeToUint16s().Shift(shifts).ReshapeToUint8s()
