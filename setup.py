@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,18 @@ def linker_flags(folder: str) -> str:
     return flags
 
 
+def go_environment() -> dict[str, str]:
+    """Return the environment of Go, with the experiment that the NEON kernel is written with."""
+    command = [go_command(), "env", "GOARCH", "GOVERSION", "GOEXPERIMENT"]
+    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    processor, version, experiments = output.splitlines()
+    environment = {**os.environ, "CGO_ENABLED": "1"}
+    minor = re.search(r"go1\.(\d+)", version)
+    if processor == "arm64" and minor and int(minor[1]) >= 27:
+        environment["GOEXPERIMENT"] = f"{experiments},simd".lstrip(",")
+    return environment
+
+
 class BuildGo(Command):
     """A build sub-command: `go build` of ./cshim into the package."""
 
@@ -65,7 +78,7 @@ class BuildGo(Command):
         command = [go_command(), "build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false"]
         with tempfile.TemporaryDirectory() as folder:
             command += ["-ldflags", linker_flags(folder), "-o", str(output), "./cshim"]
-            subprocess.run(command, cwd=ROOT, env={**os.environ, "CGO_ENABLED": "1"}, check=True)
+            subprocess.run(command, cwd=ROOT, env=go_environment(), check=True)
         output.with_suffix(".h").unlink(missing_ok=True)
 
     def get_source_files(self) -> list[str]:

@@ -168,15 +168,15 @@ func (p *problem) improve(known []int, price float64) []int {
 	n := len(p.layers)
 	restError, restBits := make([]float64, n+1), make([]int64, n+1)
 	for i := n - 1; i >= 0; i-- {
-		least := p.layers[i][0].Error + price*float64(p.layers[i][0].Bits)
+		least := p.layers[i][0].Error + float64(price*float64(p.layers[i][0].Bits))
 		for _, o := range p.layers[i] {
-			least = min(least, o.Error+price*float64(o.Bits))
+			least = min(least, o.Error+float64(price*float64(o.Bits)))
 		}
 		restError[i], restBits[i] = restError[i+1]+least, restBits[i+1]+p.layers[i][0].Bits
 	}
 	limit := p.error(known)
 	bound := func(s state, done int) float64 {
-		return s.Error + restError[done] - price*float64(p.budget-s.Bits)
+		return s.Error + restError[done] - float64(price*float64(p.budget-s.Bits))
 	}
 	levels := make([][]state, n+1)
 	levels[0] = []state{{}}

@@ -88,7 +88,7 @@ func searchFactors(g *searchedMinimum, about *trials, u *factorUnits, plain *uni
 	var t trials
 	factor := roundEven(min(max(float32(g.scale*u.perScale), u.least), u.most))
 	for lane := range trialLanes {
-		scale := u.scale * min(max(factor+about.scale[lane], u.least), u.most)
+		scale := float32(u.scale * min(max(factor+about.scale[lane], u.least), u.most))
 		minimum := g.minimum + float32((scale-g.scale)*g.slope)
 		multiple := roundEven(min(max(float32(minimum*u.perMinimum), 0), u.most))
 		t.set(lane, scale, u.minimum*min(max(multiple+about.minimum[lane], 0), u.most))
@@ -119,7 +119,7 @@ const (
 // and the highest level.
 func reachPattern(low, high float32) (p lanes) {
 	for lane := range p {
-		p[lane] = widestScale - scaleStep*float32(lane/2)
+		p[lane] = widestScale - float32(scaleStep*float32(lane/2))
 		if lane%2 == 1 {
 			p[lane] *= low / high
 		}

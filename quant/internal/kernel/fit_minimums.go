@@ -106,7 +106,7 @@ func cutPattern(maxCode float32) (p trials) {
 // spreadPattern tries scales and minimums on all sides.
 var spreadPattern = func() (p trials) {
 	for lane := range trialLanes {
-		p.set(lane, 1+scaleSpread*(float32(lane%4)-1.5), minimumSpread*(float32(lane/4)-1.5))
+		p.set(lane, 1+float32(scaleSpread*(float32(lane%4)-1.5)), minimumSpread*(float32(lane/4)-1.5))
 	}
 	return p
 }()

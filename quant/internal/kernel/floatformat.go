@@ -46,7 +46,7 @@ func (f *floatFormat) signBit() int { return f.exponentBits + f.mantissaBits }
 func (f *floatFormat) round(x float32) float32 {
 	x = min(max(x, -f.largest), f.largest)
 	power := max(math.Float32frombits(math.Float32bits(x)&infinityBits), f.smallestNormal)
-	magic := power * f.magic
+	magic := float32(power * f.magic)
 	return float32(x+magic) - magic
 }
 
@@ -59,7 +59,7 @@ func (f *floatFormat) roundPositive(x float32) float32 {
 	if power < f.smallestNormal {
 		power = f.smallestNormal
 	}
-	magic := power * f.magic
+	magic := float32(power * f.magic)
 	return float32(x+magic) - magic
 }
 

@@ -92,7 +92,7 @@ func constant(value float32, f Format) Parameters {
 func flat(lo, hi float32, f Format) Parameters {
 	value := float32(0)
 	if lo > 0 || hi < 0 {
-		value = lo + (hi-lo)/2
+		value = lo + float32((hi-lo)/2)
 	}
 	p := constant(value, f)
 	p.extreme, p.underflow = true, true

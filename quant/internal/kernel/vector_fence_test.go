@@ -1,6 +1,8 @@
-//go:build !race
+//go:build !race && amd64
 
 package kernel
+
+// Elsewhere plain loads and stores are in no order, and nothing is streamed.
 
 import (
 	"bytes"

@@ -162,7 +162,7 @@ func (f *search) store(b *Block, k int) {
 // are clipped, as code needs it. Round-to-nearest always gives such; a search
 // may leave out weights of no importance that are very far from all others.
 func within(lo, hi float32, p Parameters) bool {
-	return max(abs(lo), abs(hi))*abs(p.inverse)+abs(p.ZeroPoint) < 1<<30
+	return float32(max(abs(lo), abs(hi))*abs(p.inverse))+abs(p.ZeroPoint) < 1<<30
 }
 
 // codeRow codes a row of so many columns with the scales and zero-points that

@@ -9,7 +9,21 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/cpu"
 )
+
+// expectedKernels are those of this CPU.
+func expectedKernels() []string {
+	names := []string{"scalar"}
+	if cpu.X86.HasAVX2 {
+		names = append(names, "avx2")
+	}
+	if cpu.X86.HasAVX512F {
+		names = append(names, "avx512")
+	}
+	return names
+}
 
 // TestKernelsOfCPUs has the features of CPUs as their makers list them.
 func TestKernelsOfCPUs(t *testing.T) {

@@ -1,0 +1,73 @@
+//go:build go1.27
+
+package kernel
+
+import (
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// loopsOfNEON are the functions whose loops go over weights. All that they need stays in
+// registers.
+var loopsOfNEON = []string{
+	"rangesFloat32NEON", "rangesShort", "codeNEON", "sumsNEON", "decodeNEON", "(*packing).pack", "(*packing).unpack",
+	"pack2NEON", "pack4NEON", "transposeNEON", "stepSumsNEON", "stepSumsWeightedNEON", "hqqSumsNEON", "normalizeNEON",
+	"evenSums", "tableSums", "floatSums", "evenErrors", "tableErrors", "floatErrors",
+	"(*gridVectors).evenCodes", "(*gridVectors).tableCodes", "(*gridVectors).floatCodes", "decodedSumsNEON", "decodeLevelsNEON",
+}
+
+// What listings have where the compiler stores a vector for want of registers, checks bounds,
+// or rounds a product and a sum at once. Calls are of what is not inlined, but for what comes
+// before the loops or behind them.
+var (
+	spilled = regexp.MustCompile(`\tFMOVQ\t.*\(SP\)`)
+	called  = regexp.MustCompile(`\tCALL\t`)
+	outside = regexp.MustCompile(`runtime\.(morestack|panicunsafeslicelen|panicshift)|kernel\.(un)?pack\(SB\)`)
+	fused   = regexp.MustCompile(`\tV?FN?M(ADD|SUB|LA|LS)[SD]?\t`)
+)
+
+// TestListingOfNEON looks at what the compiler makes of the NEON kernel, on any processor, and
+// of all other arithmetic, which would round differently on arm64 if it were fused.
+func TestListingOfNEON(t *testing.T) {
+	listings := listingsOf(t, "linux", "arm64", ".", "../../knapsack", "../../layout", "../..")
+	for name, listing := range listings {
+		if found := fused.FindString(listing); found != "" {
+			t.Errorf("%s has the fused instruction %s", name, found)
+		}
+	}
+	for _, name := range loopsOfNEON {
+		listing, ok := listings["kernel."+name]
+		if !ok {
+			t.Errorf("there is no %s", name)
+		}
+		for line := range strings.Lines(listing) {
+			if spilled.MatchString(line) || called.MatchString(line) && !outside.MatchString(line) {
+				t.Errorf("%s has %s", name, line)
+			}
+		}
+	}
+}
+
+// listingsOf has the instructions of all functions of packages, by their names.
+func listingsOf(t *testing.T, system, processor string, packages ...string) map[string]string {
+	build := exec.Command("go", append([]string{"build", "-gcflags=-S"}, packages...)...)
+	build.Env = append(os.Environ(), "GOOS="+system, "GOARCH="+processor, "CGO_ENABLED=0", "GOEXPERIMENT=simd")
+	output, err := build.CombinedOutput()
+	if err != nil {
+		t.Fatalf("go build: %v\n%s", err, output)
+	}
+	listings, current := map[string]string{}, ""
+	for line := range strings.Lines(string(output)) {
+		if title := titleLine.FindStringSubmatch(line); title != nil {
+			current = title[1]
+		}
+		listings[current] += line
+	}
+	return listings
+}
+
+// titleLine begins a function's listing.
+var titleLine = regexp.MustCompile(`^\S*/(\w+\.\S+) STEXT `)
