@@ -122,7 +122,7 @@ def test_what_is_refused(model: Path, tmp_path: Path) -> None:
     assert "'7'" in failed(*wrong, "--bits", 7, code=2)
     assert "Recipe 'lama' is no file" in failed(*wrong, "--recipe", "lama", code=2)
     assert "NAME=NUMBER" in failed(*wrong, "--quality-floor", "cosine=high", code=2)
-    assert "smallest candidates" in failed(*wrong, "--bits-per-weight", 1)
+    assert "smallest candidates" in failed(*wrong, "--bits-per-weight", 1, code=2)
     (tmp_path / "cut.safetensors").write_bytes(model.read_bytes()[:-1])
     assert "cut.safetensors" in failed("quantize", tmp_path / "cut.safetensors", wrong[2])
     assert "o.arrow" not in names_in(tmp_path)

@@ -55,13 +55,13 @@ def test_the_smallest_size_is_exact(tmp_path: Path, kind: str) -> None:
         weights = {f"{i}.ü.weight": rng.standard_normal((8, 256), np.float32) for i in range(9)}
         save_file({**weights, "norm": np.ones(5, np.float32), "n": np.arange(3)}, source)
     target = tmp_path / "s.gguf"
-    said = failed("quantize", source, target, "--size", "1K")
+    said = failed("quantize", source, target, "--size", "1K", code=2)
     assert "Invalid size: 1,000 bytes. The smallest output has " in said
     smallest = int(said.split(" has ")[1].split()[0].replace(",", ""))
-    assert said == failed("quantize", source, target, "--size", "1K", "--dry-run")
+    assert said == failed("quantize", source, target, "--size", "1K", "--dry-run", code=2)
     assert convert(source, target, size=smallest).bytes == smallest
     assert f"{smallest:,}" in failed(
-        "quantize", source, tmp_path / "t.gguf", "--size", smallest - 1
+        "quantize", source, tmp_path / "t.gguf", "--size", smallest - 1, code=2
     )
 
 
