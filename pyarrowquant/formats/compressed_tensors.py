@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from pyarrowquant._core import arguments, laying
-from pyarrowquant._core.cells import Bytes
+from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.group_sizes import BLOCK, BLOCK_SIZE, groups_in_row
 from pyarrowquant._core.layout import Coded
@@ -29,42 +24,35 @@ from pyarrowquant.formats._compressed_config import (
     mixed_problem,
     quantization_config,
 )
-from pyarrowquant.formats._compressed_floats import float_entries, float_names, int8_entries
-from pyarrowquant.formats._compressed_global import global_scales
+from pyarrowquant.formats._compressed_files import decoded_size, words, write_files
+from pyarrowquant.formats._compressed_floats import float_names
 from pyarrowquant.formats._compressed_schemes import (
     ENCODINGS_HELD,
     SMALL_SCALES,
     group_problem,
-    is_symmetric,
-    scheme_of,
 )
-from pyarrowquant.formats._compressed_warnings import warn_of_different, warn_of_experts
+from pyarrowquant.formats._compressed_warnings import warn_of_experts
 from pyarrowquant.formats._conv1d import refuse_conv1d
 from pyarrowquant.formats._either_name import by_either_name
 from pyarrowquant.formats._experts import ApartModel, with_experts_apart
 from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format
 from pyarrowquant.formats._fused import joined_as, one_scheme
 from pyarrowquant.formats._layers import (
-    Names,
     Results,
     is_of,
     planned_scales_fit,
     refuse,
-    rounded,
 )
 from pyarrowquant.formats._model_folder import (
     DTYPES,
     ModelFolder,
-    copy_files,
     open_folder,
-    pieces_of,
 )
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outputs import OutputFolder
-from pyarrowquant.formats._safetensors import RESERVED, Entry, write_tensors
+from pyarrowquant.formats._safetensors import RESERVED
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.safetensors import INDEX, Shard
-from pyarrowquant.reading.tensors import CodedTensor, MadeTensor, Tensor, decoded_bytes
+from pyarrowquant.reading.tensors import CodedTensor, Tensor
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.presets import NOT_LINEAR
 from pyarrowquant.recipes.recipe import Recipe
@@ -165,7 +153,7 @@ def write_folder(
         OutputFolder(folder, overwrite, source.path, set(source.other_files())) as output,
         LayersByName(layers, output.temporary) as by_name,
     ):
-        _write(by_name, source, dtype, output.temporary, int8)
+        write_files(by_name, source, dtype, output.temporary, int8)
 
 
 def layers_of(results: Any, dtype: str, source: ModelFolder | None) -> Results:
@@ -253,15 +241,15 @@ class CompressedTensors(Format):
         bits = settings.bit_width
         groups = groups_in_row(settings.group_size, columns)
         scale_bits = 32 if settings.scale_dtype == "float32" else 16
-        zero_points = 0 if settings.zero_point == "symmetric" else 32 * _words(rows * bits)
-        return rows * 32 * _words(columns * bits) + groups * (rows * scale_bits + zero_points)
+        zero_points = 0 if settings.zero_point == "symmetric" else 32 * words(rows * bits)
+        return rows * 32 * words(columns * bits) + groups * (rows * scale_bits + zero_points)
 
     def scale_dtype(self, model: Model, settings: Settings) -> str:
         return model_dtype(ModelFolder(model))
 
     def kept_bytes(self, tensor: Tensor, model: Model) -> int:
         if isinstance(tensor, CodedTensor):
-            return _decoded_size(tensor, model_dtype(ModelFolder(model)))
+            return decoded_size(tensor, model_dtype(ModelFolder(model)))
         return super().kept_bytes(tensor, model)
 
     def joined_as(self, name: str) -> str | None:
@@ -362,126 +350,10 @@ def _layout_problem(layer: Coded, source: ModelFolder | None) -> str | None:
     if any(rule.matches(layer.name, layer.shape) for rule in NOT_LINEAR):
         return (
             "by its name it is an embedding, a norm or a router, which transformers does not load "
-            'packed: quantize with recipe=Recipe.preset("text"), which leaves such layers out'
+            'packed: quantize with recipe="text", which leaves such layers out'
         )
     if problem := group_problem(layer):
         return problem
     if layer.encoding == INTEGER and layer.zero_point == "float":
-        return 'its zero-points are not integers: quantize with zero_point="symmetric" or "integer"'
+        return 'its zero-points are not integers: quantize with zero_point="symmetric"'
     return None
-
-
-def _write(layers: LayersByName, source: ModelFolder, dtype: str, folder: Path, int8: bool) -> None:
-    """Write all files of the model."""
-    if not layers:
-        raise ValueError(
-            "The results have no layers. Copy the model, or quantize some of its layers"
-        )
-    config = quantization_config(layers, source.tensors, source.config, dtype, int8)
-    warn_of_different(layers, source.tensors, int8)
-    shared = _Shared(dtype, is_symmetric(layers.values()), int8, global_scales(layers))
-    names = Names()
-    weight_map: dict[str, str] = {}
-    total_size = 0
-    for shard in source.shards:
-        entries = list(_entries(shard, layers, shared))
-        for entry in entries:
-            weight_map[names.add(entry.name)] = shard.location.name
-            total_size += entry.size
-        write_tensors(folder / shard.location.name, entries)
-    if source.has_index:
-        index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
-        _write_json(folder / INDEX, index)
-    _write_json(folder / "config.json", {**source.config, "quantization_config": config})
-    copy_files(source.other_files(), source.path, folder)
-
-
-@dataclass(frozen=True)
-class _Shared:
-    """What all layers of a model have in common.
-
-    Attributes
-    ----------
-    dtype : str
-    symmetric : bool
-    int8 : bool
-        As of `write_folder`.
-    global_scales : dict
-        Of layers of NVFP4, by their names.
-    """
-
-    dtype: str
-    symmetric: bool
-    int8: bool
-    global_scales: dict[str, float]
-
-
-def _entries(shard: Shard, layers: LayersByName, shared: _Shared) -> Iterator[Entry]:
-    """Give the tensors of a shard, those of a packed layer in the place of its weights."""
-    dtype = shared.dtype
-    for tensor in shard.tensors:
-        if tensor.name in layers:
-            yield from _packed_entries(layers, tensor.name, shared)
-        elif isinstance(tensor, CodedTensor):
-            size = _decoded_size(tensor, dtype)
-            decoded = partial(_decoded, tensor, dtype)
-            yield Entry(tensor.name, DTYPES[dtype], tensor.shape, size, decoded)
-        elif isinstance(tensor, MadeTensor):
-            made = partial(decoded_bytes, tensor)
-            yield Entry(tensor.name, tensor.dtype, tensor.shape, tensor.stored_bytes, made)
-        else:
-            yield Entry(
-                tensor.name,
-                tensor.dtype,
-                tensor.shape,
-                tensor.end - tensor.begin,
-                partial(pieces_of, shard, tensor),
-            )
-
-
-def _decoded_size(tensor: CodedTensor, dtype: str) -> int:
-    return math.prod(tensor.shape) * (4 if dtype == "float32" else 2)
-
-
-def _decoded(tensor: CodedTensor, dtype: str) -> Iterator[Bytes]:
-    yield rounded(tensor.decode(), dtype).reshape(-1).view(np.uint8)
-
-
-def _packed_entries(layers: LayersByName, name: str, shared: _Shared) -> Iterator[Entry]:
-    layer, dtype = layers[name], shared.dtype
-    rows, columns = layer.shape
-    groups = layer.scales.shape[1]
-
-    def pieces(part: laying.Part) -> Iterator[Bytes]:
-        yield from laying.pieces(layers[name], part)
-        layers.forget_pages()
-
-    def zero_points() -> Iterator[Bytes]:
-        yield laying.zero_points_packed_down(layers[name])
-        layers.forget_pages()
-
-    if layer.encoding != INTEGER:
-        yield from float_entries(layer, dtype, pieces, shared.global_scales.get(name))
-        return
-    if scheme_of(layer, shared.int8).int8:
-        yield from int8_entries(layer, dtype, pieces)
-        return
-    words = _words(columns * layer.bits)
-    codes = partial(pieces, laying.codes(4 * words))
-    yield Entry(f"{name}_packed", "I32", (rows, words), rows * words * 4, codes)
-    size = rows * groups * (4 if dtype == "float32" else 2)
-    scales = partial(pieces, laying.scales(layer, dtype))
-    yield Entry(f"{name}_scale", DTYPES[dtype], (rows, groups), size, scales)
-    shape = np.array([rows, columns], "<i8").tobytes()
-    yield Entry(f"{name}_shape", "I64", (2,), 16, lambda: [shape])
-    if not shared.symmetric:
-        words = _words(rows * layer.bits)
-        yield Entry(f"{name}_zero_point", "I32", (words, groups), words * groups * 4, zero_points)
-
-
-def _words(bits: int) -> int:
-    return -(-bits // 32)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
