@@ -115,9 +115,13 @@ def write(
 ) -> Path:
     """Write a folder; keywords change the config, and `without` are keys that it lacks."""
     folder.mkdir(parents=True, exist_ok=True)
-    said = {key: value for key, value in {**CONFIG, **config}.items() if key not in without}
+    tensors = llama() if tensors is None else tensors
+    embeddings = tensors.get("model.embed_tokens.weight")
+    rows = ROWS if embeddings is None else len(embeddings)
+    said = {**CONFIG, "vocab_size": rows, **config}
+    said = {key: value for key, value in said.items() if key not in without}
     (folder / "config.json").write_text(json.dumps(said))
-    save_file(dict(llama() if tensors is None else tensors), folder / "model.safetensors")
+    save_file(dict(tensors), folder / "model.safetensors")
     tokenizer = bpe() if tokenizer is None else tokenizer
     tokenizer.save(str(folder / "tokenizer.json"))
     named: dict[str, Any] = {"chat_template": "{{ x }}"}
