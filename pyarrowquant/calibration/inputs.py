@@ -35,6 +35,7 @@ class InputSquares(TorchFunctionMode):  # type: ignore[misc]
     """Adds up, in its context, the squares of all inputs of some parameters.
 
     A parameter of three dimensions is a stack of matrices, whose inputs are added up apart.
+    Matrices that are stored transposed, as of Conv1D, are left out.
 
     Parameters
     ----------
@@ -78,6 +79,8 @@ class InputSquares(TorchFunctionMode):  # type: ignore[misc]
         if place < 0:
             return
         name, parameter = self._parameters[place]
+        if columns > 1 and parameter.dim() == 2:  # whose columns have no inputs, but its rows
+            return
         size = parameter.element_size() * weights.numel()
         matrix, rest = divmod(weights.data_ptr() - self._begins[place], size)
         matrices = parameter.numel() // weights.numel()

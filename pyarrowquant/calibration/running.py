@@ -50,7 +50,13 @@ def measured(
             for window in windows:
                 ids = torch.tensor([window])
                 more = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
-                model(input_ids=ids, **more)
+                try:
+                    model(input_ids=ids, **more)
+                except (AttributeError, TypeError, ValueError) as error:
+                    raise ValueError(
+                        f"{type(model).__name__} does not run on tokens of text alone ({error}); "
+                        "models that take sound or images cannot be calibrated"
+                    ) from error
                 done += len(window)
                 progress(done, total)
         return inputs.found

@@ -16,7 +16,7 @@ _ARGUMENT = re.compile(
     r"bits_per_weight|size|quality_floor|importance|context|threads|max_memory|continue_on_error|resume|overwrite)="
     r"(True|\"[\w-]+\"|'[\w-]+'|\d+)?"
 )
-_OTHER_NAMES = {"bit_width": "bits", "importance": "imatrix"}
+_OTHER_NAMES = {"bit_width": "bits"}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.planned import PlannedLayer
 
 _COLUMN = "importance"
+_EXPERT = re.compile(r"\.experts\.(\d+)\.")
 _LISTS = pa.list_(pa.float32())
 # llama.cpp, too, does without it where the sizes differ.
 _EMBEDDINGS = "token_embd.weight"
@@ -58,7 +60,7 @@ def of_layers(importance: Importance, layers: Sequence[PlannedLayer], model: Mod
     found, lacking = {}, []
     for layer in wanted:
         name = str(layer.name)
-        values = _values_of(name, originals.get(name, ()), importance)
+        values = _values_of(layer, originals.get(name, ()), importance)
         if values is None or not _fits(layer, values.size, importance):
             lacking.append(name)
         else:
@@ -79,16 +81,24 @@ def of_layers(importance: Importance, layers: Sequence[PlannedLayer], model: Mod
     return replace(importance, values=found)
 
 
-def _values_of(name: str, originals: Sequence[str], importance: Importance) -> Any:
+def _values_of(layer: PlannedLayer, originals: Sequence[str], importance: Importance) -> Any:
     """Return the importance of a layer by its name, or by those that the folder has for it.
 
-    A stack that is made of several has those of one after the other.
+    A stack that is made of several has those of one after the other, and an expert that is a part
+    of a stack its part of that.
     """
+    name = str(layer.name)
     if name in importance.values or not originals:
         return importance.values.get(name)
     if any(original not in importance.values for original in originals):
         return None
-    return np.concatenate([importance.values[original] for original in originals])
+    values = np.concatenate([importance.values[original] for original in originals])
+    expert = _EXPERT.search(name)
+    if expert and len(originals) == 1 and len(layer.shape) == 2:
+        matrices, rest = divmod(values.size, layer.columns)
+        if rest == 0 and int(expert[1]) < matrices:
+            return values.reshape(matrices, -1)[int(expert[1])]
+    return values
 
 
 def _fits(layer: PlannedLayer, count: int, importance: Importance) -> bool:

@@ -131,7 +131,7 @@ def prepare(
     if mix is not None:
         rest = target.mix(mix, model, importance is not None)
         given = (Recipe(name=mix) if given is None else given).extending(rest)
-    chosen = _with_said(given, said, target, mix is None and is_named(recipe))
+    chosen = _with_said(given, said, target, is_named(recipe))
     if chosen is not None and is_profile(recipe):
         usual = (target.default_recipe if budget is None else target.budget_recipe)(model)
         if usual is not None:
@@ -249,14 +249,16 @@ def _with_said(
 ) -> Recipe | None:
     """Return the recipe, with what the caller says in place of its default.
 
-    The group size of a profile, which comes with the package, gives way where the format has usual
-    ones of its own.
+    The group size of a profile or a scheme, which comes with the package, gives way where the
+    format has usual ones of its own, of which one fits the model.
     """
     if chosen is None or chosen.default.skip:
         return chosen
     default = merged(chosen.default.said, said)
-    if comes_along and "group_size" not in said and target.group_sizes:
-        default.pop("group_size", None)
+    group_size = default.get("group_size")
+    is_number = isinstance(group_size, int) and group_size > 0
+    if comes_along and "group_size" not in said and target.group_sizes and is_number:
+        del default["group_size"]
     if default == chosen.default.said:
         return chosen
     try:

@@ -45,7 +45,23 @@ JOINED = frozenset(
     }
 )
 # Models whose code uses the weights of linear layers by itself, where a packed layer has none.
-_USES_WEIGHTS = frozenset({"falcon"})
+_USES_WEIGHTS = frozenset(
+    {
+        "falcon",
+        "falcon_mamba",
+        "gpt_bigcode",
+        "longt5",
+        "mamba",
+        "mamba2",
+        "mt5",
+        "recurrent_gemma",
+        "switch_transformers",
+        "t5",
+        "umt5",
+    }
+)
+# Models whose experts it loads one by one from such folders, though files have them in stacks.
+_TAKES_SINGLE_EXPERTS = frozenset({"llama4", "llama4_text"})
 # What config.json of models for text and images has.
 _PARTS = ("text_config", "vision_config")
 # Heads that share the weights of the embeddings, and so are in no file.
@@ -82,6 +98,11 @@ def quantization_config(
             "names than the files have, and would not find layers of different settings. The "
             f"results have {_listed(schemes)}. Quantize all with the same bit_width and group_size"
         )
+    if len(schemes) > 1 and (model_type := model.get("model_type")) in _USES_WEIGHTS:
+        raise ValueError(
+            f"transformers decodes the layers of {model_type} while it loads them, all by one "
+            f"scheme. The results have {_listed(schemes)}. Quantize all with the same settings"
+        )
     _check_experts(layers, tensors, symmetric)
     groups = {}
     usual = format_of(schemes)
@@ -106,6 +127,27 @@ def quantization_config(
     return config
 
 
+def check_stacks(model: Mapping[str, Any], tensors: Mapping[str, Tensor], path: object) -> None:
+    """Raise where transformers wants single experts of a model that has them in stacks.
+
+    Parameters
+    ----------
+    model : mapping
+        The model's config.json.
+    tensors : mapping
+        All tensors of the model, of which stacks stay as they are.
+    path : object
+        Of the model, for the error.
+    """
+    stacks = [name for name in tensors if ".experts." in name and len(tensors[name].shape) == 3]
+    if stacks and (model_type := model.get("model_type")) in _TAKES_SINGLE_EXPERTS:
+        raise ValueError(
+            f"'{path}': transformers loads the experts of {model_type} one by one from folders of "
+            f"compressed-tensors, and these are stacks, which it would not find: "
+            f"{first_few(sorted(stacks))}. Take another format, such as mlx"
+        )
+
+
 def schemes_of(layers: Mapping[str, Coded], int8: bool = False) -> dict[Scheme, list[str]]:
     """Return the names of the layers of each scheme, or raise where one file cannot have them."""
     schemes: dict[Scheme, list[str]] = defaultdict(list)
@@ -128,6 +170,11 @@ def mixed_problem(layers: Collection[Coded], model: Mapping[str, Any]) -> str | 
         return (
             "transformers loads experts only if all have the same bits, which a budget or a "
             "quality floor may not give. Use bit_width= instead"
+        )
+    if (model_type := model.get("model_type")) in _USES_WEIGHTS:
+        return (
+            f"transformers loads {model_type} only if all layers have the same bits, which a "
+            "budget or a quality floor may not give. Use bit_width= instead"
         )
     if any(part in model for part in _PARTS):
         return (
@@ -222,6 +269,8 @@ def _tied(tensors: Mapping[str, Tensor], model_type: object) -> Iterator[str]:
     heads = ["lm_head"]
     if model_type == "whisper":
         heads.append("proj_out")
+    if model_type == "biogpt":
+        heads.append("output_projection")
     for parent in _TIED_DECODERS:
         if any(name.startswith(parent + ".") and name != parent + WEIGHT for name in tensors):
             heads.append(f"{parent}.decoder")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from pyarrowquant._core.group_sizes import BLOCK
 from pyarrowquant._core.layout import Coded
@@ -45,11 +45,26 @@ def warn_of_experts(layers: Iterable[Coded]) -> None:
             [each.name for each in experts if each.group_size == BLOCK],
             "does not load experts in blocks of FP8",
         ),
+        (
+            [each.name for each in experts if each.encoding == "mxfp8"],
+            "does not load experts in MXFP8",
+        ),
     ):
-        if found:
-            warnings.warn(
-                f"transformers 5.24 {what}: {first_few(sorted(found))}. Quantize experts to "
-                "another encoding for it, such as fp8 by row or mxfp4",
-                UserWarning,
-                stacklevel=users_level(),
-            )
+        _warn(found, what)
+
+
+def warn_of_int8_experts(layers: Iterable[Coded]) -> None:
+    """Warn of experts whose activations have 8 bits, as `warn_of_experts` does of others."""
+    experts = [layer for layer in layers if EXPERT.search(layer.name)]
+    found = [each.name for each in experts if scheme_of(each, int8=True).int8]
+    _warn(found, "does not load experts with activations of 8 bits")
+
+
+def _warn(experts: Collection[str], what: str) -> None:
+    if experts:
+        warnings.warn(
+            f"transformers 5.24 {what}: {first_few(sorted(experts))}. Quantize experts to "
+            "another encoding for it, such as fp8 by row or mxfp4",
+            UserWarning,
+            stacklevel=users_level(),
+        )

@@ -21,6 +21,7 @@ from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._compressed_config import (
     JOINED,
     WEIGHT,
+    check_stacks,
     mixed_problem,
     quantization_config,
 )
@@ -291,6 +292,7 @@ class CompressedTensors(Format):
         refuse(layers, problem, self.name, _holds(scale_dtype), self.encodings)
         # With all of which its layers must fit together too.
         folder = _folder(model, [layer.name for layer in layers])
+        check_stacks(folder.config, folder.tensors, folder.path)
         if layers:
             by_name = {layer.name: layer for layer in layers}
             quantization_config(by_name, folder.tensors, folder.config, folder.dtype)

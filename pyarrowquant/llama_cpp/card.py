@@ -41,7 +41,7 @@ def describe_card(folder: Location, metadata: Metadata, tensors: Sequence[Tensor
             stacklevel=users_level(),
         )
         said = gguf.Metadata()
-    if said.name is None:
+    if not (said.name or "").strip(" -_./"):
         said.name = path.resolve().name
     if said.size_label is None and others + of_experts > 0:
         said.size_label = gguf.size_label(others + of_experts, others, of_one, count)
@@ -53,6 +53,8 @@ def describe_card(folder: Location, metadata: Metadata, tensors: Sequence[Tensor
 def rename_unlike_phi_3(metadata: Metadata) -> None:
     """Part what llama.cpp looks for in the names of models that have other tokens."""
     name = metadata.value("general.name")
+    if not isinstance(name, str):
+        return
     tokens = metadata.value("tokenizer.ggml.tokens") or ()
     texts = {text.decode() if isinstance(text, bytes) else text for text in tokens}
     if metadata.architecture != "phi3" or not texts >= _TOKENS_OF_PHI_3:

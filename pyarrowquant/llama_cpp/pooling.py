@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import warnings
 
-from pyarrowquant._core.quoting import quoted
+from pyarrowquant._core.quoting import first_few, quoted
+from pyarrowquant.errors import users_level
 from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.reading.config import read_config
 from pyarrowquant.reading.gguf import import_gguf
@@ -16,6 +18,8 @@ _MODES = {
     "pooling_mode_cls_token": "CLS",
     "pooling_mode_lasttoken": "LAST",
 }
+# What llama.cpp does, or what users ask of it with the embeddings.
+_KNOWN = ("Transformer", "Pooling", "Normalize")
 _NAMES = {"mean": "MEAN", "cls": "CLS", "lasttoken": "LAST"}  # newer files say one of these
 
 
@@ -25,8 +29,13 @@ def describe_pooling(folder: Location, metadata: Metadata) -> None:
     if path is None:
         return
     said = read_config(path)
-    mode = next((name for key, name in _MODES.items() if said.get(key) is True), None)
-    mode = mode or _NAMES.get(str(said.get("pooling_mode")))
+    modes = [name for key, name in _MODES.items() if said.get(key) is True]
+    if len(modes) > 1:
+        raise ValueError(
+            f"'{path}' joins the embeddings of {len(modes)} ways of pooling, and llama.cpp has "
+            "one. Take another format than GGUF"
+        )
+    mode = next(iter(modes), None) or _NAMES.get(str(said.get("pooling_mode")))
     if mode is None:
         raise ValueError(f"'{path}' says none of {', '.join(_MODES)}, which llama.cpp knows")
     metadata.add.add_pooling_type(import_gguf("Writing").PoolingType[mode])
@@ -43,6 +52,14 @@ def _pooling_of(folder: Location) -> Location | None:
         paths = [each["path"] for each in found if str(each["type"]).endswith("Pooling")]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"'{modules}' is no list of modules: {quoted(str(error))}") from None
+    others = [str(each["type"]) for each in found if not str(each["type"]).endswith(_KNOWN)]
+    if others:
+        warnings.warn(
+            f"'{modules}': llama.cpp does without {first_few(others)}, so that its embeddings of "
+            "texts are those before them",
+            UserWarning,
+            stacklevel=users_level(),
+        )
     if not paths:
         return None
     found_in = folder.within(f"{paths[0]}/config.json")

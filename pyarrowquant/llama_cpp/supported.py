@@ -86,8 +86,15 @@ SUPPORTED: Mapping[str, Support] = {
 }
 
 
+_ENCODERS = ("bert", "nomic-bert")
+
+
 def check_values(said: Hyperparameters, architecture: str) -> None:
     """Raise a ValueError for a key whose value llama.cpp does not compute with."""
+    if architecture not in _ENCODERS and said.get("is_causal") is False:
+        raise said.unsupported(
+            "is_causal", f"llama.cpp's {architecture} attends to tokens before alone"
+        )
     for key, values in SUPPORTED[architecture].values.items():
         found = said.get(key)
         if found is not None and found not in values:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from pyarrowquant.errors import ArgumentTypeError
 
 _LONGEST_POINTER = 1024
 _POINTER = b"version https://git-lfs.github.com/spec/"
+
+_OF_THE_HUB = re.compile(r"[\w-]+/[\w.-]+")  # an owner and a name
 
 
 class OpenFiles:
@@ -90,7 +93,10 @@ class Location:
         """Tell a file from a folder; what is neither, or not there, is an error."""
         kind = self._info().type
         if kind == fs.FileType.NotFound:
-            raise FileNotFoundError(f"No such file or folder: '{self}'")
+            hint = ""
+            if _OF_THE_HUB.fullmatch(self.path) and not os.path.isdir(os.path.dirname(self.path)):
+                hint = f". A model of the Hugging Face Hub is 'hf://{self.path}'"
+            raise FileNotFoundError(f"No such file or folder: '{self}'{hint}")
         if kind == fs.FileType.Unknown:
             raise ValueError(f"{self} is neither a file nor a folder")
         return bool(kind == fs.FileType.File)

@@ -34,7 +34,6 @@ SIZES: dict[str, Any] = {
 }
 MODELS = {
     "LlamaForCausalLM": SIZES,
-    "GPT2LMHeadModel": {"n_embd": 64, "n_layer": 2, "n_head": 4, **SIZES},
     "Qwen3MoeForCausalLM": {
         **SIZES,
         "moe_intermediate_size": 32,
@@ -77,7 +76,7 @@ def noted(model: Any, context: int) -> dict[str, np.ndarray]:
             )
         )
         for name, module in model.named_modules()
-        if isinstance(module, (torch.nn.Linear, transformers.pytorch_utils.Conv1D))
+        if isinstance(module, torch.nn.Linear)
     ]
     with torch.no_grad():
         for window in windows(context):
@@ -151,6 +150,31 @@ def test_the_text_of_the_package_is_used_without_another(tmp_path: Path) -> None
     assert done.texts == ("built-in",)
     assert (done.tokens, done.layers) == (1024, 15)
     assert steps == [(512, 1024), (1024, 1024)]
+
+
+def test_layers_of_conv1d_have_none(tmp_path: Path) -> None:
+    folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
+    torch.manual_seed(3)
+    config = transformers.GPT2Config(n_embd=64, n_layer=1, n_head=4, **SIZES)
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    hf_folders.bpe().save(str(folder / "tokenizer.json"))
+    text.write_text(TEXT)
+    succeeded("calibrate", folder, text, out)
+    assert not any("c_attn" in name or "c_fc" in name for name in load_file(out))
+
+
+def test_models_that_read_no_text_are_refused(tmp_path: Path) -> None:
+    folder, text = tmp_path / "model", tmp_path / "a.txt"
+    config = transformers.ViTConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    transformers.ViTForImageClassification(config).save_pretrained(folder)
+    hf_folders.bpe().save(str(folder / "tokenizer.json"))
+    said = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    text.write_text(TEXT)
+    error = failed("calibrate", folder, text, tmp_path / "i.safetensors")
+    assert "ViTForImageClassification does not run on tokens" in error
 
 
 def test_what_says_nothing_is_refused(tmp_path: Path) -> None:

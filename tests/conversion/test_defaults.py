@@ -14,7 +14,7 @@ from commands import failed, succeeded
 from models import source_for
 from safetensors.numpy import load_file, save_file
 
-from pyarrowquant import Recipe, Rule, compare, convert, plan, read_weights
+from pyarrowquant import Recipe, Rule, UsageError, compare, convert, plan, read_weights
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 
@@ -78,6 +78,30 @@ def test_each_layer_for_mlx_has_the_largest_groups_that_fit(tmp_path: Path) -> N
         (layer,) = plan(other, tmp_path / "other-out", to="mlx", group_size=128).layers
     assert layer.settings is not None
     assert layer.settings.group_size == 64
+
+
+def test_groups_of_a_scheme_fit_the_model(tmp_path: Path) -> None:
+    for columns, expected in ((512, 128), (576, 64)):
+        source = saved(tmp_path / f"model{columns}", {"layers.0.up.weight": (64, columns)})
+        (layer,) = plan(source, tmp_path / "out", to="compressed-tensors", recipe="W4A16").layers
+        assert layer.settings is not None
+        assert (layer.settings.group_size, layer.settings.bit_width) == (expected, 4)
+
+
+@pytest.mark.parametrize("model_type", ["mamba2", "t5"])
+def test_models_that_use_weights_are_decoded_while_loading(tmp_path: Path, model_type: str) -> None:
+    shapes = {"layers.0.up.weight": (64, 256), "layers.0.down.weight": (64, 256)}
+    source, out = saved(tmp_path / "model", shapes), tmp_path / "out"
+    config = source / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": model_type}))
+    convert(source, out, to="compressed-tensors")
+    said = json.loads((out / "config.json").read_text())["quantization_config"]
+    assert said["dequantize"] is True
+    mixed = Recipe([Rule("*up*", bit_width=8)])
+    with pytest.raises(ValueError, match=f"layers of {model_type} while it loads them"):
+        plan(source, tmp_path / "mixed", to="compressed-tensors", recipe=mixed)
+    with pytest.raises(UsageError, match=f"loads {model_type} only if"):
+        plan(source, tmp_path / "mixed", to="compressed-tensors", bits_per_weight=6)
 
 
 def test_models_of_conv1d_are_refused_for_engines(tmp_path: Path) -> None:

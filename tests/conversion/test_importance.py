@@ -212,4 +212,4 @@ def test_the_command_line_takes_lists_of_before(tmp_path: Path) -> None:
     assert shown.exit_code == 0
     assert "Without importance in 'i.dat'" in shown.stderr
     shown = run("quantize", *options, "--overwrite", "--method", "rtn")
-    assert (shown.exit_code, "--imatrix weighs" in shown.stderr) == (2, True)
+    assert (shown.exit_code, "--importance weighs" in shown.stderr) == (2, True)

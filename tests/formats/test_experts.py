@@ -210,7 +210,7 @@ def test_experts_of_a_stack_are_alike(tmp_path: Path) -> None:
             plan(source, tmp_path / "x", to="mlx", recipe=Recipe([rule]), group_size=32)
     for said in ({"bits_per_weight": 5.0}, {"quality_floor": 0.999}):
         with pytest.raises(ValueError, match=r"mlx-lm loads the experts .* Use bit_width= instead"):
-            plan(source, tmp_path / "x", to="mlx", **said)
+            plan(source, tmp_path / "x", to="mlx", group_size=32, **said)
     joined = saved(tmp_path / "joined", MATRICES, "deepseek_v3")
     recipe = Recipe([Rule("*.experts.1.up_proj.*", bit_width=8)])
     with pytest.raises(ValueError, match=r"all experts of '.*mlp\.experts\.\*\.up_proj' as one"):
@@ -266,3 +266,45 @@ def test_what_mlx_lm_takes_apart_stays(tmp_path: Path) -> None:
     assert {each.name: each.reason for each in planned.unquantized}[
         name
     ] == "which mlx-lm takes apart"
+
+
+def test_the_importance_of_a_stack_is_that_of_its_experts(tmp_path: Path) -> None:
+    """Stacks and single experts give the same bytes with the importance of either."""
+    rng = np.random.default_rng(8)
+    values = {name: rng.exponential(size=a.shape[1]).astype("f4") for name, a in MATRICES.items()}
+    joined = {
+        f"{BLOCK}.experts.gate_up_proj": ("gate_proj", HIDDEN),
+        f"{BLOCK}.experts.down_proj": ("down_proj", INNER),
+    }
+    for expert in range(EXPERTS):  # which have the same inputs
+        first, second = (
+            f"{BLOCK}.experts.{expert}.{name}.weight" for name in ("gate_proj", "up_proj")
+        )
+        values[second] = values[first]
+    stacked = {
+        name: np.concatenate(
+            [values[f"{BLOCK}.experts.{expert}.{matrix}.weight"] for expert in range(EXPERTS)]
+        )
+        for name, (matrix, _) in joined.items()
+    }
+    said = {"pyarrowquant.importance": json.dumps({"format_version": 1})}
+    written = []
+    for name, tensors, importance in (
+        ("single", MATRICES, values),
+        ("stacks", stacks("rows"), stacked),
+    ):
+        file = tmp_path / f"{name}.safetensors"
+        save_file(importance, file, metadata=said)
+        source = saved(tmp_path / name, tensors, "qwen3_5_moe")
+        with pytest.warns(UserWarning, match=r"Without importance .*: [^,]*q_proj\.weight$"):
+            convert(source, tmp_path / f"{name}-out", to="mlx", importance=file, group_size=32)
+        written.append((tmp_path / f"{name}-out" / "model.safetensors").read_bytes())
+    assert written[0] == written[1]
+    convert(tmp_path / "single", tmp_path / "plain", to="mlx", group_size=32)
+    assert (tmp_path / "plain" / "model.safetensors").read_bytes() != written[0]
+
+
+def test_stacks_that_transformers_would_not_find_are_refused(tmp_path: Path) -> None:
+    source = saved(tmp_path / "model", stacks("columns"), "llama4_text")
+    with pytest.raises(ValueError, match=r"experts of llama4_text one by one.*experts\.down_proj"):
+        plan(source, tmp_path / "out", to="compressed-tensors")

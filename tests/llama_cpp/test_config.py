@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gguf
 import hf_folders
 import pytest
 from commands import failed, run
 
+from pyarrowquant.llama_cpp.architectures.qwen import Qwen3Moe
 from pyarrowquant.llama_cpp.class_defaults import CLASS_DEFAULTS
 from pyarrowquant.llama_cpp.hyperparameters import Hyperparameters
 from pyarrowquant.llama_cpp.metadata import Metadata
@@ -252,3 +254,33 @@ def test_a_window_is_said_once(tmp_path: Path) -> None:
         result = run("quantize", folder, tmp_path / "a.gguf", *options)
         assert result.exit_code == 0
         assert result.stderr.count("sliding_window of 64 tokens") == 1
+
+
+@pytest.mark.parametrize("name", ["", "./", "/", "owner/", "-", " "])
+def test_a_model_without_a_name_has_that_of_its_folder(tmp_path: Path, name: str) -> None:
+    folder = hf_folders.write(tmp_path / "my-model", _name_or_path=name)
+    assert run("quantize", folder, tmp_path / "a.gguf").exit_code == 0
+    header = gguf.GGUFReader(tmp_path / "a.gguf")
+    assert header.fields["general.name"].contents() == "my-model"
+
+
+def test_attention_to_later_tokens_is_refused(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model", is_causal=False)
+    assert "config.json': is_causal is False" in failed("quantize", folder, tmp_path / "a.gguf")
+
+
+def test_no_columns_of_shared_experts_are_none_of_them() -> None:
+    said = Hyperparameters(
+        {
+            **hf_folders.CONFIG,
+            "norm_topk_prob": True,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 64,
+            "shared_expert_intermediate_size": 0,
+        },
+        "config.json",
+    )
+    metadata = Metadata("qwen3moe")
+    Qwen3Moe(said, "Qwen3MoeForCausalLM").describe(metadata)
+    assert metadata.value("qwen3moe.expert_shared_feed_forward_length") is None

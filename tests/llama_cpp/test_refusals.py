@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from commands import failed
 
+from pyarrowquant import plan
+
 
 @pytest.mark.parametrize(
     ("config", "without", "words"),
@@ -137,3 +139,23 @@ def test_a_pooling_module_without_its_config(tmp_path: Path) -> None:
     module = {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}
     (folder / "modules.json").write_text(json.dumps([module]))
     _refused(folder, "1_Pooling/config.json' is missing", "modules.json")
+
+
+def test_pooling_that_llama_cpp_has_not(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model")
+    kinds = {"1_Pooling": "Pooling", "2_Dense": "Dense", "3_Normalize": "Normalize"}
+    modules = [
+        {"path": path, "type": f"sentence_transformers.models.{kind}"}
+        for path, kind in kinds.items()
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    pooling = folder / "1_Pooling" / "config.json"
+    pooling.write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    with pytest.warns(UserWarning, match=r"modules\.json': llama\.cpp does without .*\.Dense,"):
+        plan(folder, tmp_path / "out.gguf")
+    pooling.write_text(
+        json.dumps({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True})
+    )
+    (folder / "modules.json").write_text(json.dumps(modules[:1]))
+    _refused(folder, "1_Pooling/config.json", "2 ways of pooling")

@@ -389,3 +389,11 @@ def test_many_batches_need_few_file_descriptors(tmp_path: Path) -> None:
         assert layers["weights"].num_chunks == 500
         assert pyarrowquant.quantize_batch_arrow(layers).num_rows == 500
     """)
+
+
+def test_a_name_of_the_hub_is_told_from_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"Hub is 'hf://owner/model-1\.5B'"):
+        read_weights("owner/model-1.5B")
+    with pytest.raises(FileNotFoundError) as error:
+        read_weights(tmp_path / "model")
+    assert "hf://" not in str(error.value)

@@ -74,7 +74,7 @@ class Qwen2Moe(Architecture):
             )
         if (length := said.whole_or_none("moe_intermediate_size")) is not None:
             add.add_expert_feed_forward_length(length)
-        if (length := said.whole_or_none("shared_expert_intermediate_size")) is not None:
+        if length := said.whole_or_none("shared_expert_intermediate_size", least=0):
             add.add_expert_shared_feed_forward_length(length)
 
 
