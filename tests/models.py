@@ -60,6 +60,18 @@ def write_shards(folder: Path, shards: Mapping[str, Arrays], **more: str) -> Pat
     return folder
 
 
+def write_two_shards(folder: Path, weights: Arrays, config: Mapping[str, Any]) -> Path:
+    """Make the folder of a model whose tensors lie in one and the other of two shards in turn."""
+    folder.mkdir()
+    names = sorted(weights)
+    shards = {f"model-0000{i + 1}-of-00002.safetensors": names[i::2] for i in (0, 1)}
+    write_shards(
+        folder, {file: {name: weights[name] for name in each} for file, each in shards.items()}
+    )
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 def mappings_of(path: Path) -> list[range]:
     """Addresses at which this process has a file mapped."""
     lines = Path("/proc/self/maps").read_text().splitlines()

@@ -28,6 +28,14 @@ def integer(name: str, value: object) -> int:
     raise ArgumentTypeError(f"{name} must be an int, got {type(value).__name__}: {quoted(value)}")
 
 
+def at_least(least: int, name: str, value: object) -> int:
+    """Return an int that has a lower bound, where Go does not look at it."""
+    number = integer(name, value)
+    if number < least:
+        raise UsageError(f"Invalid {name}: {number}. Must be {least} or more")
+    return number
+
+
 def boolean(name: str, value: object) -> bool:
     if isinstance(value, bool):
         return value

@@ -107,9 +107,9 @@ def calibrate(
     ImportError
         The extra is not installed.
     """
-    tokens = _at_least(_LEAST_TOKENS, "tokens", tokens)
-    context = _at_least(8, "context", context)
-    threads = _at_least(1, "threads", arguments.thread_count(threads))
+    tokens = arguments.at_least(_LEAST_TOKENS, "tokens", tokens)
+    context = arguments.at_least(8, "context", context)
+    threads = arguments.at_least(1, "threads", arguments.thread_count(threads))
     path = Path(destination)
     if path.suffix != SUFFIX:
         raise UsageError(f"'{path}' must end with {SUFFIX}")
@@ -127,13 +127,6 @@ def calibrate(
         origin = Origin([(text.name, text.sha256) for text in used], count, len(windows))
         write_tensors(outputs.temporary(path), _entries(values), "pt", metadata_of(origin))
     return Calibration(path, len(values), unused, count, tuple(text.name for text in used))
-
-
-def _at_least(least: int, name: str, value: object) -> int:
-    number = arguments.integer(name, value)
-    if number < least:
-        raise UsageError(f"Invalid {name}: {number}. Must be {least} or more")
-    return number
 
 
 def _folder_of(model: Model) -> tuple[str, str]:
@@ -168,9 +161,9 @@ def _windows(
     running: Any, folder: str, texts: Sequence[Text], tokens: int, context: int
 ) -> list[list[int]]:
     """Cut texts into windows, each with what begins a text, and choose from all parts of them."""
-    first = running.first_tokens(folder)
+    first, tokens_of_texts = running.tokens_of(folder, [text.content for text in texts])
     step = context - len(first)
-    ids = [each for text in running.tokens_of(folder, [t.content for t in texts]) for each in text]
+    ids = [each for tokens_of_text in tokens_of_texts for each in tokens_of_text]
     if len(ids) < _LEAST_TOKENS:
         raise ValueError(
             f"{first_few([text.name for text in texts])}: {len(ids)} tokens are too few to measure "

@@ -12,18 +12,14 @@ from transformers import AutoTokenizer
 from pyarrowquant.calibration.inputs import InputSquares, Squares
 
 
-def tokens_of(folder: str, texts: Sequence[str]) -> list[list[int]]:
-    """Return the tokens of each text, without those that begin or end one."""
+def tokens_of(folder: str, texts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+    """Return what a model's tokenizer puts before each text, and the tokens of each."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-
-
-def first_tokens(folder: str) -> list[int]:
-    """Return what a model's tokenizer puts before each text."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     with_special = tokenizer("a")["input_ids"]
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    return list(with_special[: with_special.index(plain[0])]) if plain else []
+    first = list(with_special[: with_special.index(plain[0])]) if plain else []
+    return first, tokens
 
 
 def load(folder: str, architecture: str) -> Any:

@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 
 from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.text import read_text
 
 BUILT_IN = "built-in"
 
@@ -44,17 +44,9 @@ def texts_in(paths: Sequence[str | os.PathLike[str]]) -> list[Text]:
 
 
 def _read(path: str | os.PathLike[str]) -> Text:
-    location = locate(path, None)
-    if not location.is_file():
-        raise ValueError(f"'{location}' is a folder: give files of text")
-    with location.open() as file:
-        data = bytes(file.buffer(0, file.size))
-    try:
-        text = _text(Path(location.name).name, data)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"'{location}' is no UTF-8 text: {error}") from None
+    text = _text(locate(path, None).name, read_text(path))
     if not text.content.strip():
-        raise ValueError(f"'{location}' has no text")
+        raise ValueError(f"'{os.fspath(path)}' has no text")
     return text
 
 

@@ -25,6 +25,7 @@ from pyarrowquant.evaluation.llama_cpp import (
     import_llama_cpp,
 )
 from pyarrowquant.reading.location import locate, open_file
+from pyarrowquant.reading.text import read_text
 
 _Path = str | os.PathLike[str]
 _USUAL_CONTEXT = 512  # as llama-perplexity has it
@@ -110,12 +111,8 @@ def evaluate(
     """
     paths = [_model_path(path) for path in (result, against) if path is not None]
     if context is not None:
-        context = arguments.integer("context", context)
-        if context < _LEAST_CONTEXT:
-            raise UsageError(f"Invalid context: {context}. Must be {_LEAST_CONTEXT} or more")
-    threads = arguments.thread_count(threads)
-    if threads < 1:
-        raise UsageError(f"Invalid threads: {threads}. Must be 1 or more")
+        context = arguments.at_least(_LEAST_CONTEXT, "context", context)
+    threads = arguments.at_least(1, "threads", arguments.thread_count(threads))
     words = _read(text)
     llama_cpp = import_llama_cpp()
     with ExitStack() as stack:
@@ -156,17 +153,7 @@ def _model_path(path: _Path) -> str:
 
 
 def _read(path: _Path) -> bytes:
-    location = locate(path, None)
-    if not location.is_file():
-        raise ValueError(f"{location} is a folder; give a file of text")
-    with open_file(location) as file:
-        data: bytes = file.buffer(0, file.size).to_pybytes()
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: the text is not UTF-8: byte {error.start} is {data[error.start]:#x}"
-        ) from None
+    data = read_text(path)
     if len(data) >= 2**31:
         raise ValueError(
             f"{path}: the text has {len(data)} bytes, llama.cpp takes less than {2**31}. Give a "

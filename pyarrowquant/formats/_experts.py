@@ -90,7 +90,7 @@ class ApartModel(ShardedModel):
         else:
             experts, rows = tensor.shape
             for matrix, part in self._parts(stack, rows):
-                columns = partial(_columns, stored, part)
+                columns = partial(stored.part, (slice(None), part))
                 shape = experts, rows // 2
                 yield MadeTensor.of(f"{name}.{matrix}.bias", tensor.dtype, shape, [columns])
 
@@ -188,7 +188,7 @@ def _matrix(
         begin, end = matrix.tensor.begin, matrix.tensor.end
         row = (end - begin) // tensor.shape[1]
         return Tensor(name, tensor.dtype, shape, begin + part.start * row, begin + part.stop * row)
-    read = partial(_read, matrix, part, transposed)
+    read = partial(_transposed, matrix, part) if transposed else partial(matrix.part, part)
     return MadeTensor.of(name, tensor.dtype, shape, [read])
 
 
@@ -197,11 +197,7 @@ def _decoded(tensor: CodedTensor, expert: int, part: slice) -> Array:
     return tensor.decode_matrix(expert)[part]
 
 
-def _read(stored: Stored, part: slice, transposed: bool) -> Array:
+def _transposed(stored: Stored, part: slice) -> Array:
+    """Return columns as rows."""
     with stored.open() as array:
-        return np.array((array.T if transposed else array)[part], order="C")
-
-
-def _columns(stored: Stored, part: slice) -> Array:
-    with stored.open() as array:
-        return np.array(array[:, part], order="C")
+        return np.array(array[:, part].T, order="C")

@@ -76,15 +76,10 @@ def _pieces(stored: Stored) -> Sequence[Piece]:
     if isinstance(tensor, CodedTensor):
         return [tensor.decode]
     if not tensor.shape or 0 in tensor.shape:
-        return [partial(_read, stored, slice(None))]
+        return [stored.part]
     step = max(1, _PIECE // product(tensor.shape[1:]))
     starts = range(0, tensor.shape[0], step)
-    return [partial(_read, stored, slice(start, start + step)) for start in starts]
-
-
-def _read(stored: Stored, rows: slice) -> Array:
-    with stored.open() as array:
-        return np.array(array[rows] if array.ndim else array)
+    return [partial(stored.part, slice(start, start + step)) for start in starts]
 
 
 def _cast(tensor: Tensor, piece: Piece, code: str) -> Array:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
-
-import numpy as np
 
 from pyarrowquant.formats._mlx_layers import WEIGHT
 from pyarrowquant.formats._mlx_stacks import place_of
-from pyarrowquant.reading.numbers import Array
 from pyarrowquant.reading.safetensors import ShardedModel
 from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.tensors import DECODED, MadeTensor, Tensor
@@ -35,7 +31,10 @@ def joined(model: ShardedModel, config: Mapping[str, Any]) -> ShardedModel:
             return []
         matrices = [stack[number] for number in sorted(stack)]
         shape = (len(matrices), *tensor.shape)
-        read = [partial(_read, matrix) for matrix in matrices]
+        read = [
+            matrix.tensor.decode if isinstance(matrix.tensor, DECODED) else matrix.part
+            for matrix in matrices
+        ]
         return [MadeTensor.of(f"{place.module}{WEIGHT}", tensor.dtype, shape, read)]
 
     shards = [
@@ -43,10 +42,3 @@ def joined(model: ShardedModel, config: Mapping[str, Any]) -> ShardedModel:
         for shard in model.shards
     ]
     return ShardedModel(model.location, shards)
-
-
-def _read(stored: Stored) -> Array:
-    if isinstance(stored.tensor, DECODED):
-        return stored.tensor.decode()
-    with stored.open() as array:
-        return np.array(array)

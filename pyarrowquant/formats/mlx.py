@@ -239,12 +239,9 @@ class Mlx(Format):
         """Return smaller groups for rows that are no whole ones."""
         if settings.encoding != INTEGER or settings.group_size not in GROUPS:
             return settings
-        fitting = [size for size in GROUPS if size < settings.group_size]
-        sizes = [settings.group_size, *reversed(fitting)]
         columns = columns_of(shape)
-        return next(
-            (replace(settings, group_size=size) for size in sizes if columns % size == 0), settings
-        )
+        fitting = [size for size in GROUPS if size <= settings.group_size and columns % size == 0]
+        return replace(settings, group_size=max(fitting, default=settings.group_size))
 
     def mixed_problem(self, layers: Sequence[PlannedLayer], model: Model) -> str | None:
         names = [str(layer.name) for layer in layers if layer.settings is not None]

@@ -117,11 +117,11 @@ def open_importance(path: str | os.PathLike[str]) -> Importance:
         )
     with location.open() as file:
         data = memoryview(file.buffer(0, file.size))
-    if location.name.endswith(SUFFIX):
-        values, dataset, chunks = read_importance_tensors(location)
-    else:
-        read = _read_gguf if bytes(data[:4]) == b"GGUF" else _read_list
-        values, dataset, chunks = read(data, location)
+        if location.name.endswith(SUFFIX):
+            values, dataset, chunks = read_importance_tensors(file, location)
+        else:
+            read = _read_gguf if bytes(data[:4]) == b"GGUF" else _read_list
+            values, dataset, chunks = read(data, location)
     if not values:
         raise ValueError(f"{location} has the importance of no layer")
     for name, array in values.items():

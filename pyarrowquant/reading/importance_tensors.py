@@ -7,7 +7,7 @@ inputs there were, int64, one number for each matrix.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.reading.location import Location
-from pyarrowquant.reading.safetensors_header import metadata_in, read_tensors
+from pyarrowquant.reading.location import Location, MappedFile, ReadFile
+from pyarrowquant.reading.safetensors_header import read_header
 
 SUFFIX = ".safetensors"
 COUNT = ".count"
@@ -53,29 +53,28 @@ def metadata_of(origin: Origin) -> dict[str, str]:
 
 
 def read_importance_tensors(
-    location: Location,
+    file: MappedFile | ReadFile, location: Location
 ) -> tuple[dict[str, npt.NDArray[np.float32]], str | None, int | None]:
     """Read a file: the importance of layers, the names of the texts, and the number of windows."""
-    with location.open() as file:
-        tensors = read_tensors(file, str(location))
-        said = _said(metadata_in(file, str(location)), location)
-        values = {}
-        for tensor in tensors:
-            if tensor.name.endswith(COUNT):
-                continue
-            if tensor.dtype != "F32" or len(tensor.shape) != 1:
-                raise ValueError(
-                    f"{location}: tensor {quoted(tensor.name)} is {tensor.dtype} of shape "
-                    f"{list(tensor.shape)}; importance is F32, a list of a number for each column"
-                )
-            data = file.buffer(tensor.begin, tensor.end - tensor.begin)
-            values[tensor.name] = np.frombuffer(data, "<f4").copy()
+    tensors, metadata = read_header(file, str(location))
+    said = _said(metadata, location)
+    values = {}
+    for tensor in tensors:
+        if tensor.name.endswith(COUNT):
+            continue
+        if tensor.dtype != "F32" or len(tensor.shape) != 1:
+            raise ValueError(
+                f"{location}: tensor {quoted(tensor.name)} is {tensor.dtype} of shape "
+                f"{list(tensor.shape)}; importance is F32, a list of a number for each column"
+            )
+        data = file.buffer(tensor.begin, tensor.end - tensor.begin)
+        values[tensor.name] = np.frombuffer(data, "<f4").copy()
     names = [str(text.get("name")) for text in said.get("texts", []) if isinstance(text, dict)]
     windows = said.get("windows")
     return values, ", ".join(names) or None, windows if isinstance(windows, int) else None
 
 
-def _said(metadata: dict[str, str], location: Location) -> dict[str, Any]:
+def _said(metadata: Mapping[str, str], location: Location) -> dict[str, Any]:
     try:
         said = json.loads(metadata[_KEY])
         version = said["format_version"]

@@ -6,6 +6,7 @@ bytes of the tensors without holes, to the end of the file.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pyarrowquant._core.quoting import quoted
@@ -53,23 +54,11 @@ def read_tensors(file: MappedFile | ReadFile, path: str) -> list[Tensor]:
     path : str
         What errors call the file.
     """
-    header, first = _header_of(file, path)
-    _check_metadata(header.pop("__metadata__", None), path)
-    tensors = [_tensor(name, value, first, path) for name, value in header.items()]
-    tensors.sort(key=lambda tensor: (tensor.begin, tensor.end))
-    _check_cover(tensors, first, file.size, path)
-    return tensors
+    return read_header(file, path)[0]
 
 
-def metadata_in(file: MappedFile | ReadFile, path: str) -> dict[str, str]:
-    """Return what the header of an open file says beside its tensors."""
-    metadata = _header_of(file, path)[0].get("__metadata__")
-    _check_metadata(metadata, path)
-    return metadata or {}
-
-
-def _header_of(file: MappedFile | ReadFile, path: str) -> tuple[dict[str, Any], int]:
-    """Return the header, and where the bytes of tensors begin."""
+def read_header(file: MappedFile | ReadFile, path: str) -> tuple[list[Tensor], Mapping[str, str]]:
+    """Return what `read_tensors` does, and what the header says beside the tensors."""
     if file.size < 8:
         raise ValueError(
             f"{path}: the file has {file.size} bytes, a safetensors file has 8 for the length of "
@@ -87,7 +76,13 @@ def _header_of(file: MappedFile | ReadFile, path: str) -> tuple[dict[str, Any], 
             "8. Is it complete?"
         )
     header = parse_object(file.buffer(8, length).to_pybytes(), f"{path}: the header")
-    return header, 8 + length
+    metadata = header.pop("__metadata__", None)
+    _check_metadata(metadata, path)
+    first = 8 + length
+    tensors = [_tensor(name, value, first, path) for name, value in header.items()]
+    tensors.sort(key=lambda tensor: (tensor.begin, tensor.end))
+    _check_cover(tensors, first, file.size, path)
+    return tensors, metadata or {}
 
 
 def _check_metadata(metadata: object, path: str) -> None:

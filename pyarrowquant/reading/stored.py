@@ -53,6 +53,11 @@ class Stored:
             dtype = _NUMPY.get(self.tensor.dtype, "u1")
             yield data.view(dtype).reshape(self.tensor.shape)
 
+    def part(self, index: Any = ...) -> Array:
+        """Return a copy of a part of the tensor, by default of all, in the order of its rows."""
+        with self.open() as array:
+            return np.array(array[index], order="C")
+
     def matrix(self, number: int) -> Stored:
         """Return what a stack has for one of its matrices."""
         tensor = self.tensor

@@ -9,7 +9,7 @@ from pyarrowquant._core.quoting import meant
 from pyarrowquant.errors import UsageError
 from pyarrowquant.recipes.mixes import MIXES, mix_named
 from pyarrowquant.recipes.presets import PRESETS, PROFILES
-from pyarrowquant.recipes.schemes import ABOUT_SCHEMES, SCHEMES, scheme_named
+from pyarrowquant.recipes.schemes import ABOUT_SCHEMES, SCHEMES
 
 # What each name means, in a line.
 ABOUT = {
@@ -30,7 +30,8 @@ def extended_name(name: str) -> str | None:
 
     What these say of layers follows the rules of a recipe that extends them.
     """
-    return mix_named(name) or scheme_named(name)
+    upper = name.upper()
+    return upper if upper in SCHEMES else mix_named(name)
 
 
 def is_named(said: object) -> bool:

@@ -27,9 +27,3 @@ ABOUT_SCHEMES = {
     "W8A16": "scheme of compressed-tensors: 8 bits in groups of 128, symmetric",
     "W8A8": "scheme of compressed-tensors: 8 bits by row; the engine's activations have 8, too",
 }
-
-
-def scheme_named(name: str) -> str | None:
-    """Return the name of a scheme as compressed-tensors writes it; None if it is none."""
-    upper = name.upper()
-    return upper if upper in SCHEMES else None

@@ -48,8 +48,8 @@ func Blocks(out []byte, l Layer, symmetric bool, threads int) error {
 func blockOf4(out, codes []byte) {
 	_, _ = out[15], codes[15]
 	for i := range 2 {
-		low := spread4(binary.LittleEndian.Uint32(codes[4*i:]))
-		high := spread4(binary.LittleEndian.Uint32(codes[8+4*i:]))
+		low := fours.Bytes(uint64(binary.LittleEndian.Uint32(codes[4*i:])))
+		high := fours.Bytes(uint64(binary.LittleEndian.Uint32(codes[8+4*i:])))
 		binary.LittleEndian.PutUint64(out[8*i:], low|high<<4)
 	}
 }
@@ -60,7 +60,7 @@ func blockOf5(out, codes []byte) {
 	fifths := uint32(0)
 	for i := range 4 {
 		five := codes[5*i : 5*i+5]
-		eight := spread5(uint64(binary.LittleEndian.Uint32(five)) | uint64(five[4])<<32)
+		eight := fives.Bytes(uint64(binary.LittleEndian.Uint32(five)) | uint64(five[4])<<32)
 		fifths |= uint32(gather(eight>>4&ones)) << (8 * i)
 		halves[i] = eight & (15 * ones)
 	}
@@ -78,20 +78,7 @@ func blockOf8(out, codes []byte) {
 
 const ones = 0x0101010101010101
 
-// spread4 gives each of eight codes of 4 bits a byte.
-func spread4(packed uint32) uint64 {
-	x := uint64(packed)
-	x = (x | x<<16) & 0x0000ffff0000ffff
-	x = (x | x<<8) & 0x00ff00ff00ff00ff
-	return (x | x<<4) & 0x0f0f0f0f0f0f0f0f
-}
-
-// spread5 gives each of eight codes of 5 bits a byte.
-func spread5(x uint64) uint64 {
-	x = (x&0xfffff00000)<<12 | x&0xfffff
-	x = (x&0x000ffc00000ffc00)<<6 | x&0x000003ff000003ff
-	return (x&0x03e003e003e003e0)<<3 | x&0x001f001f001f001f
-}
+var fours, fives = kernel.SpreadOf(4), kernel.SpreadOf(5)
 
 // gather makes a byte of the lowest bits of eight.
 func gather(x uint64) uint64 { return x * 0x0102040810204080 >> 56 }

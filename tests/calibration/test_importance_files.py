@@ -120,7 +120,7 @@ def test_what_cannot_be_calibrated_is_said_before_torch_is_needed(tmp_path: Path
         ((folder, tmp_path / "i.gguf"), "must end with .safetensors", 2),
         ((folder, tmp_path / "no.txt", out), "no.txt", 1),
         ((folder, empty, out), "has no text", 1),
-        ((folder, short, out), "no UTF-8", 1),
+        ((folder, short, out), "short.txt: the text is not UTF-8: byte 0 is 0xff", 1),
         ((folder / "model.safetensors", out), "no Hugging Face folder", 1),
     ):
         assert words in failed("calibrate", *arguments, code=code)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from formats.packed_models import config_of
-from models import write_shards
+from models import write_two_shards
 from safetensors.numpy import save_file
 
 from pyarrowquant import Recipe, Rule, convert, plan, quantize_batch_arrow, read_weights
@@ -32,16 +32,7 @@ def model(tmp_path: Path) -> Path:
     }
     weights[QKV[0]][0] *= 100
     weights[GATE_UP[1]] *= 30
-    names = sorted(weights)
-    folder = tmp_path / "model"
-    folder.mkdir()
-    shards = {"model-00001-of-00002.safetensors": names[::2]}
-    shards["model-00002-of-00002.safetensors"] = names[1::2]
-    write_shards(
-        folder, {file: {name: weights[name] for name in each} for file, each in shards.items()}
-    )
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    return folder
+    return write_two_shards(tmp_path / "model", weights, CONFIG)
 
 
 def settings_of(model: Path, **options: Any) -> Found:

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from formats.packed_models import read_model
-from models import write_shards
+from models import write_two_shards
 from safetensors.numpy import save_file
 
 from pyarrowquant import (
@@ -41,16 +41,7 @@ def model(tmp_path: Path) -> Path:
         name: size * rng.standard_normal((32, 64), np.float32) for name, size in SIZES.items()
     }
     weights[f"{ATTENTION}.v_proj.weight"][:, :16] *= 1e-5  # whose scales the others' leave nothing
-    names = sorted(weights)
-    folder = tmp_path / "model"
-    folder.mkdir()
-    shards = {"model-00001-of-00002.safetensors": names[::2]}
-    shards["model-00002-of-00002.safetensors"] = names[1::2]
-    write_shards(
-        folder, {file: {name: weights[name] for name in each} for file, each in shards.items()}
-    )
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    return folder
+    return write_two_shards(tmp_path / "model", weights, CONFIG)
 
 
 def global_scales(folder: Path) -> dict[str, float]:

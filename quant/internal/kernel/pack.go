@@ -33,7 +33,7 @@ func Unpack(codes []uint8, packed []byte, bitWidth int) { unpack(codes, packed, 
 
 // unpack is the reverse of pack.
 func unpack(codes []uint8, packed []byte, bitWidth int) {
-	spread := spreadOf(bitWidth)
+	spread := SpreadOf(bitWidth)
 	var word [8]byte
 	for len(codes) > 0 {
 		n := min(8, len(codes))
@@ -46,7 +46,7 @@ func unpack(codes []uint8, packed []byte, bitWidth int) {
 			copy(word[:], packed[:size])
 			bits = binary.LittleEndian.Uint64(word[:])
 		}
-		eight := spread.bytes(bits)
+		eight := spread.Bytes(bits)
 		if n == 8 {
 			binary.LittleEndian.PutUint64(codes, eight)
 		} else {
@@ -57,21 +57,21 @@ func unpack(codes []uint8, packed []byte, bitWidth int) {
 	}
 }
 
-// spread gives each of eight codes of so many bits a byte: halves are parted, then quarters,
+// Spread gives each of eight codes of so many bits a byte: halves are parted, then quarters,
 // then single codes, by masks of what stays.
-type spread struct {
+type Spread struct {
 	bitWidth                  int
 	halves, quarters, singles uint64
 }
 
-func spreadOf(bitWidth int) spread {
-	return spread{
+func SpreadOf(bitWidth int) Spread {
+	return Spread{
 		bitWidth, 1<<(4*bitWidth) - 1,
 		(1<<(2*bitWidth) - 1) * 0x0000000100000001, (1<<bitWidth - 1) * 0x0001000100010001,
 	}
 }
 
-func (s *spread) bytes(x uint64) uint64 {
+func (s *Spread) Bytes(x uint64) uint64 {
 	x = x&s.halves | x>>(4*s.bitWidth&63)&s.halves<<32
 	x = x&s.quarters | x>>(2*s.bitWidth&63)&s.quarters<<16
 	return x&s.singles | x>>(s.bitWidth&63)&s.singles<<8

@@ -1,9 +1,6 @@
 package kernel
 
-import (
-	"sync"
-	"unsafe"
-)
+import "sync"
 
 // searchGroups is how many groups are searched at a time, each in a lane of its
 // own.
@@ -120,7 +117,7 @@ func (v *vectorSet) takeGroup(s *vectorScratch, f *search, b *Block, at position
 	weights := b.Weights[at.weight*size:][:f.n*size]
 	f.at[k], f.weights[k] = at, &weights[0]
 	if b.Importance != nil {
-		f.importance[k] = (*byte)(unsafe.Pointer(&b.importance(at.weight, f.n)[0]))
+		f.importance[k] = bytesOf(b.importance(at.weight, f.n))
 	}
 	lo, hi, fault := v.rangeIn(s, weights, b.Type)
 	if fault.Kind != NoFault {
