@@ -106,10 +106,11 @@ def check_room(
     model: Model,
     copied: Sequence[Path],
     budget: Budget | None,
+    are_placed: bool,
     destination: Path,
     work: Path,
 ) -> None:
-    """Raise where the disk has no room for the results, and the output made of them.
+    """Raise where the disk has no room for the output, and for results of which it is made.
 
     Parameters
     ----------
@@ -121,6 +122,8 @@ def check_room(
         Other files of the model, which go along.
     budget : Budget or None
         Bounds the bits of layers.
+    are_placed : bool
+        Whether results are written to the output alone.
     destination : Path
     work : Path
         Where an interrupted run has left what needs no more room.
@@ -136,7 +139,7 @@ def check_room(
         most = budget.bits(sum(layer.weights for layer in coded)) // 8
         results, output = min(results, most), min(output, most)
     output += sum(tensor.kept_bytes for tensor in left)
-    needed = results + output * (2 if target.spools(model) else 1)
+    needed = (0 if are_placed else results) + output * (2 if target.spools(model) else 1)
     needed += sum(file.stat().st_size for file in copied)
     free = shutil.disk_usage(destination.parent).free + _size(work)
     if needed > free:

@@ -25,7 +25,7 @@ from pyarrowquant.conversion.noted import (
     noted_in,
     remove_folder,
 )
-from pyarrowquant.conversion.parts import parts_in, read_part
+from pyarrowquant.conversion.parts import last_done
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.formats._outputs import clear_abandoned
 
@@ -64,9 +64,9 @@ def continued(destination: Path, run: dict[str, Any]) -> Continued | None:
         if found is None:
             return None
         check_same(found, json.loads(json.dumps(run)), destination)
-        parts = parts_in(folder)
-        if found.name == COMPLETE or parts:
-            return Continued(read_part(parts[-1]).read if parts else 0, found.name == COMPLETE)
+        done = last_done(folder)
+        if found.name == COMPLETE or done is not None:
+            return Continued(0 if done is None else done.read, found.name == COMPLETE)
     return None
 
 

@@ -23,9 +23,10 @@ from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.identity import source_files
 from pyarrowquant.conversion.importance import with_importance
 from pyarrowquant.conversion.interrupted import Continued, continued
-from pyarrowquant.conversion.parts import Part
+from pyarrowquant.conversion.parts import Done
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
+from pyarrowquant.conversion.results import KeptResults, PlacedResults, ResultsOfRun, are_placed
 from pyarrowquant.conversion.shared_scales import shared_scales
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.conversion.size import FileSize
@@ -45,7 +46,7 @@ from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.budget import BitsPerWeight, Budget
 from pyarrowquant.recipes.fitting import Candidates, fit
 from pyarrowquant.recipes.plan import wider
-from pyarrowquant.recipes.planned import PlannedLayer, plan_layer
+from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of, plan_layer
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.stream import stream_within
 
@@ -104,16 +105,14 @@ class Job:
                 quantized = {layer.name for layer in self.layers if layer.settings is not None}
                 self.target.check_kept(self.source, quantized)
                 recipe, failed = self._recipe_of(work, meter)
-                totals.skipped += failed
-                done = Part.nothing()
-                for done in work.parts():
-                    totals.add(done.results, self._stored_bits(done.results, recipe))
-                    totals.skipped += done.skipped
-                    totals.missed += done.missed
-                    totals.underflows += done.underflows
+                results = self._results(work, recipe)
+                done = results.done or Done(0, 0, Totals(skipped=failed))
+                totals = done.totals
                 meter.skip(done.read)
-                self._quantize(work, recipe, done, totals, meter)
-                self._write(work, totals)
+                self._quantize(results, recipe, done, meter)
+                output = results.finish(totals)
+                if isinstance(self.budget, FileSize):
+                    self.budget.check(output.stat().st_size)
                 work.complete(totals.to_dict())
             with unhindered():
                 work.publish(self.overwrite, self._check_replaced, self._data_of)
@@ -263,12 +262,31 @@ class Job:
             bits += self.target.stored_bits(row["shape"], settings)
         return bits
 
+    def _results(self, work: Work, recipe: Recipe | None) -> ResultsOfRun:
+        """Return where results go."""
+        if not are_placed(
+            self.target, self.source, self.continue_on_error, self.quality_floor is not None
+        ):
+            return KeptResults(work, self._write)
+        layers = self._layouts(recipe)
+        outline = self.target.outline(layers, self.source, self.settings, self.origin)
+        return PlacedResults(work, outline, self.folder)
+
+    def _layouts(self, recipe: Recipe | None) -> list[PlannedLayout]:
+        """List the layers that are quantized, and how they will be coded."""
+        layers = [
+            layer
+            if layer.settings is None
+            else replace(layer, settings=self._fitting(layer.settings, layer.shape))
+            for layer in planned(self.source, self.settings, recipe)
+        ]
+        return [layout for layer in layers if (layout := layout_of(layer))]
+
     def _quantize(
-        self, work: Work, recipe: Recipe | None, done: Part, totals: Totals, meter: Meter
+        self, output: ResultsOfRun, recipe: Recipe | None, done: Done, meter: Meter
     ) -> None:
         """Quantize what is left of the source."""
-        count, read = done.batches, done.read
-        skipped, missed, flat = _counts(totals)
+        count, read, totals = done.batches, done.read, done.totals
         source = self._weighted(self.source.reader(self.batch_bytes, skip=done.batches))
 
         def counted() -> Iterator[pa.RecordBatch]:
@@ -303,25 +321,14 @@ class Job:
         dtype = self.target.scale_dtype(self.source, self.settings)
         for results in stream:
             self.target.check_results(pa.Table.from_batches([results]), self.source, dtype)
-            said = totals.skipped[skipped:], totals.missed[missed:], totals.underflows[flat:]
-            work.add(Part(results, count, read, *said))
-            skipped, missed, flat = _counts(totals)
             totals.add(results, self._stored_bits(results, recipe))
+            output.add(results, Done(count, read, totals))
         if totals.layers == 0:
             raise ValueError(
                 f"{self.source.location}: no layer was quantized: all failed, or are left out, as "
                 "the recipe has it. recipe='all' leaves out only what the format cannot quantize"
             )
 
-    def _write(self, work: Work, totals: Totals) -> None:
-        results = pa.Table.from_batches([part.results for part in work.parts()])
+    def _write(self, results: pa.Table, output: Path, totals: Totals) -> None:
         source = self.source.without(unusable_layers(totals.skipped))
-        output = work.new_output()
         self.target.write(results, source, output, self.settings, self.folder, self.origin)
-        if isinstance(self.budget, FileSize):
-            self.budget.check(output.stat().st_size)
-
-
-def _counts(totals: Totals) -> tuple[int, int, int]:
-    """How many layers were left out, miss the floor, and have groups without a scale, so far."""
-    return len(totals.skipped), len(totals.missed), len(totals.underflows)

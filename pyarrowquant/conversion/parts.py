@@ -1,16 +1,18 @@
-"""Results of some batches of a source, each in its file."""
+"""How far a run is, and the files that say so."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from pyarrowquant._core.underflow import Underflow
-from pyarrowquant.errors import LayerError
+from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.reading.location import locate
+
+_DONE = "done.json"
 
 
 class WorkError(ValueError):
@@ -18,36 +20,39 @@ class WorkError(ValueError):
 
 
 @dataclass(frozen=True)
-class Part:
-    """Results of some batches of the source.
+class Done:
+    """How far a run is.
 
     Attributes
     ----------
-    results : pyarrow.RecordBatch
-        Mapped from its file.
     batches : int
-        How many batches of the source are done with it, from the first one on.
+        How many batches of the source are done, from the first one on.
     read : int
         How many bytes of weights these are.
-    skipped : list of LayerError
-        Those of layers left out since the part before.
-    missed : list of str
-        What was said since then of layers that miss the quality floor.
-    underflows : list of Underflow
-        Layers of `results` that have groups without a scale.
+    totals : Totals
+        Of these.
     """
 
-    results: pa.RecordBatch
     batches: int
     read: int
-    skipped: list[LayerError]
-    missed: list[str]
-    underflows: list[Underflow]
+    totals: Totals
 
     @classmethod
-    def nothing(cls) -> Part:
-        """What is done before the first part."""
-        return cls(pa.record_batch({}), 0, 0, [], [], [])
+    def from_json(cls, text: str | bytes) -> Done:
+        """Return what `to_json` was called of."""
+        said: dict[str, Any] = json.loads(text)
+        return cls(said["batches"], said["read"], Totals.from_dict(said["totals"]))
+
+    def to_json(self) -> str:
+        return json.dumps({**vars(self), "totals": self.totals.to_dict()})
+
+
+@dataclass(frozen=True)
+class Part:
+    """Results of some batches of the source, mapped from their file, and how far that was."""
+
+    results: pa.RecordBatch
+    done: Done
 
 
 def parts_in(folder: Path) -> list[Path]:
@@ -60,11 +65,25 @@ def read_part(file: Path) -> Part:
         with locate(file, None).open() as opened:
             reader = pa.ipc.open_file(opened.stream())
             results, said = reader.get_batch_with_custom_metadata(0)
-        noted = json.loads(said[b"part"])
-        noted["skipped"] = [LayerError(**error) for error in noted["skipped"]]
-        noted["underflows"] = [Underflow(**each) for each in noted["underflows"]]
-        return Part(results, **noted)
+        return Part(results, Done.from_json(said[b"part"]))
     except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
+        raise damaged(file, error) from error
+
+
+def done_file(folder: Path) -> Path:
+    """Return the file that says how far a run is whose results have their places in the output."""
+    return folder / _DONE
+
+
+def last_done(folder: Path) -> Done | None:
+    """Return how far the run of a folder is, if it has done anything."""
+    file = done_file(folder)
+    try:
+        return Done.from_json(file.read_bytes())
+    except FileNotFoundError:
+        parts = parts_in(folder)
+        return read_part(parts[-1]).done if parts else None
+    except (ValueError, TypeError, KeyError) as error:
         raise damaged(file, error) from error
 
 

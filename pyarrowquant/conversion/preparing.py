@@ -33,6 +33,7 @@ from pyarrowquant.conversion.planning import (
     with_one_scheme,
     with_ragged_kept,
 )
+from pyarrowquant.conversion.results import are_placed
 from pyarrowquant.conversion.size import check_size, file_size
 from pyarrowquant.conversion.source import (
     convertible,
@@ -175,7 +176,8 @@ def prepare(
     origin = Origin(mix, importance)
     if size is not None:
         fitted_to = file_size(size, target, model, layers, left, origin)
-    check_room(target, layers, left, model, copied, fitted_to, place, folder_of(place))
+    placed = are_placed(target, model, continue_on_error, quality_floor is not None)
+    check_room(target, layers, left, model, copied, fitted_to, placed, place, folder_of(place))
     return Job(
         model,
         files,

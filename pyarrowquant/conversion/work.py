@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -46,7 +46,15 @@ from pyarrowquant.conversion.noted import (
     remove_folder,
     remove_placed_data,
 )
-from pyarrowquant.conversion.parts import Part, WorkError, damaged, parts_in, read_part
+from pyarrowquant.conversion.parts import (
+    Done,
+    WorkError,
+    damaged,
+    done_file,
+    last_done,
+    parts_in,
+    read_part,
+)
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.errors import LayerError, users_level
 from pyarrowquant.formats._onnx_data import remove_unused_data
@@ -62,9 +70,11 @@ class Work:
     It is locked while it is open. At the end of the context it is removed; it stays if the run
     failed or was interrupted after a part was done.
 
-    It has run.json, which says what decides about the results, and the parts; then output/, the
-    files with the names that they will have; and from the moment on when these are whole and on
-    the disk, complete.json: the run, its totals, how to recognize the output, the name that what
+    It has run.json, which says what decides about the results; and either parts, files of results
+    of which output/ is made in the end, or from the beginning on output/, in which results have
+    their places, and done.json, which says how far that is. The files in output/ have the names
+    that they will have. From the moment on when these are whole and on the disk there is
+    complete.json: the run, its totals, how to recognize the output, the name that what
     it replaces may have for a moment, the names of files that nothing needs after that, and the
     permissions that a folder is to have.
 
@@ -130,12 +140,17 @@ class Work:
         totals: dict[str, Any] = self._complete["totals"]
         return totals
 
+    @property
+    def output(self) -> Path:
+        """The path of the output; more files of it may lie beside that."""
+        return self._folder / _OUTPUT / self._destination.name
+
     def new_output(self) -> Path:
-        """Return the path to write the output to; more files of it may come beside that."""
-        folder = self._folder / _OUTPUT
+        """Return the path of the output, of which nothing is there."""
+        folder = self.output.parent
         remove(folder)  # of a run that was interrupted while it wrote
         folder.mkdir()
-        return folder / self._destination.name
+        return self.output
 
     def fitted(self) -> tuple[Recipe, list[LayerError]] | None:
         """Return the recipe that was fitted before the run was interrupted, and what failed."""
@@ -154,27 +169,28 @@ class Work:
         errors = [asdict(error) for error in failed]
         self._write(_RECIPE, json.dumps({"recipe": recipe.to_dict(), "failed": errors}))
 
-    def parts(self) -> Iterator[Part]:
-        """Read what is done, in the order of the source."""
-        return map(read_part, parts_in(self._folder))
+    def done(self) -> Done | None:
+        """Return how far the run is, if it has done anything."""
+        return last_done(self._folder)
 
-    def add(self, part: Part) -> None:
-        """Keep a part on the disk."""
+    def results(self) -> pa.Table:
+        """Read the results of all parts, in the order of the source."""
+        parts = map(read_part, parts_in(self._folder))
+        return pa.Table.from_batches([part.results for part in parts])
+
+    def add(self, results: pa.RecordBatch, done: Done) -> None:
+        """Keep results on the disk as a part."""
         self._count += 1
-        file = self._folder / f"{self._count:08d}.arrow"
-        said = {
-            "batches": part.batches,
-            "read": part.read,
-            "skipped": [asdict(error) for error in part.skipped],
-            "missed": part.missed,
-            "underflows": [asdict(each) for each in part.underflows],
-        }
         with (
-            placed(file) as temporary,
+            placed(self._folder / f"{self._count:08d}.arrow") as temporary,
             pa.OSFile(str(temporary), "wb") as sink,
-            pa.ipc.new_file(sink, part.results.schema) as writer,
+            pa.ipc.new_file(sink, results.schema) as writer,
         ):
-            writer.write_batch(part.results, custom_metadata={"part": json.dumps(said)})
+            writer.write_batch(results, custom_metadata={"part": done.to_json()})
+
+    def note_done(self, done: Done) -> None:
+        """Note how far the run is, of which all results are on the disk in their places."""
+        self._write(done_file(self._folder).name, done.to_json())
 
     def complete(self, totals: dict[str, Any]) -> None:
         """Note on the disk that the output is whole; from now on it only has to get its place."""
@@ -290,7 +306,8 @@ class Work:
 
     def _is_of_use(self) -> bool:
         """Whether another run can go on from what is there."""
-        return (self._folder / COMPLETE).exists() or bool(parts_in(self._folder))
+        noted = self._folder / COMPLETE, done_file(self._folder)
+        return any(file.exists() for file in noted) or bool(parts_in(self._folder))
 
     def _start(self) -> None:
         before = noted_at_end(self._folder)

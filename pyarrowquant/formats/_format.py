@@ -261,14 +261,18 @@ class Format(ABC):
     def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
         """Raise where it cannot hold a layer; scales are stored in this dtype."""
 
+    def outlines(self, model: Model) -> bool:
+        """Whether the places of layers in the output of a model are known before any results."""
+        return False
+
     def outline(
         self,
         layers: Sequence[PlannedLayout],
         model: Model,
         settings: Settings,
         origin: Origin,
-    ) -> Outline | None:
-        """Return what the output of a model will be; None where that follows from results only.
+    ) -> Outline:
+        """Return what the output of a model will be, of those that it `outlines`.
 
         Parameters
         ----------
@@ -277,7 +281,7 @@ class Format(ABC):
         model, settings, origin
             As of `write`.
         """
-        return None
+        raise NotImplementedError
 
     @abstractmethod
     def write(

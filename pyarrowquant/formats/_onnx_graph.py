@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pyarrowquant._core.cells import Bytes
+from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Packed
+from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._layers import Results, is_of, planned_scales_fit
 from pyarrowquant.formats._onnx_nodes import (
     HOLDS,
@@ -19,7 +22,8 @@ from pyarrowquant.formats._onnx_nodes import (
     attributes,
     node_problem,
 )
-from pyarrowquant.formats._onnx_outputs import DataFile, model_outputs
+from pyarrowquant.formats._onnx_outputs import model_outputs, named_data
+from pyarrowquant.formats._outline import KnownRegion, Outline
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.onnx import OnnxModel
 from pyarrowquant.reading.onnx_model import (
@@ -50,27 +54,55 @@ def write_replaced(results: Any, source: OnnxModel, path: Path, overwrite: bool)
 
     The source's graph becomes the written one: nothing can be read from it afterwards.
     """
-    onnx = import_onnx("Writing")
+    import_onnx("Writing")
     location, model = source.location, source.proto
     weights = find_weights(model, location)
-    taken = _Taken(model, location)
     files = ExternalFiles(location)
     places = [files.place(tensor, tensor.name) for tensor in external_tensors(model)]
     sources = {os.path.realpath(file) for file in _paths(location, places)}
     if os.path.realpath(path) in sources:
         raise ValueError(f"'{path}' is a file of the source model: give another path")
-    layers = Results(
+    opened = Results(
         results,
         "The model",
         lambda layer: _problem(layer, weights.get(layer.name)),
         f"{HOLDS}. Layers must be those that read_weights gives for this model",
     )
     # The checker wants both files by their names, which they get in a folder of their own first.
-    with model_outputs(path, overwrite, sources) as target:
-        with DataFile(target) as file:
-            _replace(onnx, model, weights, layers, taken, ExternalData(onnx, file), files)
+    with (
+        model_outputs(path, overwrite, sources) as target,
+        LayersByName(opened, target.parent) as layers,
+    ):
+        outline_of(source, layers).write(target, layers, layers.forget_pages)
+
+
+def outline_of(source: OnnxModel, layers: Mapping[str, Coded]) -> Outline:
+    """Return the outline of a model with MatMulNBits nodes for layers.
+
+    The source's graph becomes the written one in the end.
+    """
+    onnx = import_onnx("Writing")
+    location, model = source.location, source.proto
+    weights = find_weights(model, location)
+    taken = _Taken(model, location)
+    data = ExternalData(onnx)
+    made = onnx.GraphProto()  # its initializers are the model's in the end
+    inputs = {}
+    for name, layer in layers.items():
+        half = weights[name].computed_dtype == "F16"
+        inputs[name] = add_tensors(onnx, layer, data, made.initializer, taken.unique, half)
+    of_layers = data.file()
+
+    def finish(target: Path) -> None:
+        _replace(onnx, model, weights, layers, inputs, taken)
+        _copy_external(model, ExternalFiles(location), data)
+        data.file().extend(target, len(of_layers.regions))
+        data.name(named_data(of_layers.path(target), target))
+        model.graph.initializer.extend(made.initializer)
         target.write_bytes(model.SerializeToString())
         _check(onnx, target, location.path)
+
+    return Outline([of_layers], finish)
 
 
 def _paths(location: Location, places: list[Place]) -> Iterator[str]:
@@ -119,29 +151,20 @@ def planned_float16_problem(layer: PlannedLayout) -> str | None:
 def _replace(
     onnx: Any,
     model: Any,
-    weights: dict[str, Weight],
-    layers: Results,
+    weights: Mapping[str, Weight],
+    layers: Mapping[str, Coded],
+    inputs: Mapping[str, list[str]],
     taken: _Taken,
-    data: ExternalData,
-    files: ExternalFiles,
 ) -> None:
-    """Replace the weights of all layers; what else is external is copied behind them."""
-    seen: set[str] = set()
-    made = onnx.GraphProto()  # its initializers are the model's at the end
+    """Replace the nodes that use layers by products with the initializers of these."""
     inserted: list[tuple[Any, int, Any]] = []  # graph, index of the node before, node
     lost: set[str] = set()
-    for layer in layers:
-        if layer.name in seen:
-            raise ValueError(f"Layer '{layer.name}' comes twice")
-        seen.add(layer.name)
-        weight = weights[layer.name]
-        half = weight.computed_dtype == "F16"
-        names = add_tensors(onnx, layer, data, made.initializer, taken.unique, half)
-        for use in weight.uses:
+    for layer in layers.values():
+        for use in weights[layer.name].uses:
             node = use.graph.node[use.index]
             first, replaced, *more = node.input
             lost.add(replaced)
-            _make_product(onnx, node, [first, *names], attributes(layer))
+            _make_product(onnx, node, [first, *inputs[layer.name]], attributes(layer))
             if more and more[0]:  # the bias of a Gemm
                 output = node.output[0]
                 node.output[0] = taken.unique(f"{output}.product")
@@ -150,10 +173,7 @@ def _replace(
                 inserted.append((use.graph, use.index, add))
     _insert(inserted)
     _remove_unused(model, lost)
-    _copy_external(model, files, data)
-    data.finish()
-    model.graph.initializer.extend(made.initializer)
-    if made.initializer and not any(opset.domain == _DOMAIN for opset in model.opset_import):
+    if layers and not any(opset.domain == _DOMAIN for opset in model.opset_import):
         model.opset_import.add(domain=_DOMAIN, version=1)
 
 
@@ -236,7 +256,7 @@ def _copy_external(model: Any, files: ExternalFiles, data: ExternalData) -> None
         if key in offsets:
             data.refer(tensor, offsets[key], place.size)
         else:
-            offsets[key] = data.append(tensor, place.size, _pieces(place))
+            offsets[key] = data.append(tensor, KnownRegion(place.size, partial(_pieces, place)))
 
 
 def _pieces(place: Place) -> Iterator[Bytes]:

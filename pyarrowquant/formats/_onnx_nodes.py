@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
-
-import numpy.typing as npt
 
 from pyarrowquant._core import laying
 from pyarrowquant._core.layout import Coded
-from pyarrowquant._core.results import Packed
-from pyarrowquant.formats._onnx_outputs import DataFile
-from pyarrowquant.formats._outputs import write_array
-
-Array = npt.NDArray[Any]
+from pyarrowquant.formats._outline import KnownRegion, OutlinedFile, Region, part_region
 
 HOLDS = (
     "MatMulNBits holds matrices of 2, 4 or 8 bits with a group_size that is a power of two "
@@ -43,48 +37,50 @@ def node_problem(layer: Coded) -> str | None:
 
 
 class ExternalData:
-    """The data of a model's tensors, written to its file tensor by tensor.
+    """The places of the data of a model's tensors in a file beside it.
 
     Parameters
     ----------
     onnx : module
-    file : DataFile
     """
 
-    def __init__(self, onnx: Any, file: DataFile) -> None:
+    def __init__(self, onnx: Any) -> None:
         self._external = onnx.TensorProto.EXTERNAL
-        self._file = file
         self._locations: list[Any] = []  # entries of tensors, for the file's name
         self._size = 0
+        self._regions: list[Region] = []
 
-    def append(self, tensor: Any, size: int, pieces: Iterable[Array]) -> int:
-        """Write a tensor's data, `size` bytes, and let it refer to them; returns their offset."""
-        alignment = _LARGE_ALIGNMENT if size >= _LARGE else _ALIGNMENT
-        self._size += self._file.write(bytes(-self._size % alignment))
-        offset = self._size
-        for piece in pieces:
-            self._size += write_array(self._file, piece)
-        self.refer(tensor, offset, size)
+    def append(self, tensor: Any, region: Region) -> int:
+        """Let a tensor refer to a region behind all others; returns its offset."""
+        alignment = _LARGE_ALIGNMENT if region.size >= _LARGE else _ALIGNMENT
+        gap = -self._size % alignment
+        offset = self._size + gap
+        self._regions += [KnownRegion(gap, lambda: [bytes(gap)]), region]
+        self._size = offset + region.size
+        self.refer(tensor, offset, region.size)
         return offset
 
     def refer(self, tensor: Any, offset: int, size: int) -> None:
-        """Let a tensor refer to data that is there."""
+        """Let a tensor refer to data that has its place."""
         tensor.data_location = self._external
         del tensor.external_data[:]
         self._locations.append(tensor.external_data.add(key="location"))
         for key, value in (("offset", offset), ("length", size)):
             tensor.external_data.add(key=key, value=str(value))
 
-    def finish(self) -> None:
-        """Give the file its name, and let all tensors refer to it by that."""
-        name = self._file.rename()
+    def file(self) -> OutlinedFile:
+        """Return the file with what it has so far."""
+        return OutlinedFile("data", b"", list(self._regions), is_beside=True)
+
+    def name(self, name: str) -> None:
+        """Let all tensors refer to the file by its name."""
         for location in self._locations:
             location.value = name
 
 
 def add_tensors(
     onnx: Any,
-    layer: Packed,
+    layer: Coded,
     data: ExternalData,
     initializers: Any,
     name: Callable[[str], str],
@@ -101,14 +97,14 @@ def add_tensors(
         Whether scales, and zero-points that are fractions, are float16.
     """
     uint8 = onnx.TensorProto.UINT8
-    rows, groups = layer.scales.shape
+    rows, groups = layer.shape[0], laying.groups_of(layer)
     width = block_of(layer) * layer.bits // 8
     dtype = "float16" if half else "float32"
     floats = onnx.TensorProto.FLOAT16 if half else onnx.TensorProto.FLOAT
 
     def add(suffix: str, type_: int, shape: tuple[int, ...], part: laying.Part) -> str:
         made = initializers.add(name=name(f"{layer.name}.{suffix}"), data_type=type_, dims=shape)
-        data.append(made, rows * part.row_bytes, laying.pieces(layer, part))
+        data.append(made, part_region(layer, part))
         return str(made.name)
 
     names = [

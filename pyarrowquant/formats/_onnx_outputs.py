@@ -11,44 +11,23 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
 
 from pyarrowquant._core.placing import sync, take_over_mode
 from pyarrowquant.formats._onnx_data import data_files, data_name, data_of
 from pyarrowquant.formats._outputs import Outputs
 
+_PIECE = 1 << 22
 
-class DataFile:
-    """The file of a model's data, which gets its name when all is written.
 
-    Parameters
-    ----------
-    model : Path
-        The model's file, beside which the data comes to lie.
-    """
-
-    def __init__(self, model: Path) -> None:
-        self._model = model
-        self._path = model.with_name("data")
-        self._file: IO[bytes] = self._path.open("xb")
-        self._digest = hashlib.sha256()
-
-    def __enter__(self) -> DataFile:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()
-
-    def write(self, data: Any) -> int:
-        self._digest.update(data)
-        return self._file.write(data)
-
-    def rename(self) -> str:
-        """Close the file, and return the name that it gets."""
-        self._file.close()
-        name = data_name(self._model, self._digest.hexdigest())
-        self._path.rename(self._model.with_name(name))
-        return name
+def named_data(path: Path, model: Path) -> str:
+    """Give the file of a model's data its name; return that."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    name = data_name(model, digest.hexdigest())
+    path.rename(path.with_name(name))
+    return name
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -69,12 +70,19 @@ class OutlinedFile:
     regions : sequence of Region
     alignment : int
         Of the beginnings of regions and the file's end.
+    is_beside : bool
+        Whether it lies beside the output and not in it.
     """
 
     name: str
     header: bytes
     regions: Sequence[Region]
     alignment: int = 1
+    is_beside: bool = False
+
+    def path(self, output: Path) -> Path:
+        """Return where it is."""
+        return output.with_name(self.name) if self.is_beside else output / self.name
 
     def places(self) -> Iterator[tuple[int, Region]]:
         """Give each region, with the place where it begins."""
@@ -89,6 +97,14 @@ class OutlinedFile:
         for region in self.regions:
             size = self._aligned(size + region.size)
         return size
+
+    def extend(self, output: Path, count: int) -> None:
+        """Write all but the first regions, which need no results, to a file that has these."""
+        with self.path(output).open("r+b") as file:
+            for begin, region in islice(self.places(), count, None):
+                assert isinstance(region, KnownRegion)
+                _fill(file, begin, region, region.pieces())
+            file.truncate(self.size)
 
     def _aligned(self, position: int) -> int:
         return -(-position // self.alignment) * self.alignment
@@ -109,6 +125,30 @@ class Outline:
     files: Sequence[OutlinedFile]
     finish: Callable[[Path], object] = lambda _: None
 
+    def begin(self, output: Path) -> None:
+        """Write all that needs no results to files that are not there yet.
+
+        Parameters
+        ----------
+        output : Path
+            A folder that is there, or the name of the file.
+        """
+        for outlined in self.files:
+            with outlined.path(output).open("xb") as file:
+                file.write(outlined.header)
+                for begin, region in outlined.places():
+                    if isinstance(region, KnownRegion):
+                        _fill(file, begin, region, region.pieces())
+                file.truncate(outlined.size)
+
+    def has_begun(self, output: Path) -> bool:
+        """Whether all files that `begin` makes are there."""
+        return all(
+            path.is_file() and path.stat().st_size == outlined.size
+            for outlined in self.files
+            for path in [outlined.path(output)]
+        )
+
     def write(
         self,
         output: Path,
@@ -125,23 +165,54 @@ class Outline:
         forget : callable
             Is called when the memory of a layer is not needed any more.
         """
-        for outlined in self.files:
-            with (output / outlined.name).open("xb") as file:
-                _begin(file, outlined)
-                for begin, region in outlined.places():
-                    if isinstance(region, LayerRegion):
-                        _fill(file, begin, region, region.pieces(layers[region.layer.name]))
-                        forget()
+        self.begin(output)
+        places = Places(self, output)
+        for name in places.names:
+            places.fill(layers[name])
+            forget()
         self.finish(output)
 
 
-def _begin(file: IO[bytes], outlined: OutlinedFile) -> None:
-    """Write all that needs no results."""
-    file.write(outlined.header)
-    for begin, region in outlined.places():
-        if isinstance(region, KnownRegion):
-            _fill(file, begin, region, region.pieces())
-    file.truncate(outlined.size)
+class Places:
+    """The places of layers in the files of an output that has begun.
+
+    Parameters
+    ----------
+    outline : Outline
+    output : Path
+    """
+
+    def __init__(self, outline: Outline, output: Path) -> None:
+        self._of_layers: dict[str, dict[Path, list[tuple[int, LayerRegion]]]] = {}
+        for outlined in outline.files:
+            for begin, region in outlined.places():
+                if isinstance(region, LayerRegion):
+                    files = self._of_layers.setdefault(region.layer.name, {})
+                    files.setdefault(outlined.path(output), []).append((begin, region))
+
+    @property
+    def names(self) -> Iterable[str]:
+        """The names of all layers, in the order of the files."""
+        return self._of_layers.keys()
+
+    def fill(self, layer: Packed) -> Iterable[Path]:
+        """Write what is made of a layer to its places; return the files."""
+        files = self._of_layers[layer.name]
+        for path, places in files.items():
+            with path.open("r+b") as file:
+                for begin, region in places:
+                    _check_coded(layer, region.layer)
+                    _fill(file, begin, region, region.pieces(layer))
+        return files
+
+
+def _check_coded(layer: Packed, planned: Coded) -> None:
+    """Raise where a layer is coded otherwise than its place was made for."""
+    found, expected = (
+        (each.shape, each.encoding, each.bits, each.group) for each in (layer, planned)
+    )
+    if found != expected:
+        raise InternalError(f"Layer '{layer.name}' is coded as {found}, and not as {expected}")
 
 
 def _fill(file: IO[bytes], begin: int, region: Region, pieces: Iterable[Any]) -> None:

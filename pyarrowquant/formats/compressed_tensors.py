@@ -304,13 +304,16 @@ class CompressedTensors(Format):
     def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
         layers_of(results, scale_dtype, None)
 
+    def outlines(self, model: Model) -> bool:
+        return True
+
     def outline(
         self,
         layers: Sequence[PlannedLayout],
         model: Model,
         settings: Settings,
         origin: Origin,
-    ) -> Outline | None:
+    ) -> Outline:
         by_name = {layer.name: layer for layer in layers}
         source = _folder(model, by_name)
         int8 = origin.mix == INT8_ACTIVATIONS

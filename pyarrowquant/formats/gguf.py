@@ -268,7 +268,7 @@ class Gguf(SizedFormat):
         return error_weights(model)
 
     def spools(self, model: Model) -> bool:
-        return not isinstance(model, LlamaCppModel)
+        return not self.outlines(model)
 
     def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
         """Return the bits of blocks, whose minimums are like scales."""
@@ -316,15 +316,17 @@ class Gguf(SizedFormat):
     def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
         layers_of(results, is_checked=True)
 
+    def outlines(self, model: Model) -> bool:
+        return isinstance(model, LlamaCppModel)
+
     def outline(
         self,
         layers: Sequence[PlannedLayout],
         model: Model,
         settings: Settings,
         origin: Origin,
-    ) -> Outline | None:
-        if not isinstance(model, LlamaCppModel):
-            return None
+    ) -> Outline:
+        assert isinstance(model, LlamaCppModel)
         by_name = {layer.name: layer for layer in layers}
         return outline_of(model, model.stored, by_name, file_type_of(by_name, origin), origin)
 

@@ -89,8 +89,8 @@ def write_mlx(
     `dtype`; MLX decodes a code q to q * scale + bias. Scales of the encodings mxfp4, mxfp8 and
     nvfp4 are bytes, and there are no biases. Needs the extra ``pyarrowquant[mlx]``, not MLX itself.
 
-    Data is spooled to nameless temporary files in `folder`, since the header comes first: while
-    writing, the folder takes twice the room of the result, and memory holds one batch.
+    Streams are spooled to nameless temporary files in `folder`, since the header comes first: while
+    writing, they take that room a second time, and memory holds one batch.
 
     Parameters
     ----------
@@ -257,7 +257,7 @@ class Mlx(Format):
         return tensor_names(layer)
 
     def spools(self, model: Model) -> bool:
-        return True
+        return not self.outlines(model)
 
     def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
         """Return the bits of a layer, whose biases are like scales; none has a scale of its own."""
@@ -301,16 +301,19 @@ class Mlx(Format):
     def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
         layers_of(results, scale_dtype)
 
+    def outlines(self, model: Model) -> bool:
+        return isinstance(model, ShardedModel) and model.folder is not None
+
     def outline(
         self,
         layers: Sequence[PlannedLayout],
         model: Model,
         settings: Settings,
         origin: Origin,
-    ) -> Outline | None:
+    ) -> Outline:
         source = model.folder
-        if not isinstance(model, ShardedModel) or source is None:
-            return None
+        assert isinstance(model, ShardedModel)
+        assert source is not None
         by_name = {layer.name: layer for layer in layers}
         config = dict(model.config or {})
         kept = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ import pyarrow as pa
 from pyarrowquant._core import arguments
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.settings import Settings
+from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, Format
 from pyarrowquant.formats._layers import Names, Results, refuse
 from pyarrowquant.formats._onnx_data import data_files, data_of
 from pyarrowquant.formats._onnx_graph import (
     dtype_problem,
     float16_problem,
+    outline_of,
     planned_float16_problem,
     write_replaced,
 )
@@ -29,8 +31,9 @@ from pyarrowquant.formats._onnx_nodes import (
     block_of,
     node_problem,
 )
-from pyarrowquant.formats._onnx_outputs import DataFile, model_outputs, refuse_link
+from pyarrowquant.formats._onnx_outputs import model_outputs, named_data, refuse_link
 from pyarrowquant.formats._origin import Origin
+from pyarrowquant.formats._outline import Outline
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.onnx import OnnxModel
@@ -67,8 +70,8 @@ def write_onnx(
     its content; the two have to stay together. What lies in external files of `model` is copied
     into this one. Needs the extra ``pyarrowquant[onnx]``.
 
-    Data goes to its file as it comes: memory holds one batch, and what the file `model` itself
-    holds.
+    A stream is spooled to a nameless temporary file first: memory holds one batch, and what the
+    file `model` itself holds.
 
     Parameters
     ----------
@@ -120,10 +123,12 @@ def write_onnx(
             raise ValueError(f"{location} is a folder; give the name of the model's file")
         write_replaced(results, OnnxModel(location), path, overwrite)
         return
-    layers = layers_of(results)
-    with model_outputs(path, overwrite) as target, DataFile(target) as file:
-        made = _model(onnx, layers, file)
-        target.write_bytes(made.SerializeToString())
+    opened = layers_of(results)
+    with (
+        model_outputs(path, overwrite) as target,
+        LayersByName(opened, target.parent) as layers,
+    ):
+        _outline(onnx, layers).write(target, layers, layers.forget_pages)
 
 
 def layers_of(results: Any) -> Results:
@@ -197,6 +202,19 @@ class Onnx(Format):
             if scale_dtype == "float16" and (problem := float16_problem(layer)):
                 raise _not_held(layer.name, problem)
 
+    def outlines(self, model: Model) -> bool:
+        return isinstance(model, OnnxModel)
+
+    def outline(
+        self,
+        layers: Sequence[PlannedLayout],
+        model: Model,
+        settings: Settings,
+        origin: Origin,
+    ) -> Outline:
+        assert isinstance(model, OnnxModel)
+        return outline_of(model, {layer.name: layer for layer in layers})
+
     def write(
         self,
         results: pa.Table,
@@ -222,18 +240,18 @@ def _not_held(name: str, problem: str) -> ValueError:
     return ValueError(f"The model cannot hold layer '{name}': {problem}")
 
 
-def _model(onnx: Any, layers: Results, file: DataFile) -> Any:
-    """Write the data of all layers; returns the model that refers to it."""
+def _outline(onnx: Any, layers: Mapping[str, Coded]) -> Outline:
+    """Return the outline of a model of nodes for layers."""
     graph = onnx.GraphProto(name="pyarrowquant")
     names = Names()
-    data = ExternalData(onnx, file)
+    data = ExternalData(onnx)
 
     def value(name: str, columns: int) -> Any:
         return onnx.helper.make_tensor_value_info(
             names.add(name), onnx.TensorProto.FLOAT, ["rows", columns]
         )
 
-    for layer in layers:
+    for layer in layers.values():
         name = layer.name
         tensors = add_tensors(onnx, layer, data, graph.initializer, names.add)
         node = onnx.helper.make_node(
@@ -247,11 +265,17 @@ def _model(onnx: Any, layers: Results, file: DataFile) -> Any:
         graph.node.append(node)
         graph.input.append(value(f"{name}.input", layer.columns))
         graph.output.append(value(f"{name}.output", layer.shape[0]))
-    data.finish()
     opsets = [
         onnx.helper.make_opsetid("", _OPSET),
         onnx.helper.make_opsetid("com.microsoft", 1),
     ]
-    return onnx.helper.make_model(
-        graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="pyarrowquant"
-    )
+    file = data.file()
+
+    def finish(target: Path) -> None:
+        data.name(named_data(file.path(target), target))
+        model = onnx.helper.make_model(
+            graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="pyarrowquant"
+        )
+        target.write_bytes(model.SerializeToString())
+
+    return Outline([file], finish)

@@ -83,7 +83,7 @@ def test_layers_that_come_twice(tmp_path: Path) -> None:
     source = mlp().save(tmp_path / "model.onnx")
     before = files(tmp_path)
     result = quantize(source)
-    with pytest.raises(ValueError, match="Layer 'up' comes twice"):
+    with pytest.raises(ValueError, match="Layer 'up' is in the results twice"):
         write_onnx(pa.concat_tables([result, result]), tmp_path / "out.onnx", model=source)
     assert files(tmp_path) == before
 

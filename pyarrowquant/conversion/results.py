@@ -1,0 +1,100 @@
+"""Where the results of a run go: to their places in the output, or to parts of which it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from pyarrowquant._core.placing import sync
+from pyarrowquant._core.results import batches_of
+from pyarrowquant._core.source import RESULT_COLUMNS, Source
+from pyarrowquant.conversion.parts import Done
+from pyarrowquant.conversion.totals import Totals
+from pyarrowquant.conversion.work import Work
+from pyarrowquant.formats._format import Format
+from pyarrowquant.formats._outline import Outline, Places
+from pyarrowquant.reading.model import Model
+
+
+def are_placed(target: Format, model: Model, continue_on_error: bool, floor: bool) -> bool:
+    """Whether results get their places as they come: what is planned of layers will hold."""
+    return target.outlines(model) and not continue_on_error and not floor
+
+
+class ResultsOfRun(Protocol):
+    """What takes results, batch by batch."""
+
+    @property
+    def done(self) -> Done | None:
+        """How far an interrupted run was; None for a new one."""
+
+    def add(self, results: pa.RecordBatch, done: Done) -> None:
+        """Keep results on the disk, and how far the run is with them."""
+
+    def finish(self, totals: Totals) -> Path:
+        """Write what is left of the output, once all results are there; return its path."""
+
+
+class PlacedResults:
+    """Results that get their places in the output as they come.
+
+    Parameters
+    ----------
+    work : Work
+    outline : Outline
+        Of the output.
+    is_folder : bool
+        Whether the output is a folder.
+    """
+
+    def __init__(self, work: Work, outline: Outline, is_folder: bool) -> None:
+        self._work = work
+        self._outline = outline
+        self.done = work.done() if outline.has_begun(work.output) else None
+        if self.done is None:
+            output = work.new_output()
+            if is_folder:
+                output.mkdir()
+            outline.begin(output)
+        self._places = Places(outline, work.output)
+
+    def add(self, results: pa.RecordBatch, done: Done) -> None:
+        files: set[Path] = set()
+        source = Source(pa.Table.from_batches([results]), RESULT_COLUMNS)
+        for _, layers in batches_of(source, is_checked=True):
+            for layer in layers:
+                files.update(self._places.fill(layer))
+        for file in files:
+            sync(file)
+        self._work.note_done(done)
+
+    def finish(self, totals: Totals) -> Path:
+        self._outline.finish(self._work.output)
+        return self._work.output
+
+
+class KeptResults:
+    """Results that are kept as parts, since the output follows from all of them.
+
+    Parameters
+    ----------
+    work : Work
+    write : callable
+        Writes the output: gets all results, its path, and the totals.
+    """
+
+    def __init__(self, work: Work, write: Callable[[pa.Table, Path, Totals], object]) -> None:
+        self._work = work
+        self._write = write
+        self.done = work.done()
+
+    def add(self, results: pa.RecordBatch, done: Done) -> None:
+        self._work.add(results, done)
+
+    def finish(self, totals: Totals) -> Path:
+        output = self._work.new_output()
+        self._write(self._work.results(), output, totals)
+        return output
