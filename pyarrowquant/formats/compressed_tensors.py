@@ -20,7 +20,6 @@ from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._compressed_config import (
     JOINED,
-    WEIGHT,
     check_stacks,
     mixed_problem,
     quantization_config,
@@ -49,6 +48,7 @@ from pyarrowquant.formats._model_folder import (
     ModelFolder,
     open_folder,
 )
+from pyarrowquant.formats._module_names import WEIGHT
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outputs import OutputFolder
 from pyarrowquant.formats._safetensors import RESERVED
