@@ -72,6 +72,7 @@ def prepare(
     bits_per_weight: float | None,
     size: int | None,
     quality_floor: float | Mapping[str, float] | None,
+    double: bool,
     pre_tokenizer: str | None,
     importance_path: _Path | None,
     threads: int | None,
@@ -92,7 +93,9 @@ def prepare(
     kind = format_of(destination, to, SUFFIXES)
     if kind not in FORMATS:
         raise UsageError(f"to={kind!r} must be one of {', '.join(FORMATS)}")
-    target = FORMATS[kind]
+    target = FORMATS[kind].doubled() if double else FORMATS[kind]
+    if target.usual.encoding != INTEGER:  # the only one that it has
+        said = {"encoding": target.usual.encoding, **said}
     folder = target.is_folder(destination)
     source = local_path(os.fspath(source_path))
     place = Path(os.path.realpath(destination))  # what is written lies where links lead

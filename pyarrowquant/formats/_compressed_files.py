@@ -25,7 +25,7 @@ from pyarrowquant.formats._layers import Names, rounded
 from pyarrowquant.formats._model_folder import DTYPES, ModelFolder, copy_files, pieces_of
 from pyarrowquant.formats._safetensors import Entry, write_tensors
 from pyarrowquant.reading.safetensors import INDEX, Shard
-from pyarrowquant.reading.tensors import CodedTensor, MadeTensor, decoded_bytes
+from pyarrowquant.reading.tensors import CodedTensor, MadeTensor, Tensor, decoded_bytes
 
 
 def write_files(
@@ -90,25 +90,24 @@ class _Shared:
 
 def _entries(shard: Shard, layers: LayersByName, shared: _Shared) -> Iterator[Entry]:
     """Give the tensors of a shard, those of a packed layer in the place of its weights."""
-    dtype = shared.dtype
     for tensor in shard.tensors:
         if tensor.name in layers:
             yield from _packed_entries(layers, tensor.name, shared)
-        elif isinstance(tensor, CodedTensor):
-            size = decoded_size(tensor, dtype)
-            decoded = partial(_decoded, tensor, dtype)
-            yield Entry(tensor.name, DTYPES[dtype], tensor.shape, size, decoded)
-        elif isinstance(tensor, MadeTensor):
-            made = partial(decoded_bytes, tensor)
-            yield Entry(tensor.name, tensor.dtype, tensor.shape, tensor.stored_bytes, made)
         else:
-            yield Entry(
-                tensor.name,
-                tensor.dtype,
-                tensor.shape,
-                tensor.end - tensor.begin,
-                partial(pieces_of, shard, tensor),
-            )
+            yield kept_entry(shard, tensor, shared.dtype)
+
+
+def kept_entry(shard: Shard, tensor: Tensor, dtype: str) -> Entry:
+    """Return a tensor of a shard as it is; what is codes is decoded to the dtype of the model."""
+    if isinstance(tensor, CodedTensor):
+        size = decoded_size(tensor, dtype)
+        decoded = partial(_decoded, tensor, dtype)
+        return Entry(tensor.name, DTYPES[dtype], tensor.shape, size, decoded)
+    if isinstance(tensor, MadeTensor):
+        made = partial(decoded_bytes, tensor)
+        return Entry(tensor.name, tensor.dtype, tensor.shape, tensor.stored_bytes, made)
+    pieces = partial(pieces_of, shard, tensor)
+    return Entry(tensor.name, tensor.dtype, tensor.shape, tensor.end - tensor.begin, pieces)
 
 
 def decoded_size(tensor: CodedTensor, dtype: str) -> int:
