@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from pyarrowquant._core import laying
 from pyarrowquant._core.cells import Bytes
-from pyarrowquant._core.results import Floats
 from pyarrowquant.formats._bitsandbytes_config import quantization_config
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._compressed_files import kept_entry
@@ -105,19 +104,23 @@ def _entries(layers: LayersByName, name: str, dtype: str, double: bool) -> Itera
 
     def codes() -> Iterator[Bytes]:
         for piece in laying.pieces(layers[name], laying.codes(layer.codes.shape[1])):
-            yield piece << 4 | piece >> 4  # the first of a pair has the high bits there
+            # the first of a pair has the high bits there
+            yield piece << np.uint8(4) | piece >> np.uint8(4)
         layers.forget_pages()
 
-    def of_scales(part: Callable[[Floats], npt.NDArray[Any]]) -> Iterator[Bytes]:
-        yield _bytes(part(layers[name].scales))
+    def made(data: Callable[[], npt.NDArray[Any]]) -> Iterator[Bytes]:
+        yield _bytes(data())
         layers.forget_pages()
 
-    def entry(part: str, dtype: str, count: int, data: Callable[[Floats], Any]) -> Entry:
+    def entry(part: str, dtype: str, count: int, data: Callable[[], npt.NDArray[Any]]) -> Entry:
         size = count * (4 if dtype == "F32" else 1)
-        return Entry(f"{name}.{part}", dtype, (count,), size, partial(of_scales, data))
+        return Entry(f"{name}.{part}", dtype, (count,), size, partial(made, data))
 
-    def state(scales: Floats) -> npt.NDArray[np.uint8]:
-        found = {"nested_offset": DoubleScales.of(scales).offset} if double else {}
+    def doubled() -> DoubleScales:
+        return DoubleScales.of(layers[name])
+
+    def state() -> npt.NDArray[np.uint8]:
+        found = {"nested_offset": doubled().offset} if double else {}
         text = json.dumps({**said, **found}).encode()
         return np.frombuffer(text.ljust(state_size), np.uint8)
 
@@ -126,12 +129,12 @@ def _entries(layers: LayersByName, name: str, dtype: str, double: bool) -> Itera
     yield Entry(name, "U8", (layer.codes.size, 1), layer.codes.size, codes)
     if double:
         blocks = -(-count // NESTED_BLOCK)
-        yield entry("absmax", "U8", count, lambda scales: DoubleScales.of(scales).codes)
-        yield entry("nested_absmax", "F32", blocks, lambda scales: DoubleScales.of(scales).scales)
-        yield entry("nested_quant_map", "F32", NESTED_LEVELS.size, lambda _: NESTED_LEVELS)
+        yield entry("absmax", "U8", count, lambda: doubled().codes)
+        yield entry("nested_absmax", "F32", blocks, lambda: doubled().scales)
+        yield entry("nested_quant_map", "F32", NESTED_LEVELS.size, lambda: NESTED_LEVELS)
     else:
-        yield entry("absmax", "F32", count, lambda scales: scales)
-    yield entry("quant_map", "F32", LEVELS.size, lambda _: LEVELS)
+        yield entry("absmax", "F32", count, lambda: layers[name].scales)
+    yield entry("quant_map", "F32", LEVELS.size, lambda: LEVELS)
     yield entry(_STATE, "U8", state_size, state)
 
 

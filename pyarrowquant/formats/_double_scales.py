@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pyarrowquant._core.cells import Bytes
-from pyarrowquant._core.results import Floats
+from pyarrowquant._core.results import Floats, Packed
 
 NESTED_BLOCK = 256  # scales that share one
+_TWO_ZEROS = 0x77  # codes of NF4
 
 
 @dataclass(frozen=True)
@@ -31,18 +32,28 @@ class DoubleScales:
     offset: float
 
     @classmethod
-    def of(cls, scales: Floats) -> DoubleScales:
-        """Find the nearest codes of scales, which are finite."""
-        flat = scales.reshape(-1).astype(np.float64)
-        offset = np.float32(flat.mean())
-        blocks = -(-flat.size // NESTED_BLOCK)
-        padded = np.zeros(blocks * NESTED_BLOCK)
-        padded[: flat.size] = flat - np.float64(offset)
-        by_block = padded.reshape(blocks, NESTED_BLOCK)
+    def of(cls, layer: Packed) -> DoubleScales:
+        """Find the nearest codes of the scales of a layer of NF4."""
+        scales = layer.scales.reshape(-1).astype(np.float64)
+        counted = scales[~_is_zero(layer)]
+        offset = np.float32(counted.mean() if counted.size else 0)
+        blocks = -(-scales.size // NESTED_BLOCK)
+        differences = np.zeros(blocks * NESTED_BLOCK)
+        np.subtract(scales, offset, out=differences[: scales.size])
+        differences[: scales.size][_is_zero(layer)] = 0
+        by_block = differences.reshape(blocks, NESTED_BLOCK)
         largest = np.abs(by_block).max(axis=1).astype(np.float32)
         divisors = np.where(largest == 0, np.float32(1), largest).astype(np.float64)
         codes = np.searchsorted(_BOUNDS, by_block / divisors[:, None]).astype(np.uint8)
-        return cls(codes.reshape(-1)[: flat.size], largest, float(offset))
+        return cls(codes.reshape(-1)[: scales.size], largest, float(offset))
+
+
+def _is_zero(layer: Packed) -> npt.NDArray[np.bool_]:
+    """Whether all weights of a group are 0, and its scale, which is 1, says nothing."""
+    is_one: npt.NDArray[np.bool_] = layer.scales.reshape(-1) == 1
+    codes = layer.codes.reshape(is_one.size, -1)[is_one]
+    is_one[is_one] = (codes == _TWO_ZEROS).all(axis=1)
+    return is_one
 
 
 def _levels() -> Floats:
