@@ -60,7 +60,6 @@ def folder(tmp_path: Path) -> Path:
         ("compressed-tensors", f"{UP}_packed"),
         ("compressed-tensors", f"{UP}_scale"),
         ("compressed-tensors", f"{UP}_shape"),
-        ("bitsandbytes", f"{UP}.absmax"),
         ("bitsandbytes", f"{UP}.quant_map"),
     ],
 )

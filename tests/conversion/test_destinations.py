@@ -189,7 +189,7 @@ UNPRIVILEGED = (
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities of Linux")
-@pytest.mark.parametrize("to", ["mlx", "compressed-tensors", "bitsandbytes", "parquet"])
+@pytest.mark.parametrize("to", ["mlx", "compressed-tensors", "parquet"])
 def test_a_folder_that_may_not_be_written_in_is_replaced(
     model: Path, tmp_path: Path, to: str
 ) -> None:
