@@ -226,6 +226,7 @@ def _show(done: Conversion, as_json: bool) -> None:
         summary = {
             "destination": str(done.destination),
             "mix": done.mix,
+            "mix_is_changed": done.mix_is_changed,
             "layers": done.layers,
             "skipped": done.skipped,
             "missed": done.missed,
@@ -245,7 +246,7 @@ def _show(done: Conversion, as_json: bool) -> None:
     bits = f"{done.bits_per_weight:.2f} bits a weight"
     if any(tensor.kept for tensor in done.unquantized):
         bits += f" ({done.model_bits_per_weight:.2f} over the whole model)"
-    as_mix = "" if done.mix is None else f" as {done.mix}"
+    as_mix = _mix_text(done)
     click.echo(
         f"{counted(done.layers, 'layer')}{as_mix}, {counted(done.weights, 'weight')}, {bits}, "
         f"relative error {done.relative_error:.4f}, {done.seconds:.2f} s"
@@ -267,6 +268,12 @@ def _show(done: Conversion, as_json: bool) -> None:
     click.echo(f"'{done.destination}': {before}{size_text(done.bytes)}")
 
 
+def _mix_text(shown: Conversion | ConversionPlan) -> str:
+    if shown.mix is None:
+        return ""
+    return f" as {shown.mix}{' with changes' if shown.mix_is_changed else ''}"
+
+
 def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
     if as_json:
         rows = [
@@ -283,6 +290,7 @@ def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
                 "destination": str(shown.destination),
                 "format": shown.to,
                 "mix": shown.mix,
+                "mix_is_changed": shown.mix_is_changed,
                 "layers": rows,
                 "unquantized": [asdict(tensor) for tensor in shown.unquantized],
                 "continued": None if shown.continued is None else asdict(shown.continued),
@@ -300,7 +308,7 @@ def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
             key = settings.bit_width, settings.group_size, settings.encoding, label
             groups.setdefault(key, []).append(str(layer.name))
     count = sum(map(len, groups.values()))
-    as_mix = "" if shown.mix is None else f" as {shown.mix}"
+    as_mix = _mix_text(shown)
     click.echo(
         f"{count} of {len(shown.layers)} layers would be quantized{as_mix} to '{shown.destination}'"
     )

@@ -39,6 +39,8 @@ class Conversion:
     mix : str or None
         The mix of types of llama.cpp that layers follow, such as "Q4_K_M", or the scheme of
         compressed-tensors, such as "FP8_BLOCK".
+    mix_is_changed : bool
+        Whether rules or a quality floor give some layers other settings than the mix has.
     layers : int
         How many were quantized.
     skipped : tuple of str
@@ -71,6 +73,7 @@ class Conversion:
     destination: Path
     to: str
     mix: str | None
+    mix_is_changed: bool
     layers: int
     skipped: tuple[str, ...]
     missed: tuple[str, ...]
@@ -98,6 +101,8 @@ class ConversionPlan:
     mix : str or None
         The mix of types of llama.cpp that layers follow, such as "Q4_K_M", or the scheme of
         compressed-tensors, such as "FP8_BLOCK".
+    mix_is_changed : bool
+        As of `Conversion`.
     layers : tuple of PlannedLayer
         In the order of the source.
     unquantized : tuple of UnquantizedTensor
@@ -112,6 +117,7 @@ class ConversionPlan:
     destination: Path
     to: str
     mix: str | None
+    mix_is_changed: bool
     layers: tuple[PlannedLayer, ...]
     unquantized: tuple[UnquantizedTensor, ...]
     decoded: dict[str, int]
@@ -270,6 +276,7 @@ def convert(
         destination=Path(destination),
         to=job.target.name,
         mix=job.origin.mix,
+        mix_is_changed=job.origin.is_changed,
         layers=totals.layers,
         skipped=tuple(map(skipped_text, totals.skipped)),
         missed=tuple(totals.missed),
@@ -367,6 +374,7 @@ def plan(
         job.destination,
         job.target.name,
         job.origin.mix,
+        job.origin.is_changed,
         tuple(layers),
         left,
         decoded,

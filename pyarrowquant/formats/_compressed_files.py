@@ -20,7 +20,7 @@ from pyarrowquant.formats._compressed_config import quantization_config
 from pyarrowquant.formats._compressed_floats import float_entries, int8_entries
 from pyarrowquant.formats._compressed_global import global_scales
 from pyarrowquant.formats._compressed_schemes import is_symmetric, scheme_of
-from pyarrowquant.formats._compressed_warnings import warn_of_different, warn_of_int8_experts
+from pyarrowquant.formats._compressed_warnings import warn_of_different
 from pyarrowquant.formats._layers import Names, rounded
 from pyarrowquant.formats._model_folder import DTYPES, ModelFolder, copy_files, pieces_of
 from pyarrowquant.formats._safetensors import Entry, write_tensors
@@ -49,8 +49,6 @@ def write_files(
         )
     config = quantization_config(layers, source.tensors, source.config, dtype, int8)
     warn_of_different(layers, source.tensors, int8)
-    if int8:
-        warn_of_int8_experts(layers.values())
     shared = _Shared(dtype, is_symmetric(layers.values()), int8, global_scales(layers))
     names = Names()
     weight_map: dict[str, str] = {}

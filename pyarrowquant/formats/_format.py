@@ -170,6 +170,9 @@ class Format(ABC):
         """Return one of `mixes` for a model, of which the importance of columns may be known."""
         return scheme_rules(name)
 
+    def warn_of_mix(self, mix: str | None, layers: Sequence[PlannedLayer]) -> None:
+        """Warn of layers that engines do not load as one of `mixes` has them."""
+
     def instead(self, settings: Settings, shape: Sequence[int]) -> Settings:
         """Return the settings for a layer of this shape, where these cannot be had."""
         return settings

@@ -30,7 +30,7 @@ from pyarrowquant.formats._compressed_schemes import (
     SMALL_SCALES,
     group_problem,
 )
-from pyarrowquant.formats._compressed_warnings import warn_of_experts
+from pyarrowquant.formats._compressed_warnings import warn_of_experts, warn_of_int8_experts
 from pyarrowquant.formats._either_name import by_either_name
 from pyarrowquant.formats._experts import ApartModel, with_experts_apart
 from pyarrowquant.formats._format import NO_EXPERTS, Format
@@ -275,6 +275,10 @@ class CompressedTensors(Format):
             by_name = {layer.name: layer for layer in layers}
             quantization_config(by_name, folder.tensors, folder.config, folder.dtype)
             warn_of_experts(layers)
+
+    def warn_of_mix(self, mix: str | None, layers: Sequence[PlannedLayer]) -> None:
+        if mix == INT8_ACTIVATIONS:
+            warn_of_int8_experts(layout for layer in layers if (layout := layout_of(layer)))
 
     def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
         layers_of(results, scale_dtype, None)
