@@ -15,6 +15,15 @@ WEIGHT = ".weight"
 
 # Heads that share the weights of the embeddings, and so are in no file.
 _TIED_DECODERS = ("lm_head", "cls.predictions", "predictions")
+# Those of other names, by the model_type of config.json.
+_TIED_HEADS = {
+    **dict.fromkeys(
+        ("canary", "cohere_asr", "moonshine", "moonshine_streaming", "whisper"), "proj_out"
+    ),
+    **dict.fromkeys(("biogpt", "trocr"), "output_projection"),
+}
+# Linear layers that are not packed, as files and as transformers 5 name them.
+_RENAMED = {"phimoe": (".block_sparse_moe.gate", ".mlp.router")}
 
 
 def unpacked(layers: Iterable[str], tensors: Mapping[str, Tensor], model_type: object) -> list[str]:
@@ -35,6 +44,8 @@ def unpacked(layers: Iterable[str], tensors: Mapping[str, Tensor], model_type: o
         for name, tensor in tensors.items()
         if name.endswith(WEIGHT) and len(tensor.shape) == 2
     ]
+    if (renamed := _RENAMED.get(str(model_type))) is not None:
+        kept += [module.replace(*renamed) for module in kept if module.endswith(renamed[0])]
     names = dict.fromkeys([*kept, *_tied(tensors, model_type)])
     return [module for module in names if module not in packed]
 
@@ -63,10 +74,8 @@ def unpacked_patterns(exact: Iterable[str], tensors: Mapping[str, Tensor]) -> li
 def _tied(tensors: Mapping[str, Tensor], model_type: object) -> Iterator[str]:
     """Give linear layers that have no weights of their own."""
     heads = ["lm_head"]
-    if model_type == "whisper":
-        heads.append("proj_out")
-    if model_type == "biogpt":
-        heads.append("output_projection")
+    if (head := _TIED_HEADS.get(str(model_type))) is not None:
+        heads.append(head)
     for parent in _TIED_DECODERS:
         if any(name.startswith(parent + ".") and name != parent + WEIGHT for name in tensors):
             heads.append(f"{parent}.decoder")

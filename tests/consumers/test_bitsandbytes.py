@@ -54,6 +54,8 @@ MODELS: dict[str, tuple[str, dict[str, Any], Any]] = {
     ),
     "bert": ("BertForMaskedLM", ENCODER, transformers.AutoModelForMaskedLM),
     "mixtral": ("MixtralForCausalLM", EXPERTS, transformers.AutoModelForCausalLM),
+    "biogpt": ("BioGptForCausalLM", ENCODER, transformers.AutoModelForCausalLM),
+    "phimoe": ("PhimoeForCausalLM", EXPERTS, transformers.AutoModelForCausalLM),
     "t5": ("T5EncoderModel", T5, transformers.T5EncoderModel),
 }
 
