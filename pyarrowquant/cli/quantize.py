@@ -71,6 +71,7 @@ Examples:
   pyarrowquant quantize model.npz out.parquet --bits-per-weight 4.25
   pyarrowquant quantize model.npz out.parquet --encoding nf4
   pyarrowquant quantize models/llama llama-4bit --to compressed-tensors
+  pyarrowquant quantize models/llama llama-nf4 --to bitsandbytes
   pyarrowquant quantize models/llama llama-mlx --to mlx --recipe text
   pyarrowquant quantize model.safetensors model.gguf --recipe text
   pyarrowquant quantize model-f16.gguf model-Q4_K_M.gguf
@@ -124,6 +125,9 @@ Examples:
     ".dat).",
 )
 @click.option(
+    "--double", is_flag=True, help="Store scales as codes of 8 bits, too; for bitsandbytes."
+)
+@click.option(
     "--pre-tokenizer", help="llama.cpp's name for how texts are split, where it is not found out."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
@@ -156,6 +160,7 @@ def quantize(
     size: int | None,
     quality_floor: dict[str, float] | None,
     importance: str | None,
+    double: bool,
     pre_tokenizer: str | None,
     threads: int | None,
     max_memory: int,
@@ -169,17 +174,17 @@ def quantize(
 
     SOURCE is a safetensors file, a model folder, an ONNX or GGUF model, Parquet, Arrow or npz.
     What of it is quantized already is decoded first. DESTINATION gets its name only when it is
-    complete. It is a folder for compressed-tensors and mlx, and for parquet and arrow without a
-    suffix, which then has a file for each file of SOURCE.
+    complete. It is a folder for compressed-tensors, bitsandbytes and mlx, and for parquet and arrow
+    without a suffix, which then has a file for each file of SOURCE.
 
     Defaults are what the format holds best: groups of 128, 32 for gguf, and for compressed-tensors
     and mlx the largest usual ones that fit; integer zero-points, symmetric for compressed-tensors
     and gguf, float for mlx; scales of float32, float16 for gguf, the model's dtype for
-    compressed-tensors and mlx. Without --recipe, vectors, norms, biases, routers and the like are
-    not quantized, and compressed-tensors leaves out what the preset text does. A GGUF model becomes
-    the mix Q4_K_M of llama.cpp, unless settings other than --method are given: then its embeddings
-    and head get 8 bits. What is not quantized is named. It is kept, but by parquet and arrow, and
-    by onnx if SOURCE is no ONNX model.
+    compressed-tensors and mlx; bitsandbytes has nf4 alone. Without --recipe, vectors, norms,
+    biases, routers and the like are not quantized, and compressed-tensors and bitsandbytes leave
+    out what the preset text does. A GGUF model becomes the mix Q4_K_M of llama.cpp, unless settings
+    other than --method are given: then its embeddings and head get 8 bits. What is not quantized is
+    named. It is kept, but by parquet and arrow, and by onnx if SOURCE is no ONNX model.
 
     What an interrupted run has done stays in a hidden folder beside DESTINATION. The same command
     with --resume goes on from it, and gives the same bytes as if nothing had happened.
@@ -197,6 +202,7 @@ def quantize(
         "size": size,
         "quality_floor": quality_floor,
         "importance": importance,
+        "double": double,
         "pre_tokenizer": pre_tokenizer,
         "threads": threads,
         "max_memory": max_memory,
@@ -220,6 +226,7 @@ def _show(done: Conversion, as_json: bool) -> None:
         summary = {
             "destination": str(done.destination),
             "mix": done.mix,
+            "mix_is_changed": done.mix_is_changed,
             "layers": done.layers,
             "skipped": done.skipped,
             "missed": done.missed,
@@ -239,7 +246,7 @@ def _show(done: Conversion, as_json: bool) -> None:
     bits = f"{done.bits_per_weight:.2f} bits a weight"
     if any(tensor.kept for tensor in done.unquantized):
         bits += f" ({done.model_bits_per_weight:.2f} over the whole model)"
-    as_mix = "" if done.mix is None else f" as {done.mix}"
+    as_mix = _mix_text(done)
     click.echo(
         f"{counted(done.layers, 'layer')}{as_mix}, {counted(done.weights, 'weight')}, {bits}, "
         f"relative error {done.relative_error:.4f}, {done.seconds:.2f} s"
@@ -261,6 +268,12 @@ def _show(done: Conversion, as_json: bool) -> None:
     click.echo(f"'{done.destination}': {before}{size_text(done.bytes)}")
 
 
+def _mix_text(shown: Conversion | ConversionPlan) -> str:
+    if shown.mix is None:
+        return ""
+    return f" as {shown.mix}{' with changes' if shown.mix_is_changed else ''}"
+
+
 def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
     if as_json:
         rows = [
@@ -277,6 +290,7 @@ def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
                 "destination": str(shown.destination),
                 "format": shown.to,
                 "mix": shown.mix,
+                "mix_is_changed": shown.mix_is_changed,
                 "layers": rows,
                 "unquantized": [asdict(tensor) for tensor in shown.unquantized],
                 "continued": None if shown.continued is None else asdict(shown.continued),
@@ -294,7 +308,7 @@ def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
             key = settings.bit_width, settings.group_size, settings.encoding, label
             groups.setdefault(key, []).append(str(layer.name))
     count = sum(map(len, groups.values()))
-    as_mix = "" if shown.mix is None else f" as {shown.mix}"
+    as_mix = _mix_text(shown)
     click.echo(
         f"{count} of {len(shown.layers)} layers would be quantized{as_mix} to '{shown.destination}'"
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pyarrowquant._core import arguments
 from pyarrowquant._core.settings import said_settings
 from pyarrowquant._core.underflow import Underflow
 from pyarrowquant.conversion.interrupted import Continued, is_complete, recover
@@ -38,6 +39,8 @@ class Conversion:
     mix : str or None
         The mix of types of llama.cpp that layers follow, such as "Q4_K_M", or the scheme of
         compressed-tensors, such as "FP8_BLOCK".
+    mix_is_changed : bool
+        Whether rules or a quality floor give some layers other settings than the mix has.
     layers : int
         How many were quantized.
     skipped : tuple of str
@@ -70,6 +73,7 @@ class Conversion:
     destination: Path
     to: str
     mix: str | None
+    mix_is_changed: bool
     layers: int
     skipped: tuple[str, ...]
     missed: tuple[str, ...]
@@ -97,6 +101,8 @@ class ConversionPlan:
     mix : str or None
         The mix of types of llama.cpp that layers follow, such as "Q4_K_M", or the scheme of
         compressed-tensors, such as "FP8_BLOCK".
+    mix_is_changed : bool
+        As of `Conversion`.
     layers : tuple of PlannedLayer
         In the order of the source.
     unquantized : tuple of UnquantizedTensor
@@ -111,6 +117,7 @@ class ConversionPlan:
     destination: Path
     to: str
     mix: str | None
+    mix_is_changed: bool
     layers: tuple[PlannedLayer, ...]
     unquantized: tuple[UnquantizedTensor, ...]
     decoded: dict[str, int]
@@ -132,6 +139,7 @@ def convert(
     bits_per_weight: float | None = None,
     size: int | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
+    double: bool = False,
     pre_tokenizer: str | None = None,
     importance: _Path | None = None,
     threads: int | None = None,
@@ -153,9 +161,9 @@ def convert(
         What `read_weights` takes: a safetensors file, a model folder, an ONNX or GGUF model,
         Parquet, Arrow or npz.
     destination : str or path
-        A folder for compressed-tensors and mlx, and for parquet and arrow without a suffix, which
-        then has a file for each file of the source.
-    to : {"parquet", "arrow", "compressed-tensors", "mlx", "gguf", "onnx"}, optional
+        A folder for compressed-tensors, bitsandbytes and mlx, and for parquet and arrow without a
+        suffix, which then has a file for each file of the source.
+    to : {"parquet", "arrow", "compressed-tensors", "bitsandbytes", "mlx", "gguf", "onnx"}, optional
         The format; by default what the suffix of the destination says.
     bit_width : {2, 3, 4, 5, 6, 8}, optional
         Default 4; for a GGUF model or a Hugging Face folder to gguf as the mix Q4_K_M has it.
@@ -171,16 +179,17 @@ def convert(
         bfloat16 if that is the model's, else float16.
     encoding : str, optional
         As of `quantize_batch_arrow`, with what it fixes; default "int". compressed-tensors holds
-        fp8, mxfp8, mxfp4 and nvfp4, too, gguf those of llama.cpp, parquet and arrow all.
+        fp8, mxfp8, mxfp4 and nvfp4, too, bitsandbytes nf4 alone, gguf those of llama.cpp, parquet
+        and arrow all.
     recipe : Recipe, str, path or dict, optional
         Or what `Recipe.from_dict` takes, the path of a recipe's file, or the name of a preset
         ("text", "diffusion", "vision"), a profile ("edge", "local", "cloud") or both
         ("text-local"), "all" for all that the format can quantize, a scheme of
         compressed-tensors ("FP8_BLOCK"), or a mix of llama.cpp ("Q4_K_M") for a GGUF model. Without
         one, vectors, norms, biases, embeddings of positions and token types, routers and the like
-        are not quantized; compressed-tensors leaves out what the preset "text" does, and a GGUF
-        model is quantized as Q4_K_M, or, where bits or other settings but the method are said, gets
-        8 bits for its embeddings and head.
+        are not quantized; compressed-tensors and bitsandbytes leave out what the preset "text"
+        does, and a GGUF model is quantized as Q4_K_M, or, where bits or other settings but the
+        method are said, gets 8 bits for its embeddings and head.
     bits_per_weight : float, optional
         A budget that the bit widths of layers are fitted to, as by `Recipe.fit`; for gguf their
         types, K-quants and others.
@@ -189,6 +198,8 @@ def convert(
     quality_floor : float or mapping, optional
         As of `quantize_stream`. Layers that the engine of compressed-tensors joins get the same,
         with which all of them pass.
+    double : bool
+        Store scales as codes of 8 bits, for bitsandbytes: 4.13 bits a weight instead of 4.5.
     pre_tokenizer : str, optional
         What llama.cpp calls the way that the tokenizer of a Hugging Face folder splits texts,
         where gguf cannot find it out.
@@ -250,6 +261,7 @@ def convert(
         bits_per_weight,
         size,
         quality_floor,
+        arguments.boolean("double", double),
         pre_tokenizer,
         importance,
         threads,
@@ -264,6 +276,7 @@ def convert(
         destination=Path(destination),
         to=job.target.name,
         mix=job.origin.mix,
+        mix_is_changed=job.origin.is_changed,
         layers=totals.layers,
         skipped=tuple(map(skipped_text, totals.skipped)),
         missed=tuple(totals.missed),
@@ -295,6 +308,7 @@ def plan(
     bits_per_weight: float | None = None,
     size: int | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
+    double: bool = False,
     pre_tokenizer: str | None = None,
     importance: _Path | None = None,
     threads: int | None = None,
@@ -337,6 +351,7 @@ def plan(
         bits_per_weight,
         size,
         quality_floor,
+        arguments.boolean("double", double),
         pre_tokenizer,
         importance,
         threads,
@@ -359,6 +374,7 @@ def plan(
         job.destination,
         job.target.name,
         job.origin.mix,
+        job.origin.is_changed,
         tuple(layers),
         left,
         decoded,

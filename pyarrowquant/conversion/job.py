@@ -216,6 +216,7 @@ class Job:
             "version": __version__,
             "source": source_files(self.source),
             "kind": f"{self.target.name} in a folder" if self.folder else self.target.name,
+            "double": self.target.double,
             "batch_bytes": self.batch_bytes,
             **asdict(self.settings),
             "recipe": None if self.recipe is None else self.recipe.to_dict(),

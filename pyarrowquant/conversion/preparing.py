@@ -73,6 +73,7 @@ def prepare(
     bits_per_weight: float | None,
     size: int | None,
     quality_floor: float | Mapping[str, float] | None,
+    double: bool,
     pre_tokenizer: str | None,
     importance_path: _Path | None,
     threads: int | None,
@@ -93,7 +94,9 @@ def prepare(
     kind = format_of(destination, to, SUFFIXES)
     if kind not in FORMATS:
         raise UsageError(f"to={kind!r} must be one of {', '.join(FORMATS)}")
-    target = FORMATS[kind]
+    target = FORMATS[kind].doubled() if double else FORMATS[kind]
+    if target.usual.encoding != INTEGER:  # the only one that it has
+        said = {"encoding": target.usual.encoding, **said}
     folder = target.is_folder(destination)
     source = local_path(os.fspath(source_path))
     place = Path(os.path.realpath(destination))  # what is written lies where links lead
@@ -129,6 +132,9 @@ def prepare(
     _check_mix(mix, said, target, budget)
     importance = importance_in(importance_path, model, said)
     settings = target.defaults(model).with_overrides(said)
+    is_changed = quality_floor is not None or (
+        given is not None and bool(given.rules or given.default.said.keys() - {"method"})
+    )
     if mix is not None:
         rest = target.mix(mix, model, importance is not None)
         given = (Recipe(name=mix) if given is None else given).extending(rest)
@@ -155,11 +161,12 @@ def prepare(
     rules, layers, ragged = with_ragged_kept(target, layers, rules)
     _warn_of_ragged(ragged, model, target)
     rules, layers, joined = with_one_scheme(target, layers, rules)
-    _warn_of_joined(joined, target)
+    _warn_of_joined([layer for layer in layers if layer.name in joined], target)
     if budget is not None:  # which replaces the bits
         layers = [_with_fitting_bits(layer, target) for layer in layers]
     target.check_plan(layers, model, settings)
-    _check_any(model, target, layers, rules)
+    target.warn_of_mix(mix, layers)
+    _check_any(model, target, layers, rules, settings)
     if target.copies_files and model.config is not None:
         warn_of_constants(model.config, f"{model.folder}/{CONFIG}")
     mixed = budget is not None or quality_floor is not None
@@ -173,7 +180,7 @@ def prepare(
     check_names(target, layers, left)
     check_sizes(layers)
     copied = copied_files(target, model)
-    origin = Origin(mix, importance)
+    origin = Origin(mix, mix is not None and is_changed, importance)
     if size is not None:
         fitted_to = file_size(size, target, model, layers, left, origin)
     placed = are_placed(target, model, continue_on_error, quality_floor is not None)
@@ -270,7 +277,11 @@ def _with_said(
 
 
 def _check_any(
-    model: Model, target: Format, layers: Sequence[PlannedLayer], recipe: Recipe | None
+    model: Model,
+    target: Format,
+    layers: Sequence[PlannedLayer],
+    recipe: Recipe | None,
+    settings: Settings,
 ) -> None:
     """Raise where none of the tensors would be quantized."""
     if any(layer.settings is not None for layer in layers):
@@ -279,11 +290,23 @@ def _check_any(
         return
     reasons = Counter(tensor.reason for tensor in unquantized(model, target, layers, recipe))
     told = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    way_out = (
+        "recipe='all' leaves out only what the format cannot quantize"
+        if _are_some_left_out(model, target, settings)
+        else "The format can quantize none of them: take another"
+    )
     raise ValueError(
         f"No layer would be quantized to {target.name}. '{model.location}' has "
-        f"{len(model.all_tensors)} tensors: {told or 'none'}. recipe='all' leaves out only what "
-        "the format cannot quantize"
+        f"{len(model.all_tensors)} tensors: {told or 'none'}. {way_out}"
     )
+
+
+def _are_some_left_out(model: Model, target: Format, settings: Settings) -> bool:
+    """Whether the format can quantize something of a model."""
+    rules = target.recipe(model, recipe_of("all"), False)
+    rules, layers, _ = with_instead(target, planned(model, settings, rules), rules)
+    _, layers, _ = with_ragged_kept(target, layers, rules)
+    return any(layer.settings is not None for layer in layers)
 
 
 def _warn_of_unused(recipe: Recipe | None, model: Model) -> None:
@@ -331,15 +354,20 @@ def _warn_of_ragged(names: Sequence[str], model: Model, target: Format) -> None:
             )
 
 
-def _warn_of_joined(names: Sequence[str], target: Format) -> None:
+def _warn_of_joined(layers: Sequence[PlannedLayer], target: Format) -> None:
     """Say which layers get other settings than they were to have, for the engine joins them."""
-    if names:
-        warnings.warn(
-            f"Engines of {target.name} join these to layers with other settings, so they get the "
-            f"same: {first_few(names)}",
-            UserWarning,
-            stacklevel=users_level(),
-        )
+    same = [str(layer.name) for layer in layers if layer.settings is not None]
+    kept = [str(layer.name) for layer in layers if layer.settings is None]
+    for names, what in (
+        (same, "layers with other settings, so they get the same"),
+        (kept, "layers that are not quantized, so they are not, either"),
+    ):
+        if names:
+            warnings.warn(
+                f"Engines of {target.name} join these to {what}: {first_few(names)}",
+                UserWarning,
+                stacklevel=users_level(),
+            )
 
 
 def _warn_of_decoded(decoded: Mapping[str, int]) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from itertools import chain, zip_longest
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from pyarrowquant._core.layout import Coded
@@ -18,10 +16,14 @@ from pyarrowquant.formats._compressed_schemes import (
     is_symmetric,
     scheme_of,
 )
+from pyarrowquant.formats._module_names import (
+    WEIGHT,
+    Prefixed,
+    patterns,
+    unpacked,
+    unpacked_patterns,
+)
 from pyarrowquant.reading.tensors import Tensor
-from pyarrowquant.recipes.presets import EMBEDDINGS
-
-WEIGHT = ".weight"
 
 # Matrices that transformers joins to one tensor of all experts of a block.
 EXPERT = re.compile(r"(^|\.)experts\.\d+\.")
@@ -64,8 +66,6 @@ _USES_WEIGHTS = frozenset(
 _TAKES_SINGLE_EXPERTS = frozenset({"llama4", "llama4_text"})
 # What config.json of models for text and images has.
 _PARTS = ("text_config", "vision_config")
-# Heads that share the weights of the embeddings, and so are in no file.
-_TIED_DECODERS = ("lm_head", "cls.predictions", "predictions")
 
 
 def quantization_config(
@@ -109,7 +109,8 @@ def quantization_config(
     by_experts = sorted(schemes, key=lambda each: (not _has_experts(schemes[each]), each.order))
     for i, scheme in enumerate(by_experts):
         modules = sorted(name.removesuffix(WEIGHT) for name in schemes[scheme])
-        targets = ["Linear"] if len(schemes) == 1 else _patterns(modules, _Prefixed(tensors))
+        named = [] if len(schemes) == 1 else patterns(modules, Prefixed(tensors))
+        targets = _expressions(named) or ["Linear"]
         own = {} if scheme.format == usual else {"format": scheme.format}
         groups[f"group_{i}"] = {"targets": targets, **scheme.config(symmetric), **own}
     config: dict[str, Any] = {
@@ -245,92 +246,10 @@ def _some(names: list[str]) -> str:
 
 def _ignored(layers: Iterable[str], tensors: Mapping[str, Tensor], model_type: object) -> list[str]:
     """Return all modules that could be linear layers and are not packed."""
-    packed = {name.removesuffix(WEIGHT) for name in layers}
-    kept = [
-        name.removesuffix(WEIGHT)
-        for name, tensor in tensors.items()
-        if name.endswith(WEIGHT) and len(tensor.shape) == 2
-    ]
-    names = dict.fromkeys([*kept, *_tied(tensors, model_type)])
-    exact = [module for module in names if module not in packed]
-    prefixed = _Prefixed(tensors)
-    others = [
-        module
-        for module in exact
-        if "." in module
-        and prefixed.is_clear(module)
-        and not any(rule.matches(module + WEIGHT, (1, 1)) for rule in EMBEDDINGS)
-    ]
-    return exact + _patterns(others, prefixed)
+    exact = unpacked(layers, tensors, model_type)
+    return exact + _expressions(unpacked_patterns(exact, tensors))
 
 
-def _tied(tensors: Mapping[str, Tensor], model_type: object) -> Iterator[str]:
-    """Give linear layers that have no weights of their own."""
-    heads = ["lm_head"]
-    if model_type == "whisper":
-        heads.append("proj_out")
-    if model_type == "biogpt":
-        heads.append("output_projection")
-    for parent in _TIED_DECODERS:
-        if any(name.startswith(parent + ".") and name != parent + WEIGHT for name in tensors):
-            heads.append(f"{parent}.decoder")
-    heads += [name.removesuffix(".bias") for name in tensors if name.endswith(".bias")]
-    for module in heads:
-        if module + WEIGHT not in tensors:
-            yield module
-
-
-class _Prefixed:
-    """Names that modules have in other classes of the same model.
-
-    transformers adds the name of the base model to names in files, or removes it, as the class
-    that it loads demands: "layers.0.mlp" may become "model.layers.0.mlp".
-    """
-
-    def __init__(self, tensors: Iterable[str]) -> None:
-        modules = {name.removesuffix(WEIGHT) for name in tensors if name.endswith(WEIGHT)}
-        self._taken = Counter(modules)
-        self._taken.update(module.partition(".")[2] for module in modules)
-
-    def is_clear(self, module: str) -> bool:
-        """Whether no other module could be meant with one part more or less."""
-        return self._taken[module] <= 1 and self._taken[module.partition(".")[2]] <= 1
-
-
-def _patterns(modules: Iterable[str], prefixed: _Prefixed) -> list[str]:
-    """Return regular expressions for just these modules.
-
-    Modules that differ only in numbers share one: to match each module of a model with each of
-    thousands of expressions would take minutes.
-    """
-    places: dict[tuple[str, ...], list[tuple[str, ...]]] = defaultdict(list)
-    for module in modules:
-        prefix, name = "", module
-        if prefixed.is_clear(module):
-            first, _, rest = module.partition(".")
-            prefix = r"(?:[^.]+\.)?"
-            if "." in rest and not rest[0].isdigit():
-                prefix, name = f"(?:{prefix}{re.escape(first)}\\.)?", rest
-        parts = re.split(r"(?<=\.)(\d+)(?=\.)", name)
-        places[(prefix, *parts[::2])].append(tuple(parts[1::2]))
-    patterns = []
-    for (prefix, *texts), numbers in places.items():
-        for choices in _choices(numbers):
-            blocks = ["|".join(sorted(choice, key=int)) for choice in choices]
-            blocks = [f"(?:{block})" if "|" in block else block for block in blocks]
-            pairs = zip_longest(map(re.escape, texts), blocks, fillvalue="")
-            patterns.append(f"re:{prefix}{''.join(chain.from_iterable(pairs))}$")
-    return sorted(patterns)
-
-
-def _choices(numbers: list[tuple[str, ...]]) -> Iterator[list[set[str]]]:
-    """Part the numbers in names into sets, one a position, whose combinations are all there."""
-    every = [set(position) for position in zip(*numbers, strict=True)]
-    if math.prod(len(position) for position in every) == len(numbers):
-        yield every
-        return
-    firsts: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    for first, *others in numbers:
-        firsts[tuple(others)].add(first)
-    for rest, choice in firsts.items():
-        yield [choice, *({number} for number in rest)]
+def _expressions(found: Iterable[str]) -> list[str]:
+    """Mark regular expressions as compressed-tensors wants it."""
+    return [f"re:{each}" for each in found]

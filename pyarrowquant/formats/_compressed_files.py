@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,12 +24,11 @@ from pyarrowquant.formats._compressed_floats import (
 )
 from pyarrowquant.formats._compressed_global import global_scales
 from pyarrowquant.formats._compressed_schemes import is_symmetric, scheme_of
-from pyarrowquant.formats._compressed_warnings import warn_of_different, warn_of_int8_experts
-from pyarrowquant.formats._layers import Names
-from pyarrowquant.formats._model_folder import DTYPES, ModelFolder, copy_files, kept_entry
+from pyarrowquant.formats._compressed_warnings import warn_of_different
+from pyarrowquant.formats._folder_outline import folder_outline
+from pyarrowquant.formats._model_folder import DTYPES, ModelFolder
 from pyarrowquant.formats._outline import Outline
-from pyarrowquant.formats._safetensors import Entry, outlined
-from pyarrowquant.reading.safetensors import INDEX, Shard
+from pyarrowquant.formats._safetensors import Entry
 
 
 def write_files(
@@ -81,29 +78,10 @@ def outline_of(
     """
     config = quantization_config(layers, source.tensors, source.config, dtype, int8)
     warn_of_different(layers, source.tensors, int8)
-    if int8:
-        warn_of_int8_experts(layers.values())
     shared = _Shared(dtype, is_symmetric(layers.values()), int8, global_scale)
-    names = Names()
-    weight_map: dict[str, str] = {}
-    total_size = 0
-    files = []
-    for shard in source.shards:
-        name = shard.location.name
-        entries = list(_entries(shard, layers, shared))
-        for entry in entries:
-            weight_map[names.add(entry.name)] = name
-            total_size += entry.size
-        files.append(outlined(name, entries))
-
-    def finish(folder: Path) -> None:
-        if source.has_index:
-            index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
-            _write_json(folder / INDEX, index)
-        _write_json(folder / "config.json", {**source.config, "quantization_config": config})
-        copy_files(source.other_files(), source.path, folder)
-
-    return Outline(files, finish)
+    return folder_outline(
+        source, layers, lambda layer: _packed_entries(layer, shared), dtype, config
+    )
 
 
 @dataclass(frozen=True)
@@ -124,15 +102,6 @@ class _Shared:
     symmetric: bool
     int8: bool
     global_scale: GlobalScale
-
-
-def _entries(shard: Shard, layers: Mapping[str, Coded], shared: _Shared) -> Iterator[Entry]:
-    """Give the tensors of a shard, those of a packed layer in the place of its weights."""
-    for tensor in shard.tensors:
-        if tensor.name in layers:
-            yield from _packed_entries(layers[tensor.name], shared)
-        else:
-            yield kept_entry(shard, tensor, shared.dtype)
 
 
 def _packed_entries(layer: Coded, shared: _Shared) -> Iterator[Entry]:
@@ -163,7 +132,3 @@ def _zero_points(layer: Packed) -> Iterator[Bytes]:
 def words(bits: int) -> int:
     """Return how many words of 32 bits hold so many."""
     return -(-bits // 32)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

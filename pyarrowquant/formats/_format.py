@@ -74,6 +74,8 @@ class Format(ABC):
         Bytes of names that all engines load.
     unit_layer_scales : bool
         Whether it has no place for a scale of a whole layer, which then is 1.
+    double : bool
+        Whether scales are codes themselves.
     mixes : tuple of str
         Names of recipes that it makes for a model: mixes of llama.cpp, or schemes of
         compressed-tensors.
@@ -92,11 +94,19 @@ class Format(ABC):
     checks_kept_names: ClassVar[bool] = True
     longest_name: ClassVar[int | None] = None
     unit_layer_scales: ClassVar[bool] = False
+    double: bool = False
     mixes: ClassVar[tuple[str, ...]] = ()
 
     def is_folder(self, destination: Path) -> bool:
         """Whether a destination is a folder."""
         return False
+
+    def doubled(self) -> Format:
+        """Return the format with scales that are codes themselves, or raise where it has none."""
+        raise UsageError(
+            f"double=True is for the scales of to='bitsandbytes', not for to={self.name!r}. Leave "
+            "it out"
+        )
 
     def check_destination(self, destination: Path) -> None:
         """Raise where what is written cannot be used at a destination, or an extra is missing."""
@@ -160,6 +170,9 @@ class Format(ABC):
     def mix(self, name: str, model: Model, has_importance: bool) -> Recipe:
         """Return one of `mixes` for a model, of which the importance of columns may be known."""
         return scheme_rules(name)
+
+    def warn_of_mix(self, mix: str | None, layers: Sequence[PlannedLayer]) -> None:
+        """Warn of layers that engines do not load as one of `mixes` has them."""
 
     def instead(self, settings: Settings, shape: Sequence[int]) -> Settings:
         """Return the settings for a layer of this shape, where these cannot be had."""

@@ -5,14 +5,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
+import numpy.typing as npt
 import pyarrow as pa
 
 from pyarrowquant._core.binary import is_binary
 from pyarrowquant._core.nested import element_type, flat
 from pyarrowquant.errors import users_level
+from pyarrowquant.formats._layers import rounded
+from pyarrowquant.formats._model_folder import DTYPES
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.tensors import SCHEMA, Tensor, batch_of
+from pyarrowquant.reading.safetensors import ShardedModel
+from pyarrowquant.reading.tensors import SCHEMA, CodedTensor, MadeTensor, Tensor, batch_of
 
 
 def left_out(
@@ -54,6 +60,28 @@ def left_out(
     weights = layers.schema.field("weights").type
     doubles = not is_binary(weights) and element_type(weights) == pa.float64()
     return pa.RecordBatchReader.from_batches(SCHEMA if doubles else layers.schema, batches())
+
+
+def with_codes_as(model: Model, dtype: str) -> Model:
+    """Return a model whose codes are decoded to a dtype of 16 or 32 bits, as safetensors has it."""
+    if not isinstance(model, ShardedModel):
+        return model
+
+    def become(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, CodedTensor):
+            return tensor
+        return MadeTensor.of(tensor.name, dtype, tensor.shape, [partial(_decoded, tensor, dtype)])
+
+    shards = [
+        replace(shard, tensors=[become(tensor) for tensor in shard.tensors])
+        for shard in model.shards
+    ]
+    return ShardedModel(model.location, shards)
+
+
+def _decoded(tensor: CodedTensor, dtype: str) -> npt.NDArray[Any]:
+    (name,) = (name for name, code in DTYPES.items() if code == dtype)
+    return rounded(tensor.decode(), name)
 
 
 def _as_bytes(layer: pa.RecordBatch, tensor: Tensor) -> pa.RecordBatch:

@@ -116,14 +116,12 @@ def settings_of_modules(
     return settings
 
 
-def mixed_problem(names: Iterable[str], config: Mapping[str, Any]) -> str | None:
-    """Say what keeps mlx-lm from loading these layers with different bits."""
-    if any(_stack_of(name, config) for name in names):
-        return (
-            "mlx-lm loads the experts of a block only if all have the same bits, which a budget or "
-            "a quality floor may not give. Use bit_width= instead"
-        )
-    return None
+def stack_of(name: str) -> str | None:
+    """Return a name of the stack that mlx-lm makes of a layer and others; None for no expert."""
+    found = _EXPERT.fullmatch(name)
+    if found is None:
+        return None
+    return f"{found['block']}.experts.{_MATRICES.get(found['matrix'], found['matrix'])}"
 
 
 def _stack_of(name: str, config: Mapping[str, Any]) -> str | None:

@@ -15,9 +15,12 @@ class Origin:
     ----------
     mix : str or None
         The mix of llama.cpp, or the scheme of compressed-tensors, that layers follow.
+    is_changed : bool
+        Whether rules or a quality floor give some layers other settings than the mix has.
     importance : Importance or None
         Of the columns of layers.
     """
 
     mix: str | None = None
+    is_changed: bool = False
     importance: Importance | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._compressed_config import (
     JOINED,
-    WEIGHT,
     check_stacks,
     mixed_problem,
     quantization_config,
@@ -33,11 +31,10 @@ from pyarrowquant.formats._compressed_schemes import (
     SMALL_SCALES,
     group_problem,
 )
-from pyarrowquant.formats._compressed_warnings import warn_of_experts
-from pyarrowquant.formats._conv1d import refuse_conv1d
+from pyarrowquant.formats._compressed_warnings import warn_of_experts, warn_of_int8_experts
 from pyarrowquant.formats._either_name import by_either_name
 from pyarrowquant.formats._experts import ApartModel, with_experts_apart
-from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format
+from pyarrowquant.formats._format import NO_EXPERTS, Format
 from pyarrowquant.formats._fused import joined_as, one_scheme
 from pyarrowquant.formats._layers import (
     Results,
@@ -45,8 +42,8 @@ from pyarrowquant.formats._layers import (
     planned_scales_fit,
     refuse,
 )
+from pyarrowquant.formats._linear_layers import NO_LINEAR_LAYERS, linear_problem, model_dtype
 from pyarrowquant.formats._model_folder import (
-    DTYPES,
     ModelFolder,
     decoded_size,
     open_folder,
@@ -58,9 +55,7 @@ from pyarrowquant.formats._safetensors import RESERVED
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import CodedTensor, Tensor
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
-from pyarrowquant.recipes.presets import NOT_LINEAR
 from pyarrowquant.recipes.recipe import Recipe
-from pyarrowquant.recipes.rule import Rule
 from pyarrowquant.recipes.schemes import INT8_ACTIVATIONS, SCHEMES
 
 
@@ -190,23 +185,6 @@ def _holds(dtype: str) -> str:
     )
 
 
-def model_dtype(source: ModelFolder) -> str:
-    """Return the dtype of the model, or raise where the format has no place for the model."""
-    config = source.path / "config.json"
-    source.model.refuse_quantized()
-    refuse_conv1d(source.config, config, "transformers loads packed Linear layers only")
-    if source.dtype not in DTYPES:
-        raise ValueError(
-            f"'{config}' says that the model's dtype is {source.dtype!r}. It must be 'float32', "
-            "'float16' or 'bfloat16'"
-        )
-    return source.dtype
-
-
-def _not_linear(rule: Rule) -> Rule:
-    return replace(rule, reason="embeddings, norms and routers, which transformers does not pack")
-
-
 class CompressedTensors(Format):
     """The folder of a Hugging Face model, with packed layers."""
 
@@ -218,7 +196,7 @@ class CompressedTensors(Format):
     copies_files = True
     short_groups = ()
     reserved_names = RESERVED
-    kept = (NO_EXPERTS, NO_MATRIX, NO_WEIGHT, *map(_not_linear, NOT_LINEAR))
+    kept = (NO_EXPERTS, *NO_LINEAR_LAYERS)
 
     def is_folder(self, destination: Path) -> bool:
         return True
@@ -301,6 +279,10 @@ class CompressedTensors(Format):
             quantization_config(by_name, folder.tensors, folder.config, folder.dtype)
             warn_of_experts(layers)
 
+    def warn_of_mix(self, mix: str | None, layers: Sequence[PlannedLayer]) -> None:
+        if mix == INT8_ACTIVATIONS:
+            warn_of_int8_experts(layout for layer in layers if (layout := layout_of(layer)))
+
     def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
         layers_of(results, scale_dtype, None)
 
@@ -358,21 +340,7 @@ def _other_dtype(dtype: str) -> str:
 
 
 def _layout_problem(layer: Coded, source: ModelFolder | None) -> str | None:
-    if not layer.name.endswith(WEIGHT) or layer.name == WEIGHT:
-        return "its name does not end with '.weight'"
-    if source is not None:
-        if layer.name not in source.tensors:
-            return f"the model '{source.path}' has no tensor of this name"
-        if layer.shape != (shape := source.tensors[layer.name].shape):
-            return f"shape {list(layer.shape)}, in the model '{source.path}' it is {list(shape)}"
-    if problem := layer.matrix_problem():
-        return problem
-    if any(rule.matches(layer.name, layer.shape) for rule in NOT_LINEAR):
-        return (
-            "by its name it is an embedding, a norm or a router, which transformers does not load "
-            'packed: quantize with recipe="text", which leaves such layers out'
-        )
-    if problem := group_problem(layer):
+    if problem := linear_problem(layer, source) or group_problem(layer):
         return problem
     if layer.encoding == INTEGER and layer.zero_point == "float":
         return 'its zero-points are not integers: quantize with zero_point="symmetric"'

@@ -17,14 +17,14 @@ from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.placing import refuse_irreplaceable
 from pyarrowquant._core.settings import Settings
-from pyarrowquant._core.shapes import columns_of
+from pyarrowquant._core.shapes import columns_of, product
 from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._conv1d import refuse_conv1d
 from pyarrowquant.formats._either_name import by_either_name
 from pyarrowquant.formats._experts import with_experts_apart
 from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format, preceded
-from pyarrowquant.formats._kept import left_out
+from pyarrowquant.formats._kept import left_out, with_codes_as
 from pyarrowquant.formats._layers import KEPT_DTYPES, KeptLayers, Results, refuse
 from pyarrowquant.formats._mlx_config import MlxSettings, quantization
 from pyarrowquant.formats._mlx_file import file_of, write_file
@@ -44,10 +44,16 @@ from pyarrowquant.formats._mlx_stacks import (
     FLOAT_EXPERTS,
     has_stacks,
     joins_floats,
-    mixed_problem,
     settings_of_modules,
+    stack_of,
 )
-from pyarrowquant.formats._model_folder import copy_files, kept_entry, other_files
+from pyarrowquant.formats._model_folder import (
+    DTYPES,
+    ModelFolder,
+    copy_files,
+    kept_entry,
+    other_files,
+)
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._outputs import OutputFolder, Outputs, clear_abandoned
@@ -56,12 +62,13 @@ from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import ShardedModel
 from pyarrowquant.reading.safetensors_header import BITS
-from pyarrowquant.reading.tensors import Tensor
+from pyarrowquant.reading.tensors import CodedTensor, Tensor
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
 
 _MODEL = "model.safetensors"
+_NAMES = {code: name for name, code in DTYPES.items()}
 # What mlx.core.load refuses, with the whole file.
 _NOT_LOADED = {"F64", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
 # Of safetensors all whose elements are whole bytes.
@@ -249,9 +256,8 @@ class Mlx(Format):
         fitting = [size for size in GROUPS if size <= settings.group_size and columns % size == 0]
         return replace(settings, group_size=max(fitting, default=settings.group_size))
 
-    def mixed_problem(self, layers: Sequence[PlannedLayer], model: Model) -> str | None:
-        names = [str(layer.name) for layer in layers if layer.settings is not None]
-        return mixed_problem(names, model.config or {})
+    def one_scheme(self, name: str) -> str | None:
+        return stack_of(name)
 
     def names_of(self, layer: Coded) -> Iterable[str]:
         return tensor_names(layer)
@@ -278,6 +284,11 @@ class Mlx(Format):
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         return model.is_read(tensor) and _lacks(tensor.shape, tensor.dtype) is None
+
+    def kept_bytes(self, tensor: Tensor, model: Model) -> int:
+        if isinstance(tensor, CodedTensor):
+            return KEPT_DTYPES[_dtype_of(model)] * product(tensor.shape)
+        return super().kept_bytes(tensor, model)
 
     def check_layouts(
         self,
@@ -317,7 +328,7 @@ class Mlx(Format):
         by_name = {layer.name: layer for layer in layers}
         config = dict(model.config or {})
         kept = (
-            kept_entry(shard, tensor, "float32")
+            kept_entry(shard, tensor, _NAMES[_dtype_of(model)])
             for shard in model.shards
             for tensor in shard.tensors
             if tensor.name not in by_name and self.keeps(tensor, model)
@@ -339,7 +350,7 @@ class Mlx(Format):
         folder: bool,
         origin: Origin,
     ) -> None:
-        kept = left_out(model, results, _lacks)
+        kept = left_out(with_codes_as(model, _dtype_of(model)), results, _lacks)
         dtype = self.scale_dtype(model, settings)
         write_mlx(results, destination, kept=kept, config=model.config, dtype=dtype)
         if model.folder is not None:
@@ -355,6 +366,13 @@ class Mlx(Format):
 
     def copied_files(self, model: Model) -> Collection[Path]:
         return set(self.other_files(model))
+
+
+def _dtype_of(model: Model) -> str:
+    """Return the dtype that a model is loaded with, as safetensors has it."""
+    if model.folder is not None and isinstance(model, ShardedModel):
+        return DTYPES.get(ModelFolder(model).dtype, "F32")
+    return model.weights_dtype or "F32"
 
 
 def _lacks(_shape: Sequence[int], dtype: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pyarrowquant.formats._format import Format
+from pyarrowquant.formats.bitsandbytes import Bitsandbytes
 from pyarrowquant.formats.compressed_tensors import CompressedTensors
 from pyarrowquant.formats.gguf import Gguf
 from pyarrowquant.formats.mlx import Mlx
@@ -15,6 +16,7 @@ FORMATS: dict[str, Format] = {
         TableFormat("parquet"),
         TableFormat("arrow"),
         CompressedTensors(),
+        Bitsandbytes(),
         Mlx(),
         Gguf(),
         Onnx(),

@@ -13,6 +13,7 @@ import numpy as np
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Floats
 from pyarrowquant._core.shapes import product
+from pyarrowquant.reading.bitsandbytes import STATES, decode_flat, state_of
 from pyarrowquant.reading.decoding import (
     SCALE_DTYPES,
     Blocks,
@@ -47,6 +48,7 @@ _CODES = re.compile(r"(q?weight|weight_packed|_blocks)$")
 _SERVING = (
     *(f"weight{end}" for end in (*_SCALES, "_scale_2", "_zero_point", "_shape", "_g_idx")),
     *("weight_global_scale", "weight.absmax", "weight.nested_absmax", "weight.quant_map"),
+    *("weight.nested_quant_map", *(f"weight{end}" for end in STATES)),
     *("scales", "biases", "qzeros", "g_idx", "_scales"),
     *_SCALES_BESIDE,
 )
@@ -86,7 +88,11 @@ def find_codes(stored: Mapping[str, Stored], config: Callable[[], Config]) -> Co
     """
     search = _Search(stored, config)
     # Scales may be of FP8 themselves, so what has such scales comes first.
-    for kind in (search.packed, search.blocks, search.affine, search.int8, search.fp8):
+    kinds = (
+        *(search.flat, search.packed, search.blocks),
+        *(search.affine, search.int8, search.fp8),
+    )
+    for kind in kinds:
         for name, one in stored.items():
             if name not in search.found.parts and name not in search.found.layers:
                 try:
@@ -223,6 +229,27 @@ class _Search:
             return self._e2m1(name, parts)
         return self._integers(name, parts)
 
+    def flat(self, codes: Stored) -> _Layer | None:
+        """Codes of 4 bits of bitsandbytes, in blocks of weights whatever the rows are."""
+        name = codes.tensor.name
+        end = next((end for end in STATES if name + end in self._stored), None)
+        if end is None:
+            return None
+        said = self._stored[name + end]
+        try:
+            state = state_of(said)
+        except ValueError as error:
+            raise _ProblemError(str(error)) from None
+        weights = product(state.shape)
+        if codes.tensor.end - codes.tensor.begin != -(-weights // 2):
+            raise _misfit(codes.tensor)
+        parts = {"codes": codes, "said": said}
+        for key, (part, dtype, size) in state.parts.items():
+            parts[key] = self._part(f"{name}.{part}")
+            if (parts[key].tensor.dtype, product(parts[key].tensor.shape)) != (dtype, size):
+                raise _misfit(parts[key].tensor)
+        return _Layer(name, state.shape, STATES[end], 4, parts, partial(decode_flat, state))
+
     def _integers(self, name: str, parts: dict[str, Stored]) -> _Layer:
         stored = self._part(f"{name}_shape").read()
         shape = tuple(int(size) for size in np.ravel(stored))
@@ -308,7 +335,7 @@ class _Search:
         if name.endswith((".qweight", ".qzeros")):
             return "codes of GPTQ or AWQ are not decoded"
         if any(key.startswith((f"{name}.quant_state", f"{name}.absmax")) for key in self._beside()):
-            return "codes of bitsandbytes are not decoded"
+            return "codes of bitsandbytes are not decoded without their quant_state of nf4 or fp4"
         if tensor.dtype == "F4" or tensor.dtype.startswith(("F6_", "F8_")):
             return f"{tensor.dtype} alone is not decoded"
         if tensor.dtype in ("U8", "U32", "I32") and name.endswith((".weight", "_blocks")):

@@ -40,6 +40,14 @@ _COMMON = (_VECTORS, _BIASES, _NORMS_AND_EMBEDDINGS, _BUFFERS, _SCALES)
 # The output head of the model. A proj_out within a numbered block is an inner layer.
 _FINAL_PROJECTION = Rule(regex=r"^(?!.*\.\d+\.)(.*\.)?proj_out\.", skip=True, reason=_HEADS)
 
+# Heads of language models by other names than those of most.
+_OTHER_HEADS = Rule(
+    regex=r"^(?!.*\.\d+\.)(.*\.)?(head|lm_loss|output_projection|pred_layer|unembedding_projection|"
+    r"vocab_projector)\.|^decoder\.(weight|bias)$",
+    skip=True,
+    reason=_HEADS,
+)
+
 _TEXT_EMBEDDINGS = Rule(
     match=("*wte.weight", "*wpe.weight", "shared.weight", "*.shared.weight"),
     skip=True,
@@ -146,6 +154,7 @@ _TEXT = (
         reason=_HEADS,
     ),
     _FINAL_PROJECTION,
+    _OTHER_HEADS,
     # What comes before the blocks of a speech encoder.
     Rule(match=("*encoder.conv1.*", "*encoder.conv2.*"), skip=True, reason=_INPUTS),
 )

@@ -230,6 +230,7 @@ def test_shards_and_streams(tmp_path: Path) -> None:
         ("ElectraForMaskedLM", "AutoModelForMaskedLM", ENCODER, {"embedding_size": 64}),
         ("ModernBertForMaskedLM", "AutoModelForMaskedLM", ENCODER, {}),
         ("FalconForCausalLM", "AutoModelForCausalLM", ENCODER, {}),
+        ("BioGptForCausalLM", "AutoModelForCausalLM", ENCODER, {}),
         ("LlamaModel", "AutoModel", SIZES, {}),
         ("T5EncoderModel", "T5EncoderModel", {}, {"d_model": 64, "d_ff": 128, "d_kv": 16,
             "num_layers": 2, "num_heads": 4, "vocab_size": 96}),
@@ -281,11 +282,12 @@ def test_models_for_text_and_images(tmp_path: Path, zero_point: str) -> None:
     assert torch.equal(logits(load(tmp_path / "out", kind)), logits(load(expected, kind)))
 
 
+@pytest.mark.parametrize("name", ["MixtralForCausalLM", "PhimoeForCausalLM"])
 @pytest.mark.parametrize(
     "rule", [None, Rule("*.experts.*", bit_width=8), Rule("*attn*", skip=True)]
 )
-def test_experts(tmp_path: Path, rule: Rule | None) -> None:
-    model = saved(tmp_path / "model", "MixtralForCausalLM", "bfloat16", EXPERTS)
+def test_experts(tmp_path: Path, name: str, rule: Rule | None) -> None:
+    model = saved(tmp_path / "model", name, "bfloat16", EXPERTS)
     recipe = TEXT if rule is None else with_(TEXT, rule)
     decoded = write(model, tmp_path / "out", "bfloat16", recipe)
     check(model, tmp_path / "out", decoded, CAUSAL, 0.98)

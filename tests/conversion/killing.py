@@ -50,6 +50,7 @@ FORMATS: dict[str, tuple[str, list[str]]] = {
     "parquet": ("out.parquet", []),
     "shards": ("out", ["--to", "arrow"]),
     "compressed": ("out", ["--to", "compressed-tensors", "--group-size", "64"]),
+    "bitsandbytes": ("out", ["--to", "bitsandbytes", "--double"]),
     "mlx": ("out", ["--to", "mlx"]),
     "gguf": ("out.gguf", []),
     "onnx": ("out.onnx", []),

@@ -60,6 +60,7 @@ def folder(tmp_path: Path) -> Path:
         ("compressed-tensors", f"{UP}_packed"),
         ("compressed-tensors", f"{UP}_scale"),
         ("compressed-tensors", f"{UP}_shape"),
+        ("bitsandbytes", f"{UP}.quant_map"),
     ],
 )
 def test_names_that_clash(
@@ -132,7 +133,7 @@ def test_names_of_tensors_that_llama_cpp_does_not_load(tmp_path: Path) -> None:
         plan(tmp_path / "m.npz", tmp_path / "m.gguf")
 
 
-@pytest.mark.parametrize("to", ["mlx", "compressed-tensors"])
+@pytest.mark.parametrize("to", ["mlx", "compressed-tensors", "bitsandbytes"])
 def test_folders_whose_files_cannot_go_along(
     folder: Path, tmp_path: Path, refused: Refused, to: str
 ) -> None:
@@ -156,7 +157,9 @@ class Usage(NamedTuple):
     free: int
 
 
-@pytest.mark.parametrize("to", ["parquet", "mlx", "gguf", "onnx", "compressed-tensors"])
+@pytest.mark.parametrize(
+    "to", ["parquet", "mlx", "gguf", "onnx", "compressed-tensors", "bitsandbytes"]
+)
 def test_no_room_on_the_disk(
     folder: Path, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
@@ -172,7 +175,7 @@ def test_no_room_on_the_disk(
     assert needed > stays
 
 
-@pytest.mark.parametrize("to", ["mlx", "compressed-tensors"])
+@pytest.mark.parametrize("to", ["mlx", "compressed-tensors", "bitsandbytes"])
 def test_numbers_that_json_lacks_are_told(folder: Path, tmp_path: Path, to: str) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["time_step_limit"] = [0.0, float("inf")]

@@ -270,6 +270,8 @@ def test_nothing_to_quantize_is_said_before_any_work(tmp_path: Path, options: li
         error = failed("quantize", source, tmp_path / "out", "--to", to, *options)
         text = f"No layer would be quantized to {to}. '{source}' has 2 tensors: 2 no matrices"
         assert text in error
+        assert "The format can quantize none of them: take another" in error
+        assert "--recipe all" not in error
         assert not list(tmp_path.glob(".out*"))
 
 
@@ -296,3 +298,11 @@ def test_a_profile_leaves_out_what_no_recipe_does(
         return [layer.name for layer in layers if layer.settings is not None]
 
     assert wanted(recipe="cloud") == wanted(**said) == ["layers.0.up.weight"]
+
+
+def test_what_a_recipe_leaves_out_is_said_to_be_so(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "model", {"a.up.weight": (64, 64)})
+    recipe = tmp_path / "none.json"
+    recipe.write_text('{"default": {"skip": true}}')
+    error = failed("quantize", folder, tmp_path / "out", "--to", "mlx", "--recipe", recipe)
+    assert "--recipe all leaves out only what the format cannot quantize" in error

@@ -40,7 +40,7 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is a mount point of Linux")
-@pytest.mark.parametrize("to", ["mlx", "compressed-tensors", "parquet"])
+@pytest.mark.parametrize("to", ["mlx", "compressed-tensors", "bitsandbytes", "parquet"])
 def test_mount_points_are_refused_before_any_work(model: Path, to: str) -> None:
     result = run("quantize", model, "/proc", "--to", to, "--overwrite")
     assert result.exit_code == 1
@@ -273,7 +273,7 @@ def test_names_that_are_not_utf8(model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".git", "notes"])
-@pytest.mark.parametrize("to", ["mlx", "compressed-tensors", "parquet"])
+@pytest.mark.parametrize("to", ["mlx", "compressed-tensors", "bitsandbytes", "parquet"])
 def test_folders_in_a_folder_are_not_lost(model: Path, tmp_path: Path, to: str, name: str) -> None:
     out = tmp_path / "out"
     for folder in (model, out):
@@ -349,7 +349,7 @@ def test_overwriting_keeps_the_owner(model: Path, tmp_path: Path) -> None:
     assert (out.stat().st_uid, out.stat().st_gid) == (1234, 1235)
 
 
-@pytest.mark.parametrize("to", ["mlx", "compressed-tensors"])
+@pytest.mark.parametrize("to", ["mlx", "compressed-tensors", "bitsandbytes"])
 def test_files_of_the_model_that_are_missing_are_said(model: Path, tmp_path: Path, to: str) -> None:
     (model / "tokenizer.json").symlink_to(tmp_path / "pruned")
     result = run("quantize", model, tmp_path / "out", "--to", to)

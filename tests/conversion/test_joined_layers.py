@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import run
 from formats.packed_models import config_of
 from models import write_two_shards
 from safetensors.numpy import save_file
@@ -89,8 +90,11 @@ def test_a_floor_widens_encodings(model: Path, tmp_path: Path) -> None:
 )
 def test_recipes(model: Path, rule: dict[str, Any], expected: list[object]) -> None:
     recipe = Recipe([Rule("*k_proj*", **rule)])
-    with pytest.warns(UserWarning, match="Engines of compressed-tensors join these to layers"):
+    same = "with other settings, so they get the same"
+    said = "that are not quantized, so they are not, either" if "skip" in rule else same
+    with pytest.warns(UserWarning, match=f"join these to layers {said}: ") as warned:
         found = settings_of(model, recipe=recipe, zero_point="symmetric")
+    assert len(warned) == 1
     wanted = [found[name] for name in QKV]
     if "encoding" in rule:
         assert [each.encoding for each in wanted] == expected
@@ -122,10 +126,34 @@ def test_results_of_different_schemes_are_written_with_a_warning(
 
 
 @pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"recipe": "w4a16"}, " as W4A16, "),
+        ({"recipe": "w4a16", "method": "rtn"}, " as W4A16, "),
+        ({"recipe": "w4a16", "quality-floor": 0.9}, " as W4A16 with changes, "),
+        ({"recipe": "RULES"}, " as W4A16 with changes, "),
+    ],
+)
+def test_a_scheme_is_named_with_what_changes_it(
+    model: Path, tmp_path: Path, options: dict[str, Any], text: str
+) -> None:
+    rules = tmp_path / "rules.json"
+    rules.write_text('{"extends": "W4A16", "rules": [{"match": "*o_proj*", "bits": 8}]}')
+    said = [
+        each
+        for name, value in options.items()
+        for each in (f"--{name}", rules if value == "RULES" else value)
+    ]
+    done = run("quantize", model, tmp_path / "out", "--to", "compressed-tensors", *said)
+    assert done.stdout.startswith(f"7 layers{text}")
+
+
+@pytest.mark.parametrize(
     ("recipe", "said"),
     [
         ("nvfp4a16", "loads experts in NVFP4 without their global scale, and so wrong"),
         ("fp8_block", "does not load experts in blocks of FP8"),
+        ("w8a8", "does not load experts with activations of 8 bits"),
     ],
 )
 def test_experts_that_transformers_cannot_have(tmp_path: Path, recipe: str, said: str) -> None:

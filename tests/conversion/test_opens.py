@@ -57,7 +57,9 @@ def counts(source: Path, name: str, to: str) -> tuple[dict[str, int], dict[str, 
     return opened, parsed
 
 
-@pytest.mark.parametrize("to", ["compressed-tensors", "mlx", "gguf", "onnx", "parquet"])
+@pytest.mark.parametrize(
+    "to", ["compressed-tensors", "bitsandbytes", "mlx", "gguf", "onnx", "parquet"]
+)
 def test_folder(tmp_path: Path, to: str) -> None:
     source = tmp_path / "source"
     source.mkdir()

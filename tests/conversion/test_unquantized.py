@@ -48,7 +48,9 @@ def reasons(tensors: tuple[UnquantizedTensor, ...], kept: bool) -> dict[str, str
 
 
 @pytest.mark.filterwarnings("ignore:Kept, as:UserWarning", "ignore:Left out, as:UserWarning")
-@pytest.mark.parametrize("to", ["parquet", "arrow", "compressed-tensors", "mlx", "gguf", "onnx"])
+@pytest.mark.parametrize(
+    "to", ["parquet", "arrow", "compressed-tensors", "bitsandbytes", "mlx", "gguf", "onnx"]
+)
 def test_all_tensors_are_accounted_for(folder: Path, tmp_path: Path, to: str) -> None:
     out = tmp_path / f"out.{to}"
     planned = plan(source_for(folder, to), out, to=to)
@@ -219,7 +221,7 @@ def test_reasons_are_the_same_with_a_budget(folder: Path, tmp_path: Path) -> Non
     assert "of fewer than two dimensions" in {tensor.reason for tensor in planned.unquantized}
 
 
-@pytest.mark.parametrize("to", ["mlx", "compressed-tensors"])
+@pytest.mark.parametrize("to", ["mlx", "compressed-tensors", "bitsandbytes"])
 def test_a_folder_elsewhere_is_refused_where_its_files_go_along(
     folder: Path, tmp_path: Path, to: str
 ) -> None:

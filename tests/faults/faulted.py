@@ -34,6 +34,7 @@ KINDS = {
     "parquet": ("out.parquet", ["--group-size", "64"]),
     "shards": ("out", ["--to", "arrow", "--group-size", "64"]),
     "compressed-tensors": ("out", ["--to", "compressed-tensors", "--group-size", "64"]),
+    "bitsandbytes": ("out", ["--to", "bitsandbytes"]),
     "mlx": ("out", ["--to", "mlx"]),
     "gguf": ("out.gguf", []),
     "onnx": ("out.onnx", []),

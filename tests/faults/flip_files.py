@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import gguf
 import ml_dtypes
@@ -76,11 +77,11 @@ def _write_fp8(path: Path) -> None:
     quantized_models.save(path, {"a.weight": weights, "a.weight_scale": scales})
 
 
-def _write_converted(path: Path, to: str) -> None:
+def _write_converted(path: Path, to: str, **options: Any) -> None:
     """Write what a folder for an engine has of codes, and its config.json beside it."""
     source, folder = path.with_name("floats"), path.with_name(to)
     weights = np.tile(LAYERS["a.weight"], (1, 4))
-    convert(quantized_models.folder(source, {"a.weight": weights}), folder, to=to, group_size=32)
+    convert(quantized_models.folder(source, {"a.weight": weights}), folder, to=to, **options)
     shutil.move(folder / "model.safetensors", path)
     shutil.move(folder / "config.json", path.parent)
 
@@ -95,7 +96,8 @@ def _write_gguf_codes(path: Path) -> None:
 
 QUANTIZED = {
     "fp8": _write_fp8,
-    "packed": lambda path: _write_converted(path, "compressed-tensors"),
-    "mlx": lambda path: _write_converted(path, "mlx"),
+    "packed": lambda path: _write_converted(path, "compressed-tensors", group_size=32),
+    "mlx": lambda path: _write_converted(path, "mlx", group_size=32),
+    "nested": lambda path: _write_converted(path, "bitsandbytes", double=True),
     "codes": _write_gguf_codes,
 }

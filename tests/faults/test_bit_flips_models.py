@@ -22,6 +22,7 @@ NAMES = {
     "fp8.safetensors": 1,
     "packed.safetensors": 2,
     "mlx.safetensors": 2,
+    "nested.safetensors": 5,
     "codes.gguf": 5,
 }
 

@@ -42,6 +42,31 @@ def test_config_is_the_source_s_with_more(tmp_path: Path) -> None:
     assert written == config
 
 
+@pytest.mark.parametrize(
+    ("model_type", "kept", "named"),
+    [
+        ("biogpt", {}, "output_projection"),
+        ("trocr", {}, "output_projection"),
+        ("moonshine", {}, "proj_out"),
+        ("whisper", {}, "proj_out"),
+        (
+            "phimoe",
+            {"model.layers.0.block_sparse_moe.gate.weight": weights(1, 2, 64)},
+            "model.layers.0.mlp.router",
+        ),
+        ("llama", {"head.proj.weight": weights(1, 2, 64)}, "head.proj"),
+    ],
+)
+def test_heads_and_routers_of_other_names(
+    tmp_path: Path, model_type: str, kept: Arrays, named: str
+) -> None:
+    config = {**CONFIG, "model_type": model_type}
+    model = saved(tmp_path / "model", {**arrays(), **kept}, config)
+    results = results_of(model, Recipe.preset("text"), group_size=32)
+    write_compressed_tensors(results, tmp_path / "out", model=model)
+    assert named in config_of(tmp_path / "out")["ignore"]
+
+
 def test_what_is_not_packed_is_ignored(tmp_path: Path) -> None:
     tensors = {
         **arrays(),

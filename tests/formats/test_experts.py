@@ -15,7 +15,14 @@ from exports import quantized, weights
 from safetensors.numpy import load_file, save_file
 
 from formats.packed_models import Arrays, decode, read_model
-from pyarrowquant import Recipe, Rule, convert, dequantize_batch_arrow, plan
+from pyarrowquant import (
+    Recipe,
+    Rule,
+    convert,
+    dequantize_batch_arrow,
+    numpy_to_arrow_table,
+    plan,
+)
 from pyarrowquant.formats import write_mlx
 from pyarrowquant.formats._experts import with_experts_apart
 from pyarrowquant.reading.location import locate
@@ -198,23 +205,98 @@ def test_stacks_of_other_shapes_stay(tmp_path: Path) -> None:
                 assert reasons[name].startswith("stacks of experts"), name
 
 
-def test_experts_of_a_stack_are_alike(tmp_path: Path) -> None:
-    source = saved(tmp_path / "model", MATRICES, "qwen3_moe")
-    for rule, text in (
-        (Rule("*.experts.1.up_proj.*", bit_width=8), "'.*' is of .* bits in groups of 32 .affine"),
-        (Rule("*.experts.1.up_proj.*", skip=True), "these are not quantized: '.*experts.1.up"),
-    ):
-        with pytest.raises(
-            ValueError, match=f"switch_mlp.up_proj' as one stack.*{text}.*by a rule"
-        ):
-            plan(source, tmp_path / "x", to="mlx", recipe=Recipe([rule]), group_size=32)
-    for said in ({"bits_per_weight": 5.0}, {"quality_floor": 0.999}):
-        with pytest.raises(ValueError, match=r"mlx-lm loads the experts .* Use bit_width= instead"):
-            plan(source, tmp_path / "x", to="mlx", group_size=32, **said)
-    joined = saved(tmp_path / "joined", MATRICES, "deepseek_v3")
-    recipe = Recipe([Rule("*.experts.1.up_proj.*", bit_width=8)])
-    with pytest.raises(ValueError, match=r"all experts of '.*mlp\.experts\.\*\.up_proj' as one"):
-        plan(joined, tmp_path / "x", to="mlx", recipe=recipe, group_size=32)
+@pytest.mark.parametrize("model_type", ["qwen3_moe", "deepseek_v3"])
+@pytest.mark.parametrize(
+    ("rule", "bits"), [({"bit_width": 8}, 8), ({"bit_width": 3}, 4), ({"skip": True}, None)]
+)
+def test_experts_of_a_stack_get_the_same(
+    tmp_path: Path, model_type: str, rule: dict[str, Any], bits: int | None
+) -> None:
+    source = saved(tmp_path / "model", MATRICES, model_type)
+    recipe = Recipe([Rule("*.experts.1.up_proj.*", **rule)])
+    with pytest.warns(UserWarning, match="Engines of mlx join these to layers"):
+        found = plan(source, tmp_path / "x", to="mlx", recipe=recipe, group_size=32).layers
+    for layer in found:
+        wanted = bits if ".up_proj." in str(layer.name) else 4
+        assert (layer.settings and layer.settings.bit_width) == wanted, layer.name
+
+
+@pytest.mark.parametrize("kind", ["matrices", "rows"])
+@pytest.mark.parametrize(
+    "said", [{"bits_per_weight": 6.0}, {"quality_floor": {"relative_error": 0.05}}]
+)
+def test_budgets_and_floors_choose_for_a_stack(
+    tmp_path: Path, kind: str, said: dict[str, Any]
+) -> None:
+    loud = {
+        name: array * (30 if ".experts.1.up_proj" in name else 1)
+        for name, array in MATRICES.items()
+    }
+    tensors = loud if kind == "matrices" else stacks(kind)
+    source = saved(
+        tmp_path / "model", tensors, "qwen3_moe" if kind == "matrices" else "qwen3_5_moe"
+    )
+    done = convert(source, tmp_path / "out", to="mlx", group_size=32, **said)
+    assert (done.layers, done.missed) == (3 * EXPERTS + 1, ())
+    assert done.bits_per_weight <= said.get("bits_per_weight", 8)
+    found = mx.load(str(tmp_path / "out" / "model.safetensors"))
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        weight, scales = (
+            found[f"{BLOCK}.switch_mlp.{name}.{part}"] for part in ("weight", "scales")
+        )
+        assert weight.shape[:2] == scales.shape[:2] == (EXPERTS, *stack(name).shape[1:2])
+
+
+def test_folders_for_mlx_keep_the_dtype_of_the_model(tmp_path: Path) -> None:
+    """What is decoded and stays so, such as stacks of experts, is no float32."""
+    source = saved(tmp_path / "model", MATRICES, "qwen3_moe", "bfloat16")
+    convert(source, tmp_path / "first", to="mlx", bit_width=4, group_size=32)
+    with pytest.warns(UserWarning, match="decoded first"):
+        done = convert(
+            tmp_path / "first", tmp_path / "second", to="mlx", bit_width=4, group_size=32
+        )
+    first, second = (
+        mx.load(str(tmp_path / each / "model.safetensors")) for each in ("first", "second")
+    )
+    config = json.loads((tmp_path / "first" / "config.json").read_text())["quantization"]
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        module = f"{BLOCK}.switch_mlp.{name}"
+        said = config.get(module, config)
+        parts = [first[f"{module}.{part}"] for part in ("weight", "scales", "biases")]
+        values = mx.dequantize(
+            *(each.astype(mx.float32) if i else each for i, each in enumerate(parts)),
+            group_size=said["group_size"],
+            bits=said["bits"],
+        )
+        kept = second[f"{module}.weight"]
+        assert kept.dtype == mx.bfloat16
+        assert mx.array_equal(kept, values.astype(mx.bfloat16))
+    written = {each.name: each.kept_bytes for each in done.unquantized}
+    assert written[f"{BLOCK}.switch_mlp.up_proj.weight"] == 2 * stack("up_proj").size
+
+
+def test_tables_with_experts_that_differ_are_refused(tmp_path: Path) -> None:
+    names = [f"a.experts.{i}.up_proj.weight" for i in (0, 1)]
+    for bits, text in ((8, "is of 8 bits in groups of 32 .affine"), (None, "are not quantized")):
+        result = quantized(
+            *[weights(1, 2, 64)] * (2 if bits else 1),
+            names=names if bits else names[:1],
+            group_size=32,
+            recipe=Recipe([Rule(names[1], bit_width=bits)]) if bits else None,
+        )
+        kept = None if bits else numpy_to_arrow_table({names[1]: weights(1, 2, 64)})
+        for model_type in ("qwen3_moe", "deepseek_v3"):
+            with pytest.raises(ValueError, match=f"up_proj' as one stack.*{text}.*by a rule"):
+                write_mlx(
+                    result,
+                    tmp_path / "x",
+                    kept=kept,
+                    dtype="float32",
+                    config={"model_type": model_type},
+                )
+
+
+def test_experts_that_are_missing(tmp_path: Path) -> None:
     names = [f"a.experts.{i}.up_proj.weight" for i in (0, 2)]
     result = quantized(*[weights(1, 2, 64)] * 2, names=names, group_size=32)
     with pytest.raises(

@@ -109,6 +109,9 @@ def test_rules_of_ones_own_come_before_a_mix(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text(json.dumps(said))
     done = convert(source, tmp_path / "x.gguf", recipe=tmp_path / "mine.json")
     assert done.mix == "Q4_K_M"
+    assert done.mix_is_changed
+    shown = run("quantize", source, tmp_path / "shown.gguf", "--recipe", tmp_path / "mine.json")
+    assert " layers as Q4_K_M with changes, " in shown.stdout
     found = kinds(tmp_path / "x.gguf")
     names = ("attn_k", "attn_q", "ffn_up", "ffn_gate", "attn_output")
     types = [found[f"blk.1.{name}.weight"] for name in names]

@@ -173,6 +173,18 @@ def test_every_preset_keeps_what_is_small(preset: str, layer: str, shape: tuple[
         ("text", "classifier.weight", False),
         ("text", "score.weight", False),
         ("text", "qa_outputs.weight", False),
+        # BioGPT and TrOCR, XLNet, XLM, DistilBERT, ModernBERT, RWKV; not what blocks have
+        ("text", "output_projection.weight", False),
+        ("text", "decoder.output_projection.weight", False),
+        ("text", "lm_loss.weight", False),
+        ("text", "pred_layer.proj.weight", False),
+        ("text", "vocab_projector.weight", False),
+        ("text", "decoder.weight", False),
+        ("text", "head.dense.weight", False),
+        ("text", "head.weight", False),
+        ("text", "layers.0.attn.output_projection.weight", True),
+        ("text", "decoder.layers.0.head.weight", True),
+        ("text", "decoder.blocks.weight", True),
         # llama.cpp
         ("text", "token_embd.weight", False),
         ("text", "position_embd.weight", False),
