@@ -105,13 +105,8 @@ class Job:
                 self.target.check_kept(self.source, quantized)
                 recipe, failed = self._recipe_of(work, meter)
                 totals.skipped += failed
-                done = Part.nothing()
-                for done in work.parts():
-                    totals.add(done.results, self._stored_bits(done.results, recipe))
-                    totals.skipped += done.skipped
-                    totals.missed += done.missed
-                    totals.underflows += done.underflows
-                meter.skip(done.read)
+                done = self._add_done(work, recipe, totals)
+                meter.skip(done[1])
                 self._quantize(work, recipe, done, totals, meter)
                 self._write(work, totals)
                 work.complete(totals.to_dict())
@@ -263,13 +258,32 @@ class Job:
             bits += self.target.stored_bits(row["shape"], settings)
         return bits
 
+    def _add_done(self, work: Work, recipe: Recipe | None, totals: Totals) -> tuple[int, int]:
+        """Add what is done; return how many batches, and bytes of weights, that is.
+
+        No part stays open, since files that are open cannot be removed on Windows.
+        """
+        batches = read = 0
+        for part in work.parts():
+            totals.add(part.results, self._stored_bits(part.results, recipe))
+            totals.skipped += part.skipped
+            totals.missed += part.missed
+            totals.underflows += part.underflows
+            batches, read = part.batches, part.read
+        return batches, read
+
     def _quantize(
-        self, work: Work, recipe: Recipe | None, done: Part, totals: Totals, meter: Meter
+        self,
+        work: Work,
+        recipe: Recipe | None,
+        done: tuple[int, int],
+        totals: Totals,
+        meter: Meter,
     ) -> None:
-        """Quantize what is left of the source."""
-        count, read = done.batches, done.read
+        """Quantize what is left of the source after so many batches, and bytes, that are done."""
+        count, read = done
         skipped, missed, flat = _counts(totals)
-        source = self._weighted(self.source.reader(self.batch_bytes, skip=done.batches))
+        source = self._weighted(self.source.reader(self.batch_bytes, skip=count))
 
         def counted() -> Iterator[pa.RecordBatch]:
             nonlocal count, read

@@ -44,11 +44,6 @@ class Part:
     missed: list[str]
     underflows: list[Underflow]
 
-    @classmethod
-    def nothing(cls) -> Part:
-        """What is done before the first part."""
-        return cls(pa.record_batch({}), 0, 0, [], [], [])
-
 
 def parts_in(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.arrow"))
