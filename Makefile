@@ -146,7 +146,7 @@ $(VENV)-%/installed: $(SOURCES)
 # qemu, the library for Windows in Wine, those for macOS are only read. Root installs qemu and Wine.
 wheels: $(VENV)/wheels-installed
 	command -v qemu-aarch64 || apt-get install -y --no-install-recommends qemu-user
-	test -x /usr/lib/wine/wine64 || command -v wine64 || apt-get install -y --no-install-recommends wine64
+	test -x /usr/lib/wine/wine64 || apt-get install -y --no-install-recommends wine64
 	rm -rf dist && $(BIN)/python tools/wheels.py dist
 	$(BIN)/python -m pytest tests/wheels
 	PATH="$(CURDIR)/$(BIN):$$PATH" tests/emulated/arm64.sh $(BUILD)/arm64 dist/*_aarch64.whl tests/tables/test_kernels.py
