@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import subprocess
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import windows
+from child import ROOT
 from commands import run
 from conftest import plain
 from exports import files, weights
@@ -165,3 +168,20 @@ def test_weights_are_read(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     windows.play(monkeypatch)
     table = quantize_batch_arrow(read_weights(model).read_all(), metrics=True)
     assert dequantize_batch_arrow(table).num_rows == table.num_rows
+
+
+@pytest.mark.parametrize(
+    ("platform", "suffix"), [("linux", ".so"), ("darwin", ".dylib"), ("win32", ".dll")]
+)
+def test_the_library_has_the_name_of_its_system(platform: str, suffix: str) -> None:
+    program = f"""
+        import os, numpy, pyarrow
+        if {platform!r} == "win32":
+            del os.register_at_fork
+        sys.platform = {platform!r}
+        import pyarrowquant._core.library as library
+        print(library.LIBRARY.name)
+    """
+    command = [sys.executable, "-c", "import sys\n" + textwrap.dedent(program)]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == f"_pyarrowquant{suffix}"
