@@ -17,7 +17,7 @@ from setuptools.command.build import build
 
 ROOT = Path(__file__).parent.resolve()
 PACKAGE = "pyarrowquant"
-SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+SUFFIXES = {"darwin": ".dylib", "windows": ".dll"}
 
 
 def go_command() -> str:
@@ -31,24 +31,29 @@ def go_command() -> str:
     return found
 
 
-def linker_flags(folder: str) -> str:
-    """Strip the library, and export only our functions where the linker can.
+def go_values(*names: str) -> list[str]:
+    """Return variables of Go: GOOS and GOARCH say for what it builds, which may be elsewhere."""
+    command = [go_command(), "env", *names]
+    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return output.splitlines()
+
+
+def linker_flags(folder: str, system: str) -> str:
+    """Strip the library, and export only our functions; on Windows, Go sees to that.
 
     The linker runs in a folder of its own, and its flags are split at spaces: the list of
     symbols goes to a temporary folder, since the source tree's path may have some.
     """
     flags = "-s -w"
-    if sys.platform.startswith("linux"):
-        symbols = shutil.copy(ROOT / "cshim" / "symbols.map", folder)
-        flags += f" -extldflags=-Wl,--version-script={symbols}"
+    symbols = ROOT / "cshim" / "symbols.map"
+    if system == "linux":
+        flags += f" -extldflags=-Wl,--version-script={shutil.copy(symbols, folder)}"
     return flags
 
 
 def go_environment() -> dict[str, str]:
     """Return the environment of Go, with the experiment that the NEON kernel is written with."""
-    command = [go_command(), "env", "GOARCH", "GOVERSION", "GOEXPERIMENT"]
-    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    processor, version, experiments = output.splitlines()
+    processor, version, experiments = go_values("GOARCH", "GOVERSION", "GOEXPERIMENT")
     environment = {**os.environ, "CGO_ENABLED": "1"}
     minor = re.search(r"go1\.(\d+)", version)
     if processor == "arm64" and minor and int(minor[1]) >= 27:
@@ -70,14 +75,16 @@ class BuildGo(Command):
 
     def library(self) -> Path:
         base = ROOT if self.editable_mode else Path(self.build_lib or "build/lib")
-        return base.resolve() / PACKAGE / f"_pyarrowquant{SUFFIX}"
+        (system,) = go_values("GOOS")
+        return base.resolve() / PACKAGE / f"_pyarrowquant{SUFFIXES.get(system, '.so')}"
 
     def run(self) -> None:
         output = self.library()
         output.parent.mkdir(parents=True, exist_ok=True)
         command = [go_command(), "build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false"]
         with tempfile.TemporaryDirectory() as folder:
-            command += ["-ldflags", linker_flags(folder), "-o", str(output), "./cshim"]
+            flags = linker_flags(folder, *go_values("GOOS"))
+            command += ["-ldflags", flags, "-o", str(output), "./cshim"]
             subprocess.run(command, cwd=ROOT, env=go_environment(), check=True)
         output.with_suffix(".h").unlink(missing_ok=True)
 

@@ -11,8 +11,6 @@ from typing import IO
 
 from pyarrowquant._core.placing import UNSUPPORTED
 
-# What says that another process has the lock.
-_BUSY = {errno.EACCES, errno.EDEADLK} if sys.platform == "win32" else {errno.EWOULDBLOCK}
 _NO_LOCKS = {errno.ENOLCK, *UNSUPPORTED}
 
 
@@ -34,7 +32,7 @@ def lock(file: IO[bytes]) -> bool | None:
 
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in _BUSY:
+        if error.errno in ({errno.EACCES} if sys.platform == "win32" else {errno.EWOULDBLOCK}):
             return False
         if error.errno not in _NO_LOCKS:
             raise

@@ -6,6 +6,7 @@ import mmap
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -292,7 +293,7 @@ class MappedFile:
 
     def forget_pages(self) -> None:
         """Take what was read out of the process's memory; it stays readable."""
-        if self._mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+        if sys.platform != "win32" and self._mapping is not None:
             self._mapping.madvise(mmap.MADV_DONTNEED)
 
 

@@ -1,13 +1,14 @@
 #!/bin/bash
-# Python tests on an emulated arm64 processor: Debian's CPython, wheels, and the library, which
-# zig compiles and links. Everything goes into a folder, and is there for the next run.
+# Python tests of a wheel for arm64 on an emulated processor, with Debian's CPython. What is
+# downloaded goes into a folder, and is there for the next run.
 #
-# usage: tests/emulated/arm64.sh FOLDER [pytest's arguments]
+# usage: tests/emulated/arm64.sh FOLDER WHEEL [pytest's arguments]
 set -euo pipefail
 
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
-shift
+wheel=$(realpath "$2")
+shift 2
 source=$(cd "$(dirname "$0")/../.." && pwd)
 
 # Debian's packages, by lists of our own, so that the system's stay as they are.
@@ -27,21 +28,18 @@ if [ ! -e "$folder/debian/usr/bin/python3.11" ]; then
     done
 fi
 
+install=(python3 -m pip install --quiet --python-version 3.11 --only-binary :all:)
+for tag in 2_28 2_27 2_17; do
+    install+=(--platform "manylinux_${tag}_aarch64")
+done
 if [ ! -e "$folder/wheels" ]; then
-    python3 -m pip install --quiet --target "$folder/wheels.partial" --python-version 3.11 --only-binary :all: \
-        --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
+    "${install[@]}" --platform manylinux2014_aarch64 --target "$folder/wheels.partial" \
         click ml-dtypes numpy pyarrow pytest safetensors tqdm
-    python3 -m pip install --quiet --target "$folder/zig" ziglang
     mv "$folder/wheels.partial" "$folder/wheels"
 fi
-
-mkdir -p "$folder/package"
-cp -r "$source/pyarrowquant" "$source/tests" "$source/pyproject.toml" "$folder/package"
-printf '#!/bin/sh\nexec "%s/zig/ziglang/zig" cc -target aarch64-linux-gnu.2.28 "$@"\n' "$folder" >"$folder/cc"
-chmod +x "$folder/cc"
-cd "$source"
-CC="$folder/cc" CGO_ENABLED=1 GOOS=linux GOARCH=arm64 GOEXPERIMENT=simd go build -buildmode=c-shared -trimpath -buildvcs=false \
-    -o "$folder/package/pyarrowquant/_pyarrowquant.so" ./cshim
+rm -rf "$folder/package"
+"${install[@]}" --no-deps --target "$folder/package" "$wheel"
+cp -r "$source/tests" "$source/pyproject.toml" "$folder/package"
 
 cd "$folder/package"
 exec qemu-aarch64 -L "$folder/debian" -E "PYTHONPATH=$folder/package:$folder/wheels" "$folder/debian/usr/bin/python3.11" \
