@@ -15,7 +15,7 @@ FLOORS = [
     {"errors", "_version"},
     {"_core"},
     {"reading"},
-    {"llama_cpp"},
+    {"llama_cpp", "rescaling"},
     {"recipes"},
     {"tables", "arrays", "decoded", "stream", "comparison"},
     {"distributed", "formats"},

@@ -124,6 +124,13 @@ Examples:
     ".dat).",
 )
 @click.option(
+    "--rescale",
+    type=click.Choice(["off", "on", "auto"]),
+    default="off",
+    show_default=True,
+    help="Move powers of two between layers first, which changes no output.",
+)
+@click.option(
     "--pre-tokenizer", help="llama.cpp's name for how texts are split, where it is not found out."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
@@ -156,6 +163,7 @@ def quantize(
     size: int | None,
     quality_floor: dict[str, float] | None,
     importance: str | None,
+    rescale: str,
     pre_tokenizer: str | None,
     threads: int | None,
     max_memory: int,
@@ -197,6 +205,7 @@ def quantize(
         "size": size,
         "quality_floor": quality_floor,
         "importance": importance,
+        "rescale": rescale,
         "pre_tokenizer": pre_tokenizer,
         "threads": threads,
         "max_memory": max_memory,

@@ -134,6 +134,7 @@ def convert(
     quality_floor: float | Mapping[str, float] | None = None,
     pre_tokenizer: str | None = None,
     importance: _Path | None = None,
+    rescale: str = "off",
     threads: int | None = None,
     max_memory: int = _MAX_MEMORY,
     continue_on_error: bool = False,
@@ -195,6 +196,11 @@ def convert(
     importance : str or path, optional
         A file of the importance of columns, as of `read_importance`, for layers of its names; for
         method "mse".
+    rescale : {"off", "on", "auto"}
+        Whether columns of layers are made alike first, by powers of two that what comes before
+        them is multiplied by: the model computes the same, and is quantized with less harm. "auto"
+        does so where the architecture of a Hugging Face folder is known, to compressed-tensors,
+        mlx and gguf; "on" refuses others. Errors are those against the rescaled weights.
     threads : int, optional
         Default: the CPUs of this process.
     max_memory : int
@@ -252,6 +258,7 @@ def convert(
         quality_floor,
         pre_tokenizer,
         importance,
+        rescale,
         threads,
         max_memory,
         continue_on_error,
@@ -297,6 +304,7 @@ def plan(
     quality_floor: float | Mapping[str, float] | None = None,
     pre_tokenizer: str | None = None,
     importance: _Path | None = None,
+    rescale: str = "off",
     threads: int | None = None,
     max_memory: int = _MAX_MEMORY,
     continue_on_error: bool = False,
@@ -339,6 +347,7 @@ def plan(
         quality_floor,
         pre_tokenizer,
         importance,
+        rescale,
         threads,
         max_memory,
         continue_on_error,

@@ -17,7 +17,10 @@ class Origin:
         The mix of llama.cpp, or the scheme of compressed-tensors, that layers follow.
     importance : Importance or None
         Of the columns of layers.
+    rescaled : bool
+        Whether factors were moved between layers first.
     """
 
     mix: str | None = None
     importance: Importance | None = None
+    rescaled: bool = False
