@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from pyarrowquant.reading.stored import Stored, numbers
 from pyarrowquant.reading.tensors import MadeTensor, Tensor
 from pyarrowquant.rescaling.factors import factors
 from pyarrowquant.rescaling.links import Feeder, Link
+
+# What config.json says of such a model, so that its weights are not taken for those of another.
+RESCALED = "pyarrowquant_rescaled"
 
 _PIECE = 2**22  # weights that are made at once
 
@@ -48,6 +52,12 @@ class RescaledModel(ShardedModel):
             for shard in model.shards
         ]
         super().__init__(model.location, shards)
+
+    @cached_property
+    def config(self) -> dict[str, Any] | None:
+        """What config.json of the folder says, and that the model is rescaled."""
+        said = super().config
+        return None if said is None else {**said, RESCALED: True}
 
     def column_factors(self, name: str) -> Floats | None:
         """Return by what the columns of a tensor are divided; None where they are not."""

@@ -11,6 +11,7 @@ import hf_folders
 import numpy as np
 import pyarrow as pa
 import pytest
+from commands import succeeded
 from safetensors.numpy import load_file, save_file
 
 from pyarrowquant import (
@@ -149,6 +150,18 @@ def test_norms_without_their_one(tmp_path: Path, dtype: Any, is_exact: bool) -> 
     np.testing.assert_allclose(new, old, rtol=1e-6)
     down = f"{LAYER}mlp.down_proj.weight"
     assert not np.array_equal(now[down], before[down])
+
+
+@pytest.mark.parametrize("kind", ["compressed-tensors", "mlx", "gguf"])
+def test_the_original_is_rescaled_to_be_compared(tmp_path: Path, kind: str) -> None:
+    source, output = a_folder(tmp_path), tmp_path / f"x.{kind}"
+    options = {"to": kind, "bit_width": 8, "group_size": 32}
+    convert(source, output, rescale="on", **options)
+    compared = json.loads(succeeded("compare", source, output, "--json"))
+    assert compared["totals"]["relative_error"] < 0.02
+    page = ("--html", tmp_path / "page.html", "--json")
+    reported = json.loads(succeeded("report", output, "--original", source, *page))
+    assert reported["relative_error"] < 0.02
 
 
 def test_a_layer_with_a_tensor_that_is_not_known_stays(tmp_path: Path) -> None:
