@@ -32,14 +32,14 @@ COLUMNS = hf_folders.COLUMNS
 HEAD = Recipe([Rule(match="lm_head.weight", bit_width=8, group_size=32)], Rule(skip=True))
 
 
-def a_folder(path: Path, dtype: Any = np.float32, **config: Any) -> Path:
-    """A model of which no two columns are alike."""
+def a_folder(path: Path, dtype: Any = np.float32, tokenizer: Any = None, **config: Any) -> Path:
+    """A model of which no two columns are alike, and no weight is among float16's smallest."""
     random = np.random.default_rng(2)
-    tensors = {
-        name: (array * np.exp(random.standard_normal(array.shape[-1]))).astype(dtype)
-        for name, array in hf_folders.llama().items()
-    }
-    return hf_folders.write(path / "model", tensors, **config)
+    tensors = {}
+    for name, array in hf_folders.llama().items():
+        spread = array * np.exp(random.standard_normal(array.shape[-1]))
+        tensors[name] = np.copysign(np.maximum(np.abs(spread), 2.0**-8), spread).astype(dtype)
+    return hf_folders.write(path / "model", tensors, tokenizer, **config)
 
 
 def rescaled(source: Path, **options: Any) -> dict[str, np.ndarray]:
@@ -162,6 +162,20 @@ def test_the_original_is_rescaled_to_be_compared(tmp_path: Path, kind: str) -> N
     page = ("--html", tmp_path / "page.html", "--json")
     reported = json.loads(succeeded("report", output, "--original", source, *page))
     assert reported["relative_error"] < 0.02
+
+
+def test_gguf_has_norms_with_their_one_as_float32(tmp_path: Path) -> None:
+    model = {"architectures": ["GemmaForCausalLM"], "head_dim": 32}
+    source = a_folder(tmp_path, np.float16, hf_folders.pieces(prepend=False), **model)
+    recipe = Recipe([Rule(match="token_embd.weight", bit_width=8)], Rule(skip=True))
+    convert(source, tmp_path / "x.gguf", recipe=recipe, rescale="on")
+    found = {tensor.name: tensor.data for tensor in gguf.GGUFReader(tmp_path / "x.gguf").tensors}
+    weights = load_file(source / "model.safetensors")
+    norm = weights[f"{LAYER}post_attention_layernorm.weight"].astype(np.float32) + 1
+    assert not np.array_equal(found["blk.0.ffn_norm.weight"], norm)
+    new = found["blk.0.ffn_gate.weight"] * found["blk.0.ffn_norm.weight"]
+    old = weights[f"{LAYER}mlp.gate_proj.weight"].astype(np.float32) * norm
+    np.testing.assert_allclose(new, old, rtol=1e-6)
 
 
 def test_a_layer_with_a_tensor_that_is_not_known_stays(tmp_path: Path) -> None:
