@@ -156,12 +156,12 @@ class _Multiplied(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         values = self._values[name]
-        factors = [
-            each
-            for original in self._originals.get(name) or (name,)
-            if (each := self._moved.column_factors(original)) is not None
-        ]
-        return values * np.square(np.concatenate(factors)) if factors else values
+        originals = self._originals.get(name) or (name,)
+        factors = [self._moved.column_factors(original) for original in originals]
+        found = [each for each in factors if each is not None]
+        if len(found) < len(factors):  # as of a layer that stays
+            return values
+        return values * np.square(np.concatenate(found))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
