@@ -221,3 +221,20 @@ def test_where_it_cannot_be(tmp_path: Path) -> None:
     before = load_file(other / "model.safetensors")
     now = rescaled(other, rescale="auto")
     assert all(np.array_equal(now[name], before[name]) for name in now if name in before)
+
+
+def test_a_run_goes_on_with_the_same_factors(tmp_path: Path) -> None:
+    source = a_folder(tmp_path)
+    options = {"to": "gguf", "rescale": "on", "max_memory": 10**8}
+    convert(source, tmp_path / "whole.gguf", **options)
+
+    def stop(step: Any) -> None:
+        if step.layers:
+            raise RuntimeError("stopped")
+
+    with pytest.warns(UserWarning, match="What is done"), pytest.raises(RuntimeError):
+        convert(source, tmp_path / "x.gguf", progress=stop, **options)
+    with pytest.raises(ValueError, match="cannot be continued: rescale was True, now is False"):
+        convert(source, tmp_path / "x.gguf", resume=True, **{**options, "rescale": "off"})
+    convert(source, tmp_path / "x.gguf", resume=True, **options)
+    assert (tmp_path / "x.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
