@@ -225,7 +225,7 @@ def test_where_it_cannot_be(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_with_the_same_factors(tmp_path: Path) -> None:
     source = a_folder(tmp_path)
-    options = {"to": "gguf", "rescale": "on", "max_memory": 10**8}
+    options = {"to": "gguf", "rescale": "on"}
     convert(source, tmp_path / "whole.gguf", **options)
 
     def stop(step: Any) -> None:
