@@ -15,6 +15,7 @@ FLOORS = [
     {"errors", "_version"},
     {"_core"},
     {"reading"},
+    {"rescaling"},
     {"llama_cpp"},
     {"recipes"},
     {"tables", "arrays", "decoded", "stream", "comparison"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,14 +13,17 @@ import pyarrow as pa
 import pyarrowquant
 from pyarrowquant._core.binary import bytes_at, is_binary
 from pyarrowquant._core.nested import flat
+from pyarrowquant.conversion.rescaling import rescaled
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats.registry import FORMATS
+from pyarrowquant.llama_cpp.folder import RESCALED_KEY
 from pyarrowquant.reading.config import CONFIG, read_config
 from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
 from pyarrowquant.reading.tensors import UndecodableTensor
+from pyarrowquant.rescaling.view import RESCALED
 
 _TOKENIZER = "tokenizer.ggml.model"
 
@@ -32,18 +35,18 @@ class Originals:
     ----------
     source : str
         What `read_weights` takes.
-    target : Format or None
-        Whose names and rows layers are to have; None for the source's own.
-    names : collection of str
-        Of the tensors that they are compared with.
+    result : Model or None
+        Whose names and rows layers are to have, and what was moved between them; None for the
+        source's own.
     """
 
-    def __init__(
-        self, source: str, target: Format | None = None, names: Collection[str] = ()
-    ) -> None:
+    def __init__(self, source: str, result: Model | None = None) -> None:
         model = open_model(replace(locate(source, None), files=OpenFiles()))
-        if target is not None:
-            model = target.as_written(model, names)
+        target = None if result is None else _format_of(result)
+        if result is not None and target is not None:
+            if _is_rescaled(result):
+                model = rescaled(model, target, "auto")
+            model = target.as_written(model, [tensor.name for tensor in result.tensors or ()])
         self._schema = model.schema
         self._rows: dict[str, list[Callable[[], pa.RecordBatch]]] = {}
         for name, read in model.layer_readers():
@@ -84,7 +87,14 @@ class Originals:
             yield part.reshape(-1, columns)
 
 
-def format_of(model: Model) -> Format | None:
+def _is_rescaled(model: Model) -> bool:
+    """Whether factors were moved between the layers of a model before it was quantized."""
+    if isinstance(model, GgufModel):
+        return bool(model.header.value(RESCALED_KEY))
+    return bool((model.config or {}).get(RESCALED))
+
+
+def _format_of(model: Model) -> Format | None:
     """Return the format of a model whose tensors may have other names than those of its source."""
     if isinstance(model, GgufModel):  # of which tensors by themselves have no tokenizer
         return FORMATS["gguf"] if model.header.value(_TOKENIZER) is not None else None

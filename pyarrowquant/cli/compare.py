@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pyarrow as pa
 
-from pyarrowquant.cli._originals import Originals, format_of, undecodable
+from pyarrowquant.cli._originals import Originals, undecodable
 from pyarrowquant.cli._show import (
     counted,
     json_option,
@@ -56,9 +56,7 @@ def compare(
     decoded. The exit code is 1 where one has layers that the other lacks.
     """
     batches, model = _opened(result)
-    tensors = () if model is None else model.tensors or ()
-    target = None if model is None else format_of(model)
-    originals = Originals(original, target, [tensor.name for tensor in tensors])
+    originals = Originals(original, model)
     unread = {} if model is None else undecodable(model)
     errors: list[dict[str, Any]] = []
     names: set[str] = set()

@@ -128,6 +128,13 @@ Examples:
     "--double", is_flag=True, help="Store scales as codes of 8 bits, too; for bitsandbytes."
 )
 @click.option(
+    "--rescale",
+    type=click.Choice(["off", "on", "auto"]),
+    default="off",
+    show_default=True,
+    help="Move powers of two between layers first, which changes no output.",
+)
+@click.option(
     "--pre-tokenizer", help="llama.cpp's name for how texts are split, where it is not found out."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
@@ -161,6 +168,7 @@ def quantize(
     quality_floor: dict[str, float] | None,
     importance: str | None,
     double: bool,
+    rescale: str,
     pre_tokenizer: str | None,
     threads: int | None,
     max_memory: int,
@@ -203,6 +211,7 @@ def quantize(
         "quality_floor": quality_floor,
         "importance": importance,
         "double": double,
+        "rescale": rescale,
         "pre_tokenizer": pre_tokenizer,
         "threads": threads,
         "max_memory": max_memory,

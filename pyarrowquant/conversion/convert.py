@@ -142,6 +142,7 @@ def convert(
     double: bool = False,
     pre_tokenizer: str | None = None,
     importance: _Path | None = None,
+    rescale: str = "off",
     threads: int | None = None,
     max_memory: int = _MAX_MEMORY,
     continue_on_error: bool = False,
@@ -206,6 +207,11 @@ def convert(
     importance : str or path, optional
         A file of the importance of columns, as of `read_importance`, for layers of its names; for
         method "mse".
+    rescale : {"off", "on", "auto"}
+        Whether columns of layers are made alike first, by powers of two that what comes before
+        them is multiplied by: the model computes the same, and is quantized with less harm. "auto"
+        does so where the architecture of a Hugging Face folder is known, to compressed-tensors,
+        mlx and gguf; "on" refuses others. Errors are those against the rescaled weights.
     threads : int, optional
         Default: the CPUs of this process.
     max_memory : int
@@ -264,6 +270,7 @@ def convert(
         arguments.boolean("double", double),
         pre_tokenizer,
         importance,
+        rescale,
         threads,
         max_memory,
         continue_on_error,
@@ -311,6 +318,7 @@ def plan(
     double: bool = False,
     pre_tokenizer: str | None = None,
     importance: _Path | None = None,
+    rescale: str = "off",
     threads: int | None = None,
     max_memory: int = _MAX_MEMORY,
     continue_on_error: bool = False,
@@ -354,6 +362,7 @@ def plan(
         arguments.boolean("double", double),
         pre_tokenizer,
         importance,
+        rescale,
         threads,
         max_memory,
         continue_on_error,

@@ -21,6 +21,7 @@ from pyarrowquant.errors import UsageError, users_level
 from pyarrowquant.reading.importance import Importance, open_importance
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.planned import PlannedLayer
+from pyarrowquant.rescaling.view import RescaledModel
 
 _COLUMN = "importance"
 _EXPERT = re.compile(r"\.experts\.(\d+)\.")
@@ -126,6 +127,47 @@ def _is_stack(layer: PlannedLayer, count: int) -> bool:
     has_supers = encoding is not None and encoding.factors is not None
     together = max(in_row(layer.settings.group_size), SUPER_SIZE if has_supers else 0)
     return count != layer.columns and together > 0 and layer.shape[-1] % together == 0
+
+
+def with_factors(importance: Importance, model: Model, moved: RescaledModel) -> Importance:
+    """Return the importance of columns that are divided, and so are multiplied with more.
+
+    Parameters
+    ----------
+    model : Model
+        Whose names the importance has.
+    moved : RescaledModel
+        What the model is made of.
+    """
+    originals = {tensor.name: model.also_called(tensor) for tensor in model.all_tensors}
+    return replace(importance, values=_Multiplied(importance.values, originals, moved))
+
+
+class _Multiplied(Mapping[str, Any]):
+    """Values that are made when they are asked for, as factors are measured then."""
+
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        originals: Mapping[str, Sequence[str]],
+        moved: RescaledModel,
+    ) -> None:
+        self._values, self._originals, self._moved = values, originals, moved
+
+    def __getitem__(self, name: str) -> Any:
+        values = self._values[name]
+        originals = self._originals.get(name) or (name,)
+        factors = [self._moved.column_factors(original) for original in originals]
+        found = [each for each in factors if each is not None]
+        if len(found) < len(factors):  # as of a layer that stays
+            return values
+        return values * np.square(np.concatenate(found))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
 
 
 def with_importance(

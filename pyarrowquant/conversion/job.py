@@ -222,6 +222,7 @@ class Job:
             "recipe": None if self.recipe is None else self.recipe.to_dict(),
             "mix": self.origin.mix,
             "importance": None if importance is None else [importance.name, importance.digest],
+            "rescale": self.origin.rescaled,
             "bits_per_weight": (
                 self.budget.value if isinstance(self.budget, BitsPerWeight) else None
             ),

@@ -23,7 +23,7 @@ from pyarrowquant.conversion.checks import (
     copied_files,
 )
 from pyarrowquant.conversion.destination import check_destination, format_of
-from pyarrowquant.conversion.importance import importance_in, of_layers
+from pyarrowquant.conversion.importance import importance_in, of_layers, with_factors
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.memory import batch_bytes
 from pyarrowquant.conversion.noted import check_length, folder_of
@@ -33,6 +33,7 @@ from pyarrowquant.conversion.planning import (
     with_one_scheme,
     with_ragged_kept,
 )
+from pyarrowquant.conversion.rescaling import rescaled
 from pyarrowquant.conversion.results import are_placed
 from pyarrowquant.conversion.size import check_size, file_size
 from pyarrowquant.conversion.source import (
@@ -58,6 +59,7 @@ from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.presets import PRESETS, SENSITIVE
 from pyarrowquant.recipes.recipe import Recipe, SaidRecipe, recipe_of
 from pyarrowquant.recipes.rule import rule_label
+from pyarrowquant.rescaling.view import RescaledModel
 from pyarrowquant.stream import quantize_stream
 
 _Path = str | os.PathLike[str]
@@ -76,6 +78,7 @@ def prepare(
     double: bool,
     pre_tokenizer: str | None,
     importance_path: _Path | None,
+    rescale: str,
     threads: int | None,
     max_memory: int,
     continue_on_error: bool,
@@ -112,7 +115,9 @@ def prepare(
             f"'{source}' lies elsewhere, and to={kind!r} takes all files of its folder along. "
             "Download the folder first"
         )
-    model = target.viewed(convertible(model), pre_tokenizer)
+    model = rescaled(convertible(model), target, rescale)
+    moved = model if isinstance(model, RescaledModel) else None
+    model = target.viewed(model, pre_tokenizer)
     fitted_to: Budget | None = None
     if bits_per_weight is not None:
         fitted_to = BitsPerWeight(bits_per_weight)
@@ -174,13 +179,15 @@ def prepare(
         raise UsageError(problem)
     if importance is not None:
         importance = of_layers(importance, layers, model)
+        if moved is not None:
+            importance = with_factors(importance, model, moved)
     _warn_of_decoded(decoded_from(model, layers))
     left = unquantized(model, target, layers, rules)
     check_file_names(target.file_names(model) if folder else ())
     check_names(target, layers, left)
     check_sizes(layers)
     copied = copied_files(target, model)
-    origin = Origin(mix, mix is not None and is_changed, importance)
+    origin = Origin(mix, mix is not None and is_changed, importance, moved is not None)
     if size is not None:
         fitted_to = file_size(size, target, model, layers, left, origin)
     placed = are_placed(target, model, continue_on_error, quality_floor is not None)

@@ -72,6 +72,11 @@ class Format(ABC):
         Whether tensors that are kept have names that layers must not take.
     longest_name : int or None
         Bytes of names that all engines load.
+    takes_rescaled : bool
+        Whether it holds all that a Hugging Face folder computes with, so that factors may be moved
+        from one tensor to another.
+    has_float32_norms : bool
+        Whether norms of such a folder become float32.
     unit_layer_scales : bool
         Whether it has no place for a scale of a whole layer, which then is 1.
     double : bool
@@ -93,6 +98,8 @@ class Format(ABC):
     reserved_names: ClassVar[frozenset[str]] = frozenset()
     checks_kept_names: ClassVar[bool] = True
     longest_name: ClassVar[int | None] = None
+    takes_rescaled: ClassVar[bool] = False
+    has_float32_norms: ClassVar[bool] = False
     unit_layer_scales: ClassVar[bool] = False
     double: bool = False
     mixes: ClassVar[tuple[str, ...]] = ()

@@ -19,8 +19,11 @@ class Origin:
         Whether rules or a quality floor give some layers other settings than the mix has.
     importance : Importance or None
         Of the columns of layers.
+    rescaled : bool
+        Whether factors were moved between layers first.
     """
 
     mix: str | None = None
     is_changed: bool = False
     importance: Importance | None = None
+    rescaled: bool = False

@@ -188,6 +188,8 @@ class Gguf(SizedFormat):
     """A GGUF file: the source with other tensors, or tensors by themselves."""
 
     name = "gguf"
+    takes_rescaled = True
+    has_float32_norms = True
     suffixes = (".gguf",)
     usual = Settings(method="mse", group_size=32, zero_point="symmetric", scale_dtype="float16")
     group_sizes = (32,)

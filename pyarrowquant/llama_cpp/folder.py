@@ -32,6 +32,10 @@ from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.safetensors import Shard, ShardedModel, stored_in
 from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.tensors import MadeTensor, Tensor
+from pyarrowquant.rescaling.view import RESCALED
+
+# Says in a file that the model was rescaled.
+RESCALED_KEY = "pyarrowquant.rescaled"
 
 _EMBEDDINGS = "token_embd.weight"
 # All that keys are taken from, where it is there.
@@ -73,6 +77,8 @@ class FolderModel(ShardedModel):
         self._left: list[Tensor] = []
         self.header = Metadata(architecture.name)
         architecture.describe(self.header)
+        if (model.config or {}).get(RESCALED):
+            self.header.add.add_bool(RESCALED_KEY, True)
         describe_pooling(folder, self.header)
         super().__init__(model.location, self._converted(model, architecture))
         sizes = Sizes(architecture.hyperparameters, self.header)

@@ -81,11 +81,15 @@ class Source:
         """Return what becomes of it, or of some matrices of a stack; bfloat16 as its bits."""
         if isinstance(self.tensor, CodedTensor):
             return self._changed(self.tensor.decode())
+        if isinstance(self.tensor, MadeTensor):
+            return self._read_of(self.tensor.decode()[rows], dtype)
         with self.stored.open() as whole:
-            array = whole if rows == _ALL else whole[rows]
-            if dtype == self.tensor.dtype:
-                return np.array(self._changed(array))
-            return self._changed(numbers(array, self.tensor.dtype).astype(np.float32, copy=False))
+            return self._read_of(whole if rows == _ALL else whole[rows], dtype)
+
+    def _read_of(self, array: Array, dtype: str) -> Array:
+        if dtype == self.tensor.dtype:
+            return np.array(self._changed(array))
+        return self._changed(numbers(array, self.tensor.dtype).astype(np.float32, copy=False))
 
     def _changed(self, array: Array) -> Array:
         return array if self.change is None else self.change.apply(array)

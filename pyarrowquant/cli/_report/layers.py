@@ -18,7 +18,7 @@ from pyarrowquant._core.decoding import decode_matrix, unpacked
 from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
 from pyarrowquant._core.group_sizes import WHOLE_ROW, GroupSize, in_row
 from pyarrowquant._core.results import Packed
-from pyarrowquant.cli._originals import Originals, format_of
+from pyarrowquant.cli._originals import Originals
 from pyarrowquant.conversion.result_files import METRICS, naming, open_results, watched
 from pyarrowquant.formats._layers import Results
 from pyarrowquant.reading.location import OpenFiles, locate
@@ -175,8 +175,7 @@ def read_model(path: Path, original: str | None, threads: int | None) -> Read:
             f"'{path}' has no errors of its layers, as only tables of results do. Give the "
             "original weights with --original"
         )
-    names = [tensor.name for tensor in model.tensors or ()]
-    originals = Originals(original, format_of(model), names)
+    originals = Originals(original, model)
     layers = []
     with naming(path):
         for name, read in model.layer_readers():
