@@ -21,6 +21,8 @@ from pyarrowquant.errors import users_level
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._gguf_blocks import blocks_of, layers_of, type_name_of
 from pyarrowquant.formats._gguf_mixes import MIXES
+from pyarrowquant.formats._gguf_mxfp4 import TYPE as MXFP4
+from pyarrowquant.formats._gguf_mxfp4 import Mxfp4Stack
 from pyarrowquant.formats._gguf_size import key_bytes, number_key, text_key
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outputs import Outputs
@@ -267,6 +269,8 @@ def _add_info(gguf: Any, writer: Any, tensor: Tensor, layer: Packed | None) -> N
     name, size = tensor.dtype, tensor.end - tensor.begin
     if isinstance(tensor, CodedTensor):  # which is decoded
         size = 4 * product(tensor.shape)
+    if (stack := Mxfp4Stack.of(tensor)) is not None:
+        name, size = MXFP4, stack.nbytes
     if layer is not None:
         name = str(type_name_of(layer))
         block, block_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]
@@ -293,6 +297,21 @@ class _Blocks:
 
 
 @dataclass(frozen=True)
+class _Stack:
+    """A stack of MXFP4, laid out while it is written."""
+
+    stack: Mxfp4Stack
+
+    @property
+    def nbytes(self) -> int:
+        return self.stack.nbytes
+
+    def tofile(self, file: IO[bytes]) -> None:
+        for blocks in self.stack.blocks():
+            file.write(blocks.data)
+
+
+@dataclass(frozen=True)
 class _Decoded:
     """A layer that is decoded while it is written."""
 
@@ -312,6 +331,9 @@ def _write_data(writer: Any, stored: Stored, layer: Packed | None) -> None:
         writer.write_tensor_data(_Blocks(layer, blocks_of(layer)))
         return
     tensor = stored.tensor
+    if (stack := Mxfp4Stack.of(tensor)) is not None:
+        writer.write_tensor_data(_Stack(stack))
+        return
     if isinstance(tensor, DECODED):
         writer.write_tensor_data(_Decoded(tensor))
         return

@@ -32,6 +32,7 @@ from pyarrowquant.formats._gguf_blocks import (
 from pyarrowquant.formats._gguf_budget import error_weights, types_for
 from pyarrowquant.formats._gguf_mixes import DEFAULT_MIX, INSTEAD, MIXES, mix_of
 from pyarrowquant.formats._gguf_model import check_finite, requantized_keys, write_requantized
+from pyarrowquant.formats._gguf_mxfp4 import Mxfp4Stack
 from pyarrowquant.formats._gguf_size import ALIGNMENT, bytes_beside, number_key, text_key
 from pyarrowquant.formats._gguf_traits import traits_of
 from pyarrowquant.formats._kept import left_out
@@ -278,6 +279,8 @@ class Gguf(SizedFormat):
     def kept_bytes(self, tensor: Tensor, model: Model) -> int:
         if isinstance(model, GgufModel):  # whose tensors are copied
             return tensor.stored_bytes
+        if isinstance(model, FolderModel) and (stack := Mxfp4Stack.of(tensor)) is not None:
+            return stack.nbytes
         return super().kept_bytes(tensor, model)
 
     def bytes_beside(

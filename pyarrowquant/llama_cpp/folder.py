@@ -122,7 +122,7 @@ class FolderModel(ShardedModel):
                     self._left.append(tensor)
                     continue
                 stored = Stored(shard.location, shard.size, tensor)
-                for named in architecture.named(tensor.name, tensor.shape, copied):
+                for named in architecture.named(tensor, copied):
                     source = Source(stored, named.change, named.expert)
                     source.check(self._folder)
                     sources.setdefault(named.name, []).append(source)

@@ -56,7 +56,7 @@ class Bert(Architecture):
             yield Place("position_embd.weight", (sizes.positions, columns))
         yield from _norms(columns, "token_embd_norm")
 
-    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+    def layer_places(self, sizes: Sizes, layer: int) -> Iterator[Place]:
         columns, inner = sizes.columns, sizes.inner
         yield from attention(sizes)
         yield from attention_biases(sizes)
@@ -104,7 +104,7 @@ class NomicBert(Bert):
     classes: ClassVar[Sequence[str]] = ("NomicBertModel",)
     counts_positions = False
 
-    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+    def layer_places(self, sizes: Sizes, layer: int) -> Iterator[Place]:
         columns, keys = sizes.columns, sizes.keys
         yield Place("attn_qkv.weight", (sizes.queries + keys + keys, columns))
         yield Place("attn_output.weight", (columns, sizes.queries))

@@ -41,7 +41,7 @@ class Llama(Architecture):
         stacks = r"^model\.(layers\.\d+)\.block_sparse_moe\.experts\."
         return re.sub(stacks, r"\1.feed_forward.experts.", name)
 
-    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+    def layer_places(self, sizes: Sizes, layer: int) -> Iterator[Place]:
         yield from norms(sizes.columns, "attn_norm", "ffn_norm")
         yield from attention(sizes)
         has_biases = self.has_biases and self.model_class not in _WITHOUT_BIASES
