@@ -254,7 +254,7 @@ def _show(done: Conversion, as_json: bool) -> None:
         click.echo(printable(underflow_text(done.underflows)))
     _show_decoded(done.decoded)
     _show_unquantized(done.unquantized)
-    left = sum(tensor.bytes for tensor in done.unquantized)
+    left = sum(tensor.bytes for tensor in done.unquantized if not tensor.is_quantized_already)
     if done.source_bytes is not None and 2 * left > done.source_bytes:
         click.echo(f"Less than half of the model is quantized: {size_text(left)} are not")
     before = "" if done.source_bytes is None else f"{size_text(done.source_bytes)} -> "

@@ -12,6 +12,7 @@ import numpy as np
 from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Floats
+from pyarrowquant._core.shapes import product
 from pyarrowquant.llama_cpp.rows import Change
 from pyarrowquant.reading.numbers import Array
 from pyarrowquant.reading.stored import Stored, numbers
@@ -106,7 +107,15 @@ class Source:
         return MadeTensor.of(name, dtype, self.shape, pieces)
 
     def _decoded(self, name: str, tensor: CodedTensor) -> Tensor:
-        changed = replace(tensor, name=name, shape=self.shape, decode=partial(self.read, "F32"))
+        whole, taken = product(tensor.shape), product(self.shape)  # of which others may have some
+        changed = replace(
+            tensor,
+            name=name,
+            shape=self.shape,
+            end=tensor.begin + (tensor.end - tensor.begin) * taken // max(whole, 1),
+            scale_bytes=tensor.scale_bytes * taken // max(whole, 1),
+            decode=partial(self.read, "F32"),
+        )
         read, read_mxfp4 = tensor.decode_matrix, tensor.read_mxfp4
         if read is None:
             return changed

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant.errors import users_level
 from pyarrowquant.llama_cpp.architecture import Architecture, Named
 from pyarrowquant.llama_cpp.metadata import Metadata
@@ -63,9 +64,12 @@ class DeepseekV3(Architecture):
         before, said = original.removesuffix(_BOTH), self.hyperparameters
         keys, values = self.target(f"{before}.k_b_proj.weight"), f"{before}.v_b_proj.weight"
         heads, of_key = said.heads, said.whole("qk_nope_head_dim")
-        of_both = of_key + said.whole("v_head_dim")
+        of_both = of_key + (of_value := said.whole("v_head_dim"))
         if len(tensor.shape) != 2 or tensor.shape[0] != heads * of_both:
-            return [Named(keys)]  # which is told of with its shape
+            raise said.contradiction(
+                f"{quoted(tensor.name)} of shape {list(tensor.shape)} has not num_attention_heads "
+                f"{heads} x (qk_nope_head_dim {of_key} + v_head_dim {of_value}) rows"
+            )
         rank = tensor.shape[1]
 
         def of_keys(rows: Array) -> Array:
@@ -77,7 +81,7 @@ class DeepseekV3(Architecture):
 
         return [
             Named(keys, Change((heads, rank, of_key), of_keys)),
-            Named(self.target(values), Change((heads, of_both - of_key, rank), of_values)),
+            Named(self.target(values), Change((heads, of_value, rank), of_values)),
         ]
 
     def known_as(self, name: str) -> str:
