@@ -85,6 +85,8 @@ class Architecture:
         Whether it has the embeddings as a head only where they are there twice.
     ties : bool
         Whether transformers has the embeddings as the head where config.json does not say it.
+    pooling : str or None
+        How embeddings of tokens make that of a text, where no file says it.
     """
 
     name: ClassVar[str]
@@ -94,6 +96,7 @@ class Architecture:
     has_head: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False
     ties: ClassVar[bool] = False
+    pooling: ClassVar[str | None] = None
 
     def __init__(self, hyperparameters: Hyperparameters, model_class: str) -> None:
         self.hyperparameters = hyperparameters

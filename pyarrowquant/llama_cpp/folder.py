@@ -73,7 +73,7 @@ class FolderModel(ShardedModel):
         self._left: list[Tensor] = []
         self.header = Metadata(architecture.name)
         architecture.describe(self.header)
-        describe_pooling(folder, self.header)
+        describe_pooling(folder, self.header, architecture.pooling)
         super().__init__(model.location, self._converted(model, architecture))
         sizes = Sizes(architecture.hyperparameters, self.header)
         check_tensors(str(folder), architecture, sizes, self.tensors, self.originals)

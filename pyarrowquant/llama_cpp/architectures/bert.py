@@ -17,7 +17,6 @@ from pyarrowquant.llama_cpp.sizes import (
     attention_biases,
     feed_forward,
 )
-from pyarrowquant.reading.gguf import import_gguf
 
 _HEADS = re.compile(
     r"(pooler\.dense|cls\.predictions|cls\.seq_relationship|lm_head|classifier)\b.*"
@@ -103,6 +102,7 @@ class NomicBert(Bert):
     name = "nomic-bert"
     classes: ClassVar[Sequence[str]] = ("NomicBertModel",)
     counts_positions = False
+    pooling = "MEAN"
 
     def layer_places(self, sizes: Sizes, layer: int) -> Iterator[Place]:
         columns, keys = sizes.columns, sizes.keys
@@ -110,8 +110,3 @@ class NomicBert(Bert):
         yield Place("attn_output.weight", (columns, sizes.queries))
         yield from feed_forward(sizes)
         yield from _norms(columns, "attn_output_norm", "layer_output_norm")
-
-    def describe(self, metadata: Metadata) -> None:
-        super().describe(metadata)
-        add = metadata.add
-        add.add_pooling_type(import_gguf("Writing").PoolingType.MEAN)

@@ -20,7 +20,8 @@ from pyarrowquant.llama_cpp.sizes import (
 )
 from pyarrowquant.llama_cpp.windows import check_positions
 
-_WITHOUT_BIASES = ("MistralForCausalLM", "MixtralForCausalLM")  # whatever their config.json says
+# Whatever their config.json says.
+_WITHOUT_BIASES = ("MistralForCausalLM", "MistralModel", "MixtralForCausalLM")
 
 
 class Llama(Architecture):
@@ -32,8 +33,9 @@ class Llama(Architecture):
         "MistralForCausalLM",
         "MixtralForCausalLM",
         "LlamaModel",
+        "MistralModel",
     )
-    bases: ClassVar[Sequence[str]] = ("LlamaModel",)
+    bases: ClassVar[Sequence[str]] = ("LlamaModel", "MistralModel")
 
     has_biases: ClassVar[bool] = True
 
