@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,14 +19,11 @@ import pytest
 import torch
 import transformers
 from commands import succeeded
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import Unigram
 
-from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.llama_cpp.pre_tokenizers import KNOWN
-from pyarrowquant.reading.location import locate
-from pyarrowquant.reading.models import open_model
 
 ROWS = 600
 TOKENS = np.arange(5, 45)
@@ -64,108 +60,9 @@ LONG = {
         "original_max_position_embeddings": 256,
     },
 }
-EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256}
 GEMMA = {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 16}
 ROUNDING = 1e-5  # of the largest logit
 TABLES = 5e-4  # ggml looks GELU up in a table of float16
-MODELS: dict[str, tuple[str, str, dict[str, Any], float]] = {
-    "llama": ("LlamaForCausalLM", "LlamaConfig", {}, ROUNDING),
-    "llama 3": ("LlamaForCausalLM", "LlamaConfig", {"rope_scaling": LLAMA_3}, ROUNDING),
-    "yarn": ("LlamaForCausalLM", "LlamaConfig", {"rope_parameters": YARN}, ROUNDING),
-    "linear": ("LlamaForCausalLM", "LlamaConfig", {"rope_parameters": LINEAR}, ROUNDING),
-    "biases, one matrix of embeddings": (
-        "LlamaForCausalLM",
-        "LlamaConfig",
-        {"attention_bias": True, "tie_word_embeddings": True},
-        ROUNDING,
-    ),
-    "biases everywhere": (
-        "LlamaForCausalLM",
-        "LlamaConfig",
-        {"attention_bias": True, "mlp_bias": True},
-        ROUNDING,
-    ),
-    "granite with biases": (
-        "GraniteForCausalLM",
-        "GraniteConfig",
-        {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
-        ROUNDING,
-    ),
-    "heads of their own size": ("LlamaForCausalLM", "LlamaConfig", {"head_dim": 64}, ROUNDING),
-    "mistral": ("MistralForCausalLM", "MistralConfig", {}, ROUNDING),
-    "mixtral": ("MixtralForCausalLM", "MixtralConfig", {"num_local_experts": 4}, ROUNDING),
-    "smollm3": ("SmolLM3ForCausalLM", "SmolLM3Config", {"num_hidden_layers": 4}, ROUNDING),
-    "granite": (
-        "GraniteForCausalLM",
-        "GraniteConfig",
-        {
-            "attention_multiplier": 0.1,
-            "embedding_multiplier": 2.0,
-            "residual_multiplier": 0.5,
-            "logits_scaling": 3.0,
-        },
-        ROUNDING,
-    ),
-    "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", {}, ROUNDING),
-    "tied qwen2": ("Qwen2ForCausalLM", "Qwen2Config", {"tie_word_embeddings": True}, ROUNDING),
-    "tied qwen2moe": (
-        "Qwen2MoeForCausalLM",
-        "Qwen2MoeConfig",
-        {**EXPERTS, "shared_expert_intermediate_size": 256, "tie_word_embeddings": True},
-        ROUNDING,
-    ),
-    "qwen2moe without biases": (
-        "Qwen2MoeForCausalLM",
-        "Qwen2MoeConfig",
-        {**EXPERTS, "shared_expert_intermediate_size": 256, "qkv_bias": False},
-        ROUNDING,
-    ),
-    "tied olmo2": ("Olmo2ForCausalLM", "Olmo2Config", {"tie_word_embeddings": True}, ROUNDING),
-    "tied phi3": (
-        "Phi3ForCausalLM",
-        "Phi3Config",
-        {"original_max_position_embeddings": 256, "tie_word_embeddings": True},
-        ROUNDING,
-    ),
-    "glm4 without biases, tied": (
-        "Glm4ForCausalLM",
-        "Glm4Config",
-        {"head_dim": 64, "attention_bias": False, "tie_word_embeddings": True},
-        ROUNDING,
-    ),
-    "untied smollm3": (
-        "SmolLM3ForCausalLM",
-        "SmolLM3Config",
-        {"num_hidden_layers": 4, "tie_word_embeddings": False},
-        ROUNDING,
-    ),
-    "untied gemma3": (
-        "Gemma3ForCausalLM",
-        "Gemma3TextConfig",
-        {**GEMMA, "num_hidden_layers": 7, "tie_word_embeddings": False},
-        TABLES,
-    ),
-    "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", {"head_dim": 64}, ROUNDING),
-    "qwen2moe": (
-        "Qwen2MoeForCausalLM",
-        "Qwen2MoeConfig",
-        {**EXPERTS, "shared_expert_intermediate_size": 256},
-        ROUNDING,
-    ),
-    "qwen3moe": (
-        "Qwen3MoeForCausalLM",
-        "Qwen3MoeConfig",
-        {**EXPERTS, "head_dim": 64, "norm_topk_prob": True},
-        ROUNDING,
-    ),
-    "gemma": ("GemmaForCausalLM", "GemmaConfig", {"head_dim": 32}, TABLES),
-    "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", GEMMA, TABLES),
-    "gemma3": ("Gemma3ForCausalLM", "Gemma3TextConfig", {**GEMMA, "num_hidden_layers": 7}, TABLES),
-    "phi3": ("Phi3ForCausalLM", "Phi3Config", {"original_max_position_embeddings": 256}, ROUNDING),
-    "long phi3": ("Phi3ForCausalLM", "Phi3Config", LONG, ROUNDING),
-    "olmo2": ("Olmo2ForCausalLM", "Olmo2Config", {}, ROUNDING),
-    "glm4": ("Glm4ForCausalLM", "Glm4Config", {"head_dim": 32}, ROUNDING),
-}
 TEXTS = (
     "Hello World, it's we'll I'D they'RE don't",
     "a  b   c    d\te\t\tf \n g\n\nh \r\n i\r\rj   ",
@@ -300,30 +197,6 @@ def test_a_folder_whose_name_is_that_of_phi_3(tmp_path: Path) -> None:
     succeeded("dequantize", hf_folders.write(tmp_path / "phi-3-tiny"), tmp_path / "a.gguf")
     with loaded(tmp_path / "a.gguf") as model:
         assert llama_cpp.llama_model_n_layer(model) == 2
-
-
-def _opened(folder: Path) -> Any:
-    return FORMATS["gguf"].viewed(open_model(locate(folder, None)), None)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_what_is_missing_or_of_another_shape_is_refused(tmp_path: Path, name: str) -> None:
-    model_class, config_class, changes, _ = MODELS[name]
-    config = getattr(transformers, config_class)(**{**SIZES, **changes})
-    getattr(transformers, model_class)(config).save_pretrained(tmp_path)
-    hf_folders.bpe(rows=ROWS).save(str(tmp_path / "tokenizer.json"))
-    _opened(tmp_path)
-    file = tmp_path / "model.safetensors"
-    tensors = load_file(file)
-    for changed, array in tensors.items():
-        if ".layers.2." not in changed and ".layers." in changed:
-            continue
-        without = {other: each for other, each in tensors.items() if other != changed}
-        other_shape = {**without, changed: np.ones([size + 2 for size in array.shape], np.float32)}
-        for wrong in (without, other_shape):
-            save_file(wrong, file)
-            with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
-                _opened(tmp_path)
 
 
 def ids(path: Path, text: str) -> list[int]:
