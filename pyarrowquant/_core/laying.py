@@ -11,6 +11,8 @@ import numpy as np
 from pyarrowquant._core import arguments, library
 from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.encodings import ENCODINGS, INTEGER
+from pyarrowquant._core.group_sizes import groups_in_row
+from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Floats, Packed
 
 _BYTES_A_PIECE = 1 << 25
@@ -35,47 +37,46 @@ def codes(width: int) -> Part:
     return Part("codes", width, width=width)
 
 
-def signed_codes(layer: Packed) -> Part:
+def signed_codes(layer: Coded) -> Part:
     """Codes of 8 bits less their symmetric zero-point, as signed bytes."""
     return Part("signed codes", layer.columns)
 
 
-def exponents(layer: Packed) -> Part:
+def exponents(layer: Coded) -> Part:
     """Scales that are powers of two, as E8M0."""
-    return Part("exponents", layer.scales.shape[1])
+    return Part("exponents", groups_of(layer))
 
 
-def small_scales(layer: Packed, layer_scale: float) -> Part:
+def small_scales(layer: Coded, layer_scale: float) -> Part:
     """Scales as multiples of one of the layer, in E4M3."""
-    return Part("small scales", layer.scales.shape[1], layer_scale=layer_scale)
+    return Part("small scales", groups_of(layer), layer_scale=layer_scale)
 
 
-def scales(layer: Packed, dtype: str) -> Part:
+def scales(layer: Coded, dtype: str) -> Part:
     return _rounded("scales", layer, dtype)
 
 
-def zero_points(layer: Packed, dtype: str) -> Part:
+def zero_points(layer: Coded, dtype: str) -> Part:
     return _rounded("zero_points", layer, dtype)
 
 
-def biases(layer: Packed, dtype: str) -> Part:
+def biases(layer: Coded, dtype: str) -> Part:
     """Round what codes of zero decode to, -zero_point * scale in float32."""
     return _rounded("biases", layer, dtype)
 
 
-def packed_zero_points(layer: Packed) -> Part:
+def packed_zero_points(layer: Coded) -> Part:
     """Whole zero-points, each row a little-endian bit stream."""
-    return Part("packed zero_points", -(-layer.scales.shape[1] * layer.bits // 8))
+    return Part("packed zero_points", -(-groups_of(layer) * layer.bits // 8))
 
 
-def blocks(layer: Packed, symmetric: bool) -> Part:
+def blocks(layer: Coded, symmetric: bool) -> Part:
     """Blocks of ggml."""
     header = 2 if symmetric else 4
-    groups = layer.scales.shape[1]
-    return Part("blocks", groups * (header + 4 * layer.bits), symmetric=symmetric)
+    return Part("blocks", groups_of(layer) * (header + 4 * layer.bits), symmetric=symmetric)
 
 
-def encoded_blocks(layer: Packed, block: int, block_bytes: int) -> Part:
+def encoded_blocks(layer: Coded, block: int, block_bytes: int) -> Part:
     """Blocks of ggml for an encoding that it has, of so many columns."""
     row_bytes = layer.columns // block * block_bytes
     return Part("encoded blocks", row_bytes, encoding=layer.encoding)
@@ -108,8 +109,13 @@ def zero_points_packed_down(layer: Packed) -> Bytes:
     return out
 
 
-def _rounded(part: str, layer: Packed, dtype: str) -> Part:
-    return Part(part, layer.scales.shape[1] * _DTYPE_BYTES[dtype], dtype=dtype)
+def groups_of(layer: Coded) -> int:
+    """Return how many groups a row has."""
+    return groups_in_row(layer.group_size, layer.columns)
+
+
+def _rounded(part: str, layer: Coded, dtype: str) -> Part:
+    return Part(part, groups_of(layer) * _DTYPE_BYTES[dtype], dtype=dtype)
 
 
 def _lay_out(layer: Packed, rows: slice, part: Part, out: Bytes) -> None:

@@ -125,7 +125,7 @@ def calibrate(
         values, unused = _by_layers(found, opened, folder)
         count = sum(map(len, windows))
         origin = Origin([(text.name, text.sha256) for text in used], count, len(windows))
-        write_tensors(outputs.temporary(path), _entries(values), "pt", metadata_of(origin))
+        write_tensors(outputs.temporary(path), _entries(values), metadata_of(origin))
     return Calibration(path, len(values), unused, count, tuple(text.name for text in used))
 
 
@@ -223,4 +223,4 @@ def _entries(values: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]) ->
 
 def _entry(name: str, dtype: str, array: npt.NDArray[Any]) -> Entry:
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return Entry(name, dtype, array.shape, array.nbytes, lambda: [little.data])
+    return Entry.known(name, dtype, array.shape, array.nbytes, lambda: [little.data])

@@ -121,7 +121,7 @@ def _decode_model(source: Path, destination: Path, kind: str, dtype: str, overwr
             yield values.astype(values.dtype.newbyteorder("<"), copy=False).view(np.uint8).data
 
         entries = [
-            Entry(name, code, shape, size * math.prod(shape), partial(pieces, read))
+            Entry.known(name, code, shape, size * math.prod(shape), partial(pieces, read))
             for name, read in readers
             for shape in [tensors[name].shape]
         ]
@@ -210,7 +210,7 @@ def _write_safetensors(
     names = Names()
     layers = (layer for _, layers in results_in(source) for layer in layers)
     entries = [
-        Entry(
+        Entry.known(
             names.add(layer.name),
             code,
             layer.shape,

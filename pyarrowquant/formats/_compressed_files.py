@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +13,25 @@ import numpy as np
 from pyarrowquant._core import laying
 from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.encodings import INTEGER
+from pyarrowquant._core.layout import Coded
+from pyarrowquant._core.results import Packed
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._compressed_config import quantization_config
-from pyarrowquant.formats._compressed_floats import float_entries, int8_entries
+from pyarrowquant.formats._compressed_floats import (
+    GlobalScale,
+    float_entries,
+    int8_entries,
+    layer_entry,
+    part_entry,
+)
 from pyarrowquant.formats._compressed_global import global_scales
 from pyarrowquant.formats._compressed_schemes import is_symmetric, scheme_of
 from pyarrowquant.formats._compressed_warnings import warn_of_different, warn_of_int8_experts
-from pyarrowquant.formats._layers import Names, rounded
-from pyarrowquant.formats._model_folder import DTYPES, ModelFolder, copy_files, pieces_of
-from pyarrowquant.formats._safetensors import Entry, write_tensors
+from pyarrowquant.formats._layers import Names
+from pyarrowquant.formats._model_folder import DTYPES, ModelFolder, copy_files, kept_entry
+from pyarrowquant.formats._outline import Outline
+from pyarrowquant.formats._safetensors import Entry, outlined
 from pyarrowquant.reading.safetensors import INDEX, Shard
-from pyarrowquant.reading.tensors import CodedTensor, MadeTensor, decoded_bytes
 
 
 def write_files(
@@ -47,25 +53,57 @@ def write_files(
         raise ValueError(
             "The results have no layers. Copy the model, or quantize some of its layers"
         )
+    shared = global_scales(layers)
+    outline = outline_of(layers, source, dtype, int8, lambda layer: shared[layer.name])
+    outline.write(folder, layers, layers.forget_pages)
+
+
+def outline_of(
+    layers: Mapping[str, Coded],
+    source: ModelFolder,
+    dtype: str,
+    int8: bool,
+    global_scale: GlobalScale,
+) -> Outline:
+    """Return the outline of all files of the model.
+
+    Parameters
+    ----------
+    layers : mapping
+        Layers by their names.
+    source : ModelFolder
+    dtype : str
+        Of the model.
+    int8 : bool
+        As of `write_folder`.
+    global_scale : callable
+        As of `float_entries`.
+    """
     config = quantization_config(layers, source.tensors, source.config, dtype, int8)
     warn_of_different(layers, source.tensors, int8)
     if int8:
         warn_of_int8_experts(layers.values())
-    shared = _Shared(dtype, is_symmetric(layers.values()), int8, global_scales(layers))
+    shared = _Shared(dtype, is_symmetric(layers.values()), int8, global_scale)
     names = Names()
     weight_map: dict[str, str] = {}
     total_size = 0
+    files = []
     for shard in source.shards:
+        name = shard.location.name
         entries = list(_entries(shard, layers, shared))
         for entry in entries:
-            weight_map[names.add(entry.name)] = shard.location.name
+            weight_map[names.add(entry.name)] = name
             total_size += entry.size
-        write_tensors(folder / shard.location.name, entries)
-    if source.has_index:
-        index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
-        _write_json(folder / INDEX, index)
-    _write_json(folder / "config.json", {**source.config, "quantization_config": config})
-    copy_files(source.other_files(), source.path, folder)
+        files.append(outlined(name, entries))
+
+    def finish(folder: Path) -> None:
+        if source.has_index:
+            index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
+            _write_json(folder / INDEX, index)
+        _write_json(folder / "config.json", {**source.config, "quantization_config": config})
+        copy_files(source.other_files(), source.path, folder)
+
+    return Outline(files, finish)
 
 
 @dataclass(frozen=True)
@@ -78,79 +116,48 @@ class _Shared:
     symmetric : bool
     int8 : bool
         As of `write_folder`.
-    global_scales : dict
-        Of layers of NVFP4, by their names.
+    global_scale : callable
+        As of `float_entries`.
     """
 
     dtype: str
     symmetric: bool
     int8: bool
-    global_scales: dict[str, float]
+    global_scale: GlobalScale
 
 
-def _entries(shard: Shard, layers: LayersByName, shared: _Shared) -> Iterator[Entry]:
+def _entries(shard: Shard, layers: Mapping[str, Coded], shared: _Shared) -> Iterator[Entry]:
     """Give the tensors of a shard, those of a packed layer in the place of its weights."""
-    dtype = shared.dtype
     for tensor in shard.tensors:
         if tensor.name in layers:
-            yield from _packed_entries(layers, tensor.name, shared)
-        elif isinstance(tensor, CodedTensor):
-            size = decoded_size(tensor, dtype)
-            decoded = partial(_decoded, tensor, dtype)
-            yield Entry(tensor.name, DTYPES[dtype], tensor.shape, size, decoded)
-        elif isinstance(tensor, MadeTensor):
-            made = partial(decoded_bytes, tensor)
-            yield Entry(tensor.name, tensor.dtype, tensor.shape, tensor.stored_bytes, made)
+            yield from _packed_entries(layers[tensor.name], shared)
         else:
-            yield Entry(
-                tensor.name,
-                tensor.dtype,
-                tensor.shape,
-                tensor.end - tensor.begin,
-                partial(pieces_of, shard, tensor),
-            )
+            yield kept_entry(shard, tensor, shared.dtype)
 
 
-def decoded_size(tensor: CodedTensor, dtype: str) -> int:
-    """Return the bytes of a layer that is decoded to the dtype of the model."""
-    return math.prod(tensor.shape) * (4 if dtype == "float32" else 2)
-
-
-def _decoded(tensor: CodedTensor, dtype: str) -> Iterator[Bytes]:
-    yield rounded(tensor.decode(), dtype).reshape(-1).view(np.uint8)
-
-
-def _packed_entries(layers: LayersByName, name: str, shared: _Shared) -> Iterator[Entry]:
-    layer, dtype = layers[name], shared.dtype
+def _packed_entries(layer: Coded, shared: _Shared) -> Iterator[Entry]:
+    dtype = shared.dtype
     rows, columns = layer.shape
-    groups = layer.scales.shape[1]
-
-    def pieces(part: laying.Part) -> Iterator[Bytes]:
-        yield from laying.pieces(layers[name], part)
-        layers.forget_pages()
-
-    def zero_points() -> Iterator[Bytes]:
-        yield laying.zero_points_packed_down(layers[name])
-        layers.forget_pages()
-
     if layer.encoding != INTEGER:
-        yield from float_entries(layer, dtype, pieces, shared.global_scales.get(name))
+        yield from float_entries(layer, dtype, shared.global_scale)
         return
     if scheme_of(layer, shared.int8).int8:
-        yield from int8_entries(layer, dtype, pieces)
+        yield from int8_entries(layer, dtype)
         return
+    groups = laying.groups_of(layer)
     width = words(columns * layer.bits)
-    codes = partial(pieces, laying.codes(4 * width))
-    yield Entry(f"{name}_packed", "I32", (rows, width), rows * width * 4, codes)
-    size = rows * groups * (4 if dtype == "float32" else 2)
-    scales = partial(pieces, laying.scales(layer, dtype))
-    yield Entry(f"{name}_scale", DTYPES[dtype], (rows, groups), size, scales)
+    yield part_entry(layer, "_packed", "I32", (rows, width), laying.codes(4 * width))
+    yield part_entry(layer, "_scale", DTYPES[dtype], (rows, groups), laying.scales(layer, dtype))
     shape = np.array([rows, columns], "<i8").tobytes()
-    yield Entry(f"{name}_shape", "I64", (2,), 16, lambda: [shape])
+    yield Entry.known(f"{layer.name}_shape", "I64", (2,), len(shape), lambda: [shape])
     if not shared.symmetric:
         height = words(rows * layer.bits)
         size = height * groups * 4
-        yield Entry(f"{name}_zero_point", "I32", (height, groups), size, zero_points)
+        yield layer_entry(layer, "_zero_point", "I32", (height, groups), size, _zero_points)
+
+
+def _zero_points(layer: Packed) -> Iterator[Bytes]:
+    yield laying.zero_points_packed_down(layer)
 
 
 def words(bits: int) -> int:

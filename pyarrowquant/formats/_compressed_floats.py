@@ -3,64 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from typing import Any
 
 import numpy as np
 
 from pyarrowquant._core import laying
-from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.group_sizes import BLOCK, TENSOR, blocks_in
+from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Packed
+from pyarrowquant._core.shapes import product
 from pyarrowquant.formats._compressed_schemes import PAIRS
 from pyarrowquant.formats._layers import rounded
 from pyarrowquant.formats._model_folder import DTYPES
+from pyarrowquant.formats._outline import LayerRegion, part_region
 from pyarrowquant.formats._safetensors import Entry
 
-Pieces = Callable[[laying.Part], Iterator[Bytes]]
+GlobalScale = Callable[[Packed], float]
 
 
-def float_entries(
-    layer: Packed, dtype: str, pieces: Pieces, global_scale: float | None
-) -> Iterator[Entry]:
+def layer_entry(
+    layer: Coded,
+    suffix: str,
+    dtype: str,
+    shape: tuple[int, ...],
+    size: int,
+    pieces: Callable[[Packed], Iterable[Any]],
+) -> Entry:
+    """Return a tensor that is made of a layer, named like it with a suffix."""
+    return Entry(f"{layer.name}{suffix}", dtype, shape, [LayerRegion(size, layer, pieces)])
+
+
+def part_entry(
+    layer: Coded, suffix: str, dtype: str, shape: tuple[int, ...], part: laying.Part
+) -> Entry:
+    """Return a tensor that is a part of a layer."""
+    return Entry(f"{layer.name}{suffix}", dtype, shape, [part_region(layer, part)])
+
+
+def float_entries(layer: Coded, dtype: str, global_scale: GlobalScale) -> Iterator[Entry]:
     """Give the tensors of a layer of floats.
 
     Parameters
     ----------
-    layer : Packed
+    layer : Coded
     dtype : str
         Of the model.
-    pieces : callable
-        Lays out a part of the layer.
-    global_scale : float or None
-        What the scales of NVFP4 are multiples of.
+    global_scale : callable
+        Returns what the scales of a layer of NVFP4 are multiples of.
     """
     rows, columns = layer.shape
     packed = layer.encoding in PAIRS
     width = columns // 2 if packed else columns
-    codes = partial(pieces, laying.codes(width))
-    name = f"{layer.name}_packed" if packed else layer.name
-    yield Entry(name, "U8" if packed else "F8_E4M3", (rows, width), rows * width, codes)
+    suffix, stored = ("_packed", "U8") if packed else ("", "F8_E4M3")
+    yield part_entry(layer, suffix, stored, (rows, width), laying.codes(width))
     if layer.encoding == "fp8":
-        yield _scale(layer, dtype, pieces)
+        yield _scale(layer, dtype)
         return
-    groups = layer.scales.shape[1]
-    shape, size = (rows, groups), rows * groups
-    if global_scale is None:
-        exponents = partial(pieces, laying.exponents(layer))
-        yield Entry(f"{layer.name}_scale", "U8", shape, size, exponents)
+    shape = rows, laying.groups_of(layer)
+    if layer.encoding != "nvfp4":
+        yield part_entry(layer, "_scale", "U8", shape, laying.exponents(layer))
         return
-    scales = partial(pieces, laying.small_scales(layer, global_scale))
-    yield Entry(f"{layer.name}_scale", "F8_E4M3", shape, size, scales)
-    divisor = np.array([1 / global_scale], "<f4").view(np.uint8)
-    yield Entry(f"{layer.name}_global_scale", "F32", (1,), 4, lambda: [divisor])
+
+    def scales(packed: Packed) -> Iterable[Any]:
+        return laying.pieces(packed, laying.small_scales(layer, global_scale(packed)))
+
+    def divisor(packed: Packed) -> Iterable[Any]:
+        yield np.array([1 / global_scale(packed)], "<f4").view(np.uint8)
+
+    yield layer_entry(layer, "_scale", "F8_E4M3", shape, shape[0] * shape[1], scales)
+    yield layer_entry(layer, "_global_scale", "F32", (1,), 4, divisor)
 
 
-def int8_entries(layer: Packed, dtype: str, pieces: Pieces) -> Iterator[Entry]:
+def int8_entries(layer: Coded, dtype: str) -> Iterator[Entry]:
     """Give the tensors of a layer of bytes with a sign."""
     rows, columns = layer.shape
-    codes = partial(pieces, laying.signed_codes(layer))
-    yield Entry(layer.name, "I8", (rows, columns), rows * columns, codes)
-    yield _scale(layer, dtype, pieces)
+    yield part_entry(layer, "", "I8", (rows, columns), laying.signed_codes(layer))
+    yield _scale(layer, dtype)
 
 
 def float_names(name: str, encoding: str) -> Iterable[str]:
@@ -71,13 +89,15 @@ def float_names(name: str, encoding: str) -> Iterable[str]:
         yield f"{name}_global_scale"
 
 
-def _scale(layer: Packed, dtype: str, pieces: Pieces) -> Entry:
+def _scale(layer: Coded, dtype: str) -> Entry:
     """Scales of the model's dtype: of the tensor, of its blocks or of its rows."""
     rows, columns = layer.shape
-    if layer.group_size in (TENSOR, BLOCK):
-        blocks = (blocks_in(rows), blocks_in(columns)) if layer.group_size == BLOCK else (1,)
-        data = rounded(layer.decoding.super_scales, dtype).view(np.uint8)
-        return Entry(f"{layer.name}_scale", DTYPES[dtype], blocks, data.nbytes, lambda: [data])
-    size = rows * (4 if dtype == "float32" else 2)
-    scales = partial(pieces, laying.scales(layer, dtype))
-    return Entry(f"{layer.name}_scale", DTYPES[dtype], (rows, 1), size, scales)
+    if layer.group_size not in (TENSOR, BLOCK):
+        return part_entry(layer, "_scale", DTYPES[dtype], (rows, 1), laying.scales(layer, dtype))
+    blocks = (blocks_in(rows), blocks_in(columns)) if layer.group_size == BLOCK else (1,)
+    size = product(blocks) * (4 if dtype == "float32" else 2)
+
+    def scales(packed: Packed) -> Iterable[Any]:
+        yield rounded(packed.decoding.super_scales, dtype).view(np.uint8)
+
+    return layer_entry(layer, "_scale", DTYPES[dtype], blocks, size, scales)

@@ -9,6 +9,11 @@ from pyarrowquant._core.results import Packed
 from pyarrowquant.formats._fused import joined_as, sets_of
 
 
+def own_scale(layer: Packed) -> float:
+    """Return the scale of a layer of NVFP4, which those that engines join are quantized with."""
+    return float(layer.decoding.super_scales[0])
+
+
 def global_scales(layers: Mapping[str, Packed]) -> dict[str, float]:
     """Return what the scales of each layer of NVFP4 are stored as multiples of.
 
@@ -17,11 +22,7 @@ def global_scales(layers: Mapping[str, Packed]) -> dict[str, float]:
     ValueError
         Scales are no multiples of what a layer shares with others.
     """
-    own = {
-        name: float(layer.decoding.super_scales[0])
-        for name, layer in layers.items()
-        if layer.encoding == "nvfp4"
-    }
+    own = {name: own_scale(layer) for name, layer in layers.items() if layer.encoding == "nvfp4"}
     shared = dict(own)
     problems = []
     for names in sets_of(own, joined_as):

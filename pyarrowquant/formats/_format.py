@@ -19,6 +19,7 @@ from pyarrowquant._core.shapes import product
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._layers import INTEGER_ONLY
 from pyarrowquant.formats._origin import Origin
+from pyarrowquant.formats._outline import Outline
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import MOST_DIMENSIONS, CodedTensor, Tensor
 from pyarrowquant.recipes.fitting import stored_bits
@@ -259,6 +260,24 @@ class Format(ABC):
     @abstractmethod
     def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
         """Raise where it cannot hold a layer; scales are stored in this dtype."""
+
+    def outline(
+        self,
+        layers: Sequence[PlannedLayout],
+        model: Model,
+        settings: Settings,
+        origin: Origin,
+    ) -> Outline | None:
+        """Return what the output of a model will be; None where that follows from results only.
+
+        Parameters
+        ----------
+        layers : sequence of PlannedLayout
+            All that are quantized.
+        model, settings, origin
+            As of `write`.
+        """
+        return None
 
     @abstractmethod
     def write(

@@ -128,7 +128,7 @@ def type_name_of(layer: Coded) -> str | None:
     return _OTHERS.get(layer.bits)
 
 
-def blocks_of(layer: Packed) -> Part:
+def blocks_of(layer: Coded) -> Part:
     """Blocks as ggml lays them out."""
     if layer.encoding in ENCODED:
         return encoded_blocks(layer, *_BLOCKS[layer.encoding])

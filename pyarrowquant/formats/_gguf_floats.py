@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pyarrowquant._core.shapes import product
-from pyarrowquant.formats._gguf_model import write_model
+from pyarrowquant.formats._gguf_model import outline_of, write_outline
 from pyarrowquant.formats._layers import as_float16, rounded
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.llama_cpp.models import LlamaCppModel
@@ -48,7 +48,8 @@ def write_floats(model: LlamaCppModel, path: Path, dtype: str, overwrite: bool) 
     """
     code, number = _DTYPES[dtype]
     tensors = [replace(one, tensor=_with_dtype(one, code)) for one in stored_in(model.shards)]
-    write_model(model, tensors, None, number, path, overwrite, Origin())
+    outline = outline_of(model, tensors, {}, number, Origin())
+    write_outline(outline, model, None, path, overwrite)
     return len(tensors)
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from pyarrowquant._core.laying import Part, pieces
+from pyarrowquant._core.cells import Bytes
+from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant._core.results import Packed
 from pyarrowquant._core.rows import ITEM_BYTES
 from pyarrowquant._core.shapes import product
 from pyarrowquant.errors import users_level
@@ -23,8 +24,15 @@ from pyarrowquant.formats._gguf_blocks import blocks_of, layers_of, type_name_of
 from pyarrowquant.formats._gguf_mixes import MIXES
 from pyarrowquant.formats._gguf_mxfp4 import TYPE as MXFP4
 from pyarrowquant.formats._gguf_mxfp4 import Mxfp4Stack
-from pyarrowquant.formats._gguf_size import key_bytes, number_key, text_key
+from pyarrowquant.formats._gguf_size import ALIGNMENT, key_bytes, number_key, text_key
 from pyarrowquant.formats._origin import Origin
+from pyarrowquant.formats._outline import (
+    KnownRegion,
+    Outline,
+    OutlinedFile,
+    Region,
+    part_region,
+)
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.models import LlamaCppModel
@@ -35,8 +43,6 @@ from pyarrowquant.reading.stored import Stored, numbers
 from pyarrowquant.reading.tensors import (
     DECODED,
     FLOATS,
-    CodedTensor,
-    MadeTensor,
     Tensor,
     decoded_bytes,
     decoded_pieces,
@@ -77,60 +83,73 @@ def write_requantized(
 ) -> None:
     """Write the model, with the layers of `results` in the place of its own."""
     opened = layers_of(results)
-    tensors = model.stored
     with LayersByName(opened, path.parent) as layers:
-        _check_names(layers, {one.tensor.name: one.tensor for one in tensors}, model.location.path)
-        write_model(model, tensors, layers, _file_type(layers, origin), path, overwrite, origin)
+        stored = {one.tensor.name: one.tensor for one in model.stored}
+        _check_names(layers, stored, model.location.path)
+        outline = outline_of(model, model.stored, layers, file_type_of(layers, origin), origin)
+        write_outline(outline, model, layers, path, overwrite)
 
 
-def write_model(
+def write_outline(
+    outline: Outline,
     model: LlamaCppModel,
-    tensors: Sequence[Stored],
     layers: LayersByName | None,
-    file_type: int | None,
     path: Path,
     overwrite: bool,
-    origin: Origin,
 ) -> None:
-    """Write tensors with the keys of a model.
+    """Write what was made of a model to a file that is none of its own."""
+    if os.path.realpath(path) in {os.path.realpath(file.path) for file in model.files}:
+        raise ValueError(f"'{path}' is the source model: give another path")
+    with Outputs([path], overwrite) as outputs:
+        if layers is None:
+            outline.write(outputs.temporary(path), {})
+        else:
+            outline.write(outputs.temporary(path), layers, layers.forget_pages)
+
+
+def outline_of(
+    model: LlamaCppModel,
+    tensors: Sequence[Stored],
+    layers: Mapping[str, Coded],
+    file_type: int | None,
+    origin: Origin,
+) -> Outline:
+    """Return the outline of a file of tensors with the keys of a model.
 
     Parameters
     ----------
     model : LlamaCppModel
     tensors : sequence of Stored
-    layers : LayersByName or None
+    layers : mapping
         What stands in the place of those of the same names.
     file_type : int or None
         llama.cpp's number of such files.
-    path : Path
-    overwrite : bool
     origin : Origin
     """
     gguf = import_gguf("Writing")
-    location, header = model.location.path, model.header
-    if os.path.realpath(path) in {os.path.realpath(file.path) for file in model.files}:
-        raise ValueError(f"'{path}' is the source model: give another path")
+    writer = gguf.GGUFWriter(None, _architecture(model.header, model.location.path))
+    _copy_metadata(gguf, writer, model.header)
+    _say_type(gguf, writer, file_type)
+    _say_importance(gguf, writer, origin)
+    regions = [_region(one, layers.get(one.tensor.name)) for one in tensors]
+    for one, region in zip(tensors, regions, strict=True):
+        coded = layers.get(one.tensor.name)
+        name = _type_of(one.tensor) if coded is None else str(type_name_of(coded))
+        type_ = gguf.GGMLQuantizationType[name]
+        shape = one.tensor.shape or (1,)
+        # float32 stands for: the shape is one of elements
+        writer.add_tensor_info(one.tensor.name, shape, np.float32, region.size, type_)
+    return Outline([OutlinedFile("", _header(gguf, writer), regions, ALIGNMENT)])
 
-    def layer_of(tensor: Tensor) -> Packed | None:
-        return None if layers is None else layers.get(tensor.name)
 
-    with Outputs([path], overwrite) as outputs:
-        writer = gguf.GGUFWriter(outputs.temporary(path), _architecture(header, location))
-        try:
-            _copy_metadata(gguf, writer, header)
-            _say_type(gguf, writer, file_type)
-            _say_importance(gguf, writer, origin)
-            for one in tensors:
-                _add_info(gguf, writer, one.tensor, layer_of(one.tensor))
-            writer.write_header_to_file()
-            writer.write_kv_data_to_file()
-            writer.write_ti_data_to_file()
-            for one in tensors:
-                _write_data(writer, one, layer_of(one.tensor))
-                if layers is not None:
-                    layers.forget_pages()
-        finally:
-            writer.close()
+def _header(gguf: Any, writer: Any) -> bytes:
+    """Return what a file begins with, up to the data of its tensors."""
+    written = BytesIO()
+    writer.fout, writer.state = [written], gguf.gguf_writer.WriterState.EMPTY  # as if it were open
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    return written.getvalue()
 
 
 def check_finite(model: LlamaCppModel, quantized: Collection[str | None]) -> None:
@@ -228,13 +247,13 @@ def _copy_metadata(gguf: Any, writer: Any, header: Header | Metadata) -> None:
             )
 
 
-def _file_type(layers: LayersByName, origin: Origin) -> int | None:
+def file_type_of(layers: Mapping[str, Coded], origin: Origin) -> int | None:
     """Return the number of a file of mostly one type."""
     if origin.mix is not None:
         return MIXES[origin.mix].file_type
     types: Counter[str] = Counter()
     for layer in layers.values():
-        types[str(type_name_of(layer))] += layer.shape[0] * layer.columns
+        types[str(type_name_of(layer))] += product(layer.shape)
     return _FILE_TYPES[types.most_common(1)[0][0]] if types else None
 
 
@@ -265,77 +284,24 @@ def _importance_keys(gguf: Any, origin: Origin) -> list[tuple[str, Any, Any]]:
     return [(f"{_IMPORTANCE}{key}", value, kind) for key, value, kind in said if value is not None]
 
 
-def _add_info(gguf: Any, writer: Any, tensor: Tensor, layer: Packed | None) -> None:
-    name, size = tensor.dtype, tensor.end - tensor.begin
-    if isinstance(tensor, CodedTensor):  # which is decoded
-        size = 4 * product(tensor.shape)
-    if (stack := Mxfp4Stack.of(tensor)) is not None:
-        name, size = MXFP4, stack.nbytes
-    if layer is not None:
-        name = str(type_name_of(layer))
-        block, block_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]
-        size = layer.shape[0] * layer.columns // block * block_bytes
-    type_ = gguf.GGMLQuantizationType[name]
-    # float32 stands for: the shape is one of elements
-    writer.add_tensor_info(tensor.name, tensor.shape or (1,), np.float32, size, type_)
-
-
-@dataclass(frozen=True)
-class _Blocks:
-    """What gguf's writer wants of an array: blocks that are laid out as they are written."""
-
-    layer: Packed
-    part: Part
-
-    @property
-    def nbytes(self) -> int:
-        return len(self.layer.codes) * self.part.row_bytes
-
-    def tofile(self, file: IO[bytes]) -> None:
-        for piece in pieces(self.layer, self.part):
-            file.write(piece.data)
-
-
-@dataclass(frozen=True)
-class _Stack:
-    """A stack of MXFP4, laid out while it is written."""
-
-    stack: Mxfp4Stack
-
-    @property
-    def nbytes(self) -> int:
-        return self.stack.nbytes
-
-    def tofile(self, file: IO[bytes]) -> None:
-        for blocks in self.stack.blocks():
-            file.write(blocks.data)
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    """A layer that is decoded while it is written."""
-
-    tensor: CodedTensor | MadeTensor
-
-    @property
-    def nbytes(self) -> int:
-        return ITEM_BYTES[self.tensor.dtype] * product(self.tensor.shape)
-
-    def tofile(self, file: IO[bytes]) -> None:
-        for piece in decoded_bytes(self.tensor):
-            file.write(piece.data)
-
-
-def _write_data(writer: Any, stored: Stored, layer: Packed | None) -> None:
-    if layer is not None:
-        writer.write_tensor_data(_Blocks(layer, blocks_of(layer)))
-        return
+def _region(stored: Stored, coded: Coded | None) -> Region:
+    """Return the data of a tensor, which a packed layer may stand for."""
+    if coded is not None:
+        return part_region(coded, blocks_of(coded))
     tensor = stored.tensor
     if (stack := Mxfp4Stack.of(tensor)) is not None:
-        writer.write_tensor_data(_Stack(stack))
-        return
+        return KnownRegion(stack.nbytes, stack.blocks)
     if isinstance(tensor, DECODED):
-        writer.write_tensor_data(_Decoded(tensor))
-        return
+        size = ITEM_BYTES[tensor.dtype] * product(tensor.shape)
+        return KnownRegion(size, partial(decoded_bytes, tensor))
+    return KnownRegion(tensor.end - tensor.begin, partial(_copied, stored))
+
+
+def _type_of(tensor: Tensor) -> str:
+    """Return the type that a tensor has in the file which is not quantized."""
+    return tensor.dtype if Mxfp4Stack.of(tensor) is None else MXFP4
+
+
+def _copied(stored: Stored) -> Iterator[Bytes]:
     with stored.open_bytes() as data:
-        writer.write_tensor_data(data)
+        yield data

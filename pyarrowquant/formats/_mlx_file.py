@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pyarrowquant.formats._layers import KeptLayers, Names, Results
+from pyarrowquant._core.layout import Coded
+from pyarrowquant.formats._by_name import LayersByName
+from pyarrowquant.formats._layers import KeptLayers, Names
 from pyarrowquant.formats._mlx_config import MlxSettings, quantization
-from pyarrowquant.formats._mlx_layers import WEIGHT, LayerTensor, tensors_of
+from pyarrowquant.formats._mlx_layers import WEIGHT, entries_of
 from pyarrowquant.formats._mlx_stacks import missing_experts, place_of, settings_of_modules
+from pyarrowquant.formats._outline import Outline, OutlinedFile
 from pyarrowquant.formats._outputs import Spool
-from pyarrowquant.formats._safetensors import Entry, write_tensors
+from pyarrowquant.formats._safetensors import Entry, outlined
 
 
 def write_file(
-    layers: Results, kept: KeptLayers, path: Path, dtype: str, config: Mapping[str, Any]
+    layers: LayersByName, kept: KeptLayers, path: Path, dtype: str, config: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Write the file; returns what config.json says of its layers.
 
     Parameters
     ----------
-    layers : Results
+    layers : LayersByName
     kept : KeptLayers
     path : Path
     dtype : str
@@ -31,75 +33,87 @@ def write_file(
     config : mapping
         The model's config.json, which says whether experts are stacked.
     """
-    settings: dict[str, MlxSettings] = {}
-    others: list[str] = []
     with Spool(path.parent) as spool:
-        tensors = _Tensors(spool, config)
-        for layer in layers:
-            settings[layer.name] = MlxSettings.of(layer)
-            tensors.add(layer.name, tensors_of(layer, dtype))
-        for each in kept:
-            others.append(each.name)
-            tensors.add(each.name, [LayerTensor(each.name, each.dtype, each.shape, [each.data])])
-        modules = settings_of_modules(settings, others, config)
-        write_tensors(path, tensors.entries(), "mlx")
-    return quantization(modules)
+        file, said = file_of("", layers, _spooled(kept, spool), dtype, config)
+        Outline([file]).write(path, layers, layers.forget_pages)
+    return said
 
 
-@dataclass(frozen=True)
-class _Spooled:
-    """A tensor whose bytes are in the spool."""
+def file_of(
+    name: str,
+    layers: Mapping[str, Coded],
+    kept: Iterable[Entry],
+    dtype: str,
+    config: Mapping[str, Any],
+) -> tuple[OutlinedFile, dict[str, dict[str, Any]]]:
+    """Return the file, and what config.json says of its layers.
 
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    size: int
+    Parameters
+    ----------
+    name : str
+        As of `OutlinedFile`.
+    layers : mapping
+        Layers by their names.
+    kept : iterable of Entry
+        All other tensors.
+    dtype, config
+        As of `write_file`.
+    """
+    tensors = _Tensors(config)
+    others = []
+    for layer in layers.values():
+        tensors.add(layer.name, entries_of(layer, dtype))
+    for entry in kept:
+        others.append(entry.name)
+        tensors.add(entry.name, [entry])
+    settings = {layer.name: MlxSettings.of(layer) for layer in layers.values()}
+    modules = settings_of_modules(settings, others, config)
+    return outlined(name, tensors.entries(), "mlx"), quantization(modules)
+
+
+def _spooled(kept: KeptLayers, spool: Spool) -> Iterator[Entry]:
+    """Give tensors that come once, whose bytes wait in the spool."""
+    for each in kept:
+        start = spool.size
+        spool.append(each.data)
+        size = spool.size - start
+        yield Entry.known(
+            each.name, each.dtype, each.shape, size, partial(spool.pieces, start, size)
+        )
 
 
 class _Tensors:
     """The tensors of the file, of which experts become parts of stacks."""
 
-    def __init__(self, spool: Spool, config: Mapping[str, Any]) -> None:
-        self._spool = spool
+    def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = config
         self._names = Names()
         self._entries: list[Entry] = []
-        self._stacks: dict[str, dict[int, _Spooled]] = {}
+        self._stacks: dict[str, dict[int, Entry]] = {}
 
-    def add(self, layer: str, tensors: Iterable[LayerTensor]) -> None:
-        """Spool the tensors that a layer has become."""
+    def add(self, layer: str, entries: Iterable[Entry]) -> None:
+        """Add the tensors that a layer has become."""
         place = place_of(layer, self._config)
-        for tensor in tensors:
-            self._names.add(tensor.name)
-            start = self._spool.size
-            for piece in tensor.pieces:
-                self._spool.append(piece)
-            spooled = _Spooled(tensor.dtype, tensor.shape, start, self._spool.size - start)
+        for entry in entries:
+            self._names.add(entry.name)
             if place is None:
-                self._entries.append(self._entry(tensor.name, tensor.shape, [spooled]))
+                self._entries.append(entry)
             else:
-                part = tensor.name.removeprefix(layer.removesuffix(WEIGHT))
-                stack = self._stacks.setdefault(f"{place.module}{part}", {})
-                stack[place.number] = spooled
+                part = entry.name.removeprefix(layer.removesuffix(WEIGHT))
+                self._stacks.setdefault(f"{place.module}{part}", {})[place.number] = entry
 
     def entries(self) -> list[Entry]:
-        """Return all tensors, once all are spooled."""
+        """Return all tensors, once all are added."""
         for name, stack in self._stacks.items():
             self._names.add(name)
-            parts = [stack[number] for number in sorted(stack)]
+            experts = [stack[number] for number in sorted(stack)]
             if sorted(stack) != list(range(len(stack))):
                 raise missing_experts(name, stack)
-            if len({(part.dtype, part.shape) for part in parts}) > 1:
+            if len({(expert.dtype, expert.shape) for expert in experts}) > 1:
                 raise ValueError(
                     f"The experts of '{name}' do not all have the same shape and dtype"
                 )
-            self._entries.append(self._entry(name, (len(parts), *parts[0].shape), parts))
+            regions = [region for expert in experts for region in expert.regions]
+            shape = (len(experts), *experts[0].shape)
+            self._entries.append(Entry(name, experts[0].dtype, shape, regions))
         return self._entries
-
-    def _entry(self, name: str, shape: tuple[int, ...], parts: list[_Spooled]) -> Entry:
-        size = sum(part.size for part in parts)
-        return Entry(name, parts[0].dtype, shape, size, partial(self._pieces, parts))
-
-    def _pieces(self, parts: Iterable[_Spooled]) -> Iterator[Any]:
-        for part in parts:
-            yield from self._spool.pieces(part.start, part.size)

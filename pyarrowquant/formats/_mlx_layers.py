@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
 from pyarrowquant._core import laying
@@ -14,6 +10,8 @@ from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Packed
 from pyarrowquant.formats._layers import is_of, planned_scales_fit, rounded, widened
+from pyarrowquant.formats._outline import LayerRegion, part_region
+from pyarrowquant.formats._safetensors import Entry
 from pyarrowquant.recipes.planned import PlannedLayout
 
 WEIGHT = ".weight"
@@ -82,16 +80,6 @@ def fits_encoded(columns: int) -> bool:
     return columns % 32 == 0
 
 
-@dataclass(frozen=True)
-class LayerTensor:
-    """A tensor that a layer becomes, with the pieces of its bytes."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    pieces: Iterable[Any]
-
-
 def tensor_names(layer: Coded) -> list[str]:
     """Return the names of what a layer becomes."""
     module = layer.name.removesuffix(WEIGHT)
@@ -99,12 +87,11 @@ def tensor_names(layer: Coded) -> list[str]:
     return [*names, f"{module}.biases"] if layer.encoding == INTEGER else names
 
 
-def tensors_of(layer: Packed, dtype: str) -> list[LayerTensor]:
+def entries_of(layer: Coded, dtype: str) -> list[Entry]:
     """Return what a layer becomes, with scales and biases of a dtype where they are floats."""
-    rows, width = layer.codes.shape
-    groups = layer.scales.shape
-    names = tensor_names(layer)
-    codes = LayerTensor(names[0], "U32", (rows, width // 4), [layer.codes])
+    rows = layer.shape[0]
+    width = layer.columns * layer.bits // 8
+    groups = rows, laying.groups_of(layer)
     if layer.encoding == INTEGER:
         parts = [laying.scales(layer, dtype), laying.biases(layer, dtype)]
         stored = SAFETENSORS_DTYPES[dtype]
@@ -112,8 +99,12 @@ def tensors_of(layer: Packed, dtype: str) -> list[LayerTensor]:
         is_nvfp4 = layer.encoding == "nvfp4"  # of a layer's scale of 1
         parts = [laying.small_scales(layer, 1.0) if is_nvfp4 else laying.exponents(layer)]
         stored = "U8"
-    others = zip(names[1:], parts, strict=True)
+    names = tensor_names(layer)
+    codes = LayerRegion(rows * width, layer, lambda packed: [packed.codes])
     return [
-        codes,
-        *(LayerTensor(name, stored, groups, laying.pieces(layer, part)) for name, part in others),
+        Entry(names[0], "U32", (rows, width // 4), [codes]),
+        *(
+            Entry(name, stored, groups, [part_region(layer, part)])
+            for name, part in zip(names[1:], parts, strict=True)
+        ),
     ]

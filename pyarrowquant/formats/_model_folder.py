@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from pyarrowquant._core.cells import Bytes
+from pyarrowquant.formats._layers import rounded
+from pyarrowquant.formats._safetensors import Entry
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.location import check_size, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
 from pyarrowquant.reading.safetensors import SINGLE, Shard, ShardedModel
-from pyarrowquant.reading.tensors import CodedTensor, Tensor
+from pyarrowquant.reading.tensors import CodedTensor, MadeTensor, Tensor, decoded_bytes
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
@@ -189,3 +196,24 @@ def pieces_of(shard: Shard, tensor: Tensor) -> Iterator[Any]:
         for begin in range(tensor.begin, tensor.end, _PIECE):
             yield file.buffer(begin, min(_PIECE, tensor.end - begin))
             file.forget_pages()
+
+
+def kept_entry(shard: Shard, tensor: Tensor, dtype: str) -> Entry:
+    """Return a tensor of a shard as it is; codes are decoded to the dtype of the model."""
+    if isinstance(tensor, CodedTensor):
+        decoded = partial(_decoded, tensor, dtype)
+        size = decoded_size(tensor, dtype)
+        return Entry.known(tensor.name, DTYPES[dtype], tensor.shape, size, decoded)
+    read = partial(pieces_of, shard, tensor)
+    if isinstance(tensor, MadeTensor):
+        read = partial(decoded_bytes, tensor)
+    return Entry.known(tensor.name, tensor.dtype, tensor.shape, tensor.stored_bytes, read)
+
+
+def decoded_size(tensor: CodedTensor, dtype: str) -> int:
+    """Return the bytes of a layer that is decoded to the dtype of the model."""
+    return math.prod(tensor.shape) * (4 if dtype == "float32" else 2)
+
+
+def _decoded(tensor: CodedTensor, dtype: str) -> Iterator[Bytes]:
+    yield rounded(tensor.decode(), dtype).reshape(-1).view(np.uint8)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pyarrowquant.formats._outline import KnownRegion, Outline, OutlinedFile, Region
 from pyarrowquant.reading.safetensors_header import BITS
 
 RESERVED = frozenset({"__metadata__"})
@@ -18,37 +19,51 @@ RESERVED = frozenset({"__metadata__"})
 class Entry:
     """A tensor of a file to write.
 
-    Parameters
+    Attributes
     ----------
     name : str
     dtype : str
         As safetensors has it.
     shape : tuple of int
-    size : int
-        Bytes.
-    pieces : callable
-        Gives the bytes, as buffers one after the other.
+    regions : sequence of Region
+        Its bytes.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    size: int
-    pieces: Callable[[], Iterable[Any]]
+    regions: Sequence[Region]
+
+    @classmethod
+    def known(
+        cls,
+        name: str,
+        dtype: str,
+        shape: tuple[int, ...],
+        size: int,
+        pieces: Callable[[], Iterable[Any]],
+    ) -> Entry:
+        """Return a tensor of so many bytes that need no results."""
+        return cls(name, dtype, shape, [KnownRegion(size, pieces)])
+
+    @property
+    def size(self) -> int:
+        return sum(region.size for region in self.regions)
 
 
-def write_tensors(
-    path: Path,
-    entries: Sequence[Entry],
+def outlined(
+    name: str,
+    entries: Iterable[Entry],
     format_name: str = "pt",
     metadata: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """Write a file; tensors of larger elements come first, so that all are aligned.
+) -> OutlinedFile:
+    """Return a file; tensors of larger elements come first, so that all are aligned.
 
     Parameters
     ----------
-    path : Path
-    entries : sequence of Entry
+    name : str
+        As of `OutlinedFile`.
+    entries : iterable of Entry
     format_name : str
         What the metadata says, without which transformers before 5 refused files.
     metadata : mapping
@@ -68,9 +83,12 @@ def write_tensors(
         position += entry.size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("xb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for entry in entries:
-            written = sum(file.write(piece) for piece in entry.pieces())
-            if written != entry.size:
-                raise ValueError(f"'{entry.name}' has {written} bytes, expected {entry.size}")
+    regions = [region for entry in entries for region in entry.regions]
+    return OutlinedFile(name, len(text).to_bytes(8, "little") + text, regions)
+
+
+def write_tensors(
+    path: Path, entries: Iterable[Entry], metadata: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Write a file of tensors that need no results."""
+    Outline([outlined("", entries, metadata=metadata)]).write(path, {})

@@ -25,8 +25,9 @@ from pyarrowquant.formats._compressed_config import (
     mixed_problem,
     quantization_config,
 )
-from pyarrowquant.formats._compressed_files import decoded_size, words, write_files
+from pyarrowquant.formats._compressed_files import outline_of, words, write_files
 from pyarrowquant.formats._compressed_floats import float_names
+from pyarrowquant.formats._compressed_global import own_scale
 from pyarrowquant.formats._compressed_schemes import (
     ENCODINGS_HELD,
     SMALL_SCALES,
@@ -47,9 +48,11 @@ from pyarrowquant.formats._layers import (
 from pyarrowquant.formats._model_folder import (
     DTYPES,
     ModelFolder,
+    decoded_size,
     open_folder,
 )
 from pyarrowquant.formats._origin import Origin
+from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._outputs import OutputFolder
 from pyarrowquant.formats._safetensors import RESERVED
 from pyarrowquant.reading.model import Model
@@ -300,6 +303,18 @@ class CompressedTensors(Format):
 
     def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
         layers_of(results, scale_dtype, None)
+
+    def outline(
+        self,
+        layers: Sequence[PlannedLayout],
+        model: Model,
+        settings: Settings,
+        origin: Origin,
+    ) -> Outline | None:
+        by_name = {layer.name: layer for layer in layers}
+        source = _folder(model, by_name)
+        int8 = origin.mix == INT8_ACTIVATIONS
+        return outline_of(by_name, source, model_dtype(source), int8, own_scale)
 
     def write(
         self,

@@ -31,13 +31,20 @@ from pyarrowquant.formats._gguf_blocks import (
 )
 from pyarrowquant.formats._gguf_budget import error_weights, types_for
 from pyarrowquant.formats._gguf_mixes import DEFAULT_MIX, INSTEAD, MIXES, mix_of
-from pyarrowquant.formats._gguf_model import check_finite, requantized_keys, write_requantized
+from pyarrowquant.formats._gguf_model import (
+    check_finite,
+    file_type_of,
+    outline_of,
+    requantized_keys,
+    write_requantized,
+)
 from pyarrowquant.formats._gguf_mxfp4 import Mxfp4Stack
 from pyarrowquant.formats._gguf_size import ALIGNMENT, bytes_beside, number_key, text_key
 from pyarrowquant.formats._gguf_traits import traits_of
 from pyarrowquant.formats._kept import left_out
 from pyarrowquant.formats._layers import KEPT_DTYPES, Kept, KeptLayers, Names, Results
 from pyarrowquant.formats._origin import Origin
+from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._outputs import Outputs, Spool
 from pyarrowquant.llama_cpp.folder import FolderModel
 from pyarrowquant.llama_cpp.models import LlamaCppModel
@@ -311,6 +318,18 @@ class Gguf(SizedFormat):
 
     def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
         layers_of(results, is_checked=True)
+
+    def outline(
+        self,
+        layers: Sequence[PlannedLayout],
+        model: Model,
+        settings: Settings,
+        origin: Origin,
+    ) -> Outline | None:
+        if not isinstance(model, LlamaCppModel):
+            return None
+        by_name = {layer.name: layer for layer in layers}
+        return outline_of(model, model.stored, by_name, file_type_of(by_name, origin), origin)
 
     def write(
         self,

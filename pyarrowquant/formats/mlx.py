@@ -19,6 +19,7 @@ from pyarrowquant._core.placing import refuse_irreplaceable
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.errors import ArgumentTypeError
+from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._conv1d import refuse_conv1d
 from pyarrowquant.formats._either_name import by_either_name
 from pyarrowquant.formats._experts import with_experts_apart
@@ -26,7 +27,7 @@ from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Forma
 from pyarrowquant.formats._kept import left_out
 from pyarrowquant.formats._layers import KEPT_DTYPES, KeptLayers, Results, refuse
 from pyarrowquant.formats._mlx_config import MlxSettings, quantization
-from pyarrowquant.formats._mlx_file import write_file
+from pyarrowquant.formats._mlx_file import file_of, write_file
 from pyarrowquant.formats._mlx_joined import joined
 from pyarrowquant.formats._mlx_layers import (
     ENCODINGS,
@@ -46,8 +47,9 @@ from pyarrowquant.formats._mlx_stacks import (
     mixed_problem,
     settings_of_modules,
 )
-from pyarrowquant.formats._model_folder import copy_files, other_files
+from pyarrowquant.formats._model_folder import copy_files, kept_entry, other_files
 from pyarrowquant.formats._origin import Origin
+from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._outputs import OutputFolder, Outputs, clear_abandoned
 from pyarrowquant.formats._safetensors import RESERVED
 from pyarrowquant.reading.config import CONFIG
@@ -158,11 +160,11 @@ def write_mlx(
             raise FileExistsError(f"'{other}' exists. MLX would load it too: remove it")
 
     def write(model: Path, configuration: Path) -> None:
-        said = write_file(layers, kept_layers, model, dtype, config)
+        with LayersByName(layers, model.parent) as by_name:
+            said = write_file(by_name, kept_layers, model, dtype, config)
         with safe_open(model, "np"):
             pass  # the header is what safetensors takes
-        text = json.dumps({**config, **said}, indent=2) + "\n"
-        configuration.write_text(text, encoding="utf-8")
+        _write_config(configuration, {**config, **said})
 
     if _is_replaced_whole(folder, overwrite):
         with OutputFolder(folder, overwrite) as output:
@@ -172,6 +174,10 @@ def write_mlx(
     else:
         with Outputs(files, overwrite) as outputs:
             write(*map(outputs.temporary, files))
+
+
+def _write_config(path: Path, config: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _is_replaced_whole(folder: Path, overwrite: bool) -> bool:
@@ -294,6 +300,32 @@ class Mlx(Format):
 
     def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:
         layers_of(results, scale_dtype)
+
+    def outline(
+        self,
+        layers: Sequence[PlannedLayout],
+        model: Model,
+        settings: Settings,
+        origin: Origin,
+    ) -> Outline | None:
+        source = model.folder
+        if not isinstance(model, ShardedModel) or source is None:
+            return None
+        by_name = {layer.name: layer for layer in layers}
+        config = dict(model.config or {})
+        kept = (
+            kept_entry(shard, tensor, "float32")
+            for shard in model.shards
+            for tensor in shard.tensors
+            if tensor.name not in by_name and self.keeps(tensor, model)
+        )
+        file, said = file_of(_MODEL, by_name, kept, self.scale_dtype(model, settings), config)
+
+        def finish(folder: Path) -> None:
+            _write_config(folder / CONFIG, {**config, **said})
+            copy_files(self.other_files(model), Path(source.path), folder)
+
+        return Outline([file], finish)
 
     def write(
         self,
