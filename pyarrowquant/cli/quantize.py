@@ -115,6 +115,9 @@ Examples:
 @click.option(
     "--size", callback=memory_size, help="Fit types to this size of the output, such as 4.5G."
 )
+@click.option(
+    "--split", callback=memory_size, help="Split the output into files of this size; for gguf."
+)
 @click.option("--quality-floor", callback=_floor, help="Least cosine; or relative_error=NUMBER.")
 @click.option(
     "--importance",
@@ -154,6 +157,7 @@ def quantize(
     recipe: str | None,
     bits_per_weight: float | None,
     size: int | None,
+    split: int | None,
     quality_floor: dict[str, float] | None,
     importance: str | None,
     pre_tokenizer: str | None,
@@ -195,6 +199,7 @@ def quantize(
         "recipe": recipe,
         "bits_per_weight": bits_per_weight,
         "size": size,
+        "split": split,
         "quality_floor": quality_floor,
         "importance": importance,
         "pre_tokenizer": pre_tokenizer,
@@ -281,6 +286,7 @@ def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
                 "unquantized": [asdict(tensor) for tensor in shown.unquantized],
                 "continued": None if shown.continued is None else asdict(shown.continued),
                 "decoded": shown.decoded,
+                "files": [asdict(file) for file in shown.files],
             }
         )
         return
@@ -305,6 +311,8 @@ def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
         click.echo(f"  {len(names)} with {how}: {_some(names)}")
     _show_decoded(shown.decoded)
     _show_unquantized(shown.unquantized)
+    for file in shown.files:
+        click.echo(f"'{shown.destination.with_name(file.name)}': {size_text(file.bytes)}")
 
 
 def _order(item: tuple[tuple[int, GroupSize, str, str], list[str]]) -> tuple[Any, ...]:

@@ -41,6 +41,7 @@ from pyarrowquant.conversion.source import (
     is_local,
     local_path,
 )
+from pyarrowquant.conversion.splitting import check_split, parts_for
 from pyarrowquant.conversion.unquantized import unquantized
 from pyarrowquant.errors import UsageError, users_level
 from pyarrowquant.formats._format import Format
@@ -71,6 +72,7 @@ def prepare(
     recipe: SaidRecipe | None,
     bits_per_weight: float | None,
     size: int | None,
+    split: int | None,
     quality_floor: float | Mapping[str, float] | None,
     pre_tokenizer: str | None,
     importance_path: _Path | None,
@@ -96,11 +98,16 @@ def prepare(
     folder = target.is_folder(destination)
     source = local_path(os.fspath(source_path))
     place = Path(os.path.realpath(destination))  # what is written lies where links lead
+    said_split = None
+    if split is not None:
+        said_split = check_split(split, destination, target, {"size": size is not None})
+        place = Path(os.path.realpath(destination.absolute().parent), destination.name)
     model = open_model(replace(locate(source, None), files=OpenFiles()))
     files = [*files_of(model), *file_of(recipe), *file_of(importance_path)]
     if not is_to_be_placed(place):
         written = partial(target.copied_files, model)
-        check_destination(destination, overwrite, folder, files, written)
+        for path in [destination] if said_split is None else parts_for(destination, said_split):
+            check_destination(path, overwrite, folder, files, written)
     target.check_destination(destination)
     check_length(place)
     if target.copies_files and model.folder is not None and not is_local(model):
@@ -109,6 +116,11 @@ def prepare(
             "Download the folder first"
         )
     model = target.viewed(convertible(model), pre_tokenizer)
+    if said_split is not None and target.default_mix(model) is None:
+        raise ValueError(
+            f"'{model.location}': split= is for GGUF models and Hugging Face folders, as it takes "
+            "a model to load parts. Leave it out"
+        )
     fitted_to: Budget | None = None
     if bits_per_weight is not None:
         fitted_to = BitsPerWeight(bits_per_weight)
@@ -172,11 +184,11 @@ def prepare(
     check_names(target, layers, left)
     check_sizes(layers)
     copied = copied_files(target, model)
-    origin = Origin(mix, importance)
+    origin = Origin(mix, importance, said_split)
     if size is not None:
         fitted_to = file_size(size, target, model, layers, left, origin)
     check_room(target, layers, left, model, copied, fitted_to, place, folder_of(place))
-    return Job(
+    job = Job(
         model,
         files,
         place,
@@ -193,6 +205,9 @@ def prepare(
         batch_bytes(max_memory),
         overwrite,
     )
+    if budget is None:
+        job.split_files(layers)  # which raises where a tensor does not fit into a file
+    return job
 
 
 def _budget_name(bits_per_weight: float | None, size: int | None) -> str | None:

@@ -74,6 +74,8 @@ class Format(ABC):
         Bytes of names that all engines load.
     unit_layer_scales : bool
         Whether it has no place for a scale of a whole layer, which then is 1.
+    splits : bool
+        Whether an output may be split into several files.
     mixes : tuple of str
         Names of recipes that it makes for a model: mixes of llama.cpp, or schemes of
         compressed-tensors.
@@ -92,6 +94,7 @@ class Format(ABC):
     checks_kept_names: ClassVar[bool] = True
     longest_name: ClassVar[int | None] = None
     unit_layer_scales: ClassVar[bool] = False
+    splits: ClassVar[bool] = False
     mixes: ClassVar[tuple[str, ...]] = ()
 
     def is_folder(self, destination: Path) -> bool:

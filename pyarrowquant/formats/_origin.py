@@ -8,6 +8,22 @@ from pyarrowquant.reading.importance import Importance
 
 
 @dataclass(frozen=True)
+class Split:
+    """How an output is split into files.
+
+    Attributes
+    ----------
+    name : str
+        What their names begin with.
+    size : int
+        The most bytes that one may have.
+    """
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
 class Origin:
     """What decided about results, beside the weights.
 
@@ -17,7 +33,10 @@ class Origin:
         The mix of llama.cpp, or the scheme of compressed-tensors, that layers follow.
     importance : Importance or None
         Of the columns of layers.
+    split : Split or None
+        None for one file.
     """
 
     mix: str | None = None
     importance: Importance | None = None
+    split: Split | None = None

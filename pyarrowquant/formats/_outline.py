@@ -69,12 +69,19 @@ class OutlinedFile:
     regions : sequence of Region
     alignment : int
         Of the beginnings of regions and the file's end.
+    is_beside : bool
+        Whether it lies beside the output and not in it.
     """
 
     name: str
     header: bytes
     regions: Sequence[Region]
     alignment: int = 1
+    is_beside: bool = False
+
+    def path(self, output: Path) -> Path:
+        """Return where it is."""
+        return output.with_name(self.name) if self.is_beside else output / self.name
 
     def places(self) -> Iterator[tuple[int, Region]]:
         """Give each region, with the place where it begins."""
@@ -126,7 +133,7 @@ class Outline:
             Is called when the memory of a layer is not needed any more.
         """
         for outlined in self.files:
-            with (output / outlined.name).open("xb") as file:
+            with outlined.path(output).open("xb") as file:
                 _begin(file, outlined)
                 for begin, region in outlined.places():
                     if isinstance(region, LayerRegion):

@@ -195,6 +195,7 @@ class Gguf(SizedFormat):
     kept = (NO_STACK,)
     encodings = ENCODINGS
     short_groups = (32,)
+    splits = True
     mixes = tuple(MIXES)
     alignment = ALIGNMENT
     longest_name = 63  # GGML_MAX_NAME, with the zero at its end

@@ -234,6 +234,18 @@ def test_published_gpt_oss_runs(tmp_path: Path, recipe: str) -> None:
         assert tensors["blk.0.ffn_up_exps.weight"].tensor_type.name == "MXFP4"
 
 
+def test_a_model_in_several_files(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model", gpt_oss(coded=True), **PUBLISHED)
+    succeeded("quantize", folder, tmp_path / "whole.gguf")
+    succeeded("quantize", folder, tmp_path / "parts.gguf", "--split", "300K")
+    first, *others = sorted(tmp_path.glob("parts-*.gguf"))
+    assert len(others) > 2
+    found, wanted = (
+        computed(path, TOKENS, hf_folders.ROWS) for path in (first, tmp_path / "whole.gguf")
+    )
+    np.testing.assert_array_equal(found, wanted)
+
+
 @pytest.mark.parametrize("name", ["deepseek v3", "deepseek v2"])
 def test_quantized_deepseek_runs(tmp_path: Path, name: str) -> None:
     model_class, config_class, changes, _ = MODELS[name]
