@@ -17,6 +17,7 @@ from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.pooling import describe_pooling
 from pyarrowquant.llama_cpp.sizes import Sizes
 from pyarrowquant.llama_cpp.sources import Source, stacked
+from pyarrowquant.llama_cpp.tekken import TEKKEN
 from pyarrowquant.llama_cpp.tokenizer import describe_tokenizer
 from pyarrowquant.llama_cpp.tokenizer_files import (
     ADDED_TOKENS,
@@ -38,6 +39,7 @@ _EMBEDDINGS = "token_embd.weight"
 _FILES = (
     CONFIG,
     TOKENIZER,
+    TEKKEN,
     SENTENCEPIECE,
     TOKENIZER_CONFIG,
     ADDED_TOKENS,

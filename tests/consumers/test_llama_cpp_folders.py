@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import json
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from commands import succeeded
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import Unigram
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from pyarrowquant.llama_cpp.pre_tokenizers import KNOWN
 
@@ -221,6 +223,37 @@ def check_ids(tmp_path: Path, tokenizer: Tokenizer) -> None:
 def test_tokens_of_bytes(tmp_path: Path, known: Any) -> None:
     split = hf_folders.split(*known.expressions)
     check_ids(tmp_path, hf_folders.bpe(split, ROWS, ignore_merges=known.whole_words))
+
+
+def test_tokens_of_tekken(tmp_path: Path) -> None:
+    special = 20
+    known = next(each for each in KNOWN if each.name == "tekken")
+    split = hf_folders.split(*known.expressions)
+    tokenizer = hf_folders.bpe(split, ROWS, ignore_merges=True)
+    bytes_of = {letter: byte for byte, letter in bytes_to_unicode().items()}
+    texts = tokenizer.get_vocab(with_added_tokens=False)
+    words = [
+        bytes(map(bytes_of.__getitem__, text)) for text in sorted(texts, key=texts.__getitem__)
+    ]
+    config = {
+        "pattern": known.expressions[0],
+        "default_vocab_size": special + len(words),
+        "default_num_special_tokens": special,
+    }
+    ranks = [
+        {"rank": rank, "token_bytes": base64.b64encode(word).decode()}
+        for rank, word in enumerate(words)
+    ]
+    tensors = hf_folders.llama(rows=special + len(words))
+    folder = hf_folders.write(tmp_path / "model", tensors, architectures=["MistralForCausalLM"])
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    (folder / "tekken.json").write_text(json.dumps({"config": config, "vocab": ranks}))
+    succeeded("dequantize", folder, tmp_path / "model.gguf")
+    for text in TEXTS:
+        if "<|" not in text:  # which are tokens of the other one
+            wanted = [special + number for number in tokenizer.encode(text).ids]
+            assert ids(tmp_path / "model.gguf", text) == wanted, text
 
 
 def test_tokens_of_digits_and_bytes(tmp_path: Path) -> None:
