@@ -94,7 +94,8 @@ test-transformers: $(VENV)-transformers/installed
 # llama-cpp-python is compiled when it is installed, which takes minutes.
 test-llama-cpp: $(VENV)-llama-cpp/installed
 	$(VENV)-llama-cpp/bin/python -m pytest -o filterwarnings=default \
-		tests/consumers/test_llama_cpp.py tests/consumers/test_llama_cpp_folders.py tests/consumers/test_llama_cpp_config.py \
+		tests/consumers/test_llama_cpp.py tests/consumers/test_llama_cpp_folders.py tests/consumers/test_llama_cpp_models.py \
+		tests/consumers/test_llama_cpp_config.py \
 		tests/consumers/test_llama_cpp_tokenizers.py tests/consumers/test_evaluate.py
 
 # Ray and Spark are large, and Spark needs Java. They and Daft shall not report that they run.

@@ -116,6 +116,9 @@ Examples:
 @click.option(
     "--size", callback=memory_size, help="Fit types to this size of the output, such as 4.5G."
 )
+@click.option(
+    "--split", callback=memory_size, help="Split the output into files of this size; for gguf."
+)
 @click.option("--quality-floor", callback=_floor, help="Least cosine; or relative_error=NUMBER.")
 @click.option(
     "--importance",
@@ -165,6 +168,7 @@ def quantize(
     recipe: str | None,
     bits_per_weight: float | None,
     size: int | None,
+    split: int | None,
     quality_floor: dict[str, float] | None,
     importance: str | None,
     double: bool,
@@ -208,6 +212,7 @@ def quantize(
         "recipe": recipe,
         "bits_per_weight": bits_per_weight,
         "size": size,
+        "split": split,
         "quality_floor": quality_floor,
         "importance": importance,
         "double": double,
@@ -270,7 +275,7 @@ def _show(done: Conversion, as_json: bool) -> None:
         click.echo(printable(underflow_text(done.underflows)))
     _show_decoded(done.decoded)
     _show_unquantized(done.unquantized)
-    left = sum(tensor.bytes for tensor in done.unquantized)
+    left = sum(tensor.bytes for tensor in done.unquantized if not tensor.is_quantized_already)
     if done.source_bytes is not None and 2 * left > done.source_bytes:
         click.echo(f"Less than half of the model is quantized: {size_text(left)} are not")
     before = "" if done.source_bytes is None else f"{size_text(done.source_bytes)} -> "
@@ -304,6 +309,7 @@ def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
                 "unquantized": [asdict(tensor) for tensor in shown.unquantized],
                 "continued": None if shown.continued is None else asdict(shown.continued),
                 "decoded": shown.decoded,
+                "files": [asdict(file) for file in shown.files],
             }
         )
         return
@@ -328,6 +334,8 @@ def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
         click.echo(f"  {len(names)} with {how}: {_some(names)}")
     _show_decoded(shown.decoded)
     _show_unquantized(shown.unquantized)
+    for file in shown.files:
+        click.echo(f"'{shown.destination.with_name(file.name)}': {size_text(file.bytes)}")
 
 
 def _order(item: tuple[tuple[int, GroupSize, str, str], list[str]]) -> tuple[Any, ...]:

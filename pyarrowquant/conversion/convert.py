@@ -17,6 +17,7 @@ from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.preparing import prepare
 from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.source import decoded_from, source_bytes, weights_bytes
+from pyarrowquant.conversion.splitting import OutputFile
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.recipes.planned import PlannedLayer
@@ -34,6 +35,7 @@ class Conversion:
     Attributes
     ----------
     destination : Path
+        Of an output that is split, the first file.
     to : str
         The format.
     mix : str or None
@@ -109,6 +111,8 @@ class ConversionPlan:
         All tensors of the source that would not be quantized.
     decoded : dict of str to int
         How many layers would be decoded first, by what the source has them as.
+    files : tuple of OutputFile
+        Those that the output would be split into; none where it would not.
     continued : Continued or None
         What an interrupted run has done, which ``resume=True`` goes on from; None without it, or
         where a new run would begin.
@@ -121,6 +125,7 @@ class ConversionPlan:
     layers: tuple[PlannedLayer, ...]
     unquantized: tuple[UnquantizedTensor, ...]
     decoded: dict[str, int]
+    files: tuple[OutputFile, ...]
     continued: Continued | None
 
 
@@ -138,6 +143,7 @@ def convert(
     recipe: SaidRecipe | None = None,
     bits_per_weight: float | None = None,
     size: int | None = None,
+    split: int | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     double: bool = False,
     pre_tokenizer: str | None = None,
@@ -196,6 +202,10 @@ def convert(
         types, K-quants and others.
     size : int, optional
         The most bytes that the output may have, in place of `bits_per_weight`; for gguf.
+    split : int, optional
+        The most bytes of a file: the output becomes several, which llama.cpp loads as one model.
+        NAME.gguf is not written then, but NAME-00001-of-00003.gguf and so on; such files of the
+        same name are what `overwrite` is about. For gguf, of a GGUF model or a Hugging Face folder.
     quality_floor : float or mapping, optional
         As of `quantize_stream`. Layers that the engine of compressed-tensors joins get the same,
         with which all of them pass.
@@ -266,6 +276,7 @@ def convert(
         recipe,
         bits_per_weight,
         size,
+        split,
         quality_floor,
         arguments.boolean("double", double),
         pre_tokenizer,
@@ -279,8 +290,9 @@ def convert(
     )
     totals = job.run(resume, progress)
     left = job.unquantized(totals.skipped)
+    files, place = list(job.files_written()), Path(destination)
     return Conversion(
-        destination=Path(destination),
+        destination=place if split is None else place.with_name(files[0].name),
         to=job.target.name,
         mix=job.origin.mix,
         mix_is_changed=job.origin.is_changed,
@@ -289,7 +301,7 @@ def convert(
         missed=tuple(totals.missed),
         underflows=tuple(totals.underflows),
         weights=totals.weights,
-        bytes=_size(job.target.files(job.destination)),
+        bytes=_size(files),
         bits_per_weight=totals.bits_per_weight,
         model_bits_per_weight=_bits_of_all(totals, left),
         relative_error=totals.relative_error,
@@ -314,6 +326,7 @@ def plan(
     recipe: SaidRecipe | None = None,
     bits_per_weight: float | None = None,
     size: int | None = None,
+    split: int | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     double: bool = False,
     pre_tokenizer: str | None = None,
@@ -358,6 +371,7 @@ def plan(
         recipe,
         bits_per_weight,
         size,
+        split,
         quality_floor,
         arguments.boolean("double", double),
         pre_tokenizer,
@@ -387,6 +401,7 @@ def plan(
         tuple(layers),
         left,
         decoded,
+        job.split_files(layers),
         before,
     )
 

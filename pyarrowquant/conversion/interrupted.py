@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ from pyarrowquant.conversion.noted import (
     has_its_place,
     noted_at_end,
     noted_in,
+    output_in,
     remove_folder,
 )
 from pyarrowquant.conversion.parts import last_done
+from pyarrowquant.conversion.placing_parts import place_parts
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.formats._outputs import clear_abandoned
 
@@ -91,7 +94,10 @@ def recover(destination: Path) -> bool:
         complete = noted_at_end(folder)
         if complete is not None:
             aside = destination.with_name(complete["aside"])
-            if has_its_place(destination, complete):
+            if complete.get("replaces") is not None:
+                with suppress(FileNotFoundError, FileExistsError):  # which resuming says
+                    place_parts(destination, output_in(folder), complete)
+            elif has_its_place(destination, complete):
                 remove(aside)
                 remove_unused_data(destination, set(complete["obsolete"]))
                 if complete["mode"] is not None:

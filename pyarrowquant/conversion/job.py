@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from pyarrowquant.conversion.shared_scales import shared_scales
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.conversion.size import FileSize
 from pyarrowquant.conversion.source import weights_bytes as bytes_of_model
+from pyarrowquant.conversion.splitting import OutputFile
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import (
     UnquantizedTensor,
@@ -41,6 +42,7 @@ from pyarrowquant.conversion.work import Work
 from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._fused import sets_of
+from pyarrowquant.formats._gguf_split import parts_beside
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.budget import BitsPerWeight, Budget
@@ -118,8 +120,25 @@ class Job:
                 work.publish(self.overwrite, self._check_replaced, self._data_of)
         return totals
 
+    def split_files(self, layers: Sequence[PlannedLayer]) -> tuple[OutputFile, ...]:
+        """List the files that the output is split into, if it is and layers are such."""
+        if self.origin.split is None:
+            return ()
+        layouts = [layout for layer in layers if (layout := layout_of(layer))]
+        outline = self.target.outline(layouts, self.source, self.settings, self.origin)
+        assert outline is not None
+        return tuple(OutputFile(file.name, file.size) for file in outline.files)
+
+    def files_written(self) -> Iterable[Path]:
+        """List what has been written."""
+        if self.origin.split is None:
+            return self.target.files(self.destination)
+        return parts_beside(self.destination, self.origin.split.name)
+
     def _data_of(self, path: Path) -> set[str]:
         """Return the names of files that go with what is replaced."""
+        if self.origin.split is not None:
+            return {file.name for file in parts_beside(path, self.origin.split.name)}
         return self.target.replaced_data(path, {os.path.realpath(file) for file in self.files})
 
     def _check_replaced(self, path: Path) -> None:
@@ -226,6 +245,7 @@ class Job:
             "bits_per_weight": (
                 self.budget.value if isinstance(self.budget, BitsPerWeight) else None
             ),
+            "split": None if self.origin.split is None else self.origin.split.size,
             "size": self.budget.size if isinstance(self.budget, FileSize) else None,
             "quality_floor": self.quality_floor,
         }

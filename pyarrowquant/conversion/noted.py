@@ -58,9 +58,16 @@ def noted_at_end(folder: Path) -> dict[str, Any] | None:
         return None
 
 
+def last_name(destination: Path, complete: dict[str, Any]) -> str:
+    """Return the name that the output gets last: that asked for, or of a split the first part's."""
+    names = complete["output"]
+    return destination.name if destination.name in names or not names else min(names)
+
+
 def has_its_place(destination: Path, complete: dict[str, Any]) -> bool:
-    expected = complete["output"].get(destination.name)
-    return expected is not None and contents(destination) == expected
+    last = last_name(destination, complete)
+    expected = complete["output"].get(last)
+    return expected is not None and contents(destination.with_name(last)) == expected
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -79,7 +86,7 @@ def _check_complete(found: dict[str, Any]) -> None:
     _ = found["run"], found["totals"], found["output"].items()
     if not (found["mode"] is None or isinstance(found["mode"], int)):
         raise ValueError("mode is no number")
-    names = [found["aside"], *found["obsolete"], *found["output"]]
+    names = [found["aside"], *found["obsolete"], *found["output"], *(found.get("replaces") or ())]
     if not all(isinstance(name, str) and name == os.path.basename(name) for name in names):
         raise ValueError("names of files have folders")
 
@@ -117,6 +124,11 @@ def folder_of(destination: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
+def output_in(folder: Path) -> Path:
+    """Return where the files of the output lie until they get their names."""
+    return folder / "output"
+
+
 def remove_folder(folder: Path, lock: IO[bytes]) -> None:
     """Remove the folder, so that no run takes what is half removed for something to resume."""
     (folder / RUN).unlink(missing_ok=True)
@@ -146,6 +158,7 @@ def remove_placed_data(destination: Path, complete: dict[str, Any]) -> None:
             {
                 name
                 for name, expected in complete["output"].items()
-                if name != destination.name and contents(destination.with_name(name)) == expected
+                if name != last_name(destination, complete)
+                and contents(destination.with_name(name)) == expected
             },
         )

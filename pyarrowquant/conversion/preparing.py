@@ -43,6 +43,7 @@ from pyarrowquant.conversion.source import (
     is_local,
     local_path,
 )
+from pyarrowquant.conversion.splitting import check_split, parts_for
 from pyarrowquant.conversion.unquantized import unquantized
 from pyarrowquant.errors import UsageError, users_level
 from pyarrowquant.formats._format import Format
@@ -74,6 +75,7 @@ def prepare(
     recipe: SaidRecipe | None,
     bits_per_weight: float | None,
     size: int | None,
+    split: int | None,
     quality_floor: float | Mapping[str, float] | None,
     double: bool,
     pre_tokenizer: str | None,
@@ -103,11 +105,16 @@ def prepare(
     folder = target.is_folder(destination)
     source = local_path(os.fspath(source_path))
     place = Path(os.path.realpath(destination))  # what is written lies where links lead
+    said_split = None
+    if split is not None:
+        said_split = check_split(split, destination, target, {"size": size is not None})
+        place = Path(os.path.realpath(destination.absolute().parent), destination.name)
     model = open_model(replace(locate(source, None), files=OpenFiles()))
     files = [*files_of(model), *file_of(recipe), *file_of(importance_path)]
     if not is_to_be_placed(place):
         written = partial(target.copied_files, model)
-        check_destination(destination, overwrite, folder, files, written)
+        for path in [destination] if said_split is None else parts_for(destination, said_split):
+            check_destination(path, overwrite, folder, files, written)
     target.check_destination(destination)
     check_length(place)
     if target.copies_files and model.folder is not None and not is_local(model):
@@ -118,6 +125,11 @@ def prepare(
     model = rescaled(convertible(model), target, rescale)
     moved = model if isinstance(model, RescaledModel) else None
     model = target.viewed(model, pre_tokenizer)
+    if said_split is not None and target.default_mix(model) is None:
+        raise ValueError(
+            f"'{model.location}': split= is for GGUF models and Hugging Face folders, as it takes "
+            "a model to load parts. Leave it out"
+        )
     fitted_to: Budget | None = None
     if bits_per_weight is not None:
         fitted_to = BitsPerWeight(bits_per_weight)
@@ -187,12 +199,12 @@ def prepare(
     check_names(target, layers, left)
     check_sizes(layers)
     copied = copied_files(target, model)
-    origin = Origin(mix, mix is not None and is_changed, importance, moved is not None)
+    origin = Origin(mix, mix is not None and is_changed, importance, moved is not None, said_split)
     if size is not None:
         fitted_to = file_size(size, target, model, layers, left, origin)
     placed = are_placed(target, model, continue_on_error, quality_floor is not None)
     check_room(target, layers, left, model, copied, fitted_to, placed, place, folder_of(place))
-    return Job(
+    job = Job(
         model,
         files,
         place,
@@ -209,6 +221,9 @@ def prepare(
         batch_bytes(max_memory),
         overwrite,
     )
+    if budget is None:
+        job.split_files(layers)  # which raises where a tensor does not fit into a file
+    return job
 
 
 def _budget_name(bits_per_weight: float | None, size: int | None) -> str | None:

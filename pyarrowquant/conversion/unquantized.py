@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.tensors import Tensor
+from pyarrowquant.reading.tensors import FLOATS, Tensor
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule, rule_label
@@ -42,6 +42,11 @@ class UnquantizedTensor:
     kept: bool
     kept_bytes: int
     reason: str
+
+    @property
+    def is_quantized_already(self) -> bool:
+        """Whether it is codes in the source, and still is in the output."""
+        return self.kept and self.dtype not in FLOATS and self.kept_bytes <= self.bytes
 
 
 # Of layers that failed, by the kind of their error.

@@ -41,6 +41,7 @@ from pyarrowquant.conversion.noted import (
     folder_of,
     noted_at_end,
     noted_in,
+    output_in,
     placed,
     remove_all_but,
     remove_folder,
@@ -55,13 +56,14 @@ from pyarrowquant.conversion.parts import (
     parts_in,
     read_part,
 )
+from pyarrowquant.conversion.placing_parts import place_parts
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.errors import LayerError, users_level
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.formats._outputs import check_room
 from pyarrowquant.recipes.recipe import Recipe
 
-_RECIPE, _OUTPUT = "recipe.json", "output"
+_RECIPE = "recipe.json"
 
 
 class Work:
@@ -76,7 +78,8 @@ class Work:
     that they will have. From the moment on when these are whole and on the disk there is
     complete.json: the run, its totals, how to recognize the output, the name that what
     it replaces may have for a moment, the names of files that nothing needs after that, and the
-    permissions that a folder is to have.
+    permissions that a folder is to have; and, from the moment on when the files of a split output
+    get their names, the names that others have.
 
     Parameters
     ----------
@@ -143,11 +146,11 @@ class Work:
     @property
     def output(self) -> Path:
         """The path of the output; more files of it may lie beside that."""
-        return self._folder / _OUTPUT / self._destination.name
+        return output_in(self._folder) / self._destination.name
 
     def new_output(self) -> Path:
         """Return the path of the output, of which nothing is there."""
-        folder = self.output.parent
+        folder = output_in(self._folder)
         remove(folder)  # of a run that was interrupted while it wrote
         folder.mkdir()
         return self.output
@@ -194,7 +197,7 @@ class Work:
 
     def complete(self, totals: dict[str, Any]) -> None:
         """Note on the disk that the output is whole; from now on it only has to get its place."""
-        output = self._folder / _OUTPUT
+        output = output_in(self._folder)
         remove_all(output)
         sync_tree(output)
         sync(self._folder)
@@ -206,6 +209,7 @@ class Work:
                 "aside": f".{self._destination.name}.{secrets.token_hex(4)}.replaced",
                 "obsolete": [],
                 "mode": None,
+                "replaces": None,
             }
         )
 
@@ -232,9 +236,12 @@ class Work:
         """
         assert self._complete is not None
         expected: dict[str, Any] = self._complete["output"]
+        if self._destination.name not in expected:
+            self._publish_parts(overwrite, check, data_of)
+            return
         # Of several files the one with the name that was asked for comes last.
         for name in sorted(expected, key=lambda name: name == self._destination.name):
-            target, new = self._destination.with_name(name), self._folder / _OUTPUT / name
+            target, new = self._destination.with_name(name), output_in(self._folder) / name
             if contents(target) == expected[name]:  # a run that was killed has done it
                 continue
             if contents(new) != expected[name]:
@@ -258,6 +265,27 @@ class Work:
         sync(self._destination.parent)
         remove_unused_data(self._destination, set(self._complete["obsolete"]))
 
+    def _publish_parts(
+        self,
+        overwrite: bool,
+        check: Callable[[Path], object],
+        data_of: Callable[[Path], set[str]],
+    ) -> None:
+        """Give the files of an output that is split their names."""
+        assert self._complete is not None
+        expected: dict[str, Any] = self._complete["output"]
+        if self._complete["replaces"] is None:
+            targets = [self._destination.with_name(name) for name in expected]
+            there = [target for target in targets if os.path.lexists(target)]
+            for target in there:
+                if not overwrite:
+                    raise _made_meanwhile(target)
+                check(target)
+            others = data_of(self._destination) - expected.keys() if overwrite else ()
+            replaces = sorted(target.name for target in there)
+            self._note({**self._complete, "replaces": replaces, "obsolete": sorted(others)})
+        place_parts(self._destination, output_in(self._folder), self._complete)
+
     def _put(
         self, new: Path, target: Path, overwrite: bool, check: Callable[[Path], object]
     ) -> None:
@@ -274,9 +302,7 @@ class Work:
                 else:
                     os.replace(new, target)
         except FileExistsError:
-            raise FileExistsError(
-                f"'{target}' was made while this ran. resume=True, overwrite=True replaces it"
-            ) from None
+            raise _made_meanwhile(target) from None
         except OSError as error:
             raise OSError(
                 f"'{target}' could not be written: {error.strerror}. resume=True tries it again; "
@@ -319,6 +345,12 @@ class Work:
     def _write(self, name: str, text: str) -> None:
         with placed(self._folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def _made_meanwhile(target: Path) -> FileExistsError:
+    return FileExistsError(
+        f"'{target}' was made while this ran. resume=True, overwrite=True replaces it"
+    )
 
 
 def _warn(message: str) -> None:

@@ -182,6 +182,7 @@ def _matrix(
             scale_bytes=tensor.scale_bytes // share,
             decode=partial(_decoded, tensor, expert, part),
             decode_matrix=None,
+            read_mxfp4=None,
         )
     matrix = stored.matrix(expert)
     if not transposed and part.step is None:  # rows that follow each other in the file

@@ -81,6 +81,8 @@ class Format(ABC):
         Whether it has no place for a scale of a whole layer, which then is 1.
     double : bool
         Whether scales are codes themselves.
+    splits : bool
+        Whether an output may be split into several files.
     mixes : tuple of str
         Names of recipes that it makes for a model: mixes of llama.cpp, or schemes of
         compressed-tensors.
@@ -102,6 +104,7 @@ class Format(ABC):
     has_float32_norms: ClassVar[bool] = False
     unit_layer_scales: ClassVar[bool] = False
     double: bool = False
+    splits: ClassVar[bool] = False
     mixes: ClassVar[tuple[str, ...]] = ()
 
     def is_folder(self, destination: Path) -> bool:

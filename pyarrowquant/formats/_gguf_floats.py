@@ -75,7 +75,9 @@ def _pieces(stored: Stored) -> Sequence[Piece]:
     if isinstance(tensor, MadeTensor):
         return tensor.pieces
     if isinstance(tensor, CodedTensor):
-        return [tensor.decode]
+        if (decode := tensor.decode_matrix) is None:
+            return [tensor.decode]
+        return [partial(decode, number) for number in range(tensor.shape[0])]
     if not tensor.shape or 0 in tensor.shape:
         return [stored.part]
     step = max(1, _PIECE // product(tensor.shape[1:]))

@@ -45,8 +45,8 @@ INSTEAD = {
     "iq4_xs": Settings().with_overrides({"encoding": "iq4_nl"}),
 }
 
-_NO_WEIGHT = Rule(regex="(?<!weight)$", skip=True, reason="their names do not end with weight")
-_NEVER = Recipe([*SENSITIVE, _NO_WEIGHT])
+_NO_WEIGHT: dict[str, Any] = {"skip": True, "reason": "their names do not end with weight"}
+_NEVER = Recipe([*SENSITIVE, Rule(regex="(?<!weight)$", **_NO_WEIGHT)])
 
 
 @dataclass(frozen=True)
@@ -202,13 +202,20 @@ def mix_of(name: str, traits: Traits, has_importance: bool) -> Recipe:
     """
     mix = MIXES[name]
     chosen: dict[str, list[str]] = {}
+    taken = []
     for tensor, type_ in _Chooser(mix, traits, has_importance).types():
-        if type_ != mix.base:
+        if type_ == "mxfp4" and tensor in traits.mxfp4:
+            taken.append(glob.escape(tensor))
+        elif type_ != mix.base:
             chosen.setdefault(type_, []).append(glob.escape(tensor))
+    # By their names, as a folder may call weights otherwise.
+    others = [glob.escape(name) for name in traits.shapes if not name.endswith("weight")]
+    kept = [Rule(others, **_NO_WEIGHT)] if others else []
+    kept += [Rule(taken, skip=True, reason="MXFP4 already")] if taken else []
     rules = [Rule(names, **_said(type_)) for type_, names in chosen.items()]
     # The base is a rule, since rules of one's own are to say what they want beside the default.
     last = Rule("*", **_said(mix.base))
-    return Recipe([*_NEVER.rules, *rules, last], default={"method": "mse"}, name=name)
+    return Recipe([*SENSITIVE, *kept, *rules, last], default={"method": "mse"}, name=name)
 
 
 def described(name: str) -> list[tuple[str, str]]:

@@ -22,7 +22,17 @@ from pyarrowquant.errors import users_level
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._gguf_blocks import blocks_of, layers_of, type_name_of
 from pyarrowquant.formats._gguf_mixes import MIXES
+from pyarrowquant.formats._gguf_mxfp4 import TYPE as MXFP4
+from pyarrowquant.formats._gguf_mxfp4 import Mxfp4Stack
 from pyarrowquant.formats._gguf_size import ALIGNMENT, key_bytes, number_key, text_key
+from pyarrowquant.formats._gguf_split import (
+    Placed,
+    cut,
+    part_bytes,
+    part_name,
+    say_part,
+    writer_of_part,
+)
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import (
     KnownRegion,
@@ -98,6 +108,9 @@ def write_outline(
     """Write what was made of a model to a file that is none of its own."""
     if os.path.realpath(path) in {os.path.realpath(file.path) for file in model.files}:
         raise ValueError(f"'{path}' is the source model: give another path")
+    if layers is not None and outline.files[0].is_beside:  # a run lets all have their names
+        outline.write(path, layers, layers.forget_pages)
+        return
     with Outputs([path], overwrite) as outputs:
         if layers is None:
             outline.write(outputs.temporary(path), {})
@@ -130,20 +143,38 @@ def outline_of(
     _say_type(gguf, writer, file_type)
     _say_importance(gguf, writer, origin)
     regions = [_region(one, layers.get(one.tensor.name)) for one in tensors]
-    for one, region in zip(tensors, regions, strict=True):
+    placed = [
+        Placed(one.tensor.name, one.tensor.shape or (1,), region.size)
+        for one, region in zip(tensors, regions, strict=True)
+    ]
+    types = []
+    for one in tensors:
         coded = layers.get(one.tensor.name)
-        name = one.tensor.dtype if coded is None else str(type_name_of(coded))
-        type_ = gguf.GGMLQuantizationType[name]
-        shape = one.tensor.shape or (1,)
-        # float32 stands for: the shape is one of elements
-        writer.add_tensor_info(one.tensor.name, shape, np.float32, region.size, type_)
-    return Outline([OutlinedFile("", _header(gguf, writer), regions, ALIGNMENT)])
+        types.append(_type_of(one.tensor) if coded is None else str(type_name_of(coded)))
+    if origin.split is None:
+        return Outline([OutlinedFile("", _header(gguf, writer, placed, types), regions, ALIGNMENT)])
+    empty = [len(_header(gguf, each, (), ())) + part_bytes() for each in (writer, writer_of_part())]
+    cuts = cut(placed, origin.split, *empty)
+    files = []
+    for number, some in enumerate(cuts):
+        part = writer_of_part() if number else writer
+        say_part(part, number, len(cuts), len(tensors))
+        header = _header(gguf, part, placed[some], types[some])
+        name = part_name(origin.split.name, number + 1, len(cuts))
+        files.append(OutlinedFile(name, header, regions[some], ALIGNMENT, is_beside=True))
+    return Outline(files)
 
 
-def _header(gguf: Any, writer: Any) -> bytes:
+def _header(gguf: Any, writer: Any, tensors: Sequence[Placed], types: Sequence[str]) -> bytes:
     """Return what a file begins with, up to the data of its tensors."""
+    states = gguf.gguf_writer.WriterState
+    writer.state = states.NO_FILE
+    for tensor, type_ in zip(tensors, types, strict=True):
+        kind = gguf.GGMLQuantizationType[type_]
+        # float32 stands for: the shape is one of elements
+        writer.add_tensor_info(tensor.name, tensor.shape, np.float32, tensor.size, kind)
     written = BytesIO()
-    writer.fout, writer.state = [written], gguf.gguf_writer.WriterState.EMPTY  # as if it were open
+    writer.fout, writer.state = [written], states.EMPTY  # as if it were open
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -287,10 +318,17 @@ def _region(stored: Stored, coded: Coded | None) -> Region:
     if coded is not None:
         return part_region(coded, blocks_of(coded))
     tensor = stored.tensor
+    if (stack := Mxfp4Stack.of(tensor)) is not None:
+        return KnownRegion(stack.nbytes, stack.blocks)
     if isinstance(tensor, DECODED):
         size = ITEM_BYTES[tensor.dtype] * product(tensor.shape)
         return KnownRegion(size, partial(decoded_bytes, tensor))
     return KnownRegion(tensor.end - tensor.begin, partial(_copied, stored))
+
+
+def _type_of(tensor: Tensor) -> str:
+    """Return the type that a tensor has in the file which is not quantized."""
+    return tensor.dtype if Mxfp4Stack.of(tensor) is None else MXFP4
 
 
 def _copied(stored: Stored) -> Iterator[Bytes]:

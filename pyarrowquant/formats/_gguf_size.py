@@ -31,10 +31,13 @@ def bytes_beside(
     kept : iterable of int
         Bytes of the data of those that are kept.
     """
-    infos = (
-        _text(name) + _TYPE + 8 * max(len(shape), 1) + _TYPE + _OFFSET for name, shape in tensors
-    )
+    infos = (info_bytes(name, shape) for name, shape in tensors)
     return padded(_COUNTS + sum(keys) + sum(infos)) + sum(map(padded, kept))
+
+
+def info_bytes(name: str, shape: Sequence[int]) -> int:
+    """Return the bytes that a header has for a tensor."""
+    return _text(name) + _TYPE + 8 * max(len(shape), 1) + _TYPE + _OFFSET
 
 
 def key_bytes(key: str, value: Any, type_: int, element: int | None) -> int:

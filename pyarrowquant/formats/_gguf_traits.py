@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pyarrowquant.formats._gguf_mxfp4 import TYPE as MXFP4
+from pyarrowquant.formats._gguf_mxfp4 import Mxfp4Stack
 from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.llama_cpp.names import layer_of
+from pyarrowquant.reading.gguf import GgufModel
+from pyarrowquant.reading.tensors import CodedTensor, Tensor
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Traits:
         Of queries, and of keys and values, in the first layer; 0 where the model does not say.
     experts : int
         At least 1.
+    mxfp4 : frozenset of str
+        Names of tensors that are MXFP4 already.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -32,6 +38,7 @@ class Traits:
     heads: int = 0
     shared_heads: int = 0
     experts: int = 1
+    mxfp4: frozenset[str] = frozenset()
 
     @property
     def has_grouped_queries(self) -> bool:
@@ -67,7 +74,14 @@ def traits_of(model: object) -> Traits | None:
         heads,
         number("attention.head_count_kv") or heads,
         max(1, number("expert_count")),
+        frozenset(tensor.name for tensor in model.tensors if _is_mxfp4(tensor, model)),
     )
+
+
+def _is_mxfp4(tensor: Tensor, model: LlamaCppModel) -> bool:
+    if isinstance(model, GgufModel):
+        return isinstance(tensor, CodedTensor) and tensor.coding == MXFP4
+    return Mxfp4Stack.of(tensor) is not None
 
 
 def _layers_in(shapes: Mapping[str, tuple[int, ...]]) -> int:

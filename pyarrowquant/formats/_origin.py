@@ -8,6 +8,22 @@ from pyarrowquant.reading.importance import Importance
 
 
 @dataclass(frozen=True)
+class Split:
+    """How an output is split into files.
+
+    Attributes
+    ----------
+    name : str
+        What their names begin with.
+    size : int
+        The most bytes that one may have.
+    """
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
 class Origin:
     """What decided about results, beside the weights.
 
@@ -21,9 +37,12 @@ class Origin:
         Of the columns of layers.
     rescaled : bool
         Whether factors were moved between layers first.
+    split : Split or None
+        None for one file.
     """
 
     mix: str | None = None
     is_changed: bool = False
     importance: Importance | None = None
     rescaled: bool = False
+    split: Split | None = None

@@ -38,6 +38,7 @@ from pyarrowquant.formats._gguf_model import (
     requantized_keys,
     write_requantized,
 )
+from pyarrowquant.formats._gguf_mxfp4 import Mxfp4Stack
 from pyarrowquant.formats._gguf_size import ALIGNMENT, bytes_beside, number_key, text_key
 from pyarrowquant.formats._gguf_traits import traits_of
 from pyarrowquant.formats._kept import left_out
@@ -196,6 +197,7 @@ class Gguf(SizedFormat):
     kept = (NO_STACK,)
     encodings = ENCODINGS
     short_groups = (32,)
+    splits = True
     mixes = tuple(MIXES)
     alignment = ALIGNMENT
     longest_name = 63  # GGML_MAX_NAME, with the zero at its end
@@ -287,6 +289,8 @@ class Gguf(SizedFormat):
     def kept_bytes(self, tensor: Tensor, model: Model) -> int:
         if isinstance(model, GgufModel):  # whose tensors are copied
             return tensor.stored_bytes
+        if isinstance(model, FolderModel) and (stack := Mxfp4Stack.of(tensor)) is not None:
+            return stack.nbytes
         return super().kept_bytes(tensor, model)
 
     def bytes_beside(

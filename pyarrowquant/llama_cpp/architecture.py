@@ -18,6 +18,7 @@ from pyarrowquant.llama_cpp.supported import check_values
 from pyarrowquant.llama_cpp.windows import describe_windows
 from pyarrowquant.reading.gguf import import_gguf
 from pyarrowquant.reading.numbers import Array
+from pyarrowquant.reading.tensors import Tensor
 
 # Tables that code computes, and parts that are no text models.
 _UNUSED = re.compile(
@@ -84,6 +85,8 @@ class Architecture:
         Whether it has the embeddings as a head only where they are there twice.
     ties : bool
         Whether transformers has the embeddings as the head where config.json does not say it.
+    pooling : str or None
+        How embeddings of tokens make that of a text, where no file says it.
     """
 
     name: ClassVar[str]
@@ -93,6 +96,7 @@ class Architecture:
     has_head: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False
     ties: ClassVar[bool] = False
+    pooling: ClassVar[str | None] = None
 
     def __init__(self, hyperparameters: Hyperparameters, model_class: str) -> None:
         self.hyperparameters = hyperparameters
@@ -150,17 +154,16 @@ class Architecture:
         name = "lm_head.weight" if name == "model.lm_head.weight" else name
         return f"model.{name}" if self.model_class in self.bases else name
 
-    def named(self, name: str, shape: tuple[int, ...], copied: bool) -> list[Named]:
+    def named(self, tensor: Tensor, copied: bool) -> list[Named]:
         """Return what becomes of a tensor; mostly it gets another name.
 
         Parameters
         ----------
-        name : str
-        shape : tuple of int
+        tensor : Tensor
         copied : bool
             Whether embeddings become a head too.
         """
-        original = self.original(name)
+        original, shape = self.original(tensor.name), tensor.shape
         if expert := _EXPERT.fullmatch(original):
             stack = f"{expert['before']}.{expert['matrix']}.weight"
             return [Named(self.target(stack), None, int(expert["number"]))]
@@ -217,8 +220,8 @@ class Architecture:
             needed = self.needs_head or not (self.is_tied or is_base)
             yield Place("output.weight", (vocabulary, columns), needed)
 
-    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
-        """Give the tensors of a layer."""
+    def layer_places(self, sizes: Sizes, layer: int) -> Iterator[Place]:
+        """Give the tensors of a layer, without its number."""
         yield from norms(sizes.columns, "attn_norm", "ffn_norm")
         yield from attention(sizes)
         yield from feed_forward(sizes)
@@ -241,7 +244,7 @@ class Architecture:
         add.add_embedding_length(said.whole("hidden_size", "n_embd", "dim"))
         add.add_feed_forward_length(said.whole("intermediate_size", "n_inner", "hidden_dim"))
         add.add_head_count(said.heads)
-        add.add_head_count_kv(said.key_value_heads)
+        self.describe_heads(metadata)
         describe_rope(said, metadata)
         describe_windows(said, family_of(self.model_class), metadata)
         if (epsilon := said.number_or_none("rms_norm_eps", "norm_eps")) is not None:
@@ -256,6 +259,11 @@ class Architecture:
                     f"num_experts_per_tok {used} is above the {said.experts} experts"
                 )
             add.add_expert_used_count(used)
+
+    def describe_heads(self, metadata: Metadata) -> None:
+        """Add the keys of the heads of keys and values, and of their sizes."""
+        said, add = self.hyperparameters, metadata.add
+        add.add_head_count_kv(said.key_value_heads)
         if (size := said.whole_or_none("head_dim")) is not None:
             add.add_key_length(size)
             add.add_value_length(size)

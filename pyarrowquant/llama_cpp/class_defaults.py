@@ -17,6 +17,14 @@ _QWEN: Mapping[str, Any] = {
     "max_window_layers": 28,
 }
 _GEMMA: Mapping[str, Any] = {**_LLAMA, "head_dim": 256}
+_DEEPSEEK: Mapping[str, Any] = {
+    **_LLAMA,
+    "q_lora_rank": 1536,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+}
 _BERT: Mapping[str, Any] = {"layer_norm_eps": 1e-12, "type_vocab_size": 2, "pad_token_id": 0}
 _ROBERTA: Mapping[str, Any] = {**_BERT, "pad_token_id": 1}
 
@@ -99,6 +107,44 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "num_key_value_heads": 2,
         "head_dim": 128,
         "partial_rotary_factor": 0.5,
+    },
+    "GptOss": {
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 150_000.0,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "factor": 32.0,
+            "truncate": False,
+            "original_max_position_embeddings": 4096,
+        },
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "num_local_experts": 128,
+        "num_experts_per_tok": 4,
+        "sliding_window": 128,
+    },
+    "DeepseekV2": {
+        **_DEEPSEEK,
+        "first_k_dense_replace": 0,
+        "n_routed_experts": 64,
+        "n_shared_experts": 2,
+        "moe_intermediate_size": 1407,
+        "routed_scaling_factor": 1.0,
+        "norm_topk_prob": False,
+        "topk_method": "greedy",
+    },
+    "DeepseekV3": {
+        **_DEEPSEEK,
+        "num_key_value_heads": 128,
+        "first_k_dense_replace": 3,
+        "n_routed_experts": 256,
+        "n_shared_experts": 1,
+        "n_group": 8,
+        "topk_group": 4,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 2048,
+        "routed_scaling_factor": 2.5,
+        "norm_topk_prob": True,
     },
     "Bert": _BERT,
     "Roberta": _ROBERTA,

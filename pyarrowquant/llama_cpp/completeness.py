@@ -74,9 +74,8 @@ def check_tensors(
 
 def _all_places(architecture: Architecture, sizes: Sizes, layers: int) -> Iterator[Place]:
     yield from architecture.outer_places(sizes)
-    within = list(architecture.layer_places(sizes))
     for layer in range(layers):
-        for place in within:
+        for place in architecture.layer_places(sizes, layer):
             yield Place(f"blk.{layer}.{place.name}", place.shape, place.needed)
 
 

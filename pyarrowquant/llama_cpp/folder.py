@@ -17,6 +17,7 @@ from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.pooling import describe_pooling
 from pyarrowquant.llama_cpp.sizes import Sizes
 from pyarrowquant.llama_cpp.sources import Source, stacked
+from pyarrowquant.llama_cpp.tekken import TEKKEN
 from pyarrowquant.llama_cpp.tokenizer import describe_tokenizer
 from pyarrowquant.llama_cpp.tokenizer_files import (
     ADDED_TOKENS,
@@ -42,6 +43,7 @@ _EMBEDDINGS = "token_embd.weight"
 _FILES = (
     CONFIG,
     TOKENIZER,
+    TEKKEN,
     SENTENCEPIECE,
     TOKENIZER_CONFIG,
     ADDED_TOKENS,
@@ -79,7 +81,7 @@ class FolderModel(ShardedModel):
         architecture.describe(self.header)
         if (model.config or {}).get(RESCALED):
             self.header.add.add_bool(RESCALED_KEY, True)
-        describe_pooling(folder, self.header)
+        describe_pooling(folder, self.header, architecture.pooling)
         super().__init__(model.location, self._converted(model, architecture))
         sizes = Sizes(architecture.hyperparameters, self.header)
         check_tensors(str(folder), architecture, sizes, self.tensors, self.originals)
@@ -128,7 +130,7 @@ class FolderModel(ShardedModel):
                     self._left.append(tensor)
                     continue
                 stored = Stored(shard.location, shard.size, tensor)
-                for named in architecture.named(tensor.name, tensor.shape, copied):
+                for named in architecture.named(tensor, copied):
                     source = Source(stored, named.change, named.expert)
                     source.check(self._folder)
                     sources.setdefault(named.name, []).append(source)

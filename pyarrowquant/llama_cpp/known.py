@@ -5,8 +5,10 @@ from __future__ import annotations
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.llama_cpp.architecture import Architecture
 from pyarrowquant.llama_cpp.architectures.bert import Bert, NomicBert, XlmRoberta
+from pyarrowquant.llama_cpp.architectures.deepseek import DeepseekV2, DeepseekV3
 from pyarrowquant.llama_cpp.architectures.gemma import Gemma, Gemma2, Gemma3
 from pyarrowquant.llama_cpp.architectures.glm import Glm4
+from pyarrowquant.llama_cpp.architectures.gpt_oss import GptOss
 from pyarrowquant.llama_cpp.architectures.llama import Granite, Llama, SmolLM3
 from pyarrowquant.llama_cpp.architectures.olmo import Olmo2
 from pyarrowquant.llama_cpp.architectures.phi import Phi3
@@ -28,6 +30,9 @@ ARCHITECTURES: tuple[type[Architecture], ...] = (
     Phi3,
     Olmo2,
     Glm4,
+    GptOss,
+    DeepseekV2,
+    DeepseekV3,
     Bert,
     XlmRoberta,
     NomicBert,

@@ -23,11 +23,15 @@ _KNOWN = ("Transformer", "Pooling", "Normalize")
 _NAMES = {"mean": "MEAN", "cls": "CLS", "lasttoken": "LAST"}  # newer files say one of these
 
 
-def describe_pooling(folder: Location, metadata: Metadata) -> None:
-    """Add how it is pooled, where the folder is one of sentence-transformers."""
+def describe_pooling(folder: Location, metadata: Metadata, usual: str | None) -> None:
+    """Add how it is pooled, where the folder is one of sentence-transformers, or what is usual."""
     path = _pooling_of(folder)
-    if path is None:
-        return
+    mode = usual if path is None else _mode_in(path)
+    if mode is not None:
+        metadata.add.add_pooling_type(import_gguf("Writing").PoolingType[mode])
+
+
+def _mode_in(path: Location) -> str:
     said = read_config(path)
     modes = [name for key, name in _MODES.items() if said.get(key) is True]
     if len(modes) > 1:
@@ -38,7 +42,7 @@ def describe_pooling(folder: Location, metadata: Metadata) -> None:
     mode = next(iter(modes), None) or _NAMES.get(str(said.get("pooling_mode")))
     if mode is None:
         raise ValueError(f"'{path}' says none of {', '.join(_MODES)}, which llama.cpp knows")
-    metadata.add.add_pooling_type(import_gguf("Writing").PoolingType[mode])
+    return mode
 
 
 def _pooling_of(folder: Location) -> Location | None:

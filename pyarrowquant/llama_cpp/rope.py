@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 
 from pyarrowquant._core.quoting import quoted
+from pyarrowquant.errors import users_level
 from pyarrowquant.llama_cpp.hyperparameters import Hyperparameters
 from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.supported import SUPPORTED
@@ -15,6 +17,9 @@ from pyarrowquant.reading.gguf import import_gguf
 # What transformers takes types of Phi 3 for.
 _PHI_3_TYPES = {"su": "longrope", "yarn": "longrope"}
 _OF_KINDS = ("gemma3",)
+_NOT_TRUNCATED = ("gpt-oss",)
+# Where yarn scales the columns too that rotary embeddings do not turn.
+_SCALES_ALL = ("deepseek2",)
 _YARN_ROTATIONS = {"beta_fast": 32.0, "beta_slow": 1.0}
 
 
@@ -96,14 +101,36 @@ def _describe_attention_of_yarn(rope: Hyperparameters, metadata: Metadata) -> No
         if (rope.number_or_none(key) or usual) != usual:
             raise rope.unsupported(key, f"llama.cpp computes yarn with {usual:g} alone")
     if rope.get("truncate") is False:
-        raise rope.unsupported("truncate", "llama.cpp computes yarn with true alone")
+        _say_truncated(rope, metadata.architecture)
     factor = rope.positive("factor")
     attention = rope.number_or_none("attention_factor")
     scale, scale_of_all = rope.number_or_none("mscale"), rope.number_or_none("mscale_all_dim")
+    if metadata.architecture in _SCALES_ALL:
+        if attention not in (None, 1.0):
+            raise rope.unsupported("attention_factor", "llama.cpp computes deepseek2 with 1 alone")
+        if not scale or scale != scale_of_all:
+            raise rope.unsupported(
+                "mscale", "llama.cpp computes deepseek2 with the number of mscale_all_dim alone"
+            )
+        # llama.cpp reads it divided by what it multiplies a logarithm by.
+        metadata.add.add_rope_scaling_yarn_log_mul(0.1 * scale_of_all)
+        return
     if attention is None and scale and scale_of_all:
         attention = _grown(factor, scale) / _grown(factor, scale_of_all)
     if attention is not None:
         metadata.add.add_rope_scaling_attn_factors(attention / _grown(factor, 1.0))
+
+
+def _say_truncated(rope: Hyperparameters, architecture: str) -> None:
+    """Raise, or warn of models that nobody has otherwise."""
+    if architecture not in _NOT_TRUNCATED:
+        raise rope.unsupported("truncate", "llama.cpp computes yarn with true alone")
+    warnings.warn(
+        f"'{rope.path}': truncate is false, and llama.cpp computes yarn with true, so that it "
+        "scales a few frequencies of rotary embeddings a little otherwise",
+        UserWarning,
+        stacklevel=users_level(),
+    )
 
 
 def _grown(factor: float, scale: float) -> float:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
+from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.quoting import quoted
+from pyarrowquant._core.results import Floats
+from pyarrowquant._core.shapes import product
 from pyarrowquant.llama_cpp.rows import Change
 from pyarrowquant.reading.numbers import Array
 from pyarrowquant.reading.stored import Stored, numbers
@@ -98,15 +101,52 @@ class Source:
         """Return the tensor that it becomes by itself."""
         dtype = self.dtype(name)
         if isinstance(self.tensor, CodedTensor):
-            decode = partial(self.read, "F32")
-            return replace(self.tensor, name=name, shape=self.shape, decode=decode)
+            return self._decoded(name, self.tensor)
         if self.change is None and dtype == self.tensor.dtype:
             return replace(self.tensor, name=name)  # which is read where it lies
-        if len(self.shape) < 3:
+        if len(self.tensor.shape) < 3:
             return MadeTensor.of(name, dtype, self.shape, [partial(self.read, dtype)])
         matrices = (slice(i, i + 1) for i in range(self.shape[0]))
         pieces = [partial(self.read, dtype, each) for each in matrices]
         return MadeTensor.of(name, dtype, self.shape, pieces)
+
+    def _decoded(self, name: str, tensor: CodedTensor) -> Tensor:
+        whole, taken = product(tensor.shape), product(self.shape)  # of which others may have some
+        changed = replace(
+            tensor,
+            name=name,
+            shape=self.shape,
+            end=tensor.begin + (tensor.end - tensor.begin) * taken // max(whole, 1),
+            scale_bytes=tensor.scale_bytes * taken // max(whole, 1),
+            decode=partial(self.read, "F32"),
+        )
+        read, read_mxfp4 = tensor.decode_matrix, tensor.read_mxfp4
+        if read is None:
+            return changed
+
+        def matrix(number: int) -> Floats:
+            changed: Floats = self._changed(read(number)[np.newaxis])[0]
+            return changed
+
+        def mxfp4(number: int) -> tuple[Bytes, Bytes]:
+            assert read_mxfp4 is not None
+            codes, exponents = (self._changed(each[np.newaxis])[0] for each in read_mxfp4(number))
+            return codes, exponents
+
+        keeps_blocks = read_mxfp4 is not None and (self.change is None or self.change.selects)
+        return replace(
+            changed,
+            decode=partial(_joined, self.shape, matrix),
+            decode_matrix=matrix,
+            read_mxfp4=mxfp4 if keeps_blocks else None,
+        )
+
+
+def _joined(shape: tuple[int, ...], matrix: Callable[[int], Floats]) -> Floats:
+    whole = np.empty(shape, np.float32)
+    for number, each in enumerate(whole):
+        each[...] = matrix(number)
+    return whole
 
 
 def stacked(name: str, stack: Sequence[Source]) -> Tensor:

@@ -62,6 +62,11 @@ SUPPORTED: Mapping[str, Support] = {
     "phi3": Support(rope_types=("longrope",)),
     "olmo2": Support(),
     "glm4": Support(),
+    "gpt-oss": Support({"swiglu_alpha": (1.702,), "swiglu_limit": (7.0,)}),
+    # Of frequencies that are scaled otherwise, llama.cpp would scale attention too.
+    "deepseek2": Support(
+        {"hidden_act": _SILU, "moe_layer_freq": (1,), "rope_interleave": (True,)}, ("yarn",)
+    ),
     "bert": Support(
         {
             "hidden_act": _GELU,
@@ -95,8 +100,13 @@ def check_values(said: Hyperparameters, architecture: str) -> None:
         raise said.unsupported(
             "is_causal", f"llama.cpp's {architecture} attends to tokens before alone"
         )
-    for key, values in SUPPORTED[architecture].values.items():
+    check_known(said, SUPPORTED[architecture].values, architecture)
+
+
+def check_known(said: Hyperparameters, known: Mapping[str, tuple[Any, ...]], what: str) -> None:
+    """Raise a ValueError for a key that is there, and has none of the values that it may have."""
+    for key, values in known.items():
         found = said.get(key)
         if found is not None and found not in values:
-            known = " or ".join(map(repr, values)) or "none of it"
-            raise said.unsupported(key, f"llama.cpp computes {architecture} with {known} alone")
+            text = " or ".join(map(repr, values)) or "none of it"
+            raise said.unsupported(key, f"llama.cpp computes {what} with {text} alone")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyarrowquant.llama_cpp.chat_template import describe_chat_template
 from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.pre_tokenizers import NAMES
+from pyarrowquant.llama_cpp.tekken import TEKKEN
 from pyarrowquant.llama_cpp.tokenizer_files import SENTENCEPIECE, TOKENIZER, TokenizerFiles
 from pyarrowquant.llama_cpp.vocabularies.byte_pairs import BYTES, describe_byte_pairs
 from pyarrowquant.llama_cpp.vocabularies.pieces import describe_pieces
@@ -41,8 +42,8 @@ def describe_tokenizer(
         )
     if not files.has(TOKENIZER) and not files.has(SENTENCEPIECE):
         raise FileNotFoundError(
-            f"'{files.folder}' has neither {TOKENIZER} nor {SENTENCEPIECE}, and llama.cpp needs a "
-            "tokenizer. Take the ones that came with the weights"
+            f"'{files.folder}' has none of {TOKENIZER}, {TEKKEN} and {SENTENCEPIECE}, and "
+            "llama.cpp needs a tokenizer. Take the ones that came with the weights"
         )
     if _is_of_bytes(files):
         describe_byte_pairs(files, rows, metadata, pre_tokenizer)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from pyarrowquant._core.quoting import quoted
+from pyarrowquant.llama_cpp.tekken import NAMED, TEKKEN, as_tokenizer
 from pyarrowquant.reading.config import CONFIG, read_config
 from pyarrowquant.reading.location import Location
 
@@ -50,18 +52,30 @@ class AddedToken:
 
 
 class TokenizerFiles:
-    """What the folder of a model says of its tokenizer."""
+    """What the folder of a model says of its tokenizer.
+
+    Where there is a tekken.json in the place of a tokenizer.json, that stands for it.
+    """
 
     def __init__(self, folder: Location) -> None:
         self.folder = folder
 
-    def has(self, name: str) -> bool:
+    @cached_property
+    def _is_tekken(self) -> bool:
+        return not self._exists(TOKENIZER) and self._exists(TEKKEN)
+
+    def _exists(self, name: str) -> bool:
         return self.folder.within(name).exists()
 
+    def has(self, name: str) -> bool:
+        return self._exists(name) or (name == TOKENIZER and self._is_tekken)
+
     def path(self, name: str) -> str:
-        return str(self.folder.within(name))
+        return str(self.folder.within(TEKKEN if name == TOKENIZER and self._is_tekken else name))
 
     def read(self, name: str) -> bytes:
+        if name == TOKENIZER and self._is_tekken:
+            return json.dumps(self.tokenizer).encode()
         with self.folder.within(name).open() as file:
             data: bytes = file.buffer(0, file.size).to_pybytes()
             return data
@@ -79,6 +93,8 @@ class TokenizerFiles:
     @cached_property
     def tokenizer(self) -> Mapping[str, Any]:
         """What tokenizer.json says."""
+        if self._is_tekken:
+            return as_tokenizer(read_config(self.folder.within(TEKKEN)), self.path(TOKENIZER))
         return read_config(self.folder.within(TOKENIZER))
 
     @property
@@ -215,7 +231,7 @@ class TokenizerFiles:
             if text is None:
                 raise self.wrong(key, "a text, or an object with content", said, name)
             return text, name
-        return None
+        return (NAMED[key], TOKENIZER) if self._is_tekken and key in NAMED else None
 
     def numbers(self, key: str) -> list[tuple[int, str]]:
         """Return the numbers of a key such as eos_token_id, with the name of the file of each."""

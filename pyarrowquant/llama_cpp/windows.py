@@ -45,13 +45,14 @@ _RULES: Mapping[str, Callable[[Hyperparameters], Collection[int]]] = {
     "Qwen2Moe": _early_and_even,
     "SmolLM3": _without_positions,
     "Gemma2": _even,
+    "GptOss": _even,
     "Gemma3": _periodic,
 }
 _SWITCHED = ("Qwen2", "Qwen3", "Qwen2Moe", "Qwen3Moe", "SmolLM3")  # by use_sliding_window
 _KINDS = ("full_attention", "sliding_attention")
 _WITHOUT_LAYER_TYPES = ("Mistral", "Mixtral", "Phi3", "Qwen3Moe")
 # llama.cpp has windows only here, but for each last layer of so many.
-_PERIODS = {"gemma2": 2, "gemma3": 6}
+_PERIODS = {"gemma2": 2, "gemma3": 6, "gpt-oss": 2}
 _MAY_LACK_WINDOWS = ("gemma3",)
 _PERIOD_OF_POSITIONS = 4
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Floats
 from pyarrowquant._core.shapes import product
@@ -124,6 +125,7 @@ class _Layer:
     parts: Parts
     decode: Callable[[Parts], Floats]
     decode_matrix: Callable[[int], Floats] | None = None
+    read_mxfp4: Callable[[int], tuple[Bytes, Bytes]] | None = None
 
 
 class _Search:
@@ -158,6 +160,7 @@ class _Search:
             sum(part.end - part.begin for part in serving),
             partial(layer.decode, layer.parts),
             layer.decode_matrix,
+            layer.read_mxfp4,
         )
 
     def refuse(self, tensor: Tensor, problem: str) -> None:
@@ -373,8 +376,17 @@ class _Search:
         stacked = len(shape) == 3 and all(
             part.tensor.shape[:1] == shape[:1] for part in parts.values()
         )
+
+        def read_mxfp4(number: int) -> tuple[Bytes, Bytes]:
+            codes, exponents = (parts[key].matrix(number).part() for key in ("codes", "scale"))
+            return codes.view(np.uint8).reshape(*exponents.shape, group // 2), exponents
+
         decode = partial(decode_e2m1, shape, group)
-        return _Layer(name, shape, coding, 4, parts, decode, decode_matrix if stacked else None)
+        if not stacked:
+            return _Layer(name, shape, coding, 4, parts, decode)
+        is_mxfp4 = coding == "MXFP4" and parts.keys() == {"codes", "scale"}
+        as_it_is = read_mxfp4 if is_mxfp4 and shape[-1] % group == 0 else None
+        return _Layer(name, shape, coding, 4, parts, decode, decode_matrix, as_it_is)
 
     def _part(self, name: str) -> Stored:
         if name not in self._stored:

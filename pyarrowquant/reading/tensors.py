@@ -74,6 +74,9 @@ class CodedTensor(Tensor):
         Reads and decodes it.
     decode_matrix : callable or None
         Reads and decodes one of the matrices of a stack, if that can be done by itself.
+    read_mxfp4 : callable or None
+        Reads one of the matrices of a stack of MXFP4 as it is: pairs of codes, of which 16 bytes
+        are a group, and an exponent for each group.
     """
 
     coding: str
@@ -81,6 +84,7 @@ class CodedTensor(Tensor):
     scale_bytes: int
     decode: Callable[[], Floats]
     decode_matrix: Callable[[int], Floats] | None = None
+    read_mxfp4: Callable[[int], tuple[Bytes, Bytes]] | None = None
 
     @property
     def stored_bytes(self) -> int:
@@ -242,11 +246,13 @@ def decoded_batch(tensor: CodedTensor | MadeTensor) -> pa.RecordBatch:
 
 def decoded_pieces(tensor: CodedTensor | MadeTensor) -> Iterator[npt.NDArray[Any]]:
     """Decode a layer, a piece after the other."""
-    if isinstance(tensor, CodedTensor):
+    if isinstance(tensor, MadeTensor):
+        for piece in tensor.pieces:
+            yield piece()
+    elif tensor.decode_matrix is not None:
+        yield from map(tensor.decode_matrix, range(tensor.shape[0]))
+    else:
         yield tensor.decode()
-        return
-    for piece in tensor.pieces:
-        yield piece()
 
 
 def decoded_bytes(tensor: CodedTensor | MadeTensor) -> Iterator[Bytes]:

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,14 +20,12 @@ import pytest
 import torch
 import transformers
 from commands import succeeded
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import Unigram
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.llama_cpp.pre_tokenizers import KNOWN
-from pyarrowquant.reading.location import locate
-from pyarrowquant.reading.models import open_model
 
 ROWS = 600
 TOKENS = np.arange(5, 45)
@@ -64,108 +62,9 @@ LONG = {
         "original_max_position_embeddings": 256,
     },
 }
-EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256}
 GEMMA = {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 16}
 ROUNDING = 1e-5  # of the largest logit
 TABLES = 5e-4  # ggml looks GELU up in a table of float16
-MODELS: dict[str, tuple[str, str, dict[str, Any], float]] = {
-    "llama": ("LlamaForCausalLM", "LlamaConfig", {}, ROUNDING),
-    "llama 3": ("LlamaForCausalLM", "LlamaConfig", {"rope_scaling": LLAMA_3}, ROUNDING),
-    "yarn": ("LlamaForCausalLM", "LlamaConfig", {"rope_parameters": YARN}, ROUNDING),
-    "linear": ("LlamaForCausalLM", "LlamaConfig", {"rope_parameters": LINEAR}, ROUNDING),
-    "biases, one matrix of embeddings": (
-        "LlamaForCausalLM",
-        "LlamaConfig",
-        {"attention_bias": True, "tie_word_embeddings": True},
-        ROUNDING,
-    ),
-    "biases everywhere": (
-        "LlamaForCausalLM",
-        "LlamaConfig",
-        {"attention_bias": True, "mlp_bias": True},
-        ROUNDING,
-    ),
-    "granite with biases": (
-        "GraniteForCausalLM",
-        "GraniteConfig",
-        {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
-        ROUNDING,
-    ),
-    "heads of their own size": ("LlamaForCausalLM", "LlamaConfig", {"head_dim": 64}, ROUNDING),
-    "mistral": ("MistralForCausalLM", "MistralConfig", {}, ROUNDING),
-    "mixtral": ("MixtralForCausalLM", "MixtralConfig", {"num_local_experts": 4}, ROUNDING),
-    "smollm3": ("SmolLM3ForCausalLM", "SmolLM3Config", {"num_hidden_layers": 4}, ROUNDING),
-    "granite": (
-        "GraniteForCausalLM",
-        "GraniteConfig",
-        {
-            "attention_multiplier": 0.1,
-            "embedding_multiplier": 2.0,
-            "residual_multiplier": 0.5,
-            "logits_scaling": 3.0,
-        },
-        ROUNDING,
-    ),
-    "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", {}, ROUNDING),
-    "tied qwen2": ("Qwen2ForCausalLM", "Qwen2Config", {"tie_word_embeddings": True}, ROUNDING),
-    "tied qwen2moe": (
-        "Qwen2MoeForCausalLM",
-        "Qwen2MoeConfig",
-        {**EXPERTS, "shared_expert_intermediate_size": 256, "tie_word_embeddings": True},
-        ROUNDING,
-    ),
-    "qwen2moe without biases": (
-        "Qwen2MoeForCausalLM",
-        "Qwen2MoeConfig",
-        {**EXPERTS, "shared_expert_intermediate_size": 256, "qkv_bias": False},
-        ROUNDING,
-    ),
-    "tied olmo2": ("Olmo2ForCausalLM", "Olmo2Config", {"tie_word_embeddings": True}, ROUNDING),
-    "tied phi3": (
-        "Phi3ForCausalLM",
-        "Phi3Config",
-        {"original_max_position_embeddings": 256, "tie_word_embeddings": True},
-        ROUNDING,
-    ),
-    "glm4 without biases, tied": (
-        "Glm4ForCausalLM",
-        "Glm4Config",
-        {"head_dim": 64, "attention_bias": False, "tie_word_embeddings": True},
-        ROUNDING,
-    ),
-    "untied smollm3": (
-        "SmolLM3ForCausalLM",
-        "SmolLM3Config",
-        {"num_hidden_layers": 4, "tie_word_embeddings": False},
-        ROUNDING,
-    ),
-    "untied gemma3": (
-        "Gemma3ForCausalLM",
-        "Gemma3TextConfig",
-        {**GEMMA, "num_hidden_layers": 7, "tie_word_embeddings": False},
-        TABLES,
-    ),
-    "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", {"head_dim": 64}, ROUNDING),
-    "qwen2moe": (
-        "Qwen2MoeForCausalLM",
-        "Qwen2MoeConfig",
-        {**EXPERTS, "shared_expert_intermediate_size": 256},
-        ROUNDING,
-    ),
-    "qwen3moe": (
-        "Qwen3MoeForCausalLM",
-        "Qwen3MoeConfig",
-        {**EXPERTS, "head_dim": 64, "norm_topk_prob": True},
-        ROUNDING,
-    ),
-    "gemma": ("GemmaForCausalLM", "GemmaConfig", {"head_dim": 32}, TABLES),
-    "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", GEMMA, TABLES),
-    "gemma3": ("Gemma3ForCausalLM", "Gemma3TextConfig", {**GEMMA, "num_hidden_layers": 7}, TABLES),
-    "phi3": ("Phi3ForCausalLM", "Phi3Config", {"original_max_position_embeddings": 256}, ROUNDING),
-    "long phi3": ("Phi3ForCausalLM", "Phi3Config", LONG, ROUNDING),
-    "olmo2": ("Olmo2ForCausalLM", "Olmo2Config", {}, ROUNDING),
-    "glm4": ("Glm4ForCausalLM", "Glm4Config", {"head_dim": 32}, ROUNDING),
-}
 TEXTS = (
     "Hello World, it's we'll I'D they'RE don't",
     "a  b   c    d\te\t\tf \n g\n\nh \r\n i\r\rj   ",
@@ -302,30 +201,6 @@ def test_a_folder_whose_name_is_that_of_phi_3(tmp_path: Path) -> None:
         assert llama_cpp.llama_model_n_layer(model) == 2
 
 
-def _opened(folder: Path) -> Any:
-    return FORMATS["gguf"].viewed(open_model(locate(folder, None)), None)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_what_is_missing_or_of_another_shape_is_refused(tmp_path: Path, name: str) -> None:
-    model_class, config_class, changes, _ = MODELS[name]
-    config = getattr(transformers, config_class)(**{**SIZES, **changes})
-    getattr(transformers, model_class)(config).save_pretrained(tmp_path)
-    hf_folders.bpe(rows=ROWS).save(str(tmp_path / "tokenizer.json"))
-    _opened(tmp_path)
-    file = tmp_path / "model.safetensors"
-    tensors = load_file(file)
-    for changed, array in tensors.items():
-        if ".layers.2." not in changed and ".layers." in changed:
-            continue
-        without = {other: each for other, each in tensors.items() if other != changed}
-        other_shape = {**without, changed: np.ones([size + 2 for size in array.shape], np.float32)}
-        for wrong in (without, other_shape):
-            save_file(wrong, file)
-            with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
-                _opened(tmp_path)
-
-
 def ids(path: Path, text: str) -> list[int]:
     data, buffer = text.encode(), (ctypes.c_int32 * 4096)()
     with loaded(path, vocabulary_only=True) as model:
@@ -348,6 +223,37 @@ def check_ids(tmp_path: Path, tokenizer: Tokenizer) -> None:
 def test_tokens_of_bytes(tmp_path: Path, known: Any) -> None:
     split = hf_folders.split(*known.expressions)
     check_ids(tmp_path, hf_folders.bpe(split, ROWS, ignore_merges=known.whole_words))
+
+
+def test_tokens_of_tekken(tmp_path: Path) -> None:
+    special = 20
+    known = next(each for each in KNOWN if each.name == "tekken")
+    split = hf_folders.split(*known.expressions)
+    tokenizer = hf_folders.bpe(split, ROWS, ignore_merges=True)
+    bytes_of = {letter: byte for byte, letter in bytes_to_unicode().items()}
+    texts = tokenizer.get_vocab(with_added_tokens=False)
+    words = [
+        bytes(map(bytes_of.__getitem__, text)) for text in sorted(texts, key=texts.__getitem__)
+    ]
+    config = {
+        "pattern": known.expressions[0],
+        "default_vocab_size": special + len(words),
+        "default_num_special_tokens": special,
+    }
+    ranks = [
+        {"rank": rank, "token_bytes": base64.b64encode(word).decode()}
+        for rank, word in enumerate(words)
+    ]
+    tensors = hf_folders.llama(rows=special + len(words))
+    folder = hf_folders.write(tmp_path / "model", tensors, architectures=["MistralForCausalLM"])
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    (folder / "tekken.json").write_text(json.dumps({"config": config, "vocab": ranks}))
+    succeeded("dequantize", folder, tmp_path / "model.gguf")
+    for text in TEXTS:
+        if "<|" not in text:  # which are tokens of the other one
+            wanted = [special + number for number in tokenizer.encode(text).ids]
+            assert ids(tmp_path / "model.gguf", text) == wanted, text
 
 
 def test_tokens_of_digits_and_bytes(tmp_path: Path) -> None:

@@ -108,6 +108,19 @@ def test_biases_that_an_architecture_lacks(tmp_path: Path) -> None:
     refused(folder, name, "'smollm3'")
 
 
+@pytest.mark.parametrize("model_class", ["LlamaModel", "MistralModel"])
+def test_models_without_a_head(tmp_path: Path, model_class: str) -> None:
+    tensors = hf_folders.llama()
+    wanted, _ = converted(hf_folders.write(tmp_path / "whole", tensors))
+    bare = {name.removeprefix("model."): array for name, array in tensors.items()}
+    del bare["lm_head.weight"]
+    config = {"architectures": [model_class], "vocab_size": len(bare["embed_tokens.weight"])}
+    found, _ = converted(hf_folders.write(tmp_path / "bare", bare, **config))
+    assert wanted.keys() - found.keys() == {"output.weight"}
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, wanted[name])
+
+
 def test_tied_embeddings_are_the_head(tmp_path: Path) -> None:
     tensors = hf_folders.llama()
     del tensors["lm_head.weight"]

@@ -17,7 +17,6 @@ from pyarrowquant.llama_cpp.sizes import (
     attention_biases,
     feed_forward,
 )
-from pyarrowquant.reading.gguf import import_gguf
 
 _HEADS = re.compile(
     r"(pooler\.dense|cls\.predictions|cls\.seq_relationship|lm_head|classifier)\b.*"
@@ -56,7 +55,7 @@ class Bert(Architecture):
             yield Place("position_embd.weight", (sizes.positions, columns))
         yield from _norms(columns, "token_embd_norm")
 
-    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+    def layer_places(self, sizes: Sizes, layer: int) -> Iterator[Place]:
         columns, inner = sizes.columns, sizes.inner
         yield from attention(sizes)
         yield from attention_biases(sizes)
@@ -103,15 +102,11 @@ class NomicBert(Bert):
     name = "nomic-bert"
     classes: ClassVar[Sequence[str]] = ("NomicBertModel",)
     counts_positions = False
+    pooling = "MEAN"
 
-    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+    def layer_places(self, sizes: Sizes, layer: int) -> Iterator[Place]:
         columns, keys = sizes.columns, sizes.keys
         yield Place("attn_qkv.weight", (sizes.queries + keys + keys, columns))
         yield Place("attn_output.weight", (columns, sizes.queries))
         yield from feed_forward(sizes)
         yield from _norms(columns, "attn_output_norm", "layer_output_norm")
-
-    def describe(self, metadata: Metadata) -> None:
-        super().describe(metadata)
-        add = metadata.add
-        add.add_pooling_type(import_gguf("Writing").PoolingType.MEAN)

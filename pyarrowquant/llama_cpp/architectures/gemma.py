@@ -38,8 +38,8 @@ class Gemma2(Gemma):
     name = "gemma2"
     classes: ClassVar[Sequence[str]] = ("Gemma2ForCausalLM",)
 
-    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
-        yield from super().layer_places(sizes)
+    def layer_places(self, sizes: Sizes, layer: int) -> Iterator[Place]:
+        yield from super().layer_places(sizes, layer)
         yield from norms(sizes.columns, "post_attention_norm", "post_ffw_norm")
 
     def describe(self, metadata: Metadata) -> None:
@@ -62,8 +62,8 @@ class Gemma3(Gemma):
     classes: ClassVar[Sequence[str]] = ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration")
     has_head = True
 
-    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
-        yield from super().layer_places(sizes)
+    def layer_places(self, sizes: Sizes, layer: int) -> Iterator[Place]:
+        yield from super().layer_places(sizes, layer)
         yield from norms(sizes.columns, "post_attention_norm", "post_ffw_norm")
         yield from norms(sizes.head, "attn_q_norm", "attn_k_norm")
 

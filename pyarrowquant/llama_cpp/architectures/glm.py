@@ -24,7 +24,7 @@ class Glm4(Architecture):
     name = "glm4"
     classes: ClassVar[Sequence[str]] = ("Glm4ForCausalLM",)
 
-    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+    def layer_places(self, sizes: Sizes, layer: int) -> Iterator[Place]:
         yield from norms(sizes.columns, "attn_norm", "post_attention_norm")
         yield from norms(sizes.columns, "ffn_norm", "post_ffw_norm")
         yield from attention(sizes)

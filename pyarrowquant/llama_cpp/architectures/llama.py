@@ -20,7 +20,8 @@ from pyarrowquant.llama_cpp.sizes import (
 )
 from pyarrowquant.llama_cpp.windows import check_positions
 
-_WITHOUT_BIASES = ("MistralForCausalLM", "MixtralForCausalLM")  # whatever their config.json says
+# Whatever their config.json says.
+_WITHOUT_BIASES = ("MistralForCausalLM", "MistralModel", "MixtralForCausalLM")
 
 
 class Llama(Architecture):
@@ -32,8 +33,9 @@ class Llama(Architecture):
         "MistralForCausalLM",
         "MixtralForCausalLM",
         "LlamaModel",
+        "MistralModel",
     )
-    bases: ClassVar[Sequence[str]] = ("LlamaModel",)
+    bases: ClassVar[Sequence[str]] = ("LlamaModel", "MistralModel")
 
     has_biases: ClassVar[bool] = True
 
@@ -41,7 +43,7 @@ class Llama(Architecture):
         stacks = r"^model\.(layers\.\d+)\.block_sparse_moe\.experts\."
         return re.sub(stacks, r"\1.feed_forward.experts.", name)
 
-    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+    def layer_places(self, sizes: Sizes, layer: int) -> Iterator[Place]:
         yield from norms(sizes.columns, "attn_norm", "ffn_norm")
         yield from attention(sizes)
         has_biases = self.has_biases and self.model_class not in _WITHOUT_BIASES

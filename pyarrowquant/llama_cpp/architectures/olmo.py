@@ -17,7 +17,7 @@ class Olmo2(Architecture):
     has_own_head_size = False
     needs_head = True
 
-    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+    def layer_places(self, sizes: Sizes, layer: int) -> Iterator[Place]:
         yield from attention(sizes)
         yield from norms(sizes.queries, "attn_q_norm")
         yield from norms(sizes.keys, "attn_k_norm")

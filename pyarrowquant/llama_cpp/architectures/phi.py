@@ -19,7 +19,7 @@ class Phi3(Architecture):
     classes: ClassVar[Sequence[str]] = ("Phi3ForCausalLM",)
     has_own_head_size = False
 
-    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+    def layer_places(self, sizes: Sizes, layer: int) -> Iterator[Place]:
         columns, keys = sizes.columns, sizes.keys
         yield from norms(columns, "attn_norm", "ffn_norm")
         yield Place("attn_qkv.weight", (sizes.queries + keys + keys, columns))

@@ -26,8 +26,8 @@ class Qwen2(Architecture):
     bases: ClassVar[Sequence[str]] = ("Qwen2Model",)
     has_own_head_size = False
 
-    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
-        yield from super().layer_places(sizes)
+    def layer_places(self, sizes: Sizes, layer: int) -> Iterator[Place]:
+        yield from super().layer_places(sizes, layer)
         yield from attention_biases(sizes)
 
 
@@ -38,8 +38,8 @@ class Qwen3(Architecture):
     classes: ClassVar[Sequence[str]] = ("Qwen3ForCausalLM", "Qwen3Model")
     bases: ClassVar[Sequence[str]] = ("Qwen3Model",)
 
-    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
-        yield from super().layer_places(sizes)
+    def layer_places(self, sizes: Sizes, layer: int) -> Iterator[Place]:
+        yield from super().layer_places(sizes, layer)
         yield from norms(sizes.head, "attn_q_norm", "attn_k_norm")
 
 
@@ -52,7 +52,7 @@ class Qwen2Moe(Architecture):
     has_own_head_size = False
     needs_head = True
 
-    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+    def layer_places(self, sizes: Sizes, layer: int) -> Iterator[Place]:
         yield from norms(sizes.columns, "attn_norm", "ffn_norm")
         yield from attention(sizes)
         if self.hyperparameters.flag("qkv_bias", True):
@@ -87,7 +87,7 @@ class Qwen3Moe(Qwen2Moe):
     has_own_head_size = True
     needs_head = False
 
-    def layer_places(self, sizes: Sizes) -> Iterator[Place]:
+    def layer_places(self, sizes: Sizes, layer: int) -> Iterator[Place]:
         yield from norms(sizes.columns, "attn_norm", "ffn_norm")
         yield from attention(sizes)
         yield from norms(sizes.head, "attn_q_norm", "attn_k_norm")
