@@ -16,6 +16,7 @@ from pyarrowquant.conversion.interrupted import Continued, is_complete, recover
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.preparing import prepare
 from pyarrowquant.conversion.progress import Meter, Step
+from pyarrowquant.conversion.request import Request
 from pyarrowquant.conversion.source import decoded_from, source_bytes, weights_bytes
 from pyarrowquant.conversion.splitting import OutputFile
 from pyarrowquant.conversion.totals import Totals
@@ -268,26 +269,26 @@ def convert(
     (1, 16384, 8.5)
     """
     start = time.perf_counter()
-    job = prepare(
-        source,
-        destination,
-        to,
-        said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
-        recipe,
-        bits_per_weight,
-        size,
-        split,
-        quality_floor,
-        arguments.boolean("double", double),
-        pre_tokenizer,
-        importance,
-        rescale,
-        threads,
-        max_memory,
-        continue_on_error,
-        overwrite,
-        lambda place: recover(place) and resume,
+    request = Request(
+        source=source,
+        destination=destination,
+        to=to,
+        said=said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
+        recipe=recipe,
+        bits_per_weight=bits_per_weight,
+        size=size,
+        split=split,
+        quality_floor=quality_floor,
+        double=arguments.boolean("double", double),
+        pre_tokenizer=pre_tokenizer,
+        importance=importance,
+        rescale=rescale,
+        threads=threads,
+        max_memory=max_memory,
+        continue_on_error=continue_on_error,
+        overwrite=overwrite,
     )
+    job = prepare(request, lambda place: recover(place) and resume)
     totals = job.run(resume, progress)
     left = job.unquantized(totals.skipped)
     files, place = list(job.files_written()), Path(destination)
@@ -363,26 +364,26 @@ def plan(
     >>> planned.layers[0].settings.group_size
     32
     """
-    job = prepare(
-        source,
-        destination,
-        to,
-        said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
-        recipe,
-        bits_per_weight,
-        size,
-        split,
-        quality_floor,
-        arguments.boolean("double", double),
-        pre_tokenizer,
-        importance,
-        rescale,
-        threads,
-        max_memory,
-        continue_on_error,
-        overwrite,
-        lambda place: resume and is_complete(place),
+    request = Request(
+        source=source,
+        destination=destination,
+        to=to,
+        said=said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
+        recipe=recipe,
+        bits_per_weight=bits_per_weight,
+        size=size,
+        split=split,
+        quality_floor=quality_floor,
+        double=arguments.boolean("double", double),
+        pre_tokenizer=pre_tokenizer,
+        importance=importance,
+        rescale=rescale,
+        threads=threads,
+        max_memory=max_memory,
+        continue_on_error=continue_on_error,
+        overwrite=overwrite,
     )
+    job = prepare(request, lambda place: resume and is_complete(place))
     before = job.continued() if resume else None
     fitted, failed = job.fitted(Meter(weights_bytes(job.source), progress))
     layers = [

@@ -1,0 +1,92 @@
+"""What is said of layers that get other settings than those that are asked for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from itertools import chain
+
+from pyarrowquant._core.encodings import INTEGER
+from pyarrowquant._core.quoting import first_few
+from pyarrowquant._core.settings import Settings
+from pyarrowquant.errors import users_level
+from pyarrowquant.formats._format import Format
+from pyarrowquant.reading.model import Model
+from pyarrowquant.recipes.planned import PlannedLayer
+from pyarrowquant.recipes.presets import PRESETS, SENSITIVE
+from pyarrowquant.recipes.recipe import Recipe
+from pyarrowquant.recipes.rule import rule_label
+
+_OF_PRESETS = frozenset(chain(SENSITIVE, *PRESETS.values()))
+
+
+def warn_of_unused(recipe: Recipe | None, model: Model) -> None:
+    """Warn of rules that match no tensor; those of presets are for many models."""
+    unused = [
+        rule_label(rule.said, number)
+        for number, rule in enumerate(() if recipe is None else recipe.rules, 1)
+        if rule not in _OF_PRESETS
+        and not any(
+            rule.matches(name, tensor.shape)
+            for tensor in model.all_tensors
+            for name in (tensor.name, *model.also_called(tensor))
+        )
+    ]
+    if unused:
+        warnings.warn(
+            f"No layer matches: {first_few(unused, separator='; ')}",
+            UserWarning,
+            stacklevel=users_level(),
+        )
+
+
+def warn_of_instead(names: Mapping[Settings, Sequence[str]]) -> None:
+    """Say which layers get other settings than they were to have, for their columns."""
+    for settings, layers in names.items():
+        what = settings.encoding if settings.encoding != INTEGER else f"{settings.bit_width} bits"
+        warnings.warn(
+            f"Their rows are no whole blocks or groups, so these get {what} in groups of "
+            f"{settings.group_size} instead: {first_few(layers)}",
+            UserWarning,
+            stacklevel=users_level(),
+        )
+
+
+def warn_of_ragged(names: Sequence[str], model: Model, target: Format) -> None:
+    tensors = {tensor.name: tensor for tensor in model.all_tensors}
+    kept = [name for name in names if name in tensors and target.keeps(tensors[name], model)]
+    lost = [name for name in names if name not in kept]
+    for what, found in (("Kept", kept), ("Left out", lost)):
+        if found:
+            warnings.warn(
+                f"{what}, as the format does not take their shape: {first_few(found)}",
+                UserWarning,
+                stacklevel=users_level(),
+            )
+
+
+def warn_of_joined(layers: Sequence[PlannedLayer], target: Format) -> None:
+    """Say which layers get other settings than they were to have, for the engine joins them."""
+    same = [str(layer.name) for layer in layers if layer.settings is not None]
+    kept = [str(layer.name) for layer in layers if layer.settings is None]
+    for names, what in (
+        (same, "layers with other settings, so they get the same"),
+        (kept, "layers that are not quantized, so they are not, either"),
+    ):
+        if names:
+            warnings.warn(
+                f"Engines of {target.name} join these to {what}: {first_few(names)}",
+                UserWarning,
+                stacklevel=users_level(),
+            )
+
+
+def warn_of_decoded(decoded: Mapping[str, int]) -> None:
+    if decoded:
+        listed_counts = ", ".join(f"{count} of {coding}" for coding, count in decoded.items())
+        warnings.warn(
+            f"Quantized already, and decoded first: {listed_counts}. Errors are those against the "
+            "decoded weights; quantize float weights where you have them",
+            UserWarning,
+            stacklevel=users_level(),
+        )
