@@ -44,6 +44,9 @@ from pyarrowquant.recipes.text import import_yaml, parse_json, parse_yaml, read_
 _FIELDS = ("name", "extends", "expected", "default", "rules")
 
 
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # between dots
+
+
 @dataclass(frozen=True, init=False)
 class Recipe:
     """How each layer of a model is treated.
@@ -150,18 +153,29 @@ class Recipe:
         >>> Recipe.preset("text").settings_of("model.layers.0.mlp.up_proj.weight", (11008, 4096))
         {}
         """
-        said = self._said_of(layer_name, shape)
+        _, said = self._outcome(layer_name, shape)
         return None if said is None else said.copy()
 
     def applied(self, settings: Settings, layer_name: str, shape: Sequence[int]) -> Settings | None:
         """Return all settings of a layer: these, where the recipe says nothing else."""
-        said = self._said_of(layer_name, shape)
-        return None if said is None else settings.with_overrides(said)
+        return self.decided(settings, layer_name, shape)[1]
 
     def rule_of(self, layer_name: str, shape: Sequence[int]) -> Rule:
         """Return the rule that decides about a layer; the default if none matches."""
-        outcomes = self.resolved._own_outcomes
-        return next(rule for rule, _ in outcomes if rule.matches(layer_name, shape))
+        return self._outcome(layer_name, shape)[0]
+
+    def decided(
+        self, settings: Settings, layer_name: str, shape: Sequence[int]
+    ) -> tuple[Rule, Settings | None]:
+        """Return what `rule_of` and `applied` do."""
+        number = self._deciding(layer_name, shape)
+        rule, said = self.resolved._own_outcomes[number]
+        if said is None:
+            return rule, None
+        key = number, settings
+        if key not in self._applied:
+            self._applied[key] = settings.with_overrides(said)
+        return rule, self._applied[key]
 
     def choices(self, settings: Settings) -> list[Settings]:
         """Return all that `applied` can give for a layer that is not left out.
@@ -182,9 +196,47 @@ class Recipe:
                 raise UsageError(f"{label}, with the settings of the call: {error}") from None
         return found
 
-    def _said_of(self, layer_name: str, shape: Sequence[int]) -> SettingOverrides | None:
-        outcomes = self.resolved._own_outcomes
-        return next(said for rule, said in outcomes if rule.matches(layer_name, shape))
+    def _outcome(
+        self, layer_name: str, shape: Sequence[int]
+    ) -> tuple[Rule, SettingOverrides | None]:
+        """Return the rule that decides about a layer, and the settings that it leads to."""
+        return self.resolved._own_outcomes[self._deciding(layer_name, shape)]
+
+    def _deciding(self, layer_name: str, shape: Sequence[int]) -> int:
+        """Return the place of the rule that decides about a layer.
+
+        Models have tens of thousands of layers whose names differ in numbers between dots, which
+        most rules do not look at: such layers are decided once.
+        """
+        resolved = self.resolved
+        known, kind = resolved._by_kind, _NUMBER.sub(_zeros, layer_name)
+        if not resolved._is_blind_to_numbers or layer_name in resolved._plain_names:
+            known = {}
+        key = kind, tuple(shape)
+        if key not in known:
+            rules = (rule for rule, _ in resolved._own_outcomes)
+            matching = (i for i, rule in enumerate(rules) if rule.matches(layer_name, shape))
+            known[key] = next(matching)
+        return known[key]
+
+    @cached_property
+    def _is_blind_to_numbers(self) -> bool:
+        return all(rule.is_blind_to_numbers for rule in self.rules)
+
+    @cached_property
+    def _plain_names(self) -> frozenset[str]:
+        """Names that rules say without wildcards."""
+        return frozenset().union(*(rule.plain_names for rule in self.rules))
+
+    @cached_property
+    def _by_kind(self) -> dict[tuple[str, tuple[int, ...]], int]:
+        """The places of rules that decide, by names with zeros in their numbers, and shapes."""
+        return {}
+
+    @cached_property
+    def _applied(self) -> dict[tuple[int, Settings], Settings]:
+        """Settings with those that a rule leads to, by its place."""
+        return {}
 
     @cached_property
     def resolved(self) -> Recipe:
@@ -737,3 +789,7 @@ def _is_yaml(path: str | os.PathLike[str]) -> bool:
     if suffix in (".json", ".yaml", ".yml"):
         return suffix != ".json"
     raise ValueError(f"Recipe file {os.fspath(path)!r} must end with .json, .yaml or .yml")
+
+
+def _zeros(number: re.Match[str]) -> str:
+    return "0" * len(number[0])
