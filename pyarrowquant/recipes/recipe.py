@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.arguments import Progress
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.settings import (
-    SETTINGS,
     SettingOverrides,
     Settings,
     contradiction,
@@ -25,26 +24,27 @@ from pyarrowquant._core.settings import (
 )
 from pyarrowquant.errors import ArgumentTypeError, UsageError
 from pyarrowquant.recipes.budget import BitsPerWeight
+from pyarrowquant.recipes.checking import (
+    checked_default,
+    checked_rules,
+    numbered_rule,
+    plain_fields,
+)
+from pyarrowquant.recipes.deciding import Decisions
 from pyarrowquant.recipes.expected import Expected, expected_from
 from pyarrowquant.recipes.mixes import not_for_tables
 from pyarrowquant.recipes.named import extended_name, is_named, unknown
 from pyarrowquant.recipes.presets import PRESETS, PROFILES
 from pyarrowquant.recipes.rule import (
-    FIELDS,
     Rule,
     check_dict,
-    check_fields,
     check_known,
     rule_label,
-    with_bit_width,
 )
 from pyarrowquant.recipes.schemes import SCHEMES
 from pyarrowquant.recipes.text import import_yaml, parse_json, parse_yaml, read_text
 
 _FIELDS = ("name", "extends", "expected", "default", "rules")
-
-
-_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # between dots
 
 
 @dataclass(frozen=True, init=False)
@@ -114,8 +114,8 @@ class Recipe:
         expected: Expected | None = None,
         extends: str | None = None,
     ) -> None:
-        object.__setattr__(self, "rules", _rules(rules))
-        object.__setattr__(self, "default", _default(default))
+        object.__setattr__(self, "rules", checked_rules(rules))
+        object.__setattr__(self, "default", checked_default(default))
         object.__setattr__(
             self, "name", name if name is None else arguments.text("Recipe: name", name)
         )
@@ -130,7 +130,7 @@ class Recipe:
 
     def _check_together(self) -> None:
         """Refuse a rule that contradicts the default."""
-        for number, (rule, said) in enumerate(self._own_outcomes, 1):
+        for number, (rule, said) in enumerate(self._decisions.outcomes, 1):
             if said is not None and (problem := contradiction(said, rule.said)):
                 raise ValueError(f"{rule_label(rule.said, number)}, with the default: {problem}")
 
@@ -153,7 +153,7 @@ class Recipe:
         >>> Recipe.preset("text").settings_of("model.layers.0.mlp.up_proj.weight", (11008, 4096))
         {}
         """
-        _, said = self._outcome(layer_name, shape)
+        _, said = self.resolved._decisions.outcome(layer_name, shape)
         return None if said is None else said.copy()
 
     def applied(self, settings: Settings, layer_name: str, shape: Sequence[int]) -> Settings | None:
@@ -162,20 +162,13 @@ class Recipe:
 
     def rule_of(self, layer_name: str, shape: Sequence[int]) -> Rule:
         """Return the rule that decides about a layer; the default if none matches."""
-        return self._outcome(layer_name, shape)[0]
+        return self.resolved._decisions.outcome(layer_name, shape)[0]
 
     def decided(
         self, settings: Settings, layer_name: str, shape: Sequence[int]
     ) -> tuple[Rule, Settings | None]:
         """Return what `rule_of` and `applied` do."""
-        number = self._deciding(layer_name, shape)
-        rule, said = self.resolved._own_outcomes[number]
-        if said is None:
-            return rule, None
-        key = number, settings
-        if key not in self._applied:
-            self._applied[key] = settings.with_overrides(said)
-        return rule, self._applied[key]
+        return self.resolved._decisions.applied(settings, layer_name, shape)
 
     def choices(self, settings: Settings) -> list[Settings]:
         """Return all that `applied` can give for a layer that is not left out.
@@ -187,7 +180,7 @@ class Recipe:
         """
         found = []
         resolved = self.resolved
-        for number, (rule, said) in enumerate(resolved._own_outcomes, 1):
+        for number, (rule, said) in enumerate(resolved._decisions.outcomes, 1):
             try:
                 found += [] if said is None else [settings.with_overrides(said)]
             except UsageError as error:
@@ -195,48 +188,6 @@ class Recipe:
                 label = "Recipe default" if is_default else rule_label(rule.said, number)
                 raise UsageError(f"{label}, with the settings of the call: {error}") from None
         return found
-
-    def _outcome(
-        self, layer_name: str, shape: Sequence[int]
-    ) -> tuple[Rule, SettingOverrides | None]:
-        """Return the rule that decides about a layer, and the settings that it leads to."""
-        return self.resolved._own_outcomes[self._deciding(layer_name, shape)]
-
-    def _deciding(self, layer_name: str, shape: Sequence[int]) -> int:
-        """Return the place of the rule that decides about a layer.
-
-        Models have tens of thousands of layers whose names differ in numbers between dots, which
-        most rules do not look at: such layers are decided once.
-        """
-        resolved = self.resolved
-        known, kind = resolved._by_kind, _NUMBER.sub(_zeros, layer_name)
-        if not resolved._is_blind_to_numbers or layer_name in resolved._plain_names:
-            known = {}
-        key = kind, tuple(shape)
-        if key not in known:
-            rules = (rule for rule, _ in resolved._own_outcomes)
-            matching = (i for i, rule in enumerate(rules) if rule.matches(layer_name, shape))
-            known[key] = next(matching)
-        return known[key]
-
-    @cached_property
-    def _is_blind_to_numbers(self) -> bool:
-        return all(rule.is_blind_to_numbers for rule in self.rules)
-
-    @cached_property
-    def _plain_names(self) -> frozenset[str]:
-        """Names that rules say without wildcards."""
-        return frozenset().union(*(rule.plain_names for rule in self.rules))
-
-    @cached_property
-    def _by_kind(self) -> dict[tuple[str, tuple[int, ...]], int]:
-        """The places of rules that decide, by names with zeros in their numbers, and shapes."""
-        return {}
-
-    @cached_property
-    def _applied(self) -> dict[tuple[int, Settings], Settings]:
-        """Settings with those that a rule leads to, by its place."""
-        return {}
 
     @cached_property
     def resolved(self) -> Recipe:
@@ -254,13 +205,8 @@ class Recipe:
         raise not_for_tables(self.extends)
 
     @cached_property
-    def _own_outcomes(self) -> list[tuple[Rule, SettingOverrides | None]]:
-        """Each rule with the settings that it leads to; the default is the last."""
-        default = {} if self.default.skip else self.default.said
-        return [
-            (rule, None if rule.skip else _settings(merged(default, rule.said)))
-            for rule in (*self.rules, self.default)
-        ]
+    def _decisions(self) -> Decisions:
+        return Decisions(self.rules, self.default)
 
     @classmethod
     def profile(cls, name: str) -> Recipe:
@@ -439,8 +385,8 @@ class Recipe:
         >>> Recipe([Rule("*embed*", skip=True)], default={"bit_width": 4}).to_dict()
         {'default': {'bit_width': 4}, 'rules': [{'match': '*embed*', 'skip': True}]}
         """
-        rules = [_plain(rule) for rule in self.rules]
-        default = "skip" if self.default.skip else _plain(self.default)
+        rules = [plain_fields(rule) for rule in self.rules]
+        default = "skip" if self.default.skip else plain_fields(self.default)
         parts = {
             "name": self.name,
             "extends": self.extends,
@@ -491,7 +437,7 @@ class Recipe:
             raise ArgumentTypeError(
                 f"Recipe: rules must be a list, got {type(rules).__name__}: {quoted(rules)}"
             )
-        numbered = [_numbered_rule(number, rule) for number, rule in enumerate(rules, 1)]
+        numbered = [numbered_rule(number, rule) for number, rule in enumerate(rules, 1)]
         expected = parts.get("expected")
         own = cls(
             numbered,
@@ -739,57 +685,8 @@ def escaped(name: str) -> str:
     return re.sub(r"([*?[])", r"[\1]", name)
 
 
-def _rules(rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    rules = tuple(rules)
-    for number, rule in enumerate(rules, 1):
-        if not isinstance(rule, Rule):
-            raise ArgumentTypeError(
-                f"Recipe rule {number} must be a Rule, got {type(rule).__name__}: {quoted(rule)}"
-            )
-    return rules
-
-
-def _default(default: Mapping[str, object] | Rule | str | None) -> Rule:
-    if default is None:
-        return Rule()
-    where = "Recipe default"
-    if isinstance(default, str):
-        if default == "skip":
-            return Rule(skip=True)
-        raise ValueError(f"{where} {quoted(default)} must be 'skip' or a dict of settings")
-    said = default.said if isinstance(default, Rule) else check_dict(where, default)
-    said = with_bit_width(where, said)
-    check_known(where, said, ("skip", *SETTINGS))
-    return Rule(**check_fields(where, said))
-
-
-def _numbered_rule(number: int, said: object) -> Rule:
-    """Check a rule while its number is known, which the rule itself does not know."""
-    rule = check_dict(f"Recipe rule {number}", said)
-    where = rule_label(rule, number)
-    rule = with_bit_width(where, rule)
-    check_known(where, rule, FIELDS)
-    return Rule(**check_fields(where, rule))
-
-
-def _settings(said: Mapping[str, Any]) -> SettingOverrides:
-    settings: Any = {field: said[field] for field in SETTINGS if field in said}
-    return cast(SettingOverrides, settings)
-
-
-def _plain(rule: Rule) -> dict[str, Any]:
-    return {
-        field: list(value) if isinstance(value, tuple) else value
-        for field, value in rule.said.items()
-    }
-
-
 def _is_yaml(path: str | os.PathLike[str]) -> bool:
     suffix = Path(path).suffix
     if suffix in (".json", ".yaml", ".yml"):
         return suffix != ".json"
     raise ValueError(f"Recipe file {os.fspath(path)!r} must end with .json, .yaml or .yml")
-
-
-def _zeros(number: re.Match[str]) -> str:
-    return "0" * len(number[0])
