@@ -223,7 +223,7 @@ class Rule:
         else:
             globs = () if self.match is None else _several(self.match)
             patterns = [glob for glob in globs if glob not in self.plain_names]
-        return not any(_TELLS_NUMBERS.search(pattern) for pattern in patterns)
+        return not any(map(_TELLS_NUMBERS.search, patterns))
 
     @cached_property
     def plain_names(self) -> frozenset[str]:
@@ -239,9 +239,9 @@ class Rule:
         return re.compile("|".join(map(_translated, globs))).match if globs else None
 
 
-# Digits that no letter stands before, or of a set or an escape, and what was found before a second
-# time: what has none of these finds no number between dots rather than another of its length.
-_TELLS_NUMBERS = re.compile(r"(?<![A-Za-z_\d])\d|\[[^\]]*\d|\\\w*\d|\(\?P=")
+# What may find one number between dots, and not another of its length: digits that no letter stands
+# before, or of a set or an escape, and what was found before.
+_TELLS_NUMBERS = re.compile(r"(?<![A-Za-z_\d])\d|\[[!^]?\]?[^\[\]]*\d|\\\w*\d|\(\?P=")
 
 
 def _translated(glob: str) -> str:

@@ -14,7 +14,9 @@ from pyarrowquant import Recipe, Rule
 PARTS = ["layers", "w1", "0", "7", "12", "70", "conv1d", "x_2", "_3", "3x", "weight", ""]
 NAMES = st.lists(st.sampled_from(PARTS), min_size=1, max_size=4).map(".".join)
 GLOBS = st.lists(
-    st.sampled_from([*PARTS, ".", "*", "?", "[0-4]", "[!7]", "[a-z]", "1", "5", "_"]),
+    st.sampled_from(
+        [*PARTS, ".", "*", "?", "[0-4]", "[!7]", "[a-z]", "[]a1]", "[[b0-3]", "1", "5", "_"]
+    ),
     min_size=1,
     max_size=5,
 ).map("".join)
