@@ -33,7 +33,7 @@ from pyarrowquant.conversion.planning import (
     with_one_scheme,
     with_ragged_kept,
 )
-from pyarrowquant.conversion.rescaling import rescaled
+from pyarrowquant.conversion.rescaling import check_choice, rescaled
 from pyarrowquant.conversion.results import are_placed
 from pyarrowquant.conversion.size import check_size, file_size
 from pyarrowquant.conversion.source import (
@@ -45,6 +45,7 @@ from pyarrowquant.conversion.source import (
 )
 from pyarrowquant.conversion.splitting import check_split, parts_for
 from pyarrowquant.conversion.unquantized import unquantized
+from pyarrowquant.conversion.whole import check_whole
 from pyarrowquant.errors import UsageError, users_level
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._origin import Origin
@@ -53,6 +54,7 @@ from pyarrowquant.reading.config import CONFIG, warn_of_constants
 from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
+from pyarrowquant.reading.tensors import SCHEMA
 from pyarrowquant.recipes.budget import BitsPerWeight, Budget
 from pyarrowquant.recipes.mixes import mix_named
 from pyarrowquant.recipes.named import file_of, is_named, is_profile
@@ -109,6 +111,26 @@ def prepare(
     if split is not None:
         said_split = check_split(split, destination, target, {"size": size is not None})
         place = Path(os.path.realpath(destination.absolute().parent), destination.name)
+    fitted_to: Budget | None = None
+    if bits_per_weight is not None:
+        fitted_to = BitsPerWeight(bits_per_weight)
+    budget = _budget_name(bits_per_weight, size)
+    if size is not None:
+        others = {
+            "bits_per_weight": bits_per_weight is not None,
+            "continue_on_error": continue_on_error,
+        }
+        size = check_size(size, target, [name for name, is_said in others.items() if is_said])
+    if budget is not None and "bit_width" in said:
+        raise UsageError(f"bit_width= and {budget}= exclude each other")
+    check_choice(rescale)
+    most_bytes = batch_bytes(max_memory)
+    _check_encoding(said, target, budget)
+    given = recipe_of(recipe)
+    if given is not None:
+        _check_mix(given.extends, said, target, budget)
+    floor = arguments.quality_floor(quality_floor)
+    _check_settings(target.usual.with_overrides(said), threads)
     model = open_model(replace(locate(source, None), files=OpenFiles()))
     files = [*files_of(model), *file_of(recipe), *file_of(importance_path)]
     if not is_to_be_placed(place):
@@ -122,6 +144,7 @@ def prepare(
             f"'{source}' lies elsewhere, and to={kind!r} takes all files of its folder along. "
             "Download the folder first"
         )
+    check_whole(model, target)
     model = rescaled(convertible(model), target, rescale)
     moved = model if isinstance(model, RescaledModel) else None
     model = target.viewed(model, pre_tokenizer)
@@ -130,23 +153,10 @@ def prepare(
             f"'{model.location}': split= is for GGUF models and Hugging Face folders, as it takes "
             "a model to load parts. Leave it out"
         )
-    fitted_to: Budget | None = None
-    if bits_per_weight is not None:
-        fitted_to = BitsPerWeight(bits_per_weight)
-    budget = _budget_name(bits_per_weight, size)
-    if size is not None:
-        others = {
-            "bits_per_weight": bits_per_weight is not None,
-            "continue_on_error": continue_on_error,
-        }
-        size = check_size(size, target, [name for name, is_said in others.items() if is_said])
-    _check_encoding(said, target, budget)
-    given = recipe_of(recipe)
     if given is None and budget is None and said.keys() <= {"method"}:
         mix = target.default_mix(model)
     else:
         mix = None if given is None else given.extends
-    _check_mix(mix, said, target, budget)
     importance = importance_in(importance_path, model, said)
     settings = target.defaults(model).with_overrides(said)
     is_changed = quality_floor is not None or (
@@ -161,11 +171,9 @@ def prepare(
         if usual is not None:
             chosen = Recipe(usual.rules, chosen.default.said, chosen.name)
     rules = target.recipe(model, chosen, budget is not None)
-    if budget is not None and "bit_width" in said:
-        raise UsageError(f"bit_width= and {budget}= exclude each other")
     if not is_named(recipe):
         _warn_of_unused(recipe_of(recipe), model)
-    # This checks schema and arguments.
+    # This checks the schema, and arguments with the model's defaults.
     quantize_stream(model.reader(), **asdict(settings), recipe=rules, quality_floor=quality_floor)
     layers = planned(model, settings, rules)
     if "group_size" not in said and "encoding" not in said and target.group_sizes:
@@ -215,15 +223,20 @@ def prepare(
         origin,
         layers,
         fitted_to,
-        arguments.quality_floor(quality_floor),
+        floor,
         continue_on_error,
         threads,
-        batch_bytes(max_memory),
+        most_bytes,
         overwrite,
     )
     if budget is None:
         job.split_files(layers)  # which raises where a tensor does not fit into a file
     return job
+
+
+def _check_settings(settings: Settings, threads: int | None) -> None:
+    """Raise where settings cannot be, whatever they are for."""
+    quantize_stream(SCHEMA.empty_table(), **asdict(settings), threads=threads)
 
 
 def _budget_name(bits_per_weight: float | None, size: int | None) -> str | None:

@@ -189,6 +189,7 @@ class Gguf(SizedFormat):
     """A GGUF file: the source with other tensors, or tensors by themselves."""
 
     name = "gguf"
+    is_of_models = True
     takes_rescaled = True
     has_float32_norms = True
     suffixes = (".gguf",)

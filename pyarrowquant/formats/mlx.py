@@ -214,6 +214,7 @@ class Mlx(Format):
     usual = Settings(method="mse", group_size=64, zero_point="float", scale_dtype="float16")
     group_sizes = (64, 32)
     most_unfit = 0.5  # which get smaller ones
+    is_of_models = True
     takes_rescaled = True
     copies_files = True
     kept = (NO_EXPERTS, NO_MATRIX, NO_WEIGHT, _PARTED)
