@@ -30,6 +30,7 @@ from pyarrowquant.conversion.noted import check_length, folder_of
 from pyarrowquant.conversion.planning import (
     planned,
     with_instead,
+    with_largest,
     with_one_scheme,
     with_ragged_kept,
 )
@@ -210,6 +211,10 @@ def prepare(
     origin = Origin(mix, mix is not None and is_changed, importance, moved is not None, said_split)
     if size is not None:
         fitted_to = file_size(size, target, model, layers, left, origin)
+    if fitted_to is not None and model.tensors is not None:
+        largest = with_largest(target, fitted_to, layers, rules)
+        if largest is not None:
+            rules, fitted_to = largest, None  # nothing is left to choose, nor to measure
     placed = are_placed(target, model, continue_on_error, quality_floor is not None)
     check_room(target, layers, left, model, copied, fitted_to, placed, place, folder_of(place))
     job = Job(
@@ -229,7 +234,7 @@ def prepare(
         most_bytes,
         overwrite,
     )
-    if budget is None:
+    if fitted_to is None:
         job.split_files(layers)  # which raises where a tensor does not fit into a file
     return job
 
