@@ -77,6 +77,12 @@ _OTHER_DTYPES = {
 }
 # mlx-lm takes these apart while loading, and quantizes the parts anew.
 _PARTED = Rule(match="*.kv_b_proj.weight", skip=True, reason="which mlx-lm takes apart")
+_JOINED = Rule(
+    match=("*.switch_mlp.*", "*.switch_glu.*"),
+    ndim=3,
+    skip=True,
+    reason="experts that MLX has joined, which are not quantized again: give the model before MLX",
+)
 _LOADED = {*KEPT_DTYPES, *_OTHER_DTYPES} - _NOT_LOADED
 
 
@@ -217,7 +223,7 @@ class Mlx(Format):
     is_of_models = True
     takes_rescaled = True
     copies_files = True
-    kept = (NO_EXPERTS, NO_MATRIX, NO_WEIGHT, _PARTED)
+    kept = (_JOINED, NO_EXPERTS, NO_MATRIX, NO_WEIGHT, _PARTED)
     short_groups = GROUPS
     reserved_names = RESERVED
 
