@@ -393,7 +393,7 @@ def _safe_open() -> Any:
         from safetensors import safe_open
     except ImportError:
         raise ImportError(
-            "Writing for MLX needs safetensors: pip install pyarrowquant[mlx]"
+            "Writing for MLX needs safetensors: pip install 'pyarrowquant[mlx]'"
         ) from None
     return safe_open
 
