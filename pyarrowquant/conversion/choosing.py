@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
-from pyarrowquant._core.quoting import enumerated, meant
-from pyarrowquant._core.settings import SettingOverrides, Settings, listed, merged
+from pyarrowquant._core.settings import SettingOverrides, Settings, merged
 from pyarrowquant.conversion.importance import importance_in
-from pyarrowquant.conversion.opening import Opened
+from pyarrowquant.conversion.options import Options
 from pyarrowquant.conversion.request import Request
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._format import Format
-from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.reading.importance import Importance
-from pyarrowquant.recipes.mixes import mix_named
+from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.named import is_named, is_profile
 from pyarrowquant.recipes.recipe import Recipe, recipe_of
 
@@ -43,16 +40,14 @@ class Choice:
     importance: Importance | None
 
 
-def choice(request: Request, source: Opened) -> Choice:
-    """Find what layers are quantized with; raise where what is said contradicts itself."""
-    target, model, said, budget = source.target, source.model, source.said, request.budget
-    _check_encoding(said, target, budget)
+def choice(request: Request, options: Options, model: Model) -> Choice:
+    """Find what the layers of a model are quantized with."""
+    target, said, budget = options.target, options.said, request.budget
     given = recipe_of(request.recipe)
     if given is None and budget is None and said.keys() <= {"method"}:
         mix = target.default_mix(model)
     else:
         mix = None if given is None else given.extends
-    _check_mix(mix, said, target, budget)
     importance = importance_in(request.importance, model, said)
     is_changed = request.quality_floor is not None or (
         given is not None and bool(given.rules or given.default.said.keys() - {"method"})
@@ -65,8 +60,6 @@ def choice(request: Request, source: Opened) -> Choice:
         usual = (target.default_recipe if budget is None else target.budget_recipe)(model)
         if usual is not None:
             chosen = Recipe(usual.rules, chosen.default.said, chosen.name)
-    if budget is not None and "bit_width" in said:
-        raise UsageError(f"bit_width= and {budget}= exclude each other")
     return Choice(
         mix,
         mix is not None and is_changed,
@@ -74,41 +67,6 @@ def choice(request: Request, source: Opened) -> Choice:
         target.recipe(model, chosen, budget is not None),
         importance,
     )
-
-
-def _check_mix(mix: str | None, said: SettingOverrides, target: Format, budget: str | None) -> None:
-    """Raise where a mix or scheme is said for a format that has none, or with other settings."""
-    if mix is None:
-        return
-    if mix not in target.mixes:
-        kinds = enumerated(name for name, each in FORMATS.items() if mix in each.mixes)
-        raise UsageError(f"recipe={mix!r} is none of to={target.name!r}: {mix} is of {kinds}")
-    others = [f"{name}=" for name in said if name != "method"]
-    if budget is not None:
-        others.append(f"{budget}=")
-    if others:
-        raise UsageError(f"recipe={mix!r} says the types of all tensors: leave out {others[0]}")
-
-
-def _check_encoding(said: SettingOverrides, target: Format, budget: str | None) -> None:
-    """Raise where a format does not hold the encoding, or nothing is left to fit to a budget."""
-    encoding = said.get("encoding", INTEGER)
-    if encoding not in ENCODING_NAMES:
-        hint = meant(encoding.lower(), ENCODING_NAMES)
-        if mix := mix_named(encoding):
-            hint += f" The mix of llama.cpp is recipe={mix!r}"
-        raise UsageError(f"encoding {encoding!r} must be one of {listed(ENCODING_NAMES)}.{hint}")
-    if encoding not in target.encodings:
-        others = enumerated(name for name, each in FORMATS.items() if encoding in each.encodings)
-        raise UsageError(
-            f"to={target.name!r} holds encoding {listed(target.encodings)}, and not {encoding!r}, "
-            f"which {others} hold"
-        )
-    if encoding != INTEGER and budget is not None:
-        raise UsageError(
-            f"{budget}= fits bit widths, and encoding={encoding!r} has one. Leave "
-            "out one of the two; in Python, Recipe.fit() takes encodings as candidates"
-        )
 
 
 def _with_said(

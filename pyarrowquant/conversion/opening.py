@@ -1,4 +1,4 @@
-"""The source and the destination of a conversion, which are checked first."""
+"""The source of a conversion, opened for its format, and the destination, which must be free."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from pyarrowquant._core.encodings import INTEGER
-from pyarrowquant._core.settings import SettingOverrides
-from pyarrowquant.conversion.destination import check_destination, format_of
+from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.noted import check_length
+from pyarrowquant.conversion.options import Options
 from pyarrowquant.conversion.request import Request
 from pyarrowquant.conversion.rescaling import rescaled
 from pyarrowquant.conversion.source import convertible, files_of, is_local, local_path
-from pyarrowquant.conversion.splitting import check_split, parts_for
-from pyarrowquant.errors import UsageError
-from pyarrowquant.formats._format import Format
-from pyarrowquant.formats._origin import Split
-from pyarrowquant.formats.registry import FORMATS, SUFFIXES
+from pyarrowquant.conversion.splitting import parts_for
+from pyarrowquant.conversion.whole import check_whole
 from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
@@ -29,69 +25,50 @@ from pyarrowquant.rescaling.view import RescaledModel
 
 @dataclass(frozen=True)
 class Opened:
-    """A source that is opened for a format, and where the output will be.
+    """A source that is opened for a format.
 
     Attributes
     ----------
-    target : Format
     model : Model
         With the names and rows of the format.
     rescaled : RescaledModel or None
         What factors were moved in, under the names of the source.
     files : list of Path
         What is read, and so must not be replaced.
-    place : Path
-        Where the output will lie, as links lead.
-    folder : bool
-        Whether that is a folder.
-    split : Split or None
-    said : SettingOverrides
-        What is said of layers, with what the format alone has.
     """
 
-    target: Format
     model: Model
     rescaled: RescaledModel | None
     files: list[Path]
-    place: Path
-    folder: bool
-    split: Split | None
-    said: SettingOverrides
 
 
-def opened(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Opened:
+def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path], bool]) -> Opened:
     """Open the source; raise where it, or the destination, is none for the format.
 
     Parameters
     ----------
     request : Request
+    options : Options
     is_to_be_placed : callable
         Whether an interrupted run has left a complete output for a destination, which this run
         only has to give its place.
     """
-    destination = Path(request.destination)
-    target = _target(request, destination)
-    folder = target.is_folder(destination)
-    source = local_path(os.fspath(request.source))
-    place = Path(os.path.realpath(destination))  # what is written lies where links lead
-    split = None
-    if request.split is not None:
-        others = {"size": request.size is not None}
-        split = check_split(request.split, destination, target, others)
-        place = Path(os.path.realpath(destination.absolute().parent), destination.name)
+    target, split = options.target, options.split
+    source, destination = local_path(os.fspath(request.source)), Path(request.destination)
     model = open_model(replace(locate(source, None), files=OpenFiles()))
     files = [*files_of(model), *file_of(request.recipe), *file_of(request.importance)]
-    if not is_to_be_placed(place):
+    if not is_to_be_placed(options.place):
         written = partial(target.copied_files, model)
         for path in [destination] if split is None else parts_for(destination, split):
-            check_destination(path, request.overwrite, folder, files, written)
+            check_destination(path, request.overwrite, options.folder, files, written)
     target.check_destination(destination)
-    check_length(place)
+    check_length(options.place)
     if target.copies_files and model.folder is not None and not is_local(model):
         raise ValueError(
             f"'{source}' lies elsewhere, and to={target.name!r} takes all files of its folder "
             "along. Download the folder first"
         )
+    check_whole(model, target)
     moved = rescaled(convertible(model), target, request.rescale)
     viewed = target.viewed(moved, request.pre_tokenizer)
     if split is not None and target.default_mix(viewed) is None:
@@ -99,23 +76,4 @@ def opened(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Opened:
             f"'{viewed.location}': split= is for GGUF models and Hugging Face folders, as it takes "
             "a model to load parts. Leave it out"
         )
-    said = request.said
-    if target.usual.encoding != INTEGER:  # the only one that it has
-        said = {"encoding": target.usual.encoding, **said}
-    return Opened(
-        target,
-        viewed,
-        moved if isinstance(moved, RescaledModel) else None,
-        files,
-        place,
-        folder,
-        split,
-        said,
-    )
-
-
-def _target(request: Request, destination: Path) -> Format:
-    kind = format_of(destination, request.to, SUFFIXES)
-    if kind not in FORMATS:
-        raise UsageError(f"to={kind!r} must be one of {', '.join(FORMATS)}")
-    return FORMATS[kind].doubled() if request.double else FORMATS[kind]
+    return Opened(viewed, moved if isinstance(moved, RescaledModel) else None, files)

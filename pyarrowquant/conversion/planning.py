@@ -10,6 +10,7 @@ from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._format import Format, preceded
 from pyarrowquant.formats._fused import sets_of
 from pyarrowquant.reading.model import Model
+from pyarrowquant.recipes.budget import Budget
 from pyarrowquant.recipes.planned import PlannedLayer, plan_layer
 from pyarrowquant.recipes.recipe import Recipe, rules_by_name
 from pyarrowquant.recipes.rule import Rule
@@ -55,6 +56,26 @@ def with_instead(
         changed,
         names,
     )
+
+
+def with_largest(
+    target: Format, budget: Budget, layers: Sequence[PlannedLayer], recipe: Recipe | None
+) -> Recipe | None:
+    """Return the recipe that gives layers the settings that they are planned with.
+
+    These are the largest that a budget may choose. None where it does not hold them all, so that
+    something is left to choose.
+    """
+    wanted: dict[Settings, list[str]] = {}
+    bits = weights = 0
+    for layer in layers:
+        if layer.settings is not None:
+            wanted.setdefault(layer.settings, []).append(str(layer.name))
+            bits += budget.of_layer(target.stored_bits(layer.shape, layer.settings))
+            weights += layer.weights
+    if budget.bits(weights) < bits:
+        return None
+    return preceded(rules_by_name((names, got) for got, names in wanted.items()), recipe)
 
 
 def with_one_scheme(

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pyarrowquant._core import arguments
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.conversion.checks import (
     check_file_names,
@@ -19,12 +18,13 @@ from pyarrowquant.conversion.checks import (
 from pyarrowquant.conversion.choosing import Choice, choice
 from pyarrowquant.conversion.importance import of_layers, with_factors
 from pyarrowquant.conversion.job import Job
-from pyarrowquant.conversion.memory import batch_bytes
 from pyarrowquant.conversion.noted import folder_of
 from pyarrowquant.conversion.opening import Opened, opened
+from pyarrowquant.conversion.options import Options, checked_options
 from pyarrowquant.conversion.planning import (
     planned,
     with_instead,
+    with_largest,
     with_one_scheme,
     with_ragged_kept,
 )
@@ -37,7 +37,7 @@ from pyarrowquant.conversion.planning_warnings import (
 )
 from pyarrowquant.conversion.request import Request
 from pyarrowquant.conversion.results import are_placed
-from pyarrowquant.conversion.size import check_size, file_size
+from pyarrowquant.conversion.size import file_size
 from pyarrowquant.conversion.source import decoded_from
 from pyarrowquant.conversion.unquantized import unquantized
 from pyarrowquant.errors import UsageError
@@ -46,7 +46,7 @@ from pyarrowquant.formats._origin import Origin
 from pyarrowquant.reading.config import CONFIG, warn_of_constants
 from pyarrowquant.reading.importance import Importance
 from pyarrowquant.reading.model import Model
-from pyarrowquant.recipes.budget import BitsPerWeight, Budget
+from pyarrowquant.recipes.budget import Budget
 from pyarrowquant.recipes.named import is_named
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.recipe import recipe_of
@@ -62,62 +62,57 @@ def prepare(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Job:
     is_to_be_placed : callable
         As of `opened`.
     """
-    source = opened(request, is_to_be_placed)
-    target, model = source.target, source.model
-    size = None
-    if request.size is not None:
-        others = {
-            "bits_per_weight": request.bits_per_weight is not None,
-            "continue_on_error": request.continue_on_error,
-        }
-        excluded = [name for name, is_said in others.items() if is_said]
-        size = check_size(request.size, target, excluded)
-    budget: Budget | None = None
-    if request.bits_per_weight is not None:
-        budget = BitsPerWeight(request.bits_per_weight)
-    chosen = choice(request, source)
+    options = checked_options(request)
+    source = opened(request, options, is_to_be_placed)
+    target, model = options.target, source.model
+    chosen = choice(request, options, model)
     if not is_named(request.recipe):
         warn_of_unused(recipe_of(request.recipe), model)
-    # This checks schema and arguments.
+    # This checks the schema, and arguments with the model's defaults.
     quantize_stream(
         model.reader(),
         **asdict(chosen.settings),
         recipe=chosen.recipe,
         quality_floor=request.quality_floor,
     )
-    chosen, layers = _layers(chosen, source)
-    if budget is not None or size is not None:  # which replaces the bits
+    chosen, layers = _layers(chosen, options, model)
+    if request.budget is not None:  # which replaces the bits
         layers = [_with_fitting_bits(layer, target) for layer in layers]
-    _check_layers(request, source, chosen, layers)
+    _check_layers(request, target, model, chosen, layers)
     importance = _importance(chosen.importance, layers, source)
     warn_of_decoded(decoded_from(model, layers))
     left = unquantized(model, target, layers, chosen.recipe)
-    check_file_names(target.file_names(model) if source.folder else ())
+    check_file_names(target.file_names(model) if options.folder else ())
     check_names(target, layers, left)
     check_sizes(layers)
     copied = copied_files(target, model)
     is_rescaled = source.rescaled is not None
-    origin = Origin(chosen.mix, chosen.mix_is_changed, importance, is_rescaled, source.split)
-    if size is not None:
-        budget = file_size(size, target, model, layers, left, origin)
+    origin = Origin(chosen.mix, chosen.mix_is_changed, importance, is_rescaled, options.split)
+    budget: Budget | None = options.budget
+    if options.size is not None:
+        budget = file_size(options.size, target, model, layers, left, origin)
+    if budget is not None and model.tensors is not None:
+        largest = with_largest(target, budget, layers, chosen.recipe)
+        if largest is not None:  # nothing is left to choose, nor to measure
+            chosen, budget = replace(chosen, recipe=largest), None
     placed = are_placed(target, model, request.continue_on_error, request.quality_floor is not None)
-    place = source.place
+    place = options.place
     check_room(target, layers, left, model, copied, budget, placed, place, folder_of(place))
     job = Job(
         source=model,
         files=source.files,
         destination=place,
         target=target,
-        folder=source.folder,
+        folder=options.folder,
         settings=chosen.settings,
         recipe=chosen.recipe,
         origin=origin,
         layers=layers,
         budget=budget,
-        quality_floor=arguments.quality_floor(request.quality_floor),
+        quality_floor=options.quality_floor,
         continue_on_error=request.continue_on_error,
         threads=request.threads,
-        batch_bytes=batch_bytes(request.max_memory),
+        batch_bytes=options.batch_bytes,
         overwrite=request.overwrite,
     )
     if budget is None:
@@ -125,11 +120,11 @@ def prepare(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Job:
     return job
 
 
-def _layers(chosen: Choice, source: Opened) -> tuple[Choice, list[PlannedLayer]]:
+def _layers(chosen: Choice, options: Options, model: Model) -> tuple[Choice, list[PlannedLayer]]:
     """List what becomes of layers, and what is chosen by that."""
-    target, model, settings, rules = source.target, source.model, chosen.settings, chosen.recipe
+    target, said, settings, rules = options.target, options.said, chosen.settings, chosen.recipe
     layers = planned(model, settings, rules)
-    if "group_size" not in source.said and "encoding" not in source.said and target.group_sizes:
+    if "group_size" not in said and "encoding" not in said and target.group_sizes:
         group_size = target.fitting_group_size(layers)
         if group_size != settings.group_size:
             settings = replace(settings, group_size=group_size)
@@ -144,10 +139,13 @@ def _layers(chosen: Choice, source: Opened) -> tuple[Choice, list[PlannedLayer]]
 
 
 def _check_layers(
-    request: Request, source: Opened, chosen: Choice, layers: Sequence[PlannedLayer]
+    request: Request,
+    target: Format,
+    model: Model,
+    chosen: Choice,
+    layers: Sequence[PlannedLayer],
 ) -> None:
     """Raise where the format cannot have these layers, or has none of them."""
-    target, model = source.target, source.model
     target.check_plan(layers, model, chosen.settings)
     target.warn_of_mix(chosen.mix, layers)
     _check_any(model, target, layers, chosen)

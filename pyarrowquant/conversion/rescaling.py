@@ -16,6 +16,12 @@ from pyarrowquant.rescaling.view import RescaledModel
 _CHOICES = ("off", "on", "auto")
 
 
+def check_choice(rescale: str) -> None:
+    """Raise where it is none that `rescaled` knows."""
+    if rescale not in _CHOICES:
+        raise UsageError(f"rescale={rescale!r} must be one of {listed(_CHOICES)}")
+
+
 def rescaled(model: Model, target: Format, rescale: str) -> Model:
     """Return the model with other weights that compute the same, if that is wanted.
 
@@ -24,8 +30,6 @@ def rescaled(model: Model, target: Format, rescale: str) -> Model:
     UsageError
         It is wanted of a model or for a format that does not have it.
     """
-    if rescale not in _CHOICES:
-        raise UsageError(f"rescale={rescale!r} must be one of {listed(_CHOICES)}")
     if rescale == "off":
         return model
     if isinstance(model, ShardedModel) and target.takes_rescaled and (config := model.config):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from pyarrow import fs
 
 from pyarrowquant.conversion.result_files import is_table, schema_of, tables_in
+from pyarrowquant.errors import users_level
 from pyarrowquant.reading.config import CONFIG, quantizations_in, read_config
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
@@ -58,6 +60,14 @@ def _refuse_contradiction(model: Model) -> None:
         return
     spared = list(_texts(quantization))  # names of modules, as each format has them
     usual = Recipe.preset("text")  # embeddings and heads are spared without a word
+    if not any(isinstance(tensor, CodedTensor) for tensor in model.tensors or ()):
+        warnings.warn(
+            f"'{model.folder}/{CONFIG}' has {key}, and none of the weights are quantized: it is "
+            "taken as left over, and left out",
+            UserWarning,
+            stacklevel=users_level(),
+        )
+        return
     plain = [
         tensor
         for tensor in model.tensors or ()

@@ -33,7 +33,7 @@ def import_llama_cpp() -> Any:
         import llama_cpp
     except ImportError:
         raise ImportError(
-            "Evaluating needs llama-cpp-python: pip install pyarrowquant[evaluate]"
+            "Evaluating needs llama-cpp-python: pip install 'pyarrowquant[evaluate]'"
         ) from None
     return llama_cpp
 

@@ -72,6 +72,8 @@ class Format(ABC):
         Whether tensors that are kept have names that layers must not take.
     longest_name : int or None
         Bytes of names that all engines load.
+    is_of_models : bool
+        Whether engines load what is written as a model, and not as tensors of any.
     takes_rescaled : bool
         Whether it holds all that a Hugging Face folder computes with, so that factors may be moved
         from one tensor to another.
@@ -100,6 +102,7 @@ class Format(ABC):
     reserved_names: ClassVar[frozenset[str]] = frozenset()
     checks_kept_names: ClassVar[bool] = True
     longest_name: ClassVar[int | None] = None
+    is_of_models: ClassVar[bool] = False
     takes_rescaled: ClassVar[bool] = False
     has_float32_norms: ClassVar[bool] = False
     unit_layer_scales: ClassVar[bool] = False

@@ -169,6 +169,7 @@ class Bitsandbytes(Format):
     name = "bitsandbytes"
     encodings = _ENCODINGS
     usual = Settings(method="mse").with_overrides({"encoding": ENCODING})
+    is_of_models = True
     copies_files = True
     short_groups = ()
     reserved_names = RESERVED

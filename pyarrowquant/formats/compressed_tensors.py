@@ -193,6 +193,7 @@ class CompressedTensors(Format):
     mixes = tuple(SCHEMES)
     usual = Settings(method="mse", zero_point="symmetric")
     group_sizes = (128, 64, 32)
+    is_of_models = True
     takes_rescaled = True
     copies_files = True
     short_groups = ()

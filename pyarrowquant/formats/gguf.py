@@ -189,6 +189,7 @@ class Gguf(SizedFormat):
     """A GGUF file: the source with other tensors, or tensors by themselves."""
 
     name = "gguf"
+    is_of_models = True
     takes_rescaled = True
     has_float32_norms = True
     suffixes = (".gguf",)
@@ -211,7 +212,8 @@ class Gguf(SizedFormat):
                 return FolderModel(model, pre_tokenizer)
             warnings.warn(
                 f"'{model.folder.within(CONFIG)}' names no class of models (architectures), so "
-                "tensors are written under their own names, which llama.cpp does not load",
+                "tensors are written under their own names, which llama.cpp does not load. For a "
+                'model that it loads say the class there, such as ["LlamaForCausalLM"]',
                 UserWarning,
                 stacklevel=users_level(),
             )

@@ -77,6 +77,12 @@ _OTHER_DTYPES = {
 }
 # mlx-lm takes these apart while loading, and quantizes the parts anew.
 _PARTED = Rule(match="*.kv_b_proj.weight", skip=True, reason="which mlx-lm takes apart")
+_JOINED = Rule(
+    match=("*.switch_mlp.*", "*.switch_glu.*"),
+    ndim=3,
+    skip=True,
+    reason="experts that MLX has joined, which are not quantized again: give the model before MLX",
+)
 _LOADED = {*KEPT_DTYPES, *_OTHER_DTYPES} - _NOT_LOADED
 
 
@@ -214,9 +220,10 @@ class Mlx(Format):
     usual = Settings(method="mse", group_size=64, zero_point="float", scale_dtype="float16")
     group_sizes = (64, 32)
     most_unfit = 0.5  # which get smaller ones
+    is_of_models = True
     takes_rescaled = True
     copies_files = True
-    kept = (NO_EXPERTS, NO_MATRIX, NO_WEIGHT, _PARTED)
+    kept = (_JOINED, NO_EXPERTS, NO_MATRIX, NO_WEIGHT, _PARTED)
     short_groups = GROUPS
     reserved_names = RESERVED
 
@@ -386,7 +393,7 @@ def _safe_open() -> Any:
         from safetensors import safe_open
     except ImportError:
         raise ImportError(
-            "Writing for MLX needs safetensors: pip install pyarrowquant[mlx]"
+            "Writing for MLX needs safetensors: pip install 'pyarrowquant[mlx]'"
         ) from None
     return safe_open
 

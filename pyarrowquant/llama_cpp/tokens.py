@@ -8,6 +8,7 @@ from typing import Any
 
 from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant.errors import users_level
+from pyarrowquant.llama_cpp.overlaps import told_apart_otherwise
 from pyarrowquant.llama_cpp.tokenizer_files import AddedToken
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # ggml's numbers
@@ -74,6 +75,7 @@ class Tokens:
             Whether one may take the number of another token of the model.
         """
         self._warn_of_strips(added)
+        self._warn_of_overlaps([token for token in added if token.id < len(self)])
         beyond = {token.content: token.said_in for token in added if token.id >= len(self)}
         if beyond:
             warnings.warn(
@@ -135,6 +137,18 @@ class Tokens:
                 f"{next(iter(strips.values()))} has tokens with lstrip or rstrip, so that spaces "
                 "beside them go, which llama.cpp mostly leaves: "
                 f"{first_few(list(map(repr, strips)))}",
+                UserWarning,
+                stacklevel=users_level(),
+            )
+
+    def _warn_of_overlaps(self, added: Sequence[AddedToken]) -> None:
+        if found := told_apart_otherwise(added):
+            (text, (first, second)), *_ = found.items()
+            places = {token.content: token.said_in for token in added}
+            warnings.warn(
+                f"{places[second]} has {quoted(second)}, which overlaps {quoted(first)} in texts "
+                f"such as {quoted(text)}: llama.cpp takes the longer token there, and tokenizers "
+                "the first one. Keep such texts out of prompts",
                 UserWarning,
                 stacklevel=users_level(),
             )

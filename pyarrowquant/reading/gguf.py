@@ -28,7 +28,7 @@ def import_gguf(doing: str) -> Any:
     try:
         import gguf
     except ImportError:
-        raise ImportError(f"{doing} GGUF needs gguf: pip install pyarrowquant[gguf]") from None
+        raise ImportError(f"{doing} GGUF needs gguf: pip install 'pyarrowquant[gguf]'") from None
     return gguf
 
 

@@ -111,7 +111,8 @@ class Location:
             # PyArrow leaves out links to nothing, which are files that are missing.
             names = [entry.name for entry in os.scandir(self.path) if not entry.is_dir()]
         else:
-            found = self.filesystem.get_file_info(fs.FileSelector(self.path))
+            with _reached(self.filesystem, self.path):
+                found = self.filesystem.get_file_info(fs.FileSelector(self.path))
             names = [info.base_name for info in found if info.type == fs.FileType.File]
         return sorted(name for name in names if not is_companion(name))
 
@@ -129,7 +130,28 @@ class Location:
             file.forget_pages()
 
     def _info(self) -> Any:
-        return self.filesystem.get_file_info(self.path)
+        with _reached(self.filesystem, self.path):
+            return self.filesystem.get_file_info(self.path)
+
+
+@contextmanager
+def _reached(filesystem: Any, path: str) -> Iterator[None]:
+    """Raise an OSError where fsspec does not reach a file, whatever its libraries raise."""
+    if not isinstance(filesystem, fs.PyFileSystem):
+        yield
+        return
+    try:
+        yield
+    except (FileNotFoundError, PermissionError, MemoryError):
+        raise
+    except Exception as error:
+        why = (str(error).splitlines() or [""])[0] or type(error).__name__
+        name = getattr(filesystem.handler, "fs", None)
+        of = "" if name is None else f" by {type(name).__name__}"
+        raise OSError(
+            f"'{path}' cannot be read{of}: {why}. Check the address and the network, or download "
+            "it and give the path of the files"
+        ) from error
 
 
 def is_companion(name: str) -> bool:
@@ -302,8 +324,10 @@ class ReadFile:
 
     def __init__(self, filesystem: Any, path: str) -> None:
         self._path = path
-        self._file = filesystem.open_input_file(path)
-        self.size: int = self._file.size()
+        self._filesystem = filesystem
+        with _reached(filesystem, path):
+            self._file = filesystem.open_input_file(path)
+            self.size: int = self._file.size()
 
     def __enter__(self) -> ReadFile:
         return self
@@ -320,8 +344,9 @@ class ReadFile:
         """Return so many bytes at an offset, as a buffer."""
         if length == 0:
             return pa.py_buffer(b"")
-        self._file.seek(offset)
-        buffer = self._file.read_buffer(length)
+        with _reached(self._filesystem, self._path):
+            self._file.seek(offset)
+            buffer = self._file.read_buffer(length)
         if buffer.size != length:
             raise ValueError(
                 f"{self._path}: {length} bytes at {offset} were asked for, {buffer.size} came"

@@ -135,6 +135,12 @@ class Model(ABC):
             )
         self._refuse_codes()
 
+    @cached_property
+    def has_unread_codes(self) -> bool:
+        """Whether some matrices are codes that reading does not decode."""
+        names = {tensor.name for tensor in self.tensors or ()}
+        return any(_is_coded(tensor, names) for tensor in self.tensors or ())
+
     def _refuse_codes(self) -> None:
         """Raise where most of the matrices are codes already."""
         names = {tensor.name for tensor in self.tensors or ()}

@@ -60,7 +60,7 @@ def import_onnx(doing: str) -> Any:
     try:
         import onnx
     except ImportError:
-        raise ImportError(f"{doing} ONNX needs onnx: pip install pyarrowquant[onnx]") from None
+        raise ImportError(f"{doing} ONNX needs onnx: pip install 'pyarrowquant[onnx]'") from None
     return onnx
 
 

@@ -21,9 +21,7 @@ from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.strict_json import parse_object
 from pyarrowquant.reading.tensors import (
     DECODED,
-    CodedTensor,
     Tensor,
-    UndecodableTensor,
     batch_of,
     check_some_left,
     decoded_batch,
@@ -34,7 +32,7 @@ from pyarrowquant.reading.tensors import (
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 INDEX_SUFFIX = ".safetensors.index.json"
-_SHARD = re.compile(r"(.*[-_.])(\d+)-of-(\d+)(.*\.safetensors)")
+_SHARD = re.compile(r"(.*[-_.])(\d+)-of-(\d+)(.*\.(?:safetensors|gguf))")
 _MOST_SHARDS = 100_000
 
 
@@ -51,6 +49,12 @@ def read_file(location: Location) -> list[Shard]:
     """Read the header of a file."""
     with location.open() as file:
         return [Shard(location, file.size, read_tensors(file, str(location)))]
+
+
+def files_by_name(name: str) -> int:
+    """Return of how many files a model is, one of which has this name, as far as that says."""
+    said = _SHARD.fullmatch(name)
+    return 1 if said is None else int(said[3])
 
 
 def read_folder(folder: Location) -> list[Shard]:
@@ -228,12 +232,12 @@ class ShardedModel(Model):
 
     @cached_property
     def config(self) -> dict[str, Any] | None:
-        """What config.json of the folder says, but of codes that reading decodes."""
+        """What config.json of the folder says, but of codes that reading decodes, or that are not.
+
+        It says so of none where it was left over, as by scripts that decode weights.
+        """
         said = super().config
-        kinds = {type(tensor) for tensor in self.tensors}
-        if said is None or CodedTensor not in kinds or UndecodableTensor in kinds:
-            return said
-        return without_quantization(said)
+        return said if said is None or self.has_unread_codes else without_quantization(said)
 
     @cached_property
     def tensors(self) -> Sequence[Tensor]:

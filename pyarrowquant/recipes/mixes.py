@@ -26,9 +26,14 @@ MIXES = {
 }
 
 
+# As llama-quantize has them.
+_SHORT = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
+
+
 def mix_named(name: str) -> str | None:
-    """Return the name of a mix as llama.cpp writes it; None if it is none."""
+    """Return the name of a mix as llama.cpp writes it in full; None if it is none."""
     upper = name.upper()
+    upper = _SHORT.get(upper, upper)
     return upper if upper in MIXES else None
 
 

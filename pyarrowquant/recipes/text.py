@@ -46,7 +46,7 @@ def import_yaml() -> Any:
     try:
         import yaml
     except ImportError:
-        raise ImportError("YAML recipes need PyYAML: pip install pyarrowquant[yaml]") from None
+        raise ImportError("YAML recipes need PyYAML: pip install 'pyarrowquant[yaml]'") from None
     return yaml
 
 

@@ -23,7 +23,7 @@ def test_the_extra_is_named(files: tuple[Path, Path]) -> None:
     model, text = files
     said = failed("evaluate", model, "--text", text)
     assert said == (
-        "Error: Evaluating needs llama-cpp-python: pip install pyarrowquant[evaluate]\n"
+        "Error: Evaluating needs llama-cpp-python: pip install 'pyarrowquant[evaluate]'\n"
     )
 
 

@@ -144,6 +144,34 @@ def test_tokens_added_to_bytes(tmp_path: Path) -> None:
     check(folder_of(tmp_path, tokenizer), tokenizer, texts)
 
 
+@pytest.mark.parametrize(
+    ("added", "texts"),
+    [
+        (("<a>", "<a><b>", "<a><b>c"), ("<a><b>", "x<a><b>c<a> <a>", "<a><a><b><b>c")),
+        (("@@", "@@@", "@@@@"), ("@@@@@", "a @@@ @ @@@@@@@@")),
+    ],
+)
+def test_added_tokens_of_which_one_begins_as_another(
+    tmp_path: Path, added: tuple[str, ...], texts: tuple[str, ...]
+) -> None:
+    tokenizer = hf_folders.bpe(rows=600)
+    tokenizer.add_special_tokens(list(added))
+    check(folder_of(tmp_path, tokenizer), tokenizer, texts)
+
+
+def test_added_tokens_that_overlap(tmp_path: Path) -> None:
+    """A warning has a text with other tokens."""
+    tokenizer = hf_folders.bpe(rows=600)
+    tokenizer.add_special_tokens(["<x>ab", "abcdefg"])
+    path, said = written(folder_of(tmp_path, tokenizer))
+    assert "'abcdefg', which overlaps '<x>ab' in texts such as '<x>abcdefg': llama.cpp" in said
+    texts = ["<x>abcdefg", "<x>ab cd", "<x> abcdefg"]
+    wanted = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+    ours = found(path, texts)
+    assert ours[0] != wanted[0]
+    assert ours[1:] == wanted[1:]
+
+
 # BPE of sentencepiece's pieces.
 
 

@@ -123,7 +123,7 @@ def test_extras_that_are_missing(
     np.savez(tmp_path / "m.npz", **{UP: WEIGHTS})
     monkeypatch.setitem(sys.modules, module, None)
     said = refused(tmp_path / "m.npz", tmp_path / "out", "--to", to)
-    assert f"pip install pyarrowquant[{to}]" in said
+    assert f"pip install 'pyarrowquant[{to}]'" in said
 
 
 def test_names_of_tensors_that_llama_cpp_does_not_load(tmp_path: Path) -> None:

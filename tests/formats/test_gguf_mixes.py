@@ -148,6 +148,13 @@ def test_showing_a_mix_explains_it() -> None:
     assert "q5_k in the first 1/8 of the layers" in shown.stderr
 
 
+@pytest.mark.parametrize("name", ["Q3_K", "q4_k", "Q5_k"])
+def test_short_names_are_those_of_llama_quantize(tmp_path: Path, name: str) -> None:
+    source = llama(tmp_path / "m.gguf", layers=2)
+    assert plan(source, tmp_path / "out.gguf", recipe=name).mix == f"{name.upper()}_M"
+    assert Recipe.preset(name).name == f"{name.upper()}_M"
+
+
 def test_names_that_are_near() -> None:
     shown = run("recipe", "show", "Q4KM")
     assert "Did you mean 'Q4_K_M'?" in shown.stderr

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnx_models
 import pytest
-from commands import failed
+from commands import failed, run
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from fsspec.registry import _registry
 from safetensors.numpy import save, save_file
@@ -63,12 +63,26 @@ def test_folders_of_tables(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["quantization_config", "compression_config", "quantization"])
 @pytest.mark.parametrize("to", ["parquet", "mlx"])
 def test_configurations_that_say_so(tmp_path: Path, part: str | None, key: str, to: str) -> None:
-    save_file({"up.weight": UP}, tmp_path / "model.safetensors")
+    """Codes that nobody decodes are refused; where none are there, the key was left over."""
+    model, out = tmp_path / "m", tmp_path / "out"
+    model.mkdir()
+    save_file({"up.weight": UP, "down.qweight": np.ones((8, 8), np.int32)}, model / "a.safetensors")
     said = {key: {"quant_method": "gptq"}}
-    (tmp_path / "config.json").write_text(json.dumps(said if part is None else {part: said}))
-    error = failed("quantize", tmp_path, tmp_path / "out", "--to", to)
+    config = said if part is None else {part: {"heads": 2, **said}}
+    (model / "config.json").write_text(json.dumps({"dtype": "float32", **config}))
+    error = failed("quantize", model, out, "--to", to)
     where = key if part is None else f"{part}.{key}"
     assert f"is quantized already: its config.json has {where} ('gptq')" in error
+    save_file({"up.weight": UP}, model / "a.safetensors")
+    result = run("quantize", model, out, "--to", to)
+    assert result.exit_code == 0, result.output
+    assert f"'{model}/config.json' has {where}, and none of the weights are quantized: it is" in (
+        result.stderr
+    )
+    if to == "mlx":
+        written = json.loads((out / "config.json").read_text())
+        assert "gptq" not in json.dumps(written)
+        assert part is None or written[part] == {"heads": 2}
 
 
 @pytest.mark.parametrize("scale", ["up.SCB", "up.scales", "up.weight.scale"])

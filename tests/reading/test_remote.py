@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from child import run_child
+from commands import failed
 from conftest import Arrays
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.registry import _registry
 from models import assert_reads, floats, mappings_of
 from pyarrow import fs
 from safetensors.numpy import save
@@ -118,3 +120,25 @@ def test_without_fsspec(model_file: Path) -> None:
             else:
                 raise SystemExit("no error")
     """)
+
+
+class Unreachable(fsspec.AbstractFileSystem):
+    """Raises what libraries of the web do, which is no OSError."""
+
+    protocol = "unreachable"
+
+    class Error(Exception):
+        pass
+
+    def info(self, path: str, **_: Any) -> Any:
+        raise self.Error("[Errno -2] Name or service not known\nmore")
+
+
+def test_a_filesystem_that_is_not_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No traceback, whatever class of error a library has."""
+    monkeypatch.setitem(_registry, "unreachable", Unreachable)
+    error = failed("quantize", "unreachable://owner/model", tmp_path / "out.parquet")
+    assert error == (
+        "Error: 'owner/model' cannot be read by Unreachable: [Errno -2] Name or service not known. "
+        "Check the address and the network, or download it and give the path of the files\n"
+    )

@@ -40,7 +40,7 @@ def test_wrong_suffix(tmp_path: Path, name: str) -> None:
 
 def test_yaml_without_pyyaml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
-    text = "YAML recipes need PyYAML: pip install pyarrowquant[yaml]"
+    text = "YAML recipes need PyYAML: pip install 'pyarrowquant[yaml]'"
     assert message(ImportError, lambda: Recipe().to_yaml()) == text
     assert message(ImportError, lambda: Recipe.from_yaml("{}")) == text
     assert message(ImportError, lambda: Recipe().save(tmp_path / "a.yml")) == text

@@ -30,7 +30,7 @@ def check_installed() -> None:
     """Say what is missing before any work."""
     for package, name in (("jinja2", "Jinja2"), ("plotly", "Plotly")):
         if find_spec(package) is None:
-            raise ImportError(f"Reports need {name}: pip install pyarrowquant[report]")
+            raise ImportError(f"Reports need {name}: pip install 'pyarrowquant[report]'")
 
 
 @dataclass(frozen=True)

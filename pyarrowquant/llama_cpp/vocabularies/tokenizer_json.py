@@ -23,7 +23,7 @@ def import_tokenizers() -> Any:
     except ImportError:
         raise ImportError(
             "Finding out what a tokenizer does to texts needs tokenizers: "
-            "pip install pyarrowquant[gguf]"
+            "pip install 'pyarrowquant[gguf]'"
         ) from None
     return tokenizers
 

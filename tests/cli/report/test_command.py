@@ -75,5 +75,5 @@ def test_a_missing_package_is_one_line(
     monkeypatch.setitem(sys.modules, package, None)
     error = failed("report", result, "--html", tmp_path / "report.html")
     assert error.count("\n") == 1
-    assert "pip install pyarrowquant[report]" in error
+    assert "pip install 'pyarrowquant[report]'" in error
     assert names_in(tmp_path) == []

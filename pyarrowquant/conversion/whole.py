@@ -1,0 +1,52 @@
+"""Whether a source is a whole model, as files for an engine want it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+from pyarrowquant._core.quoting import quoted
+from pyarrowquant.errors import users_level
+from pyarrowquant.formats._format import Format
+from pyarrowquant.reading.config import read_config
+from pyarrowquant.reading.location import Location
+from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.safetensors import files_by_name
+
+_ADAPTER, _ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+def check_whole(model: Model, target: Format) -> None:
+    """Refuse a part of a model where the format is for engines; else warn of it.
+
+    Raises
+    ------
+    ValueError
+        The source is one of several files, or an adapter, which engines do not run alone.
+    """
+    name, count = model.location.name, files_by_name(model.location.name)
+    if count > len(model.files):
+        what = (
+            f"'{model.location}' is one of {count} files of a model. For the whole model give its "
+            f"folder, '{model.location.parent}'"
+        )
+    elif any(file.name == _ADAPTER for file in model.files):
+        what = _of_adapter(model, model.location.parent if name == _ADAPTER else model.location)
+    else:
+        return
+    if target.is_of_models:
+        raise ValueError(f"{what}. A part alone goes to parquet, arrow or onnx")
+    warnings.warn(what, UserWarning, stacklevel=users_level())
+
+
+def _of_adapter(model: Model, folder: Location) -> str:
+    path = folder.within(_ADAPTER_CONFIG)
+    base = read_config(path).get("base_model_name_or_path") if path.exists() else None
+    of = f" of {quoted(base)}" if isinstance(base, str) else ""
+    place = folder.path.rstrip("/")
+    merged = f"{place}-merged"
+    return (
+        f"'{model.location}' is an adapter{of}, and not a model. Merge them in Python with peft: "
+        f"AutoPeftModel.from_pretrained({json.dumps(place)}).merge_and_unload()"
+        f".save_pretrained({json.dumps(merged)}), and give '{merged}'"
+    )
