@@ -43,7 +43,7 @@ KINDS = {
         ["--to", "compressed-tensors", "--group-size", "64"],
         EIGHT_BITS,
     ),
-    "bitsandbytes": ("out", "out", ["--to", "bitsandbytes"], EIGHT_BITS),
+    "bitsandbytes": ("out", "out", ["--to", "bitsandbytes"], ["--double"]),
     "mlx": ("out", "out", ["--to", "mlx"], EIGHT_BITS),
     "gguf": ("out.gguf", "out.gguf", [], EIGHT_BITS),
     "gguf-model": ("out.gguf", "out.gguf", ["--recipe", "Q4_0"], ["--recipe", "Q4_1"]),
