@@ -22,12 +22,13 @@ from pyarrowquant.conversion.noted import (
     check_same,
     folder_of,
     has_its_place,
+    last_name,
     noted_at_end,
     noted_in,
     output_in,
     remove_folder,
 )
-from pyarrowquant.conversion.parts import last_done
+from pyarrowquant.conversion.parts import last_part, last_placed
 from pyarrowquant.conversion.placing_parts import place_parts
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.formats._outputs import clear_abandoned
@@ -49,8 +50,16 @@ class Continued:
     is_complete: bool
 
 
-def continued(destination: Path, run: dict[str, Any]) -> Continued | None:
+def continued(destination: Path, run: dict[str, Any], are_placed: bool) -> Continued | None:
     """Return what an interrupted run has left that can be continued; None if there is nothing.
+
+    Parameters
+    ----------
+    destination : Path
+    run : dict
+        What decides about the results.
+    are_placed : bool
+        Whether results have their places in the output, and are not kept as parts.
 
     Raises
     ------
@@ -67,7 +76,7 @@ def continued(destination: Path, run: dict[str, Any]) -> Continued | None:
         if found is None:
             return None
         check_same(found, json.loads(json.dumps(run)), destination)
-        done = last_done(folder)
+        done = last_placed(folder) if are_placed else last_part(folder)
         if found.name == COMPLETE or done is not None:
             return Continued(0 if done is None else done.read, found.name == COMPLETE)
     return None
@@ -94,10 +103,14 @@ def recover(destination: Path) -> bool:
         complete = noted_at_end(folder)
         if complete is not None:
             aside = destination.with_name(complete["aside"])
+            has_place = has_its_place(destination, complete)
             if complete.get("replaces") is not None:
+                last = destination.with_name(last_name(destination, complete))
+                if last.exists() and not has_place:  # nothing was taken away yet
+                    return True
                 with suppress(FileNotFoundError, FileExistsError):  # which resuming says
                     place_parts(destination, output_in(folder), complete)
-            elif has_its_place(destination, complete):
+            elif has_place:
                 remove(aside)
                 remove_unused_data(destination, set(complete["obsolete"]))
                 if complete["mode"] is not None:

@@ -153,7 +153,13 @@ class Job:
 
     def continued(self) -> Continued | None:
         """Return what an interrupted run of the same job has left to go on from."""
-        return continued(self.destination, self._identity())
+        return continued(self.destination, self._identity(), self._are_placed)
+
+    @property
+    def _are_placed(self) -> bool:
+        """Whether results get their places in the output as they come."""
+        has_floor = self.quality_floor is not None
+        return are_placed(self.target, self.source, self.continue_on_error, has_floor)
 
     def unquantized(self, failed: Sequence[LayerError]) -> tuple[UnquantizedTensor, ...]:
         """List what is not quantized, some layers for they failed."""
@@ -286,9 +292,7 @@ class Job:
 
     def _results(self, work: Work, recipe: Recipe | None) -> ResultsOfRun:
         """Return where results go."""
-        if not are_placed(
-            self.target, self.source, self.continue_on_error, self.quality_floor is not None
-        ):
+        if not self._are_placed:
             return KeptResults(work, self._write)
         layers = self._layouts(recipe)
         outline = self.target.outline(layers, self.source, self.settings, self.origin)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pyarrowquant.conversion.lock import refuse_others
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.reading.location import locate
 
@@ -41,6 +42,9 @@ class Done:
     def from_json(cls, text: str | bytes) -> Done:
         """Return what `to_json` was called of."""
         said: dict[str, Any] = json.loads(text)
+        for name in ("batches", "read"):
+            if not isinstance(said[name], int) or said[name] < 0:
+                raise ValueError(f"{name} is {said[name]!r}")
         return cls(said["batches"], said["read"], Totals.from_dict(said["totals"]))
 
     def to_json(self) -> str:
@@ -66,7 +70,7 @@ def read_part(file: Path) -> Part:
             reader = pa.ipc.open_file(opened.stream())
             results, said = reader.get_batch_with_custom_metadata(0)
         return Part(results, Done.from_json(said[b"part"]))
-    except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
+    except (pa.ArrowException, ValueError, TypeError, KeyError, AttributeError) as error:
         raise damaged(file, error) from error
 
 
@@ -75,15 +79,21 @@ def done_file(folder: Path) -> Path:
     return folder / _DONE
 
 
-def last_done(folder: Path) -> Done | None:
-    """Return how far the run of a folder is, if it has done anything."""
+def last_part(folder: Path) -> Done | None:
+    """Return how far the parts of a folder are, if there are any."""
+    parts = parts_in(folder)
+    return read_part(parts[-1]).done if parts else None
+
+
+def last_placed(folder: Path) -> Done | None:
+    """Return how far a run is whose results have their places, if it has done anything."""
     file = done_file(folder)
+    refuse_others(file)
     try:
         return Done.from_json(file.read_bytes())
     except FileNotFoundError:
-        parts = parts_in(folder)
-        return read_part(parts[-1]).done if parts else None
-    except (ValueError, TypeError, KeyError) as error:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise damaged(file, error) from error
 
 

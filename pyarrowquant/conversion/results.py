@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from pyarrowquant._core.placing import sync
+from pyarrowquant._core.placing import sync, sync_tree
 from pyarrowquant._core.results import batches_of
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
 from pyarrowquant.conversion.parts import Done
@@ -53,12 +53,13 @@ class PlacedResults:
     def __init__(self, work: Work, outline: Outline, is_folder: bool) -> None:
         self._work = work
         self._outline = outline
-        self.done = work.done() if outline.has_begun(work.output) else None
+        self.done = work.done_in_output() if outline.has_begun(work.output) else None
         if self.done is None:
             output = work.new_output()
             if is_folder:
                 output.mkdir()
             outline.begin(output)
+            sync_tree(output.parent)  # before anything says that some of it is done
         self._places = Places(outline, work.output)
 
     def add(self, results: pa.RecordBatch, done: Done) -> None:
@@ -89,7 +90,7 @@ class KeptResults:
     def __init__(self, work: Work, write: Callable[[pa.Table, Path, Totals], object]) -> None:
         self._work = work
         self._write = write
-        self.done = work.done()
+        self.done = work.done_in_parts()
 
     def add(self, results: pa.RecordBatch, done: Done) -> None:
         self._work.add(results, done)

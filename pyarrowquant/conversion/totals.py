@@ -47,6 +47,9 @@ class Totals:
     @classmethod
     def from_dict(cls, said: dict[str, Any]) -> Totals:
         """Return what `to_dict` was called of."""
+        for name in ("layers", "weights", "stored_bits", "squared_error", "norm"):
+            if not isinstance(said[name], int | float):
+                raise TypeError(f"{name} is {said[name]!r}")
         return cls(**{**said, "skipped": [LayerError(**error) for error in said["skipped"]]})
 
     def to_dict(self) -> dict[str, Any]:

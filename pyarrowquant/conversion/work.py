@@ -52,7 +52,8 @@ from pyarrowquant.conversion.parts import (
     WorkError,
     damaged,
     done_file,
-    last_done,
+    last_part,
+    last_placed,
     parts_in,
     read_part,
 )
@@ -127,6 +128,8 @@ class Work:
     ) -> None:
         if kind is None:
             self._end(keep=False)
+        elif isinstance(error, WorkError):  # it says what to do with what is there
+            self._end(keep=True)
         else:
             self._leave(error)
             check_room(error, self._folder)
@@ -150,6 +153,10 @@ class Work:
 
     def new_output(self) -> Path:
         """Return the path of the output, of which nothing is there."""
+        done = done_file(self._folder)
+        if done.exists():  # first, as it is of an output that goes
+            done.unlink()
+            sync(self._folder)
         folder = output_in(self._folder)
         remove(folder)  # of a run that was interrupted while it wrote
         folder.mkdir()
@@ -172,9 +179,13 @@ class Work:
         errors = [asdict(error) for error in failed]
         self._write(_RECIPE, json.dumps({"recipe": recipe.to_dict(), "failed": errors}))
 
-    def done(self) -> Done | None:
-        """Return how far the run is, if it has done anything."""
-        return last_done(self._folder)
+    def done_in_parts(self) -> Done | None:
+        """Return how far the parts are, if there are any."""
+        return last_part(self._folder)
+
+    def done_in_output(self) -> Done | None:
+        """Return how far the output is, if results were placed in it."""
+        return last_placed(self._folder)
 
     def results(self) -> pa.Table:
         """Read the results of all parts, in the order of the source."""

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from pyarrowquant._core import laying
 from pyarrowquant._core.layout import Coded
+from pyarrowquant._core.locks import is_plain
 from pyarrowquant._core.results import Packed
 from pyarrowquant.errors import InternalError
 
@@ -142,11 +143,11 @@ class Outline:
                 file.truncate(outlined.size)
 
     def has_begun(self, output: Path) -> bool:
-        """Whether all files that `begin` makes are there."""
+        """Whether all files that `begin` makes are there, and no links to others."""
+        paths = [outlined.path(output) for outlined in self.files]
         return all(
-            path.is_file() and path.stat().st_size == outlined.size
-            for outlined in self.files
-            for path in [outlined.path(output)]
+            path.exists() and is_plain(path) and path.stat().st_size == outlined.size
+            for path, outlined in zip(paths, self.files, strict=True)
         )
 
     def write(

@@ -25,24 +25,41 @@ import pandas  # noqa: F401, pyarrow imports it where it is installed
 import pyarrow.parquet  # noqa: F401
 import safetensors.numpy
 from exports import files
+from gguf_models import llama, saved
 from onnx_models import mlp
 
 import pyarrowquant.cli  # noqa: F401
 from pyarrowquant.__main__ import main
+from pyarrowquant.conversion import preparing
 
+EIGHT_BITS = ["--bits", "8"]  # of what is there before
+# The name that comes last, the destination, options of what is new, and of what is old.
 KINDS = {
-    "parquet": ("out.parquet", ["--group-size", "64"]),
-    "shards": ("out", ["--to", "arrow", "--group-size", "64"]),
-    "compressed-tensors": ("out", ["--to", "compressed-tensors", "--group-size", "64"]),
-    "bitsandbytes": ("out", ["--to", "bitsandbytes"]),
-    "mlx": ("out", ["--to", "mlx"]),
-    "gguf": ("out.gguf", []),
-    "onnx": ("out.onnx", []),
+    "parquet": ("out.parquet", "out.parquet", ["--group-size", "64"], EIGHT_BITS),
+    "shards": ("out", "out", ["--to", "arrow", "--group-size", "64"], EIGHT_BITS),
+    "compressed-tensors": (
+        "out",
+        "out",
+        ["--to", "compressed-tensors", "--group-size", "64"],
+        EIGHT_BITS,
+    ),
+    "bitsandbytes": ("out", "out", ["--to", "bitsandbytes"], ["--double"]),
+    "mlx": ("out", "out", ["--to", "mlx"], EIGHT_BITS),
+    "gguf": ("out.gguf", "out.gguf", [], EIGHT_BITS),
+    "gguf-model": ("out.gguf", "out.gguf", ["--recipe", "Q4_0"], ["--recipe", "Q4_1"]),
+    "gguf-split": (
+        "out-00001-of-00002.gguf",
+        "out.gguf",
+        ["--recipe", "Q4_0", "--split", "80K"],
+        ["--recipe", "Q4_1", "--split", "80K"],
+    ),
+    "onnx": ("out.onnx", "out.onnx", [], EIGHT_BITS),
 }
+BESIDE = re.compile(r"out\.onnx\.[0-9a-f]{16}\.data|out-\d{5}-of-\d{5}\.gguf")
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES, -signal.SIGINT)
 PLACING = 40  # about so many changes come last, when the output is complete
-HALF = 14  # changes, after which the run that is resumed has been killed
 
+preparing.batch_bytes = lambda _: 1  # each layer is a batch
 _library = ctypes.CDLL(None)
 _library.faulty_seen.restype = ctypes.c_long
 _library.faulty_arm.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int]
@@ -53,28 +70,44 @@ class Case:
 
     def __init__(self, folder: Path, kind: str, mode: str) -> None:
         self._folder = folder
-        self._name, self._options = KINDS[kind]
+        self._name, self._destination, self._options, old = KINDS[kind]
+        # Parts of a new model and an old one lie together for a while, without the first one.
+        self._is_split = kind == "gguf-split"
         self._source = _source(folder / "source", kind)
-        self._bad = folder / "bad.safetensors"
-        safetensors.numpy.save_file(
-            {"layers.0.up.weight": np.full((2, 64), np.nan, np.float32)}, self._bad
-        )
+        bad = {"layers.0.up.weight": np.full((2, 64), np.nan, np.float32)}
+        if kind.startswith("gguf-"):
+            self._bad = saved(folder / "bad.gguf", bad)
+        else:
+            self._bad = folder / "bad.safetensors"
+            safetensors.numpy.save_file(bad, self._bad)
         self._place = folder / "place"
         resume = ["--resume"] if mode == "resume" else []
         self._more = [] if mode == "fresh" else ["--overwrite", *resume]
         self._mode = mode
-        self.old = self._made("--bits", "8") if mode != "fresh" else {}
+        self.old = self._made(*old) if mode != "fresh" else {}
         self.new = self._made()
         self._totals = self.summary
         self._begin = folder / "begin"  # what the place has before each run
         self._begin.mkdir()
         self._reset()
         if mode != "fresh":
-            assert self.run("--bits", "8") == 0
+            assert self.run(*old) == 0
         if mode == "resume":
-            assert self.run("--overwrite", at=HALF, action=-signal.SIGKILL) == -signal.SIGKILL
+            self._half_done()
         shutil.rmtree(self._begin)
         shutil.copytree(self._place, self._begin, copy_function=shutil.copy2)
+
+    def _half_done(self) -> None:
+        """Kill a run at the first change after something is done."""
+        partial = self._place / f".{self._destination}.partial"
+        before = self._folder / "before"
+        shutil.copytree(self._place, before, copy_function=shutil.copy2)
+        at = 10
+        while not [*partial.glob("*.arrow"), *partial.glob("done.json")]:
+            shutil.rmtree(self._place)
+            shutil.copytree(before, self._place, copy_function=shutil.copy2)
+            assert self.run("--overwrite", at=at, action=-signal.SIGKILL) == -signal.SIGKILL
+            at += 1
 
     def _made(self, *options: str) -> dict[str, bytes]:
         self._reset()
@@ -99,7 +132,12 @@ class Case:
             number = os.open(output, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
             os.dup2(number, 1)
             os.dup2(number, 2)
-            sys.argv = ["pyarrowquant", "quantize", str(source), str(self._place / self._name)]
+            sys.argv = [
+                "pyarrowquant",
+                "quantize",
+                str(source),
+                str(self._place / self._destination),
+            ]
             sys.argv += [*self._options, "--json", *options]
             code = 70
             try:
@@ -132,9 +170,9 @@ class Case:
         for state, expected in (("new", self.new), ("old", self.old)):
             if expected and expected.items() <= found.items():
                 more = found.keys() - expected.keys()
-                if all(re.fullmatch(r"out\.onnx\.[0-9a-f]{16}\.data", name) for name in more):
+                if all(BESIDE.fullmatch(name) for name in more):
                     return state
-        if self._name not in found and all(name.endswith(".data") for name in found):
+        if self._name not in found and all(BESIDE.fullmatch(name) for name in found):
             return "nothing"
         return f"wrong: {sorted(found)}"
 
@@ -151,7 +189,8 @@ class Case:
         code = self.run(*self._more, at=at, action=action)
         state = self.state()
         allowed = {"fresh": ("nothing", "new")}.get(self._mode, ("old", "new"))
-        if "FAULTY_PLAIN" in os.environ and action == -signal.SIGKILL:
+        is_plain = "FAULTY_PLAIN" in os.environ and action == -signal.SIGKILL
+        if is_plain or self._is_split:
             allowed = (*allowed, "nothing")  # which the next run mends
         what = f"call {at}, {action}: code {code}, then {state}"
 
@@ -167,7 +206,7 @@ class Case:
             check(self.summary == self._totals, f"totals are {self.summary}")
         if at % 3 == 1 and self._mode != "fresh":
             check(self.run("--overwrite", source=self._bad) == 1, "a bad source is taken")
-            before = "old" if state == "nothing" else state
+            before = {"nothing": "new" if self._is_split else "old"}.get(state, state)
             check(self.state() == before, f"a failing run makes it {self.state()}")
         more = {*self._more, "--resume"} if at % 3 else {"--overwrite"}
         code = self.run(*more)
@@ -184,6 +223,8 @@ class Case:
 def _source(folder: Path, kind: str) -> Path:
     """Write a small model, of two shards but for ONNX."""
     folder.mkdir()
+    if kind.startswith("gguf-"):
+        return llama(folder / "model.gguf", layers=1)
     if kind == "onnx":
         return Path(mlp().save(folder / "model.onnx"))
     rng = np.random.default_rng(0)

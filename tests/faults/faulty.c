@@ -81,6 +81,8 @@ WRAP(int, rmdir, (const char *path), within(path), path)
 WRAP(int, chmod, (const char *path, mode_t mode), within(path), path, mode)
 WRAP(int, fsync, (int fd), within_fd(fd), fd)
 WRAP(int, flock, (int fd, int operation), within_fd(fd), fd, operation)
+WRAP(int, ftruncate, (int fd, off_t size), within_fd(fd), fd, size)
+WRAP(int, ftruncate64, (int fd, off_t size), within_fd(fd), fd, size)
 WRAP(ssize_t, write, (int fd, const void *data, size_t size), within_fd(fd), fd, data, size)
 WRAP(ssize_t, pwrite64, (int fd, const void *data, size_t size, off64_t at), within_fd(fd), fd, data, size, at)
 WRAP(ssize_t, sendfile64, (int out, int in, off64_t *at, size_t size), within_fd(out), out, in, at, size)
@@ -91,7 +93,8 @@ WRAP(ssize_t, sendfile64, (int out, int in, off64_t *at, size_t size), within_fd
 		va_start(more, flags);                                              \
 		mode_t mode = va_arg(more, mode_t);                                 \
 		va_end(more);                                                       \
-		return fails((flags & O_CREAT) && within(path)) ? -1 : REAL(name)(path, flags, mode); \
+		int changes = (flags & O_CREAT) || (flags & O_ACCMODE) != O_RDONLY;         \
+		return fails(changes && within(path)) ? -1 : REAL(name)(path, flags, mode); \
 	}
 OPEN(open)
 OPEN(open64)
