@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,18 +13,15 @@ from pyarrowquant._core.settings import SettingOverrides
 from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.noted import check_length
 from pyarrowquant.conversion.request import Request
-from pyarrowquant.conversion.rescaling import rescaled
-from pyarrowquant.conversion.source import convertible, files_of, is_local, local_path
+from pyarrowquant.conversion.source import files_of, is_local, local_path
 from pyarrowquant.conversion.splitting import check_split, parts_for
+from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._origin import Split
 from pyarrowquant.formats.registry import FORMATS, SUFFIXES
-from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.models import open_model
 from pyarrowquant.recipes.named import file_of
-from pyarrowquant.rescaling.view import RescaledModel
 
 
 @dataclass(frozen=True)
@@ -34,10 +31,8 @@ class Opened:
     Attributes
     ----------
     target : Format
-    model : Model
-        With the names and rows of the format.
-    rescaled : RescaledModel or None
-        What factors were moved in, under the names of the source.
+    view : View
+    source : Viewed
     files : list of Path
         What is read, and so must not be replaced.
     place : Path
@@ -50,13 +45,18 @@ class Opened:
     """
 
     target: Format
-    model: Model
-    rescaled: RescaledModel | None
+    view: View
+    source: Viewed
     files: list[Path]
     place: Path
     folder: bool
     split: Split | None
     said: SettingOverrides
+
+    @property
+    def model(self) -> Model:
+        """The source, with the names and rows of the format."""
+        return self.source.model
 
 
 def opened(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Opened:
@@ -79,7 +79,8 @@ def opened(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Opened:
         others = {"size": request.size is not None}
         split = check_split(request.split, destination, target, others)
         place = Path(os.path.realpath(destination.absolute().parent), destination.name)
-    model = open_model(replace(locate(source, None), files=OpenFiles()))
+    view = View(source, target, request.rescale, request.pre_tokenizer)
+    model = view.open()
     files = [*files_of(model), *file_of(request.recipe), *file_of(request.importance)]
     if not is_to_be_placed(place):
         written = partial(target.copied_files, model)
@@ -92,26 +93,16 @@ def opened(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Opened:
             f"'{source}' lies elsewhere, and to={target.name!r} takes all files of its folder "
             "along. Download the folder first"
         )
-    moved = rescaled(convertible(model), target, request.rescale)
-    viewed = target.viewed(moved, request.pre_tokenizer)
-    if split is not None and target.default_mix(viewed) is None:
+    viewed = view.of(model)
+    if split is not None and target.default_mix(viewed.model) is None:
         raise ValueError(
-            f"'{viewed.location}': split= is for GGUF models and Hugging Face folders, as it takes "
-            "a model to load parts. Leave it out"
+            f"'{view.source}': split= is for GGUF models and Hugging Face folders, as it takes a "
+            "model to load parts. Leave it out"
         )
     said = request.said
     if target.usual.encoding != INTEGER:  # the only one that it has
         said = {"encoding": target.usual.encoding, **said}
-    return Opened(
-        target,
-        viewed,
-        moved if isinstance(moved, RescaledModel) else None,
-        files,
-        place,
-        folder,
-        split,
-        said,
-    )
+    return Opened(target, view, viewed, files, place, folder, split, said)
 
 
 def _target(request: Request, destination: Path) -> Format:
