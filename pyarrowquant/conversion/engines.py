@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from importlib.util import find_spec
 from typing import Protocol
 
 from pyarrowquant._core.settings import listed
-from pyarrowquant.conversion.progress import Meter
-from pyarrowquant.conversion.quantizing import Outcome, Quantizer, Quantizing
+from pyarrowquant.conversion.on_ray import RayEngine
+from pyarrowquant.conversion.quantizing import Quantize, Quantizer
 from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.errors import UsageError
 
 ENGINES = ("local", "ray")
-
-Quantize = Callable[[Quantizing, int, Meter], Generator[Outcome, None, None]]
 
 
 class Engine(Protocol):
@@ -68,8 +65,4 @@ def engine_named(name: str, address: str | None, threads: int | None) -> Engine:
         if address is not None:
             raise UsageError("address= is that of a cluster, for engine='ray'. Leave it out")
         return LocalEngine(threads)
-    if find_spec("ray") is None:
-        raise ImportError("engine='ray' needs Ray: pip install 'pyarrowquant[ray]'")
-    from pyarrowquant.distributed.on_ray import RayEngine  # which takes long to import
-
     return RayEngine(address, threads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -80,6 +80,9 @@ class Outcome:
     skipped: list[LayerError]
     missed: list[str]
     underflows: list[Underflow]
+
+
+Quantize = Callable[[Quantizing, int, Meter], Generator[Outcome, None, None]]
 
 
 class Quantizer:

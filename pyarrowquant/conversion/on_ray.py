@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,18 +16,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import ray
-from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
 from pyarrowquant._core import arguments
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.conversion.engines import Quantize
 from pyarrowquant.conversion.progress import Meter
-from pyarrowquant.conversion.quantizing import Outcome
+from pyarrowquant.conversion.quantizing import Outcome, Quantize
 from pyarrowquant.conversion.source import is_local
 from pyarrowquant.conversion.viewing import View, Viewed
-from pyarrowquant.distributed.worker import (
+from pyarrowquant.conversion.worker import (
     Answer,
     Seen,
     Tasks,
@@ -37,6 +33,8 @@ from pyarrowquant.distributed.worker import (
 )
 from pyarrowquant.errors import QuantizationError, UsageError, users_level
 
+_HEALTH_CHECK = ["-m", "ray.scripts.scripts", "health-check", "--skip-version-check"]
+_SECONDS_TO_CONNECT = 5
 _SECONDS_TO_ANSWER = 15
 _SECONDS_TO_START = 120  # of a worker's process, which imports the package
 _RETRIES = 5  # of a task whose worker dies
@@ -56,6 +54,10 @@ class RayEngine:
     """
 
     def __init__(self, address: str | None, threads: int | None) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise ImportError("engine='ray' needs Ray: pip install 'pyarrowquant[ray]'") from None
         if address is not None and "://" in address:
             raise UsageError(
                 f"address={quoted(address)} is that of a proxy. Give the address of the cluster, "
@@ -79,6 +81,9 @@ class RayEngine:
 
     def _check_workers(self, seen: Seen) -> None:
         """Raise where a machine of the cluster cannot do tasks, which each of them is asked."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+
         nodes = [node for node in ray.nodes() if node["Alive"]]
         fitting = [node for node in nodes if node["Resources"].get("CPU", 0) >= self._threads]
         if not fitting:
@@ -92,16 +97,16 @@ class RayEngine:
         asked = [
             (
                 node["NodeManagerAddress"],
-                ask.options(
-                    scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-                ).remote(said, seen.version),
+                ask.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote(
+                    said, seen.version
+                ),
             )
             for node in fitting
         ]
         for name, answer in asked:
             try:
                 version, problem = ray.get(answer, timeout=_SECONDS_TO_START)
-            except RayError as error:
+            except ray.exceptions.RayError as error:
                 raise ConnectionError(
                     f"Worker {name} of the cluster does not answer: {_first_line(error)}"
                 ) from error
@@ -112,6 +117,8 @@ class RayEngine:
 
     def _outcomes(self, tasks: Tasks, skip: int, meter: Meter) -> Generator[Outcome, None, None]:
         """Give the outcomes of batches in their order, as many of which are done as have room."""
+        import ray
+
         quantize = ray.remote(num_cpus=self._threads, max_retries=_RETRIES)(quantize_batch)
         shared = ray.put(tasks)
         running: deque[Any] = deque()
@@ -138,6 +145,8 @@ class RayEngine:
                 ray.cancel(reference, force=not is_whole)
 
     def _in_flight(self) -> int:
+        import ray
+
         slots = int(ray.cluster_resources().get("CPU", 0)) // self._threads
         return max(1, slots) * _TASKS_A_SLOT
 
@@ -168,9 +177,11 @@ def _question() -> Callable[[bytes, str], tuple[str | None, str | None]]:
 
 def _taken(reference: Any, number: int, source: str) -> Answer:
     """Wait for the answer of a task; raise what it has raised, and say where."""
+    import ray
+
     try:
         answer: Answer = ray.get(reference)
-    except RayTaskError as error:
+    except ray.exceptions.RayTaskError as error:
         where = f"batch {number} of '{source}' on the worker {error.ip}"
         cause = error.cause
         if isinstance(cause, QuantizationError):
@@ -180,7 +191,7 @@ def _taken(reference: Any, number: int, source: str) -> Answer:
         if isinstance(cause, (ValueError, OSError, MemoryError)):
             raise type(cause)(f"{cause} ({where})") from None
         raise
-    except RayError as error:
+    except ray.exceptions.RayError as error:
         raise ConnectionError(
             f"Ray has lost batch {number} of '{source}', {1 + _RETRIES} times: "
             f"{_first_line(error)}. resume=True tries it again"
@@ -191,6 +202,8 @@ def _taken(reference: Any, number: int, source: str) -> Answer:
 @contextmanager
 def _connected(address: str | None) -> Iterator[None]:
     """Be connected to the cluster, as the process was, or for as long as the context lasts."""
+    import ray
+
     if ray.is_initialized():
         yield
         return
@@ -212,19 +225,24 @@ def _connected(address: str | None) -> Iterator[None]:
 
 def _check_answer(address: str) -> None:
     """Raise where no cluster answers at an address; Ray itself waits for minutes, and exits."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-    problem = "nothing of Ray answers there"
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UsageError(f"address={quoted(address)} must be HOST:PORT, or 'auto'")
+    problem = "what answers there is not Ray"
     try:
+        socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_CONNECT).close()
         asked = subprocess.run(
-            [*command, "--skip-version-check"],
+            [sys.executable, *_HEALTH_CHECK, "--address", address],
             capture_output=True,
             timeout=_SECONDS_TO_ANSWER,
             check=False,
         )
         if asked.returncode == 0:
             return
+    except (OSError, OverflowError) as error:
+        problem = str(error)
     except subprocess.TimeoutExpired:
-        problem = f"nothing answers there for {_SECONDS_TO_ANSWER} s"
+        pass
     raise ConnectionError(f"There is no cluster of Ray at address={quoted(address)}: {problem}")
 
 
