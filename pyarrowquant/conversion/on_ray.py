@@ -18,12 +18,14 @@ from typing import Any
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.quoting import quoted
+from pyarrowquant._version import __version__
 from pyarrowquant.conversion.progress import Meter
 from pyarrowquant.conversion.quantizing import Outcome, Quantize
 from pyarrowquant.conversion.source import is_local
 from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.conversion.worker import (
     Answer,
+    Failure,
     Seen,
     Tasks,
     WorkerError,
@@ -73,7 +75,7 @@ class RayEngine:
         with _connected(self._address):
             if is_local(source.model):
                 view = replace(view, source=os.path.abspath(source.model.location.path))
-            seen = Seen(view, files_everywhere(source))
+            seen = Seen(view, files_everywhere(source), __version__)
             self._check_workers(seen)
             yield lambda task, skip, meter: self._outcomes(
                 Tasks(seen, replace(task, view=view), self._threads), skip, meter
@@ -180,23 +182,24 @@ def _taken(reference: Any, number: int, source: str) -> Answer:
     import ray
 
     try:
-        answer: Answer = ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        where = f"batch {number} of '{source}' on the worker {error.ip}"
-        cause = error.cause
-        if isinstance(cause, QuantizationError):
-            raise QuantizationError(f"{cause} ({where})", cause.errors) from None
-        if isinstance(cause, WorkerError):
-            raise WorkerError(f"Worker {error.ip} {cause}") from None
-        if isinstance(cause, (ValueError, OSError, MemoryError)):
-            raise type(cause)(f"{cause} ({where})") from None
-        raise
+        answer: Answer | Failure = ray.get(reference)
+    except ray.exceptions.RayTaskError:
+        raise  # a defect, of which its text says all
     except ray.exceptions.RayError as error:
         raise ConnectionError(
-            f"Ray has lost batch {number} of '{source}', {1 + _RETRIES} times: "
+            f"Ray has lost batch {number} of '{source}' {1 + _RETRIES} times: "
             f"{_first_line(error)}. resume=True tries it again"
         ) from error
-    return answer
+    if isinstance(answer, Answer):
+        return answer
+    error = answer.error
+    if isinstance(error, WorkerError):
+        raise WorkerError(f"Worker {answer.worker} {error}")
+    text = f"{error} (batch {number} of '{source}' on the worker {answer.worker})"
+    if isinstance(error, QuantizationError):
+        raise QuantizationError(text, error.errors)
+    kinds = (ValueError, OSError, ImportError, MemoryError)
+    raise next(kind for kind in kinds if isinstance(error, kind))(text) from error
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +36,7 @@ class Seen:
 
     view: View
     files: list[dict[str, Any]]
-    version: str = __version__
+    version: str
 
     def open(self) -> Viewed:
         """Open the source on the machine of a worker.
@@ -110,17 +111,40 @@ class Answer:
     warnings: list[tuple[type[Warning], str]]
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What a task gives back where its batch cannot be quantized.
+
+    Attributes
+    ----------
+    error : Exception
+    worker : str
+        The name of the machine.
+    """
+
+    error: Exception
+    worker: str
+
+
 _last: dict[str, Quantizer] = {}  # by its run: a process does one task after the other
 
 
-def quantize_batch(tasks: Tasks, number: int) -> Answer:
+def quantize_batch(tasks: Tasks, number: int) -> Answer | Failure:
     """Do a task: quantize the batch of this number."""
+    try:
+        return _quantized(tasks, number)
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        return Failure(error, socket.gethostname())
+
+
+def _quantized(tasks: Tasks, number: int) -> Answer:
     quantizer = _last.get(tasks.run)
     if quantizer is None:
         _last.clear()
         quantizer = Quantizer(tasks.quantizing, tasks.seen.open())
         _last[tasks.run] = quantizer
     with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
         found = list(quantizer.outcomes(number, 1, tasks.threads, Meter(None, None)))
     return Answer(found, [(each.category, str(each.message)) for each in told])
