@@ -62,7 +62,7 @@ class RayEngine:
             raise ImportError("engine='ray' needs Ray: pip install 'pyarrowquant[ray]'") from None
         if address is not None and "://" in address:
             raise UsageError(
-                f"address={quoted(address)} is that of a proxy. Give the address of the cluster, "
+                f"{quoted(address)} is the address of a proxy. Give the address of the cluster, "
                 "such as '10.0.0.1:6379', on one of its machines"
             )
         if address is not None and ray.is_initialized():
@@ -192,14 +192,14 @@ def _taken(reference: Any, number: int, source: str) -> Answer:
         ) from error
     if isinstance(answer, Answer):
         return answer
-    error = answer.error
-    if isinstance(error, WorkerError):
-        raise WorkerError(f"Worker {answer.worker} {error}")
-    text = f"{error} (batch {number} of '{source}' on the worker {answer.worker})"
-    if isinstance(error, QuantizationError):
-        raise QuantizationError(text, error.errors)
+    cause = answer.error
+    if isinstance(cause, WorkerError):
+        raise WorkerError(f"Worker {answer.worker} {cause}")
+    text = f"{cause} (batch {number} of '{source}' on the worker {answer.worker})"
+    if isinstance(cause, QuantizationError):
+        raise QuantizationError(text, cause.errors)
     kinds = (ValueError, OSError, ImportError, MemoryError)
-    raise next(kind for kind in kinds if isinstance(error, kind))(text) from error
+    raise next(kind for kind in kinds if isinstance(cause, kind))(text) from cause
 
 
 @contextmanager
@@ -218,7 +218,7 @@ def _connected(address: str | None) -> Iterator[None]:
             ray.init(address, logging_level="error", log_to_driver=False)
         except ConnectionError as error:
             raise ConnectionError(
-                f"There is no cluster of Ray at address={quoted(address)}: {_first_line(error)}"
+                f"There is no cluster of Ray at {quoted(address)}: {_first_line(error)}"
             ) from error
     try:
         yield
@@ -230,7 +230,7 @@ def _check_answer(address: str) -> None:
     """Raise where no cluster answers at an address; Ray itself waits for minutes, and exits."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        raise UsageError(f"address={quoted(address)} must be HOST:PORT, or 'auto'")
+        raise UsageError(f"The address {quoted(address)} must be HOST:PORT, or 'auto'")
     problem = "what answers there is not Ray"
     try:
         socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_CONNECT).close()
@@ -246,7 +246,7 @@ def _check_answer(address: str) -> None:
         problem = str(error)
     except subprocess.TimeoutExpired:
         pass
-    raise ConnectionError(f"There is no cluster of Ray at address={quoted(address)}: {problem}")
+    raise ConnectionError(f"There is no cluster of Ray at {quoted(address)}: {problem}")
 
 
 @contextmanager
