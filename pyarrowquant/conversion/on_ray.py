@@ -187,8 +187,8 @@ def _taken(reference: Any, number: int, source: str) -> Answer:
         raise  # a defect, of which its text says all
     except ray.exceptions.RayError as error:
         raise ConnectionError(
-            f"Ray has lost batch {number} of '{source}' {1 + _RETRIES} times: "
-            f"{_first_line(error)}. resume=True tries it again"
+            f"Ray could not do batch {number} of '{source}': {_first_line(error)}. resume=True "
+            "tries it again"
         ) from error
     if isinstance(answer, Answer):
         return answer

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -41,14 +42,27 @@ def node(cpus: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which workers run."""
+    return tmp_path_factory.mktemp("elsewhere")
+
+
+@pytest.fixture(scope="module")
+def cluster(elsewhere: Path) -> Iterator[Cluster]:
     """A machine that has no CPUs for tasks, and two with one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(elsewhere)
+        made = started()
+    yield made
+    made.shutdown()
+
+
+def started() -> Cluster:
     made = Cluster(initialize_head=True, head_node_args=node(0))
     for _ in range(2):
         made.add_node(**node(1))
     made.wait_for_nodes()
-    yield made
-    made.shutdown()
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -264,15 +278,23 @@ class TestBeforeAnyWork:
             convert(model, tmp_path / "out.gguf", engine="ray", address=cluster.address)
 
     def test_a_source_that_workers_do_not_see(
-        self, cluster: Cluster, model: Path, tmp_path: Path
+        self,
+        cluster: Cluster,
+        elsewhere: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        number = os.open(model, os.O_RDONLY)
-        try:
-            seen_here = f"/proc/self/fd/{number}"
-            with pytest.raises(ValueError, match=rf"Worker [\d.]+ cannot open '{seen_here}': "):
-                convert(seen_here, tmp_path / "out.gguf", engine="ray", address=cluster.address)
-        finally:
-            os.close(number)
+        """A path that leads each process to its own folder stands for disks of machines."""
+        monkeypatch.chdir(tmp_path)
+        np.savez("model.npz", up=np.ones((8, 256), np.float32))
+        source, there = "/proc/self/cwd/model.npz", {"engine": "ray", "address": cluster.address}
+        with pytest.raises(ValueError, match=rf"Worker [\d.]+ cannot open '{source}': "):
+            convert(source, "out.gguf", **there)
+        np.savez(elsewhere / "model.npz", up=np.zeros((8, 256), np.float32))
+        with pytest.raises(ValueError, match=rf"Worker [\d.]+ finds other files under '{source}'"):
+            convert(source, "out.gguf", **there)
+        shutil.copy(tmp_path / "model.npz", elsewhere)
+        convert(source, "out.gguf", **there)
 
 
 def test_a_node_is_killed_in_the_middle(model: Path, tmp_path: Path) -> None:
