@@ -223,7 +223,7 @@ class Rule:
         else:
             globs = () if self.match is None else _several(self.match)
             patterns = [glob for glob in globs if glob not in self.plain_names]
-        return not any(_TELLS_NUMBERS.search(pattern) for pattern in patterns)
+        return not any(map(_tells_numbers, patterns))
 
     @cached_property
     def plain_names(self) -> frozenset[str]:
@@ -239,9 +239,14 @@ class Rule:
         return re.compile("|".join(map(_translated, globs))).match if globs else None
 
 
-# Digits that no letter stands before, or of a set or an escape, and what was found before a second
-# time: what has none of these finds no number between dots rather than another of its length.
-_TELLS_NUMBERS = re.compile(r"(?<![A-Za-z_\d])\d|\[[^\]]*\d|\\\w*\d|\(\?P=")
+# Digits that no letter stands before, or of an escape, and what was found before a second time.
+_TELLS_NUMBERS = re.compile(r"(?<![A-Za-z_\d])\d|\\\w*\d|\(\?P=")
+
+
+def _tells_numbers(pattern: str) -> bool:
+    """Whether a pattern may find one number between dots, and not another of its length."""
+    in_set = "[" in pattern and any(map(str.isdigit, pattern))
+    return in_set or _TELLS_NUMBERS.search(pattern) is not None
 
 
 def _translated(glob: str) -> str:
