@@ -132,14 +132,15 @@ def check_room(
     results = output = 0
     for layer in coded:
         assert layer.settings is not None
-        as_results = replace(layer.settings, scale_dtype="float32", zero_point="float")
-        results += stored_bits(layer.shape, as_results) // 8
+        if not are_placed:
+            as_results = replace(layer.settings, scale_dtype="float32", zero_point="float")
+            results += stored_bits(layer.shape, as_results) // 8
         output += target.stored_bits(layer.shape, layer.settings) // 8
     if budget is not None:
         most = budget.bits(sum(layer.weights for layer in coded)) // 8
         results, output = min(results, most), min(output, most)
     output += sum(tensor.kept_bytes for tensor in left)
-    needed = (0 if are_placed else results) + output * (2 if target.spools(model) else 1)
+    needed = results + output * (2 if target.spools(model) else 1)
     needed += sum(file.stat().st_size for file in copied)
     free = shutil.disk_usage(destination.parent).free + _size(work)
     if needed > free:

@@ -167,11 +167,24 @@ def _settle(scratch: Path) -> None:
     unused = _PLACED if any(scratch.glob("*.tmp")) else _REPLACED
     names = {path.name.removesuffix(unused) for path in scratch.glob(f"*{unused}")}
     remove_unused_data(scratch, names)
-    suffix = ".tmp" if (scratch / _BEGUN).exists() else ".old"
+    suffix = ".tmp" if (scratch / _BEGUN).exists() and _are_free(scratch) else ".old"
     for path in sorted(scratch.glob(f"*{suffix}")):
-        _, _, name = path.name.removesuffix(suffix).partition("-")
         with suppress(FileExistsError):
-            place(path, scratch.with_name(name))
+            place(path, _output_of(path, suffix))
+
+
+def _are_free(scratch: Path) -> bool:
+    """Whether all that had the names of outputs was taken away, before the first got its name."""
+    return all(
+        path.with_suffix(".old").exists() or not os.path.lexists(_output_of(path, ".tmp"))
+        for path in scratch.glob("*.tmp")
+    )
+
+
+def _output_of(path: Path, suffix: str) -> Path:
+    """Return the output that a file in a hidden folder beside it is for."""
+    _, _, name = path.name.removesuffix(suffix).partition("-")
+    return path.parent.with_name(name)
 
 
 def _inside(scratch: Path, output: Path, suffix: str, number: int = 0) -> Path:

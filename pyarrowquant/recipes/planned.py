@@ -72,6 +72,5 @@ def plan_layer(
     """Find what a recipe makes of a layer."""
     if recipe is None or name is None or None in shape:
         return PlannedLayer(name, tuple(shape), settings)
-    rule = recipe.rule_of(name, shape)
-    applied = recipe.applied(settings, name, shape)
+    rule, applied = recipe.decided(settings, name, shape)
     return PlannedLayer(name, tuple(shape), applied, None if rule is recipe.default else rule)

@@ -112,7 +112,7 @@ SENSITIVE = (
     ),
     # Not the matrices of RWKV: those of keys, values, receptance, gates and outputs.
     Rule(
-        regex=r"time_mix_(first|[wva][012]|g[12]|decay\w*|lerp\w*)(\.weight)?$|time_mix_\w+$",
+        regex=r"time_mix_(first|[wva]\d|g\d|decay\w*|lerp\w*)(\.weight)?$|time_mix_\w+$",
         skip=True,
         reason="state-space and time-mix parameters",
     ),

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.arguments import Progress
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.settings import (
-    SETTINGS,
     SettingOverrides,
     Settings,
     contradiction,
@@ -25,18 +24,22 @@ from pyarrowquant._core.settings import (
 )
 from pyarrowquant.errors import ArgumentTypeError, UsageError
 from pyarrowquant.recipes.budget import BitsPerWeight
+from pyarrowquant.recipes.checking import (
+    checked_default,
+    checked_rules,
+    numbered_rule,
+    plain_fields,
+)
+from pyarrowquant.recipes.deciding import Decisions
 from pyarrowquant.recipes.expected import Expected, expected_from
 from pyarrowquant.recipes.mixes import not_for_tables
 from pyarrowquant.recipes.named import extended_name, is_named, unknown
 from pyarrowquant.recipes.presets import PRESETS, PROFILES
 from pyarrowquant.recipes.rule import (
-    FIELDS,
     Rule,
     check_dict,
-    check_fields,
     check_known,
     rule_label,
-    with_bit_width,
 )
 from pyarrowquant.recipes.schemes import SCHEMES
 from pyarrowquant.recipes.text import import_yaml, parse_json, parse_yaml, read_text
@@ -111,8 +114,8 @@ class Recipe:
         expected: Expected | None = None,
         extends: str | None = None,
     ) -> None:
-        object.__setattr__(self, "rules", _rules(rules))
-        object.__setattr__(self, "default", _default(default))
+        object.__setattr__(self, "rules", checked_rules(rules))
+        object.__setattr__(self, "default", checked_default(default))
         object.__setattr__(
             self, "name", name if name is None else arguments.text("Recipe: name", name)
         )
@@ -127,7 +130,7 @@ class Recipe:
 
     def _check_together(self) -> None:
         """Refuse a rule that contradicts the default."""
-        for number, (rule, said) in enumerate(self._own_outcomes, 1):
+        for number, (rule, said) in enumerate(self._decisions.outcomes, 1):
             if said is not None and (problem := contradiction(said, rule.said)):
                 raise ValueError(f"{rule_label(rule.said, number)}, with the default: {problem}")
 
@@ -150,18 +153,22 @@ class Recipe:
         >>> Recipe.preset("text").settings_of("model.layers.0.mlp.up_proj.weight", (11008, 4096))
         {}
         """
-        said = self._said_of(layer_name, shape)
+        _, said = self.resolved._decisions.outcome(layer_name, shape)
         return None if said is None else said.copy()
 
     def applied(self, settings: Settings, layer_name: str, shape: Sequence[int]) -> Settings | None:
         """Return all settings of a layer: these, where the recipe says nothing else."""
-        said = self._said_of(layer_name, shape)
-        return None if said is None else settings.with_overrides(said)
+        return self.decided(settings, layer_name, shape)[1]
 
     def rule_of(self, layer_name: str, shape: Sequence[int]) -> Rule:
         """Return the rule that decides about a layer; the default if none matches."""
-        outcomes = self.resolved._own_outcomes
-        return next(rule for rule, _ in outcomes if rule.matches(layer_name, shape))
+        return self.resolved._decisions.outcome(layer_name, shape)[0]
+
+    def decided(
+        self, settings: Settings, layer_name: str, shape: Sequence[int]
+    ) -> tuple[Rule, Settings | None]:
+        """Return what `rule_of` and `applied` do."""
+        return self.resolved._decisions.applied(settings, layer_name, shape)
 
     def choices(self, settings: Settings) -> list[Settings]:
         """Return all that `applied` can give for a layer that is not left out.
@@ -173,7 +180,7 @@ class Recipe:
         """
         found = []
         resolved = self.resolved
-        for number, (rule, said) in enumerate(resolved._own_outcomes, 1):
+        for number, (rule, said) in enumerate(resolved._decisions.outcomes, 1):
             try:
                 found += [] if said is None else [settings.with_overrides(said)]
             except UsageError as error:
@@ -181,10 +188,6 @@ class Recipe:
                 label = "Recipe default" if is_default else rule_label(rule.said, number)
                 raise UsageError(f"{label}, with the settings of the call: {error}") from None
         return found
-
-    def _said_of(self, layer_name: str, shape: Sequence[int]) -> SettingOverrides | None:
-        outcomes = self.resolved._own_outcomes
-        return next(said for rule, said in outcomes if rule.matches(layer_name, shape))
 
     @cached_property
     def resolved(self) -> Recipe:
@@ -202,13 +205,8 @@ class Recipe:
         raise not_for_tables(self.extends)
 
     @cached_property
-    def _own_outcomes(self) -> list[tuple[Rule, SettingOverrides | None]]:
-        """Each rule with the settings that it leads to; the default is the last."""
-        default = {} if self.default.skip else self.default.said
-        return [
-            (rule, None if rule.skip else _settings(merged(default, rule.said)))
-            for rule in (*self.rules, self.default)
-        ]
+    def _decisions(self) -> Decisions:
+        return Decisions(self.rules, self.default)
 
     @classmethod
     def profile(cls, name: str) -> Recipe:
@@ -387,8 +385,8 @@ class Recipe:
         >>> Recipe([Rule("*embed*", skip=True)], default={"bit_width": 4}).to_dict()
         {'default': {'bit_width': 4}, 'rules': [{'match': '*embed*', 'skip': True}]}
         """
-        rules = [_plain(rule) for rule in self.rules]
-        default = "skip" if self.default.skip else _plain(self.default)
+        rules = [plain_fields(rule) for rule in self.rules]
+        default = "skip" if self.default.skip else plain_fields(self.default)
         parts = {
             "name": self.name,
             "extends": self.extends,
@@ -439,7 +437,7 @@ class Recipe:
             raise ArgumentTypeError(
                 f"Recipe: rules must be a list, got {type(rules).__name__}: {quoted(rules)}"
             )
-        numbered = [_numbered_rule(number, rule) for number, rule in enumerate(rules, 1)]
+        numbered = [numbered_rule(number, rule) for number, rule in enumerate(rules, 1)]
         expected = parts.get("expected")
         own = cls(
             numbered,
@@ -685,51 +683,6 @@ def scheme_rules(name: str) -> Recipe:
 def escaped(name: str) -> str:
     """Return a glob that matches this name alone."""
     return re.sub(r"([*?[])", r"[\1]", name)
-
-
-def _rules(rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    rules = tuple(rules)
-    for number, rule in enumerate(rules, 1):
-        if not isinstance(rule, Rule):
-            raise ArgumentTypeError(
-                f"Recipe rule {number} must be a Rule, got {type(rule).__name__}: {quoted(rule)}"
-            )
-    return rules
-
-
-def _default(default: Mapping[str, object] | Rule | str | None) -> Rule:
-    if default is None:
-        return Rule()
-    where = "Recipe default"
-    if isinstance(default, str):
-        if default == "skip":
-            return Rule(skip=True)
-        raise ValueError(f"{where} {quoted(default)} must be 'skip' or a dict of settings")
-    said = default.said if isinstance(default, Rule) else check_dict(where, default)
-    said = with_bit_width(where, said)
-    check_known(where, said, ("skip", *SETTINGS))
-    return Rule(**check_fields(where, said))
-
-
-def _numbered_rule(number: int, said: object) -> Rule:
-    """Check a rule while its number is known, which the rule itself does not know."""
-    rule = check_dict(f"Recipe rule {number}", said)
-    where = rule_label(rule, number)
-    rule = with_bit_width(where, rule)
-    check_known(where, rule, FIELDS)
-    return Rule(**check_fields(where, rule))
-
-
-def _settings(said: Mapping[str, Any]) -> SettingOverrides:
-    settings: Any = {field: said[field] for field in SETTINGS if field in said}
-    return cast(SettingOverrides, settings)
-
-
-def _plain(rule: Rule) -> dict[str, Any]:
-    return {
-        field: list(value) if isinstance(value, tuple) else value
-        for field, value in rule.said.items()
-    }
 
 
 def _is_yaml(path: str | os.PathLike[str]) -> bool:

@@ -211,12 +211,22 @@ class Rule:
     def _matches_name(self, layer_name: str) -> bool:
         if self.match is None and self.regex is None:
             return True
-        if layer_name in self._plain_names:
+        if layer_name in self.plain_names:
             return True
         return self._find is not None and self._find(layer_name) is not None
 
+    @property
+    def is_blind_to_numbers(self) -> bool:
+        """Whether its patterns take names alike whose numbers between dots differ."""
+        if self.regex is not None:
+            patterns: Sequence[str] = (self.regex,)
+        else:
+            globs = () if self.match is None else _several(self.match)
+            patterns = [glob for glob in globs if glob not in self.plain_names]
+        return not any(map(_tells_numbers, patterns))
+
     @cached_property
-    def _plain_names(self) -> frozenset[str]:
+    def plain_names(self) -> frozenset[str]:
         """Globs without wildcards: a fitted recipe has thousands of them."""
         globs = () if self.match is None else _several(self.match)
         return frozenset(glob for glob in globs if not set(glob) & set("*?["))
@@ -225,8 +235,18 @@ class Rule:
     def _find(self) -> Callable[[str], object] | None:
         if self.regex is not None:
             return re.compile(self.regex).search
-        globs = [glob for glob in _several(self.match) if glob not in self._plain_names]
+        globs = [glob for glob in _several(self.match) if glob not in self.plain_names]
         return re.compile("|".join(map(_translated, globs))).match if globs else None
+
+
+# Digits that no letter stands before, or of an escape, and what was found before a second time.
+_TELLS_NUMBERS = re.compile(r"(?<![A-Za-z_\d])\d|\\\w*\d|\(\?P=")
+
+
+def _tells_numbers(pattern: str) -> bool:
+    """Whether a pattern may find one number between dots, and not another of its length."""
+    in_set = "[" in pattern and any(map(str.isdigit, pattern))
+    return in_set or _TELLS_NUMBERS.search(pattern) is not None
 
 
 def _translated(glob: str) -> str:

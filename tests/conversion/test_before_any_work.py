@@ -164,15 +164,15 @@ def test_no_room_on_the_disk(
     folder: Path, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "disk_usage", lambda _: Usage(9, 9, 5000))
+        patched.setattr(shutil, "disk_usage", lambda _: Usage(9, 9, 1000))
         said = refused(source_for(folder, to), tmp_path / "out", "--to", to)
-        assert "has 5,000 bytes free, and about " in said
+        assert "has 1,000 bytes free, and about " in said
     monkeypatch.undo()
     needed = int(said.split("about ")[1].split(" ")[0].replace(",", ""))
     stays = int(said.split("of which ")[1].split(" ")[0].replace(",", ""))
     done = convert(source_for(folder, to), tmp_path / "out", to=to)
     assert stays <= done.bytes <= stays + 5000  # headers
-    assert needed > stays
+    assert needed >= stays
 
 
 @pytest.mark.parametrize("to", ["mlx", "compressed-tensors", "bitsandbytes"])

@@ -167,6 +167,7 @@ HELD = {
     "mlx": ("mxfp4", "mxfp8", "nvfp4"),
     "gguf": ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4"),
     "onnx": (),
+    "bitsandbytes": ("nf4",),
 }
 # compressed-tensors wants a folder, and has tests of its own.
 NOT_HELD = [(to, name) for to in ("mlx", "gguf", "onnx") for name in FIXED if name not in HELD[to]]

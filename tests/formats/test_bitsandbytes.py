@@ -275,7 +275,7 @@ def test_another_run_is_told_by_double(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError("no")
 
     with monkeypatch.context() as patched:
-        patched.setattr("pyarrowquant.formats.bitsandbytes.write_files", fail)
+        patched.setattr("pyarrowquant.conversion.results.PlacedResults.finish", fail)
         with (
             pytest.warns(UserWarning, match="What is done stays"),
             pytest.raises(OSError, match="no"),

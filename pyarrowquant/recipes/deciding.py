@@ -1,0 +1,79 @@
+"""Which rule of a recipe decides about a layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from pyarrowquant._core.settings import SETTINGS, SettingOverrides, Settings, merged
+from pyarrowquant.recipes.rule import Rule
+
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # between dots
+
+
+class Decisions:
+    """The outcomes of rules, of which the first one that matches decides.
+
+    Models have tens of thousands of layers whose names differ in numbers between dots, which most
+    rules do not look at: such layers are decided once.
+
+    Parameters
+    ----------
+    rules : sequence of Rule
+    default : Rule
+        Matches all layers.
+
+    Attributes
+    ----------
+    outcomes : list of (Rule, SettingOverrides or None)
+        Each rule with the settings that it leads to; the default is the last.
+    """
+
+    def __init__(self, rules: Sequence[Rule], default: Rule) -> None:
+        usual = {} if default.skip else default.said
+        self.outcomes: list[tuple[Rule, SettingOverrides | None]] = [
+            (rule, None if rule.skip else _settings(merged(usual, rule.said)))
+            for rule in (*rules, default)
+        ]
+        self._are_blind = all(rule.is_blind_to_numbers for rule in rules)
+        self._plain_names = frozenset().union(*(rule.plain_names for rule in rules))
+        self._by_kind: dict[tuple[str, tuple[int, ...]], int] = {}
+        self._applied: dict[tuple[int, Settings], Settings] = {}
+
+    def outcome(self, name: str, shape: Sequence[int]) -> tuple[Rule, SettingOverrides | None]:
+        """Return the rule that decides about a layer, and the settings that it leads to."""
+        return self.outcomes[self._deciding(name, shape)]
+
+    def applied(
+        self, settings: Settings, name: str, shape: Sequence[int]
+    ) -> tuple[Rule, Settings | None]:
+        """Return the rule that decides about a layer, and settings with those of the rule."""
+        number = self._deciding(name, shape)
+        rule, said = self.outcomes[number]
+        if said is None:
+            return rule, None
+        key = number, settings
+        if key not in self._applied:
+            self._applied[key] = settings.with_overrides(said)
+        return rule, self._applied[key]
+
+    def _deciding(self, name: str, shape: Sequence[int]) -> int:
+        """Return the place of the rule that decides about a layer."""
+        known, key = self._by_kind, (_NUMBER.sub(_zeros, name), tuple(shape))
+        if not self._are_blind or name in self._plain_names:
+            known = {}
+        if key not in known:
+            rules = (rule for rule, _ in self.outcomes)
+            matching = (i for i, rule in enumerate(rules) if rule.matches(name, shape))
+            known[key] = next(matching)
+        return known[key]
+
+
+def _settings(said: Mapping[str, Any]) -> SettingOverrides:
+    settings: Any = {field: said[field] for field in SETTINGS if field in said}
+    return cast(SettingOverrides, settings)
+
+
+def _zeros(number: re.Match[str]) -> str:
+    return "0" * len(number[0])
