@@ -13,7 +13,8 @@ import click
 # Those that a command has as options, with a value or without.
 _ARGUMENT = re.compile(
     r"\b(to|dtype|bit_width|group_size|method|zero_point|scale_dtype|encoding|recipe|"
-    r"bits_per_weight|size|quality_floor|importance|context|threads|max_memory|continue_on_error|resume|overwrite)="
+    r"bits_per_weight|size|quality_floor|importance|context|threads|engine|address|"
+    r"max_memory|continue_on_error|resume|overwrite)="
     r"(True|\"[\w-]+\"|'[\w-]+'|\d+)?"
 )
 _OTHER_NAMES = {"bit_width": "bits"}

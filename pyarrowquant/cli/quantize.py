@@ -25,6 +25,7 @@ from pyarrowquant.cli._memory import memory_size
 from pyarrowquant.cli._progress import Shown
 from pyarrowquant.cli._show import counted, json_option, printable, show_json, size_text
 from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
+from pyarrowquant.conversion.engines import ENGINES
 from pyarrowquant.conversion.interrupted import Continued
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.formats.registry import FORMATS
@@ -140,7 +141,19 @@ Examples:
 @click.option(
     "--pre-tokenizer", help="llama.cpp's name for how texts are split, where it is not found out."
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Default: the CPUs of this process; of a cluster's task 1.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="local",
+    show_default=True,
+    help="What quantizes: this process, or tasks on a cluster.",
+)
+@click.option("--address", help="Of the cluster; default the one that is found, or one of its own.")
 @click.option(
     "--max-memory",
     callback=memory_size,
@@ -175,6 +188,8 @@ def quantize(
     rescale: str,
     pre_tokenizer: str | None,
     threads: int | None,
+    engine: str,
+    address: str | None,
     max_memory: int,
     continue_on_error: bool,
     resume: bool,
@@ -219,6 +234,8 @@ def quantize(
         "rescale": rescale,
         "pre_tokenizer": pre_tokenizer,
         "threads": threads,
+        "engine": engine,
+        "address": address,
         "max_memory": max_memory,
         "continue_on_error": continue_on_error,
         "resume": resume,

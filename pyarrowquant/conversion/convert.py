@@ -151,6 +151,8 @@ def convert(
     importance: _Path | None = None,
     rescale: str = "off",
     threads: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
     max_memory: int = _MAX_MEMORY,
     continue_on_error: bool = False,
     resume: bool = False,
@@ -224,7 +226,13 @@ def convert(
         does so where the architecture of a Hugging Face folder is known, to compressed-tensors,
         mlx and gguf; "on" refuses others. Errors are those against the rescaled weights.
     threads : int, optional
-        Default: the CPUs of this process.
+        Default: the CPUs of this process; with a cluster 1 for each task.
+    engine : {"local", "ray"}
+        What quantizes: this process, or tasks on a cluster of Ray, with the same bytes. This
+        process reads headers and writes the output either way.
+    address : str, optional
+        Of the cluster, such as "10.0.0.1:6379"; by default the one that the process is connected
+        to or Ray finds, else one of this machine, which ends with the call.
     max_memory : int
         Bound on memory beyond mapped files, in bytes.
     continue_on_error : bool
@@ -257,6 +265,10 @@ def convert(
         The source, a part of it, or the folder of the destination is missing.
     BlockingIOError
         Another run has the same destination.
+    ImportError
+        An engine, or what a kind of file needs, is not installed.
+    ConnectionError
+        A cluster, or one of its workers, does not answer.
 
     Examples
     --------
@@ -284,6 +296,8 @@ def convert(
         importance=importance,
         rescale=rescale,
         threads=threads,
+        engine=engine,
+        address=address,
         max_memory=max_memory,
         continue_on_error=continue_on_error,
         overwrite=overwrite,
@@ -334,6 +348,8 @@ def plan(
     importance: _Path | None = None,
     rescale: str = "off",
     threads: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
     max_memory: int = _MAX_MEMORY,
     continue_on_error: bool = False,
     resume: bool = False,
@@ -379,6 +395,8 @@ def plan(
         importance=importance,
         rescale=rescale,
         threads=threads,
+        engine=engine,
+        address=address,
         max_memory=max_memory,
         continue_on_error=continue_on_error,
         overwrite=overwrite,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,22 +13,19 @@ from typing import Any
 import pyarrow as pa
 
 from pyarrowquant import __version__
-from pyarrowquant._core import arguments
 from pyarrowquant._core.encoded_rows import said_group_size
-from pyarrowquant._core.encodings import ENCODINGS, INTEGER
-from pyarrowquant._core.options import Options
+from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.progress import EachPart
 from pyarrowquant._core.settings import Settings
-from pyarrowquant._core.source import weights_bytes
 from pyarrowquant.conversion.destination import check_destination
+from pyarrowquant.conversion.engines import Engine
 from pyarrowquant.conversion.identity import source_files
-from pyarrowquant.conversion.importance import with_importance
 from pyarrowquant.conversion.interrupted import Continued, continued
 from pyarrowquant.conversion.parts import Done
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
+from pyarrowquant.conversion.quantizing import Outcome, Quantizing, fitting, weighted
 from pyarrowquant.conversion.results import KeptResults, PlacedResults, ResultsOfRun, are_placed
-from pyarrowquant.conversion.shared_scales import shared_scales
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.conversion.size import FileSize
 from pyarrowquant.conversion.source import weights_bytes as bytes_of_model
@@ -38,6 +36,7 @@ from pyarrowquant.conversion.unquantized import (
     unquantized,
     unusable_layers,
 )
+from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.conversion.work import Work
 from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
@@ -50,7 +49,6 @@ from pyarrowquant.recipes.fitting import Candidates, fit
 from pyarrowquant.recipes.plan import wider
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of, plan_layer
 from pyarrowquant.recipes.recipe import Recipe
-from pyarrowquant.stream import stream_within
 
 
 @dataclass(frozen=True)
@@ -59,11 +57,12 @@ class Job:
 
     Attributes
     ----------
-    source : Model
+    view : View
+    viewed : Viewed
+        The source.
     files : list of Path
         What is read, and so must not be replaced.
     destination : Path
-    target : Format
     folder : bool
         Whether the destination is a folder.
     settings : Settings
@@ -78,14 +77,15 @@ class Job:
     quality_floor : dict or None
     continue_on_error : bool
     threads : int or None
+    engine : Engine
     batch_bytes : int
     overwrite : bool
     """
 
-    source: Model
+    view: View
+    viewed: Viewed
     files: list[Path]
     destination: Path
-    target: Format
     folder: bool
     settings: Settings
     recipe: Recipe | None
@@ -95,8 +95,18 @@ class Job:
     quality_floor: dict[str, float] | None
     continue_on_error: bool
     threads: int | None
+    engine: Engine
     batch_bytes: int
     overwrite: bool
+
+    @property
+    def source(self) -> Model:
+        """What is read, with the names and rows of the format."""
+        return self.viewed.model
+
+    @property
+    def target(self) -> Format:
+        return self.view.target
 
     def run(self, resume: bool, tell: Callable[[Step], object] | None) -> Totals:
         """Do it all, or what an interrupted run of the same job has left to do."""
@@ -106,12 +116,15 @@ class Job:
             if not work.is_complete:
                 quantized = {layer.name for layer in self.layers if layer.settings is not None}
                 self.target.check_kept(self.source, quantized)
-                recipe, failed = self._recipe_of(work, meter)
-                results = self._results(work, recipe)
-                done = results.done or Done(0, 0, Totals(skipped=failed))
-                totals = done.totals
-                meter.skip(done.read)
-                self._quantize(results, recipe, done, meter)
+                with self.engine.started(self.view, self.viewed) as quantize:
+                    recipe, failed = self._recipe_of(work, meter)
+                    results = self._results(work, recipe)
+                    done = results.done or Done(0, 0, Totals(skipped=failed))
+                    totals = done.totals
+                    meter.skip(done.read)
+                    outcomes = quantize(self._quantizing(recipe), done.batches, meter)
+                    with closing(outcomes):
+                        self._take(outcomes, results, recipe, done)
                 output = results.finish(totals)
                 if isinstance(self.budget, FileSize):
                     self.budget.check(output.stat().st_size)
@@ -194,7 +207,7 @@ class Job:
 
         weigh = self.target.error_weights(self.source)
         fitted = fit(
-            self._weighted(self.source.reader()),
+            weighted(self.source.reader(), self.origin.importance, self.viewed),
             budget,
             Candidates([self.settings], candidates),
             self.recipe,
@@ -210,21 +223,8 @@ class Job:
         )
         return Recipe.chosen(fitted.chosen, fitted.expected), fitted.skipped
 
-    def _weighted(self, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
-        """Give weights with the importance of their columns, where that is known."""
-        importance = self.origin.importance
-        return reader if importance is None else with_importance(reader, importance.values)
-
     def _fitting(self, settings: Settings, shape: Sequence[int]) -> Settings | None:
-        """Return what the format has for a layer; None where it has nothing like these settings."""
-        found = self.target.instead(settings, shape)
-        if found.encoding not in self.target.encodings:
-            return None
-        encoding = ENCODINGS.get(found.encoding)
-        if encoding is None or "scale_dtype" not in encoding.free:
-            return found
-        dtype = self.target.scale_dtype(self.source, self.settings)
-        return replace(found, scale_dtype=dtype)
+        return fitting(self.target, self.source, self.settings, settings, shape)
 
     def _widened(self, settings: Settings, shape: Sequence[int]) -> list[Settings]:
         """Return what a floor may choose for a layer, the narrowest first."""
@@ -308,47 +308,35 @@ class Job:
         ]
         return [layout for layer in layers if (layout := layout_of(layer))]
 
-    def _quantize(
-        self, output: ResultsOfRun, recipe: Recipe | None, done: Done, meter: Meter
-    ) -> None:
-        """Quantize what is left of the source."""
-        count, read, totals = done.batches, done.read, done.totals
-        source = self._weighted(self.source.reader(self.batch_bytes, skip=done.batches))
-
-        def counted() -> Iterator[pa.RecordBatch]:
-            nonlocal count, read
-            for batch in source:
-                count += 1
-                read += weights_bytes(batch)
-                yield batch
-                del batch  # before the next one is read
-
-        stream = stream_within(
-            self.target.bit_widths,
-            meter.watch(pa.RecordBatchReader.from_batches(source.schema, counted())),
-            Options(
-                self.settings,
-                continue_on_error=self.continue_on_error,
-                metrics=True,
-                sort=False,
-                threads=arguments.thread_count(self.threads),
-                kernel=arguments.kernel(),
-                unit_layer_scales=self.target.unit_layer_scales,
-            ),
+    def _quantizing(self, recipe: Recipe | None) -> Quantizing:
+        """Return what becomes of batches, with a recipe that is fitted if it has to be."""
+        return Quantizing(
+            self.view,
+            self.batch_bytes,
+            self.settings,
             recipe,
             self.quality_floor,
-            EachPart(meter.quantizing),
-            skipped=totals.skipped,
-            missed=totals.missed,
-            underflows=totals.underflows,
-            fitting=self._fitting,
-            layer_scale=shared_scales(self.target, self.source, self.settings, recipe),
+            self.continue_on_error,
+            self.origin.importance,
         )
+
+    def _take(
+        self, outcomes: Iterable[Outcome], output: ResultsOfRun, recipe: Recipe | None, done: Done
+    ) -> None:
+        """Put what is left of the source to the output, as it is quantized."""
+        count, read, totals = done.batches, done.read, done.totals
         dtype = self.target.scale_dtype(self.source, self.settings)
-        for results in stream:
-            self.target.check_results(pa.Table.from_batches([results]), self.source, dtype)
-            totals.add(results, self._stored_bits(results, recipe))
-            output.add(results, Done(count, read, totals))
+        for outcome in outcomes:
+            count += outcome.batches
+            read += outcome.read
+            totals.skipped += outcome.skipped
+            totals.missed += outcome.missed
+            totals.underflows += outcome.underflows
+            if (results := outcome.results) is not None:
+                self.target.check_results(pa.Table.from_batches([results]), self.source, dtype)
+                totals.add(results, self._stored_bits(results, recipe))
+                output.add(results, Done(count, read, totals))
+            del outcome, results  # before the next batch is quantized
         if totals.layers == 0:
             raise ValueError(
                 f"{self.source.location}: no layer was quantized: all failed, or are left out, as "

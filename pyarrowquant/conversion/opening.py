@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,15 +12,12 @@ from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.noted import check_length
 from pyarrowquant.conversion.options import Options
 from pyarrowquant.conversion.request import Request
-from pyarrowquant.conversion.rescaling import rescaled
-from pyarrowquant.conversion.source import convertible, files_of, is_local, local_path
+from pyarrowquant.conversion.source import files_of, is_local, local_path
 from pyarrowquant.conversion.splitting import parts_for
+from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.conversion.whole import check_whole
-from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.models import open_model
 from pyarrowquant.recipes.named import file_of
-from pyarrowquant.rescaling.view import RescaledModel
 
 
 @dataclass(frozen=True)
@@ -29,17 +26,20 @@ class Opened:
 
     Attributes
     ----------
-    model : Model
-        With the names and rows of the format.
-    rescaled : RescaledModel or None
-        What factors were moved in, under the names of the source.
+    view : View
+    source : Viewed
     files : list of Path
         What is read, and so must not be replaced.
     """
 
-    model: Model
-    rescaled: RescaledModel | None
+    view: View
+    source: Viewed
     files: list[Path]
+
+    @property
+    def model(self) -> Model:
+        """The source, with the names and rows of the format."""
+        return self.source.model
 
 
 def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path], bool]) -> Opened:
@@ -55,7 +55,8 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
     """
     target, split = options.target, options.split
     source, destination = local_path(os.fspath(request.source)), Path(request.destination)
-    model = open_model(replace(locate(source, None), files=OpenFiles()))
+    view = View(source, target, request.rescale, request.pre_tokenizer)
+    model = view.open()
     files = [*files_of(model), *file_of(request.recipe), *file_of(request.importance)]
     if not is_to_be_placed(options.place):
         written = partial(target.copied_files, model)
@@ -69,11 +70,10 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
             "along. Download the folder first"
         )
     check_whole(model, target)
-    moved = rescaled(convertible(model), target, request.rescale)
-    viewed = target.viewed(moved, request.pre_tokenizer)
-    if split is not None and target.default_mix(viewed) is None:
+    viewed = view.of(model)
+    if split is not None and target.default_mix(viewed.model) is None:
         raise ValueError(
-            f"'{viewed.location}': split= is for GGUF models and Hugging Face folders, as it takes "
-            "a model to load parts. Leave it out"
+            f"'{view.source}': split= is for GGUF models and Hugging Face folders, as it takes a "
+            "model to load parts. Leave it out"
         )
-    return Opened(viewed, moved if isinstance(moved, RescaledModel) else None, files)
+    return Opened(view, viewed, files)

@@ -16,10 +16,11 @@ from pyarrowquant.conversion.checks import (
     copied_files,
 )
 from pyarrowquant.conversion.choosing import Choice, choice
-from pyarrowquant.conversion.importance import of_layers, with_factors
+from pyarrowquant.conversion.engines import engine_named
+from pyarrowquant.conversion.importance import of_layers
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.noted import folder_of
-from pyarrowquant.conversion.opening import Opened, opened
+from pyarrowquant.conversion.opening import opened
 from pyarrowquant.conversion.options import Options, checked_options
 from pyarrowquant.conversion.planning import (
     planned,
@@ -44,7 +45,6 @@ from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.reading.config import CONFIG, warn_of_constants
-from pyarrowquant.reading.importance import Importance
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.budget import Budget
 from pyarrowquant.recipes.named import is_named
@@ -62,6 +62,7 @@ def prepare(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Job:
     is_to_be_placed : callable
         As of `opened`.
     """
+    engine = engine_named(request.engine, request.address, request.threads)
     options = checked_options(request)
     source = opened(request, options, is_to_be_placed)
     target, model = options.target, source.model
@@ -79,14 +80,16 @@ def prepare(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Job:
     if request.budget is not None:  # which replaces the bits
         layers = [_with_fitting_bits(layer, target) for layer in layers]
     _check_layers(request, target, model, chosen, layers)
-    importance = _importance(chosen.importance, layers, source)
+    importance = chosen.importance
+    if importance is not None:
+        importance = of_layers(importance, layers, model)
     warn_of_decoded(decoded_from(model, layers))
     left = unquantized(model, target, layers, chosen.recipe)
     check_file_names(target.file_names(model) if options.folder else ())
     check_names(target, layers, left)
     check_sizes(layers)
     copied = copied_files(target, model)
-    is_rescaled = source.rescaled is not None
+    is_rescaled = source.source.rescaled is not None
     origin = Origin(chosen.mix, chosen.mix_is_changed, importance, is_rescaled, options.split)
     budget: Budget | None = options.budget
     if options.size is not None:
@@ -99,10 +102,10 @@ def prepare(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Job:
     place = options.place
     check_room(target, layers, left, model, copied, budget, placed, place, folder_of(place))
     job = Job(
-        source=model,
+        viewed=source.source,
+        view=source.view,
         files=source.files,
         destination=place,
-        target=target,
         folder=options.folder,
         settings=chosen.settings,
         recipe=chosen.recipe,
@@ -112,6 +115,7 @@ def prepare(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Job:
         quality_floor=options.quality_floor,
         continue_on_error=request.continue_on_error,
         threads=request.threads,
+        engine=engine,
         batch_bytes=options.batch_bytes,
         overwrite=request.overwrite,
     )
@@ -153,16 +157,6 @@ def _check_layers(
         warn_of_constants(model.config, f"{model.folder}/{CONFIG}")
     if request.is_mixed and (problem := target.mixed_problem(layers, model)):
         raise UsageError(problem)
-
-
-def _importance(
-    importance: Importance | None, layers: Sequence[PlannedLayer], source: Opened
-) -> Importance | None:
-    """Return the importance of the columns of layers, as they are read."""
-    if importance is None:
-        return None
-    found = of_layers(importance, layers, source.model)
-    return found if source.rescaled is None else with_factors(found, source.model, source.rescaled)
 
 
 def _with_fitting_bits(layer: PlannedLayer, target: Format) -> PlannedLayer:

@@ -72,6 +72,12 @@ class Meter:
         if self._is_time():
             self._quantized(done)
 
+    def take(self, nbytes: int, layers: int) -> None:
+        """Count batches that others have quantized."""
+        self._read += nbytes
+        self._layers += layers
+        self._quantized(self._read)
+
     def watch(self, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
         """Give the same batches; each counts as a whole when the next one is asked for."""
         return pa.RecordBatchReader.from_batches(reader.schema, self._batches(reader))

@@ -36,6 +36,8 @@ class Request:
     importance: Path | None
     rescale: str
     threads: int | None
+    engine: str
+    address: str | None
     max_memory: int
     continue_on_error: bool
     overwrite: bool

@@ -53,10 +53,11 @@ class TestInterrupted:
     def test_what_is_done_is_not_done_again(
         self, model: Path, interrupted: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        import pyarrowquant.conversion.job as job
+
+        import pyarrowquant.conversion.quantizing as quantizing
 
         batches = []
-        original = job.stream_within
+        original = quantizing.stream_within
 
         def counted(widths: Any, source: Any, *rest: Any, **options: Any) -> Any:
             def watched() -> Any:
@@ -67,7 +68,7 @@ class TestInterrupted:
             reader = type(source).from_batches(source.schema, watched())
             return original(widths, reader, *rest, **options)
 
-        monkeypatch.setattr(job, "stream_within", counted)
+        monkeypatch.setattr(quantizing, "stream_within", counted)
         result = run("quantize", model, interrupted, "--resume", "--json")
         assert result.exit_code == 0, result.output
         assert len(batches) == SHARDS - 2

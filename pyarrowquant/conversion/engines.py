@@ -1,0 +1,68 @@
+"""What quantizes the batches of a source: this process, or a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from pyarrowquant._core.settings import listed
+from pyarrowquant.conversion.on_ray import RayEngine
+from pyarrowquant.conversion.quantizing import Quantize, Quantizer
+from pyarrowquant.conversion.viewing import View, Viewed
+from pyarrowquant.errors import UsageError
+
+ENGINES = ("local", "ray")
+
+
+class Engine(Protocol):
+    """Quantizes the batches of a source."""
+
+    def started(self, view: View, source: Viewed) -> AbstractContextManager[Quantize]:
+        """Get ready for a source, or raise where that is not to be; done with it at the end.
+
+        Returns
+        -------
+        context of callable
+            Gets what is to be done, the number of batches to leave out at the beginning, and what
+            is told of progress. It gives outcomes in the order of the source. Who leaves it before
+            its end closes it.
+        """
+
+
+class LocalEngine:
+    """Quantizes in this process.
+
+    Parameters
+    ----------
+    threads : int or None
+        None for the CPUs of the process.
+    """
+
+    def __init__(self, threads: int | None) -> None:
+        self._threads = threads
+
+    @contextmanager
+    def started(self, view: View, source: Viewed) -> Iterator[Quantize]:
+        yield lambda task, skip, meter: Quantizer(task, source).outcomes(
+            skip, None, self._threads, meter
+        )
+
+
+def engine_named(name: str, address: str | None, threads: int | None) -> Engine:
+    """Return the engine of a name.
+
+    Raises
+    ------
+    UsageError
+        There is none of the name, or the address is not for it.
+    ImportError
+        It is not installed.
+    """
+    if name not in ENGINES:
+        raise UsageError(f"engine={name!r} must be one of {listed(ENGINES)}")
+    if name == "local":
+        if address is not None:
+            raise UsageError("address= is that of a cluster, for engine='ray'. Leave it out")
+        return LocalEngine(threads)
+    return RayEngine(address, threads)

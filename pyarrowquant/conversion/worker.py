@@ -1,0 +1,150 @@
+"""What a worker of a cluster does with the batches of a source, whichever engine runs it."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyarrowquant._version import __version__
+from pyarrowquant.conversion.identity import source_files
+from pyarrowquant.conversion.progress import Meter
+from pyarrowquant.conversion.quantizing import Outcome, Quantizer, Quantizing
+from pyarrowquant.conversion.viewing import View, Viewed
+
+_SAME_EVERYWHERE = ("name", "bytes", "ends")
+
+
+class WorkerError(ValueError):
+    """A worker cannot do what it is told to: it sees other files, or has another version."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A source as the driver sees it, which all workers have to see likewise.
+
+    Attributes
+    ----------
+    view : View
+    files : list of dict
+        What tells its files from others.
+    version : str
+        Of the package that the driver has.
+    """
+
+    view: View
+    files: list[dict[str, Any]]
+    version: str
+
+    def open(self) -> Viewed:
+        """Open the source on the machine of a worker.
+
+        Raises
+        ------
+        WorkerError
+            This is another source, or there is none.
+        """
+        if self.version != __version__:
+            raise WorkerError(version_problem(__version__, self.version))
+        try:
+            source = self.view.of(self.view.open())
+            files = files_everywhere(source)
+        except (OSError, ValueError, ImportError) as error:
+            raise WorkerError(
+                f"cannot open '{self.view.source}': {error}. Put it where all machines find it "
+                "under this name: on a shared file system or in a store"
+            ) from error
+        if files != self.files:
+            raise WorkerError(
+                f"finds other files under '{self.view.source}' than the driver. Give all machines "
+                "the same"
+            )
+        return source
+
+
+def version_problem(found: str | None, wanted: str) -> str:
+    """Say of a worker that it has another version than the driver, or none."""
+    has = "has no pyarrowquant" if found is None else f"has pyarrowquant {found}"
+    return f"{has}, and the driver {wanted}. Install pyarrowquant {wanted} on the workers"
+
+
+def files_everywhere(source: Viewed) -> list[dict[str, Any]]:
+    """Describe the files of a source by what is the same on every machine that has them."""
+    return [{name: file[name] for name in _SAME_EVERYWHERE} for file in source_files(source.model)]
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """What is the same for all tasks of a run.
+
+    Attributes
+    ----------
+    seen : Seen
+    quantizing : Quantizing
+    threads : int
+        That a task has.
+    run : str
+        Tells it from other runs.
+    """
+
+    seen: Seen
+    quantizing: Quantizing
+    threads: int
+    run: str = field(default_factory=lambda: secrets.token_hex(8))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a task gives back.
+
+    Attributes
+    ----------
+    outcomes : list of Outcome
+        Of its batch; of none where the source has ended before.
+    warnings : list of (type, str)
+        What was told meanwhile.
+    """
+
+    outcomes: list[Outcome]
+    warnings: list[tuple[type[Warning], str]]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a task gives back where its batch cannot be quantized.
+
+    Attributes
+    ----------
+    error : Exception
+    worker : str
+        The name of the machine.
+    """
+
+    error: Exception
+    worker: str
+
+
+_last: dict[str, Quantizer] = {}  # by its run: a process does one task after the other
+
+
+def quantize_batch(tasks: Tasks, number: int) -> Answer | Failure:
+    """Do a task: quantize the batch of this number."""
+    try:
+        return _quantized(tasks, number)
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        return Failure(error, socket.gethostname())
+
+
+def _quantized(tasks: Tasks, number: int) -> Answer:
+    quantizer = _last.get(tasks.run)
+    if quantizer is None:
+        _last.clear()
+        quantizer = Quantizer(tasks.quantizing, tasks.seen.open())
+        _last[tasks.run] = quantizer
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        found = list(quantizer.outcomes(number, 1, tasks.threads, Meter(None, None)))
+    return Answer(found, [(each.category, str(each.message)) for each in told])
