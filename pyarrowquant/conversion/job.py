@@ -25,7 +25,13 @@ from pyarrowquant.conversion.parts import Done
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.quantizing import Outcome, Quantizing, fitting, weighted
-from pyarrowquant.conversion.results import KeptResults, PlacedResults, ResultsOfRun, are_placed
+from pyarrowquant.conversion.results import (
+    KeptResults,
+    PlacedResults,
+    ResultsOfRun,
+    are_placed,
+    packed_in,
+)
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.conversion.size import FileSize
 from pyarrowquant.conversion.source import weights_bytes as bytes_of_model
@@ -293,7 +299,7 @@ class Job:
     def _results(self, work: Work, recipe: Recipe | None) -> ResultsOfRun:
         """Return where results go."""
         if not self._are_placed:
-            return KeptResults(work, self._write)
+            return KeptResults(work, partial(self._write, recipe))
         layers = self._layouts(recipe)
         outline = self.target.outline(layers, self.source, self.settings, self.origin)
         return PlacedResults(work, outline, self.folder)
@@ -343,6 +349,26 @@ class Job:
                 "the recipe has it. recipe='all' leaves out only what the format cannot quantize"
             )
 
-    def _write(self, results: pa.Table, output: Path, totals: Totals) -> None:
+    def _write(
+        self, recipe: Recipe | None, results: pa.Table, output: Path, totals: Totals
+    ) -> None:
+        """Write the output of all results, as it was planned but for what a floor chose."""
         source = self.source.without(unusable_layers(totals.skipped))
-        self.target.write(results, source, output, self.settings, self.folder, self.origin)
+        if not self.target.outlines(source):
+            self.target.write(results, source, output, self.settings, self.folder)
+            return
+        packed = {layer.name: layer for layer in packed_in(results)}
+        layouts = [
+            replace(
+                layout,
+                bits=packed[layout.name].bits,
+                group_size=packed[layout.name].group_size,
+                encoding=packed[layout.name].encoding,
+            )
+            for layout in self._layouts(recipe)
+            if layout.name in packed
+        ]
+        outline = self.target.outline(layouts, source, self.settings, self.origin)
+        if self.folder:
+            output.mkdir()
+        outline.write(output, packed)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
 
 from pyarrowquant._core.placing import sync, sync_tree
-from pyarrowquant._core.results import batches_of
+from pyarrowquant._core.results import Packed, batches_of
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
 from pyarrowquant.conversion.parts import Done
 from pyarrowquant.conversion.totals import Totals
@@ -22,6 +22,12 @@ from pyarrowquant.reading.model import Model
 def are_placed(target: Format, model: Model, continue_on_error: bool, floor: bool) -> bool:
     """Whether results get their places as they come: what is planned of layers will hold."""
     return target.outlines(model) and not continue_on_error and not floor
+
+
+def packed_in(results: pa.Table) -> Iterator[Packed]:
+    """Give the rows of results, which come from the engine itself."""
+    for _, layers in batches_of(Source(results, RESULT_COLUMNS), is_checked=True):
+        yield from layers
 
 
 class ResultsOfRun(Protocol):
@@ -64,10 +70,8 @@ class PlacedResults:
 
     def add(self, results: pa.RecordBatch, done: Done) -> None:
         files: set[Path] = set()
-        source = Source(pa.Table.from_batches([results]), RESULT_COLUMNS)
-        for _, layers in batches_of(source, is_checked=True):
-            for layer in layers:
-                files.update(self._places.fill(layer))
+        for layer in packed_in(pa.Table.from_batches([results])):
+            files.update(self._places.fill(layer))
         for file in files:
             sync(file)
         self._work.note_done(done)

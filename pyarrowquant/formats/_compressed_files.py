@@ -31,9 +31,7 @@ from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._safetensors import Entry
 
 
-def write_files(
-    layers: LayersByName, source: ModelFolder, dtype: str, folder: Path, int8: bool
-) -> None:
+def write_files(layers: LayersByName, source: ModelFolder, dtype: str, folder: Path) -> None:
     """Write all files of the model.
 
     Parameters
@@ -43,15 +41,13 @@ def write_files(
     dtype : str
         Of the model.
     folder : Path
-    int8 : bool
-        As of `write_folder`.
     """
     if not layers:
         raise ValueError(
             "The results have no layers. Copy the model, or quantize some of its layers"
         )
     shared = global_scales(layers)
-    outline = outline_of(layers, source, dtype, int8, lambda layer: shared[layer.name])
+    outline = outline_of(layers, source, dtype, False, lambda layer: shared[layer.name])
     outline.write(folder, layers, layers.forget_pages)
 
 
@@ -72,7 +68,7 @@ def outline_of(
     dtype : str
         Of the model.
     int8 : bool
-        As of `write_folder`.
+        Whether layers of 8 bits by row have activations of 8 bits, too.
     global_scale : callable
         As of `float_entries`.
     """
@@ -93,7 +89,7 @@ class _Shared:
     dtype : str
     symmetric : bool
     int8 : bool
-        As of `write_folder`.
+        As of `outline_of`.
     global_scale : callable
         As of `float_entries`.
     """

@@ -304,12 +304,13 @@ class Format(ABC):
         ----------
         layers : sequence of PlannedLayout
             All that are quantized.
-        model, settings, origin
-            As of `write`.
+        model : Model
+        settings : Settings
+            Of layers, where a recipe says nothing else.
+        origin : Origin
         """
         raise NotImplementedError
 
-    @abstractmethod
     def write(
         self,
         results: pa.Table,
@@ -317,9 +318,10 @@ class Format(ABC):
         destination: Path,
         settings: Settings,
         folder: bool,
-        origin: Origin,
     ) -> None:
         """Write results, and the layers of the model that they leave out where it has those.
+
+        Of models that it `outlines` the outline is written instead.
 
         Parameters
         ----------
@@ -332,8 +334,8 @@ class Format(ABC):
             Of the results, where a recipe said nothing else.
         folder : bool
             Whether the destination is a folder.
-        origin : Origin
         """
+        raise NotImplementedError
 
     def copied_files(self, model: Model) -> Collection[Path]:
         """List what is taken over from the folder of a model, relative to it.

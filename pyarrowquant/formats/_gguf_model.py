@@ -86,15 +86,14 @@ _FILE_TYPES = {
 }
 
 
-def write_requantized(
-    results: Any, model: LlamaCppModel, path: Path, overwrite: bool, origin: Origin
-) -> None:
+def write_requantized(results: Any, model: LlamaCppModel, path: Path, overwrite: bool) -> None:
     """Write the model, with the layers of `results` in the place of its own."""
     opened = layers_of(results)
     with LayersByName(opened, path.parent) as layers:
         stored = {one.tensor.name: one.tensor for one in model.stored}
         _check_names(layers, stored, model.location.path)
-        outline = outline_of(model, model.stored, layers, file_type_of(layers, origin), origin)
+        file_type = file_type_of(layers, Origin())
+        outline = outline_of(model, model.stored, layers, file_type, Origin())
         write_outline(outline, model, layers, path, overwrite)
 
 
@@ -108,9 +107,6 @@ def write_outline(
     """Write what was made of a model to a file that is none of its own."""
     if os.path.realpath(path) in {os.path.realpath(file.path) for file in model.files}:
         raise ValueError(f"'{path}' is the source model: give another path")
-    if layers is not None and outline.files[0].is_beside:  # a run lets all have their names
-        outline.write(path, layers, layers.forget_pages)
-        return
     with Outputs([path], overwrite) as outputs:
         if layers is None:
             outline.write(outputs.temporary(path), {})

@@ -118,16 +118,11 @@ def write_bitsandbytes(
     """
     double = arguments.boolean("double", double)
     overwrite = arguments.boolean("overwrite", overwrite)
-    _write_folder(results, Path(folder), open_folder(model), double, overwrite)
-
-
-def _write_folder(
-    results: Any, folder: Path, source: ModelFolder, double: bool, overwrite: bool
-) -> None:
+    source = open_folder(model)
     dtype = model_dtype(source)
     layers = _layers_of(results, source)
     with (
-        OutputFolder(folder, overwrite, source.path, set(source.other_files())) as output,
+        OutputFolder(Path(folder), overwrite, source.path, set(source.other_files())) as output,
         LayersByName(layers, output.temporary) as by_name,
     ):
         outline = outline_of(by_name, source, dtype, double)
@@ -227,17 +222,6 @@ class Bitsandbytes(Format):
         source = ModelFolder(model)
         by_name = {layer.name: layer for layer in layers}
         return outline_of(by_name, source, model_dtype(source), self.double)
-
-    def write(
-        self,
-        results: pa.Table,
-        model: Model,
-        destination: Path,
-        settings: Settings,
-        folder: bool,
-        origin: Origin,
-    ) -> None:
-        _write_folder(results, destination, ModelFolder(model), self.double, overwrite=False)
 
     def copied_files(self, model: Model) -> Collection[Path]:
         return set(ModelFolder(model).other_files())

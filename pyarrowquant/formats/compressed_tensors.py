@@ -136,23 +136,14 @@ def write_compressed_tensors(
     >>> pyarrowquant.formats.write_compressed_tensors(result, "llama-4bit", model="llama")
     """
     overwrite = arguments.boolean("overwrite", overwrite)
-    write_folder(results, Path(folder), open_folder(model), overwrite)
-
-
-def write_folder(
-    results: Any, folder: Path, source: ModelFolder, overwrite: bool, int8: bool = False
-) -> None:
-    """Write the folder of a model that is open already; see `write_compressed_tensors`.
-
-    Where `int8`, layers of 8 bits by row have activations of 8 bits, too.
-    """
+    source = open_folder(model)
     dtype = model_dtype(source)
     layers = layers_of(results, dtype, source)
     with (
-        OutputFolder(folder, overwrite, source.path, set(source.other_files())) as output,
+        OutputFolder(Path(folder), overwrite, source.path, set(source.other_files())) as output,
         LayersByName(layers, output.temporary) as by_name,
     ):
-        write_files(by_name, source, dtype, output.temporary, int8)
+        write_files(by_name, source, dtype, output.temporary)
 
 
 def layers_of(results: Any, dtype: str, source: ModelFolder | None) -> Results:
@@ -302,19 +293,6 @@ class CompressedTensors(Format):
         source = _folder(model, by_name)
         int8 = origin.mix == INT8_ACTIVATIONS
         return outline_of(by_name, source, model_dtype(source), int8, own_scale)
-
-    def write(
-        self,
-        results: pa.Table,
-        model: Model,
-        destination: Path,
-        settings: Settings,
-        folder: bool,
-        origin: Origin,
-    ) -> None:
-        int8 = origin.mix == INT8_ACTIVATIONS
-        source = _folder(model, results["layer_name"].to_pylist())
-        write_folder(results, destination, source, overwrite=False, int8=int8)
 
     def copied_files(self, model: Model) -> Collection[Path]:
         return set(ModelFolder(model).other_files())

@@ -169,7 +169,7 @@ def write_gguf(
     if model is not None:
         if kept is not None or metadata is not None or architecture != _UNKNOWN:
             raise ValueError("kept, architecture and metadata come from model: give only that")
-        write_requantized(results, GgufModel(locate(model, None)), path, overwrite, Origin())
+        write_requantized(results, GgufModel(locate(model, None)), path, overwrite)
         return
     architecture = arguments.text("architecture", architecture)
     values = _metadata(gguf, metadata)
@@ -345,11 +345,7 @@ class Gguf(SizedFormat):
         destination: Path,
         settings: Settings,
         folder: bool,
-        origin: Origin,
     ) -> None:
-        if isinstance(model, LlamaCppModel):
-            write_requantized(results, model, destination, overwrite=False, origin=origin)
-            return
         write_gguf(results, destination, kept=left_out(model, results, _lacks))
 
 

@@ -356,13 +356,10 @@ class Mlx(Format):
         destination: Path,
         settings: Settings,
         folder: bool,
-        origin: Origin,
     ) -> None:
         kept = left_out(with_codes_as(model, _dtype_of(model)), results, _lacks)
         dtype = self.scale_dtype(model, settings)
         write_mlx(results, destination, kept=kept, config=model.config, dtype=dtype)
-        if model.folder is not None:
-            copy_files(self.other_files(model), Path(model.folder.path), destination)
 
     def other_files(self, model: Model) -> list[Path]:
         """List what goes along with a model folder."""

@@ -222,12 +222,8 @@ class Onnx(Format):
         destination: Path,
         settings: Settings,
         folder: bool,
-        origin: Origin,
     ) -> None:
-        if isinstance(model, OnnxModel):
-            write_replaced(results, model, destination, overwrite=False)
-        else:
-            write_onnx(results, destination)
+        write_onnx(results, destination)
 
     def replaced_data(self, destination: Path, sources: Collection[str]) -> set[str]:
         return data_of(destination, sources)

@@ -18,7 +18,6 @@ from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.formats._format import Format
-from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import ShardedModel
@@ -81,7 +80,6 @@ class TableFormat(Format):
         destination: Path,
         settings: Settings,
         folder: bool,
-        origin: Origin,
     ) -> None:
         if folder:
             _write_shards(results, model, destination, self.name)
