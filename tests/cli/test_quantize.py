@@ -186,6 +186,7 @@ def test_what_no_rule_decodes_is_refused(llama: Path, tmp_path: Path) -> None:
     config = json.loads((llama / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "gptq"}
     (llama / "config.json").write_text(json.dumps(config))
+    save_file({"up.qweight": np.ones((8, 64), np.int32)}, llama / "model.safetensors")
     error = failed("quantize", llama, tmp_path / "out.parquet")
     assert "is quantized already: its config.json has quantization_config" in error
 

@@ -338,7 +338,7 @@ def test_wrong_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(FileNotFoundError):
         write_gguf(quantized(weights(1, 2, 64), **FITTING), tmp_path / "no" / "out.gguf")
     monkeypatch.setitem(sys.modules, "gguf", None)
-    text = r"^Writing GGUF needs gguf: pip install pyarrowquant\[gguf\]$"
+    text = r"^Writing GGUF needs gguf: pip install 'pyarrowquant\[gguf\]'$"
     with pytest.raises(ImportError, match=text):
         write_gguf(quantized(), tmp_path / "out.gguf")
     assert files(tmp_path) == {}

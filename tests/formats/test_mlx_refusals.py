@@ -220,7 +220,7 @@ def test_wrong_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ValueError, match=r"Column 'scales' has type list<.*expected list<float32>"):
         write_mlx(wrong, tmp_path / "out")
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    text = "^Writing for MLX needs safetensors: pip install pyarrowquant\\[mlx\\]$"
+    text = "^Writing for MLX needs safetensors: pip install 'pyarrowquant\\[mlx\\]'$"
     with pytest.raises(ImportError, match=text):
         write_mlx(result, tmp_path / "out")
     assert files(tmp_path) == {}

@@ -226,7 +226,7 @@ def test_names_come_once(tmp_path: Path) -> None:
 
 def test_missing_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    text = r"^Writing ONNX needs onnx: pip install pyarrowquant\[onnx\]$"
+    text = r"^Writing ONNX needs onnx: pip install 'pyarrowquant\[onnx\]'$"
     with pytest.raises(ImportError, match=text):
         write_onnx(quantized(), tmp_path / "out.onnx")
     assert files(tmp_path) == {}

@@ -193,7 +193,7 @@ def test_models_without_layers(tmp_path: Path, nodes: list[Any], shape: tuple[in
 def test_missing_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = mlp().save(tmp_path / "model.onnx")
     monkeypatch.setitem(sys.modules, "onnx", None)
-    text = r"^Reading ONNX needs onnx: pip install pyarrowquant\[onnx\]$"
+    text = r"^Reading ONNX needs onnx: pip install 'pyarrowquant\[onnx\]'$"
     with pytest.raises(ImportError, match=text):
         read_weights(path)
 
