@@ -145,7 +145,6 @@ class Job:
             return ()
         layouts = [layout for layer in layers if (layout := layout_of(layer))]
         outline = self.target.outline(layouts, self.source, self.settings, self.origin)
-        assert outline is not None
         return tuple(OutputFile(file.name, file.size) for file in outline.files)
 
     def files_written(self) -> Iterable[Path]:

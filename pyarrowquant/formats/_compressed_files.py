@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +12,6 @@ from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Packed
-from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._compressed_config import quantization_config
 from pyarrowquant.formats._compressed_floats import (
     GlobalScale,
@@ -31,24 +29,14 @@ from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._safetensors import Entry
 
 
-def write_files(layers: LayersByName, source: ModelFolder, dtype: str, folder: Path) -> None:
-    """Write all files of the model.
-
-    Parameters
-    ----------
-    layers : LayersByName
-    source : ModelFolder
-    dtype : str
-        Of the model.
-    folder : Path
-    """
+def outline_of_results(layers: Mapping[str, Packed], source: ModelFolder, dtype: str) -> Outline:
+    """Return the outline of all files of the model, of layers that are packed already."""
     if not layers:
         raise ValueError(
             "The results have no layers. Copy the model, or quantize some of its layers"
         )
     shared = global_scales(layers)
-    outline = outline_of(layers, source, dtype, False, lambda layer: shared[layer.name])
-    outline.write(folder, layers, layers.forget_pages)
+    return outline_of(layers, source, dtype, False, lambda layer: shared[layer.name])
 
 
 def outline_of(

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pyarrowquant._core.layout import Coded
-from pyarrowquant.formats._layers import Names
+from pyarrowquant.formats._by_name import LayersByName
+from pyarrowquant.formats._layers import Names, Results
 from pyarrowquant.formats._model_folder import ModelFolder, copy_files, kept_entry
 from pyarrowquant.formats._outline import Outline
+from pyarrowquant.formats._outputs import OutputFolder
 from pyarrowquant.formats._safetensors import Entry, outlined
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.safetensors import INDEX
@@ -62,6 +64,31 @@ def folder_outline(
         copy_files(source.other_files(), source.path, folder)
 
     return Outline(files, finish)
+
+
+def write_folder(
+    results: Results,
+    source: ModelFolder,
+    folder: Path,
+    overwrite: bool,
+    outline_of: Callable[[LayersByName], Outline],
+) -> None:
+    """Write a folder of results beside the files of the model that they are of.
+
+    Parameters
+    ----------
+    results : Results
+    source : ModelFolder
+    folder : Path
+    overwrite : bool
+    outline_of : callable
+        Returns the outline of layers.
+    """
+    with (
+        OutputFolder(folder, overwrite, source.path, set(source.other_files())) as output,
+        LayersByName(results, output.temporary) as layers,
+    ):
+        outline_of(layers).write(output.temporary, layers, layers.forget_pages)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -94,10 +94,10 @@ class OutlinedFile:
 
     @property
     def size(self) -> int:
-        size = self._aligned(len(self.header))
-        for region in self.regions:
-            size = self._aligned(size + region.size)
-        return size
+        end = len(self.header)
+        for begin, region in self.places():
+            end = begin + region.size
+        return self._aligned(end)
 
     def extend(self, output: Path, count: int) -> None:
         """Write all but the first regions, which need no results, to a file that has these."""

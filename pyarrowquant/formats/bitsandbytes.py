@@ -24,14 +24,13 @@ from pyarrowquant.formats._bitsandbytes_files import (
     outline_of,
     tensor_names,
 )
-from pyarrowquant.formats._by_name import LayersByName
+from pyarrowquant.formats._folder_outline import write_folder
 from pyarrowquant.formats._format import NO_EXPERTS, Format, preceded
 from pyarrowquant.formats._layers import Results, refuse
 from pyarrowquant.formats._linear_layers import NO_LINEAR_LAYERS, linear_problem, model_dtype
 from pyarrowquant.formats._model_folder import ModelFolder, decoded_size, open_folder
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
-from pyarrowquant.formats._outputs import OutputFolder
 from pyarrowquant.formats._safetensors import RESERVED
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import CodedTensor, Tensor
@@ -121,12 +120,13 @@ def write_bitsandbytes(
     source = open_folder(model)
     dtype = model_dtype(source)
     layers = _layers_of(results, source)
-    with (
-        OutputFolder(Path(folder), overwrite, source.path, set(source.other_files())) as output,
-        LayersByName(layers, output.temporary) as by_name,
-    ):
-        outline = outline_of(by_name, source, dtype, double)
-        outline.write(output.temporary, by_name, by_name.forget_pages)
+    write_folder(
+        layers,
+        source,
+        Path(folder),
+        overwrite,
+        lambda by_name: outline_of(by_name, source, dtype, double),
+    )
 
 
 def _layers_of(results: Any, source: ModelFolder | None) -> Results:

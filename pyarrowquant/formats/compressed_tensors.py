@@ -16,14 +16,13 @@ from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Packed
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.shapes import columns_of
-from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._compressed_config import (
     JOINED,
     check_stacks,
     mixed_problem,
     quantization_config,
 )
-from pyarrowquant.formats._compressed_files import outline_of, words, write_files
+from pyarrowquant.formats._compressed_files import outline_of, outline_of_results, words
 from pyarrowquant.formats._compressed_floats import float_names
 from pyarrowquant.formats._compressed_global import own_scale
 from pyarrowquant.formats._compressed_schemes import (
@@ -34,6 +33,7 @@ from pyarrowquant.formats._compressed_schemes import (
 from pyarrowquant.formats._compressed_warnings import warn_of_experts, warn_of_int8_experts
 from pyarrowquant.formats._either_name import by_either_name
 from pyarrowquant.formats._experts import ApartModel, with_experts_apart
+from pyarrowquant.formats._folder_outline import write_folder
 from pyarrowquant.formats._format import NO_EXPERTS, Format
 from pyarrowquant.formats._fused import joined_as, one_scheme
 from pyarrowquant.formats._layers import (
@@ -50,7 +50,6 @@ from pyarrowquant.formats._model_folder import (
 )
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
-from pyarrowquant.formats._outputs import OutputFolder
 from pyarrowquant.formats._safetensors import RESERVED
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import CodedTensor, Tensor
@@ -139,11 +138,13 @@ def write_compressed_tensors(
     source = open_folder(model)
     dtype = model_dtype(source)
     layers = layers_of(results, dtype, source)
-    with (
-        OutputFolder(Path(folder), overwrite, source.path, set(source.other_files())) as output,
-        LayersByName(layers, output.temporary) as by_name,
-    ):
-        write_files(by_name, source, dtype, output.temporary)
+    write_folder(
+        layers,
+        source,
+        Path(folder),
+        overwrite,
+        lambda by_name: outline_of_results(by_name, source, dtype),
+    )
 
 
 def layers_of(results: Any, dtype: str, source: ModelFolder | None) -> Results:

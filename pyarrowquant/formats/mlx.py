@@ -335,8 +335,9 @@ class Mlx(Format):
         assert source is not None
         by_name = {layer.name: layer for layer in layers}
         config = dict(model.config or {})
+        dtype = _NAMES[_dtype_of(model)]
         kept = (
-            kept_entry(shard, tensor, _NAMES[_dtype_of(model)])
+            kept_entry(shard, tensor, dtype)
             for shard in model.shards
             for tensor in shard.tensors
             if tensor.name not in by_name and self.keeps(tensor, model)
