@@ -91,4 +91,4 @@ def file_size(
     coded = [layer for layer in layers if layer.settings is not None]
     kept = [tensor for tensor in left if tensor.kept]
     beside = target.bytes_beside(model, coded, kept, origin)
-    return FileSize(size, beside, target.alignment)
+    return FileSize(size, beside, target.alignment(model))

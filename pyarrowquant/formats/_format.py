@@ -361,15 +361,11 @@ class Format(ABC):
 
 
 class SizedFormat(Format):
-    """A format of one file, whose size is known before it is written.
+    """A format of one file, whose size is known before it is written."""
 
-    Attributes
-    ----------
-    alignment : int
-        Layers take a multiple of so many bytes.
-    """
-
-    alignment: ClassVar[int]
+    @abstractmethod
+    def alignment(self, model: Model) -> int:
+        """Return the number of bytes of which layers take a multiple."""
 
     @abstractmethod
     def bytes_beside(

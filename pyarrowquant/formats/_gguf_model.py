@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +16,13 @@ from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.rows import ITEM_BYTES
 from pyarrowquant._core.shapes import product
-from pyarrowquant.errors import users_level
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._gguf_blocks import blocks_of, layers_of, type_name_of
+from pyarrowquant.formats._gguf_layout import Placed, header
 from pyarrowquant.formats._gguf_mixes import MIXES
 from pyarrowquant.formats._gguf_mxfp4 import TYPE as MXFP4
 from pyarrowquant.formats._gguf_mxfp4 import Mxfp4Stack
-from pyarrowquant.formats._gguf_size import ALIGNMENT, key_bytes, number_key, text_key
-from pyarrowquant.formats._gguf_split import (
-    Placed,
-    cut,
-    part_bytes,
-    part_name,
-    say_part,
-    writer_of_part,
-)
+from pyarrowquant.formats._gguf_split import cut, part_keys, part_name
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import (
     KnownRegion,
@@ -46,6 +36,7 @@ from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.gguf import import_gguf
 from pyarrowquant.reading.gguf_header import Header
+from pyarrowquant.reading.gguf_keys import number_key, text_key
 from pyarrowquant.reading.numbers import Array
 from pyarrowquant.reading.stored import Stored, numbers
 from pyarrowquant.reading.tensors import (
@@ -56,16 +47,12 @@ from pyarrowquant.reading.tensors import (
     decoded_pieces,
 )
 
-# What the writer or the new tensors decide.
-_OWN_KEYS = frozenset(
-    {
-        "general.architecture",
-        "general.alignment",
-        "general.file_type",
-        "general.quantization_version",
-    }
-)
+_ARCHITECTURE = "general.architecture"
+# What the new tensors decide.
+_FILE_TYPE, _VERSION = "general.file_type", "general.quantization_version"
+_OWN_KEYS = frozenset({_ARCHITECTURE, _FILE_TYPE, _VERSION})
 _PIECE = 2**22  # numbers that are looked at at once
+_ALIGNMENT = "general.alignment"
 _IMPORTANCE = "quantize.imatrix."
 _LEFT_OUT = (_IMPORTANCE, "split.")  # of what was before, and of several files
 # llama.cpp's numbers for files of mostly one type.
@@ -133,48 +120,28 @@ def outline_of(
         llama.cpp's number of such files.
     origin : Origin
     """
-    gguf = import_gguf("Writing")
-    writer = gguf.GGUFWriter(None, _architecture(model.header, model.location.path))
-    _copy_metadata(gguf, writer, model.header)
-    _say_type(gguf, writer, file_type)
-    _say_importance(gguf, writer, origin)
+    keys = keys_of(model, file_type, origin)
+    alignment = model.header.alignment
     regions = [_region(one, layers.get(one.tensor.name)) for one in tensors]
     placed = [
-        Placed(one.tensor.name, one.tensor.shape or (1,), region.size)
+        Placed(one.tensor.name, one.tensor.shape, region.size)
         for one, region in zip(tensors, regions, strict=True)
     ]
-    types = []
-    for one in tensors:
-        coded = layers.get(one.tensor.name)
-        types.append(_type_of(one.tensor) if coded is None else str(type_name_of(coded)))
+    types = [_type_of(one.tensor, layers.get(one.tensor.name)) for one in tensors]
     if origin.split is None:
-        return Outline([OutlinedFile("", _header(gguf, writer, placed, types), regions, ALIGNMENT)])
-    empty = [len(_header(gguf, each, (), ())) + part_bytes() for each in (writer, writer_of_part())]
-    cuts = cut(placed, origin.split, *empty)
+        start = header(keys, placed, types, alignment)
+        return Outline([OutlinedFile("", start, regions, alignment)])
+    # Only the first part says what the model is.
+    aligned = [key for name, key in model.header.encoded_keys() if name == _ALIGNMENT]
+    first, others = (len(header([*each, *part_keys(0, 0, 0)], (), ())) for each in (keys, aligned))
+    cuts = cut(placed, origin.split, first, others, alignment)
     files = []
     for number, some in enumerate(cuts):
-        part = writer_of_part() if number else writer
-        say_part(part, number, len(cuts), len(tensors))
-        header = _header(gguf, part, placed[some], types[some])
+        own = [*(aligned if number else keys), *part_keys(number, len(cuts), len(tensors))]
+        start = header(own, placed[some], types[some], alignment)
         name = part_name(origin.split.name, number + 1, len(cuts))
-        files.append(OutlinedFile(name, header, regions[some], ALIGNMENT, is_beside=True))
+        files.append(OutlinedFile(name, start, regions[some], alignment, is_beside=True))
     return Outline(files)
-
-
-def _header(gguf: Any, writer: Any, tensors: Sequence[Placed], types: Sequence[str]) -> bytes:
-    """Return what a file begins with, up to the data of its tensors."""
-    states = gguf.gguf_writer.WriterState
-    writer.state = states.NO_FILE
-    for tensor, type_ in zip(tensors, types, strict=True):
-        kind = gguf.GGMLQuantizationType[type_]
-        # float32 stands for: the shape is one of elements
-        writer.add_tensor_info(tensor.name, tensor.shape, np.float32, tensor.size, kind)
-    written = BytesIO()
-    writer.fout, writer.state = [written], states.EMPTY  # as if it were open
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    return written.getvalue()
 
 
 def check_finite(model: LlamaCppModel, quantized: Collection[str | None]) -> None:
@@ -205,27 +172,26 @@ def _refuse_non_finite(model: LlamaCppModel, tensor: Tensor, weights: Array, sta
         )
 
 
-def requantized_keys(model: LlamaCppModel, origin: Origin) -> list[int]:
-    """Return the bytes of the keys of such a file."""
+def keys_of(model: LlamaCppModel, file_type: int | None, origin: Origin) -> list[bytes]:
+    """Return what the header of such a file has for each key.
+
+    Parameters
+    ----------
+    model : LlamaCppModel
+        Whose keys are taken over, but for what the new tensors decide.
+    file_type : int or None
+        llama.cpp's number of such files.
+    origin : Origin
+    """
     gguf = import_gguf("Writing")
-    header = model.header
-    copied = [
-        key_bytes(key, value, type_, element)
-        for key, value, type_, element in _taken_over(header)
-        if element is None or len(value)
-    ]
-    architecture = _architecture(header, str(model.location))
-    importance = [
-        key_bytes(key, value, int(kind), None)
-        for key, value, kind in _importance_keys(gguf, origin)
-    ]
-    return [
-        *copied,
-        *importance,
-        text_key("general.architecture", architecture),
-        number_key("general.quantization_version"),
-        number_key("general.file_type"),
-    ]
+    keys = [text_key(_ARCHITECTURE, _architecture(model.header, str(model.location)))]
+    for name, key in model.header.encoded_keys():
+        if name not in _OWN_KEYS and not name.startswith(_LEFT_OUT):
+            keys.append(key)
+    keys.append(number_key(_VERSION, gguf.GGML_QUANT_VERSION))
+    if file_type is not None:
+        keys.append(number_key(_FILE_TYPE, file_type))
+    return [*keys, *_importance_keys(origin)]
 
 
 def _check_names(layers: LayersByName, tensors: dict[str, Tensor], model: str) -> None:
@@ -250,28 +216,6 @@ def _architecture(header: Header | Metadata, model: str) -> str:
     return architecture
 
 
-def _taken_over(header: Header | Metadata) -> Iterator[tuple[str, Any, int, int | None]]:
-    """Give the keys that the new file has too, as `Header.items` does."""
-    for key, value, type_, element in header.items():
-        if key not in _OWN_KEYS and not key.startswith(_LEFT_OUT):
-            yield key, value, type_, element
-
-
-def _copy_metadata(gguf: Any, writer: Any, header: Header | Metadata) -> None:
-    types = gguf.GGUFValueType
-    for key, value, type_, element in _taken_over(header):
-        if element is None:
-            writer.add_key_value(key, value, types(type_))
-        elif len(value):
-            writer.add_key_value(key, value, types(type_), types(element))
-        else:
-            warnings.warn(
-                f"Left out, as gguf does not write empty arrays: the key {quoted(key)}",
-                UserWarning,
-                stacklevel=users_level(),
-            )
-
-
 def file_type_of(layers: Mapping[str, Coded], origin: Origin) -> int | None:
     """Return the number of a file of mostly one type."""
     if origin.mix is not None:
@@ -282,31 +226,18 @@ def file_type_of(layers: Mapping[str, Coded], origin: Origin) -> int | None:
     return _FILE_TYPES[types.most_common(1)[0][0]] if types else None
 
 
-def _say_type(gguf: Any, writer: Any, file_type: int | None) -> None:
-    kind = gguf.GGUFValueType.UINT32
-    writer.add_key_value("general.quantization_version", gguf.GGML_QUANT_VERSION, kind)
-    if file_type is not None:
-        writer.add_key_value("general.file_type", file_type, kind)
-
-
-def _say_importance(gguf: Any, writer: Any, origin: Origin) -> None:
-    for key, value, kind in _importance_keys(gguf, origin):
-        writer.add_key_value(key, value, kind)
-
-
-def _importance_keys(gguf: Any, origin: Origin) -> list[tuple[str, Any, Any]]:
-    """Return what llama-quantize says of a file of importance: keys, values, types."""
+def _importance_keys(origin: Origin) -> Iterator[bytes]:
+    """Give what llama-quantize says of a file of importance."""
     importance = origin.importance
     if importance is None:
-        return []
-    kinds = gguf.GGUFValueType
-    said = (
-        ("file", importance.name, kinds.STRING),
-        ("dataset", importance.dataset, kinds.STRING),
-        ("entries_count", importance.count, kinds.UINT32),
-        ("chunks_count", importance.chunks, kinds.UINT32),
-    )
-    return [(f"{_IMPORTANCE}{key}", value, kind) for key, value, kind in said if value is not None]
+        return
+    for key, text in (("file", importance.name), ("dataset", importance.dataset)):
+        if text is not None:
+            yield text_key(_IMPORTANCE + key, text)
+    counts = (("entries_count", importance.count), ("chunks_count", importance.chunks))
+    for key, count in counts:
+        if count is not None:
+            yield number_key(_IMPORTANCE + key, count)
 
 
 def _region(stored: Stored, coded: Coded | None) -> Region:
@@ -322,9 +253,13 @@ def _region(stored: Stored, coded: Coded | None) -> Region:
     return KnownRegion(tensor.end - tensor.begin, partial(_copied, stored))
 
 
-def _type_of(tensor: Tensor) -> str:
-    """Return the type that a tensor has in the file which is not quantized."""
-    return tensor.dtype if Mxfp4Stack.of(tensor) is None else MXFP4
+def _type_of(tensor: Tensor, coded: Coded | None) -> int:
+    """Return the number of the type that a tensor has in the file, where a layer stands for it."""
+    if coded is not None:
+        name = str(type_name_of(coded))
+    else:
+        name = tensor.dtype if Mxfp4Stack.of(tensor) is None else MXFP4
+    return int(import_gguf("Writing").GGMLQuantizationType[name])
 
 
 def _copied(stored: Stored) -> Iterator[Bytes]:

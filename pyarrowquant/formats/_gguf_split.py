@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pyarrowquant.formats._gguf_size import info_bytes, key_bytes, padded
+from pyarrowquant.formats._gguf_layout import Placed, info_bytes, padded
 from pyarrowquant.formats._origin import Split
-from pyarrowquant.reading.gguf import import_gguf
+from pyarrowquant.reading.gguf_header import INT32, UINT16
+from pyarrowquant.reading.gguf_keys import encoded_key
 
 _PART = re.compile(r"(.+)-\d{5}-of-\d{5}\.gguf")
 _MOST = 65_535
-_NUMBER, _COUNT, _TENSORS = "split.no", "split.count", "split.tensors.count"
 
 
 def split_of(destination: Path, size: int) -> Split:
@@ -41,24 +39,9 @@ def parts_beside(destination: Path, name: str) -> list[Path]:
     return sorted(file for file, found in files if found is not None and found[1] == name)
 
 
-@dataclass(frozen=True)
-class Placed:
-    """A tensor of a file.
-
-    Attributes
-    ----------
-    name : str
-    shape : tuple of int
-    size : int
-        Of its data.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    size: int
-
-
-def cut(tensors: Sequence[Placed], split: Split, first: int, others: int) -> list[slice]:
+def cut(
+    tensors: Sequence[Placed], split: Split, first: int, others: int, alignment: int
+) -> list[slice]:
     """Return which tensors are in which file, in their order.
 
     Parameters
@@ -67,6 +50,7 @@ def cut(tensors: Sequence[Placed], split: Split, first: int, others: int) -> lis
     split : Split
     first, others : int
         Bytes of the first file, and of each other one, without tensors.
+    alignment : int
 
     Raises
     ------
@@ -76,15 +60,15 @@ def cut(tensors: Sequence[Placed], split: Split, first: int, others: int) -> lis
     slices: list[slice] = []
     start, header, data = 0, first, 0
     for i, tensor in enumerate(tensors):
-        more = info_bytes(tensor.name, tensor.shape)
-        if i > start and padded(header + more) + data + padded(tensor.size) > split.size:
+        more, size = info_bytes(tensor.name, tensor.shape), padded(tensor.size, alignment)
+        if i > start and padded(header + more, alignment) + data + size > split.size:
             slices.append(slice(start, i))
             start, header, data = i, others, 0
-        header, data = header + more, data + padded(tensor.size)
-        if i == start and padded(header) + data > split.size:
+        header, data = header + more, data + size
+        if i == start and padded(header, alignment) + data > split.size:
             raise ValueError(
                 f"Invalid split: {split.size:,} bytes. A file with '{tensor.name}' has "
-                f"{padded(header) + data:,} bytes, which is the least"
+                f"{padded(header, alignment) + data:,} bytes, which is the least"
             )
     slices.append(slice(start, len(tensors)))
     if len(slices) > _MOST:
@@ -95,23 +79,10 @@ def cut(tensors: Sequence[Placed], split: Split, first: int, others: int) -> lis
     return slices
 
 
-def say_part(writer: Any, number: int, count: int, tensors: int) -> None:
-    """Add the keys that parts have, which are counted from 0 on there."""
-    kinds = import_gguf("Writing").GGUFValueType
-    writer.add_key_value(_NUMBER, number, kinds.UINT16)
-    writer.add_key_value(_COUNT, count, kinds.UINT16)
-    writer.add_key_value(_TENSORS, tensors, kinds.INT32)
-
-
-def part_bytes() -> int:
-    """Return the bytes of these keys."""
-    kinds = import_gguf("Writing").GGUFValueType
-    types = {_NUMBER: kinds.UINT16, _COUNT: kinds.UINT16, _TENSORS: kinds.INT32}
-    return sum(key_bytes(key, 0, int(kind), None) for key, kind in types.items())
-
-
-def writer_of_part() -> Any:
-    """Return a writer without any keys, as only the first part says what the model is."""
-    writer = import_gguf("Writing").GGUFWriter(None, "")
-    writer.kv_data[0].clear()
-    return writer
+def part_keys(number: int, count: int, tensors: int) -> list[bytes]:
+    """Return the keys that parts have, which are counted from 0 on there."""
+    return [
+        encoded_key("split.no", number, UINT16),
+        encoded_key("split.count", count, UINT16),
+        encoded_key("split.tensors.count", tensors, INT32),
+    ]

@@ -30,16 +30,16 @@ from pyarrowquant.formats._gguf_blocks import (
     type_name_of,
 )
 from pyarrowquant.formats._gguf_budget import error_weights, types_for
+from pyarrowquant.formats._gguf_layout import header_bytes, padded
 from pyarrowquant.formats._gguf_mixes import DEFAULT_MIX, INSTEAD, MIXES, mix_of
 from pyarrowquant.formats._gguf_model import (
     check_finite,
     file_type_of,
+    keys_of,
     outline_of,
-    requantized_keys,
     write_requantized,
 )
 from pyarrowquant.formats._gguf_mxfp4 import Mxfp4Stack
-from pyarrowquant.formats._gguf_size import ALIGNMENT, bytes_beside, number_key, text_key
 from pyarrowquant.formats._gguf_traits import traits_of
 from pyarrowquant.formats._kept import left_out
 from pyarrowquant.formats._layers import KEPT_DTYPES, Kept, KeptLayers, Names, Results
@@ -50,6 +50,8 @@ from pyarrowquant.llama_cpp.folder import FolderModel
 from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.gguf import GgufModel, import_gguf
+from pyarrowquant.reading.gguf_header import DEFAULT_ALIGNMENT
+from pyarrowquant.reading.gguf_keys import number_key, text_key
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import ShardedModel
@@ -200,7 +202,6 @@ class Gguf(SizedFormat):
     short_groups = (32,)
     splits = True
     mixes = tuple(MIXES)
-    alignment = ALIGNMENT
     longest_name = 63  # GGML_MAX_NAME, with the zero at its end
 
     def check_destination(self, destination: Path) -> None:
@@ -303,15 +304,20 @@ class Gguf(SizedFormat):
         origin: Origin,
     ) -> int:
         if isinstance(model, LlamaCppModel):
-            keys = requantized_keys(model, origin)
+            keys = keys_of(model, 0, origin)  # any type, as each takes as much
         else:
             keys = [
                 text_key("general.architecture", _UNKNOWN),
-                number_key("general.quantization_version"),
+                number_key("general.quantization_version", 0),
             ]
         tensors = [(str(layer.name), layer.shape) for layer in layers]
         tensors += [(tensor.name, tensor.shape) for tensor in kept]
-        return bytes_beside(keys, tensors, (tensor.kept_bytes for tensor in kept))
+        alignment = self.alignment(model)
+        sizes = (padded(tensor.kept_bytes, alignment) for tensor in kept)
+        return header_bytes(keys, tensors, alignment) + sum(sizes)
+
+    def alignment(self, model: Model) -> int:
+        return model.header.alignment if isinstance(model, LlamaCppModel) else DEFAULT_ALIGNMENT
 
     def check_layouts(
         self,

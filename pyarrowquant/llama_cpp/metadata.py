@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from pyarrowquant.reading.gguf import import_gguf
+from pyarrowquant.reading.gguf_header import DEFAULT_ALIGNMENT
+from pyarrowquant.reading.gguf_keys import encoded_array, encoded_key
 
 
 class Metadata:
@@ -16,7 +18,11 @@ class Metadata:
     add : gguf.GGUFWriter
         Whose methods add_... add a key each; it writes no file.
     architecture : str
+    alignment : int
+        Of the data of tensors.
     """
+
+    alignment = DEFAULT_ALIGNMENT
 
     def __init__(self, architecture: str) -> None:
         self.architecture = architecture
@@ -46,18 +52,19 @@ class Metadata:
             if expects_text and not all(isinstance(text, str) for text in texts):
                 del keys[key]
 
-    def items(self) -> Iterator[tuple[str, Any, int, int | None]]:
-        """Give keys, values, the numbers of their types, and those of elements of arrays."""
+    def encoded_keys(self) -> Iterator[tuple[str, bytes]]:
+        """Give keys, and the bytes that a header has for each with its value."""
+        types = import_gguf("Writing").GGUFValueType
         for key, found in self.add.kv_data[0].items():
-            yield key, found.value, *_types_of(found.value, found)
+            if found.type == types.ARRAY:
+                yield key, encoded_array(key, found.value, _type_of_elements(found))
+            else:
+                yield key, encoded_key(key, found.value, found.type)
 
 
-def _types_of(value: Any, found: Any) -> tuple[int, int | None]:
-    """Return the type of a value, and that of its elements, as gguf finds it out when it writes."""
+def _type_of_elements(array: Any) -> int:
+    """Return what gguf finds out when it writes."""
     types = import_gguf("Writing").GGUFValueType
-    if found.type != types.ARRAY:
-        return int(found.type), None
-    element = found.sub_type
-    if element is None:
-        element = types.UINT8 if isinstance(value, bytes) else types.get_type(value[0])
-    return int(types.ARRAY), int(element)
+    if array.sub_type is not None:
+        return int(array.sub_type)
+    return int(types.UINT8 if isinstance(array.value, bytes) else types.get_type(array.value[0]))

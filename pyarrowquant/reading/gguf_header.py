@@ -19,27 +19,25 @@ from pyarrowquant.reading.tensors import Tensor, bit_count
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
-_DEFAULT_ALIGNMENT = 32
+DEFAULT_ALIGNMENT = 32
 
-# The numbers of value types, with numpy's descriptions of those of a fixed size.
-UINT32, BOOL, STRING, ARRAY = 4, 7, 8, 9
-SCALARS = {
-    kind: np.dtype(description)
-    for kind, description in (
-        (0, "<u1"),
-        (1, "<i1"),
-        (2, "<u2"),
-        (3, "<i2"),
-        (UINT32, "<u4"),
-        (5, "<i4"),
-        (6, "<f4"),
-        (BOOL, "<u1"),
-        (10, "<u8"),
-        (11, "<i8"),
-        (12, "<f8"),
-    )
+# The numbers of value types, with the struct module's letters for those of a fixed size.
+UINT16, UINT32, INT32, BOOL, STRING, ARRAY = 2, 4, 5, 7, 8, 9
+CODES = {
+    0: "B",
+    1: "b",
+    UINT16: "H",
+    3: "h",
+    UINT32: "I",
+    INT32: "i",
+    6: "f",
+    BOOL: "B",
+    10: "Q",
+    11: "q",
+    12: "d",
 }
-_VALUE_TYPES = frozenset({*SCALARS, STRING})
+_SCALARS = {kind: np.dtype(f"<{code}") for kind, code in CODES.items()}
+_VALUE_TYPES = frozenset({*CODES, STRING})
 
 _U32, _U64 = Struct("<I"), Struct("<Q")
 _COUNTS = Struct("<QQ")
@@ -59,6 +57,8 @@ class Value:
 
     Attributes
     ----------
+    start : int
+        Where the key itself begins.
     type : int
         The number of the value type; for an array, that of its elements.
     count : int or None
@@ -66,6 +66,7 @@ class Value:
     """
 
     key: str
+    start: int
     type: int
     count: int | None
     begin: int
@@ -81,12 +82,15 @@ class Header:
     values : mapping of str to Value
     tensors : list of Tensor
         With the names that ggml has for types, and shapes with the outermost dimension first.
+    alignment : int
+        Of the data of tensors.
     size : int
         How many bytes the file has.
     """
 
     values: Mapping[str, Value]
     tensors: list[Tensor]
+    alignment: int
     size: int
     _data: memoryview
     _path: str
@@ -96,17 +100,10 @@ class Header:
         value = self.values.get(key)
         return None if value is None else _decoded(self._data, value, self._path)
 
-    def items(self) -> Iterator[tuple[str, Any, int, int | None]]:
-        """Give keys, values, the numbers of their types, and those of elements of arrays.
-
-        Texts are their bytes, which need not be UTF-8.
-        """
+    def encoded_keys(self) -> Iterator[tuple[str, bytes]]:
+        """Give keys, and the bytes that the header has for each with its value."""
         for key, value in self.values.items():
-            items = _items(self._data, value)
-            if value.count is None:
-                yield key, next(iter(items)), value.type, None
-            else:
-                yield key, list(items), ARRAY, value.type
+            yield key, bytes(self._data[value.start : value.end])
 
 
 def read_header(
@@ -152,7 +149,7 @@ def _items(data: memoryview, value: Value) -> Iterable[Any]:
     data = data[value.begin : value.end]
     if value.type == STRING:
         return _texts(data, 1 if value.count is None else value.count)
-    numbers = np.frombuffer(data, SCALARS[value.type])
+    numbers = np.frombuffer(data, _SCALARS[value.type])
     found: list[Any] = (numbers != 0 if value.type == BOOL else numbers).tolist()
     return found
 
@@ -202,7 +199,8 @@ class _Parser:
         infos = [self._tensor() for _ in range(tensor_count)]
         alignment = self._alignment(values.get("general.alignment"))
         first = -(-self._position // alignment) * alignment
-        return Header(values, self._placed(infos, first), self._size, self._data, self._path)
+        tensors = self._placed(infos, first)
+        return Header(values, tensors, alignment, self._size, self._data, self._path)
 
     def _check_start(self) -> None:
         if bytes(self._take(4, "its magic")) != _MAGIC:
@@ -217,6 +215,7 @@ class _Parser:
             raise self._error(f"its version is {version}, known are 2 and 3")
 
     def _value(self) -> Value:
+        start = self._position
         key = self._text("a key")
         what = f"key {quoted(key)}"
         type_, count = self._number(_U32, what), None
@@ -227,7 +226,7 @@ class _Parser:
         if type_ not in _VALUE_TYPES:
             raise self._error(f"{what} has the value type {type_}, the last known is 12")
         begin = self._position
-        least = 8 if type_ == STRING else SCALARS[type_].itemsize
+        least = 8 if type_ == STRING else _SCALARS[type_].itemsize
         items = 1 if count is None else count
         if items * least > len(self._data) - begin:
             raise self._ends_early(
@@ -238,7 +237,7 @@ class _Parser:
             self._skip_texts(items, what)
         else:
             self._position += items * least
-        return Value(key, type_, count, begin, self._position)
+        return Value(key, start, type_, count, begin, self._position)
 
     def _skip_texts(self, count: int, what: str) -> None:
         # A vocabulary has hundreds of thousands, so this calls no other method.
@@ -293,7 +292,7 @@ class _Parser:
 
     def _alignment(self, value: Value | None) -> int:
         if value is None:
-            return _DEFAULT_ALIGNMENT
+            return DEFAULT_ALIGNMENT
         if value.type != UINT32 or value.count is not None:
             raise self._error("general.alignment is no uint32")
         alignment = int(_decoded(self._data, value, self._path))

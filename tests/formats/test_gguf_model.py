@@ -197,9 +197,30 @@ def test_keys_are_taken_over_byte_for_byte(tmp_path: Path) -> None:
     start = whole.index(one)
     rest = whole[start + len(one) :]
     (tmp_path / "e.gguf").write_bytes(_padded(whole, start, none, rest))
-    with pytest.warns(UserWarning, match=r"empty arrays: the key 'general\.tags'"):
-        convert(tmp_path / "e.gguf", tmp_path / "r.gguf")
-    assert "general.tags" not in gguf.GGUFReader(tmp_path / "r.gguf").fields
+    convert(tmp_path / "e.gguf", tmp_path / "r.gguf")
+    assert none in (tmp_path / "r.gguf").read_bytes()
+
+
+@pytest.mark.parametrize(("split", "count"), [(None, 1), (1200, 3)])
+def test_the_alignment_stays(tmp_path: Path, split: int | None, count: int) -> None:
+    rng = np.random.default_rng(0)
+    source = tmp_path / "m.gguf"
+    writer = gguf.GGUFWriter(source, "llama")
+    writer.add_custom_alignment(256)
+    for i in range(3):
+        writer.add_tensor(f"blk.{i}.ffn_up.weight", rng.normal(size=(3, 256)).astype("f4"))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    convert(source, tmp_path / "q.gguf", recipe="Q4_0", split=split)
+    files = sorted(tmp_path.glob("q*.gguf"))
+    assert len(files) == count
+    for file in files:
+        reader = gguf.GGUFReader(file)
+        assert reader.alignment == 256
+        assert all(tensor.data_offset % 256 == 0 for tensor in reader.tensors)
+        assert file.stat().st_size % 256 == 0
 
 
 def _padded(whole: bytes, start: int, none: bytes, rest: bytes) -> bytes:
