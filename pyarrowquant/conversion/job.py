@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -328,10 +329,15 @@ class Job:
     def _take(
         self, outcomes: Iterable[Outcome], output: ResultsOfRun, recipe: Recipe | None, done: Done
     ) -> None:
-        """Put what is left of the source to the output, as it is quantized."""
+        """Put what is left of the source to the output, as it is quantized.
+
+        While the results of a batch are written the next one is quantized.
+        """
         count, read, totals = done.batches, done.read, done.totals
         dtype = self.target.scale_dtype(self.source, self.settings)
-        for outcome in outcomes:
+
+        def add(outcome: Outcome) -> None:
+            nonlocal count, read
             count += outcome.batches
             read += outcome.read
             totals.skipped += outcome.skipped
@@ -341,7 +347,16 @@ class Job:
                 self.target.check_results(pa.Table.from_batches([results]), self.source, dtype)
                 totals.add(results, self._stored_bits(results, recipe))
                 output.add(results, Done(count, read, totals))
-            del outcome, results  # before the next batch is quantized
+
+        with ThreadPoolExecutor(1) as other:
+            added: Future[None] | None = None
+            for outcome in outcomes:
+                if added is not None:
+                    added.result()
+                added = other.submit(add, outcome)
+                del outcome  # which is to go when it is added
+            if added is not None:
+                added.result()
         if totals.layers == 0:
             raise ValueError(
                 f"{self.source.location}: no layer was quantized: all failed, or are left out, as "
