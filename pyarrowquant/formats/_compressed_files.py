@@ -24,9 +24,10 @@ from pyarrowquant.formats._compressed_global import global_scales
 from pyarrowquant.formats._compressed_schemes import is_symmetric, scheme_of
 from pyarrowquant.formats._compressed_warnings import warn_of_different
 from pyarrowquant.formats._folder_outline import folder_outline
-from pyarrowquant.formats._model_folder import DTYPES, ModelFolder
+from pyarrowquant.formats._model_folder import ModelFolder
 from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._safetensors import Entry
+from pyarrowquant.reading.safetensors import DTYPES
 
 
 def outline_of_results(layers: Mapping[str, Packed], source: ModelFolder, dtype: str) -> Outline:

@@ -14,9 +14,9 @@ from pyarrowquant._core.results import Packed
 from pyarrowquant._core.shapes import product
 from pyarrowquant.formats._compressed_schemes import PAIRS
 from pyarrowquant.formats._layers import rounded
-from pyarrowquant.formats._model_folder import DTYPES
 from pyarrowquant.formats._outline import LayerRegion, part_region
 from pyarrowquant.formats._safetensors import Entry
+from pyarrowquant.reading.safetensors import DTYPES
 
 GlobalScale = Callable[[Packed], float]
 

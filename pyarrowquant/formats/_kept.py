@@ -15,9 +15,8 @@ from pyarrowquant._core.binary import is_binary
 from pyarrowquant._core.nested import element_type, flat
 from pyarrowquant.errors import users_level
 from pyarrowquant.formats._layers import rounded
-from pyarrowquant.formats._model_folder import DTYPES
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.safetensors import ShardedModel
+from pyarrowquant.reading.safetensors import DTYPES, ShardedModel
 from pyarrowquant.reading.tensors import SCHEMA, CodedTensor, MadeTensor, Tensor, batch_of
 
 

@@ -6,9 +6,8 @@ import fnmatch
 import math
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,8 @@ from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.location import check_size, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
-from pyarrowquant.reading.safetensors import SINGLE, Shard, ShardedModel
+from pyarrowquant.reading.safetensors import DTYPES, SINGLE, Shard, ShardedModel
 from pyarrowquant.reading.tensors import CodedTensor, MadeTensor, Tensor, decoded_bytes
-
-DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 _PIECE = 1 << 24
 _POINTER_BYTES = range(100, 1024)  # of a pointer of git-lfs
@@ -73,13 +70,17 @@ class ModelFolder:
     """
 
     def __init__(self, model: Model) -> None:
+        assert isinstance(model, ShardedModel)  # as all folders are
         self.model = model
         self.path = Path(model.location.path)
         _check_folder(self.path)
-        assert isinstance(model, ShardedModel)  # as all folders are
         self.config = model.config or {}
         self.shards = model.shards
-        self.tensors = {tensor.name: tensor for tensor in model.tensors}
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of the model by their names."""
+        return {tensor.name: tensor for tensor in self.model.tensors}
 
     @property
     def has_index(self) -> bool:
@@ -88,19 +89,8 @@ class ModelFolder:
 
     @property
     def dtype(self) -> str:
-        """The dtype that the model is loaded with: what config.json says, or most tensors have."""
-        for config in (self.config, self.config.get("text_config")):
-            if isinstance(config, dict):
-                for key in ("dtype", "torch_dtype"):
-                    if isinstance(said := config.get(key), str) and said != "auto":
-                        return said.removeprefix("torch.")
-        names = {code: name for name, code in DTYPES.items()}
-        found = Counter(
-            names[tensor.dtype]
-            for tensor in self.tensors.values()
-            if tensor.dtype in names and not isinstance(tensor, CodedTensor)
-        )
-        return found.most_common(1)[0][0] if found else "float32"
+        """The dtype that the model is loaded with."""
+        return self.model.loaded_dtype
 
     def other_files(self) -> list[Path]:
         """List what belongs to the model beside its weights and config.json, as relative paths."""

@@ -188,7 +188,7 @@ class Bitsandbytes(Format):
 
     def kept_bytes(self, tensor: Tensor, model: Model) -> int:
         if isinstance(tensor, CodedTensor):
-            return decoded_size(tensor, model_dtype(ModelFolder(model)))
+            return decoded_size(tensor, ModelFolder(model).dtype)
         return super().kept_bytes(tensor, model)
 
     def default_recipe(self, model: Model) -> Recipe | None:

@@ -225,7 +225,7 @@ class CompressedTensors(Format):
 
     def kept_bytes(self, tensor: Tensor, model: Model) -> int:
         if isinstance(tensor, CodedTensor):
-            return decoded_size(tensor, model_dtype(ModelFolder(model)))
+            return decoded_size(tensor, ModelFolder(model).dtype)
         return super().kept_bytes(tensor, model)
 
     def joined_as(self, name: str) -> str | None:

@@ -48,8 +48,6 @@ from pyarrowquant.formats._mlx_stacks import (
     stack_of,
 )
 from pyarrowquant.formats._model_folder import (
-    DTYPES,
-    ModelFolder,
     copy_files,
     kept_entry,
     other_files,
@@ -60,7 +58,7 @@ from pyarrowquant.formats._outputs import OutputFolder, Outputs, clear_abandoned
 from pyarrowquant.formats._safetensors import RESERVED
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.safetensors import ShardedModel
+from pyarrowquant.reading.safetensors import DTYPES, ShardedModel
 from pyarrowquant.reading.safetensors_header import BITS
 from pyarrowquant.reading.tensors import CodedTensor, Tensor
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
@@ -377,7 +375,7 @@ class Mlx(Format):
 def _dtype_of(model: Model) -> str:
     """Return the dtype that a model is loaded with, as safetensors has it."""
     if model.folder is not None and isinstance(model, ShardedModel):
-        return DTYPES.get(ModelFolder(model).dtype, "F32")
+        return DTYPES.get(model.loaded_dtype, "F32")
     return model.weights_dtype or "F32"
 
 

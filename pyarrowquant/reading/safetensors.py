@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.strict_json import parse_object
 from pyarrowquant.reading.tensors import (
     DECODED,
+    CodedTensor,
     Tensor,
     batch_of,
     check_some_left,
@@ -29,6 +31,7 @@ from pyarrowquant.reading.tensors import (
     select,
 )
 
+DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -242,6 +245,23 @@ class ShardedModel(Model):
     @cached_property
     def tensors(self) -> Sequence[Tensor]:
         return [tensor for shard in self.shards for tensor in shard.tensors]
+
+    @cached_property
+    def loaded_dtype(self) -> str:
+        """The dtype that the model is loaded with: what config.json says, or most tensors have."""
+        config = self.config or {}
+        for said in (config, config.get("text_config")):
+            if isinstance(said, dict):
+                for key in ("dtype", "torch_dtype"):
+                    if isinstance(name := said.get(key), str) and name != "auto":
+                        return name.removeprefix("torch.")
+        names = {code: name for name, code in DTYPES.items()}
+        found = Counter(
+            names[tensor.dtype]
+            for tensor in self.tensors
+            if tensor.dtype in names and not isinstance(tensor, CodedTensor)
+        )
+        return found.most_common(1)[0][0] if found else "float32"
 
     def without(self, names: Collection[str]) -> Model:
         left = copy(self)
