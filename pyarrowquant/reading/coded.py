@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,7 @@ _SERVING = (
     *("scales", "biases", "qzeros", "g_idx", "_scales"),
     *_SCALES_BESIDE,
 )
+_OF_STATES = re.compile(r"(.*weight)\.(?:quant_state|absmax).*", re.DOTALL)
 _BLOCK = 128  # of FP8, rows and columns
 _MX_GROUP = 32
 
@@ -337,7 +338,7 @@ class _Search:
             return None
         if name.endswith((".qweight", ".qzeros")):
             return "codes of GPTQ or AWQ are not decoded"
-        if any(key.startswith((f"{name}.quant_state", f"{name}.absmax")) for key in self._beside()):
+        if name in self._have_states:
             return "codes of bitsandbytes are not decoded without their quant_state of nf4 or fp4"
         if tensor.dtype == "F4" or tensor.dtype.startswith(("F6_", "F8_")):
             return f"{tensor.dtype} alone is not decoded"
@@ -345,8 +346,11 @@ class _Search:
             return f"{tensor.dtype} without scales of a known name is not decoded"
         return None
 
-    def _beside(self) -> Iterator[str]:
-        return (name for name in self._stored if ".weight." in name)
+    @cached_property
+    def _have_states(self) -> frozenset[str]:
+        """The names of weights beside which bitsandbytes has something of how they are coded."""
+        found = map(_OF_STATES.fullmatch, self._stored)
+        return frozenset(match[1] for match in found if match)
 
     def _e2m1(self, name: str, parts: dict[str, Stored]) -> _Layer:
         """Pairs of E2M1: NVFP4 where scales are FP8, MXFP4 where they are exponents."""
