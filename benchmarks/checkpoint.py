@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -23,9 +25,23 @@ def make_checkpoint(folder: Path, layers: int) -> int:
     layers : int
         Of 88 MB each; embeddings and head take 262 MB more.
     """
-    folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     block = rng.standard_normal(HIDDEN * INTERMEDIATE, np.float32) * 0.02
+    return _write(folder, layers, lambda file, shape: file.write(_weights(shape, block, rng).data))
+
+
+def sparse_checkpoint(folder: Path, layers: int) -> int:
+    """Write the same with weights of 0, which take no room on the disk."""
+    return _write(folder, layers, lambda file, shape: _skip(file, 2 * math.prod(shape)))
+
+
+def _skip(file: IO[bytes], size: int) -> int:
+    file.truncate(file.seek(size, os.SEEK_CUR))
+    return size
+
+
+def _write(folder: Path, layers: int, write: Callable[[IO[bytes], tuple[int, ...]], int]) -> int:
+    folder.mkdir(parents=True)
     count = -(-layers // _LAYERS_A_SHARD)
     weight_map: dict[str, str] = {}
     size = 0
@@ -37,7 +53,7 @@ def make_checkpoint(folder: Path, layers: int) -> int:
         with (folder / name).open("wb") as file:
             file.write(_header(shapes))
             for shape in shapes.values():
-                size += file.write(_weights(shape, block, rng).data)
+                size += write(file, shape)
         weight_map |= dict.fromkeys(shapes, name)
     index = {"metadata": {"total_size": size}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))

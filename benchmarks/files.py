@@ -60,26 +60,29 @@ class Run:
 
 def run(name: str, source: Path, target: Path) -> Run:
     """Run a command, check what it has written, and remove that."""
-    started = time.perf_counter()
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            COMMANDS[name](str(source), str(target)), stdout=output, stderr=subprocess.STDOUT
-        )
-        memory = 0
-        while process.poll() is None:
-            memory = max(memory, anonymous_memory(process.pid))
-            time.sleep(0.005)
-        seconds = time.perf_counter() - started
-        if process.returncode != 0:
-            output.seek(0)
-            raise RuntimeError(f"{name} failed:\n{output.read().decode()}")
+    seconds, memory = watched(COMMANDS[name](str(source), str(target)))
     error = relative_error(source, target)
     assert 0.05 < error < 0.13, f"{name}: relative error {error}"
     shutil.rmtree(target)
     return Run(seconds, memory, error)
 
 
-def anonymous_memory(pid: int) -> int:
+def watched(command: list[str]) -> tuple[float, int]:
+    """Run a command; return its seconds, and the peak of its memory that is not mapped."""
+    started, memory = time.perf_counter(), 0
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            memory = max(memory, _anonymous_memory(process.pid))
+            time.sleep(0.005)
+        seconds = time.perf_counter() - started
+        if process.returncode != 0:
+            output.seek(0)
+            raise RuntimeError(f"{command} failed:\n{output.read().decode()}")
+    return seconds, memory
+
+
+def _anonymous_memory(pid: int) -> int:
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:  # it has ended
