@@ -14,7 +14,6 @@ import numpy as np
 from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant._core.rows import ITEM_BYTES
 from pyarrowquant._core.shapes import product
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._gguf_blocks import blocks_of, layers_of, type_name_of
@@ -44,6 +43,7 @@ from pyarrowquant.reading.tensors import (
     FLOATS,
     Tensor,
     decoded_bytes,
+    decoded_bytes_of,
     decoded_pieces,
 )
 
@@ -248,8 +248,7 @@ def _region(stored: Stored, coded: Coded | None) -> Region:
     if (stack := Mxfp4Stack.of(tensor)) is not None:
         return KnownRegion(stack.nbytes, stack.blocks)
     if isinstance(tensor, DECODED):
-        size = ITEM_BYTES[tensor.dtype] * product(tensor.shape)
-        return KnownRegion(size, partial(decoded_bytes, tensor))
+        return KnownRegion(decoded_bytes_of(tensor), partial(decoded_bytes, tensor))
     return KnownRegion(tensor.end - tensor.begin, partial(_copied, stored))
 
 

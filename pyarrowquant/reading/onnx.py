@@ -218,12 +218,12 @@ class OnnxModel(Model):
         for layer in selected(self.layers, True, self.location):
             yield layer.weight.name, partial(_read_one, self.location, layer)
         for tensor in self.packed:
-            yield tensor.name, partial(decoded_batch, tensor)
+            yield tensor.name, partial(decoded_batch, [tensor])
 
     def batches(self, batch_bytes: int, only_floats: bool, skip: int) -> Iterator[pa.RecordBatch]:
         layers = selected(self.layers, only_floats, self.location)
         floats = read_batches(self.location, layers, batch_bytes)
-        return islice(chain(floats, map(decoded_batch, self.packed)), skip, None)
+        return islice(chain(floats, map(decoded_batch, runs(self.packed, batch_bytes))), skip, None)
 
 
 def _read_one(location: Location, layer: Layer) -> pa.RecordBatch:

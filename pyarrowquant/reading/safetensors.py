@@ -175,7 +175,7 @@ def read_batches(
             check_size(shard.location, shard.size, file.size)
             for run in left:
                 if isinstance(run[0], DECODED):
-                    yield decoded_batch(run[0])
+                    yield decoded_batch(run)
                 else:
                     yield batch_of(run, _data(file, run))
                 file.forget_pages()

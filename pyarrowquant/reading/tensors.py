@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,7 @@ class MadeTensor(Tensor):
 
 # What is read by itself, and not where it lies.
 DECODED = (CodedTensor, MadeTensor)
+_TOGETHER = 1 << 25  # bytes of such layers in a batch, which are copied there
 
 
 @dataclass(frozen=True)
@@ -195,21 +197,31 @@ def check_some_left(path: object, tensors: Sequence[Tensor], selected: Sequence[
 def runs(tensors: Sequence[Tensor], batch_bytes: int) -> Iterator[list[Tensor]]:
     """Part tensors into runs without bytes of others in between, none too long for a batch.
 
-    A tensor that is too long by itself, or that is decoded, is a run of its own.
+    A tensor that is too long by itself is a run of its own. Tensors that are decoded are with
+    others of these, if they are small.
     """
     run: list[Tensor] = []
+    size = 0
     for tensor in tensors:
+        is_decoded = isinstance(tensor, DECODED)
+        more = decoded_bytes_of(tensor) if is_decoded else tensor.end - tensor.begin
+        most = min(batch_bytes, _TOGETHER) if is_decoded else batch_bytes
         if run and (
-            tensor.begin != run[-1].end
-            or tensor.end - run[0].begin > batch_bytes
-            or isinstance(tensor, DECODED)
-            or isinstance(run[0], DECODED)
+            is_decoded != isinstance(run[0], DECODED)
+            or size + more > most
+            or not (is_decoded or tensor.begin == run[-1].end)
         ):
             yield run
-            run = []
+            run, size = [], 0
         run.append(tensor)
+        size += more
     if run:
         yield run
+
+
+def decoded_bytes_of(tensor: Tensor) -> int:
+    """Return the bytes of a layer that is decoded."""
+    return ITEM_BYTES[tensor.dtype] * product(tensor.shape)
 
 
 def in_a_row(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -237,11 +249,21 @@ def batch_of(run: Sequence[Tensor], data: Any) -> pa.RecordBatch:
     )
 
 
-def decoded_batch(tensor: CodedTensor | MadeTensor) -> pa.RecordBatch:
-    """Make a batch of a layer that is decoded now."""
-    data = _as_bytes(tensor.decode())
-    whole = Tensor(tensor.name, tensor.dtype, tensor.shape, 0, data.nbytes)
-    return batch_of([whole], pa.py_buffer(data))
+def decoded_batch(tensors: Sequence[Tensor]) -> pa.RecordBatch:
+    """Make a batch of layers that are decoded now."""
+    ends = list(accumulate(map(decoded_bytes_of, tensors), initial=0))
+    data = np.empty(ends[-1] if len(tensors) > 1 else 0, np.uint8)
+    placed = []
+    for tensor, begin, end in zip(tensors, ends, ends[1:], strict=False):
+        assert isinstance(tensor, DECODED)
+        decoded = _as_bytes(tensor.decode())
+        if len(tensors) == 1:
+            data = decoded
+        else:
+            data[begin:end] = decoded
+        del decoded  # before the next one is made
+        placed.append(Tensor(tensor.name, tensor.dtype, tensor.shape, begin, end))
+    return batch_of(placed, pa.py_buffer(data))
 
 
 def decoded_pieces(tensor: CodedTensor | MadeTensor) -> Iterator[npt.NDArray[Any]]:
