@@ -153,7 +153,7 @@ def test_a_budget_chooses_what_a_file_has_room_for(tmp_path: Path, source: Path,
     ("split", "choice"),
     [
         (5_000, {"bits_per_weight": 4.5}),  # below the smallest type
-        (12_000, {"recipe": "Q4_0", "quality_floor": {"relative_error": 0.01}}),
+        (15_000, {"recipe": "Q4_0", "quality_floor": {"relative_error": 0.01}}),
     ],
 )
 def test_types_that_a_file_has_no_room_for_are_said_before_any_work(
