@@ -2,11 +2,12 @@
 
     python benchmarks/language_models.py [--quick] [--json FILE] [--markdown FILE]
 
-For two models and types of llama.cpp: perplexity of a text and the KL divergence from the float
-model, of the file that llama.cpp makes itself, of ours of the same types, and of ours that a budget
-of the first one's size gives. Models come from packages of PyPI and are quantized there, so that
-quantizing them again would be exact: noise as wide as a step makes them float models again, which
-still predict text. A model that is not installed is left out.
+For two models and the mixes of llama.cpp, without and with importance of columns that llama.cpp
+measures on another text: perplexity and the KL divergence from the float model, of the file that
+llama.cpp makes itself, of ours of the same types, and of ours that a budget of the first one's size
+gives. Models come from packages of PyPI and are quantized there, so that quantizing them again
+would be exact: noise as wide as a step makes them float models again, which still predict text. A
+model that is not installed is left out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import argparse
 import ctypes
 import importlib.util
 import json
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,15 +23,33 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from column_inputs import measure
 from machine import describe
+from predictions import Reference
 
-from pyarrowquant import convert, evaluate
+from pyarrowquant import convert, read_importance
 
 # llama.cpp's numbers of its mixes.
-TYPES = {"Q6_K": 18, "Q4_K_M": 15, "Q3_K_M": 12, "Q2_K": 10}
+TYPES = {
+    "Q4_K_M": 15,
+    "Q2_K": 10,
+    "Q3_K_M": 12,
+    "Q6_K": 18,
+    "IQ4_XS": 30,
+    "Q5_K_M": 17,
+    "Q4_0": 2,
+    "Q8_0": 7,
+    "Q4_K_S": 14,
+    "Q3_K_S": 11,
+    "Q3_K_L": 13,
+    "Q5_K_S": 16,
+    "IQ4_NL": 25,
+}
+FITTED = ("Q4_K_M", "Q2_K", "Q3_K_M", "Q6_K", "IQ4_XS", "Q5_K_M")  # also by a budget
 QUICK = ("Q4_K_M",)
-CONTEXT = 256
-CHARACTERS, FEWER_CHARACTERS = 5_000, 2_500  # about half as many tokens as windows predict
+PREDICTIONS, FEWER_PREDICTIONS = 2_500, 500
+CHARACTERS = 40_000  # of the text that is predicted; those behind it are for importance
+TOKENS_OF_IMPORTANCE = 6_000
 
 
 def smollm2(_: Path) -> Path:
@@ -56,6 +74,7 @@ class Prediction:
 
     model: str
     type: str
+    importance: bool
     maker: str
     bytes: int
     perplexity: float
@@ -66,9 +85,10 @@ class Prediction:
     tokens: int
 
     def line(self) -> str:
+        importance = ", importance" if self.importance else ""
         return (
-            f"{self.model} {self.type} {self.maker}: {self.bytes / 1e6:.1f} MB, KL divergence "
-            f"{self.divergence:.4f}, perplexity {self.perplexity:.3f}"
+            f"{self.model} {self.type}{importance}, {self.maker}: {self.bytes / 1e6:.1f} MB, KL "
+            f"divergence {self.divergence:.4f}, perplexity {self.perplexity:.3f}"
         )
 
 
@@ -113,7 +133,7 @@ def float_model(quantized: Path, path: Path) -> Path:
     return path
 
 
-def by_llama_cpp(source: Path, target: Path, file_type: int) -> None:
+def by_llama_cpp(source: Path, target: Path, file_type: int, importance: Path | None) -> None:
     import llama_cpp
 
     @llama_cpp.llama_log_callback
@@ -123,42 +143,64 @@ def by_llama_cpp(source: Path, target: Path, file_type: int) -> None:
     llama_cpp.llama_log_set(silent, ctypes.c_void_p())
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = file_type
-    parameters.nthread = len(os.sched_getaffinity(0))
+    parameters.nthread = 1
+    rows = [] if importance is None else read_importance(importance).to_pylist()
+    columns = [(ctypes.c_float * len(row["importance"]))(*row["importance"]) for row in rows]
+    data = (llama_cpp.llama_model_imatrix_data * (len(rows) + 1))()  # the last one has no name
+    for entry, row, values in zip(data[:-1], rows, columns, strict=True):
+        entry.name, entry.data, entry.size = row["layer_name"].encode(), values, len(values)
+    if rows:
+        parameters.imatrix = data
     paths = str(source).encode(), str(target).encode()
     if llama_cpp.llama_model_quantize(*paths, ctypes.byref(parameters)):
         raise RuntimeError(f"llama.cpp did not quantize {source}")
 
 
-def text(characters: int) -> str:
+def text() -> str:
     """English that each Python has: the chapters of its reference that help() shows."""
     from pydoc_data import topics
 
     chapters = topics.topics
-    return "\n\n".join(chapters[name] for name in sorted(chapters))[:characters]
+    return "\n\n".join(chapters[name] for name in sorted(chapters))
 
 
-def files(source: Path, kind: str, folder: Path) -> Iterator[tuple[str, Path]]:
+def files(
+    source: Path, kind: str, importance: Path | None, folder: Path
+) -> Iterator[tuple[str, Path]]:
     theirs = folder / "theirs.gguf"
-    by_llama_cpp(source, theirs, TYPES[kind])
+    by_llama_cpp(source, theirs, TYPES[kind], importance)
     yield "llama.cpp", theirs
+    given = {"importance": importance, "overwrite": True, "threads": 1}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # which tensors get other types, as llama.cpp has it too
-        convert(source, folder / "ours.gguf", recipe=kind, overwrite=True)
+        convert(source, folder / "ours.gguf", recipe=kind, **given)
         yield "pyarrowquant", folder / "ours.gguf"
-        size = theirs.stat().st_size
-        convert(source, folder / "fitted.gguf", size=size, overwrite=True)
+        if kind not in FITTED:
+            return
+        convert(source, folder / "fitted.gguf", size=theirs.stat().st_size, **given)
         yield "pyarrowquant, that size", folder / "fitted.gguf"
 
 
 def predictions(model: str, quick: bool, folder: Path) -> Iterator[Prediction]:
     source = float_model(MODELS[model](folder), folder / "float.gguf")
-    words = folder / "text.txt"
-    words.write_text(text(FEWER_CHARACTERS if quick else CHARACTERS), encoding="utf-8")
+    words = text()
+    measured = measure(source, words[CHARACTERS:], TOKENS_OF_IMPORTANCE, folder / "imatrix.gguf")
+    count = FEWER_PREDICTIONS if quick else PREDICTIONS
+    reference = Reference(source, words[:CHARACTERS], count, folder)
     for kind in QUICK if quick else TYPES:
-        for maker, path in files(source, kind, folder):
-            found = asdict(evaluate(path, words, against=source, context=CONTEXT))
-            del found["context"]
-            yield Prediction(model, kind, maker, path.stat().st_size, **found)
+        for importance in (None, measured):
+            for maker, path in files(source, kind, importance, folder):
+                found = reference.compared(path)
+                yield Prediction(
+                    model=model,
+                    type=kind,
+                    importance=importance is not None,
+                    maker=maker,
+                    bytes=path.stat().st_size,
+                    reference_perplexity=reference.perplexity,
+                    tokens=reference.tokens,
+                    **asdict(found),
+                )
 
 
 def markdown(found: list[Prediction]) -> str:
@@ -171,12 +213,13 @@ def markdown(found: list[Prediction]) -> str:
             f"{rows[0].tokens:,} predictions; perplexity of the float model "
             f"{rows[0].reference_perplexity:.3f}.",
             "",
-            "| types | made by | MB | KL divergence | 99th percentile | same top token "
-            "| perplexity |",
-            "|---|---|---|---|---|---|---|",
+            "| types | importance | made by | MB | KL divergence | 99th percentile "
+            "| same top token | perplexity |",
+            "|---|---|---|---|---|---|---|---|",
         ]
         lines += [
-            f"| {each.type} | {each.maker} | {each.bytes / 1e6:.1f} | {each.divergence:.4f} | "
+            f"| {each.type} | {'yes' if each.importance else ''} | {each.maker} | "
+            f"{each.bytes / 1e6:.1f} | {each.divergence:.4f} | "
             f"{each.divergence_99:.3f} | {100 * each.top_agreement:.1f} % | "
             f"{each.perplexity:.3f} |"
             for each in rows

@@ -36,7 +36,7 @@ from pyarrowquant.conversion.results import (
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.conversion.size import FileSize
 from pyarrowquant.conversion.source import weights_bytes as bytes_of_model
-from pyarrowquant.conversion.splitting import OutputFile
+from pyarrowquant.conversion.splitting import OutputFile, choices_of
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import (
     UnquantizedTensor,
@@ -148,6 +148,19 @@ class Job:
         outline = self.target.outline(layouts, self.source, self.settings, self.origin)
         return tuple(OutputFile(file.name, file.size) for file in outline.files)
 
+    def check_split(self) -> None:
+        """Raise where a tensor may get a type for which a file of the split has no room.
+
+        With a budget, layers are planned with the largest type that it may choose.
+        """
+        self.split_files([self._widest(layer) for layer in self.layers])
+
+    def _widest(self, layer: PlannedLayer) -> PlannedLayer:
+        """Return a layer with what a floor may choose for it at most."""
+        if self.quality_floor is None or layer.settings is None:
+            return layer
+        return replace(layer, settings=self._widened(layer.settings, layer.shape)[-1])
+
     def files_written(self) -> Iterable[Path]:
         """List what has been written."""
         if self.origin.split is None:
@@ -201,6 +214,7 @@ class Job:
 
     def _fit(self, meter: Meter) -> tuple[Recipe, list[LayerError]]:
         budget = self.budget
+        choices = choices_of(self.target, self.source, self.origin)
 
         def candidates(shape: Sequence[int], settings: Settings) -> dict[Settings, int]:
             if budget is None:
@@ -208,7 +222,7 @@ class Job:
                     each: self.target.stored_bits(shape, each)
                     for each in self._widened(settings, shape)
                 }
-            found = self.target.candidates(settings, shape)
+            found = choices(settings, shape)
             return {each: budget.of_layer(self.target.stored_bits(shape, each)) for each in found}
 
         weigh = self.target.error_weights(self.source)

@@ -40,6 +40,7 @@ from pyarrowquant.conversion.request import Request
 from pyarrowquant.conversion.results import are_placed
 from pyarrowquant.conversion.size import file_size
 from pyarrowquant.conversion.source import decoded_from
+from pyarrowquant.conversion.splitting import choices_of
 from pyarrowquant.conversion.unquantized import unquantized
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._format import Format
@@ -78,7 +79,10 @@ def prepare(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Job:
     )
     chosen, layers = _layers(chosen, options, model)
     if request.budget is not None:  # which replaces the bits
-        layers = [_with_fitting_bits(layer, target) for layer in layers]
+        choices = choices_of(
+            target, model, Origin(importance=chosen.importance, split=options.split)
+        )
+        layers = [_with_fitting_bits(layer, choices) for layer in layers]
     _check_layers(request, target, model, chosen, layers)
     importance = chosen.importance
     if importance is not None:
@@ -119,8 +123,7 @@ def prepare(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Job:
         batch_bytes=options.batch_bytes,
         overwrite=request.overwrite,
     )
-    if budget is None:
-        job.split_files(layers)  # which raises where a tensor does not fit into a file
+    job.check_split()
     return job
 
 
@@ -159,11 +162,13 @@ def _check_layers(
         raise UsageError(problem)
 
 
-def _with_fitting_bits(layer: PlannedLayer, target: Format) -> PlannedLayer:
-    """Return a layer with bits that a budget may choose for it."""
+def _with_fitting_bits(
+    layer: PlannedLayer, choices: Callable[[Settings, Sequence[int]], Sequence[Settings]]
+) -> PlannedLayer:
+    """Return a layer with the most bits that a budget may choose for it."""
     if layer.settings is None:
         return layer
-    return replace(layer, settings=target.candidates(layer.settings, layer.shape)[-1])
+    return replace(layer, settings=choices(layer.settings, layer.shape)[-1])
 
 
 def _check_any(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.settings import Settings
 from pyarrowquant.errors import UsageError
-from pyarrowquant.formats._format import Format
-from pyarrowquant.formats._gguf_split import is_part, part_name, parts_beside, split_of
-from pyarrowquant.formats._origin import Split
+from pyarrowquant.formats._format import Format, SizedFormat
+from pyarrowquant.formats._gguf_split import is_part, part_name, parts_beside, room_of, split_of
+from pyarrowquant.formats._origin import Origin, Split
 from pyarrowquant.formats.registry import FORMATS
+from pyarrowquant.reading.model import Model
 
 
 @dataclass(frozen=True)
@@ -64,3 +66,23 @@ def parts_for(destination: Path, split: Split) -> list[Path]:
     """List the parts that an output of a split may replace, and one that it may have."""
     usual = destination.with_name(part_name(split.name, 1, 1))
     return sorted({usual, *parts_beside(destination, split.name)})
+
+
+def choices_of(
+    target: Format, model: Model, origin: Origin
+) -> Callable[[Settings, Sequence[int]], list[Settings]]:
+    """Return what lists the settings that a budget may choose for a layer, the largest last.
+
+    Of an output that is split, those for which a file has room; if there are none, the smallest.
+    """
+    if origin.split is None:
+        return target.candidates
+    assert isinstance(target, SizedFormat)  # as of check_split
+    header = target.bytes_beside(model, (), (), origin)
+    room = 8 * room_of(origin.split, header, target.alignment(model))
+
+    def choices(settings: Settings, shape: Sequence[int]) -> list[Settings]:
+        found = target.candidates(settings, shape)
+        return [each for each in found if target.stored_bits(shape, each) <= room] or found[:1]
+
+    return choices

@@ -13,6 +13,7 @@ from pyarrowquant.reading.gguf_keys import encoded_key
 
 _PART = re.compile(r"(.+)-\d{5}-of-\d{5}\.gguf")
 _MOST = 65_535
+_LONGEST_NAME, _MOST_DIMENSIONS = 63, 4  # that llama.cpp has
 
 
 def split_of(destination: Path, size: int) -> Split:
@@ -37,6 +38,22 @@ def parts_beside(destination: Path, name: str) -> list[Path]:
         return []
     files = ((file, _PART.fullmatch(file.name)) for file in destination.parent.iterdir())
     return sorted(file for file, found in files if found is not None and found[1] == name)
+
+
+def room_of(split: Split, first: int, alignment: int) -> int:
+    """Return how many bytes of a tensor's data each file has room for, whatever its name.
+
+    Parameters
+    ----------
+    split : Split
+    first : int
+        Bytes of what the first file says of the model.
+    alignment : int
+    """
+    said = sum(map(len, part_keys(0, 0, 0)))
+    longest = info_bytes("x" * _LONGEST_NAME, (1,) * _MOST_DIMENSIONS)
+    room = split.size - padded(first + said + longest, alignment)
+    return room // alignment * alignment
 
 
 def cut(

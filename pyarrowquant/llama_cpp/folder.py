@@ -13,6 +13,7 @@ from pyarrowquant.llama_cpp.chat_template import CHAT_TEMPLATE, OLD_CHAT_TEMPLAT
 from pyarrowquant.llama_cpp.completeness import check_tensors
 from pyarrowquant.llama_cpp.hyperparameters import Hyperparameters
 from pyarrowquant.llama_cpp.known import architecture_of
+from pyarrowquant.llama_cpp.merges import MERGES, VOCABULARY
 from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.pooling import describe_pooling
 from pyarrowquant.llama_cpp.sizes import Sizes
@@ -44,6 +45,8 @@ _FILES = (
     CONFIG,
     TOKENIZER,
     TEKKEN,
+    VOCABULARY,
+    MERGES,
     SENTENCEPIECE,
     TOKENIZER_CONFIG,
     ADDED_TOKENS,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from pyarrowquant.llama_cpp.chat_template import describe_chat_template
+from pyarrowquant.llama_cpp.merges import MERGES, VOCABULARY
 from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.pre_tokenizers import NAMES
 from pyarrowquant.llama_cpp.tekken import TEKKEN
@@ -43,16 +42,10 @@ def describe_tokenizer(
             f"{', '.join(sorted(NAMES))}"
         )
     if not files.has(TOKENIZER) and not files.has(SENTENCEPIECE):
-        if files.has("vocab.json") and files.has("merges.txt"):
-            place = json.dumps(str(files.folder))
-            raise FileNotFoundError(
-                f"'{files.folder}' has its tokenizer as vocab.json and merges.txt alone, and not "
-                f"as {TOKENIZER}, which says how texts are split. Write that with transformers: "
-                f"AutoTokenizer.from_pretrained({place}).save_pretrained({place})"
-            )
         raise FileNotFoundError(
-            f"'{files.folder}' has none of {TOKENIZER}, {TEKKEN} and {SENTENCEPIECE}, and "
-            "llama.cpp needs a tokenizer. Take the ones that came with the weights"
+            f"'{files.folder}' has none of {TOKENIZER}, {TEKKEN}, {SENTENCEPIECE}, and "
+            f"{VOCABULARY} with {MERGES}, and llama.cpp needs a tokenizer. Take the ones that came "
+            "with the weights"
         )
     if _is_of_bytes(files):
         describe_byte_pairs(files, rows, metadata, pre_tokenizer)

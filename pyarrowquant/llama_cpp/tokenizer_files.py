@@ -9,7 +9,10 @@ from functools import cached_property
 from typing import Any
 
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.llama_cpp.tekken import NAMED, TEKKEN, as_tokenizer
+from pyarrowquant.llama_cpp import merges as merges_file
+from pyarrowquant.llama_cpp import tekken
+from pyarrowquant.llama_cpp.merges import MERGES, VOCABULARY
+from pyarrowquant.llama_cpp.tekken import TEKKEN
 from pyarrowquant.reading.config import CONFIG, read_config
 from pyarrowquant.reading.location import Location
 
@@ -21,6 +24,15 @@ SPECIAL_TOKENS_MAP = "special_tokens_map.json"
 GENERATION_CONFIG = "generation_config.json"
 
 _NESTED = ("normalizers", "pretokenizers", "processors")  # what the parts of a Sequence are under
+_NAMED = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+)
 _ADDITIONAL = ("additional_special_tokens", "extra_special_tokens")
 
 
@@ -54,27 +66,36 @@ class AddedToken:
 class TokenizerFiles:
     """What the folder of a model says of its tokenizer.
 
-    Where there is a tekken.json in the place of a tokenizer.json, that stands for it.
+    Where there is no tokenizer.json, a tekken.json stands for it, or else, without a
+    tokenizer.model, vocab.json and merges.txt do.
     """
 
     def __init__(self, folder: Location) -> None:
         self.folder = folder
 
     @cached_property
-    def _is_tekken(self) -> bool:
-        return not self._exists(TOKENIZER) and self._exists(TEKKEN)
+    def _stand_in(self) -> str | None:
+        """Which file stands for a tokenizer.json that is not there."""
+        if self._exists(TOKENIZER):
+            return None
+        if self._exists(TEKKEN):
+            return TEKKEN
+        has_pieces = self._exists(SENTENCEPIECE)
+        has_merges = self._exists(VOCABULARY) and self._exists(MERGES)
+        return VOCABULARY if has_merges and not has_pieces else None
 
     def _exists(self, name: str) -> bool:
         return self.folder.within(name).exists()
 
     def has(self, name: str) -> bool:
-        return self._exists(name) or (name == TOKENIZER and self._is_tekken)
+        return self._exists(name) or (name == TOKENIZER and self._stand_in is not None)
 
     def path(self, name: str) -> str:
-        return str(self.folder.within(TEKKEN if name == TOKENIZER and self._is_tekken else name))
+        stands = self._stand_in if name == TOKENIZER else None
+        return str(self.folder.within(stands or name))
 
     def read(self, name: str) -> bytes:
-        if name == TOKENIZER and self._is_tekken:
+        if name == TOKENIZER and self._stand_in is not None:
             return json.dumps(self.tokenizer).encode()
         with self.folder.within(name).open() as file:
             data: bytes = file.buffer(0, file.size).to_pybytes()
@@ -93,9 +114,41 @@ class TokenizerFiles:
     @cached_property
     def tokenizer(self) -> Mapping[str, Any]:
         """What tokenizer.json says."""
-        if self._is_tekken:
-            return as_tokenizer(read_config(self.folder.within(TEKKEN)), self.path(TOKENIZER))
-        return read_config(self.folder.within(TOKENIZER))
+        said = read_config(self.folder.within(self._stand_in or TOKENIZER))
+        if self._stand_in == TEKKEN:
+            return tekken.as_tokenizer(said, self.path(TOKENIZER))
+        return self._of_merges(said) if self._stand_in == VOCABULARY else said
+
+    def _of_merges(self, vocabulary: Mapping[str, Any]) -> dict[str, Any]:
+        return merges_file.as_tokenizer(
+            self._kind_of_merges,
+            vocabulary,
+            self.read(MERGES),
+            self._special_numbers(vocabulary),
+            self.switch("add_prefix_space") is True,
+            self.path(MERGES),
+        )
+
+    @property
+    def _kind_of_merges(self) -> merges_file.Kind:
+        return merges_file.kind_of(self.config.get("tokenizer_class"), self.path(TOKENIZER_CONFIG))
+
+    def _special_numbers(self, vocabulary: Mapping[str, Any]) -> list[tuple[str, int]]:
+        """Return the special tokens and their numbers, whichever files have these."""
+        texts: dict[str, str] = {}
+        for key in _NAMED:
+            if (named := self.named(key)) is not None:
+                texts.setdefault(named[0], f"'{self.path(named[1])}': {key}")
+        texts = self.additional | texts
+        numbers = {token.content: token.id for token in self._added_beside} | dict(vocabulary)
+        for text, said_in in texts.items():
+            if text not in numbers:
+                raise ValueError(
+                    f"{said_in} has {quoted(text)}, which has no number in {VOCABULARY}, nor in "
+                    f"{ADDED_TOKENS}, nor in added_tokens_decoder of {TOKENIZER_CONFIG}. Take the "
+                    "tokenizer that came with the weights"
+                )
+        return [(text, numbers[text]) for text in texts]
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -174,6 +227,12 @@ class TokenizerFiles:
             for token in found:
                 number = token.get("id") if isinstance(token, dict) else None
                 tokens.append(self._added(token, number, "added_tokens", TOKENIZER))
+        return tokens + self._added_beside
+
+    @cached_property
+    def _added_beside(self) -> list[AddedToken]:
+        """Those of other files than tokenizer.json."""
+        tokens = []
         decoder = self.config.get("added_tokens_decoder") or {}
         if not isinstance(decoder, dict):
             raise self.wrong("added_tokens_decoder", "an object", decoder, TOKENIZER_CONFIG)
@@ -231,7 +290,15 @@ class TokenizerFiles:
             if text is None:
                 raise self.wrong(key, "a text, or an object with content", said, name)
             return text, name
-        return (NAMED[key], TOKENIZER) if self._is_tekken and key in NAMED else None
+        usual = self._usual_names.get(key)
+        return None if usual is None else (usual, TOKENIZER)
+
+    @property
+    def _usual_names(self) -> Mapping[str, str]:
+        """Tokens that no file has to say, by their keys."""
+        if self._stand_in == VOCABULARY:
+            return self._kind_of_merges.named
+        return tekken.NAMED if self._stand_in == TEKKEN else {}
 
     def numbers(self, key: str) -> list[tuple[int, str]]:
         """Return the numbers of a key such as eos_token_id, with the name of the file of each."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import ctypes
 import json
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -254,6 +255,27 @@ def test_tokens_of_tekken(tmp_path: Path) -> None:
         if "<|" not in text:  # which are tokens of the other one
             wanted = [special + number for number in tokenizer.encode(text).ids]
             assert ids(tmp_path / "model.gguf", text) == wanted, text
+
+
+QWEN_2 = next(each for each in KNOWN if each.name == "qwen2")
+
+
+@pytest.mark.parametrize("kind", ["GPT2Tokenizer", "Qwen2TokenizerFast"])
+def test_tokens_of_vocabulary_and_merges(tmp_path: Path, kind: str) -> None:
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    split = hf_folders.split(*QWEN_2.expressions) if kind.startswith("Qwen2") else bytes_
+    tokenizer = hf_folders.bpe(split, ROWS)
+    folder = hf_folders.write(tmp_path / "model", hf_folders.llama(rows=ROWS), tokenizer)
+    (folder / "tokenizer.json").unlink()
+    tokenizer.model.save(str(folder))
+    special = {tokenizer.token_to_id(text): {"content": text} for text in hf_folders.SPECIAL}
+    named = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), "<|end|>")
+    said = {"tokenizer_class": kind, "added_tokens_decoder": special, **named}
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    wanted = transformers.AutoTokenizer.from_pretrained(folder)
+    succeeded("dequantize", folder, tmp_path / "model.gguf")
+    for text in (unicodedata.normalize("NFC", each) for each in TEXTS):
+        assert ids(tmp_path / "model.gguf", text) == wanted.encode(text), text
 
 
 def test_tokens_of_digits_and_bytes(tmp_path: Path) -> None:

@@ -137,6 +137,34 @@ def test_what_cannot_be_split_is_refused(
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("size", [6_000, 10_000])
+def test_a_budget_chooses_what_a_file_has_room_for(tmp_path: Path, source: Path, size: int) -> None:
+    bits = 4.5  # of which the budget would give some tensors more than fits
+    convert(source, tmp_path / "whole.gguf", bits_per_weight=bits)
+    whole = {name: len(blocks) for name, (_, blocks) in data(tmp_path / "whole.gguf").items()}
+    assert max(whole.values()) > size
+    convert(source, tmp_path / "m.gguf", bits_per_weight=bits, split=size)
+    paths = sorted(tmp_path.glob("m-*"))
+    assert max(path.stat().st_size for path in paths) <= size
+    assert data(*paths).keys() == whole.keys()
+
+
+@pytest.mark.parametrize(
+    ("split", "choice"),
+    [
+        (5_000, {"bits_per_weight": 4.5}),  # below the smallest type
+        (15_000, {"recipe": "Q4_0", "quality_floor": {"relative_error": 0.01}}),
+    ],
+)
+def test_types_that_a_file_has_no_room_for_are_said_before_any_work(
+    tmp_path: Path, source: Path, split: int, choice: dict[str, Any]
+) -> None:
+    steps: list[Step] = []
+    with pytest.raises(ValueError, match=f"Invalid split: {split:,} bytes. A file with "):
+        convert(source, tmp_path / "m.gguf", split=split, progress=steps.append, **choice)
+    assert steps == []
+
+
 def test_tensors_that_are_no_model_are_not_split(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", up=np.eye(64, dtype=np.float32))
     with pytest.raises(ValueError, match="split= is for GGUF models"):
