@@ -18,7 +18,7 @@ from pyarrowquant.calibration.texts import Text, texts_in
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.formats._safetensors import Entry, write_tensors
-from pyarrowquant.reading.config import CONFIG
+from pyarrowquant.reading.config import CONFIG, quantization_in
 from pyarrowquant.reading.importance_tensors import COUNT, SUFFIX, Origin, metadata_of
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
@@ -120,7 +120,10 @@ def calibrate(
         running = _import_running()
         windows = _windows(running, folder, used, tokens, context)
         found = running.measured(
-            running.load(folder, architecture), windows, threads, progress or (lambda *_: None)
+            running.load(folder, architecture, _files_to_defer(opened)),
+            windows,
+            threads,
+            progress or (lambda *_: None),
         )
         values, unused = _by_layers(found, opened, folder)
         count = sum(map(len, windows))
@@ -144,6 +147,13 @@ def _folder_of(model: Model) -> tuple[str, str]:
             "which say how the model is run"
         )
     return str(model.folder), named[0]
+
+
+def _files_to_defer(model: Model) -> list[str]:
+    """Return the files of weights, if they are no codes, which transformers has to decode."""
+    if quantization_in(model.config or {}):
+        return []
+    return [str(file) for file in model.files]
 
 
 def _import_running() -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_right, insort
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,20 +37,31 @@ class InputSquares(TorchFunctionMode):  # type: ignore[misc]
     A parameter of three dimensions is a stack of matrices, whose inputs are added up apart.
     Matrices that are stored transposed, as of Conv1D, are left out.
 
-    Parameters
+    Attributes
     ----------
-    parameters : iterable of (str, torch.Tensor)
-        With their names.
+    output : torch.Tensor or None
+        A parameter that gives logits, which nobody looks at: they are zeros.
     """
 
-    def __init__(self, parameters: Iterable[tuple[str, torch.Tensor]]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        places = sorted(
-            (tensor.data_ptr(), name, tensor) for name, tensor in parameters if tensor.dim() > 1
-        )
-        self._begins = [begin for begin, _, _ in places]
-        self._parameters = [(name, tensor) for _, name, tensor in places]
+        self.output: torch.Tensor | None = None
+        self._begins: list[int] = []
+        self._parameters: dict[int, tuple[str, torch.Tensor]] = {}
         self._found: dict[str, Squares] = {}
+
+    def add(self, name: str, parameter: torch.Tensor) -> None:
+        """Look at a parameter from now on."""
+        begin = parameter.data_ptr()
+        if parameter.dim() > 1 and begin not in self._parameters:
+            insort(self._begins, begin)
+            self._parameters[begin] = name, parameter
+
+    def forget(self, parameter: torch.Tensor) -> None:
+        """Look no more at a parameter, whose memory may become that of another one."""
+        begin = parameter.data_ptr()
+        if self._parameters.pop(begin, None) is not None:
+            self._begins.remove(begin)
 
     @property
     def found(self) -> Mapping[str, Squares]:
@@ -68,6 +79,9 @@ class InputSquares(TorchFunctionMode):  # type: ignore[misc]
         if product is not None and len(args) > product[1]:
             inputs, weights, columns = product
             self._add(args[inputs], args[weights], columns)
+            if args[weights] is self.output and func.__name__ == "linear":
+                shape = (*args[inputs].shape[:-1], len(args[weights]))
+                return args[inputs].new_zeros(1).expand(shape)
         return func(*args, **(kwargs or {}))
 
     def _add(self, inputs: Any, weights: Any, columns: int) -> None:
@@ -78,7 +92,7 @@ class InputSquares(TorchFunctionMode):  # type: ignore[misc]
         place = bisect_right(self._begins, weights.data_ptr()) - 1
         if place < 0:
             return
-        name, parameter = self._parameters[place]
+        name, parameter = self._parameters[self._begins[place]]
         if columns > 1 and parameter.dim() == 2:  # whose columns have no inputs, but its rows
             return
         size = parameter.element_size() * weights.numel()
