@@ -58,7 +58,7 @@ class Deferred(torch.Tensor):  # type: ignore[misc]
         function, args, _, _ = self._call
         whole = function.__name__ == "__getitem__" and args[1] is ...
         by_element = whole or function.__name__ in _BY_ELEMENT
-        return by_element and args[0]._is_by_element()  # type: ignore[no-any-return]
+        return by_element and bool(args[0]._is_by_element())
 
     def _made(self, read: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         if self._source is not None:

@@ -4,31 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
+from pyarrowquant.calibration.squares import Squares
+
 # Functions that multiply inputs by a parameter: where these two are among the arguments, and
 # which dimension of the parameter, from the end, has the columns.
 _PRODUCTS = {"linear": (0, 1, 1), "matmul": (0, 1, 2), "mm": (0, 1, 2), "addmm": (1, 2, 2)}
-
-
-@dataclass
-class Squares:
-    """What is known of a parameter's inputs.
-
-    Attributes
-    ----------
-    sums : torch.Tensor
-        float64, a row for each of its matrices and a column for each input.
-    counts : torch.Tensor
-        int64, how many inputs each matrix had.
-    """
-
-    sums: torch.Tensor
-    counts: torch.Tensor
 
 
 class InputSquares(TorchFunctionMode):  # type: ignore[misc]
@@ -37,18 +22,24 @@ class InputSquares(TorchFunctionMode):  # type: ignore[misc]
     A parameter of three dimensions is a stack of matrices, whose inputs are added up apart.
     Matrices that are stored transposed, as of Conv1D, are left out.
 
+    Parameters
+    ----------
+    found : dict of str to Squares
+        What there is already, by the names of parameters; gets what is found.
+
     Attributes
     ----------
+    found : dict of str to Squares
     output : torch.Tensor or None
         A parameter that gives logits, which nobody looks at: they are zeros.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, found: dict[str, Squares]) -> None:
         super().__init__()
+        self.found = found
         self.output: torch.Tensor | None = None
         self._begins: list[int] = []
         self._parameters: dict[int, tuple[str, torch.Tensor]] = {}
-        self._found: dict[str, Squares] = {}
 
     def add(self, name: str, parameter: torch.Tensor) -> None:
         """Look at a parameter from now on."""
@@ -62,11 +53,6 @@ class InputSquares(TorchFunctionMode):  # type: ignore[misc]
         begin = parameter.data_ptr()
         if self._parameters.pop(begin, None) is not None:
             self._begins.remove(begin)
-
-    @property
-    def found(self) -> Mapping[str, Squares]:
-        """What there is by the names of parameters."""
-        return self._found
 
     def __torch_function__(
         self,
@@ -101,11 +87,8 @@ class InputSquares(TorchFunctionMode):  # type: ignore[misc]
         if rest or matrix >= matrices:  # another tensor, behind it in memory
             return
         rows = inputs.reshape(-1, weights.shape[-columns])
-        squares = self._found.get(name)
+        squares = self.found.get(name)
         if squares is None:
-            squares = self._found[name] = Squares(
-                torch.zeros(matrices, rows.shape[1], dtype=torch.float64),
-                torch.zeros(matrices, dtype=torch.int64),
-            )
-        squares.sums[matrix] += rows.double().square().sum(0)
+            squares = self.found[name] = Squares.zeros(matrices, rows.shape[1])
+        squares.sums[matrix] += rows.double().square().sum(0).numpy()
         squares.counts[matrix] += len(rows)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from pyarrowquant.calibration.deferred import Deferred
@@ -66,9 +67,16 @@ class Layers:
             for place in self._places[self._loaded]:
                 self._inputs.forget(getattr(place.module, place.attribute))
                 setattr(place.module, place.attribute, place.tensor)
+            _trim()
         self._loaded = layer
         for name, parameter in _give(self._places[layer]).items():
             self._inputs.add(name, parameter)
+
+
+def _trim() -> None:
+    """Give back what is free between weights, which would add up from layer to layer."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _layers_of(module: Any) -> Iterator[Any]:

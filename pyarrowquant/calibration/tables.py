@@ -26,7 +26,8 @@ def give_tables(model: Any) -> None:
             if each is weights
         ]
         output = model.get_output_embeddings()
-        if any(module is not output and not isinstance(module, nn.Embedding) for module, _ in users):
+        others = [each for each, _ in users if not isinstance(each, nn.Embedding)]
+        if any(each is not output for each in others):
             continue
         table = nn.Parameter(_untouched(weights), requires_grad=False)
         for module, name in users:

@@ -38,6 +38,7 @@ Examples:
     help="Tokens of a window.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
+@click.option("--resume", is_flag=True, help="Go on from what an interrupted run has done.")
 @click.option("--overwrite", is_flag=True, help="Replace IMPORTANCE if it exists.")
 @json_option
 def calibrate(
@@ -47,6 +48,7 @@ def calibrate(
     tokens: int,
     context: int,
     threads: int | None,
+    resume: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -54,8 +56,8 @@ def calibrate(
 
     Writes the mean squares of the inputs of each column of its layers to the file IMPORTANCE
     (.safetensors), which `quantize --importance` takes for any format. Without a TEXT, one that
-    comes with the package is used: prose, dialogue, tables and code in many languages. The model
-    is loaded as float32, which needs four bytes of memory for each of its weights.
+    comes with the package is used: prose, dialogue, tables and code in many languages. Memory
+    holds one layer of the model at a time, as float32.
     """
     with Shown() as shown:
         done = calibrated(
@@ -65,6 +67,7 @@ def calibrate(
             tokens=tokens,
             context=context,
             threads=threads,
+            resume=resume,
             overwrite=overwrite,
             progress=partial(shown.tokens, "calibrate"),
         )
