@@ -59,8 +59,8 @@ class Partial:
         others = [name for name in self._run if said.get(name) != self._run[name]]
         if others:
             raise ValueError(
-                f"'{self._destination.name}' cannot be continued: {' and '.join(others)} differ. "
-                "Without resume=True, a new run begins"
+                f"'{self._destination.name}' cannot be continued: the {' and '.join(others)} of "
+                "that run differ. Without resume=True, a new run begins"
             )
         names = [name.removeprefix(_SUMS) for name in arrays if name.startswith(_SUMS)]
         return windows, {

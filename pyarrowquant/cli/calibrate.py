@@ -52,12 +52,12 @@ def calibrate(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Run the model of a Hugging Face folder on text, to find out what matters to it.
+    """Run a model of a Hugging Face folder, or an ONNX model, on text, to find out what matters.
 
     Writes the mean squares of the inputs of each column of its layers to the file IMPORTANCE
     (.safetensors), which `quantize --importance` takes for any format. Without a TEXT, one that
-    comes with the package is used: prose, dialogue, tables and code in many languages. Memory
-    holds one layer of the model at a time, as float32.
+    comes with the package is used: prose, dialogue, tables and code in many languages. Of a
+    folder, memory holds one layer of the model at a time, as float32.
     """
     with Shown() as shown:
         done = calibrated(

@@ -195,17 +195,23 @@ def test_decoders_begin_with_nothing_before(tmp_path: Path) -> None:
 def test_a_run_goes_on_from_an_interruption(tmp_path: Path) -> None:
     path, text = saved(tmp_path, model())
     whole, out = tmp_path / "whole.safetensors", tmp_path / "i.safetensors"
-    succeeded("calibrate", path, text, whole, "--context", 16)
+    succeeded("calibrate", path, text, whole, "--context", 16, "--threads", 1)
 
     def breaking(done: int, _: int) -> None:
         if done >= 600:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pyarrowquant.calibrate(path, out, [text], context=16, progress=breaking)
+        pyarrowquant.calibrate(path, out, [text], context=16, threads=1, progress=breaking)
     steps: list[int] = []
     pyarrowquant.calibrate(
-        path, out, [text], context=16, resume=True, progress=lambda done, _: steps.append(done)
+        path,
+        out,
+        [text],
+        context=16,
+        threads=1,
+        resume=True,
+        progress=lambda done, _: steps.append(done),
     )
     assert 512 < steps[0] < 600
     assert out.read_bytes() == whole.read_bytes()
