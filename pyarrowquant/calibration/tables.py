@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import sys
 from functools import partial
 from math import prod
 from typing import Any
@@ -50,6 +51,7 @@ def _fill(weights: Deferred, module: Any, args: Any) -> None:
 def _untouched(like: torch.Tensor) -> torch.Tensor:
     """Return a tensor whose pages get memory when something is written to them."""
     memory = mmap.mmap(-1, prod(like.shape) * like.element_size())
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):  # which would get memory for many rows at once
+    if sys.platform == "linux" and hasattr(mmap, "MADV_NOHUGEPAGE"):
+        # Those would get memory for many rows at once.
         memory.madvise(mmap.MADV_NOHUGEPAGE)
     return torch.frombuffer(memory, dtype=like.dtype).reshape(like.shape)
