@@ -89,7 +89,8 @@ test-transformers: $(VENV)-transformers/installed
 	$(VENV)-transformers/bin/python -m pytest -o filterwarnings=default \
 		tests/consumers/test_transformers.py tests/consumers/test_transformers_schemes.py \
 		tests/consumers/test_transformers_experts.py tests/consumers/test_bitsandbytes.py \
-		tests/consumers/test_decoded.py tests/consumers/test_calibrate.py tests/consumers/test_rescaling.py
+		tests/consumers/test_decoded.py tests/consumers/test_calibrate.py \
+		tests/consumers/test_calibrate_runs.py tests/consumers/test_rescaling.py
 
 # llama-cpp-python is compiled when it is installed, which takes minutes.
 test-llama-cpp: $(VENV)-llama-cpp/installed

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +16,19 @@ import numpy.typing as npt
 from pyarrowquant._core import arguments
 from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant.calibration.names import folder_names
+from pyarrowquant.calibration.partial import Partial
+from pyarrowquant.calibration.squares import Squares
 from pyarrowquant.calibration.texts import Text, texts_in
+from pyarrowquant.conversion.identity import source_files
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.formats._safetensors import Entry, write_tensors
-from pyarrowquant.reading.config import CONFIG
+from pyarrowquant.reading.config import CONFIG, quantization_in, read_config
 from pyarrowquant.reading.importance_tensors import COUNT, SUFFIX, Origin, metadata_of
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
+from pyarrowquant.reading.onnx import OnnxModel
 
 _Path = str | os.PathLike[str]
 _USUAL_TOKENS = 32_768
@@ -62,6 +68,7 @@ def calibrate(
     tokens: int = _USUAL_TOKENS,
     context: int = _USUAL_CONTEXT,
     threads: int | None = None,
+    resume: bool = False,
     overwrite: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> Calibration:
@@ -70,12 +77,14 @@ def calibrate(
     For each column of each linear layer, and of each expert, this is the mean of the squares of
     what it is multiplied with: the `importance` of `quantize_batch_arrow` and `convert`. Method
     "mse" then makes errors small where they matter to the model. Needs the extra
-    ``pyarrowquant[calibrate]``. Memory holds the model as float32.
+    ``pyarrowquant[calibrate]``, for ONNX models ``pyarrowquant[calibrate-onnx]``. Of a folder,
+    memory holds one layer as float32, and what tokens have become.
 
     Parameters
     ----------
     model : str or path
-        A Hugging Face folder that transformers loads, with its tokenizer.
+        A Hugging Face folder that transformers loads, with its tokenizer; or an ONNX model of text
+        with tokenizer.json beside it, or in the folder above.
     destination : str or path
         A file whose name ends with .safetensors.
     texts : sequence of str or path
@@ -87,10 +96,14 @@ def calibrate(
         Tokens of a window.
     threads : int, optional
         Default: the CPUs of this process.
+    resume : bool
+        Whether to go on from what an interrupted run with the same arguments has done. The bytes
+        are those of a run without a break.
     overwrite : bool
         Whether the destination may be replaced.
     progress : callable, optional
-        Gets how many tokens are done, and of how many, after each window.
+        Gets how many tokens are done, and of how many, after each layer; of ONNX models after
+        each window.
 
     Returns
     -------
@@ -101,7 +114,8 @@ def calibrate(
     UsageError
         An argument is out of bounds.
     ValueError
-        The model is no such folder, the texts are too short, or inputs are not finite.
+        The model is no such folder and no such file, the texts are too short, inputs are not
+        finite, or an interrupted run was another one.
     FileExistsError
     FileNotFoundError
     ImportError
@@ -116,17 +130,51 @@ def calibrate(
     with Outputs([path], overwrite) as outputs:  # which finds out what is there, before all work
         used = texts_in(texts)
         opened = open_model(locate(os.fspath(model), None))
-        folder, architecture = _folder_of(opened)
-        running = _import_running()
-        windows = _windows(running, folder, used, tokens, context)
-        found = running.measured(
-            running.load(folder, architecture), windows, threads, progress or (lambda *_: None)
-        )
-        values, unused = _by_layers(found, opened, folder)
+        runner = _runner_of(opened)
+        windows = _windows(runner, used, tokens, context)
+        partial = Partial(path, _run(opened, windows), resume)
+        found = runner.measured(windows, threads, progress or (lambda *_: None), partial)
+        values, unused = _by_layers(found, opened)
         count = sum(map(len, windows))
         origin = Origin([(text.name, text.sha256) for text in used], count, len(windows))
         write_tensors(outputs.temporary(path), _entries(values), metadata_of(origin))
+    partial.remove()
     return Calibration(path, len(values), unused, count, tuple(text.name for text in used))
+
+
+class _Runner(Protocol):
+    """Runs a model, with a package that not everybody has."""
+
+    def tokens_of(self, texts: Sequence[str]) -> tuple[list[int], list[list[int]]]: ...
+
+    def measured(
+        self,
+        windows: Sequence[Sequence[int]],
+        threads: int,
+        progress: Callable[[int, int], object],
+        partial: Partial,
+    ) -> Mapping[str, Squares]: ...
+
+
+def _runner_of(model: Model) -> _Runner:
+    if isinstance(model, OnnxModel):
+        try:
+            from pyarrowquant.calibration.onnx_running import OnnxRunner
+        except ImportError as error:
+            raise _lacking("calibrate-onnx", "onnxruntime and tokenizers", error) from error
+        return OnnxRunner(model)
+    folder, architecture = _folder_of(model)
+    try:
+        from pyarrowquant.calibration.running import TransformersRunner
+    except ImportError as error:
+        raise _lacking("calibrate", "torch and transformers", error) from error
+    return TransformersRunner(folder, architecture, _files_to_defer(model))
+
+
+def _lacking(extra: str, packages: str, error: ImportError) -> ImportError:
+    return ImportError(
+        f"calibrate runs the model with {packages} ({error}): pip install 'pyarrowquant[{extra}]'"
+    )
 
 
 def _folder_of(model: Model) -> tuple[str, str]:
@@ -134,8 +182,9 @@ def _folder_of(model: Model) -> tuple[str, str]:
     config = model.config
     if model.folder is None or config is None:
         raise ValueError(
-            f"'{model.location}' is no Hugging Face folder: {CONFIG} is missing. For GGUF models, "
-            "llama.cpp's llama-imatrix measures importance, which quantize takes as well"
+            f"'{model.location}' is no Hugging Face folder, as {CONFIG} is missing, and no ONNX "
+            "model. For GGUF models, llama.cpp's llama-imatrix measures importance, which quantize "
+            "takes as well"
         )
     named = config.get("architectures")
     if not isinstance(named, list) or not named or not isinstance(named[0], str):
@@ -146,22 +195,23 @@ def _folder_of(model: Model) -> tuple[str, str]:
     return str(model.folder), named[0]
 
 
-def _import_running() -> Any:
-    try:
-        from pyarrowquant.calibration import running
-    except ImportError as error:
-        raise ImportError(
-            f"calibrate runs the model with torch and transformers ({error}): "
-            "pip install 'pyarrowquant[calibrate]'"
-        ) from error
-    return running
+def _files_to_defer(model: Model) -> list[str]:
+    """Return the files of weights, if they are no codes, which transformers has to decode."""
+    assert model.folder is not None
+    if quantization_in(read_config(model.folder.within(CONFIG))):
+        return []
+    return [str(file) for file in model.files]
 
 
-def _windows(
-    running: Any, folder: str, texts: Sequence[Text], tokens: int, context: int
-) -> list[list[int]]:
+def _run(model: Model, windows: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Return what decides about the sums."""
+    tokens = hashlib.sha256(json.dumps(windows).encode()).hexdigest()
+    return {"source": source_files(model), "config": model.config, "tokens": tokens}
+
+
+def _windows(runner: _Runner, texts: Sequence[Text], tokens: int, context: int) -> list[list[int]]:
     """Cut texts into windows, each with what begins a text, and choose from all parts of them."""
-    first, tokens_of_texts = running.tokens_of(folder, [text.content for text in texts])
+    first, tokens_of_texts = runner.tokens_of([text.content for text in texts])
     step = context - len(first)
     ids = [each for tokens_of_text in tokens_of_texts for each in tokens_of_text]
     if len(ids) < _LEAST_TOKENS:
@@ -177,18 +227,18 @@ def _windows(
 
 
 def _by_layers(
-    found: Mapping[str, Any], model: Model, folder: str
+    found: Mapping[str, Squares], model: Model
 ) -> tuple[dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]], tuple[str, ...]]:
     """Return means and counts by the folder's names, and what had no input."""
     names = {tensor.name for tensor in model.all_tensors}
     values: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = {}
     unused = []
     for parameter, squares in found.items():
-        sums, counts = squares.sums.numpy(), squares.counts.numpy()
+        sums, counts = squares.sums, squares.counts
         if not np.isfinite(sums).all():
             raise ValueError(
-                f"'{folder}': inputs of {quoted(parameter)} are NaN or Inf. The model does not "
-                "compute with float32 what it was made for, or its weights are damaged"
+                f"'{model.location}': inputs of {quoted(parameter)} are NaN or Inf. The model does "
+                "not compute with float32 what it was made for, or its weights are damaged"
             )
         for place in folder_names(parameter, names):
             which = slice(None) if place.expert is None else slice(place.expert, place.expert + 1)
@@ -197,8 +247,8 @@ def _by_layers(
             values[place.name] = _means(sums, counts, which)
     if not values:
         raise ValueError(
-            f"'{folder}': the model's parameters, such as {first_few(list(found)[:3])}, have none "
-            "of the names of its tensors"
+            f"'{model.location}': the model's parameters, such as {first_few(list(found)[:3])}, "
+            "have none of the names of its tensors"
         )
     return dict(sorted(values.items())), tuple(sorted(unused))
 

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from bisect import bisect_right, insort
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
+from pyarrowquant.calibration.squares import Squares
+
 # Functions that multiply inputs by a parameter: where these two are among the arguments, and
 # which dimension of the parameter, from the end, has the columns.
 _PRODUCTS = {"linear": (0, 1, 1), "matmul": (0, 1, 2), "mm": (0, 1, 2), "addmm": (1, 2, 2)}
-
-
-@dataclass
-class Squares:
-    """What is known of a parameter's inputs.
-
-    Attributes
-    ----------
-    sums : torch.Tensor
-        float64, a row for each of its matrices and a column for each input.
-    counts : torch.Tensor
-        int64, how many inputs each matrix had.
-    """
-
-    sums: torch.Tensor
-    counts: torch.Tensor
 
 
 class InputSquares(TorchFunctionMode):  # type: ignore[misc]
@@ -39,23 +24,35 @@ class InputSquares(TorchFunctionMode):  # type: ignore[misc]
 
     Parameters
     ----------
-    parameters : iterable of (str, torch.Tensor)
-        With their names.
+    found : dict of str to Squares
+        What there is already, by the names of parameters; gets what is found.
+
+    Attributes
+    ----------
+    found : dict of str to Squares
+    output : torch.Tensor or None
+        A parameter that gives logits, which nobody looks at: they are zeros.
     """
 
-    def __init__(self, parameters: Iterable[tuple[str, torch.Tensor]]) -> None:
+    def __init__(self, found: dict[str, Squares]) -> None:
         super().__init__()
-        places = sorted(
-            (tensor.data_ptr(), name, tensor) for name, tensor in parameters if tensor.dim() > 1
-        )
-        self._begins = [begin for begin, _, _ in places]
-        self._parameters = [(name, tensor) for _, name, tensor in places]
-        self._found: dict[str, Squares] = {}
+        self.found = found
+        self.output: torch.Tensor | None = None
+        self._begins: list[int] = []
+        self._parameters: dict[int, tuple[str, torch.Tensor]] = {}
 
-    @property
-    def found(self) -> Mapping[str, Squares]:
-        """What there is by the names of parameters."""
-        return self._found
+    def add(self, name: str, parameter: torch.Tensor) -> None:
+        """Look at a parameter from now on."""
+        begin = parameter.data_ptr()
+        if parameter.dim() > 1 and begin not in self._parameters:
+            insort(self._begins, begin)
+            self._parameters[begin] = name, parameter
+
+    def forget(self, parameter: torch.Tensor) -> None:
+        """Look no more at a parameter, whose memory may become that of another one."""
+        begin = parameter.data_ptr()
+        if self._parameters.pop(begin, None) is not None:
+            self._begins.remove(begin)
 
     def __torch_function__(
         self,
@@ -68,6 +65,9 @@ class InputSquares(TorchFunctionMode):  # type: ignore[misc]
         if product is not None and len(args) > product[1]:
             inputs, weights, columns = product
             self._add(args[inputs], args[weights], columns)
+            if args[weights] is self.output and func.__name__ == "linear":
+                shape = (*args[inputs].shape[:-1], len(args[weights]))
+                return args[inputs].new_zeros(1).expand(shape)
         return func(*args, **(kwargs or {}))
 
     def _add(self, inputs: Any, weights: Any, columns: int) -> None:
@@ -78,7 +78,7 @@ class InputSquares(TorchFunctionMode):  # type: ignore[misc]
         place = bisect_right(self._begins, weights.data_ptr()) - 1
         if place < 0:
             return
-        name, parameter = self._parameters[place]
+        name, parameter = self._parameters[self._begins[place]]
         if columns > 1 and parameter.dim() == 2:  # whose columns have no inputs, but its rows
             return
         size = parameter.element_size() * weights.numel()
@@ -87,11 +87,8 @@ class InputSquares(TorchFunctionMode):  # type: ignore[misc]
         if rest or matrix >= matrices:  # another tensor, behind it in memory
             return
         rows = inputs.reshape(-1, weights.shape[-columns])
-        squares = self._found.get(name)
+        squares = self.found.get(name)
         if squares is None:
-            squares = self._found[name] = Squares(
-                torch.zeros(matrices, rows.shape[1], dtype=torch.float64),
-                torch.zeros(matrices, dtype=torch.int64),
-            )
-        squares.sums[matrix] += rows.double().square().sum(0)
+            squares = self.found[name] = Squares.zeros(matrices, rows.shape[1])
+        squares.sums[matrix] += rows.double().square().sum(0).numpy()
         squares.counts[matrix] += len(rows)

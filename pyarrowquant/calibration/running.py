@@ -7,54 +7,112 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 from transformers import AutoTokenizer
 
-from pyarrowquant.calibration.inputs import InputSquares, Squares
+from pyarrowquant.calibration.deferred import Deferred
+from pyarrowquant.calibration.inputs import InputSquares
+from pyarrowquant.calibration.layers import Layers
+from pyarrowquant.calibration.partial import WINDOWS_TOGETHER, Partial
+from pyarrowquant.calibration.squares import Squares
+from pyarrowquant.calibration.texts import before_text
+from pyarrowquant.calibration.turns import in_turns
 
 
-def tokens_of(folder: str, texts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-    """Return what a model's tokenizer puts before each text, and the tokens of each."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    with_special = tokenizer("a")["input_ids"]
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    first = list(with_special[: with_special.index(plain[0])]) if plain else []
-    return first, tokens
+class TransformersRunner:
+    """Runs a model.
+
+    Parameters
+    ----------
+    folder : str
+    architecture : str
+        Its class of transformers.
+    files : sequence of str
+        Of weights that are read when they are used; without any, all are loaded.
+    """
+
+    def __init__(self, folder: str, architecture: str, files: Sequence[str]) -> None:
+        self._folder, self._architecture, self._files = folder, architecture, files
+
+    def tokens_of(self, texts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+        """Return what the model's tokenizer puts before each text, and the tokens of each."""
+        tokenizer = AutoTokenizer.from_pretrained(self._folder)
+        tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+        return before_text(tokenizer("a")["input_ids"], plain), tokens
+
+    def measured(
+        self,
+        windows: Sequence[Sequence[int]],
+        threads: int,
+        progress: Callable[[int, int], object],
+        partial: Partial,
+    ) -> Mapping[str, Squares]:
+        """Run it, and return what its parameters are multiplied with."""
+        begin, found = partial.read()
+        total, done = sum(map(len, windows)), sum(map(len, windows[:begin]))
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            model = self._load()
+            inputs = InputSquares(found)
+            with torch.inference_mode():
+                layers = Layers(model, inputs)
+                inputs.output = getattr(model.get_output_embeddings(), "weight", None)
+                with inputs:
+                    for first in range(begin, len(windows), WINDOWS_TOGETHER):
+                        together = windows[first : first + WINDOWS_TOGETHER]
+                        tokens = sum(map(len, together))
+                        runs = [_run(model, window) for window in together]
+                        for turn, _ in enumerate(in_turns(runs)):
+                            part = min(turn, layers.count) / (layers.count + 1)
+                            progress(done + int(tokens * part), total)
+                        done += tokens
+                        progress(done, total)
+                        partial.write(first + len(together), found)
+            return found
+        finally:
+            torch.set_num_threads(before)
+
+    def _load(self) -> Any:
+        """Load the model as float32, in which processors compute fastest."""
+        model_class = getattr(transformers, self._architecture)
+        source: dict[str, Any] = {"pretrained_model_name_or_path": self._folder}
+        if self._files:
+            source = {
+                "pretrained_model_name_or_path": None,
+                "config": model_class.config_class.from_pretrained(self._folder),
+                "state_dict": _deferred(self._files),
+            }
+        with Deferred.recording():
+            loaded = model_class.from_pretrained(
+                **source,
+                dtype=torch.float32,
+                attn_implementation="eager",
+                experts_implementation="eager",
+            )
+        return loaded.eval()
 
 
-def load(folder: str, architecture: str) -> Any:
-    """Load a model as float32, in which processors compute fastest."""
-    loaded = getattr(transformers, architecture).from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
-    )
-    return loaded.eval()
+def _deferred(files: Sequence[str]) -> dict[str, Deferred]:
+    weights = {}
+    for path in files:
+        with safe_open(path, framework="pt") as file:  # whose tensors are mapped
+            names = list(file.keys())
+            weights.update({name: Deferred.of(file.get_tensor(name)) for name in names})
+    return weights
 
 
-def measured(
-    model: Any,
-    windows: Sequence[Sequence[int]],
-    threads: int,
-    progress: Callable[[int, int], object],
-) -> Mapping[str, Squares]:
-    """Run a model, and return what its parameters are multiplied with."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    total, done = sum(map(len, windows)), 0
-    try:
-        inputs = InputSquares(model.named_parameters())
-        with torch.inference_mode(), inputs:
-            for window in windows:
-                ids = torch.tensor([window])
-                more = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
-                try:
-                    model(input_ids=ids, **more)
-                except (AttributeError, TypeError, ValueError) as error:
-                    raise ValueError(
-                        f"{type(model).__name__} does not run on tokens of text alone ({error}); "
-                        "models that take sound or images cannot be calibrated"
-                    ) from error
-                done += len(window)
-                progress(done, total)
-        return inputs.found
-    finally:
-        torch.set_num_threads(before)
+def _run(model: Any, window: Sequence[int]) -> Callable[[], None]:
+    def run() -> None:
+        ids = torch.tensor([window])
+        more = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
+        try:
+            model(input_ids=ids, **more)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{type(model).__name__} does not run on tokens of text alone ({error}); "
+                "models that take sound or images cannot be calibrated"
+            ) from error
+
+    return run

@@ -52,3 +52,8 @@ def _read(path: str | os.PathLike[str]) -> Text:
 
 def _text(name: str, data: bytes) -> Text:
     return Text(name, data.decode(), hashlib.sha256(data).hexdigest())
+
+
+def before_text(with_special: Sequence[int], plain: Sequence[int]) -> list[int]:
+    """Return the tokens before a text, given all of it, and those of the text alone."""
+    return list(with_special[: with_special.index(plain[0])]) if plain else []

@@ -38,6 +38,7 @@ Examples:
     help="Tokens of a window.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
+@click.option("--resume", is_flag=True, help="Go on from what an interrupted run has done.")
 @click.option("--overwrite", is_flag=True, help="Replace IMPORTANCE if it exists.")
 @json_option
 def calibrate(
@@ -47,15 +48,16 @@ def calibrate(
     tokens: int,
     context: int,
     threads: int | None,
+    resume: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Run the model of a Hugging Face folder on text, to find out what matters to it.
+    """Run a model of a Hugging Face folder, or an ONNX model, on text, to find out what matters.
 
     Writes the mean squares of the inputs of each column of its layers to the file IMPORTANCE
     (.safetensors), which `quantize --importance` takes for any format. Without a TEXT, one that
-    comes with the package is used: prose, dialogue, tables and code in many languages. The model
-    is loaded as float32, which needs four bytes of memory for each of its weights.
+    comes with the package is used: prose, dialogue, tables and code in many languages. Of a
+    folder, memory holds one layer of the model at a time, as float32.
     """
     with Shown() as shown:
         done = calibrated(
@@ -65,6 +67,7 @@ def calibrate(
             tokens=tokens,
             context=context,
             threads=threads,
+            resume=resume,
             overwrite=overwrite,
             progress=partial(shown.tokens, "calibrate"),
         )

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -15,50 +14,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from calibrated_models import MODELS, SIZES, TEXT, save_tokenizer, saved
 from commands import failed, run, succeeded
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import pyarrowquant
-
-TEXT = "The quick brown fox jumps over 12 lazy dogs; it's a well-known pangram. " * 40
-SIZES: dict[str, Any] = {
-    "vocab_size": hf_folders.ROWS,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": None,
-}
-MODELS = {
-    "LlamaForCausalLM": SIZES,
-    "Qwen3MoeForCausalLM": {
-        **SIZES,
-        "moe_intermediate_size": 32,
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "decoder_sparse_step": 1,
-        "norm_topk_prob": True,
-    },
-    "MixtralForCausalLM": {**SIZES, "num_local_experts": 4, "num_experts_per_tok": 2},
-    "BertForMaskedLM": SIZES,
-}
-
-
-def saved(folder: Path, kind: str) -> Any:
-    """Save a small random model, with a tokenizer that begins no text; return the model."""
-    torch.manual_seed(3)
-    model_class = getattr(transformers, kind)
-    model = model_class(model_class.config_class(**MODELS[kind])).eval()
-    for parameter in model.parameters():  # so that inputs of columns differ
-        parameter.data *= torch.rand(parameter.shape[-1:]) + 0.5
-    model.save_pretrained(folder)
-    hf_folders.bpe().save(str(folder / "tokenizer.json"))
-    said = {"tokenizer_class": "PreTrainedTokenizerFast"}  # which splits as tokenizer.json says
-    (folder / "tokenizer_config.json").write_text(json.dumps(said))
-    return model_class.from_pretrained(folder, experts_implementation="eager").eval()
 
 
 def windows(context: int) -> list[list[int]]:
@@ -88,15 +49,17 @@ def noted(model: Any, context: int) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", MODELS)
-def test_means_are_those_of_the_modules(tmp_path: Path, kind: str) -> None:
+def test_means_are_those_of_the_modules(tmp_path: Path, kind: str, dtype: torch.dtype) -> None:
     folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
-    model = saved(folder, kind)
+    model = saved(folder, kind, dtype)
     text.write_text(TEXT)
     told = succeeded("calibrate", folder, text, out, "--context", 64, "--threads", 1)
     assert "of a.txt" in told
     wanted, found = noted(model, 64), load_file(out)
-    without = set(load_file(folder / "model.safetensors")) - set(found)
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        without = set(file.keys()) - set(found)
     compared = 0
     for name, means in wanted.items():
         if name in found:
@@ -149,7 +112,7 @@ def test_the_text_of_the_package_is_used_without_another(tmp_path: Path) -> None
     )
     assert done.texts == ("built-in",)
     assert (done.tokens, done.layers) == (1024, 15)
-    assert steps == [(512, 1024), (1024, 1024)]
+    assert steps == [(tokens, 1024) for tokens in (0, 341, 682, 1024)]  # two layers, and the head
 
 
 def test_layers_of_conv1d_have_none(tmp_path: Path) -> None:
@@ -169,9 +132,7 @@ def test_models_that_read_no_text_are_refused(tmp_path: Path) -> None:
         hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
     )
     transformers.ViTForImageClassification(config).save_pretrained(folder)
-    hf_folders.bpe().save(str(folder / "tokenizer.json"))
-    said = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    save_tokenizer(folder)
     text.write_text(TEXT)
     error = failed("calibrate", folder, text, tmp_path / "i.safetensors")
     assert "ViTForImageClassification does not run on tokens" in error

@@ -1,0 +1,253 @@
+"""Importance of ONNX models, beside the inputs of their products as ONNX Runtime gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hf_folders
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from commands import failed, run, succeeded
+from onnx import helper, numpy_helper
+from safetensors.numpy import load_file
+
+import pyarrowquant
+
+TEXT = "The quick brown fox jumps over 12 lazy dogs; it's a well-known pangram. " * 40
+WIDTH, CONTEXT = 64, 40
+RANDOM = np.random.default_rng(8)
+INT64, FLOAT, FLOAT16 = onnx.TensorProto.INT64, onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+node, value = helper.make_node, helper.make_tensor_value_info
+
+
+def arrays() -> dict[str, np.ndarray]:
+    shapes = {
+        "table": (hf_folders.ROWS, WIDTH),
+        "up": (WIDTH, 96),
+        "gate": (WIDTH, 96),
+        "down": (WIDTH, 96),  # transposed
+        "bias": (WIDTH,),
+        "pooled": (WIDTH, 32),
+    }
+    return {
+        name: RANDOM.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()
+    }
+
+
+def model(opset: int = 17, more: Sequence[Any] = ()) -> Any:
+    """Tokens to vectors, two products of one input, a Gemm of rows, and a product of the mean."""
+    nodes = [
+        node("Gather", ["table", "input_ids"], ["x"]),
+        node("Cast", ["attention_mask"], ["mask"], to=FLOAT),
+        node("Unsqueeze", ["mask", "last"], ["masked"]),
+        node("Mul", ["x", "masked"], ["in"]),
+        node("MatMul", ["in", "up"], ["a"]),
+        node("MatMul", ["in", "gate"], ["b"]),
+        node("Mul", ["a", "b"], ["c"]),
+        node("Reshape", ["c", "rows"], ["d"]),
+        node("Gemm", ["d", "down", "bias"], ["e"], transB=1),
+        node("ReduceMean", ["e"], ["f"], keepdims=1, axes=[0])
+        if opset < 18
+        else node("ReduceMean", ["e", "first"], ["f"], keepdims=1),
+        node("MatMul", ["f", "pooled"], ["y"]),
+    ]
+    numbers = {"last": np.array([-1]), "rows": np.array([-1, 96]), "first": np.array([0])}
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [
+            value("input_ids", INT64, ["batch", "length"]),
+            value("attention_mask", INT64, ["batch", "length"]),
+            *more,
+        ],
+        [value("y", FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in {**ARRAYS, **numbers}.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+ARRAYS = arrays()
+# The layers, and what they are multiplied with.
+INPUTS = {"up": "in", "gate": "in", "down": "d", "pooled": "f"}
+
+
+def saved(folder: Path, proto: Any) -> tuple[Path, Path]:
+    """Write a model and its tokenizer, and a text."""
+    path, text = folder / "model.onnx", folder / "a.txt"
+    onnx.save(proto, path)
+    hf_folders.bpe().save(str(folder / "tokenizer.json"))
+    text.write_text(TEXT)
+    return path, text
+
+
+def noted(proto: Any) -> dict[str, tuple[np.ndarray, int]]:
+    """Mean squares of inputs by column, and their number, of a model whose graph gives these."""
+    for name in set(INPUTS.values()):
+        proto.graph.output.append(value(name, FLOAT, None))
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in INPUTS.values()}
+    ids = hf_folders.bpe().encode(TEXT).ids
+    for begin in range(0, len(ids), CONTEXT):
+        window = np.array([ids[begin : begin + CONTEXT]])
+        feeds = {"input_ids": window, "attention_mask": np.ones_like(window)}
+        for name in parts:
+            (given,) = session.run([name], feeds)
+            parts[name].append(given.reshape(-1, given.shape[-1]).astype(np.float64))
+    rows = {name: np.concatenate(each) for name, each in parts.items()}
+    return {
+        layer: (np.square(rows[name]).mean(0), len(rows[name])) for layer, name in INPUTS.items()
+    }
+
+
+@pytest.mark.parametrize("opset", [17, 18])
+def test_means_are_those_of_the_inputs(tmp_path: Path, opset: int) -> None:
+    path, text = saved(tmp_path, model(opset))
+    out = tmp_path / "i.safetensors"
+    told = succeeded("calibrate", path, text, out, "--context", CONTEXT)
+    assert "the importance of 4 layers" in told
+    found = load_file(out)
+    for layer, (means, count) in noted(model(opset)).items():
+        np.testing.assert_allclose(found[layer], means, rtol=1e-6)
+        assert found[f"{layer}.count"] == [count]
+    assert len(found) == 2 * len(INPUTS)
+
+
+def test_quantizing_with_it_keeps_what_matters(tmp_path: Path) -> None:
+    """The outputs of layers differ less from those of the float model with it than without."""
+    proto = model()
+    proto.graph.initializer[0].CopyFrom(
+        numpy_helper.from_array(
+            ARRAYS["table"] * np.geomspace(0.01, 10, WIDTH, dtype=np.float32), "table"
+        )
+    )
+    path, text = saved(tmp_path, proto)
+    importance = tmp_path / "i.safetensors"
+    succeeded("calibrate", path, text, importance, "--context", CONTEXT)
+    errors = []
+    for name, options in (("plain", ()), ("weighed", ("--importance", importance))):
+        out = tmp_path / f"{name}.onnx"
+        result = run("quantize", path, out, "--group-size", 32, *options)
+        assert result.exit_code == 0, result.output
+        assert "Without importance" not in result.output
+        errors.append(error_of(path, out, "a"))
+    assert errors[1] < 0.8 * errors[0]
+
+
+def error_of(path: Path, out: Path, output: str) -> float:
+    ids = np.array([hf_folders.bpe().encode(TEXT).ids])
+    found = []
+    for each in (path, out):
+        proto = onnx.load(each)
+        proto.graph.output.append(value(output, FLOAT, None))
+        onnx.save(proto, each.with_suffix(".seen.onnx"))
+        session = onnxruntime.InferenceSession(each.with_suffix(".seen.onnx"))
+        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        found.append(session.run([output], feeds)[0])
+    return float(np.square(found[1] - found[0]).mean())
+
+
+def test_weights_may_lie_beside_and_the_tokenizer_above(tmp_path: Path) -> None:
+    path, text = saved(tmp_path, model())
+    out, other = tmp_path / "i.safetensors", tmp_path / "other.safetensors"
+    succeeded("calibrate", path, text, out)
+    (tmp_path / "onnx").mkdir()
+    beside = tmp_path / "onnx" / "model.onnx"
+    onnx.save(model(), beside, save_as_external_data=True, location="data")
+    succeeded("calibrate", beside, text, other)
+    assert other.read_bytes() == out.read_bytes()
+
+
+def test_decoders_begin_with_nothing_before(tmp_path: Path) -> None:
+    """What other inputs are: positions, types, and empty pasts of the sizes that are said."""
+    more = [
+        value("position_ids", INT64, ["batch", "length"]),
+        value("token_type_ids", INT64, ["batch", "length"]),
+        value("past_key_values.0.key", FLOAT16, ["batch", 2, "past", 8]),
+    ]
+    proto = model(more=more)
+    graph = proto.graph
+    graph.node[3].input[0] = "with_past"
+    added = [
+        node("Cast", ["position_ids"], ["positions"], to=FLOAT),
+        node("Cast", ["token_type_ids"], ["types"], to=FLOAT),
+        node("Add", ["positions", "types"], ["both"]),
+        node("Unsqueeze", ["both", "last"], ["column"]),
+        node("Size", ["past_key_values.0.key"], ["past_size"]),
+        node("Cast", ["past_size"], ["past_float"], to=FLOAT),
+        node("Add", ["column", "past_float"], ["moved"]),
+        node("Add", ["x", "moved"], ["with_past"]),
+    ]
+    nodes = [*list(graph.node)[:1], *added, *list(graph.node)[1:]]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    path, text = saved(tmp_path, proto)
+    out = tmp_path / "i.safetensors"
+    succeeded("calibrate", path, text, out, "--context", CONTEXT)
+    ids = hf_folders.bpe().encode(TEXT).ids
+    rows = ARRAYS["table"][ids] + (np.arange(len(ids)) % CONTEXT)[:, None]
+    np.testing.assert_allclose(load_file(out)["up"], np.square(rows).mean(0), rtol=1e-5)
+
+
+def test_a_run_goes_on_from_an_interruption(tmp_path: Path) -> None:
+    path, text = saved(tmp_path, model())
+    whole, out = tmp_path / "whole.safetensors", tmp_path / "i.safetensors"
+    succeeded("calibrate", path, text, whole, "--context", 16, "--threads", 1)
+
+    def breaking(done: int, _: int) -> None:
+        if done >= 600:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pyarrowquant.calibrate(path, out, [text], context=16, threads=1, progress=breaking)
+    steps: list[int] = []
+    pyarrowquant.calibrate(
+        path,
+        out,
+        [text],
+        context=16,
+        threads=1,
+        resume=True,
+        progress=lambda done, _: steps.append(done),
+    )
+    assert 512 < steps[0] < 600
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_what_cannot_be_run_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "i.safetensors"
+    path, text = saved(tmp_path, model(more=[value("pixels", FLOAT, [1, 3])]))
+    assert "it has the inputs pixels." in failed("calibrate", path, text, out)
+    path, _ = saved(tmp_path, model())
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert "is none that tokenizers reads" in failed("calibrate", path, text, out)
+    (tmp_path / "tokenizer.json").unlink()
+    assert "has no tokenizer.json beside it" in failed("calibrate", path, text, out)
+    proto = model()
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(ARRAYS["table"][:9], "table"))
+    path, _ = saved(tmp_path, proto)
+    assert "does not run on 512 tokens" in failed("calibrate", path, text, out)
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(ARRAYS["table"] * np.nan, "table"))
+    path, _ = saved(tmp_path, proto)
+    assert "NaN or Inf" in failed("calibrate", path, text, out)
+    assert not out.exists()
+
+
+def test_products_within_branches_are_not_seen(tmp_path: Path) -> None:
+    proto = model()
+    graph = proto.graph
+    body = helper.make_graph(list(graph.node), "body", [], [value("y", FLOAT, None)])
+    del graph.node[:]
+    graph.node.extend(
+        [
+            node("Constant", [], ["yes"], value=numpy_helper.from_array(np.array(True))),
+            node("If", ["yes"], ["out"], then_branch=body, else_branch=body),
+        ]
+    )
+    graph.output[0].name = "out"
+    path, text = saved(tmp_path, proto)
+    error = failed("calibrate", path, text, tmp_path / "i.safetensors")
+    assert "all layers are within If, Loop or Scan" in error
