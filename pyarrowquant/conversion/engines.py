@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pyarrowquant._core.settings import listed
 from pyarrowquant.conversion.on_ray import RayEngine
-from pyarrowquant.conversion.quantizing import Quantize, Quantizer
+from pyarrowquant.conversion.stage import Run
 from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.errors import UsageError
 
@@ -16,22 +16,19 @@ ENGINES = ("local", "ray")
 
 
 class Engine(Protocol):
-    """Quantizes the batches of a source."""
+    """Runs what is done with the batches of a source."""
 
-    def started(self, view: View, source: Viewed) -> AbstractContextManager[Quantize]:
+    def started(self, view: View, source: Viewed) -> AbstractContextManager[Run]:
         """Get ready for a source, or raise where that is not to be; done with it at the end.
 
         Returns
         -------
-        context of callable
-            Gets what is to be done, the number of batches to leave out at the beginning, and what
-            is told of progress. It gives outcomes in the order of the source. Who leaves it before
-            its end closes it.
+        context of Run
         """
 
 
 class LocalEngine:
-    """Quantizes in this process.
+    """Does it in this process.
 
     Parameters
     ----------
@@ -43,10 +40,8 @@ class LocalEngine:
         self._threads = threads
 
     @contextmanager
-    def started(self, view: View, source: Viewed) -> Iterator[Quantize]:
-        yield lambda task, skip, meter: Quantizer(task, source).outcomes(
-            skip, None, self._threads, meter
-        )
+    def started(self, view: View, source: Viewed) -> Iterator[Run]:
+        yield lambda stage, skip, meter: stage.on(source).outcomes(skip, None, self._threads, meter)
 
 
 def engine_named(name: str, address: str | None, threads: int | None) -> Engine:

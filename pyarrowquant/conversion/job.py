@@ -316,7 +316,7 @@ class Job:
     def _quantizing(self, recipe: Recipe | None) -> Quantizing:
         """Return what becomes of batches, with a recipe that is fitted if it has to be."""
         return Quantizing(
-            self.view,
+            self.target,
             self.batch_bytes,
             self.settings,
             recipe,

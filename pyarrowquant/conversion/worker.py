@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 import socket
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pyarrowquant._version import __version__
 from pyarrowquant.conversion.identity import source_files
 from pyarrowquant.conversion.progress import Meter
-from pyarrowquant.conversion.quantizing import Outcome, Quantizer, Quantizing
+from pyarrowquant.conversion.stage import BatchOutcome, Stage, Worker
 from pyarrowquant.conversion.viewing import View, Viewed
 
 _SAME_EVERYWHERE = ("name", "bytes", "ends")
@@ -82,7 +83,7 @@ class Tasks:
     Attributes
     ----------
     seen : Seen
-    quantizing : Quantizing
+    stage : Stage
     threads : int
         That a task has.
     run : str
@@ -90,7 +91,7 @@ class Tasks:
     """
 
     seen: Seen
-    quantizing: Quantizing
+    stage: Stage[BatchOutcome]
     threads: int
     run: str = field(default_factory=lambda: secrets.token_hex(8))
 
@@ -101,19 +102,19 @@ class Answer:
 
     Attributes
     ----------
-    outcomes : list of Outcome
+    outcomes : list of BatchOutcome
         Of its batch; of none where the source has ended before.
     warnings : list of (type, str)
         What was told meanwhile.
     """
 
-    outcomes: list[Outcome]
+    outcomes: Sequence[BatchOutcome]
     warnings: list[tuple[type[Warning], str]]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What a task gives back where its batch cannot be quantized.
+    """What a task gives back where it cannot do its batch.
 
     Attributes
     ----------
@@ -126,25 +127,25 @@ class Failure:
     worker: str
 
 
-_last: dict[str, Quantizer] = {}  # by its run: a process does one task after the other
+_last: dict[str, Worker[BatchOutcome]] = {}  # by its run: a process does one task after the other
 
 
-def quantize_batch(tasks: Tasks, number: int) -> Answer | Failure:
-    """Do a task: quantize the batch of this number."""
+def do_batch(tasks: Tasks, number: int) -> Answer | Failure:
+    """Do a task: that with the batch of this number."""
     try:
-        return _quantized(tasks, number)
+        return _done(tasks, number)
     except (ValueError, OSError, ImportError, MemoryError) as error:
         return Failure(error, socket.gethostname())
 
 
-def _quantized(tasks: Tasks, number: int) -> Answer:
-    quantizer = _last.get(tasks.run)
-    if quantizer is None:
+def _done(tasks: Tasks, number: int) -> Answer:
+    worker = _last.get(tasks.run)
+    if worker is None:
         _last.clear()
-        quantizer = Quantizer(tasks.quantizing, tasks.seen.open())
-        _last[tasks.run] = quantizer
+        worker = tasks.stage.on(tasks.seen.open())
+        _last[tasks.run] = worker
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
-        found = list(quantizer.outcomes(number, 1, tasks.threads, Meter(None, None)))
+        found = list(worker.outcomes(number, 1, tasks.threads, Meter(None, None)))
     return Answer(found, [(each.category, str(each.message)) for each in told])

@@ -30,7 +30,7 @@ from safetensors.numpy import load_file
 
 import pyarrowquant
 from pyarrowquant import QuantizationError, Step, UsageError, convert
-from pyarrowquant.conversion import on_ray
+from pyarrowquant.conversion import cluster as cluster_module
 
 STORE = 200_000_000  # bytes for blocks in shared memory
 MEMORY = 140_000_000  # of which a batch has some MB
@@ -272,7 +272,7 @@ class TestBeforeAnyWork:
     def test_workers_of_another_version(
         self, cluster: Cluster, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(on_ray, "__version__", "0.0.1")
+        monkeypatch.setattr(cluster_module, "__version__", "0.0.1")
         has = f"has pyarrowquant {pyarrowquant.__version__}, and the driver 0.0.1. Install"
         with pytest.raises(ValueError, match=rf"Worker [\d.]+ {has} pyarrowquant 0.0.1"):
             convert(model, tmp_path / "out.gguf", engine="ray", address=cluster.address)
