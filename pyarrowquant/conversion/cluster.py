@@ -108,11 +108,10 @@ def worker_error(worker: str, problem: str) -> WorkerError:
     return WorkerError(f"Worker {worker} {problem}")
 
 
-def lost(cluster: str, number: int, source: str, error: Exception) -> ConnectionError:
+def lost(cluster: str, number: int, source: str, said: str) -> ConnectionError:
     """Make the error that a cluster has given a task up."""
     return ConnectionError(
-        f"{cluster} could not do batch {number} of '{source}': {first_line(error)}. resume=True "
-        "tries it again"
+        f"{cluster} could not do batch {number} of '{source}': {said}. resume=True tries it again"
     )
 
 

@@ -8,11 +8,12 @@ from typing import Protocol
 
 from pyarrowquant._core.settings import listed
 from pyarrowquant.conversion.on_ray import RayEngine
+from pyarrowquant.conversion.on_spark import SparkEngine
 from pyarrowquant.conversion.stage import Run
 from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.errors import UsageError
 
-ENGINES = ("local", "ray")
+ENGINES = ("local", "ray", "spark")
 
 
 class Engine(Protocol):
@@ -58,6 +59,8 @@ def engine_named(name: str, address: str | None, threads: int | None) -> Engine:
         raise UsageError(f"engine={name!r} must be one of {listed(ENGINES)}")
     if name == "local":
         if address is not None:
-            raise UsageError("address= is that of a cluster, for engine='ray'. Leave it out")
+            raise UsageError(
+                "address= is that of a cluster, for engine='ray' and 'spark'. Leave it out"
+            )
         return LocalEngine(threads)
-    return RayEngine(address, threads)
+    return RayEngine(address, threads) if name == "ray" else SparkEngine(address, threads)

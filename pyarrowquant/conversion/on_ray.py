@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +23,7 @@ from pyarrowquant.conversion.cluster import (
     run_with,
     seen_here,
 )
+from pyarrowquant.conversion.signals import handled_as_before
 from pyarrowquant.conversion.stage import Run
 from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.conversion.worker import Answer, Failure, Seen, Tasks, do_batch
@@ -131,7 +131,8 @@ class _Started:
         except ray.exceptions.RayTaskError:
             raise  # a defect, of which its text says all
         except ray.exceptions.RayError as error:
-            raise lost("Ray", number, self._tasks.seen.view.source, error) from error
+            said, source = first_line(error), self._tasks.seen.view.source
+            raise lost("Ray", number, source, said) from error
         return answer
 
     def cancel(self, handles: Sequence[Any], are_running: bool) -> None:
@@ -152,7 +153,7 @@ def _connected(address: str | None) -> Iterator[None]:
     found = os.environ.get("RAY_ADDRESS") if address is None else address
     if found is not None and found not in ("auto", "local"):
         _check_answer(found)
-    with _own_signals():
+    with handled_as_before(signal.SIGTERM):
         try:
             ray.init(address, logging_level="error", log_to_driver=False)
         except ConnectionError as error:
@@ -186,17 +187,3 @@ def _check_answer(address: str) -> None:
     except subprocess.TimeoutExpired:
         pass
     raise ConnectionError(f"There is no cluster of Ray at {quoted(address)}: {problem}")
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep what the process does at SIGTERM, which Ray changes when it connects."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)

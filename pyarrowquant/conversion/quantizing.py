@@ -16,7 +16,7 @@ from pyarrowquant._core.progress import EachPart
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.source import weights_bytes
 from pyarrowquant._core.underflow import Underflow
-from pyarrowquant.conversion.importance import with_factors, with_importance
+from pyarrowquant.conversion.importance import weighted
 from pyarrowquant.conversion.progress import Meter
 from pyarrowquant.conversion.shared_scales import shared_scales
 from pyarrowquant.conversion.viewing import Viewed
@@ -53,6 +53,10 @@ class Quantizing:
     quality_floor: Mapping[str, float] | None
     continue_on_error: bool
     importance: Importance | None
+
+    @property
+    def result_bytes(self) -> int:
+        return self.batch_bytes
 
     def on(self, source: Viewed) -> Quantizer:
         return Quantizer(self, source)
@@ -154,17 +158,6 @@ class Quantizer:
             yield outcome(results)
             del results  # before the next batch is quantized
         yield outcome(None)
-
-
-def weighted(
-    reader: pa.RecordBatchReader, importance: Importance | None, source: Viewed
-) -> pa.RecordBatchReader:
-    """Give weights with the importance of their columns, where that is known."""
-    if importance is None:
-        return reader
-    if source.rescaled is not None:
-        importance = with_factors(importance, source.model, source.rescaled)
-    return with_importance(reader, importance.values)
 
 
 def fitting(

@@ -39,6 +39,10 @@ class Worker(Protocol[T_co]):
 class Stage(Protocol[T_co]):
     """What is to be done. It can be pickled."""
 
+    @property
+    def result_bytes(self) -> int:
+        """About the most that an outcome has, but of a large layer."""
+
     def on(self, source: Viewed) -> Worker[T_co]:
         """Make what does it."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import secrets
 import socket
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from pyarrowquant.conversion.progress import Meter
 from pyarrowquant.conversion.stage import BatchOutcome, Stage, Worker
 from pyarrowquant.conversion.viewing import View, Viewed
 
+_PIECE = 2**26  # bytes
 _SAME_EVERYWHERE = ("name", "bytes", "ends")
 
 
@@ -149,3 +151,10 @@ def _done(tasks: Tasks, number: int) -> Answer:
         warnings.simplefilter("always", UserWarning)
         found = list(worker.outcomes(number, 1, tasks.threads, Meter(None, None)))
     return Answer(found, [(each.category, str(each.message)) for each in told])
+
+
+def in_pieces(answer: Answer | Failure) -> Iterator[bytes]:
+    """Give an answer as pickle has it, in pieces that any engine takes."""
+    data = memoryview(pickle.dumps(answer))
+    for start in range(0, len(data), _PIECE):
+        yield bytes(data[start : start + _PIECE])
