@@ -60,7 +60,7 @@ def engine_named(name: str, address: str | None, threads: int | None) -> Engine:
     if name == "local":
         if address is not None:
             raise UsageError(
-                "address= is that of a cluster, for engine='ray' and 'spark'. Leave it out"
+                "address= is that of a cluster. Leave it out, or say engine='ray' or engine='spark'"
             )
         return LocalEngine(threads)
     return RayEngine(address, threads) if name == "ray" else SparkEngine(address, threads)
