@@ -11,11 +11,12 @@ import re
 import secrets
 import signal
 import socket
+import struct
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -36,7 +37,9 @@ from pyarrowquant.conversion.worker import Answer, Failure, Seen, Tasks
 from pyarrowquant.errors import UsageError, users_level
 
 _MASTERS = r"local(\[.+\])?|local-cluster\[.+\]|yarn|(spark|k8s)://.+"
+_STREAM_REQUEST = 6  # a type of message
 _SECONDS_TO_CONNECT = 5
+_SECONDS_TO_ANSWER = 10
 _SECONDS_TO_START = 120  # of executors, which their cluster may have to find room for
 _SECONDS_TO_CANCEL = 0.2  # after which jobs are cancelled again, as one may have begun since
 
@@ -106,7 +109,8 @@ class _Jobs:
         """Cancel all jobs, of which these may not have ended."""
         left = {job for job in jobs if not job.cancel()}
         while left:
-            self._context.cancelJobsWithTag(self._tag)
+            with suppress(*_spark_errors()):  # of a session that has stopped, and has no jobs left
+                self._context.cancelJobsWithTag(self._tag)
             left = wait(left, _SECONDS_TO_CANCEL).not_done
         self._threads.shutdown()
 
@@ -176,7 +180,8 @@ class _Started:
 
     def cancel(self, handles: Sequence[Future[list[bytes]]], are_running: bool) -> None:
         self._jobs.cancel(handles)
-        self._shared.destroy()
+        with suppress(*_spark_errors()):
+            self._shared.destroy()
 
 
 def _task(shared: Any, wanted: str) -> Callable[[int], Iterable[bytes]]:
@@ -216,11 +221,7 @@ def _connected(address: str | None, threads: int | None) -> Iterator[Any]:
     if SparkContext._active_spark_context is not None:
         yield SparkContext._active_spark_context
         return
-    for host, port in _said_in(address):
-        try:
-            socket.create_connection((host, port), _SECONDS_TO_CONNECT).close()
-        except (OSError, OverflowError) as error:
-            raise ConnectionError(f"There is no Spark at {quoted(address)}: {error}") from error
+    _check_answer(address)
     settings = SparkConf()
     settings.setIfMissing("spark.log.level", "OFF")  # errors say what is wrong
     settings.setIfMissing("spark.ui.showConsoleProgress", "false")
@@ -252,7 +253,33 @@ def _python_of_workers() -> Iterator[None]:
         del os.environ[name]
 
 
-def _said_in(address: str | None) -> list[tuple[str, int]]:
+def _check_answer(address: str | None) -> None:
+    """Raise where none of the masters that an address has answers; Spark waits for a minute.
+
+    Each is asked for a stream that there is not, as Spark's own processes ask each other.
+    """
+    masters = _masters_in(address)
+    name = b"/files/none"
+    body = struct.pack(">bi", _STREAM_REQUEST, len(name)) + name
+    asked = struct.pack(">q", 8 + len(body)) + body
+    problems = []
+    for host, port in masters:
+        try:
+            with socket.create_connection((host, port), _SECONDS_TO_CONNECT) as connection:
+                connection.settimeout(_SECONDS_TO_ANSWER)
+                connection.sendall(asked)
+                connection.recv(1)
+        except TimeoutError:
+            problems.append(f"{host}:{port} does not answer")
+        except (OSError, OverflowError) as error:
+            problems.append(str(error))
+        else:
+            return
+    if problems:
+        raise ConnectionError(f"There is no Spark at {quoted(address)}: {'; '.join(problems)}")
+
+
+def _masters_in(address: str | None) -> list[tuple[str, int]]:
     """Return the hosts and ports of masters that an address has."""
     _, scheme, said = (address or "").partition("spark://")
     found = []

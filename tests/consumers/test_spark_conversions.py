@@ -43,6 +43,16 @@ def two_executors() -> Iterator[SparkSession]:
         yield spark
 
 
+def executors() -> list[psutil.Process]:
+    found = psutil.Process().children(recursive=True)
+    said = [" ".join(process.as_dict(["cmdline"])["cmdline"] or ()) for process in found]
+    return [
+        process
+        for process, command in zip(found, said, strict=True)
+        if "CoarseGrainedExecutorBackend" in command
+    ]
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sharded(tmp_path_factory.mktemp("source") / "model")
@@ -61,6 +71,12 @@ class TestAnAddress:
         with pytest.raises(ConnectionError, match=f"no Spark at '{address}': "):
             convert(model, tmp_path / "out.gguf", address=address, **THERE)
         assert written(tmp_path) == {}
+
+    def test_where_something_else_answers(self, model: Path, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            address = f"spark://127.0.0.1:{silent.getsockname()[1]}"
+            with pytest.raises(ConnectionError, match=r"no Spark at .*: 127.0.0.1:\d+ does not"):
+                convert(model, tmp_path / "out.gguf", address=address, **THERE)
 
     @pytest.mark.parametrize("address", ["here", "sc://127.0.0.1:15002", "spark://127.0.0.1"])
     def test_that_is_none(self, model: Path, tmp_path: Path, address: str) -> None:
@@ -98,13 +114,11 @@ class TestOnASession:
         check_resumes(THERE, model, tmp_path)
         assert nothing_runs(two_executors)
 
-    def test_results_of_several_pieces(
-        self, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """All of the model is one batch, of more than Spark hands over in one piece."""
+    def test_results_of_several_pieces(self, tmp_path: Path) -> None:
+        """A result of 134 MB is more than Spark hands over in one piece."""
         rng = np.random.default_rng(0)
         np.savez(tmp_path / "large.npz", up=rng.standard_normal((2**14, 2**13), dtype=np.float32))
-        settings = {"bit_width": 8, "method": "rtn", "max_memory": 2_000_000_000}
+        settings = {"bit_width": 8, "method": "rtn", "max_memory": 500_000_000}
         convert(tmp_path / "large.npz", tmp_path / "here.parquet", **settings)
         convert(tmp_path / "large.npz", tmp_path / "there.parquet", **settings, **THERE)
         assert written(tmp_path)["here.parquet"] == written(tmp_path)["there.parquet"]
@@ -116,11 +130,7 @@ class TestOnASession:
 
         def kill(step: Step) -> None:
             if step.layers and not killed:
-                victim = next(
-                    process
-                    for process in psutil.Process().children(recursive=True)
-                    if any("CoarseGrainedExecutorBackend" in word for word in process.cmdline())
-                )
+                victim = executors()[0]
                 victim.send_signal(signal.SIGKILL)
                 killed.append(victim.pid)
 
