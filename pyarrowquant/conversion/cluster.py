@@ -75,9 +75,12 @@ def _outcomes(
             while len(running) < tasks.room():
                 running.append((following, tasks.start(following)))
                 following += 1
-            number, handle = running.popleft()
-            answer = _answered(tasks.take(handle, number), number, source)
+            number, handle = running[0]
+            found = tasks.take(handle, number)
+            running.popleft()
             del handle  # so that the cluster may forget the results, once they are used
+            answer = _answered(found, number, source)
+            del found
             for category, text in answer.warnings:
                 warnings.warn(text, category, stacklevel=users_level())
             is_whole = not any(outcome.batches for outcome in answer.outcomes)
