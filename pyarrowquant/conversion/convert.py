@@ -227,12 +227,13 @@ def convert(
         mlx and gguf; "on" refuses others. Errors are those against the rescaled weights.
     threads : int, optional
         Default: the CPUs of this process; with a cluster 1 for each task.
-    engine : {"local", "ray"}
-        What quantizes: this process, or tasks on a cluster of Ray, with the same bytes. This
-        process reads headers and writes the output either way.
+    engine : {"local", "ray", "spark"}
+        What quantizes: this process, or tasks on a cluster of Ray or Spark, with the same bytes.
+        This process reads headers and writes the output either way.
     address : str, optional
-        Of the cluster, such as "10.0.0.1:6379"; by default the one that the process is connected
-        to or Ray finds, else one of this machine, which ends with the call.
+        Of the cluster: "10.0.0.1:6379", or the master of Spark, "spark://10.0.0.1:7077"; by default
+        the one that the process is connected to, or that the engine's configuration says, else one
+        of this machine, which ends with the call.
     max_memory : int
         Bound on memory beyond mapped files, in bytes.
     continue_on_error : bool

@@ -8,30 +8,28 @@ from typing import Protocol
 
 from pyarrowquant._core.settings import listed
 from pyarrowquant.conversion.on_ray import RayEngine
-from pyarrowquant.conversion.quantizing import Quantize, Quantizer
+from pyarrowquant.conversion.on_spark import SparkEngine
+from pyarrowquant.conversion.stage import Run
 from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.errors import UsageError
 
-ENGINES = ("local", "ray")
+ENGINES = ("local", "ray", "spark")
 
 
 class Engine(Protocol):
-    """Quantizes the batches of a source."""
+    """Runs what is done with the batches of a source."""
 
-    def started(self, view: View, source: Viewed) -> AbstractContextManager[Quantize]:
+    def started(self, view: View, source: Viewed) -> AbstractContextManager[Run]:
         """Get ready for a source, or raise where that is not to be; done with it at the end.
 
         Returns
         -------
-        context of callable
-            Gets what is to be done, the number of batches to leave out at the beginning, and what
-            is told of progress. It gives outcomes in the order of the source. Who leaves it before
-            its end closes it.
+        context of Run
         """
 
 
 class LocalEngine:
-    """Quantizes in this process.
+    """Does it in this process.
 
     Parameters
     ----------
@@ -43,10 +41,8 @@ class LocalEngine:
         self._threads = threads
 
     @contextmanager
-    def started(self, view: View, source: Viewed) -> Iterator[Quantize]:
-        yield lambda task, skip, meter: Quantizer(task, source).outcomes(
-            skip, None, self._threads, meter
-        )
+    def started(self, view: View, source: Viewed) -> Iterator[Run]:
+        yield lambda stage, skip, meter: stage.on(source).outcomes(skip, None, self._threads, meter)
 
 
 def engine_named(name: str, address: str | None, threads: int | None) -> Engine:
@@ -63,6 +59,8 @@ def engine_named(name: str, address: str | None, threads: int | None) -> Engine:
         raise UsageError(f"engine={name!r} must be one of {listed(ENGINES)}")
     if name == "local":
         if address is not None:
-            raise UsageError("address= is that of a cluster, for engine='ray'. Leave it out")
+            raise UsageError(
+                "address= is that of a cluster. Leave it out, or say engine='ray' or engine='spark'"
+            )
         return LocalEngine(threads)
-    return RayEngine(address, threads)
+    return RayEngine(address, threads) if name == "ray" else SparkEngine(address, threads)

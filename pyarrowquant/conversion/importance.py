@@ -17,6 +17,7 @@ from pyarrowquant._core.group_sizes import in_row
 from pyarrowquant._core.quoting import first_few
 from pyarrowquant._core.settings import SettingOverrides
 from pyarrowquant._core.shapes import product
+from pyarrowquant.conversion.viewing import Viewed
 from pyarrowquant.errors import UsageError, users_level
 from pyarrowquant.reading.importance import Importance, open_importance
 from pyarrowquant.reading.model import Model
@@ -127,6 +128,17 @@ def _is_stack(layer: PlannedLayer, count: int) -> bool:
     has_supers = encoding is not None and encoding.factors is not None
     together = max(in_row(layer.settings.group_size), SUPER_SIZE if has_supers else 0)
     return count != layer.columns and together > 0 and layer.shape[-1] % together == 0
+
+
+def weighted(
+    reader: pa.RecordBatchReader, importance: Importance | None, source: Viewed
+) -> pa.RecordBatchReader:
+    """Give weights with the importance of their columns, where that is known."""
+    if importance is None:
+        return reader
+    if source.rescaled is not None:
+        importance = with_factors(importance, source.model, source.rescaled)
+    return with_importance(reader, importance.values)
 
 
 def with_factors(importance: Importance, model: Model, moved: RescaledModel) -> Importance:

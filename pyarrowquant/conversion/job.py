@@ -16,16 +16,16 @@ import pyarrow as pa
 from pyarrowquant import __version__
 from pyarrowquant._core.encoded_rows import said_group_size
 from pyarrowquant._core.encodings import INTEGER
-from pyarrowquant._core.progress import EachPart
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.conversion.destination import check_destination
-from pyarrowquant.conversion.engines import Engine
+from pyarrowquant.conversion.engines import Engine, LocalEngine
 from pyarrowquant.conversion.identity import source_files
 from pyarrowquant.conversion.interrupted import Continued, continued
+from pyarrowquant.conversion.measuring import Measuring
 from pyarrowquant.conversion.parts import Done
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
-from pyarrowquant.conversion.quantizing import Outcome, Quantizing, fitting, weighted
+from pyarrowquant.conversion.quantizing import Outcome, Quantizing, fitting
 from pyarrowquant.conversion.results import (
     KeptResults,
     PlacedResults,
@@ -37,6 +37,7 @@ from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.conversion.size import FileSize
 from pyarrowquant.conversion.source import weights_bytes as bytes_of_model
 from pyarrowquant.conversion.splitting import OutputFile, choices_of
+from pyarrowquant.conversion.stage import Run
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import (
     UnquantizedTensor,
@@ -52,7 +53,8 @@ from pyarrowquant.formats._gguf_split import parts_beside
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.budget import BitsPerWeight, Budget
-from pyarrowquant.recipes.fitting import Candidates, fit
+from pyarrowquant.recipes.fitting import check_budget, chosen, to_measure
+from pyarrowquant.recipes.measuring import Costs
 from pyarrowquant.recipes.plan import wider
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of, plan_layer
 from pyarrowquant.recipes.recipe import Recipe
@@ -123,13 +125,13 @@ class Job:
             if not work.is_complete:
                 quantized = {layer.name for layer in self.layers if layer.settings is not None}
                 self.target.check_kept(self.source, quantized)
-                with self.engine.started(self.view, self.viewed) as quantize:
-                    recipe, failed = self._recipe_of(work, meter)
+                with self.engine.started(self.view, self.viewed) as run:
+                    recipe, failed = self._recipe_of(work, run, meter)
                     results = self._results(work, recipe)
                     done = results.done or Done(0, 0, Totals(skipped=failed))
                     totals = done.totals
                     meter.skip(done.read)
-                    outcomes = quantize(self._quantizing(recipe), done.batches, meter)
+                    outcomes = run(self._quantizing(recipe), done.batches, meter)
                     with closing(outcomes):
                         self._take(outcomes, results, recipe, done)
                 output = results.finish(totals)
@@ -200,9 +202,12 @@ class Job:
     def fitted(self, meter: Meter) -> tuple[Recipe | None, list[LayerError]]:
         """Return the recipe, with bit widths fitted to the budget if there is one.
 
-        Also return the errors of layers that could not be measured.
+        Also return the errors of layers that could not be measured. This process measures them.
         """
-        return self._fit(meter) if self._is_fitted else (self.recipe, [])
+        if not self._is_fitted:
+            return self.recipe, []
+        with LocalEngine(self.threads).started(self.view, self.viewed) as run:
+            return self._fit(run, meter)
 
     @property
     def _is_fitted(self) -> bool:
@@ -212,36 +217,51 @@ class Job:
         names = [layer.name for layer in self.layers if layer.settings and layer.name]
         return self.quality_floor is not None and bool(sets_of(names, self.target.one_scheme))
 
-    def _fit(self, meter: Meter) -> tuple[Recipe, list[LayerError]]:
+    def _fit(self, run: Run, meter: Meter) -> tuple[Recipe, list[LayerError]]:
+        """Have the choices of layers measured, and choose."""
+        rows = [(layer.name, layer.shape) for layer in self.layers]
+        found = to_measure(rows, self._choices(), self.settings, self.recipe)
+        weigh = self.target.error_weights(self.source)
+        if weigh is not None:
+            for layer in found.values():
+                layer.weight = weigh(layer.name, layer.shape)
+        check_budget(found, self.budget, self.target.one_scheme)
+        measuring = Measuring(
+            self.batch_bytes,
+            {name: layer.choices for name, layer in found.items()},
+            self.quality_floor or {},
+            self.continue_on_error,
+            self.origin.importance,
+        )
+        costs: dict[str, Costs] = {}
+        skipped: list[LayerError] = []
+        with closing(run(measuring, 0, meter)) as outcomes:
+            for outcome in outcomes:
+                costs |= outcome.costs
+                skipped += outcome.skipped
+        fit = chosen(
+            found,
+            costs,
+            self.budget,
+            "squared_error" if weigh is None else "relative_error",
+            self.quality_floor,
+            self.target.one_scheme,
+        )
+        return Recipe.chosen(fit.chosen, fit.expected), skipped
+
+    def _choices(self) -> Callable[[Sequence[int], Settings], dict[Settings, int]]:
+        """Return what says what may be chosen for a layer, and the bits it takes of the budget."""
         budget = self.budget
         choices = choices_of(self.target, self.source, self.origin)
 
-        def candidates(shape: Sequence[int], settings: Settings) -> dict[Settings, int]:
+        def of_layer(shape: Sequence[int], settings: Settings) -> dict[Settings, int]:
             if budget is None:
-                return {
-                    each: self.target.stored_bits(shape, each)
-                    for each in self._widened(settings, shape)
-                }
+                widened = self._widened(settings, shape)
+                return {each: self.target.stored_bits(shape, each) for each in widened}
             found = choices(settings, shape)
             return {each: budget.of_layer(self.target.stored_bits(shape, each)) for each in found}
 
-        weigh = self.target.error_weights(self.source)
-        fitted = fit(
-            weighted(self.source.reader(), self.origin.importance, self.viewed),
-            budget,
-            Candidates([self.settings], candidates),
-            self.recipe,
-            "squared_error" if weigh is None else "relative_error",
-            None,
-            self.continue_on_error,
-            self.threads,
-            EachPart(meter.fitting),
-            self.settings,
-            self.quality_floor,
-            weigh,
-            self.target.one_scheme,
-        )
-        return Recipe.chosen(fitted.chosen, fitted.expected), fitted.skipped
+        return of_layer
 
     def _fitting(self, settings: Settings, shape: Sequence[int]) -> Settings | None:
         return fitting(self.target, self.source, self.settings, settings, shape)
@@ -276,13 +296,15 @@ class Job:
             "quality_floor": self.quality_floor,
         }
 
-    def _recipe_of(self, work: Work, meter: Meter) -> tuple[Recipe | None, list[LayerError]]:
+    def _recipe_of(
+        self, work: Work, run: Run, meter: Meter
+    ) -> tuple[Recipe | None, list[LayerError]]:
         """Return the recipe, fitted if it has to be and not fitted already, and what failed."""
         if not self._is_fitted:
             return self.recipe, []
         found = work.fitted()
         if found is None:
-            found = self._fit(meter)
+            found = self._fit(run, meter)
             layers = planned(self.source, self.settings, found[0])
             self.target.check_plan(layers, self.source, self.settings)
             work.keep_fitted(*found)
@@ -331,7 +353,7 @@ class Job:
     def _quantizing(self, recipe: Recipe | None) -> Quantizing:
         """Return what becomes of batches, with a recipe that is fitted if it has to be."""
         return Quantizing(
-            self.view,
+            self.target,
             self.batch_bytes,
             self.settings,
             recipe,

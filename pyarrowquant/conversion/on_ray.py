@@ -8,39 +8,32 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import warnings
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant._version import __version__
-from pyarrowquant.conversion.progress import Meter
-from pyarrowquant.conversion.quantizing import Outcome, Quantize
-from pyarrowquant.conversion.source import is_local
-from pyarrowquant.conversion.viewing import View, Viewed
-from pyarrowquant.conversion.worker import (
-    Answer,
-    Failure,
-    Seen,
-    Tasks,
-    WorkerError,
-    files_everywhere,
-    quantize_batch,
-    version_problem,
+from pyarrowquant.conversion.cluster import (
+    TASKS_A_SLOT,
+    check_worker,
+    first_line,
+    lost,
+    question,
+    run_with,
+    seen_here,
 )
-from pyarrowquant.errors import QuantizationError, UsageError, users_level
+from pyarrowquant.conversion.signals import handled_as_before
+from pyarrowquant.conversion.stage import Run
+from pyarrowquant.conversion.viewing import View, Viewed
+from pyarrowquant.conversion.worker import Answer, Failure, Seen, Tasks, do_batch
+from pyarrowquant.errors import UsageError
 
 _HEALTH_CHECK = ["-m", "ray.scripts.scripts", "health-check", "--skip-version-check"]
 _SECONDS_TO_CONNECT = 5
 _SECONDS_TO_ANSWER = 15
 _SECONDS_TO_START = 120  # of a worker's process, which imports the package
 _RETRIES = 5  # of a task whose worker dies
-_TASKS_A_SLOT = 2  # one runs, and one waits
 
 
 class RayEngine:
@@ -71,15 +64,11 @@ class RayEngine:
         self._threads = arguments.thread_count(1 if threads is None else threads)
 
     @contextmanager
-    def started(self, view: View, source: Viewed) -> Iterator[Quantize]:
+    def started(self, view: View, source: Viewed) -> Iterator[Run]:
         with _connected(self._address):
-            if is_local(source.model):
-                view = replace(view, source=os.path.abspath(source.model.location.path))
-            seen = Seen(view, files_everywhere(source), __version__)
+            seen = seen_here(view, source)
             self._check_workers(seen)
-            yield lambda task, skip, meter: self._outcomes(
-                Tasks(seen, replace(task, view=view), self._threads), skip, meter
-            )
+            yield run_with(seen, self._threads, _Started)
 
     def _check_workers(self, seen: Seen) -> None:
         """Raise where a machine of the cluster cannot do tasks, which each of them is asked."""
@@ -94,7 +83,7 @@ class RayEngine:
                 f"threads={self._threads} is more than any worker of the cluster has: the most is "
                 f"{most:g}"
             )
-        ask = ray.remote(num_cpus=0)(_question())
+        ask = ray.remote(num_cpus=0)(question())
         said = pickle.dumps(seen)  # which a worker without the package does not open
         asked = [
             (
@@ -110,96 +99,47 @@ class RayEngine:
                 version, problem = ray.get(answer, timeout=_SECONDS_TO_START)
             except ray.exceptions.RayError as error:
                 raise ConnectionError(
-                    f"Worker {name} of the cluster does not answer: {_first_line(error)}"
+                    f"Worker {name} of the cluster does not answer: {first_line(error)}"
                 ) from error
-            if version != seen.version:
-                problem = version_problem(version, seen.version)
-            if problem is not None:
-                raise WorkerError(f"Worker {name} {problem}")
+            check_worker(name, version, problem, seen.version)
 
-    def _outcomes(self, tasks: Tasks, skip: int, meter: Meter) -> Generator[Outcome, None, None]:
-        """Give the outcomes of batches in their order, as many of which are done as have room."""
+
+class _Started:
+    """Tasks of Ray."""
+
+    def __init__(self, tasks: Tasks) -> None:
         import ray
 
-        quantize = ray.remote(num_cpus=self._threads, max_retries=_RETRIES)(quantize_batch)
-        shared = ray.put(tasks)
-        running: deque[Any] = deque()
-        following = skip
-        is_whole = False
-        try:
-            while not is_whole:
-                while len(running) < self._in_flight():
-                    running.append((following, quantize.remote(shared, following)))
-                    following += 1
-                number, reference = running.popleft()
-                answer = _taken(reference, number, tasks.seen.view.source)
-                del reference  # so that Ray may forget the results, once they are used
-                for category, text in answer.warnings:
-                    warnings.warn(text, category, stacklevel=users_level())
-                is_whole = not any(outcome.batches for outcome in answer.outcomes)
-                for outcome in answer.outcomes:
-                    yield outcome
-                    layers = 0 if outcome.results is None else outcome.results.num_rows
-                    meter.take(outcome.read, layers)
-                del answer, outcome
-        finally:
-            for _, reference in running:
-                ray.cancel(reference, force=not is_whole)
+        self._tasks = tasks
+        self._shared = ray.put(tasks)
+        self._do = ray.remote(num_cpus=tasks.threads, max_retries=_RETRIES)(do_batch)
 
-    def _in_flight(self) -> int:
+    def room(self) -> int:
         import ray
 
-        slots = int(ray.cluster_resources().get("CPU", 0)) // self._threads
-        return max(1, slots) * _TASKS_A_SLOT
+        slots = int(ray.cluster_resources().get("CPU", 0)) // self._tasks.threads
+        return max(1, slots) * TASKS_A_SLOT
 
+    def start(self, number: int) -> Any:
+        return self._do.remote(self._shared, number)
 
-def _question() -> Callable[[bytes, str], tuple[str | None, str | None]]:
-    """Return a function that a worker can run which lacks the package, or has another version.
-
-    Ray takes it along as it is, since it is no function of a module. It returns the version of the
-    package, None without one, and, where that is the driver's, what is wrong with the source.
-    """
-
-    def ask(said: bytes, wanted: str) -> tuple[str | None, str | None]:
-        import pickle
+    def take(self, handle: Any, number: int) -> Answer | Failure:
+        import ray
 
         try:
-            from pyarrowquant import __version__ as version
-        except ImportError:
-            return None, None
-        if version == wanted:
-            try:
-                pickle.loads(said).open()
-            except ValueError as error:
-                return version, str(error)
-        return version, None
-
-    return ask
-
-
-def _taken(reference: Any, number: int, source: str) -> Answer:
-    """Wait for the answer of a task; raise what it has raised, and say where."""
-    import ray
-
-    try:
-        answer: Answer | Failure = ray.get(reference)
-    except ray.exceptions.RayTaskError:
-        raise  # a defect, of which its text says all
-    except ray.exceptions.RayError as error:
-        raise ConnectionError(
-            f"Ray could not do batch {number} of '{source}': {_first_line(error)}. resume=True "
-            "tries it again"
-        ) from error
-    if isinstance(answer, Answer):
+            answer: Answer | Failure = ray.get(handle)
+        except ray.exceptions.RayTaskError:
+            raise  # a defect, of which its text says all
+        except ray.exceptions.RayError as error:
+            said, source = first_line(error), self._tasks.seen.view.source
+            raise lost("Ray", number, source, said) from error
         return answer
-    cause = answer.error
-    if isinstance(cause, WorkerError):
-        raise WorkerError(f"Worker {answer.worker} {cause}")
-    text = f"{cause} (batch {number} of '{source}' on the worker {answer.worker})"
-    if isinstance(cause, QuantizationError):
-        raise QuantizationError(text, cause.errors)
-    kinds = (ValueError, OSError, ImportError, MemoryError)
-    raise next(kind for kind in kinds if isinstance(cause, kind))(text) from cause
+
+    def cancel(self, handles: Sequence[Any], are_running: bool) -> None:
+        import ray
+
+        for handle in handles:
+            ray.cancel(handle, force=are_running)
 
 
 @contextmanager
@@ -213,12 +153,12 @@ def _connected(address: str | None) -> Iterator[None]:
     found = os.environ.get("RAY_ADDRESS") if address is None else address
     if found is not None and found not in ("auto", "local"):
         _check_answer(found)
-    with _own_signals():
+    with handled_as_before(signal.SIGTERM):
         try:
             ray.init(address, logging_level="error", log_to_driver=False)
         except ConnectionError as error:
             raise ConnectionError(
-                f"There is no cluster of Ray at {quoted(address)}: {_first_line(error)}"
+                f"There is no cluster of Ray at {quoted(address)}: {first_line(error)}"
             ) from error
     try:
         yield
@@ -247,21 +187,3 @@ def _check_answer(address: str) -> None:
     except subprocess.TimeoutExpired:
         pass
     raise ConnectionError(f"There is no cluster of Ray at {quoted(address)}: {problem}")
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep what the process does at SIGTERM, which Ray changes when it connects."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

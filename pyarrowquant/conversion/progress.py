@@ -52,6 +52,7 @@ class Meter:
         self._before = 0  # what an interrupted run has done
         self._read = 0
         self._layers = 0
+        self._fitted = 0
         self._of_batch = 0
         self._next_part = 0.0
 
@@ -60,10 +61,19 @@ class Meter:
         self._before += nbytes
         self._quantized(0)
 
-    def fitting(self, _: str | None, done: int, whole: int | None) -> None:
-        """Tell of bit widths that are fitted, so many bytes of all that are to be measured."""
-        if self._tell is not None and self._total is not None and whole and self._is_time():
-            self._tell(Step("fit", self._total * done // whole, self._total, 0))
+    def fitting(self, done: int) -> None:
+        """Tell of bit widths that are fitted: so many bytes of the batch are measured."""
+        if self._is_time():
+            self._tell_fitted(done)
+
+    def fitted(self, nbytes: int) -> None:
+        """Count a batch that is measured."""
+        self._fitted += nbytes
+        self._tell_fitted(0)
+
+    def _tell_fitted(self, done: int) -> None:
+        if self._tell is not None:
+            self._tell(Step("fit", self._fitted + done, self._total, 0))
 
     def quantizing(self, layer: str | None, done: int, _: int | None) -> None:
         """Tell how far this run has quantized the batch; its layers count when it is done."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -16,10 +16,10 @@ from pyarrowquant._core.progress import EachPart
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.source import weights_bytes
 from pyarrowquant._core.underflow import Underflow
-from pyarrowquant.conversion.importance import with_factors, with_importance
+from pyarrowquant.conversion.importance import weighted
 from pyarrowquant.conversion.progress import Meter
 from pyarrowquant.conversion.shared_scales import shared_scales
-from pyarrowquant.conversion.viewing import View, Viewed
+from pyarrowquant.conversion.viewing import Viewed
 from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.reading.importance import Importance
@@ -34,7 +34,7 @@ class Quantizing:
 
     Attributes
     ----------
-    view : View
+    target : Format
     batch_bytes : int
     settings : Settings
         For what the recipe does not say.
@@ -46,13 +46,20 @@ class Quantizing:
         Of the columns of layers, before factors are moved.
     """
 
-    view: View
+    target: Format
     batch_bytes: int
     settings: Settings
     recipe: Recipe | None
     quality_floor: Mapping[str, float] | None
     continue_on_error: bool
     importance: Importance | None
+
+    @property
+    def result_bytes(self) -> int:
+        return self.batch_bytes
+
+    def on(self, source: Viewed) -> Quantizer:
+        return Quantizer(self, source)
 
 
 @dataclass(frozen=True)
@@ -81,8 +88,8 @@ class Outcome:
     missed: list[str]
     underflows: list[Underflow]
 
-
-Quantize = Callable[[Quantizing, int, Meter], Generator[Outcome, None, None]]
+    def tell(self, meter: Meter) -> None:
+        meter.take(self.read, 0 if self.results is None else self.results.num_rows)
 
 
 class Quantizer:
@@ -97,15 +104,13 @@ class Quantizer:
     def __init__(self, task: Quantizing, source: Viewed) -> None:
         self._task = task
         self._source = source
-        self._shared_scales = shared_scales(
-            task.view.target, source.model, task.settings, task.recipe
-        )
+        self._shared_scales = shared_scales(task.target, source.model, task.settings, task.recipe)
 
     def outcomes(
         self, skip: int, count: int | None, threads: int | None, meter: Meter
     ) -> Generator[Outcome, None, None]:
         """Quantize so many batches, or all, without some at the beginning."""
-        task, target, model = self._task, self._task.view.target, self._source.model
+        task, target, model = self._task, self._task.target, self._source.model
         reader = weighted(model.reader(task.batch_bytes, skip=skip), task.importance, self._source)
         batches = read = 0
         skipped: list[LayerError] = []
@@ -153,17 +158,6 @@ class Quantizer:
             yield outcome(results)
             del results  # before the next batch is quantized
         yield outcome(None)
-
-
-def weighted(
-    reader: pa.RecordBatchReader, importance: Importance | None, source: Viewed
-) -> pa.RecordBatchReader:
-    """Give weights with the importance of their columns, where that is known."""
-    if importance is None:
-        return reader
-    if source.rescaled is not None:
-        importance = with_factors(importance, source.model, source.rescaled)
-    return with_importance(reader, importance.values)
 
 
 def fitting(

@@ -1,4 +1,4 @@
-"""Short steps that a signal does not break off."""
+"""What the process does at signals: in short steps that they do not break off, and with engines."""
 
 from __future__ import annotations
 
@@ -25,3 +25,17 @@ def unhindered() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def handled_as_before(number: signal.Signals) -> Iterator[None]:
+    """Keep what the process does at a signal, which an engine changes within the context."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(number, before)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import pickle
 import secrets
 import socket
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pyarrowquant._version import __version__
 from pyarrowquant.conversion.identity import source_files
 from pyarrowquant.conversion.progress import Meter
-from pyarrowquant.conversion.quantizing import Outcome, Quantizer, Quantizing
+from pyarrowquant.conversion.stage import BatchOutcome, Stage, Worker
 from pyarrowquant.conversion.viewing import View, Viewed
 
+_PIECE = 2**26  # bytes
 _SAME_EVERYWHERE = ("name", "bytes", "ends")
 
 
@@ -82,7 +85,7 @@ class Tasks:
     Attributes
     ----------
     seen : Seen
-    quantizing : Quantizing
+    stage : Stage
     threads : int
         That a task has.
     run : str
@@ -90,7 +93,7 @@ class Tasks:
     """
 
     seen: Seen
-    quantizing: Quantizing
+    stage: Stage[BatchOutcome]
     threads: int
     run: str = field(default_factory=lambda: secrets.token_hex(8))
 
@@ -101,19 +104,19 @@ class Answer:
 
     Attributes
     ----------
-    outcomes : list of Outcome
+    outcomes : list of BatchOutcome
         Of its batch; of none where the source has ended before.
     warnings : list of (type, str)
         What was told meanwhile.
     """
 
-    outcomes: list[Outcome]
+    outcomes: Sequence[BatchOutcome]
     warnings: list[tuple[type[Warning], str]]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What a task gives back where its batch cannot be quantized.
+    """What a task gives back where it cannot do its batch.
 
     Attributes
     ----------
@@ -126,25 +129,32 @@ class Failure:
     worker: str
 
 
-_last: dict[str, Quantizer] = {}  # by its run: a process does one task after the other
+_last: dict[str, Worker[BatchOutcome]] = {}  # by its run: a process does one task after the other
 
 
-def quantize_batch(tasks: Tasks, number: int) -> Answer | Failure:
-    """Do a task: quantize the batch of this number."""
+def do_batch(tasks: Tasks, number: int) -> Answer | Failure:
+    """Do a task: that with the batch of this number."""
     try:
-        return _quantized(tasks, number)
+        return _done(tasks, number)
     except (ValueError, OSError, ImportError, MemoryError) as error:
         return Failure(error, socket.gethostname())
 
 
-def _quantized(tasks: Tasks, number: int) -> Answer:
-    quantizer = _last.get(tasks.run)
-    if quantizer is None:
+def _done(tasks: Tasks, number: int) -> Answer:
+    worker = _last.get(tasks.run)
+    if worker is None:
         _last.clear()
-        quantizer = Quantizer(tasks.quantizing, tasks.seen.open())
-        _last[tasks.run] = quantizer
+        worker = tasks.stage.on(tasks.seen.open())
+        _last[tasks.run] = worker
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
-        found = list(quantizer.outcomes(number, 1, tasks.threads, Meter(None, None)))
+        found = list(worker.outcomes(number, 1, tasks.threads, Meter(None, None)))
     return Answer(found, [(each.category, str(each.message)) for each in told])
+
+
+def in_pieces(answer: Answer | Failure) -> Iterator[bytes]:
+    """Give an answer as pickle has it, in pieces that any engine takes."""
+    data = memoryview(pickle.dumps(answer))
+    for start in range(0, len(data), _PIECE):
+        yield bytes(data[start : start + _PIECE])

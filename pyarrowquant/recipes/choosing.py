@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pyarrowquant._core import library
@@ -16,8 +16,7 @@ class MeasuredLayer:
     """What a layer may have, and what each choice takes and leaves to it."""
 
     name: str
-    shape: list[int]
-    row: int
+    shape: Sequence[int]
     weight: float
     choices: list[Settings]
     bits: list[int]

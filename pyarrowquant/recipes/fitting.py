@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -14,9 +13,8 @@ from pyarrowquant._core import library
 from pyarrowquant._core.arguments import Progress
 from pyarrowquant._core.encodings import ENCODINGS
 from pyarrowquant._core.group_sizes import groups_in_row
-from pyarrowquant._core.measure import SKIP, measure
-from pyarrowquant._core.options import Options, quantize_options
-from pyarrowquant._core.progress import EachPart, Reporter
+from pyarrowquant._core.options import quantize_options
+from pyarrowquant._core.progress import Reporter
 from pyarrowquant._core.rows import layers
 from pyarrowquant._core.settings import (
     BIT_WIDTHS,
@@ -26,13 +24,7 @@ from pyarrowquant._core.settings import (
     one_of,
 )
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
-from pyarrowquant.errors import (
-    ArgumentTypeError,
-    LayerError,
-    QuantizationError,
-    SkippedLayerWarning,
-    users_level,
-)
+from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.recipes.budget import Budget
 from pyarrowquant.recipes.choosing import (
     MeasuredLayer,
@@ -43,7 +35,7 @@ from pyarrowquant.recipes.choosing import (
     units_of,
 )
 from pyarrowquant.recipes.expected import Expected
-from pyarrowquant.recipes.floor import missed_bound
+from pyarrowquant.recipes.measuring import Costs, measured, rounds_of
 from pyarrowquant.recipes.rule import check_dict, check_fields, check_known, with_bit_width
 
 USUAL = Settings(method="mse")
@@ -138,46 +130,24 @@ class Fit:
     chosen : list of (list of str, Settings)
         Names of layers, and what they are quantized with.
     expected : Expected
-    skipped : list of LayerError
-        Of layers that failed.
     """
 
     chosen: list[tuple[list[str], Settings]]
     expected: Expected
-    skipped: list[LayerError]
 
 
 def fit(
     table: Any,
-    budget: Budget | None,
+    budget: Budget,
     candidates: Candidates,
     recipe: Any,
     objective: str,
     weight_column: str | None,
     continue_on_error: bool,
     threads: int | None,
-    progress: Progress | EachPart,
-    usual: Settings = USUAL,
-    floor: dict[str, float] | None = None,
-    weigh: Callable[[str, Sequence[int]], float] | None = None,
-    together: Callable[[str], str | None] = lambda _: None,
+    progress: Progress,
 ) -> Fit:
-    """Choose the settings of layers; see `Recipe.fit`.
-
-    Parameters
-    ----------
-    budget : Budget or None
-        None for the least bits that pass the floor.
-    usual : Settings
-        What the recipe does not say.
-    floor : dict, optional
-        The bounds of `arguments.quality_floor`. Of a layer that passes with none of its candidates,
-        the one of most bits is taken.
-    weigh : callable, optional
-        Returns the weight of a layer by its name and shape, in place of a column.
-    together : callable, optional
-        Returns a name of the layers that get the same settings as this one; None for its own.
-    """
+    """Choose the settings of layers; see `Recipe.fit`."""
     one_of("objective", objective, OBJECTIVES)
     columns = INPUT_COLUMNS if weight_column is None else INPUT_COLUMNS | {weight_column}
     source = Source(table, columns)
@@ -188,28 +158,103 @@ def fit(
         type_names=tuple(source.type_names.items()),
     )
     library.validate(source.schema, options.encoded())
-    found = _wanted(data, candidates, usual, recipe, weight_column)
-    if weigh is not None:
-        for layer in found:
-            layer.weight = weigh(layer.name, layer.shape)
-    units = units_of(found, together)
-    bits_of_all(units, budget)  # what cannot be met is said before any work
-    every = list(dict.fromkeys(settings for layer in found for settings in layer.choices))
-    rounds = max(len(layer.choices) for layer in found)
-    skipped: list[LayerError] = []
-    with Reporter(progress, weights_bytes(data) * rounds) as reporter:
-        for number in range(rounds):
-            if reporter is not None:
-                reporter.start(weights_bytes(data))
-            failed = _measure(data, options, every, number, found, reporter, floor or {})
-            if failed and not continue_on_error:
-                raise _error(failed)
-            for error in failed:
-                warnings.warn(
-                    f"Skipped: {error.message}", SkippedLayerWarning, stacklevel=users_level()
-                )
-            skipped += failed
-    units = units_of(found, together)  # of what has not failed
+    weights = _weights(data, weight_column)
+    found = to_measure(layers(data), candidates.of_layer, USUAL, recipe)
+    names = (name or "" for name, _ in layers(data))
+    for name, weight in zip(names, weights, strict=True):
+        if name in found:
+            found[name].weight = weight
+    check_budget(found, budget)
+    choices = {name: layer.choices for name, layer in found.items()}
+    with Reporter(progress, weights_bytes(data) * rounds_of(choices)) as reporter:
+        costs, _ = measured(data, options, choices, {}, continue_on_error, reporter)
+    return chosen(found, costs, budget, objective)
+
+
+def to_measure(
+    rows: Iterable[tuple[str | None, Sequence[int]]],
+    candidates: Callable[[Sequence[int], Settings], Mapping[Settings, int]],
+    usual: Settings,
+    recipe: Any,
+) -> dict[str, MeasuredLayer]:
+    """Return the layers that a recipe does not skip, each with what may be chosen for it.
+
+    Parameters
+    ----------
+    rows : iterable of (str or None, shape)
+        The names and shapes of all layers.
+    candidates : callable
+        As `Candidates.of_layer`.
+    usual : Settings
+        What the recipe does not say.
+    recipe : Recipe or None
+
+    Returns
+    -------
+    dict of str to MeasuredLayer
+        By names, "" for a layer without.
+    """
+    found: dict[str, MeasuredLayer] = {}
+    for name, shape in rows:
+        base = usual
+        if name is not None and recipe is not None and None not in shape:
+            base = recipe.applied(usual, name, shape)
+            if base is None:
+                continue
+        if (name or "") in found:
+            raise ValueError(f"Layer '{name}' is there twice; a recipe goes by names")
+        sizes = candidates(shape, base)
+        found[name or ""] = MeasuredLayer(
+            name or "", shape, 1.0, list(sizes), list(sizes.values()), []
+        )
+    if not found:
+        raise ValueError("There is no layer to fit: the table is empty, or the recipe skips all")
+    return found
+
+
+def check_budget(
+    found: Mapping[str, MeasuredLayer],
+    budget: Budget | None,
+    together: Callable[[str], str | None] = lambda _: None,
+) -> None:
+    """Raise before any work where a budget cannot be met."""
+    bits_of_all(units_of(list(found.values()), together), budget)
+
+
+def chosen(
+    found: Mapping[str, MeasuredLayer],
+    costs: Mapping[str, Costs],
+    budget: Budget | None,
+    objective: str,
+    floor: Mapping[str, float] | None = None,
+    together: Callable[[str], str | None] = lambda _: None,
+) -> Fit:
+    """Choose the settings of layers that were measured.
+
+    Parameters
+    ----------
+    found : mapping
+    costs : mapping
+        By the same names; layers that have none are left out.
+    budget : Budget or None
+        None for the least bits that pass the floor.
+    objective : {"squared_error", "relative_error"}
+    floor : mapping, optional
+        The bounds of `arguments.quality_floor`. Of a layer that passes with none of its candidates,
+        the one of most bits is taken.
+    together : callable, optional
+        Returns a name of the layers that get the same settings as this one; None for its own.
+    """
+    every = list(dict.fromkeys(each for layer in found.values() for each in layer.choices))
+    left = [layer for name, layer in found.items() if name in costs]
+    for layer in left:
+        cost = costs[layer.name]
+        layer.squared_errors, layer.norm, layer.passes = (
+            cost.squared_errors,
+            cost.norm,
+            cost.passes,
+        )
+    units = units_of(left, together)
     if floor:
         keep_passing(units)
     bits = bits_of_all(units, budget, floor)
@@ -218,38 +263,7 @@ def fit(
     names: dict[Settings, list[str]] = {settings: [] for settings in every}
     for layer, k in picked:
         names[layer.choices[k]].append(layer.name)
-    chosen = [(each, settings) for settings, each in names.items() if each]
-    return Fit(chosen, _expected(picked), skipped)
-
-
-def _wanted(
-    data: pa.Table,
-    candidates: Candidates,
-    usual: Settings,
-    recipe: Any,
-    weight_column: str | None,
-) -> list[MeasuredLayer]:
-    """Return the layers that a recipe does not skip, each with what may be chosen for it."""
-    found: list[MeasuredLayer] = []
-    names: set[str | None] = set()
-    weights = _weights(data, weight_column)
-    for row, (name, shape) in enumerate(layers(data)):
-        base = usual
-        if name is not None and recipe is not None and None not in shape:
-            base = recipe.applied(usual, name, shape)
-            if base is None:
-                continue
-        if name in names:
-            raise ValueError(f"Layer '{name}' is there twice; a recipe goes by names")
-        names.add(name)
-        sizes = candidates.of_layer(shape, base)
-        layer = MeasuredLayer(
-            name or "", shape, row, weights[row], list(sizes), list(sizes.values()), []
-        )
-        found.append(layer)
-    if not found:
-        raise ValueError("There is no layer to fit: the table is empty, or the recipe skips all")
-    return found
+    return Fit([(each, settings) for settings, each in names.items() if each], _expected(picked))
 
 
 def _weights(data: pa.Table, column: str | None) -> list[float]:
@@ -266,43 +280,6 @@ def _weights(data: pa.Table, column: str | None) -> list[float]:
                 "finite and not negative"
             )
     return [float(weight) for weight in weights]
-
-
-def _measure(
-    data: pa.Table,
-    options: Options,
-    every: list[Settings],
-    number: int,
-    found: list[MeasuredLayer],
-    reporter: Reporter | None,
-    floor: dict[str, float],
-) -> list[LayerError]:
-    """Add what a choice of each layer leaves to it; those that fail are taken out."""
-    positions = {settings: position for position, settings in enumerate(every)}
-    rows = [SKIP] * data.num_rows
-    wanted = [layer.row for layer in found if number < len(layer.choices)]
-    for layer in found:
-        if number < len(layer.choices):
-            rows[layer.row] = positions[layer.choices[number]]
-    measured, result = measure(data, options, every, rows, wanted, reporter)
-    failing = {error.row for error in result.skipped}
-    found[:] = [layer for layer in found if layer.row not in failing]
-    for layer in found:
-        if layer.row not in measured:
-            continue
-        errors = measured[layer.row]
-        layer.passes.append(not missed_bound(errors, floor))
-        squared_error = errors["mse"] * math.prod(layer.shape)
-        layer.squared_errors.append(squared_error)
-        layer.norm = errors["norm"] ** 2
-    return result.skipped
-
-
-def _error(failed: list[LayerError]) -> QuantizationError:
-    lines = [error.message for error in failed]
-    if len(failed) > 1:
-        lines = [f"{len(failed)} layers failed:", *lines]
-    return QuantizationError("\n".join(lines), failed)
 
 
 def _expected(pairs: list[tuple[MeasuredLayer, int]]) -> Expected:

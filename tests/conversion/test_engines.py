@@ -19,21 +19,32 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_an_engine_that_there_is_not(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="engine='dask' must be one of 'local', 'ray'"):
+    with pytest.raises(UsageError, match="engine='dask' must be one of 'local', 'ray', 'spark'"):
         convert(source, tmp_path / "out.parquet", engine="dask")
 
 
 def test_an_address_is_that_of_a_cluster(source: Path, tmp_path: Path) -> None:
     error = failed("quantize", source, tmp_path / "out.parquet", "--address", "a:1", code=2)
-    assert "--address is that of a cluster, for --engine ray" in error
+    assert (
+        "--address is that of a cluster. Leave it out, or say --engine ray or --engine spark"
+        in error
+    )
 
 
+@pytest.mark.parametrize(
+    ("engine", "package", "called"), [("ray", "ray", "Ray"), ("spark", "pyspark", "PySpark")]
+)
 def test_an_engine_that_is_not_installed(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: str,
+    package: str,
+    called: str,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    error = failed("quantize", source, tmp_path / "out.parquet", "--engine", "ray")
+    monkeypatch.setitem(sys.modules, package, None)
+    error = failed("quantize", source, tmp_path / "out.parquet", "--engine", engine)
     assert error.splitlines() == [
-        "Error: --engine ray needs Ray: pip install 'pyarrowquant[ray]'",
+        f"Error: --engine {engine} needs {called}: pip install 'pyarrowquant[{engine}]'",
     ]
     assert list(tmp_path.iterdir()) == [source]
