@@ -80,7 +80,7 @@ Examples:
 """,
 )
 @click.argument("source")
-@click.argument("destination", type=click.Path(path_type=Path))
+@click.argument("destination")
 @click.option("--to", "kind", type=click.Choice(list(FORMATS)), help="Default: by the suffix.")
 @click.option("--bits", type=_WIDTHS, help="Bits of a code; default 4.")
 @click.option(
@@ -170,7 +170,7 @@ Examples:
 @json_option
 def quantize(
     source: str,
-    destination: Path,
+    destination: str,
     kind: str | None,
     bits: str | None,
     group_size: int | str | None,
@@ -352,7 +352,13 @@ def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
     _show_decoded(shown.decoded)
     _show_unquantized(shown.unquantized)
     for file in shown.files:
-        click.echo(f"'{shown.destination.with_name(file.name)}': {size_text(file.bytes)}")
+        click.echo(f"'{_beside(shown.destination, file.name)}': {size_text(file.bytes)}")
+
+
+def _beside(destination: Path | str, name: str) -> Path | str:
+    if isinstance(destination, Path):
+        return destination.with_name(name)
+    return f"{destination.rpartition('/')[0]}/{name}"
 
 
 def _order(item: tuple[tuple[int, GroupSize, str, str], list[str]]) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.errors import users_level
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._model_folder import check_usable
+from pyarrowquant.formats._outline import OutlinedFile
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.budget import Budget
 from pyarrowquant.recipes.fitting import stored_bits
@@ -147,6 +148,25 @@ def check_room(
         raise OSError(
             f"The disk of '{destination}' has {free:,} bytes free, and about {needed:,} are needed "
             f"while this runs, of which {output:,} stay. Make room, or give a destination elsewhere"
+        )
+
+
+def check_room_on_the_way(files: Sequence[OutlinedFile], made: Path) -> None:
+    """Raise where this machine has no room for the files that are made at a time for a store.
+
+    Parameters
+    ----------
+    files : sequence of OutlinedFile
+        Which leave this machine one after the other; no more than two of them overlap.
+    made : Path
+        Where they are made.
+    """
+    needed = sum(sorted((file.size for file in files), reverse=True)[:2])
+    free = shutil.disk_usage(made.parent).free
+    if needed > free:
+        raise OSError(
+            f"The disk of '{made.parent}' has {free:,} bytes free, and {needed:,} are needed for "
+            "files on their way to the store. Make room, or name another folder in TMPDIR"
         )
 
 

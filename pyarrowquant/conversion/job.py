@@ -21,6 +21,7 @@ from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.engines import Engine
 from pyarrowquant.conversion.identity import source_files
 from pyarrowquant.conversion.interrupted import Continued, continued
+from pyarrowquant.conversion.landing import Landing
 from pyarrowquant.conversion.parts import Done
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
@@ -32,10 +33,11 @@ from pyarrowquant.conversion.results import (
     are_placed,
     packed_in,
 )
-from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.conversion.size import FileSize
 from pyarrowquant.conversion.source import weights_bytes as bytes_of_model
 from pyarrowquant.conversion.splitting import OutputFile
+from pyarrowquant.conversion.stored_results import StoredResults
+from pyarrowquant.conversion.stored_work import StoredWork, continued_in_store
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import (
     UnquantizedTensor,
@@ -49,12 +51,30 @@ from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._fused import sets_of
 from pyarrowquant.formats._gguf_split import parts_beside
 from pyarrowquant.formats._origin import Origin
+from pyarrowquant.formats._outline import OutlinedFile
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.budget import BitsPerWeight, Budget
 from pyarrowquant.recipes.fitting import Candidates, fit
 from pyarrowquant.recipes.plan import wider
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of, plan_layer
 from pyarrowquant.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a run has written.
+
+    Attributes
+    ----------
+    totals : Totals
+    name : str
+        Of the output; of one that is split the first file's.
+    bytes : int
+    """
+
+    totals: Totals
+    name: str
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -68,7 +88,8 @@ class Job:
         The source.
     files : list of Path
         What is read, and so must not be replaced.
-    destination : Path
+    landing : Landing
+        Of the destination.
     folder : bool
         Whether the destination is a folder.
     settings : Settings
@@ -91,7 +112,7 @@ class Job:
     view: View
     viewed: Viewed
     files: list[Path]
-    destination: Path
+    landing: Landing
     folder: bool
     settings: Settings
     recipe: Recipe | None
@@ -114,10 +135,10 @@ class Job:
     def target(self) -> Format:
         return self.view.target
 
-    def run(self, resume: bool, tell: Callable[[Step], object] | None) -> Totals:
+    def run(self, resume: bool, tell: Callable[[Step], object] | None) -> Written:
         """Do it all, or what an interrupted run of the same job has left to do."""
         meter = Meter(bytes_of_model(self.source), tell)
-        with Work(self.destination, self._identity(), resume) as work:
+        with self._work(resume) as work:
             totals = Totals.from_dict(work.totals) if work.is_complete else Totals()
             if not work.is_complete:
                 quantized = {layer.name for layer in self.layers if layer.settings is not None}
@@ -135,23 +156,44 @@ class Job:
                 if isinstance(self.budget, FileSize):
                     self.budget.check(output.stat().st_size)
                 work.complete(totals.to_dict())
-            with unhindered():
-                work.publish(self.overwrite, self._check_replaced, self._data_of)
-        return totals
+            work.publish(self.overwrite, self._check_replaced, self._data_of)
+            written = self._written(work)
+        return Written(totals, *written)
 
     def split_files(self, layers: Sequence[PlannedLayer]) -> tuple[OutputFile, ...]:
         """List the files that the output is split into, if it is and layers are such."""
         if self.origin.split is None:
             return ()
+        return tuple(OutputFile(file.name, file.size) for file in self.files_of(layers))
+
+    def files_of(self, layers: Sequence[PlannedLayer]) -> Sequence[OutlinedFile]:
+        """List the files that get what layers become."""
         layouts = [layout for layer in layers if (layout := layout_of(layer))]
         outline = self.target.outline(layouts, self.source, self.settings, self.origin)
-        return tuple(OutputFile(file.name, file.size) for file in outline.files)
+        return outline.files
 
-    def files_written(self) -> Iterable[Path]:
-        """List what has been written."""
-        if self.origin.split is None:
-            return self.target.files(self.destination)
-        return parts_beside(self.destination, self.origin.split.name)
+    @property
+    def destination(self) -> Path:
+        """Where the output is made."""
+        return self.landing.path
+
+    def _work(self, resume: bool) -> Work:
+        if self.landing.store is None:
+            return Work(self.destination, self._identity(), resume)
+        return StoredWork(self.landing, self._identity(), resume, self.folder, self.overwrite)
+
+    def _written(self, work: Work) -> tuple[str, int]:
+        """Return the name of the output, of one that is split the first file's, and its bytes."""
+        if isinstance(work, StoredWork):
+            sizes = {name: stamp.bytes for name, stamp in work.files.items()}
+        elif self.origin.split is None:
+            files = self.target.files(self.destination)
+            sizes = {str(file): file.stat().st_size for file in files if file.is_file()}
+        else:
+            parts = parts_beside(self.destination, self.origin.split.name)
+            sizes = {part.name: part.stat().st_size for part in parts}
+        name = self.destination.name if self.origin.split is None else min(sizes)
+        return name, sum(sizes.values())
 
     def _data_of(self, path: Path) -> set[str]:
         """Return the names of files that go with what is replaced."""
@@ -171,6 +213,8 @@ class Job:
 
     def continued(self) -> Continued | None:
         """Return what an interrupted run of the same job has left to go on from."""
+        if self.landing.store is not None:
+            return continued_in_store(self.landing, self._identity())
         return continued(self.destination, self._identity(), self._are_placed)
 
     @property
@@ -301,6 +345,8 @@ class Job:
             return KeptResults(work, partial(self._write, recipe))
         layers = self._layouts(recipe)
         outline = self.target.outline(layers, self.source, self.settings, self.origin)
+        if isinstance(work, StoredWork):
+            return StoredResults(work, outline, self.folder)
         return PlacedResults(work, outline, self.folder)
 
     def _layouts(self, recipe: Recipe | None) -> list[PlannedLayout]:

@@ -14,6 +14,7 @@ from pyarrowquant.conversion.options import Options
 from pyarrowquant.conversion.request import Request
 from pyarrowquant.conversion.source import files_of, is_local, local_path
 from pyarrowquant.conversion.splitting import parts_for
+from pyarrowquant.conversion.stored_destination import check_stored
 from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.conversion.whole import check_whole
 from pyarrowquant.reading.model import Model
@@ -54,7 +55,7 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
         only has to give its place.
     """
     target, split = options.target, options.split
-    source, destination = local_path(os.fspath(request.source)), Path(request.destination)
+    source, destination = local_path(os.fspath(request.source)), request.landing.path
     view = View(source, target, request.rescale, request.pre_tokenizer)
     model = view.open()
     files = [*files_of(model), *file_of(request.recipe), *file_of(request.importance)]
@@ -62,6 +63,10 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
         written = partial(target.copied_files, model)
         for path in [destination] if split is None else parts_for(destination, split):
             check_destination(path, request.overwrite, options.folder, files, written)
+        if request.landing.store is not None:
+            check_stored(
+                request.landing.store, request.overwrite, options.folder, split, model, written
+            )
     target.check_destination(destination)
     check_length(options.place)
     if target.copies_files and model.folder is not None and not is_local(model):

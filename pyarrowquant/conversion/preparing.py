@@ -12,6 +12,7 @@ from pyarrowquant.conversion.checks import (
     check_file_names,
     check_names,
     check_room,
+    check_room_on_the_way,
     check_sizes,
     copied_files,
 )
@@ -100,12 +101,14 @@ def prepare(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Job:
             chosen, budget = replace(chosen, recipe=largest), None
     placed = are_placed(target, model, request.continue_on_error, request.quality_floor is not None)
     place = options.place
-    check_room(target, layers, left, model, copied, budget, placed, place, folder_of(place))
+    leaves = placed and request.landing.store is not None and (options.folder or options.split)
+    if not leaves:
+        check_room(target, layers, left, model, copied, budget, placed, place, folder_of(place))
     job = Job(
         viewed=source.source,
         view=source.view,
         files=source.files,
-        destination=place,
+        landing=request.landing.at(place),
         folder=options.folder,
         settings=chosen.settings,
         recipe=chosen.recipe,
@@ -121,6 +124,8 @@ def prepare(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Job:
     )
     if budget is None:
         job.split_files(layers)  # which raises where a tensor does not fit into a file
+        if leaves:
+            check_room_on_the_way(job.files_of(layers), place)
     return job
 
 

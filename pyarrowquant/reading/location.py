@@ -214,9 +214,21 @@ def locate(path: object, filesystem: object) -> Location:
     check_name(text)
     if filesystem is not None:
         return Location(_pyarrow_filesystem(filesystem), text)
-    if isinstance(path, str) and "://" in path:
-        return _locate_uri(path)
+    if is_uri(path):
+        return _locate_uri(text)
     return Location(fs.LocalFileSystem(), text)
+
+
+def is_uri(path: object) -> bool:
+    """Tell a URI from a path of this machine."""
+    return isinstance(path, str) and "://" in path
+
+
+def shown_uri(uri: str) -> str:
+    """Return a URI as messages have it: without what may be secret, keys and a query."""
+    scheme, mark, rest = uri.partition("://")
+    bucket, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}{mark}{bucket.rpartition('@')[2]}{slash}{path}"
 
 
 def _pyarrow_filesystem(filesystem: object) -> Any:
@@ -244,7 +256,7 @@ def _locate_uri(uri: str) -> Location:
     try:
         from fsspec.core import url_to_fs
     except ImportError:
-        raise ImportError(f"'{uri}' needs fsspec: pip install fsspec") from None
+        raise ImportError(f"'{shown_uri(uri)}' needs fsspec: pip install fsspec") from None
     filesystem, path = url_to_fs(uri)
     return Location(_from_fsspec(filesystem), path)
 
