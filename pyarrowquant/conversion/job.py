@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from pyarrowquant.conversion.results import (
     are_placed,
     packed_in,
 )
+from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.conversion.size import FileSize
 from pyarrowquant.conversion.source import weights_bytes as bytes_of_model
 from pyarrowquant.conversion.splitting import OutputFile
@@ -156,7 +157,9 @@ class Job:
                 if isinstance(self.budget, FileSize):
                     self.budget.check(output.stat().st_size)
                 work.complete(totals.to_dict())
-            work.publish(self.overwrite, self._check_replaced, self._data_of)
+            # What is sent to a store may take long, and is not broken by an interrupt.
+            with unhindered() if self.landing.store is None else nullcontext():
+                work.publish(self.overwrite, self._check_replaced, self._data_of)
             written = self._written(work)
         return Written(totals, *written)
 

@@ -12,7 +12,7 @@ from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.noted import check_length
 from pyarrowquant.conversion.options import Options
 from pyarrowquant.conversion.request import Request
-from pyarrowquant.conversion.source import files_of, is_local, local_path
+from pyarrowquant.conversion.source import files_of, local_path
 from pyarrowquant.conversion.splitting import parts_for
 from pyarrowquant.conversion.stored_destination import check_stored
 from pyarrowquant.conversion.viewing import View, Viewed
@@ -69,11 +69,6 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
             )
     target.check_destination(destination)
     check_length(options.place)
-    if target.copies_files and model.folder is not None and not is_local(model):
-        raise ValueError(
-            f"'{source}' lies elsewhere, and to={target.name!r} takes all files of its folder "
-            "along. Download the folder first"
-        )
     check_whole(model, target)
     viewed = view.of(model)
     if split is not None and target.default_mix(viewed.model) is None:

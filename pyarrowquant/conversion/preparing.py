@@ -14,7 +14,7 @@ from pyarrowquant.conversion.checks import (
     check_room,
     check_room_on_the_way,
     check_sizes,
-    copied_files,
+    copied_bytes,
 )
 from pyarrowquant.conversion.choosing import Choice, choice
 from pyarrowquant.conversion.engines import engine_named
@@ -89,7 +89,7 @@ def prepare(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Job:
     check_file_names(target.file_names(model) if options.folder else ())
     check_names(target, layers, left)
     check_sizes(layers)
-    copied = copied_files(target, model)
+    copied = copied_bytes(target, model)
     is_rescaled = source.source.rescaled is not None
     origin = Origin(chosen.mix, chosen.mix_is_changed, importance, is_rescaled, options.split)
     budget: Budget | None = options.budget

@@ -62,7 +62,7 @@ class Store:
         self._shown = shown.rstrip("/")
         self._filesystem = location.filesystem
         self._path = location.path.rstrip("/")
-        if not os.path.dirname(self._path):
+        if not os.path.dirname(self._path).strip("/"):
             raise UsageError(
                 f"'{self}' is a whole bucket. Give a name in it, such as '{self}/model'"
             )

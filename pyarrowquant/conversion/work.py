@@ -252,15 +252,6 @@ class Work:
         data_of : callable
             Returns the names of files beside what is there that belong to it, and go with it.
         """
-        with unhindered():
-            self._publish(overwrite, check, data_of)
-
-    def _publish(
-        self,
-        overwrite: bool,
-        check: Callable[[Path], object],
-        data_of: Callable[[Path], set[str]],
-    ) -> None:
         assert self._complete is not None
         expected: dict[str, Any] = self._complete["output"]
         if self._destination.name not in expected:

@@ -105,6 +105,22 @@ class Location:
     def exists(self) -> bool:
         return bool(self._info().type == fs.FileType.File)
 
+    @property
+    def size(self) -> int:
+        """The bytes of a file."""
+        return int(self._info().size)
+
+    def names_within(self) -> list[str]:
+        """Return the names of all files in this folder and its subfolders, relative to it."""
+        with _reached(self.filesystem, self.path):
+            found = self.filesystem.get_file_info(fs.FileSelector(self.path, recursive=True))
+        path = self._parts[0]
+        return [
+            info.path[info.path.index(path) + len(path) + 1 :]
+            for info in found
+            if info.type == fs.FileType.File and not is_companion(info.base_name)
+        ]
+
     def file_names(self) -> list[str]:
         """Return the sorted names of the files in this folder, but for those that macOS adds."""
         if isinstance(self.filesystem, fs.LocalFileSystem):
