@@ -77,6 +77,7 @@ Examples:
   pyarrowquant quantize model.safetensors model.gguf --recipe text
   pyarrowquant quantize model-f16.gguf model-Q4_K_M.gguf
   pyarrowquant quantize model-f16.gguf model.gguf --size 4.5G
+  pyarrowquant quantize s3://models/llama s3://models/llama-4bit --to mlx
 """,
 )
 @click.argument("source")
@@ -212,6 +213,9 @@ def quantize(
     out what the preset text does. A GGUF model becomes the mix Q4_K_M of llama.cpp, unless settings
     other than --method are given: then its embeddings and head get 8 bits. What is not quantized is
     named. It is kept, but by parquet and arrow, and by onnx if SOURCE is no ONNX model.
+
+    Both may be URIs, such as s3://bucket/model; a file then gets its name in the store when it is
+    whole, and config.json comes last.
 
     What an interrupted run has done stays in a hidden folder beside DESTINATION. The same command
     with --resume goes on from it, and gives the same bytes as if nothing had happened.

@@ -165,7 +165,8 @@ def convert(
 
     Whatever can be checked without reading weights is checked first. The destination gets its
     name only when it is complete, and is on the disk then. What an interrupted run has done stays
-    in a hidden folder beside it.
+    in a hidden folder beside it. In a store its files get their names one after the other, each
+    when it is whole, and what makes them a model comes last.
 
     Parameters
     ----------
@@ -174,7 +175,8 @@ def convert(
         Parquet, Arrow or npz.
     destination : str or path
         A folder for compressed-tensors, bitsandbytes and mlx, and for parquet and arrow without a
-        suffix, which then has a file for each file of the source.
+        suffix, which then has a file for each file of the source. A str may be a URI of a store
+        that pyarrow.fs or fsspec knows, like ``s3://bucket/model``.
     to : {"parquet", "arrow", "compressed-tensors", "bitsandbytes", "mlx", "gguf", "onnx"}, optional
         The format; by default what the suffix of the destination says.
     bit_width : {2, 3, 4, 5, 6, 8}, optional
@@ -244,7 +246,7 @@ def convert(
         had happened.
     overwrite : bool
         Whether what is at the destination may be replaced. It is there until what is new is
-        complete.
+        complete; a folder in a store is no model while its files are replaced.
     progress : callable, optional
         Gets a `Step` after each batch, and some within one. An exception in it ends the run, of
         which ``resume=True`` continues what is done.
@@ -265,6 +267,8 @@ def convert(
         The destination exists.
     FileNotFoundError
         The source, a part of it, or the folder of the destination is missing.
+    OSError
+        A store is not reached, or refuses something; PermissionError where it is not allowed.
     BlockingIOError
         Another run has the same destination.
     ImportError

@@ -17,6 +17,7 @@ from pyarrowquant.conversion.splitting import parts_for
 from pyarrowquant.conversion.stored_destination import check_stored
 from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.conversion.whole import check_whole
+from pyarrowquant.reading.location import shown_uri
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.named import file_of
 
@@ -73,7 +74,7 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
     viewed = view.of(model)
     if split is not None and target.default_mix(viewed.model) is None:
         raise ValueError(
-            f"'{view.source}': split= is for GGUF models and Hugging Face folders, as it takes a "
-            "model to load parts. Leave it out"
+            f"'{shown_uri(view.source)}': split= is for GGUF models and Hugging Face folders, as "
+            "it takes a model to load parts. Leave it out"
         )
     return Opened(view, viewed, files)

@@ -114,7 +114,7 @@ def last_placed(folder: Path) -> Done | None:
         raise damaged(file, error) from error
 
 
-def damaged(file: Path, error: Exception) -> WorkError:
+def damaged(file: Path | str, error: Exception) -> WorkError:
     return WorkError(
         f"'{file}' of an earlier run is damaged ({error}). Without resume=True, a new run begins"
     )

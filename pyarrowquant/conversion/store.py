@@ -207,16 +207,13 @@ class Store:
     @contextmanager
     def _written(self, path: str) -> Iterator[Any]:
         """Give a stream to a new object, of which nothing gets visible if the context fails."""
-        parent = os.path.dirname(path)
-        if isinstance(self._filesystem, fs.PyFileSystem):
-            self._filesystem.create_dir(parent)  # which stores do without
         sink = self._filesystem.open_output_stream(path)
         try:
             yield sink
+            sink.close()
         except BaseException:
             _abandon(sink)
             raise
-        sink.close()
 
     @contextmanager
     def _reached(self) -> Iterator[None]:

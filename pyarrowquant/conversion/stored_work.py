@@ -37,7 +37,7 @@ def _read(text: bytes, store: Store) -> Journal:
         return Journal.from_json(text)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         name = store.shown_beside(f".{store.name}.partial/{_JOURNAL}")
-        raise damaged(Path(name), error) from error
+        raise damaged(name, error) from error
 
 
 class StoredWork(Work):

@@ -60,7 +60,7 @@ class Location:
     files: OpenFiles | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
-        return self.path
+        return shown_uri(self.path)
 
     @property
     def name(self) -> str:
@@ -152,8 +152,8 @@ class Location:
 
 @contextmanager
 def _reached(filesystem: Any, path: str) -> Iterator[None]:
-    """Raise an OSError where fsspec does not reach a file, whatever its libraries raise."""
-    if not isinstance(filesystem, fs.PyFileSystem):
+    """Raise an OSError where a store does not give a file, whatever its libraries raise."""
+    if isinstance(filesystem, fs.LocalFileSystem):
         yield
         return
     try:
@@ -162,11 +162,11 @@ def _reached(filesystem: Any, path: str) -> Iterator[None]:
         raise
     except Exception as error:
         why = (str(error).splitlines() or [""])[0] or type(error).__name__
-        name = getattr(filesystem.handler, "fs", None)
+        name = getattr(getattr(filesystem, "handler", None), "fs", None)
         of = "" if name is None else f" by {type(name).__name__}"
         raise OSError(
-            f"'{path}' cannot be read{of}: {why}. Check the address and the network, or download "
-            "it and give the path of the files"
+            f"'{shown_uri(path)}' cannot be read{of}: {why}. Check the address, the credentials "
+            "and the network, or download it and give the path of the files"
         ) from error
 
 
@@ -241,7 +241,9 @@ def is_uri(path: object) -> bool:
 
 
 def shown_uri(uri: str) -> str:
-    """Return a URI as messages have it: without what may be secret, keys and a query."""
+    """Return a URI as messages have it, without what may be secret: keys and a query."""
+    if not is_uri(uri):
+        return uri
     scheme, mark, rest = uri.partition("://")
     bucket, slash, path = rest.partition("?")[0].partition("/")
     return f"{scheme}{mark}{bucket.rpartition('@')[2]}{slash}{path}"

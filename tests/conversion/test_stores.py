@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import gguf_models
+import hf_folders
 import numpy as np
 import pytest
 from commands import failed, run, succeeded
@@ -264,6 +266,37 @@ def test_files_beside_weights_come_along_from_a_store(
     (tmp_path / "again").mkdir()
     succeeded("quantize", "watched://models/base", tmp_path / "again" / name, *options)
     assert _data(tmp_path / "again") == wanted
+
+
+def test_a_gguf_model_in_a_store(tmp_path: Path) -> None:
+    base = gguf_models.saved(tmp_path / "base.gguf")
+    WatchedStore().pipe("/models/base.gguf", base.read_bytes())
+    succeeded("quantize", base, tmp_path / "here.gguf")
+    succeeded("quantize", "watched://models/base.gguf", "watched://bucket/out.gguf")
+    assert WatchedStore.objects("bucket") == {"out.gguf": (tmp_path / "here.gguf").read_bytes()}
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["new", "replaced"])
+def test_the_first_part_of_a_split_output_comes_last(tmp_path: Path, replaced: bool) -> None:
+    base = hf_folders.write(tmp_path / "base", hf_folders.llama())
+    options = ["--pre-tokenizer", "default", "--method", "rtn"]
+    arguments = ["quantize", base, "watched://bucket/out.gguf", *options]
+    if replaced:
+        succeeded(*arguments, "--split", "300k")
+        arguments.append("--overwrite")
+    before = WatchedStore.objects("bucket")
+    refuse_after(2, "-of-")
+    failed(*arguments, "--split", "400k")
+    after = WatchedStore.objects("bucket").items()
+    assert before.items() <= after
+    assert replaced or not any(name.startswith("out-00001-of-") for name, _ in after)
+    WatchedStore.allow()
+    WatchedStore.written.clear()
+    succeeded(*arguments, "--split", "400k", "--resume")
+    assert not any("-00001-of-" in path for path in WatchedStore.written if "partial" in path)
+    (tmp_path / "here").mkdir()
+    succeeded("quantize", base, tmp_path / "here" / "out.gguf", *options, "--split", "400k")
+    assert WatchedStore.objects("bucket") == _data(tmp_path / "here")
 
 
 def test_a_source_is_not_replaced(model: Path) -> None:
