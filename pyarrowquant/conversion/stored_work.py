@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from pyarrowquant.conversion.store import Stamp, Store
 from pyarrowquant.conversion.work import RECIPE, Work, warn
 from pyarrowquant.formats._gguf_split import is_part_of
 from pyarrowquant.reading.config import CONFIG
+from pyarrowquant.reading.safetensors import INDEX_SUFFIX
 
 _JOURNAL = "stored.json"
-_INDEX = ".index.json"
 
 
 def journal_folder(store: Store) -> str:
@@ -73,7 +73,6 @@ class StoredWork(Work):
         self._is_folder = is_folder
         self._overwrite = overwrite
         self._journal = Journal()
-        self._last: str | None = None
         self._has_begun = False
 
     def __enter__(self) -> StoredWork:
@@ -107,8 +106,6 @@ class StoredWork(Work):
         WorkError
             What is there of an interrupted run has changed.
         """
-        if not self._is_folder:
-            self._last = min(names)
         if self._journal.names:
             self._check_files()
         else:
@@ -150,53 +147,48 @@ class StoredWork(Work):
         }
         if not self._is_folder and self._store.name in made:  # which replaces another at once
             for name in sorted(made, key=lambda name: name == self._store.name):
-                self._upload(made[name], name)
+                self._journal.files[name] = self._store.upload(made[name], self._path(name))
             return
         if not self._journal.names:
             self.begin(made)
-        last = self._usable_by(made)
         self._journal.names.update(made)
         self._write_journal()
-        for name, file in made.items():
-            if name not in last:
-                self.send(file, name)
+        for name in self._in_order(made):
+            self.send(made[name], name)
         self._write_journal()
-        self._place(last)
-        for name in last:
-            if name in made:
-                self._upload(made[name], name)
-        self._remove_obsolete()
+        self._place()
+        if self._journal.replaces:
+            self._remove_obsolete()
 
-    def _place(self, last: Sequence[str]) -> None:
+    def _place(self) -> None:
         """Give files their places that lie apart."""
-        if self._journal.replaces:  # with a part of the new files nothing loads the old ones
-            for name in last:
+        files = self._journal.files
+        apart = [name for name in files if self._first_path(name) != self._path(name)]
+        if self._journal.replaces:  # so that nothing loads old files and new ones together
+            for name in filter(self._is_last, apart):
                 self._store.remove(self._path(name))
-        apart = [name for name in self._journal.files if self._first_path(name) != self._path(name)]
-        for name in sorted(apart, key=lambda name: (name == self._last, name)):
-            size = self._journal.files[name].bytes
-            self._store.copy(self._first_path(name), self._path(name), size)
+        for name in self._in_order(apart):
+            self._store.copy(self._first_path(name), self._path(name), files[name].bytes)
 
-    def _usable_by(self, names: Iterable[str]) -> list[str]:
-        """List the files that come last, in their order."""
-        if self._last is not None:
-            return [self._last]
-        return [*(name for name in names if name.endswith(_INDEX) and "/" not in name), CONFIG]
+    def _in_order(self, names: Iterable[str]) -> list[str]:
+        """Sort names of files: what makes the others usable comes last, config.json at the end."""
+        return sorted(names, key=lambda name: (self._is_last(name), name == CONFIG, name))
+
+    def _is_last(self, name: str) -> bool:
+        """Whether a file makes the others usable, or says which they are."""
+        if not self._is_folder:
+            return name == min(self._journal.names)
+        return name == CONFIG or (name.endswith(INDEX_SUFFIX) and "/" not in name)
 
     def _remove_obsolete(self) -> None:
         """Remove what was replaced, and has no new file of its name."""
-        if not self._journal.replaces:
-            return
         if self._is_folder:
             old = self._store.names_within()
         else:
-            assert self._last is not None
-            old = [name for name in self._store.names_beside() if is_part_of(name, self._last)]
+            part = min(self._journal.names)
+            old = [name for name in self._store.names_beside() if is_part_of(name, part)]
         for name in set(old) - self._journal.names:
             self._store.remove(self._path(name))
-
-    def _upload(self, file: Path, name: str) -> None:
-        self._journal.files[name] = self._store.upload(file, self._path(name))
 
     def _path(self, name: str) -> str:
         """Return the place of a file of the output."""
@@ -204,7 +196,7 @@ class StoredWork(Work):
 
     def _first_path(self, name: str) -> str:
         """Return where a file lies until all are there."""
-        is_apart = self._journal.replaces or name == self._last
+        is_apart = self._journal.replaces or (not self._is_folder and self._is_last(name))
         return f"{self._there}/output/{name}" if is_apart else self._path(name)
 
     def _check_files(self) -> None:

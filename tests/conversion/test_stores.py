@@ -276,10 +276,13 @@ def test_a_gguf_model_in_a_store(tmp_path: Path) -> None:
     assert WatchedStore.objects("bucket") == {"out.gguf": (tmp_path / "here.gguf").read_bytes()}
 
 
+@pytest.mark.parametrize("more", [[], ["--continue-on-error"]], ids=["placed", "kept"])
 @pytest.mark.parametrize("replaced", [False, True], ids=["new", "replaced"])
-def test_the_first_part_of_a_split_output_comes_last(tmp_path: Path, replaced: bool) -> None:
+def test_the_first_part_of_a_split_output_comes_last(
+    tmp_path: Path, replaced: bool, more: list[str]
+) -> None:
     base = hf_folders.write(tmp_path / "base", hf_folders.llama())
-    options = ["--pre-tokenizer", "default", "--method", "rtn"]
+    options = ["--pre-tokenizer", "default", "--method", "rtn", *more]
     arguments = ["quantize", base, "watched://bucket/out.gguf", *options]
     if replaced:
         succeeded(*arguments, "--split", "300k")
@@ -293,7 +296,8 @@ def test_the_first_part_of_a_split_output_comes_last(tmp_path: Path, replaced: b
     WatchedStore.allow()
     WatchedStore.written.clear()
     succeeded(*arguments, "--split", "400k", "--resume")
-    assert not any("-00001-of-" in path for path in WatchedStore.written if "partial" in path)
+    again = any("-00001-of-" in path for path in WatchedStore.written if "partial" in path)
+    assert again == bool(more)
     (tmp_path / "here").mkdir()
     succeeded("quantize", base, tmp_path / "here" / "out.gguf", *options, "--split", "400k")
     assert WatchedStore.objects("bucket") == _data(tmp_path / "here")
