@@ -45,7 +45,7 @@ class StoredResults:
         self._is_sent = is_folder or len(self._files) > 1
         if self._is_sent:
             self.done = work.begin([path.name for path in self._files])
-        self._before = self.done or Done(0, 0, Totals())
+        self._before = (self.done or Done(0, 0, Totals())).copy()
         self._begun: dict[Path, Done] = {}
         check_room_on_the_way(outline.files, self._output)
 

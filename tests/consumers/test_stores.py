@@ -85,13 +85,13 @@ class Store:
         self.faults.reset()
 
     def objects(self, folder: str = "") -> dict[str, bytes]:
-        """All objects in a folder by their names."""
+        """All objects in a folder by their names, but for s3proxy's own of unfinished uploads."""
         path = f"{BUCKET}/{folder}".rstrip("/")
         selector = fs.FileSelector(path, recursive=True, allow_not_found=True)
         return {
             info.path.removeprefix(f"{path}/"): self.filesystem.open_input_file(info.path).readall()
             for info in self.filesystem.get_file_info(selector)
-            if info.is_file
+            if info.is_file and not info.path.startswith(f"{BUCKET}/.mpus-")
         }
 
     def put(self, folder: Path, name: str) -> None:

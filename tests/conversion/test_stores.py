@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,23 @@ def test_a_run_goes_on_where_the_store_has_refused(
     done = {f"model-{n:05d}-of-{SHARDS:05d}.safetensors" for n in (1, 2)}
     assert not again & done or replaced
     assert WatchedStore.objects("bucket") == local(model, tmp_path / "here", kind)
+
+
+def test_totals_are_those_of_a_run_that_nothing_disturbed(model: Path) -> None:
+    def totals(*more: str) -> dict[str, Any]:
+        said: dict[str, Any] = json.loads(
+            succeeded(*to_store(model, "compressed", *more, "--json"))
+        )
+        del said["seconds"]
+        return said
+
+    wanted = totals()
+    WatchedStore.reset()
+    for more in ([], ["--resume"]):
+        refuse_after(1, ".safetensors")
+        failed(*to_store(model, "compressed", *more))
+        WatchedStore.allow()
+    assert totals("--resume") == wanted
 
 
 @pytest.mark.parametrize("name", [*USABLE, "00004.safetensors"])
