@@ -17,6 +17,8 @@ from pyarrowquant.reading.location import Location
 
 _PIECE = 1 << 23
 _UNSENT = 1 << 26  # bytes that may wait in memory until they are sent
+# What pyarrow's texts have where credentials lack, are wrong or do not allow something.
+_DENIED = ("ACCESS_DENIED", "SIGNATURE", "ACCESS_KEY", "Forbidden", "HTTP status 403")
 _MOST_COPIED = 5 * 10**9  # bytes that S3 copies at once
 
 
@@ -238,9 +240,7 @@ def _abandon(stream: Any) -> None:
 def problem(place: str, error: Exception) -> OSError:
     """Say what a store has refused, and what to do."""
     why = (str(error).splitlines() or [""])[0] or type(error).__name__
-    denied = isinstance(error, PermissionError) or any(
-        word in why for word in ("ACCESS_DENIED", "SIGNATURE", "ACCESS_KEY", "Forbidden", "403")
-    )
+    denied = isinstance(error, PermissionError) or any(word in why for word in _DENIED)
     kind = PermissionError if denied else OSError
     what = (
         "Check the credentials that are found here, and what they allow"
