@@ -73,7 +73,7 @@ class StoredWork(Work):
         self._is_folder = is_folder
         self._overwrite = overwrite
         self._journal = Journal()
-        self._has_begun = False
+        self._has_begun = self._is_published = False
 
     def __enter__(self) -> StoredWork:
         if self._resume:
@@ -148,6 +148,7 @@ class StoredWork(Work):
         if not self._is_folder and self._store.name in made:  # which replaces another at once
             for name in sorted(made, key=lambda name: name == self._store.name):
                 self._journal.files[name] = self._store.upload(made[name], self._path(name))
+            self._is_published = True
             return
         if not self._journal.names:
             self.begin(made)
@@ -159,6 +160,7 @@ class StoredWork(Work):
         self._place()
         if self._journal.replaces:
             self._remove_obsolete()
+        self._is_published = True
 
     def _place(self) -> None:
         """Give files their places that lie apart."""
@@ -212,14 +214,9 @@ class StoredWork(Work):
 
     def _start(self) -> None:
         """Remove what an interrupted run has put into the store, and begin."""
-        before = journal_of(self._store)
+        self._journal = journal_of(self._store)
+        self._remove_placed()
         self._journal = Journal()
-        if not before.replaces:
-            names = sorted(before.names)
-            found = self._store.stamps([self._path(name) for name in names])
-            for name, stamp in zip(names, found, strict=True):
-                if stamp is not None and before.files.get(name, stamp) == stamp:
-                    self._store.remove(self._path(name))
         self._remove_noted()
         super()._start()
 
@@ -236,9 +233,21 @@ class StoredWork(Work):
         super()._end(keep)
         if self._has_begun and not keep:
             try:
+                if not self._is_published:  # as an interrupt may come when a file is just whole
+                    self._remove_placed()
                 self._remove_noted()
             except OSError as error:
                 warn(f"'{self.kept_in}' could not be removed: {error}")
+
+    def _remove_placed(self) -> None:
+        """Remove files that have their places, where nothing was before."""
+        if self._journal.replaces:
+            return
+        names = sorted(self._journal.names)
+        found = self._store.stamps([self._path(name) for name in names])
+        for name, stamp in zip(names, found, strict=True):
+            if stamp is not None and self._journal.files.get(name, stamp) == stamp:
+                self._store.remove(self._path(name))
 
     def _remove_noted(self) -> None:
         """Remove what is noted in the store, first what makes it something to continue."""
