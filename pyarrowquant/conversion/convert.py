@@ -421,7 +421,7 @@ def plan(
     left = job.unquantized(failed)
     decoded = decoded_from(job.source, layers)
     return ConversionPlan(
-        made.place,
+        job.landing.place,
         job.target.name,
         job.origin.mix,
         job.origin.is_changed,
