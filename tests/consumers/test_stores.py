@@ -243,6 +243,27 @@ def test_a_run_that_is_stopped_leaves_nothing_that_is_not_whole(
     assert store.objects() == {f"out/{name}": data for name, data in wanted.items()}
 
 
+def test_a_file_is_replaced_only_by_a_whole_one(store: Store, tmp_path: Path) -> None:
+    np.savez(tmp_path / "small.npz", up=np.ones((64, 128), np.float32))
+    with store.filesystem.open_output_stream(f"{BUCKET}/out.gguf") as old:
+        old.write(b"old")
+
+    def stall(request: Request) -> str | None:
+        is_part = "partNumber" in request.query and request.key == "out.gguf"
+        return "stall" if is_part else None
+
+    store.faults.fault = stall
+    arguments = tmp_path / "small.npz", f"s3://{BUCKET}/out.gguf"
+    process = subprocess.Popen(command(*arguments, "--overwrite"))
+    assert store.faults.stalled.wait(HANG)
+    process.send_signal(signal.SIGINT)
+    store.faults.fault = lambda request: "500" if request.key == "out.gguf" else None
+    store.faults.go_on.set()
+    assert process.wait(HANG) == 130
+    store.faults.fault = lambda _request: None
+    assert store.objects()["out.gguf"] == b"old"
+
+
 def test_what_is_wrong_is_told_before_weights_are_read(store: Store, tmp_path: Path) -> None:
     source = tmp_path / "nan.npz"
     np.savez(source, up=np.full((64, 128), np.nan, np.float32))
