@@ -77,10 +77,11 @@ Examples:
   pyarrowquant quantize model.safetensors model.gguf --recipe text
   pyarrowquant quantize model-f16.gguf model-Q4_K_M.gguf
   pyarrowquant quantize model-f16.gguf model.gguf --size 4.5G
+  pyarrowquant quantize s3://models/llama s3://models/llama-4bit --to mlx
 """,
 )
 @click.argument("source")
-@click.argument("destination", type=click.Path(path_type=Path))
+@click.argument("destination")
 @click.option("--to", "kind", type=click.Choice(list(FORMATS)), help="Default: by the suffix.")
 @click.option("--bits", type=_WIDTHS, help="Bits of a code; default 4.")
 @click.option(
@@ -170,7 +171,7 @@ Examples:
 @json_option
 def quantize(
     source: str,
-    destination: Path,
+    destination: str,
     kind: str | None,
     bits: str | None,
     group_size: int | str | None,
@@ -212,6 +213,9 @@ def quantize(
     out what the preset text does. A GGUF model becomes the mix Q4_K_M of llama.cpp, unless settings
     other than --method are given: then its embeddings and head get 8 bits. What is not quantized is
     named. It is kept, but by parquet and arrow, and by onnx if SOURCE is no ONNX model.
+
+    Both may be URIs, such as s3://bucket/model; a file then gets its name in the store when it is
+    whole, and config.json comes last.
 
     What an interrupted run has done stays in a hidden folder beside DESTINATION. The same command
     with --resume goes on from it, and gives the same bytes as if nothing had happened.
@@ -352,7 +356,13 @@ def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
     _show_decoded(shown.decoded)
     _show_unquantized(shown.unquantized)
     for file in shown.files:
-        click.echo(f"'{shown.destination.with_name(file.name)}': {size_text(file.bytes)}")
+        click.echo(f"'{_beside(shown.destination, file.name)}': {size_text(file.bytes)}")
+
+
+def _beside(destination: Path | str, name: str) -> Path | str:
+    if isinstance(destination, Path):
+        return destination.with_name(name)
+    return f"{destination.rpartition('/')[0]}/{name}"
 
 
 def _order(item: tuple[tuple[int, GroupSize, str, str], list[str]]) -> tuple[Any, ...]:

@@ -14,7 +14,8 @@ from pyarrowquant._core.quoting import first_few
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.errors import users_level
 from pyarrowquant.formats._format import Format
-from pyarrowquant.formats._model_folder import check_usable
+from pyarrowquant.formats._other_files import usable_size
+from pyarrowquant.formats._outline import OutlinedFile
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.budget import Budget
 from pyarrowquant.recipes.fitting import stored_bits
@@ -24,14 +25,12 @@ _LONGEST_FILE_NAME = 255
 _MOST_IN_A_ROW = 2**31  # bytes of codes, and groups, which offsets of 32 bits count
 
 
-def copied_files(target: Format, model: Model) -> list[Path]:
-    """Return the other files of a model that go along; raise where one cannot be used."""
+def copied_bytes(target: Format, model: Model) -> int:
+    """Return the bytes of a model's other files that go along; raise where one cannot be used."""
     if model.folder is None:
-        return []
-    copied = [Path(model.folder.path, file) for file in sorted(target.copied_files(model))]
-    for file in copied:
-        check_usable(file)
-    return copied
+        return 0
+    names = sorted(file.as_posix() for file in target.copied_files(model))
+    return sum(usable_size(model.folder.within(name)) for name in names)
 
 
 def check_file_names(names: Iterable[str]) -> None:
@@ -104,7 +103,7 @@ def check_room(
     layers: Sequence[PlannedLayer],
     left: Sequence[UnquantizedTensor],
     model: Model,
-    copied: Sequence[Path],
+    copied: int,
     budget: Budget | None,
     are_placed: bool,
     destination: Path,
@@ -118,8 +117,8 @@ def check_room(
     layers : sequence of PlannedLayer
     left : sequence of UnquantizedTensor
     model : Model
-    copied : sequence of Path
-        Other files of the model, which go along.
+    copied : int
+        Bytes of other files of the model, which go along.
     budget : Budget or None
         Bounds the bits of layers.
     are_placed : bool
@@ -141,12 +140,31 @@ def check_room(
         results, output = min(results, most), min(output, most)
     output += sum(tensor.kept_bytes for tensor in left)
     needed = results + output * (2 if target.spools(model) else 1)
-    needed += sum(file.stat().st_size for file in copied)
+    needed += copied
     free = shutil.disk_usage(destination.parent).free + _size(work)
     if needed > free:
         raise OSError(
             f"The disk of '{destination}' has {free:,} bytes free, and about {needed:,} are needed "
             f"while this runs, of which {output:,} stay. Make room, or give a destination elsewhere"
+        )
+
+
+def check_room_on_the_way(files: Sequence[OutlinedFile], made: Path) -> None:
+    """Raise where this machine has no room for the files that are made at a time for a store.
+
+    Parameters
+    ----------
+    files : sequence of OutlinedFile
+        Which leave this machine one after the other; no more than two of them overlap.
+    made : Path
+        Where they are made.
+    """
+    needed = sum(sorted((file.size for file in files), reverse=True)[:2])
+    free = shutil.disk_usage(made.parent).free
+    if needed > free:
+        raise OSError(
+            f"The disk of '{made.parent}' has {free:,} bytes free, and {needed:,} are needed for "
+            "files on their way to the store. Make room, or name another folder in TMPDIR"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.settings import said_settings
 from pyarrowquant._core.underflow import Underflow
 from pyarrowquant.conversion.interrupted import Continued, is_complete, recover
+from pyarrowquant.conversion.landing import landing
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.preparing import prepare
 from pyarrowquant.conversion.progress import Meter, Step
@@ -35,8 +36,8 @@ class Conversion:
 
     Attributes
     ----------
-    destination : Path
-        Of an output that is split, the first file.
+    destination : Path or str
+        Of an output that is split, the first file. A str is a place in a store.
     to : str
         The format.
     mix : str or None
@@ -73,7 +74,7 @@ class Conversion:
         Errors are those against the decoded weights.
     """
 
-    destination: Path
+    destination: Path | str
     to: str
     mix: str | None
     mix_is_changed: bool
@@ -98,7 +99,8 @@ class ConversionPlan:
 
     Attributes
     ----------
-    destination : Path
+    destination : Path or str
+        A str is a place in a store.
     to : str
         The format.
     mix : str or None
@@ -119,7 +121,7 @@ class ConversionPlan:
         where a new run would begin.
     """
 
-    destination: Path
+    destination: Path | str
     to: str
     mix: str | None
     mix_is_changed: bool
@@ -163,7 +165,8 @@ def convert(
 
     Whatever can be checked without reading weights is checked first. The destination gets its
     name only when it is complete, and is on the disk then. What an interrupted run has done stays
-    in a hidden folder beside it.
+    in a hidden folder beside it. In a store its files get their names one after the other, each
+    when it is whole, and what makes them a model comes last.
 
     Parameters
     ----------
@@ -172,7 +175,8 @@ def convert(
         Parquet, Arrow or npz.
     destination : str or path
         A folder for compressed-tensors, bitsandbytes and mlx, and for parquet and arrow without a
-        suffix, which then has a file for each file of the source.
+        suffix, which then has a file for each file of the source. A str may be a URI of a store
+        that pyarrow.fs or fsspec knows, like ``s3://bucket/model``.
     to : {"parquet", "arrow", "compressed-tensors", "bitsandbytes", "mlx", "gguf", "onnx"}, optional
         The format; by default what the suffix of the destination says.
     bit_width : {2, 3, 4, 5, 6, 8}, optional
@@ -243,7 +247,7 @@ def convert(
         had happened.
     overwrite : bool
         Whether what is at the destination may be replaced. It is there until what is new is
-        complete.
+        complete; a folder in a store is no model while its files are replaced.
     progress : callable, optional
         Gets a `Step` after each batch, and some within one. An exception in it ends the run, of
         which ``resume=True`` continues what is done.
@@ -264,6 +268,8 @@ def convert(
         The destination exists.
     FileNotFoundError
         The source, a part of it, or the folder of the destination is missing.
+    OSError
+        A store is not reached, or refuses something; PermissionError where it is not allowed.
     BlockingIOError
         Another run has the same destination.
     ImportError
@@ -282,33 +288,34 @@ def convert(
     (1, 16384, 8.5)
     """
     start = time.perf_counter()
-    request = Request(
-        source=source,
-        destination=destination,
-        to=to,
-        said=said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
-        recipe=recipe,
-        bits_per_weight=bits_per_weight,
-        size=size,
-        split=split,
-        quality_floor=quality_floor,
-        double=arguments.boolean("double", double),
-        pre_tokenizer=pre_tokenizer,
-        importance=importance,
-        rescale=rescale,
-        threads=threads,
-        engine=engine,
-        address=address,
-        max_memory=max_memory,
-        continue_on_error=continue_on_error,
-        overwrite=overwrite,
-    )
-    job = prepare(request, lambda place: recover(place) and resume)
-    totals = job.run(resume, progress)
+    with landing(destination) as made:
+        request = Request(
+            source=source,
+            landing=made,
+            to=to,
+            said=said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
+            recipe=recipe,
+            bits_per_weight=bits_per_weight,
+            size=size,
+            split=split,
+            quality_floor=quality_floor,
+            double=arguments.boolean("double", double),
+            pre_tokenizer=pre_tokenizer,
+            importance=importance,
+            rescale=rescale,
+            threads=threads,
+            engine=engine,
+            address=address,
+            max_memory=max_memory,
+            continue_on_error=continue_on_error,
+            overwrite=overwrite,
+        )
+        job = prepare(request, lambda place: recover(place) and resume)
+        written = job.run(resume, progress)
+    totals = written.totals
     left = job.unquantized(totals.skipped)
-    files, place = list(job.files_written()), Path(destination)
     return Conversion(
-        destination=place if split is None else place.with_name(files[0].name),
+        destination=made.place if split is None else made.beside(written.name),
         to=job.target.name,
         mix=job.origin.mix,
         mix_is_changed=job.origin.is_changed,
@@ -317,7 +324,7 @@ def convert(
         missed=tuple(totals.missed),
         underflows=tuple(totals.underflows),
         weights=totals.weights,
-        bytes=_size(files),
+        bytes=written.bytes,
         bits_per_weight=totals.bits_per_weight,
         model_bits_per_weight=_bits_of_all(totals, left),
         relative_error=totals.relative_error,
@@ -381,30 +388,31 @@ def plan(
     >>> planned.layers[0].settings.group_size
     32
     """
-    request = Request(
-        source=source,
-        destination=destination,
-        to=to,
-        said=said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
-        recipe=recipe,
-        bits_per_weight=bits_per_weight,
-        size=size,
-        split=split,
-        quality_floor=quality_floor,
-        double=arguments.boolean("double", double),
-        pre_tokenizer=pre_tokenizer,
-        importance=importance,
-        rescale=rescale,
-        threads=threads,
-        engine=engine,
-        address=address,
-        max_memory=max_memory,
-        continue_on_error=continue_on_error,
-        overwrite=overwrite,
-    )
-    job = prepare(request, lambda place: resume and is_complete(place))
-    before = job.continued() if resume else None
-    fitted, failed = job.fitted(Meter(weights_bytes(job.source), progress))
+    with landing(destination) as made:
+        request = Request(
+            source=source,
+            landing=made,
+            to=to,
+            said=said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
+            recipe=recipe,
+            bits_per_weight=bits_per_weight,
+            size=size,
+            split=split,
+            quality_floor=quality_floor,
+            double=arguments.boolean("double", double),
+            pre_tokenizer=pre_tokenizer,
+            importance=importance,
+            rescale=rescale,
+            threads=threads,
+            engine=engine,
+            address=address,
+            max_memory=max_memory,
+            continue_on_error=continue_on_error,
+            overwrite=overwrite,
+        )
+        job = prepare(request, lambda place: resume and is_complete(place))
+        before = job.continued() if resume else None
+        fitted, failed = job.fitted(Meter(weights_bytes(job.source), progress))
     layers = [
         replace(layer, rule=before_fitting.rule)
         for layer, before_fitting in zip(
@@ -414,7 +422,7 @@ def plan(
     left = job.unquantized(failed)
     decoded = decoded_from(job.source, layers)
     return ConversionPlan(
-        job.destination,
+        job.landing.place,
         job.target.name,
         job.origin.mix,
         job.origin.is_changed,
@@ -431,7 +439,3 @@ def _bits_of_all(totals: Totals, left: Sequence[UnquantizedTensor]) -> float:
     kept = [tensor for tensor in left if tensor.kept]
     bits = totals.stored_bits + 8 * sum(tensor.kept_bytes for tensor in kept)
     return bits / max(totals.weights + sum(math.prod(tensor.shape) for tensor in kept), 1)
-
-
-def _size(files: Iterable[Path]) -> int:
-    return sum(file.stat().st_size for file in files if file.is_file())

@@ -12,7 +12,7 @@ from pyarrowquant.formats._outputs import check_replaceable
 from pyarrowquant.formats.tables import TABLES
 from pyarrowquant.reading.location import check_name
 
-_OF_MODELS = (".safetensors", ".parquet", ".arrow")  # one of which is in a folder that we wrote
+OF_MODELS = (".safetensors", ".parquet", ".arrow")  # one of which is in a folder that we wrote
 # What is written into a model's folder, and replaced there; all else may be the model's.
 _WRITTEN = (*TABLES, ".gguf", ".onnx", ".safetensors", ".html")
 
@@ -23,15 +23,18 @@ def _refuse_stream(path: Path) -> None:
         raise UsageError("'-' as a destination is not standard output; give the name of a file")
 
 
-def format_of(path: Path, chosen: str | None, suffixes: dict[str, str]) -> str:
-    """Return the format by its name, or by the path's suffix."""
+def format_of(
+    path: Path, chosen: str | None, suffixes: dict[str, str], shown: str | None = None
+) -> str:
+    """Return the format by its name, or by the path's suffix; messages may call it otherwise."""
     _refuse_stream(path)
     if chosen is not None:
         return chosen
     if path.suffix.lower() in suffixes:
         return suffixes[path.suffix.lower()]
+    known = ", ".join(suffixes)
     raise UsageError(
-        f"'{path}' has no suffix that says its format. Use to=, or one of {', '.join(suffixes)}"
+        f"'{shown or path}' has no suffix that says its format. Use to=, or one of {known}"
     )
 
 
@@ -86,7 +89,7 @@ def check_destination(
             "name"
         )
     if folder:
-        check_replaceable(path, written(), _OF_MODELS)
+        check_replaceable(path, written(), OF_MODELS)
 
 
 def _is_around(folder: Path) -> bool:

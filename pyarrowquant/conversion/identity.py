@@ -26,7 +26,7 @@ def source_files(model: Model) -> list[dict[str, Any]]:
     infos = model.location.filesystem.get_file_info([file.path for file in files])
     return [
         {
-            "name": info.base_name,
+            "name": file.name,
             "bytes": info.size,
             "modified": info.mtime_ns,
             "ends": _digest_of_ends(file),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.engines import Engine, LocalEngine
 from pyarrowquant.conversion.identity import source_files
 from pyarrowquant.conversion.interrupted import Continued, continued
+from pyarrowquant.conversion.landing import Landing
 from pyarrowquant.conversion.measuring import Measuring
 from pyarrowquant.conversion.parts import Done
 from pyarrowquant.conversion.planning import planned
@@ -38,6 +39,8 @@ from pyarrowquant.conversion.size import FileSize
 from pyarrowquant.conversion.source import weights_bytes as bytes_of_model
 from pyarrowquant.conversion.splitting import OutputFile, choices_of
 from pyarrowquant.conversion.stage import Run
+from pyarrowquant.conversion.stored_results import StoredResults
+from pyarrowquant.conversion.stored_work import StoredWork, continued_in_store
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import (
     UnquantizedTensor,
@@ -51,6 +54,7 @@ from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._fused import sets_of
 from pyarrowquant.formats._gguf_split import parts_beside
 from pyarrowquant.formats._origin import Origin
+from pyarrowquant.formats._outline import OutlinedFile
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.budget import BitsPerWeight, Budget
 from pyarrowquant.recipes.fitting import check_budget, chosen, to_measure
@@ -58,6 +62,23 @@ from pyarrowquant.recipes.measuring import Costs
 from pyarrowquant.recipes.plan import wider
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of, plan_layer
 from pyarrowquant.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a run has written.
+
+    Attributes
+    ----------
+    totals : Totals
+    name : str
+        Of the output; of one that is split the first file's.
+    bytes : int
+    """
+
+    totals: Totals
+    name: str
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -71,7 +92,8 @@ class Job:
         The source.
     files : list of Path
         What is read, and so must not be replaced.
-    destination : Path
+    landing : Landing
+        Of the destination.
     folder : bool
         Whether the destination is a folder.
     settings : Settings
@@ -94,7 +116,7 @@ class Job:
     view: View
     viewed: Viewed
     files: list[Path]
-    destination: Path
+    landing: Landing
     folder: bool
     settings: Settings
     recipe: Recipe | None
@@ -117,10 +139,10 @@ class Job:
     def target(self) -> Format:
         return self.view.target
 
-    def run(self, resume: bool, tell: Callable[[Step], object] | None) -> Totals:
+    def run(self, resume: bool, tell: Callable[[Step], object] | None) -> Written:
         """Do it all, or what an interrupted run of the same job has left to do."""
         meter = Meter(bytes_of_model(self.source), tell)
-        with Work(self.destination, self._identity(), resume) as work:
+        with self._work(resume) as work:
             totals = Totals.from_dict(work.totals) if work.is_complete else Totals()
             if not work.is_complete:
                 quantized = {layer.name for layer in self.layers if layer.settings is not None}
@@ -138,17 +160,23 @@ class Job:
                 if isinstance(self.budget, FileSize):
                     self.budget.check(output.stat().st_size)
                 work.complete(totals.to_dict())
-            with unhindered():
+            # What is sent to a store may take long, and is not broken by an interrupt.
+            with unhindered() if self.landing.store is None else nullcontext():
                 work.publish(self.overwrite, self._check_replaced, self._data_of)
-        return totals
+            written = self._written(work)
+        return Written(totals, *written)
 
     def split_files(self, layers: Sequence[PlannedLayer]) -> tuple[OutputFile, ...]:
         """List the files that the output is split into, if it is and layers are such."""
         if self.origin.split is None:
             return ()
+        return tuple(OutputFile(file.name, file.size) for file in self.files_of(layers))
+
+    def files_of(self, layers: Sequence[PlannedLayer]) -> Sequence[OutlinedFile]:
+        """List the files that get what layers become."""
         layouts = [layout for layer in layers if (layout := layout_of(layer))]
         outline = self.target.outline(layouts, self.source, self.settings, self.origin)
-        return tuple(OutputFile(file.name, file.size) for file in outline.files)
+        return outline.files
 
     def check_split(self) -> None:
         """Raise where a tensor may get a type for which a file of the split has no room.
@@ -163,11 +191,28 @@ class Job:
             return layer
         return replace(layer, settings=self._widened(layer.settings, layer.shape)[-1])
 
-    def files_written(self) -> Iterable[Path]:
-        """List what has been written."""
-        if self.origin.split is None:
-            return self.target.files(self.destination)
-        return parts_beside(self.destination, self.origin.split.name)
+    @property
+    def destination(self) -> Path:
+        """Where the output is made."""
+        return self.landing.path
+
+    def _work(self, resume: bool) -> Work:
+        if self.landing.store is None:
+            return Work(self.destination, self._identity(), resume)
+        return StoredWork(self.landing, self._identity(), resume, self.folder, self.overwrite)
+
+    def _written(self, work: Work) -> tuple[str, int]:
+        """Return the name of the output, of one that is split the first file's, and its bytes."""
+        if isinstance(work, StoredWork):
+            sizes = {name: stamp.bytes for name, stamp in work.files.items()}
+        elif self.origin.split is None:
+            files = self.target.files(self.destination)
+            sizes = {str(file): file.stat().st_size for file in files if file.is_file()}
+        else:
+            parts = parts_beside(self.destination, self.origin.split.name)
+            sizes = {part.name: part.stat().st_size for part in parts}
+        name = self.destination.name if self.origin.split is None else min(sizes)
+        return name, sum(sizes.values())
 
     def _data_of(self, path: Path) -> set[str]:
         """Return the names of files that go with what is replaced."""
@@ -187,6 +232,8 @@ class Job:
 
     def continued(self) -> Continued | None:
         """Return what an interrupted run of the same job has left to go on from."""
+        if self.landing.store is not None:
+            return continued_in_store(self.landing, self._identity())
         return continued(self.destination, self._identity(), self._are_placed)
 
     @property
@@ -338,6 +385,8 @@ class Job:
             return KeptResults(work, partial(self._write, recipe))
         layers = self._layouts(recipe)
         outline = self.target.outline(layers, self.source, self.settings, self.origin)
+        if isinstance(work, StoredWork):
+            return StoredResults(work, outline, self.folder)
         return PlacedResults(work, outline, self.folder)
 
     def _layouts(self, recipe: Recipe | None) -> list[PlannedLayout]:
@@ -365,10 +414,7 @@ class Job:
     def _take(
         self, outcomes: Iterable[Outcome], output: ResultsOfRun, recipe: Recipe | None, done: Done
     ) -> None:
-        """Put what is left of the source to the output, as it is quantized.
-
-        While the results of a batch are written the next one is quantized.
-        """
+        """Put what is left of the source to the output, as it is quantized."""
         count, read, totals = done.batches, done.read, done.totals
         dtype = self.target.scale_dtype(self.source, self.settings)
 
@@ -384,15 +430,12 @@ class Job:
                 totals.add(results, self._stored_bits(results, recipe))
                 output.add(results, Done(count, read, totals))
 
-        with ThreadPoolExecutor(1) as other:
-            added: Future[None] | None = None
+        if self.landing.store is None:
+            _each_beside(add, outcomes)
+        else:  # an interrupt does not wait until a file is sent
             for outcome in outcomes:
-                if added is not None:
-                    added.result()
-                added = other.submit(add, outcome)
-                del outcome  # which is to go when it is added
-            if added is not None:
-                added.result()
+                add(outcome)
+                del outcome  # before the next batch is quantized
         if totals.layers == 0:
             raise ValueError(
                 f"{self.source.location}: no layer was quantized: all failed, or are left out, as "
@@ -422,3 +465,16 @@ class Job:
         if self.folder:
             output.mkdir()
         outline.write(output, packed)
+
+
+def _each_beside(add: Callable[[Outcome], None], outcomes: Iterable[Outcome]) -> None:
+    """Add each outcome in another thread, while the next one is made."""
+    with ThreadPoolExecutor(1) as other:
+        added: Future[None] | None = None
+        for outcome in outcomes:
+            if added is not None:
+                added.result()
+            added = other.submit(add, outcome)
+            del outcome  # which is to go when it is added
+        if added is not None:
+            added.result()

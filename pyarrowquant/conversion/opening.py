@@ -12,10 +12,12 @@ from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.noted import check_length
 from pyarrowquant.conversion.options import Options
 from pyarrowquant.conversion.request import Request
-from pyarrowquant.conversion.source import files_of, is_local, local_path
+from pyarrowquant.conversion.source import files_of, local_path
 from pyarrowquant.conversion.splitting import parts_for
+from pyarrowquant.conversion.stored_destination import check_stored
 from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.conversion.whole import check_whole
+from pyarrowquant.reading.location import shown_uri
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.named import file_of
 
@@ -54,7 +56,7 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
         only has to give its place.
     """
     target, split = options.target, options.split
-    source, destination = local_path(os.fspath(request.source)), Path(request.destination)
+    source, destination = local_path(os.fspath(request.source)), request.landing.path
     view = View(source, target, request.rescale, request.pre_tokenizer)
     model = view.open()
     files = [*files_of(model), *file_of(request.recipe), *file_of(request.importance)]
@@ -62,18 +64,17 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
         written = partial(target.copied_files, model)
         for path in [destination] if split is None else parts_for(destination, split):
             check_destination(path, request.overwrite, options.folder, files, written)
+        if request.landing.store is not None:
+            check_stored(
+                request.landing.store, request.overwrite, options.folder, split, model, written
+            )
     target.check_destination(destination)
     check_length(options.place)
-    if target.copies_files and model.folder is not None and not is_local(model):
-        raise ValueError(
-            f"'{source}' lies elsewhere, and to={target.name!r} takes all files of its folder "
-            "along. Download the folder first"
-        )
     check_whole(model, target)
     viewed = view.of(model)
     if split is not None and target.default_mix(viewed.model) is None:
         raise ValueError(
-            f"'{view.source}': split= is for GGUF models and Hugging Face folders, as it takes a "
-            "model to load parts. Leave it out"
+            f"'{shown_uri(view.source)}': split= is for GGUF models and Hugging Face folders, as "
+            "it takes a model to load parts. Leave it out"
         )
     return Opened(view, viewed, files)

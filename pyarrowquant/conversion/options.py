@@ -61,8 +61,8 @@ class Options:
 
 def checked_options(request: Request) -> Options:
     """Check what a request says; raise where it contradicts itself or the format."""
-    destination = Path(request.destination)
-    target = _target(request, destination)
+    destination = request.landing.path
+    target = _target(request)
     said = request.said
     if target.usual.encoding != INTEGER:  # the only one that it has
         said = {"encoding": target.usual.encoding, **said}
@@ -96,8 +96,8 @@ def checked_options(request: Request) -> Options:
     return Options(target, said, place, folder, split, size, budget, floor, bound)
 
 
-def _target(request: Request, destination: Path) -> Format:
-    kind = format_of(destination, request.to, SUFFIXES)
+def _target(request: Request) -> Format:
+    kind = format_of(request.landing.path, request.to, SUFFIXES, str(request.landing))
     if kind not in FORMATS:
         raise UsageError(f"to={kind!r} must be one of {', '.join(FORMATS)}")
     return FORMATS[kind].doubled() if request.double else FORMATS[kind]

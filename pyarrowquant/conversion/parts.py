@@ -41,14 +41,26 @@ class Done:
     @classmethod
     def from_json(cls, text: str | bytes) -> Done:
         """Return what `to_json` was called of."""
-        said: dict[str, Any] = json.loads(text)
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, said: dict[str, Any]) -> Done:
+        """Return what `to_dict` was called of."""
         for name in ("batches", "read"):
             if not isinstance(said[name], int) or said[name] < 0:
                 raise ValueError(f"{name} is {said[name]!r}")
         return cls(said["batches"], said["read"], Totals.from_dict(said["totals"]))
 
     def to_json(self) -> str:
-        return json.dumps({**vars(self), "totals": self.totals.to_dict()})
+        return json.dumps(self.to_dict())
+
+    def copy(self) -> Done:
+        """Return the same, which does not change with the totals of a run that goes on."""
+        return Done.from_dict(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what makes the same again, for JSON."""
+        return {**vars(self), "totals": self.totals.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,11 @@ class Part:
 
     results: pa.RecordBatch
     done: Done
+
+
+def part_file(number: int) -> str:
+    """Return the name of a part, of which the first one has the number 1."""
+    return f"{number:08d}.arrow"
 
 
 def parts_in(folder: Path) -> list[Path]:
@@ -97,7 +114,7 @@ def last_placed(folder: Path) -> Done | None:
         raise damaged(file, error) from error
 
 
-def damaged(file: Path, error: Exception) -> WorkError:
+def damaged(file: Path | str, error: Exception) -> WorkError:
     return WorkError(
         f"'{file}' of an earlier run is damaged ({error}). Without resume=True, a new run begins"
     )

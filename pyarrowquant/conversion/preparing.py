@@ -12,8 +12,9 @@ from pyarrowquant.conversion.checks import (
     check_file_names,
     check_names,
     check_room,
+    check_room_on_the_way,
     check_sizes,
-    copied_files,
+    copied_bytes,
 )
 from pyarrowquant.conversion.choosing import Choice, choice
 from pyarrowquant.conversion.engines import engine_named
@@ -92,7 +93,7 @@ def prepare(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Job:
     check_file_names(target.file_names(model) if options.folder else ())
     check_names(target, layers, left)
     check_sizes(layers)
-    copied = copied_files(target, model)
+    copied = copied_bytes(target, model)
     is_rescaled = source.source.rescaled is not None
     origin = Origin(chosen.mix, chosen.mix_is_changed, importance, is_rescaled, options.split)
     budget: Budget | None = options.budget
@@ -104,12 +105,14 @@ def prepare(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Job:
             chosen, budget = replace(chosen, recipe=largest), None
     placed = are_placed(target, model, request.continue_on_error, request.quality_floor is not None)
     place = options.place
-    check_room(target, layers, left, model, copied, budget, placed, place, folder_of(place))
+    leaves = placed and request.landing.store is not None and (options.folder or options.split)
+    if not leaves:
+        check_room(target, layers, left, model, copied, budget, placed, place, folder_of(place))
     job = Job(
         viewed=source.source,
         view=source.view,
         files=source.files,
-        destination=place,
+        landing=request.landing.at(place),
         folder=options.folder,
         settings=chosen.settings,
         recipe=chosen.recipe,
@@ -124,6 +127,8 @@ def prepare(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Job:
         overwrite=request.overwrite,
     )
     job.check_split()
+    if leaves and budget is None:
+        check_room_on_the_way(job.files_of(layers), place)
     return job
 
 

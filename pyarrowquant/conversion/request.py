@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyarrowquant._core.settings import SettingOverrides
+from pyarrowquant.conversion.landing import Landing
 from pyarrowquant.recipes.recipe import SaidRecipe
 
 Path = str | os.PathLike[str]
@@ -18,12 +19,14 @@ class Request:
 
     Attributes
     ----------
+    landing : Landing
+        Of the destination.
     said : SettingOverrides
         The settings of layers that are given.
     """
 
     source: Path
-    destination: Path
+    landing: Landing
     to: str | None
     said: SettingOverrides
     recipe: SaidRecipe | None

@@ -54,6 +54,7 @@ from pyarrowquant.conversion.parts import (
     done_file,
     last_part,
     last_placed,
+    part_file,
     parts_in,
     read_part,
 )
@@ -64,7 +65,7 @@ from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.formats._outputs import check_room
 from pyarrowquant.recipes.recipe import Recipe
 
-_RECIPE = "recipe.json"
+RECIPE = "recipe.json"
 
 
 class Work:
@@ -147,6 +148,11 @@ class Work:
         return totals
 
     @property
+    def kept_in(self) -> str:
+        """Where what is done stays."""
+        return str(self._folder)
+
+    @property
     def output(self) -> Path:
         """The path of the output; more files of it may lie beside that."""
         return output_in(self._folder) / self._destination.name
@@ -164,7 +170,7 @@ class Work:
 
     def fitted(self) -> tuple[Recipe, list[LayerError]] | None:
         """Return the recipe that was fitted before the run was interrupted, and what failed."""
-        file = self._folder / _RECIPE
+        file = self._folder / RECIPE
         if not file.exists():
             return None
         refuse_others(file)
@@ -177,7 +183,7 @@ class Work:
 
     def keep_fitted(self, recipe: Recipe, failed: Sequence[LayerError]) -> None:
         errors = [asdict(error) for error in failed]
-        self._write(_RECIPE, json.dumps({"recipe": recipe.to_dict(), "failed": errors}))
+        self._write(RECIPE, json.dumps({"recipe": recipe.to_dict(), "failed": errors}))
 
     def done_in_parts(self) -> Done | None:
         """Return how far the parts are, if there are any."""
@@ -196,11 +202,12 @@ class Work:
         """Keep results on the disk as a part."""
         self._count += 1
         with (
-            placed(self._folder / f"{self._count:08d}.arrow") as temporary,
+            placed(self._folder / part_file(self._count)) as temporary,
             pa.OSFile(str(temporary), "wb") as sink,
             pa.ipc.new_file(sink, results.schema) as writer,
         ):
             writer.write_batch(results, custom_metadata={"part": done.to_json()})
+        self._noted(self._folder / part_file(self._count))
 
     def note_done(self, done: Done) -> None:
         """Note how far the run is, of which all results are on the disk in their places."""
@@ -326,8 +333,8 @@ class Work:
             keep = self._is_of_use()
             self._end(keep)
             if keep and error is not None:
-                _warn(
-                    f"What is done stays in '{self._folder}'. resume=True continues it; a run "
+                warn(
+                    f"What is done stays in '{self.kept_in}'. resume=True continues it; a run "
                     "without it begins anew"
                 )
 
@@ -339,7 +346,7 @@ class Work:
                 if not keep:
                     remove_folder(self._folder, self._lock)
             except OSError as error:
-                _warn(f"'{self._folder}' could not be removed: {error.strerror}")
+                warn(f"'{self._folder}' could not be removed: {error.strerror}")
 
     def _is_of_use(self) -> bool:
         """Whether another run can go on from what is there."""
@@ -356,6 +363,10 @@ class Work:
     def _write(self, name: str, text: str) -> None:
         with placed(self._folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
+        self._noted(self._folder / name)
+
+    def _noted(self, file: Path) -> None:
+        """Keep a file of the folder elsewhere, too, where that is where a run goes on from."""
 
 
 def _made_meanwhile(target: Path) -> FileExistsError:
@@ -364,5 +375,6 @@ def _made_meanwhile(target: Path) -> FileExistsError:
     )
 
 
-def _warn(message: str) -> None:
+def warn(message: str) -> None:
+    """Warn of what a user may want to do something about."""
     warnings.warn(message, UserWarning, stacklevel=users_level())

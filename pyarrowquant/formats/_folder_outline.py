@@ -10,7 +10,8 @@ from typing import Any
 from pyarrowquant._core.layout import Coded
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._layers import Names, Results
-from pyarrowquant.formats._model_folder import ModelFolder, copy_files, kept_entry
+from pyarrowquant.formats._model_folder import ModelFolder, kept_entry
+from pyarrowquant.formats._other_files import copy_files
 from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._outputs import OutputFolder
 from pyarrowquant.formats._safetensors import Entry, outlined
@@ -61,7 +62,7 @@ def folder_outline(
             index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
             _write_json(folder / INDEX, index)
         _write_json(folder / CONFIG, {**source.config, "quantization_config": config})
-        copy_files(source.other_files(), source.path, folder)
+        copy_files(source.other_files(), source.location, folder)
 
     return Outline(files, finish)
 
@@ -85,7 +86,9 @@ def write_folder(
         Returns the outline of layers.
     """
     with (
-        OutputFolder(folder, overwrite, source.path, set(source.other_files())) as output,
+        OutputFolder(
+            folder, overwrite, Path(source.location.path), set(source.other_files())
+        ) as output,
         LayersByName(results, output.temporary) as layers,
     ):
         outline_of(layers).write(output.temporary, layers, layers.forget_pages)

@@ -63,7 +63,7 @@ class Format(ABC):
     kept : tuple of Rule
         For layers that it does not quantize: they stay as they are.
     copies_files : bool
-        Whether other files of a model's folder go along, which must be on this machine.
+        Whether other files of a model's folder go along.
     short_groups : tuple of int or None
         Numbers of columns of rows that are shorter than a group; None for any.
     reserved_names : frozenset of str

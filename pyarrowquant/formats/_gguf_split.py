@@ -27,6 +27,12 @@ def is_part(name: str) -> bool:
     return _PART.fullmatch(name) is not None
 
 
+def is_part_of(name: str, other: str) -> bool:
+    """Whether a file has the name of a part that another one is named after, too."""
+    parts = _PART.fullmatch(name), _PART.fullmatch(other)
+    return None not in parts and len({found[1] for found in parts if found}) == 1
+
+
 def part_name(name: str, number: int, count: int) -> str:
     """Return the name of one of the parts, which are counted from 1 on."""
     return f"{name}-{number:05d}-of-{count:05d}.gguf"

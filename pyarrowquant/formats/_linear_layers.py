@@ -23,7 +23,7 @@ NO_LINEAR_LAYERS = (NO_MATRIX, NO_WEIGHT, *map(_not_linear, NOT_LINEAR))
 
 def model_dtype(source: ModelFolder) -> str:
     """Return the dtype of the model, or raise where transformers loads nothing of it packed."""
-    config = source.path / "config.json"
+    config = source.location.within("config.json")
     source.model.refuse_quantized()
     refuse_conv1d(source.config, config, "transformers loads packed Linear layers only")
     if source.dtype not in DTYPES:
@@ -47,9 +47,10 @@ def linear_problem(layer: Coded, source: ModelFolder | None) -> str | None:
         return "its name does not end with '.weight'"
     if source is not None:
         if layer.name not in source.tensors:
-            return f"the model '{source.path}' has no tensor of this name"
+            return f"the model '{source.location}' has no tensor of this name"
         if layer.shape != (shape := source.tensors[layer.name].shape):
-            return f"shape {list(layer.shape)}, in the model '{source.path}' it is {list(shape)}"
+            place = source.location
+            return f"shape {list(layer.shape)}, in the model '{place}' it is {list(shape)}"
     if problem := layer.matrix_problem():
         return problem
     if any(rule.matches(layer.name, layer.shape) for rule in NOT_LINEAR):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import os
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 
 from pyarrowquant._core.cells import Bytes
 from pyarrowquant.formats._layers import rounded
+from pyarrowquant.formats._other_files import other_files
 from pyarrowquant.formats._safetensors import Entry
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.location import check_size, locate
@@ -24,38 +23,13 @@ from pyarrowquant.reading.safetensors import DTYPES, SINGLE, Shard, ShardedModel
 from pyarrowquant.reading.tensors import CodedTensor, MadeTensor, Tensor, decoded_bytes
 
 _PIECE = 1 << 24
-_POINTER_BYTES = range(100, 1024)  # of a pointer of git-lfs
-# Weights, which would be loaded in place of the written ones or take their room.
-_WEIGHTS = (
-    "*.safetensors",
-    "*.bin",
-    "*.pt",
-    "*.pth",
-    "*.ckpt",
-    "*.gguf",
-    "*.ggml",
-    "*.onnx",
-    "*.onnx_data",
-    "*.onnx.data",
-    "*.h5",
-    "*.msgpack",
-    "*.npz",
-    "*.ot",
-    "*.tflite",
-    "*.parquet",
-    "*.arrow",
-    "*.feather",
-    "consolidated*",
-    "*.index.json",
-)
-
 _NEEDED = (
     f"Give the folder of a Hugging Face model, which has {CONFIG}, the tokenizer and the weights"
 )
 
 
 class ModelFolder:
-    """A model in a folder of this machine, with its config.json; files are only read.
+    """A model in a folder, with its config.json; files are only read.
 
     Parameters
     ----------
@@ -72,8 +46,9 @@ class ModelFolder:
     def __init__(self, model: Model) -> None:
         assert isinstance(model, ShardedModel)  # as all folders are
         self.model = model
-        self.path = Path(model.location.path)
-        _check_folder(self.path)
+        self.location = model.location
+        if model.folder != model.location:
+            raise (_not_a_folder if model.location.is_file() else _without_config)(self.location)
         self.config = model.config or {}
         self.shards = model.shards
 
@@ -94,32 +69,7 @@ class ModelFolder:
 
     def other_files(self) -> list[Path]:
         """List what belongs to the model beside its weights and config.json, as relative paths."""
-        return other_files(self.path, self.shards)
-
-
-def other_files(folder: Path, shards: Iterable[Shard]) -> list[Path]:
-    """List what belongs to a model beside its weights and config.json, as relative paths."""
-    taken = {CONFIG, *(shard.location.name for shard in shards)}
-    found: list[Path] = []
-    around = (Path(os.path.realpath(folder)),)
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        _refuse_dangling(path)
-        if path.is_file() and path.name not in taken and not _is_weights(path):
-            found.append(path)
-        elif path.is_dir():
-            inner = sorted(_files_in(path, around))
-            if not any(map(_is_weights, inner)):  # else it is another model
-                found += inner
-    return [path.relative_to(folder) for path in found]
-
-
-def copy_files(paths: Iterable[Path], source: Path, folder: Path) -> None:
-    """Copy files by their paths, which are relative to the folders."""
-    for path in paths:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / path, folder / path)
+        return other_files(self.location, self.shards)
 
 
 def open_folder(path: str | os.PathLike[str]) -> ModelFolder:
@@ -132,51 +82,22 @@ def open_folder(path: str | os.PathLike[str]) -> ModelFolder:
     ValueError
         A file is damaged, or there are no tensors.
     """
-    _check_folder(Path(path))
+    place = Path(path)
+    if not place.exists():
+        raise FileNotFoundError(f"No such folder: '{place}'. {_NEEDED}")
+    if not place.is_dir():
+        raise _not_a_folder(place)
+    if not (place / CONFIG).is_file():
+        raise _without_config(place)
     return ModelFolder(open_model(locate(path, None)))
 
 
-def _check_folder(path: Path) -> None:
-    if not path.exists():
-        raise FileNotFoundError(f"No such folder: '{path}'. {_NEEDED}")
-    if not path.is_dir():
-        raise NotADirectoryError(f"'{path}' is a file. {_NEEDED}")
-    if not (path / CONFIG).is_file():
-        raise FileNotFoundError(f"'{path}' has no {CONFIG}. {_NEEDED}")
+def _not_a_folder(path: object) -> NotADirectoryError:
+    return NotADirectoryError(f"'{path}' is a file. {_NEEDED}")
 
 
-def _refuse_dangling(path: Path) -> None:
-    """Raise where a link leads to nothing: a file of the model is missing."""
-    if path.is_symlink() and not path.exists():
-        raise FileNotFoundError(f"'{path}' is a link to '{path.readlink()}', which does not exist")
-
-
-def _files_in(folder: Path, around: tuple[Path, ...]) -> Iterator[Path]:
-    """Give the files of a folder that lies in these, as links lead."""
-    real = Path(os.path.realpath(folder))
-    if real in around:
-        raise ValueError(
-            f"'{folder}' is a link that leads back to '{real}', which has it. Remove it"
-        )
-    for path in folder.iterdir():
-        _refuse_dangling(path)
-        if path.is_file():
-            yield path
-        elif path.is_dir():
-            yield from _files_in(path, (*around, real))
-
-
-def check_usable(path: Path) -> None:
-    """Raise where a file cannot be read, or is a pointer of git-lfs to another."""
-    if not os.access(path, os.R_OK):
-        raise PermissionError(f"'{path}' may not be read, and belongs to the model")
-    if path.stat().st_size in _POINTER_BYTES:
-        with locate(path, None).open():  # which refuses pointers
-            pass
-
-
-def _is_weights(path: Path) -> bool:
-    return any(fnmatch.fnmatchcase(path.name.lower(), weights) for weights in _WEIGHTS)
+def _without_config(path: object) -> FileNotFoundError:
+    return FileNotFoundError(f"'{path}' has no {CONFIG}. {_NEEDED}")
 
 
 def pieces_of(shard: Shard, tensor: Tensor) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -99,6 +99,15 @@ class OutlinedFile:
             end = begin + region.size
         return self._aligned(end)
 
+    def begin(self, output: Path) -> None:
+        """Write all that needs no results to a file that is not there yet."""
+        with self.path(output).open("xb") as file:
+            file.write(self.header)
+            for begin, region in self.places():
+                if isinstance(region, KnownRegion):
+                    _fill(file, begin, region, region.pieces())
+            file.truncate(self.size)
+
     def extend(self, output: Path, count: int) -> None:
         """Write all but the first regions, which need no results, to a file that has these."""
         with self.path(output).open("r+b") as file:
@@ -135,12 +144,7 @@ class Outline:
             A folder that is there, or the name of the file.
         """
         for outlined in self.files:
-            with outlined.path(output).open("xb") as file:
-                file.write(outlined.header)
-                for begin, region in outlined.places():
-                    if isinstance(region, KnownRegion):
-                        _fill(file, begin, region, region.pieces())
-                file.truncate(outlined.size)
+            outlined.begin(output)
 
     def has_begun(self, output: Path) -> bool:
         """Whether all files that `begin` makes are there, and no links to others."""
@@ -196,9 +200,24 @@ class Places:
         """The names of all layers, in the order of the files."""
         return self._of_layers.keys()
 
-    def fill(self, layer: Packed) -> Iterable[Path]:
-        """Write what is made of a layer to its places; return the files."""
-        files = self._of_layers[layer.name]
+    def files_of(self, name: str) -> Iterable[Path]:
+        """The files that have something of a layer."""
+        return self._of_layers[name].keys()
+
+    def fill(self, layer: Packed, left_out: Collection[Path] = ()) -> Iterable[Path]:
+        """Write what is made of a layer to its places; return the files.
+
+        Parameters
+        ----------
+        layer : Packed
+        left_out : collection of Path
+            Files that have it already.
+        """
+        files = {
+            path: places
+            for path, places in self._of_layers[layer.name].items()
+            if path not in left_out
+        }
         for path, places in files.items():
             with path.open("r+b") as file:
                 for begin, region in places:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -311,26 +311,40 @@ def check_replaceable(folder: Path, written: Collection[Path], suffixes: Sequenc
         Of files of weights, one of which must be there.
     """
     paths = list(folder.iterdir())
-    if not any(path.name == "config.json" or path.suffix in suffixes for path in paths):
-        files = ", ".join(f"*{suffix}" for suffix in suffixes)
-        raise FileExistsError(
-            f"'{folder}' has no model, neither config.json nor {files}, so it is not replaced. "
-            "Give another name, or remove it"
-        )
+    check_any_of_model(str(folder), [path.name for path in paths], suffixes)
     for path in paths:
         if path.is_dir():
             replaced = path.name != ".git" and (
                 is_abandoned(path) or _is_written(path, folder, written)
             )
         else:
-            replaced = path.name.endswith((*_OF_MODELS, *suffixes)) or Path(path.name) in written
-            replaced = replaced or path.name == _DS_STORE or is_companion(path.name)
+            replaced = is_replaceable(path.name, written, suffixes)
         if not replaced:
             kind = "the folder " if path.is_dir() else ""
-            raise FileExistsError(
-                f"'{folder}' has {kind}'{path.name}', which would be lost, so it is not "
-                "replaced. Give another name, or remove it"
-            )
+            raise would_be_lost(str(folder), f"{kind}'{path.name}'")
+
+
+def check_any_of_model(folder: str, names: Iterable[str], suffixes: Sequence[str]) -> None:
+    """Raise where none of the files of a folder are of a model."""
+    if not any(name == "config.json" or Path(name).suffix in suffixes for name in names):
+        files = ", ".join(f"*{suffix}" for suffix in suffixes)
+        raise FileExistsError(
+            f"'{folder}' has no model, neither config.json nor {files}, so it is not replaced. "
+            "Give another name, or remove it"
+        )
+
+
+def is_replaceable(name: str, written: Collection[Path], suffixes: Sequence[str]) -> bool:
+    """Whether a file in a folder is of a model, or written anew, or nothing that is missed."""
+    replaced = name.endswith((*_OF_MODELS, *suffixes)) or Path(name) in written
+    return replaced or name == _DS_STORE or is_companion(name)
+
+
+def would_be_lost(folder: str, what: str) -> FileExistsError:
+    return FileExistsError(
+        f"'{folder}' has {what}, which would be lost, so it is not replaced. Give another name, or "
+        "remove it"
+    )
 
 
 def _is_written(subfolder: Path, folder: Path, written: Collection[Path]) -> bool:

@@ -48,11 +48,10 @@ from pyarrowquant.formats._mlx_stacks import (
     stack_of,
 )
 from pyarrowquant.formats._model_folder import (
-    copy_files,
     kept_entry,
-    other_files,
 )
 from pyarrowquant.formats._origin import Origin
+from pyarrowquant.formats._other_files import copy_files, other_files
 from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._outputs import OutputFolder, Outputs, clear_abandoned
 from pyarrowquant.formats._safetensors import RESERVED
@@ -344,7 +343,7 @@ class Mlx(Format):
 
         def finish(folder: Path) -> None:
             _write_config(folder / CONFIG, {**config, **said})
-            copy_files(self.other_files(model), Path(source.path), folder)
+            copy_files(self.other_files(model), source, folder)
 
         return Outline([file], finish)
 
@@ -365,7 +364,7 @@ class Mlx(Format):
         if model.folder is None or not isinstance(model, ShardedModel):
             return []
         written = (_MODEL, CONFIG)
-        found = other_files(Path(model.folder.path), model.shards)
+        found = other_files(model.folder, model.shards)
         return [path for path in found if str(path) not in written]
 
     def copied_files(self, model: Model) -> Collection[Path]:

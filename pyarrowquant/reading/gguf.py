@@ -1,4 +1,4 @@
-"""GGUF models of this machine: their tensors, and all that they say beside them."""
+"""GGUF models: their tensors, and all that they say beside them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from pyarrow import fs
 
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Floats
@@ -34,8 +33,6 @@ def import_gguf(doing: str) -> Any:
 
 def open_header(location: Location) -> Header:
     """Read the header of a model in one file; what cannot be read is an error."""
-    if not isinstance(location.filesystem, fs.LocalFileSystem):
-        raise ValueError(f"{location}: GGUF is read from files of this machine only; download it")
     gguf = import_gguf("Reading")
     types = {
         int(type_): (str(type_.name), int(block), int(block_bytes))

@@ -60,7 +60,7 @@ class Location:
     files: OpenFiles | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
-        return self.path
+        return shown_uri(self.path)
 
     @property
     def name(self) -> str:
@@ -105,6 +105,22 @@ class Location:
     def exists(self) -> bool:
         return bool(self._info().type == fs.FileType.File)
 
+    @property
+    def size(self) -> int:
+        """The bytes of a file."""
+        return int(self._info().size)
+
+    def names_within(self) -> list[str]:
+        """Return the names of all files in this folder and its subfolders, relative to it."""
+        with _reached(self.filesystem, self.path):
+            found = self.filesystem.get_file_info(fs.FileSelector(self.path, recursive=True))
+        path = self._parts[0]
+        return [
+            info.path[info.path.index(path) + len(path) + 1 :]
+            for info in found
+            if info.type == fs.FileType.File and not is_companion(info.base_name)
+        ]
+
     def file_names(self) -> list[str]:
         """Return the sorted names of the files in this folder, but for those that macOS adds."""
         if isinstance(self.filesystem, fs.LocalFileSystem):
@@ -136,8 +152,8 @@ class Location:
 
 @contextmanager
 def _reached(filesystem: Any, path: str) -> Iterator[None]:
-    """Raise an OSError where fsspec does not reach a file, whatever its libraries raise."""
-    if not isinstance(filesystem, fs.PyFileSystem):
+    """Raise an OSError where a store does not give a file, whatever its libraries raise."""
+    if isinstance(filesystem, fs.LocalFileSystem):
         yield
         return
     try:
@@ -146,11 +162,11 @@ def _reached(filesystem: Any, path: str) -> Iterator[None]:
         raise
     except Exception as error:
         why = (str(error).splitlines() or [""])[0] or type(error).__name__
-        name = getattr(filesystem.handler, "fs", None)
+        name = getattr(getattr(filesystem, "handler", None), "fs", None)
         of = "" if name is None else f" by {type(name).__name__}"
         raise OSError(
-            f"'{path}' cannot be read{of}: {why}. Check the address and the network, or download "
-            "it and give the path of the files"
+            f"'{shown_uri(path)}' cannot be read{of}: {why}. Check the address, the credentials "
+            "and the network, or download it and give the path of the files"
         ) from error
 
 
@@ -214,9 +230,23 @@ def locate(path: object, filesystem: object) -> Location:
     check_name(text)
     if filesystem is not None:
         return Location(_pyarrow_filesystem(filesystem), text)
-    if isinstance(path, str) and "://" in path:
-        return _locate_uri(path)
+    if is_uri(path):
+        return _locate_uri(text)
     return Location(fs.LocalFileSystem(), text)
+
+
+def is_uri(path: object) -> bool:
+    """Tell a URI from a path of this machine."""
+    return isinstance(path, str) and "://" in path
+
+
+def shown_uri(uri: str) -> str:
+    """Return a URI as messages have it, without what may be secret: keys and a query."""
+    if not is_uri(uri):
+        return uri
+    scheme, mark, rest = uri.partition("://")
+    bucket, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}{mark}{bucket.rpartition('@')[2]}{slash}{path}"
 
 
 def _pyarrow_filesystem(filesystem: object) -> Any:
@@ -244,7 +274,7 @@ def _locate_uri(uri: str) -> Location:
     try:
         from fsspec.core import url_to_fs
     except ImportError:
-        raise ImportError(f"'{uri}' needs fsspec: pip install fsspec") from None
+        raise ImportError(f"'{shown_uri(uri)}' needs fsspec: pip install fsspec") from None
     filesystem, path = url_to_fs(uri)
     return Location(_from_fsspec(filesystem), path)
 

@@ -221,22 +221,6 @@ def test_reasons_are_the_same_with_a_budget(folder: Path, tmp_path: Path) -> Non
     assert "of fewer than two dimensions" in {tensor.reason for tensor in planned.unquantized}
 
 
-@pytest.mark.parametrize("to", ["mlx", "compressed-tensors", "bitsandbytes"])
-def test_a_folder_elsewhere_is_refused_where_its_files_go_along(
-    folder: Path, tmp_path: Path, to: str
-) -> None:
-    import fsspec
-
-    elsewhere = fsspec.filesystem("memory")
-    place = str(folder)  # where this machine has a folder too
-    for name in ("config.json", "model.safetensors"):
-        elsewhere.pipe(f"{place}/{name}", (folder / name).read_bytes())
-    error = failed("quantize", f"memory://{place}", tmp_path / "out", "--to", to)
-    assert f"memory://{place}' lies elsewhere, and --to {to} takes all files" in error
-    assert not list(tmp_path.glob(".out*"))
-    succeeded("quantize", f"memory://{place}", tmp_path / "out.parquet")
-
-
 def test_warnings_say_what_is_so(tmp_path: Path) -> None:
     odd = {"odd.weight": np.ones((8, 100), np.float32), "none.weight": np.ones((0, 64), np.float32)}
     save_file({UP: TENSORS[UP], **odd}, tmp_path / "m.safetensors")

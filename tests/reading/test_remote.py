@@ -140,5 +140,6 @@ def test_a_filesystem_that_is_not_reached(monkeypatch: pytest.MonkeyPatch, tmp_p
     error = failed("quantize", "unreachable://owner/model", tmp_path / "out.parquet")
     assert error == (
         "Error: 'owner/model' cannot be read by Unreachable: [Errno -2] Name or service not known. "
-        "Check the address and the network, or download it and give the path of the files\n"
+        "Check the address, the credentials and the network, or download it and give the path of "
+        "the files\n"
     )

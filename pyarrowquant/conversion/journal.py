@@ -1,0 +1,51 @@
+"""What a run notes in a store of the files that it puts there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pyarrowquant.conversion.parts import Done
+from pyarrowquant.conversion.store import Stamp
+
+
+@dataclass
+class Journal:
+    """How far the files of an output are in a store.
+
+    Attributes
+    ----------
+    names : set of str
+        Those that the run puts at their places, or is about to. None before it begins to.
+    replaces : bool
+        Whether something was there before. New files then lie apart until all are there.
+    done : Done or None
+        How far the source is that files in the store were made of. All that it has beyond that
+        may be in some of them, too.
+    files : dict of str to Stamp
+        Those that are whole in the store.
+    """
+
+    names: set[str] = field(default_factory=set)
+    replaces: bool = False
+    done: Done | None = None
+    files: dict[str, Stamp] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Journal:
+        """Return what `to_json` was called of."""
+        said: dict[str, Any] = json.loads(text)
+        done = None if said["done"] is None else Done.from_dict(said["done"])
+        files = {name: Stamp.from_dict(stamp) for name, stamp in said["files"].items()}
+        return cls(set(said["names"]), said["replaces"], done, files)
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "names": sorted(self.names),
+                "replaces": self.replaces,
+                "done": None if self.done is None else self.done.to_dict(),
+                "files": {name: asdict(stamp) for name, stamp in self.files.items()},
+            }
+        )

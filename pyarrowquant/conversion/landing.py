@@ -1,0 +1,93 @@
+"""Where an output is made: at its place on this machine, or on its way to a store."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pyarrow import fs
+
+from pyarrowquant._core.scratch import Scratch, clear
+from pyarrowquant.conversion.store import Store, problem
+from pyarrowquant.reading.location import is_uri, locate, shown_uri
+
+
+@dataclass(frozen=True)
+class Landing:
+    """Where an output is made.
+
+    Attributes
+    ----------
+    path : Path
+        Its place, or where its files lie until they are in the store.
+    store : Store or None
+        Where they go from there.
+    """
+
+    path: Path
+    store: Store | None = None
+
+    def __str__(self) -> str:
+        return str(self.place)
+
+    @property
+    def place(self) -> Path | str:
+        """Where the output will be."""
+        return self.path if self.store is None else str(self.store)
+
+    def at(self, path: Path) -> Landing:
+        """Return the same, at the path that links lead to."""
+        return replace(self, path=path)
+
+    def beside(self, name: str) -> Path | str:
+        """Return where a file of the output is that lies beside its place."""
+        return self.path.with_name(name) if self.store is None else self.store.shown_beside(name)
+
+
+@contextmanager
+def landing(destination: str | os.PathLike[str]) -> Iterator[Landing]:
+    """Give the place where an output is made; for a store a temporary folder of this machine.
+
+    Raises
+    ------
+    UsageError
+        The destination is a whole bucket.
+    ImportError
+        A package that knows the store is missing.
+    OSError
+        The store is not reached.
+    """
+    if not isinstance(destination, str) or not is_uri(destination):
+        yield Landing(Path(destination))
+        return
+    shown = shown_uri(destination)
+    try:
+        location = locate(destination, None)
+    except ImportError:
+        raise
+    except Exception as error:  # whatever the libraries of fsspec raise
+        raise problem(shown, error) from None
+    if isinstance(location.filesystem, fs.LocalFileSystem):
+        yield Landing(Path(location.path))
+        return
+    store = Store(location, shown)
+    digest = hashlib.sha256(shown.encode()).hexdigest()[:16]
+    target = Path(tempfile.gettempdir(), f"pyarrowquant-{digest}")
+    clear(target, _nothing_stays)
+    scratch = Scratch(target, _nothing_stays)
+    folder = scratch.open()
+    try:
+        made = folder / "made"  # apart from the folder's lock
+        made.mkdir()
+        yield Landing(made / store.name, store)
+    finally:
+        scratch.close()
+
+
+def _nothing_stays(_folder: Path) -> None:
+    """Keep nothing of the folder: what counts is in the store."""

@@ -1,0 +1,281 @@
+"""What a run has put into a store so far, so that another one can continue it from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from pyarrowquant.conversion.interrupted import Continued, continued
+from pyarrowquant.conversion.journal import Journal
+from pyarrowquant.conversion.landing import Landing
+from pyarrowquant.conversion.lock import LOCK, RUN
+from pyarrowquant.conversion.noted import folder_of, output_in
+from pyarrowquant.conversion.parts import Done, WorkError, damaged, part_file
+from pyarrowquant.conversion.store import Stamp, Store
+from pyarrowquant.conversion.work import RECIPE, Work, warn
+from pyarrowquant.formats._gguf_split import is_part_of
+from pyarrowquant.reading.config import CONFIG
+from pyarrowquant.reading.safetensors import INDEX_SUFFIX
+
+_JOURNAL = "stored.json"
+
+
+def journal_folder(store: Store) -> str:
+    """Return the path of what is the folder of the work for a store."""
+    return store.beside(f".{store.name}.partial")
+
+
+def journal_of(store: Store) -> Journal:
+    """Read what an interrupted run has noted in a store; an empty one if there is none."""
+    text = store.read(f"{journal_folder(store)}/{_JOURNAL}")
+    return Journal() if text is None else _read(text, store)
+
+
+def _read(text: bytes, store: Store) -> Journal:
+    try:
+        return Journal.from_json(text)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        name = store.shown_beside(f".{store.name}.partial/{_JOURNAL}")
+        raise damaged(name, error) from error
+
+
+class StoredWork(Work):
+    """The work for a destination in a store, where all that a run continues from is as well.
+
+    What has the name of a hidden folder beside the destination has run.json, the recipe that was
+    fitted, parts of results, and stored.json, which says what files of the output are whole. These
+    have their places from then on if nothing was there before; else they lie apart in that folder
+    until all are there. What makes them usable comes last: of a folder its index and config.json,
+    of a split output the first part. On this machine are only files that are being made.
+
+    Parameters
+    ----------
+    landing : Landing
+        On its way to a store.
+    run : dict
+        What decides about the results.
+    resume : bool
+        Whether to go on from what is in the store.
+    is_folder : bool
+        Whether the output is a folder.
+    overwrite : bool
+        Whether what is there may be replaced.
+    """
+
+    def __init__(
+        self, landing: Landing, run: dict[str, Any], resume: bool, is_folder: bool, overwrite: bool
+    ) -> None:
+        assert landing.store is not None
+        super().__init__(landing.path, run, resume)
+        self._store = landing.store
+        self._there = journal_folder(self._store)
+        self._is_folder = is_folder
+        self._overwrite = overwrite
+        self._journal = Journal()
+        self._has_begun = self._is_published = False
+
+    def __enter__(self) -> StoredWork:
+        if self._resume:
+            self._journal = _fetch(self._store, self._folder)
+        super().__enter__()
+        self._has_begun = True
+        return self
+
+    @property
+    def kept_in(self) -> str:
+        return self._store.shown_beside(f".{self._store.name}.partial")
+
+    @property
+    def files(self) -> dict[str, Stamp]:
+        """The files that are whole in the store, by their names."""
+        return self._journal.files
+
+    def begin(self, names: Collection[str]) -> Done | None:
+        """Say which files of the output come into the store before its end.
+
+        Returns
+        -------
+        Done or None
+            How far an interrupted run was.
+
+        Raises
+        ------
+        FileExistsError
+            Some are there, and must not be replaced.
+        WorkError
+            What is there of an interrupted run has changed.
+        """
+        if self._journal.names:
+            self._check_files()
+        else:
+            found = any(self._store.stamps([self._path(name) for name in names])) or (
+                self._is_folder and bool(self._store.names_within())
+            )
+            if found and not self._overwrite:
+                raise _made_meanwhile(self._store)
+            self._journal.replaces = found
+        self._journal.names.update(names)
+        self._write_journal()
+        return self._journal.done
+
+    def send(self, file: Path, name: str) -> None:
+        """Put a file into the store, and remove it here."""
+        self._journal.files[name] = self._store.upload(file, self._first_path(name))
+        file.unlink()
+
+    def note_done(self, done: Done) -> None:
+        """Note how far the run is with the files that are in the store."""
+        self._journal.done = done
+        self._write_journal()
+
+    def complete(self, totals: dict[str, Any]) -> None:
+        """Do nothing: what is complete is so in the store."""
+
+    def publish(
+        self,
+        overwrite: bool,
+        check: Callable[[Path], object],
+        data_of: Callable[[Path], set[str]],
+    ) -> None:
+        """Put what is left of the output into the store, and what makes it usable last."""
+        root = self.output if self._is_folder else output_in(self._folder)
+        made = {
+            file.relative_to(root).as_posix(): file
+            for file in sorted(root.rglob("*"))
+            if file.is_file()
+        }
+        if not self._is_folder and self._store.name in made:  # which replaces another at once
+            for name in sorted(made, key=lambda name: name == self._store.name):
+                self._journal.files[name] = self._store.upload(made[name], self._path(name))
+            self._is_published = True
+            return
+        if not self._journal.names:
+            self.begin(made)
+        self._journal.names.update(made)
+        self._write_journal()
+        for name in self._in_order(made):
+            self.send(made[name], name)
+        self._write_journal()
+        self._place()
+        if self._journal.replaces:
+            self._remove_obsolete()
+        self._is_published = True
+
+    def _place(self) -> None:
+        """Give files their places that lie apart."""
+        files = self._journal.files
+        apart = [name for name in files if self._first_path(name) != self._path(name)]
+        if self._journal.replaces:  # so that nothing loads old files and new ones together
+            for name in filter(self._is_last, apart):
+                self._store.remove(self._path(name))
+        for name in self._in_order(apart):
+            self._store.copy(self._first_path(name), self._path(name), files[name].bytes)
+
+    def _in_order(self, names: Iterable[str]) -> list[str]:
+        """Sort names of files: what makes the others usable comes last, config.json at the end."""
+        return sorted(names, key=lambda name: (self._is_last(name), name == CONFIG, name))
+
+    def _is_last(self, name: str) -> bool:
+        """Whether a file makes the others usable, or says which they are."""
+        if not self._is_folder:
+            return name == min(self._journal.names)
+        return name == CONFIG or (name.endswith(INDEX_SUFFIX) and "/" not in name)
+
+    def _remove_obsolete(self) -> None:
+        """Remove what was replaced, and has no new file of its name."""
+        if self._is_folder:
+            old = self._store.names_within()
+        else:
+            part = min(self._journal.names)
+            old = [name for name in self._store.names_beside() if is_part_of(name, part)]
+        for name in set(old) - self._journal.names:
+            self._store.remove(self._path(name))
+
+    def _path(self, name: str) -> str:
+        """Return the place of a file of the output."""
+        return self._store.within(name) if self._is_folder else self._store.beside(name)
+
+    def _first_path(self, name: str) -> str:
+        """Return where a file lies until all are there."""
+        is_apart = self._journal.replaces or (not self._is_folder and self._is_last(name))
+        return f"{self._there}/output/{name}" if is_apart else self._path(name)
+
+    def _check_files(self) -> None:
+        """Raise where files are not as the interrupted run has left them."""
+        names = sorted(self._journal.files)
+        found = self._store.stamps([self._first_path(name) for name in names])
+        for name, stamp in zip(names, found, strict=True):
+            if stamp != self._journal.files[name]:
+                raise WorkError(
+                    f"'{self._store}': '{name}' was complete, and is not there any more or has "
+                    "changed since. Without resume=True, a new run begins"
+                )
+
+    def _start(self) -> None:
+        """Remove what an interrupted run has put into the store, and begin."""
+        self._journal = journal_of(self._store)
+        self._remove_placed()
+        self._journal = Journal()
+        self._remove_noted()
+        super()._start()
+
+    def _noted(self, file: Path) -> None:
+        self._store.upload(file, f"{self._there}/{file.name}")
+
+    def _write_journal(self) -> None:
+        self._write(_JOURNAL, self._journal.to_json())
+
+    def _is_of_use(self) -> bool:
+        return bool(self._journal.files) or super()._is_of_use()
+
+    def _end(self, keep: bool) -> None:
+        super()._end(keep)
+        if self._has_begun and not keep:
+            try:
+                if not self._is_published:  # as an interrupt may come when a file is just whole
+                    self._remove_placed()
+                self._remove_noted()
+            except OSError as error:
+                warn(f"'{self.kept_in}' could not be removed: {error}")
+
+    def _remove_placed(self) -> None:
+        """Remove files that have their places, where nothing was before."""
+        if self._journal.replaces:
+            return
+        names = sorted(self._journal.names)
+        found = self._store.stamps([self._path(name) for name in names])
+        for name, stamp in zip(names, found, strict=True):
+            if stamp is not None and self._journal.files.get(name, stamp) == stamp:
+                self._store.remove(self._path(name))
+
+    def _remove_noted(self) -> None:
+        """Remove what is noted in the store, first what makes it something to continue."""
+        for name in (RUN, _JOURNAL):
+            self._store.remove(f"{self._there}/{name}")
+        self._store.remove_folder(self._there)
+
+
+def _made_meanwhile(store: Store) -> FileExistsError:
+    return FileExistsError(f"'{store}' exists. Use overwrite=True to replace it")
+
+
+def continued_in_store(landing: Landing, run: dict[str, Any]) -> Continued | None:
+    """Return what an interrupted run has left in a store that can be continued, as `continued`."""
+    assert landing.store is not None
+    journal = _fetch(landing.store, folder_of(landing.path))
+    found = continued(landing.path, run, are_placed=False)
+    return found if journal.done is None else Continued(journal.done.read, is_complete=False)
+
+
+def _fetch(store: Store, folder: Path) -> Journal:
+    """Bring what an interrupted run has noted to this machine, and read how far its files are."""
+    folder.mkdir()
+    (folder / LOCK).touch()
+    there = journal_folder(store)
+    for name in (RUN, RECIPE):
+        store.download(f"{there}/{name}", folder / name)
+    number = 1
+    while store.download(f"{there}/{part_file(number)}", folder / part_file(number)):
+        number += 1
+    return journal_of(store)
