@@ -15,6 +15,7 @@ from pyarrowquant.conversion.identity import source_files
 from pyarrowquant.conversion.progress import Meter
 from pyarrowquant.conversion.stage import BatchOutcome, Stage, Worker
 from pyarrowquant.conversion.viewing import View, Viewed
+from pyarrowquant.reading.location import shown_uri
 
 _PIECE = 2**26  # bytes
 _SAME_EVERYWHERE = ("name", "bytes", "ends")
@@ -56,12 +57,12 @@ class Seen:
             files = files_everywhere(source)
         except (OSError, ValueError, ImportError) as error:
             raise WorkerError(
-                f"cannot open '{self.view.source}': {error}. Put it where all machines find it "
+                f"cannot open '{shown_uri(self.view.source)}': {error}. Put it where all machines find it "
                 "under this name: on a shared file system or in a store"
             ) from error
         if files != self.files:
             raise WorkerError(
-                f"finds other files under '{self.view.source}' than the driver. Give all machines "
+                f"finds other files under '{shown_uri(self.view.source)}' than the driver. Give all machines "
                 "the same"
             )
         return source
