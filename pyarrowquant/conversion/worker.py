@@ -57,13 +57,13 @@ class Seen:
             files = files_everywhere(source)
         except (OSError, ValueError, ImportError) as error:
             raise WorkerError(
-                f"cannot open '{shown_uri(self.view.source)}': {error}. Put it where all machines find it "
-                "under this name: on a shared file system or in a store"
+                f"cannot open '{shown_uri(self.view.source)}': {error}. Put it where all machines "
+                "find it under this name: on a shared file system or in a store"
             ) from error
         if files != self.files:
             raise WorkerError(
-                f"finds other files under '{shown_uri(self.view.source)}' than the driver. Give all machines "
-                "the same"
+                f"finds other files under '{shown_uri(self.view.source)}' than the driver. Give "
+                "all machines the same"
             )
         return source
 
