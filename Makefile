@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 BUILD := build
 KERNEL := quant/internal/kernel
 SHELL := bash
+# Tests start thousands of processes: modules are compiled once, wherever that is switched off.
+export PYTHONDONTWRITEBYTECODE :=
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(BUILD)/pycache
 comma := ,
 # The virtual environment's Go, race detector and cgo pointer checks included.
 GO := GOFLAGS=-buildvcs=false PATH="$(CURDIR)/$(BIN):$$PATH" go
