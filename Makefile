@@ -122,6 +122,7 @@ bench: $(VENV)/bench-installed
 	$(BIN)/python benchmarks/bench.py --json $(BUILD)/bench.json --markdown $(BUILD)/bench.md
 	$(BIN)/python benchmarks/check_hqq.py
 	$(BIN)/python benchmarks/files.py --json $(BUILD)/files.json --markdown $(BUILD)/files.md
+	$(BIN)/python benchmarks/growth.py --markdown $(BUILD)/growth.md
 	$(BIN)/python benchmarks/quality.py --json $(BUILD)/quality.json --markdown $(BUILD)/quality.md --plots $(BUILD)
 	$(BIN)/python benchmarks/language_models.py --json $(BUILD)/language_models.json --markdown $(BUILD)/language_models.md
 
