@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pyarrowquant._core.placing import is_empty_folder, refuse_irreplaceable
 from pyarrowquant.errors import UsageError
-from pyarrowquant.formats._outputs import check_replaceable
+from pyarrowquant.formats._outputs import check_replaceable, exists_error
 from pyarrowquant.formats.tables import TABLES
 from pyarrowquant.reading.location import check_name
 
@@ -70,19 +70,16 @@ def check_destination(
         raise UsageError(f"'{path}' is the current folder; give the name of a new one")
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"Folder '{path.absolute().parent}' does not exist")
-    if not folder and path.is_dir():
-        raise UsageError(f"'{path}' is a folder; give the name of a file")
-    if folder and path.is_file():
-        raise UsageError(f"'{path}' is a file; give the name of a folder")
+    if path.is_file() if folder else path.is_dir():
+        raise wrong_kind_error(path, folder)
     if not path.exists():
         return
     if folder and is_empty_folder(path):
         return
     if not overwrite:
-        raise FileExistsError(f"'{path}' exists. Use overwrite=True to replace it")
+        raise exists_error(path)
     if any(_is_within(source, path) for source in sources):
-        has = "has the source in it" if folder else "is the source, or a file of it"
-        raise ValueError(f"'{path}' {has}; give another name")
+        raise source_error(path, folder)
     if not folder and real.suffix.lower() not in _WRITTEN and real.parent in _models(sources):
         raise ValueError(
             f"'{path}' lies in the folder of the source model, and may belong to it; give another "
@@ -90,6 +87,18 @@ def check_destination(
         )
     if folder:
         check_replaceable(path, written(), OF_MODELS)
+
+
+def wrong_kind_error(destination: object, folder: bool) -> UsageError:
+    """Make the error of a destination that is a file where a folder is wanted, or a folder."""
+    found, wanted = ("file", "folder") if folder else ("folder", "file")
+    return UsageError(f"'{destination}' is a {found}; give the name of a {wanted}")
+
+
+def source_error(destination: object, folder: bool) -> ValueError:
+    """Make the error of a destination by which the source would be replaced."""
+    has = "has the source in it" if folder else "is the source, or a file of it"
+    return ValueError(f"'{destination}' {has}; give another name")
 
 
 def _is_around(folder: Path) -> bool:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from pyarrowquant.conversion.destination import OF_MODELS
+from pyarrowquant.conversion.destination import OF_MODELS, source_error, wrong_kind_error
 from pyarrowquant.conversion.store import Store
 from pyarrowquant.conversion.stored_work import journal_of
-from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._gguf_split import is_part_of, part_name
 from pyarrowquant.formats._origin import Split
-from pyarrowquant.formats._outputs import check_any_of_model, is_replaceable, would_be_lost
+from pyarrowquant.formats._outputs import (
+    check_any_of_model,
+    exists_error,
+    is_replaceable,
+    would_be_lost,
+)
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.model import Model
 
@@ -44,10 +48,8 @@ def check_stored(
     """
     is_file = store.has_file()
     names = set() if is_file else set(store.names_within())
-    if folder and is_file:
-        raise UsageError(f"'{store}' is a file; give the name of a folder")
-    if not folder and names:
-        raise UsageError(f"'{store}' is a folder; give the name of a file")
+    if is_file if folder else names:
+        raise wrong_kind_error(store, folder)
     if folder:
         names |= {CONFIG} if store.has_file(CONFIG) else set()  # lists may lack what is new
     elif split is None:
@@ -60,10 +62,9 @@ def check_stored(
     if not there:
         return
     if not overwrite:
-        raise FileExistsError(f"'{store}' exists. Use overwrite=True to replace it")
+        raise exists_error(store)
     if any(store.holds(file) for file in source.files):
-        has = "has the source in it" if folder else "is the source, or a file of it"
-        raise ValueError(f"'{store}' {has}; give another name")
+        raise source_error(store, folder)
     if folder:
         _check_replaceable(store, there, written())
 

@@ -15,6 +15,7 @@ from pyarrowquant.conversion.parts import Done, WorkError, damaged, part_file
 from pyarrowquant.conversion.store import Stamp, Store
 from pyarrowquant.conversion.work import RECIPE, Work, warn
 from pyarrowquant.formats._gguf_split import is_part_of
+from pyarrowquant.formats._outputs import exists_error
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.safetensors import INDEX_SUFFIX
 
@@ -113,7 +114,7 @@ class StoredWork(Work):
                 self._is_folder and bool(self._store.names_within())
             )
             if found and not self._overwrite:
-                raise _made_meanwhile(self._store)
+                raise exists_error(self._store)
             self._journal.replaces = found
         self._journal.names.update(names)
         self._write_journal()
@@ -254,10 +255,6 @@ class StoredWork(Work):
         for name in (RUN, _JOURNAL):
             self._store.remove(f"{self._there}/{name}")
         self._store.remove_folder(self._there)
-
-
-def _made_meanwhile(store: Store) -> FileExistsError:
-    return FileExistsError(f"'{store}' exists. Use overwrite=True to replace it")
 
 
 def continued_in_store(landing: Landing, run: dict[str, Any]) -> Continued | None:

@@ -107,7 +107,7 @@ class Outputs:
                 raise IsADirectoryError(f"'{path}' is a folder; give the name of a file")
             refuse_irreplaceable(real)
             if real.exists() and not self._overwrite:
-                raise _exists(path)
+                raise exists_error(path)
 
     def _put_in_place(self) -> None:
         files = [(self._temporary[path], real) for path, real in self._real.items()]
@@ -128,7 +128,7 @@ def _put(temporary: Path, path: Path) -> None:
     try:
         place(temporary, path)
     except FileExistsError:
-        raise _exists(path) from None
+        raise exists_error(path) from None
 
 
 def _put_all(files: list[tuple[Path, Path]]) -> None:
@@ -282,7 +282,7 @@ class OutputFolder:
         if is_empty_folder(folder):
             return
         if not self._overwrite:
-            raise _exists(folder)
+            raise exists_error(folder)
         check_replaceable(folder, self._written, (".safetensors",))
 
 
@@ -294,7 +294,8 @@ def check_room(error: BaseException | None, path: Path) -> None:
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
-def _exists(path: Path) -> FileExistsError:
+def exists_error(path: object) -> FileExistsError:
+    """Make the error of a destination that is there and must not be replaced."""
     return FileExistsError(f"'{path}' exists. Use overwrite=True to replace it")
 
 
