@@ -25,7 +25,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, lambda *_: _leave("Interrupted\n", INTERRUPTED))
     signal.signal(signal.SIGTERM, lambda *_: _leave("", TERMINATED))
     from pyarrowquant.cli import main as run
+    from pyarrowquant.cli._pandas import leave_out_pandas
 
+    leave_out_pandas()
     signal.signal(signal.SIGINT, _interrupted)
     signal.signal(signal.SIGTERM, _terminated)
     sys.unraisablehook = _not_raised

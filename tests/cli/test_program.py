@@ -32,6 +32,21 @@ def test_the_installed_command(model: Path, tmp_path: Path) -> None:
     process.communicate()
 
 
+def test_pandas_is_not_imported(model: Path, tmp_path: Path) -> None:
+    import pandas  # noqa: F401, PyArrow imports it where it is there
+
+    command = [sys.executable, "-X", "importtime", "-m", "pyarrowquant"]
+    done = subprocess.run(
+        [*command, "quantize", model, tmp_path / "out.parquet"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "pyarrow.lib" in imported
+    assert not any(name.startswith("pandas.") for name in imported)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals and file limits of POSIX")
 @pytest.mark.parametrize("how", ["interrupt", "kill", "full disk"])
 def test_nothing_incomplete_gets_the_final_name(tmp_path: Path, how: str) -> None:
