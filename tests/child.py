@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-HANG = 600  # seconds after which a program is held to have stopped, also on a busy machine
+HANG = 1800  # seconds after which a program is held to have stopped, also on a busy machine
 ROOT = Path(__file__).parent.parent
 
 

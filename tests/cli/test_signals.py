@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from child import HANG
 
 import pyarrowquant
 
@@ -64,7 +65,7 @@ def test_where_exceptions_are_dropped(number: int, code: int, said: set[str]) ->
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=HANG,
     )
     assert done.returncode == code
     assert set(done.stderr.splitlines()) == said

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from child import ROOT
+from child import HANG, ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="shells and devices of POSIX")
 
@@ -24,7 +24,7 @@ def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=HANG,
     )
 
 

@@ -17,6 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from child import HANG
+
 Attempts = Iterable[tuple[str, Callable[[], str | None]]]
 
 
@@ -31,7 +33,7 @@ def survey(module: str, log: Path, **said: Any) -> tuple[int, list[str]]:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=HANG,
             check=False,
         )
         if child.returncode == 0:
