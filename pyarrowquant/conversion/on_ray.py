@@ -131,8 +131,7 @@ class _Started:
         except ray.exceptions.RayTaskError:
             raise  # a defect, of which its text says all
         except ray.exceptions.RayError as error:
-            said, source = first_line(error), self._tasks.seen.view.source
-            raise lost("Ray", number, source, said) from error
+            raise lost("Ray", number, self._tasks, first_line(error)) from error
         return answer
 
     def cancel(self, handles: Sequence[Any], are_running: bool) -> None:
