@@ -1,22 +1,23 @@
 """How long a mixture of experts of 1.3 TB takes on 1 to 256 workers, and what bounds it.
 
-    python benchmarks/cluster_simulation.py [--store MB/S] [--network MB/S] [--disk MB/S]
+    python benchmarks/cluster_simulation.py [--store MB/S] [--upload MB/S] [--disk MB/S]
 
 Four things go in: the model's plan, which `pyarrowquant.plan` makes of headers with their true
 sizes, in a process of its own whose time and memory are printed; the processor time that a layer
-takes to be read, quantized, handed over and written, measured here on some layers of the same kind;
-the rates of the store, the network and the driver's disk, which are arguments; and how the driver
-of a cluster works, which is what is simulated: twice as many tasks as workers are under way, and
-results are taken in the order of the source.
+takes to be read, quantized and written, measured here on some layers of the same kind, and that a
+worker takes to begin; the rates of the store and of a worker's disk, which are arguments; and how
+a cluster works, which is what is simulated: a task is a file of the output, which the worker puts
+into the store; twice as many tasks as workers are under way; and the driver notes files in their
+order.
 """
 
 from __future__ import annotations
 
 import argparse
 import heapq
+import itertools
 import json
 import math
-import pickle
 import resource
 import shutil
 import subprocess
@@ -32,57 +33,66 @@ import numpy as np
 import pyarrow as pa
 
 import pyarrowquant
-from pyarrowquant.conversion.viewing import View
+from pyarrowquant.conversion import convert
+from pyarrowquant.conversion.job import Job
+from pyarrowquant.conversion.making_files import MakingFiles
+from pyarrowquant.conversion.store import Stamp
 from pyarrowquant.formats import write_compressed_tensors
-from pyarrowquant.formats.registry import FORMATS
 
 HIDDEN, INTERMEDIATE, LAYERS, EXPERTS, SHARDS, BLOCK = 8192, 5504, 60, 160, 160, 128
 TASKS_A_WORKER = 2  # as pyarrowquant.conversion.cluster has it
+BUSY = 0.9  # fraction of the time below which workers wait
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 Shape = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds that a task, a byte or a weight takes.
+    """Seconds that a worker, a byte or a weight takes.
 
     Attributes
     ----------
-    find : float
-        Of a worker's processor, for a task to find its batch among those of the model; seconds.
+    begin : float
+        Of a worker's processor, to open the model and find what lies in which file; seconds.
     read : float
         The same, for a weight of FP8 to be decoded.
     quantize : float
         The same, for it to be quantized.
-    hand_over : float
-        Of the driver's processor, for a byte of results to be taken.
     write : float
-        Of the driver's processor, for a byte of results to be laid out and written.
+        The same, for a byte of results to be laid out and written.
     store : float
         For a byte to come from the store to a worker.
-    network : float
-        For a byte of results to come to the driver.
     disk : float
-        For a byte to be on the driver's disk.
+        For a byte to be on a worker's disk.
+    upload : float
+        For a byte to go from there to the store.
     """
 
-    find: float
+    begin: float
     read: float
     quantize: float
-    hand_over: float
     write: float
     store: float
-    network: float
     disk: float
+    upload: float
 
 
 @dataclass(frozen=True)
-class Part:
-    """A batch of the source, which is a task: a layer of FP8."""
+class File:
+    """A file of the output, which is a task: the layers of a shard, which are FP8 there."""
 
     weights: int
-    source_bytes: int
-    result_bytes: int
+    bytes: int
+
+    def parts(self, rates: Rates) -> dict[str, float]:
+        """Name what a worker does for it, with the seconds that takes."""
+        return {
+            "reading the store": self.weights * rates.store,
+            "decoding FP8": self.weights * rates.read,
+            "quantizing": self.weights * rates.quantize,
+            "writing": self.bytes * (rates.write + rates.disk),
+            "uploading": self.bytes * rates.upload,
+        }
 
 
 @dataclass(frozen=True)
@@ -160,20 +170,35 @@ def write_model(folder: Path, matrices: dict[str, Shape], shards: int, fill: boo
     (folder / "config.json").write_text(json.dumps(config))
 
 
+class EveryStore:
+    """Stands for a store in which a worker finds the run."""
+
+    def stamp(self, path: str) -> Stamp:
+        return Stamp(0, None, path)
+
+
 def make_plan(folder: str) -> None:
     """Plan the conversion of a folder, and print the seconds, the peak of memory and the parts."""
     # There is no room for the output here, and nothing is written.
     room = shutil.disk_usage("/")._replace(free=10**13)
     shutil.disk_usage = lambda _: room  # type: ignore[assignment]
+    jobs: list[Job] = []
+    prepare = convert.prepare
+
+    def watched(*arguments: Any) -> Job:
+        jobs.append(prepare(*arguments))
+        return jobs[-1]
+
+    convert.prepare = watched
     started = time.process_time()
     done = pyarrowquant.plan(folder, Path(folder).parent / "planned", to="compressed-tensors")
     seconds = time.process_time() - started
     memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     layers = [math.prod(layer.shape) for layer in done.layers if layer.settings is not None]
-    view = View(folder, FORMATS["compressed-tensors"], "off", None)
-    model = view.of(view.open()).model
-    (find,) = processor_seconds([lambda: model.reader(skip=len(layers) // 2)])
-    print(json.dumps({"seconds": seconds, "memory": memory, "layers": layers, "find": find}))
+    (job,) = jobs
+    making = MakingFiles(job._quantizing(job.recipe), job.origin, EveryStore(), "", {})
+    (begin,) = processor_seconds([lambda: making.on(job.view.of(job.view.open()))])
+    print(json.dumps({"seconds": seconds, "memory": memory, "layers": layers, "begin": begin}))
 
 
 def processor_seconds(calls: Sequence[Callable[[], object]]) -> list[float]:
@@ -187,8 +212,8 @@ def processor_seconds(calls: Sequence[Callable[[], object]]) -> list[float]:
     return [min(seconds) for seconds in found]
 
 
-def measured(folder: Path, matrices: dict[str, Shape]) -> tuple[float, float, float, float, float]:
-    """Return the seconds of a weight to read and quantize, of a byte to hand over and write.
+def measured(folder: Path, matrices: dict[str, Shape]) -> tuple[float, float, float, float]:
+    """Return the seconds of a weight to read and quantize, and of a byte to write.
 
     Also return the bytes that a weight has as a result.
     """
@@ -211,76 +236,64 @@ def measured(folder: Path, matrices: dict[str, Shape]) -> tuple[float, float, fl
         return pyarrowquant.quantize_stream(weights, **settings).read_all()
 
     results = quantize()
-    packed = pickle.dumps(results)
 
     def write() -> None:
         write_compressed_tensors(results, out, model=source, overwrite=True)
 
-    seconds = processor_seconds([read, quantize, lambda: pickle.loads(packed), write])
-    reading, quantizing, taking, writing = seconds
+    reading, quantizing, writing = processor_seconds([read, quantize, write])
+    size = sum(file.stat().st_size for file in out.glob("*.safetensors"))
     shutil.rmtree(source)
     shutil.rmtree(out)
     weights = sum(map(math.prod, matrices.values()))
-    size = len(packed)
     return (
         reading / weights,
         (quantizing - reading) / weights,
-        taking / size,
         writing / size,
         size / weights,
     )
 
 
-def simulate(parts: Sequence[Part], rates: Rates, workers: int, overhead: float) -> Simulated:
-    """Run the parts: a worker takes the next one when it is free, the driver takes them in order.
+def simulate(files: Sequence[File], rates: Rates, workers: int, overhead: float) -> Simulated:
+    """Make the files: a worker takes the next one when it is free, the driver notes them in order.
 
     Parameters
     ----------
     overhead : float
-        Seconds of the driver for each task.
+        Seconds of the driver for each file, whose note goes to the store.
     """
-    free = [0.0] * workers
-    taken: list[float] = []  # when the driver is done with each part
-    working = driving = 0.0
+    free = [rates.begin] * workers
+    noted: list[float] = []  # when the driver is done with each file
+    working = workers * rates.begin
     window = TASKS_A_WORKER * workers
-    for number, part in enumerate(parts):
-        started = taken[number - window] if number >= window else 0.0
-        task = rates.find + part.source_bytes * rates.store
-        task += part.weights * (rates.read + rates.quantize)
+    for number, file in enumerate(files):
+        started = noted[number - window] if number >= window else 0.0
+        task = sum(file.parts(rates).values())
         ended = max(heapq.heappop(free), started) + task
         heapq.heappush(free, ended)
-        a_byte = rates.network + rates.hand_over + rates.write + rates.disk
-        driver = overhead + part.result_bytes * a_byte
-        taken.append(max(taken[-1] if taken else 0.0, ended) + driver)
+        noted.append(max(noted[-1] if noted else 0.0, ended) + overhead)
         working += task
-        driving += driver
-    seconds = taken[-1]
-    return Simulated(workers, seconds, working / (workers * seconds), driving / seconds)
+    seconds = noted[-1]
+    return Simulated(
+        workers, seconds, working / (workers * seconds), len(files) * overhead / seconds
+    )
 
 
-def bound_of(run: Simulated, rates: Rates, part: Part) -> str:
+def bound_of(run: Simulated, rates: Rates, files: Sequence[File]) -> str:
     """Say what takes most of the time of those that are busier, the workers or the driver."""
     if run.driver_busy > run.workers_busy:
-        of_driver = {
-            "the driver's network": rates.network,
-            "the driver's processor": rates.hand_over + rates.write,
-            "the driver's disk": rates.disk,
-        }
-        return max(of_driver, key=of_driver.__getitem__)
-    of_worker = {
-        "the store": part.source_bytes * rates.store,
-        "decoding FP8": part.weights * rates.read,
-        "quantizing": part.weights * rates.quantize,
-    }
-    return max(of_worker, key=of_worker.__getitem__)
+        return "the driver"
+    if run.workers_busy < BUSY:
+        return f"{len(files)} files"
+    parts = files[0].parts(rates)
+    return max(parts, key=parts.__getitem__)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--store", type=float, default=200, help="MB/s that a worker reads")
-    parser.add_argument("--network", type=float, default=1250, help="MB/s to the driver")
-    parser.add_argument("--disk", type=float, default=1000, help="MB/s of the driver's disk")
-    parser.add_argument("--overhead", type=float, default=5, help="ms of the driver for a task")
+    parser.add_argument("--upload", type=float, default=100, help="MB/s that a worker uploads")
+    parser.add_argument("--disk", type=float, default=500, help="MB/s of a worker's disk")
+    parser.add_argument("--overhead", type=float, default=200, help="ms of the driver for a file")
     parser.add_argument("--price", type=float, default=0.05, help="of an hour of a worker")
     parser.add_argument("--plan", help=argparse.SUPPRESS)  # what its own process does
     arguments = parser.parse_args()
@@ -294,35 +307,36 @@ def main() -> None:
         said = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
         plan = json.loads(said)
         some = {f"model.layers.0.mlp.experts.{i}.up_proj": (INTERMEDIATE, HIDDEN) for i in range(3)}
-        read, quantize, hand_over, write, result = measured(folder, some)
+        read, quantize, write, result = measured(folder, some)
     rates = Rates(
-        plan["find"],
+        plan["begin"],
         read,
         quantize,
-        hand_over,
         write,
-        *(1e-6 / each for each in (arguments.store, arguments.network, arguments.disk)),
+        *(1e-6 / each for each in (arguments.store, arguments.disk, arguments.upload)),
     )
-    parts = [Part(weights, weights, round(weights * result)) for weights in plan["layers"]]
-    size = sum(part.source_bytes for part in parts)
-    print(f"{len(parts):,} layers, {size / 1e12:.2f} TB in {SHARDS} shards")
+    layers = plan["layers"]
+    ends = [shard * len(layers) // SHARDS for shard in range(SHARDS + 1)]
+    weights = [sum(layers[start:end]) for start, end in itertools.pairwise(ends)]
+    files = [File(count, round(count * result)) for count in weights]
+    print(f"{len(layers):,} layers, {sum(weights) / 1e12:.2f} TB in {SHARDS} shards")
     print(
-        f"Plan: {plan['seconds']:.1f} s of the processor, {plan['memory'] / 2**20:.0f} MiB; a task "
-        f"finds its batch in {plan['find'] * 1e3:.0f} ms"
+        f"Plan: {plan['seconds']:.1f} s of the processor, {plan['memory'] / 2**20:.0f} MiB; a "
+        f"worker begins in {plan['begin']:.1f} s"
     )
     print(
         f"A thread decodes {1e-6 / read:.0f} and quantizes {1e-6 / quantize:.0f} million weights a "
-        f"second; the driver takes {1e-6 / hand_over:.0f} and writes {1e-6 / write:.0f} MB/s"
+        f"second, and writes {1e-6 / write:.0f} MB/s"
     )
     print("| workers | hours | worker hours | cost | workers busy | driver busy | bound by |")
     print("|---|---|---|---|---|---|---|")
     for workers in WORKERS:
-        run = simulate(parts, rates, workers, arguments.overhead / 1e3)
+        run = simulate(files, rates, workers, arguments.overhead / 1e3)
         hours = run.seconds / 3600
         print(
             f"| {workers} | {hours:.2f} | {hours * workers:.1f} | "
             f"{hours * workers * arguments.price:.2f} | {run.workers_busy:.0%} | "
-            f"{run.driver_busy:.0%} | {bound_of(run, rates, parts[-1])} |"
+            f"{run.driver_busy:.0%} | {bound_of(run, rates, files)} |"
         )
 
 

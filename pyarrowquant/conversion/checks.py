@@ -149,22 +149,21 @@ def check_room(
         )
 
 
-def check_room_on_the_way(files: Sequence[OutlinedFile], made: Path) -> None:
-    """Raise where this machine has no room for the files that are made at a time for a store.
+def check_room_on_the_way(files: Iterable[OutlinedFile], made: Path) -> None:
+    """Raise where this machine has no room for files that are made together for a store.
 
     Parameters
     ----------
-    files : sequence of OutlinedFile
-        Which leave this machine one after the other; no more than two of them overlap.
+    files : iterable of OutlinedFile
     made : Path
         Where they are made.
     """
-    needed = sum(sorted((file.size for file in files), reverse=True)[:2])
+    needed = sum(file.size for file in files)
     free = shutil.disk_usage(made.parent).free
     if needed > free:
         raise OSError(
             f"The disk of '{made.parent}' has {free:,} bytes free, and {needed:,} are needed for "
-            "files on their way to the store. Make room, or name another folder in TMPDIR"
+            "what is on its way to the store. Make room, or name another folder in TMPDIR"
         )
 
 

@@ -58,13 +58,13 @@ def run_with(seen: Seen, threads: int, started: Callable[[Tasks], Started[Any]])
     """Return what runs stages as tasks, which a cluster starts."""
 
     def run(stage: Stage[T], skip: int, meter: Meter) -> Generator[T, None, None]:
-        return _outcomes(started(Tasks(seen, stage, threads)), skip, meter, seen.view.source)
+        return _outcomes(started(Tasks(seen, stage, threads)), stage, skip, meter, seen.view.source)
 
     return run
 
 
 def _outcomes(
-    tasks: Started[Handle], skip: int, meter: Meter, source: str
+    tasks: Started[Handle], stage: Stage[BatchOutcome], skip: int, meter: Meter, source: str
 ) -> Generator[Any, None, None]:
     """Give the outcomes of batches in their order, as many of which are done as have room."""
     running: deque[tuple[int, Handle]] = deque()
@@ -72,14 +72,17 @@ def _outcomes(
     is_whole = False
     try:
         while not is_whole:
-            while len(running) < tasks.room():
+            while following != stage.count and len(running) < tasks.room():
                 running.append((following, tasks.start(following)))
                 following += 1
+            if not running:
+                is_whole = True
+                break
             number, handle = running[0]
             found = tasks.take(handle, number)
             running.popleft()
             del handle  # so that the cluster may forget the results, once they are used
-            answer = _answered(found, number, source)
+            answer = _answered(found, stage.named(number), source)
             del found
             for category, text in answer.warnings:
                 warnings.warn(text, category, stacklevel=users_level())
@@ -92,14 +95,14 @@ def _outcomes(
         tasks.cancel([handle for _, handle in running], not is_whole)
 
 
-def _answered(found: Answer | Failure, number: int, source: str) -> Answer:
+def _answered(found: Answer | Failure, what: str, source: str) -> Answer:
     """Return what a task gives; raise where that is an error, and say where it was."""
     if isinstance(found, Answer):
         return found
     cause = found.error
     if isinstance(cause, WorkerError):
         raise worker_error(found.worker, str(cause))
-    text = f"{cause} (batch {number} of '{source}' on the worker {found.worker})"
+    text = f"{cause} ({what} of '{source}' on the worker {found.worker})"
     if isinstance(cause, QuantizationError):
         raise QuantizationError(text, cause.errors)
     kinds = (ValueError, OSError, ImportError, MemoryError)
@@ -111,10 +114,11 @@ def worker_error(worker: str, problem: str) -> WorkerError:
     return WorkerError(f"Worker {worker} {problem}")
 
 
-def lost(cluster: str, number: int, source: str, said: str) -> ConnectionError:
+def lost(cluster: str, number: int, tasks: Tasks, said: str) -> ConnectionError:
     """Make the error that a cluster has given a task up."""
+    what, source = tasks.stage.named(number), tasks.seen.view.source
     return ConnectionError(
-        f"{cluster} could not do batch {number} of '{source}': {said}. resume=True tries it again"
+        f"{cluster} could not do {what} of '{source}': {said}. resume=True tries it again"
     )
 
 

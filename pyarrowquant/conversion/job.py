@@ -14,19 +14,18 @@ from typing import Any
 import pyarrow as pa
 
 from pyarrowquant import __version__
-from pyarrowquant._core.encoded_rows import said_group_size
-from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.engines import Engine, LocalEngine
 from pyarrowquant.conversion.identity import source_files
 from pyarrowquant.conversion.interrupted import Continued, continued
 from pyarrowquant.conversion.landing import Landing
+from pyarrowquant.conversion.making_files import MakingFiles
 from pyarrowquant.conversion.measuring import Measuring
 from pyarrowquant.conversion.parts import Done
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
-from pyarrowquant.conversion.quantizing import Outcome, Quantizing, fitting
+from pyarrowquant.conversion.quantizing import Outcome, Quantizing, fitting, layouts_of
 from pyarrowquant.conversion.results import (
     KeptResults,
     PlacedResults,
@@ -54,13 +53,13 @@ from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._fused import sets_of
 from pyarrowquant.formats._gguf_split import parts_beside
 from pyarrowquant.formats._origin import Origin
-from pyarrowquant.formats._outline import OutlinedFile
+from pyarrowquant.formats._outline import Outline, OutlinedFile
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.budget import BitsPerWeight, Budget
 from pyarrowquant.recipes.fitting import check_budget, chosen, to_measure
 from pyarrowquant.recipes.measuring import Costs
 from pyarrowquant.recipes.plan import wider
-from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of, plan_layer
+from pyarrowquant.recipes.planned import PlannedLayer, layout_of
 from pyarrowquant.recipes.recipe import Recipe
 
 
@@ -149,16 +148,21 @@ class Job:
                 self.target.check_kept(self.source, quantized)
                 with self.engine.started(self.view, self.viewed) as run:
                     recipe, failed = self._recipe_of(work, run, meter)
-                    results = self._results(work, recipe)
-                    done = results.done or Done(0, 0, Totals(skipped=failed))
-                    totals = done.totals
-                    meter.skip(done.read)
-                    outcomes = run(self._quantizing(recipe), done.batches, meter)
-                    with closing(outcomes):
-                        self._take(outcomes, results, recipe, done)
-                output = results.finish(totals)
-                if isinstance(self.budget, FileSize):
-                    self.budget.check(output.stat().st_size)
+                    outline = self._outline(recipe) if self._are_placed else None
+                    if outline is not None and self._is_made_by_files(outline):
+                        assert isinstance(work, StoredWork)
+                        totals = self._make_files(work, outline, recipe, run, meter)
+                    else:
+                        results = self._results(work, outline, recipe)
+                        done = results.done or Done(0, 0, Totals(skipped=failed))
+                        totals = done.totals
+                        meter.skip(done.read)
+                        outcomes = run(self._quantizing(recipe), done.batches, meter)
+                        with closing(outcomes):
+                            self._take(outcomes, results, recipe, done)
+                        output = results.finish(totals)
+                        if isinstance(self.budget, FileSize):
+                            self.budget.check(output.stat().st_size)
                 work.complete(totals.to_dict())
             # What is sent to a store may take long, and is not broken by an interrupt.
             with unhindered() if self.landing.store is None else nullcontext():
@@ -357,47 +361,55 @@ class Job:
             work.keep_fitted(*found)
         return found
 
-    def _stored_bits(self, results: pa.RecordBatch, recipe: Recipe | None) -> int:
-        """Return what results take in the output."""
-        bits = 0
-        said_of_rows = {"layer_name", "shape", "bit_width", "group_size", "encoding"}
-        names = results.schema.names
-        columns = [name for name in names if name in said_of_rows]
-        has_super_scales = [False] * results.num_rows
-        if "super_scales" in names:
-            has_super_scales = results["super_scales"].is_valid().to_pylist()
-        rows = results.select(columns).to_pylist()
-        for row, has in zip(rows, has_super_scales, strict=True):
-            said = plan_layer(row["layer_name"], row["shape"], self.settings, recipe).settings
-            encoding = row.get("encoding", INTEGER)
-            settings = replace(
-                said or self.settings,
-                bit_width=row["bit_width"],
-                group_size=said_group_size(encoding, row["group_size"], has),
-                encoding=encoding,
-            )
-            bits += self.target.stored_bits(row["shape"], settings)
-        return bits
+    def _outline(self, recipe: Recipe | None) -> Outline:
+        """Return what the output will be."""
+        layouts = layouts_of(self._quantizing(recipe), self.source)
+        return self.target.outline(layouts, self.source, self.settings, self.origin)
 
-    def _results(self, work: Work, recipe: Recipe | None) -> ResultsOfRun:
+    def _is_made_by_files(self, outline: Outline) -> bool:
+        """Whether each file is made as a whole and leaves for a store, by whoever makes it.
+
+        Of a single file on a cluster several workers make results.
+        """
+        leaves = self.landing.store is not None and (self.folder or self.origin.split is not None)
+        return leaves and (len(outline.files) > 1 or isinstance(self.engine, LocalEngine))
+
+    def _make_files(
+        self, work: StoredWork, outline: Outline, recipe: Recipe | None, run: Run, meter: Meter
+    ) -> Totals:
+        """Have the files made that are not in the store yet, and write the others here."""
+        names = [file.name for file in outline.files]
+        done = work.begin(names)
+        left = [name for name in names if done is None or name not in work.files]
+        done = done or Done(0, 0, Totals())
+        meter.skip(done.read)
+        assert self.landing.store is not None
+        making = MakingFiles(
+            self._quantizing(recipe),
+            self.origin,
+            self.landing.store,
+            work.noted,
+            work.first_paths(left),
+        )
+        with closing(run(making, 0, meter)) as made:
+            for file in made:
+                done.totals.include(file.totals)
+                done = Done(done.batches + 1, done.read + file.read, done.totals)
+                work.note_file(file.name, file.stamp, done)
+        self._check_any(done.totals)
+        output = work.new_output()
+        if self.folder:
+            output.mkdir()
+        outline.finish(output)
+        return done.totals
+
+    def _results(self, work: Work, outline: Outline | None, recipe: Recipe | None) -> ResultsOfRun:
         """Return where results go."""
-        if not self._are_placed:
+        if outline is None:
             return KeptResults(work, partial(self._write, recipe))
-        layers = self._layouts(recipe)
-        outline = self.target.outline(layers, self.source, self.settings, self.origin)
         if isinstance(work, StoredWork):
             return StoredResults(work, outline, self.folder)
         return PlacedResults(work, outline, self.folder)
-
-    def _layouts(self, recipe: Recipe | None) -> list[PlannedLayout]:
-        """List the layers that are quantized, and how they will be coded."""
-        layers = [
-            layer
-            if layer.settings is None
-            else replace(layer, settings=self._fitting(layer.settings, layer.shape))
-            for layer in planned(self.source, self.settings, recipe)
-        ]
-        return [layout for layer in layers if (layout := layout_of(layer))]
 
     def _quantizing(self, recipe: Recipe | None) -> Quantizing:
         """Return what becomes of batches, with a recipe that is fitted if it has to be."""
@@ -416,7 +428,7 @@ class Job:
     ) -> None:
         """Put what is left of the source to the output, as it is quantized."""
         count, read, totals = done.batches, done.read, done.totals
-        dtype = self.target.scale_dtype(self.source, self.settings)
+        quantizing = self._quantizing(recipe)
 
         def add(outcome: Outcome) -> None:
             nonlocal count, read
@@ -426,8 +438,8 @@ class Job:
             totals.missed += outcome.missed
             totals.underflows += outcome.underflows
             if (results := outcome.results) is not None:
-                self.target.check_results(pa.Table.from_batches([results]), self.source, dtype)
-                totals.add(results, self._stored_bits(results, recipe))
+                quantizing.check(results, self.source)
+                totals.add(results, quantizing.stored_bits(results))
                 output.add(results, Done(count, read, totals))
 
         if self.landing.store is None:
@@ -436,6 +448,10 @@ class Job:
             for outcome in outcomes:
                 add(outcome)
                 del outcome  # before the next batch is quantized
+        self._check_any(totals)
+
+    def _check_any(self, totals: Totals) -> None:
+        """Raise where nothing was quantized."""
         if totals.layers == 0:
             raise ValueError(
                 f"{self.source.location}: no layer was quantized: all failed, or are left out, as "
@@ -458,7 +474,7 @@ class Job:
                 group_size=packed[layout.name].group_size,
                 encoding=packed[layout.name].encoding,
             )
-            for layout in self._layouts(recipe)
+            for layout in layouts_of(self._quantizing(recipe), self.source)
             if layout.name in packed
         ]
         outline = self.target.outline(layouts, source, self.settings, self.origin)

@@ -21,8 +21,7 @@ class Journal:
     replaces : bool
         Whether something was there before. New files then lie apart until all are there.
     done : Done or None
-        How far the source is that files in the store were made of. All that it has beyond that
-        may be in some of them, too.
+        How many files are whole, one a batch, and what was read for them. None before the first.
     files : dict of str to Stamp
         Those that are whole in the store.
     """

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,9 +10,9 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from pyarrowquant._core.scratch import Scratch, clear
-from pyarrowquant.conversion.store import Store, problem
-from pyarrowquant.reading.location import is_uri, locate, shown_uri
+from pyarrowquant.conversion.on_the_way import on_the_way
+from pyarrowquant.conversion.store import Store, located
+from pyarrowquant.reading.location import is_uri
 
 
 @dataclass(frozen=True)
@@ -65,29 +63,10 @@ def landing(destination: str | os.PathLike[str]) -> Iterator[Landing]:
     if not isinstance(destination, str) or not is_uri(destination):
         yield Landing(Path(destination))
         return
-    shown = shown_uri(destination)
-    try:
-        location = locate(destination, None)
-    except ImportError:
-        raise
-    except Exception as error:  # whatever the libraries of fsspec raise
-        raise problem(shown, error) from None
+    location = located(destination)
     if isinstance(location.filesystem, fs.LocalFileSystem):
         yield Landing(Path(location.path))
         return
-    store = Store(location, shown)
-    digest = hashlib.sha256(shown.encode()).hexdigest()[:16]
-    target = Path(tempfile.gettempdir(), f"pyarrowquant-{digest}")
-    clear(target, _nothing_stays)
-    scratch = Scratch(target, _nothing_stays)
-    folder = scratch.open()
-    try:
-        made = folder / "made"  # apart from the folder's lock
-        made.mkdir()
-        yield Landing(made / store.name, store)
-    finally:
-        scratch.close()
-
-
-def _nothing_stays(_folder: Path) -> None:
-    """Keep nothing of the folder: what counts is in the store."""
+    store = Store(destination, location)
+    with on_the_way(store) as folder:
+        yield Landing(folder / store.name, store)

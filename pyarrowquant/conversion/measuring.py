@@ -41,8 +41,15 @@ class Measuring:
     importance: Importance | None
 
     @property
+    def count(self) -> None:
+        return None
+
+    @property
     def result_bytes(self) -> int:
         return _RESULT_BYTES
+
+    def named(self, number: int) -> str:
+        return f"batch {number}"
 
     def on(self, source: Viewed) -> Measurer:
         return Measurer(self, source)

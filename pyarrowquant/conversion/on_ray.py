@@ -33,6 +33,7 @@ _HEALTH_CHECK = ["-m", "ray.scripts.scripts", "health-check", "--skip-version-ch
 _SECONDS_TO_CONNECT = 5
 _SECONDS_TO_ANSWER = 15
 _SECONDS_TO_START = 120  # of a worker's process, which imports the package
+_SECONDS_TO_CANCEL = 10  # after which tasks are held to be on machines that are lost
 _RETRIES = 5  # of a task whose worker dies
 
 
@@ -131,8 +132,7 @@ class _Started:
         except ray.exceptions.RayTaskError:
             raise  # a defect, of which its text says all
         except ray.exceptions.RayError as error:
-            said, source = first_line(error), self._tasks.seen.view.source
-            raise lost("Ray", number, source, said) from error
+            raise lost("Ray", number, self._tasks, first_line(error)) from error
         return answer
 
     def cancel(self, handles: Sequence[Any], are_running: bool) -> None:
@@ -140,6 +140,13 @@ class _Started:
 
         for handle in handles:
             ray.cancel(handle, force=are_running)
+        if handles:  # so that none puts something into a store when the run has ended
+            ray.wait(
+                list(handles),
+                num_returns=len(handles),
+                timeout=_SECONDS_TO_CANCEL,
+                fetch_local=False,
+            )
 
 
 @contextmanager

@@ -171,7 +171,7 @@ class _Started:
         try:
             found = pickle.loads(b"".join(handle.result()))
         except _spark_errors() as error:
-            raise lost("Spark", number, self._tasks.seen.view.source, _said(error)) from error
+            raise lost("Spark", number, self._tasks, _said(error)) from error
         if isinstance(found, tuple):
             worker, version = found
             check_worker(worker, version, None, self._tasks.seen.version)

@@ -54,10 +54,6 @@ class Done:
     def to_json(self) -> str:
         return json.dumps(self.to_dict())
 
-    def copy(self) -> Done:
-        """Return the same, which does not change with the totals of a run that goes on."""
-        return Done.from_dict(self.to_dict())
-
     def to_dict(self) -> dict[str, Any]:
         """Return what makes the same again, for JSON."""
         return {**vars(self), "totals": self.totals.to_dict()}

@@ -127,8 +127,8 @@ def prepare(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Job:
         overwrite=request.overwrite,
     )
     job.check_split()
-    if leaves and budget is None:
-        check_room_on_the_way(job.files_of(layers), place)
+    if leaves and budget is None and request.engine == "local":  # which makes one after the other
+        check_room_on_the_way([max(job.files_of(layers), key=lambda file: file.size)], place)
     return job
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -10,13 +10,15 @@ from itertools import islice
 import pyarrow as pa
 
 from pyarrowquant._core import arguments
-from pyarrowquant._core.encodings import ENCODINGS
+from pyarrowquant._core.encoded_rows import said_group_size
+from pyarrowquant._core.encodings import ENCODINGS, INTEGER
 from pyarrowquant._core.options import Options
 from pyarrowquant._core.progress import EachPart
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.source import weights_bytes
 from pyarrowquant._core.underflow import Underflow
 from pyarrowquant.conversion.importance import weighted
+from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter
 from pyarrowquant.conversion.shared_scales import shared_scales
 from pyarrowquant.conversion.viewing import Viewed
@@ -24,6 +26,7 @@ from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.reading.importance import Importance
 from pyarrowquant.reading.model import Model
+from pyarrowquant.recipes.planned import PlannedLayout, layout_of, plan_layer
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.stream import stream_within
 
@@ -55,11 +58,45 @@ class Quantizing:
     importance: Importance | None
 
     @property
+    def count(self) -> None:
+        return None
+
+    @property
     def result_bytes(self) -> int:
         return self.batch_bytes
 
+    def named(self, number: int) -> str:
+        return f"batch {number}"
+
     def on(self, source: Viewed) -> Quantizer:
         return Quantizer(self, source)
+
+    def check(self, results: pa.RecordBatch, model: Model) -> None:
+        """Raise where the format cannot hold a layer."""
+        dtype = self.target.scale_dtype(model, self.settings)
+        self.target.check_results(pa.Table.from_batches([results]), model, dtype)
+
+    def stored_bits(self, results: pa.RecordBatch) -> int:
+        """Return what results take in the output."""
+        bits = 0
+        said_of_rows = {"layer_name", "shape", "bit_width", "group_size", "encoding"}
+        names = results.schema.names
+        columns = [name for name in names if name in said_of_rows]
+        has_super_scales = [False] * results.num_rows
+        if "super_scales" in names:
+            has_super_scales = results["super_scales"].is_valid().to_pylist()
+        rows = results.select(columns).to_pylist()
+        for row, has in zip(rows, has_super_scales, strict=True):
+            said = plan_layer(row["layer_name"], row["shape"], self.settings, self.recipe).settings
+            encoding = row.get("encoding", INTEGER)
+            settings = replace(
+                said or self.settings,
+                bit_width=row["bit_width"],
+                group_size=said_group_size(encoding, row["group_size"], has),
+                encoding=encoding,
+            )
+            bits += self.target.stored_bits(row["shape"], settings)
+        return bits
 
 
 @dataclass(frozen=True)
@@ -110,8 +147,26 @@ class Quantizer:
         self, skip: int, count: int | None, threads: int | None, meter: Meter
     ) -> Generator[Outcome, None, None]:
         """Quantize so many batches, or all, without some at the beginning."""
+        batches = self._source.model.reader(self._task.batch_bytes, skip=skip)
+        return self._outcomes(batches, count, threads, meter)
+
+    def of_tensors(
+        self, names: Collection[str], threads: int | None, meter: Meter
+    ) -> Generator[Outcome, None, None]:
+        """Quantize the batches that some of the tensors alone make."""
+        model = self._source.model
+        left = model.without({tensor.name for tensor in model.all_tensors} - set(names))
+        return self._outcomes(left.reader(self._task.batch_bytes), None, threads, meter)
+
+    def _outcomes(
+        self,
+        weights: pa.RecordBatchReader,
+        count: int | None,
+        threads: int | None,
+        meter: Meter,
+    ) -> Generator[Outcome, None, None]:
         task, target, model = self._task, self._task.target, self._source.model
-        reader = weighted(model.reader(task.batch_bytes, skip=skip), task.importance, self._source)
+        reader = weighted(weights, task.importance, self._source)
         batches = read = 0
         skipped: list[LayerError] = []
         missed: list[str] = []
@@ -158,6 +213,18 @@ class Quantizer:
             yield outcome(results)
             del results  # before the next batch is quantized
         yield outcome(None)
+
+
+def layouts_of(quantizing: Quantizing, model: Model) -> list[PlannedLayout]:
+    """List the layers that are quantized, and how they will be coded."""
+    target, usual = quantizing.target, quantizing.settings
+    layers = [
+        layer
+        if layer.settings is None
+        else replace(layer, settings=fitting(target, model, usual, layer.settings, layer.shape))
+        for layer in planned(model, usual, quantizing.recipe)
+    ]
+    return [layout for layer in layers if (layout := layout_of(layer))]
 
 
 def fitting(

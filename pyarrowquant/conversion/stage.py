@@ -1,4 +1,7 @@
-"""What is done with the batches of a source, whichever engine runs it."""
+"""What is done with the batches of a source, or for the files of an output, on whichever engine.
+
+Stages of files do for a file what others do with a batch, and count files as batches.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +43,15 @@ class Stage(Protocol[T_co]):
     """What is to be done. It can be pickled."""
 
     @property
+    def count(self) -> int | None:
+        """How many batches there are; None where the end of the source says it."""
+
+    @property
     def result_bytes(self) -> int:
         """About the most that an outcome has, but of a large layer."""
+
+    def named(self, number: int) -> str:
+        """Say which batch this is, for errors."""
 
     def on(self, source: Viewed) -> Worker[T_co]:
         """Make what does it."""

@@ -13,7 +13,7 @@ from typing import Any
 from pyarrow import fs
 
 from pyarrowquant.errors import UsageError
-from pyarrowquant.reading.location import Location
+from pyarrowquant.reading.location import Location, locate, shown_uri
 
 _PIECE = 1 << 23
 _UNSENT = 1 << 26  # bytes that may wait in memory until they are sent
@@ -30,7 +30,8 @@ class Stamp:
     ----------
     bytes : int
     modified : int or None
-        Nanoseconds of its time of modification.
+        Nanoseconds of its time of modification; None of one with a checksum, as the same bytes may
+        be written twice.
     checksum : str or None
         As the store has it.
     """
@@ -48,11 +49,13 @@ class Stamp:
 class Store:
     """Where an output is to be in a store: a file, or what is a folder by its name.
 
+    It can be pickled. Another machine opens the URI with the configuration that it has.
+
     Parameters
     ----------
+    uri : str
     location : Location
-    shown : str
-        What messages call it, which has no credentials.
+        Where that leads.
 
     Raises
     ------
@@ -60,8 +63,9 @@ class Store:
         It is no file or folder in a bucket.
     """
 
-    def __init__(self, location: Location, shown: str) -> None:
-        self._shown = shown.rstrip("/")
+    def __init__(self, uri: str, location: Location) -> None:
+        self._uri = uri
+        self._shown = shown_uri(uri).rstrip("/")
         self._filesystem = location.filesystem
         self._path = location.path.rstrip("/")
         if not os.path.dirname(self._path).strip("/"):
@@ -69,7 +73,11 @@ class Store:
                 f"'{self}' is a whole bucket. Give a name in it, such as '{self}/model'"
             )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened, (self._uri,)
+
     def __str__(self) -> str:
+        """Return what messages call it, which has no credentials."""
         return self._shown
 
     @property
@@ -110,7 +118,8 @@ class Store:
         return found
 
     def _stamp(self, info: Any) -> Stamp:
-        return Stamp(info.size, info.mtime_ns, self._checksum(info.path))
+        checksum = self._checksum(info.path)
+        return Stamp(info.size, info.mtime_ns if checksum is None else None, checksum)
 
     def _checksum(self, path: str) -> str | None:
         if isinstance(self._filesystem, fs.PyFileSystem):
@@ -226,6 +235,28 @@ class Store:
             raise
         except Exception as error:
             raise problem(str(self), error) from None
+
+
+def located(uri: str) -> Location:
+    """Find where a URI leads.
+
+    Raises
+    ------
+    ImportError
+        A package that knows the store is missing.
+    OSError
+        The store is not reached.
+    """
+    try:
+        return locate(uri, None)
+    except ImportError:
+        raise
+    except Exception as error:  # whatever the libraries of fsspec raise
+        raise problem(shown_uri(uri), error) from None
+
+
+def _opened(uri: str) -> Store:
+    return Store(uri, located(uri))
 
 
 def _abandon(stream: Any) -> None:

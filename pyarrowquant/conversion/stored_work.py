@@ -120,13 +120,18 @@ class StoredWork(Work):
         self._write_journal()
         return self._journal.done
 
-    def send(self, file: Path, name: str) -> None:
-        """Put a file into the store, and remove it here."""
-        self._journal.files[name] = self._store.upload(file, self._first_path(name))
-        file.unlink()
+    def first_paths(self, names: Iterable[str]) -> dict[str, str]:
+        """Return where files lie until all are there, by their names."""
+        return {name: self._first_path(name) for name in names}
 
-    def note_done(self, done: Done) -> None:
-        """Note how far the run is with the files that are in the store."""
+    @property
+    def noted(self) -> str:
+        """The path of what the run has put into the store before all else."""
+        return f"{self._there}/{RUN}"
+
+    def note_file(self, name: str, stamp: Stamp, done: Done) -> None:
+        """Note that a file is whole, and how far the run is with it."""
+        self._journal.files[name] = stamp
         self._journal.done = done
         self._write_journal()
 
@@ -156,8 +161,10 @@ class StoredWork(Work):
         self._journal.names.update(made)
         self._write_journal()
         for name in self._in_order(made):
-            self.send(made[name], name)
+            self._journal.files[name] = self._store.upload(made[name], self._first_path(name))
+            made[name].unlink()
         self._write_journal()
+        self._check_files()
         self._place()
         if self._journal.replaces:
             self._remove_obsolete()

@@ -21,8 +21,20 @@ def _squares(row: pa.RecordBatch) -> float:
     return float(np.square(weights.to_numpy(), dtype=np.float64).sum())
 
 
+# All floats are multiples of a part of 1 that this is the number of.
+_PARTS = 2**1074
+
+
+def _in_parts(value: float) -> int:
+    numerator, denominator = value.as_integer_ratio()
+    return numerator * (_PARTS // denominator)
+
+
 class Totals:
-    """Sums over the layers of a run."""
+    """Sums over the layers of a run.
+
+    They are exact, so they do not depend on the order of layers, and on who adds which.
+    """
 
     def __init__(
         self,
@@ -31,8 +43,8 @@ class Totals:
         missed: Sequence[str] = (),
         weights: int = 0,
         stored_bits: int = 0,
-        squared_error: float = 0.0,
-        norm: float = 0.0,
+        squared_error: int = 0,
+        norm: int = 0,
         underflows: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.layers = layers
@@ -48,7 +60,7 @@ class Totals:
     def from_dict(cls, said: dict[str, Any]) -> Totals:
         """Return what `to_dict` was called of."""
         for name in ("layers", "weights", "stored_bits", "squared_error", "norm"):
-            if not isinstance(said[name], int | float):
+            if not isinstance(said[name], int):
                 raise TypeError(f"{name} is {said[name]!r}")
         return cls(**{**said, "skipped": [LayerError(**error) for error in said["skipped"]]})
 
@@ -71,14 +83,25 @@ class Totals:
         for i, row in enumerate(batch.select(columns).to_pylist()):
             count = math.prod(row["shape"])
             error = row["mse"] * count
-            self._squared_error += error
+            self._squared_error += _in_parts(error)
             if row["relative_error"] > 0:
-                self._norm += error / row["relative_error"] ** 2
+                self._norm += _in_parts(error / row["relative_error"] ** 2)
             else:
-                self._norm += _squares(batch.slice(i, 1))  # exact: decoded as it was
+                self._norm += _in_parts(_squares(batch.slice(i, 1)))  # decoded as it was
             self.weights += count
         self.layers += batch.num_rows
         self.stored_bits += stored_bits
+
+    def include(self, others: Totals) -> None:
+        """Add what others have added up."""
+        self.layers += others.layers
+        self.skipped += others.skipped
+        self.missed += others.missed
+        self.underflows += others.underflows
+        self.weights += others.weights
+        self.stored_bits += others.stored_bits
+        self._squared_error += others._squared_error
+        self._norm += others._norm
 
     @property
     def bits_per_weight(self) -> float:

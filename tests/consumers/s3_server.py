@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from child import wait_until
+from pyarrow import fs
 
 S3PROXY = "org.gaul:s3proxy:2.6.0:jar:jar-with-dependencies"
+UNFINISHED = re.compile(r"models/(\.mpus-|[0-9a-f]{8}-[0-9a-f]{4}-)")  # as s3proxy names them
 KEY, SECRET = "an-identity", "a-hidden-secret"
 BUCKET = "models"
 
@@ -71,11 +73,12 @@ class Server:
 
 @dataclass
 class Request:
-    """What a client asks for: the method, the key of an object, and the query."""
+    """What a client asks for: the method, the key of an object, the query; and from which port."""
 
     method: str
     key: str
     query: str
+    port: int
 
     @property
     def writes(self) -> bool:
@@ -101,6 +104,30 @@ class Faults:
         self.__init__()  # type: ignore[misc]
 
 
+class Store:
+    """A bucket that is empty."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.faults = proxy.faults
+        self.filesystem, _ = fs.FileSystem.from_uri(f"s3://{BUCKET}?allow_bucket_creation=true")
+        self.filesystem.create_dir(BUCKET)
+        self.filesystem.delete_dir_contents(BUCKET)
+        self.faults.reset()
+
+    def objects(self, folder: str = "") -> dict[str, bytes]:
+        """All objects in a folder by their names, but for s3proxy's own of unfinished uploads."""
+        path = f"{BUCKET}/{folder}".rstrip("/")
+        selector = fs.FileSelector(path, recursive=True, allow_not_found=True)
+        return {
+            info.path.removeprefix(f"{path}/"): self.filesystem.open_input_file(info.path).readall()
+            for info in self.filesystem.get_file_info(selector)
+            if info.is_file and not UNFINISHED.match(info.path)
+        }
+
+    def put(self, folder: Path, name: str) -> None:
+        fs.copy_files(str(folder), f"{BUCKET}/{name}", destination_filesystem=self.filesystem)
+
+
 class Proxy:
     """Stands between a client and a server."""
 
@@ -114,7 +141,9 @@ class Proxy:
             def do_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 path, _, query = self.path.partition("?")
-                request = Request(self.command, path.partition(f"/{BUCKET}/")[2], query)
+                request = Request(
+                    self.command, path.partition(f"/{BUCKET}/")[2], query, self.client_address[1]
+                )
                 faults.seen.append(request)
                 what = faults.fault(request)
                 if what == "500":

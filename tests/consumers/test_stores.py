@@ -6,7 +6,6 @@ It needs Java and Maven, so `make test-fleet` runs these.
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -20,12 +19,10 @@ import numpy as np
 import pytest
 from child import HANG
 from models import write_shards
-from pyarrow import fs
-from s3_server import BUCKET, SECRET, Proxy, Request, Server, free_port
+from s3_server import BUCKET, SECRET, Proxy, Request, Server, Store, free_port
 
 SHARDS = 4
 WEIGHTS = [f"model-{n:05d}-of-{SHARDS:05d}.safetensors" for n in range(1, SHARDS + 1)]
-UNFINISHED = re.compile(BUCKET + r"/(\.mpus-|[0-9a-f]{8}-[0-9a-f]{4}-)")  # as s3proxy names them
 USABLE = {"config.json", "model.safetensors.index.json"}
 COMPRESSED = ["--to", "compressed-tensors", "--method", "rtn"]
 
@@ -74,30 +71,6 @@ def wanted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
     done = quantize(model, folder / "out", *COMPRESSED)
     assert done.returncode == 0, done.stderr
     return files_in(folder / "out")
-
-
-class Store:
-    """A bucket that is empty."""
-
-    def __init__(self, proxy: Proxy) -> None:
-        self.faults = proxy.faults
-        self.filesystem, _ = fs.FileSystem.from_uri(f"s3://{BUCKET}?allow_bucket_creation=true")
-        self.filesystem.create_dir(BUCKET)
-        self.filesystem.delete_dir_contents(BUCKET)
-        self.faults.reset()
-
-    def objects(self, folder: str = "") -> dict[str, bytes]:
-        """All objects in a folder by their names, but for s3proxy's own of unfinished uploads."""
-        path = f"{BUCKET}/{folder}".rstrip("/")
-        selector = fs.FileSelector(path, recursive=True, allow_not_found=True)
-        return {
-            info.path.removeprefix(f"{path}/"): self.filesystem.open_input_file(info.path).readall()
-            for info in self.filesystem.get_file_info(selector)
-            if info.is_file and not UNFINISHED.match(info.path)
-        }
-
-    def put(self, folder: Path, name: str) -> None:
-        fs.copy_files(str(folder), f"{BUCKET}/{name}", destination_filesystem=self.filesystem)
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

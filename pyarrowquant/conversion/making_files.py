@@ -1,0 +1,198 @@
+"""The files of an output, each made as a whole where its layers are quantized, and sent to a store.
+
+On a cluster that is by the workers, so that no results travel to the driver.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import pyarrow as pa
+
+from pyarrowquant.conversion.checks import check_room_on_the_way
+from pyarrowquant.conversion.on_the_way import on_the_way
+from pyarrowquant.conversion.progress import Meter
+from pyarrowquant.conversion.quantizing import Quantizing, layouts_of
+from pyarrowquant.conversion.results import packed_in
+from pyarrowquant.conversion.store import Stamp, Store
+from pyarrowquant.conversion.totals import Totals
+from pyarrowquant.conversion.viewing import Viewed
+from pyarrowquant.conversion.worker import WorkerError
+from pyarrowquant.formats._origin import Origin
+from pyarrowquant.formats._outline import LayerRegion, Outline, OutlinedFile, Places
+from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.tensors import DECODED, Tensor, decoded_bytes_of
+
+_RESULT_BYTES = 2**20  # of what is said of a file
+_READ_ALONG = 2**24  # bytes of a tensor that is kept, which cost less than to read around them
+
+
+@dataclass(frozen=True)
+class MakingFiles:
+    """What is done for files of an output, on whichever machine. It can be pickled.
+
+    Attributes
+    ----------
+    quantizing : Quantizing
+        What becomes of layers.
+    origin : Origin
+    store : Store
+    noted : str
+        The path in the store of what the run has put there before.
+    paths : dict of str to str
+        Where in the store the files are to lie, by their names.
+    """
+
+    quantizing: Quantizing
+    origin: Origin
+    store: Store
+    noted: str
+    paths: Mapping[str, str]
+
+    @property
+    def count(self) -> int:
+        return len(self.paths)
+
+    @property
+    def result_bytes(self) -> int:
+        return _RESULT_BYTES
+
+    def named(self, number: int) -> str:
+        return f"file '{list(self.paths)[number]}'"
+
+    def on(self, source: Viewed) -> FileMaker:
+        return FileMaker(self, source)
+
+
+@dataclass(frozen=True)
+class MadeFile:
+    """A file that is whole in the store.
+
+    Attributes
+    ----------
+    name : str
+    stamp : Stamp
+    read : int
+        How many bytes of weights were read for it, or needed not to be.
+    totals : Totals
+        Of its layers.
+    """
+
+    name: str
+    stamp: Stamp
+    read: int
+    totals: Totals
+
+    @property
+    def batches(self) -> int:
+        return 1  # it is never the end of the source
+
+    def tell(self, meter: Meter) -> None:
+        meter.take(self.read, self.totals.layers)
+
+
+class FileMaker:
+    """Makes files of a source that is open.
+
+    Parameters
+    ----------
+    task : MakingFiles
+    source : Viewed
+
+    Raises
+    ------
+    WorkerError
+        This machine does not find the run in the store.
+    """
+
+    def __init__(self, task: MakingFiles, source: Viewed) -> None:
+        self._task = task
+        self._source = source
+        if task.store.stamp(task.noted) is None:
+            raise WorkerError(
+                f"does not find in '{task.store}' what the driver has put there. Give a store that "
+                "all machines reach under this name"
+            )
+        quantizing = task.quantizing
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the driver has told
+            layouts = layouts_of(quantizing, source.model)
+            outline = quantizing.target.outline(
+                layouts, source.model, quantizing.settings, task.origin
+            )
+        self._files = {file.name: file for file in outline.files}
+        self._tensors = tensors_of(outline, source.model)
+        self._layers = {layout.name for layout in layouts}
+        self._quantizer = quantizing.on(source)
+
+    def outcomes(
+        self, skip: int, count: int | None, threads: int | None, meter: Meter
+    ) -> Generator[MadeFile, None, None]:
+        """Make so many files, or all, without some at the beginning."""
+        end = None if count is None else skip + count
+        for name in islice(self._task.paths, skip, end):
+            yield self._made(self._files[name], threads, meter)
+
+    def _made(self, file: OutlinedFile, threads: int | None, meter: Meter) -> MadeFile:
+        store, quantizing, model = self._task.store, self._task.quantizing, self._source.model
+        totals = Totals()
+        with on_the_way(store) as folder:
+            output = folder / store.name
+            if not file.is_beside:
+                output.mkdir()
+            check_room_on_the_way([file], output)
+            file.begin(output)
+            places = Places(Outline([file]), output)
+            tensors = self._tensors[file.name]
+            in_vain = [each for each in tensors if self._is_passed_over(each)]
+            wanted = {each.name for each in tensors} - {each.name for each in in_vain}
+            read = sum(map(_bytes, in_vain))
+            meter.take(read, 0)
+            for outcome in self._quantizer.of_tensors(wanted, threads, meter):
+                read += outcome.read
+                totals.underflows += outcome.underflows
+                if outcome.results is not None:
+                    quantizing.check(outcome.results, model)
+                    totals.add(outcome.results, quantizing.stored_bits(outcome.results))
+                    _fill(places, outcome.results)
+                del outcome  # before the next batch is quantized
+            path = file.path(output)
+            stamp = store.upload(path, self._task.paths[file.name])
+        return MadeFile(file.name, stamp, read, totals)
+
+    def _is_passed_over(self, tensor: Tensor) -> bool:
+        return tensor.name not in self._layers and _bytes(tensor) > _READ_ALONG
+
+
+def _fill(places: Places, results: pa.RecordBatch) -> None:
+    for layer in packed_in(pa.Table.from_batches([results])):
+        places.fill(layer)
+
+
+def tensors_of(outline: Outline, model: Model) -> dict[str, list[Tensor]]:
+    """Part the weights of a model among the files of its output, by their names.
+
+    What is kept goes with the layers before it: long runs of tensors are read faster, and all that
+    the model has is read, or passed over, once.
+    """
+    found: dict[str, list[Tensor]] = {file.name: [] for file in outline.files}
+    owners = {
+        region.layer.name: file.name
+        for file in outline.files
+        for region in file.regions
+        if isinstance(region, LayerRegion)
+    }
+    owner = next(iter(owners.values()))
+    for tensor in model.all_tensors:
+        if model.can_quantize(tensor):
+            owner = owners.get(tensor.name, owner)
+            found[owner].append(tensor)
+    return found
+
+
+def _bytes(tensor: Tensor) -> int:
+    """Return the bytes that a tensor has in a batch."""
+    return decoded_bytes_of(tensor) if isinstance(tensor, DECODED) else tensor.end - tensor.begin
