@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from pyarrowquant.conversion.checksums import checked
 from pyarrowquant.conversion.interrupted import Continued, continued
 from pyarrowquant.conversion.journal import Journal
 from pyarrowquant.conversion.landing import Landing
 from pyarrowquant.conversion.lock import LOCK, RUN
 from pyarrowquant.conversion.noted import folder_of, output_in
-from pyarrowquant.conversion.parts import Done, WorkError, damaged, part_file
+from pyarrowquant.conversion.parts import DAMAGES, Done, WorkError, damaged, part_file
 from pyarrowquant.conversion.store import Stamp, Store
 from pyarrowquant.conversion.work import RECIPE, Work, warn
 from pyarrowquant.formats._gguf_split import is_part_of
@@ -35,8 +36,8 @@ def journal_of(store: Store) -> Journal:
 
 def _read(text: bytes, store: Store) -> Journal:
     try:
-        return Journal.from_json(text)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return Journal.from_json(checked(text))
+    except DAMAGES as error:
         name = store.shown_beside(f".{store.name}.partial/{_JOURNAL}")
         raise damaged(name, error) from error
 
