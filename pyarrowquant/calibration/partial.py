@@ -61,7 +61,7 @@ class Partial:
         if not self._resume or not self._path.exists():
             return 0, {}
         try:
-            with np.load(self._path) as file:
+            with self._path.open("rb") as opened, np.load(opened) as file:
                 said = parse_any(str(file[_RUN]))
                 windows = said.pop("windows_done")
                 arrays = {name: file[name] for name in file.files}
