@@ -34,6 +34,17 @@ def journal_of(store: Store) -> Journal:
     return Journal() if text is None else _read(text, store)
 
 
+def journal_or_none(store: Store) -> Journal:
+    """Return the same; an empty one also where it is damaged.
+
+    Nothing says then which files are of that run.
+    """
+    try:
+        return journal_of(store)
+    except WorkError:  # which resuming says
+        return Journal()
+
+
 def _read(text: bytes, store: Store) -> Journal:
     try:
         return Journal.from_json(checked(text))
@@ -216,7 +227,7 @@ class StoredWork(Work):
 
     def _start(self) -> None:
         """Remove what an interrupted run has put into the store, and begin."""
-        self._journal = journal_of(self._store)
+        self._journal = journal_or_none(self._store)
         self._remove_placed()
         self._journal = Journal()
         self._remove_noted()
