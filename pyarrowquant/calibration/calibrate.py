@@ -19,7 +19,7 @@ from pyarrowquant.calibration.names import folder_names
 from pyarrowquant.calibration.partial import Partial
 from pyarrowquant.calibration.squares import Squares
 from pyarrowquant.calibration.texts import Text, texts_in
-from pyarrowquant.conversion.identity import source_files
+from pyarrowquant.conversion.identity import check_unchanged, source_files
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.formats._safetensors import Entry, write_tensors
@@ -132,8 +132,11 @@ def calibrate(
         opened = open_model(locate(os.fspath(model), None))
         runner = _runner_of(opened)
         windows = _windows(runner, used, tokens, context)
-        partial = Partial(path, _run(opened, windows), resume)
+        scratch = outputs.temporary(path).parent
+        run = _run(opened, windows)
+        partial = Partial(path, run, resume, scratch)
         found = runner.measured(windows, threads, progress or (lambda *_: None), partial)
+        check_unchanged(opened, run["source"])
         values, unused = _by_layers(found, opened)
         count = sum(map(len, windows))
         origin = Origin([(text.name, text.sha256) for text in used], count, len(windows))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnxruntime
-from tokenizers import Tokenizer
+import tokenizers
 
 from pyarrowquant.calibration.onnx_feeds import Feeds
 from pyarrowquant.calibration.onnx_sums import give_sums
@@ -16,6 +16,7 @@ from pyarrowquant.calibration.texts import before_text
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.onnx import OnnxModel
 from pyarrowquant.reading.text import read_text
+from pyarrowquant.reading.tokenizer import read_tokenizer
 
 _TOKENIZER = "tokenizer.json"
 _DATA_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -37,10 +38,7 @@ class OnnxRunner:
     def tokens_of(self, texts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         """Return what the model's tokenizer puts before each text, and the tokens of each."""
         path = _tokenizer_of(self._model.location)
-        try:
-            tokenizer = Tokenizer.from_str(read_text(str(path)).decode())
-        except Exception as error:  # it raises nothing narrower
-            raise ValueError(f"'{path}' is none that tokenizers reads: {error}") from error
+        tokenizer = read_tokenizer(tokenizers, read_text(str(path)), str(path))
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokens = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]

@@ -7,12 +7,15 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from pyarrowquant._core.placing import sync
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant.calibration.squares import Squares
+from pyarrowquant.conversion.lock import refuse_others
+from pyarrowquant.conversion.parts import damaged
+from pyarrowquant.reading.strict_json import parse_any
 
 WINDOWS_TOGETHER = 16  # after which sums are kept
 _RUN, _SUMS, _COUNTS = "run", "sums.", "counts."
@@ -28,13 +31,24 @@ class Partial:
         What decides about the sums, as JSON has it.
     resume : bool
         Whether to go on from what there is.
+    scratch : Path
+        A folder of this run alone, where it is written; it goes with a run that is killed.
+
+    Raises
+    ------
+    FileExistsError
+        What has the name of the file is none.
     """
 
-    def __init__(self, destination: Path, run: Mapping[str, Any], resume: bool) -> None:
+    def __init__(
+        self, destination: Path, run: Mapping[str, Any], resume: bool, scratch: Path
+    ) -> None:
         self._path = destination.with_name(f".{destination.name}.partial")
         self._destination = destination
         self._run = json.loads(json.dumps(run))
         self._resume = resume
+        self._scratch = scratch
+        refuse_others(self._path)
 
     def read(self) -> tuple[int, dict[str, Squares]]:
         """Return how many windows are done, and their sums.
@@ -47,25 +61,23 @@ class Partial:
         if not self._resume or not self._path.exists():
             return 0, {}
         try:
-            with np.load(self._path) as file:
-                said = json.loads(str(file[_RUN]))
+            with self._path.open("rb") as opened, np.load(opened) as file:
+                said = parse_any(str(file[_RUN]))
+                windows = said.pop("windows_done")
                 arrays = {name: file[name] for name in file.files}
-        except (BadZipFile, EOFError, KeyError, OSError, ValueError) as error:
-            raise ValueError(
-                f"'{self._path}' of an earlier run is damaged ({error}). Without resume=True, a "
-                "new run begins"
-            ) from error
-        windows = said.pop("windows_done")
+            names = [name.removeprefix(_SUMS) for name in arrays if name.startswith(_SUMS)]
+            found = {name: _squares(arrays[_SUMS + name], arrays[_COUNTS + name]) for name in names}
+            if type(windows) is not int or windows < 0:
+                raise ValueError(f"windows_done is {quoted(windows)}")
+        except Exception as error:  # files of zip and of arrays raise whatever comes
+            raise damaged(self._path, error) from error
         others = [name for name in self._run if said.get(name) != self._run[name]]
         if others:
             raise ValueError(
                 f"'{self._destination.name}' cannot be continued: the {' and '.join(others)} of "
                 "that run differ. Without resume=True, a new run begins"
             )
-        names = [name.removeprefix(_SUMS) for name in arrays if name.startswith(_SUMS)]
-        return windows, {
-            name: Squares(arrays[_SUMS + name], arrays[_COUNTS + name]) for name in names
-        }
+        return windows, found
 
     def write(self, windows: int, found: Mapping[str, Squares]) -> None:
         """Keep the sums of so many windows."""
@@ -75,11 +87,22 @@ class Partial:
             for key, array in ((_SUMS + name, squares.sums), (_COUNTS + name, squares.counts))
         }
         run = np.array(json.dumps({**self._run, "windows_done": windows}))
-        new = self._path.with_name(f"{self._path.name}.new")
+        new = self._scratch / "sums"
         with new.open("wb") as file:
             np.savez(file, **{_RUN: run, **arrays})
         sync(new)
         os.replace(new, self._path)
+        sync(self._path.parent)
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)
+
+
+def _squares(sums: Any, counts: Any) -> Squares:
+    is_matrix = sums.dtype == np.float64 and sums.ndim == 2
+    if not is_matrix or counts.dtype != np.int64 or counts.shape != sums.shape[:1]:
+        raise ValueError(
+            f"sums of {sums.dtype} and shape {sums.shape}, counts of {counts.dtype} and shape "
+            f"{counts.shape}"
+        )
+    return Squares(sums, counts)

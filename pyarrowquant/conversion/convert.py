@@ -311,6 +311,7 @@ def convert(
             overwrite=overwrite,
         )
         job = prepare(request, lambda place: recover(place) and resume)
+        read = source_bytes(job.source)  # as the source may be gone when the output is there
         written = job.run(resume, progress)
     totals = written.totals
     left = job.unquantized(totals.skipped)
@@ -329,7 +330,7 @@ def convert(
         model_bits_per_weight=_bits_of_all(totals, left),
         relative_error=totals.relative_error,
         seconds=time.perf_counter() - start,
-        source_bytes=source_bytes(job.source),
+        source_bytes=read,
         unquantized=left,
         decoded=decoded_from(job.source, job.layers),
     )

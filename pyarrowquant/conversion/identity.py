@@ -9,6 +9,7 @@ from typing import Any
 
 from pyarrow import fs
 
+from pyarrowquant._core.quoting import shortened
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.model import Model
 
@@ -51,6 +52,31 @@ def _digest_of_ends(file: Location) -> str:
         return hashlib.sha256(b"".join(end.to_pybytes() for end in ends)).hexdigest()
 
 
+class SourceChangedError(ValueError):
+    """The source is not what it was when a run began to read it."""
+
+
+def check_unchanged(model: Model, before: list[dict[str, Any]]) -> None:
+    """Raise where files of a source were written to, or replaced, while a run has read them.
+
+    Parameters
+    ----------
+    model : Model
+    before : list of dict
+        What `source_files` said of it.
+    """
+    try:
+        now = source_files(model)
+        problem = difference({"source": before}, {"source": now}) if now != before else None
+    except (FileNotFoundError, ValueError) as error:  # it is gone, or has another size
+        problem = str(error)
+    if problem is not None:
+        raise SourceChangedError(
+            f"'{model.location}' was changed while it was read: {problem}. Nothing was written; "
+            "start anew when it stays as it is"
+        )
+
+
 def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Say what is not as it was."""
     files_before = {file["name"]: file for file in before["source"]}
@@ -71,7 +97,8 @@ def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     return ", ".join(
         f"the {name} differs"
         if name in ("recipe", "quality_floor", "importance")
-        else f"{_OPTIONS.get(name, name)} was {before.get(name)}, now is {now.get(name)}"
+        else f"{_OPTIONS.get(name, name)} was {shortened(str(before.get(name)))}, "
+        f"now is {now.get(name)}"
         for name in names
     )
 

@@ -17,7 +17,7 @@ from pyarrowquant import __version__
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.engines import Engine, LocalEngine
-from pyarrowquant.conversion.identity import source_files
+from pyarrowquant.conversion.identity import check_unchanged, source_files
 from pyarrowquant.conversion.interrupted import Continued, continued
 from pyarrowquant.conversion.landing import Landing
 from pyarrowquant.conversion.making_files import MakingFiles
@@ -141,7 +141,8 @@ class Job:
     def run(self, resume: bool, tell: Callable[[Step], object] | None) -> Written:
         """Do it all, or what an interrupted run of the same job has left to do."""
         meter = Meter(bytes_of_model(self.source), tell)
-        with self._work(resume) as work:
+        identity = self._identity()
+        with self._work(identity, resume) as work:
             totals = Totals.from_dict(work.totals) if work.is_complete else Totals()
             if not work.is_complete:
                 quantized = {layer.name for layer in self.layers if layer.settings is not None}
@@ -163,6 +164,7 @@ class Job:
                         output = results.finish(totals)
                         if isinstance(self.budget, FileSize):
                             self.budget.check(output.stat().st_size)
+                check_unchanged(self.source, identity["source"])
                 work.complete(totals.to_dict())
             # What is sent to a store may take long, and is not broken by an interrupt.
             with unhindered() if self.landing.store is None else nullcontext():
@@ -200,10 +202,10 @@ class Job:
         """Where the output is made."""
         return self.landing.path
 
-    def _work(self, resume: bool) -> Work:
+    def _work(self, identity: dict[str, Any], resume: bool) -> Work:
         if self.landing.store is None:
-            return Work(self.destination, self._identity(), resume)
-        return StoredWork(self.landing, self._identity(), resume, self.folder, self.overwrite)
+            return Work(self.destination, identity, resume)
+        return StoredWork(self.landing, identity, resume, self.folder, self.overwrite)
 
     def _written(self, work: Work) -> tuple[str, int]:
         """Return the name of the output, of one that is split the first file's, and its bytes."""

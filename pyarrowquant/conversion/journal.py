@@ -8,6 +8,7 @@ from typing import Any
 
 from pyarrowquant.conversion.parts import Done
 from pyarrowquant.conversion.store import Stamp
+from pyarrowquant.reading.strict_json import parse_any
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Journal:
     @classmethod
     def from_json(cls, text: str | bytes) -> Journal:
         """Return what `to_json` was called of."""
-        said: dict[str, Any] = json.loads(text)
+        said: dict[str, Any] = parse_any(text)
         done = None if said["done"] is None else Done.from_dict(said["done"])
         files = {name: Stamp.from_dict(stamp) for name, stamp in said["files"].items()}
         return cls(set(said["names"]), said["replaces"], done, files)

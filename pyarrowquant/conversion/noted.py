@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pyarrowquant._core.placing import (
     remove,
     sync,
 )
+from pyarrowquant.conversion.checksums import checked
 from pyarrowquant.conversion.identity import difference
 from pyarrowquant.conversion.lock import (
     COMPLETE,
@@ -23,9 +23,11 @@ from pyarrowquant.conversion.lock import (
     RUN,
     refuse_others,
 )
-from pyarrowquant.conversion.parts import WorkError, damaged
+from pyarrowquant.conversion.parts import DAMAGES, WorkError, damaged
+from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.formats._outputs import check_room
+from pyarrowquant.reading.strict_json import parse_any
 
 _LONGEST_NAME = 200  # hidden names are longer, and 255 is the most
 
@@ -41,7 +43,7 @@ def check_same(file: Path, run: dict[str, Any], destination: Path) -> dict[str, 
     try:
         before = found["run"] if file.name == COMPLETE else found
         same = before == run or difference(before, run)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except DAMAGES as error:
         raise damaged(file, error) from error
     if same is True:
         return found
@@ -74,16 +76,17 @@ def _read(file: Path) -> dict[str, Any]:
     """Read what a run has noted of itself."""
     refuse_others(file)
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        found: dict[str, Any] = parse_any(checked(file.read_bytes()))
         if file.name == COMPLETE:
             _check_complete(found)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except DAMAGES as error:
         raise damaged(file, error) from error
     return found
 
 
 def _check_complete(found: dict[str, Any]) -> None:
-    _ = found["run"], found["totals"], found["output"].items()
+    _ = found["run"], found["output"].items()
+    Totals.from_dict(found["totals"])
     if not (found["mode"] is None or isinstance(found["mode"], int)):
         raise ValueError("mode is no number")
     names = [found["aside"], *found["obsolete"], *found["output"], *(found.get("replaces") or ())]

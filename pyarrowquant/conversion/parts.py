@@ -9,11 +9,19 @@ from typing import Any
 
 import pyarrow as pa
 
+from pyarrowquant._core.results import batches_of
+from pyarrowquant._core.source import RESULT_COLUMNS, Source
+from pyarrowquant.conversion.checksums import CHECKSUM_BYTES, check, checked, checksum
 from pyarrowquant.conversion.lock import refuse_others
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.strict_json import parse_any
+from pyarrowquant.reading.table_files import errors_of
 
 _DONE = "done.json"
+_PIECE = 1 << 23
+# What files that are no more as they were written raise where they are read.
+DAMAGES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
 class WorkError(ValueError):
@@ -41,7 +49,7 @@ class Done:
     @classmethod
     def from_json(cls, text: str | bytes) -> Done:
         """Return what `to_json` was called of."""
-        return cls.from_dict(json.loads(text))
+        return cls.from_dict(parse_any(text))
 
     @classmethod
     def from_dict(cls, said: dict[str, Any]) -> Done:
@@ -76,15 +84,43 @@ def parts_in(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.arrow"))
 
 
+def write_part(file: Path, results: pa.RecordBatch, done: Done) -> None:
+    """Write a part, with its checksum behind it."""
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, results.schema) as writer:
+        writer.write_batch(results, custom_metadata={"part": done.to_json()})
+    with file.open("r+b") as written:
+        found = checksum(iter(lambda: written.read(_PIECE), b""))
+        written.write(found)
+
+
 def read_part(file: Path) -> Part:
-    """Read a part."""
+    """Read a part, and make sure that nothing which uses it meets what no run has written."""
+    location = locate(file, None)
     try:
-        with locate(file, None).open() as opened:
-            reader = pa.ipc.open_file(opened.stream())
+        with location.open() as opened, errors_of(location):
+            size = opened.size - CHECKSUM_BYTES
+            if size < 0:
+                raise ValueError("it is cut off")
+            pieces = (opened.buffer(at, min(_PIECE, size - at)) for at in range(0, size, _PIECE))
+            check(opened.buffer(size, CHECKSUM_BYTES).to_pybytes(), pieces)
+            reader = pa.ipc.open_file(pa.BufferReader(opened.buffer(0, size)))
             results, said = reader.get_batch_with_custom_metadata(0)
+            results.validate(full=True)
+        for _ in batches_of(Source(pa.Table.from_batches([results]), RESULT_COLUMNS)):
+            pass
         return Part(results, Done.from_json(said[b"part"]))
-    except (pa.ArrowException, ValueError, TypeError, KeyError, AttributeError) as error:
+    except DAMAGES as error:
         raise damaged(file, error) from error
+
+
+def results_of(folder: Path) -> pa.Table:
+    """Read the results of all parts, in the order of the source."""
+    files = parts_in(folder)
+    batches = [read_part(file).results for file in files]
+    for file, batch in zip(files, batches, strict=True):
+        if not batch.schema.equals(batches[0].schema):
+            raise damaged(file, ValueError(f"it has other columns than '{files[0].name}'"))
+    return pa.Table.from_batches(batches)
 
 
 def done_file(folder: Path) -> Path:
@@ -103,10 +139,10 @@ def last_placed(folder: Path) -> Done | None:
     file = done_file(folder)
     refuse_others(file)
     try:
-        return Done.from_json(file.read_bytes())
+        return Done.from_json(checked(file.read_bytes()))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except DAMAGES as error:
         raise damaged(file, error) from error
 
 

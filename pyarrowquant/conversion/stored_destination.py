@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pyarrowquant.conversion.destination import OF_MODELS, source_error, wrong_kind_error
 from pyarrowquant.conversion.store import Store
-from pyarrowquant.conversion.stored_work import journal_of
+from pyarrowquant.conversion.stored_work import journal_or_none
 from pyarrowquant.formats._gguf_split import is_part_of, part_name
 from pyarrowquant.formats._origin import Split
 from pyarrowquant.formats._outputs import (
@@ -57,7 +57,7 @@ def check_stored(
     else:
         part = part_name(split.name, 1, 1)
         names = {name for name in store.names_beside() if is_part_of(name, part)}
-    before = journal_of(store)
+    before = journal_or_none(store)
     there = names if before.replaces else names - before.names
     if not there:
         return

@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from pyarrowquant.conversion.checksums import checked
 from pyarrowquant.conversion.interrupted import Continued, continued
 from pyarrowquant.conversion.journal import Journal
 from pyarrowquant.conversion.landing import Landing
 from pyarrowquant.conversion.lock import LOCK, RUN
 from pyarrowquant.conversion.noted import folder_of, output_in
-from pyarrowquant.conversion.parts import Done, WorkError, damaged, part_file
+from pyarrowquant.conversion.parts import DAMAGES, Done, WorkError, damaged, part_file
 from pyarrowquant.conversion.store import Stamp, Store
 from pyarrowquant.conversion.work import RECIPE, Work, warn
 from pyarrowquant.formats._gguf_split import is_part_of
@@ -33,10 +34,21 @@ def journal_of(store: Store) -> Journal:
     return Journal() if text is None else _read(text, store)
 
 
+def journal_or_none(store: Store) -> Journal:
+    """Return the same; an empty one also where it is damaged.
+
+    Nothing says then which files are of that run.
+    """
+    try:
+        return journal_of(store)
+    except WorkError:  # which resuming says
+        return Journal()
+
+
 def _read(text: bytes, store: Store) -> Journal:
     try:
-        return Journal.from_json(text)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return Journal.from_json(checked(text))
+    except DAMAGES as error:
         name = store.shown_beside(f".{store.name}.partial/{_JOURNAL}")
         raise damaged(name, error) from error
 
@@ -222,7 +234,7 @@ class StoredWork(Work):
 
     def _start(self) -> None:
         """Remove what an interrupted run has put into the store, and begin."""
-        self._journal = journal_of(self._store)
+        self._journal = journal_or_none(self._store)
         self._remove_placed()
         self._journal = Journal()
         self._remove_noted()

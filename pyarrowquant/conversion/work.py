@@ -28,6 +28,8 @@ from pyarrowquant._core.placing import (
     take_over_mode,
 )
 from pyarrowquant._core.scratch import remove_all
+from pyarrowquant.conversion.checksums import checked, with_checksum
+from pyarrowquant.conversion.identity import SourceChangedError
 from pyarrowquant.conversion.lock import (
     COMPLETE,
     LOCK,
@@ -48,6 +50,7 @@ from pyarrowquant.conversion.noted import (
     remove_placed_data,
 )
 from pyarrowquant.conversion.parts import (
+    DAMAGES,
     Done,
     WorkError,
     damaged,
@@ -56,13 +59,15 @@ from pyarrowquant.conversion.parts import (
     last_placed,
     part_file,
     parts_in,
-    read_part,
+    results_of,
+    write_part,
 )
 from pyarrowquant.conversion.placing_parts import place_parts
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.errors import LayerError, users_level
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.formats._outputs import check_room
+from pyarrowquant.reading.strict_json import parse_any
 from pyarrowquant.recipes.recipe import Recipe
 
 RECIPE = "recipe.json"
@@ -131,6 +136,8 @@ class Work:
             self._end(keep=False)
         elif isinstance(error, WorkError):  # it says what to do with what is there
             self._end(keep=True)
+        elif isinstance(error, SourceChangedError):  # no other run has the same source
+            self._end(keep=False)
         else:
             self._leave(error)
             check_room(error, self._folder)
@@ -175,10 +182,10 @@ class Work:
             return None
         refuse_others(file)
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            found = parse_any(checked(file.read_bytes()))
             recipe = Recipe.from_dict(found["recipe"])
             return recipe, [LayerError(**error) for error in found["failed"]]
-        except (ValueError, TypeError, KeyError) as error:
+        except DAMAGES as error:
             raise damaged(file, error) from error
 
     def keep_fitted(self, recipe: Recipe, failed: Sequence[LayerError]) -> None:
@@ -195,18 +202,13 @@ class Work:
 
     def results(self) -> pa.Table:
         """Read the results of all parts, in the order of the source."""
-        parts = map(read_part, parts_in(self._folder))
-        return pa.Table.from_batches([part.results for part in parts])
+        return results_of(self._folder)
 
     def add(self, results: pa.RecordBatch, done: Done) -> None:
         """Keep results on the disk as a part."""
         self._count += 1
-        with (
-            placed(self._folder / part_file(self._count)) as temporary,
-            pa.OSFile(str(temporary), "wb") as sink,
-            pa.ipc.new_file(sink, results.schema) as writer,
-        ):
-            writer.write_batch(results, custom_metadata={"part": done.to_json()})
+        with placed(self._folder / part_file(self._count)) as temporary:
+            write_part(temporary, results, done)
         self._noted(self._folder / part_file(self._count))
 
     def note_done(self, done: Done) -> None:
@@ -362,7 +364,7 @@ class Work:
 
     def _write(self, name: str, text: str) -> None:
         with placed(self._folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(with_checksum(text))
         self._noted(self._folder / name)
 
     def _noted(self, file: Path) -> None:

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from pyarrowquant._core.quoting import quoted
 
+_MOST = float(np.finfo(np.float32).max)
 _KINDS_OF_LAYERS = ("full_attention", "sliding_attention")
 
 
@@ -71,6 +74,8 @@ class Hyperparameters:
             return None
         if isinstance(found, bool) or not isinstance(found, (int, float)) or found != found:
             raise self._wrong(keys, found, "a number")
+        if _MOST < abs(found) < math.inf:  # as GGUF has float32
+            raise self._wrong(keys, found, f"a number of at most {_MOST:.4g}")
         return float(found)
 
     def positive(self, key: str) -> float:

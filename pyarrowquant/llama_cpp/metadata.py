@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,23 +44,34 @@ class Metadata:
 
     def drop_unwritable(self, prefix: str) -> None:
         """Leave out keys whose values are not of the types that they should have."""
-        types = import_gguf("Writing").GGUFValueType
         keys = self.add.kv_data[0]
         for key in [key for key in keys if key.startswith(prefix)]:
-            found = keys[key]
-            texts = found.value if found.type == types.ARRAY else [found.value]
-            expects_text = found.type in (types.STRING, types.ARRAY)
-            if expects_text and not all(isinstance(text, str) for text in texts):
+            if not _is_writable(key, keys[key]):
                 del keys[key]
 
     def encoded_keys(self) -> Iterator[tuple[str, bytes]]:
         """Give keys, and the bytes that a header has for each with its value."""
-        types = import_gguf("Writing").GGUFValueType
         for key, found in self.add.kv_data[0].items():
-            if found.type == types.ARRAY:
-                yield key, encoded_array(key, found.value, _type_of_elements(found))
-            else:
-                yield key, encoded_key(key, found.value, found.type)
+            yield key, _encoded(key, found)
+
+
+def _is_writable(key: str, found: Any) -> bool:
+    """Whether a value is of the type that it should have."""
+    types = import_gguf("Writing").GGUFValueType
+    if found.type in (types.STRING, types.ARRAY):
+        texts = found.value if found.type == types.ARRAY else [found.value]
+        return all(isinstance(text, str) for text in texts)
+    try:
+        _encoded(key, found)
+    except (struct.error, OverflowError):
+        return False
+    return True
+
+
+def _encoded(key: str, found: Any) -> bytes:
+    if found.type == import_gguf("Writing").GGUFValueType.ARRAY:
+        return encoded_array(key, found.value, _type_of_elements(found))
+    return encoded_key(key, found.value, found.type)
 
 
 def _type_of_elements(array: Any) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 
 from pyarrowquant._core.quoting import first_few, quoted
@@ -11,6 +10,7 @@ from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.reading.config import read_config
 from pyarrowquant.reading.gguf import import_gguf
 from pyarrowquant.reading.location import Location
+from pyarrowquant.reading.strict_json import parse_any
 
 _MODULES = "modules.json"
 _MODES = {
@@ -52,7 +52,7 @@ def _pooling_of(folder: Location) -> Location | None:
     with modules.open() as file:
         data = file.buffer(0, file.size).to_pybytes()
     try:
-        found = json.loads(data)
+        found = parse_any(data)
         paths = [each["path"] for each in found if str(each["type"]).endswith("Pooling")]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"'{modules}' is no list of modules: {quoted(str(error))}") from None

@@ -151,7 +151,7 @@ def _describe_ends(
 ) -> None:
     """Add the tokens at which a model stops."""
     add = metadata.add
-    said = [number for number, _ in files.numbers("eos_token_id")]
+    said = _checked_numbers(files, tokens, "eos")
     named = _number(files, tokens, "eos")
     ends = [number for number in dict.fromkeys([last, named, *said]) if number is not None]
     if ends:
@@ -185,14 +185,22 @@ def _number(files: TokenizerFiles, tokens: Tokens, key: str) -> int | None:
                 f"'{files.path(name)}' has {key}_token {quoted(text)}, which is no token of the "
                 "tokenizer beside it. Take both from where the weights came from"
             )
+    if needed:
+        return next(iter(_checked_numbers(files, tokens, key)), None)
     said = files.numbers(f"{key}_token_id")
-    for number, name in said if needed else []:
+    return said[0][0] if said and said[0][0] < len(tokens) else None
+
+
+def _checked_numbers(files: TokenizerFiles, tokens: Tokens, key: str) -> list[int]:
+    """Return the tokens that configs number, all of which must have rows."""
+    said = files.numbers(f"{key}_token_id")
+    for number, name in said:
         if number >= len(tokens):
             raise ValueError(
                 f"'{files.path(name)}' has {key}_token_id {number}, and the model's embeddings "
                 f"have {len(tokens)} rows. Take the file that came with the weights"
             )
-    return said[0][0] if said and said[0][0] < len(tokens) else None
+    return [number for number, _ in said]
 
 
 def _check_rows(files: TokenizerFiles, tokens: Tokens, numbers: tuple[int, ...]) -> None:

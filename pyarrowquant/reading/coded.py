@@ -399,8 +399,9 @@ class _Search:
 
     def _weights(self) -> Iterator[Config]:
         """What config.json says of the weights of each group of compressed-tensors."""
-        said = self._config().get("quantization_config") or {}
-        for group in (said.get("config_groups") or {}).values() if isinstance(said, dict) else ():
+        said = self._config().get("quantization_config")
+        groups = said.get("config_groups") if isinstance(said, dict) else None
+        for group in groups.values() if isinstance(groups, dict) else ():
             if isinstance(group, dict) and isinstance(group.get("weights"), dict):
                 yield group["weights"]
 

@@ -11,7 +11,7 @@ from typing import Any
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.errors import users_level
 from pyarrowquant.reading.location import Location
-from pyarrowquant.reading.strict_json import check_nesting
+from pyarrowquant.reading.strict_json import parse_any
 
 CONFIG = "config.json"
 # What says how weights are coded, by transformers (two names) and by MLX.
@@ -23,9 +23,7 @@ def read_config(path: Location) -> dict[str, Any]:
     with path.open() as file:
         data = file.buffer(0, file.size).to_pybytes()
     try:
-        # Not as strict as for weights: real ones have Infinity.
-        check_nesting(data)
-        config = json.loads(data.decode())
+        config = parse_any(data)
     except ValueError as error:
         raise ValueError(f"'{path}' is not valid JSON: {error}") from None
     if not isinstance(config, dict):

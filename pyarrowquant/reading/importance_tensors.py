@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.reading.location import Location, MappedFile, ReadFile
 from pyarrowquant.reading.safetensors_header import read_header
+from pyarrowquant.reading.strict_json import parse_any
 
 SUFFIX = ".safetensors"
 COUNT = ".count"
@@ -69,14 +70,19 @@ def read_importance_tensors(
             )
         data = file.buffer(tensor.begin, tensor.end - tensor.begin)
         values[tensor.name] = np.frombuffer(data, "<f4").copy()
-    names = [str(text.get("name")) for text in said.get("texts", []) if isinstance(text, dict)]
+    texts = said.get("texts")
+    names = [
+        str(text.get("name"))
+        for text in (texts if isinstance(texts, list) else ())
+        if isinstance(text, dict)
+    ]
     windows = said.get("windows")
     return values, ", ".join(names) or None, windows if isinstance(windows, int) else None
 
 
 def _said(metadata: Mapping[str, str], location: Location) -> dict[str, Any]:
     try:
-        said = json.loads(metadata[_KEY])
+        said = parse_any(metadata[_KEY])
         version = said["format_version"]
     except (KeyError, TypeError, ValueError):
         raise ValueError(

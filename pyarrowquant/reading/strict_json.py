@@ -52,6 +52,18 @@ def parse_object(data: bytes, what: str) -> dict[str, Any]:
     return parsed
 
 
+def parse_any(text: str | bytes) -> Any:
+    """Parse JSON that need not be as strict as a header: real configs have Infinity.
+
+    Raises
+    ------
+    ValueError
+        It is no JSON, not UTF-8, or nested so deeply that Python's parser would give up.
+    """
+    check_nesting(text.encode(errors="surrogatepass") if isinstance(text, str) else text)
+    return json.loads(text if isinstance(text, str) else text.decode())
+
+
 def check_nesting(data: bytes) -> None:
     """Refuse what is nested so deeply that functions that call themselves fail on it."""
     if b"\\" in data:

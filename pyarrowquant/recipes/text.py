@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
 from pyarrowquant._core.quoting import shortened
 from pyarrowquant.reading.location import refuse_special
-from pyarrowquant.reading.strict_json import DEEPEST, check_nesting
+from pyarrowquant.reading.strict_json import DEEPEST, parse_any
 
 # The names of 100,000 layers take a half of these.
 LARGEST_FILE = 1 << 24
@@ -36,8 +35,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
 def parse_json(text: str) -> Any:
     """Parse a recipe's JSON."""
     try:
-        check_nesting(text.encode(errors="surrogatepass"))
-        return json.loads(text)
+        return parse_any(text)
     except ValueError as error:
         raise ValueError(f"Recipe is not JSON: {error}") from None
 

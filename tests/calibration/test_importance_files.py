@@ -81,6 +81,11 @@ def test_it_weighs_errors_under_the_names_of_either_side(tmp_path: Path, target:
             {"pyarrowquant.importance": '{"format_version": 2}'},
             "format_version 2",
         ),
+        (
+            {"a.weight": np.ones(4, np.float32)},
+            {"pyarrowquant.importance": "[" * 5000 + "]" * 5000},
+            "is no file of importance",
+        ),
         ({"a.weight": np.ones((2, 2), np.float32)}, SAID, "shape [2, 2]"),
         ({"a.weight": np.ones(4, np.float16)}, SAID, "is F16"),
         ({"a.weight": np.array([1, np.nan], np.float32)}, SAID, "nan at index 1"),
@@ -95,6 +100,13 @@ def test_other_files_are_refused(
     with pytest.raises(ValueError, match=r"i\.safetensors") as error:
         pyarrowquant.read_importance(file)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("texts", [None, 5, "a", {"a": 1}, [None, {"name": [1]}]])
+def test_odd_names_of_texts_do_no_harm(tmp_path: Path, texts: object) -> None:
+    said = {"pyarrowquant.importance": json.dumps({"format_version": 1, "texts": texts})}
+    file = importance_file(tmp_path / "i.safetensors", {"a.weight": np.ones(4, "f4")}, said)
+    assert pyarrowquant.read_importance(file).num_rows == 1
 
 
 def test_importance_of_another_model_is_refused(tmp_path: Path) -> None:

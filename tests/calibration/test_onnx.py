@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +217,69 @@ def test_a_run_goes_on_from_an_interruption(tmp_path: Path) -> None:
     )
     assert 512 < steps[0] < 600
     assert out.read_bytes() == whole.read_bytes()
+
+
+def npz(**arrays: Any) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def damages(whole: bytes) -> Iterator[bytes]:
+    """Give what may become of the sums of an interrupted run."""
+    with np.load(io.BytesIO(whole)) as file:
+        arrays = {name: file[name] for name in file.files}
+    said = json.loads(str(arrays["run"]))
+    sums = next(name for name in arrays if name.startswith("sums."))
+    counts = sums.replace("sums.", "counts.", 1)
+    for other in ([], 5, {}, {**said, "windows_done": "1"}, {**said, "windows_done": -1}):
+        yield npz(**{**arrays, "run": np.array(json.dumps(other))})
+    yield npz(**{**arrays, "run": np.array("[" * 5000 + "]" * 5000)})
+    yield npz(**{name: array for name, array in arrays.items() if name != counts})
+    yield npz(**{**arrays, sums: arrays[sums].astype(np.float32)})
+    yield npz(**{**arrays, sums: arrays[sums][0]})
+    yield npz(**{**arrays, counts: np.ones(9, np.int64)})
+    array = io.BytesIO()
+    np.save(array, np.ones(3))
+    yield from (b"", b"garbage", array.getvalue(), whole[:-9])
+    at = whole.index(b"PK\1\2")  # the directory: flags, and how a member is packed
+    for byte in (8, 10, 11, 28, 42):
+        yield whole[: at + byte] + bytes([whole[at + byte] ^ 1]) + whole[at + byte + 1 :]
+
+
+def test_damaged_sums_are_refused(tmp_path: Path) -> None:
+    path, text = saved(tmp_path, model())
+    out, partial = tmp_path / "i.safetensors", tmp_path / ".i.safetensors.partial"
+    arguments = ["calibrate", path, text, out, "--context", 16, "--threads", 1]
+
+    def breaking(done: int, _: int) -> None:
+        if done >= 600:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pyarrowquant.calibrate(path, out, [text], context=16, threads=1, progress=breaking)
+    for data in damages(partial.read_bytes()):
+        partial.write_bytes(data)
+        error = failed(*arguments, "--resume")
+        assert "partial' of an earlier run is damaged" in error
+    partial.unlink()
+    partial.symlink_to(tmp_path / "elsewhere")
+    assert "is a link" in failed(*arguments)
+    partial.unlink()
+    succeeded(*arguments)
+    assert sorted(tmp_path.glob(".*")) == []
+
+
+def test_a_model_that_changes_is_refused(tmp_path: Path) -> None:
+    path, text = saved(tmp_path, model())
+    out = tmp_path / "i.safetensors"
+
+    def changing(_: int, __: int) -> None:
+        path.write_bytes(path.read_bytes())
+
+    with pytest.raises(ValueError, match="was changed while it was read"):
+        pyarrowquant.calibrate(path, out, [text], context=16, threads=1, progress=changing)
+    assert not out.exists()
 
 
 def test_what_cannot_be_run_is_refused(tmp_path: Path) -> None:

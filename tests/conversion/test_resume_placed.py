@@ -12,6 +12,7 @@ from commands import run
 from exports import files
 
 from conversion.killing import FORMATS
+from pyarrowquant.conversion.checksums import with_checksum
 from pyarrowquant.conversion.work import Work
 from pyarrowquant.formats._outline import Outline
 
@@ -116,7 +117,7 @@ def test_an_output_that_is_not_whole_begins_anew(runs: Runs, tmp_path: Path, how
 )
 def test_damaged_notes_are_refused(runs: Runs, text: str) -> None:
     runs.killed_after(Work, "note_done", 2)
-    (runs.partial / "done.json").write_text(text)
+    (runs.partial / "done.json").write_bytes(with_checksum(text))
     result = runs.run("--resume")
     assert result.exit_code == 1, result.output
     assert "done.json' of an earlier run is damaged" in result.stderr

@@ -204,6 +204,24 @@ def test_what_has_changed_is_not_continued(model: Path) -> None:
     assert "method was mse, now is rtn" in error
 
 
+@pytest.mark.parametrize("byte", [0, 12, 40, -3])
+def test_a_damaged_journal_is_not_continued(model: Path, tmp_path: Path, byte: int) -> None:
+    """And stands in no new run's way, which may replace what it says nothing of."""
+    refuse_after(2, "/bucket/out/model-")
+    failed(*to_store(model, "compressed"))
+    WatchedStore.allow()
+    journal = "/bucket/.out.partial/stored.json"
+    data = bytearray(WatchedStore().cat(journal))
+    data[byte] ^= 4
+    WatchedStore().pipe(journal, bytes(data))
+    assert "stored.json' of an earlier run is damaged" in failed(
+        *to_store(model, "compressed", "--resume", "--overwrite")
+    )
+    assert "exists" in failed(*to_store(model, "compressed"))
+    succeeded(*to_store(model, "compressed", "--overwrite"))
+    assert WatchedStore.objects("bucket") == local(model, tmp_path / "here", "compressed")
+
+
 def test_the_disk_holds_one_file_at_most(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     shape = (512, 1024)

@@ -250,6 +250,12 @@ def test_windows_that_llama_cpp_lacks(
     assert all(f"{layers} of 32 layers attend to a sliding_window" in text for text in texts)
 
 
+@pytest.mark.parametrize("key", ["rope_theta", "rms_norm_eps"])
+@pytest.mark.parametrize("number", [1e39, 1e300, 10**400])
+def test_numbers_beyond_float32_are_refused(tmp_path: Path, key: str, number: float) -> None:
+    refused(tmp_path, "Llama", {key: number}, key, "at most 3.403e+38")
+
+
 def test_a_window_is_said_once(tmp_path: Path) -> None:
     folder = hf_folders.write(
         tmp_path / "model", architectures=["MistralForCausalLM"], sliding_window=64

@@ -9,7 +9,7 @@ from typing import Any
 import gguf
 import hf_folders
 import pytest
-from commands import run
+from commands import failed, run
 
 MEAN, CLS = 1, 2
 
@@ -47,3 +47,11 @@ def test_what_is_usual_gives_way_without_a_word(
     assert caplog.records == []
     fields = gguf.GGUFReader(tmp_path / "a.gguf").fields
     assert fields["nomic-bert.pooling_type"].contents() == wanted
+
+
+@pytest.mark.parametrize("text", ["[" * 5000 + "]" * 5000, "[5]", "5", "null", '[{"type": 1}, 2]'])
+def test_what_is_no_list_of_modules_is_refused(tmp_path: Path, text: str) -> None:
+    folder = _nomic(tmp_path / "model")
+    (folder / "modules.json").write_text(text)
+    error = failed("quantize", folder, tmp_path / "out.gguf")
+    assert "modules.json' is no list of modules" in error

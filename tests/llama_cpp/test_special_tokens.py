@@ -9,7 +9,7 @@ from typing import Any
 import gguf
 import hf_folders
 import pytest
-from commands import run
+from commands import failed, run
 from tokenizers import processors
 
 from pyarrowquant.llama_cpp.special_tokens import _ENDS
@@ -143,6 +143,25 @@ def test_more_ends_than_fit(tmp_path: Path) -> None:
     _, said = written(folder_of(tmp_path, config={"eos_token_id": [7, 8, 9, 10]}))
     assert "eos_token_id" in said
     assert f"stop at {hf_folders.bpe().id_to_token(10)!r}" in said
+
+
+def test_ends_without_rows_are_refused(tmp_path: Path) -> None:
+    """Also beside one that a text names."""
+    folder = folder_of(
+        tmp_path,
+        tokenizer_config={"eos_token": hf_folders.SPECIAL[1]},
+        generation_config={"eos_token_id": [END, 9999]},
+    )
+    error = failed("dequantize", folder, tmp_path / "out.gguf")
+    assert "generation_config.json' has eos_token_id 9999" in error
+
+
+@pytest.mark.parametrize("key", ["temperature", "top_k", "min_p", "mirostat", "sequence"])
+@pytest.mark.parametrize("value", ["x", [1], {"a": 1}, 2**40, 10**400, 1e300])
+def test_odd_settings_of_sampling_are_left_out(tmp_path: Path, key: str, value: object) -> None:
+    folder = folder_of(tmp_path, generation_config={key: value, "eos_token_id": END})
+    keys, _ = written(folder)
+    assert keys["eos_token_id"] == END
 
 
 def test_no_end(tmp_path: Path) -> None:

@@ -365,3 +365,13 @@ def of_sentencepiece(tmp_path: Path, data: bytes) -> Path:
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer.model").write_bytes(data)
     return folder
+
+
+def test_what_tokenizers_itself_panics_at(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model", tokenizer=tokenizers_of("unigram"))
+    path = folder / "tokenizer.json"
+    said = json.loads(path.read_text())
+    (normalizer,) = said["normalizer"]["normalizers"]
+    normalizer["precompiled_charsmap"] = f"{normalizer['precompiled_charsmap'][:-9]}="
+    path.write_text(json.dumps(said))
+    refused(folder, "tokenizer.json", "is none that tokenizers reads", "Precompiled")

@@ -58,6 +58,14 @@ def test_blocks_of_another_size_are_what_config_json_says(tmp_path: Path) -> Non
     assert_same(read(model)[UP], codes.astype(np.float32) * blocks(scales, (100, 100), 32, 32))
 
 
+@pytest.mark.parametrize("groups", [1, "x", [{"weights": 1}], {"a": 1}, {"a": {"weights": [4]}}])
+def test_odd_groups_of_config_json_say_nothing(tmp_path: Path, groups: object) -> None:
+    tensors = {"a.weight": fp8(4, 16), "a.weight_scale": np.full((4, 1), 0.5, np.float32)}
+    said = {"quant_method": "compressed-tensors", "config_groups": groups}
+    model = folder(tmp_path / "model", tensors, quantization_config=said)
+    assert read(model)["a.weight"].shape == (4, 16)
+
+
 def test_a_stack_of_experts_has_blocks_in_each(tmp_path: Path) -> None:
     codes, scales = fp8(3, 200, 130), np.abs(random(3, 2, 2))
     name = "model.layers.0.experts.up"

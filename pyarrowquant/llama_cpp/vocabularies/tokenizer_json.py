@@ -14,6 +14,7 @@ from pyarrowquant.llama_cpp.tokenizer_files import (
     AddedToken,
     TokenizerFiles,
 )
+from pyarrowquant.reading.tokenizer import read_tokenizer
 
 
 def import_tokenizers() -> Any:
@@ -35,11 +36,7 @@ def load(files: TokenizerFiles) -> Any:
     """
     added = files.added
     tokenizers = import_tokenizers()
-    try:
-        tokenizer = tokenizers.Tokenizer.from_str(files.read(TOKENIZER).decode())
-    except Exception as error:  # it raises nothing narrower
-        path = files.path(TOKENIZER)
-        raise ValueError(f"'{path}' is none that tokenizers reads: {error}") from None
+    tokenizer = read_tokenizer(tokenizers, files.read(TOKENIZER), files.path(TOKENIZER))
     _check_normalized(added, tokenizer.normalizer)
     return tokenizer
 

@@ -1,0 +1,101 @@
+"""Sources that somebody writes to, replaces or removes while a run reads them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import run
+from exports import files
+from safetensors.numpy import save_file
+
+import pyarrowquant
+from pyarrowquant.conversion.work import Work
+
+KINDS = {
+    "parquet": ("out.parquet", "add"),
+    "compressed-tensors": ("out", "note_done"),
+    "mlx": ("out", "note_done"),
+    "bitsandbytes": ("out", "note_done"),
+    "gguf": ("out.gguf", "add"),
+}
+
+
+def written(path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    names = [f"layers.{i}.up.weight" for i in range(2)]
+    save_file({name: rng.standard_normal((8, 64), np.float32) for name in names}, path)
+
+
+def overwrite(file: Path, other: bytes) -> None:
+    with file.open("r+b") as opened:
+        opened.write(other)
+
+
+def replace(file: Path, other: bytes) -> None:
+    new = file.with_name("new")
+    new.write_bytes(other)
+    os.replace(new, file)
+
+
+def extend(file: Path, other: bytes) -> None:
+    with file.open("ab") as opened:
+        opened.write(other)
+
+
+def remove(file: Path, _other: bytes) -> None:
+    file.unlink()
+
+
+@pytest.mark.parametrize("change", [overwrite, replace, extend, remove])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_output_of_neither_model_is_not_written(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    change: Callable[[Path, bytes], None],
+) -> None:
+    source, place = tmp_path / "source", tmp_path / "place"
+    source.mkdir()
+    place.mkdir()
+    file = source / "model.safetensors"
+    written(file, 1)
+    other = file.read_bytes()
+    written(file, 0)
+    (source / "config.json").write_text("{}")
+    name, method = KINDS[kind]
+    arguments = ["quantize", source, place / name, "--to", kind, "--overwrite"]
+    assert run(*arguments).exit_code == 0
+    before = files(place)
+    original = getattr(Work, method)
+
+    def call(*noted: object) -> None:
+        if file.exists() and file.read_bytes() != other:
+            change(file, other)
+        original(*noted)
+
+    monkeypatch.setattr(Work, method, call)
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert "was changed while it was read" in result.stderr.splitlines()[-1]
+    assert "--resume" not in result.stderr
+    assert files(place) == before
+
+
+def test_a_source_may_go_when_the_output_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "model.safetensors", tmp_path / "out.parquet"
+    written(source, 0)
+    size = source.stat().st_size
+    original = Work.publish
+
+    def call(work: Work, *arguments: object) -> None:
+        original(work, *arguments)  # type: ignore[arg-type]
+        source.unlink()
+
+    monkeypatch.setattr(Work, "publish", call)
+    assert pyarrowquant.convert(source, out).source_bytes == size
