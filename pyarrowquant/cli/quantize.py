@@ -289,9 +289,6 @@ def _show(done: Conversion, as_json: bool) -> None:
     if done.skipped:
         are = "was" if len(done.skipped) == 1 else "were"
         click.echo(f"{counted(len(done.skipped), 'layer')} {are} left out")
-    if done.missed:
-        miss = "misses" if len(done.missed) == 1 else "miss"
-        click.echo(f"{counted(len(done.missed), 'layer')} {miss} the quality floor")
     if done.underflows:
         click.echo(printable(underflow_text(done.underflows)))
     _show_decoded(done.decoded)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.quoting import first_few
 from pyarrowquant._core.settings import said_settings
 from pyarrowquant._core.underflow import Underflow
 from pyarrowquant.conversion.interrupted import Continued, is_complete, recover
@@ -22,6 +24,7 @@ from pyarrowquant.conversion.source import decoded_from, source_bytes, weights_b
 from pyarrowquant.conversion.splitting import OutputFile
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
+from pyarrowquant.errors import users_level
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.recipe import SaidRecipe
 from pyarrowquant.tables import skipped_text
@@ -313,6 +316,7 @@ def convert(
         job = prepare(request, lambda place: recover(place) and resume)
         written = job.run(resume, progress)
     totals = written.totals
+    _warn_of_missed(totals.missed)
     left = job.unquantized(totals.skipped)
     return Conversion(
         destination=made.place if split is None else made.beside(written.name),
@@ -432,6 +436,17 @@ def plan(
         job.split_files(layers),
         before,
     )
+
+
+def _warn_of_missed(missed: Sequence[str]) -> None:
+    """Say in one line which layers miss the floor; there may be as many as the model has."""
+    if missed:
+        layers = "1 layer misses" if len(missed) == 1 else f"{len(missed):,} layers miss"
+        warnings.warn(
+            f"{layers} the quality floor: {first_few(missed, separator='; ')}",
+            UserWarning,
+            stacklevel=users_level(),
+        )
 
 
 def _bits_of_all(totals: Totals, left: Sequence[UnquantizedTensor]) -> float:
