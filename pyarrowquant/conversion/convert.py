@@ -152,6 +152,7 @@ def convert(
     split: int | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     double: bool = False,
+    tensors_only: bool = False,
     pre_tokenizer: str | None = None,
     importance: _Path | None = None,
     rescale: str = "off",
@@ -221,6 +222,10 @@ def convert(
         with which all of them pass.
     double : bool
         Store scales as codes of 8 bits, for bitsandbytes: 4.13 bits a weight instead of 4.5.
+    tensors_only : bool
+        Take a model whose tensors alone are written, so that no engine loads them as one: any but
+        an ONNX model to onnx, a folder whose config.json names no class to gguf, one without
+        config.json or a GGUF model to mlx. By default these are refused.
     pre_tokenizer : str, optional
         What llama.cpp calls the way that the tokenizer of a Hugging Face folder splits texts,
         where gguf cannot find it out.
@@ -303,6 +308,7 @@ def convert(
             split=split,
             quality_floor=quality_floor,
             double=arguments.boolean("double", double),
+            tensors_only=arguments.boolean("tensors_only", tensors_only),
             pre_tokenizer=pre_tokenizer,
             importance=importance,
             rescale=rescale,
@@ -356,6 +362,7 @@ def plan(
     split: int | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     double: bool = False,
+    tensors_only: bool = False,
     pre_tokenizer: str | None = None,
     importance: _Path | None = None,
     rescale: str = "off",
@@ -404,6 +411,7 @@ def plan(
             split=split,
             quality_floor=quality_floor,
             double=arguments.boolean("double", double),
+            tensors_only=arguments.boolean("tensors_only", tensors_only),
             pre_tokenizer=pre_tokenizer,
             importance=importance,
             rescale=rescale,

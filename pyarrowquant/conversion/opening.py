@@ -16,7 +16,7 @@ from pyarrowquant.conversion.source import files_of, local_path
 from pyarrowquant.conversion.splitting import parts_for
 from pyarrowquant.conversion.stored_destination import check_stored
 from pyarrowquant.conversion.viewing import View, Viewed
-from pyarrowquant.conversion.whole import check_whole
+from pyarrowquant.conversion.whole import check_loads, check_whole
 from pyarrowquant.reading.location import shown_uri
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.named import file_of
@@ -72,6 +72,7 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
     check_length(options.place)
     check_whole(model, target)
     viewed = view.of(model)
+    check_loads(viewed.model, target, request.tensors_only)
     if split is not None and target.default_mix(viewed.model) is None:
         raise ValueError(
             f"'{shown_uri(view.source)}': split= is for GGUF models and Hugging Face folders, as "

@@ -56,6 +56,7 @@ from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._outputs import OutputFolder, Outputs, clear_abandoned
 from pyarrowquant.formats._safetensors import RESERVED
 from pyarrowquant.reading.config import CONFIG
+from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import DTYPES, ShardedModel
 from pyarrowquant.reading.safetensors_header import BITS
@@ -234,6 +235,11 @@ class Mlx(Format):
         """Return settings with scales of the model's dtype, or MLX would compute in float32."""
         is_bfloat16 = model.weights_dtype == "BF16"
         return replace(self.usual, scale_dtype="bfloat16" if is_bfloat16 else "float16")
+
+    def loading_problem(self, model: Model) -> str | None:
+        if isinstance(model, GgufModel):
+            return "mlx-lm takes config.json and the tokenizer of a Hugging Face folder; give that"
+        return None if model.folder is not None else f"its folder has no {CONFIG}"
 
     def viewed(self, model: Model, pre_tokenizer: str | None) -> Model:
         """Return the model with single experts where mlx-lm has other stacks than transformers."""

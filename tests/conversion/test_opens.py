@@ -25,7 +25,6 @@ from pyarrowquant.reading import gguf, npz, onnx, safetensors, arrow_files
 
 source, destination, to = Path({source!r}), Path({destination!r}), {to!r}
 opened, parsed = Counter(), Counter()
-warnings.filterwarnings("ignore", ".*names no class of models")
 
 def hook(event, arguments):
     if event == "open" and str(arguments[0]).startswith(str(source)):
@@ -46,7 +45,7 @@ warnings.filterwarnings("ignore", "Quantized already")
 warnings.filterwarnings("ignore", "Their rows are no whole blocks")
 pyarrowquant.convert  # imports read files too
 sys.addaudithook(hook)
-pyarrowquant.convert(source / {name!r}, destination, to=to)
+pyarrowquant.convert(source / {name!r}, destination, to=to, tensors_only=True)
 print(json.dumps([opened, parsed]))
 """
 
