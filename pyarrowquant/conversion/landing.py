@@ -14,7 +14,7 @@ from pyarrow import fs
 
 from pyarrowquant._core.scratch import Scratch, clear
 from pyarrowquant.conversion.store import Store, problem
-from pyarrowquant.reading.location import is_uri, locate, shown_uri
+from pyarrowquant.reading.location import is_uri, locate, path_text, shown_uri
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ def landing(destination: str | os.PathLike[str]) -> Iterator[Landing]:
     OSError
         The store is not reached.
     """
+    path_text("destination", destination)
     if not isinstance(destination, str) or not is_uri(destination):
         yield Landing(Path(destination))
         return
