@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import ChainMap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -345,7 +346,9 @@ class Mlx(Format):
             for tensor in shard.tensors
             if tensor.name not in by_name and self.keeps(tensor, model)
         )
-        file, said = file_of(_MODEL, by_name, kept, self.scale_dtype(model, settings), config)
+        scale_dtype = self.scale_dtype(model, settings)
+        metadata = dict(ChainMap(*(dict(shard.metadata) for shard in model.shards)))
+        file, said = file_of(_MODEL, by_name, kept, scale_dtype, config, metadata)
 
         def finish(folder: Path) -> None:
             _write_config(folder / CONFIG, {**config, **said})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from pyarrowquant.reading.coded import find_codes
 from pyarrowquant.reading.config import CONFIG, read_config, without_quantization
 from pyarrowquant.reading.location import Location, check_size
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.safetensors_header import LONGEST_HEADER, read_tensors
+from pyarrowquant.reading.safetensors_header import LONGEST_HEADER, read_header
 from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.strict_json import parse_object
 from pyarrowquant.reading.tensors import (
@@ -44,17 +44,19 @@ _MOST_SHARDS = 100_000
 
 @dataclass(frozen=True)
 class Shard:
-    """A file, its size when its header was read, and the tensors to read from it."""
+    """A file, its size when its header was read, the tensors to read from it, and its metadata."""
 
     location: Location
     size: int
     tensors: Sequence[Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_file(location: Location) -> list[Shard]:
     """Read the header of a file."""
     with location.open() as file:
-        return [Shard(location, file.size, read_tensors(file, str(location)))]
+        tensors, metadata = read_header(file, str(location))
+        return [Shard(location, file.size, tensors, metadata)]
 
 
 def files_by_name(name: str) -> int:
