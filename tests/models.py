@@ -27,8 +27,8 @@ SCHEMA = pa.schema(
 
 
 def source_for(folder: Path, to: str) -> Path:
-    """What of a folder is written with its own names: for gguf the file, for others all of it."""
-    return folder / "model.safetensors" if to == "gguf" else folder
+    """What of a folder is written with its own names: for gguf and onnx the file, else all."""
+    return folder / "model.safetensors" if to in ("gguf", "onnx") else folder
 
 
 def floats(model: Mapping[str, np.ndarray]) -> Arrays:

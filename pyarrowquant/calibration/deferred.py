@@ -14,6 +14,10 @@ _Function = Callable[..., Any]
 _BY_ELEMENT = frozenset({"to", "detach", "requires_grad_"})
 
 
+class ChangedWeightsError(ValueError):
+    """A model changes its weights while it is loaded, when they are not read yet."""
+
+
 class Deferred(torch.Tensor):  # type: ignore[misc]
     """A tensor without data, which knows how it is made of tensors in mapped files.
 
@@ -80,7 +84,7 @@ class Deferred(torch.Tensor):  # type: ignore[misc]
         if not cls._is_recording and func.__name__ != "__get__":  # what is an attribute
             return _made_of(func, args, kwargs, cls.made)
         if _changes(func):
-            raise NotImplementedError(f"{func.__name__} changes weights that are not read yet")
+            raise ChangedWeightsError(f"{func.__name__} changes weights that are not read yet")
         result = super().__torch_function__(func, types, *_without_devices(func, args, kwargs))
         if isinstance(result, cls):
             result._note((func, args, kwargs, None))

@@ -10,7 +10,7 @@ import transformers
 from safetensors import safe_open
 from transformers import AutoTokenizer
 
-from pyarrowquant.calibration.deferred import Deferred
+from pyarrowquant.calibration.deferred import ChangedWeightsError, Deferred
 from pyarrowquant.calibration.inputs import InputSquares
 from pyarrowquant.calibration.layers import Layers
 from pyarrowquant.calibration.partial import WINDOWS_TOGETHER, Partial
@@ -84,13 +84,25 @@ class TransformersRunner:
                 "config": model_class.config_class.from_pretrained(self._folder),
                 "state_dict": _deferred(self._files),
             }
-        with Deferred.recording():
-            loaded = model_class.from_pretrained(
-                **source,
-                dtype=torch.float32,
-                attn_implementation="eager",
-                experts_implementation="eager",
-            )
+        try:
+            with Deferred.recording():
+                loaded = model_class.from_pretrained(
+                    **source,
+                    dtype=torch.float32,
+                    attn_implementation="eager",
+                    experts_implementation="eager",
+                )
+        except ChangedWeightsError as error:
+            raise ValueError(
+                f"'{self._folder}': {self._architecture} changes its weights when transformers "
+                f"loads it ({error}), so it cannot be run layer by layer. Export it to ONNX, and "
+                "calibrate that; or measure a GGUF model with llama-imatrix, whose files "
+                "importance= takes, too"
+            ) from error
+        except RuntimeError as error:  # such as shapes that are not those of config.json
+            raise ValueError(
+                f"'{self._folder}': transformers cannot load it as {self._architecture}: {error}"
+            ) from error
         return loaded.eval()
 
 

@@ -14,7 +14,8 @@ import click
 _ARGUMENT = re.compile(
     r"\b(to|dtype|bit_width|group_size|method|zero_point|scale_dtype|encoding|recipe|"
     r"bits_per_weight|size|quality_floor|importance|context|threads|engine|address|"
-    r"max_memory|continue_on_error|resume|overwrite)="
+    r"max_memory|continue_on_error|resume|overwrite|split|double|tensors_only|pre_tokenizer|"
+    r"rescale)="
     r"(True|\"[\w-]+\"|'[\w-]+'|\d+)?"
 )
 _OTHER_NAMES = {"bit_width": "bits"}

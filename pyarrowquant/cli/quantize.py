@@ -133,6 +133,11 @@ Examples:
     "--double", is_flag=True, help="Store scales as codes of 8 bits, too; for bitsandbytes."
 )
 @click.option(
+    "--tensors-only",
+    is_flag=True,
+    help="Take a model whose tensors alone the format can have, for no engine to load.",
+)
+@click.option(
     "--rescale",
     type=click.Choice(["off", "on", "auto"]),
     default="off",
@@ -186,6 +191,7 @@ def quantize(
     quality_floor: dict[str, float] | None,
     importance: str | None,
     double: bool,
+    tensors_only: bool,
     rescale: str,
     pre_tokenizer: str | None,
     threads: int | None,
@@ -235,6 +241,7 @@ def quantize(
         "quality_floor": quality_floor,
         "importance": importance,
         "double": double,
+        "tensors_only": tensors_only,
         "rescale": rescale,
         "pre_tokenizer": pre_tokenizer,
         "threads": threads,
@@ -289,9 +296,6 @@ def _show(done: Conversion, as_json: bool) -> None:
     if done.skipped:
         are = "was" if len(done.skipped) == 1 else "were"
         click.echo(f"{counted(len(done.skipped), 'layer')} {are} left out")
-    if done.missed:
-        miss = "misses" if len(done.missed) == 1 else "miss"
-        click.echo(f"{counted(len(done.missed), 'layer')} {miss} the quality floor")
     if done.underflows:
         click.echo(printable(underflow_text(done.underflows)))
     _show_decoded(done.decoded)

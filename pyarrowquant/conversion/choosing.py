@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pyarrowquant._core.encodings import ENCODINGS, INTEGER
 from pyarrowquant._core.settings import SettingOverrides, Settings, merged
 from pyarrowquant.conversion.importance import importance_in
 from pyarrowquant.conversion.options import Options
@@ -14,6 +15,7 @@ from pyarrowquant.reading.importance import Importance
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.named import is_named, is_profile
 from pyarrowquant.recipes.recipe import Recipe, recipe_of
+from pyarrowquant.recipes.rule import Rule
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ def _with_said(
     """
     if chosen is None or chosen.default.skip:
         return chosen
+    if comes_along and target.usual.encoding != INTEGER and "encoding" not in chosen.default.said:
+        chosen = _within_one_width(chosen, target)
     default = merged(chosen.default.said, said)
     group_size = default.get("group_size")
     is_number = isinstance(group_size, int) and group_size > 0
@@ -90,3 +94,24 @@ def _with_said(
         return Recipe(chosen.rules, default, chosen.name)
     except ValueError as error:  # each was right without the other
         raise UsageError(str(error)) from None
+
+
+def _within_one_width(chosen: Recipe, target: Format) -> Recipe:
+    """Return a profile or preset without other bits than those that the format has alone.
+
+    Layers that a preset gives more bits stay as they are.
+    """
+    bits = ENCODINGS[target.usual.encoding].bit_width
+    said = chosen.default.bit_width
+    if said not in (None, bits):
+        raise UsageError(
+            f"recipe={chosen.name!r} says {said} bits, and to={target.name!r} has {bits} alone. "
+            "Take another recipe, or another format"
+        )
+    rules = [
+        Rule(rule.match, rule.regex, skip=True, reason=f"the format has {bits} bits alone")
+        if rule.bit_width not in (None, bits)
+        else rule
+        for rule in chosen.rules
+    ]
+    return Recipe(rules, chosen.default.said, chosen.name)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.quoting import first_few
 from pyarrowquant._core.settings import said_settings
 from pyarrowquant._core.underflow import Underflow
 from pyarrowquant.conversion.interrupted import Continued, is_complete, recover
@@ -22,6 +24,7 @@ from pyarrowquant.conversion.source import decoded_from, source_bytes, weights_b
 from pyarrowquant.conversion.splitting import OutputFile
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
+from pyarrowquant.errors import users_level
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.recipe import SaidRecipe
 from pyarrowquant.tables import skipped_text
@@ -149,6 +152,7 @@ def convert(
     split: int | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     double: bool = False,
+    tensors_only: bool = False,
     pre_tokenizer: str | None = None,
     importance: _Path | None = None,
     rescale: str = "off",
@@ -218,6 +222,10 @@ def convert(
         with which all of them pass.
     double : bool
         Store scales as codes of 8 bits, for bitsandbytes: 4.13 bits a weight instead of 4.5.
+    tensors_only : bool
+        Take a model whose tensors alone are written, so that no engine loads them as one: any but
+        an ONNX model to onnx, a folder whose config.json names no class to gguf, one without
+        config.json or a GGUF model to mlx. By default these are refused.
     pre_tokenizer : str, optional
         What llama.cpp calls the way that the tokenizer of a Hugging Face folder splits texts,
         where gguf cannot find it out.
@@ -300,6 +308,7 @@ def convert(
             split=split,
             quality_floor=quality_floor,
             double=arguments.boolean("double", double),
+            tensors_only=arguments.boolean("tensors_only", tensors_only),
             pre_tokenizer=pre_tokenizer,
             importance=importance,
             rescale=rescale,
@@ -314,6 +323,7 @@ def convert(
         read = source_bytes(job.source)  # as the source may be gone when the output is there
         written = job.run(resume, progress)
     totals = written.totals
+    _warn_of_missed(totals.missed)
     left = job.unquantized(totals.skipped)
     return Conversion(
         destination=made.place if split is None else made.beside(written.name),
@@ -353,6 +363,7 @@ def plan(
     split: int | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     double: bool = False,
+    tensors_only: bool = False,
     pre_tokenizer: str | None = None,
     importance: _Path | None = None,
     rescale: str = "off",
@@ -401,6 +412,7 @@ def plan(
             split=split,
             quality_floor=quality_floor,
             double=arguments.boolean("double", double),
+            tensors_only=arguments.boolean("tensors_only", tensors_only),
             pre_tokenizer=pre_tokenizer,
             importance=importance,
             rescale=rescale,
@@ -433,6 +445,17 @@ def plan(
         job.split_files(layers),
         before,
     )
+
+
+def _warn_of_missed(missed: Sequence[str]) -> None:
+    """Say in one line which layers miss the floor; there may be as many as the model has."""
+    if missed:
+        layers = "1 layer misses" if len(missed) == 1 else f"{len(missed):,} layers miss"
+        warnings.warn(
+            f"{layers} the quality floor: {first_few(missed, separator='; ')}",
+            UserWarning,
+            stacklevel=users_level(),
+        )
 
 
 def _bits_of_all(totals: Totals, left: Sequence[UnquantizedTensor]) -> float:

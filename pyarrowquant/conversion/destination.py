@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pyarrowquant._core.placing import is_empty_folder, refuse_irreplaceable
 from pyarrowquant.errors import UsageError
-from pyarrowquant.formats._outputs import check_replaceable, exists_error
+from pyarrowquant.formats._outputs import check_replaceable, exists_error, wrong_kind_error
 from pyarrowquant.formats.tables import TABLES
 from pyarrowquant.reading.location import check_name
 
@@ -87,12 +87,6 @@ def check_destination(
         )
     if folder:
         check_replaceable(path, written(), OF_MODELS)
-
-
-def wrong_kind_error(destination: object, folder: bool) -> UsageError:
-    """Make the error of a destination that is a file where a folder is wanted, or a folder."""
-    found, wanted = ("file", "folder") if folder else ("folder", "file")
-    return UsageError(f"'{destination}' is a {found}; give the name of a {wanted}")
 
 
 def source_error(destination: object, folder: bool) -> ValueError:

@@ -12,7 +12,7 @@ from pyarrow import fs
 
 from pyarrowquant.conversion.on_the_way import on_the_way
 from pyarrowquant.conversion.store import Store, located
-from pyarrowquant.reading.location import is_uri
+from pyarrowquant.reading.location import is_uri, path_text
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ def landing(destination: str | os.PathLike[str]) -> Iterator[Landing]:
     OSError
         The store is not reached.
     """
+    path_text("destination", destination)
     if not isinstance(destination, str) or not is_uri(destination):
         yield Landing(Path(destination))
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +15,8 @@ from pyarrowquant.conversion.source import files_of, local_path
 from pyarrowquant.conversion.splitting import parts_for
 from pyarrowquant.conversion.stored_destination import check_stored
 from pyarrowquant.conversion.viewing import View, Viewed
-from pyarrowquant.conversion.whole import check_whole
-from pyarrowquant.reading.location import shown_uri
+from pyarrowquant.conversion.whole import check_loads, check_whole
+from pyarrowquant.reading.location import path_text, shown_uri
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.named import file_of
 
@@ -56,7 +55,7 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
         only has to give its place.
     """
     target, split = options.target, options.split
-    source, destination = local_path(os.fspath(request.source)), request.landing.path
+    source, destination = local_path(path_text("source", request.source)), request.landing.path
     view = View(source, target, request.rescale, request.pre_tokenizer)
     model = view.open()
     files = [*files_of(model), *file_of(request.recipe), *file_of(request.importance)]
@@ -72,6 +71,7 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
     check_length(options.place)
     check_whole(model, target)
     viewed = view.of(model)
+    check_loads(viewed.model, target, request.tensors_only)
     if split is not None and target.default_mix(viewed.model) is None:
         raise ValueError(
             f"'{shown_uri(view.source)}': split= is for GGUF models and Hugging Face folders, as "

@@ -35,6 +35,7 @@ class Request:
     split: int | None
     quality_floor: float | Mapping[str, float] | None
     double: bool
+    tensors_only: bool
     pre_tokenizer: str | None
     importance: Path | None
     rescale: str

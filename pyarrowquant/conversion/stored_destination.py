@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from pyarrowquant.conversion.destination import OF_MODELS, source_error, wrong_kind_error
+from pyarrowquant.conversion.destination import OF_MODELS, source_error
 from pyarrowquant.conversion.store import Store
 from pyarrowquant.conversion.stored_work import journal_or_none
 from pyarrowquant.formats._gguf_split import is_part_of, part_name
@@ -15,6 +15,7 @@ from pyarrowquant.formats._outputs import (
     exists_error,
     is_replaceable,
     would_be_lost,
+    wrong_kind_error,
 )
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.model import Model

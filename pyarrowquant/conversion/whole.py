@@ -6,13 +6,15 @@ import json
 import warnings
 
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.errors import users_level
+from pyarrowquant.errors import UsageError, users_level
 from pyarrowquant.formats._format import Format
 from pyarrowquant.reading.config import read_config
+from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import files_by_name
 
+_TOKENIZER = "tokenizer.ggml.model"
 _ADAPTER, _ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -37,6 +39,37 @@ def check_whole(model: Model, target: Format) -> None:
     if target.is_of_models:
         raise ValueError(f"{what}. A part alone goes to parquet, arrow or onnx")
     warnings.warn(what, UserWarning, stacklevel=users_level())
+
+
+def check_loads(model: Model, target: Format, tensors_only: bool) -> None:
+    """Refuse a model of which only tensors would be written, unless that is wanted.
+
+    Parameters
+    ----------
+    model : Model
+        With the names and rows of the format.
+    target : Format
+    tensors_only : bool
+
+    Raises
+    ------
+    UsageError
+        An engine would not load what is written of the model as one.
+    """
+    problem = target.loading_problem(model)
+    if tensors_only or problem is None or not _is_meant_whole(model):
+        return
+    raise UsageError(
+        f"'{model.location}' would become tensors by themselves, which no engine loads as a model: "
+        f"{problem}. Use tensors_only=True if that is wanted"
+    )
+
+
+def _is_meant_whole(model: Model) -> bool:
+    """Whether a source says what model it is, and is no file of weights by itself."""
+    if isinstance(model, GgufModel):
+        return model.header.value(_TOKENIZER) is not None
+    return bool(model.config)
 
 
 def _of_adapter(model: Model, folder: Location) -> str:

@@ -55,7 +55,7 @@ def folder_outline(
         for entry in entries:
             weight_map[names.add(entry.name)] = name
             total_size += entry.size
-        files.append(outlined(name, entries))
+        files.append(outlined(name, entries, metadata=shard.metadata))
 
     def finish(folder: Path) -> None:
         if source.has_index:

@@ -144,6 +144,16 @@ class Format(ABC):
             )
         return model
 
+    def loading_problem(self, model: Model) -> str | None:
+        """Say why engines do not load what is written of a model as one; None where they do.
+
+        Parameters
+        ----------
+        model : Model
+            As of `viewed`.
+        """
+        return None
+
     def check_kept(self, model: Model, quantized: Collection[str | None]) -> None:
         """Raise where weights of the other tensors are nothing that an engine computes with."""
 

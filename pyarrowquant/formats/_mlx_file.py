@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pyarrowquant._core.layout import Coded
@@ -45,6 +46,7 @@ def file_of(
     kept: Iterable[Entry],
     dtype: str,
     config: Mapping[str, Any],
+    metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[OutlinedFile, dict[str, dict[str, Any]]]:
     """Return the file, and what config.json says of its layers.
 
@@ -58,6 +60,8 @@ def file_of(
         All other tensors.
     dtype, config
         As of `write_file`.
+    metadata : mapping
+        Of the files of the model.
     """
     tensors = _Tensors(config)
     others = []
@@ -68,7 +72,7 @@ def file_of(
         tensors.add(entry.name, [entry])
     settings = {layer.name: MlxSettings.of(layer) for layer in layers.values()}
     modules = settings_of_modules(settings, others, config)
-    return outlined(name, tensors.entries(), "mlx"), quantization(modules)
+    return outlined(name, tensors.entries(), "mlx", metadata), quantization(modules)
 
 
 def _spooled(kept: KeptLayers, spool: Spool) -> Iterator[Entry]:

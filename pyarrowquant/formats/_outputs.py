@@ -24,6 +24,7 @@ from pyarrowquant._core.placing import (
     sync_tree,
 )
 from pyarrowquant._core.scratch import Scratch, clear, is_abandoned
+from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.reading.location import is_companion
 
@@ -104,7 +105,7 @@ class Outputs:
     def _check(self) -> None:
         for path, real in self._real.items():
             if real.is_dir():
-                raise IsADirectoryError(f"'{path}' is a folder; give the name of a file")
+                raise wrong_kind_error(path, folder=False)
             refuse_irreplaceable(real)
             if real.exists() and not self._overwrite:
                 raise exists_error(path)
@@ -278,7 +279,7 @@ class OutputFolder:
         if not folder.exists():
             return
         if not folder.is_dir():
-            raise FileExistsError(f"'{folder}' is a file; give the name of a folder")
+            raise wrong_kind_error(folder, folder=True)
         if is_empty_folder(folder):
             return
         if not self._overwrite:
@@ -292,6 +293,12 @@ def check_room(error: BaseException | None, path: Path) -> None:
         return
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def wrong_kind_error(path: object, folder: bool) -> UsageError:
+    """Make the error of a destination that is a file where a folder is wanted, or a folder."""
+    found, wanted = ("file", "folder") if folder else ("folder", "file")
+    return UsageError(f"'{path}' is a {found}; give the name of a {wanted}")
 
 
 def exists_error(path: object) -> FileExistsError:

@@ -67,10 +67,10 @@ def outlined(
     format_name : str
         What the metadata says, without which transformers before 5 refused files.
     metadata : mapping
-        What else it says.
+        What else it says; of a model's file, what that says.
     """
     entries = sorted(entries, key=lambda entry: -BITS[entry.dtype])
-    header: dict[str, Any] = {"__metadata__": {"format": format_name, **metadata}}
+    header: dict[str, Any] = {"__metadata__": {**metadata, "format": format_name}}
     position = 0
     for entry in entries:
         if entry.name in RESERVED:

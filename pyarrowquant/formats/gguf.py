@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.laying import pieces
 from pyarrowquant._core.settings import Settings
-from pyarrowquant.errors import ArgumentTypeError, users_level
+from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.formats._either_name import by_either_name
 from pyarrowquant.formats._format import NO_STACK, KeptTensor, SizedFormat
 from pyarrowquant.formats._gguf_blocks import (
@@ -207,17 +206,18 @@ class Gguf(SizedFormat):
     def check_destination(self, destination: Path) -> None:
         import_gguf("Writing")
 
+    def loading_problem(self, model: Model) -> str | None:
+        if isinstance(model, LlamaCppModel):
+            return None
+        where = (
+            f"'{model.location}'" if model.folder is None else f"'{model.folder.within(CONFIG)}'"
+        )
+        return f'{where} names no class of models (architectures), such as ["LlamaForCausalLM"]'
+
     def viewed(self, model: Model, pre_tokenizer: str | None) -> Model:
-        if isinstance(model, ShardedModel) and model.folder is not None:
-            if (model.config or {}).get("architectures") is not None:
-                return FolderModel(model, pre_tokenizer)
-            warnings.warn(
-                f"'{model.folder.within(CONFIG)}' names no class of models (architectures), so "
-                "tensors are written under their own names, which llama.cpp does not load. For a "
-                'model that it loads say the class there, such as ["LlamaForCausalLM"]',
-                UserWarning,
-                stacklevel=users_level(),
-            )
+        config = model.config or {}
+        if isinstance(model, ShardedModel) and config.get("architectures") is not None:
+            return FolderModel(model, pre_tokenizer)
         return super().viewed(model, pre_tokenizer)
 
     def check_kept(self, model: Model, quantized: Collection[str | None]) -> None:

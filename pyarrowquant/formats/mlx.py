@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import ChainMap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,7 @@ from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._outputs import OutputFolder, Outputs, clear_abandoned
 from pyarrowquant.formats._safetensors import RESERVED
 from pyarrowquant.reading.config import CONFIG
+from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import DTYPES, ShardedModel
 from pyarrowquant.reading.safetensors_header import BITS
@@ -235,6 +237,11 @@ class Mlx(Format):
         is_bfloat16 = model.weights_dtype == "BF16"
         return replace(self.usual, scale_dtype="bfloat16" if is_bfloat16 else "float16")
 
+    def loading_problem(self, model: Model) -> str | None:
+        if isinstance(model, GgufModel):
+            return "mlx-lm takes config.json and the tokenizer of a Hugging Face folder; give that"
+        return None if model.folder is not None else f"its folder has no {CONFIG}"
+
     def viewed(self, model: Model, pre_tokenizer: str | None) -> Model:
         """Return the model with single experts where mlx-lm has other stacks than transformers."""
         model = super().viewed(model, pre_tokenizer)
@@ -339,7 +346,9 @@ class Mlx(Format):
             for tensor in shard.tensors
             if tensor.name not in by_name and self.keeps(tensor, model)
         )
-        file, said = file_of(_MODEL, by_name, kept, self.scale_dtype(model, settings), config)
+        scale_dtype = self.scale_dtype(model, settings)
+        metadata = dict(ChainMap(*(dict(shard.metadata) for shard in model.shards)))
+        file, said = file_of(_MODEL, by_name, kept, scale_dtype, config, metadata)
 
         def finish(folder: Path) -> None:
             _write_config(folder / CONFIG, {**config, **said})

@@ -151,6 +151,11 @@ class Onnx(Format):
         import_onnx("Writing")
         refuse_link(destination)
 
+    def loading_problem(self, model: Model) -> str | None:
+        if isinstance(model, OnnxModel):
+            return None
+        return "what it computes is said by an ONNX model alone, such as optimum exports; give that"
+
     def scale_dtype(self, model: Model, settings: Settings) -> str:
         """Return the model's: activations and scales have one type."""
         computed = model.computed_dtypes.values() if isinstance(model, OnnxModel) else ()

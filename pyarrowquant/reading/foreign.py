@@ -8,13 +8,13 @@ from pathlib import PurePosixPath
 _TORCH = (
     "a checkpoint of PyTorch, a pickle, which is not read as it may run code",
     "import torch; from safetensors.torch import save_file",
-    "save_file({{k: v.clone() for k, v in torch.load({name!r}, map_location='cpu', "
+    "save_file({{k: v.clone() for k, v in torch.load({path!r}, map_location='cpu', "
     "weights_only=True).items()}}, {new!r})",
 )
 _KERAS = (
     "a file of HDF5, as Keras and TensorFlow write weights",
     "import h5py; from safetensors.numpy import save_file; found = {}",
-    "h5py.File({name!r}).visititems(lambda k, v: found.update({{k: v[()]}}) if hasattr(v, 'dtype') "
+    "h5py.File({path!r}).visititems(lambda k, v: found.update({{k: v[()]}}) if hasattr(v, 'dtype') "
     "else None); save_file(found, {new!r})",
 )
 _KINDS = {
@@ -24,31 +24,29 @@ _KINDS = {
 _LITE = ".tflite"
 
 
-def foreign_problem(names: Sequence[str], place: object) -> str | None:
+def foreign_problem(files: Sequence[str]) -> str | None:
     """Say what files are, if they are weights that are not read, and how to convert them.
 
     Parameters
     ----------
-    names : sequence of str
-        The names of the files of a model.
-    place : object
-        How errors name the model.
+    files : sequence of str
+        The paths of the files of a model.
     """
-    suffixes = {name: PurePosixPath(name).suffix.lower() for name in names}
-    for name, suffix in suffixes.items():
-        if suffix in _KINDS and name != "training_args.bin":
+    suffixes = {path: PurePosixPath(path).suffix.lower() for path in files}
+    for path, suffix in suffixes.items():
+        if suffix in _KINDS and PurePosixPath(path).name != "training_args.bin":
             what, first, second = _KINDS[suffix]
             count = sum(_KINDS.get(other) == _KINDS[suffix] for other in suffixes.values())
             each = f", so each of {count} files" if count > 1 else ""
-            new = str(PurePosixPath(name).with_suffix(".safetensors"))
+            new = str(PurePosixPath(path).with_suffix(".safetensors"))
             return (
-                f"{place}: '{name}' is {what}. Convert it to safetensors with Python{each}:\n"
-                f"{first}\n{second.format(name=name, new=new)}"
+                f"'{path}' is {what}. Convert it to safetensors with Python{each}:\n"
+                f"{first}\n{second.format(path=path, new=new)}"
             )
-    for name, suffix in suffixes.items():
+    for path, suffix in suffixes.items():
         if suffix == _LITE:
             return (
-                f"{place}: '{name}' is a model of TensorFlow Lite, whose weights are laid out for "
-                "it. Give the model that it was made from"
+                f"'{path}' is a model of TensorFlow Lite, whose weights are laid out for it. Give "
+                "the model that it was made from"
             )
     return None

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant.errors import ArgumentTypeError
 
 _LONGEST_POINTER = 1024
@@ -220,13 +221,18 @@ def check_name(path: str) -> None:
         ) from None
 
 
-def locate(path: object, filesystem: object) -> Location:
-    """Find out which filesystem a path means: the given one, that of a URI, or this machine."""
+def path_text(name: str, path: object) -> str:
+    """Return a path as text; another type is an error that names the argument."""
     if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
         raise ArgumentTypeError(
-            f"path must be a str or a path, got {type(path).__name__}: {path!r}"
+            f"{name} must be a str or a path, got {type(path).__name__}: {quoted(path)}"
         )
-    text = str(os.fspath(path))
+    return str(os.fspath(path))
+
+
+def locate(path: object, filesystem: object) -> Location:
+    """Find out which filesystem a path means: the given one, that of a URI, or this machine."""
+    text = path_text("path", path)
     check_name(text)
     if filesystem is not None:
         return Location(_pyarrow_filesystem(filesystem), text)

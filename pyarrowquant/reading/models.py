@@ -116,7 +116,7 @@ def open_model(location: Location) -> Model:
         if name.endswith(suffix):
             return open_kind(location)
     raise ValueError(
-        foreign_problem([location.name], location.parent)
+        foreign_problem([str(location)])
         or f"{location}: unknown suffix. Known are {', '.join(_KINDS)}"
     )
 
@@ -129,7 +129,7 @@ def _refuse_others(folder: Location) -> None:
     for name in names:
         if name.lower().endswith(table_files.SUFFIXES):
             raise ValueError(f"{folder} has no model, but tables. Give the path of one: '{name}'")
-    if problem := foreign_problem(names, folder):
+    if problem := foreign_problem([str(folder.within(name)) for name in names]):
         raise ValueError(problem)
 
 

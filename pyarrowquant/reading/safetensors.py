@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from typing import Any
 
 import pyarrow as pa
 
-from pyarrowquant._core.quoting import quoted
+from pyarrowquant._core.quoting import first_few, quoted
+from pyarrowquant.errors import users_level
 from pyarrowquant.reading.coded import find_codes
 from pyarrowquant.reading.config import CONFIG, read_config, without_quantization
 from pyarrowquant.reading.location import Location, check_size
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.safetensors_header import LONGEST_HEADER, read_tensors
+from pyarrowquant.reading.safetensors_header import LONGEST_HEADER, read_header
 from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.strict_json import parse_object
 from pyarrowquant.reading.tensors import (
@@ -36,22 +38,25 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 INDEX_SUFFIX = ".safetensors.index.json"
 _SHARD = re.compile(r"(.*[-_.])(\d+)-of-(\d+)(.*\.(?:safetensors|gguf))")
+_VARIANT = re.compile(r"(.+)\.[^.]+\.safetensors")
 _MOST_SHARDS = 100_000
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A file, its size when its header was read, and the tensors to read from it."""
+    """A file, its size when its header was read, the tensors to read from it, and its metadata."""
 
     location: Location
     size: int
     tensors: Sequence[Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_file(location: Location) -> list[Shard]:
     """Read the header of a file."""
     with location.open() as file:
-        return [Shard(location, file.size, read_tensors(file, str(location)))]
+        tensors, metadata = read_header(file, str(location))
+        return [Shard(location, file.size, tensors, metadata)]
 
 
 def files_by_name(name: str) -> int:
@@ -64,6 +69,7 @@ def read_folder(folder: Location) -> list[Shard]:
     """Read the headers of a folder's model: what transformers would take, or all there is."""
     names = folder.file_names()
     if SINGLE in names:
+        _warn_of_variants([name for name in names if _base_of(name) == SINGLE], folder)
         return read_file(folder.within(SINGLE))
     indexes = [name for name in names if name.endswith(INDEX_SUFFIX)]
     if INDEX in indexes:
@@ -79,8 +85,34 @@ def read_folder(folder: Location) -> list[Shard]:
         )
     _check_complete(files, folder)
     shards = [shard for name in files for shard in read_file(folder.within(name))]
+    shards = _without_variants(shards, folder)
     _owners(shards, folder)
     return shards
+
+
+def _base_of(name: str) -> str | None:
+    """Return of which file one is a variant by its name, as NAME.fp16.safetensors of NAME's."""
+    said = _VARIANT.fullmatch(name)
+    return None if said is None else f"{said[1]}.safetensors"
+
+
+def _without_variants(shards: Sequence[Shard], folder: Location) -> list[Shard]:
+    """Leave out files that have the tensors of another one once more, in another dtype."""
+    names = {shard.location.name: {tensor.name for tensor in shard.tensors} for shard in shards}
+    variants = [name for name in names if names.get(_base_of(name) or "") == names[name]]
+    _warn_of_variants(variants, folder)
+    return [shard for shard in shards if shard.location.name not in variants]
+
+
+def _warn_of_variants(variants: Sequence[str], folder: Location) -> None:
+    if variants:
+        warnings.warn(
+            f"{folder}: '{_base_of(variants[0])}' is read, and none of its variants: "
+            f"{first_few([quoted(name) for name in variants])}. To take one of these, give its "
+            "path, or move the others away",
+            UserWarning,
+            stacklevel=users_level(),
+        )
 
 
 def _check_complete(files: Sequence[str], folder: Location) -> None:
@@ -115,11 +147,13 @@ def read_index(index: Location) -> list[Shard]:
                 f"{index}: tensor {quoted(tensor)} should be in {quoted(shard)}, it is in "
                 f"{quoted(owners[tensor])}"
             )
-    for tensor, shard in owners.items():
-        if tensor not in weight_map:
-            raise ValueError(
-                f"{index}: tensor {quoted(tensor)} of {quoted(shard)} is not in the index"
-            )
+    if more := [quoted(tensor) for tensor in owners if tensor not in weight_map]:
+        warnings.warn(
+            f"{index} does not name all tensors of its shards. These are taken, too: "
+            f"{first_few(more)}",
+            UserWarning,
+            stacklevel=users_level(),
+        )
     return shards
 
 
@@ -149,7 +183,8 @@ def _owners(shards: Sequence[Shard], place: Location) -> dict[str, str]:
             if other != shard.location.name:
                 raise ValueError(
                     f"{place}: tensor {quoted(tensor.name)} is in {quoted(other)} and in "
-                    f"{quoted(shard.location.name)}"
+                    f"{quoted(shard.location.name)}. Move one of these files away, or give the "
+                    "path of the one that is wanted"
                 )
     return owners
 

@@ -59,8 +59,8 @@ class Plan:
 
     Attributes
     ----------
-    missed : list of str
-        What was said of layers that miss the floor.
+    missed : list of str or None
+        Gets what is to be said of layers that miss the floor; by default a warning says it.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Plan:
         fitting: Fitting = lambda settings, _: settings,
         layer_scale: LayerScale | None = None,
     ) -> None:
-        self.missed: list[str] = []
+        self.missed: list[str] | None = None
         self._options = options
         chosen = recipe_of(recipe)
         self._recipe = chosen
@@ -128,8 +128,10 @@ class Plan:
                 yield self._recipe.applied(settings, name, shape)
 
     def _miss(self, text: str) -> None:
-        self.missed.append(text)
-        warnings.warn(text, UserWarning, stacklevel=users_level())
+        if self.missed is None:
+            warnings.warn(text, UserWarning, stacklevel=users_level())
+        else:
+            self.missed.append(text)
 
     def _raise_widths(
         self, table: pa.Table, options: Options, choices: _Choices, rows: list[int]

@@ -49,7 +49,14 @@ _OTHER_HEADS = Rule(
 )
 
 _TEXT_EMBEDDINGS = Rule(
-    match=("*wte.weight", "*wpe.weight", "shared.weight", "*.shared.weight"),
+    match=(
+        "*wte.weight",
+        "*wpe.weight",
+        "shared.weight",
+        "*.shared.weight",
+        "emb.weight",
+        "*.emb.weight",
+    ),
     skip=True,
     reason="norms and embeddings",
 )
@@ -71,14 +78,8 @@ _ROUTERS = Rule(
 EMBEDDINGS = (_BIASES, _NORMS_AND_EMBEDDINGS, _TEXT_EMBEDDINGS)
 NOT_LINEAR = (*EMBEDDINGS, _ROUTERS)
 
-# What no engine quantizes, and what costs more quality than it saves room: left out of every format
-# where nobody says another recipe. Names are those of Hugging Face and of llama.cpp.
-SENSITIVE = (
-    _VECTORS,
-    _BIASES,
-    _BUFFERS,
-    _SCALES,
-    Rule(regex=r"(?i)norm_?\d*(\.\d+)?(\.weight)?$", skip=True, reason="norms"),
+# Small, and what all of a model goes through. Names are those of Hugging Face and of llama.cpp.
+_SMALL = (
     Rule(
         regex=r"(?i)(^|[._])((pos|position|positional)_?emb\w*|token_?types?(_?emb\w*)?|emb\w*_positions)"
         r"(\.\d+)?(\.weight)?$|(^|\.)wpe\.weight$|(cls|class|mask|register)_tokens?$",
@@ -112,7 +113,8 @@ SENSITIVE = (
     ),
     # Not the matrices of RWKV: those of keys, values, receptance, gates and outputs.
     Rule(
-        regex=r"time_mix_(first|[wva]\d|g\d|decay\w*|lerp\w*)(\.weight)?$|time_mix_\w+$",
+        regex=r"time_mix_(first|[wva]\d|g\d|decay\w*|lerp\w*)(\.weight)?$|time_mix_\w+$|"
+        r"\.(att|attn|ffn)\.(x_[rwkvag]|[wvag]\d|[kr]_[ka])$|\.attn\.[wvag]_lora\.",
         skip=True,
         reason="state-space and time-mix parameters",
     ),
@@ -136,12 +138,25 @@ SENSITIVE = (
     ),
 )
 
+# What no engine quantizes, and what costs more quality than it saves room: left out of every format
+# where nobody says another recipe, and by every preset.
+SENSITIVE = (
+    _VECTORS,
+    _BIASES,
+    _BUFFERS,
+    _SCALES,
+    Rule(regex=r"(?i)norm_?\d*(\.\d+)?(\.weight)?$", skip=True, reason="norms"),
+    *_SMALL,
+)
+
 _TEXT = (
     _TEXT_EMBEDDINGS,
     _ROUTERS,
     Rule(
         match=(
             "*lm_head.*",
+            "*lm_heads.*",
+            "*codec_head.*",
             "output.weight",
             "*cls.predictions.*",
             "*cls.seq_relationship.*",
@@ -196,7 +211,7 @@ _VISION = (
 )
 
 PRESETS: dict[str, tuple[Rule, ...]] = {
-    "text": (*_COMMON, *_TEXT),
-    "diffusion": (*_COMMON, *_DIFFUSION),
-    "vision": (*_COMMON, *_VISION),
+    "text": (*_COMMON, *_TEXT, *_SMALL),
+    "diffusion": (*_COMMON, *_DIFFUSION, *_SMALL),
+    "vision": (*_COMMON, *_VISION, *_SMALL),
 }

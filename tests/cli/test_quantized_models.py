@@ -175,7 +175,8 @@ def test_fp8_is_quantized_to_all_formats(tmp_path: Path, to: str) -> None:
     out = tmp_path / ("out" if to in FORMATS[2:4] else f"out.{to}")
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps({"rules": [{"match": names[2], "skip": True}]}))
-    shown = succeeded("quantize", model, out, "--to", to, "--recipe", recipe)
+    options = ["--tensors-only"] if to in ("gguf", "onnx") else []
+    shown = succeeded("quantize", model, out, "--to", to, "--recipe", recipe, *options)
     assert "Decoded from F8_E4M3 (2 layers)\n" in shown
     found = read(out)
     for name in names[:2]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,40 @@ def test_models_that_read_no_text_are_refused(tmp_path: Path) -> None:
     text.write_text(TEXT)
     error = failed("calibrate", folder, text, tmp_path / "i.safetensors")
     assert "ViTForImageClassification does not run on tokens" in error
+
+
+def test_models_that_change_weights_as_they_are_loaded_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
+    saved(folder, "LlamaForCausalLM")
+    text.write_text(TEXT)
+    load = transformers.LlamaForCausalLM.from_pretrained
+
+    def changed(*args: Any, **options: Any) -> Any:
+        model = load(*args, **options)
+        with torch.no_grad():
+            model.model.layers[0].mlp.up_proj.weight.add_(1)
+        return model
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "from_pretrained", changed)
+    error = failed("calibrate", folder, text, out)
+    assert f"'{folder}': LlamaForCausalLM changes its weights" in error
+    assert "add_ changes weights that are not read yet" in error
+    assert "Export it to ONNX" in error
+    assert "--importance takes" in error
+    assert not out.exists()
+
+
+def test_weights_of_other_shapes_than_said_are_refused(tmp_path: Path) -> None:
+    folder, text = tmp_path / "model", tmp_path / "a.txt"
+    saved(folder, "LlamaForCausalLM")
+    text.write_text(TEXT)
+    config = json.loads((folder / "config.json").read_text())
+    config["intermediate_size"] *= 2
+    (folder / "config.json").write_text(json.dumps(config))
+    error = failed("calibrate", folder, text, tmp_path / "i.safetensors")
+    assert f"'{folder}': transformers cannot load it as LlamaForCausalLM" in error
 
 
 def test_what_says_nothing_is_refused(tmp_path: Path) -> None:

@@ -232,6 +232,21 @@ def test_profiles_and_rules(tmp_path: Path) -> None:
         plan(model, tmp_path / "x", to="bitsandbytes", recipe=recipe)
 
 
+@pytest.mark.parametrize(("profile", "bits"), [("edge", 2), ("cloud", 8), ("text-cloud", 8)])
+def test_profiles_of_other_bits_are_refused(tmp_path: Path, profile: str, bits: int) -> None:
+    model = model_of(tmp_path / "model")
+    with pytest.raises(UsageError, match=rf"'{profile}' says {bits} bits, and .* has 4 alone"):
+        plan(model, tmp_path / "x", to="bitsandbytes", recipe=profile)
+
+
+def test_what_a_preset_gives_more_bits_stays_as_it_is(tmp_path: Path) -> None:
+    name = "transformer_blocks.0.norm1.linear.weight"
+    model = saved(tmp_path / "model", {UP: weights(0, 64, 64), name: weights(0, 64, 64)}, CONFIG)
+    for recipe in ("diffusion", "diffusion-local"):
+        planned = plan(model, tmp_path / "x", to="bitsandbytes", recipe=recipe)
+        assert [layer.name for layer in planned.layers if layer.settings] == [UP]
+
+
 def test_columns_that_are_no_blocks_stay_floats(tmp_path: Path) -> None:
     tensors = {UP: weights(0, 64, 64), DOWN: weights(0, 64, 96)}
     model = saved(tmp_path / "model", tensors, CONFIG)

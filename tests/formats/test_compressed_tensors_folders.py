@@ -11,6 +11,7 @@ import pytest
 from exports import failing_stream, files
 
 from formats.packed_models import arrays, assert_decodes, results_of, saved
+from pyarrowquant import UsageError
 from pyarrowquant.formats import write_compressed_tensors
 
 
@@ -140,7 +141,7 @@ def test_existing_folders(tmp_path: Path) -> None:
     (other / "letter.txt").write_text("x")
     with pytest.raises(FileExistsError, match=r"has no model, neither config.json nor \*.safe"):
         write_compressed_tensors(results, other, model=model, overwrite=True)
-    with pytest.raises(FileExistsError, match="is a file; give the name of a folder"):
+    with pytest.raises(UsageError, match="is a file; give the name of a folder"):
         write_compressed_tensors(results, other / "letter.txt", model=model, overwrite=True)
     with pytest.raises(FileNotFoundError, match=r"No such folder: '.*no'"):
         write_compressed_tensors(results, tmp_path / "no" / "out", model=model)

@@ -23,7 +23,7 @@ from exports import (
     weights,
 )
 
-from pyarrowquant import quantize_batch_arrow, quantize_stream
+from pyarrowquant import UsageError, quantize_batch_arrow, quantize_stream
 from pyarrowquant.formats import write_gguf
 
 HOLDS = (
@@ -307,7 +307,7 @@ def test_existing_files_are_not_replaced_unasked(tmp_path: Path) -> None:
     assert list(files(tmp_path)) == ["out.gguf"]
     scale = np.float16(second["scales"][0][0].as_py())
     assert read(path)[0]["a.weight"].data.tobytes()[:2] == scale.tobytes()
-    with pytest.raises(IsADirectoryError, match="is a folder; give the name of a file"):
+    with pytest.raises(UsageError, match="is a folder; give the name of a file"):
         write_gguf(second, tmp_path, overwrite=True)
 
 

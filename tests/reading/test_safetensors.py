@@ -242,12 +242,43 @@ def test_index_that_its_shards_contradict(tmp_path: Path, shards: Any, model: Ar
     assert problem(x=first) == f"tensor 'x' is missing from '{first}'"
     assert problem(bias=second) == (f"tensor 'bias' should be in '{second}', it is in '{first}'")
     shards[second]["bias"] = model["bias"]
-    assert problem() == f"tensor 'bias' is in '{first}' and in '{second}'"
-    del shards[second]["bias"]
+    assert problem() == (
+        f"tensor 'bias' is in '{first}' and in '{second}'. Move one of these files away, or give "
+        "the path of the one that is wanted"
+    )
+
+
+@pytest.mark.parametrize("path", ["model.safetensors.index.json", "."])
+def test_index_that_names_less_than_its_shards_have(
+    tmp_path: Path, shards: Any, model: Arrays, path: str
+) -> None:
+    """transformers loads all that shards have."""
+    first, second = shards
     write_shards(tmp_path, shards)
+    save_file({**shards[first], "more.weight": model["w.f32"]}, tmp_path / first)
     save_file({**shards[second], "extra": model["bias"]}, tmp_path / second)
-    with pytest.raises(ValueError, match=f"tensor 'extra' of '{second}' is not in the index"):
-        read_weights(tmp_path)
+    with pytest.warns(UserWarning, match="taken, too: 'more.weight', 'extra'$"):
+        reader = read_weights(tmp_path / path)
+    assert_reads(reader, {**floats(model), "more.weight": model["w.f32"], "extra": model["bias"]})
+
+
+@pytest.mark.parametrize("stem", ["model", "diffusion_pytorch_model"])
+def test_variants_of_a_model_in_one_folder(tmp_path: Path, model: Arrays, stem: str) -> None:
+    save_file(model, tmp_path / f"{stem}.safetensors")
+    half = {name: array.astype(np.float16) for name, array in model.items()}
+    for variant in ("fp16", "non_ema"):
+        save_file(half, tmp_path / f"{stem}.{variant}.safetensors")
+    said = f"'{stem}.safetensors' is read, and none of its variants: '{stem}.fp16.safetensors', "
+    with pytest.warns(UserWarning, match=f"{said}'{stem}.non_ema.safetensors'. To take one"):
+        assert_reads(read_weights(tmp_path), floats(model))
+    chosen = read_weights(tmp_path / f"{stem}.fp16.safetensors").read_all()
+    assert set(chosen["dtype"].to_pylist()) == {"F16"}
+
+
+def test_files_of_other_tensors_are_no_variants(tmp_path: Path, model: Arrays) -> None:
+    save_file({"w.f32": model["w.f32"]}, tmp_path / "text.safetensors")
+    save_file({"bias": model["bias"]}, tmp_path / "text.head.safetensors")
+    assert_reads(read_weights(tmp_path), {name: model[name] for name in ("w.f32", "bias")})
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pyarrowquant import Recipe, Rule
+from pyarrowquant.recipes.presets import SENSITIVE
 
 # All tensors of small configurations, named as transformers 5.24 and diffusers 0.42 save them.
 # "quantize" was set from the models' structure, not from names: false for fewer than two
@@ -222,3 +223,63 @@ def test_every_preset_keeps_what_is_small(preset: str, layer: str, shape: tuple[
 )
 def test_presets_on_names_of_other_models(preset: str, layer: str, quantized: bool) -> None:
     assert (Recipe.preset(preset).settings_of(layer, (64, 64)) is not None) is quantized
+
+
+@pytest.mark.parametrize("preset", ["text", "diffusion", "vision"])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("backbone.layers.0.mixer.A_log", (256, 16)),
+        ("backbone.layers.0.mixer.conv1d.weight", (256, 1, 4)),
+        ("model.layers.0.linear_attn.conv1d.weight", (256, 1, 4)),
+        ("blocks.0.att.time_maa_w1", (128, 160)),
+        ("blocks.0.att.time_decay_w2", (64, 128)),
+        ("blocks.0.att.x_r", (1, 1, 128)),
+        ("blocks.0.att.r_k", (2, 64)),
+        ("model.layers.0.attn.w_lora.lora.0.weight", (64, 128)),
+        ("blk.0.ssm_conv1d.weight", (256, 4)),
+        ("blk.0.time_mix_w1.weight", (64, 128)),
+        ("model.language_model.layers.0.altup.prediction_coefs.weight", (16, 4)),
+        ("model.language_model.layers.0.laurel.linear_left.weight", (64, 128)),
+        ("decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", (32, 8)),
+        ("dec.blk.0.attn_rel_b.weight", (32, 8)),
+        ("embeddings.position_embeddings.weight", (512, 128)),
+        ("token_types.weight", (2, 128)),
+        ("rel_pos_emb", (64, 128)),
+        ("model.layers.0.mlp.gate.wg.weight", (8, 128)),
+        ("blk.0.ffn_gate_inp.weight", (8, 128)),
+    ],
+)
+def test_presets_leave_out_what_is_left_out_without_one(
+    preset: str, name: str, shape: tuple[int, ...]
+) -> None:
+    assert Recipe.preset(preset).settings_of(name, shape) is None
+    assert Recipe(SENSITIVE).settings_of(name, shape) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "emb.weight",
+        "talker.code_predictor.model.codec_embedding.3.weight",
+        "decoder.model.decoder.embed_tokens.2.weight",
+        "decoder.lm_heads.0.weight",
+        "talker.codec_head.weight",
+    ],
+)
+def test_text_knows_embeddings_and_heads_with_numbers(name: str) -> None:
+    assert Recipe.preset("text").settings_of(name, (256, 128)) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "blocks.0.att.receptance.weight",
+        "blocks.0.ffn.key.weight",
+        "model.layers.0.attn.r_proj.weight",
+        "backbone.layers.0.mixer.in_proj.weight",
+        "model.language_model.layers.0.per_layer_input_gate.weight",
+    ],
+)
+def test_text_quantizes_the_matrices_beside_them(name: str) -> None:
+    assert Recipe.preset("text").settings_of(name, (256, 128)) is not None
