@@ -36,11 +36,11 @@ import pyarrowquant
 from pyarrowquant.conversion import convert
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.making_files import MakingFiles
-from pyarrowquant.conversion.store import Stamp
+from pyarrowquant.conversion.stores.store import Stamp
 from pyarrowquant.formats import write_compressed_tensors
 
 HIDDEN, INTERMEDIATE, LAYERS, EXPERTS, SHARDS, BLOCK = 8192, 5504, 60, 160, 160, 128
-TASKS_A_WORKER = 2  # as pyarrowquant.conversion.cluster has it
+TASKS_A_WORKER = 2  # as pyarrowquant.conversion.clusters.cluster has it
 BUSY = 0.9  # fraction of the time below which workers wait
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 Shape = tuple[int, int]

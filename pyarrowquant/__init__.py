@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pyarrowquant.calibration.calibrate import Calibration, calibrate
     from pyarrowquant.comparison import compare
     from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
-    from pyarrowquant.conversion.interrupted import Continued
+    from pyarrowquant.conversion.partial.interrupted import Continued
     from pyarrowquant.conversion.progress import Step
     from pyarrowquant.conversion.unquantized import UnquantizedTensor
     from pyarrowquant.decoded import arrow_to_numpy, dequantize_batch
@@ -94,7 +94,7 @@ _MODULES = {
     "conversion.convert": ["Conversion", "ConversionPlan", "convert", "plan"],
     "conversion.progress": ["Step"],
     "conversion.unquantized": ["UnquantizedTensor"],
-    "conversion.interrupted": ["Continued"],
+    "conversion.partial.interrupted": ["Continued"],
     "decoded": ["arrow_to_numpy", "dequantize_batch"],
     "errors": [
         "InternalError",

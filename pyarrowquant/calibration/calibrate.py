@@ -19,7 +19,7 @@ from pyarrowquant.calibration.names import folder_names
 from pyarrowquant.calibration.partial import Partial
 from pyarrowquant.calibration.squares import Squares
 from pyarrowquant.calibration.texts import Text, texts_in
-from pyarrowquant.conversion.identity import check_unchanged, source_files
+from pyarrowquant.conversion.partial.identity import check_unchanged, source_files
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.formats._safetensors import Entry, write_tensors

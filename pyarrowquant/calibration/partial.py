@@ -13,8 +13,8 @@ import numpy as np
 from pyarrowquant._core.placing import sync
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.calibration.squares import Squares
-from pyarrowquant.conversion.lock import refuse_others
-from pyarrowquant.conversion.parts import damaged
+from pyarrowquant.conversion.partial.lock import refuse_others
+from pyarrowquant.conversion.partial.parts import damaged
 from pyarrowquant.reading.strict_json import parse_any
 
 WINDOWS_TOGETHER = 16  # after which sums are kept

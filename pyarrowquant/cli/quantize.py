@@ -26,7 +26,7 @@ from pyarrowquant.cli._progress import Shown
 from pyarrowquant.cli._show import counted, json_option, printable, show_json, size_text
 from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
 from pyarrowquant.conversion.engines import ENGINES
-from pyarrowquant.conversion.interrupted import Continued
+from pyarrowquant.conversion.partial.interrupted import Continued
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.recipes.rule import rule_label

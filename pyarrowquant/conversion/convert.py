@@ -14,14 +14,14 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.quoting import first_few
 from pyarrowquant._core.settings import said_settings
 from pyarrowquant._core.underflow import Underflow
-from pyarrowquant.conversion.interrupted import Continued, is_complete, recover
-from pyarrowquant.conversion.landing import landing
+from pyarrowquant.conversion.partial.interrupted import Continued, is_complete, recover
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.preparing import prepare
 from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.request import Request
 from pyarrowquant.conversion.source import decoded_from, source_bytes, weights_bytes
 from pyarrowquant.conversion.splitting import OutputFile
+from pyarrowquant.conversion.stores.landing import landing
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.errors import users_level

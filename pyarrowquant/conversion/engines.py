@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from pyarrowquant._core.settings import listed
-from pyarrowquant.conversion.on_ray import RayEngine
-from pyarrowquant.conversion.on_spark import SparkEngine
+from pyarrowquant.conversion.clusters.on_ray import RayEngine
+from pyarrowquant.conversion.clusters.on_spark import SparkEngine
 from pyarrowquant.conversion.stage import Run
 from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.errors import UsageError

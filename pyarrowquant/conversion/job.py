@@ -17,29 +17,30 @@ from pyarrowquant import __version__
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.engines import Engine, LocalEngine
-from pyarrowquant.conversion.identity import check_unchanged, source_files
-from pyarrowquant.conversion.interrupted import Continued, continued
-from pyarrowquant.conversion.landing import Landing
 from pyarrowquant.conversion.making_files import MakingFiles
 from pyarrowquant.conversion.measuring import Measuring
-from pyarrowquant.conversion.parts import Done
-from pyarrowquant.conversion.planning import planned
-from pyarrowquant.conversion.progress import Meter, Step
-from pyarrowquant.conversion.quantizing import Outcome, Quantizing, fitting, layouts_of
-from pyarrowquant.conversion.results import (
+from pyarrowquant.conversion.partial.identity import check_unchanged, source_files
+from pyarrowquant.conversion.partial.interrupted import Continued, continued
+from pyarrowquant.conversion.partial.parts import Done
+from pyarrowquant.conversion.partial.results import (
     KeptResults,
     PlacedResults,
     ResultsOfRun,
     are_placed,
     packed_in,
 )
+from pyarrowquant.conversion.partial.work import Work
+from pyarrowquant.conversion.planning import planned
+from pyarrowquant.conversion.progress import Meter, Step
+from pyarrowquant.conversion.quantizing import Outcome, Quantizing, fitting, layouts_of
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.conversion.size import FileSize
 from pyarrowquant.conversion.source import weights_bytes as bytes_of_model
 from pyarrowquant.conversion.splitting import OutputFile, choices_of
 from pyarrowquant.conversion.stage import Run
-from pyarrowquant.conversion.stored_results import StoredResults
-from pyarrowquant.conversion.stored_work import StoredWork, continued_in_store
+from pyarrowquant.conversion.stores.landing import Landing
+from pyarrowquant.conversion.stores.stored_results import StoredResults
+from pyarrowquant.conversion.stores.stored_work import StoredWork, continued_in_store
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import (
     UnquantizedTensor,
@@ -47,7 +48,6 @@ from pyarrowquant.conversion.unquantized import (
     unusable_layers,
 )
 from pyarrowquant.conversion.viewing import View, Viewed
-from pyarrowquant.conversion.work import Work
 from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._fused import sets_of

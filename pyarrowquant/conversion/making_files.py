@@ -13,14 +13,14 @@ from itertools import islice
 import pyarrow as pa
 
 from pyarrowquant.conversion.checks import check_room_on_the_way
-from pyarrowquant.conversion.on_the_way import on_the_way
+from pyarrowquant.conversion.clusters.worker import WorkerError
+from pyarrowquant.conversion.partial.results import packed_in
 from pyarrowquant.conversion.progress import Meter
 from pyarrowquant.conversion.quantizing import Quantizing, layouts_of
-from pyarrowquant.conversion.results import packed_in
-from pyarrowquant.conversion.store import Stamp, Store
+from pyarrowquant.conversion.stores.on_the_way import on_the_way
+from pyarrowquant.conversion.stores.store import Stamp, Store
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.viewing import Viewed
-from pyarrowquant.conversion.worker import WorkerError
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import LayerRegion, Outline, OutlinedFile, Places
 from pyarrowquant.reading.model import Model

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from pyarrowquant.conversion.destination import check_destination
-from pyarrowquant.conversion.noted import check_length
 from pyarrowquant.conversion.options import Options
+from pyarrowquant.conversion.partial.noted import check_length
 from pyarrowquant.conversion.request import Request
 from pyarrowquant.conversion.source import files_of, local_path
 from pyarrowquant.conversion.splitting import parts_for
-from pyarrowquant.conversion.stored_destination import check_stored
+from pyarrowquant.conversion.stores.stored_destination import check_stored
 from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.conversion.whole import check_loads, check_whole
 from pyarrowquant.reading.location import path_text, shown_uri

@@ -20,9 +20,10 @@ from pyarrowquant.conversion.choosing import Choice, choice
 from pyarrowquant.conversion.engines import engine_named
 from pyarrowquant.conversion.importance import of_layers
 from pyarrowquant.conversion.job import Job
-from pyarrowquant.conversion.noted import folder_of
 from pyarrowquant.conversion.opening import opened
 from pyarrowquant.conversion.options import Options, checked_options
+from pyarrowquant.conversion.partial.noted import folder_of
+from pyarrowquant.conversion.partial.results import are_placed
 from pyarrowquant.conversion.planning import (
     planned,
     with_instead,
@@ -38,7 +39,6 @@ from pyarrowquant.conversion.planning_warnings import (
     warn_of_unused,
 )
 from pyarrowquant.conversion.request import Request
-from pyarrowquant.conversion.results import are_placed
 from pyarrowquant.conversion.size import file_size
 from pyarrowquant.conversion.source import decoded_from
 from pyarrowquant.conversion.splitting import choices_of

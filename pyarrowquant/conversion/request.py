@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyarrowquant._core.settings import SettingOverrides
-from pyarrowquant.conversion.landing import Landing
+from pyarrowquant.conversion.stores.landing import Landing
 from pyarrowquant.recipes.recipe import SaidRecipe
 
 Path = str | os.PathLike[str]

@@ -158,7 +158,7 @@ def check_interrupt(options: list[str], model: Path, folder: Path) -> None:
     # Sends itself Ctrl-C once something is on the disk.
     program = """
 import os, signal, sys
-from pyarrowquant.conversion.work import Work
+from pyarrowquant.conversion.partial.work import Work
 add = Work.add
 
 def added(*arguments):

@@ -25,7 +25,7 @@ from spark_sessions import ENVIRONMENT, session
 from test_ray_conversions import started
 
 from pyarrowquant import QuantizationError, convert
-from pyarrowquant.conversion import store as store_module
+from pyarrowquant.conversion.stores import store as store_module
 
 WEIGHTS = [f"model-{n:05d}-of-00004.safetensors" for n in range(1, 5)]
 EXECUTORS = "local-cluster[2,1,1024]"

@@ -30,7 +30,7 @@ from ray.cluster_utils import Cluster
 
 import pyarrowquant
 from pyarrowquant import Step, UsageError, convert
-from pyarrowquant.conversion import cluster as cluster_module
+from pyarrowquant.conversion.clusters import cluster as cluster_module
 
 STORE = 200_000_000  # bytes for blocks in shared memory
 

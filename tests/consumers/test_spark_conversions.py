@@ -31,7 +31,7 @@ from spark_sessions import ENVIRONMENT, session
 
 import pyarrowquant
 from pyarrowquant import Step, UsageError, convert
-from pyarrowquant.conversion import cluster
+from pyarrowquant.conversion.clusters import cluster
 
 EXECUTORS = "local-cluster[2,1,1024]"  # processes of their own, of one CPU each
 THERE: dict[str, Any] = {"engine": "spark"}

@@ -13,7 +13,7 @@ from exports import files
 from safetensors.numpy import save_file
 
 import pyarrowquant
-from pyarrowquant.conversion.work import Work
+from pyarrowquant.conversion.partial.work import Work
 
 KINDS = {
     "parquet": ("out.parquet", "add"),

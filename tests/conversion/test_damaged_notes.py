@@ -12,8 +12,8 @@ import pytest
 from commands import run
 from safetensors.numpy import save_file
 
-from pyarrowquant.conversion.checksums import checked, with_checksum
-from pyarrowquant.conversion.work import Work
+from pyarrowquant.conversion.partial.checksums import checked, with_checksum
+from pyarrowquant.conversion.partial.work import Work
 
 DEEP = "[" * 5000 + "]" * 5000
 

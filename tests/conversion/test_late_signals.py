@@ -14,7 +14,7 @@ from conversion.killing import FORMATS
 SIGNALLED = """
 import os, signal, sys
 from pyarrowquant.__main__ import main
-from pyarrowquant.conversion.work import Work
+from pyarrowquant.conversion.partial.work import Work
 
 publish = Work.publish
 

@@ -178,7 +178,7 @@ def test_errors_after_the_first_part_keep_it(model: Path, tmp_path: Path) -> Non
 def test_a_refusal_takes_nothing_from_a_run_that_was_killed_in_its_clean_up(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pyarrowquant.conversion.work as work
+    import pyarrowquant.conversion.partial.work as work
 
     out = tmp_path / "out.parquet"
     with monkeypatch.context() as patch:
@@ -236,7 +236,7 @@ def test_permissions_of_a_folder_after_a_kill(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pyarrowquant.conversion.work.keeping_modes", killed)
+        patch.setattr("pyarrowquant.conversion.partial.work.keeping_modes", killed)
         assert run(*arguments, "--bits", 8).exit_code != 0
     assert out.stat().st_mode & 0o777 == 0o700
     assert run(*arguments, "--bits", 8, *options).exit_code == 0

@@ -47,7 +47,7 @@ def test_it_says_that_there_is_nothing(model: Path, tmp_path: Path) -> None:
 def test_it_says_that_only_the_place_is_left(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pyarrowquant.conversion.work as work
+    import pyarrowquant.conversion.partial.work as work
 
     def fails(*_: object) -> None:
         raise OSError("no")

@@ -12,8 +12,8 @@ from commands import run
 from exports import files
 
 from conversion.killing import FORMATS
-from pyarrowquant.conversion.checksums import with_checksum
-from pyarrowquant.conversion.work import Work
+from pyarrowquant.conversion.partial.checksums import with_checksum
+from pyarrowquant.conversion.partial.work import Work
 from pyarrowquant.formats._outline import Outline
 
 KEPT = "--continue-on-error"  # results are collected in parts then

@@ -96,7 +96,7 @@ def test_an_interrupted_run_goes_on_only_with_the_same_size(
 ) -> None:
     source, target = model(tmp_path / "m.gguf"), tmp_path / "s.gguf"
     with monkeypatch.context() as patch:
-        patch.setattr("pyarrowquant.conversion.results.PlacedResults.finish", None)
+        patch.setattr("pyarrowquant.conversion.partial.results.PlacedResults.finish", None)
         with pytest.raises(TypeError), pytest.warns(UserWarning, match="What is done stays"):
             convert(source, target, size=400_000)
     with pytest.raises(ValueError, match="size was 400000, now is 500000"):

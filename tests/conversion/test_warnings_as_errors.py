@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from pyarrowquant import QuantizationError, convert
 from pyarrowquant._core import placing
-from pyarrowquant.conversion import lock
+from pyarrowquant.conversion.partial import lock
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="locks of POSIX")
 

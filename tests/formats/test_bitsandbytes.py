@@ -290,7 +290,7 @@ def test_another_run_is_told_by_double(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError("no")
 
     with monkeypatch.context() as patched:
-        patched.setattr("pyarrowquant.conversion.results.PlacedResults.finish", fail)
+        patched.setattr("pyarrowquant.conversion.partial.results.PlacedResults.finish", fail)
         with (
             pytest.warns(UserWarning, match="What is done stays"),
             pytest.raises(OSError, match="no"),

@@ -13,7 +13,7 @@ from commands import failed, succeeded
 from gguf_models import llama
 
 from pyarrowquant import Step, UsageError, convert, plan, read_weights
-from pyarrowquant.conversion import placing_parts
+from pyarrowquant.conversion.partial import placing_parts
 
 SIZE = 60_000
 

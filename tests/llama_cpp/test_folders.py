@@ -309,7 +309,7 @@ def test_another_tokenizer_is_another_run(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr("pyarrowquant.conversion.results.PlacedResults.finish", full)
+        broken.setattr("pyarrowquant.conversion.partial.results.PlacedResults.finish", full)
         assert run("quantize", folder, out).exit_code == 1
     hf_folders.bpe(rows=300).save(str(folder / "tokenizer.json"))
     assert "tokenizer.json" in failed("quantize", folder, out, "--resume")

@@ -11,9 +11,9 @@ import pyarrow as pa
 from pyarrowquant._core.placing import sync, sync_tree
 from pyarrowquant._core.results import Packed, batches_of
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
-from pyarrowquant.conversion.parts import Done
+from pyarrowquant.conversion.partial.parts import Done
+from pyarrowquant.conversion.partial.work import Work
 from pyarrowquant.conversion.totals import Totals
-from pyarrowquant.conversion.work import Work
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._outline import Outline, Places
 from pyarrowquant.reading.model import Model

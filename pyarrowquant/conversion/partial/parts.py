@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from pyarrowquant._core.results import batches_of
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
-from pyarrowquant.conversion.checksums import CHECKSUM_BYTES, check, checked, checksum
-from pyarrowquant.conversion.lock import refuse_others
+from pyarrowquant.conversion.partial.checksums import CHECKSUM_BYTES, check, checked, checksum
+from pyarrowquant.conversion.partial.lock import refuse_others
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.strict_json import parse_any

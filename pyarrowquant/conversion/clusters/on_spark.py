@@ -22,7 +22,7 @@ from typing import Any
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.conversion.cluster import (
+from pyarrowquant.conversion.clusters.cluster import (
     TASKS_A_SLOT,
     check_worker,
     lost,
@@ -30,10 +30,10 @@ from pyarrowquant.conversion.cluster import (
     run_with,
     seen_here,
 )
+from pyarrowquant.conversion.clusters.worker import Answer, Failure, Seen, Tasks
 from pyarrowquant.conversion.signals import handled_as_before
 from pyarrowquant.conversion.stage import Run
 from pyarrowquant.conversion.viewing import View, Viewed
-from pyarrowquant.conversion.worker import Answer, Failure, Seen, Tasks
 from pyarrowquant.errors import UsageError, users_level
 
 _MASTERS = r"local(\[.+\])?|local-cluster\[.+\]|yarn|(spark|k8s)://.+"
@@ -201,7 +201,7 @@ def _task(shared: Any, wanted: str) -> Callable[[int], Iterable[bytes]]:
             return [pickle.dumps((socket.gethostname(), None))]
         if pyarrowquant.__version__ != wanted:
             return [pickle.dumps((socket.gethostname(), pyarrowquant.__version__))]
-        from pyarrowquant.conversion.worker import do_batch, in_pieces
+        from pyarrowquant.conversion.clusters.worker import do_batch, in_pieces
 
         return in_pieces(do_batch(pickle.loads(shared.value), number))
 

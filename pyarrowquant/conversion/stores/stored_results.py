@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from pyarrowquant.conversion.checks import check_room_on_the_way
-from pyarrowquant.conversion.parts import Done
-from pyarrowquant.conversion.results import packed_in
-from pyarrowquant.conversion.stored_work import StoredWork
+from pyarrowquant.conversion.partial.parts import Done
+from pyarrowquant.conversion.partial.results import packed_in
+from pyarrowquant.conversion.stores.stored_work import StoredWork
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.formats._outline import Outline, Places
 

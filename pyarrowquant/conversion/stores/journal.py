@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pyarrowquant.conversion.parts import Done
-from pyarrowquant.conversion.store import Stamp
+from pyarrowquant.conversion.partial.parts import Done
+from pyarrowquant.conversion.stores.store import Stamp
 from pyarrowquant.reading.strict_json import parse_any
 
 

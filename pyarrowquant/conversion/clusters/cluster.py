@@ -10,11 +10,7 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from pyarrowquant._version import __version__
-from pyarrowquant.conversion.progress import Meter
-from pyarrowquant.conversion.source import is_local
-from pyarrowquant.conversion.stage import BatchOutcome, Run, Stage
-from pyarrowquant.conversion.viewing import View, Viewed
-from pyarrowquant.conversion.worker import (
+from pyarrowquant.conversion.clusters.worker import (
     Answer,
     Failure,
     Seen,
@@ -23,6 +19,10 @@ from pyarrowquant.conversion.worker import (
     files_everywhere,
     version_problem,
 )
+from pyarrowquant.conversion.progress import Meter
+from pyarrowquant.conversion.source import is_local
+from pyarrowquant.conversion.stage import BatchOutcome, Run, Stage
+from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.errors import QuantizationError, users_level
 
 T = TypeVar("T", bound=BatchOutcome)

@@ -15,15 +15,15 @@ from pyarrowquant._core.placing import (
     remove,
     sync,
 )
-from pyarrowquant.conversion.checksums import checked
-from pyarrowquant.conversion.identity import difference
-from pyarrowquant.conversion.lock import (
+from pyarrowquant.conversion.partial.checksums import checked
+from pyarrowquant.conversion.partial.identity import difference
+from pyarrowquant.conversion.partial.lock import (
     COMPLETE,
     LOCK,
     RUN,
     refuse_others,
 )
-from pyarrowquant.conversion.parts import DAMAGES, WorkError, damaged
+from pyarrowquant.conversion.partial.parts import DAMAGES, WorkError, damaged
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.formats._outputs import check_room

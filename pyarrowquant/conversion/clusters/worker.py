@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyarrowquant._version import __version__
-from pyarrowquant.conversion.identity import source_files
+from pyarrowquant.conversion.partial.identity import source_files
 from pyarrowquant.conversion.progress import Meter
 from pyarrowquant.conversion.stage import BatchOutcome, Stage, Worker
 from pyarrowquant.conversion.viewing import View, Viewed

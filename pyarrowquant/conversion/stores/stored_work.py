@@ -6,15 +6,15 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from pyarrowquant.conversion.checksums import checked
-from pyarrowquant.conversion.interrupted import Continued, continued
-from pyarrowquant.conversion.journal import Journal
-from pyarrowquant.conversion.landing import Landing
-from pyarrowquant.conversion.lock import LOCK, RUN
-from pyarrowquant.conversion.noted import folder_of, output_in
-from pyarrowquant.conversion.parts import DAMAGES, Done, WorkError, damaged, part_file
-from pyarrowquant.conversion.store import Stamp, Store
-from pyarrowquant.conversion.work import RECIPE, Work, warn
+from pyarrowquant.conversion.partial.checksums import checked
+from pyarrowquant.conversion.partial.interrupted import Continued, continued
+from pyarrowquant.conversion.partial.lock import LOCK, RUN
+from pyarrowquant.conversion.partial.noted import folder_of, output_in
+from pyarrowquant.conversion.partial.parts import DAMAGES, Done, WorkError, damaged, part_file
+from pyarrowquant.conversion.partial.work import RECIPE, Work, warn
+from pyarrowquant.conversion.stores.journal import Journal
+from pyarrowquant.conversion.stores.landing import Landing
+from pyarrowquant.conversion.stores.store import Stamp, Store
 from pyarrowquant.formats._gguf_split import is_part_of
 from pyarrowquant.formats._outputs import exists_error
 from pyarrowquant.reading.config import CONFIG

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pyarrowquant._core.placing import contents, place, sync, take_over_mode
-from pyarrowquant.conversion.noted import last_name
+from pyarrowquant.conversion.partial.noted import last_name
 
 
 def place_parts(destination: Path, output: Path, complete: dict[str, Any]) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from pyarrowquant.conversion.destination import OF_MODELS, source_error
-from pyarrowquant.conversion.store import Store
-from pyarrowquant.conversion.stored_work import journal_or_none
+from pyarrowquant.conversion.stores.store import Store
+from pyarrowquant.conversion.stores.stored_work import journal_or_none
 from pyarrowquant.formats._gguf_split import is_part_of, part_name
 from pyarrowquant.formats._origin import Split
 from pyarrowquant.formats._outputs import (

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from pyarrowquant.conversion.on_the_way import on_the_way
-from pyarrowquant.conversion.store import Store, located
+from pyarrowquant.conversion.stores.on_the_way import on_the_way
+from pyarrowquant.conversion.stores.store import Store, located
 from pyarrowquant.reading.location import is_uri, path_text
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.conversion.cluster import (
+from pyarrowquant.conversion.clusters.cluster import (
     TASKS_A_SLOT,
     check_worker,
     first_line,
@@ -23,10 +23,10 @@ from pyarrowquant.conversion.cluster import (
     run_with,
     seen_here,
 )
+from pyarrowquant.conversion.clusters.worker import Answer, Failure, Seen, Tasks, do_batch
 from pyarrowquant.conversion.signals import handled_as_before
 from pyarrowquant.conversion.stage import Run
 from pyarrowquant.conversion.viewing import View, Viewed
-from pyarrowquant.conversion.worker import Answer, Failure, Seen, Tasks, do_batch
 from pyarrowquant.errors import UsageError
 
 _HEALTH_CHECK = ["-m", "ray.scripts.scripts", "health-check", "--skip-version-check"]

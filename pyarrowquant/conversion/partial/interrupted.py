@@ -13,12 +13,12 @@ from pyarrowquant._core.placing import (
     restore,
     set_mode,
 )
-from pyarrowquant.conversion.lock import (
+from pyarrowquant.conversion.partial.lock import (
     COMPLETE,
     RUN,
     locked,
 )
-from pyarrowquant.conversion.noted import (
+from pyarrowquant.conversion.partial.noted import (
     check_same,
     folder_of,
     has_its_place,
@@ -28,8 +28,8 @@ from pyarrowquant.conversion.noted import (
     output_in,
     remove_folder,
 )
-from pyarrowquant.conversion.parts import last_part, last_placed
-from pyarrowquant.conversion.placing_parts import place_parts
+from pyarrowquant.conversion.partial.parts import last_part, last_placed
+from pyarrowquant.conversion.partial.placing_parts import place_parts
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.formats._outputs import clear_abandoned
 

@@ -28,9 +28,9 @@ from pyarrowquant._core.placing import (
     take_over_mode,
 )
 from pyarrowquant._core.scratch import remove_all
-from pyarrowquant.conversion.checksums import checked, with_checksum
-from pyarrowquant.conversion.identity import SourceChangedError
-from pyarrowquant.conversion.lock import (
+from pyarrowquant.conversion.partial.checksums import checked, with_checksum
+from pyarrowquant.conversion.partial.identity import SourceChangedError
+from pyarrowquant.conversion.partial.lock import (
     COMPLETE,
     LOCK,
     RUN,
@@ -38,7 +38,7 @@ from pyarrowquant.conversion.lock import (
     refuse_others,
     remove_unused,
 )
-from pyarrowquant.conversion.noted import (
+from pyarrowquant.conversion.partial.noted import (
     check_same,
     folder_of,
     noted_at_end,
@@ -49,7 +49,7 @@ from pyarrowquant.conversion.noted import (
     remove_folder,
     remove_placed_data,
 )
-from pyarrowquant.conversion.parts import (
+from pyarrowquant.conversion.partial.parts import (
     DAMAGES,
     Done,
     WorkError,
@@ -62,7 +62,7 @@ from pyarrowquant.conversion.parts import (
     results_of,
     write_part,
 )
-from pyarrowquant.conversion.placing_parts import place_parts
+from pyarrowquant.conversion.partial.placing_parts import place_parts
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.errors import LayerError, users_level
 from pyarrowquant.formats._onnx_data import remove_unused_data

@@ -1,0 +1,1 @@
+"""Outputs that go to a store."""
