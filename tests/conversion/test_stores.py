@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from commands import failed, run, succeeded
 from exports import files
+from mixture_models import DEEPSEEK, deepseek
 from models import write_shards
 from stores import WatchedStore, disk_used
 
@@ -310,6 +311,33 @@ def test_a_gguf_model_in_a_store(tmp_path: Path) -> None:
     succeeded("quantize", base, tmp_path / "here.gguf")
     succeeded("quantize", "watched://models/base.gguf", "watched://bucket/out.gguf")
     assert WatchedStore.objects("bucket") == {"out.gguf": (tmp_path / "here.gguf").read_bytes()}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("out", ["--to", "compressed-tensors", "--group-size", "32"]),
+        ("out", ["--to", "compressed-tensors", "--recipe", "NVFP4A16"]),
+        ("out", ["--to", "mlx", "--group-size", "32"]),
+        ("out.gguf", ["--pre-tokenizer", "default", "--split", "400k"]),
+    ],
+    ids=["compressed", "shared scales", "mlx", "split"],
+)
+def test_experts_lie_in_several_shards(tmp_path: Path, name: str, options: list[str]) -> None:
+    base = hf_folders.write(tmp_path / "base", deepseek(), **DEEPSEEK)
+    (base / "model.safetensors").unlink()
+    tensors, names = deepseek(), sorted(deepseek())
+    write_shards(
+        base,
+        {
+            f"model-0000{i + 1}-of-00002.safetensors": {each: tensors[each] for each in names[i::2]}
+            for i in (0, 1)
+        },
+    )
+    (tmp_path / "here").mkdir()
+    succeeded("quantize", base, tmp_path / "here" / name, *options)
+    succeeded("quantize", base, f"watched://bucket/{name}", *options)
+    assert WatchedStore.objects("bucket") == _data(tmp_path / "here")
 
 
 @pytest.mark.parametrize("more", [[], ["--continue-on-error"]], ids=["placed", "kept"])
