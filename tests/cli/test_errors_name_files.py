@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import gguf
+import hf_folders
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -139,4 +141,18 @@ def test_tables_that_cannot_be_closed_are_named(
     said = failed("dequantize", "results.parquet", f"out.{kind}")
     assert "error closing file" in said
     assert str(place) in said
+    assert not [*place.glob("out.*"), *place.glob(".*")]
+
+
+@pytest.mark.parametrize("command", ["quantize folder out.gguf", "dequantize folder out.gguf"])
+def test_a_card_that_the_disk_refuses_is_no_card_without_a_name(
+    place: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def load(*_arguments: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    hf_folders.write(place / "folder")
+    monkeypatch.setattr(gguf.Metadata, "load", load)
+    said = failed(*command.split())
+    assert said.endswith(f"Error: [Errno {errno.EIO}] {os.strerror(errno.EIO)}: 'folder'\n")
     assert not [*place.glob("out.*"), *place.glob(".*")]
