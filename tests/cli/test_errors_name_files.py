@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import gguf
+import gguf_models
 import hf_folders
 import numpy as np
 import pyarrow as pa
@@ -156,3 +158,15 @@ def test_a_card_that_the_disk_refuses_is_no_card_without_a_name(
     said = failed(*command.split())
     assert said.endswith(f"Error: [Errno {errno.EIO}] {os.strerror(errno.EIO)}: 'folder'\n")
     assert not [*place.glob("out.*"), *place.glob(".*")]
+
+
+def test_of_empty_tensors_that_no_array_holds(place: Path) -> None:
+    model = gguf_models.llama(place / "model.gguf", layers=1)
+    data = model.read_bytes()
+    name = b"output.weight"
+    sizes = struct.pack("<IQQ", 2, 256, 64)
+    assert data.count(name + sizes) == 1
+    model.write_bytes(data.replace(name + sizes, name + struct.pack("<IQQ", 2, 2**62, 0)))
+    said = failed("quantize", model, "out.gguf", "--recipe", "Q4_0")
+    assert str(model) in said
+    assert f"'output.weight' has shape [0, {2**62}]" in said
