@@ -6,10 +6,13 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from pyarrowquant._core.placing import UNSUPPORTED
+from pyarrowquant._core.system_errors import name_file
 
 _NO_LOCKS = {errno.ENOLCK, *UNSUPPORTED}
 
@@ -35,9 +38,20 @@ def lock(file: IO[bytes]) -> bool | None:
         if error.errno in ({errno.EACCES} if sys.platform == "win32" else {errno.EWOULDBLOCK}):
             return False
         if error.errno not in _NO_LOCKS:
+            name_file(error, file.name)
             raise
         return None
     return True
+
+
+@contextmanager
+def closing(file: IO[bytes]) -> Iterator[None]:
+    """Close the file of a lock at the end; that this fails does no harm, as nothing was written."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.close()
 
 
 def is_at(file: IO[bytes], path: Path) -> bool:

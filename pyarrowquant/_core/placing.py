@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
 
+from pyarrowquant._core.system_errors import naming_file
+
 # What systems and file systems answer to what they do not offer.
 UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _FORBIDDEN = {errno.EPERM, *UNSUPPORTED}  # what sandboxes and FAT answer, too
@@ -241,7 +243,8 @@ def sync(path: Path) -> None:
     else:
         number = os.open(path, os.O_RDWR)
     try:
-        os.fsync(number)
+        with naming_file(path):
+            os.fsync(number)
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise

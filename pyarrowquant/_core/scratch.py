@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from pyarrowquant._core.locks import is_at, is_plain, lock
+from pyarrowquant._core.locks import closing, is_at, is_plain, lock
 from pyarrowquant._core.placing import remove
 
 _LOCK = "lock"
@@ -62,7 +62,7 @@ class Scratch:
             self._lock.close()
 
     def close(self) -> None:
-        with self._lock, suppress(OSError):  # that it stays does no harm
+        with closing(self._lock), suppress(OSError):  # that it stays does no harm
             self._settle(self.folder)
             _remove(self.folder, self._lock)
 
@@ -84,7 +84,8 @@ def _clear(folder: Path, settle: Callable[[Path], object]) -> None:
     if not _may_be_removed(folder):
         return
     try:
-        with (folder / _LOCK).open("r+b") as opened:
+        opened = (folder / _LOCK).open("r+b")
+        with closing(opened):
             if lock(opened) and is_at(opened, folder / _LOCK):
                 settle(folder)
                 _remove(folder, opened)
@@ -96,8 +97,10 @@ def is_abandoned(folder: Path) -> bool:
     """Whether a folder is what a dead writer of some output has left."""
     if not (_NAME.fullmatch(folder.name) and _may_be_removed(folder)):
         return False
-    with suppress(FileNotFoundError), (folder / _LOCK).open("r+b") as opened:
-        return lock(opened) is True
+    with suppress(FileNotFoundError):
+        opened = (folder / _LOCK).open("r+b")
+        with closing(opened):
+            return lock(opened) is True
     return not any(folder.iterdir())
 
 

@@ -11,6 +11,7 @@ import click
 import pyarrow as pa
 
 from pyarrowquant.cli._originals import Originals, undecodable
+from pyarrowquant.cli._read_files import ReadFiles
 from pyarrowquant.cli._show import (
     counted,
     json_option,
@@ -55,6 +56,7 @@ def compare(
     Both are model files or folders, quantized or not, or tables of results. What is quantized is
     decoded. The exit code is 1 where one has layers that the other lacks.
     """
+    read = ReadFiles(original, result)
     batches, model = _opened(result)
     originals = Originals(original, model)
     unread = {} if model is None else undecodable(model)
@@ -68,6 +70,7 @@ def compare(
             if name in names:
                 raise click.ClickException(f"Layer '{name}' is in '{result}' twice")
             names.add(name)
+    read.check()
     totals = _totals(errors)
     totals["missing"] = originals.left_out(names)
     totals["added"] = sorted(name for name in names if name not in originals)

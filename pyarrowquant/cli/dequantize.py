@@ -15,10 +15,11 @@ import pyarrow as pa
 
 from pyarrowquant import dequantize_batch_arrow
 from pyarrowquant.cli._originals import raw_floats, undecodable
+from pyarrowquant.cli._read_files import ReadFiles
 from pyarrowquant.cli._show import counted, json_option, printable, show_json, size_text
 from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.result_files import naming, open_results, results_in
-from pyarrowquant.conversion.source import is_result, local_files
+from pyarrowquant.conversion.source import is_result
 from pyarrowquant.formats._gguf_floats import write_floats
 from pyarrowquant.formats._layers import Names
 from pyarrowquant.formats._outputs import Outputs
@@ -78,7 +79,8 @@ def dequantize(
     Its float tensors are written too. To gguf it is a GGUF model or a Hugging Face folder, which
     need not be quantized; what is written is a model that llama.cpp loads.
     """
-    check_destination(destination, overwrite, sources=local_files(source))
+    read = ReadFiles(source)
+    check_destination(destination, overwrite, sources=read.paths)
     suffixes = {**TABLES, ".safetensors": "safetensors", ".gguf": "gguf"}
     kind = format_of(destination, kind, suffixes)
     if dtype == "bfloat16" and kind != "gguf":
@@ -90,13 +92,13 @@ def dequantize(
     if not source.exists():
         raise FileNotFoundError(f"'{source}' does not exist")
     if kind == "gguf":
-        layers = _write_gguf(source, destination, dtype, pre_tokenizer, overwrite)
+        layers = _write_gguf(source, destination, dtype, pre_tokenizer, overwrite, read.check)
     elif not is_result(str(source)):
-        layers = _decode_model(source, destination, kind, dtype, overwrite)
+        layers = _decode_model(source, destination, kind, dtype, overwrite, read.check)
     elif kind == "safetensors":
-        layers = _write_safetensors(source, destination, dtype, threads, overwrite)
+        layers = _write_safetensors(source, destination, dtype, threads, overwrite, read.check)
     else:
-        layers = _write_table(source, destination, kind, dtype, threads, overwrite)
+        layers = _write_table(source, destination, kind, dtype, threads, overwrite, read.check)
     nbytes = destination.stat().st_size
     if as_json:
         show_json({"destination": str(destination), "layers": layers, "bytes": nbytes})
@@ -104,8 +106,15 @@ def dequantize(
         click.echo(f"{counted(layers, 'layer')} to '{destination}': {size_text(nbytes)}")
 
 
-def _decode_model(source: Path, destination: Path, kind: str, dtype: str, overwrite: bool) -> int:
-    """Write the layers of a model, one after the other."""
+def _decode_model(
+    source: Path,
+    destination: Path,
+    kind: str,
+    dtype: str,
+    overwrite: bool,
+    check: Callable[[], object],
+) -> int:
+    """Write the layers of a model, one after the other; `check` comes after the last one."""
     model = open_model(replace(locate(source, None), files=OpenFiles()))
     tensors = {tensor.name: tensor for tensor in model.tensors or ()}
     if not any(isinstance(tensor, CodedTensor) for tensor in tensors.values()):
@@ -127,6 +136,7 @@ def _decode_model(source: Path, destination: Path, kind: str, dtype: str, overwr
         ]
         with Outputs([destination], overwrite) as outputs:
             write_tensors(outputs.temporary(destination), entries)
+            check()
     else:
         floats = pa.float32() if dtype == "float32" else pa.float16()
         schema = pa.schema(
@@ -147,6 +157,7 @@ def _decode_model(source: Path, destination: Path, kind: str, dtype: str, overwr
                     pa.array([tensors[name].shape], pa.list_(pa.int64())),
                 ]
                 yield pa.RecordBatch.from_arrays(columns, schema=schema)
+            check()
 
         reader = pa.RecordBatchReader.from_batches(schema, batches())
         write_batches(reader, destination, kind, overwrite)
@@ -154,7 +165,12 @@ def _decode_model(source: Path, destination: Path, kind: str, dtype: str, overwr
 
 
 def _write_gguf(
-    source: Path, destination: Path, dtype: str, pre_tokenizer: str | None, overwrite: bool
+    source: Path,
+    destination: Path,
+    dtype: str,
+    pre_tokenizer: str | None,
+    overwrite: bool,
+    check: Callable[[], object],
 ) -> int:
     model = FORMATS["gguf"].viewed(
         open_model(replace(locate(source, None), files=OpenFiles())), pre_tokenizer
@@ -164,7 +180,7 @@ def _write_gguf(
             f"'{source}' is neither a GGUF model nor a Hugging Face folder, and so has not what "
             "llama.cpp needs. Take its folder, or --to safetensors"
         )
-    return write_floats(model, destination, dtype, overwrite)
+    return write_floats(model, destination, dtype, overwrite, check)
 
 
 def _write_table(
@@ -174,6 +190,7 @@ def _write_table(
     dtype: str,
     threads: int | None,
     overwrite: bool,
+    check: Callable[[], object],
 ) -> int:
     empty = open_results(source).schema.empty_table()
     schema = dequantize_batch_arrow(empty, dtype=dtype, threads=threads).schema
@@ -184,6 +201,7 @@ def _write_table(
         for batch, rows in results_in(source):
             layers += len(rows)
             yield from _decoded(batch, source, dtype, threads).to_batches()
+        check()
 
     weights = pa.RecordBatchReader.from_batches(schema, decoded())
     write_batches(weights, destination, kind, overwrite)
@@ -197,7 +215,12 @@ def _decoded(batch: pa.RecordBatch, source: Path, dtype: str, threads: int | Non
 
 
 def _write_safetensors(
-    source: Path, destination: Path, dtype: str, threads: int | None, overwrite: bool
+    source: Path,
+    destination: Path,
+    dtype: str,
+    threads: int | None,
+    overwrite: bool,
+    check: Callable[[], object],
 ) -> int:
     """Write layers as they are decoded; the source is read for their shapes first."""
     code, size = _DTYPES[dtype]
@@ -221,6 +244,7 @@ def _write_safetensors(
     ]
     with Outputs([destination], overwrite) as outputs:
         write_tensors(outputs.temporary(destination), entries)
+        check()
     return len(entries)
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from pyarrowquant import read_weights
+from pyarrowquant.cli._read_files import ReadFiles
 from pyarrowquant.cli._show import json_option, show_columns, show_json
 from pyarrowquant.conversion.destination import check_destination
-from pyarrowquant.conversion.source import local_files, local_path
+from pyarrowquant.conversion.source import local_path
 from pyarrowquant.formats._gguf_mixes import described
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.recipes.named import ABOUT, file_of
@@ -101,8 +102,8 @@ def fit(
 ) -> None:
     """Measure every bit width on every layer of SOURCE; write the best recipe for a budget."""
     source = local_path(source)
-    files = [*local_files(source), *file_of(rules)]
-    check_destination(destination, overwrite, sources=files)
+    read = ReadFiles(source)
+    check_destination(destination, overwrite, sources=[*read.paths, *file_of(rules)])
     if destination.suffix not in (".json", ".yaml", ".yml"):
         raise click.UsageError(f"'{destination}' must end with .json, .yaml or .yml")
     fitted = Recipe.fit(
@@ -116,6 +117,7 @@ def fit(
     with Outputs([destination], overwrite) as outputs:
         text = fitted.to_json() + "\n" if destination.suffix == ".json" else fitted.to_yaml()
         outputs.temporary(destination).write_text(text, encoding="utf-8")
+        read.check()
     expected = fitted.expected
     if expected is not None and as_json:
         show_json(

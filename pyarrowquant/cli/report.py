@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 from pyarrowquant.cli._originals import Originals
+from pyarrowquant.cli._read_files import ReadFiles
 from pyarrowquant.cli._report.beside import Side
 from pyarrowquant.cli._report.histograms import histogram
 from pyarrowquant.cli._report.layers import Read, read_layers, read_model
 from pyarrowquant.cli._report.page import Report, check_installed, render, totals_of
 from pyarrowquant.cli._show import counted, json_option, show_json, size_text
 from pyarrowquant.conversion.destination import check_destination
-from pyarrowquant.conversion.source import is_result, local_files, local_path, size_of
+from pyarrowquant.conversion.source import is_result, local_path, size_of
 from pyarrowquant.formats._outputs import Outputs
 
 _HISTOGRAMS = 6
@@ -54,9 +55,8 @@ def report(
     sources: list[Path | str] = [result] if other is None else [result, other]
     if original is not None:
         sources.append(local_path(original))
-    check_destination(
-        page, overwrite, sources=[file for source in sources for file in local_files(source)]
-    )
+    files = ReadFiles(*sources)
+    check_destination(page, overwrite, sources=files.paths)
     check_installed()
     for path in (result, other):
         if path is not None and not path.exists():
@@ -77,6 +77,7 @@ def report(
     )
     with Outputs([page], overwrite) as outputs:
         outputs.temporary(page).write_text(render(shown), encoding="utf-8")
+        files.check()
     totals = totals_of(shown.side.layers)
     nbytes = page.stat().st_size
     if as_json:

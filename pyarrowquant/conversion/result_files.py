@@ -12,6 +12,7 @@ from pyarrowquant import dequantize_batch_arrow
 from pyarrowquant._core.quoting import enumerated
 from pyarrowquant._core.results import Packed, batches_of
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
+from pyarrowquant._core.system_errors import naming_file
 from pyarrowquant._core.version import check_version
 from pyarrowquant.formats.tables import TABLES
 from pyarrowquant.reading import table_files
@@ -105,7 +106,7 @@ def is_table(path: Path) -> bool:
 
 def _beginning(path: Path) -> bytes:
     refuse_special(path)
-    with path.open("rb") as opened:
+    with naming_file(path), path.open("rb") as opened:
         return opened.read(6)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,8 +33,12 @@ _PIECE = 2**22  # numbers that are cast at once
 _DTYPES = {"float32": ("F32", 0), "float16": ("F16", 1), "bfloat16": ("BF16", 32)}
 
 
-def write_floats(model: LlamaCppModel, path: Path, dtype: str, overwrite: bool) -> int:
+def write_floats(
+    model: LlamaCppModel, path: Path, dtype: str, overwrite: bool, check: Callable[[], object]
+) -> int:
     """Write a model with matrices of a dtype; vectors, norms and routers are float32.
+
+    What is written gets its name if `check`, which is called then, raises nothing.
 
     Returns
     -------
@@ -49,7 +53,7 @@ def write_floats(model: LlamaCppModel, path: Path, dtype: str, overwrite: bool) 
     code, number = _DTYPES[dtype]
     tensors = [replace(one, tensor=_with_dtype(one, code)) for one in stored_in(model.shards)]
     outline = outline_of(model, tensors, {}, number, Origin())
-    write_outline(outline, model, None, path, overwrite)
+    write_outline(outline, model, None, path, overwrite, check)
     return len(tensors)
 
 

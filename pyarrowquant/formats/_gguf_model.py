@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,7 @@ def write_outline(
     layers: LayersByName | None,
     path: Path,
     overwrite: bool,
+    check: Callable[[], object] = lambda: None,
 ) -> None:
     """Write what was made of a model to a file that is none of its own."""
     if os.path.realpath(path) in {os.path.realpath(file.path) for file in model.files}:
@@ -99,6 +100,7 @@ def write_outline(
             outline.write(outputs.temporary(path), {})
         else:
             outline.write(outputs.temporary(path), layers, layers.forget_pages)
+        check()
 
 
 def outline_of(

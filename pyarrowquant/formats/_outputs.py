@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from pyarrowquant._core.placing import (
     sync_tree,
 )
 from pyarrowquant._core.scratch import Scratch, clear, is_abandoned
+from pyarrowquant._core.system_errors import name_file
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.reading.location import is_companion
@@ -82,9 +82,9 @@ class Outputs:
             if kind is None:
                 self._check()  # another process may have been faster
                 self._put_in_place()
-            check_room(error, self._last)
+            name_file(error, self._last)
         except OSError as failure:
-            check_room(failure, self._last)
+            name_file(failure, self._last)
             raise
         finally:
             self._scratch.close()
@@ -257,9 +257,9 @@ class OutputFolder:
                 self._check()  # another process may have been faster
                 self._put_in_place()
                 sync(self._folder.parent)
-            check_room(error, self._folder)
+            name_file(error, self._folder)
         except OSError as failure:
-            check_room(failure, self._folder)
+            name_file(failure, self._folder)
             raise
         finally:
             self._scratch.close()
@@ -285,14 +285,6 @@ class OutputFolder:
         if not self._overwrite:
             raise exists_error(folder)
         check_replaceable(folder, self._written, (".safetensors",))
-
-
-def check_room(error: BaseException | None, path: Path) -> None:
-    """Raise anew, with the name of what was written, where the disk had no room for it."""
-    if not isinstance(error, OSError) or error.filename is not None:
-        return
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def wrong_kind_error(path: object, folder: bool) -> UsageError:

@@ -116,17 +116,31 @@ def write_batches(reader: pa.RecordBatchReader, path: Path, kind: str, overwrite
 
 
 @contextmanager
+def new_file(path: Path) -> Iterator[pa.OSFile]:
+    """Open a file for PyArrow's writers, and name it where it cannot be closed."""
+    with pa.OSFile(str(path), "wb") as sink:
+        yield sink
+        try:
+            sink.close()
+        except OSError as error:  # of which PyArrow tells no more than that
+            raise OSError(f"'{path}' cannot be written: {error}") from error
+
+
+@contextmanager
 def _writer(path: Path, schema: pa.Schema, kind: str) -> Iterator[Any]:
     if kind == "parquet":
         # codes and scales look random: compressing them takes time and gains little
-        with pq.ParquetWriter(
-            path,
-            schema,
-            compression="none",
-            use_dictionary=False,
-            write_statistics=["layer_name"],
-        ) as writer:
+        with (
+            new_file(path) as sink,
+            pq.ParquetWriter(
+                sink,
+                schema,
+                compression="none",
+                use_dictionary=False,
+                write_statistics=["layer_name"],
+            ) as writer,
+        ):
             yield writer
     else:
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        with new_file(path) as sink, pa.ipc.new_file(sink, schema) as writer:
             yield writer

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.shapes import product
+from pyarrowquant._core.system_errors import naming_file
 from pyarrowquant.errors import users_level
 from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.quiet import quiet
@@ -31,8 +32,10 @@ def describe_card(folder: Location, metadata: Metadata, tensors: Sequence[Tensor
     of_one = of_experts // count if count else 0
     path = Path(folder.path)
     try:
-        with quiet():
+        with naming_file(path), quiet():
             said = gguf.Metadata.load(None, path, None, others + of_experts)
+    except OSError:  # what a disk refuses now, it may give to the next run
+        raise
     except Exception as error:  # of YAML, and of what a card may have in the place of a text
         warnings.warn(
             f"'{path}': gguf cannot read the card of the model in README.md, so that the name of "

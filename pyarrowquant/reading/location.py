@@ -17,6 +17,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from pyarrowquant._core.quoting import quoted
+from pyarrowquant._core.system_errors import naming_file
 from pyarrowquant.errors import ArgumentTypeError
 
 _LONGEST_POINTER = 1024
@@ -155,10 +156,12 @@ class Location:
 def _reached(filesystem: Any, path: str) -> Iterator[None]:
     """Raise an OSError where a store does not give a file, whatever its libraries raise."""
     if isinstance(filesystem, fs.LocalFileSystem):
-        yield
+        with naming_file(path):
+            yield
         return
     try:
-        yield
+        with naming_file(shown_uri(path)):
+            yield
     except (FileNotFoundError, PermissionError, MemoryError):
         raise
     except Exception as error:
@@ -197,7 +200,8 @@ def _open_file(location: Location) -> MappedFile | ReadFile:
     if isinstance(location.filesystem, fs.LocalFileSystem):
         refuse_special(location.path)
         try:
-            return MappedFile(location.path)
+            with naming_file(location.path):
+                return MappedFile(location.path)
         except NotMappedError:
             pass
     return ReadFile(location.filesystem, location.path)
@@ -343,7 +347,9 @@ class MappedFile:
     def check_size(self) -> None:
         """Raise where the file has another size than when it was opened."""
         if self._mapping is not None:
-            check_size(self._path, self.size, self._mapping.size())
+            with naming_file(self._path):
+                now = self._mapping.size()
+            check_size(self._path, self.size, now)
 
     def stream(self) -> Any:
         """Return the file for pyarrow's readers, which then refer to the mapped memory."""

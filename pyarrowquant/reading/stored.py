@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pyarrowquant._core.cells import Bytes
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant.reading.location import Location, check_size
 from pyarrowquant.reading.numbers import E4M3, E8M0, Array
 from pyarrowquant.reading.tensors import Tensor
@@ -51,7 +52,14 @@ class Stored:
         """Give the tensor, as an array of its shape."""
         with self.open_bytes() as data:
             dtype = _NUMPY.get(self.tensor.dtype, "u1")
-            yield data.view(dtype).reshape(self.tensor.shape)
+            try:
+                array = data.view(dtype).reshape(self.tensor.shape)
+            except ValueError as error:  # it has no numbers, and 2^63 bytes without the 0
+                raise ValueError(
+                    f"{self.location}: tensor {quoted(self.tensor.name)} has shape "
+                    f"{quoted(list(self.tensor.shape))}, which is beyond what arrays have"
+                ) from error
+            yield array
 
     def part(self, index: Any = ...) -> Array:
         """Return a copy of a part of the tensor, by default of all, in the order of its rows."""

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from pyarrowquant._core.quoting import shortened
+from pyarrowquant._core.system_errors import naming_file
 from pyarrowquant.reading.location import refuse_special
 from pyarrowquant.reading.strict_json import DEEPEST, parse_any
 
@@ -20,7 +21,7 @@ _LONGEST_VALUE = 10_000
 def read_text(path: str | os.PathLike[str]) -> str:
     """Read a recipe's file."""
     refuse_special(path)
-    with open(path, "rb") as file:
+    with naming_file(path), open(path, "rb") as file:
         data = file.read(LARGEST_FILE + 1)
     if len(data) > LARGEST_FILE:
         raise ValueError(

@@ -45,7 +45,7 @@ KINDS = {
     ),
     "bitsandbytes": ("out", "out", ["--to", "bitsandbytes"], ["--double"]),
     "mlx": ("out", "out", ["--to", "mlx"], EIGHT_BITS),
-    "gguf": ("out.gguf", "out.gguf", [], EIGHT_BITS),
+    "gguf": ("out.gguf", "out.gguf", ["--tensors-only"], EIGHT_BITS),
     "gguf-model": ("out.gguf", "out.gguf", ["--recipe", "Q4_0"], ["--recipe", "Q4_1"]),
     "gguf-split": (
         "out-00001-of-00002.gguf",

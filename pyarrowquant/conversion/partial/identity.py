@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -18,13 +19,21 @@ _OPTIONS = {"batch_bytes": "the bound by --max-memory (bytes)", "kind": "the for
 
 
 def source_files(model: Model) -> list[dict[str, Any]]:
-    """Describe the files that weights are read from, so that another file of the name differs.
+    """Describe the files that weights are read from, and others that decide about an output."""
+    return described(_files_of(model))
+
+
+def _files_of(model: Model) -> list[Location]:
+    return [*model.files, *model.said_in]
+
+
+def described(files: Sequence[Location]) -> list[dict[str, Any]]:
+    """Describe files of one file system, so that another file of the name differs.
 
     Of this machine's files the inode and the time of the last change of any kind count, since
     copies may have the size and the time of modification of what they replace.
     """
-    files = [*model.files, *model.said_in]
-    infos = model.location.filesystem.get_file_info([file.path for file in files])
+    infos = files[0].filesystem.get_file_info([file.path for file in files]) if files else []
     return [
         {
             "name": file.name,
@@ -65,14 +74,19 @@ def check_unchanged(model: Model, before: list[dict[str, Any]]) -> None:
     before : list of dict
         What `source_files` said of it.
     """
+    check_files(f"'{model.location}'", _files_of(model), before)
+
+
+def check_files(shown: str, files: Sequence[Location], before: list[dict[str, Any]]) -> None:
+    """Raise where files are not any more what `described` said of them."""
     try:
-        now = source_files(model)
+        now = described(files)
         problem = difference({"source": before}, {"source": now}) if now != before else None
     except (FileNotFoundError, ValueError) as error:  # it is gone, or has another size
         problem = str(error)
     if problem is not None:
         raise SourceChangedError(
-            f"'{model.location}' was changed while it was read: {problem}. Nothing was written; "
+            f"{shown} was changed while it was read: {problem}. Nothing was written; "
             "start anew when it stays as it is"
         )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pyarrowquant._core.locks import closing
 from pyarrowquant._core.placing import (
     remove,
     restore,
@@ -71,7 +72,7 @@ def continued(destination: Path, run: dict[str, Any], are_placed: bool) -> Conti
     folder = folder_of(destination)
     if not folder.exists():
         return None
-    with locked(folder, destination):
+    with closing(locked(folder, destination)):
         found = noted_in(folder)
         if found is None:
             return None
@@ -99,7 +100,8 @@ def recover(destination: Path) -> bool:
     folder = folder_of(destination)
     if not folder.exists():
         return False
-    with locked(folder, destination) as lock:
+    lock = locked(folder, destination)
+    with closing(lock):
         complete = noted_at_end(folder)
         if complete is not None:
             aside = destination.with_name(complete["aside"])

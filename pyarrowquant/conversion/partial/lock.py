@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from pyarrowquant._core.locks import is_at, is_plain, lock
+from pyarrowquant._core.locks import closing, is_at, is_plain, lock
 from pyarrowquant.errors import users_level
 
 LOCK, COMPLETE = "lock", "complete.json"  # one of which the folder of a run has
@@ -68,7 +68,8 @@ def remove_unused(folder: Path) -> None:
         if os.listdir(folder) == [LOCK]:
             if not is_plain(folder / LOCK):
                 return
-            with (folder / LOCK).open("ab") as opened:
+            opened = (folder / LOCK).open("ab")
+            with closing(opened):
                 if not _is_free(opened):
                     return
                 if sys.platform == "win32":

@@ -15,6 +15,7 @@ from pyarrowquant._core.placing import (
     remove,
     sync,
 )
+from pyarrowquant._core.system_errors import naming_file
 from pyarrowquant.conversion.partial.checksums import checked
 from pyarrowquant.conversion.partial.identity import difference
 from pyarrowquant.conversion.partial.lock import (
@@ -26,7 +27,6 @@ from pyarrowquant.conversion.partial.lock import (
 from pyarrowquant.conversion.partial.parts import DAMAGES, WorkError, damaged
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.formats._onnx_data import remove_unused_data
-from pyarrowquant.formats._outputs import check_room
 from pyarrowquant.reading.strict_json import parse_any
 
 _LONGEST_NAME = 200  # hidden names are longer, and 255 is the most
@@ -76,7 +76,8 @@ def _read(file: Path) -> dict[str, Any]:
     """Read what a run has noted of itself."""
     refuse_others(file)
     try:
-        found: dict[str, Any] = parse_any(checked(file.read_bytes()))
+        with naming_file(file):
+            found: dict[str, Any] = parse_any(checked(file.read_bytes()))
         if file.name == COMPLETE:
             _check_complete(found)
     except DAMAGES as error:
@@ -100,13 +101,11 @@ def placed(file: Path) -> Iterator[Path]:
     temporary = file.with_name("next.tmp")
     remove(temporary)  # of a run that was killed
     try:
-        yield temporary
+        with naming_file(file):
+            yield temporary
         sync(temporary)
         os.replace(temporary, file)
         sync(file.parent)
-    except OSError as error:
-        check_room(error, file)
-        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -11,9 +11,11 @@ import pyarrow as pa
 
 from pyarrowquant._core.results import batches_of
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
+from pyarrowquant._core.system_errors import naming_file
 from pyarrowquant.conversion.partial.checksums import CHECKSUM_BYTES, check, checked, checksum
 from pyarrowquant.conversion.partial.lock import refuse_others
 from pyarrowquant.conversion.totals import Totals
+from pyarrowquant.formats.tables import new_file
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.strict_json import parse_any
 from pyarrowquant.reading.table_files import errors_of
@@ -86,7 +88,7 @@ def parts_in(folder: Path) -> list[Path]:
 
 def write_part(file: Path, results: pa.RecordBatch, done: Done) -> None:
     """Write a part, with its checksum behind it."""
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, results.schema) as writer:
+    with new_file(file) as sink, pa.ipc.new_file(sink, results.schema) as writer:
         writer.write_batch(results, custom_metadata={"part": done.to_json()})
     with file.open("r+b") as written:
         found = checksum(iter(lambda: written.read(_PIECE), b""))
@@ -139,7 +141,8 @@ def last_placed(folder: Path) -> Done | None:
     file = done_file(folder)
     refuse_others(file)
     try:
-        return Done.from_json(checked(file.read_bytes()))
+        with naming_file(file):
+            return Done.from_json(checked(file.read_bytes()))
     except FileNotFoundError:
         return None
     except DAMAGES as error:

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from pyarrowquant._core.locks import closing
 from pyarrowquant._core.placing import (
     contents,
     exchange,
@@ -28,6 +29,7 @@ from pyarrowquant._core.placing import (
     take_over_mode,
 )
 from pyarrowquant._core.scratch import remove_all
+from pyarrowquant._core.system_errors import name_file, naming_file
 from pyarrowquant.conversion.partial.checksums import checked, with_checksum
 from pyarrowquant.conversion.partial.identity import SourceChangedError
 from pyarrowquant.conversion.partial.lock import (
@@ -66,7 +68,6 @@ from pyarrowquant.conversion.partial.placing_parts import place_parts
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.errors import LayerError, users_level
 from pyarrowquant.formats._onnx_data import remove_unused_data
-from pyarrowquant.formats._outputs import check_room
 from pyarrowquant.reading.strict_json import parse_any
 from pyarrowquant.recipes.recipe import Recipe
 
@@ -140,7 +141,7 @@ class Work:
             self._end(keep=False)
         else:
             self._leave(error)
-            check_room(error, self._folder)
+            name_file(error, self._folder)
 
     @property
     def is_complete(self) -> bool:
@@ -182,7 +183,8 @@ class Work:
             return None
         refuse_others(file)
         try:
-            found = parse_any(checked(file.read_bytes()))
+            with naming_file(file):
+                found = parse_any(checked(file.read_bytes()))
             recipe = Recipe.from_dict(found["recipe"])
             return recipe, [LayerError(**error) for error in found["failed"]]
         except DAMAGES as error:
@@ -343,7 +345,7 @@ class Work:
     def _end(self, keep: bool) -> None:
         """Close the folder. That what is not needed any more stays does no harm."""
         assert self._lock is not None
-        with unhindered(), self._lock:
+        with unhindered(), closing(self._lock):
             try:
                 if not keep:
                     remove_folder(self._folder, self._lock)
