@@ -75,6 +75,8 @@ class Conversion:
     decoded : dict of str to int
         How many layers were decoded first, by what the source has them as, such as "Q8_0".
         Errors are those against the decoded weights.
+    tensors_only : bool
+        Whether the output is tensors by themselves, which no engine loads as a model.
     """
 
     destination: Path | str
@@ -94,6 +96,7 @@ class Conversion:
     source_bytes: int | None
     unquantized: tuple[UnquantizedTensor, ...]
     decoded: dict[str, int]
+    tensors_only: bool
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,9 @@ class ConversionPlan:
     continued : Continued or None
         What an interrupted run has done, which ``resume=True`` goes on from; None without it, or
         where a new run would begin.
+    source_bytes : int or None
+    tensors_only : bool
+        As of `Conversion`.
     """
 
     destination: Path | str
@@ -133,6 +139,8 @@ class ConversionPlan:
     decoded: dict[str, int]
     files: tuple[OutputFile, ...]
     continued: Continued | None
+    source_bytes: int | None
+    tensors_only: bool
 
 
 def convert(
@@ -224,8 +232,9 @@ def convert(
         Store scales as codes of 8 bits, for bitsandbytes: 4.13 bits a weight instead of 4.5.
     tensors_only : bool
         Take a model whose tensors alone are written, so that no engine loads them as one: any but
-        an ONNX model to onnx, a folder whose config.json names no class to gguf, one without
-        config.json or a GGUF model to mlx. By default these are refused.
+        an ONNX model to onnx, a folder whose config.json names no class to gguf, a GGUF model to
+        mlx, and a folder without config.json, or a safetensors file with one beside it, to all
+        these. By default they are refused. Files of weights by themselves need it not.
     pre_tokenizer : str, optional
         What llama.cpp calls the way that the tokenizer of a Hugging Face folder splits texts,
         where gguf cannot find it out.
@@ -342,6 +351,7 @@ def convert(
         source_bytes=source_bytes(job.source),
         unquantized=left,
         decoded=decoded_from(job.source, job.layers),
+        tensors_only=job.is_of_tensors,
     )
 
 
@@ -443,6 +453,8 @@ def plan(
         decoded,
         job.split_files(layers),
         before,
+        source_bytes(job.source),
+        job.is_of_tensors,
     )
 
 

@@ -355,7 +355,7 @@ def test_a_folder_of_no_class_has_its_own_names(tmp_path: Path) -> None:
     folder = hf_folders.write(tmp_path / "model", without=["architectures"])
     error = failed("quantize", folder, tmp_path / "a.gguf", "--dry-run", code=2)
     assert "config.json' names no class of models" in error
-    assert "Use --tensors-only if that is wanted" in error
+    assert "use --tensors-only if only tensors are wanted" in error
     succeeded("quantize", folder, tmp_path / "a.gguf", "--tensors-only")
     names = {tensor.name for tensor in gguf.GGUFReader(tmp_path / "a.gguf").tensors}
     assert names == hf_folders.llama().keys()
