@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.keywords import with_meant
 from pyarrowquant._core.quoting import first_few
 from pyarrowquant._core.settings import said_settings
 from pyarrowquant._core.underflow import Underflow
@@ -143,6 +144,7 @@ class ConversionPlan:
     tensors_only: bool
 
 
+@with_meant
 def convert(
     source: _Path,
     destination: _Path,
@@ -355,6 +357,7 @@ def convert(
     )
 
 
+@with_meant
 def plan(
     source: _Path,
     destination: _Path,
