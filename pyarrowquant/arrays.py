@@ -15,6 +15,7 @@ from pyarrowquant._core import dlpack
 from pyarrowquant._core.arguments import Progress
 from pyarrowquant._core.columns import binaries, lists
 from pyarrowquant._core.encodings import INTEGER
+from pyarrowquant._core.keywords import with_meant
 from pyarrowquant._core.source import ENCODED_COLUMNS, is_arrow
 from pyarrowquant.errors import (
     ArgumentTypeError,
@@ -32,6 +33,7 @@ from pyarrowquant.tables import quantize_batch_arrow
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
+@with_meant
 def quantize_batch(
     weights: Mapping[str, Any],
     bit_width: int | None = None,
@@ -198,7 +200,7 @@ def _table(weights: dict[str, _Layer]) -> pa.Table:
 
 def _parted(weights: object) -> tuple[dict[str, _Layer], list[LayerError]]:
     """Return the arrays that can be quantized, and what is wrong with the others."""
-    if not isinstance(weights, dict):
+    if not isinstance(weights, Mapping):
         hint = ""
         if isinstance(weights, (str, os.PathLike)):
             hint = ". For a file use quantize_batch_arrow(read_weights(path)), or convert()"

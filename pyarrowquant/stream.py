@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pyarrowquant._core import arguments, library
 from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.keywords import with_meant
 from pyarrowquant._core.options import Options, quantize_options
 from pyarrowquant._core.progress import EachPart, Reporter
 from pyarrowquant._core.settings import BIT_WIDTHS
@@ -21,6 +22,7 @@ from pyarrowquant.recipes.recipe import SaidRecipe
 from pyarrowquant.tables import quantize_table
 
 
+@with_meant
 def quantize_stream(
     source: Any,
     bit_width: int | None = None,

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyarrowquant._core import arguments, library
 from pyarrowquant._core.arguments import Progress
 from pyarrowquant._core.decoding import decode
+from pyarrowquant._core.keywords import with_meant
 from pyarrowquant._core.options import Options, quantize_options
 from pyarrowquant._core.progress import Reporter
 from pyarrowquant._core.rows import check_weights_schema
@@ -23,6 +24,7 @@ from pyarrowquant.recipes.plan import Plan
 from pyarrowquant.recipes.recipe import SaidRecipe
 
 
+@with_meant
 def quantize_batch_arrow(
     table: Any,
     bit_width: int | None = None,

@@ -27,8 +27,17 @@ SCHEMA = pa.schema(
 
 
 def source_for(folder: Path, to: str) -> Path:
-    """What of a folder is written with its own names: for gguf and onnx the file, else all."""
-    return folder / "model.safetensors" if to in ("gguf", "onnx") else folder
+    """What of a folder is written with its own names: for gguf and onnx the file, else all.
+
+    The file lies elsewhere, without config.json beside it, so that it is no model.
+    """
+    if to not in ("gguf", "onnx"):
+        return folder
+    alone = folder.parent / f"{folder.name}-weights" / "weights.safetensors"
+    alone.parent.mkdir(exist_ok=True)
+    alone.unlink(missing_ok=True)
+    alone.hardlink_to(folder / "model.safetensors")
+    return alone
 
 
 def floats(model: Mapping[str, np.ndarray]) -> Arrays:

@@ -258,6 +258,8 @@ def _hint(data: object) -> str:
     """Say which function is for what was given."""
     if isinstance(data, (str, os.PathLike)):
         return ". To read a file use read_weights(path)"
+    if isinstance(data, Mapping) and any(isinstance(each, Mapping) for each in data.values()):
+        return ". What quantize_batch() gave is decoded by dequantize_batch()"
     if isinstance(data, Mapping):
         return ". For a dictionary of arrays use quantize_batch() or numpy_to_arrow_table()"
     if hasattr(data, "collect"):

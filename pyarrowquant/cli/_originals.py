@@ -16,7 +16,7 @@ from pyarrowquant._core.nested import flat
 from pyarrowquant.conversion.rescaling import rescaled
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats.registry import FORMATS
-from pyarrowquant.llama_cpp.folder import RESCALED_KEY
+from pyarrowquant.llama_cpp.folder import RESCALED_KEY, FolderModel
 from pyarrowquant.reading.config import CONFIG, read_config
 from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.location import OpenFiles, locate
@@ -38,15 +38,18 @@ class Originals:
     result : Model or None
         Whose names and rows layers are to have, and what was moved between them; None for the
         source's own.
+
+    Attributes
+    ----------
+    result : Model or None
+        The same, with names and rows of llama.cpp where only the source has those.
     """
 
     def __init__(self, source: str, result: Model | None = None) -> None:
         model = open_model(replace(locate(source, None), files=OpenFiles()))
-        target = None if result is None else _format_of(result)
-        if result is not None and target is not None:
-            if _is_rescaled(result):
-                model = rescaled(model, target, "auto")
-            model = target.as_written(model, [tensor.name for tensor in result.tensors or ()])
+        if result is not None:
+            model, result = _alike(model, result)
+        self.result = result
         self._schema = model.schema
         self._rows: dict[str, list[Callable[[], pa.RecordBatch]]] = {}
         for name, read in model.layer_readers():
@@ -87,6 +90,31 @@ class Originals:
             yield part.reshape(-1, columns)
 
 
+def is_of_llama_cpp(model: Model) -> bool:
+    """Whether tensors have llama.cpp's names and rows; those of a GGUF file may have others."""
+    if isinstance(model, GgufModel):  # of which tensors by themselves have no tokenizer
+        return model.header.value(_TOKENIZER) is not None
+    return isinstance(model, FolderModel)
+
+
+def as_llama_cpp(model: Model) -> Model:
+    """Return a Hugging Face folder with llama.cpp's names and rows, any other model as it is."""
+    return FORMATS["gguf"].viewed(model, None)
+
+
+def _alike(original: Model, result: Model) -> tuple[Model, Model]:
+    """Return both with the same names and rows."""
+    if is_of_llama_cpp(original):
+        return original, as_llama_cpp(result)
+    target = _format_of(result)
+    if target is None:
+        return original, result
+    if _is_rescaled(result):
+        original = rescaled(original, target, "auto")
+    names = [tensor.name for tensor in result.tensors or ()]
+    return target.as_written(original, names), result
+
+
 def _is_rescaled(model: Model) -> bool:
     """Whether factors were moved between the layers of a model before it was quantized."""
     if isinstance(model, GgufModel):
@@ -96,8 +124,8 @@ def _is_rescaled(model: Model) -> bool:
 
 def _format_of(model: Model) -> Format | None:
     """Return the format of a model whose tensors may have other names than those of its source."""
-    if isinstance(model, GgufModel):  # of which tensors by themselves have no tokenizer
-        return FORMATS["gguf"] if model.header.value(_TOKENIZER) is not None else None
+    if is_of_llama_cpp(model):
+        return FORMATS["gguf"]
     config = {} if model.folder is None else read_config(model.folder.within(CONFIG))
     said = config.get("quantization_config")
     if isinstance(said, dict) and said.get("quant_method") == "compressed-tensors":

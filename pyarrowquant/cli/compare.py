@@ -24,7 +24,6 @@ from pyarrowquant.cli._show import (
 from pyarrowquant.conversion.result_files import naming, results_in
 from pyarrowquant.conversion.source import is_result
 from pyarrowquant.reading.location import locate
-from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
 
 
@@ -57,8 +56,10 @@ def compare(
     decoded. The exit code is 1 where one has layers that the other lacks.
     """
     read = ReadFiles(original, result)
-    batches, model = _opened(result)
+    model = None if is_result(result) else open_model(locate(result, None))
     originals = Originals(original, model)
+    model = originals.result
+    batches = _rows_of(result) if model is None else iter(model.reader())
     unread = {} if model is None else undecodable(model)
     errors: list[dict[str, Any]] = []
     names: set[str] = set()
@@ -94,12 +95,9 @@ def compare(
         )
 
 
-def _opened(result: str) -> tuple[Iterator[pa.RecordBatch], Model | None]:
-    """Give the layers of a result, and the model that has them if it is one."""
-    if is_result(result):  # whose rows need not be decoded as a whole
-        return (batch for batch, _ in results_in(Path(result))), None
-    model = open_model(locate(result, None))
-    return iter(model.reader()), model
+def _rows_of(result: str) -> Iterator[pa.RecordBatch]:
+    """Give the rows of results, which need not be decoded as a whole."""
+    return (batch for batch, _ in results_in(Path(result)))
 
 
 def _known(batch: pa.RecordBatch, originals: Originals) -> list[pa.RecordBatch]:

@@ -282,6 +282,7 @@ def _show(done: Conversion, as_json: bool) -> None:
             "source_bytes": done.source_bytes,
             "unquantized": [asdict(tensor) for tensor in done.unquantized],
             "decoded": done.decoded,
+            "tensors_only": done.tensors_only,
         }
         show_json(summary)
         return
@@ -298,11 +299,7 @@ def _show(done: Conversion, as_json: bool) -> None:
         click.echo(f"{counted(len(done.skipped), 'layer')} {are} left out")
     if done.underflows:
         click.echo(printable(underflow_text(done.underflows)))
-    _show_decoded(done.decoded)
-    _show_unquantized(done.unquantized)
-    left = sum(tensor.bytes for tensor in done.unquantized if not tensor.is_quantized_already)
-    if done.source_bytes is not None and 2 * left > done.source_bytes:
-        click.echo(f"Less than half of the model is quantized: {size_text(left)} are not")
+    _show_rest(done)
     before = "" if done.source_bytes is None else f"{size_text(done.source_bytes)} -> "
     click.echo(f"'{done.destination}': {before}{size_text(done.bytes)}")
 
@@ -334,6 +331,8 @@ def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
                 "unquantized": [asdict(tensor) for tensor in shown.unquantized],
                 "continued": None if shown.continued is None else asdict(shown.continued),
                 "decoded": shown.decoded,
+                "source_bytes": shown.source_bytes,
+                "tensors_only": shown.tensors_only,
                 "files": [asdict(file) for file in shown.files],
             }
         )
@@ -357,8 +356,7 @@ def _show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
         by = f", by {label[0].lower()}{label[1:]}" if label else ""
         how = f"{width} bits{of} in {grouping_text(group_size)}{printable(by)}"
         click.echo(f"  {len(names)} with {how}: {_some(names)}")
-    _show_decoded(shown.decoded)
-    _show_unquantized(shown.unquantized)
+    _show_rest(shown)
     for file in shown.files:
         click.echo(f"'{_beside(shown.destination, file.name)}': {size_text(file.bytes)}")
 
@@ -380,6 +378,17 @@ def _continued_text(found: Continued | None) -> str:
     if found.is_complete:
         return "An interrupted run is complete: it would only get its place"
     return f"An interrupted run would go on: {size_text(found.bytes)} of weights are done"
+
+
+def _show_rest(shown: Conversion | ConversionPlan) -> None:
+    """Say what else a person is to know of an output, beside its layers."""
+    _show_decoded(shown.decoded)
+    _show_unquantized(shown.unquantized)
+    left = sum(tensor.bytes for tensor in shown.unquantized if not tensor.is_quantized_already)
+    if shown.source_bytes is not None and 2 * left > shown.source_bytes:
+        click.echo(f"Less than half of the model is quantized: {size_text(left)} are not")
+    if shown.tensors_only:
+        click.echo(f"Tensors alone, which {FORMATS[shown.to].engine} does not load as a model")
 
 
 def _show_decoded(decoded: Mapping[str, int]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pyarrowquant.cli._originals import Originals
+from pyarrowquant.cli._originals import Originals, is_of_llama_cpp
 from pyarrowquant.cli._read_files import ReadFiles
 from pyarrowquant.cli._report.beside import Side
 from pyarrowquant.cli._report.histograms import histogram
@@ -16,6 +16,8 @@ from pyarrowquant.cli._show import counted, json_option, show_json, size_text
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.source import is_result, local_path, size_of
 from pyarrowquant.formats._outputs import Outputs
+from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.models import open_model
 
 _HISTOGRAMS = 6
 
@@ -62,10 +64,11 @@ def report(
         if path is not None and not path.exists():
             raise FileNotFoundError(f"'{path}' does not exist")
     originals = _originals(result, original)
-    read = _read(result, original, originals, threads, _HISTOGRAMS)
+    llama_cpp = other is not None and (_is_of_llama_cpp(result) or _is_of_llama_cpp(other))
+    read = _read(result, original, originals, threads, _HISTOGRAMS, llama_cpp)
     beside = None
     if other is not None:
-        found = _read(other, original, _originals(other, original), threads, 0)
+        found = _read(other, original, _originals(other, original), threads, 0, llama_cpp)
         beside = _side(other, found)
     shown = Report(
         side=_side(result, read),
@@ -97,13 +100,22 @@ def _originals(path: Path, original: str | None) -> Originals | None:
     return Originals(original) if original is not None and is_result(str(path)) else None
 
 
+def _is_of_llama_cpp(path: Path) -> bool:
+    return path.suffix.lower() == ".gguf" and is_of_llama_cpp(open_model(locate(path, None)))
+
+
 def _read(
-    path: Path, original: str | None, originals: Originals | None, threads: int | None, worst: int
+    path: Path,
+    original: str | None,
+    originals: Originals | None,
+    threads: int | None,
+    worst: int,
+    llama_cpp: bool,
 ) -> Read:
     if is_result(str(path)):
         read = read_layers(path, originals, threads, worst)
     else:
-        read = read_model(path, original, threads)
+        read = read_model(path, original, threads, llama_cpp)
     if not read.layers:
         raise click.ClickException(f"'{path}' has no layers")
     return read

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.keywords import with_meant
 from pyarrowquant._core.quoting import first_few
 from pyarrowquant._core.settings import said_settings
 from pyarrowquant._core.underflow import Underflow
@@ -75,6 +76,8 @@ class Conversion:
     decoded : dict of str to int
         How many layers were decoded first, by what the source has them as, such as "Q8_0".
         Errors are those against the decoded weights.
+    tensors_only : bool
+        Whether the output is tensors by themselves, which no engine loads as a model.
     """
 
     destination: Path | str
@@ -94,6 +97,7 @@ class Conversion:
     source_bytes: int | None
     unquantized: tuple[UnquantizedTensor, ...]
     decoded: dict[str, int]
+    tensors_only: bool
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,9 @@ class ConversionPlan:
     continued : Continued or None
         What an interrupted run has done, which ``resume=True`` goes on from; None without it, or
         where a new run would begin.
+    source_bytes : int or None
+    tensors_only : bool
+        As of `Conversion`.
     """
 
     destination: Path | str
@@ -133,8 +140,11 @@ class ConversionPlan:
     decoded: dict[str, int]
     files: tuple[OutputFile, ...]
     continued: Continued | None
+    source_bytes: int | None
+    tensors_only: bool
 
 
+@with_meant
 def convert(
     source: _Path,
     destination: _Path,
@@ -224,8 +234,9 @@ def convert(
         Store scales as codes of 8 bits, for bitsandbytes: 4.13 bits a weight instead of 4.5.
     tensors_only : bool
         Take a model whose tensors alone are written, so that no engine loads them as one: any but
-        an ONNX model to onnx, a folder whose config.json names no class to gguf, one without
-        config.json or a GGUF model to mlx. By default these are refused.
+        an ONNX model to onnx, a folder whose config.json names no class to gguf, a GGUF model to
+        mlx, and a folder without config.json, or a safetensors file with one beside it, to all
+        these. By default they are refused. Files of weights by themselves need it not.
     pre_tokenizer : str, optional
         What llama.cpp calls the way that the tokenizer of a Hugging Face folder splits texts,
         where gguf cannot find it out.
@@ -343,9 +354,11 @@ def convert(
         source_bytes=read,
         unquantized=left,
         decoded=decoded_from(job.source, job.layers),
+        tensors_only=job.is_of_tensors,
     )
 
 
+@with_meant
 def plan(
     source: _Path,
     destination: _Path,
@@ -444,6 +457,8 @@ def plan(
         decoded,
         job.split_files(layers),
         before,
+        source_bytes(job.source),
+        job.is_of_tensors,
     )
 
 

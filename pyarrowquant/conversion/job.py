@@ -138,6 +138,11 @@ class Job:
     def target(self) -> Format:
         return self.view.target
 
+    @property
+    def is_of_tensors(self) -> bool:
+        """Whether the output is tensors by themselves, which no engine loads as a model."""
+        return self.target.loading_problem(self.source) is not None
+
     def run(self, resume: bool, tell: Callable[[Step], object] | None) -> Written:
         """Do it all, or what an interrupted run of the same job has left to do."""
         meter = Meter(bytes_of_model(self.source), tell)

@@ -8,11 +8,11 @@ import warnings
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.errors import UsageError, users_level
 from pyarrowquant.formats._format import Format
-from pyarrowquant.reading.config import read_config
+from pyarrowquant.reading.config import CONFIG, read_config
 from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.safetensors import files_by_name
+from pyarrowquant.reading.safetensors import INDEX_SUFFIX, files_by_name
 
 _TOKENIZER = "tokenizer.ggml.model"
 _ADAPTER, _ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -37,7 +37,7 @@ def check_whole(model: Model, target: Format) -> None:
     else:
         return
     if target.is_of_models:
-        raise ValueError(f"{what}. A part alone goes to parquet, arrow or onnx")
+        raise ValueError(f"{what}. A part alone goes to parquet or arrow")
     warnings.warn(what, UserWarning, stacklevel=users_level())
 
 
@@ -61,15 +61,18 @@ def check_loads(model: Model, target: Format, tensors_only: bool) -> None:
         return
     raise UsageError(
         f"'{model.location}' would become tensors by themselves, which no engine loads as a model: "
-        f"{problem}. Use tensors_only=True if that is wanted"
+        f"{problem}, or use tensors_only=True if only tensors are wanted"
     )
 
 
 def _is_meant_whole(model: Model) -> bool:
-    """Whether a source says what model it is, and is no file of weights by itself."""
+    """Whether a source is a model, its folder or a file of that, and no file by itself."""
     if isinstance(model, GgufModel):
         return model.header.value(_TOKENIZER) is not None
-    return bool(model.config)
+    if not all(file.name.endswith(".safetensors") for file in model.files):
+        return False
+    is_one = model.location.is_file() and not model.location.name.endswith(INDEX_SUFFIX)
+    return not is_one or model.location.beside(CONFIG).exists()
 
 
 def _of_adapter(model: Model, folder: Location) -> str:

@@ -74,6 +74,8 @@ class Format(ABC):
         Bytes of names that all engines load.
     is_of_models : bool
         Whether engines load what is written as a model, and not as tensors of any.
+    engine : str
+        What loads such models.
     takes_rescaled : bool
         Whether it holds all that a Hugging Face folder computes with, so that factors may be moved
         from one tensor to another.
@@ -103,6 +105,7 @@ class Format(ABC):
     checks_kept_names: ClassVar[bool] = True
     longest_name: ClassVar[int | None] = None
     is_of_models: ClassVar[bool] = False
+    engine: ClassVar[str] = ""
     takes_rescaled: ClassVar[bool] = False
     has_float32_norms: ClassVar[bool] = False
     unit_layer_scales: ClassVar[bool] = False

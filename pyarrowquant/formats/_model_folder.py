@@ -19,7 +19,7 @@ from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.location import check_size, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
-from pyarrowquant.reading.safetensors import DTYPES, SINGLE, Shard, ShardedModel
+from pyarrowquant.reading.safetensors import DTYPES, INDEX_SUFFIX, SINGLE, Shard, ShardedModel
 from pyarrowquant.reading.tensors import CodedTensor, MadeTensor, Tensor, decoded_bytes
 
 _PIECE = 1 << 24
@@ -98,6 +98,27 @@ def _not_a_folder(path: object) -> NotADirectoryError:
 
 def _without_config(path: object) -> FileNotFoundError:
     return FileNotFoundError(f"'{path}' has no {CONFIG}. {_NEEDED}")
+
+
+def config_problem(model: Model) -> str:
+    """Say why a model that is not opened as a folder has no config.json, and the way out.
+
+    Parameters
+    ----------
+    model : Model
+        Whose `folder` is None.
+    """
+    location = model.location
+    if not location.is_file():
+        return f"'{location.within(CONFIG)}' is missing. Copy it, and the tokenizer, there"
+    if location.name.endswith(INDEX_SUFFIX):
+        return f"'{location.beside(CONFIG)}' is missing. Copy it, and the tokenizer, there"
+    if location.beside(CONFIG).exists():
+        return (
+            f"a file of weights has no {CONFIG}, which lies beside it. Give the folder "
+            f"'{location.parent}'"
+        )
+    return f"a file of weights has no {CONFIG}"
 
 
 def pieces_of(shard: Shard, tensor: Tensor) -> Iterator[Any]:

@@ -42,6 +42,7 @@ from pyarrowquant.formats._gguf_mxfp4 import Mxfp4Stack
 from pyarrowquant.formats._gguf_traits import traits_of
 from pyarrowquant.formats._kept import left_out
 from pyarrowquant.formats._layers import KEPT_DTYPES, Kept, KeptLayers, Names, Results
+from pyarrowquant.formats._model_folder import config_problem
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._outputs import Outputs, Spool
@@ -191,6 +192,7 @@ class Gguf(SizedFormat):
 
     name = "gguf"
     is_of_models = True
+    engine = "llama.cpp"
     takes_rescaled = True
     has_float32_norms = True
     suffixes = (".gguf",)
@@ -207,12 +209,17 @@ class Gguf(SizedFormat):
         import_gguf("Writing")
 
     def loading_problem(self, model: Model) -> str | None:
+        if isinstance(model, GgufModel):
+            is_known = model.header.value("general.architecture") != _UNKNOWN
+            return None if is_known else "it names no architecture"
         if isinstance(model, LlamaCppModel):
             return None
-        where = (
-            f"'{model.location}'" if model.folder is None else f"'{model.folder.within(CONFIG)}'"
+        if model.folder is None:
+            return config_problem(model)
+        return (
+            f"'{model.folder.within(CONFIG)}' names no class of models (architectures), such as "
+            '["LlamaForCausalLM"]. Say it there'
         )
-        return f'{where} names no class of models (architectures), such as ["LlamaForCausalLM"]'
 
     def viewed(self, model: Model, pre_tokenizer: str | None) -> Model:
         config = model.config or {}

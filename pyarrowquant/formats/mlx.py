@@ -48,9 +48,7 @@ from pyarrowquant.formats._mlx_stacks import (
     settings_of_modules,
     stack_of,
 )
-from pyarrowquant.formats._model_folder import (
-    kept_entry,
-)
+from pyarrowquant.formats._model_folder import config_problem, kept_entry
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._other_files import copy_files, other_files
 from pyarrowquant.formats._outline import Outline
@@ -220,6 +218,7 @@ class Mlx(Format):
     group_sizes = (64, 32)
     most_unfit = 0.5  # which get smaller ones
     is_of_models = True
+    engine = "mlx-lm"
     takes_rescaled = True
     copies_files = True
     kept = (_JOINED, NO_EXPERTS, NO_MATRIX, NO_WEIGHT, _PARTED)
@@ -239,8 +238,8 @@ class Mlx(Format):
 
     def loading_problem(self, model: Model) -> str | None:
         if isinstance(model, GgufModel):
-            return "mlx-lm takes config.json and the tokenizer of a Hugging Face folder; give that"
-        return None if model.folder is not None else f"its folder has no {CONFIG}"
+            return "mlx-lm takes config.json and the tokenizer of a Hugging Face folder. Give that"
+        return None if model.folder is not None else config_problem(model)
 
     def viewed(self, model: Model, pre_tokenizer: str | None) -> Model:
         """Return the model with single experts where mlx-lm has other stacks than transformers."""

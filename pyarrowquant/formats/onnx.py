@@ -140,6 +140,7 @@ class Onnx(Format):
     """An ONNX model: the source with other nodes, or layers by themselves."""
 
     name = "onnx"
+    engine = "ONNX Runtime"
     suffixes = (".onnx",)
     kept = (
         NO_EXPERTS,
@@ -154,7 +155,7 @@ class Onnx(Format):
     def loading_problem(self, model: Model) -> str | None:
         if isinstance(model, OnnxModel):
             return None
-        return "what it computes is said by an ONNX model alone, such as optimum exports; give that"
+        return "what it computes is said by an ONNX model alone, such as optimum exports. Give that"
 
     def scale_dtype(self, model: Model, settings: Settings) -> str:
         """Return the model's: activations and scales have one type."""

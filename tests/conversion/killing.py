@@ -52,8 +52,8 @@ FORMATS: dict[str, tuple[str, list[str]]] = {
     "compressed": ("out", ["--to", "compressed-tensors", "--group-size", "64"]),
     "bitsandbytes": ("out", ["--to", "bitsandbytes", "--double"]),
     "mlx": ("out", ["--to", "mlx"]),
-    "gguf": ("out.gguf", []),
-    "onnx": ("out.onnx", []),
+    "gguf": ("out.gguf", ["--tensors-only"]),
+    "onnx": ("out.onnx", ["--tensors-only"]),
 }
 
 

@@ -288,9 +288,7 @@ def test_a_profile_leaves_out_what_no_recipe_does(
         "layers.0.mlp.gate.weight": (8, 512),
         "embed_positions.weight": (64, 512),
     }
-    source = saved(tmp_path / "model", shapes) / "model.safetensors"
-    if to in ("compressed-tensors", "mlx"):
-        source = source.parent
+    source = source_for(saved(tmp_path / "model", shapes), to)
     said = {} if options else {"bit_width": 8}
 
     def wanted(**recipe: Any) -> list[str | None]:

@@ -18,12 +18,15 @@ def test_data_of_a_renamed_or_copied_onnx_model_stays(
     model: Path, tmp_path: Path, how: Callable[[Path, Path], object], name: str
 ) -> None:
     out, kept = tmp_path / "out.onnx", tmp_path / name
-    assert run("quantize", model, out).exit_code == 0
+    assert run("quantize", model, out, "--tensors-only").exit_code == 0
     how(out, kept)
     before = files(tmp_path)
     before.pop("out.onnx", None)
     for bits in (8, 2):
-        assert run("quantize", model, out, "--bits", bits, "--overwrite").exit_code == 0
+        assert (
+            run("quantize", model, out, "--tensors-only", "--bits", bits, "--overwrite").exit_code
+            == 0
+        )
         after = files(tmp_path)
         assert before.items() <= after.items()
         onnx.load(kept)
@@ -35,8 +38,8 @@ def test_data_of_no_model_stays(model: Path, tmp_path: Path) -> None:
     mine = tmp_path / f"out.onnx.{'0' * 16}.data"
     mine.write_text("mine")
     for bits in (8, 4):
-        arguments = ["quantize", model, tmp_path / "out.onnx", "--bits", bits, "--overwrite"]
-        assert run(*arguments).exit_code == 0
+        command = ["quantize", model, tmp_path / "out.onnx", "--tensors-only", "--overwrite"]
+        assert run(*command, "--bits", bits).exit_code == 0
     assert mine.read_text() == "mine"
 
 
@@ -46,16 +49,16 @@ def test_old_onnx_data_goes_after_a_kill(
 ) -> None:
     """Killed where the new model has its place, and the old data is still there."""
     out = tmp_path / "out.onnx"
-    assert run("quantize", model, out, "--bits", 8).exit_code == 0
+    assert run("quantize", model, out, "--tensors-only", "--bits", 8).exit_code == 0
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr("pyarrowquant.conversion.partial.work.remove_unused_data", killed)
-        assert run("quantize", model, out, "--overwrite").exit_code != 0
+        assert run("quantize", model, out, "--tensors-only", "--overwrite").exit_code != 0
     assert len(list(tmp_path.glob("*.data"))) == 2
-    assert run("quantize", model, out, *options).exit_code == 0
+    assert run("quantize", model, out, "--tensors-only", *options).exit_code == 0
     assert len(list(tmp_path.glob("*.data"))) == 1
     onnx.load(out)
 
@@ -71,8 +74,8 @@ def test_placed_onnx_data_goes_when_a_run_begins_anew(
 
     with monkeypatch.context() as patch:
         patch.setattr("pyarrowquant.conversion.partial.work.Work._put", killed)
-        assert run("quantize", model, out).exit_code != 0
+        assert run("quantize", model, out, "--tensors-only").exit_code != 0
     assert [path.suffix for path in tmp_path.glob("out.onnx*")] == [".data"]
-    assert run("quantize", model, out, "--bits", 8).exit_code == 0
+    assert run("quantize", model, out, "--tensors-only", "--bits", 8).exit_code == 0
     assert len(list(tmp_path.glob("out.onnx*"))) == 2
     onnx.load(out)

@@ -351,11 +351,26 @@ def test_a_folder_is_compared_with_its_gguf(tmp_path: Path) -> None:
     assert 0.01 < totals["relative_error"] < 0.1
 
 
+def test_a_gguf_model_is_compared_with_folders(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model")
+    gguf_model, mlx = tmp_path / "f.gguf", tmp_path / "mlx"
+    succeeded("dequantize", folder, gguf_model, "--dtype", "float32")
+    succeeded("quantize", folder, mlx, "--to", "mlx")
+    totals = json.loads(succeeded("compare", gguf_model, folder, "--json"))["totals"]
+    assert totals["missing"] == totals["added"] == []
+    assert totals["relative_error"] < 1e-6
+    one, other = (
+        json.loads(succeeded("compare", source, mlx, "--json")) for source in (gguf_model, folder)
+    )
+    assert one["totals"]["relative_error"] == pytest.approx(other["totals"]["relative_error"])
+    assert "blk.0.attn_q.weight" in {layer["layer_name"] for layer in one["layers"]}
+
+
 def test_a_folder_of_no_class_has_its_own_names(tmp_path: Path) -> None:
     folder = hf_folders.write(tmp_path / "model", without=["architectures"])
     error = failed("quantize", folder, tmp_path / "a.gguf", "--dry-run", code=2)
     assert "config.json' names no class of models" in error
-    assert "Use --tensors-only if that is wanted" in error
+    assert "use --tensors-only if only tensors are wanted" in error
     succeeded("quantize", folder, tmp_path / "a.gguf", "--tensors-only")
     names = {tensor.name for tensor in gguf.GGUFReader(tmp_path / "a.gguf").tensors}
     assert names == hf_folders.llama().keys()

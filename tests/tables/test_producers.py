@@ -20,7 +20,10 @@ from conftest import assert_same, plain
 
 from pyarrowquant import (
     QuantizationError,
+    convert,
+    dequantize_batch_arrow,
     numpy_to_arrow_table,
+    plan,
     quantize_batch,
     quantize_batch_arrow,
     quantize_stream,
@@ -109,6 +112,45 @@ def test_what_is_no_dictionary_says_what_to_use(table: pa.Table) -> None:
         quantize_batch(table)
     with pytest.raises(TypeError, match=r"use quantize_batch_arrow\(read_weights\(path\)\)"):
         quantize_batch("model.safetensors")  # type: ignore[arg-type]
+
+
+def test_what_quantize_batch_gave_is_no_table() -> None:
+    layers = quantize_batch({"a": np.ones(4, np.float32)})
+    for function in (dequantize_batch_arrow, quantize_batch_arrow):
+        with pytest.raises(TypeError, match=r"gave is decoded by dequantize_batch\(\)"):
+            function(layers)
+
+
+def test_arrays_of_an_npz_file(tmp_path: Path) -> None:
+    arrays = {"a": np.arange(4, dtype=np.float32), "b": np.ones((2, 8), np.float16)}
+    np.savez(tmp_path / "w.npz", **arrays)
+    with np.load(tmp_path / "w.npz") as file:
+        assert numpy_to_arrow_table(file).equals(numpy_to_arrow_table(arrays))
+        found = quantize_batch(file)
+    wanted = quantize_batch(arrays)
+    assert found.keys() == wanted.keys()
+    for name, layer in wanted.items():
+        assert found[name]["quantized_data"] == layer["quantized_data"]
+    np.savez(tmp_path / "bad.npz", a=np.ones(4))
+    with (
+        np.load(tmp_path / "bad.npz") as file,
+        pytest.raises(QuantizationError, match="'a' has dtype 'float64'"),
+    ):
+        quantize_batch(file)
+
+
+@pytest.mark.parametrize(
+    "function", [quantize_batch, quantize_batch_arrow, quantize_stream, convert, plan]
+)
+def test_keywords_of_another_name(function: Callable[..., object], table: pa.Table) -> None:
+    given = [table, "out.parquet"][: 2 if function in (convert, plan) else 1]
+    name = function.__name__
+    with pytest.raises(TypeError, match=rf"{name}\(\) has no argument 'bits'\. Did .* 'bit_width'"):
+        function(*given, bits=4)
+    with pytest.raises(TypeError, match="Did you mean 'group_size'"):
+        function(*given, groupsize=4)
+    with pytest.raises(TypeError, match=r"has no argument 'xyzzy'\.$"):
+        function(*given, xyzzy=4)
 
 
 # Tensors

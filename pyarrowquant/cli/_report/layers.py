@@ -18,7 +18,7 @@ from pyarrowquant._core.decoding import decode_matrix, unpacked
 from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
 from pyarrowquant._core.group_sizes import WHOLE_ROW, GroupSize, in_row
 from pyarrowquant._core.results import Packed
-from pyarrowquant.cli._originals import Originals
+from pyarrowquant.cli._originals import Originals, as_llama_cpp
 from pyarrowquant.conversion.result_files import METRICS, naming, open_results, watched
 from pyarrowquant.formats._layers import Results
 from pyarrowquant.reading.location import OpenFiles, locate
@@ -150,7 +150,7 @@ def read_layers(path: Path, originals: Originals | None, threads: int | None, wo
     return Read(layers, found[::-1], _settings(reader.schema), _left_out(originals, layers))
 
 
-def read_model(path: Path, original: str | None, threads: int | None) -> Read:
+def read_model(path: Path, original: str | None, threads: int | None, llama_cpp: bool) -> Read:
     """Measure the quantized layers of a model against the original weights.
 
     Parameters
@@ -160,6 +160,8 @@ def read_model(path: Path, original: str | None, threads: int | None) -> Read:
         What has the original weights.
     threads : int or None
         Workers; None for the CPUs of this process.
+    llama_cpp : bool
+        Whether layers are to have llama.cpp's names and rows, as those beside which they stand.
 
     Raises
     ------
@@ -167,15 +169,16 @@ def read_model(path: Path, original: str | None, threads: int | None) -> Read:
         There is no original, the original lacks a layer, or none is quantized.
     """
     model = open_model(replace(locate(path, None), files=OpenFiles()))
-    coded = {t.name: t for t in model.tensors or () if isinstance(t, CodedTensor)}
-    if not coded:
+    if not any(isinstance(tensor, CodedTensor) for tensor in model.tensors or ()):
         raise ValueError(f"'{path}' has nothing that is quantized")
     if original is None:
         raise ValueError(
             f"'{path}' has no errors of its layers, as only tables of results do. Give the "
             "original weights with --original"
         )
-    originals = Originals(original, model)
+    originals = Originals(original, as_llama_cpp(model) if llama_cpp else model)
+    model = originals.result or model
+    coded = {t.name: t for t in model.tensors or () if isinstance(t, CodedTensor)}
     layers = []
     with naming(path):
         for name, read in model.layer_readers():

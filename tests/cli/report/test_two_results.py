@@ -166,3 +166,18 @@ def test_a_gguf_model_beside_the_folder_it_was_made_from(tmp_path: Path) -> None
     errors = [side["totals"]["relative_error"] for side in (page.data, page.data["other"])]
     assert 0 < errors[1] < errors[0] < 0.1
     assert page.data["recipe"] is None
+
+
+@pytest.mark.parametrize("original", ["model", "f16.gguf"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_gguf_model_beside_a_folder(tmp_path: Path, original: str, order: int) -> None:
+    folder = hf_folders.write(tmp_path / "model")
+    succeeded("dequantize", folder, tmp_path / "f16.gguf")
+    paths = [tmp_path / "a.gguf", tmp_path / "a-mlx"][::order]
+    succeeded("quantize", folder, tmp_path / "a.gguf", "--recipe", "Q8_0")
+    succeeded("quantize", folder, tmp_path / "a-mlx", "--to", "mlx", "--recipe", "all")
+    page = report(paths[0], tmp_path, paths[1], "--original", tmp_path / original)
+    errors = [side["totals"]["relative_error"] for side in (page.data, page.data["other"])]
+    assert 0 < errors[::order][0] < errors[::order][1] < 0.2
+    layers = [side["totals"]["layers"] for side in (page.data, page.data["other"])]
+    assert layers[0] == layers[1]
