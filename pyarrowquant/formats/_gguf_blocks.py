@@ -52,7 +52,8 @@ _HOLDS = (
     'scale_dtype="float16", the columns a multiple of 32: '
     "4 and 5 bits with any zero_point, 8 bits with a symmetric one; and of the encodings "
     f"{', '.join(ENCODED)}, the columns a multiple of 256, or of 32 for iq4_nl and mxfp4. "
-    "Quantize such layers with other settings, or leave them out by a rule with skip"
+    "Quantize such layers with other settings, such as encoding='q2_k' or encoding='q3_k' for "
+    "fewer bits, or leave them out by a rule with skip"
 )
 _NO_FLOAT16 = 'its scales are not float16: quantize with scale_dtype="float16"'
 

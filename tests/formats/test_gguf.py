@@ -31,7 +31,8 @@ HOLDS = (
     "columns a multiple of 32: 4 and 5 bits with any zero_point, 8 bits with a symmetric one; "
     "and of the encodings q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4, the columns a "
     "multiple of 256, or of 32 for iq4_nl and mxfp4. Quantize such layers with other "
-    "settings, or leave them out by a rule with skip"
+    "settings, such as encoding='q2_k' or encoding='q3_k' for fewer bits, or leave them out by a "
+    "rule with skip"
 )
 TYPES = [
     (4, "symmetric", "Q4_0"),
