@@ -31,7 +31,7 @@ COMMANDS = {
     "quantize model out --to compressed-tensors": "--bits=8",
     "quantize model out --to bitsandbytes": "--double",
     "quantize model out --to mlx": "--bits=8",
-    "quantize model/model.safetensors out.gguf": "--bits=8",
+    "quantize model/model.safetensors out.gguf --tensors-only": "--bits=8",
     "dequantize results.parquet out.safetensors": "--dtype=float16",
     "dequantize results.parquet out.arrow": "--dtype=float16",
     "report results.parquet --html out.html": "--original=model",
