@@ -43,8 +43,8 @@ class Started(Protocol[Handle]):
     def take(self, handle: Handle, number: int) -> Answer | Failure:
         """Wait for what a task gives."""
 
-    def cancel(self, handles: Sequence[Handle], are_running: bool) -> None:
-        """Have no task left, of which some may be running."""
+    def cancel(self, handles: Sequence[Handle]) -> None:
+        """Have no task left."""
 
 
 def seen_here(view: View, source: Viewed) -> Seen:
@@ -76,7 +76,6 @@ def _outcomes(
                 running.append((following, tasks.start(following)))
                 following += 1
             if not running:
-                is_whole = True
                 break
             number, handle = running[0]
             found = tasks.take(handle, number)
@@ -92,7 +91,7 @@ def _outcomes(
                 outcome.tell(meter)
             del answer, outcome
     finally:
-        tasks.cancel([handle for _, handle in running], not is_whole)
+        tasks.cancel([handle for _, handle in running])
 
 
 def _answered(found: Answer | Failure, what: str, source: str) -> Answer:

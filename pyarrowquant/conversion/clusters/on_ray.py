@@ -135,11 +135,11 @@ class _Started:
             raise lost("Ray", number, self._tasks, first_line(error)) from error
         return answer
 
-    def cancel(self, handles: Sequence[Any], are_running: bool) -> None:
+    def cancel(self, handles: Sequence[Any]) -> None:
         import ray
 
-        for handle in handles:
-            ray.cancel(handle, force=are_running)
+        for handle in handles:  # not by force, with which Ray aborts if a task ends just then
+            ray.cancel(handle)
         if handles:  # so that none puts something into a store when the run has ended
             ray.wait(
                 list(handles),

@@ -178,7 +178,7 @@ class _Started:
         answer: Answer | Failure = found
         return answer
 
-    def cancel(self, handles: Sequence[Future[list[bytes]]], are_running: bool) -> None:
+    def cancel(self, handles: Sequence[Future[list[bytes]]]) -> None:
         self._jobs.cancel(handles)
         with suppress(*_spark_errors()):
             self._shared.destroy()
