@@ -25,8 +25,6 @@ from pyarrowquant.reading.models import open_model
 from pyarrowquant.reading.tensors import UndecodableTensor
 from pyarrowquant.rescaling.view import RESCALED
 
-_TOKENIZER = "tokenizer.ggml.model"
-
 
 class Originals:
     """Layers of a model, read when they are asked for as far as its kind of file allows that.
@@ -92,8 +90,8 @@ class Originals:
 
 def is_of_llama_cpp(model: Model) -> bool:
     """Whether tensors have llama.cpp's names and rows; those of a GGUF file may have others."""
-    if isinstance(model, GgufModel):  # of which tensors by themselves have no tokenizer
-        return model.header.value(_TOKENIZER) is not None
+    if isinstance(model, GgufModel):
+        return model.has_tokenizer
     return isinstance(model, FolderModel)
 
 

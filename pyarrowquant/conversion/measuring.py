@@ -11,6 +11,7 @@ from pyarrowquant._core.progress import EachPart, Reporter
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
 from pyarrowquant.conversion.importance import weighted
 from pyarrowquant.conversion.progress import Meter
+from pyarrowquant.conversion.stage import OfBatches
 from pyarrowquant.conversion.viewing import Viewed
 from pyarrowquant.errors import LayerError
 from pyarrowquant.reading.importance import Importance
@@ -20,7 +21,7 @@ _RESULT_BYTES = 2**20  # some numbers for each layer
 
 
 @dataclass(frozen=True)
-class Measuring:
+class Measuring(OfBatches):
     """What is measured of the layers of a source, on whichever machine. It can be pickled.
 
     Attributes
@@ -41,15 +42,8 @@ class Measuring:
     importance: Importance | None
 
     @property
-    def count(self) -> None:
-        return None
-
-    @property
     def result_bytes(self) -> int:
         return _RESULT_BYTES
-
-    def named(self, number: int) -> str:
-        return f"batch {number}"
 
     def on(self, source: Viewed) -> Measurer:
         return Measurer(self, source)

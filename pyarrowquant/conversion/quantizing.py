@@ -21,6 +21,7 @@ from pyarrowquant.conversion.importance import weighted
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter
 from pyarrowquant.conversion.shared_scales import shared_scales
+from pyarrowquant.conversion.stage import OfBatches
 from pyarrowquant.conversion.viewing import Viewed
 from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
@@ -32,7 +33,7 @@ from pyarrowquant.stream import stream_within
 
 
 @dataclass(frozen=True)
-class Quantizing:
+class Quantizing(OfBatches):
     """What becomes of the batches of a source, on whichever machine. It can be pickled.
 
     Attributes
@@ -58,15 +59,8 @@ class Quantizing:
     importance: Importance | None
 
     @property
-    def count(self) -> None:
-        return None
-
-    @property
     def result_bytes(self) -> int:
         return self.batch_bytes
-
-    def named(self, number: int) -> str:
-        return f"batch {number}"
 
     def on(self, source: Viewed) -> Quantizer:
         return Quantizer(self, source)

@@ -57,6 +57,17 @@ class Stage(Protocol[T_co]):
         """Make what does it."""
 
 
+class OfBatches:
+    """What stages of batches have in common: the end of the source says how many there are."""
+
+    @property
+    def count(self) -> None:
+        return None
+
+    def named(self, number: int) -> str:
+        return f"batch {number}"
+
+
 class Run(Protocol):
     """Runs stages on a source that an engine is ready for."""
 

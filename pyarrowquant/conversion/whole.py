@@ -14,7 +14,6 @@ from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import INDEX_SUFFIX, files_by_name
 
-_TOKENIZER = "tokenizer.ggml.model"
 _ADAPTER, _ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -68,7 +67,7 @@ def check_loads(model: Model, target: Format, tensors_only: bool) -> None:
 def _is_meant_whole(model: Model) -> bool:
     """Whether a source is a model, its folder or a file of that, and no file by itself."""
     if isinstance(model, GgufModel):
-        return model.header.value(_TOKENIZER) is not None
+        return model.has_tokenizer
     if not all(file.name.endswith(".safetensors") for file in model.files):
         return False
     is_one = model.location.is_file() and not model.location.name.endswith(INDEX_SUFFIX)

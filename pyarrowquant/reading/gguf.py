@@ -195,3 +195,8 @@ class GgufModel(ShardedModel):
         ]
         by_name = {one.tensor.name: one for one in self.stored}
         super().__init__(location, [_shard_of(*each, by_name) for each in headers])
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether it is a model, as tensors by themselves have no tokenizer."""
+        return self.header.value("tokenizer.ggml.model") is not None
