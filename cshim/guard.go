@@ -51,6 +51,8 @@ func statusOf(err error) string {
 		return "schema"
 	case errors.Is(err, quant.ErrMemory):
 		return "memory"
+	case errors.Is(err, quant.ErrUnreadable):
+		return "unreadable"
 	case errors.Is(err, errSource):
 		return "source"
 	default:

@@ -58,20 +58,24 @@ func (in *input) release() {
 
 // readStream moves the stream and imports all its batches without a copy. arrow-go
 // panics on schemas and arrays whose parts do not fit together.
-func readStream(source *cdata.CArrowArrayStream) (in *input, err error) {
-	in = &input{}
-	defer func() {
-		if value := recover(); value != nil {
-			err = fmt.Errorf("%w: corrupt array: %v", errSource, value)
-		}
-		if err != nil {
-			in.release()
-			in = nil
-		}
-	}()
+func readStream(source *cdata.CArrowArrayStream) (*input, error) {
+	in := &input{}
+	err := quant.Recovered(func() error { return in.read(source) })
+	var panicked *quant.PanicError
+	if errors.As(err, &panicked) {
+		err = fmt.Errorf("%w: corrupt array: %v", errSource, panicked.Value)
+	}
+	if err != nil {
+		in.release()
+		return nil, err
+	}
+	return in, nil
+}
+
+func (in *input) read(source *cdata.CArrowArrayStream) error {
 	imported, err := cdata.ImportCRecordReader(source, nil)
 	if err != nil {
-		return in, fmt.Errorf("%w: %w", errSource, err)
+		return fmt.Errorf("%w: %w", errSource, err)
 	}
 	reader := imported.(array.RecordReader)
 	defer reader.Release()
@@ -79,10 +83,10 @@ func readStream(source *cdata.CArrowArrayStream) (in *input, err error) {
 	for {
 		batch, err := imported.Read()
 		if errors.Is(err, io.EOF) {
-			return in, nil
+			return nil
 		}
 		if err != nil {
-			return in, fmt.Errorf("%w: %w", errSource, err)
+			return fmt.Errorf("%w: %w", errSource, err)
 		}
 		batch.Retain() // the reader releases it at the next one
 		in.batches = append(in.batches, batch)

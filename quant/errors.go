@@ -16,6 +16,8 @@ var (
 	ErrSchema = errors.New("invalid schema")
 	// ErrMemory: an output buffer could not be allocated.
 	ErrMemory = errors.New("out of memory")
+	// ErrUnreadable: memory of the input is not there any more.
+	ErrUnreadable = errors.New("unreadable memory")
 )
 
 // userError has a text of its own and wraps a sentinel.
@@ -33,6 +35,12 @@ func argumentError(format string, values ...any) error {
 
 func schemaError(format string, values ...any) error {
 	return userError{ErrSchema, fmt.Sprintf(format, values...)}
+}
+
+func unreadableError(address uintptr) error {
+	return userError{ErrUnreadable, fmt.Sprintf(
+		"memory of the input, at 0x%x, cannot be read any more: a mapped file was cut short, or its disk has an error",
+		address)}
 }
 
 // Kind says what is wrong with a layer.

@@ -80,23 +80,26 @@ func inSpans[T any](threads, n, least int, work func(span, first, end int) T) []
 		})
 	}
 	if err := group.Wait(); err != nil {
-		panicked := err.(*PanicError)
-		if expected, ok := panicked.Value.(userError); ok {
-			panic(expected)
-		}
-		panic(panicked) // with the stack of the defect
+		panic(err) // of a defect with its stack
 	}
 	return results
 }
 
-// Recovered calls f and turns a panic in it into a PanicError.
+// Recovered calls f and turns a panic in it into a PanicError. Memory that has no
+// longer what it had, as that of a mapped file that was cut short, is an error that
+// wraps ErrUnreadable and not the end of the process.
 func Recovered(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
-		if value := recover(); value != nil {
-			if panicked, ok := value.(*PanicError); ok {
-				err = panicked
-				return
-			}
+		switch value := recover().(type) {
+		case nil:
+		case *PanicError:
+			err = value
+		case userError:
+			err = value
+		case interface{ Addr() uintptr }:
+			err = unreadableError(value.Addr())
+		default:
 			err = &PanicError{Value: value, Stack: debug.Stack()}
 		}
 	}()

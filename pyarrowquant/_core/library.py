@@ -17,7 +17,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pyarrowquant._core.underflow import Underflow
-from pyarrowquant.errors import InternalError, LayerError, QuantizationError, UsageError
+from pyarrowquant.errors import (
+    InternalError,
+    LayerError,
+    QuantizationError,
+    UnreadableError,
+    UsageError,
+)
 
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 LIBRARY = Path(__file__).parents[1] / f"_pyarrowquant{_SUFFIX}"
@@ -173,6 +179,7 @@ def _exception(report: dict[str, Any]) -> Exception:
         "schema": ValueError,
         "source": ValueError,
         "memory": MemoryError,
+        "unreadable": UnreadableError,
     }
     return classes.get(report["status"], InternalError)(message)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pyarrowquant.conversion.partial.identity import check_files, described
 from pyarrowquant.conversion.source import local_files, local_path
+from pyarrowquant.errors import UnreadableError
 from pyarrowquant.reading.location import locate
 
 
@@ -26,6 +29,15 @@ class ReadFiles:
             files = [locate(path, None) for path in dict.fromkeys(paths) if path.is_file()]
             self.paths += paths
             self._read.append((f"'{source}'", files, described(files)))
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Say which file has changed, where memory of it cannot be read any more."""
+        try:
+            yield
+        except UnreadableError:
+            self.check()
+            raise
 
     def check(self) -> None:
         """Raise where a file was written to, or replaced, since this was made."""

@@ -64,7 +64,7 @@ def compare(
     errors: list[dict[str, Any]] = []
     names: set[str] = set()
     for batch in batches:
-        with naming(result, original):
+        with read.reading(), naming(result, original):
             for part in _known(batch, originals):
                 errors += originals.errors(part, threads)
         for name in batch["layer_name"].to_pylist():

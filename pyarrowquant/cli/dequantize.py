@@ -91,14 +91,15 @@ def dequantize(
         raise click.UsageError("--pre-tokenizer is only for gguf: leave it out")
     if not source.exists():
         raise FileNotFoundError(f"'{source}' does not exist")
-    if kind == "gguf":
-        layers = _write_gguf(source, destination, dtype, pre_tokenizer, overwrite, read.check)
-    elif not is_result(str(source)):
-        layers = _decode_model(source, destination, kind, dtype, overwrite, read.check)
-    elif kind == "safetensors":
-        layers = _write_safetensors(source, destination, dtype, threads, overwrite, read.check)
-    else:
-        layers = _write_table(source, destination, kind, dtype, threads, overwrite, read.check)
+    with read.reading():
+        if kind == "gguf":
+            layers = _write_gguf(source, destination, dtype, pre_tokenizer, overwrite, read.check)
+        elif not is_result(str(source)):
+            layers = _decode_model(source, destination, kind, dtype, overwrite, read.check)
+        elif kind == "safetensors":
+            layers = _write_safetensors(source, destination, dtype, threads, overwrite, read.check)
+        else:
+            layers = _write_table(source, destination, kind, dtype, threads, overwrite, read.check)
     nbytes = destination.stat().st_size
     if as_json:
         show_json({"destination": str(destination), "layers": layers, "bytes": nbytes})

@@ -106,14 +106,15 @@ def fit(
     check_destination(destination, overwrite, sources=[*read.paths, *file_of(rules)])
     if destination.suffix not in (".json", ".yaml", ".yml"):
         raise click.UsageError(f"'{destination}' must end with .json, .yaml or .yml")
-    fitted = Recipe.fit(
-        read_weights(source),
-        bits_per_weight,
-        recipe=recipe_of(rules),
-        objective=objective,
-        threads=threads,
-        progress=sys.stderr.isatty(),
-    )
+    with read.reading():
+        fitted = Recipe.fit(
+            read_weights(source),
+            bits_per_weight,
+            recipe=recipe_of(rules),
+            objective=objective,
+            threads=threads,
+            progress=sys.stderr.isatty(),
+        )
     with Outputs([destination], overwrite) as outputs:
         text = fitted.to_json() + "\n" if destination.suffix == ".json" else fitted.to_yaml()
         outputs.temporary(destination).write_text(text, encoding="utf-8")

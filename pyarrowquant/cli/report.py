@@ -63,21 +63,22 @@ def report(
     for path in (result, other):
         if path is not None and not path.exists():
             raise FileNotFoundError(f"'{path}' does not exist")
-    originals = _originals(result, original)
-    llama_cpp = other is not None and (_is_of_llama_cpp(result) or _is_of_llama_cpp(other))
-    read = _read(result, original, originals, threads, _HISTOGRAMS, llama_cpp)
-    beside = None
-    if other is not None:
-        found = _read(other, original, _originals(other, original), threads, 0, llama_cpp)
-        beside = _side(other, found)
-    shown = Report(
-        side=_side(result, read),
-        other=beside,
-        original=original,
-        original_bytes=None if original is None else size_of(original),
-        histograms=[histogram(layer, packed, originals) for layer, packed in read.worst],
-        left_out=read.left_out,
-    )
+    with files.reading():
+        originals = _originals(result, original)
+        llama_cpp = other is not None and (_is_of_llama_cpp(result) or _is_of_llama_cpp(other))
+        read = _read(result, original, originals, threads, _HISTOGRAMS, llama_cpp)
+        beside = None
+        if other is not None:
+            found = _read(other, original, _originals(other, original), threads, 0, llama_cpp)
+            beside = _side(other, found)
+        shown = Report(
+            side=_side(result, read),
+            other=beside,
+            original=original,
+            original_bytes=None if original is None else size_of(original),
+            histograms=[histogram(layer, packed, originals) for layer, packed in read.worst],
+            left_out=read.left_out,
+        )
     with Outputs([page], overwrite) as outputs:
         outputs.temporary(page).write_text(render(shown), encoding="utf-8")
         files.check()

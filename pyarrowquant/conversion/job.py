@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -48,7 +48,7 @@ from pyarrowquant.conversion.unquantized import (
     unusable_layers,
 )
 from pyarrowquant.conversion.viewing import View, Viewed
-from pyarrowquant.errors import LayerError
+from pyarrowquant.errors import LayerError, UnreadableError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._fused import sets_of
 from pyarrowquant.formats._gguf_split import parts_beside
@@ -147,7 +147,7 @@ class Job:
         """Do it all, or what an interrupted run of the same job has left to do."""
         meter = Meter(bytes_of_model(self.source), tell)
         identity = self._identity()
-        with self._work(identity, resume) as work:
+        with self._work(identity, resume) as work, self._reading(identity):
             totals = Totals.from_dict(work.totals) if work.is_complete else Totals()
             if not work.is_complete:
                 quantized = {layer.name for layer in self.layers if layer.settings is not None}
@@ -176,6 +176,15 @@ class Job:
                 work.publish(self.overwrite, self._check_replaced, self._data_of)
             written = self._written(work)
         return Written(totals, *written)
+
+    @contextmanager
+    def _reading(self, identity: dict[str, Any]) -> Iterator[None]:
+        """Say which file has changed, where memory of it cannot be read any more."""
+        try:
+            yield
+        except UnreadableError:
+            check_unchanged(self.source, identity["source"])
+            raise
 
     def split_files(self, layers: Sequence[PlannedLayer]) -> tuple[OutputFile, ...]:
         """List the files that the output is split into, if it is and layers are such."""

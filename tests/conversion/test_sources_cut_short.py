@@ -1,0 +1,89 @@
+"""Mapped files that somebody cuts short while the core reads them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hf_folders
+import numpy as np
+import pyarrow as pa
+import pytest
+from commands import run, succeeded
+from exports import files
+
+import pyarrowquant
+from pyarrowquant._core import library
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="refuses to cut mapped files short")
+
+# With the file that is cut short.
+COMMANDS = {
+    "quantize model out.parquet": "model/model.safetensors",
+    "quantize model out --to compressed-tensors": "model/model.safetensors",
+    "quantize model out.gguf": "model/model.safetensors",
+    "quantize model out.gguf --bits-per-weight 5": "model/model.safetensors",
+    "dequantize results out.safetensors": "results/model.arrow",
+    "dequantize packed out.safetensors": "packed/model.safetensors",
+    "compare model results": "results/model.arrow",
+    "compare model packed": "model/model.safetensors",
+    "report results --original model --html out.html": "model/model.safetensors",
+    "recipe fit model out.json --bits-per-weight 6.5": "model/model.safetensors",
+}
+
+
+@pytest.fixture
+def cut_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Cut a file short just before the core reads tables that are not empty."""
+    original = library._run
+
+    def before(path: Path) -> None:
+        def call(*arguments: Any, **more: Any) -> Any:
+            if any(table.nbytes for table in arguments[2]):
+                os.truncate(path, 0)
+            return original(*arguments, **more)
+
+        monkeypatch.setattr(library, "_run", call)
+
+    return before
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_it_is_an_error_that_names_the_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cut_before: Callable[[Path], None],
+    command: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hf_folders.write(Path("model"))
+    succeeded("quantize", "model", "results", "--to", "arrow")
+    succeeded("quantize", "model", "packed", "--to", "compressed-tensors")
+    before = files(tmp_path)
+    cut = COMMANDS[command]
+    cut_before(tmp_path / cut)
+    result = run(*command.split())
+    assert result.exit_code == 1
+    assert not result.stdout
+    said = result.stderr.splitlines()[-1]
+    assert "was changed while it was read" in said
+    assert Path(cut).name in said
+    assert files(tmp_path) == {**before, cut: b""}
+
+
+def test_a_table_has_an_error_of_the_system(
+    tmp_path: Path, cut_before: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "model.arrow"
+    table = pa.table({"layer_name": ["a"], "weights": [np.ones(10_000, np.float32)]})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    mapped = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    allocated = library.allocated_bytes()
+    cut_before(path)
+    with pytest.raises(OSError, match="cannot be read any more: a mapped file was cut short"):
+        pyarrowquant.quantize_batch_arrow(mapped)
+    assert library.allocated_bytes() == allocated
