@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pyarrowquant._core import arguments
-from pyarrowquant._core.quoting import first_few, quoted
+from pyarrowquant._core.quoting import first_few
 from pyarrowquant.calibration.names import folder_names
-from pyarrowquant.calibration.partial import Partial
+from pyarrowquant.calibration.partial import Partial, remove_finished
 from pyarrowquant.calibration.squares import Squares
 from pyarrowquant.calibration.texts import Text, texts_in
 from pyarrowquant.conversion.partial.identity import check_unchanged, source_files
@@ -127,6 +127,7 @@ def calibrate(
     path = Path(destination)
     if path.suffix != SUFFIX:
         raise UsageError(f"'{path}' must end with {SUFFIX}")
+    remove_finished(path)
     with Outputs([path], overwrite) as outputs:  # which finds out what is there, before all work
         used = texts_in(texts)
         opened = open_model(locate(os.fspath(model), None))
@@ -140,7 +141,9 @@ def calibrate(
         values, unused = _by_layers(found, opened)
         count = sum(map(len, windows))
         origin = Origin([(text.name, text.sha256) for text in used], count, len(windows))
-        write_tensors(outputs.temporary(path), _entries(values), metadata_of(origin))
+        new = outputs.temporary(path)
+        write_tensors(new, _entries(values), metadata_of(origin))
+        partial.write(len(windows), found, output=new)
     partial.remove()
     return Calibration(path, len(values), unused, count, tuple(text.name for text in used))
 
@@ -238,11 +241,6 @@ def _by_layers(
     unused = []
     for parameter, squares in found.items():
         sums, counts = squares.sums, squares.counts
-        if not np.isfinite(sums).all():
-            raise ValueError(
-                f"'{model.location}': inputs of {quoted(parameter)} are NaN or Inf. The model does "
-                "not compute with float32 what it was made for, or its weights are damaged"
-            )
         for place in folder_names(parameter, names):
             which = slice(None) if place.expert is None else slice(place.expert, place.expert + 1)
             if not counts[which].all():

@@ -11,7 +11,7 @@ import tokenizers
 from pyarrowquant.calibration.onnx_feeds import Feeds
 from pyarrowquant.calibration.onnx_sums import give_sums
 from pyarrowquant.calibration.partial import WINDOWS_TOGETHER, Partial
-from pyarrowquant.calibration.squares import Squares
+from pyarrowquant.calibration.squares import Squares, check_finite
 from pyarrowquant.calibration.texts import before_text
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.onnx import OnnxModel
@@ -68,7 +68,8 @@ class OnnxRunner:
                     found[layer].counts[0] += count
             done += len(window)
             progress(done, total)
-            if number % WINDOWS_TOGETHER == 0:
+            if number % WINDOWS_TOGETHER == 0 or number == len(windows):
+                check_finite(found, self._model.location)
                 partial.write(number, found)
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -18,7 +19,13 @@ from pyarrowquant.conversion.partial.parts import damaged
 from pyarrowquant.reading.strict_json import parse_any
 
 WINDOWS_TOGETHER = 16  # after which sums are kept
-_RUN, _SUMS, _COUNTS = "run", "sums.", "counts."
+_PIECE = 1 << 20  # bytes that are read at a time
+_DIFFERS = {
+    "source": "the model has changed",
+    "config": "its config.json has changed",
+    "tokens": "the texts, the tokens or the context have changed",
+}
+_RUN, _SUMS, _COUNTS, _OUTPUT = "run", "sums.", "counts.", "output"
 
 
 class Partial:
@@ -43,7 +50,7 @@ class Partial:
     def __init__(
         self, destination: Path, run: Mapping[str, Any], resume: bool, scratch: Path
     ) -> None:
-        self._path = destination.with_name(f".{destination.name}.partial")
+        self._path = _place_of(destination)
         self._destination = destination
         self._run = json.loads(json.dumps(run))
         self._resume = resume
@@ -71,22 +78,24 @@ class Partial:
                 raise ValueError(f"windows_done is {quoted(windows)}")
         except Exception as error:  # files of zip and of arrays raise whatever comes
             raise damaged(self._path, error) from error
-        others = [name for name in self._run if said.get(name) != self._run[name]]
+        others = [_DIFFERS[name] for name in self._run if said.get(name) != self._run[name]]
         if others:
             raise ValueError(
-                f"'{self._destination.name}' cannot be continued: the {' and '.join(others)} of "
-                "that run differ. Without resume=True, a new run begins"
+                f"'{self._destination.name}' cannot be continued: since that run "
+                f"{' and '.join(others)}. Without resume=True, a new run begins"
             )
         return windows, found
 
-    def write(self, windows: int, found: Mapping[str, Squares]) -> None:
-        """Keep the sums of so many windows."""
+    def write(self, windows: int, found: Mapping[str, Squares], output: Path | None = None) -> None:
+        """Keep the sums of so many windows, and which output they became, if that is there."""
         arrays: dict[str, Any] = {
             key: array
             for name, squares in found.items()
             for key, array in ((_SUMS + name, squares.sums), (_COUNTS + name, squares.counts))
         }
         run = np.array(json.dumps({**self._run, "windows_done": windows}))
+        if output is not None:
+            arrays[_OUTPUT] = np.array(_digest(output))
         new = self._scratch / "sums"
         with new.open("wb") as file:
             np.savez(file, **{_RUN: run, **arrays})
@@ -96,6 +105,32 @@ class Partial:
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)
+
+
+def remove_finished(destination: Path) -> None:
+    """Remove what a run has left that was killed when its output had got its place."""
+    path = _place_of(destination)
+    if not path.is_file() or not destination.is_file():
+        return
+    try:
+        with path.open("rb") as opened, np.load(opened) as file:
+            output = str(file[_OUTPUT])
+    except Exception:  # it is of a run that has no output, or damaged, which `read` tells
+        return
+    if output == _digest(destination):
+        path.unlink()
+
+
+def _place_of(destination: Path) -> Path:
+    return destination.with_name(f".{destination.name}.partial")
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _squares(sums: Any, counts: Any) -> Squares:

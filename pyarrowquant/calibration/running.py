@@ -14,7 +14,7 @@ from pyarrowquant.calibration.deferred import ChangedWeightsError, Deferred
 from pyarrowquant.calibration.inputs import InputSquares
 from pyarrowquant.calibration.layers import Layers
 from pyarrowquant.calibration.partial import WINDOWS_TOGETHER, Partial
-from pyarrowquant.calibration.squares import Squares
+from pyarrowquant.calibration.squares import Squares, check_finite
 from pyarrowquant.calibration.texts import before_text
 from pyarrowquant.calibration.turns import in_turns
 
@@ -69,6 +69,7 @@ class TransformersRunner:
                             progress(done + int(tokens * part), total)
                         done += tokens
                         progress(done, total)
+                        check_finite(found, self._folder)
                         partial.write(first + len(together), found)
             return found
         finally:

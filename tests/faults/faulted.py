@@ -1,4 +1,4 @@
-"""Runs of `quantize` in which the n-th call that changes a file fails, for every n.
+"""Runs of `quantize` and `calibrate` in which the n-th call that changes a file fails, for every n.
 
 A process of its own, with faulty.c preloaded: it imports the package once, and each run is a fork.
 With FAULTY_PLAIN in its environment, the system cannot exchange two names at once.
@@ -20,15 +20,22 @@ from pathlib import Path
 
 import gguf  # noqa: F401, what formats import is there for all forks
 import numpy as np
-import onnx  # noqa: F401
+import onnx
+import onnxruntime  # noqa: F401
 import pyarrow.parquet  # noqa: F401
 import safetensors.numpy
+import tokenizers  # noqa: F401
 from exports import files
 from gguf_models import llama, saved
 from onnx_models import mlp
+from token_models import ARRAYS
+from token_models import model as token_model
+from token_models import saved as saved_with_text
 
+import pyarrowquant.calibration.onnx_running
 import pyarrowquant.cli  # noqa: F401
 from pyarrowquant.__main__ import main
+from pyarrowquant.calibration import onnx_running
 from pyarrowquant.cli._pandas import leave_out_pandas
 from pyarrowquant.conversion import preparing
 
@@ -54,12 +61,19 @@ KINDS = {
         ["--recipe", "Q4_1", "--split", "80K"],
     ),
     "onnx": ("out.onnx", "out.onnx", [], EIGHT_BITS),
+    "importance": (
+        "out.safetensors",
+        "out.safetensors",
+        ["--context", "40", "--tokens", "480"],
+        ["--context", "40", "--tokens", "280"],
+    ),
 }
 BESIDE = re.compile(r"out\.onnx\.[0-9a-f]{16}\.data|out-\d{5}-of-\d{5}\.gguf")
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES, -signal.SIGINT)
 PLACING = 40  # about so many changes come last, when the output is complete
 
 preparing.batch_bytes = lambda _: 1  # each layer is a batch
+onnx_running.WINDOWS_TOGETHER = 4  # after so many the sums are kept
 _library = ctypes.CDLL(None)
 _library.faulty_seen.restype = ctypes.c_long
 _library.faulty_arm.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int]
@@ -73,13 +87,11 @@ class Case:
         self._name, self._destination, self._options, old = KINDS[kind]
         # Parts of a new model and an old one lie together for a while, without the first one.
         self._is_split = kind == "gguf-split"
-        self._source = _source(folder / "source", kind)
-        bad = {"layers.0.up.weight": np.full((2, 64), np.nan, np.float32)}
-        if kind.startswith("gguf-"):
-            self._bad = saved(folder / "bad.gguf", bad)
-        else:
-            self._bad = folder / "bad.safetensors"
-            safetensors.numpy.save_file(bad, self._bad)
+        self._command, self._totals_in = "quantize", ("layers", "weights", "relative_error")
+        if kind == "importance":
+            self._command, self._totals_in = "calibrate", ("layers", "tokens")
+        self._sources = _sources(folder / "source", kind)
+        self._bad = _bad_sources(folder / "bad", kind)
         self._place = folder / "place"
         resume = ["--resume"] if mode == "resume" else []
         self._more = [] if mode == "fresh" else ["--overwrite", *resume]
@@ -103,7 +115,7 @@ class Case:
         before = self._folder / "before"
         shutil.copytree(self._place, before, copy_function=shutil.copy2)
         at = 10
-        while not [*partial.glob("*.arrow"), *partial.glob("done.json")]:
+        while not [*partial.glob("*.arrow"), *partial.glob("done.json")] and not partial.is_file():
             shutil.rmtree(self._place)
             shutil.copytree(before, self._place, copy_function=shutil.copy2)
             assert self.run("--overwrite", at=at, action=-signal.SIGKILL) == -signal.SIGKILL
@@ -122,22 +134,19 @@ class Case:
         else:
             self._place.mkdir()
 
-    def run(self, *options: str, source: Path | None = None, at: int = 0, action: int = 0) -> int:
-        """Quantize in a fork; the call number `at` has a fault."""
+    def run(
+        self, *options: str, sources: list[Path] | None = None, at: int = 0, action: int = 0
+    ) -> int:
+        """Run the command in a fork; the call number `at` has a fault."""
         output = self._folder / "said"
-        source = source or self._source
         sys.stdout.flush()
         child = os.fork()
         if child == 0:
             number = os.open(output, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
             os.dup2(number, 1)
             os.dup2(number, 2)
-            sys.argv = [
-                "pyarrowquant",
-                "quantize",
-                str(source),
-                str(self._place / self._destination),
-            ]
+            paths = [*(sources or self._sources), self._place / self._destination]
+            sys.argv = ["pyarrowquant", self._command, *map(str, paths)]
             sys.argv += [*self._options, "--json", *options]
             code = 70
             try:
@@ -159,7 +168,7 @@ class Case:
         code = os.waitstatus_to_exitcode(status)
         if code == 0:
             said = json.loads(self.said[self.said.index("{\n") :])
-            self.summary = {name: said[name] for name in ("layers", "weights", "relative_error")}
+            self.summary = {name: said[name] for name in self._totals_in}
         return code
 
     def state(self) -> str:
@@ -205,7 +214,7 @@ class Case:
         if code == 0:
             check(self.summary == self._totals, f"totals are {self.summary}")
         if at % 3 == 1 and self._mode != "fresh":
-            check(self.run("--overwrite", source=self._bad) == 1, "a bad source is taken")
+            check(self.run("--overwrite", sources=self._bad) == 1, "a bad source is taken")
             before = {"nothing": "new" if self._is_split else "old"}.get(state, state)
             check(self.state() == before, f"a failing run makes it {self.state()}")
         more = {*self._more, "--resume"} if at % 3 else {"--overwrite"}
@@ -220,13 +229,15 @@ class Case:
         return wrong
 
 
-def _source(folder: Path, kind: str) -> Path:
-    """Write a small model, of two shards but for ONNX."""
+def _sources(folder: Path, kind: str) -> list[Path]:
+    """Write a small model, of two shards but for GGUF and ONNX; a text too for its importance."""
     folder.mkdir()
     if kind.startswith("gguf-"):
-        return llama(folder / "model.gguf", layers=1)
+        return [llama(folder / "model.gguf", layers=1)]
     if kind == "onnx":
-        return Path(mlp().save(folder / "model.onnx"))
+        return [Path(mlp().save(folder / "model.onnx"))]
+    if kind == "importance":
+        return list(saved_with_text(folder, token_model()))
     rng = np.random.default_rng(0)
     weight_map = {}
     for shard in range(2):
@@ -241,7 +252,23 @@ def _source(folder: Path, kind: str) -> Path:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     (folder / "config.json").write_text('{"torch_dtype": "float32"}')
     (folder / "tokenizer.json").write_text("{}")
-    return folder
+    return [folder]
+
+
+def _bad_sources(folder: Path, kind: str) -> list[Path]:
+    """Write a model with weights that are NaN."""
+    folder.mkdir()
+    bad = {"layers.0.up.weight": np.full((2, 64), np.nan, np.float32)}
+    if kind.startswith("gguf-"):
+        return [saved(folder / "bad.gguf", bad)]
+    if kind == "importance":
+        model = token_model()
+        table = np.full_like(ARRAYS["table"], np.nan)
+        model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(table, "table"))
+        return list(saved_with_text(folder, model))
+    path = folder / "bad.safetensors"
+    safetensors.numpy.save_file(bad, path)
+    return [path]
 
 
 def _chosen(calls: int, step: int) -> list[int]:

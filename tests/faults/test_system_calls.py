@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 STEP = os.environ.get("FAULT_STEP", "29")  # of the calls before the last; 1 for all
 KINDS = (
     *("parquet", "shards", "compressed-tensors", "bitsandbytes", "mlx", "gguf", "gguf-model"),
-    *("gguf-split", "onnx"),
+    *("gguf-split", "onnx", "importance"),
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="preloads into glibc programs")
