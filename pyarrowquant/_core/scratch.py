@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from pyarrowquant._core.locks import closing, is_at, is_plain, lock
-from pyarrowquant._core.placing import remove
+from pyarrowquant._core.placing import keeping_modes, refuse_irreplaceable, remove, sync
+from pyarrowquant._core.system_errors import naming_file
 
 _LOCK = "lock"
 _NAME = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp", re.DOTALL)
@@ -65,6 +66,28 @@ class Scratch:
         with closing(self._lock), suppress(OSError):  # that it stays does no harm
             self._settle(self.folder)
             _remove(self.folder, self._lock)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a file that has what it had, or the text, at every moment; its permissions stay."""
+    target = Path(os.path.realpath(path))
+    refuse_irreplaceable(target)
+    clear(target, _leave)
+    scratch = Scratch(target, _leave)
+    new = scratch.open() / "new"
+    try:
+        with naming_file(path):
+            new.write_text(text, encoding="utf-8")
+            sync(new)
+            with keeping_modes(new, target):
+                os.replace(new, target)
+            sync(target.parent)
+    finally:
+        scratch.close()
+
+
+def _leave(_: Path) -> None:
+    """Let a folder go as it is."""
 
 
 def clear(target: Path, settle: Callable[[Path], object]) -> None:

@@ -15,6 +15,7 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.arguments import Progress
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.quoting import quoted
+from pyarrowquant._core.scratch import write_text
 from pyarrowquant._core.settings import (
     SettingOverrides,
     Settings,
@@ -557,7 +558,7 @@ class Recipe:
         Parameters
         ----------
         path : str or path
-            Is replaced if it exists.
+            Is replaced as a whole if it exists; its permissions stay.
 
         Raises
         ------
@@ -572,7 +573,7 @@ class Recipe:
         >>> Recipe.profile("edge").save("edge.json")
         """
         text = self.to_yaml() if _is_yaml(path) else self.to_json() + "\n"
-        Path(path).write_text(text, encoding="utf-8")
+        write_text(path, text)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recipe:

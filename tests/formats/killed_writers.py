@@ -19,6 +19,7 @@ import pyarrow as pa
 import safetensors.numpy
 from exports import files
 
+from pyarrowquant import Recipe
 from pyarrowquant._core import library, placing
 from pyarrowquant.formats import write_compressed_tensors, write_gguf, write_mlx, write_onnx
 from pyarrowquant.formats.tables import write_batches
@@ -46,6 +47,9 @@ def writers(folder: Path) -> dict[str, tuple[str, Write]]:
     def mlx(results: pa.Table, path: Path) -> None:
         write_mlx(results, path, overwrite=True)
 
+    def recipe(results: pa.Table, path: Path) -> None:
+        Recipe(default={"bit_width": results["bit_width"][0].as_py()}).save(path)
+
     return {
         "gguf": ("out.gguf", lambda results, path: write_gguf(results, path, overwrite=True)),
         "onnx": ("out.onnx", lambda results, path: write_onnx(results, path, overwrite=True)),
@@ -55,6 +59,7 @@ def writers(folder: Path) -> dict[str, tuple[str, Write]]:
         ),
         "compressed-tensors": ("out", tensors),
         "mlx": ("out", mlx),
+        "recipe": ("out.json", recipe),
     }
 
 

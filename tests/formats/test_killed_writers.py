@@ -27,6 +27,7 @@ MODES = {
     "parquet": ("fresh", "overwrite"),
     "compressed-tensors": ("fresh", "overwrite"),
     "mlx": ("fresh", "overwrite", "among others"),
+    "recipe": ("fresh", "overwrite"),
 }
 
 
