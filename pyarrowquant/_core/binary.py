@@ -25,7 +25,7 @@ def bytes_at(column: pa.Array, i: int) -> npt.NDArray[np.uint8] | None:
     ValueError
         Offsets are beyond the data, which PyArrow does not check.
     """
-    if column.null_count and not column.is_valid()[i].as_py():
+    if column.null_count and not column[i].is_valid:
         return None
     buffers = column.buffers()
     if column.type in _OFFSETS:

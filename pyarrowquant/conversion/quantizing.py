@@ -78,7 +78,7 @@ class Quantizing(OfBatches):
         columns = [name for name in names if name in said_of_rows]
         has_super_scales = [False] * results.num_rows
         if "super_scales" in names:
-            has_super_scales = results["super_scales"].is_valid().to_pylist()
+            has_super_scales = [each.is_valid for each in results["super_scales"]]
         rows = results.select(columns).to_pylist()
         for row, has in zip(rows, has_super_scales, strict=True):
             said = plan_layer(row["layer_name"], row["shape"], self.settings, self.recipe).settings

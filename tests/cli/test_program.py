@@ -32,12 +32,14 @@ def test_the_installed_command(model: Path, tmp_path: Path) -> None:
     process.communicate()
 
 
-def test_pandas_is_not_imported(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("out", ["out.parquet", "out.gguf"])
+def test_pandas_and_compute_are_not_imported(model: Path, tmp_path: Path, out: str) -> None:
     import pandas  # noqa: F401, PyArrow imports it where it is there
 
     command = [sys.executable, "-X", "importtime", "-m", "pyarrowquant"]
+    more = ["--tensors-only"] if out.endswith(".gguf") else []
     done = subprocess.run(
-        [*command, "quantize", model, tmp_path / "out.parquet"],
+        [*command, "quantize", model, tmp_path / out, *more],
         capture_output=True,
         text=True,
         check=True,
@@ -45,6 +47,7 @@ def test_pandas_is_not_imported(model: Path, tmp_path: Path) -> None:
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "pyarrow.lib" in imported
     assert not any(name.startswith("pandas.") for name in imported)
+    assert "pyarrow.compute" not in imported  # a tenth of a second for its table of functions
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals and file limits of POSIX")
