@@ -15,7 +15,7 @@ from pyarrowquant._core.group_sizes import groups_in_row
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Floats, Packed
 
-_BYTES_A_PIECE = 1 << 25
+_BYTES_A_PIECE = 1 << 21  # stays in a cache until it is written
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 

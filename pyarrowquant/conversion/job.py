@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
@@ -19,6 +20,7 @@ from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.engines import Engine, LocalEngine
 from pyarrowquant.conversion.making_files import MakingFiles
 from pyarrowquant.conversion.measuring import Measuring
+from pyarrowquant.conversion.memory import OUTCOMES_BESIDE
 from pyarrowquant.conversion.partial.identity import check_unchanged, source_files
 from pyarrowquant.conversion.partial.interrupted import Continued, continued
 from pyarrowquant.conversion.partial.parts import Done
@@ -500,13 +502,24 @@ class Job:
 
 
 def _each_beside(add: Callable[[Outcome], None], outcomes: Iterable[Outcome]) -> None:
-    """Add each outcome in another thread, while the next one is made."""
+    """Add each outcome in another thread, while the next ones are made.
+
+    One may wait to be added: writing it takes longer than making the next one. After one that
+    fails none is added.
+    """
+
+    def add_after(before: Future[None] | None, outcome: Outcome) -> None:
+        if before is not None:
+            before.result()
+        add(outcome)
+
     with ThreadPoolExecutor(1) as other:
-        added: Future[None] | None = None
+        added: deque[Future[None]] = deque()
         for outcome in outcomes:
-            if added is not None:
-                added.result()
-            added = other.submit(add, outcome)
+            last = added[-1] if added else None
+            added.append(other.submit(add_after, last, outcome))
             del outcome  # which is to go when it is added
-        if added is not None:
-            added.result()
+            if len(added) > OUTCOMES_BESIDE:
+                added.popleft().result()
+        for each in added:
+            each.result()

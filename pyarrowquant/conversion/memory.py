@@ -7,15 +7,17 @@ from pyarrowquant.errors import UsageError
 
 _ITSELF = 128 * 2**20  # Python, its packages and the Go runtime take up to this
 _LEAST_BATCH = 2**20
-_LEAST = _ITSELF + 3 * _LEAST_BATCH
+OUTCOMES_BESIDE = 2  # batches whose results are being written, or wait to be
+_BATCHES = 2 + OUTCOMES_BESIDE
+_LEAST = _ITSELF + _BATCHES * _LEAST_BATCH
 
 
 def batch_bytes(max_memory: int) -> int:
     """Bound on a batch of weights.
 
-    It can be in memory itself, with as many bytes of results, and those of the batch before it.
+    It can be in memory itself, with as many bytes of results, and those of the batches before it.
     """
     size = arguments.integer("max_memory", max_memory)
     if size < _LEAST:
         raise UsageError(f"max_memory={size} is too little; the least is {-(-_LEAST // 2**20)}MiB")
-    return (size - _ITSELF) // 3
+    return (size - _ITSELF) // _BATCHES

@@ -25,6 +25,22 @@ from pyarrowquant.recipes.planned import PlannedLayout
 INTEGER_ONLY = (INTEGER,)
 KEPT_DTYPES = ITEM_BYTES
 AnyLayer = TypeVar("AnyLayer", bound=Coded)
+
+
+@dataclass(frozen=True)
+class _Normal:
+    """Which float32 are normal numbers of a dtype: by their last bits, and by their size."""
+
+    unused_bits: int
+    least: float
+    most: float
+
+
+_NORMAL = {
+    "float32": _Normal(0, 0.0, math.inf),
+    "float16": _Normal(0x1FFF, 2.0**-14, 65504.0),
+    "bfloat16": _Normal(0xFFFF, 2.0**-126, 3.38e38),
+}
 _FLOAT_NAMES = {pa.float32(): "F32", pa.float16(): "F16"}
 
 
@@ -198,7 +214,16 @@ def widened(values: npt.NDArray[Any]) -> Floats:
 
 def is_of(values: Floats, dtype: str) -> bool:
     """Whether all values are of a dtype exactly."""
-    return bool((widened(rounded(values, dtype)) == values).all())
+    return _are_normal(values, dtype) or bool((widened(rounded(values, dtype)) == values).all())
+
+
+def _are_normal(values: Floats, dtype: str) -> bool:
+    """Whether all values are normal numbers of a dtype: quick, and most scales are."""
+    normal = _NORMAL[dtype]
+    unused = int(np.bitwise_or.reduce(values.view(np.uint32), axis=None)) & normal.unused_bits
+    sizes = np.abs(values)
+    least, most = sizes.min(initial=np.inf), sizes.max(initial=0)
+    return unused == 0 and bool(normal.least <= least and most <= normal.most)
 
 
 def _kept(batch: pa.RecordBatch, i: int, row: int, dtypes: Mapping[str, int]) -> Kept:
