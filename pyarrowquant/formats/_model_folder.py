@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,11 @@ class ModelFolder:
     def has_index(self) -> bool:
         """Whether loading needs an index."""
         return [shard.location.name for shard in self.shards] != [SINGLE]
+
+    @property
+    def index_metadata(self) -> Mapping[str, Any]:
+        """What the index says of the model beside sizes; nothing without one."""
+        return {} if self.model.index is None else self.model.index.metadata
 
     @property
     def dtype(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ from pyarrowquant.reading.model import BATCH_BYTES, Model
 from pyarrowquant.reading.npz import NpzModel
 from pyarrowquant.reading.onnx import OnnxModel
 from pyarrowquant.reading.results import ResultModel, is_result, results_in
-from pyarrowquant.reading.safetensors import Shard, ShardedModel, decodable
+from pyarrowquant.reading.safetensors import Headers, ShardedModel, decodable
 
 
 def read_weights(
@@ -133,8 +133,8 @@ def _refuse_others(folder: Location) -> None:
         raise ValueError(problem)
 
 
-def _sharded(location: Location, shards: Sequence[Shard]) -> Model:
-    return ShardedModel(location, decodable(shards))
+def _sharded(location: Location, headers: Headers) -> Model:
+    return ShardedModel(location, decodable(headers.shards), headers.index)
 
 
 def _table(location: Location) -> Model:
@@ -144,7 +144,7 @@ def _table(location: Location) -> Model:
 
 
 _KINDS: dict[str, Callable[[Location], Model]] = {
-    ".safetensors": lambda file: _sharded(file, safetensors.read_file(file)),
+    ".safetensors": lambda file: _sharded(file, Headers(safetensors.read_file(file))),
     safetensors.INDEX_SUFFIX: lambda index: _sharded(index, safetensors.read_index(index)),
     ".gguf": GgufModel,
     **dict.fromkeys(table_files.SUFFIXES, _table),
