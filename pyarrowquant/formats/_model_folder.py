@@ -44,11 +44,10 @@ class ModelFolder:
     """
 
     def __init__(self, model: Model) -> None:
-        assert isinstance(model, ShardedModel)  # as all folders are
-        self.model = model
         self.location = model.location
-        if model.folder != model.location:
+        if not isinstance(model, ShardedModel) or model.folder != model.location:
             raise (_not_a_folder if model.location.is_file() else _without_config)(self.location)
+        self.model = model
         self.config = model.config or {}
         self.shards = model.shards
 

@@ -304,8 +304,11 @@ class Mlx(Format):
             return settings.scale_dtype
         return self.defaults(model).scale_dtype
 
+    def lacks(self, tensor: Tensor) -> str | None:
+        return None if tensor.dtype in _LOADED else tensor.dtype
+
     def keeps(self, tensor: Tensor, model: Model) -> bool:
-        return model.is_read(tensor) and _lacks(tensor.shape, tensor.dtype) is None
+        return model.is_read(tensor) and self.lacks(tensor) is None
 
     def kept_bytes(self, tensor: Tensor, model: Model) -> int:
         if isinstance(tensor, CodedTensor):
@@ -373,7 +376,7 @@ class Mlx(Format):
         settings: Settings,
         folder: bool,
     ) -> None:
-        kept = left_out(with_codes_as(model, _dtype_of(model)), results, _lacks)
+        kept = left_out(with_codes_as(model, _dtype_of(model)), results, self)
         dtype = self.scale_dtype(model, settings)
         _write(results, destination, kept, model.config, dtype, metadata=_metadata_of(model))
 
@@ -410,11 +413,6 @@ def _dtype_of(model: Model) -> str:
     if model.folder is not None and isinstance(model, ShardedModel):
         return DTYPES.get(model.loaded_dtype, "F32")
     return model.weights_dtype or "F32"
-
-
-def _lacks(_shape: Sequence[int], dtype: str) -> str | None:
-    """Say what MLX does not load."""
-    return None if dtype in _LOADED else dtype
 
 
 def _safe_open() -> Any:
