@@ -129,6 +129,11 @@ def _refuse_others(folder: Location) -> None:
     for name in names:
         if name.lower().endswith(table_files.SUFFIXES):
             raise ValueError(f"{folder} has no model, but tables. Give the path of one: '{name}'")
+    for name in names:
+        if name.lower().endswith(_OF_ONE_FILE):
+            raise ValueError(
+                f"{folder} has no safetensors. Give the path of another file: '{name}'"
+            )
     if problem := foreign_problem([str(folder.within(name)) for name in names]):
         raise ValueError(problem)
 
@@ -143,6 +148,7 @@ def _table(location: Location) -> Model:
     return TableModel(location, is_parquet=location.name.lower().endswith(".parquet"))
 
 
+_OF_ONE_FILE = (".gguf", ".onnx", ".npz")
 _KINDS: dict[str, Callable[[Location], Model]] = {
     ".safetensors": lambda file: _sharded(file, Headers(safetensors.read_file(file))),
     safetensors.INDEX_SUFFIX: lambda index: _sharded(index, safetensors.read_index(index)),

@@ -143,7 +143,7 @@ def _check_complete(files: Sequence[str], folder: Location) -> None:
         for number in range(1, min(count, _MOST_SHARDS) + 1):
             shard = f"{before}{number:0{digits[0]}d}-of-{count:0{digits[1]}d}{after}"
             if shard not in files:
-                raise FileNotFoundError(f"{folder}: the shard {quoted(shard)} is missing")
+                raise FileNotFoundError(f"{folder}: the shard {quoted(shard)} is missing. Fetch it")
 
 
 def read_index(index: Location) -> Headers:
@@ -153,7 +153,7 @@ def read_index(index: Location) -> Headers:
     for name in sorted(set(weight_map.values())):
         location = index.beside(name)
         if not location.exists():
-            raise FileNotFoundError(f"{index}: the shard {quoted(name)} is missing")
+            raise FileNotFoundError(f"{index}: the shard {quoted(name)} is missing. Fetch it")
         shards += read_file(location)
     owners = _owners(shards, index)
     for tensor, shard in weight_map.items():

@@ -368,3 +368,14 @@ def test_each_tensor_is_named_once(
     assert sorted(named) == sorted(tensor["name"] for tensor in found["unquantized"])
     for name, what in PLACES[to].items():
         assert any(line.startswith(f"{what}: ") and name in line for line in lines), name
+
+
+@pytest.mark.parametrize(("to", "what"), [("gguf", "Kept"), ("parquet", "Left out")])
+def test_what_failed_is_said_to_be_where_it_is(tmp_path: Path, to: str, what: str) -> None:
+    bad = np.full((32, 64), np.nan, np.float32)
+    save_file({UP: TENSORS[UP], "bad.weight": bad}, tmp_path / "m.safetensors")
+    said = succeeded(
+        "quantize", tmp_path / "m.safetensors", tmp_path / f"out.{to}", "--continue-on-error"
+    )
+    assert f"1 layer failed\n{what}, with NaN or Inf: bad.weight (8.19 kB)\n" in said
+    assert said.count("eft out") == (what == "Left out")
