@@ -68,6 +68,10 @@ class SkippedLayerWarning(UserWarning):
     """A layer was left out because of ``continue_on_error=True``."""
 
 
+class UnquantizedTensorWarning(UserWarning):
+    """A tensor is not quantized, which `Conversion.unquantized` says, too."""
+
+
 def layers_failed(errors: list[LayerError], classes: type[QuantizationError]) -> QuantizationError:
     """Make one exception that names all layers that failed, as Go has it."""
     if len(errors) == 1:

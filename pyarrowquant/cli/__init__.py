@@ -21,7 +21,7 @@ from pyarrowquant.cli.inspect import inspect
 from pyarrowquant.cli.quantize import quantize
 from pyarrowquant.cli.recipe import recipe
 from pyarrowquant.cli.report import report
-from pyarrowquant.errors import UsageError
+from pyarrowquant.errors import UnquantizedTensorWarning, UsageError
 
 
 class _Group(click.Group):
@@ -35,6 +35,7 @@ class _Group(click.Group):
         with _errors_in_a_line(), warnings.catch_warnings():
             warnings.showwarning = show_warning  # type: ignore[assignment]
             warnings.simplefilter("always", UserWarning)
+            warnings.simplefilter("ignore", UnquantizedTensorWarning)  # closing lines say so
             return super().invoke(ctx)
 
 

@@ -295,8 +295,7 @@ def _show(done: Conversion, as_json: bool) -> None:
         f"relative error {done.relative_error:.4f}, {done.seconds:.2f} s"
     )
     if done.skipped:
-        are = "was" if len(done.skipped) == 1 else "were"
-        click.echo(f"{counted(len(done.skipped), 'layer')} {are} left out")
+        click.echo(f"{counted(len(done.skipped), 'layer')} failed")
     if done.underflows:
         click.echo(printable(underflow_text(done.underflows)))
     _show_rest(done)

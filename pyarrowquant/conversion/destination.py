@@ -68,8 +68,11 @@ def check_destination(
         raise UsageError(f"'{path}' is the root folder; give the name of a new one")
     if folder and _is_around(real):
         raise UsageError(f"'{path}' is the current folder; give the name of a new one")
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"Folder '{path.absolute().parent}' does not exist")
+    parent = path.absolute().parent
+    if parent.exists() and not parent.is_dir():
+        raise UsageError(f"'{parent}' is a file; give a name in a folder")
+    if not parent.is_dir():
+        raise FileNotFoundError(f"Folder '{parent}' does not exist. Make it first")
     if path.is_file() if folder else path.is_dir():
         raise wrong_kind_error(path, folder)
     if not path.exists():

@@ -9,7 +9,8 @@ from itertools import chain
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.quoting import first_few
 from pyarrowquant._core.settings import Settings
-from pyarrowquant.errors import users_level
+from pyarrowquant.conversion.unquantized import UnquantizedTensor
+from pyarrowquant.errors import UnquantizedTensorWarning, users_level
 from pyarrowquant.formats._format import Format
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.planned import PlannedLayer
@@ -53,32 +54,47 @@ def warn_of_instead(names: Mapping[Settings, Sequence[str]]) -> None:
 
 
 def warn_of_ragged(names: Sequence[str], model: Model, target: Format) -> None:
+    """Say which layers are not quantized for their shape, and have a place or cannot have one."""
     tensors = {tensor.name: tensor for tensor in model.all_tensors}
     kept = [name for name in names if name in tensors and target.keeps(tensors[name], model)]
-    lost = [name for name in names if name not in kept]
+    lost = [
+        name
+        for name in names
+        if name not in kept and (name not in tensors or target.lacks(tensors[name]) is None)
+    ]
     for what, found in (("Kept", kept), ("Left out", lost)):
         if found:
-            warnings.warn(
-                f"{what}, as the format does not take their shape: {first_few(found)}",
-                UserWarning,
-                stacklevel=users_level(),
-            )
+            _warn_of_unquantized(f"{what}, as the format does not take their shape", found)
+
+
+def warn_of_lacking(model: Model, target: Format, unquantized: Sequence[UnquantizedTensor]) -> None:
+    """Say which tensors are left out as the format has no place for any of their kind."""
+    left = {tensor.name for tensor in unquantized if not tensor.kept}
+    names: dict[str, list[str]] = {}
+    for tensor in model.all_tensors:
+        if tensor.name in left and (lacking := target.lacks(tensor)):
+            names.setdefault(lacking, []).append(tensor.name)
+    for lacking, found in names.items():
+        _warn_of_unquantized(f"Left out, as the format has no {lacking}", found)
+
+
+def _warn_of_unquantized(what: str, names: Sequence[str]) -> None:
+    warnings.warn(f"{what}: {first_few(names)}", UnquantizedTensorWarning, stacklevel=users_level())
 
 
 def warn_of_joined(layers: Sequence[PlannedLayer], target: Format) -> None:
     """Say which layers get other settings than they were to have, for the engine joins them."""
     same = [str(layer.name) for layer in layers if layer.settings is not None]
     kept = [str(layer.name) for layer in layers if layer.settings is None]
-    for names, what in (
-        (same, "layers with other settings, so they get the same"),
-        (kept, "layers that are not quantized, so they are not, either"),
-    ):
-        if names:
-            warnings.warn(
-                f"Engines of {target.name} join these to {what}: {first_few(names)}",
-                UserWarning,
-                stacklevel=users_level(),
-            )
+    engines = f"Engines of {target.name} join these to layers"
+    if same:
+        warnings.warn(
+            f"{engines} with other settings, so they get the same: {first_few(same)}",
+            UserWarning,
+            stacklevel=users_level(),
+        )
+    if kept:
+        _warn_of_unquantized(f"{engines} that are not quantized, so they are not, either", kept)
 
 
 def warn_of_decoded(decoded: Mapping[str, int]) -> None:

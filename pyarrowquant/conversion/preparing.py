@@ -35,6 +35,7 @@ from pyarrowquant.conversion.planning_warnings import (
     warn_of_decoded,
     warn_of_instead,
     warn_of_joined,
+    warn_of_lacking,
     warn_of_ragged,
     warn_of_unused,
 )
@@ -90,6 +91,7 @@ def prepare(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Job:
         importance = of_layers(importance, layers, model)
     warn_of_decoded(decoded_from(model, layers))
     left = unquantized(model, target, layers, chosen.recipe)
+    warn_of_lacking(model, target, left)
     check_file_names(target.file_names(model) if options.folder else ())
     check_names(target, layers, left)
     check_sizes(layers)

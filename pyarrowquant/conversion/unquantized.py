@@ -46,9 +46,11 @@ class UnquantizedTensor:
     @property
     def is_quantized_already(self) -> bool:
         """Whether it is codes in the source, and still is in the output."""
-        return self.kept and self.dtype not in FLOATS and self.kept_bytes <= self.bytes
+        return self.kept and self.dtype not in _NO_CODES and self.kept_bytes <= self.bytes
 
 
+# Of types of safetensors; codes are among the others.
+_NO_CODES = FLOATS | {"F64", "C64", "BOOL", "I16", "U16", "I64", "U64"}
 # Of layers that failed, by the kind of their error.
 _FAILED = {
     "non_finite": "with NaN or Inf",
@@ -78,7 +80,11 @@ def unquantized(
             return obstacle
         if tensor.name in kinds:
             return _FAILED.get(kinds[tensor.name], "which failed")
-        return None if tensor.name in quantized else _reason(tensor.name, tensor.shape, recipe)
+        if tensor.name in quantized:
+            return None
+        if lacking := target.lacks(tensor):
+            return f"the format has no {lacking}"
+        return _reason(tensor.name, tensor.shape, recipe)
 
     return tuple(
         UnquantizedTensor(

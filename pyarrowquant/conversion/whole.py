@@ -27,9 +27,11 @@ def check_whole(model: Model, target: Format) -> None:
     """
     name, count = model.location.name, files_by_name(model.location.name)
     if count > len(model.files):
+        way_out = f"give its folder, '{model.location.parent}'"
+        if isinstance(model, GgufModel):  # else it says itself that it is a part
+            way_out = "write it as one file, as the program that split it can"
         what = (
-            f"'{model.location}' is one of {count} files of a model. For the whole model give its "
-            f"folder, '{model.location.parent}'"
+            f"'{model.location}' is one of {count} files of a model. For the whole model {way_out}"
         )
     elif any(file.name == _ADAPTER for file in model.files):
         what = _of_adapter(model, model.location.parent if name == _ADAPTER else model.location)

@@ -53,7 +53,7 @@ class ApartModel(ShardedModel):
             )
             for shard in model.shards
         ]
-        super().__init__(model.location, shards)
+        super().__init__(model.location, shards, model.index)
 
     def also_called(self, tensor: Tensor) -> Sequence[str]:
         original = self._originals.get(tensor.name)

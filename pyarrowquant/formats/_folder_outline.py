@@ -59,7 +59,8 @@ def folder_outline(
 
     def finish(folder: Path) -> None:
         if source.has_index:
-            index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
+            metadata = {**source.index_metadata, "total_size": total_size}
+            index = {"metadata": metadata, "weight_map": weight_map}
             _write_json(folder / INDEX, index)
         _write_json(folder / CONFIG, {**source.config, "quantization_config": config})
         copy_files(source.other_files(), source.location, folder)

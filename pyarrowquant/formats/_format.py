@@ -237,6 +237,10 @@ class Format(ABC):
         """
         return None
 
+    def lacks(self, tensor: Tensor) -> str | None:
+        """Say of what kind a tensor is that the format has no place for; None where it has one."""
+        return None
+
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         """Whether a tensor that is not quantized goes into the output."""
         return True

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,23 +12,22 @@ import pyarrow as pa
 
 from pyarrowquant._core.binary import is_binary
 from pyarrowquant._core.nested import element_type, flat
-from pyarrowquant.errors import users_level
+from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._layers import rounded
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import DTYPES, ShardedModel
 from pyarrowquant.reading.tensors import SCHEMA, CodedTensor, MadeTensor, Tensor, batch_of
 
 
-def left_out(
-    model: Model, results: pa.Table, lacks: Callable[[Sequence[int], str], str | None]
-) -> pa.RecordBatchReader:
+def left_out(model: Model, results: pa.Table, target: Format) -> pa.RecordBatchReader:
     """Read a model again, without the layers of the results.
 
     Parameters
     ----------
-    lacks : callable
-        Says from a shape and a dtype what the format has no place for, or None. Such tensors are
-        left out and told.
+    model : Model
+    results : pyarrow.Table
+    target : Format
+        Which may have no place for some.
     """
     names = set(results["layer_name"].to_pylist())
     kept: dict[str, Tensor] = {}
@@ -37,16 +35,10 @@ def left_out(
     for tensor in model.all_tensors:
         if tensor.name in names or not model.is_read(tensor):
             continue
-        lacking = lacks(tensor.shape, tensor.dtype)
-        if lacking is None:
+        if target.lacks(tensor) is None:
             kept[tensor.name] = tensor
         else:
             lost.add(tensor.name)
-            warnings.warn(
-                f"Left out, as the format has no {lacking}: {tensor.name}",
-                UserWarning,
-                stacklevel=users_level(),
-            )
     layers = model.without(names | lost).reader(only_floats=False)
 
     def batches() -> Iterator[pa.RecordBatch]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from pyarrowquant._core.layout import Coded
@@ -20,7 +19,12 @@ from pyarrowquant.formats._safetensors import Entry, outlined
 
 
 def write_file(
-    layers: LayersByName, kept: KeptLayers, path: Path, dtype: str, config: Mapping[str, Any]
+    layers: LayersByName,
+    kept: KeptLayers,
+    path: Path,
+    dtype: str,
+    config: Mapping[str, Any],
+    metadata: Mapping[str, str],
 ) -> dict[str, dict[str, Any]]:
     """Write the file; returns what config.json says of its layers.
 
@@ -33,9 +37,11 @@ def write_file(
         Of scales and biases that are floats.
     config : mapping
         The model's config.json, which says whether experts are stacked.
+    metadata : mapping
+        What the header says beside tensors.
     """
     with Spool(path.parent) as spool:
-        file, said = file_of("", layers, _spooled(kept, spool), dtype, config)
+        file, said = file_of("", layers, _spooled(kept, spool), dtype, config, metadata)
         Outline([file]).write(path, layers, layers.forget_pages)
     return said
 
@@ -46,7 +52,7 @@ def file_of(
     kept: Iterable[Entry],
     dtype: str,
     config: Mapping[str, Any],
-    metadata: Mapping[str, str] = MappingProxyType({}),
+    metadata: Mapping[str, str],
 ) -> tuple[OutlinedFile, dict[str, dict[str, Any]]]:
     """Return the file, and what config.json says of its layers.
 
@@ -58,10 +64,8 @@ def file_of(
         Layers by their names.
     kept : iterable of Entry
         All other tensors.
-    dtype, config
+    dtype, config, metadata
         As of `write_file`.
-    metadata : mapping
-        Of the files of the model.
     """
     tensors = _Tensors(config)
     others = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,10 @@ class ModelFolder:
     """
 
     def __init__(self, model: Model) -> None:
-        assert isinstance(model, ShardedModel)  # as all folders are
-        self.model = model
         self.location = model.location
-        if model.folder != model.location:
+        if not isinstance(model, ShardedModel) or model.folder != model.location:
             raise (_not_a_folder if model.location.is_file() else _without_config)(self.location)
+        self.model = model
         self.config = model.config or {}
         self.shards = model.shards
 
@@ -61,6 +60,11 @@ class ModelFolder:
     def has_index(self) -> bool:
         """Whether loading needs an index."""
         return [shard.location.name for shard in self.shards] != [SINGLE]
+
+    @property
+    def index_metadata(self) -> Mapping[str, Any]:
+        """What the index says of the model beside sizes; nothing without one."""
+        return {} if self.model.index is None else self.model.index.metadata
 
     @property
     def dtype(self) -> str:

@@ -291,10 +291,17 @@ class Gguf(SizedFormat):
         zero_point = "symmetric" if settings.zero_point == "symmetric" else "float"
         return super().stored_bits(as_matrix(shape), replace(settings, zero_point=zero_point))
 
+    def lacks(self, tensor: Tensor) -> str | None:
+        if 0 in tensor.shape:
+            return "empty tensors"
+        if len(tensor.shape) > _MOST_DIMENSIONS:
+            return f"tensors of {len(tensor.shape)} dimensions"
+        return None if tensor.dtype in {*KEPT_DTYPES, *OTHER_DTYPES} else tensor.dtype
+
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         if isinstance(model, LlamaCppModel):
             return model.is_read(tensor)
-        return model.is_read(tensor) and _lacks(tensor.shape, tensor.dtype) is None
+        return model.is_read(tensor) and self.lacks(tensor) is None
 
     def kept_bytes(self, tensor: Tensor, model: Model) -> int:
         if isinstance(model, GgufModel):  # whose tensors are copied
@@ -359,16 +366,7 @@ class Gguf(SizedFormat):
         settings: Settings,
         folder: bool,
     ) -> None:
-        write_gguf(results, destination, kept=left_out(model, results, _lacks))
-
-
-def _lacks(shape: Sequence[int], dtype: str) -> str | None:
-    """Say what GGUF has no place for."""
-    if 0 in shape:
-        return "empty tensors"
-    if len(shape) > _MOST_DIMENSIONS:
-        return f"tensors of {len(shape)} dimensions"
-    return None if dtype in {*KEPT_DTYPES, *OTHER_DTYPES} else dtype
+        write_gguf(results, destination, kept=left_out(model, results, self))
 
 
 def _kept_problem(layer: Kept) -> str | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections import ChainMap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -150,6 +150,19 @@ def write_mlx(
     >>> result = pyarrowquant.quantize_batch_arrow(table, group_size=64, scale_dtype="float16")
     >>> pyarrowquant.formats.write_mlx(result, "folder-for-mlx", config={"model_type": "llama"})
     """
+    _write(results, Path(folder), kept, config, dtype, arguments.boolean("overwrite", overwrite))
+
+
+def _write(
+    results: Any,
+    folder: Path,
+    kept: Any,
+    config: Mapping[str, Any] | None,
+    dtype: str,
+    overwrite: bool = False,
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Write as `write_mlx` does, with metadata in the header."""
     safe_open = _safe_open()
     if arguments.text("dtype", dtype) not in SAFETENSORS_DTYPES:
         raise ValueError(f"Invalid dtype: {dtype!r}. Must be 'float16', 'bfloat16' or 'float32'")
@@ -161,8 +174,6 @@ def write_mlx(
     kept_layers = KeptLayers(kept, others=_OTHER_DTYPES)
     config = {} if config is None else dict(config)
     json.dumps(config)  # what JSON does not know is found here, not at the end
-    overwrite = arguments.boolean("overwrite", overwrite)
-    folder = Path(folder)
     files = [folder / _MODEL, folder / CONFIG]
     clear_abandoned(Path(os.path.realpath(files[-1])))
     for other in sorted(folder.glob("model*.safetensors")):
@@ -171,7 +182,7 @@ def write_mlx(
 
     def write(model: Path, configuration: Path) -> None:
         with LayersByName(layers, model.parent) as by_name:
-            said = write_file(by_name, kept_layers, model, dtype, config)
+            said = write_file(by_name, kept_layers, model, dtype, config, metadata)
         with safe_open(model, "np"):
             pass  # the header is what safetensors takes
         _write_config(configuration, {**config, **said})
@@ -293,8 +304,11 @@ class Mlx(Format):
             return settings.scale_dtype
         return self.defaults(model).scale_dtype
 
+    def lacks(self, tensor: Tensor) -> str | None:
+        return None if tensor.dtype in _LOADED else tensor.dtype
+
     def keeps(self, tensor: Tensor, model: Model) -> bool:
-        return model.is_read(tensor) and _lacks(tensor.shape, tensor.dtype) is None
+        return model.is_read(tensor) and self.lacks(tensor) is None
 
     def kept_bytes(self, tensor: Tensor, model: Model) -> int:
         if isinstance(tensor, CodedTensor):
@@ -346,8 +360,7 @@ class Mlx(Format):
             if tensor.name not in by_name and self.keeps(tensor, model)
         )
         scale_dtype = self.scale_dtype(model, settings)
-        metadata = dict(ChainMap(*(dict(shard.metadata) for shard in model.shards)))
-        file, said = file_of(_MODEL, by_name, kept, scale_dtype, config, metadata)
+        file, said = file_of(_MODEL, by_name, kept, scale_dtype, config, _metadata_of(model))
 
         def finish(folder: Path) -> None:
             _write_config(folder / CONFIG, {**config, **said})
@@ -363,9 +376,9 @@ class Mlx(Format):
         settings: Settings,
         folder: bool,
     ) -> None:
-        kept = left_out(with_codes_as(model, _dtype_of(model)), results, _lacks)
+        kept = left_out(with_codes_as(model, _dtype_of(model)), results, self)
         dtype = self.scale_dtype(model, settings)
-        write_mlx(results, destination, kept=kept, config=model.config, dtype=dtype)
+        _write(results, destination, kept, model.config, dtype, metadata=_metadata_of(model))
 
     def other_files(self, model: Model) -> list[Path]:
         """List what goes along with a model folder."""
@@ -379,16 +392,27 @@ class Mlx(Format):
         return set(self.other_files(model))
 
 
+def _metadata_of(model: Model) -> dict[str, str]:
+    """Return what one file says of a model: what its files and its index do, the first of each key.
+
+    A header has texts alone, so what else the index says is there as JSON.
+    """
+    if not isinstance(model, ShardedModel):
+        return {}
+    index = {} if model.index is None else model.index.metadata
+    found = {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in index.items()
+    }
+    for shard in reversed(model.shards):
+        found.update(shard.metadata)
+    return found
+
+
 def _dtype_of(model: Model) -> str:
     """Return the dtype that a model is loaded with, as safetensors has it."""
     if model.folder is not None and isinstance(model, ShardedModel):
         return DTYPES.get(model.loaded_dtype, "F32")
     return model.weights_dtype or "F32"
-
-
-def _lacks(_shape: Sequence[int], dtype: str) -> str | None:
-    """Say what MLX does not load."""
-    return None if dtype in _LOADED else dtype
 
 
 def _safe_open() -> Any:

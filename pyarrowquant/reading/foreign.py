@@ -17,7 +17,13 @@ _KERAS = (
     "h5py.File({path!r}).visititems(lambda k, v: found.update({{k: v[()]}}) if hasattr(v, 'dtype') "
     "else None); save_file(found, {new!r})",
 )
+_NUMPY = (
+    "an array of numpy without a name",
+    "import numpy; from safetensors.numpy import save_file",
+    "save_file({{'weight': numpy.load({path!r})}}, {new!r})",
+)
 _KINDS = {
+    ".npy": _NUMPY,
     **dict.fromkeys((".bin", ".pt", ".pth", ".ckpt"), _TORCH),
     **dict.fromkeys((".h5", ".hdf5"), _KERAS),
 }

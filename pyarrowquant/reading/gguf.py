@@ -69,7 +69,9 @@ def _headers(location: Location) -> list[tuple[Location, Header]]:
     for number in range(1, count + 1):
         part = location.beside(f"{name[1]}-{number:05d}-of-{name[3]}.gguf")
         if part != location and not part.exists():
-            raise FileNotFoundError(f"{location}: the part {quoted(part.name)} is missing")
+            raise FileNotFoundError(
+                f"{location}: the part {quoted(part.name)} is missing. Fetch it"
+            )
         found = header if part == location else open_header(part)
         if _part_number(found, "split.count", part) != count:
             raise ValueError(f"{part}: its split.count is not {count}, as that of {location}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ from pyarrowquant.reading.model import BATCH_BYTES, Model
 from pyarrowquant.reading.npz import NpzModel
 from pyarrowquant.reading.onnx import OnnxModel
 from pyarrowquant.reading.results import ResultModel, is_result, results_in
-from pyarrowquant.reading.safetensors import Shard, ShardedModel, decodable
+from pyarrowquant.reading.safetensors import Headers, ShardedModel, decodable
 
 
 def read_weights(
@@ -129,12 +129,17 @@ def _refuse_others(folder: Location) -> None:
     for name in names:
         if name.lower().endswith(table_files.SUFFIXES):
             raise ValueError(f"{folder} has no model, but tables. Give the path of one: '{name}'")
+    for name in names:
+        if name.lower().endswith(_OF_ONE_FILE):
+            raise ValueError(
+                f"{folder} has no safetensors. Give the path of another file: '{name}'"
+            )
     if problem := foreign_problem([str(folder.within(name)) for name in names]):
         raise ValueError(problem)
 
 
-def _sharded(location: Location, shards: Sequence[Shard]) -> Model:
-    return ShardedModel(location, decodable(shards))
+def _sharded(location: Location, headers: Headers) -> Model:
+    return ShardedModel(location, decodable(headers.shards), headers.index)
 
 
 def _table(location: Location) -> Model:
@@ -143,8 +148,9 @@ def _table(location: Location) -> Model:
     return TableModel(location, is_parquet=location.name.lower().endswith(".parquet"))
 
 
+_OF_ONE_FILE = (".gguf", ".onnx", ".npz")
 _KINDS: dict[str, Callable[[Location], Model]] = {
-    ".safetensors": lambda file: _sharded(file, safetensors.read_file(file)),
+    ".safetensors": lambda file: _sharded(file, Headers(safetensors.read_file(file))),
     safetensors.INDEX_SUFFIX: lambda index: _sharded(index, safetensors.read_index(index)),
     ".gguf": GgufModel,
     **dict.fromkeys(table_files.SUFFIXES, _table),

@@ -40,6 +40,7 @@ INDEX_SUFFIX = ".safetensors.index.json"
 _SHARD = re.compile(r"(.*[-_.])(\d+)-of-(\d+)(.*\.(?:safetensors|gguf))")
 _VARIANT = re.compile(r"(.+)\.[^.]+\.safetensors")
 _MOST_SHARDS = 100_000
+_SIZES = ("total_size", "total_parameters")  # of an index, as transformers and mlx-lm write them
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,22 @@ class Shard:
     size: int
     tensors: Sequence[Tensor]
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index of shards, and what it says of the model beside sizes, which change with weights."""
+
+    location: Location
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Headers:
+    """What the files of a model say: shards, and their index if they have one."""
+
+    shards: Sequence[Shard]
+    index: Index | None = None
 
 
 def read_file(location: Location) -> list[Shard]:
@@ -65,12 +82,12 @@ def files_by_name(name: str) -> int:
     return 1 if said is None else int(said[3])
 
 
-def read_folder(folder: Location) -> list[Shard]:
+def read_folder(folder: Location) -> Headers:
     """Read the headers of a folder's model: what transformers would take, or all there is."""
     names = folder.file_names()
     if SINGLE in names:
         _warn_of_variants([name for name in names if _base_of(name) == SINGLE], folder)
-        return read_file(folder.within(SINGLE))
+        return Headers(read_file(folder.within(SINGLE)))
     indexes = [name for name in names if name.endswith(INDEX_SUFFIX)]
     if INDEX in indexes:
         return read_index(folder.within(INDEX))
@@ -87,7 +104,7 @@ def read_folder(folder: Location) -> list[Shard]:
     shards = [shard for name in files for shard in read_file(folder.within(name))]
     shards = _without_variants(shards, folder)
     _owners(shards, folder)
-    return shards
+    return Headers(shards)
 
 
 def _base_of(name: str) -> str | None:
@@ -126,17 +143,17 @@ def _check_complete(files: Sequence[str], folder: Location) -> None:
         for number in range(1, min(count, _MOST_SHARDS) + 1):
             shard = f"{before}{number:0{digits[0]}d}-of-{count:0{digits[1]}d}{after}"
             if shard not in files:
-                raise FileNotFoundError(f"{folder}: the shard {quoted(shard)} is missing")
+                raise FileNotFoundError(f"{folder}: the shard {quoted(shard)} is missing. Fetch it")
 
 
-def read_index(index: Location) -> list[Shard]:
-    """Read the headers of the shards of an index, in the order of the shards' names."""
-    weight_map = _weight_map(index)
+def read_index(index: Location) -> Headers:
+    """Read an index and the headers of its shards, in the order of the shards' names."""
+    weight_map, metadata = _parse_index(index)
     shards = []
     for name in sorted(set(weight_map.values())):
         location = index.beside(name)
         if not location.exists():
-            raise FileNotFoundError(f"{index}: the shard {quoted(name)} is missing")
+            raise FileNotFoundError(f"{index}: the shard {quoted(name)} is missing. Fetch it")
         shards += read_file(location)
     owners = _owners(shards, index)
     for tensor, shard in weight_map.items():
@@ -154,10 +171,11 @@ def read_index(index: Location) -> list[Shard]:
             UserWarning,
             stacklevel=users_level(),
         )
-    return shards
+    return Headers(shards, Index(index, metadata))
 
 
-def _weight_map(index: Location) -> dict[str, str]:
+def _parse_index(index: Location) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return which shard has which tensor, and the metadata but for sizes."""
     with index.open() as file:
         if file.size > LONGEST_HEADER:
             raise ValueError(f"{index} has {file.size} bytes, the most allowed is {LONGEST_HEADER}")
@@ -171,7 +189,13 @@ def _weight_map(index: Location) -> dict[str, str]:
                 f"{index}: the shard of tensor {quoted(tensor)} must be the name of a file in the "
                 f"same folder, it is {quoted(shard)}"
             )
-    return weight_map
+    metadata = parsed.get("metadata")
+    if not isinstance(metadata, dict | None):
+        raise ValueError(
+            f"{index}: metadata must be an object, it is {quoted(metadata)}. Write {{}} there"
+        )
+    said = {key: value for key, value in (metadata or {}).items() if key not in _SIZES}
+    return weight_map, said
 
 
 def _owners(shards: Sequence[Shard], place: Location) -> dict[str, str]:
@@ -258,9 +282,12 @@ def _read_one(shard: Shard, tensor: Tensor) -> pa.RecordBatch:
 class ShardedModel(Model):
     """Safetensors: a file, or the shards of a folder or an index."""
 
-    def __init__(self, location: Location, shards: Sequence[Shard]) -> None:
+    def __init__(
+        self, location: Location, shards: Sequence[Shard], index: Index | None = None
+    ) -> None:
         super().__init__(location)
         self.shards = shards
+        self.index = index
 
     @cached_property
     def folder(self) -> Location | None:
@@ -310,6 +337,11 @@ class ShardedModel(Model):
     @property
     def files(self) -> Sequence[Location]:
         return [shard.location for shard in self.shards]
+
+    @property
+    def said_in(self) -> Sequence[Location]:
+        """The index, if it says what goes along with the weights."""
+        return [] if self.index is None or not self.index.metadata else [self.index.location]
 
     def layer_readers(self) -> Iterator[tuple[str | None, Callable[[], pa.RecordBatch]]]:
         self._refuse_codes()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
 import numpy as np
 
-from pyarrowquant._core.quoting import quoted
+from pyarrowquant._core.quoting import quoted, shortened
 
 # Headers have a depth of three, configurations of about ten.
 DEEPEST = 128
@@ -40,6 +41,7 @@ def parse_object(data: bytes, what: str) -> dict[str, Any]:
             object_pairs_hook=_without_duplicates,
             parse_int=_integer if "-0" in text else None,
             parse_constant=_refuse,
+            parse_float=_finite,
         )
         if "\\" in text:  # half of a surrogate pair, which only an escape brings in, is no text
             json.dumps(parsed, ensure_ascii=False).encode()
@@ -88,6 +90,13 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _integer(text: str) -> int | float:
     return -0.0 if text == "-0" else int(text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{shortened(text)} is beyond the numbers of float64")
+    return number
 
 
 def _refuse(text: str) -> None:

@@ -51,7 +51,7 @@ class RescaledModel(ShardedModel):
             replace(shard, tensors=[self._made(tensor) for tensor in shard.tensors])
             for shard in model.shards
         ]
-        super().__init__(model.location, shards)
+        super().__init__(model.location, shards, model.index)
 
     @cached_property
     def config(self) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import run
+from commands import failed, run
 from exports import files
 from safetensors.numpy import save_file
 
@@ -375,3 +375,18 @@ def test_a_full_disk_is_named(
     assert result.exit_code == 1
     assert os.strerror(errno.ENOSPC) in result.stderr
     assert str(tmp_path) in result.stderr
+
+
+@pytest.mark.parametrize("name", ["out", "out.parquet"])
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_places_that_are_none_name_a_way_out(tmp_path: Path, name: str, options: list[str]) -> None:
+    np.savez(tmp_path / "m.npz", **{"up.weight": np.ones((64, 64), np.float32)})
+    (tmp_path / "ein Gerät").write_text("")
+    to = ["--to", "parquet" if "." in name else "mlx", *options]
+
+    def said(place: Path, code: int) -> str:
+        return failed("quantize", tmp_path / "m.npz", place / name, *to, code=code)
+
+    file, none = tmp_path / "ein Gerät", tmp_path / "nicht da"
+    assert f"Error: '{file}' is a file; give a name in a folder\n" in said(file, 2)
+    assert said(none, 1) == f"Error: Folder '{none}' does not exist. Make it first\n"

@@ -74,7 +74,7 @@ def test_folder(tmp_path: Path, to: str) -> None:
         for name, shard in zip(names, shards, strict=True)
         for each in (name, f"{name}.norm.bias")
     }
-    index = {"metadata": {}, "weight_map": weight_map}
+    index = {"metadata": {"license": "mine"}, "weight_map": weight_map}
     (source / "model.safetensors.index.json").write_text(json.dumps(index))
     opened, parsed = counts(source, ".", to)
     assert parsed == {"read_header": 3}

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import gguf
 import gguf_models
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ from models import source_for
 from safetensors.numpy import load_file, save_file
 
 from pyarrowquant import Recipe, Rule, UnquantizedTensor, convert, plan
+from pyarrowquant.errors import UnquantizedTensorWarning
 
 UP = "model.layers.0.mlp.up_proj.weight"
 TENSORS = {
@@ -31,6 +33,42 @@ TENSORS = {
 }
 NO_MATRICES = {"model.layers.0.input_layernorm.weight", "model.layers.0.bias", "conv.weight"}
 DTYPES = {"position_ids": "of dtype I64", "mask": "of dtype BOOL"}
+
+SHAPE = "the format does not take their shape"
+# What is said of some tensors; the rest depends on what sources and formats have.
+PLACES = {
+    "gguf": {
+        "patches.weight": "Left out, the format has no tensors of 5 dimensions",
+        "none.weight": "Left out, the format has no empty tensors",
+        "mask": "Left out, of dtype BOOL",
+        "kernel.weight": "Kept, no matrices",
+        "odd.weight": f"Kept, {SHAPE}",
+    },
+    "mlx": {
+        "patches.weight": "Kept, no matrices",
+        "none.weight": f"Kept, {SHAPE}",
+        "odd.weight": f"Kept, {SHAPE}",
+    },
+    "onnx": {
+        "patches.weight": "Left out, no matrices",
+        "none.weight": f"Left out, {SHAPE}",
+        "mask": "Left out, of dtype BOOL",
+    },
+    "parquet": {
+        "norm.weight": "Left out, of fewer than two dimensions",
+        "mask": "Left out, of dtype BOOL",
+    },
+    "compressed-tensors": {
+        "patches.weight": "Kept, no matrices",
+        "none.weight": f"Kept, {SHAPE}",
+        "odd.weight": f"Kept, {SHAPE}",
+    },
+    "bitsandbytes": {
+        "patches.weight": "Kept, no matrices",
+        "none.weight": f"Kept, {SHAPE}",
+        "odd.weight": f"Kept, {SHAPE}",
+    },
+}
 
 
 @pytest.fixture
@@ -182,14 +220,58 @@ def test_what_is_quantized_already_is_refused(tmp_path: Path, to: str) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("rows", "said"), [(16, True), (512, False)])
-def test_it_is_said_where_most_of_a_model_stays(tmp_path: Path, rows: int, said: bool) -> None:
-    experts = np.ones((4, 32, 128), np.float32)
-    tensors = {UP: np.ones((rows, 128), np.float32), "experts.down_proj": experts}
+@pytest.mark.parametrize("options", [[], ["--dry-run"]], ids=["quantize", "plan"])
+@pytest.mark.parametrize(
+    ("to", "rows", "figure"),
+    [
+        ("onnx", 16, "81.9 kB"),
+        ("gguf", 16, "81.9 kB"),  # which keeps them
+        ("mlx", 159, "81.9 kB"),
+        ("mlx", 160, None),  # as many bytes as the others
+        ("onnx", 161, None),
+    ],
+)
+def test_it_is_said_where_most_of_a_model_stays(
+    tmp_path: Path, to: str, rows: int, figure: str | None, options: list[str]
+) -> None:
+    tensors = {
+        UP: np.ones((rows, 128), np.float32),
+        "kernel.weight": np.ones((4, 2, 32, 64), np.float32),  # 65,536 bytes
+        "ids": np.ones((32, 64), np.int64),  # 16,384 bytes
+    }
     save_file(tensors, tmp_path / "m.safetensors")
-    printed = succeeded("quantize", tmp_path / "m.safetensors", tmp_path / "m.onnx")
+    path = tmp_path / "m.safetensors"
+    said = succeeded("quantize", path, tmp_path / "out", "--to", to, *options)
+    lines = [line for line in said.splitlines() if line.startswith("Less than half")]
+    text = f"Less than half of the model is quantized: {figure} are not"
+    assert lines == ([] if figure is None else [text])
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]], ids=["quantize", "plan"])
+@pytest.mark.parametrize("quantized_already", [False, True])
+def test_what_stays_quantized_does_not_count_as_floats(
+    tmp_path: Path, quantized_already: bool, options: list[str]
+) -> None:
+    kind = gguf.GGMLQuantizationType.Q8_0
+    stays = np.ones((256, 64), np.float32)
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.add_tensor("blk.0.ffn_up.weight", np.ones((32, 64), np.float32))
+    if quantized_already:
+        writer.add_tensor("blk.0.ffn_down.weight", gguf.quantize(stays, kind), raw_dtype=kind)
+    else:
+        writer.add_tensor("blk.0.ffn_down.weight", stays)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text('{"rules": [{"match": "*down*", "skip": true}]}')
+    said = succeeded(
+        "quantize", tmp_path / "m.gguf", tmp_path / "out.gguf", "--recipe", recipe, *options
+    )
     text = "Less than half of the model is quantized: 65.5 kB are not\n"
-    assert (text in printed) is said
+    assert (text in said) is not quantized_already
+    assert ("Less than half" in said) is not quantized_already
 
 
 @pytest.mark.parametrize("dtype", ["F64", "F8_E5M2", "F4"])
@@ -224,13 +306,76 @@ def test_reasons_are_the_same_with_a_budget(folder: Path, tmp_path: Path) -> Non
 def test_warnings_say_what_is_so(tmp_path: Path) -> None:
     odd = {"odd.weight": np.ones((8, 100), np.float32), "none.weight": np.ones((0, 64), np.float32)}
     save_file({UP: TENSORS[UP], **odd}, tmp_path / "m.safetensors")
-    for name, kept, lost in (
-        ("out.gguf", ["odd.weight"], ["none.weight"]),
-        ("out.onnx", [], ["none.weight"]),
+    for name, expected in (
+        (
+            "out.gguf",
+            {
+                "Kept, as the format does not take their shape: odd.weight",
+                "Left out, as the format has no empty tensors: none.weight",
+            },
+        ),
+        ("out.onnx", {"Left out, as the format does not take their shape: none.weight"}),
     ):
-        said = run("quantize", tmp_path / "m.safetensors", tmp_path / name)
-        assert said.exit_code == 0
-        shape = "as the format does not take their shape: "
-        lines = said.stderr.splitlines()
-        assert (f"Kept, {shape}{', '.join(kept)}" in lines) == bool(kept)
-        assert f"Left out, {shape}{', '.join(lost)}" in lines
+        for does in (plan, convert):
+            with pytest.warns(UnquantizedTensorWarning) as warned:
+                does(tmp_path / "m.safetensors", tmp_path / name)
+            assert {str(each.message) for each in warned} == expected
+            assert len(warned) == len(expected)
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+@pytest.mark.parametrize("source", ["safetensors", "npz", "folder"])
+@pytest.mark.parametrize("to", list(PLACES))
+def test_each_tensor_is_named_once(
+    tmp_path: Path, to: str, source: str, options: list[str]
+) -> None:
+    tensors = {
+        UP: TENSORS[UP],
+        "odd.weight": np.ones((16, 100), np.float32),
+        "none.weight": np.ones((0, 64), np.float32),
+        "patches.weight": np.ones((4, 3, 2, 4, 4), np.float32),
+        "kernel.weight": np.ones((4, 3, 4, 4), np.float32),
+        "experts.weight": np.ones((4, 32, 100), np.float32),
+        "norm.weight": np.ones(64, np.float32),
+        "double.weight": np.ones((2, 2)),
+        "mask": np.ones(3, bool),
+    }
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"dtype": "float32"}')
+    save_file(tensors, folder / "model.safetensors")
+    np.savez(folder / "m.npz", **tensors)
+    file = folder / {"safetensors": "model.safetensors", "npz": "m.npz", "folder": ""}[source]
+    result = run("quantize", file, tmp_path / "out", "--to", to, "--tensors-only", *options)
+    if to in ("compressed-tensors", "bitsandbytes") and source != "folder":
+        assert result.exit_code == 1
+        assert result.stderr == (
+            f"Error: '{file}' is a file. Give the folder of a Hugging Face model, which has "
+            "config.json, the tokenizer and the weights\n"
+        )
+        return
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    lines = [line for line in result.stdout.splitlines() if "with 4 bits" not in line]
+    named = [name for name in tensors if any(name in line for line in lines)]
+    for name in named:
+        assert sum(line.count(name) for line in lines) == 1, name
+    found = json.loads(
+        succeeded(
+            *("quantize", file, tmp_path / "json", "--to", to, "--tensors-only"), *options, "--json"
+        )
+    )
+    assert sorted(named) == sorted(tensor["name"] for tensor in found["unquantized"])
+    for name, what in PLACES[to].items():
+        assert any(line.startswith(f"{what}: ") and name in line for line in lines), name
+
+
+@pytest.mark.parametrize(("to", "what"), [("gguf", "Kept"), ("parquet", "Left out")])
+def test_what_failed_is_said_to_be_where_it_is(tmp_path: Path, to: str, what: str) -> None:
+    bad = np.full((32, 64), np.nan, np.float32)
+    save_file({UP: TENSORS[UP], "bad.weight": bad}, tmp_path / "m.safetensors")
+    said = succeeded(
+        "quantize", tmp_path / "m.safetensors", tmp_path / f"out.{to}", "--continue-on-error"
+    )
+    assert f"1 layer failed\n{what}, with NaN or Inf: bad.weight (8.19 kB)\n" in said
+    assert said.count("eft out") == (what == "Left out")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import gguf
+import gguf_models
 import numpy as np
 import pytest
 from commands import failed, run, succeeded
@@ -33,6 +34,13 @@ def test_a_shard_is_no_model_of_an_engine(tmp_path: Path, to: str, name: str) ->
     assert f"its folder, '{tmp_path}/m" in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_part_of_gguf_that_does_not_say_so_is_no_model(tmp_path: Path) -> None:
+    source = tmp_path / "m-00001-of-00003.gguf"
+    gguf_models.saved(source, {"blk.0.ffn_up.weight": UP})
+    error = failed("quantize", source, tmp_path / "out.gguf")
+    assert f"'{source}' is one of 3 files of a model. For the whole model write it as one" in error
 
 
 @pytest.mark.parametrize("to", TABLES)

@@ -53,6 +53,24 @@ def test_other_weights(tmp_path: Path) -> None:
         read_weights(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["m.gguf", "m.onnx", "m.npz"])
+def test_folders_of_other_files_name_one(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    said = failed("quantize", tmp_path, tmp_path / "out.parquet")
+    assert said == (
+        f"Error: {tmp_path} has no safetensors. Give the path of another file: '{name}'\n"
+    )
+
+
+def test_arrays_of_numpy(tmp_path: Path) -> None:
+    np.save(tmp_path / "m.npy", UP)
+    said = failed("quantize", tmp_path / "m.npy", tmp_path / "out.parquet")
+    assert f"'{tmp_path}/m.npy' is an array of numpy without a name. Convert it" in said
+    exec("\n".join(said.splitlines()[-2:]), {})
+    (batch,) = read_weights(tmp_path / "m.safetensors")
+    assert batch["layer_name"].to_pylist() == ["weight"]
+
+
 def test_folders_of_tables(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", up=UP)
     convert(tmp_path / "m.npz", tmp_path / "tables", to="parquet")

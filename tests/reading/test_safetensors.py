@@ -238,7 +238,7 @@ def test_index_that_its_shards_contradict(tmp_path: Path, shards: Any, model: Ar
         assert prefix == str(index)
         return message
 
-    assert problem(x="gone.safetensors") == "the shard 'gone.safetensors' is missing"
+    assert problem(x="gone.safetensors") == "the shard 'gone.safetensors' is missing. Fetch it"
     assert problem(x=first) == f"tensor 'x' is missing from '{first}'"
     assert problem(bias=second) == (f"tensor 'bias' should be in '{second}', it is in '{first}'")
     shards[second]["bias"] = model["bias"]
