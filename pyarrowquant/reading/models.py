@@ -124,6 +124,11 @@ def open_model(location: Location) -> Model:
 def _refuse_others(folder: Location) -> None:
     """Raise where a folder has no safetensors, but tables, or what they can be made of."""
     names = folder.file_names()
+    if _PIPELINE in names:
+        raise ValueError(
+            f"{folder} is a pipeline of diffusers, whose models are in its folders. Give the path "
+            "of one of them, such as 'transformer' or 'unet'"
+        )
     if any(name.endswith((".safetensors", safetensors.INDEX_SUFFIX)) for name in names):
         return
     for name in names:
@@ -148,6 +153,7 @@ def _table(location: Location) -> Model:
     return TableModel(location, is_parquet=location.name.lower().endswith(".parquet"))
 
 
+_PIPELINE = "model_index.json"
 _OF_ONE_FILE = (".gguf", ".onnx", ".npz")
 _KINDS: dict[str, Callable[[Location], Model]] = {
     ".safetensors": lambda file: _sharded(file, Headers(safetensors.read_file(file))),

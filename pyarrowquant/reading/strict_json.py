@@ -14,6 +14,7 @@ from pyarrowquant._core.quoting import quoted, shortened
 # Headers have a depth of three, configurations of about ten.
 DEEPEST = 128
 
+_BYTE_ORDER_MARK = "\ufeff"
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
 _NO_MARKS = bytes(set(range(256)) - set(b'"[]{}'))
 _STEPS = np.zeros(256, np.int8)
@@ -55,7 +56,9 @@ def parse_object(data: bytes, what: str) -> dict[str, Any]:
 
 
 def parse_any(text: str | bytes) -> Any:
-    """Parse JSON that need not be as strict as a header: real configs have Infinity.
+    """Parse JSON that need not be as strict as a header.
+
+    Real configs have Infinity, and begin with a mark of byte order, as editors of Windows write it.
 
     Raises
     ------
@@ -63,7 +66,8 @@ def parse_any(text: str | bytes) -> Any:
         It is no JSON, not UTF-8, or nested so deeply that Python's parser would give up.
     """
     check_nesting(text.encode(errors="surrogatepass") if isinstance(text, str) else text)
-    return json.loads(text if isinstance(text, str) else text.decode())
+    text = text if isinstance(text, str) else text.decode()
+    return json.loads(text.removeprefix(_BYTE_ORDER_MARK))
 
 
 def check_nesting(data: bytes) -> None:

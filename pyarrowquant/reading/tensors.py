@@ -188,7 +188,7 @@ def check_some_left(path: object, tensors: Sequence[Tensor], selected: Sequence[
     if tensors and not selected:
         dtypes = shortened(", ".join(sorted({tensor.dtype for tensor in tensors})))
         raise ValueError(
-            f"{path}: none of the {len(tensors)} tensors can be quantized, their dtypes are "
+            f"{path}: no tensor can be quantized, of {len(tensors)}, whose dtypes are "
             f"{dtypes}. Convert them to F32, F16 or BF16; in Python, "
             "read_weights() with only_floats=False gives them as they are"
         )

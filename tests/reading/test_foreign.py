@@ -62,6 +62,25 @@ def test_folders_of_other_files_name_one(tmp_path: Path, name: str) -> None:
     )
 
 
+def test_pipelines_have_models_in_folders(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "model_index.json").write_text("{}")
+    save_file({"a.weight": np.ones((4, 64), np.float32)}, tmp_path / "unet" / "a.safetensors")
+    error = failed("quantize", tmp_path, tmp_path.with_name("out.parquet"))
+    assert "is a pipeline of diffusers" in error
+    assert "such as 'transformer' or 'unet'" in error
+
+
+def test_a_configuration_may_begin_with_a_mark_of_byte_order(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    save_file({"a.weight": np.ones((8, 64), np.float32)}, model / "model.safetensors")
+    (model / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8-sig")
+    out = tmp_path / "out"
+    assert run("quantize", model, out, "--to", "compressed-tensors").exit_code == 0
+    assert json.loads((out / "config.json").read_text())["model_type"] == "llama"
+
+
 def test_arrays_of_numpy(tmp_path: Path) -> None:
     np.save(tmp_path / "m.npy", UP)
     said = failed("quantize", tmp_path / "m.npy", tmp_path / "out.parquet")

@@ -90,7 +90,7 @@ def test_types(tmp_path: Path, dtype: Any, fields: bool) -> None:
         proto.graph.initializer.append(made)
     onnx.save(proto, tmp_path / "model.onnx")
     if dtype is np.float64:
-        with pytest.raises(ValueError, match=r"none of the 1 tensors can be quantized.* F64"):
+        with pytest.raises(ValueError, match=r"no tensor can be quantized, of 1, .* F64"):
             read_weights(tmp_path / "model.onnx")
     assert_layers(layers_of(tmp_path / "model.onnx", only_floats=False), {"w": w.T})
 

@@ -152,7 +152,7 @@ def test_nothing_to_quantize_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file({"a": np.ones(2), "b": np.arange(3)}, path)
     message = (
-        f"{path}: none of the 2 tensors can be quantized, their dtypes are F64, I64. Convert them "
+        f"{path}: no tensor can be quantized, of 2, whose dtypes are F64, I64. Convert them "
         "to F32, F16 or BF16; in Python, read_weights() with only_floats=False gives them as they "
         "are"
     )
