@@ -167,6 +167,19 @@ class Location:
         finally:
             file.forget_pages()
 
+    @contextmanager
+    def open_unmapped(self) -> Iterator[ReadFile]:
+        """Give the opened file for what Python copies of it.
+
+        A file that is cut short is an error then; where it is mapped, it ends the process.
+        """
+        with self.open() as file:
+            if isinstance(file, ReadFile):
+                yield file
+                return
+            with ReadFile(self.filesystem, self.path) as unmapped:
+                yield unmapped
+
     def _info(self) -> Any:
         with _reached(self.filesystem, self.path):
             return self.filesystem.get_file_info(self.path)

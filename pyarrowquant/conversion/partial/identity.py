@@ -67,7 +67,7 @@ def _identity(file: Location) -> dict[str, int]:
 
 def _digest_of_ends(file: Location) -> str:
     """Hash the begin and the end of a file, where formats keep their headers."""
-    with file.open() as opened:
+    with file.open_unmapped() as opened:
         size = min(opened.size, _HASHED_BYTES)
         ends = (opened.buffer(offset, size) for offset in (0, opened.size - size))
         return hashlib.sha256(b"".join(end.to_pybytes() for end in ends)).hexdigest()
