@@ -51,8 +51,9 @@ class Scratch:
                 self._lock = (self.folder / _LOCK).open("xb")
             except FileNotFoundError:  # another writer took it for that of a dead one
                 continue
-            except BaseException:
-                self.folder.rmdir()
+            except BaseException:  # an interrupt, also one that comes when the lock is there
+                with suppress(OSError):
+                    remove(self.folder)
                 raise
             try:
                 if lock(self._lock) is not False and is_at(self._lock, self.folder / _LOCK):

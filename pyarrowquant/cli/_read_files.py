@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pyarrowquant.conversion.partial.identity import check_files, described
 from pyarrowquant.conversion.source import local_files, local_path
-from pyarrowquant.errors import UnreadableError
 from pyarrowquant.reading.location import locate
 
 
@@ -32,10 +31,10 @@ class ReadFiles:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Say which file has changed, where memory of it cannot be read any more."""
+        """Say which file has changed, where that may be why reading fails, or what was read."""
         try:
             yield
-        except UnreadableError:
+        except Exception:
             self.check()
             raise
 

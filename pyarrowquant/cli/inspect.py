@@ -14,6 +14,7 @@ from pyarrowquant._core.binary import is_binary, lengths
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.nested import element_type, flat
 from pyarrowquant._core.rows import layers
+from pyarrowquant.cli._read_files import ReadFiles
 from pyarrowquant.cli._show import (
     counted,
     json_option,
@@ -45,8 +46,11 @@ Examples:
 @json_option
 def inspect(path: str, as_json: bool) -> None:
     """Show the tensors of PATH: a model file or folder, quantized or not, or a table of results."""
+    read = ReadFiles(path)
     result = is_result(path)
-    tensors = list(_coded(Path(path)) if result else _weights(path))
+    with read.reading():
+        tensors = list(_coded(Path(path)) if result else _weights(path))
+    read.check()
     total = sum(tensor["bytes"] for tensor in tensors)
     weights = sum(math.prod(tensor["shape"]) for tensor in tensors)
     if as_json:

@@ -50,7 +50,7 @@ from pyarrowquant.conversion.unquantized import (
     unusable_layers,
 )
 from pyarrowquant.conversion.viewing import View, Viewed
-from pyarrowquant.errors import LayerError, UnreadableError
+from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._fused import sets_of
 from pyarrowquant.formats._gguf_split import parts_beside
@@ -181,10 +181,10 @@ class Job:
 
     @contextmanager
     def _reading(self, identity: dict[str, Any]) -> Iterator[None]:
-        """Say which file has changed, where memory of it cannot be read any more."""
+        """Say which file has changed, where that may be why reading fails, or what was read."""
         try:
             yield
-        except UnreadableError:
+        except Exception:
             check_unchanged(self.source, identity["source"])
             raise
 

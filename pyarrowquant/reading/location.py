@@ -27,14 +27,20 @@ _OF_THE_HUB = re.compile(r"[\w-]+/[\w.-]+")  # an owner and a name
 
 
 class OpenFiles:
-    """The last few files that were opened, by their paths, as long as anybody has this object."""
+    """The last few files that were opened, by their paths, as long as anybody has this object.
+
+    Of all that were, it knows what those of this machine were before anything of them was read.
+    """
 
     _MOST = 64  # as some systems allow 256 a process
 
     def __init__(self) -> None:
         self._opened: dict[str, MappedFile | ReadFile] = {}
+        self._first: dict[str, tuple[int, ...]] = {}
 
     def open(self, location: Location) -> MappedFile | ReadFile:
+        if location.path not in self._first and (state := _state(location)):
+            self._first[location.path] = state
         file = self._opened.pop(location.path, None) or open_file(location)
         if isinstance(file, MappedFile):
             file.check_size()  # to read what is not there any more would end the process
@@ -42,6 +48,20 @@ class OpenFiles:
         if len(self._opened) > self._MOST:
             del self._opened[next(iter(self._opened))]
         return file
+
+    def has_changed(self, location: Location) -> bool:
+        """Whether a file was written to, or replaced, since it was opened for the first time."""
+        first = self._first.get(location.path)
+        return first is not None and first != _state(location)
+
+
+def _state(location: Location) -> tuple[int, ...]:
+    """Return what tells a file of this machine from what it was before; nothing of another."""
+    if not isinstance(location.filesystem, fs.LocalFileSystem):
+        return ()
+    with naming_file(location.path):
+        status = os.stat(location.path)
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @dataclass(frozen=True)
@@ -146,6 +166,19 @@ class Location:
             yield file
         finally:
             file.forget_pages()
+
+    @contextmanager
+    def open_unmapped(self) -> Iterator[ReadFile]:
+        """Give the opened file for what Python copies of it.
+
+        A file that is cut short is an error then; where it is mapped, it ends the process.
+        """
+        with self.open() as file:
+            if isinstance(file, ReadFile):
+                yield file
+                return
+            with ReadFile(self.filesystem, self.path) as unmapped:
+                yield unmapped
 
     def _info(self) -> Any:
         with _reached(self.filesystem, self.path):

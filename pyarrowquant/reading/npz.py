@@ -69,7 +69,7 @@ _FAILURES = (
 
 def read_arrays(location: Location) -> list[Tensor]:
     """Read the headers of all arrays. Their bytes count as if one array followed the other."""
-    with location.open() as file, _archive(file, location) as archive:
+    with location.open_unmapped() as file, _archive(file, location) as archive:
         seen: dict[str, Tensor] = {}
         stored = sum(member.compress_size for member in archive.infolist())
         if stored > file.size:
@@ -112,10 +112,9 @@ def read_batches(
     location: Location, tensors: Sequence[Tensor], batch_bytes: int
 ) -> Iterator[pa.RecordBatch]:
     """Read the arrays of a batch into one buffer."""
-    with location.open() as file, _archive(file, location) as archive:
+    with location.open_unmapped() as file, _archive(file, location) as archive:
         for run in runs(tensors, batch_bytes):
             yield _read_run(archive, run, location)
-            file.forget_pages()
 
 
 def _read_run(archive: zipfile.ZipFile, run: list[Tensor], location: Location) -> pa.RecordBatch:

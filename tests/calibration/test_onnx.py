@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from token_models import (
 )
 
 import pyarrowquant
+from pyarrowquant.calibration.onnx_running import OnnxRunner
 
 CONTEXT = 40
 
@@ -229,6 +230,23 @@ def test_a_model_that_changes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="was changed while it was read"):
         pyarrowquant.calibrate(path, out, [text], context=16, threads=1, progress=changing)
     assert not out.exists()
+
+
+def test_the_header_of_another_model_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, text = saved(tmp_path, model())
+    original = OnnxRunner.tokens_of
+
+    def changing(runner: OnnxRunner, texts: Sequence[str]) -> Any:
+        path.write_bytes(path.read_bytes())
+        return original(runner, texts)
+
+    monkeypatch.setattr(OnnxRunner, "tokens_of", changing)
+    assert "was changed while it was read" in failed(
+        "calibrate", path, text, tmp_path / "i.safetensors"
+    )
+    assert not (tmp_path / "i.safetensors").exists()
 
 
 def test_what_cannot_be_run_is_refused(tmp_path: Path) -> None:

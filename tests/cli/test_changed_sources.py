@@ -27,6 +27,8 @@ COMMANDS = {
     "compare model packed": "model/model.safetensors",
     "report results.parquet --html out.html": "results.parquet",
     "report packed --original model --html out.html": "model/model.safetensors",
+    "inspect packed": "packed/model.safetensors",
+    "inspect results.parquet --json": "results.parquet",
     "recipe fit model out.json --bits-per-weight 6.5": "model/model.safetensors",
 }
 

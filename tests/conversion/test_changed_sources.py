@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from exports import files
 from safetensors.numpy import save_file
 
 import pyarrowquant
+from pyarrowquant._core import library
+from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.partial.work import Work
 
 KINDS = {
@@ -84,6 +87,50 @@ def test_an_output_of_neither_model_is_not_written(
     assert "was changed while it was read" in result.stderr.splitlines()[-1]
     assert "--resume" not in result.stderr
     assert files(place) == before
+
+
+@pytest.mark.parametrize("change", [overwrite, replace, extend, remove])
+def test_headers_of_another_file_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path, bytes], None]
+) -> None:
+    """The source changes when it has been opened, and before anything else of it is read."""
+    source, out = tmp_path / "model.safetensors", tmp_path / "out.parquet"
+    written(source, 1)
+    other = source.read_bytes()
+    written(source, 0)
+    original = Job.run
+
+    def call(job: Job, *arguments: object) -> object:
+        change(source, other)
+        return original(job, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Job, "run", call)
+    result = run("quantize", source, out)
+    assert result.exit_code == 1
+    assert "model.safetensors" in result.stderr.splitlines()[-1]
+    assert files(tmp_path).keys() <= {"model.safetensors"}
+
+
+@pytest.mark.parametrize("command", ["quantize", "recipe fit"])
+def test_layers_are_not_blamed_for_what_was_written_over_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    source = tmp_path / "model.safetensors"
+    written(source, 0)
+    whole = source.read_bytes()
+    original = library._run
+
+    def call(*arguments: Any, **more: Any) -> Any:
+        if any(table.nbytes for table in arguments[2]):
+            overwrite(source, whole[:-64] + b"\xff" * 64)  # NaN, in memory that is mapped
+        return original(*arguments, **more)
+
+    monkeypatch.setattr(library, "_run", call)
+    suffix = ".json" if command == "recipe fit" else ".parquet"
+    result = run(*command.split(), source, tmp_path / f"out{suffix}", "--bits-per-weight", 5)
+    assert result.exit_code == 1
+    assert "was changed while it was read" in result.stderr.splitlines()[-1]
+    assert files(tmp_path).keys() == {"model.safetensors"}
 
 
 def test_a_source_may_go_when_the_output_is_there(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -12,11 +13,14 @@ import hf_folders
 import numpy as np
 import pyarrow as pa
 import pytest
-from commands import run, succeeded
+from commands import failed, run, succeeded
 from exports import files
 
 import pyarrowquant
 from pyarrowquant._core import library
+from pyarrowquant.conversion.partial.identity import described
+from pyarrowquant.reading import npz
+from pyarrowquant.reading.location import MappedFile, locate
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="refuses to cut mapped files short")
 
@@ -87,3 +91,28 @@ def test_a_table_has_an_error_of_the_system(
     with pytest.raises(OSError, match="cannot be read any more: a mapped file was cut short"):
         pyarrowquant.quantize_batch_arrow(mapped)
     assert library.allocated_bytes() == allocated
+
+
+def test_arrays_of_numpy_are_not_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = tmp_path / "model.npz", tmp_path / "out.parquet"
+    np.savez(source, up=np.ones((64, 4096), np.float32))
+    original = npz._read_run
+
+    def cut(*arguments: Any) -> pa.RecordBatch:
+        os.truncate(source, 0)
+        return original(*arguments)
+
+    monkeypatch.setattr(npz, "_read_run", cut)
+    assert "model.npz" in failed("quantize", source, out)
+    assert files(tmp_path) == {"model.npz": b""}
+
+
+def test_what_tells_files_apart_is_not_read_from_mapped_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file may be cut short just when it is found out whether it has changed."""
+    path = tmp_path / "model.npz"
+    path.write_bytes(bytes(10_000))
+    monkeypatch.delattr(MappedFile, "buffer")
+    (found,) = described([locate(path, None)])
+    assert found["ends"] == hashlib.sha256(bytes(20_000)).hexdigest()

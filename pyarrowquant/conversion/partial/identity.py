@@ -19,8 +19,20 @@ _OPTIONS = {"batch_bytes": "the bound by --max-memory (bytes)", "kind": "the for
 
 
 def source_files(model: Model) -> list[dict[str, Any]]:
-    """Describe the files that weights are read from, and others that decide about an output."""
-    return described(_files_of(model))
+    """Describe the files that weights are read from, and others that decide about an output.
+
+    Raises
+    ------
+    SourceChangedError
+        One of them is not any more what it was when the model was opened: so its header may be of
+        another file.
+    """
+    files = _files_of(model)
+    found = described(files)
+    for file in files:
+        if file.files is not None and file.files.has_changed(file):
+            raise _changed(f"'{model.location}'", f"'{file.name}' is not what it was")
+    return found
 
 
 def _files_of(model: Model) -> list[Location]:
@@ -55,7 +67,7 @@ def _identity(file: Location) -> dict[str, int]:
 
 def _digest_of_ends(file: Location) -> str:
     """Hash the begin and the end of a file, where formats keep their headers."""
-    with file.open() as opened:
+    with file.open_unmapped() as opened:
         size = min(opened.size, _HASHED_BYTES)
         ends = (opened.buffer(offset, size) for offset in (0, opened.size - size))
         return hashlib.sha256(b"".join(end.to_pybytes() for end in ends)).hexdigest()
@@ -85,10 +97,14 @@ def check_files(shown: str, files: Sequence[Location], before: list[dict[str, An
     except (FileNotFoundError, ValueError) as error:  # it is gone, or has another size
         problem = str(error)
     if problem is not None:
-        raise SourceChangedError(
-            f"{shown} was changed while it was read: {problem}. Nothing was written; "
-            "start anew when it stays as it is"
-        )
+        raise _changed(shown, problem)
+
+
+def _changed(shown: str, problem: str) -> SourceChangedError:
+    return SourceChangedError(
+        f"{shown} was changed while it was read: {problem}. Nothing was written; "
+        "start anew when it stays as it is"
+    )
 
 
 def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
