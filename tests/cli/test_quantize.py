@@ -164,11 +164,11 @@ def test_batches_keep_to_a_size_of_memory(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     for text in ("much", "5iB", "-1G", "130M"):
         failed("quantize", model, out, "--max-memory", text, code=2)
-    succeeded("quantize", model, out, "--max-memory", "131MiB")
+    succeeded("quantize", model, out, "--max-memory", "132MiB")
     assert pq.ParquetFile(out).num_row_groups == 1
     big = tmp_path / "big.safetensors"
     save_file({f"{k}.weight": np.ones((256, 1024), np.float32) for k in range(4)}, big)
-    succeeded("quantize", big, out, "--max-memory", "0.141GB", "--overwrite")
+    succeeded("quantize", big, out, "--max-memory", "0.143GB", "--overwrite")
     assert pq.ParquetFile(out).num_row_groups == 2
     assert batch_bytes(139_000_000) < 3 << 20
 

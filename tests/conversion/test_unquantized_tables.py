@@ -138,6 +138,7 @@ def onnx_model() -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("to", ["onnx", "parquet", "gguf"])
+@pytest.mark.filterwarnings("ignore:Left out, as the format has no STRING:UserWarning")
 def test_onnx_models_are_accounted_for(tmp_path: Path, to: str) -> None:
     onnx.save(onnx_model(), tmp_path / "m.onnx")
     out = tmp_path / f"out.{to}"
