@@ -62,9 +62,9 @@ def quantizer(
     quantize.restype = ctypes.c_size_t
     columns = rows.shape[1]
     source, target = rows.ctypes.data, packed.ctypes.data
-    matters = None if importance is None else importance.ctypes.data
 
-    def quantize_rows(first: int, number: int) -> int:
+    def quantize_rows(first: int, number: int) -> int:  # which keeps the arrays it points into
+        matters = None if importance is None else importance.ctypes.data
         return int(quantize(type_, source, target, first * columns, number, columns, matters))
 
     return quantize_rows
