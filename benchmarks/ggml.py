@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,13 +13,13 @@ from quantizer import THREADS, Prepared, bits_of
 POOL = ThreadPoolExecutor(THREADS)
 
 
-def ggml(kind: str) -> Callable[[np.ndarray], Prepared]:
+def ggml(kind: str, importance: np.ndarray | None = None) -> Callable[[np.ndarray], Prepared]:
     """Quantize a matrix to a type of ggml, by its name there.
 
     K-quants need rows of a multiple of 256 weights, and llama.cpp falls back to other types for
-    a tensor that has not. Here such a matrix is read as one of 256 columns, so that all methods
-    have the same weights: blocks follow each other along a row, and where one goes over the end
-    of a row of 384, its sub-blocks of 16 or 32, which have scales of their own, do not.
+    a tensor that has not. Here some of its rows are read as one, so that all methods have the
+    same weights: blocks follow each other along a row, and where one goes over the end of a row
+    of 384, its sub-blocks of 16 or 32, which have scales of their own, do not.
     """
 
     def prepare(weights: np.ndarray) -> Prepared:
@@ -27,9 +28,11 @@ def ggml(kind: str) -> Callable[[np.ndarray], Prepared]:
 
         type_ = GGMLQuantizationType[kind]
         block, block_bytes = GGML_QUANT_SIZES[type_]
-        rows = weights if weights.shape[1] % block == 0 else weights.reshape(-1, block)
+        together = math.lcm(weights.shape[1], block) // weights.shape[1]
+        rows = weights.reshape(-1, together * weights.shape[1])
+        matters = None if importance is None else np.tile(importance, together)
         packed = np.empty((len(rows), rows.shape[1] // block * block_bytes), np.uint8)
-        quantize_rows = quantizer(type_.value, rows, packed)
+        quantize_rows = quantizer(type_.value, rows, packed, matters)
         step = -(-len(rows) // THREADS)
         firsts = range(0, len(rows), step)
 
@@ -44,7 +47,9 @@ def ggml(kind: str) -> Callable[[np.ndarray], Prepared]:
     return prepare
 
 
-def quantizer(type_: int, rows: np.ndarray, packed: np.ndarray) -> Callable[[int, int], int]:
+def quantizer(
+    type_: int, rows: np.ndarray, packed: np.ndarray, importance: np.ndarray | None
+) -> Callable[[int, int], int]:
     """ggml_quantize_chunk with its arguments, but for the first row and the number of rows."""
     import ctypes
 
@@ -58,7 +63,8 @@ def quantizer(type_: int, rows: np.ndarray, packed: np.ndarray) -> Callable[[int
     columns = rows.shape[1]
     source, target = rows.ctypes.data, packed.ctypes.data
 
-    def quantize_rows(first: int, number: int) -> int:
-        return int(quantize(type_, source, target, first * columns, number, columns, None))
+    def quantize_rows(first: int, number: int) -> int:  # which keeps the arrays it points into
+        matters = None if importance is None else importance.ctypes.data
+        return int(quantize(type_, source, target, first * columns, number, columns, matters))
 
     return quantize_rows

@@ -25,6 +25,7 @@ PACKAGES = (
     "torchao",
     "hqq",
     "bitsandbytes",
+    "sinq",
     "llmcompressor",
     "compressed-tensors",
     "gguf",

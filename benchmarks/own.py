@@ -61,11 +61,20 @@ def fitted(bits_per_weight: float) -> Quantizer:
     return Quantizer("pyarrowquant fit", f"pyarrowquant fit to {bits_per_weight} bits", prepare)
 
 
-def encoded(encoding: str, method: str) -> Quantizer:
+def table_of(weights: Weights, importance: Weights | None) -> pa.Table:
+    """A table of layers, with the importance of their columns if it is known."""
+    table = pyarrowquant.numpy_to_arrow_table(weights)
+    if importance is None:
+        return table
+    rows = pa.array([importance[name] for name in weights], pa.list_(pa.float32()))
+    return table.append_column("importance", rows)
+
+
+def encoded(encoding: str, method: str, importance: Weights | None = None) -> Quantizer:
     """A quantizer of an encoding; bits are counted as it stores them."""
 
     def prepare(weights: Weights) -> Prepared:
-        table = pyarrowquant.numpy_to_arrow_table(weights)
+        table = table_of(weights, importance)
         settings = Settings().with_overrides({"encoding": encoding})
         return Prepared(
             lambda: pyarrowquant.quantize_batch_arrow(
@@ -86,6 +95,7 @@ def own(
     zero_point: str,
     group_size: int = 128,
     scale_dtype: str = "float16",
+    importance: Weights | None = None,
 ) -> Quantizer:
     """A quantizer; scales and zero-points are counted and decoded in the type of the scales."""
     name = f"{method} {bits} bits, {zero_point}, g {group_size}"
@@ -109,7 +119,7 @@ def own(
         except ValueError as refused:
             raise UnavailableError(str(refused)) from refused
         zero_bits = {"integer": bits, "float": FLOAT_BITS[scale_dtype], "symmetric": 0}[zero_point]
-        table = pyarrowquant.numpy_to_arrow_table(weights)
+        table = table_of(weights, importance)
         return Prepared(
             lambda: quantize(table),
             lambda result: decode(result, np.dtype(scale_dtype)),

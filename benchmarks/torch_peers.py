@@ -83,7 +83,43 @@ def hqq(bits: int, group_size: int, axis: int = 1) -> Callable[[np.ndarray], Pre
     return prepare
 
 
-def llmcompressor(observer: str, bits: int, group_size: int) -> Callable[[np.ndarray], Prepared]:
+def sinq(bits: int, group_size: int) -> Callable[[np.ndarray], Prepared]:
+    """SINQ as its configuration "sinq" has it: rows and columns are normalized before rounding.
+
+    Scales and zero-points get 8 bits, and what they are multiples of counts as float16, as do the
+    factors of columns.
+    """
+
+    def prepare(weights: np.ndarray) -> Prepared:
+        tensor = tensor_of(weights)
+        import torch
+        from sinq.sinqlinear import Quantizer, sinq_base_quant_config
+
+        config = sinq_base_quant_config(nbits=bits, group_size=group_size, method="sinq")
+
+        def call() -> Any:
+            return Quantizer.quantize(
+                tensor,
+                None,
+                device="cpu",
+                compute_dtype=torch.float32,
+                **config["weight_quant_params"],
+            )
+
+        def stored_bits(result: Any) -> int:
+            codes, meta = result
+            small = [meta["scale"][0], meta["zero"][0]]
+            halves = [meta["scale2"], *meta["scale"][1:3], *meta["zero"][1:3]]
+            return bits_of(codes, *small, *(each.half() for each in halves))
+
+        return Prepared(call, lambda result: Quantizer.dequantize(*result).numpy(), stored_bits)
+
+    return prepare
+
+
+def llmcompressor(
+    observer: str, bits: int, group_size: int, symmetric: bool = False
+) -> Callable[[np.ndarray], Prepared]:
     """An observer of llm-compressor chooses scales, compressed-tensors quantizes and packs.
 
     Scales are rounded to float16 before codes are chosen, as they are for a float16 model.
@@ -99,7 +135,7 @@ def llmcompressor(observer: str, bits: int, group_size: int) -> Callable[[np.nda
 
         def arguments() -> Any:
             return QuantizationArgs(
-                num_bits=bits, symmetric=False, strategy="group", group_size=group_size
+                num_bits=bits, symmetric=symmetric, strategy="group", group_size=group_size
             )
 
         def call() -> Any:
@@ -116,8 +152,8 @@ def llmcompressor(observer: str, bits: int, group_size: int) -> Callable[[np.nda
             return dequantize(codes, scale.float(), zero, arguments()).numpy()
 
         def stored_bits(result: Any) -> int:
-            _, scale, _, packed = result
-            return bits_of(scale, *packed)
+            _, scale, _, (codes, zero) = result
+            return bits_of(scale, codes) if symmetric else bits_of(scale, codes, zero)
 
         return Prepared(call, decode, stored_bits)
 
