@@ -36,7 +36,7 @@ import pyarrowquant
 from pyarrowquant.conversion import convert
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.making_files import MakingFiles
-from pyarrowquant.conversion.stores.store import Stamp
+from pyarrowquant.conversion.partial.journal import Stamp
 from pyarrowquant.formats import write_compressed_tensors
 
 HIDDEN, INTERMEDIATE, LAYERS, EXPERTS, SHARDS, BLOCK = 8192, 5504, 60, 160, 160, 128
