@@ -51,7 +51,10 @@ class LocalEngine:
 class _LocalRun:
     source: Viewed
     threads: int | None
-    fewest_files: int | None = None
+
+    @property
+    def fewest_files(self) -> None:
+        return None
 
     def __call__(self, stage: Stage[T], skip: int, meter: Meter) -> Generator[T, None, None]:
         return stage.on(self.source).outcomes(skip, None, self.threads, meter)
