@@ -66,8 +66,7 @@ def on_ray() -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def on_spark() -> Iterator[dict[str, Any]]:
-    path = ENVIRONMENT["PYTHONPATH"]  # as Java may run already, and gives executors its own
-    with session(EXECUTORS, spark_executorEnv_PYTHONPATH=path):
+    with session(EXECUTORS):
         yield {"engine": "spark"}
 
 

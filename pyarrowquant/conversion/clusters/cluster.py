@@ -29,7 +29,7 @@ T = TypeVar("T", bound=BatchOutcome)
 Handle = TypeVar("Handle")
 
 TASKS_A_SLOT = 2  # one runs, and one waits
-_THREADS_A_DRIVER = 9  # that quantize what it can write, about
+_THREADS_A_DRIVER = 16  # that quantize what it can write, about
 
 
 class Started(Protocol[Handle]):
