@@ -8,7 +8,8 @@ takes to be read, quantized and written, measured here on some layers of the sam
 worker takes to begin; the rates of the store and of a worker's disk, which are arguments; and how
 a cluster works, which is what is simulated: a task is a file of the output, which the worker puts
 into the store; twice as many tasks as workers are under way; and the driver notes files in their
-order.
+order. Of workers that write into a shared folder nothing is uploaded: `--upload inf`, and `--disk`
+is what its file system takes from each.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ import pyarrowquant
 from pyarrowquant.conversion import convert
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.making_files import MakingFiles
-from pyarrowquant.conversion.stores.store import Stamp
 from pyarrowquant.formats import write_compressed_tensors
 
 HIDDEN, INTERMEDIATE, LAYERS, EXPERTS, SHARDS, BLOCK = 8192, 5504, 60, 160, 160, 128
@@ -170,11 +170,11 @@ def write_model(folder: Path, matrices: dict[str, Shape], shards: int, fill: boo
     (folder / "config.json").write_text(json.dumps(config))
 
 
-class EveryStore:
-    """Stands for a store in which a worker finds the run."""
+class EveryDepot:
+    """Stands for a store that a worker reaches."""
 
-    def stamp(self, path: str) -> Stamp:
-        return Stamp(0, None, path)
+    def is_reached(self) -> bool:
+        return True
 
 
 def make_plan(folder: str) -> None:
@@ -196,7 +196,7 @@ def make_plan(folder: str) -> None:
     memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     layers = [math.prod(layer.shape) for layer in done.layers if layer.settings is not None]
     (job,) = jobs
-    making = MakingFiles(job._quantizing(job.recipe), job.origin, EveryStore(), "", {})
+    making = MakingFiles(job._quantizing(job.recipe), job.origin, EveryDepot(), ())
     (begin,) = processor_seconds([lambda: making.on(job.view.of(job.view.open()))])
     print(json.dumps({"seconds": seconds, "memory": memory, "layers": layers, "begin": begin}))
 

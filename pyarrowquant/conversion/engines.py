@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 from pyarrowquant._core.settings import listed
 from pyarrowquant.conversion.clusters.on_ray import RayEngine
 from pyarrowquant.conversion.clusters.on_spark import SparkEngine
-from pyarrowquant.conversion.stage import Run
+from pyarrowquant.conversion.progress import Meter
+from pyarrowquant.conversion.stage import Run, Stage, T
 from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.errors import UsageError
 
@@ -42,7 +44,20 @@ class LocalEngine:
 
     @contextmanager
     def started(self, view: View, source: Viewed) -> Iterator[Run]:
-        yield lambda stage, skip, meter: stage.on(source).outcomes(skip, None, self._threads, meter)
+        yield _LocalRun(source, self._threads)
+
+
+@dataclass(frozen=True)
+class _LocalRun:
+    source: Viewed
+    threads: int | None
+
+    @property
+    def fewest_files(self) -> None:
+        return None
+
+    def __call__(self, stage: Stage[T], skip: int, meter: Meter) -> Generator[T, None, None]:
+        return stage.on(self.source).outcomes(skip, None, self.threads, meter)
 
 
 def engine_named(name: str, address: str | None, threads: int | None) -> Engine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +18,7 @@ from pyarrowquant import __version__
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.engines import Engine, LocalEngine
-from pyarrowquant.conversion.making_files import MakingFiles
+from pyarrowquant.conversion.making_files import Deliveries, MakingFiles, tensors_of
 from pyarrowquant.conversion.measuring import Measuring
 from pyarrowquant.conversion.memory import OUTCOMES_BESIDE
 from pyarrowquant.conversion.partial.identity import check_unchanged, source_files
@@ -31,7 +31,8 @@ from pyarrowquant.conversion.partial.results import (
     are_placed,
     packed_in,
 )
-from pyarrowquant.conversion.partial.work import Work
+from pyarrowquant.conversion.partial.shared_folder import FilesInFolder, folder_for_files
+from pyarrowquant.conversion.partial.work import Work, warn
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.quantizing import Outcome, Quantizing, fitting, layouts_of
@@ -40,6 +41,7 @@ from pyarrowquant.conversion.size import FileSize
 from pyarrowquant.conversion.source import weights_bytes as bytes_of_model
 from pyarrowquant.conversion.splitting import OutputFile, choices_of
 from pyarrowquant.conversion.stage import Run
+from pyarrowquant.conversion.stores.files_in_store import FilesInStore
 from pyarrowquant.conversion.stores.landing import Landing
 from pyarrowquant.conversion.stores.stored_results import StoredResults
 from pyarrowquant.conversion.stores.stored_work import StoredWork, continued_in_store
@@ -155,22 +157,7 @@ class Job:
                 quantized = {layer.name for layer in self.layers if layer.settings is not None}
                 self.target.check_kept(self.source, quantized)
                 with self.engine.started(self.view, self.viewed) as run:
-                    recipe, failed = self._recipe_of(work, run, meter)
-                    outline = self._outline(recipe) if self._are_placed else None
-                    if outline is not None and self._is_made_by_files(outline):
-                        assert isinstance(work, StoredWork)
-                        totals = self._make_files(work, outline, recipe, run, meter)
-                    else:
-                        results = self._results(work, outline, recipe)
-                        done = results.done or Done(0, 0, Totals(skipped=failed))
-                        totals = done.totals
-                        meter.skip(done.read)
-                        outcomes = run(self._quantizing(recipe), done.batches, meter)
-                        with closing(outcomes):
-                            self._take(outcomes, results, recipe, done)
-                        output = results.finish(totals)
-                        if isinstance(self.budget, FileSize):
-                            self.budget.check(output.stat().st_size)
+                    totals = self._quantize(work, run, meter)
                 check_unchanged(self.source, identity["source"])
                 work.complete(totals.to_dict())
             # What is sent to a store may take long, and is not broken by an interrupt.
@@ -384,42 +371,95 @@ class Job:
         layouts = layouts_of(self._quantizing(recipe), self.source)
         return self.target.outline(layouts, self.source, self.settings, self.origin)
 
-    def _is_made_by_files(self, outline: Outline) -> bool:
-        """Whether each file is made as a whole and leaves for a store, by whoever makes it.
+    def _quantize(self, work: Work, run: Run, meter: Meter) -> Totals:
+        """Have all quantized that is not yet, and the output written, but for what a store has."""
+        recipe, failed = self._recipe_of(work, run, meter)
+        quantizing = self._quantizing(recipe)
+        outline = self._outline(recipe) if self._are_placed else None
+        before = Done(0, 0, Totals(skipped=failed))
+        is_counted = False
+        if outline is not None:
+            if self._is_made_by_files(work, outline, run.fewest_files):
+                self._make_files(work, outline, quantizing, run, meter)
+                is_counted = True
+            if work.done_in_files is not None:
+                before = replace(work.done_in_files, batches=0)
+                quantizing = replace(quantizing, left_out=self._tensors_in(work.files, outline))
+                outline = outline.without(work.files)
+                if not outline.files:
+                    return self._finish(work, outline, before.totals)
+        results = self._results(work, outline, recipe)
+        done = results.done or before
+        if not is_counted:
+            meter.skip(done.read)
+        with closing(run(quantizing, done.batches, meter)) as outcomes:
+            self._take(outcomes, results, quantizing, done)
+        output = results.finish(done.totals)
+        if isinstance(self.budget, FileSize):
+            self.budget.check(output.stat().st_size)
+        return done.totals
 
-        Of a single file on a cluster several workers make results.
+    def _is_made_by_files(self, work: Work, outline: Outline, fewest: int | None) -> bool:
+        """Whether each file is made as a whole, by whoever makes it.
+
+        For a store that is so where there are several; of a single file on a cluster several
+        workers make results. In a folder of this machine it is so on a cluster that makes them
+        sooner thus, if workers see it; an interrupted run goes on as it was begun.
         """
-        leaves = self.landing.store is not None and (self.folder or self.origin.split is not None)
-        return leaves and (len(outline.files) > 1 or isinstance(self.engine, LocalEngine))
+        if not self.folder and self.origin.split is None:
+            return False
+        count = len(outline.files)
+        if self.landing.store is not None:
+            return count > 1 or isinstance(self.engine, LocalEngine)
+        if work.done_in_output() is not None:
+            return False
+        return bool(work.files) or (fewest is not None and count >= max(2, fewest))
 
     def _make_files(
-        self, work: StoredWork, outline: Outline, recipe: Recipe | None, run: Run, meter: Meter
-    ) -> Totals:
-        """Have the files made that are not in the store yet, and write the others here."""
-        names = [file.name for file in outline.files]
-        done = work.begin(names)
-        left = [name for name in names if done is None or name not in work.files]
-        done = done or Done(0, 0, Totals())
-        meter.skip(done.read)
-        assert self.landing.store is not None
-        making = MakingFiles(
-            self._quantizing(recipe),
-            self.origin,
-            self.landing.store,
-            work.noted,
-            work.first_paths(left),
-        )
-        with closing(run(making, 0, meter)) as made:
-            for file in made:
-                done.totals.include(file.totals)
-                done = Done(done.batches + 1, done.read + file.read, done.totals)
-                work.note_file(file.name, file.stamp, done)
-        self._check_any(done.totals)
-        output = work.new_output()
+        self, work: Work, outline: Outline, quantizing: Quantizing, run: Run, meter: Meter
+    ) -> None:
+        """Have files made that are not yet, by whoever can put them where they go."""
+        with self._deliveries(work, outline) as files:
+            done = files.done or Done(0, 0, Totals())
+            meter.skip(done.read)
+            making = MakingFiles(quantizing, self.origin, files.depot, files.left)
+            with closing(run(making, 0, meter)) as made:
+                for file in made:
+                    if file.stamp is None and work.files:  # others make some
+                        continue
+                    if file.stamp is None or not files.take(file.name, file.stamp):
+                        break
+                    done.totals.include(file.totals)
+                    done = Done(done.batches + 1, done.read + file.read, done.totals)
+                    work.note_file(file.name, file.stamp, done)
+        if 0 < len(work.files) < len(outline.files):
+            warn(
+                f"Workers have made {len(work.files)} of {len(outline.files)} files of the output. "
+                f"Results of the others go through this process, as some workers cannot write in "
+                f"'{work.kept_in}'. Give all of them its folder under this name"
+            )
+
+    @contextmanager
+    def _deliveries(self, work: Work, outline: Outline) -> Iterator[Deliveries]:
+        if isinstance(work, StoredWork):
+            yield FilesInStore(work, outline)
+            return
+        with folder_for_files(work) as folder:
+            yield FilesInFolder(work, outline, self.folder, folder)
+
+    def _tensors_in(self, names: Collection[str], outline: Outline) -> frozenset[str]:
+        """Name the tensors that were read for files."""
+        found = tensors_of(outline, self.source)
+        return frozenset(tensor.name for name in names for tensor in found.get(name, ()))
+
+    def _finish(self, work: Work, outline: Outline, totals: Totals) -> Totals:
+        """Write what is left of an output whose files with weights are whole."""
+        self._check_any(totals)
+        output = work.output_of_files()
         if self.folder:
-            output.mkdir()
+            output.mkdir(exist_ok=True)
         outline.finish(output)
-        return done.totals
+        return totals
 
     def _results(self, work: Work, outline: Outline | None, recipe: Recipe | None) -> ResultsOfRun:
         """Return where results go."""
@@ -442,11 +482,10 @@ class Job:
         )
 
     def _take(
-        self, outcomes: Iterable[Outcome], output: ResultsOfRun, recipe: Recipe | None, done: Done
+        self, outcomes: Iterable[Outcome], output: ResultsOfRun, quantizing: Quantizing, done: Done
     ) -> None:
         """Put what is left of the source to the output, as it is quantized."""
         count, read, totals = done.batches, done.read, done.totals
-        quantizing = self._quantizing(recipe)
 
         def add(outcome: Outcome) -> None:
             nonlocal count, read

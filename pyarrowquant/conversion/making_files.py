@@ -1,24 +1,26 @@
-"""The files of an output, each made as a whole where its layers are quantized, and sent to a store.
+"""The files of an output, each made as a whole where its layers are quantized.
 
-On a cluster that is by the workers, so that no results travel to the driver.
+They go to a store, or into a folder that other machines see, too. On a cluster workers make them,
+so that no results travel to the driver.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 
-from pyarrowquant.conversion.checks import check_room_on_the_way
-from pyarrowquant.conversion.clusters.worker import WorkerError
+from pyarrowquant.conversion.partial.journal import Stamp
+from pyarrowquant.conversion.partial.parts import Done
 from pyarrowquant.conversion.partial.results import packed_in
 from pyarrowquant.conversion.progress import Meter
 from pyarrowquant.conversion.quantizing import Quantizing, layouts_of
-from pyarrowquant.conversion.stores.on_the_way import on_the_way
-from pyarrowquant.conversion.stores.store import Stamp, Store
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.viewing import Viewed
 from pyarrowquant.formats._origin import Origin
@@ -30,6 +32,44 @@ _RESULT_BYTES = 2**20  # of what is said of a file
 _READ_ALONG = 2**24  # bytes of a tensor that is kept, which cost less than to read around them
 
 
+class Depot(Protocol):
+    """Where files go, as it is to whoever makes them. It can be pickled."""
+
+    def is_reached(self) -> bool:
+        """Whether this machine can put files there.
+
+        Raises
+        ------
+        WorkerError
+            It cannot, and there is no other way.
+        """
+
+    def room(self, file: OutlinedFile) -> AbstractContextManager[tuple[OutlinedFile, Path]]:
+        """Give a file and an output, at whose place for it the file can be made."""
+
+    def deliver(self, name: str, path: Path) -> Stamp:
+        """Have a file of a name there, which is whole at a path of this machine."""
+
+
+class Deliveries(Protocol):
+    """What the one who has files made does with them."""
+
+    @property
+    def depot(self) -> Depot:
+        """Where they go."""
+
+    @property
+    def left(self) -> Sequence[str]:
+        """The names of those that are to be made."""
+
+    @property
+    def done(self) -> Done | None:
+        """How far an interrupted run was; None for a new one."""
+
+    def take(self, name: str, stamp: Stamp) -> bool:
+        """Give a file that has been delivered its place in the output; False if it is not there."""
+
+
 @dataclass(frozen=True)
 class MakingFiles:
     """What is done for files of an output, on whichever machine. It can be pickled.
@@ -39,29 +79,26 @@ class MakingFiles:
     quantizing : Quantizing
         What becomes of layers.
     origin : Origin
-    store : Store
-    noted : str
-        The path in the store of what the run has put there before.
-    paths : dict of str to str
-        Where in the store the files are to lie, by their names.
+    depot : Depot
+    names : sequence of str
+        Of the files.
     """
 
     quantizing: Quantizing
     origin: Origin
-    store: Store
-    noted: str
-    paths: Mapping[str, str]
+    depot: Depot
+    names: Sequence[str]
 
     @property
     def count(self) -> int:
-        return len(self.paths)
+        return len(self.names)
 
     @property
     def result_bytes(self) -> int:
         return _RESULT_BYTES
 
     def named(self, number: int) -> str:
-        return f"file '{list(self.paths)[number]}'"
+        return f"file '{self.names[number]}'"
 
     def on(self, source: Viewed) -> FileMaker:
         return FileMaker(self, source)
@@ -69,12 +106,13 @@ class MakingFiles:
 
 @dataclass(frozen=True)
 class MadeFile:
-    """A file that is whole in the store.
+    """A file that is whole where it was to go.
 
     Attributes
     ----------
     name : str
-    stamp : Stamp
+    stamp : Stamp or None
+        None for one that was not made, as this machine does not reach that place.
     read : int
         How many bytes of weights were read for it, or needed not to be.
     totals : Totals
@@ -82,7 +120,7 @@ class MadeFile:
     """
 
     name: str
-    stamp: Stamp
+    stamp: Stamp | None
     read: int
     totals: Totals
 
@@ -105,17 +143,15 @@ class FileMaker:
     Raises
     ------
     WorkerError
-        This machine does not find the run in the store.
+        This machine does not reach what files go to, and it must.
     """
 
     def __init__(self, task: MakingFiles, source: Viewed) -> None:
         self._task = task
         self._source = source
-        if task.store.stamp(task.noted) is None:
-            raise WorkerError(
-                f"does not find in '{task.store}' what the driver has put there. Give a store that "
-                "all machines reach under this name"
-            )
+        self._files: dict[str, OutlinedFile] = {}
+        if not task.depot.is_reached():
+            return
         quantizing = task.quantizing
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the driver has told
@@ -133,19 +169,18 @@ class FileMaker:
     ) -> Generator[MadeFile, None, None]:
         """Make so many files, or all, without some at the beginning."""
         end = None if count is None else skip + count
-        for name in islice(self._task.paths, skip, end):
-            yield self._made(self._files[name], threads, meter)
+        for name in islice(self._task.names, skip, end):
+            if self._files:
+                yield self._made(self._files[name], threads, meter)
+            else:
+                yield MadeFile(name, None, 0, Totals())
 
     def _made(self, file: OutlinedFile, threads: int | None, meter: Meter) -> MadeFile:
-        store, quantizing, model = self._task.store, self._task.quantizing, self._source.model
+        depot, quantizing, model = self._task.depot, self._task.quantizing, self._source.model
         totals = Totals()
-        with on_the_way(store) as folder:
-            output = folder / store.name
-            if not file.is_beside:
-                output.mkdir()
-            check_room_on_the_way([file], output)
-            file.begin(output)
-            places = Places(Outline([file]), output)
+        with depot.room(file) as (placed, output):
+            placed.begin(output)
+            places = Places(Outline([placed]), output)
             tensors = self._tensors[file.name]
             in_vain = [each for each in tensors if self._is_passed_over(each)]
             wanted = {each.name for each in tensors} - {each.name for each in in_vain}
@@ -159,8 +194,7 @@ class FileMaker:
                     totals.add(outcome.results, quantizing.stored_bits(outcome.results))
                     _fill(places, outcome.results)
                 del outcome  # before the next batch is quantized
-            path = file.path(output)
-            stamp = store.upload(path, self._task.paths[file.name])
+            stamp = depot.deliver(file.name, placed.path(output))
         return MadeFile(file.name, stamp, read, totals)
 
     def _is_passed_over(self, tensor: Tensor) -> bool:

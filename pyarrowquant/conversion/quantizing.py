@@ -48,6 +48,8 @@ class Quantizing(OfBatches):
     continue_on_error : bool
     importance : Importance or None
         Of the columns of layers, before factors are moved.
+    left_out : frozenset of str
+        Tensors that are in no batch, as what becomes of them is there.
     """
 
     target: Format
@@ -57,6 +59,7 @@ class Quantizing(OfBatches):
     quality_floor: Mapping[str, float] | None
     continue_on_error: bool
     importance: Importance | None
+    left_out: frozenset[str] = frozenset()
 
     @property
     def result_bytes(self) -> int:
@@ -141,7 +144,10 @@ class Quantizer:
         self, skip: int, count: int | None, threads: int | None, meter: Meter
     ) -> Generator[Outcome, None, None]:
         """Quantize so many batches, or all, without some at the beginning."""
-        batches = self._source.model.reader(self._task.batch_bytes, skip=skip)
+        model = self._source.model
+        if self._task.left_out:
+            model = model.without(self._task.left_out)
+        batches = model.reader(self._task.batch_bytes, skip=skip)
         return self._outcomes(batches, count, threads, meter)
 
     def of_tensors(

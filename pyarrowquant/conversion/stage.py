@@ -71,6 +71,13 @@ class OfBatches:
 class Run(Protocol):
     """Runs stages on a source that an engine is ready for."""
 
+    @property
+    def fewest_files(self) -> int | None:
+        """How many files whoever runs stages makes at least as fast as parts of them.
+
+        None where that gains nothing.
+        """
+
     def __call__(self, stage: Stage[T], skip: int, meter: Meter) -> Generator[T, None, None]:
         """Give outcomes in the order of the source, without some batches at the beginning.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -134,6 +134,10 @@ class Outline:
 
     files: Sequence[OutlinedFile]
     finish: Callable[[Path], object] = lambda _: None
+
+    def without(self, names: Collection[str]) -> Outline:
+        """Return the same without files of these names."""
+        return replace(self, files=[file for file in self.files if file.name not in names])
 
     def begin(self, output: Path) -> None:
         """Write all that needs no results to files that are not there yet.

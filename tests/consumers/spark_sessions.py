@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import pyspark
 import pytest
@@ -23,8 +24,13 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def session(master: str, **settings: object) -> Iterator[SparkSession]:
-    """Run Spark; a setting's name has underscores for dots."""
+def session(
+    master: str, environment: Mapping[str, str] = MappingProxyType({}), **settings: object
+) -> Iterator[SparkSession]:
+    """Run Spark; a setting's name has underscores for dots.
+
+    Java may run already, with the environment of then, so executors are told theirs.
+    """
     builder = SparkSession.builder.master(master)
     said = {
         "spark_driver_host": "127.0.0.1",
@@ -36,6 +42,8 @@ def session(master: str, **settings: object) -> Iterator[SparkSession]:
     }
     for name, value in said.items():
         builder.config(name.replace("_", "."), str(value))
+    for name, value in {**ENVIRONMENT, **environment}.items():
+        builder.config(f"spark.executorEnv.{name}", value)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)

@@ -54,8 +54,8 @@ def ray_there() -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def spark_there() -> Iterator[dict[str, Any]]:
-    with session(EXECUTORS):
+def spark_there(proxy: Proxy) -> Iterator[dict[str, Any]]:
+    with session(EXECUTORS, proxy.environment):
         yield {"engine": "spark"}
 
 

@@ -18,12 +18,12 @@ import os, signal, sys
 left = int(sys.argv.pop(1))
 
 def dying(function):
-    def call(*arguments):
+    def call(*arguments, **options):
         global left
         left -= 1
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments)
+        return function(*arguments, **options)
     return call
 
 os.replace, os.fsync, os.rmdir = map(dying, (os.replace, os.fsync, os.rmdir))

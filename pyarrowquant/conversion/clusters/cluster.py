@@ -6,7 +6,7 @@ import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from pyarrowquant._version import __version__
@@ -21,7 +21,7 @@ from pyarrowquant.conversion.clusters.worker import (
 )
 from pyarrowquant.conversion.progress import Meter
 from pyarrowquant.conversion.source import is_local
-from pyarrowquant.conversion.stage import BatchOutcome, Run, Stage
+from pyarrowquant.conversion.stage import BatchOutcome, Stage
 from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.errors import QuantizationError, users_level
 
@@ -29,6 +29,7 @@ T = TypeVar("T", bound=BatchOutcome)
 Handle = TypeVar("Handle")
 
 TASKS_A_SLOT = 2  # one runs, and one waits
+_THREADS_A_DRIVER = 16  # that quantize what it can write, about
 
 
 class Started(Protocol[Handle]):
@@ -54,13 +55,34 @@ def seen_here(view: View, source: Viewed) -> Seen:
     return Seen(view, files_everywhere(source), __version__)
 
 
-def run_with(seen: Seen, threads: int, started: Callable[[Tasks], Started[Any]]) -> Run:
-    """Return what runs stages as tasks, which a cluster starts."""
+@dataclass(frozen=True)
+class ClusterRun:
+    """Runs stages as tasks.
 
-    def run(stage: Stage[T], skip: int, meter: Meter) -> Generator[T, None, None]:
-        return _outcomes(started(Tasks(seen, stage, threads)), stage, skip, meter, seen.view.source)
+    Attributes
+    ----------
+    seen : Seen
+    threads : int
+        Of a task.
+    slots : int
+        How many tasks the cluster has room for when the run begins.
+    started : callable
+        Starts the tasks of a stage.
+    """
 
-    return run
+    seen: Seen
+    threads: int
+    slots: int
+    started: Callable[[Tasks], Started[Any]]
+
+    @property
+    def fewest_files(self) -> int:
+        """As many as tasks that run at a time, but of these no more than the driver writes for."""
+        return min(self.slots, -(-_THREADS_A_DRIVER // self.threads))
+
+    def __call__(self, stage: Stage[T], skip: int, meter: Meter) -> Generator[T, None, None]:
+        tasks = Tasks(self.seen, stage, self.threads)
+        return _outcomes(self.started(tasks), stage, skip, meter, self.seen.view.source)
 
 
 def _outcomes(

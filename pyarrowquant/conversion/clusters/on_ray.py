@@ -16,11 +16,11 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.conversion.clusters.cluster import (
     TASKS_A_SLOT,
+    ClusterRun,
     check_worker,
     first_line,
     lost,
     question,
-    run_with,
     seen_here,
 )
 from pyarrowquant.conversion.clusters.worker import Answer, Failure, Seen, Tasks, do_batch
@@ -69,7 +69,7 @@ class RayEngine:
         with _connected(self._address):
             seen = seen_here(view, source)
             self._check_workers(seen)
-            yield run_with(seen, self._threads, _Started)
+            yield ClusterRun(seen, self._threads, _slots(self._threads), _Started)
 
     def _check_workers(self, seen: Seen) -> None:
         """Raise where a machine of the cluster cannot do tasks, which each of them is asked."""
@@ -116,10 +116,7 @@ class _Started:
         self._do = ray.remote(num_cpus=tasks.threads, max_retries=_RETRIES)(do_batch)
 
     def room(self) -> int:
-        import ray
-
-        slots = int(ray.cluster_resources().get("CPU", 0)) // self._tasks.threads
-        return max(1, slots) * TASKS_A_SLOT
+        return _slots(self._tasks.threads) * TASKS_A_SLOT
 
     def start(self, number: int) -> Any:
         return self._do.remote(self._shared, number)
@@ -147,6 +144,13 @@ class _Started:
                 timeout=_SECONDS_TO_CANCEL,
                 fetch_local=False,
             )
+
+
+def _slots(threads: int) -> int:
+    """Return how many tasks the cluster has room for."""
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 0)) // threads)
 
 
 @contextmanager

@@ -24,10 +24,10 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.conversion.clusters.cluster import (
     TASKS_A_SLOT,
+    ClusterRun,
     check_worker,
     lost,
     question,
-    run_with,
     seen_here,
 )
 from pyarrowquant.conversion.clusters.worker import Answer, Failure, Seen, Tasks
@@ -84,7 +84,7 @@ class SparkEngine:
                 )
             seen = seen_here(view, source)
             _check_workers(context, seen, threads)
-            yield run_with(seen, threads, partial(_Started, context))
+            yield ClusterRun(seen, threads, _slots(context, threads), partial(_Started, context))
 
 
 class _Jobs:

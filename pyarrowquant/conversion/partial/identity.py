@@ -51,7 +51,7 @@ def described(files: Sequence[Location]) -> list[dict[str, Any]]:
             "name": file.name,
             "bytes": info.size,
             "modified": info.mtime_ns,
-            "ends": _digest_of_ends(file),
+            "ends": digest_of_ends(file),
             **_identity(file),
         }
         for file, info in zip(files, infos, strict=True)
@@ -65,7 +65,7 @@ def _identity(file: Location) -> dict[str, int]:
     return {"inode": status.st_ino, "changed": status.st_ctime_ns}
 
 
-def _digest_of_ends(file: Location) -> str:
+def digest_of_ends(file: Location) -> str:
     """Hash the begin and the end of a file, where formats keep their headers."""
     with file.open_unmapped() as opened:
         size = min(opened.size, _HASHED_BYTES)

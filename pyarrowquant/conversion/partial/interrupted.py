@@ -14,6 +14,7 @@ from pyarrowquant._core.placing import (
     restore,
     set_mode,
 )
+from pyarrowquant.conversion.partial.journal import journal_in
 from pyarrowquant.conversion.partial.lock import (
     COMPLETE,
     RUN,
@@ -29,7 +30,7 @@ from pyarrowquant.conversion.partial.noted import (
     output_in,
     remove_folder,
 )
-from pyarrowquant.conversion.partial.parts import last_part, last_placed
+from pyarrowquant.conversion.partial.parts import Done, last_part, last_placed
 from pyarrowquant.conversion.partial.placing_parts import place_parts
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.formats._outputs import clear_abandoned
@@ -77,10 +78,15 @@ def continued(destination: Path, run: dict[str, Any], are_placed: bool) -> Conti
         if found is None:
             return None
         check_same(found, json.loads(json.dumps(run)), destination)
-        done = last_placed(folder) if are_placed else last_part(folder)
+        done = _done_in_output(folder) if are_placed else last_part(folder)
         if found.name == COMPLETE or done is not None:
             return Continued(0 if done is None else done.read, found.name == COMPLETE)
     return None
+
+
+def _done_in_output(folder: Path) -> Done | None:
+    """Return how far a run is whose results have their places, the last note first."""
+    return last_placed(folder) or journal_in(folder).done
 
 
 def recover(destination: Path) -> bool:

@@ -51,7 +51,7 @@ class PlacedResults:
     ----------
     work : Work
     outline : Outline
-        Of the output.
+        Of the output, but for files that were made as a whole.
     is_folder : bool
         Whether the output is a folder.
     """
@@ -61,9 +61,9 @@ class PlacedResults:
         self._outline = outline
         self.done = work.done_in_output() if outline.has_begun(work.output) else None
         if self.done is None:
-            output = work.new_output()
+            output = work.output_of_files()
             if is_folder:
-                output.mkdir()
+                output.mkdir(exist_ok=True)
             outline.begin(output)
             sync_tree(output.parent)  # before anything says that some of it is done
         self._places = Places(outline, work.output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from pyarrowquant._core.locks import closing
+from pyarrowquant._core.locks import closing, is_plain
 from pyarrowquant._core.placing import (
     contents,
     exchange,
@@ -32,6 +33,13 @@ from pyarrowquant._core.scratch import remove_all
 from pyarrowquant._core.system_errors import name_file, naming_file
 from pyarrowquant.conversion.partial.checksums import checked, with_checksum
 from pyarrowquant.conversion.partial.identity import SourceChangedError
+from pyarrowquant.conversion.partial.journal import (
+    Journal,
+    Stamp,
+    journal_file,
+    journal_in,
+    stamp_of,
+)
 from pyarrowquant.conversion.partial.lock import (
     COMPLETE,
     LOCK,
@@ -82,12 +90,13 @@ class Work:
 
     It has run.json, which says what decides about the results; and either parts, files of results
     of which output/ is made in the end, or from the beginning on output/, in which results have
-    their places, and done.json, which says how far that is. The files in output/ have the names
-    that they will have. From the moment on when these are whole and on the disk there is
-    complete.json: the run, its totals, how to recognize the output, the name that what
-    it replaces may have for a moment, the names of files that nothing needs after that, and the
-    permissions that a folder is to have; and, from the moment on when the files of a split output
-    get their names, the names that others have.
+    their places, and done.json, which says how far that is. Where files are made as a whole, by
+    workers of a cluster, that is in a folder of its own, files.json says which are in output/, and
+    done.json how far the others are. The files in output/ have the names that they will have. From
+    the moment on when these are whole and on the disk there is complete.json: the run, its totals,
+    how to recognize the output, the name that what it replaces may have for a moment, the names of
+    files that nothing needs after that, and the permissions that a folder is to have; and, from the
+    moment on when the files of a split output get their names, the names that others have.
 
     Parameters
     ----------
@@ -105,15 +114,18 @@ class Work:
         self._folder = folder_of(destination)
         self._lock: IO[bytes] | None = None
         self._complete: dict[str, Any] | None = None
+        self._journal = Journal()
         self._count = 0
 
     def __enter__(self) -> Work:
         try:
             self._lock = locked(self._folder, self._destination)
+            shutil.rmtree(self.folder_of_files, ignore_errors=True)  # of a run that was killed
             found = noted_in(self._folder)
             if self._resume and found is not None:
                 noted = check_same(found, self._run, self._destination)
                 self._complete = noted if found.name == COMPLETE else None
+                self._journal = self._noted_files()
             else:
                 self._start()
             self._count = len(parts_in(self._folder))
@@ -165,16 +177,69 @@ class Work:
         """The path of the output; more files of it may lie beside that."""
         return output_in(self._folder) / self._destination.name
 
+    @property
+    def folder_of_files(self) -> Path:
+        """Where files are made that get their places in the output when they are whole."""
+        return self._folder / "files"
+
+    @property
+    def files(self) -> dict[str, Stamp]:
+        """The files of the output that were made as a whole, by their names."""
+        return self._journal.files
+
+    @property
+    def done_in_files(self) -> Done | None:
+        """How far the run is with these."""
+        return self._journal.done
+
+    def note_file(self, name: str, stamp: Stamp, done: Done) -> None:
+        """Note that a file is whole, and how far the run is with it."""
+        self._journal.files[name] = stamp
+        self._journal.done = done
+        self._write_journal()
+
     def new_output(self) -> Path:
         """Return the path of the output, of which nothing is there."""
-        done = done_file(self._folder)
-        if done.exists():  # first, as it is of an output that goes
-            done.unlink()
-            sync(self._folder)
+        if self._forgotten(journal_file(self._folder)):
+            self._journal = Journal()
+        return self.output_of_files()
+
+    def output_of_files(self) -> Path:
+        """Return the path of the output, of which files that were made as a whole are there."""
+        self._forgotten(done_file(self._folder))
         folder = output_in(self._folder)
-        remove(folder)  # of a run that was interrupted while it wrote
-        folder.mkdir()
+        if not self._journal.files:
+            remove(folder)  # of a run that was interrupted while it wrote
+        folder.mkdir(exist_ok=True)
+        whole = {self.output, *map(self._whole, self._journal.files)}
+        inside = self.output.iterdir() if self.output.is_dir() else ()
+        for each in {*folder.iterdir(), *inside} - whole:
+            remove(each)
         return self.output
+
+    def _forgotten(self, note: Path) -> bool:
+        """Remove a note of an output before that goes; False if there is none."""
+        if not note.exists():
+            return False
+        note.unlink()
+        sync(self._folder)
+        return True
+
+    def _whole(self, name: str) -> Path:
+        """Return where a file lies that was made as a whole."""
+        return self.output / name if self.output.is_dir() else self.output.with_name(name)
+
+    def _noted_files(self) -> Journal:
+        """Read which files an interrupted run has made as a whole, and make sure that they are."""
+        found = journal_in(self._folder)
+        for name, stamp in found.files.items() if self._complete is None else ():
+            try:
+                is_same = is_plain(self._whole(name)) and stamp_of(self._whole(name)) == stamp
+            except FileNotFoundError:
+                is_same = False
+            if not is_same:
+                raise not_as_left(f"'{self._destination}'", name)
+        return found
 
     def fitted(self) -> tuple[Recipe, list[LayerError]] | None:
         """Return the recipe that was fitted before the run was interrupted, and what failed."""
@@ -354,7 +419,7 @@ class Work:
 
     def _is_of_use(self) -> bool:
         """Whether another run can go on from what is there."""
-        noted = self._folder / COMPLETE, done_file(self._folder)
+        noted = self._folder / COMPLETE, done_file(self._folder), journal_file(self._folder)
         return any(file.exists() for file in noted) or bool(parts_in(self._folder))
 
     def _start(self) -> None:
@@ -363,6 +428,9 @@ class Work:
             remove_placed_data(self._destination, before)
         remove_all_but(self._folder, LOCK)
         self._write(RUN, json.dumps(self._run))
+
+    def _write_journal(self) -> None:
+        self._write(journal_file(self._folder).name, self._journal.to_json())
 
     def _write(self, name: str, text: str) -> None:
         with placed(self._folder / name) as temporary:
@@ -376,6 +444,14 @@ class Work:
 def _made_meanwhile(target: Path) -> FileExistsError:
     return FileExistsError(
         f"'{target}' was made while this ran. resume=True, overwrite=True replaces it"
+    )
+
+
+def not_as_left(place: str, name: str) -> WorkError:
+    """Make the error of a file that an interrupted run has noted as whole."""
+    return WorkError(
+        f"{place}: '{name}' was complete, and is not there any more or has changed since. Without "
+        "resume=True, a new run begins"
     )
 
 

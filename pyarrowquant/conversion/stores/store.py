@@ -6,12 +6,12 @@ import ctypes
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pyarrow import fs
 
+from pyarrowquant.conversion.partial.journal import Stamp
 from pyarrowquant.errors import UsageError
 from pyarrowquant.reading.location import Location, locate, shown_uri
 
@@ -20,30 +20,6 @@ _UNSENT = 1 << 26  # bytes that may wait in memory until they are sent
 # What pyarrow's texts have where credentials lack, are wrong or do not allow something.
 _DENIED = ("ACCESS_DENIED", "SIGNATURE", "ACCESS_KEY", "Forbidden", "HTTP status 403")
 _MOST_COPIED = 5 * 10**9  # bytes that S3 copies at once
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """What tells an object of a store from another one of its name.
-
-    Attributes
-    ----------
-    bytes : int
-    modified : int or None
-        Nanoseconds of its time of modification; None of one with a checksum, as the same bytes may
-        be written twice.
-    checksum : str or None
-        As the store has it.
-    """
-
-    bytes: int
-    modified: int | None
-    checksum: str | None
-
-    @classmethod
-    def from_dict(cls, said: dict[str, Any]) -> Stamp:
-        """Return what `asdict` was called of."""
-        return cls(said["bytes"], said["modified"], said["checksum"])
 
 
 class Store:

@@ -8,13 +8,13 @@ from typing import Any
 
 from pyarrowquant.conversion.partial.checksums import checked
 from pyarrowquant.conversion.partial.interrupted import Continued, continued
+from pyarrowquant.conversion.partial.journal import Journal
 from pyarrowquant.conversion.partial.lock import LOCK, RUN
 from pyarrowquant.conversion.partial.noted import folder_of, output_in
 from pyarrowquant.conversion.partial.parts import DAMAGES, Done, WorkError, damaged, part_file
-from pyarrowquant.conversion.partial.work import RECIPE, Work, warn
-from pyarrowquant.conversion.stores.journal import Journal
+from pyarrowquant.conversion.partial.work import RECIPE, Work, not_as_left, warn
 from pyarrowquant.conversion.stores.landing import Landing
-from pyarrowquant.conversion.stores.store import Stamp, Store
+from pyarrowquant.conversion.stores.store import Store
 from pyarrowquant.formats._gguf_split import is_part_of
 from pyarrowquant.formats._outputs import exists_error
 from pyarrowquant.reading.config import CONFIG
@@ -81,28 +81,22 @@ class StoredWork(Work):
     ) -> None:
         assert landing.store is not None
         super().__init__(landing.path, run, resume)
-        self._store = landing.store
-        self._there = journal_folder(self._store)
+        self.store = landing.store
+        self._there = journal_folder(self.store)
         self._is_folder = is_folder
         self._overwrite = overwrite
-        self._journal = Journal()
         self._has_begun = self._is_published = False
 
     def __enter__(self) -> StoredWork:
         if self._resume:
-            self._journal = _fetch(self._store, self._folder)
+            _fetch(self.store, self._folder)
         super().__enter__()
         self._has_begun = True
         return self
 
     @property
     def kept_in(self) -> str:
-        return self._store.shown_beside(f".{self._store.name}.partial")
-
-    @property
-    def files(self) -> dict[str, Stamp]:
-        """The files that are whole in the store, by their names."""
-        return self._journal.files
+        return self.store.shown_beside(f".{self.store.name}.partial")
 
     def begin(self, names: Collection[str]) -> Done | None:
         """Say which files of the output come into the store before its end.
@@ -122,11 +116,11 @@ class StoredWork(Work):
         if self._journal.names:
             self._check_files()
         else:
-            found = any(self._store.stamps([self._path(name) for name in names])) or (
-                self._is_folder and bool(self._store.names_within())
+            found = any(self.store.stamps([self._path(name) for name in names])) or (
+                self._is_folder and bool(self.store.names_within())
             )
             if found and not self._overwrite:
-                raise exists_error(self._store)
+                raise exists_error(self.store)
             self._journal.replaces = found
         self._journal.names.update(names)
         self._write_journal()
@@ -140,12 +134,6 @@ class StoredWork(Work):
     def noted(self) -> str:
         """The path of what the run has put into the store before all else."""
         return f"{self._there}/{RUN}"
-
-    def note_file(self, name: str, stamp: Stamp, done: Done) -> None:
-        """Note that a file is whole, and how far the run is with it."""
-        self._journal.files[name] = stamp
-        self._journal.done = done
-        self._write_journal()
 
     def complete(self, totals: dict[str, Any]) -> None:
         """Do nothing: what is complete is so in the store."""
@@ -163,9 +151,9 @@ class StoredWork(Work):
             for file in sorted(root.rglob("*"))
             if file.is_file()
         }
-        if not self._is_folder and self._store.name in made:  # which replaces another at once
-            for name in sorted(made, key=lambda name: name == self._store.name):
-                self._journal.files[name] = self._store.upload(made[name], self._path(name))
+        if not self._is_folder and self.store.name in made:  # which replaces another at once
+            for name in sorted(made, key=lambda name: name == self.store.name):
+                self._journal.files[name] = self.store.upload(made[name], self._path(name))
             self._is_published = True
             return
         if not self._journal.names:
@@ -173,7 +161,7 @@ class StoredWork(Work):
         self._journal.names.update(made)
         self._write_journal()
         for name in self._in_order(made):
-            self._journal.files[name] = self._store.upload(made[name], self._first_path(name))
+            self._journal.files[name] = self.store.upload(made[name], self._first_path(name))
             made[name].unlink()
         self._write_journal()
         self._check_files()
@@ -188,9 +176,9 @@ class StoredWork(Work):
         apart = [name for name in files if self._first_path(name) != self._path(name)]
         if self._journal.replaces:  # so that nothing loads old files and new ones together
             for name in filter(self._is_last, apart):
-                self._store.remove(self._path(name))
+                self.store.remove(self._path(name))
         for name in self._in_order(apart):
-            self._store.copy(self._first_path(name), self._path(name), files[name].bytes)
+            self.store.copy(self._first_path(name), self._path(name), files[name].bytes)
 
     def _in_order(self, names: Iterable[str]) -> list[str]:
         """Sort names of files: what makes the others usable comes last, config.json at the end."""
@@ -205,16 +193,16 @@ class StoredWork(Work):
     def _remove_obsolete(self) -> None:
         """Remove what was replaced, and has no new file of its name."""
         if self._is_folder:
-            old = self._store.names_within()
+            old = self.store.names_within()
         else:
             part = min(self._journal.names)
-            old = [name for name in self._store.names_beside() if is_part_of(name, part)]
+            old = [name for name in self.store.names_beside() if is_part_of(name, part)]
         for name in set(old) - self._journal.names:
-            self._store.remove(self._path(name))
+            self.store.remove(self._path(name))
 
     def _path(self, name: str) -> str:
         """Return the place of a file of the output."""
-        return self._store.within(name) if self._is_folder else self._store.beside(name)
+        return self.store.within(name) if self._is_folder else self.store.beside(name)
 
     def _first_path(self, name: str) -> str:
         """Return where a file lies until all are there."""
@@ -224,24 +212,24 @@ class StoredWork(Work):
     def _check_files(self) -> None:
         """Raise where files are not as the interrupted run has left them."""
         names = sorted(self._journal.files)
-        found = self._store.stamps([self._first_path(name) for name in names])
+        found = self.store.stamps([self._first_path(name) for name in names])
         for name, stamp in zip(names, found, strict=True):
             if stamp != self._journal.files[name]:
-                raise WorkError(
-                    f"'{self._store}': '{name}' was complete, and is not there any more or has "
-                    "changed since. Without resume=True, a new run begins"
-                )
+                raise not_as_left(f"'{self.store}'", name)
 
     def _start(self) -> None:
         """Remove what an interrupted run has put into the store, and begin."""
-        self._journal = journal_or_none(self._store)
+        self._journal = journal_or_none(self.store)
         self._remove_placed()
         self._journal = Journal()
         self._remove_noted()
         super()._start()
 
     def _noted(self, file: Path) -> None:
-        self._store.upload(file, f"{self._there}/{file.name}")
+        self.store.upload(file, f"{self._there}/{file.name}")
+
+    def _noted_files(self) -> Journal:
+        return journal_of(self.store)
 
     def _write_journal(self) -> None:
         self._write(_JOURNAL, self._journal.to_json())
@@ -264,28 +252,29 @@ class StoredWork(Work):
         if self._journal.replaces:
             return
         names = sorted(self._journal.names)
-        found = self._store.stamps([self._path(name) for name in names])
+        found = self.store.stamps([self._path(name) for name in names])
         for name, stamp in zip(names, found, strict=True):
             if stamp is not None and self._journal.files.get(name, stamp) == stamp:
-                self._store.remove(self._path(name))
+                self.store.remove(self._path(name))
 
     def _remove_noted(self) -> None:
         """Remove what is noted in the store, first what makes it something to continue."""
         for name in (RUN, _JOURNAL):
-            self._store.remove(f"{self._there}/{name}")
-        self._store.remove_folder(self._there)
+            self.store.remove(f"{self._there}/{name}")
+        self.store.remove_folder(self._there)
 
 
 def continued_in_store(landing: Landing, run: dict[str, Any]) -> Continued | None:
     """Return what an interrupted run has left in a store that can be continued, as `continued`."""
     assert landing.store is not None
-    journal = _fetch(landing.store, folder_of(landing.path))
+    _fetch(landing.store, folder_of(landing.path))
+    journal = journal_of(landing.store)
     found = continued(landing.path, run, are_placed=False)
     return found if journal.done is None else Continued(journal.done.read, is_complete=False)
 
 
-def _fetch(store: Store, folder: Path) -> Journal:
-    """Bring what an interrupted run has noted to this machine, and read how far its files are."""
+def _fetch(store: Store, folder: Path) -> None:
+    """Bring what an interrupted run has noted to this machine, but for its files."""
     folder.mkdir()
     (folder / LOCK).touch()
     there = journal_folder(store)
@@ -294,4 +283,3 @@ def _fetch(store: Store, folder: Path) -> Journal:
     number = 1
     while store.download(f"{there}/{part_file(number)}", folder / part_file(number)):
         number += 1
-    return journal_of(store)
