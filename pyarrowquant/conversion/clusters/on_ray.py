@@ -66,10 +66,11 @@ class RayEngine:
 
     @contextmanager
     def started(self, view: View, source: Viewed) -> Iterator[Run]:
-        with _connected(self._address):
+        with _connected(self._address) as ends:
             seen = seen_here(view, source)
             self._check_workers(seen)
-            yield ClusterRun(seen, self._threads, _slots(self._threads), _Started)
+            tasks = _EndingWithTheRun if ends else _Started
+            yield ClusterRun(seen, self._threads, _slots(self._threads), tasks)
 
     def _check_workers(self, seen: Seen) -> None:
         """Raise where a machine of the cluster cannot do tasks, which each of them is asked."""
@@ -135,7 +136,7 @@ class _Started:
     def cancel(self, handles: Sequence[Any]) -> None:
         import ray
 
-        for handle in handles:  # not by force, with which Ray aborts if a task ends just then
+        for handle in handles:  # not by force, with which Ray aborts still more often
             ray.cancel(handle)
         if handles:  # so that none puts something into a store when the run has ended
             ray.wait(
@@ -146,6 +147,13 @@ class _Started:
             )
 
 
+class _EndingWithTheRun(_Started):
+    """Tasks of a connection that ends with the run, with which the cluster kills its workers."""
+
+    def cancel(self, handles: Sequence[Any]) -> None:
+        """Leave it to that: Ray aborts the process if a task ends just as it is cancelled."""
+
+
 def _slots(threads: int) -> int:
     """Return how many tasks the cluster has room for."""
     import ray
@@ -154,12 +162,15 @@ def _slots(threads: int) -> int:
 
 
 @contextmanager
-def _connected(address: str | None) -> Iterator[None]:
-    """Be connected to the cluster, as the process was, or for as long as the context lasts."""
+def _connected(address: str | None) -> Iterator[bool]:
+    """Be connected to the cluster, as the process was, or for as long as the context lasts.
+
+    It gives whether the connection ends with the context.
+    """
     import ray
 
     if ray.is_initialized():
-        yield
+        yield False
         return
     found = os.environ.get("RAY_ADDRESS") if address is None else address
     if found is not None and found not in ("auto", "local"):
@@ -172,7 +183,7 @@ def _connected(address: str | None) -> Iterator[None]:
                 f"There is no cluster of Ray at {quoted(address)}: {first_line(error)}"
             ) from error
     try:
-        yield
+        yield True
     finally:
         ray.shutdown()
 
