@@ -5,8 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import pytest
 from child import HANG
 from exports import files
 
@@ -55,6 +59,28 @@ FORMATS: dict[str, tuple[str, list[str]]] = {
     "gguf": ("out.gguf", ["--tensors-only"]),
     "onnx": ("out.onnx", ["--tensors-only"]),
 }
+
+
+class Killed(BaseException):
+    """Ends a run within this process."""
+
+
+@contextmanager
+def killed_after(owner: type, method: str, times: int) -> Iterator[None]:
+    """End what runs within the context when a method has been called so many times."""
+    original, left = getattr(owner, method), times
+
+    def call(*arguments: Any) -> Any:
+        nonlocal left
+        original(*arguments)
+        left -= 1
+        if left == 0:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(owner, method, call)
+        with pytest.raises(Killed):
+            yield
 
 
 def contents(folder: Path, output: str) -> dict[str, bytes]:

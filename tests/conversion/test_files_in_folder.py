@@ -22,7 +22,7 @@ from exports import files
 from models import write_shards
 from safetensors.numpy import load_file
 
-from conversion.killing import DYING, FORMATS, SHARDS
+from conversion.killing import DYING, FORMATS, SHARDS, killed_after
 from pyarrowquant.conversion.engines import _LocalRun
 from pyarrowquant.conversion.making_files import MakingFiles
 from pyarrowquant.conversion.partial.journal import Stamp
@@ -33,10 +33,6 @@ from pyarrowquant.conversion.progress import Meter
 
 SPLIT = ["--pre-tokenizer", "default", "--method", "rtn", "--split", "300k"]
 ON_WORKERS = "from pyarrowquant.conversion import engines; engines._LocalRun.fewest_files = 1\n"
-
-
-class Killed(BaseException):
-    """Ends a run as nothing of it foresees."""
 
 
 def in_tasks(self: _LocalRun, stage: Any, skip: int, meter: Meter) -> Generator[Any, None, None]:
@@ -86,19 +82,8 @@ class Runs:
 
     def killed_after(self, method: str, times: int, *more: str, on_workers: bool = False) -> None:
         """Run until the work was told something so many times."""
-        original, left = getattr(Work, method), times
-
-        def call(*arguments: Any) -> Any:
-            nonlocal left
-            original(*arguments)
-            left -= 1
-            if left == 0:
-                raise Killed
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Work, method, call)
-            with pytest.raises(Killed):
-                self.run(*more, on_workers=on_workers)
+        with killed_after(Work, method, times):
+            self.run(*more, on_workers=on_workers)
 
 
 @pytest.fixture(params=["compressed", "bitsandbytes", "split"])

@@ -11,16 +11,12 @@ import pytest
 from commands import run
 from exports import files
 
-from conversion.killing import FORMATS
+from conversion.killing import FORMATS, killed_after
 from pyarrowquant.conversion.partial.checksums import with_checksum
 from pyarrowquant.conversion.partial.work import Work
 from pyarrowquant.formats._outline import Outline
 
 KEPT = "--continue-on-error"  # results are collected in parts then
-
-
-class Killed(BaseException):
-    """Ends a run as nothing of it foresees."""
 
 
 class Runs:
@@ -42,19 +38,8 @@ class Runs:
 
     def killed_after(self, owner: type, method: str, times: int, *more: str) -> None:
         """Run until a method has been called so many times."""
-        original, left = getattr(owner, method), times
-
-        def call(*arguments: Any) -> Any:
-            nonlocal left
-            original(*arguments)
-            left -= 1
-            if left == 0:
-                raise Killed
-
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(owner, method, call)
-            with pytest.raises(Killed):
-                self.run(*more)
+        with killed_after(owner, method, times):
+            self.run(*more)
 
     def continues(self, *more: str) -> None:
         """A run goes on, and has what one has that nothing disturbed."""
