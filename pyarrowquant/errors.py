@@ -80,10 +80,6 @@ def layers_failed(errors: list[LayerError], classes: type[QuantizationError]) ->
     return classes("\n".join(lines), errors)
 
 
-class UnreadableError(OSError):
-    """Memory of the input cannot be read any more, as that of a mapped file that was cut short."""
-
-
 class InternalError(RuntimeError):
     """A defect of the library itself. The process goes on; please report it."""
 

@@ -17,13 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pyarrowquant._core.underflow import Underflow
-from pyarrowquant.errors import (
-    InternalError,
-    LayerError,
-    QuantizationError,
-    UnreadableError,
-    UsageError,
-)
+from pyarrowquant.errors import InternalError, LayerError, QuantizationError, UsageError
 
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 LIBRARY = Path(__file__).parents[1] / f"_pyarrowquant{_SUFFIX}"
@@ -179,7 +173,7 @@ def _exception(report: dict[str, Any]) -> Exception:
         "schema": ValueError,
         "source": ValueError,
         "memory": MemoryError,
-        "unreadable": UnreadableError,
+        "unreadable": OSError,
     }
     return classes.get(report["status"], InternalError)(message)
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,9 +25,8 @@ from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.formats._safetensors import Entry, write_tensors
 from pyarrowquant.reading.config import CONFIG, quantization_in, read_config
 from pyarrowquant.reading.importance_tensors import COUNT, SUFFIX, Origin, metadata_of
-from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.models import open_model
+from pyarrowquant.reading.models import open_source
 from pyarrowquant.reading.onnx import OnnxModel
 
 _Path = str | os.PathLike[str]
@@ -130,7 +129,7 @@ def calibrate(
     remove_finished(path)
     with Outputs([path], overwrite) as outputs:  # which finds out what is there, before all work
         used = texts_in(texts)
-        opened = open_model(replace(locate(os.fspath(model), None), files=OpenFiles()))
+        opened = open_source(os.fspath(model))
         runner = _runner_of(opened)
         windows = _windows(runner, used, tokens, context)
         scratch = outputs.temporary(path).parent

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pyarrowquant._core.digest import digest_of
 from pyarrowquant._core.placing import sync
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.calibration.squares import Squares
@@ -19,7 +19,6 @@ from pyarrowquant.conversion.partial.parts import damaged
 from pyarrowquant.reading.strict_json import parse_any
 
 WINDOWS_TOGETHER = 16  # after which sums are kept
-_PIECE = 1 << 20  # bytes that are read at a time
 _DIFFERS = {
     "source": "the model has changed",
     "config": "its config.json has changed",
@@ -95,7 +94,7 @@ class Partial:
         }
         run = np.array(json.dumps({**self._run, "windows_done": windows}))
         if output is not None:
-            arrays[_OUTPUT] = np.array(_digest(output))
+            arrays[_OUTPUT] = np.array(digest_of(output))
         new = self._scratch / "sums"
         with new.open("wb") as file:
             np.savez(file, **{_RUN: run, **arrays})
@@ -117,20 +116,12 @@ def remove_finished(destination: Path) -> None:
             output = str(file[_OUTPUT])
     except Exception:  # it is of a run that has no output, or damaged, which `read` tells
         return
-    if output == _digest(destination):
+    if output == digest_of(destination):
         path.unlink()
 
 
 def _place_of(destination: Path) -> Path:
     return destination.with_name(f".{destination.name}.partial")
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _squares(sums: Any, counts: Any) -> Squares:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,8 @@ from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.llama_cpp.folder import RESCALED_KEY, FolderModel
 from pyarrowquant.reading.config import CONFIG, read_config
 from pyarrowquant.reading.gguf import GgufModel
-from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.models import open_model
+from pyarrowquant.reading.models import open_source
 from pyarrowquant.reading.tensors import UndecodableTensor
 from pyarrowquant.rescaling.view import RESCALED
 
@@ -44,7 +42,7 @@ class Originals:
     """
 
     def __init__(self, source: str, result: Model | None = None) -> None:
-        model = open_model(replace(locate(source, None), files=OpenFiles()))
+        model = open_source(source)
         if result is not None:
             model, result = _alike(model, result)
         self.result = result

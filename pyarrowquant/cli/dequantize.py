@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -27,8 +26,7 @@ from pyarrowquant.formats._safetensors import Entry, write_tensors
 from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.formats.tables import TABLES, write_batches
 from pyarrowquant.llama_cpp.models import LlamaCppModel
-from pyarrowquant.reading.location import OpenFiles, locate
-from pyarrowquant.reading.models import open_model
+from pyarrowquant.reading.models import open_source
 from pyarrowquant.reading.tensors import CodedTensor
 
 _DTYPES = {"float32": ("F32", 4), "float16": ("F16", 2)}
@@ -116,7 +114,7 @@ def _decode_model(
     check: Callable[[], object],
 ) -> int:
     """Write the layers of a model, one after the other; `check` comes after the last one."""
-    model = open_model(replace(locate(source, None), files=OpenFiles()))
+    model = open_source(source)
     tensors = {tensor.name: tensor for tensor in model.tensors or ()}
     if not any(isinstance(tensor, CodedTensor) for tensor in tensors.values()):
         raise click.ClickException(f"'{source}' has nothing that is quantized")
@@ -173,9 +171,7 @@ def _write_gguf(
     overwrite: bool,
     check: Callable[[], object],
 ) -> int:
-    model = FORMATS["gguf"].viewed(
-        open_model(replace(locate(source, None), files=OpenFiles())), pre_tokenizer
-    )
+    model = FORMATS["gguf"].viewed(open_source(source), pre_tokenizer)
     if not isinstance(model, LlamaCppModel):
         raise click.ClickException(
             f"'{source}' is neither a GGUF model nor a Hugging Face folder, and so has not what "

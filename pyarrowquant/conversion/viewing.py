@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pyarrowquant.conversion.rescaling import rescaled
 from pyarrowquant.conversion.source import convertible
 from pyarrowquant.formats._format import Format
-from pyarrowquant.reading.location import OpenFiles, locate
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.models import open_model
+from pyarrowquant.reading.models import open_source
 from pyarrowquant.rescaling.view import RescaledModel
 
 
@@ -48,7 +47,7 @@ class View:
 
     def open(self) -> Model:
         """Open the source as it is."""
-        return open_model(replace(locate(self.source, None), files=OpenFiles()))
+        return open_source(self.source)
 
     def of(self, model: Model) -> Viewed:
         """Return the source, which is open, as the format has it."""

@@ -6,26 +6,20 @@ and then the old data goes: so at no moment does a model meet data that is not i
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pyarrowquant._core.digest import digest_of
 from pyarrowquant._core.placing import sync, take_over_mode
 from pyarrowquant.formats._onnx_data import data_files, data_name, data_of
 from pyarrowquant.formats._outputs import Outputs
 
-_PIECE = 1 << 22
-
 
 def named_data(path: Path, model: Path) -> str:
     """Give the file of a model's data its name; return that."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    name = data_name(model, digest.hexdigest())
+    name = data_name(model, digest_of(path))
     path.rename(path.with_name(name))
     return name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from pyarrowquant.reading import safetensors, table_files
 from pyarrowquant.reading.arrow_files import TableModel
 from pyarrowquant.reading.foreign import foreign_problem
 from pyarrowquant.reading.gguf import GgufModel
-from pyarrowquant.reading.location import Location, locate
+from pyarrowquant.reading.location import Location, OpenFiles, locate
 from pyarrowquant.reading.model import BATCH_BYTES, Model
 from pyarrowquant.reading.npz import NpzModel
 from pyarrowquant.reading.onnx import OnnxModel
@@ -92,6 +93,14 @@ def read_weights(
         raise ValueError(f"Invalid batch_bytes: {bound}. Must be at least 1")
     floats = arguments.boolean("only_floats", only_floats)
     return open_model(locate(path, filesystem)).reader(bound, floats)
+
+
+def open_source(source: object) -> Model:
+    """Open the model at a path or address, each file once: it is known then if one changes.
+
+    Raises what `open_model` does.
+    """
+    return open_model(replace(locate(source, None), files=OpenFiles()))
 
 
 def open_model(location: Location) -> Model:

@@ -7,7 +7,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,7 @@ from pyarrowquant._core.results import Packed
 from pyarrowquant.cli._originals import Originals, as_llama_cpp
 from pyarrowquant.conversion.result_files import METRICS, naming, open_results, watched
 from pyarrowquant.formats._layers import Results
-from pyarrowquant.reading.location import OpenFiles, locate
-from pyarrowquant.reading.models import open_model
+from pyarrowquant.reading.models import open_source
 from pyarrowquant.reading.tensors import CodedTensor
 
 
@@ -168,7 +167,7 @@ def read_model(path: Path, original: str | None, threads: int | None, llama_cpp:
     ValueError
         There is no original, the original lacks a layer, or none is quantized.
     """
-    model = open_model(replace(locate(path, None), files=OpenFiles()))
+    model = open_source(path)
     if not any(isinstance(tensor, CodedTensor) for tensor in model.tensors or ()):
         raise ValueError(f"'{path}' has nothing that is quantized")
     if original is None:
