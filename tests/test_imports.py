@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
+
+from gguf_models import saved
 
 import pyarrowquant
 
@@ -98,3 +102,30 @@ def test_folders_import_no_circle() -> None:
         box.update(other.split(".")[0] for other in others)
         box.discard(name.split(".")[0])
     TopologicalSorter(boxes).prepare()
+
+
+# Imports are half of the time of a command on a small model.
+NOT_FOR_GGUF = {
+    "pyarrow.fs",
+    "pyarrow.parquet",
+    "pyarrowquant.cli.report",
+    "pyarrowquant.conversion.clusters.on_ray",
+    "pyarrowquant.evaluation",
+    "pyarrowquant.formats.onnx",
+    "pyarrowquant.llama_cpp.converting",
+}
+
+
+def test_a_command_imports_no_more_than_it_needs(tmp_path: Path) -> None:
+    source = saved(tmp_path / "x.gguf")
+    program = (
+        "import sys; from pyarrowquant.cli import main; "
+        f"main(['quantize', {str(source)!r}, {str(tmp_path / 'y.gguf')!r}], standalone_mode=False);"
+        "sys.stderr.write(' '.join(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stderr.split())
+    assert "pyarrowquant.formats.gguf" in loaded
+    assert loaded & NOT_FOR_GGUF == set()

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import click
@@ -13,19 +14,35 @@ import pyarrow as pa
 
 from pyarrowquant._version import __version__
 from pyarrowquant.cli._show import as_options, printable, show_warning
-from pyarrowquant.cli.calibrate import calibrate
-from pyarrowquant.cli.compare import compare
-from pyarrowquant.cli.dequantize import dequantize
-from pyarrowquant.cli.evaluate import evaluate
-from pyarrowquant.cli.inspect import inspect
-from pyarrowquant.cli.quantize import quantize
-from pyarrowquant.cli.recipe import recipe
-from pyarrowquant.cli.report import report
 from pyarrowquant.errors import UnquantizedTensorWarning, UsageError
+
+_COMMANDS = (
+    "calibrate",
+    "compare",
+    "dequantize",
+    "evaluate",
+    "inspect",
+    "quantize",
+    "recipe",
+    "report",
+)
 
 
 class _Group(click.Group):
-    """Says what went wrong in one line, without a traceback; so of warnings."""
+    """Says what went wrong in one line, without a traceback; so of warnings.
+
+    A command is imported when it is run: to import them all takes longer than some of them.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(import_module(f"pyarrowquant.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         with _errors_in_a_line():  # --help and --version print here
@@ -82,7 +99,3 @@ def main() -> None:
     Exit codes: 0 done, 1 failed (one line on standard error says why), 2 wrong usage, 130
     interrupted, 143 terminated.
     """
-
-
-for command in (quantize, inspect, compare, calibrate, evaluate, dequantize, report, recipe):
-    main.add_command(command)

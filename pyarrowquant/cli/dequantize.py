@@ -24,9 +24,10 @@ from pyarrowquant.formats._layers import Names
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.formats._safetensors import Entry, write_tensors
 from pyarrowquant.formats.registry import FORMATS
-from pyarrowquant.formats.tables import TABLES, write_batches
+from pyarrowquant.formats.tables import write_batches
 from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.models import open_source
+from pyarrowquant.reading.table_files import TABLES
 from pyarrowquant.reading.tensors import CodedTensor
 
 _DTYPES = {"float32": ("F32", 4), "float16": ("F16", 2)}

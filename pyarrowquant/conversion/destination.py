@@ -9,8 +9,8 @@ from pathlib import Path
 from pyarrowquant._core.placing import is_empty_folder, refuse_irreplaceable
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._outputs import check_replaceable, exists_error, wrong_kind_error
-from pyarrowquant.formats.tables import TABLES
 from pyarrowquant.reading.location import check_name
+from pyarrowquant.reading.table_files import TABLES
 
 OF_MODELS = (".safetensors", ".parquet", ".arrow")  # one of which is in a folder that we wrote
 # What is written into a model's folder, and replaced there; all else may be the model's.

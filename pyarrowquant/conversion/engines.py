@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pyarrowquant._core.settings import listed
-from pyarrowquant.conversion.clusters.on_ray import RayEngine
-from pyarrowquant.conversion.clusters.on_spark import SparkEngine
 from pyarrowquant.conversion.progress import Meter
 from pyarrowquant.conversion.stage import Run, Stage, T
 from pyarrowquant.conversion.viewing import View, Viewed
@@ -78,4 +76,10 @@ def engine_named(name: str, address: str | None, threads: int | None) -> Engine:
                 "address= is that of a cluster. Leave it out, or say engine='ray' or engine='spark'"
             )
         return LocalEngine(threads)
-    return RayEngine(address, threads) if name == "ray" else SparkEngine(address, threads)
+    if name == "ray":
+        from pyarrowquant.conversion.clusters.on_ray import RayEngine
+
+        return RayEngine(address, threads)
+    from pyarrowquant.conversion.clusters.on_spark import SparkEngine
+
+    return SparkEngine(address, threads)

@@ -14,9 +14,9 @@ from pyarrowquant._core.results import Packed, batches_of
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
 from pyarrowquant._core.system_errors import naming_file
 from pyarrowquant._core.version import check_version
-from pyarrowquant.formats.tables import TABLES
 from pyarrowquant.reading import table_files
 from pyarrowquant.reading.location import is_companion, locate, refuse_special
+from pyarrowquant.reading.table_files import TABLES
 
 METRICS = ("mse", "relative_error", "cosine", "max_abs_error")
 _READ = RESULT_COLUMNS | set(METRICS)

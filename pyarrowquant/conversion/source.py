@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pyarrow import fs
-
 from pyarrowquant.conversion.result_files import is_table, schema_of, tables_in
 from pyarrowquant.errors import users_level
 from pyarrowquant.reading.config import CONFIG, quantizations_in, read_config
@@ -28,7 +26,7 @@ from pyarrowquant.recipes.recipe import Recipe
 def local_path(source: str) -> str:
     """Return the path of a source of this machine, also of a URI; of another the URI."""
     location = locate(source, None)
-    return location.path if isinstance(location.filesystem, fs.LocalFileSystem) else source
+    return location.path if location.is_local else source
 
 
 def model_folder(path: str) -> Path | None:
@@ -146,7 +144,7 @@ def local_files(source: str | Path) -> list[Path]:
 
 def is_local(model: Model) -> bool:
     """Whether a model lies on this machine."""
-    return isinstance(model.location.filesystem, fs.LocalFileSystem)
+    return model.location.is_local
 
 
 def files_of(model: Model) -> list[Path]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from pyarrow import fs
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.quoting import quoted
@@ -138,7 +137,7 @@ def evaluate(
 def _model_path(path: _Path) -> str:
     """Return the path of a GGUF file, as far as its first bytes tell."""
     location = locate(path, None)
-    if not isinstance(location.filesystem, fs.LocalFileSystem):
+    if not location.is_local:
         raise ValueError(f"{location}: llama.cpp runs files of this machine only; download it")
     if not location.is_file():
         raise ValueError(f"{location} is a folder; give a GGUF file")

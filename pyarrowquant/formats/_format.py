@@ -49,8 +49,6 @@ class Format(ABC):
     ----------
     name : str
         As in ``to=``.
-    suffixes : tuple of str
-        Of destinations whose format this is.
     encodings : tuple of str
         Those of layers that it holds.
     usual : Settings
@@ -93,7 +91,6 @@ class Format(ABC):
     """
 
     name: str
-    suffixes: tuple[str, ...] = ()
     encodings: ClassVar[tuple[str, ...]] = INTEGER_ONLY
     usual: ClassVar[Settings] = Settings(method="mse")
     group_sizes: ClassVar[tuple[int, ...]] = ()

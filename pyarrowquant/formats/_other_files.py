@@ -8,8 +8,6 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pyarrow import fs
-
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.safetensors import Shard
@@ -43,7 +41,7 @@ _WEIGHTS = (
 def other_files(folder: Location, shards: Iterable[Shard]) -> list[Path]:
     """List what belongs to a model beside its weights and config.json, as relative paths."""
     taken = {CONFIG, *(shard.location.name for shard in shards)}
-    if not isinstance(folder.filesystem, fs.LocalFileSystem):
+    if not folder.is_local:
         return _elsewhere(folder, taken)
     found: list[Path] = []
     place = Path(folder.path)
@@ -78,10 +76,9 @@ def _elsewhere(folder: Location, taken: Iterable[str]) -> list[Path]:
 
 def copy_files(paths: Iterable[Path], source: Location, folder: Path) -> None:
     """Copy files by their paths, which are relative to the folders."""
-    is_here = isinstance(source.filesystem, fs.LocalFileSystem)
     for path in paths:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        if is_here:
+        if source.is_local:
             shutil.copyfile(source.path / path, folder / path)
             continue
         with source.within(path.as_posix()).open() as file:
@@ -111,7 +108,7 @@ def _files_in(folder: Path, around: tuple[Path, ...]) -> Iterator[Path]:
 
 def usable_size(file: Location) -> int:
     """Return the bytes of a file; raise where it cannot be read, or is a pointer of git-lfs."""
-    if isinstance(file.filesystem, fs.LocalFileSystem) and not os.access(file.path, os.R_OK):
+    if file.is_local and not os.access(file.path, os.R_OK):
         raise PermissionError(f"'{file}' may not be read, and belongs to the model")
     size = file.size
     if size in _POINTER_BYTES:

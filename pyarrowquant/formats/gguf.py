@@ -195,7 +195,6 @@ class Gguf(SizedFormat):
     engine = "llama.cpp"
     takes_rescaled = True
     has_float32_norms = True
-    suffixes = (".gguf",)
     usual = Settings(method="mse", group_size=32, zero_point="symmetric", scale_dtype="float16")
     group_sizes = (32,)
     kept = (NO_STACK,)
@@ -224,7 +223,10 @@ class Gguf(SizedFormat):
     def viewed(self, model: Model, pre_tokenizer: str | None) -> Model:
         config = model.config or {}
         if isinstance(model, ShardedModel) and config.get("architectures") is not None:
-            return FolderModel(model, pre_tokenizer)
+            # Much is to be known of architectures and tokenizers, which other sources need not.
+            from pyarrowquant.llama_cpp.converting import convert_folder
+
+            return convert_folder(model, pre_tokenizer)
         return super().viewed(model, pre_tokenizer)
 
     def check_kept(self, model: Model, quantized: Collection[str | None]) -> None:

@@ -141,7 +141,6 @@ class Onnx(Format):
 
     name = "onnx"
     engine = "ONNX Runtime"
-    suffixes = (".onnx",)
     kept = (
         NO_EXPERTS,
         NO_MATRIX,

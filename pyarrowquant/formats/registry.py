@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
-from pyarrowquant.formats._format import Format
-from pyarrowquant.formats.bitsandbytes import Bitsandbytes
-from pyarrowquant.formats.compressed_tensors import CompressedTensors
-from pyarrowquant.formats.gguf import Gguf
-from pyarrowquant.formats.mlx import Mlx
-from pyarrowquant.formats.onnx import Onnx
-from pyarrowquant.formats.tables import TableFormat
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 
-FORMATS: dict[str, Format] = {
-    each.name: each
-    for each in (
-        TableFormat("parquet"),
-        TableFormat("arrow"),
-        CompressedTensors(),
-        Bitsandbytes(),
-        Mlx(),
-        Gguf(),
-        Onnx(),
-    )
+from pyarrowquant.formats._format import Format
+from pyarrowquant.reading.table_files import TABLES
+
+# Their modules here, and their classes.
+_CLASSES = {
+    "parquet": ("tables", "Parquet"),
+    "arrow": ("tables", "Arrow"),
+    "compressed-tensors": ("compressed_tensors", "CompressedTensors"),
+    "bitsandbytes": ("bitsandbytes", "Bitsandbytes"),
+    "mlx": ("mlx", "Mlx"),
+    "gguf": ("gguf", "Gguf"),
+    "onnx": ("onnx", "Onnx"),
 }
-SUFFIXES = {suffix: each.name for each in FORMATS.values() for suffix in each.suffixes}
+# Those of destinations whose format the suffix says.
+SUFFIXES = {**TABLES, ".gguf": "gguf", ".onnx": "onnx"}
+
+
+class _Formats(Mapping[str, Format]):
+    """Formats by name. One is imported when it is asked for, as a conversion has only one."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Format] = {}
+
+    def __getitem__(self, name: str) -> Format:
+        if name not in self._made:
+            module, kind = _CLASSES[name]
+            made = getattr(import_module(f"pyarrowquant.formats.{module}"), kind)()
+            assert isinstance(made, Format)
+            self._made[name] = made
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_CLASSES)
+
+    def __len__(self) -> int:
+        return len(_CLASSES)
+
+    def __contains__(self, name: object) -> bool:
+        return name in _CLASSES
+
+
+FORMATS = _Formats()

@@ -11,21 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pyarrowquant._core.encodings import ENCODING_NAMES, ENCODINGS
 from pyarrowquant._core.layout import Coded
+from pyarrowquant._core.new_file import new_file
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import ShardedModel
+from pyarrowquant.reading.table_files import TABLES
 from pyarrowquant.reading.tensors import Tensor
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
 from pyarrowquant.recipes.schemes import SCHEMES
-
-TABLES = {".parquet": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow"}
 
 
 class TableFormat(Format):
@@ -33,10 +32,6 @@ class TableFormat(Format):
 
     encodings = ENCODING_NAMES
     mixes = tuple(SCHEMES)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.suffixes = tuple(suffix for suffix, kind in TABLES.items() if kind == name)
 
     def is_folder(self, destination: Path) -> bool:
         return destination.suffix.lower() not in TABLES
@@ -87,6 +82,18 @@ class TableFormat(Format):
             write_batches(results.to_reader(), destination, self.name, overwrite=False)
 
 
+class Parquet(TableFormat):
+    """Files of Parquet."""
+
+    name = "parquet"
+
+
+class Arrow(TableFormat):
+    """Files of Arrow's IPC format."""
+
+    name = "arrow"
+
+
 def _write_shards(results: pa.Table, model: Model, folder: Path, kind: str) -> None:
     """Write a file for each file of the source, named like it."""
     location = model.location
@@ -116,19 +123,10 @@ def write_batches(reader: pa.RecordBatchReader, path: Path, kind: str, overwrite
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[pa.OSFile]:
-    """Open a file for PyArrow's writers, and name it where it cannot be closed."""
-    with pa.OSFile(str(path), "wb") as sink:
-        yield sink
-        try:
-            sink.close()
-        except OSError as error:  # of which PyArrow tells no more than that
-            raise OSError(f"'{path}' cannot be written: {error}") from error
-
-
-@contextmanager
 def _writer(path: Path, schema: pa.Schema, kind: str) -> Iterator[Any]:
     if kind == "parquet":
+        import pyarrow.parquet as pq  # which takes longer than most results
+
         # codes and scales look random: compressing them takes time and gains little
         with (
             new_file(path) as sink,

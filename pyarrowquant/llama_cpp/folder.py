@@ -3,95 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 
-from pyarrowquant._core.quoting import first_few, quoted
-from pyarrowquant.llama_cpp.architecture import Architecture
-from pyarrowquant.llama_cpp.card import describe_card, rename_unlike_phi_3
-from pyarrowquant.llama_cpp.chat_template import CHAT_TEMPLATE, OLD_CHAT_TEMPLATE
-from pyarrowquant.llama_cpp.completeness import check_tensors
-from pyarrowquant.llama_cpp.hyperparameters import Hyperparameters
-from pyarrowquant.llama_cpp.known import architecture_of
-from pyarrowquant.llama_cpp.merges import MERGES, VOCABULARY
 from pyarrowquant.llama_cpp.metadata import Metadata
-from pyarrowquant.llama_cpp.pooling import describe_pooling
-from pyarrowquant.llama_cpp.sizes import Sizes
-from pyarrowquant.llama_cpp.sources import Source, stacked
-from pyarrowquant.llama_cpp.tekken import TEKKEN
-from pyarrowquant.llama_cpp.tokenizer import describe_tokenizer
-from pyarrowquant.llama_cpp.tokenizer_files import (
-    ADDED_TOKENS,
-    GENERATION_CONFIG,
-    SENTENCEPIECE,
-    SPECIAL_TOKENS_MAP,
-    TOKENIZER,
-    TOKENIZER_CONFIG,
-    TokenizerFiles,
-)
-from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.safetensors import Shard, ShardedModel, stored_in
 from pyarrowquant.reading.stored import Stored
-from pyarrowquant.reading.tensors import MadeTensor, Tensor
-from pyarrowquant.rescaling.view import RESCALED
+from pyarrowquant.reading.tensors import Tensor
 
 # Says in a file that the model was rescaled.
 RESCALED_KEY = "pyarrowquant.rescaled"
-
-_EMBEDDINGS = "token_embd.weight"
-# All that keys are taken from, where it is there.
-_FILES = (
-    CONFIG,
-    TOKENIZER,
-    TEKKEN,
-    VOCABULARY,
-    MERGES,
-    SENTENCEPIECE,
-    TOKENIZER_CONFIG,
-    ADDED_TOKENS,
-    SPECIAL_TOKENS_MAP,
-    CHAT_TEMPLATE,
-    OLD_CHAT_TEMPLATE,
-    GENERATION_CONFIG,
-    "README.md",
-)
 
 
 class FolderModel(ShardedModel):
     """A model of safetensors, whose tensors have llama.cpp's names, rows and dtypes.
 
-    Attributes
+    `convert_folder` makes it.
+
+    Parameters
     ----------
+    model : ShardedModel
+        What the folder has.
+    folder : Location
+    shards : list of Shard
+        Its files, with the tensors that are made of theirs.
     header : Metadata
         The keys of the GGUF file that is to be made.
-    unused : dict of str to str
-        Tensors of the folder that llama.cpp does without, with the reasons.
+    names : sequence of str
+        The files that those are taken from, where they are there.
     originals : dict of str to tuple of str
         What the folder calls the tensors that others are made of.
+    unused : dict of str to str
+        Tensors of the folder that llama.cpp does without, with the reasons.
+    left : sequence of Tensor
+        The same tensors.
     """
 
-    def __init__(self, model: ShardedModel, pre_tokenizer: str | None = None) -> None:
-        folder = model.folder
-        assert folder is not None
-        said = Hyperparameters(model.config or {}, str(folder.within(CONFIG)))
-        architecture = architecture_of(said)
+    def __init__(
+        self,
+        model: ShardedModel,
+        folder: Location,
+        shards: list[Shard],
+        header: Metadata,
+        names: Sequence[str],
+        originals: dict[str, tuple[str, ...]],
+        unused: dict[str, str],
+        left: Sequence[Tensor],
+    ) -> None:
+        super().__init__(model.location, shards)
+        self.header = header
+        self.originals = originals
+        self.unused = unused
         self._folder = folder
-        self.unused: dict[str, str] = {}
-        self.originals: dict[str, tuple[str, ...]] = {}
-        self._left: list[Tensor] = []
-        self.header = Metadata(architecture.name)
-        architecture.describe(self.header)
-        if (model.config or {}).get(RESCALED):
-            self.header.add.add_bool(RESCALED_KEY, True)
-        describe_pooling(folder, self.header, architecture.pooling)
-        super().__init__(model.location, self._converted(model, architecture))
-        sizes = Sizes(architecture.hyperparameters, self.header)
-        check_tensors(str(folder), architecture, sizes, self.tensors, self.originals)
-        describe_card(folder, self.header, self.tensors)
-        (embeddings,) = (tensor for tensor in self.tensors if tensor.name == _EMBEDDINGS)
-        describe_tokenizer(TokenizerFiles(folder), embeddings.shape[0], self.header, pre_tokenizer)
-        rename_unlike_phi_3(self.header)
+        self._names = names
+        self._left = left
 
     @cached_property
     def folder(self) -> Location | None:
@@ -117,62 +82,5 @@ class FolderModel(ShardedModel):
 
     @property
     def said_in(self) -> Sequence[Location]:
-        """The files that the keys are taken from."""
-        files = (self._folder.within(name) for name in _FILES)
+        files = (self._folder.within(name) for name in self._names)
         return [file for file in files if file.exists()]
-
-    def _converted(self, model: ShardedModel, architecture: Architecture) -> list[Shard]:
-        """Return the tensors of the output, each where the first of what it is made of lies."""
-        sources: dict[str, list[Source]] = {}
-        places: dict[str, int] = {}
-        copied = architecture.copies_embeddings(tensor.name for tensor in model.tensors)
-        for place, shard in enumerate(model.shards):
-            for tensor in shard.tensors:
-                if reason := architecture.unused(tensor.name):
-                    self.unused[tensor.name] = reason
-                    self._left.append(tensor)
-                    continue
-                stored = Stored(shard.location, shard.size, tensor)
-                for named in architecture.named(tensor, copied):
-                    source = Source(stored, named.change, named.expert)
-                    source.check(self._folder)
-                    sources.setdefault(named.name, []).append(source)
-                    places.setdefault(named.name, place)
-        self.originals = {
-            name: tuple(part.tensor.name for part in _in_order(parts))
-            for name, parts in sources.items()
-        }
-        tensors: list[list[Tensor]] = [[] for _ in model.shards]
-        for name, parts in sources.items():
-            tensors[places[name]].append(self._tensor(name, parts))
-        for added in architecture.added():
-            tensors[0].append(
-                MadeTensor.of(added.name, "F32", added.array.shape, [added.array.copy])
-            )
-        return [
-            replace(shard, tensors=each) for shard, each in zip(model.shards, tensors, strict=True)
-        ]
-
-    def _tensor(self, name: str, parts: Sequence[Source]) -> Tensor:
-        if parts[0].expert is None:
-            if len(parts) > 1:
-                self._refuse(name, parts, "would both be")
-            return parts[0].alone(name)
-        stack = _in_order(parts)
-        if [part.expert for part in stack] != list(range(len(stack))):
-            self._refuse(name, stack, f"are not the experts 0 to {len(stack) - 1} of")
-        if len({part.shape for part in stack}) > 1:
-            self._refuse(name, stack, "have not all the same shape, as experts of")
-        return stacked(name, stack)
-
-    def _refuse(self, name: str, parts: Sequence[Source], what: str) -> None:
-        names = first_few([quoted(part.tensor.name) for part in parts])
-        raise ValueError(
-            f"'{self._folder}': {names} {what} {name}. Take all files of one model, as they were "
-            "published"
-        )
-
-
-def _in_order(parts: Sequence[Source]) -> list[Source]:
-    """Sort the matrices of a stack."""
-    return sorted(parts, key=lambda part: -1 if part.expert is None else part.expert)

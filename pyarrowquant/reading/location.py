@@ -7,18 +7,18 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import fs
 
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.system_errors import naming_file
 from pyarrowquant.errors import ArgumentTypeError
+from pyarrowquant.reading.file_info import FileInfo, Kind, info_in, local_info
 
 _LONGEST_POINTER = 1024
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -57,7 +57,7 @@ class OpenFiles:
 
 def _state(location: Location) -> tuple[int, ...]:
     """Return what tells a file of this machine from what it was before; nothing of another."""
-    if not isinstance(location.filesystem, fs.LocalFileSystem):
+    if not location.is_local:
         return ()
     with naming_file(location.path):
         status = os.stat(location.path)
@@ -70,7 +70,8 @@ class Location:
 
     Parameters
     ----------
-    filesystem : pyarrow.fs.FileSystem
+    filesystem : pyarrow.fs.FileSystem or None
+        None for this machine: to import pyarrow.fs takes longer than to read what most files say.
     path : str
     files : OpenFiles, optional
         Keeps files open that are opened again and again, also those of locations that come from
@@ -83,6 +84,11 @@ class Location:
 
     def __str__(self) -> str:
         return shown_uri(self.path)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine."""
+        return self.filesystem is None
 
     @property
     def name(self) -> str:
@@ -114,45 +120,53 @@ class Location:
 
     def is_file(self) -> bool:
         """Tell a file from a folder; what is neither, or not there, is an error."""
-        kind = self._info().type
-        if kind == fs.FileType.NotFound:
+        kind = self.info().kind
+        if kind is Kind.MISSING:
             hint = ""
             if _OF_THE_HUB.fullmatch(self.path) and not os.path.isdir(os.path.dirname(self.path)):
                 hint = f". A model of the Hugging Face Hub is 'hf://{self.path}'"
             raise FileNotFoundError(f"No such file or folder: '{self}'{hint}")
-        if kind == fs.FileType.Unknown:
+        if kind is Kind.OTHER:
             raise ValueError(f"{self} is neither a file nor a folder")
-        return bool(kind == fs.FileType.File)
+        return kind is Kind.FILE
 
     def exists(self) -> bool:
-        return bool(self._info().type == fs.FileType.File)
+        return self.info().kind is Kind.FILE
 
     @property
     def size(self) -> int:
         """The bytes of a file."""
-        return int(self._info().size)
+        return self.info().bytes
+
+    def info(self) -> FileInfo:
+        """Tell what it is, without opening it."""
+        (found,) = infos([self])
+        return found
 
     def names_within(self) -> list[str]:
         """Return the names of all files in this folder and its subfolders, relative to it."""
-        with _reached(self.filesystem, self.path):
-            found = self.filesystem.get_file_info(fs.FileSelector(self.path, recursive=True))
         path = self._parts[0]
         return [
             info.path[info.path.index(path) + len(path) + 1 :]
-            for info in found
-            if info.type == fs.FileType.File and not is_companion(info.base_name)
+            for info in self._files_in(recursive=True)
         ]
 
     def file_names(self) -> list[str]:
         """Return the sorted names of the files in this folder, but for those that macOS adds."""
-        if isinstance(self.filesystem, fs.LocalFileSystem):
-            # PyArrow leaves out links to nothing, which are files that are missing.
-            names = [entry.name for entry in os.scandir(self.path) if not entry.is_dir()]
-        else:
-            with _reached(self.filesystem, self.path):
-                found = self.filesystem.get_file_info(fs.FileSelector(self.path))
-            names = [info.base_name for info in found if info.type == fs.FileType.File]
-        return sorted(name for name in names if not is_companion(name))
+        if self.is_local:
+            with naming_file(self.path):
+                entries = list(os.scandir(self.path))
+            names = [entry.name for entry in entries if not entry.is_dir()]
+            return sorted(name for name in names if not is_companion(name))
+        return sorted(info.base_name for info in self._files_in(recursive=False))
+
+    def _files_in(self, recursive: bool) -> list[Any]:
+        """List the files of a folder of a store."""
+        from pyarrow import fs
+
+        with _reached(self.filesystem, self.path):
+            found = self.filesystem.get_file_info(fs.FileSelector(self.path, recursive=recursive))
+        return [info for info in found if info.is_file and not is_companion(info.base_name)]
 
     @contextmanager
     def open(self) -> Iterator[MappedFile | ReadFile]:
@@ -180,15 +194,22 @@ class Location:
             with ReadFile(self.filesystem, self.path) as unmapped:
                 yield unmapped
 
-    def _info(self) -> Any:
-        with _reached(self.filesystem, self.path):
-            return self.filesystem.get_file_info(self.path)
+
+def infos(files: Sequence[Location]) -> list[FileInfo]:
+    """Tell what files of one file system are, without opening them; a store is asked once."""
+    if not files:
+        return []
+    filesystem = files[0].filesystem
+    with _reached(filesystem, files[0].path):
+        if filesystem is None:
+            return [local_info(file.path) for file in files]
+        return info_in(filesystem, [file.path for file in files])
 
 
 @contextmanager
 def _reached(filesystem: Any, path: str) -> Iterator[None]:
     """Raise an OSError where a store does not give a file, whatever its libraries raise."""
-    if isinstance(filesystem, fs.LocalFileSystem):
+    if filesystem is None:
         with naming_file(path):
             yield
         return
@@ -230,7 +251,7 @@ def open_file(location: Location) -> MappedFile | ReadFile:
 
 
 def _open_file(location: Location) -> MappedFile | ReadFile:
-    if isinstance(location.filesystem, fs.LocalFileSystem):
+    if location.is_local:
         refuse_special(location.path)
         try:
             with naming_file(location.path):
@@ -275,7 +296,7 @@ def locate(path: object, filesystem: object) -> Location:
         return Location(_pyarrow_filesystem(filesystem), text)
     if is_uri(path):
         return _locate_uri(text)
-    return Location(fs.LocalFileSystem(), text)
+    return Location(None, text)
 
 
 def is_uri(path: object) -> bool:
@@ -293,6 +314,11 @@ def shown_uri(uri: str) -> str:
 
 
 def _pyarrow_filesystem(filesystem: object) -> Any:
+    """Return a filesystem of pyarrow's; None for this machine."""
+    from pyarrow import fs
+
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return None
     if isinstance(filesystem, fs.FileSystem):
         return filesystem
     try:
@@ -310,8 +336,11 @@ def _pyarrow_filesystem(filesystem: object) -> Any:
 
 
 def _locate_uri(uri: str) -> Location:
+    from pyarrow import fs
+
     try:
-        return Location(*fs.FileSystem.from_uri(uri))
+        filesystem, path = fs.FileSystem.from_uri(uri)
+        return Location(_pyarrow_filesystem(filesystem), path)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         pass  # not one of pyarrow's schemes
     try:
@@ -323,9 +352,11 @@ def _locate_uri(uri: str) -> Location:
 
 
 def _from_fsspec(filesystem: Any) -> Any:
+    from pyarrow import fs
+
     protocol = filesystem.protocol
     if "file" in ((protocol,) if isinstance(protocol, str) else protocol):
-        return fs.LocalFileSystem()  # which is mapped
+        return None  # files of this machine are mapped
     return fs.PyFileSystem(fs.FSSpecHandler(filesystem))
 
 
@@ -401,7 +432,7 @@ class ReadFile:
         self._path = path
         self._filesystem = filesystem
         with _reached(filesystem, path):
-            self._file = filesystem.open_input_file(path)
+            self._file = pa.OSFile(path) if filesystem is None else filesystem.open_input_file(path)
             self.size: int = self._file.size()
 
     def __enter__(self) -> ReadFile:

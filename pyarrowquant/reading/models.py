@@ -141,7 +141,7 @@ def _refuse_others(folder: Location) -> None:
     if any(name.endswith((".safetensors", safetensors.INDEX_SUFFIX)) for name in names):
         return
     for name in names:
-        if name.lower().endswith(table_files.SUFFIXES):
+        if name.lower().endswith(tuple(table_files.TABLES)):
             raise ValueError(f"{folder} has no model, but tables. Give the path of one: '{name}'")
     for name in names:
         if name.lower().endswith(_OF_ONE_FILE):
@@ -168,7 +168,7 @@ _KINDS: dict[str, Callable[[Location], Model]] = {
     ".safetensors": lambda file: _sharded(file, Headers(safetensors.read_file(file))),
     safetensors.INDEX_SUFFIX: lambda index: _sharded(index, safetensors.read_index(index)),
     ".gguf": GgufModel,
-    **dict.fromkeys(table_files.SUFFIXES, _table),
+    **dict.fromkeys(table_files.TABLES, _table),
     ".npz": NpzModel,
     ".onnx": OnnxModel,
 }

@@ -15,7 +15,7 @@ from pyarrowquant.reading import table_files
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.table_files import SUFFIXES
+from pyarrowquant.reading.table_files import TABLES
 
 
 def is_result(location: Location) -> bool:
@@ -26,7 +26,7 @@ def is_result(location: Location) -> bool:
 def results_in(folder: Location) -> list[Location]:
     """Return the files of a folder of results; none where it is something else."""
     names = folder.file_names()
-    tables = [name for name in names if name.lower().endswith(SUFFIXES)]
+    tables = [name for name in names if name.lower().endswith(tuple(TABLES))]
     if CONFIG in names or any(name.endswith(".safetensors") for name in names):
         return []
     files = [folder.within(name) for name in tables]

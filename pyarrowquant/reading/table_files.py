@@ -12,7 +12,8 @@ from pyarrowquant.reading.location import Location
 
 _Parts = Callable[[pa.RecordBatch], Iterable[pa.RecordBatch]]
 
-SUFFIXES = (".parquet", ".arrow", ".ipc", ".feather")
+# What they hold, by the suffixes of their names.
+TABLES = {".parquet": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow"}
 _MAGIC = b"ARROW1"
 _COLUMN_BUFFER = 1 << 20
 

@@ -135,8 +135,9 @@ def test_tables_that_cannot_be_closed_are_named(
 ) -> None:
     class Full(pa.OSFile):  # type: ignore[misc]
         def close(self) -> None:
-            if not self.closed:
-                super().close()
+            is_written = not self.closed and self.writable()
+            super().close()
+            if is_written:
                 raise OSError("error closing file")
 
     monkeypatch.setattr(pa, "OSFile", Full)

@@ -29,7 +29,7 @@ class Signals:
             os.kill(os.getpid(), number)
 
 sys.meta_path.insert(0, Signals())
-sys.argv = ["pyarrowquant", "--version"]
+sys.argv = ["pyarrowquant", "quantize", "--help"]
 main()
 print("was not interrupted")
 """

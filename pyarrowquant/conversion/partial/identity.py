@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from pyarrow import fs
-
 from pyarrowquant._core.quoting import shortened
-from pyarrowquant.reading.location import Location
+from pyarrowquant.reading.location import Location, infos
 from pyarrowquant.reading.model import Model
 
 _HASHED_BYTES = 1 << 16  # of each end of a file of the source
@@ -45,21 +43,20 @@ def described(files: Sequence[Location]) -> list[dict[str, Any]]:
     Of this machine's files the inode and the time of the last change of any kind count, since
     copies may have the size and the time of modification of what they replace.
     """
-    infos = files[0].filesystem.get_file_info([file.path for file in files]) if files else []
     return [
         {
             "name": file.name,
-            "bytes": info.size,
-            "modified": info.mtime_ns,
+            "bytes": info.bytes,
+            "modified": info.modified_ns,
             "ends": digest_of_ends(file),
             **_identity(file),
         }
-        for file, info in zip(files, infos, strict=True)
+        for file, info in zip(files, infos(files), strict=True)
     ]
 
 
 def _identity(file: Location) -> dict[str, int]:
-    if not isinstance(file.filesystem, fs.LocalFileSystem):
+    if not file.is_local:
         return {}
     status = os.stat(file.path)
     return {"inode": status.st_ino, "changed": status.st_ctime_ns}

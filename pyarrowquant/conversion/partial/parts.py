@@ -9,13 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from pyarrowquant._core.new_file import new_file
 from pyarrowquant._core.results import batches_of
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
 from pyarrowquant._core.system_errors import naming_file
 from pyarrowquant.conversion.partial.checksums import CHECKSUM_BYTES, check, checked, checksum
 from pyarrowquant.conversion.partial.lock import refuse_others
 from pyarrowquant.conversion.totals import Totals
-from pyarrowquant.formats.tables import new_file
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.strict_json import parse_any
 from pyarrowquant.reading.table_files import errors_of

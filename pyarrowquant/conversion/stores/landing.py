@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pyarrow import fs
-
 from pyarrowquant.conversion.stores.on_the_way import on_the_way
 from pyarrowquant.conversion.stores.store import Store, located
 from pyarrowquant.reading.location import is_uri, path_text
@@ -65,7 +63,7 @@ def landing(destination: str | os.PathLike[str]) -> Iterator[Landing]:
         yield Landing(Path(destination))
         return
     location = located(destination)
-    if isinstance(location.filesystem, fs.LocalFileSystem):
+    if location.is_local:
         yield Landing(Path(location.path))
         return
     store = Store(destination, location)

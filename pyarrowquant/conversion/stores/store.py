@@ -9,8 +9,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pyarrow import fs
-
 from pyarrowquant.conversion.partial.journal import Stamp
 from pyarrowquant.errors import UsageError
 from pyarrowquant.reading.location import Location, locate, shown_uri
@@ -78,9 +76,9 @@ class Store:
 
     def holds(self, file: Location) -> bool:
         """Whether a file is it, or lies in it."""
-        return bool(self._filesystem.equals(file.filesystem)) and f"{file.path}/".startswith(
-            f"{self._path}/"
-        )
+        if file.is_local or not self._filesystem.equals(file.filesystem):
+            return False
+        return f"{file.path}/".startswith(f"{self._path}/")
 
     def stamps(self, paths: Sequence[str]) -> list[Stamp | None]:
         """Tell what objects are there now; None for those that are not."""
@@ -98,6 +96,8 @@ class Store:
         return Stamp(info.size, info.mtime_ns if checksum is None else None, checksum)
 
     def _checksum(self, path: str) -> str | None:
+        from pyarrow import fs
+
         if isinstance(self._filesystem, fs.PyFileSystem):
             handler = self._filesystem.handler
             return str(handler.fs.checksum(path)) if isinstance(handler, fs.FSSpecHandler) else None
@@ -118,6 +118,8 @@ class Store:
         return self._names(os.path.dirname(self._path), recursive=False)
 
     def _names(self, folder: str, recursive: bool) -> list[str]:
+        from pyarrow import fs
+
         selector = fs.FileSelector(folder, allow_not_found=True, recursive=recursive)
         with self._reached():
             found = self._filesystem.get_file_info(selector)
