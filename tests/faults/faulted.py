@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import json
 import os
 import re
@@ -18,10 +19,11 @@ import sys
 import warnings
 from pathlib import Path
 
-import gguf  # noqa: F401, what formats import is there for all forks
+import gguf  # noqa: F401, what commands import is there for all forks
 import numpy as np
 import onnx
 import onnxruntime  # noqa: F401
+import pyarrow.fs
 import pyarrow.parquet  # noqa: F401
 import safetensors.numpy
 import tokenizers  # noqa: F401
@@ -33,11 +35,13 @@ from token_models import model as token_model
 from token_models import saved as saved_with_text
 
 import pyarrowquant.calibration.onnx_running
-import pyarrowquant.cli  # noqa: F401
+import pyarrowquant.cli.calibrate
+import pyarrowquant.cli.quantize  # noqa: F401
 from pyarrowquant.__main__ import main
 from pyarrowquant.calibration import onnx_running
 from pyarrowquant.cli._pandas import leave_out_pandas
 from pyarrowquant.conversion import preparing
+from pyarrowquant.formats.registry import FORMATS
 
 EIGHT_BITS = ["--bits", "8"]  # of what is there before
 # The name that comes last, the destination, options of what is new, and of what is old.
@@ -72,6 +76,7 @@ BESIDE = re.compile(r"out\.onnx\.[0-9a-f]{16}\.data|out-\d{5}-of-\d{5}\.gguf")
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES, -signal.SIGINT)
 PLACING = 40  # about so many changes come last, when the output is complete
 
+tuple(FORMATS.values())  # which imports them
 preparing.batch_bytes = lambda _: 1  # each layer is a batch
 onnx_running.WINDOWS_TOGETHER = 4  # after so many the sums are kept
 _library = ctypes.CDLL(None)
@@ -290,5 +295,6 @@ def survey(folder: Path, kind: str, mode: str, how: str, step: int) -> tuple[int
 if __name__ == "__main__":
     warnings.simplefilter("ignore", DeprecationWarning)  # forks beside threads of numpy
     leave_out_pandas()
+    gc.freeze()  # a collection in a fork would copy all that is imported
     place, kind, mode, how, step = sys.argv[1:]
     print(json.dumps(survey(Path(place), kind, mode, how, int(step))))
