@@ -276,20 +276,27 @@ def _bad_sources(folder: Path, kind: str) -> list[Path]:
     return [path]
 
 
-def _chosen(calls: int, step: int) -> list[int]:
-    """Number all calls that give the output its place, and of those before every so many."""
+def _chosen(calls: int, step: int, how: str) -> list[int]:
+    """Number the calls that give the output its place, and of those before every so many.
+
+    But with a step of 1, every second one is killed, and those between fail.
+    """
     first = max(calls - PLACING, 1)
-    return [*range(1, first, step), *range(first, calls + 1)]
+    if step == 1:
+        return [*range(1, calls + 1)]
+    return [*range(1, first, step), *range(first + (how == "failed"), calls + 1, 2)]
 
 
 def survey(folder: Path, kind: str, mode: str, how: str, step: int) -> tuple[int, list[str]]:
     """Attempt it call by call; gives how many were tried, and what was wrong."""
     case = Case(folder, kind, mode)
     calls = case.calls()
+    chosen = _chosen(calls, step, how)
     wrong: list[str] = []
-    for at in _chosen(calls, step):
-        wrong += case.attempt(at, -signal.SIGKILL if how == "killed" else ERRORS[at % len(ERRORS)])
-    return len(_chosen(calls, step)), wrong
+    for at in chosen:
+        error = ERRORS[at // 2 % len(ERRORS)]
+        wrong += case.attempt(at, -signal.SIGKILL if how == "killed" else error)
+    return len(chosen), wrong
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-STEP = os.environ.get("FAULT_STEP", "29")  # of the calls before the last; 1 for all
+STEP = os.environ.get("FAULT_STEP", "29")  # of calls before the last ones; 1 for all, in all ways
 KINDS = (
     *("parquet", "shards", "compressed-tensors", "bitsandbytes", "mlx", "gguf", "gguf-model"),
     *("gguf-split", "onnx", "importance"),
