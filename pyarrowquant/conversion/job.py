@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -20,7 +18,6 @@ from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.engines import Engine, LocalEngine
 from pyarrowquant.conversion.making_files import Deliveries, MakingFiles, tensors_of
 from pyarrowquant.conversion.measuring import Measuring
-from pyarrowquant.conversion.memory import OUTCOMES_BESIDE
 from pyarrowquant.conversion.partial.identity import check_unchanged, source_files
 from pyarrowquant.conversion.partial.interrupted import Continued, continued
 from pyarrowquant.conversion.partial.parts import Done
@@ -31,11 +28,17 @@ from pyarrowquant.conversion.partial.results import (
     are_placed,
     packed_in,
 )
-from pyarrowquant.conversion.partial.shared_folder import FilesInFolder, folder_for_files
+from pyarrowquant.conversion.partial.shared_folder import (
+    FilesInFolder,
+    SharedFolder,
+    SharedOutput,
+    folder_for_files,
+)
 from pyarrowquant.conversion.partial.work import Work, warn
+from pyarrowquant.conversion.placing import Placing
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
-from pyarrowquant.conversion.quantizing import Outcome, Quantizing, fitting, layouts_of
+from pyarrowquant.conversion.quantizing import Quantizing, fitting, layouts_of
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.conversion.size import FileSize
 from pyarrowquant.conversion.source import weights_bytes as bytes_of_model
@@ -45,6 +48,7 @@ from pyarrowquant.conversion.stores.files_in_store import FilesInStore
 from pyarrowquant.conversion.stores.landing import Landing
 from pyarrowquant.conversion.stores.stored_results import StoredResults
 from pyarrowquant.conversion.stores.stored_work import StoredWork, continued_in_store
+from pyarrowquant.conversion.taking import Taking
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import (
     UnquantizedTensor,
@@ -392,8 +396,19 @@ class Job:
         done = results.done or before
         if not is_counted:
             meter.skip(done.read)
-        with closing(run(quantizing, done.batches, meter)) as outcomes:
-            self._take(outcomes, results, quantizing, done)
+        taking = Taking(results, quantizing, self.source, done, meter)
+        has_workers = run.fewest_files is not None
+        shared = results if isinstance(results, PlacedResults) and has_workers else None
+        if shared is None or not self._is_placed(work, taking, run, meter):
+            with closing(run(quantizing, taking.done.batches, meter)) as outcomes:
+                # An interrupt does not wait until a file is sent.
+                taking.take(outcomes, beside=self.landing.store is None)
+        if shared is not None and shared.added and (shared.taken or work.files):
+            warn(
+                f"Results of {shared.added} layers came through this process, as some workers "
+                f"cannot write in '{work.kept_in}'. Give all of them its folder under this name"
+            )
+        self._check_any(done.totals)
         output = results.finish(done.totals)
         if isinstance(self.budget, FileSize):
             self.budget.check(output.stat().st_size)
@@ -415,6 +430,17 @@ class Job:
             return False
         return bool(work.files) or (fewest is not None and count >= max(2, fewest))
 
+    def _is_placed(self, work: Work, taking: Taking, run: Run, meter: Meter) -> bool:
+        """Have workers write what is left to its places in the output, or else give it.
+
+        False where something that they have written is not there. So what is left comes from them.
+        """
+        with folder_for_files(work) as folder:
+            output = SharedOutput(SharedFolder(str(folder)), str(work.output))
+            placing = Placing(taking.quantizing, self.origin, output)
+            with closing(run(placing, taking.done.batches, meter)) as outcomes:
+                return taking.take(outcomes, beside=True)
+
     def _make_files(
         self, work: Work, outline: Outline, quantizing: Quantizing, run: Run, meter: Meter
     ) -> None:
@@ -432,12 +458,6 @@ class Job:
                     done.totals.include(file.totals)
                     done = Done(done.batches + 1, done.read + file.read, done.totals)
                     work.note_file(file.name, file.stamp, done)
-        if 0 < len(work.files) < len(outline.files):
-            warn(
-                f"Workers have made {len(work.files)} of {len(outline.files)} files of the output. "
-                f"Results of the others go through this process, as some workers cannot write in "
-                f"'{work.kept_in}'. Give all of them its folder under this name"
-            )
 
     @contextmanager
     def _deliveries(self, work: Work, outline: Outline) -> Iterator[Deliveries]:
@@ -481,32 +501,6 @@ class Job:
             self.origin.importance,
         )
 
-    def _take(
-        self, outcomes: Iterable[Outcome], output: ResultsOfRun, quantizing: Quantizing, done: Done
-    ) -> None:
-        """Put what is left of the source to the output, as it is quantized."""
-        count, read, totals = done.batches, done.read, done.totals
-
-        def add(outcome: Outcome) -> None:
-            nonlocal count, read
-            count += outcome.batches
-            read += outcome.read
-            totals.skipped += outcome.skipped
-            totals.missed += outcome.missed
-            totals.underflows += outcome.underflows
-            if (results := outcome.results) is not None:
-                quantizing.check(results, self.source)
-                totals.add(results, quantizing.stored_bits(results))
-                output.add(results, Done(count, read, totals))
-
-        if self.landing.store is None:
-            _each_beside(add, outcomes)
-        else:  # an interrupt does not wait until a file is sent
-            for outcome in outcomes:
-                add(outcome)
-                del outcome  # before the next batch is quantized
-        self._check_any(totals)
-
     def _check_any(self, totals: Totals) -> None:
         """Raise where nothing was quantized."""
         if totals.layers == 0:
@@ -538,27 +532,3 @@ class Job:
         if self.folder:
             output.mkdir()
         outline.write(output, packed)
-
-
-def _each_beside(add: Callable[[Outcome], None], outcomes: Iterable[Outcome]) -> None:
-    """Add each outcome in another thread, while the next ones are made.
-
-    One may wait to be added: writing it takes longer than making the next one. After one that
-    fails none is added.
-    """
-
-    def add_after(before: Future[None] | None, outcome: Outcome) -> None:
-        if before is not None:
-            before.result()
-        add(outcome)
-
-    with ThreadPoolExecutor(1) as other:
-        added: deque[Future[None]] = deque()
-        for outcome in outcomes:
-            last = added[-1] if added else None
-            added.append(other.submit(add_after, last, outcome))
-            del outcome  # which is to go when it is added
-            if len(added) > OUTCOMES_BESIDE:
-                added.popleft().result()
-        for each in added:
-            each.result()

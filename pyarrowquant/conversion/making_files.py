@@ -6,7 +6,6 @@ so that no results travel to the driver.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pyarrowquant.conversion.partial.journal import Stamp
 from pyarrowquant.conversion.partial.parts import Done
 from pyarrowquant.conversion.partial.results import packed_in
 from pyarrowquant.conversion.progress import Meter
-from pyarrowquant.conversion.quantizing import Quantizing, layouts_of
+from pyarrowquant.conversion.quantizing import Quantizing, outlined_again
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.viewing import Viewed
 from pyarrowquant.formats._origin import Origin
@@ -152,17 +151,11 @@ class FileMaker:
         self._files: dict[str, OutlinedFile] = {}
         if not task.depot.is_reached():
             return
-        quantizing = task.quantizing
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the driver has told
-            layouts = layouts_of(quantizing, source.model)
-            outline = quantizing.target.outline(
-                layouts, source.model, quantizing.settings, task.origin
-            )
+        outline = outlined_again(task.quantizing, source.model, task.origin)
         self._files = {file.name: file for file in outline.files}
         self._tensors = tensors_of(outline, source.model)
-        self._layers = {layout.name for layout in layouts}
-        self._quantizer = quantizing.on(source)
+        self._layers = outline.layers
+        self._quantizer = task.quantizing.on(source)
 
     def outcomes(
         self, skip: int, count: int | None, threads: int | None, meter: Meter

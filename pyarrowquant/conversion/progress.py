@@ -88,6 +88,15 @@ class Meter:
         self._layers += layers
         self._quantized(self._read)
 
+    @property
+    def taken(self) -> tuple[int, int]:
+        """Bytes and layers of the batches that are done of this run."""
+        return self._read, self._layers
+
+    def back_to(self, nbytes: int, layers: int) -> None:
+        """Count no more than so much, as the rest is done again."""
+        self._read, self._layers = nbytes, layers
+
     def watch(self, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
         """Give the same batches; each counts as a whole when the next one is asked for."""
         return pa.RecordBatchReader.from_batches(reader.schema, self._batches(reader))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +26,8 @@ from pyarrowquant.conversion.stage import OfBatches
 from pyarrowquant.conversion.viewing import Viewed
 from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
+from pyarrowquant.formats._origin import Origin
+from pyarrowquant.formats._outline import Outline
 from pyarrowquant.reading.importance import Importance
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.planned import PlannedLayout, layout_of, plan_layer
@@ -225,6 +228,14 @@ def layouts_of(quantizing: Quantizing, model: Model) -> list[PlannedLayout]:
         for layer in planned(model, usual, quantizing.recipe)
     ]
     return [layout for layer in layers if (layout := layout_of(layer))]
+
+
+def outlined_again(quantizing: Quantizing, model: Model, origin: Origin) -> Outline:
+    """Return what the output will be, as the driver has it, who has told what there is to tell."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        layouts = layouts_of(quantizing, model)
+        return quantizing.target.outline(layouts, model, quantizing.settings, origin)
 
 
 def fitting(

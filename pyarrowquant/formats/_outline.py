@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,8 @@ from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.locks import is_plain
 from pyarrowquant._core.results import Packed
 from pyarrowquant.errors import InternalError
+
+_END = 4096  # bytes: a page, of which places may share the first and the last with others
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,12 @@ class Outline:
     files: Sequence[OutlinedFile]
     finish: Callable[[Path], object] = lambda _: None
 
+    @property
+    def layers(self) -> set[str]:
+        """The names of layers that have places in it."""
+        regions = (region for file in self.files for region in file.regions)
+        return {region.layer.name for region in regions if isinstance(region, LayerRegion)}
+
     def without(self, names: Collection[str]) -> Outline:
         """Return the same without files of these names."""
         return replace(self, files=[file for file in self.files if file.name not in names])
@@ -205,29 +214,68 @@ class Places:
         return self._of_layers.keys()
 
     def files_of(self, name: str) -> Iterable[Path]:
-        """The files that have something of a layer."""
+        """Return the files that have something of a layer."""
         return self._of_layers[name].keys()
 
-    def fill(self, layer: Packed, left_out: Collection[Path] = ()) -> Iterable[Path]:
+    def fill(self, layer: Packed, are_shared: bool = False) -> Iterable[Path]:
         """Write what is made of a layer to its places; return the files.
 
         Parameters
         ----------
         layer : Packed
-        left_out : collection of Path
-            Files that have it already.
+        are_shared : bool
+            Whether other machines write into the files, too.
         """
-        files = {
-            path: places
-            for path, places in self._of_layers[layer.name].items()
-            if path not in left_out
-        }
+        files = self._of_layers[layer.name]
         for path, places in files.items():
-            with path.open("r+b") as file:
+            with opened_shared(path) if are_shared else path.open("r+b") as file:
                 for begin, region in places:
                     _check_coded(layer, region.layer)
                     _fill(file, begin, region, region.pieces(layer))
         return files
+
+    def fill_opened(self, layer: Packed, files: Mapping[Path, IO[bytes]]) -> list[bytes]:
+        """Write the same to files that are open; return what `ends` is to find there."""
+        found: list[bytes] = []
+        for path, places in self._of_layers[layer.name].items():
+            for begin, region in places:
+                _check_coded(layer, region.layer)
+                _fill(files[path], begin, region, _keeping_ends(region.pieces(layer), found))
+        return found
+
+    def ends(self, name: str) -> list[bytes]:
+        """Read the begin and the end of each region of a layer."""
+        found: list[bytes] = []
+        for path, places in self._of_layers[name].items():
+            with path.open("rb", buffering=0) as file:
+                for begin, region in places:
+                    size = min(_END, region.size)
+                    for at in (begin, begin + region.size - size):
+                        file.seek(at)
+                        found.append(file.read(size))
+        return found
+
+
+def opened_shared(path: Path) -> IO[bytes]:
+    """Open a file that several machines write into at a time, each to its own places.
+
+    Of a page that has places of two of them, clients of NFS would send all, with what was in it
+    before, if they had read it or had to read it first. They do not where a file is open to be
+    written alone, and each write is to be on the disk when it returns.
+    """
+    flags = os.O_WRONLY | getattr(os, "O_DSYNC", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags), "wb")
+
+
+def _keeping_ends(pieces: Iterable[Any], found: list[bytes]) -> Iterator[Any]:
+    """Give the same pieces, and keep the begin and the end of all."""
+    begin = end = b""
+    for piece in pieces:
+        view = memoryview(piece).cast("B")
+        begin += view[: _END - len(begin)]
+        end = (end + view[-_END:])[-_END:]
+        yield piece
+    found += [begin, end]
 
 
 def _check_coded(layer: Packed, planned: Coded) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,15 @@ class Done:
         How many bytes of weights these are.
     totals : Totals
         Of these.
+    written : dict of str to str
+        Layers that workers of a cluster have written to their places in the output, by their names,
+        with checksums of what is there.
     """
 
     batches: int
     read: int
     totals: Totals
+    written: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Done:
@@ -59,7 +63,8 @@ class Done:
         for name in ("batches", "read"):
             if not isinstance(said[name], int) or said[name] < 0:
                 raise ValueError(f"{name} is {said[name]!r}")
-        return cls(said["batches"], said["read"], Totals.from_dict(said["totals"]))
+        totals = Totals.from_dict(said["totals"])
+        return cls(said["batches"], said["read"], totals, dict(said["written"]))
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict())

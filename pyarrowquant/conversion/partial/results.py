@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +12,8 @@ import pyarrow as pa
 from pyarrowquant._core.placing import sync, sync_tree
 from pyarrowquant._core.results import Packed, batches_of
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
-from pyarrowquant.conversion.partial.parts import Done
+from pyarrowquant.conversion.partial.checksums import checksum
+from pyarrowquant.conversion.partial.parts import Done, WorkError
 from pyarrowquant.conversion.partial.work import Work
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.formats._format import Format
@@ -67,18 +69,63 @@ class PlacedResults:
             outline.begin(output)
             sync_tree(output.parent)  # before anything says that some of it is done
         self._places = Places(outline, work.output)
+        self._written = {} if self.done is None else dict(self.done.written)
+        self.added = self.taken = 0
+        if (lost := self._lost()) is not None:
+            raise WorkError(
+                f"'{work.output.name}': layer '{lost}' was written, and is not there any more or "
+                "has changed since. Without resume=True, a new run begins"
+            )
 
     def add(self, results: pa.RecordBatch, done: Done) -> None:
         files: set[Path] = set()
         for layer in packed_in(pa.Table.from_batches([results])):
-            files.update(self._places.fill(layer))
+            files.update(self._places.fill(layer, are_shared=bool(self._written)))
         for file in files:
             sync(file)
-        self._work.note_done(done)
+        self.added += results.num_rows
+        self._note(done)
+
+    def has(self, written: Mapping[str, str]) -> bool:
+        """Whether what workers have written of layers is there, for this machine too."""
+        return all(self._has(*each) for each in written.items())
+
+    def take(self, written: Mapping[str, str], done: Done) -> None:
+        """Note how far the run is with layers that workers have written."""
+        self._written.update(written)
+        self.taken += len(written)
+        self._note(done)
+
+    def _note(self, done: Done) -> None:
+        self._work.note_done(replace(done, written=self._written))
+
+    def _has(self, name: str, found: str) -> bool:
+        try:
+            return checksum_of(self._places.ends(name)) == found
+        except (OSError, KeyError):  # it was never here, or a note is of another output
+            return False
+
+    def _lost(self) -> str | None:
+        """Name a layer that workers have written, and that is not there any more."""
+        return next(
+            (name for name, found in self._written.items() if not self._has(name, found)), None
+        )
 
     def finish(self, totals: Totals) -> Path:
+        if (lost := self._lost()) is not None:
+            self._work.new_output()  # as none of it can be relied upon
+            raise OSError(
+                f"'{self._work.output}' does not have any more what workers wrote of layer "
+                f"'{lost}': its file system does not keep what several machines write into a file. "
+                "Give a destination elsewhere, or quantize on one machine"
+            )
         self._outline.finish(self._work.output)
         return self._work.output
+
+
+def checksum_of(ends: list[bytes]) -> str:
+    """Return what is noted of the ends of what workers have written."""
+    return checksum(ends).decode()
 
 
 class KeptResults:

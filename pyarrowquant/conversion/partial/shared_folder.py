@@ -1,19 +1,21 @@
-"""Files of an output that are made one by one in the folder of the run, which workers see, too."""
+"""The folder of a run, which workers see, too: they make files in it, or write into those there."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 from pyarrowquant._core.placing import sync
+from pyarrowquant._core.system_errors import naming_file
 from pyarrowquant.conversion.partial.journal import Stamp, stamp_of
 from pyarrowquant.conversion.partial.work import Work
-from pyarrowquant.formats._outline import Outline, OutlinedFile
+from pyarrowquant.formats._outline import Outline, OutlinedFile, opened_shared
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,43 @@ class SharedFolder:
         return Path(self.path, f"{secrets.token_hex(8)}.tmp")
 
 
+@dataclass(frozen=True)
+class SharedOutput:
+    """An output that has begun, as it is to workers that write results to their places in it.
+
+    Attributes
+    ----------
+    folder : SharedFolder
+        That this run alone has.
+    path : str
+        Of the output.
+    """
+
+    folder: SharedFolder
+    path: str
+
+    @contextmanager
+    def opened(self, paths: Iterable[Path]) -> Iterator[dict[Path, IO[bytes]] | None]:
+        """Open some of its files; None where they are not here, or others may not write to them.
+
+        What is written is on the disk at the end of the context.
+        """
+        with ExitStack() as stack:
+            try:
+                files = {path: stack.enter_context(opened_shared(path)) for path in paths}
+            except OSError:
+                files = {}
+            # Asked last: those of a later run have the same names, but not this folder.
+            if not files or not self.folder.is_reached():
+                yield None
+                return
+            with naming_file(Path(self.path)):
+                yield files
+                stack.close()
+        for path in files:
+            sync(path)
+
+
 class FilesInFolder:
     """Has files made in a folder within that of the run, and gives them their places.
 
@@ -101,7 +140,7 @@ class FilesInFolder:
 
 @contextmanager
 def folder_for_files(work: Work) -> Iterator[Path]:
-    """Give a folder of a name that nothing has had, for as long as files are made."""
+    """Give a folder of a name that nothing has had, for as long as workers write."""
     folder = work.folder_of_files / secrets.token_hex(8)
     folder.mkdir(parents=True)
     try:
