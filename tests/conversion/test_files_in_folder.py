@@ -10,95 +10,30 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hf_folders
 import pytest
 from child import HANG
-from commands import failed, run, succeeded
-from exports import files
-from models import write_shards
-from safetensors.numpy import load_file
+from commands import failed, succeeded
 
-from conversion.killing import DYING, FORMATS, SHARDS, killed_after
+from conversion.killing import DYING, FORMATS, SHARDS
+from conversion.on_workers import SPLIT, Runs, base_of_gguf
 from pyarrowquant.conversion.engines import _LocalRun
-from pyarrowquant.conversion.making_files import MakingFiles
 from pyarrowquant.conversion.partial.journal import Stamp
 from pyarrowquant.conversion.partial.results import PlacedResults
 from pyarrowquant.conversion.partial.shared_folder import FilesInFolder, SharedFolder
 from pyarrowquant.conversion.partial.work import Work
-from pyarrowquant.conversion.progress import Meter
 
-SPLIT = ["--pre-tokenizer", "default", "--method", "rtn", "--split", "300k"]
 ON_WORKERS = "from pyarrowquant.conversion import engines; engines._LocalRun.fewest_files = 1\n"
-
-
-def in_tasks(self: _LocalRun, stage: Any, skip: int, meter: Meter) -> Generator[Any, None, None]:
-    """Do each file by itself, as by a worker that has just begun."""
-    if isinstance(stage, MakingFiles):
-        for number in range(skip, stage.count):
-            yield from stage.on(self.source).outcomes(number, 1, self.threads, meter)
-    else:
-        yield from stage.on(self.source).outcomes(skip, None, self.threads, meter)
-
-
-class Runs:
-    """Runs of a kind over a model, on workers or not, beside one that nothing has disturbed."""
-
-    def __init__(self, model: Path, folder: Path, name: str, options: list[str]) -> None:
-        self._model, self._name, self._options = model, name, options
-        self.place, whole = folder / "place", folder / "whole"
-        for each in (self.place, whole):
-            each.mkdir()
-        succeeded("quantize", model, whole / self._name, *self._options)
-        self._wanted = files(whole)
-        self.weights = [name for name in self._wanted if name.endswith(("safetensors", "gguf"))]
-        self.partial = self.place / f".{self._name}.partial"
-        self.output = self.partial / "output" / self._name
-
-    @property
-    def arguments(self) -> list[object]:
-        return ["quantize", self._model, self.place / self._name, *self._options]
-
-    def run(self, *more: str, on_workers: bool = False) -> Any:
-        with pytest.MonkeyPatch.context() as patch:
-            if on_workers:
-                patch.setattr(_LocalRun, "fewest_files", 1)
-                patch.setattr(_LocalRun, "__call__", in_tasks)
-            return run(*self.arguments, *more)
-
-    def ends(self, *more: str, on_workers: bool = False) -> str:
-        """A run has what one has that nothing disturbed, and says so."""
-        result = self.run(*more, on_workers=on_workers)
-        assert result.exit_code == 0, result.output
-        self.check()
-        said: str = result.output
-        return said
-
-    def check(self) -> None:
-        assert files(self.place) == self._wanted
-
-    def killed_after(self, method: str, times: int, *more: str, on_workers: bool = False) -> None:
-        """Run until the work was told something so many times."""
-        with killed_after(Work, method, times):
-            self.run(*more, on_workers=on_workers)
 
 
 @pytest.fixture(params=["compressed", "bitsandbytes", "split"])
 def runs(model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Runs:
     if request.param != "split":
         return Runs(model, tmp_path, *FORMATS[request.param])
-    base = hf_folders.write(tmp_path / "base", hf_folders.llama())
-    tensors = load_file(base / "model.safetensors")
-    (base / "model.safetensors").unlink()
-    names = [f"model-{i + 1:05d}-of-{SHARDS:05d}.safetensors" for i in range(SHARDS)]
-    shards = {
-        name: {each: tensors[each] for each in sorted(tensors)[i::SHARDS]}
-        for i, name in enumerate(names)
-    }
-    return Runs(write_shards(base, shards), tmp_path, "out.gguf", SPLIT)
+    return Runs(base_of_gguf(tmp_path / "base"), tmp_path, "out.gguf", SPLIT)
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ class SharedOutput:
 
         What is written is on the disk at the end of the context.
         """
-        with ExitStack() as stack:
+        with naming_file(self.path), ExitStack() as stack:
             try:
                 files = {path: stack.enter_context(opened_shared(path)) for path in paths}
             except OSError:
@@ -92,9 +92,7 @@ class SharedOutput:
             if not files or not self.folder.is_reached():
                 yield None
                 return
-            with naming_file(Path(self.path)):
-                yield files
-                stack.close()
+            yield files
         for path in files:
             sync(path)
 
