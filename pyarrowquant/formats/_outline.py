@@ -263,8 +263,11 @@ def opened_shared(path: Path) -> IO[bytes]:
     before, if they had read it or had to read it first. They do not where a file is open to be
     written alone, and each write is to be on the disk when it returns.
     """
-    flags = os.O_WRONLY | getattr(os, "O_DSYNC", 0) | getattr(os, "O_BINARY", 0)
-    return os.fdopen(os.open(path, flags), "wb")
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags & ~(os.O_CREAT | os.O_TRUNC) | getattr(os, "O_DSYNC", 0))
+
+    return open(path, "wb", opener=opener)
 
 
 def _keeping_ends(pieces: Iterable[Any], found: list[bytes]) -> Iterator[Any]:

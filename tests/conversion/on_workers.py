@@ -17,6 +17,8 @@ from safetensors.numpy import load_file
 
 from conversion.killing import SHARDS, killed_after
 from pyarrowquant.conversion.engines import _LocalRun
+from pyarrowquant.conversion.partial.parts import Done
+from pyarrowquant.conversion.partial.results import PlacedResults
 from pyarrowquant.conversion.partial.work import Work
 from pyarrowquant.conversion.progress import Meter
 
@@ -42,6 +44,25 @@ def workers(fewest: int) -> Iterator[None]:
         patch.setattr(_LocalRun, "fewest_files", fewest)
         patch.setattr(_LocalRun, "__call__", in_tasks)
         yield
+
+
+class Counted:
+    """How many layers workers have written, and how many came to the driver."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.taken = self.added = 0
+        take, add = PlacedResults.take, PlacedResults.add
+
+        def taken(results: PlacedResults, written: dict[str, str], done: Done) -> None:
+            self.taken += len(written)
+            take(results, written, done)
+
+        def added(results: PlacedResults, batch: Any, done: Done) -> None:
+            self.added += batch.num_rows
+            add(results, batch, done)
+
+        patch.setattr(PlacedResults, "take", taken)
+        patch.setattr(PlacedResults, "add", added)
 
 
 class Runs:

@@ -22,7 +22,7 @@ from child import HANG
 from commands import failed, succeeded
 
 from conversion.killing import DYING, FORMATS, SHARDS
-from conversion.on_workers import WHOLE, Runs, base_of_gguf, workers
+from conversion.on_workers import WHOLE, Counted, Runs, base_of_gguf, workers
 from pyarrowquant import Step, convert
 from pyarrowquant.conversion.partial.checksums import with_checksum
 from pyarrowquant.conversion.partial.parts import Done
@@ -49,25 +49,6 @@ def runs(model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Runs:
 @pytest.fixture
 def one(model: Path, tmp_path: Path) -> Runs:
     return Runs(model, tmp_path, *FORMATS["mlx"], MANY)
-
-
-class Counted:
-    """How many layers workers have written, and how many came to the driver."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.taken = self.added = 0
-        take, add = PlacedResults.take, PlacedResults.add
-
-        def taken(results: PlacedResults, written: dict[str, str], done: Done) -> None:
-            self.taken += len(written)
-            take(results, written, done)
-
-        def added(results: PlacedResults, batch: Any, done: Done) -> None:
-            self.added += batch.num_rows
-            add(results, batch, done)
-
-        patch.setattr(PlacedResults, "take", taken)
-        patch.setattr(PlacedResults, "add", added)
 
 
 @pytest.fixture
