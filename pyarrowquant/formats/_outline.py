@@ -224,11 +224,11 @@ class Places:
         ----------
         layer : Packed
         are_shared : bool
-            Whether other machines write into the files, too.
+            Whether other machines have written into the files, too.
         """
         files = self._of_layers[layer.name]
         for path, places in files.items():
-            with opened_shared(path) if are_shared else path.open("r+b") as file:
+            with _opened(path, is_synced=are_shared) as file:
                 for begin, region in places:
                     _check_coded(layer, region.layer)
                     _fill(file, begin, region, region.pieces(layer))
@@ -259,13 +259,21 @@ class Places:
 def opened_shared(path: Path) -> IO[bytes]:
     """Open a file that several machines write into at a time, each to its own places.
 
-    Of a page that has places of two of them, clients of NFS would send all, with what was in it
-    before, if they had read it or had to read it first. They do not where a file is open to be
-    written alone, and each write is to be on the disk when it returns.
+    A client of NFS that has all of a page sends all of it, and so what was in the places of others
+    when it read that. It does not where each write is to be on the disk when it returns.
+    """
+    return _opened(path, is_synced=True)
+
+
+def _opened(path: Path, is_synced: bool) -> IO[bytes]:
+    """Open a file that is there to write to places in it, and not to read.
+
+    Else clients of NFS would read a page before they write to a part of it.
     """
 
     def opener(name: str, flags: int) -> int:
-        return os.open(name, flags & ~(os.O_CREAT | os.O_TRUNC) | getattr(os, "O_DSYNC", 0))
+        flags &= ~(os.O_CREAT | os.O_TRUNC)
+        return os.open(name, flags | getattr(os, "O_DSYNC", 0) if is_synced else flags)
 
     return open(path, "wb", opener=opener)
 

@@ -246,7 +246,7 @@ def test_what_workers_wrote_has_changed_before_a_run_goes_on(one: Runs) -> None:
     one.ends()
 
 
-@pytest.mark.parametrize("how", ["a bit", "no checksums", "others", "another layer"])
+@pytest.mark.parametrize("how", ["a bit", "no checksums", "others"])
 def test_a_damaged_note_is_not_continued(one: Runs, how: str) -> None:
     one.killed_after("note_done", 2, on_workers=True)
     note = one.partial / "done.json"
@@ -257,15 +257,10 @@ def test_a_damaged_note_is_not_continued(one: Runs, how: str) -> None:
         middle = len(data) // 2
         note.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
     else:
-        changed: dict[str, dict[str, Any]] = {
-            "no checksums": {},
-            "others": {"written": 5},
-            "another layer": {"written": {"x": "00000000"}},
-        }
         del said["written"]
-        note.write_bytes(with_checksum(json.dumps({**said, **changed[how]})))
-    said_of_it = "'x' was written" if how == "another layer" else "done.json' of an earlier run"
-    assert said_of_it in failed(*one.arguments, "--resume")
+        changed = {**said, "written": 5} if how == "others" else said
+        note.write_bytes(with_checksum(json.dumps(changed)))
+    assert "done.json' of an earlier run is damaged" in failed(*one.arguments, "--resume")
     one.ends()
 
 

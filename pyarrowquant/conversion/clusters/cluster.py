@@ -29,7 +29,6 @@ T = TypeVar("T", bound=BatchOutcome)
 Handle = TypeVar("Handle")
 
 TASKS_A_SLOT = 2  # one runs, and one waits
-_THREADS_A_DRIVER = 16  # that quantize what it can write, about
 
 
 class Started(Protocol[Handle]):
@@ -77,8 +76,8 @@ class ClusterRun:
 
     @property
     def fewest_files(self) -> int:
-        """As many as tasks that run at a time, but of these no more than the driver writes for."""
-        return min(self.slots, -(-_THREADS_A_DRIVER // self.threads))
+        """As many as tasks that run at a time, as with fewer some have nothing to do."""
+        return self.slots
 
     def __call__(self, stage: Stage[T], skip: int, meter: Meter) -> Generator[T, None, None]:
         tasks = Tasks(self.seen, stage, self.threads)

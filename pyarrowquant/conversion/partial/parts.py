@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +42,15 @@ class Done:
         How many bytes of weights these are.
     totals : Totals
         Of these.
-    written : dict of str to str
-        Layers that workers of a cluster have written to their places in the output, by their names,
-        with checksums of what is there.
+    written : str
+        What workers of a cluster have written to its places in the output: a checksum of each
+        layer, in the order of the output, or blanks for one that they have not.
     """
 
     batches: int
     read: int
     totals: Totals
-    written: dict[str, str] = field(default_factory=dict)
+    written: str = ""
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Done:
@@ -63,8 +63,10 @@ class Done:
         for name in ("batches", "read"):
             if not isinstance(said[name], int) or said[name] < 0:
                 raise ValueError(f"{name} is {said[name]!r}")
+        if not isinstance(said["written"], str):
+            raise TypeError(f"written is {said['written']!r}")
         totals = Totals.from_dict(said["totals"])
-        return cls(said["batches"], said["read"], totals, dict(said["written"]))
+        return cls(said["batches"], said["read"], totals, said["written"])
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict())

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrowquant._core.placing import sync, sync_tree
 from pyarrowquant._core.results import Packed, batches_of
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
-from pyarrowquant.conversion.partial.checksums import checksum
+from pyarrowquant.conversion.partial.checksums import CHECKSUM_BYTES, checksum
 from pyarrowquant.conversion.partial.parts import Done, WorkError
 from pyarrowquant.conversion.partial.work import Work
 from pyarrowquant.conversion.totals import Totals
@@ -69,7 +69,7 @@ class PlacedResults:
             outline.begin(output)
             sync_tree(output.parent)  # before anything says that some of it is done
         self._places = Places(outline, work.output)
-        self._written = {} if self.done is None else dict(self.done.written)
+        self._written = {} if self.done is None else self._noted_in(self.done.written)
         self.added = self.taken = 0
         if (lost := self._lost()) is not None:
             raise WorkError(
@@ -97,12 +97,22 @@ class PlacedResults:
         self._note(done)
 
     def _note(self, done: Done) -> None:
-        self._work.note_done(replace(done, written=self._written))
+        blank = " " * CHECKSUM_BYTES
+        names = self._places.names if self._written else ()
+        written = "".join(self._written.get(name, blank) for name in names)
+        self._work.note_done(replace(done, written=written))
+
+    def _noted_in(self, written: str) -> dict[str, str]:
+        """Return what layers were written according to a note."""
+        size = CHECKSUM_BYTES
+        found = (written[at : at + size] for at in range(0, len(written), size))
+        noted = zip(self._places.names, found, strict=False)
+        return {name: each for name, each in noted if each.strip()}
 
     def _has(self, name: str, found: str) -> bool:
         try:
             return checksum_of(self._places.ends(name)) == found
-        except (OSError, KeyError):  # it was never here, or a note is of another output
+        except OSError:  # it was never here
             return False
 
     def _lost(self) -> str | None:
