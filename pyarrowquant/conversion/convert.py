@@ -252,7 +252,7 @@ def convert(
         Default: the CPUs of this process; with a cluster 1 for each task.
     engine : {"local", "ray", "spark"}
         What quantizes: this process, or tasks on a cluster of Ray or Spark, with the same bytes.
-        This process reads headers and writes the output either way.
+        This process reads headers either way, and writes what workers cannot.
     address : str, optional
         Of the cluster: "10.0.0.1:6379", or the master of Spark, "spark://10.0.0.1:7077"; by default
         the one that the process is connected to, or that the engine's configuration says, else one
