@@ -34,8 +34,22 @@ conversions = pytest.mark.parametrize(
         ("out.gguf", {"size": 3_600_000, "importance": True}),
         ("out", {"to": "compressed-tensors", "quality_floor": 0.9975}),
         ("out", {"to": "compressed-tensors", "rescale": "on", "importance": True}),
+        ("out", {"to": "mlx"}),
+        ("out", {"to": "mlx", "bits_per_weight": 5}),
+        ("out", {"to": "bitsandbytes"}),
     ],
-    ids=["gguf", "nvfp4", "floor", "budget", "size", "floor of joined layers", "rescaled"],
+    ids=[
+        "gguf",
+        "nvfp4",
+        "floor",
+        "budget",
+        "size",
+        "floor of joined layers",
+        "rescaled",
+        "mlx",
+        "mlx budget",
+        "bitsandbytes",
+    ],
 )
 
 
