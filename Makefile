@@ -165,12 +165,16 @@ $(VENV)-vllm/installed: $(SOURCES)
 	$(@D)/bin/pip install --quiet --editable .
 	touch $@
 
-# An environment for a consumer, with the dependency group of its name.
-$(VENV)-%/installed: $(SOURCES)
+# An environment for a consumer, with the dependency group of its name, and the package in it.
+$(VENV)-%/installed: $(VENV)-%/group $(SOURCES)
+	$(@D)/bin/pip install --quiet --editable .
+	touch $@
+
+.PRECIOUS: $(VENV)-%/group
+$(VENV)-%/group: pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --upgrade pip
 	$(@D)/bin/pip install --quiet --group $*
-	$(@D)/bin/pip install --quiet --editable .
 	touch $@
 
 # A wheel for each platform, in dist/, built by zig and checked: that for Linux on arm64 runs in
