@@ -84,9 +84,11 @@ class Placer:
     def __init__(self, task: Placing, source: Viewed) -> None:
         self._task = task
         self._model = source.model
-        outline = outlined_again(task.quantizing, source.model, task.origin)
-        self._places = Places(outline, Path(task.output.path))
         self._quantizer = task.quantizing.on(source)
+        self._places: Places | None = None
+        if task.output.folder.is_reached():
+            outline = outlined_again(task.quantizing, source.model, task.origin)
+            self._places = Places(outline, Path(task.output.path))
 
     def outcomes(
         self, skip: int, count: int | None, threads: int | None, meter: Meter
@@ -96,22 +98,24 @@ class Placer:
         Results that cannot be written here are given as they are.
         """
         for outcome in self._quantizer.outcomes(skip, count, threads, meter):
-            if outcome.results is None:
+            if outcome.results is None or self._places is None:
                 yield outcome
             else:
-                yield self._placed(outcome, outcome.results)
+                yield self._placed(outcome, outcome.results, self._places)
             del outcome  # before the next batch is quantized
 
-    def _placed(self, outcome: Outcome, results: pa.RecordBatch) -> Outcome | Placed:
+    def _placed(
+        self, outcome: Outcome, results: pa.RecordBatch, places: Places
+    ) -> Outcome | Placed:
         quantizing = self._task.quantizing
         quantizing.check(results, self._model)
         layers = list(packed_in(pa.Table.from_batches([results])))
-        paths = {path for layer in layers for path in self._places.files_of(layer.name)}
+        paths = {path for layer in layers for path in places.files_of(layer.name)}
         with self._task.output.opened(paths) as files:
             if files is None:
                 return outcome
             written = {
-                layer.name: checksum_of(self._places.fill_opened(layer, files)) for layer in layers
+                layer.name: checksum_of(places.fill_opened(layer, files)) for layer in layers
             }
         totals = Totals(skipped=outcome.skipped, missed=outcome.missed)
         totals.underflows += outcome.underflows

@@ -48,19 +48,19 @@ DYING = """
 
     _outline._fill = filling
 """
-# Kills itself when it has noted something three times.
-KILLED = """
+# Sends itself a signal when it has noted something three times.
+STOPPED = """
 import os, signal, sys
 from pyarrowquant.conversion.partial.work import Work
 note = Work.note_done
-left = 3
+left, how = 3, getattr(signal, sys.argv.pop(1))
 
 def noting(*arguments):
     global left
     note(*arguments)
     left -= 1
     if not left:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), how)
 
 Work.note_done = noting
 from pyarrowquant.__main__ import main
@@ -200,7 +200,7 @@ def test_a_driver_is_killed_and_what_it_noted_is_damaged(
         return subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=False)
 
     with on_ray() as where:
-        assert run("-c", KILLED).returncode == -signal.SIGKILL
+        assert run("-c", STOPPED, "SIGKILL").returncode == -signal.SIGKILL
         whole = note.read_bytes()
         said = json.loads(whole.partition(b"\n")[2])
         assert said["written"]
@@ -222,6 +222,23 @@ def test_a_driver_is_killed_and_what_it_noted_is_damaged(
         assert ended.returncode == 0, ended.stderr
     assert (written(place), json.loads(ended.stdout)["layers"]) == wanted["gguf"]
     assert [each.name for each in place.iterdir()] == ["out.gguf"]
+
+
+def test_an_interrupt_leaves_what_resume_continues(
+    model: Path, wanted: Wanted, tmp_path: Path
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    arguments = ["quantize", model, place / "out", "--to", "mlx", "--max-memory", MEMORY]
+    command = [sys.executable, "-c", STOPPED, "SIGINT", *map(str, arguments)]
+    with on_ray() as where:
+        command += ["--engine", "ray", "--address", where["address"]]
+        stopped = subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=False)
+        assert stopped.returncode == 130, stopped.stderr
+        assert "What is done stays" in stopped.stderr
+        assert [each.name for each in place.iterdir()] == [".out.partial"]
+        convert(model, place / "out", to="mlx", max_memory=MEMORY, resume=True, **where)
+    assert written(place) == wanted["mlx"][0]
 
 
 def test_workers_that_do_not_see_the_folder(

@@ -155,7 +155,7 @@ def test_no_worker_sees_the_folder(
 def test_some_workers_see_the_folder(
     one: Runs, counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unseen_after(2, monkeypatch)
+    unseen_after(4, monkeypatch)  # asked twice for a batch
     said = one.ends(on_workers=True)
     assert (counted.taken, counted.added) == (4, LAYERS - 4)
     assert f"Results of {LAYERS - 4} layers came through this process" in said
