@@ -39,6 +39,28 @@ def group_rounding(weights: Array, group_size: int) -> Array:
     return bounds
 
 
+def tail_weights(weights: Array, group_size: int) -> Array:
+    """What "mse" weighs the columns of a matrix by if nothing is known of its inputs.
+
+    The square of each column's mean square over its squared mean magnitude, of at most 256 rows,
+    as a part of the group's largest.
+    """
+    rows, columns = weights.shape
+    judged = min(rows, 256)
+    magnitudes, squares = np.zeros(columns), np.zeros(columns)
+    for row in weights[np.arange(judged) * rows // judged].astype(np.float32).astype(np.float64):
+        magnitudes += abs(row)
+        squares += row * row
+    with np.errstate(invalid="ignore"):
+        ratios = judged * squares / (magnitudes * magnitudes)
+    ratios = np.where(ratios > 1, ratios, 1)
+    tails = (ratios * ratios).astype(np.float32)
+    starts = group_starts(columns, group_size)
+    largest = spread(np.maximum.reduceat(tails, starts), 1, columns, group_size)[0]
+    parts: Array = np.maximum(tails / largest, np.float32(1 / 16))
+    return parts
+
+
 def families(rows: int, columns: int, seed: int) -> Iterator[tuple[str, Array]]:
     """Weights of every kind, as float32 matrices. Rows of one family differ."""
     rng = np.random.default_rng(seed)
