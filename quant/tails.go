@@ -12,9 +12,8 @@ import (
 // layers of all kinds and in all models that were tried. So method "mse" of encoding "int" weighs
 // columns by that, and is nearer to the model's output.
 const (
-	// tailRows is by how many rows, evenly spaced, columns are judged at most, and leastTailRows
-	// by how many at least: fewer say more of chance.
-	tailRows, leastTailRows = 256, 64
+	// leastTailRows is by how many rows columns are judged at least: fewer say more of chance.
+	leastTailRows = 64
 	// tailColumns are those that a worker takes at a time.
 	tailColumns = 256
 	// leastTail is the least weight of a column beside others of its group: a guess must not
@@ -72,11 +71,12 @@ func (l *layer) weighStripe(u *unit, tails *kernel.Tails) {
 	size, rows := l.element.Size(), l.stack.Elements/l.stack.Columns
 	first := u.column/l.stack.Columns*l.stack.Elements + u.column%l.stack.Columns
 	tails.Reset(u.columns)
-	judged := min(rows, tailRows)
-	for i := range judged {
-		from := first + rows*i/judged*l.stack.Columns
+	// All rows count: what an output hangs on may be a single weight.
+	for row := range rows {
+		from := first + row*l.stack.Columns
 		tails.Add(l.weights[from*size:][:u.columns*size], l.element)
 	}
+	tails.End()
 	for i := range u.columns {
 		l.importance[u.column+i] = float32(tails.Weight(i))
 	}

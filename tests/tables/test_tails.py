@@ -1,4 +1,4 @@
-"""What "mse" weighs columns by if nothing is known of a layer's inputs: the tails of its weights."""
+"""What "mse" weighs columns by without importance: the tails of their weights."""
 
 from __future__ import annotations
 
