@@ -61,7 +61,9 @@ def quantize_batch_arrow(
           lists of lists, else one row of all weights;
         - dtype, only with raw bytes: "F32", "F16" or "BF16";
         - importance, optional: list of floats, K finite values >= 0 that weigh the squared
-          errors of a layer's columns for method "mse". Null: all columns weigh the same.
+          errors of a layer's columns for method "mse". Null or absent: what the tails of each
+          column's weights tell, for encoding "int" and layers of 64 rows and more; else all
+          columns weigh the same.
 
         Other columns are ignored. The table is only read, and not held afterwards. A reader is
         read to its end.
@@ -82,8 +84,8 @@ def quantize_batch_arrow(
         "block" those of 128 rows and as many columns, or of what is left at the ends.
     method : {"rtn", "mse", "hqq"}
         "rtn": round to nearest over the range of the group. "mse": a search for the scale and
-        zero-point of least squared error, never worse than "rtn". "hqq": half-quadratic
-        quantization, which moves the zero-point of "rtn".
+        zero-point of least weighted squared error, never worse than "rtn". "hqq":
+        half-quadratic quantization, which moves the zero-point of "rtn".
     zero_point : {"integer", "float", "symmetric"}, optional
         "integer", the default: whole, 0 .. 2^bit_width - 1, and 0.0 decodes to 0.0. "float": any
         float32, less error. "symmetric": always 2^(bit_width - 1).

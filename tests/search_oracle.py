@@ -39,6 +39,29 @@ def group_rounding(weights: Array, group_size: int) -> Array:
     return bounds
 
 
+def tail_weights(weights: Array, group_size: int) -> Array:
+    """What "mse" weighs the columns of a matrix by if nothing is known of its inputs.
+
+    The square of each column's mean square over its squared mean magnitude, as a part of the
+    group's largest. Four rows each are added up as float32.
+    """
+    rows, columns = weights.shape
+    sizes = np.zeros((-(-rows // 4) * 4, columns), np.float32)
+    sizes[:rows] = abs(weights.astype(np.float32))
+    magnitudes, squares = np.zeros(columns), np.zeros(columns)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for w, x, y, z in sizes.reshape(-1, 4, columns):
+            magnitudes += w + x + y + z
+            squares += w * w + x * x + y * y + z * z
+        ratios = rows * squares / (magnitudes * magnitudes)
+    ratios = np.where((ratios > 1) & (ratios <= FLT_MAX), ratios, 1)
+    tails: Array = (ratios * ratios).astype(np.float32)
+    starts = group_starts(columns, group_size)
+    largest = spread(np.maximum.reduceat(tails, starts), 1, columns, group_size)[0]
+    parts: Array = np.maximum(tails / largest, np.float32(1 / 16))
+    return parts
+
+
 def families(rows: int, columns: int, seed: int) -> Iterator[tuple[str, Array]]:
     """Weights of every kind, as float32 matrices. Rows of one family differ."""
     rng = np.random.default_rng(seed)

@@ -75,7 +75,7 @@ def of_layers(importance: Importance, layers: Sequence[PlannedLayer], model: Mod
         )
     if lacking:
         warnings.warn(
-            f"Without importance in '{importance.name}', so all their columns count the same: "
+            f"Without importance in '{importance.name}', so quantized as without a file: "
             f"{first_few(lacking)}",
             UserWarning,
             stacklevel=users_level(),
