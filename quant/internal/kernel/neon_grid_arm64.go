@@ -48,20 +48,22 @@ func planes(p *[4][16]uint8) (first, second, third, fourth octets) {
 	return loadOctets(&p[0][0], 0), loadOctets(&p[1][0], 0), loadOctets(&p[2][0], 0), loadOctets(&p[3][0], 0)
 }
 
-// floatLevel is floatFormat.round.
-func (g *gridVectors) floatLevel(y floats, exponents words) floats {
-	y = y.Max(loadFloats(&g.low[0], 0)).Min(loadFloats(&g.high[0], 0))
-	magic := y.ToBits().And(exponents).BitsToFloat32().Max(loadFloats(&g.smallestNormal[0], 0)).Mul(loadFloats(&g.magic[0], 0))
-	return y.Add(magic).Sub(magic)
+// floatLevel is floatFormat.round, given what it needs as for tables.
+func floatLevel(y floats, exponents words, low, high, smallestNormal, magic floats) floats {
+	y = y.Max(low).Min(high)
+	rounding := y.ToBits().And(exponents).BitsToFloat32().Max(smallestNormal).Mul(magic)
+	return y.Add(rounding).Sub(rounding)
 }
 
-// floatCode is floatFormat.code.
-func (g *gridVectors) floatCode(y floats, exponents, sign words, shift, signShift ints) words {
-	signs := y.ToBits().And(sign).Shift(signShift)
-	v := g.floatLevel(y, exponents).Abs()
-	small := v.Mul(loadFloats(&g.perSubnormal[0], 0)).ConvertToUint32()
-	normal := v.ToBits().Shift(shift).Sub(archsimd.LoadUint32x4Array((*[4]uint32)(g.bias[:4])))
-	return small.IfElse(v.Less(loadFloats(&g.smallestNormal[0], 0)), normal).Or(signs)
+func (g *gridVectors) floatBounds() (exponents words, low, high, smallestNormal, magic floats) {
+	return archsimd.BroadcastUint32x4(infinityBits), loadFloats(&g.low[0], 0), loadFloats(&g.high[0], 0), loadFloats(&g.smallestNormal[0], 0), loadFloats(&g.magic[0], 0)
+}
+
+// floatCode is floatFormat.code of the level v, without its sign.
+func floatCode(v, smallestNormal, perSubnormal floats, shift ints, bias words) words {
+	v = v.Abs()
+	small := v.Mul(perSubnormal).ConvertToUint32()
+	return small.IfElse(v.Less(smallestNormal), v.ToBits().Shift(shift).Sub(bias))
 }
 
 // codeLevelsNEON gives the codes of each group, one byte each.
@@ -104,11 +106,15 @@ func (g *gridVectors) tableCodes(codes *byte, weights *float32, at, n int, facto
 }
 
 func (g *gridVectors) floatCodes(codes *byte, weights *float32, at, n int, factor, addend floats) {
-	exponents, sign := archsimd.BroadcastUint32x4(infinityBits), archsimd.BroadcastUint32x4(signBit)
+	exponents, low, high, smallestNormal, magic := g.floatBounds()
+	perSubnormal, bias := loadFloats(&g.perSubnormal[0], 0), archsimd.LoadUint32x4Array((*[4]uint32)(g.bias[:4]))
+	sign := archsimd.BroadcastUint32x4(signBit)
 	shift, signShift := archsimd.BroadcastInt32x4(-int32(g.shift[0])), archsimd.BroadcastInt32x4(-int32(g.signShift[0]))
 	for end := at + n; at < end; at += 8 {
 		y := loadPair(weights, at).mul(both(factor)).add(both(addend))
-		a, b := g.floatCode(y.low, exponents, sign, shift, signShift), g.floatCode(y.high, exponents, sign, shift, signShift)
+		a := floatCode(floatLevel(y.low, exponents, low, high, smallestNormal, magic), smallestNormal, perSubnormal, shift, bias)
+		b := floatCode(floatLevel(y.high, exponents, low, high, smallestNormal, magic), smallestNormal, perSubnormal, shift, bias)
+		a, b = a.Or(y.low.ToBits().And(sign).Shift(signShift)), b.Or(y.high.ToBits().And(sign).Shift(signShift))
 		storeLower(a.ReshapeToUint16s().ConcatEven(b.ReshapeToUint16s()).TruncToUint8(), codes, at)
 	}
 }

@@ -2,8 +2,6 @@
 
 package kernel
 
-import "simd/archsimd"
-
 // The loops over the weights of a group, which is tried with 8 scales at a time. There is one for each kind of levels, so that all that it needs stays in registers.
 // Importance may be nil.
 
@@ -35,11 +33,11 @@ func evenSums(g *gridVectors, inverse, offset pair, weights, importance *float32
 }
 
 func floatSums(g *gridVectors, inverse, offset pair, weights, importance *float32, n int) (level, levelLevel, levelWeight pair) {
-	exponents := archsimd.BroadcastUint32x4(infinityBits)
+	exponents, low, high, smallestNormal, magic := g.floatBounds()
 	for i := range n {
 		w := both(repeat(weights, i))
 		y := w.mul(inverse).add(offset)
-		q := pair{g.floatLevel(y.low, exponents), g.floatLevel(y.high, exponents)}
+		q := pair{floatLevel(y.low, exponents, low, high, smallestNormal, magic), floatLevel(y.high, exponents, low, high, smallestNormal, magic)}
 		weighted := q
 		if importance != nil {
 			weighted = both(repeat(importance, i)).mul(q)
@@ -99,11 +97,11 @@ func evenErrors(g *gridVectors, total, scale, minimum, inverse, offset pair, wei
 
 // floatErrors has no minimums, as other encodings have none.
 func floatErrors(g *gridVectors, total, scale, inverse pair, weights, importance *float32, n int) pair {
-	exponents := archsimd.BroadcastUint32x4(infinityBits)
+	exponents, low, high, smallestNormal, magic := g.floatBounds()
 	for i := range n {
 		w := both(repeat(weights, i))
 		y := w.mul(inverse)
-		rest := w.sub(pair{g.floatLevel(y.low, exponents), g.floatLevel(y.high, exponents)}.mul(scale))
+		rest := w.sub(pair{floatLevel(y.low, exponents, low, high, smallestNormal, magic), floatLevel(y.high, exponents, low, high, smallestNormal, magic)}.mul(scale))
 		weighted := rest
 		if importance != nil {
 			weighted = both(repeat(importance, i)).mul(rest)
