@@ -61,12 +61,13 @@ test-go: $(VENV)/installed
 	$(GO) test ./$(KERNEL) -run '^$$' -fuzz '^FuzzEncoded$$' -fuzztime $(FUZZ_INPUTS)x
 
 # Tests of arm64, whose processor qemu emulates, and some of Python in Debian's CPython. The Go
-# tests take a part of what they cross; qemu does not say where memory could not be read. Debian and Ubuntu have qemu as a package, which only root
-# installs.
+# tests take a part of what they cross, and more time than Go gives them by itself where the machine
+# is loaded; qemu does not say where memory could not be read. Debian and Ubuntu have qemu as a
+# package, which only root installs.
 test-arm64: $(VENV)/wheels-installed
 	command -v qemu-aarch64 || apt-get install -y --no-install-recommends qemu-user
 	GOOS=linux GOARCH=arm64 GOEXPERIMENT=simd CGO_ENABLED=0 $(GO) vet ./quant/...
-	GOOS=linux GOARCH=arm64 GOEXPERIMENT=simd CGO_ENABLED=0 $(GO) test -short -skip CutShort -exec qemu-aarch64 ./quant/...
+	GOOS=linux GOARCH=arm64 GOEXPERIMENT=simd CGO_ENABLED=0 $(GO) test -short -timeout 1h -skip CutShort -exec qemu-aarch64 ./quant/...
 	rm -rf $(BUILD)/arm64/dist && $(BIN)/python tools/wheels.py $(BUILD)/arm64/dist linux/arm64
 	PATH="$(CURDIR)/$(BIN):$$PATH" tests/emulated/arm64.sh $(BUILD)/arm64 $(BUILD)/arm64/dist/*.whl \
 		tests/tables/test_kernels.py tests/tables/test_numbers.py tests/tables/test_hqq.py

@@ -303,23 +303,3 @@ func TestSmallScales(t *testing.T) {
 		}
 	}
 }
-
-func BenchmarkEncoded(b *testing.B) {
-	random := rand.New(rand.NewPCG(1, 2))
-	const rows, columns = 4, 4096
-	weights := randomWeights(random, rows*columns, Float32, 0)
-	for _, k := range All() {
-		for _, e := range []Encoding{NF4, MXFP4, MXFP8, NVFP4, FP8} {
-			b.Run(fmt.Sprintf("%s/e%d", k.Name, e), func(b *testing.B) {
-				block := encodedBlock(e, RoundToNearest, Float32, rows, columns, weights, nil)
-				if block.Sums = nil; e == FP8 {
-					block.GroupSize, block.Scales = columns, block.Scales[:rows]
-				}
-				b.SetBytes(int64(len(weights)))
-				for b.Loop() {
-					k.Quantize(&block)
-				}
-			})
-		}
-	}
-}

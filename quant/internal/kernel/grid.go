@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"cmp"
+	"math"
 	"slices"
 )
 
@@ -44,6 +45,10 @@ type gridVectors struct {
 	smallestNormal, magic, perSubnormal vector8
 	bias                                [8]uint32
 	shift, signShift                    [2]uint64
+	// Of a table, for processors that permute bytes: those of odds and of levels, the lowest
+	// first, and codes. Places are what the comparisons have found.
+	oddBytes, levelBytes [4][16]uint8
+	codeBytes            [16]uint8
 }
 
 type vector8 [8]float32
@@ -70,6 +75,13 @@ func (g *grid) prepared() *grid {
 		v.lowerLevels[at], v.upperLevels[at] = g.levels[i], g.levels[8+i]
 		v.lowerCodes[at], v.upperCodes[at] = uint32(g.codes[i]), uint32(g.codes[8+i])
 	}
+	for i, level := range g.levels {
+		for k := range v.levelBytes {
+			v.levelBytes[k][i] = uint8(math.Float32bits(level) >> (8 * k))
+			v.oddBytes[k][i] = uint8(math.Float32bits(g.bounds[2*i%16]) >> (8 * k))
+		}
+	}
+	v.codeBytes = g.codes
 	if g.kind == floatKind {
 		f := g.float
 		v.smallestNormal.fill(f.smallestNormal)

@@ -92,17 +92,26 @@ func (v pair) shorten() shorts {
 	return v.low.ConvertToUint32().ReshapeToUint16s().ConcatEven(v.high.ConvertToUint32().ReshapeToUint16s())
 }
 
-// float16Widening is what makes float32 of float16: bits are shifted to their places, but for
-// the exponent, which is that of float32 after a multiplication.
-var float16Widening = struct {
-	shift [4]int32
-	kept  [4]uint32
-	unit  [4]float32
-}{[4]int32{-3, -3, -3, -3}, [4]uint32{0x8fffe000, 0x8fffe000, 0x8fffe000, 0x8fffe000}, [4]float32{0x1p112, 0x1p112, 0x1p112, 0x1p112}}
+// widening is what makes float32 of float16: bits are shifted to their places, but for the
+// exponent, which is that of float32 after a multiplication. It is made before loops, since the
+// compiler leaves in them what does not change.
+type widening struct {
+	shift ints
+	kept  words
+	unit  floats
+}
+
+func newWidening() widening {
+	return widening{archsimd.BroadcastInt32x4(-3), archsimd.BroadcastUint32x4(0x8fffe000), fill(0x1p112)}
+}
+
+func (c widening) float16(v words) floats {
+	return v.BitsToInt32().Shift(c.shift).ToBits().And(c.kept).BitsToFloat32().Mul(c.unit)
+}
 
 // loadElements widens 8 finite weights. Functions whose signatures have vectors may be longer
 // than others until the compiler no longer inlines them; pairs are not seen as such.
-func loadElements(p *byte, i int, t ElementType) (v, w floats) {
+func loadElements(p *byte, i int, t ElementType, c widening) (v, w floats) {
 	if t == Float32 {
 		from := floatAt((*float32)(unsafe.Pointer(p)), i)
 		return loadFloats(from, 0), loadFloats(from, 4)
@@ -112,15 +121,11 @@ func loadElements(p *byte, i int, t ElementType) (v, w floats) {
 	if t == BFloat16 {
 		return low.BitsToFloat32(), high.BitsToFloat32()
 	}
-	c := &float16Widening
-	shift, kept, unit := archsimd.LoadInt32x4Array(&c.shift), archsimd.LoadUint32x4Array(&c.kept), archsimd.LoadFloat32x4Array(&c.unit)
-	v = low.BitsToInt32().Shift(shift).ToBits().And(kept).BitsToFloat32().Mul(unit)
-	w = high.BitsToInt32().Shift(shift).ToBits().And(kept).BitsToFloat32().Mul(unit)
-	return v, w
+	return c.float16(low), c.float16(high)
 }
 
 // loadFour widens 4 finite weights.
-func loadFour(p *byte, i int, t ElementType) floats {
+func loadFour(p *byte, i int, t ElementType, c widening) floats {
 	if t == Float32 {
 		return loadFloats((*float32)(unsafe.Pointer(p)), i)
 	}
@@ -128,9 +133,7 @@ func loadFour(p *byte, i int, t ElementType) floats {
 	if t == BFloat16 {
 		return v.BitsToFloat32()
 	}
-	c := &float16Widening
-	shift, kept, unit := archsimd.LoadInt32x4Array(&c.shift), archsimd.LoadUint32x4Array(&c.kept), archsimd.LoadFloat32x4Array(&c.unit)
-	return v.BitsToInt32().Shift(shift).ToBits().And(kept).BitsToFloat32().Mul(unit)
+	return c.float16(v)
 }
 
 // widenOctets makes float32 of 8 bytes, the lower half of a vector.

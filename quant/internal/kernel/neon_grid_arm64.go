@@ -7,65 +7,63 @@ import (
 	"unsafe"
 )
 
-// gridPlaces make the places of bytes of those of vectors, to look up tables of them.
-var gridPlaces = struct{ fours, bytes, half, three, seven [4]uint32 }{
-	[4]uint32{0x04040404, 0x04040404, 0x04040404, 0x04040404}, [4]uint32{0x03020100, 0x03020100, 0x03020100, 0x03020100},
-	[4]uint32{0x10101010, 0x10101010, 0x10101010, 0x10101010}, [4]uint32{3, 3, 3, 3}, [4]uint32{7, 7, 7, 7},
+// The level nearest to y is found in a table by bisection. All that it needs is given, since it
+// stays in registers only where it is a variable of the loop's function.
+
+// tablePlace is the place among pairs of levels.
+func tablePlace(y, first, third, fifth, seventh, ninth, eleventh, thirteenth floats) words {
+	upper := y.Greater(seventh)
+	second := y.Greater(eleventh.IfElse(upper, third))
+	bound := thirteenth.IfElse(second, ninth).IfElse(upper, fifth.IfElse(second, first))
+	place := upper.ToInt32x4().ToBits().ShiftAllRight(31)
+	return nextPlace(nextPlace(place, second), y.Greater(bound))
 }
 
-func loadWords(p *[4]uint32) words { return archsimd.LoadUint32x4Array(p) }
-
-// lookUp4 and lookUp8 give the words of a table at places modulo its length.
-func lookUp4(table *uint32, places words) words {
-	c := &gridPlaces
-	at := places.And(loadWords(&c.three)).Mul(loadWords(&c.fours)).Add(loadWords(&c.bytes)).ReshapeToUint8s()
-	return loadOctets((*byte)(unsafe.Pointer(table)), 0).LookupOrZero(at).ReshapeToUint32s()
+// nextPlace is that in the half where y is.
+func nextPlace(place words, upper archsimd.Mask32x4) words {
+	return place.Add(place).Sub(upper.ToInt32x4().ToBits())
 }
 
-func lookUp8(table *uint32, places words) words {
-	c := &gridPlaces
-	at := places.And(loadWords(&c.seven)).Mul(loadWords(&c.fours)).Add(loadWords(&c.bytes))
-	lower := loadOctets((*byte)(unsafe.Pointer(table)), 0).LookupOrZero(at.ReshapeToUint8s())
-	at = at.ReshapeToUint8s().Sub(loadWords(&c.half).ReshapeToUint8s()).ReshapeToUint32s()
-	upper := loadOctets((*byte)(unsafe.Pointer(table)), 16).LookupOrZero(at.ReshapeToUint8s())
-	return lower.Or(upper).ReshapeToUint32s()
+// placeOctets are 8 places, in each half.
+func placeOctets(a, b words) octets {
+	v := a.ReshapeToUint16s().ConcatEven(b.ReshapeToUint16s()).ReshapeToUint8s()
+	return v.ConcatEven(v)
 }
 
-func bitsOf(v *vector8) *uint32 { return (*uint32)(unsafe.Pointer(v)) }
-
-// The level nearest to y is found in a table in steps, each of which is short enough for the
-// compiler to inline it into loops. A place is minus that in the table.
-
-// tableQuarter is the place among quarters, and whether that is in the upper half.
-func (g *gridVectors) tableQuarter(y floats) (place words, upper archsimd.Mask32x4) {
-	upper = y.Greater(loadFloats(&g.eighth[0], 0))
-	bound := loadFloats(&g.twelfth[0], 0).IfElse(upper, loadFloats(&g.fourth[0], 0))
-	half := upper.ToInt32x4().ToBits()
-	return half.Add(half).Add(y.Greater(bound).ToInt32x4().ToBits()), upper
+// lookUp gives the numbers at 8 places, of whose bytes the lowest come first.
+func lookUp(places, first, second, third, fourth octets) (v, w floats) {
+	lower := first.LookupOrZero(places).InterleaveLo(second.LookupOrZero(places)).ReshapeToUint16s()
+	upper := third.LookupOrZero(places).InterleaveLo(fourth.LookupOrZero(places)).ReshapeToUint16s()
+	return lower.InterleaveLo(upper).ReshapeToUint32s().BitsToFloat32(), lower.InterleaveHi(upper).ReshapeToUint32s().BitsToFloat32()
 }
 
-// tablePlace is the place, given that among quarters.
-func (g *gridVectors) tablePlace(y floats, place words) words {
-	bound := lookUp4(bitsOf(&g.thirds), place).BitsToFloat32()
-	place = place.Add(place).Add(y.Greater(bound).ToInt32x4().ToBits())
-	bound = lookUp8(bitsOf(&g.odds), place).BitsToFloat32()
-	return place.Add(place).Add(y.Greater(bound).ToInt32x4().ToBits())
+// pairBounds are the bounds between pairs of levels.
+func (g *gridVectors) pairBounds() (first, third, fifth, seventh, ninth, eleventh, thirteenth floats) {
+	seventh, third, eleventh = loadFloats(&g.eighth[0], 0), loadFloats(&g.fourth[0], 0), loadFloats(&g.twelfth[0], 0)
+	first, fifth, ninth, thirteenth = repeat(&g.thirds[0], 0), repeat(&g.thirds[0], 7), repeat(&g.thirds[0], 6), repeat(&g.thirds[0], 5)
+	return first, third, fifth, seventh, ninth, eleventh, thirteenth
 }
 
-// floatLevel is floatFormat.round.
-func (g *gridVectors) floatLevel(y floats, exponents words) floats {
-	y = y.Max(loadFloats(&g.low[0], 0)).Min(loadFloats(&g.high[0], 0))
-	magic := y.ToBits().And(exponents).BitsToFloat32().Max(loadFloats(&g.smallestNormal[0], 0)).Mul(loadFloats(&g.magic[0], 0))
-	return y.Add(magic).Sub(magic)
+func planes(p *[4][16]uint8) (first, second, third, fourth octets) {
+	return loadOctets(&p[0][0], 0), loadOctets(&p[1][0], 0), loadOctets(&p[2][0], 0), loadOctets(&p[3][0], 0)
 }
 
-// floatCode is floatFormat.code.
-func (g *gridVectors) floatCode(y floats, exponents, sign words, shift, signShift ints) words {
-	signs := y.ToBits().And(sign).Shift(signShift)
-	v := g.floatLevel(y, exponents).Abs()
-	small := v.Mul(loadFloats(&g.perSubnormal[0], 0)).ConvertToUint32()
-	normal := v.ToBits().Shift(shift).Sub(archsimd.LoadUint32x4Array((*[4]uint32)(g.bias[:4])))
-	return small.IfElse(v.Less(loadFloats(&g.smallestNormal[0], 0)), normal).Or(signs)
+// floatLevel is floatFormat.round, given what it needs as for tables.
+func floatLevel(y floats, exponents words, low, high, smallestNormal, magic floats) floats {
+	y = y.Max(low).Min(high)
+	rounding := y.ToBits().And(exponents).BitsToFloat32().Max(smallestNormal).Mul(magic)
+	return y.Add(rounding).Sub(rounding)
+}
+
+func (g *gridVectors) floatBounds() (exponents words, low, high, smallestNormal, magic floats) {
+	return archsimd.BroadcastUint32x4(infinityBits), loadFloats(&g.low[0], 0), loadFloats(&g.high[0], 0), loadFloats(&g.smallestNormal[0], 0), loadFloats(&g.magic[0], 0)
+}
+
+// floatCode is floatFormat.code of the level v, without its sign.
+func floatCode(v, smallestNormal, perSubnormal floats, shift ints, bias words) words {
+	v = v.Abs()
+	small := v.Mul(perSubnormal).ConvertToUint32()
+	return small.IfElse(v.Less(smallestNormal), v.ToBits().Shift(shift).Sub(bias))
 }
 
 // codeLevelsNEON gives the codes of each group, one byte each.
@@ -94,23 +92,29 @@ func (g *gridVectors) evenCodes(codes *byte, weights *float32, at, n int, factor
 	}
 }
 
-// tableCodes takes 4 weights at a time.
 func (g *gridVectors) tableCodes(codes *byte, weights *float32, at, n int, factor, addend floats) {
-	for end := at + n; at < end; at += 4 {
-		y := loadFloats(weights, at).Mul(factor).Add(addend)
-		place, upper := g.tableQuarter(y)
-		place = g.tablePlace(y, place)
-		code := lookUp8(&g.upperCodes[0], place).IfElse(upper, lookUp8(&g.lowerCodes[0], place))
-		*(*uint32)(unsafe.Pointer(byteAt(codes, at))) = code.TruncToUint16().TruncToUint8().ReshapeToUint32s().GetElem(0)
+	b1, b3, b5, b7, b9, b11, b13 := g.pairBounds()
+	o0, o1, o2, o3 := planes(&g.oddBytes)
+	inOrder := loadOctets(&g.codeBytes[0], 0)
+	for end := at + n; at < end; at += 8 {
+		y := loadPair(weights, at).mul(both(factor)).add(both(addend))
+		low, high := tablePlace(y.low, b1, b3, b5, b7, b9, b11, b13), tablePlace(y.high, b1, b3, b5, b7, b9, b11, b13)
+		bound := pairOf(lookUp(placeOctets(low, high), o0, o1, o2, o3))
+		low, high = nextPlace(low, y.low.Greater(bound.low)), nextPlace(high, y.high.Greater(bound.high))
+		storeLower(inOrder.LookupOrZero(placeOctets(low, high)), codes, at)
 	}
 }
 
 func (g *gridVectors) floatCodes(codes *byte, weights *float32, at, n int, factor, addend floats) {
-	exponents, sign := archsimd.BroadcastUint32x4(infinityBits), archsimd.BroadcastUint32x4(signBit)
+	exponents, low, high, smallestNormal, magic := g.floatBounds()
+	perSubnormal, bias := loadFloats(&g.perSubnormal[0], 0), archsimd.LoadUint32x4Array((*[4]uint32)(g.bias[:4]))
+	sign := archsimd.BroadcastUint32x4(signBit)
 	shift, signShift := archsimd.BroadcastInt32x4(-int32(g.shift[0])), archsimd.BroadcastInt32x4(-int32(g.signShift[0]))
 	for end := at + n; at < end; at += 8 {
 		y := loadPair(weights, at).mul(both(factor)).add(both(addend))
-		a, b := g.floatCode(y.low, exponents, sign, shift, signShift), g.floatCode(y.high, exponents, sign, shift, signShift)
+		a := floatCode(floatLevel(y.low, exponents, low, high, smallestNormal, magic), smallestNormal, perSubnormal, shift, bias)
+		b := floatCode(floatLevel(y.high, exponents, low, high, smallestNormal, magic), smallestNormal, perSubnormal, shift, bias)
+		a, b = a.Or(y.low.ToBits().And(sign).Shift(signShift)), b.Or(y.high.ToBits().And(sign).Shift(signShift))
 		storeLower(a.ReshapeToUint16s().ConcatEven(b.ReshapeToUint16s()).TruncToUint8(), codes, at)
 	}
 }

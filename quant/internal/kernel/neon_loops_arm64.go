@@ -2,10 +2,7 @@
 
 package kernel
 
-import "simd/archsimd"
-
-// The loops over the weights of a group, which is tried with 8 scales at a time, or 4 of a
-// table. There is one for each kind of levels, so that all that it needs stays in registers.
+// The loops over the weights of a group, which is tried with 8 scales at a time. There is one for each kind of levels, so that all that it needs stays in registers.
 // Importance may be nil.
 
 // trialSums8 are the trialSums of 8 trials.
@@ -14,8 +11,7 @@ func trialSums8(g *gridVectors, inverse, offset pair, weights, importance *float
 	case evenKind:
 		return evenSums(g, inverse, offset, weights, importance, n)
 	case tableKind:
-		level.low, levelLevel.low, levelWeight.low = tableSums(g, inverse.low, offset.low, weights, importance, n)
-		level.high, levelLevel.high, levelWeight.high = tableSums(g, inverse.high, offset.high, weights, importance, n)
+		levelLevel, levelWeight = tableSums(g, inverse, weights, importance, n)
 		return level, levelLevel, levelWeight
 	default:
 		return floatSums(g, inverse, offset, weights, importance, n)
@@ -37,11 +33,11 @@ func evenSums(g *gridVectors, inverse, offset pair, weights, importance *float32
 }
 
 func floatSums(g *gridVectors, inverse, offset pair, weights, importance *float32, n int) (level, levelLevel, levelWeight pair) {
-	exponents := archsimd.BroadcastUint32x4(infinityBits)
+	exponents, low, high, smallestNormal, magic := g.floatBounds()
 	for i := range n {
 		w := both(repeat(weights, i))
 		y := w.mul(inverse).add(offset)
-		q := pair{g.floatLevel(y.low, exponents), g.floatLevel(y.high, exponents)}
+		q := pair{floatLevel(y.low, exponents, low, high, smallestNormal, magic), floatLevel(y.high, exponents, low, high, smallestNormal, magic)}
 		weighted := q
 		if importance != nil {
 			weighted = both(repeat(importance, i)).mul(q)
@@ -51,20 +47,25 @@ func floatSums(g *gridVectors, inverse, offset pair, weights, importance *float3
 	return level, levelLevel, levelWeight
 }
 
-func tableSums(g *gridVectors, inverse, offset floats, weights, importance *float32, n int) (level, levelLevel, levelWeight floats) {
+// tableSums has no minimums, so that nobody asks for the sum of levels.
+func tableSums(g *gridVectors, inverse pair, weights, importance *float32, n int) (levelLevel, levelWeight pair) {
+	b1, b3, b5, b7, b9, b11, b13 := g.pairBounds()
+	o0, o1, o2, o3 := planes(&g.oddBytes)
+	l0, l1, l2, l3 := planes(&g.levelBytes)
 	for i := range n {
-		w := repeat(weights, i)
-		y := w.Mul(inverse).Add(offset)
-		place, upper := g.tableQuarter(y)
-		place = g.tablePlace(y, place)
-		q := lookUp8(bitsOf(&g.upperLevels), place).IfElse(upper, lookUp8(bitsOf(&g.lowerLevels), place)).BitsToFloat32()
+		w := both(repeat(weights, i))
+		y := w.mul(inverse)
+		low, high := tablePlace(y.low, b1, b3, b5, b7, b9, b11, b13), tablePlace(y.high, b1, b3, b5, b7, b9, b11, b13)
+		bound := pairOf(lookUp(placeOctets(low, high), o0, o1, o2, o3))
+		low, high = nextPlace(low, y.low.Greater(bound.low)), nextPlace(high, y.high.Greater(bound.high))
+		q := pairOf(lookUp(placeOctets(low, high), l0, l1, l2, l3))
 		weighted := q
 		if importance != nil {
-			weighted = repeat(importance, i).Mul(q)
+			weighted = both(repeat(importance, i)).mul(q)
 		}
-		level, levelLevel, levelWeight = level.Add(weighted), levelLevel.Add(weighted.Mul(q)), levelWeight.Add(weighted.Mul(w))
+		levelLevel, levelWeight = levelLevel.add(weighted.mul(q)), levelWeight.add(weighted.mul(w))
 	}
-	return level, levelLevel, levelWeight
+	return levelLevel, levelWeight
 }
 
 // trialErrors8 adds to the squared errors of 8 trials.
@@ -74,10 +75,7 @@ func trialErrors8(g *gridVectors, total, scale, minimum pair, weights, importanc
 	case evenKind:
 		return evenErrors(g, total, scale, minimum, inverse, offset, weights, importance, n)
 	case tableKind:
-		return pair{
-			tableErrors(g, total.low, scale.low, inverse.low, weights, importance, n),
-			tableErrors(g, total.high, scale.high, inverse.high, weights, importance, n),
-		}
+		return tableErrors(g, total, scale, inverse, weights, importance, n)
 	default:
 		return floatErrors(g, total, scale, inverse, weights, importance, n)
 	}
@@ -99,11 +97,11 @@ func evenErrors(g *gridVectors, total, scale, minimum, inverse, offset pair, wei
 
 // floatErrors has no minimums, as other encodings have none.
 func floatErrors(g *gridVectors, total, scale, inverse pair, weights, importance *float32, n int) pair {
-	exponents := archsimd.BroadcastUint32x4(infinityBits)
+	exponents, low, high, smallestNormal, magic := g.floatBounds()
 	for i := range n {
 		w := both(repeat(weights, i))
 		y := w.mul(inverse)
-		rest := w.sub(pair{g.floatLevel(y.low, exponents), g.floatLevel(y.high, exponents)}.mul(scale))
+		rest := w.sub(pair{floatLevel(y.low, exponents, low, high, smallestNormal, magic), floatLevel(y.high, exponents, low, high, smallestNormal, magic)}.mul(scale))
 		weighted := rest
 		if importance != nil {
 			weighted = both(repeat(importance, i)).mul(rest)
@@ -113,19 +111,23 @@ func floatErrors(g *gridVectors, total, scale, inverse pair, weights, importance
 	return total
 }
 
-// tableErrors is of 4 trials, and has no minimums either.
-func tableErrors(g *gridVectors, total, scale, inverse floats, weights, importance *float32, n int) floats {
+// tableErrors has no minimums either.
+func tableErrors(g *gridVectors, total, scale, inverse pair, weights, importance *float32, n int) pair {
+	b1, b3, b5, b7, b9, b11, b13 := g.pairBounds()
+	o0, o1, o2, o3 := planes(&g.oddBytes)
+	l0, l1, l2, l3 := planes(&g.levelBytes)
 	for i := range n {
-		w := repeat(weights, i)
-		y := w.Mul(inverse)
-		place, upper := g.tableQuarter(y)
-		place = g.tablePlace(y, place)
-		rest := w.Sub(lookUp8(bitsOf(&g.upperLevels), place).IfElse(upper, lookUp8(bitsOf(&g.lowerLevels), place)).BitsToFloat32().Mul(scale))
+		w := both(repeat(weights, i))
+		y := w.mul(inverse)
+		low, high := tablePlace(y.low, b1, b3, b5, b7, b9, b11, b13), tablePlace(y.high, b1, b3, b5, b7, b9, b11, b13)
+		bound := pairOf(lookUp(placeOctets(low, high), o0, o1, o2, o3))
+		low, high = nextPlace(low, y.low.Greater(bound.low)), nextPlace(high, y.high.Greater(bound.high))
+		rest := w.sub(pairOf(lookUp(placeOctets(low, high), l0, l1, l2, l3)).mul(scale))
 		weighted := rest
 		if importance != nil {
-			weighted = repeat(importance, i).Mul(rest)
+			weighted = both(repeat(importance, i)).mul(rest)
 		}
-		total = total.Add(weighted.Mul(rest))
+		total = total.add(weighted.mul(rest))
 	}
 	return total
 }

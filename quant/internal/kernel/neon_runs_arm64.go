@@ -85,18 +85,18 @@ func rangesBFloat16NEON(weights *byte, groups, groupSize int, lo, hi *float32) (
 
 // codeNEON gives the codes of each group, one byte each.
 func codeNEON(weights *byte, groups, groupSize int, inverse, zeroPoint *float32, maxCode float32, codes *byte, t ElementType) {
-	most := both(fill(maxCode))
+	most, wide := both(fill(maxCode)), newWidening()
 	at := 0
 	for group := range groups {
 		factor, offset := both(repeat(inverse, group)), both(repeat(zeroPoint, group))
 		end := at + groupSize
 		for ; at <= end-16; at += 16 {
-			low := pairOf(loadElements(weights, at, t)).mul(factor).add(offset).min(most).round().shorten()
-			high := pairOf(loadElements(weights, at+8, t)).mul(factor).add(offset).min(most).round().shorten()
+			low := pairOf(loadElements(weights, at, t, wide)).mul(factor).add(offset).min(most).round().shorten()
+			high := pairOf(loadElements(weights, at+8, t, wide)).mul(factor).add(offset).min(most).round().shorten()
 			storeOctets(low.ReshapeToUint8s().ConcatEven(high.ReshapeToUint8s()), codes, at)
 		}
 		if at < end {
-			storeLower(pairOf(loadElements(weights, at, t)).mul(factor).add(offset).min(most).round().shorten().TruncToUint8(), codes, at)
+			storeLower(pairOf(loadElements(weights, at, t, wide)).mul(factor).add(offset).min(most).round().shorten().TruncToUint8(), codes, at)
 			at = end
 		}
 	}
@@ -135,11 +135,12 @@ func decodeLevelsNEON(codes *byte, levels *float32, groups, groupSize int, scale
 
 // normalizeNEON widens the weights of each group, and multiplies them.
 func normalizeNEON(out *float32, weights *byte, groups, groupSize int, factors *float32, t ElementType) {
+	wide := newWidening()
 	at := 0
 	for group := range groups {
 		factor := both(repeat(factors, group))
 		for end := at + groupSize; at < end; at += 8 {
-			pairOf(loadElements(weights, at, t)).mul(factor).store(out, at)
+			pairOf(loadElements(weights, at, t, wide)).mul(factor).store(out, at)
 		}
 	}
 }

@@ -6,11 +6,11 @@ import "unsafe"
 
 // transposeNEON makes a tile of n rows of the weights of searchGroups groups.
 func transposeNEON(groups **byte, offset, n int, tile *float32, t ElementType) {
-	from := (*[searchGroups]*byte)(unsafe.Pointer(groups))
+	from, wide := (*[searchGroups]*byte)(unsafe.Pointer(groups)), newWidening()
 	for group := 0; group < searchGroups; group += 4 {
 		a, b, c, d := byteAt(from[group], offset), byteAt(from[group+1], offset), byteAt(from[group+2], offset), byteAt(from[group+3], offset)
 		for row := 0; row < n; row += 8 {
-			v, w, x, y := pairOf(loadElements(a, row, t)), pairOf(loadElements(b, row, t)), pairOf(loadElements(c, row, t)), pairOf(loadElements(d, row, t))
+			v, w, x, y := pairOf(loadElements(a, row, t, wide)), pairOf(loadElements(b, row, t, wide)), pairOf(loadElements(c, row, t, wide)), pairOf(loadElements(d, row, t, wide))
 			to := floatAt(tile, row*searchGroups+group)
 			storeColumns(v.low, w.low, x.low, y.low, to)
 			storeColumns(v.high, w.high, x.high, y.high, floatAt(to, 4*searchGroups))

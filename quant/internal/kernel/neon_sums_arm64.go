@@ -39,7 +39,7 @@ func addErrors(weight, decoded, e, w, d, p, m doubles) (doubles, doubles, double
 // sumsNEON adds the errors of each group to laneSums, first of lanes 0 .. 3, then of the others:
 // the totals of all would leave too few registers.
 func sumsNEON(weights *byte, groups, groupSize int, scale, zeroPoint *float32, codes *byte, sums *float64, t ElementType) {
-	l := (*laneSums)(unsafe.Pointer(sums))
+	l, wide := (*laneSums)(unsafe.Pointer(sums)), newWidening()
 	for lane := 0; lane < sumLanes; lane += 4 {
 		e0, w0, d0, p0, m0 := l.totals(lane)
 		e2, w2, d2, p2, m2 := l.totals(lane + 2)
@@ -47,7 +47,7 @@ func sumsNEON(weights *byte, groups, groupSize int, scale, zeroPoint *float32, c
 		for group := range groups {
 			s, z := repeat(scale, group), repeat(zeroPoint, group)
 			for end := at + groupSize; at < end; at += sumLanes {
-				w, d := loadFour(weights, at, t), loadFourCodes(codes, at).Sub(z).Mul(s)
+				w, d := loadFour(weights, at, t, wide), loadFourCodes(codes, at).Sub(z).Mul(s)
 				e0, w0, d0, p0, m0 = addErrors(w.ConvertLo2ToFloat64(), d.ConvertLo2ToFloat64(), e0, w0, d0, p0, m0)
 				e2, w2, d2, p2, m2 = addErrors(w.HiToLo().ConvertLo2ToFloat64(), d.HiToLo().ConvertLo2ToFloat64(), e2, w2, d2, p2, m2)
 			}

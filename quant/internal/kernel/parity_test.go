@@ -260,25 +260,3 @@ func TestVectorKernelsRun(t *testing.T) {
 		t.Errorf("kernels %v, want %v", got, want)
 	}
 }
-
-func BenchmarkKernels(b *testing.B) {
-	random := rand.New(rand.NewPCG(6, 7))
-	for _, k := range All() {
-		for _, width := range []int{4, 3, 8} {
-			for _, element := range []ElementType{Float32, BFloat16} {
-				b.Run(fmt.Sprintf("%s/b%d/t%d", k.Name, width, element), func(b *testing.B) {
-					const n = 64 << 10
-					block := Block{
-						Format: Format{BitWidth: width}, Type: element, Rows: 16, Columns: n / 16, GroupSize: 128,
-						Weights: randomWeights(random, n, element, 0),
-						Packed:  make([]byte, RowBytes(n, width)), Scales: make([]float32, n/128), ZeroPoints: make([]float32, n/128),
-					}
-					b.SetBytes(int64(len(block.Weights)))
-					for b.Loop() {
-						k.Quantize(&block)
-					}
-				})
-			}
-		}
-	}
-}
