@@ -9,8 +9,8 @@ import (
 
 // Where nothing is known of the inputs of a layer, its weights tell a little: a column whose
 // weights have heavier tails than those of others reads larger inputs, as a rule. That was so in
-// layers of all kinds and in all models that were tried. So method "mse" of encoding "int" weighs
-// columns by that, and is nearer to the model's output.
+// most kinds of layers of the models that were tried, and in none the other way round. So method
+// "mse" of encoding "int" weighs columns by that, and is nearer to the model's output.
 const (
 	// leastTailRows is by how many rows columns are judged at least: fewer say more of chance.
 	leastTailRows = 64
