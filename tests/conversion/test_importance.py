@@ -170,7 +170,7 @@ def test_embeddings_of_another_size_do_without(tmp_path: Path) -> None:
     source = written(tmp_path / "m.gguf", model, block_count=1)
     layers = {"token_embd.weight": (means(32), np.ones(1)), UP: (means(256), np.ones(1))}
     file = imatrix(tmp_path / "i.gguf", layers)
-    with pytest.warns(UserWarning, match=r"the same: token_embd\.weight$"):
+    with pytest.warns(UserWarning, match=r"without a file: token_embd\.weight$"):
         plan(source, tmp_path / "x.gguf", importance=file)
 
 
@@ -180,7 +180,7 @@ def test_a_stack_that_could_be_taken_for_another_does_without(tmp_path: Path) ->
     source = written(tmp_path / "m.gguf", model, block_count=1)
     layers = {EXPERTS: (means(4, 256), np.ones(4)), UP: (means(256), np.ones(1))}
     file = imatrix(tmp_path / "i.gguf", layers)
-    with pytest.warns(UserWarning, match=r"the same: blk\.0\.ffn_down_exps\.weight$"):
+    with pytest.warns(UserWarning, match=r"without a file: blk\.0\.ffn_down_exps\.weight$"):
         plan(source, tmp_path / "x.gguf", importance=file)
 
 
