@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 from pyarrowquant.conversion.memory import OUTCOMES_BESIDE
 from pyarrowquant.conversion.partial.parts import Done
@@ -12,6 +13,7 @@ from pyarrowquant.conversion.partial.results import PlacedResults, ResultsOfRun
 from pyarrowquant.conversion.placing import Placed
 from pyarrowquant.conversion.progress import Meter
 from pyarrowquant.conversion.quantizing import Outcome, Quantizing
+from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.reading.model import Model
 
 
@@ -121,7 +123,7 @@ def _each_beside(
             before.result()
         add(outcome)
 
-    with ThreadPoolExecutor(1) as other:
+    with _one_thread() as other:
         added: deque[Future[None]] = deque()
         for outcome in outcomes:
             last = added[-1] if added else None
@@ -131,3 +133,20 @@ def _each_beside(
                 added.popleft().result()
         for each in added:
             each.result()
+
+
+@contextmanager
+def _one_thread() -> Iterator[ThreadPoolExecutor]:
+    """Give a thread that has ended when the context is left, also if that is by a signal.
+
+    A signal within `submit` would leave a thread that nobody knows yet, and one while it is waited
+    for would leave it running: it would write into what is removed meanwhile.
+    """
+    other = ThreadPoolExecutor(1)
+    try:
+        with unhindered():
+            other.submit(int).result()  # from now on submit starts no thread
+        yield other
+    finally:
+        with unhindered():
+            other.shutdown()
