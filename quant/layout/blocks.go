@@ -19,7 +19,7 @@ func Blocks(out []byte, l Layer, symmetric bool, threads int) error {
 	if err := l.check(); err != nil {
 		return err
 	}
-	lay := map[int]func(out, codes []byte){4: blockOf4, 5: blockOf5, 8: blockOf8}[l.BitWidth]
+	lay := map[int]func(out, codes []byte, blocks, stride int){4: kernel.SplitHalves, 5: blocksOf5, 8: blocksOf8}[l.BitWidth]
 	if lay == nil || l.BitWidth == 8 && !symmetric || l.RowBytes != 4*l.BitWidth*l.Groups {
 		return fmt.Errorf("%w: no blocks of %d bits with %d groups and %d bytes a row",
 			quant.ErrArgument, l.BitWidth, l.Groups, l.RowBytes)
@@ -34,51 +34,55 @@ func Blocks(out []byte, l Layer, symmetric bool, threads int) error {
 		return err
 	}
 	return overRows(threads, l.Rows, size*l.Groups, func(first, end int) {
-		for i := first * l.Groups; i < end*l.Groups; i++ {
-			block := out[size*i : size*(i+1)]
-			binary.LittleEndian.PutUint16(block, kernel.Float16Bits(l.Scales[i]))
-			if !symmetric {
-				binary.LittleEndian.PutUint16(block[2:], kernel.Float16Bits(-l.ZeroPoints[i]*l.Scales[i]))
+		for row := first; row < end; row++ {
+			groups := row * l.Groups
+			blocks := out[size*groups : size*(groups+l.Groups)]
+			for i := range l.Groups {
+				scale := l.Scales[groups+i]
+				binary.LittleEndian.PutUint16(blocks[size*i:], kernel.Float16Bits(scale))
+				if !symmetric {
+					binary.LittleEndian.PutUint16(blocks[size*i+2:], kernel.Float16Bits(-l.ZeroPoints[groups+i]*scale))
+				}
 			}
-			lay(block[header:], l.Codes[codesBytes*i:codesBytes*(i+1)])
+			lay(blocks[header:], l.Codes[codesBytes*groups:codesBytes*(groups+l.Groups)], l.Groups, size)
 		}
 	})
 }
 
-func blockOf4(out, codes []byte) {
-	_, _ = out[15], codes[15]
-	for i := range 2 {
-		low := fours.Bytes(uint64(binary.LittleEndian.Uint32(codes[4*i:])))
-		high := fours.Bytes(uint64(binary.LittleEndian.Uint32(codes[8+4*i:])))
-		binary.LittleEndian.PutUint64(out[8*i:], low|high<<4)
+func blocksOf5(out, codes []byte, blocks, stride int) {
+	for block := range blocks {
+		to, from := out[stride*block:][:20], codes[20*block:][:20]
+		var halves [4]uint64
+		fifths := uint32(0)
+		for i := range 4 {
+			five := from[5*i : 5*i+5]
+			spread := fives.Bytes(uint64(binary.LittleEndian.Uint32(five)) | uint64(five[4])<<32)
+			fifths |= uint32(gather(spread>>4&ones)) << (8 * i)
+			halves[i] = spread & lowHalves
+		}
+		binary.LittleEndian.PutUint32(to, fifths)
+		binary.LittleEndian.PutUint64(to[4:], halves[0]|halves[2]<<4)
+		binary.LittleEndian.PutUint64(to[12:], halves[1]|halves[3]<<4)
 	}
 }
 
-func blockOf5(out, codes []byte) {
-	_, _ = out[19], codes[19]
-	var halves [4]uint64
-	fifths := uint32(0)
-	for i := range 4 {
-		five := codes[5*i : 5*i+5]
-		eight := fives.Bytes(uint64(binary.LittleEndian.Uint32(five)) | uint64(five[4])<<32)
-		fifths |= uint32(gather(eight>>4&ones)) << (8 * i)
-		halves[i] = eight & (15 * ones)
-	}
-	binary.LittleEndian.PutUint32(out, fifths)
-	binary.LittleEndian.PutUint64(out[4:], halves[0]|halves[2]<<4)
-	binary.LittleEndian.PutUint64(out[12:], halves[1]|halves[3]<<4)
-}
-
-// blockOf8 makes codes int8: q - 128.
-func blockOf8(out, codes []byte) {
-	for i := 0; i < blockSize; i += 8 {
-		binary.LittleEndian.PutUint64(out[i:], binary.LittleEndian.Uint64(codes[i:])^0x80*ones)
+// blocksOf8 makes codes int8: q - 128.
+func blocksOf8(out, codes []byte, blocks, stride int) {
+	for block := range blocks {
+		to, from := out[stride*block:][:blockSize], codes[blockSize*block:][:blockSize]
+		for i := 0; i < blockSize; i += 8 {
+			binary.LittleEndian.PutUint64(to[i:], binary.LittleEndian.Uint64(from[i:])^0x80*ones)
+		}
 	}
 }
 
-const ones = 0x0101010101010101
+const (
+	ones      = 0x0101010101010101
+	lowPairs  = 3 * ones
+	lowHalves = 15 * ones
+)
 
-var fours, fives = kernel.SpreadOf(4), kernel.SpreadOf(5)
+var fives = kernel.SpreadOf(5)
 
 // gather makes a byte of the lowest bits of eight.
 func gather(x uint64) uint64 { return x * 0x0102040810204080 >> 56 }

@@ -106,13 +106,27 @@ func (b *encodedBlock) setFactors(l *Layer, i, groups int, offset float32) {
 
 func round(x float32) float32 { return float32(math.RoundToEven(float64(x))) }
 
-// putPairs writes codes in pairs of bits: each half of the block has 32 bytes.
+// putPairs writes the lower two bits of codes: each half of the block has 32 bytes.
 func putPairs(out []byte, codes *[superSize]uint8) {
 	for h := range 2 {
-		q := codes[128*h:]
-		for i := range 32 {
-			out[32*h+i] = q[i]&3 | q[i+32]&3<<2 | q[i+64]&3<<4 | q[i+96]&3<<6
+		for i := 0; i < 32; i += 8 {
+			pairs := uint64(0)
+			for k := range 4 {
+				pairs |= eight(codes[128*h+32*k+i:]) & lowPairs << (2 * k)
+			}
+			binary.LittleEndian.PutUint64(out[32*h+i:], pairs)
 		}
+	}
+}
+
+// putBits writes one bit of codes: bit k of byte i is that of code 32*k+i.
+func putBits(out []byte, codes *[superSize]uint8, bit int) {
+	for i := 0; i < 32; i += 8 {
+		bits := uint64(0)
+		for k := range 8 {
+			bits |= eight(codes[32*k+i:]) >> bit & ones << k
+		}
+		binary.LittleEndian.PutUint64(out[i:], bits)
 	}
 }
 
@@ -120,21 +134,24 @@ func putPairs(out []byte, codes *[superSize]uint8) {
 // first 32.
 func putNibbles(out []byte, codes *[superSize]uint8) {
 	for part := range 4 {
-		q := codes[64*part : 64*part+64]
 		for i := 0; i < 32; i += 8 {
-			low := binary.LittleEndian.Uint64(q[i:]) & (15 * ones)
-			high := binary.LittleEndian.Uint64(q[i+32:]) & (15 * ones)
-			binary.LittleEndian.PutUint64(out[32*part+i:], low|high<<4)
+			putHalves(out[32*part+i:], codes[64*part+i:], codes[64*part+i+32:])
 		}
 	}
 }
 
 // putShort writes 32 codes of four bits: the low halves of bytes have the first 16.
 func putShort(out []byte, codes []uint8) {
-	for i := range 16 {
-		out[i] = codes[i] | codes[i+16]<<4
-	}
+	putHalves(out, codes, codes[16:])
+	putHalves(out[8:], codes[8:], codes[24:])
 }
+
+// putHalves writes eight bytes of the lower four bits of codes.
+func putHalves(out []byte, low, high []uint8) {
+	binary.LittleEndian.PutUint64(out, eight(low)&lowHalves|eight(high)&lowHalves<<4)
+}
+
+func eight(codes []uint8) uint64 { return binary.LittleEndian.Uint64(codes) }
 
 func layQ2K(out []byte, b *encodedBlock) {
 	for k := range 16 {
@@ -146,10 +163,7 @@ func layQ2K(out []byte, b *encodedBlock) {
 }
 
 func layQ3K(out []byte, b *encodedBlock) {
-	clear(out[:32])
-	for i, q := range b.codes {
-		out[i%32] |= q >> 2 << (i / 32)
-	}
+	putBits(out, &b.codes, 2)
 	putPairs(out[32:], &b.codes)
 	scales := out[96:108]
 	clear(scales)
@@ -180,20 +194,21 @@ func layQ5K(out []byte, b *encodedBlock) {
 	binary.LittleEndian.PutUint16(out, b.superScale)
 	binary.LittleEndian.PutUint16(out[2:], b.superMinimum)
 	putSixes(out[4:], b)
-	clear(out[16:48])
-	for i, q := range b.codes {
-		out[16+i%32] |= q >> 4 << (i / 32)
-	}
+	putBits(out[16:], &b.codes, 4)
 	putNibbles(out[48:], &b.codes)
 }
 
 func layQ6K(out []byte, b *encodedBlock) {
 	for h := range 2 {
 		q := b.codes[128*h:]
-		for i := range 32 {
-			out[64*h+i] = q[i]&15 | q[i+64]<<4
-			out[64*h+i+32] = q[i+32]&15 | q[i+96]<<4
-			out[128+32*h+i] = q[i]>>4 | q[i+32]>>4<<2 | q[i+64]>>4<<4 | q[i+96]>>4<<6
+		for i := 0; i < 32; i += 8 {
+			putHalves(out[64*h+i:], q[i:], q[i+64:])
+			putHalves(out[64*h+i+32:], q[i+32:], q[i+96:])
+			pairs := uint64(0)
+			for k := range 4 {
+				pairs |= eight(q[32*k+i:]) >> 4 & lowPairs << (2 * k)
+			}
+			binary.LittleEndian.PutUint64(out[128+32*h+i:], pairs)
 		}
 	}
 	copy(out[192:208], b.factors[:])

@@ -474,6 +474,11 @@ func pack6(packed *byte, codes *byte, n int)
 //go:noescape
 func unpack6(codes *byte, packed *byte, n int)
 
+// Writes blocks of 32 packed codes of four bits so that the low halves of bytes have the first 16.
+//
+//go:noescape
+func splitHalves(out *byte, packed *byte, blocks int, stride int)
+
 // Whether the CPU converts float16; the system has to keep its vector registers, too.
 //
 //go:noescape

@@ -36,6 +36,8 @@ type vectorSet struct {
 	// packWide is pack where that has a faster form for a multiple of wideCodes, or nil.
 	packWide  [7]func(packed, codes *byte, n int)
 	wideCodes int
+	// splitHalves is what SplitHalves is said to do.
+	splitHalves func(out, packed *byte, blocks, stride int)
 
 	// transpose makes a tile of n rows, a multiple of 8, of the weights of searchGroups
 	// groups from a byte offset on, by ElementType.

@@ -45,7 +45,7 @@ var avx2 = vectorSet{
 	pack:      [...]func(*byte, *byte, int){2: pack2, 3: pack3, 4: pack4, 5: pack5, 6: pack6},
 	unpack:    [...]func(*byte, *byte, int){2: unpack2, 3: unpack3, 4: unpack4, 5: unpack5, 6: unpack6},
 	packWide:  [7]func(*byte, *byte, int){2: pack2AVX2, 4: pack4AVX2},
-	wideCodes: 32,
+	wideCodes: 32, splitHalves: splitHalves,
 	transpose: [...]func(**byte, int, int, *float32){transposeFloat32, transposeFloat16, transposeBFloat16},
 	stepSums:  stepSumsAVX2, stepSumsWeighted: stepSumsWeightedAVX2, hqqSums: hqqSumsAVX2,
 	refine: [...][3]func(*float32, float32){

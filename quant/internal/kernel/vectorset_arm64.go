@@ -16,7 +16,7 @@ var neon = vectorSet{
 	decode:   decodeNEON,
 	pack:     packers((*packing).pack),
 	unpack:   packers((*packing).unpack),
-	packWide: [7]func(*byte, *byte, int){2: pack2NEON, 4: pack4NEON}, wideCodes: neonWideCodes,
+	packWide: [7]func(*byte, *byte, int){2: pack2NEON, 4: pack4NEON}, wideCodes: neonWideCodes, splitHalves: splitHalvesScalar,
 	transpose: [...]func(**byte, int, int, *float32){transposeOf(Float32), transposeOf(Float16), transposeOf(BFloat16)},
 	stepSums:  stepSumsNEON, stepSumsWeighted: stepSumsWeightedNEON, hqqSums: hqqSumsNEON,
 	refine: [...][3]func(*float32, float32){refineOf(IntegerZero), refineOf(FloatZero), refineOf(SymmetricZero)},

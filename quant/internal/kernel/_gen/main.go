@@ -77,6 +77,7 @@ func main() {
 		pack(bitWidth)
 		unpack(bitWidth)
 	}
+	splitHalves()
 	f16c()
 	Generate()
 }

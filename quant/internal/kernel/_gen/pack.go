@@ -134,3 +134,29 @@ func (i isa) storePacked(v VecVirtual, bitWidth int, to Mem) {
 		i.storeBytes(v, to)
 	}
 }
+
+// splitHalves unpacks the codes of a block to bytes, and joins those of its halves.
+func splitHalves() {
+	function("splitHalves", "func(out, packed *byte, blocks, stride int)",
+		"Writes blocks of 32 packed codes of four bits so that the low halves of bytes have the first 16.")
+	out, packed, left, stride := pointer("out"), pointer("packed"), pointer("blocks"), pointer("stride")
+	halves := broadcast(constant("lowHalves", 0x0f0f0f0f), 8).AsX()
+	Label("block")
+	even, odd, first := XMM(), XMM(), XMM()
+	VMOVDQU(Mem{Base: packed}, even)
+	VPSRLW(U8(4), even, odd)
+	VPAND(halves, even, even)
+	VPAND(halves, odd, odd)
+	VPUNPCKLBW(odd, even, first)
+	second := even
+	VPUNPCKHBW(odd, even, second)
+	VPSLLW(U8(4), second, second)
+	VPOR(second, first, first)
+	VMOVDQU(first, Mem{Base: out})
+	ADDQ(U8(16), packed)
+	ADDQ(stride, out)
+	DECQ(left)
+	JNZ(LabelRef("block"))
+	VZEROUPPER()
+	RET()
+}

@@ -11,28 +11,17 @@ func sums(i isa, e element) {
 	function("sums"+e.name+i.name, "func(weights *byte, groups, groupSize int, scale, zeroPoint *float32, codes *byte, sums *float64)",
 		"Adds the errors of each group to the lanes of laneSums.")
 	weights, scales, zeroPoints, codes, to := pointer("weights"), pointer("scale"), pointer("zeroPoint"), pointer("codes"), pointer("sums")
-	// AVX-512 holds 8 float64 in a register and all sums in registers; AVX2
-	// holds 4, and adds to memory.
-	var totals [5]VecVirtual
-	if i.lanes == 16 {
-		for k := range totals {
-			totals[k] = ZMM()
-			VMOVUPD(Mem{Base: to, Disp: 64 * k}, totals[k])
-		}
-	}
+	totals := i.loadTotals(to)
 	magnitude := vector(i.lanes)
 	VBROADCASTSD(magnitudeMask, magnitude)
 	forGroups("sums", func(groupSize GPVirtual) {
-		scale, zeroPoint := broadcast(Mem{Base: scales}, i.lanes), broadcast(Mem{Base: zeroPoints}, i.lanes)
 		i.forSteps(groupSize, steps{body: func(lanes, at int) {
 			w := e.load(Mem{Base: weights, Disp: at * e.size}, lanes)
 			d := loadCodes(Mem{Base: codes, Disp: at}, lanes)
-			VSUBPS(lower(zeroPoint, lanes), d, d)
-			VMULPS(lower(scale, lanes), d, d)
-			// The upper half has the same lanes as the lower one, later.
-			for part := 0; part < lanes*8; part += i.lanes * 4 {
-				i.addSums(i.toFloat64(w, lanes, part), i.toFloat64(d, lanes, part), magnitude, totals, to, part%64)
-			}
+			// The sums take the registers that scale and zero-point would stay in.
+			VSUBPS(broadcast(Mem{Base: zeroPoints}, lanes), d, d)
+			VMULPS(broadcast(Mem{Base: scales}, lanes), d, d)
+			i.addSums(w, d, lanes, magnitude, totals)
 		}, advance: func(elements int) {
 			ADDQ(I32(int32(elements*e.size)), weights)
 			ADDQ(I32(int32(elements)), codes)
@@ -40,11 +29,7 @@ func sums(i isa, e element) {
 		ADDQ(I32(4), scales)
 		ADDQ(I32(4), zeroPoints)
 	})
-	if i.lanes == 16 {
-		for k, total := range totals {
-			VMOVUPD(total, Mem{Base: to, Disp: 64 * k})
-		}
-	}
+	i.storeTotals(totals, to)
 	VZEROUPPER()
 	RET()
 }
@@ -72,27 +57,46 @@ func (i isa) toFloat64(v VecVirtual, lanes, part int) VecVirtual {
 	return out
 }
 
-// addSums adds the terms of some weights w and decoded weights d. The products
-// of two float32 are exact in float64, but the square of the error is not.
-func (i isa) addSums(w, d, magnitude VecVirtual, totals [5]VecVirtual, to GPVirtual, lane int) {
-	total := func(k int, update func(total VecVirtual)) {
-		if i.lanes == 16 {
-			update(totals[k])
-			return
+// sumTotals are the arrays of laneSums, each in one register or two.
+type sumTotals [5][]VecVirtual
+
+func (i isa) eachTotal(t sumTotals, to GPVirtual, do func(total VecVirtual, at Mem)) {
+	for k, parts := range t {
+		for part, total := range parts {
+			do(total, Mem{Base: to, Disp: 64*k + 4*i.lanes*part})
 		}
-		address := Mem{Base: to, Disp: 64*k + lane}
-		v := YMM()
-		VMOVUPD(address, v)
-		update(v)
-		VMOVUPD(v, address)
 	}
-	e, square := vector(i.lanes), vector(i.lanes)
-	VSUBPD(d, w, e)
-	VMULPD(e, e, square)
-	total(0, func(t VecVirtual) { VADDPD(square, t, t) })
-	total(1, func(t VecVirtual) { VFMADD231PD(w, w, t) })
-	total(2, func(t VecVirtual) { VFMADD231PD(d, d, t) })
-	total(3, func(t VecVirtual) { VFMADD231PD(w, d, t) })
-	VANDPD(magnitude, e, e)
-	total(4, func(t VecVirtual) { VMAXPD(e, t, t) })
+}
+
+func (i isa) loadTotals(from GPVirtual) (t sumTotals) {
+	for k := range t {
+		for range 16 / i.lanes {
+			t[k] = append(t[k], vector(i.lanes))
+		}
+	}
+	i.eachTotal(t, from, func(total VecVirtual, at Mem) { VMOVUPD(at, total) })
+	return t
+}
+
+func (i isa) storeTotals(t sumTotals, to GPVirtual) {
+	i.eachTotal(t, to, func(total VecVirtual, at Mem) { VMOVUPD(total, at) })
+}
+
+// addSums adds the terms of so many weights and decoded weights. The products of
+// two float32 are exact in float64, but the square of the error is not.
+func (i isa) addSums(weights, decoded VecVirtual, lanes int, magnitude VecVirtual, totals sumTotals) {
+	for part := 0; part < lanes*8; part += i.lanes * 4 {
+		// With 16 lanes, the upper half has the same lanes as the lower one, later.
+		total := func(k int) VecVirtual { return totals[k][part%64/(i.lanes*4)] }
+		w, d := i.toFloat64(weights, lanes, part), i.toFloat64(decoded, lanes, part)
+		VFMADD231PD(w, w, total(1))
+		VFMADD231PD(d, d, total(2))
+		VFMADD231PD(w, d, total(3))
+		e := w
+		VSUBPD(d, w, e)
+		VANDPD(magnitude, e, e)
+		VMAXPD(e, total(4), total(4))
+		VMULPD(e, e, e)
+		VADDPD(e, total(0), total(0))
+	}
 }

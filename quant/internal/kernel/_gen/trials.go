@@ -614,15 +614,14 @@ func decodedSums() {
 	avx2 := isas[0]
 	magnitude := YMM()
 	VBROADCASTSD(magnitudeMask, magnitude)
+	totals := avx2.loadTotals(to)
 	Label("eight")
-	w, d := get(Mem{Base: weights}), get(Mem{Base: decoded})
-	for part := 0; part < 64; part += 32 {
-		avx2.addSums(avx2.toFloat64(w, 8, part), avx2.toFloat64(d, 8, part), magnitude, [5]VecVirtual{}, to, part)
-	}
+	avx2.addSums(get(Mem{Base: weights}), get(Mem{Base: decoded}), 8, magnitude, totals)
 	ADDQ(I32(32), weights)
 	ADDQ(I32(32), decoded)
 	SUBQ(I32(8), left)
 	JG(LabelRef("eight"))
+	avx2.storeTotals(totals, to)
 	VZEROUPPER()
 	RET()
 }
