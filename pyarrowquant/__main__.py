@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import gc
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 INTERRUPTED, TERMINATED = 130, 143  # as shells have it
+_IMPORTED = 10_000  # objects: imports make many, and hardly any is garbage
 
 
 def main() -> None:
@@ -24,6 +26,8 @@ def main() -> None:
     _open_closed_streams()
     signal.signal(signal.SIGINT, lambda *_: _leave("Interrupted\n", INTERRUPTED))
     signal.signal(signal.SIGTERM, lambda *_: _leave("", TERMINATED))
+    gc.set_threshold(_IMPORTED)
+    _import_numpy()
     from pyarrowquant.cli import main as run
     from pyarrowquant.cli._pandas import leave_out_pandas
 
@@ -36,6 +40,20 @@ def main() -> None:
     finally:  # what is done is done
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
+        gc.freeze()  # the process ends: nobody has to look for what is garbage
+
+
+def _import_numpy() -> None:
+    """Leave out the threads of its BLAS: they would wait in a loop for what no command asks for.
+
+    Others that are imported later may need theirs.
+    """
+    name = "OPENBLAS_NUM_THREADS"
+    if name not in os.environ:
+        os.environ[name] = "1"
+        import numpy  # noqa: F401
+
+        del os.environ[name]
 
 
 def _open_closed_streams() -> None:

@@ -32,6 +32,33 @@ def test_the_installed_command(model: Path, tmp_path: Path) -> None:
     process.communicate()
 
 
+THREADS = """
+import os
+import sys
+from pathlib import Path
+from pyarrowquant.__main__ import main
+
+sys.argv = ["pyarrowquant", "--version"]
+try:
+    main()
+finally:
+    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    print(names.count(Path("/proc/self/comm").read_text()), "numpy" in sys.modules)
+    print(os.environ.get("OPENBLAS_NUM_THREADS"))
+"""
+
+
+@pytest.mark.parametrize("said", [None, "1"])
+def test_imports_start_no_threads_of_numpy(said: str | None) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+    if said:
+        environment["OPENBLAS_NUM_THREADS"] = said
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[1:] == ["1 True", str(said)]  # torch may want its own
+
+
 @pytest.mark.parametrize("out", ["out.parquet", "out.gguf"])
 def test_pandas_and_compute_are_not_imported(model: Path, tmp_path: Path, out: str) -> None:
     import pandas  # noqa: F401, PyArrow imports it where it is there

@@ -89,8 +89,9 @@ def test_during_imports(module: str, number: int, code: int, said: str) -> None:
 def test_little_is_imported_before_signals_are_handled() -> None:
     """A signal that comes earlier is Python's, which prints a traceback."""
     program = (
-        "import sys, __future__, _thread, importlib, os, signal, time; before = set(sys.modules); "
-        "import pyarrowquant.__main__; print(*sorted(sys.modules.keys() - before))"
+        "import sys, __future__, _thread, gc, importlib, os, signal, time; "
+        "before = set(sys.modules); import pyarrowquant.__main__; "
+        "print(*sorted(sys.modules.keys() - before))"
     )
     root = Path(pyarrowquant.__file__).parents[1]
     done = subprocess.run(
