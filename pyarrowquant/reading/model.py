@@ -21,7 +21,7 @@ from pyarrowquant.reading.tensors import (
     UndecodableTensor,
 )
 
-BATCH_BYTES = 256 * 2**20
+BATCH_BYTES = 128 * 2**20
 
 
 class Model(ABC):

@@ -47,7 +47,7 @@ def read_weights(
     filesystem : pyarrow.fs.FileSystem or fsspec filesystem, optional
         Where `path` lies; default this machine, or what a URI says.
     batch_bytes : int
-        Bound on the bytes of weights in a batch, default 256 MiB. A layer above it is a batch of
+        Bound on the bytes of weights in a batch, default 128 MiB. A layer above it is a batch of
         its own. Layers that do not follow each other in their file are in different batches too.
     only_floats : bool
         Leave out tensors that cannot be quantized: all but F32, F16, BF16 and what is decoded, so
