@@ -137,7 +137,7 @@ func (q *quantization) run(ctx context.Context, report Progress, failed LayerErr
 		counter.skip(e.name())
 	}
 	chosen := q.options.Kernel.orFastest()
-	if err := q.weighTails(ctx); err != nil {
+	if err := q.weighTails(ctx, chosen); err != nil {
 		return err
 	}
 	if err := q.fitLongGroups(ctx, chosen); err != nil {

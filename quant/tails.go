@@ -38,7 +38,7 @@ func (l *layer) matrices() matrix {
 }
 
 // weighTails gives such layers their importance.
-func (q *quantization) weighTails(ctx context.Context) error {
+func (q *quantization) weighTails(ctx context.Context, k *kernel.Kernel) error {
 	var stripes tasks
 	for i := range q.layers {
 		l := &q.layers[i]
@@ -55,7 +55,7 @@ func (q *quantization) weighTails(ctx context.Context) error {
 		}
 	}
 	err := stripes.run(ctx, q.options.Threads, func() worker {
-		tails := new(kernel.Tails)
+		tails := k.NewTails()
 		return func(_ int, u *unit) { q.layers[u.layer].weighStripe(u, tails) }
 	})
 	for i, t := range stripes {
@@ -70,11 +70,11 @@ func (q *quantization) weighTails(ctx context.Context) error {
 func (l *layer) weighStripe(u *unit, tails *kernel.Tails) {
 	size, rows := l.element.Size(), l.stack.Elements/l.stack.Columns
 	first := u.column/l.stack.Columns*l.stack.Elements + u.column%l.stack.Columns
-	tails.Reset(u.columns)
+	tails.Reset(u.columns, l.element)
 	// All rows count: what an output hangs on may be a single weight.
 	for row := range rows {
 		from := first + row*l.stack.Columns
-		tails.Add(l.weights[from*size:][:u.columns*size], l.element)
+		tails.Add(l.weights[from*size:][:u.columns*size])
 	}
 	tails.End()
 	for i := range u.columns {

@@ -27,6 +27,8 @@ type Kernel struct {
 	// TrialErrors are of a part of weights that share a scale, which is to be chosen: of whole
 	// rows, or of a part of one.
 	TrialErrors func(*Block) TrialErrors
+
+	addTails [vectorElements]addTails // none: by the reference
 }
 
 // kernels are those that this CPU can run, which is found out once.

@@ -14,8 +14,8 @@ import (
 // loopsOfNEON are the functions whose loops go over weights. All that they need stays in
 // registers.
 var loopsOfNEON = []string{
-	"rangesFloat32NEON", "rangesShort", "codeNEON", "sumsNEON", "decodeNEON", "(*packing).pack", "(*packing).unpack",
-	"pack2NEON", "pack4NEON", "transposeNEON", "stepSumsNEON", "stepSumsWeightedNEON", "hqqSumsNEON", "normalizeNEON",
+	"rangesFloat32NEON", "rangesShort", "codeNEON", "sumsNEON", "addTailsNEON", "decodeNEON", "(*packing).pack", "(*packing).unpack",
+	"pack2NEON", "pack4NEON", "splitHalvesNEON", "transposeNEON", "stepSumsNEON", "stepSumsWeightedNEON", "hqqSumsNEON", "normalizeNEON",
 	"evenSums", "tableSums", "floatSums", "evenErrors", "tableErrors", "floatErrors",
 	"(*gridVectors).evenCodes", "(*gridVectors).tableCodes", "(*gridVectors).floatCodes", "decodedSumsNEON", "decodeLevelsNEON",
 }

@@ -100,3 +100,15 @@ func pack2NEON(packed, codes *byte, n int) {
 		storeOctets(v.Or(v.Shift(shiftPairs)).ReshapeToUint8s().ConcatEven(w.Or(w.Shift(shiftPairs)).ReshapeToUint8s()), packed, at/4)
 	}
 }
+
+// splitHalvesNEON unpacks the codes of a block to bytes, and joins those of its halves.
+func splitHalvesNEON(out, packed *byte, blocks, stride int) {
+	low := archsimd.BroadcastUint8x16(15)
+	right, left := archsimd.BroadcastInt16x8(-4), archsimd.BroadcastInt16x8(4)
+	for i := range blocks {
+		v := loadOctets(packed, 16*i)
+		even, odd := v.And(low), v.ReshapeToUint16s().Shift(right).ReshapeToUint8s().And(low)
+		second := even.InterleaveHi(odd).ReshapeToUint16s().Shift(left).ReshapeToUint8s()
+		storeOctets(even.InterleaveLo(odd).Or(second), out, stride*i)
+	}
+}

@@ -78,3 +78,30 @@ func decodedSumsNEON(weights, decoded *float32, n int, sums *float64) {
 		l.setTotals(lane+2, e2, w2, d2, p2, m2)
 	}
 }
+
+func tailsOf(t ElementType) addTails {
+	return func(magnitudes, squares *float64, rows **byte, columns int) {
+		addTailsNEON(magnitudes, squares, rows, columns, t)
+	}
+}
+
+// addTailsNEON is addTails.
+func addTailsNEON(magnitudes, squares *float64, rows **byte, columns int, t ElementType) {
+	last, wide := (*[tailRows]*byte)(unsafe.Pointer(rows)), newWidening()
+	a, b, c, d := last[0], last[1], last[2], last[3]
+	for at := 0; at < columns; at += 4 {
+		w, x, y, z := loadFour(a, at, t, wide).Abs(), loadFour(b, at, t, wide).Abs(), loadFour(c, at, t, wide).Abs(), loadFour(d, at, t, wide).Abs()
+		addWidened(magnitudes, at, w.Add(x).Add(y).Add(z))
+		addWidened(squares, at, w.Mul(w).Add(x.Mul(x)).Add(y.Mul(y)).Add(z.Mul(z)))
+	}
+}
+
+func addWidened(sums *float64, at int, v floats) {
+	low, high := pairOfDoubles(sums, at), pairOfDoubles(sums, at+2)
+	archsimd.LoadFloat64x2Array(low).Add(v.ConvertLo2ToFloat64()).StoreArray(low)
+	archsimd.LoadFloat64x2Array(high).Add(v.HiToLo().ConvertLo2ToFloat64()).StoreArray(high)
+}
+
+func pairOfDoubles(p *float64, i int) *[2]float64 {
+	return (*[2]float64)(unsafe.Add(unsafe.Pointer(p), 8*i))
+}

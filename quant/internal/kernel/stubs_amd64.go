@@ -139,15 +139,30 @@ func hqqSumsAVX512(lanes *float32, tile *float32, n int, maxCode float32)
 //go:noescape
 func transposeFloat32(groups **byte, offset int, n int, tile *float32)
 
+// Adds four rows to the sums of so many columns, a multiple of 8.
+//
+//go:noescape
+func addTailsFloat32(magnitudes *float64, squares *float64, rows **byte, columns int)
+
 // Weights of 16 groups, from a byte offset on, as n rows of a tile; n is a multiple of 8.
 //
 //go:noescape
 func transposeFloat16(groups **byte, offset int, n int, tile *float32)
 
+// Adds four rows to the sums of so many columns, a multiple of 8.
+//
+//go:noescape
+func addTailsFloat16(magnitudes *float64, squares *float64, rows **byte, columns int)
+
 // Weights of 16 groups, from a byte offset on, as n rows of a tile; n is a multiple of 8.
 //
 //go:noescape
 func transposeBFloat16(groups **byte, offset int, n int, tile *float32)
+
+// Adds four rows to the sums of so many columns, a multiple of 8.
+//
+//go:noescape
+func addTailsBFloat16(magnitudes *float64, squares *float64, rows **byte, columns int)
 
 // Codes of each group, one byte each.
 //

@@ -12,26 +12,38 @@ const tailRows = 4
 // Tails are sums over the weights of some columns of a matrix, which tell how heavy the tails
 // of their distributions are.
 type Tails struct {
-	sums       []tailSums
-	magnitudes [tailRows][]float32 // of the last rows
-	rows       int
+	adders              [vectorElements]addTails
+	element             ElementType
+	magnitudes, squares []float64        // sums, by column
+	last                [tailRows][]byte // rows that are not yet in them
+	widened             [tailRows][]float32
+	rows                int
 }
 
-type tailSums struct{ magnitude, square float64 }
+// addTails adds tailRows rows to the sums of a number of columns that is a multiple of 8.
+type addTails func(magnitudes, squares *float64, rows **byte, columns int)
+
+// NewTails makes sums for a Reset.
+func (k *Kernel) NewTails() *Tails { return &Tails{adders: k.addTails} }
 
 // Reset begins with so many columns of a matrix.
-func (t *Tails) Reset(columns int) {
-	t.sums = slices.Grow(t.sums[:0], columns)[:columns]
-	clear(t.sums)
-	for i := range t.magnitudes {
-		t.magnitudes[i] = slices.Grow(t.magnitudes[i][:0], columns)[:columns]
+func (t *Tails) Reset(columns int, element ElementType) {
+	t.element, t.rows = element, 0
+	t.magnitudes, t.squares = cleared(t.magnitudes, columns), cleared(t.squares, columns)
+	for i := range t.widened {
+		t.widened[i] = cleared(t.widened[i], columns)
 	}
-	t.rows = 0
 }
 
-// Add counts a row.
-func (t *Tails) Add(row []byte, element ElementType) {
-	loadMagnitudes(t.magnitudes[t.rows%tailRows], row, element)
+func cleared[T any](x []T, n int) []T {
+	x = slices.Grow(x[:0], n)[:n]
+	clear(x)
+	return x
+}
+
+// Add counts a row, which is read until End.
+func (t *Tails) Add(row []byte) {
+	t.last[t.rows%tailRows] = row
 	if t.rows++; t.rows%tailRows == 0 {
 		t.addRows()
 	}
@@ -40,29 +52,49 @@ func (t *Tails) Add(row []byte, element ElementType) {
 // End is after the last row.
 func (t *Tails) End() {
 	if rest := t.rows % tailRows; rest > 0 {
-		for _, row := range t.magnitudes[rest:] {
-			clear(row)
+		zeros := make([]byte, len(t.last[0]))
+		for i := rest; i < tailRows; i++ {
+			t.last[i] = zeros
 		}
 		t.addRows()
 	}
 }
 
 func (t *Tails) addRows() {
-	sums := t.sums
-	a, b, c, d := t.magnitudes[0][:len(sums)], t.magnitudes[1][:len(sums)], t.magnitudes[2][:len(sums)], t.magnitudes[3][:len(sums)]
-	for i := range sums {
-		w, x, y, z := a[i], b[i], c[i], d[i]
-		sums[i].magnitude += float64(w + x + y + z)
-		sums[i].square += float64(float32(w*w) + float32(x*x) + float32(y*y) + float32(z*z))
+	whole := t.addEights()
+	magnitudes := t.magnitudes[whole:]
+	squares := t.squares[whole:][:len(magnitudes)]
+	for i, row := range t.last {
+		loadMagnitudes(t.widened[i][:len(magnitudes)], row[whole*t.element.Size():], t.element)
 	}
+	a, b, c, d := t.widened[0][:len(magnitudes)], t.widened[1][:len(magnitudes)], t.widened[2][:len(magnitudes)], t.widened[3][:len(magnitudes)]
+	for i := range magnitudes {
+		w, x, y, z := a[i], b[i], c[i], d[i]
+		magnitudes[i] += float64(w + x + y + z)
+		squares[i] += float64(float32(w*w) + float32(x*x) + float32(y*y) + float32(z*z))
+	}
+}
+
+// addEights adds as many columns as there is a function for.
+func (t *Tails) addEights() (columns int) {
+	columns = len(t.magnitudes) &^ 7
+	if columns == 0 || t.element >= vectorElements || t.adders[t.element] == nil {
+		return 0
+	}
+	var rows [tailRows]*byte
+	for i := range rows {
+		rows[i] = &t.last[i][:columns*t.element.Size()][0]
+	}
+	t.adders[t.element](&t.magnitudes[0], &t.squares[0], &rows[0], columns)
+	return columns
 }
 
 // Weight is r^2, r being the mean square of a column's weights over the square of their mean
 // magnitude: 1 if they have one magnitude, pi/2 for a normal distribution, more with heavier
 // tails. It is 1 where squares are beyond float32, and for nothing but zeros.
 func (t *Tails) Weight(column int) float64 {
-	sum := t.sums[column]
-	r := float64(float64(t.rows)*sum.square) / float64(sum.magnitude*sum.magnitude)
+	magnitude := t.magnitudes[column]
+	r := float64(float64(t.rows)*t.squares[column]) / float64(magnitude*magnitude)
 	if !(r > 1 && r <= math.MaxFloat32) {
 		return 1
 	}

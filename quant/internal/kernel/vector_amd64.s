@@ -3478,6 +3478,63 @@ half1:
 	VZEROUPPER
 	RET
 
+// func addTailsFloat32(magnitudes *float64, squares *float64, rows **byte, columns int)
+// Requires: AVX
+TEXT ·addTailsFloat32(SB), NOSPLIT, $0-32
+	MOVQ         magnitudes+0(FP), AX
+	MOVQ         squares+8(FP), CX
+	MOVQ         rows+16(FP), DX
+	MOVQ         columns+24(FP), BX
+	MOVQ         (DX), SI
+	MOVQ         8(DX), DI
+	MOVQ         16(DX), R8
+	MOVQ         24(DX), DX
+	VBROADCASTSS signBit<>+0(SB), Y0
+
+eight:
+	VMOVUPS      (SI), Y1
+	VANDNPS      Y1, Y0, Y1
+	VMULPS       Y1, Y1, Y2
+	VMOVUPS      (DI), Y3
+	VANDNPS      Y3, Y0, Y3
+	VMULPS       Y3, Y3, Y4
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y4, Y2, Y2
+	VMOVUPS      (R8), Y3
+	VANDNPS      Y3, Y0, Y3
+	VMULPS       Y3, Y3, Y4
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y4, Y2, Y2
+	VMOVUPS      (DX), Y3
+	VANDNPS      Y3, Y0, Y3
+	VMULPS       Y3, Y3, Y4
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y4, Y2, Y2
+	VCVTPS2PD    X1, Y3
+	VADDPD       (AX), Y3, Y3
+	VMOVUPD      Y3, (AX)
+	VCVTPS2PD    X2, Y3
+	VADDPD       (CX), Y3, Y3
+	VMOVUPD      Y3, (CX)
+	VEXTRACTF128 $0x01, Y1, X1
+	VCVTPS2PD    X1, Y1
+	VADDPD       32(AX), Y1, Y1
+	VMOVUPD      Y1, 32(AX)
+	VEXTRACTF128 $0x01, Y2, X1
+	VCVTPS2PD    X1, Y1
+	VADDPD       32(CX), Y1, Y1
+	VMOVUPD      Y1, 32(CX)
+	ADDQ         $+32, SI
+	ADDQ         $+32, DI
+	ADDQ         $+32, R8
+	ADDQ         $+32, DX
+	ADDQ         $+64, AX
+	ADDQ         $+64, CX
+	SUBQ         $+8, BX
+	JG           eight
+	VZEROUPPER
+	RET
+
 // func transposeFloat16(groups **byte, offset int, n int, tile *float32)
 // Requires: AVX, F16C
 TEXT ·transposeFloat16(SB), NOSPLIT, $0-32
@@ -3597,6 +3654,63 @@ half1:
 	ADDQ       $+512, CX
 	SUBQ       $+8, BX
 	JG         half1
+	VZEROUPPER
+	RET
+
+// func addTailsFloat16(magnitudes *float64, squares *float64, rows **byte, columns int)
+// Requires: AVX, F16C
+TEXT ·addTailsFloat16(SB), NOSPLIT, $0-32
+	MOVQ         magnitudes+0(FP), AX
+	MOVQ         squares+8(FP), CX
+	MOVQ         rows+16(FP), DX
+	MOVQ         columns+24(FP), BX
+	MOVQ         (DX), SI
+	MOVQ         8(DX), DI
+	MOVQ         16(DX), R8
+	MOVQ         24(DX), DX
+	VBROADCASTSS signBit<>+0(SB), Y0
+
+eight:
+	VCVTPH2PS    (SI), Y1
+	VANDNPS      Y1, Y0, Y1
+	VMULPS       Y1, Y1, Y2
+	VCVTPH2PS    (DI), Y3
+	VANDNPS      Y3, Y0, Y3
+	VMULPS       Y3, Y3, Y4
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y4, Y2, Y2
+	VCVTPH2PS    (R8), Y3
+	VANDNPS      Y3, Y0, Y3
+	VMULPS       Y3, Y3, Y4
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y4, Y2, Y2
+	VCVTPH2PS    (DX), Y3
+	VANDNPS      Y3, Y0, Y3
+	VMULPS       Y3, Y3, Y4
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y4, Y2, Y2
+	VCVTPS2PD    X1, Y3
+	VADDPD       (AX), Y3, Y3
+	VMOVUPD      Y3, (AX)
+	VCVTPS2PD    X2, Y3
+	VADDPD       (CX), Y3, Y3
+	VMOVUPD      Y3, (CX)
+	VEXTRACTF128 $0x01, Y1, X1
+	VCVTPS2PD    X1, Y1
+	VADDPD       32(AX), Y1, Y1
+	VMOVUPD      Y1, 32(AX)
+	VEXTRACTF128 $0x01, Y2, X1
+	VCVTPS2PD    X1, Y1
+	VADDPD       32(CX), Y1, Y1
+	VMOVUPD      Y1, 32(CX)
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	ADDQ         $+16, R8
+	ADDQ         $+16, DX
+	ADDQ         $+64, AX
+	ADDQ         $+64, CX
+	SUBQ         $+8, BX
+	JG           eight
 	VZEROUPPER
 	RET
 
@@ -3735,6 +3849,67 @@ half1:
 	ADDQ       $+512, CX
 	SUBQ       $+8, BX
 	JG         half1
+	VZEROUPPER
+	RET
+
+// func addTailsBFloat16(magnitudes *float64, squares *float64, rows **byte, columns int)
+// Requires: AVX, AVX2
+TEXT ·addTailsBFloat16(SB), NOSPLIT, $0-32
+	MOVQ         magnitudes+0(FP), AX
+	MOVQ         squares+8(FP), CX
+	MOVQ         rows+16(FP), DX
+	MOVQ         columns+24(FP), BX
+	MOVQ         (DX), SI
+	MOVQ         8(DX), DI
+	MOVQ         16(DX), R8
+	MOVQ         24(DX), DX
+	VBROADCASTSS signBit<>+0(SB), Y0
+
+eight:
+	VPMOVZXWD    (SI), Y1
+	VPSLLD       $0x10, Y1, Y1
+	VANDNPS      Y1, Y0, Y1
+	VMULPS       Y1, Y1, Y2
+	VPMOVZXWD    (DI), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VANDNPS      Y3, Y0, Y3
+	VMULPS       Y3, Y3, Y4
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y4, Y2, Y2
+	VPMOVZXWD    (R8), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VANDNPS      Y3, Y0, Y3
+	VMULPS       Y3, Y3, Y4
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y4, Y2, Y2
+	VPMOVZXWD    (DX), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VANDNPS      Y3, Y0, Y3
+	VMULPS       Y3, Y3, Y4
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y4, Y2, Y2
+	VCVTPS2PD    X1, Y3
+	VADDPD       (AX), Y3, Y3
+	VMOVUPD      Y3, (AX)
+	VCVTPS2PD    X2, Y3
+	VADDPD       (CX), Y3, Y3
+	VMOVUPD      Y3, (CX)
+	VEXTRACTF128 $0x01, Y1, X1
+	VCVTPS2PD    X1, Y1
+	VADDPD       32(AX), Y1, Y1
+	VMOVUPD      Y1, 32(AX)
+	VEXTRACTF128 $0x01, Y2, X1
+	VCVTPS2PD    X1, Y1
+	VADDPD       32(CX), Y1, Y1
+	VMOVUPD      Y1, 32(CX)
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	ADDQ         $+16, R8
+	ADDQ         $+16, DX
+	ADDQ         $+64, AX
+	ADDQ         $+64, CX
+	SUBQ         $+8, BX
+	JG           eight
 	VZEROUPPER
 	RET
 

@@ -27,6 +27,8 @@ type vectorSet struct {
 	code [vectorElements]func(weights *byte, groups, groupSize int, inverse, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
 	// sums adds the errors of each group to laneSums, by ElementType.
 	sums [vectorElements]func(weights *byte, groups, groupSize int, scale, zeroPoint *float32, codes *byte, sums *float64)
+	// addTails is by ElementType.
+	addTails [vectorElements]addTails
 	// decode gives float32 weights; scales and zero-points are little-endian float32.
 	decode func(codes *byte, groups, groupSize int, scale, zeroPoint, weights *byte)
 

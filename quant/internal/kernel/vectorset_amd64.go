@@ -41,6 +41,7 @@ var avx2 = vectorSet{
 	},
 	code:      [...]func(*byte, int, int, *float32, *float32, float32, *byte, int){codeFloat32AVX2, codeFloat16AVX2, codeBFloat16AVX2},
 	sums:      [...]func(*byte, int, int, *float32, *float32, *byte, *float64){sumsFloat32AVX2, sumsFloat16AVX2, sumsBFloat16AVX2},
+	addTails:  [...]addTails{addTailsFloat32, addTailsFloat16, addTailsBFloat16},
 	decode:    decodeAVX2,
 	pack:      [...]func(*byte, *byte, int){2: pack2, 3: pack3, 4: pack4, 5: pack5, 6: pack6},
 	unpack:    [...]func(*byte, *byte, int){2: unpack2, 3: unpack3, 4: unpack4, 5: unpack5, 6: unpack6},

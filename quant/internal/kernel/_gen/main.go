@@ -39,6 +39,7 @@ func main() {
 	}
 	for _, e := range elements {
 		transpose(e)
+		tails(e)
 	}
 	for _, kind := range grids {
 		codeLevels(kind)
