@@ -15,7 +15,7 @@ const (
 	// leastTailRows is by how many rows columns are judged at least: fewer say more of chance.
 	leastTailRows = 64
 	// tailColumns are those that a worker takes at a time.
-	tailColumns = 256
+	tailColumns = 1024
 	// leastTail is the least weight of a column beside others of its group: a guess must not
 	// leave out any.
 	leastTail = 1.0 / 16
