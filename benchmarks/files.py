@@ -26,17 +26,43 @@ from machine import describe
 FOLDER = Path(__file__).parent
 SMALL, LARGE = 10, 55  # blocks: 1.1 and 5.1 GB
 
-OURS = [sys.executable, "-m", "pyarrowquant", "quantize"]
-TO = ["--to", "compressed-tensors", "--zero-point", "integer"]
+OURS = (sys.executable, "-m", "pyarrowquant", "quantize", "{source}", "{target}")
+TO = ("--to", "compressed-tensors")
+INTEGER = (*TO, "--zero-point", "integer")
+PEER = (sys.executable, str(FOLDER / "model_free.py"), "{source}", "{target}")
+COPY = ("sh", "-c", "cp -r {source} {target} && sync {target}/*")
+FOUR_BITS, FP8, NVFP4 = (0.05, 0.13), (0.02, 0.03), (0.07, 0.11)  # bounds on relative errors
+
+
+@dataclass(frozen=True)
+class Command:
+    """What is timed.
+
+    Attributes
+    ----------
+    arguments : tuple of str
+    errors : tuple of float or None
+        Bounds on the relative error, unless nothing is quantized.
+    sources : tuple of str
+        Names of the models that it gets.
+    """
+
+    arguments: tuple[str, ...]
+    errors: tuple[float, float] | None
+    sources: tuple[str, ...] = ("small",)
+
+
+EVERY = ("small", "large")
 COMMANDS = {
-    "pyarrowquant rtn": lambda source, target: [*OURS, source, target, *TO, "--method", "rtn"],
-    "pyarrowquant mse": lambda source, target: [*OURS, source, target, *TO, "--method", "mse"],
-    "llm-compressor W4A16_ASYM": lambda source, target: [
-        sys.executable,
-        str(FOLDER / "model_free.py"),
-        source,
-        target,
-    ],
+    "copy and sync": Command(COPY, None),
+    "pyarrowquant rtn": Command((*OURS, *INTEGER, "--method", "rtn"), FOUR_BITS, EVERY),
+    "pyarrowquant mse": Command((*OURS, *INTEGER, "--method", "mse"), FOUR_BITS, EVERY),
+    "llm-compressor W4A16_ASYM": Command((*PEER, "W4A16_ASYM"), FOUR_BITS),
+    "pyarrowquant FP8_BLOCK": Command((*OURS, *TO, "--recipe", "FP8_BLOCK"), FP8, EVERY),
+    "llm-compressor FP8_BLOCK": Command((*PEER, "FP8_BLOCK"), FP8),
+    "pyarrowquant NVFP4A16": Command((*OURS, *TO, "--recipe", "NVFP4A16"), NVFP4, EVERY),
+    "llm-compressor NVFP4A16": Command((*PEER, "NVFP4A16"), NVFP4),
+    "pyarrowquant W4A16": Command((*OURS, *TO, "--recipe", "W4A16"), FOUR_BITS, ("small", "fp8")),
 }
 
 
@@ -49,20 +75,25 @@ class Run:
     seconds : float
     memory : int
         Peak bytes that are not mapped from files.
-    error : float
+    error : float or None
         Relative error of some layers.
     """
 
     seconds: float
     memory: int
-    error: float
+    error: float | None
 
 
-def run(name: str, source: Path, target: Path) -> Run:
+def run(name: str, source: Path, target: Path, original: Path) -> Run:
     """Run a command, check what it has written, and remove that."""
-    seconds, memory = watched(COMMANDS[name](str(source), str(target)))
-    error = relative_error(source, target)
-    assert 0.05 < error < 0.13, f"{name}: relative error {error}"
+    command = COMMANDS[name]
+    places = {"source": source, "target": target}
+    seconds, memory = watched([each.format(**places) for each in command.arguments])
+    error = None
+    if command.errors:
+        error = relative_error(original, target)
+        least, most = command.errors
+        assert least < error < most, f"{name}: relative error {error}"
     shutil.rmtree(target)
     return Run(seconds, memory, error)
 
@@ -93,6 +124,16 @@ def _anonymous_memory(pid: int) -> int:
     return 0
 
 
+def make_fp8(original: Path, folder: Path) -> None:
+    """Make the source that is quantized already."""
+    places = {"source": original, "target": folder}
+    watched([each.format(**places) for each in COMMANDS["pyarrowquant FP8_BLOCK"].arguments])
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
 def markdown(sizes: dict[str, int], runs: dict[str, dict[str, list[Run]]]) -> str:
     """A table of medians."""
     lines = [
@@ -102,10 +143,12 @@ def markdown(sizes: dict[str, int], runs: dict[str, dict[str, list[Run]]]) -> st
     for model, commands in runs.items():
         for name, found in commands.items():
             seconds = sorted(each.seconds for each in found)
+            size = f"{sizes[model] / 1e9:.1f} GB" + (", FP8" if model == "fp8" else "")
             lines.append(
-                f"| {sizes[model] / 1e9:.1f} GB | {name} | {statistics.median(seconds):.1f} | "
+                f"| {size} | {name} | {statistics.median(seconds):.1f} | "
                 f"{seconds[0]:.1f} .. {seconds[-1]:.1f} | "
-                f"{max(each.memory for each in found) >> 20} | {found[0].error:.4f} |"
+                f"{max(each.memory for each in found) >> 20} | "
+                f"{'' if found[0].error is None else f'{found[0].error:.4f}'} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -119,20 +162,24 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         sizes, runs = {}, {}
-        for model, blocks, repetitions in (
-            ("small", SMALL, arguments.repetitions),
-            ("large", LARGE, 1),
+        for models, blocks, repetitions in (
+            (("small", "fp8"), SMALL, arguments.repetitions),
+            (("large",), LARGE, 1),
         ):
-            source = Path(folder) / model
-            sizes[model] = make_checkpoint(source, blocks)
-            names = [name for name in COMMANDS if model == "small" or name.startswith("pyarrow")]
-            runs[model] = {name: [] for name in names}
+            original = Path(folder) / models[0]
+            make_checkpoint(original, blocks)
+            if "fp8" in models:
+                make_fp8(original, Path(folder) / "fp8")
+            for model in models:
+                sizes[model] = size_of(Path(folder) / model)
+                runs[model] = {n: [] for n, command in COMMANDS.items() if model in command.sources}
             for _ in range(repetitions):
-                for name in names:
-                    found = run(name, source, Path(folder) / "target")
+                for model, name in [(m, n) for m in models for n in runs[m]]:
+                    found = run(name, Path(folder) / model, Path(folder) / "target", original)
                     runs[model][name].append(found)
                     print(model, name, found, flush=True)
-            shutil.rmtree(source)
+            for model in models:
+                shutil.rmtree(Path(folder) / model)
     text = markdown(sizes, runs)
     print(text)
     if arguments.markdown:

@@ -1,4 +1,4 @@
-"""Quantize a model with llm-compressor: python model_free.py SOURCE TARGET."""
+"""Quantize a model with llm-compressor: python model_free.py SOURCE TARGET SCHEME."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llmcompressor import model_free_ptq
 model_free_ptq(
     sys.argv[1],
     sys.argv[2],
-    scheme="W4A16_ASYM",
+    scheme=sys.argv[3],
     ignore=["lm_head", "re:.*embed_tokens"],
     max_workers=2,
     device="cpu",
