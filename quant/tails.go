@@ -16,7 +16,10 @@ const (
 	leastTailRows = 64
 	// tailColumns are those that a worker takes at a time.
 	tailColumns = 256
-	// leastTail is the least weight of a column beside others of its group: a guess must not
+	// tailBits is how many bits codes of other encodings than "int" have at most: 8-bit floats
+	// are so near to all weights that nothing was gained.
+	tailBits = 6
+	// leastTail is the least weight of a column beside others that are fitted with it: a guess must not
 	// leave out any.
 	leastTail = 1.0 / 16
 )
@@ -24,14 +27,17 @@ const (
 // weighsTails tells whether the tails of a layer's weights are its importance.
 func (l *layer) weighsTails() bool {
 	s := l.settings
-	return s.format.Method == kernel.MeanSquares && s.encoding == nil && l.importance == nil && l.matrices().rows >= leastTailRows
+	if d := s.encoding; d != nil && d.BitWidth > tailBits {
+		return false
+	}
+	return s.format.Method == kernel.MeanSquares && l.importance == nil && l.matrices().rows >= leastTailRows
 }
 
 // matrices is one of the matrices that a layer is a stack of, if groups do not cross their
 // rows, or the whole of it.
 func (l *layer) matrices() matrix {
 	last := len(l.shape) - 1
-	if last >= 2 && l.elements() > 0 && l.shape[last]%int64(l.groupSize) == 0 {
+	if last >= 2 && l.elements() > 0 && l.shape[last]%int64(l.together()) == 0 {
 		return matrix{rows: int(l.shape[last-1]), columns: int(l.shape[last])}
 	}
 	return l.matrix
@@ -82,9 +88,9 @@ func (l *layer) weighStripe(u *unit, tails *kernel.Tails) {
 	}
 }
 
-// compareTails makes the weights of a group's columns parts of the largest.
+// compareTails makes the weights of columns that are fitted together parts of the largest.
 func (l *layer) compareTails() {
-	for group := range slices.Chunk(l.importance, l.groupSize) {
+	for group := range slices.Chunk(l.importance, l.together()) {
 		largest := slices.Max(group)
 		for i, weight := range group {
 			group[i] = max(weight/largest, leastTail)
