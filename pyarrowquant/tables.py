@@ -62,8 +62,8 @@ def quantize_batch_arrow(
         - dtype, only with raw bytes: "F32", "F16" or "BF16";
         - importance, optional: list of floats, K finite values >= 0 that weigh the squared
           errors of a layer's columns for method "mse". Null or absent: what the tails of each
-          column's weights tell, for encoding "int" and layers of 64 rows and more; else all
-          columns weigh the same.
+          column's weights tell, for layers of 64 rows and more and encodings other than "fp8"
+          and "mxfp8"; else all columns weigh the same.
 
         Other columns are ignored. The table is only read, and not held afterwards. A reader is
         read to its end.

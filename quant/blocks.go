@@ -83,7 +83,7 @@ func (w *blockWorker) gather(l *layer, u *unit) {
 	}
 	if l.importance != nil {
 		for row := range u.rows {
-			copy(w.importance[row*u.columns:], l.importance[u.column:][:u.columns])
+			copy(w.importance[row*u.columns:], l.importanceOf(u.row+row, u.column)[:u.columns])
 		}
 		w.block.Importance = w.importance[:elements]
 	}

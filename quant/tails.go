@@ -10,28 +10,34 @@ import (
 // Where nothing is known of the inputs of a layer, its weights tell a little: a column whose
 // weights have heavier tails than those of others reads larger inputs, as a rule. That was so in
 // most kinds of layers of the models that were tried, and in none the other way round. So method
-// "mse" of encoding "int" weighs columns by that, and is nearer to the model's output.
+// "mse" weighs columns by that, and is nearer to the model's output.
 const (
 	// leastTailRows is by how many rows columns are judged at least: fewer say more of chance.
 	leastTailRows = 64
 	// tailColumns are those that a worker takes at a time.
 	tailColumns = 1024
-	// leastTail is the least weight of a column beside others of its group: a guess must not
-	// leave out any.
+	// tailBits is how many bits codes of other encodings than "int" have at most: 8-bit floats
+	// are so near to all weights that nothing was gained.
+	tailBits = 6
+	// leastTail is the least weight of a column beside others that are fitted with it: a guess
+	// must not leave out any.
 	leastTail = 1.0 / 16
 )
 
 // weighsTails tells whether the tails of a layer's weights are its importance.
 func (l *layer) weighsTails() bool {
 	s := l.settings
-	return s.format.Method == kernel.MeanSquares && s.encoding == nil && l.importance == nil && l.matrices().rows >= leastTailRows
+	if d := s.encoding; d != nil && d.BitWidth > tailBits {
+		return false
+	}
+	return s.format.Method == kernel.MeanSquares && l.importance == nil && l.matrices().rows >= leastTailRows
 }
 
 // matrices is one of the matrices that a layer is a stack of, if groups do not cross their
 // rows, or the whole of it.
 func (l *layer) matrices() matrix {
 	last := len(l.shape) - 1
-	if last >= 2 && l.elements() > 0 && l.shape[last]%int64(l.groupSize) == 0 {
+	if last >= 2 && l.elements() > 0 && l.shape[last]%int64(l.together()) == 0 {
 		return matrix{rows: int(l.shape[last-1]), columns: int(l.shape[last])}
 	}
 	return l.matrix
@@ -82,9 +88,9 @@ func (l *layer) weighStripe(u *unit, tails *kernel.Tails) {
 	}
 }
 
-// compareTails makes the weights of a group's columns parts of the largest.
+// compareTails makes the weights of columns that are fitted together parts of the largest.
 func (l *layer) compareTails() {
-	for group := range slices.Chunk(l.importance, l.groupSize) {
+	for group := range slices.Chunk(l.importance, l.together()) {
 		largest := slices.Max(group)
 		for i, weight := range group {
 			group[i] = max(weight/largest, leastTail)

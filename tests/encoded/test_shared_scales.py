@@ -233,6 +233,29 @@ def test_importance_moves_error_to_what_is_not_important(shared: str) -> None:
     assert raw(fp8(alike, shared, method="mse")) == raw(results[0])
 
 
+def test_matrices_of_a_stack_have_an_importance_each() -> None:
+    rng = np.random.default_rng(3)
+    stack = rng.standard_t(3, (3, 20, 256)).astype(np.float32)
+    stack[..., ::4] /= 7
+    matters = np.where(np.arange(256) % 4 == 0, 1.0, 0.001)
+
+    def coded(weights: np.ndarray, importance: np.ndarray) -> pa.Table:
+        given = [[importance.ravel().tolist()]]
+        return fp8(table_of(weights).append_column("importance", given), "block", method="mse")
+
+    alike = coded(stack, np.tile(matters, (3, 1)))
+    flat = coded(stack.reshape(3, -1), np.tile(matters, 20))
+    for name in ("quantized_data", "scales"):
+        assert alike[name].to_pylist() == flat[name].to_pylist()
+
+    each = rng.permuted(np.tile(matters, (3, 1)), axis=1)
+    errors = [
+        (squared_error(stack, coded(stack, given)).reshape(stack.shape) * each[:, None]).sum()
+        for given in (each, each[::-1], each[[1, 2, 0]])
+    ]
+    assert errors[0] <= min(errors[1:]) * (1 + 2**-10)
+
+
 @each_shared
 def test_errors_are_those_of_the_weights(shared: str) -> None:
     weights = np.random.default_rng(4).standard_normal((200, 300), np.float32)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import assert_same
+from encoded.fixed import FIXED
 from methods import by_kernel, decode
 from reference import ZERO_POINTS, Array, layer_table
 from search_oracle import families, group_errors, tail_weights
@@ -24,6 +25,12 @@ def heavy_tailed(rows: int, columns: int) -> Array:
     return (rng.standard_t(degrees, (rows, columns)) * rng.lognormal(size=columns)).astype(
         np.float32
     )
+
+
+def fitted_together(encoding: str) -> int:
+    """How many columns the search weighs against each other."""
+    fixed = FIXED[encoding]
+    return fixed.columns if fixed.supers in ("s", "sm") else fixed.group_size
 
 
 def assert_weighted(layers: Layers, importance: Layers, **options: Any) -> None:
@@ -114,12 +121,36 @@ def test_other_methods_are_not_weighted(method: str) -> None:
     assert (scales[:63] == part["scales"][0].values.to_numpy()).all()
 
 
-def test_other_encodings_are_not_weighted() -> None:
+@pytest.mark.parametrize("shape", [(70, 600), (64, 37), (300, 512)])
+@pytest.mark.parametrize("encoding", [name for name in FIXED if FIXED[name].bit_width < 8])
+def test_columns_of_every_encoding(encoding: str, shape: tuple[int, int]) -> None:
+    weights = heavy_tailed(*shape)
+    parts = tail_weights(weights, fitted_together(encoding))
+    assert parts.min() < 0.7
+    assert_weighted({"a": weights}, {"a": parts}, encoding=encoding)
+
+
+def test_stacks_of_super_blocks() -> None:
+    stack = np.stack([heavy_tailed(70, 512), heavy_tailed(70, 512)[:, ::-1]])
+    parts = np.concatenate([tail_weights(matrix, 256) for matrix in stack])
+    assert_weighted({"a": stack}, {"a": parts}, encoding="q4_k")
+    # of super-blocks that cross rows no columns can be told
+    rows = np.concatenate([heavy_tailed(70, 32)] * 64).reshape(64, 70, 32)
+    parts = tail_weights(rows.reshape(64, -1), 256)
+    assert_weighted({"a": rows}, {"a": parts}, encoding="q4_k")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"encoding": "mxfp8"},
+        *({"encoding": "fp8", "group_size": g} for g in (-1, "tensor", "block")),
+    ],
+    ids=str,
+)
+def test_floats_of_8_bits_are_not_weighted(said: dict[str, Any]) -> None:
     weights = heavy_tailed(256, 256)
-    plain = layer_table({"a": weights})
-    even = weighted({"a": weights}, {"a": np.ones(256)})
-    for encoding in ("nf4", "q4_k", "mxfp4"):
-        assert_same(searched(plain, encoding=encoding), searched(even, encoding=encoding))
+    assert_weighted({"a": weights}, {"a": np.ones(256)}, **said)
 
 
 def test_weights_that_are_not_finite_are_errors_as_ever() -> None:
