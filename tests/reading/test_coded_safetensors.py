@@ -32,8 +32,10 @@ def blocks(scales: np.ndarray, shape: tuple[int, ...], rows: int, columns: int) 
 
 
 @pytest.mark.parametrize("dtype", [E4M3, E5M2])
-def test_every_fp8_number(tmp_path: Path, dtype: Any) -> None:
-    codes = np.arange(256, dtype=np.uint8).view(dtype).reshape(2, 128)
+@pytest.mark.parametrize("shape", [(2, 128), (256, 256), (512, 1024), (257, 1023)])
+def test_every_fp8_number(tmp_path: Path, dtype: Any, shape: tuple[int, int]) -> None:
+    numbers = np.arange(np.prod(shape), dtype=np.uint64)
+    codes = (numbers // 256 + numbers).astype(np.uint8).view(dtype).reshape(shape)  # and all pairs
     found = read(save(tmp_path / "m.safetensors", {UP: codes}))
     np.testing.assert_array_equal(found[UP], codes.astype(np.float32))
 
