@@ -203,7 +203,7 @@ def test_a_driver_is_killed_and_what_it_noted_is_damaged(
         assert run("-c", STOPPED, "SIGKILL").returncode == -signal.SIGKILL
         whole = note.read_bytes()
         said = json.loads(whole.partition(b"\n")[2])
-        assert said["written"]
+        assert said["written"]["size"]
         note.write_bytes(whole.replace(b'"batches": 3', b'"batches": 4'))
         refused = run("-m", "pyarrowquant", more="--resume")
         assert refused.returncode == 1
