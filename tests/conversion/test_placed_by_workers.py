@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -19,11 +17,10 @@ from typing import IO, Any
 import numpy as np
 import onnx_models
 import pytest
-from child import HANG
 from commands import failed, succeeded
 from models import write_shards
 
-from conversion.killing import DYING, FORMATS, SHARDS
+from conversion.killing import FORMATS, SHARDS
 from conversion.on_workers import WHOLE, Counted, Runs, base_of_gguf, workers
 from pyarrowquant import Step, convert
 from pyarrowquant.conversion.partial.checksums import with_checksum
@@ -35,9 +32,6 @@ from pyarrowquant.conversion.placing import Placer
 
 MANY = 100  # files, of which no output of these has as many
 LAYERS = 2 * SHARDS
-ON_WORKERS = (
-    f"from pyarrowquant.conversion import engines; engines._LocalRun.fewest_files = {MANY}\n"
-)
 Opened = dict[Path, IO[bytes]] | None
 
 
@@ -389,18 +383,4 @@ def test_results_are_on_the_disk_before_notes(runs: Runs, monkeypatch: pytest.Mo
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 def test_killed_anywhere_and_continued(one: Runs) -> None:
-    for count in range(1, 200, 5):
-        command = [sys.executable, "-c", ON_WORKERS + DYING, count, *one.arguments]
-        done = subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, timeout=HANG, check=False
-        )
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        if done.returncode == 0:
-            assert count > 20
-            break
-        result = one.run("--resume", on_workers=count % 2 == 0)
-        if "exists" not in result.stderr:  # else nothing was left but to remove an empty folder
-            assert result.exit_code == 0, (count, result.output)
-        one.check()
-        shutil.rmtree(one.place)
-        one.place.mkdir()
+    one.continues_wherever_killed()
