@@ -35,7 +35,7 @@ def started(engine: str) -> Iterator[None]:
     if engine == "ray":
         import ray
 
-        ray.init(num_cpus=WORKERS, include_dashboard=False)
+        ray.init("local", num_cpus=WORKERS, include_dashboard=False)
         try:
             yield
         finally:

@@ -1,6 +1,6 @@
 """How long a mixture of experts of 1.3 TB takes on 1 to 256 workers, and what bounds it.
 
-    python benchmarks/cluster_simulation.py [--store MB/S] [--upload MB/S] [--disk MB/S]
+    python benchmarks/cluster_simulation.py [--store MB/S] [--upload MB/S] [--disk MB/S] [--batches]
 
 Four things go in: the model's plan, which `pyarrowquant.plan` makes of headers with their true
 sizes, in a process of its own whose time and memory are printed; the processor time that a layer
@@ -9,7 +9,9 @@ worker takes to begin; the rates of the store and of a worker's disk, which are 
 a cluster works, which is what is simulated: a task is a file of the output, which the worker puts
 into the store; twice as many tasks as workers are under way; and the driver notes files in their
 order. Of workers that write into a shared folder nothing is uploaded: `--upload inf`, and `--disk`
-is what its file system takes from each.
+is what its file system takes from each. With `--batches` they write batches to their places in
+files there, as they do of an output of one file: a task is a layer, as layers of this size are
+batches of their own, and the driver's time for each is measured here, with the disk's.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import json
 import math
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,12 +37,14 @@ import numpy as np
 import pyarrow as pa
 
 import pyarrowquant
-from pyarrowquant.conversion import convert
+from pyarrowquant.conversion import convert, engines
 from pyarrowquant.conversion.job import Job
 from pyarrowquant.conversion.making_files import MakingFiles
+from pyarrowquant.conversion.taking import Taking
 from pyarrowquant.formats import write_compressed_tensors
 
 HIDDEN, INTERMEDIATE, LAYERS, EXPERTS, SHARDS, BLOCK = 8192, 5504, 60, 160, 160, 128
+NOTES = 100  # batches
 TASKS_A_WORKER = 2  # as pyarrowquant.conversion.clusters.cluster has it
 BUSY = 0.9  # fraction of the time below which workers wait
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -78,8 +83,8 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class File:
-    """A file of the output, which is a task: the layers of a shard, which are FP8 there."""
+class Task:
+    """A file of the output, with the layers of a shard, or a batch; weights are FP8 before."""
 
     weights: int
     bytes: int
@@ -127,7 +132,7 @@ def shapes() -> dict[str, Shape]:
     return found
 
 
-def write_model(folder: Path, matrices: dict[str, Shape], shards: int, fill: bool) -> None:
+def write_model(folder: Path, matrices: dict[str, Shape], shards: int, fill: bool = True) -> None:
     """Write a folder of FP8 with scales of blocks; without `fill` its bytes are holes."""
     folder.mkdir()
     names = list(matrices)
@@ -218,7 +223,7 @@ def measured(folder: Path, matrices: dict[str, Shape]) -> tuple[float, float, fl
     Also return the bytes that a weight has as a result.
     """
     source, out = folder / "some", folder / "some-out"
-    write_model(source, matrices, 1, fill=True)
+    write_model(source, matrices, 1)
     settings: dict[str, Any] = {
         "method": "mse",
         "zero_point": "symmetric",
@@ -253,38 +258,60 @@ def measured(folder: Path, matrices: dict[str, Shape]) -> tuple[float, float, fl
     )
 
 
-def simulate(files: Sequence[File], rates: Rates, workers: int, overhead: float) -> Simulated:
-    """Make the files: a worker takes the next one when it is free, the driver notes them in order.
+def seconds_to_note(folder: Path) -> float:
+    """Return what the driver takes to check and note a batch of a layer, with what its disk does.
+
+    This process stands for the workers, which write at the same time.
+    """
+    model = folder / "noted"
+    write_model(model, {f"model.layers.{i}.up_proj": (BLOCK, BLOCK) for i in range(NOTES)}, NOTES)
+    found: list[float] = []
+    add = Taking._add_placed
+
+    def added(*arguments: Any) -> None:
+        started = time.perf_counter()
+        add(*arguments)
+        found.append(time.perf_counter() - started)
+
+    Taking._add_placed = added  # type: ignore[method-assign]
+    engines._LocalRun.fewest_files = NOTES + 1  # type: ignore[method-assign, assignment]
+    pyarrowquant.convert(model, folder / "noted-out", to="mlx")
+    assert len(found) == NOTES
+    return statistics.median(found)
+
+
+def simulate(tasks: Sequence[Task], rates: Rates, workers: int, overhead: float) -> Simulated:
+    """Do tasks: a worker takes the next one when it is free, the driver notes them in order.
 
     Parameters
     ----------
     overhead : float
-        Seconds of the driver for each file, whose note goes to the store.
+        Seconds of the driver for each, of which it makes a note.
     """
     free = [rates.begin] * workers
-    noted: list[float] = []  # when the driver is done with each file
+    noted: list[float] = []  # when the driver is done with each
     working = workers * rates.begin
     window = TASKS_A_WORKER * workers
-    for number, file in enumerate(files):
+    for number, task in enumerate(tasks):
         started = noted[number - window] if number >= window else 0.0
-        task = sum(file.parts(rates).values())
-        ended = max(heapq.heappop(free), started) + task
+        seconds = sum(task.parts(rates).values())
+        ended = max(heapq.heappop(free), started) + seconds
         heapq.heappush(free, ended)
         noted.append(max(noted[-1] if noted else 0.0, ended) + overhead)
-        working += task
+        working += seconds
     seconds = noted[-1]
     return Simulated(
-        workers, seconds, working / (workers * seconds), len(files) * overhead / seconds
+        workers, seconds, working / (workers * seconds), len(tasks) * overhead / seconds
     )
 
 
-def bound_of(run: Simulated, rates: Rates, files: Sequence[File]) -> str:
+def bound_of(run: Simulated, rates: Rates, tasks: Sequence[Task]) -> str:
     """Say what takes most of the time of those that are busier, the workers or the driver."""
     if run.driver_busy > run.workers_busy:
         return "the driver"
     if run.workers_busy < BUSY:
-        return f"{len(files)} files"
-    parts = files[0].parts(rates)
+        return f"{len(tasks)} tasks"
+    parts = tasks[0].parts(rates)
     return max(parts, key=parts.__getitem__)
 
 
@@ -294,6 +321,7 @@ def main() -> None:
     parser.add_argument("--upload", type=float, default=100, help="MB/s that a worker uploads")
     parser.add_argument("--disk", type=float, default=500, help="MB/s of a worker's disk")
     parser.add_argument("--overhead", type=float, default=200, help="ms of the driver for a file")
+    parser.add_argument("--batches", action="store_true", help="that workers write to their places")
     parser.add_argument("--price", type=float, default=0.05, help="of an hour of a worker")
     parser.add_argument("--plan", help=argparse.SUPPRESS)  # what its own process does
     arguments = parser.parse_args()
@@ -308,6 +336,7 @@ def main() -> None:
         plan = json.loads(said)
         some = {f"model.layers.0.mlp.experts.{i}.up_proj": (INTERMEDIATE, HIDDEN) for i in range(3)}
         read, quantize, write, result = measured(folder, some)
+        overhead = seconds_to_note(folder) if arguments.batches else arguments.overhead / 1e3
     rates = Rates(
         plan["begin"],
         read,
@@ -318,7 +347,8 @@ def main() -> None:
     layers = plan["layers"]
     ends = [shard * len(layers) // SHARDS for shard in range(SHARDS + 1)]
     weights = [sum(layers[start:end]) for start, end in itertools.pairwise(ends)]
-    files = [File(count, round(count * result)) for count in weights]
+    counts = layers if arguments.batches else weights
+    tasks = [Task(count, round(count * result)) for count in counts]
     print(f"{len(layers):,} layers, {sum(weights) / 1e12:.2f} TB in {SHARDS} shards")
     print(
         f"Plan: {plan['seconds']:.1f} s of the processor, {plan['memory'] / 2**20:.0f} MiB; a "
@@ -328,15 +358,16 @@ def main() -> None:
         f"A thread decodes {1e-6 / read:.0f} and quantizes {1e-6 / quantize:.0f} million weights a "
         f"second, and writes {1e-6 / write:.0f} MB/s"
     )
+    print(f"{len(tasks):,} tasks, for each of which the driver takes {1e3 * overhead:.1f} ms")
     print("| workers | hours | worker hours | cost | workers busy | driver busy | bound by |")
     print("|---|---|---|---|---|---|---|")
     for workers in WORKERS:
-        run = simulate(files, rates, workers, arguments.overhead / 1e3)
+        run = simulate(tasks, rates, workers, overhead)
         hours = run.seconds / 3600
         print(
             f"| {workers} | {hours:.2f} | {hours * workers:.1f} | "
             f"{hours * workers * arguments.price:.2f} | {run.workers_busy:.0%} | "
-            f"{run.driver_busy:.0%} | {bound_of(run, rates, files)} |"
+            f"{run.driver_busy:.0%} | {bound_of(run, rates, tasks)} |"
         )
 
 

@@ -43,15 +43,16 @@ DYING = """
     from pathlib import Path
 
     from fleet import take_part
-    from pyarrowquant.conversion import making_files
+    from pyarrowquant.formats import _outline
 
-    fill = making_files._fill
+    fill = _outline._fill
 
-    def filling(*arguments):
-        take_part(Path(__file__).parent, str(os.getpid()))
-        fill(*arguments)
+    def filling(file, *arguments):
+        if ".partial/" in str(file.name):
+            take_part(Path(__file__).parent, str(os.getpid()))
+        fill(file, *arguments)
 
-    making_files._fill = filling
+    _outline._fill = filling
 """
 
 
@@ -99,6 +100,25 @@ def starting_with(program: str, folder: Path) -> Iterator[None]:
         patch.setenv("PYTHONPATH", path)
         patch.setitem(ENVIRONMENT, "PYTHONPATH", path)
         yield
+
+
+@contextmanager
+def losing_a_worker(folder: Path, place: Path, begun: str) -> Iterator[None]:
+    """Have workers, the first of which is killed while it writes.
+
+    A pattern says what of the place it has begun by then.
+    """
+    found: list[Path] = []
+
+    def kill(worker: str) -> None:
+        found.extend(place.glob(begun))
+        os.kill(int(worker), signal.SIGKILL)
+
+    with starting_with(DYING, folder):
+        killing = kill_in_the_middle(folder, kill)
+        yield
+        killing.join()
+    assert found
 
 
 def by_the_driver(patch: pytest.MonkeyPatch) -> tuple[list[str], list[Done]]:
@@ -236,18 +256,11 @@ def test_a_worker_dies_while_it_writes(
 ) -> None:
     """What it has of a file is none of the output, and another worker makes that again."""
     files, results = by_the_driver(monkeypatch)
-    place, halves = tmp_path / "place", []
+    place = tmp_path / "place"
     place.mkdir()
-
-    def kill(worker: str) -> None:
-        halves.extend(place.glob(".out.partial/files/*/*.tmp"))
-        os.kill(int(worker), signal.SIGKILL)
-
-    with starting_with(DYING, tmp_path / "dying"), there() as where:
-        killing = kill_in_the_middle(tmp_path / "dying", kill)
+    begun = ".out.partial/files/*/*.tmp"
+    with losing_a_worker(tmp_path / "dying", place, begun), there() as where:
         convert(model, place / "out", max_memory=MEMORY, **COMPRESSED, **where)
-        killing.join()
-    assert halves
     assert written(place) == wanted
     assert [each.name for each in place.iterdir()] == ["out"]
     assert len(files) == 4

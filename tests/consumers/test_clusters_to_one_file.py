@@ -19,8 +19,14 @@ import pytest
 from child import HANG
 from conversion.on_workers import Counted
 from conversions_on_clusters import BAD, MEMORY, sharded, with_nan, written
-from fleet import kill_in_the_middle
-from test_clusters_to_folders import UNSEEN, There, on_ray, on_spark, starting_with
+from test_clusters_to_folders import (
+    UNSEEN,
+    There,
+    losing_a_worker,
+    on_ray,
+    on_spark,
+    starting_with,
+)
 
 from pyarrowquant import QuantizationError, Step, convert
 
@@ -31,23 +37,6 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "mlx": ("out", {"to": "mlx"}),
 }
 
-# What Python does in processes that start with a folder of it.
-DYING = """
-    import os
-    from pathlib import Path
-
-    from fleet import take_part
-    from pyarrowquant.formats import _outline
-
-    fill = _outline._fill
-
-    def filling(file, *arguments):
-        if ".partial/output" in str(file.name):
-            take_part(Path(__file__).parent, str(os.getpid()))
-        fill(file, *arguments)
-
-    _outline._fill = filling
-"""
 # Sends itself a signal when it has noted something three times.
 STOPPED = """
 import os, signal, sys
@@ -203,7 +192,7 @@ def test_a_driver_is_killed_and_what_it_noted_is_damaged(
         assert run("-c", STOPPED, "SIGKILL").returncode == -signal.SIGKILL
         whole = note.read_bytes()
         said = json.loads(whole.partition(b"\n")[2])
-        assert said["written"]
+        assert said["written"]["size"]
         note.write_bytes(whole.replace(b'"batches": 3', b'"batches": 4'))
         refused = run("-m", "pyarrowquant", more="--resume")
         assert refused.returncode == 1
@@ -257,18 +246,11 @@ def test_a_worker_dies_while_it_writes(
     there: There, model: Path, wanted: Wanted, tmp_path: Path, counted: Counted
 ) -> None:
     """Another one writes the same again."""
-    place, halves = tmp_path / "place", []
+    place = tmp_path / "place"
     place.mkdir()
-
-    def kill(worker: str) -> None:
-        halves.extend(place.glob(".out.gguf.partial/output/out.gguf"))
-        os.kill(int(worker), signal.SIGKILL)
-
-    with starting_with(DYING, tmp_path / "dying"), there() as where:
-        killing = kill_in_the_middle(tmp_path / "dying", kill)
+    begun = ".out.gguf.partial/output/out.gguf"
+    with losing_a_worker(tmp_path / "dying", place, begun), there() as where:
         convert(model, place / "out.gguf", max_memory=MEMORY, **GGUF, **where)
-        killing.join()
-    assert halves
     assert (written(place), counted.taken) == wanted["gguf"]
     assert [each.name for each in place.iterdir()] == ["out.gguf"]
     assert not counted.added

@@ -92,9 +92,12 @@ def contents(folder: Path, output: str) -> dict[str, bytes]:
     }
 
 
-def killed_at(count: int, *arguments: object) -> bool:
-    """Run the command until something is made durable for the n-th time; False if it ended."""
-    command = [sys.executable, "-c", DYING, str(count), *map(str, arguments)]
+def killed_at(count: int, *arguments: object, before: str = "") -> bool:
+    """Run the command until something is made durable for the n-th time; False if it ended.
+
+    `before` is a program that the process begins with.
+    """
+    command = [sys.executable, "-c", before + DYING, str(count), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode != 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import count
@@ -15,7 +16,7 @@ from exports import files
 from models import write_shards
 from safetensors.numpy import load_file
 
-from conversion.killing import SHARDS, killed_after
+from conversion.killing import SHARDS, killed_after, killed_at
 from pyarrowquant.conversion.engines import _LocalRun
 from pyarrowquant.conversion.partial.parts import Done
 from pyarrowquant.conversion.partial.results import PlacedResults
@@ -24,6 +25,7 @@ from pyarrowquant.conversion.progress import Meter
 
 WHOLE = ["--pre-tokenizer", "default", "--method", "rtn"]
 SPLIT = [*WHOLE, "--split", "300k"]
+ON_WORKERS = "from pyarrowquant.conversion import engines; engines._LocalRun.fewest_files = {}\n"
 
 
 def in_tasks(self: _LocalRun, stage: Any, skip: int, meter: Meter) -> Generator[Any, None, None]:
@@ -111,6 +113,20 @@ class Runs:
         """Run until the work was told something so many times."""
         with killed_after(Work, method, times):
             self.run(*more, on_workers=on_workers)
+
+    def continues_wherever_killed(self) -> None:
+        """A run on workers is killed anywhere, and another one does the rest, there or here."""
+        on_workers = ON_WORKERS.format(self._fewest)
+        for number in range(1, 200, 5):
+            if not killed_at(number, *self.arguments, before=on_workers):
+                assert number > 20
+                return
+            result = self.run("--resume", on_workers=number % 2 == 0)
+            if "exists" not in result.stderr:  # else only an empty folder was left to be removed
+                assert result.exit_code == 0, (number, result.output)
+            self.check()
+            shutil.rmtree(self.place)
+            self.place.mkdir()
 
 
 def base_of_gguf(folder: Path) -> Path:

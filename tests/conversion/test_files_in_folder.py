@@ -7,26 +7,21 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from child import HANG
 from commands import failed, succeeded
 
-from conversion.killing import DYING, FORMATS, SHARDS
+from conversion.killing import FORMATS, SHARDS
 from conversion.on_workers import SPLIT, Runs, base_of_gguf
 from pyarrowquant.conversion.engines import _LocalRun
 from pyarrowquant.conversion.partial.journal import Stamp
 from pyarrowquant.conversion.partial.results import PlacedResults
 from pyarrowquant.conversion.partial.shared_folder import FilesInFolder, SharedFolder
 from pyarrowquant.conversion.partial.work import Work
-
-ON_WORKERS = "from pyarrowquant.conversion import engines; engines._LocalRun.fewest_files = 1\n"
 
 
 @pytest.fixture(params=["compressed", "bitsandbytes", "split"])
@@ -238,19 +233,4 @@ def test_a_plan_says_what_is_done(one: Runs) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 def test_killed_anywhere_and_continued(one: Runs) -> None:
-    for count in range(1, 200, 5):
-        command = [sys.executable, "-c", ON_WORKERS + DYING, count, *one.arguments]
-        done = subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, timeout=HANG, check=False
-        )
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        if done.returncode == 0:
-            assert count > 30
-            break
-        on_workers = count % 2 == 0
-        result = one.run("--resume", on_workers=on_workers)
-        if "exists" not in result.stderr:  # else nothing was left but to remove an empty folder
-            assert result.exit_code == 0, (count, result.output)
-        one.check()
-        shutil.rmtree(one.place)
-        one.place.mkdir()
+    one.continues_wherever_killed()

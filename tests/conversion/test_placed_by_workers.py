@@ -8,20 +8,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import onnx_models
 import pytest
-from child import HANG
 from commands import failed, succeeded
+from models import write_shards
 
-from conversion.killing import DYING, FORMATS, SHARDS
+from conversion.killing import FORMATS, SHARDS
 from conversion.on_workers import WHOLE, Counted, Runs, base_of_gguf, workers
 from pyarrowquant import Step, convert
 from pyarrowquant.conversion.partial.checksums import with_checksum
@@ -33,9 +32,6 @@ from pyarrowquant.conversion.placing import Placer
 
 MANY = 100  # files, of which no output of these has as many
 LAYERS = 2 * SHARDS
-ON_WORKERS = (
-    f"from pyarrowquant.conversion import engines; engines._LocalRun.fewest_files = {MANY}\n"
-)
 Opened = dict[Path, IO[bytes]] | None
 
 
@@ -252,7 +248,7 @@ def test_a_damaged_note_is_not_continued(one: Runs, how: str) -> None:
     note = one.partial / "done.json"
     data = note.read_bytes()
     said = json.loads(data.partition(b"\n")[2])
-    assert said["written"]
+    assert said["written"]["size"]
     if how == "a bit":
         middle = len(data) // 2
         note.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
@@ -262,6 +258,63 @@ def test_a_damaged_note_is_not_continued(one: Runs, how: str) -> None:
         note.write_bytes(with_checksum(json.dumps(changed)))
     assert "done.json' of an earlier run is damaged" in failed(*one.arguments, "--resume")
     one.ends()
+
+
+@pytest.mark.parametrize("how", ["gone", "cut off", "a bit"])
+def test_what_is_noted_of_layers_is_damaged(one: Runs, how: str) -> None:
+    one.killed_after("note_done", 2, on_workers=True)
+    note = one.partial / "written.txt"
+    data = note.read_bytes()
+    note.unlink()
+    if how != "gone":
+        note.write_bytes(data[:-1] if how == "cut off" else data[:-2] + b"x\n")
+    assert "written.txt' of an earlier run is damaged" in failed(*one.arguments, "--resume")
+    one.ends()
+
+
+def test_what_was_not_noted_any_more_does_not_count(one: Runs, counted: Counted) -> None:
+    """A run may be killed between its lines and the note that they count."""
+    one.killed_after("note_done", 2, on_workers=True)
+    with (one.partial / "written.txt").open("ab") as file:
+        file.write(b"half a li")
+    one.killed_after("note_done", 1, "--resume", on_workers=True)
+    one.ends("--resume", on_workers=True)
+    assert (counted.taken, counted.added) == (LAYERS, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux counts what a thread writes")
+def test_notes_grow_with_the_layers_and_not_with_their_square(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = PlacedResults.take
+    written = 0
+
+    def taken(self: PlacedResults, layers: dict[str, str], done: Done) -> None:
+        nonlocal written
+        before = bytes_of_thread()
+        take(self, layers, done)
+        written += bytes_of_thread() - before
+
+    monkeypatch.setattr(PlacedResults, "take", taken)
+    counts = []
+    for layers in (16, 128):
+        model = tmp_path / f"{layers}-layers"
+        model.mkdir()
+        weights = np.random.default_rng(0).standard_normal((8, 64), np.float32)
+        write_shards(model, {f"{i}.safetensors": {f"l.{i}.weight": weights} for i in range(layers)})
+        (model / "config.json").write_text("{}")
+        before = written
+        with workers(MANY):
+            convert(model, tmp_path / f"{layers}-out", to="mlx")
+        counts.append(written - before)
+    assert counts[0] > 16
+    assert counts[1] < 9 * counts[0]  # of eight times as many layers, each of which is a batch
+
+
+def bytes_of_thread() -> int:
+    """Count what this thread has written to files."""
+    lines = Path("/proc/thread-self/io").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("wchar:")).split()[1])
 
 
 def test_a_task_of_a_run_that_has_ended_writes_nothing(one: Runs) -> None:
@@ -330,18 +383,4 @@ def test_results_are_on_the_disk_before_notes(runs: Runs, monkeypatch: pytest.Mo
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 def test_killed_anywhere_and_continued(one: Runs) -> None:
-    for count in range(1, 200, 5):
-        command = [sys.executable, "-c", ON_WORKERS + DYING, count, *one.arguments]
-        done = subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, timeout=HANG, check=False
-        )
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        if done.returncode == 0:
-            assert count > 20
-            break
-        result = one.run("--resume", on_workers=count % 2 == 0)
-        if "exists" not in result.stderr:  # else nothing was left but to remove an empty folder
-            assert result.exit_code == 0, (count, result.output)
-        one.check()
-        shutil.rmtree(one.place)
-        one.place.mkdir()
+    one.continues_wherever_killed()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import zlib
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,25 @@ class WorkError(ValueError):
 
 
 @dataclass(frozen=True)
+class Written:
+    """How much there is of the file that says what workers have written, and its checksum.
+
+    Attributes
+    ----------
+    size : int
+        In bytes.
+    checksum : int
+    """
+
+    size: int = 0
+    checksum: int = 0
+
+    def followed_by(self, data: bytes) -> Written:
+        """Return the same of a file with more behind it."""
+        return Written(self.size + len(data), zlib.crc32(data, self.checksum))
+
+
+@dataclass(frozen=True)
 class Done:
     """How far a run is.
 
@@ -42,15 +62,14 @@ class Done:
         How many bytes of weights these are.
     totals : Totals
         Of these.
-    written : str
-        What workers of a cluster have written to its places in the output: a checksum of each
-        layer, in the order of the output, or blanks for one that they have not.
+    written : Written
+        Where it is said what workers of a cluster have written to its places in the output.
     """
 
     batches: int
     read: int
     totals: Totals
-    written: str = ""
+    written: Written = Written()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Done:
@@ -60,20 +79,20 @@ class Done:
     @classmethod
     def from_dict(cls, said: dict[str, Any]) -> Done:
         """Return what `to_dict` was called of."""
-        for name in ("batches", "read"):
-            if not isinstance(said[name], int) or said[name] < 0:
-                raise ValueError(f"{name} is {said[name]!r}")
-        if not isinstance(said["written"], str):
-            raise TypeError(f"written is {said['written']!r}")
-        totals = Totals.from_dict(said["totals"])
-        return cls(said["batches"], said["read"], totals, said["written"])
+        written = Written(**said["written"])
+        numbers = {name: said[name] for name in ("batches", "read")} | {"written": written.size}
+        for name, number in numbers.items():
+            if not isinstance(number, int) or number < 0:
+                raise ValueError(f"{name} is {number!r}")
+        return cls(said["batches"], said["read"], Totals.from_dict(said["totals"]), written)
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Return what makes the same again, for JSON."""
-        return {**vars(self), "totals": self.totals.to_dict()}
+        written = asdict(self.written)
+        return {**vars(self), "totals": self.totals.to_dict(), "written": written}
 
 
 @dataclass(frozen=True)

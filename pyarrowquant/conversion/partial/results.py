@@ -12,9 +12,10 @@ import pyarrow as pa
 from pyarrowquant._core.placing import sync, sync_tree
 from pyarrowquant._core.results import Packed, batches_of
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
-from pyarrowquant.conversion.partial.checksums import CHECKSUM_BYTES, checksum
-from pyarrowquant.conversion.partial.parts import Done, WorkError
+from pyarrowquant.conversion.partial.checksums import checksum
+from pyarrowquant.conversion.partial.parts import Done, WorkError, Written
 from pyarrowquant.conversion.partial.work import Work
+from pyarrowquant.conversion.partial.written import WrittenLayers
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._outline import Outline, Places
@@ -69,7 +70,13 @@ class PlacedResults:
             outline.begin(output)
             sync_tree(output.parent)  # before anything says that some of it is done
         self._places = Places(outline, work.output)
-        self._written = {} if self.done is None else self._noted_in(self.done.written)
+        self._numbers = {name: number for number, name in enumerate(self._places.names)}
+        self._noted = Written() if self.done is None else self.done.written
+        self._notes = WrittenLayers(Path(work.kept_in), self._noted)
+        found = self._notes.read()
+        self._written = {
+            name: found[number] for name, number in self._numbers.items() if number in found
+        }
         self.added = self.taken = 0
         if (lost := self._lost()) is not None:
             raise WorkError(
@@ -92,22 +99,15 @@ class PlacedResults:
 
     def take(self, written: Mapping[str, str], done: Done) -> None:
         """Note how far the run is with layers that workers have written."""
+        self._noted = self._notes.add(
+            {self._numbers[name]: found for name, found in written.items()}
+        )
         self._written.update(written)
         self.taken += len(written)
         self._note(done)
 
     def _note(self, done: Done) -> None:
-        blank = " " * CHECKSUM_BYTES
-        names = self._places.names if self._written else ()
-        written = "".join(self._written.get(name, blank) for name in names)
-        self._work.note_done(replace(done, written=written))
-
-    def _noted_in(self, written: str) -> dict[str, str]:
-        """Return what layers were written according to a note."""
-        size = CHECKSUM_BYTES
-        found = (written[at : at + size] for at in range(0, len(written), size))
-        noted = zip(self._places.names, found, strict=False)
-        return {name: each for name, each in noted if each.strip()}
+        self._work.note_done(replace(done, written=self._noted))
 
     def _has(self, name: str, found: str) -> bool:
         try:

@@ -90,14 +90,14 @@ class Work:
 
     It has run.json, which says what decides about the results; and either parts, files of results
     of which output/ is made in the end, or from the beginning on output/, in which results have
-    their places, and done.json, which says how far that is, and what of it workers of a cluster
-    have written. Where these make files as a whole, that is in a folder of its own, files.json says
-    which are in output/, and done.json how far the others are. The files in output/ have the names
-    that they will have. From the moment on when these are whole and on the disk there is
-    complete.json: the run, its totals, how to recognize the output, the name that what it replaces
-    may have for a moment, the names of files that nothing needs after that, and the permissions
-    that a folder is to have; and, from the moment on when the files of a split output get their
-    names, the names that others have.
+    their places, and done.json, which says how far that is, and how much counts of written.txt,
+    which says what of it workers of a cluster have written. Where these make files as a whole, that
+    is in a folder of its own, files.json says which are in output/, and done.json how far the
+    others are. The files in output/ have the names that they will have. From the moment on when
+    these are whole and on the disk there is complete.json: the run, its totals, how to recognize
+    the output, the name that what it replaces may have for a moment, the names of files that
+    nothing needs after that, and the permissions that a folder is to have; and, from the moment on
+    when the files of a split output get their names, the names that others have.
 
     Parameters
     ----------
