@@ -111,6 +111,7 @@ def _weights(path: str) -> Iterator[dict[str, Any]]:
 
 def _rows(path: str, model: Model) -> Iterator[dict[str, Any]]:
     """Describe the rows of files that say what they have with their data."""
+    first = 0
     with naming(path):
         for batch in model.reader(only_floats=False):
             weights = batch["weights"]
@@ -122,6 +123,10 @@ def _rows(path: str, model: Model) -> Iterator[dict[str, Any]]:
                 sizes = [count * element.bit_width // 8 for count in counts]
                 dtypes = [_DTYPES.get(str(element), str(element))] * len(sizes)
             rows = layers(pa.Table.from_batches([batch]))
+            nameless = batch["layer_name"].is_null().index(True).as_py()
+            if nameless >= 0:
+                raise ValueError(f"Layer in row {first + nameless}: layer_name is null")
+            first += len(batch)
             for (name, shape), dtype, size in zip(rows, dtypes, sizes, strict=True):
                 _check(name, shape, dtype, size)
                 yield _described(name, shape, dtype, size)

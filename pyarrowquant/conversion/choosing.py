@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyarrowquant._core.encodings import ENCODINGS, INTEGER
 from pyarrowquant._core.settings import SettingOverrides, Settings, merged
@@ -60,15 +60,24 @@ def choice(request: Request, options: Options, model: Model) -> Choice:
     chosen = _with_said(given, said, target, is_named(request.recipe))
     if chosen is not None and is_profile(request.recipe):
         usual = (target.default_recipe if budget is None else target.budget_recipe)(model)
+        if usual is not None and chosen.default.method == "hqq":
+            usual = _with_mse_where_symmetric(usual)
         if usual is not None:
             chosen = Recipe(usual.rules, chosen.default.said, chosen.name)
-    return Choice(
-        mix,
-        mix is not None and is_changed,
-        target.defaults(model).with_overrides(said),
-        target.recipe(model, chosen, budget is not None),
-        importance,
-    )
+    settings = target.defaults(model).with_overrides(said)
+    recipe = target.recipe(model, chosen, budget is not None)
+    if chosen is None and recipe is not None and settings.method == "hqq":
+        recipe = _with_mse_where_symmetric(recipe)
+    return Choice(mix, mix is not None and is_changed, settings, recipe, importance)
+
+
+def _with_mse_where_symmetric(recipe: Recipe) -> Recipe:
+    """Return a format's own recipe, whose symmetric zero-points leave hqq nothing to choose."""
+    rules = [
+        replace(rule, method="mse") if rule.zero_point == "symmetric" else rule
+        for rule in recipe.rules
+    ]
+    return Recipe(rules, recipe.default.said, recipe.name)
 
 
 def _with_said(

@@ -505,8 +505,9 @@ class Job:
         """Raise where nothing was quantized."""
         if totals.layers == 0:
             raise ValueError(
-                f"{self.source.location}: no layer was quantized: all failed, or are left out, as "
-                "the recipe has it. recipe='all' leaves out only what the format cannot quantize"
+                f"{self.source.location}: no layer was quantized: there is none, all failed, or "
+                "are left out, as the recipe has it. recipe='all' leaves out only what the format "
+                "cannot quantize"
             )
 
     def _write(

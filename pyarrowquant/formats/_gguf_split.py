@@ -90,8 +90,7 @@ def cut(
         header, data = header + more, data + size
         if i == start and padded(header, alignment) + data > split.size:
             raise ValueError(
-                f"Invalid split: {split.size:,} bytes. A file with '{tensor.name}' has "
-                f"{padded(header, alignment) + data:,} bytes, which is the least"
+                f"Invalid split: {split.size:,} bytes. {_least(tensors, first, others, alignment)}"
             )
     slices.append(slice(start, len(tensors)))
     if len(slices) > _MOST:
@@ -100,6 +99,17 @@ def cut(
             f"most {_MOST:,}"
         )
     return slices
+
+
+def _least(tensors: Sequence[Placed], first: int, others: int, alignment: int) -> str:
+    """Say which tensor alone makes the largest file, and how large that is."""
+    sizes = {
+        tensor.name: padded(header + info_bytes(tensor.name, tensor.shape), alignment)
+        + padded(tensor.size, alignment)
+        for header, tensor in zip((first, *(others for _ in tensors[1:])), tensors, strict=True)
+    }
+    name = max(sizes, key=sizes.__getitem__)
+    return f"A file with '{name}' has {sizes[name]:,} bytes, which is the least"
 
 
 def part_keys(number: int, count: int, tensors: int) -> list[bytes]:

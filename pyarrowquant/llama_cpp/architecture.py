@@ -202,7 +202,8 @@ class Architecture:
             raise ValueError(
                 f"'{self.hyperparameters.path}' has the class {self.model_class}, and llama.cpp's "
                 f"{self.name!r} has no tensor for {quoted(name)}. Give the safetensors file "
-                "itself, to write its tensors under their own names"
+                "itself to quantize with tensors_only=True, to write its tensors under their own "
+                "names"
             )
         return str(found)
 

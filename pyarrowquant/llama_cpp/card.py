@@ -38,8 +38,9 @@ def describe_card(folder: Location, metadata: Metadata, tensors: Sequence[Tensor
         raise
     except Exception as error:  # of YAML, and of what a card may have in the place of a text
         warnings.warn(
-            f"'{path}': gguf cannot read the card of the model in README.md, so that the name of "
-            f"the folder is all that is known of it: {quoted(str(error))}",
+            f"'{path}': gguf cannot read the card of the model in README.md, config.json and "
+            "generation_config.json, so that the name of the folder is all that is known of it: "
+            f"{quoted(str(error))}",
             UserWarning,
             stacklevel=users_level(),
         )

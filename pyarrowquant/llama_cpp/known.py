@@ -51,6 +51,6 @@ def architecture_of(hyperparameters: Hyperparameters) -> Architecture:
     raise ValueError(
         f"'{hyperparameters.path}' has architectures {quoted(named)}, which is not converted to "
         f"llama.cpp's names. Known are {', '.join(known)}. Convert with llama.cpp's own script and "
-        "quantize that GGUF; or give the safetensors file itself, to write its tensors under their "
-        "own names"
+        "quantize that GGUF; or give quantize the safetensors file itself with tensors_only=True, "
+        "to write its tensors under their own names"
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -99,12 +100,30 @@ def read_folder(folder: Location) -> Headers:
     if not files:
         raise ValueError(
             f"{folder} has no model: neither {SINGLE} nor {INDEX} nor any *.safetensors"
+            f"{_snapshot_hint(folder)}"
         )
     _check_complete(files, folder)
     shards = [shard for name in files for shard in read_file(folder.within(name))]
     shards = _without_variants(shards, folder)
     _owners(shards, folder)
     return Headers(shards)
+
+
+def _snapshot_hint(folder: Location) -> str:
+    """Say which folder has the model where this one is of the cache of the Hugging Face Hub."""
+    place = Path(folder.path)
+    if not folder.is_local or not (place / "snapshots").is_dir():
+        return ""
+    main = place / "refs" / "main"
+    names = sorted(path.name for path in (place / "snapshots").iterdir() if path.is_dir())
+    if main.is_file() and (said := main.read_text(errors="replace").strip()) in names:
+        names = [said]
+    revisions = " or ".join(f"'{place / 'snapshots' / name}'" for name in names)
+    return (
+        f". The cache of the Hugging Face Hub has it in a folder of its own: {revisions}"
+        if names
+        else ""
+    )
 
 
 def _base_of(name: str) -> str | None:

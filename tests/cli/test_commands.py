@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from commands import failed, run, succeeded
 from safetensors.numpy import load_file
@@ -28,6 +30,24 @@ def test_inspect(model: Path, weights: dict[str, np.ndarray], tmp_path: Path) ->
     assert [layer["bit_width"] for layer in shown["layers"]] == [4] * 4
     assert shown["weights"] == sum(w.size for w in weights.values())
     assert "bits a weight" in succeeded("inspect", out)
+
+
+def test_a_row_without_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "weights.parquet"
+    weights = pa.array([[1.0, 2.0]] * 2, pa.list_(pa.float32()))
+    pq.write_table(pa.table({"layer_name": ["a", None], "weights": weights}), path)
+    for options in ([], ["--json"]):
+        error = failed("inspect", path, *options)
+        assert f"{path}'" in error
+        assert "Layer in row 1: layer_name is null" in error
+
+
+def test_a_table_without_rows(tmp_path: Path) -> None:
+    path = tmp_path / "weights.parquet"
+    weights = pa.array([], pa.list_(pa.float32()))
+    pq.write_table(pa.table({"layer_name": pa.array([], pa.string()), "weights": weights}), path)
+    error = failed("quantize", path, tmp_path / "out.parquet")
+    assert "no layer was quantized: there is none, " in error
 
 
 def test_compare_and_dequantize(

@@ -34,7 +34,7 @@ def test_code_and_closing_lines(
     done = run("quantize", source, out, "--quality-floor", "0.9999999", *options)
     assert done.exit_code == code
     assert out.exists()  # it is what is best
-    text = "below the quality_floor of 1, with 8 bits, the most there are"
+    text = "below the quality_floor of 0.9999999, with 8 bits, the most there are"
     (line,) = [line for line in done.stderr.splitlines() if text in line]
     assert line.startswith("3 layers miss the quality floor: Layer '0.weight' has cosine 0.9")
     if "--json" in options:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -83,6 +84,15 @@ def test_types_that_a_recipe_says_hold(tmp_path: Path) -> None:
     assert {found[f"blk.1.{kind}"] for kind in KINDS} <= {"Q4_1", "Q5_1"}
     convert(source, tmp_path / "h.gguf", bits_per_weight=5.6, method="hqq", zero_point="float")
     assert set(types(tmp_path / "h.gguf").values()) <= {"Q4_1", "Q5_1", "F32"}
+
+
+@pytest.mark.parametrize("options", [{}, {"recipe": "local"}])
+def test_hqq_has_8_bits_of_mse_for_embeddings(tmp_path: Path, options: dict[str, Any]) -> None:
+    source = saved(tmp_path / "m.gguf")
+    convert(source, tmp_path / "h.gguf", method="hqq", zero_point="float", **options)
+    convert(source, tmp_path / "m4.gguf", method="mse", zero_point="float", **options)
+    assert types(tmp_path / "h.gguf") == types(tmp_path / "m4.gguf")
+    assert types(tmp_path / "h.gguf")["token_embd"] == "Q8_0"
 
 
 def test_other_sources_have_the_same_types(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,17 @@ def data(*paths: Path) -> dict[str, tuple[str, bytes]]:
         for path in paths
         for tensor in gguf.GGUFReader(path).tensors
     }
+
+
+def test_the_least_size_that_is_said_is_enough(tmp_path: Path, source: Path) -> None:
+    error = failed("quantize", source, tmp_path / "m.gguf", "--split", "1k")
+    found = re.search(r"A file with '(.+)' has ([\d,]+) bytes, which is the least", error)
+    assert found
+    least = int(found[2].replace(",", ""))
+    failed("quantize", source, tmp_path / "m.gguf", "--split", least - 1)
+    succeeded("quantize", source, tmp_path / "m.gguf", "--split", least)
+    sizes = [(tmp_path / name).stat().st_size for name in names(tmp_path)]
+    assert max(sizes) == least
 
 
 def test_parts_have_what_one_file_has(tmp_path: Path, source: Path) -> None:

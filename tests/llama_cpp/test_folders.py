@@ -385,6 +385,16 @@ def test_a_broken_card_is_no_obstacle(tmp_path: Path, card: bytes) -> None:
     assert all("README.md" in line for line in result.stderr.splitlines())
 
 
+def test_a_config_with_a_mark_of_order_is_named_where_gguf_cannot_read_it(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model")
+    config = folder / "config.json"
+    config.write_text(config.read_text(), encoding="utf-8-sig")
+    result = run("quantize", folder, tmp_path / "a.gguf", "--dry-run")
+    assert result.exit_code == 0
+    (line,) = result.stderr.splitlines()
+    assert "config.json" in line
+
+
 def test_what_a_card_has_of_another_type_is_left_out(tmp_path: Path) -> None:
     folder = hf_folders.write(tmp_path / "model")
     (folder / "README.md").write_text("---\nlicense: {a: b}\nauthor: me\ntags: 7\n---\n")

@@ -10,7 +10,7 @@ from typing import Any
 import hf_folders
 import numpy as np
 import pytest
-from commands import failed
+from commands import failed, succeeded
 
 from pyarrowquant import plan
 
@@ -108,7 +108,17 @@ def test_tokenizers(tmp_path: Path, change: Callable[[Path], object], words: lis
 
 def test_a_tensor_of_another_model(tmp_path: Path) -> None:
     tensors = {**hf_folders.llama(), "model.layers.0.extra.weight": np.ones((4, 4), np.float32)}
-    _refused(hf_folders.write(tmp_path / "model", tensors), "model.layers.0.extra.weight")
+    folder = hf_folders.write(tmp_path / "model", tensors)
+    _refused(folder, "model.layers.0.extra.weight", "with --tensors-only")
+    file, out = folder / "model.safetensors", tmp_path / "out.gguf"
+    assert "Tensors alone" in succeeded("quantize", file, out, "--tensors-only")
+
+
+def test_the_way_out_for_an_unknown_class(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model", architectures=["NewForCausalLM"])
+    _refused(folder, "NewForCausalLM", "with --tensors-only")
+    file, out = folder / "model.safetensors", tmp_path / "out.gguf"
+    assert "Tensors alone" in succeeded("quantize", file, out, "--tensors-only")
 
 
 def test_no_embeddings(tmp_path: Path) -> None:

@@ -312,7 +312,7 @@ def test_wrong_paths(tmp_path: Path) -> None:
         f"{tmp_path} has no model: neither model.safetensors nor model.safetensors.index.json nor "
         "any *.safetensors"
     )
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(ValueError, match=re.escape(message) + "$"):
         read_weights(tmp_path)
     path = tmp_path / "model.txt"
     path.write_bytes(b"")
@@ -322,6 +322,21 @@ def test_wrong_paths(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         read_weights(path)
+
+
+def test_a_folder_of_the_cache_of_the_hub(tmp_path: Path, model_file: Path) -> None:
+    hub = tmp_path / "hub" / "models--someone--model"
+    snapshots, main = hub / "snapshots", hub / "refs" / "main"
+    for name in ("old", "new"):
+        (snapshots / name).mkdir(parents=True)
+        (snapshots / name / "model.safetensors").symlink_to(model_file)
+    with pytest.raises(ValueError, match=re.escape(f"own: '{snapshots}/new' or '{snapshots}/old'")):
+        read_weights(hub)
+    main.parent.mkdir()
+    main.write_text("old")
+    with pytest.raises(ValueError, match=re.escape(f"folder of its own: '{snapshots}/old'") + "$"):
+        read_weights(hub)
+    assert read_weights(snapshots / "old").read_all().num_rows
 
 
 def test_wrong_arguments(model_file: Path) -> None:
