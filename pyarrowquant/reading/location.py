@@ -123,7 +123,8 @@ class Location:
         kind = self.info().kind
         if kind is Kind.MISSING:
             hint = ""
-            if _OF_THE_HUB.fullmatch(self.path) and not os.path.isdir(os.path.dirname(self.path)):
+            here = self.is_local and not os.path.isdir(os.path.dirname(self.path))
+            if here and _OF_THE_HUB.fullmatch(self.path):
                 hint = f". A model of the Hugging Face Hub is 'hf://{self.path}'"
             raise FileNotFoundError(f"No such file or folder: '{self}'{hint}")
         if kind is Kind.OTHER:

@@ -67,6 +67,21 @@ def to_store(model: Path, kind: str, *more: str) -> tuple[Any, ...]:
     return "quantize", model, f"watched://bucket/{name}", *options, *more
 
 
+def test_a_store_may_refuse_to_remove_what_is_not_there(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, remove = local(model, tmp_path / "here", "mlx"), WatchedStore.rm
+
+    def removed(self: WatchedStore, path: str, **options: Any) -> None:
+        if not self.exists(path):
+            raise OSError(f"No such directory: {path}")  # which gs:// says, without a number
+        remove(self, path, **options)
+
+    monkeypatch.setattr(WatchedStore, "rm", removed)
+    succeeded(*to_store(model, "mlx"))
+    assert WatchedStore.objects("bucket") == wanted
+
+
 @pytest.mark.parametrize("more", [[], ["--continue-on-error"]], ids=["placed", "kept"])
 @pytest.mark.parametrize("kind", FORMATS)
 def test_bytes_are_those_of_a_local_run(

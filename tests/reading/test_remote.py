@@ -143,3 +143,9 @@ def test_a_filesystem_that_is_not_reached(monkeypatch: pytest.MonkeyPatch, tmp_p
         "Check the address, the credentials and the network, or download it and give the path of "
         "the files\n"
     )
+
+
+def test_what_is_missing_in_a_store_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:
+    filesystem = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    with pytest.raises(FileNotFoundError, match=r"No such file or folder: 'bucket/model'$"):
+        read_weights("bucket/model", filesystem=filesystem)

@@ -179,9 +179,12 @@ class Store:
             self._filesystem.delete_file(path)
 
     def remove_folder(self, path: str) -> None:
-        """Remove all objects of what is a folder by its name."""
+        """Remove all objects of what is a folder by its name, if there are any."""
+        from pyarrow import fs
+
         with self._reached(), suppress(FileNotFoundError):
-            self._filesystem.delete_dir(path)
+            if self._filesystem.get_file_info(path).type != fs.FileType.NotFound:  # as gs:// asks
+                self._filesystem.delete_dir(path)
 
     def _copy(self, source: Any, path: str) -> None:
         unsent = 0
