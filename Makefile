@@ -112,7 +112,7 @@ test-llama-cpp: $(VENV)-llama-cpp/installed
 
 # Ray and Spark are large, and Spark and the S3 server need Java. They and Daft shall not report that they run.
 test-fleet: $(VENV)-fleet/installed
-	DO_NOT_TRACK=true RAY_USAGE_STATS_ENABLED=0 $(VENV)-fleet/bin/python -m pytest -o filterwarnings=default tests/consumers/test_ray.py tests/consumers/test_ray_conversions.py tests/consumers/test_spark.py tests/consumers/test_spark_conversions.py tests/consumers/test_spark_forks.py tests/consumers/test_clusters_page.py tests/consumers/test_stores.py tests/consumers/test_clusters_to_stores.py tests/consumers/test_clusters_to_folders.py tests/consumers/test_clusters_to_one_file.py
+	DO_NOT_TRACK=true RAY_USAGE_STATS_ENABLED=0 $(VENV)-fleet/bin/python -m pytest -o filterwarnings=default tests/consumers/test_ray.py tests/consumers/test_ray_conversions.py tests/consumers/test_spark.py tests/consumers/test_spark_conversions.py tests/consumers/test_spark_forks.py tests/consumers/test_clusters_page.py tests/consumers/test_stores.py tests/consumers/test_google_storage.py tests/consumers/test_clusters_to_stores.py tests/consumers/test_clusters_to_folders.py tests/consumers/test_clusters_to_one_file.py
 
 # Folders for vLLM, run by it on the CPU: an environment of 6 GB.
 test-vllm: $(VENV)-vllm/installed
