@@ -156,8 +156,7 @@ func (r *layerReader) readImportance(l *layer, row int) *problem {
 // importanceOf is that of a weight and of those after it in its row, or in its matrix's row.
 func (l *layer) importanceOf(row, column int) []float32 {
 	if m := l.stack; m.Elements > 0 {
-		element := row*l.columns + column
-		return l.importance[element/m.Elements*m.Columns+element%m.Columns:]
+		return l.importance[m.ImportanceOf(row*l.columns+column):]
 	}
 	return l.importance[column:]
 }

@@ -106,13 +106,13 @@ func (b *encodedBlock) setFactors(l *Layer, i, groups int, offset float32) {
 
 func round(x float32) float32 { return float32(math.RoundToEven(float64(x))) }
 
-// putPairs writes the lower two bits of codes: each half of the block has 32 bytes.
-func putPairs(out []byte, codes *[superSize]uint8) {
+// putPairs writes two bits of codes: each half of the block has 32 bytes.
+func putPairs(out []byte, codes *[superSize]uint8, bit int) {
 	for h := range 2 {
 		for i := 0; i < 32; i += 8 {
 			pairs := uint64(0)
 			for k := range 4 {
-				pairs |= eight(codes[128*h+32*k+i:]) & lowPairs << (2 * k)
+				pairs |= eight(codes[128*h+32*k+i:]) >> bit & lowPairs << (2 * k)
 			}
 			binary.LittleEndian.PutUint64(out[32*h+i:], pairs)
 		}
@@ -157,14 +157,14 @@ func layQ2K(out []byte, b *encodedBlock) {
 	for k := range 16 {
 		out[k] = b.factors[k] | b.minimums[k]<<4
 	}
-	putPairs(out[16:], &b.codes)
+	putPairs(out[16:], &b.codes, 0)
 	binary.LittleEndian.PutUint16(out[80:], b.superScale)
 	binary.LittleEndian.PutUint16(out[82:], b.superMinimum)
 }
 
 func layQ3K(out []byte, b *encodedBlock) {
 	putBits(out, &b.codes, 2)
-	putPairs(out[32:], &b.codes)
+	putPairs(out[32:], &b.codes, 0)
 	scales := out[96:108]
 	clear(scales)
 	for k := range 16 {
@@ -204,13 +204,9 @@ func layQ6K(out []byte, b *encodedBlock) {
 		for i := 0; i < 32; i += 8 {
 			putHalves(out[64*h+i:], q[i:], q[i+64:])
 			putHalves(out[64*h+i+32:], q[i+32:], q[i+96:])
-			pairs := uint64(0)
-			for k := range 4 {
-				pairs |= eight(q[32*k+i:]) >> 4 & lowPairs << (2 * k)
-			}
-			binary.LittleEndian.PutUint64(out[128+32*h+i:], pairs)
 		}
 	}
+	putPairs(out[128:], &b.codes, 4)
 	copy(out[192:208], b.factors[:])
 	binary.LittleEndian.PutUint16(out[208:], b.superScale)
 }

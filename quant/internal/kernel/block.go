@@ -57,14 +57,18 @@ func (b *Block) layout() layout {
 	return layout{b.Rows, b.Columns, b.GroupSize, b.BitWidth}
 }
 
+// ImportanceOf is the place of an element's importance.
+func (s Stack) ImportanceOf(element int) int {
+	return element/s.Elements*s.Columns + element%s.Columns
+}
+
 // importance is that of n weights of one row, or nil.
 func (b *Block) importance(weight, n int) []float32 {
 	if b.Importance == nil {
 		return nil
 	}
 	if m := b.Stack; m.Elements > 0 {
-		element := m.First + weight
-		return b.Importance[element/m.Elements*m.Columns+element%m.Columns:][:n]
+		return b.Importance[m.ImportanceOf(m.First+weight):][:n]
 	}
 	return b.Importance[weight%b.Columns:][:n]
 }
