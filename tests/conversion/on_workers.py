@@ -114,12 +114,15 @@ class Runs:
         with killed_after(Work, method, times):
             self.run(*more, on_workers=on_workers)
 
-    def continues_wherever_killed(self) -> None:
-        """A run on workers is killed anywhere, and another one does the rest, there or here."""
+    def continues_wherever_killed(self, least: int) -> None:
+        """A run on workers is killed anywhere, and another one does the rest, there or here.
+
+        It has more than so many places to be killed at.
+        """
         on_workers = ON_WORKERS.format(self._fewest)
         for number in range(1, 200, 5):
             if not killed_at(number, *self.arguments, before=on_workers):
-                assert number > 20
+                assert number > least
                 return
             result = self.run("--resume", on_workers=number % 2 == 0)
             if "exists" not in result.stderr:  # else only an empty folder was left to be removed

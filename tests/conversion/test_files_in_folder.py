@@ -233,4 +233,4 @@ def test_a_plan_says_what_is_done(one: Runs) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 def test_killed_anywhere_and_continued(one: Runs) -> None:
-    one.continues_wherever_killed()
+    one.continues_wherever_killed(30)

@@ -383,4 +383,4 @@ def test_results_are_on_the_disk_before_notes(runs: Runs, monkeypatch: pytest.Mo
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 def test_killed_anywhere_and_continued(one: Runs) -> None:
-    one.continues_wherever_killed()
+    one.continues_wherever_killed(20)
