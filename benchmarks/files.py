@@ -51,6 +51,10 @@ class Command:
     errors: tuple[float, float] | None
     sources: tuple[str, ...] = ("small",)
 
+    def run(self, source: Path, target: Path) -> tuple[float, int]:
+        """Return its seconds, and the peak of its memory that is not mapped."""
+        return watched([each.format(source=source, target=target) for each in self.arguments])
+
 
 EVERY = ("small", "large")
 COMMANDS = {
@@ -87,8 +91,7 @@ class Run:
 def run(name: str, source: Path, target: Path, original: Path) -> Run:
     """Run a command, check what it has written, and remove that."""
     command = COMMANDS[name]
-    places = {"source": source, "target": target}
-    seconds, memory = watched([each.format(**places) for each in command.arguments])
+    seconds, memory = command.run(source, target)
     error = None
     if command.errors:
         error = relative_error(original, target)
@@ -122,12 +125,6 @@ def _anonymous_memory(pid: int) -> int:
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) << 10
     return 0
-
-
-def make_fp8(original: Path, folder: Path) -> None:
-    """Make the source that is quantized already."""
-    places = {"source": original, "target": folder}
-    watched([each.format(**places) for each in COMMANDS["pyarrowquant FP8_BLOCK"].arguments])
 
 
 def size_of(folder: Path) -> int:
@@ -169,7 +166,7 @@ def main() -> None:
             original = Path(folder) / models[0]
             make_checkpoint(original, blocks)
             if "fp8" in models:
-                make_fp8(original, Path(folder) / "fp8")
+                COMMANDS["pyarrowquant FP8_BLOCK"].run(original, Path(folder) / "fp8")
             for model in models:
                 sizes[model] = size_of(Path(folder) / model)
                 runs[model] = {n: [] for n, command in COMMANDS.items() if model in command.sources}
