@@ -36,6 +36,8 @@ type encoder struct {
 	errors lanes
 	units  factorUnits // of the super-group
 	plain  units       // round-to-nearest's, of the group at hand
+	// Of the layer, if it has a super-scale.
+	ofLayer layerLevels
 }
 
 // maxTogether is how many groups are taken together at most, no fewer than a super-group has.
@@ -73,6 +75,9 @@ func quantizeEncoded(b *Block, steps *encoderSteps) Fault {
 func (e *encoder) begin(b *Block, steps *encoderSteps) {
 	e.block, e.Description, e.steps = b, b.Encoding.Describe(), steps
 	e.lanes, e.underflows, e.stop = laneSums{}, 0, b.Stop
+	if e.LayerScale {
+		e.ofLayer.take(b.LayerScale, e.grid.high)
+	}
 }
 
 // quantizeGroups takes groups through all stages: their ranges, their parameters, their

@@ -97,10 +97,7 @@ func (e *encoder) storedScale(i int, scale float32) (rounded float32, ok bool) {
 			e.superScale = wanted
 			return 0, false
 		}
-		if rounded = e4m3.round(factor) * e.block.LayerScale; !isFinite(rounded * e.grid.high) {
-			return e.ofLayer(i, e4m3.code(factor)), true
-		}
-		return rounded * e.normal[i], true
+		return e.ofLayer.level(e4m3.code(factor)) * e.normal[i], true
 	}
 	rounded = roundScale(wanted, e.scaleDtype())
 	if isFinite(rounded) && !isFinite(rounded*e.grid.high) { // rounded up, near the largest float32
@@ -111,35 +108,6 @@ func (e *encoder) storedScale(i int, scale float32) (rounded float32, ok bool) {
 		return 0, false
 	}
 	return rounded * e.normal[i], true
-}
-
-// plainOfLayer gives groups the scale of the plain rule until one of them is special. It is
-// plainScale for many small groups, without calls.
-func (e *encoder) plainOfLayer() (groups int) {
-	hi := e.hi[:e.groups]
-	lo, inverse, normal, scale := e.lo[:len(hi)], e.inverse[:len(hi)], e.normal[:len(hi)], e.scale[:len(hi)]
-	high, layerScale, format := e.grid.high, e.block.LayerScale, *e4m3
-	for i, end := range hi {
-		if -lo[i] > end {
-			end = -lo[i]
-		}
-		factor := float32(float32(end/high)*inverse[i]) / layerScale
-		rounded := float32(format.roundPositive(factor) * layerScale)
-		if rounded == 0 || factor > format.largest || !isFinite(float32(rounded*high)) {
-			return i
-		}
-		scale[i] = rounded * normal[i]
-	}
-	return len(hi)
-}
-
-// ofLayer is the normalized scale of a code, or of the largest with which all levels are
-// finite.
-func (e *encoder) ofLayer(i int, code uint8) float32 {
-	for !isFinite(e4m3Levels[code] * e.block.LayerScale * e.grid.high) {
-		code--
-	}
-	return e4m3Levels[code] * e.block.LayerScale * e.normal[i]
 }
 
 // power is a power of two that E8M0 has, and with which all levels are finite, given by its
@@ -161,10 +129,8 @@ func (e *encoder) scaleTrials(i int, plain float32) {
 			t.set(lane, e.power(i, exponentOf(plain)+lane%3-1), 0)
 		}
 	case e4m3OfLayer:
-		middle := int(e4m3.code(plain / (e.block.LayerScale * e.normal[i])))
-		for lane := 1; lane < trialLanes; lane++ {
-			code := min(max(middle+lane-trialLanes/2, 1), 0x7e)
-			t.set(lane, e.ofLayer(i, uint8(code)), 0)
+		for lane, level := range e.ofLayer.about(plain, e.normal[i]) {
+			t.set(lane, level*e.normal[i], 0)
 		}
 	default:
 		e.continuousTrials(i, plain)

@@ -12,8 +12,8 @@ func (e *encoder) fit() (failed int) {
 	switch {
 	case e.SuperSize == 0:
 		i := 0
-		if e.scales == e4m3OfLayer && e.block.Method == RoundToNearest {
-			i = e.plainOfLayer()
+		if e.scales == e4m3OfLayer {
+			i = e.fitOfLayer()
 		}
 		for ; i < e.groups; i++ {
 			if !e.fitAlone(i) {

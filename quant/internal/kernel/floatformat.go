@@ -65,12 +65,16 @@ func (f *floatFormat) roundPositive(x float32) float32 {
 
 // code gives the code of the nearest number, whose sign is that of x even where it is 0.
 func (f *floatFormat) code(x float32) uint8 {
-	magnitude := abs(f.round(x))
 	sign := uint8(math.Float32bits(x) >> 31 << f.signBit())
+	return sign | f.codeOf(abs(f.round(x)))
+}
+
+// codeOf gives the code of a number of the format that is not negative.
+func (f *floatFormat) codeOf(magnitude float32) uint8 {
 	if magnitude < f.smallestNormal {
-		return sign | uint8(magnitude/f.smallest)
+		return uint8(magnitude / f.smallest)
 	}
-	return sign | uint8(math.Float32bits(magnitude)>>f.shift()-f.shiftedBias)
+	return uint8(math.Float32bits(magnitude)>>f.shift() - f.shiftedBias)
 }
 
 // value is the number of a code. E4M3 leaves one of each sign to NaN, which no weight gets;

@@ -34,6 +34,24 @@ func trialErrorsKind(kind gridKind) func(errors, trials, grid, weights, importan
 	}
 }
 
+// levelSearchNEON is searchLevels.
+func levelSearchNEON(levels, grid, weights, importance *float32, n int, normal float32) (lane int) {
+	g := (*gridVectors)(unsafe.Pointer(grid))
+	var errors lanes
+	for lane := 0; lane < trialLanes; lane += 8 {
+		scale := loadPair(levels, lane)
+		if lane == 0 {
+			scale.low = scale.low.SetElem(0, (*lanes)(unsafe.Pointer(levels))[trialLanes/2])
+		}
+		scale = scale.mul(both(fill(normal)))
+		trialErrors8(g, pair{}, scale, pair{}, weights, importance, n, floatKind).store(&errors[0], lane)
+	}
+	if least := leastTrial(&errors); beats(errors[least], errors[0]) {
+		return least
+	}
+	return 0
+}
+
 // scaleSearchNEON is searchScale.
 func scaleSearchNEON(pattern, grid, weights, importance *float32, n int, scale float32, kind gridKind) (best float32) {
 	g := (*gridVectors)(unsafe.Pointer(grid))

@@ -264,10 +264,20 @@ func trialErrorsFloatWeighted(errors *float32, trials *float32, grid *float32, w
 //go:noescape
 func minimumSearch(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
 
+// The lane of the level that is the scale of least error, or 0 for that in the middle.
+//
+//go:noescape
+func levelSearch(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
+
 // The best scale and minimum for the codes that one of 16 trials about found gives.
 //
 //go:noescape
 func minimumSearchWeighted(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
+
+// The lane of the level that is the scale of least error, or 0 for that in the middle.
+//
+//go:noescape
+func levelSearchWeighted(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
 
 // The lane of the least error of all but the first, the first of several.
 //

@@ -50,6 +50,9 @@ type encoderSteps struct {
 	searchFactors func(g *searchedMinimum, about *trials, u *factorUnits, plain *units, grid *grid, weights, importance []float32)
 	// addTrialErrors adds to the squared errors of all trials, of tables of tableLanes.
 	addTrialErrors func(errors *lanes, g *grid, t *trials, weights, importance []float32)
+	// searchLevels gives the lane of the level that is the scale of least error for a group of a
+	// grid of floating point, or 0 for that in the middle.
+	searchLevels func(levels *lanes, normal float32, g *grid, weights, importance []float32) (lane int)
 	// leastTrial gives the lane of the least error of all but the first.
 	leastTrial func(errors *lanes) int
 	// code gives the codes of such groups.
@@ -63,7 +66,7 @@ type encoderSteps struct {
 }
 
 var scalarSteps = &encoderSteps{
-	func([]byte, ElementType, []float32, []float32) bool { return false }, normalize, searchMinimum, searchScale, addUnitCosts, searchFactors, addTrialErrors, leastTrial, codeLevels, pack,
+	func([]byte, ElementType, []float32, []float32) bool { return false }, normalize, searchMinimum, searchScale, addUnitCosts, searchFactors, addTrialErrors, searchLevels, leastTrial, codeLevels, pack,
 	decodeGroups, (*laneSums).add,
 }
 

@@ -130,6 +130,9 @@ GLOBL none<>(SB), RODATA|NOPTR, $4
 DATA minusOne<>+0(SB)/4, $0xbf800000
 GLOBL minusOne<>(SB), RODATA|NOPTR, $4
 
+DATA leastGain<>+0(SB)/4, $0x3a800000
+GLOBL leastGain<>(SB), RODATA|NOPTR, $4
+
 // func rangesFloat32AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
 // Requires: AVX, AVX2, CMOV
 TEXT ·rangesFloat32AVX2(SB), NOSPLIT, $0-41
@@ -5718,6 +5721,95 @@ none:
 	VZEROUPPER
 	RET
 
+// func levelSearch(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
+// Requires: AVX
+TEXT ·levelSearch(SB), NOSPLIT, $0-56
+	MOVQ         levels+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS 32(AX), Y0
+	VBROADCASTSS normal+40(FP), Y1
+	VMOVUPS      (AX), Y2
+	VBLENDPS     $0x01, Y0, Y2, Y2
+	VMULPS       Y1, Y2, Y2
+	VXORPS       Y0, Y0, Y0
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y2, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y2, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y2, Y4
+	VMOVUPS      32(AX), Y4
+	VMULPS       Y1, Y4, Y4
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y4, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x04, Y6, Y4, Y6
+	VANDPS       Y6, Y5, Y5
+	VMULPS       Y5, Y4, Y6
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), BX
+
+errors:
+	VBROADCASTSS (AX), Y6
+	VMULPS       Y6, Y3, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VSUBPS       Y7, Y6, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y0, Y0
+	VMULPS       Y6, Y5, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y4, Y7, Y7
+	VSUBPS       Y7, Y6, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y1, Y1
+	ADDQ         $+4, AX
+	DECQ         BX
+	JNZ          errors
+	VMOVAPS      X0, X2
+	VMULSS       leastGain<>+0(SB), X2, X3
+	VSUBSS       X3, X2, X2
+	VBROADCASTSS infinity<>+0(SB), Y3
+	VBLENDPS     $0x01, Y3, Y0, Y0
+	VMINPS       Y1, Y0, Y3
+	VPERM2F128   $0x01, Y3, Y3, Y4
+	VMINPS       Y4, Y3, Y3
+	VPERMILPS    $0x4e, Y3, Y4
+	VMINPS       Y4, Y3, Y3
+	VPERMILPS    $0xb1, Y3, Y4
+	VMINPS       Y4, Y3, Y3
+	VCMPPS       $0x00, Y3, Y0, Y4
+	VMOVMSKPS    Y4, AX
+	VCMPPS       $0x00, Y3, Y1, Y4
+	VMOVMSKPS    Y4, CX
+	SHLL         $0x08, CX
+	ORL          CX, AX
+	ORL          $0x00008000, AX
+	BSFL         AX, DX
+	VUCOMISS     X3, X2
+	JA           better
+	XORL         DX, DX
+
+better:
+	MOVQ DX, lane+48(FP)
+	VZEROUPPER
+	RET
+
 // func minimumSearchWeighted(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
 // Requires: AVX
 TEXT ·minimumSearchWeighted(SB), NOSPLIT, $256-64
@@ -5886,6 +5978,100 @@ weight:
 	VMOVSS       X0, 16(AX)
 
 none:
+	VZEROUPPER
+	RET
+
+// func levelSearchWeighted(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
+// Requires: AVX
+TEXT ·levelSearchWeighted(SB), NOSPLIT, $0-56
+	MOVQ         levels+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS 32(AX), Y0
+	VBROADCASTSS normal+40(FP), Y1
+	VMOVUPS      (AX), Y2
+	VBLENDPS     $0x01, Y0, Y2, Y2
+	VMULPS       Y1, Y2, Y2
+	VXORPS       Y0, Y0, Y0
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y2, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y2, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y2, Y4
+	VMOVUPS      32(AX), Y4
+	VMULPS       Y1, Y4, Y4
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y4, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x04, Y6, Y4, Y6
+	VANDPS       Y6, Y5, Y5
+	VMULPS       Y5, Y4, Y6
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), SI
+	MOVQ         importance+24(FP), BX
+
+errors:
+	VBROADCASTSS (BX), Y6
+	ADDQ         $+4, BX
+	VBROADCASTSS (AX), Y7
+	VMULPS       Y7, Y3, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y2, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y6, Y9
+	VMULPS       Y8, Y9, Y8
+	VADDPS       Y8, Y0, Y0
+	VMULPS       Y7, Y5, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y4, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y6, Y6
+	VMULPS       Y8, Y6, Y8
+	VADDPS       Y8, Y1, Y1
+	ADDQ         $+4, AX
+	DECQ         SI
+	JNZ          errors
+	VMOVAPS      X0, X2
+	VMULSS       leastGain<>+0(SB), X2, X3
+	VSUBSS       X3, X2, X2
+	VBROADCASTSS infinity<>+0(SB), Y3
+	VBLENDPS     $0x01, Y3, Y0, Y0
+	VMINPS       Y1, Y0, Y3
+	VPERM2F128   $0x01, Y3, Y3, Y4
+	VMINPS       Y4, Y3, Y3
+	VPERMILPS    $0x4e, Y3, Y4
+	VMINPS       Y4, Y3, Y3
+	VPERMILPS    $0xb1, Y3, Y4
+	VMINPS       Y4, Y3, Y3
+	VCMPPS       $0x00, Y3, Y0, Y4
+	VMOVMSKPS    Y4, AX
+	VCMPPS       $0x00, Y3, Y1, Y4
+	VMOVMSKPS    Y4, CX
+	SHLL         $0x08, CX
+	ORL          CX, AX
+	ORL          $0x00008000, AX
+	BSFL         AX, DX
+	VUCOMISS     X3, X2
+	JA           better
+	XORL         DX, DX
+
+better:
+	MOVQ DX, lane+48(FP)
 	VZEROUPPER
 	RET
 

@@ -7,7 +7,7 @@ import "unsafe"
 func (v *vectorSet) vectorSteps() *encoderSteps {
 	return &encoderSteps{
 		v.rangesOf, v.normalize, v.searchMinimum, v.searchScale, v.addUnitCosts, v.searchFactors, v.addTrialErrors,
-		func(errors *lanes) int { return v.leastLane(&errors[0]) }, v.codeLevelsOf, v.packLevels,
+		v.searchLevels, func(errors *lanes) int { return v.leastLane(&errors[0]) }, v.codeLevelsOf, v.packLevels,
 		v.decodeGroups, v.addSums,
 	}
 }
@@ -50,6 +50,11 @@ func (v *vectorSet) searchScale(pattern *lanes, scale float32, g *grid, weights,
 func (v *vectorSet) addTrialErrors(errors *lanes, g *grid, t *trials, weights, importance []float32) {
 	which, h := weighted(importance)
 	v.trialErrors[g.kind][which](&errors[0], &t.scale[0], &g.vectors.low[0], &weights[0], h, len(weights))
+}
+
+func (v *vectorSet) searchLevels(levels *lanes, normal float32, g *grid, weights, importance []float32) int {
+	which, h := weighted(importance)
+	return v.levelSearch[which](&levels[0], &g.vectors.low[0], &weights[0], h, len(weights), normal)
 }
 
 func (v *vectorSet) addUnitCosts(costs *lanes, d *trials, g *searchedMinimum, least, most float32) {

@@ -60,6 +60,7 @@ type vectorSet struct {
 	minimumSearch    [2]func(found, pattern, grid, weights, importance *float32, n int, count, weight, square, inverse float32)
 	scaleSearch      [gridKinds][2]func(pattern, grid, weights, importance *float32, n int, scale float32) (best float32)
 	trialErrors      [gridKinds][2]func(errors, trials, grid, weights, importance *float32, n int)
+	levelSearch      [2]func(levels, grid, weights, importance *float32, n int, normal float32) (lane int)
 	leastLane        func(errors *float32) (lane int)
 	factorSearch     [tableKind + 1][2]func(found, pattern, units, plain, grid, weights, importance *float32, n int)
 	unitCosts        func(costs, trials, group *float32, least, most float32)

@@ -67,7 +67,8 @@ var avx2 = vectorSet{
 	factorSearch: [...][2]func(*float32, *float32, *float32, *float32, *float32, *float32, *float32, int){
 		{factorSearchEven, factorSearchEvenWeighted}, {factorSearchTable, factorSearchTableWeighted},
 	},
-	leastLane: leastLane, unitCosts: unitCosts,
+	levelSearch: [...]func(*float32, *float32, *float32, *float32, int, float32) int{levelSearch, levelSearchWeighted},
+	leastLane:   leastLane, unitCosts: unitCosts,
 	codeLevels:   [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsEven, codeLevelsTable, codeLevelsFloat},
 	decodeLevels: decodeLevels, decodedSums: decodedSums,
 	prefetch: prefetch, stream: stream, fence: fence,

@@ -119,7 +119,7 @@ func TestSetsAreComplete(t *testing.T) {
 				}
 			case field.Kind() == reflect.Func:
 				check(field, name)
-			case name == "minimumSearch":
+			case name == "minimumSearch" || name == "levelSearch":
 				for w, suffix := range weighted {
 					check(field.Index(w), name+suffix)
 				}

@@ -27,6 +27,7 @@ var neon = vectorSet{
 	scaleSearch:      [...][2]func(*float32, *float32, *float32, *float32, int, float32) float32{twice(scaleSearchKind(evenKind)), twice(scaleSearchKind(tableKind)), twice(scaleSearchKind(floatKind))},
 	trialErrors:      [...][2]func(*float32, *float32, *float32, *float32, *float32, int){twice(trialErrorsKind(evenKind)), twice(trialErrorsKind(tableKind)), twice(trialErrorsKind(floatKind))},
 	factorSearch:     [...][2]func(*float32, *float32, *float32, *float32, *float32, *float32, *float32, int){twice(factorSearchKind(evenKind)), twice(factorSearchKind(tableKind))},
+	levelSearch:      twice(levelSearchNEON),
 	leastLane:        func(errors *float32) int { return leastTrial((*lanes)(unsafe.Pointer(errors))) },
 	unitCosts:        unitCostsNEON,
 	codeLevels:       [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsKind(evenKind), codeLevelsKind(tableKind), codeLevelsKind(floatKind)},

@@ -88,8 +88,9 @@ var (
 
 // Constants of encodings, as bits.
 var (
-	none     = constant("none", 0)
-	minusOne = constant("minusOne", 0xbf800000)
+	none      = constant("none", 0)
+	minusOne  = constant("minusOne", 0xbf800000)
+	leastGain = constant("leastGain", 0x3a800000) // 2^-10
 )
 
 // constant makes a read-only float32 or pattern of 32 bits.

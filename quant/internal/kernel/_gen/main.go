@@ -53,6 +53,7 @@ func main() {
 	}
 	for _, v := range variants {
 		minimumSearch(v.suffix, v.weighted)
+		levelSearch(v.suffix, v.weighted)
 	}
 	leastTrial()
 	for _, e := range elements {

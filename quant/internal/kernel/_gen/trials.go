@@ -374,6 +374,40 @@ func trialErrors(kind, suffix string, weighted bool) {
 	RET()
 }
 
+// levelSearch is searchLevels.
+func levelSearch(suffix string, weighted bool) {
+	function("levelSearch"+suffix, "func(levels, grid, weights, importance *float32, n int, normal float32) (lane int)",
+		"The lane of the level that is the scale of least error, or 0 for that in the middle.")
+	levels, grid := pointer("levels"), pointer("grid")
+	n := newNearest("Float", grid)
+	plain, normal := all(lane(levels, 0, 1)), all(argument("normal"))
+	var halves []*errorTrial
+	for k := range n.halves() {
+		scale := get(lane(levels, 0, k))
+		if k == 0 {
+			VBLENDPS(U8(1), plain, scale, scale)
+		}
+		VMULPS(normal, scale, scale)
+		e := &errorTrial{scale: scale, total: zeroed(8)}
+		e.inverse, _ = coder(scale, scale)
+		halves = append(halves, e)
+	}
+	addErrors(n, weighted, halves)
+	own, gain := XMM(), XMM()
+	VMOVAPS(halves[0].total.AsX(), own)
+	VMULSS(leastGain, own, gain)
+	VSUBSS(gain, own, own)
+	VBLENDPS(U8(1), all(infinity), halves[0].total, halves[0].total)
+	least, place := leastOf([2]VecVirtual{halves[0].total, halves[1].total})
+	VUCOMISS(least.AsX(), own)
+	JA(LabelRef("better"))
+	XORL(place.As32(), place.As32())
+	Label("better")
+	Store(place, Return("lane"))
+	VZEROUPPER()
+	RET()
+}
+
 // errorTrial is 8 trials while errors are added up; without minimum and offset, these are 0.
 type errorTrial struct{ scale, minimum, inverse, offset, total VecVirtual }
 
