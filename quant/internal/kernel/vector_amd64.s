@@ -1428,95 +1428,11 @@ TEXT ·stepSumsAVX2(SB), NOSPLIT, $0-28
 	MOVQ         lanes+0(FP), AX
 	VBROADCASTSS maxCode+24(FP), Y0
 	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y2
 	MOVQ         tile+8(FP), CX
 	MOVQ         n+16(FP), DX
-	VMOVUPS      64(AX), Y2
-	VMOVUPS      128(AX), Y3
-	VXORPS       Y4, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VXORPS       Y6, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VXORPS       Y8, Y8, Y8
-
-lane0:
-	VMULPS      (CX), Y2, Y9
-	VADDPS      Y3, Y9, Y9
-	VMAXPS      Y1, Y9, Y10
-	VMINPS      Y0, Y10, Y10
-	VROUNDPS    $0x00, Y10, Y10
-	VSUBPS      Y10, Y9, Y9
-	VADDPS      Y10, Y4, Y4
-	VFMADD231PS Y10, Y10, Y5
-	VADDPS      Y9, Y6, Y6
-	VMULPS      Y10, Y9, Y10
-	VADDPS      Y10, Y7, Y7
-	VMULPS      Y9, Y9, Y9
-	VADDPS      Y9, Y8, Y8
-	ADDQ        $+64, CX
-	DECQ        DX
-	JNZ         lane0
-	VADDPS      192(AX), Y4, Y4
-	VMOVUPS     Y4, 192(AX)
-	VADDPS      256(AX), Y5, Y5
-	VMOVUPS     Y5, 256(AX)
-	VADDPS      320(AX), Y6, Y6
-	VMOVUPS     Y6, 320(AX)
-	VADDPS      384(AX), Y7, Y7
-	VMOVUPS     Y7, 384(AX)
-	VADDPS      448(AX), Y8, Y8
-	VMOVUPS     Y8, 448(AX)
-	MOVQ        tile+8(FP), CX
-	MOVQ        n+16(FP), DX
-	VMOVUPS     96(AX), Y2
-	VMOVUPS     160(AX), Y3
-	VXORPS      Y4, Y4, Y4
-	VXORPS      Y5, Y5, Y5
-	VXORPS      Y6, Y6, Y6
-	VXORPS      Y7, Y7, Y7
-	VXORPS      Y8, Y8, Y8
-
-lane8:
-	VMULPS      32(CX), Y2, Y9
-	VADDPS      Y3, Y9, Y9
-	VMAXPS      Y1, Y9, Y10
-	VMINPS      Y0, Y10, Y10
-	VROUNDPS    $0x00, Y10, Y10
-	VSUBPS      Y10, Y9, Y9
-	VADDPS      Y10, Y4, Y4
-	VFMADD231PS Y10, Y10, Y5
-	VADDPS      Y9, Y6, Y6
-	VMULPS      Y10, Y9, Y10
-	VADDPS      Y10, Y7, Y7
-	VMULPS      Y9, Y9, Y9
-	VADDPS      Y9, Y8, Y8
-	ADDQ        $+64, CX
-	DECQ        DX
-	JNZ         lane8
-	VADDPS      224(AX), Y4, Y4
-	VMOVUPS     Y4, 224(AX)
-	VADDPS      288(AX), Y5, Y5
-	VMOVUPS     Y5, 288(AX)
-	VADDPS      352(AX), Y6, Y6
-	VMOVUPS     Y6, 352(AX)
-	VADDPS      416(AX), Y7, Y7
-	VMOVUPS     Y7, 416(AX)
-	VADDPS      480(AX), Y8, Y8
-	VMOVUPS     Y8, 480(AX)
-	VZEROUPPER
-	RET
-
-// func stepSumsWeightedAVX2(lanes *float32, tile *float32, importance *float32, n int, maxCode float32)
-// Requires: AVX
-TEXT ·stepSumsWeightedAVX2(SB), NOSPLIT, $0-36
-	MOVQ         lanes+0(FP), AX
-	VBROADCASTSS maxCode+32(FP), Y0
-	VXORPS       Y1, Y1, Y1
-	MOVQ         tile+8(FP), CX
-	MOVQ         n+24(FP), DX
-	MOVQ         importance+16(FP), BX
-	VMOVUPS      64(AX), Y2
-	VMOVUPS      128(AX), Y3
-	VXORPS       Y4, Y4, Y4
+	VMOVUPS      64(AX), Y3
+	VMOVUPS      128(AX), Y4
 	VXORPS       Y5, Y5, Y5
 	VXORPS       Y6, Y6, Y6
 	VXORPS       Y7, Y7, Y7
@@ -1524,87 +1440,173 @@ TEXT ·stepSumsWeightedAVX2(SB), NOSPLIT, $0-36
 	VXORPS       Y9, Y9, Y9
 
 lane0:
-	VMULPS   (CX), Y2, Y10
-	VADDPS   Y3, Y10, Y10
-	VMAXPS   Y1, Y10, Y11
-	VMINPS   Y0, Y11, Y11
-	VROUNDPS $0x00, Y11, Y11
-	VSUBPS   Y11, Y10, Y10
-	VMOVUPS  (BX), Y12
-	VADDPS   Y12, Y9, Y9
-	VMULPS   Y11, Y12, Y13
-	VMULPS   Y10, Y12, Y12
-	ADDQ     $+64, BX
-	VADDPS   Y13, Y4, Y4
-	VMULPS   Y11, Y13, Y13
-	VADDPS   Y13, Y5, Y5
-	VADDPS   Y12, Y6, Y6
-	VMULPS   Y11, Y12, Y11
-	VADDPS   Y11, Y7, Y7
-	VMULPS   Y10, Y12, Y10
-	VADDPS   Y10, Y8, Y8
-	ADDQ     $+64, CX
-	DECQ     DX
-	JNZ      lane0
-	VADDPS   192(AX), Y4, Y4
-	VMOVUPS  Y4, 192(AX)
-	VADDPS   256(AX), Y5, Y5
-	VMOVUPS  Y5, 256(AX)
-	VADDPS   320(AX), Y6, Y6
-	VMOVUPS  Y6, 320(AX)
-	VADDPS   384(AX), Y7, Y7
-	VMOVUPS  Y7, 384(AX)
-	VADDPS   448(AX), Y8, Y8
-	VMOVUPS  Y8, 448(AX)
-	VADDPS   512(AX), Y9, Y9
-	VMOVUPS  Y9, 512(AX)
-	MOVQ     tile+8(FP), CX
-	MOVQ     n+24(FP), DX
-	MOVQ     importance+16(FP), BX
-	VMOVUPS  96(AX), Y2
-	VMOVUPS  160(AX), Y3
-	VXORPS   Y4, Y4, Y4
-	VXORPS   Y5, Y5, Y5
-	VXORPS   Y6, Y6, Y6
-	VXORPS   Y7, Y7, Y7
-	VXORPS   Y8, Y8, Y8
-	VXORPS   Y9, Y9, Y9
+	VMULPS      (CX), Y3, Y10
+	VADDPS      Y4, Y10, Y10
+	VMAXPS      Y1, Y10, Y11
+	VMINPS      Y0, Y11, Y11
+	VROUNDPS    $0x00, Y11, Y11
+	VSUBPS      Y11, Y10, Y10
+	VFMADD231PS Y2, Y11, Y5
+	VFMADD231PS Y11, Y11, Y6
+	VFMADD231PS Y2, Y10, Y7
+	VMULPS      Y11, Y10, Y11
+	VADDPS      Y11, Y8, Y8
+	VMULPS      Y10, Y10, Y10
+	VADDPS      Y10, Y9, Y9
+	ADDQ        $+64, CX
+	DECQ        DX
+	JNZ         lane0
+	VADDPS      192(AX), Y5, Y5
+	VMOVUPS     Y5, 192(AX)
+	VADDPS      256(AX), Y6, Y6
+	VMOVUPS     Y6, 256(AX)
+	VADDPS      320(AX), Y7, Y7
+	VMOVUPS     Y7, 320(AX)
+	VADDPS      384(AX), Y8, Y8
+	VMOVUPS     Y8, 384(AX)
+	VADDPS      448(AX), Y9, Y9
+	VMOVUPS     Y9, 448(AX)
+	MOVQ        tile+8(FP), CX
+	MOVQ        n+16(FP), DX
+	VMOVUPS     96(AX), Y3
+	VMOVUPS     160(AX), Y4
+	VXORPS      Y5, Y5, Y5
+	VXORPS      Y6, Y6, Y6
+	VXORPS      Y7, Y7, Y7
+	VXORPS      Y8, Y8, Y8
+	VXORPS      Y9, Y9, Y9
 
 lane8:
-	VMULPS   32(CX), Y2, Y10
-	VADDPS   Y3, Y10, Y10
-	VMAXPS   Y1, Y10, Y11
-	VMINPS   Y0, Y11, Y11
-	VROUNDPS $0x00, Y11, Y11
-	VSUBPS   Y11, Y10, Y10
-	VMOVUPS  32(BX), Y12
-	VADDPS   Y12, Y9, Y9
-	VMULPS   Y11, Y12, Y13
-	VMULPS   Y10, Y12, Y12
-	ADDQ     $+64, BX
-	VADDPS   Y13, Y4, Y4
-	VMULPS   Y11, Y13, Y13
-	VADDPS   Y13, Y5, Y5
-	VADDPS   Y12, Y6, Y6
-	VMULPS   Y11, Y12, Y11
-	VADDPS   Y11, Y7, Y7
-	VMULPS   Y10, Y12, Y10
-	VADDPS   Y10, Y8, Y8
-	ADDQ     $+64, CX
-	DECQ     DX
-	JNZ      lane8
-	VADDPS   224(AX), Y4, Y4
-	VMOVUPS  Y4, 224(AX)
-	VADDPS   288(AX), Y5, Y5
-	VMOVUPS  Y5, 288(AX)
-	VADDPS   352(AX), Y6, Y6
-	VMOVUPS  Y6, 352(AX)
-	VADDPS   416(AX), Y7, Y7
-	VMOVUPS  Y7, 416(AX)
-	VADDPS   480(AX), Y8, Y8
-	VMOVUPS  Y8, 480(AX)
-	VADDPS   544(AX), Y9, Y9
-	VMOVUPS  Y9, 544(AX)
+	VMULPS      32(CX), Y3, Y10
+	VADDPS      Y4, Y10, Y10
+	VMAXPS      Y1, Y10, Y11
+	VMINPS      Y0, Y11, Y11
+	VROUNDPS    $0x00, Y11, Y11
+	VSUBPS      Y11, Y10, Y10
+	VFMADD231PS Y2, Y11, Y5
+	VFMADD231PS Y11, Y11, Y6
+	VFMADD231PS Y2, Y10, Y7
+	VMULPS      Y11, Y10, Y11
+	VADDPS      Y11, Y8, Y8
+	VMULPS      Y10, Y10, Y10
+	VADDPS      Y10, Y9, Y9
+	ADDQ        $+64, CX
+	DECQ        DX
+	JNZ         lane8
+	VADDPS      224(AX), Y5, Y5
+	VMOVUPS     Y5, 224(AX)
+	VADDPS      288(AX), Y6, Y6
+	VMOVUPS     Y6, 288(AX)
+	VADDPS      352(AX), Y7, Y7
+	VMOVUPS     Y7, 352(AX)
+	VADDPS      416(AX), Y8, Y8
+	VMOVUPS     Y8, 416(AX)
+	VADDPS      480(AX), Y9, Y9
+	VMOVUPS     Y9, 480(AX)
+	VZEROUPPER
+	RET
+
+// func stepSumsWeightedAVX2(lanes *float32, tile *float32, importance *float32, n int, maxCode float32)
+// Requires: AVX, FMA3
+TEXT ·stepSumsWeightedAVX2(SB), NOSPLIT, $0-36
+	MOVQ         lanes+0(FP), AX
+	VBROADCASTSS maxCode+32(FP), Y0
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	MOVQ         tile+8(FP), CX
+	MOVQ         n+24(FP), DX
+	MOVQ         importance+16(FP), BX
+	VMOVUPS      64(AX), Y3
+	VMOVUPS      128(AX), Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VXORPS       Y10, Y10, Y10
+
+lane0:
+	VMULPS      (CX), Y3, Y11
+	VADDPS      Y4, Y11, Y11
+	VMAXPS      Y1, Y11, Y12
+	VMINPS      Y0, Y12, Y12
+	VROUNDPS    $0x00, Y12, Y12
+	VSUBPS      Y12, Y11, Y11
+	VMOVUPS     (BX), Y13
+	VFMADD231PS Y2, Y13, Y10
+	VMULPS      Y12, Y13, Y14
+	VMULPS      Y11, Y13, Y13
+	ADDQ        $+64, BX
+	VFMADD231PS Y2, Y14, Y5
+	VMULPS      Y12, Y14, Y14
+	VADDPS      Y14, Y6, Y6
+	VFMADD231PS Y2, Y13, Y7
+	VMULPS      Y12, Y13, Y12
+	VADDPS      Y12, Y8, Y8
+	VMULPS      Y11, Y13, Y11
+	VADDPS      Y11, Y9, Y9
+	ADDQ        $+64, CX
+	DECQ        DX
+	JNZ         lane0
+	VADDPS      192(AX), Y5, Y5
+	VMOVUPS     Y5, 192(AX)
+	VADDPS      256(AX), Y6, Y6
+	VMOVUPS     Y6, 256(AX)
+	VADDPS      320(AX), Y7, Y7
+	VMOVUPS     Y7, 320(AX)
+	VADDPS      384(AX), Y8, Y8
+	VMOVUPS     Y8, 384(AX)
+	VADDPS      448(AX), Y9, Y9
+	VMOVUPS     Y9, 448(AX)
+	VADDPS      512(AX), Y10, Y10
+	VMOVUPS     Y10, 512(AX)
+	MOVQ        tile+8(FP), CX
+	MOVQ        n+24(FP), DX
+	MOVQ        importance+16(FP), BX
+	VMOVUPS     96(AX), Y3
+	VMOVUPS     160(AX), Y4
+	VXORPS      Y5, Y5, Y5
+	VXORPS      Y6, Y6, Y6
+	VXORPS      Y7, Y7, Y7
+	VXORPS      Y8, Y8, Y8
+	VXORPS      Y9, Y9, Y9
+	VXORPS      Y10, Y10, Y10
+
+lane8:
+	VMULPS      32(CX), Y3, Y11
+	VADDPS      Y4, Y11, Y11
+	VMAXPS      Y1, Y11, Y12
+	VMINPS      Y0, Y12, Y12
+	VROUNDPS    $0x00, Y12, Y12
+	VSUBPS      Y12, Y11, Y11
+	VMOVUPS     32(BX), Y13
+	VFMADD231PS Y2, Y13, Y10
+	VMULPS      Y12, Y13, Y14
+	VMULPS      Y11, Y13, Y13
+	ADDQ        $+64, BX
+	VFMADD231PS Y2, Y14, Y5
+	VMULPS      Y12, Y14, Y14
+	VADDPS      Y14, Y6, Y6
+	VFMADD231PS Y2, Y13, Y7
+	VMULPS      Y12, Y13, Y12
+	VADDPS      Y12, Y8, Y8
+	VMULPS      Y11, Y13, Y11
+	VADDPS      Y11, Y9, Y9
+	ADDQ        $+64, CX
+	DECQ        DX
+	JNZ         lane8
+	VADDPS      224(AX), Y5, Y5
+	VMOVUPS     Y5, 224(AX)
+	VADDPS      288(AX), Y6, Y6
+	VMOVUPS     Y6, 288(AX)
+	VADDPS      352(AX), Y7, Y7
+	VMOVUPS     Y7, 352(AX)
+	VADDPS      416(AX), Y8, Y8
+	VMOVUPS     Y8, 416(AX)
+	VADDPS      480(AX), Y9, Y9
+	VMOVUPS     Y9, 480(AX)
+	VADDPS      544(AX), Y10, Y10
+	VMOVUPS     Y10, 544(AX)
 	VZEROUPPER
 	RET
 
@@ -3184,43 +3186,44 @@ TEXT ·stepSumsAVX512(SB), NOSPLIT, $0-28
 	MOVQ         lanes+0(FP), AX
 	VBROADCASTSS maxCode+24(FP), Z0
 	VPXORD       Z1, Z1, Z1
+	VBROADCASTSS one<>+0(SB), Z2
 	MOVQ         tile+8(FP), CX
 	MOVQ         n+16(FP), DX
-	VMOVUPS      64(AX), Z2
-	VMOVUPS      128(AX), Z3
-	VPXORD       Z4, Z4, Z4
+	VMOVUPS      64(AX), Z3
+	VMOVUPS      128(AX), Z4
 	VPXORD       Z5, Z5, Z5
 	VPXORD       Z6, Z6, Z6
 	VPXORD       Z7, Z7, Z7
 	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
 
 lane0:
-	VMULPS      (CX), Z2, Z9
-	VADDPS      Z3, Z9, Z9
-	VMAXPS      Z1, Z9, Z10
-	VMINPS      Z0, Z10, Z10
-	VRNDSCALEPS $0x00, Z10, Z10
-	VSUBPS      Z10, Z9, Z9
-	VADDPS      Z10, Z4, Z4
-	VFMADD231PS Z10, Z10, Z5
-	VADDPS      Z9, Z6, Z6
-	VMULPS      Z10, Z9, Z10
-	VADDPS      Z10, Z7, Z7
-	VMULPS      Z9, Z9, Z9
-	VADDPS      Z9, Z8, Z8
+	VMULPS      (CX), Z3, Z10
+	VADDPS      Z4, Z10, Z10
+	VMAXPS      Z1, Z10, Z11
+	VMINPS      Z0, Z11, Z11
+	VRNDSCALEPS $0x00, Z11, Z11
+	VSUBPS      Z11, Z10, Z10
+	VFMADD231PS Z2, Z11, Z5
+	VFMADD231PS Z11, Z11, Z6
+	VFMADD231PS Z2, Z10, Z7
+	VMULPS      Z11, Z10, Z11
+	VADDPS      Z11, Z8, Z8
+	VMULPS      Z10, Z10, Z10
+	VADDPS      Z10, Z9, Z9
 	ADDQ        $+64, CX
 	DECQ        DX
 	JNZ         lane0
-	VADDPS      192(AX), Z4, Z4
-	VMOVUPS     Z4, 192(AX)
-	VADDPS      256(AX), Z5, Z5
-	VMOVUPS     Z5, 256(AX)
-	VADDPS      320(AX), Z6, Z6
-	VMOVUPS     Z6, 320(AX)
-	VADDPS      384(AX), Z7, Z7
-	VMOVUPS     Z7, 384(AX)
-	VADDPS      448(AX), Z8, Z8
-	VMOVUPS     Z8, 448(AX)
+	VADDPS      192(AX), Z5, Z5
+	VMOVUPS     Z5, 192(AX)
+	VADDPS      256(AX), Z6, Z6
+	VMOVUPS     Z6, 256(AX)
+	VADDPS      320(AX), Z7, Z7
+	VMOVUPS     Z7, 320(AX)
+	VADDPS      384(AX), Z8, Z8
+	VMOVUPS     Z8, 384(AX)
+	VADDPS      448(AX), Z9, Z9
+	VMOVUPS     Z9, 448(AX)
 	VZEROUPPER
 	RET
 
@@ -3230,53 +3233,54 @@ TEXT ·stepSumsWeightedAVX512(SB), NOSPLIT, $0-36
 	MOVQ         lanes+0(FP), AX
 	VBROADCASTSS maxCode+32(FP), Z0
 	VPXORD       Z1, Z1, Z1
+	VBROADCASTSS one<>+0(SB), Z2
 	MOVQ         tile+8(FP), CX
 	MOVQ         n+24(FP), DX
 	MOVQ         importance+16(FP), BX
-	VMOVUPS      64(AX), Z2
-	VMOVUPS      128(AX), Z3
-	VPXORD       Z4, Z4, Z4
+	VMOVUPS      64(AX), Z3
+	VMOVUPS      128(AX), Z4
 	VPXORD       Z5, Z5, Z5
 	VPXORD       Z6, Z6, Z6
 	VPXORD       Z7, Z7, Z7
 	VPXORD       Z8, Z8, Z8
 	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
 
 lane0:
-	VMULPS      (CX), Z2, Z10
-	VADDPS      Z3, Z10, Z10
-	VMAXPS      Z1, Z10, Z11
-	VMINPS      Z0, Z11, Z11
-	VRNDSCALEPS $0x00, Z11, Z11
-	VSUBPS      Z11, Z10, Z10
-	VMOVUPS     (BX), Z12
-	VADDPS      Z12, Z9, Z9
-	VMULPS      Z11, Z12, Z13
-	VMULPS      Z10, Z12, Z12
-	ADDQ        $+64, BX
-	VADDPS      Z13, Z4, Z4
+	VMULPS      (CX), Z3, Z11
+	VADDPS      Z4, Z11, Z11
+	VMAXPS      Z1, Z11, Z12
+	VMINPS      Z0, Z12, Z12
+	VRNDSCALEPS $0x00, Z12, Z12
+	VSUBPS      Z12, Z11, Z11
+	VMOVUPS     (BX), Z13
+	VFMADD231PS Z2, Z13, Z10
+	VMULPS      Z12, Z13, Z14
 	VMULPS      Z11, Z13, Z13
-	VADDPS      Z13, Z5, Z5
-	VADDPS      Z12, Z6, Z6
-	VMULPS      Z11, Z12, Z11
-	VADDPS      Z11, Z7, Z7
-	VMULPS      Z10, Z12, Z10
-	VADDPS      Z10, Z8, Z8
+	ADDQ        $+64, BX
+	VFMADD231PS Z2, Z14, Z5
+	VMULPS      Z12, Z14, Z14
+	VADDPS      Z14, Z6, Z6
+	VFMADD231PS Z2, Z13, Z7
+	VMULPS      Z12, Z13, Z12
+	VADDPS      Z12, Z8, Z8
+	VMULPS      Z11, Z13, Z11
+	VADDPS      Z11, Z9, Z9
 	ADDQ        $+64, CX
 	DECQ        DX
 	JNZ         lane0
-	VADDPS      192(AX), Z4, Z4
-	VMOVUPS     Z4, 192(AX)
-	VADDPS      256(AX), Z5, Z5
-	VMOVUPS     Z5, 256(AX)
-	VADDPS      320(AX), Z6, Z6
-	VMOVUPS     Z6, 320(AX)
-	VADDPS      384(AX), Z7, Z7
-	VMOVUPS     Z7, 384(AX)
-	VADDPS      448(AX), Z8, Z8
-	VMOVUPS     Z8, 448(AX)
-	VADDPS      512(AX), Z9, Z9
-	VMOVUPS     Z9, 512(AX)
+	VADDPS      192(AX), Z5, Z5
+	VMOVUPS     Z5, 192(AX)
+	VADDPS      256(AX), Z6, Z6
+	VMOVUPS     Z6, 256(AX)
+	VADDPS      320(AX), Z7, Z7
+	VMOVUPS     Z7, 320(AX)
+	VADDPS      384(AX), Z8, Z8
+	VMOVUPS     Z8, 384(AX)
+	VADDPS      448(AX), Z9, Z9
+	VMOVUPS     Z9, 448(AX)
+	VADDPS      512(AX), Z10, Z10
+	VMOVUPS     Z10, 512(AX)
 	VZEROUPPER
 	RET
 

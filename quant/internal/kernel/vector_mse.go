@@ -52,6 +52,7 @@ func (v *vectorSet) search(f *search, b *Block) {
 	if f.count == 1 {
 		v.searchAlone(f, b)
 	} else {
+		f.cut(b.Format)
 		for start := range starts {
 			v.begin(f, start, b)
 			v.look(f, b)
@@ -98,14 +99,21 @@ func (v *vectorSet) searchAlone(f *search, b *Block) {
 	}
 }
 
+// cut makes the ranges of all starts. Vectors that read what was written just before, number by
+// number, have to wait for it.
+func (f *search) cut(format Format) {
+	for start := range starts {
+		c, lo, hi := cutOf(start, format), &f.cutLo[start], &f.cutHi[start]
+		for k := range searchGroups {
+			lo[k], hi[k] = c.of(f.lo[k], f.hi[k], format.ZeroPoint)
+		}
+	}
+}
+
 // begin makes the parameters of a start.
 func (v *vectorSet) begin(f *search, start int, b *Block) {
-	c := cutOf(start, b.Format)
-	for k := range searchGroups {
-		f.cutLo[k], f.cutHi[k] = c.of(f.lo[k], f.hi[k], b.ZeroPoint)
-	}
 	l := &f.lanes
-	if v.fit[b.ZeroPoint][b.ScaleDtype](&f.cutLo[0], &f.cutHi[0], searchGroups, float32(b.MaxCode()), half(b.Format), &l.scale[0], &l.inverse[0], &l.zeroPoint[0]) {
+	if v.fit[b.ZeroPoint][b.ScaleDtype](&f.cutLo[start][0], &f.cutHi[start][0], searchGroups, float32(b.MaxCode()), half(b.Format), &l.scale[0], &l.inverse[0], &l.zeroPoint[0]) {
 		return
 	}
 	for k := range searchGroups {

@@ -25,8 +25,8 @@ type search struct {
 	weights    [searchGroups]*byte
 	importance [searchGroups]*byte // of float32; nil without
 	lo, hi     [searchGroups]float32
-	cutLo      [searchGroups]float32
-	cutHi      [searchGroups]float32
+	cutLo      [starts][searchGroups]float32
+	cutHi      [starts][searchGroups]float32
 	searched   [searchGroups]bool
 	rtn        [searchGroups]Parameters
 	reference  map[int]Parameters // of groups that only the reference can code; nil if there are none

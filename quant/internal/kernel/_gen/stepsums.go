@@ -19,6 +19,7 @@ func stepSums(i isa, weighted bool) {
 	maxCode := vector(i.lanes)
 	VBROADCASTSS(argument("maxCode"), maxCode)
 	zero := zeroed(i.lanes)
+	one := broadcast(one, i.lanes)
 	for first := 0; first < 16; first += i.lanes {
 		array := func(k int) Mem { return Mem{Base: lanes, Disp: k*laneBytes + 4*first} }
 		tile, left := GP64(), GP64()
@@ -38,6 +39,8 @@ func stepSums(i isa, weighted bool) {
 			}
 		}
 		add := func(k int, v VecVirtual) { VADDPS(v, totals[k], totals[k]) }
+		// addOnce is the same sum by another unit of the processor, which those of products leave idle.
+		addOnce := func(k int, v VecVirtual) { VFMADD231PS(one, v, totals[k]) }
 		product := func(a, b VecVirtual) VecVirtual {
 			p := vector(i.lanes)
 			VMULPS(b, a, p)
@@ -57,17 +60,17 @@ func stepSums(i isa, weighted bool) {
 		if weighted {
 			h := vector(i.lanes)
 			VMOVUPS(Mem{Base: importance, Disp: 4 * first}, h)
-			add(sumWeight, h)
+			addOnce(sumWeight, h)
 			weightedCode, weightedRest = product(h, q), product(h, r)
 			ADDQ(I32(laneBytes), importance)
 		}
-		add(sumCode, weightedCode)
+		addOnce(sumCode, weightedCode)
 		if weighted {
 			add(sumCodeCode, product(weightedCode, q))
 		} else {
 			VFMADD231PS(q, q, totals[sumCodeCode]) // the product is exact
 		}
-		add(sumRest, weightedRest)
+		addOnce(sumRest, weightedRest)
 		add(sumRestCode, product(weightedRest, q))
 		add(sumRestRest, product(weightedRest, r))
 		ADDQ(I32(laneBytes), tile)
