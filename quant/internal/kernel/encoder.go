@@ -31,11 +31,13 @@ type encoder struct {
 	coderInverse, coderOffset [maxTogether]float32
 	// Of a super-group, as they are stored.
 	superScale, superMinimum float32
-	// Trials of the group at hand, and their errors.
-	trials trials
-	errors lanes
-	units  factorUnits // of the super-group
-	plain  units       // round-to-nearest's, of the group at hand
+	// Of groups without a super-group: whether they search, the trials, and their errors. The first
+	// of these are a super-group's, too.
+	searches [maxTogether]bool
+	trials   [maxTogether]trials
+	errors   [maxTogether]lanes
+	units    factorUnits // of the super-group
+	plain    units       // round-to-nearest's, of the group at hand
 	// Of the layer, if it has a super-scale.
 	ofLayer layerLevels
 }

@@ -12,20 +12,30 @@ const (
 	e4m3OfLayer                    // E4M3, times the layer's super-scale
 )
 
-// fitAlone fits a group whose scale is of no super-group.
-func (e *encoder) fitAlone(i int) bool {
-	searches, ok := e.beginAlone(i)
-	if !ok {
-		return false
-	}
-	if searches {
-		errors := e.trialErrors(i)
-		if least := e.steps.leastTrial(errors); beats(errors[least], errors[0]) {
-			e.scale[i] = e.trials.scale[least]
+// fitAlone fits groups whose scales are of no super-group, from one of them on. It returns the
+// first one whose scale is beyond what the form has, or -1.
+//
+// All trials are made before the first are looked at: vectors that read what was written just
+// before, number by number, have to wait for it.
+func (e *encoder) fitAlone(first int) (failed int) {
+	for i := first; i < e.groups; i++ {
+		ok := false
+		if e.searches[i], ok = e.beginAlone(i); !ok {
+			return i
 		}
+		e.errors[i] = *e.grid.noErrors()
 	}
-	e.endAlone(i)
-	return true
+	for i := first; i < e.groups; i++ {
+		if e.searches[i] {
+			e.addTrialErrors(i)
+			errors := &e.errors[i]
+			if least := e.steps.leastTrial(errors); beats(errors[least], errors[0]) {
+				e.scale[i] = e.trials[i].scale[least]
+			}
+		}
+		e.endAlone(i)
+	}
+	return -1
 }
 
 // beginAlone gives a group the scale of the plain rule, and tells whether trials are made to
@@ -40,7 +50,7 @@ func (e *encoder) beginAlone(i int) (searches, ok bool) {
 		return false, true
 	}
 	e.scaleTrials(i, plain)
-	e.trials.set(0, plain, 0)
+	e.trials[i].set(0, plain, 0)
 	return true, true
 }
 
@@ -122,11 +132,15 @@ func exponentOf(x float32) int { return int(math.Float32bits(x)>>23&0xff) - 127 
 
 // scaleTrials makes all trials but the first: scales about the plain one.
 func (e *encoder) scaleTrials(i int, plain float32) {
-	t := &e.trials
+	t := &e.trials[i]
 	switch e.scales {
 	case powerOfTwo:
+		var about [3]float32
+		for k := range about {
+			about[k] = e.power(i, exponentOf(plain)+k-1)
+		}
 		for lane := 1; lane < trialLanes; lane++ {
-			t.set(lane, e.power(i, exponentOf(plain)+lane%3-1), 0)
+			t.set(lane, about[lane%len(about)], 0)
 		}
 	case e4m3OfLayer:
 		for lane, level := range e.ofLayer.about(plain, e.normal[i]) {
@@ -151,7 +165,7 @@ func (e *encoder) continuousTrials(i int, plain float32) {
 		if !ok || scale == 0 || scale < 0 && e.grid.kind == floatKind { // which has both signs of all levels
 			scale = plain
 		}
-		e.trials.set(lane, scale, 0)
+		e.trials[i].set(lane, scale, 0)
 	}
 }
 

@@ -15,11 +15,7 @@ func (e *encoder) fit() (failed int) {
 		if e.scales == e4m3OfLayer {
 			i = e.fitOfLayer()
 		}
-		for ; i < e.groups; i++ {
-			if !e.fitAlone(i) {
-				return i
-			}
-		}
+		return e.fitAlone(i)
 	case e.Minimums:
 		ok = e.fitMinimums()
 	default:
@@ -44,15 +40,13 @@ func (e *encoder) countUnderflow(i int) {
 	}
 }
 
-// trialErrors are the errors of e.trials for a group, until the next ones.
-func (e *encoder) trialErrors(i int) *lanes {
-	e.errors = *e.grid.noErrors()
+// addTrialErrors adds to the errors of a group's trials.
+func (e *encoder) addTrialErrors(i int) {
 	for first, end := e.span(i); first < end && !e.block.stopped(); {
 		weights, importance := e.part(first, end)
-		e.steps.addTrialErrors(&e.errors, e.grid, &e.trials, weights, importance)
+		e.steps.addTrialErrors(&e.errors[i], e.grid, &e.trials[i], weights, importance)
 		first += len(weights)
 	}
-	return &e.errors
 }
 
 // toFloat16 rounds a normalized super-scale to float16, in the unit of the weights.

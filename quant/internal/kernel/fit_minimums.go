@@ -155,7 +155,7 @@ func (e *encoder) searchUnits(groups []searchedMinimum, plain units) units {
 	for _, g := range groups {
 		most.scale, most.minimum = max(most.scale, g.scale), max(most.minimum, g.minimum)
 	}
-	before, tried := units{e.superScale, e.superMinimum}, &e.trials
+	before, tried := units{e.superScale, e.superMinimum}, &e.trials[0]
 	var stored [trialLanes]units
 	for lane := range trialLanes {
 		const step = (widestUnit - 1) / trialLanes
@@ -169,12 +169,13 @@ func (e *encoder) searchUnits(groups []searchedMinimum, plain units) units {
 		tried.set(lane, d.scale, d.minimum)
 		stored[lane] = units{e.superScale, e.superMinimum}
 	}
-	e.errors = lanes{}
+	costs := &e.errors[0]
+	*costs = lanes{}
 	for i := range groups {
-		e.steps.addUnitCosts(&e.errors, tried, &groups[i], e.leastFactor, e.mostFactor)
+		e.steps.addUnitCosts(costs, tried, &groups[i], e.leastFactor, e.mostFactor)
 	}
-	best := e.steps.leastTrial(&e.errors)
-	if e.errors[0] <= e.errors[best] {
+	best := e.steps.leastTrial(costs)
+	if costs[0] <= costs[best] {
 		best = 0
 	}
 	e.superScale, e.superMinimum = stored[best].scale, stored[best].minimum

@@ -41,7 +41,7 @@ func ShareScale(lo, hi float32, f Format) (*SharedScale, Fault) {
 	if !searches {
 		e.endAlone(0)
 	}
-	return &SharedScale{searches, e.underflows > 0, e.scale[0], e.normal[0], e.inverse[0], e.trials}, Fault{}
+	return &SharedScale{searches, e.underflows > 0, e.scale[0], e.normal[0], e.inverse[0], e.trials[0]}, Fault{}
 }
 
 // Stored is the scale as it is stored.
@@ -66,12 +66,14 @@ func trialErrorsOf(b *Block, steps *encoderSteps) (sums TrialErrors) {
 	e := encoders.Get().(*encoder)
 	defer encoders.Put(e)
 	e.begin(b, steps)
-	e.trials = b.Shared.trials
+	e.trials[0] = b.Shared.trials
 	for row := range b.Rows {
 		e.at, e.n, e.groups = b.layout().row(row), b.Columns, 1
 		e.takeShared()
+		e.errors[0] = *e.grid.noErrors()
+		e.addTrialErrors(0)
 		var part TrialErrors
-		for lane, errors := range e.trialErrors(0) {
+		for lane, errors := range e.errors[0] {
 			part[lane] = float64(errors)
 		}
 		sums.Add(part)
