@@ -27,6 +27,7 @@ type encoder struct {
 	lo, hi          [maxTogether]float32
 	scale, minimum  [maxTogether]float32
 	searched        [maxTogether]searchedMinimum
+	moments         [maxTogether]moments
 	// What finds their codes.
 	coderInverse, coderOffset [maxTogether]float32
 	// Of a super-group, as they are stored.

@@ -28,9 +28,7 @@ func (e *encoder) fitMinimums() bool {
 		return true
 	}
 	plain := units{e.superScale, e.superMinimum}
-	for i := range searched {
-		e.searchMinimum(i, &searched[i])
-	}
+	e.searchMinimums(searched)
 	d = e.searchUnits(searched, d)
 	if !e.searchFactors(searched, d, &aboutMinimums) {
 		e.superScale, e.superMinimum = plain.scale, plain.minimum
@@ -111,16 +109,21 @@ var spreadPattern = func() (p trials) {
 	return p
 }()
 
-// searchMinimum improves on the scale and the minimum of a group.
-func (e *encoder) searchMinimum(i int, found *searchedMinimum) {
-	if found.scale == 0 {
-		return
+// searchMinimums improves on the scales and the minimums of all groups. What is known of a group
+// is the beginning of its next search, so that others come between them.
+func (e *encoder) searchMinimums(searched []searchedMinimum) {
+	moments := e.moments[:len(searched)]
+	for i := range moments {
+		moments[i] = momentsOf(e.part(e.span(i)))
 	}
-	weights, importance := e.part(e.span(i))
-	m := momentsOf(weights, importance)
 	pattern := &e.grid.cuts
 	for range e.refits {
-		e.steps.searchMinimum(found, pattern, e.grid, weights, importance, m)
+		for i, m := range moments {
+			if searched[i].scale != 0 {
+				weights, importance := e.part(e.span(i))
+				e.steps.searchMinimum(&searched[i], pattern, e.grid, weights, importance, m)
+			}
+		}
 		pattern = &spreadPattern
 	}
 }
