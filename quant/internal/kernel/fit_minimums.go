@@ -71,15 +71,16 @@ type searchedMinimum struct{ scale, minimum, slope, scaleCost, weight, error, pl
 type moments struct{ count, weight, square float32 }
 
 func momentsOf(weights, importance []float32) (m moments) {
-	m.count = float32(len(weights))
-	if importance != nil {
-		m.count = 0
-		for _, h := range importance {
-			m.count += h
-		}
+	if importance == nil {
+		m.count = float32(len(weights))
 	}
 	for i, w := range weights {
-		weighted := weigh(w, importance, i)
+		weighted := w
+		if importance != nil {
+			h := importance[i]
+			weighted = float32(h * w)
+			m.count += h
+		}
 		m.weight += weighted
 		m.square += float32(weighted * w)
 	}
