@@ -204,7 +204,7 @@ def _check_any(
 
 def _are_some_left_out(model: Model, target: Format, settings: Settings) -> bool:
     """Whether the format can quantize something of a model."""
-    rules = target.recipe(model, recipe_of("all"), False)
+    rules = target.recipe(model, recipe_of("all"), target.default_recipe(model))
     rules, layers, _ = with_instead(target, planned(model, settings, rules), rules)
     _, layers, _ = with_ragged_kept(target, layers, rules)
     return any(layer.settings is not None for layer in layers)

@@ -172,19 +172,25 @@ class Format(ABC):
         """Return the dtype that scales are stored in."""
         return settings.scale_dtype
 
-    def default_recipe(self, model: Model) -> Recipe | None:
+    def default_recipe(self, model: Model) -> Recipe:
         """Return what leaves out, or spares, what engines want so."""
         return Recipe(SENSITIVE)
 
-    def budget_recipe(self, model: Model) -> Recipe | None:
+    def budget_recipe(self, model: Model) -> Recipe:
         """Return what of the default recipe holds where a budget chooses the bits."""
         return self.default_recipe(model)
 
-    def recipe(self, model: Model, recipe: Recipe | None, budget: bool) -> Recipe | None:
-        """Return the recipe, or the default one, behind the rules for what is kept."""
-        if recipe is None:
-            recipe = self.budget_recipe(model) if budget else self.default_recipe(model)
-        return preceded(self.kept, recipe)
+    def recipe(self, model: Model, recipe: Recipe | None, own: Recipe) -> Recipe | None:
+        """Return the recipe, or the format's own where there is none, behind rules for the kept.
+
+        Parameters
+        ----------
+        model : Model
+        recipe : Recipe or None
+        own : Recipe
+            As of `default_recipe` or `budget_recipe`.
+        """
+        return preceded(self.kept, own if recipe is None else recipe)
 
     def default_mix(self, model: Model) -> str | None:
         """Return which of `mixes` a model gets where the user says nothing of bits."""

@@ -191,11 +191,11 @@ class Bitsandbytes(Format):
             return decoded_size(tensor, ModelFolder(model).dtype)
         return super().kept_bytes(tensor, model)
 
-    def default_recipe(self, model: Model) -> Recipe | None:
+    def default_recipe(self, model: Model) -> Recipe:
         return Recipe.preset("text")  # which spares heads
 
-    def recipe(self, model: Model, recipe: Recipe | None, budget: bool) -> Recipe | None:
-        found = super().recipe(model, recipe, budget)
+    def recipe(self, model: Model, recipe: Recipe | None, own: Recipe) -> Recipe | None:
+        found = super().recipe(model, recipe, own)
         return preceded(kept_in_float32(model.config or {}), found)
 
     def check_layouts(

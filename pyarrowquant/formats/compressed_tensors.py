@@ -241,17 +241,17 @@ class CompressedTensors(Format):
         ends = [layer.columns] if joined_as(str(layer.name)) is None else layer.shape
         return 0 not in layer.shape and not any(size % BLOCK_SIZE for size in ends)
 
-    def default_recipe(self, model: Model) -> Recipe | None:
+    def default_recipe(self, model: Model) -> Recipe:
         return Recipe.preset("text")  # which spares heads
 
     def as_written(self, model: Model, names: Collection[str]) -> Model:
         view = self.viewed(model, None)
         return view.apart_for(names) if isinstance(view, ApartModel) else view
 
-    def recipe(self, model: Model, recipe: Recipe | None, budget: bool) -> Recipe | None:
+    def recipe(self, model: Model, recipe: Recipe | None, own: Recipe) -> Recipe | None:
         if recipe is not None:
             recipe = by_either_name(recipe, model)
-        return super().recipe(model, recipe, budget)
+        return super().recipe(model, recipe, own)
 
     def mixed_problem(self, layers: Sequence[PlannedLayer], model: Model) -> str | None:
         coded = [layout for layer in layers if (layout := layout_of(layer))]

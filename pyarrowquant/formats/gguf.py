@@ -233,17 +233,17 @@ class Gguf(SizedFormat):
         if isinstance(model, LlamaCppModel):
             check_finite(model, quantized)
 
-    def default_recipe(self, model: Model) -> Recipe | None:
+    def default_recipe(self, model: Model) -> Recipe:
         more = _LLAMA_CPP if isinstance(model, LlamaCppModel) else ()
         return Recipe((*more, *SENSITIVE))
 
     def budget_recipe(self, model: Model) -> Recipe:
         return Recipe(SENSITIVE)  # the budget chooses types, of embeddings and heads too
 
-    def recipe(self, model: Model, recipe: Recipe | None, budget: bool) -> Recipe | None:
+    def recipe(self, model: Model, recipe: Recipe | None, own: Recipe) -> Recipe | None:
         if recipe is not None and isinstance(model, FolderModel):
             recipe = by_either_name(recipe, model)
-        return super().recipe(model, recipe, budget)
+        return super().recipe(model, recipe, own)
 
     def default_mix(self, model: Model) -> str | None:
         return None if traits_of(model) is None else DEFAULT_MIX

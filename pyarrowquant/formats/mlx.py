@@ -264,10 +264,10 @@ class Mlx(Format):
         view = self.viewed(model, None)
         return joined(view, view.config or {}) if isinstance(view, ShardedModel) else view
 
-    def recipe(self, model: Model, recipe: Recipe | None, budget: bool) -> Recipe | None:
+    def recipe(self, model: Model, recipe: Recipe | None, own: Recipe) -> Recipe | None:
         if recipe is not None:
             recipe = by_either_name(recipe, model)
-        found = super().recipe(model, recipe, budget)
+        found = super().recipe(model, recipe, own)
         return preceded([FLOAT_EXPERTS], found) if joins_floats(model.config or {}) else found
 
     def instead(self, settings: Settings, shape: Sequence[int]) -> Settings:
