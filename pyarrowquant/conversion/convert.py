@@ -10,10 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pyarrowquant._core import arguments
 from pyarrowquant._core.keywords import with_meant
 from pyarrowquant._core.quoting import first_few
-from pyarrowquant._core.settings import said_settings
 from pyarrowquant._core.underflow import Underflow
 from pyarrowquant.conversion.partial.interrupted import Continued, is_complete, recover
 from pyarrowquant.conversion.planning import planned
@@ -306,31 +304,10 @@ def convert(
     >>> done.layers, done.weights, round(done.bits_per_weight, 2)
     (1, 16384, 8.5)
     """
+    request = Request(**locals())
     start = time.perf_counter()
     with landing(destination) as made:
-        request = Request(
-            source=source,
-            landing=made,
-            to=to,
-            said=said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
-            recipe=recipe,
-            bits_per_weight=bits_per_weight,
-            size=size,
-            split=split,
-            quality_floor=quality_floor,
-            double=arguments.boolean("double", double),
-            tensors_only=arguments.boolean("tensors_only", tensors_only),
-            pre_tokenizer=pre_tokenizer,
-            importance=importance,
-            rescale=rescale,
-            threads=threads,
-            engine=engine,
-            address=address,
-            max_memory=max_memory,
-            continue_on_error=continue_on_error,
-            overwrite=overwrite,
-        )
-        job = prepare(request, lambda place: recover(place) and resume)
+        job = prepare(request, made, lambda place: recover(place) and resume)
         read = source_bytes(job.source)  # as the source may be gone when the output is there
         written = job.run(resume, progress)
     totals = written.totals
@@ -413,30 +390,9 @@ def plan(
     >>> planned.layers[0].settings.group_size
     32
     """
+    request = Request(**locals())
     with landing(destination) as made:
-        request = Request(
-            source=source,
-            landing=made,
-            to=to,
-            said=said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
-            recipe=recipe,
-            bits_per_weight=bits_per_weight,
-            size=size,
-            split=split,
-            quality_floor=quality_floor,
-            double=arguments.boolean("double", double),
-            tensors_only=arguments.boolean("tensors_only", tensors_only),
-            pre_tokenizer=pre_tokenizer,
-            importance=importance,
-            rescale=rescale,
-            threads=threads,
-            engine=engine,
-            address=address,
-            max_memory=max_memory,
-            continue_on_error=continue_on_error,
-            overwrite=overwrite,
-        )
-        job = prepare(request, lambda place: resume and is_complete(place))
+        job = prepare(request, made, lambda place: resume and is_complete(place))
         before = job.continued() if resume else None
         fitted, failed = job.fitted(Meter(weights_bytes(job.source), progress))
     layers = [
