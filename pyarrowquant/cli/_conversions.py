@@ -14,7 +14,7 @@ from pyarrowquant._core.group_sizes import GroupSize, grouping_text, size_order
 from pyarrowquant._core.quoting import first_few
 from pyarrowquant._core.underflow import underflow_text
 from pyarrowquant.cli._show import counted, printable, show_json, size_text
-from pyarrowquant.conversion.convert import Conversion, ConversionPlan
+from pyarrowquant.conversion.outcome import Conversion, ConversionPlan
 from pyarrowquant.conversion.partial.interrupted import Continued
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.formats.registry import FORMATS

@@ -16,8 +16,9 @@ from pyarrowquant.conversion.splitting import parts_for
 from pyarrowquant.conversion.stores.stored_destination import check_stored
 from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.conversion.whole import check_loads, check_whole
-from pyarrowquant.reading.location import path_text, shown_uri
+from pyarrowquant.reading.location import path_text
 from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.uris import shown_uri
 from pyarrowquant.recipes.named import file_of
 
 

@@ -45,7 +45,8 @@ from pyarrowquant.formats._layers import KEPT_DTYPES, Kept, KeptLayers, Names, R
 from pyarrowquant.formats._model_folder import config_problem
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
-from pyarrowquant.formats._outputs import Outputs, Spool
+from pyarrowquant.formats._outputs import Outputs
+from pyarrowquant.formats._spool import Spool
 from pyarrowquant.llama_cpp.folder import FolderModel
 from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.config import CONFIG
