@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pyarrowquant._core.settings import Settings
-from pyarrowquant.formats._format import Format, preceded
+from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._fused import sets_of
+from pyarrowquant.formats._rules import preceded
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.budget import Budget
 from pyarrowquant.recipes.by_name import escaped, rules_by_name

@@ -34,7 +34,7 @@ from pyarrowquant.formats._compressed_warnings import warn_of_experts, warn_of_i
 from pyarrowquant.formats._either_name import by_either_name
 from pyarrowquant.formats._experts import ApartModel, with_experts_apart
 from pyarrowquant.formats._folder_outline import write_folder
-from pyarrowquant.formats._format import NO_EXPERTS, Format
+from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._fused import joined_as, one_scheme
 from pyarrowquant.formats._layers import (
     Results,
@@ -50,6 +50,7 @@ from pyarrowquant.formats._model_folder import (
 )
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
+from pyarrowquant.formats._rules import NO_EXPERTS
 from pyarrowquant.formats._safetensors import RESERVED
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import CodedTensor, Tensor

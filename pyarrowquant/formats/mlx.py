@@ -24,7 +24,7 @@ from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._conv1d import refuse_conv1d
 from pyarrowquant.formats._either_name import by_either_name
 from pyarrowquant.formats._experts import with_experts_apart
-from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format, preceded
+from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._kept import left_out, with_codes_as
 from pyarrowquant.formats._layers import KEPT_DTYPES, KeptLayers, Results, refuse
 from pyarrowquant.formats._mlx_config import MlxSettings, quantization
@@ -53,6 +53,7 @@ from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._other_files import copy_files, other_files
 from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._outputs import OutputFolder, Outputs, clear_abandoned
+from pyarrowquant.formats._rules import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, preceded
 from pyarrowquant.formats._safetensors import RESERVED
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.gguf import GgufModel
