@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pyarrowquant.arrays import numpy_to_arrow_table, quantize_batch
     from pyarrowquant.calibration.calibrate import Calibration, calibrate
     from pyarrowquant.comparison import compare
-    from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
+    from pyarrowquant.conversion.convert import convert, plan
+    from pyarrowquant.conversion.outcome import Conversion, ConversionPlan
     from pyarrowquant.conversion.partial.interrupted import Continued
     from pyarrowquant.conversion.progress import Step
     from pyarrowquant.conversion.unquantized import UnquantizedTensor
@@ -91,7 +92,8 @@ _MODULES = {
     "_core.underflow": ["Underflow"],
     "arrays": ["numpy_to_arrow_table", "quantize_batch"],
     "comparison": ["compare"],
-    "conversion.convert": ["Conversion", "ConversionPlan", "convert", "plan"],
+    "conversion.convert": ["convert", "plan"],
+    "conversion.outcome": ["Conversion", "ConversionPlan"],
     "conversion.progress": ["Step"],
     "conversion.unquantized": ["UnquantizedTensor"],
     "conversion.partial.interrupted": ["Continued"],

@@ -58,21 +58,19 @@ def choice(request: Request, options: Options, model: Model) -> Choice:
         rest = target.mix(mix, model, importance is not None)
         given = (Recipe(name=mix) if given is None else given).extending(rest)
     chosen = _with_said(given, said, target, is_named(request.recipe))
+    own = _own_recipe(target, model, said, budget)
     if chosen is not None and is_profile(request.recipe):
-        usual = (target.default_recipe if budget is None else target.budget_recipe)(model)
-        if usual is not None and chosen.default.method == "hqq":
-            usual = _with_mse_where_symmetric(usual)
-        if usual is not None:
-            chosen = Recipe(usual.rules, chosen.default.said, chosen.name)
+        chosen = Recipe(own.rules, chosen.default.said, chosen.name)
     settings = target.defaults(model).with_overrides(said)
-    recipe = target.recipe(model, chosen, budget is not None)
-    if chosen is None and recipe is not None and settings.method == "hqq":
-        recipe = _with_mse_where_symmetric(recipe)
+    recipe = target.recipe(model, chosen, own)
     return Choice(mix, mix is not None and is_changed, settings, recipe, importance)
 
 
-def _with_mse_where_symmetric(recipe: Recipe) -> Recipe:
+def _own_recipe(target: Format, model: Model, said: SettingOverrides, budget: str | None) -> Recipe:
     """Return a format's own recipe, whose symmetric zero-points leave hqq nothing to choose."""
+    recipe = target.default_recipe(model) if budget is None else target.budget_recipe(model)
+    if said.get("method") != "hqq":
+        return recipe
     rules = [
         replace(rule, method="mse") if rule.zero_point == "symmetric" else rule
         for rule in recipe.rules

@@ -7,141 +7,26 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
-from pyarrowquant._core import arguments
 from pyarrowquant._core.keywords import with_meant
 from pyarrowquant._core.quoting import first_few
-from pyarrowquant._core.settings import said_settings
-from pyarrowquant._core.underflow import Underflow
-from pyarrowquant.conversion.partial.interrupted import Continued, is_complete, recover
+from pyarrowquant.conversion.outcome import Conversion, ConversionPlan
+from pyarrowquant.conversion.partial.interrupted import is_complete, recover
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.preparing import prepare
 from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.request import Request
 from pyarrowquant.conversion.source import decoded_from, source_bytes, weights_bytes
-from pyarrowquant.conversion.splitting import OutputFile
 from pyarrowquant.conversion.stores.landing import landing
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.errors import users_level
-from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.recipe import SaidRecipe
 from pyarrowquant.tables import skipped_text
 
 _Path = str | os.PathLike[str]
 _MAX_MEMORY = 600_000_000
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """What `convert` has done.
-
-    Attributes
-    ----------
-    destination : Path or str
-        Of an output that is split, the first file. A str is a place in a store.
-    to : str
-        The format.
-    mix : str or None
-        The mix of types of llama.cpp that layers follow, such as "Q4_K_M", or the scheme of
-        compressed-tensors, such as "FP8_BLOCK".
-    mix_is_changed : bool
-        Whether rules or a quality floor give some layers other settings than the mix has.
-    layers : int
-        How many were quantized.
-    skipped : tuple of str
-        What is wrong with layers that were left out because of ``continue_on_error=True``.
-    missed : tuple of str
-        What was said of layers that miss the quality floor with the most bits that the format has.
-    underflows : tuple of Underflow
-        Layers that have groups whose scale `scale_dtype`, or the encoding, rounds to 0, and how
-        many.
-    weights : int
-        How many were quantized.
-    bytes : int
-        Size of all that was written.
-    bits_per_weight : float
-        Bits that the output has for a weight of a layer: codes, scales and zero-points.
-    model_bits_per_weight : float
-        The same, with all tensors of the output that are kept as they are.
-    relative_error : float
-        ||w - w'|| / ||w|| over all layers that were quantized.
-    seconds : float
-    source_bytes : int or None
-        Size of the source's files; None where they are not on this machine.
-    unquantized : tuple of UnquantizedTensor
-        All other tensors of the source.
-    decoded : dict of str to int
-        How many layers were decoded first, by what the source has them as, such as "Q8_0".
-        Errors are those against the decoded weights.
-    tensors_only : bool
-        Whether the output is tensors by themselves, which no engine loads as a model.
-    """
-
-    destination: Path | str
-    to: str
-    mix: str | None
-    mix_is_changed: bool
-    layers: int
-    skipped: tuple[str, ...]
-    missed: tuple[str, ...]
-    underflows: tuple[Underflow, ...]
-    weights: int
-    bytes: int
-    bits_per_weight: float
-    model_bits_per_weight: float
-    relative_error: float
-    seconds: float
-    source_bytes: int | None
-    unquantized: tuple[UnquantizedTensor, ...]
-    decoded: dict[str, int]
-    tensors_only: bool
-
-
-@dataclass(frozen=True)
-class ConversionPlan:
-    """What `convert` would do.
-
-    Attributes
-    ----------
-    destination : Path or str
-        A str is a place in a store.
-    to : str
-        The format.
-    mix : str or None
-        The mix of types of llama.cpp that layers follow, such as "Q4_K_M", or the scheme of
-        compressed-tensors, such as "FP8_BLOCK".
-    mix_is_changed : bool
-        As of `Conversion`.
-    layers : tuple of PlannedLayer
-        In the order of the source.
-    unquantized : tuple of UnquantizedTensor
-        All tensors of the source that would not be quantized.
-    decoded : dict of str to int
-        How many layers would be decoded first, by what the source has them as.
-    files : tuple of OutputFile
-        Those that the output would be split into; none where it would not.
-    continued : Continued or None
-        What an interrupted run has done, which ``resume=True`` goes on from; None without it, or
-        where a new run would begin.
-    source_bytes : int or None
-    tensors_only : bool
-        As of `Conversion`.
-    """
-
-    destination: Path | str
-    to: str
-    mix: str | None
-    mix_is_changed: bool
-    layers: tuple[PlannedLayer, ...]
-    unquantized: tuple[UnquantizedTensor, ...]
-    decoded: dict[str, int]
-    files: tuple[OutputFile, ...]
-    continued: Continued | None
-    source_bytes: int | None
-    tensors_only: bool
 
 
 @with_meant
@@ -306,31 +191,10 @@ def convert(
     >>> done.layers, done.weights, round(done.bits_per_weight, 2)
     (1, 16384, 8.5)
     """
+    request = Request(**locals())
     start = time.perf_counter()
     with landing(destination) as made:
-        request = Request(
-            source=source,
-            landing=made,
-            to=to,
-            said=said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
-            recipe=recipe,
-            bits_per_weight=bits_per_weight,
-            size=size,
-            split=split,
-            quality_floor=quality_floor,
-            double=arguments.boolean("double", double),
-            tensors_only=arguments.boolean("tensors_only", tensors_only),
-            pre_tokenizer=pre_tokenizer,
-            importance=importance,
-            rescale=rescale,
-            threads=threads,
-            engine=engine,
-            address=address,
-            max_memory=max_memory,
-            continue_on_error=continue_on_error,
-            overwrite=overwrite,
-        )
-        job = prepare(request, lambda place: recover(place) and resume)
+        job = prepare(request, made, lambda place: recover(place) and resume)
         read = source_bytes(job.source)  # as the source may be gone when the output is there
         written = job.run(resume, progress)
     totals = written.totals
@@ -413,30 +277,9 @@ def plan(
     >>> planned.layers[0].settings.group_size
     32
     """
+    request = Request(**locals())
     with landing(destination) as made:
-        request = Request(
-            source=source,
-            landing=made,
-            to=to,
-            said=said_settings(bit_width, group_size, method, zero_point, scale_dtype, encoding),
-            recipe=recipe,
-            bits_per_weight=bits_per_weight,
-            size=size,
-            split=split,
-            quality_floor=quality_floor,
-            double=arguments.boolean("double", double),
-            tensors_only=arguments.boolean("tensors_only", tensors_only),
-            pre_tokenizer=pre_tokenizer,
-            importance=importance,
-            rescale=rescale,
-            threads=threads,
-            engine=engine,
-            address=address,
-            max_memory=max_memory,
-            continue_on_error=continue_on_error,
-            overwrite=overwrite,
-        )
-        job = prepare(request, lambda place: resume and is_complete(place))
+        job = prepare(request, made, lambda place: resume and is_complete(place))
         before = job.continued() if resume else None
         fitted, failed = job.fitted(Meter(weights_bytes(job.source), progress))
     layers = [

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from pyarrowquant import __version__
-from pyarrowquant._core.settings import Settings
-from pyarrowquant.conversion.destination import check_destination
-from pyarrowquant.conversion.engines import Engine, LocalEngine
+from pyarrowquant.conversion.engines import LocalEngine
+from pyarrowquant.conversion.fitting_bits import fit, is_fitted, widest
 from pyarrowquant.conversion.making_files import Deliveries, MakingFiles, tensors_of
-from pyarrowquant.conversion.measuring import Measuring
-from pyarrowquant.conversion.partial.identity import check_unchanged, source_files
-from pyarrowquant.conversion.partial.interrupted import Continued, continued
+from pyarrowquant.conversion.partial.identity import check_unchanged
 from pyarrowquant.conversion.partial.parts import Done
 from pyarrowquant.conversion.partial.results import (
     KeptResults,
     PlacedResults,
     ResultsOfRun,
-    are_placed,
     packed_in,
 )
 from pyarrowquant.conversion.partial.shared_folder import (
@@ -38,36 +32,21 @@ from pyarrowquant.conversion.partial.work import Work, warn
 from pyarrowquant.conversion.placing import Placing
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter, Step
-from pyarrowquant.conversion.quantizing import Quantizing, fitting, layouts_of
+from pyarrowquant.conversion.quantizing import Quantizing, layouts_of
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.conversion.size import FileSize
 from pyarrowquant.conversion.source import weights_bytes as bytes_of_model
-from pyarrowquant.conversion.splitting import OutputFile, choices_of
 from pyarrowquant.conversion.stage import Run
 from pyarrowquant.conversion.stores.files_in_store import FilesInStore
-from pyarrowquant.conversion.stores.landing import Landing
 from pyarrowquant.conversion.stores.stored_results import StoredResults
-from pyarrowquant.conversion.stores.stored_work import StoredWork, continued_in_store
+from pyarrowquant.conversion.stores.stored_work import StoredWork
 from pyarrowquant.conversion.taking import Taking
+from pyarrowquant.conversion.task import Task
 from pyarrowquant.conversion.totals import Totals
-from pyarrowquant.conversion.unquantized import (
-    UnquantizedTensor,
-    unquantized,
-    unusable_layers,
-)
-from pyarrowquant.conversion.viewing import View, Viewed
+from pyarrowquant.conversion.unquantized import unusable_layers
 from pyarrowquant.errors import LayerError
-from pyarrowquant.formats._format import Format
-from pyarrowquant.formats._fused import sets_of
 from pyarrowquant.formats._gguf_split import parts_beside
-from pyarrowquant.formats._origin import Origin
-from pyarrowquant.formats._outline import Outline, OutlinedFile
-from pyarrowquant.reading.model import Model
-from pyarrowquant.recipes.budget import BitsPerWeight, Budget
-from pyarrowquant.recipes.fitting import check_budget, chosen, to_measure
-from pyarrowquant.recipes.measuring import Costs
-from pyarrowquant.recipes.plan import wider
-from pyarrowquant.recipes.planned import PlannedLayer, layout_of
+from pyarrowquant.formats._outline import Outline
 from pyarrowquant.recipes.recipe import Recipe
 
 
@@ -88,68 +67,8 @@ class Written:
     bytes: int
 
 
-@dataclass(frozen=True)
-class Job:
-    """What is to be done.
-
-    Attributes
-    ----------
-    view : View
-    viewed : Viewed
-        The source.
-    files : list of Path
-        What is read, and so must not be replaced.
-    landing : Landing
-        Of the destination.
-    folder : bool
-        Whether the destination is a folder.
-    settings : Settings
-        For what the recipe does not say.
-    recipe : Recipe or None
-    origin : Origin
-        What the recipe comes from, and the importance of columns.
-    layers : list of PlannedLayer
-        What becomes of all layers of the source, but for the budget.
-    budget : Budget or None
-        What bit widths or encodings are fitted to.
-    quality_floor : dict or None
-    continue_on_error : bool
-    threads : int or None
-    engine : Engine
-    batch_bytes : int
-    overwrite : bool
-    """
-
-    view: View
-    viewed: Viewed
-    files: list[Path]
-    landing: Landing
-    folder: bool
-    settings: Settings
-    recipe: Recipe | None
-    origin: Origin
-    layers: list[PlannedLayer]
-    budget: Budget | None
-    quality_floor: dict[str, float] | None
-    continue_on_error: bool
-    threads: int | None
-    engine: Engine
-    batch_bytes: int
-    overwrite: bool
-
-    @property
-    def source(self) -> Model:
-        """What is read, with the names and rows of the format."""
-        return self.viewed.model
-
-    @property
-    def target(self) -> Format:
-        return self.view.target
-
-    @property
-    def is_of_tensors(self) -> bool:
-        """Whether the output is tensors by themselves, which no engine loads as a model."""
-        return self.target.loading_problem(self.source) is not None
+class Job(Task):
+    """A task that is done, or checked as far as that goes without doing it."""
 
     def run(self, resume: bool, tell: Callable[[Step], object] | None) -> Written:
         """Do it all, or what an interrupted run of the same job has left to do."""
@@ -179,35 +98,22 @@ class Job:
             check_unchanged(self.source, identity["source"])
             raise
 
-    def split_files(self, layers: Sequence[PlannedLayer]) -> tuple[OutputFile, ...]:
-        """List the files that the output is split into, if it is and layers are such."""
-        if self.origin.split is None:
-            return ()
-        return tuple(OutputFile(file.name, file.size) for file in self.files_of(layers))
+    def fitted(self, meter: Meter) -> tuple[Recipe | None, list[LayerError]]:
+        """Return the recipe, with bit widths fitted to the budget if there is one.
 
-    def files_of(self, layers: Sequence[PlannedLayer]) -> Sequence[OutlinedFile]:
-        """List the files that get what layers become."""
-        layouts = [layout for layer in layers if (layout := layout_of(layer))]
-        outline = self.target.outline(layouts, self.source, self.settings, self.origin)
-        return outline.files
+        Also return the errors of layers that could not be measured. This process measures them.
+        """
+        if not is_fitted(self):
+            return self.recipe, []
+        with LocalEngine(self.threads).started(self.view, self.viewed) as run:
+            return fit(self, run, meter)
 
     def check_split(self) -> None:
         """Raise where a tensor may get a type for which a file of the split has no room.
 
         With a budget, layers are planned with the largest type that it may choose.
         """
-        self.split_files([self._widest(layer) for layer in self.layers])
-
-    def _widest(self, layer: PlannedLayer) -> PlannedLayer:
-        """Return a layer with what a floor may choose for it at most."""
-        if self.quality_floor is None or layer.settings is None:
-            return layer
-        return replace(layer, settings=self._widened(layer.settings, layer.shape)[-1])
-
-    @property
-    def destination(self) -> Path:
-        """Where the output is made."""
-        return self.landing.path
+        self.split_files([widest(self, layer) for layer in self.layers])
 
     def _work(self, identity: dict[str, Any], resume: bool) -> Work:
         if self.landing.store is None:
@@ -227,153 +133,19 @@ class Job:
         name = self.destination.name if self.origin.split is None else min(sizes)
         return name, sum(sizes.values())
 
-    def _data_of(self, path: Path) -> set[str]:
-        """Return the names of files that go with what is replaced."""
-        if self.origin.split is not None:
-            return {file.name for file in parts_beside(path, self.origin.split.name)}
-        return self.target.replaced_data(path, {os.path.realpath(file) for file in self.files})
-
-    def _check_replaced(self, path: Path) -> None:
-        """Raise where what is at the destination by now must not be replaced."""
-        check_destination(
-            path,
-            True,
-            self.folder,
-            self.files,
-            partial(self.target.copied_files, self.source),
-        )
-
-    def continued(self) -> Continued | None:
-        """Return what an interrupted run of the same job has left to go on from."""
-        if self.landing.store is not None:
-            return continued_in_store(self.landing, self._identity())
-        return continued(self.destination, self._identity(), self._are_placed)
-
-    @property
-    def _are_placed(self) -> bool:
-        """Whether results get their places in the output as they come."""
-        has_floor = self.quality_floor is not None
-        return are_placed(self.target, self.source, self.continue_on_error, has_floor)
-
-    def unquantized(self, failed: Sequence[LayerError]) -> tuple[UnquantizedTensor, ...]:
-        """List what is not quantized, some layers for they failed."""
-        return unquantized(self.source, self.target, self.layers, self.recipe, failed)
-
-    def fitted(self, meter: Meter) -> tuple[Recipe | None, list[LayerError]]:
-        """Return the recipe, with bit widths fitted to the budget if there is one.
-
-        Also return the errors of layers that could not be measured. This process measures them.
-        """
-        if not self._is_fitted:
-            return self.recipe, []
-        with LocalEngine(self.threads).started(self.view, self.viewed) as run:
-            return self._fit(run, meter)
-
-    @property
-    def _is_fitted(self) -> bool:
-        """Whether layers are measured first: for a budget, and where a floor is for several."""
-        if self.budget is not None:
-            return True
-        names = [layer.name for layer in self.layers if layer.settings and layer.name]
-        return self.quality_floor is not None and bool(sets_of(names, self.target.one_scheme))
-
-    def _fit(self, run: Run, meter: Meter) -> tuple[Recipe, list[LayerError]]:
-        """Have the choices of layers measured, and choose."""
-        rows = [(layer.name, layer.shape) for layer in self.layers]
-        found = to_measure(rows, self._choices(), self.settings, self.recipe)
-        weigh = self.target.error_weights(self.source)
-        if weigh is not None:
-            for layer in found.values():
-                layer.weight = weigh(layer.name, layer.shape)
-        check_budget(found, self.budget, self.target.one_scheme)
-        measuring = Measuring(
-            self.batch_bytes,
-            {name: layer.choices for name, layer in found.items()},
-            self.quality_floor or {},
-            self.continue_on_error,
-            self.origin.importance,
-        )
-        costs: dict[str, Costs] = {}
-        skipped: list[LayerError] = []
-        with closing(run(measuring, 0, meter)) as outcomes:
-            for outcome in outcomes:
-                costs |= outcome.costs
-                skipped += outcome.skipped
-        fit = chosen(
-            found,
-            costs,
-            self.budget,
-            "squared_error" if weigh is None else "relative_error",
-            self.quality_floor,
-            self.target.one_scheme,
-        )
-        return Recipe.chosen(fit.chosen, fit.expected), skipped
-
-    def _choices(self) -> Callable[[Sequence[int], Settings], dict[Settings, int]]:
-        """Return what says what may be chosen for a layer, and the bits it takes of the budget."""
-        budget = self.budget
-        choices = choices_of(self.target, self.source, self.origin)
-
-        def of_layer(shape: Sequence[int], settings: Settings) -> dict[Settings, int]:
-            if budget is None:
-                widened = self._widened(settings, shape)
-                return {each: self.target.stored_bits(shape, each) for each in widened}
-            found = choices(settings, shape)
-            return {each: budget.of_layer(self.target.stored_bits(shape, each)) for each in found}
-
-        return of_layer
-
-    def _fitting(self, settings: Settings, shape: Sequence[int]) -> Settings | None:
-        return fitting(self.target, self.source, self.settings, settings, shape)
-
-    def _widened(self, settings: Settings, shape: Sequence[int]) -> list[Settings]:
-        """Return what a floor may choose for a layer, the narrowest first."""
-        found, following = [settings], wider(settings, self.target.bit_widths)
-        while following is not None and (fitting := self._fitting(following, shape)) is not None:
-            found.append(fitting)
-            following = wider(following, self.target.bit_widths)
-        return found
-
-    def _identity(self) -> dict[str, Any]:
-        """What decides about the bytes of the results."""
-        importance = self.origin.importance
-        return {
-            "version": __version__,
-            "source": source_files(self.source),
-            "kind": f"{self.target.name} in a folder" if self.folder else self.target.name,
-            "double": self.target.double,
-            "batch_bytes": self.batch_bytes,
-            **asdict(self.settings),
-            "recipe": None if self.recipe is None else self.recipe.to_dict(),
-            "mix": self.origin.mix,
-            "importance": None if importance is None else [importance.name, importance.digest],
-            "rescale": self.origin.rescaled,
-            "bits_per_weight": (
-                self.budget.value if isinstance(self.budget, BitsPerWeight) else None
-            ),
-            "split": None if self.origin.split is None else self.origin.split.size,
-            "size": self.budget.size if isinstance(self.budget, FileSize) else None,
-            "quality_floor": self.quality_floor,
-        }
-
     def _recipe_of(
         self, work: Work, run: Run, meter: Meter
     ) -> tuple[Recipe | None, list[LayerError]]:
         """Return the recipe, fitted if it has to be and not fitted already, and what failed."""
-        if not self._is_fitted:
+        if not is_fitted(self):
             return self.recipe, []
         found = work.fitted()
         if found is None:
-            found = self._fit(run, meter)
+            found = fit(self, run, meter)
             layers = planned(self.source, self.settings, found[0])
             self.target.check_plan(layers, self.source, self.settings)
             work.keep_fitted(*found)
         return found
-
-    def _outline(self, recipe: Recipe | None) -> Outline:
-        """Return what the output will be."""
-        layouts = layouts_of(self._quantizing(recipe), self.source)
-        return self.target.outline(layouts, self.source, self.settings, self.origin)
 
     def _quantize(self, work: Work, run: Run, meter: Meter) -> Totals:
         """Have all quantized that is not yet, and the output written, but for what a store has."""
@@ -488,18 +260,6 @@ class Job:
         if isinstance(work, StoredWork):
             return StoredResults(work, outline, self.folder)
         return PlacedResults(work, outline, self.folder)
-
-    def _quantizing(self, recipe: Recipe | None) -> Quantizing:
-        """Return what becomes of batches, with a recipe that is fitted if it has to be."""
-        return Quantizing(
-            self.target,
-            self.batch_bytes,
-            self.settings,
-            recipe,
-            self.quality_floor,
-            self.continue_on_error,
-            self.origin.importance,
-        )
 
     def _check_any(self, totals: Totals) -> None:
         """Raise where nothing was quantized."""

@@ -16,8 +16,9 @@ from pyarrowquant.conversion.splitting import parts_for
 from pyarrowquant.conversion.stores.stored_destination import check_stored
 from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.conversion.whole import check_loads, check_whole
-from pyarrowquant.reading.location import path_text, shown_uri
+from pyarrowquant.reading.location import path_text
 from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.uris import shown_uri
 from pyarrowquant.recipes.named import file_of
 
 
@@ -55,7 +56,7 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
         only has to give its place.
     """
     target, split = options.target, options.split
-    source, destination = local_path(path_text("source", request.source)), request.landing.path
+    source, destination = local_path(path_text("source", request.source)), options.landing.path
     view = View(source, target, request.rescale, request.pre_tokenizer)
     model = view.open()
     files = [*files_of(model), *file_of(request.recipe), *file_of(request.importance)]
@@ -63,9 +64,9 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
         written = partial(target.copied_files, model)
         for path in [destination] if split is None else parts_for(destination, split):
             check_destination(path, request.overwrite, options.folder, files, written)
-        if request.landing.store is not None:
+        if options.landing.store is not None:
             check_stored(
-                request.landing.store, request.overwrite, options.folder, split, model, written
+                options.landing.store, request.overwrite, options.folder, split, model, written
             )
     target.check_destination(destination)
     check_length(options.place)

@@ -16,6 +16,7 @@ from pyarrowquant.conversion.request import Request
 from pyarrowquant.conversion.rescaling import check_choice
 from pyarrowquant.conversion.size import check_size
 from pyarrowquant.conversion.splitting import check_split
+from pyarrowquant.conversion.stores.landing import Landing
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._origin import Split
@@ -33,6 +34,8 @@ class Options:
 
     Attributes
     ----------
+    landing : Landing
+        Of the destination.
     target : Format
     said : SettingOverrides
         What is said of layers, with what the format alone has.
@@ -48,6 +51,7 @@ class Options:
     batch_bytes : int
     """
 
+    landing: Landing
     target: Format
     said: SettingOverrides
     place: Path
@@ -59,10 +63,10 @@ class Options:
     batch_bytes: int
 
 
-def checked_options(request: Request) -> Options:
+def checked_options(request: Request, landing: Landing) -> Options:
     """Check what a request says; raise where it contradicts itself or the format."""
-    destination = request.landing.path
-    target = _target(request)
+    destination = landing.path
+    target = _target(request, landing)
     said = request.said
     if target.usual.encoding != INTEGER:  # the only one that it has
         said = {"encoding": target.usual.encoding, **said}
@@ -93,11 +97,11 @@ def checked_options(request: Request) -> Options:
     floor = arguments.quality_floor(request.quality_floor)
     _check_settings(target.usual.with_overrides(said), request.threads)
     folder = target.is_folder(destination)
-    return Options(target, said, place, folder, split, size, budget, floor, bound)
+    return Options(landing, target, said, place, folder, split, size, budget, floor, bound)
 
 
-def _target(request: Request) -> Format:
-    kind = format_of(request.landing.path, request.to, SUFFIXES, str(request.landing))
+def _target(request: Request, landing: Landing) -> Format:
+    kind = format_of(landing.path, request.to, SUFFIXES, str(landing))
     if kind not in FORMATS:
         raise UsageError(f"to={kind!r} must be one of {', '.join(FORMATS)}")
     return FORMATS[kind].doubled() if request.double else FORMATS[kind]

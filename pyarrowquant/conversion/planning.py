@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pyarrowquant._core.settings import Settings
-from pyarrowquant.formats._format import Format, preceded
+from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._fused import sets_of
+from pyarrowquant.formats._rules import preceded
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.budget import Budget
+from pyarrowquant.recipes.by_name import escaped, rules_by_name
 from pyarrowquant.recipes.planned import PlannedLayer, plan_layer
-from pyarrowquant.recipes.recipe import Recipe, rules_by_name
+from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
 
 
@@ -101,7 +102,7 @@ def with_one_scheme(
             changed |= {name: most for name in names if by_name[name].settings != most}
     kept = [name for name, settings in changed.items() if settings is None]
     reason = "engines join them to layers that are not quantized"
-    rule = Rule([glob.escape(name) for name in kept] or None, skip=True, reason=reason)
+    rule = Rule([escaped(name) for name in kept] or None, skip=True, reason=reason)
     given: dict[Settings, list[str]] = {}
     for name, settings in changed.items():
         if settings is not None:
@@ -142,7 +143,7 @@ def with_ragged_kept(
     names = [str(layer.name) for layer in layers if not target.takes_shape(layer)]
     # One rule, which looks names up.
     reason = "the format does not take their shape"
-    rule = Rule([glob.escape(name) for name in names] or None, skip=True, reason=reason)
+    rule = Rule([escaped(name) for name in names] or None, skip=True, reason=reason)
     first = [rule] if names else []
     lost = frozenset(names)
     left = [

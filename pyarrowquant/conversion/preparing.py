@@ -43,6 +43,7 @@ from pyarrowquant.conversion.request import Request
 from pyarrowquant.conversion.size import file_size
 from pyarrowquant.conversion.source import decoded_from
 from pyarrowquant.conversion.splitting import choices_of
+from pyarrowquant.conversion.stores.landing import Landing
 from pyarrowquant.conversion.unquantized import unquantized
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._format import Format
@@ -56,17 +57,19 @@ from pyarrowquant.recipes.recipe import recipe_of
 from pyarrowquant.stream import quantize_stream
 
 
-def prepare(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Job:
+def prepare(request: Request, landing: Landing, is_to_be_placed: Callable[[Path], bool]) -> Job:
     """Check all that can be known before any work.
 
     Parameters
     ----------
     request : Request
+    landing : Landing
+        Of the destination.
     is_to_be_placed : callable
         As of `opened`.
     """
     engine = engine_named(request.engine, request.address, request.threads)
-    options = checked_options(request)
+    options = checked_options(request, landing)
     source = opened(request, options, is_to_be_placed)
     target, model = options.target, source.model
     chosen = choice(request, options, model)
@@ -107,14 +110,14 @@ def prepare(request: Request, is_to_be_placed: Callable[[Path], bool]) -> Job:
             chosen, budget = replace(chosen, recipe=largest), None
     placed = are_placed(target, model, request.continue_on_error, request.quality_floor is not None)
     place = options.place
-    leaves = placed and request.landing.store is not None and (options.folder or options.split)
+    leaves = placed and landing.store is not None and (options.folder or options.split)
     if not leaves:
         check_room(target, layers, left, model, copied, budget, placed, place, folder_of(place))
     job = Job(
         viewed=source.source,
         view=source.view,
         files=source.files,
-        landing=request.landing.at(place),
+        landing=landing.at(place),
         folder=options.folder,
         settings=chosen.settings,
         recipe=chosen.recipe,
@@ -204,7 +207,7 @@ def _check_any(
 
 def _are_some_left_out(model: Model, target: Format, settings: Settings) -> bool:
     """Whether the format can quantize something of a model."""
-    rules = target.recipe(model, recipe_of("all"), False)
+    rules = target.recipe(model, recipe_of("all"), target.default_recipe(model))
     rules, layers, _ = with_instead(target, planned(model, settings, rules), rules)
     _, layers, _ = with_ragged_kept(target, layers, rules)
     return any(layer.settings is not None for layer in layers)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pyarrowquant._core.settings import SettingOverrides
-from pyarrowquant.conversion.stores.landing import Landing
+from pyarrowquant._core import arguments
+from pyarrowquant._core.settings import SettingOverrides, said_settings
+from pyarrowquant.conversion.progress import Step
 from pyarrowquant.recipes.recipe import SaidRecipe
 
 Path = str | os.PathLike[str]
@@ -17,18 +18,18 @@ Path = str | os.PathLike[str]
 class Request:
     """The arguments of `convert` and `plan`, as they are given there.
 
-    Attributes
-    ----------
-    landing : Landing
-        Of the destination.
-    said : SettingOverrides
-        The settings of layers that are given.
+    Fields are their parameters, by the same names, so that both make one of their ``locals()``.
     """
 
     source: Path
-    landing: Landing
+    destination: Path
     to: str | None
-    said: SettingOverrides
+    bit_width: int | None
+    group_size: int | str | None
+    method: str | None
+    zero_point: str | None
+    scale_dtype: str | None
+    encoding: str | None
     recipe: SaidRecipe | None
     bits_per_weight: float | None
     size: int | None
@@ -44,7 +45,26 @@ class Request:
     address: str | None
     max_memory: int
     continue_on_error: bool
+    resume: bool
     overwrite: bool
+    progress: Callable[[Step], object] | None
+
+    def __post_init__(self) -> None:
+        """Raise where something is no truth value that would be taken for one."""
+        arguments.boolean("double", self.double)
+        arguments.boolean("tensors_only", self.tensors_only)
+
+    @property
+    def said(self) -> SettingOverrides:
+        """The settings of layers that are given."""
+        return said_settings(
+            self.bit_width,
+            self.group_size,
+            self.method,
+            self.zero_point,
+            self.scale_dtype,
+            self.encoding,
+        )
 
     @property
     def budget(self) -> str | None:

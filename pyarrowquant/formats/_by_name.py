@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrowquant._core.results import Packed, batches_of
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
 from pyarrowquant.formats._layers import Results
-from pyarrowquant.reading.location import MappedFile, NotMappedError
+from pyarrowquant.reading.opened import MappedFile, NotMappedError
 
 
 class LayersByName(Mapping[str, Packed]):

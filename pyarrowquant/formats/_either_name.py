@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 from dataclasses import replace
 
 from pyarrowquant.reading.model import Model
+from pyarrowquant.recipes.by_name import escaped
 from pyarrowquant.recipes.recipe import Recipe
 
 
@@ -27,6 +27,6 @@ def by_either_name(recipe: Recipe, model: Model) -> Recipe:
             if any(rule.matches(original, tensor.shape) for original in originals)
         ]
         if meant:
-            names = tuple(glob.escape(name) for name in meant)
+            names = tuple(escaped(name) for name in meant)
             rules.append(replace(rule, match=names, regex=None))
     return Recipe(rules, default=recipe.default, name=recipe.name)

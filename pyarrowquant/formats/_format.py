@@ -20,8 +20,9 @@ from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._layers import INTEGER_ONLY
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
+from pyarrowquant.formats._rules import preceded
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.tensors import MOST_DIMENSIONS, CodedTensor, Tensor
+from pyarrowquant.reading.tensors import CodedTensor, Tensor
 from pyarrowquant.recipes.fitting import stored_bits
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.presets import SENSITIVE
@@ -172,19 +173,25 @@ class Format(ABC):
         """Return the dtype that scales are stored in."""
         return settings.scale_dtype
 
-    def default_recipe(self, model: Model) -> Recipe | None:
+    def default_recipe(self, model: Model) -> Recipe:
         """Return what leaves out, or spares, what engines want so."""
         return Recipe(SENSITIVE)
 
-    def budget_recipe(self, model: Model) -> Recipe | None:
+    def budget_recipe(self, model: Model) -> Recipe:
         """Return what of the default recipe holds where a budget chooses the bits."""
         return self.default_recipe(model)
 
-    def recipe(self, model: Model, recipe: Recipe | None, budget: bool) -> Recipe | None:
-        """Return the recipe, or the default one, behind the rules for what is kept."""
-        if recipe is None:
-            recipe = self.budget_recipe(model) if budget else self.default_recipe(model)
-        return preceded(self.kept, recipe)
+    def recipe(self, model: Model, recipe: Recipe | None, own: Recipe) -> Recipe | None:
+        """Return the recipe, or the format's own where there is none, behind rules for the kept.
+
+        Parameters
+        ----------
+        model : Model
+        recipe : Recipe or None
+        own : Recipe
+            As of `default_recipe` or `budget_recipe`.
+        """
+        return preceded(self.kept, own if recipe is None else recipe)
 
     def default_mix(self, model: Model) -> str | None:
         """Return which of `mixes` a model gets where the user says nothing of bits."""
@@ -390,24 +397,3 @@ class SizedFormat(Format):
         origin: Origin,
     ) -> int:
         """Return what the file has beside the data of layers."""
-
-
-def preceded(first: Sequence[Rule], recipe: Recipe | None) -> Recipe | None:
-    """Return a recipe with rules before its own."""
-    if not first:
-        return recipe
-    if recipe is None:
-        return Recipe(first)
-    return Recipe([*first, *recipe.rules], default=recipe.default, name=recipe.name)
-
-
-_MORE_DIMENSIONS = range(3, MOST_DIMENSIONS + 1)
-NO_EXPERTS = Rule(
-    match=("*_exps.*", "*_exps", "*experts*"),
-    ndim=tuple(_MORE_DIMENSIONS),
-    skip=True,
-    reason="stacks of experts, which the format does not hold quantized",
-)
-NO_MATRIX = Rule(ndim=(0, 1, *_MORE_DIMENSIONS), skip=True, reason="no matrices")
-NO_STACK = Rule(ndim=(0, 1, *_MORE_DIMENSIONS[1:]), skip=True, reason="no matrices")
-NO_WEIGHT = Rule(regex=r"(?<!\.weight)$", skip=True, reason="their names do not end with .weight")

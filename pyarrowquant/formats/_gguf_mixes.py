@@ -6,7 +6,6 @@ They are what `llama-quantize` makes of a name like Q4_K_M (src/llama-quant.cpp 
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._gguf_traits import Traits
 from pyarrowquant.llama_cpp.names import layer_of
+from pyarrowquant.recipes.by_name import escaped
 from pyarrowquant.recipes.presets import SENSITIVE
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
@@ -205,11 +205,11 @@ def mix_of(name: str, traits: Traits, has_importance: bool) -> Recipe:
     taken = []
     for tensor, type_ in _Chooser(mix, traits, has_importance).types():
         if type_ == "mxfp4" and tensor in traits.mxfp4:
-            taken.append(glob.escape(tensor))
+            taken.append(escaped(tensor))
         elif type_ != mix.base:
-            chosen.setdefault(type_, []).append(glob.escape(tensor))
+            chosen.setdefault(type_, []).append(escaped(tensor))
     # By their names, as a folder may call weights otherwise.
-    others = [glob.escape(name) for name in traits.shapes if not name.endswith("weight")]
+    others = [escaped(name) for name in traits.shapes if not name.endswith("weight")]
     kept = [Rule(others, **_NO_WEIGHT)] if others else []
     kept += [Rule(taken, skip=True, reason="MXFP4 already")] if taken else []
     rules = [Rule(names, **_said(type_)) for type_, names in chosen.items()]

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from pyarrowquant._core.layout import Coded
 from pyarrowquant.formats._conv1d import refuse_conv1d
-from pyarrowquant.formats._format import NO_MATRIX, NO_WEIGHT
 from pyarrowquant.formats._model_folder import ModelFolder
 from pyarrowquant.formats._module_names import WEIGHT
+from pyarrowquant.formats._rules import NO_MATRIX, NO_WEIGHT
 from pyarrowquant.reading.safetensors import DTYPES
 from pyarrowquant.recipes.presets import NOT_LINEAR
 from pyarrowquant.recipes.rule import Rule

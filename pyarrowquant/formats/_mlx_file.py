@@ -14,8 +14,8 @@ from pyarrowquant.formats._mlx_config import MlxSettings, quantization
 from pyarrowquant.formats._mlx_layers import WEIGHT, entries_of
 from pyarrowquant.formats._mlx_stacks import missing_experts, place_of, settings_of_modules
 from pyarrowquant.formats._outline import Outline, OutlinedFile
-from pyarrowquant.formats._outputs import Spool
 from pyarrowquant.formats._safetensors import Entry, outlined
+from pyarrowquant.formats._spool import Spool
 
 
 def write_file(

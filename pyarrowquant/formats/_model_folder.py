@@ -16,9 +16,10 @@ from pyarrowquant.formats._layers import rounded
 from pyarrowquant.formats._other_files import other_files
 from pyarrowquant.formats._safetensors import Entry
 from pyarrowquant.reading.config import CONFIG
-from pyarrowquant.reading.location import check_size, locate
+from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
+from pyarrowquant.reading.opened import check_size
 from pyarrowquant.reading.safetensors import DTYPES, INDEX_SUFFIX, SINGLE, Shard, ShardedModel
 from pyarrowquant.reading.tensors import CodedTensor, MadeTensor, Tensor, decoded_bytes
 

@@ -25,12 +25,13 @@ from pyarrowquant.formats._bitsandbytes_files import (
     tensor_names,
 )
 from pyarrowquant.formats._folder_outline import write_folder
-from pyarrowquant.formats._format import NO_EXPERTS, Format, preceded
+from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._layers import Results, refuse
 from pyarrowquant.formats._linear_layers import NO_LINEAR_LAYERS, linear_problem, model_dtype
 from pyarrowquant.formats._model_folder import ModelFolder, decoded_size, open_folder
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
+from pyarrowquant.formats._rules import NO_EXPERTS, preceded
 from pyarrowquant.formats._safetensors import RESERVED
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import CodedTensor, Tensor
@@ -191,11 +192,11 @@ class Bitsandbytes(Format):
             return decoded_size(tensor, ModelFolder(model).dtype)
         return super().kept_bytes(tensor, model)
 
-    def default_recipe(self, model: Model) -> Recipe | None:
+    def default_recipe(self, model: Model) -> Recipe:
         return Recipe.preset("text")  # which spares heads
 
-    def recipe(self, model: Model, recipe: Recipe | None, budget: bool) -> Recipe | None:
-        found = super().recipe(model, recipe, budget)
+    def recipe(self, model: Model, recipe: Recipe | None, own: Recipe) -> Recipe | None:
+        found = super().recipe(model, recipe, own)
         return preceded(kept_in_float32(model.config or {}), found)
 
     def check_layouts(

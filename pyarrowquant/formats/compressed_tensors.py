@@ -34,7 +34,7 @@ from pyarrowquant.formats._compressed_warnings import warn_of_experts, warn_of_i
 from pyarrowquant.formats._either_name import by_either_name
 from pyarrowquant.formats._experts import ApartModel, with_experts_apart
 from pyarrowquant.formats._folder_outline import write_folder
-from pyarrowquant.formats._format import NO_EXPERTS, Format
+from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._fused import joined_as, one_scheme
 from pyarrowquant.formats._layers import (
     Results,
@@ -50,6 +50,7 @@ from pyarrowquant.formats._model_folder import (
 )
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
+from pyarrowquant.formats._rules import NO_EXPERTS
 from pyarrowquant.formats._safetensors import RESERVED
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import CodedTensor, Tensor
@@ -241,17 +242,17 @@ class CompressedTensors(Format):
         ends = [layer.columns] if joined_as(str(layer.name)) is None else layer.shape
         return 0 not in layer.shape and not any(size % BLOCK_SIZE for size in ends)
 
-    def default_recipe(self, model: Model) -> Recipe | None:
+    def default_recipe(self, model: Model) -> Recipe:
         return Recipe.preset("text")  # which spares heads
 
     def as_written(self, model: Model, names: Collection[str]) -> Model:
         view = self.viewed(model, None)
         return view.apart_for(names) if isinstance(view, ApartModel) else view
 
-    def recipe(self, model: Model, recipe: Recipe | None, budget: bool) -> Recipe | None:
+    def recipe(self, model: Model, recipe: Recipe | None, own: Recipe) -> Recipe | None:
         if recipe is not None:
             recipe = by_either_name(recipe, model)
-        return super().recipe(model, recipe, budget)
+        return super().recipe(model, recipe, own)
 
     def mixed_problem(self, layers: Sequence[PlannedLayer], model: Model) -> str | None:
         coded = [layout for layer in layers if (layout := layout_of(layer))]

@@ -8,28 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import INTEGER
-from pyarrowquant._core.laying import pieces
 from pyarrowquant._core.settings import Settings
-from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.formats._either_name import by_either_name
-from pyarrowquant.formats._format import NO_STACK, KeptTensor, SizedFormat
+from pyarrowquant.formats._format import KeptTensor, SizedFormat
 from pyarrowquant.formats._gguf_blocks import (
     ENCODED,
     ENCODINGS,
     as_matrix,
-    blocks_of,
     check_layouts,
     columns_of_block,
     layers_of,
-    type_name_of,
 )
 from pyarrowquant.formats._gguf_budget import error_weights, types_for
+from pyarrowquant.formats._gguf_file import write_tensors
 from pyarrowquant.formats._gguf_layout import header_bytes, padded
+from pyarrowquant.formats._gguf_metadata import metadata_entries
 from pyarrowquant.formats._gguf_mixes import DEFAULT_MIX, INSTEAD, MIXES, mix_of
 from pyarrowquant.formats._gguf_model import (
     check_finite,
@@ -41,11 +38,12 @@ from pyarrowquant.formats._gguf_model import (
 from pyarrowquant.formats._gguf_mxfp4 import Mxfp4Stack
 from pyarrowquant.formats._gguf_traits import traits_of
 from pyarrowquant.formats._kept import left_out
-from pyarrowquant.formats._layers import KEPT_DTYPES, Kept, KeptLayers, Names, Results
+from pyarrowquant.formats._layers import KEPT_DTYPES, Kept, KeptLayers
 from pyarrowquant.formats._model_folder import config_problem
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
-from pyarrowquant.formats._outputs import Outputs, Spool
+from pyarrowquant.formats._outputs import Outputs
+from pyarrowquant.formats._rules import NO_STACK
 from pyarrowquant.llama_cpp.folder import FolderModel
 from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.config import CONFIG
@@ -75,10 +73,6 @@ _LLAMA_CPP = (
         encoding=INTEGER,
     ),
 )
-_OWN_KEYS = {
-    "general.architecture": "give it as architecture",
-    "general.alignment": "it is always 32",
-}
 
 
 def write_gguf(
@@ -174,7 +168,7 @@ def write_gguf(
         write_requantized(results, GgufModel(locate(model, None)), path, overwrite)
         return
     architecture = arguments.text("architecture", architecture)
-    values = _metadata(gguf, metadata)
+    values = metadata_entries(gguf, metadata)
     layers = layers_of(results)
     kept_layers = KeptLayers(kept, _kept_problem, OTHER_DTYPES)
     with Outputs([path], overwrite) as outputs:
@@ -182,7 +176,7 @@ def write_gguf(
         try:
             for key, value, types in values:
                 writer.add_key_value(key, value, *types)
-            _write_tensors(gguf, writer, layers, kept_layers, path.parent)
+            write_tensors(gguf, writer, layers, kept_layers, path.parent)
         finally:
             writer.close()
 
@@ -233,17 +227,17 @@ class Gguf(SizedFormat):
         if isinstance(model, LlamaCppModel):
             check_finite(model, quantized)
 
-    def default_recipe(self, model: Model) -> Recipe | None:
+    def default_recipe(self, model: Model) -> Recipe:
         more = _LLAMA_CPP if isinstance(model, LlamaCppModel) else ()
         return Recipe((*more, *SENSITIVE))
 
     def budget_recipe(self, model: Model) -> Recipe:
         return Recipe(SENSITIVE)  # the budget chooses types, of embeddings and heads too
 
-    def recipe(self, model: Model, recipe: Recipe | None, budget: bool) -> Recipe | None:
+    def recipe(self, model: Model, recipe: Recipe | None, own: Recipe) -> Recipe | None:
         if recipe is not None and isinstance(model, FolderModel):
             recipe = by_either_name(recipe, model)
-        return super().recipe(model, recipe, budget)
+        return super().recipe(model, recipe, own)
 
     def default_mix(self, model: Model) -> str | None:
         return None if traits_of(model) is None else DEFAULT_MIX
@@ -377,95 +371,3 @@ def _kept_problem(layer: Kept) -> str | None:
     if 0 in layer.shape:
         return f"shape {list(layer.shape)} has no weights"
     return None
-
-
-def _metadata(gguf: Any, metadata: object) -> list[tuple[str, Any, tuple[Any, ...]]]:
-    """Keys and values with their GGUF types."""
-    if metadata is None:
-        metadata = {}
-    if not isinstance(metadata, Mapping):
-        raise ArgumentTypeError(
-            f"metadata must be a mapping, got {type(metadata).__name__}: {metadata!r}"
-        )
-    types = gguf.GGUFValueType
-    # the types of the format are told by what gguf would not find out itself
-    values = {
-        "general.quantization_version": gguf.GGML_QUANT_VERSION,
-        **metadata,
-    }
-    entries: list[tuple[str, Any, tuple[Any, ...]]] = []
-    for key, value in values.items():
-        if not isinstance(key, str):
-            raise ArgumentTypeError(
-                f"A key of metadata must be a str, got {type(key).__name__}: {key!r}"
-            )
-        if key in _OWN_KEYS:
-            raise ValueError(f"metadata has the key '{key}': {_OWN_KEYS[key]}")
-        if isinstance(value, (list, tuple)):
-            element = _list_type(key, value)
-            entries.append((key, list(value), (types.ARRAY, types[element])))
-        else:
-            entries.append((key, value, (types[_value_type(key, value)],)))
-    return entries
-
-
-def _value_type(key: str, value: object) -> str:
-    if isinstance(value, bool):
-        return "BOOL"
-    if isinstance(value, float):
-        return "FLOAT32"
-    if isinstance(value, str):
-        return "STRING"
-    if isinstance(value, int):
-        bounds = (("UINT32", 0, 32), ("INT32", 31, 31), ("UINT64", 0, 64), ("INT64", 63, 63))
-        for name, below, above in bounds:
-            if (-(2**below) if below else 0) <= value < 2**above:
-                return name
-        raise ValueError(f"metadata '{key}': {value} is beyond 64 bits")
-    raise ArgumentTypeError(
-        f"metadata '{key}' must be a bool, int, float, str or a list of one of these, "
-        f"got {type(value).__name__}: {value!r}"
-    )
-
-
-def _list_type(key: str, values: list[Any] | tuple[Any, ...]) -> str:
-    if not values:
-        raise ValueError(f"metadata '{key}' is an empty list")
-    if len({type(value) for value in values}) > 1:
-        raise ArgumentTypeError(f"metadata '{key}' is a list of more than one type")
-    names = {_value_type(key, value) for value in values}
-    if type(values[0]) is not int:
-        return names.pop()
-    if "UINT64" in names and max(values) >= 2**63:
-        raise ValueError(f"metadata '{key}': a list of ints holds no more than 63 bits")
-    small = all(-(2**31) <= value < 2**31 for value in values)
-    return "INT32" if small else "INT64"
-
-
-def _write_tensors(gguf: Any, writer: Any, layers: Results, kept: KeptLayers, folder: Path) -> None:
-    names = Names()
-    places: list[tuple[int, int]] = []
-    with Spool(folder) as spool:
-
-        def end(name: str, shape: tuple[int, ...], type_of: str, start: int) -> None:
-            """Take what was spooled since `start` as a tensor."""
-            size = spool.size - start
-            places.append((start, size))
-            type_ = gguf.GGMLQuantizationType[type_of]
-            # float32 stands for: the shape is one of elements
-            writer.add_tensor_info(names.add(name), shape or (1,), np.float32, size, type_)
-
-        for layer in layers:
-            start = spool.size
-            for blocks in pieces(layer, blocks_of(layer)):
-                spool.append(blocks)
-            end(layer.name, layer.shape, str(type_name_of(layer)), start)
-        for layer_kept in kept:
-            start = spool.size
-            spool.append(layer_kept.data)
-            end(layer_kept.name, layer_kept.shape, layer_kept.dtype, start)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        for start, size in places:
-            writer.write_tensor_data(spool.view(start, size))

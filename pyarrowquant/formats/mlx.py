@@ -7,7 +7,6 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -16,28 +15,31 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import ENCODINGS as ENCODED
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.layout import Coded
-from pyarrowquant._core.placing import refuse_irreplaceable
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.shapes import columns_of, product
-from pyarrowquant.errors import ArgumentTypeError
-from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._conv1d import refuse_conv1d
 from pyarrowquant.formats._either_name import by_either_name
 from pyarrowquant.formats._experts import with_experts_apart
-from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format, preceded
+from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._kept import left_out, with_codes_as
-from pyarrowquant.formats._layers import KEPT_DTYPES, KeptLayers, Results, refuse
+from pyarrowquant.formats._layers import KEPT_DTYPES, refuse
 from pyarrowquant.formats._mlx_config import MlxSettings, quantization
-from pyarrowquant.formats._mlx_file import file_of, write_file
+from pyarrowquant.formats._mlx_file import file_of
+from pyarrowquant.formats._mlx_folder import (
+    MODEL,
+    OTHER_DTYPES,
+    import_safe_open,
+    layers_of,
+    write_config,
+    write_folder,
+)
 from pyarrowquant.formats._mlx_joined import joined
 from pyarrowquant.formats._mlx_layers import (
     ENCODINGS,
     GROUPS,
     HOLDS,
-    SAFETENSORS_DTYPES,
     fits_encoded,
     planned_problem,
-    problem_of,
     tensor_names,
 )
 from pyarrowquant.formats._mlx_stacks import (
@@ -52,26 +54,20 @@ from pyarrowquant.formats._model_folder import config_problem, kept_entry
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._other_files import copy_files, other_files
 from pyarrowquant.formats._outline import Outline
-from pyarrowquant.formats._outputs import OutputFolder, Outputs, clear_abandoned
+from pyarrowquant.formats._rules import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, preceded
 from pyarrowquant.formats._safetensors import RESERVED
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import DTYPES, ShardedModel
-from pyarrowquant.reading.safetensors_header import BITS
 from pyarrowquant.reading.tensors import CodedTensor, Tensor
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
 
-_MODEL = "model.safetensors"
 _NAMES = {code: name for name, code in DTYPES.items()}
 # What mlx.core.load refuses, with the whole file.
 _NOT_LOADED = {"F64", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
-# Of safetensors all whose elements are whole bytes.
-_OTHER_DTYPES = {
-    name: bits // 8 for name, bits in BITS.items() if bits % 8 == 0 and name not in KEPT_DTYPES
-}
 # mlx-lm takes these apart while loading, and quantizes the parts anew.
 _PARTED = Rule(match="*.kv_b_proj.weight", skip=True, reason="which mlx-lm takes apart")
 _JOINED = Rule(
@@ -80,7 +76,7 @@ _JOINED = Rule(
     skip=True,
     reason="experts that MLX has joined, which are not quantized again: give the model before MLX",
 )
-_LOADED = {*KEPT_DTYPES, *_OTHER_DTYPES} - _NOT_LOADED
+_LOADED = {*KEPT_DTYPES, *OTHER_DTYPES} - _NOT_LOADED
 
 
 def write_mlx(
@@ -150,72 +146,9 @@ def write_mlx(
     >>> result = pyarrowquant.quantize_batch_arrow(table, group_size=64, scale_dtype="float16")
     >>> pyarrowquant.formats.write_mlx(result, "folder-for-mlx", config={"model_type": "llama"})
     """
-    _write(results, Path(folder), kept, config, dtype, arguments.boolean("overwrite", overwrite))
-
-
-def _write(
-    results: Any,
-    folder: Path,
-    kept: Any,
-    config: Mapping[str, Any] | None,
-    dtype: str,
-    overwrite: bool = False,
-    metadata: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """Write as `write_mlx` does, with metadata in the header."""
-    safe_open = _safe_open()
-    if arguments.text("dtype", dtype) not in SAFETENSORS_DTYPES:
-        raise ValueError(f"Invalid dtype: {dtype!r}. Must be 'float16', 'bfloat16' or 'float32'")
-    if config is not None and not isinstance(config, Mapping):
-        raise ArgumentTypeError(
-            f"config must be a mapping, got {type(config).__name__}: {config!r}"
-        )
-    layers = layers_of(results, dtype)
-    kept_layers = KeptLayers(kept, others=_OTHER_DTYPES)
-    config = {} if config is None else dict(config)
-    json.dumps(config)  # what JSON does not know is found here, not at the end
-    files = [folder / _MODEL, folder / CONFIG]
-    clear_abandoned(Path(os.path.realpath(files[-1])))
-    for other in sorted(folder.glob("model*.safetensors")):
-        if other != files[0]:
-            raise FileExistsError(f"'{other}' exists. MLX would load it too: remove it")
-
-    def write(model: Path, configuration: Path) -> None:
-        with LayersByName(layers, model.parent) as by_name:
-            said = write_file(by_name, kept_layers, model, dtype, config, metadata)
-        with safe_open(model, "np"):
-            pass  # the header is what safetensors takes
-        _write_config(configuration, {**config, **said})
-
-    if _is_replaced_whole(folder, overwrite):
-        with OutputFolder(folder, overwrite) as output:
-            write(output.temporary / _MODEL, output.temporary / CONFIG)
-            if not _is_replaced_whole(folder, overwrite):
-                raise FileExistsError(f"'{folder}' has got files meanwhile. Write into it again")
-    else:
-        with Outputs(files, overwrite) as outputs:
-            write(*map(outputs.temporary, files))
-
-
-def _write_config(path: Path, config: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def _is_replaced_whole(folder: Path, overwrite: bool) -> bool:
-    """Whether a folder is new, or may get its name as a whole as it has nothing else."""
-    real = Path(os.path.realpath(folder))
-    if not real.is_dir():
-        return True
-    if os.path.samefile(real, os.curdir):
-        return False
-    found = set(os.listdir(real))
-    if found - {_MODEL, CONFIG} or (found and not overwrite):
-        return False
-    try:
-        refuse_irreplaceable(real)
-    except ValueError:  # a mount point, in which files are replaced
-        return False
-    return os.access(real.parent, os.W_OK)
+    write_folder(
+        results, Path(folder), kept, config, dtype, arguments.boolean("overwrite", overwrite)
+    )
 
 
 class Mlx(Format):
@@ -240,7 +173,7 @@ class Mlx(Format):
         return True
 
     def check_destination(self, destination: Path) -> None:
-        _safe_open()
+        import_safe_open()
 
     def defaults(self, model: Model) -> Settings:
         """Return settings with scales of the model's dtype, or MLX would compute in float32."""
@@ -264,10 +197,10 @@ class Mlx(Format):
         view = self.viewed(model, None)
         return joined(view, view.config or {}) if isinstance(view, ShardedModel) else view
 
-    def recipe(self, model: Model, recipe: Recipe | None, budget: bool) -> Recipe | None:
+    def recipe(self, model: Model, recipe: Recipe | None, own: Recipe) -> Recipe | None:
         if recipe is not None:
             recipe = by_either_name(recipe, model)
-        found = super().recipe(model, recipe, budget)
+        found = super().recipe(model, recipe, own)
         return preceded([FLOAT_EXPERTS], found) if joins_floats(model.config or {}) else found
 
     def instead(self, settings: Settings, shape: Sequence[int]) -> Settings:
@@ -360,10 +293,10 @@ class Mlx(Format):
             if tensor.name not in by_name and self.keeps(tensor, model)
         )
         scale_dtype = self.scale_dtype(model, settings)
-        file, said = file_of(_MODEL, by_name, kept, scale_dtype, config, _metadata_of(model))
+        file, said = file_of(MODEL, by_name, kept, scale_dtype, config, _metadata_of(model))
 
         def finish(folder: Path) -> None:
-            _write_config(folder / CONFIG, {**config, **said})
+            write_config(folder / CONFIG, {**config, **said})
             copy_files(self.other_files(model), source, folder)
 
         return Outline([file], finish)
@@ -378,13 +311,13 @@ class Mlx(Format):
     ) -> None:
         kept = left_out(with_codes_as(model, _dtype_of(model)), results, self)
         dtype = self.scale_dtype(model, settings)
-        _write(results, destination, kept, model.config, dtype, metadata=_metadata_of(model))
+        write_folder(results, destination, kept, model.config, dtype, metadata=_metadata_of(model))
 
     def other_files(self, model: Model) -> list[Path]:
         """List what goes along with a model folder."""
         if model.folder is None or not isinstance(model, ShardedModel):
             return []
-        written = (_MODEL, CONFIG)
+        written = (MODEL, CONFIG)
         found = other_files(model.folder, model.shards)
         return [path for path in found if str(path) not in written]
 
@@ -413,18 +346,3 @@ def _dtype_of(model: Model) -> str:
     if model.folder is not None and isinstance(model, ShardedModel):
         return DTYPES.get(model.loaded_dtype, "F32")
     return model.weights_dtype or "F32"
-
-
-def _safe_open() -> Any:
-    try:
-        from safetensors import safe_open
-    except ImportError:
-        raise ImportError(
-            "Writing for MLX needs safetensors: pip install 'pyarrowquant[mlx]'"
-        ) from None
-    return safe_open
-
-
-def layers_of(results: Any, dtype: str) -> Results:
-    """Open results; a layer that MLX cannot hold is an error."""
-    return Results(results, "MLX", lambda layer: problem_of(layer, dtype), HOLDS, ENCODINGS)

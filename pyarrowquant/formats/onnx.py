@@ -13,7 +13,7 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._by_name import LayersByName
-from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, Format
+from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._layers import Names, Results, refuse
 from pyarrowquant.formats._onnx_data import data_files, data_of
 from pyarrowquant.formats._onnx_graph import (
@@ -34,6 +34,7 @@ from pyarrowquant.formats._onnx_nodes import (
 from pyarrowquant.formats._onnx_outputs import model_outputs, named_data, refuse_link
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
+from pyarrowquant.formats._rules import NO_EXPERTS, NO_MATRIX
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.onnx import OnnxModel

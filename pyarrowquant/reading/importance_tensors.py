@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.reading.location import Location, MappedFile, ReadFile
+from pyarrowquant.reading.location import Location
+from pyarrowquant.reading.opened import MappedFile, ReadFile
 from pyarrowquant.reading.safetensors_header import read_header
 from pyarrowquant.reading.strict_json import parse_any
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 import stat
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +16,8 @@ from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.system_errors import naming_file
 from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.reading.file_info import FileInfo, Kind, info_in, local_info
+from pyarrowquant.reading.opened import MappedFile, NotMappedError, ReadFile, reached
+from pyarrowquant.reading.uris import is_uri, shown_uri
 
 _LONGEST_POINTER = 1024
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -165,7 +164,7 @@ class Location:
         """List the files of a folder of a store."""
         from pyarrow import fs
 
-        with _reached(self.filesystem, self.path):
+        with reached(self.filesystem, self.path):
             found = self.filesystem.get_file_info(fs.FileSelector(self.path, recursive=recursive))
         return [info for info in found if info.is_file and not is_companion(info.base_name)]
 
@@ -201,32 +200,10 @@ def infos(files: Sequence[Location]) -> list[FileInfo]:
     if not files:
         return []
     filesystem = files[0].filesystem
-    with _reached(filesystem, files[0].path):
+    with reached(filesystem, files[0].path):
         if filesystem is None:
             return [local_info(file.path) for file in files]
         return info_in(filesystem, [file.path for file in files])
-
-
-@contextmanager
-def _reached(filesystem: Any, path: str) -> Iterator[None]:
-    """Raise an OSError where a store does not give a file, whatever its libraries raise."""
-    if filesystem is None:
-        with naming_file(path):
-            yield
-        return
-    try:
-        with naming_file(shown_uri(path)):
-            yield
-    except (FileNotFoundError, PermissionError, MemoryError):
-        raise
-    except Exception as error:
-        why = (str(error).splitlines() or [""])[0] or type(error).__name__
-        name = getattr(getattr(filesystem, "handler", None), "fs", None)
-        of = "" if name is None else f" by {type(name).__name__}"
-        raise OSError(
-            f"'{shown_uri(path)}' cannot be read{of}: {why}. Check the address, the credentials "
-            "and the network, or download it and give the path of the files"
-        ) from error
 
 
 def is_companion(name: str) -> bool:
@@ -300,20 +277,6 @@ def locate(path: object, filesystem: object) -> Location:
     return Location(None, text)
 
 
-def is_uri(path: object) -> bool:
-    """Tell a URI from a path of this machine."""
-    return isinstance(path, str) and "://" in path
-
-
-def shown_uri(uri: str) -> str:
-    """Return a URI as messages have it, without what may be secret: keys and a query."""
-    if not is_uri(uri):
-        return uri
-    scheme, mark, rest = uri.partition("://")
-    bucket, slash, path = rest.partition("?")[0].partition("/")
-    return f"{scheme}{mark}{bucket.rpartition('@')[2]}{slash}{path}"
-
-
 def _pyarrow_filesystem(filesystem: object) -> Any:
     """Return a filesystem of pyarrow's; None for this machine."""
     from pyarrow import fs
@@ -359,116 +322,3 @@ def _from_fsspec(filesystem: Any) -> Any:
     if "file" in ((protocol,) if isinstance(protocol, str) else protocol):
         return None  # files of this machine are mapped
     return fs.PyFileSystem(fs.FSSpecHandler(filesystem))
-
-
-class NotMappedError(OSError):
-    """The file is there, but cannot be mapped: some network and user-space file systems refuse."""
-
-
-class MappedFile:
-    """A file of this machine, mapped into memory until nobody refers to a part of it any more.
-
-    Parameters
-    ----------
-    path : str or int
-        The number of an open file is closed.
-
-    Raises
-    ------
-    NotMappedError
-        If it can be opened, but not mapped.
-    """
-
-    def __init__(self, path: str | int) -> None:
-        self._path = path
-        self._mapping: mmap.mmap | None = None
-        with open(path, "rb") as file:
-            self.size = os.fstat(file.fileno()).st_size
-            if self.size:  # nothing cannot be mapped
-                try:
-                    self._mapping = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)
-                except OSError as error:
-                    raise NotMappedError(error.errno, error.strerror, path) from error
-        self._whole = pa.py_buffer(b"" if self._mapping is None else self._mapping)
-
-    def __enter__(self) -> MappedFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._mapping = self._whole = None
-
-    def buffer(self, offset: int, length: int) -> Any:
-        """Return so many bytes at an offset, as a buffer."""
-        self.check_size()
-        if offset + length > self.size:  # which PyArrow does not check
-            raise ValueError(f"{self._path}: {length} bytes at {offset} are beyond its {self.size}")
-        return self._whole.slice(offset, length)
-
-    def check_size(self) -> None:
-        """Raise where the file has another size than when it was opened."""
-        if self._mapping is not None:
-            with naming_file(self._path):
-                now = self._mapping.size()
-            check_size(self._path, self.size, now)
-
-    def stream(self) -> Any:
-        """Return the file for pyarrow's readers, which then refer to the mapped memory."""
-        return pa.BufferReader(self._whole)
-
-    def forget_pages(self) -> None:
-        """Take what was read out of the process's memory; it stays readable."""
-        if sys.platform != "win32" and self._mapping is not None:
-            self._mapping.madvise(mmap.MADV_DONTNEED)
-
-
-class ReadFile:
-    """A file whose parts are read into memory."""
-
-    def __init__(self, filesystem: Any, path: str) -> None:
-        self._path = path
-        self._filesystem = filesystem
-        with _reached(filesystem, path):
-            self._file = pa.OSFile(path) if filesystem is None else filesystem.open_input_file(path)
-            self.size: int = self._file.size()
-
-    def __enter__(self) -> ReadFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.close()
-
-    def buffer(self, offset: int, length: int) -> Any:
-        """Return so many bytes at an offset, as a buffer."""
-        if length == 0:
-            return pa.py_buffer(b"")
-        with _reached(self._filesystem, self._path):
-            self._file.seek(offset)
-            buffer = self._file.read_buffer(length)
-        if buffer.size != length:
-            raise ValueError(
-                f"{self._path}: {length} bytes at {offset} were asked for, {buffer.size} came"
-            )
-        return buffer
-
-    def stream(self) -> Any:
-        """Return the file for pyarrow's readers."""
-        return self._file
-
-    def forget_pages(self) -> None:
-        """Do nothing: what was read is freed with its batch."""
-
-
-def check_size(path: object, before: int, now: int) -> None:
-    """Raise where a file has another size than when its header was read."""
-    if now != before:
-        raise ValueError(f"{path} had {before} bytes when its header was read, now it has {now}")

@@ -18,8 +18,9 @@ from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant.errors import users_level
 from pyarrowquant.reading.coded import find_codes
 from pyarrowquant.reading.config import CONFIG, read_config, without_quantization
-from pyarrowquant.reading.location import Location, check_size
+from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.opened import check_size
 from pyarrowquant.reading.safetensors_header import LONGEST_HEADER, read_header
 from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.strict_json import parse_object

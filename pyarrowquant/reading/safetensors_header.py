@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.reading.location import MappedFile, ReadFile
+from pyarrowquant.reading.opened import MappedFile, ReadFile
 from pyarrowquant.reading.strict_json import parse_object
 from pyarrowquant.reading.tensors import Tensor, bit_count
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.reading.location import Location, check_size
+from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.numbers import E4M3, E8M0, Array
+from pyarrowquant.reading.opened import check_size
 from pyarrowquant.reading.tensors import Tensor
 
 # numpy's descriptions of what arrays have; floats of 8 and of 16 bits that numpy lacks as their

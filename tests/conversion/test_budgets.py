@@ -120,7 +120,7 @@ def test_models_whose_layers_share_their_bits_are_refused_before_any_work(
 def test_a_budget_of_more_than_there_is_needs_no_measuring(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str, floor: float | None
 ) -> None:
-    monkeypatch.setattr("pyarrowquant.conversion.job.chosen", None)
+    monkeypatch.setattr("pyarrowquant.conversion.fitting_bits.chosen", None)
     out = tmp_path / to
     done = convert(source, out, to=to, bits_per_weight=12, quality_floor=floor)
     assert done.bits_per_weight > 8
@@ -135,7 +135,7 @@ def test_a_size_of_more_than_there_is(
     size = (tmp_path / "8.gguf").stat().st_size
     convert(source, tmp_path / "less.gguf", size=size - 1)
     assert (tmp_path / "less.gguf").stat().st_size < size
-    monkeypatch.setattr("pyarrowquant.conversion.job.chosen", None)
+    monkeypatch.setattr("pyarrowquant.conversion.fitting_bits.chosen", None)
     for name, wanted in (("same.gguf", size), ("more.gguf", 10 * size)):
         convert(source, tmp_path / name, size=wanted)
         assert (tmp_path / name).read_bytes() == (tmp_path / "8.gguf").read_bytes()

@@ -20,7 +20,8 @@ import pyarrowquant
 from pyarrowquant._core import library
 from pyarrowquant.conversion.partial.identity import described
 from pyarrowquant.reading import npz
-from pyarrowquant.reading.location import MappedFile, locate
+from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.opened import MappedFile
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="refuses to cut mapped files short")
 

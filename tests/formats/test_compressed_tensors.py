@@ -32,7 +32,7 @@ from formats.packed_models import (
 )
 from pyarrowquant import Recipe, quantize_batch_arrow, quantize_stream, read_weights
 from pyarrowquant.formats import write_compressed_tensors
-from pyarrowquant.reading.location import MappedFile
+from pyarrowquant.reading.opened import MappedFile
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 

@@ -11,7 +11,8 @@ from pyarrowquant._core.group_sizes import GroupSize
 from pyarrowquant._core.quoting import first_few
 from pyarrowquant.cli._report.blocks import kind_of
 from pyarrowquant.cli._report.layers import Layer, total_relative_error
-from pyarrowquant.recipes.recipe import Recipe, escaped
+from pyarrowquant.recipes.by_name import escaped
+from pyarrowquant.recipes.recipe import Recipe
 
 _OF_ALL = ("method", "zero_point", "scale_dtype")
 

@@ -15,7 +15,7 @@ from pyarrowquant.conversion.partial.identity import source_files
 from pyarrowquant.conversion.progress import Meter
 from pyarrowquant.conversion.stage import BatchOutcome, Stage, Worker
 from pyarrowquant.conversion.viewing import View, Viewed
-from pyarrowquant.reading.location import shown_uri
+from pyarrowquant.reading.uris import shown_uri
 
 _PIECE = 2**26  # bytes
 _SAME_EVERYWHERE = ("name", "bytes", "ends")

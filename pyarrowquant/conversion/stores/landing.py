@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pyarrowquant.conversion.stores.on_the_way import on_the_way
 from pyarrowquant.conversion.stores.store import Store, located
-from pyarrowquant.reading.location import is_uri, path_text
+from pyarrowquant.reading.location import path_text
+from pyarrowquant.reading.uris import is_uri
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import Any
 
 from pyarrowquant.conversion.partial.journal import Stamp
 from pyarrowquant.errors import UsageError
-from pyarrowquant.reading.location import Location, locate, shown_uri
+from pyarrowquant.reading.location import Location, locate
+from pyarrowquant.reading.uris import shown_uri
 
 _PIECE = 1 << 23
 _UNSENT = 1 << 26  # bytes that may wait in memory until they are sent
