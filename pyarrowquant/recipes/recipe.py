@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pyarrowquant._core import arguments
 from pyarrowquant._core.arguments import Progress
 from pyarrowquant._core.encodings import INTEGER
-from pyarrowquant._core.settings import SettingOverrides, Settings
+from pyarrowquant._core.quoting import quoted
+from pyarrowquant._core.scratch import write_text
+from pyarrowquant._core.settings import (
+    SettingOverrides,
+    Settings,
+    contradiction,
+    merged,
+    one_of,
+)
 from pyarrowquant.errors import ArgumentTypeError, UsageError
 from pyarrowquant.recipes.budget import BitsPerWeight
 from pyarrowquant.recipes.by_name import rules_by_name
-from pyarrowquant.recipes.expected import Expected
+from pyarrowquant.recipes.checking import (
+    checked_default,
+    checked_rules,
+    numbered_rule,
+    plain_fields,
+)
+from pyarrowquant.recipes.deciding import Decisions
+from pyarrowquant.recipes.expected import Expected, expected_from
 from pyarrowquant.recipes.mixes import not_for_tables
-from pyarrowquant.recipes.named import is_named
-from pyarrowquant.recipes.packaged import named
-from pyarrowquant.recipes.presets import PRESETS
-from pyarrowquant.recipes.rule import Rule, rule_label
+from pyarrowquant.recipes.named import extended_name, is_named, unknown
+from pyarrowquant.recipes.presets import PRESETS, PROFILES
+from pyarrowquant.recipes.rule import (
+    Rule,
+    check_dict,
+    check_known,
+    rule_label,
+)
 from pyarrowquant.recipes.schemes import SCHEMES
-from pyarrowquant.recipes.written import WrittenRecipe
+from pyarrowquant.recipes.text import import_yaml, parse_json, parse_yaml, read_text
+
+_FIELDS = ("name", "extends", "expected", "default", "rules")
 
 
-class Recipe(WrittenRecipe):
+@dataclass(frozen=True, init=False)
+class Recipe:
     """How each layer of a model is treated.
 
     The first rule that matches a layer decides. What it does not say comes from the default, and
@@ -76,6 +100,40 @@ class Recipe(WrittenRecipe):
     >>> recipe.settings_of("model.layers.0.mlp.up_proj.weight", (11008, 4096))
     {'bit_width': 4, 'group_size': 64}
     """
+
+    rules: tuple[Rule, ...]
+    default: Rule
+    name: str | None
+    expected: Expected | None
+    extends: str | None
+
+    def __init__(
+        self,
+        rules: Iterable[Rule] = (),
+        default: Mapping[str, object] | Rule | str | None = None,
+        name: str | None = None,
+        expected: Expected | None = None,
+        extends: str | None = None,
+    ) -> None:
+        object.__setattr__(self, "rules", checked_rules(rules))
+        object.__setattr__(self, "default", checked_default(default))
+        object.__setattr__(
+            self, "name", name if name is None else arguments.text("Recipe: name", name)
+        )
+        object.__setattr__(self, "expected", expected)
+        object.__setattr__(self, "extends", None if extends is None else _extended(extends))
+        if self.extends is not None and self.default.skip:
+            raise ValueError(
+                f"Recipe: default 'skip' leaves nothing to {self.extends}, which it extends. Leave "
+                "layers out by rules with skip"
+            )
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuse a rule that contradicts the default."""
+        for number, (rule, said) in enumerate(self._decisions.outcomes, 1):
+            if said is not None and (problem := contradiction(said, rule.said)):
+                raise ValueError(f"{rule_label(rule.said, number)}, with the default: {problem}")
 
     def settings_of(self, layer_name: str, shape: Sequence[int]) -> SettingOverrides | None:
         """Return the settings that the recipe says for a layer, or None to leave it out.
@@ -146,6 +204,71 @@ class Recipe(WrittenRecipe):
         if self.extends in SCHEMES:
             return self.extending(scheme_rules(self.extends))
         raise not_for_tables(self.extends)
+
+    @cached_property
+    def _decisions(self) -> Decisions:
+        return Decisions(self.rules, self.default)
+
+    @classmethod
+    def profile(cls, name: str) -> Recipe:
+        """Return the settings for a place where a model runs, the same for all layers.
+
+        Parameters
+        ----------
+        name : {"edge", "local", "cloud"}
+            2 bits in groups of 256, 4 in groups of 128, or 8 in groups of 64; method "mse".
+
+        Returns
+        -------
+        Recipe
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe
+        >>> Recipe.profile("edge").to_dict()["default"]
+        {'bit_width': 2, 'group_size': 256, 'method': 'mse'}
+        """
+        return cls(default=PROFILES[one_of("profile", name, PROFILES)], name=name)
+
+    @classmethod
+    def preset(cls, name: str, profile: str | None = None) -> Recipe:
+        """Return the rules for a kind of model.
+
+        They leave out biases and other tensors of fewer than two dimensions, norms, embeddings,
+        routers and output heads, which are small and sensitive. In diffusion models the
+        modulation of adaptive norms gets 8 bits.
+
+        Parameters
+        ----------
+        name : {"text", "diffusion", "vision"} or str
+            "text" is for language models and encoders, Whisper included; "diffusion" for the
+            transformers and U-Nets of diffusers; "vision" for image encoders. Or the name of a
+            scheme of compressed-tensors, such as "FP8_BLOCK": the rules of "text" with its
+            settings. Or of a mix of llama.cpp, such as "Q4_K_M", which only `convert` takes, for
+            GGUF models.
+        profile : {"edge", "local", "cloud"}, optional
+            The default, as of `profile`; without it, layers take the arguments of the call.
+
+        Returns
+        -------
+        Recipe
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe
+        >>> recipe = Recipe.preset("text", profile="local")
+        >>> recipe.settings_of("lm_head.weight", (32000, 4096)) is None
+        True
+        >>> recipe.settings_of("model.layers.0.mlp.up_proj.weight", (11008, 4096))
+        {'bit_width': 4, 'group_size': 128, 'method': 'mse'}
+        """
+        extended = extended_name(name) if isinstance(name, str) else None
+        if extended is not None and profile is None:
+            return cls(name=extended, extends=extended)
+        rules = PRESETS[one_of("preset", name, PRESETS)]
+        if profile is None:
+            return cls(rules, name=name)
+        return cls(rules, cls.profile(profile).default, f"{name}-{profile}")
 
     @classmethod
     def fit(
@@ -250,6 +373,242 @@ class Recipe(WrittenRecipe):
         ]
         return cls(rules, "skip", expected=expected)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain values, without what is not said.
+
+        Returns
+        -------
+        dict
+            For `from_dict`; JSON and YAML have the same fields.
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe, Rule
+        >>> Recipe([Rule("*embed*", skip=True)], default={"bit_width": 4}).to_dict()
+        {'default': {'bit_width': 4}, 'rules': [{'match': '*embed*', 'skip': True}]}
+        """
+        rules = [plain_fields(rule) for rule in self.rules]
+        default = "skip" if self.default.skip else plain_fields(self.default)
+        parts = {
+            "name": self.name,
+            "extends": self.extends,
+            "expected": self.expected and asdict(self.expected),
+            "default": default or None,
+            "rules": rules or None,
+        }
+        return {field: value for field, value in parts.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Any]) -> Recipe:
+        """Return the recipe that `to_dict` gave, or that was written by hand.
+
+        Parameters
+        ----------
+        said : mapping
+            With the fields "name", "extends", "default", "rules" and "expected", all optional.
+            "extends" names a preset, a profile or both, as "text-local", a scheme of
+            compressed-tensors, as "W4A16", or a mix of llama.cpp, as "Q4_K_M", for `convert` alone:
+            its rules follow those that are said, and its default has what the one that is said
+            does not. "bits" is another name of bit_width.
+
+        Returns
+        -------
+        Recipe
+
+        Raises
+        ------
+        ValueError
+            A field is unknown or a value out of bounds; the message names the rule.
+        TypeError
+            A value has the wrong type.
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe
+        >>> Recipe.from_dict({"extends": "local", "default": {"bits": 8}}).to_dict()["default"]
+        {'bit_width': 8, 'group_size': 128, 'method': 'mse'}
+        >>> Recipe.from_dict({"rules": [{"match": "*head*", "bit_with": 8}]})
+        Traceback (most recent call last):
+            ...
+        ValueError: Recipe rule 1 ('*head*'): unknown field 'bit_with'. Did you mean ...
+        """
+        parts = check_dict("Recipe", said)
+        check_known("Recipe", parts, _FIELDS)
+        rules = parts.get("rules") or ()
+        if not isinstance(rules, (list, tuple)):
+            raise ArgumentTypeError(
+                f"Recipe: rules must be a list, got {type(rules).__name__}: {quoted(rules)}"
+            )
+        numbered = [numbered_rule(number, rule) for number, rule in enumerate(rules, 1)]
+        expected = parts.get("expected")
+        own = cls(
+            numbered,
+            parts.get("default"),
+            parts.get("name"),
+            None if expected is None else expected_from(expected),
+        )
+        extended = parts.get("extends")
+        if extended is None:
+            return own
+        return own.extending(_named(arguments.text("Recipe: extends", extended)))
+
+    def extending(self, other: Recipe) -> Recipe:
+        """Return the recipe with what another one says behind it."""
+        default: Rule | dict[str, Any] = self.default
+        if not self.default.skip:
+            default = merged(other.default.said, self.default.said)
+        rules = (*self.rules, *other.rules)
+        return Recipe(rules, default, self.name, self.expected, other.extends)
+
+    def to_json(self) -> str:
+        """Return the recipe as JSON.
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe, Rule
+        >>> print(Recipe([Rule("*embed*", skip=True)], default={"bit_width": 4}).to_json())
+        {
+          "default": {
+            "bit_width": 4
+          },
+          "rules": [
+            {
+              "match": "*embed*",
+              "skip": true
+            }
+          ]
+        }
+        """
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Return the recipe that a JSON text describes.
+
+        Parameters
+        ----------
+        text : str
+            What `to_json` gives; see `from_dict` for its fields.
+
+        Returns
+        -------
+        Recipe
+
+        Raises
+        ------
+        ValueError
+            The text is not JSON, or no recipe.
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe
+        >>> Recipe.from_json('{"default": {"bit_width": 8}}').settings_of("a.weight", (64, 64))
+        {'bit_width': 8}
+        """
+        return cls.from_dict(parse_json(arguments.text("Recipe text", text)))
+
+    def to_yaml(self) -> str:
+        """Return the recipe as YAML. Needs the extra ``pyarrowquant[yaml]``.
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe, Rule
+        >>> print(Recipe([Rule("*embed*", skip=True)], default={"bit_width": 4}).to_yaml())
+        default:
+          bit_width: 4
+        rules:
+        - match: '*embed*'
+          skip: true
+        """
+        # not allow_unicode, with which PyYAML writes some line breaks that it reads as spaces
+        text: str = import_yaml().safe_dump(self.to_dict(), sort_keys=False)
+        return text
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Recipe:
+        """Return the recipe that a YAML text describes. Needs the extra ``pyarrowquant[yaml]``.
+
+        Parameters
+        ----------
+        text : str
+            What `to_yaml` gives. A pattern that begins with ``*`` needs quotes.
+
+        Returns
+        -------
+        Recipe
+
+        Raises
+        ------
+        ValueError
+            The text is not YAML, or no recipe.
+        ImportError
+            The extra is not installed.
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe
+        >>> recipe = Recipe.from_yaml("rules: [{match: '*embed*', skip: true}]")
+        >>> recipe.settings_of("model.embed_tokens.weight", (512, 64)) is None
+        True
+        """
+        return cls.from_dict(parse_yaml(arguments.text("Recipe text", text)))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a file whose name ends with .json, .yaml or .yml.
+
+        Parameters
+        ----------
+        path : str or path
+            Is replaced as a whole if it exists; its permissions stay.
+
+        Raises
+        ------
+        ValueError
+            The name has another suffix.
+        OSError
+            The file cannot be written.
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe
+        >>> Recipe.profile("edge").save("edge.json")
+        """
+        text = self.to_yaml() if _is_yaml(path) else self.to_json() + "\n"
+        write_text(path, text)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Recipe:
+        """Read a file whose name ends with .json, .yaml or .yml.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Returns
+        -------
+        Recipe
+
+        Raises
+        ------
+        ValueError
+            Naming the file and what is wrong with it.
+        OSError
+            It cannot be read.
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe
+        >>> Recipe.preset("text").save("text.json")
+        >>> Recipe.load("text.json") == Recipe.preset("text")
+        True
+        """
+        read = cls.from_yaml if _is_yaml(path) else cls.from_json
+        text = read_text(path)
+        try:
+            return read(text)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)}: {error}") from error
+
 
 SaidRecipe = Recipe | str | os.PathLike[str] | Mapping[str, Any]
 
@@ -268,9 +627,44 @@ def recipe_of(said: object) -> Recipe | None:
     text = os.fspath(said)
     if not is_named(text) and Path(text).exists():
         return Recipe.load(text)
-    return named(Recipe, text)
+    return _named(text)
+
+
+def _named(name: str) -> Recipe:
+    """Return the recipe of a name.
+
+    "all" leaves nothing out; others are those of presets, of profiles, and of both: "text-local",
+    of schemes of compressed-tensors, and of llama.cpp's mixes.
+    """
+    if not is_named(name):
+        raise unknown(name)
+    if extended_name(name) is not None:
+        return Recipe.preset(name)
+    if name == "all":
+        return Recipe(name=name)
+    if name in PROFILES:
+        return Recipe.profile(name)
+    preset, _, profile = name.partition("-")
+    return Recipe.preset(preset, profile or None)
+
+
+def _extended(name: object) -> str:
+    extended = extended_name(arguments.text("Recipe: extends", name))
+    if extended is None:
+        raise ValueError(
+            f"Recipe: extends {quoted(name)} is no scheme of compressed-tensors, and no mix of "
+            "llama.cpp. Presets and profiles are extended by Recipe.from_dict()"
+        )
+    return extended
 
 
 def scheme_rules(name: str) -> Recipe:
     """Return what a scheme of compressed-tensors says of layers."""
     return Recipe(PRESETS["text"], SCHEMES[name])
+
+
+def _is_yaml(path: str | os.PathLike[str]) -> bool:
+    suffix = Path(path).suffix
+    if suffix in (".json", ".yaml", ".yml"):
+        return suffix != ".json"
+    raise ValueError(f"Recipe file {os.fspath(path)!r} must end with .json, .yaml or .yml")

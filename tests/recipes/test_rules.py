@@ -156,19 +156,6 @@ def test_rules_and_recipes_are_values() -> None:
         recipe.rules[0].bit_width = 2  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        Recipe.from_dict({"extends": "FP8_BLOCK"}).resolved,
-        Recipe.from_json(Recipe.preset("text", "local").to_json()),
-        Recipe.profile("edge").extending(Recipe.preset("text")),
-    ],
-)
-def test_whatever_makes_a_recipe_it_is_one(recipe: Recipe) -> None:
-    assert type(recipe) is Recipe
-    assert b"cpyarrowquant.recipes.recipe\nRecipe\n" in pickle.dumps(recipe, 0)
-
-
 def test_integers_of_any_type_become_ints() -> None:
     import numpy as np
 
