@@ -19,7 +19,7 @@ from pyarrowquant.conversion.splitting import check_split
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._origin import Split
-from pyarrowquant.formats.registry import FORMATS, SUFFIXES
+from pyarrowquant.formats.registry import FOLDERS, FORMATS, SUFFIXES
 from pyarrowquant.reading.tensors import SCHEMA
 from pyarrowquant.recipes.budget import BitsPerWeight
 from pyarrowquant.recipes.mixes import mix_named
@@ -97,7 +97,7 @@ def checked_options(request: Request) -> Options:
 
 
 def _target(request: Request) -> Format:
-    kind = format_of(request.landing.path, request.to, SUFFIXES, str(request.landing))
+    kind = format_of(request.landing.path, request.to, SUFFIXES, FOLDERS, str(request.landing))
     if kind not in FORMATS:
         raise UsageError(f"to={kind!r} must be one of {', '.join(FORMATS)}")
     return FORMATS[kind].doubled() if request.double else FORMATS[kind]
