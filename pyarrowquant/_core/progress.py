@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant.errors import users_level
 
 
@@ -84,7 +85,7 @@ class Reporter:
                 self._progress(layer_name, self._fraction)
             except Exception as error:
                 warnings.warn(
-                    f"progress failed at layer '{layer_name}': {error!r}. The work goes on",
+                    f"progress failed at layer {quoted(layer_name)}: {error!r}. The work goes on",
                     RuntimeWarning,
                     stacklevel=users_level(),
                 )

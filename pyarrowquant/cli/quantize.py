@@ -18,12 +18,12 @@ from pyarrowquant._core.group_sizes import (
     grouping_text,
     size_order,
 )
-from pyarrowquant._core.quoting import first_few
+from pyarrowquant._core.quoting import first_names, printable
 from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant._core.underflow import underflow_text
 from pyarrowquant.cli._memory import memory_size
 from pyarrowquant.cli._progress import Shown
-from pyarrowquant.cli._show import counted, json_option, printable, show_json, size_text
+from pyarrowquant.cli._show import counted, json_option, show_json, size_text
 from pyarrowquant.conversion.convert import Conversion, ConversionPlan, convert, plan
 from pyarrowquant.conversion.engines import ENGINES
 from pyarrowquant.conversion.partial.interrupted import Continued
@@ -410,4 +410,4 @@ def _show_unquantized(tensors: Sequence[UnquantizedTensor]) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    return first_few([printable(name) for name in names])
+    return first_names(names)

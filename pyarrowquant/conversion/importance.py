@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pyarrowquant._core.encodings import ENCODINGS, SUPER_SIZE
 from pyarrowquant._core.group_sizes import in_row
-from pyarrowquant._core.quoting import first_few
+from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant._core.settings import SettingOverrides
 from pyarrowquant._core.shapes import product
 from pyarrowquant.conversion.viewing import Viewed
@@ -113,7 +113,7 @@ def _fits(layer: PlannedLayer, count: int, importance: Importance) -> bool:
         return False
     stack = f"{matrices} matrices of " if matrices > 1 else ""
     raise ValueError(
-        f"'{importance.name}' has {count} values for layer '{layer.name}', which has "
+        f"'{importance.name}' has {count} values for layer {quoted(layer.name)}, which has "
         f"{stack}{columns} columns. It is of another model"
     )
 

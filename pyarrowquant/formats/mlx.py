@@ -26,7 +26,7 @@ from pyarrowquant.formats._either_name import by_either_name
 from pyarrowquant.formats._experts import with_experts_apart
 from pyarrowquant.formats._format import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, Format, preceded
 from pyarrowquant.formats._kept import left_out, with_codes_as
-from pyarrowquant.formats._layers import KEPT_DTYPES, KeptLayers, Results, refuse
+from pyarrowquant.formats._layers import KEPT_DTYPES, NAMED, KeptLayers, Results, refuse
 from pyarrowquant.formats._mlx_config import MlxSettings, quantization
 from pyarrowquant.formats._mlx_file import file_of, write_file
 from pyarrowquant.formats._mlx_joined import joined
@@ -329,7 +329,7 @@ class Mlx(Format):
             refuse_conv1d(
                 model.config or {}, said_in, "mlx-lm transposes weights when it loads them"
             )
-        refuse(layers, problem, "MLX", HOLDS, ENCODINGS)
+        refuse(layers, problem, "MLX", HOLDS, ENCODINGS, NAMED)
         settings = {layer.name: MlxSettings.of(layer) for layer in layers}
         others = [each.name for each in model.all_tensors if each.name not in settings]
         quantization(settings_of_modules(settings, others, model.config or {}))
