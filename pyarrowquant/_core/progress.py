@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from pyarrowquant._core.arguments import Progress
-from pyarrowquant._core.quoting import quoted
+from pyarrowquant._core.quoting import in_line, quoted
 from pyarrowquant.errors import users_level
 
 
@@ -78,7 +78,7 @@ class Reporter:
         self._fraction = max(self._fraction, fraction)
         if self._progress is True:
             if layer_name is not None:
-                self._bar.set_postfix_str(layer_name, refresh=False)
+                self._bar.set_postfix_str(in_line(layer_name), refresh=False)
             self._bar.update(round(self._before + size) - self._bar.n)
         elif callable(self._progress) and layer_name is not None:
             try:

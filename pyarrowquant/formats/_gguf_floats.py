@@ -62,7 +62,7 @@ def _with_dtype(stored: Stored, code: str) -> Tensor:
     tensor = stored.tensor
     if isinstance(tensor, UndecodableTensor):
         raise ValueError(
-            f"{stored.location}: {tensor.name} of dtype {tensor.dtype}: {tensor.problem}"
+            f"{stored.location}: {quoted(tensor.name)} of dtype {tensor.dtype}: {tensor.problem}"
         )
     if tensor.dtype not in FLOATS:
         return tensor

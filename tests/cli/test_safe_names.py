@@ -17,6 +17,7 @@ from pyarrowquant import (
     quantize_batch,
     quantize_batch_arrow,
 )
+from pyarrowquant.reading.importance_tensors import Origin, metadata_of
 
 NAMES = ["a\nb.weight", "c\x1b[31md\x07.weight", "e\u202ef\x85g.weight", "n" * 100_000, ""]
 _LONGEST = 2_000
@@ -95,3 +96,21 @@ def test_names_of_tensors_in_files(tmp_path: Path, name: str) -> None:
         for suffix in (".gguf", ".parquet", ".onnx"):
             path = tmp_path / f"{source}.safetensors"
             check(run("quantize", path, tmp_path / f"out{suffix}", "--dry-run").output, 8)
+
+
+@pytest.mark.parametrize("name", NAMES[:4], ids=range(4))
+def test_names_of_importance(tmp_path: Path, name: str) -> None:
+    source, importance = tmp_path / "source.parquet", tmp_path / "importance.safetensors"
+    pq.write_table(layers(name), source)
+    for known, columns, said in (
+        ("other", 64, "Without importance in "),
+        ("x" + name, 64, "another model"),
+        (name, 3, "3 values"),
+    ):
+        header = metadata_of(Origin([], 1, 1))
+        save_file({known: np.ones(columns, np.float32)}, importance, header)
+        done = run(
+            *("quantize", source, tmp_path / "out.gguf", "--dry-run"), "--importance", importance
+        )
+        check(done.output, 8)
+        assert said in done.output
