@@ -85,6 +85,13 @@ def test_names_in_what_commands_print(tmp_path: Path, name: str) -> None:
         done = run(*arguments)
         assert done.exception is None or isinstance(done.exception, SystemExit)
         check(done.output, 8)
+    for arguments in (
+        ("quantize", twice, f"{out}.parquet", "--overwrite"),
+        ("quantize", broken, f"{out}.parquet", "--overwrite"),
+        ("compare", source, twice),
+        ("recipe", "fit", twice, f"{out}.json", "--bits-per-weight", 5),
+    ):
+        check(run(*arguments).stderr, 1)
 
 
 @pytest.mark.parametrize("name", NAMES[:4], ids=range(4))
