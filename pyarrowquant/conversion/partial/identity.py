@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from pyarrowquant._core.quoting import quoted, shortened
+from pyarrowquant._core.quoting import shortened
 from pyarrowquant.reading.location import Location, infos
 from pyarrowquant.reading.model import Model
 
@@ -110,17 +110,16 @@ def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     files_now = {file["name"]: file for file in now["source"]}
     for name in [*files_before, *files_now]:
         if name not in files_now:
-            return f"the source lacks {quoted(name)}, which it had"
+            return f"the source lacks '{name}', which it had"
         if name not in files_before:
-            return f"the source has {quoted(name)}, which it had not"
+            return f"the source has '{name}', which it had not"
         if files_before[name] != files_now[name]:
             was, is_ = _described(files_before[name]), _described(files_now[name])
             if was == is_:
                 return (
-                    f"the source has changed: {quoted(name)} is another file, of the same size and "
-                    "time"
+                    f"the source has changed: '{name}' is another file, of the same size and time"
                 )
-            return f"the source has changed: {quoted(name)} had {was}, now has {is_}"
+            return f"the source has changed: '{name}' had {was}, now has {is_}"
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return ", ".join(
         f"the {name} differs"
