@@ -16,6 +16,7 @@ from pyarrowquant._core.arguments import Progress
 from pyarrowquant._core.columns import binaries, lists
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.keywords import with_meant
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.source import ENCODED_COLUMNS, is_arrow
 from pyarrowquant.errors import (
     ArgumentTypeError,
@@ -217,7 +218,7 @@ def _parted(weights: object) -> tuple[dict[str, _Layer], list[LayerError]]:
         if isinstance(layer, _Layer):
             usable[name] = layer
         else:
-            unusable.append(LayerError(name, row, None, "array", f"Layer '{name}'{layer}"))
+            unusable.append(LayerError(name, row, None, "array", f"Layer {quoted(name)}{layer}"))
     return usable, unusable
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pyarrowquant._core.arguments import integer
 from pyarrowquant._core.columns import binaries, lists
 from pyarrowquant._core.encodings import INTEGER
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.rows import check_weights_schema, layers, values_of
 from pyarrowquant._core.source import ENCODED_COLUMNS, INPUT_COLUMNS, Source, check_data, is_arrow
 from pyarrowquant.errors import (
@@ -108,11 +109,11 @@ def _part(name: str, layer: object, part: str) -> Any:
     """Return a part of a quantized layer as its column takes it."""
     if not isinstance(layer, Mapping):
         raise ArgumentTypeError(
-            f"Layer '{name}': Expected a dictionary as of quantize_batch(), got "
+            f"Layer {quoted(name)}: Expected a dictionary as of quantize_batch(), got "
             f"{type(layer).__name__}"
         )
     if part not in layer and part in _IN_EVERY_LAYER:
-        raise ValueError(f"Layer '{name}' has no '{part}'. Give what quantize_batch() gave")
+        raise ValueError(f"Layer {quoted(name)} has no '{part}'. Give what quantize_batch() gave")
     if part == "encoding":
         return _encoding(name, layer.get(part, INTEGER))
     if part in _MAY_BE_NONE and layer.get(part) is None:
@@ -126,13 +127,13 @@ def _part(name: str, layer: object, part: str) -> Any:
             return [integer("shape", size) for size in layer[part]]
         return integer(part, layer[part])
     except (TypeError, ValueError, BufferError) as error:
-        raise ValueError(f"Layer '{name}': '{part}' cannot be read: {error}") from error
+        raise ValueError(f"Layer {quoted(name)}: '{part}' cannot be read: {error}") from error
 
 
 def _encoding(name: str, said: object) -> str:
     if not isinstance(said, str):
         raise ArgumentTypeError(
-            f"Layer '{name}': 'encoding' is {said!r}, expected a string. Leave it out for "
+            f"Layer {quoted(name)}: 'encoding' is {said!r}, expected a string. Leave it out for "
             f"{INTEGER!r}"
         )
     return said
@@ -199,12 +200,13 @@ def _misfit(
     if name is None:
         return "null", "A layer has no name, or one that is not UTF-8"
     if values is None or None in shape:
-        return "null", f"Layer '{name}' has null in its weights or shape"
+        return "null", f"Layer {quoted(name)} has null in its weights or shape"
     if name in before:
-        return "duplicate", f"Layer '{name}' is there twice"
+        return "duplicate", f"Layer {quoted(name)} is there twice"
     if min(shape, default=0) < 0 or math.prod(shape) != values.size:
         return (
             "shape_mismatch",
-            f"Layer '{name}': Shape mismatch: shape {shape} does not fit {values.size} weights",
+            f"Layer {quoted(name)}: Shape mismatch: shape {shape} does not fit {values.size} "
+            "weights",
         )
     return None

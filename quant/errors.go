@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Sentinels that callers tell apart with errors.Is.
@@ -127,7 +129,7 @@ func (p *problem) at(index int64) *problem {
 // memory that goes away before the error does.
 func (p *problem) layerError(name string, row int64) *LayerError {
 	name = strings.Clone(name)
-	e := &LayerError{Name: &name, Row: row, Kind: p.kind, Message: fmt.Sprintf("Layer '%s'%s", name, p.text)}
+	e := &LayerError{Name: &name, Row: row, Kind: p.kind, Message: fmt.Sprintf("Layer %s%s", quotedName(name), p.text)}
 	if p.index >= 0 {
 		index := p.index
 		e.Index = &index
@@ -135,6 +137,32 @@ func (p *problem) layerError(name string, row int64) *LayerError {
 		e.Message += fmt.Sprintf(" in row %d", row)
 	}
 	return e
+}
+
+const longestName = 100 // runes of a name in a message
+
+// quotedName shows a name of a file in one line that is not too long, and
+// without what a terminal would act on.
+func quotedName(name string) string {
+	end := "'"
+	runes := 0
+	for position := range name {
+		if runes == longestName {
+			name, end = name[:position], "..."
+			break
+		}
+		runes++
+	}
+	shown := []byte{'\''}
+	for _, r := range name {
+		if strconv.IsPrint(r) {
+			shown = utf8.AppendRune(shown, r)
+		} else {
+			quoted := strconv.QuoteRuneToASCII(r)
+			shown = append(shown, quoted[1:len(quoted)-1]...)
+		}
+	}
+	return string(shown) + end
 }
 
 // unnamedError is for a row whose layer_name cannot be read.

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.quoting import in_line, quoted
 from pyarrowquant.errors import users_level
 
 
@@ -77,14 +78,14 @@ class Reporter:
         self._fraction = max(self._fraction, fraction)
         if self._progress is True:
             if layer_name is not None:
-                self._bar.set_postfix_str(layer_name, refresh=False)
+                self._bar.set_postfix_str(in_line(layer_name), refresh=False)
             self._bar.update(round(self._before + size) - self._bar.n)
         elif callable(self._progress) and layer_name is not None:
             try:
                 self._progress(layer_name, self._fraction)
             except Exception as error:
                 warnings.warn(
-                    f"progress failed at layer '{layer_name}': {error!r}. The work goes on",
+                    f"progress failed at layer {quoted(layer_name)}: {error!r}. The work goes on",
                     RuntimeWarning,
                     stacklevel=users_level(),
                 )

@@ -20,20 +20,40 @@ def quoted(value: object) -> str:
     return text
 
 
+def in_line(name: str) -> str:
+    """Show a name of a file as `quoted` does, without quotes unless nothing is left."""
+    start = name[: _LONGEST_TEXT + 1]
+    return shortened("".join(map(_printable, start))) or repr(name)
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would act on: names come from files of others."""
+    return "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else repr(character)[1:-1]
+
+
 def shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "..."
 
 
-def enumerated(values: Iterable[str]) -> str:
+def enumerated(values: Iterable[str], word: str = "and") -> str:
     """Return "a", "a and b" or "a, b and c"."""
     *before, last = values
-    return f"{', '.join(before)} and {last}" if before else last
+    return f"{', '.join(before)} {word} {last}" if before else last
 
 
 def first_few(texts: Sequence[str], most: int = 3, separator: str = ", ") -> str:
     """Return "a, b, c and 2 more"."""
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return separator.join(texts[:most]) + more
+
+
+def first_names(names: Sequence[str], most: int = 3) -> str:
+    """Return the first of many names of files, in one line that is not too long."""
+    return first_few([in_line(name) for name in names[:most]] + list(names[most:]), most)
 
 
 def _pieces(value: Any) -> Iterator[str]:

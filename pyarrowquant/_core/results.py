@@ -22,6 +22,7 @@ from pyarrowquant._core.encodings import ENCODINGS, INTEGER
 from pyarrowquant._core.group_sizes import groups_in_row
 from pyarrowquant._core.layout import Layout
 from pyarrowquant._core.nested import is_list
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant._core.shapes import columns_of
 from pyarrowquant._core.source import ENCODED_COLUMNS, Source, check_data
@@ -141,7 +142,7 @@ def _packed(batch: pa.RecordBatch, i: int, row: int, is_checked: bool) -> Packed
     group_size = int(value(batch, "group_size", i, row).as_py())
 
     def corrupt(why: str) -> ValueError:
-        return ValueError(f"Layer '{name}' (row {row}) is corrupt: {why}")
+        return ValueError(f"Layer {quoted(name)} (row {row}) is corrupt: {why}")
 
     if bits not in BIT_WIDTHS:
         raise corrupt(f"bit_width {bits}")

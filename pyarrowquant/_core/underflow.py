@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pyarrowquant._core.quoting import first_few
+from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant.errors import users_level
 
 
@@ -31,7 +31,7 @@ class Underflow:
 def underflow_text(found: Sequence[Underflow]) -> str:
     """Say how many groups have no scale, and in which layers."""
     groups = sum(each.groups for each in found)
-    names = first_few([f"'{each.layer_name}'" for each in found])
+    names = first_few([quoted(each.layer_name) for each in found])
     several, layers = "" if groups == 1 else "s", "layer" if len(found) == 1 else "layers"
     have = "has" if groups == 1 else "have"
     return (

@@ -12,8 +12,9 @@ from typing import Any
 import click
 import pyarrow as pa
 
+from pyarrowquant._core.quoting import printable
 from pyarrowquant._version import __version__
-from pyarrowquant.cli._show import as_options, printable, show_warning
+from pyarrowquant.cli._show import as_options, show_warning
 from pyarrowquant.errors import UnquantizedTensorWarning, UsageError
 
 _COMMANDS = (

@@ -11,9 +11,9 @@ import click
 
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.group_sizes import GroupSize, grouping_text, size_order
-from pyarrowquant._core.quoting import first_few
+from pyarrowquant._core.quoting import first_names, printable
 from pyarrowquant._core.underflow import underflow_text
-from pyarrowquant.cli._show import counted, printable, show_json, size_text
+from pyarrowquant.cli._show import counted, show_json, size_text
 from pyarrowquant.conversion.outcome import Conversion, ConversionPlan
 from pyarrowquant.conversion.partial.interrupted import Continued
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
@@ -170,4 +170,4 @@ def _show_unquantized(tensors: Sequence[UnquantizedTensor]) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    return first_few([printable(name) for name in names])
+    return first_names(names)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrowquant
 from pyarrowquant._core.binary import bytes_at, is_binary
 from pyarrowquant._core.nested import flat
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant.conversion.rescaling import rescaled
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats.registry import FORMATS
@@ -43,14 +44,14 @@ class Originals:
 
     def __init__(self, source: str, result: Model | None = None) -> None:
         model = open_source(source)
+        model.check_names(need_names=True)
         if result is not None:
             model, result = _alike(model, result)
         self.result = result
         self._schema = model.schema
-        self._rows: dict[str, list[Callable[[], pa.RecordBatch]]] = {}
+        self._rows: dict[str, Callable[[], pa.RecordBatch]] = {}
         for name, read in model.layer_readers():
-            if name is not None:
-                self._rows.setdefault(name, []).append(read)
+            self._rows[str(name)] = read
         self.undecodable = undecodable(model)
 
     def __contains__(self, name: object) -> bool:
@@ -59,7 +60,7 @@ class Originals:
     def errors(self, results: pa.RecordBatch, threads: int | None) -> list[dict[str, Any]]:
         """Measure the layers of a batch of results."""
         names = dict.fromkeys(results["layer_name"].to_pylist())
-        rows = [read() for name in names for read in self._rows.get(name, [])]
+        rows = [self._rows[name]() for name in names if name in self._rows]
         weights = pa.Table.from_batches(rows, self._schema)
         decoded = pa.Table.from_batches([results])
         found: list[dict[str, Any]] = pyarrowquant.compare(
@@ -73,7 +74,7 @@ class Originals:
 
     def weights(self, name: str, columns: int, pieces: Iterable[slice]) -> Iterator[Any]:
         """Some rows of a layer at a time, as float32 matrices of so many columns."""
-        row = self._rows[name][0]()
+        row = self._rows[name]()
         column = row["weights"]
         raw = bytes_at(column, 0) if is_binary(column.type) else None
         for piece in pieces:
@@ -150,7 +151,7 @@ def raw_floats(row: pa.RecordBatch, dtype: str) -> Any:
         rounded = values.astype(dtype)
     if not np.isfinite(rounded[np.isfinite(values)]).all():
         name = row["layer_name"][0].as_py()
-        raise ValueError(f"Layer '{name}' has weights beyond {dtype}. Use --dtype float32")
+        raise ValueError(f"Layer {quoted(name)} has weights beyond {dtype}. Use --dtype float32")
     return rounded
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from pyarrowquant._core.quoting import in_line, printable
+
 # Those that a command has as options, with a value or without.
 _ARGUMENT = re.compile(
     r"\b(to|dtype|bit_width|group_size|method|zero_point|scale_dtype|encoding|recipe|"
@@ -55,11 +57,6 @@ def show_columns(rows: Iterable[tuple[str, str]], err: bool = False) -> None:
         click.echo(f"{name.ljust(width)}  {text}", err=err)
 
 
-def printable(text: str) -> str:
-    """Escape what a terminal would act on: names come from files of others."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def show_warning(message: Warning | str, *_: object) -> None:
     """Print a warning in a line of its own."""
     click.echo(printable(as_options(str(message))), err=True)
@@ -83,7 +80,7 @@ def counted(count: int, what: str) -> str:
 def listed(names: Sequence[str], most: int = 10) -> str:
     """The first names of many."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(printable(name) for name in names[:most]) + more
+    return ", ".join(map(in_line, names[:most])) + more
 
 
 def size_text(count: float) -> str:

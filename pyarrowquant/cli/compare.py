@@ -10,18 +10,18 @@ from typing import Any
 import click
 import pyarrow as pa
 
+from pyarrowquant._core.quoting import in_line, printable
 from pyarrowquant.cli._originals import Originals, undecodable
 from pyarrowquant.cli._read_files import ReadFiles
 from pyarrowquant.cli._show import (
     counted,
     json_option,
     listed,
-    printable,
     shape_text,
     show_json,
     show_table,
 )
-from pyarrowquant.conversion.result_files import naming, results_in
+from pyarrowquant.conversion.result_files import check_rows, naming, results_in
 from pyarrowquant.conversion.source import is_result
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.models import open_model
@@ -59,7 +59,12 @@ def compare(
     model = None if is_result(result) else open_model(locate(result, None))
     originals = Originals(original, model)
     model = originals.result
-    batches = _rows_of(result) if model is None else iter(model.reader())
+    if model is None:
+        check_rows(Path(result))
+        batches = _rows_of(result)
+    else:
+        model.check_names(need_names=True)
+        batches = iter(model.reader())
     unread = {} if model is None else undecodable(model)
     errors: list[dict[str, Any]] = []
     names: set[str] = set()
@@ -67,10 +72,7 @@ def compare(
         with read.reading(), naming(result, original):
             for part in _known(batch, originals):
                 errors += originals.errors(part, threads)
-        for name in batch["layer_name"].to_pylist():
-            if name in names:
-                raise click.ClickException(f"Layer '{name}' is in '{result}' twice")
-            names.add(name)
+        names.update(batch["layer_name"].to_pylist())
     read.check()
     totals = _totals(errors)
     totals["missing"] = originals.left_out(names)
@@ -103,7 +105,7 @@ def _rows_of(result: str) -> Iterator[pa.RecordBatch]:
 def _known(batch: pa.RecordBatch, originals: Originals) -> list[pa.RecordBatch]:
     """Leave out rows that the original does not have, by slices."""
     names = batch["layer_name"].to_pylist()
-    known = [name is None or name in originals for name in names]  # null is an error of its own
+    known = [name in originals for name in names]
     if all(known):
         return [batch]
     return [batch.slice(row, 1) for row, is_known in enumerate(known) if is_known]
@@ -114,7 +116,7 @@ def _show(shown: list[dict[str, Any]], totals: dict[str, Any], original: str, re
         ["layer", "shape", "rel. error", "cosine", "max error", "SNR dB"],
         (
             [
-                layer["layer_name"],
+                in_line(layer["layer_name"]),
                 shape_text(layer["shape"]),
                 f"{layer['relative_error']:.5f}",
                 f"{layer['cosine']:.6f}",
@@ -139,7 +141,7 @@ def _show(shown: list[dict[str, Any]], totals: dict[str, Any], original: str, re
                 f"{counted(len(names), 'layer')} of '{one}' {are} not in '{other}': {listed(names)}"
             )
     for name, problem in totals["undecodable"].items():
-        click.echo(f"Not compared: {printable(name)}, {printable(problem)}")
+        click.echo(f"Not compared: {in_line(name)}, {printable(problem)}")
 
 
 def _totals(errors: list[dict[str, Any]]) -> dict[str, Any]:

@@ -13,14 +13,14 @@ import numpy as np
 import pyarrow as pa
 
 from pyarrowquant import dequantize_batch_arrow
+from pyarrowquant._core.quoting import in_line, printable
 from pyarrowquant.cli._originals import raw_floats, undecodable
 from pyarrowquant.cli._read_files import ReadFiles
-from pyarrowquant.cli._show import counted, json_option, printable, show_json, size_text
+from pyarrowquant.cli._show import counted, json_option, show_json, size_text
 from pyarrowquant.conversion.destination import check_destination, format_of
-from pyarrowquant.conversion.result_files import naming, open_results, results_in
+from pyarrowquant.conversion.result_files import check_rows, naming, open_results, results_in
 from pyarrowquant.conversion.source import is_result
 from pyarrowquant.formats._gguf_floats import write_floats
-from pyarrowquant.formats._layers import Names
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.formats._safetensors import Entry, write_tensors
 from pyarrowquant.formats.registry import FORMATS
@@ -120,7 +120,7 @@ def _decode_model(
     if not any(isinstance(tensor, CodedTensor) for tensor in tensors.values()):
         raise click.ClickException(f"'{source}' has nothing that is quantized")
     for name, problem in undecodable(model).items():
-        click.echo(f"Left out: {printable(name)}, {printable(problem)}", err=True)
+        click.echo(f"Left out: {in_line(name)}, {printable(problem)}", err=True)
     readers = [(str(name), read) for name, read in model.layer_readers()]
     if kind == "safetensors":
         code, size = _DTYPES[dtype]
@@ -190,6 +190,7 @@ def _write_table(
     overwrite: bool,
     check: Callable[[], object],
 ) -> int:
+    check_rows(source)
     empty = open_results(source).schema.empty_table()
     schema = dequantize_batch_arrow(empty, dtype=dtype, threads=threads).schema
     layers = 0
@@ -221,6 +222,7 @@ def _write_safetensors(
     check: Callable[[], object],
 ) -> int:
     """Write layers as they are decoded; the source is read for their shapes first."""
+    check_rows(source)
     code, size = _DTYPES[dtype]
     rows = _Rows(source)
 
@@ -228,11 +230,10 @@ def _write_safetensors(
         values = _decoded(rows[row], source, dtype, threads)["weights"][0].values.to_numpy()
         yield values.astype(values.dtype.newbyteorder("<"), copy=False).view(np.uint8).data
 
-    names = Names()
     layers = (layer for _, layers in results_in(source) for layer in layers)
     entries = [
         Entry.known(
-            names.add(layer.name),
+            layer.name,
             code,
             layer.shape,
             size * math.prod(layer.shape),

@@ -13,12 +13,12 @@ import pyarrow as pa
 from pyarrowquant._core.binary import is_binary, lengths
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.nested import element_type, flat
+from pyarrowquant._core.quoting import in_line, quoted
 from pyarrowquant._core.rows import layers
 from pyarrowquant.cli._read_files import ReadFiles
 from pyarrowquant.cli._show import (
     counted,
     json_option,
-    printable,
     shape_text,
     show_json,
     show_table,
@@ -64,7 +64,7 @@ def inspect(path: str, as_json: bool) -> None:
         + [kind, "size"]
         + (["bits a weight"] if result else []),
         (
-            [layer["layer_name"], shape_text(layer["shape"])]
+            [in_line(layer["layer_name"]), shape_text(layer["shape"])]
             + ([layer["encoding"]] if encoded else [])
             + [
                 str(layer["bit_width"] if result else layer["dtype"]),
@@ -79,7 +79,7 @@ def inspect(path: str, as_json: bool) -> None:
     click.echo(f"{layers_text}, {weights_text}, {size_text(total)}, {bits:.2f} bits a weight")
     for layer in tensors:
         if "problem" in layer:
-            click.echo(f"Not decoded: {printable(layer['layer_name'])}, {layer['problem']}")
+            click.echo(f"Not decoded: {in_line(layer['layer_name'])}, {layer['problem']}")
 
 
 def _coded(path: Path) -> Iterator[dict[str, Any]]:
@@ -137,7 +137,9 @@ def _check(name: str | None, shape: Sequence[int | None], dtype: str, size: int)
     dimensions = [-1 if n is None else n for n in shape]
     bits = BITS.get(dtype)
     if min(dimensions, default=0) < 0 or (bits and math.prod(dimensions) * bits != 8 * size):
-        raise ValueError(f"Layer '{name}' has shape {list(shape)} and {size} bytes of {dtype}")
+        raise ValueError(
+            f"Layer {quoted(name)} has shape {list(shape)} and {size} bytes of {dtype}"
+        )
 
 
 def _described(name: str | None, shape: Sequence[int], dtype: str, size: int) -> dict[str, Any]:

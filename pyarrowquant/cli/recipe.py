@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from pyarrowquant import read_weights
 from pyarrowquant.cli._read_files import ReadFiles
 from pyarrowquant.cli._show import json_option, show_columns, show_json
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.source import local_path
 from pyarrowquant.formats._gguf_mixes import described
 from pyarrowquant.formats._outputs import Outputs
+from pyarrowquant.reading.models import open_source
 from pyarrowquant.recipes.named import ABOUT, file_of
 from pyarrowquant.recipes.recipe import Recipe, recipe_of
 from pyarrowquant.recipes.schemes import SCHEMES
@@ -107,8 +107,10 @@ def fit(
     if destination.suffix not in (".json", ".yaml", ".yml"):
         raise click.UsageError(f"'{destination}' must end with .json, .yaml or .yml")
     with read.reading():
+        model = open_source(source)
+        model.check_names(need_names=True)
         fitted = Recipe.fit(
-            read_weights(source),
+            model.reader(),
             bits_per_weight,
             recipe=recipe_of(rules),
             objective=objective,

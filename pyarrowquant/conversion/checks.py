@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pyarrowquant._core.group_sizes import groups_in_row
-from pyarrowquant._core.quoting import first_few
+from pyarrowquant._core.quoting import first_names, quoted
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.errors import users_level
 from pyarrowquant.formats._format import Format
@@ -51,21 +51,21 @@ def check_names(
 
     def add(name: str, owner: str) -> None:
         if name in target.reserved_names:
-            raise ValueError(f"{target.name} cannot have a tensor named '{name}'. Rename it")
+            raise ValueError(f"{target.name} cannot have a tensor named {quoted(name)}. Rename it")
         if name in owners:
             raise ValueError(
-                f"Two tensors of the output would be named '{name}': one of {owners[name]}, one of "
-                f"{owner}. Rename one, or leave the layer out by a rule with skip"
+                f"Two tensors of the output would be named {quoted(name)}: one of {owners[name]}, "
+                f"one of {owner}. Rename one, or leave the layer out by a rule with skip"
             )
         owners[name] = owner
 
     for layer in layers:
         if coded := layout_of(layer):
             for name in target.names_of(coded):
-                add(name, f"layer '{coded.name}'")
+                add(name, f"layer {quoted(coded.name)}")
     for tensor in left if target.checks_kept_names else ():
         if tensor.kept:
-            add(tensor.name, f"tensor '{tensor.name}', which is kept")
+            add(tensor.name, f"tensor {quoted(tensor.name)}, which is kept")
     _warn_of_long(target, owners)
 
 
@@ -76,7 +76,7 @@ def _warn_of_long(target: Format, names: Iterable[str]) -> None:
     if long:
         warnings.warn(
             f"Names of more than {target.longest_name} bytes, which llama.cpp does not load; other "
-            f"readers do: {first_few(long, most=1)}",
+            f"readers do: {first_names(long, most=1)}",
             UserWarning,
             stacklevel=users_level(),
         )
@@ -92,9 +92,9 @@ def check_sizes(layers: Sequence[PlannedLayer]) -> None:
         groups = rows * groups_in_row(layer.settings.group_size, layer.columns)
         if max(codes, groups) >= _MOST_IN_A_ROW:
             raise ValueError(
-                f"Layer '{layer.name}' of shape {list(layer.shape)} would have {codes:,} bytes of "
-                f"codes and {groups:,} groups, the most is {_MOST_IN_A_ROW - 1:,}. Give it fewer "
-                "bits by a rule of its own, or leave it out by a rule with skip"
+                f"Layer {quoted(layer.name)} of shape {list(layer.shape)} would have {codes:,} "
+                f"bytes of codes and {groups:,} groups, the most is {_MOST_IN_A_ROW - 1:,}. Give "
+                "it fewer bits by a rule of its own, or leave it out by a rule with skip"
             )
 
 

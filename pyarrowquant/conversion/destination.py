@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from pyarrowquant._core.placing import is_empty_folder, refuse_irreplaceable
+from pyarrowquant._core.quoting import enumerated
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._outputs import check_replaceable, exists_error, wrong_kind_error
 from pyarrowquant.reading.location import check_name
@@ -24,17 +25,36 @@ def _refuse_stream(path: Path) -> None:
 
 
 def format_of(
-    path: Path, chosen: str | None, suffixes: dict[str, str], shown: str | None = None
+    path: Path,
+    chosen: str | None,
+    suffixes: Mapping[str, str],
+    folders: Sequence[str] = (),
+    shown: str | None = None,
 ) -> str:
-    """Return the format by its name, or by the path's suffix; messages may call it otherwise."""
+    """Return the format by its name, or by the path's suffix.
+
+    Parameters
+    ----------
+    path : Path
+    chosen : str or None
+        Its name, if that is said.
+    suffixes : mapping of str to str
+        Those that say a format.
+    folders : sequence of str
+        Formats that are folders, which no suffix says.
+    shown : str, optional
+        What messages call the path.
+    """
     _refuse_stream(path)
     if chosen is not None:
         return chosen
     if path.suffix.lower() in suffixes:
         return suffixes[path.suffix.lower()]
-    known = ", ".join(suffixes)
+    known = enumerated(suffixes, "or")
+    of_folders = enumerated((f"to={name!r}" for name in folders), "or") if folders else ""
     raise UsageError(
-        f"'{shown or path}' has no suffix that says its format. Use to=, or one of {known}"
+        f"'{shown or path}' has no suffix that says its format. End it with {known}, or use to="
+        + (f"; {of_folders} makes a folder of safetensors" if folders else "")
     )
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pyarrowquant._core.encodings import ENCODINGS, SUPER_SIZE
 from pyarrowquant._core.group_sizes import in_row
-from pyarrowquant._core.quoting import first_few
+from pyarrowquant._core.quoting import first_names, quoted
 from pyarrowquant._core.settings import SettingOverrides
 from pyarrowquant._core.shapes import product
 from pyarrowquant.conversion.viewing import Viewed
@@ -70,13 +70,13 @@ def of_layers(importance: Importance, layers: Sequence[PlannedLayer], model: Mod
     if wanted and not found:
         raise ValueError(
             f"'{importance.name}' has the importance of {len(importance.values)} layers, such as "
-            f"'{next(iter(importance.values))}', and of none that '{model.location}' has. It is of "
-            "another model"
+            f"{quoted(next(iter(importance.values)))}, and of none that '{model.location}' has. It "
+            "is of another model"
         )
     if lacking:
         warnings.warn(
             f"Without importance in '{importance.name}', so quantized as without a file: "
-            f"{first_few(lacking)}",
+            f"{first_names(lacking)}",
             UserWarning,
             stacklevel=users_level(),
         )
@@ -113,7 +113,7 @@ def _fits(layer: PlannedLayer, count: int, importance: Importance) -> bool:
         return False
     stack = f"{matrices} matrices of " if matrices > 1 else ""
     raise ValueError(
-        f"'{importance.name}' has {count} values for layer '{layer.name}', which has "
+        f"'{importance.name}' has {count} values for layer {quoted(layer.name)}, which has "
         f"{stack}{columns} columns. It is of another model"
     )
 

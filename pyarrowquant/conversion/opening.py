@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from pyarrowquant.conversion.destination import check_destination
+from pyarrowquant.conversion.heads import check_head
 from pyarrowquant.conversion.options import Options
 from pyarrowquant.conversion.partial.noted import check_length
 from pyarrowquant.conversion.request import Request
@@ -71,6 +72,9 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
     target.check_destination(destination)
     check_length(options.place)
     check_whole(model, target)
+    if not request.tensors_only:
+        check_head(model, target)
+    model.check_names(need_names=False)  # of rows without one, each is a layer that fails
     viewed = view.of(model)
     check_loads(viewed.model, target, request.tensors_only)
     if split is not None and target.default_mix(viewed.model) is None:

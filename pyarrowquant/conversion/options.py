@@ -20,7 +20,7 @@ from pyarrowquant.conversion.stores.landing import Landing
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._origin import Split
-from pyarrowquant.formats.registry import FORMATS, SUFFIXES
+from pyarrowquant.formats.registry import FOLDERS, FORMATS, SUFFIXES
 from pyarrowquant.reading.tensors import SCHEMA
 from pyarrowquant.recipes.budget import BitsPerWeight
 from pyarrowquant.recipes.mixes import mix_named
@@ -101,7 +101,7 @@ def checked_options(request: Request, landing: Landing) -> Options:
 
 
 def _target(request: Request, landing: Landing) -> Format:
-    kind = format_of(landing.path, request.to, SUFFIXES, str(landing))
+    kind = format_of(landing.path, request.to, SUFFIXES, FOLDERS, str(landing))
     if kind not in FORMATS:
         raise UsageError(f"to={kind!r} must be one of {', '.join(FORMATS)}")
     return FORMATS[kind].doubled() if request.double else FORMATS[kind]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 
 from pyarrowquant._core.encodings import INTEGER
-from pyarrowquant._core.quoting import first_few
+from pyarrowquant._core.quoting import first_few, first_names
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.errors import UnquantizedTensorWarning, users_level
@@ -47,7 +47,7 @@ def warn_of_instead(names: Mapping[Settings, Sequence[str]]) -> None:
         what = settings.encoding if settings.encoding != INTEGER else f"{settings.bit_width} bits"
         warnings.warn(
             f"Their rows are no whole blocks or groups, so these get {what} in groups of "
-            f"{settings.group_size} instead: {first_few(layers)}",
+            f"{settings.group_size} instead: {first_names(layers)}",
             UserWarning,
             stacklevel=users_level(),
         )
@@ -79,7 +79,9 @@ def warn_of_lacking(model: Model, target: Format, unquantized: Sequence[Unquanti
 
 
 def _warn_of_unquantized(what: str, names: Sequence[str]) -> None:
-    warnings.warn(f"{what}: {first_few(names)}", UnquantizedTensorWarning, stacklevel=users_level())
+    warnings.warn(
+        f"{what}: {first_names(names)}", UnquantizedTensorWarning, stacklevel=users_level()
+    )
 
 
 def warn_of_joined(layers: Sequence[PlannedLayer], target: Format) -> None:
@@ -89,7 +91,7 @@ def warn_of_joined(layers: Sequence[PlannedLayer], target: Format) -> None:
     engines = f"Engines of {target.name} join these to layers"
     if same:
         warnings.warn(
-            f"{engines} with other settings, so they get the same: {first_few(same)}",
+            f"{engines} with other settings, so they get the same: {first_names(same)}",
             UserWarning,
             stacklevel=users_level(),
         )

@@ -16,6 +16,7 @@ from pyarrowquant._core.system_errors import naming_file
 from pyarrowquant._core.version import check_version
 from pyarrowquant.reading import table_files
 from pyarrowquant.reading.location import is_companion, locate, refuse_special
+from pyarrowquant.reading.row_names import NAMES, check_names
 from pyarrowquant.reading.table_files import TABLES
 
 METRICS = ("mse", "relative_error", "cosine", "max_abs_error")
@@ -70,6 +71,15 @@ def results_in(path: Path) -> Iterator[tuple[pa.RecordBatch, list[Packed]]]:
     """Read a file or a folder of results, batch by batch, with their rows, which are checked."""
     with naming(path):
         yield from batches_of(Source(open_results(path), RESULT_COLUMNS))
+
+
+def check_rows(path: Path) -> None:
+    """Raise where rows of a file or a folder of results have the same name."""
+    open_results(path)  # of which each file has the columns
+    files = [locate(file, None) for file in (tables_in(path) if path.is_dir() else [path])]
+    names = pa.schema([schema_of(Path(files[0].path)).field(NAMES)])
+    rows = ((file, batch) for file in files for batch in _batches(Path(file.path), names))
+    check_names(rows, need_names=False)  # rows without one are refused with all that is wrong
 
 
 @contextmanager

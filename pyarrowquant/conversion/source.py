@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant.conversion.result_files import is_table, schema_of, tables_in
 from pyarrowquant.errors import users_level
 from pyarrowquant.reading.config import CONFIG, quantizations_in, read_config
@@ -79,7 +80,7 @@ def _refuse_contradiction(model: Model) -> None:
         return
     raise ValueError(
         f"'{model.location}' contradicts itself: its config.json has {key}, but {len(plain)} "
-        f"matrices that this does not spare are floats, such as '{plain[0].name}', and only "
+        f"matrices that this does not spare are floats, such as {quoted(plain[0].name)}, and only "
         f"{len(coded)} are quantized. Give the file of its weights itself, which is then decoded, "
         "or the model with float weights"
     )

@@ -10,6 +10,7 @@ from typing import IO
 
 import pyarrow as pa
 
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Packed, batches_of
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
 from pyarrowquant.formats._layers import Results
@@ -45,7 +46,7 @@ class LayersByName(Mapping[str, Packed]):
         for _, layers in batches_of(source, is_checked=True):
             for layer in layers:
                 if layer.name in self._layers:
-                    raise ValueError(f"Layer '{layer.name}' is in the results twice")
+                    raise ValueError(f"Layer {quoted(layer.name)} is in the results twice")
                 self._layers[layer.name] = layer
                 _ = layer.zero_point  # kept, so that nobody has to read all zero-points again
             self.forget_pages()

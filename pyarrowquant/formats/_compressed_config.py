@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from pyarrowquant._core.layout import Coded
-from pyarrowquant._core.quoting import first_few
+from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant.formats._compressed_schemes import (
     SMALL_SCALES,
     Scheme,
@@ -241,7 +241,7 @@ def _listed(schemes: Mapping[Scheme, list[str]]) -> str:
 
 
 def _some(names: list[str]) -> str:
-    return first_few([f"'{name}'" for name in sorted(names)])
+    return first_few([quoted(name) for name in sorted(names)])
 
 
 def _ignored(layers: Iterable[str], tensors: Mapping[str, Tensor], model_type: object) -> list[str]:

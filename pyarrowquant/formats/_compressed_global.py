@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pyarrowquant._core.encoded_rows import is_e4m3
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Packed
 from pyarrowquant.formats._fused import joined_as, sets_of
 
@@ -31,8 +32,8 @@ def global_scales(layers: Mapping[str, Packed]) -> dict[str, float]:
             shared[name] = own[largest]
             if own[name] < own[largest] and not is_e4m3(layers[name].scales / own[largest]).all():
                 problems.append(
-                    f"compressed-tensors cannot hold layer '{name}': its scales are too small for "
-                    f"the global scale of '{largest}', which engines join it to"
+                    f"compressed-tensors cannot hold layer {quoted(name)}: its scales are too "
+                    f"small for the global scale of {quoted(largest)}, which engines join it to"
                 )
     if problems:
         how = (

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from pyarrowquant._core.group_sizes import BLOCK
 from pyarrowquant._core.layout import Coded
-from pyarrowquant._core.quoting import first_few
+from pyarrowquant._core.quoting import first_names
 from pyarrowquant.errors import users_level
 from pyarrowquant.formats._compressed_config import EXPERT
 from pyarrowquant.formats._compressed_schemes import scheme_of
@@ -27,7 +27,7 @@ def warn_of_different(
     if different:
         warnings.warn(
             "vLLM joins these layers to others, and does not load them where their settings "
-            f"differ, or some are not quantized: {first_few(sorted(different))}",
+            f"differ, or some are not quantized: {first_names(sorted(different))}",
             UserWarning,
             stacklevel=users_level(),
         )
@@ -63,7 +63,7 @@ def warn_of_int8_experts(layers: Iterable[Coded]) -> None:
 def _warn(experts: Collection[str], what: str) -> None:
     if experts:
         warnings.warn(
-            f"transformers 5.24 {what}: {first_few(sorted(experts))}. Quantize experts to "
+            f"transformers 5.24 {what}: {first_names(sorted(experts))}. Quantize experts to "
             "another encoding for it, such as fp8 by row or mxfp4",
             UserWarning,
             stacklevel=users_level(),

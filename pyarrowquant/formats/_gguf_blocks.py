@@ -13,6 +13,7 @@ from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Packed
 from pyarrowquant._core.shapes import product
 from pyarrowquant.formats._layers import (
+    NAMED,
     Results,
     as_float16,
     is_of,
@@ -65,7 +66,7 @@ def layers_of(results: Any, is_checked: bool = False) -> Results:
 
 def check_layouts(layers: Iterable[PlannedLayout]) -> None:
     """Raise where GGUF cannot hold layers that will be coded like this."""
-    refuse(layers, _planned_problem, "GGUF", _HOLDS, ENCODINGS)
+    refuse(layers, _planned_problem, "GGUF", _HOLDS, ENCODINGS, NAMED)
 
 
 def _planned_problem(layer: PlannedLayout) -> str | None:

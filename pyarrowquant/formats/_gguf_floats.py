@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.shapes import product
 from pyarrowquant.formats._gguf_model import outline_of, write_outline
 from pyarrowquant.formats._layers import as_float16, rounded
@@ -61,7 +62,7 @@ def _with_dtype(stored: Stored, code: str) -> Tensor:
     tensor = stored.tensor
     if isinstance(tensor, UndecodableTensor):
         raise ValueError(
-            f"{stored.location}: {tensor.name} of dtype {tensor.dtype}: {tensor.problem}"
+            f"{stored.location}: {quoted(tensor.name)} of dtype {tensor.dtype}: {tensor.problem}"
         )
     if tensor.dtype not in FLOATS:
         return tensor
@@ -98,7 +99,7 @@ def _cast(tensor: Tensor, piece: Piece, code: str) -> Array:
     halves = as_float16(weights)
     if np.isinf(halves).any() and np.isfinite(weights).all():
         raise ValueError(
-            f"Layer '{tensor.name}' has weights beyond float16, whose largest is 65504. Take "
+            f"Layer {quoted(tensor.name)} has weights beyond float16, whose largest is 65504. Take "
             "bfloat16 or float32"
         )
     return halves

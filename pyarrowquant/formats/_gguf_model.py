@@ -200,10 +200,10 @@ def _check_names(layers: LayersByName, tensors: dict[str, Tensor], model: str) -
     lines = []
     for name, layer in layers.items():
         if name not in tensors:
-            lines.append(f"The model '{model}' has no tensor '{name}'")
+            lines.append(f"The model '{model}' has no tensor {quoted(name)}")
         elif layer.shape != tensors[name].shape:
             lines.append(
-                f"Layer '{name}' has shape {list(layer.shape)}, in the model '{model}' it is "
+                f"Layer {quoted(name)} has shape {list(layer.shape)}, in the model '{model}' it is "
                 f"{list(tensors[name].shape)}"
             )
     if lines:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant.formats._gguf_layout import Placed, info_bytes, padded
 from pyarrowquant.formats._origin import Split
 from pyarrowquant.reading.gguf_header import INT32, UINT16
@@ -109,7 +110,7 @@ def _least(tensors: Sequence[Placed], first: int, others: int, alignment: int) -
         for header, tensor in zip((first, *(others for _ in tensors[1:])), tensors, strict=True)
     }
     name = max(sizes, key=sizes.__getitem__)
-    return f"A file with '{name}' has {sizes[name]:,} bytes, which is the least"
+    return f"A file with {quoted(name)} has {sizes[name]:,} bytes, which is the least"
 
 
 def part_keys(number: int, count: int, tensors: int) -> list[bytes]:

@@ -16,6 +16,7 @@ from pyarrowquant._core.binary import is_binary
 from pyarrowquant._core.cells import Bytes, numbers, raw, value
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.layout import Coded
+from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant._core.results import Floats, Packed, batches_of, check_schema
 from pyarrowquant._core.rows import ITEM_BYTES, check_weights_schema
 from pyarrowquant._core.settings import listed
@@ -23,6 +24,7 @@ from pyarrowquant._core.source import INPUT_COLUMNS, RESULT_COLUMNS, Source, che
 from pyarrowquant.recipes.planned import PlannedLayout
 
 INTEGER_ONLY = (INTEGER,)
+NAMED = 3  # of the layers of a model that have the same to say
 KEPT_DTYPES = ITEM_BYTES
 AnyLayer = TypeVar("AnyLayer", bound=Coded)
 
@@ -118,8 +120,21 @@ def refuse(
     format_name: str,
     holds: str,
     encodings: Collection[str] = INTEGER_ONLY,
+    most: int | None = None,
 ) -> None:
-    """Raise where a format cannot hold layers, naming all of them."""
+    """Raise where a format cannot hold layers, in a line for each reason.
+
+    Parameters
+    ----------
+    layers : iterable of Coded
+    problem : callable
+    format_name : str
+    holds : str
+    encodings : collection of str
+        As of `Results`.
+    most : int, optional
+        How many layers are named for a reason; by default all.
+    """
 
     def unheld(layer: AnyLayer) -> str | None:
         if layer.encoding not in encodings:
@@ -127,7 +142,15 @@ def refuse(
         return problem(layer)
 
     found = [(layer.name, unheld(layer)) for layer in layers]
-    lines = [f"{format_name} cannot hold layer '{name}': {text}" for name, text in found if text]
+    names: dict[str, list[str]] = {}
+    for name, text in found:
+        if text:
+            names.setdefault(text, []).append(quoted(name))
+    lines = [
+        f"{format_name} cannot hold layer{'' if len(each) == 1 else 's'} "
+        f"{first_few(each, most or len(each))}: {text}"
+        for text, each in names.items()
+    ]
     if lines:
         raise ValueError("\n".join([*lines, holds]))
 
@@ -171,7 +194,7 @@ class KeptLayers:
             for i in range(batch.num_rows):
                 layer = _kept(batch, i, row + i, self._dtypes)
                 if problem := self._problem(layer):
-                    raise ValueError(f"Layer '{layer.name}' cannot be kept: {problem}")
+                    raise ValueError(f"Layer {quoted(layer.name)} cannot be kept: {problem}")
                 yield layer
             row += batch.num_rows
 
@@ -184,7 +207,7 @@ class Names:
 
     def add(self, name: str) -> str:
         if name in self._names:
-            raise ValueError(f"Two tensors of the file would be named '{name}'")
+            raise ValueError(f"Two tensors of the file would be named {quoted(name)}")
         self._names.add(name)
         return name
 
@@ -234,7 +257,7 @@ def _kept(batch: pa.RecordBatch, i: int, row: int, dtypes: Mapping[str, int]) ->
     else:
         values = value(batch, "weights", i, row).values
         if values.null_count:
-            raise ValueError(f"Layer '{name}': weights has a null")
+            raise ValueError(f"Layer {quoted(name)}: weights has a null")
         dtype = _FLOAT_NAMES.get(values.type, str(values.type))
         array: npt.NDArray[Any] = values.to_numpy()
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
@@ -242,18 +265,18 @@ def _kept(batch: pa.RecordBatch, i: int, row: int, dtypes: Mapping[str, int]) ->
     if dtype not in dtypes:
         also = ", or raw bytes that the format has a type for" if len(dtypes) > 3 else ""
         raise ValueError(
-            f"Layer '{name}': kept layers are float32, float16 or bfloat16 (F32, F16 or BF16)"
+            f"Layer {quoted(name)}: kept layers are float32, float16 or bfloat16 (F32, F16 or BF16)"
             f"{also}, not {dtype.replace('double', 'float64')}"
         )
     count, rest = divmod(len(data), dtypes[dtype])
     if rest:
-        raise ValueError(f"Layer '{name}': {len(data)} bytes are no whole number of {dtype}")
+        raise ValueError(f"Layer {quoted(name)}: {len(data)} bytes are no whole number of {dtype}")
     shape: tuple[int, ...] = (count,)
     if "shape" in batch.schema.names and batch.column("shape")[i].is_valid:
         shape = tuple(int(n) for n in numbers(batch, "shape", i, row))
     if any(n < 0 for n in shape) or math.prod(shape) != count:
         raise ValueError(
-            f"Layer '{name}': Shape mismatch: shape {list(shape)} has {math.prod(shape)} elements, "
-            f"weights has {count}"
+            f"Layer {quoted(name)}: Shape mismatch: shape {list(shape)} has {math.prod(shape)} "
+            f"elements, weights has {count}"
         )
     return Kept(name, dtype, shape, data)

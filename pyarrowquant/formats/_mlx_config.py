@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pyarrowquant._core.layout import Coded
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant.formats._mlx_layers import MODES, WEIGHT
 
 
@@ -40,7 +41,7 @@ def quantization(settings: Mapping[str, MlxSettings]) -> dict[str, dict[str, Any
     for module in others.keys() & asdict(usual).keys():
         raise ValueError(
             f"config.json has no place for the settings of layer '{module}{WEIGHT}', as "
-            f"'{module}' means another thing there. Give all layers the same settings"
+            f"{quoted(module)} means another thing there. Give all layers the same settings"
         )
     said = {**asdict(usual), **others}
     return {"quantization": said, "quantization_config": said}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pyarrowquant._core.layout import Coded
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._layers import KeptLayers, Names
 from pyarrowquant.formats._mlx_config import MlxSettings, quantization
@@ -119,7 +120,7 @@ class _Tensors:
                 raise missing_experts(name, stack)
             if len({(expert.dtype, expert.shape) for expert in experts}) > 1:
                 raise ValueError(
-                    f"The experts of '{name}' do not all have the same shape and dtype"
+                    f"The experts of {quoted(name)} do not all have the same shape and dtype"
                 )
             regions = [region for expert in experts for region in expert.regions]
             shape = (len(experts), *experts[0].shape)

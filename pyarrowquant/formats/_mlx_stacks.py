@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyarrowquant._core.quoting import first_few
+from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant.formats._mlx_config import MlxSettings
 from pyarrowquant.formats._mlx_layers import WEIGHT
 from pyarrowquant.recipes.rule import Rule
@@ -105,12 +105,12 @@ def settings_of_modules(
         settings[name.removesuffix(WEIGHT) if place is None else place.module] = each
         stack = _stack_of(name, config)
         if stack is not None and stacks.setdefault(stack, each) != each:
-            raise _differ(stack, f"'{name}' is of {each}, others are of {stacks[stack]}")
+            raise _differ(stack, f"{quoted(name)} is of {each}, others are of {stacks[stack]}")
     kept: dict[str, list[str]] = {}
     for name in others:
         stack = _stack_of(name, config)
         if stack in stacks:
-            kept.setdefault(stack, []).append(f"'{name}'")
+            kept.setdefault(stack, []).append(quoted(name))
     for stack, names in kept.items():
         raise _differ(stack, f"these are not quantized: {first_few(names)}")
     return settings
@@ -138,13 +138,13 @@ def missing_experts(stack: str, numbers: Iterable[int]) -> ValueError:
     found = sorted(numbers)
     missing = sorted(set(range(found[-1] + 1)) - set(found))
     return ValueError(
-        f"'{stack}' would lack the experts {first_few([str(number) for number in missing])}. "
+        f"{quoted(stack)} would lack the experts {first_few([str(number) for number in missing])}. "
         "Give all of them, quantized or not"
     )
 
 
 def _differ(module: str, found: str) -> ValueError:
     return ValueError(
-        f"mlx-lm loads all experts of '{module}' as one stack, of the same settings; {found}. "
-        "Quantize them alike, or leave out all of them by a rule with skip"
+        f"mlx-lm loads all experts of {quoted(module)} as one stack, of the same settings; "
+        f"{found}. Quantize them alike, or leave out all of them by a rule with skip"
     )

@@ -13,6 +13,7 @@ from typing import IO, Any
 from pyarrowquant._core import laying
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.locks import is_plain
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Packed
 from pyarrowquant.errors import InternalError
 
@@ -295,7 +296,9 @@ def _check_coded(layer: Packed, planned: Coded) -> None:
         (each.shape, each.encoding, each.bits, each.group) for each in (layer, planned)
     )
     if found != expected:
-        raise InternalError(f"Layer '{layer.name}' is coded as {found}, and not as {expected}")
+        raise InternalError(
+            f"Layer {quoted(layer.name)} is coded as {found}, and not as {expected}"
+        )
 
 
 def _fill(file: IO[bytes], begin: int, region: Region, pieces: Iterable[Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant.formats._outline import KnownRegion, Outline, OutlinedFile, Region
 from pyarrowquant.reading.safetensors_header import BITS
 
@@ -74,7 +75,7 @@ def outlined(
     position = 0
     for entry in entries:
         if entry.name in RESERVED:
-            raise ValueError(f"A tensor of a safetensors file cannot be named '{entry.name}'")
+            raise ValueError(f"A tensor of a safetensors file cannot be named {quoted(entry.name)}")
         header[entry.name] = {
             "dtype": entry.dtype,
             "shape": list(entry.shape),

@@ -26,7 +26,7 @@ from pyarrowquant.formats._bitsandbytes_files import (
 )
 from pyarrowquant.formats._folder_outline import write_folder
 from pyarrowquant.formats._format import Format
-from pyarrowquant.formats._layers import Results, refuse
+from pyarrowquant.formats._layers import NAMED, Results, refuse
 from pyarrowquant.formats._linear_layers import NO_LINEAR_LAYERS, linear_problem, model_dtype
 from pyarrowquant.formats._model_folder import ModelFolder, decoded_size, open_folder
 from pyarrowquant.formats._origin import Origin
@@ -204,7 +204,12 @@ class Bitsandbytes(Format):
     ) -> None:
         model_dtype(ModelFolder(model))
         refuse(
-            layers, lambda layer: _layout_problem(layer, None), self.name, _HOLDS, self.encodings
+            layers,
+            lambda layer: _layout_problem(layer, None),
+            self.name,
+            _HOLDS,
+            self.encodings,
+            NAMED,
         )
 
     def check_results(self, results: pa.Table, model: Model, scale_dtype: str) -> None:

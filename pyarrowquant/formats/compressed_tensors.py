@@ -37,6 +37,7 @@ from pyarrowquant.formats._folder_outline import write_folder
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._fused import joined_as, one_scheme
 from pyarrowquant.formats._layers import (
+    NAMED,
     Results,
     is_of,
     planned_scales_fit,
@@ -265,7 +266,7 @@ class CompressedTensors(Format):
             fits = not _has_model_scales(layer) or planned_scales_fit(layer, scale_dtype)
             return _layout_problem(layer, None) or (None if fits else _other_dtype(scale_dtype))
 
-        refuse(layers, problem, self.name, _holds(scale_dtype), self.encodings)
+        refuse(layers, problem, self.name, _holds(scale_dtype), self.encodings, NAMED)
         # With all of which its layers must fit together too.
         folder = _folder(model, [layer.name for layer in layers])
         check_stacks(folder.config, folder.tensors, folder.location)

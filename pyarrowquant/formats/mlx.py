@@ -22,7 +22,7 @@ from pyarrowquant.formats._either_name import by_either_name
 from pyarrowquant.formats._experts import with_experts_apart
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._kept import left_out, with_codes_as
-from pyarrowquant.formats._layers import KEPT_DTYPES, refuse
+from pyarrowquant.formats._layers import KEPT_DTYPES, NAMED, refuse
 from pyarrowquant.formats._mlx_config import MlxSettings, quantization
 from pyarrowquant.formats._mlx_file import file_of
 from pyarrowquant.formats._mlx_folder import (
@@ -262,7 +262,7 @@ class Mlx(Format):
             refuse_conv1d(
                 model.config or {}, said_in, "mlx-lm transposes weights when it loads them"
             )
-        refuse(layers, problem, "MLX", HOLDS, ENCODINGS)
+        refuse(layers, problem, "MLX", HOLDS, ENCODINGS, NAMED)
         settings = {layer.name: MlxSettings.of(layer) for layer in layers}
         others = [each.name for each in model.all_tensors if each.name not in settings]
         quantization(settings_of_modules(settings, others, model.config or {}))

@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.layout import Coded
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._format import Format
-from pyarrowquant.formats._layers import Names, Results, refuse
+from pyarrowquant.formats._layers import NAMED, Names, Results, refuse
 from pyarrowquant.formats._onnx_data import data_files, data_of
 from pyarrowquant.formats._onnx_graph import (
     dtype_problem,
@@ -193,7 +194,7 @@ class Onnx(Format):
         model: Model,
         scale_dtype: str,
     ) -> None:
-        refuse(layers, node_problem, "MatMulNBits", HOLDS)
+        refuse(layers, node_problem, "MatMulNBits", HOLDS, most=NAMED)
         if isinstance(model, OnnxModel):
             for layer in layers:
                 if problem := dtype_problem(model.computed_dtypes[layer.name]):
@@ -239,7 +240,7 @@ class Onnx(Format):
 
 
 def _not_held(name: str, problem: str) -> ValueError:
-    return ValueError(f"The model cannot hold layer '{name}': {problem}")
+    return ValueError(f"The model cannot hold layer {quoted(name)}: {problem}")
 
 
 def _outline(onnx: Any, layers: Mapping[str, Coded]) -> Outline:

@@ -20,6 +20,8 @@ _CLASSES = {
 }
 # Those of destinations whose format the suffix says.
 SUFFIXES = {**TABLES, ".gguf": "gguf", ".onnx": "onnx"}
+# Those of destinations that are folders, whatever their suffix.
+FOLDERS = ("compressed-tensors", "bitsandbytes", "mlx")
 
 
 class _Formats(Mapping[str, Format]):

@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 
 from pyarrowquant._core.encodings import ENCODING_NAMES, ENCODINGS
-from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.new_file import new_file
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.shapes import columns_of
@@ -35,9 +34,6 @@ class TableFormat(Format):
 
     def is_folder(self, destination: Path) -> bool:
         return destination.suffix.lower() not in TABLES
-
-    def names_of(self, layer: Coded) -> Iterable[str]:
-        return []  # rows may share a name
 
     def keeps(self, tensor: Tensor, model: Model) -> bool:
         return False

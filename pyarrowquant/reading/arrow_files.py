@@ -11,12 +11,14 @@ import pyarrow as pa
 
 from pyarrowquant._core.binary import is_binary
 from pyarrowquant._core.nested import element_type, schema_of_lists, tensors_as_lists
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.rows import check_weights_schema, layers
 from pyarrowquant._core.shapes import product
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
 from pyarrowquant.reading import table_files
 from pyarrowquant.reading.location import Location
-from pyarrowquant.reading.model import BATCH_BYTES, Model
+from pyarrowquant.reading.model import BATCH_BYTES, OF_CODES, Model
+from pyarrowquant.reading.row_names import NAMES, check_names
 from pyarrowquant.reading.safetensors_header import BITS
 from pyarrowquant.reading.table_files import errors_of
 from pyarrowquant.reading.tensors import FLOATS, Tensor, in_a_row
@@ -33,7 +35,7 @@ def parquet_batches(
     location: Location, schema: pa.Schema, batch_bytes: int, only_floats: bool
 ) -> Iterator[pa.RecordBatch]:
     """Read a row group at a time, or a row at a time where one could be too large."""
-    parts = _parts(batch_bytes, only_floats)
+    parts = _parts(location, batch_bytes, only_floats)
     return table_files.parquet_batches(location, schema, batch_bytes, parts)
 
 
@@ -46,7 +48,7 @@ def ipc_batches(
     location: Location, schema: pa.Schema, batch_bytes: int, only_floats: bool
 ) -> Iterator[pa.RecordBatch]:
     """Read a record batch at a time, and give slices of it if it is too large."""
-    return table_files.ipc_batches(location, schema, _parts(batch_bytes, only_floats))
+    return table_files.ipc_batches(location, schema, _parts(location, batch_bytes, only_floats))
 
 
 def _input_schema(schema: pa.Schema, location: Location) -> pa.Schema:
@@ -61,28 +63,39 @@ def _input_schema(schema: pa.Schema, location: Location) -> pa.Schema:
 
 
 def _parts(
-    batch_bytes: int, only_floats: bool
+    location: Location, batch_bytes: int, only_floats: bool
 ) -> Callable[[pa.RecordBatch], Iterator[pa.RecordBatch]]:
     def parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         batch = tensors_as_lists(batch)
-        for part in _floats(batch) if only_floats else [batch]:
+        for part in _floats(batch, location) if only_floats else [batch]:
             yield from _bounded(part, batch_bytes)
 
     return parts
 
 
-def _floats(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+def _floats(batch: pa.RecordBatch, location: Location) -> Iterator[pa.RecordBatch]:
     """Leave out rows of raw bytes that cannot be quantized, by slices: nothing is copied."""
     names = batch.schema.names
     if not {"dtype", "weights"} <= set(names) or not is_binary(batch["weights"].type):
         yield batch
         return
     first = 0
-    for row, dtype in enumerate([*batch.column("dtype").to_pylist(), "end"]):
+    for row, dtype in enumerate([*batch.column("dtype").to_pylist(), "BOOL"]):  # as an end
         if dtype is not None and dtype not in FLOATS:
+            _check_dtype(dtype, location)
             if first < row:
                 yield batch.slice(first, row - first)
             first = row + 1
+
+
+def _check_dtype(dtype: str, location: Location) -> None:
+    """Raise where a name is none of a dtype: nobody would know what the bytes are."""
+    if dtype not in BITS and not dtype.startswith(OF_CODES):
+        others = ", ".join(name for name in BITS if name not in FLOATS)
+        raise ValueError(
+            f"{location}: the dtype {quoted(dtype)} is unknown. Raw bytes that can be quantized "
+            f"are F32, F16 or BF16; others are left out: {others}"
+        )
 
 
 def _bounded(batch: pa.RecordBatch, batch_bytes: int) -> Iterator[pa.RecordBatch]:
@@ -95,7 +108,7 @@ def _bounded(batch: pa.RecordBatch, batch_bytes: int) -> Iterator[pa.RecordBatch
         yield batch
 
 
-def _tensors(batch: pa.RecordBatch, weights: pa.DataType) -> Iterator[Tensor]:
+def _tensors(batch: pa.RecordBatch, weights: pa.DataType, location: Location) -> Iterator[Tensor]:
     """Describe the rows of a table; its weights are needed only for rows without a shape.
 
     Rows that quantizing refuses, for what they lack, are left out.
@@ -105,6 +118,8 @@ def _tensors(batch: pa.RecordBatch, weights: pa.DataType) -> Iterator[Tensor]:
         dtype = batch["dtype"][row].as_py() if raw else _LIST_DTYPES[element_type(weights)]
         if name is None or dtype is None or any(n is None or n < 0 for n in shape):
             continue
+        if raw:
+            _check_dtype(dtype, location)
         size = -(-product((*shape, BITS.get(dtype, 8))) // 8)
         yield Tensor(name, dtype, tuple(shape), 0, size)
 
@@ -128,6 +143,10 @@ class TableModel(Model):
     def obstacle(self, tensor: Tensor) -> str | None:
         return super().obstacle(tensor) if is_binary(self.schema.field("weights").type) else None
 
+    def check_names(self, need_names: bool) -> None:
+        rows = ((self.location, batch) for batch in self._columns({NAMES}))
+        check_names(rows, need_names)
+
     def without(self, names: Collection[str]) -> Model:
         left = copy(self)
         left.all_tensors = [tensor for tensor in self.all_tensors if tensor.name not in names]
@@ -146,11 +165,11 @@ class TableModel(Model):
                 if batch["shape"].null_count:
                     found.clear()
                     break
-                found += _tensors(batch, weights)
+                found += _tensors(batch, weights, self.location)
             else:
                 return found
         for batch in self._columns({"layer_name", "shape", "dtype", "weights"}):
-            found += _tensors(batch, weights)
+            found += _tensors(batch, weights, self.location)
         return found
 
     def _columns(self, names: Collection[str]) -> Iterator[pa.RecordBatch]:

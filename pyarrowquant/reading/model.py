@@ -22,6 +22,7 @@ from pyarrowquant.reading.tensors import (
 )
 
 BATCH_BYTES = 128 * 2**20
+OF_CODES = ("F8_", "Q", "IQ", "TQ", "MXFP", "NVFP")  # how dtypes begin that are no numbers
 
 
 class Model(ABC):
@@ -111,6 +112,15 @@ class Model(ABC):
             for row, name in enumerate(batch["layer_name"].to_pylist()):
                 yield name, partial(batch.slice, row, 1)
 
+    def check_names(self, need_names: bool) -> None:
+        """Raise where layers have the same name, as rows of tables may.
+
+        Parameters
+        ----------
+        need_names : bool
+            Whether a layer without a name is an error, too.
+        """
+
     def without(self, names: Collection[str]) -> Model:
         """Return the model without tensors of these names; batches of tables have them still."""
         return self
@@ -169,7 +179,7 @@ def _is_coded(tensor: Tensor, names: Collection[str]) -> bool:
         scales = ("_scale", ".scale", ".scales", ".SCB")
         return any(f"{owner}{end}" in names for owner in (tensor.name, module) for end in scales)
     packed = (".weight_packed", ".qweight", "_blocks")  # of compressed-tensors, GPTQ, gpt-oss
-    return tensor.dtype.startswith(("F8_", "Q", "IQ", "TQ", "MXFP", "NVFP")) or (
+    return tensor.dtype.startswith(OF_CODES) or (
         tensor.dtype in ("I32", "U32", "U8") and tensor.name.endswith((*packed, ".weight"))
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.onnx_model import messages, size_of
 from pyarrowquant.reading.tensors import Tensor
@@ -87,7 +88,7 @@ def coded_products(model: Any) -> list[Any]:
 
 def _described(name: str, tensor: Any, location: Location) -> Tensor:
     dtype = _DTYPES.get(tensor.data_type, f"type {tensor.data_type}")
-    size = size_of(tensor, f"{location}: tensor '{name}'")
+    size = size_of(tensor, f"{location}: tensor {quoted(name)}")
     if size is None:
         size = sum(map(len, tensor.string_data))
     return Tensor(name, dtype, tuple(tensor.dims), 0, size)

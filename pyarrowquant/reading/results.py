@@ -14,7 +14,8 @@ from pyarrowquant._core.source import RESULT_COLUMNS, Source
 from pyarrowquant.reading import table_files
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.location import Location
-from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.model import BATCH_BYTES, Model
+from pyarrowquant.reading.row_names import NAMES, check_names
 from pyarrowquant.reading.table_files import TABLES
 
 
@@ -51,6 +52,9 @@ class ResultModel(Model):
             "weights, or decode it first: pyarrowquant dequantize"
         )
 
+    def check_names(self, need_names: bool) -> None:
+        check_names(self._names(), need_names)
+
     @property
     def files(self) -> Sequence[Location]:
         return self._files
@@ -62,16 +66,23 @@ class ResultModel(Model):
         for file, row in self._rows():
             yield row["layer_name"][0].as_py(), partial(_decoded, row, file)
 
+    def _names(self) -> Iterator[tuple[Location, pa.RecordBatch]]:
+        for file in self._files:
+            names = pa.schema([field for field in _selected(file) if field.name == NAMES])
+            for batch in _batches(file, names, BATCH_BYTES):
+                yield file, batch
+
     def _rows(self) -> Iterator[tuple[Location, pa.RecordBatch]]:
         for file in self._files:
-            schema = _selected(file)
-            if _is_parquet(file):
-                read = table_files.parquet_batches(file, schema, 0, lambda batch: [batch])
-            else:
-                read = table_files.ipc_batches(file, schema, lambda batch: [batch])
-            for batch in read:
+            for batch in _batches(file, _selected(file), 0):
                 for row in range(batch.num_rows):
                     yield file, batch.slice(row, 1)
+
+
+def _batches(file: Location, schema: pa.Schema, batch_bytes: int) -> Iterator[pa.RecordBatch]:
+    if _is_parquet(file):
+        return table_files.parquet_batches(file, schema, batch_bytes, lambda batch: [batch])
+    return table_files.ipc_batches(file, schema, lambda batch: [batch])
 
 
 def _decoded(row: pa.RecordBatch, file: Location) -> pa.RecordBatch:

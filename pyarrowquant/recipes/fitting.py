@@ -15,6 +15,7 @@ from pyarrowquant._core.encodings import ENCODINGS
 from pyarrowquant._core.group_sizes import groups_in_row
 from pyarrowquant._core.options import quantize_options
 from pyarrowquant._core.progress import Reporter
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.rows import layers
 from pyarrowquant._core.settings import (
     BIT_WIDTHS,
@@ -202,7 +203,7 @@ def to_measure(
             if base is None:
                 continue
         if (name or "") in found:
-            raise ValueError(f"Layer '{name}' is there twice; a recipe goes by names")
+            raise ValueError(f"Layer {quoted(name)} is there twice; a recipe goes by names")
         sizes = candidates(shape, base)
         found[name or ""] = MeasuredLayer(
             name or "", shape, 1.0, list(sizes), list(sizes.values()), []

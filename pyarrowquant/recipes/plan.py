@@ -12,6 +12,7 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import ENCODINGS, INTEGER
 from pyarrowquant._core.measure import SKIP, measure
 from pyarrowquant._core.options import Options
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.rows import layers
 from pyarrowquant._core.settings import BIT_WIDTHS, Settings
 from pyarrowquant._core.source import check_data
@@ -167,8 +168,8 @@ class Plan:
                     before[row] = _Measured(name, settings, errors["relative_error"])
                 else:
                     self._miss(
-                        f"Layer '{name}' has {missed} with {_described(settings)}, the most there "
-                        "are"
+                        f"Layer {quoted(name)} has {missed} with {_described(settings)}, the most "
+                        "there are"
                     )
 
     def _fall_back(
@@ -178,7 +179,7 @@ class Plan:
         failing = choices.settings[rows[row]]
         rows[row] = choices.add(narrower.settings)
         self._miss(
-            f"Layer '{narrower.layer_name}' misses the quality_floor with "
+            f"Layer {quoted(narrower.layer_name)} misses the quality_floor with "
             f"{_described(narrower.settings)}, and its scales are {why} {_scales_of(failing)} with "
             "more"
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import failed
+from safetensors.numpy import save_file
 
 from cli.onnx_products import onnx_model
 from cli.outputs import names_in
@@ -71,3 +72,28 @@ def test_settings_that_do_not_fit_are_refused_before_any_work(
         assert "config.json" in failed("quantize", llama, out, "--to", "mlx")
     monkeypatch.undo()
     assert "too long" in failed("quantize", model, tmp_path / ("x" * 230), "--to", "gguf")
+
+
+@pytest.mark.parametrize(
+    ("to", "options", "reason"),
+    [
+        ("gguf", ["--scale-dtype", "bfloat16"], "its scales are not float16: quantize with "),
+        ("gguf", ["--group-size", 64], "group_size 64"),
+        ("gguf", ["--bits", 3], "3 bits"),
+        ("onnx", ["--bits", 5], "5 bits"),
+        ("mlx", ["--group-size", 256], "group_size 256"),
+    ],
+)
+def test_what_all_layers_lack_is_said_once(
+    tmp_path: Path, to: str, options: list[object], reason: str
+) -> None:
+    names = [f"layers.{number}.weight" for number in range(9)]
+    weights = np.ones((64, 256), np.float32)
+    save_file(dict.fromkeys(names, weights), tmp_path / "model.safetensors")
+    error = failed(
+        "quantize", tmp_path / "model.safetensors", tmp_path / "out", "--to", to, *options
+    )
+    first, second = error.splitlines()
+    shown = ", ".join(f"'{name}'" for name in names[:3])
+    assert f"cannot hold layers {shown} and 6 more: {reason}" in first
+    assert "uantize" in second

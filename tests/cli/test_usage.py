@@ -10,6 +10,8 @@ import pytest
 from commands import run
 from safetensors.numpy import save_file
 
+from pyarrowquant.formats.registry import FOLDERS, FORMATS, SUFFIXES
+
 WRONG = {
     "no command": ["nope"],
     "no option": ["quantize", "--nope"],
@@ -89,3 +91,29 @@ def test_messages_name_what_the_command_has(
 
 def test_the_version_has_a_short_option() -> None:
     assert run("-V").stdout == run("--version").stdout
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.safetensors", "x.pt", "x.bin", "x"])
+def test_destinations_of_no_format_are_told_all_ways_that_work(
+    name: str, model: Path, tmp_path: Path
+) -> None:
+    done = run("quantize", model, tmp_path / name)
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1] == (
+        f"Error: '{tmp_path / name}' has no suffix that says its format. End it with .parquet, "
+        ".arrow, .ipc, .feather, .gguf or .onnx, or use --to; --to compressed-tensors, "
+        "--to bitsandbytes or --to mlx makes a folder of safetensors"
+    )
+    for folder in FOLDERS:
+        assert FORMATS[folder].is_folder(Path("x.safetensors"))
+    assert {*FOLDERS, *SUFFIXES.values()} == set(FORMATS)
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.pt", "x.bin", "x"])
+def test_decoding_to_no_format_is_told_all_ways_that_work(name: str, tmp_path: Path) -> None:
+    done = run("dequantize", "model.parquet", tmp_path / name)
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1] == (
+        f"Error: '{tmp_path / name}' has no suffix that says its format. End it with .parquet, "
+        ".arrow, .ipc, .feather, .safetensors or .gguf, or use --to"
+    )

@@ -149,7 +149,7 @@ def test_refusals(tmp_path: Path, settings: dict[str, Any], problem: str) -> Non
     results = results_of(model, **settings)
     with pytest.raises(ValueError, match="compressed-tensors cannot hold layer") as caught:
         write_compressed_tensors(results, tmp_path / "out", model=model)
-    text = f"compressed-tensors cannot hold layer '{UP}': {problem}\n"
+    text = f"compressed-tensors cannot hold layers '{UP}', '{DOWN}': {problem}\n"
     assert text in str(caught.value)
     assert "or of encoding fp8 with group_size -1, 'tensor' or 'block'" in str(caught.value)
 

@@ -17,9 +17,10 @@ import pyarrow as pa
 from pyarrowquant._core.decoding import decode_matrix, unpacked
 from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
 from pyarrowquant._core.group_sizes import WHOLE_ROW, GroupSize, in_row
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Packed
 from pyarrowquant.cli._originals import Originals, as_llama_cpp
-from pyarrowquant.conversion.result_files import METRICS, naming, open_results, watched
+from pyarrowquant.conversion.result_files import METRICS, check_rows, naming, open_results, watched
 from pyarrowquant.formats._layers import Results
 from pyarrowquant.reading.models import open_source
 from pyarrowquant.reading.tensors import CodedTensor
@@ -130,6 +131,7 @@ def read_layers(path: Path, originals: Originals | None, threads: int | None, wo
             f"'{path}' has no errors of its layers (columns {', '.join(METRICS)}). Give the "
             "original weights with --original"
         )
+    check_rows(path)
     raw: deque[pa.RecordBatch] = deque()  # with the errors, which are read once rows are checked
     noted = watched(reader, raw.append)
     layers: list[Layer] = []
@@ -222,7 +224,7 @@ def _layer(packed: Packed, errors: dict[str, Any]) -> Layer:
     for metric in METRICS:
         if not _possible(metric, errors[metric]):
             raise ValueError(
-                f"Layer '{packed.name}': {metric} is {errors[metric]!r}. Give the original "
+                f"Layer {quoted(packed.name)}: {metric} is {errors[metric]!r}. Give the original "
                 "weights with --original"
             )
     weights = math.prod(packed.shape)

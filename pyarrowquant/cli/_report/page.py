@@ -14,6 +14,7 @@ from typing import Any
 
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.group_sizes import BLOCK, TENSOR, WHOLE_ROW, GroupSize, size_order
+from pyarrowquant._core.quoting import printable
 from pyarrowquant._version import __version__
 from pyarrowquant.cli._report import figures
 from pyarrowquant.cli._report.beside import Pair, Side, errors_of_both, only_in, pairs
@@ -21,7 +22,7 @@ from pyarrowquant.cli._report.blocks import cells_of, heat_map, scale_of
 from pyarrowquant.cli._report.histograms import Histogram
 from pyarrowquant.cli._report.layers import Layer, total_relative_error
 from pyarrowquant.cli._report.used import recipe_of, used_in
-from pyarrowquant.cli._show import counted, plain, printable, shape_text, size_text
+from pyarrowquant.cli._show import counted, plain, shape_text, size_text
 
 _WORST = 20
 

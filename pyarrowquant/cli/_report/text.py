@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from pyarrowquant.cli._show import printable
+from pyarrowquant._core.quoting import printable
 
 
 def chart_text(text: str) -> str:
