@@ -21,11 +21,14 @@ from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.result_files import check_rows, naming, open_results, results_in
 from pyarrowquant.conversion.source import is_result
 from pyarrowquant.formats._gguf_floats import write_floats
+from pyarrowquant.formats._model_folder import ModelFolder
 from pyarrowquant.formats._outputs import Outputs
+from pyarrowquant.formats._plain_folder import write_plain_folder
 from pyarrowquant.formats._safetensors import Entry, write_tensors
 from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.formats.tables import write_batches
 from pyarrowquant.llama_cpp.models import LlamaCppModel
+from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.models import open_source
 from pyarrowquant.reading.table_files import TABLES
 from pyarrowquant.reading.tensors import CodedTensor
@@ -39,6 +42,7 @@ Examples:
   pyarrowquant dequantize quantized.parquet weights.safetensors
   pyarrowquant dequantize model-q4.gguf weights.arrow --dtype float16
   pyarrowquant dequantize models/llama llama-f16.gguf --dtype float16
+  pyarrowquant dequantize models/llama-fp8 models/llama-bf16
 """,
 )
 @click.argument("source", type=click.Path(path_type=Path))
@@ -46,15 +50,13 @@ Examples:
 @click.option(
     "--to",
     "kind",
-    type=click.Choice(["safetensors", "parquet", "arrow", "gguf"]),
-    help="Default: by the suffix.",
+    type=click.Choice(["safetensors", "parquet", "arrow", "gguf", "folder"]),
+    help="Default: by the suffix; a folder of a Hugging Face folder.",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="bfloat16 only to gguf.",
+    help="Default: float32; in a folder, always that of the model. bfloat16 only to gguf.",
 )
 @click.option(
     "--pre-tokenizer", help="llama.cpp's name for how texts are split, where it is not found out."
@@ -66,7 +68,7 @@ def dequantize(
     source: Path,
     destination: Path,
     kind: str | None,
-    dtype: str,
+    dtype: str | None,
     pre_tokenizer: str | None,
     threads: int | None,
     overwrite: bool,
@@ -76,12 +78,30 @@ def dequantize(
 
     SOURCE is a table of results or a folder of them, or a quantized model: a file or a folder.
     Its float tensors are written too. To gguf it is a GGUF model or a Hugging Face folder, which
-    need not be quantized; what is written is a model that llama.cpp loads.
+    need not be quantized; what is written is a model that llama.cpp loads. Of a Hugging Face folder
+    another one is written, with config.json and the tokenizer, that transformers loads.
     """
     read = ReadFiles(source)
-    check_destination(destination, overwrite, sources=read.paths)
     suffixes = {**TABLES, ".safetensors": "safetensors", ".gguf": "gguf"}
+    if kind is None and destination.suffix.lower() not in suffixes and (source / CONFIG).is_file():
+        kind = "folder"
     kind = format_of(destination, kind, suffixes)
+    if kind == "folder":
+        if dtype is not None:
+            raise click.UsageError(
+                "--dtype is not for a folder, which has that of the model: leave it out"
+            )
+        with read.reading():
+            layers = _write_folder(source, destination, overwrite, read)
+        _show(
+            destination,
+            layers,
+            sum(path.stat().st_size for path in destination.rglob("*")),
+            as_json,
+        )
+        return
+    check_destination(destination, overwrite, sources=read.paths)
+    dtype = dtype or "float32"
     if dtype == "bfloat16" and kind != "gguf":
         raise click.UsageError(
             "--dtype bfloat16 is only for gguf: take float32, which loses nothing"
@@ -99,11 +119,34 @@ def dequantize(
             layers = _write_safetensors(source, destination, dtype, threads, overwrite, read.check)
         else:
             layers = _write_table(source, destination, kind, dtype, threads, overwrite, read.check)
-    nbytes = destination.stat().st_size
+    _show(destination, layers, destination.stat().st_size, as_json)
+
+
+def _show(destination: Path, layers: int, nbytes: int, as_json: bool) -> None:
     if as_json:
         show_json({"destination": str(destination), "layers": layers, "bytes": nbytes})
     else:
         click.echo(f"{counted(layers, 'layer')} to '{destination}': {size_text(nbytes)}")
+
+
+def _write_folder(source: Path, destination: Path, overwrite: bool, read: ReadFiles) -> int:
+    if not (source / CONFIG).is_file():
+        raise click.UsageError(
+            f"'{source}' is no Hugging Face folder, and so has no {CONFIG} for another one. Take "
+            "--to safetensors"
+        )
+    folder = ModelFolder(open_source(source))
+    check_destination(destination, overwrite, True, read.paths, lambda: set(folder.other_files()))
+    coded = [tensor for tensor in folder.model.tensors if isinstance(tensor, CodedTensor)]
+    if not coded:
+        raise click.ClickException(f"'{source}' has nothing that is quantized")
+    for name, problem in undecodable(folder.model).items():
+        raise click.ClickException(
+            f"'{source}': {in_line(name)} cannot be decoded, {printable(problem)}, so that the "
+            "folder would be no whole model. --to safetensors writes all others"
+        )
+    write_plain_folder(folder, destination, overwrite, read.check)
+    return len(coded)
 
 
 def _decode_model(

@@ -24,7 +24,7 @@ def folder_outline(
     layers: Mapping[str, Coded],
     entries_of: Callable[[Coded], Iterable[Entry]],
     dtype: str,
-    config: Mapping[str, Any],
+    config: Mapping[str, Any] | None,
 ) -> Outline:
     """Return the outline of all files of a model.
 
@@ -37,8 +37,8 @@ def folder_outline(
         Returns what a layer becomes.
     dtype : str
         Of the model.
-    config : mapping
-        Its quantization_config.
+    config : mapping or None
+        Its quantization_config; None where nothing is quantized.
     """
     names = Names()
     weight_map: dict[str, str] = {}
@@ -62,7 +62,8 @@ def folder_outline(
             metadata = {**source.index_metadata, "total_size": total_size}
             index = {"metadata": metadata, "weight_map": weight_map}
             _write_json(folder / INDEX, index)
-        _write_json(folder / CONFIG, {**source.config, "quantization_config": config})
+        said = {} if config is None else {"quantization_config": config}
+        _write_json(folder / CONFIG, {**source.config, **said})
         copy_files(source.other_files(), source.location, folder)
 
     return Outline(files, finish)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import torch
 import transformers
+from commands import succeeded
 from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.compressors.format import infer_module_format
 from compressed_tensors.quantization import QuantizationScheme, preset_name_to_scheme
@@ -119,6 +120,8 @@ def test_schemes(tmp_path: Path, name: str, dtype: str) -> None:
         assert torch.equal(loaded.get_parameter(each), weights), each
     expected = logits(load(with_decoded(model, tmp_path / "decoded", decoded)))
     torch.testing.assert_close(logits(loaded), expected, rtol=0, atol=1e-5)
+    succeeded("dequantize", out, tmp_path / "plain")
+    assert torch.equal(logits(load(tmp_path / "plain")), expected)
     # as it is, with activations that transformers rounds where the scheme has it so
     assert cosine(logits(load(out)), logits(load(model))) >= least
 
