@@ -74,7 +74,7 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
     check_whole(model, target)
     if not request.tensors_only:
         check_head(model, target)
-    model.check_names(need_names=False)  # of rows without one, each is a layer that fails
+    model.check_names(need_names=not request.continue_on_error)  # else each is a layer that fails
     viewed = view.of(model)
     check_loads(viewed.model, target, request.tensors_only)
     if split is not None and target.default_mix(viewed.model) is None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.settings import SettingOverrides, said_settings
 from pyarrowquant.conversion.progress import Step
+from pyarrowquant.errors import ArgumentTypeError
+from pyarrowquant.reading.location import path_text
 from pyarrowquant.recipes.recipe import SaidRecipe
 
 Path = str | os.PathLike[str]
@@ -50,9 +53,20 @@ class Request:
     progress: Callable[[Step], object] | None
 
     def __post_init__(self) -> None:
-        """Raise where something is no truth value that would be taken for one."""
-        arguments.boolean("double", self.double)
-        arguments.boolean("tensors_only", self.tensors_only)
+        """Raise where something has a type that it cannot have, before it is taken for another."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type == "bool":
+                arguments.boolean(field.name, value)
+            elif value is not None and field.type in ("str", "str | None"):
+                arguments.text(field.name, value)
+        if self.importance is not None:
+            path_text("importance", self.importance)
+        if self.progress is not None and not callable(self.progress):
+            raise ArgumentTypeError(
+                "progress must be None or a function of a Step, got "
+                f"{type(self.progress).__name__}: {quoted(self.progress)}"
+            )
 
     @property
     def said(self) -> SettingOverrides:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -110,9 +111,15 @@ def test_rows_without_a_name_are_not_left_out(tmp_path: Path, suffix: str) -> No
         ("compare", named, source),
         ("report", coded, "--original", source, "--html", tmp_path / "out.html"),
         ("recipe", "fit", source, tmp_path / "out.json", "--bits-per-weight", 4.5),
+        ("quantize", source, tmp_path / "out.parquet"),
+        ("quantize", source, tmp_path / "out.gguf", "--dry-run"),
     ):
         error = one_line(*arguments)
         assert f"'{source}': Layer in row 1: layer_name is null. Give it a name" in error
+    shown = json.loads(
+        succeeded("quantize", source, tmp_path / "out.parquet", "--continue-on-error", "--json")
+    )
+    assert (shown["layers"], len(shown["skipped"])) == (2, 1)
     names = pa.array(["a", None], pa.string())
     write_table(result(["a", "b"]).set_column(0, "layer_name", names), coded)
     assert f"'{coded}': Layer in row 1: layer_name is null" in one_line("compare", coded, named)
