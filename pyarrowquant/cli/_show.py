@@ -83,6 +83,11 @@ def listed(names: Sequence[str], most: int = 10) -> str:
     return ", ".join(map(in_line, names[:most])) + more
 
 
+def path_text(path: object) -> str:
+    """Show a whole path of this machine or of a store, in one line."""
+    return f"'{printable(str(path))}'"
+
+
 def size_text(count: float) -> str:
     """Bytes as people read them, in powers of 1000."""
     for unit in ("B", "kB", "MB", "GB"):

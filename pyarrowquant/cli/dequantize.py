@@ -16,7 +16,7 @@ from pyarrowquant import dequantize_batch_arrow
 from pyarrowquant._core.quoting import in_line, printable
 from pyarrowquant.cli._originals import raw_floats, undecodable
 from pyarrowquant.cli._read_files import ReadFiles
-from pyarrowquant.cli._show import counted, json_option, show_json, size_text
+from pyarrowquant.cli._show import counted, json_option, path_text, show_json, size_text
 from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.result_files import check_rows, naming, open_results, results_in
 from pyarrowquant.conversion.source import is_result
@@ -126,7 +126,7 @@ def _show(destination: Path, layers: int, nbytes: int, as_json: bool) -> None:
     if as_json:
         show_json({"destination": str(destination), "layers": layers, "bytes": nbytes})
     else:
-        click.echo(f"{counted(layers, 'layer')} to '{destination}': {size_text(nbytes)}")
+        click.echo(f"{counted(layers, 'layer')} to {path_text(destination)}: {size_text(nbytes)}")
 
 
 def _write_folder(source: Path, destination: Path, overwrite: bool, read: ReadFiles) -> int:

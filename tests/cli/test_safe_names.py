@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +122,21 @@ def test_names_of_importance(tmp_path: Path, name: str) -> None:
         )
         check(done.output, 8)
         assert said in done.output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such names of files there")
+@pytest.mark.parametrize("stem", ["a\nb", "c\x1b[31md"])
+def test_names_of_destinations(tmp_path: Path, stem: str) -> None:
+    source, made = tmp_path / "source.npz", tmp_path / f"{stem}.parquet"
+    np.savez(source, **{"up.weight": np.ones((64, 64), np.float32)})
+    for arguments in (
+        ("quantize", source, made, "--dry-run"),
+        ("quantize", source, made),
+        ("dequantize", made, tmp_path / f"{stem}.safetensors"),
+        ("recipe", "fit", source, tmp_path / f"{stem}.json", "--bits-per-weight", 4.5),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 0, result.output
+        shown = [line for line in result.stdout.splitlines() if repr(stem)[1:-1] in line]
+        assert len(shown) == 1, result.stdout
+        assert all(line.isprintable() for line in result.stdout.splitlines())
