@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pyarrowquant import dequantize_batch_arrow
-from pyarrowquant._core.quoting import in_line, printable
+from pyarrowquant._core.quoting import first_names, in_line, printable
 from pyarrowquant.cli._originals import raw_floats, undecodable
 from pyarrowquant.cli._read_files import ReadFiles
 from pyarrowquant.cli._show import counted, json_option, show_json, size_text
@@ -21,6 +21,7 @@ from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.result_files import check_rows, naming, open_results, results_in
 from pyarrowquant.conversion.source import is_result
 from pyarrowquant.formats._gguf_floats import write_floats
+from pyarrowquant.formats._mlx_stacks import joined_by_mlx
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.formats._safetensors import Entry, write_tensors
 from pyarrowquant.formats.registry import FORMATS
@@ -121,6 +122,12 @@ def _decode_model(
         raise click.ClickException(f"'{source}' has nothing that is quantized")
     for name, problem in undecodable(model).items():
         click.echo(f"Left out: {in_line(name)}, {printable(problem)}", err=True)
+    if joined := joined_by_mlx(model):
+        click.echo(
+            "Experts that MLX has joined keep its names, which no other engine loads: "
+            f"{first_names(joined)}. For others decode the model before MLX",
+            err=True,
+        )
     readers = [(str(name), read) for name, read in model.layer_readers()]
     if kind == "safetensors":
         code, size = _DTYPES[dtype]
