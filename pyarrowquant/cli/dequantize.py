@@ -30,6 +30,7 @@ from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.models import open_source
 from pyarrowquant.reading.table_files import TABLES
 from pyarrowquant.reading.tensors import CodedTensor
+from pyarrowquant.reading.turned import as_floats
 
 _DTYPES = {"float32": ("F32", 4), "float16": ("F16", 2)}
 
@@ -117,6 +118,8 @@ def _decode_model(
 ) -> int:
     """Write the layers of a model, one after the other; `check` comes after the last one."""
     model = open_source(source)
+    if kind == "safetensors":  # which is a checkpoint of floats
+        model = as_floats(model)
     tensors = {tensor.name: tensor for tensor in model.tensors or ()}
     if not any(isinstance(tensor, CodedTensor) for tensor in tensors.values()):
         raise click.ClickException(f"'{source}' has nothing that is quantized")
