@@ -22,6 +22,7 @@ from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_source
 from pyarrowquant.reading.tensors import UndecodableTensor
+from pyarrowquant.reading.turned import as_floats, turned_names
 from pyarrowquant.rescaling.view import RESCALED
 
 
@@ -105,11 +106,21 @@ def _alike(original: Model, result: Model) -> tuple[Model, Model]:
         return original, as_llama_cpp(result)
     target = _format_of(result)
     if target is None:
-        return original, result
+        return _turned_alike(original, result)
     if _is_rescaled(result):
         original = rescaled(original, target, "auto")
     names = [tensor.name for tensor in result.tensors or ()]
     return target.as_written(original, names), result
+
+
+def _turned_alike(original: Model, result: Model) -> tuple[Model, Model]:
+    """Return both with stacks of experts as floats, where one of them has them so."""
+    return as_floats(original, _floats_of(result)), as_floats(result, _floats_of(original))
+
+
+def _floats_of(model: Model) -> set[str]:
+    """Return the names of tensors that lie as in a checkpoint of floats."""
+    return {tensor.name for tensor in model.tensors or ()} - turned_names(model)
 
 
 def _is_rescaled(model: Model) -> bool:

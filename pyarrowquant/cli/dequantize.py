@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pyarrowquant import dequantize_batch_arrow
-from pyarrowquant._core.quoting import in_line, printable
+from pyarrowquant._core.quoting import first_names, in_line, printable
 from pyarrowquant.cli._originals import raw_floats, undecodable
 from pyarrowquant.cli._read_files import ReadFiles
 from pyarrowquant.cli._show import counted, json_option, path_text, show_json, size_text
@@ -21,6 +21,7 @@ from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.result_files import check_rows, naming, open_results, results_in
 from pyarrowquant.conversion.source import is_result
 from pyarrowquant.formats._gguf_floats import write_floats
+from pyarrowquant.formats._mlx_stacks import check_stacks, joined_by_mlx
 from pyarrowquant.formats._model_folder import ModelFolder
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.formats._plain_folder import write_plain_folder
@@ -32,6 +33,7 @@ from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.models import open_source
 from pyarrowquant.reading.table_files import TABLES
 from pyarrowquant.reading.tensors import CodedTensor
+from pyarrowquant.reading.turned import as_floats
 
 _DTYPES = {"float32": ("F32", 4), "float16": ("F16", 2)}
 
@@ -135,7 +137,8 @@ def _write_folder(source: Path, destination: Path, overwrite: bool, read: ReadFi
             f"'{source}' is no Hugging Face folder, and so has no {CONFIG} for another one. Take "
             "--to safetensors"
         )
-    folder = ModelFolder(open_source(source))
+    folder = ModelFolder(as_floats(open_source(source)))
+    check_stacks(folder.config, folder.tensors, folder.location)
     check_destination(destination, overwrite, True, read.paths, lambda: set(folder.other_files()))
     coded = [tensor for tensor in folder.model.tensors if isinstance(tensor, CodedTensor)]
     if not coded:
@@ -159,11 +162,19 @@ def _decode_model(
 ) -> int:
     """Write the layers of a model, one after the other; `check` comes after the last one."""
     model = open_source(source)
+    if kind == "safetensors":  # which is a checkpoint of floats
+        model = as_floats(model)
     tensors = {tensor.name: tensor for tensor in model.tensors or ()}
     if not any(isinstance(tensor, CodedTensor) for tensor in tensors.values()):
         raise click.ClickException(f"'{source}' has nothing that is quantized")
     for name, problem in undecodable(model).items():
         click.echo(f"Left out: {in_line(name)}, {printable(problem)}", err=True)
+    if joined := joined_by_mlx(model):
+        click.echo(
+            "Experts that MLX has joined keep its names, which no other engine loads: "
+            f"{first_names(joined)}. For others decode the model before MLX",
+            err=True,
+        )
     readers = [(str(name), read) for name, read in model.layer_readers()]
     if kind == "safetensors":
         code, size = _DTYPES[dtype]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from pyarrowquant._core.layout import Coded
 from pyarrowquant.formats._conv1d import refuse_conv1d
+from pyarrowquant.formats._mlx_stacks import refuse_joined
 from pyarrowquant.formats._model_folder import ModelFolder
 from pyarrowquant.formats._module_names import WEIGHT
 from pyarrowquant.formats._rules import NO_MATRIX, NO_WEIGHT
@@ -26,6 +27,7 @@ def model_dtype(source: ModelFolder) -> str:
     config = source.location.within("config.json")
     source.model.refuse_quantized()
     refuse_conv1d(source.config, config, "transformers loads packed Linear layers only")
+    refuse_joined(source.model, "transformers")
     if source.dtype not in DTYPES:
         raise ValueError(
             f"'{config}' says that the model's dtype is {source.dtype!r}. It must be 'float32', "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyarrowquant._core.quoting import first_few, quoted
+from pyarrowquant._core.quoting import first_few, first_names, quoted
 from pyarrowquant.formats._mlx_config import MlxSettings
 from pyarrowquant.formats._mlx_layers import WEIGHT
+from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.rule import Rule
 
 _EXPERT = re.compile(
@@ -39,6 +40,18 @@ FLOAT_EXPERTS = Rule(
     skip=True,
     reason="experts, which mlx-lm loads as floats only",
 )
+_JOINED_IN = ("*.switch_mlp.*", "*.switch_glu.*")
+_JOINED_EXPERTS = tuple(f"*.{_EXPERTS}.{part}_proj.weight" for part in ("gate", "up", "down"))
+JOINED = Rule(
+    match=(*_JOINED_IN, *_JOINED_EXPERTS),
+    ndim=3,
+    skip=True,
+    reason=(
+        "experts that MLX has joined, which stay decoded in the model's dtype: give the model "
+        "before MLX"
+    ),
+)
+_SURELY_JOINED = Rule(match=_JOINED_IN, ndim=3)
 # Where gates and what they multiply alternate in the stacks of transformers.
 ALTERNATING = frozenset({"gpt_oss"})
 
@@ -67,6 +80,32 @@ def has_stacks(config: Mapping[str, Any]) -> bool:
 def joins_floats(config: Mapping[str, Any]) -> bool:
     """Whether mlx-lm loads experts of a model with this config.json as floats only."""
     return config.get("model_type") in _JOINS_FLOATS
+
+
+def joined_by_mlx(model: Model) -> list[str]:
+    """List the stacks of experts that have the names that MLX gives them."""
+    is_beside = _PLACES.get(str((model.config or {}).get("model_type"))) == _EXPERTS
+    rule = JOINED if is_beside else _SURELY_JOINED
+    return [each.name for each in model.tensors or () if rule.matches(each.name, each.shape)]
+
+
+def refuse_joined(model: Model, engine: str) -> None:
+    """Refuse a model of which an engine would not find the experts, since MLX has joined them."""
+    _refuse(model, joined_by_mlx(model), engine)
+
+
+def refuse_switched(model: Model, engine: str) -> None:
+    """Refuse a model as `refuse_joined` does, but for stacks of names that others have, too."""
+    found = joined_by_mlx(model)
+    _refuse(model, [name for name in found if _SURELY_JOINED.matches(name, (1, 1, 1))], engine)
+
+
+def _refuse(model: Model, names: Sequence[str], engine: str) -> None:
+    if names:
+        raise ValueError(
+            f"'{model.location}' has experts that MLX has joined, under names that {engine} does "
+            f"not know, so it would not load them: {first_names(names)}. Give the model before MLX"
+        )
 
 
 def place_of(name: str, config: Mapping[str, Any]) -> Place | None:

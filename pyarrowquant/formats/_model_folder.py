@@ -22,6 +22,7 @@ from pyarrowquant.reading.models import open_model
 from pyarrowquant.reading.opened import check_size
 from pyarrowquant.reading.safetensors import DTYPES, INDEX_SUFFIX, SINGLE, Shard, ShardedModel
 from pyarrowquant.reading.tensors import CodedTensor, MadeTensor, Tensor, decoded_bytes
+from pyarrowquant.reading.turned import as_floats
 
 _PIECE = 1 << 24
 _NEEDED = (
@@ -94,7 +95,7 @@ def open_folder(path: str | os.PathLike[str]) -> ModelFolder:
         raise _not_a_folder(place)
     if not (place / CONFIG).is_file():
         raise _without_config(place)
-    return ModelFolder(open_model(locate(path, None)))
+    return ModelFolder(as_floats(open_model(locate(path, None))))
 
 
 def _not_a_folder(path: object) -> NotADirectoryError:

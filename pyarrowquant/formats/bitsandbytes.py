@@ -35,6 +35,7 @@ from pyarrowquant.formats._rules import NO_EXPERTS, preceded
 from pyarrowquant.formats._safetensors import RESERVED
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import CodedTensor, Tensor
+from pyarrowquant.reading.turned import as_floats
 from pyarrowquant.recipes.planned import PlannedLayout
 from pyarrowquant.recipes.recipe import Recipe
 
@@ -179,6 +180,10 @@ class Bitsandbytes(Format):
 
     def is_folder(self, destination: Path) -> bool:
         return True
+
+    def viewed(self, model: Model, pre_tokenizer: str | None) -> Model:
+        """Return the model with stacks of experts, which are kept, as in a checkpoint of floats."""
+        return as_floats(super().viewed(model, pre_tokenizer))
 
     def names_of(self, layer: Coded) -> Iterable[str]:
         return tensor_names(layer.name, self.double)

@@ -55,6 +55,7 @@ from pyarrowquant.formats._rules import NO_EXPERTS
 from pyarrowquant.formats._safetensors import RESERVED
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import CodedTensor, Tensor
+from pyarrowquant.reading.turned import as_floats
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.schemes import INT8_ACTIVATIONS, SCHEMES
@@ -198,10 +199,13 @@ class CompressedTensors(Format):
         return True
 
     def viewed(self, model: Model, pre_tokenizer: str | None) -> Model:
-        """Return the model with single experts where transformers joins them while loading."""
+        """Return the model with single experts where transformers joins them while loading.
+
+        Other stacks, which are kept, are those of a checkpoint of floats.
+        """
         model = super().viewed(model, pre_tokenizer)
         is_joined = (model.config or {}).get("model_type") in JOINED
-        return with_experts_apart(model) if is_joined else model
+        return with_experts_apart(model) if is_joined else as_floats(model)
 
     def names_of(self, layer: Coded) -> Iterable[str]:
         if layer.encoding != INTEGER:

@@ -39,6 +39,7 @@ from pyarrowquant.formats._gguf_mxfp4 import Mxfp4Stack
 from pyarrowquant.formats._gguf_traits import traits_of
 from pyarrowquant.formats._kept import left_out
 from pyarrowquant.formats._layers import KEPT_DTYPES, Kept, KeptLayers
+from pyarrowquant.formats._mlx_stacks import refuse_switched
 from pyarrowquant.formats._model_folder import config_problem
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
@@ -220,6 +221,7 @@ class Gguf(SizedFormat):
             # Much is to be known of architectures and tokenizers, which other sources need not.
             from pyarrowquant.llama_cpp.converting import convert_folder
 
+            refuse_switched(model, self.engine)
             return convert_folder(model, pre_tokenizer)
         return super().viewed(model, pre_tokenizer)
 

@@ -45,6 +45,7 @@ from pyarrowquant.formats._mlx_layers import (
 from pyarrowquant.formats._mlx_stacks import (
     ALTERNATING,
     FLOAT_EXPERTS,
+    JOINED,
     has_stacks,
     joins_floats,
     settings_of_modules,
@@ -68,6 +69,9 @@ from pyarrowquant.recipes.rule import Rule
 _NAMES = {code: name for name, code in DTYPES.items()}
 # What mlx.core.load refuses, with the whole file.
 _NOT_LOADED = {"F64", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
+# mlx-lm takes these apart while loading, and quantizes the parts anew.
+_PARTED = Rule(match="*.kv_b_proj.weight", skip=True, reason="which mlx-lm takes apart")
+_LOADED = {"F64", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
 # mlx-lm takes these apart while loading, and quantizes the parts anew.
 _PARTED = Rule(match="*.kv_b_proj.weight", skip=True, reason="which mlx-lm takes apart")
 _JOINED = Rule(
@@ -165,7 +169,7 @@ class Mlx(Format):
     engine = "mlx-lm"
     takes_rescaled = True
     copies_files = True
-    kept = (_JOINED, NO_EXPERTS, NO_MATRIX, NO_WEIGHT, _PARTED)
+    kept = (JOINED, NO_EXPERTS, NO_MATRIX, NO_WEIGHT, _PARTED)
     short_groups = GROUPS
     reserved_names = RESERVED
 

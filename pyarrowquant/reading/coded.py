@@ -127,6 +127,7 @@ class _Layer:
     decode: Callable[[Parts], Floats]
     decode_matrix: Callable[[int], Floats] | None = None
     read_mxfp4: Callable[[int], tuple[Bytes, Bytes]] | None = None
+    is_turned: bool = False
 
 
 class _Search:
@@ -162,6 +163,7 @@ class _Search:
             partial(layer.decode, layer.parts),
             layer.decode_matrix,
             layer.read_mxfp4,
+            layer.is_turned,
         )
 
     def refuse(self, tensor: Tensor, problem: str) -> None:
@@ -291,7 +293,8 @@ class _Search:
         if 2 * width != _MX_GROUP or scale.tensor.shape != (*rows, groups):
             raise _ProblemError(f"{quoted(name)} has blocks and scales of other shapes than MXFP4")
         shape = (*rows, _MX_GROUP * groups)
-        return self._fp4(name, shape, "MXFP4", {"codes": codes, "scale": scale}, _MX_GROUP)
+        layer = self._fp4(name, shape, "MXFP4", {"codes": codes, "scale": scale}, _MX_GROUP)
+        return replace(layer, is_turned=len(shape) == 3)
 
     def affine(self, codes: Stored) -> _Layer | None:
         """What MLX packs: codes in 32 bits, as config.json says."""

@@ -346,13 +346,17 @@ class ShardedModel(Model):
         return found.most_common(1)[0][0] if found else "float32"
 
     def without(self, names: Collection[str]) -> Model:
-        left = copy(self)
-        left.__dict__.pop("tensors", None)  # which is made of the shards
-        left.shards = [
-            replace(shard, tensors=[t for t in shard.tensors if t.name not in names])
+        return self.with_tensors(lambda tensor: None if tensor.name in names else tensor)
+
+    def with_tensors(self, become: Callable[[Tensor], Tensor | None]) -> Model:
+        """Return the model with what tensors become; those that become None are left out."""
+        changed = copy(self)
+        changed.__dict__.pop("tensors", None)  # which is made of the shards
+        changed.shards = [
+            replace(shard, tensors=[found for t in shard.tensors if (found := become(t))])
             for shard in self.shards
         ]
-        return left
+        return changed
 
     @property
     def files(self) -> Sequence[Location]:

@@ -78,6 +78,8 @@ class CodedTensor(Tensor):
     read_mxfp4 : callable or None
         Reads one of the matrices of a stack of MXFP4 as it is: pairs of codes, of which 16 bytes
         are a group, and an exponent for each group.
+    is_turned : bool
+        Whether it is a stack whose matrices have rows for columns in a checkpoint of floats.
     """
 
     coding: str
@@ -86,6 +88,7 @@ class CodedTensor(Tensor):
     decode: Callable[[], Floats]
     decode_matrix: Callable[[int], Floats] | None = None
     read_mxfp4: Callable[[int], tuple[Bytes, Bytes]] | None = None
+    is_turned: bool = False
 
     @property
     def stored_bytes(self) -> int:

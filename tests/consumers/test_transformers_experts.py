@@ -10,10 +10,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import hf_folders
 import pytest
 import torch
 import transformers
+from mixture_models import GPT_OSS, gpt_oss
 from safetensors.torch import load_file, save_file
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from pyarrowquant import Recipe, Rule, convert, read_weights
 
@@ -136,3 +139,25 @@ def test_stacks_may_stay(made: Any, tmp_path: Path) -> None:
         convert(stacked, tmp_path / kind, to="compressed-tensors", **said)
         found = logits(load(type(model), tmp_path / kind))
         assert cosine(found, logits(model)) >= 0.995
+
+
+def test_stacks_of_mxfp4(tmp_path: Path) -> None:
+    """Experts of gpt-oss, which stay float, are those that transformers makes of the codes."""
+    tensors = gpt_oss(coded=True)
+    said = {"model_type": "gpt_oss", "dtype": "float32", **GPT_OSS}
+    source = hf_folders.write(tmp_path / "model", tensors, **said)
+    convert(source, tmp_path / "out", to="compressed-tensors", bit_width=8, group_size=32)
+    decoded = {name: torch.from_numpy(array) for name, array in tensors.items()}
+    for row in read_weights(tmp_path / "out").read_all().to_pylist():
+        if ".self_attn." in row["layer_name"]:
+            raw = torch.frombuffer(bytearray(row["weights"]), dtype=torch.float32)
+            decoded[row["layer_name"]] = raw.reshape(row["shape"])
+    for name in [name for name in decoded if name.endswith("_blocks")]:
+        stack = name.removesuffix("_blocks")
+        codes, scales = decoded.pop(name), decoded.pop(f"{stack}_scales")
+        decoded[stack] = convert_moe_packed_tensors(codes, scales, dtype=torch.float32)
+    shutil.copytree(source, tmp_path / "floats")
+    save_file(decoded, tmp_path / "floats" / "model.safetensors", {"format": "pt"})
+    code = transformers.GptOssForCausalLM
+    found, expected = (logits(load(code, tmp_path / name)) for name in ("out", "floats"))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

@@ -23,7 +23,7 @@ from pyarrowquant import (
     numpy_to_arrow_table,
     plan,
 )
-from pyarrowquant.formats import write_mlx
+from pyarrowquant.formats import write_bitsandbytes, write_compressed_tensors, write_mlx
 from pyarrowquant.formats._experts import with_experts_apart
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.models import open_model
@@ -390,3 +390,75 @@ def test_stacks_that_transformers_would_not_find_are_refused(tmp_path: Path) -> 
     source = saved(tmp_path / "model", stacks("columns"), "llama4_text")
     with pytest.raises(ValueError, match=r"experts of llama4_text one by one.*experts\.down_proj"):
         plan(source, tmp_path / "out", to="compressed-tensors")
+
+
+def from_mlx(folder: Path, kind: str, recipe: Recipe | None = None) -> Path:
+    """A folder for MLX, whose experts are joined."""
+    model_type = {"matrices": "qwen3_moe", "alternating": "gpt_oss"}[kind]
+    tensors = MATRICES if kind == "matrices" else stacks(kind)
+    source = saved(folder / "model", tensors, model_type)
+    convert(source, folder / "joined", to="mlx", bit_width=8, group_size=32, recipe=recipe)
+    return folder / "joined"
+
+
+FLOATS = Recipe([Rule("*.experts.*", skip=True)])
+
+
+@pytest.mark.parametrize("recipe", [None, FLOATS], ids=["codes", "floats"])
+@pytest.mark.parametrize(
+    ("kind", "to"),
+    [
+        ("matrices", "compressed-tensors"),
+        ("matrices", "bitsandbytes"),
+        ("matrices", "gguf"),
+        ("alternating", "compressed-tensors"),
+        ("alternating", "bitsandbytes"),
+    ],
+)
+def test_experts_that_mlx_has_joined_are_for_mlx_alone(
+    tmp_path: Path, kind: str, to: str, recipe: Recipe | None
+) -> None:
+    """Others would load the model without them, and compute with random ones."""
+    source = from_mlx(tmp_path, kind, recipe)
+    engine = "llama.cpp" if to == "gguf" else "transformers"
+    text = (
+        rf"MLX has joined.* {engine} does not know.*\.down_proj\.weight.*Give the model before MLX"
+    )
+    for call in (plan, convert):
+        with pytest.raises(ValueError, match=text) as caught:
+            call(source, tmp_path / f"out.{to}", to=to)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / f"out.{to}").exists()
+
+
+def test_writers_refuse_experts_that_mlx_has_joined(tmp_path: Path) -> None:
+    source = from_mlx(tmp_path, "matrices")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    for encoding, write in (("int", write_compressed_tensors), ("nf4", write_bitsandbytes)):
+        result = quantized(OTHERS[name], names=[name], encoding=encoding)
+        with pytest.raises(ValueError, match="MLX has joined"):
+            write(result, tmp_path / "out", model=source)
+
+
+@pytest.mark.parametrize("kind", ["matrices", "alternating"])
+def test_mlx_keeps_experts_that_it_has_joined(tmp_path: Path, kind: str) -> None:
+    source = from_mlx(tmp_path, kind)
+    with pytest.warns(UserWarning, match="decoded first"):
+        planned = plan(source, tmp_path / "out", to="mlx")
+    reasons = {each.reason for each in planned.unquantized if each.name.endswith("_proj.weight")}
+    assert reasons == {
+        "experts that MLX has joined, which stay decoded in the model's dtype: give the model "
+        "before MLX"
+    }
+
+
+@pytest.mark.parametrize("kind", ["matrices", "alternating"])
+def test_experts_that_mlx_has_joined_are_decoded_with_a_warning(tmp_path: Path, kind: str) -> None:
+    source = from_mlx(tmp_path, kind)
+    done = run("dequantize", str(source), str(tmp_path / "out.safetensors"))
+    assert done.exit_code == 0
+    assert done.stderr.startswith("Experts that MLX has joined keep its names, which no other")
+    assert done.stderr.count("\n") == 1
+    assert any(
+        name.endswith(".gate_proj.weight") for name in load_file(tmp_path / "out.safetensors")
+    )
