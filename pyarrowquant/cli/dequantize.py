@@ -21,7 +21,7 @@ from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.result_files import check_rows, naming, open_results, results_in
 from pyarrowquant.conversion.source import is_result
 from pyarrowquant.formats._gguf_floats import write_floats
-from pyarrowquant.formats._mlx_stacks import check_stacks, joined_by_mlx
+from pyarrowquant.formats._mlx_stacks import joined_by_mlx, refuse_joined
 from pyarrowquant.formats._model_folder import ModelFolder
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.formats._plain_folder import write_plain_folder
@@ -138,7 +138,7 @@ def _write_folder(source: Path, destination: Path, overwrite: bool, read: ReadFi
             "--to safetensors"
         )
     folder = ModelFolder(as_floats(open_source(source)))
-    check_stacks(folder.config, folder.tensors, folder.location)
+    refuse_joined(folder.model, "transformers")
     check_destination(destination, overwrite, True, read.paths, lambda: set(folder.other_files()))
     coded = [tensor for tensor in folder.model.tensors if isinstance(tensor, CodedTensor)]
     if not coded:

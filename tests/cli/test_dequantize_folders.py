@@ -108,6 +108,21 @@ def test_refusals(tmp_path: Path) -> None:
     assert "End it with" in failed("dequantize", out, tmp_path / "p", code=2)
 
 
+def test_experts_that_mlx_has_joined(tmp_path: Path) -> None:
+    model, out = tmp_path / "model", tmp_path / "out"
+    tensors = {
+        f"model.layers.0.mlp.experts.{i}.{part}_proj.weight": np.ones((64, 64), np.float32)
+        for i in range(4)
+        for part in ("gate", "up", "down")
+    }
+    config = {"model_type": "qwen3_moe", "num_experts": 4}
+    hf_folders.write(model, {**hf_folders.llama(), **tensors}, **config)
+    succeeded("quantize", model, out, "--to", "mlx")
+    said = failed("dequantize", out, tmp_path / "plain")
+    assert "experts that MLX has joined" in said
+    assert not (tmp_path / "plain").exists()
+
+
 def test_a_model_is_replaced_as_a_whole(tmp_path: Path) -> None:
     model, out = source(tmp_path / "model", "float16"), tmp_path / "out"
     succeeded("quantize", model, out, "--to", "compressed-tensors")
