@@ -9,6 +9,8 @@ import pytest
 from child import ROOT
 from pages import run_examples
 
+from pyarrowquant.formats.registry import FORMATS
+
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Their examples need what `make test-fleet` installs, which runs them.
 ELSEWHERE = {ROOT / "docs" / "clusters.md"}
@@ -44,3 +46,16 @@ def test_links_outside_of_the_site(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     assert links
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_tables_have_all_formats_and_their_encodings() -> None:
+    rows = re.findall(r"^\|(.*)\|$", (ROOT / "docs/formats/README.md").read_text("utf-8"), re.M)
+    cells = {row.split("|")[0].strip(): row.split("|")[1:] for row in rows}
+    names = [re.findall(r"write_(\w+)", cell)[0].replace("_", "-") for cell in cells[""]]
+    held = dict(zip(names, cells["`encoding`"], strict=True))
+    engines = {name: each for name, each in FORMATS.items() if name not in ("parquet", "arrow")}
+    assert {name: set(cell.strip().split(", ")) for name, cell in held.items()} == {
+        name: set(each.encodings) for name, each in engines.items()
+    }
+    of_commands = (ROOT / "docs/cli.md").read_text("utf-8")
+    assert [name for name in engines if f"\n| [`{name}`](formats/" not in of_commands] == []

@@ -24,6 +24,7 @@ from pyarrowquant.formats.registry import FOLDERS, FORMATS, SUFFIXES
 from pyarrowquant.reading.tensors import SCHEMA
 from pyarrowquant.recipes.budget import BitsPerWeight
 from pyarrowquant.recipes.mixes import mix_named
+from pyarrowquant.recipes.named import is_named
 from pyarrowquant.recipes.recipe import recipe_of
 from pyarrowquant.stream import quantize_stream
 
@@ -95,7 +96,10 @@ def checked_options(request: Request, landing: Landing) -> Options:
     if given is not None:
         _check_mix(given.extends, said, target, request.budget)
     floor = arguments.quality_floor(request.quality_floor)
-    _check_settings(target.usual.with_overrides(said), request.threads)
+    settings = target.usual.with_overrides(said)
+    _check_settings(settings, request.threads)
+    if given is None or is_named(request.recipe):  # others may say more of all layers
+        _check_held(settings, target)
     folder = target.is_folder(destination)
     return Options(landing, target, said, place, folder, split, size, budget, floor, bound)
 
@@ -110,6 +114,12 @@ def _target(request: Request, landing: Landing) -> Format:
 def _check_settings(settings: Settings, threads: int | None) -> None:
     """Raise where settings cannot be, whatever they are for."""
     quantize_stream(SCHEMA.empty_table(), **asdict(settings), threads=threads)
+
+
+def _check_held(settings: Settings, target: Format) -> None:
+    """Raise where a format holds no layer of these settings."""
+    if problem := target.settings_problem(settings):
+        raise UsageError(f"to={target.name!r} holds no such layer: {problem}")
 
 
 def _check_mix(mix: str | None, said: SettingOverrides, target: Format, budget: str | None) -> None:

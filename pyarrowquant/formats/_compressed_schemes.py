@@ -17,6 +17,7 @@ from pyarrowquant._core.group_sizes import (
     size_order,
 )
 from pyarrowquant._core.layout import Coded
+from pyarrowquant._core.settings import Settings
 
 _STRATEGIES = {WHOLE_ROW: "channel", TENSOR: "tensor", BLOCK: "block"}
 _FP8_SIZES = (WHOLE_ROW, TENSOR, BLOCK)
@@ -149,13 +150,20 @@ def format_of(schemes: Iterable[Scheme]) -> str:
     return names.pop() if len(names) == 1 else _MIXED
 
 
+def settings_problem(settings: Coded | Settings) -> str | None:
+    """Say why no scheme has these settings, whatever the layer."""
+    if settings.encoding == "fp8" and settings.group_size not in _FP8_SIZES:
+        return (
+            f"group_size {settings.group_size} is none that fp8 has there: quantize with "
+            "group_size -1, 'tensor' or 'block'"
+        )
+    if settings.encoding == INTEGER and settings.zero_point == "float":
+        return 'its zero-points are not integers: quantize with zero_point="symmetric"'
+    return None
+
+
 def group_problem(layer: Coded) -> str | None:
     """Say why no scheme has the groups of a layer."""
-    if layer.encoding == "fp8" and layer.group_size not in _FP8_SIZES:
-        return (
-            f"group_size {layer.group_size} is none that fp8 has there: quantize with group_size "
-            "-1, 'tensor' or 'block'"
-        )
     if layer.group_size == TENSOR:
         return None
     whole = BLOCK_SIZE if layer.group_size == BLOCK else layer.group

@@ -208,6 +208,10 @@ class Format(ABC):
         """Return the settings for a layer of this shape, where these cannot be had."""
         return settings
 
+    def settings_problem(self, settings: Settings) -> str | None:
+        """Say why it holds no layer of these settings; None where that is up to the layer."""
+        return None
+
     def mixed_problem(self, layers: Sequence[PlannedLayer], model: Model) -> str | None:
         """Say what keeps it from having different bits for these layers."""
         return None

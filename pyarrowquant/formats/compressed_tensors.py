@@ -29,6 +29,7 @@ from pyarrowquant.formats._compressed_schemes import (
     ENCODINGS_HELD,
     SMALL_SCALES,
     group_problem,
+    settings_problem,
 )
 from pyarrowquant.formats._compressed_warnings import warn_of_experts, warn_of_int8_experts
 from pyarrowquant.formats._either_name import by_either_name
@@ -259,6 +260,9 @@ class CompressedTensors(Format):
             recipe = by_either_name(recipe, model)
         return super().recipe(model, recipe, own)
 
+    def settings_problem(self, settings: Settings) -> str | None:
+        return settings_problem(settings)
+
     def mixed_problem(self, layers: Sequence[PlannedLayer], model: Model) -> str | None:
         coded = [layout for layer in layers if (layout := layout_of(layer))]
         return mixed_problem(coded, model.config or {})
@@ -327,8 +331,4 @@ def _other_dtype(dtype: str) -> str:
 
 
 def _layout_problem(layer: Coded, source: ModelFolder | None) -> str | None:
-    if problem := linear_problem(layer, source) or group_problem(layer):
-        return problem
-    if layer.encoding == INTEGER and layer.zero_point == "float":
-        return 'its zero-points are not integers: quantize with zero_point="symmetric"'
-    return None
+    return linear_problem(layer, source) or settings_problem(layer) or group_problem(layer)

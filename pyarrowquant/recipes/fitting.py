@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pyarrow as pa
@@ -41,6 +41,9 @@ from pyarrowquant.recipes.rule import check_dict, check_fields, check_known, wit
 
 USUAL = Settings(method="mse")
 OBJECTIVES = ("squared_error", "relative_error")
+
+# What formats have in their own way. None takes more bits with it than tables with what is usual.
+_OPEN = ("zero_point", "scale_dtype")
 
 # As exports store them: a float zero-point takes as much as a scale, an integer one the bits of a
 # code, a symmetric one nothing.
@@ -101,10 +104,13 @@ class Candidates:
     of_layer : callable
         Returns what a layer of a shape may have, given its settings by the recipe, and the bits
         that it takes with each.
+    said : frozenset of str
+        The names of settings that any of them says.
     """
 
     settings: list[Settings]
     of_layer: Callable[[Sequence[int], Settings], Mapping[Settings, int]]
+    said: frozenset[str]
 
 
 def said_candidates(
@@ -119,7 +125,8 @@ def said_candidates(
         found = dict.fromkeys(base.with_overrides(each) for each in said)
         return {settings: bits_of(shape, settings) for settings in found}
 
-    return Candidates([usual.with_overrides(each) for each in said], of_layer)
+    settings = [usual.with_overrides(each) for each in said]
+    return Candidates(settings, of_layer, frozenset().union(*said))
 
 
 @dataclass(frozen=True)
@@ -131,10 +138,13 @@ class Fit:
     chosen : list of (list of str, Settings)
         Names of layers, and what they are quantized with.
     expected : Expected
+    left_open : mapping of str to collection of str
+        Names of settings that a format may have otherwise, by names of layers.
     """
 
     chosen: list[tuple[list[str], Settings]]
     expected: Expected
+    left_open: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 def fit(
@@ -169,7 +179,24 @@ def fit(
     choices = {name: layer.choices for name, layer in found.items()}
     with Reporter(progress, weights_bytes(data) * rounds_of(choices)) as reporter:
         costs, _ = measured(data, options, choices, {}, continue_on_error, reporter)
-    return chosen(found, costs, budget, objective)
+    best = chosen(found, costs, budget, objective)
+    return replace(best, left_open=_left_open(best, found, candidates.said, recipe))
+
+
+def _left_open(
+    best: Fit, found: Mapping[str, MeasuredLayer], said: Collection[str], recipe: Any
+) -> dict[str, list[str]]:
+    """Return which of the settings nobody has said that formats have in their own way."""
+    left: dict[str, list[str]] = {}
+    for names, settings in best.chosen:
+        # hqq was measured with zero-points that it can choose
+        able = [each for each in _OPEN if each == "scale_dtype" or settings.method != "hqq"]
+        for name in names:
+            by_recipe = recipe.settings_of(name, found[name].shape) if recipe and name else None
+            left[name] = [
+                each for each in able if each not in said and each not in (by_recipe or {})
+            ]
+    return left
 
 
 def to_measure(

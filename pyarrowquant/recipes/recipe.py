@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -324,7 +324,9 @@ class Recipe:
         -------
         Recipe
             Rules by name, and "skip" for all other layers. ``expected`` has the bits a weight
-            and the errors that it gives on this table.
+            and the errors that it gives on this table. Rules leave `zero_point` and `scale_dtype`
+            open where neither candidates nor `recipe` say them, so that a format has its own; those
+            of method "hqq" say the `zero_point`.
 
         Raises
         ------
@@ -361,16 +363,36 @@ class Recipe:
             threads,
             progress,
         )
-        return cls.chosen(fitted.chosen, fitted.expected)
+        return cls.chosen(fitted.chosen, fitted.expected, fitted.left_open)
 
     @classmethod
-    def chosen(cls, chosen: Iterable[tuple[Sequence[str], Settings]], expected: Expected) -> Recipe:
-        """Return the recipe that has settings for layers by name, and skips all others."""
-        # "int" goes without saying, as in recipes of versions that had nothing else.
-        rules = [
-            replace(rule, encoding=None) if rule.encoding == INTEGER else rule
-            for rule in rules_by_name(chosen)
-        ]
+    def chosen(
+        cls,
+        chosen: Iterable[tuple[Sequence[str], Settings]],
+        expected: Expected,
+        left_open: Mapping[str, Collection[str]] | None = None,
+    ) -> Recipe:
+        """Return the recipe that has settings for layers by name, and skips all others.
+
+        Parameters
+        ----------
+        chosen : iterable of (sequence of str, Settings)
+        expected : Expected
+        left_open : mapping of str to collection of str, optional
+            The settings that rules do not say, by the names of layers.
+        """
+        open_of = left_open or {}
+        rules = []
+        for names, settings in chosen:
+            alike: dict[frozenset[str], list[str]] = {}
+            for name in names:
+                alike.setdefault(frozenset(open_of.get(name, ())), []).append(name)
+            for unsaid, each in alike.items():
+                without: dict[str, Any] = dict.fromkeys(unsaid)
+                if settings.encoding == INTEGER:
+                    # It goes without saying, as in recipes of versions that had nothing else.
+                    without["encoding"] = None
+                rules += [replace(rule, **without) for rule in rules_by_name([(each, settings)])]
         return cls(rules, "skip", expected=expected)
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pyarrowquant._core.settings import SettingOverrides
 SCHEMES: dict[str, SettingOverrides] = {
     "FP8_DYNAMIC": {"encoding": "fp8", "group_size": -1},
     "FP8_BLOCK": {"encoding": "fp8", "group_size": "block"},
+    "MXFP8A16": {"encoding": "mxfp8"},
     "NVFP4A16": {"encoding": "nvfp4"},
     "MXFP4A16": {"encoding": "mxfp4"},
     "W4A16": {"bit_width": 4, "group_size": 128, "zero_point": "symmetric"},
@@ -20,6 +21,7 @@ INT8_ACTIVATIONS = "W8A8"  # whose weights could do without them
 ABOUT_SCHEMES = {
     "FP8_DYNAMIC": "scheme of compressed-tensors: FP8 by row; the engine's activations are FP8",
     "FP8_BLOCK": "scheme of compressed-tensors: FP8 in blocks of 128x128; activations likewise",
+    "MXFP8A16": "scheme of compressed-tensors: 8.25 bits",
     "NVFP4A16": "scheme of compressed-tensors: 4.5 bits, with one global scale a layer",
     "MXFP4A16": "scheme of compressed-tensors: 4.25 bits",
     "W4A16": "scheme of compressed-tensors: 4 bits in groups of 128, symmetric",

@@ -41,7 +41,7 @@ def test_compressed_tensors_is_refused_before_any_work(
     out = tmp_path / "out"
     to = ["--to", "compressed-tensors", "--group-size", 32]
     assert "zero-points are not integers" in failed(
-        "quantize", llama, out, *to, "--zero-point", "float"
+        "quantize", llama, out, *to, "--zero-point", "float", code=2
     )
     config = json.loads((llama / "config.json").read_text())
     (llama / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import hf_folders
+import ml_dtypes
 import numpy as np
 import pytest
 from commands import failed, run, succeeded
@@ -88,6 +90,24 @@ def test_budgets_within_the_widths_of_a_format(model: Path, tmp_path: Path) -> N
     bits = {a.i for node in nodes for a in node.attribute if a.name == "bits"}
     assert bits <= {2, 4, 8}
     assert len(bits) > 1
+
+
+@pytest.mark.parametrize("to", ["compressed-tensors", "mlx"])
+@pytest.mark.parametrize("rules", [None, "W4A16"])
+def test_fitted_recipes_are_for_all_formats(tmp_path: Path, to: str, rules: str | None) -> None:
+    """Scales, and zero-points where bits differ, are those that the format has."""
+    tensors = {name: each.astype(ml_dtypes.bfloat16) for name, each in hf_folders.llama().items()}
+    source = hf_folders.write(tmp_path / "model", tensors, dtype="bfloat16")
+    recipe, out = tmp_path / "fitted.json", tmp_path / "out"
+    options = [] if rules is None else ["--recipe", rules]
+    fit = ["recipe", "fit", source, recipe, "--bits-per-weight", 5.2, *options, "--json"]
+    fitted = json.loads(succeeded(*fit))
+    chosen = {rule["bit_width"] for rule in json.loads(recipe.read_text())["rules"]}
+    assert len(chosen) > 1
+    done = json.loads(succeeded("quantize", source, out, "--to", to, "--recipe", recipe, "--json"))
+    assert done["layers"] >= 14
+    assert done["bits_per_weight"] <= 5.2
+    assert done["relative_error"] == pytest.approx(fitted["relative_error"], rel=0.1)
 
 
 def test_scales_of_mlx_in_any_type(model: Path, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from commands import failed
         ("parquet", ["--group-size", "7"], "must be a multiple of 8"),
         ("parquet", ["--recipe", "texts"], "is no file, and none of"),
         ("mlx", ["--encoding", "q4_k"], "and not 'q4_k'"),
+        ("compressed-tensors", ["--encoding", "fp8", "--group-size", "64"], "none that fp8 has"),
+        ("compressed-tensors", ["--zero-point", "float"], "quantize with --zero-point symmetric"),
     ],
 )
 def test_usage_comes_before_the_source(
@@ -32,6 +34,7 @@ def test_usage_comes_before_the_source(
     source = tmp_path / "no"
     error = failed("quantize", source, tmp_path / "out", "--to", to, *options, code=2)
     assert text.casefold() in error.casefold()
+    assert len(error.splitlines()) == 1
     assert "No such file" not in error
     assert "No such file" in failed("quantize", source, tmp_path / "out", "--to", to)
 

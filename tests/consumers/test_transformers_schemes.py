@@ -49,8 +49,6 @@ SCHEMES: dict[str, tuple[dict[str, Any], float]] = {
     "W8A16": ({"bit_width": 8, "zero_point": "symmetric"}, 0.998),
     "W8A8": ({"bit_width": 8, "group_size": -1, "zero_point": "symmetric"}, 0.995),
 }
-# Those that are asked for by settings alone; the others are presets, too.
-BY_SETTINGS = ("MXFP8A16",)
 
 
 def written(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -105,7 +103,7 @@ def test_schemes(tmp_path: Path, name: str, dtype: str) -> None:
     if name == "NVFP4A16":  # of which conversions choose a scale for layers together
         write_compressed_tensors(results, out, model=model)
     else:
-        convert(model, out, to="compressed-tensors", **by_name(name, options))
+        convert(model, out, to="compressed-tensors", recipe=name.lower())
     config, _ = written(out)
     (group,) = config["config_groups"].values()
     scheme = preset_name_to_scheme(name, ["Linear"])
@@ -124,10 +122,6 @@ def test_schemes(tmp_path: Path, name: str, dtype: str) -> None:
     assert torch.equal(logits(load(tmp_path / "plain")), expected)
     # as it is, with activations that transformers rounds where the scheme has it so
     assert cosine(logits(load(out)), logits(load(model))) >= least
-
-
-def by_name(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    return options if name in BY_SETTINGS else {"recipe": name.lower()}
 
 
 def test_one_scale_a_layer(tmp_path: Path) -> None:

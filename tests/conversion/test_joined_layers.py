@@ -13,7 +13,15 @@ from formats.packed_models import config_of
 from models import write_two_shards
 from safetensors.numpy import save_file
 
-from pyarrowquant import Recipe, Rule, convert, plan, quantize_batch_arrow, read_weights
+from pyarrowquant import (
+    Recipe,
+    Rule,
+    UsageError,
+    convert,
+    plan,
+    quantize_batch_arrow,
+    read_weights,
+)
 from pyarrowquant.formats import write_compressed_tensors
 
 ATTENTION, MLP = "model.layers.0.self_attn", "model.layers.0.mlp"
@@ -166,3 +174,15 @@ def test_experts_that_transformers_cannot_have(tmp_path: Path, recipe: str, said
     (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
     with pytest.warns(UserWarning, match=said):
         plan(tmp_path / "model", tmp_path / "out", to="compressed-tensors", recipe=recipe)
+
+
+def test_attention_may_have_other_bits_than_experts(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    experts = [f"{MLP}.experts.{i}.{part}_proj.weight" for i in (0, 1) for part in ("up", "down")]
+    weights = {name: rng.standard_normal((128, 128), np.float32) for name in (*QKV, *experts)}
+    model = write_two_shards(tmp_path / "model", weights, CONFIG)
+    recipe = Recipe([Rule("*self_attn*", bit_width=8)])
+    found = {name: each.bit_width for name, each in settings_of(model, recipe=recipe).items()}
+    assert found == {**dict.fromkeys(QKV, 8), **dict.fromkeys(experts, 4)}
+    with pytest.raises(UsageError, match="loads experts only if all have the same bits"):
+        settings_of(model, bits_per_weight=5)

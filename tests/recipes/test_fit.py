@@ -249,3 +249,26 @@ def test_settings_of_a_recipe_hold_but_for_bits() -> None:
     assert 8 not in result["bit_width"].to_pylist()
     chosen = Recipe.fit(table, 9.1, [{"bit_width": 8, "group_size": 128}], recipe=recipe)
     assert chosen.settings_of("a", (64, 256))["group_size"] == 128
+
+
+def test_formats_have_what_nobody_said_in_their_own_way() -> None:
+    rng = np.random.default_rng(4)
+    shape = (64, 256)
+    table = numpy_to_arrow_table({name: rng.standard_normal(shape, np.float32) for name in "ab"})
+    open_ones = {"bit_width": 8, "group_size": 128, "method": "mse"}
+    assert Recipe.fit(table, 9).settings_of("a", shape) == open_ones
+
+    recipe = Recipe([Rule("a", zero_point="symmetric")])
+    fitted = Recipe.fit(table, 9, recipe=recipe)
+    assert fitted.settings_of("a", shape) == {**open_ones, "zero_point": "symmetric"}
+    assert fitted.settings_of("b", shape) == open_ones
+
+    candidate = {"bit_width": 4, "scale_dtype": "float16"}
+    by_candidate = Recipe.fit(table, 9, [candidate]).settings_of("a", shape)
+    assert by_candidate == {**open_ones, **candidate}
+
+    # the zero-points of a format may leave hqq nothing to choose
+    by_hqq = Recipe.fit(table, 9, [{"bit_width": 4, "method": "hqq"}]).settings_of("a", shape)
+    assert by_hqq is not None
+    assert by_hqq["zero_point"] == "integer"
+    assert "scale_dtype" not in by_hqq

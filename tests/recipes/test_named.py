@@ -113,7 +113,7 @@ def test_the_command_line_lists_them() -> None:
     assert [line.split()[0] for line in lines] == [
         *("text", "diffusion", "vision"),
         *("edge", "local", "cloud", "all"),
-        *("FP8_DYNAMIC", "FP8_BLOCK", "NVFP4A16", "MXFP4A16"),
+        *("FP8_DYNAMIC", "FP8_BLOCK", "MXFP8A16", "NVFP4A16", "MXFP4A16"),
         *("W4A16", "W4A16_ASYM", "W8A16", "W8A8"),
         *("Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_0", "Q4_1", "Q4_K_S", "Q4_K_M", "Q5_0"),
         *("Q5_1", "Q5_K_S", "Q5_K_M", "Q6_K", "Q8_0", "IQ4_NL", "IQ4_XS", "MXFP4_MOE"),

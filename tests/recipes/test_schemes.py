@@ -25,6 +25,7 @@ ARRAYS = {
 EXPECTED = {
     "FP8_DYNAMIC": ("fp8", 8, -1),
     "FP8_BLOCK": ("fp8", 8, 128),
+    "MXFP8A16": ("mxfp8", 8, 32),
     "NVFP4A16": ("nvfp4", 4, 16),
     "MXFP4A16": ("mxfp4", 4, 32),
     "W4A16": ("int", 4, 128),
