@@ -116,6 +116,7 @@ def _decode_model(
 ) -> int:
     """Write the layers of a model, one after the other; `check` comes after the last one."""
     model = open_source(source)
+    model.refuse_damage()
     tensors = {tensor.name: tensor for tensor in model.tensors or ()}
     if not any(isinstance(tensor, CodedTensor) for tensor in tensors.values()):
         raise click.ClickException(f"'{source}' has nothing that is quantized")
