@@ -271,7 +271,8 @@ class _Search:
             return None
         scale = self._stored.get(f"{tensor.name}_scale")
         if scale is None:
-            if len(tensor.shape) > 1 and tensor.name.endswith(f".{_WEIGHT}"):
+            is_weight = len(tensor.shape) > 1 and tensor.name.endswith(f".{_WEIGHT}")
+            if is_weight and self._scale(tensor) is None:
                 self._check_needs_none(tensor, _METHODS_OF_INTEGERS)
             return None
         parts = {"codes": codes, "scale": scale}
@@ -499,23 +500,27 @@ class _Search:
         said = [found for _, found in quantizations_in(self._config())]
         method = next((one.get("quant_method") for one in said if isinstance(one, dict)), None)
         end = methods.get(method) if isinstance(method, str) else None
-        other = self._ends_of_scales.get(_NUMBER.sub("0", tensor.name))
-        if other or end:
-            some = next(iter(self._ends_of_scales.values()), end)
-            raise _MissingError(f"{tensor.name}{other or some}")
+        other = self._like_scales.get(_NUMBER.sub("0", tensor.name))
+        if other is None and end is None:
+            return
+        for scales in _SCALES:  # of FP8 themselves, without the codes
+            if tensor.name.endswith(scales):
+                raise _MissingError(tensor.name.removesuffix(scales))
+        weight, scale = other or next(iter(self._like_scales.values()), ("", end))
+        raise _MissingError(f"{tensor.name.removesuffix(weight)}{scale}")
 
     @cached_property
-    def _ends_of_scales(self) -> dict[str, str]:
-        """What is added to names of weights of 8 bits for their scales.
+    def _like_scales(self) -> dict[str, tuple[str, str]]:
+        """How the names of weights of 8 bits end, and those of their scales instead.
 
         Weights are alike if their names are but for numbers, which are those of layers.
         """
         ends = {}
         for name, one in self._stored.items():
-            if one.tensor.dtype in (*_FP8, "I8"):
-                for end in _SCALES:
-                    if name + end in self._stored:
-                        ends[_NUMBER.sub("0", name)] = end
+            if one.tensor.dtype in (*_FP8, "I8") and (scale := self._scale(one.tensor)):
+                is_after = scale.tensor.name.startswith(name)
+                same = len(name if is_after else name.removesuffix(_WEIGHT))
+                ends[_NUMBER.sub("0", name)] = name[same:], scale.tensor.name[same:]
         return ends
 
     def _is_asymmetric(self, bits: int) -> bool:

@@ -30,6 +30,10 @@ def fp8(name: str, scale: str = "_scale_inv") -> Tensors:
     return {name: np.ones((8, 32), E4M3), name + scale: np.ones((1, 1), np.float32)}
 
 
+def comfy(name: str) -> Tensors:
+    return {name: np.ones((8, 32), E4M3), name.replace("weight", "scale_weight"): np.float32(1)}
+
+
 def float_quantized(name: str) -> Tensors:
     return fp8(name, "_scale")
 
@@ -109,6 +113,7 @@ def model(
     [
         (fp8, FP8, f"{FIRST}_scale_inv"),
         (fp8, {}, f"{FIRST}_scale_inv"),  # as the other layer has one
+        (comfy, {}, "model.layers.0.up.scale_weight"),
         (float_quantized, groups(num_bits=8, type="float"), f"{FIRST}_scale"),
         (int8, groups(num_bits=8, type="int"), f"{FIRST}_scale"),
         (int8, groups(num_bits=8, **ASYMMETRIC), f"{FIRST}_zero_point"),
@@ -187,6 +192,24 @@ def test_scales_of_one_matrix_are_looked_at_with_it(
         assert read_one is not None
         with pytest.raises(ValueError, match="has NaN at index 0"):
             read_one(1)
+
+
+def test_whole_numbers_with_other_scales_lack_none(tmp_path: Path) -> None:
+    tensors: Tensors = {"norm": np.ones(8, np.float32)}
+    for name in (FIRST, SECOND):
+        tensors[name] = np.ones((8, 32), np.int8)
+        tensors[name.replace("weight", "scale")] = np.ones((8, 1), np.float32)
+    with pytest.raises(ValueError, match="of its 4 matrices 2 of I8") as caught:
+        pyarrowquant.read_weights(save(tmp_path / "m.safetensors", tensors))
+    assert "missing" not in str(caught.value)
+
+
+def test_codes_that_are_missing_are_named(tmp_path: Path) -> None:
+    """As in one shard of several."""
+    tensors = {**float_quantized(FIRST), f"{SECOND}_scale": np.ones((8, 2), E4M3)}
+    config = groups(num_bits=8, type="float")
+    with pytest.raises(ValueError, match=f"'{SECOND}' is missing"):
+        pyarrowquant.read_weights(folder(tmp_path / "model", tensors, **config))
 
 
 def test_scales_of_a_store_are_looked_at_with_their_layers(tmp_path: Path) -> None:
