@@ -137,7 +137,9 @@ def _write_folder(source: Path, destination: Path, overwrite: bool, read: ReadFi
             f"'{source}' is no Hugging Face folder, and so has no {CONFIG} for another one. Take "
             "--to safetensors"
         )
-    folder = ModelFolder(as_floats(open_source(source)))
+    model = open_source(source)
+    model.refuse_damage()
+    folder = ModelFolder(as_floats(model))
     refuse_joined(folder.model, "transformers")
     check_destination(destination, overwrite, True, read.paths, lambda: set(folder.other_files()))
     coded = [tensor for tensor in folder.model.tensors if isinstance(tensor, CodedTensor)]
@@ -162,6 +164,7 @@ def _decode_model(
 ) -> int:
     """Write the layers of a model, one after the other; `check` comes after the last one."""
     model = open_source(source)
+    model.refuse_damage()
     if kind == "safetensors":  # which is a checkpoint of floats
         model = as_floats(model)
     tensors = {tensor.name: tensor for tensor in model.tensors or ()}

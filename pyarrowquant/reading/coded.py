@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Floats
 from pyarrowquant._core.shapes import product
 from pyarrowquant.reading.bitsandbytes import STATES, decode_flat, state_of
+from pyarrowquant.reading.config import quantizations_in
 from pyarrowquant.reading.decoding import (
     SCALE_DTYPES,
     Blocks,
@@ -25,6 +26,7 @@ from pyarrowquant.reading.decoding import (
     decode_packed,
 )
 from pyarrowquant.reading.numbers import E4M3, E5M2, INT8
+from pyarrowquant.reading.scales import READ_FIRST, ScaleError, check_scales, scale_bytes
 from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.tensors import CodedTensor, Tensor, UndecodableTensor
 
@@ -56,10 +58,24 @@ _SERVING = (
 _OF_STATES = re.compile(r"(.*weight)\.(?:quant_state|absmax).*", re.DOTALL)
 _BLOCK = 128  # of FP8, rows and columns
 _MX_GROUP = 32
+_NUMBER = re.compile(r"\d+")
+# Methods of config.json by which weights of 8 bits have scales, and what these are called.
+_METHODS_OF_FLOATS = {
+    "fp8": "_scale_inv",
+    **dict.fromkeys(("fbgemm_fp8", "compressed-tensors", "modelopt"), "_scale"),
+}
+_METHODS_OF_INTEGERS = {"compressed-tensors": "_scale"}
 
 
 class _ProblemError(ValueError):
     """Why codes cannot be decoded."""
+
+
+class _MissingError(_ProblemError):
+    """A tensor is missing without which they cannot."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{quoted(name)} is missing")
 
 
 @dataclass
@@ -99,6 +115,10 @@ def find_codes(stored: Mapping[str, Stored], config: Callable[[], Config]) -> Co
             if name not in search.found.parts and name not in search.found.layers:
                 try:
                     search.add(one, kind(one))
+                except _MissingError as error:
+                    search.refuse(one.tensor, str(error), str(one.location))
+                except ScaleError as error:
+                    search.refuse(one.tensor, str(error), str(error.stored.location))
                 except _ProblemError as error:
                     search.refuse(one.tensor, str(error))
     for name, one in stored.items():
@@ -109,15 +129,20 @@ def find_codes(stored: Mapping[str, Stored], config: Callable[[], Config]) -> Co
     return search.found
 
 
-def _undecodable(tensor: Tensor, problem: str) -> UndecodableTensor:
+def _undecodable(
+    tensor: Tensor, problem: str, damaged_file: str | None = None
+) -> UndecodableTensor:
     return UndecodableTensor(
-        tensor.name, tensor.dtype, tensor.shape, tensor.begin, tensor.end, problem
+        tensor.name, tensor.dtype, tensor.shape, tensor.begin, tensor.end, problem, damaged_file
     )
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer, and the tensors that its codes are decoded with, by what they are."""
+    """A layer, and the tensors that its codes are decoded with, by what they are.
+
+    Its scales may be negative if they are `signed`.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -128,6 +153,36 @@ class _Layer:
     decode_matrix: Callable[[int], Floats] | None = None
     read_mxfp4: Callable[[int], tuple[Bytes, Bytes]] | None = None
     is_turned: bool = False
+    signed: bool = False
+
+    def check(self) -> None:
+        """Raise ScaleError where it has scales that are none."""
+        check_scales(self.parts, self.signed)
+
+
+def _checking(layer: _Layer) -> _Layer:
+    """Return a layer whose scales are looked at when it is decoded."""
+
+    @cache
+    def check() -> None:
+        try:
+            layer.check()
+        except ScaleError as error:
+            raise ValueError(f"{error.stored.location}: {error}") from None
+
+    def first(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def checked(which: Any) -> Any:
+            check()
+            return read(which)
+
+        return checked
+
+    return replace(
+        layer,
+        decode=first(layer.decode),
+        decode_matrix=layer.decode_matrix and first(layer.decode_matrix),
+        read_mxfp4=layer.read_mxfp4 and first(layer.read_mxfp4),
+    )
 
 
 class _Search:
@@ -136,6 +191,7 @@ class _Search:
     def __init__(self, stored: Mapping[str, Stored], config: Callable[[], Config]) -> None:
         self._stored = stored
         self._config = config
+        self._read_first = READ_FIRST
         self.found = Codes()
 
     def add(self, codes: Stored, layer: _Layer | None) -> None:
@@ -145,6 +201,7 @@ class _Search:
         tensor = codes.tensor
         if layer.name != tensor.name and layer.name in self._stored:
             raise _ProblemError(f"{quoted(layer.name)} is there too")
+        layer = self._with_checked_scales(layer)
         serving = [part.tensor for part in layer.parts.values() if part is not codes]
         stem = layer.name.removesuffix(_WEIGHT)
         self.found.parts.update(
@@ -166,9 +223,19 @@ class _Search:
             layer.is_turned,
         )
 
-    def refuse(self, tensor: Tensor, problem: str) -> None:
+    def _with_checked_scales(self, layer: _Layer) -> _Layer:
+        """Check scales now, or where that takes long or goes to a store, when they are needed."""
+        size = scale_bytes(layer.parts)
+        is_local = all(part.location.is_local for part in layer.parts.values())
+        if not is_local or size > self._read_first:
+            return _checking(layer)
+        self._read_first -= size
+        layer.check()
+        return layer
+
+    def refuse(self, tensor: Tensor, problem: str, damaged_file: str | None = None) -> None:
         """Take a tensor, and what serves it, for codes that cannot be decoded."""
-        self.found.layers[tensor.name] = _undecodable(tensor, problem)
+        self.found.layers[tensor.name] = _undecodable(tensor, problem, damaged_file)
         stem = _CODES.sub("", tensor.name)
         for end in _SERVING:
             serving = self._stored.get(stem + end)
@@ -177,19 +244,20 @@ class _Search:
                 self.found.layers.setdefault(stem + end, _undecodable(serving.tensor, why))
 
     def fp8(self, codes: Stored) -> _Layer | None:
-        """FP8, with a scale of the tensor, of rows or of blocks; matrices also without one."""
+        """FP8, with a scale of the tensor, of rows or of blocks; matrices also without one.
+
+        That is, if neither config.json nor other layers say that they have one.
+        """
         tensor = codes.tensor
         if tensor.dtype not in _FP8:
             return None
         parts = {"codes": codes}
         blocks = None
-        stem = tensor.name.removesuffix(_WEIGHT)
-        names = [tensor.name + end for end in _SCALES]
-        if stem != tensor.name:
-            names += [stem + end for end in _SCALES_BESIDE]
-        scale = next((self._stored[name] for name in names if name in self._stored), None)
+        scale = self._scale(tensor)
         if scale is None and len(tensor.shape) < 2:
             return None
+        if scale is None:
+            self._check_needs_none(tensor, _METHODS_OF_FLOATS)
         if scale is not None:
             parts["scale"] = scale
             if zero := self._stored.get(f"{tensor.name}_zero_point"):
@@ -201,8 +269,13 @@ class _Search:
     def int8(self, codes: Stored) -> _Layer | None:
         """Whole numbers of 8 bits, as int-quantized and naive-quantized have them."""
         tensor = codes.tensor
+        if tensor.dtype != "I8":
+            return None
         scale = self._stored.get(f"{tensor.name}_scale")
-        if tensor.dtype != "I8" or scale is None:
+        if scale is None:
+            is_weight = len(tensor.shape) > 1 and tensor.name.endswith(f".{_WEIGHT}")
+            if is_weight and self._scale(tensor) is None:
+                self._check_needs_none(tensor, _METHODS_OF_INTEGERS)
             return None
         parts = {"codes": codes, "scale": scale}
         blocks = _blocks(tensor.shape, scale.tensor, self._block(scale.tensor))
@@ -210,8 +283,10 @@ class _Search:
             if zero.tensor.dtype != "I8" or zero.tensor.shape != scale.tensor.shape:
                 raise _misfit(zero.tensor)
             parts["zero_point"] = zero
+        elif self._is_asymmetric(8):
+            raise _MissingError(f"{tensor.name}_zero_point")
         decode = partial(decode_bytes, tensor.shape, INT8, blocks)
-        return _Layer(tensor.name, tensor.shape, "8-bit integers", 8, parts, decode)
+        return _Layer(tensor.name, tensor.shape, "8-bit integers", 8, parts, decode, signed=True)
 
     def packed(self, codes: Stored) -> _Layer | None:
         """What compressed-tensors packs: whole numbers in 32 bits, or pairs of E2M1.
@@ -222,6 +297,9 @@ class _Search:
         if tensor.dtype == "U8" and (factor := self._stored.get(f"{tensor.name}_scale_2")):
             scale = self._part(f"{tensor.name}_scale")
             return self._e2m1(tensor.name, {"codes": codes, "scale": scale, "factor": factor})
+        only = self._stored.get(f"{tensor.name}_scale")
+        if tensor.dtype == "U8" and only is not None and only.tensor.dtype == "F8_E4M3":
+            raise _MissingError(f"{tensor.name}_scale_2")
         name = tensor.name.removesuffix("_packed")
         if name == tensor.name or tensor.dtype not in ("I32", "U8") or len(tensor.shape) < 2:
             return None
@@ -230,8 +308,8 @@ class _Search:
         if shape := self._stored.get(f"{name}_shape"):
             parts["shape"] = shape
         if tensor.dtype == "U8":
-            if divisor := self._stored.get(f"{name}_global_scale"):
-                parts["divisor"] = divisor
+            if scale.tensor.dtype == "F8_E4M3":
+                parts["divisor"] = self._part(f"{name}_global_scale")
             return self._e2m1(name, parts)
         return self._integers(name, parts)
 
@@ -275,21 +353,28 @@ class _Search:
             if zero.tensor.dtype != "I32" or zero.tensor.shape != wanted:
                 raise _misfit(zero.tensor)
             parts["zero_point"] = zero
+        elif self._is_asymmetric(bits):
+            raise _MissingError(f"{name}_zero_point")
         if index := self._stored.get(f"{name}_g_idx"):
             if index.tensor.shape != (columns,):
                 raise _misfit(index.tensor)
             parts["group_of"] = index
         coding = f"{bits}-bit compressed-tensors"
-        return _Layer(name, shape, coding, bits, parts, partial(decode_packed, shape, bits, group))
+        decode = partial(decode_packed, shape, bits, group)
+        return _Layer(name, shape, coding, bits, parts, decode, signed=True)
 
     def blocks(self, codes: Stored) -> _Layer | None:
         """MXFP4 as gpt-oss has it: 32 codes in 16 bytes, and an exponent for them."""
         tensor = codes.tensor
         name = tensor.name.removesuffix("_blocks")
         scale = self._stored.get(f"{name}_scales")
-        if name == tensor.name or tensor.dtype != "U8" or scale is None:
+        if name == tensor.name or tensor.dtype != "U8":
             return None
         *rows, groups, width = tensor.shape if len(tensor.shape) > 2 else (0, 0, 0)
+        if scale is None:
+            if 2 * width == _MX_GROUP:
+                raise _MissingError(f"{name}_scales")
+            return None
         if 2 * width != _MX_GROUP or scale.tensor.shape != (*rows, groups):
             raise _ProblemError(f"{quoted(name)} has blocks and scales of other shapes than MXFP4")
         shape = (*rows, _MX_GROUP * groups)
@@ -301,12 +386,17 @@ class _Search:
         tensor = codes.tensor
         module = tensor.name.removesuffix(f".{_WEIGHT}")
         scale = self._stored.get(f"{module}.scales")
-        if module == tensor.name or tensor.dtype != "U32" or scale is None:
+        if module == tensor.name or tensor.dtype != "U32":
             return None
         said = self._config().get("quantization") or self._config().get("quantization_config")
         own = said.get(module) if isinstance(said, Mapping) else None
         said = own if isinstance(own, Mapping) else said
-        if not isinstance(said, Mapping) or not {"bits", "group_size"} <= said.keys():
+        is_said = isinstance(said, Mapping) and {"bits", "group_size"} <= said.keys()
+        if scale is None:
+            if is_said:
+                raise _MissingError(f"{module}.scales")
+            return None
+        if not isinstance(said, Mapping) or not is_said:
             raise _ProblemError(
                 "no config.json beside it says the bits and group_size of its codes"
             )
@@ -332,7 +422,7 @@ class _Search:
         if parts["bias"].tensor.shape != scale.tensor.shape:
             raise _misfit(parts["bias"].tensor)
         decode = partial(decode_affine, shape, bits, group)
-        return _Layer(tensor.name, shape, f"{bits}-bit MLX", bits, parts, decode)
+        return _Layer(tensor.name, shape, f"{bits}-bit MLX", bits, parts, decode, signed=True)
 
     def unknown(self, tensor: Tensor) -> str | None:
         """Say of a tensor that nothing else knows why its codes are not decoded; None of others."""
@@ -397,8 +487,53 @@ class _Search:
 
     def _part(self, name: str) -> Stored:
         if name not in self._stored:
-            raise _ProblemError(f"{quoted(name)} is missing")
+            raise _MissingError(name)
         return self._stored[name]
+
+    def _scale(self, tensor: Tensor) -> Stored | None:
+        """Find the scale of a weight of 8 bits, by any of its names."""
+        stem = tensor.name.removesuffix(_WEIGHT)
+        names = [tensor.name + end for end in _SCALES]
+        if stem != tensor.name:
+            names += [stem + end for end in _SCALES_BESIDE]
+        return next((self._stored[name] for name in names if name in self._stored), None)
+
+    def _check_needs_none(self, tensor: Tensor, methods: Mapping[str, str]) -> None:
+        """Raise where config.json says that a weight has a scale, or others like it have one."""
+        said = [found for _, found in quantizations_in(self._config())]
+        method = next((one.get("quant_method") for one in said if isinstance(one, dict)), None)
+        end = methods.get(method) if isinstance(method, str) else None
+        other = self._like_scales.get(_NUMBER.sub("0", tensor.name))
+        if other is None and end is None:
+            return
+        for scales in _SCALES:  # of FP8 themselves, without the codes
+            if tensor.name.endswith(scales):
+                raise _MissingError(tensor.name.removesuffix(scales))
+        weight, scale = other or next(iter(self._like_scales.values()), ("", end))
+        raise _MissingError(f"{tensor.name.removesuffix(weight)}{scale}")
+
+    @cached_property
+    def _like_scales(self) -> dict[str, tuple[str, str]]:
+        """How the names of weights of 8 bits end, and those of their scales instead.
+
+        Weights are alike if their names are but for numbers, which are those of layers.
+        """
+        ends = {}
+        for name, one in self._stored.items():
+            if one.tensor.dtype in (*_FP8, "I8") and (scale := self._scale(one.tensor)):
+                is_after = scale.tensor.name.startswith(name)
+                same = len(name if is_after else name.removesuffix(_WEIGHT))
+                ends[_NUMBER.sub("0", name)] = name[same:], scale.tensor.name[same:]
+        return ends
+
+    def _is_asymmetric(self, bits: int) -> bool:
+        """Whether config.json says that all whole numbers of so many bits have zero-points."""
+        said = [
+            group.get("symmetric")
+            for group in self._weights()
+            if group.get("num_bits", bits) == bits and group.get("type", "int") == "int"
+        ]
+        return bool(said) and all(symmetric is False for symmetric in said)
 
     def _weights(self) -> Iterator[Config]:
         """What config.json says of the weights of each group of compressed-tensors."""

@@ -136,6 +136,7 @@ class Model(ABC):
 
     def refuse_quantized(self) -> None:
         """Raise where the weights are codes already, or config.json says so."""
+        self.refuse_damage()
         if key := quantization_in(self.config or {}):
             found = self.tensors or ()
             problems = {each.problem for each in found if isinstance(each, UndecodableTensor)}
@@ -151,8 +152,25 @@ class Model(ABC):
         names = {tensor.name for tensor in self.tensors or ()}
         return any(_is_coded(tensor, names) for tensor in self.tensors or ())
 
+    def refuse_damage(self) -> None:
+        """Raise where codes could be decoded, but for what a file lacks or has wrong."""
+        damaged = [
+            tensor
+            for tensor in self.tensors or ()
+            if isinstance(tensor, UndecodableTensor) and tensor.damaged_file is not None
+        ]
+        if damaged:
+            first, more = damaged[0], len(damaged) - 1
+            also = f" (and so {more} more)" if more else ""
+            raise ValueError(
+                f"{first.damaged_file}: {quoted(first.name)} is quantized already, and cannot be "
+                f"decoded{also}: {first.problem}. Fetch the files again, or give the model with "
+                "float weights"
+            )
+
     def _refuse_codes(self) -> None:
-        """Raise where most of the matrices are codes already."""
+        """Raise where codes are damaged, or most of the matrices are codes already."""
+        self.refuse_damage()
         names = {tensor.name for tensor in self.tensors or ()}
         matrices = [tensor for tensor in self.tensors or () if len(tensor.shape) > 1]
         coded = [tensor for tensor in matrices if _is_coded(tensor, names)]

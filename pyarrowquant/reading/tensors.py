@@ -146,9 +146,12 @@ class UndecodableTensor(Tensor):
     ----------
     problem : str
         Why not.
+    damaged_file : str or None
+        The file that lacks something, or has what cannot be, if that is why.
     """
 
     problem: str
+    damaged_file: str | None = None
 
 
 def bit_count(shape: Sequence[int], bits: int, what: str, dtype: str | None = None) -> int:

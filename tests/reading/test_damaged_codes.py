@@ -1,0 +1,255 @@
+"""Codes without what they are decoded with, or with scales that are none: errors before work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import ml_dtypes
+import numpy as np
+import pytest
+from quantized_models import assert_same, folder, pairs, read, save
+
+import pyarrowquant
+from pyarrowquant.reading import scales as scale_checks
+from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.models import open_model
+from pyarrowquant.reading.tensors import CodedTensor
+
+E4M3 = ml_dtypes.float8_e4m3fn
+Tensors = dict[str, np.ndarray]
+Changed = Mapping[str, np.ndarray | None]
+UP = "model.layers.{}.up.weight"
+FIRST, SECOND = UP.format(0), UP.format(1)
+EXPERTS = "model.layers.{}.mlp.experts.down_proj"
+
+
+def fp8(name: str, scale: str = "_scale_inv") -> Tensors:
+    return {name: np.ones((8, 32), E4M3), name + scale: np.ones((1, 1), np.float32)}
+
+
+def comfy(name: str) -> Tensors:
+    return {name: np.ones((8, 32), E4M3), name.replace("weight", "scale_weight"): np.float32(1)}
+
+
+def float_quantized(name: str) -> Tensors:
+    return fp8(name, "_scale")
+
+
+def int8(name: str) -> Tensors:
+    rows = np.ones((8, 1), np.float32)
+    return {
+        name: np.ones((8, 32), np.int8),
+        f"{name}_scale": rows,
+        f"{name}_zero_point": rows.astype(np.int8),
+    }
+
+
+def nvfp4(name: str) -> Tensors:
+    return {
+        f"{name}_packed": np.ones((8, 16), np.uint8),
+        f"{name}_scale": np.ones((8, 2), E4M3),
+        f"{name}_global_scale": np.ones(1, np.float32),
+    }
+
+
+def modelopt(name: str) -> Tensors:
+    return {
+        name: np.ones((8, 16), np.uint8),
+        f"{name}_scale": np.ones((8, 2), E4M3),
+        f"{name}_scale_2": np.float32(1),
+    }
+
+
+def packed(name: str) -> Tensors:
+    return {
+        f"{name}_packed": np.ones((8, 4), np.int32),
+        f"{name}_scale": np.ones((8, 1), np.float32),
+        f"{name}_zero_point": np.ones((1, 1), np.int32),
+        f"{name}_shape": np.int64([8, 32]),
+    }
+
+
+def gpt_oss(name: str) -> Tensors:
+    return {
+        f"{name}_blocks": pairs(np.ones((2, 6, 3, 32), np.uint8)),
+        f"{name}_scales": np.full((2, 6, 3), 127, np.uint8),
+    }
+
+
+def mlx(name: str) -> Tensors:
+    module = name.removesuffix(".weight")
+    return {
+        name: np.ones((8, 4), np.uint32),
+        f"{module}.scales": np.ones((8, 1), np.float16),
+        f"{module}.biases": np.ones((8, 1), np.float16),
+    }
+
+
+def groups(**weights: Any) -> dict[str, Any]:
+    said = {"quant_method": "compressed-tensors", "config_groups": {"group_0": {}}}
+    return {"quantization_config": said | {"config_groups": {"group_0": {"weights": weights}}}}
+
+
+FP8 = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
+MLX = {"quantization": {"bits": 4, "group_size": 32}}
+ASYMMETRIC = {"type": "int", "symmetric": False}
+
+
+def model(
+    path: Path, kind: Callable[[str], Tensors], config: dict[str, Any], changed: Changed
+) -> Path:
+    """Write two layers of a kind; of the first one tensor is another, or is missing if None."""
+    name = EXPERTS if kind is gpt_oss else UP
+    tensors = {**kind(name.format(0)), **kind(name.format(1)), **changed}
+    left = {key: array for key, array in tensors.items() if array is not None}
+    return folder(path, left, **config)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "missing"),
+    [
+        (fp8, FP8, f"{FIRST}_scale_inv"),
+        (fp8, {}, f"{FIRST}_scale_inv"),  # as the other layer has one
+        (comfy, {}, "model.layers.0.up.scale_weight"),
+        (float_quantized, groups(num_bits=8, type="float"), f"{FIRST}_scale"),
+        (int8, groups(num_bits=8, type="int"), f"{FIRST}_scale"),
+        (int8, groups(num_bits=8, **ASYMMETRIC), f"{FIRST}_zero_point"),
+        (nvfp4, groups(num_bits=4, type="float"), f"{FIRST}_global_scale"),
+        (modelopt, {}, f"{FIRST}_scale_2"),
+        (packed, groups(num_bits=4, **ASYMMETRIC), f"{FIRST}_zero_point"),
+        (packed, groups(num_bits=4, **ASYMMETRIC), f"{FIRST}_scale"),
+        (gpt_oss, {}, f"{EXPERTS.format(0)}_scales"),
+        (mlx, MLX, "model.layers.0.up.scales"),
+        (mlx, MLX, "model.layers.0.up.biases"),
+    ],
+)
+def test_a_half_that_is_missing_is_named(
+    tmp_path: Path, kind: Callable[[str], Tensors], config: dict[str, Any], missing: str
+) -> None:
+    whole = model(tmp_path / "whole", kind, config, {})
+    assert len(read(whole)) == 2
+    place = model(tmp_path / "model", kind, config, {missing: None})
+    with pytest.raises(ValueError, match="Fetch the files again") as caught:
+        pyarrowquant.read_weights(place)
+    assert str(caught.value).startswith(f"{place}/model.safetensors: 'model.layers.0.")
+    assert f": '{missing}' is missing. " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "name", "array", "found"),
+    [
+        (fp8, FP8, f"{FIRST}_scale_inv", np.float32([[-0.5]]), "-0.5 at index 0"),
+        (fp8, FP8, f"{FIRST}_scale_inv", np.float32([[np.nan]]), "NaN at index 0"),
+        (int8, {}, f"{FIRST}_scale", np.float32([[1]] * 7 + [[-np.inf]]), "-Inf at index 7"),
+        (nvfp4, {}, f"{FIRST}_scale", np.float32([[1, -2]] * 8).astype(E4M3), "-2 at index 1"),
+        (nvfp4, {}, f"{FIRST}_global_scale", np.float32([0]), "0 at index 0"),
+        (modelopt, {}, f"{FIRST}_scale_2", np.float32([np.inf]), "Inf at index 0"),
+        (packed, {}, f"{FIRST}_scale", np.float32([[np.nan]] * 8), "NaN at index 0"),
+        (
+            *(gpt_oss, {}, f"{EXPERTS.format(0)}_scales"),
+            *(np.full((2, 6, 3), 255, np.uint8), "NaN at index 0"),
+        ),
+        (mlx, MLX, "model.layers.0.up.biases", np.float16([[np.inf]] * 8), "Inf at index 0"),
+    ],
+)
+@pytest.mark.parametrize("first", [1 << 20, 0])
+def test_scales_that_are_none_are_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Callable[[str], Tensors],
+    config: dict[str, Any],
+    name: str,
+    array: np.ndarray,
+    found: str,
+    first: int,
+) -> None:
+    """Before any work, or where scales are too many for that, when their layer is decoded."""
+    monkeypatch.setattr("pyarrowquant.reading.coded.READ_FIRST", first)
+    place = model(tmp_path / "model", kind, config, {name: array})
+    if first:
+        with pytest.raises(ValueError, match="which is no") as caught:
+            pyarrowquant.read_weights(place)
+    else:
+        reader = pyarrowquant.read_weights(place)
+        with pytest.raises(ValueError, match="which is no") as caught:
+            reader.read_all()
+    assert str(caught.value).startswith(f"{place}/model.safetensors: ")
+    assert f"'{name}' has {found}, which is no " in str(caught.value)
+
+
+def test_scales_of_one_matrix_are_looked_at_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyarrowquant.reading.coded.READ_FIRST", 0)
+    changed = {f"{EXPERTS.format(0)}_scales": np.full((2, 6, 3), 255, np.uint8)}
+    place = model(tmp_path / "model", gpt_oss, {}, changed)
+    tensor = next(iter(open_model(locate(place, None)).tensors or ()))
+    assert isinstance(tensor, CodedTensor)
+    for read_one in (tensor.decode_matrix, tensor.read_mxfp4):
+        assert read_one is not None
+        with pytest.raises(ValueError, match="has NaN at index 0"):
+            read_one(1)
+
+
+def test_whole_numbers_with_other_scales_lack_none(tmp_path: Path) -> None:
+    tensors: Tensors = {"norm": np.ones(8, np.float32)}
+    for name in (FIRST, SECOND):
+        tensors[name] = np.ones((8, 32), np.int8)
+        tensors[name.replace("weight", "scale")] = np.ones((8, 1), np.float32)
+    with pytest.raises(ValueError, match="of its 4 matrices 2 of I8") as caught:
+        pyarrowquant.read_weights(save(tmp_path / "m.safetensors", tensors))
+    assert "missing" not in str(caught.value)
+
+
+def test_codes_that_are_missing_are_named(tmp_path: Path) -> None:
+    """As in one shard of several."""
+    tensors = {**float_quantized(FIRST), f"{SECOND}_scale": np.ones((8, 2), E4M3)}
+    config = groups(num_bits=8, type="float")
+    with pytest.raises(ValueError, match=f"'{SECOND}' is missing"):
+        pyarrowquant.read_weights(folder(tmp_path / "model", tensors, **config))
+
+
+def test_scales_of_a_store_are_looked_at_with_their_layers(tmp_path: Path) -> None:
+    tensors = {**fp8(FIRST), f"{FIRST}_scale_inv": np.float32([[np.nan]])}
+    data = save(tmp_path / "m.safetensors", tensors).read_bytes()
+    store = fsspec.filesystem("memory")
+    store.pipe("/damaged/m.safetensors", data)
+    reader = pyarrowquant.read_weights("memory://damaged/m.safetensors")
+    with pytest.raises(ValueError, match=f"'{FIRST}_scale_inv' has NaN at index 0"):
+        reader.read_all()
+    store.rm("/damaged", recursive=True)
+
+
+def test_large_scales_are_looked_at_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scale_checks, "_PIECE", 3)
+    array = np.float32([[1]] * 7 + [[np.nan]])
+    place = model(tmp_path / "model", int8, {}, {f"{FIRST}_scale": array})
+    with pytest.raises(ValueError, match="has NaN at index 7"):
+        pyarrowquant.read_weights(place)
+
+
+@pytest.mark.parametrize("kind", [int8, packed, mlx])
+def test_scales_of_whole_numbers_may_be_negative(
+    tmp_path: Path, kind: Callable[[str], Tensors]
+) -> None:
+    name = next(name for name in kind(FIRST) if name.endswith(("_scale", ".scales")))
+    changed = {name: -kind(FIRST)[name]}
+    assert len(read(model(tmp_path / "model", kind, MLX, changed))) == 2
+
+
+def test_scales_of_layers_of_zeros_may_be_zero(tmp_path: Path) -> None:
+    changed = {f"{FIRST}_scale_inv": np.float32([[0]])}
+    assert not read(model(tmp_path / "model", fp8, FP8, changed))[FIRST].any()
+
+
+def test_fp8_of_which_nothing_says_that_it_has_scales_is_read(tmp_path: Path) -> None:
+    """As a text encoder beside a model that has scales."""
+    encoder = "encoder.block.0.wo.weight"
+    codes = np.full((8, 32), 2, E4M3)
+    found = read(save(tmp_path / "m.safetensors", {encoder: codes, **fp8(FIRST)}))
+    assert_same(found[encoder], codes.astype(np.float32))
