@@ -13,7 +13,7 @@ from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.group_sizes import GroupSize, grouping_text, size_order
 from pyarrowquant._core.quoting import first_names, printable
 from pyarrowquant._core.underflow import underflow_text
-from pyarrowquant.cli._show import counted, path_text, show_json, size_text
+from pyarrowquant.cli._show import counted, quoted_path, show_json, size_text
 from pyarrowquant.conversion.outcome import Conversion, ConversionPlan
 from pyarrowquant.conversion.partial.interrupted import Continued
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
@@ -59,7 +59,7 @@ def show_conversion(done: Conversion, as_json: bool) -> None:
         click.echo(printable(underflow_text(done.underflows)))
     _show_rest(done)
     before = "" if done.source_bytes is None else f"{size_text(done.source_bytes)} -> "
-    click.echo(f"{path_text(done.destination)}: {before}{size_text(done.bytes)}")
+    click.echo(f"{quoted_path(done.destination)}: {before}{size_text(done.bytes)}")
 
 
 def _mix_text(shown: Conversion | ConversionPlan) -> str:
@@ -109,7 +109,7 @@ def show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
     as_mix = _mix_text(shown)
     click.echo(
         f"{count} of {len(shown.layers)} layers would be quantized{as_mix} to "
-        f"{path_text(shown.destination)}"
+        f"{quoted_path(shown.destination)}"
     )
     for (width, group_size, encoding, label), names in sorted(groups.items(), key=_order):
         of = "" if encoding == INTEGER else f" of {encoding}"
@@ -118,7 +118,7 @@ def show_plan(shown: ConversionPlan, resume: bool, as_json: bool) -> None:
         click.echo(f"  {len(names)} with {how}: {_some(names)}")
     _show_rest(shown)
     for file in shown.files:
-        click.echo(f"{path_text(_beside(shown.destination, file.name))}: {size_text(file.bytes)}")
+        click.echo(f"{quoted_path(_beside(shown.destination, file.name))}: {size_text(file.bytes)}")
 
 
 def _beside(destination: Path | str, name: str) -> Path | str:

@@ -83,7 +83,7 @@ def listed(names: Sequence[str], most: int = 10) -> str:
     return ", ".join(map(in_line, names[:most])) + more
 
 
-def path_text(path: object) -> str:
+def quoted_path(path: object) -> str:
     """Show a whole path of this machine or of a store, in one line."""
     return f"'{printable(str(path))}'"
 

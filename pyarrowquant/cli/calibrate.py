@@ -9,7 +9,7 @@ import click
 
 from pyarrowquant.calibration.calibrate import calibrate as calibrated
 from pyarrowquant.cli._progress import Shown
-from pyarrowquant.cli._show import counted, json_option, listed, path_text, show_json
+from pyarrowquant.cli._show import counted, json_option, listed, quoted_path, show_json
 
 
 @click.command(
@@ -75,7 +75,7 @@ def calibrate(
         show_json({**asdict(done), "destination": str(done.destination)})
         return
     click.echo(
-        f"{path_text(done.destination)}: the importance of {counted(done.layers, 'layer')}, from "
+        f"{quoted_path(done.destination)}: the importance of {counted(done.layers, 'layer')}, from "
         f"{counted(done.tokens, 'token')} of {listed(done.texts)}"
     )
     if done.unused:

@@ -16,7 +16,7 @@ from pyarrowquant import dequantize_batch_arrow
 from pyarrowquant._core.quoting import first_names, in_line, printable
 from pyarrowquant.cli._originals import raw_floats, undecodable
 from pyarrowquant.cli._read_files import ReadFiles
-from pyarrowquant.cli._show import counted, json_option, path_text, show_json, size_text
+from pyarrowquant.cli._show import counted, json_option, quoted_path, show_json, size_text
 from pyarrowquant.conversion.destination import check_destination, format_of
 from pyarrowquant.conversion.result_files import check_rows, naming, open_results, results_in
 from pyarrowquant.conversion.source import is_result
@@ -30,6 +30,7 @@ from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.formats.tables import write_batches
 from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.config import CONFIG
+from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_source
 from pyarrowquant.reading.table_files import TABLES
 from pyarrowquant.reading.tensors import CodedTensor
@@ -88,21 +89,12 @@ def dequantize(
     if kind is None and destination.suffix.lower() not in suffixes and (source / CONFIG).is_file():
         kind = "folder"
     kind = format_of(destination, kind, suffixes)
-    if kind == "folder":
-        if dtype is not None:
-            raise click.UsageError(
-                "--dtype is not for a folder, which has that of the model: leave it out"
-            )
-        with read.reading():
-            layers = _write_folder(source, destination, overwrite, read)
-        _show(
-            destination,
-            layers,
-            sum(path.stat().st_size for path in destination.rglob("*")),
-            as_json,
+    if kind != "folder":
+        check_destination(destination, overwrite, sources=read.paths)
+    elif dtype is not None:
+        raise click.UsageError(
+            "--dtype is not for a folder, which has that of the model: leave it out"
         )
-        return
-    check_destination(destination, overwrite, sources=read.paths)
     dtype = dtype or "float32"
     if dtype == "bfloat16" and kind != "gguf":
         raise click.UsageError(
@@ -113,7 +105,9 @@ def dequantize(
     if not source.exists():
         raise FileNotFoundError(f"'{source}' does not exist")
     with read.reading():
-        if kind == "gguf":
+        if kind == "folder":
+            layers = _write_folder(source, destination, overwrite, read)
+        elif kind == "gguf":
             layers = _write_gguf(source, destination, dtype, pre_tokenizer, overwrite, read.check)
         elif not is_result(str(source)):
             layers = _decode_model(source, destination, kind, dtype, overwrite, read.check)
@@ -121,14 +115,12 @@ def dequantize(
             layers = _write_safetensors(source, destination, dtype, threads, overwrite, read.check)
         else:
             layers = _write_table(source, destination, kind, dtype, threads, overwrite, read.check)
-    _show(destination, layers, destination.stat().st_size, as_json)
-
-
-def _show(destination: Path, layers: int, nbytes: int, as_json: bool) -> None:
+    written = destination.rglob("*") if kind == "folder" else [destination]
+    nbytes = sum(path.stat().st_size for path in written if path.is_file())
     if as_json:
         show_json({"destination": str(destination), "layers": layers, "bytes": nbytes})
     else:
-        click.echo(f"{counted(layers, 'layer')} to {path_text(destination)}: {size_text(nbytes)}")
+        click.echo(f"{counted(layers, 'layer')} to {quoted_path(destination)}: {size_text(nbytes)}")
 
 
 def _write_folder(source: Path, destination: Path, overwrite: bool, read: ReadFiles) -> int:
@@ -137,21 +129,27 @@ def _write_folder(source: Path, destination: Path, overwrite: bool, read: ReadFi
             f"'{source}' is no Hugging Face folder, and so has no {CONFIG} for another one. Take "
             "--to safetensors"
         )
-    model = open_source(source)
-    model.refuse_damage()
+    model, layers = _opened(source)
     folder = ModelFolder(as_floats(model))
     refuse_joined(folder.model, "transformers")
     check_destination(destination, overwrite, True, read.paths, lambda: set(folder.other_files()))
-    coded = [tensor for tensor in folder.model.tensors if isinstance(tensor, CodedTensor)]
-    if not coded:
-        raise click.ClickException(f"'{source}' has nothing that is quantized")
     for name, problem in undecodable(folder.model).items():
         raise click.ClickException(
             f"'{source}': {in_line(name)} cannot be decoded, {printable(problem)}, so that the "
             "folder would be no whole model. --to safetensors writes all others"
         )
     write_plain_folder(folder, destination, overwrite, read.check)
-    return len(coded)
+    return layers
+
+
+def _opened(source: Path) -> tuple[Model, int]:
+    """Open a quantized model; return how many layers are, too."""
+    model = open_source(source)
+    model.refuse_damage()
+    coded = sum(isinstance(tensor, CodedTensor) for tensor in model.tensors or ())
+    if not coded:
+        raise click.ClickException(f"'{source}' has nothing that is quantized")
+    return model, coded
 
 
 def _decode_model(
@@ -163,13 +161,10 @@ def _decode_model(
     check: Callable[[], object],
 ) -> int:
     """Write the layers of a model, one after the other; `check` comes after the last one."""
-    model = open_source(source)
-    model.refuse_damage()
+    model, _ = _opened(source)
     if kind == "safetensors":  # which is a checkpoint of floats
         model = as_floats(model)
     tensors = {tensor.name: tensor for tensor in model.tensors or ()}
-    if not any(isinstance(tensor, CodedTensor) for tensor in tensors.values()):
-        raise click.ClickException(f"'{source}' has nothing that is quantized")
     for name, problem in undecodable(model).items():
         click.echo(f"Left out: {in_line(name)}, {printable(problem)}", err=True)
     if joined := joined_by_mlx(model):

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pyarrowquant.cli._read_files import ReadFiles
-from pyarrowquant.cli._show import json_option, path_text, show_columns, show_json
+from pyarrowquant.cli._show import json_option, quoted_path, show_columns, show_json
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.source import local_path
 from pyarrowquant.formats._gguf_mixes import described
@@ -133,5 +133,5 @@ def fit(
     elif expected is not None:
         click.echo(
             f"{expected.bits_per_weight:.3f} bits a weight, relative error "
-            f"{expected.relative_error:.5f}: {path_text(destination)}"
+            f"{expected.relative_error:.5f}: {quoted_path(destination)}"
         )
