@@ -45,6 +45,11 @@ type gridVectors struct {
 	smallestNormal, magic, perSubnormal vector8
 	bias                                [8]uint32
 	shift, signShift                    [2]uint64
+	// Of a table, for vectors of 16 numbers: bounds, which are also read from the 2nd and the
+	// 4th on, and levels and their codes.
+	bounds [24]float32
+	levels [16]float32
+	codes  [16]uint32
 	// Of a table, for processors that permute bytes: those of odds and of levels, the lowest
 	// first, and codes. Places are what the comparisons have found.
 	oddBytes, levelBytes [4][16]uint8
@@ -75,7 +80,9 @@ func (g *grid) prepared() *grid {
 		v.lowerLevels[at], v.upperLevels[at] = g.levels[i], g.levels[8+i]
 		v.lowerCodes[at], v.upperCodes[at] = uint32(g.codes[i]), uint32(g.codes[8+i])
 	}
+	copy(v.bounds[:], g.bounds[:])
 	for i, level := range g.levels {
+		v.levels[i], v.codes[i] = level, uint32(g.codes[i])
 		for k := range v.levelBytes {
 			v.levelBytes[k][i] = uint8(math.Float32bits(level) >> (8 * k))
 			v.oddBytes[k][i] = uint8(math.Float32bits(g.bounds[2*i%16]) >> (8 * k))

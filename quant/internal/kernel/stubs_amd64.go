@@ -69,6 +69,151 @@ func stepSumsWeightedAVX2(lanes *float32, tile *float32, importance *float32, n 
 //go:noescape
 func hqqSumsAVX2(lanes *float32, tile *float32, n int, maxCode float32)
 
+// Codes of each group, one byte each.
+//
+//go:noescape
+func codeLevelsEvenAVX2(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+
+// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
+//
+//go:noescape
+func scaleSearchEvenAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+
+// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
+//
+//go:noescape
+func trialErrorsEvenAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
+//
+//go:noescape
+func factorSearchEvenAVX2(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
+//
+//go:noescape
+func scaleSearchEvenWeightedAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+
+// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
+//
+//go:noescape
+func trialErrorsEvenWeightedAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
+//
+//go:noescape
+func factorSearchEvenWeightedAVX2(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// Codes of each group, one byte each.
+//
+//go:noescape
+func codeLevelsTableAVX2(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+
+// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
+//
+//go:noescape
+func scaleSearchTableAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+
+// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
+//
+//go:noescape
+func trialErrorsTableAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
+//
+//go:noescape
+func factorSearchTableAVX2(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
+//
+//go:noescape
+func scaleSearchTableWeightedAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+
+// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
+//
+//go:noescape
+func trialErrorsTableWeightedAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
+//
+//go:noescape
+func factorSearchTableWeightedAVX2(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// Codes of each group, one byte each.
+//
+//go:noescape
+func codeLevelsFloatAVX2(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+
+// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
+//
+//go:noescape
+func scaleSearchFloatAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+
+// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
+//
+//go:noescape
+func trialErrorsFloatAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
+//
+//go:noescape
+func scaleSearchFloatWeightedAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+
+// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
+//
+//go:noescape
+func trialErrorsFloatWeightedAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The best scale and minimum for the codes that one of 16 trials about found gives.
+//
+//go:noescape
+func minimumSearchAVX2(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
+
+// The lane of the level that is the scale of least error, or 0 for that in the middle.
+//
+//go:noescape
+func levelSearchAVX2(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
+
+// The best scale and minimum for the codes that one of 16 trials about found gives.
+//
+//go:noescape
+func minimumSearchWeightedAVX2(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
+
+// The lane of the level that is the scale of least error, or 0 for that in the middle.
+//
+//go:noescape
+func levelSearchWeightedAVX2(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
+
+// The lane of the least error of all but the first, the first of several.
+//
+//go:noescape
+func leastLaneAVX2(errors *float32) (lane int)
+
+// Widens the weights of each group, and multiplies them.
+//
+//go:noescape
+func normalizeWeightsFloat32AVX2(out *float32, weights *byte, groups int, groupSize int, factors *float32)
+
+// Widens the weights of each group, and multiplies them.
+//
+//go:noescape
+func normalizeWeightsFloat16AVX2(out *float32, weights *byte, groups int, groupSize int, factors *float32)
+
+// Widens the weights of each group, and multiplies them.
+//
+//go:noescape
+func normalizeWeightsBFloat16AVX2(out *float32, weights *byte, groups int, groupSize int, factors *float32)
+
+// Adds the errors of n weights, a multiple of 8, to the lanes of laneSums.
+//
+//go:noescape
+func decodedSumsAVX2(weights *float32, decoded *float32, n int, sums *float64)
+
+// Adds what 16 units cost a group.
+//
+//go:noescape
+func unitCostsAVX2(costs *float32, trials *float32, group *float32, least float32, most float32)
+
 // Smallest and largest weight of each group. If nonFinite, they are undefined.
 //
 //go:noescape
@@ -134,6 +279,151 @@ func stepSumsWeightedAVX512(lanes *float32, tile *float32, importance *float32, 
 //go:noescape
 func hqqSumsAVX512(lanes *float32, tile *float32, n int, maxCode float32)
 
+// Codes of each group, one byte each.
+//
+//go:noescape
+func codeLevelsEvenAVX512(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+
+// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
+//
+//go:noescape
+func scaleSearchEvenAVX512(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+
+// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
+//
+//go:noescape
+func trialErrorsEvenAVX512(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
+//
+//go:noescape
+func factorSearchEvenAVX512(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
+//
+//go:noescape
+func scaleSearchEvenWeightedAVX512(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+
+// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
+//
+//go:noescape
+func trialErrorsEvenWeightedAVX512(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
+//
+//go:noescape
+func factorSearchEvenWeightedAVX512(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// Codes of each group, one byte each.
+//
+//go:noescape
+func codeLevelsTableAVX512(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+
+// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
+//
+//go:noescape
+func scaleSearchTableAVX512(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+
+// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
+//
+//go:noescape
+func trialErrorsTableAVX512(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
+//
+//go:noescape
+func factorSearchTableAVX512(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
+//
+//go:noescape
+func scaleSearchTableWeightedAVX512(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+
+// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
+//
+//go:noescape
+func trialErrorsTableWeightedAVX512(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
+//
+//go:noescape
+func factorSearchTableWeightedAVX512(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// Codes of each group, one byte each.
+//
+//go:noescape
+func codeLevelsFloatAVX512(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+
+// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
+//
+//go:noescape
+func scaleSearchFloatAVX512(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+
+// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
+//
+//go:noescape
+func trialErrorsFloatAVX512(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
+//
+//go:noescape
+func scaleSearchFloatWeightedAVX512(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+
+// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
+//
+//go:noescape
+func trialErrorsFloatWeightedAVX512(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+
+// The best scale and minimum for the codes that one of 16 trials about found gives.
+//
+//go:noescape
+func minimumSearchAVX512(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
+
+// The lane of the level that is the scale of least error, or 0 for that in the middle.
+//
+//go:noescape
+func levelSearchAVX512(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
+
+// The best scale and minimum for the codes that one of 16 trials about found gives.
+//
+//go:noescape
+func minimumSearchWeightedAVX512(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
+
+// The lane of the level that is the scale of least error, or 0 for that in the middle.
+//
+//go:noescape
+func levelSearchWeightedAVX512(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
+
+// The lane of the least error of all but the first, the first of several.
+//
+//go:noescape
+func leastLaneAVX512(errors *float32) (lane int)
+
+// Widens the weights of each group, and multiplies them.
+//
+//go:noescape
+func normalizeWeightsFloat32AVX512(out *float32, weights *byte, groups int, groupSize int, factors *float32)
+
+// Widens the weights of each group, and multiplies them.
+//
+//go:noescape
+func normalizeWeightsFloat16AVX512(out *float32, weights *byte, groups int, groupSize int, factors *float32)
+
+// Widens the weights of each group, and multiplies them.
+//
+//go:noescape
+func normalizeWeightsBFloat16AVX512(out *float32, weights *byte, groups int, groupSize int, factors *float32)
+
+// Adds the errors of n weights, a multiple of 8, to the lanes of laneSums.
+//
+//go:noescape
+func decodedSumsAVX512(weights *float32, decoded *float32, n int, sums *float64)
+
+// Adds what 16 units cost a group.
+//
+//go:noescape
+func unitCostsAVX512(costs *float32, trials *float32, group *float32, least float32, most float32)
+
 // Weights of 16 groups, from a byte offset on, as n rows of a tile; n is a multiple of 8.
 //
 //go:noescape
@@ -164,155 +454,10 @@ func transposeBFloat16(groups **byte, offset int, n int, tile *float32)
 //go:noescape
 func addTailsBFloat16(magnitudes *float64, squares *float64, rows **byte, columns int)
 
-// Codes of each group, one byte each.
-//
-//go:noescape
-func codeLevelsEven(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
-
-// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
-//
-//go:noescape
-func scaleSearchEven(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-
-// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
-//
-//go:noescape
-func trialErrorsEven(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-
-// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
-//
-//go:noescape
-func factorSearchEven(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-
-// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
-//
-//go:noescape
-func scaleSearchEvenWeighted(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-
-// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
-//
-//go:noescape
-func trialErrorsEvenWeighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-
-// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
-//
-//go:noescape
-func factorSearchEvenWeighted(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-
-// Codes of each group, one byte each.
-//
-//go:noescape
-func codeLevelsTable(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
-
-// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
-//
-//go:noescape
-func scaleSearchTable(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-
-// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
-//
-//go:noescape
-func trialErrorsTable(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-
-// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
-//
-//go:noescape
-func factorSearchTable(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-
-// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
-//
-//go:noescape
-func scaleSearchTableWeighted(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-
-// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
-//
-//go:noescape
-func trialErrorsTableWeighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-
-// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
-//
-//go:noescape
-func factorSearchTableWeighted(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-
-// Codes of each group, one byte each.
-//
-//go:noescape
-func codeLevelsFloat(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
-
-// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
-//
-//go:noescape
-func scaleSearchFloat(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-
-// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
-//
-//go:noescape
-func trialErrorsFloat(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-
-// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
-//
-//go:noescape
-func scaleSearchFloatWeighted(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-
-// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
-//
-//go:noescape
-func trialErrorsFloatWeighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-
-// The best scale and minimum for the codes that one of 16 trials about found gives.
-//
-//go:noescape
-func minimumSearch(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
-
-// The lane of the level that is the scale of least error, or 0 for that in the middle.
-//
-//go:noescape
-func levelSearch(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
-
-// The best scale and minimum for the codes that one of 16 trials about found gives.
-//
-//go:noescape
-func minimumSearchWeighted(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
-
-// The lane of the level that is the scale of least error, or 0 for that in the middle.
-//
-//go:noescape
-func levelSearchWeighted(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
-
-// The lane of the least error of all but the first, the first of several.
-//
-//go:noescape
-func leastLane(errors *float32) (lane int)
-
-// Widens the weights of each group, and multiplies them.
-//
-//go:noescape
-func normalizeWeightsFloat32(out *float32, weights *byte, groups int, groupSize int, factors *float32)
-
-// Widens the weights of each group, and multiplies them.
-//
-//go:noescape
-func normalizeWeightsFloat16(out *float32, weights *byte, groups int, groupSize int, factors *float32)
-
-// Widens the weights of each group, and multiplies them.
-//
-//go:noescape
-func normalizeWeightsBFloat16(out *float32, weights *byte, groups int, groupSize int, factors *float32)
-
 // Decoded float32 weights of each group, whose codes stand for levels.
 //
 //go:noescape
 func decodeLevels(codes *byte, levels *float32, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
-
-// Adds the errors of n weights, a multiple of 8, to the lanes of laneSums.
-//
-//go:noescape
-func decodedSums(weights *float32, decoded *float32, n int, sums *float64)
-
-// Adds what 16 units cost a group.
-//
-//go:noescape
-func unitCosts(costs *float32, trials *float32, group *float32, least float32, most float32)
 
 // The MXCSR register of this thread.
 //

@@ -133,6 +133,18 @@ GLOBL minusOne<>(SB), RODATA|NOPTR, $4
 DATA leastGain<>+0(SB)/4, $0x3a800000
 GLOBL leastGain<>(SB), RODATA|NOPTR, $4
 
+DATA wholeOne<>+0(SB)/4, $0x00000001
+GLOBL wholeOne<>(SB), RODATA|NOPTR, $4
+
+DATA wholeTwo<>+0(SB)/4, $0x00000002
+GLOBL wholeTwo<>(SB), RODATA|NOPTR, $4
+
+DATA wholeFour<>+0(SB)/4, $0x00000004
+GLOBL wholeFour<>(SB), RODATA|NOPTR, $4
+
+DATA wholeEight<>+0(SB)/4, $0x00000008
+GLOBL wholeEight<>(SB), RODATA|NOPTR, $4
+
 // func rangesFloat32AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
 // Requires: AVX, AVX2, CMOV
 TEXT ·rangesFloat32AVX2(SB), NOSPLIT, $0-41
@@ -1757,6 +1769,3069 @@ lane8:
 	VZEROUPPER
 	RET
 
+// func codeLevelsEvenAVX2(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+// Requires: AVX, AVX2
+TEXT ·codeLevelsEvenAVX2(SB), NOSPLIT, $0-56
+	MOVQ codes+0(FP), AX
+	MOVQ grid+8(FP), CX
+	MOVQ weights+16(FP), DX
+	MOVQ inverse+40(FP), BX
+	MOVQ offset+48(FP), SI
+	MOVQ groups+24(FP), DI
+	MOVQ groupSize+32(FP), R8
+
+code_group:
+	TESTQ        DI, DI
+	JZ           code_done
+	VBROADCASTSS (BX), Y0
+	VBROADCASTSS (SI), Y1
+	MOVQ         R8, R9
+	SUBQ         $+32, R9
+	JL           four_steps_done
+
+four_steps:
+	VMOVUPS      (DX), Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VMAXPS       (CX), Y2, Y2
+	VMINPS       32(CX), Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	VSUBPS       (CX), Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSDW    X3, X2, X3
+	VPACKUSWB    X3, X3, X3
+	VMOVQ        X3, (AX)
+	VMOVUPS      32(DX), Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VMAXPS       (CX), Y2, Y2
+	VMINPS       32(CX), Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	VSUBPS       (CX), Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSDW    X3, X2, X3
+	VPACKUSWB    X3, X3, X3
+	VMOVQ        X3, 8(AX)
+	VMOVUPS      64(DX), Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VMAXPS       (CX), Y2, Y2
+	VMINPS       32(CX), Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	VSUBPS       (CX), Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSDW    X3, X2, X3
+	VPACKUSWB    X3, X3, X3
+	VMOVQ        X3, 16(AX)
+	VMOVUPS      96(DX), Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VMAXPS       (CX), Y2, Y2
+	VMINPS       32(CX), Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	VSUBPS       (CX), Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSDW    X3, X2, X3
+	VPACKUSWB    X3, X3, X3
+	VMOVQ        X3, 24(AX)
+	ADDQ         $+128, DX
+	ADDQ         $+32, AX
+	SUBQ         $+32, R9
+	JGE          four_steps
+
+four_steps_done:
+	ADDQ $+32, R9
+	SUBQ $+8, R9
+	JL   steps_done
+
+steps:
+	VMOVUPS      (DX), Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VMAXPS       (CX), Y2, Y2
+	VMINPS       32(CX), Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	VSUBPS       (CX), Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSDW    X3, X2, X3
+	VPACKUSWB    X3, X3, X3
+	VMOVQ        X3, (AX)
+	ADDQ         $+32, DX
+	ADDQ         $+8, AX
+	SUBQ         $+8, R9
+	JGE          steps
+
+steps_done:
+	ADDQ $+8, R9
+	ADDQ $+4, BX
+	ADDQ $+4, SI
+	DECQ DI
+	JMP  code_group
+
+code_done:
+	VZEROUPPER
+	RET
+
+// func scaleSearchEvenAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX, FMA3
+TEXT ·scaleSearchEvenAVX2(SB), NOSPLIT, $64-52
+	MOVQ         pattern+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       (AX), Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y0, Y0
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       32(AX), Y0, Y0
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y0, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y0, Y7
+	VANDPS       Y7, Y6, Y6
+	VMULPS       Y6, Y0, Y0
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), BX
+
+weight:
+	VBROADCASTSS (AX), Y0
+	VMULPS       Y0, Y3, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VMULPS       Y0, Y7, Y8
+	VADDPS       Y8, Y2, Y2
+	VFMADD231PS  Y7, Y7, Y1
+	VMULPS       Y0, Y6, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VMULPS       Y0, Y7, Y0
+	VADDPS       Y0, Y5, Y5
+	VFMADD231PS  Y7, Y7, Y4
+	ADDQ         $+4, AX
+	DECQ         BX
+	JNZ          weight
+	VXORPS       Y0, Y0, Y0
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y2, Y1, Y2
+	VSUBPS       Y2, Y0, Y0
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x1e, Y3, Y2, Y2
+	VANDPS       Y2, Y0, Y0
+	VMOVUPS      Y1, (SP)
+	VXORPS       Y1, Y1, Y1
+	VDIVPS       Y4, Y5, Y2
+	VMULPS       Y5, Y2, Y3
+	VSUBPS       Y3, Y1, Y1
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x1e, Y4, Y3, Y3
+	VANDPS       Y3, Y1, Y1
+	VMOVUPS      Y2, 32(SP)
+	VMINPS       Y1, Y0, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y0, Y0
+	VMOVMSKPS    Y0, AX
+	VCMPPS       $0x00, Y2, Y1, Y0
+	VMOVMSKPS    Y0, CX
+	SHLL         $0x08, CX
+	ORL          CX, AX
+	ORL          $0x00008000, AX
+	BSFL         AX, DX
+	VMOVSS       scale+40(FP), X0
+	VXORPS       Y1, Y1, Y1
+	VUCOMISS     X2, X1
+	JBE          none
+	LEAQ         (SP), AX
+	VMOVSS       (AX)(DX*4), X0
+
+none:
+	VMOVSS X0, best+48(FP)
+	VZEROUPPER
+	RET
+
+// func trialErrorsEvenAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX
+TEXT ·trialErrorsEvenAVX2(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VMOVUPS      (CX), Y0
+	VMOVUPS      64(CX), Y1
+	VMOVUPS      (AX), Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y4
+	VMULPS       Y4, Y1, Y3
+	VMOVUPS      32(CX), Y5
+	VMOVUPS      96(CX), Y6
+	VMOVUPS      32(AX), Y7
+	VBROADCASTSS one<>+0(SB), Y8
+	VDIVPS       Y5, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VCMPPS       $0x04, Y9, Y5, Y9
+	VANDPS       Y9, Y8, Y9
+	VMULPS       Y9, Y6, Y8
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), BX
+
+errors:
+	VBROADCASTSS (CX), Y10
+	VMULPS       Y10, Y4, Y11
+	VADDPS       Y3, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y0, Y11, Y11
+	VSUBPS       Y1, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y10, Y9, Y11
+	VADDPS       Y8, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y5, Y11, Y11
+	VSUBPS       Y6, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y7, Y7
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          errors
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y7, 32(AX)
+	VZEROUPPER
+	RET
+
+// func factorSearchEvenAVX2(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX
+TEXT ·factorSearchEvenAVX2(SB), NOSPLIT, $128-64
+	MOVQ         found+0(FP), AX
+	MOVQ         pattern+8(FP), CX
+	MOVQ         units+16(FP), DX
+	MOVQ         plain+24(FP), BX
+	MOVQ         grid+32(FP), SI
+	VBROADCASTSS 16(DX), Y0
+	VBROADCASTSS 20(DX), Y1
+	VBROADCASTSS (AX), Y2
+	VBROADCASTSS 8(DX), Y3
+	VMULPS       Y3, Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	VADDPS       (CX), Y2, Y3
+	VMAXPS       Y0, Y3, Y3
+	VMINPS       Y1, Y3, Y3
+	VBROADCASTSS (DX), Y4
+	VMULPS       Y4, Y3, Y3
+	VBROADCASTSS (AX), Y4
+	VSUBPS       Y4, Y3, Y4
+	VBROADCASTSS 8(AX), Y5
+	VMULPS       Y5, Y4, Y4
+	VBROADCASTSS 4(AX), Y5
+	VADDPS       Y5, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS 12(DX), Y6
+	VMULPS       Y6, Y4, Y4
+	VMAXPS       Y5, Y4, Y4
+	VMINPS       Y1, Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VADDPS       64(CX), Y4, Y4
+	VMAXPS       Y5, Y4, Y4
+	VMINPS       Y1, Y4, Y4
+	VBROADCASTSS 4(DX), Y5
+	VMULPS       Y5, Y4, Y4
+	VBROADCASTSS (BX), Y5
+	VBLENDPS     $0x01, Y5, Y3, Y3
+	VBROADCASTSS 4(BX), Y5
+	VBLENDPS     $0x01, Y5, Y4, Y4
+	VMOVUPS      Y3, (SP)
+	VMOVUPS      Y4, 64(SP)
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y3, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y3, Y7
+	VANDPS       Y7, Y6, Y7
+	VMULPS       Y7, Y4, Y6
+	VADDPS       32(CX), Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VBROADCASTSS (DX), Y0
+	VMULPS       Y0, Y2, Y2
+	VBROADCASTSS (AX), Y0
+	VSUBPS       Y0, Y2, Y0
+	VBROADCASTSS 8(AX), Y8
+	VMULPS       Y8, Y0, Y0
+	VBROADCASTSS 4(AX), Y8
+	VADDPS       Y8, Y0, Y0
+	VXORPS       Y8, Y8, Y8
+	VBROADCASTSS 12(DX), Y9
+	VMULPS       Y9, Y0, Y0
+	VMAXPS       Y8, Y0, Y0
+	VMINPS       Y1, Y0, Y0
+	VROUNDPS     $0x00, Y0, Y0
+	VADDPS       96(CX), Y0, Y0
+	VMAXPS       Y8, Y0, Y0
+	VMINPS       Y1, Y0, Y0
+	VBROADCASTSS 4(DX), Y1
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y2, 32(SP)
+	VMOVUPS      Y0, 96(SP)
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y8
+	VDIVPS       Y2, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VCMPPS       $0x04, Y9, Y2, Y9
+	VANDPS       Y9, Y8, Y9
+	VMULPS       Y9, Y0, Y8
+	MOVQ         weights+40(FP), CX
+	MOVQ         n+56(FP), DX
+
+errors:
+	VBROADCASTSS (CX), Y10
+	VMULPS       Y10, Y7, Y11
+	VADDPS       Y6, Y11, Y11
+	VMAXPS       (SI), Y11, Y11
+	VMINPS       32(SI), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y3, Y11, Y11
+	VSUBPS       Y4, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y5, Y5
+	VMULPS       Y10, Y9, Y11
+	VADDPS       Y8, Y11, Y11
+	VMAXPS       (SI), Y11, Y11
+	VMINPS       32(SI), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y2, Y11, Y11
+	VSUBPS       Y0, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y1, Y1
+	ADDQ         $+4, CX
+	DECQ         DX
+	JNZ          errors
+	VMOVSS       X5, 24(AX)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VBLENDPS     $0x01, Y0, Y5, Y5
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VMINPS       Y1, Y5, Y0
+	VPERM2F128   $0x01, Y0, Y0, Y2
+	VMINPS       Y2, Y0, Y0
+	VPERMILPS    $0x4e, Y0, Y2
+	VMINPS       Y2, Y0, Y0
+	VPERMILPS    $0xb1, Y0, Y2
+	VMINPS       Y2, Y0, Y0
+	VCMPPS       $0x00, Y0, Y5, Y2
+	VMOVMSKPS    Y2, CX
+	VCMPPS       $0x00, Y0, Y1, Y1
+	VMOVMSKPS    Y1, DX
+	SHLL         $0x08, DX
+	ORL          DX, CX
+	ORL          $0x00008000, CX
+	BSFL         CX, DI
+	VMOVSS       X0, 20(AX)
+	LEAQ         (SP), CX
+	VMOVSS       (CX)(DI*4), X0
+	VMOVSS       X0, (AX)
+	VMOVSS       64(CX)(DI*4), X0
+	VMOVSS       X0, 4(AX)
+	VZEROUPPER
+	RET
+
+// func scaleSearchEvenWeightedAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX
+TEXT ·scaleSearchEvenWeightedAVX2(SB), NOSPLIT, $64-52
+	MOVQ         pattern+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       (AX), Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y0, Y0
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       32(AX), Y0, Y0
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y0, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y0, Y7
+	VANDPS       Y7, Y6, Y6
+	VMULPS       Y6, Y0, Y0
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), SI
+	MOVQ         importance+24(FP), BX
+
+weight:
+	VBROADCASTSS (BX), Y0
+	ADDQ         $+4, BX
+	VBROADCASTSS (AX), Y7
+	VMULPS       Y7, Y3, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y8, Y0, Y9
+	VMULPS       Y7, Y9, Y10
+	VADDPS       Y10, Y2, Y2
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y1, Y1
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y8, Y0, Y0
+	VMULPS       Y7, Y0, Y7
+	VADDPS       Y7, Y5, Y5
+	VMULPS       Y0, Y8, Y8
+	VADDPS       Y8, Y4, Y4
+	ADDQ         $+4, AX
+	DECQ         SI
+	JNZ          weight
+	VXORPS       Y0, Y0, Y0
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y2, Y1, Y2
+	VSUBPS       Y2, Y0, Y0
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x1e, Y3, Y2, Y2
+	VANDPS       Y2, Y0, Y0
+	VMOVUPS      Y1, (SP)
+	VXORPS       Y1, Y1, Y1
+	VDIVPS       Y4, Y5, Y2
+	VMULPS       Y5, Y2, Y3
+	VSUBPS       Y3, Y1, Y1
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x1e, Y4, Y3, Y3
+	VANDPS       Y3, Y1, Y1
+	VMOVUPS      Y2, 32(SP)
+	VMINPS       Y1, Y0, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y0, Y0
+	VMOVMSKPS    Y0, AX
+	VCMPPS       $0x00, Y2, Y1, Y0
+	VMOVMSKPS    Y0, CX
+	SHLL         $0x08, CX
+	ORL          CX, AX
+	ORL          $0x00008000, AX
+	BSFL         AX, DX
+	VMOVSS       scale+40(FP), X0
+	VXORPS       Y1, Y1, Y1
+	VUCOMISS     X2, X1
+	JBE          none
+	LEAQ         (SP), AX
+	VMOVSS       (AX)(DX*4), X0
+
+none:
+	VMOVSS X0, best+48(FP)
+	VZEROUPPER
+	RET
+
+// func trialErrorsEvenWeightedAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX
+TEXT ·trialErrorsEvenWeightedAVX2(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VMOVUPS      (CX), Y0
+	VMOVUPS      64(CX), Y1
+	VMOVUPS      (AX), Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y4
+	VMULPS       Y4, Y1, Y3
+	VMOVUPS      32(CX), Y5
+	VMOVUPS      96(CX), Y6
+	VMOVUPS      32(AX), Y7
+	VBROADCASTSS one<>+0(SB), Y8
+	VDIVPS       Y5, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VCMPPS       $0x04, Y9, Y5, Y9
+	VANDPS       Y9, Y8, Y9
+	VMULPS       Y9, Y6, Y8
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), SI
+	MOVQ         importance+32(FP), BX
+
+errors:
+	VBROADCASTSS (BX), Y10
+	ADDQ         $+4, BX
+	VBROADCASTSS (CX), Y11
+	VMULPS       Y11, Y4, Y12
+	VADDPS       Y3, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y0, Y12, Y12
+	VSUBPS       Y1, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y13
+	VMULPS       Y12, Y13, Y12
+	VADDPS       Y12, Y2, Y2
+	VMULPS       Y11, Y9, Y12
+	VADDPS       Y8, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y5, Y12, Y12
+	VSUBPS       Y6, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y10
+	VMULPS       Y12, Y10, Y12
+	VADDPS       Y12, Y7, Y7
+	ADDQ         $+4, CX
+	DECQ         SI
+	JNZ          errors
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y7, 32(AX)
+	VZEROUPPER
+	RET
+
+// func factorSearchEvenWeightedAVX2(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX
+TEXT ·factorSearchEvenWeightedAVX2(SB), NOSPLIT, $128-64
+	MOVQ         found+0(FP), AX
+	MOVQ         pattern+8(FP), CX
+	MOVQ         units+16(FP), DX
+	MOVQ         plain+24(FP), BX
+	MOVQ         grid+32(FP), SI
+	VBROADCASTSS 16(DX), Y0
+	VBROADCASTSS 20(DX), Y1
+	VBROADCASTSS (AX), Y2
+	VBROADCASTSS 8(DX), Y3
+	VMULPS       Y3, Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	VADDPS       (CX), Y2, Y3
+	VMAXPS       Y0, Y3, Y3
+	VMINPS       Y1, Y3, Y3
+	VBROADCASTSS (DX), Y4
+	VMULPS       Y4, Y3, Y3
+	VBROADCASTSS (AX), Y4
+	VSUBPS       Y4, Y3, Y4
+	VBROADCASTSS 8(AX), Y5
+	VMULPS       Y5, Y4, Y4
+	VBROADCASTSS 4(AX), Y5
+	VADDPS       Y5, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS 12(DX), Y6
+	VMULPS       Y6, Y4, Y4
+	VMAXPS       Y5, Y4, Y4
+	VMINPS       Y1, Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VADDPS       64(CX), Y4, Y4
+	VMAXPS       Y5, Y4, Y4
+	VMINPS       Y1, Y4, Y4
+	VBROADCASTSS 4(DX), Y5
+	VMULPS       Y5, Y4, Y4
+	VBROADCASTSS (BX), Y5
+	VBLENDPS     $0x01, Y5, Y3, Y3
+	VBROADCASTSS 4(BX), Y5
+	VBLENDPS     $0x01, Y5, Y4, Y4
+	VMOVUPS      Y3, (SP)
+	VMOVUPS      Y4, 64(SP)
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y3, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y3, Y7
+	VANDPS       Y7, Y6, Y7
+	VMULPS       Y7, Y4, Y6
+	VADDPS       32(CX), Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VBROADCASTSS (DX), Y0
+	VMULPS       Y0, Y2, Y2
+	VBROADCASTSS (AX), Y0
+	VSUBPS       Y0, Y2, Y0
+	VBROADCASTSS 8(AX), Y8
+	VMULPS       Y8, Y0, Y0
+	VBROADCASTSS 4(AX), Y8
+	VADDPS       Y8, Y0, Y0
+	VXORPS       Y8, Y8, Y8
+	VBROADCASTSS 12(DX), Y9
+	VMULPS       Y9, Y0, Y0
+	VMAXPS       Y8, Y0, Y0
+	VMINPS       Y1, Y0, Y0
+	VROUNDPS     $0x00, Y0, Y0
+	VADDPS       96(CX), Y0, Y0
+	VMAXPS       Y8, Y0, Y0
+	VMINPS       Y1, Y0, Y0
+	VBROADCASTSS 4(DX), Y1
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y2, 32(SP)
+	VMOVUPS      Y0, 96(SP)
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y8
+	VDIVPS       Y2, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VCMPPS       $0x04, Y9, Y2, Y9
+	VANDPS       Y9, Y8, Y9
+	VMULPS       Y9, Y0, Y8
+	MOVQ         weights+40(FP), CX
+	MOVQ         n+56(FP), BX
+	MOVQ         importance+48(FP), DX
+
+errors:
+	VBROADCASTSS (DX), Y10
+	ADDQ         $+4, DX
+	VBROADCASTSS (CX), Y11
+	VMULPS       Y11, Y7, Y12
+	VADDPS       Y6, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y3, Y12, Y12
+	VSUBPS       Y4, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y13
+	VMULPS       Y12, Y13, Y12
+	VADDPS       Y12, Y5, Y5
+	VMULPS       Y11, Y9, Y12
+	VADDPS       Y8, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y2, Y12, Y12
+	VSUBPS       Y0, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y10
+	VMULPS       Y12, Y10, Y12
+	VADDPS       Y12, Y1, Y1
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          errors
+	VMOVSS       X5, 24(AX)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VBLENDPS     $0x01, Y0, Y5, Y5
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VMINPS       Y1, Y5, Y0
+	VPERM2F128   $0x01, Y0, Y0, Y2
+	VMINPS       Y2, Y0, Y0
+	VPERMILPS    $0x4e, Y0, Y2
+	VMINPS       Y2, Y0, Y0
+	VPERMILPS    $0xb1, Y0, Y2
+	VMINPS       Y2, Y0, Y0
+	VCMPPS       $0x00, Y0, Y5, Y2
+	VMOVMSKPS    Y2, CX
+	VCMPPS       $0x00, Y0, Y1, Y1
+	VMOVMSKPS    Y1, DX
+	SHLL         $0x08, DX
+	ORL          DX, CX
+	ORL          $0x00008000, CX
+	BSFL         CX, DI
+	VMOVSS       X0, 20(AX)
+	LEAQ         (SP), CX
+	VMOVSS       (CX)(DI*4), X0
+	VMOVSS       X0, (AX)
+	VMOVSS       64(CX)(DI*4), X0
+	VMOVSS       X0, 4(AX)
+	VZEROUPPER
+	RET
+
+// func codeLevelsTableAVX2(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+// Requires: AVX, AVX2
+TEXT ·codeLevelsTableAVX2(SB), NOSPLIT, $0-56
+	MOVQ codes+0(FP), AX
+	MOVQ grid+8(FP), CX
+	MOVQ weights+16(FP), DX
+	MOVQ inverse+40(FP), BX
+	MOVQ offset+48(FP), SI
+	MOVQ groups+24(FP), DI
+	MOVQ groupSize+32(FP), R8
+
+code_group:
+	TESTQ        DI, DI
+	JZ           code_done
+	VBROADCASTSS (BX), Y0
+	VBROADCASTSS (SI), Y1
+	MOVQ         R8, R9
+	SUBQ         $+32, R9
+	JL           four_steps_done
+
+four_steps:
+	VMOVUPS      (DX), Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VCMPPS       $0x1e, 64(CX), Y2, Y3
+	VMOVUPS      96(CX), Y5
+	VBLENDVPS    Y3, 128(CX), Y5, Y5
+	VCMPPS       $0x1e, Y5, Y2, Y5
+	VPADDD       Y3, Y3, Y4
+	VPADDD       Y5, Y4, Y4
+	VPERMPS      160(CX), Y4, Y5
+	VCMPPS       $0x1e, Y5, Y2, Y5
+	VPADDD       Y4, Y4, Y4
+	VPADDD       Y5, Y4, Y4
+	VPERMPS      192(CX), Y4, Y5
+	VCMPPS       $0x1e, Y5, Y2, Y5
+	VPADDD       Y4, Y4, Y4
+	VPADDD       Y5, Y4, Y4
+	VPERMPS      288(CX), Y4, Y2
+	VPERMPS      320(CX), Y4, Y4
+	VBLENDVPS    Y3, Y4, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSDW    X3, X2, X3
+	VPACKUSWB    X3, X3, X3
+	VMOVQ        X3, (AX)
+	VMOVUPS      32(DX), Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VCMPPS       $0x1e, 64(CX), Y2, Y3
+	VMOVUPS      96(CX), Y5
+	VBLENDVPS    Y3, 128(CX), Y5, Y5
+	VCMPPS       $0x1e, Y5, Y2, Y5
+	VPADDD       Y3, Y3, Y4
+	VPADDD       Y5, Y4, Y4
+	VPERMPS      160(CX), Y4, Y5
+	VCMPPS       $0x1e, Y5, Y2, Y5
+	VPADDD       Y4, Y4, Y4
+	VPADDD       Y5, Y4, Y4
+	VPERMPS      192(CX), Y4, Y5
+	VCMPPS       $0x1e, Y5, Y2, Y5
+	VPADDD       Y4, Y4, Y4
+	VPADDD       Y5, Y4, Y4
+	VPERMPS      288(CX), Y4, Y2
+	VPERMPS      320(CX), Y4, Y4
+	VBLENDVPS    Y3, Y4, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSDW    X3, X2, X3
+	VPACKUSWB    X3, X3, X3
+	VMOVQ        X3, 8(AX)
+	VMOVUPS      64(DX), Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VCMPPS       $0x1e, 64(CX), Y2, Y3
+	VMOVUPS      96(CX), Y5
+	VBLENDVPS    Y3, 128(CX), Y5, Y5
+	VCMPPS       $0x1e, Y5, Y2, Y5
+	VPADDD       Y3, Y3, Y4
+	VPADDD       Y5, Y4, Y4
+	VPERMPS      160(CX), Y4, Y5
+	VCMPPS       $0x1e, Y5, Y2, Y5
+	VPADDD       Y4, Y4, Y4
+	VPADDD       Y5, Y4, Y4
+	VPERMPS      192(CX), Y4, Y5
+	VCMPPS       $0x1e, Y5, Y2, Y5
+	VPADDD       Y4, Y4, Y4
+	VPADDD       Y5, Y4, Y4
+	VPERMPS      288(CX), Y4, Y2
+	VPERMPS      320(CX), Y4, Y4
+	VBLENDVPS    Y3, Y4, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSDW    X3, X2, X3
+	VPACKUSWB    X3, X3, X3
+	VMOVQ        X3, 16(AX)
+	VMOVUPS      96(DX), Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VCMPPS       $0x1e, 64(CX), Y2, Y3
+	VMOVUPS      96(CX), Y5
+	VBLENDVPS    Y3, 128(CX), Y5, Y5
+	VCMPPS       $0x1e, Y5, Y2, Y5
+	VPADDD       Y3, Y3, Y4
+	VPADDD       Y5, Y4, Y4
+	VPERMPS      160(CX), Y4, Y5
+	VCMPPS       $0x1e, Y5, Y2, Y5
+	VPADDD       Y4, Y4, Y4
+	VPADDD       Y5, Y4, Y4
+	VPERMPS      192(CX), Y4, Y5
+	VCMPPS       $0x1e, Y5, Y2, Y5
+	VPADDD       Y4, Y4, Y4
+	VPADDD       Y5, Y4, Y4
+	VPERMPS      288(CX), Y4, Y2
+	VPERMPS      320(CX), Y4, Y4
+	VBLENDVPS    Y3, Y4, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSDW    X3, X2, X3
+	VPACKUSWB    X3, X3, X3
+	VMOVQ        X3, 24(AX)
+	ADDQ         $+128, DX
+	ADDQ         $+32, AX
+	SUBQ         $+32, R9
+	JGE          four_steps
+
+four_steps_done:
+	ADDQ $+32, R9
+	SUBQ $+8, R9
+	JL   steps_done
+
+steps:
+	VMOVUPS      (DX), Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VCMPPS       $0x1e, 64(CX), Y2, Y3
+	VMOVUPS      96(CX), Y5
+	VBLENDVPS    Y3, 128(CX), Y5, Y5
+	VCMPPS       $0x1e, Y5, Y2, Y5
+	VPADDD       Y3, Y3, Y4
+	VPADDD       Y5, Y4, Y4
+	VPERMPS      160(CX), Y4, Y5
+	VCMPPS       $0x1e, Y5, Y2, Y5
+	VPADDD       Y4, Y4, Y4
+	VPADDD       Y5, Y4, Y4
+	VPERMPS      192(CX), Y4, Y5
+	VCMPPS       $0x1e, Y5, Y2, Y5
+	VPADDD       Y4, Y4, Y4
+	VPADDD       Y5, Y4, Y4
+	VPERMPS      288(CX), Y4, Y2
+	VPERMPS      320(CX), Y4, Y4
+	VBLENDVPS    Y3, Y4, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSDW    X3, X2, X3
+	VPACKUSWB    X3, X3, X3
+	VMOVQ        X3, (AX)
+	ADDQ         $+32, DX
+	ADDQ         $+8, AX
+	SUBQ         $+8, R9
+	JGE          steps
+
+steps_done:
+	ADDQ $+8, R9
+	ADDQ $+4, BX
+	ADDQ $+4, SI
+	DECQ DI
+	JMP  code_group
+
+code_done:
+	VZEROUPPER
+	RET
+
+// func scaleSearchTableAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX, AVX2
+TEXT ·scaleSearchTableAVX2(SB), NOSPLIT, $64-52
+	MOVQ         pattern+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       (AX), Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y0, Y0
+	MOVQ         weights+16(FP), DX
+	MOVQ         n+32(FP), BX
+
+lower:
+	VBROADCASTSS (DX), Y0
+	VMULPS       Y0, Y3, Y4
+	VCMPPS       $0x1e, 64(CX), Y4, Y5
+	VMOVUPS      96(CX), Y7
+	VBLENDVPS    Y5, 128(CX), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(CX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(CX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(CX), Y6, Y4
+	VPERMPS      256(CX), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y0, Y4, Y0
+	VADDPS       Y0, Y2, Y2
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y1, Y1
+	ADDQ         $+4, DX
+	DECQ         BX
+	JNZ          lower
+	VXORPS       Y0, Y0, Y0
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y2, Y1, Y2
+	VSUBPS       Y2, Y0, Y0
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x1e, Y3, Y2, Y2
+	VANDPS       Y2, Y0, Y0
+	VMOVUPS      Y1, (SP)
+	VBROADCASTSS scale+40(FP), Y1
+	VMULPS       32(AX), Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y1, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x04, Y5, Y1, Y5
+	VANDPS       Y5, Y4, Y4
+	VMULPS       Y4, Y1, Y1
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), DX
+
+upper:
+	VBROADCASTSS (AX), Y1
+	VMULPS       Y1, Y4, Y5
+	VCMPPS       $0x1e, 64(CX), Y5, Y6
+	VMOVUPS      96(CX), Y8
+	VBLENDVPS    Y6, 128(CX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(CX), Y7, Y5
+	VPERMPS      256(CX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y1, Y5, Y1
+	VADDPS       Y1, Y3, Y3
+	VMULPS       Y5, Y5, Y5
+	VADDPS       Y5, Y2, Y2
+	ADDQ         $+4, AX
+	DECQ         DX
+	JNZ          upper
+	VXORPS       Y1, Y1, Y1
+	VDIVPS       Y2, Y3, Y2
+	VMULPS       Y3, Y2, Y3
+	VSUBPS       Y3, Y1, Y1
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x1e, Y4, Y3, Y3
+	VANDPS       Y3, Y1, Y1
+	VMOVUPS      Y2, 32(SP)
+	VMINPS       Y1, Y0, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y0, Y0
+	VMOVMSKPS    Y0, AX
+	VCMPPS       $0x00, Y2, Y1, Y0
+	VMOVMSKPS    Y0, CX
+	SHLL         $0x08, CX
+	ORL          CX, AX
+	ORL          $0x00008000, AX
+	BSFL         AX, SI
+	VMOVSS       scale+40(FP), X0
+	VXORPS       Y1, Y1, Y1
+	VUCOMISS     X2, X1
+	JBE          none
+	LEAQ         (SP), AX
+	VMOVSS       (AX)(SI*4), X0
+
+none:
+	VMOVSS X0, best+48(FP)
+	VZEROUPPER
+	RET
+
+// func trialErrorsTableAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·trialErrorsTableAVX2(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VMOVUPS      (CX), Y0
+	VMOVUPS      64(CX), Y1
+	VMOVUPS      (AX), Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y1, Y1
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), BX
+
+errors:
+	VBROADCASTSS (CX), Y1
+	VMULPS       Y1, Y3, Y4
+	VCMPPS       $0x1e, 64(DX), Y4, Y5
+	VMOVUPS      96(DX), Y7
+	VBLENDVPS    Y5, 128(DX), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(DX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(DX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(DX), Y6, Y4
+	VPERMPS      256(DX), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y0, Y4, Y4
+	VSUBPS       Y4, Y1, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y2, Y2
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          errors
+	VMOVUPS      Y2, (AX)
+	VZEROUPPER
+	RET
+
+// func factorSearchTableAVX2(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·factorSearchTableAVX2(SB), NOSPLIT, $128-64
+	MOVQ         found+0(FP), AX
+	MOVQ         pattern+8(FP), CX
+	MOVQ         units+16(FP), DX
+	MOVQ         plain+24(FP), BX
+	MOVQ         grid+32(FP), SI
+	VBROADCASTSS 16(DX), Y0
+	VBROADCASTSS 20(DX), Y1
+	VBROADCASTSS (AX), Y2
+	VBROADCASTSS 8(DX), Y3
+	VMULPS       Y3, Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	VADDPS       (CX), Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VBROADCASTSS (DX), Y0
+	VMULPS       Y0, Y2, Y2
+	VXORPS       Y0, Y0, Y0
+	VBROADCASTSS (BX), Y1
+	VBLENDPS     $0x01, Y1, Y2, Y2
+	VBROADCASTSS 4(BX), Y1
+	VBLENDPS     $0x01, Y1, Y0, Y0
+	VMOVUPS      Y2, (SP)
+	VMOVUPS      Y0, 64(SP)
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y2, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y2, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y0, Y0
+	MOVQ         weights+40(FP), CX
+	MOVQ         n+56(FP), DX
+
+errors:
+	VBROADCASTSS (CX), Y0
+	VMULPS       Y0, Y3, Y4
+	VCMPPS       $0x1e, 64(SI), Y4, Y5
+	VMOVUPS      96(SI), Y7
+	VBLENDVPS    Y5, 128(SI), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(SI), Y6, Y4
+	VPERMPS      256(SI), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VSUBPS       Y4, Y0, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y1, Y1
+	ADDQ         $+4, CX
+	DECQ         DX
+	JNZ          errors
+	VMOVSS       X1, 24(AX)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VBLENDPS     $0x01, Y0, Y1, Y1
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VMINPS       Y0, Y1, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y1, Y1
+	VMOVMSKPS    Y1, CX
+	VCMPPS       $0x00, Y2, Y0, Y0
+	VMOVMSKPS    Y0, DX
+	SHLL         $0x08, DX
+	ORL          DX, CX
+	ORL          $0x00008000, CX
+	BSFL         CX, DI
+	VMOVSS       X2, 20(AX)
+	LEAQ         (SP), CX
+	VMOVSS       (CX)(DI*4), X0
+	VMOVSS       X0, (AX)
+	VMOVSS       64(CX)(DI*4), X0
+	VMOVSS       X0, 4(AX)
+	VZEROUPPER
+	RET
+
+// func scaleSearchTableWeightedAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX, AVX2
+TEXT ·scaleSearchTableWeightedAVX2(SB), NOSPLIT, $64-52
+	MOVQ         pattern+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       (AX), Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y0, Y0
+	MOVQ         weights+16(FP), DX
+	MOVQ         n+32(FP), SI
+	MOVQ         importance+24(FP), BX
+
+lower:
+	VBROADCASTSS (BX), Y0
+	ADDQ         $+4, BX
+	VBROADCASTSS (DX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(CX), Y5, Y6
+	VMOVUPS      96(CX), Y8
+	VBLENDVPS    Y6, 128(CX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(CX), Y7, Y5
+	VPERMPS      256(CX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y5, Y0, Y0
+	VMULPS       Y4, Y0, Y4
+	VADDPS       Y4, Y2, Y2
+	VMULPS       Y0, Y5, Y5
+	VADDPS       Y5, Y1, Y1
+	ADDQ         $+4, DX
+	DECQ         SI
+	JNZ          lower
+	VXORPS       Y0, Y0, Y0
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y2, Y1, Y2
+	VSUBPS       Y2, Y0, Y0
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x1e, Y3, Y2, Y2
+	VANDPS       Y2, Y0, Y0
+	VMOVUPS      Y1, (SP)
+	VBROADCASTSS scale+40(FP), Y1
+	VMULPS       32(AX), Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y1, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x04, Y5, Y1, Y5
+	VANDPS       Y5, Y4, Y4
+	VMULPS       Y4, Y1, Y1
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), BX
+	MOVQ         importance+24(FP), DX
+
+upper:
+	VBROADCASTSS (DX), Y1
+	ADDQ         $+4, DX
+	VBROADCASTSS (AX), Y5
+	VMULPS       Y5, Y4, Y6
+	VCMPPS       $0x1e, 64(CX), Y6, Y7
+	VMOVUPS      96(CX), Y9
+	VBLENDVPS    Y7, 128(CX), Y9, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y7, Y7, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      160(CX), Y8, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      192(CX), Y8, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      224(CX), Y8, Y6
+	VPERMPS      256(CX), Y8, Y8
+	VBLENDVPS    Y7, Y8, Y6, Y6
+	VMULPS       Y6, Y1, Y1
+	VMULPS       Y5, Y1, Y5
+	VADDPS       Y5, Y3, Y3
+	VMULPS       Y1, Y6, Y6
+	VADDPS       Y6, Y2, Y2
+	ADDQ         $+4, AX
+	DECQ         BX
+	JNZ          upper
+	VXORPS       Y1, Y1, Y1
+	VDIVPS       Y2, Y3, Y2
+	VMULPS       Y3, Y2, Y3
+	VSUBPS       Y3, Y1, Y1
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x1e, Y4, Y3, Y3
+	VANDPS       Y3, Y1, Y1
+	VMOVUPS      Y2, 32(SP)
+	VMINPS       Y1, Y0, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y0, Y0
+	VMOVMSKPS    Y0, AX
+	VCMPPS       $0x00, Y2, Y1, Y0
+	VMOVMSKPS    Y0, CX
+	SHLL         $0x08, CX
+	ORL          CX, AX
+	ORL          $0x00008000, AX
+	BSFL         AX, DI
+	VMOVSS       scale+40(FP), X0
+	VXORPS       Y1, Y1, Y1
+	VUCOMISS     X2, X1
+	JBE          none
+	LEAQ         (SP), AX
+	VMOVSS       (AX)(DI*4), X0
+
+none:
+	VMOVSS X0, best+48(FP)
+	VZEROUPPER
+	RET
+
+// func trialErrorsTableWeightedAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·trialErrorsTableWeightedAVX2(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VMOVUPS      (CX), Y0
+	VMOVUPS      64(CX), Y1
+	VMOVUPS      (AX), Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y1, Y1
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), SI
+	MOVQ         importance+32(FP), BX
+
+errors:
+	VBROADCASTSS (BX), Y1
+	ADDQ         $+4, BX
+	VBROADCASTSS (CX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(DX), Y5, Y6
+	VMOVUPS      96(DX), Y8
+	VBLENDVPS    Y6, 128(DX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(DX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(DX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(DX), Y7, Y5
+	VPERMPS      256(DX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y0, Y5, Y5
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y5, Y1, Y1
+	VMULPS       Y5, Y1, Y5
+	VADDPS       Y5, Y2, Y2
+	ADDQ         $+4, CX
+	DECQ         SI
+	JNZ          errors
+	VMOVUPS      Y2, (AX)
+	VZEROUPPER
+	RET
+
+// func factorSearchTableWeightedAVX2(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·factorSearchTableWeightedAVX2(SB), NOSPLIT, $128-64
+	MOVQ         found+0(FP), AX
+	MOVQ         pattern+8(FP), CX
+	MOVQ         units+16(FP), DX
+	MOVQ         plain+24(FP), BX
+	MOVQ         grid+32(FP), SI
+	VBROADCASTSS 16(DX), Y0
+	VBROADCASTSS 20(DX), Y1
+	VBROADCASTSS (AX), Y2
+	VBROADCASTSS 8(DX), Y3
+	VMULPS       Y3, Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	VADDPS       (CX), Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VBROADCASTSS (DX), Y0
+	VMULPS       Y0, Y2, Y2
+	VXORPS       Y0, Y0, Y0
+	VBROADCASTSS (BX), Y1
+	VBLENDPS     $0x01, Y1, Y2, Y2
+	VBROADCASTSS 4(BX), Y1
+	VBLENDPS     $0x01, Y1, Y0, Y0
+	VMOVUPS      Y2, (SP)
+	VMOVUPS      Y0, 64(SP)
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y2, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y2, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y0, Y0
+	MOVQ         weights+40(FP), CX
+	MOVQ         n+56(FP), BX
+	MOVQ         importance+48(FP), DX
+
+errors:
+	VBROADCASTSS (DX), Y0
+	ADDQ         $+4, DX
+	VBROADCASTSS (CX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(SI), Y5, Y6
+	VMOVUPS      96(SI), Y8
+	VBLENDVPS    Y6, 128(SI), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(SI), Y7, Y5
+	VPERMPS      256(SI), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y5, Y0, Y0
+	VMULPS       Y5, Y0, Y5
+	VADDPS       Y5, Y1, Y1
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          errors
+	VMOVSS       X1, 24(AX)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VBLENDPS     $0x01, Y0, Y1, Y1
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VMINPS       Y0, Y1, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y1, Y1
+	VMOVMSKPS    Y1, CX
+	VCMPPS       $0x00, Y2, Y0, Y0
+	VMOVMSKPS    Y0, DX
+	SHLL         $0x08, DX
+	ORL          DX, CX
+	ORL          $0x00008000, CX
+	BSFL         CX, DI
+	VMOVSS       X2, 20(AX)
+	LEAQ         (SP), CX
+	VMOVSS       (CX)(DI*4), X0
+	VMOVSS       X0, (AX)
+	VMOVSS       64(CX)(DI*4), X0
+	VMOVSS       X0, 4(AX)
+	VZEROUPPER
+	RET
+
+// func codeLevelsFloatAVX2(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+// Requires: AVX, AVX2
+TEXT ·codeLevelsFloatAVX2(SB), NOSPLIT, $0-56
+	MOVQ codes+0(FP), AX
+	MOVQ grid+8(FP), CX
+	MOVQ weights+16(FP), DX
+	MOVQ inverse+40(FP), BX
+	MOVQ offset+48(FP), SI
+	MOVQ groups+24(FP), DI
+	MOVQ groupSize+32(FP), R8
+
+code_group:
+	TESTQ        DI, DI
+	JZ           code_done
+	VBROADCASTSS (BX), Y0
+	VBROADCASTSS (SI), Y1
+	MOVQ         R8, R9
+	SUBQ         $+32, R9
+	JL           four_steps_done
+
+four_steps:
+	VMOVUPS      (DX), Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VMOVUPS      480(CX), X3
+	VMOVUPS      496(CX), X4
+	VBROADCASTSS signBit<>+0(SB), Y5
+	VANDPS       Y5, Y2, Y5
+	VPSRLD       X4, Y5, Y5
+	VMAXPS       (CX), Y2, Y2
+	VMINPS       32(CX), Y2, Y2
+	VBROADCASTSS infinity<>+0(SB), Y4
+	VANDPS       Y4, Y2, Y4
+	VMAXPS       352(CX), Y4, Y4
+	VMULPS       384(CX), Y4, Y4
+	VADDPS       Y4, Y2, Y2
+	VSUBPS       Y4, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y2, Y2
+	VMULPS       416(CX), Y2, Y4
+	VCVTPS2DQ    Y4, Y4
+	VCMPPS       $0x11, 352(CX), Y2, Y6
+	VPSRLD       X3, Y2, Y2
+	VPSUBD       448(CX), Y2, Y2
+	VBLENDVPS    Y6, Y4, Y2, Y2
+	VORPS        Y5, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSDW    X3, X2, X3
+	VPACKUSWB    X3, X3, X3
+	VMOVQ        X3, (AX)
+	VMOVUPS      32(DX), Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VMOVUPS      480(CX), X3
+	VMOVUPS      496(CX), X4
+	VBROADCASTSS signBit<>+0(SB), Y5
+	VANDPS       Y5, Y2, Y5
+	VPSRLD       X4, Y5, Y5
+	VMAXPS       (CX), Y2, Y2
+	VMINPS       32(CX), Y2, Y2
+	VBROADCASTSS infinity<>+0(SB), Y4
+	VANDPS       Y4, Y2, Y4
+	VMAXPS       352(CX), Y4, Y4
+	VMULPS       384(CX), Y4, Y4
+	VADDPS       Y4, Y2, Y2
+	VSUBPS       Y4, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y2, Y2
+	VMULPS       416(CX), Y2, Y4
+	VCVTPS2DQ    Y4, Y4
+	VCMPPS       $0x11, 352(CX), Y2, Y6
+	VPSRLD       X3, Y2, Y2
+	VPSUBD       448(CX), Y2, Y2
+	VBLENDVPS    Y6, Y4, Y2, Y2
+	VORPS        Y5, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSDW    X3, X2, X3
+	VPACKUSWB    X3, X3, X3
+	VMOVQ        X3, 8(AX)
+	VMOVUPS      64(DX), Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VMOVUPS      480(CX), X3
+	VMOVUPS      496(CX), X4
+	VBROADCASTSS signBit<>+0(SB), Y5
+	VANDPS       Y5, Y2, Y5
+	VPSRLD       X4, Y5, Y5
+	VMAXPS       (CX), Y2, Y2
+	VMINPS       32(CX), Y2, Y2
+	VBROADCASTSS infinity<>+0(SB), Y4
+	VANDPS       Y4, Y2, Y4
+	VMAXPS       352(CX), Y4, Y4
+	VMULPS       384(CX), Y4, Y4
+	VADDPS       Y4, Y2, Y2
+	VSUBPS       Y4, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y2, Y2
+	VMULPS       416(CX), Y2, Y4
+	VCVTPS2DQ    Y4, Y4
+	VCMPPS       $0x11, 352(CX), Y2, Y6
+	VPSRLD       X3, Y2, Y2
+	VPSUBD       448(CX), Y2, Y2
+	VBLENDVPS    Y6, Y4, Y2, Y2
+	VORPS        Y5, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSDW    X3, X2, X3
+	VPACKUSWB    X3, X3, X3
+	VMOVQ        X3, 16(AX)
+	VMOVUPS      96(DX), Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VMOVUPS      480(CX), X3
+	VMOVUPS      496(CX), X4
+	VBROADCASTSS signBit<>+0(SB), Y5
+	VANDPS       Y5, Y2, Y5
+	VPSRLD       X4, Y5, Y5
+	VMAXPS       (CX), Y2, Y2
+	VMINPS       32(CX), Y2, Y2
+	VBROADCASTSS infinity<>+0(SB), Y4
+	VANDPS       Y4, Y2, Y4
+	VMAXPS       352(CX), Y4, Y4
+	VMULPS       384(CX), Y4, Y4
+	VADDPS       Y4, Y2, Y2
+	VSUBPS       Y4, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y2, Y2
+	VMULPS       416(CX), Y2, Y4
+	VCVTPS2DQ    Y4, Y4
+	VCMPPS       $0x11, 352(CX), Y2, Y6
+	VPSRLD       X3, Y2, Y2
+	VPSUBD       448(CX), Y2, Y2
+	VBLENDVPS    Y6, Y4, Y2, Y2
+	VORPS        Y5, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSDW    X3, X2, X3
+	VPACKUSWB    X3, X3, X3
+	VMOVQ        X3, 24(AX)
+	ADDQ         $+128, DX
+	ADDQ         $+32, AX
+	SUBQ         $+32, R9
+	JGE          four_steps
+
+four_steps_done:
+	ADDQ $+32, R9
+	SUBQ $+8, R9
+	JL   steps_done
+
+steps:
+	VMOVUPS      (DX), Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VMOVUPS      480(CX), X3
+	VMOVUPS      496(CX), X4
+	VBROADCASTSS signBit<>+0(SB), Y5
+	VANDPS       Y5, Y2, Y5
+	VPSRLD       X4, Y5, Y5
+	VMAXPS       (CX), Y2, Y2
+	VMINPS       32(CX), Y2, Y2
+	VBROADCASTSS infinity<>+0(SB), Y4
+	VANDPS       Y4, Y2, Y4
+	VMAXPS       352(CX), Y4, Y4
+	VMULPS       384(CX), Y4, Y4
+	VADDPS       Y4, Y2, Y2
+	VSUBPS       Y4, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y2, Y2
+	VMULPS       416(CX), Y2, Y4
+	VCVTPS2DQ    Y4, Y4
+	VCMPPS       $0x11, 352(CX), Y2, Y6
+	VPSRLD       X3, Y2, Y2
+	VPSUBD       448(CX), Y2, Y2
+	VBLENDVPS    Y6, Y4, Y2, Y2
+	VORPS        Y5, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSDW    X3, X2, X3
+	VPACKUSWB    X3, X3, X3
+	VMOVQ        X3, (AX)
+	ADDQ         $+32, DX
+	ADDQ         $+8, AX
+	SUBQ         $+8, R9
+	JGE          steps
+
+steps_done:
+	ADDQ $+8, R9
+	ADDQ $+4, BX
+	ADDQ $+4, SI
+	DECQ DI
+	JMP  code_group
+
+code_done:
+	VZEROUPPER
+	RET
+
+// func scaleSearchFloatAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX
+TEXT ·scaleSearchFloatAVX2(SB), NOSPLIT, $64-52
+	MOVQ         pattern+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       (AX), Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y0, Y0
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       32(AX), Y0, Y0
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y0, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y0, Y7
+	VANDPS       Y7, Y6, Y6
+	VMULPS       Y6, Y0, Y0
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), BX
+
+weight:
+	VBROADCASTSS (AX), Y0
+	VMULPS       Y0, Y3, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y0, Y7, Y8
+	VADDPS       Y8, Y2, Y2
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y1, Y1
+	VMULPS       Y0, Y6, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y0, Y7, Y0
+	VADDPS       Y0, Y5, Y5
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y4, Y4
+	ADDQ         $+4, AX
+	DECQ         BX
+	JNZ          weight
+	VXORPS       Y0, Y0, Y0
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y2, Y1, Y2
+	VSUBPS       Y2, Y0, Y0
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x1e, Y3, Y2, Y2
+	VANDPS       Y2, Y0, Y0
+	VMOVUPS      Y1, (SP)
+	VXORPS       Y1, Y1, Y1
+	VDIVPS       Y4, Y5, Y2
+	VMULPS       Y5, Y2, Y3
+	VSUBPS       Y3, Y1, Y1
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x1e, Y4, Y3, Y3
+	VANDPS       Y3, Y1, Y1
+	VMOVUPS      Y2, 32(SP)
+	VMINPS       Y1, Y0, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y0, Y0
+	VMOVMSKPS    Y0, AX
+	VCMPPS       $0x00, Y2, Y1, Y0
+	VMOVMSKPS    Y0, CX
+	SHLL         $0x08, CX
+	ORL          CX, AX
+	ORL          $0x00008000, AX
+	BSFL         AX, DX
+	VMOVSS       scale+40(FP), X0
+	VXORPS       Y1, Y1, Y1
+	VUCOMISS     X2, X1
+	JBE          none
+	LEAQ         (SP), AX
+	VMOVSS       (AX)(DX*4), X0
+
+none:
+	VMOVSS X0, best+48(FP)
+	VZEROUPPER
+	RET
+
+// func trialErrorsFloatAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX
+TEXT ·trialErrorsFloatAVX2(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VMOVUPS      (CX), Y0
+	VMOVUPS      64(CX), Y1
+	VMOVUPS      (AX), Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y1, Y1
+	VMOVUPS      32(CX), Y1
+	VMOVUPS      96(CX), Y4
+	VMOVUPS      32(AX), Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y1, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y1, Y7
+	VANDPS       Y7, Y6, Y6
+	VMULPS       Y6, Y4, Y4
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), BX
+
+errors:
+	VBROADCASTSS (CX), Y4
+	VMULPS       Y4, Y3, Y7
+	VMAXPS       (DX), Y7, Y7
+	VMINPS       32(DX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(DX), Y8, Y8
+	VMULPS       384(DX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y0, Y7, Y7
+	VSUBPS       Y7, Y4, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y2, Y2
+	VMULPS       Y4, Y6, Y7
+	VMAXPS       (DX), Y7, Y7
+	VMINPS       32(DX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(DX), Y8, Y8
+	VMULPS       384(DX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y1, Y7, Y7
+	VSUBPS       Y7, Y4, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y5, Y5
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          errors
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y5, 32(AX)
+	VZEROUPPER
+	RET
+
+// func scaleSearchFloatWeightedAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX
+TEXT ·scaleSearchFloatWeightedAVX2(SB), NOSPLIT, $64-52
+	MOVQ         pattern+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       (AX), Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y0, Y0
+	VBROADCASTSS scale+40(FP), Y0
+	VMULPS       32(AX), Y0, Y0
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y0, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y0, Y7
+	VANDPS       Y7, Y6, Y6
+	VMULPS       Y6, Y0, Y0
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), SI
+	MOVQ         importance+24(FP), BX
+
+weight:
+	VBROADCASTSS (BX), Y0
+	ADDQ         $+4, BX
+	VBROADCASTSS (AX), Y7
+	VMULPS       Y7, Y3, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y8, Y0, Y9
+	VMULPS       Y7, Y9, Y10
+	VADDPS       Y10, Y2, Y2
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y1, Y1
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y8, Y0, Y0
+	VMULPS       Y7, Y0, Y7
+	VADDPS       Y7, Y5, Y5
+	VMULPS       Y0, Y8, Y8
+	VADDPS       Y8, Y4, Y4
+	ADDQ         $+4, AX
+	DECQ         SI
+	JNZ          weight
+	VXORPS       Y0, Y0, Y0
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y2, Y1, Y2
+	VSUBPS       Y2, Y0, Y0
+	VXORPS       Y3, Y3, Y3
+	VCMPPS       $0x1e, Y3, Y2, Y2
+	VANDPS       Y2, Y0, Y0
+	VMOVUPS      Y1, (SP)
+	VXORPS       Y1, Y1, Y1
+	VDIVPS       Y4, Y5, Y2
+	VMULPS       Y5, Y2, Y3
+	VSUBPS       Y3, Y1, Y1
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x1e, Y4, Y3, Y3
+	VANDPS       Y3, Y1, Y1
+	VMOVUPS      Y2, 32(SP)
+	VMINPS       Y1, Y0, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y0, Y0
+	VMOVMSKPS    Y0, AX
+	VCMPPS       $0x00, Y2, Y1, Y0
+	VMOVMSKPS    Y0, CX
+	SHLL         $0x08, CX
+	ORL          CX, AX
+	ORL          $0x00008000, AX
+	BSFL         AX, DX
+	VMOVSS       scale+40(FP), X0
+	VXORPS       Y1, Y1, Y1
+	VUCOMISS     X2, X1
+	JBE          none
+	LEAQ         (SP), AX
+	VMOVSS       (AX)(DX*4), X0
+
+none:
+	VMOVSS X0, best+48(FP)
+	VZEROUPPER
+	RET
+
+// func trialErrorsFloatWeightedAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX
+TEXT ·trialErrorsFloatWeightedAVX2(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VMOVUPS      (CX), Y0
+	VMOVUPS      64(CX), Y1
+	VMOVUPS      (AX), Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       Y3, Y1, Y1
+	VMOVUPS      32(CX), Y1
+	VMOVUPS      96(CX), Y4
+	VMOVUPS      32(AX), Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VDIVPS       Y1, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x04, Y7, Y1, Y7
+	VANDPS       Y7, Y6, Y6
+	VMULPS       Y6, Y4, Y4
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), SI
+	MOVQ         importance+32(FP), BX
+
+errors:
+	VBROADCASTSS (BX), Y4
+	ADDQ         $+4, BX
+	VBROADCASTSS (CX), Y7
+	VMULPS       Y7, Y3, Y8
+	VMAXPS       (DX), Y8, Y8
+	VMINPS       32(DX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(DX), Y9, Y9
+	VMULPS       384(DX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y0, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y4, Y9
+	VMULPS       Y8, Y9, Y8
+	VADDPS       Y8, Y2, Y2
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (DX), Y8, Y8
+	VMINPS       32(DX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(DX), Y9, Y9
+	VMULPS       384(DX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y1, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y4, Y4
+	VMULPS       Y8, Y4, Y8
+	VADDPS       Y8, Y5, Y5
+	ADDQ         $+4, CX
+	DECQ         SI
+	JNZ          errors
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y5, 32(AX)
+	VZEROUPPER
+	RET
+
+// func minimumSearchAVX2(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
+// Requires: AVX, FMA3
+TEXT ·minimumSearchAVX2(SB), NOSPLIT, $256-64
+	MOVQ         found+0(FP), AX
+	MOVQ         pattern+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VBROADCASTSS (AX), Y0
+	VMULPS       64(CX), Y0, Y1
+	VBROADCASTSS 4(AX), Y2
+	VADDPS       Y2, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VMAXPS       Y2, Y1, Y1
+	VMULPS       (CX), Y0, Y0
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y0, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x04, Y6, Y0, Y0
+	VANDPS       Y0, Y5, Y0
+	VMULPS       Y0, Y1, Y1
+	VBROADCASTSS (AX), Y5
+	VMULPS       96(CX), Y5, Y6
+	VBROADCASTSS 4(AX), Y7
+	VADDPS       Y7, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VMAXPS       Y7, Y6, Y6
+	VMULPS       32(CX), Y5, Y5
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VBROADCASTSS one<>+0(SB), Y10
+	VDIVPS       Y5, Y10, Y10
+	VXORPS       Y11, Y11, Y11
+	VCMPPS       $0x04, Y11, Y5, Y5
+	VANDPS       Y5, Y10, Y5
+	VMULPS       Y5, Y6, Y6
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), SI
+
+weight:
+	VBROADCASTSS (CX), Y10
+	VMULPS       Y10, Y0, Y11
+	VADDPS       Y1, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y10, Y11, Y12
+	VADDPS       Y12, Y4, Y4
+	VFMADD231PS  Y11, Y11, Y3
+	VMULPS       Y10, Y5, Y11
+	VADDPS       Y6, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VADDPS       Y11, Y7, Y7
+	VMULPS       Y10, Y11, Y10
+	VADDPS       Y10, Y9, Y9
+	VFMADD231PS  Y11, Y11, Y8
+	ADDQ         $+4, CX
+	DECQ         SI
+	JNZ          weight
+	VBROADCASTSS weight+52(FP), Y0
+	VBROADCASTSS square+56(FP), Y1
+	VBROADCASTSS inverse+60(FP), Y5
+	VMULPS       Y2, Y2, Y6
+	VMULPS       Y5, Y6, Y6
+	VSUBPS       Y6, Y3, Y10
+	VMULPS       Y0, Y2, Y6
+	VMULPS       Y5, Y6, Y6
+	VSUBPS       Y6, Y4, Y11
+	VDIVPS       Y10, Y11, Y11
+	VMULPS       Y2, Y11, Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VDIVPS       Y3, Y4, Y3
+	VBLENDVPS    Y5, Y11, Y3, Y11
+	VANDPS       Y5, Y6, Y3
+	VMULPS       Y4, Y11, Y4
+	VSUBPS       Y4, Y1, Y4
+	VMULPS       Y0, Y3, Y6
+	VADDPS       Y6, Y4, Y4
+	VXORPS       Y0, Y0, Y0
+	VCMPPS       $0x1e, Y0, Y11, Y0
+	VXORPS       Y1, Y1, Y1
+	VCMPPS       $0x1e, Y1, Y10, Y1
+	VANDPS       Y1, Y0, Y0
+	VBROADCASTSS infinity<>+0(SB), Y1
+	VBLENDVPS    Y0, Y4, Y1, Y4
+	VMOVUPS      Y11, (SP)
+	VMOVUPS      Y3, 64(SP)
+	VMOVUPS      Y2, 128(SP)
+	VMOVUPS      Y10, 192(SP)
+	VBROADCASTSS weight+52(FP), Y0
+	VBROADCASTSS square+56(FP), Y1
+	VBROADCASTSS inverse+60(FP), Y2
+	VMULPS       Y7, Y7, Y3
+	VMULPS       Y2, Y3, Y3
+	VSUBPS       Y3, Y8, Y5
+	VMULPS       Y0, Y7, Y3
+	VMULPS       Y2, Y3, Y3
+	VSUBPS       Y3, Y9, Y6
+	VDIVPS       Y5, Y6, Y6
+	VMULPS       Y7, Y6, Y3
+	VSUBPS       Y0, Y3, Y3
+	VMULPS       Y2, Y3, Y3
+	VXORPS       Y2, Y2, Y2
+	VCMPPS       $0x1e, Y2, Y3, Y2
+	VDIVPS       Y8, Y9, Y8
+	VBLENDVPS    Y2, Y6, Y8, Y6
+	VANDPS       Y2, Y3, Y2
+	VMULPS       Y9, Y6, Y8
+	VSUBPS       Y8, Y1, Y8
+	VMULPS       Y0, Y2, Y3
+	VADDPS       Y3, Y8, Y8
+	VXORPS       Y0, Y0, Y0
+	VCMPPS       $0x1e, Y0, Y6, Y0
+	VXORPS       Y1, Y1, Y1
+	VCMPPS       $0x1e, Y1, Y5, Y1
+	VANDPS       Y1, Y0, Y0
+	VBROADCASTSS infinity<>+0(SB), Y1
+	VBLENDVPS    Y0, Y8, Y1, Y8
+	VMOVUPS      Y6, 32(SP)
+	VMOVUPS      Y2, 96(SP)
+	VMOVUPS      Y7, 160(SP)
+	VMOVUPS      Y5, 224(SP)
+	VMINPS       Y8, Y4, Y0
+	VPERM2F128   $0x01, Y0, Y0, Y1
+	VMINPS       Y1, Y0, Y0
+	VPERMILPS    $0x4e, Y0, Y1
+	VMINPS       Y1, Y0, Y0
+	VPERMILPS    $0xb1, Y0, Y1
+	VMINPS       Y1, Y0, Y0
+	VCMPPS       $0x00, Y0, Y4, Y1
+	VMOVMSKPS    Y1, CX
+	VCMPPS       $0x00, Y0, Y8, Y1
+	VMOVMSKPS    Y1, DX
+	SHLL         $0x08, DX
+	ORL          DX, CX
+	ORL          $0x00008000, CX
+	BSFL         CX, BX
+	VUCOMISS     infinity<>+0(SB), X0
+	JAE          none
+	LEAQ         (SP), CX
+	VMOVSS       (CX)(BX*4), X0
+	VMOVSS       X0, (AX)
+	VMOVSS       64(CX)(BX*4), X0
+	VMOVSS       X0, 4(AX)
+	VMOVSS       128(CX)(BX*4), X0
+	VMULSS       inverse+60(FP), X0, X0
+	VMOVSS       X0, 8(AX)
+	VMOVSS       192(CX)(BX*4), X0
+	VMOVSS       X0, 12(AX)
+	VMOVSS       count+48(FP), X0
+	VMOVSS       X0, 16(AX)
+
+none:
+	VZEROUPPER
+	RET
+
+// func levelSearchAVX2(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
+// Requires: AVX
+TEXT ·levelSearchAVX2(SB), NOSPLIT, $0-56
+	MOVQ         levels+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS 32(AX), Y0
+	VBROADCASTSS normal+40(FP), Y1
+	VMOVUPS      (AX), Y2
+	VBLENDPS     $0x01, Y0, Y2, Y2
+	VMULPS       Y1, Y2, Y2
+	VXORPS       Y0, Y0, Y0
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y2, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y2, Y4
+	VANDPS       Y4, Y3, Y4
+	VMULPS       Y4, Y2, Y3
+	VMOVUPS      32(AX), Y3
+	VMULPS       Y1, Y3, Y3
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y3, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x04, Y6, Y3, Y6
+	VANDPS       Y6, Y5, Y6
+	VMULPS       Y6, Y3, Y5
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), BX
+
+errors:
+	VBROADCASTSS (AX), Y5
+	VMULPS       Y5, Y4, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VSUBPS       Y7, Y5, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y0, Y0
+	VMULPS       Y5, Y6, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y3, Y7, Y7
+	VSUBPS       Y7, Y5, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y1, Y1
+	ADDQ         $+4, AX
+	DECQ         BX
+	JNZ          errors
+	VMOVAPS      X0, X2
+	VMULSS       leastGain<>+0(SB), X2, X3
+	VSUBSS       X3, X2, X2
+	VBROADCASTSS infinity<>+0(SB), Y3
+	VBLENDPS     $0x01, Y3, Y0, Y0
+	VMINPS       Y1, Y0, Y3
+	VPERM2F128   $0x01, Y3, Y3, Y4
+	VMINPS       Y4, Y3, Y3
+	VPERMILPS    $0x4e, Y3, Y4
+	VMINPS       Y4, Y3, Y3
+	VPERMILPS    $0xb1, Y3, Y4
+	VMINPS       Y4, Y3, Y3
+	VCMPPS       $0x00, Y3, Y0, Y0
+	VMOVMSKPS    Y0, AX
+	VCMPPS       $0x00, Y3, Y1, Y0
+	VMOVMSKPS    Y0, CX
+	SHLL         $0x08, CX
+	ORL          CX, AX
+	ORL          $0x00008000, AX
+	BSFL         AX, DX
+	VUCOMISS     X3, X2
+	JA           better
+	XORL         DX, DX
+
+better:
+	MOVQ DX, lane+48(FP)
+	VZEROUPPER
+	RET
+
+// func minimumSearchWeightedAVX2(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
+// Requires: AVX
+TEXT ·minimumSearchWeightedAVX2(SB), NOSPLIT, $256-64
+	MOVQ         found+0(FP), AX
+	MOVQ         pattern+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VBROADCASTSS (AX), Y0
+	VMULPS       64(CX), Y0, Y1
+	VBROADCASTSS 4(AX), Y2
+	VADDPS       Y2, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VMAXPS       Y2, Y1, Y1
+	VMULPS       (CX), Y0, Y0
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y0, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x04, Y6, Y0, Y0
+	VANDPS       Y0, Y5, Y0
+	VMULPS       Y0, Y1, Y1
+	VBROADCASTSS (AX), Y5
+	VMULPS       96(CX), Y5, Y6
+	VBROADCASTSS 4(AX), Y7
+	VADDPS       Y7, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VMAXPS       Y7, Y6, Y6
+	VMULPS       32(CX), Y5, Y5
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VBROADCASTSS one<>+0(SB), Y10
+	VDIVPS       Y5, Y10, Y10
+	VXORPS       Y11, Y11, Y11
+	VCMPPS       $0x04, Y11, Y5, Y5
+	VANDPS       Y5, Y10, Y5
+	VMULPS       Y5, Y6, Y6
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), DI
+	MOVQ         importance+32(FP), SI
+
+weight:
+	VBROADCASTSS (SI), Y10
+	ADDQ         $+4, SI
+	VBROADCASTSS (CX), Y11
+	VMULPS       Y11, Y0, Y12
+	VADDPS       Y1, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y10, Y13
+	VADDPS       Y13, Y2, Y2
+	VMULPS       Y11, Y13, Y14
+	VADDPS       Y14, Y4, Y4
+	VMULPS       Y13, Y12, Y12
+	VADDPS       Y12, Y3, Y3
+	VMULPS       Y11, Y5, Y12
+	VADDPS       Y6, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y10, Y10
+	VADDPS       Y10, Y7, Y7
+	VMULPS       Y11, Y10, Y11
+	VADDPS       Y11, Y9, Y9
+	VMULPS       Y10, Y12, Y12
+	VADDPS       Y12, Y8, Y8
+	ADDQ         $+4, CX
+	DECQ         DI
+	JNZ          weight
+	VBROADCASTSS weight+52(FP), Y0
+	VBROADCASTSS square+56(FP), Y1
+	VBROADCASTSS inverse+60(FP), Y5
+	VMULPS       Y2, Y2, Y6
+	VMULPS       Y5, Y6, Y6
+	VSUBPS       Y6, Y3, Y10
+	VMULPS       Y0, Y2, Y6
+	VMULPS       Y5, Y6, Y6
+	VSUBPS       Y6, Y4, Y11
+	VDIVPS       Y10, Y11, Y11
+	VMULPS       Y2, Y11, Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VDIVPS       Y3, Y4, Y3
+	VBLENDVPS    Y5, Y11, Y3, Y11
+	VANDPS       Y5, Y6, Y3
+	VMULPS       Y4, Y11, Y4
+	VSUBPS       Y4, Y1, Y4
+	VMULPS       Y0, Y3, Y6
+	VADDPS       Y6, Y4, Y4
+	VXORPS       Y0, Y0, Y0
+	VCMPPS       $0x1e, Y0, Y11, Y0
+	VXORPS       Y1, Y1, Y1
+	VCMPPS       $0x1e, Y1, Y10, Y1
+	VANDPS       Y1, Y0, Y0
+	VBROADCASTSS infinity<>+0(SB), Y1
+	VBLENDVPS    Y0, Y4, Y1, Y4
+	VMOVUPS      Y11, (SP)
+	VMOVUPS      Y3, 64(SP)
+	VMOVUPS      Y2, 128(SP)
+	VMOVUPS      Y10, 192(SP)
+	VBROADCASTSS weight+52(FP), Y0
+	VBROADCASTSS square+56(FP), Y1
+	VBROADCASTSS inverse+60(FP), Y2
+	VMULPS       Y7, Y7, Y3
+	VMULPS       Y2, Y3, Y3
+	VSUBPS       Y3, Y8, Y5
+	VMULPS       Y0, Y7, Y3
+	VMULPS       Y2, Y3, Y3
+	VSUBPS       Y3, Y9, Y6
+	VDIVPS       Y5, Y6, Y6
+	VMULPS       Y7, Y6, Y3
+	VSUBPS       Y0, Y3, Y3
+	VMULPS       Y2, Y3, Y3
+	VXORPS       Y2, Y2, Y2
+	VCMPPS       $0x1e, Y2, Y3, Y2
+	VDIVPS       Y8, Y9, Y8
+	VBLENDVPS    Y2, Y6, Y8, Y6
+	VANDPS       Y2, Y3, Y2
+	VMULPS       Y9, Y6, Y8
+	VSUBPS       Y8, Y1, Y8
+	VMULPS       Y0, Y2, Y3
+	VADDPS       Y3, Y8, Y8
+	VXORPS       Y0, Y0, Y0
+	VCMPPS       $0x1e, Y0, Y6, Y0
+	VXORPS       Y1, Y1, Y1
+	VCMPPS       $0x1e, Y1, Y5, Y1
+	VANDPS       Y1, Y0, Y0
+	VBROADCASTSS infinity<>+0(SB), Y1
+	VBLENDVPS    Y0, Y8, Y1, Y8
+	VMOVUPS      Y6, 32(SP)
+	VMOVUPS      Y2, 96(SP)
+	VMOVUPS      Y7, 160(SP)
+	VMOVUPS      Y5, 224(SP)
+	VMINPS       Y8, Y4, Y0
+	VPERM2F128   $0x01, Y0, Y0, Y1
+	VMINPS       Y1, Y0, Y0
+	VPERMILPS    $0x4e, Y0, Y1
+	VMINPS       Y1, Y0, Y0
+	VPERMILPS    $0xb1, Y0, Y1
+	VMINPS       Y1, Y0, Y0
+	VCMPPS       $0x00, Y0, Y4, Y1
+	VMOVMSKPS    Y1, CX
+	VCMPPS       $0x00, Y0, Y8, Y1
+	VMOVMSKPS    Y1, DX
+	SHLL         $0x08, DX
+	ORL          DX, CX
+	ORL          $0x00008000, CX
+	BSFL         CX, BX
+	VUCOMISS     infinity<>+0(SB), X0
+	JAE          none
+	LEAQ         (SP), CX
+	VMOVSS       (CX)(BX*4), X0
+	VMOVSS       X0, (AX)
+	VMOVSS       64(CX)(BX*4), X0
+	VMOVSS       X0, 4(AX)
+	VMOVSS       128(CX)(BX*4), X0
+	VMULSS       inverse+60(FP), X0, X0
+	VMOVSS       X0, 8(AX)
+	VMOVSS       192(CX)(BX*4), X0
+	VMOVSS       X0, 12(AX)
+	VMOVSS       count+48(FP), X0
+	VMOVSS       X0, 16(AX)
+
+none:
+	VZEROUPPER
+	RET
+
+// func levelSearchWeightedAVX2(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
+// Requires: AVX
+TEXT ·levelSearchWeightedAVX2(SB), NOSPLIT, $0-56
+	MOVQ         levels+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS 32(AX), Y0
+	VBROADCASTSS normal+40(FP), Y1
+	VMOVUPS      (AX), Y2
+	VBLENDPS     $0x01, Y0, Y2, Y2
+	VMULPS       Y1, Y2, Y2
+	VXORPS       Y0, Y0, Y0
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y2, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y2, Y4
+	VANDPS       Y4, Y3, Y4
+	VMULPS       Y4, Y2, Y3
+	VMOVUPS      32(AX), Y3
+	VMULPS       Y1, Y3, Y3
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y3, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x04, Y6, Y3, Y6
+	VANDPS       Y6, Y5, Y6
+	VMULPS       Y6, Y3, Y5
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), SI
+	MOVQ         importance+24(FP), BX
+
+errors:
+	VBROADCASTSS (BX), Y5
+	ADDQ         $+4, BX
+	VBROADCASTSS (AX), Y7
+	VMULPS       Y7, Y4, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y2, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y5, Y9
+	VMULPS       Y8, Y9, Y8
+	VADDPS       Y8, Y0, Y0
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y3, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y5, Y5
+	VMULPS       Y8, Y5, Y8
+	VADDPS       Y8, Y1, Y1
+	ADDQ         $+4, AX
+	DECQ         SI
+	JNZ          errors
+	VMOVAPS      X0, X2
+	VMULSS       leastGain<>+0(SB), X2, X3
+	VSUBSS       X3, X2, X2
+	VBROADCASTSS infinity<>+0(SB), Y3
+	VBLENDPS     $0x01, Y3, Y0, Y0
+	VMINPS       Y1, Y0, Y3
+	VPERM2F128   $0x01, Y3, Y3, Y4
+	VMINPS       Y4, Y3, Y3
+	VPERMILPS    $0x4e, Y3, Y4
+	VMINPS       Y4, Y3, Y3
+	VPERMILPS    $0xb1, Y3, Y4
+	VMINPS       Y4, Y3, Y3
+	VCMPPS       $0x00, Y3, Y0, Y0
+	VMOVMSKPS    Y0, AX
+	VCMPPS       $0x00, Y3, Y1, Y0
+	VMOVMSKPS    Y0, CX
+	SHLL         $0x08, CX
+	ORL          CX, AX
+	ORL          $0x00008000, AX
+	BSFL         AX, DX
+	VUCOMISS     X3, X2
+	JA           better
+	XORL         DX, DX
+
+better:
+	MOVQ DX, lane+48(FP)
+	VZEROUPPER
+	RET
+
+// func leastLaneAVX2(errors *float32) (lane int)
+// Requires: AVX
+TEXT ·leastLaneAVX2(SB), NOSPLIT, $0-16
+	MOVQ         errors+0(FP), AX
+	VMOVUPS      (AX), Y0
+	VMOVUPS      32(AX), Y1
+	VBROADCASTSS infinity<>+0(SB), Y2
+	VBLENDPS     $0x01, Y2, Y0, Y0
+	VMINPS       Y1, Y0, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y0, Y0
+	VMOVMSKPS    Y0, AX
+	VCMPPS       $0x00, Y2, Y1, Y0
+	VMOVMSKPS    Y0, DX
+	SHLL         $0x08, DX
+	ORL          DX, AX
+	ORL          $0x00008000, AX
+	BSFL         AX, CX
+	VZEROUPPER
+	MOVQ         CX, lane+8(FP)
+	RET
+
+// func normalizeWeightsFloat32AVX2(out *float32, weights *byte, groups int, groupSize int, factors *float32)
+// Requires: AVX
+TEXT ·normalizeWeightsFloat32AVX2(SB), NOSPLIT, $0-40
+	MOVQ out+0(FP), AX
+	MOVQ weights+8(FP), CX
+	MOVQ factors+32(FP), DX
+	MOVQ groups+16(FP), BX
+	MOVQ groupSize+24(FP), SI
+
+normalize_group:
+	TESTQ        BX, BX
+	JZ           normalize_done
+	VBROADCASTSS (DX), Y0
+	MOVQ         SI, DI
+	SUBQ         $+32, DI
+	JL           four_steps_done
+
+four_steps:
+	VMOVUPS (CX), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, (AX)
+	VMOVUPS 32(CX), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, 32(AX)
+	VMOVUPS 64(CX), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, 64(AX)
+	VMOVUPS 96(CX), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, 96(AX)
+	ADDQ    $+128, CX
+	ADDQ    $+128, AX
+	SUBQ    $+32, DI
+	JGE     four_steps
+
+four_steps_done:
+	ADDQ $+32, DI
+	SUBQ $+8, DI
+	JL   steps_done
+
+steps:
+	VMOVUPS (CX), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, (AX)
+	ADDQ    $+32, CX
+	ADDQ    $+32, AX
+	SUBQ    $+8, DI
+	JGE     steps
+
+steps_done:
+	ADDQ $+8, DI
+	ADDQ $+4, DX
+	DECQ BX
+	JMP  normalize_group
+
+normalize_done:
+	VZEROUPPER
+	RET
+
+// func normalizeWeightsFloat16AVX2(out *float32, weights *byte, groups int, groupSize int, factors *float32)
+// Requires: AVX, F16C
+TEXT ·normalizeWeightsFloat16AVX2(SB), NOSPLIT, $0-40
+	MOVQ out+0(FP), AX
+	MOVQ weights+8(FP), CX
+	MOVQ factors+32(FP), DX
+	MOVQ groups+16(FP), BX
+	MOVQ groupSize+24(FP), SI
+
+normalize_group:
+	TESTQ        BX, BX
+	JZ           normalize_done
+	VBROADCASTSS (DX), Y0
+	MOVQ         SI, DI
+	SUBQ         $+32, DI
+	JL           four_steps_done
+
+four_steps:
+	VCVTPH2PS (CX), Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, (AX)
+	VCVTPH2PS 16(CX), Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, 32(AX)
+	VCVTPH2PS 32(CX), Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, 64(AX)
+	VCVTPH2PS 48(CX), Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, 96(AX)
+	ADDQ      $+64, CX
+	ADDQ      $+128, AX
+	SUBQ      $+32, DI
+	JGE       four_steps
+
+four_steps_done:
+	ADDQ $+32, DI
+	SUBQ $+8, DI
+	JL   steps_done
+
+steps:
+	VCVTPH2PS (CX), Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, (AX)
+	ADDQ      $+16, CX
+	ADDQ      $+32, AX
+	SUBQ      $+8, DI
+	JGE       steps
+
+steps_done:
+	ADDQ $+8, DI
+	ADDQ $+4, DX
+	DECQ BX
+	JMP  normalize_group
+
+normalize_done:
+	VZEROUPPER
+	RET
+
+// func normalizeWeightsBFloat16AVX2(out *float32, weights *byte, groups int, groupSize int, factors *float32)
+// Requires: AVX, AVX2
+TEXT ·normalizeWeightsBFloat16AVX2(SB), NOSPLIT, $0-40
+	MOVQ out+0(FP), AX
+	MOVQ weights+8(FP), CX
+	MOVQ factors+32(FP), DX
+	MOVQ groups+16(FP), BX
+	MOVQ groupSize+24(FP), SI
+
+normalize_group:
+	TESTQ        BX, BX
+	JZ           normalize_done
+	VBROADCASTSS (DX), Y0
+	MOVQ         SI, DI
+	SUBQ         $+32, DI
+	JL           four_steps_done
+
+four_steps:
+	VPMOVZXWD (CX), Y1
+	VPSLLD    $0x10, Y1, Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, (AX)
+	VPMOVZXWD 16(CX), Y1
+	VPSLLD    $0x10, Y1, Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, 32(AX)
+	VPMOVZXWD 32(CX), Y1
+	VPSLLD    $0x10, Y1, Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, 64(AX)
+	VPMOVZXWD 48(CX), Y1
+	VPSLLD    $0x10, Y1, Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, 96(AX)
+	ADDQ      $+64, CX
+	ADDQ      $+128, AX
+	SUBQ      $+32, DI
+	JGE       four_steps
+
+four_steps_done:
+	ADDQ $+32, DI
+	SUBQ $+8, DI
+	JL   steps_done
+
+steps:
+	VPMOVZXWD (CX), Y1
+	VPSLLD    $0x10, Y1, Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, (AX)
+	ADDQ      $+16, CX
+	ADDQ      $+32, AX
+	SUBQ      $+8, DI
+	JGE       steps
+
+steps_done:
+	ADDQ $+8, DI
+	ADDQ $+4, DX
+	DECQ BX
+	JMP  normalize_group
+
+normalize_done:
+	VZEROUPPER
+	RET
+
+// func decodedSumsAVX2(weights *float32, decoded *float32, n int, sums *float64)
+// Requires: AVX, FMA3
+TEXT ·decodedSumsAVX2(SB), NOSPLIT, $0-32
+	MOVQ         weights+0(FP), AX
+	MOVQ         decoded+8(FP), CX
+	MOVQ         sums+24(FP), DX
+	VBROADCASTSD magnitudeMask<>+0(SB), Y0
+	VMOVUPD      (DX), Y1
+	VMOVUPD      32(DX), Y2
+	VMOVUPD      64(DX), Y3
+	VMOVUPD      96(DX), Y4
+	VMOVUPD      128(DX), Y5
+	VMOVUPD      160(DX), Y6
+	VMOVUPD      192(DX), Y7
+	VMOVUPD      224(DX), Y8
+	VMOVUPD      256(DX), Y9
+	VMOVUPD      288(DX), Y10
+	MOVQ         n+16(FP), BX
+	SUBQ         $+32, BX
+	JL           four_steps_done
+
+four_steps:
+	VMOVUPS      (AX), Y11
+	VMOVUPS      (CX), Y12
+	VCVTPS2PD    X11, Y13
+	VCVTPS2PD    X12, Y14
+	VFMADD231PD  Y13, Y13, Y3
+	VFMADD231PD  Y14, Y14, Y5
+	VFMADD231PD  Y13, Y14, Y7
+	VSUBPD       Y14, Y13, Y13
+	VANDPD       Y0, Y13, Y13
+	VMAXPD       Y13, Y9, Y9
+	VMULPD       Y13, Y13, Y13
+	VADDPD       Y13, Y1, Y1
+	VEXTRACTF128 $0x01, Y11, X11
+	VCVTPS2PD    X11, Y11
+	VEXTRACTF128 $0x01, Y12, X12
+	VCVTPS2PD    X12, Y12
+	VFMADD231PD  Y11, Y11, Y4
+	VFMADD231PD  Y12, Y12, Y6
+	VFMADD231PD  Y11, Y12, Y8
+	VSUBPD       Y12, Y11, Y11
+	VANDPD       Y0, Y11, Y11
+	VMAXPD       Y11, Y10, Y10
+	VMULPD       Y11, Y11, Y11
+	VADDPD       Y11, Y2, Y2
+	VMOVUPS      32(AX), Y11
+	VMOVUPS      32(CX), Y12
+	VCVTPS2PD    X11, Y13
+	VCVTPS2PD    X12, Y14
+	VFMADD231PD  Y13, Y13, Y3
+	VFMADD231PD  Y14, Y14, Y5
+	VFMADD231PD  Y13, Y14, Y7
+	VSUBPD       Y14, Y13, Y13
+	VANDPD       Y0, Y13, Y13
+	VMAXPD       Y13, Y9, Y9
+	VMULPD       Y13, Y13, Y13
+	VADDPD       Y13, Y1, Y1
+	VEXTRACTF128 $0x01, Y11, X11
+	VCVTPS2PD    X11, Y11
+	VEXTRACTF128 $0x01, Y12, X12
+	VCVTPS2PD    X12, Y12
+	VFMADD231PD  Y11, Y11, Y4
+	VFMADD231PD  Y12, Y12, Y6
+	VFMADD231PD  Y11, Y12, Y8
+	VSUBPD       Y12, Y11, Y11
+	VANDPD       Y0, Y11, Y11
+	VMAXPD       Y11, Y10, Y10
+	VMULPD       Y11, Y11, Y11
+	VADDPD       Y11, Y2, Y2
+	VMOVUPS      64(AX), Y11
+	VMOVUPS      64(CX), Y12
+	VCVTPS2PD    X11, Y13
+	VCVTPS2PD    X12, Y14
+	VFMADD231PD  Y13, Y13, Y3
+	VFMADD231PD  Y14, Y14, Y5
+	VFMADD231PD  Y13, Y14, Y7
+	VSUBPD       Y14, Y13, Y13
+	VANDPD       Y0, Y13, Y13
+	VMAXPD       Y13, Y9, Y9
+	VMULPD       Y13, Y13, Y13
+	VADDPD       Y13, Y1, Y1
+	VEXTRACTF128 $0x01, Y11, X11
+	VCVTPS2PD    X11, Y11
+	VEXTRACTF128 $0x01, Y12, X12
+	VCVTPS2PD    X12, Y12
+	VFMADD231PD  Y11, Y11, Y4
+	VFMADD231PD  Y12, Y12, Y6
+	VFMADD231PD  Y11, Y12, Y8
+	VSUBPD       Y12, Y11, Y11
+	VANDPD       Y0, Y11, Y11
+	VMAXPD       Y11, Y10, Y10
+	VMULPD       Y11, Y11, Y11
+	VADDPD       Y11, Y2, Y2
+	VMOVUPS      96(AX), Y11
+	VMOVUPS      96(CX), Y12
+	VCVTPS2PD    X11, Y13
+	VCVTPS2PD    X12, Y14
+	VFMADD231PD  Y13, Y13, Y3
+	VFMADD231PD  Y14, Y14, Y5
+	VFMADD231PD  Y13, Y14, Y7
+	VSUBPD       Y14, Y13, Y13
+	VANDPD       Y0, Y13, Y13
+	VMAXPD       Y13, Y9, Y9
+	VMULPD       Y13, Y13, Y13
+	VADDPD       Y13, Y1, Y1
+	VEXTRACTF128 $0x01, Y11, X11
+	VCVTPS2PD    X11, Y11
+	VEXTRACTF128 $0x01, Y12, X12
+	VCVTPS2PD    X12, Y12
+	VFMADD231PD  Y11, Y11, Y4
+	VFMADD231PD  Y12, Y12, Y6
+	VFMADD231PD  Y11, Y12, Y8
+	VSUBPD       Y12, Y11, Y11
+	VANDPD       Y0, Y11, Y11
+	VMAXPD       Y11, Y10, Y10
+	VMULPD       Y11, Y11, Y11
+	VADDPD       Y11, Y2, Y2
+	ADDQ         $+128, AX
+	ADDQ         $+128, CX
+	SUBQ         $+32, BX
+	JGE          four_steps
+
+four_steps_done:
+	ADDQ $+32, BX
+	SUBQ $+8, BX
+	JL   steps_done
+
+steps:
+	VMOVUPS      (AX), Y11
+	VMOVUPS      (CX), Y12
+	VCVTPS2PD    X11, Y13
+	VCVTPS2PD    X12, Y14
+	VFMADD231PD  Y13, Y13, Y3
+	VFMADD231PD  Y14, Y14, Y5
+	VFMADD231PD  Y13, Y14, Y7
+	VSUBPD       Y14, Y13, Y13
+	VANDPD       Y0, Y13, Y13
+	VMAXPD       Y13, Y9, Y9
+	VMULPD       Y13, Y13, Y13
+	VADDPD       Y13, Y1, Y1
+	VEXTRACTF128 $0x01, Y11, X11
+	VCVTPS2PD    X11, Y11
+	VEXTRACTF128 $0x01, Y12, X12
+	VCVTPS2PD    X12, Y12
+	VFMADD231PD  Y11, Y11, Y4
+	VFMADD231PD  Y12, Y12, Y6
+	VFMADD231PD  Y11, Y12, Y8
+	VSUBPD       Y12, Y11, Y11
+	VANDPD       Y0, Y11, Y11
+	VMAXPD       Y11, Y10, Y10
+	VMULPD       Y11, Y11, Y11
+	VADDPD       Y11, Y2, Y2
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	SUBQ         $+8, BX
+	JGE          steps
+
+steps_done:
+	ADDQ    $+8, BX
+	VMOVUPD Y1, (DX)
+	VMOVUPD Y2, 32(DX)
+	VMOVUPD Y3, 64(DX)
+	VMOVUPD Y4, 96(DX)
+	VMOVUPD Y5, 128(DX)
+	VMOVUPD Y6, 160(DX)
+	VMOVUPD Y7, 192(DX)
+	VMOVUPD Y8, 224(DX)
+	VMOVUPD Y9, 256(DX)
+	VMOVUPD Y10, 288(DX)
+	VZEROUPPER
+	RET
+
+// func unitCostsAVX2(costs *float32, trials *float32, group *float32, least float32, most float32)
+// Requires: AVX
+TEXT ·unitCostsAVX2(SB), NOSPLIT, $0-32
+	MOVQ         costs+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         group+16(FP), DX
+	VBROADCASTSS least+24(FP), Y0
+	VBROADCASTSS most+28(FP), Y1
+	VMOVUPS      (CX), Y2
+	VMOVUPS      64(CX), Y3
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y2, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x04, Y5, Y2, Y5
+	VANDPS       Y5, Y4, Y5
+	VMULPS       Y5, Y3, Y4
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y3, Y4, Y4
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x04, Y6, Y3, Y6
+	VANDPS       Y6, Y4, Y6
+	VMULPS       Y6, Y2, Y4
+	VBROADCASTSS (DX), Y4
+	VMULPS       Y5, Y4, Y4
+	VMAXPS       Y0, Y4, Y4
+	VMINPS       Y1, Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VBROADCASTSS minusOne<>+0(SB), Y7
+	VADDPS       Y7, Y4, Y7
+	VMAXPS       Y0, Y7, Y7
+	VMINPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VBROADCASTSS (DX), Y8
+	VSUBPS       Y8, Y7, Y7
+	VBROADCASTSS 8(DX), Y8
+	VMULPS       Y8, Y7, Y8
+	VBROADCASTSS 4(DX), Y9
+	VADDPS       Y9, Y8, Y8
+	VMULPS       Y6, Y8, Y9
+	VXORPS       Y10, Y10, Y10
+	VMAXPS       Y10, Y9, Y9
+	VMINPS       Y1, Y9, Y9
+	VROUNDPS     $0x00, Y9, Y9
+	VMULPS       Y3, Y9, Y9
+	VSUBPS       Y8, Y9, Y9
+	VMULPS       Y7, Y7, Y7
+	VBROADCASTSS 12(DX), Y8
+	VMULPS       Y8, Y7, Y7
+	VMULPS       Y9, Y9, Y9
+	VBROADCASTSS 16(DX), Y8
+	VMULPS       Y8, Y9, Y9
+	VADDPS       Y9, Y7, Y7
+	VMINPS       Y7, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y7
+	VADDPS       Y7, Y4, Y7
+	VMAXPS       Y0, Y7, Y7
+	VMINPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VBROADCASTSS (DX), Y8
+	VSUBPS       Y8, Y7, Y7
+	VBROADCASTSS 8(DX), Y8
+	VMULPS       Y8, Y7, Y8
+	VBROADCASTSS 4(DX), Y9
+	VADDPS       Y9, Y8, Y8
+	VMULPS       Y6, Y8, Y9
+	VXORPS       Y10, Y10, Y10
+	VMAXPS       Y10, Y9, Y9
+	VMINPS       Y1, Y9, Y9
+	VROUNDPS     $0x00, Y9, Y9
+	VMULPS       Y3, Y9, Y9
+	VSUBPS       Y8, Y9, Y9
+	VMULPS       Y7, Y7, Y7
+	VBROADCASTSS 12(DX), Y8
+	VMULPS       Y8, Y7, Y7
+	VMULPS       Y9, Y9, Y9
+	VBROADCASTSS 16(DX), Y8
+	VMULPS       Y8, Y9, Y9
+	VADDPS       Y9, Y7, Y7
+	VMINPS       Y7, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y7
+	VADDPS       Y7, Y4, Y4
+	VMAXPS       Y0, Y4, Y4
+	VMINPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VBROADCASTSS (DX), Y2
+	VSUBPS       Y2, Y4, Y4
+	VBROADCASTSS 8(DX), Y2
+	VMULPS       Y2, Y4, Y2
+	VBROADCASTSS 4(DX), Y7
+	VADDPS       Y7, Y2, Y2
+	VMULPS       Y6, Y2, Y6
+	VXORPS       Y7, Y7, Y7
+	VMAXPS       Y7, Y6, Y6
+	VMINPS       Y1, Y6, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	VMULPS       Y3, Y6, Y6
+	VSUBPS       Y2, Y6, Y6
+	VMULPS       Y4, Y4, Y4
+	VBROADCASTSS 12(DX), Y2
+	VMULPS       Y2, Y4, Y4
+	VMULPS       Y6, Y6, Y6
+	VBROADCASTSS 16(DX), Y2
+	VMULPS       Y2, Y6, Y6
+	VADDPS       Y6, Y4, Y4
+	VMINPS       Y4, Y5, Y5
+	VADDPS       (AX), Y5, Y5
+	VMOVUPS      Y5, (AX)
+	VMOVUPS      32(CX), Y2
+	VMOVUPS      96(CX), Y3
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y2, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x04, Y5, Y2, Y5
+	VANDPS       Y5, Y4, Y5
+	VMULPS       Y5, Y3, Y4
+	VBROADCASTSS one<>+0(SB), Y4
+	VDIVPS       Y3, Y4, Y4
+	VXORPS       Y6, Y6, Y6
+	VCMPPS       $0x04, Y6, Y3, Y6
+	VANDPS       Y6, Y4, Y6
+	VMULPS       Y6, Y2, Y4
+	VBROADCASTSS (DX), Y4
+	VMULPS       Y5, Y4, Y4
+	VMAXPS       Y0, Y4, Y4
+	VMINPS       Y1, Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VBROADCASTSS minusOne<>+0(SB), Y7
+	VADDPS       Y7, Y4, Y7
+	VMAXPS       Y0, Y7, Y7
+	VMINPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VBROADCASTSS (DX), Y8
+	VSUBPS       Y8, Y7, Y7
+	VBROADCASTSS 8(DX), Y8
+	VMULPS       Y8, Y7, Y8
+	VBROADCASTSS 4(DX), Y9
+	VADDPS       Y9, Y8, Y8
+	VMULPS       Y6, Y8, Y9
+	VXORPS       Y10, Y10, Y10
+	VMAXPS       Y10, Y9, Y9
+	VMINPS       Y1, Y9, Y9
+	VROUNDPS     $0x00, Y9, Y9
+	VMULPS       Y3, Y9, Y9
+	VSUBPS       Y8, Y9, Y9
+	VMULPS       Y7, Y7, Y7
+	VBROADCASTSS 12(DX), Y8
+	VMULPS       Y8, Y7, Y7
+	VMULPS       Y9, Y9, Y9
+	VBROADCASTSS 16(DX), Y8
+	VMULPS       Y8, Y9, Y9
+	VADDPS       Y9, Y7, Y7
+	VMINPS       Y7, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y7
+	VADDPS       Y7, Y4, Y7
+	VMAXPS       Y0, Y7, Y7
+	VMINPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VBROADCASTSS (DX), Y8
+	VSUBPS       Y8, Y7, Y7
+	VBROADCASTSS 8(DX), Y8
+	VMULPS       Y8, Y7, Y8
+	VBROADCASTSS 4(DX), Y9
+	VADDPS       Y9, Y8, Y8
+	VMULPS       Y6, Y8, Y9
+	VXORPS       Y10, Y10, Y10
+	VMAXPS       Y10, Y9, Y9
+	VMINPS       Y1, Y9, Y9
+	VROUNDPS     $0x00, Y9, Y9
+	VMULPS       Y3, Y9, Y9
+	VSUBPS       Y8, Y9, Y9
+	VMULPS       Y7, Y7, Y7
+	VBROADCASTSS 12(DX), Y8
+	VMULPS       Y8, Y7, Y7
+	VMULPS       Y9, Y9, Y9
+	VBROADCASTSS 16(DX), Y8
+	VMULPS       Y8, Y9, Y9
+	VADDPS       Y9, Y7, Y7
+	VMINPS       Y7, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y7
+	VADDPS       Y7, Y4, Y4
+	VMAXPS       Y0, Y4, Y4
+	VMINPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VBROADCASTSS (DX), Y0
+	VSUBPS       Y0, Y4, Y4
+	VBROADCASTSS 8(DX), Y0
+	VMULPS       Y0, Y4, Y0
+	VBROADCASTSS 4(DX), Y2
+	VADDPS       Y2, Y0, Y0
+	VMULPS       Y6, Y0, Y2
+	VXORPS       Y6, Y6, Y6
+	VMAXPS       Y6, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	VMULPS       Y3, Y2, Y2
+	VSUBPS       Y0, Y2, Y2
+	VMULPS       Y4, Y4, Y4
+	VBROADCASTSS 12(DX), Y0
+	VMULPS       Y0, Y4, Y4
+	VMULPS       Y2, Y2, Y2
+	VBROADCASTSS 16(DX), Y0
+	VMULPS       Y0, Y2, Y2
+	VADDPS       Y2, Y4, Y4
+	VMINPS       Y4, Y5, Y5
+	VADDPS       32(AX), Y5, Y5
+	VMOVUPS      Y5, 32(AX)
+	VZEROUPPER
+	RET
+
 // func rangesFloat32AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
 // Requires: AVX, AVX2, AVX512F, CMOV
 TEXT ·rangesFloat32AVX512(SB), NOSPLIT, $0-41
@@ -3363,6 +6438,2551 @@ lane0:
 	VZEROUPPER
 	RET
 
+// func codeLevelsEvenAVX512(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+// Requires: AVX, AVX512F
+TEXT ·codeLevelsEvenAVX512(SB), NOSPLIT, $0-56
+	MOVQ         codes+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	MOVQ         weights+16(FP), DX
+	MOVQ         inverse+40(FP), BX
+	MOVQ         offset+48(FP), SI
+	VBROADCASTSS (CX), Z0
+	VBROADCASTSS 32(CX), Z1
+	MOVQ         groups+24(FP), CX
+	MOVQ         groupSize+32(FP), DI
+
+code_group:
+	TESTQ        CX, CX
+	JZ           code_done
+	VBROADCASTSS (BX), Z2
+	VBROADCASTSS (SI), Z3
+	MOVQ         DI, R8
+	SUBQ         $+64, R8
+	JL           four_steps_done
+
+four_steps:
+	VMOVUPS     (DX), Z4
+	VMULPS      Z2, Z4, Z4
+	VADDPS      Z3, Z4, Z4
+	VMAXPS      Z0, Z4, Z4
+	VMINPS      Z1, Z4, Z4
+	VRNDSCALEPS $0x00, Z4, Z4
+	VSUBPS      Z0, Z4, Z4
+	VCVTPS2DQ   Z4, Z4
+	VPMOVDB     Z4, (AX)
+	VMOVUPS     64(DX), Z4
+	VMULPS      Z2, Z4, Z4
+	VADDPS      Z3, Z4, Z4
+	VMAXPS      Z0, Z4, Z4
+	VMINPS      Z1, Z4, Z4
+	VRNDSCALEPS $0x00, Z4, Z4
+	VSUBPS      Z0, Z4, Z4
+	VCVTPS2DQ   Z4, Z4
+	VPMOVDB     Z4, 16(AX)
+	VMOVUPS     128(DX), Z4
+	VMULPS      Z2, Z4, Z4
+	VADDPS      Z3, Z4, Z4
+	VMAXPS      Z0, Z4, Z4
+	VMINPS      Z1, Z4, Z4
+	VRNDSCALEPS $0x00, Z4, Z4
+	VSUBPS      Z0, Z4, Z4
+	VCVTPS2DQ   Z4, Z4
+	VPMOVDB     Z4, 32(AX)
+	VMOVUPS     192(DX), Z4
+	VMULPS      Z2, Z4, Z4
+	VADDPS      Z3, Z4, Z4
+	VMAXPS      Z0, Z4, Z4
+	VMINPS      Z1, Z4, Z4
+	VRNDSCALEPS $0x00, Z4, Z4
+	VSUBPS      Z0, Z4, Z4
+	VCVTPS2DQ   Z4, Z4
+	VPMOVDB     Z4, 48(AX)
+	ADDQ        $+256, DX
+	ADDQ        $+64, AX
+	SUBQ        $+64, R8
+	JGE         four_steps
+
+four_steps_done:
+	ADDQ $+64, R8
+	SUBQ $+16, R8
+	JL   steps_done
+
+steps:
+	VMOVUPS     (DX), Z4
+	VMULPS      Z2, Z4, Z4
+	VADDPS      Z3, Z4, Z4
+	VMAXPS      Z0, Z4, Z4
+	VMINPS      Z1, Z4, Z4
+	VRNDSCALEPS $0x00, Z4, Z4
+	VSUBPS      Z0, Z4, Z4
+	VCVTPS2DQ   Z4, Z4
+	VPMOVDB     Z4, (AX)
+	ADDQ        $+64, DX
+	ADDQ        $+16, AX
+	SUBQ        $+16, R8
+	JGE         steps
+
+steps_done:
+	ADDQ        $+16, R8
+	TESTQ       R8, R8
+	JZ          no_rest
+	VMOVUPS     (DX), Y5
+	VMULPS      Z2, Z5, Z5
+	VADDPS      Z3, Z5, Z5
+	VMAXPS      Z0, Z5, Z5
+	VMINPS      Z1, Z5, Z5
+	VRNDSCALEPS $0x00, Z5, Z5
+	VSUBPS      Z0, Z5, Z5
+	VCVTPS2DQ   Z5, Z5
+	VPMOVDB     Z5, X2
+	VMOVQ       X2, (AX)
+	ADDQ        $+32, DX
+	ADDQ        $+8, AX
+
+no_rest:
+	ADDQ $+4, BX
+	ADDQ $+4, SI
+	DECQ CX
+	JMP  code_group
+
+code_done:
+	VZEROUPPER
+	RET
+
+// func scaleSearchEvenAVX512(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleSearchEvenAVX512(SB), NOSPLIT, $64-52
+	MOVQ         pattern+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS (CX), Z0
+	VBROADCASTSS 32(CX), Z1
+	VBROADCASTSS scale+40(FP), Z2
+	VMULPS       (AX), Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VBROADCASTSS one<>+0(SB), Z5
+	VDIVPS       Z2, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VCMPPS       $0x04, Z6, Z2, K1
+	VMOVAPS.Z    Z5, K1, Z5
+	VMULPS       Z5, Z2, Z2
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), CX
+
+weight:
+	VBROADCASTSS  (AX), Z2
+	VMULPS        Z2, Z5, Z6
+	VMAXPS        Z0, Z6, Z6
+	VMINPS        Z1, Z6, Z6
+	VRNDSCALEPS   $0x00, Z6, Z6
+	VMULPS        Z2, Z6, Z2
+	VADDPS        Z2, Z4, Z4
+	VFMADD231PS   Z6, Z6, Z3
+	ADDQ          $+4, AX
+	DECQ          CX
+	JNZ           weight
+	VPXORD        Z7, Z7, Z7
+	VDIVPS        Z3, Z4, Z0
+	VMULPS        Z4, Z0, Z1
+	VSUBPS        Z1, Z7, Z7
+	VPXORD        Z8, Z8, Z8
+	VCMPPS        $0x1e, Z8, Z1, K1
+	VMOVAPS.Z     Z7, K1, Z1
+	VMOVUPS       Z0, (SP)
+	VEXTRACTF64X4 $0x01, Z1, Y2
+	VMINPS        Y2, Y1, Y0
+	VPERM2F128    $0x01, Y0, Y0, Y2
+	VMINPS        Y2, Y0, Y0
+	VPERMILPS     $0x4e, Y0, Y2
+	VMINPS        Y2, Y0, Y0
+	VPERMILPS     $0xb1, Y0, Y2
+	VMINPS        Y2, Y0, Y0
+	VBROADCASTSS  X0, Z2
+	VCMPPS        $0x00, Z2, Z1, K1
+	KMOVW         K1, AX
+	ORL           $0x00008000, AX
+	BSFL          AX, DX
+	VMOVSS        scale+40(FP), X1
+	VXORPS        Y2, Y2, Y2
+	VUCOMISS      X0, X2
+	JBE           none
+	LEAQ          (SP), AX
+	VMOVSS        (AX)(DX*4), X1
+
+none:
+	VMOVSS X1, best+48(FP)
+	VZEROUPPER
+	RET
+
+// func trialErrorsEvenAVX512(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·trialErrorsEvenAVX512(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VMOVUPS      (CX), Z0
+	VMOVUPS      64(CX), Z1
+	VMOVUPS      (AX), Z2
+	VBROADCASTSS one<>+0(SB), Z3
+	VDIVPS       Z0, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VCMPPS       $0x04, Z4, Z0, K1
+	VMOVAPS.Z    Z3, K1, Z4
+	VMULPS       Z4, Z1, Z3
+	VBROADCASTSS (DX), Z5
+	VBROADCASTSS 32(DX), Z6
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), DX
+
+errors:
+	VBROADCASTSS (CX), Z7
+	VMULPS       Z7, Z4, Z8
+	VADDPS       Z3, Z8, Z8
+	VMAXPS       Z5, Z8, Z8
+	VMINPS       Z6, Z8, Z8
+	VRNDSCALEPS  $0x00, Z8, Z8
+	VMULPS       Z0, Z8, Z8
+	VSUBPS       Z1, Z8, Z8
+	VSUBPS       Z8, Z7, Z8
+	VMULPS       Z8, Z8, Z8
+	VADDPS       Z8, Z2, Z2
+	ADDQ         $+4, CX
+	DECQ         DX
+	JNZ          errors
+	VMOVUPS      Z2, (AX)
+	VZEROUPPER
+	RET
+
+// func factorSearchEvenAVX512(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·factorSearchEvenAVX512(SB), NOSPLIT, $128-64
+	MOVQ         found+0(FP), AX
+	MOVQ         pattern+8(FP), CX
+	MOVQ         units+16(FP), DX
+	MOVQ         plain+24(FP), BX
+	MOVQ         grid+32(FP), SI
+	VBROADCASTSS 16(DX), Z0
+	VBROADCASTSS 20(DX), Z1
+	VBROADCASTSS (AX), Z2
+	VBROADCASTSS 8(DX), Z3
+	VMULPS       Z3, Z2, Z2
+	VMAXPS       Z0, Z2, Z2
+	VMINPS       Z1, Z2, Z2
+	VRNDSCALEPS  $0x00, Z2, Z2
+	VADDPS       (CX), Z2, Z2
+	VMAXPS       Z0, Z2, Z2
+	VMINPS       Z1, Z2, Z2
+	VBROADCASTSS (DX), Z0
+	VMULPS       Z0, Z2, Z2
+	VBROADCASTSS (AX), Z0
+	VSUBPS       Z0, Z2, Z0
+	VBROADCASTSS 8(AX), Z3
+	VMULPS       Z3, Z0, Z0
+	VBROADCASTSS 4(AX), Z3
+	VADDPS       Z3, Z0, Z0
+	VPXORD       Z4, Z4, Z4
+	VBROADCASTSS 12(DX), Z3
+	VMULPS       Z3, Z0, Z0
+	VMAXPS       Z4, Z0, Z0
+	VMINPS       Z1, Z0, Z0
+	VRNDSCALEPS  $0x00, Z0, Z0
+	VADDPS       64(CX), Z0, Z0
+	VMAXPS       Z4, Z0, Z0
+	VMINPS       Z1, Z0, Z0
+	VBROADCASTSS 4(DX), Z1
+	VMULPS       Z1, Z0, Z0
+	VBROADCASTSS (BX), Z1
+	MOVL         $0x00000001, CX
+	KMOVW        CX, K1
+	VMOVAPS      Z1, K1, Z2
+	VBROADCASTSS 4(BX), Z1
+	MOVL         $0x00000001, CX
+	KMOVW        CX, K1
+	VMOVAPS      Z1, K1, Z0
+	VMOVUPS      Z2, (SP)
+	VMOVUPS      Z0, 64(SP)
+	VPXORD       Z5, Z5, Z5
+	VBROADCASTSS one<>+0(SB), Z1
+	VDIVPS       Z2, Z1, Z1
+	VPXORD       Z6, Z6, Z6
+	VCMPPS       $0x04, Z6, Z2, K1
+	VMOVAPS.Z    Z1, K1, Z3
+	VMULPS       Z3, Z0, Z1
+	VBROADCASTSS (SI), Z4
+	VBROADCASTSS 32(SI), Z6
+	MOVQ         weights+40(FP), CX
+	MOVQ         n+56(FP), DX
+
+errors:
+	VBROADCASTSS  (CX), Z7
+	VMULPS        Z7, Z3, Z8
+	VADDPS        Z1, Z8, Z8
+	VMAXPS        Z4, Z8, Z8
+	VMINPS        Z6, Z8, Z8
+	VRNDSCALEPS   $0x00, Z8, Z8
+	VMULPS        Z2, Z8, Z8
+	VSUBPS        Z0, Z8, Z8
+	VSUBPS        Z8, Z7, Z8
+	VMULPS        Z8, Z8, Z8
+	VADDPS        Z8, Z5, Z5
+	ADDQ          $+4, CX
+	DECQ          DX
+	JNZ           errors
+	VMOVSS        X5, 24(AX)
+	VBROADCASTSS  infinity<>+0(SB), Z0
+	MOVL          $0x00000001, CX
+	KMOVW         CX, K1
+	VMOVAPS       Z0, K1, Z5
+	VBROADCASTSS  infinity<>+0(SB), Y0
+	VEXTRACTF64X4 $0x01, Z5, Y1
+	VMINPS        Y1, Y5, Y0
+	VPERM2F128    $0x01, Y0, Y0, Y1
+	VMINPS        Y1, Y0, Y0
+	VPERMILPS     $0x4e, Y0, Y1
+	VMINPS        Y1, Y0, Y0
+	VPERMILPS     $0xb1, Y0, Y1
+	VMINPS        Y1, Y0, Y0
+	VBROADCASTSS  X0, Z1
+	VCMPPS        $0x00, Z1, Z5, K1
+	KMOVW         K1, CX
+	ORL           $0x00008000, CX
+	BSFL          CX, DI
+	VMOVSS        X0, 20(AX)
+	LEAQ          (SP), CX
+	VMOVSS        (CX)(DI*4), X0
+	VMOVSS        X0, (AX)
+	VMOVSS        64(CX)(DI*4), X0
+	VMOVSS        X0, 4(AX)
+	VZEROUPPER
+	RET
+
+// func scaleSearchEvenWeightedAVX512(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleSearchEvenWeightedAVX512(SB), NOSPLIT, $64-52
+	MOVQ         pattern+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS (CX), Z0
+	VBROADCASTSS 32(CX), Z1
+	VBROADCASTSS scale+40(FP), Z2
+	VMULPS       (AX), Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VBROADCASTSS one<>+0(SB), Z5
+	VDIVPS       Z2, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VCMPPS       $0x04, Z6, Z2, K1
+	VMOVAPS.Z    Z5, K1, Z5
+	VMULPS       Z5, Z2, Z2
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), BX
+	MOVQ         importance+24(FP), CX
+
+weight:
+	VBROADCASTSS  (CX), Z2
+	ADDQ          $+4, CX
+	VBROADCASTSS  (AX), Z6
+	VMULPS        Z6, Z5, Z9
+	VMAXPS        Z0, Z9, Z9
+	VMINPS        Z1, Z9, Z9
+	VRNDSCALEPS   $0x00, Z9, Z9
+	VMULPS        Z9, Z2, Z2
+	VMULPS        Z6, Z2, Z6
+	VADDPS        Z6, Z4, Z4
+	VMULPS        Z2, Z9, Z9
+	VADDPS        Z9, Z3, Z3
+	ADDQ          $+4, AX
+	DECQ          BX
+	JNZ           weight
+	VPXORD        Z7, Z7, Z7
+	VDIVPS        Z3, Z4, Z0
+	VMULPS        Z4, Z0, Z1
+	VSUBPS        Z1, Z7, Z7
+	VPXORD        Z8, Z8, Z8
+	VCMPPS        $0x1e, Z8, Z1, K1
+	VMOVAPS.Z     Z7, K1, Z1
+	VMOVUPS       Z0, (SP)
+	VEXTRACTF64X4 $0x01, Z1, Y2
+	VMINPS        Y2, Y1, Y0
+	VPERM2F128    $0x01, Y0, Y0, Y2
+	VMINPS        Y2, Y0, Y0
+	VPERMILPS     $0x4e, Y0, Y2
+	VMINPS        Y2, Y0, Y0
+	VPERMILPS     $0xb1, Y0, Y2
+	VMINPS        Y2, Y0, Y0
+	VBROADCASTSS  X0, Z2
+	VCMPPS        $0x00, Z2, Z1, K1
+	KMOVW         K1, AX
+	ORL           $0x00008000, AX
+	BSFL          AX, DX
+	VMOVSS        scale+40(FP), X1
+	VXORPS        Y2, Y2, Y2
+	VUCOMISS      X0, X2
+	JBE           none
+	LEAQ          (SP), AX
+	VMOVSS        (AX)(DX*4), X1
+
+none:
+	VMOVSS X1, best+48(FP)
+	VZEROUPPER
+	RET
+
+// func trialErrorsEvenWeightedAVX512(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·trialErrorsEvenWeightedAVX512(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VMOVUPS      (CX), Z0
+	VMOVUPS      64(CX), Z1
+	VMOVUPS      (AX), Z2
+	VBROADCASTSS one<>+0(SB), Z3
+	VDIVPS       Z0, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VCMPPS       $0x04, Z4, Z0, K1
+	VMOVAPS.Z    Z3, K1, Z4
+	VMULPS       Z4, Z1, Z3
+	VBROADCASTSS (DX), Z5
+	VBROADCASTSS 32(DX), Z6
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), BX
+	MOVQ         importance+32(FP), DX
+
+errors:
+	VBROADCASTSS (DX), Z7
+	ADDQ         $+4, DX
+	VBROADCASTSS (CX), Z8
+	VMULPS       Z8, Z4, Z9
+	VADDPS       Z3, Z9, Z9
+	VMAXPS       Z5, Z9, Z9
+	VMINPS       Z6, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VMULPS       Z0, Z9, Z9
+	VSUBPS       Z1, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z7, Z7
+	VMULPS       Z9, Z7, Z9
+	VADDPS       Z9, Z2, Z2
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          errors
+	VMOVUPS      Z2, (AX)
+	VZEROUPPER
+	RET
+
+// func factorSearchEvenWeightedAVX512(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·factorSearchEvenWeightedAVX512(SB), NOSPLIT, $128-64
+	MOVQ         found+0(FP), AX
+	MOVQ         pattern+8(FP), CX
+	MOVQ         units+16(FP), DX
+	MOVQ         plain+24(FP), BX
+	MOVQ         grid+32(FP), SI
+	VBROADCASTSS 16(DX), Z0
+	VBROADCASTSS 20(DX), Z1
+	VBROADCASTSS (AX), Z2
+	VBROADCASTSS 8(DX), Z3
+	VMULPS       Z3, Z2, Z2
+	VMAXPS       Z0, Z2, Z2
+	VMINPS       Z1, Z2, Z2
+	VRNDSCALEPS  $0x00, Z2, Z2
+	VADDPS       (CX), Z2, Z2
+	VMAXPS       Z0, Z2, Z2
+	VMINPS       Z1, Z2, Z2
+	VBROADCASTSS (DX), Z0
+	VMULPS       Z0, Z2, Z2
+	VBROADCASTSS (AX), Z0
+	VSUBPS       Z0, Z2, Z0
+	VBROADCASTSS 8(AX), Z3
+	VMULPS       Z3, Z0, Z0
+	VBROADCASTSS 4(AX), Z3
+	VADDPS       Z3, Z0, Z0
+	VPXORD       Z4, Z4, Z4
+	VBROADCASTSS 12(DX), Z3
+	VMULPS       Z3, Z0, Z0
+	VMAXPS       Z4, Z0, Z0
+	VMINPS       Z1, Z0, Z0
+	VRNDSCALEPS  $0x00, Z0, Z0
+	VADDPS       64(CX), Z0, Z0
+	VMAXPS       Z4, Z0, Z0
+	VMINPS       Z1, Z0, Z0
+	VBROADCASTSS 4(DX), Z1
+	VMULPS       Z1, Z0, Z0
+	VBROADCASTSS (BX), Z1
+	MOVL         $0x00000001, CX
+	KMOVW        CX, K1
+	VMOVAPS      Z1, K1, Z2
+	VBROADCASTSS 4(BX), Z1
+	MOVL         $0x00000001, CX
+	KMOVW        CX, K1
+	VMOVAPS      Z1, K1, Z0
+	VMOVUPS      Z2, (SP)
+	VMOVUPS      Z0, 64(SP)
+	VPXORD       Z5, Z5, Z5
+	VBROADCASTSS one<>+0(SB), Z1
+	VDIVPS       Z2, Z1, Z1
+	VPXORD       Z6, Z6, Z6
+	VCMPPS       $0x04, Z6, Z2, K1
+	VMOVAPS.Z    Z1, K1, Z3
+	VMULPS       Z3, Z0, Z1
+	VBROADCASTSS (SI), Z4
+	VBROADCASTSS 32(SI), Z6
+	MOVQ         weights+40(FP), CX
+	MOVQ         n+56(FP), BX
+	MOVQ         importance+48(FP), DX
+
+errors:
+	VBROADCASTSS  (DX), Z7
+	ADDQ          $+4, DX
+	VBROADCASTSS  (CX), Z8
+	VMULPS        Z8, Z3, Z9
+	VADDPS        Z1, Z9, Z9
+	VMAXPS        Z4, Z9, Z9
+	VMINPS        Z6, Z9, Z9
+	VRNDSCALEPS   $0x00, Z9, Z9
+	VMULPS        Z2, Z9, Z9
+	VSUBPS        Z0, Z9, Z9
+	VSUBPS        Z9, Z8, Z9
+	VMULPS        Z9, Z7, Z7
+	VMULPS        Z9, Z7, Z9
+	VADDPS        Z9, Z5, Z5
+	ADDQ          $+4, CX
+	DECQ          BX
+	JNZ           errors
+	VMOVSS        X5, 24(AX)
+	VBROADCASTSS  infinity<>+0(SB), Z0
+	MOVL          $0x00000001, CX
+	KMOVW         CX, K1
+	VMOVAPS       Z0, K1, Z5
+	VBROADCASTSS  infinity<>+0(SB), Y0
+	VEXTRACTF64X4 $0x01, Z5, Y1
+	VMINPS        Y1, Y5, Y0
+	VPERM2F128    $0x01, Y0, Y0, Y1
+	VMINPS        Y1, Y0, Y0
+	VPERMILPS     $0x4e, Y0, Y1
+	VMINPS        Y1, Y0, Y0
+	VPERMILPS     $0xb1, Y0, Y1
+	VMINPS        Y1, Y0, Y0
+	VBROADCASTSS  X0, Z1
+	VCMPPS        $0x00, Z1, Z5, K1
+	KMOVW         K1, CX
+	ORL           $0x00008000, CX
+	BSFL          CX, DI
+	VMOVSS        X0, 20(AX)
+	LEAQ          (SP), CX
+	VMOVSS        (CX)(DI*4), X0
+	VMOVSS        X0, (AX)
+	VMOVSS        64(CX)(DI*4), X0
+	VMOVSS        X0, 4(AX)
+	VZEROUPPER
+	RET
+
+// func codeLevelsTableAVX512(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+// Requires: AVX, AVX512F
+TEXT ·codeLevelsTableAVX512(SB), NOSPLIT, $0-56
+	MOVQ         codes+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	MOVQ         weights+16(FP), DX
+	MOVQ         inverse+40(FP), BX
+	MOVQ         offset+48(FP), SI
+	VMOVUPS      524(CX), Z0
+	VMOVUPS      516(CX), Z1
+	VMOVUPS      512(CX), Z2
+	VMOVUPS      608(CX), Z3
+	VBROADCASTSS 64(CX), Z3
+	VBROADCASTSS wholeEight<>+0(SB), Z5
+	VBROADCASTSS wholeFour<>+0(SB), Z6
+	VBROADCASTSS wholeTwo<>+0(SB), Z7
+	VBROADCASTSS wholeOne<>+0(SB), Z8
+	MOVQ         groups+24(FP), DI
+	MOVQ         groupSize+32(FP), R8
+
+code_group:
+	TESTQ        DI, DI
+	JZ           code_done
+	VBROADCASTSS (BX), Z9
+	VBROADCASTSS (SI), Z10
+	MOVQ         R8, R9
+	SUBQ         $+64, R9
+	JL           four_steps_done
+
+four_steps:
+	VMOVUPS     (DX), Z11
+	VMULPS      Z9, Z11, Z11
+	VADDPS      Z10, Z11, Z11
+	VCMPPS      $0x1e, Z3, Z11, K1
+	VMOVDQA32.Z Z5, K1, Z12
+	VPERMPS     Z0, Z12, Z13
+	VCMPPS      $0x1e, Z13, Z11, K1
+	VPADDD      Z6, Z12, K1, Z12
+	VPERMPS     Z1, Z12, Z13
+	VCMPPS      $0x1e, Z13, Z11, K1
+	VPADDD      Z7, Z12, K1, Z12
+	VPERMPS     Z2, Z12, Z13
+	VCMPPS      $0x1e, Z13, Z11, K1
+	VPADDD      Z8, Z12, K1, Z12
+	VPERMPS     672(CX), Z12, Z11
+	VPMOVDB     Z11, (AX)
+	VMOVUPS     64(DX), Z11
+	VMULPS      Z9, Z11, Z11
+	VADDPS      Z10, Z11, Z11
+	VCMPPS      $0x1e, Z3, Z11, K1
+	VMOVDQA32.Z Z5, K1, Z12
+	VPERMPS     Z0, Z12, Z13
+	VCMPPS      $0x1e, Z13, Z11, K1
+	VPADDD      Z6, Z12, K1, Z12
+	VPERMPS     Z1, Z12, Z13
+	VCMPPS      $0x1e, Z13, Z11, K1
+	VPADDD      Z7, Z12, K1, Z12
+	VPERMPS     Z2, Z12, Z13
+	VCMPPS      $0x1e, Z13, Z11, K1
+	VPADDD      Z8, Z12, K1, Z12
+	VPERMPS     672(CX), Z12, Z11
+	VPMOVDB     Z11, 16(AX)
+	VMOVUPS     128(DX), Z11
+	VMULPS      Z9, Z11, Z11
+	VADDPS      Z10, Z11, Z11
+	VCMPPS      $0x1e, Z3, Z11, K1
+	VMOVDQA32.Z Z5, K1, Z12
+	VPERMPS     Z0, Z12, Z13
+	VCMPPS      $0x1e, Z13, Z11, K1
+	VPADDD      Z6, Z12, K1, Z12
+	VPERMPS     Z1, Z12, Z13
+	VCMPPS      $0x1e, Z13, Z11, K1
+	VPADDD      Z7, Z12, K1, Z12
+	VPERMPS     Z2, Z12, Z13
+	VCMPPS      $0x1e, Z13, Z11, K1
+	VPADDD      Z8, Z12, K1, Z12
+	VPERMPS     672(CX), Z12, Z11
+	VPMOVDB     Z11, 32(AX)
+	VMOVUPS     192(DX), Z11
+	VMULPS      Z9, Z11, Z11
+	VADDPS      Z10, Z11, Z11
+	VCMPPS      $0x1e, Z3, Z11, K1
+	VMOVDQA32.Z Z5, K1, Z12
+	VPERMPS     Z0, Z12, Z13
+	VCMPPS      $0x1e, Z13, Z11, K1
+	VPADDD      Z6, Z12, K1, Z12
+	VPERMPS     Z1, Z12, Z13
+	VCMPPS      $0x1e, Z13, Z11, K1
+	VPADDD      Z7, Z12, K1, Z12
+	VPERMPS     Z2, Z12, Z13
+	VCMPPS      $0x1e, Z13, Z11, K1
+	VPADDD      Z8, Z12, K1, Z12
+	VPERMPS     672(CX), Z12, Z11
+	VPMOVDB     Z11, 48(AX)
+	ADDQ        $+256, DX
+	ADDQ        $+64, AX
+	SUBQ        $+64, R9
+	JGE         four_steps
+
+four_steps_done:
+	ADDQ $+64, R9
+	SUBQ $+16, R9
+	JL   steps_done
+
+steps:
+	VMOVUPS     (DX), Z11
+	VMULPS      Z9, Z11, Z11
+	VADDPS      Z10, Z11, Z11
+	VCMPPS      $0x1e, Z3, Z11, K1
+	VMOVDQA32.Z Z5, K1, Z12
+	VPERMPS     Z0, Z12, Z13
+	VCMPPS      $0x1e, Z13, Z11, K1
+	VPADDD      Z6, Z12, K1, Z12
+	VPERMPS     Z1, Z12, Z13
+	VCMPPS      $0x1e, Z13, Z11, K1
+	VPADDD      Z7, Z12, K1, Z12
+	VPERMPS     Z2, Z12, Z13
+	VCMPPS      $0x1e, Z13, Z11, K1
+	VPADDD      Z8, Z12, K1, Z12
+	VPERMPS     672(CX), Z12, Z11
+	VPMOVDB     Z11, (AX)
+	ADDQ        $+64, DX
+	ADDQ        $+16, AX
+	SUBQ        $+16, R9
+	JGE         steps
+
+steps_done:
+	ADDQ        $+16, R9
+	TESTQ       R9, R9
+	JZ          no_rest
+	VMOVUPS     (DX), Y4
+	VMULPS      Z9, Z4, Z4
+	VADDPS      Z10, Z4, Z4
+	VCMPPS      $0x1e, Z3, Z4, K1
+	VMOVDQA32.Z Z5, K1, Z9
+	VPERMPS     Z0, Z9, Z10
+	VCMPPS      $0x1e, Z10, Z4, K1
+	VPADDD      Z6, Z9, K1, Z9
+	VPERMPS     Z1, Z9, Z10
+	VCMPPS      $0x1e, Z10, Z4, K1
+	VPADDD      Z7, Z9, K1, Z9
+	VPERMPS     Z2, Z9, Z10
+	VCMPPS      $0x1e, Z10, Z4, K1
+	VPADDD      Z8, Z9, K1, Z9
+	VPERMPS     672(CX), Z9, Z9
+	VPMOVDB     Z9, X4
+	VMOVQ       X4, (AX)
+	ADDQ        $+32, DX
+	ADDQ        $+8, AX
+
+no_rest:
+	ADDQ $+4, BX
+	ADDQ $+4, SI
+	DECQ DI
+	JMP  code_group
+
+code_done:
+	VZEROUPPER
+	RET
+
+// func scaleSearchTableAVX512(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleSearchTableAVX512(SB), NOSPLIT, $64-52
+	MOVQ         pattern+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VMOVUPS      524(CX), Z0
+	VMOVUPS      516(CX), Z1
+	VMOVUPS      512(CX), Z2
+	VMOVUPS      608(CX), Z3
+	VBROADCASTSS 64(CX), Z4
+	VBROADCASTSS wholeEight<>+0(SB), Z5
+	VBROADCASTSS wholeFour<>+0(SB), Z6
+	VBROADCASTSS wholeTwo<>+0(SB), Z7
+	VBROADCASTSS wholeOne<>+0(SB), Z8
+	VBROADCASTSS scale+40(FP), Z9
+	VMULPS       (AX), Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	VBROADCASTSS one<>+0(SB), Z12
+	VDIVPS       Z9, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	VCMPPS       $0x04, Z13, Z9, K1
+	VMOVAPS.Z    Z12, K1, Z12
+	VMULPS       Z12, Z9, Z9
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), CX
+
+weight:
+	VBROADCASTSS  (AX), Z9
+	VMULPS        Z9, Z12, Z13
+	VCMPPS        $0x1e, Z4, Z13, K1
+	VMOVDQA32.Z   Z5, K1, Z16
+	VPERMPS       Z0, Z16, Z17
+	VCMPPS        $0x1e, Z17, Z13, K1
+	VPADDD        Z6, Z16, K1, Z16
+	VPERMPS       Z1, Z16, Z17
+	VCMPPS        $0x1e, Z17, Z13, K1
+	VPADDD        Z7, Z16, K1, Z16
+	VPERMPS       Z2, Z16, Z17
+	VCMPPS        $0x1e, Z17, Z13, K1
+	VPADDD        Z8, Z16, K1, Z16
+	VPERMPS       Z3, Z16, Z13
+	VMULPS        Z9, Z13, Z9
+	VADDPS        Z9, Z11, Z11
+	VMULPS        Z13, Z13, Z13
+	VADDPS        Z13, Z10, Z10
+	ADDQ          $+4, AX
+	DECQ          CX
+	JNZ           weight
+	VPXORD        Z14, Z14, Z14
+	VDIVPS        Z10, Z11, Z0
+	VMULPS        Z11, Z0, Z1
+	VSUBPS        Z1, Z14, Z14
+	VPXORD        Z15, Z15, Z15
+	VCMPPS        $0x1e, Z15, Z1, K1
+	VMOVAPS.Z     Z14, K1, Z1
+	VMOVUPS       Z0, (SP)
+	VEXTRACTF64X4 $0x01, Z1, Y2
+	VMINPS        Y2, Y1, Y0
+	VPERM2F128    $0x01, Y0, Y0, Y2
+	VMINPS        Y2, Y0, Y0
+	VPERMILPS     $0x4e, Y0, Y2
+	VMINPS        Y2, Y0, Y0
+	VPERMILPS     $0xb1, Y0, Y2
+	VMINPS        Y2, Y0, Y0
+	VBROADCASTSS  X0, Z2
+	VCMPPS        $0x00, Z2, Z1, K1
+	KMOVW         K1, AX
+	ORL           $0x00008000, AX
+	BSFL          AX, DX
+	VMOVSS        scale+40(FP), X1
+	VXORPS        Y2, Y2, Y2
+	VUCOMISS      X0, X2
+	JBE           none
+	LEAQ          (SP), AX
+	VMOVSS        (AX)(DX*4), X1
+
+none:
+	VMOVSS X1, best+48(FP)
+	VZEROUPPER
+	RET
+
+// func trialErrorsTableAVX512(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·trialErrorsTableAVX512(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VMOVUPS      (CX), Y0
+	VMOVUPS      64(CX), Y1
+	VMOVUPS      (AX), Y2
+	VBROADCASTSS one<>+0(SB), Z3
+	VDIVPS       Z0, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VCMPPS       $0x04, Z4, Z0, K1
+	VMOVAPS.Z    Z3, K1, Z3
+	VMULPS       Z3, Z1, Z1
+	VMOVUPS      524(DX), Z1
+	VMOVUPS      516(DX), Z4
+	VMOVUPS      512(DX), Z5
+	VMOVUPS      608(DX), Z6
+	VBROADCASTSS 64(DX), Z7
+	VBROADCASTSS wholeEight<>+0(SB), Z8
+	VBROADCASTSS wholeFour<>+0(SB), Z9
+	VBROADCASTSS wholeTwo<>+0(SB), Z10
+	VBROADCASTSS wholeOne<>+0(SB), Z11
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), DX
+
+errors:
+	VBROADCASTSS (CX), Z12
+	VMULPS       Z12, Z3, Z13
+	VCMPPS       $0x1e, Z7, Z13, K1
+	VMOVDQA32.Z  Z8, K1, Z14
+	VPERMPS      Z1, Z14, Z15
+	VCMPPS       $0x1e, Z15, Z13, K1
+	VPADDD       Z9, Z14, K1, Z14
+	VPERMPS      Z4, Z14, Z15
+	VCMPPS       $0x1e, Z15, Z13, K1
+	VPADDD       Z10, Z14, K1, Z14
+	VPERMPS      Z5, Z14, Z15
+	VCMPPS       $0x1e, Z15, Z13, K1
+	VPADDD       Z11, Z14, K1, Z14
+	VPERMPS      Z6, Z14, Z13
+	VMULPS       Z0, Z13, Z13
+	VSUBPS       Z13, Z12, Z13
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z2, Z2
+	ADDQ         $+4, CX
+	DECQ         DX
+	JNZ          errors
+	VMOVUPS      Y2, (AX)
+	VZEROUPPER
+	RET
+
+// func factorSearchTableAVX512(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·factorSearchTableAVX512(SB), NOSPLIT, $128-64
+	MOVQ         found+0(FP), AX
+	MOVQ         pattern+8(FP), CX
+	MOVQ         units+16(FP), DX
+	MOVQ         plain+24(FP), BX
+	MOVQ         grid+32(FP), SI
+	VBROADCASTSS 16(DX), Z0
+	VBROADCASTSS 20(DX), Z1
+	VBROADCASTSS (AX), Z2
+	VBROADCASTSS 8(DX), Z3
+	VMULPS       Z3, Z2, Z2
+	VMAXPS       Z0, Z2, Z2
+	VMINPS       Z1, Z2, Z2
+	VRNDSCALEPS  $0x00, Z2, Z2
+	VADDPS       (CX), Z2, Z2
+	VMAXPS       Z0, Z2, Z2
+	VMINPS       Z1, Z2, Z2
+	VBROADCASTSS (DX), Z0
+	VMULPS       Z0, Z2, Z2
+	VPXORD       Z4, Z4, Z4
+	VBROADCASTSS (BX), Z0
+	MOVL         $0x00000001, CX
+	KMOVW        CX, K1
+	VMOVAPS      Z0, K1, Z2
+	VBROADCASTSS 4(BX), Z0
+	MOVL         $0x00000001, CX
+	KMOVW        CX, K1
+	VMOVAPS      Z0, K1, Z4
+	VMOVUPS      Z2, (SP)
+	VMOVUPS      Z4, 64(SP)
+	VPXORD       Z5, Z5, Z5
+	VBROADCASTSS one<>+0(SB), Z0
+	VDIVPS       Z2, Z0, Z0
+	VPXORD       Z6, Z6, Z6
+	VCMPPS       $0x04, Z6, Z2, K1
+	VMOVAPS.Z    Z0, K1, Z0
+	VMULPS       Z0, Z4, Z1
+	VMOVUPS      524(SI), Z1
+	VMOVUPS      516(SI), Z3
+	VMOVUPS      512(SI), Z4
+	VMOVUPS      608(SI), Z6
+	VBROADCASTSS 64(SI), Z7
+	VBROADCASTSS wholeEight<>+0(SB), Z8
+	VBROADCASTSS wholeFour<>+0(SB), Z9
+	VBROADCASTSS wholeTwo<>+0(SB), Z10
+	VBROADCASTSS wholeOne<>+0(SB), Z11
+	MOVQ         weights+40(FP), CX
+	MOVQ         n+56(FP), DX
+
+errors:
+	VBROADCASTSS (CX), Z12
+	VMULPS       Z12, Z0, Z13
+	VCMPPS       $0x1e, Z7, Z13, K1
+	VMOVDQA32.Z  Z8, K1, Z14
+	VPERMPS      Z1, Z14, Z15
+	VCMPPS       $0x1e, Z15, Z13, K1
+	VPADDD       Z9, Z14, K1, Z14
+	VPERMPS      Z3, Z14, Z15
+	VCMPPS       $0x1e, Z15, Z13, K1
+	VPADDD       Z10, Z14, K1, Z14
+	VPERMPS      Z4, Z14, Z15
+	VCMPPS       $0x1e, Z15, Z13, K1
+	VPADDD       Z11, Z14, K1, Z14
+	VPERMPS      Z6, Z14, Z13
+	VMULPS       Z2, Z13, Z13
+	VSUBPS       Z13, Z12, Z13
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z5, Z5
+	ADDQ         $+4, CX
+	DECQ         DX
+	JNZ          errors
+	VMOVSS       X5, 24(AX)
+	VBROADCASTSS infinity<>+0(SB), Z0
+	MOVL         $0x00000001, CX
+	KMOVW        CX, K1
+	VMOVAPS      Z0, K1, Z5
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VMINPS       Y0, Y5, Y1
+	VPERM2F128   $0x01, Y1, Y1, Y2
+	VMINPS       Y2, Y1, Y1
+	VPERMILPS    $0x4e, Y1, Y2
+	VMINPS       Y2, Y1, Y1
+	VPERMILPS    $0xb1, Y1, Y2
+	VMINPS       Y2, Y1, Y1
+	VCMPPS       $0x00, Y1, Y5, Y2
+	VMOVMSKPS    Y2, CX
+	VCMPPS       $0x00, Y1, Y0, Y0
+	VMOVMSKPS    Y0, DX
+	SHLL         $0x08, DX
+	ORL          DX, CX
+	ORL          $0x00008000, CX
+	BSFL         CX, DI
+	VMOVSS       X1, 20(AX)
+	LEAQ         (SP), CX
+	VMOVSS       (CX)(DI*4), X0
+	VMOVSS       X0, (AX)
+	VMOVSS       64(CX)(DI*4), X0
+	VMOVSS       X0, 4(AX)
+	VZEROUPPER
+	RET
+
+// func scaleSearchTableWeightedAVX512(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleSearchTableWeightedAVX512(SB), NOSPLIT, $64-52
+	MOVQ         pattern+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VMOVUPS      524(CX), Z0
+	VMOVUPS      516(CX), Z1
+	VMOVUPS      512(CX), Z2
+	VMOVUPS      608(CX), Z3
+	VBROADCASTSS 64(CX), Z4
+	VBROADCASTSS wholeEight<>+0(SB), Z5
+	VBROADCASTSS wholeFour<>+0(SB), Z6
+	VBROADCASTSS wholeTwo<>+0(SB), Z7
+	VBROADCASTSS wholeOne<>+0(SB), Z8
+	VBROADCASTSS scale+40(FP), Z9
+	VMULPS       (AX), Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	VBROADCASTSS one<>+0(SB), Z12
+	VDIVPS       Z9, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	VCMPPS       $0x04, Z13, Z9, K1
+	VMOVAPS.Z    Z12, K1, Z12
+	VMULPS       Z12, Z9, Z9
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), BX
+	MOVQ         importance+24(FP), CX
+
+weight:
+	VBROADCASTSS  (CX), Z9
+	ADDQ          $+4, CX
+	VBROADCASTSS  (AX), Z13
+	VMULPS        Z13, Z12, Z16
+	VCMPPS        $0x1e, Z4, Z16, K1
+	VMOVDQA32.Z   Z5, K1, Z17
+	VPERMPS       Z0, Z17, Z18
+	VCMPPS        $0x1e, Z18, Z16, K1
+	VPADDD        Z6, Z17, K1, Z17
+	VPERMPS       Z1, Z17, Z18
+	VCMPPS        $0x1e, Z18, Z16, K1
+	VPADDD        Z7, Z17, K1, Z17
+	VPERMPS       Z2, Z17, Z18
+	VCMPPS        $0x1e, Z18, Z16, K1
+	VPADDD        Z8, Z17, K1, Z17
+	VPERMPS       Z3, Z17, Z16
+	VMULPS        Z16, Z9, Z9
+	VMULPS        Z13, Z9, Z13
+	VADDPS        Z13, Z11, Z11
+	VMULPS        Z9, Z16, Z16
+	VADDPS        Z16, Z10, Z10
+	ADDQ          $+4, AX
+	DECQ          BX
+	JNZ           weight
+	VPXORD        Z14, Z14, Z14
+	VDIVPS        Z10, Z11, Z0
+	VMULPS        Z11, Z0, Z1
+	VSUBPS        Z1, Z14, Z14
+	VPXORD        Z15, Z15, Z15
+	VCMPPS        $0x1e, Z15, Z1, K1
+	VMOVAPS.Z     Z14, K1, Z1
+	VMOVUPS       Z0, (SP)
+	VEXTRACTF64X4 $0x01, Z1, Y2
+	VMINPS        Y2, Y1, Y0
+	VPERM2F128    $0x01, Y0, Y0, Y2
+	VMINPS        Y2, Y0, Y0
+	VPERMILPS     $0x4e, Y0, Y2
+	VMINPS        Y2, Y0, Y0
+	VPERMILPS     $0xb1, Y0, Y2
+	VMINPS        Y2, Y0, Y0
+	VBROADCASTSS  X0, Z2
+	VCMPPS        $0x00, Z2, Z1, K1
+	KMOVW         K1, AX
+	ORL           $0x00008000, AX
+	BSFL          AX, DX
+	VMOVSS        scale+40(FP), X1
+	VXORPS        Y2, Y2, Y2
+	VUCOMISS      X0, X2
+	JBE           none
+	LEAQ          (SP), AX
+	VMOVSS        (AX)(DX*4), X1
+
+none:
+	VMOVSS X1, best+48(FP)
+	VZEROUPPER
+	RET
+
+// func trialErrorsTableWeightedAVX512(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·trialErrorsTableWeightedAVX512(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VMOVUPS      (CX), Y0
+	VMOVUPS      64(CX), Y1
+	VMOVUPS      (AX), Y2
+	VBROADCASTSS one<>+0(SB), Z3
+	VDIVPS       Z0, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VCMPPS       $0x04, Z4, Z0, K1
+	VMOVAPS.Z    Z3, K1, Z3
+	VMULPS       Z3, Z1, Z1
+	VMOVUPS      524(DX), Z1
+	VMOVUPS      516(DX), Z4
+	VMOVUPS      512(DX), Z5
+	VMOVUPS      608(DX), Z6
+	VBROADCASTSS 64(DX), Z7
+	VBROADCASTSS wholeEight<>+0(SB), Z8
+	VBROADCASTSS wholeFour<>+0(SB), Z9
+	VBROADCASTSS wholeTwo<>+0(SB), Z10
+	VBROADCASTSS wholeOne<>+0(SB), Z11
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), BX
+	MOVQ         importance+32(FP), DX
+
+errors:
+	VBROADCASTSS (DX), Z12
+	ADDQ         $+4, DX
+	VBROADCASTSS (CX), Z13
+	VMULPS       Z13, Z3, Z14
+	VCMPPS       $0x1e, Z7, Z14, K1
+	VMOVDQA32.Z  Z8, K1, Z15
+	VPERMPS      Z1, Z15, Z16
+	VCMPPS       $0x1e, Z16, Z14, K1
+	VPADDD       Z9, Z15, K1, Z15
+	VPERMPS      Z4, Z15, Z16
+	VCMPPS       $0x1e, Z16, Z14, K1
+	VPADDD       Z10, Z15, K1, Z15
+	VPERMPS      Z5, Z15, Z16
+	VCMPPS       $0x1e, Z16, Z14, K1
+	VPADDD       Z11, Z15, K1, Z15
+	VPERMPS      Z6, Z15, Z14
+	VMULPS       Z0, Z14, Z14
+	VSUBPS       Z14, Z13, Z14
+	VMULPS       Z14, Z12, Z12
+	VMULPS       Z14, Z12, Z14
+	VADDPS       Z14, Z2, Z2
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          errors
+	VMOVUPS      Y2, (AX)
+	VZEROUPPER
+	RET
+
+// func factorSearchTableWeightedAVX512(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·factorSearchTableWeightedAVX512(SB), NOSPLIT, $128-64
+	MOVQ         found+0(FP), AX
+	MOVQ         pattern+8(FP), CX
+	MOVQ         units+16(FP), DX
+	MOVQ         plain+24(FP), BX
+	MOVQ         grid+32(FP), SI
+	VBROADCASTSS 16(DX), Z0
+	VBROADCASTSS 20(DX), Z1
+	VBROADCASTSS (AX), Z2
+	VBROADCASTSS 8(DX), Z3
+	VMULPS       Z3, Z2, Z2
+	VMAXPS       Z0, Z2, Z2
+	VMINPS       Z1, Z2, Z2
+	VRNDSCALEPS  $0x00, Z2, Z2
+	VADDPS       (CX), Z2, Z2
+	VMAXPS       Z0, Z2, Z2
+	VMINPS       Z1, Z2, Z2
+	VBROADCASTSS (DX), Z0
+	VMULPS       Z0, Z2, Z2
+	VPXORD       Z4, Z4, Z4
+	VBROADCASTSS (BX), Z0
+	MOVL         $0x00000001, CX
+	KMOVW        CX, K1
+	VMOVAPS      Z0, K1, Z2
+	VBROADCASTSS 4(BX), Z0
+	MOVL         $0x00000001, CX
+	KMOVW        CX, K1
+	VMOVAPS      Z0, K1, Z4
+	VMOVUPS      Z2, (SP)
+	VMOVUPS      Z4, 64(SP)
+	VPXORD       Z5, Z5, Z5
+	VBROADCASTSS one<>+0(SB), Z0
+	VDIVPS       Z2, Z0, Z0
+	VPXORD       Z6, Z6, Z6
+	VCMPPS       $0x04, Z6, Z2, K1
+	VMOVAPS.Z    Z0, K1, Z0
+	VMULPS       Z0, Z4, Z1
+	VMOVUPS      524(SI), Z1
+	VMOVUPS      516(SI), Z3
+	VMOVUPS      512(SI), Z4
+	VMOVUPS      608(SI), Z6
+	VBROADCASTSS 64(SI), Z7
+	VBROADCASTSS wholeEight<>+0(SB), Z8
+	VBROADCASTSS wholeFour<>+0(SB), Z9
+	VBROADCASTSS wholeTwo<>+0(SB), Z10
+	VBROADCASTSS wholeOne<>+0(SB), Z11
+	MOVQ         weights+40(FP), CX
+	MOVQ         n+56(FP), BX
+	MOVQ         importance+48(FP), DX
+
+errors:
+	VBROADCASTSS (DX), Z12
+	ADDQ         $+4, DX
+	VBROADCASTSS (CX), Z13
+	VMULPS       Z13, Z0, Z14
+	VCMPPS       $0x1e, Z7, Z14, K1
+	VMOVDQA32.Z  Z8, K1, Z15
+	VPERMPS      Z1, Z15, Z16
+	VCMPPS       $0x1e, Z16, Z14, K1
+	VPADDD       Z9, Z15, K1, Z15
+	VPERMPS      Z3, Z15, Z16
+	VCMPPS       $0x1e, Z16, Z14, K1
+	VPADDD       Z10, Z15, K1, Z15
+	VPERMPS      Z4, Z15, Z16
+	VCMPPS       $0x1e, Z16, Z14, K1
+	VPADDD       Z11, Z15, K1, Z15
+	VPERMPS      Z6, Z15, Z14
+	VMULPS       Z2, Z14, Z14
+	VSUBPS       Z14, Z13, Z14
+	VMULPS       Z14, Z12, Z12
+	VMULPS       Z14, Z12, Z14
+	VADDPS       Z14, Z5, Z5
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          errors
+	VMOVSS       X5, 24(AX)
+	VBROADCASTSS infinity<>+0(SB), Z0
+	MOVL         $0x00000001, CX
+	KMOVW        CX, K1
+	VMOVAPS      Z0, K1, Z5
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VMINPS       Y0, Y5, Y1
+	VPERM2F128   $0x01, Y1, Y1, Y2
+	VMINPS       Y2, Y1, Y1
+	VPERMILPS    $0x4e, Y1, Y2
+	VMINPS       Y2, Y1, Y1
+	VPERMILPS    $0xb1, Y1, Y2
+	VMINPS       Y2, Y1, Y1
+	VCMPPS       $0x00, Y1, Y5, Y2
+	VMOVMSKPS    Y2, CX
+	VCMPPS       $0x00, Y1, Y0, Y0
+	VMOVMSKPS    Y0, DX
+	SHLL         $0x08, DX
+	ORL          DX, CX
+	ORL          $0x00008000, CX
+	BSFL         CX, DI
+	VMOVSS       X1, 20(AX)
+	LEAQ         (SP), CX
+	VMOVSS       (CX)(DI*4), X0
+	VMOVSS       X0, (AX)
+	VMOVSS       64(CX)(DI*4), X0
+	VMOVSS       X0, 4(AX)
+	VZEROUPPER
+	RET
+
+// func codeLevelsFloatAVX512(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+// Requires: AVX, AVX512F
+TEXT ·codeLevelsFloatAVX512(SB), NOSPLIT, $0-56
+	MOVQ         codes+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	MOVQ         weights+16(FP), DX
+	MOVQ         inverse+40(FP), BX
+	MOVQ         offset+48(FP), SI
+	VBROADCASTSS (CX), Z0
+	VBROADCASTSS 32(CX), Z1
+	VBROADCASTSS 352(CX), Z2
+	VBROADCASTSS 384(CX), Z3
+	VBROADCASTSS infinity<>+0(SB), Z4
+	MOVQ         groups+24(FP), DI
+	MOVQ         groupSize+32(FP), R8
+
+code_group:
+	TESTQ        DI, DI
+	JZ           code_done
+	VBROADCASTSS (BX), Z5
+	VBROADCASTSS (SI), Z6
+	MOVQ         R8, R9
+	SUBQ         $+64, R9
+	JL           four_steps_done
+
+four_steps:
+	VMOVUPS      (DX), Z7
+	VMULPS       Z5, Z7, Z7
+	VADDPS       Z6, Z7, Z7
+	VMOVUPS      480(CX), X8
+	VMOVUPS      496(CX), X9
+	VBROADCASTSS signBit<>+0(SB), Z10
+	VPANDD       Z10, Z7, Z10
+	VPSRLD       X9, Z10, Z10
+	VMAXPS       Z0, Z7, Z7
+	VMINPS       Z1, Z7, Z7
+	VPANDD       Z4, Z7, Z9
+	VMAXPS       Z2, Z9, Z9
+	VMULPS       Z3, Z9, Z9
+	VADDPS       Z9, Z7, Z7
+	VSUBPS       Z9, Z7, Z7
+	VBROADCASTSS magnitude32<>+0(SB), Z9
+	VPANDD       Z9, Z7, Z7
+	VBROADCASTSS 416(CX), Z9
+	VMULPS       Z9, Z7, Z9
+	VCVTPS2DQ    Z9, Z9
+	VCMPPS       $0x11, Z2, Z7, K1
+	VPSRLD       X8, Z7, Z7
+	VBROADCASTSS 448(CX), Z8
+	VPSUBD       Z8, Z7, Z7
+	VBLENDMPS    Z9, Z7, K1, Z7
+	VPORD        Z10, Z7, Z7
+	VPMOVDB      Z7, (AX)
+	VMOVUPS      64(DX), Z7
+	VMULPS       Z5, Z7, Z7
+	VADDPS       Z6, Z7, Z7
+	VMOVUPS      480(CX), X10
+	VMOVUPS      496(CX), X9
+	VBROADCASTSS signBit<>+0(SB), Z8
+	VPANDD       Z8, Z7, Z8
+	VPSRLD       X9, Z8, Z8
+	VMAXPS       Z0, Z7, Z7
+	VMINPS       Z1, Z7, Z7
+	VPANDD       Z4, Z7, Z9
+	VMAXPS       Z2, Z9, Z9
+	VMULPS       Z3, Z9, Z9
+	VADDPS       Z9, Z7, Z7
+	VSUBPS       Z9, Z7, Z7
+	VBROADCASTSS magnitude32<>+0(SB), Z9
+	VPANDD       Z9, Z7, Z7
+	VBROADCASTSS 416(CX), Z9
+	VMULPS       Z9, Z7, Z9
+	VCVTPS2DQ    Z9, Z9
+	VCMPPS       $0x11, Z2, Z7, K1
+	VPSRLD       X10, Z7, Z7
+	VBROADCASTSS 448(CX), Z10
+	VPSUBD       Z10, Z7, Z7
+	VBLENDMPS    Z9, Z7, K1, Z7
+	VPORD        Z8, Z7, Z7
+	VPMOVDB      Z7, 16(AX)
+	VMOVUPS      128(DX), Z7
+	VMULPS       Z5, Z7, Z7
+	VADDPS       Z6, Z7, Z7
+	VMOVUPS      480(CX), X10
+	VMOVUPS      496(CX), X9
+	VBROADCASTSS signBit<>+0(SB), Z8
+	VPANDD       Z8, Z7, Z8
+	VPSRLD       X9, Z8, Z8
+	VMAXPS       Z0, Z7, Z7
+	VMINPS       Z1, Z7, Z7
+	VPANDD       Z4, Z7, Z9
+	VMAXPS       Z2, Z9, Z9
+	VMULPS       Z3, Z9, Z9
+	VADDPS       Z9, Z7, Z7
+	VSUBPS       Z9, Z7, Z7
+	VBROADCASTSS magnitude32<>+0(SB), Z9
+	VPANDD       Z9, Z7, Z7
+	VBROADCASTSS 416(CX), Z9
+	VMULPS       Z9, Z7, Z9
+	VCVTPS2DQ    Z9, Z9
+	VCMPPS       $0x11, Z2, Z7, K1
+	VPSRLD       X10, Z7, Z7
+	VBROADCASTSS 448(CX), Z10
+	VPSUBD       Z10, Z7, Z7
+	VBLENDMPS    Z9, Z7, K1, Z7
+	VPORD        Z8, Z7, Z7
+	VPMOVDB      Z7, 32(AX)
+	VMOVUPS      192(DX), Z7
+	VMULPS       Z5, Z7, Z7
+	VADDPS       Z6, Z7, Z7
+	VMOVUPS      480(CX), X10
+	VMOVUPS      496(CX), X9
+	VBROADCASTSS signBit<>+0(SB), Z8
+	VPANDD       Z8, Z7, Z8
+	VPSRLD       X9, Z8, Z8
+	VMAXPS       Z0, Z7, Z7
+	VMINPS       Z1, Z7, Z7
+	VPANDD       Z4, Z7, Z9
+	VMAXPS       Z2, Z9, Z9
+	VMULPS       Z3, Z9, Z9
+	VADDPS       Z9, Z7, Z7
+	VSUBPS       Z9, Z7, Z7
+	VBROADCASTSS magnitude32<>+0(SB), Z9
+	VPANDD       Z9, Z7, Z7
+	VBROADCASTSS 416(CX), Z9
+	VMULPS       Z9, Z7, Z9
+	VCVTPS2DQ    Z9, Z9
+	VCMPPS       $0x11, Z2, Z7, K1
+	VPSRLD       X10, Z7, Z7
+	VBROADCASTSS 448(CX), Z10
+	VPSUBD       Z10, Z7, Z7
+	VBLENDMPS    Z9, Z7, K1, Z7
+	VPORD        Z8, Z7, Z7
+	VPMOVDB      Z7, 48(AX)
+	ADDQ         $+256, DX
+	ADDQ         $+64, AX
+	SUBQ         $+64, R9
+	JGE          four_steps
+
+four_steps_done:
+	ADDQ $+64, R9
+	SUBQ $+16, R9
+	JL   steps_done
+
+steps:
+	VMOVUPS      (DX), Z7
+	VMULPS       Z5, Z7, Z7
+	VADDPS       Z6, Z7, Z7
+	VMOVUPS      480(CX), X10
+	VMOVUPS      496(CX), X9
+	VBROADCASTSS signBit<>+0(SB), Z8
+	VPANDD       Z8, Z7, Z8
+	VPSRLD       X9, Z8, Z8
+	VMAXPS       Z0, Z7, Z7
+	VMINPS       Z1, Z7, Z7
+	VPANDD       Z4, Z7, Z9
+	VMAXPS       Z2, Z9, Z9
+	VMULPS       Z3, Z9, Z9
+	VADDPS       Z9, Z7, Z7
+	VSUBPS       Z9, Z7, Z7
+	VBROADCASTSS magnitude32<>+0(SB), Z9
+	VPANDD       Z9, Z7, Z7
+	VBROADCASTSS 416(CX), Z9
+	VMULPS       Z9, Z7, Z9
+	VCVTPS2DQ    Z9, Z9
+	VCMPPS       $0x11, Z2, Z7, K1
+	VPSRLD       X10, Z7, Z7
+	VBROADCASTSS 448(CX), Z10
+	VPSUBD       Z10, Z7, Z7
+	VBLENDMPS    Z9, Z7, K1, Z7
+	VPORD        Z8, Z7, Z7
+	VPMOVDB      Z7, (AX)
+	ADDQ         $+64, DX
+	ADDQ         $+16, AX
+	SUBQ         $+16, R9
+	JGE          steps
+
+steps_done:
+	ADDQ         $+16, R9
+	TESTQ        R9, R9
+	JZ           no_rest
+	VMOVUPS      (DX), Y11
+	VMULPS       Z5, Z11, Z11
+	VADDPS       Z6, Z11, Z11
+	VMOVUPS      480(CX), X5
+	VMOVUPS      496(CX), X6
+	VBROADCASTSS signBit<>+0(SB), Z7
+	VPANDD       Z7, Z11, Z7
+	VPSRLD       X6, Z7, Z7
+	VMAXPS       Z0, Z11, Z11
+	VMINPS       Z1, Z11, Z11
+	VPANDD       Z4, Z11, Z6
+	VMAXPS       Z2, Z6, Z6
+	VMULPS       Z3, Z6, Z6
+	VADDPS       Z6, Z11, Z11
+	VSUBPS       Z6, Z11, Z11
+	VBROADCASTSS magnitude32<>+0(SB), Z6
+	VPANDD       Z6, Z11, Z11
+	VBROADCASTSS 416(CX), Z6
+	VMULPS       Z6, Z11, Z6
+	VCVTPS2DQ    Z6, Z6
+	VCMPPS       $0x11, Z2, Z11, K1
+	VPSRLD       X5, Z11, Z11
+	VBROADCASTSS 448(CX), Z5
+	VPSUBD       Z5, Z11, Z11
+	VBLENDMPS    Z6, Z11, K1, Z11
+	VPORD        Z7, Z11, Z11
+	VPMOVDB      Z11, X5
+	VMOVQ        X5, (AX)
+	ADDQ         $+32, DX
+	ADDQ         $+8, AX
+
+no_rest:
+	ADDQ $+4, BX
+	ADDQ $+4, SI
+	DECQ DI
+	JMP  code_group
+
+code_done:
+	VZEROUPPER
+	RET
+
+// func scaleSearchFloatAVX512(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleSearchFloatAVX512(SB), NOSPLIT, $64-52
+	MOVQ         pattern+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS (CX), Z0
+	VBROADCASTSS 32(CX), Z1
+	VBROADCASTSS 352(CX), Z2
+	VBROADCASTSS 384(CX), Z3
+	VBROADCASTSS infinity<>+0(SB), Z4
+	VBROADCASTSS scale+40(FP), Z5
+	VMULPS       (AX), Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VBROADCASTSS one<>+0(SB), Z8
+	VDIVPS       Z5, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VCMPPS       $0x04, Z9, Z5, K1
+	VMOVAPS.Z    Z8, K1, Z8
+	VMULPS       Z8, Z5, Z5
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), CX
+
+weight:
+	VBROADCASTSS  (AX), Z5
+	VMULPS        Z5, Z8, Z9
+	VMAXPS        Z0, Z9, Z9
+	VMINPS        Z1, Z9, Z9
+	VPANDD        Z4, Z9, Z12
+	VMAXPS        Z2, Z12, Z12
+	VMULPS        Z3, Z12, Z12
+	VADDPS        Z12, Z9, Z9
+	VSUBPS        Z12, Z9, Z9
+	VMULPS        Z5, Z9, Z5
+	VADDPS        Z5, Z7, Z7
+	VMULPS        Z9, Z9, Z9
+	VADDPS        Z9, Z6, Z6
+	ADDQ          $+4, AX
+	DECQ          CX
+	JNZ           weight
+	VPXORD        Z10, Z10, Z10
+	VDIVPS        Z6, Z7, Z0
+	VMULPS        Z7, Z0, Z1
+	VSUBPS        Z1, Z10, Z10
+	VPXORD        Z11, Z11, Z11
+	VCMPPS        $0x1e, Z11, Z1, K1
+	VMOVAPS.Z     Z10, K1, Z1
+	VMOVUPS       Z0, (SP)
+	VEXTRACTF64X4 $0x01, Z1, Y2
+	VMINPS        Y2, Y1, Y0
+	VPERM2F128    $0x01, Y0, Y0, Y2
+	VMINPS        Y2, Y0, Y0
+	VPERMILPS     $0x4e, Y0, Y2
+	VMINPS        Y2, Y0, Y0
+	VPERMILPS     $0xb1, Y0, Y2
+	VMINPS        Y2, Y0, Y0
+	VBROADCASTSS  X0, Z2
+	VCMPPS        $0x00, Z2, Z1, K1
+	KMOVW         K1, AX
+	ORL           $0x00008000, AX
+	BSFL          AX, DX
+	VMOVSS        scale+40(FP), X1
+	VXORPS        Y2, Y2, Y2
+	VUCOMISS      X0, X2
+	JBE           none
+	LEAQ          (SP), AX
+	VMOVSS        (AX)(DX*4), X1
+
+none:
+	VMOVSS X1, best+48(FP)
+	VZEROUPPER
+	RET
+
+// func trialErrorsFloatAVX512(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·trialErrorsFloatAVX512(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VMOVUPS      (CX), Z0
+	VMOVUPS      64(CX), Z1
+	VMOVUPS      (AX), Z2
+	VBROADCASTSS one<>+0(SB), Z3
+	VDIVPS       Z0, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VCMPPS       $0x04, Z4, Z0, K1
+	VMOVAPS.Z    Z3, K1, Z3
+	VMULPS       Z3, Z1, Z1
+	VBROADCASTSS (DX), Z1
+	VBROADCASTSS 32(DX), Z4
+	VBROADCASTSS 352(DX), Z5
+	VBROADCASTSS 384(DX), Z6
+	VBROADCASTSS infinity<>+0(SB), Z7
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), DX
+
+errors:
+	VBROADCASTSS (CX), Z8
+	VMULPS       Z8, Z3, Z9
+	VMAXPS       Z1, Z9, Z9
+	VMINPS       Z4, Z9, Z9
+	VPANDD       Z7, Z9, Z10
+	VMAXPS       Z5, Z10, Z10
+	VMULPS       Z6, Z10, Z10
+	VADDPS       Z10, Z9, Z9
+	VSUBPS       Z10, Z9, Z9
+	VMULPS       Z0, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z9, Z9
+	VADDPS       Z9, Z2, Z2
+	ADDQ         $+4, CX
+	DECQ         DX
+	JNZ          errors
+	VMOVUPS      Z2, (AX)
+	VZEROUPPER
+	RET
+
+// func scaleSearchFloatWeightedAVX512(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleSearchFloatWeightedAVX512(SB), NOSPLIT, $64-52
+	MOVQ         pattern+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS (CX), Z0
+	VBROADCASTSS 32(CX), Z1
+	VBROADCASTSS 352(CX), Z2
+	VBROADCASTSS 384(CX), Z3
+	VBROADCASTSS infinity<>+0(SB), Z4
+	VBROADCASTSS scale+40(FP), Z5
+	VMULPS       (AX), Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VBROADCASTSS one<>+0(SB), Z8
+	VDIVPS       Z5, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VCMPPS       $0x04, Z9, Z5, K1
+	VMOVAPS.Z    Z8, K1, Z8
+	VMULPS       Z8, Z5, Z5
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), BX
+	MOVQ         importance+24(FP), CX
+
+weight:
+	VBROADCASTSS  (CX), Z5
+	ADDQ          $+4, CX
+	VBROADCASTSS  (AX), Z9
+	VMULPS        Z9, Z8, Z12
+	VMAXPS        Z0, Z12, Z12
+	VMINPS        Z1, Z12, Z12
+	VPANDD        Z4, Z12, Z13
+	VMAXPS        Z2, Z13, Z13
+	VMULPS        Z3, Z13, Z13
+	VADDPS        Z13, Z12, Z12
+	VSUBPS        Z13, Z12, Z12
+	VMULPS        Z12, Z5, Z5
+	VMULPS        Z9, Z5, Z9
+	VADDPS        Z9, Z7, Z7
+	VMULPS        Z5, Z12, Z12
+	VADDPS        Z12, Z6, Z6
+	ADDQ          $+4, AX
+	DECQ          BX
+	JNZ           weight
+	VPXORD        Z10, Z10, Z10
+	VDIVPS        Z6, Z7, Z0
+	VMULPS        Z7, Z0, Z1
+	VSUBPS        Z1, Z10, Z10
+	VPXORD        Z11, Z11, Z11
+	VCMPPS        $0x1e, Z11, Z1, K1
+	VMOVAPS.Z     Z10, K1, Z1
+	VMOVUPS       Z0, (SP)
+	VEXTRACTF64X4 $0x01, Z1, Y2
+	VMINPS        Y2, Y1, Y0
+	VPERM2F128    $0x01, Y0, Y0, Y2
+	VMINPS        Y2, Y0, Y0
+	VPERMILPS     $0x4e, Y0, Y2
+	VMINPS        Y2, Y0, Y0
+	VPERMILPS     $0xb1, Y0, Y2
+	VMINPS        Y2, Y0, Y0
+	VBROADCASTSS  X0, Z2
+	VCMPPS        $0x00, Z2, Z1, K1
+	KMOVW         K1, AX
+	ORL           $0x00008000, AX
+	BSFL          AX, DX
+	VMOVSS        scale+40(FP), X1
+	VXORPS        Y2, Y2, Y2
+	VUCOMISS      X0, X2
+	JBE           none
+	LEAQ          (SP), AX
+	VMOVSS        (AX)(DX*4), X1
+
+none:
+	VMOVSS X1, best+48(FP)
+	VZEROUPPER
+	RET
+
+// func trialErrorsFloatWeightedAVX512(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·trialErrorsFloatWeightedAVX512(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VMOVUPS      (CX), Z0
+	VMOVUPS      64(CX), Z1
+	VMOVUPS      (AX), Z2
+	VBROADCASTSS one<>+0(SB), Z3
+	VDIVPS       Z0, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VCMPPS       $0x04, Z4, Z0, K1
+	VMOVAPS.Z    Z3, K1, Z3
+	VMULPS       Z3, Z1, Z1
+	VBROADCASTSS (DX), Z1
+	VBROADCASTSS 32(DX), Z4
+	VBROADCASTSS 352(DX), Z5
+	VBROADCASTSS 384(DX), Z6
+	VBROADCASTSS infinity<>+0(SB), Z7
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), BX
+	MOVQ         importance+32(FP), DX
+
+errors:
+	VBROADCASTSS (DX), Z8
+	ADDQ         $+4, DX
+	VBROADCASTSS (CX), Z9
+	VMULPS       Z9, Z3, Z10
+	VMAXPS       Z1, Z10, Z10
+	VMINPS       Z4, Z10, Z10
+	VPANDD       Z7, Z10, Z11
+	VMAXPS       Z5, Z11, Z11
+	VMULPS       Z6, Z11, Z11
+	VADDPS       Z11, Z10, Z10
+	VSUBPS       Z11, Z10, Z10
+	VMULPS       Z0, Z10, Z10
+	VSUBPS       Z10, Z9, Z10
+	VMULPS       Z10, Z8, Z8
+	VMULPS       Z10, Z8, Z10
+	VADDPS       Z10, Z2, Z2
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          errors
+	VMOVUPS      Z2, (AX)
+	VZEROUPPER
+	RET
+
+// func minimumSearchAVX512(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
+// Requires: AVX, AVX512F
+TEXT ·minimumSearchAVX512(SB), NOSPLIT, $256-64
+	MOVQ         found+0(FP), AX
+	MOVQ         pattern+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VBROADCASTSS (AX), Z0
+	VMULPS       64(CX), Z0, Z1
+	VBROADCASTSS 4(AX), Z2
+	VADDPS       Z2, Z1, Z1
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z3, Z1, Z1
+	VMULPS       (CX), Z0, Z0
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VBROADCASTSS one<>+0(SB), Z2
+	VDIVPS       Z0, Z2, Z2
+	VPXORD       Z7, Z7, Z7
+	VCMPPS       $0x04, Z7, Z0, K1
+	VMOVAPS.Z    Z2, K1, Z0
+	VMULPS       Z0, Z1, Z1
+	VBROADCASTSS (DX), Z2
+	VBROADCASTSS 32(DX), Z3
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), DX
+
+weight:
+	VBROADCASTSS  (CX), Z7
+	VMULPS        Z7, Z0, Z11
+	VADDPS        Z1, Z11, Z11
+	VMAXPS        Z2, Z11, Z11
+	VMINPS        Z3, Z11, Z11
+	VRNDSCALEPS   $0x00, Z11, Z11
+	VADDPS        Z11, Z4, Z4
+	VMULPS        Z7, Z11, Z7
+	VADDPS        Z7, Z6, Z6
+	VFMADD231PS   Z11, Z11, Z5
+	ADDQ          $+4, CX
+	DECQ          DX
+	JNZ           weight
+	VBROADCASTSS  weight+52(FP), Z0
+	VBROADCASTSS  square+56(FP), Z1
+	VBROADCASTSS  inverse+60(FP), Z2
+	VMULPS        Z4, Z4, Z3
+	VMULPS        Z2, Z3, Z3
+	VSUBPS        Z3, Z5, Z7
+	VMULPS        Z0, Z4, Z3
+	VMULPS        Z2, Z3, Z3
+	VSUBPS        Z3, Z6, Z11
+	VDIVPS        Z7, Z11, Z11
+	VMULPS        Z4, Z11, Z3
+	VSUBPS        Z0, Z3, Z3
+	VMULPS        Z2, Z3, Z3
+	VPXORD        Z8, Z8, Z8
+	VCMPPS        $0x1e, Z8, Z3, K1
+	VDIVPS        Z5, Z6, Z2
+	VBLENDMPS     Z11, Z2, K1, Z11
+	VMOVAPS.Z     Z3, K1, Z2
+	VMULPS        Z6, Z11, Z5
+	VSUBPS        Z5, Z1, Z5
+	VMULPS        Z0, Z2, Z3
+	VADDPS        Z3, Z5, Z5
+	VPXORD        Z9, Z9, Z9
+	VCMPPS        $0x1e, Z9, Z11, K1
+	VPXORD        Z10, Z10, Z10
+	VCMPPS        $0x1e, Z10, Z7, K2
+	KANDW         K2, K1, K1
+	VBROADCASTSS  infinity<>+0(SB), Z0
+	VBLENDMPS     Z5, Z0, K1, Z5
+	VMOVUPS       Z11, (SP)
+	VMOVUPS       Z2, 64(SP)
+	VMOVUPS       Z4, 128(SP)
+	VMOVUPS       Z7, 192(SP)
+	VEXTRACTF64X4 $0x01, Z5, Y1
+	VMINPS        Y1, Y5, Y0
+	VPERM2F128    $0x01, Y0, Y0, Y1
+	VMINPS        Y1, Y0, Y0
+	VPERMILPS     $0x4e, Y0, Y1
+	VMINPS        Y1, Y0, Y0
+	VPERMILPS     $0xb1, Y0, Y1
+	VMINPS        Y1, Y0, Y0
+	VBROADCASTSS  X0, Z1
+	VCMPPS        $0x00, Z1, Z5, K1
+	KMOVW         K1, CX
+	ORL           $0x00008000, CX
+	BSFL          CX, BX
+	VUCOMISS      infinity<>+0(SB), X0
+	JAE           none
+	LEAQ          (SP), CX
+	VMOVSS        (CX)(BX*4), X0
+	VMOVSS        X0, (AX)
+	VMOVSS        64(CX)(BX*4), X0
+	VMOVSS        X0, 4(AX)
+	VMOVSS        128(CX)(BX*4), X0
+	VMULSS        inverse+60(FP), X0, X0
+	VMOVSS        X0, 8(AX)
+	VMOVSS        192(CX)(BX*4), X0
+	VMOVSS        X0, 12(AX)
+	VMOVSS        count+48(FP), X0
+	VMOVSS        X0, 16(AX)
+
+none:
+	VZEROUPPER
+	RET
+
+// func levelSearchAVX512(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
+// Requires: AVX, AVX512F
+TEXT ·levelSearchAVX512(SB), NOSPLIT, $0-56
+	MOVQ         levels+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS 32(AX), Z0
+	VBROADCASTSS normal+40(FP), Z1
+	VMOVUPS      (AX), Z2
+	MOVL         $0x00000001, AX
+	KMOVW        AX, K1
+	VMOVAPS      Z0, K1, Z2
+	VMULPS       Z1, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VBROADCASTSS one<>+0(SB), Z0
+	VDIVPS       Z2, Z0, Z0
+	VPXORD       Z4, Z4, Z4
+	VCMPPS       $0x04, Z4, Z2, K1
+	VMOVAPS.Z    Z0, K1, Z1
+	VMULPS       Z1, Z2, Z0
+	VBROADCASTSS (CX), Z0
+	VBROADCASTSS 32(CX), Z4
+	VBROADCASTSS 352(CX), Z5
+	VBROADCASTSS 384(CX), Z6
+	VBROADCASTSS infinity<>+0(SB), Z7
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), CX
+
+errors:
+	VBROADCASTSS  (AX), Z8
+	VMULPS        Z8, Z1, Z9
+	VMAXPS        Z0, Z9, Z9
+	VMINPS        Z4, Z9, Z9
+	VPANDD        Z7, Z9, Z10
+	VMAXPS        Z5, Z10, Z10
+	VMULPS        Z6, Z10, Z10
+	VADDPS        Z10, Z9, Z9
+	VSUBPS        Z10, Z9, Z9
+	VMULPS        Z2, Z9, Z9
+	VSUBPS        Z9, Z8, Z9
+	VMULPS        Z9, Z9, Z9
+	VADDPS        Z9, Z3, Z3
+	ADDQ          $+4, AX
+	DECQ          CX
+	JNZ           errors
+	VMOVAPS       X3, X0
+	VMULSS        leastGain<>+0(SB), X0, X1
+	VSUBSS        X1, X0, X0
+	VBROADCASTSS  infinity<>+0(SB), Z1
+	MOVL          $0x00000001, AX
+	KMOVW         AX, K1
+	VMOVAPS       Z1, K1, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y2
+	VMINPS        Y2, Y3, Y1
+	VPERM2F128    $0x01, Y1, Y1, Y2
+	VMINPS        Y2, Y1, Y1
+	VPERMILPS     $0x4e, Y1, Y2
+	VMINPS        Y2, Y1, Y1
+	VPERMILPS     $0xb1, Y1, Y2
+	VMINPS        Y2, Y1, Y1
+	VBROADCASTSS  X1, Z2
+	VCMPPS        $0x00, Z2, Z3, K1
+	KMOVW         K1, AX
+	ORL           $0x00008000, AX
+	BSFL          AX, DX
+	VUCOMISS      X1, X0
+	JA            better
+	XORL          DX, DX
+
+better:
+	MOVQ DX, lane+48(FP)
+	VZEROUPPER
+	RET
+
+// func minimumSearchWeightedAVX512(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
+// Requires: AVX, AVX512F
+TEXT ·minimumSearchWeightedAVX512(SB), NOSPLIT, $256-64
+	MOVQ         found+0(FP), AX
+	MOVQ         pattern+8(FP), CX
+	MOVQ         grid+16(FP), DX
+	VBROADCASTSS (AX), Z0
+	VMULPS       64(CX), Z0, Z1
+	VBROADCASTSS 4(AX), Z2
+	VADDPS       Z2, Z1, Z1
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z3, Z1, Z1
+	VMULPS       (CX), Z0, Z0
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VBROADCASTSS one<>+0(SB), Z2
+	VDIVPS       Z0, Z2, Z2
+	VPXORD       Z7, Z7, Z7
+	VCMPPS       $0x04, Z7, Z0, K1
+	VMOVAPS.Z    Z2, K1, Z0
+	VMULPS       Z0, Z1, Z1
+	VBROADCASTSS (DX), Z2
+	VBROADCASTSS 32(DX), Z3
+	MOVQ         weights+24(FP), CX
+	MOVQ         n+40(FP), SI
+	MOVQ         importance+32(FP), DX
+
+weight:
+	VBROADCASTSS  (DX), Z7
+	ADDQ          $+4, DX
+	VBROADCASTSS  (CX), Z11
+	VMULPS        Z11, Z0, Z12
+	VADDPS        Z1, Z12, Z12
+	VMAXPS        Z2, Z12, Z12
+	VMINPS        Z3, Z12, Z12
+	VRNDSCALEPS   $0x00, Z12, Z12
+	VMULPS        Z12, Z7, Z7
+	VADDPS        Z7, Z4, Z4
+	VMULPS        Z11, Z7, Z11
+	VADDPS        Z11, Z6, Z6
+	VMULPS        Z7, Z12, Z12
+	VADDPS        Z12, Z5, Z5
+	ADDQ          $+4, CX
+	DECQ          SI
+	JNZ           weight
+	VBROADCASTSS  weight+52(FP), Z0
+	VBROADCASTSS  square+56(FP), Z1
+	VBROADCASTSS  inverse+60(FP), Z2
+	VMULPS        Z4, Z4, Z3
+	VMULPS        Z2, Z3, Z3
+	VSUBPS        Z3, Z5, Z7
+	VMULPS        Z0, Z4, Z3
+	VMULPS        Z2, Z3, Z3
+	VSUBPS        Z3, Z6, Z11
+	VDIVPS        Z7, Z11, Z11
+	VMULPS        Z4, Z11, Z3
+	VSUBPS        Z0, Z3, Z3
+	VMULPS        Z2, Z3, Z3
+	VPXORD        Z8, Z8, Z8
+	VCMPPS        $0x1e, Z8, Z3, K1
+	VDIVPS        Z5, Z6, Z2
+	VBLENDMPS     Z11, Z2, K1, Z11
+	VMOVAPS.Z     Z3, K1, Z2
+	VMULPS        Z6, Z11, Z5
+	VSUBPS        Z5, Z1, Z5
+	VMULPS        Z0, Z2, Z3
+	VADDPS        Z3, Z5, Z5
+	VPXORD        Z9, Z9, Z9
+	VCMPPS        $0x1e, Z9, Z11, K1
+	VPXORD        Z10, Z10, Z10
+	VCMPPS        $0x1e, Z10, Z7, K2
+	KANDW         K2, K1, K1
+	VBROADCASTSS  infinity<>+0(SB), Z0
+	VBLENDMPS     Z5, Z0, K1, Z5
+	VMOVUPS       Z11, (SP)
+	VMOVUPS       Z2, 64(SP)
+	VMOVUPS       Z4, 128(SP)
+	VMOVUPS       Z7, 192(SP)
+	VEXTRACTF64X4 $0x01, Z5, Y1
+	VMINPS        Y1, Y5, Y0
+	VPERM2F128    $0x01, Y0, Y0, Y1
+	VMINPS        Y1, Y0, Y0
+	VPERMILPS     $0x4e, Y0, Y1
+	VMINPS        Y1, Y0, Y0
+	VPERMILPS     $0xb1, Y0, Y1
+	VMINPS        Y1, Y0, Y0
+	VBROADCASTSS  X0, Z1
+	VCMPPS        $0x00, Z1, Z5, K1
+	KMOVW         K1, CX
+	ORL           $0x00008000, CX
+	BSFL          CX, BX
+	VUCOMISS      infinity<>+0(SB), X0
+	JAE           none
+	LEAQ          (SP), CX
+	VMOVSS        (CX)(BX*4), X0
+	VMOVSS        X0, (AX)
+	VMOVSS        64(CX)(BX*4), X0
+	VMOVSS        X0, 4(AX)
+	VMOVSS        128(CX)(BX*4), X0
+	VMULSS        inverse+60(FP), X0, X0
+	VMOVSS        X0, 8(AX)
+	VMOVSS        192(CX)(BX*4), X0
+	VMOVSS        X0, 12(AX)
+	VMOVSS        count+48(FP), X0
+	VMOVSS        X0, 16(AX)
+
+none:
+	VZEROUPPER
+	RET
+
+// func levelSearchWeightedAVX512(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
+// Requires: AVX, AVX512F
+TEXT ·levelSearchWeightedAVX512(SB), NOSPLIT, $0-56
+	MOVQ         levels+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	VBROADCASTSS 32(AX), Z0
+	VBROADCASTSS normal+40(FP), Z1
+	VMOVUPS      (AX), Z2
+	MOVL         $0x00000001, AX
+	KMOVW        AX, K1
+	VMOVAPS      Z0, K1, Z2
+	VMULPS       Z1, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VBROADCASTSS one<>+0(SB), Z0
+	VDIVPS       Z2, Z0, Z0
+	VPXORD       Z4, Z4, Z4
+	VCMPPS       $0x04, Z4, Z2, K1
+	VMOVAPS.Z    Z0, K1, Z1
+	VMULPS       Z1, Z2, Z0
+	VBROADCASTSS (CX), Z0
+	VBROADCASTSS 32(CX), Z4
+	VBROADCASTSS 352(CX), Z5
+	VBROADCASTSS 384(CX), Z6
+	VBROADCASTSS infinity<>+0(SB), Z7
+	MOVQ         weights+16(FP), AX
+	MOVQ         n+32(FP), BX
+	MOVQ         importance+24(FP), CX
+
+errors:
+	VBROADCASTSS  (CX), Z8
+	ADDQ          $+4, CX
+	VBROADCASTSS  (AX), Z9
+	VMULPS        Z9, Z1, Z10
+	VMAXPS        Z0, Z10, Z10
+	VMINPS        Z4, Z10, Z10
+	VPANDD        Z7, Z10, Z11
+	VMAXPS        Z5, Z11, Z11
+	VMULPS        Z6, Z11, Z11
+	VADDPS        Z11, Z10, Z10
+	VSUBPS        Z11, Z10, Z10
+	VMULPS        Z2, Z10, Z10
+	VSUBPS        Z10, Z9, Z10
+	VMULPS        Z10, Z8, Z8
+	VMULPS        Z10, Z8, Z10
+	VADDPS        Z10, Z3, Z3
+	ADDQ          $+4, AX
+	DECQ          BX
+	JNZ           errors
+	VMOVAPS       X3, X0
+	VMULSS        leastGain<>+0(SB), X0, X1
+	VSUBSS        X1, X0, X0
+	VBROADCASTSS  infinity<>+0(SB), Z1
+	MOVL          $0x00000001, AX
+	KMOVW         AX, K1
+	VMOVAPS       Z1, K1, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y2
+	VMINPS        Y2, Y3, Y1
+	VPERM2F128    $0x01, Y1, Y1, Y2
+	VMINPS        Y2, Y1, Y1
+	VPERMILPS     $0x4e, Y1, Y2
+	VMINPS        Y2, Y1, Y1
+	VPERMILPS     $0xb1, Y1, Y2
+	VMINPS        Y2, Y1, Y1
+	VBROADCASTSS  X1, Z2
+	VCMPPS        $0x00, Z2, Z3, K1
+	KMOVW         K1, AX
+	ORL           $0x00008000, AX
+	BSFL          AX, DX
+	VUCOMISS      X1, X0
+	JA            better
+	XORL          DX, DX
+
+better:
+	MOVQ DX, lane+48(FP)
+	VZEROUPPER
+	RET
+
+// func leastLaneAVX512(errors *float32) (lane int)
+// Requires: AVX, AVX512F
+TEXT ·leastLaneAVX512(SB), NOSPLIT, $0-16
+	MOVQ          errors+0(FP), AX
+	VMOVUPS       (AX), Z0
+	VBROADCASTSS  infinity<>+0(SB), Z1
+	MOVL          $0x00000001, AX
+	KMOVW         AX, K1
+	VMOVAPS       Z1, K1, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y2
+	VMINPS        Y2, Y0, Y1
+	VPERM2F128    $0x01, Y1, Y1, Y2
+	VMINPS        Y2, Y1, Y1
+	VPERMILPS     $0x4e, Y1, Y2
+	VMINPS        Y2, Y1, Y1
+	VPERMILPS     $0xb1, Y1, Y2
+	VMINPS        Y2, Y1, Y1
+	VBROADCASTSS  X1, Z1
+	VCMPPS        $0x00, Z1, Z0, K1
+	KMOVW         K1, AX
+	ORL           $0x00008000, AX
+	BSFL          AX, CX
+	VZEROUPPER
+	MOVQ          CX, lane+8(FP)
+	RET
+
+// func normalizeWeightsFloat32AVX512(out *float32, weights *byte, groups int, groupSize int, factors *float32)
+// Requires: AVX, AVX512F
+TEXT ·normalizeWeightsFloat32AVX512(SB), NOSPLIT, $0-40
+	MOVQ out+0(FP), AX
+	MOVQ weights+8(FP), CX
+	MOVQ factors+32(FP), DX
+	MOVQ groups+16(FP), BX
+	MOVQ groupSize+24(FP), SI
+
+normalize_group:
+	TESTQ        BX, BX
+	JZ           normalize_done
+	VBROADCASTSS (DX), Z0
+	MOVQ         SI, DI
+	SUBQ         $+64, DI
+	JL           four_steps_done
+
+four_steps:
+	VMOVUPS (CX), Z1
+	VMULPS  Z0, Z1, Z1
+	VMOVUPS Z1, (AX)
+	VMOVUPS 64(CX), Z1
+	VMULPS  Z0, Z1, Z1
+	VMOVUPS Z1, 64(AX)
+	VMOVUPS 128(CX), Z1
+	VMULPS  Z0, Z1, Z1
+	VMOVUPS Z1, 128(AX)
+	VMOVUPS 192(CX), Z1
+	VMULPS  Z0, Z1, Z1
+	VMOVUPS Z1, 192(AX)
+	ADDQ    $+256, CX
+	ADDQ    $+256, AX
+	SUBQ    $+64, DI
+	JGE     four_steps
+
+four_steps_done:
+	ADDQ $+64, DI
+	SUBQ $+16, DI
+	JL   steps_done
+
+steps:
+	VMOVUPS (CX), Z1
+	VMULPS  Z0, Z1, Z1
+	VMOVUPS Z1, (AX)
+	ADDQ    $+64, CX
+	ADDQ    $+64, AX
+	SUBQ    $+16, DI
+	JGE     steps
+
+steps_done:
+	ADDQ    $+16, DI
+	TESTQ   DI, DI
+	JZ      no_rest
+	VMOVUPS (CX), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, (AX)
+	ADDQ    $+32, CX
+	ADDQ    $+32, AX
+
+no_rest:
+	ADDQ $+4, DX
+	DECQ BX
+	JMP  normalize_group
+
+normalize_done:
+	VZEROUPPER
+	RET
+
+// func normalizeWeightsFloat16AVX512(out *float32, weights *byte, groups int, groupSize int, factors *float32)
+// Requires: AVX, AVX512F, F16C
+TEXT ·normalizeWeightsFloat16AVX512(SB), NOSPLIT, $0-40
+	MOVQ out+0(FP), AX
+	MOVQ weights+8(FP), CX
+	MOVQ factors+32(FP), DX
+	MOVQ groups+16(FP), BX
+	MOVQ groupSize+24(FP), SI
+
+normalize_group:
+	TESTQ        BX, BX
+	JZ           normalize_done
+	VBROADCASTSS (DX), Z0
+	MOVQ         SI, DI
+	SUBQ         $+64, DI
+	JL           four_steps_done
+
+four_steps:
+	VCVTPH2PS (CX), Z1
+	VMULPS    Z0, Z1, Z1
+	VMOVUPS   Z1, (AX)
+	VCVTPH2PS 32(CX), Z1
+	VMULPS    Z0, Z1, Z1
+	VMOVUPS   Z1, 64(AX)
+	VCVTPH2PS 64(CX), Z1
+	VMULPS    Z0, Z1, Z1
+	VMOVUPS   Z1, 128(AX)
+	VCVTPH2PS 96(CX), Z1
+	VMULPS    Z0, Z1, Z1
+	VMOVUPS   Z1, 192(AX)
+	ADDQ      $+128, CX
+	ADDQ      $+256, AX
+	SUBQ      $+64, DI
+	JGE       four_steps
+
+four_steps_done:
+	ADDQ $+64, DI
+	SUBQ $+16, DI
+	JL   steps_done
+
+steps:
+	VCVTPH2PS (CX), Z1
+	VMULPS    Z0, Z1, Z1
+	VMOVUPS   Z1, (AX)
+	ADDQ      $+32, CX
+	ADDQ      $+64, AX
+	SUBQ      $+16, DI
+	JGE       steps
+
+steps_done:
+	ADDQ      $+16, DI
+	TESTQ     DI, DI
+	JZ        no_rest
+	VCVTPH2PS (CX), Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, (AX)
+	ADDQ      $+16, CX
+	ADDQ      $+32, AX
+
+no_rest:
+	ADDQ $+4, DX
+	DECQ BX
+	JMP  normalize_group
+
+normalize_done:
+	VZEROUPPER
+	RET
+
+// func normalizeWeightsBFloat16AVX512(out *float32, weights *byte, groups int, groupSize int, factors *float32)
+// Requires: AVX, AVX2, AVX512F
+TEXT ·normalizeWeightsBFloat16AVX512(SB), NOSPLIT, $0-40
+	MOVQ out+0(FP), AX
+	MOVQ weights+8(FP), CX
+	MOVQ factors+32(FP), DX
+	MOVQ groups+16(FP), BX
+	MOVQ groupSize+24(FP), SI
+
+normalize_group:
+	TESTQ        BX, BX
+	JZ           normalize_done
+	VBROADCASTSS (DX), Z0
+	MOVQ         SI, DI
+	SUBQ         $+64, DI
+	JL           four_steps_done
+
+four_steps:
+	VPMOVZXWD (CX), Z1
+	VPSLLD    $0x10, Z1, Z1
+	VMULPS    Z0, Z1, Z1
+	VMOVUPS   Z1, (AX)
+	VPMOVZXWD 32(CX), Z1
+	VPSLLD    $0x10, Z1, Z1
+	VMULPS    Z0, Z1, Z1
+	VMOVUPS   Z1, 64(AX)
+	VPMOVZXWD 64(CX), Z1
+	VPSLLD    $0x10, Z1, Z1
+	VMULPS    Z0, Z1, Z1
+	VMOVUPS   Z1, 128(AX)
+	VPMOVZXWD 96(CX), Z1
+	VPSLLD    $0x10, Z1, Z1
+	VMULPS    Z0, Z1, Z1
+	VMOVUPS   Z1, 192(AX)
+	ADDQ      $+128, CX
+	ADDQ      $+256, AX
+	SUBQ      $+64, DI
+	JGE       four_steps
+
+four_steps_done:
+	ADDQ $+64, DI
+	SUBQ $+16, DI
+	JL   steps_done
+
+steps:
+	VPMOVZXWD (CX), Z1
+	VPSLLD    $0x10, Z1, Z1
+	VMULPS    Z0, Z1, Z1
+	VMOVUPS   Z1, (AX)
+	ADDQ      $+32, CX
+	ADDQ      $+64, AX
+	SUBQ      $+16, DI
+	JGE       steps
+
+steps_done:
+	ADDQ      $+16, DI
+	TESTQ     DI, DI
+	JZ        no_rest
+	VPMOVZXWD (CX), Y1
+	VPSLLD    $0x10, Y1, Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, (AX)
+	ADDQ      $+16, CX
+	ADDQ      $+32, AX
+
+no_rest:
+	ADDQ $+4, DX
+	DECQ BX
+	JMP  normalize_group
+
+normalize_done:
+	VZEROUPPER
+	RET
+
+// func decodedSumsAVX512(weights *float32, decoded *float32, n int, sums *float64)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·decodedSumsAVX512(SB), NOSPLIT, $0-32
+	MOVQ         weights+0(FP), AX
+	MOVQ         decoded+8(FP), CX
+	MOVQ         sums+24(FP), DX
+	VBROADCASTSD magnitudeMask<>+0(SB), Z0
+	VMOVUPD      (DX), Z1
+	VMOVUPD      64(DX), Z2
+	VMOVUPD      128(DX), Z3
+	VMOVUPD      192(DX), Z4
+	VMOVUPD      256(DX), Z5
+	MOVQ         n+16(FP), BX
+	SUBQ         $+64, BX
+	JL           four_steps_done
+
+four_steps:
+	VMOVUPS       (AX), Z6
+	VMOVUPS       (CX), Z7
+	VCVTPS2PD     Y6, Z8
+	VCVTPS2PD     Y7, Z9
+	VFMADD231PD   Z8, Z8, Z2
+	VFMADD231PD   Z9, Z9, Z3
+	VFMADD231PD   Z8, Z9, Z4
+	VSUBPD        Z9, Z8, Z8
+	VANDPD        Z0, Z8, Z8
+	VMAXPD        Z8, Z5, Z5
+	VMULPD        Z8, Z8, Z8
+	VADDPD        Z8, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z6, Y6
+	VCVTPS2PD     Y6, Z6
+	VEXTRACTF64X4 $0x01, Z7, Y7
+	VCVTPS2PD     Y7, Z7
+	VFMADD231PD   Z6, Z6, Z2
+	VFMADD231PD   Z7, Z7, Z3
+	VFMADD231PD   Z6, Z7, Z4
+	VSUBPD        Z7, Z6, Z6
+	VANDPD        Z0, Z6, Z6
+	VMAXPD        Z6, Z5, Z5
+	VMULPD        Z6, Z6, Z6
+	VADDPD        Z6, Z1, Z1
+	VMOVUPS       64(AX), Z6
+	VMOVUPS       64(CX), Z7
+	VCVTPS2PD     Y6, Z8
+	VCVTPS2PD     Y7, Z9
+	VFMADD231PD   Z8, Z8, Z2
+	VFMADD231PD   Z9, Z9, Z3
+	VFMADD231PD   Z8, Z9, Z4
+	VSUBPD        Z9, Z8, Z8
+	VANDPD        Z0, Z8, Z8
+	VMAXPD        Z8, Z5, Z5
+	VMULPD        Z8, Z8, Z8
+	VADDPD        Z8, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z6, Y6
+	VCVTPS2PD     Y6, Z6
+	VEXTRACTF64X4 $0x01, Z7, Y7
+	VCVTPS2PD     Y7, Z7
+	VFMADD231PD   Z6, Z6, Z2
+	VFMADD231PD   Z7, Z7, Z3
+	VFMADD231PD   Z6, Z7, Z4
+	VSUBPD        Z7, Z6, Z6
+	VANDPD        Z0, Z6, Z6
+	VMAXPD        Z6, Z5, Z5
+	VMULPD        Z6, Z6, Z6
+	VADDPD        Z6, Z1, Z1
+	VMOVUPS       128(AX), Z6
+	VMOVUPS       128(CX), Z7
+	VCVTPS2PD     Y6, Z8
+	VCVTPS2PD     Y7, Z9
+	VFMADD231PD   Z8, Z8, Z2
+	VFMADD231PD   Z9, Z9, Z3
+	VFMADD231PD   Z8, Z9, Z4
+	VSUBPD        Z9, Z8, Z8
+	VANDPD        Z0, Z8, Z8
+	VMAXPD        Z8, Z5, Z5
+	VMULPD        Z8, Z8, Z8
+	VADDPD        Z8, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z6, Y6
+	VCVTPS2PD     Y6, Z6
+	VEXTRACTF64X4 $0x01, Z7, Y7
+	VCVTPS2PD     Y7, Z7
+	VFMADD231PD   Z6, Z6, Z2
+	VFMADD231PD   Z7, Z7, Z3
+	VFMADD231PD   Z6, Z7, Z4
+	VSUBPD        Z7, Z6, Z6
+	VANDPD        Z0, Z6, Z6
+	VMAXPD        Z6, Z5, Z5
+	VMULPD        Z6, Z6, Z6
+	VADDPD        Z6, Z1, Z1
+	VMOVUPS       192(AX), Z6
+	VMOVUPS       192(CX), Z7
+	VCVTPS2PD     Y6, Z8
+	VCVTPS2PD     Y7, Z9
+	VFMADD231PD   Z8, Z8, Z2
+	VFMADD231PD   Z9, Z9, Z3
+	VFMADD231PD   Z8, Z9, Z4
+	VSUBPD        Z9, Z8, Z8
+	VANDPD        Z0, Z8, Z8
+	VMAXPD        Z8, Z5, Z5
+	VMULPD        Z8, Z8, Z8
+	VADDPD        Z8, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z6, Y6
+	VCVTPS2PD     Y6, Z6
+	VEXTRACTF64X4 $0x01, Z7, Y7
+	VCVTPS2PD     Y7, Z7
+	VFMADD231PD   Z6, Z6, Z2
+	VFMADD231PD   Z7, Z7, Z3
+	VFMADD231PD   Z6, Z7, Z4
+	VSUBPD        Z7, Z6, Z6
+	VANDPD        Z0, Z6, Z6
+	VMAXPD        Z6, Z5, Z5
+	VMULPD        Z6, Z6, Z6
+	VADDPD        Z6, Z1, Z1
+	ADDQ          $+256, AX
+	ADDQ          $+256, CX
+	SUBQ          $+64, BX
+	JGE           four_steps
+
+four_steps_done:
+	ADDQ $+64, BX
+	SUBQ $+16, BX
+	JL   steps_done
+
+steps:
+	VMOVUPS       (AX), Z6
+	VMOVUPS       (CX), Z7
+	VCVTPS2PD     Y6, Z8
+	VCVTPS2PD     Y7, Z9
+	VFMADD231PD   Z8, Z8, Z2
+	VFMADD231PD   Z9, Z9, Z3
+	VFMADD231PD   Z8, Z9, Z4
+	VSUBPD        Z9, Z8, Z8
+	VANDPD        Z0, Z8, Z8
+	VMAXPD        Z8, Z5, Z5
+	VMULPD        Z8, Z8, Z8
+	VADDPD        Z8, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z6, Y6
+	VCVTPS2PD     Y6, Z6
+	VEXTRACTF64X4 $0x01, Z7, Y7
+	VCVTPS2PD     Y7, Z7
+	VFMADD231PD   Z6, Z6, Z2
+	VFMADD231PD   Z7, Z7, Z3
+	VFMADD231PD   Z6, Z7, Z4
+	VSUBPD        Z7, Z6, Z6
+	VANDPD        Z0, Z6, Z6
+	VMAXPD        Z6, Z5, Z5
+	VMULPD        Z6, Z6, Z6
+	VADDPD        Z6, Z1, Z1
+	ADDQ          $+64, AX
+	ADDQ          $+64, CX
+	SUBQ          $+16, BX
+	JGE           steps
+
+steps_done:
+	ADDQ        $+16, BX
+	TESTQ       BX, BX
+	JZ          no_rest
+	VMOVUPS     (AX), Y6
+	VMOVUPS     (CX), Y7
+	VCVTPS2PD   Y6, Z6
+	VCVTPS2PD   Y7, Z7
+	VFMADD231PD Z6, Z6, Z2
+	VFMADD231PD Z7, Z7, Z3
+	VFMADD231PD Z6, Z7, Z4
+	VSUBPD      Z7, Z6, Z6
+	VANDPD      Z0, Z6, Z6
+	VMAXPD      Z6, Z5, Z5
+	VMULPD      Z6, Z6, Z6
+	VADDPD      Z6, Z1, Z1
+	ADDQ        $+32, AX
+	ADDQ        $+32, CX
+
+no_rest:
+	VMOVUPD Z1, (DX)
+	VMOVUPD Z2, 64(DX)
+	VMOVUPD Z3, 128(DX)
+	VMOVUPD Z4, 192(DX)
+	VMOVUPD Z5, 256(DX)
+	VZEROUPPER
+	RET
+
+// func unitCostsAVX512(costs *float32, trials *float32, group *float32, least float32, most float32)
+// Requires: AVX, AVX512F
+TEXT ·unitCostsAVX512(SB), NOSPLIT, $0-32
+	MOVQ         costs+0(FP), AX
+	MOVQ         trials+8(FP), CX
+	MOVQ         group+16(FP), DX
+	VBROADCASTSS least+24(FP), Z0
+	VBROADCASTSS most+28(FP), Z1
+	VMOVUPS      (CX), Z2
+	VMOVUPS      64(CX), Z3
+	VBROADCASTSS one<>+0(SB), Z4
+	VDIVPS       Z2, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VCMPPS       $0x04, Z5, Z2, K1
+	VMOVAPS.Z    Z4, K1, Z5
+	VMULPS       Z5, Z3, Z4
+	VBROADCASTSS one<>+0(SB), Z4
+	VDIVPS       Z3, Z4, Z4
+	VPXORD       Z6, Z6, Z6
+	VCMPPS       $0x04, Z6, Z3, K1
+	VMOVAPS.Z    Z4, K1, Z6
+	VMULPS       Z6, Z2, Z4
+	VBROADCASTSS (DX), Z4
+	VMULPS       Z5, Z4, Z4
+	VMAXPS       Z0, Z4, Z4
+	VMINPS       Z1, Z4, Z4
+	VRNDSCALEPS  $0x00, Z4, Z4
+	VBROADCASTSS infinity<>+0(SB), Z5
+	VBROADCASTSS minusOne<>+0(SB), Z10
+	VADDPS       Z10, Z4, Z10
+	VMAXPS       Z0, Z10, Z10
+	VMINPS       Z1, Z10, Z10
+	VMULPS       Z2, Z10, Z10
+	VBROADCASTSS (DX), Z11
+	VSUBPS       Z11, Z10, Z10
+	VBROADCASTSS 8(DX), Z11
+	VMULPS       Z11, Z10, Z11
+	VBROADCASTSS 4(DX), Z12
+	VADDPS       Z12, Z11, Z11
+	VMULPS       Z6, Z11, Z12
+	VPXORD       Z7, Z7, Z7
+	VMAXPS       Z7, Z12, Z12
+	VMINPS       Z1, Z12, Z12
+	VRNDSCALEPS  $0x00, Z12, Z12
+	VMULPS       Z3, Z12, Z12
+	VSUBPS       Z11, Z12, Z12
+	VMULPS       Z10, Z10, Z10
+	VBROADCASTSS 12(DX), Z7
+	VMULPS       Z7, Z10, Z10
+	VMULPS       Z12, Z12, Z12
+	VBROADCASTSS 16(DX), Z7
+	VMULPS       Z7, Z12, Z12
+	VADDPS       Z12, Z10, Z10
+	VMINPS       Z10, Z5, Z5
+	VBROADCASTSS none<>+0(SB), Z7
+	VADDPS       Z7, Z4, Z7
+	VMAXPS       Z0, Z7, Z7
+	VMINPS       Z1, Z7, Z7
+	VMULPS       Z2, Z7, Z7
+	VBROADCASTSS (DX), Z10
+	VSUBPS       Z10, Z7, Z7
+	VBROADCASTSS 8(DX), Z10
+	VMULPS       Z10, Z7, Z10
+	VBROADCASTSS 4(DX), Z11
+	VADDPS       Z11, Z10, Z10
+	VMULPS       Z6, Z10, Z11
+	VPXORD       Z8, Z8, Z8
+	VMAXPS       Z8, Z11, Z11
+	VMINPS       Z1, Z11, Z11
+	VRNDSCALEPS  $0x00, Z11, Z11
+	VMULPS       Z3, Z11, Z11
+	VSUBPS       Z10, Z11, Z11
+	VMULPS       Z7, Z7, Z7
+	VBROADCASTSS 12(DX), Z8
+	VMULPS       Z8, Z7, Z7
+	VMULPS       Z11, Z11, Z11
+	VBROADCASTSS 16(DX), Z8
+	VMULPS       Z8, Z11, Z11
+	VADDPS       Z11, Z7, Z7
+	VMINPS       Z7, Z5, Z5
+	VBROADCASTSS one<>+0(SB), Z7
+	VADDPS       Z7, Z4, Z4
+	VMAXPS       Z0, Z4, Z4
+	VMINPS       Z1, Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VBROADCASTSS (DX), Z0
+	VSUBPS       Z0, Z4, Z4
+	VBROADCASTSS 8(DX), Z0
+	VMULPS       Z0, Z4, Z0
+	VBROADCASTSS 4(DX), Z2
+	VADDPS       Z2, Z0, Z0
+	VMULPS       Z6, Z0, Z2
+	VPXORD       Z9, Z9, Z9
+	VMAXPS       Z9, Z2, Z2
+	VMINPS       Z1, Z2, Z2
+	VRNDSCALEPS  $0x00, Z2, Z2
+	VMULPS       Z3, Z2, Z2
+	VSUBPS       Z0, Z2, Z2
+	VMULPS       Z4, Z4, Z4
+	VBROADCASTSS 12(DX), Z0
+	VMULPS       Z0, Z4, Z4
+	VMULPS       Z2, Z2, Z2
+	VBROADCASTSS 16(DX), Z0
+	VMULPS       Z0, Z2, Z2
+	VADDPS       Z2, Z4, Z4
+	VMINPS       Z4, Z5, Z5
+	VADDPS       (AX), Z5, Z5
+	VMOVUPS      Z5, (AX)
+	VZEROUPPER
+	RET
+
 // func transposeFloat32(groups **byte, offset int, n int, tile *float32)
 // Requires: AVX
 TEXT ·transposeFloat32(SB), NOSPLIT, $0-32
@@ -3920,2285 +9540,6 @@ eight:
 	VZEROUPPER
 	RET
 
-// func codeLevelsEven(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
-// Requires: AVX, AVX2
-TEXT ·codeLevelsEven(SB), NOSPLIT, $0-56
-	MOVQ codes+0(FP), AX
-	MOVQ grid+8(FP), CX
-	MOVQ weights+16(FP), DX
-	MOVQ inverse+40(FP), BX
-	MOVQ offset+48(FP), SI
-	MOVQ groups+24(FP), DI
-	MOVQ groupSize+32(FP), R8
-
-code_group:
-	TESTQ        DI, DI
-	JZ           code_done
-	VBROADCASTSS (BX), Y0
-	VBROADCASTSS (SI), Y1
-	MOVQ         R8, R9
-
-eight:
-	VMULPS       (DX), Y0, Y2
-	VADDPS       Y1, Y2, Y2
-	VMAXPS       (CX), Y2, Y2
-	VMINPS       32(CX), Y2, Y2
-	VROUNDPS     $0x00, Y2, Y2
-	VSUBPS       (CX), Y2, Y2
-	VCVTPS2DQ    Y2, Y2
-	VEXTRACTI128 $0x01, Y2, X3
-	VPACKUSDW    X3, X2, X3
-	VPACKUSWB    X3, X3, X3
-	VMOVQ        X3, (AX)
-	ADDQ         $+32, DX
-	ADDQ         $+8, AX
-	SUBQ         $+8, R9
-	JG           eight
-	ADDQ         $+4, BX
-	ADDQ         $+4, SI
-	DECQ         DI
-	JMP          code_group
-
-code_done:
-	VZEROUPPER
-	RET
-
-// func scaleSearchEven(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-// Requires: AVX, FMA3
-TEXT ·scaleSearchEven(SB), NOSPLIT, $64-52
-	MOVQ         pattern+0(FP), AX
-	MOVQ         grid+8(FP), CX
-	VBROADCASTSS scale+40(FP), Y0
-	VMULPS       (AX), Y0, Y0
-	VXORPS       Y1, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y0, Y0
-	VBROADCASTSS scale+40(FP), Y0
-	VMULPS       32(AX), Y0, Y0
-	VXORPS       Y4, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VBROADCASTSS one<>+0(SB), Y6
-	VDIVPS       Y0, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VCMPPS       $0x04, Y7, Y0, Y7
-	VANDPS       Y7, Y6, Y6
-	VMULPS       Y6, Y0, Y0
-	MOVQ         weights+16(FP), AX
-	MOVQ         n+32(FP), BX
-
-weight:
-	VBROADCASTSS (AX), Y0
-	VMULPS       Y0, Y3, Y7
-	VMAXPS       (CX), Y7, Y7
-	VMINPS       32(CX), Y7, Y7
-	VROUNDPS     $0x00, Y7, Y7
-	VMULPS       Y0, Y7, Y8
-	VADDPS       Y8, Y2, Y2
-	VFMADD231PS  Y7, Y7, Y1
-	VMULPS       Y0, Y6, Y7
-	VMAXPS       (CX), Y7, Y7
-	VMINPS       32(CX), Y7, Y7
-	VROUNDPS     $0x00, Y7, Y7
-	VMULPS       Y0, Y7, Y0
-	VADDPS       Y0, Y5, Y5
-	VFMADD231PS  Y7, Y7, Y4
-	ADDQ         $+4, AX
-	DECQ         BX
-	JNZ          weight
-	VXORPS       Y0, Y0, Y0
-	VDIVPS       Y1, Y2, Y1
-	VMULPS       Y2, Y1, Y2
-	VSUBPS       Y2, Y0, Y0
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x1e, Y3, Y2, Y2
-	VANDPS       Y2, Y0, Y0
-	VMOVUPS      Y1, (SP)
-	VXORPS       Y1, Y1, Y1
-	VDIVPS       Y4, Y5, Y2
-	VMULPS       Y5, Y2, Y3
-	VSUBPS       Y3, Y1, Y1
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x1e, Y4, Y3, Y3
-	VANDPS       Y3, Y1, Y1
-	VMOVUPS      Y2, 32(SP)
-	VMINPS       Y1, Y0, Y2
-	VPERM2F128   $0x01, Y2, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0x4e, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0xb1, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VCMPPS       $0x00, Y2, Y0, Y3
-	VMOVMSKPS    Y3, AX
-	VCMPPS       $0x00, Y2, Y1, Y3
-	VMOVMSKPS    Y3, CX
-	SHLL         $0x08, CX
-	ORL          CX, AX
-	ORL          $0x00008000, AX
-	BSFL         AX, DX
-	VMOVSS       scale+40(FP), X0
-	VXORPS       Y1, Y1, Y1
-	VUCOMISS     X2, X1
-	JBE          none
-	LEAQ         (SP), AX
-	VMOVSS       (AX)(DX*4), X0
-
-none:
-	VMOVSS X0, best+48(FP)
-	VZEROUPPER
-	RET
-
-// func trialErrorsEven(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX
-TEXT ·trialErrorsEven(SB), NOSPLIT, $0-48
-	MOVQ         errors+0(FP), AX
-	MOVQ         trials+8(FP), CX
-	MOVQ         grid+16(FP), DX
-	VMOVUPS      (CX), Y0
-	VMOVUPS      64(CX), Y1
-	VMOVUPS      (AX), Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y1, Y4
-	VMOVUPS      32(CX), Y5
-	VMOVUPS      96(CX), Y6
-	VMOVUPS      32(AX), Y7
-	VBROADCASTSS one<>+0(SB), Y8
-	VDIVPS       Y5, Y8, Y8
-	VXORPS       Y9, Y9, Y9
-	VCMPPS       $0x04, Y9, Y5, Y9
-	VANDPS       Y9, Y8, Y8
-	VMULPS       Y8, Y6, Y9
-	MOVQ         weights+24(FP), CX
-	MOVQ         n+40(FP), BX
-
-errors:
-	VBROADCASTSS (CX), Y10
-	VMULPS       Y10, Y3, Y11
-	VADDPS       Y4, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y0, Y11, Y11
-	VSUBPS       Y1, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y2, Y2
-	VMULPS       Y10, Y8, Y11
-	VADDPS       Y9, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y5, Y11, Y11
-	VSUBPS       Y6, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y7, Y7
-	ADDQ         $+4, CX
-	DECQ         BX
-	JNZ          errors
-	VMOVUPS      Y2, (AX)
-	VMOVUPS      Y7, 32(AX)
-	VZEROUPPER
-	RET
-
-// func factorSearchEven(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX
-TEXT ·factorSearchEven(SB), NOSPLIT, $128-64
-	MOVQ         found+0(FP), AX
-	MOVQ         pattern+8(FP), CX
-	MOVQ         units+16(FP), DX
-	MOVQ         plain+24(FP), BX
-	MOVQ         grid+32(FP), SI
-	VBROADCASTSS 16(DX), Y0
-	VBROADCASTSS 20(DX), Y1
-	VBROADCASTSS (AX), Y2
-	VBROADCASTSS 8(DX), Y3
-	VMULPS       Y3, Y2, Y2
-	VMAXPS       Y0, Y2, Y2
-	VMINPS       Y1, Y2, Y2
-	VROUNDPS     $0x00, Y2, Y2
-	VADDPS       (CX), Y2, Y3
-	VMAXPS       Y0, Y3, Y3
-	VMINPS       Y1, Y3, Y3
-	VBROADCASTSS (DX), Y4
-	VMULPS       Y4, Y3, Y3
-	VBROADCASTSS (AX), Y4
-	VSUBPS       Y4, Y3, Y4
-	VBROADCASTSS 8(AX), Y5
-	VMULPS       Y5, Y4, Y4
-	VBROADCASTSS 4(AX), Y5
-	VADDPS       Y5, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VBROADCASTSS 12(DX), Y6
-	VMULPS       Y6, Y4, Y4
-	VMAXPS       Y5, Y4, Y4
-	VMINPS       Y1, Y4, Y4
-	VROUNDPS     $0x00, Y4, Y4
-	VADDPS       64(CX), Y4, Y4
-	VMAXPS       Y5, Y4, Y4
-	VMINPS       Y1, Y4, Y4
-	VBROADCASTSS 4(DX), Y5
-	VMULPS       Y5, Y4, Y4
-	VBROADCASTSS (BX), Y5
-	VBLENDPS     $0x01, Y5, Y3, Y3
-	VBROADCASTSS 4(BX), Y5
-	VBLENDPS     $0x01, Y5, Y4, Y4
-	VMOVUPS      Y3, (SP)
-	VMOVUPS      Y4, 64(SP)
-	VXORPS       Y5, Y5, Y5
-	VBROADCASTSS one<>+0(SB), Y6
-	VDIVPS       Y3, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VCMPPS       $0x04, Y7, Y3, Y7
-	VANDPS       Y7, Y6, Y6
-	VMULPS       Y6, Y4, Y7
-	VADDPS       32(CX), Y2, Y2
-	VMAXPS       Y0, Y2, Y2
-	VMINPS       Y1, Y2, Y2
-	VBROADCASTSS (DX), Y0
-	VMULPS       Y0, Y2, Y2
-	VBROADCASTSS (AX), Y0
-	VSUBPS       Y0, Y2, Y0
-	VBROADCASTSS 8(AX), Y8
-	VMULPS       Y8, Y0, Y0
-	VBROADCASTSS 4(AX), Y8
-	VADDPS       Y8, Y0, Y0
-	VXORPS       Y8, Y8, Y8
-	VBROADCASTSS 12(DX), Y9
-	VMULPS       Y9, Y0, Y0
-	VMAXPS       Y8, Y0, Y0
-	VMINPS       Y1, Y0, Y0
-	VROUNDPS     $0x00, Y0, Y0
-	VADDPS       96(CX), Y0, Y0
-	VMAXPS       Y8, Y0, Y0
-	VMINPS       Y1, Y0, Y0
-	VBROADCASTSS 4(DX), Y1
-	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y2, 32(SP)
-	VMOVUPS      Y0, 96(SP)
-	VXORPS       Y1, Y1, Y1
-	VBROADCASTSS one<>+0(SB), Y8
-	VDIVPS       Y2, Y8, Y8
-	VXORPS       Y9, Y9, Y9
-	VCMPPS       $0x04, Y9, Y2, Y9
-	VANDPS       Y9, Y8, Y8
-	VMULPS       Y8, Y0, Y9
-	MOVQ         weights+40(FP), CX
-	MOVQ         n+56(FP), DX
-
-errors:
-	VBROADCASTSS (CX), Y10
-	VMULPS       Y10, Y6, Y11
-	VADDPS       Y7, Y11, Y11
-	VMAXPS       (SI), Y11, Y11
-	VMINPS       32(SI), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y3, Y11, Y11
-	VSUBPS       Y4, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y5, Y5
-	VMULPS       Y10, Y8, Y11
-	VADDPS       Y9, Y11, Y11
-	VMAXPS       (SI), Y11, Y11
-	VMINPS       32(SI), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y2, Y11, Y11
-	VSUBPS       Y0, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y1, Y1
-	ADDQ         $+4, CX
-	DECQ         DX
-	JNZ          errors
-	VMOVSS       X5, 24(AX)
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VBLENDPS     $0x01, Y0, Y5, Y5
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VMINPS       Y1, Y5, Y0
-	VPERM2F128   $0x01, Y0, Y0, Y2
-	VMINPS       Y2, Y0, Y0
-	VPERMILPS    $0x4e, Y0, Y2
-	VMINPS       Y2, Y0, Y0
-	VPERMILPS    $0xb1, Y0, Y2
-	VMINPS       Y2, Y0, Y0
-	VCMPPS       $0x00, Y0, Y5, Y2
-	VMOVMSKPS    Y2, CX
-	VCMPPS       $0x00, Y0, Y1, Y2
-	VMOVMSKPS    Y2, DX
-	SHLL         $0x08, DX
-	ORL          DX, CX
-	ORL          $0x00008000, CX
-	BSFL         CX, DI
-	VMOVSS       X0, 20(AX)
-	LEAQ         (SP), CX
-	VMOVSS       (CX)(DI*4), X0
-	VMOVSS       X0, (AX)
-	VMOVSS       64(CX)(DI*4), X0
-	VMOVSS       X0, 4(AX)
-	VZEROUPPER
-	RET
-
-// func scaleSearchEvenWeighted(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-// Requires: AVX
-TEXT ·scaleSearchEvenWeighted(SB), NOSPLIT, $64-52
-	MOVQ         pattern+0(FP), AX
-	MOVQ         grid+8(FP), CX
-	VBROADCASTSS scale+40(FP), Y0
-	VMULPS       (AX), Y0, Y0
-	VXORPS       Y1, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y0, Y0
-	VBROADCASTSS scale+40(FP), Y0
-	VMULPS       32(AX), Y0, Y0
-	VXORPS       Y4, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VBROADCASTSS one<>+0(SB), Y6
-	VDIVPS       Y0, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VCMPPS       $0x04, Y7, Y0, Y7
-	VANDPS       Y7, Y6, Y6
-	VMULPS       Y6, Y0, Y0
-	MOVQ         weights+16(FP), AX
-	MOVQ         n+32(FP), SI
-	MOVQ         importance+24(FP), BX
-
-weight:
-	VBROADCASTSS (BX), Y0
-	ADDQ         $+4, BX
-	VBROADCASTSS (AX), Y7
-	VMULPS       Y7, Y3, Y8
-	VMAXPS       (CX), Y8, Y8
-	VMINPS       32(CX), Y8, Y8
-	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y8, Y0, Y9
-	VMULPS       Y7, Y9, Y10
-	VADDPS       Y10, Y2, Y2
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y1, Y1
-	VMULPS       Y7, Y6, Y8
-	VMAXPS       (CX), Y8, Y8
-	VMINPS       32(CX), Y8, Y8
-	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y8, Y0, Y0
-	VMULPS       Y7, Y0, Y7
-	VADDPS       Y7, Y5, Y5
-	VMULPS       Y0, Y8, Y8
-	VADDPS       Y8, Y4, Y4
-	ADDQ         $+4, AX
-	DECQ         SI
-	JNZ          weight
-	VXORPS       Y0, Y0, Y0
-	VDIVPS       Y1, Y2, Y1
-	VMULPS       Y2, Y1, Y2
-	VSUBPS       Y2, Y0, Y0
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x1e, Y3, Y2, Y2
-	VANDPS       Y2, Y0, Y0
-	VMOVUPS      Y1, (SP)
-	VXORPS       Y1, Y1, Y1
-	VDIVPS       Y4, Y5, Y2
-	VMULPS       Y5, Y2, Y3
-	VSUBPS       Y3, Y1, Y1
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x1e, Y4, Y3, Y3
-	VANDPS       Y3, Y1, Y1
-	VMOVUPS      Y2, 32(SP)
-	VMINPS       Y1, Y0, Y2
-	VPERM2F128   $0x01, Y2, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0x4e, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0xb1, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VCMPPS       $0x00, Y2, Y0, Y3
-	VMOVMSKPS    Y3, AX
-	VCMPPS       $0x00, Y2, Y1, Y3
-	VMOVMSKPS    Y3, CX
-	SHLL         $0x08, CX
-	ORL          CX, AX
-	ORL          $0x00008000, AX
-	BSFL         AX, DX
-	VMOVSS       scale+40(FP), X0
-	VXORPS       Y1, Y1, Y1
-	VUCOMISS     X2, X1
-	JBE          none
-	LEAQ         (SP), AX
-	VMOVSS       (AX)(DX*4), X0
-
-none:
-	VMOVSS X0, best+48(FP)
-	VZEROUPPER
-	RET
-
-// func trialErrorsEvenWeighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX
-TEXT ·trialErrorsEvenWeighted(SB), NOSPLIT, $0-48
-	MOVQ         errors+0(FP), AX
-	MOVQ         trials+8(FP), CX
-	MOVQ         grid+16(FP), DX
-	VMOVUPS      (CX), Y0
-	VMOVUPS      64(CX), Y1
-	VMOVUPS      (AX), Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y1, Y4
-	VMOVUPS      32(CX), Y5
-	VMOVUPS      96(CX), Y6
-	VMOVUPS      32(AX), Y7
-	VBROADCASTSS one<>+0(SB), Y8
-	VDIVPS       Y5, Y8, Y8
-	VXORPS       Y9, Y9, Y9
-	VCMPPS       $0x04, Y9, Y5, Y9
-	VANDPS       Y9, Y8, Y8
-	VMULPS       Y8, Y6, Y9
-	MOVQ         weights+24(FP), CX
-	MOVQ         n+40(FP), SI
-	MOVQ         importance+32(FP), BX
-
-errors:
-	VBROADCASTSS (BX), Y10
-	ADDQ         $+4, BX
-	VBROADCASTSS (CX), Y11
-	VMULPS       Y11, Y3, Y12
-	VADDPS       Y4, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y0, Y12, Y12
-	VSUBPS       Y1, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y13
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y2, Y2
-	VMULPS       Y11, Y8, Y12
-	VADDPS       Y9, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y5, Y12, Y12
-	VSUBPS       Y6, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y10
-	VMULPS       Y12, Y10, Y12
-	VADDPS       Y12, Y7, Y7
-	ADDQ         $+4, CX
-	DECQ         SI
-	JNZ          errors
-	VMOVUPS      Y2, (AX)
-	VMOVUPS      Y7, 32(AX)
-	VZEROUPPER
-	RET
-
-// func factorSearchEvenWeighted(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX
-TEXT ·factorSearchEvenWeighted(SB), NOSPLIT, $128-64
-	MOVQ         found+0(FP), AX
-	MOVQ         pattern+8(FP), CX
-	MOVQ         units+16(FP), DX
-	MOVQ         plain+24(FP), BX
-	MOVQ         grid+32(FP), SI
-	VBROADCASTSS 16(DX), Y0
-	VBROADCASTSS 20(DX), Y1
-	VBROADCASTSS (AX), Y2
-	VBROADCASTSS 8(DX), Y3
-	VMULPS       Y3, Y2, Y2
-	VMAXPS       Y0, Y2, Y2
-	VMINPS       Y1, Y2, Y2
-	VROUNDPS     $0x00, Y2, Y2
-	VADDPS       (CX), Y2, Y3
-	VMAXPS       Y0, Y3, Y3
-	VMINPS       Y1, Y3, Y3
-	VBROADCASTSS (DX), Y4
-	VMULPS       Y4, Y3, Y3
-	VBROADCASTSS (AX), Y4
-	VSUBPS       Y4, Y3, Y4
-	VBROADCASTSS 8(AX), Y5
-	VMULPS       Y5, Y4, Y4
-	VBROADCASTSS 4(AX), Y5
-	VADDPS       Y5, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VBROADCASTSS 12(DX), Y6
-	VMULPS       Y6, Y4, Y4
-	VMAXPS       Y5, Y4, Y4
-	VMINPS       Y1, Y4, Y4
-	VROUNDPS     $0x00, Y4, Y4
-	VADDPS       64(CX), Y4, Y4
-	VMAXPS       Y5, Y4, Y4
-	VMINPS       Y1, Y4, Y4
-	VBROADCASTSS 4(DX), Y5
-	VMULPS       Y5, Y4, Y4
-	VBROADCASTSS (BX), Y5
-	VBLENDPS     $0x01, Y5, Y3, Y3
-	VBROADCASTSS 4(BX), Y5
-	VBLENDPS     $0x01, Y5, Y4, Y4
-	VMOVUPS      Y3, (SP)
-	VMOVUPS      Y4, 64(SP)
-	VXORPS       Y5, Y5, Y5
-	VBROADCASTSS one<>+0(SB), Y6
-	VDIVPS       Y3, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VCMPPS       $0x04, Y7, Y3, Y7
-	VANDPS       Y7, Y6, Y6
-	VMULPS       Y6, Y4, Y7
-	VADDPS       32(CX), Y2, Y2
-	VMAXPS       Y0, Y2, Y2
-	VMINPS       Y1, Y2, Y2
-	VBROADCASTSS (DX), Y0
-	VMULPS       Y0, Y2, Y2
-	VBROADCASTSS (AX), Y0
-	VSUBPS       Y0, Y2, Y0
-	VBROADCASTSS 8(AX), Y8
-	VMULPS       Y8, Y0, Y0
-	VBROADCASTSS 4(AX), Y8
-	VADDPS       Y8, Y0, Y0
-	VXORPS       Y8, Y8, Y8
-	VBROADCASTSS 12(DX), Y9
-	VMULPS       Y9, Y0, Y0
-	VMAXPS       Y8, Y0, Y0
-	VMINPS       Y1, Y0, Y0
-	VROUNDPS     $0x00, Y0, Y0
-	VADDPS       96(CX), Y0, Y0
-	VMAXPS       Y8, Y0, Y0
-	VMINPS       Y1, Y0, Y0
-	VBROADCASTSS 4(DX), Y1
-	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y2, 32(SP)
-	VMOVUPS      Y0, 96(SP)
-	VXORPS       Y1, Y1, Y1
-	VBROADCASTSS one<>+0(SB), Y8
-	VDIVPS       Y2, Y8, Y8
-	VXORPS       Y9, Y9, Y9
-	VCMPPS       $0x04, Y9, Y2, Y9
-	VANDPS       Y9, Y8, Y8
-	VMULPS       Y8, Y0, Y9
-	MOVQ         weights+40(FP), CX
-	MOVQ         n+56(FP), BX
-	MOVQ         importance+48(FP), DX
-
-errors:
-	VBROADCASTSS (DX), Y10
-	ADDQ         $+4, DX
-	VBROADCASTSS (CX), Y11
-	VMULPS       Y11, Y6, Y12
-	VADDPS       Y7, Y12, Y12
-	VMAXPS       (SI), Y12, Y12
-	VMINPS       32(SI), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y3, Y12, Y12
-	VSUBPS       Y4, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y13
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y5, Y5
-	VMULPS       Y11, Y8, Y12
-	VADDPS       Y9, Y12, Y12
-	VMAXPS       (SI), Y12, Y12
-	VMINPS       32(SI), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y2, Y12, Y12
-	VSUBPS       Y0, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y10
-	VMULPS       Y12, Y10, Y12
-	VADDPS       Y12, Y1, Y1
-	ADDQ         $+4, CX
-	DECQ         BX
-	JNZ          errors
-	VMOVSS       X5, 24(AX)
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VBLENDPS     $0x01, Y0, Y5, Y5
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VMINPS       Y1, Y5, Y0
-	VPERM2F128   $0x01, Y0, Y0, Y2
-	VMINPS       Y2, Y0, Y0
-	VPERMILPS    $0x4e, Y0, Y2
-	VMINPS       Y2, Y0, Y0
-	VPERMILPS    $0xb1, Y0, Y2
-	VMINPS       Y2, Y0, Y0
-	VCMPPS       $0x00, Y0, Y5, Y2
-	VMOVMSKPS    Y2, CX
-	VCMPPS       $0x00, Y0, Y1, Y2
-	VMOVMSKPS    Y2, DX
-	SHLL         $0x08, DX
-	ORL          DX, CX
-	ORL          $0x00008000, CX
-	BSFL         CX, DI
-	VMOVSS       X0, 20(AX)
-	LEAQ         (SP), CX
-	VMOVSS       (CX)(DI*4), X0
-	VMOVSS       X0, (AX)
-	VMOVSS       64(CX)(DI*4), X0
-	VMOVSS       X0, 4(AX)
-	VZEROUPPER
-	RET
-
-// func codeLevelsTable(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
-// Requires: AVX, AVX2
-TEXT ·codeLevelsTable(SB), NOSPLIT, $0-56
-	MOVQ codes+0(FP), AX
-	MOVQ grid+8(FP), CX
-	MOVQ weights+16(FP), DX
-	MOVQ inverse+40(FP), BX
-	MOVQ offset+48(FP), SI
-	MOVQ groups+24(FP), DI
-	MOVQ groupSize+32(FP), R8
-
-code_group:
-	TESTQ        DI, DI
-	JZ           code_done
-	VBROADCASTSS (BX), Y0
-	VBROADCASTSS (SI), Y1
-	MOVQ         R8, R9
-
-eight:
-	VMULPS       (DX), Y0, Y2
-	VADDPS       Y1, Y2, Y2
-	VCMPPS       $0x1e, 64(CX), Y2, Y3
-	VMOVUPS      96(CX), Y5
-	VBLENDVPS    Y3, 128(CX), Y5, Y5
-	VCMPPS       $0x1e, Y5, Y2, Y5
-	VPADDD       Y3, Y3, Y4
-	VPADDD       Y5, Y4, Y4
-	VPERMPS      160(CX), Y4, Y5
-	VCMPPS       $0x1e, Y5, Y2, Y5
-	VPADDD       Y4, Y4, Y4
-	VPADDD       Y5, Y4, Y4
-	VPERMPS      192(CX), Y4, Y5
-	VCMPPS       $0x1e, Y5, Y2, Y5
-	VPADDD       Y4, Y4, Y4
-	VPADDD       Y5, Y4, Y4
-	VPERMPS      288(CX), Y4, Y2
-	VPERMPS      320(CX), Y4, Y4
-	VBLENDVPS    Y3, Y4, Y2, Y2
-	VEXTRACTI128 $0x01, Y2, X3
-	VPACKUSDW    X3, X2, X3
-	VPACKUSWB    X3, X3, X3
-	VMOVQ        X3, (AX)
-	ADDQ         $+32, DX
-	ADDQ         $+8, AX
-	SUBQ         $+8, R9
-	JG           eight
-	ADDQ         $+4, BX
-	ADDQ         $+4, SI
-	DECQ         DI
-	JMP          code_group
-
-code_done:
-	VZEROUPPER
-	RET
-
-// func scaleSearchTable(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-// Requires: AVX, AVX2
-TEXT ·scaleSearchTable(SB), NOSPLIT, $64-52
-	MOVQ         pattern+0(FP), AX
-	MOVQ         grid+8(FP), CX
-	VBROADCASTSS scale+40(FP), Y0
-	VMULPS       (AX), Y0, Y0
-	VXORPS       Y1, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y0, Y0
-	MOVQ         weights+16(FP), DX
-	MOVQ         n+32(FP), BX
-
-lower:
-	VBROADCASTSS (DX), Y0
-	VMULPS       Y0, Y3, Y4
-	VCMPPS       $0x1e, 64(CX), Y4, Y5
-	VMOVUPS      96(CX), Y7
-	VBLENDVPS    Y5, 128(CX), Y7, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y5, Y5, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      160(CX), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      192(CX), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      224(CX), Y6, Y4
-	VPERMPS      256(CX), Y6, Y6
-	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y0, Y4, Y0
-	VADDPS       Y0, Y2, Y2
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y1, Y1
-	ADDQ         $+4, DX
-	DECQ         BX
-	JNZ          lower
-	VXORPS       Y0, Y0, Y0
-	VDIVPS       Y1, Y2, Y1
-	VMULPS       Y2, Y1, Y2
-	VSUBPS       Y2, Y0, Y0
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x1e, Y3, Y2, Y2
-	VANDPS       Y2, Y0, Y0
-	VMOVUPS      Y1, (SP)
-	VBROADCASTSS scale+40(FP), Y1
-	VMULPS       32(AX), Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VBROADCASTSS one<>+0(SB), Y4
-	VDIVPS       Y1, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VCMPPS       $0x04, Y5, Y1, Y5
-	VANDPS       Y5, Y4, Y4
-	VMULPS       Y4, Y1, Y1
-	MOVQ         weights+16(FP), AX
-	MOVQ         n+32(FP), DX
-
-upper:
-	VBROADCASTSS (AX), Y1
-	VMULPS       Y1, Y4, Y5
-	VCMPPS       $0x1e, 64(CX), Y5, Y6
-	VMOVUPS      96(CX), Y8
-	VBLENDVPS    Y6, 128(CX), Y8, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y6, Y6, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      160(CX), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      192(CX), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      224(CX), Y7, Y5
-	VPERMPS      256(CX), Y7, Y7
-	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y1, Y5, Y1
-	VADDPS       Y1, Y3, Y3
-	VMULPS       Y5, Y5, Y5
-	VADDPS       Y5, Y2, Y2
-	ADDQ         $+4, AX
-	DECQ         DX
-	JNZ          upper
-	VXORPS       Y1, Y1, Y1
-	VDIVPS       Y2, Y3, Y2
-	VMULPS       Y3, Y2, Y3
-	VSUBPS       Y3, Y1, Y1
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x1e, Y4, Y3, Y3
-	VANDPS       Y3, Y1, Y1
-	VMOVUPS      Y2, 32(SP)
-	VMINPS       Y1, Y0, Y2
-	VPERM2F128   $0x01, Y2, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0x4e, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0xb1, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VCMPPS       $0x00, Y2, Y0, Y3
-	VMOVMSKPS    Y3, AX
-	VCMPPS       $0x00, Y2, Y1, Y3
-	VMOVMSKPS    Y3, CX
-	SHLL         $0x08, CX
-	ORL          CX, AX
-	ORL          $0x00008000, AX
-	BSFL         AX, SI
-	VMOVSS       scale+40(FP), X0
-	VXORPS       Y1, Y1, Y1
-	VUCOMISS     X2, X1
-	JBE          none
-	LEAQ         (SP), AX
-	VMOVSS       (AX)(SI*4), X0
-
-none:
-	VMOVSS X0, best+48(FP)
-	VZEROUPPER
-	RET
-
-// func trialErrorsTable(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX, AVX2
-TEXT ·trialErrorsTable(SB), NOSPLIT, $0-48
-	MOVQ         errors+0(FP), AX
-	MOVQ         trials+8(FP), CX
-	MOVQ         grid+16(FP), DX
-	VMOVUPS      (CX), Y0
-	VMOVUPS      64(CX), Y1
-	VMOVUPS      (AX), Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y1, Y1
-	MOVQ         weights+24(FP), CX
-	MOVQ         n+40(FP), BX
-
-errors:
-	VBROADCASTSS (CX), Y1
-	VMULPS       Y1, Y3, Y4
-	VCMPPS       $0x1e, 64(DX), Y4, Y5
-	VMOVUPS      96(DX), Y7
-	VBLENDVPS    Y5, 128(DX), Y7, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y5, Y5, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      160(DX), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      192(DX), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      224(DX), Y6, Y4
-	VPERMPS      256(DX), Y6, Y6
-	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y0, Y4, Y4
-	VSUBPS       Y4, Y1, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y2, Y2
-	ADDQ         $+4, CX
-	DECQ         BX
-	JNZ          errors
-	VMOVUPS      Y2, (AX)
-	VZEROUPPER
-	RET
-
-// func factorSearchTable(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX, AVX2
-TEXT ·factorSearchTable(SB), NOSPLIT, $128-64
-	MOVQ         found+0(FP), AX
-	MOVQ         pattern+8(FP), CX
-	MOVQ         units+16(FP), DX
-	MOVQ         plain+24(FP), BX
-	MOVQ         grid+32(FP), SI
-	VBROADCASTSS 16(DX), Y0
-	VBROADCASTSS 20(DX), Y1
-	VBROADCASTSS (AX), Y2
-	VBROADCASTSS 8(DX), Y3
-	VMULPS       Y3, Y2, Y2
-	VMAXPS       Y0, Y2, Y2
-	VMINPS       Y1, Y2, Y2
-	VROUNDPS     $0x00, Y2, Y2
-	VADDPS       (CX), Y2, Y2
-	VMAXPS       Y0, Y2, Y2
-	VMINPS       Y1, Y2, Y2
-	VBROADCASTSS (DX), Y0
-	VMULPS       Y0, Y2, Y2
-	VXORPS       Y0, Y0, Y0
-	VBROADCASTSS (BX), Y1
-	VBLENDPS     $0x01, Y1, Y2, Y2
-	VBROADCASTSS 4(BX), Y1
-	VBLENDPS     $0x01, Y1, Y0, Y0
-	VMOVUPS      Y2, (SP)
-	VMOVUPS      Y0, 64(SP)
-	VXORPS       Y1, Y1, Y1
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y2, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y2, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y0, Y0
-	MOVQ         weights+40(FP), CX
-	MOVQ         n+56(FP), DX
-
-errors:
-	VBROADCASTSS (CX), Y0
-	VMULPS       Y0, Y3, Y4
-	VCMPPS       $0x1e, 64(SI), Y4, Y5
-	VMOVUPS      96(SI), Y7
-	VBLENDVPS    Y5, 128(SI), Y7, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y5, Y5, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      160(SI), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      192(SI), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      224(SI), Y6, Y4
-	VPERMPS      256(SI), Y6, Y6
-	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y2, Y4, Y4
-	VSUBPS       Y4, Y0, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y1, Y1
-	ADDQ         $+4, CX
-	DECQ         DX
-	JNZ          errors
-	VMOVSS       X1, 24(AX)
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VBLENDPS     $0x01, Y0, Y1, Y1
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VMINPS       Y0, Y1, Y2
-	VPERM2F128   $0x01, Y2, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0x4e, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0xb1, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VCMPPS       $0x00, Y2, Y1, Y3
-	VMOVMSKPS    Y3, CX
-	VCMPPS       $0x00, Y2, Y0, Y3
-	VMOVMSKPS    Y3, DX
-	SHLL         $0x08, DX
-	ORL          DX, CX
-	ORL          $0x00008000, CX
-	BSFL         CX, DI
-	VMOVSS       X2, 20(AX)
-	LEAQ         (SP), CX
-	VMOVSS       (CX)(DI*4), X0
-	VMOVSS       X0, (AX)
-	VMOVSS       64(CX)(DI*4), X0
-	VMOVSS       X0, 4(AX)
-	VZEROUPPER
-	RET
-
-// func scaleSearchTableWeighted(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-// Requires: AVX, AVX2
-TEXT ·scaleSearchTableWeighted(SB), NOSPLIT, $64-52
-	MOVQ         pattern+0(FP), AX
-	MOVQ         grid+8(FP), CX
-	VBROADCASTSS scale+40(FP), Y0
-	VMULPS       (AX), Y0, Y0
-	VXORPS       Y1, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y0, Y0
-	MOVQ         weights+16(FP), DX
-	MOVQ         n+32(FP), SI
-	MOVQ         importance+24(FP), BX
-
-lower:
-	VBROADCASTSS (BX), Y0
-	ADDQ         $+4, BX
-	VBROADCASTSS (DX), Y4
-	VMULPS       Y4, Y3, Y5
-	VCMPPS       $0x1e, 64(CX), Y5, Y6
-	VMOVUPS      96(CX), Y8
-	VBLENDVPS    Y6, 128(CX), Y8, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y6, Y6, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      160(CX), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      192(CX), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      224(CX), Y7, Y5
-	VPERMPS      256(CX), Y7, Y7
-	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y5, Y0, Y0
-	VMULPS       Y4, Y0, Y4
-	VADDPS       Y4, Y2, Y2
-	VMULPS       Y0, Y5, Y5
-	VADDPS       Y5, Y1, Y1
-	ADDQ         $+4, DX
-	DECQ         SI
-	JNZ          lower
-	VXORPS       Y0, Y0, Y0
-	VDIVPS       Y1, Y2, Y1
-	VMULPS       Y2, Y1, Y2
-	VSUBPS       Y2, Y0, Y0
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x1e, Y3, Y2, Y2
-	VANDPS       Y2, Y0, Y0
-	VMOVUPS      Y1, (SP)
-	VBROADCASTSS scale+40(FP), Y1
-	VMULPS       32(AX), Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VBROADCASTSS one<>+0(SB), Y4
-	VDIVPS       Y1, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VCMPPS       $0x04, Y5, Y1, Y5
-	VANDPS       Y5, Y4, Y4
-	VMULPS       Y4, Y1, Y1
-	MOVQ         weights+16(FP), AX
-	MOVQ         n+32(FP), BX
-	MOVQ         importance+24(FP), DX
-
-upper:
-	VBROADCASTSS (DX), Y1
-	ADDQ         $+4, DX
-	VBROADCASTSS (AX), Y5
-	VMULPS       Y5, Y4, Y6
-	VCMPPS       $0x1e, 64(CX), Y6, Y7
-	VMOVUPS      96(CX), Y9
-	VBLENDVPS    Y7, 128(CX), Y9, Y9
-	VCMPPS       $0x1e, Y9, Y6, Y9
-	VPADDD       Y7, Y7, Y8
-	VPADDD       Y9, Y8, Y8
-	VPERMPS      160(CX), Y8, Y9
-	VCMPPS       $0x1e, Y9, Y6, Y9
-	VPADDD       Y8, Y8, Y8
-	VPADDD       Y9, Y8, Y8
-	VPERMPS      192(CX), Y8, Y9
-	VCMPPS       $0x1e, Y9, Y6, Y9
-	VPADDD       Y8, Y8, Y8
-	VPADDD       Y9, Y8, Y8
-	VPERMPS      224(CX), Y8, Y6
-	VPERMPS      256(CX), Y8, Y8
-	VBLENDVPS    Y7, Y8, Y6, Y6
-	VMULPS       Y6, Y1, Y1
-	VMULPS       Y5, Y1, Y5
-	VADDPS       Y5, Y3, Y3
-	VMULPS       Y1, Y6, Y6
-	VADDPS       Y6, Y2, Y2
-	ADDQ         $+4, AX
-	DECQ         BX
-	JNZ          upper
-	VXORPS       Y1, Y1, Y1
-	VDIVPS       Y2, Y3, Y2
-	VMULPS       Y3, Y2, Y3
-	VSUBPS       Y3, Y1, Y1
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x1e, Y4, Y3, Y3
-	VANDPS       Y3, Y1, Y1
-	VMOVUPS      Y2, 32(SP)
-	VMINPS       Y1, Y0, Y2
-	VPERM2F128   $0x01, Y2, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0x4e, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0xb1, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VCMPPS       $0x00, Y2, Y0, Y3
-	VMOVMSKPS    Y3, AX
-	VCMPPS       $0x00, Y2, Y1, Y3
-	VMOVMSKPS    Y3, CX
-	SHLL         $0x08, CX
-	ORL          CX, AX
-	ORL          $0x00008000, AX
-	BSFL         AX, DI
-	VMOVSS       scale+40(FP), X0
-	VXORPS       Y1, Y1, Y1
-	VUCOMISS     X2, X1
-	JBE          none
-	LEAQ         (SP), AX
-	VMOVSS       (AX)(DI*4), X0
-
-none:
-	VMOVSS X0, best+48(FP)
-	VZEROUPPER
-	RET
-
-// func trialErrorsTableWeighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX, AVX2
-TEXT ·trialErrorsTableWeighted(SB), NOSPLIT, $0-48
-	MOVQ         errors+0(FP), AX
-	MOVQ         trials+8(FP), CX
-	MOVQ         grid+16(FP), DX
-	VMOVUPS      (CX), Y0
-	VMOVUPS      64(CX), Y1
-	VMOVUPS      (AX), Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y1, Y1
-	MOVQ         weights+24(FP), CX
-	MOVQ         n+40(FP), SI
-	MOVQ         importance+32(FP), BX
-
-errors:
-	VBROADCASTSS (BX), Y1
-	ADDQ         $+4, BX
-	VBROADCASTSS (CX), Y4
-	VMULPS       Y4, Y3, Y5
-	VCMPPS       $0x1e, 64(DX), Y5, Y6
-	VMOVUPS      96(DX), Y8
-	VBLENDVPS    Y6, 128(DX), Y8, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y6, Y6, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      160(DX), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      192(DX), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      224(DX), Y7, Y5
-	VPERMPS      256(DX), Y7, Y7
-	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y0, Y5, Y5
-	VSUBPS       Y5, Y4, Y5
-	VMULPS       Y5, Y1, Y1
-	VMULPS       Y5, Y1, Y5
-	VADDPS       Y5, Y2, Y2
-	ADDQ         $+4, CX
-	DECQ         SI
-	JNZ          errors
-	VMOVUPS      Y2, (AX)
-	VZEROUPPER
-	RET
-
-// func factorSearchTableWeighted(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX, AVX2
-TEXT ·factorSearchTableWeighted(SB), NOSPLIT, $128-64
-	MOVQ         found+0(FP), AX
-	MOVQ         pattern+8(FP), CX
-	MOVQ         units+16(FP), DX
-	MOVQ         plain+24(FP), BX
-	MOVQ         grid+32(FP), SI
-	VBROADCASTSS 16(DX), Y0
-	VBROADCASTSS 20(DX), Y1
-	VBROADCASTSS (AX), Y2
-	VBROADCASTSS 8(DX), Y3
-	VMULPS       Y3, Y2, Y2
-	VMAXPS       Y0, Y2, Y2
-	VMINPS       Y1, Y2, Y2
-	VROUNDPS     $0x00, Y2, Y2
-	VADDPS       (CX), Y2, Y2
-	VMAXPS       Y0, Y2, Y2
-	VMINPS       Y1, Y2, Y2
-	VBROADCASTSS (DX), Y0
-	VMULPS       Y0, Y2, Y2
-	VXORPS       Y0, Y0, Y0
-	VBROADCASTSS (BX), Y1
-	VBLENDPS     $0x01, Y1, Y2, Y2
-	VBROADCASTSS 4(BX), Y1
-	VBLENDPS     $0x01, Y1, Y0, Y0
-	VMOVUPS      Y2, (SP)
-	VMOVUPS      Y0, 64(SP)
-	VXORPS       Y1, Y1, Y1
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y2, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y2, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y0, Y0
-	MOVQ         weights+40(FP), CX
-	MOVQ         n+56(FP), BX
-	MOVQ         importance+48(FP), DX
-
-errors:
-	VBROADCASTSS (DX), Y0
-	ADDQ         $+4, DX
-	VBROADCASTSS (CX), Y4
-	VMULPS       Y4, Y3, Y5
-	VCMPPS       $0x1e, 64(SI), Y5, Y6
-	VMOVUPS      96(SI), Y8
-	VBLENDVPS    Y6, 128(SI), Y8, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y6, Y6, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      160(SI), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      192(SI), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      224(SI), Y7, Y5
-	VPERMPS      256(SI), Y7, Y7
-	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y2, Y5, Y5
-	VSUBPS       Y5, Y4, Y5
-	VMULPS       Y5, Y0, Y0
-	VMULPS       Y5, Y0, Y5
-	VADDPS       Y5, Y1, Y1
-	ADDQ         $+4, CX
-	DECQ         BX
-	JNZ          errors
-	VMOVSS       X1, 24(AX)
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VBLENDPS     $0x01, Y0, Y1, Y1
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VMINPS       Y0, Y1, Y2
-	VPERM2F128   $0x01, Y2, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0x4e, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0xb1, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VCMPPS       $0x00, Y2, Y1, Y3
-	VMOVMSKPS    Y3, CX
-	VCMPPS       $0x00, Y2, Y0, Y3
-	VMOVMSKPS    Y3, DX
-	SHLL         $0x08, DX
-	ORL          DX, CX
-	ORL          $0x00008000, CX
-	BSFL         CX, DI
-	VMOVSS       X2, 20(AX)
-	LEAQ         (SP), CX
-	VMOVSS       (CX)(DI*4), X0
-	VMOVSS       X0, (AX)
-	VMOVSS       64(CX)(DI*4), X0
-	VMOVSS       X0, 4(AX)
-	VZEROUPPER
-	RET
-
-// func codeLevelsFloat(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
-// Requires: AVX, AVX2
-TEXT ·codeLevelsFloat(SB), NOSPLIT, $0-56
-	MOVQ codes+0(FP), AX
-	MOVQ grid+8(FP), CX
-	MOVQ weights+16(FP), DX
-	MOVQ inverse+40(FP), BX
-	MOVQ offset+48(FP), SI
-	MOVQ groups+24(FP), DI
-	MOVQ groupSize+32(FP), R8
-
-code_group:
-	TESTQ        DI, DI
-	JZ           code_done
-	VBROADCASTSS (BX), Y0
-	VBROADCASTSS (SI), Y1
-	MOVQ         R8, R9
-
-eight:
-	VMULPS       (DX), Y0, Y2
-	VADDPS       Y1, Y2, Y2
-	VMOVUPS      480(CX), X3
-	VMOVUPS      496(CX), X4
-	VBROADCASTSS signBit<>+0(SB), Y5
-	VANDPS       Y5, Y2, Y5
-	VPSRLD       X4, Y5, Y5
-	VMAXPS       (CX), Y2, Y2
-	VMINPS       32(CX), Y2, Y2
-	VBROADCASTSS infinity<>+0(SB), Y4
-	VANDPS       Y4, Y2, Y4
-	VMAXPS       352(CX), Y4, Y4
-	VMULPS       384(CX), Y4, Y4
-	VADDPS       Y4, Y2, Y2
-	VSUBPS       Y4, Y2, Y2
-	VBROADCASTSS magnitude32<>+0(SB), Y4
-	VANDPS       Y4, Y2, Y2
-	VMULPS       416(CX), Y2, Y4
-	VCVTPS2DQ    Y4, Y4
-	VCMPPS       $0x11, 352(CX), Y2, Y6
-	VPSRLD       X3, Y2, Y2
-	VPSUBD       448(CX), Y2, Y2
-	VBLENDVPS    Y6, Y4, Y2, Y2
-	VPOR         Y5, Y2, Y2
-	VEXTRACTI128 $0x01, Y2, X3
-	VPACKUSDW    X3, X2, X3
-	VPACKUSWB    X3, X3, X3
-	VMOVQ        X3, (AX)
-	ADDQ         $+32, DX
-	ADDQ         $+8, AX
-	SUBQ         $+8, R9
-	JG           eight
-	ADDQ         $+4, BX
-	ADDQ         $+4, SI
-	DECQ         DI
-	JMP          code_group
-
-code_done:
-	VZEROUPPER
-	RET
-
-// func scaleSearchFloat(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-// Requires: AVX
-TEXT ·scaleSearchFloat(SB), NOSPLIT, $64-52
-	MOVQ         pattern+0(FP), AX
-	MOVQ         grid+8(FP), CX
-	VBROADCASTSS scale+40(FP), Y0
-	VMULPS       (AX), Y0, Y0
-	VXORPS       Y1, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y0, Y0
-	VBROADCASTSS scale+40(FP), Y0
-	VMULPS       32(AX), Y0, Y0
-	VXORPS       Y4, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VBROADCASTSS one<>+0(SB), Y6
-	VDIVPS       Y0, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VCMPPS       $0x04, Y7, Y0, Y7
-	VANDPS       Y7, Y6, Y6
-	VMULPS       Y6, Y0, Y0
-	MOVQ         weights+16(FP), AX
-	MOVQ         n+32(FP), BX
-
-weight:
-	VBROADCASTSS (AX), Y0
-	VMULPS       Y0, Y3, Y7
-	VMAXPS       (CX), Y7, Y7
-	VMINPS       32(CX), Y7, Y7
-	VBROADCASTSS infinity<>+0(SB), Y8
-	VANDPS       Y8, Y7, Y8
-	VMAXPS       352(CX), Y8, Y8
-	VMULPS       384(CX), Y8, Y8
-	VADDPS       Y8, Y7, Y7
-	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y0, Y7, Y8
-	VADDPS       Y8, Y2, Y2
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y1, Y1
-	VMULPS       Y0, Y6, Y7
-	VMAXPS       (CX), Y7, Y7
-	VMINPS       32(CX), Y7, Y7
-	VBROADCASTSS infinity<>+0(SB), Y8
-	VANDPS       Y8, Y7, Y8
-	VMAXPS       352(CX), Y8, Y8
-	VMULPS       384(CX), Y8, Y8
-	VADDPS       Y8, Y7, Y7
-	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y0, Y7, Y0
-	VADDPS       Y0, Y5, Y5
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y4, Y4
-	ADDQ         $+4, AX
-	DECQ         BX
-	JNZ          weight
-	VXORPS       Y0, Y0, Y0
-	VDIVPS       Y1, Y2, Y1
-	VMULPS       Y2, Y1, Y2
-	VSUBPS       Y2, Y0, Y0
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x1e, Y3, Y2, Y2
-	VANDPS       Y2, Y0, Y0
-	VMOVUPS      Y1, (SP)
-	VXORPS       Y1, Y1, Y1
-	VDIVPS       Y4, Y5, Y2
-	VMULPS       Y5, Y2, Y3
-	VSUBPS       Y3, Y1, Y1
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x1e, Y4, Y3, Y3
-	VANDPS       Y3, Y1, Y1
-	VMOVUPS      Y2, 32(SP)
-	VMINPS       Y1, Y0, Y2
-	VPERM2F128   $0x01, Y2, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0x4e, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0xb1, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VCMPPS       $0x00, Y2, Y0, Y3
-	VMOVMSKPS    Y3, AX
-	VCMPPS       $0x00, Y2, Y1, Y3
-	VMOVMSKPS    Y3, CX
-	SHLL         $0x08, CX
-	ORL          CX, AX
-	ORL          $0x00008000, AX
-	BSFL         AX, DX
-	VMOVSS       scale+40(FP), X0
-	VXORPS       Y1, Y1, Y1
-	VUCOMISS     X2, X1
-	JBE          none
-	LEAQ         (SP), AX
-	VMOVSS       (AX)(DX*4), X0
-
-none:
-	VMOVSS X0, best+48(FP)
-	VZEROUPPER
-	RET
-
-// func trialErrorsFloat(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX
-TEXT ·trialErrorsFloat(SB), NOSPLIT, $0-48
-	MOVQ         errors+0(FP), AX
-	MOVQ         trials+8(FP), CX
-	MOVQ         grid+16(FP), DX
-	VMOVUPS      (CX), Y0
-	VMOVUPS      64(CX), Y1
-	VMOVUPS      (AX), Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y1, Y1
-	VMOVUPS      32(CX), Y1
-	VMOVUPS      96(CX), Y4
-	VMOVUPS      32(AX), Y5
-	VBROADCASTSS one<>+0(SB), Y6
-	VDIVPS       Y1, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VCMPPS       $0x04, Y7, Y1, Y7
-	VANDPS       Y7, Y6, Y6
-	VMULPS       Y6, Y4, Y4
-	MOVQ         weights+24(FP), CX
-	MOVQ         n+40(FP), BX
-
-errors:
-	VBROADCASTSS (CX), Y4
-	VMULPS       Y4, Y3, Y7
-	VMAXPS       (DX), Y7, Y7
-	VMINPS       32(DX), Y7, Y7
-	VBROADCASTSS infinity<>+0(SB), Y8
-	VANDPS       Y8, Y7, Y8
-	VMAXPS       352(DX), Y8, Y8
-	VMULPS       384(DX), Y8, Y8
-	VADDPS       Y8, Y7, Y7
-	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y0, Y7, Y7
-	VSUBPS       Y7, Y4, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y2, Y2
-	VMULPS       Y4, Y6, Y7
-	VMAXPS       (DX), Y7, Y7
-	VMINPS       32(DX), Y7, Y7
-	VBROADCASTSS infinity<>+0(SB), Y8
-	VANDPS       Y8, Y7, Y8
-	VMAXPS       352(DX), Y8, Y8
-	VMULPS       384(DX), Y8, Y8
-	VADDPS       Y8, Y7, Y7
-	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y1, Y7, Y7
-	VSUBPS       Y7, Y4, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y5, Y5
-	ADDQ         $+4, CX
-	DECQ         BX
-	JNZ          errors
-	VMOVUPS      Y2, (AX)
-	VMOVUPS      Y5, 32(AX)
-	VZEROUPPER
-	RET
-
-// func scaleSearchFloatWeighted(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-// Requires: AVX
-TEXT ·scaleSearchFloatWeighted(SB), NOSPLIT, $64-52
-	MOVQ         pattern+0(FP), AX
-	MOVQ         grid+8(FP), CX
-	VBROADCASTSS scale+40(FP), Y0
-	VMULPS       (AX), Y0, Y0
-	VXORPS       Y1, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y0, Y0
-	VBROADCASTSS scale+40(FP), Y0
-	VMULPS       32(AX), Y0, Y0
-	VXORPS       Y4, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VBROADCASTSS one<>+0(SB), Y6
-	VDIVPS       Y0, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VCMPPS       $0x04, Y7, Y0, Y7
-	VANDPS       Y7, Y6, Y6
-	VMULPS       Y6, Y0, Y0
-	MOVQ         weights+16(FP), AX
-	MOVQ         n+32(FP), SI
-	MOVQ         importance+24(FP), BX
-
-weight:
-	VBROADCASTSS (BX), Y0
-	ADDQ         $+4, BX
-	VBROADCASTSS (AX), Y7
-	VMULPS       Y7, Y3, Y8
-	VMAXPS       (CX), Y8, Y8
-	VMINPS       32(CX), Y8, Y8
-	VBROADCASTSS infinity<>+0(SB), Y9
-	VANDPS       Y9, Y8, Y9
-	VMAXPS       352(CX), Y9, Y9
-	VMULPS       384(CX), Y9, Y9
-	VADDPS       Y9, Y8, Y8
-	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y8, Y0, Y9
-	VMULPS       Y7, Y9, Y10
-	VADDPS       Y10, Y2, Y2
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y1, Y1
-	VMULPS       Y7, Y6, Y8
-	VMAXPS       (CX), Y8, Y8
-	VMINPS       32(CX), Y8, Y8
-	VBROADCASTSS infinity<>+0(SB), Y9
-	VANDPS       Y9, Y8, Y9
-	VMAXPS       352(CX), Y9, Y9
-	VMULPS       384(CX), Y9, Y9
-	VADDPS       Y9, Y8, Y8
-	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y8, Y0, Y0
-	VMULPS       Y7, Y0, Y7
-	VADDPS       Y7, Y5, Y5
-	VMULPS       Y0, Y8, Y8
-	VADDPS       Y8, Y4, Y4
-	ADDQ         $+4, AX
-	DECQ         SI
-	JNZ          weight
-	VXORPS       Y0, Y0, Y0
-	VDIVPS       Y1, Y2, Y1
-	VMULPS       Y2, Y1, Y2
-	VSUBPS       Y2, Y0, Y0
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x1e, Y3, Y2, Y2
-	VANDPS       Y2, Y0, Y0
-	VMOVUPS      Y1, (SP)
-	VXORPS       Y1, Y1, Y1
-	VDIVPS       Y4, Y5, Y2
-	VMULPS       Y5, Y2, Y3
-	VSUBPS       Y3, Y1, Y1
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x1e, Y4, Y3, Y3
-	VANDPS       Y3, Y1, Y1
-	VMOVUPS      Y2, 32(SP)
-	VMINPS       Y1, Y0, Y2
-	VPERM2F128   $0x01, Y2, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0x4e, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0xb1, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VCMPPS       $0x00, Y2, Y0, Y3
-	VMOVMSKPS    Y3, AX
-	VCMPPS       $0x00, Y2, Y1, Y3
-	VMOVMSKPS    Y3, CX
-	SHLL         $0x08, CX
-	ORL          CX, AX
-	ORL          $0x00008000, AX
-	BSFL         AX, DX
-	VMOVSS       scale+40(FP), X0
-	VXORPS       Y1, Y1, Y1
-	VUCOMISS     X2, X1
-	JBE          none
-	LEAQ         (SP), AX
-	VMOVSS       (AX)(DX*4), X0
-
-none:
-	VMOVSS X0, best+48(FP)
-	VZEROUPPER
-	RET
-
-// func trialErrorsFloatWeighted(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX
-TEXT ·trialErrorsFloatWeighted(SB), NOSPLIT, $0-48
-	MOVQ         errors+0(FP), AX
-	MOVQ         trials+8(FP), CX
-	MOVQ         grid+16(FP), DX
-	VMOVUPS      (CX), Y0
-	VMOVUPS      64(CX), Y1
-	VMOVUPS      (AX), Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y1, Y1
-	VMOVUPS      32(CX), Y1
-	VMOVUPS      96(CX), Y4
-	VMOVUPS      32(AX), Y5
-	VBROADCASTSS one<>+0(SB), Y6
-	VDIVPS       Y1, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VCMPPS       $0x04, Y7, Y1, Y7
-	VANDPS       Y7, Y6, Y6
-	VMULPS       Y6, Y4, Y4
-	MOVQ         weights+24(FP), CX
-	MOVQ         n+40(FP), SI
-	MOVQ         importance+32(FP), BX
-
-errors:
-	VBROADCASTSS (BX), Y4
-	ADDQ         $+4, BX
-	VBROADCASTSS (CX), Y7
-	VMULPS       Y7, Y3, Y8
-	VMAXPS       (DX), Y8, Y8
-	VMINPS       32(DX), Y8, Y8
-	VBROADCASTSS infinity<>+0(SB), Y9
-	VANDPS       Y9, Y8, Y9
-	VMAXPS       352(DX), Y9, Y9
-	VMULPS       384(DX), Y9, Y9
-	VADDPS       Y9, Y8, Y8
-	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y0, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
-	VMULPS       Y8, Y4, Y9
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y2, Y2
-	VMULPS       Y7, Y6, Y8
-	VMAXPS       (DX), Y8, Y8
-	VMINPS       32(DX), Y8, Y8
-	VBROADCASTSS infinity<>+0(SB), Y9
-	VANDPS       Y9, Y8, Y9
-	VMAXPS       352(DX), Y9, Y9
-	VMULPS       384(DX), Y9, Y9
-	VADDPS       Y9, Y8, Y8
-	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y1, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
-	VMULPS       Y8, Y4, Y4
-	VMULPS       Y8, Y4, Y8
-	VADDPS       Y8, Y5, Y5
-	ADDQ         $+4, CX
-	DECQ         SI
-	JNZ          errors
-	VMOVUPS      Y2, (AX)
-	VMOVUPS      Y5, 32(AX)
-	VZEROUPPER
-	RET
-
-// func minimumSearch(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
-// Requires: AVX, FMA3
-TEXT ·minimumSearch(SB), NOSPLIT, $256-64
-	MOVQ         found+0(FP), AX
-	MOVQ         pattern+8(FP), CX
-	MOVQ         grid+16(FP), DX
-	VBROADCASTSS (AX), Y0
-	VMULPS       64(CX), Y0, Y1
-	VBROADCASTSS 4(AX), Y2
-	VADDPS       Y2, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VMAXPS       Y2, Y1, Y1
-	VMULPS       (CX), Y0, Y0
-	VXORPS       Y2, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VBROADCASTSS one<>+0(SB), Y5
-	VDIVPS       Y0, Y5, Y5
-	VXORPS       Y6, Y6, Y6
-	VCMPPS       $0x04, Y6, Y0, Y0
-	VANDPS       Y0, Y5, Y5
-	VMULPS       Y5, Y1, Y0
-	VBROADCASTSS (AX), Y1
-	VMULPS       96(CX), Y1, Y6
-	VBROADCASTSS 4(AX), Y7
-	VADDPS       Y7, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VMAXPS       Y7, Y6, Y6
-	VMULPS       32(CX), Y1, Y1
-	VXORPS       Y7, Y7, Y7
-	VXORPS       Y8, Y8, Y8
-	VXORPS       Y9, Y9, Y9
-	VBROADCASTSS one<>+0(SB), Y10
-	VDIVPS       Y1, Y10, Y10
-	VXORPS       Y11, Y11, Y11
-	VCMPPS       $0x04, Y11, Y1, Y1
-	VANDPS       Y1, Y10, Y10
-	VMULPS       Y10, Y6, Y1
-	MOVQ         weights+24(FP), CX
-	MOVQ         n+40(FP), SI
-
-weight:
-	VBROADCASTSS (CX), Y6
-	VMULPS       Y6, Y5, Y11
-	VADDPS       Y0, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VADDPS       Y11, Y2, Y2
-	VMULPS       Y6, Y11, Y12
-	VADDPS       Y12, Y4, Y4
-	VFMADD231PS  Y11, Y11, Y3
-	VMULPS       Y6, Y10, Y11
-	VADDPS       Y1, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VADDPS       Y11, Y7, Y7
-	VMULPS       Y6, Y11, Y6
-	VADDPS       Y6, Y9, Y9
-	VFMADD231PS  Y11, Y11, Y8
-	ADDQ         $+4, CX
-	DECQ         SI
-	JNZ          weight
-	VBROADCASTSS weight+52(FP), Y0
-	VBROADCASTSS square+56(FP), Y1
-	VBROADCASTSS inverse+60(FP), Y5
-	VMULPS       Y2, Y2, Y6
-	VMULPS       Y5, Y6, Y6
-	VSUBPS       Y6, Y3, Y10
-	VMULPS       Y0, Y2, Y6
-	VMULPS       Y5, Y6, Y6
-	VSUBPS       Y6, Y4, Y11
-	VDIVPS       Y10, Y11, Y11
-	VMULPS       Y2, Y11, Y12
-	VSUBPS       Y0, Y12, Y12
-	VMULPS       Y5, Y12, Y12
-	VXORPS       Y5, Y5, Y5
-	VCMPPS       $0x1e, Y5, Y12, Y5
-	VDIVPS       Y3, Y4, Y3
-	VBLENDVPS    Y5, Y11, Y3, Y11
-	VANDPS       Y5, Y12, Y12
-	VMULPS       Y4, Y11, Y4
-	VSUBPS       Y4, Y1, Y4
-	VMULPS       Y0, Y12, Y6
-	VADDPS       Y6, Y4, Y4
-	VXORPS       Y0, Y0, Y0
-	VCMPPS       $0x1e, Y0, Y11, Y5
-	VXORPS       Y0, Y0, Y0
-	VCMPPS       $0x1e, Y0, Y10, Y3
-	VANDPS       Y3, Y5, Y5
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VBLENDVPS    Y5, Y4, Y0, Y4
-	VMOVUPS      Y11, (SP)
-	VMOVUPS      Y12, 64(SP)
-	VMOVUPS      Y2, 128(SP)
-	VMOVUPS      Y10, 192(SP)
-	VBROADCASTSS weight+52(FP), Y0
-	VBROADCASTSS square+56(FP), Y1
-	VBROADCASTSS inverse+60(FP), Y2
-	VMULPS       Y7, Y7, Y3
-	VMULPS       Y2, Y3, Y3
-	VSUBPS       Y3, Y8, Y5
-	VMULPS       Y0, Y7, Y3
-	VMULPS       Y2, Y3, Y3
-	VSUBPS       Y3, Y9, Y6
-	VDIVPS       Y5, Y6, Y6
-	VMULPS       Y7, Y6, Y10
-	VSUBPS       Y0, Y10, Y10
-	VMULPS       Y2, Y10, Y10
-	VXORPS       Y2, Y2, Y2
-	VCMPPS       $0x1e, Y2, Y10, Y2
-	VDIVPS       Y8, Y9, Y3
-	VBLENDVPS    Y2, Y6, Y3, Y6
-	VANDPS       Y2, Y10, Y10
-	VMULPS       Y9, Y6, Y8
-	VSUBPS       Y8, Y1, Y8
-	VMULPS       Y0, Y10, Y3
-	VADDPS       Y3, Y8, Y8
-	VXORPS       Y0, Y0, Y0
-	VCMPPS       $0x1e, Y0, Y6, Y2
-	VXORPS       Y0, Y0, Y0
-	VCMPPS       $0x1e, Y0, Y5, Y3
-	VANDPS       Y3, Y2, Y2
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VBLENDVPS    Y2, Y8, Y0, Y8
-	VMOVUPS      Y6, 32(SP)
-	VMOVUPS      Y10, 96(SP)
-	VMOVUPS      Y7, 160(SP)
-	VMOVUPS      Y5, 224(SP)
-	VMINPS       Y8, Y4, Y0
-	VPERM2F128   $0x01, Y0, Y0, Y1
-	VMINPS       Y1, Y0, Y0
-	VPERMILPS    $0x4e, Y0, Y1
-	VMINPS       Y1, Y0, Y0
-	VPERMILPS    $0xb1, Y0, Y1
-	VMINPS       Y1, Y0, Y0
-	VCMPPS       $0x00, Y0, Y4, Y1
-	VMOVMSKPS    Y1, CX
-	VCMPPS       $0x00, Y0, Y8, Y1
-	VMOVMSKPS    Y1, DX
-	SHLL         $0x08, DX
-	ORL          DX, CX
-	ORL          $0x00008000, CX
-	BSFL         CX, BX
-	VUCOMISS     infinity<>+0(SB), X0
-	JAE          none
-	LEAQ         (SP), CX
-	VMOVSS       (CX)(BX*4), X0
-	VMOVSS       X0, (AX)
-	VMOVSS       64(CX)(BX*4), X0
-	VMOVSS       X0, 4(AX)
-	VMOVSS       128(CX)(BX*4), X0
-	VMULSS       inverse+60(FP), X0, X0
-	VMOVSS       X0, 8(AX)
-	VMOVSS       192(CX)(BX*4), X0
-	VMOVSS       X0, 12(AX)
-	VMOVSS       count+48(FP), X0
-	VMOVSS       X0, 16(AX)
-
-none:
-	VZEROUPPER
-	RET
-
-// func levelSearch(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
-// Requires: AVX
-TEXT ·levelSearch(SB), NOSPLIT, $0-56
-	MOVQ         levels+0(FP), AX
-	MOVQ         grid+8(FP), CX
-	VBROADCASTSS 32(AX), Y0
-	VBROADCASTSS normal+40(FP), Y1
-	VMOVUPS      (AX), Y2
-	VBLENDPS     $0x01, Y0, Y2, Y2
-	VMULPS       Y1, Y2, Y2
-	VXORPS       Y0, Y0, Y0
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y2, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y2, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y2, Y4
-	VMOVUPS      32(AX), Y4
-	VMULPS       Y1, Y4, Y4
-	VXORPS       Y1, Y1, Y1
-	VBROADCASTSS one<>+0(SB), Y5
-	VDIVPS       Y4, Y5, Y5
-	VXORPS       Y6, Y6, Y6
-	VCMPPS       $0x04, Y6, Y4, Y6
-	VANDPS       Y6, Y5, Y5
-	VMULPS       Y5, Y4, Y6
-	MOVQ         weights+16(FP), AX
-	MOVQ         n+32(FP), BX
-
-errors:
-	VBROADCASTSS (AX), Y6
-	VMULPS       Y6, Y3, Y7
-	VMAXPS       (CX), Y7, Y7
-	VMINPS       32(CX), Y7, Y7
-	VBROADCASTSS infinity<>+0(SB), Y8
-	VANDPS       Y8, Y7, Y8
-	VMAXPS       352(CX), Y8, Y8
-	VMULPS       384(CX), Y8, Y8
-	VADDPS       Y8, Y7, Y7
-	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y2, Y7, Y7
-	VSUBPS       Y7, Y6, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y0, Y0
-	VMULPS       Y6, Y5, Y7
-	VMAXPS       (CX), Y7, Y7
-	VMINPS       32(CX), Y7, Y7
-	VBROADCASTSS infinity<>+0(SB), Y8
-	VANDPS       Y8, Y7, Y8
-	VMAXPS       352(CX), Y8, Y8
-	VMULPS       384(CX), Y8, Y8
-	VADDPS       Y8, Y7, Y7
-	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y4, Y7, Y7
-	VSUBPS       Y7, Y6, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y1, Y1
-	ADDQ         $+4, AX
-	DECQ         BX
-	JNZ          errors
-	VMOVAPS      X0, X2
-	VMULSS       leastGain<>+0(SB), X2, X3
-	VSUBSS       X3, X2, X2
-	VBROADCASTSS infinity<>+0(SB), Y3
-	VBLENDPS     $0x01, Y3, Y0, Y0
-	VMINPS       Y1, Y0, Y3
-	VPERM2F128   $0x01, Y3, Y3, Y4
-	VMINPS       Y4, Y3, Y3
-	VPERMILPS    $0x4e, Y3, Y4
-	VMINPS       Y4, Y3, Y3
-	VPERMILPS    $0xb1, Y3, Y4
-	VMINPS       Y4, Y3, Y3
-	VCMPPS       $0x00, Y3, Y0, Y4
-	VMOVMSKPS    Y4, AX
-	VCMPPS       $0x00, Y3, Y1, Y4
-	VMOVMSKPS    Y4, CX
-	SHLL         $0x08, CX
-	ORL          CX, AX
-	ORL          $0x00008000, AX
-	BSFL         AX, DX
-	VUCOMISS     X3, X2
-	JA           better
-	XORL         DX, DX
-
-better:
-	MOVQ DX, lane+48(FP)
-	VZEROUPPER
-	RET
-
-// func minimumSearchWeighted(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
-// Requires: AVX
-TEXT ·minimumSearchWeighted(SB), NOSPLIT, $256-64
-	MOVQ         found+0(FP), AX
-	MOVQ         pattern+8(FP), CX
-	MOVQ         grid+16(FP), DX
-	VBROADCASTSS (AX), Y0
-	VMULPS       64(CX), Y0, Y1
-	VBROADCASTSS 4(AX), Y2
-	VADDPS       Y2, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VMAXPS       Y2, Y1, Y1
-	VMULPS       (CX), Y0, Y0
-	VXORPS       Y2, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VBROADCASTSS one<>+0(SB), Y5
-	VDIVPS       Y0, Y5, Y5
-	VXORPS       Y6, Y6, Y6
-	VCMPPS       $0x04, Y6, Y0, Y0
-	VANDPS       Y0, Y5, Y5
-	VMULPS       Y5, Y1, Y0
-	VBROADCASTSS (AX), Y1
-	VMULPS       96(CX), Y1, Y6
-	VBROADCASTSS 4(AX), Y7
-	VADDPS       Y7, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VMAXPS       Y7, Y6, Y6
-	VMULPS       32(CX), Y1, Y1
-	VXORPS       Y7, Y7, Y7
-	VXORPS       Y8, Y8, Y8
-	VXORPS       Y9, Y9, Y9
-	VBROADCASTSS one<>+0(SB), Y10
-	VDIVPS       Y1, Y10, Y10
-	VXORPS       Y11, Y11, Y11
-	VCMPPS       $0x04, Y11, Y1, Y1
-	VANDPS       Y1, Y10, Y10
-	VMULPS       Y10, Y6, Y1
-	MOVQ         weights+24(FP), CX
-	MOVQ         n+40(FP), DI
-	MOVQ         importance+32(FP), SI
-
-weight:
-	VBROADCASTSS (SI), Y6
-	ADDQ         $+4, SI
-	VBROADCASTSS (CX), Y11
-	VMULPS       Y11, Y5, Y12
-	VADDPS       Y0, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y12, Y6, Y13
-	VADDPS       Y13, Y2, Y2
-	VMULPS       Y11, Y13, Y14
-	VADDPS       Y14, Y4, Y4
-	VMULPS       Y13, Y12, Y12
-	VADDPS       Y12, Y3, Y3
-	VMULPS       Y11, Y10, Y12
-	VADDPS       Y1, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y12, Y6, Y6
-	VADDPS       Y6, Y7, Y7
-	VMULPS       Y11, Y6, Y11
-	VADDPS       Y11, Y9, Y9
-	VMULPS       Y6, Y12, Y12
-	VADDPS       Y12, Y8, Y8
-	ADDQ         $+4, CX
-	DECQ         DI
-	JNZ          weight
-	VBROADCASTSS weight+52(FP), Y0
-	VBROADCASTSS square+56(FP), Y1
-	VBROADCASTSS inverse+60(FP), Y5
-	VMULPS       Y2, Y2, Y6
-	VMULPS       Y5, Y6, Y6
-	VSUBPS       Y6, Y3, Y10
-	VMULPS       Y0, Y2, Y6
-	VMULPS       Y5, Y6, Y6
-	VSUBPS       Y6, Y4, Y11
-	VDIVPS       Y10, Y11, Y11
-	VMULPS       Y2, Y11, Y12
-	VSUBPS       Y0, Y12, Y12
-	VMULPS       Y5, Y12, Y12
-	VXORPS       Y5, Y5, Y5
-	VCMPPS       $0x1e, Y5, Y12, Y5
-	VDIVPS       Y3, Y4, Y3
-	VBLENDVPS    Y5, Y11, Y3, Y11
-	VANDPS       Y5, Y12, Y12
-	VMULPS       Y4, Y11, Y4
-	VSUBPS       Y4, Y1, Y4
-	VMULPS       Y0, Y12, Y6
-	VADDPS       Y6, Y4, Y4
-	VXORPS       Y0, Y0, Y0
-	VCMPPS       $0x1e, Y0, Y11, Y5
-	VXORPS       Y0, Y0, Y0
-	VCMPPS       $0x1e, Y0, Y10, Y3
-	VANDPS       Y3, Y5, Y5
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VBLENDVPS    Y5, Y4, Y0, Y4
-	VMOVUPS      Y11, (SP)
-	VMOVUPS      Y12, 64(SP)
-	VMOVUPS      Y2, 128(SP)
-	VMOVUPS      Y10, 192(SP)
-	VBROADCASTSS weight+52(FP), Y0
-	VBROADCASTSS square+56(FP), Y1
-	VBROADCASTSS inverse+60(FP), Y2
-	VMULPS       Y7, Y7, Y3
-	VMULPS       Y2, Y3, Y3
-	VSUBPS       Y3, Y8, Y5
-	VMULPS       Y0, Y7, Y3
-	VMULPS       Y2, Y3, Y3
-	VSUBPS       Y3, Y9, Y6
-	VDIVPS       Y5, Y6, Y6
-	VMULPS       Y7, Y6, Y10
-	VSUBPS       Y0, Y10, Y10
-	VMULPS       Y2, Y10, Y10
-	VXORPS       Y2, Y2, Y2
-	VCMPPS       $0x1e, Y2, Y10, Y2
-	VDIVPS       Y8, Y9, Y3
-	VBLENDVPS    Y2, Y6, Y3, Y6
-	VANDPS       Y2, Y10, Y10
-	VMULPS       Y9, Y6, Y8
-	VSUBPS       Y8, Y1, Y8
-	VMULPS       Y0, Y10, Y3
-	VADDPS       Y3, Y8, Y8
-	VXORPS       Y0, Y0, Y0
-	VCMPPS       $0x1e, Y0, Y6, Y2
-	VXORPS       Y0, Y0, Y0
-	VCMPPS       $0x1e, Y0, Y5, Y3
-	VANDPS       Y3, Y2, Y2
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VBLENDVPS    Y2, Y8, Y0, Y8
-	VMOVUPS      Y6, 32(SP)
-	VMOVUPS      Y10, 96(SP)
-	VMOVUPS      Y7, 160(SP)
-	VMOVUPS      Y5, 224(SP)
-	VMINPS       Y8, Y4, Y0
-	VPERM2F128   $0x01, Y0, Y0, Y1
-	VMINPS       Y1, Y0, Y0
-	VPERMILPS    $0x4e, Y0, Y1
-	VMINPS       Y1, Y0, Y0
-	VPERMILPS    $0xb1, Y0, Y1
-	VMINPS       Y1, Y0, Y0
-	VCMPPS       $0x00, Y0, Y4, Y1
-	VMOVMSKPS    Y1, CX
-	VCMPPS       $0x00, Y0, Y8, Y1
-	VMOVMSKPS    Y1, DX
-	SHLL         $0x08, DX
-	ORL          DX, CX
-	ORL          $0x00008000, CX
-	BSFL         CX, BX
-	VUCOMISS     infinity<>+0(SB), X0
-	JAE          none
-	LEAQ         (SP), CX
-	VMOVSS       (CX)(BX*4), X0
-	VMOVSS       X0, (AX)
-	VMOVSS       64(CX)(BX*4), X0
-	VMOVSS       X0, 4(AX)
-	VMOVSS       128(CX)(BX*4), X0
-	VMULSS       inverse+60(FP), X0, X0
-	VMOVSS       X0, 8(AX)
-	VMOVSS       192(CX)(BX*4), X0
-	VMOVSS       X0, 12(AX)
-	VMOVSS       count+48(FP), X0
-	VMOVSS       X0, 16(AX)
-
-none:
-	VZEROUPPER
-	RET
-
-// func levelSearchWeighted(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
-// Requires: AVX
-TEXT ·levelSearchWeighted(SB), NOSPLIT, $0-56
-	MOVQ         levels+0(FP), AX
-	MOVQ         grid+8(FP), CX
-	VBROADCASTSS 32(AX), Y0
-	VBROADCASTSS normal+40(FP), Y1
-	VMOVUPS      (AX), Y2
-	VBLENDPS     $0x01, Y0, Y2, Y2
-	VMULPS       Y1, Y2, Y2
-	VXORPS       Y0, Y0, Y0
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y2, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y2, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y2, Y4
-	VMOVUPS      32(AX), Y4
-	VMULPS       Y1, Y4, Y4
-	VXORPS       Y1, Y1, Y1
-	VBROADCASTSS one<>+0(SB), Y5
-	VDIVPS       Y4, Y5, Y5
-	VXORPS       Y6, Y6, Y6
-	VCMPPS       $0x04, Y6, Y4, Y6
-	VANDPS       Y6, Y5, Y5
-	VMULPS       Y5, Y4, Y6
-	MOVQ         weights+16(FP), AX
-	MOVQ         n+32(FP), SI
-	MOVQ         importance+24(FP), BX
-
-errors:
-	VBROADCASTSS (BX), Y6
-	ADDQ         $+4, BX
-	VBROADCASTSS (AX), Y7
-	VMULPS       Y7, Y3, Y8
-	VMAXPS       (CX), Y8, Y8
-	VMINPS       32(CX), Y8, Y8
-	VBROADCASTSS infinity<>+0(SB), Y9
-	VANDPS       Y9, Y8, Y9
-	VMAXPS       352(CX), Y9, Y9
-	VMULPS       384(CX), Y9, Y9
-	VADDPS       Y9, Y8, Y8
-	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y2, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
-	VMULPS       Y8, Y6, Y9
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y0, Y0
-	VMULPS       Y7, Y5, Y8
-	VMAXPS       (CX), Y8, Y8
-	VMINPS       32(CX), Y8, Y8
-	VBROADCASTSS infinity<>+0(SB), Y9
-	VANDPS       Y9, Y8, Y9
-	VMAXPS       352(CX), Y9, Y9
-	VMULPS       384(CX), Y9, Y9
-	VADDPS       Y9, Y8, Y8
-	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y4, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
-	VMULPS       Y8, Y6, Y6
-	VMULPS       Y8, Y6, Y8
-	VADDPS       Y8, Y1, Y1
-	ADDQ         $+4, AX
-	DECQ         SI
-	JNZ          errors
-	VMOVAPS      X0, X2
-	VMULSS       leastGain<>+0(SB), X2, X3
-	VSUBSS       X3, X2, X2
-	VBROADCASTSS infinity<>+0(SB), Y3
-	VBLENDPS     $0x01, Y3, Y0, Y0
-	VMINPS       Y1, Y0, Y3
-	VPERM2F128   $0x01, Y3, Y3, Y4
-	VMINPS       Y4, Y3, Y3
-	VPERMILPS    $0x4e, Y3, Y4
-	VMINPS       Y4, Y3, Y3
-	VPERMILPS    $0xb1, Y3, Y4
-	VMINPS       Y4, Y3, Y3
-	VCMPPS       $0x00, Y3, Y0, Y4
-	VMOVMSKPS    Y4, AX
-	VCMPPS       $0x00, Y3, Y1, Y4
-	VMOVMSKPS    Y4, CX
-	SHLL         $0x08, CX
-	ORL          CX, AX
-	ORL          $0x00008000, AX
-	BSFL         AX, DX
-	VUCOMISS     X3, X2
-	JA           better
-	XORL         DX, DX
-
-better:
-	MOVQ DX, lane+48(FP)
-	VZEROUPPER
-	RET
-
-// func leastLane(errors *float32) (lane int)
-// Requires: AVX
-TEXT ·leastLane(SB), NOSPLIT, $0-16
-	MOVQ         errors+0(FP), AX
-	VMOVUPS      (AX), Y0
-	VBROADCASTSS infinity<>+0(SB), Y1
-	VBLENDPS     $0x01, Y1, Y0, Y0
-	VMOVUPS      32(AX), Y1
-	VMINPS       Y1, Y0, Y2
-	VPERM2F128   $0x01, Y2, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0x4e, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0xb1, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VCMPPS       $0x00, Y2, Y0, Y3
-	VMOVMSKPS    Y3, AX
-	VCMPPS       $0x00, Y2, Y1, Y3
-	VMOVMSKPS    Y3, DX
-	SHLL         $0x08, DX
-	ORL          DX, AX
-	ORL          $0x00008000, AX
-	BSFL         AX, CX
-	MOVQ         CX, lane+8(FP)
-	RET
-
-// func normalizeWeightsFloat32(out *float32, weights *byte, groups int, groupSize int, factors *float32)
-// Requires: AVX
-TEXT ·normalizeWeightsFloat32(SB), NOSPLIT, $0-40
-	MOVQ out+0(FP), AX
-	MOVQ weights+8(FP), CX
-	MOVQ factors+32(FP), DX
-	MOVQ groups+16(FP), BX
-	MOVQ groupSize+24(FP), SI
-
-normalize_group:
-	TESTQ        BX, BX
-	JZ           normalize_done
-	VBROADCASTSS (DX), Y0
-	MOVQ         SI, DI
-
-eight:
-	VMOVUPS (CX), Y1
-	VMULPS  Y0, Y1, Y1
-	VMOVUPS Y1, (AX)
-	ADDQ    $+32, CX
-	ADDQ    $+32, AX
-	SUBQ    $+8, DI
-	JG      eight
-	ADDQ    $+4, DX
-	DECQ    BX
-	JMP     normalize_group
-
-normalize_done:
-	VZEROUPPER
-	RET
-
-// func normalizeWeightsFloat16(out *float32, weights *byte, groups int, groupSize int, factors *float32)
-// Requires: AVX, F16C
-TEXT ·normalizeWeightsFloat16(SB), NOSPLIT, $0-40
-	MOVQ out+0(FP), AX
-	MOVQ weights+8(FP), CX
-	MOVQ factors+32(FP), DX
-	MOVQ groups+16(FP), BX
-	MOVQ groupSize+24(FP), SI
-
-normalize_group:
-	TESTQ        BX, BX
-	JZ           normalize_done
-	VBROADCASTSS (DX), Y0
-	MOVQ         SI, DI
-
-eight:
-	VCVTPH2PS (CX), Y1
-	VMULPS    Y0, Y1, Y1
-	VMOVUPS   Y1, (AX)
-	ADDQ      $+16, CX
-	ADDQ      $+32, AX
-	SUBQ      $+8, DI
-	JG        eight
-	ADDQ      $+4, DX
-	DECQ      BX
-	JMP       normalize_group
-
-normalize_done:
-	VZEROUPPER
-	RET
-
-// func normalizeWeightsBFloat16(out *float32, weights *byte, groups int, groupSize int, factors *float32)
-// Requires: AVX, AVX2
-TEXT ·normalizeWeightsBFloat16(SB), NOSPLIT, $0-40
-	MOVQ out+0(FP), AX
-	MOVQ weights+8(FP), CX
-	MOVQ factors+32(FP), DX
-	MOVQ groups+16(FP), BX
-	MOVQ groupSize+24(FP), SI
-
-normalize_group:
-	TESTQ        BX, BX
-	JZ           normalize_done
-	VBROADCASTSS (DX), Y0
-	MOVQ         SI, DI
-
-eight:
-	VPMOVZXWD (CX), Y1
-	VPSLLD    $0x10, Y1, Y1
-	VMULPS    Y0, Y1, Y1
-	VMOVUPS   Y1, (AX)
-	ADDQ      $+16, CX
-	ADDQ      $+32, AX
-	SUBQ      $+8, DI
-	JG        eight
-	ADDQ      $+4, DX
-	DECQ      BX
-	JMP       normalize_group
-
-normalize_done:
-	VZEROUPPER
-	RET
-
 // func decodeLevels(codes *byte, levels *float32, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
 // Requires: AVX, AVX2
 TEXT ·decodeLevels(SB), NOSPLIT, $0-56
@@ -6234,278 +9575,6 @@ eight:
 	JMP        decode_group
 
 decode_done:
-	VZEROUPPER
-	RET
-
-// func decodedSums(weights *float32, decoded *float32, n int, sums *float64)
-// Requires: AVX, FMA3
-TEXT ·decodedSums(SB), NOSPLIT, $0-32
-	MOVQ         weights+0(FP), AX
-	MOVQ         decoded+8(FP), CX
-	MOVQ         n+16(FP), DX
-	MOVQ         sums+24(FP), BX
-	VBROADCASTSD magnitudeMask<>+0(SB), Y0
-	VMOVUPD      (BX), Y1
-	VMOVUPD      32(BX), Y2
-	VMOVUPD      64(BX), Y3
-	VMOVUPD      96(BX), Y4
-	VMOVUPD      128(BX), Y5
-	VMOVUPD      160(BX), Y6
-	VMOVUPD      192(BX), Y7
-	VMOVUPD      224(BX), Y8
-	VMOVUPD      256(BX), Y9
-	VMOVUPD      288(BX), Y10
-
-eight:
-	VMOVUPS      (AX), Y11
-	VMOVUPS      (CX), Y12
-	VCVTPS2PD    X11, Y13
-	VCVTPS2PD    X12, Y14
-	VFMADD231PD  Y13, Y13, Y3
-	VFMADD231PD  Y14, Y14, Y5
-	VFMADD231PD  Y13, Y14, Y7
-	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y0, Y13, Y13
-	VMAXPD       Y13, Y9, Y9
-	VMULPD       Y13, Y13, Y13
-	VADDPD       Y13, Y1, Y1
-	VEXTRACTF128 $0x01, Y11, X11
-	VCVTPS2PD    X11, Y11
-	VEXTRACTF128 $0x01, Y12, X12
-	VCVTPS2PD    X12, Y12
-	VFMADD231PD  Y11, Y11, Y4
-	VFMADD231PD  Y12, Y12, Y6
-	VFMADD231PD  Y11, Y12, Y8
-	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y0, Y11, Y11
-	VMAXPD       Y11, Y10, Y10
-	VMULPD       Y11, Y11, Y11
-	VADDPD       Y11, Y2, Y2
-	ADDQ         $+32, AX
-	ADDQ         $+32, CX
-	SUBQ         $+8, DX
-	JG           eight
-	VMOVUPD      Y1, (BX)
-	VMOVUPD      Y2, 32(BX)
-	VMOVUPD      Y3, 64(BX)
-	VMOVUPD      Y4, 96(BX)
-	VMOVUPD      Y5, 128(BX)
-	VMOVUPD      Y6, 160(BX)
-	VMOVUPD      Y7, 192(BX)
-	VMOVUPD      Y8, 224(BX)
-	VMOVUPD      Y9, 256(BX)
-	VMOVUPD      Y10, 288(BX)
-	VZEROUPPER
-	RET
-
-// func unitCosts(costs *float32, trials *float32, group *float32, least float32, most float32)
-// Requires: AVX
-TEXT ·unitCosts(SB), NOSPLIT, $0-32
-	MOVQ         costs+0(FP), AX
-	MOVQ         trials+8(FP), CX
-	MOVQ         group+16(FP), DX
-	VBROADCASTSS least+24(FP), Y0
-	VBROADCASTSS most+28(FP), Y1
-	VMOVUPS      (CX), Y2
-	VMOVUPS      64(CX), Y3
-	VBROADCASTSS one<>+0(SB), Y4
-	VDIVPS       Y2, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VCMPPS       $0x04, Y5, Y2, Y5
-	VANDPS       Y5, Y4, Y4
-	VMULPS       Y4, Y3, Y5
-	VBROADCASTSS one<>+0(SB), Y5
-	VDIVPS       Y3, Y5, Y5
-	VXORPS       Y6, Y6, Y6
-	VCMPPS       $0x04, Y6, Y3, Y6
-	VANDPS       Y6, Y5, Y5
-	VMULPS       Y5, Y2, Y6
-	VBROADCASTSS (DX), Y6
-	VMULPS       Y4, Y6, Y6
-	VMAXPS       Y0, Y6, Y6
-	VMINPS       Y1, Y6, Y6
-	VROUNDPS     $0x00, Y6, Y6
-	VBROADCASTSS infinity<>+0(SB), Y4
-	VBROADCASTSS minusOne<>+0(SB), Y7
-	VADDPS       Y7, Y6, Y7
-	VMAXPS       Y0, Y7, Y7
-	VMINPS       Y1, Y7, Y7
-	VMULPS       Y2, Y7, Y7
-	VBROADCASTSS (DX), Y8
-	VSUBPS       Y8, Y7, Y7
-	VBROADCASTSS 8(DX), Y8
-	VMULPS       Y8, Y7, Y8
-	VBROADCASTSS 4(DX), Y9
-	VADDPS       Y9, Y8, Y8
-	VMULPS       Y5, Y8, Y9
-	VXORPS       Y10, Y10, Y10
-	VMAXPS       Y10, Y9, Y9
-	VMINPS       Y1, Y9, Y9
-	VROUNDPS     $0x00, Y9, Y9
-	VMULPS       Y3, Y9, Y9
-	VSUBPS       Y8, Y9, Y9
-	VMULPS       Y7, Y7, Y7
-	VBROADCASTSS 12(DX), Y8
-	VMULPS       Y8, Y7, Y7
-	VMULPS       Y9, Y9, Y9
-	VBROADCASTSS 16(DX), Y8
-	VMULPS       Y8, Y9, Y9
-	VADDPS       Y9, Y7, Y7
-	VMINPS       Y7, Y4, Y4
-	VBROADCASTSS none<>+0(SB), Y7
-	VADDPS       Y7, Y6, Y7
-	VMAXPS       Y0, Y7, Y7
-	VMINPS       Y1, Y7, Y7
-	VMULPS       Y2, Y7, Y7
-	VBROADCASTSS (DX), Y8
-	VSUBPS       Y8, Y7, Y7
-	VBROADCASTSS 8(DX), Y8
-	VMULPS       Y8, Y7, Y8
-	VBROADCASTSS 4(DX), Y9
-	VADDPS       Y9, Y8, Y8
-	VMULPS       Y5, Y8, Y9
-	VXORPS       Y10, Y10, Y10
-	VMAXPS       Y10, Y9, Y9
-	VMINPS       Y1, Y9, Y9
-	VROUNDPS     $0x00, Y9, Y9
-	VMULPS       Y3, Y9, Y9
-	VSUBPS       Y8, Y9, Y9
-	VMULPS       Y7, Y7, Y7
-	VBROADCASTSS 12(DX), Y8
-	VMULPS       Y8, Y7, Y7
-	VMULPS       Y9, Y9, Y9
-	VBROADCASTSS 16(DX), Y8
-	VMULPS       Y8, Y9, Y9
-	VADDPS       Y9, Y7, Y7
-	VMINPS       Y7, Y4, Y4
-	VBROADCASTSS one<>+0(SB), Y7
-	VADDPS       Y7, Y6, Y6
-	VMAXPS       Y0, Y6, Y6
-	VMINPS       Y1, Y6, Y6
-	VMULPS       Y2, Y6, Y6
-	VBROADCASTSS (DX), Y2
-	VSUBPS       Y2, Y6, Y6
-	VBROADCASTSS 8(DX), Y2
-	VMULPS       Y2, Y6, Y2
-	VBROADCASTSS 4(DX), Y7
-	VADDPS       Y7, Y2, Y2
-	VMULPS       Y5, Y2, Y5
-	VXORPS       Y7, Y7, Y7
-	VMAXPS       Y7, Y5, Y5
-	VMINPS       Y1, Y5, Y5
-	VROUNDPS     $0x00, Y5, Y5
-	VMULPS       Y3, Y5, Y5
-	VSUBPS       Y2, Y5, Y5
-	VMULPS       Y6, Y6, Y6
-	VBROADCASTSS 12(DX), Y2
-	VMULPS       Y2, Y6, Y6
-	VMULPS       Y5, Y5, Y5
-	VBROADCASTSS 16(DX), Y2
-	VMULPS       Y2, Y5, Y5
-	VADDPS       Y5, Y6, Y6
-	VMINPS       Y6, Y4, Y4
-	VADDPS       (AX), Y4, Y4
-	VMOVUPS      Y4, (AX)
-	VMOVUPS      32(CX), Y2
-	VMOVUPS      96(CX), Y3
-	VBROADCASTSS one<>+0(SB), Y4
-	VDIVPS       Y2, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VCMPPS       $0x04, Y5, Y2, Y5
-	VANDPS       Y5, Y4, Y4
-	VMULPS       Y4, Y3, Y5
-	VBROADCASTSS one<>+0(SB), Y5
-	VDIVPS       Y3, Y5, Y5
-	VXORPS       Y6, Y6, Y6
-	VCMPPS       $0x04, Y6, Y3, Y6
-	VANDPS       Y6, Y5, Y5
-	VMULPS       Y5, Y2, Y6
-	VBROADCASTSS (DX), Y6
-	VMULPS       Y4, Y6, Y6
-	VMAXPS       Y0, Y6, Y6
-	VMINPS       Y1, Y6, Y6
-	VROUNDPS     $0x00, Y6, Y6
-	VBROADCASTSS infinity<>+0(SB), Y4
-	VBROADCASTSS minusOne<>+0(SB), Y7
-	VADDPS       Y7, Y6, Y7
-	VMAXPS       Y0, Y7, Y7
-	VMINPS       Y1, Y7, Y7
-	VMULPS       Y2, Y7, Y7
-	VBROADCASTSS (DX), Y8
-	VSUBPS       Y8, Y7, Y7
-	VBROADCASTSS 8(DX), Y8
-	VMULPS       Y8, Y7, Y8
-	VBROADCASTSS 4(DX), Y9
-	VADDPS       Y9, Y8, Y8
-	VMULPS       Y5, Y8, Y9
-	VXORPS       Y10, Y10, Y10
-	VMAXPS       Y10, Y9, Y9
-	VMINPS       Y1, Y9, Y9
-	VROUNDPS     $0x00, Y9, Y9
-	VMULPS       Y3, Y9, Y9
-	VSUBPS       Y8, Y9, Y9
-	VMULPS       Y7, Y7, Y7
-	VBROADCASTSS 12(DX), Y8
-	VMULPS       Y8, Y7, Y7
-	VMULPS       Y9, Y9, Y9
-	VBROADCASTSS 16(DX), Y8
-	VMULPS       Y8, Y9, Y9
-	VADDPS       Y9, Y7, Y7
-	VMINPS       Y7, Y4, Y4
-	VBROADCASTSS none<>+0(SB), Y7
-	VADDPS       Y7, Y6, Y7
-	VMAXPS       Y0, Y7, Y7
-	VMINPS       Y1, Y7, Y7
-	VMULPS       Y2, Y7, Y7
-	VBROADCASTSS (DX), Y8
-	VSUBPS       Y8, Y7, Y7
-	VBROADCASTSS 8(DX), Y8
-	VMULPS       Y8, Y7, Y8
-	VBROADCASTSS 4(DX), Y9
-	VADDPS       Y9, Y8, Y8
-	VMULPS       Y5, Y8, Y9
-	VXORPS       Y10, Y10, Y10
-	VMAXPS       Y10, Y9, Y9
-	VMINPS       Y1, Y9, Y9
-	VROUNDPS     $0x00, Y9, Y9
-	VMULPS       Y3, Y9, Y9
-	VSUBPS       Y8, Y9, Y9
-	VMULPS       Y7, Y7, Y7
-	VBROADCASTSS 12(DX), Y8
-	VMULPS       Y8, Y7, Y7
-	VMULPS       Y9, Y9, Y9
-	VBROADCASTSS 16(DX), Y8
-	VMULPS       Y8, Y9, Y9
-	VADDPS       Y9, Y7, Y7
-	VMINPS       Y7, Y4, Y4
-	VBROADCASTSS one<>+0(SB), Y7
-	VADDPS       Y7, Y6, Y6
-	VMAXPS       Y0, Y6, Y6
-	VMINPS       Y1, Y6, Y6
-	VMULPS       Y2, Y6, Y6
-	VBROADCASTSS (DX), Y0
-	VSUBPS       Y0, Y6, Y6
-	VBROADCASTSS 8(DX), Y0
-	VMULPS       Y0, Y6, Y0
-	VBROADCASTSS 4(DX), Y2
-	VADDPS       Y2, Y0, Y0
-	VMULPS       Y5, Y0, Y2
-	VXORPS       Y5, Y5, Y5
-	VMAXPS       Y5, Y2, Y2
-	VMINPS       Y1, Y2, Y2
-	VROUNDPS     $0x00, Y2, Y2
-	VMULPS       Y3, Y2, Y2
-	VSUBPS       Y0, Y2, Y2
-	VMULPS       Y6, Y6, Y6
-	VBROADCASTSS 12(DX), Y0
-	VMULPS       Y0, Y6, Y6
-	VMULPS       Y2, Y2, Y2
-	VBROADCASTSS 16(DX), Y0
-	VMULPS       Y0, Y2, Y2
-	VADDPS       Y2, Y6, Y6
-	VMINPS       Y6, Y4, Y4
-	VADDPS       32(AX), Y4, Y4
-	VMOVUPS      Y4, 32(AX)
 	VZEROUPPER
 	RET
 

@@ -54,23 +54,23 @@ var avx2 = vectorSet{
 		FloatZero:     {refineFloatFloat32, refineFloatFloat16, refineFloatBFloat16},
 		SymmetricZero: {refineSymmetricFloat32, refineSymmetricFloat16, refineSymmetricBFloat16},
 	},
-	normalizeWeights: [...]func(*float32, *byte, int, int, *float32){normalizeWeightsFloat32, normalizeWeightsFloat16, normalizeWeightsBFloat16},
+	normalizeWeights: [...]func(*float32, *byte, int, int, *float32){normalizeWeightsFloat32AVX2, normalizeWeightsFloat16AVX2, normalizeWeightsBFloat16AVX2},
 	minimumSearch: [...]func(*float32, *float32, *float32, *float32, *float32, int, float32, float32, float32, float32){
-		minimumSearch, minimumSearchWeighted,
+		minimumSearchAVX2, minimumSearchWeightedAVX2,
 	},
 	scaleSearch: [...][2]func(*float32, *float32, *float32, *float32, int, float32) float32{
-		{scaleSearchEven, scaleSearchEvenWeighted}, {scaleSearchTable, scaleSearchTableWeighted}, {scaleSearchFloat, scaleSearchFloatWeighted},
+		{scaleSearchEvenAVX2, scaleSearchEvenWeightedAVX2}, {scaleSearchTableAVX2, scaleSearchTableWeightedAVX2}, {scaleSearchFloatAVX2, scaleSearchFloatWeightedAVX2},
 	},
 	trialErrors: [...][2]func(*float32, *float32, *float32, *float32, *float32, int){
-		{trialErrorsEven, trialErrorsEvenWeighted}, {trialErrorsTable, trialErrorsTableWeighted}, {trialErrorsFloat, trialErrorsFloatWeighted},
+		{trialErrorsEvenAVX2, trialErrorsEvenWeightedAVX2}, {trialErrorsTableAVX2, trialErrorsTableWeightedAVX2}, {trialErrorsFloatAVX2, trialErrorsFloatWeightedAVX2},
 	},
 	factorSearch: [...][2]func(*float32, *float32, *float32, *float32, *float32, *float32, *float32, int){
-		{factorSearchEven, factorSearchEvenWeighted}, {factorSearchTable, factorSearchTableWeighted},
+		{factorSearchEvenAVX2, factorSearchEvenWeightedAVX2}, {factorSearchTableAVX2, factorSearchTableWeightedAVX2},
 	},
-	levelSearch: [...]func(*float32, *float32, *float32, *float32, int, float32) int{levelSearch, levelSearchWeighted},
-	leastLane:   leastLane, unitCosts: unitCosts,
-	codeLevels:   [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsEven, codeLevelsTable, codeLevelsFloat},
-	decodeLevels: decodeLevels, decodedSums: decodedSums,
+	levelSearch: [...]func(*float32, *float32, *float32, *float32, int, float32) int{levelSearchAVX2, levelSearchWeightedAVX2},
+	leastLane:   leastLaneAVX2, unitCosts: unitCostsAVX2,
+	codeLevels:   [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsEvenAVX2, codeLevelsTableAVX2, codeLevelsFloatAVX2},
+	decodeLevels: decodeLevels, decodedSums: decodedSumsAVX2,
 	prefetch: prefetch, stream: stream, fence: fence,
 }
 
@@ -85,5 +85,21 @@ var avx512 = func() vectorSet {
 	v.packWide = [7]func(*byte, *byte, int){2: pack2AVX512, 4: pack4AVX512}
 	v.wideCodes = 64
 	v.stepSums, v.stepSumsWeighted, v.hqqSums = stepSumsAVX512, stepSumsWeightedAVX512, hqqSumsAVX512
+	v.normalizeWeights = [...]func(*float32, *byte, int, int, *float32){normalizeWeightsFloat32AVX512, normalizeWeightsFloat16AVX512, normalizeWeightsBFloat16AVX512}
+	v.minimumSearch = [...]func(*float32, *float32, *float32, *float32, *float32, int, float32, float32, float32, float32){
+		minimumSearchAVX512, minimumSearchWeightedAVX512,
+	}
+	v.scaleSearch = [...][2]func(*float32, *float32, *float32, *float32, int, float32) float32{
+		{scaleSearchEvenAVX512, scaleSearchEvenWeightedAVX512}, {scaleSearchTableAVX512, scaleSearchTableWeightedAVX512}, {scaleSearchFloatAVX512, scaleSearchFloatWeightedAVX512},
+	}
+	v.trialErrors = [...][2]func(*float32, *float32, *float32, *float32, *float32, int){
+		{trialErrorsEvenAVX512, trialErrorsEvenWeightedAVX512}, {trialErrorsTableAVX512, trialErrorsTableWeightedAVX512}, {trialErrorsFloatAVX512, trialErrorsFloatWeightedAVX512},
+	}
+	v.factorSearch = [...][2]func(*float32, *float32, *float32, *float32, *float32, *float32, *float32, int){
+		{factorSearchEvenAVX512, factorSearchEvenWeightedAVX512}, {factorSearchTableAVX512, factorSearchTableWeightedAVX512},
+	}
+	v.levelSearch = [...]func(*float32, *float32, *float32, *float32, int, float32) int{levelSearchAVX512, levelSearchWeightedAVX512}
+	v.leastLane, v.unitCosts, v.decodedSums = leastLaneAVX512, unitCostsAVX512, decodedSumsAVX512
+	v.codeLevels = [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsEvenAVX512, codeLevelsTableAVX512, codeLevelsFloatAVX512}
 	return v
 }()

@@ -36,32 +36,13 @@ func main() {
 		stepSums(i, false)
 		stepSums(i, true)
 		hqqSums(i)
+		encodings(i)
 	}
 	for _, e := range elements {
 		transpose(e)
 		tails(e)
 	}
-	for _, kind := range grids {
-		codeLevels(kind)
-		for _, v := range variants {
-			scaleSearch(kind, v.suffix, v.weighted)
-			trialErrors(kind, v.suffix, v.weighted)
-			if kind != "Float" {
-				factorSearch(kind, v.suffix, v.weighted)
-			}
-		}
-	}
-	for _, v := range variants {
-		minimumSearch(v.suffix, v.weighted)
-		levelSearch(v.suffix, v.weighted)
-	}
-	leastTrial()
-	for _, e := range elements {
-		normalizeWeights(e)
-	}
 	decodeLevels()
-	decodedSums()
-	unitCosts()
 	control()
 	prefetch()
 	stream()
@@ -82,4 +63,28 @@ func main() {
 	splitHalves()
 	f16c()
 	Generate()
+}
+
+// encodings are the steps of encodings.
+func encodings(i isa) {
+	for _, kind := range grids {
+		codeLevels(i, kind)
+		for _, v := range variants {
+			scaleSearch(i, kind, v.suffix, v.weighted)
+			trialErrors(i, kind, v.suffix, v.weighted)
+			if kind != "Float" {
+				factorSearch(i, kind, v.suffix, v.weighted)
+			}
+		}
+	}
+	for _, v := range variants {
+		minimumSearch(i, v.suffix, v.weighted)
+		levelSearch(i, v.suffix, v.weighted)
+	}
+	leastTrial(i)
+	for _, e := range elements {
+		normalizeWeights(i, e)
+	}
+	decodedSums(i)
+	unitCosts(i)
 }

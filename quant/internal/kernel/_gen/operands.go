@@ -90,17 +90,23 @@ func (i isa) round(v VecVirtual) {
 }
 
 // Bitwise operations, which are not the same instructions for both.
-func (i isa) and(a, b, out VecVirtual) { i.bitwise(VANDPS, VPANDD, a, b, out) }
-func (i isa) xor(a, b, out VecVirtual) { i.bitwise(VXORPS, VPXORD, a, b, out) }
-func (i isa) or(a, b, out VecVirtual)  { i.bitwise(VORPS, VPORD, a, b, out) }
+func (i isa) and(a Op, b, out VecVirtual) { i.bitwise(VANDPS, VPANDD, a, b, out) }
+func (i isa) xor(a Op, b, out VecVirtual) { i.bitwise(VXORPS, VPXORD, a, b, out) }
+func (i isa) or(a Op, b, out VecVirtual)  { i.bitwise(VORPS, VPORD, a, b, out) }
 
-func (i isa) bitwise(avx2, avx512 func(ops ...Op), a, b, out VecVirtual) {
+func (i isa) bitwise(avx2, avx512 func(ops ...Op), a Op, b, out VecVirtual) {
 	if i.lanes == 16 {
 		avx512(a, b, out)
 	} else {
 		avx2(a, b, out)
 	}
 }
+
+// all fills a register with a constant.
+func (i isa) all(c Mem) VecVirtual { return broadcast(c, i.lanes) }
+
+// zeroed is a register of zeros.
+func (i isa) zeroed() VecVirtual { return zeroed(i.lanes) }
 
 // all fills a register of 8 lanes with a constant.
 func all(c Mem) VecVirtual { return broadcast(c, 8) }
