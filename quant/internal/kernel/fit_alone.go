@@ -29,9 +29,11 @@ func (e *encoder) fitAlone(first int) (failed int) {
 		if e.searches[i] {
 			e.addTrialErrors(i)
 			errors := &e.errors[i]
-			if least := e.steps.leastTrial(errors); beats(errors[least], errors[0]) {
-				e.scale[i] = e.trials[i].scale[least]
+			best := e.steps.leastTrial(errors)
+			if !beats(errors[best], errors[0]) {
+				best = 0 // without a jump, which nothing could foresee
 			}
+			e.scale[i] = e.trials[i].scale[best]
 		}
 		e.endAlone(i)
 	}

@@ -10,17 +10,15 @@ func (e *encoder) fitOfLayer() (groups int) {
 	for i := range groups {
 		levels := e.ofLayer.about(e.scale[i], e.normal[i])
 		weights, importance := e.part(e.span(i))
-		if lane := e.steps.searchLevels(levels, e.normal[i], e.grid, weights, importance); lane > 0 {
-			e.scale[i] = levels[lane] * e.normal[i]
-		}
+		e.scale[i] = levels[e.steps.searchLevels(levels, e.normal[i], e.grid, weights, importance)] * e.normal[i]
 		e.endAlone(i)
 	}
 	return groups
 }
 
 // searchLevels gives the lane of the level that is the scale of least error for a group, once it
-// is normalized. It is 0 if none beats the plain one, which is in the middle; that of the first
-// lane is not tried.
+// is normalized. It is that in the middle, the plain one, if none beats it; that of the first lane
+// is not tried.
 func searchLevels(levels *lanes, normal float32, g *grid, weights, importance []float32) (lane int) {
 	var t trials
 	for lane, level := range levels {
@@ -32,7 +30,7 @@ func searchLevels(levels *lanes, normal float32, g *grid, weights, importance []
 	if least := leastTrial(&errors); beats(errors[least], errors[0]) {
 		return least
 	}
-	return 0
+	return trialLanes / 2
 }
 
 // plainOfLayer gives groups the scale of the plain rule until one of them is special. It is

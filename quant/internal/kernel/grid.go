@@ -45,11 +45,13 @@ type gridVectors struct {
 	smallestNormal, magic, perSubnormal vector8
 	bias                                [8]uint32
 	shift, signShift                    [2]uint64
-	// Of a table, for vectors of 16 numbers: bounds, which are also read from the 2nd and the
-	// 4th on, and levels and their codes.
-	bounds [24]float32
-	levels [16]float32
-	codes  [16]uint32
+	// Of a table, for vectors of 16 numbers: a number's cell is number*perCell + firstCell,
+	// rounded. A cell has one bound at most, and the levels up to it; levels have codes.
+	perCell, firstCell vector8
+	cellBounds         [2 * trialLanes]float32
+	cellLevels         [2 * trialLanes]uint32
+	levels             [trialLanes]float32
+	codes              [trialLanes]uint32
 	// Of a table, for processors that permute bytes: those of odds and of levels, the lowest
 	// first, and codes. Places are what the comparisons have found.
 	oddBytes, levelBytes [4][16]uint8
@@ -80,7 +82,9 @@ func (g *grid) prepared() *grid {
 		v.lowerLevels[at], v.upperLevels[at] = g.levels[i], g.levels[8+i]
 		v.lowerCodes[at], v.upperCodes[at] = uint32(g.codes[i]), uint32(g.codes[8+i])
 	}
-	copy(v.bounds[:], g.bounds[:])
+	if g.kind == tableKind {
+		v.setCells(g)
+	}
 	for i, level := range g.levels {
 		v.levels[i], v.codes[i] = level, uint32(g.codes[i])
 		for k := range v.levelBytes {
@@ -100,6 +104,24 @@ func (g *grid) prepared() *grid {
 		v.shift[0], v.signShift[0] = uint64(f.shift()), uint64(31-f.signBit())
 	}
 	return g
+}
+
+// tableCells are as many as leave all bounds of all tables far from where two cells meet, as
+// numbers there may be rounded into either.
+const tableCells = 22
+
+func (v *gridVectors) setCells(g *grid) {
+	width := (g.high - g.low) / (tableCells - 1)
+	v.perCell.fill(1 / width)
+	v.firstCell.fill(-g.low / width)
+	for cell := range v.cellBounds {
+		end := g.low + float32(width*(float32(cell)+.5))
+		at := g.index(end - width)
+		v.cellLevels[cell], v.cellBounds[cell] = uint32(at), infinity
+		if g.bounds[at] < end {
+			v.cellBounds[cell] = g.bounds[at]
+		}
+	}
 }
 
 var (

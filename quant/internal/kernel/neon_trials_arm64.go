@@ -49,7 +49,7 @@ func levelSearchNEON(levels, grid, weights, importance *float32, n int, normal f
 	if least := leastTrial(&errors); beats(errors[least], errors[0]) {
 		return least
 	}
-	return 0
+	return trialLanes / 2
 }
 
 // scaleSearchNEON is searchScale.

@@ -169,7 +169,7 @@ func trialErrorsFloatWeightedAVX2(errors *float32, trials *float32, grid *float3
 //go:noescape
 func minimumSearchAVX2(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
 
-// The lane of the level that is the scale of least error, or 0 for that in the middle.
+// The lane of the level that is the scale of least error, or 8, in the middle.
 //
 //go:noescape
 func levelSearchAVX2(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
@@ -179,7 +179,7 @@ func levelSearchAVX2(levels *float32, grid *float32, weights *float32, importanc
 //go:noescape
 func minimumSearchWeightedAVX2(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
 
-// The lane of the level that is the scale of least error, or 0 for that in the middle.
+// The lane of the level that is the scale of least error, or 8, in the middle.
 //
 //go:noescape
 func levelSearchWeightedAVX2(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
@@ -379,7 +379,7 @@ func trialErrorsFloatWeightedAVX512(errors *float32, trials *float32, grid *floa
 //go:noescape
 func minimumSearchAVX512(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
 
-// The lane of the level that is the scale of least error, or 0 for that in the middle.
+// The lane of the level that is the scale of least error, or 8, in the middle.
 //
 //go:noescape
 func levelSearchAVX512(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
@@ -389,7 +389,7 @@ func levelSearchAVX512(levels *float32, grid *float32, weights *float32, importa
 //go:noescape
 func minimumSearchWeightedAVX512(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
 
-// The lane of the level that is the scale of least error, or 0 for that in the middle.
+// The lane of the level that is the scale of least error, or 8, in the middle.
 //
 //go:noescape
 func levelSearchWeightedAVX512(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)

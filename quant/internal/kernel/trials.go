@@ -51,7 +51,7 @@ type encoderSteps struct {
 	// addTrialErrors adds to the squared errors of all trials, of tables of tableLanes.
 	addTrialErrors func(errors *lanes, g *grid, t *trials, weights, importance []float32)
 	// searchLevels gives the lane of the level that is the scale of least error for a group of a
-	// grid of floating point, or 0 for that in the middle.
+	// grid of floating point, or that in the middle.
 	searchLevels func(levels *lanes, normal float32, g *grid, weights, importance []float32) (lane int)
 	// leastTrial gives the lane of the least error of all but the first.
 	leastTrial func(errors *lanes) int

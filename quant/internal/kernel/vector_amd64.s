@@ -133,18 +133,6 @@ GLOBL minusOne<>(SB), RODATA|NOPTR, $4
 DATA leastGain<>+0(SB)/4, $0x3a800000
 GLOBL leastGain<>(SB), RODATA|NOPTR, $4
 
-DATA wholeOne<>+0(SB)/4, $0x00000001
-GLOBL wholeOne<>(SB), RODATA|NOPTR, $4
-
-DATA wholeTwo<>+0(SB)/4, $0x00000002
-GLOBL wholeTwo<>(SB), RODATA|NOPTR, $4
-
-DATA wholeFour<>+0(SB)/4, $0x00000004
-GLOBL wholeFour<>(SB), RODATA|NOPTR, $4
-
-DATA wholeEight<>+0(SB)/4, $0x00000008
-GLOBL wholeEight<>(SB), RODATA|NOPTR, $4
-
 // func rangesFloat32AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
 // Requires: AVX, AVX2, CMOV
 TEXT ·rangesFloat32AVX2(SB), NOSPLIT, $0-41
@@ -3886,7 +3874,7 @@ none:
 	RET
 
 // func levelSearchAVX2(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
-// Requires: AVX
+// Requires: AVX, CMOV
 TEXT ·levelSearchAVX2(SB), NOSPLIT, $0-56
 	MOVQ         levels+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -3965,12 +3953,10 @@ errors:
 	ORL          CX, AX
 	ORL          $0x00008000, AX
 	BSFL         AX, DX
+	MOVQ         $0x00000008, AX
 	VUCOMISS     X3, X2
-	JA           better
-	XORL         DX, DX
-
-better:
-	MOVQ DX, lane+48(FP)
+	CMOVQLS      AX, DX
+	MOVQ         DX, lane+48(FP)
 	VZEROUPPER
 	RET
 
@@ -4146,7 +4132,7 @@ none:
 	RET
 
 // func levelSearchWeightedAVX2(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
-// Requires: AVX
+// Requires: AVX, CMOV
 TEXT ·levelSearchWeightedAVX2(SB), NOSPLIT, $0-56
 	MOVQ         levels+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -4230,12 +4216,10 @@ errors:
 	ORL          CX, AX
 	ORL          $0x00008000, AX
 	BSFL         AX, DX
+	MOVQ         $0x00000008, AX
 	VUCOMISS     X3, X2
-	JA           better
-	XORL         DX, DX
-
-better:
-	MOVQ DX, lane+48(FP)
+	CMOVQLS      AX, DX
+	MOVQ         DX, lane+48(FP)
 	VZEROUPPER
 	RET
 
@@ -6577,7 +6561,8 @@ weight:
 	VRNDSCALEPS   $0x00, Z6, Z6
 	VMULPS        Z2, Z6, Z2
 	VADDPS        Z2, Z4, Z4
-	VFMADD231PS   Z6, Z6, Z3
+	VMULPS        Z6, Z6, Z6
+	VADDPS        Z6, Z3, Z3
 	ADDQ          $+4, AX
 	DECQ          CX
 	JNZ           weight
@@ -6984,15 +6969,15 @@ TEXT ·codeLevelsTableAVX512(SB), NOSPLIT, $0-56
 	MOVQ         weights+16(FP), DX
 	MOVQ         inverse+40(FP), BX
 	MOVQ         offset+48(FP), SI
-	VMOVUPS      524(CX), Z0
-	VMOVUPS      516(CX), Z1
-	VMOVUPS      512(CX), Z2
-	VMOVUPS      608(CX), Z3
-	VBROADCASTSS 64(CX), Z3
-	VBROADCASTSS wholeEight<>+0(SB), Z5
-	VBROADCASTSS wholeFour<>+0(SB), Z6
-	VBROADCASTSS wholeTwo<>+0(SB), Z7
-	VBROADCASTSS wholeOne<>+0(SB), Z8
+	VMOVUPS      576(CX), Z0
+	VMOVUPS      640(CX), Z1
+	VMOVUPS      704(CX), Z2
+	VMOVUPS      768(CX), Z3
+	VMOVUPS      832(CX), Z4
+	VBROADCASTSS (CX), Z4
+	VBROADCASTSS 32(CX), Z6
+	VBROADCASTSS 512(CX), Z7
+	VBROADCASTSS 544(CX), Z8
 	MOVQ         groups+24(FP), DI
 	MOVQ         groupSize+32(FP), R8
 
@@ -7009,66 +6994,74 @@ four_steps:
 	VMOVUPS     (DX), Z11
 	VMULPS      Z9, Z11, Z11
 	VADDPS      Z10, Z11, Z11
-	VCMPPS      $0x1e, Z3, Z11, K1
-	VMOVDQA32.Z Z5, K1, Z12
-	VPERMPS     Z0, Z12, Z13
-	VCMPPS      $0x1e, Z13, Z11, K1
-	VPADDD      Z6, Z12, K1, Z12
-	VPERMPS     Z1, Z12, Z13
-	VCMPPS      $0x1e, Z13, Z11, K1
-	VPADDD      Z7, Z12, K1, Z12
-	VPERMPS     Z2, Z12, Z13
-	VCMPPS      $0x1e, Z13, Z11, K1
-	VPADDD      Z8, Z12, K1, Z12
-	VPERMPS     672(CX), Z12, Z11
+	VMAXPS      Z4, Z11, Z11
+	VMINPS      Z6, Z11, Z11
+	VMOVAPS     Z11, Z12
+	VFMADD213PS Z8, Z7, Z12
+	VCVTPS2DQ   Z12, Z12
+	VMOVAPS     Z12, Z13
+	VMOVAPS     Z12, Z12
+	VPERMI2PS   Z1, Z0, Z13
+	VPERMI2D    Z3, Z2, Z12
+	VSUBPS      Z11, Z13, Z13
+	VPSRLD      $0x1f, Z13, Z13
+	VPADDD      Z13, Z12, Z12
+	VMOVUPS     896(CX), Z11
+	VPERMPS     Z11, Z12, Z11
 	VPMOVDB     Z11, (AX)
 	VMOVUPS     64(DX), Z11
 	VMULPS      Z9, Z11, Z11
 	VADDPS      Z10, Z11, Z11
-	VCMPPS      $0x1e, Z3, Z11, K1
-	VMOVDQA32.Z Z5, K1, Z12
-	VPERMPS     Z0, Z12, Z13
-	VCMPPS      $0x1e, Z13, Z11, K1
-	VPADDD      Z6, Z12, K1, Z12
-	VPERMPS     Z1, Z12, Z13
-	VCMPPS      $0x1e, Z13, Z11, K1
-	VPADDD      Z7, Z12, K1, Z12
-	VPERMPS     Z2, Z12, Z13
-	VCMPPS      $0x1e, Z13, Z11, K1
-	VPADDD      Z8, Z12, K1, Z12
-	VPERMPS     672(CX), Z12, Z11
+	VMAXPS      Z4, Z11, Z11
+	VMINPS      Z6, Z11, Z11
+	VMOVAPS     Z11, Z12
+	VFMADD213PS Z8, Z7, Z12
+	VCVTPS2DQ   Z12, Z12
+	VMOVAPS     Z12, Z13
+	VMOVAPS     Z12, Z12
+	VPERMI2PS   Z1, Z0, Z13
+	VPERMI2D    Z3, Z2, Z12
+	VSUBPS      Z11, Z13, Z13
+	VPSRLD      $0x1f, Z13, Z13
+	VPADDD      Z13, Z12, Z12
+	VMOVUPS     896(CX), Z11
+	VPERMPS     Z11, Z12, Z11
 	VPMOVDB     Z11, 16(AX)
 	VMOVUPS     128(DX), Z11
 	VMULPS      Z9, Z11, Z11
 	VADDPS      Z10, Z11, Z11
-	VCMPPS      $0x1e, Z3, Z11, K1
-	VMOVDQA32.Z Z5, K1, Z12
-	VPERMPS     Z0, Z12, Z13
-	VCMPPS      $0x1e, Z13, Z11, K1
-	VPADDD      Z6, Z12, K1, Z12
-	VPERMPS     Z1, Z12, Z13
-	VCMPPS      $0x1e, Z13, Z11, K1
-	VPADDD      Z7, Z12, K1, Z12
-	VPERMPS     Z2, Z12, Z13
-	VCMPPS      $0x1e, Z13, Z11, K1
-	VPADDD      Z8, Z12, K1, Z12
-	VPERMPS     672(CX), Z12, Z11
+	VMAXPS      Z4, Z11, Z11
+	VMINPS      Z6, Z11, Z11
+	VMOVAPS     Z11, Z12
+	VFMADD213PS Z8, Z7, Z12
+	VCVTPS2DQ   Z12, Z12
+	VMOVAPS     Z12, Z13
+	VMOVAPS     Z12, Z12
+	VPERMI2PS   Z1, Z0, Z13
+	VPERMI2D    Z3, Z2, Z12
+	VSUBPS      Z11, Z13, Z13
+	VPSRLD      $0x1f, Z13, Z13
+	VPADDD      Z13, Z12, Z12
+	VMOVUPS     896(CX), Z11
+	VPERMPS     Z11, Z12, Z11
 	VPMOVDB     Z11, 32(AX)
 	VMOVUPS     192(DX), Z11
 	VMULPS      Z9, Z11, Z11
 	VADDPS      Z10, Z11, Z11
-	VCMPPS      $0x1e, Z3, Z11, K1
-	VMOVDQA32.Z Z5, K1, Z12
-	VPERMPS     Z0, Z12, Z13
-	VCMPPS      $0x1e, Z13, Z11, K1
-	VPADDD      Z6, Z12, K1, Z12
-	VPERMPS     Z1, Z12, Z13
-	VCMPPS      $0x1e, Z13, Z11, K1
-	VPADDD      Z7, Z12, K1, Z12
-	VPERMPS     Z2, Z12, Z13
-	VCMPPS      $0x1e, Z13, Z11, K1
-	VPADDD      Z8, Z12, K1, Z12
-	VPERMPS     672(CX), Z12, Z11
+	VMAXPS      Z4, Z11, Z11
+	VMINPS      Z6, Z11, Z11
+	VMOVAPS     Z11, Z12
+	VFMADD213PS Z8, Z7, Z12
+	VCVTPS2DQ   Z12, Z12
+	VMOVAPS     Z12, Z13
+	VMOVAPS     Z12, Z12
+	VPERMI2PS   Z1, Z0, Z13
+	VPERMI2D    Z3, Z2, Z12
+	VSUBPS      Z11, Z13, Z13
+	VPSRLD      $0x1f, Z13, Z13
+	VPADDD      Z13, Z12, Z12
+	VMOVUPS     896(CX), Z11
+	VPERMPS     Z11, Z12, Z11
 	VPMOVDB     Z11, 48(AX)
 	ADDQ        $+256, DX
 	ADDQ        $+64, AX
@@ -7084,18 +7077,20 @@ steps:
 	VMOVUPS     (DX), Z11
 	VMULPS      Z9, Z11, Z11
 	VADDPS      Z10, Z11, Z11
-	VCMPPS      $0x1e, Z3, Z11, K1
-	VMOVDQA32.Z Z5, K1, Z12
-	VPERMPS     Z0, Z12, Z13
-	VCMPPS      $0x1e, Z13, Z11, K1
-	VPADDD      Z6, Z12, K1, Z12
-	VPERMPS     Z1, Z12, Z13
-	VCMPPS      $0x1e, Z13, Z11, K1
-	VPADDD      Z7, Z12, K1, Z12
-	VPERMPS     Z2, Z12, Z13
-	VCMPPS      $0x1e, Z13, Z11, K1
-	VPADDD      Z8, Z12, K1, Z12
-	VPERMPS     672(CX), Z12, Z11
+	VMAXPS      Z4, Z11, Z11
+	VMINPS      Z6, Z11, Z11
+	VMOVAPS     Z11, Z12
+	VFMADD213PS Z8, Z7, Z12
+	VCVTPS2DQ   Z12, Z12
+	VMOVAPS     Z12, Z13
+	VMOVAPS     Z12, Z12
+	VPERMI2PS   Z1, Z0, Z13
+	VPERMI2D    Z3, Z2, Z12
+	VSUBPS      Z11, Z13, Z13
+	VPSRLD      $0x1f, Z13, Z13
+	VPADDD      Z13, Z12, Z12
+	VMOVUPS     896(CX), Z11
+	VPERMPS     Z11, Z12, Z11
 	VPMOVDB     Z11, (AX)
 	ADDQ        $+64, DX
 	ADDQ        $+16, AX
@@ -7106,23 +7101,25 @@ steps_done:
 	ADDQ        $+16, R9
 	TESTQ       R9, R9
 	JZ          no_rest
-	VMOVUPS     (DX), Y4
-	VMULPS      Z9, Z4, Z4
-	VADDPS      Z10, Z4, Z4
-	VCMPPS      $0x1e, Z3, Z4, K1
-	VMOVDQA32.Z Z5, K1, Z9
-	VPERMPS     Z0, Z9, Z10
-	VCMPPS      $0x1e, Z10, Z4, K1
-	VPADDD      Z6, Z9, K1, Z9
-	VPERMPS     Z1, Z9, Z10
-	VCMPPS      $0x1e, Z10, Z4, K1
-	VPADDD      Z7, Z9, K1, Z9
-	VPERMPS     Z2, Z9, Z10
-	VCMPPS      $0x1e, Z10, Z4, K1
-	VPADDD      Z8, Z9, K1, Z9
-	VPERMPS     672(CX), Z9, Z9
-	VPMOVDB     Z9, X4
-	VMOVQ       X4, (AX)
+	VMOVUPS     (DX), Y5
+	VMULPS      Z9, Z5, Z5
+	VADDPS      Z10, Z5, Z5
+	VMAXPS      Z4, Z5, Z5
+	VMINPS      Z6, Z5, Z5
+	VMOVAPS     Z5, Z9
+	VFMADD213PS Z8, Z7, Z9
+	VCVTPS2DQ   Z9, Z9
+	VMOVAPS     Z9, Z10
+	VMOVAPS     Z9, Z9
+	VPERMI2PS   Z1, Z0, Z10
+	VPERMI2D    Z3, Z2, Z9
+	VSUBPS      Z5, Z10, Z10
+	VPSRLD      $0x1f, Z10, Z10
+	VPADDD      Z10, Z9, Z9
+	VMOVUPS     896(CX), Z10
+	VPERMPS     Z10, Z9, Z9
+	VPMOVDB     Z9, X5
+	VMOVQ       X5, (AX)
 	ADDQ        $+32, DX
 	ADDQ        $+8, AX
 
@@ -7141,15 +7138,15 @@ code_done:
 TEXT ·scaleSearchTableAVX512(SB), NOSPLIT, $64-52
 	MOVQ         pattern+0(FP), AX
 	MOVQ         grid+8(FP), CX
-	VMOVUPS      524(CX), Z0
-	VMOVUPS      516(CX), Z1
-	VMOVUPS      512(CX), Z2
-	VMOVUPS      608(CX), Z3
-	VBROADCASTSS 64(CX), Z4
-	VBROADCASTSS wholeEight<>+0(SB), Z5
-	VBROADCASTSS wholeFour<>+0(SB), Z6
-	VBROADCASTSS wholeTwo<>+0(SB), Z7
-	VBROADCASTSS wholeOne<>+0(SB), Z8
+	VMOVUPS      576(CX), Z0
+	VMOVUPS      640(CX), Z1
+	VMOVUPS      704(CX), Z2
+	VMOVUPS      768(CX), Z3
+	VMOVUPS      832(CX), Z4
+	VBROADCASTSS (CX), Z5
+	VBROADCASTSS 32(CX), Z6
+	VBROADCASTSS 512(CX), Z7
+	VBROADCASTSS 544(CX), Z8
 	VBROADCASTSS scale+40(FP), Z9
 	VMULPS       (AX), Z9, Z9
 	VPXORD       Z10, Z10, Z10
@@ -7166,18 +7163,19 @@ TEXT ·scaleSearchTableAVX512(SB), NOSPLIT, $64-52
 weight:
 	VBROADCASTSS  (AX), Z9
 	VMULPS        Z9, Z12, Z13
-	VCMPPS        $0x1e, Z4, Z13, K1
-	VMOVDQA32.Z   Z5, K1, Z16
-	VPERMPS       Z0, Z16, Z17
-	VCMPPS        $0x1e, Z17, Z13, K1
-	VPADDD        Z6, Z16, K1, Z16
-	VPERMPS       Z1, Z16, Z17
-	VCMPPS        $0x1e, Z17, Z13, K1
-	VPADDD        Z7, Z16, K1, Z16
-	VPERMPS       Z2, Z16, Z17
-	VCMPPS        $0x1e, Z17, Z13, K1
-	VPADDD        Z8, Z16, K1, Z16
-	VPERMPS       Z3, Z16, Z13
+	VMAXPS        Z5, Z13, Z13
+	VMINPS        Z6, Z13, Z13
+	VMOVAPS       Z13, Z16
+	VFMADD213PS   Z8, Z7, Z16
+	VCVTPS2DQ     Z16, Z16
+	VMOVAPS       Z16, Z17
+	VMOVAPS       Z16, Z16
+	VPERMI2PS     Z1, Z0, Z17
+	VPERMI2D      Z3, Z2, Z16
+	VSUBPS        Z13, Z17, Z17
+	VPSRLD        $0x1f, Z17, Z17
+	VPADDD        Z17, Z16, Z16
+	VPERMPS       Z4, Z16, Z13
 	VMULPS        Z9, Z13, Z9
 	VADDPS        Z9, Z11, Z11
 	VMULPS        Z13, Z13, Z13
@@ -7233,33 +7231,34 @@ TEXT ·trialErrorsTableAVX512(SB), NOSPLIT, $0-48
 	VCMPPS       $0x04, Z4, Z0, K1
 	VMOVAPS.Z    Z3, K1, Z3
 	VMULPS       Z3, Z1, Z1
-	VMOVUPS      524(DX), Z1
-	VMOVUPS      516(DX), Z4
-	VMOVUPS      512(DX), Z5
-	VMOVUPS      608(DX), Z6
-	VBROADCASTSS 64(DX), Z7
-	VBROADCASTSS wholeEight<>+0(SB), Z8
-	VBROADCASTSS wholeFour<>+0(SB), Z9
-	VBROADCASTSS wholeTwo<>+0(SB), Z10
-	VBROADCASTSS wholeOne<>+0(SB), Z11
+	VMOVUPS      576(DX), Z1
+	VMOVUPS      640(DX), Z4
+	VMOVUPS      704(DX), Z5
+	VMOVUPS      768(DX), Z6
+	VMOVUPS      832(DX), Z7
+	VBROADCASTSS (DX), Z8
+	VBROADCASTSS 32(DX), Z9
+	VBROADCASTSS 512(DX), Z10
+	VBROADCASTSS 544(DX), Z11
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), DX
 
 errors:
 	VBROADCASTSS (CX), Z12
 	VMULPS       Z12, Z3, Z13
-	VCMPPS       $0x1e, Z7, Z13, K1
-	VMOVDQA32.Z  Z8, K1, Z14
-	VPERMPS      Z1, Z14, Z15
-	VCMPPS       $0x1e, Z15, Z13, K1
-	VPADDD       Z9, Z14, K1, Z14
-	VPERMPS      Z4, Z14, Z15
-	VCMPPS       $0x1e, Z15, Z13, K1
-	VPADDD       Z10, Z14, K1, Z14
-	VPERMPS      Z5, Z14, Z15
-	VCMPPS       $0x1e, Z15, Z13, K1
-	VPADDD       Z11, Z14, K1, Z14
-	VPERMPS      Z6, Z14, Z13
+	VMAXPS       Z8, Z13, Z13
+	VMINPS       Z9, Z13, Z13
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z11, Z10, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z15
+	VMOVAPS      Z14, Z14
+	VPERMI2PS    Z4, Z1, Z15
+	VPERMI2D     Z6, Z5, Z14
+	VSUBPS       Z13, Z15, Z15
+	VPSRLD       $0x1f, Z15, Z15
+	VPADDD       Z15, Z14, Z14
+	VPERMPS      Z7, Z14, Z13
 	VMULPS       Z0, Z13, Z13
 	VSUBPS       Z13, Z12, Z13
 	VMULPS       Z13, Z13, Z13
@@ -7310,33 +7309,34 @@ TEXT ·factorSearchTableAVX512(SB), NOSPLIT, $128-64
 	VCMPPS       $0x04, Z6, Z2, K1
 	VMOVAPS.Z    Z0, K1, Z0
 	VMULPS       Z0, Z4, Z1
-	VMOVUPS      524(SI), Z1
-	VMOVUPS      516(SI), Z3
-	VMOVUPS      512(SI), Z4
-	VMOVUPS      608(SI), Z6
-	VBROADCASTSS 64(SI), Z7
-	VBROADCASTSS wholeEight<>+0(SB), Z8
-	VBROADCASTSS wholeFour<>+0(SB), Z9
-	VBROADCASTSS wholeTwo<>+0(SB), Z10
-	VBROADCASTSS wholeOne<>+0(SB), Z11
+	VMOVUPS      576(SI), Z1
+	VMOVUPS      640(SI), Z3
+	VMOVUPS      704(SI), Z4
+	VMOVUPS      768(SI), Z6
+	VMOVUPS      832(SI), Z7
+	VBROADCASTSS (SI), Z8
+	VBROADCASTSS 32(SI), Z9
+	VBROADCASTSS 512(SI), Z10
+	VBROADCASTSS 544(SI), Z11
 	MOVQ         weights+40(FP), CX
 	MOVQ         n+56(FP), DX
 
 errors:
 	VBROADCASTSS (CX), Z12
 	VMULPS       Z12, Z0, Z13
-	VCMPPS       $0x1e, Z7, Z13, K1
-	VMOVDQA32.Z  Z8, K1, Z14
-	VPERMPS      Z1, Z14, Z15
-	VCMPPS       $0x1e, Z15, Z13, K1
-	VPADDD       Z9, Z14, K1, Z14
-	VPERMPS      Z3, Z14, Z15
-	VCMPPS       $0x1e, Z15, Z13, K1
-	VPADDD       Z10, Z14, K1, Z14
-	VPERMPS      Z4, Z14, Z15
-	VCMPPS       $0x1e, Z15, Z13, K1
-	VPADDD       Z11, Z14, K1, Z14
-	VPERMPS      Z6, Z14, Z13
+	VMAXPS       Z8, Z13, Z13
+	VMINPS       Z9, Z13, Z13
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z11, Z10, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z15
+	VMOVAPS      Z14, Z14
+	VPERMI2PS    Z3, Z1, Z15
+	VPERMI2D     Z6, Z4, Z14
+	VSUBPS       Z13, Z15, Z15
+	VPSRLD       $0x1f, Z15, Z15
+	VPADDD       Z15, Z14, Z14
+	VPERMPS      Z7, Z14, Z13
 	VMULPS       Z2, Z13, Z13
 	VSUBPS       Z13, Z12, Z13
 	VMULPS       Z13, Z13, Z13
@@ -7379,15 +7379,15 @@ errors:
 TEXT ·scaleSearchTableWeightedAVX512(SB), NOSPLIT, $64-52
 	MOVQ         pattern+0(FP), AX
 	MOVQ         grid+8(FP), CX
-	VMOVUPS      524(CX), Z0
-	VMOVUPS      516(CX), Z1
-	VMOVUPS      512(CX), Z2
-	VMOVUPS      608(CX), Z3
-	VBROADCASTSS 64(CX), Z4
-	VBROADCASTSS wholeEight<>+0(SB), Z5
-	VBROADCASTSS wholeFour<>+0(SB), Z6
-	VBROADCASTSS wholeTwo<>+0(SB), Z7
-	VBROADCASTSS wholeOne<>+0(SB), Z8
+	VMOVUPS      576(CX), Z0
+	VMOVUPS      640(CX), Z1
+	VMOVUPS      704(CX), Z2
+	VMOVUPS      768(CX), Z3
+	VMOVUPS      832(CX), Z4
+	VBROADCASTSS (CX), Z5
+	VBROADCASTSS 32(CX), Z6
+	VBROADCASTSS 512(CX), Z7
+	VBROADCASTSS 544(CX), Z8
 	VBROADCASTSS scale+40(FP), Z9
 	VMULPS       (AX), Z9, Z9
 	VPXORD       Z10, Z10, Z10
@@ -7407,18 +7407,19 @@ weight:
 	ADDQ          $+4, CX
 	VBROADCASTSS  (AX), Z13
 	VMULPS        Z13, Z12, Z16
-	VCMPPS        $0x1e, Z4, Z16, K1
-	VMOVDQA32.Z   Z5, K1, Z17
-	VPERMPS       Z0, Z17, Z18
-	VCMPPS        $0x1e, Z18, Z16, K1
-	VPADDD        Z6, Z17, K1, Z17
-	VPERMPS       Z1, Z17, Z18
-	VCMPPS        $0x1e, Z18, Z16, K1
-	VPADDD        Z7, Z17, K1, Z17
-	VPERMPS       Z2, Z17, Z18
-	VCMPPS        $0x1e, Z18, Z16, K1
-	VPADDD        Z8, Z17, K1, Z17
-	VPERMPS       Z3, Z17, Z16
+	VMAXPS        Z5, Z16, Z16
+	VMINPS        Z6, Z16, Z16
+	VMOVAPS       Z16, Z17
+	VFMADD213PS   Z8, Z7, Z17
+	VCVTPS2DQ     Z17, Z17
+	VMOVAPS       Z17, Z18
+	VMOVAPS       Z17, Z17
+	VPERMI2PS     Z1, Z0, Z18
+	VPERMI2D      Z3, Z2, Z17
+	VSUBPS        Z16, Z18, Z18
+	VPSRLD        $0x1f, Z18, Z18
+	VPADDD        Z18, Z17, Z17
+	VPERMPS       Z4, Z17, Z16
 	VMULPS        Z16, Z9, Z9
 	VMULPS        Z13, Z9, Z13
 	VADDPS        Z13, Z11, Z11
@@ -7475,15 +7476,15 @@ TEXT ·trialErrorsTableWeightedAVX512(SB), NOSPLIT, $0-48
 	VCMPPS       $0x04, Z4, Z0, K1
 	VMOVAPS.Z    Z3, K1, Z3
 	VMULPS       Z3, Z1, Z1
-	VMOVUPS      524(DX), Z1
-	VMOVUPS      516(DX), Z4
-	VMOVUPS      512(DX), Z5
-	VMOVUPS      608(DX), Z6
-	VBROADCASTSS 64(DX), Z7
-	VBROADCASTSS wholeEight<>+0(SB), Z8
-	VBROADCASTSS wholeFour<>+0(SB), Z9
-	VBROADCASTSS wholeTwo<>+0(SB), Z10
-	VBROADCASTSS wholeOne<>+0(SB), Z11
+	VMOVUPS      576(DX), Z1
+	VMOVUPS      640(DX), Z4
+	VMOVUPS      704(DX), Z5
+	VMOVUPS      768(DX), Z6
+	VMOVUPS      832(DX), Z7
+	VBROADCASTSS (DX), Z8
+	VBROADCASTSS 32(DX), Z9
+	VBROADCASTSS 512(DX), Z10
+	VBROADCASTSS 544(DX), Z11
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), BX
 	MOVQ         importance+32(FP), DX
@@ -7493,18 +7494,19 @@ errors:
 	ADDQ         $+4, DX
 	VBROADCASTSS (CX), Z13
 	VMULPS       Z13, Z3, Z14
-	VCMPPS       $0x1e, Z7, Z14, K1
-	VMOVDQA32.Z  Z8, K1, Z15
-	VPERMPS      Z1, Z15, Z16
-	VCMPPS       $0x1e, Z16, Z14, K1
-	VPADDD       Z9, Z15, K1, Z15
-	VPERMPS      Z4, Z15, Z16
-	VCMPPS       $0x1e, Z16, Z14, K1
-	VPADDD       Z10, Z15, K1, Z15
-	VPERMPS      Z5, Z15, Z16
-	VCMPPS       $0x1e, Z16, Z14, K1
-	VPADDD       Z11, Z15, K1, Z15
-	VPERMPS      Z6, Z15, Z14
+	VMAXPS       Z8, Z14, Z14
+	VMINPS       Z9, Z14, Z14
+	VMOVAPS      Z14, Z15
+	VFMADD213PS  Z11, Z10, Z15
+	VCVTPS2DQ    Z15, Z15
+	VMOVAPS      Z15, Z16
+	VMOVAPS      Z15, Z15
+	VPERMI2PS    Z4, Z1, Z16
+	VPERMI2D     Z6, Z5, Z15
+	VSUBPS       Z14, Z16, Z16
+	VPSRLD       $0x1f, Z16, Z16
+	VPADDD       Z16, Z15, Z15
+	VPERMPS      Z7, Z15, Z14
 	VMULPS       Z0, Z14, Z14
 	VSUBPS       Z14, Z13, Z14
 	VMULPS       Z14, Z12, Z12
@@ -7556,15 +7558,15 @@ TEXT ·factorSearchTableWeightedAVX512(SB), NOSPLIT, $128-64
 	VCMPPS       $0x04, Z6, Z2, K1
 	VMOVAPS.Z    Z0, K1, Z0
 	VMULPS       Z0, Z4, Z1
-	VMOVUPS      524(SI), Z1
-	VMOVUPS      516(SI), Z3
-	VMOVUPS      512(SI), Z4
-	VMOVUPS      608(SI), Z6
-	VBROADCASTSS 64(SI), Z7
-	VBROADCASTSS wholeEight<>+0(SB), Z8
-	VBROADCASTSS wholeFour<>+0(SB), Z9
-	VBROADCASTSS wholeTwo<>+0(SB), Z10
-	VBROADCASTSS wholeOne<>+0(SB), Z11
+	VMOVUPS      576(SI), Z1
+	VMOVUPS      640(SI), Z3
+	VMOVUPS      704(SI), Z4
+	VMOVUPS      768(SI), Z6
+	VMOVUPS      832(SI), Z7
+	VBROADCASTSS (SI), Z8
+	VBROADCASTSS 32(SI), Z9
+	VBROADCASTSS 512(SI), Z10
+	VBROADCASTSS 544(SI), Z11
 	MOVQ         weights+40(FP), CX
 	MOVQ         n+56(FP), BX
 	MOVQ         importance+48(FP), DX
@@ -7574,18 +7576,19 @@ errors:
 	ADDQ         $+4, DX
 	VBROADCASTSS (CX), Z13
 	VMULPS       Z13, Z0, Z14
-	VCMPPS       $0x1e, Z7, Z14, K1
-	VMOVDQA32.Z  Z8, K1, Z15
-	VPERMPS      Z1, Z15, Z16
-	VCMPPS       $0x1e, Z16, Z14, K1
-	VPADDD       Z9, Z15, K1, Z15
-	VPERMPS      Z3, Z15, Z16
-	VCMPPS       $0x1e, Z16, Z14, K1
-	VPADDD       Z10, Z15, K1, Z15
-	VPERMPS      Z4, Z15, Z16
-	VCMPPS       $0x1e, Z16, Z14, K1
-	VPADDD       Z11, Z15, K1, Z15
-	VPERMPS      Z6, Z15, Z14
+	VMAXPS       Z8, Z14, Z14
+	VMINPS       Z9, Z14, Z14
+	VMOVAPS      Z14, Z15
+	VFMADD213PS  Z11, Z10, Z15
+	VCVTPS2DQ    Z15, Z15
+	VMOVAPS      Z15, Z16
+	VMOVAPS      Z15, Z15
+	VPERMI2PS    Z3, Z1, Z16
+	VPERMI2D     Z6, Z4, Z15
+	VSUBPS       Z14, Z16, Z16
+	VPSRLD       $0x1f, Z16, Z16
+	VPADDD       Z16, Z15, Z15
+	VPERMPS      Z7, Z15, Z14
 	VMULPS       Z2, Z14, Z14
 	VSUBPS       Z14, Z13, Z14
 	VMULPS       Z14, Z12, Z12
@@ -8125,7 +8128,8 @@ weight:
 	VADDPS        Z11, Z4, Z4
 	VMULPS        Z7, Z11, Z7
 	VADDPS        Z7, Z6, Z6
-	VFMADD231PS   Z11, Z11, Z5
+	VMULPS        Z11, Z11, Z11
+	VADDPS        Z11, Z5, Z5
 	ADDQ          $+4, CX
 	DECQ          DX
 	JNZ           weight
@@ -8195,7 +8199,7 @@ none:
 	RET
 
 // func levelSearchAVX512(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, CMOV
 TEXT ·levelSearchAVX512(SB), NOSPLIT, $0-56
 	MOVQ         levels+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -8258,12 +8262,10 @@ errors:
 	KMOVW         K1, AX
 	ORL           $0x00008000, AX
 	BSFL          AX, DX
+	MOVQ          $0x00000008, AX
 	VUCOMISS      X1, X0
-	JA            better
-	XORL          DX, DX
-
-better:
-	MOVQ DX, lane+48(FP)
+	CMOVQLS       AX, DX
+	MOVQ          DX, lane+48(FP)
 	VZEROUPPER
 	RET
 
@@ -8379,7 +8381,7 @@ none:
 	RET
 
 // func levelSearchWeightedAVX512(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, CMOV
 TEXT ·levelSearchWeightedAVX512(SB), NOSPLIT, $0-56
 	MOVQ         levels+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -8446,12 +8448,10 @@ errors:
 	KMOVW         K1, AX
 	ORL           $0x00008000, AX
 	BSFL          AX, DX
+	MOVQ          $0x00000008, AX
 	VUCOMISS      X1, X0
-	JA            better
-	XORL          DX, DX
-
-better:
-	MOVQ DX, lane+48(FP)
+	CMOVQLS       AX, DX
+	MOVQ          DX, lane+48(FP)
 	VZEROUPPER
 	RET
 

@@ -93,11 +93,6 @@ var (
 	leastGain = constant("leastGain", 0x3a800000) // 2^-10
 )
 
-// wholes are integers.
-var wholes = map[int]Mem{
-	1: constant("wholeOne", 1), 2: constant("wholeTwo", 2), 4: constant("wholeFour", 4), 8: constant("wholeEight", 8),
-}
-
 // constant makes a read-only float32 or pattern of 32 bits.
 func constant(name string, bits uint32) Mem {
 	m := GLOBL(name, RODATA|NOPTR)

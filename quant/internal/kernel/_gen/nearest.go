@@ -27,9 +27,12 @@ const (
 	gridPerSubnormal
 	gridBias
 	gridShift
-	gridBounds            // of 24 numbers
-	gridLevels = iota + 2 // of 16
-	gridCodes  = iota + 3 // of 16
+	gridPerCell
+	gridFirstCell
+	gridCellBounds            // of 32 numbers
+	gridCellLevels = iota + 3 // of 32
+	gridLevels     = iota + 6 // of 16
+	gridCodes      = iota + 7 // of 16
 )
 
 // nearest finds the levels nearest to numbers.
@@ -67,32 +70,29 @@ func (n *nearest) constant(c Mem) Op {
 }
 
 // table is 16 numbers.
-func (n *nearest) table(m Mem) Op {
-	if v, is := n.kept[m]; is {
+func (n *nearest) table(k int) VecVirtual {
+	if v, is := n.kept[n.at(k)]; is {
 		return v
 	}
-	return m
+	return n.get(n.at(k))
 }
-
-// bounds are those that levels have so many places further on.
-func (n *nearest) bounds(further int) Mem { return n.at(gridBounds).Offset(4 * further) }
 
 // keep loads before a loop what each turn needs, where there are registers enough.
 func (n *nearest) keep() {
 	if n.lanes == 8 {
 		return
 	}
-	repeated, constants := []Mem{n.at(gridLow), n.at(gridHigh)}, []Mem{}
+	repeated := []Mem{n.at(gridLow), n.at(gridHigh)}
 	switch n.kind {
 	case "Table":
-		for _, m := range []Mem{n.bounds(3), n.bounds(1), n.bounds(0), n.at(gridLevels)} {
+		repeated = append(repeated, n.at(gridPerCell), n.at(gridFirstCell))
+		for _, m := range []Mem{n.at(gridCellBounds), n.at(gridCellBounds + 2), n.at(gridCellLevels), n.at(gridCellLevels + 2), n.at(gridLevels)} {
 			n.kept[m] = n.get(m)
 		}
-		repeated, constants = []Mem{n.at(gridEighth)}, []Mem{wholes[8], wholes[4], wholes[2], wholes[1]}
 	case "Float":
-		repeated, constants = append(repeated, n.at(gridSmallestNormal), n.at(gridMagic)), []Mem{infinity}
+		repeated = append(repeated, n.at(gridSmallestNormal), n.at(gridMagic), infinity)
 	}
-	for _, m := range append(repeated, constants...) {
+	for _, m := range repeated {
 		n.kept[m] = broadcast(m, n.lanes)
 	}
 }
@@ -140,16 +140,22 @@ func (n *nearest) place(y VecVirtual) place {
 	return place{index, upper}
 }
 
-// placeOf16 is grid.index.
+// placeOf16 looks for the bound in the cell of y, of which there is one at most, and counts
+// the sign of its distance. With masks it would wait for each of four comparisons.
 func (n *nearest) placeOf16(y VecVirtual) place {
-	index := ZMM()
-	beyond := n.compare(greaterQuiet, n.repeated(gridEighth), y)
-	VMOVDQA32_Z(n.constant(wholes[8]), beyond, index)
-	for _, step := range []int{4, 2, 1} {
-		bound := ZMM()
-		VPERMPS(n.table(n.bounds(step-1)), index, bound)
-		VPADDD(n.constant(wholes[step]), index, n.compare(greaterQuiet, bound, y), index)
-	}
+	VMAXPS(n.repeated(gridLow), y, y)
+	VMINPS(n.repeated(gridHigh), y, y)
+	cell, bound, index := ZMM(), ZMM(), ZMM()
+	VMOVAPS(y, cell)
+	VFMADD213PS(n.repeated(gridFirstCell), n.repeated(gridPerCell), cell)
+	VCVTPS2DQ(cell, cell)
+	VMOVAPS(cell, bound)
+	VMOVAPS(cell, index)
+	VPERMI2PS(n.table(gridCellBounds+2), n.table(gridCellBounds), bound)
+	VPERMI2D(n.table(gridCellLevels+2), n.table(gridCellLevels), index)
+	VSUBPS(y, bound, bound)
+	VPSRLD(U8(31), bound, bound)
+	VPADDD(bound, index, index)
 	return place{index: index}
 }
 
@@ -157,7 +163,7 @@ func (n *nearest) placeOf16(y VecVirtual) place {
 func (n *nearest) permuted(at place, whole, lower, upper int) VecVirtual {
 	out := vector(n.lanes)
 	if n.lanes == 16 {
-		VPERMPS(n.table(n.at(whole)), at.index, out)
+		VPERMPS(n.table(whole), at.index, out)
 		return out
 	}
 	high := YMM()

@@ -198,7 +198,7 @@ func (n *nearest) getTried(base GPVirtual, array, part int) VecVirtual {
 // levelSearch is searchLevels.
 func levelSearch(i isa, suffix string, weighted bool) {
 	function("levelSearch"+suffix+i.name, "func(levels, grid, weights, importance *float32, n int, normal float32) (lane int)",
-		"The lane of the level that is the scale of least error, or 0 for that in the middle.")
+		"The lane of the level that is the scale of least error, or 8, in the middle.")
 	levels, grid := pointer("levels"), pointer("grid")
 	n := newNearest(i, "Float", grid)
 	plain, normal := i.all(Mem{Base: levels, Disp: laneBytes / 2}), i.all(argument("normal"))
@@ -221,10 +221,10 @@ func levelSearch(i isa, suffix string, weighted bool) {
 	VSUBSS(gain, own, own)
 	i.replaceFirst(i.all(infinity), totals[0])
 	least, place := i.least(totals)
+	middle := GP64()
+	MOVQ(U32(8), middle)
 	VUCOMISS(least.AsX(), own)
-	JA(LabelRef("better"))
-	XORL(place.As32(), place.As32())
-	Label("better")
+	CMOVQLS(middle, place) // no jump, which nothing could foresee
 	Store(place, Return("lane"))
 	VZEROUPPER()
 	RET()

@@ -57,7 +57,8 @@ type trial struct {
 	level, levelLevel, levelWeight  VecVirtual // sums
 }
 
-// add counts a weight. Squares of even levels are exact.
+// add counts a weight. Squares of even levels are exact, so that they may be added at once;
+// where that is what all else waits for, they are not.
 func (t *trial) add(n *nearest, w, h VecVirtual) {
 	y := vector(n.lanes)
 	VMULPS(w, t.inverse, y)
@@ -76,7 +77,7 @@ func (t *trial) add(n *nearest, w, h VecVirtual) {
 	product := vector(n.lanes)
 	VMULPS(w, weighted, product)
 	VADDPS(product, t.levelWeight, t.levelWeight)
-	if h == nil && n.kind == "Even" {
+	if h == nil && n.kind == "Even" && n.lanes == 8 {
 		VFMADD231PS(level, level, t.levelLevel)
 		return
 	}
