@@ -97,11 +97,20 @@ func roundBFloat16(x float32) float32 {
 	return math.Float32frombits(uint32(BFloat16Bits(x)) << 16)
 }
 
+// roundFloat16 rounds to float16, ties to even.
+func roundFloat16(x float32) float32 {
+	bits := math.Float32bits(x)
+	if magnitude := bits &^ signBit; magnitude-0x38800000 < 0x477ff000-0x38800000 { // from 2^-14 on, below 65520
+		return math.Float32frombits((bits + 0xfff + bits>>13&1) &^ 0x1fff)
+	}
+	return widenFloat16(Float16Bits(x))
+}
+
 // roundScale rounds a scale to the type in which it will be stored.
 func roundScale(s float32, dtype ScaleDtype) float32 {
 	switch dtype {
 	case ScaleFloat16:
-		return widenFloat16(Float16Bits(s))
+		return roundFloat16(s)
 	case ScaleBFloat16:
 		return roundBFloat16(s)
 	default:

@@ -5,14 +5,6 @@ import (
 	"unsafe"
 )
 
-// fastestSplit is that of this CPU, which is found out once.
-var fastestSplit = func() func(out, packed *byte, blocks, stride int) {
-	if sets := vectorSets(); len(sets) > 0 {
-		return sets[len(sets)-1].splitHalves
-	}
-	return splitHalvesScalar
-}()
-
 // SplitHalves writes blocks of 32 packed codes of four bits so that the low halves of bytes
 // have the first 16, as ggml stores them. Blocks are 16 bytes, which begin a stride one behind
 // the other in out, and lie side by side in packed.
@@ -21,7 +13,11 @@ func SplitHalves(out, packed []byte, blocks, stride int) {
 		return
 	}
 	_, _ = out[(blocks-1)*stride+15], packed[blocks*16-1]
-	fastestSplit(&out[0], &packed[0], blocks, stride)
+	if fastestSet != nil {
+		fastestSet.splitHalves(&out[0], &packed[0], blocks, stride)
+	} else {
+		splitHalvesScalar(&out[0], &packed[0], blocks, stride)
+	}
 }
 
 func splitHalvesScalar(out, packed *byte, blocks, stride int) {

@@ -29,7 +29,16 @@ func packEight(codes []uint8, bitWidth int) uint64 {
 }
 
 // Unpack gives codes of so many bits, one a byte.
-func Unpack(codes []uint8, packed []byte, bitWidth int) { unpack(codes, packed, bitWidth) }
+func Unpack(codes []uint8, packed []byte, bitWidth int) {
+	set, whole := fastestSet, len(codes)&^7
+	if set == nil || bitWidth == 8 || whole == 0 {
+		unpack(codes, packed, bitWidth)
+		return
+	}
+	_ = packed[RowBytes(whole, bitWidth)-1]
+	set.unpack[bitWidth](&codes[0], &packed[0], whole)
+	unpack(codes[whole:], packed[RowBytes(whole, bitWidth):], bitWidth)
+}
 
 // unpack is the reverse of pack.
 func unpack(codes []uint8, packed []byte, bitWidth int) {

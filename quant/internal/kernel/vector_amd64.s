@@ -1892,6 +1892,77 @@ TEXT ·scaleSearchEvenAVX2(SB), NOSPLIT, $64-52
 	VMULPS       Y6, Y0, Y0
 	MOVQ         weights+16(FP), AX
 	MOVQ         n+32(FP), BX
+	SUBQ         $+4, BX
+	JL           weight_few
+
+weight_four:
+	VBROADCASTSS (AX), Y0
+	VMULPS       Y0, Y3, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VMULPS       Y0, Y7, Y8
+	VADDPS       Y8, Y2, Y2
+	VFMADD231PS  Y7, Y7, Y1
+	VMULPS       Y0, Y6, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VMULPS       Y0, Y7, Y0
+	VADDPS       Y0, Y5, Y5
+	VFMADD231PS  Y7, Y7, Y4
+	VBROADCASTSS 4(AX), Y0
+	VMULPS       Y0, Y3, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VMULPS       Y0, Y7, Y8
+	VADDPS       Y8, Y2, Y2
+	VFMADD231PS  Y7, Y7, Y1
+	VMULPS       Y0, Y6, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VMULPS       Y0, Y7, Y0
+	VADDPS       Y0, Y5, Y5
+	VFMADD231PS  Y7, Y7, Y4
+	VBROADCASTSS 8(AX), Y0
+	VMULPS       Y0, Y3, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VMULPS       Y0, Y7, Y8
+	VADDPS       Y8, Y2, Y2
+	VFMADD231PS  Y7, Y7, Y1
+	VMULPS       Y0, Y6, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VMULPS       Y0, Y7, Y0
+	VADDPS       Y0, Y5, Y5
+	VFMADD231PS  Y7, Y7, Y4
+	VBROADCASTSS 12(AX), Y0
+	VMULPS       Y0, Y3, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VMULPS       Y0, Y7, Y8
+	VADDPS       Y8, Y2, Y2
+	VFMADD231PS  Y7, Y7, Y1
+	VMULPS       Y0, Y6, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VMULPS       Y0, Y7, Y0
+	VADDPS       Y0, Y5, Y5
+	VFMADD231PS  Y7, Y7, Y4
+	ADDQ         $+16, AX
+	SUBQ         $+4, BX
+	JGE          weight_four
+
+weight_few:
+	ADDQ $+4, BX
+	JZ   weight_done
 
 weight:
 	VBROADCASTSS (AX), Y0
@@ -1912,43 +1983,45 @@ weight:
 	ADDQ         $+4, AX
 	DECQ         BX
 	JNZ          weight
-	VXORPS       Y0, Y0, Y0
-	VDIVPS       Y1, Y2, Y1
-	VMULPS       Y2, Y1, Y2
-	VSUBPS       Y2, Y0, Y0
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x1e, Y3, Y2, Y2
-	VANDPS       Y2, Y0, Y0
-	VMOVUPS      Y1, (SP)
-	VXORPS       Y1, Y1, Y1
-	VDIVPS       Y4, Y5, Y2
-	VMULPS       Y5, Y2, Y3
-	VSUBPS       Y3, Y1, Y1
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x1e, Y4, Y3, Y3
-	VANDPS       Y3, Y1, Y1
-	VMOVUPS      Y2, 32(SP)
-	VMINPS       Y1, Y0, Y2
-	VPERM2F128   $0x01, Y2, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0x4e, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0xb1, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VCMPPS       $0x00, Y2, Y0, Y0
-	VMOVMSKPS    Y0, AX
-	VCMPPS       $0x00, Y2, Y1, Y0
-	VMOVMSKPS    Y0, CX
-	SHLL         $0x08, CX
-	ORL          CX, AX
-	ORL          $0x00008000, AX
-	BSFL         AX, DX
-	VMOVSS       scale+40(FP), X0
-	VXORPS       Y1, Y1, Y1
-	VUCOMISS     X2, X1
-	JBE          none
-	LEAQ         (SP), AX
-	VMOVSS       (AX)(DX*4), X0
+
+weight_done:
+	VXORPS     Y0, Y0, Y0
+	VDIVPS     Y1, Y2, Y1
+	VMULPS     Y2, Y1, Y2
+	VSUBPS     Y2, Y0, Y0
+	VXORPS     Y3, Y3, Y3
+	VCMPPS     $0x1e, Y3, Y2, Y2
+	VANDPS     Y2, Y0, Y0
+	VMOVUPS    Y1, (SP)
+	VXORPS     Y1, Y1, Y1
+	VDIVPS     Y4, Y5, Y2
+	VMULPS     Y5, Y2, Y3
+	VSUBPS     Y3, Y1, Y1
+	VXORPS     Y4, Y4, Y4
+	VCMPPS     $0x1e, Y4, Y3, Y3
+	VANDPS     Y3, Y1, Y1
+	VMOVUPS    Y2, 32(SP)
+	VMINPS     Y1, Y0, Y2
+	VPERM2F128 $0x01, Y2, Y2, Y3
+	VMINPS     Y3, Y2, Y2
+	VPERMILPS  $0x4e, Y2, Y3
+	VMINPS     Y3, Y2, Y2
+	VPERMILPS  $0xb1, Y2, Y3
+	VMINPS     Y3, Y2, Y2
+	VCMPPS     $0x00, Y2, Y0, Y0
+	VMOVMSKPS  Y0, AX
+	VCMPPS     $0x00, Y2, Y1, Y0
+	VMOVMSKPS  Y0, CX
+	SHLL       $0x08, CX
+	ORL        CX, AX
+	ORL        $0x00008000, AX
+	BSFL       AX, DX
+	VMOVSS     scale+40(FP), X0
+	VXORPS     Y1, Y1, Y1
+	VUCOMISS   X2, X1
+	JBE        none
+	LEAQ       (SP), AX
+	VMOVSS     (AX)(DX*4), X0
 
 none:
 	VMOVSS X0, best+48(FP)
@@ -1981,6 +2054,101 @@ TEXT ·trialErrorsEvenAVX2(SB), NOSPLIT, $0-48
 	VMULPS       Y9, Y6, Y8
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), BX
+	SUBQ         $+4, BX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (CX), Y10
+	VMULPS       Y10, Y4, Y11
+	VADDPS       Y3, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y0, Y11, Y11
+	VSUBPS       Y1, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y10, Y9, Y11
+	VADDPS       Y8, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y5, Y11, Y11
+	VSUBPS       Y6, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y7, Y7
+	VBROADCASTSS 4(CX), Y10
+	VMULPS       Y10, Y4, Y11
+	VADDPS       Y3, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y0, Y11, Y11
+	VSUBPS       Y1, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y10, Y9, Y11
+	VADDPS       Y8, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y5, Y11, Y11
+	VSUBPS       Y6, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y7, Y7
+	VBROADCASTSS 8(CX), Y10
+	VMULPS       Y10, Y4, Y11
+	VADDPS       Y3, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y0, Y11, Y11
+	VSUBPS       Y1, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y10, Y9, Y11
+	VADDPS       Y8, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y5, Y11, Y11
+	VSUBPS       Y6, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y7, Y7
+	VBROADCASTSS 12(CX), Y10
+	VMULPS       Y10, Y4, Y11
+	VADDPS       Y3, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y0, Y11, Y11
+	VSUBPS       Y1, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y10, Y9, Y11
+	VADDPS       Y8, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y5, Y11, Y11
+	VSUBPS       Y6, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y7, Y7
+	ADDQ         $+16, CX
+	SUBQ         $+4, BX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, BX
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (CX), Y10
@@ -2007,8 +2175,10 @@ errors:
 	ADDQ         $+4, CX
 	DECQ         BX
 	JNZ          errors
-	VMOVUPS      Y2, (AX)
-	VMOVUPS      Y7, 32(AX)
+
+errors_done:
+	VMOVUPS Y2, (AX)
+	VMOVUPS Y7, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -2096,6 +2266,101 @@ TEXT ·factorSearchEvenAVX2(SB), NOSPLIT, $128-64
 	VMULPS       Y9, Y0, Y8
 	MOVQ         weights+40(FP), CX
 	MOVQ         n+56(FP), DX
+	SUBQ         $+4, DX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (CX), Y10
+	VMULPS       Y10, Y7, Y11
+	VADDPS       Y6, Y11, Y11
+	VMAXPS       (SI), Y11, Y11
+	VMINPS       32(SI), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y3, Y11, Y11
+	VSUBPS       Y4, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y5, Y5
+	VMULPS       Y10, Y9, Y11
+	VADDPS       Y8, Y11, Y11
+	VMAXPS       (SI), Y11, Y11
+	VMINPS       32(SI), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y2, Y11, Y11
+	VSUBPS       Y0, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y1, Y1
+	VBROADCASTSS 4(CX), Y10
+	VMULPS       Y10, Y7, Y11
+	VADDPS       Y6, Y11, Y11
+	VMAXPS       (SI), Y11, Y11
+	VMINPS       32(SI), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y3, Y11, Y11
+	VSUBPS       Y4, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y5, Y5
+	VMULPS       Y10, Y9, Y11
+	VADDPS       Y8, Y11, Y11
+	VMAXPS       (SI), Y11, Y11
+	VMINPS       32(SI), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y2, Y11, Y11
+	VSUBPS       Y0, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y1, Y1
+	VBROADCASTSS 8(CX), Y10
+	VMULPS       Y10, Y7, Y11
+	VADDPS       Y6, Y11, Y11
+	VMAXPS       (SI), Y11, Y11
+	VMINPS       32(SI), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y3, Y11, Y11
+	VSUBPS       Y4, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y5, Y5
+	VMULPS       Y10, Y9, Y11
+	VADDPS       Y8, Y11, Y11
+	VMAXPS       (SI), Y11, Y11
+	VMINPS       32(SI), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y2, Y11, Y11
+	VSUBPS       Y0, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y1, Y1
+	VBROADCASTSS 12(CX), Y10
+	VMULPS       Y10, Y7, Y11
+	VADDPS       Y6, Y11, Y11
+	VMAXPS       (SI), Y11, Y11
+	VMINPS       32(SI), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y3, Y11, Y11
+	VSUBPS       Y4, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y5, Y5
+	VMULPS       Y10, Y9, Y11
+	VADDPS       Y8, Y11, Y11
+	VMAXPS       (SI), Y11, Y11
+	VMINPS       32(SI), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y2, Y11, Y11
+	VSUBPS       Y0, Y11, Y11
+	VSUBPS       Y11, Y10, Y11
+	VMULPS       Y11, Y11, Y11
+	VADDPS       Y11, Y1, Y1
+	ADDQ         $+16, CX
+	SUBQ         $+4, DX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, DX
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (CX), Y10
@@ -2122,6 +2387,8 @@ errors:
 	ADDQ         $+4, CX
 	DECQ         DX
 	JNZ          errors
+
+errors_done:
 	VMOVSS       X5, 24(AX)
 	VBROADCASTSS infinity<>+0(SB), Y0
 	VBLENDPS     $0x01, Y0, Y5, Y5
@@ -2178,10 +2445,101 @@ TEXT ·scaleSearchEvenWeightedAVX2(SB), NOSPLIT, $64-52
 	MOVQ         weights+16(FP), AX
 	MOVQ         n+32(FP), SI
 	MOVQ         importance+24(FP), BX
+	SUBQ         $+4, SI
+	JL           weight_few
+
+weight_four:
+	VBROADCASTSS (BX), Y0
+	VBROADCASTSS (AX), Y7
+	VMULPS       Y7, Y3, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y8, Y0, Y9
+	VMULPS       Y7, Y9, Y10
+	VADDPS       Y10, Y2, Y2
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y1, Y1
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y8, Y0, Y0
+	VMULPS       Y7, Y0, Y7
+	VADDPS       Y7, Y5, Y5
+	VMULPS       Y0, Y8, Y8
+	VADDPS       Y8, Y4, Y4
+	VBROADCASTSS 4(BX), Y0
+	VBROADCASTSS 4(AX), Y7
+	VMULPS       Y7, Y3, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y8, Y0, Y9
+	VMULPS       Y7, Y9, Y10
+	VADDPS       Y10, Y2, Y2
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y1, Y1
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y8, Y0, Y0
+	VMULPS       Y7, Y0, Y7
+	VADDPS       Y7, Y5, Y5
+	VMULPS       Y0, Y8, Y8
+	VADDPS       Y8, Y4, Y4
+	VBROADCASTSS 8(BX), Y0
+	VBROADCASTSS 8(AX), Y7
+	VMULPS       Y7, Y3, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y8, Y0, Y9
+	VMULPS       Y7, Y9, Y10
+	VADDPS       Y10, Y2, Y2
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y1, Y1
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y8, Y0, Y0
+	VMULPS       Y7, Y0, Y7
+	VADDPS       Y7, Y5, Y5
+	VMULPS       Y0, Y8, Y8
+	VADDPS       Y8, Y4, Y4
+	VBROADCASTSS 12(BX), Y0
+	VBROADCASTSS 12(AX), Y7
+	VMULPS       Y7, Y3, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y8, Y0, Y9
+	VMULPS       Y7, Y9, Y10
+	VADDPS       Y10, Y2, Y2
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y1, Y1
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y8, Y0, Y0
+	VMULPS       Y7, Y0, Y7
+	VADDPS       Y7, Y5, Y5
+	VMULPS       Y0, Y8, Y8
+	VADDPS       Y8, Y4, Y4
+	ADDQ         $+16, AX
+	ADDQ         $+16, BX
+	SUBQ         $+4, SI
+	JGE          weight_four
+
+weight_few:
+	ADDQ $+4, SI
+	JZ   weight_done
 
 weight:
 	VBROADCASTSS (BX), Y0
-	ADDQ         $+4, BX
 	VBROADCASTSS (AX), Y7
 	VMULPS       Y7, Y3, Y8
 	VMAXPS       (CX), Y8, Y8
@@ -2202,45 +2560,48 @@ weight:
 	VMULPS       Y0, Y8, Y8
 	VADDPS       Y8, Y4, Y4
 	ADDQ         $+4, AX
+	ADDQ         $+4, BX
 	DECQ         SI
 	JNZ          weight
-	VXORPS       Y0, Y0, Y0
-	VDIVPS       Y1, Y2, Y1
-	VMULPS       Y2, Y1, Y2
-	VSUBPS       Y2, Y0, Y0
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x1e, Y3, Y2, Y2
-	VANDPS       Y2, Y0, Y0
-	VMOVUPS      Y1, (SP)
-	VXORPS       Y1, Y1, Y1
-	VDIVPS       Y4, Y5, Y2
-	VMULPS       Y5, Y2, Y3
-	VSUBPS       Y3, Y1, Y1
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x1e, Y4, Y3, Y3
-	VANDPS       Y3, Y1, Y1
-	VMOVUPS      Y2, 32(SP)
-	VMINPS       Y1, Y0, Y2
-	VPERM2F128   $0x01, Y2, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0x4e, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0xb1, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VCMPPS       $0x00, Y2, Y0, Y0
-	VMOVMSKPS    Y0, AX
-	VCMPPS       $0x00, Y2, Y1, Y0
-	VMOVMSKPS    Y0, CX
-	SHLL         $0x08, CX
-	ORL          CX, AX
-	ORL          $0x00008000, AX
-	BSFL         AX, DX
-	VMOVSS       scale+40(FP), X0
-	VXORPS       Y1, Y1, Y1
-	VUCOMISS     X2, X1
-	JBE          none
-	LEAQ         (SP), AX
-	VMOVSS       (AX)(DX*4), X0
+
+weight_done:
+	VXORPS     Y0, Y0, Y0
+	VDIVPS     Y1, Y2, Y1
+	VMULPS     Y2, Y1, Y2
+	VSUBPS     Y2, Y0, Y0
+	VXORPS     Y3, Y3, Y3
+	VCMPPS     $0x1e, Y3, Y2, Y2
+	VANDPS     Y2, Y0, Y0
+	VMOVUPS    Y1, (SP)
+	VXORPS     Y1, Y1, Y1
+	VDIVPS     Y4, Y5, Y2
+	VMULPS     Y5, Y2, Y3
+	VSUBPS     Y3, Y1, Y1
+	VXORPS     Y4, Y4, Y4
+	VCMPPS     $0x1e, Y4, Y3, Y3
+	VANDPS     Y3, Y1, Y1
+	VMOVUPS    Y2, 32(SP)
+	VMINPS     Y1, Y0, Y2
+	VPERM2F128 $0x01, Y2, Y2, Y3
+	VMINPS     Y3, Y2, Y2
+	VPERMILPS  $0x4e, Y2, Y3
+	VMINPS     Y3, Y2, Y2
+	VPERMILPS  $0xb1, Y2, Y3
+	VMINPS     Y3, Y2, Y2
+	VCMPPS     $0x00, Y2, Y0, Y0
+	VMOVMSKPS  Y0, AX
+	VCMPPS     $0x00, Y2, Y1, Y0
+	VMOVMSKPS  Y0, CX
+	SHLL       $0x08, CX
+	ORL        CX, AX
+	ORL        $0x00008000, AX
+	BSFL       AX, DX
+	VMOVSS     scale+40(FP), X0
+	VXORPS     Y1, Y1, Y1
+	VUCOMISS   X2, X1
+	JBE        none
+	LEAQ       (SP), AX
+	VMOVSS     (AX)(DX*4), X0
 
 none:
 	VMOVSS X0, best+48(FP)
@@ -2274,10 +2635,117 @@ TEXT ·trialErrorsEvenWeightedAVX2(SB), NOSPLIT, $0-48
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), SI
 	MOVQ         importance+32(FP), BX
+	SUBQ         $+4, SI
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (BX), Y10
+	VBROADCASTSS (CX), Y11
+	VMULPS       Y11, Y4, Y12
+	VADDPS       Y3, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y0, Y12, Y12
+	VSUBPS       Y1, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y13
+	VMULPS       Y12, Y13, Y12
+	VADDPS       Y12, Y2, Y2
+	VMULPS       Y11, Y9, Y12
+	VADDPS       Y8, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y5, Y12, Y12
+	VSUBPS       Y6, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y10
+	VMULPS       Y12, Y10, Y12
+	VADDPS       Y12, Y7, Y7
+	VBROADCASTSS 4(BX), Y10
+	VBROADCASTSS 4(CX), Y11
+	VMULPS       Y11, Y4, Y12
+	VADDPS       Y3, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y0, Y12, Y12
+	VSUBPS       Y1, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y13
+	VMULPS       Y12, Y13, Y12
+	VADDPS       Y12, Y2, Y2
+	VMULPS       Y11, Y9, Y12
+	VADDPS       Y8, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y5, Y12, Y12
+	VSUBPS       Y6, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y10
+	VMULPS       Y12, Y10, Y12
+	VADDPS       Y12, Y7, Y7
+	VBROADCASTSS 8(BX), Y10
+	VBROADCASTSS 8(CX), Y11
+	VMULPS       Y11, Y4, Y12
+	VADDPS       Y3, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y0, Y12, Y12
+	VSUBPS       Y1, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y13
+	VMULPS       Y12, Y13, Y12
+	VADDPS       Y12, Y2, Y2
+	VMULPS       Y11, Y9, Y12
+	VADDPS       Y8, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y5, Y12, Y12
+	VSUBPS       Y6, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y10
+	VMULPS       Y12, Y10, Y12
+	VADDPS       Y12, Y7, Y7
+	VBROADCASTSS 12(BX), Y10
+	VBROADCASTSS 12(CX), Y11
+	VMULPS       Y11, Y4, Y12
+	VADDPS       Y3, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y0, Y12, Y12
+	VSUBPS       Y1, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y13
+	VMULPS       Y12, Y13, Y12
+	VADDPS       Y12, Y2, Y2
+	VMULPS       Y11, Y9, Y12
+	VADDPS       Y8, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y5, Y12, Y12
+	VSUBPS       Y6, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y10
+	VMULPS       Y12, Y10, Y12
+	VADDPS       Y12, Y7, Y7
+	ADDQ         $+16, CX
+	ADDQ         $+16, BX
+	SUBQ         $+4, SI
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, SI
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (BX), Y10
-	ADDQ         $+4, BX
 	VBROADCASTSS (CX), Y11
 	VMULPS       Y11, Y4, Y12
 	VADDPS       Y3, Y12, Y12
@@ -2302,10 +2770,13 @@ errors:
 	VMULPS       Y12, Y10, Y12
 	VADDPS       Y12, Y7, Y7
 	ADDQ         $+4, CX
+	ADDQ         $+4, BX
 	DECQ         SI
 	JNZ          errors
-	VMOVUPS      Y2, (AX)
-	VMOVUPS      Y7, 32(AX)
+
+errors_done:
+	VMOVUPS Y2, (AX)
+	VMOVUPS Y7, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -2394,10 +2865,117 @@ TEXT ·factorSearchEvenWeightedAVX2(SB), NOSPLIT, $128-64
 	MOVQ         weights+40(FP), CX
 	MOVQ         n+56(FP), BX
 	MOVQ         importance+48(FP), DX
+	SUBQ         $+4, BX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (DX), Y10
+	VBROADCASTSS (CX), Y11
+	VMULPS       Y11, Y7, Y12
+	VADDPS       Y6, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y3, Y12, Y12
+	VSUBPS       Y4, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y13
+	VMULPS       Y12, Y13, Y12
+	VADDPS       Y12, Y5, Y5
+	VMULPS       Y11, Y9, Y12
+	VADDPS       Y8, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y2, Y12, Y12
+	VSUBPS       Y0, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y10
+	VMULPS       Y12, Y10, Y12
+	VADDPS       Y12, Y1, Y1
+	VBROADCASTSS 4(DX), Y10
+	VBROADCASTSS 4(CX), Y11
+	VMULPS       Y11, Y7, Y12
+	VADDPS       Y6, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y3, Y12, Y12
+	VSUBPS       Y4, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y13
+	VMULPS       Y12, Y13, Y12
+	VADDPS       Y12, Y5, Y5
+	VMULPS       Y11, Y9, Y12
+	VADDPS       Y8, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y2, Y12, Y12
+	VSUBPS       Y0, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y10
+	VMULPS       Y12, Y10, Y12
+	VADDPS       Y12, Y1, Y1
+	VBROADCASTSS 8(DX), Y10
+	VBROADCASTSS 8(CX), Y11
+	VMULPS       Y11, Y7, Y12
+	VADDPS       Y6, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y3, Y12, Y12
+	VSUBPS       Y4, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y13
+	VMULPS       Y12, Y13, Y12
+	VADDPS       Y12, Y5, Y5
+	VMULPS       Y11, Y9, Y12
+	VADDPS       Y8, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y2, Y12, Y12
+	VSUBPS       Y0, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y10
+	VMULPS       Y12, Y10, Y12
+	VADDPS       Y12, Y1, Y1
+	VBROADCASTSS 12(DX), Y10
+	VBROADCASTSS 12(CX), Y11
+	VMULPS       Y11, Y7, Y12
+	VADDPS       Y6, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y3, Y12, Y12
+	VSUBPS       Y4, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y13
+	VMULPS       Y12, Y13, Y12
+	VADDPS       Y12, Y5, Y5
+	VMULPS       Y11, Y9, Y12
+	VADDPS       Y8, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y2, Y12, Y12
+	VSUBPS       Y0, Y12, Y12
+	VSUBPS       Y12, Y11, Y12
+	VMULPS       Y12, Y10, Y10
+	VMULPS       Y12, Y10, Y12
+	VADDPS       Y12, Y1, Y1
+	ADDQ         $+16, CX
+	ADDQ         $+16, DX
+	SUBQ         $+4, BX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, BX
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (DX), Y10
-	ADDQ         $+4, DX
 	VBROADCASTSS (CX), Y11
 	VMULPS       Y11, Y7, Y12
 	VADDPS       Y6, Y12, Y12
@@ -2422,8 +3000,11 @@ errors:
 	VMULPS       Y12, Y10, Y12
 	VADDPS       Y12, Y1, Y1
 	ADDQ         $+4, CX
+	ADDQ         $+4, DX
 	DECQ         BX
 	JNZ          errors
+
+errors_done:
 	VMOVSS       X5, 24(AX)
 	VBROADCASTSS infinity<>+0(SB), Y0
 	VBLENDPS     $0x01, Y0, Y5, Y5
@@ -2637,6 +3218,109 @@ TEXT ·scaleSearchTableAVX2(SB), NOSPLIT, $64-52
 	VMULPS       Y3, Y0, Y0
 	MOVQ         weights+16(FP), DX
 	MOVQ         n+32(FP), BX
+	SUBQ         $+4, BX
+	JL           lower_few
+
+lower_four:
+	VBROADCASTSS (DX), Y0
+	VMULPS       Y0, Y3, Y4
+	VCMPPS       $0x1e, 64(CX), Y4, Y5
+	VMOVUPS      96(CX), Y7
+	VBLENDVPS    Y5, 128(CX), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(CX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(CX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(CX), Y6, Y4
+	VPERMPS      256(CX), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y0, Y4, Y0
+	VADDPS       Y0, Y2, Y2
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y1, Y1
+	VBROADCASTSS 4(DX), Y0
+	VMULPS       Y0, Y3, Y4
+	VCMPPS       $0x1e, 64(CX), Y4, Y5
+	VMOVUPS      96(CX), Y7
+	VBLENDVPS    Y5, 128(CX), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(CX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(CX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(CX), Y6, Y4
+	VPERMPS      256(CX), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y0, Y4, Y0
+	VADDPS       Y0, Y2, Y2
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y1, Y1
+	VBROADCASTSS 8(DX), Y0
+	VMULPS       Y0, Y3, Y4
+	VCMPPS       $0x1e, 64(CX), Y4, Y5
+	VMOVUPS      96(CX), Y7
+	VBLENDVPS    Y5, 128(CX), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(CX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(CX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(CX), Y6, Y4
+	VPERMPS      256(CX), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y0, Y4, Y0
+	VADDPS       Y0, Y2, Y2
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y1, Y1
+	VBROADCASTSS 12(DX), Y0
+	VMULPS       Y0, Y3, Y4
+	VCMPPS       $0x1e, 64(CX), Y4, Y5
+	VMOVUPS      96(CX), Y7
+	VBLENDVPS    Y5, 128(CX), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(CX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(CX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(CX), Y6, Y4
+	VPERMPS      256(CX), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y0, Y4, Y0
+	VADDPS       Y0, Y2, Y2
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y1, Y1
+	ADDQ         $+16, DX
+	SUBQ         $+4, BX
+	JGE          lower_four
+
+lower_few:
+	ADDQ $+4, BX
+	JZ   lower_done
 
 lower:
 	VBROADCASTSS (DX), Y0
@@ -2665,6 +3349,8 @@ lower:
 	ADDQ         $+4, DX
 	DECQ         BX
 	JNZ          lower
+
+lower_done:
 	VXORPS       Y0, Y0, Y0
 	VDIVPS       Y1, Y2, Y1
 	VMULPS       Y2, Y1, Y2
@@ -2685,6 +3371,109 @@ lower:
 	VMULPS       Y4, Y1, Y1
 	MOVQ         weights+16(FP), AX
 	MOVQ         n+32(FP), DX
+	SUBQ         $+4, DX
+	JL           upper_few
+
+upper_four:
+	VBROADCASTSS (AX), Y1
+	VMULPS       Y1, Y4, Y5
+	VCMPPS       $0x1e, 64(CX), Y5, Y6
+	VMOVUPS      96(CX), Y8
+	VBLENDVPS    Y6, 128(CX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(CX), Y7, Y5
+	VPERMPS      256(CX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y1, Y5, Y1
+	VADDPS       Y1, Y3, Y3
+	VMULPS       Y5, Y5, Y5
+	VADDPS       Y5, Y2, Y2
+	VBROADCASTSS 4(AX), Y1
+	VMULPS       Y1, Y4, Y5
+	VCMPPS       $0x1e, 64(CX), Y5, Y6
+	VMOVUPS      96(CX), Y8
+	VBLENDVPS    Y6, 128(CX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(CX), Y7, Y5
+	VPERMPS      256(CX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y1, Y5, Y1
+	VADDPS       Y1, Y3, Y3
+	VMULPS       Y5, Y5, Y5
+	VADDPS       Y5, Y2, Y2
+	VBROADCASTSS 8(AX), Y1
+	VMULPS       Y1, Y4, Y5
+	VCMPPS       $0x1e, 64(CX), Y5, Y6
+	VMOVUPS      96(CX), Y8
+	VBLENDVPS    Y6, 128(CX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(CX), Y7, Y5
+	VPERMPS      256(CX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y1, Y5, Y1
+	VADDPS       Y1, Y3, Y3
+	VMULPS       Y5, Y5, Y5
+	VADDPS       Y5, Y2, Y2
+	VBROADCASTSS 12(AX), Y1
+	VMULPS       Y1, Y4, Y5
+	VCMPPS       $0x1e, 64(CX), Y5, Y6
+	VMOVUPS      96(CX), Y8
+	VBLENDVPS    Y6, 128(CX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(CX), Y7, Y5
+	VPERMPS      256(CX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y1, Y5, Y1
+	VADDPS       Y1, Y3, Y3
+	VMULPS       Y5, Y5, Y5
+	VADDPS       Y5, Y2, Y2
+	ADDQ         $+16, AX
+	SUBQ         $+4, DX
+	JGE          upper_four
+
+upper_few:
+	ADDQ $+4, DX
+	JZ   upper_done
 
 upper:
 	VBROADCASTSS (AX), Y1
@@ -2713,35 +3502,37 @@ upper:
 	ADDQ         $+4, AX
 	DECQ         DX
 	JNZ          upper
-	VXORPS       Y1, Y1, Y1
-	VDIVPS       Y2, Y3, Y2
-	VMULPS       Y3, Y2, Y3
-	VSUBPS       Y3, Y1, Y1
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x1e, Y4, Y3, Y3
-	VANDPS       Y3, Y1, Y1
-	VMOVUPS      Y2, 32(SP)
-	VMINPS       Y1, Y0, Y2
-	VPERM2F128   $0x01, Y2, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0x4e, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0xb1, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VCMPPS       $0x00, Y2, Y0, Y0
-	VMOVMSKPS    Y0, AX
-	VCMPPS       $0x00, Y2, Y1, Y0
-	VMOVMSKPS    Y0, CX
-	SHLL         $0x08, CX
-	ORL          CX, AX
-	ORL          $0x00008000, AX
-	BSFL         AX, SI
-	VMOVSS       scale+40(FP), X0
-	VXORPS       Y1, Y1, Y1
-	VUCOMISS     X2, X1
-	JBE          none
-	LEAQ         (SP), AX
-	VMOVSS       (AX)(SI*4), X0
+
+upper_done:
+	VXORPS     Y1, Y1, Y1
+	VDIVPS     Y2, Y3, Y2
+	VMULPS     Y3, Y2, Y3
+	VSUBPS     Y3, Y1, Y1
+	VXORPS     Y4, Y4, Y4
+	VCMPPS     $0x1e, Y4, Y3, Y3
+	VANDPS     Y3, Y1, Y1
+	VMOVUPS    Y2, 32(SP)
+	VMINPS     Y1, Y0, Y2
+	VPERM2F128 $0x01, Y2, Y2, Y3
+	VMINPS     Y3, Y2, Y2
+	VPERMILPS  $0x4e, Y2, Y3
+	VMINPS     Y3, Y2, Y2
+	VPERMILPS  $0xb1, Y2, Y3
+	VMINPS     Y3, Y2, Y2
+	VCMPPS     $0x00, Y2, Y0, Y0
+	VMOVMSKPS  Y0, AX
+	VCMPPS     $0x00, Y2, Y1, Y0
+	VMOVMSKPS  Y0, CX
+	SHLL       $0x08, CX
+	ORL        CX, AX
+	ORL        $0x00008000, AX
+	BSFL       AX, SI
+	VMOVSS     scale+40(FP), X0
+	VXORPS     Y1, Y1, Y1
+	VUCOMISS   X2, X1
+	JBE        none
+	LEAQ       (SP), AX
+	VMOVSS     (AX)(SI*4), X0
 
 none:
 	VMOVSS X0, best+48(FP)
@@ -2765,6 +3556,109 @@ TEXT ·trialErrorsTableAVX2(SB), NOSPLIT, $0-48
 	VMULPS       Y3, Y1, Y1
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), BX
+	SUBQ         $+4, BX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (CX), Y1
+	VMULPS       Y1, Y3, Y4
+	VCMPPS       $0x1e, 64(DX), Y4, Y5
+	VMOVUPS      96(DX), Y7
+	VBLENDVPS    Y5, 128(DX), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(DX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(DX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(DX), Y6, Y4
+	VPERMPS      256(DX), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y0, Y4, Y4
+	VSUBPS       Y4, Y1, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y2, Y2
+	VBROADCASTSS 4(CX), Y1
+	VMULPS       Y1, Y3, Y4
+	VCMPPS       $0x1e, 64(DX), Y4, Y5
+	VMOVUPS      96(DX), Y7
+	VBLENDVPS    Y5, 128(DX), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(DX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(DX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(DX), Y6, Y4
+	VPERMPS      256(DX), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y0, Y4, Y4
+	VSUBPS       Y4, Y1, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y2, Y2
+	VBROADCASTSS 8(CX), Y1
+	VMULPS       Y1, Y3, Y4
+	VCMPPS       $0x1e, 64(DX), Y4, Y5
+	VMOVUPS      96(DX), Y7
+	VBLENDVPS    Y5, 128(DX), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(DX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(DX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(DX), Y6, Y4
+	VPERMPS      256(DX), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y0, Y4, Y4
+	VSUBPS       Y4, Y1, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y2, Y2
+	VBROADCASTSS 12(CX), Y1
+	VMULPS       Y1, Y3, Y4
+	VCMPPS       $0x1e, 64(DX), Y4, Y5
+	VMOVUPS      96(DX), Y7
+	VBLENDVPS    Y5, 128(DX), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(DX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(DX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(DX), Y6, Y4
+	VPERMPS      256(DX), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y0, Y4, Y4
+	VSUBPS       Y4, Y1, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y2, Y2
+	ADDQ         $+16, CX
+	SUBQ         $+4, BX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, BX
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (CX), Y1
@@ -2793,7 +3687,9 @@ errors:
 	ADDQ         $+4, CX
 	DECQ         BX
 	JNZ          errors
-	VMOVUPS      Y2, (AX)
+
+errors_done:
+	VMOVUPS Y2, (AX)
 	VZEROUPPER
 	RET
 
@@ -2834,6 +3730,109 @@ TEXT ·factorSearchTableAVX2(SB), NOSPLIT, $128-64
 	VMULPS       Y3, Y0, Y0
 	MOVQ         weights+40(FP), CX
 	MOVQ         n+56(FP), DX
+	SUBQ         $+4, DX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (CX), Y0
+	VMULPS       Y0, Y3, Y4
+	VCMPPS       $0x1e, 64(SI), Y4, Y5
+	VMOVUPS      96(SI), Y7
+	VBLENDVPS    Y5, 128(SI), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(SI), Y6, Y4
+	VPERMPS      256(SI), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VSUBPS       Y4, Y0, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y1, Y1
+	VBROADCASTSS 4(CX), Y0
+	VMULPS       Y0, Y3, Y4
+	VCMPPS       $0x1e, 64(SI), Y4, Y5
+	VMOVUPS      96(SI), Y7
+	VBLENDVPS    Y5, 128(SI), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(SI), Y6, Y4
+	VPERMPS      256(SI), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VSUBPS       Y4, Y0, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y1, Y1
+	VBROADCASTSS 8(CX), Y0
+	VMULPS       Y0, Y3, Y4
+	VCMPPS       $0x1e, 64(SI), Y4, Y5
+	VMOVUPS      96(SI), Y7
+	VBLENDVPS    Y5, 128(SI), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(SI), Y6, Y4
+	VPERMPS      256(SI), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VSUBPS       Y4, Y0, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y1, Y1
+	VBROADCASTSS 12(CX), Y0
+	VMULPS       Y0, Y3, Y4
+	VCMPPS       $0x1e, 64(SI), Y4, Y5
+	VMOVUPS      96(SI), Y7
+	VBLENDVPS    Y5, 128(SI), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(SI), Y6, Y4
+	VPERMPS      256(SI), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VSUBPS       Y4, Y0, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y1, Y1
+	ADDQ         $+16, CX
+	SUBQ         $+4, DX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, DX
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (CX), Y0
@@ -2862,6 +3861,8 @@ errors:
 	ADDQ         $+4, CX
 	DECQ         DX
 	JNZ          errors
+
+errors_done:
 	VMOVSS       X1, 24(AX)
 	VBROADCASTSS infinity<>+0(SB), Y0
 	VBLENDPS     $0x01, Y0, Y1, Y1
@@ -2908,10 +3909,121 @@ TEXT ·scaleSearchTableWeightedAVX2(SB), NOSPLIT, $64-52
 	MOVQ         weights+16(FP), DX
 	MOVQ         n+32(FP), SI
 	MOVQ         importance+24(FP), BX
+	SUBQ         $+4, SI
+	JL           lower_few
+
+lower_four:
+	VBROADCASTSS (BX), Y0
+	VBROADCASTSS (DX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(CX), Y5, Y6
+	VMOVUPS      96(CX), Y8
+	VBLENDVPS    Y6, 128(CX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(CX), Y7, Y5
+	VPERMPS      256(CX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y5, Y0, Y0
+	VMULPS       Y4, Y0, Y4
+	VADDPS       Y4, Y2, Y2
+	VMULPS       Y0, Y5, Y5
+	VADDPS       Y5, Y1, Y1
+	VBROADCASTSS 4(BX), Y0
+	VBROADCASTSS 4(DX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(CX), Y5, Y6
+	VMOVUPS      96(CX), Y8
+	VBLENDVPS    Y6, 128(CX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(CX), Y7, Y5
+	VPERMPS      256(CX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y5, Y0, Y0
+	VMULPS       Y4, Y0, Y4
+	VADDPS       Y4, Y2, Y2
+	VMULPS       Y0, Y5, Y5
+	VADDPS       Y5, Y1, Y1
+	VBROADCASTSS 8(BX), Y0
+	VBROADCASTSS 8(DX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(CX), Y5, Y6
+	VMOVUPS      96(CX), Y8
+	VBLENDVPS    Y6, 128(CX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(CX), Y7, Y5
+	VPERMPS      256(CX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y5, Y0, Y0
+	VMULPS       Y4, Y0, Y4
+	VADDPS       Y4, Y2, Y2
+	VMULPS       Y0, Y5, Y5
+	VADDPS       Y5, Y1, Y1
+	VBROADCASTSS 12(BX), Y0
+	VBROADCASTSS 12(DX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(CX), Y5, Y6
+	VMOVUPS      96(CX), Y8
+	VBLENDVPS    Y6, 128(CX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(CX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(CX), Y7, Y5
+	VPERMPS      256(CX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y5, Y0, Y0
+	VMULPS       Y4, Y0, Y4
+	VADDPS       Y4, Y2, Y2
+	VMULPS       Y0, Y5, Y5
+	VADDPS       Y5, Y1, Y1
+	ADDQ         $+16, DX
+	ADDQ         $+16, BX
+	SUBQ         $+4, SI
+	JGE          lower_four
+
+lower_few:
+	ADDQ $+4, SI
+	JZ   lower_done
 
 lower:
 	VBROADCASTSS (BX), Y0
-	ADDQ         $+4, BX
 	VBROADCASTSS (DX), Y4
 	VMULPS       Y4, Y3, Y5
 	VCMPPS       $0x1e, 64(CX), Y5, Y6
@@ -2937,8 +4049,11 @@ lower:
 	VMULPS       Y0, Y5, Y5
 	VADDPS       Y5, Y1, Y1
 	ADDQ         $+4, DX
+	ADDQ         $+4, BX
 	DECQ         SI
 	JNZ          lower
+
+lower_done:
 	VXORPS       Y0, Y0, Y0
 	VDIVPS       Y1, Y2, Y1
 	VMULPS       Y2, Y1, Y2
@@ -2960,10 +4075,121 @@ lower:
 	MOVQ         weights+16(FP), AX
 	MOVQ         n+32(FP), BX
 	MOVQ         importance+24(FP), DX
+	SUBQ         $+4, BX
+	JL           upper_few
+
+upper_four:
+	VBROADCASTSS (DX), Y1
+	VBROADCASTSS (AX), Y5
+	VMULPS       Y5, Y4, Y6
+	VCMPPS       $0x1e, 64(CX), Y6, Y7
+	VMOVUPS      96(CX), Y9
+	VBLENDVPS    Y7, 128(CX), Y9, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y7, Y7, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      160(CX), Y8, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      192(CX), Y8, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      224(CX), Y8, Y6
+	VPERMPS      256(CX), Y8, Y8
+	VBLENDVPS    Y7, Y8, Y6, Y6
+	VMULPS       Y6, Y1, Y1
+	VMULPS       Y5, Y1, Y5
+	VADDPS       Y5, Y3, Y3
+	VMULPS       Y1, Y6, Y6
+	VADDPS       Y6, Y2, Y2
+	VBROADCASTSS 4(DX), Y1
+	VBROADCASTSS 4(AX), Y5
+	VMULPS       Y5, Y4, Y6
+	VCMPPS       $0x1e, 64(CX), Y6, Y7
+	VMOVUPS      96(CX), Y9
+	VBLENDVPS    Y7, 128(CX), Y9, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y7, Y7, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      160(CX), Y8, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      192(CX), Y8, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      224(CX), Y8, Y6
+	VPERMPS      256(CX), Y8, Y8
+	VBLENDVPS    Y7, Y8, Y6, Y6
+	VMULPS       Y6, Y1, Y1
+	VMULPS       Y5, Y1, Y5
+	VADDPS       Y5, Y3, Y3
+	VMULPS       Y1, Y6, Y6
+	VADDPS       Y6, Y2, Y2
+	VBROADCASTSS 8(DX), Y1
+	VBROADCASTSS 8(AX), Y5
+	VMULPS       Y5, Y4, Y6
+	VCMPPS       $0x1e, 64(CX), Y6, Y7
+	VMOVUPS      96(CX), Y9
+	VBLENDVPS    Y7, 128(CX), Y9, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y7, Y7, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      160(CX), Y8, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      192(CX), Y8, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      224(CX), Y8, Y6
+	VPERMPS      256(CX), Y8, Y8
+	VBLENDVPS    Y7, Y8, Y6, Y6
+	VMULPS       Y6, Y1, Y1
+	VMULPS       Y5, Y1, Y5
+	VADDPS       Y5, Y3, Y3
+	VMULPS       Y1, Y6, Y6
+	VADDPS       Y6, Y2, Y2
+	VBROADCASTSS 12(DX), Y1
+	VBROADCASTSS 12(AX), Y5
+	VMULPS       Y5, Y4, Y6
+	VCMPPS       $0x1e, 64(CX), Y6, Y7
+	VMOVUPS      96(CX), Y9
+	VBLENDVPS    Y7, 128(CX), Y9, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y7, Y7, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      160(CX), Y8, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      192(CX), Y8, Y9
+	VCMPPS       $0x1e, Y9, Y6, Y9
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y9, Y8, Y8
+	VPERMPS      224(CX), Y8, Y6
+	VPERMPS      256(CX), Y8, Y8
+	VBLENDVPS    Y7, Y8, Y6, Y6
+	VMULPS       Y6, Y1, Y1
+	VMULPS       Y5, Y1, Y5
+	VADDPS       Y5, Y3, Y3
+	VMULPS       Y1, Y6, Y6
+	VADDPS       Y6, Y2, Y2
+	ADDQ         $+16, AX
+	ADDQ         $+16, DX
+	SUBQ         $+4, BX
+	JGE          upper_four
+
+upper_few:
+	ADDQ $+4, BX
+	JZ   upper_done
 
 upper:
 	VBROADCASTSS (DX), Y1
-	ADDQ         $+4, DX
 	VBROADCASTSS (AX), Y5
 	VMULPS       Y5, Y4, Y6
 	VCMPPS       $0x1e, 64(CX), Y6, Y7
@@ -2989,37 +4215,40 @@ upper:
 	VMULPS       Y1, Y6, Y6
 	VADDPS       Y6, Y2, Y2
 	ADDQ         $+4, AX
+	ADDQ         $+4, DX
 	DECQ         BX
 	JNZ          upper
-	VXORPS       Y1, Y1, Y1
-	VDIVPS       Y2, Y3, Y2
-	VMULPS       Y3, Y2, Y3
-	VSUBPS       Y3, Y1, Y1
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x1e, Y4, Y3, Y3
-	VANDPS       Y3, Y1, Y1
-	VMOVUPS      Y2, 32(SP)
-	VMINPS       Y1, Y0, Y2
-	VPERM2F128   $0x01, Y2, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0x4e, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0xb1, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VCMPPS       $0x00, Y2, Y0, Y0
-	VMOVMSKPS    Y0, AX
-	VCMPPS       $0x00, Y2, Y1, Y0
-	VMOVMSKPS    Y0, CX
-	SHLL         $0x08, CX
-	ORL          CX, AX
-	ORL          $0x00008000, AX
-	BSFL         AX, DI
-	VMOVSS       scale+40(FP), X0
-	VXORPS       Y1, Y1, Y1
-	VUCOMISS     X2, X1
-	JBE          none
-	LEAQ         (SP), AX
-	VMOVSS       (AX)(DI*4), X0
+
+upper_done:
+	VXORPS     Y1, Y1, Y1
+	VDIVPS     Y2, Y3, Y2
+	VMULPS     Y3, Y2, Y3
+	VSUBPS     Y3, Y1, Y1
+	VXORPS     Y4, Y4, Y4
+	VCMPPS     $0x1e, Y4, Y3, Y3
+	VANDPS     Y3, Y1, Y1
+	VMOVUPS    Y2, 32(SP)
+	VMINPS     Y1, Y0, Y2
+	VPERM2F128 $0x01, Y2, Y2, Y3
+	VMINPS     Y3, Y2, Y2
+	VPERMILPS  $0x4e, Y2, Y3
+	VMINPS     Y3, Y2, Y2
+	VPERMILPS  $0xb1, Y2, Y3
+	VMINPS     Y3, Y2, Y2
+	VCMPPS     $0x00, Y2, Y0, Y0
+	VMOVMSKPS  Y0, AX
+	VCMPPS     $0x00, Y2, Y1, Y0
+	VMOVMSKPS  Y0, CX
+	SHLL       $0x08, CX
+	ORL        CX, AX
+	ORL        $0x00008000, AX
+	BSFL       AX, DI
+	VMOVSS     scale+40(FP), X0
+	VXORPS     Y1, Y1, Y1
+	VUCOMISS   X2, X1
+	JBE        none
+	LEAQ       (SP), AX
+	VMOVSS     (AX)(DI*4), X0
 
 none:
 	VMOVSS X0, best+48(FP)
@@ -3044,10 +4273,121 @@ TEXT ·trialErrorsTableWeightedAVX2(SB), NOSPLIT, $0-48
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), SI
 	MOVQ         importance+32(FP), BX
+	SUBQ         $+4, SI
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (CX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(DX), Y5, Y6
+	VMOVUPS      96(DX), Y8
+	VBLENDVPS    Y6, 128(DX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(DX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(DX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(DX), Y7, Y5
+	VPERMPS      256(DX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y0, Y5, Y5
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y5, Y1, Y1
+	VMULPS       Y5, Y1, Y5
+	VADDPS       Y5, Y2, Y2
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 4(CX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(DX), Y5, Y6
+	VMOVUPS      96(DX), Y8
+	VBLENDVPS    Y6, 128(DX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(DX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(DX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(DX), Y7, Y5
+	VPERMPS      256(DX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y0, Y5, Y5
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y5, Y1, Y1
+	VMULPS       Y5, Y1, Y5
+	VADDPS       Y5, Y2, Y2
+	VBROADCASTSS 8(BX), Y1
+	VBROADCASTSS 8(CX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(DX), Y5, Y6
+	VMOVUPS      96(DX), Y8
+	VBLENDVPS    Y6, 128(DX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(DX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(DX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(DX), Y7, Y5
+	VPERMPS      256(DX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y0, Y5, Y5
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y5, Y1, Y1
+	VMULPS       Y5, Y1, Y5
+	VADDPS       Y5, Y2, Y2
+	VBROADCASTSS 12(BX), Y1
+	VBROADCASTSS 12(CX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(DX), Y5, Y6
+	VMOVUPS      96(DX), Y8
+	VBLENDVPS    Y6, 128(DX), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(DX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(DX), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(DX), Y7, Y5
+	VPERMPS      256(DX), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y0, Y5, Y5
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y5, Y1, Y1
+	VMULPS       Y5, Y1, Y5
+	VADDPS       Y5, Y2, Y2
+	ADDQ         $+16, CX
+	ADDQ         $+16, BX
+	SUBQ         $+4, SI
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, SI
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (BX), Y1
-	ADDQ         $+4, BX
 	VBROADCASTSS (CX), Y4
 	VMULPS       Y4, Y3, Y5
 	VCMPPS       $0x1e, 64(DX), Y5, Y6
@@ -3073,9 +4413,12 @@ errors:
 	VMULPS       Y5, Y1, Y5
 	VADDPS       Y5, Y2, Y2
 	ADDQ         $+4, CX
+	ADDQ         $+4, BX
 	DECQ         SI
 	JNZ          errors
-	VMOVUPS      Y2, (AX)
+
+errors_done:
+	VMOVUPS Y2, (AX)
 	VZEROUPPER
 	RET
 
@@ -3117,10 +4460,121 @@ TEXT ·factorSearchTableWeightedAVX2(SB), NOSPLIT, $128-64
 	MOVQ         weights+40(FP), CX
 	MOVQ         n+56(FP), BX
 	MOVQ         importance+48(FP), DX
+	SUBQ         $+4, BX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (DX), Y0
+	VBROADCASTSS (CX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(SI), Y5, Y6
+	VMOVUPS      96(SI), Y8
+	VBLENDVPS    Y6, 128(SI), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(SI), Y7, Y5
+	VPERMPS      256(SI), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y5, Y0, Y0
+	VMULPS       Y5, Y0, Y5
+	VADDPS       Y5, Y1, Y1
+	VBROADCASTSS 4(DX), Y0
+	VBROADCASTSS 4(CX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(SI), Y5, Y6
+	VMOVUPS      96(SI), Y8
+	VBLENDVPS    Y6, 128(SI), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(SI), Y7, Y5
+	VPERMPS      256(SI), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y5, Y0, Y0
+	VMULPS       Y5, Y0, Y5
+	VADDPS       Y5, Y1, Y1
+	VBROADCASTSS 8(DX), Y0
+	VBROADCASTSS 8(CX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(SI), Y5, Y6
+	VMOVUPS      96(SI), Y8
+	VBLENDVPS    Y6, 128(SI), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(SI), Y7, Y5
+	VPERMPS      256(SI), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y5, Y0, Y0
+	VMULPS       Y5, Y0, Y5
+	VADDPS       Y5, Y1, Y1
+	VBROADCASTSS 12(DX), Y0
+	VBROADCASTSS 12(CX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(SI), Y5, Y6
+	VMOVUPS      96(SI), Y8
+	VBLENDVPS    Y6, 128(SI), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(SI), Y7, Y5
+	VPERMPS      256(SI), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y5, Y0, Y0
+	VMULPS       Y5, Y0, Y5
+	VADDPS       Y5, Y1, Y1
+	ADDQ         $+16, CX
+	ADDQ         $+16, DX
+	SUBQ         $+4, BX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, BX
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (DX), Y0
-	ADDQ         $+4, DX
 	VBROADCASTSS (CX), Y4
 	VMULPS       Y4, Y3, Y5
 	VCMPPS       $0x1e, 64(SI), Y5, Y6
@@ -3146,8 +4600,11 @@ errors:
 	VMULPS       Y5, Y0, Y5
 	VADDPS       Y5, Y1, Y1
 	ADDQ         $+4, CX
+	ADDQ         $+4, DX
 	DECQ         BX
 	JNZ          errors
+
+errors_done:
 	VMOVSS       X1, 24(AX)
 	VBROADCASTSS infinity<>+0(SB), Y0
 	VBLENDPS     $0x01, Y0, Y1, Y1
@@ -3396,6 +4853,125 @@ TEXT ·scaleSearchFloatAVX2(SB), NOSPLIT, $64-52
 	VMULPS       Y6, Y0, Y0
 	MOVQ         weights+16(FP), AX
 	MOVQ         n+32(FP), BX
+	SUBQ         $+4, BX
+	JL           weight_few
+
+weight_four:
+	VBROADCASTSS (AX), Y0
+	VMULPS       Y0, Y3, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y0, Y7, Y8
+	VADDPS       Y8, Y2, Y2
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y1, Y1
+	VMULPS       Y0, Y6, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y0, Y7, Y0
+	VADDPS       Y0, Y5, Y5
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y4, Y4
+	VBROADCASTSS 4(AX), Y0
+	VMULPS       Y0, Y3, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y0, Y7, Y8
+	VADDPS       Y8, Y2, Y2
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y1, Y1
+	VMULPS       Y0, Y6, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y0, Y7, Y0
+	VADDPS       Y0, Y5, Y5
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y4, Y4
+	VBROADCASTSS 8(AX), Y0
+	VMULPS       Y0, Y3, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y0, Y7, Y8
+	VADDPS       Y8, Y2, Y2
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y1, Y1
+	VMULPS       Y0, Y6, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y0, Y7, Y0
+	VADDPS       Y0, Y5, Y5
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y4, Y4
+	VBROADCASTSS 12(AX), Y0
+	VMULPS       Y0, Y3, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y0, Y7, Y8
+	VADDPS       Y8, Y2, Y2
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y1, Y1
+	VMULPS       Y0, Y6, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y0, Y7, Y0
+	VADDPS       Y0, Y5, Y5
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y4, Y4
+	ADDQ         $+16, AX
+	SUBQ         $+4, BX
+	JGE          weight_four
+
+weight_few:
+	ADDQ $+4, BX
+	JZ   weight_done
 
 weight:
 	VBROADCASTSS (AX), Y0
@@ -3428,43 +5004,45 @@ weight:
 	ADDQ         $+4, AX
 	DECQ         BX
 	JNZ          weight
-	VXORPS       Y0, Y0, Y0
-	VDIVPS       Y1, Y2, Y1
-	VMULPS       Y2, Y1, Y2
-	VSUBPS       Y2, Y0, Y0
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x1e, Y3, Y2, Y2
-	VANDPS       Y2, Y0, Y0
-	VMOVUPS      Y1, (SP)
-	VXORPS       Y1, Y1, Y1
-	VDIVPS       Y4, Y5, Y2
-	VMULPS       Y5, Y2, Y3
-	VSUBPS       Y3, Y1, Y1
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x1e, Y4, Y3, Y3
-	VANDPS       Y3, Y1, Y1
-	VMOVUPS      Y2, 32(SP)
-	VMINPS       Y1, Y0, Y2
-	VPERM2F128   $0x01, Y2, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0x4e, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0xb1, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VCMPPS       $0x00, Y2, Y0, Y0
-	VMOVMSKPS    Y0, AX
-	VCMPPS       $0x00, Y2, Y1, Y0
-	VMOVMSKPS    Y0, CX
-	SHLL         $0x08, CX
-	ORL          CX, AX
-	ORL          $0x00008000, AX
-	BSFL         AX, DX
-	VMOVSS       scale+40(FP), X0
-	VXORPS       Y1, Y1, Y1
-	VUCOMISS     X2, X1
-	JBE          none
-	LEAQ         (SP), AX
-	VMOVSS       (AX)(DX*4), X0
+
+weight_done:
+	VXORPS     Y0, Y0, Y0
+	VDIVPS     Y1, Y2, Y1
+	VMULPS     Y2, Y1, Y2
+	VSUBPS     Y2, Y0, Y0
+	VXORPS     Y3, Y3, Y3
+	VCMPPS     $0x1e, Y3, Y2, Y2
+	VANDPS     Y2, Y0, Y0
+	VMOVUPS    Y1, (SP)
+	VXORPS     Y1, Y1, Y1
+	VDIVPS     Y4, Y5, Y2
+	VMULPS     Y5, Y2, Y3
+	VSUBPS     Y3, Y1, Y1
+	VXORPS     Y4, Y4, Y4
+	VCMPPS     $0x1e, Y4, Y3, Y3
+	VANDPS     Y3, Y1, Y1
+	VMOVUPS    Y2, 32(SP)
+	VMINPS     Y1, Y0, Y2
+	VPERM2F128 $0x01, Y2, Y2, Y3
+	VMINPS     Y3, Y2, Y2
+	VPERMILPS  $0x4e, Y2, Y3
+	VMINPS     Y3, Y2, Y2
+	VPERMILPS  $0xb1, Y2, Y3
+	VMINPS     Y3, Y2, Y2
+	VCMPPS     $0x00, Y2, Y0, Y0
+	VMOVMSKPS  Y0, AX
+	VCMPPS     $0x00, Y2, Y1, Y0
+	VMOVMSKPS  Y0, CX
+	SHLL       $0x08, CX
+	ORL        CX, AX
+	ORL        $0x00008000, AX
+	BSFL       AX, DX
+	VMOVSS     scale+40(FP), X0
+	VXORPS     Y1, Y1, Y1
+	VUCOMISS   X2, X1
+	JBE        none
+	LEAQ       (SP), AX
+	VMOVSS     (AX)(DX*4), X0
 
 none:
 	VMOVSS X0, best+48(FP)
@@ -3497,6 +5075,125 @@ TEXT ·trialErrorsFloatAVX2(SB), NOSPLIT, $0-48
 	VMULPS       Y6, Y4, Y4
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), BX
+	SUBQ         $+4, BX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (CX), Y4
+	VMULPS       Y4, Y3, Y7
+	VMAXPS       (DX), Y7, Y7
+	VMINPS       32(DX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(DX), Y8, Y8
+	VMULPS       384(DX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y0, Y7, Y7
+	VSUBPS       Y7, Y4, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y2, Y2
+	VMULPS       Y4, Y6, Y7
+	VMAXPS       (DX), Y7, Y7
+	VMINPS       32(DX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(DX), Y8, Y8
+	VMULPS       384(DX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y1, Y7, Y7
+	VSUBPS       Y7, Y4, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y5, Y5
+	VBROADCASTSS 4(CX), Y4
+	VMULPS       Y4, Y3, Y7
+	VMAXPS       (DX), Y7, Y7
+	VMINPS       32(DX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(DX), Y8, Y8
+	VMULPS       384(DX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y0, Y7, Y7
+	VSUBPS       Y7, Y4, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y2, Y2
+	VMULPS       Y4, Y6, Y7
+	VMAXPS       (DX), Y7, Y7
+	VMINPS       32(DX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(DX), Y8, Y8
+	VMULPS       384(DX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y1, Y7, Y7
+	VSUBPS       Y7, Y4, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y5, Y5
+	VBROADCASTSS 8(CX), Y4
+	VMULPS       Y4, Y3, Y7
+	VMAXPS       (DX), Y7, Y7
+	VMINPS       32(DX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(DX), Y8, Y8
+	VMULPS       384(DX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y0, Y7, Y7
+	VSUBPS       Y7, Y4, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y2, Y2
+	VMULPS       Y4, Y6, Y7
+	VMAXPS       (DX), Y7, Y7
+	VMINPS       32(DX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(DX), Y8, Y8
+	VMULPS       384(DX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y1, Y7, Y7
+	VSUBPS       Y7, Y4, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y5, Y5
+	VBROADCASTSS 12(CX), Y4
+	VMULPS       Y4, Y3, Y7
+	VMAXPS       (DX), Y7, Y7
+	VMINPS       32(DX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(DX), Y8, Y8
+	VMULPS       384(DX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y0, Y7, Y7
+	VSUBPS       Y7, Y4, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y2, Y2
+	VMULPS       Y4, Y6, Y7
+	VMAXPS       (DX), Y7, Y7
+	VMINPS       32(DX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(DX), Y8, Y8
+	VMULPS       384(DX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y1, Y7, Y7
+	VSUBPS       Y7, Y4, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y5, Y5
+	ADDQ         $+16, CX
+	SUBQ         $+4, BX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, BX
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (CX), Y4
@@ -3529,8 +5226,10 @@ errors:
 	ADDQ         $+4, CX
 	DECQ         BX
 	JNZ          errors
-	VMOVUPS      Y2, (AX)
-	VMOVUPS      Y5, 32(AX)
+
+errors_done:
+	VMOVUPS Y2, (AX)
+	VMOVUPS Y5, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -3562,10 +5261,141 @@ TEXT ·scaleSearchFloatWeightedAVX2(SB), NOSPLIT, $64-52
 	MOVQ         weights+16(FP), AX
 	MOVQ         n+32(FP), SI
 	MOVQ         importance+24(FP), BX
+	SUBQ         $+4, SI
+	JL           weight_few
+
+weight_four:
+	VBROADCASTSS (BX), Y0
+	VBROADCASTSS (AX), Y7
+	VMULPS       Y7, Y3, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y8, Y0, Y9
+	VMULPS       Y7, Y9, Y10
+	VADDPS       Y10, Y2, Y2
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y1, Y1
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y8, Y0, Y0
+	VMULPS       Y7, Y0, Y7
+	VADDPS       Y7, Y5, Y5
+	VMULPS       Y0, Y8, Y8
+	VADDPS       Y8, Y4, Y4
+	VBROADCASTSS 4(BX), Y0
+	VBROADCASTSS 4(AX), Y7
+	VMULPS       Y7, Y3, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y8, Y0, Y9
+	VMULPS       Y7, Y9, Y10
+	VADDPS       Y10, Y2, Y2
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y1, Y1
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y8, Y0, Y0
+	VMULPS       Y7, Y0, Y7
+	VADDPS       Y7, Y5, Y5
+	VMULPS       Y0, Y8, Y8
+	VADDPS       Y8, Y4, Y4
+	VBROADCASTSS 8(BX), Y0
+	VBROADCASTSS 8(AX), Y7
+	VMULPS       Y7, Y3, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y8, Y0, Y9
+	VMULPS       Y7, Y9, Y10
+	VADDPS       Y10, Y2, Y2
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y1, Y1
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y8, Y0, Y0
+	VMULPS       Y7, Y0, Y7
+	VADDPS       Y7, Y5, Y5
+	VMULPS       Y0, Y8, Y8
+	VADDPS       Y8, Y4, Y4
+	VBROADCASTSS 12(BX), Y0
+	VBROADCASTSS 12(AX), Y7
+	VMULPS       Y7, Y3, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y8, Y0, Y9
+	VMULPS       Y7, Y9, Y10
+	VADDPS       Y10, Y2, Y2
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y1, Y1
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y8, Y0, Y0
+	VMULPS       Y7, Y0, Y7
+	VADDPS       Y7, Y5, Y5
+	VMULPS       Y0, Y8, Y8
+	VADDPS       Y8, Y4, Y4
+	ADDQ         $+16, AX
+	ADDQ         $+16, BX
+	SUBQ         $+4, SI
+	JGE          weight_four
+
+weight_few:
+	ADDQ $+4, SI
+	JZ   weight_done
 
 weight:
 	VBROADCASTSS (BX), Y0
-	ADDQ         $+4, BX
 	VBROADCASTSS (AX), Y7
 	VMULPS       Y7, Y3, Y8
 	VMAXPS       (CX), Y8, Y8
@@ -3596,45 +5426,48 @@ weight:
 	VMULPS       Y0, Y8, Y8
 	VADDPS       Y8, Y4, Y4
 	ADDQ         $+4, AX
+	ADDQ         $+4, BX
 	DECQ         SI
 	JNZ          weight
-	VXORPS       Y0, Y0, Y0
-	VDIVPS       Y1, Y2, Y1
-	VMULPS       Y2, Y1, Y2
-	VSUBPS       Y2, Y0, Y0
-	VXORPS       Y3, Y3, Y3
-	VCMPPS       $0x1e, Y3, Y2, Y2
-	VANDPS       Y2, Y0, Y0
-	VMOVUPS      Y1, (SP)
-	VXORPS       Y1, Y1, Y1
-	VDIVPS       Y4, Y5, Y2
-	VMULPS       Y5, Y2, Y3
-	VSUBPS       Y3, Y1, Y1
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x1e, Y4, Y3, Y3
-	VANDPS       Y3, Y1, Y1
-	VMOVUPS      Y2, 32(SP)
-	VMINPS       Y1, Y0, Y2
-	VPERM2F128   $0x01, Y2, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0x4e, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0xb1, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VCMPPS       $0x00, Y2, Y0, Y0
-	VMOVMSKPS    Y0, AX
-	VCMPPS       $0x00, Y2, Y1, Y0
-	VMOVMSKPS    Y0, CX
-	SHLL         $0x08, CX
-	ORL          CX, AX
-	ORL          $0x00008000, AX
-	BSFL         AX, DX
-	VMOVSS       scale+40(FP), X0
-	VXORPS       Y1, Y1, Y1
-	VUCOMISS     X2, X1
-	JBE          none
-	LEAQ         (SP), AX
-	VMOVSS       (AX)(DX*4), X0
+
+weight_done:
+	VXORPS     Y0, Y0, Y0
+	VDIVPS     Y1, Y2, Y1
+	VMULPS     Y2, Y1, Y2
+	VSUBPS     Y2, Y0, Y0
+	VXORPS     Y3, Y3, Y3
+	VCMPPS     $0x1e, Y3, Y2, Y2
+	VANDPS     Y2, Y0, Y0
+	VMOVUPS    Y1, (SP)
+	VXORPS     Y1, Y1, Y1
+	VDIVPS     Y4, Y5, Y2
+	VMULPS     Y5, Y2, Y3
+	VSUBPS     Y3, Y1, Y1
+	VXORPS     Y4, Y4, Y4
+	VCMPPS     $0x1e, Y4, Y3, Y3
+	VANDPS     Y3, Y1, Y1
+	VMOVUPS    Y2, 32(SP)
+	VMINPS     Y1, Y0, Y2
+	VPERM2F128 $0x01, Y2, Y2, Y3
+	VMINPS     Y3, Y2, Y2
+	VPERMILPS  $0x4e, Y2, Y3
+	VMINPS     Y3, Y2, Y2
+	VPERMILPS  $0xb1, Y2, Y3
+	VMINPS     Y3, Y2, Y2
+	VCMPPS     $0x00, Y2, Y0, Y0
+	VMOVMSKPS  Y0, AX
+	VCMPPS     $0x00, Y2, Y1, Y0
+	VMOVMSKPS  Y0, CX
+	SHLL       $0x08, CX
+	ORL        CX, AX
+	ORL        $0x00008000, AX
+	BSFL       AX, DX
+	VMOVSS     scale+40(FP), X0
+	VXORPS     Y1, Y1, Y1
+	VUCOMISS   X2, X1
+	JBE        none
+	LEAQ       (SP), AX
+	VMOVSS     (AX)(DX*4), X0
 
 none:
 	VMOVSS X0, best+48(FP)
@@ -3668,10 +5501,141 @@ TEXT ·trialErrorsFloatWeightedAVX2(SB), NOSPLIT, $0-48
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), SI
 	MOVQ         importance+32(FP), BX
+	SUBQ         $+4, SI
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (BX), Y4
+	VBROADCASTSS (CX), Y7
+	VMULPS       Y7, Y3, Y8
+	VMAXPS       (DX), Y8, Y8
+	VMINPS       32(DX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(DX), Y9, Y9
+	VMULPS       384(DX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y0, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y4, Y9
+	VMULPS       Y8, Y9, Y8
+	VADDPS       Y8, Y2, Y2
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (DX), Y8, Y8
+	VMINPS       32(DX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(DX), Y9, Y9
+	VMULPS       384(DX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y1, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y4, Y4
+	VMULPS       Y8, Y4, Y8
+	VADDPS       Y8, Y5, Y5
+	VBROADCASTSS 4(BX), Y4
+	VBROADCASTSS 4(CX), Y7
+	VMULPS       Y7, Y3, Y8
+	VMAXPS       (DX), Y8, Y8
+	VMINPS       32(DX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(DX), Y9, Y9
+	VMULPS       384(DX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y0, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y4, Y9
+	VMULPS       Y8, Y9, Y8
+	VADDPS       Y8, Y2, Y2
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (DX), Y8, Y8
+	VMINPS       32(DX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(DX), Y9, Y9
+	VMULPS       384(DX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y1, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y4, Y4
+	VMULPS       Y8, Y4, Y8
+	VADDPS       Y8, Y5, Y5
+	VBROADCASTSS 8(BX), Y4
+	VBROADCASTSS 8(CX), Y7
+	VMULPS       Y7, Y3, Y8
+	VMAXPS       (DX), Y8, Y8
+	VMINPS       32(DX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(DX), Y9, Y9
+	VMULPS       384(DX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y0, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y4, Y9
+	VMULPS       Y8, Y9, Y8
+	VADDPS       Y8, Y2, Y2
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (DX), Y8, Y8
+	VMINPS       32(DX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(DX), Y9, Y9
+	VMULPS       384(DX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y1, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y4, Y4
+	VMULPS       Y8, Y4, Y8
+	VADDPS       Y8, Y5, Y5
+	VBROADCASTSS 12(BX), Y4
+	VBROADCASTSS 12(CX), Y7
+	VMULPS       Y7, Y3, Y8
+	VMAXPS       (DX), Y8, Y8
+	VMINPS       32(DX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(DX), Y9, Y9
+	VMULPS       384(DX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y0, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y4, Y9
+	VMULPS       Y8, Y9, Y8
+	VADDPS       Y8, Y2, Y2
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (DX), Y8, Y8
+	VMINPS       32(DX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(DX), Y9, Y9
+	VMULPS       384(DX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y1, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y4, Y4
+	VMULPS       Y8, Y4, Y8
+	VADDPS       Y8, Y5, Y5
+	ADDQ         $+16, CX
+	ADDQ         $+16, BX
+	SUBQ         $+4, SI
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, SI
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (BX), Y4
-	ADDQ         $+4, BX
 	VBROADCASTSS (CX), Y7
 	VMULPS       Y7, Y3, Y8
 	VMAXPS       (DX), Y8, Y8
@@ -3702,10 +5666,13 @@ errors:
 	VMULPS       Y8, Y4, Y8
 	VADDPS       Y8, Y5, Y5
 	ADDQ         $+4, CX
+	ADDQ         $+4, BX
 	DECQ         SI
 	JNZ          errors
-	VMOVUPS      Y2, (AX)
-	VMOVUPS      Y5, 32(AX)
+
+errors_done:
+	VMOVUPS Y2, (AX)
+	VMOVUPS Y5, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -3749,6 +5716,93 @@ TEXT ·minimumSearchAVX2(SB), NOSPLIT, $256-64
 	VMULPS       Y5, Y6, Y6
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), SI
+	SUBQ         $+4, SI
+	JL           weight_few
+
+weight_four:
+	VBROADCASTSS (CX), Y10
+	VMULPS       Y10, Y0, Y11
+	VADDPS       Y1, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y10, Y11, Y12
+	VADDPS       Y12, Y4, Y4
+	VFMADD231PS  Y11, Y11, Y3
+	VMULPS       Y10, Y5, Y11
+	VADDPS       Y6, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VADDPS       Y11, Y7, Y7
+	VMULPS       Y10, Y11, Y10
+	VADDPS       Y10, Y9, Y9
+	VFMADD231PS  Y11, Y11, Y8
+	VBROADCASTSS 4(CX), Y10
+	VMULPS       Y10, Y0, Y11
+	VADDPS       Y1, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y10, Y11, Y12
+	VADDPS       Y12, Y4, Y4
+	VFMADD231PS  Y11, Y11, Y3
+	VMULPS       Y10, Y5, Y11
+	VADDPS       Y6, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VADDPS       Y11, Y7, Y7
+	VMULPS       Y10, Y11, Y10
+	VADDPS       Y10, Y9, Y9
+	VFMADD231PS  Y11, Y11, Y8
+	VBROADCASTSS 8(CX), Y10
+	VMULPS       Y10, Y0, Y11
+	VADDPS       Y1, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y10, Y11, Y12
+	VADDPS       Y12, Y4, Y4
+	VFMADD231PS  Y11, Y11, Y3
+	VMULPS       Y10, Y5, Y11
+	VADDPS       Y6, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VADDPS       Y11, Y7, Y7
+	VMULPS       Y10, Y11, Y10
+	VADDPS       Y10, Y9, Y9
+	VFMADD231PS  Y11, Y11, Y8
+	VBROADCASTSS 12(CX), Y10
+	VMULPS       Y10, Y0, Y11
+	VADDPS       Y1, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y10, Y11, Y12
+	VADDPS       Y12, Y4, Y4
+	VFMADD231PS  Y11, Y11, Y3
+	VMULPS       Y10, Y5, Y11
+	VADDPS       Y6, Y11, Y11
+	VMAXPS       (DX), Y11, Y11
+	VMINPS       32(DX), Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VADDPS       Y11, Y7, Y7
+	VMULPS       Y10, Y11, Y10
+	VADDPS       Y10, Y9, Y9
+	VFMADD231PS  Y11, Y11, Y8
+	ADDQ         $+16, CX
+	SUBQ         $+4, SI
+	JGE          weight_four
+
+weight_few:
+	ADDQ $+4, SI
+	JZ   weight_done
 
 weight:
 	VBROADCASTSS (CX), Y10
@@ -3773,6 +5827,8 @@ weight:
 	ADDQ         $+4, CX
 	DECQ         SI
 	JNZ          weight
+
+weight_done:
 	VBROADCASTSS weight+52(FP), Y0
 	VBROADCASTSS square+56(FP), Y1
 	VBROADCASTSS inverse+60(FP), Y5
@@ -3901,6 +5957,125 @@ TEXT ·levelSearchAVX2(SB), NOSPLIT, $0-56
 	VMULPS       Y6, Y3, Y5
 	MOVQ         weights+16(FP), AX
 	MOVQ         n+32(FP), BX
+	SUBQ         $+4, BX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (AX), Y5
+	VMULPS       Y5, Y4, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VSUBPS       Y7, Y5, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y0, Y0
+	VMULPS       Y5, Y6, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y3, Y7, Y7
+	VSUBPS       Y7, Y5, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y1, Y1
+	VBROADCASTSS 4(AX), Y5
+	VMULPS       Y5, Y4, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VSUBPS       Y7, Y5, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y0, Y0
+	VMULPS       Y5, Y6, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y3, Y7, Y7
+	VSUBPS       Y7, Y5, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y1, Y1
+	VBROADCASTSS 8(AX), Y5
+	VMULPS       Y5, Y4, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VSUBPS       Y7, Y5, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y0, Y0
+	VMULPS       Y5, Y6, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y3, Y7, Y7
+	VSUBPS       Y7, Y5, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y1, Y1
+	VBROADCASTSS 12(AX), Y5
+	VMULPS       Y5, Y4, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VSUBPS       Y7, Y5, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y0, Y0
+	VMULPS       Y5, Y6, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(CX), Y8, Y8
+	VMULPS       384(CX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y3, Y7, Y7
+	VSUBPS       Y7, Y5, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y1, Y1
+	ADDQ         $+16, AX
+	SUBQ         $+4, BX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, BX
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (AX), Y5
@@ -3933,6 +6108,8 @@ errors:
 	ADDQ         $+4, AX
 	DECQ         BX
 	JNZ          errors
+
+errors_done:
 	VMOVAPS      X0, X2
 	VMULSS       leastGain<>+0(SB), X2, X3
 	VSUBSS       X3, X2, X2
@@ -4001,10 +6178,117 @@ TEXT ·minimumSearchWeightedAVX2(SB), NOSPLIT, $256-64
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), DI
 	MOVQ         importance+32(FP), SI
+	SUBQ         $+4, DI
+	JL           weight_few
+
+weight_four:
+	VBROADCASTSS (SI), Y10
+	VBROADCASTSS (CX), Y11
+	VMULPS       Y11, Y0, Y12
+	VADDPS       Y1, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y10, Y13
+	VADDPS       Y13, Y2, Y2
+	VMULPS       Y11, Y13, Y14
+	VADDPS       Y14, Y4, Y4
+	VMULPS       Y13, Y12, Y12
+	VADDPS       Y12, Y3, Y3
+	VMULPS       Y11, Y5, Y12
+	VADDPS       Y6, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y10, Y10
+	VADDPS       Y10, Y7, Y7
+	VMULPS       Y11, Y10, Y11
+	VADDPS       Y11, Y9, Y9
+	VMULPS       Y10, Y12, Y12
+	VADDPS       Y12, Y8, Y8
+	VBROADCASTSS 4(SI), Y10
+	VBROADCASTSS 4(CX), Y11
+	VMULPS       Y11, Y0, Y12
+	VADDPS       Y1, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y10, Y13
+	VADDPS       Y13, Y2, Y2
+	VMULPS       Y11, Y13, Y14
+	VADDPS       Y14, Y4, Y4
+	VMULPS       Y13, Y12, Y12
+	VADDPS       Y12, Y3, Y3
+	VMULPS       Y11, Y5, Y12
+	VADDPS       Y6, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y10, Y10
+	VADDPS       Y10, Y7, Y7
+	VMULPS       Y11, Y10, Y11
+	VADDPS       Y11, Y9, Y9
+	VMULPS       Y10, Y12, Y12
+	VADDPS       Y12, Y8, Y8
+	VBROADCASTSS 8(SI), Y10
+	VBROADCASTSS 8(CX), Y11
+	VMULPS       Y11, Y0, Y12
+	VADDPS       Y1, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y10, Y13
+	VADDPS       Y13, Y2, Y2
+	VMULPS       Y11, Y13, Y14
+	VADDPS       Y14, Y4, Y4
+	VMULPS       Y13, Y12, Y12
+	VADDPS       Y12, Y3, Y3
+	VMULPS       Y11, Y5, Y12
+	VADDPS       Y6, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y10, Y10
+	VADDPS       Y10, Y7, Y7
+	VMULPS       Y11, Y10, Y11
+	VADDPS       Y11, Y9, Y9
+	VMULPS       Y10, Y12, Y12
+	VADDPS       Y12, Y8, Y8
+	VBROADCASTSS 12(SI), Y10
+	VBROADCASTSS 12(CX), Y11
+	VMULPS       Y11, Y0, Y12
+	VADDPS       Y1, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y10, Y13
+	VADDPS       Y13, Y2, Y2
+	VMULPS       Y11, Y13, Y14
+	VADDPS       Y14, Y4, Y4
+	VMULPS       Y13, Y12, Y12
+	VADDPS       Y12, Y3, Y3
+	VMULPS       Y11, Y5, Y12
+	VADDPS       Y6, Y12, Y12
+	VMAXPS       (DX), Y12, Y12
+	VMINPS       32(DX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y10, Y10
+	VADDPS       Y10, Y7, Y7
+	VMULPS       Y11, Y10, Y11
+	VADDPS       Y11, Y9, Y9
+	VMULPS       Y10, Y12, Y12
+	VADDPS       Y12, Y8, Y8
+	ADDQ         $+16, CX
+	ADDQ         $+16, SI
+	SUBQ         $+4, DI
+	JGE          weight_four
+
+weight_few:
+	ADDQ $+4, DI
+	JZ   weight_done
 
 weight:
 	VBROADCASTSS (SI), Y10
-	ADDQ         $+4, SI
 	VBROADCASTSS (CX), Y11
 	VMULPS       Y11, Y0, Y12
 	VADDPS       Y1, Y12, Y12
@@ -4029,8 +6313,11 @@ weight:
 	VMULPS       Y10, Y12, Y12
 	VADDPS       Y12, Y8, Y8
 	ADDQ         $+4, CX
+	ADDQ         $+4, SI
 	DECQ         DI
 	JNZ          weight
+
+weight_done:
 	VBROADCASTSS weight+52(FP), Y0
 	VBROADCASTSS square+56(FP), Y1
 	VBROADCASTSS inverse+60(FP), Y5
@@ -4160,10 +6447,141 @@ TEXT ·levelSearchWeightedAVX2(SB), NOSPLIT, $0-56
 	MOVQ         weights+16(FP), AX
 	MOVQ         n+32(FP), SI
 	MOVQ         importance+24(FP), BX
+	SUBQ         $+4, SI
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (BX), Y5
+	VBROADCASTSS (AX), Y7
+	VMULPS       Y7, Y4, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y2, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y5, Y9
+	VMULPS       Y8, Y9, Y8
+	VADDPS       Y8, Y0, Y0
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y3, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y5, Y5
+	VMULPS       Y8, Y5, Y8
+	VADDPS       Y8, Y1, Y1
+	VBROADCASTSS 4(BX), Y5
+	VBROADCASTSS 4(AX), Y7
+	VMULPS       Y7, Y4, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y2, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y5, Y9
+	VMULPS       Y8, Y9, Y8
+	VADDPS       Y8, Y0, Y0
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y3, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y5, Y5
+	VMULPS       Y8, Y5, Y8
+	VADDPS       Y8, Y1, Y1
+	VBROADCASTSS 8(BX), Y5
+	VBROADCASTSS 8(AX), Y7
+	VMULPS       Y7, Y4, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y2, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y5, Y9
+	VMULPS       Y8, Y9, Y8
+	VADDPS       Y8, Y0, Y0
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y3, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y5, Y5
+	VMULPS       Y8, Y5, Y8
+	VADDPS       Y8, Y1, Y1
+	VBROADCASTSS 12(BX), Y5
+	VBROADCASTSS 12(AX), Y7
+	VMULPS       Y7, Y4, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y2, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y5, Y9
+	VMULPS       Y8, Y9, Y8
+	VADDPS       Y8, Y0, Y0
+	VMULPS       Y7, Y6, Y8
+	VMAXPS       (CX), Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y9
+	VADDPS       Y9, Y8, Y8
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y3, Y8, Y8
+	VSUBPS       Y8, Y7, Y8
+	VMULPS       Y8, Y5, Y5
+	VMULPS       Y8, Y5, Y8
+	VADDPS       Y8, Y1, Y1
+	ADDQ         $+16, AX
+	ADDQ         $+16, BX
+	SUBQ         $+4, SI
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, SI
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (BX), Y5
-	ADDQ         $+4, BX
 	VBROADCASTSS (AX), Y7
 	VMULPS       Y7, Y4, Y8
 	VMAXPS       (CX), Y8, Y8
@@ -4194,8 +6612,11 @@ errors:
 	VMULPS       Y8, Y5, Y8
 	VADDPS       Y8, Y1, Y1
 	ADDQ         $+4, AX
+	ADDQ         $+4, BX
 	DECQ         SI
 	JNZ          errors
+
+errors_done:
 	VMOVAPS      X0, X2
 	VMULSS       leastGain<>+0(SB), X2, X3
 	VSUBSS       X3, X2, X2
@@ -6552,20 +8973,69 @@ TEXT ·scaleSearchEvenAVX512(SB), NOSPLIT, $64-52
 	VMULPS       Z5, Z2, Z2
 	MOVQ         weights+16(FP), AX
 	MOVQ         n+32(FP), CX
+	SUBQ         $+4, CX
+	JL           weight_few
+
+weight_four:
+	VBROADCASTSS (AX), Z2
+	VMULPS       Z2, Z5, Z6
+	VMAXPS       Z0, Z6, Z6
+	VMINPS       Z1, Z6, Z6
+	VRNDSCALEPS  $0x00, Z6, Z6
+	VMULPS       Z2, Z6, Z2
+	VADDPS       Z2, Z4, Z4
+	VMULPS       Z6, Z6, Z6
+	VADDPS       Z6, Z3, Z3
+	VBROADCASTSS 4(AX), Z2
+	VMULPS       Z2, Z5, Z6
+	VMAXPS       Z0, Z6, Z6
+	VMINPS       Z1, Z6, Z6
+	VRNDSCALEPS  $0x00, Z6, Z6
+	VMULPS       Z2, Z6, Z2
+	VADDPS       Z2, Z4, Z4
+	VMULPS       Z6, Z6, Z6
+	VADDPS       Z6, Z3, Z3
+	VBROADCASTSS 8(AX), Z2
+	VMULPS       Z2, Z5, Z6
+	VMAXPS       Z0, Z6, Z6
+	VMINPS       Z1, Z6, Z6
+	VRNDSCALEPS  $0x00, Z6, Z6
+	VMULPS       Z2, Z6, Z2
+	VADDPS       Z2, Z4, Z4
+	VMULPS       Z6, Z6, Z6
+	VADDPS       Z6, Z3, Z3
+	VBROADCASTSS 12(AX), Z2
+	VMULPS       Z2, Z5, Z6
+	VMAXPS       Z0, Z6, Z6
+	VMINPS       Z1, Z6, Z6
+	VRNDSCALEPS  $0x00, Z6, Z6
+	VMULPS       Z2, Z6, Z2
+	VADDPS       Z2, Z4, Z4
+	VMULPS       Z6, Z6, Z6
+	VADDPS       Z6, Z3, Z3
+	ADDQ         $+16, AX
+	SUBQ         $+4, CX
+	JGE          weight_four
+
+weight_few:
+	ADDQ $+4, CX
+	JZ   weight_done
 
 weight:
-	VBROADCASTSS  (AX), Z2
-	VMULPS        Z2, Z5, Z6
-	VMAXPS        Z0, Z6, Z6
-	VMINPS        Z1, Z6, Z6
-	VRNDSCALEPS   $0x00, Z6, Z6
-	VMULPS        Z2, Z6, Z2
-	VADDPS        Z2, Z4, Z4
-	VMULPS        Z6, Z6, Z6
-	VADDPS        Z6, Z3, Z3
-	ADDQ          $+4, AX
-	DECQ          CX
-	JNZ           weight
+	VBROADCASTSS (AX), Z2
+	VMULPS       Z2, Z5, Z6
+	VMAXPS       Z0, Z6, Z6
+	VMINPS       Z1, Z6, Z6
+	VRNDSCALEPS  $0x00, Z6, Z6
+	VMULPS       Z2, Z6, Z2
+	VADDPS       Z2, Z4, Z4
+	VMULPS       Z6, Z6, Z6
+	VADDPS       Z6, Z3, Z3
+	ADDQ         $+4, AX
+	DECQ         CX
+	JNZ          weight
+
+weight_done:
 	VPXORD        Z7, Z7, Z7
 	VDIVPS        Z3, Z4, Z0
 	VMULPS        Z4, Z0, Z1
@@ -6618,6 +9088,61 @@ TEXT ·trialErrorsEvenAVX512(SB), NOSPLIT, $0-48
 	VBROADCASTSS 32(DX), Z6
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), DX
+	SUBQ         $+4, DX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (CX), Z7
+	VMULPS       Z7, Z4, Z8
+	VADDPS       Z3, Z8, Z8
+	VMAXPS       Z5, Z8, Z8
+	VMINPS       Z6, Z8, Z8
+	VRNDSCALEPS  $0x00, Z8, Z8
+	VMULPS       Z0, Z8, Z8
+	VSUBPS       Z1, Z8, Z8
+	VSUBPS       Z8, Z7, Z8
+	VMULPS       Z8, Z8, Z8
+	VADDPS       Z8, Z2, Z2
+	VBROADCASTSS 4(CX), Z7
+	VMULPS       Z7, Z4, Z8
+	VADDPS       Z3, Z8, Z8
+	VMAXPS       Z5, Z8, Z8
+	VMINPS       Z6, Z8, Z8
+	VRNDSCALEPS  $0x00, Z8, Z8
+	VMULPS       Z0, Z8, Z8
+	VSUBPS       Z1, Z8, Z8
+	VSUBPS       Z8, Z7, Z8
+	VMULPS       Z8, Z8, Z8
+	VADDPS       Z8, Z2, Z2
+	VBROADCASTSS 8(CX), Z7
+	VMULPS       Z7, Z4, Z8
+	VADDPS       Z3, Z8, Z8
+	VMAXPS       Z5, Z8, Z8
+	VMINPS       Z6, Z8, Z8
+	VRNDSCALEPS  $0x00, Z8, Z8
+	VMULPS       Z0, Z8, Z8
+	VSUBPS       Z1, Z8, Z8
+	VSUBPS       Z8, Z7, Z8
+	VMULPS       Z8, Z8, Z8
+	VADDPS       Z8, Z2, Z2
+	VBROADCASTSS 12(CX), Z7
+	VMULPS       Z7, Z4, Z8
+	VADDPS       Z3, Z8, Z8
+	VMAXPS       Z5, Z8, Z8
+	VMINPS       Z6, Z8, Z8
+	VRNDSCALEPS  $0x00, Z8, Z8
+	VMULPS       Z0, Z8, Z8
+	VSUBPS       Z1, Z8, Z8
+	VSUBPS       Z8, Z7, Z8
+	VMULPS       Z8, Z8, Z8
+	VADDPS       Z8, Z2, Z2
+	ADDQ         $+16, CX
+	SUBQ         $+4, DX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, DX
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (CX), Z7
@@ -6634,7 +9159,9 @@ errors:
 	ADDQ         $+4, CX
 	DECQ         DX
 	JNZ          errors
-	VMOVUPS      Z2, (AX)
+
+errors_done:
+	VMOVUPS Z2, (AX)
 	VZEROUPPER
 	RET
 
@@ -6697,22 +9224,79 @@ TEXT ·factorSearchEvenAVX512(SB), NOSPLIT, $128-64
 	VBROADCASTSS 32(SI), Z6
 	MOVQ         weights+40(FP), CX
 	MOVQ         n+56(FP), DX
+	SUBQ         $+4, DX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (CX), Z7
+	VMULPS       Z7, Z3, Z8
+	VADDPS       Z1, Z8, Z8
+	VMAXPS       Z4, Z8, Z8
+	VMINPS       Z6, Z8, Z8
+	VRNDSCALEPS  $0x00, Z8, Z8
+	VMULPS       Z2, Z8, Z8
+	VSUBPS       Z0, Z8, Z8
+	VSUBPS       Z8, Z7, Z8
+	VMULPS       Z8, Z8, Z8
+	VADDPS       Z8, Z5, Z5
+	VBROADCASTSS 4(CX), Z7
+	VMULPS       Z7, Z3, Z8
+	VADDPS       Z1, Z8, Z8
+	VMAXPS       Z4, Z8, Z8
+	VMINPS       Z6, Z8, Z8
+	VRNDSCALEPS  $0x00, Z8, Z8
+	VMULPS       Z2, Z8, Z8
+	VSUBPS       Z0, Z8, Z8
+	VSUBPS       Z8, Z7, Z8
+	VMULPS       Z8, Z8, Z8
+	VADDPS       Z8, Z5, Z5
+	VBROADCASTSS 8(CX), Z7
+	VMULPS       Z7, Z3, Z8
+	VADDPS       Z1, Z8, Z8
+	VMAXPS       Z4, Z8, Z8
+	VMINPS       Z6, Z8, Z8
+	VRNDSCALEPS  $0x00, Z8, Z8
+	VMULPS       Z2, Z8, Z8
+	VSUBPS       Z0, Z8, Z8
+	VSUBPS       Z8, Z7, Z8
+	VMULPS       Z8, Z8, Z8
+	VADDPS       Z8, Z5, Z5
+	VBROADCASTSS 12(CX), Z7
+	VMULPS       Z7, Z3, Z8
+	VADDPS       Z1, Z8, Z8
+	VMAXPS       Z4, Z8, Z8
+	VMINPS       Z6, Z8, Z8
+	VRNDSCALEPS  $0x00, Z8, Z8
+	VMULPS       Z2, Z8, Z8
+	VSUBPS       Z0, Z8, Z8
+	VSUBPS       Z8, Z7, Z8
+	VMULPS       Z8, Z8, Z8
+	VADDPS       Z8, Z5, Z5
+	ADDQ         $+16, CX
+	SUBQ         $+4, DX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, DX
+	JZ   errors_done
 
 errors:
-	VBROADCASTSS  (CX), Z7
-	VMULPS        Z7, Z3, Z8
-	VADDPS        Z1, Z8, Z8
-	VMAXPS        Z4, Z8, Z8
-	VMINPS        Z6, Z8, Z8
-	VRNDSCALEPS   $0x00, Z8, Z8
-	VMULPS        Z2, Z8, Z8
-	VSUBPS        Z0, Z8, Z8
-	VSUBPS        Z8, Z7, Z8
-	VMULPS        Z8, Z8, Z8
-	VADDPS        Z8, Z5, Z5
-	ADDQ          $+4, CX
-	DECQ          DX
-	JNZ           errors
+	VBROADCASTSS (CX), Z7
+	VMULPS       Z7, Z3, Z8
+	VADDPS       Z1, Z8, Z8
+	VMAXPS       Z4, Z8, Z8
+	VMINPS       Z6, Z8, Z8
+	VRNDSCALEPS  $0x00, Z8, Z8
+	VMULPS       Z2, Z8, Z8
+	VSUBPS       Z0, Z8, Z8
+	VSUBPS       Z8, Z7, Z8
+	VMULPS       Z8, Z8, Z8
+	VADDPS       Z8, Z5, Z5
+	ADDQ         $+4, CX
+	DECQ         DX
+	JNZ          errors
+
+errors_done:
 	VMOVSS        X5, 24(AX)
 	VBROADCASTSS  infinity<>+0(SB), Z0
 	MOVL          $0x00000001, CX
@@ -6761,23 +9345,81 @@ TEXT ·scaleSearchEvenWeightedAVX512(SB), NOSPLIT, $64-52
 	MOVQ         weights+16(FP), AX
 	MOVQ         n+32(FP), BX
 	MOVQ         importance+24(FP), CX
+	SUBQ         $+4, BX
+	JL           weight_few
+
+weight_four:
+	VBROADCASTSS (CX), Z2
+	VBROADCASTSS (AX), Z6
+	VMULPS       Z6, Z5, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z1, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VMULPS       Z9, Z2, Z2
+	VMULPS       Z6, Z2, Z6
+	VADDPS       Z6, Z4, Z4
+	VMULPS       Z2, Z9, Z9
+	VADDPS       Z9, Z3, Z3
+	VBROADCASTSS 4(CX), Z2
+	VBROADCASTSS 4(AX), Z6
+	VMULPS       Z6, Z5, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z1, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VMULPS       Z9, Z2, Z2
+	VMULPS       Z6, Z2, Z6
+	VADDPS       Z6, Z4, Z4
+	VMULPS       Z2, Z9, Z9
+	VADDPS       Z9, Z3, Z3
+	VBROADCASTSS 8(CX), Z2
+	VBROADCASTSS 8(AX), Z6
+	VMULPS       Z6, Z5, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z1, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VMULPS       Z9, Z2, Z2
+	VMULPS       Z6, Z2, Z6
+	VADDPS       Z6, Z4, Z4
+	VMULPS       Z2, Z9, Z9
+	VADDPS       Z9, Z3, Z3
+	VBROADCASTSS 12(CX), Z2
+	VBROADCASTSS 12(AX), Z6
+	VMULPS       Z6, Z5, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z1, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VMULPS       Z9, Z2, Z2
+	VMULPS       Z6, Z2, Z6
+	VADDPS       Z6, Z4, Z4
+	VMULPS       Z2, Z9, Z9
+	VADDPS       Z9, Z3, Z3
+	ADDQ         $+16, AX
+	ADDQ         $+16, CX
+	SUBQ         $+4, BX
+	JGE          weight_four
+
+weight_few:
+	ADDQ $+4, BX
+	JZ   weight_done
 
 weight:
-	VBROADCASTSS  (CX), Z2
-	ADDQ          $+4, CX
-	VBROADCASTSS  (AX), Z6
-	VMULPS        Z6, Z5, Z9
-	VMAXPS        Z0, Z9, Z9
-	VMINPS        Z1, Z9, Z9
-	VRNDSCALEPS   $0x00, Z9, Z9
-	VMULPS        Z9, Z2, Z2
-	VMULPS        Z6, Z2, Z6
-	VADDPS        Z6, Z4, Z4
-	VMULPS        Z2, Z9, Z9
-	VADDPS        Z9, Z3, Z3
-	ADDQ          $+4, AX
-	DECQ          BX
-	JNZ           weight
+	VBROADCASTSS (CX), Z2
+	VBROADCASTSS (AX), Z6
+	VMULPS       Z6, Z5, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z1, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VMULPS       Z9, Z2, Z2
+	VMULPS       Z6, Z2, Z6
+	VADDPS       Z6, Z4, Z4
+	VMULPS       Z2, Z9, Z9
+	VADDPS       Z9, Z3, Z3
+	ADDQ         $+4, AX
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          weight
+
+weight_done:
 	VPXORD        Z7, Z7, Z7
 	VDIVPS        Z3, Z4, Z0
 	VMULPS        Z4, Z0, Z1
@@ -6831,10 +9473,73 @@ TEXT ·trialErrorsEvenWeightedAVX512(SB), NOSPLIT, $0-48
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), BX
 	MOVQ         importance+32(FP), DX
+	SUBQ         $+4, BX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (DX), Z7
+	VBROADCASTSS (CX), Z8
+	VMULPS       Z8, Z4, Z9
+	VADDPS       Z3, Z9, Z9
+	VMAXPS       Z5, Z9, Z9
+	VMINPS       Z6, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VMULPS       Z0, Z9, Z9
+	VSUBPS       Z1, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z7, Z7
+	VMULPS       Z9, Z7, Z9
+	VADDPS       Z9, Z2, Z2
+	VBROADCASTSS 4(DX), Z7
+	VBROADCASTSS 4(CX), Z8
+	VMULPS       Z8, Z4, Z9
+	VADDPS       Z3, Z9, Z9
+	VMAXPS       Z5, Z9, Z9
+	VMINPS       Z6, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VMULPS       Z0, Z9, Z9
+	VSUBPS       Z1, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z7, Z7
+	VMULPS       Z9, Z7, Z9
+	VADDPS       Z9, Z2, Z2
+	VBROADCASTSS 8(DX), Z7
+	VBROADCASTSS 8(CX), Z8
+	VMULPS       Z8, Z4, Z9
+	VADDPS       Z3, Z9, Z9
+	VMAXPS       Z5, Z9, Z9
+	VMINPS       Z6, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VMULPS       Z0, Z9, Z9
+	VSUBPS       Z1, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z7, Z7
+	VMULPS       Z9, Z7, Z9
+	VADDPS       Z9, Z2, Z2
+	VBROADCASTSS 12(DX), Z7
+	VBROADCASTSS 12(CX), Z8
+	VMULPS       Z8, Z4, Z9
+	VADDPS       Z3, Z9, Z9
+	VMAXPS       Z5, Z9, Z9
+	VMINPS       Z6, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VMULPS       Z0, Z9, Z9
+	VSUBPS       Z1, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z7, Z7
+	VMULPS       Z9, Z7, Z9
+	VADDPS       Z9, Z2, Z2
+	ADDQ         $+16, CX
+	ADDQ         $+16, DX
+	SUBQ         $+4, BX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, BX
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (DX), Z7
-	ADDQ         $+4, DX
 	VBROADCASTSS (CX), Z8
 	VMULPS       Z8, Z4, Z9
 	VADDPS       Z3, Z9, Z9
@@ -6848,9 +9553,12 @@ errors:
 	VMULPS       Z9, Z7, Z9
 	VADDPS       Z9, Z2, Z2
 	ADDQ         $+4, CX
+	ADDQ         $+4, DX
 	DECQ         BX
 	JNZ          errors
-	VMOVUPS      Z2, (AX)
+
+errors_done:
+	VMOVUPS Z2, (AX)
 	VZEROUPPER
 	RET
 
@@ -6914,25 +9622,91 @@ TEXT ·factorSearchEvenWeightedAVX512(SB), NOSPLIT, $128-64
 	MOVQ         weights+40(FP), CX
 	MOVQ         n+56(FP), BX
 	MOVQ         importance+48(FP), DX
+	SUBQ         $+4, BX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (DX), Z7
+	VBROADCASTSS (CX), Z8
+	VMULPS       Z8, Z3, Z9
+	VADDPS       Z1, Z9, Z9
+	VMAXPS       Z4, Z9, Z9
+	VMINPS       Z6, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VMULPS       Z2, Z9, Z9
+	VSUBPS       Z0, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z7, Z7
+	VMULPS       Z9, Z7, Z9
+	VADDPS       Z9, Z5, Z5
+	VBROADCASTSS 4(DX), Z7
+	VBROADCASTSS 4(CX), Z8
+	VMULPS       Z8, Z3, Z9
+	VADDPS       Z1, Z9, Z9
+	VMAXPS       Z4, Z9, Z9
+	VMINPS       Z6, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VMULPS       Z2, Z9, Z9
+	VSUBPS       Z0, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z7, Z7
+	VMULPS       Z9, Z7, Z9
+	VADDPS       Z9, Z5, Z5
+	VBROADCASTSS 8(DX), Z7
+	VBROADCASTSS 8(CX), Z8
+	VMULPS       Z8, Z3, Z9
+	VADDPS       Z1, Z9, Z9
+	VMAXPS       Z4, Z9, Z9
+	VMINPS       Z6, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VMULPS       Z2, Z9, Z9
+	VSUBPS       Z0, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z7, Z7
+	VMULPS       Z9, Z7, Z9
+	VADDPS       Z9, Z5, Z5
+	VBROADCASTSS 12(DX), Z7
+	VBROADCASTSS 12(CX), Z8
+	VMULPS       Z8, Z3, Z9
+	VADDPS       Z1, Z9, Z9
+	VMAXPS       Z4, Z9, Z9
+	VMINPS       Z6, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VMULPS       Z2, Z9, Z9
+	VSUBPS       Z0, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z7, Z7
+	VMULPS       Z9, Z7, Z9
+	VADDPS       Z9, Z5, Z5
+	ADDQ         $+16, CX
+	ADDQ         $+16, DX
+	SUBQ         $+4, BX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, BX
+	JZ   errors_done
 
 errors:
-	VBROADCASTSS  (DX), Z7
-	ADDQ          $+4, DX
-	VBROADCASTSS  (CX), Z8
-	VMULPS        Z8, Z3, Z9
-	VADDPS        Z1, Z9, Z9
-	VMAXPS        Z4, Z9, Z9
-	VMINPS        Z6, Z9, Z9
-	VRNDSCALEPS   $0x00, Z9, Z9
-	VMULPS        Z2, Z9, Z9
-	VSUBPS        Z0, Z9, Z9
-	VSUBPS        Z9, Z8, Z9
-	VMULPS        Z9, Z7, Z7
-	VMULPS        Z9, Z7, Z9
-	VADDPS        Z9, Z5, Z5
-	ADDQ          $+4, CX
-	DECQ          BX
-	JNZ           errors
+	VBROADCASTSS (DX), Z7
+	VBROADCASTSS (CX), Z8
+	VMULPS       Z8, Z3, Z9
+	VADDPS       Z1, Z9, Z9
+	VMAXPS       Z4, Z9, Z9
+	VMINPS       Z6, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VMULPS       Z2, Z9, Z9
+	VSUBPS       Z0, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z7, Z7
+	VMULPS       Z9, Z7, Z9
+	VADDPS       Z9, Z5, Z5
+	ADDQ         $+4, CX
+	ADDQ         $+4, DX
+	DECQ         BX
+	JNZ          errors
+
+errors_done:
 	VMOVSS        X5, 24(AX)
 	VBROADCASTSS  infinity<>+0(SB), Z0
 	MOVL          $0x00000001, CX
@@ -7159,30 +9933,119 @@ TEXT ·scaleSearchTableAVX512(SB), NOSPLIT, $64-52
 	VMULPS       Z12, Z9, Z9
 	MOVQ         weights+16(FP), AX
 	MOVQ         n+32(FP), CX
+	SUBQ         $+4, CX
+	JL           weight_few
+
+weight_four:
+	VBROADCASTSS (AX), Z9
+	VMULPS       Z9, Z12, Z13
+	VMAXPS       Z5, Z13, Z13
+	VMINPS       Z6, Z13, Z13
+	VMOVAPS      Z13, Z16
+	VFMADD213PS  Z8, Z7, Z16
+	VCVTPS2DQ    Z16, Z16
+	VMOVAPS      Z16, Z17
+	VMOVAPS      Z16, Z16
+	VPERMI2PS    Z1, Z0, Z17
+	VPERMI2D     Z3, Z2, Z16
+	VSUBPS       Z13, Z17, Z17
+	VPSRLD       $0x1f, Z17, Z17
+	VPADDD       Z17, Z16, Z16
+	VPERMPS      Z4, Z16, Z13
+	VMULPS       Z9, Z13, Z9
+	VADDPS       Z9, Z11, Z11
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z10, Z10
+	VBROADCASTSS 4(AX), Z9
+	VMULPS       Z9, Z12, Z13
+	VMAXPS       Z5, Z13, Z13
+	VMINPS       Z6, Z13, Z13
+	VMOVAPS      Z13, Z16
+	VFMADD213PS  Z8, Z7, Z16
+	VCVTPS2DQ    Z16, Z16
+	VMOVAPS      Z16, Z17
+	VMOVAPS      Z16, Z16
+	VPERMI2PS    Z1, Z0, Z17
+	VPERMI2D     Z3, Z2, Z16
+	VSUBPS       Z13, Z17, Z17
+	VPSRLD       $0x1f, Z17, Z17
+	VPADDD       Z17, Z16, Z16
+	VPERMPS      Z4, Z16, Z13
+	VMULPS       Z9, Z13, Z9
+	VADDPS       Z9, Z11, Z11
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z10, Z10
+	VBROADCASTSS 8(AX), Z9
+	VMULPS       Z9, Z12, Z13
+	VMAXPS       Z5, Z13, Z13
+	VMINPS       Z6, Z13, Z13
+	VMOVAPS      Z13, Z16
+	VFMADD213PS  Z8, Z7, Z16
+	VCVTPS2DQ    Z16, Z16
+	VMOVAPS      Z16, Z17
+	VMOVAPS      Z16, Z16
+	VPERMI2PS    Z1, Z0, Z17
+	VPERMI2D     Z3, Z2, Z16
+	VSUBPS       Z13, Z17, Z17
+	VPSRLD       $0x1f, Z17, Z17
+	VPADDD       Z17, Z16, Z16
+	VPERMPS      Z4, Z16, Z13
+	VMULPS       Z9, Z13, Z9
+	VADDPS       Z9, Z11, Z11
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z10, Z10
+	VBROADCASTSS 12(AX), Z9
+	VMULPS       Z9, Z12, Z13
+	VMAXPS       Z5, Z13, Z13
+	VMINPS       Z6, Z13, Z13
+	VMOVAPS      Z13, Z16
+	VFMADD213PS  Z8, Z7, Z16
+	VCVTPS2DQ    Z16, Z16
+	VMOVAPS      Z16, Z17
+	VMOVAPS      Z16, Z16
+	VPERMI2PS    Z1, Z0, Z17
+	VPERMI2D     Z3, Z2, Z16
+	VSUBPS       Z13, Z17, Z17
+	VPSRLD       $0x1f, Z17, Z17
+	VPADDD       Z17, Z16, Z16
+	VPERMPS      Z4, Z16, Z13
+	VMULPS       Z9, Z13, Z9
+	VADDPS       Z9, Z11, Z11
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z10, Z10
+	ADDQ         $+16, AX
+	SUBQ         $+4, CX
+	JGE          weight_four
+
+weight_few:
+	ADDQ $+4, CX
+	JZ   weight_done
 
 weight:
-	VBROADCASTSS  (AX), Z9
-	VMULPS        Z9, Z12, Z13
-	VMAXPS        Z5, Z13, Z13
-	VMINPS        Z6, Z13, Z13
-	VMOVAPS       Z13, Z16
-	VFMADD213PS   Z8, Z7, Z16
-	VCVTPS2DQ     Z16, Z16
-	VMOVAPS       Z16, Z17
-	VMOVAPS       Z16, Z16
-	VPERMI2PS     Z1, Z0, Z17
-	VPERMI2D      Z3, Z2, Z16
-	VSUBPS        Z13, Z17, Z17
-	VPSRLD        $0x1f, Z17, Z17
-	VPADDD        Z17, Z16, Z16
-	VPERMPS       Z4, Z16, Z13
-	VMULPS        Z9, Z13, Z9
-	VADDPS        Z9, Z11, Z11
-	VMULPS        Z13, Z13, Z13
-	VADDPS        Z13, Z10, Z10
-	ADDQ          $+4, AX
-	DECQ          CX
-	JNZ           weight
+	VBROADCASTSS (AX), Z9
+	VMULPS       Z9, Z12, Z13
+	VMAXPS       Z5, Z13, Z13
+	VMINPS       Z6, Z13, Z13
+	VMOVAPS      Z13, Z16
+	VFMADD213PS  Z8, Z7, Z16
+	VCVTPS2DQ    Z16, Z16
+	VMOVAPS      Z16, Z17
+	VMOVAPS      Z16, Z16
+	VPERMI2PS    Z1, Z0, Z17
+	VPERMI2D     Z3, Z2, Z16
+	VSUBPS       Z13, Z17, Z17
+	VPSRLD       $0x1f, Z17, Z17
+	VPADDD       Z17, Z16, Z16
+	VPERMPS      Z4, Z16, Z13
+	VMULPS       Z9, Z13, Z9
+	VADDPS       Z9, Z11, Z11
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z10, Z10
+	ADDQ         $+4, AX
+	DECQ         CX
+	JNZ          weight
+
+weight_done:
 	VPXORD        Z14, Z14, Z14
 	VDIVPS        Z10, Z11, Z0
 	VMULPS        Z11, Z0, Z1
@@ -7242,6 +10105,93 @@ TEXT ·trialErrorsTableAVX512(SB), NOSPLIT, $0-48
 	VBROADCASTSS 544(DX), Z11
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), DX
+	SUBQ         $+4, DX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (CX), Z12
+	VMULPS       Z12, Z3, Z13
+	VMAXPS       Z8, Z13, Z13
+	VMINPS       Z9, Z13, Z13
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z11, Z10, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z15
+	VMOVAPS      Z14, Z14
+	VPERMI2PS    Z4, Z1, Z15
+	VPERMI2D     Z6, Z5, Z14
+	VSUBPS       Z13, Z15, Z15
+	VPSRLD       $0x1f, Z15, Z15
+	VPADDD       Z15, Z14, Z14
+	VPERMPS      Z7, Z14, Z13
+	VMULPS       Z0, Z13, Z13
+	VSUBPS       Z13, Z12, Z13
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z2, Z2
+	VBROADCASTSS 4(CX), Z12
+	VMULPS       Z12, Z3, Z13
+	VMAXPS       Z8, Z13, Z13
+	VMINPS       Z9, Z13, Z13
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z11, Z10, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z15
+	VMOVAPS      Z14, Z14
+	VPERMI2PS    Z4, Z1, Z15
+	VPERMI2D     Z6, Z5, Z14
+	VSUBPS       Z13, Z15, Z15
+	VPSRLD       $0x1f, Z15, Z15
+	VPADDD       Z15, Z14, Z14
+	VPERMPS      Z7, Z14, Z13
+	VMULPS       Z0, Z13, Z13
+	VSUBPS       Z13, Z12, Z13
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z2, Z2
+	VBROADCASTSS 8(CX), Z12
+	VMULPS       Z12, Z3, Z13
+	VMAXPS       Z8, Z13, Z13
+	VMINPS       Z9, Z13, Z13
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z11, Z10, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z15
+	VMOVAPS      Z14, Z14
+	VPERMI2PS    Z4, Z1, Z15
+	VPERMI2D     Z6, Z5, Z14
+	VSUBPS       Z13, Z15, Z15
+	VPSRLD       $0x1f, Z15, Z15
+	VPADDD       Z15, Z14, Z14
+	VPERMPS      Z7, Z14, Z13
+	VMULPS       Z0, Z13, Z13
+	VSUBPS       Z13, Z12, Z13
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z2, Z2
+	VBROADCASTSS 12(CX), Z12
+	VMULPS       Z12, Z3, Z13
+	VMAXPS       Z8, Z13, Z13
+	VMINPS       Z9, Z13, Z13
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z11, Z10, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z15
+	VMOVAPS      Z14, Z14
+	VPERMI2PS    Z4, Z1, Z15
+	VPERMI2D     Z6, Z5, Z14
+	VSUBPS       Z13, Z15, Z15
+	VPSRLD       $0x1f, Z15, Z15
+	VPADDD       Z15, Z14, Z14
+	VPERMPS      Z7, Z14, Z13
+	VMULPS       Z0, Z13, Z13
+	VSUBPS       Z13, Z12, Z13
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z2, Z2
+	ADDQ         $+16, CX
+	SUBQ         $+4, DX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, DX
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (CX), Z12
@@ -7266,7 +10216,9 @@ errors:
 	ADDQ         $+4, CX
 	DECQ         DX
 	JNZ          errors
-	VMOVUPS      Y2, (AX)
+
+errors_done:
+	VMOVUPS Y2, (AX)
 	VZEROUPPER
 	RET
 
@@ -7320,6 +10272,93 @@ TEXT ·factorSearchTableAVX512(SB), NOSPLIT, $128-64
 	VBROADCASTSS 544(SI), Z11
 	MOVQ         weights+40(FP), CX
 	MOVQ         n+56(FP), DX
+	SUBQ         $+4, DX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (CX), Z12
+	VMULPS       Z12, Z0, Z13
+	VMAXPS       Z8, Z13, Z13
+	VMINPS       Z9, Z13, Z13
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z11, Z10, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z15
+	VMOVAPS      Z14, Z14
+	VPERMI2PS    Z3, Z1, Z15
+	VPERMI2D     Z6, Z4, Z14
+	VSUBPS       Z13, Z15, Z15
+	VPSRLD       $0x1f, Z15, Z15
+	VPADDD       Z15, Z14, Z14
+	VPERMPS      Z7, Z14, Z13
+	VMULPS       Z2, Z13, Z13
+	VSUBPS       Z13, Z12, Z13
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z5, Z5
+	VBROADCASTSS 4(CX), Z12
+	VMULPS       Z12, Z0, Z13
+	VMAXPS       Z8, Z13, Z13
+	VMINPS       Z9, Z13, Z13
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z11, Z10, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z15
+	VMOVAPS      Z14, Z14
+	VPERMI2PS    Z3, Z1, Z15
+	VPERMI2D     Z6, Z4, Z14
+	VSUBPS       Z13, Z15, Z15
+	VPSRLD       $0x1f, Z15, Z15
+	VPADDD       Z15, Z14, Z14
+	VPERMPS      Z7, Z14, Z13
+	VMULPS       Z2, Z13, Z13
+	VSUBPS       Z13, Z12, Z13
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z5, Z5
+	VBROADCASTSS 8(CX), Z12
+	VMULPS       Z12, Z0, Z13
+	VMAXPS       Z8, Z13, Z13
+	VMINPS       Z9, Z13, Z13
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z11, Z10, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z15
+	VMOVAPS      Z14, Z14
+	VPERMI2PS    Z3, Z1, Z15
+	VPERMI2D     Z6, Z4, Z14
+	VSUBPS       Z13, Z15, Z15
+	VPSRLD       $0x1f, Z15, Z15
+	VPADDD       Z15, Z14, Z14
+	VPERMPS      Z7, Z14, Z13
+	VMULPS       Z2, Z13, Z13
+	VSUBPS       Z13, Z12, Z13
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z5, Z5
+	VBROADCASTSS 12(CX), Z12
+	VMULPS       Z12, Z0, Z13
+	VMAXPS       Z8, Z13, Z13
+	VMINPS       Z9, Z13, Z13
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z11, Z10, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z15
+	VMOVAPS      Z14, Z14
+	VPERMI2PS    Z3, Z1, Z15
+	VPERMI2D     Z6, Z4, Z14
+	VSUBPS       Z13, Z15, Z15
+	VPSRLD       $0x1f, Z15, Z15
+	VPADDD       Z15, Z14, Z14
+	VPERMPS      Z7, Z14, Z13
+	VMULPS       Z2, Z13, Z13
+	VSUBPS       Z13, Z12, Z13
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z5, Z5
+	ADDQ         $+16, CX
+	SUBQ         $+4, DX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, DX
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (CX), Z12
@@ -7344,6 +10383,8 @@ errors:
 	ADDQ         $+4, CX
 	DECQ         DX
 	JNZ          errors
+
+errors_done:
 	VMOVSS       X5, 24(AX)
 	VBROADCASTSS infinity<>+0(SB), Z0
 	MOVL         $0x00000001, CX
@@ -7401,33 +10442,131 @@ TEXT ·scaleSearchTableWeightedAVX512(SB), NOSPLIT, $64-52
 	MOVQ         weights+16(FP), AX
 	MOVQ         n+32(FP), BX
 	MOVQ         importance+24(FP), CX
+	SUBQ         $+4, BX
+	JL           weight_few
+
+weight_four:
+	VBROADCASTSS (CX), Z9
+	VBROADCASTSS (AX), Z13
+	VMULPS       Z13, Z12, Z16
+	VMAXPS       Z5, Z16, Z16
+	VMINPS       Z6, Z16, Z16
+	VMOVAPS      Z16, Z17
+	VFMADD213PS  Z8, Z7, Z17
+	VCVTPS2DQ    Z17, Z17
+	VMOVAPS      Z17, Z18
+	VMOVAPS      Z17, Z17
+	VPERMI2PS    Z1, Z0, Z18
+	VPERMI2D     Z3, Z2, Z17
+	VSUBPS       Z16, Z18, Z18
+	VPSRLD       $0x1f, Z18, Z18
+	VPADDD       Z18, Z17, Z17
+	VPERMPS      Z4, Z17, Z16
+	VMULPS       Z16, Z9, Z9
+	VMULPS       Z13, Z9, Z13
+	VADDPS       Z13, Z11, Z11
+	VMULPS       Z9, Z16, Z16
+	VADDPS       Z16, Z10, Z10
+	VBROADCASTSS 4(CX), Z9
+	VBROADCASTSS 4(AX), Z13
+	VMULPS       Z13, Z12, Z16
+	VMAXPS       Z5, Z16, Z16
+	VMINPS       Z6, Z16, Z16
+	VMOVAPS      Z16, Z17
+	VFMADD213PS  Z8, Z7, Z17
+	VCVTPS2DQ    Z17, Z17
+	VMOVAPS      Z17, Z18
+	VMOVAPS      Z17, Z17
+	VPERMI2PS    Z1, Z0, Z18
+	VPERMI2D     Z3, Z2, Z17
+	VSUBPS       Z16, Z18, Z18
+	VPSRLD       $0x1f, Z18, Z18
+	VPADDD       Z18, Z17, Z17
+	VPERMPS      Z4, Z17, Z16
+	VMULPS       Z16, Z9, Z9
+	VMULPS       Z13, Z9, Z13
+	VADDPS       Z13, Z11, Z11
+	VMULPS       Z9, Z16, Z16
+	VADDPS       Z16, Z10, Z10
+	VBROADCASTSS 8(CX), Z9
+	VBROADCASTSS 8(AX), Z13
+	VMULPS       Z13, Z12, Z16
+	VMAXPS       Z5, Z16, Z16
+	VMINPS       Z6, Z16, Z16
+	VMOVAPS      Z16, Z17
+	VFMADD213PS  Z8, Z7, Z17
+	VCVTPS2DQ    Z17, Z17
+	VMOVAPS      Z17, Z18
+	VMOVAPS      Z17, Z17
+	VPERMI2PS    Z1, Z0, Z18
+	VPERMI2D     Z3, Z2, Z17
+	VSUBPS       Z16, Z18, Z18
+	VPSRLD       $0x1f, Z18, Z18
+	VPADDD       Z18, Z17, Z17
+	VPERMPS      Z4, Z17, Z16
+	VMULPS       Z16, Z9, Z9
+	VMULPS       Z13, Z9, Z13
+	VADDPS       Z13, Z11, Z11
+	VMULPS       Z9, Z16, Z16
+	VADDPS       Z16, Z10, Z10
+	VBROADCASTSS 12(CX), Z9
+	VBROADCASTSS 12(AX), Z13
+	VMULPS       Z13, Z12, Z16
+	VMAXPS       Z5, Z16, Z16
+	VMINPS       Z6, Z16, Z16
+	VMOVAPS      Z16, Z17
+	VFMADD213PS  Z8, Z7, Z17
+	VCVTPS2DQ    Z17, Z17
+	VMOVAPS      Z17, Z18
+	VMOVAPS      Z17, Z17
+	VPERMI2PS    Z1, Z0, Z18
+	VPERMI2D     Z3, Z2, Z17
+	VSUBPS       Z16, Z18, Z18
+	VPSRLD       $0x1f, Z18, Z18
+	VPADDD       Z18, Z17, Z17
+	VPERMPS      Z4, Z17, Z16
+	VMULPS       Z16, Z9, Z9
+	VMULPS       Z13, Z9, Z13
+	VADDPS       Z13, Z11, Z11
+	VMULPS       Z9, Z16, Z16
+	VADDPS       Z16, Z10, Z10
+	ADDQ         $+16, AX
+	ADDQ         $+16, CX
+	SUBQ         $+4, BX
+	JGE          weight_four
+
+weight_few:
+	ADDQ $+4, BX
+	JZ   weight_done
 
 weight:
-	VBROADCASTSS  (CX), Z9
-	ADDQ          $+4, CX
-	VBROADCASTSS  (AX), Z13
-	VMULPS        Z13, Z12, Z16
-	VMAXPS        Z5, Z16, Z16
-	VMINPS        Z6, Z16, Z16
-	VMOVAPS       Z16, Z17
-	VFMADD213PS   Z8, Z7, Z17
-	VCVTPS2DQ     Z17, Z17
-	VMOVAPS       Z17, Z18
-	VMOVAPS       Z17, Z17
-	VPERMI2PS     Z1, Z0, Z18
-	VPERMI2D      Z3, Z2, Z17
-	VSUBPS        Z16, Z18, Z18
-	VPSRLD        $0x1f, Z18, Z18
-	VPADDD        Z18, Z17, Z17
-	VPERMPS       Z4, Z17, Z16
-	VMULPS        Z16, Z9, Z9
-	VMULPS        Z13, Z9, Z13
-	VADDPS        Z13, Z11, Z11
-	VMULPS        Z9, Z16, Z16
-	VADDPS        Z16, Z10, Z10
-	ADDQ          $+4, AX
-	DECQ          BX
-	JNZ           weight
+	VBROADCASTSS (CX), Z9
+	VBROADCASTSS (AX), Z13
+	VMULPS       Z13, Z12, Z16
+	VMAXPS       Z5, Z16, Z16
+	VMINPS       Z6, Z16, Z16
+	VMOVAPS      Z16, Z17
+	VFMADD213PS  Z8, Z7, Z17
+	VCVTPS2DQ    Z17, Z17
+	VMOVAPS      Z17, Z18
+	VMOVAPS      Z17, Z17
+	VPERMI2PS    Z1, Z0, Z18
+	VPERMI2D     Z3, Z2, Z17
+	VSUBPS       Z16, Z18, Z18
+	VPSRLD       $0x1f, Z18, Z18
+	VPADDD       Z18, Z17, Z17
+	VPERMPS      Z4, Z17, Z16
+	VMULPS       Z16, Z9, Z9
+	VMULPS       Z13, Z9, Z13
+	VADDPS       Z13, Z11, Z11
+	VMULPS       Z9, Z16, Z16
+	VADDPS       Z16, Z10, Z10
+	ADDQ         $+4, AX
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          weight
+
+weight_done:
 	VPXORD        Z14, Z14, Z14
 	VDIVPS        Z10, Z11, Z0
 	VMULPS        Z11, Z0, Z1
@@ -7488,10 +10627,105 @@ TEXT ·trialErrorsTableWeightedAVX512(SB), NOSPLIT, $0-48
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), BX
 	MOVQ         importance+32(FP), DX
+	SUBQ         $+4, BX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (DX), Z12
+	VBROADCASTSS (CX), Z13
+	VMULPS       Z13, Z3, Z14
+	VMAXPS       Z8, Z14, Z14
+	VMINPS       Z9, Z14, Z14
+	VMOVAPS      Z14, Z15
+	VFMADD213PS  Z11, Z10, Z15
+	VCVTPS2DQ    Z15, Z15
+	VMOVAPS      Z15, Z16
+	VMOVAPS      Z15, Z15
+	VPERMI2PS    Z4, Z1, Z16
+	VPERMI2D     Z6, Z5, Z15
+	VSUBPS       Z14, Z16, Z16
+	VPSRLD       $0x1f, Z16, Z16
+	VPADDD       Z16, Z15, Z15
+	VPERMPS      Z7, Z15, Z14
+	VMULPS       Z0, Z14, Z14
+	VSUBPS       Z14, Z13, Z14
+	VMULPS       Z14, Z12, Z12
+	VMULPS       Z14, Z12, Z14
+	VADDPS       Z14, Z2, Z2
+	VBROADCASTSS 4(DX), Z12
+	VBROADCASTSS 4(CX), Z13
+	VMULPS       Z13, Z3, Z14
+	VMAXPS       Z8, Z14, Z14
+	VMINPS       Z9, Z14, Z14
+	VMOVAPS      Z14, Z15
+	VFMADD213PS  Z11, Z10, Z15
+	VCVTPS2DQ    Z15, Z15
+	VMOVAPS      Z15, Z16
+	VMOVAPS      Z15, Z15
+	VPERMI2PS    Z4, Z1, Z16
+	VPERMI2D     Z6, Z5, Z15
+	VSUBPS       Z14, Z16, Z16
+	VPSRLD       $0x1f, Z16, Z16
+	VPADDD       Z16, Z15, Z15
+	VPERMPS      Z7, Z15, Z14
+	VMULPS       Z0, Z14, Z14
+	VSUBPS       Z14, Z13, Z14
+	VMULPS       Z14, Z12, Z12
+	VMULPS       Z14, Z12, Z14
+	VADDPS       Z14, Z2, Z2
+	VBROADCASTSS 8(DX), Z12
+	VBROADCASTSS 8(CX), Z13
+	VMULPS       Z13, Z3, Z14
+	VMAXPS       Z8, Z14, Z14
+	VMINPS       Z9, Z14, Z14
+	VMOVAPS      Z14, Z15
+	VFMADD213PS  Z11, Z10, Z15
+	VCVTPS2DQ    Z15, Z15
+	VMOVAPS      Z15, Z16
+	VMOVAPS      Z15, Z15
+	VPERMI2PS    Z4, Z1, Z16
+	VPERMI2D     Z6, Z5, Z15
+	VSUBPS       Z14, Z16, Z16
+	VPSRLD       $0x1f, Z16, Z16
+	VPADDD       Z16, Z15, Z15
+	VPERMPS      Z7, Z15, Z14
+	VMULPS       Z0, Z14, Z14
+	VSUBPS       Z14, Z13, Z14
+	VMULPS       Z14, Z12, Z12
+	VMULPS       Z14, Z12, Z14
+	VADDPS       Z14, Z2, Z2
+	VBROADCASTSS 12(DX), Z12
+	VBROADCASTSS 12(CX), Z13
+	VMULPS       Z13, Z3, Z14
+	VMAXPS       Z8, Z14, Z14
+	VMINPS       Z9, Z14, Z14
+	VMOVAPS      Z14, Z15
+	VFMADD213PS  Z11, Z10, Z15
+	VCVTPS2DQ    Z15, Z15
+	VMOVAPS      Z15, Z16
+	VMOVAPS      Z15, Z15
+	VPERMI2PS    Z4, Z1, Z16
+	VPERMI2D     Z6, Z5, Z15
+	VSUBPS       Z14, Z16, Z16
+	VPSRLD       $0x1f, Z16, Z16
+	VPADDD       Z16, Z15, Z15
+	VPERMPS      Z7, Z15, Z14
+	VMULPS       Z0, Z14, Z14
+	VSUBPS       Z14, Z13, Z14
+	VMULPS       Z14, Z12, Z12
+	VMULPS       Z14, Z12, Z14
+	VADDPS       Z14, Z2, Z2
+	ADDQ         $+16, CX
+	ADDQ         $+16, DX
+	SUBQ         $+4, BX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, BX
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (DX), Z12
-	ADDQ         $+4, DX
 	VBROADCASTSS (CX), Z13
 	VMULPS       Z13, Z3, Z14
 	VMAXPS       Z8, Z14, Z14
@@ -7513,9 +10747,12 @@ errors:
 	VMULPS       Z14, Z12, Z14
 	VADDPS       Z14, Z2, Z2
 	ADDQ         $+4, CX
+	ADDQ         $+4, DX
 	DECQ         BX
 	JNZ          errors
-	VMOVUPS      Y2, (AX)
+
+errors_done:
+	VMOVUPS Y2, (AX)
 	VZEROUPPER
 	RET
 
@@ -7570,10 +10807,105 @@ TEXT ·factorSearchTableWeightedAVX512(SB), NOSPLIT, $128-64
 	MOVQ         weights+40(FP), CX
 	MOVQ         n+56(FP), BX
 	MOVQ         importance+48(FP), DX
+	SUBQ         $+4, BX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (DX), Z12
+	VBROADCASTSS (CX), Z13
+	VMULPS       Z13, Z0, Z14
+	VMAXPS       Z8, Z14, Z14
+	VMINPS       Z9, Z14, Z14
+	VMOVAPS      Z14, Z15
+	VFMADD213PS  Z11, Z10, Z15
+	VCVTPS2DQ    Z15, Z15
+	VMOVAPS      Z15, Z16
+	VMOVAPS      Z15, Z15
+	VPERMI2PS    Z3, Z1, Z16
+	VPERMI2D     Z6, Z4, Z15
+	VSUBPS       Z14, Z16, Z16
+	VPSRLD       $0x1f, Z16, Z16
+	VPADDD       Z16, Z15, Z15
+	VPERMPS      Z7, Z15, Z14
+	VMULPS       Z2, Z14, Z14
+	VSUBPS       Z14, Z13, Z14
+	VMULPS       Z14, Z12, Z12
+	VMULPS       Z14, Z12, Z14
+	VADDPS       Z14, Z5, Z5
+	VBROADCASTSS 4(DX), Z12
+	VBROADCASTSS 4(CX), Z13
+	VMULPS       Z13, Z0, Z14
+	VMAXPS       Z8, Z14, Z14
+	VMINPS       Z9, Z14, Z14
+	VMOVAPS      Z14, Z15
+	VFMADD213PS  Z11, Z10, Z15
+	VCVTPS2DQ    Z15, Z15
+	VMOVAPS      Z15, Z16
+	VMOVAPS      Z15, Z15
+	VPERMI2PS    Z3, Z1, Z16
+	VPERMI2D     Z6, Z4, Z15
+	VSUBPS       Z14, Z16, Z16
+	VPSRLD       $0x1f, Z16, Z16
+	VPADDD       Z16, Z15, Z15
+	VPERMPS      Z7, Z15, Z14
+	VMULPS       Z2, Z14, Z14
+	VSUBPS       Z14, Z13, Z14
+	VMULPS       Z14, Z12, Z12
+	VMULPS       Z14, Z12, Z14
+	VADDPS       Z14, Z5, Z5
+	VBROADCASTSS 8(DX), Z12
+	VBROADCASTSS 8(CX), Z13
+	VMULPS       Z13, Z0, Z14
+	VMAXPS       Z8, Z14, Z14
+	VMINPS       Z9, Z14, Z14
+	VMOVAPS      Z14, Z15
+	VFMADD213PS  Z11, Z10, Z15
+	VCVTPS2DQ    Z15, Z15
+	VMOVAPS      Z15, Z16
+	VMOVAPS      Z15, Z15
+	VPERMI2PS    Z3, Z1, Z16
+	VPERMI2D     Z6, Z4, Z15
+	VSUBPS       Z14, Z16, Z16
+	VPSRLD       $0x1f, Z16, Z16
+	VPADDD       Z16, Z15, Z15
+	VPERMPS      Z7, Z15, Z14
+	VMULPS       Z2, Z14, Z14
+	VSUBPS       Z14, Z13, Z14
+	VMULPS       Z14, Z12, Z12
+	VMULPS       Z14, Z12, Z14
+	VADDPS       Z14, Z5, Z5
+	VBROADCASTSS 12(DX), Z12
+	VBROADCASTSS 12(CX), Z13
+	VMULPS       Z13, Z0, Z14
+	VMAXPS       Z8, Z14, Z14
+	VMINPS       Z9, Z14, Z14
+	VMOVAPS      Z14, Z15
+	VFMADD213PS  Z11, Z10, Z15
+	VCVTPS2DQ    Z15, Z15
+	VMOVAPS      Z15, Z16
+	VMOVAPS      Z15, Z15
+	VPERMI2PS    Z3, Z1, Z16
+	VPERMI2D     Z6, Z4, Z15
+	VSUBPS       Z14, Z16, Z16
+	VPSRLD       $0x1f, Z16, Z16
+	VPADDD       Z16, Z15, Z15
+	VPERMPS      Z7, Z15, Z14
+	VMULPS       Z2, Z14, Z14
+	VSUBPS       Z14, Z13, Z14
+	VMULPS       Z14, Z12, Z12
+	VMULPS       Z14, Z12, Z14
+	VADDPS       Z14, Z5, Z5
+	ADDQ         $+16, CX
+	ADDQ         $+16, DX
+	SUBQ         $+4, BX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, BX
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (DX), Z12
-	ADDQ         $+4, DX
 	VBROADCASTSS (CX), Z13
 	VMULPS       Z13, Z0, Z14
 	VMAXPS       Z8, Z14, Z14
@@ -7595,8 +10927,11 @@ errors:
 	VMULPS       Z14, Z12, Z14
 	VADDPS       Z14, Z5, Z5
 	ADDQ         $+4, CX
+	ADDQ         $+4, DX
 	DECQ         BX
 	JNZ          errors
+
+errors_done:
 	VMOVSS       X5, 24(AX)
 	VBROADCASTSS infinity<>+0(SB), Z0
 	MOVL         $0x00000001, CX
@@ -7871,24 +11206,89 @@ TEXT ·scaleSearchFloatAVX512(SB), NOSPLIT, $64-52
 	VMULPS       Z8, Z5, Z5
 	MOVQ         weights+16(FP), AX
 	MOVQ         n+32(FP), CX
+	SUBQ         $+4, CX
+	JL           weight_few
+
+weight_four:
+	VBROADCASTSS (AX), Z5
+	VMULPS       Z5, Z8, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z1, Z9, Z9
+	VPANDD       Z4, Z9, Z12
+	VMAXPS       Z2, Z12, Z12
+	VMULPS       Z3, Z12, Z12
+	VADDPS       Z12, Z9, Z9
+	VSUBPS       Z12, Z9, Z9
+	VMULPS       Z5, Z9, Z5
+	VADDPS       Z5, Z7, Z7
+	VMULPS       Z9, Z9, Z9
+	VADDPS       Z9, Z6, Z6
+	VBROADCASTSS 4(AX), Z5
+	VMULPS       Z5, Z8, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z1, Z9, Z9
+	VPANDD       Z4, Z9, Z12
+	VMAXPS       Z2, Z12, Z12
+	VMULPS       Z3, Z12, Z12
+	VADDPS       Z12, Z9, Z9
+	VSUBPS       Z12, Z9, Z9
+	VMULPS       Z5, Z9, Z5
+	VADDPS       Z5, Z7, Z7
+	VMULPS       Z9, Z9, Z9
+	VADDPS       Z9, Z6, Z6
+	VBROADCASTSS 8(AX), Z5
+	VMULPS       Z5, Z8, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z1, Z9, Z9
+	VPANDD       Z4, Z9, Z12
+	VMAXPS       Z2, Z12, Z12
+	VMULPS       Z3, Z12, Z12
+	VADDPS       Z12, Z9, Z9
+	VSUBPS       Z12, Z9, Z9
+	VMULPS       Z5, Z9, Z5
+	VADDPS       Z5, Z7, Z7
+	VMULPS       Z9, Z9, Z9
+	VADDPS       Z9, Z6, Z6
+	VBROADCASTSS 12(AX), Z5
+	VMULPS       Z5, Z8, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z1, Z9, Z9
+	VPANDD       Z4, Z9, Z12
+	VMAXPS       Z2, Z12, Z12
+	VMULPS       Z3, Z12, Z12
+	VADDPS       Z12, Z9, Z9
+	VSUBPS       Z12, Z9, Z9
+	VMULPS       Z5, Z9, Z5
+	VADDPS       Z5, Z7, Z7
+	VMULPS       Z9, Z9, Z9
+	VADDPS       Z9, Z6, Z6
+	ADDQ         $+16, AX
+	SUBQ         $+4, CX
+	JGE          weight_four
+
+weight_few:
+	ADDQ $+4, CX
+	JZ   weight_done
 
 weight:
-	VBROADCASTSS  (AX), Z5
-	VMULPS        Z5, Z8, Z9
-	VMAXPS        Z0, Z9, Z9
-	VMINPS        Z1, Z9, Z9
-	VPANDD        Z4, Z9, Z12
-	VMAXPS        Z2, Z12, Z12
-	VMULPS        Z3, Z12, Z12
-	VADDPS        Z12, Z9, Z9
-	VSUBPS        Z12, Z9, Z9
-	VMULPS        Z5, Z9, Z5
-	VADDPS        Z5, Z7, Z7
-	VMULPS        Z9, Z9, Z9
-	VADDPS        Z9, Z6, Z6
-	ADDQ          $+4, AX
-	DECQ          CX
-	JNZ           weight
+	VBROADCASTSS (AX), Z5
+	VMULPS       Z5, Z8, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z1, Z9, Z9
+	VPANDD       Z4, Z9, Z12
+	VMAXPS       Z2, Z12, Z12
+	VMULPS       Z3, Z12, Z12
+	VADDPS       Z12, Z9, Z9
+	VSUBPS       Z12, Z9, Z9
+	VMULPS       Z5, Z9, Z5
+	VADDPS       Z5, Z7, Z7
+	VMULPS       Z9, Z9, Z9
+	VADDPS       Z9, Z6, Z6
+	ADDQ         $+4, AX
+	DECQ         CX
+	JNZ          weight
+
+weight_done:
 	VPXORD        Z10, Z10, Z10
 	VDIVPS        Z6, Z7, Z0
 	VMULPS        Z7, Z0, Z1
@@ -7944,6 +11344,69 @@ TEXT ·trialErrorsFloatAVX512(SB), NOSPLIT, $0-48
 	VBROADCASTSS infinity<>+0(SB), Z7
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), DX
+	SUBQ         $+4, DX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (CX), Z8
+	VMULPS       Z8, Z3, Z9
+	VMAXPS       Z1, Z9, Z9
+	VMINPS       Z4, Z9, Z9
+	VPANDD       Z7, Z9, Z10
+	VMAXPS       Z5, Z10, Z10
+	VMULPS       Z6, Z10, Z10
+	VADDPS       Z10, Z9, Z9
+	VSUBPS       Z10, Z9, Z9
+	VMULPS       Z0, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z9, Z9
+	VADDPS       Z9, Z2, Z2
+	VBROADCASTSS 4(CX), Z8
+	VMULPS       Z8, Z3, Z9
+	VMAXPS       Z1, Z9, Z9
+	VMINPS       Z4, Z9, Z9
+	VPANDD       Z7, Z9, Z10
+	VMAXPS       Z5, Z10, Z10
+	VMULPS       Z6, Z10, Z10
+	VADDPS       Z10, Z9, Z9
+	VSUBPS       Z10, Z9, Z9
+	VMULPS       Z0, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z9, Z9
+	VADDPS       Z9, Z2, Z2
+	VBROADCASTSS 8(CX), Z8
+	VMULPS       Z8, Z3, Z9
+	VMAXPS       Z1, Z9, Z9
+	VMINPS       Z4, Z9, Z9
+	VPANDD       Z7, Z9, Z10
+	VMAXPS       Z5, Z10, Z10
+	VMULPS       Z6, Z10, Z10
+	VADDPS       Z10, Z9, Z9
+	VSUBPS       Z10, Z9, Z9
+	VMULPS       Z0, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z9, Z9
+	VADDPS       Z9, Z2, Z2
+	VBROADCASTSS 12(CX), Z8
+	VMULPS       Z8, Z3, Z9
+	VMAXPS       Z1, Z9, Z9
+	VMINPS       Z4, Z9, Z9
+	VPANDD       Z7, Z9, Z10
+	VMAXPS       Z5, Z10, Z10
+	VMULPS       Z6, Z10, Z10
+	VADDPS       Z10, Z9, Z9
+	VSUBPS       Z10, Z9, Z9
+	VMULPS       Z0, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z9, Z9
+	VADDPS       Z9, Z2, Z2
+	ADDQ         $+16, CX
+	SUBQ         $+4, DX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, DX
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (CX), Z8
@@ -7962,7 +11425,9 @@ errors:
 	ADDQ         $+4, CX
 	DECQ         DX
 	JNZ          errors
-	VMOVUPS      Z2, (AX)
+
+errors_done:
+	VMOVUPS Z2, (AX)
 	VZEROUPPER
 	RET
 
@@ -7989,27 +11454,101 @@ TEXT ·scaleSearchFloatWeightedAVX512(SB), NOSPLIT, $64-52
 	MOVQ         weights+16(FP), AX
 	MOVQ         n+32(FP), BX
 	MOVQ         importance+24(FP), CX
+	SUBQ         $+4, BX
+	JL           weight_few
+
+weight_four:
+	VBROADCASTSS (CX), Z5
+	VBROADCASTSS (AX), Z9
+	VMULPS       Z9, Z8, Z12
+	VMAXPS       Z0, Z12, Z12
+	VMINPS       Z1, Z12, Z12
+	VPANDD       Z4, Z12, Z13
+	VMAXPS       Z2, Z13, Z13
+	VMULPS       Z3, Z13, Z13
+	VADDPS       Z13, Z12, Z12
+	VSUBPS       Z13, Z12, Z12
+	VMULPS       Z12, Z5, Z5
+	VMULPS       Z9, Z5, Z9
+	VADDPS       Z9, Z7, Z7
+	VMULPS       Z5, Z12, Z12
+	VADDPS       Z12, Z6, Z6
+	VBROADCASTSS 4(CX), Z5
+	VBROADCASTSS 4(AX), Z9
+	VMULPS       Z9, Z8, Z12
+	VMAXPS       Z0, Z12, Z12
+	VMINPS       Z1, Z12, Z12
+	VPANDD       Z4, Z12, Z13
+	VMAXPS       Z2, Z13, Z13
+	VMULPS       Z3, Z13, Z13
+	VADDPS       Z13, Z12, Z12
+	VSUBPS       Z13, Z12, Z12
+	VMULPS       Z12, Z5, Z5
+	VMULPS       Z9, Z5, Z9
+	VADDPS       Z9, Z7, Z7
+	VMULPS       Z5, Z12, Z12
+	VADDPS       Z12, Z6, Z6
+	VBROADCASTSS 8(CX), Z5
+	VBROADCASTSS 8(AX), Z9
+	VMULPS       Z9, Z8, Z12
+	VMAXPS       Z0, Z12, Z12
+	VMINPS       Z1, Z12, Z12
+	VPANDD       Z4, Z12, Z13
+	VMAXPS       Z2, Z13, Z13
+	VMULPS       Z3, Z13, Z13
+	VADDPS       Z13, Z12, Z12
+	VSUBPS       Z13, Z12, Z12
+	VMULPS       Z12, Z5, Z5
+	VMULPS       Z9, Z5, Z9
+	VADDPS       Z9, Z7, Z7
+	VMULPS       Z5, Z12, Z12
+	VADDPS       Z12, Z6, Z6
+	VBROADCASTSS 12(CX), Z5
+	VBROADCASTSS 12(AX), Z9
+	VMULPS       Z9, Z8, Z12
+	VMAXPS       Z0, Z12, Z12
+	VMINPS       Z1, Z12, Z12
+	VPANDD       Z4, Z12, Z13
+	VMAXPS       Z2, Z13, Z13
+	VMULPS       Z3, Z13, Z13
+	VADDPS       Z13, Z12, Z12
+	VSUBPS       Z13, Z12, Z12
+	VMULPS       Z12, Z5, Z5
+	VMULPS       Z9, Z5, Z9
+	VADDPS       Z9, Z7, Z7
+	VMULPS       Z5, Z12, Z12
+	VADDPS       Z12, Z6, Z6
+	ADDQ         $+16, AX
+	ADDQ         $+16, CX
+	SUBQ         $+4, BX
+	JGE          weight_four
+
+weight_few:
+	ADDQ $+4, BX
+	JZ   weight_done
 
 weight:
-	VBROADCASTSS  (CX), Z5
-	ADDQ          $+4, CX
-	VBROADCASTSS  (AX), Z9
-	VMULPS        Z9, Z8, Z12
-	VMAXPS        Z0, Z12, Z12
-	VMINPS        Z1, Z12, Z12
-	VPANDD        Z4, Z12, Z13
-	VMAXPS        Z2, Z13, Z13
-	VMULPS        Z3, Z13, Z13
-	VADDPS        Z13, Z12, Z12
-	VSUBPS        Z13, Z12, Z12
-	VMULPS        Z12, Z5, Z5
-	VMULPS        Z9, Z5, Z9
-	VADDPS        Z9, Z7, Z7
-	VMULPS        Z5, Z12, Z12
-	VADDPS        Z12, Z6, Z6
-	ADDQ          $+4, AX
-	DECQ          BX
-	JNZ           weight
+	VBROADCASTSS (CX), Z5
+	VBROADCASTSS (AX), Z9
+	VMULPS       Z9, Z8, Z12
+	VMAXPS       Z0, Z12, Z12
+	VMINPS       Z1, Z12, Z12
+	VPANDD       Z4, Z12, Z13
+	VMAXPS       Z2, Z13, Z13
+	VMULPS       Z3, Z13, Z13
+	VADDPS       Z13, Z12, Z12
+	VSUBPS       Z13, Z12, Z12
+	VMULPS       Z12, Z5, Z5
+	VMULPS       Z9, Z5, Z9
+	VADDPS       Z9, Z7, Z7
+	VMULPS       Z5, Z12, Z12
+	VADDPS       Z12, Z6, Z6
+	ADDQ         $+4, AX
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          weight
+
+weight_done:
 	VPXORD        Z10, Z10, Z10
 	VDIVPS        Z6, Z7, Z0
 	VMULPS        Z7, Z0, Z1
@@ -8066,10 +11605,81 @@ TEXT ·trialErrorsFloatWeightedAVX512(SB), NOSPLIT, $0-48
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), BX
 	MOVQ         importance+32(FP), DX
+	SUBQ         $+4, BX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (DX), Z8
+	VBROADCASTSS (CX), Z9
+	VMULPS       Z9, Z3, Z10
+	VMAXPS       Z1, Z10, Z10
+	VMINPS       Z4, Z10, Z10
+	VPANDD       Z7, Z10, Z11
+	VMAXPS       Z5, Z11, Z11
+	VMULPS       Z6, Z11, Z11
+	VADDPS       Z11, Z10, Z10
+	VSUBPS       Z11, Z10, Z10
+	VMULPS       Z0, Z10, Z10
+	VSUBPS       Z10, Z9, Z10
+	VMULPS       Z10, Z8, Z8
+	VMULPS       Z10, Z8, Z10
+	VADDPS       Z10, Z2, Z2
+	VBROADCASTSS 4(DX), Z8
+	VBROADCASTSS 4(CX), Z9
+	VMULPS       Z9, Z3, Z10
+	VMAXPS       Z1, Z10, Z10
+	VMINPS       Z4, Z10, Z10
+	VPANDD       Z7, Z10, Z11
+	VMAXPS       Z5, Z11, Z11
+	VMULPS       Z6, Z11, Z11
+	VADDPS       Z11, Z10, Z10
+	VSUBPS       Z11, Z10, Z10
+	VMULPS       Z0, Z10, Z10
+	VSUBPS       Z10, Z9, Z10
+	VMULPS       Z10, Z8, Z8
+	VMULPS       Z10, Z8, Z10
+	VADDPS       Z10, Z2, Z2
+	VBROADCASTSS 8(DX), Z8
+	VBROADCASTSS 8(CX), Z9
+	VMULPS       Z9, Z3, Z10
+	VMAXPS       Z1, Z10, Z10
+	VMINPS       Z4, Z10, Z10
+	VPANDD       Z7, Z10, Z11
+	VMAXPS       Z5, Z11, Z11
+	VMULPS       Z6, Z11, Z11
+	VADDPS       Z11, Z10, Z10
+	VSUBPS       Z11, Z10, Z10
+	VMULPS       Z0, Z10, Z10
+	VSUBPS       Z10, Z9, Z10
+	VMULPS       Z10, Z8, Z8
+	VMULPS       Z10, Z8, Z10
+	VADDPS       Z10, Z2, Z2
+	VBROADCASTSS 12(DX), Z8
+	VBROADCASTSS 12(CX), Z9
+	VMULPS       Z9, Z3, Z10
+	VMAXPS       Z1, Z10, Z10
+	VMINPS       Z4, Z10, Z10
+	VPANDD       Z7, Z10, Z11
+	VMAXPS       Z5, Z11, Z11
+	VMULPS       Z6, Z11, Z11
+	VADDPS       Z11, Z10, Z10
+	VSUBPS       Z11, Z10, Z10
+	VMULPS       Z0, Z10, Z10
+	VSUBPS       Z10, Z9, Z10
+	VMULPS       Z10, Z8, Z8
+	VMULPS       Z10, Z8, Z10
+	VADDPS       Z10, Z2, Z2
+	ADDQ         $+16, CX
+	ADDQ         $+16, DX
+	SUBQ         $+4, BX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, BX
+	JZ   errors_done
 
 errors:
 	VBROADCASTSS (DX), Z8
-	ADDQ         $+4, DX
 	VBROADCASTSS (CX), Z9
 	VMULPS       Z9, Z3, Z10
 	VMAXPS       Z1, Z10, Z10
@@ -8085,9 +11695,12 @@ errors:
 	VMULPS       Z10, Z8, Z10
 	VADDPS       Z10, Z2, Z2
 	ADDQ         $+4, CX
+	ADDQ         $+4, DX
 	DECQ         BX
 	JNZ          errors
-	VMOVUPS      Z2, (AX)
+
+errors_done:
+	VMOVUPS Z2, (AX)
 	VZEROUPPER
 	RET
 
@@ -8117,22 +11730,79 @@ TEXT ·minimumSearchAVX512(SB), NOSPLIT, $256-64
 	VBROADCASTSS 32(DX), Z3
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), DX
+	SUBQ         $+4, DX
+	JL           weight_few
+
+weight_four:
+	VBROADCASTSS (CX), Z7
+	VMULPS       Z7, Z0, Z11
+	VADDPS       Z1, Z11, Z11
+	VMAXPS       Z2, Z11, Z11
+	VMINPS       Z3, Z11, Z11
+	VRNDSCALEPS  $0x00, Z11, Z11
+	VADDPS       Z11, Z4, Z4
+	VMULPS       Z7, Z11, Z7
+	VADDPS       Z7, Z6, Z6
+	VMULPS       Z11, Z11, Z11
+	VADDPS       Z11, Z5, Z5
+	VBROADCASTSS 4(CX), Z7
+	VMULPS       Z7, Z0, Z11
+	VADDPS       Z1, Z11, Z11
+	VMAXPS       Z2, Z11, Z11
+	VMINPS       Z3, Z11, Z11
+	VRNDSCALEPS  $0x00, Z11, Z11
+	VADDPS       Z11, Z4, Z4
+	VMULPS       Z7, Z11, Z7
+	VADDPS       Z7, Z6, Z6
+	VMULPS       Z11, Z11, Z11
+	VADDPS       Z11, Z5, Z5
+	VBROADCASTSS 8(CX), Z7
+	VMULPS       Z7, Z0, Z11
+	VADDPS       Z1, Z11, Z11
+	VMAXPS       Z2, Z11, Z11
+	VMINPS       Z3, Z11, Z11
+	VRNDSCALEPS  $0x00, Z11, Z11
+	VADDPS       Z11, Z4, Z4
+	VMULPS       Z7, Z11, Z7
+	VADDPS       Z7, Z6, Z6
+	VMULPS       Z11, Z11, Z11
+	VADDPS       Z11, Z5, Z5
+	VBROADCASTSS 12(CX), Z7
+	VMULPS       Z7, Z0, Z11
+	VADDPS       Z1, Z11, Z11
+	VMAXPS       Z2, Z11, Z11
+	VMINPS       Z3, Z11, Z11
+	VRNDSCALEPS  $0x00, Z11, Z11
+	VADDPS       Z11, Z4, Z4
+	VMULPS       Z7, Z11, Z7
+	VADDPS       Z7, Z6, Z6
+	VMULPS       Z11, Z11, Z11
+	VADDPS       Z11, Z5, Z5
+	ADDQ         $+16, CX
+	SUBQ         $+4, DX
+	JGE          weight_four
+
+weight_few:
+	ADDQ $+4, DX
+	JZ   weight_done
 
 weight:
-	VBROADCASTSS  (CX), Z7
-	VMULPS        Z7, Z0, Z11
-	VADDPS        Z1, Z11, Z11
-	VMAXPS        Z2, Z11, Z11
-	VMINPS        Z3, Z11, Z11
-	VRNDSCALEPS   $0x00, Z11, Z11
-	VADDPS        Z11, Z4, Z4
-	VMULPS        Z7, Z11, Z7
-	VADDPS        Z7, Z6, Z6
-	VMULPS        Z11, Z11, Z11
-	VADDPS        Z11, Z5, Z5
-	ADDQ          $+4, CX
-	DECQ          DX
-	JNZ           weight
+	VBROADCASTSS (CX), Z7
+	VMULPS       Z7, Z0, Z11
+	VADDPS       Z1, Z11, Z11
+	VMAXPS       Z2, Z11, Z11
+	VMINPS       Z3, Z11, Z11
+	VRNDSCALEPS  $0x00, Z11, Z11
+	VADDPS       Z11, Z4, Z4
+	VMULPS       Z7, Z11, Z7
+	VADDPS       Z7, Z6, Z6
+	VMULPS       Z11, Z11, Z11
+	VADDPS       Z11, Z5, Z5
+	ADDQ         $+4, CX
+	DECQ         DX
+	JNZ          weight
+
+weight_done:
 	VBROADCASTSS  weight+52(FP), Z0
 	VBROADCASTSS  square+56(FP), Z1
 	VBROADCASTSS  inverse+60(FP), Z2
@@ -8224,24 +11894,89 @@ TEXT ·levelSearchAVX512(SB), NOSPLIT, $0-56
 	VBROADCASTSS infinity<>+0(SB), Z7
 	MOVQ         weights+16(FP), AX
 	MOVQ         n+32(FP), CX
+	SUBQ         $+4, CX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (AX), Z8
+	VMULPS       Z8, Z1, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z4, Z9, Z9
+	VPANDD       Z7, Z9, Z10
+	VMAXPS       Z5, Z10, Z10
+	VMULPS       Z6, Z10, Z10
+	VADDPS       Z10, Z9, Z9
+	VSUBPS       Z10, Z9, Z9
+	VMULPS       Z2, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z9, Z9
+	VADDPS       Z9, Z3, Z3
+	VBROADCASTSS 4(AX), Z8
+	VMULPS       Z8, Z1, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z4, Z9, Z9
+	VPANDD       Z7, Z9, Z10
+	VMAXPS       Z5, Z10, Z10
+	VMULPS       Z6, Z10, Z10
+	VADDPS       Z10, Z9, Z9
+	VSUBPS       Z10, Z9, Z9
+	VMULPS       Z2, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z9, Z9
+	VADDPS       Z9, Z3, Z3
+	VBROADCASTSS 8(AX), Z8
+	VMULPS       Z8, Z1, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z4, Z9, Z9
+	VPANDD       Z7, Z9, Z10
+	VMAXPS       Z5, Z10, Z10
+	VMULPS       Z6, Z10, Z10
+	VADDPS       Z10, Z9, Z9
+	VSUBPS       Z10, Z9, Z9
+	VMULPS       Z2, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z9, Z9
+	VADDPS       Z9, Z3, Z3
+	VBROADCASTSS 12(AX), Z8
+	VMULPS       Z8, Z1, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z4, Z9, Z9
+	VPANDD       Z7, Z9, Z10
+	VMAXPS       Z5, Z10, Z10
+	VMULPS       Z6, Z10, Z10
+	VADDPS       Z10, Z9, Z9
+	VSUBPS       Z10, Z9, Z9
+	VMULPS       Z2, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z9, Z9
+	VADDPS       Z9, Z3, Z3
+	ADDQ         $+16, AX
+	SUBQ         $+4, CX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, CX
+	JZ   errors_done
 
 errors:
-	VBROADCASTSS  (AX), Z8
-	VMULPS        Z8, Z1, Z9
-	VMAXPS        Z0, Z9, Z9
-	VMINPS        Z4, Z9, Z9
-	VPANDD        Z7, Z9, Z10
-	VMAXPS        Z5, Z10, Z10
-	VMULPS        Z6, Z10, Z10
-	VADDPS        Z10, Z9, Z9
-	VSUBPS        Z10, Z9, Z9
-	VMULPS        Z2, Z9, Z9
-	VSUBPS        Z9, Z8, Z9
-	VMULPS        Z9, Z9, Z9
-	VADDPS        Z9, Z3, Z3
-	ADDQ          $+4, AX
-	DECQ          CX
-	JNZ           errors
+	VBROADCASTSS (AX), Z8
+	VMULPS       Z8, Z1, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z4, Z9, Z9
+	VPANDD       Z7, Z9, Z10
+	VMAXPS       Z5, Z10, Z10
+	VMULPS       Z6, Z10, Z10
+	VADDPS       Z10, Z9, Z9
+	VSUBPS       Z10, Z9, Z9
+	VMULPS       Z2, Z9, Z9
+	VSUBPS       Z9, Z8, Z9
+	VMULPS       Z9, Z9, Z9
+	VADDPS       Z9, Z3, Z3
+	ADDQ         $+4, AX
+	DECQ         CX
+	JNZ          errors
+
+errors_done:
 	VMOVAPS       X3, X0
 	VMULSS        leastGain<>+0(SB), X0, X1
 	VSUBSS        X1, X0, X0
@@ -8296,25 +12031,91 @@ TEXT ·minimumSearchWeightedAVX512(SB), NOSPLIT, $256-64
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), SI
 	MOVQ         importance+32(FP), DX
+	SUBQ         $+4, SI
+	JL           weight_few
+
+weight_four:
+	VBROADCASTSS (DX), Z7
+	VBROADCASTSS (CX), Z11
+	VMULPS       Z11, Z0, Z12
+	VADDPS       Z1, Z12, Z12
+	VMAXPS       Z2, Z12, Z12
+	VMINPS       Z3, Z12, Z12
+	VRNDSCALEPS  $0x00, Z12, Z12
+	VMULPS       Z12, Z7, Z7
+	VADDPS       Z7, Z4, Z4
+	VMULPS       Z11, Z7, Z11
+	VADDPS       Z11, Z6, Z6
+	VMULPS       Z7, Z12, Z12
+	VADDPS       Z12, Z5, Z5
+	VBROADCASTSS 4(DX), Z7
+	VBROADCASTSS 4(CX), Z11
+	VMULPS       Z11, Z0, Z12
+	VADDPS       Z1, Z12, Z12
+	VMAXPS       Z2, Z12, Z12
+	VMINPS       Z3, Z12, Z12
+	VRNDSCALEPS  $0x00, Z12, Z12
+	VMULPS       Z12, Z7, Z7
+	VADDPS       Z7, Z4, Z4
+	VMULPS       Z11, Z7, Z11
+	VADDPS       Z11, Z6, Z6
+	VMULPS       Z7, Z12, Z12
+	VADDPS       Z12, Z5, Z5
+	VBROADCASTSS 8(DX), Z7
+	VBROADCASTSS 8(CX), Z11
+	VMULPS       Z11, Z0, Z12
+	VADDPS       Z1, Z12, Z12
+	VMAXPS       Z2, Z12, Z12
+	VMINPS       Z3, Z12, Z12
+	VRNDSCALEPS  $0x00, Z12, Z12
+	VMULPS       Z12, Z7, Z7
+	VADDPS       Z7, Z4, Z4
+	VMULPS       Z11, Z7, Z11
+	VADDPS       Z11, Z6, Z6
+	VMULPS       Z7, Z12, Z12
+	VADDPS       Z12, Z5, Z5
+	VBROADCASTSS 12(DX), Z7
+	VBROADCASTSS 12(CX), Z11
+	VMULPS       Z11, Z0, Z12
+	VADDPS       Z1, Z12, Z12
+	VMAXPS       Z2, Z12, Z12
+	VMINPS       Z3, Z12, Z12
+	VRNDSCALEPS  $0x00, Z12, Z12
+	VMULPS       Z12, Z7, Z7
+	VADDPS       Z7, Z4, Z4
+	VMULPS       Z11, Z7, Z11
+	VADDPS       Z11, Z6, Z6
+	VMULPS       Z7, Z12, Z12
+	VADDPS       Z12, Z5, Z5
+	ADDQ         $+16, CX
+	ADDQ         $+16, DX
+	SUBQ         $+4, SI
+	JGE          weight_four
+
+weight_few:
+	ADDQ $+4, SI
+	JZ   weight_done
 
 weight:
-	VBROADCASTSS  (DX), Z7
-	ADDQ          $+4, DX
-	VBROADCASTSS  (CX), Z11
-	VMULPS        Z11, Z0, Z12
-	VADDPS        Z1, Z12, Z12
-	VMAXPS        Z2, Z12, Z12
-	VMINPS        Z3, Z12, Z12
-	VRNDSCALEPS   $0x00, Z12, Z12
-	VMULPS        Z12, Z7, Z7
-	VADDPS        Z7, Z4, Z4
-	VMULPS        Z11, Z7, Z11
-	VADDPS        Z11, Z6, Z6
-	VMULPS        Z7, Z12, Z12
-	VADDPS        Z12, Z5, Z5
-	ADDQ          $+4, CX
-	DECQ          SI
-	JNZ           weight
+	VBROADCASTSS (DX), Z7
+	VBROADCASTSS (CX), Z11
+	VMULPS       Z11, Z0, Z12
+	VADDPS       Z1, Z12, Z12
+	VMAXPS       Z2, Z12, Z12
+	VMINPS       Z3, Z12, Z12
+	VRNDSCALEPS  $0x00, Z12, Z12
+	VMULPS       Z12, Z7, Z7
+	VADDPS       Z7, Z4, Z4
+	VMULPS       Z11, Z7, Z11
+	VADDPS       Z11, Z6, Z6
+	VMULPS       Z7, Z12, Z12
+	VADDPS       Z12, Z5, Z5
+	ADDQ         $+4, CX
+	ADDQ         $+4, DX
+	DECQ         SI
+	JNZ          weight
+
+weight_done:
 	VBROADCASTSS  weight+52(FP), Z0
 	VBROADCASTSS  square+56(FP), Z1
 	VBROADCASTSS  inverse+60(FP), Z2
@@ -8407,27 +12208,101 @@ TEXT ·levelSearchWeightedAVX512(SB), NOSPLIT, $0-56
 	MOVQ         weights+16(FP), AX
 	MOVQ         n+32(FP), BX
 	MOVQ         importance+24(FP), CX
+	SUBQ         $+4, BX
+	JL           errors_few
+
+errors_four:
+	VBROADCASTSS (CX), Z8
+	VBROADCASTSS (AX), Z9
+	VMULPS       Z9, Z1, Z10
+	VMAXPS       Z0, Z10, Z10
+	VMINPS       Z4, Z10, Z10
+	VPANDD       Z7, Z10, Z11
+	VMAXPS       Z5, Z11, Z11
+	VMULPS       Z6, Z11, Z11
+	VADDPS       Z11, Z10, Z10
+	VSUBPS       Z11, Z10, Z10
+	VMULPS       Z2, Z10, Z10
+	VSUBPS       Z10, Z9, Z10
+	VMULPS       Z10, Z8, Z8
+	VMULPS       Z10, Z8, Z10
+	VADDPS       Z10, Z3, Z3
+	VBROADCASTSS 4(CX), Z8
+	VBROADCASTSS 4(AX), Z9
+	VMULPS       Z9, Z1, Z10
+	VMAXPS       Z0, Z10, Z10
+	VMINPS       Z4, Z10, Z10
+	VPANDD       Z7, Z10, Z11
+	VMAXPS       Z5, Z11, Z11
+	VMULPS       Z6, Z11, Z11
+	VADDPS       Z11, Z10, Z10
+	VSUBPS       Z11, Z10, Z10
+	VMULPS       Z2, Z10, Z10
+	VSUBPS       Z10, Z9, Z10
+	VMULPS       Z10, Z8, Z8
+	VMULPS       Z10, Z8, Z10
+	VADDPS       Z10, Z3, Z3
+	VBROADCASTSS 8(CX), Z8
+	VBROADCASTSS 8(AX), Z9
+	VMULPS       Z9, Z1, Z10
+	VMAXPS       Z0, Z10, Z10
+	VMINPS       Z4, Z10, Z10
+	VPANDD       Z7, Z10, Z11
+	VMAXPS       Z5, Z11, Z11
+	VMULPS       Z6, Z11, Z11
+	VADDPS       Z11, Z10, Z10
+	VSUBPS       Z11, Z10, Z10
+	VMULPS       Z2, Z10, Z10
+	VSUBPS       Z10, Z9, Z10
+	VMULPS       Z10, Z8, Z8
+	VMULPS       Z10, Z8, Z10
+	VADDPS       Z10, Z3, Z3
+	VBROADCASTSS 12(CX), Z8
+	VBROADCASTSS 12(AX), Z9
+	VMULPS       Z9, Z1, Z10
+	VMAXPS       Z0, Z10, Z10
+	VMINPS       Z4, Z10, Z10
+	VPANDD       Z7, Z10, Z11
+	VMAXPS       Z5, Z11, Z11
+	VMULPS       Z6, Z11, Z11
+	VADDPS       Z11, Z10, Z10
+	VSUBPS       Z11, Z10, Z10
+	VMULPS       Z2, Z10, Z10
+	VSUBPS       Z10, Z9, Z10
+	VMULPS       Z10, Z8, Z8
+	VMULPS       Z10, Z8, Z10
+	VADDPS       Z10, Z3, Z3
+	ADDQ         $+16, AX
+	ADDQ         $+16, CX
+	SUBQ         $+4, BX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, BX
+	JZ   errors_done
 
 errors:
-	VBROADCASTSS  (CX), Z8
-	ADDQ          $+4, CX
-	VBROADCASTSS  (AX), Z9
-	VMULPS        Z9, Z1, Z10
-	VMAXPS        Z0, Z10, Z10
-	VMINPS        Z4, Z10, Z10
-	VPANDD        Z7, Z10, Z11
-	VMAXPS        Z5, Z11, Z11
-	VMULPS        Z6, Z11, Z11
-	VADDPS        Z11, Z10, Z10
-	VSUBPS        Z11, Z10, Z10
-	VMULPS        Z2, Z10, Z10
-	VSUBPS        Z10, Z9, Z10
-	VMULPS        Z10, Z8, Z8
-	VMULPS        Z10, Z8, Z10
-	VADDPS        Z10, Z3, Z3
-	ADDQ          $+4, AX
-	DECQ          BX
-	JNZ           errors
+	VBROADCASTSS (CX), Z8
+	VBROADCASTSS (AX), Z9
+	VMULPS       Z9, Z1, Z10
+	VMAXPS       Z0, Z10, Z10
+	VMINPS       Z4, Z10, Z10
+	VPANDD       Z7, Z10, Z11
+	VMAXPS       Z5, Z11, Z11
+	VMULPS       Z6, Z11, Z11
+	VADDPS       Z11, Z10, Z10
+	VSUBPS       Z11, Z10, Z10
+	VMULPS       Z2, Z10, Z10
+	VSUBPS       Z10, Z9, Z10
+	VMULPS       Z10, Z8, Z8
+	VMULPS       Z10, Z8, Z10
+	VADDPS       Z10, Z3, Z3
+	ADDQ         $+4, AX
+	ADDQ         $+4, CX
+	DECQ         BX
+	JNZ          errors
+
+errors_done:
 	VMOVAPS       X3, X0
 	VMULSS        leastGain<>+0(SB), X0, X1
 	VSUBSS        X1, X0, X0

@@ -76,3 +76,11 @@ type vectorSet struct {
 	stream func(to, from *byte, n int)
 	fence  func()
 }
+
+// fastestSet is that of this CPU, which is found out once, or nil.
+var fastestSet = func() *vectorSet {
+	if sets := vectorSets(); len(sets) > 0 {
+		return sets[len(sets)-1]
+	}
+	return nil
+}()

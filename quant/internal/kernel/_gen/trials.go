@@ -30,8 +30,8 @@ func (i isa) get(address Mem) VecVirtual {
 	return v
 }
 
-// forWeights emits a loop over the weights of a group, with their importance if weighted.
-// Each takes a name for its labels.
+// forWeights emits a loop over the weights of a group, with their importance if weighted, four
+// a turn. Each takes a name for its labels.
 func (i isa) forWeights(name string, weighted bool, each func(w, h VecVirtual)) {
 	weights, importance, left := GP64(), GP64(), GP64()
 	MOVQ(argument("weights"), weights)
@@ -39,16 +39,33 @@ func (i isa) forWeights(name string, weighted bool, each func(w, h VecVirtual)) 
 	if weighted {
 		MOVQ(argument("importance"), importance)
 	}
-	Label(name)
-	var h VecVirtual
-	if weighted {
-		h = i.all(Mem{Base: importance})
-		ADDQ(I32(4), importance)
+	turn := func(n int) {
+		for k := range n {
+			var h VecVirtual
+			if weighted {
+				h = i.all(Mem{Base: importance, Disp: 4 * k})
+			}
+			each(i.all(Mem{Base: weights, Disp: 4 * k}), h)
+		}
+		ADDQ(I32(int32(4*n)), weights)
+		if weighted {
+			ADDQ(I32(int32(4*n)), importance)
+		}
 	}
-	each(i.all(Mem{Base: weights}), h)
-	ADDQ(I32(4), weights)
+	SUBQ(I32(4), left)
+	JL(LabelRef(name + "_few"))
+	Label(name + "_four")
+	turn(4)
+	SUBQ(I32(4), left)
+	JGE(LabelRef(name + "_four"))
+	Label(name + "_few")
+	ADDQ(I32(4), left)
+	JZ(LabelRef(name + "_done"))
+	Label(name)
+	turn(1)
 	DECQ(left)
 	JNZ(LabelRef(name))
+	Label(name + "_done")
 }
 
 // trial is a vector of trials while sums are made of them.
