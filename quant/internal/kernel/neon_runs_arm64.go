@@ -133,6 +133,11 @@ func decodeLevelsNEON(codes *byte, levels *float32, groups, groupSize int, scale
 	}
 }
 
+// decodeE4M3NEON is decodeLevelsNEON for those of E4M3.
+func decodeE4M3NEON(codes *byte, groups, groupSize int, scale, zeroPoint, weights *byte) {
+	decodeLevelsNEON(codes, &e4m3Levels[0], groups, groupSize, scale, zeroPoint, weights)
+}
+
 // normalizeNEON widens the weights of each group, and multiplies them.
 func normalizeNEON(out *float32, weights *byte, groups, groupSize int, factors *float32, t ElementType) {
 	wide := newWidening()

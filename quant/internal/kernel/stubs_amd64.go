@@ -204,6 +204,16 @@ func normalizeWeightsFloat16AVX2(out *float32, weights *byte, groups int, groupS
 //go:noescape
 func normalizeWeightsBFloat16AVX2(out *float32, weights *byte, groups int, groupSize int, factors *float32)
 
+// Decoded float32 weights of each group, whose codes stand for 16 levels.
+//
+//go:noescape
+func decodeLevelsAVX2(codes *byte, levels *float32, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
+
+// Decoded float32 weights of each group, whose codes are numbers of E4M3.
+//
+//go:noescape
+func decodeE4M3AVX2(codes *byte, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
+
 // Adds the errors of n weights, a multiple of 8, to the lanes of laneSums.
 //
 //go:noescape
@@ -414,6 +424,16 @@ func normalizeWeightsFloat16AVX512(out *float32, weights *byte, groups int, grou
 //go:noescape
 func normalizeWeightsBFloat16AVX512(out *float32, weights *byte, groups int, groupSize int, factors *float32)
 
+// Decoded float32 weights of each group, whose codes stand for 16 levels.
+//
+//go:noescape
+func decodeLevelsAVX512(codes *byte, levels *float32, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
+
+// Decoded float32 weights of each group, whose codes are numbers of E4M3.
+//
+//go:noescape
+func decodeE4M3AVX512(codes *byte, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
+
 // Adds the errors of n weights, a multiple of 8, to the lanes of laneSums.
 //
 //go:noescape
@@ -453,11 +473,6 @@ func transposeBFloat16(groups **byte, offset int, n int, tile *float32)
 //
 //go:noescape
 func addTailsBFloat16(magnitudes *float64, squares *float64, rows **byte, columns int)
-
-// Decoded float32 weights of each group, whose codes stand for levels.
-//
-//go:noescape
-func decodeLevels(codes *byte, levels *float32, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
 
 // The MXCSR register of this thread.
 //

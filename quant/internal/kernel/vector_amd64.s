@@ -133,6 +133,12 @@ GLOBL minusOne<>(SB), RODATA|NOPTR, $4
 DATA leastGain<>+0(SB)/4, $0x3a800000
 GLOBL leastGain<>(SB), RODATA|NOPTR, $4
 
+DATA e4m3ToFloat32<>+0(SB)/4, $0x7b800000
+GLOBL e4m3ToFloat32<>(SB), RODATA|NOPTR, $4
+
+DATA e4m3Largest<>+0(SB)/4, $0x43e00000
+GLOBL e4m3Largest<>(SB), RODATA|NOPTR, $4
+
 // func rangesFloat32AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
 // Requires: AVX, AVX2, CMOV
 TEXT ·rangesFloat32AVX2(SB), NOSPLIT, $0-41
@@ -6853,6 +6859,201 @@ normalize_done:
 	VZEROUPPER
 	RET
 
+// func decodeLevelsAVX2(codes *byte, levels *float32, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
+// Requires: AVX, AVX2
+TEXT ·decodeLevelsAVX2(SB), NOSPLIT, $0-56
+	MOVQ    levels+8(FP), AX
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	MOVQ    codes+0(FP), AX
+	MOVQ    scale+32(FP), CX
+	MOVQ    zeroPoint+40(FP), DX
+	MOVQ    weights+48(FP), BX
+	MOVQ    groups+16(FP), SI
+	MOVQ    groupSize+24(FP), DI
+
+decode_group:
+	TESTQ        SI, SI
+	JZ           decode_done
+	VBROADCASTSS (CX), Y2
+	VBROADCASTSS (DX), Y3
+	MOVQ         DI, R8
+	SUBQ         $+32, R8
+	JL           four_steps_done
+
+four_steps:
+	VPMOVZXBD (AX), Y4
+	VPERMPS   Y0, Y4, Y5
+	VPERMPS   Y1, Y4, Y6
+	VPSLLD    $0x1c, Y4, Y4
+	VBLENDVPS Y4, Y6, Y5, Y5
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y2, Y5, Y5
+	VMOVUPS   Y5, (BX)
+	VPMOVZXBD 8(AX), Y4
+	VPERMPS   Y0, Y4, Y5
+	VPERMPS   Y1, Y4, Y6
+	VPSLLD    $0x1c, Y4, Y4
+	VBLENDVPS Y4, Y6, Y5, Y5
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y2, Y5, Y5
+	VMOVUPS   Y5, 32(BX)
+	VPMOVZXBD 16(AX), Y4
+	VPERMPS   Y0, Y4, Y5
+	VPERMPS   Y1, Y4, Y6
+	VPSLLD    $0x1c, Y4, Y4
+	VBLENDVPS Y4, Y6, Y5, Y5
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y2, Y5, Y5
+	VMOVUPS   Y5, 64(BX)
+	VPMOVZXBD 24(AX), Y4
+	VPERMPS   Y0, Y4, Y5
+	VPERMPS   Y1, Y4, Y6
+	VPSLLD    $0x1c, Y4, Y4
+	VBLENDVPS Y4, Y6, Y5, Y5
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y2, Y5, Y5
+	VMOVUPS   Y5, 96(BX)
+	ADDQ      $+32, AX
+	ADDQ      $+128, BX
+	SUBQ      $+32, R8
+	JGE       four_steps
+
+four_steps_done:
+	ADDQ $+32, R8
+	SUBQ $+8, R8
+	JL   steps_done
+
+steps:
+	VPMOVZXBD (AX), Y4
+	VPERMPS   Y0, Y4, Y5
+	VPERMPS   Y1, Y4, Y6
+	VPSLLD    $0x1c, Y4, Y4
+	VBLENDVPS Y4, Y6, Y5, Y5
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y2, Y5, Y5
+	VMOVUPS   Y5, (BX)
+	ADDQ      $+8, AX
+	ADDQ      $+32, BX
+	SUBQ      $+8, R8
+	JGE       steps
+
+steps_done:
+	ADDQ $+8, R8
+	ADDQ $+4, CX
+	ADDQ $+4, DX
+	DECQ SI
+	JMP  decode_group
+
+decode_done:
+	VZEROUPPER
+	RET
+
+// func decodeE4M3AVX2(codes *byte, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
+// Requires: AVX, AVX2
+TEXT ·decodeE4M3AVX2(SB), NOSPLIT, $0-48
+	VBROADCASTSS signBit<>+0(SB), Y0
+	VBROADCASTSS e4m3ToFloat32<>+0(SB), Y1
+	VBROADCASTSS e4m3Largest<>+0(SB), Y2
+	MOVQ         codes+0(FP), AX
+	MOVQ         scale+24(FP), CX
+	MOVQ         zeroPoint+32(FP), DX
+	MOVQ         weights+40(FP), BX
+	MOVQ         groups+8(FP), SI
+	MOVQ         groupSize+16(FP), DI
+
+decode_group:
+	TESTQ        SI, SI
+	JZ           decode_done
+	VBROADCASTSS (CX), Y3
+	VBROADCASTSS (DX), Y4
+	MOVQ         DI, R8
+	SUBQ         $+32, R8
+	JL           four_steps_done
+
+four_steps:
+	VPMOVZXBD (AX), Y5
+	VPSLLD    $0x18, Y5, Y6
+	VANDPS    Y0, Y6, Y6
+	VPSLLD    $0x19, Y5, Y5
+	VPSRLD    $0x05, Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMINPS    Y2, Y5, Y5
+	VORPS     Y6, Y5, Y5
+	VSUBPS    Y4, Y5, Y5
+	VMULPS    Y3, Y5, Y5
+	VMOVUPS   Y5, (BX)
+	VPMOVZXBD 8(AX), Y5
+	VPSLLD    $0x18, Y5, Y6
+	VANDPS    Y0, Y6, Y6
+	VPSLLD    $0x19, Y5, Y5
+	VPSRLD    $0x05, Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMINPS    Y2, Y5, Y5
+	VORPS     Y6, Y5, Y5
+	VSUBPS    Y4, Y5, Y5
+	VMULPS    Y3, Y5, Y5
+	VMOVUPS   Y5, 32(BX)
+	VPMOVZXBD 16(AX), Y5
+	VPSLLD    $0x18, Y5, Y6
+	VANDPS    Y0, Y6, Y6
+	VPSLLD    $0x19, Y5, Y5
+	VPSRLD    $0x05, Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMINPS    Y2, Y5, Y5
+	VORPS     Y6, Y5, Y5
+	VSUBPS    Y4, Y5, Y5
+	VMULPS    Y3, Y5, Y5
+	VMOVUPS   Y5, 64(BX)
+	VPMOVZXBD 24(AX), Y5
+	VPSLLD    $0x18, Y5, Y6
+	VANDPS    Y0, Y6, Y6
+	VPSLLD    $0x19, Y5, Y5
+	VPSRLD    $0x05, Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMINPS    Y2, Y5, Y5
+	VORPS     Y6, Y5, Y5
+	VSUBPS    Y4, Y5, Y5
+	VMULPS    Y3, Y5, Y5
+	VMOVUPS   Y5, 96(BX)
+	ADDQ      $+32, AX
+	ADDQ      $+128, BX
+	SUBQ      $+32, R8
+	JGE       four_steps
+
+four_steps_done:
+	ADDQ $+32, R8
+	SUBQ $+8, R8
+	JL   steps_done
+
+steps:
+	VPMOVZXBD (AX), Y5
+	VPSLLD    $0x18, Y5, Y6
+	VANDPS    Y0, Y6, Y6
+	VPSLLD    $0x19, Y5, Y5
+	VPSRLD    $0x05, Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMINPS    Y2, Y5, Y5
+	VORPS     Y6, Y5, Y5
+	VSUBPS    Y4, Y5, Y5
+	VMULPS    Y3, Y5, Y5
+	VMOVUPS   Y5, (BX)
+	ADDQ      $+8, AX
+	ADDQ      $+32, BX
+	SUBQ      $+8, R8
+	JGE       steps
+
+steps_done:
+	ADDQ $+8, R8
+	ADDQ $+4, CX
+	ADDQ $+4, DX
+	DECQ SI
+	JMP  decode_group
+
+decode_done:
+	VZEROUPPER
+	RET
+
 // func decodedSumsAVX2(weights *float32, decoded *float32, n int, sums *float64)
 // Requires: AVX, FMA3
 TEXT ·decodedSumsAVX2(SB), NOSPLIT, $0-32
@@ -12566,6 +12767,213 @@ normalize_done:
 	VZEROUPPER
 	RET
 
+// func decodeLevelsAVX512(codes *byte, levels *float32, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
+// Requires: AVX, AVX2, AVX512F
+TEXT ·decodeLevelsAVX512(SB), NOSPLIT, $0-56
+	MOVQ    levels+8(FP), AX
+	VMOVUPS (AX), Z0
+	MOVQ    codes+0(FP), AX
+	MOVQ    scale+32(FP), CX
+	MOVQ    zeroPoint+40(FP), DX
+	MOVQ    weights+48(FP), BX
+	MOVQ    groups+16(FP), SI
+	MOVQ    groupSize+24(FP), DI
+
+decode_group:
+	TESTQ        SI, SI
+	JZ           decode_done
+	VBROADCASTSS (CX), Z1
+	VBROADCASTSS (DX), Z2
+	MOVQ         DI, R8
+	SUBQ         $+64, R8
+	JL           four_steps_done
+
+four_steps:
+	VPMOVZXBD (AX), Z3
+	VPERMPS   Z0, Z3, Z3
+	VSUBPS    Z2, Z3, Z3
+	VMULPS    Z1, Z3, Z3
+	VMOVUPS   Z3, (BX)
+	VPMOVZXBD 16(AX), Z3
+	VPERMPS   Z0, Z3, Z3
+	VSUBPS    Z2, Z3, Z3
+	VMULPS    Z1, Z3, Z3
+	VMOVUPS   Z3, 64(BX)
+	VPMOVZXBD 32(AX), Z3
+	VPERMPS   Z0, Z3, Z3
+	VSUBPS    Z2, Z3, Z3
+	VMULPS    Z1, Z3, Z3
+	VMOVUPS   Z3, 128(BX)
+	VPMOVZXBD 48(AX), Z3
+	VPERMPS   Z0, Z3, Z3
+	VSUBPS    Z2, Z3, Z3
+	VMULPS    Z1, Z3, Z3
+	VMOVUPS   Z3, 192(BX)
+	ADDQ      $+64, AX
+	ADDQ      $+256, BX
+	SUBQ      $+64, R8
+	JGE       four_steps
+
+four_steps_done:
+	ADDQ $+64, R8
+	SUBQ $+16, R8
+	JL   steps_done
+
+steps:
+	VPMOVZXBD (AX), Z3
+	VPERMPS   Z0, Z3, Z3
+	VSUBPS    Z2, Z3, Z3
+	VMULPS    Z1, Z3, Z3
+	VMOVUPS   Z3, (BX)
+	ADDQ      $+16, AX
+	ADDQ      $+64, BX
+	SUBQ      $+16, R8
+	JGE       steps
+
+steps_done:
+	ADDQ      $+16, R8
+	TESTQ     R8, R8
+	JZ        no_rest
+	VPMOVZXBD (AX), Y4
+	VPERMPS   Z0, Z4, Z3
+	VSUBPS    Z2, Z3, Z3
+	VMULPS    Z1, Z3, Z3
+	VMOVUPS   Y3, (BX)
+	ADDQ      $+8, AX
+	ADDQ      $+32, BX
+
+no_rest:
+	ADDQ $+4, CX
+	ADDQ $+4, DX
+	DECQ SI
+	JMP  decode_group
+
+decode_done:
+	VZEROUPPER
+	RET
+
+// func decodeE4M3AVX512(codes *byte, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
+// Requires: AVX, AVX2, AVX512F
+TEXT ·decodeE4M3AVX512(SB), NOSPLIT, $0-48
+	VBROADCASTSS signBit<>+0(SB), Z0
+	VBROADCASTSS e4m3ToFloat32<>+0(SB), Z1
+	VBROADCASTSS e4m3Largest<>+0(SB), Z2
+	MOVQ         codes+0(FP), AX
+	MOVQ         scale+24(FP), CX
+	MOVQ         zeroPoint+32(FP), DX
+	MOVQ         weights+40(FP), BX
+	MOVQ         groups+8(FP), SI
+	MOVQ         groupSize+16(FP), DI
+
+decode_group:
+	TESTQ        SI, SI
+	JZ           decode_done
+	VBROADCASTSS (CX), Z3
+	VBROADCASTSS (DX), Z4
+	MOVQ         DI, R8
+	SUBQ         $+64, R8
+	JL           four_steps_done
+
+four_steps:
+	VPMOVZXBD (AX), Z5
+	VPSLLD    $0x18, Z5, Z6
+	VPANDD    Z0, Z6, Z6
+	VPSLLD    $0x19, Z5, Z5
+	VPSRLD    $0x05, Z5, Z5
+	VMULPS    Z1, Z5, Z5
+	VMINPS    Z2, Z5, Z5
+	VPORD     Z6, Z5, Z5
+	VSUBPS    Z4, Z5, Z5
+	VMULPS    Z3, Z5, Z5
+	VMOVUPS   Z5, (BX)
+	VPMOVZXBD 16(AX), Z5
+	VPSLLD    $0x18, Z5, Z6
+	VPANDD    Z0, Z6, Z6
+	VPSLLD    $0x19, Z5, Z5
+	VPSRLD    $0x05, Z5, Z5
+	VMULPS    Z1, Z5, Z5
+	VMINPS    Z2, Z5, Z5
+	VPORD     Z6, Z5, Z5
+	VSUBPS    Z4, Z5, Z5
+	VMULPS    Z3, Z5, Z5
+	VMOVUPS   Z5, 64(BX)
+	VPMOVZXBD 32(AX), Z5
+	VPSLLD    $0x18, Z5, Z6
+	VPANDD    Z0, Z6, Z6
+	VPSLLD    $0x19, Z5, Z5
+	VPSRLD    $0x05, Z5, Z5
+	VMULPS    Z1, Z5, Z5
+	VMINPS    Z2, Z5, Z5
+	VPORD     Z6, Z5, Z5
+	VSUBPS    Z4, Z5, Z5
+	VMULPS    Z3, Z5, Z5
+	VMOVUPS   Z5, 128(BX)
+	VPMOVZXBD 48(AX), Z5
+	VPSLLD    $0x18, Z5, Z6
+	VPANDD    Z0, Z6, Z6
+	VPSLLD    $0x19, Z5, Z5
+	VPSRLD    $0x05, Z5, Z5
+	VMULPS    Z1, Z5, Z5
+	VMINPS    Z2, Z5, Z5
+	VPORD     Z6, Z5, Z5
+	VSUBPS    Z4, Z5, Z5
+	VMULPS    Z3, Z5, Z5
+	VMOVUPS   Z5, 192(BX)
+	ADDQ      $+64, AX
+	ADDQ      $+256, BX
+	SUBQ      $+64, R8
+	JGE       four_steps
+
+four_steps_done:
+	ADDQ $+64, R8
+	SUBQ $+16, R8
+	JL   steps_done
+
+steps:
+	VPMOVZXBD (AX), Z5
+	VPSLLD    $0x18, Z5, Z6
+	VPANDD    Z0, Z6, Z6
+	VPSLLD    $0x19, Z5, Z5
+	VPSRLD    $0x05, Z5, Z5
+	VMULPS    Z1, Z5, Z5
+	VMINPS    Z2, Z5, Z5
+	VPORD     Z6, Z5, Z5
+	VSUBPS    Z4, Z5, Z5
+	VMULPS    Z3, Z5, Z5
+	VMOVUPS   Z5, (BX)
+	ADDQ      $+16, AX
+	ADDQ      $+64, BX
+	SUBQ      $+16, R8
+	JGE       steps
+
+steps_done:
+	ADDQ      $+16, R8
+	TESTQ     R8, R8
+	JZ        no_rest
+	VPMOVZXBD (AX), Y7
+	VPSLLD    $0x18, Z7, Z5
+	VPANDD    Z0, Z5, Z5
+	VPSLLD    $0x19, Z7, Z7
+	VPSRLD    $0x05, Z7, Z7
+	VMULPS    Z1, Z7, Z7
+	VMINPS    Z2, Z7, Z7
+	VPORD     Z5, Z7, Z7
+	VSUBPS    Z4, Z7, Z7
+	VMULPS    Z3, Z7, Z7
+	VMOVUPS   Y7, (BX)
+	ADDQ      $+8, AX
+	ADDQ      $+32, BX
+
+no_rest:
+	ADDQ $+4, CX
+	ADDQ $+4, DX
+	DECQ SI
+	JMP  decode_group
+
+decode_done:
+	VZEROUPPER
+	RET
+
 // func decodedSumsAVX512(weights *float32, decoded *float32, n int, sums *float64)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·decodedSumsAVX512(SB), NOSPLIT, $0-32
@@ -13412,44 +13820,6 @@ eight:
 	ADDQ         $+64, CX
 	SUBQ         $+8, BX
 	JG           eight
-	VZEROUPPER
-	RET
-
-// func decodeLevels(codes *byte, levels *float32, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
-// Requires: AVX, AVX2
-TEXT ·decodeLevels(SB), NOSPLIT, $0-56
-	MOVQ codes+0(FP), AX
-	MOVQ levels+8(FP), CX
-	MOVQ scale+32(FP), DX
-	MOVQ zeroPoint+40(FP), BX
-	MOVQ weights+48(FP), SI
-	MOVQ groups+16(FP), DI
-	MOVQ groupSize+24(FP), R8
-
-decode_group:
-	TESTQ        DI, DI
-	JZ           decode_done
-	VBROADCASTSS (DX), Y0
-	VBROADCASTSS (BX), Y1
-	MOVQ         R8, R9
-
-eight:
-	VPMOVZXBD  (AX), Y2
-	VPCMPEQD   Y4, Y4, Y4
-	VGATHERDPS Y4, (CX)(Y2*4), Y3
-	VSUBPS     Y1, Y3, Y3
-	VMULPS     Y0, Y3, Y3
-	VMOVUPS    Y3, (SI)
-	ADDQ       $+8, AX
-	ADDQ       $+32, SI
-	SUBQ       $+8, R9
-	JG         eight
-	ADDQ       $+4, DX
-	ADDQ       $+4, BX
-	DECQ       DI
-	JMP        decode_group
-
-decode_done:
 	VZEROUPPER
 	RET
 

@@ -1,11 +1,18 @@
 package kernel
 
+import (
+	"math"
+	"slices"
+	"unsafe"
+)
+
 // dequantize has the results of dequantizeScalar.
 func (v *vectorSet) dequantize(b *CodedBlock) Fault {
 	b.check()
 	if b.Type != Float32 {
 		return dequantizeScalar(b)
 	}
+	b.Levels = ownLevels(b.Levels)
 	s := takeScratch()
 	defer v.release(s)
 	l := b.layout().joined()
@@ -53,9 +60,34 @@ func (v *vectorSet) decodeRun(s *vectorScratch, b *CodedBlock, at position, firs
 	if b.ZeroPoints != nil {
 		zeroPoints = &b.ZeroPoints[4*at.group]
 	}
-	if b.Levels != nil {
-		v.decodeLevels(codes, &b.Levels[0], groups, groupSize, &b.Scales[4*at.group], zeroPoints, &b.Weights[4*(at.weight+first)])
-		return
+	v.decodeCodes(codes, b.Levels, groups, groupSize, &b.Scales[4*at.group], zeroPoints, &b.Weights[4*(at.weight+first)])
+}
+
+// decodeCodes decodes groups of a multiple of 8 codes, one byte each.
+func (v *vectorSet) decodeCodes(codes *byte, levels []float32, groups, groupSize int, scale, zeroPoint, weights *byte) {
+	switch {
+	case levels == nil:
+		v.decode(codes, groups, groupSize, scale, zeroPoint, weights)
+	case len(levels) == 16:
+		v.decodeLevels(codes, &levels[0], groups, groupSize, scale, zeroPoint, weights)
+	case &levels[0] == &e4m3Levels[0]:
+		v.decodeE4M3(codes, groups, groupSize, scale, zeroPoint, weights)
+	default:
+		n := groups * groupSize
+		decodeGroups(float32s(weights, n), unsafe.Slice(codes, n), levels, float32s(scale, groups), float32s(zeroPoint, groups))
 	}
-	v.decode(codes, groups, groupSize, &b.Scales[4*at.group], zeroPoints, &b.Weights[4*(at.weight+first)])
+}
+
+// float32s are n numbers that begin at an address.
+func float32s(first *byte, n int) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(first)), n)
+}
+
+// ownLevels are levels, or those of E4M3 where they are the same, which are known by their
+// address.
+func ownLevels(levels []float32) []float32 {
+	if slices.EqualFunc(levels, e4m3Levels, func(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }) {
+		return e4m3Levels
+	}
+	return levels
 }

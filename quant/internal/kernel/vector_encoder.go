@@ -91,12 +91,7 @@ func (v *vectorSet) packLevels(packed []byte, codes []uint8, bitWidth int) {
 func (v *vectorSet) decodeGroups(weights []float32, codes []uint8, levels, scales, zeroPoints []float32) {
 	size := len(codes) / len(scales) &^ 7
 	if size > 0 {
-		scale, zeroPoint, to := bytesOf(scales), bytesOf(zeroPoints), bytesOf(weights)
-		if levels == nil {
-			v.decode(&codes[0], len(scales), size, scale, zeroPoint, to)
-		} else {
-			v.decodeLevels(&codes[0], &levels[0], len(scales), size, scale, zeroPoint, to)
-		}
+		v.decodeCodes(&codes[0], levels, len(scales), size, bytesOf(scales), bytesOf(zeroPoints), bytesOf(weights))
 	}
 	if len(scales) == 1 {
 		decodeGroups(weights[size:], codes[size:], levels, scales, zeroPoints)

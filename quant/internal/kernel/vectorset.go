@@ -66,8 +66,10 @@ type vectorSet struct {
 	unitCosts        func(costs, trials, group *float32, least, most float32)
 	codeLevels       [gridKinds]func(codes *byte, grid, weights *float32, groups, groupSize int, inverse, offset *float32)
 	decodedSums      func(weights, decoded *float32, n int, sums *float64)
-	// decodeLevels is decode for codes that stand for levels.
+	// decodeLevels is decode for codes that stand for 16 levels, decodeE4M3 for those that
+	// stand for e4m3Levels.
 	decodeLevels func(codes *byte, levels *float32, groups, groupSize int, scale, zeroPoint, weights *byte)
+	decodeE4M3   func(codes *byte, groups, groupSize int, scale, zeroPoint, weights *byte)
 
 	// prefetch has n bytes loaded into the second-level cache; they need not exist.
 	prefetch func(address uintptr, n int)

@@ -91,6 +91,9 @@ var (
 	none      = constant("none", 0)
 	minusOne  = constant("minusOne", 0xbf800000)
 	leastGain = constant("leastGain", 0x3a800000) // 2^-10
+	// Of E4M3: what the exponents of float32 are more by, and the largest number.
+	e4m3ToFloat32 = constant("e4m3ToFloat32", 0x7b800000) // 2^120
+	e4m3Largest   = constant("e4m3Largest", 0x43e00000)   // 448
 )
 
 // constant makes a read-only float32 or pattern of 32 bits.

@@ -42,7 +42,6 @@ func main() {
 		transpose(e)
 		tails(e)
 	}
-	decodeLevels()
 	control()
 	prefetch()
 	stream()
@@ -85,6 +84,8 @@ func encodings(i isa) {
 	for _, e := range elements {
 		normalizeWeights(i, e)
 	}
+	decodeLevels(i)
+	decodeE4M3(i)
 	decodedSums(i)
 	unitCosts(i)
 }
