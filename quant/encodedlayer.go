@@ -114,50 +114,101 @@ func checkSuperCount(column string, values []byte, wanted int) *problem {
 	return nil
 }
 
-// superScaleOf is the position of a group's super-scale.
-func (e *encodedLayer) superScaleOf(l *quantizedLayer, group int) int {
-	groups := kernel.Groups(l.columns, l.groupSize)
-	if e.groupSize == Blocks {
-		return group/groups/kernel.BlockSize*groups + group%groups
-	}
-	if e.description.SuperSize == 0 {
-		return 0
-	}
-	return group/groups*e.description.SuperScales(l.columns) + group%groups*l.groupSize/e.description.SuperSize
+// superGroup is what some neighbouring groups share: 0 is none.
+type superGroup struct {
+	scale, minimum float32
+	end            int // the first group behind it, or behind a part of it
 }
 
-// groupProblem says what is wrong with a group, or nil: its scale and its zero-point have to
-// be finite, and the scale, and the minimum, whole multiples of the super-scale, and the
-// super-minimum, as far as the encoding stores such.
-func (e *encodedLayer) groupProblem(l *quantizedLayer, group int) *problem {
-	scale, zeroPoint := float32At(l.scales, group), float32(0)
-	if l.zeroPoints != nil {
-		zeroPoint = float32At(l.zeroPoints, group)
+// superGroupOf is that of a group.
+func (e *encodedLayer) superGroupOf(l *quantizedLayer, group int) superGroup {
+	groups := kernel.Groups(l.columns, l.groupSize)
+	row, column := group/groups, group%groups
+	at, end := 0, l.groups()
+	switch d := e.description; {
+	case e.groupSize == Blocks:
+		at, end = row/kernel.BlockSize*groups+column, group+1
+	case d.SuperSize > 0:
+		super := column * l.groupSize / d.SuperSize
+		at, end = row*d.SuperScales(l.columns)+super, row*groups+min(groups, (super+1)*d.SuperSize/l.groupSize)
 	}
-	if !isFinite(scale) {
-		return problemf(KindCorrupt, ": the scale of group %d is %g, it must be finite", group, scale)
-	}
-	if !isFinite(zeroPoint) {
-		return problemf(KindCorrupt, ": the zero-point of group %d is %g, it must be finite", group, zeroPoint)
-	}
-	d := e.description
-	if !d.Minimums && zeroPoint != d.ZeroPoint {
-		return problemf(KindCorrupt, ": the zero-point of group %d is %g, encoding '%s' has %g", group, zeroPoint, e.encoding, d.ZeroPoint)
-	}
-	at := e.superScaleOf(l, group)
-	superScale := float32(0)
+	of := superGroup{end: end}
 	if len(e.superScales) > 0 {
-		superScale = float32At(e.superScales, at)
+		of.scale = float32At(e.superScales, at)
 	}
-	if !d.IsScale(scale, superScale) || e.groupSize.shared() && scale != superScale {
-		return problemf(KindCorrupt, ": the scale of group %d is %g, which encoding '%s' does not store (super-scale %g)",
-			group, scale, e.encoding, superScale)
+	if e.description.Minimums {
+		of.minimum = float32At(e.superMinimums, at)
 	}
-	if d.Minimums {
-		if superMinimum := float32At(e.superMinimums, at); !d.IsMinimum(scale, zeroPoint, superMinimum) {
-			return problemf(KindCorrupt, ": the minimum of group %d is %g, which encoding '%s' does not store (super-minimum %g)",
-				group, zeroPoint*scale, e.encoding, superMinimum)
+	return of
+}
+
+// groupFault is what is wrong with a group.
+type groupFault uint8
+
+const (
+	noFault groupFault = iota
+	infiniteScale
+	infiniteZeroPoint
+	otherZeroPoint
+	unstoredScale
+	unstoredMinimum
+)
+
+// fault tells what is wrong with a group: its scale and its zero-point have to be finite, and
+// the scale, and the minimum, whole multiples of the super-scale, and the super-minimum, as far
+// as the encoding stores such.
+func (e *encodedLayer) fault(scale, zeroPoint float32, of *superGroup) groupFault {
+	d := e.description
+	switch {
+	case !isFinite(scale):
+		return infiniteScale
+	case !isFinite(zeroPoint):
+		return infiniteZeroPoint
+	case !d.Minimums && zeroPoint != d.ZeroPoint:
+		return otherZeroPoint
+	case !d.IsScale(scale, of.scale) || e.groupSize.shared() && scale != of.scale:
+		return unstoredScale
+	case d.Minimums && !d.IsMinimum(scale, zeroPoint, of.minimum):
+		return unstoredMinimum
+	}
+	return noFault
+}
+
+func (l *quantizedLayer) zeroPoint(group int) float32 {
+	if l.zeroPoints == nil {
+		return 0
+	}
+	return float32At(l.zeroPoints, group)
+}
+
+// firstBadGroup is the first of some groups that has a fault, or -1.
+func (e *encodedLayer) firstBadGroup(l *quantizedLayer, first, end int) int {
+	for group := first; group < end; {
+		of := e.superGroupOf(l, group)
+		for stop := min(of.end, end); group < stop; group++ {
+			if e.fault(float32At(l.scales, group), l.zeroPoint(group), &of) != noFault {
+				return group
+			}
 		}
 	}
-	return nil
+	return -1
+}
+
+// groupProblem says what is wrong with a group that has a fault.
+func (e *encodedLayer) groupProblem(l *quantizedLayer, group int) *problem {
+	scale, zeroPoint, of := float32At(l.scales, group), l.zeroPoint(group), e.superGroupOf(l, group)
+	switch e.fault(scale, zeroPoint, &of) {
+	case infiniteScale:
+		return problemf(KindCorrupt, ": the scale of group %d is %g, it must be finite", group, scale)
+	case infiniteZeroPoint:
+		return problemf(KindCorrupt, ": the zero-point of group %d is %g, it must be finite", group, zeroPoint)
+	case otherZeroPoint:
+		return problemf(KindCorrupt, ": the zero-point of group %d is %g, encoding '%s' has %g", group, zeroPoint, e.encoding, e.description.ZeroPoint)
+	case unstoredScale:
+		return problemf(KindCorrupt, ": the scale of group %d is %g, which encoding '%s' does not store (super-scale %g)",
+			group, scale, e.encoding, of.scale)
+	default:
+		return problemf(KindCorrupt, ": the minimum of group %d is %g, which encoding '%s' does not store (super-minimum %g)",
+			group, zeroPoint*scale, e.encoding, of.minimum)
+	}
 }

@@ -190,24 +190,25 @@ func badGroups(ctx context.Context, layers []quantizedLayer, threads int) (map[i
 		return func(_ int, u *unit) {
 			l, g := &layers[u.layer], groups[u.layer]
 			first := u.firstElement(g)
-			for group := first; group < first+u.grouped(g).columns; group++ {
-				if !l.isGroup(group) {
-					bad.add(u.layer, 0, kernel.Fault{Kind: kernel.ScaleRange, Index: group})
-					return
-				}
+			if group := l.firstBadGroup(first, first+u.grouped(g).columns); group >= 0 {
+				bad.add(u.layer, 0, kernel.Fault{Kind: kernel.ScaleRange, Index: group})
 			}
 		}
 	})
 	return bad.first, err
 }
 
-// isGroup tells whether the scale and the zero-point of a group are possible.
-func (l *quantizedLayer) isGroup(group int) bool {
+// firstBadGroup is the first of some groups whose scale or zero-point is not possible, or -1.
+func (l *quantizedLayer) firstBadGroup(first, end int) int {
 	if l.encoded != nil {
-		return l.encoded.groupProblem(l, group) == nil
+		return l.encoded.firstBadGroup(l, first, end)
 	}
-	scale := float32At(l.scales, group)
-	return scale != 0 && isFinite(scale) && isFinite(float32At(l.zeroPoints, group))
+	for group := first; group < end; group++ {
+		if scale := float32At(l.scales, group); scale == 0 || !isFinite(scale) || !isFinite(float32At(l.zeroPoints, group)) {
+			return group
+		}
+	}
+	return -1
 }
 
 // groupProblem says what is wrong with a group.

@@ -104,7 +104,7 @@ func (d *Description) isAlone(scale, layerScale float32) bool {
 		return scale > 0 && (math.Float32bits(scale)&0x7fffff == 0 || scale == 0x1p-127)
 	case e4m3OfLayer:
 		factor := scale / layerScale
-		return isFinite(layerScale) && factor >= 0 && e4m3.round(factor) == factor
+		return isFinite(layerScale) && factor >= 0 && e4m3.has(factor)
 	default:
 		return true
 	}

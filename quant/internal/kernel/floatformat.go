@@ -50,6 +50,15 @@ func (f *floatFormat) round(x float32) float32 {
 	return float32(x+magic) - magic
 }
 
+// has tells whether a number that is not negative is one of the format.
+func (f *floatFormat) has(x float32) bool {
+	if x >= f.smallestNormal {
+		return x <= f.largest && math.Float32bits(x)&(1<<f.shift()-1) == 0
+	}
+	steps := x / f.smallest
+	return roundEven(steps) == steps
+}
+
 // roundPositive is round for what is not negative, faster.
 func (f *floatFormat) roundPositive(x float32) float32 {
 	if x > f.largest {
