@@ -48,6 +48,15 @@ func planes(p *[4][16]uint8) (first, second, third, fourth octets) {
 	return loadOctets(&p[0][0], 0), loadOctets(&p[1][0], 0), loadOctets(&p[2][0], 0), loadOctets(&p[3][0], 0)
 }
 
+// planesOf are those of 16 numbers.
+func planesOf(p *float32) (first, second, third, fourth octets) {
+	a, b := loadFloats(p, 0).ToBits().ReshapeToUint16s(), loadFloats(p, 4).ToBits().ReshapeToUint16s()
+	c, d := loadFloats(p, 8).ToBits().ReshapeToUint16s(), loadFloats(p, 12).ToBits().ReshapeToUint16s()
+	lower, lowerOfLast := a.ConcatEven(b).ReshapeToUint8s(), c.ConcatEven(d).ReshapeToUint8s()
+	upper, upperOfLast := a.ConcatOdd(b).ReshapeToUint8s(), c.ConcatOdd(d).ReshapeToUint8s()
+	return lower.ConcatEven(lowerOfLast), lower.ConcatOdd(lowerOfLast), upper.ConcatEven(upperOfLast), upper.ConcatOdd(upperOfLast)
+}
+
 // floatLevel is floatFormat.round, given what it needs as for tables.
 func floatLevel(y floats, exponents words, low, high, smallestNormal, magic floats) floats {
 	y = y.Max(low).Min(high)

@@ -121,21 +121,35 @@ func decodeNEON(codes *byte, groups, groupSize int, scale, zeroPoint, weights *b
 	}
 }
 
-// decodeLevelsNEON is decodeNEON for codes that stand for levels, which are loaded one by one.
+// decodeLevelsNEON is decodeNEON for codes that stand for 16 levels.
 func decodeLevelsNEON(codes *byte, levels *float32, groups, groupSize int, scale, zeroPoint, weights *byte) {
 	scales, zeroPoints, to := (*float32)(unsafe.Pointer(scale)), (*float32)(unsafe.Pointer(zeroPoint)), (*float32)(unsafe.Pointer(weights))
+	l0, l1, l2, l3 := planesOf(levels)
 	at := 0
 	for group := range groups {
-		s, z := *floatAt(scales, group), *floatAt(zeroPoints, group)
-		for end := at + groupSize; at < end; at++ {
-			*floatAt(to, at) = float32(*floatAt(levels, int(*byteAt(codes, at)))-z) * s
+		s, z := both(repeat(scales, group)), both(repeat(zeroPoints, group))
+		for end := at + groupSize; at < end; at += 8 {
+			pairOf(lookUp(loadLower(codes, at), l0, l1, l2, l3)).sub(z).mul(s).store(to, at)
 		}
 	}
 }
 
-// decodeE4M3NEON is decodeLevelsNEON for those of E4M3.
+// decodeE4M3NEON is decodeNEON for codes that are numbers of E4M3: those of float32 once their
+// exponents are more by as much as these have.
 func decodeE4M3NEON(codes *byte, groups, groupSize int, scale, zeroPoint, weights *byte) {
-	decodeLevelsNEON(codes, &e4m3Levels[0], groups, groupSize, scale, zeroPoint, weights)
+	scales, zeroPoints, to := (*float32)(unsafe.Pointer(scale)), (*float32)(unsafe.Pointer(zeroPoint)), (*float32)(unsafe.Pointer(weights))
+	magnitude, sign := archsimd.BroadcastUint16x8(0x7f), archsimd.BroadcastUint16x8(0x80)
+	more, low, high := both(fill(0x1p120)), both(fill(-e4m3.largest)), both(fill(e4m3.largest))
+	at := 0
+	for group := range groups {
+		s, z := both(repeat(scales, group)), both(repeat(zeroPoints, group))
+		for end := at + groupSize; at < end; at += 8 {
+			code := loadLower(codes, at).InterleaveLo(octets{}).ReshapeToUint16s()
+			upper := code.And(magnitude).ShiftAllLeft(4).Or(code.And(sign).ShiftAllLeft(8))
+			v := pairOf(shorts{}.InterleaveLo(upper).ReshapeToUint32s().BitsToFloat32(), shorts{}.InterleaveHi(upper).ReshapeToUint32s().BitsToFloat32())
+			v.mul(more).max(low).min(high).sub(z).mul(s).store(to, at)
+		}
+	}
 }
 
 // normalizeNEON widens the weights of each group, and multiplies them.
