@@ -7,7 +7,7 @@ once and then more often, and the difference is divided by the weights, so that 
 besides does not count. Go marks inlined calls with instructions that do nothing, which processors
 drop before they execute any: they are counted apart. Needs Go, a C compiler, qemu-user 7 or 8, and
 a processor with AVX2, whose instructions a cycle are measured: the estimate has other processors
-execute as many, and is left out where AVX2 gathers, which takes it many cycles.
+execute as many.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ BENCHMARKS = {
 
 GIGAHERTZ = {"Neoverse V2": 2.8, "M1": 3.2}  # of Graviton4, and of the slowest of the M series
 MOST_TOGETHER = 4.0  # instructions a cycle: both have as many units for vectors
-LEAST_TOGETHER = 1.5  # of what AVX2 does without gathering, which NEON has nothing like
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ def table(wanted: str, folder: Path) -> Iterator[str]:
             cells.append(f"{1 / seconds:.3g}")
             for gigahertz in GIGAHERTZ.values():
                 estimate = gigahertz * min(together, MOST_TOGETHER) / ours.full
-                cells.append(f"{estimate:.2g}" if together >= LEAST_TOGETHER else "")
+                cells.append(f"{estimate:.2g}")
             yield f"| {' | '.join(cells)} |"
 
 

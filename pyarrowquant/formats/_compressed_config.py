@@ -167,11 +167,6 @@ def mixed_problem(layers: Collection[Coded], model: Mapping[str, Any]) -> str | 
     """Say what keeps transformers from loading these layers with different bits."""
     if not is_symmetric(layers):
         return "transformers loads layers of different bits only with zero_point='symmetric'"
-    if _has_experts(layer.name for layer in layers):
-        return (
-            "transformers loads experts only if all have the same bits, which a budget or a "
-            "quality floor may not give. Use bit_width= instead"
-        )
     if (model_type := model.get("model_type")) in _USES_WEIGHTS:
         return (
             f"transformers loads {model_type} only if all layers have the same bits, which a "

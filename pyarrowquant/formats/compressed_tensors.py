@@ -17,6 +17,7 @@ from pyarrowquant._core.results import Packed
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.formats._compressed_config import (
+    EXPERT,
     JOINED,
     check_stacks,
     mixed_problem,
@@ -239,7 +240,8 @@ class CompressedTensors(Format):
         return joined_as(name)
 
     def one_scheme(self, name: str) -> str | None:
-        return one_scheme(name)
+        # transformers has one scheme for the experts of all blocks, vLLM for those of each
+        return "experts" if EXPERT.search(name) else one_scheme(name)
 
     def takes_shape(self, layer: PlannedLayer) -> bool:
         """Also whether engines can join layers in blocks: only where they end with one."""

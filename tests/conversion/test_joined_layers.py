@@ -11,12 +11,11 @@ import pytest
 from commands import run
 from formats.packed_models import config_of
 from models import write_two_shards
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from pyarrowquant import (
     Recipe,
     Rule,
-    UsageError,
     convert,
     plan,
     quantize_batch_arrow,
@@ -184,5 +183,38 @@ def test_attention_may_have_other_bits_than_experts(tmp_path: Path) -> None:
     recipe = Recipe([Rule("*self_attn*", bit_width=8)])
     found = {name: each.bit_width for name, each in settings_of(model, recipe=recipe).items()}
     assert found == {**dict.fromkeys(QKV, 8), **dict.fromkeys(experts, 4)}
-    with pytest.raises(UsageError, match="loads experts only if all have the same bits"):
-        settings_of(model, bits_per_weight=5)
+
+
+@pytest.mark.parametrize(
+    ("bits_per_weight", "floor"),
+    [(4.6, None), (5.5, None), (6.5, None), (5.5, 0.1), (6.5, 0.1), (None, 0.1)],
+)
+def test_the_experts_of_all_blocks_get_the_same(
+    tmp_path: Path, bits_per_weight: float | None, floor: float | None
+) -> None:
+    rng = np.random.default_rng(6)
+    blocks = [f"model.layers.{block}" for block in range(3)]
+    weights = {
+        f"{block}.{layer}_proj.weight": rng.standard_normal((128, 256), np.float32)
+        for block in blocks
+        for layer in (
+            *(f"mlp.experts.{i}.{part}" for i in (0, 1) for part in ("gate", "up", "down")),
+            *(f"self_attn.{part}" for part in "qkvo"),
+        )
+    }
+    hard = f"{blocks[1]}.mlp.experts.0.up_proj.weight"
+    weights[hard][:, ::32] *= 20  # alone it would get more bits than the others
+    model = write_two_shards(tmp_path / "model", weights, CONFIG)
+    options = {
+        "bits_per_weight": bits_per_weight,
+        "quality_floor": None if floor is None else {"relative_error": floor},
+    }
+    done = convert(model, tmp_path / "out", to="compressed-tensors", **options)
+    if bits_per_weight is not None:
+        assert done.bits_per_weight <= bits_per_weight
+    widths: dict[bool, set[int]] = {True: set(), False: set()}
+    for path in (tmp_path / "out").glob("*.safetensors"):
+        for name, codes in load_file(path).items():
+            if name.endswith("_packed"):
+                widths[".experts." in name].add(codes.shape[1] * 32 // 256)
+    assert len(widths[True]) == 1 and widths[False]
