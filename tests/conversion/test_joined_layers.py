@@ -217,4 +217,5 @@ def test_the_experts_of_all_blocks_get_the_same(
         for name, codes in load_file(path).items():
             if name.endswith("_packed"):
                 widths[".experts." in name].add(codes.shape[1] * 32 // 256)
-    assert len(widths[True]) == 1 and widths[False]
+    assert len(widths[True]) == 1
+    assert widths[False]
