@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -44,20 +46,48 @@ def decode_matrix(
         A row of a value for each group.
     columns, bits, group_size : int
     """
-    ends = pa.py_buffer(np.array([0, codes.size], np.int64))
-    data = [None, ends, pa.py_buffer(np.ascontiguousarray(codes))]  # pa.array would copy it
-    table = pa.table(
+    return _decoded(
+        codes,
+        columns,
         {
             "layer_name": [name],
-            "quantized_data": pa.Array.from_buffers(pa.large_binary(), 1, data),
             "scales": [scales.ravel()],
             "zero_points": [zero_points.ravel()],
-            "shape": [[len(codes), columns]],
             "bit_width": pa.array([bits], pa.uint8()),
             "group_size": pa.array([group_size], pa.int32()),
-        }
+        },
     )
-    weights: Floats = decode(Source(table, RESULT_COLUMNS))["weights"][0].values.to_numpy()
+
+
+def decode_levels(
+    codes: Bytes, levels: Floats, scales: Floats, columns: int, group_size: int
+) -> Floats:
+    """Decode rows of bytes that stand for finite levels, with a scale for each group."""
+    return _decoded(
+        codes,
+        columns,
+        {
+            "layer_name": ["codes"],
+            "scales": [scales.ravel()],
+            "zero_points": pa.nulls(1, pa.list_(pa.float32())),
+            "bit_width": pa.array([8], pa.uint8()),
+            "group_size": pa.array([group_size], pa.int32()),
+            "encoding": ["fp8"],
+            "levels": [levels],
+            "super_scales": pa.nulls(1, pa.list_(pa.float32())),
+            "super_minimums": pa.nulls(1, pa.list_(pa.float32())),
+        },
+    )
+
+
+def _decoded(codes: Bytes, columns: int, row: dict[str, Any]) -> Floats:
+    """Decode the only row of a table, whose codes are not copied."""
+    ends = pa.py_buffer(np.array([0, codes.size], np.int64))
+    data = [None, ends, pa.py_buffer(np.ascontiguousarray(codes))]  # pa.array would copy it
+    row["quantized_data"] = pa.Array.from_buffers(pa.large_binary(), 1, data)
+    row["shape"] = [[len(codes), columns]]
+    source = Source(pa.table(row), RESULT_COLUMNS)
+    weights: Floats = decode(source)["weights"][0].values.to_numpy()
     return weights.reshape(len(codes), columns)
 
 
