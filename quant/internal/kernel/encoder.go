@@ -199,6 +199,27 @@ func (e *encoder) part(first, end int) (weights, importance []float32) {
 	return weights, e.block.importance(e.at.weight+first, n)
 }
 
+// superGroup is the normalized weights of one, which a tile holds, and their importance.
+type superGroup struct {
+	weights, importance []float32
+	groupSize           int
+}
+
+func (e *encoder) superGroup() superGroup {
+	weights, importance := e.part(0, e.n)
+	return superGroup{weights, importance, e.block.GroupSize}
+}
+
+// group gives those of one of its groups.
+func (s *superGroup) group(i int) (weights, importance []float32) {
+	first := i * s.groupSize
+	end := min(first+s.groupSize, len(s.weights))
+	if s.importance == nil {
+		return s.weights[first:end], nil
+	}
+	return s.weights[first:end], s.importance[first:end]
+}
+
 // store writes all that decodes the groups but their codes.
 func (e *encoder) store() {
 	b := e.block

@@ -55,11 +55,14 @@ func (e *encoder) addTrialErrors(i int) {
 // which small multiples or levels may be enough.
 func (e *encoder) toFloat16(scale, least float32) float32 {
 	wanted := scale * e.inverse[0]
-	rounded := roundScale(wanted, ScaleFloat16)
+	rounded := roundFloat16(wanted)
+	if abs(rounded) >= 0x1p-14 {
+		return rounded
+	}
 	if rounded == 0 && wanted != 0 {
 		return signed(least, wanted) + 0 // never -0
 	}
-	if rounded != 0 && abs(rounded) < 0x1p-14 && abs(rounded) < abs(wanted) {
+	if rounded != 0 && abs(rounded) < abs(wanted) {
 		rounded += signed(smallestFloat16, wanted)
 	}
 	return rounded

@@ -51,11 +51,11 @@ func (e *encoder) factorUnit(groups []searchedMinimum, least float32) (unit floa
 func (e *encoder) searchFactors(searched []searchedMinimum, d units, about *trials) bool {
 	e.units = newFactorUnits(d, e.leastFactor, e.mostFactor)
 	var plainError, leastError float32
+	all := e.superGroup()
 	for i := range searched {
 		found := &searched[i]
 		e.plain = units{e.scale[i], e.minimum[i]}
-		first, end := e.span(i)
-		weights, importance := e.part(first, end)
+		weights, importance := all.group(i)
 		e.steps.searchFactors(found, about, &e.units, &e.plain, e.grid, weights, importance)
 		plainError += found.plainError
 		leastError += found.error

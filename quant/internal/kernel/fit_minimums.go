@@ -113,15 +113,15 @@ var spreadPattern = func() (p trials) {
 // searchMinimums improves on the scales and the minimums of all groups. What is known of a group
 // is the beginning of its next search, so that others come between them.
 func (e *encoder) searchMinimums(searched []searchedMinimum) {
-	moments := e.moments[:len(searched)]
+	moments, all := e.moments[:len(searched)], e.superGroup()
 	for i := range moments {
-		moments[i] = momentsOf(e.part(e.span(i)))
+		moments[i] = momentsOf(all.group(i))
 	}
 	pattern := &e.grid.cuts
 	for range e.refits {
 		for i, m := range moments {
 			if searched[i].scale != 0 {
-				weights, importance := e.part(e.span(i))
+				weights, importance := all.group(i)
 				e.steps.searchMinimum(&searched[i], pattern, e.grid, weights, importance, m)
 			}
 		}
