@@ -137,29 +137,34 @@ func (e *encoder) findRanges() Fault {
 	return Fault{}
 }
 
-// normalizeEnds finds the powers of two.
+// normalizeEnds finds the powers of two: of each group, or of a super-group.
 func (e *encoder) normalizeEnds() {
-	lo, hi := e.lo[:e.groups], e.hi[:e.groups]
-	largest := float32(0)
-	for i := range lo {
-		if e.SuperSize == 0 {
-			largest = 0
-		}
-		if -lo[i] > largest { // max looks for NaN, too
-			largest = -lo[i]
-		}
-		if hi[i] > largest {
-			largest = hi[i]
-		}
-		exponent := max(int(math.Float32bits(largest)>>23)-127, -126)
-		e.normal[i], e.inverse[i] = powerOf2(-exponent), powerOf2(exponent)
+	lo, hi, normal, inverse := e.lo[:e.groups], e.hi[:e.groups], e.normal[:e.groups], e.inverse[:e.groups]
+	if e.SuperSize == 0 {
+		e.steps.normalizeEnds(lo, hi, normal, inverse)
+		return
 	}
-	for i := range e.groups {
-		if e.SuperSize > 0 {
-			e.normal[i], e.inverse[i] = e.normal[e.groups-1], e.inverse[e.groups-1]
-		}
-		e.lo[i] *= e.normal[i]
-		e.hi[i] *= e.normal[i]
+	least, most := float32(0), float32(0)
+	for i := range lo {
+		least, most = min(least, lo[i]), max(most, hi[i])
+	}
+	ends := [2]float32{least, most}
+	normalizeEnds(ends[:1], ends[1:], normal[:1], inverse[:1])
+	for i := range lo {
+		normal[i], inverse[i] = normal[0], inverse[0]
+		lo[i] *= normal[0]
+		hi[i] *= normal[0]
+	}
+}
+
+// normalizeEnds multiplies the ends of groups by powers of two, which it gives with their
+// reciprocals.
+func normalizeEnds(lo, hi, normal, inverse []float32) {
+	for i := range lo {
+		exponent := max(int(math.Float32bits(max(-lo[i], hi[i], 0))>>23)-127, -126)
+		normal[i], inverse[i] = powerOf2(-exponent), powerOf2(exponent)
+		lo[i] *= normal[i]
+		hi[i] *= normal[i]
 	}
 }
 

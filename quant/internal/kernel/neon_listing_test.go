@@ -17,7 +17,7 @@ var loopsOfNEON = []string{
 	"rangesFloat32NEON", "rangesShort", "codeNEON", "sumsNEON", "addTailsNEON", "decodeNEON", "(*packing).pack", "(*packing).unpack",
 	"pack2NEON", "pack4NEON", "splitHalvesNEON", "transposeNEON", "stepSumsNEON", "stepSumsWeightedNEON", "hqqSumsNEON", "normalizeNEON",
 	"evenSums", "tableSums", "floatSums", "evenErrors", "tableErrors", "floatErrors",
-	"(*gridVectors).evenCodes", "(*gridVectors).tableCodes", "(*gridVectors).floatCodes", "decodedSumsNEON", "decodeLevelsNEON", "decodeE4M3NEON",
+	"(*gridVectors).evenCodes", "(*gridVectors).tableCodes", "(*gridVectors).floatCodes", "decodedSumsNEON", "normalizeEndsNEON", "decodeLevelsNEON", "decodeE4M3NEON",
 }
 
 // What listings have where the compiler stores a vector for want of registers, checks bounds,

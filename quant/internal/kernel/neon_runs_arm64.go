@@ -121,6 +121,21 @@ func decodeNEON(codes *byte, groups, groupSize int, scale, zeroPoint, weights *b
 	}
 }
 
+// normalizeEndsNEON is normalizeEnds.
+func normalizeEndsNEON(lo, hi, normal, inverse *float32, n int) {
+	least, most := archsimd.BroadcastUint32x4(1), archsimd.BroadcastUint32x4(254)
+	subnormal := archsimd.BroadcastUint32x4(1 << 22)
+	for at := 0; at < n; at += 4 {
+		low, high := loadFloats(lo, at), loadFloats(hi, at)
+		exponent := floats{}.Sub(low).Max(high).Max(floats{}).ToBits().ShiftAllRight(23).Max(least)
+		factor := most.Sub(exponent).ShiftAllLeft(23).Max(subnormal).BitsToFloat32()
+		storeFloats(low.Mul(factor), lo, at)
+		storeFloats(high.Mul(factor), hi, at)
+		storeFloats(factor, normal, at)
+		storeFloats(exponent.ShiftAllLeft(23).BitsToFloat32(), inverse, at)
+	}
+}
+
 // decodeLevelsNEON is decodeNEON for codes that stand for 16 levels.
 func decodeLevelsNEON(codes *byte, levels *float32, groups, groupSize int, scale, zeroPoint, weights *byte) {
 	scales, zeroPoints, to := (*float32)(unsafe.Pointer(scale)), (*float32)(unsafe.Pointer(zeroPoint)), (*float32)(unsafe.Pointer(weights))

@@ -204,6 +204,11 @@ func normalizeWeightsFloat16AVX2(out *float32, weights *byte, groups int, groupS
 //go:noescape
 func normalizeWeightsBFloat16AVX2(out *float32, weights *byte, groups int, groupSize int, factors *float32)
 
+// Multiplies the ends of n groups by powers of two, which it gives, and their reciprocals. Slices are rounded up to 16 groups.
+//
+//go:noescape
+func normalizeEndsAVX2(lo *float32, hi *float32, normal *float32, inverse *float32, n int)
+
 // Decoded float32 weights of each group, whose codes stand for 16 levels.
 //
 //go:noescape
@@ -423,6 +428,11 @@ func normalizeWeightsFloat16AVX512(out *float32, weights *byte, groups int, grou
 //
 //go:noescape
 func normalizeWeightsBFloat16AVX512(out *float32, weights *byte, groups int, groupSize int, factors *float32)
+
+// Multiplies the ends of n groups by powers of two, which it gives, and their reciprocals. Slices are rounded up to 16 groups.
+//
+//go:noescape
+func normalizeEndsAVX512(lo *float32, hi *float32, normal *float32, inverse *float32, n int)
 
 // Decoded float32 weights of each group, whose codes stand for 16 levels.
 //

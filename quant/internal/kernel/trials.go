@@ -35,6 +35,9 @@ func coder(scale, minimum float32) (inverse, offset float32) {
 type encoderSteps struct {
 	// ranges finds the ends of groups of a multiple of 8 weights, or returns false.
 	ranges func(weights []byte, t ElementType, lo, hi []float32) bool
+	// normalizeEnds multiplies the ends of groups by powers of two, which it gives with their
+	// reciprocals.
+	normalizeEnds func(lo, hi, normal, inverse []float32)
 	// normalize widens the weights of groups of the same length, of a multiple of 8 or alone,
 	// and multiplies them by a factor a group.
 	normalize func(out []float32, weights []byte, t ElementType, factors []float32)
@@ -66,7 +69,7 @@ type encoderSteps struct {
 }
 
 var scalarSteps = &encoderSteps{
-	func([]byte, ElementType, []float32, []float32) bool { return false }, normalize, searchMinimum, searchScale, addUnitCosts, searchFactors, addTrialErrors, searchLevels, leastTrial, codeLevels, pack,
+	func([]byte, ElementType, []float32, []float32) bool { return false }, normalizeEnds, normalize, searchMinimum, searchScale, addUnitCosts, searchFactors, addTrialErrors, searchLevels, leastTrial, codeLevels, pack,
 	decodeGroups, (*laneSums).add,
 }
 

@@ -133,6 +133,15 @@ GLOBL minusOne<>(SB), RODATA|NOPTR, $4
 DATA leastGain<>+0(SB)/4, $0x3a800000
 GLOBL leastGain<>(SB), RODATA|NOPTR, $4
 
+DATA smallestExponent<>+0(SB)/4, $0x00000001
+GLOBL smallestExponent<>(SB), RODATA|NOPTR, $4
+
+DATA twoBiases<>+0(SB)/4, $0x000000fe
+GLOBL twoBiases<>(SB), RODATA|NOPTR, $4
+
+DATA halfSmallest<>+0(SB)/4, $0x00400000
+GLOBL halfSmallest<>(SB), RODATA|NOPTR, $4
+
 DATA e4m3ToFloat32<>+0(SB)/4, $0x7b800000
 GLOBL e4m3ToFloat32<>(SB), RODATA|NOPTR, $4
 
@@ -6859,6 +6868,46 @@ normalize_done:
 	VZEROUPPER
 	RET
 
+// func normalizeEndsAVX2(lo *float32, hi *float32, normal *float32, inverse *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·normalizeEndsAVX2(SB), NOSPLIT, $0-40
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         normal+16(FP), DX
+	MOVQ         inverse+24(FP), BX
+	MOVQ         n+32(FP), SI
+	VXORPS       Y0, Y0, Y0
+	VBROADCASTSS smallestExponent<>+0(SB), Y1
+	VBROADCASTSS twoBiases<>+0(SB), Y2
+	VBROADCASTSS halfSmallest<>+0(SB), Y3
+
+next:
+	VMOVUPS (AX), Y4
+	VMOVUPS (CX), Y5
+	VSUBPS  Y4, Y0, Y6
+	VMAXPS  Y5, Y6, Y6
+	VMAXPS  Y0, Y6, Y6
+	VPSRLD  $0x17, Y6, Y6
+	VPMAXSD Y1, Y6, Y6
+	VPSUBD  Y6, Y2, Y7
+	VPSLLD  $0x17, Y6, Y6
+	VPSLLD  $0x17, Y7, Y7
+	VPMAXSD Y3, Y7, Y7
+	VMULPS  Y7, Y4, Y4
+	VMULPS  Y7, Y5, Y5
+	VMOVUPS Y4, (AX)
+	ADDQ    $+32, AX
+	VMOVUPS Y5, (CX)
+	ADDQ    $+32, CX
+	VMOVUPS Y7, (DX)
+	ADDQ    $+32, DX
+	VMOVUPS Y6, (BX)
+	ADDQ    $+32, BX
+	SUBQ    $+8, SI
+	JG      next
+	VZEROUPPER
+	RET
+
 // func decodeLevelsAVX2(codes *byte, levels *float32, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
 // Requires: AVX, AVX2
 TEXT ·decodeLevelsAVX2(SB), NOSPLIT, $0-56
@@ -12764,6 +12813,46 @@ no_rest:
 	JMP  normalize_group
 
 normalize_done:
+	VZEROUPPER
+	RET
+
+// func normalizeEndsAVX512(lo *float32, hi *float32, normal *float32, inverse *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·normalizeEndsAVX512(SB), NOSPLIT, $0-40
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         normal+16(FP), DX
+	MOVQ         inverse+24(FP), BX
+	MOVQ         n+32(FP), SI
+	VPXORD       Z0, Z0, Z0
+	VBROADCASTSS smallestExponent<>+0(SB), Z1
+	VBROADCASTSS twoBiases<>+0(SB), Z2
+	VBROADCASTSS halfSmallest<>+0(SB), Z3
+
+next:
+	VMOVUPS (AX), Z4
+	VMOVUPS (CX), Z5
+	VSUBPS  Z4, Z0, Z6
+	VMAXPS  Z5, Z6, Z6
+	VMAXPS  Z0, Z6, Z6
+	VPSRLD  $0x17, Z6, Z6
+	VPMAXSD Z1, Z6, Z6
+	VPSUBD  Z6, Z2, Z7
+	VPSLLD  $0x17, Z6, Z6
+	VPSLLD  $0x17, Z7, Z7
+	VPMAXSD Z3, Z7, Z7
+	VMULPS  Z7, Z4, Z4
+	VMULPS  Z7, Z5, Z5
+	VMOVUPS Z4, (AX)
+	ADDQ    $+64, AX
+	VMOVUPS Z5, (CX)
+	ADDQ    $+64, CX
+	VMOVUPS Z7, (DX)
+	ADDQ    $+64, DX
+	VMOVUPS Z6, (BX)
+	ADDQ    $+64, BX
+	SUBQ    $+16, SI
+	JG      next
 	VZEROUPPER
 	RET
 

@@ -6,7 +6,7 @@ import "unsafe"
 // weights is the reference's where lanes are weights.
 func (v *vectorSet) vectorSteps() *encoderSteps {
 	return &encoderSteps{
-		v.rangesOf, v.normalize, v.searchMinimum, v.searchScale, v.addUnitCosts, v.searchFactors, v.addTrialErrors,
+		v.rangesOf, v.normalizeEndsOf, v.normalize, v.searchMinimum, v.searchScale, v.addUnitCosts, v.searchFactors, v.addTrialErrors,
 		v.searchLevels, func(errors *lanes) int { return v.leastLane(&errors[0]) }, v.codeLevelsOf, v.packLevels,
 		v.decodeGroups, v.addSums,
 	}
@@ -23,6 +23,11 @@ func weighted(importance []float32) (which int, first *float32) {
 
 func (v *vectorSet) rangesOf(weights []byte, t ElementType, lo, hi []float32) bool {
 	return t != Float64 && !v.ranges[t](&weights[0], len(lo), len(weights)/t.Size()/len(lo), &lo[0], &hi[0])
+}
+
+// normalizeEndsOf also changes what is behind the groups: slices are those of an encoder.
+func (v *vectorSet) normalizeEndsOf(lo, hi, normal, inverse []float32) {
+	v.normalizeEnds(&lo[0], &hi[0], &normal[0], &inverse[0], len(lo))
 }
 
 func (v *vectorSet) normalize(out []float32, weights []byte, t ElementType, factors []float32) {

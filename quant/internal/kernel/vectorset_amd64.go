@@ -69,8 +69,9 @@ var avx2 = vectorSet{
 	},
 	levelSearch: [...]func(*float32, *float32, *float32, *float32, int, float32) int{levelSearchAVX2, levelSearchWeightedAVX2},
 	leastLane:   leastLaneAVX2, unitCosts: unitCostsAVX2,
-	codeLevels:   [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsEvenAVX2, codeLevelsTableAVX2, codeLevelsFloatAVX2},
-	decodeLevels: decodeLevelsAVX2, decodeE4M3: decodeE4M3AVX2, decodedSums: decodedSumsAVX2,
+	codeLevels:    [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsEvenAVX2, codeLevelsTableAVX2, codeLevelsFloatAVX2},
+	normalizeEnds: normalizeEndsAVX2,
+	decodeLevels:  decodeLevelsAVX2, decodeE4M3: decodeE4M3AVX2, decodedSums: decodedSumsAVX2,
 	prefetch: prefetch, stream: stream, fence: fence,
 }
 
@@ -99,6 +100,7 @@ var avx512 = func() vectorSet {
 		{factorSearchEvenAVX512, factorSearchEvenWeightedAVX512}, {factorSearchTableAVX512, factorSearchTableWeightedAVX512},
 	}
 	v.levelSearch = [...]func(*float32, *float32, *float32, *float32, int, float32) int{levelSearchAVX512, levelSearchWeightedAVX512}
+	v.normalizeEnds = normalizeEndsAVX512
 	v.decodeLevels, v.decodeE4M3 = decodeLevelsAVX512, decodeE4M3AVX512
 	v.leastLane, v.unitCosts, v.decodedSums = leastLaneAVX512, unitCostsAVX512, decodedSumsAVX512
 	v.codeLevels = [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsEvenAVX512, codeLevelsTableAVX512, codeLevelsFloatAVX512}

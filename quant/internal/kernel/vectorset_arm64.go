@@ -32,6 +32,7 @@ var neon = vectorSet{
 	unitCosts:        unitCostsNEON,
 	codeLevels:       [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsKind(evenKind), codeLevelsKind(tableKind), codeLevelsKind(floatKind)},
 	decodedSums:      decodedSumsNEON,
+	normalizeEnds:    normalizeEndsNEON,
 	decodeLevels:     decodeLevelsNEON,
 	decodeE4M3:       decodeE4M3NEON,
 

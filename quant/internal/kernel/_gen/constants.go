@@ -91,6 +91,10 @@ var (
 	none      = constant("none", 0)
 	minusOne  = constant("minusOne", 0xbf800000)
 	leastGain = constant("leastGain", 0x3a800000) // 2^-10
+	// Exponents of float32: the least, what those of reciprocals add up to, and 2^-127.
+	smallestExponent = constant("smallestExponent", 1)
+	twoBiases        = constant("twoBiases", 254)
+	halfSmallest     = constant("halfSmallest", 1<<22)
 	// Of E4M3: what the exponents of float32 are more by, and the largest number.
 	e4m3ToFloat32 = constant("e4m3ToFloat32", 0x7b800000) // 2^120
 	e4m3Largest   = constant("e4m3Largest", 0x43e00000)   // 448

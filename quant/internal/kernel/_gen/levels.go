@@ -75,6 +75,35 @@ func normalizeWeights(i isa, e element) {
 	RET()
 }
 
+// normalizeEnds is that of the scalar kernel.
+func normalizeEnds(i isa) {
+	function("normalizeEnds"+i.name, "func(lo, hi, normal, inverse *float32, n int)",
+		"Multiplies the ends of n groups by powers of two, which it gives, and their reciprocals. Slices are rounded up to 16 groups.")
+	lows, highs, normals, inverses, left := pointer("lo"), pointer("hi"), pointer("normal"), pointer("inverse"), pointer("n")
+	zero, least, most, subnormal := i.zeroed(), i.all(smallestExponent), i.all(twoBiases), i.all(halfSmallest)
+	Label("next")
+	lo, hi, largest, normal := i.get(Mem{Base: lows}), i.get(Mem{Base: highs}), vector(i.lanes), vector(i.lanes)
+	VSUBPS(lo, zero, largest)
+	VMAXPS(hi, largest, largest)
+	VMAXPS(zero, largest, largest)
+	VPSRLD(U8(23), largest, largest)
+	VPMAXSD(least, largest, largest)
+	VPSUBD(largest, most, normal)
+	VPSLLD(U8(23), largest, largest)
+	VPSLLD(U8(23), normal, normal)
+	VPMAXSD(subnormal, normal, normal)
+	VMULPS(normal, lo, lo)
+	VMULPS(normal, hi, hi)
+	for k, p := range []GPVirtual{lows, highs, normals, inverses} {
+		VMOVUPS([]VecVirtual{lo, hi, normal, largest}[k], Mem{Base: p})
+		ADDQ(I32(int32(4*i.lanes)), p)
+	}
+	SUBQ(I32(int32(i.lanes)), left)
+	JG(LabelRef("next"))
+	VZEROUPPER()
+	RET()
+}
+
 // decodeLevels decodes codes that stand for 16 levels.
 func decodeLevels(i isa) {
 	function("decodeLevels"+i.name, "func(codes *byte, levels *float32, groups, groupSize int, scale, zeroPoint *byte, weights *byte)",

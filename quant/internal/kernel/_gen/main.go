@@ -84,6 +84,7 @@ func encodings(i isa) {
 	for _, e := range elements {
 		normalizeWeights(i, e)
 	}
+	normalizeEnds(i)
 	decodeLevels(i)
 	decodeE4M3(i)
 	decodedSums(i)
