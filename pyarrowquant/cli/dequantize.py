@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pyarrowquant import dequantize_batch_arrow
 from pyarrowquant._core.quoting import first_names, in_line, printable
-from pyarrowquant.cli._originals import raw_floats, undecodable
+from pyarrowquant.cli._originals import raw_floats
 from pyarrowquant.cli._read_files import ReadFiles
 from pyarrowquant.cli._show import counted, json_option, quoted_path, show_json, size_text
 from pyarrowquant.conversion.destination import check_destination, format_of
@@ -30,10 +30,11 @@ from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.formats.tables import write_batches
 from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.config import CONFIG
+from pyarrowquant.reading.finite import with_finite_codes
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_source
 from pyarrowquant.reading.table_files import TABLES
-from pyarrowquant.reading.tensors import CodedTensor
+from pyarrowquant.reading.tensors import CodedTensor, UndecodableTensor
 from pyarrowquant.reading.turned import as_floats
 
 _DTYPES = {"float32": ("F32", 4), "float16": ("F16", 2)}
@@ -65,6 +66,11 @@ Examples:
     "--pre-tokenizer", help="llama.cpp's name for how texts are split, where it is not found out."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
+@click.option(
+    "--continue-on-error",
+    is_flag=True,
+    help="Leave out, and list, tensors of a model that cannot be decoded.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace DESTINATION if it exists.")
 @json_option
 def dequantize(
@@ -74,6 +80,7 @@ def dequantize(
     dtype: str | None,
     pre_tokenizer: str | None,
     threads: int | None,
+    continue_on_error: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -102,6 +109,11 @@ def dequantize(
         )
     if pre_tokenizer is not None and kind != "gguf":
         raise click.UsageError("--pre-tokenizer is only for gguf: leave it out")
+    if continue_on_error and kind in ("folder", "gguf"):
+        raise click.UsageError(
+            f"--continue-on-error is not for {kind}, which would be no whole model: take --to "
+            "safetensors, or leave it out"
+        )
     if not source.exists():
         raise FileNotFoundError(f"'{source}' does not exist")
     with read.reading():
@@ -110,7 +122,11 @@ def dequantize(
         elif kind == "gguf":
             layers = _write_gguf(source, destination, dtype, pre_tokenizer, overwrite, read.check)
         elif not is_result(str(source)):
-            layers = _decode_model(source, destination, kind, dtype, overwrite, read.check)
+            layers = _decode_model(
+                source, destination, kind, dtype, continue_on_error, overwrite, read.check
+            )
+        elif continue_on_error:
+            raise click.UsageError("--continue-on-error is for models, not tables: leave it out")
         elif kind == "safetensors":
             layers = _write_safetensors(source, destination, dtype, threads, overwrite, read.check)
         else:
@@ -129,27 +145,57 @@ def _write_folder(source: Path, destination: Path, overwrite: bool, read: ReadFi
             f"'{source}' is no Hugging Face folder, and so has no {CONFIG} for another one. Take "
             "--to safetensors"
         )
-    model, layers = _opened(source)
+    model = _opened(source, "so that the folder would be no whole model. --to safetensors")
+    layers = _count(model)
     folder = ModelFolder(as_floats(model))
     refuse_joined(folder.model, "transformers")
     check_destination(destination, overwrite, True, read.paths, lambda: set(folder.other_files()))
-    for name, problem in undecodable(folder.model).items():
-        raise click.ClickException(
-            f"'{source}': {in_line(name)} cannot be decoded, {printable(problem)}, so that the "
-            "folder would be no whole model. --to safetensors writes all others"
-        )
     write_plain_folder(folder, destination, overwrite, read.check)
     return layers
 
 
-def _opened(source: Path) -> tuple[Model, int]:
-    """Open a quantized model; return how many layers are, too."""
+def _opened(source: Path, otherwise: str) -> Model:
+    """Open a quantized model all of which can be decoded.
+
+    Parameters
+    ----------
+    source : Path
+    otherwise : str
+        What the error goes on with where it is not, before what then leaves out the rest.
+    """
     model = open_source(source)
     model.refuse_damage()
-    coded = sum(isinstance(tensor, CodedTensor) for tensor in model.tensors or ())
-    if not coded:
+    codes = [tensor for tensor in _undecoded(model) if not tensor.serves]
+    if codes:
+        also = f" (and {len(codes) - 1} more)" if len(codes) > 1 else ""
+        raise click.ClickException(
+            f"'{source}': {in_line(codes[0].name)}{also} cannot be decoded: "
+            f"{printable(codes[0].problem)}, {otherwise} --continue-on-error leaves such out"
+        )
+    return _quantized(source, model)
+
+
+def _opened_in_part(source: Path) -> Model:
+    """Open a quantized model, and say which tensors are left out as they cannot be decoded."""
+    model = open_source(source)
+    left = _undecoded(model)
+    for tensor in left:
+        click.echo(f"Left out: {in_line(tensor.name)}, {printable(tensor.problem)}", err=True)
+    return _quantized(source, model.without([tensor.name for tensor in left]))
+
+
+def _undecoded(model: Model) -> list[UndecodableTensor]:
+    return [tensor for tensor in model.tensors or () if isinstance(tensor, UndecodableTensor)]
+
+
+def _quantized(source: Path, model: Model) -> Model:
+    if not _count(model):
         raise click.ClickException(f"'{source}' has nothing that is quantized")
-    return model, coded
+    return with_finite_codes(model)
+
+
+def _count(model: Model) -> int:
+    return sum(isinstance(tensor, CodedTensor) for tensor in model.tensors or ())
 
 
 def _decode_model(
@@ -157,16 +203,15 @@ def _decode_model(
     destination: Path,
     kind: str,
     dtype: str,
+    in_part: bool,
     overwrite: bool,
     check: Callable[[], object],
 ) -> int:
     """Write the layers of a model, one after the other; `check` comes after the last one."""
-    model, _ = _opened(source)
+    model = _opened_in_part(source) if in_part else _opened(source, "and")
     if kind == "safetensors":  # which is a checkpoint of floats
         model = as_floats(model)
     tensors = {tensor.name: tensor for tensor in model.tensors or ()}
-    for name, problem in undecodable(model).items():
-        click.echo(f"Left out: {in_line(name)}, {printable(problem)}", err=True)
     if joined := joined_by_mlx(model):
         click.echo(
             "Experts that MLX has joined keep its names, which no other engine loads: "
@@ -224,7 +269,9 @@ def _write_gguf(
     overwrite: bool,
     check: Callable[[], object],
 ) -> int:
-    model = FORMATS["gguf"].viewed(open_source(source), pre_tokenizer)
+    opened = open_source(source)
+    opened.refuse_damage()
+    model = FORMATS["gguf"].viewed(with_finite_codes(opened), pre_tokenizer)
     if not isinstance(model, LlamaCppModel):
         raise click.ClickException(
             f"'{source}' is neither a GGUF model nor a Hugging Face folder, and so has not what "

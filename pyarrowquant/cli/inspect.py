@@ -45,17 +45,27 @@ Examples:
 @click.argument("path")
 @json_option
 def inspect(path: str, as_json: bool) -> None:
-    """Show the tensors of PATH: a model file or folder, quantized or not, or a table of results."""
+    """Show the tensors of PATH: a model file or folder, quantized or not, or a table of results.
+
+    The exit code is 1 where codes lack something, or contradict config.json.
+    """
     read = ReadFiles(path)
     result = is_result(path)
     with read.reading():
-        tensors = list(_coded(Path(path)) if result else _weights(path))
+        model = None if result else open_model(locate(path, None))
+        tensors = list(_coded(Path(path)) if model is None else _weights(path, model))
     read.check()
     total = sum(tensor["bytes"] for tensor in tensors)
     weights = sum(math.prod(tensor["shape"]) for tensor in tensors)
     if as_json:
         show_json({"path": path, "layers": tensors, "weights": weights, "bytes": total})
-        return
+    else:
+        _show(tensors, result, weights, total)
+    if model is not None:
+        model.refuse_damage()
+
+
+def _show(tensors: list[dict[str, Any]], result: bool, weights: int, total: int) -> None:
     kind = "bits" if result else "dtype"
     encoded = any(tensor.get("encoding", INTEGER) != INTEGER for tensor in tensors)
     show_table(
@@ -97,8 +107,7 @@ def _coded(path: Path) -> Iterator[dict[str, Any]]:
             }
 
 
-def _weights(path: str) -> Iterator[dict[str, Any]]:
-    model = open_model(locate(path, None))
+def _weights(path: str, model: Model) -> Iterator[dict[str, Any]]:
     if model.tensors is None:
         yield from _rows(path, model)
         return

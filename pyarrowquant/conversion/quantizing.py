@@ -28,6 +28,7 @@ from pyarrowquant.errors import LayerError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
+from pyarrowquant.reading.finite import naming_file
 from pyarrowquant.reading.importance import Importance
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.planned import PlannedLayout, layout_of, plan_layer
@@ -212,9 +213,10 @@ class Quantizer:
             fitting=partial(fitting, target, model, task.settings),
             layer_scale=self._shared_scales,
         )
-        for results in stream:
-            yield outcome(results)
-            del results  # before the next batch is quantized
+        with naming_file(model):
+            for results in stream:
+                yield outcome(results)
+                del results  # before the next batch is quantized
         yield outcome(None)
 
 

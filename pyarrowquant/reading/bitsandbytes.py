@@ -80,6 +80,9 @@ def state_of(stored: Stored) -> State:
         raise ValueError(f"{what} has the shape {quoted(shape)}")
     if type(block) is not int or not 0 < block <= _LARGEST_BLOCK:
         raise ValueError(f"{what} has blocks of {quoted(block)}")
+    kind = said.get("quant_type")
+    if isinstance(kind, str) and not stored.tensor.name.endswith(f"__{kind}"):
+        raise ValueError(f"{what} has the quant_type {quoted(kind)}")
     if "nested_offset" not in said:
         return State(tuple(shape), block, 0, 0.0)
     return State(tuple(shape), block, *_nested(said, what))

@@ -184,7 +184,7 @@ def decode_packed(shape: tuple[int, ...], bits: int, group: int, parts: Parts) -
     zeros = np.full((rows, groups), 2 ** (bits - 1), np.float32)
     if "zero_point" in parts:
         with parts["zero_point"].open() as words:
-            zeros = _down(np.ascontiguousarray(words.T).view(np.uint8), rows, bits)
+            zeros = down(np.ascontiguousarray(words.T).view(np.uint8), rows, bits)
     group_of = np.arange(columns) // group
     if "group_of" in parts:
         group_of = parts["group_of"].read()
@@ -236,7 +236,7 @@ def in_pieces(rows: int, columns: int, decode: Callable[[slice], Floats]) -> Flo
     return weights
 
 
-def _down(streams: npt.NDArray[np.uint8], count: int, bits: int) -> Floats:
+def down(streams: npt.NDArray[np.uint8], count: int, bits: int) -> Floats:
     """Unpack whole numbers that lie down columns, each a little-endian stream of bits.
 
     Parameters

@@ -19,6 +19,7 @@ from pyarrowquant.reading.tensors import (
     CodedTensor,
     Tensor,
     UndecodableTensor,
+    is_damaged,
 )
 
 BATCH_BYTES = 128 * 2**20
@@ -152,21 +153,25 @@ class Model(ABC):
         names = {tensor.name for tensor in self.tensors or ()}
         return any(_is_coded(tensor, names) for tensor in self.tensors or ())
 
+    @property
+    def damage(self) -> str | None:
+        """What keeps codes from being decoded that a file lacks or has wrong, or None."""
+        damaged = [tensor for tensor in self.tensors or () if is_damaged(tensor)]
+        if not damaged:
+            return None
+        first, more = damaged[0], len(damaged) - 1
+        assert isinstance(first, UndecodableTensor)
+        also = f" (and so {more} more)" if more else ""
+        return (
+            f"{first.damaged_file}: {quoted(first.name)} is quantized already, and cannot be "
+            f"decoded{also}: {first.problem}. Fetch the files again, or give the model with "
+            "float weights"
+        )
+
     def refuse_damage(self) -> None:
         """Raise where codes could be decoded, but for what a file lacks or has wrong."""
-        damaged = [
-            tensor
-            for tensor in self.tensors or ()
-            if isinstance(tensor, UndecodableTensor) and tensor.damaged_file is not None
-        ]
-        if damaged:
-            first, more = damaged[0], len(damaged) - 1
-            also = f" (and so {more} more)" if more else ""
-            raise ValueError(
-                f"{first.damaged_file}: {quoted(first.name)} is quantized already, and cannot be "
-                f"decoded{also}: {first.problem}. Fetch the files again, or give the model with "
-                "float weights"
-            )
+        if damage := self.damage:
+            raise ValueError(damage)
 
     def _refuse_codes(self) -> None:
         """Raise where codes are damaged, or most of the matrices are codes already."""

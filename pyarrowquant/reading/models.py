@@ -153,7 +153,7 @@ def _refuse_others(folder: Location) -> None:
 
 
 def _sharded(location: Location, headers: Headers) -> Model:
-    return ShardedModel(location, decodable(headers.shards), headers.index)
+    return ShardedModel(location, decodable(headers), headers.index)
 
 
 def _table(location: Location) -> Model:

@@ -34,6 +34,7 @@ def _float8(exponent_bits: int, bias: int, infinite: bool) -> Floats:
 
 E4M3 = _float8(4, 7, infinite=False)
 E5M2 = _float8(5, 15, infinite=True)
+FLOAT8 = {"F8_E4M3": E4M3, "F8_E5M2": E5M2}
 E8M0 = np.append(np.ldexp(1.0, np.arange(255) - 127), np.nan).astype(np.float32)
 _E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
 _E2M1 = np.concatenate([_E2M1, -_E2M1])

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant.errors import users_level
-from pyarrowquant.reading.coded import find_codes
+from pyarrowquant.reading.coded import Unnamed, find_codes
 from pyarrowquant.reading.config import CONFIG, read_config, without_quantization
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.model import Model
@@ -31,6 +31,7 @@ from pyarrowquant.reading.tensors import (
     batch_of,
     check_some_left,
     decoded_batch,
+    is_damaged,
     runs,
     select,
 )
@@ -65,10 +66,17 @@ class Index:
 
 @dataclass(frozen=True)
 class Headers:
-    """What the files of a model say: shards, and their index if they have one."""
+    """What the files of a model say: shards, and their index if they have one.
+
+    Attributes
+    ----------
+    unnamed : sequence of str
+        Tensors that shards have, and their index does not name.
+    """
 
     shards: Sequence[Shard]
     index: Index | None = None
+    unnamed: Sequence[str] = ()
 
 
 def read_file(location: Location) -> list[Shard]:
@@ -184,14 +192,17 @@ def read_index(index: Location) -> Headers:
                 f"{index}: tensor {quoted(tensor)} should be in {quoted(shard)}, it is in "
                 f"{quoted(owners[tensor])}"
             )
-    if more := [quoted(tensor) for tensor in owners if tensor not in weight_map]:
-        warnings.warn(
-            f"{index} does not name all tensors of its shards. These are taken, too: "
-            f"{first_few(more)}",
-            UserWarning,
-            stacklevel=users_level(),
-        )
-    return Headers(shards, Index(index, metadata))
+    unnamed = [tensor for tensor in owners if tensor not in weight_map]
+    return Headers(shards, Index(index, metadata), unnamed)
+
+
+def _warn_of_unnamed(index: Location, names: Sequence[str]) -> None:
+    warnings.warn(
+        f"{index} does not name all tensors of its shards. These are taken, too: "
+        f"{first_few([quoted(name) for name in names])}",
+        UserWarning,
+        stacklevel=users_level(),
+    )
 
 
 def _parse_index(index: Location) -> tuple[dict[str, str], dict[str, Any]]:
@@ -271,8 +282,9 @@ def stored_in(shards: Sequence[Shard]) -> list[Stored]:
     ]
 
 
-def decodable(shards: Sequence[Shard]) -> list[Shard]:
+def decodable(headers: Headers) -> list[Shard]:
     """Put layers in the place of their codes; what these are decoded with is left out."""
+    shards, index = headers.shards, headers.index
     stored = {one.tensor.name: one for one in stored_in(shards)}
 
     @cache
@@ -280,7 +292,10 @@ def decodable(shards: Sequence[Shard]) -> list[Shard]:
         path = shards[0].location.beside(CONFIG)
         return read_config(path) if path.exists() else {}
 
-    found = find_codes(stored, config)
+    unnamed = Unnamed(index.location, set(headers.unnamed)) if index and headers.unnamed else None
+    found = find_codes(stored, config, unnamed)
+    if unnamed is not None and not any(is_damaged(tensor) for tensor in found.layers.values()):
+        _warn_of_unnamed(unnamed.index, headers.unnamed)
     return [
         replace(
             shard,

@@ -148,10 +148,18 @@ class UndecodableTensor(Tensor):
         Why not.
     damaged_file : str or None
         The file that lacks something, or has what cannot be, if that is why.
+    serves : bool
+        Whether it has no codes itself, and only serves others.
     """
 
     problem: str
     damaged_file: str | None = None
+    serves: bool = False
+
+
+def is_damaged(tensor: Tensor) -> bool:
+    """Whether a tensor could be decoded, but for what a file lacks or has wrong."""
+    return isinstance(tensor, UndecodableTensor) and tensor.damaged_file is not None
 
 
 def bit_count(shape: Sequence[int], bits: int, what: str, dtype: str | None = None) -> int:

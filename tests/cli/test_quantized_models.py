@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from commands import failed, run, succeeded
 from models import source_for
-from quantized_models import folder, read
+from quantized_models import folder, read, save
 from safetensors.numpy import load_file, save_file
 
 from cli.report.pages import Page
@@ -209,3 +209,13 @@ def test_a_folder_that_contradicts_its_config_is_refused(tmp_path: Path) -> None
     spared = {"quant_method": "fp8", "modules_to_not_convert": ["blocks.0.down"]}
     model = folder(tmp_path / "n", tensors, quantization_config=spared)
     succeeded("quantize", model, tmp_path / "2.parquet")
+
+
+def test_mxfp8_is_called_so(tmp_path: Path) -> None:
+    codes = np.ones((4, 64), ml_dtypes.float8_e4m3fn)
+    exponents = np.full((4, 2), 127, np.uint8)
+    tensors = {"a.weight": codes, "a.weight_scale": exponents, "b.weight": codes}
+    source = save(tmp_path / "m.safetensors", tensors)
+    listed = json.loads(succeeded("inspect", source, "--json"))["layers"]
+    found = {layer["layer_name"]: layer["dtype"] for layer in listed}
+    assert found == {"a.weight": "MXFP8", "b.weight": "F8_E4M3"}

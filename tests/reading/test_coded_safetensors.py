@@ -98,7 +98,8 @@ def test_int8(tmp_path: Path, zero_points: bool, shape: tuple[int, ...]) -> None
     tensors = {UP: codes, f"{UP}_scale": scales}
     if zero_points:
         tensors[f"{UP}_zero_point"] = zeros
-    group = {"weights": {"num_bits": 8, "type": "int", "group_size": 32}}
+    strategy = {(1,): "tensor", (24, 1): "channel", (24, 2): "group"}[shape]
+    group = {"weights": {"num_bits": 8, "type": "int", "strategy": strategy, "group_size": 32}}
     said = {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}}
     model = folder(tmp_path / "m", tensors, quantization_config=said)
     s, z = (

@@ -2,110 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fsspec
-import ml_dtypes
 import numpy as np
 import pytest
-from quantized_models import assert_same, folder, pairs, read, save
+from kinds_of_codes import (
+    ASYMMETRIC,
+    E4M3,
+    EXPERTS,
+    FIRST,
+    FP8,
+    MLX,
+    SECOND,
+    Tensors,
+    comfy,
+    float_quantized,
+    fp8,
+    gpt_oss,
+    groups,
+    int8,
+    mlx,
+    model,
+    modelopt,
+    nvfp4,
+    packed,
+)
+from quantized_models import assert_same, folder, read, save
 
 import pyarrowquant
 from pyarrowquant.reading import scales as scale_checks
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.models import open_model
 from pyarrowquant.reading.tensors import CodedTensor
-
-E4M3 = ml_dtypes.float8_e4m3fn
-Tensors = dict[str, np.ndarray]
-Changed = Mapping[str, np.ndarray | None]
-UP = "model.layers.{}.up.weight"
-FIRST, SECOND = UP.format(0), UP.format(1)
-EXPERTS = "model.layers.{}.mlp.experts.down_proj"
-
-
-def fp8(name: str, scale: str = "_scale_inv") -> Tensors:
-    return {name: np.ones((8, 32), E4M3), name + scale: np.ones((1, 1), np.float32)}
-
-
-def comfy(name: str) -> Tensors:
-    return {name: np.ones((8, 32), E4M3), name.replace("weight", "scale_weight"): np.float32(1)}
-
-
-def float_quantized(name: str) -> Tensors:
-    return fp8(name, "_scale")
-
-
-def int8(name: str) -> Tensors:
-    rows = np.ones((8, 1), np.float32)
-    return {
-        name: np.ones((8, 32), np.int8),
-        f"{name}_scale": rows,
-        f"{name}_zero_point": rows.astype(np.int8),
-    }
-
-
-def nvfp4(name: str) -> Tensors:
-    return {
-        f"{name}_packed": np.ones((8, 16), np.uint8),
-        f"{name}_scale": np.ones((8, 2), E4M3),
-        f"{name}_global_scale": np.ones(1, np.float32),
-    }
-
-
-def modelopt(name: str) -> Tensors:
-    return {
-        name: np.ones((8, 16), np.uint8),
-        f"{name}_scale": np.ones((8, 2), E4M3),
-        f"{name}_scale_2": np.float32(1),
-    }
-
-
-def packed(name: str) -> Tensors:
-    return {
-        f"{name}_packed": np.ones((8, 4), np.int32),
-        f"{name}_scale": np.ones((8, 1), np.float32),
-        f"{name}_zero_point": np.ones((1, 1), np.int32),
-        f"{name}_shape": np.int64([8, 32]),
-    }
-
-
-def gpt_oss(name: str) -> Tensors:
-    return {
-        f"{name}_blocks": pairs(np.ones((2, 6, 3, 32), np.uint8)),
-        f"{name}_scales": np.full((2, 6, 3), 127, np.uint8),
-    }
-
-
-def mlx(name: str) -> Tensors:
-    module = name.removesuffix(".weight")
-    return {
-        name: np.ones((8, 4), np.uint32),
-        f"{module}.scales": np.ones((8, 1), np.float16),
-        f"{module}.biases": np.ones((8, 1), np.float16),
-    }
-
-
-def groups(**weights: Any) -> dict[str, Any]:
-    said = {"quant_method": "compressed-tensors", "config_groups": {"group_0": {}}}
-    return {"quantization_config": said | {"config_groups": {"group_0": {"weights": weights}}}}
-
-
-FP8 = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
-MLX = {"quantization": {"bits": 4, "group_size": 32}}
-ASYMMETRIC = {"type": "int", "symmetric": False}
-
-
-def model(
-    path: Path, kind: Callable[[str], Tensors], config: dict[str, Any], changed: Changed
-) -> Path:
-    """Write two layers of a kind; of the first one tensor is another, or is missing if None."""
-    name = EXPERTS if kind is gpt_oss else UP
-    tensors = {**kind(name.format(0)), **kind(name.format(1)), **changed}
-    left = {key: array for key, array in tensors.items() if array is not None}
-    return folder(path, left, **config)
 
 
 @pytest.mark.parametrize(
