@@ -18,6 +18,8 @@ from pyarrowquant.cli._originals import raw_floats
 from pyarrowquant.cli._read_files import ReadFiles
 from pyarrowquant.cli._show import counted, json_option, quoted_path, show_json, size_text
 from pyarrowquant.conversion.destination import check_destination, format_of
+from pyarrowquant.conversion.heads import check_head
+from pyarrowquant.conversion.lacking_tensors import check_tensors
 from pyarrowquant.conversion.result_files import check_rows, naming, open_results, results_in
 from pyarrowquant.conversion.source import is_result
 from pyarrowquant.formats._gguf_floats import write_floats
@@ -146,6 +148,8 @@ def _write_folder(source: Path, destination: Path, overwrite: bool, read: ReadFi
             "--to safetensors"
         )
     model = _opened(source, "so that the folder would be no whole model. --to safetensors")
+    check_head(model)
+    check_tensors(model)
     layers = _count(model)
     folder = ModelFolder(as_floats(model))
     refuse_joined(folder.model, "transformers")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.formats._format import Format
+from pyarrowquant.llama_cpp.known import ties_by_nature
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import Tensor
@@ -19,9 +20,10 @@ _HEAD = re.compile(
     r"(^|\.)(\w*heads?|embed_out|lm_loss|output_layer|output_projection|pred_layer|proj_out)\."
 )
 _TIED = "tie_word_embeddings"
+_FALSE = (False, 0, "false", "False")
 
 
-def check_head(model: Model, target: Format) -> None:
+def check_head(model: Model) -> None:
     """Refuse a model folder without the head that is not its embeddings.
 
     Engines would not load it, or compute with numbers that come from nowhere.
@@ -30,40 +32,52 @@ def check_head(model: Model, target: Format) -> None:
     ----------
     model : Model
         With its own names.
-    target : Format
 
     Raises
     ------
     ValueError
-        The head is missing, and what is written is for an engine.
+        The head is missing.
     """
     config = model.config or {}
     model_class = _class_of(config)
-    if not target.is_of_models or not model_class.endswith(_WITH_HEAD) or _may_be_tied(config):
+    if not model_class.endswith(_WITH_HEAD) or _may_be_tied(config, model_class):
         return
     matrices = [tensor for tensor in model.all_tensors if len(tensor.shape) == 2]
     embeddings = [tensor for tensor in matrices if _is_embedding(tensor)]
     if not embeddings or _is_base(embeddings) or any(_heads(matrices, embeddings)):
         return
+    told = f"{_TIED} {json.dumps(_said(config)[0])}"
     raise ValueError(
         f"'{model.location}' has no output head, such as 'lm_head.weight', which is part of the "
-        f"model that its {CONFIG} says, as it has {_TIED} false and the class "
-        f"{quoted(model_class)}. Download the folder anew, or take the {CONFIG} that came with "
-        "the weights"
+        f"model that its {CONFIG} says, as it has {told} and the class {quoted(model_class)}. "
+        f"Download the folder anew, or take the {CONFIG} that came with the weights"
     )
 
 
 def _class_of(config: dict[str, Any]) -> str:
     classes = config.get("architectures")
-    first = classes[0] if isinstance(classes, list) and classes else ""
+    first = classes[0] if isinstance(classes, list) and classes else classes
     return first if isinstance(first, str) else ""
 
 
-def _may_be_tied(config: dict[str, Any]) -> bool:
-    """Whether the embeddings may be the head: unless all that is said is that they are not."""
+def _said(config: dict[str, Any]) -> list[Any]:
+    """All that is said of whether the embeddings are the head."""
     parts = (config, config.get("text_config"))
-    said = [part[_TIED] for part in parts if isinstance(part, dict) and _TIED in part]
-    return not said or any(value is not False for value in said)
+    return [part[_TIED] for part in parts if isinstance(part, dict) and _TIED in part]
+
+
+def _may_be_tied(config: dict[str, Any], model_class: str) -> bool:
+    """Whether the embeddings may be the head: unless all that is said is that they are not.
+
+    Null is false to transformers, but for classes that tie them where nothing is said.
+    """
+    said = _said(config)
+    known = [value for value in said if value is not None]
+    if not said:
+        return True
+    if not known:
+        return ties_by_nature(model_class)
+    return any(value not in _FALSE for value in known)
 
 
 def _is_embedding(tensor: Tensor) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.heads import check_head
+from pyarrowquant.conversion.lacking_tensors import check_tensors
 from pyarrowquant.conversion.options import Options
 from pyarrowquant.conversion.partial.noted import check_length
 from pyarrowquant.conversion.request import Request
@@ -72,8 +73,10 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
     target.check_destination(destination)
     check_length(options.place)
     check_whole(model, target)
-    if not request.tensors_only:
-        check_head(model, target)
+    if target.is_of_models and not request.tensors_only:
+        check_head(model)
+        if not target.knows_architectures:
+            check_tensors(model)
     model.check_names(need_names=not request.continue_on_error)  # else each is a layer that fails
     viewed = view.of(model)
     check_loads(viewed.model, target, request.tensors_only)

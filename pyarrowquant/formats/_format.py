@@ -73,6 +73,8 @@ class Format(ABC):
         Bytes of names that all engines load.
     is_of_models : bool
         Whether engines load what is written as a model, and not as tensors of any.
+    knows_architectures : bool
+        Whether it sees to it itself that a model lacks nothing, by what its engine loads.
     engine : str
         What loads such models.
     takes_rescaled : bool
@@ -103,6 +105,7 @@ class Format(ABC):
     checks_kept_names: ClassVar[bool] = True
     longest_name: ClassVar[int | None] = None
     is_of_models: ClassVar[bool] = False
+    knows_architectures: ClassVar[bool] = False
     engine: ClassVar[str] = ""
     takes_rescaled: ClassVar[bool] = False
     has_float32_norms: ClassVar[bool] = False

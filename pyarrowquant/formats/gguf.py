@@ -187,6 +187,7 @@ class Gguf(SizedFormat):
 
     name = "gguf"
     is_of_models = True
+    knows_architectures = True
     engine = "llama.cpp"
     takes_rescaled = True
     has_float32_norms = True

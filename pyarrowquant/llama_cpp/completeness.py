@@ -46,7 +46,7 @@ def check_tensors(
                 f"'{folder}' has no tensors of layer {layer}, and its config.json says that there "
                 f"are {layers} layers. Download the folder anew"
             )
-    places = {place.name: place for place in _all_places(architecture, sizes, layers)}
+    places = {place.name: place for place in all_places(architecture, sizes, layers)}
     for name in found:
         if name in originals and name not in places:
             raise ValueError(
@@ -57,9 +57,10 @@ def check_tensors(
     for name, place in places.items():
         if name not in found:
             if place.needed:
-                original = _missing(name, originals)
+                original = name_in_folder(name, originals)
+                known = name if original is None else f"{quoted(original)} ({name})"
                 raise ValueError(
-                    f"'{folder}' has no tensor {original}, which is part of the model that {said}. "
+                    f"'{folder}' has no tensor {known}, which is part of the model that {said}. "
                     "Download the folder anew, or take the config.json that came with the weights"
                 )
             continue
@@ -72,7 +73,8 @@ def check_tensors(
             )
 
 
-def _all_places(architecture: Architecture, sizes: Sizes, layers: int) -> Iterator[Place]:
+def all_places(architecture: Architecture, sizes: Sizes, layers: int) -> Iterator[Place]:
+    """Give the tensors of a model."""
     yield from architecture.outer_places(sizes)
     for layer in range(layers):
         for place in architecture.layer_places(sizes, layer):
@@ -83,12 +85,11 @@ def _named(originals: Sequence[str]) -> str:
     return first_few([quoted(name) for name in originals])
 
 
-def _missing(name: str, originals: Mapping[str, Sequence[str]]) -> str:
-    """Return what the folder would call a tensor, as it does in another layer."""
+def name_in_folder(name: str, originals: Mapping[str, Sequence[str]]) -> str | None:
+    """Return what the folder would call a tensor, as it does in another layer; None without one."""
     layer, within = layer_of(name), name.partition(".")[2].partition(".")[2]
     for other, names in originals.items():
         number = layer_of(other)
         if layer >= 0 and number >= 0 and other == f"blk.{number}.{within}":
-            original = re.sub(rf"(?<=\.){number}(?=\.)", str(layer), names[0], count=1)
-            return f"{quoted(original)} ({name})"
-    return name
+            return re.sub(rf"(?<=\.){number}(?=\.)", str(layer), names[0], count=1)
+    return None

@@ -39,6 +39,11 @@ ARCHITECTURES: tuple[type[Architecture], ...] = (
 )
 
 
+def ties_by_nature(model_class: str) -> bool:
+    """Whether a class is known to have its embeddings as the head where nothing is said."""
+    return any(kind.ties for kind in ARCHITECTURES if model_class in kind.classes)
+
+
 def architecture_of(hyperparameters: Hyperparameters) -> Architecture:
     """Return how a model becomes what llama.cpp loads; an unknown one is an error."""
     classes = hyperparameters.get("architectures")

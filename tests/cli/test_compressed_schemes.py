@@ -17,7 +17,7 @@ UP, DOWN = "model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.down_proj.we
 CODINGS = {
     "FP8_DYNAMIC": "F8_E4M3",
     "FP8_BLOCK": "F8_E4M3",
-    "MXFP8A16": "F8_E4M3",
+    "MXFP8A16": "MXFP8",
     "NVFP4A16": "NVFP4",
     "MXFP4A16": "MXFP4",
     "W4A16": "4-bit compressed-tensors",

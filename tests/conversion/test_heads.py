@@ -46,6 +46,63 @@ def test_a_missing_head_is_found_before_any_work(
     assert "Download the folder anew" in said
 
 
+@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (
+            {"tie_word_embeddings": False, "architectures": "LlamaForCausalLM"},
+            "tie_word_embeddings false",
+        ),
+        ({"tie_word_embeddings": None}, "tie_word_embeddings null"),
+        ({"tie_word_embeddings": 0}, "tie_word_embeddings 0"),
+        ({"tie_word_embeddings": "false"}, 'tie_word_embeddings "false"'),
+        (
+            {"tie_word_embeddings": None, "architectures": ["OtherForCausalLM"]},
+            "tie_word_embeddings null",
+        ),
+    ],
+)
+def test_other_ways_to_say_that_there_is_a_head(
+    tmp_path: Path, to: str, config: dict[str, Any], told: str
+) -> None:
+    said = {"model_type": "llama", **config}
+    folder = hf_folders.write(tmp_path / "model", headless(), **said)
+    with pytest.raises(ValueError, match="has no output head") as caught:
+        plan(folder, to)
+    assert f"as it has {told} and the class" in str(caught.value)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"architectures": "LlamaForCausalLM"}, {"architectures": ["MistralForCausalLM"]}],
+)
+def test_classes_that_have_a_head_where_nothing_is_said(
+    tmp_path: Path, to: str, config: dict[str, Any]
+) -> None:
+    folder = hf_folders.write(tmp_path / "model", headless(), **config)
+    with pytest.raises(ValueError, match="Download the folder anew") as caught:
+        plan(folder, to)
+    name = "output.weight" if to == "gguf" else f"'{HEAD}'"
+    assert f" has no tensor {name}, which is part of the model" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"architectures": ["OtherForCausalLM"]},
+        {"architectures": ["GemmaForCausalLM"], "model_type": "gemma"},
+        {"tie_word_embeddings": None, "architectures": ["GemmaForCausalLM"]},
+        {"tie_word_embeddings": 1, "architectures": ["OtherForCausalLM"]},
+    ],
+)
+def test_classes_that_may_tie_their_embeddings(tmp_path: Path, config: dict[str, Any]) -> None:
+    said = {"model_type": "other", "head_dim": 32, **config}
+    folder = hf_folders.write(tmp_path / "model", headless(), **said)
+    assert plan(folder, "mlx").layers
+
+
 @pytest.mark.parametrize("to", ["parquet", "onnx"])
 def test_formats_of_tensors_need_no_head(tmp_path: Path, to: str) -> None:
     folder = hf_folders.write(tmp_path / "model", headless(), **UNTIED)
