@@ -114,7 +114,7 @@ def _lacking(stack: _Stack) -> Iterator[tuple[int, set[str]]]:
             continue
         missing = min((found - names for found in others if names < found), key=len, default=set())
         is_by_nature = layer == 0 and all(map(_NORM.search, missing))  # as of ModernBERT
-        if missing and not is_by_nature:
+        if missing and not is_by_nature and sum(missing <= found for found in others) > 1:
             yield layer, missing
 
 

@@ -96,6 +96,10 @@ class Hyperparameters:
             )
         return found
 
+    def is_usual(self, key: str) -> bool:
+        """Whether nothing is said of a key for which something holds all the same."""
+        return key not in self._said and key in self._usual
+
     def unsupported(self, key: str, computed: str) -> ValueError:
         """Return the error of what llama.cpp does not compute.
 

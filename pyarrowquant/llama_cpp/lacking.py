@@ -19,6 +19,13 @@ from pyarrowquant.reading.tensors import Tensor
 # Stacks of experts as mlx-lm has them.
 _JOINED = re.compile(r"(?P<before>.+)\.switch_mlp\.(?P<matrix>\w+_proj\.(weight|bias))")
 _HEAD = "output.weight"
+# Which config.json may leave out, of which shapes are not held against it then.
+_SIZES = (
+    *("hidden_size", "vocab_size", "intermediate_size", "num_attention_heads", "head_dim"),
+    *("num_key_value_heads", "num_experts", "num_local_experts", "n_routed_experts"),
+    *("n_shared_experts", "moe_intermediate_size", "shared_expert_intermediate_size"),
+    *("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"),
+)
 # What models of transformers call tensors of no layer, but for encoders.
 _OUTER = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -98,6 +105,8 @@ def _places(architecture: Architecture, is_base: bool) -> tuple[list[Place], boo
             architecture.describe(header)
         except ValueError:
             are_sized = False
+    said = architecture.hyperparameters
+    are_sized = are_sized and not any(map(said.is_usual, _SIZES))
     layers = architecture.hyperparameters.layers
     places = all_places(architecture, Sizes(architecture.hyperparameters, header), layers)
     is_base = is_base or architecture.model_class in architecture.bases
