@@ -100,7 +100,7 @@ class ApartModel(ShardedModel):
             for matrix, part in self._parts(stack, rows):
                 shape = len(range(rows)[part]), columns
                 full = f"{name}.{expert}.{matrix}.weight"
-                yield _matrix(stored, expert, part, shape, full, block.transposed)
+                yield matrix_of(stored, expert, part, shape, full, block.transposed)
 
     def _parts(self, stack: str, rows: int) -> list[tuple[str, slice]]:
         """Return the matrices of a stack, and the rows that each has."""
@@ -141,7 +141,7 @@ def _blocks(tensors: Sequence[Tensor]) -> dict[str, _Block]:
     stacks: dict[str, dict[str, Tensor]] = {}
     for tensor in tensors:
         found = _STACK.fullmatch(tensor.name)
-        if found is not None and not found["bias"] and _can_be_parted(tensor):
+        if found is not None and not found["bias"] and can_be_parted(tensor):
             stacks.setdefault(found["block"], {})[found["stack"]] = tensor
     blocks = {}
     for name, pair in stacks.items():
@@ -156,7 +156,7 @@ def _blocks(tensors: Sequence[Tensor]) -> dict[str, _Block]:
     return blocks
 
 
-def _can_be_parted(tensor: Tensor) -> bool:
+def can_be_parted(tensor: Tensor) -> bool:
     """Whether the matrices of a stack can be read by themselves."""
     if isinstance(tensor, (UndecodableTensor, MadeTensor)) or len(tensor.shape) != 3:
         return False
@@ -165,7 +165,7 @@ def _can_be_parted(tensor: Tensor) -> bool:
     return tensor.dtype in FLOATS and 0 not in tensor.shape
 
 
-def _matrix(
+def matrix_of(
     stored: Stored, expert: int, part: slice, shape: tuple[int, int], name: str, transposed: bool
 ) -> Tensor:
     """Return some rows of one of the matrices of a stack, as a tensor of its own."""

@@ -14,7 +14,8 @@ from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.rule import Rule
 
 _EXPERT = re.compile(
-    r"(?P<block>.+)\.experts\.(?P<number>\d+)\.(?P<matrix>w[123]|(?:gate|up|down)_proj)\.weight"
+    r"(?P<block>.+)\.(?P<stack>experts|switch_mlp|switch_glu)\.(?P<number>\d+)\."
+    r"(?P<matrix>w[123]|(?:gate|up|down)_proj)\.weight"
 )
 _MATRICES = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
 # Where stacks are in models whose code in mlx-lm does not make them of packed layers itself, by
@@ -110,9 +111,13 @@ def _refuse(model: Model, names: Sequence[str], engine: str) -> None:
 
 def place_of(name: str, config: Mapping[str, Any]) -> Place | None:
     """Return the place of a layer in a stack; None where it is in none."""
-    place = _PLACES.get(str(config.get("model_type")))
     found = _EXPERT.fullmatch(name)
-    if place is None or found is None:
+    if found is None:
+        return None
+    place = _PLACES.get(str(config.get("model_type")))
+    if found["stack"] != _EXPERTS:  # of a stack that MLX has made, which stays where it was
+        place = found["stack"]
+    if place is None:
         return None
     matrix = _MATRICES.get(found["matrix"], found["matrix"])
     return Place(f"{found['block']}.{place}.{matrix}", int(found["number"]))
@@ -160,7 +165,7 @@ def stack_of(name: str) -> str | None:
     found = _EXPERT.fullmatch(name)
     if found is None:
         return None
-    return f"{found['block']}.experts.{_MATRICES.get(found['matrix'], found['matrix'])}"
+    return f"{found['block']}.{found['stack']}.{_MATRICES.get(found['matrix'], found['matrix'])}"
 
 
 def _stack_of(name: str, config: Mapping[str, Any]) -> str | None:

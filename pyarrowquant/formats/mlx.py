@@ -23,6 +23,7 @@ from pyarrowquant.formats._experts import with_experts_apart
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._kept import left_out, with_codes_as
 from pyarrowquant.formats._layers import KEPT_DTYPES, NAMED, refuse
+from pyarrowquant.formats._mlx_apart import with_joined_apart
 from pyarrowquant.formats._mlx_config import MlxSettings, quantization
 from pyarrowquant.formats._mlx_file import file_of
 from pyarrowquant.formats._mlx_folder import (
@@ -34,6 +35,7 @@ from pyarrowquant.formats._mlx_folder import (
     write_folder,
 )
 from pyarrowquant.formats._mlx_joined import joined
+from pyarrowquant.formats._mlx_known import warn_of_unknown
 from pyarrowquant.formats._mlx_layers import (
     ENCODINGS,
     GROUPS,
@@ -71,15 +73,6 @@ _NAMES = {code: name for name, code in DTYPES.items()}
 _NOT_LOADED = {"F64", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
 # mlx-lm takes these apart while loading, and quantizes the parts anew.
 _PARTED = Rule(match="*.kv_b_proj.weight", skip=True, reason="which mlx-lm takes apart")
-_LOADED = {"F64", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
-# mlx-lm takes these apart while loading, and quantizes the parts anew.
-_PARTED = Rule(match="*.kv_b_proj.weight", skip=True, reason="which mlx-lm takes apart")
-_JOINED = Rule(
-    match=("*.switch_mlp.*", "*.switch_glu.*"),
-    ndim=3,
-    skip=True,
-    reason="experts that MLX has joined, which are not quantized again: give the model before MLX",
-)
 _LOADED = {*KEPT_DTYPES, *OTHER_DTYPES} - _NOT_LOADED
 
 
@@ -190,8 +183,11 @@ class Mlx(Format):
         return None if model.folder is not None else config_problem(model)
 
     def viewed(self, model: Model, pre_tokenizer: str | None) -> Model:
-        """Return the model with single experts where mlx-lm has other stacks than transformers."""
-        model = super().viewed(model, pre_tokenizer)
+        """Return the model with single experts where mlx-lm has other stacks than transformers.
+
+        So are stacks that MLX has made, as each matrix is read by itself.
+        """
+        model = with_joined_apart(super().viewed(model, pre_tokenizer))
         config = model.config or {}
         if not has_stacks(config):
             return model
@@ -266,6 +262,7 @@ class Mlx(Format):
             refuse_conv1d(
                 model.config or {}, said_in, "mlx-lm transposes weights when it loads them"
             )
+            warn_of_unknown(model.config or {}, str(said_in))
         refuse(layers, problem, "MLX", HOLDS, ENCODINGS, NAMED)
         settings = {layer.name: MlxSettings.of(layer) for layer in layers}
         others = [each.name for each in model.all_tensors if each.name not in settings]

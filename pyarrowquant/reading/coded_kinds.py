@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -14,7 +14,7 @@ from pyarrowquant._core.shapes import product
 from pyarrowquant.reading.beside import Beside
 from pyarrowquant.reading.bitsandbytes import decode_flat, state_of
 from pyarrowquant.reading.coded_layer import CodedLayer, DamageError, misfit
-from pyarrowquant.reading.decoding import decode_e2m1
+from pyarrowquant.reading.decoding import Parts, decode_e2m1
 from pyarrowquant.reading.stored import Stored
 
 MX_GROUP = 32
@@ -42,22 +42,44 @@ def fp4_layer(
     parts: Mapping[str, Stored],
     group: int,
 ) -> CodedLayer:
-    def decode_matrix(number: int) -> Floats:
-        matrix = {key: part.matrix(number) for key, part in parts.items()}
-        return decode_e2m1(shape[1:], group, matrix)
-
     stacked = len(shape) == 3 and all(part.tensor.shape[:1] == shape[:1] for part in parts.values())
 
     def read_mxfp4(number: int) -> tuple[Bytes, Bytes]:
         codes, exponents = (parts[key].matrix(number).part() for key in ("codes", "scale"))
         return codes.view(np.uint8).reshape(*exponents.shape, group // 2), exponents
 
-    decode = partial(decode_e2m1, shape, group)
+    def decoder(shape: tuple[int, ...]) -> Callable[[Parts], Floats]:
+        return partial(decode_e2m1, shape, group)
+
     if not stacked:
-        return CodedLayer(name, shape, coding, 4, parts, decode)
+        return CodedLayer(name, shape, coding, 4, parts, decoder(shape))
     is_mxfp4 = coding == "MXFP4" and parts.keys() == {"codes", "scale"}
     as_it_is = read_mxfp4 if is_mxfp4 and shape[-1] % group == 0 else None
-    return CodedLayer(name, shape, coding, 4, parts, decode, decode_matrix, as_it_is)
+    matrix = matrix_decoder(shape, parts, decoder)
+    return CodedLayer(name, shape, coding, 4, parts, decoder(shape), matrix, as_it_is)
+
+
+def matrix_decoder(
+    shape: tuple[int, ...],
+    parts: Parts,
+    decoder: Callable[[tuple[int, ...]], Callable[[Parts], Floats]],
+) -> Callable[[int], Floats]:
+    """Return what decodes one of the matrices of a stack by itself.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the stack.
+    parts : mapping of str to Stored
+        Each has as many matrices.
+    decoder : callable
+        Returns what decodes codes of a shape.
+    """
+
+    def decode(number: int) -> Floats:
+        return decoder(shape[1:])({key: part.matrix(number) for key, part in parts.items()})
+
+    return decode
 
 
 def flat_layer(codes: Stored, said: Stored, coding: str, beside: Beside) -> CodedLayer:

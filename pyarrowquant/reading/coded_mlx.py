@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 from pyarrowquant._core.quoting import quoted
+from pyarrowquant._core.results import Floats
 from pyarrowquant._core.shapes import product
 from pyarrowquant.reading.beside import BITS, WEIGHT, Beside
-from pyarrowquant.reading.coded_kinds import fp4_layer
+from pyarrowquant.reading.coded_kinds import fp4_layer, matrix_decoder
 from pyarrowquant.reading.coded_layer import CodedLayer, DamageError, ProblemError, misfit, missing
 from pyarrowquant.reading.config import CONFIG
-from pyarrowquant.reading.decoding import Blocks, decode_affine, decode_bytes
+from pyarrowquant.reading.decoding import Blocks, Parts, decode_affine, decode_bytes
 from pyarrowquant.reading.numbers import E4M3
 from pyarrowquant.reading.said import Said
 from pyarrowquant.reading.stored import Stored
@@ -63,11 +65,24 @@ def mlx_layer(codes: Stored, beside: Beside, said_of_all: Said) -> CodedLayer | 
     if mode in ("mxfp4", "nvfp4"):
         return fp4_layer(tensor.name, shape, mode.upper(), parts, group)
     if mode == "mxfp8":
-        blocks = Blocks((1, product(rows), scale.tensor.shape[-1]), product(rows), 1, group)
-        decode = partial(decode_bytes, shape, E4M3, blocks)
-        return CodedLayer(tensor.name, shape, "MXFP8", 8, parts, decode)
-    parts["bias"] = beside.part(f"{module}.biases")
-    if parts["bias"].tensor.shape != scale.tensor.shape:
-        raise misfit(parts["bias"].tensor, f"be of the shape of {quoted(scale.tensor.name)}")
-    decode = partial(decode_affine, shape, bits, group)
-    return CodedLayer(tensor.name, shape, f"{bits}-bit MLX", bits, parts, decode, signed=True)
+        coding, decoder = "MXFP8", partial(_mxfp8, group)
+    else:
+        parts["bias"] = beside.part(f"{module}.biases")
+        if parts["bias"].tensor.shape != scale.tensor.shape:
+            raise misfit(parts["bias"].tensor, f"be of the shape of {quoted(scale.tensor.name)}")
+        coding, decoder = f"{bits}-bit MLX", partial(_affine, bits, group)
+    matrix = matrix_decoder(shape, parts, decoder) if len(shape) == 3 else None
+    signed = mode == _AFFINE
+    return CodedLayer(
+        tensor.name, shape, coding, bits, parts, decoder(shape), matrix, signed=signed
+    )
+
+
+def _affine(bits: int, group: int, shape: tuple[int, ...]) -> Callable[[Parts], Floats]:
+    return partial(decode_affine, shape, bits, group)
+
+
+def _mxfp8(group: int, shape: tuple[int, ...]) -> Callable[[Parts], Floats]:
+    rows = product(shape[:-1])
+    blocks = Blocks((1, rows, -(-shape[-1] // group)), rows, 1, group)
+    return partial(decode_bytes, shape, E4M3, blocks)

@@ -100,7 +100,7 @@ def test_classes_that_have_a_head_where_nothing_is_said(
 def test_classes_that_may_tie_their_embeddings(tmp_path: Path, config: dict[str, Any]) -> None:
     said = {"model_type": "other", "head_dim": 32, **config}
     folder = hf_folders.write(tmp_path / "model", headless(), **said)
-    assert plan(folder, "mlx").layers
+    assert plan(folder, "compressed-tensors").layers
 
 
 @pytest.mark.parametrize("to", ["parquet", "onnx"])

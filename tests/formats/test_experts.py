@@ -253,7 +253,12 @@ def test_folders_for_mlx_keep_the_dtype_of_the_model(tmp_path: Path) -> None:
     convert(source, tmp_path / "first", to="mlx", bit_width=4, group_size=32)
     with pytest.warns(UserWarning, match="decoded first"):
         done = convert(
-            tmp_path / "first", tmp_path / "second", to="mlx", bit_width=4, group_size=32
+            tmp_path / "first",
+            tmp_path / "second",
+            to="mlx",
+            bit_width=4,
+            group_size=32,
+            recipe=Recipe([Rule("*.switch_mlp.*", skip=True)]),
         )
     first, second = (
         mx.load(str(tmp_path / each / "model.safetensors")) for each in ("first", "second")
@@ -272,7 +277,7 @@ def test_folders_for_mlx_keep_the_dtype_of_the_model(tmp_path: Path) -> None:
         assert kept.dtype == mx.bfloat16
         assert mx.array_equal(kept, values.astype(mx.bfloat16))
     written = {each.name: each.kept_bytes for each in done.unquantized}
-    assert written[f"{BLOCK}.switch_mlp.up_proj.weight"] == 2 * stack("up_proj").size
+    assert EXPERTS * written[f"{BLOCK}.switch_mlp.1.up_proj.weight"] == 2 * stack("up_proj").size
 
 
 def test_tables_with_experts_that_differ_are_refused(tmp_path: Path) -> None:
@@ -440,16 +445,56 @@ def test_writers_refuse_experts_that_mlx_has_joined(tmp_path: Path) -> None:
             write(result, tmp_path / "out", model=source)
 
 
-@pytest.mark.parametrize("kind", ["matrices", "alternating"])
-def test_mlx_keeps_experts_that_it_has_joined(tmp_path: Path, kind: str) -> None:
-    source = from_mlx(tmp_path, kind)
+def decoded_by_mlx(folder: Path, module: str) -> np.ndarray:
+    tensors = mx.load(str(folder / "model.safetensors"))
+    config = json.loads((folder / "config.json").read_text())["quantization"]
+    said = {**config, **config.get(module, {})}
+    parts = [tensors.get(f"{module}.{part}") for part in ("weight", "scales", "biases")]
+    if parts[1].dtype != mx.uint8:
+        parts[1:] = [part.astype(mx.float32) for part in parts[1:]]
+    found = mx.dequantize(*parts, said["group_size"], said["bits"], said["mode"])
+    return np.array(found.astype(mx.float32))
+
+
+@pytest.mark.parametrize("encoding", ["int", "mxfp8", "mxfp4", "nvfp4"])
+@pytest.mark.parametrize(
+    ("kind", "model_type", "stack_name"),
+    [
+        ("matrices", "qwen3_moe", "switch_mlp"),
+        ("matrices", "mixtral", "switch_mlp"),  # of which mlx-lm joins single ones itself
+        ("alternating", "gpt_oss", "experts"),
+    ],
+)
+def test_experts_that_mlx_has_joined_are_quantized_again(
+    tmp_path: Path, kind: str, model_type: str, stack_name: str, encoding: str
+) -> None:
+    """Each as by itself, and joined under the same names."""
+    tensors = MATRICES if kind == "matrices" else stacks(kind)
+    source = saved(tmp_path / "model", tensors, "gpt_oss" if kind != "matrices" else "qwen3_moe")
+    first, second = tmp_path / "first", tmp_path / "second"
+    said: Any = {"bit_width": 8, "group_size": 32} if encoding == "int" else {"encoding": encoding}
+    convert(source, first, to="mlx", **said)
+    config = json.loads((first / "config.json").read_text())
+    (first / "config.json").write_text(json.dumps({**config, "model_type": model_type}))
     with pytest.warns(UserWarning, match="decoded first"):
-        planned = plan(source, tmp_path / "out", to="mlx")
-    reasons = {each.reason for each in planned.unquantized if each.name.endswith("_proj.weight")}
-    assert reasons == {
-        "experts that MLX has joined, which stay decoded in the model's dtype: give the model "
-        "before MLX"
-    }
+        done = convert(first, second, to="mlx", **SAID)
+    assert done.layers == 3 * EXPERTS + 1
+    before, after = (mx.load(str(each / "model.safetensors")) for each in (first, second))
+    assert after.keys() >= before.keys()
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        module = f"{BLOCK}.{stack_name}.{name}"
+        weights_before = decoded_by_mlx(first, module)
+        names = [f"{number}" for number in range(EXPERTS)]
+        result = quantized(*weights_before, names=names, **{**SAID, "zero_point": "float"})
+        wanted = [
+            np.float32(row["weights"]).reshape(row["shape"])
+            for row in dequantize_batch_arrow(result).to_pylist()
+        ]
+        np.testing.assert_allclose(decoded_by_mlx(second, module), wanted, atol=1e-5, rtol=0)
+    compared = run("compare", str(first), str(second), "--json")
+    assert compared.exit_code == 0, compared.output
+    errors = {row["layer_name"]: row for row in json.loads(compared.stdout)["layers"]}
+    assert errors[f"{BLOCK}.{stack_name}.up_proj.weight"]["shape"] == [EXPERTS, INNER, HIDDEN]
 
 
 @pytest.mark.parametrize("kind", ["matrices", "alternating"])

@@ -15,8 +15,9 @@ import pytest
 from conftest import OnlyStream, plain
 from exports import KEPT_ARRAYS, codes_of, decoded, files, kept_table, quantized, spread, weights
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
-from pyarrowquant import Recipe, Rule, quantize_batch_arrow, quantize_stream
+from pyarrowquant import Recipe, Rule, plan, quantize_batch_arrow, quantize_stream
 from pyarrowquant.formats import write_mlx
 
 SETTINGS = [
@@ -216,3 +217,25 @@ def test_streams_and_other_producers_give_the_same_file(tmp_path: Path) -> None:
     for name, source in sources.items():
         write_mlx(source, tmp_path / name)
         assert files(tmp_path / name) == expected, name
+
+
+@pytest.mark.parametrize("kind", ["qwen3_5_moe_text", "bert", "another"])
+def test_models_that_mlx_lm_does_not_know_are_told(tmp_path: Path, kind: str) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    save_file({"a.weight": np.ones((64, 64), np.float32)}, model / "model.safetensors")
+    (model / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.warns(UserWarning, match=r"mlx-lm 0\.32\.2 does not load") as caught:
+        plan(model, tmp_path / "out", to="mlx")
+    (warning,) = caught
+    told = f"'{model}/config.json' has model_type '{kind}', which mlx-lm 0.32.2 does not load"
+    assert str(warning.message).startswith(told)
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "kimi_k2", "qwen3_5_moe", "lfm2-vl"])
+def test_models_that_mlx_lm_knows_are_not(tmp_path: Path, kind: str) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    save_file({"a.weight": np.ones((64, 64), np.float32)}, model / "model.safetensors")
+    (model / "config.json").write_text(json.dumps({"model_type": kind}))
+    assert plan(model, tmp_path / "out", to="mlx").layers
