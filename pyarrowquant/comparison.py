@@ -51,9 +51,10 @@ def compare(original: Any, result: Any, *, threads: int | None = None) -> pa.Tab
     Raises
     ------
     QuantizationError
-        A layer of `result` is missing in `original`, or has another number of weights there; a
-        name is there more than once; a weight is NaN or Inf; a row is corrupt. ``errors`` name
-        all such layers, and each message says in which table it is.
+        A layer of `result` is missing in `original`, or has another number of weights there, or
+        other rows and columns, but for dimensions of 1 and shapes of fewer dimensions; a name is
+        there more than once; a weight is NaN or Inf; a row is corrupt. ``errors`` name all such
+        layers, and each message says in which table it is.
     ValueError
         An argument is out of bounds, a schema does not fit, or the data cannot be read.
     TypeError

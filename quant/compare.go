@@ -164,6 +164,9 @@ func match(weights []layer, decoded []comparedLayer, badWeights, badDecoded *Lay
 		case original != nil && original.elements() != l.elements():
 			p = problemf(KindShapeMismatch, ": Shape mismatch: shape %s has %d elements, shape %s in original has %d",
 				shapeText(l.shape), l.elements(), shapeText(original.shape), original.elements())
+		case original != nil && otherMatrices(original.shape, l.shape):
+			p = problemf(KindShapeMismatch, ": Shape mismatch: shape %s, in original it is %s",
+				shapeText(l.shape), shapeText(original.shape))
 		case original != nil:
 			l.original = original
 			matched = append(matched, l)

@@ -3,6 +3,7 @@ package quant
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 	"strings"
 )
 
@@ -49,4 +50,12 @@ func matrixOf(shape []int64, elements int64) matrix {
 
 func shapeText(shape []int64) string {
 	return strings.ReplaceAll(fmt.Sprint(shape), " ", ", ")
+}
+
+// otherMatrices tells whether shapes of as many elements have other rows and columns. Dimensions of
+// 1, and several that one of the shapes has as one, make no difference.
+func otherMatrices(a, b []int64) bool {
+	isOne := func(size int64) bool { return size == 1 }
+	a, b = slices.DeleteFunc(slices.Clone(a), isOne), slices.DeleteFunc(slices.Clone(b), isOne)
+	return len(a) == len(b) && !slices.Equal(a, b)
 }

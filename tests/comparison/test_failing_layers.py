@@ -40,6 +40,12 @@ TEXTS: list[tuple[Callable[[], pa.Table], Callable[[], pa.Table], str, tuple[Any
         ("a", 0, None, "shape_mismatch"),
     ),
     (
+        lambda: one([1.0] * 6, [2, 1, 3]),
+        lambda: one([1.0] * 6, [3, 2]),
+        "In result: Layer 'a': Shape mismatch: shape [3, 2], in original it is [2, 1, 3]",
+        ("a", 0, None, "shape_mismatch"),
+    ),
+    (
         lambda: plain(["b", "a", "a"], [FINE] * 3),
         lambda: one(FINE),
         "In original: Layer 'a' is there more than once, first in row 1. Keep one",
@@ -195,3 +201,9 @@ def test_hostile_tables(what: str) -> None:
     build, _ = SOURCES[what]
     with pytest.raises(ValueError, match=r"^In (original|result): |\n  In (original|result): "):
         compare(build(), build())
+
+
+@pytest.mark.parametrize("shape", [[6], [2, 3], [2, 3, 1], [1, 2, 3], [2, 1, 3, 1], [6, 1]])
+def test_shapes_of_the_same_rows_may_be_written_otherwise(shape: list[int]) -> None:
+    errors = compare(one([1.0] * 6, [2, 3]), one([1.0] * 6, shape))
+    assert errors["max_abs_error"].to_pylist() == [0.0]
