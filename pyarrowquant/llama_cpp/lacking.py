@@ -26,6 +26,12 @@ _SIZES = (
     *("n_shared_experts", "moe_intermediate_size", "shared_expert_intermediate_size"),
     *("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"),
 )
+# Keys by which some layers of a mixture have no experts, and what says that there are none such.
+_OF_DENSE_LAYERS: Mapping[str, object] = {
+    "mlp_only_layers": [],
+    "decoder_sparse_step": 1,
+    "moe_layer_freq": 1,
+}
 # What models of transformers call tensors of no layer, but for encoders.
 _OUTER = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -83,10 +89,16 @@ def check_none_lacks(
 
 
 def _check_kind(said: Hyperparameters, architecture: Architecture) -> None:
-    """Raise where the class is not that of the model_type, as of models with code of their own."""
+    """Raise where a model may be another one than its class says.
+
+    So are those of another model_type, with code of their own, and mixtures with dense layers.
+    """
     kind, family = said.get("model_type"), family_of(architecture.model_class).lower()
     if isinstance(kind, str) and not re.sub(r"[_-]", "", kind).startswith(family):
         raise ValueError(f"{said.path}: model_type {quoted(kind)} has another class")
+    for key, usual in _OF_DENSE_LAYERS.items():
+        if said.get(key) not in (None, usual):
+            raise ValueError(f"{said.path}: {key} says that some layers have no experts")
 
 
 def _places(architecture: Architecture, is_base: bool) -> tuple[list[Place], bool]:

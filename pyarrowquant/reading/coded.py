@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,7 @@ from pyarrowquant.reading.said import Config, Said
 from pyarrowquant.reading.scales import READ_FIRST, ScaleError, scale_bytes
 from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.tensors import CodedTensor, Tensor, UndecodableTensor
+from pyarrowquant.reading.unknown_codes import UnknownCodes
 
 # Those are of activations, which nobody quantizes here.
 _OF_ACTIVATIONS = (
@@ -62,7 +63,6 @@ _SERVING = (
     *("scales", "biases", "qzeros", "g_idx", "_scales"),
     *SCALES_BESIDE,
 )
-_OF_STATES = re.compile(r"(.*weight)\.(?:quant_state|absmax).*", re.DOTALL)
 _EXPONENTS = ("U8", "F8_E8M0")
 
 
@@ -127,9 +127,10 @@ def find_codes(
                     search.refuse(one.tensor, str(error), str(error.stored.location))
                 except ProblemError as error:
                     search.refuse(one.tensor, str(error))
+    unknown = UnknownCodes(stored)
     for name, one in stored.items():
         if name not in search.found.parts and name not in search.found.layers:
-            problem = search.unknown(one.tensor)
+            problem = unknown.problem(one.tensor)
             if problem is not None:
                 search.refuse(one.tensor, problem)
     return search.found
@@ -354,27 +355,6 @@ class _Search:
     def affine(self, codes: Stored) -> CodedLayer | None:
         """What MLX packs, as config.json says."""
         return mlx_layer(codes, self._beside, self._said)
-
-    def unknown(self, tensor: Tensor) -> str | None:
-        """Say of a tensor that nothing else knows why its codes are not decoded; None of others."""
-        name = tensor.name
-        if len(tensor.shape) < 2 and tensor.dtype != "U8":
-            return None
-        if name.endswith((".qweight", ".qzeros")):
-            return "codes of GPTQ or AWQ are not decoded"
-        if name in self._have_states:
-            return "codes of bitsandbytes are not decoded without their quant_state of nf4 or fp4"
-        if tensor.dtype == "F4" or tensor.dtype.startswith(("F6_", "F8_")):
-            return f"{tensor.dtype} alone is not decoded"
-        if tensor.dtype in ("U8", "U32", "I32") and name.endswith((".weight", "_blocks")):
-            return f"{tensor.dtype} without scales of a known name is not decoded"
-        return None
-
-    @cached_property
-    def _have_states(self) -> frozenset[str]:
-        """The names of weights beside which bitsandbytes has something of how they are coded."""
-        found = map(_OF_STATES.fullmatch, self._stored)
-        return frozenset(match[1] for match in found if match)
 
     def _blocks(self, codes: Tensor, scale: Tensor) -> Blocks:
         usual = self._said.block(codes.name, scale)

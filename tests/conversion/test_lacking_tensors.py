@@ -167,6 +167,13 @@ def test_an_expert_that_is_missing(tmp_path: Path) -> None:
         pyarrowquant.plan(place, tmp_path / "out", to="compressed-tensors")
 
 
+@pytest.mark.parametrize("key", [{"mlp_only_layers": [0]}, {"decoder_sparse_step": 2}])
+def test_mixtures_may_have_layers_without_experts(tmp_path: Path, key: dict[str, Any]) -> None:
+    tensors = without(experts(range(4)), "model.layers.0.mlp")
+    dense = {name: array for name, array in hf_folders.llama(1).items() if ".mlp." in name}
+    assert not planned(written(tmp_path / "model", {**tensors, **dense}, **{**MOE, **key}), "mlx")
+
+
 def test_experts_that_mlx_has_joined_are_all_there(tmp_path: Path) -> None:
     whole = written(tmp_path / "whole", experts(range(4)), **MOE)
     pyarrowquant.convert(whole, tmp_path / "first", to="mlx")

@@ -193,6 +193,10 @@ def test_what_is_missing_is_named(tmp_path: Path, missing: str) -> None:
             {"a.weight": np.zeros((64, 1), np.uint8), "a.weight.absmax": np.ones(2, np.float32)},
             "bitsandbytes",
         ),
+        (
+            {"a.weight": np.zeros((8, 8), np.int8), "a.weight_scale_inv": np.ones(1, np.float32)},
+            "I8 with 'a.weight_scale_inv' is not decoded",
+        ),
         ({"a.weight": np.zeros((8, 8), np.uint32)}, "U32 without scales of a known name"),
         (
             {UP: fp8(8, 8), f"{UP}_scale": np.ones((3, 8), np.float32)},
