@@ -19,6 +19,7 @@ from pyarrowquant.reading.said import Said
 from pyarrowquant.reading.stored import Stored
 
 _AFFINE = "affine"
+_EMBEDDINGS = "embed_tokens"
 _SCALES_OF_AFFINE = ("F32", "F16", "BF16")
 _FLOATS = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}  # bits and group_size
 
@@ -49,6 +50,12 @@ def mlx_layer(codes: Stored, beside: Beside, said_of_all: Said) -> CodedLayer | 
             f"{quoted(tensor.name)} has shape {list(tensor.shape)} and "
             f"{quoted(scale.tensor.name)} {list(scale.tensor.shape)}, and {CONFIG} says bits "
             f"{bits} and group_size {group}"
+        )
+    columns = said_of_all.columns if module.endswith(_EMBEDDINGS) else None
+    if columns not in (None, shape[-1]) and columns in (32 * words // other for other in BITS):
+        raise DamageError(
+            f"{quoted(tensor.name)} has {words} words a row, which are {shape[-1]} codes of {bits} "
+            f"bits, and {CONFIG} says hidden_size {columns}"
         )
     if mode != _AFFINE and mode not in _FLOATS:
         raise ProblemError(f"{CONFIG} says mode {quoted(mode)}")

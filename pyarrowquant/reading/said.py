@@ -22,6 +22,8 @@ Config = Mapping[str, Any]
 _BLOCK = 128  # of FP8, rows and columns
 _MX_GROUP = 32
 _BITSANDBYTES = ("NF4", "FP4")
+# Columns of embeddings that are not those of layers.
+_OF_EMBEDDINGS = ("word_embed_proj_dim", "embedding_size", "embedding_dim")
 # Which formats of compressed-tensors have codes of a kind; that of packs is for all their bits.
 _PACKED = "pack-quantized"
 _FORMATS = {
@@ -159,6 +161,16 @@ class Said:
         if isinstance(found, Mapping) and {"bits", "group_size"} <= found.keys():
             return found
         return None
+
+    @cached_property
+    def columns(self) -> int | None:
+        """Columns of the embeddings of tokens, where nothing says that these differ from others."""
+        config = self._config()
+        text = config.get("text_config")
+        said = {**config, **text} if isinstance(text, dict) else config
+        size = said.get("hidden_size")
+        is_plain = said.keys().isdisjoint(_OF_EMBEDDINGS)
+        return size if type(size) is int and size > 0 and is_plain else None
 
     def is_asymmetric(self, layer: str, bits: int) -> bool:
         """Whether it says that a layer of whole numbers of so many bits has zero-points."""

@@ -23,7 +23,7 @@ from kinds_of_codes import (
     nvfp4,
     packed,
 )
-from quantized_models import read
+from quantized_models import folder, read
 
 import pyarrowquant
 
@@ -217,3 +217,23 @@ def test_a_state_of_another_type_than_its_name(tmp_path: Path) -> None:
     place = model(tmp_path / "m", nf4, bitsandbytes(), {name: np.frombuffer(state, np.uint8)})
     with pytest.raises(ValueError, match=f"'{name}' has the quant_type 'fp4'"):
         pyarrowquant.read_weights(place)
+
+
+def test_bits_and_groups_of_mlx_that_make_other_columns(tmp_path: Path) -> None:
+    """Half the columns in groups half as long have as many scales."""
+    name = "model.embed_tokens.weight"
+    tensors = {
+        name: np.ones((8, 16), np.uint32),
+        "model.embed_tokens.scales": np.ones((8, 2), np.float16),
+        "model.embed_tokens.biases": np.ones((8, 2), np.float16),
+    }
+    right = {"quantization": {"bits": 4, "group_size": 64}, "hidden_size": 128}
+    assert read(folder(tmp_path / "right", tensors, **right))[name].shape == (8, 128)
+    wrong = {"quantization": {"bits": 8, "group_size": 32}}
+    place = folder(tmp_path / "wrong", tensors, **{**right, **wrong})
+    with pytest.raises(ValueError, match="Fetch the files again") as caught:
+        pyarrowquant.read_weights(place)
+    told = f"'{name}' has 16 words a row, which are 64 codes of 8 bits, and config.json says"
+    assert f"{told} hidden_size 128" in str(caught.value)
+    other = {"word_embed_proj_dim": 64}  # as models say whose embeddings are narrower
+    assert read(folder(tmp_path / "other", tensors, **{**right, **wrong, **other}))
