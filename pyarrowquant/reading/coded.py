@@ -288,8 +288,16 @@ class _Search:
         if tensor.dtype == "U8":
             if scale.tensor.dtype == "F8_E4M3":
                 parts["divisor"] = self._beside.part(f"{name}_global_scale")
+            self._check_pairs(name, tensor, scale.tensor)
             return e2m1_layer(name, parts)
         return self._integers(name, parts)
+
+    def _check_pairs(self, name: str, codes: Tensor, scale: Tensor) -> None:
+        """Raise where bytes are floats of other bits than pairs of E2M1, as config.json says."""
+        columns, groups = codes.shape[-1], scale.shape[-1] if scale.shape else 0
+        for bits in self._said.widths(name):
+            if bits != 4 and groups and 8 * columns == bits * groups * MX_GROUP:
+                raise ProblemError(f"floats of {bits} bits are not decoded")
 
     def flat(self, codes: Stored) -> CodedLayer | None:
         """Codes of 4 bits of bitsandbytes, in blocks of weights whatever the rows are."""
@@ -307,10 +315,13 @@ class _Search:
         if len(shape) < 2 or list(shape[:-1]) != rows or shape[-1] < 1:
             raise misfit(codes, f"have the rows of {quoted(f'{name}_shape')}, {list(shape)}")
         columns = shape[-1]
-        said = {group.weights.get("num_bits") for group in self._said.groups(name)}
+        said = self._said.widths(name)
         widths = [bits for bits in BITS if -(-columns * bits // 32) == words]
         widths = [bits for bits in widths if bits in said or len(widths) == 1]
         if len(widths) != 1:
+            for bits in said.difference(BITS):
+                if -(-columns * bits // 32) == words:
+                    raise ProblemError(f"codes of {bits} bits are not decoded")
             raise DamageError(
                 f"{quoted(codes.name)} has {words} words a row, which do not tell the bits of "
                 f"{columns} codes, nor does {CONFIG}"

@@ -139,8 +139,11 @@ class Model(ABC):
         """Raise where the weights are codes already, or config.json says so."""
         self.refuse_damage()
         if key := quantization_in(self.config or {}):
-            found = self.tensors or ()
-            problems = {each.problem for each in found if isinstance(each, UndecodableTensor)}
+            problems = {
+                each.problem
+                for each in self.tensors or ()
+                if isinstance(each, UndecodableTensor) and not each.serves
+            }
             why = "; ".join([f"its {CONFIG} has {key}", *sorted(problems)[:3]])
             raise ValueError(
                 f"'{self.location}' is quantized already: {why}. Give the model with float weights"

@@ -25,11 +25,12 @@ _BITSANDBYTES = ("NF4", "FP4")
 # Columns of embeddings that are not those of layers.
 _OF_EMBEDDINGS = ("word_embed_proj_dim", "embedding_size", "embedding_dim")
 # Which formats of compressed-tensors have codes of a kind; that of packs is for all their bits.
-_PACKED = "pack-quantized"
+_PACKED, _BYTES = "pack-quantized", "8-bit integers"
+_LEAST_BITS = 2  # of whole numbers that are stored in a byte each
 _FORMATS = {
     "F8_E4M3": {"float-quantized", "naive-quantized"},
     "F8_E5M2": {"float-quantized", "naive-quantized"},
-    "8-bit integers": {"int-quantized", "naive-quantized"},
+    _BYTES: {"int-quantized", "naive-quantized"},
     "NVFP4": {"nvfp4-pack-quantized"},
     "MXFP4": {"mxfp4-pack-quantized"},
     "MXFP8": {"mxfp8-quantized", "float-quantized", "naive-quantized"},
@@ -88,7 +89,8 @@ class Group:
     def _of_bits(self, layer: CodedLayer) -> str | None:
         codes = layer.parts["codes"].tensor
         bits, kind = self.weights.get("num_bits"), self.weights.get("type")
-        if type(bits) is int and bits != layer.bits:
+        least = _LEAST_BITS if layer.coding == _BYTES else layer.bits  # which may have fewer
+        if type(bits) is int and not least <= bits <= layer.bits:
             return f"{quoted(codes.name)} has {_what(layer)}, and {CONFIG} says num_bits {bits}"
         is_float = layer.coding in FLOAT8 or layer.coding in ("NVFP4", "MXFP4", "MXFP8")
         if kind in ("int", "float") and is_float != (kind == "float"):
@@ -152,6 +154,11 @@ class Said:
         """
         module = layer.removesuffix(f".{WEIGHT}")
         return [group for group in self._groups if group.names(module)] or self._groups
+
+    def widths(self, layer: str) -> set[int]:
+        """Return which bits codes of a layer may have."""
+        found = (group.weights.get("num_bits") for group in self.groups(layer))
+        return {bits for bits in found if type(bits) is int}
 
     def mlx(self, module: str) -> Config | None:
         """Return what MLX says of a module: its own, or that of all."""
@@ -304,7 +311,7 @@ def _are_neutral(layer: CodedLayer) -> bool:
     """Whether zero-points are those of symmetric codes, which some programs write all the same."""
     zero = layer.parts["zero_point"]
     with zero.open() as array:
-        if layer.coding == "8-bit integers":
+        if layer.coding == _BYTES:
             return not array.any()
         rows = product(layer.shape[:-1])
         streams = array.T.copy().view("u1")

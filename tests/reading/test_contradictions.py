@@ -81,7 +81,8 @@ def bitsandbytes(**more: Any) -> dict[str, Any]:
             *(packed, said(**INT4), {"quantization_config": {"quant_method": "fp8"}}),
             *(PACKED, "4 bits", "quant_method fp8"),
         ),
-        (int8, said(**INT8), said(**INT8 | {"num_bits": 4}), FIRST, "8 bits", "num_bits 4"),
+        (int8, said(**INT8), said(**INT8 | {"num_bits": 16}), FIRST, "8 bits", "num_bits 16"),
+        (int8, said(**INT8), said(**INT8 | {"type": "float"}), FIRST, "8 bits", "type float"),
         (
             *(int8, said(**INT8), said(**INT8 | {"strategy": "tensor"})),
             *(f"{FIRST}_scale", "[8, 1]", "strategy tensor: [1, 1]"),
@@ -179,6 +180,38 @@ def test_zero_points_of_symmetric_codes_may_be_there(
     changed = {f"{name}_zero_point": zeros for name in (FIRST, SECOND)}
     place = model(tmp_path / "m", kind, said(**weights, symmetric=True), changed)
     assert len(read(place)) == 2
+
+
+def test_fewer_bits_may_be_stored_in_a_byte_each(tmp_path: Path) -> None:
+    """As compressed-tensors has W4A8."""
+    assert len(read(model(tmp_path / "m", int8, said(**INT8 | {"num_bits": 4}), {}))) == 2
+
+
+def mxfp6(name: str) -> Tensors:
+    return {
+        f"{name}_packed": np.ones((8, 48), np.uint8),
+        f"{name}_scale": np.full((8, 2), 127, np.uint8),
+    }
+
+
+def packed_7(name: str) -> Tensors:
+    return {**packed(name), f"{name}_packed": np.ones((8, 7), np.int32)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "weights", "problem"),
+    [
+        (mxfp6, {"num_bits": 6, "type": "float"}, "floats of 6 bits are not decoded"),
+        (packed_7, INT4 | {"num_bits": 7}, "codes of 7 bits are not decoded"),
+    ],
+)
+def test_kinds_that_are_not_decoded_are_no_contradiction(
+    tmp_path: Path, kind: Callable[[str], Tensors], weights: dict[str, Any], problem: str
+) -> None:
+    place = model(tmp_path / "m", kind, said(**weights), {})
+    with pytest.raises(ValueError, match="Give the model with float weights") as caught:
+        pyarrowquant.read_weights(place)
+    assert problem in str(caught.value)
 
 
 def test_each_layer_is_as_one_of_several_groups_says(tmp_path: Path) -> None:
