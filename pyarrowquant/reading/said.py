@@ -152,6 +152,8 @@ class Said:
 
         Files do not always have the names that config.json speaks of, nor the classes.
         """
+        if len(self._groups) < 2:
+            return self._groups
         module = layer.removesuffix(f".{WEIGHT}")
         return [group for group in self._groups if group.names(module)] or self._groups
 
