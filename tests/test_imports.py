@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
 from gguf_models import saved
+from package_imports import Imports, graph, modules
 
-import pyarrowquant
-
-PACKAGE = Path(pyarrowquant.__file__).parent
 # Each folder, and the modules beside them, may import what comes before.
 FLOORS = [
     {"errors", "_version"},
@@ -28,42 +25,6 @@ FLOORS = [
     {"cli"},
     {"__main__"},
 ]
-
-
-def modules() -> dict[str, Path]:
-    """Files by what comes after "pyarrowquant."; the package itself is "__init__"."""
-    found = {}
-    for path in PACKAGE.rglob("*.py"):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        name = ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
-        found[name] = path
-    return found
-
-
-def imported(path: Path, known: dict[str, Path]) -> Iterator[str]:
-    """Names of the package's own modules that a file imports, wherever in it that is."""
-    public = {name: module for module, names in pyarrowquant._MODULES.items() for name in names}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            assert not any(alias.name.startswith("pyarrowquant.") for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} has a relative import"
-            root, _, module = (node.module or "").partition(".")
-            for alias in node.names if root == "pyarrowquant" else []:
-                if module == "" and alias.name in public:
-                    yield public[alias.name]
-                elif f"{module}.{alias.name}".strip(".") in known:
-                    yield f"{module}.{alias.name}".strip(".")
-                elif module:
-                    yield module
-
-
-def graph() -> dict[str, set[str]]:
-    known = modules()
-    found = {name: set(imported(path, known)) for name, path in known.items()}
-    assert all(name in known for names in found.values() for name in names)
-    del found["__init__"]  # gives what is public, and imports it when it is asked for
-    return found
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
@@ -102,6 +63,62 @@ def test_folders_import_no_circle() -> None:
         box.update(other.split(".")[0] for other in others)
         box.discard(name.split(".")[0])
     TopologicalSorter(boxes).prepare()
+
+
+CONVERT, CLI = {"conversion.convert"}, {"cli"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("from pyarrowquant import convert", CONVERT),
+        ("from pyarrowquant import __version__, _version", {"_version"}),
+        ("from pyarrowquant.conversion import convert", CONVERT),
+        ("from pyarrowquant.conversion.convert import plan as x", CONVERT),
+        ("import pyarrowquant\npyarrowquant.__version__", set()),
+        ("import pyarrowquant\npyarrowquant.convert('a', 'b')", CONVERT),
+        ("import pyarrowquant as p\ndef f(): return p.convert", CONVERT),
+        ("import pyarrowquant as p\nclass A:\n    x: p.Conversion", {"conversion.outcome"}),
+        ("import pyarrowquant as p\np.formats.write_gguf(1)", {"formats"}),
+        ("import pyarrowquant as p\np.cli.quantize.quantize", {"cli.quantize"}),
+        ("import pyarrowquant.cli", CLI),
+        ("import pyarrowquant.cli\npyarrowquant.convert", {*CLI, *CONVERT}),
+        ("import pyarrowquant.cli as c\nc.quantize.x", {*CLI, "cli.quantize"}),
+        ("def f():\n    import pyarrowquant as p\n    return p.convert", CONVERT),
+        ("import importlib\nimportlib.import_module('pyarrowquant.cli')", CLI),
+        ("import importlib as i\ni.import_module('pyarrowquant.cli').main", CLI),
+        ("from importlib import import_module as load\nload('pyarrowquant.cli')", CLI),
+        ("__import__('pyarrowquant.cli')", CLI),
+        ("from importlib import import_module\nimport_module('numpy')", set()),
+        ("import numpy as pyarrowquant_like\npyarrowquant_like.convert", set()),
+    ],
+)
+def test_imports_are_found_in_whatever_way_they_are_said(text: str, expected: set[str]) -> None:
+    assert Imports("recipes.rule", text, modules().keys()).found() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("import pyarrowquant as p\ngetattr(p, 'convert')", "the package as a value"),
+        ("import pyarrowquant\nx = pyarrowquant", "the package as a value"),
+        ("from pyarrowquant.recipes import *", "imports all of"),
+        ("from . import rule", "relative import"),
+        ("from importlib import import_module\nimport_module(f'pyarrowquant.{x}')", "makes"),
+        ("from importlib import import_module\nimport_module(name='pyarrowquant')", "makes"),
+        ("import importlib\nload = importlib.import_module", "as a value"),
+        ("import pyarrowquant.nothing", "no module"),
+    ],
+)
+def test_what_cannot_be_told_is_refused(text: str, problem: str) -> None:
+    with pytest.raises(AssertionError, match=problem):
+        Imports("recipes.rule", text, modules().keys()).found()
+
+
+def test_what_is_imported_by_a_made_name_counts() -> None:
+    found = graph()
+    assert {"formats.gguf", "formats.tables"} <= found["formats.registry"]
+    assert "cli.quantize" in found["cli"]
 
 
 # Imports are half of the time of a command on a small model.
