@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pyarrowquant.conversion.outcome import Conversion, ConversionPlan
     from pyarrowquant.conversion.partial.interrupted import Continued
     from pyarrowquant.conversion.progress import Step
+    from pyarrowquant.conversion.tensors import ConvertedTensor
     from pyarrowquant.conversion.unquantized import UnquantizedTensor
     from pyarrowquant.decoded import arrow_to_numpy, dequantize_batch
     from pyarrowquant.errors import (
@@ -50,6 +51,7 @@ __all__ = [
     "Continued",
     "Conversion",
     "ConversionPlan",
+    "ConvertedTensor",
     "Evaluation",
     "Expected",
     "InternalError",
@@ -95,6 +97,7 @@ _MODULES = {
     "conversion.convert": ["convert", "plan"],
     "conversion.outcome": ["Conversion", "ConversionPlan"],
     "conversion.progress": ["Step"],
+    "conversion.tensors": ["ConvertedTensor"],
     "conversion.unquantized": ["UnquantizedTensor"],
     "conversion.partial.interrupted": ["Continued"],
     "decoded": ["arrow_to_numpy", "dequantize_batch"],

@@ -14,8 +14,8 @@ from pyarrowquant._core.digest import digest_of
 from pyarrowquant._core.placing import sync
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.calibration.squares import Squares
+from pyarrowquant.conversion.partial.damage import damaged
 from pyarrowquant.conversion.partial.lock import refuse_others
-from pyarrowquant.conversion.partial.parts import damaged
 from pyarrowquant.reading.strict_json import parse_any
 
 WINDOWS_TOGETHER = 16  # after which sums are kept

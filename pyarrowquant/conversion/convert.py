@@ -19,6 +19,7 @@ from pyarrowquant.conversion.progress import Meter, Step
 from pyarrowquant.conversion.request import Request
 from pyarrowquant.conversion.source import decoded_from, source_bytes, weights_bytes
 from pyarrowquant.conversion.stores.landing import landing
+from pyarrowquant.conversion.tensors import converted
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.errors import users_level
@@ -159,6 +160,7 @@ def convert(
     Returns
     -------
     Conversion
+        What became of every tensor, sizes, errors and seconds.
 
     Raises
     ------
@@ -190,6 +192,9 @@ def convert(
     >>> done = pyarrowquant.convert("small.npz", "small.parquet", bit_width=8)
     >>> done.layers, done.weights, round(done.bits_per_weight, 2)
     (1, 16384, 8.5)
+    >>> tensor = done.tensors[0]
+    >>> tensor.name, tensor.became, tensor.settings.bit_width, tensor.bits
+    ('up', 'quantized', 8, 139264)
     """
     request = Request(**locals())
     start = time.perf_counter()
@@ -217,6 +222,7 @@ def convert(
         seconds=time.perf_counter() - start,
         source_bytes=read,
         unquantized=left,
+        tensors=converted(job.source, totals.quantized, left),
         decoded=decoded_from(job.source, job.layers),
         tensors_only=job.is_of_tensors,
     )

@@ -164,7 +164,7 @@ class Job(Task):
                 outline = outline.without(work.files)
                 if not outline.files:
                     return self._finish(work, outline, before.totals)
-        results = self._results(work, outline, recipe)
+        results = self._results(work, outline, quantizing)
         done = results.done or before
         if not is_counted:
             meter.skip(done.read)
@@ -253,10 +253,11 @@ class Job(Task):
         outline.finish(output)
         return totals
 
-    def _results(self, work: Work, outline: Outline | None, recipe: Recipe | None) -> ResultsOfRun:
+    def _results(self, work: Work, outline: Outline | None, quantizing: Quantizing) -> ResultsOfRun:
         """Return where results go."""
         if outline is None:
-            return KeptResults(work, partial(self._write, recipe))
+            write = partial(self._write, quantizing.recipe)
+            return KeptResults(work, write, quantizing.layers_in)
         if isinstance(work, StoredWork):
             return StoredResults(work, outline, self.folder)
         return PlacedResults(work, outline, self.folder)

@@ -184,7 +184,7 @@ class FileMaker:
                 totals.underflows += outcome.underflows
                 if outcome.results is not None:
                     quantizing.check(outcome.results, model)
-                    totals.add(outcome.results, quantizing.stored_bits(outcome.results))
+                    totals.add(outcome.results, quantizing.layers_in(outcome.results))
                     _fill(places, outcome.results)
                 del outcome  # before the next batch is quantized
             stamp = depot.deliver(file.name, placed.path(output))

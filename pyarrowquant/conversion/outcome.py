@@ -8,6 +8,7 @@ from pathlib import Path
 from pyarrowquant._core.underflow import Underflow
 from pyarrowquant.conversion.partial.interrupted import Continued
 from pyarrowquant.conversion.splitting import OutputFile
+from pyarrowquant.conversion.tensors import ConvertedTensor
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.recipes.planned import PlannedLayer
 
@@ -51,6 +52,9 @@ class Conversion:
         Size of the source's files; None where they are not on this machine.
     unquantized : tuple of UnquantizedTensor
         All other tensors of the source.
+    tensors : tuple of ConvertedTensor
+        What became of every tensor of the source, in its order, also of what an interrupted run had
+        done of it.
     decoded : dict of str to int
         How many layers were decoded first, by what the source has them as, such as "Q8_0".
         Errors are those against the decoded weights.
@@ -74,6 +78,7 @@ class Conversion:
     seconds: float
     source_bytes: int | None
     unquantized: tuple[UnquantizedTensor, ...]
+    tensors: tuple[ConvertedTensor, ...]
     decoded: dict[str, int]
     tensors_only: bool
 

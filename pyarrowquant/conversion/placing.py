@@ -119,5 +119,5 @@ class Placer:
             }
         totals = Totals(skipped=outcome.skipped, missed=outcome.missed)
         totals.underflows += outcome.underflows
-        totals.add(results, quantizing.stored_bits(results))
+        totals.add(results, quantizing.layers_in(results))
         return Placed(outcome.batches, outcome.read, totals, written)

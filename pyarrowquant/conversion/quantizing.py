@@ -7,6 +7,7 @@ from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 
@@ -21,6 +22,7 @@ from pyarrowquant._core.underflow import Underflow
 from pyarrowquant.conversion.importance import weighted
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter
+from pyarrowquant.conversion.quantized import ERRORS, QuantizedLayer
 from pyarrowquant.conversion.shared_scales import shared_scales
 from pyarrowquant.conversion.stage import OfBatches
 from pyarrowquant.conversion.viewing import Viewed
@@ -34,6 +36,8 @@ from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.planned import PlannedLayout, layout_of, plan_layer
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.stream import stream_within
+
+_SAID_OF_ROWS = {"layer_name", "shape", "bit_width", "group_size", "encoding", *ERRORS}
 
 
 @dataclass(frozen=True)
@@ -77,27 +81,26 @@ class Quantizing(OfBatches):
         dtype = self.target.scale_dtype(model, self.settings)
         self.target.check_results(pa.Table.from_batches([results]), model, dtype)
 
-    def stored_bits(self, results: pa.RecordBatch) -> int:
-        """Return what results take in the output."""
-        bits = 0
-        said_of_rows = {"layer_name", "shape", "bit_width", "group_size", "encoding"}
+    def layers_in(self, results: pa.RecordBatch) -> list[QuantizedLayer]:
+        """Say what became of the layers of results."""
         names = results.schema.names
-        columns = [name for name in names if name in said_of_rows]
+        columns = [name for name in names if name in _SAID_OF_ROWS]
         has_super_scales = [False] * results.num_rows
         if "super_scales" in names:
             has_super_scales = [each.is_valid for each in results["super_scales"]]
         rows = results.select(columns).to_pylist()
-        for row, has in zip(rows, has_super_scales, strict=True):
-            said = plan_layer(row["layer_name"], row["shape"], self.settings, self.recipe).settings
-            encoding = row.get("encoding", INTEGER)
-            settings = replace(
-                said or self.settings,
-                bit_width=row["bit_width"],
-                group_size=said_group_size(encoding, row["group_size"], has),
-                encoding=encoding,
-            )
-            bits += self.target.stored_bits(row["shape"], settings)
-        return bits
+        return [self._layer(row, has) for row, has in zip(rows, has_super_scales, strict=True)]
+
+    def _layer(self, row: Mapping[str, Any], has_super_scales: bool) -> QuantizedLayer:
+        name, shape = row["layer_name"], row["shape"]
+        said = plan_layer(name, shape, self.settings, self.recipe).settings or self.settings
+        encoding = row.get("encoding", INTEGER)
+        if encoding != said.encoding:  # which a floor has widened
+            said = said.with_overrides({"encoding": encoding})
+        group_size = said_group_size(encoding, row["group_size"], has_super_scales)
+        settings = replace(said, bit_width=row["bit_width"], group_size=group_size)
+        bits = self.target.stored_bits(shape, settings)
+        return QuantizedLayer(name, settings, bits, *(row[error] for error in ERRORS))
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ class Taking:
         self._totals.underflows += outcome.underflows
         if outcome.results is not None:
             self.quantizing.check(outcome.results, self._model)
-            self._totals.add(outcome.results, self.quantizing.stored_bits(outcome.results))
+            self._totals.add(outcome.results, self.quantizing.layers_in(outcome.results))
             self._results.add(outcome.results, self.done)
 
     def _add_placed(self, outcome: Placed) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pyarrowquant import dequantize_batch_arrow
 from pyarrowquant._core.underflow import Underflow
+from pyarrowquant.conversion.quantized import QuantizedLayer
 from pyarrowquant.errors import LayerError
 
 
@@ -46,6 +47,7 @@ class Totals:
         squared_error: int = 0,
         norm: int = 0,
         underflows: Sequence[Mapping[str, Any]] = (),
+        quantized: Sequence[QuantizedLayer] = (),
     ) -> None:
         self.layers = layers
         self.skipped = list(skipped)
@@ -55,17 +57,24 @@ class Totals:
         self.stored_bits = stored_bits
         self._squared_error = squared_error
         self._norm = norm
+        self.quantized = list(quantized)
 
     @classmethod
     def from_dict(cls, said: dict[str, Any]) -> Totals:
-        """Return what `to_dict` was called of."""
+        """Return what `to_dict` was called of, or `sums`."""
         for name in ("layers", "weights", "stored_bits", "squared_error", "norm"):
             if not isinstance(said[name], int):
                 raise TypeError(f"{name} is {said[name]!r}")
-        return cls(**{**said, "skipped": [LayerError(**error) for error in said["skipped"]]})
+        skipped = [LayerError(**error) for error in said["skipped"]]
+        quantized = [QuantizedLayer.from_list(each) for each in said.get("quantized", ())]
+        return cls(**{**said, "skipped": skipped, "quantized": quantized})
 
     def to_dict(self) -> dict[str, Any]:
         """Return what makes the same totals again, for JSON."""
+        return {**self.sums(), "quantized": [layer.to_list() for layer in self.quantized]}
+
+    def sums(self) -> dict[str, Any]:
+        """Return the same without what became of each layer."""
         return {
             "layers": self.layers,
             "skipped": [asdict(error) for error in self.skipped],
@@ -77,20 +86,21 @@ class Totals:
             "underflows": [asdict(each) for each in self.underflows],
         }
 
-    def add(self, batch: pa.RecordBatch, stored_bits: int) -> None:
-        """Add layers, which take so many bits in the output."""
-        columns = ("shape", "mse", "relative_error")
-        for i, row in enumerate(batch.select(columns).to_pylist()):
-            count = math.prod(row["shape"])
-            error = row["mse"] * count
+    def add(self, batch: pa.RecordBatch, layers: Sequence[QuantizedLayer]) -> None:
+        """Add layers, of which this is known."""
+        shapes = batch["shape"].to_pylist()
+        for i, (shape, layer) in enumerate(zip(shapes, layers, strict=True)):
+            count = math.prod(shape)
+            error = layer.mse * count
             self._squared_error += _in_parts(error)
-            if row["relative_error"] > 0:
-                self._norm += _in_parts(error / row["relative_error"] ** 2)
+            if layer.relative_error > 0:
+                self._norm += _in_parts(error / layer.relative_error**2)
             else:
                 self._norm += _in_parts(_squares(batch.slice(i, 1)))  # decoded as it was
             self.weights += count
+            self.stored_bits += layer.bits
         self.layers += batch.num_rows
-        self.stored_bits += stored_bits
+        self.quantized += layers
 
     def include(self, others: Totals) -> None:
         """Add what others have added up."""
@@ -102,6 +112,7 @@ class Totals:
         self.stored_bits += others.stored_bits
         self._squared_error += others._squared_error
         self._norm += others._norm
+        self.quantized += others.quantized
 
     @property
     def bits_per_weight(self) -> float:

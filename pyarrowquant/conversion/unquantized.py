@@ -46,7 +46,12 @@ class UnquantizedTensor:
     @property
     def is_quantized_already(self) -> bool:
         """Whether it is codes in the source, and still is in the output."""
-        return self.kept and self.dtype not in _NO_CODES and self.kept_bytes <= self.bytes
+        return self.kept and self.dtype not in _NO_CODES and not self.is_decoded
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether it is codes in the source, and floats in the output."""
+        return self.kept and self.dtype not in _NO_CODES and self.kept_bytes > self.bytes
 
 
 # Of types of safetensors; codes are among the others.

@@ -9,9 +9,10 @@ from typing import Any
 
 from pyarrowquant._core.system_errors import naming_file
 from pyarrowquant.conversion.partial.checksums import checked
+from pyarrowquant.conversion.partial.damage import DAMAGES, damaged
 from pyarrowquant.conversion.partial.identity import digest_of_ends
 from pyarrowquant.conversion.partial.lock import refuse_others
-from pyarrowquant.conversion.partial.parts import DAMAGES, Done, damaged
+from pyarrowquant.conversion.partial.parts import Done
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.strict_json import parse_any
 

@@ -17,6 +17,7 @@ from pyarrowquant._core.placing import (
 )
 from pyarrowquant._core.system_errors import naming_file
 from pyarrowquant.conversion.partial.checksums import checked
+from pyarrowquant.conversion.partial.damage import DAMAGES, WorkError, damaged
 from pyarrowquant.conversion.partial.identity import difference
 from pyarrowquant.conversion.partial.lock import (
     COMPLETE,
@@ -24,7 +25,6 @@ from pyarrowquant.conversion.partial.lock import (
     RUN,
     refuse_others,
 )
-from pyarrowquant.conversion.partial.parts import DAMAGES, WorkError, damaged
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.reading.strict_json import parse_any

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from pyarrowquant._core.results import batches_of
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
 from pyarrowquant._core.system_errors import naming_file
 from pyarrowquant.conversion.partial.checksums import CHECKSUM_BYTES, check, checked, checksum
+from pyarrowquant.conversion.partial.damage import DAMAGES, damaged
+from pyarrowquant.conversion.partial.growing import NOTHING, Written
 from pyarrowquant.conversion.partial.lock import refuse_others
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.reading.location import locate
@@ -23,31 +24,6 @@ from pyarrowquant.reading.table_files import errors_of
 
 _DONE = "done.json"
 _PIECE = 1 << 23
-# What files that are no more as they were written raise where they are read.
-DAMAGES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
-
-
-class WorkError(ValueError):
-    """What an interrupted run has left cannot be continued."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """How much there is of the file that says what workers have written, and its checksum.
-
-    Attributes
-    ----------
-    size : int
-        In bytes.
-    checksum : int
-    """
-
-    size: int = 0
-    checksum: int = 0
-
-    def followed_by(self, data: bytes) -> Written:
-        """Return the same of a file with more behind it."""
-        return Written(self.size + len(data), zlib.crc32(data, self.checksum))
 
 
 @dataclass(frozen=True)
@@ -64,35 +40,44 @@ class Done:
         Of these.
     written : Written
         Where it is said what workers of a cluster have written to its places in the output.
+    described : Written
+        Where it is said what became of layers, if they are not in the totals.
     """
 
     batches: int
     read: int
     totals: Totals
-    written: Written = Written()
+    written: Written = NOTHING
+    described: Written = NOTHING
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Done:
-        """Return what `to_json` was called of."""
+    def from_note(cls, text: str | bytes) -> Done:
+        """Return what `to_note` was called of."""
         return cls.from_dict(parse_any(text))
 
     @classmethod
     def from_dict(cls, said: dict[str, Any]) -> Done:
         """Return what `to_dict` was called of."""
-        written = Written(**said["written"])
-        numbers = {name: said[name] for name in ("batches", "read")} | {"written": written.size}
+        grown = {name: Written(**said[name]) for name in ("written", "described")}
+        numbers = {name: said[name] for name in ("batches", "read")}
+        numbers |= {name: each.size for name, each in grown.items()}
         for name, number in numbers.items():
             if not isinstance(number, int) or number < 0:
                 raise ValueError(f"{name} is {number!r}")
-        return cls(said["batches"], said["read"], Totals.from_dict(said["totals"]), written)
+        totals = Totals.from_dict(said["totals"])
+        return cls(said["batches"], said["read"], totals, **grown)
 
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict())
+    def to_note(self) -> str:
+        """Return the same as JSON, without the layers: it is written again with each batch."""
+        return json.dumps(self._said(self.totals.sums()))
 
     def to_dict(self) -> dict[str, Any]:
         """Return what makes the same again, for JSON."""
-        written = asdict(self.written)
-        return {**vars(self), "totals": self.totals.to_dict(), "written": written}
+        return self._said(self.totals.to_dict())
+
+    def _said(self, totals: dict[str, Any]) -> dict[str, Any]:
+        grown = {"written": asdict(self.written), "described": asdict(self.described)}
+        return {"batches": self.batches, "read": self.read, "totals": totals, **grown}
 
 
 @dataclass(frozen=True)
@@ -115,7 +100,7 @@ def parts_in(folder: Path) -> list[Path]:
 def write_part(file: Path, results: pa.RecordBatch, done: Done) -> None:
     """Write a part, with its checksum behind it."""
     with new_file(file) as sink, pa.ipc.new_file(sink, results.schema) as writer:
-        writer.write_batch(results, custom_metadata={"part": done.to_json()})
+        writer.write_batch(results, custom_metadata={"part": done.to_note()})
     with file.open("r+b") as written:
         found = checksum(iter(lambda: written.read(_PIECE), b""))
         written.write(found)
@@ -136,7 +121,7 @@ def read_part(file: Path) -> Part:
             results.validate(full=True)
         for _ in batches_of(Source(pa.Table.from_batches([results]), RESULT_COLUMNS)):
             pass
-        return Part(results, Done.from_json(said[b"part"]))
+        return Part(results, Done.from_note(said[b"part"]))
     except DAMAGES as error:
         raise damaged(file, error) from error
 
@@ -168,14 +153,8 @@ def last_placed(folder: Path) -> Done | None:
     refuse_others(file)
     try:
         with naming_file(file):
-            return Done.from_json(checked(file.read_bytes()))
+            return Done.from_note(checked(file.read_bytes()))
     except FileNotFoundError:
         return None
     except DAMAGES as error:
         raise damaged(file, error) from error
-
-
-def damaged(file: Path | str, error: Exception) -> WorkError:
-    return WorkError(
-        f"'{file}' of an earlier run is damaged ({error}). Without resume=True, a new run begins"
-    )

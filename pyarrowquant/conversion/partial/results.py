@@ -13,9 +13,13 @@ from pyarrowquant._core.placing import sync, sync_tree
 from pyarrowquant._core.results import Packed, batches_of
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
 from pyarrowquant.conversion.partial.checksums import checksum
-from pyarrowquant.conversion.partial.parts import Done, WorkError, Written
+from pyarrowquant.conversion.partial.damage import WorkError
+from pyarrowquant.conversion.partial.described import DescribedLayers
+from pyarrowquant.conversion.partial.growing import NOTHING
+from pyarrowquant.conversion.partial.parts import Done
 from pyarrowquant.conversion.partial.work import Work
 from pyarrowquant.conversion.partial.written import WrittenLayers
+from pyarrowquant.conversion.quantized import QuantizedLayer
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._outline import Outline, Places
@@ -71,9 +75,14 @@ class PlacedResults:
             sync_tree(output.parent)  # before anything says that some of it is done
         self._places = Places(outline, work.output)
         self._numbers = {name: number for number, name in enumerate(self._places.names)}
-        self._noted = Written() if self.done is None else self.done.written
+        self._noted = NOTHING if self.done is None else self.done.written
         self._notes = WrittenLayers(Path(work.kept_in), self._noted)
         found = self._notes.read()
+        self._described = DescribedLayers(
+            Path(work.kept_in), NOTHING if self.done is None else self.done.described
+        )
+        if self.done is not None:
+            self.done.totals.quantized = self._described.read()
         self._written = {
             name: found[number] for name, number in self._numbers.items() if number in found
         }
@@ -107,7 +116,8 @@ class PlacedResults:
         self._note(done)
 
     def _note(self, done: Done) -> None:
-        self._work.note_done(replace(done, written=self._noted))
+        described = self._described.note(done.totals.quantized)
+        self._work.note_done(replace(done, written=self._noted, described=described))
 
     def _has(self, name: str, found: str) -> bool:
         try:
@@ -146,17 +156,27 @@ class KeptResults:
     work : Work
     write : callable
         Writes the output: gets all results, its path, and the totals.
+    describe : callable
+        Says what became of the layers of results.
     """
 
-    def __init__(self, work: Work, write: Callable[[pa.Table, Path, Totals], object]) -> None:
+    def __init__(
+        self,
+        work: Work,
+        write: Callable[[pa.Table, Path, Totals], object],
+        describe: Callable[[pa.RecordBatch], list[QuantizedLayer]],
+    ) -> None:
         self._work = work
         self._write = write
+        self._describe = describe
         self.done = work.done_in_parts()
 
     def add(self, results: pa.RecordBatch, done: Done) -> None:
         self._work.add(results, done)
 
     def finish(self, totals: Totals) -> Path:
-        output = self._work.new_output()
-        self._write(self._work.results(), output, totals)
+        output, results = self._work.new_output(), self._work.results()
+        batches = map(self._describe, results.to_batches())
+        totals.quantized = [layer for each in batches for layer in each]  # of earlier runs, too
+        self._write(results, output, totals)
         return output

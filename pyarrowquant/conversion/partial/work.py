@@ -32,6 +32,7 @@ from pyarrowquant._core.placing import (
 from pyarrowquant._core.scratch import remove_all
 from pyarrowquant._core.system_errors import name_file, naming_file
 from pyarrowquant.conversion.partial.checksums import checked, with_checksum
+from pyarrowquant.conversion.partial.damage import DAMAGES, WorkError, damaged
 from pyarrowquant.conversion.partial.identity import SourceChangedError
 from pyarrowquant.conversion.partial.journal import (
     Journal,
@@ -60,10 +61,7 @@ from pyarrowquant.conversion.partial.noted import (
     remove_placed_data,
 )
 from pyarrowquant.conversion.partial.parts import (
-    DAMAGES,
     Done,
-    WorkError,
-    damaged,
     done_file,
     last_part,
     last_placed,
@@ -91,7 +89,8 @@ class Work:
     It has run.json, which says what decides about the results; and either parts, files of results
     of which output/ is made in the end, or from the beginning on output/, in which results have
     their places, and done.json, which says how far that is, and how much counts of written.txt,
-    which says what of it workers of a cluster have written. Where these make files as a whole, that
+    which says what of it workers of a cluster have written, and of layers.jsonl, which says what
+    became of layers. Where these make files as a whole, that
     is in a folder of its own, files.json says which are in output/, and done.json how far the
     others are. The files in output/ have the names that they will have. From the moment on when
     these are whole and on the disk there is complete.json: the run, its totals, how to recognize
@@ -281,7 +280,7 @@ class Work:
 
     def note_done(self, done: Done) -> None:
         """Note how far the run is, of which all results are on the disk in their places."""
-        self._write(done_file(self._folder).name, done.to_json())
+        self._write(done_file(self._folder).name, done.to_note())
 
     def complete(self, totals: dict[str, Any]) -> None:
         """Note on the disk that the output is whole; from now on it only has to get its place."""

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pyarrowquant.conversion.partial.checksums import checked
+from pyarrowquant.conversion.partial.damage import DAMAGES, WorkError, damaged
 from pyarrowquant.conversion.partial.interrupted import Continued, continued
 from pyarrowquant.conversion.partial.journal import Journal
 from pyarrowquant.conversion.partial.lock import LOCK, RUN
 from pyarrowquant.conversion.partial.noted import folder_of, output_in
-from pyarrowquant.conversion.partial.parts import DAMAGES, Done, WorkError, damaged, part_file
+from pyarrowquant.conversion.partial.parts import Done, part_file
 from pyarrowquant.conversion.partial.work import RECIPE, Work, not_as_left, warn
 from pyarrowquant.conversion.stores.landing import Landing
 from pyarrowquant.conversion.stores.store import Store
