@@ -11,7 +11,7 @@ from quantizer import THREADS, Prepared, Quantizer, UnavailableError, Weights
 import pyarrowquant
 from pyarrowquant._core.encodings import ENCODINGS
 from pyarrowquant._core.settings import Settings
-from pyarrowquant.recipes.fitting import stored_bits as encoded_bits
+from pyarrowquant.recipes.bits import stored_bits as encoded_bits
 
 METHODS = ("rtn", "mse", "hqq")
 WIDTHS = (2, 3, 4, 5, 6, 8)

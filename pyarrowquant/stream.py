@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from pyarrowquant._core import arguments, library
 from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.bounds import BIT_WIDTHS
 from pyarrowquant._core.keywords import with_meant
 from pyarrowquant._core.options import Options, quantize_options
 from pyarrowquant._core.progress import EachPart, Reporter
-from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
 from pyarrowquant._core.underflow import Underflow, warn_of_underflows
 from pyarrowquant.errors import LayerError

@@ -1,4 +1,4 @@
-"""Checks of Python types. Bounds are checked by Go, in one place."""
+"""Checks of the types of arguments, and of bounds that only Python knows."""
 
 from __future__ import annotations
 

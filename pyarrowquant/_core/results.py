@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pyarrowquant._core.binary import is_binary
+from pyarrowquant._core.bounds import BIT_WIDTHS
 from pyarrowquant._core.cells import Bytes, numbers, raw, value
 from pyarrowquant._core.encoded_rows import (
     Decoding,
@@ -23,7 +24,6 @@ from pyarrowquant._core.group_sizes import groups_in_row
 from pyarrowquant._core.layout import Layout
 from pyarrowquant._core.nested import is_list
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant._core.shapes import columns_of
 from pyarrowquant._core.source import ENCODED_COLUMNS, Source, check_data
 

@@ -1,21 +1,28 @@
-"""What a layer is quantized with, and its bounds."""
+"""What a layer is quantized with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from pyarrowquant._core import arguments
-from pyarrowquant._core.encodings import ENCODING_NAMES, ENCODINGS, INTEGER, Encoding
+from pyarrowquant._core.bounds import BOUNDS
+from pyarrowquant._core.encodings import ENCODINGS, INTEGER, Encoding
 from pyarrowquant._core.group_sizes import SHARED, GroupSize, group_size_argument
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.errors import UsageError
 
-Check = Callable[[str, object], Any]
-
-LARGEST_GROUP_SIZE = 2**31 - 8
-BIT_WIDTHS = (2, 3, 4, 5, 6, 8)
+_USUAL: dict[str, Any] = {
+    "bit_width": 4,
+    "group_size": 128,
+    "zero_point": "integer",
+    "scale_dtype": "float32",
+}
+_NOTHING_TO_CHOOSE = (
+    "'symmetric' leaves method 'hqq' nothing to choose. Use zero_point 'float' or 'integer', or "
+    "method 'mse'"
+)
 
 
 class SettingOverrides(TypedDict, total=False):
@@ -29,29 +36,72 @@ class SettingOverrides(TypedDict, total=False):
     encoding: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Settings:
     """What a layer is quantized with: Go's quant.Settings.
 
-    Attributes
+    Parameters
     ----------
-    bit_width : int
-        One of `BIT_WIDTHS`.
-    group_size : int or str
-        A multiple of 8, or -1 for whole rows; of "fp8" also one of `SHARED`.
-    method : {"rtn", "hqq", "mse"}
-    zero_point : {"integer", "float", "symmetric"}
-    scale_dtype : {"float32", "float16", "bfloat16"}
+    bit_width : {2, 3, 4, 5, 6, 8}, optional
+        This and the others are those of `quantize_batch_arrow`, with the same defaults: what an
+        encoding fixes may be left out.
+    group_size : int, "tensor" or "block", optional
+        A multiple of 8, or -1 for whole rows; of "fp8" also "tensor" or "block".
+    method : {"rtn", "mse", "hqq"}
+    zero_point : {"integer", "float", "symmetric"}, optional
+    scale_dtype : {"float32", "float16", "bfloat16"}, optional
     encoding : str
-        "int", or one of `ENCODINGS`, which fixes other settings.
+        "int", or another of `quantize_batch_arrow`.
+
+    Raises
+    ------
+    UsageError
+        A value is out of bounds, or contradicts another one.
+    TypeError
+        A value has the wrong type.
+
+    Examples
+    --------
+    >>> from pyarrowquant import Settings
+    >>> Settings(encoding="q4_k")
+    Settings(bit_width=4, group_size=32, method='rtn', zero_point='float', ...)
+    >>> Settings(bit_width=7)
+    Traceback (most recent call last):
+        ...
+    pyarrowquant.errors.UsageError: Invalid bit_width: 7. Must be 2, 4, or 8 (3, 5 and 6 also work)
     """
 
-    bit_width: int = 4
-    group_size: GroupSize = 128
-    method: str = "rtn"
-    zero_point: str = "integer"
-    scale_dtype: str = "float32"
-    encoding: str = INTEGER
+    bit_width: int
+    group_size: GroupSize
+    method: str
+    zero_point: str
+    scale_dtype: str
+    encoding: str
+
+    def __init__(
+        self,
+        bit_width: int | None = None,
+        group_size: GroupSize | None = None,
+        method: str = "rtn",
+        zero_point: str | None = None,
+        scale_dtype: str | None = None,
+        encoding: str = INTEGER,
+    ) -> None:
+        given = (bit_width, group_size, method, zero_point, scale_dtype, encoding)
+        said = {
+            name: bound.of_type(name, value)
+            for (name, bound), value in zip(BOUNDS.items(), given, strict=True)
+            if value is not None or name in ("method", "encoding")
+        }
+        if problem := _encoding_problem(said, said):
+            raise UsageError(problem)
+        for name, value in said.items():
+            BOUNDS[name].check_argument(name, value)
+        if _leaves_nothing(said):
+            raise UsageError(f"Invalid zero_point: {_NOTHING_TO_CHOOSE}")
+        together = {**_USUAL, **_brought_by(encoding), **said}
+        for name in BOUNDS:
+            object.__setattr__(self, name, together[name])
 
     def with_overrides(self, said: SettingOverrides) -> Settings:
         """Return these settings with what somebody says instead.
@@ -61,17 +111,17 @@ class Settings:
         Raises
         ------
         UsageError
-            What is said contradicts the encoding.
+            What is said contradicts the encoding, or is out of bounds.
         """
         usual: dict[str, Any] = {}
         encoding = said.get("encoding", self.encoding)
         if encoding != self.encoding:
-            before = {name: getattr(Settings, name) for name in _brought_by(self.encoding)}
+            before = {name: _USUAL[name] for name in _brought_by(self.encoding)}
             usual = {**before, **_brought_by(encoding)}
-        settings = replace(self, **{**usual, **said})
-        if problem := _encoding_problem(vars(settings), said):
+        together = {**vars(self), **usual, **said}
+        if problem := _encoding_problem(together, said):
             raise UsageError(problem)
-        return settings
+        return Settings(**together)
 
 
 def _brought_by(name: str) -> dict[str, int | str]:
@@ -105,20 +155,6 @@ def said_settings(
     return said
 
 
-SETTINGS = tuple(field.name for field in fields(Settings))
-
-
-def one_of(name: str, value: object, choices: Iterable[object]) -> Any:
-    """Return a value that is one of the choices."""
-    if value in choices:
-        return value
-    raise ValueError(f"{name} {quoted(value)} must be one of {listed(choices)}")
-
-
-def listed(values: Iterable[object]) -> str:
-    return ", ".join(map(repr, values))
-
-
 def merged(usual: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is said, and what is usual but for what another encoding fixes."""
     encoding = ENCODINGS.get(said.get("encoding", INTEGER))
@@ -142,12 +178,14 @@ def contradiction(together: Mapping[str, Any], said: Mapping[str, Any]) -> str |
     said : mapping
         Those of them that are said in one place; others come from a default.
     """
-    if together.get("method") == "hqq" and together.get("zero_point") == "symmetric":
-        return (
-            "zero_point 'symmetric' leaves method 'hqq' nothing to choose. Use zero_point "
-            "'float' or 'integer', or method 'mse'"
-        )
+    if _leaves_nothing(together):
+        return f"zero_point {_NOTHING_TO_CHOOSE}"
     return _encoding_problem(together, said)
+
+
+def _leaves_nothing(together: Mapping[str, Any]) -> bool:
+    """Whether a method has nothing to choose."""
+    return together.get("method") == "hqq" and together.get("zero_point") == "symmetric"
 
 
 def _encoding_problem(together: Mapping[str, Any], said: Mapping[str, Any]) -> str | None:
@@ -183,28 +221,3 @@ def _encoding_problem(together: Mapping[str, Any], said: Mapping[str, Any]) -> s
                 f"{has[setting]}. Leave it out{another}"
             )
     return None
-
-
-def _choice(kind: Check, *choices: int | str) -> Check:
-    return lambda name, value: one_of(name, kind(name, value), choices)
-
-
-def _group_size(name: str, value: object) -> GroupSize:
-    said = group_size_argument(name, value)
-    if isinstance(said, int) and said != -1 and (said % 8 or not 8 <= said <= LARGEST_GROUP_SIZE):
-        raise ValueError(
-            f"{name} {said} must be a multiple of 8 from 8 to {LARGEST_GROUP_SIZE}, or -1 for the "
-            "whole row"
-        )
-    return said
-
-
-# Of recipes, which are made and read without Go. Go has the same bounds for what it gets.
-SETTING_CHECKS: dict[str, Check] = {
-    "bit_width": _choice(arguments.integer, *BIT_WIDTHS),
-    "group_size": _group_size,
-    "method": _choice(arguments.text, "rtn", "hqq", "mse"),
-    "zero_point": _choice(arguments.text, "integer", "float", "symmetric"),
-    "scale_dtype": _choice(arguments.text, "float32", "float16", "bfloat16"),
-    "encoding": _choice(arguments.text, *ENCODING_NAMES),
-}

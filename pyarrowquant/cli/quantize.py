@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
+from pyarrowquant._core.bounds import BIT_WIDTHS
 from pyarrowquant._core.encodings import ENCODING_NAMES
 from pyarrowquant._core.group_sizes import BLOCK, SHARED, TENSOR, GroupSize
-from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant.cli._conversions import show_conversion, show_plan
 from pyarrowquant.cli._memory import memory_size
 from pyarrowquant.cli._progress import Shown

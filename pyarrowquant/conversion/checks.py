@@ -6,7 +6,6 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from pyarrowquant._core.group_sizes import groups_in_row
@@ -17,8 +16,8 @@ from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._other_files import usable_size
 from pyarrowquant.formats._outline import OutlinedFile
 from pyarrowquant.reading.model import Model
+from pyarrowquant.recipes.bits import table_bits
 from pyarrowquant.recipes.budget import Budget
-from pyarrowquant.recipes.fitting import stored_bits
 from pyarrowquant.recipes.planned import PlannedLayer, layout_of
 
 _LONGEST_FILE_NAME = 255
@@ -132,8 +131,7 @@ def check_room(
     for layer in coded:
         assert layer.settings is not None
         if not are_placed:
-            as_results = replace(layer.settings, scale_dtype="float32", zero_point="float")
-            results += stored_bits(layer.shape, as_results) // 8
+            results += table_bits(layer.shape, layer.settings) // 8
         output += target.stored_bits(layer.shape, layer.settings) // 8
     if budget is not None:
         most = budget.bits(sum(layer.weights for layer in coded)) // 8

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from pyarrowquant._core.settings import listed
+from pyarrowquant._core.bounds import listed
 from pyarrowquant.conversion.progress import Meter
 from pyarrowquant.conversion.stage import Run, Stage, T
 from pyarrowquant.conversion.viewing import View, Viewed

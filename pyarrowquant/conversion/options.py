@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.bounds import listed
 from pyarrowquant._core.encodings import ENCODING_NAMES, INTEGER
 from pyarrowquant._core.quoting import enumerated, meant
-from pyarrowquant._core.settings import SettingOverrides, Settings, listed
+from pyarrowquant._core.settings import SettingOverrides, Settings
 from pyarrowquant.conversion.destination import format_of
 from pyarrowquant.conversion.memory import batch_bytes
 from pyarrowquant.conversion.request import Request

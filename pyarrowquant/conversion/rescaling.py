@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pyarrowquant._core.bounds import listed
 from pyarrowquant._core.quoting import enumerated, quoted
-from pyarrowquant._core.settings import listed
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats.registry import FORMATS

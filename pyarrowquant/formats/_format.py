@@ -11,10 +11,11 @@ from typing import ClassVar, Protocol
 
 import pyarrow as pa
 
+from pyarrowquant._core.bounds import BIT_WIDTHS
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.group_sizes import SHARED, in_row
 from pyarrowquant._core.layout import Coded
-from pyarrowquant._core.settings import BIT_WIDTHS, Settings
+from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.shapes import product
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._layers import INTEGER_ONLY
@@ -23,7 +24,7 @@ from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._rules import preceded
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import CodedTensor, Tensor
-from pyarrowquant.recipes.fitting import stored_bits
+from pyarrowquant.recipes.bits import stored_bits
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.presets import SENSITIVE
 from pyarrowquant.recipes.recipe import Recipe, scheme_rules

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pyarrowquant._core.binary import is_binary
+from pyarrowquant._core.bounds import listed
 from pyarrowquant._core.cells import Bytes, numbers, raw, value
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant._core.results import Floats, Packed, batches_of, check_schema
 from pyarrowquant._core.rows import ITEM_BYTES, check_weights_schema
-from pyarrowquant._core.settings import listed
 from pyarrowquant._core.source import INPUT_COLUMNS, RESULT_COLUMNS, Source, check_data
 from pyarrowquant.recipes.planned import PlannedLayout
 

@@ -273,7 +273,8 @@ class Gguf(SizedFormat):
 
     def candidates(self, settings: Settings, shape: Sequence[int]) -> list[Settings]:
         """Return types of least error for their bits, unless a recipe says what they have not."""
-        if replace(settings, bit_width=4, method="mse") != self.usual or settings.method == "hqq":
+        may_differ = {"bit_width": self.usual.bit_width, "method": self.usual.method}
+        if {**vars(settings), **may_differ} != vars(self.usual) or settings.method == "hqq":
             return super().candidates(settings, shape)
         return types_for(replace(settings, bit_width=4), shape[-1])
 
@@ -285,7 +286,7 @@ class Gguf(SizedFormat):
 
     def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
         """Return the bits of blocks, whose minimums are like scales."""
-        if settings.encoding in ENCODED:
+        if settings.encoding != INTEGER:
             return super().stored_bits(as_matrix(shape), settings)
         zero_point = "symmetric" if settings.zero_point == "symmetric" else "float"
         return super().stored_bits(as_matrix(shape), replace(settings, zero_point=zero_point))

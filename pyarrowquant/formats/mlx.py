@@ -224,7 +224,9 @@ class Mlx(Format):
         """Return the bits of a layer, whose biases are like scales; none has a scale of its own."""
         if encoding := ENCODED.get(settings.encoding):
             return super().stored_bits(shape, settings) - encoding.layer_bits
-        return super().stored_bits(shape, replace(settings, zero_point="float"))
+        if settings.encoding == INTEGER:
+            settings = replace(settings, zero_point="float")
+        return super().stored_bits(shape, settings)
 
     def takes_shape(self, layer: PlannedLayer) -> bool:
         if layer.settings is not None and layer.settings.encoding != INTEGER:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from pyarrowquant._core.encodings import ENCODING_NAMES, ENCODINGS
+from pyarrowquant._core.encodings import ENCODING_NAMES
 from pyarrowquant._core.new_file import new_file
 from pyarrowquant._core.settings import Settings
-from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import ShardedModel
 from pyarrowquant.reading.table_files import TABLES
 from pyarrowquant.reading.tensors import Tensor
+from pyarrowquant.recipes.bits import table_bits
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout
 from pyarrowquant.recipes.schemes import SCHEMES
 
@@ -40,13 +38,7 @@ class TableFormat(Format):
 
     def stored_bits(self, shape: Sequence[int], settings: Settings) -> int:
         """Return the bits of tables, in which all but codes is float32."""
-        encoding = ENCODINGS.get(settings.encoding)
-        if encoding is not None and 0 not in shape:
-            columns = columns_of(shape)
-            rows = math.prod(shape) // columns
-            return encoding.table_bits(rows, columns, settings.group_size)
-        as_stored = replace(settings, scale_dtype="float32", zero_point="float")
-        return super().stored_bits(shape, as_stored)
+        return table_bits(shape, settings)
 
     def takes_shape(self, layer: PlannedLayer) -> bool:
         return True

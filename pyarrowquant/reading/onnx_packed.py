@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from pyarrowquant._core.bounds import BIT_WIDTHS
 from pyarrowquant._core.decoding import unpacked
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Floats
-from pyarrowquant._core.settings import BIT_WIDTHS
 from pyarrowquant._core.shapes import product
 from pyarrowquant.reading.decoding import in_pieces
 from pyarrowquant.reading.location import Location

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pyarrowquant._core.bounds import SETTINGS
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant._core.settings import SETTINGS
 from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.recipes.rule import (
     FIELDS,

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from pyarrowquant._core.settings import SETTINGS, SettingOverrides, Settings, merged
+from pyarrowquant._core.bounds import SETTINGS
+from pyarrowquant._core.settings import SettingOverrides, Settings, merged
 from pyarrowquant.recipes.rule import Rule
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # between dots

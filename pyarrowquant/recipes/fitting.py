@@ -11,19 +11,12 @@ import pyarrow as pa
 
 from pyarrowquant._core import library
 from pyarrowquant._core.arguments import Progress
-from pyarrowquant._core.encodings import ENCODINGS
-from pyarrowquant._core.group_sizes import groups_in_row
+from pyarrowquant._core.bounds import BIT_WIDTHS, SETTINGS, one_of
 from pyarrowquant._core.options import quantize_options
 from pyarrowquant._core.progress import Reporter
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.rows import layers
-from pyarrowquant._core.settings import (
-    BIT_WIDTHS,
-    SETTINGS,
-    SettingOverrides,
-    Settings,
-    one_of,
-)
+from pyarrowquant._core.settings import SettingOverrides, Settings
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
 from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.recipes.budget import Budget
@@ -44,33 +37,6 @@ OBJECTIVES = ("squared_error", "relative_error")
 
 # What formats have in their own way. None takes more bits with it than tables with what is usual.
 _OPEN = ("zero_point", "scale_dtype")
-
-# As exports store them: a float zero-point takes as much as a scale, an integer one the bits of a
-# code, a symmetric one nothing.
-_SCALE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16}
-
-
-def stored_bits(shape: Sequence[int], settings: Settings) -> int:
-    """Return the bits that a layer takes: codes, scales and zero-points.
-
-    Rows of codes are padded to bytes. Scales count 32 bits, or 16 with a scale_dtype of 16;
-    zero-points the same if they are float, bit_width if integer, nothing if symmetric. Other
-    encodings than "int" store what they store.
-    """
-    elements = math.prod(shape)
-    if elements == 0:
-        return 0
-    rows = shape[0] if len(shape) > 1 else 1
-    columns = elements // rows
-    width, group_size = settings.bit_width, settings.group_size
-    scale = _SCALE_BITS[settings.scale_dtype]
-    encoding = ENCODINGS.get(settings.encoding)
-    if encoding is not None:
-        return encoding.stored_bits(rows, columns, group_size, scale)
-    groups = groups_in_row(group_size, columns)
-    zero_point = {"integer": width, "float": scale, "symmetric": 0}[settings.zero_point]
-    row_bits: int = -(-columns * width // 8) * 8 + groups * (scale + zero_point)
-    return rows * row_bits
 
 
 def candidate_settings(candidates: Sequence[Mapping[str, Any]] | None) -> list[SettingOverrides]:

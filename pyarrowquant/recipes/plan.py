@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.bounds import BIT_WIDTHS
 from pyarrowquant._core.encodings import ENCODINGS, INTEGER
 from pyarrowquant._core.measure import SKIP, measure
 from pyarrowquant._core.options import Options
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.rows import layers
-from pyarrowquant._core.settings import BIT_WIDTHS, Settings
+from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.source import check_data
 from pyarrowquant.errors import users_level
 from pyarrowquant.recipes.floor import missed_bound

@@ -12,17 +12,13 @@ from typing import Any
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.bounds import one_of
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.scratch import write_text
-from pyarrowquant._core.settings import (
-    SettingOverrides,
-    Settings,
-    contradiction,
-    merged,
-    one_of,
-)
+from pyarrowquant._core.settings import SettingOverrides, Settings, contradiction, merged
 from pyarrowquant.errors import ArgumentTypeError, UsageError
+from pyarrowquant.recipes.bits import stored_bits
 from pyarrowquant.recipes.budget import BitsPerWeight
 from pyarrowquant.recipes.by_name import rules_by_name
 from pyarrowquant.recipes.checking import (
@@ -355,7 +351,7 @@ class Recipe:
         fitted = fitting.fit(
             table,
             BitsPerWeight(bits_per_weight),
-            fitting.said_candidates(candidates, fitting.USUAL, bits_of or fitting.stored_bits),
+            fitting.said_candidates(candidates, fitting.USUAL, bits_of or stored_bits),
             recipe_of(recipe),
             objective,
             weight_column,

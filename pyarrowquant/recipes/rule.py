@@ -11,8 +11,9 @@ from functools import cached_property
 from typing import Any
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.bounds import BOUNDS, SETTINGS, Check, listed
 from pyarrowquant._core.quoting import meant, quoted, shortened
-from pyarrowquant._core.settings import SETTING_CHECKS, SETTINGS, Check, contradiction, listed
+from pyarrowquant._core.settings import contradiction
 from pyarrowquant._core.shapes import columns_of
 from pyarrowquant.errors import ArgumentTypeError
 
@@ -115,7 +116,7 @@ _CHECKS: dict[str, Check] = {
     "ndim": _one_or_several(_at_least(0)),
     "min_columns": _at_least(1),
     "skip": arguments.boolean,
-    **SETTING_CHECKS,
+    **{name: bound.checked for name, bound in BOUNDS.items()},
 }
 FIELDS = tuple(_CHECKS)
 

@@ -11,7 +11,7 @@ from pyarrowquant import Recipe, Rule
 from recipes.strategies import SETTINGS
 from recipes.wrong import message
 
-GROUP_SIZES = "a multiple of 8 from 8 to 2147483640, or -1 for the whole row"
+GROUP_SIZES = "a multiple of 8 from 8 to 2147483640, or -1 for one group a row"
 
 
 # Errors
@@ -26,7 +26,7 @@ WRONG_FIELDS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"group_size": -8}, ValueError, f"group_size -8 must be {GROUP_SIZES}"),
     ({"group_size": 2**31}, ValueError, f"group_size 2147483648 must be {GROUP_SIZES}"),
     ({"group_size": None, "method": 1}, TypeError, "method must be a str, got int: 1"),
-    ({"method": "gptq"}, ValueError, "method 'gptq' must be one of 'rtn', 'hqq', 'mse'"),
+    ({"method": "gptq"}, ValueError, "method 'gptq' must be one of 'rtn', 'mse', 'hqq'"),
     (
         {"zero_point": "int"},
         ValueError,
