@@ -25,12 +25,31 @@ def check_version(schema: pa.Schema) -> None:
                 f"Column '{name}' says how codes are meant, and this version of pyarrowquant does "
                 "not know it. Install a later version"
             )
-    found = _noted_version(schema)
-    if type(found) is not int or not 1 <= found <= FORMAT_VERSION:
-        raise ValueError(
-            f"Results have format_version {quoted(found)}, and this version of pyarrowquant knows "
-            f"{FORMAT_VERSION}. Install a later version"
+    if problem := version_problem(_noted_version(schema), FORMAT_VERSION):
+        raise ValueError(f"Results have {problem}")
+
+
+def version_problem(found: object, known: int) -> str | None:
+    """Say what is wrong with the version that something says of itself.
+
+    Parameters
+    ----------
+    found : object
+        As JSON has it.
+    known : int
+        The last one that this version reads.
+    """
+    if type(found) is not int or found < 1:
+        return (
+            f"format_version {quoted(found)}, which no version of pyarrowquant writes: they are "
+            "whole numbers from 1 on. Make the file or the table anew, as something has changed it"
         )
+    if found > known:
+        return (
+            f"format_version {found}, and this version of pyarrowquant knows {known}. Install a "
+            "later version"
+        )
+    return None
 
 
 def _noted_version(schema: pa.Schema) -> object:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyarrowquant._core.quoting import quoted
+from pyarrowquant._core.version import version_problem
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.opened import MappedFile, ReadFile
 from pyarrowquant.reading.safetensors_header import read_header
@@ -90,10 +91,7 @@ def _said(metadata: Mapping[str, str], location: Location) -> dict[str, Any]:
             f"{location} is no file of importance: its header has no {_KEY}. "
             "`pyarrowquant calibrate` writes such files"
         ) from None
-    if version != _VERSION:
-        raise ValueError(
-            f"{location} has format_version {quoted(version)}; this version of pyarrowquant reads "
-            f"{_VERSION}. Upgrade pyarrowquant"
-        )
+    if problem := version_problem(version, _VERSION):
+        raise ValueError(f"{location} has {problem}")
     checked: dict[str, Any] = said
     return checked

@@ -79,7 +79,12 @@ def test_it_weighs_errors_under_the_names_of_either_side(tmp_path: Path, target:
         (
             {"a.weight": np.ones(4, np.float32)},
             {"pyarrowquant.importance": '{"format_version": 2}'},
-            "format_version 2",
+            "format_version 2, and this version of pyarrowquant knows 1",
+        ),
+        (
+            {"a.weight": np.ones(4, np.float32)},
+            {"pyarrowquant.importance": '{"format_version": true}'},
+            "format_version True, which no version of pyarrowquant writes",
         ),
         (
             {"a.weight": np.ones(4, np.float32)},
