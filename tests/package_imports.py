@@ -16,7 +16,7 @@ PACKAGE = Path(pyarrowquant.__file__).parent
 MADE_NAMES = {
     "cli": [f"cli.{name}" for name in pyarrowquant.cli._COMMANDS],
     "formats": [f"formats.{name.removeprefix('write_')}" for name in pyarrowquant.formats.__all__],
-    "formats.registry": [f"formats.{module}" for module, _ in registry._CLASSES.values()],
+    "formats.registry": [f"formats.{entry.module}" for entry in registry._ENTRIES.values()],
 }
 PUBLIC = {name: module for module, names in pyarrowquant._MODULES.items() for name in names}
 

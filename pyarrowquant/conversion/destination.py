@@ -10,12 +10,11 @@ from pyarrowquant._core.placing import is_empty_folder, refuse_irreplaceable
 from pyarrowquant._core.quoting import enumerated
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._outputs import check_replaceable, exists_error, wrong_kind_error
+from pyarrowquant.formats.registry import IN_FOLDERS, SUFFIXES
 from pyarrowquant.reading.location import check_name
-from pyarrowquant.reading.table_files import TABLES
 
-OF_MODELS = (".safetensors", ".parquet", ".arrow")  # one of which is in a folder that we wrote
 # What is written into a model's folder, and replaced there; all else may be the model's.
-_WRITTEN = (*TABLES, ".gguf", ".onnx", ".safetensors", ".html")
+_WRITTEN = {*SUFFIXES, *IN_FOLDERS, ".html"}  # of reports
 
 
 def _refuse_stream(path: Path) -> None:
@@ -109,7 +108,7 @@ def check_destination(
             "name"
         )
     if folder:
-        check_replaceable(path, written(), OF_MODELS)
+        check_replaceable(path, written(), IN_FOLDERS)
 
 
 def source_error(destination: object, folder: bool) -> ValueError:

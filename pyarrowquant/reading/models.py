@@ -138,7 +138,7 @@ def _refuse_others(folder: Location) -> None:
             f"{folder} is a pipeline of diffusers, whose models are in its folders. Give the path "
             "of one of them, such as 'transformer' or 'unet'"
         )
-    if any(name.endswith((".safetensors", safetensors.INDEX_SUFFIX)) for name in names):
+    if any(name.endswith(_IN_FOLDERS) for name in names):
         return
     for name in names:
         if name.lower().endswith(tuple(table_files.TABLES)):
@@ -163,12 +163,15 @@ def _table(location: Location) -> Model:
 
 
 _PIPELINE = "model_index.json"
-_OF_ONE_FILE = (".gguf", ".onnx", ".npz")
+_SAFETENSORS = ".safetensors"
+# How each kind of file is opened, by its suffix: a new kind is its module, and a line here.
 _KINDS: dict[str, Callable[[Location], Model]] = {
-    ".safetensors": lambda file: _sharded(file, Headers(safetensors.read_file(file))),
+    _SAFETENSORS: lambda file: _sharded(file, Headers(safetensors.read_file(file))),
     safetensors.INDEX_SUFFIX: lambda index: _sharded(index, safetensors.read_index(index)),
     ".gguf": GgufModel,
     **dict.fromkeys(table_files.TABLES, _table),
     ".npz": NpzModel,
     ".onnx": OnnxModel,
 }
+_IN_FOLDERS = (_SAFETENSORS, safetensors.INDEX_SUFFIX)  # which a folder is read by
+_OF_ONE_FILE = tuple(set(_KINDS) - {*_IN_FOLDERS, *table_files.TABLES})

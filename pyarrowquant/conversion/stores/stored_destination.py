@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from pyarrowquant.conversion.destination import OF_MODELS, source_error
+from pyarrowquant.conversion.destination import source_error
 from pyarrowquant.conversion.stores.store import Store
 from pyarrowquant.conversion.stores.stored_work import journal_or_none
 from pyarrowquant.formats._gguf_split import is_part_of, part_name
@@ -17,6 +17,7 @@ from pyarrowquant.formats._outputs import (
     would_be_lost,
     wrong_kind_error,
 )
+from pyarrowquant.formats.registry import IN_FOLDERS
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.model import Model
 
@@ -72,8 +73,8 @@ def check_stored(
 
 def _check_replaceable(store: Store, names: Collection[str], written: Collection[Path]) -> None:
     """Raise where replacing what is there would lose what is not of a model."""
-    check_any_of_model(str(store), names, OF_MODELS)
+    check_any_of_model(str(store), names, IN_FOLDERS)
     for name in sorted(names):
-        of_model = "/" not in name and is_replaceable(name, written, OF_MODELS)
+        of_model = "/" not in name and is_replaceable(name, written, IN_FOLDERS)
         if not (of_model or Path(name) in written):
             raise would_be_lost(str(store), f"'{name}'")
