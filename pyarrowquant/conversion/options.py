@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.bounds import listed
@@ -13,6 +14,7 @@ from pyarrowquant._core.quoting import enumerated, meant
 from pyarrowquant._core.settings import SettingOverrides, Settings
 from pyarrowquant.conversion.destination import format_of
 from pyarrowquant.conversion.memory import batch_bytes
+from pyarrowquant.conversion.overriding import with_said
 from pyarrowquant.conversion.request import Request
 from pyarrowquant.conversion.rescaling import check_choice
 from pyarrowquant.conversion.size import check_size
@@ -26,7 +28,7 @@ from pyarrowquant.reading.tensors import SCHEMA
 from pyarrowquant.recipes.budget import BitsPerWeight
 from pyarrowquant.recipes.mixes import mix_named
 from pyarrowquant.recipes.named import is_named
-from pyarrowquant.recipes.recipe import recipe_of
+from pyarrowquant.recipes.recipe import Recipe, recipe_of
 from pyarrowquant.stream import quantize_stream
 
 
@@ -100,7 +102,7 @@ def checked_options(request: Request, landing: Landing) -> Options:
     settings = target.usual.with_overrides(said)
     _check_settings(settings, request.threads)
     if given is None or is_named(request.recipe):  # others may say more of all layers
-        _check_held(settings, target)
+        _check_held(_of_all(settings, given, said, target, request.budget), target)
     folder = target.is_folder(destination)
     return Options(landing, target, said, place, folder, split, size, budget, floor, bound)
 
@@ -115,6 +117,21 @@ def _target(request: Request, landing: Landing) -> Format:
 def _check_settings(settings: Settings, threads: int | None) -> None:
     """Raise where settings cannot be, whatever they are for."""
     quantize_stream(SCHEMA.empty_table(), **asdict(settings), threads=threads)
+
+
+def _of_all(
+    settings: Settings,
+    given: Recipe | None,
+    said: SettingOverrides,
+    target: Format,
+    budget: str | None,
+) -> Settings:
+    """Return the settings of layers that no rule is for, with the default of a recipe."""
+    chosen = with_said(given, said, target, comes_along=True)
+    if chosen is None or chosen.default.skip or budget is not None:  # which replaces bits
+        return settings
+    overrides: Any = chosen.default.said
+    return settings.with_overrides(overrides)
 
 
 def _check_held(settings: Settings, target: Format) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pyarrowquant._core import arguments
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.errors import InternalError, UsageError
-from pyarrowquant.formats._format import Format, SizedFormat
+from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._origin import Origin
+from pyarrowquant.formats._sized_format import SizedFormat
 from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.budget import too_small_error

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import pyarrow as pa
 
@@ -29,19 +29,6 @@ from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.presets import SENSITIVE
 from pyarrowquant.recipes.recipe import Recipe, scheme_rules
 from pyarrowquant.recipes.rule import Rule
-
-
-class KeptTensor(Protocol):
-    """A tensor that is not quantized, in the output."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def kept_bytes(self) -> int: ...
 
 
 class Format(ABC):
@@ -387,21 +374,3 @@ class Format(ABC):
     def files(self, destination: Path) -> Iterable[Path]:
         """List what was written."""
         return destination.rglob("*") if destination.is_dir() else [destination]
-
-
-class SizedFormat(Format):
-    """A format of one file, whose size is known before it is written."""
-
-    @abstractmethod
-    def alignment(self, model: Model) -> int:
-        """Return the number of bytes of which layers take a multiple."""
-
-    @abstractmethod
-    def bytes_beside(
-        self,
-        model: Model,
-        layers: Sequence[PlannedLayer],
-        kept: Sequence[KeptTensor],
-        origin: Origin,
-    ) -> int:
-        """Return what the file has beside the data of layers."""

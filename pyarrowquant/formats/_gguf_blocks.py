@@ -11,6 +11,7 @@ from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.laying import Part, blocks, encoded_blocks
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Packed
+from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.shapes import product
 from pyarrowquant.formats._layers import (
     NAMED,
@@ -86,6 +87,27 @@ def _problem(layer: Packed) -> str | None:
     return None
 
 
+def settings_problem(settings: Settings) -> str | None:
+    """Say why no layer of these settings becomes blocks, and what does."""
+    if settings.encoding in ENCODED:
+        return None
+    if settings.group_size != _BLOCK:
+        return f"group_size {settings.group_size}: quantize with group_size={_BLOCK}"
+    if problem := _type_problem(settings.bit_width, settings.zero_point):
+        if settings.bit_width in _SYMMETRIC:
+            return f'{problem}: quantize with zero_point="symmetric"'
+        kind = f"encoding='q{settings.bit_width}_k'"
+        return f"{problem}: quantize with bit_width=4, 5 or 8, or with {kind}"
+    return None if settings.scale_dtype == "float16" else _NO_FLOAT16
+
+
+def _type_problem(bits: int, zero_point: str) -> str | None:
+    """Say why no type of ggml has evenly spaced codes like these."""
+    if _type_of(bits, zero_point) is not None:
+        return None
+    return f"{bits} bits" + (f" with {zero_point} zero-points" if bits in _SYMMETRIC else "")
+
+
 def _layout_problem(layer: Coded) -> str | None:
     if len(layer.shape) not in (2, 3):
         return f"shape {list(layer.shape)} is not that of a matrix, nor of a stack of them"
@@ -99,10 +121,7 @@ def _layout_problem(layer: Coded) -> str | None:
         return f"group_size {layer.group_size}"
     if columns % _BLOCK:
         return f"{columns} columns are no multiple of 32"
-    if type_name_of(layer) is None:
-        kind = f" with {layer.zero_point} zero-points" if layer.bits in _SYMMETRIC else ""
-        return f"{layer.bits} bits{kind}"
-    return None
+    return _type_problem(layer.bits, layer.zero_point)
 
 
 def as_matrix(shape: Sequence[int]) -> tuple[int, ...]:
@@ -125,9 +144,13 @@ def type_name_of(layer: Coded) -> str | None:
     """Return the type of ggml that holds the layer, or None."""
     if layer.encoding in ENCODED:
         return ENCODED[layer.encoding]
-    if layer.zero_point == "symmetric" and layer.bits in _SYMMETRIC:
-        return _SYMMETRIC[layer.bits]
-    return _OTHERS.get(layer.bits)
+    return _type_of(layer.bits, layer.zero_point)
+
+
+def _type_of(bits: int, zero_point: str) -> str | None:
+    if zero_point == "symmetric" and bits in _SYMMETRIC:
+        return _SYMMETRIC[bits]
+    return _OTHERS.get(bits)
 
 
 def blocks_of(layer: Coded) -> Part:

@@ -9,6 +9,7 @@ from pyarrowquant._core.encoded_rows import is_e4m3
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Packed
+from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._layers import is_of, planned_scales_fit, rounded, widened
 from pyarrowquant.formats._outline import LayerRegion, part_region
 from pyarrowquant.formats._safetensors import Entry
@@ -73,6 +74,17 @@ def layout_problem(layer: Coded) -> str | None:
     if layer.columns % layer.group:
         return f"{layer.columns} columns are no multiple of group_size {layer.group_size}"
     return None
+
+
+def settings_problem(settings: Settings) -> str | None:
+    """Say why MLX has no layer of these settings, and what it has."""
+    if settings.encoding != INTEGER or settings.group_size in GROUPS:
+        return None
+    *sizes, last = GROUPS
+    return (
+        f"group_size {settings.group_size}: quantize with group_size={sizes[0]}, "
+        f"{', '.join(map(str, sizes[1:]))} or {last}"
+    )
 
 
 def fits_encoded(columns: int) -> bool:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from pyarrowquant._core import laying
+from pyarrowquant._core.group_sizes import WHOLE_ROW, in_row
 from pyarrowquant._core.layout import Coded
+from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._outline import KnownRegion, OutlinedFile, Region, part_region
 
 HOLDS = (
@@ -17,6 +19,7 @@ HOLDS = (
 
 _BIT_WIDTHS = (2, 4, 8)
 _LEAST_BLOCK = 16
+_FRACTIONS = "8 bits with float zero-points"
 # Where tensors begin in the file of data: large ones at pages, as memory maps want it.
 _ALIGNMENT = 64
 _LARGE, _LARGE_ALIGNMENT = 1 << 20, 1 << 16
@@ -28,12 +31,28 @@ def node_problem(layer: Coded) -> str | None:
         return problem
     if layer.bits not in _BIT_WIDTHS:
         return f"{layer.bits} bits"
-    block = block_of(layer)
-    if block < _LEAST_BLOCK or block & (block - 1):
+    if not _is_block(block_of(layer)):
         return f"group_size {layer.group_size}"
-    if layer.bits == 8 and layer.zero_point == "float":
-        return "8 bits with float zero-points"
+    return _FRACTIONS if layer.bits == 8 and layer.zero_point == "float" else None
+
+
+def settings_problem(settings: Settings) -> str | None:
+    """Say why no node has a layer of these settings, and what one has."""
+    if settings.bit_width not in _BIT_WIDTHS:
+        return f"{settings.bit_width} bits: quantize with bit_width=2, 4 or 8"
+    size = in_row(settings.group_size)
+    if size != WHOLE_ROW and not _is_block(size):
+        return (
+            f"group_size {settings.group_size}: quantize with group_size=32, another power of two "
+            f"that is at least {_LEAST_BLOCK}, or -1"
+        )
+    if settings.bit_width == 8 and settings.zero_point == "float":
+        return f'{_FRACTIONS}: quantize with zero_point="integer"'
     return None
+
+
+def _is_block(columns: int) -> bool:
+    return columns >= _LEAST_BLOCK and columns & (columns - 1) == 0
 
 
 class ExternalData:

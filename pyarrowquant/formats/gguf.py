@@ -14,7 +14,6 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.formats._either_name import by_either_name
-from pyarrowquant.formats._format import KeptTensor, SizedFormat
 from pyarrowquant.formats._gguf_blocks import (
     ENCODED,
     ENCODINGS,
@@ -22,6 +21,7 @@ from pyarrowquant.formats._gguf_blocks import (
     check_layouts,
     columns_of_block,
     layers_of,
+    settings_problem,
 )
 from pyarrowquant.formats._gguf_budget import error_weights, types_for
 from pyarrowquant.formats._gguf_file import write_tensors
@@ -45,6 +45,7 @@ from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.formats._rules import NO_STACK
+from pyarrowquant.formats._sized_format import KeptTensor, SizedFormat
 from pyarrowquant.llama_cpp.folder import FolderModel
 from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.config import CONFIG
@@ -267,6 +268,9 @@ class Gguf(SizedFormat):
         if other is not None and shape[-1] % columns_of_block(settings.encoding):
             return replace(other, method=settings.method)
         return settings
+
+    def settings_problem(self, settings: Settings) -> str | None:
+        return settings_problem(settings)
 
     def bit_widths(self, zero_point: str) -> Sequence[int]:
         return (4, 5, 8) if zero_point == "symmetric" else (4, 5)

@@ -42,6 +42,7 @@ from pyarrowquant.formats._mlx_layers import (
     HOLDS,
     fits_encoded,
     planned_problem,
+    settings_problem,
     tensor_names,
 )
 from pyarrowquant.formats._mlx_stacks import (
@@ -210,6 +211,9 @@ class Mlx(Format):
         columns = columns_of(shape)
         fitting = [size for size in GROUPS if size <= settings.group_size and columns % size == 0]
         return replace(settings, group_size=max(fitting, default=settings.group_size))
+
+    def settings_problem(self, settings: Settings) -> str | None:
+        return settings_problem(settings)
 
     def one_scheme(self, name: str) -> str | None:
         return stack_of(name)

@@ -31,6 +31,7 @@ from pyarrowquant.formats._onnx_nodes import (
     attributes,
     block_of,
     node_problem,
+    settings_problem,
 )
 from pyarrowquant.formats._onnx_outputs import model_outputs, named_data, refuse_link
 from pyarrowquant.formats._origin import Origin
@@ -162,6 +163,9 @@ class Onnx(Format):
         """Return the model's: activations and scales have one type."""
         computed = model.computed_dtypes.values() if isinstance(model, OnnxModel) else ()
         return "float16" if "F16" in computed else "float32"
+
+    def settings_problem(self, settings: Settings) -> str | None:
+        return settings_problem(settings)
 
     def bit_widths(self, zero_point: str) -> Sequence[int]:
         return (2, 4) if zero_point == "float" else (2, 4, 8)

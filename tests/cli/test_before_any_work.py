@@ -22,15 +22,19 @@ def test_what_a_format_cannot_hold_is_found_before_any_work(
         raise AssertionError("there was work")
 
     monkeypatch.setattr("pyarrowquant.conversion.job.Job.run", never)
-    out = tmp_path / "out"
-    for to, options, said in (
-        ("gguf", ["--bits", 3], "3 bits"),
-        ("gguf", ["--group-size", 64], "group_size 64"),
-        ("onnx", ["--bits", 5], "5 bits"),
-        ("onnx", ["--group-size", 48], "group_size 48"),
-        ("mlx", ["--group-size", 256], "group_size 256"),
+    out, recipe = tmp_path / "out", tmp_path / "recipe.json"
+    for to, option, value, said in (
+        ("gguf", "bits", 3, "3 bits"),
+        ("gguf", "group_size", 64, "group_size 64"),
+        ("onnx", "bits", 5, "5 bits"),
+        ("onnx", "group_size", 48, "group_size 48"),
+        ("mlx", "group_size", 256, "group_size 256"),
     ):
-        error = failed("quantize", model, out, "--to", to, *options, "--recipe", "text")
+        words = "--" + option.replace("_", "-"), value, "--recipe", "text"
+        assert said in failed("quantize", model, out, "--to", to, *words, code=2)
+        recipe.write_text(json.dumps({"extends": "text", "default": {option: value}}))
+        error = failed("quantize", model, out, "--to", to, "--recipe", recipe)
+        assert "cannot hold layer" in error
         assert said in error, (to, error)
 
 
@@ -75,24 +79,26 @@ def test_settings_that_do_not_fit_are_refused_before_any_work(
 
 
 @pytest.mark.parametrize(
-    ("to", "options", "reason"),
+    ("to", "said", "reason"),
     [
-        ("gguf", ["--scale-dtype", "bfloat16"], "its scales are not float16: quantize with "),
-        ("gguf", ["--group-size", 64], "group_size 64"),
-        ("gguf", ["--bits", 3], "3 bits"),
-        ("onnx", ["--bits", 5], "5 bits"),
-        ("mlx", ["--group-size", 256], "group_size 256"),
+        ("gguf", {"scale_dtype": "bfloat16"}, "its scales are not float16: quantize with "),
+        ("gguf", {"group_size": 64}, "group_size 64"),
+        ("gguf", {"bits": 3}, "3 bits"),
+        ("onnx", {"bits": 5}, "5 bits"),
+        ("mlx", {"group_size": 256}, "group_size 256"),
     ],
 )
 def test_what_all_layers_lack_is_said_once(
-    tmp_path: Path, to: str, options: list[object], reason: str
+    tmp_path: Path, to: str, said: dict[str, object], reason: str
 ) -> None:
+    """Of what a recipe says, which may be for some layers alone."""
     names = [f"layers.{number}.weight" for number in range(9)]
     weights = np.ones((64, 256), np.float32)
     save_file(dict.fromkeys(names, weights), tmp_path / "model.safetensors")
-    error = failed(
-        "quantize", tmp_path / "model.safetensors", tmp_path / "out", "--to", to, *options
-    )
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({"rules": [{"match": "layers.*", **said}]}))
+    to_format = ["quantize", tmp_path / "model.safetensors", tmp_path / "out", "--to", to]
+    error = failed(*to_format, "--recipe", recipe)
     first, second = error.splitlines()
     shown = ", ".join(f"'{name}'" for name in names[:3])
     assert f"cannot hold layers {shown} and 6 more: {reason}" in first

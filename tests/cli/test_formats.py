@@ -57,7 +57,10 @@ def test_formats_of_engines(model: Path, weights: dict[str, np.ndarray], tmp_pat
     succeeded("quantize", source, tmp_path / "m.onnx", *text, "--tensors-only")
     nodes = onnx.load(tmp_path / "m.onnx", load_external_data=False).graph.node
     assert [node.op_type for node in nodes] == ["MatMulNBits"] * 2
-    error = failed("quantize", source, tmp_path / "m3.gguf", *text, "--bits", 3, "--tensors-only")
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text('{"extends": "text", "default": {"bits": 3}}')
+    said = ["--recipe", recipe, "--tensors-only"]
+    error = failed("quantize", source, tmp_path / "m3.gguf", *said)
     assert "GGUF cannot hold layers 'model.layers.0.mlp.down_proj.weight', " in error
     assert "m3.gguf" not in names_in(tmp_path)
 

@@ -25,6 +25,26 @@ from commands import failed
         ("mlx", ["--encoding", "q4_k"], "and not 'q4_k'"),
         ("compressed-tensors", ["--encoding", "fp8", "--group-size", "64"], "none that fp8 has"),
         ("compressed-tensors", ["--zero-point", "float"], "quantize with --zero-point symmetric"),
+        ("mlx", ["--group-size", "16"], "group_size 16: quantize with --group-size 32, 64 or 128"),
+        ("mlx", ["--group-size", "-1"], "group_size -1: quantize with --group-size 32, 64 or 128"),
+        ("gguf", ["--group-size", "64"], "group_size 64: quantize with --group-size 32"),
+        ("gguf", ["--bits", "3"], "quantize with --bits 4, 5 or 8, or with --encoding q3_k"),
+        ("gguf", ["--bits", "6"], "quantize with --bits 4, 5 or 8, or with --encoding q6_k"),
+        (
+            "gguf",
+            ["--bits", "8", "--zero-point", "float"],
+            "8 bits with float zero-points: quantize with --zero-point symmetric",
+        ),
+        ("gguf", ["--scale-dtype", "float32"], "quantize with --scale-dtype float16"),
+        ("gguf", ["--recipe", "edge"], "holds no such layer: 2 bits: quantize with --bits 4,"),
+        ("onnx", ["--bits", "3"], "3 bits: quantize with --bits 2, 4 or 8"),
+        ("onnx", ["--group-size", "24"], "group_size 24: quantize with --group-size 32, another"),
+        ("onnx", ["--group-size", "8"], "another power of two that is at least 16, or -1"),
+        (
+            "onnx",
+            ["--bits", "8", "--zero-point", "float"],
+            "8 bits with float zero-points: quantize with --zero-point integer",
+        ),
     ],
 )
 def test_usage_comes_before_the_source(
@@ -44,3 +64,24 @@ def test_recipes_of_files_come_before_the_source(tmp_path: Path) -> None:
     recipe.write_text(json.dumps({"rules": [{"match": "*", "bits": 7}]}))
     error = failed("quantize", tmp_path / "no", tmp_path / "out.npz.parquet", "--recipe", recipe)
     assert "recipe.json" in error
+
+
+@pytest.mark.parametrize(
+    ("to", "options"),
+    [
+        ("gguf", ["--encoding", "q3_k"]),
+        ("gguf", ["--recipe", "local"]),
+        ("gguf", ["--recipe", "text-cloud"]),
+        ("gguf", ["--zero-point", "float", "--bits", "5"]),
+        ("mlx", ["--encoding", "mxfp4"]),
+        ("mlx", ["--bits", "3", "--group-size", "128"]),
+        ("mlx", ["--recipe", "edge"]),
+        ("onnx", ["--group-size", "-1"]),
+        ("onnx", ["--recipe", "edge"]),
+        ("onnx", ["--bits", "2", "--zero-point", "float", "--group-size", "256"]),
+        ("bitsandbytes", ["--recipe", "local"]),
+    ],
+)
+def test_what_a_format_holds_is_not_refused(tmp_path: Path, to: str, options: list[str]) -> None:
+    error = failed("quantize", tmp_path / "no", tmp_path / "out", "--to", to, *options)
+    assert "No such file" in error

@@ -32,7 +32,7 @@ def source(tmp_path: Path) -> Path:
 def test_bits_that_the_budget_replaces_are_not_refused(source: Path, tmp_path: Path) -> None:
     done = convert(source, tmp_path / "m.gguf", recipe="edge", bits_per_weight=5)
     assert done.layers == 2
-    assert "2 bits" in failed("quantize", source, tmp_path / "n.gguf", "--recipe", "edge")
+    assert "2 bits" in failed("quantize", source, tmp_path / "n.gguf", "--recipe", "edge", code=2)
 
 
 def test_what_the_budget_leaves_is_refused_before_any_work(
