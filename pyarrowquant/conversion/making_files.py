@@ -25,7 +25,7 @@ from pyarrowquant.conversion.viewing import Viewed
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import LayerRegion, Outline, OutlinedFile, Places
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.tensors import DECODED, Tensor, decoded_bytes_of
+from pyarrowquant.reading.tensors import Tensor, bytes_in_batch
 
 _RESULT_BYTES = 2**20  # of what is said of a file
 _READ_ALONG = 2**24  # bytes of a tensor that is kept, which cost less than to read around them
@@ -177,7 +177,7 @@ class FileMaker:
             tensors = self._tensors[file.name]
             in_vain = [each for each in tensors if self._is_passed_over(each)]
             wanted = {each.name for each in tensors} - {each.name for each in in_vain}
-            read = sum(map(_bytes, in_vain))
+            read = sum(map(bytes_in_batch, in_vain))
             meter.take(read, 0)
             for outcome in self._quantizer.of_tensors(wanted, threads, meter):
                 read += outcome.read
@@ -191,7 +191,7 @@ class FileMaker:
         return MadeFile(file.name, stamp, read, totals)
 
     def _is_passed_over(self, tensor: Tensor) -> bool:
-        return tensor.name not in self._layers and _bytes(tensor) > _READ_ALONG
+        return tensor.name not in self._layers and bytes_in_batch(tensor) > _READ_ALONG
 
 
 def _fill(places: Places, results: pa.RecordBatch) -> None:
@@ -218,8 +218,3 @@ def tensors_of(outline: Outline, model: Model) -> dict[str, list[Tensor]]:
             owner = owners.get(tensor.name, owner)
             found[owner].append(tensor)
     return found
-
-
-def _bytes(tensor: Tensor) -> int:
-    """Return the bytes that a tensor has in a batch."""
-    return decoded_bytes_of(tensor) if isinstance(tensor, DECODED) else tensor.end - tensor.begin

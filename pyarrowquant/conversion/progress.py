@@ -22,9 +22,10 @@ class Step:
     what : {"fit", "quantize"}
         Whether bit widths are fitted to a budget, or layers quantized.
     bytes : int
-        Bytes of weights that are done, with those of an interrupted run that is continued.
+        Bytes of weights that are done, as they are read, decoded and unpacked, with those of an
+        interrupted run that is continued.
     total : int or None
-        Bytes of the source; None if that is not known.
+        Bytes of all weights that are read; None if that is not known. `bytes` is never more.
     layers : int
         Layers that this run has quantized, of the batches that are done.
     """
@@ -41,7 +42,7 @@ class Meter:
     Parameters
     ----------
     total : int or None
-        Bytes of the source; None if that is not known.
+        Bytes of all weights that are read; None if that is not known.
     tell : callable or None
         Gets a `Step` after each batch, and some within one.
     """
@@ -73,7 +74,7 @@ class Meter:
 
     def _tell_fitted(self, done: int) -> None:
         if self._tell is not None:
-            self._tell(Step("fit", self._fitted + done, self._total, 0))
+            self._tell(Step("fit", self._within(self._fitted + done), self._total, 0))
 
     def quantizing(self, layer: str | None, done: int, _: int | None) -> None:
         """Tell how far this run has quantized the batch; its layers count when it is done."""
@@ -112,7 +113,12 @@ class Meter:
 
     def _quantized(self, done: int) -> None:
         if self._tell is not None:
-            self._tell(Step("quantize", self._before + done, self._total, self._layers))
+            nbytes = self._within(self._before + done)
+            self._tell(Step("quantize", nbytes, self._total, self._layers))
+
+    def _within(self, nbytes: int) -> int:
+        """Bound what is done by the total: batches have the little that Arrow adds, too."""
+        return nbytes if self._total is None else min(nbytes, self._total)
 
     def _is_time(self) -> bool:
         """Whether it is not too soon after the last part."""

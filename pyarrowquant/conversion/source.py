@@ -19,7 +19,7 @@ from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
 from pyarrowquant.reading.onnx import OnnxModel
-from pyarrowquant.reading.tensors import CodedTensor, Tensor
+from pyarrowquant.reading.tensors import CodedTensor, Tensor, bytes_in_batch
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.recipe import Recipe
 
@@ -125,12 +125,9 @@ def decoded_from(model: Model, layers: Iterable[PlannedLayer]) -> dict[str, int]
 
 
 def weights_bytes(model: Model) -> int | None:
-    """Return how many bytes reading gives, about; None where the source is elsewhere."""
-    stored = source_bytes(model)
-    if stored is None:
-        return None
-    coded = (tensor for tensor in model.tensors or () if isinstance(tensor, CodedTensor))
-    return stored + sum(4 * _weights(tensor) - tensor.stored_bytes for tensor in coded)
+    """Return how many bytes of weights reading gives; None where that is not known before."""
+    wanted = [tensor for tensor in model.all_tensors if model.can_quantize(tensor)]
+    return sum(map(bytes_in_batch, wanted)) if wanted else None
 
 
 def local_files(source: str | Path) -> list[Path]:

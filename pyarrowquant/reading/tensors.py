@@ -218,7 +218,7 @@ def runs(tensors: Sequence[Tensor], batch_bytes: int) -> Iterator[list[Tensor]]:
     size = 0
     for tensor in tensors:
         is_decoded = isinstance(tensor, DECODED)
-        more = decoded_bytes_of(tensor) if is_decoded else tensor.end - tensor.begin
+        more = bytes_in_batch(tensor)
         most = min(batch_bytes, _TOGETHER) if is_decoded else batch_bytes
         if run and (
             is_decoded != isinstance(run[0], DECODED)
@@ -236,6 +236,11 @@ def runs(tensors: Sequence[Tensor], batch_bytes: int) -> Iterator[list[Tensor]]:
 def decoded_bytes_of(tensor: Tensor) -> int:
     """Return the bytes of a layer that is decoded."""
     return ITEM_BYTES[tensor.dtype] * product(tensor.shape)
+
+
+def bytes_in_batch(tensor: Tensor) -> int:
+    """Return the bytes that a tensor has in a batch."""
+    return decoded_bytes_of(tensor) if isinstance(tensor, DECODED) else tensor.end - tensor.begin
 
 
 def in_a_row(tensors: Sequence[Tensor]) -> list[Tensor]:
