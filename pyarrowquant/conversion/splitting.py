@@ -9,9 +9,10 @@ from pathlib import Path
 from pyarrowquant._core import arguments
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.errors import UsageError
-from pyarrowquant.formats._format import Format, SizedFormat
+from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._gguf_split import is_part, part_name, parts_beside, room_of, split_of
 from pyarrowquant.formats._origin import Origin, Split
+from pyarrowquant.formats._sized_format import SizedFormat
 from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.reading.model import Model
 

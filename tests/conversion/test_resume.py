@@ -239,7 +239,7 @@ def test_permissions_of_a_folder_after_a_kill(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pyarrowquant.conversion.partial.work.keeping_modes", killed)
+        patch.setattr("pyarrowquant.conversion.partial.publishing.keeping_modes", killed)
         assert run(*arguments, "--bits", 8).exit_code != 0
     assert out.stat().st_mode & 0o777 == 0o700
     assert run(*arguments, "--bits", 8, *options).exit_code == 0

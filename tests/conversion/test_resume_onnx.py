@@ -55,7 +55,7 @@ def test_old_onnx_data_goes_after_a_kill(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pyarrowquant.conversion.partial.work.remove_unused_data", killed)
+        patch.setattr("pyarrowquant.conversion.partial.publishing.remove_unused_data", killed)
         assert run("quantize", model, out, "--tensors-only", "--overwrite").exit_code != 0
     assert len(list(tmp_path.glob("*.data"))) == 2
     assert run("quantize", model, out, "--tensors-only", *options).exit_code == 0
@@ -73,7 +73,7 @@ def test_placed_onnx_data_goes_when_a_run_begins_anew(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pyarrowquant.conversion.partial.work.Work._put", killed)
+        patch.setattr("pyarrowquant.conversion.partial.publishing.Publishing._put", killed)
         assert run("quantize", model, out, "--tensors-only").exit_code != 0
     assert [path.suffix for path in tmp_path.glob("out.onnx*")] == [".data"]
     assert run("quantize", model, out, "--tensors-only", "--bits", 8).exit_code == 0

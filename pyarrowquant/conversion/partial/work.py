@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import warnings
@@ -19,15 +18,9 @@ import pyarrow as pa
 from pyarrowquant._core.locks import closing, is_plain
 from pyarrowquant._core.placing import (
     contents,
-    exchange,
-    is_empty_folder,
-    keeping_modes,
-    mode_of,
-    place,
     remove,
     sync,
     sync_tree,
-    take_over_mode,
 )
 from pyarrowquant._core.scratch import remove_all
 from pyarrowquant._core.system_errors import name_file, naming_file
@@ -70,10 +63,9 @@ from pyarrowquant.conversion.partial.parts import (
     results_of,
     write_part,
 )
-from pyarrowquant.conversion.partial.placing_parts import place_parts
+from pyarrowquant.conversion.partial.publishing import Publishing
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.errors import LayerError, users_level
-from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.reading.strict_json import parse_any
 from pyarrowquant.recipes.recipe import Recipe
 
@@ -310,91 +302,14 @@ class Work:
         check: Callable[[Path], object],
         data_of: Callable[[Path], set[str]],
     ) -> None:
-        """Give the output its place, unless it has it; a folder replaces another as a whole.
+        """Give the output its place, unless it has it.
 
-        Parameters
-        ----------
-        overwrite : bool
-            Whether what is there may be replaced.
-        check : callable
-            Raises where that must not be replaced all the same.
-        data_of : callable
-            Returns the names of files beside what is there that belong to it, and go with it.
+        Parameters are those of `Publishing.publish`.
         """
         assert self._complete is not None
-        expected: dict[str, Any] = self._complete["output"]
-        if self._destination.name not in expected:
-            self._publish_parts(overwrite, check, data_of)
-            return
-        # Of several files the one with the name that was asked for comes last.
-        for name in sorted(expected, key=lambda name: name == self._destination.name):
-            target, new = self._destination.with_name(name), output_in(self._folder) / name
-            if contents(target) == expected[name]:  # a run that was killed has done it
-                continue
-            if contents(new) != expected[name]:
-                raise FileNotFoundError(
-                    f"'{target}' was complete, and is not there any more or has changed since. "
-                    "Without resume=True, a new run begins"
-                )
-            if target != self._destination:  # named by what it has, so it replaces nothing else
-                if self._destination.exists():
-                    take_over_mode(new, self._destination)
-                os.replace(new, target)
-                continue
-            noted = {
-                **self._complete,
-                "obsolete": sorted(data_of(target)) if overwrite else [],
-                "mode": mode_of(target) if target.is_dir() else None,
-            }
-            if noted != self._complete:
-                self._note(noted)
-            self._put(new, target, overwrite, check)
-        sync(self._destination.parent)
-        remove_unused_data(self._destination, set(self._complete["obsolete"]))
-
-    def _publish_parts(
-        self,
-        overwrite: bool,
-        check: Callable[[Path], object],
-        data_of: Callable[[Path], set[str]],
-    ) -> None:
-        """Give the files of an output that is split their names."""
-        assert self._complete is not None
-        expected: dict[str, Any] = self._complete["output"]
-        if self._complete["replaces"] is None:
-            targets = [self._destination.with_name(name) for name in expected]
-            there = [target for target in targets if os.path.lexists(target)]
-            for target in there:
-                if not overwrite:
-                    raise _made_meanwhile(target)
-                check(target)
-            others = data_of(self._destination) - expected.keys() if overwrite else ()
-            replaces = sorted(target.name for target in there)
-            self._note({**self._complete, "replaces": replaces, "obsolete": sorted(others)})
-        place_parts(self._destination, output_in(self._folder), self._complete)
-
-    def _put(
-        self, new: Path, target: Path, overwrite: bool, check: Callable[[Path], object]
-    ) -> None:
-        exists = os.path.lexists(target) and not (new.is_dir() and is_empty_folder(target))
-        if exists and overwrite:
-            check(target)
-        assert self._complete is not None
-        try:
-            with keeping_modes(new, target):
-                if not (exists and overwrite):
-                    place(new, target)
-                elif new.is_dir():
-                    exchange(new, target, target.with_name(self._complete["aside"]))
-                else:
-                    os.replace(new, target)
-        except FileExistsError:
-            raise _made_meanwhile(target) from None
-        except OSError as error:
-            raise OSError(
-                f"'{target}' could not be written: {error.strerror}. resume=True tries it again; "
-                "move away what is there if it cannot be replaced"
-            ) from error
+        folder = output_in(self._folder)
+        publishing = Publishing(self._destination, folder, self._complete, self._note)
+        publishing.publish(overwrite, check, data_of)
 
     def _leave(self, error: BaseException | None) -> None:
         """Keep what is done where a run failed or was interrupted, and say so; then close."""
@@ -439,12 +354,6 @@ class Work:
 
     def _noted(self, file: Path) -> None:
         """Keep a file of the folder elsewhere, too, where that is where a run goes on from."""
-
-
-def _made_meanwhile(target: Path) -> FileExistsError:
-    return FileExistsError(
-        f"'{target}' was made while this ran. resume=True, overwrite=True replaces it"
-    )
 
 
 def not_as_left(place: str, name: str) -> WorkError:
