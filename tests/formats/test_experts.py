@@ -14,7 +14,18 @@ from commands import run
 from exports import quantized, weights
 from safetensors.numpy import load_file, save_file
 
-from formats.packed_models import Arrays, decode, read_model
+from formats.expert_models import (
+    BLOCK,
+    EXPERTS,
+    HIDDEN,
+    INNER,
+    MATRICES,
+    OTHERS,
+    saved,
+    stack,
+    stacks,
+)
+from formats.packed_models import decode, read_model
 from pyarrowquant import (
     Recipe,
     Rule,
@@ -23,59 +34,12 @@ from pyarrowquant import (
     numpy_to_arrow_table,
     plan,
 )
-from pyarrowquant.formats import write_bitsandbytes, write_compressed_tensors, write_mlx
+from pyarrowquant.formats import write_mlx
 from pyarrowquant.formats._experts import with_experts_apart
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.models import open_model
 
-EXPERTS, HIDDEN, INNER = 4, 64, 96
-BLOCK = "model.layers.0.mlp"
-MATRICES = {
-    f"{BLOCK}.experts.{expert}.{name}.weight": weights(10 * expert + i, *shape)
-    for expert in range(EXPERTS)
-    for i, (name, shape) in enumerate(
-        {
-            "gate_proj": (INNER, HIDDEN),
-            "up_proj": (INNER, HIDDEN),
-            "down_proj": (HIDDEN, INNER),
-        }.items()
-    )
-}
-OTHERS = {
-    "model.layers.0.self_attn.q_proj.weight": weights(90, HIDDEN, HIDDEN),
-    f"{BLOCK}.gate.weight": weights(91, EXPERTS, HIDDEN),
-    f"{BLOCK}.shared_expert_gate.weight": weights(92, 1, HIDDEN),
-}
 SAID: Any = {"bit_width": 4, "group_size": 32, "method": "rtn", "scale_dtype": "float32"}
-
-
-def stack(name: str) -> np.ndarray:
-    return np.stack([MATRICES[f"{BLOCK}.experts.{i}.{name}.weight"] for i in range(EXPERTS)])
-
-
-def stacks(kind: str) -> Arrays:
-    """Stacks as models have them: rows, columns, or columns that alternate."""
-    gate, up, down = map(stack, ("gate_proj", "up_proj", "down_proj"))
-    joined = np.concatenate([gate, up], axis=1)
-    if kind == "alternating":
-        joined[:, 0::2], joined[:, 1::2] = gate, up
-    if kind != "rows":
-        joined, down = joined.swapaxes(1, 2), down.swapaxes(1, 2)
-    found = {"gate_up_proj": joined, "down_proj": down}
-    if kind == "alternating":
-        biases = {"gate_up_proj_bias": (EXPERTS, 2 * INNER), "down_proj_bias": (EXPERTS, HIDDEN)}
-        found |= {name: weights(7, *shape) for name, shape in biases.items()}
-    return {f"{BLOCK}.experts.{name}": np.ascontiguousarray(a) for name, a in found.items()}
-
-
-def saved(folder: Path, tensors: Arrays, model_type: str, dtype: str = "float32") -> Path:
-    folder.mkdir()
-    kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
-    floats = {name: array.astype(kind) for name, array in {**tensors, **OTHERS}.items()}
-    save_file(floats, folder / "model.safetensors")
-    config = {"model_type": model_type, "architectures": ["MoeForCausalLM"], "dtype": dtype}
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
 
 
 def alone(**settings: Any) -> dict[str, np.ndarray]:
@@ -395,115 +359,3 @@ def test_stacks_that_transformers_would_not_find_are_refused(tmp_path: Path) -> 
     source = saved(tmp_path / "model", stacks("columns"), "llama4_text")
     with pytest.raises(ValueError, match=r"experts of llama4_text one by one.*experts\.down_proj"):
         plan(source, tmp_path / "out", to="compressed-tensors")
-
-
-def from_mlx(folder: Path, kind: str, recipe: Recipe | None = None) -> Path:
-    """A folder for MLX, whose experts are joined."""
-    model_type = {"matrices": "qwen3_moe", "alternating": "gpt_oss"}[kind]
-    tensors = MATRICES if kind == "matrices" else stacks(kind)
-    source = saved(folder / "model", tensors, model_type)
-    convert(source, folder / "joined", to="mlx", bit_width=8, group_size=32, recipe=recipe)
-    return folder / "joined"
-
-
-FLOATS = Recipe([Rule("*.experts.*", skip=True)])
-
-
-@pytest.mark.parametrize("recipe", [None, FLOATS], ids=["codes", "floats"])
-@pytest.mark.parametrize(
-    ("kind", "to"),
-    [
-        ("matrices", "compressed-tensors"),
-        ("matrices", "bitsandbytes"),
-        ("matrices", "gguf"),
-        ("alternating", "compressed-tensors"),
-        ("alternating", "bitsandbytes"),
-    ],
-)
-def test_experts_that_mlx_has_joined_are_for_mlx_alone(
-    tmp_path: Path, kind: str, to: str, recipe: Recipe | None
-) -> None:
-    """Others would load the model without them, and compute with random ones."""
-    source = from_mlx(tmp_path, kind, recipe)
-    engine = "llama.cpp" if to == "gguf" else "transformers"
-    text = (
-        rf"MLX has joined.* {engine} does not know.*\.down_proj\.weight.*Give the model before MLX"
-    )
-    for call in (plan, convert):
-        with pytest.raises(ValueError, match=text) as caught:
-            call(source, tmp_path / f"out.{to}", to=to)
-        assert "\n" not in str(caught.value)
-    assert not (tmp_path / f"out.{to}").exists()
-
-
-def test_writers_refuse_experts_that_mlx_has_joined(tmp_path: Path) -> None:
-    source = from_mlx(tmp_path, "matrices")
-    name = "model.layers.0.self_attn.q_proj.weight"
-    for encoding, write in (("int", write_compressed_tensors), ("nf4", write_bitsandbytes)):
-        result = quantized(OTHERS[name], names=[name], encoding=encoding)
-        with pytest.raises(ValueError, match="MLX has joined"):
-            write(result, tmp_path / "out", model=source)
-
-
-def decoded_by_mlx(folder: Path, module: str) -> np.ndarray:
-    tensors = mx.load(str(folder / "model.safetensors"))
-    config = json.loads((folder / "config.json").read_text())["quantization"]
-    said = {**config, **config.get(module, {})}
-    parts = [tensors.get(f"{module}.{part}") for part in ("weight", "scales", "biases")]
-    if parts[1].dtype != mx.uint8:
-        parts[1:] = [part.astype(mx.float32) for part in parts[1:]]
-    found = mx.dequantize(*parts, said["group_size"], said["bits"], said["mode"])
-    return np.array(found.astype(mx.float32))
-
-
-@pytest.mark.parametrize("encoding", ["int", "mxfp8", "mxfp4", "nvfp4"])
-@pytest.mark.parametrize(
-    ("kind", "model_type", "stack_name"),
-    [
-        ("matrices", "qwen3_moe", "switch_mlp"),
-        ("matrices", "mixtral", "switch_mlp"),  # of which mlx-lm joins single ones itself
-        ("alternating", "gpt_oss", "experts"),
-    ],
-)
-def test_experts_that_mlx_has_joined_are_quantized_again(
-    tmp_path: Path, kind: str, model_type: str, stack_name: str, encoding: str
-) -> None:
-    """Each as by itself, and joined under the same names."""
-    tensors = MATRICES if kind == "matrices" else stacks(kind)
-    source = saved(tmp_path / "model", tensors, "gpt_oss" if kind != "matrices" else "qwen3_moe")
-    first, second = tmp_path / "first", tmp_path / "second"
-    said: Any = {"bit_width": 8, "group_size": 32} if encoding == "int" else {"encoding": encoding}
-    convert(source, first, to="mlx", **said)
-    config = json.loads((first / "config.json").read_text())
-    (first / "config.json").write_text(json.dumps({**config, "model_type": model_type}))
-    with pytest.warns(UserWarning, match="decoded first"):
-        done = convert(first, second, to="mlx", **SAID)
-    assert done.layers == 3 * EXPERTS + 1
-    before, after = (mx.load(str(each / "model.safetensors")) for each in (first, second))
-    assert after.keys() >= before.keys()
-    for name in ("gate_proj", "up_proj", "down_proj"):
-        module = f"{BLOCK}.{stack_name}.{name}"
-        weights_before = decoded_by_mlx(first, module)
-        names = [f"{number}" for number in range(EXPERTS)]
-        result = quantized(*weights_before, names=names, **{**SAID, "zero_point": "float"})
-        wanted = [
-            np.float32(row["weights"]).reshape(row["shape"])
-            for row in dequantize_batch_arrow(result).to_pylist()
-        ]
-        np.testing.assert_allclose(decoded_by_mlx(second, module), wanted, atol=1e-5, rtol=0)
-    compared = run("compare", str(first), str(second), "--json")
-    assert compared.exit_code == 0, compared.output
-    errors = {row["layer_name"]: row for row in json.loads(compared.stdout)["layers"]}
-    assert errors[f"{BLOCK}.{stack_name}.up_proj.weight"]["shape"] == [EXPERTS, INNER, HIDDEN]
-
-
-@pytest.mark.parametrize("kind", ["matrices", "alternating"])
-def test_experts_that_mlx_has_joined_are_decoded_with_a_warning(tmp_path: Path, kind: str) -> None:
-    source = from_mlx(tmp_path, kind)
-    done = run("dequantize", str(source), str(tmp_path / "out.safetensors"))
-    assert done.exit_code == 0
-    assert done.stderr.startswith("Experts that MLX has joined keep its names, which no other")
-    assert done.stderr.count("\n") == 1
-    assert any(
-        name.endswith(".gate_proj.weight") for name in load_file(tmp_path / "out.safetensors")
-    )
