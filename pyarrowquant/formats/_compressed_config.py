@@ -64,6 +64,8 @@ _USES_WEIGHTS = frozenset(
 )
 # Models whose experts it loads one by one from such folders, though files have them in stacks.
 _TAKES_SINGLE_EXPERTS = frozenset({"llama4", "llama4_text"})
+# Names of modules in blocks, which are numbered.
+_IN_BLOCK = re.compile(r"\.\d+\.")
 # What config.json of models for text and images has.
 _PARTS = ("text_config", "vision_config")
 
@@ -109,8 +111,7 @@ def quantization_config(
     by_experts = sorted(schemes, key=lambda each: (not _has_experts(schemes[each]), each.order))
     for i, scheme in enumerate(by_experts):
         modules = sorted(name.removesuffix(WEIGHT) for name in schemes[scheme])
-        named = [] if len(schemes) == 1 else patterns(modules, Prefixed(tensors))
-        targets = _expressions(named) or ["Linear"]
+        targets = _targets(modules, Prefixed(tensors), is_only=len(schemes) == 1)
         own = {} if scheme.format == usual else {"format": scheme.format}
         groups[f"group_{i}"] = {"targets": targets, **scheme.config(symmetric), **own}
     config: dict[str, Any] = {
@@ -237,6 +238,17 @@ def _listed(schemes: Mapping[Scheme, list[str]]) -> str:
 
 def _some(names: list[str]) -> str:
     return first_few([quoted(name) for name in sorted(names)])
+
+
+def _targets(modules: Iterable[str], prefixed: Prefixed, is_only: bool) -> list[str]:
+    """Return what a group is for: all linear layers, where its scheme is the only one.
+
+    Heads are named then, too: vLLM has a class of its own for them, which "Linear" does not match.
+    """
+    if not is_only:
+        return _expressions(patterns(modules, prefixed))
+    outside = [module for module in modules if not _IN_BLOCK.search(module)]
+    return ["Linear", *_expressions(patterns(outside, prefixed))]
 
 
 def _ignored(layers: Iterable[str], tensors: Mapping[str, Tensor], model_type: object) -> list[str]:

@@ -98,7 +98,14 @@ def test_what_is_not_packed_is_ignored(tmp_path: Path) -> None:
         model, Recipe([Rule(["*embed*", "*gate*", "*norm*", "*.bias"], skip=True)]), group_size=32
     )
     write_compressed_tensors(results, tmp_path / "head", model=model)
-    assert "lm_head" not in config_of(tmp_path / "head")["ignore"]
+    config = config_of(tmp_path / "head")
+    assert "lm_head" not in config["ignore"]
+    # and is named, as vLLM does not count heads among linear layers
+    kind, head = config["config_groups"]["group_0"]["targets"]
+    assert kind == "Linear"
+    for name in ("lm_head", "language_model.lm_head"):
+        assert re.match(head.removeprefix("re:"), name)
+    assert not re.match(head.removeprefix("re:"), "model.layers.0.up")
 
 
 def test_names_that_differ_in_their_first_part_only(tmp_path: Path) -> None:
