@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 
-from pyarrowquant._core.group_sizes import BLOCK
+from pyarrowquant._core.group_sizes import BLOCK, TENSOR
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.quoting import first_names
 from pyarrowquant.errors import users_level
@@ -34,20 +34,24 @@ def warn_of_different(
 
 
 def warn_of_experts(layers: Iterable[Coded]) -> None:
-    """Warn of experts that transformers decodes wrong, or not at all; vLLM has no such bounds."""
+    """Warn of experts that transformers loads wrong, or that it or vLLM does not load."""
     experts = [layer for layer in layers if EXPERT.search(layer.name)]
     for found, what in (
         (
             [each.name for each in experts if each.encoding == "nvfp4"],
-            "loads experts in NVFP4 without their global scale, and so wrong",
+            "transformers 5.24 loads experts in NVFP4 without their global scale, and so wrong",
         ),
         (
             [each.name for each in experts if each.group_size == BLOCK],
-            "does not load experts in blocks of FP8",
+            "transformers 5.24 does not load experts in blocks of FP8",
         ),
         (
             [each.name for each in experts if each.encoding == "mxfp8"],
-            "does not load experts in MXFP8",
+            "transformers 5.24 does not load experts in MXFP8",
+        ),
+        (
+            [each.name for each in experts if each.group_size == TENSOR],
+            "vLLM 0.32 does not load experts in FP8 with one scale a layer",
         ),
     ):
         _warn(found, what)
@@ -57,13 +61,13 @@ def warn_of_int8_experts(layers: Iterable[Coded]) -> None:
     """Warn of experts whose activations have 8 bits, as `warn_of_experts` does of others."""
     experts = [layer for layer in layers if EXPERT.search(layer.name)]
     found = [each.name for each in experts if scheme_of(each, int8=True).int8]
-    _warn(found, "does not load experts with activations of 8 bits")
+    _warn(found, "transformers 5.24 does not load experts with activations of 8 bits")
 
 
 def _warn(experts: Collection[str], what: str) -> None:
     if experts:
         warnings.warn(
-            f"transformers 5.24 {what}: {first_names(sorted(experts))}. Quantize experts to "
+            f"{what}: {first_names(sorted(experts))}. Quantize experts to "
             "another encoding for it, such as fp8 by row or mxfp4",
             UserWarning,
             stacklevel=users_level(),

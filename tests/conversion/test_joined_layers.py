@@ -156,14 +156,24 @@ def test_a_scheme_is_named_with_what_changes_it(
 
 
 @pytest.mark.parametrize(
-    ("recipe", "said"),
+    ("options", "said"),
     [
-        ("nvfp4a16", "loads experts in NVFP4 without their global scale, and so wrong"),
-        ("fp8_block", "does not load experts in blocks of FP8"),
-        ("w8a8", "does not load experts with activations of 8 bits"),
+        (
+            {"recipe": "nvfp4a16"},
+            "transformers .* loads experts in NVFP4 without their global scale, and so wrong",
+        ),
+        ({"recipe": "fp8_block"}, "transformers .* does not load experts in blocks of FP8"),
+        ({"recipe": "mxfp8a16"}, "transformers .* does not load experts in MXFP8"),
+        ({"recipe": "w8a8"}, "transformers .* does not load experts with activations of 8 bits"),
+        (
+            {"encoding": "fp8", "group_size": "tensor"},
+            "vLLM .* does not load experts in FP8 with one scale a layer",
+        ),
     ],
 )
-def test_experts_that_transformers_cannot_have(tmp_path: Path, recipe: str, said: str) -> None:
+def test_experts_that_engines_cannot_have(
+    tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
     names = [f"{MLP}.experts.{i}.{part}_proj.weight" for i in (0, 1) for part in ("up", "down")]
     (tmp_path / "model").mkdir()
     save_file(
@@ -172,7 +182,7 @@ def test_experts_that_transformers_cannot_have(tmp_path: Path, recipe: str, said
     )
     (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
     with pytest.warns(UserWarning, match=said):
-        plan(tmp_path / "model", tmp_path / "out", to="compressed-tensors", recipe=recipe)
+        plan(tmp_path / "model", tmp_path / "out", to="compressed-tensors", **options)
 
 
 def test_attention_may_have_other_bits_than_experts(tmp_path: Path) -> None:
