@@ -116,7 +116,8 @@ test-fleet: $(VENV)-fleet/installed
 
 # Folders for vLLM, run by it on the CPU: an environment of 6 GB.
 test-vllm: $(VENV)-vllm/installed
-	$(VENV)-vllm/bin/python -m pytest -o filterwarnings=default tests/consumers/test_vllm.py
+	$(VENV)-vllm/bin/python -m pytest -o filterwarnings=default \
+		tests/consumers/test_vllm.py tests/consumers/test_vllm_experts.py
 
 # Models for MLX, run by mlx-lm.
 test-mlx-lm: $(VENV)-mlx-lm/installed

@@ -1,6 +1,7 @@
 """Prints what vLLM computes for a model folder: log probabilities of all tokens after each token.
 
-python vllm_logprobs.py FOLDER '[token, token, ...]'
+python vllm_logprobs.py FOLDER '[token, token, ...]' own|zen|decoding
+The kernels are those of the CPU that vLLM itself has, those of zentorch, or ones that decode.
 """
 
 from __future__ import annotations
@@ -8,15 +9,30 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
-from vllm import LLM, SamplingParams
+
+def engine(kernels: str, **settings: Any) -> Any:
+    """Return a model with these kernels, which are chosen while vLLM is imported."""
+    if kernels != "zen":
+        sys.modules["zentorch"] = None  # type: ignore[assignment]
+    if kernels == "decoding":
+        import vllm_decoding
+        import vllm_decoding_experts
+
+        vllm_decoding.take_these()
+        vllm_decoding_experts.take_these()
+    import vllm
+
+    return vllm.LLM(**settings)
 
 
 def main() -> None:
-    folder, said = sys.argv[1:]
+    folder, said, kernels = sys.argv[1:]
     tokens = json.loads(said)
     vocabulary = json.loads(Path(folder, "config.json").read_text())["vocab_size"]
-    model = LLM(
+    model = engine(
+        kernels,
         model=folder,
         skip_tokenizer_init=True,
         enforce_eager=True,
@@ -24,6 +40,8 @@ def main() -> None:
         max_logprobs=vocabulary,
         dtype="bfloat16",
     )
+    from vllm import SamplingParams
+
     sampling = SamplingParams(max_tokens=4, detokenize=False, prompt_logprobs=vocabulary)
     (done,) = model.generate([{"prompt_token_ids": tokens}], sampling)
     rows = [
