@@ -33,7 +33,7 @@ func ShareScale(lo, hi float32, f Format) (*SharedScale, Fault) {
 	e.block, e.Description = &Block{Format: f}, f.Encoding.Describe()
 	e.groups, e.underflows = 1, 0
 	e.lo[0], e.hi[0] = lo, hi
-	e.normalizeEnds()
+	normalizeEnds(e.lo[:1], e.hi[:1], e.normal[:1], e.inverse[:1]) // the encoder may be new, and have no steps
 	searches, ok := e.beginAlone(0)
 	if !ok {
 		return nil, Fault{Kind: ScaleRange, Value: e.superScale}
