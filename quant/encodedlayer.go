@@ -1,7 +1,6 @@
 package quant
 
 import (
-	"math"
 	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -91,7 +90,7 @@ func (e *encodedLayer) check(l *quantizedLayer, groupSize int64) *problem {
 	if len(e.levels) != len(d.Levels) {
 		return problemf(KindCorrupt, ": levels has %d values, encoding '%s' has %d", len(e.levels), e.encoding, len(d.Levels))
 	}
-	if i := slices.IndexFunc(e.levels, func(x float32) bool { return math.IsInf(float64(x), 0) }); i >= 0 {
+	if i := slices.IndexFunc(e.levels, func(x float32) bool { return !isFinite(x) }); i >= 0 {
 		return problemf(KindCorrupt, ": level %d is %g, it must be finite", i, e.levels[i])
 	}
 	if l.zeroPoints == nil && hasZeroPoints(d) && l.elements() > 0 {

@@ -85,8 +85,8 @@ def decoding_problem(
     ):
         if len(values) != wanted:
             return f"{column} has {len(values)} values, the layer needs {wanted}"
-    if np.isinf(decoding.levels).any():
-        return "levels has Inf"
+    if not np.isfinite(decoding.levels).all():
+        return "levels has NaN or Inf"
     if not np.isfinite(decoding.super_scales).all():
         return "super_scales has NaN or Inf"
     return None if np.isfinite(decoding.super_minimums).all() else "super_minimums has NaN or Inf"

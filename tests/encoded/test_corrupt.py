@@ -50,6 +50,8 @@ CORRUPT: list[tuple[str, str, Any, str]] = [
     ("nf4", "levels", None, "levels has 0 values"),
     ("nf4", "levels", [*range(17)], "levels has 17 values"),
     ("nf4", "levels", first(lambda _: INF), ""),
+    ("nf4", "levels", first(lambda _: NAN), "level"),
+    ("fp8", "levels", first(lambda _: NAN), "level"),
     ("nf4", "levels", first(lambda _: None), "null"),
     ("q4_k", "levels", [*range(16)], "levels has 16 values, encoding 'q4_k' has 0"),
     ("nf4", "scales", first(lambda _: NAN), ""),
