@@ -8892,11 +8892,11 @@ steps_done:
 	ADDQ      $+16, R8
 	TESTQ     R8, R8
 	JZ        no_rest
-	VPMOVZXBD (AX), Y2
-	VCVTDQ2PS Y2, Y2
-	VSUBPS    Y1, Y2, Y2
-	VMULPS    Y0, Y2, Y2
-	VMOVUPS   Y2, (BX)
+	VPMOVZXBD (AX), Y3
+	VCVTDQ2PS Z3, Z3
+	VSUBPS    Z1, Z3, Z3
+	VMULPS    Z0, Z3, Z3
+	VMOVUPS   Y3, (BX)
 	ADDQ      $+8, AX
 	ADDQ      $+32, BX
 

@@ -9,11 +9,7 @@ import (
 // Predicates of comparisons.
 const (
 	equal        = 0
-	less         = 1
-	lessOrEqual  = 2
 	notEqual     = 4
-	atLeast      = 13
-	greater      = 14
 	lessQuiet    = 17 // no exception for NaN
 	greaterQuiet = 30
 )
@@ -21,12 +17,10 @@ const (
 // compare tells where a predicate holds of a and b: a register of masks for 16 lanes, a
 // vector for 8.
 func (i isa) compare(predicate uint8, b Op, a VecVirtual) Register {
+	var holds Register = YMM()
 	if i.lanes == 16 {
-		holds := K()
-		VCMPPS(U8(predicate), b, a, holds)
-		return holds
+		holds = K()
 	}
-	holds := YMM()
 	VCMPPS(U8(predicate), b, a, holds)
 	return holds
 }
