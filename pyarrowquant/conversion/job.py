@@ -207,6 +207,7 @@ class Job(Task):
 
         False where something that they have written is not there. So what is left comes from them.
         """
+        taking.begin()
         with folder_for_files(work) as folder:
             output = SharedOutput(SharedFolder(str(folder)), str(work.output))
             placing = Placing(taking.quantizing, self.origin, output)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 from pyarrowquant.conversion.memory import OUTCOMES_BESIDE
 from pyarrowquant.conversion.partial.parts import Done
-from pyarrowquant.conversion.partial.results import PlacedResults, ResultsOfRun
+from pyarrowquant.conversion.partial.results import Note, PlacedResults, ResultsOfRun
 from pyarrowquant.conversion.placing import Placed
 from pyarrowquant.conversion.progress import Meter
 from pyarrowquant.conversion.quantizing import Outcome, Quantizing
 from pyarrowquant.conversion.signals import unhindered
 from pyarrowquant.reading.model import Model
+
+_NOTES_BESIDE = 8  # batches that are written, and on their way to the disk
 
 
 class Taking:
@@ -47,8 +50,12 @@ class Taking:
 
     @property
     def done(self) -> Done:
-        """How far the run is by now."""
-        return Done(self._batches, self._read, self._totals)
+        """How far the run is by now; it stays so."""
+        return Done(self._batches, self._read, self._totals.copy())
+
+    def begin(self) -> None:
+        """Write what needs no results, unless that is there."""
+        self._results.begin(lambda: None)
 
     def take(self, outcomes: Iterable[Outcome | Placed], beside: bool) -> bool:
         """Put all of them to the output.
@@ -58,7 +65,7 @@ class Taking:
         outcomes : iterable of Outcome or Placed
             From where the run is.
         beside : bool
-            Whether another thread does it, while the next ones are made.
+            Whether other threads do it, while the next ones are made.
 
         Returns
         -------
@@ -71,38 +78,40 @@ class Taking:
         layers -= self._totals.layers
         try:
             if beside:
-                _each_beside(self._add, outcomes)
+                _each_beside(self._results.begin, self._add, outcomes)
             else:
+                self.begin()
                 for outcome in outcomes:
-                    self._add(outcome)
+                    if (note := self._add(outcome)) is not None:
+                        note()
                     del outcome  # before the next batch is quantized
         except _MissingError:
             self._meter.back_to(nbytes + self._read, layers + self._totals.layers)
             return False
         return True
 
-    def _add(self, outcome: Outcome | Placed) -> None:
+    def _add(self, outcome: Outcome | Placed) -> Note | None:
         if isinstance(outcome, Placed):
-            self._add_placed(outcome)
-            return
+            return self._add_placed(outcome)
         self._batches += outcome.batches
         self._read += outcome.read
         self._totals.skipped += outcome.skipped
         self._totals.missed += outcome.missed
         self._totals.underflows += outcome.underflows
-        if outcome.results is not None:
-            self.quantizing.check(outcome.results, self._model)
-            self._totals.add(outcome.results, self.quantizing.layers_in(outcome.results))
-            self._results.add(outcome.results, self.done)
+        if outcome.results is None:
+            return None
+        self.quantizing.check(outcome.results, self._model)
+        self._totals.add(outcome.results, self.quantizing.layers_in(outcome.results))
+        return self._results.add(outcome.results, self.done)
 
-    def _add_placed(self, outcome: Placed) -> None:
+    def _add_placed(self, outcome: Placed) -> Note:
         assert isinstance(self._results, PlacedResults)  # which alone are shared
         if not self._results.has(outcome.written):
             raise _MissingError
         self._batches += outcome.batches
         self._read += outcome.read
         self._totals.include(outcome.totals)
-        self._results.take(outcome.written, self.done)
+        return self._results.take(outcome.written, self.done)
 
 
 class _MissingError(Exception):
@@ -110,29 +119,70 @@ class _MissingError(Exception):
 
 
 def _each_beside(
-    add: Callable[[Outcome | Placed], None], outcomes: Iterable[Outcome | Placed]
+    begin: Callable[[Callable[[], object]], object],
+    add: Callable[[Outcome | Placed], Note | None],
+    outcomes: Iterable[Outcome | Placed],
 ) -> None:
-    """Add each outcome in another thread, while the next ones are made.
+    """Add each outcome in another thread, and note it in a third one, while others are made.
 
-    One may wait to be added: writing it takes longer than making the next one. After one that
-    fails none is added.
+    One may wait to be added: writing it takes longer than making the next one. What is noted has
+    to be on the disk, for which the third thread waits, after it has begun the output.
+    """
+    is_broken_off = False
+
+    def go_on() -> None:
+        if is_broken_off:
+            raise CancelledError
+
+    def add_and_note(outcome: Outcome | Placed) -> None:
+        if (note := add(outcome)) is not None:
+            notes.do(note, waiting=_NOTES_BESIDE)
+
+    with _one_thread() as noting, _one_thread() as adding:
+        notes, added = _InTurn(noting), _InTurn(adding)
+        try:
+            notes.do(partial(begin, go_on), waiting=1)
+            for outcome in outcomes:
+                added.do(partial(add_and_note, outcome), waiting=OUTCOMES_BESIDE)
+                del outcome  # which is to go when it is added
+            added.wait()
+            notes.wait()
+        except BaseException:
+            is_broken_off = True
+            raise
+
+
+class _InTurn:
+    """Has another thread do what it is given in turn, up to what fails.
+
+    Parameters
+    ----------
+    thread : ThreadPoolExecutor
+        One.
     """
 
-    def add_after(before: Future[None] | None, outcome: Outcome | Placed) -> None:
-        if before is not None:
-            before.result()
-        add(outcome)
+    def __init__(self, thread: ThreadPoolExecutor) -> None:
+        self._thread = thread
+        self._jobs: deque[Future[None]] = deque()
 
-    with _one_thread() as other:
-        added: deque[Future[None]] = deque()
-        for outcome in outcomes:
-            last = added[-1] if added else None
-            added.append(other.submit(add_after, last, outcome))
-            del outcome  # which is to go when it is added
-            if len(added) > OUTCOMES_BESIDE:
-                added.popleft().result()
-        for each in added:
-            each.result()
+    def do(self, job: Callable[[], object], waiting: int) -> None:
+        """Have a job done; go on when at most so many are left, or raise what one has raised."""
+        last = self._jobs[-1] if self._jobs else None
+        self._jobs.append(self._thread.submit(_do_after, last, job))
+        del job
+        while self._jobs and (len(self._jobs) > waiting or self._jobs[0].done()):
+            self._jobs.popleft().result()
+
+    def wait(self) -> None:
+        """Wait until all is done, or raise what one has raised."""
+        while self._jobs:
+            self._jobs.popleft().result()
+
+
+def _do_after(before: Future[None] | None, job: Callable[[], object]) -> None:
+    if before is not None:
+        before.result()
+    job()
 
 
 @contextmanager

@@ -69,6 +69,12 @@ class Totals:
         quantized = [QuantizedLayer.from_list(each) for each in said.get("quantized", ())]
         return cls(**{**said, "skipped": skipped, "quantized": quantized})
 
+    def copy(self) -> Totals:
+        """Return the same, to which nothing is added that is added to these."""
+        found = Totals()
+        found.include(self)
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Return what makes the same totals again, for JSON."""
         return {**self.sums(), "quantized": [layer.to_list() for layer in self.quantized]}

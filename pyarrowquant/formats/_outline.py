@@ -103,14 +103,30 @@ class OutlinedFile:
             end = begin + region.size
         return self._aligned(end)
 
-    def begin(self, output: Path) -> None:
-        """Write all that needs no results to a file that is not there yet."""
+    def lay_out(self, output: Path) -> None:
+        """Make a file that is not there yet, of its size, which has no more than its header."""
         with self.path(output).open("xb") as file:
             file.write(self.header)
+            file.truncate(self.size)
+
+    def fill_known(self, output: Path, go_on: Callable[[], object] = lambda: None) -> None:
+        """Write all that needs no results to its places.
+
+        Parameters
+        ----------
+        output : Path
+        go_on : callable
+            Is called before each piece of it, and may raise to break it off.
+        """
+        with _opened(self.path(output), is_synced=False) as file:
             for begin, region in self.places():
                 if isinstance(region, KnownRegion):
-                    _fill(file, begin, region, region.pieces())
-            file.truncate(self.size)
+                    _fill(file, begin, region, region.pieces(), go_on)
+
+    def begin(self, output: Path) -> None:
+        """Write all that needs no results to a file that is not there yet."""
+        self.lay_out(output)
+        self.fill_known(output)
 
     def extend(self, output: Path, count: int) -> None:
         """Write all but the first regions, which need no results, to a file that has these."""
@@ -157,11 +173,21 @@ class Outline:
         output : Path
             A folder that is there, or the name of the file.
         """
+        self.lay_out(output)
+        self.fill_known(output)
+
+    def lay_out(self, output: Path) -> None:
+        """Make files that are not there yet, of their sizes, which have but their headers."""
         for outlined in self.files:
-            outlined.begin(output)
+            outlined.lay_out(output)
+
+    def fill_known(self, output: Path, go_on: Callable[[], object] = lambda: None) -> None:
+        """Write all that needs no results to its places, as `OutlinedFile.fill_known` does."""
+        for outlined in self.files:
+            outlined.fill_known(output, go_on)
 
     def has_begun(self, output: Path) -> bool:
-        """Whether all files that `begin` makes are there, and no links to others."""
+        """Whether all files that `lay_out` makes are there, and no links to others."""
         paths = [outlined.path(output) for outlined in self.files]
         return all(
             path.exists() and is_plain(path) and path.stat().st_size == outlined.size
@@ -301,9 +327,18 @@ def _check_coded(layer: Packed, planned: Coded) -> None:
         )
 
 
-def _fill(file: IO[bytes], begin: int, region: Region, pieces: Iterable[Any]) -> None:
+def _fill(
+    file: IO[bytes],
+    begin: int,
+    region: Region,
+    pieces: Iterable[Any],
+    go_on: Callable[[], object] = lambda: None,
+) -> None:
     file.seek(begin)
-    written = sum(file.write(piece) for piece in pieces)
+    written = 0
+    for piece in pieces:
+        go_on()
+        written += file.write(piece)
     if written != region.size:
         raise InternalError(
             f"'{file.name}' got {written} bytes at {begin}, and was to have {region.size}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -34,10 +35,15 @@ class OpenFiles:
     _MOST = 64  # as some systems allow 256 a process
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._opened: dict[str, MappedFile | ReadFile] = {}
         self._first: dict[str, tuple[int, ...]] = {}
 
     def open(self, location: Location) -> MappedFile | ReadFile:
+        with self._lock:  # so that threads that open a file at the same time have the same one
+            return self._open(location)
+
+    def _open(self, location: Location) -> MappedFile | ReadFile:
         if location.path not in self._first and (state := _state(location)):
             self._first[location.path] = state
         file = self._opened.pop(location.path, None) or open_file(location)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -104,9 +105,10 @@ class MappedFile:
 
 
 class ReadFile:
-    """A file whose parts are read into memory."""
+    """A file whose parts are read into memory, by several threads if need be."""
 
     def __init__(self, filesystem: Any, path: str) -> None:
+        self._lock = threading.Lock()
         self._path = path
         self._filesystem = filesystem
         with reached(filesystem, path):
@@ -128,7 +130,7 @@ class ReadFile:
         """Return so many bytes at an offset, as a buffer."""
         if length == 0:
             return pa.py_buffer(b"")
-        with reached(self._filesystem, self._path):
+        with self._lock, reached(self._filesystem, self._path):
             self._file.seek(offset)
             buffer = self._file.read_buffer(length)
         if buffer.size != length:

@@ -24,7 +24,7 @@ from test_ray_conversions import node, started
 
 from pyarrowquant import Step, convert
 from pyarrowquant.conversion.partial.parts import Done
-from pyarrowquant.conversion.partial.results import PlacedResults
+from pyarrowquant.conversion.partial.results import Note, PlacedResults
 from pyarrowquant.conversion.partial.work import Work
 
 EXECUTORS = "local-cluster[2,1,1024]"
@@ -131,9 +131,9 @@ def by_the_driver(patch: pytest.MonkeyPatch) -> tuple[list[str], list[Done]]:
         files.append(name)
         note(self, name, *more)
 
-    def added(self: PlacedResults, batch: Any, done: Done) -> None:
+    def added(self: PlacedResults, batch: Any, done: Done) -> Note:
         results.append(done)
-        add(self, batch, done)
+        return add(self, batch, done)
 
     patch.setattr(Work, "note_file", noted)
     patch.setattr(PlacedResults, "add", added)

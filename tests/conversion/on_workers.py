@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from conversion.killing import SHARDS, killed_after, killed_at
 from pyarrowquant.conversion.engines import _LocalRun
 from pyarrowquant.conversion.partial.parts import Done
-from pyarrowquant.conversion.partial.results import PlacedResults
+from pyarrowquant.conversion.partial.results import Note, PlacedResults
 from pyarrowquant.conversion.partial.work import Work
 from pyarrowquant.conversion.progress import Meter
 
@@ -49,19 +49,29 @@ def workers(fewest: int) -> Iterator[None]:
 
 
 class Counted:
-    """How many layers workers have written, and how many came to the driver."""
+    """How many layers that workers have written were noted, and how many of the driver."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.taken = self.added = 0
         take, add = PlacedResults.take, PlacedResults.add
 
-        def taken(results: PlacedResults, written: dict[str, str], done: Done) -> None:
-            self.taken += len(written)
-            take(results, written, done)
+        def taken(results: PlacedResults, written: dict[str, str], done: Done) -> Note:
+            note = take(results, written, done)
 
-        def added(results: PlacedResults, batch: Any, done: Done) -> None:
-            self.added += batch.num_rows
-            add(results, batch, done)
+            def counted() -> None:
+                self.taken += len(written)
+                note()
+
+            return counted
+
+        def added(results: PlacedResults, batch: Any, done: Done) -> Note:
+            note, rows = add(results, batch, done), batch.num_rows
+
+            def counted() -> None:
+                self.added += rows
+                note()
+
+            return counted
 
         patch.setattr(PlacedResults, "take", taken)
         patch.setattr(PlacedResults, "add", added)

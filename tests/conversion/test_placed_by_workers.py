@@ -25,7 +25,7 @@ from conversion.on_workers import WHOLE, Counted, Runs, base_of_gguf, workers
 from pyarrowquant import Step, convert
 from pyarrowquant.conversion.partial.checksums import with_checksum
 from pyarrowquant.conversion.partial.parts import Done
-from pyarrowquant.conversion.partial.results import PlacedResults
+from pyarrowquant.conversion.partial.results import Note, PlacedResults
 from pyarrowquant.conversion.partial.shared_folder import SharedFolder, SharedOutput
 from pyarrowquant.conversion.partial.work import Work
 from pyarrowquant.conversion.placing import Placer
@@ -210,10 +210,11 @@ def test_what_workers_wrote_gets_lost_later(one: Runs, monkeypatch: pytest.Monke
     """As in a mounted bucket, where who closes a file last writes all of it."""
     take = PlacedResults.take
 
-    def taken(self: PlacedResults, written: dict[str, str], done: Done) -> None:
-        take(self, written, done)
+    def taken(self: PlacedResults, written: dict[str, str], done: Done) -> Note:
+        note = take(self, written, done)
         if done.batches == 3:
             begin_anew(one.output / "model.safetensors")
+        return note
 
     monkeypatch.setattr(PlacedResults, "take", taken)
     result = one.run(on_workers=True)
@@ -289,11 +290,16 @@ def test_notes_grow_with_the_layers_and_not_with_their_square(
     take = PlacedResults.take
     written = 0
 
-    def taken(self: PlacedResults, layers: dict[str, str], done: Done) -> None:
-        nonlocal written
-        before = bytes_of_thread()
-        take(self, layers, done)
-        written += bytes_of_thread() - before
+    def taken(self: PlacedResults, layers: dict[str, str], done: Done) -> Note:
+        note = take(self, layers, done)
+
+        def counted() -> None:
+            nonlocal written
+            before = bytes_of_thread()
+            note()
+            written += bytes_of_thread() - before
+
+        return counted
 
     monkeypatch.setattr(PlacedResults, "take", taken)
     counts = []
@@ -339,10 +345,11 @@ def test_a_task_that_is_held_to_be_lost_does_no_harm(
         late.append(lambda: list(outcomes(self, *arguments)))
         return outcomes(self, *arguments)
 
-    def taken(self: PlacedResults, written: dict[str, str], done: Done) -> None:
-        take(self, written, done)
+    def taken(self: PlacedResults, written: dict[str, str], done: Done) -> Note:
+        note = take(self, written, done)
         for again in late:
             again()
+        return note
 
     monkeypatch.setattr(Placer, "outcomes", done)
     monkeypatch.setattr(PlacedResults, "take", taken)

@@ -60,7 +60,7 @@ def test_continued_with_results_in_parts(runs: Runs) -> None:
 
 def test_parts_say_nothing_of_an_output_that_has_begun(runs: Runs) -> None:
     runs.killed_after(Work, "add", 2, KEPT)
-    runs.killed_after(Outline, "begin", 1, "--resume")
+    runs.killed_after(Outline, "fill_known", 1, "--resume")
     assert list(runs.partial.glob("*.arrow"))
     runs.continues()
 
@@ -85,7 +85,7 @@ def test_an_output_that_is_not_whole_begins_anew(runs: Runs, tmp_path: Path, how
         file.symlink_to(mine)
     else:
         os.truncate(file, len(content) + (1 if how == "longer" else -1))
-    runs.killed_after(Outline, "begin", 1, "--resume")
+    runs.killed_after(Outline, "fill_known", 1, "--resume")
     runs.continues()
     if how == "a link":
         assert mine.read_bytes() == content

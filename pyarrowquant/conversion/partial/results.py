@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -37,15 +38,31 @@ def packed_in(results: pa.Table) -> Iterator[Packed]:
         yield from layers
 
 
+Note = Callable[[], object]  # waits until what is noted is on the disk
+
+
 class ResultsOfRun(Protocol):
-    """What takes results, batch by batch."""
+    """What takes results, batch by batch.
+
+    What is on its way to the disk is waited for apart from that: `begin`, and then what `add` gives
+    is called by one thread, in this order, while results are added by another one.
+    """
 
     @property
     def done(self) -> Done | None:
         """How far an interrupted run was; None for a new one."""
 
-    def add(self, results: pa.RecordBatch, done: Done) -> None:
-        """Keep results on the disk, and how far the run is with them."""
+    def begin(self, go_on: Callable[[], object]) -> None:
+        """Write what needs no results, if that is not there.
+
+        Parameters
+        ----------
+        go_on : callable
+            Is called now and then, and may raise to break it off.
+        """
+
+    def add(self, results: pa.RecordBatch, done: Done) -> Note | None:
+        """Write results; return what notes how far the run is with them, if that is to be done."""
 
     def finish(self, totals: Totals) -> Path:
         """Write what is left of the output, once all results are there; return its path."""
@@ -71,8 +88,8 @@ class PlacedResults:
             output = work.output_of_files()
             if is_folder:
                 output.mkdir(exist_ok=True)
-            outline.begin(output)
-            sync_tree(output.parent)  # before anything says that some of it is done
+            outline.lay_out(output)
+        self._has_begun = self.done is not None
         self._places = Places(outline, work.output)
         self._numbers = {name: number for number, name in enumerate(self._places.names)}
         self._noted = NOTHING if self.done is None else self.done.written
@@ -93,29 +110,34 @@ class PlacedResults:
                 "has changed since. Without resume=True, a new run begins"
             )
 
-    def add(self, results: pa.RecordBatch, done: Done) -> None:
+    def begin(self, go_on: Callable[[], object]) -> None:
+        if not self._has_begun:
+            self._outline.fill_known(self._work.output, go_on)
+            sync_tree(self._work.output.parent)  # before anything says that some of it is done
+            self._has_begun = True
+
+    def add(self, results: pa.RecordBatch, done: Done) -> Note:
         files: set[Path] = set()
         for layer in packed_in(pa.Table.from_batches([results])):
             files.update(self._places.fill(layer, are_shared=bool(self._written)))
-        for file in files:
-            sync(file)
         self.added += results.num_rows
-        self._note(done)
+        return partial(self._note, done, files, {})
 
     def has(self, written: Mapping[str, str]) -> bool:
         """Whether what workers have written of layers is there, for this machine too."""
         return all(self._has(*each) for each in written.items())
 
-    def take(self, written: Mapping[str, str], done: Done) -> None:
-        """Note how far the run is with layers that workers have written."""
-        self._noted = self._notes.add(
-            {self._numbers[name]: found for name, found in written.items()}
-        )
+    def take(self, written: Mapping[str, str], done: Done) -> Note:
+        """Take layers that workers have written; return what notes how far the run is then."""
         self._written.update(written)
         self.taken += len(written)
-        self._note(done)
+        return partial(self._note, done, (), written)
 
-    def _note(self, done: Done) -> None:
+    def _note(self, done: Done, files: Collection[Path], written: Mapping[str, str]) -> None:
+        for file in files:
+            sync(file)
+        numbered = {self._numbers[name]: found for name, found in written.items()}
+        self._noted = self._notes.add(numbered)
         described = self._described.note(done.totals.quantized)
         self._work.note_done(replace(done, written=self._noted, described=described))
 
@@ -170,6 +192,9 @@ class KeptResults:
         self._write = write
         self._describe = describe
         self.done = work.done_in_parts()
+
+    def begin(self, go_on: Callable[[], object]) -> None:
+        pass  # the output follows at the end
 
     def add(self, results: pa.RecordBatch, done: Done) -> None:
         self._work.add(results, done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -34,8 +35,11 @@ class StoredResults:
         if is_folder:
             self._output.mkdir()
         check_room_on_the_way(outline.files, self._output)
-        outline.begin(self._output)
+        outline.lay_out(self._output)
         self._places = Places(outline, self._output)
+
+    def begin(self, go_on: Callable[[], object]) -> None:
+        self._outline.fill_known(self._output, go_on)
 
     def add(self, results: pa.RecordBatch, done: Done) -> None:
         for layer in packed_in(pa.Table.from_batches([results])):
