@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from queue import SimpleQueue
 
 from pyarrowquant.conversion.memory import OUTCOMES_BESIDE
 from pyarrowquant.conversion.partial.parts import Done
@@ -132,14 +132,13 @@ def _each_beside(
 
     def go_on() -> None:
         if is_broken_off:
-            raise CancelledError
+            raise _BrokenOffError
 
     def add_and_note(outcome: Outcome | Placed) -> None:
         if (note := add(outcome)) is not None:
             notes.do(note, waiting=_NOTES_BESIDE)
 
-    with _one_thread() as noting, _one_thread() as adding:
-        notes, added = _InTurn(noting), _InTurn(adding)
+    with _in_turn() as notes, _in_turn() as added:
         try:
             notes.do(partial(begin, go_on), waiting=1)
             for outcome in outcomes:
@@ -152,51 +151,74 @@ def _each_beside(
             raise
 
 
+class _BrokenOffError(Exception):
+    """Nothing needs any more what is being written."""
+
+
 class _InTurn:
     """Has another thread do what it is given in turn, up to what fails.
 
-    Parameters
-    ----------
-    thread : ThreadPoolExecutor
-        One.
+    Its queues are what a signal cannot leave in a state that nothing expects: within locks of
+    Python's futures and conditions it raises RuntimeError.
     """
 
-    def __init__(self, thread: ThreadPoolExecutor) -> None:
-        self._thread = thread
-        self._jobs: deque[Future[None]] = deque()
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._results: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._left = 0
+        self._thread = threading.Thread(target=self._work)
+
+    def start(self) -> None:
+        self._thread.start()
 
     def do(self, job: Callable[[], object], waiting: int) -> None:
         """Have a job done; go on when at most so many are left, or raise what one has raised."""
-        last = self._jobs[-1] if self._jobs else None
-        self._jobs.append(self._thread.submit(_do_after, last, job))
+        self._left += 1
+        self._jobs.put(job)
         del job
-        while self._jobs and (len(self._jobs) > waiting or self._jobs[0].done()):
-            self._jobs.popleft().result()
+        while self._left > waiting or not self._results.empty():
+            self._take_result()
 
     def wait(self) -> None:
         """Wait until all is done, or raise what one has raised."""
-        while self._jobs:
-            self._jobs.popleft().result()
+        while self._left:
+            self._take_result()
 
+    def end(self) -> None:
+        """Wait until the thread has ended, after what it was given."""
+        self._jobs.put(None)
+        if self._thread.ident is not None:  # else a signal came before it was started
+            self._thread.join()
 
-def _do_after(before: Future[None] | None, job: Callable[[], object]) -> None:
-    if before is not None:
-        before.result()
-    job()
+    def _take_result(self) -> None:
+        error = self._results.get()
+        self._left -= 1
+        if error is not None:
+            raise error
+
+    def _work(self) -> None:
+        error: BaseException | None = None
+        while (job := self._jobs.get()) is not None:
+            if error is None:
+                try:
+                    job()
+                except BaseException as raised:
+                    error = raised
+            del job  # with all that it holds, before the next one comes
+            self._results.put(error)
 
 
 @contextmanager
-def _one_thread() -> Iterator[ThreadPoolExecutor]:
+def _in_turn() -> Iterator[_InTurn]:
     """Give a thread that has ended when the context is left, also if that is by a signal.
 
-    A signal within `submit` would leave a thread that nobody knows yet, and one while it is waited
-    for would leave it running: it would write into what is removed meanwhile.
+    One that is left running would write into what is removed meanwhile.
     """
-    other = ThreadPoolExecutor(1)
+    thread = _InTurn()
     try:
         with unhindered():
-            other.submit(int).result()  # from now on submit starts no thread
-        yield other
+            thread.start()
+        yield thread
     finally:
         with unhindered():
-            other.shutdown()
+            thread.end()

@@ -131,3 +131,16 @@ def test_what_needs_no_results_fails_while_nothing_is_added() -> None:
 
     with pytest.raises(OSError, match="full"):
         _each_beside(begin, lambda _: None, ())
+
+
+def test_a_signal_before_a_thread_starts_leaves_none_that_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        _each_beside(nothing, lambda _: None, ["outcome"])  # type: ignore[list-item]
+    assert threading.active_count() == before
