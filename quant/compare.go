@@ -44,7 +44,7 @@ func Compare(ctx context.Context, original, result Table, o CompareOptions, allo
 	if err != nil {
 		return nil, In("original", err)
 	}
-	decoded, badDecoded, err := readDecoded(ctx, result, o.ResultTypeNames, o.Threads)
+	decoded, badDecoded, err := readDecoded(ctx, result, o.ResultTypeNames, o.Threads, o.Kernel)
 	if err != nil {
 		return nil, In("result", err)
 	}
@@ -95,13 +95,13 @@ type comparedLayer struct {
 	original *layer
 }
 
-func readDecoded(ctx context.Context, t Table, typeNames map[string]string, threads int) ([]comparedLayer, LayerErrors, error) {
+func readDecoded(ctx context.Context, t Table, typeNames map[string]string, threads int, k Kernel) ([]comparedLayer, LayerErrors, error) {
 	if t.Schema.HasField(columnQuantizedData) {
 		columns, err := resolveQuantized(t.Schema, typeNames)
 		if err != nil {
 			return nil, nil, err
 		}
-		quantized, failed, err := readQuantized(ctx, t.Batches, columns, threads)
+		quantized, failed, err := readQuantized(ctx, t.Batches, columns, threads, k)
 		layers := make([]comparedLayer, len(quantized))
 		for i := range quantized {
 			l := &quantized[i]

@@ -92,7 +92,7 @@ func TestCompareSmallOffsets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	decoded, _, err := readDecoded(context.Background(), result, nil, 2)
+	decoded, _, err := readDecoded(context.Background(), result, nil, 2, Kernel{})
 	if err != nil {
 		t.Fatal(err)
 	}

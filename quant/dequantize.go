@@ -42,7 +42,7 @@ func Dequantize(ctx context.Context, schema *arrow.Schema, batches []arrow.Recor
 	if err != nil {
 		return nil, err
 	}
-	layers, failed, err := readQuantized(ctx, batches, columns, o.Threads)
+	layers, failed, err := readQuantized(ctx, batches, columns, o.Threads, o.Kernel)
 	if err != nil {
 		return nil, err
 	}

@@ -180,8 +180,55 @@ func (l *quantizedLayer) zeroPoint(group int) float32 {
 	return float32At(l.zeroPoints, group)
 }
 
+// run gives groups from first to end-1, or most of them, that can be looked at together, and what
+// they have.
+func (e *encodedLayer) run(l *quantizedLayer, first, end int) (begin, stop int, has kernel.StoredGroups) {
+	d := e.description
+	together := kernel.StoredTogether
+	if d.SuperSize > 0 {
+		together = d.SuperSize / l.groupSize
+	}
+	begin = (first + together - 1) / together * together
+	stop = end / together * together
+	if begin >= stop || e.groupSize.shared() || d.SuperSize > 0 && l.columns%d.SuperSize != 0 {
+		return first, first, has
+	}
+	has = l.storedGroups(begin, stop)
+	switch {
+	case d.LayerScale:
+		has.SuperScales = e.superScales
+	case d.SuperSize > 0:
+		has.SuperScales = e.superScales[4*begin/together : 4*stop/together]
+		if d.Minimums {
+			has.SuperMinimums = e.superMinimums[4*begin/together : 4*stop/together]
+		}
+	}
+	return begin, stop, has
+}
+
+// storedGroups is what a layer has of some groups, but for what they share.
+func (l *quantizedLayer) storedGroups(first, end int) kernel.StoredGroups {
+	has := kernel.StoredGroups{Scales: l.scales[4*first : 4*end]}
+	if l.zeroPoints != nil {
+		has.ZeroPoints = l.zeroPoints[4*first : 4*end]
+	}
+	return has
+}
+
 // firstBadGroup is the first of some groups that has a fault, or -1.
-func (e *encodedLayer) firstBadGroup(l *quantizedLayer, first, end int) int {
+func (e *encodedLayer) firstBadGroup(l *quantizedLayer, first, end int, k *kernel.Kernel) int {
+	begin, stop, has := e.run(l, first, end)
+	if begin < stop && k.AllStored(e.description, &has) {
+		if group := e.firstFault(l, first, begin); group >= 0 {
+			return group
+		}
+		first = stop
+	}
+	return e.firstFault(l, first, end)
+}
+
+// firstFault is firstBadGroup, which looks at each.
+func (e *encodedLayer) firstFault(l *quantizedLayer, first, end int) int {
 	for group := first; group < end; {
 		of := e.superGroupOf(l, group)
 		for stop := min(of.end, end); group < stop; group++ {

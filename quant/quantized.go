@@ -26,14 +26,14 @@ type quantizedLayer struct {
 
 // readQuantized reads every row of every batch of a result. The error is that of the
 // context.
-func readQuantized(ctx context.Context, batches []arrow.RecordBatch, columns quantizedColumns, threads int) ([]quantizedLayer, LayerErrors, error) {
+func readQuantized(ctx context.Context, batches []arrow.RecordBatch, columns quantizedColumns, threads int, k Kernel) ([]quantizedLayer, LayerErrors, error) {
 	layers, failed, err := readRows(ctx, batches, 0, threads, func(batch arrow.RecordBatch, _ int) rowReader[quantizedLayer] {
 		return newQuantizedReader(batch, columns).read
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	bad, err := badGroups(ctx, layers, threads)
+	bad, err := badGroups(ctx, layers, threads, k.orFastest())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -179,7 +179,7 @@ func checkGroupCount(column string, values []byte, groups int) *problem {
 // badGroups finds the first group of each layer that has a scale or a zero-point
 // which no quantization gives. A layer has up to an eighth as many groups as weights,
 // so that it is cut for the workers as if its groups were weights of one row.
-func badGroups(ctx context.Context, layers []quantizedLayer, threads int) (map[int]kernel.Fault, error) {
+func badGroups(ctx context.Context, layers []quantizedLayer, threads int, k *kernel.Kernel) (map[int]kernel.Fault, error) {
 	groups := make([]grouped, len(layers))
 	all := cut(threads, len(layers), func(i int) *grouped {
 		groups[i] = newGrouped(matrix{rows: 1, columns: layers[i].groups()}, 1)
@@ -190,7 +190,7 @@ func badGroups(ctx context.Context, layers []quantizedLayer, threads int) (map[i
 		return func(_ int, u *unit) {
 			l, g := &layers[u.layer], groups[u.layer]
 			first := u.firstElement(g)
-			if group := l.firstBadGroup(first, first+u.grouped(g).columns); group >= 0 {
+			if group := l.firstBadGroup(first, first+u.grouped(g).columns, k); group >= 0 {
 				bad.add(u.layer, 0, kernel.Fault{Kind: kernel.ScaleRange, Index: group})
 			}
 		}
@@ -199,9 +199,12 @@ func badGroups(ctx context.Context, layers []quantizedLayer, threads int) (map[i
 }
 
 // firstBadGroup is the first of some groups whose scale or zero-point is not possible, or -1.
-func (l *quantizedLayer) firstBadGroup(first, end int) int {
+func (l *quantizedLayer) firstBadGroup(first, end int, k *kernel.Kernel) int {
 	if l.encoded != nil {
-		return l.encoded.firstBadGroup(l, first, end)
+		return l.encoded.firstBadGroup(l, first, end, k)
+	}
+	if has := l.storedGroups(first, end); k.AllStored(nil, &has) {
+		return -1
 	}
 	for group := first; group < end; group++ {
 		if scale := float32At(l.scales, group); scale == 0 || !isFinite(scale) || !isFinite(float32At(l.zeroPoints, group)) {

@@ -117,6 +117,8 @@ func (d *Description) IsMinimum(scale, zeroPoint, superMinimum float32) bool {
 		return minimum == 0
 	}
 	factor := minimum / superMinimum
-	const rounding = 0x1p-16
-	return isFinite(superMinimum) && factor >= 0 && factor <= d.mostFactor+rounding && abs(factor-roundEven(factor)) <= rounding
+	return isFinite(superMinimum) && factor >= 0 && factor <= d.mostFactor+minimumRounding && abs(factor-roundEven(factor)) <= minimumRounding
 }
+
+// minimumRounding is how far minimums may be from whole numbers of super-minimums.
+const minimumRounding = 0x1p-16

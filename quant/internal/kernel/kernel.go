@@ -28,7 +28,8 @@ type Kernel struct {
 	// rows, or of a part of one.
 	TrialErrors func(*Block) TrialErrors
 
-	addTails [vectorElements]addTails // none: by the reference
+	addTails  [vectorElements]addTails // none: by the reference
+	allStored func(*Description, *StoredGroups) bool
 }
 
 // kernels are those that this CPU can run, which is found out once.

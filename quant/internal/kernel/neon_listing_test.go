@@ -18,6 +18,7 @@ var loopsOfNEON = []string{
 	"pack2NEON", "pack4NEON", "splitHalvesNEON", "transposeNEON", "stepSumsNEON", "stepSumsWeightedNEON", "hqqSumsNEON", "normalizeNEON",
 	"evenSums", "tableSums", "floatSums", "evenErrors", "tableErrors", "floatErrors",
 	"(*gridVectors).evenCodes", "(*gridVectors).tableCodes", "(*gridVectors).floatCodes", "decodedSumsNEON", "normalizeEndsNEON", "decodeLevelsNEON", "decodeE4M3NEON",
+	"areE4M3NEON", "areFactorsNEON", "areMinimumsNEON",
 }
 
 // What listings have where the compiler stores a vector for want of registers, checks bounds,

@@ -674,6 +674,21 @@ func unpack6(codes *byte, packed *byte, n int)
 //go:noescape
 func splitHalves(out *byte, packed *byte, blocks int, stride int)
 
+// Whether n scales, a multiple of 8, are surely those of nvfp4.
+//
+//go:noescape
+func areE4M3(scales *byte, n int, layerScale float32) bool
+
+// Whether the scales of all groups, a multiple of 8 for each super-scale, are surely its products with whole numbers within bounds.
+//
+//go:noescape
+func areFactors(scales *byte, superScales *byte, superGroups int, perSuper int, least float32, most float32) bool
+
+// Whether the minimums of all groups, a multiple of 8 for each super-minimum, are surely its products with whole numbers, but for rounding.
+//
+//go:noescape
+func areMinimums(scales *byte, zeroPoints *byte, superMinimums *byte, superGroups int, perSuper int, most float32) bool
+
 // Whether the CPU converts float16; the system has to keep its vector registers, too.
 //
 //go:noescape

@@ -148,6 +148,15 @@ GLOBL e4m3ToFloat32<>(SB), RODATA|NOPTR, $4
 DATA e4m3Largest<>+0(SB)/4, $0x43e00000
 GLOBL e4m3Largest<>(SB), RODATA|NOPTR, $4
 
+DATA e4m3SmallestNormal<>+0(SB)/4, $0x3c800000
+GLOBL e4m3SmallestNormal<>(SB), RODATA|NOPTR, $4
+
+DATA e4m3Magic<>+0(SB)/4, $0x49c00000
+GLOBL e4m3Magic<>(SB), RODATA|NOPTR, $4
+
+DATA minimumRounding<>+0(SB)/4, $0x37800000
+GLOBL minimumRounding<>(SB), RODATA|NOPTR, $4
+
 // func rangesFloat32AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
 // Requires: AVX, AVX2, CMOV
 TEXT ·rangesFloat32AVX2(SB), NOSPLIT, $0-41
@@ -16971,6 +16980,124 @@ block:
 
 DATA lowHalves<>+0(SB)/4, $0x0f0f0f0f
 GLOBL lowHalves<>(SB), RODATA|NOPTR, $4
+
+// func areE4M3(scales *byte, n int, layerScale float32) bool
+// Requires: AVX
+TEXT ·areE4M3(SB), NOSPLIT, $0-25
+	MOVQ         scales+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VBROADCASTSS layerScale+16(FP), Y0
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS e4m3Largest<>+0(SB), Y2
+	VBROADCASTSS infinity<>+0(SB), Y3
+	VBROADCASTSS e4m3SmallestNormal<>+0(SB), Y4
+	VBROADCASTSS e4m3Magic<>+0(SB), Y5
+	VXORPS       Y6, Y6, Y6
+
+scales:
+	VMOVUPS (AX), Y7
+	VDIVPS  Y0, Y7, Y7
+	VMINPS  Y2, Y7, Y9
+	VMAXPS  Y1, Y9, Y9
+	VANDPS  Y3, Y9, Y8
+	VMAXPS  Y4, Y8, Y8
+	VMULPS  Y5, Y8, Y8
+	VADDPS  Y8, Y9, Y9
+	VSUBPS  Y8, Y9, Y9
+	VXORPS  Y7, Y9, Y9
+	VORPS   Y9, Y6, Y6
+	ADDQ    $+32, AX
+	SUBQ    $+8, CX
+	JG      scales
+	VPTEST  Y6, Y6
+	SETEQ   AL
+	VZEROUPPER
+	MOVB    AL, ret+24(FP)
+	RET
+
+// func areFactors(scales *byte, superScales *byte, superGroups int, perSuper int, least float32, most float32) bool
+// Requires: AVX
+TEXT ·areFactors(SB), NOSPLIT, $0-41
+	MOVQ         scales+0(FP), AX
+	VBROADCASTSS least+32(FP), Y0
+	VBROADCASTSS most+36(FP), Y1
+	VXORPS       Y2, Y2, Y2
+	MOVQ         superScales+8(FP), CX
+	MOVQ         superGroups+16(FP), DX
+	MOVQ         perSuper+24(FP), BX
+
+supers:
+	VBROADCASTSS (CX), Y3
+	VSUBPS       Y3, Y3, Y4
+	VORPS        Y4, Y2, Y2
+	MOVQ         BX, SI
+
+groups:
+	VMOVUPS  (AX), Y4
+	VDIVPS   Y3, Y4, Y4
+	VMINPS   Y1, Y4, Y5
+	VMAXPS   Y0, Y5, Y5
+	VROUNDPS $0x00, Y5, Y5
+	VXORPS   Y4, Y5, Y5
+	VORPS    Y5, Y2, Y2
+	ADDQ     $+32, AX
+	SUBQ     $+8, SI
+	JG       groups
+	ADDQ     $+4, CX
+	DECQ     DX
+	JNZ      supers
+	VPTEST   Y2, Y2
+	SETEQ    AL
+	VZEROUPPER
+	MOVB     AL, ret+40(FP)
+	RET
+
+// func areMinimums(scales *byte, zeroPoints *byte, superMinimums *byte, superGroups int, perSuper int, most float32) bool
+// Requires: AVX, AVX2
+TEXT ·areMinimums(SB), NOSPLIT, $0-49
+	MOVQ         scales+0(FP), AX
+	MOVQ         zeroPoints+8(FP), CX
+	VBROADCASTSS most+40(FP), Y0
+	VBROADCASTSS signBit<>+0(SB), Y1
+	VBROADCASTSS minimumRounding<>+0(SB), Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	MOVQ         superMinimums+16(FP), DX
+	MOVQ         superGroups+24(FP), BX
+	MOVQ         perSuper+32(FP), SI
+
+supers:
+	VBROADCASTSS (DX), Y5
+	VSUBPS       Y5, Y5, Y6
+	VORPS        Y6, Y4, Y4
+	MOVQ         SI, DI
+
+groups:
+	VMOVUPS  (CX), Y6
+	VMULPS   (AX), Y6, Y6
+	VDIVPS   Y5, Y6, Y6
+	VANDPS   Y6, Y1, Y7
+	VORPS    Y7, Y4, Y4
+	VMINPS   Y0, Y6, Y7
+	VMAXPS   Y3, Y7, Y7
+	VROUNDPS $0x00, Y7, Y7
+	VSUBPS   Y7, Y6, Y7
+	VANDNPS  Y7, Y1, Y7
+	VPSUBD   Y7, Y2, Y6
+	VANDPS   Y6, Y1, Y6
+	VORPS    Y6, Y4, Y4
+	ADDQ     $+32, AX
+	ADDQ     $+32, CX
+	SUBQ     $+8, DI
+	JG       groups
+	ADDQ     $+4, DX
+	DECQ     BX
+	JNZ      supers
+	VPTEST   Y4, Y4
+	SETEQ    AL
+	VZEROUPPER
+	MOVB     AL, ret+48(FP)
+	RET
 
 // func hasF16C() (has bool)
 // Requires: CPUID

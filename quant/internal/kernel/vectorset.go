@@ -72,6 +72,12 @@ type vectorSet struct {
 	decodeLevels func(codes *byte, levels *float32, groups, groupSize int, scale, zeroPoint, weights *byte)
 	decodeE4M3   func(codes *byte, groups, groupSize int, scale, zeroPoint, weights *byte)
 
+	// Checks of what results have of groups, which is little-endian float32. What is surely right
+	// gives true; where it is false, it may be right. n and perSuper are multiples of 8.
+	areE4M3     func(scales *byte, n int, layerScale float32) bool
+	areFactors  func(scales, superScales *byte, superGroups, perSuper int, least, most float32) bool
+	areMinimums func(scales, zeroPoints, superMinimums *byte, superGroups, perSuper int, most float32) bool
+
 	// prefetch has n bytes loaded into the second-level cache; they need not exist.
 	prefetch func(address uintptr, n int)
 	// stream copies n bytes to whole lines of 64 bytes without reading these. A fence

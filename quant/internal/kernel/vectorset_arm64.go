@@ -36,6 +36,10 @@ var neon = vectorSet{
 	decodeLevels:     decodeLevelsNEON,
 	decodeE4M3:       decodeE4M3NEON,
 
+	areE4M3:     areE4M3NEON,
+	areFactors:  areFactorsNEON,
+	areMinimums: areMinimumsNEON,
+
 	// Processors prefetch by themselves, and ordinary stores are not late for others.
 	prefetch: func(uintptr, int) {},
 	stream:   func(to, from *byte, n int) { copy(unsafe.Slice(to, n), unsafe.Slice(from, n)) },

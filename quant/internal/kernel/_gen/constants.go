@@ -98,6 +98,11 @@ var (
 	// Of E4M3: what the exponents of float32 are more by, and the largest number.
 	e4m3ToFloat32 = constant("e4m3ToFloat32", 0x7b800000) // 2^120
 	e4m3Largest   = constant("e4m3Largest", 0x43e00000)   // 448
+	// The smallest number of E4M3 that is normal, and its floatFormat.magic.
+	e4m3SmallestNormal = constant("e4m3SmallestNormal", 0x3c800000) // 2^-6
+	e4m3Magic          = constant("e4m3Magic", 0x49c00000)          // 1.5 * 2^20
+	// How far minimums of results may be from whole numbers of super-minimums.
+	minimumRounding = constant("minimumRounding", 0x37800000) // 2^-16
 )
 
 // constant makes a read-only float32 or pattern of 32 bits.

@@ -60,6 +60,7 @@ func main() {
 		unpack(bitWidth)
 	}
 	splitHalves()
+	stored(isas[0])
 	f16c()
 	Generate()
 }
