@@ -12,6 +12,60 @@ const (
 	e4m3OfLayer                    // E4M3, times the layer's super-scale
 )
 
+// fitUntilSpecial fits groups whose scales are of no super-group until one of them is special. It
+// is fitAlone with few calls, for what it has.
+func (e *encoder) fitUntilSpecial() (groups int) {
+	rounds := e.block.Method == RoundToNearest
+	switch {
+	case e.scales == e4m3OfLayer:
+		return e.fitOfLayer()
+	case e.scales == powerOfTwo && rounds:
+		return e.plainPowers()
+	case e.scales == ofDtype && rounds && e.block.ScaleDtype == ScaleFloat32:
+		return e.plainFloats()
+	}
+	return 0
+}
+
+// plainPowers gives groups the scale of the plain rule. Groups of zeros are special.
+func (e *encoder) plainPowers() (groups int) {
+	hi := e.hi[:e.groups]
+	lo, inverse, scale := e.lo[:len(hi)], e.inverse[:len(hi)], e.scale[:len(hi)]
+	high := exponentOf(e.grid.high)
+	for i := range hi {
+		end, shift := largerEnd(lo[i], hi[i]), exponentOf(inverse[i])
+		exponent := min(max(exponentOf(end)-high+shift, -127), 127-high) - shift
+		if end == 0 || exponent <= -127 {
+			return i
+		}
+		scale[i] = math.Float32frombits(uint32(exponent+127) << 23)
+	}
+	return len(hi)
+}
+
+// plainFloats gives groups the scale of the plain rule, as float32. Groups of it that is 0, or with
+// which levels are infinite, are special.
+func (e *encoder) plainFloats() (groups int) {
+	hi := e.hi[:e.groups]
+	lo, inverse, normal, scale := e.lo[:len(hi)], e.inverse[:len(hi)], e.normal[:len(hi)], e.scale[:len(hi)]
+	high := e.grid.high
+	for i := range hi {
+		rounded := float32(largerEnd(lo[i], hi[i])/high) * inverse[i]
+		if rounded == 0 || !isFinite(float32(rounded*high)) {
+			return i
+		}
+		scale[i] = rounded * normal[i]
+	}
+	return len(hi)
+}
+
+// largerEnd is the largest magnitude of a group. It compares bits, as signed integers, since no
+// processor foresees a jump that depends on which end it is; one of them is not negative.
+func largerEnd(lo, hi float32) float32 {
+	bits := max(int32(math.Float32bits(-lo)), int32(math.Float32bits(hi)))
+	return math.Float32frombits(uint32(bits))
+}
+
 // fitAlone fits groups whose scales are of no super-group, from one of them on. It returns the
 // first one whose scale is beyond what the form has, or -1.
 //

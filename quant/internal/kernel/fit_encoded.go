@@ -11,11 +11,7 @@ func (e *encoder) fit() (failed int) {
 	ok := true
 	switch {
 	case e.SuperSize == 0:
-		i := 0
-		if e.scales == e4m3OfLayer {
-			i = e.fitOfLayer()
-		}
-		return e.fitAlone(i)
+		return e.fitAlone(e.fitUntilSpecial())
 	case e.Minimums:
 		ok = e.fitMinimums()
 	default:

@@ -39,11 +39,8 @@ func (e *encoder) plainOfLayer() (groups int) {
 	hi := e.hi[:e.groups]
 	lo, inverse, normal, scale := e.lo[:len(hi)], e.inverse[:len(hi)], e.normal[:len(hi)], e.scale[:len(hi)]
 	high, layerScale, format := e.grid.high, e.block.LayerScale, *e4m3
-	for i, end := range hi {
-		if -lo[i] > end {
-			end = -lo[i]
-		}
-		factor := float32(float32(end/high)*inverse[i]) / layerScale
+	for i := range hi {
+		factor := float32(float32(largerEnd(lo[i], hi[i])/high)*inverse[i]) / layerScale
 		rounded := float32(format.roundPositive(factor) * layerScale)
 		if rounded == 0 || factor > format.largest || !isFinite(float32(rounded*high)) {
 			return i
