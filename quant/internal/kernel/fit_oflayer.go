@@ -3,7 +3,8 @@ package kernel
 // fitOfLayer fits groups whose scales are of E4M3, times the layer's super-scale, until one of
 // them is special. It is fitAlone for many small groups, with few calls.
 func (e *encoder) fitOfLayer() (groups int) {
-	groups = e.plainOfLayer()
+	n := e.groups
+	groups = e.steps.plainOfLayer(e.lo[:n], e.hi[:n], e.normal[:n], e.inverse[:n], e.scale[:n], e.grid.high, e.block.LayerScale)
 	if e.block.Method == RoundToNearest {
 		return groups
 	}
@@ -35,10 +36,8 @@ func searchLevels(levels *lanes, normal float32, g *grid, weights, importance []
 
 // plainOfLayer gives groups the scale of the plain rule until one of them is special. It is
 // plainScale without calls.
-func (e *encoder) plainOfLayer() (groups int) {
-	hi := e.hi[:e.groups]
-	lo, inverse, normal, scale := e.lo[:len(hi)], e.inverse[:len(hi)], e.normal[:len(hi)], e.scale[:len(hi)]
-	high, layerScale, format := e.grid.high, e.block.LayerScale, *e4m3
+func plainOfLayer(lo, hi, normal, inverse, scale []float32, high, layerScale float32) (groups int) {
+	format := *e4m3
 	for i := range hi {
 		factor := float32(float32(largerEnd(lo[i], hi[i])/high)*inverse[i]) / layerScale
 		rounded := float32(format.roundPositive(factor) * layerScale)

@@ -17,7 +17,7 @@ var loopsOfNEON = []string{
 	"rangesFloat32NEON", "rangesShort", "codeNEON", "sumsNEON", "addTailsNEON", "decodeNEON", "(*packing).pack", "(*packing).unpack",
 	"pack2NEON", "pack4NEON", "splitHalvesNEON", "transposeNEON", "stepSumsNEON", "stepSumsWeightedNEON", "hqqSumsNEON", "normalizeNEON",
 	"evenSums", "tableSums", "floatSums", "evenErrors", "tableErrors", "floatErrors",
-	"(*gridVectors).evenCodes", "(*gridVectors).tableCodes", "(*gridVectors).floatCodes", "decodedSumsNEON", "normalizeEndsNEON", "decodeLevelsNEON", "decodeE4M3NEON",
+	"(*gridVectors).evenCodes", "(*gridVectors).tableCodes", "(*gridVectors).floatCodes", "decodedSumsNEON", "normalizeEndsNEON", "levelScalesNEON", "decodeLevelsNEON", "decodeE4M3NEON",
 	"areE4M3NEON", "areFactorsNEON", "areMinimumsNEON",
 }
 

@@ -61,3 +61,20 @@ func areMinimumsNEON(scales, zeroPoints, superMinimums *byte, superGroups, perSu
 	}
 	return everywhere(holds)
 }
+
+// levelScalesNEON is plainOfLayer, but that all scales are undefined if one of them is special.
+func levelScalesNEON(lo, hi, normal, inverse, scale *float32, n int, high, layerScale float32) (special bool) {
+	most, layer, exponents := fill(high), fill(layerScale), archsimd.BroadcastUint32x4(infinityBits)
+	largest, smallestNormal, magic := fill(e4m3.largest), fill(e4m3.smallestNormal), fill(e4m3.magic)
+	holds := anything()
+	for at := 0; at < n; at += 4 {
+		end := floats{}.Sub(loadFloats(lo, at)).Max(loadFloats(hi, at))
+		factor := end.Div(most).Mul(loadFloats(inverse, at)).Div(layer)
+		holds = holds.And(bitsOf(factor.LessEqual(largest)))
+		rounded := floatLevel(factor, exponents, floats{}, largest, smallestNormal, magic).Mul(layer)
+		rest := rounded.Mul(most)
+		holds = holds.And(bitsOf(rounded.Greater(floats{}))).And(bitsOf(rest.Sub(rest).Equal(floats{})))
+		storeFloats(rounded.Mul(loadFloats(normal, at)), scale, at)
+	}
+	return !everywhere(holds)
+}

@@ -38,6 +38,8 @@ type encoderSteps struct {
 	// normalizeEnds multiplies the ends of groups by powers of two, which it gives with their
 	// reciprocals.
 	normalizeEnds func(lo, hi, normal, inverse []float32)
+	// plainOfLayer gives groups the scale of the plain rule until one of them is special.
+	plainOfLayer func(lo, hi, normal, inverse, scale []float32, high, layerScale float32) (groups int)
 	// normalize widens the weights of groups of the same length, of a multiple of 8 or alone,
 	// and multiplies them by a factor a group.
 	normalize func(out []float32, weights []byte, t ElementType, factors []float32)
@@ -69,7 +71,7 @@ type encoderSteps struct {
 }
 
 var scalarSteps = &encoderSteps{
-	func([]byte, ElementType, []float32, []float32) bool { return false }, normalizeEnds, normalize, searchMinimum, searchScale, addUnitCosts, searchFactors, addTrialErrors, searchLevels, leastTrial, codeLevels, pack,
+	func([]byte, ElementType, []float32, []float32) bool { return false }, normalizeEnds, plainOfLayer, normalize, searchMinimum, searchScale, addUnitCosts, searchFactors, addTrialErrors, searchLevels, leastTrial, codeLevels, pack,
 	decodeGroups, (*laneSums).add,
 }
 

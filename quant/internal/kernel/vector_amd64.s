@@ -16997,15 +16997,15 @@ TEXT ·areE4M3(SB), NOSPLIT, $0-25
 scales:
 	VMOVUPS (AX), Y7
 	VDIVPS  Y0, Y7, Y7
-	VMINPS  Y2, Y7, Y9
-	VMAXPS  Y1, Y9, Y9
-	VANDPS  Y3, Y9, Y8
-	VMAXPS  Y4, Y8, Y8
-	VMULPS  Y5, Y8, Y8
-	VADDPS  Y8, Y9, Y9
-	VSUBPS  Y8, Y9, Y9
-	VXORPS  Y7, Y9, Y9
-	VORPS   Y9, Y6, Y6
+	VMINPS  Y2, Y7, Y8
+	VMAXPS  Y1, Y8, Y8
+	VANDPS  Y3, Y8, Y9
+	VMAXPS  Y4, Y9, Y9
+	VMULPS  Y5, Y9, Y9
+	VADDPS  Y9, Y8, Y8
+	VSUBPS  Y9, Y8, Y8
+	VXORPS  Y7, Y8, Y8
+	VORPS   Y8, Y6, Y6
 	ADDQ    $+32, AX
 	SUBQ    $+8, CX
 	JG      scales
@@ -17097,6 +17097,58 @@ groups:
 	SETEQ    AL
 	VZEROUPPER
 	MOVB     AL, ret+48(FP)
+	RET
+
+// func levelScales(lo *float32, hi *float32, normal *float32, inverse *float32, scale *float32, n int, high float32, layerScale float32) (special bool)
+// Requires: AVX
+TEXT ·levelScales(SB), NOSPLIT, $0-57
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         normal+16(FP), DX
+	MOVQ         inverse+24(FP), BX
+	MOVQ         scale+32(FP), SI
+	MOVQ         n+40(FP), DI
+	VBROADCASTSS high+48(FP), Y0
+	VBROADCASTSS layerScale+52(FP), Y1
+	VXORPS       Y2, Y2, Y2
+	VBROADCASTSS e4m3Largest<>+0(SB), Y3
+	VBROADCASTSS infinity<>+0(SB), Y4
+	VBROADCASTSS e4m3SmallestNormal<>+0(SB), Y5
+	VBROADCASTSS e4m3Magic<>+0(SB), Y6
+	VXORPS       Y7, Y7, Y7
+
+next:
+	VSUBPS  (AX), Y2, Y8
+	VMAXPS  (CX), Y8, Y8
+	VDIVPS  Y0, Y8, Y8
+	VMULPS  (BX), Y8, Y8
+	VDIVPS  Y1, Y8, Y8
+	VCMPPS  $0x1e, Y3, Y8, Y9
+	VORPS   Y9, Y7, Y7
+	VANDPS  Y4, Y8, Y9
+	VMAXPS  Y5, Y9, Y9
+	VMULPS  Y6, Y9, Y9
+	VADDPS  Y9, Y8, Y8
+	VSUBPS  Y9, Y8, Y8
+	VMULPS  Y1, Y8, Y8
+	VCMPPS  $0x00, Y2, Y8, Y9
+	VORPS   Y9, Y7, Y7
+	VMULPS  Y0, Y8, Y9
+	VSUBPS  Y9, Y9, Y9
+	VORPS   Y9, Y7, Y7
+	VMULPS  (DX), Y8, Y8
+	VMOVUPS Y8, (SI)
+	ADDQ    $+32, AX
+	ADDQ    $+32, CX
+	ADDQ    $+32, DX
+	ADDQ    $+32, BX
+	ADDQ    $+32, SI
+	SUBQ    $+8, DI
+	JG      next
+	VPTEST  Y7, Y7
+	SETNE   AL
+	VZEROUPPER
+	MOVB    AL, special+56(FP)
 	RET
 
 // func hasF16C() (has bool)

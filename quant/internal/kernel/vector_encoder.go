@@ -6,7 +6,7 @@ import "unsafe"
 // weights is the reference's where lanes are weights.
 func (v *vectorSet) vectorSteps() *encoderSteps {
 	return &encoderSteps{
-		v.rangesOf, v.normalizeEndsOf, v.normalize, v.searchMinimum, v.searchScale, v.addUnitCosts, v.searchFactors, v.addTrialErrors,
+		v.rangesOf, v.normalizeEndsOf, v.plainOfLayer, v.normalize, v.searchMinimum, v.searchScale, v.addUnitCosts, v.searchFactors, v.addTrialErrors,
 		v.searchLevels, func(errors *lanes) int { return v.leastLane(&errors[0]) }, v.codeLevelsOf, v.packLevels,
 		v.decodeGroups, v.addSums,
 	}
@@ -28,6 +28,14 @@ func (v *vectorSet) rangesOf(weights []byte, t ElementType, lo, hi []float32) bo
 // normalizeEndsOf also changes what is behind the groups: slices are those of an encoder.
 func (v *vectorSet) normalizeEndsOf(lo, hi, normal, inverse []float32) {
 	v.normalizeEnds(&lo[0], &hi[0], &normal[0], &inverse[0], len(lo))
+}
+
+// plainOfLayer also changes what is behind the groups.
+func (v *vectorSet) plainOfLayer(lo, hi, normal, inverse, scale []float32, high, layerScale float32) (groups int) {
+	if v.levelScales(&lo[0], &hi[0], &normal[0], &inverse[0], &scale[0], len(lo), high, layerScale) {
+		return plainOfLayer(lo, hi, normal, inverse, scale, high, layerScale)
+	}
+	return len(lo)
 }
 
 func (v *vectorSet) normalize(out []float32, weights []byte, t ElementType, factors []float32) {

@@ -72,7 +72,7 @@ var avx2 = vectorSet{
 	codeLevels:    [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsEvenAVX2, codeLevelsTableAVX2, codeLevelsFloatAVX2},
 	normalizeEnds: normalizeEndsAVX2,
 	decodeLevels:  decodeLevelsAVX2, decodeE4M3: decodeE4M3AVX2, decodedSums: decodedSumsAVX2,
-	areE4M3: areE4M3, areFactors: areFactors, areMinimums: areMinimums,
+	levelScales: levelScales, areE4M3: areE4M3, areFactors: areFactors, areMinimums: areMinimums,
 	prefetch: prefetch, stream: stream, fence: fence,
 }
 

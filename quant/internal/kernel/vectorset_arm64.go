@@ -33,6 +33,7 @@ var neon = vectorSet{
 	codeLevels:       [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsKind(evenKind), codeLevelsKind(tableKind), codeLevelsKind(floatKind)},
 	decodedSums:      decodedSumsNEON,
 	normalizeEnds:    normalizeEndsNEON,
+	levelScales:      levelScalesNEON,
 	decodeLevels:     decodeLevelsNEON,
 	decodeE4M3:       decodeE4M3NEON,
 

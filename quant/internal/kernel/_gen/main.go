@@ -61,6 +61,7 @@ func main() {
 	}
 	splitHalves()
 	stored(isas[0])
+	levelScales(isas[0])
 	f16c()
 	Generate()
 }
