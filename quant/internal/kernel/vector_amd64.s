@@ -163,19 +163,424 @@ TEXT ·rangesFloat32AVX2(SB), NOSPLIT, $0-41
 	MOVQ         weights+0(FP), AX
 	MOVQ         lo+24(FP), CX
 	MOVQ         hi+32(FP), DX
+	MOVQ         groups+8(FP), BX
+	MOVQ         groupSize+16(FP), SI
+	VBROADCASTSS magnitude32<>+0(SB), Y0
+	VXORPS       Y1, Y1, Y1
+	CMPQ         SI, $+16
+	JNE          together16_other
+	SUBQ         $+8, BX
+	JL           together16_few
+
+together16:
+	VMOVUPS    (AX), Y2
+	VPSRAD     $0x1f, Y2, Y3
+	VPSRLD     $0x01, Y3, Y3
+	VXORPS     Y3, Y2, Y2
+	VMOVUPS    32(AX), Y3
+	VPSRAD     $0x1f, Y3, Y4
+	VPSRLD     $0x01, Y4, Y4
+	VXORPS     Y4, Y3, Y3
+	VPMINSD    Y3, Y2, Y4
+	VPMAXSD    Y3, Y2, Y2
+	VMOVUPS    256(AX), Y3
+	VPSRAD     $0x1f, Y3, Y5
+	VPSRLD     $0x01, Y5, Y5
+	VXORPS     Y5, Y3, Y3
+	VMOVUPS    288(AX), Y5
+	VPSRAD     $0x1f, Y5, Y6
+	VPSRLD     $0x01, Y6, Y6
+	VXORPS     Y6, Y5, Y5
+	VPMINSD    Y5, Y3, Y6
+	VPMAXSD    Y5, Y3, Y3
+	VPERM2I128 $0x20, Y6, Y4, Y5
+	VPERM2I128 $0x31, Y6, Y4, Y4
+	VPMINSD    Y4, Y5, Y4
+	VPERM2I128 $0x20, Y3, Y2, Y5
+	VPERM2I128 $0x31, Y3, Y2, Y2
+	VPMAXSD    Y2, Y5, Y2
+	VMOVUPS    64(AX), Y3
+	VPSRAD     $0x1f, Y3, Y5
+	VPSRLD     $0x01, Y5, Y5
+	VXORPS     Y5, Y3, Y3
+	VMOVUPS    96(AX), Y5
+	VPSRAD     $0x1f, Y5, Y6
+	VPSRLD     $0x01, Y6, Y6
+	VXORPS     Y6, Y5, Y5
+	VPMINSD    Y5, Y3, Y6
+	VPMAXSD    Y5, Y3, Y3
+	VMOVUPS    320(AX), Y5
+	VPSRAD     $0x1f, Y5, Y7
+	VPSRLD     $0x01, Y7, Y7
+	VXORPS     Y7, Y5, Y5
+	VMOVUPS    352(AX), Y7
+	VPSRAD     $0x1f, Y7, Y8
+	VPSRLD     $0x01, Y8, Y8
+	VXORPS     Y8, Y7, Y7
+	VPMINSD    Y7, Y5, Y8
+	VPMAXSD    Y7, Y5, Y5
+	VPERM2I128 $0x20, Y8, Y6, Y7
+	VPERM2I128 $0x31, Y8, Y6, Y6
+	VPMINSD    Y6, Y7, Y6
+	VPERM2I128 $0x20, Y5, Y3, Y7
+	VPERM2I128 $0x31, Y5, Y3, Y3
+	VPMAXSD    Y3, Y7, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPMINSD    Y4, Y5, Y4
+	VUNPCKLPD  Y3, Y2, Y5
+	VUNPCKHPD  Y3, Y2, Y2
+	VPMAXSD    Y2, Y5, Y2
+	VMOVUPS    128(AX), Y3
+	VPSRAD     $0x1f, Y3, Y5
+	VPSRLD     $0x01, Y5, Y5
+	VXORPS     Y5, Y3, Y3
+	VMOVUPS    160(AX), Y5
+	VPSRAD     $0x1f, Y5, Y6
+	VPSRLD     $0x01, Y6, Y6
+	VXORPS     Y6, Y5, Y5
+	VPMINSD    Y5, Y3, Y6
+	VPMAXSD    Y5, Y3, Y3
+	VMOVUPS    384(AX), Y5
+	VPSRAD     $0x1f, Y5, Y7
+	VPSRLD     $0x01, Y7, Y7
+	VXORPS     Y7, Y5, Y5
+	VMOVUPS    416(AX), Y7
+	VPSRAD     $0x1f, Y7, Y8
+	VPSRLD     $0x01, Y8, Y8
+	VXORPS     Y8, Y7, Y7
+	VPMINSD    Y7, Y5, Y8
+	VPMAXSD    Y7, Y5, Y5
+	VPERM2I128 $0x20, Y8, Y6, Y7
+	VPERM2I128 $0x31, Y8, Y6, Y6
+	VPMINSD    Y6, Y7, Y6
+	VPERM2I128 $0x20, Y5, Y3, Y7
+	VPERM2I128 $0x31, Y5, Y3, Y3
+	VPMAXSD    Y3, Y7, Y3
+	VMOVUPS    192(AX), Y5
+	VPSRAD     $0x1f, Y5, Y7
+	VPSRLD     $0x01, Y7, Y7
+	VXORPS     Y7, Y5, Y5
+	VMOVUPS    224(AX), Y7
+	VPSRAD     $0x1f, Y7, Y8
+	VPSRLD     $0x01, Y8, Y8
+	VXORPS     Y8, Y7, Y7
+	VPMINSD    Y7, Y5, Y8
+	VPMAXSD    Y7, Y5, Y5
+	VMOVUPS    448(AX), Y7
+	VPSRAD     $0x1f, Y7, Y9
+	VPSRLD     $0x01, Y9, Y9
+	VXORPS     Y9, Y7, Y7
+	VMOVUPS    480(AX), Y9
+	VPSRAD     $0x1f, Y9, Y10
+	VPSRLD     $0x01, Y10, Y10
+	VXORPS     Y10, Y9, Y9
+	VPMINSD    Y9, Y7, Y10
+	VPMAXSD    Y9, Y7, Y7
+	VPERM2I128 $0x20, Y10, Y8, Y9
+	VPERM2I128 $0x31, Y10, Y8, Y8
+	VPMINSD    Y8, Y9, Y8
+	VPERM2I128 $0x20, Y7, Y5, Y9
+	VPERM2I128 $0x31, Y7, Y5, Y5
+	VPMAXSD    Y5, Y9, Y5
+	VUNPCKLPD  Y8, Y6, Y7
+	VUNPCKHPD  Y8, Y6, Y6
+	VPMINSD    Y6, Y7, Y6
+	VUNPCKLPD  Y5, Y3, Y7
+	VUNPCKHPD  Y5, Y3, Y3
+	VPMAXSD    Y3, Y7, Y3
+	VSHUFPS    $0x88, Y6, Y4, Y5
+	VSHUFPS    $0xdd, Y6, Y4, Y4
+	VPMINSD    Y4, Y5, Y4
+	VSHUFPS    $0x88, Y3, Y2, Y5
+	VSHUFPS    $0xdd, Y3, Y2, Y2
+	VPMAXSD    Y2, Y5, Y2
+	VPSRAD     $0x1f, Y4, Y3
+	VPSRLD     $0x01, Y3, Y3
+	VXORPS     Y3, Y4, Y4
+	VMOVUPS    Y4, (CX)
+	VANDPS     Y0, Y4, Y4
+	VPMAXUD    Y4, Y1, Y1
+	ADDQ       $+32, CX
+	VPSRAD     $0x1f, Y2, Y3
+	VPSRLD     $0x01, Y3, Y3
+	VXORPS     Y3, Y2, Y2
+	VMOVUPS    Y2, (DX)
+	VANDPS     Y0, Y2, Y2
+	VPMAXUD    Y2, Y1, Y1
+	ADDQ       $+32, DX
+	ADDQ       $+512, AX
+	SUBQ       $+8, BX
+	JGE        together16
+
+together16_few:
+	ADDQ $+8, BX
+
+together16_other:
+	CMPQ SI, $+32
+	JNE  together32_other
+	SUBQ $+8, BX
+	JL   together32_few
+
+together32:
+	VMOVUPS    (AX), Y2
+	VPSRAD     $0x1f, Y2, Y3
+	VPSRLD     $0x01, Y3, Y3
+	VXORPS     Y3, Y2, Y2
+	VMOVUPS    32(AX), Y3
+	VPSRAD     $0x1f, Y3, Y4
+	VPSRLD     $0x01, Y4, Y4
+	VXORPS     Y4, Y3, Y3
+	VPMINSD    Y3, Y2, Y4
+	VPMAXSD    Y3, Y2, Y2
+	VMOVUPS    64(AX), Y3
+	VPSRAD     $0x1f, Y3, Y5
+	VPSRLD     $0x01, Y5, Y5
+	VXORPS     Y5, Y3, Y3
+	VPMINSD    Y3, Y4, Y4
+	VPMAXSD    Y3, Y2, Y2
+	VMOVUPS    96(AX), Y3
+	VPSRAD     $0x1f, Y3, Y5
+	VPSRLD     $0x01, Y5, Y5
+	VXORPS     Y5, Y3, Y3
+	VPMINSD    Y3, Y4, Y4
+	VPMAXSD    Y3, Y2, Y2
+	VMOVUPS    512(AX), Y3
+	VPSRAD     $0x1f, Y3, Y5
+	VPSRLD     $0x01, Y5, Y5
+	VXORPS     Y5, Y3, Y3
+	VMOVUPS    544(AX), Y5
+	VPSRAD     $0x1f, Y5, Y6
+	VPSRLD     $0x01, Y6, Y6
+	VXORPS     Y6, Y5, Y5
+	VPMINSD    Y5, Y3, Y6
+	VPMAXSD    Y5, Y3, Y3
+	VMOVUPS    576(AX), Y5
+	VPSRAD     $0x1f, Y5, Y7
+	VPSRLD     $0x01, Y7, Y7
+	VXORPS     Y7, Y5, Y5
+	VPMINSD    Y5, Y6, Y6
+	VPMAXSD    Y5, Y3, Y3
+	VMOVUPS    608(AX), Y5
+	VPSRAD     $0x1f, Y5, Y7
+	VPSRLD     $0x01, Y7, Y7
+	VXORPS     Y7, Y5, Y5
+	VPMINSD    Y5, Y6, Y6
+	VPMAXSD    Y5, Y3, Y3
+	VPERM2I128 $0x20, Y6, Y4, Y5
+	VPERM2I128 $0x31, Y6, Y4, Y4
+	VPMINSD    Y4, Y5, Y4
+	VPERM2I128 $0x20, Y3, Y2, Y5
+	VPERM2I128 $0x31, Y3, Y2, Y2
+	VPMAXSD    Y2, Y5, Y2
+	VMOVUPS    128(AX), Y3
+	VPSRAD     $0x1f, Y3, Y5
+	VPSRLD     $0x01, Y5, Y5
+	VXORPS     Y5, Y3, Y3
+	VMOVUPS    160(AX), Y5
+	VPSRAD     $0x1f, Y5, Y6
+	VPSRLD     $0x01, Y6, Y6
+	VXORPS     Y6, Y5, Y5
+	VPMINSD    Y5, Y3, Y6
+	VPMAXSD    Y5, Y3, Y3
+	VMOVUPS    192(AX), Y5
+	VPSRAD     $0x1f, Y5, Y7
+	VPSRLD     $0x01, Y7, Y7
+	VXORPS     Y7, Y5, Y5
+	VPMINSD    Y5, Y6, Y6
+	VPMAXSD    Y5, Y3, Y3
+	VMOVUPS    224(AX), Y5
+	VPSRAD     $0x1f, Y5, Y7
+	VPSRLD     $0x01, Y7, Y7
+	VXORPS     Y7, Y5, Y5
+	VPMINSD    Y5, Y6, Y6
+	VPMAXSD    Y5, Y3, Y3
+	VMOVUPS    640(AX), Y5
+	VPSRAD     $0x1f, Y5, Y7
+	VPSRLD     $0x01, Y7, Y7
+	VXORPS     Y7, Y5, Y5
+	VMOVUPS    672(AX), Y7
+	VPSRAD     $0x1f, Y7, Y8
+	VPSRLD     $0x01, Y8, Y8
+	VXORPS     Y8, Y7, Y7
+	VPMINSD    Y7, Y5, Y8
+	VPMAXSD    Y7, Y5, Y5
+	VMOVUPS    704(AX), Y7
+	VPSRAD     $0x1f, Y7, Y9
+	VPSRLD     $0x01, Y9, Y9
+	VXORPS     Y9, Y7, Y7
+	VPMINSD    Y7, Y8, Y8
+	VPMAXSD    Y7, Y5, Y5
+	VMOVUPS    736(AX), Y7
+	VPSRAD     $0x1f, Y7, Y9
+	VPSRLD     $0x01, Y9, Y9
+	VXORPS     Y9, Y7, Y7
+	VPMINSD    Y7, Y8, Y8
+	VPMAXSD    Y7, Y5, Y5
+	VPERM2I128 $0x20, Y8, Y6, Y7
+	VPERM2I128 $0x31, Y8, Y6, Y6
+	VPMINSD    Y6, Y7, Y6
+	VPERM2I128 $0x20, Y5, Y3, Y7
+	VPERM2I128 $0x31, Y5, Y3, Y3
+	VPMAXSD    Y3, Y7, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPMINSD    Y4, Y5, Y4
+	VUNPCKLPD  Y3, Y2, Y5
+	VUNPCKHPD  Y3, Y2, Y2
+	VPMAXSD    Y2, Y5, Y2
+	VMOVUPS    256(AX), Y3
+	VPSRAD     $0x1f, Y3, Y5
+	VPSRLD     $0x01, Y5, Y5
+	VXORPS     Y5, Y3, Y3
+	VMOVUPS    288(AX), Y5
+	VPSRAD     $0x1f, Y5, Y6
+	VPSRLD     $0x01, Y6, Y6
+	VXORPS     Y6, Y5, Y5
+	VPMINSD    Y5, Y3, Y6
+	VPMAXSD    Y5, Y3, Y3
+	VMOVUPS    320(AX), Y5
+	VPSRAD     $0x1f, Y5, Y7
+	VPSRLD     $0x01, Y7, Y7
+	VXORPS     Y7, Y5, Y5
+	VPMINSD    Y5, Y6, Y6
+	VPMAXSD    Y5, Y3, Y3
+	VMOVUPS    352(AX), Y5
+	VPSRAD     $0x1f, Y5, Y7
+	VPSRLD     $0x01, Y7, Y7
+	VXORPS     Y7, Y5, Y5
+	VPMINSD    Y5, Y6, Y6
+	VPMAXSD    Y5, Y3, Y3
+	VMOVUPS    768(AX), Y5
+	VPSRAD     $0x1f, Y5, Y7
+	VPSRLD     $0x01, Y7, Y7
+	VXORPS     Y7, Y5, Y5
+	VMOVUPS    800(AX), Y7
+	VPSRAD     $0x1f, Y7, Y8
+	VPSRLD     $0x01, Y8, Y8
+	VXORPS     Y8, Y7, Y7
+	VPMINSD    Y7, Y5, Y8
+	VPMAXSD    Y7, Y5, Y5
+	VMOVUPS    832(AX), Y7
+	VPSRAD     $0x1f, Y7, Y9
+	VPSRLD     $0x01, Y9, Y9
+	VXORPS     Y9, Y7, Y7
+	VPMINSD    Y7, Y8, Y8
+	VPMAXSD    Y7, Y5, Y5
+	VMOVUPS    864(AX), Y7
+	VPSRAD     $0x1f, Y7, Y9
+	VPSRLD     $0x01, Y9, Y9
+	VXORPS     Y9, Y7, Y7
+	VPMINSD    Y7, Y8, Y8
+	VPMAXSD    Y7, Y5, Y5
+	VPERM2I128 $0x20, Y8, Y6, Y7
+	VPERM2I128 $0x31, Y8, Y6, Y6
+	VPMINSD    Y6, Y7, Y6
+	VPERM2I128 $0x20, Y5, Y3, Y7
+	VPERM2I128 $0x31, Y5, Y3, Y3
+	VPMAXSD    Y3, Y7, Y3
+	VMOVUPS    384(AX), Y5
+	VPSRAD     $0x1f, Y5, Y7
+	VPSRLD     $0x01, Y7, Y7
+	VXORPS     Y7, Y5, Y5
+	VMOVUPS    416(AX), Y7
+	VPSRAD     $0x1f, Y7, Y8
+	VPSRLD     $0x01, Y8, Y8
+	VXORPS     Y8, Y7, Y7
+	VPMINSD    Y7, Y5, Y8
+	VPMAXSD    Y7, Y5, Y5
+	VMOVUPS    448(AX), Y7
+	VPSRAD     $0x1f, Y7, Y9
+	VPSRLD     $0x01, Y9, Y9
+	VXORPS     Y9, Y7, Y7
+	VPMINSD    Y7, Y8, Y8
+	VPMAXSD    Y7, Y5, Y5
+	VMOVUPS    480(AX), Y7
+	VPSRAD     $0x1f, Y7, Y9
+	VPSRLD     $0x01, Y9, Y9
+	VXORPS     Y9, Y7, Y7
+	VPMINSD    Y7, Y8, Y8
+	VPMAXSD    Y7, Y5, Y5
+	VMOVUPS    896(AX), Y7
+	VPSRAD     $0x1f, Y7, Y9
+	VPSRLD     $0x01, Y9, Y9
+	VXORPS     Y9, Y7, Y7
+	VMOVUPS    928(AX), Y9
+	VPSRAD     $0x1f, Y9, Y10
+	VPSRLD     $0x01, Y10, Y10
+	VXORPS     Y10, Y9, Y9
+	VPMINSD    Y9, Y7, Y10
+	VPMAXSD    Y9, Y7, Y7
+	VMOVUPS    960(AX), Y9
+	VPSRAD     $0x1f, Y9, Y11
+	VPSRLD     $0x01, Y11, Y11
+	VXORPS     Y11, Y9, Y9
+	VPMINSD    Y9, Y10, Y10
+	VPMAXSD    Y9, Y7, Y7
+	VMOVUPS    992(AX), Y9
+	VPSRAD     $0x1f, Y9, Y11
+	VPSRLD     $0x01, Y11, Y11
+	VXORPS     Y11, Y9, Y9
+	VPMINSD    Y9, Y10, Y10
+	VPMAXSD    Y9, Y7, Y7
+	VPERM2I128 $0x20, Y10, Y8, Y9
+	VPERM2I128 $0x31, Y10, Y8, Y8
+	VPMINSD    Y8, Y9, Y8
+	VPERM2I128 $0x20, Y7, Y5, Y9
+	VPERM2I128 $0x31, Y7, Y5, Y5
+	VPMAXSD    Y5, Y9, Y5
+	VUNPCKLPD  Y8, Y6, Y7
+	VUNPCKHPD  Y8, Y6, Y6
+	VPMINSD    Y6, Y7, Y6
+	VUNPCKLPD  Y5, Y3, Y7
+	VUNPCKHPD  Y5, Y3, Y3
+	VPMAXSD    Y3, Y7, Y3
+	VSHUFPS    $0x88, Y6, Y4, Y5
+	VSHUFPS    $0xdd, Y6, Y4, Y4
+	VPMINSD    Y4, Y5, Y4
+	VSHUFPS    $0x88, Y3, Y2, Y5
+	VSHUFPS    $0xdd, Y3, Y2, Y2
+	VPMAXSD    Y2, Y5, Y2
+	VPSRAD     $0x1f, Y4, Y3
+	VPSRLD     $0x01, Y3, Y3
+	VXORPS     Y3, Y4, Y4
+	VMOVUPS    Y4, (CX)
+	VANDPS     Y0, Y4, Y4
+	VPMAXUD    Y4, Y1, Y1
+	ADDQ       $+32, CX
+	VPSRAD     $0x1f, Y2, Y3
+	VPSRLD     $0x01, Y3, Y3
+	VXORPS     Y3, Y2, Y2
+	VMOVUPS    Y2, (DX)
+	VANDPS     Y0, Y2, Y2
+	VPMAXUD    Y2, Y1, Y1
+	ADDQ       $+32, DX
+	ADDQ       $+1024, AX
+	SUBQ       $+8, BX
+	JGE        together32
+
+together32_few:
+	ADDQ $+8, BX
+
+together32_other:
+	VEXTRACTI128 $0x01, Y1, X0
+	VPMAXUD      X0, X1, X0
+	VPSHUFD      $0x0e, X0, X1
+	VPMAXUD      X1, X0, X0
+	VPSHUFD      $0x01, X0, X1
+	VPMAXUD      X1, X0, X0
+	VMOVD        X0, DI
+	ADDL         DI, DI
 	VBROADCASTSS signBit<>+0(SB), Y0
 	VBROADCASTSS allOnes<>+0(SB), Y1
-	XORL         BX, BX
-	MOVQ         groups+8(FP), SI
-	MOVQ         groupSize+16(FP), DI
 
 ranges_group:
-	TESTQ   SI, SI
+	TESTQ   BX, BX
 	JZ      ranges_done
 	VXORPS  Y3, Y3, Y3
 	VMOVAPS Y0, Y2
 	VMOVAPS Y1, Y4
-	MOVQ    DI, R8
+	MOVQ    SI, R8
 	SUBQ    $+32, R8
 	JL      four_steps_done
 
@@ -239,12 +644,12 @@ steps_done:
 	VMOVD        X2, R10
 	MOVL         R8, R11
 	ADDL         R11, R11
-	CMPL         R11, BX
-	CMOVLHI      R11, BX
+	CMPL         R11, DI
+	CMOVLHI      R11, DI
 	MOVL         R9, R11
 	ADDL         R11, R11
-	CMPL         R11, BX
-	CMOVLHI      R11, BX
+	CMPL         R11, DI
+	CMOVLHI      R11, DI
 	TESTL        R8, R8
 	CMOVLPL      R10, R8
 	TESTL        R9, R9
@@ -253,11 +658,11 @@ steps_done:
 	MOVL         R9, (DX)
 	ADDQ         $+4, CX
 	ADDQ         $+4, DX
-	DECQ         SI
+	DECQ         BX
 	JMP          ranges_group
 
 ranges_done:
-	CMPL  BX, $0xff000000
+	CMPL  DI, $0xff000000
 	SETCC AL
 	VZEROUPPER
 	MOVB  AL, nonFinite+40(FP)
@@ -569,19 +974,19 @@ TEXT ·rangesFloat16AVX2(SB), NOSPLIT, $0-41
 	MOVQ         weights+0(FP), AX
 	MOVQ         lo+24(FP), CX
 	MOVQ         hi+32(FP), DX
+	MOVQ         groups+8(FP), BX
+	MOVQ         groupSize+16(FP), SI
+	XORL         DI, DI
 	VBROADCASTSS signs16<>+0(SB), Y0
 	VBROADCASTSS allOnes<>+0(SB), Y1
-	XORL         BX, BX
-	MOVQ         groups+8(FP), SI
-	MOVQ         groupSize+16(FP), DI
 
 ranges_group:
-	TESTQ   SI, SI
+	TESTQ   BX, BX
 	JZ      ranges_done
 	VXORPS  Y3, Y3, Y3
 	VMOVAPS Y0, Y2
 	VMOVAPS Y1, Y4
-	MOVQ    DI, R8
+	MOVQ    SI, R8
 	SUBQ    $+32, R8
 	JL      four_steps_done
 
@@ -637,12 +1042,12 @@ steps_done:
 	SHLL         $0x10, R10
 	MOVL         R8, R11
 	ADDL         R11, R11
-	CMPL         R11, BX
-	CMOVLHI      R11, BX
+	CMPL         R11, DI
+	CMOVLHI      R11, DI
 	MOVL         R9, R11
 	ADDL         R11, R11
-	CMPL         R11, BX
-	CMOVLHI      R11, BX
+	CMPL         R11, DI
+	CMOVLHI      R11, DI
 	TESTL        R8, R8
 	CMOVLPL      R10, R8
 	TESTL        R9, R9
@@ -657,11 +1062,11 @@ steps_done:
 	VMOVSS       X2, (DX)
 	ADDQ         $+4, CX
 	ADDQ         $+4, DX
-	DECQ         SI
+	DECQ         BX
 	JMP          ranges_group
 
 ranges_done:
-	CMPL  BX, $0xf8000000
+	CMPL  DI, $0xf8000000
 	SETCC AL
 	VZEROUPPER
 	MOVB  AL, nonFinite+40(FP)
@@ -972,19 +1377,19 @@ TEXT ·rangesBFloat16AVX2(SB), NOSPLIT, $0-41
 	MOVQ         weights+0(FP), AX
 	MOVQ         lo+24(FP), CX
 	MOVQ         hi+32(FP), DX
+	MOVQ         groups+8(FP), BX
+	MOVQ         groupSize+16(FP), SI
+	XORL         DI, DI
 	VBROADCASTSS signs16<>+0(SB), Y0
 	VBROADCASTSS allOnes<>+0(SB), Y1
-	XORL         BX, BX
-	MOVQ         groups+8(FP), SI
-	MOVQ         groupSize+16(FP), DI
 
 ranges_group:
-	TESTQ   SI, SI
+	TESTQ   BX, BX
 	JZ      ranges_done
 	VXORPS  Y3, Y3, Y3
 	VMOVAPS Y0, Y2
 	VMOVAPS Y1, Y4
-	MOVQ    DI, R8
+	MOVQ    SI, R8
 	SUBQ    $+32, R8
 	JL      four_steps_done
 
@@ -1040,12 +1445,12 @@ steps_done:
 	SHLL         $0x10, R10
 	MOVL         R8, R11
 	ADDL         R11, R11
-	CMPL         R11, BX
-	CMOVLHI      R11, BX
+	CMPL         R11, DI
+	CMOVLHI      R11, DI
 	MOVL         R9, R11
 	ADDL         R11, R11
-	CMPL         R11, BX
-	CMOVLHI      R11, BX
+	CMPL         R11, DI
+	CMOVLHI      R11, DI
 	TESTL        R8, R8
 	CMOVLPL      R10, R8
 	TESTL        R9, R9
@@ -1054,11 +1459,11 @@ steps_done:
 	MOVL         R9, (DX)
 	ADDQ         $+4, CX
 	ADDQ         $+4, DX
-	DECQ         SI
+	DECQ         BX
 	JMP          ranges_group
 
 ranges_done:
-	CMPL  BX, $0xff000000
+	CMPL  DI, $0xff000000
 	SETCC AL
 	VZEROUPPER
 	MOVB  AL, nonFinite+40(FP)
@@ -7502,39 +7907,494 @@ TEXT ·rangesFloat32AVX512(SB), NOSPLIT, $0-41
 	MOVQ         weights+0(FP), AX
 	MOVQ         lo+24(FP), CX
 	MOVQ         hi+32(FP), DX
-	VBROADCASTSS signBit<>+0(SB), Z0
-	VBROADCASTSS allOnes<>+0(SB), Z1
-	XORL         BX, BX
-	MOVQ         groups+8(FP), SI
-	MOVQ         groupSize+16(FP), DI
+	MOVQ         groups+8(FP), BX
+	MOVQ         groupSize+16(FP), SI
+	VBROADCASTSS magnitude32<>+0(SB), Z0
+	VPXORD       Z1, Z1, Z1
+	CMPQ         SI, $+16
+	JNE          together16_other
+	SUBQ         $+16, BX
+	JL           together16_few
+
+together16:
+	VMOVUPS    (AX), Z2
+	VPSRAD     $0x1f, Z2, Z3
+	VPSRLD     $0x01, Z3, Z3
+	VPXORD     Z3, Z2, Z2
+	VMOVUPS    256(AX), Z3
+	VPSRAD     $0x1f, Z3, Z5
+	VPSRLD     $0x01, Z5, Z5
+	VPXORD     Z5, Z3, Z3
+	VSHUFI32X4 $0x44, Z3, Z2, Z5
+	VSHUFI32X4 $0xee, Z3, Z2, Z2
+	VPMINSD    Z2, Z5, Z3
+	VPMAXSD    Z2, Z5, Z5
+	VMOVUPS    512(AX), Z2
+	VPSRAD     $0x1f, Z2, Z6
+	VPSRLD     $0x01, Z6, Z6
+	VPXORD     Z6, Z2, Z2
+	VMOVUPS    768(AX), Z6
+	VPSRAD     $0x1f, Z6, Z7
+	VPSRLD     $0x01, Z7, Z7
+	VPXORD     Z7, Z6, Z6
+	VSHUFI32X4 $0x44, Z6, Z2, Z7
+	VSHUFI32X4 $0xee, Z6, Z2, Z2
+	VPMINSD    Z2, Z7, Z6
+	VPMAXSD    Z2, Z7, Z7
+	VSHUFI32X4 $0x88, Z6, Z3, Z2
+	VSHUFI32X4 $0xdd, Z6, Z3, Z3
+	VPMINSD    Z3, Z2, Z3
+	VSHUFI32X4 $0x88, Z7, Z5, Z2
+	VSHUFI32X4 $0xdd, Z7, Z5, Z5
+	VPMAXSD    Z5, Z2, Z5
+	VMOVUPS    64(AX), Z2
+	VPSRAD     $0x1f, Z2, Z6
+	VPSRLD     $0x01, Z6, Z6
+	VPXORD     Z6, Z2, Z2
+	VMOVUPS    320(AX), Z6
+	VPSRAD     $0x1f, Z6, Z7
+	VPSRLD     $0x01, Z7, Z7
+	VPXORD     Z7, Z6, Z6
+	VSHUFI32X4 $0x44, Z6, Z2, Z7
+	VSHUFI32X4 $0xee, Z6, Z2, Z2
+	VPMINSD    Z2, Z7, Z6
+	VPMAXSD    Z2, Z7, Z7
+	VMOVUPS    576(AX), Z2
+	VPSRAD     $0x1f, Z2, Z8
+	VPSRLD     $0x01, Z8, Z8
+	VPXORD     Z8, Z2, Z2
+	VMOVUPS    832(AX), Z8
+	VPSRAD     $0x1f, Z8, Z9
+	VPSRLD     $0x01, Z9, Z9
+	VPXORD     Z9, Z8, Z8
+	VSHUFI32X4 $0x44, Z8, Z2, Z9
+	VSHUFI32X4 $0xee, Z8, Z2, Z2
+	VPMINSD    Z2, Z9, Z8
+	VPMAXSD    Z2, Z9, Z9
+	VSHUFI32X4 $0x88, Z8, Z6, Z2
+	VSHUFI32X4 $0xdd, Z8, Z6, Z6
+	VPMINSD    Z6, Z2, Z6
+	VSHUFI32X4 $0x88, Z9, Z7, Z2
+	VSHUFI32X4 $0xdd, Z9, Z7, Z7
+	VPMAXSD    Z7, Z2, Z7
+	VUNPCKLPD  Z6, Z3, Z2
+	VUNPCKHPD  Z6, Z3, Z3
+	VPMINSD    Z3, Z2, Z3
+	VUNPCKLPD  Z7, Z5, Z2
+	VUNPCKHPD  Z7, Z5, Z5
+	VPMAXSD    Z5, Z2, Z5
+	VMOVUPS    128(AX), Z2
+	VPSRAD     $0x1f, Z2, Z6
+	VPSRLD     $0x01, Z6, Z6
+	VPXORD     Z6, Z2, Z2
+	VMOVUPS    384(AX), Z6
+	VPSRAD     $0x1f, Z6, Z7
+	VPSRLD     $0x01, Z7, Z7
+	VPXORD     Z7, Z6, Z6
+	VSHUFI32X4 $0x44, Z6, Z2, Z7
+	VSHUFI32X4 $0xee, Z6, Z2, Z2
+	VPMINSD    Z2, Z7, Z6
+	VPMAXSD    Z2, Z7, Z7
+	VMOVUPS    640(AX), Z2
+	VPSRAD     $0x1f, Z2, Z8
+	VPSRLD     $0x01, Z8, Z8
+	VPXORD     Z8, Z2, Z2
+	VMOVUPS    896(AX), Z8
+	VPSRAD     $0x1f, Z8, Z9
+	VPSRLD     $0x01, Z9, Z9
+	VPXORD     Z9, Z8, Z8
+	VSHUFI32X4 $0x44, Z8, Z2, Z9
+	VSHUFI32X4 $0xee, Z8, Z2, Z2
+	VPMINSD    Z2, Z9, Z8
+	VPMAXSD    Z2, Z9, Z9
+	VSHUFI32X4 $0x88, Z8, Z6, Z2
+	VSHUFI32X4 $0xdd, Z8, Z6, Z6
+	VPMINSD    Z6, Z2, Z6
+	VSHUFI32X4 $0x88, Z9, Z7, Z2
+	VSHUFI32X4 $0xdd, Z9, Z7, Z7
+	VPMAXSD    Z7, Z2, Z7
+	VMOVUPS    192(AX), Z2
+	VPSRAD     $0x1f, Z2, Z8
+	VPSRLD     $0x01, Z8, Z8
+	VPXORD     Z8, Z2, Z2
+	VMOVUPS    448(AX), Z8
+	VPSRAD     $0x1f, Z8, Z9
+	VPSRLD     $0x01, Z9, Z9
+	VPXORD     Z9, Z8, Z8
+	VSHUFI32X4 $0x44, Z8, Z2, Z9
+	VSHUFI32X4 $0xee, Z8, Z2, Z2
+	VPMINSD    Z2, Z9, Z8
+	VPMAXSD    Z2, Z9, Z9
+	VMOVUPS    704(AX), Z2
+	VPSRAD     $0x1f, Z2, Z10
+	VPSRLD     $0x01, Z10, Z10
+	VPXORD     Z10, Z2, Z2
+	VMOVUPS    960(AX), Z10
+	VPSRAD     $0x1f, Z10, Z11
+	VPSRLD     $0x01, Z11, Z11
+	VPXORD     Z11, Z10, Z10
+	VSHUFI32X4 $0x44, Z10, Z2, Z11
+	VSHUFI32X4 $0xee, Z10, Z2, Z2
+	VPMINSD    Z2, Z11, Z10
+	VPMAXSD    Z2, Z11, Z11
+	VSHUFI32X4 $0x88, Z10, Z8, Z2
+	VSHUFI32X4 $0xdd, Z10, Z8, Z8
+	VPMINSD    Z8, Z2, Z8
+	VSHUFI32X4 $0x88, Z11, Z9, Z2
+	VSHUFI32X4 $0xdd, Z11, Z9, Z9
+	VPMAXSD    Z9, Z2, Z9
+	VUNPCKLPD  Z8, Z6, Z2
+	VUNPCKHPD  Z8, Z6, Z6
+	VPMINSD    Z6, Z2, Z6
+	VUNPCKLPD  Z9, Z7, Z2
+	VUNPCKHPD  Z9, Z7, Z7
+	VPMAXSD    Z7, Z2, Z7
+	VSHUFPS    $0x88, Z6, Z3, Z2
+	VSHUFPS    $0xdd, Z6, Z3, Z3
+	VPMINSD    Z3, Z2, Z3
+	VSHUFPS    $0x88, Z7, Z5, Z2
+	VSHUFPS    $0xdd, Z7, Z5, Z5
+	VPMAXSD    Z5, Z2, Z5
+	VPSRAD     $0x1f, Z3, Z2
+	VPSRLD     $0x01, Z2, Z2
+	VPXORD     Z2, Z3, Z3
+	VMOVUPS    Z3, (CX)
+	VPANDD     Z0, Z3, Z3
+	VPMAXUD    Z3, Z1, Z1
+	ADDQ       $+64, CX
+	VPSRAD     $0x1f, Z5, Z2
+	VPSRLD     $0x01, Z2, Z2
+	VPXORD     Z2, Z5, Z5
+	VMOVUPS    Z5, (DX)
+	VPANDD     Z0, Z5, Z5
+	VPMAXUD    Z5, Z1, Z1
+	ADDQ       $+64, DX
+	ADDQ       $+1024, AX
+	SUBQ       $+16, BX
+	JGE        together16
+
+together16_few:
+	ADDQ $+16, BX
+
+together16_other:
+	CMPQ SI, $+32
+	JNE  together32_other
+	SUBQ $+16, BX
+	JL   together32_few
+
+together32:
+	VMOVUPS    (AX), Z2
+	VPSRAD     $0x1f, Z2, Z3
+	VPSRLD     $0x01, Z3, Z3
+	VPXORD     Z3, Z2, Z2
+	VMOVUPS    64(AX), Z3
+	VPSRAD     $0x1f, Z3, Z5
+	VPSRLD     $0x01, Z5, Z5
+	VPXORD     Z5, Z3, Z3
+	VPMINSD    Z3, Z2, Z5
+	VPMAXSD    Z3, Z2, Z2
+	VMOVUPS    512(AX), Z3
+	VPSRAD     $0x1f, Z3, Z6
+	VPSRLD     $0x01, Z6, Z6
+	VPXORD     Z6, Z3, Z3
+	VMOVUPS    576(AX), Z6
+	VPSRAD     $0x1f, Z6, Z7
+	VPSRLD     $0x01, Z7, Z7
+	VPXORD     Z7, Z6, Z6
+	VPMINSD    Z6, Z3, Z7
+	VPMAXSD    Z6, Z3, Z3
+	VSHUFI32X4 $0x44, Z7, Z5, Z6
+	VSHUFI32X4 $0xee, Z7, Z5, Z5
+	VPMINSD    Z5, Z6, Z5
+	VSHUFI32X4 $0x44, Z3, Z2, Z6
+	VSHUFI32X4 $0xee, Z3, Z2, Z2
+	VPMAXSD    Z2, Z6, Z2
+	VMOVUPS    1024(AX), Z3
+	VPSRAD     $0x1f, Z3, Z6
+	VPSRLD     $0x01, Z6, Z6
+	VPXORD     Z6, Z3, Z3
+	VMOVUPS    1088(AX), Z6
+	VPSRAD     $0x1f, Z6, Z7
+	VPSRLD     $0x01, Z7, Z7
+	VPXORD     Z7, Z6, Z6
+	VPMINSD    Z6, Z3, Z7
+	VPMAXSD    Z6, Z3, Z3
+	VMOVUPS    1536(AX), Z6
+	VPSRAD     $0x1f, Z6, Z8
+	VPSRLD     $0x01, Z8, Z8
+	VPXORD     Z8, Z6, Z6
+	VMOVUPS    1600(AX), Z8
+	VPSRAD     $0x1f, Z8, Z9
+	VPSRLD     $0x01, Z9, Z9
+	VPXORD     Z9, Z8, Z8
+	VPMINSD    Z8, Z6, Z9
+	VPMAXSD    Z8, Z6, Z6
+	VSHUFI32X4 $0x44, Z9, Z7, Z8
+	VSHUFI32X4 $0xee, Z9, Z7, Z7
+	VPMINSD    Z7, Z8, Z7
+	VSHUFI32X4 $0x44, Z6, Z3, Z8
+	VSHUFI32X4 $0xee, Z6, Z3, Z3
+	VPMAXSD    Z3, Z8, Z3
+	VSHUFI32X4 $0x88, Z7, Z5, Z6
+	VSHUFI32X4 $0xdd, Z7, Z5, Z5
+	VPMINSD    Z5, Z6, Z5
+	VSHUFI32X4 $0x88, Z3, Z2, Z6
+	VSHUFI32X4 $0xdd, Z3, Z2, Z2
+	VPMAXSD    Z2, Z6, Z2
+	VMOVUPS    128(AX), Z3
+	VPSRAD     $0x1f, Z3, Z6
+	VPSRLD     $0x01, Z6, Z6
+	VPXORD     Z6, Z3, Z3
+	VMOVUPS    192(AX), Z6
+	VPSRAD     $0x1f, Z6, Z7
+	VPSRLD     $0x01, Z7, Z7
+	VPXORD     Z7, Z6, Z6
+	VPMINSD    Z6, Z3, Z7
+	VPMAXSD    Z6, Z3, Z3
+	VMOVUPS    640(AX), Z6
+	VPSRAD     $0x1f, Z6, Z8
+	VPSRLD     $0x01, Z8, Z8
+	VPXORD     Z8, Z6, Z6
+	VMOVUPS    704(AX), Z8
+	VPSRAD     $0x1f, Z8, Z9
+	VPSRLD     $0x01, Z9, Z9
+	VPXORD     Z9, Z8, Z8
+	VPMINSD    Z8, Z6, Z9
+	VPMAXSD    Z8, Z6, Z6
+	VSHUFI32X4 $0x44, Z9, Z7, Z8
+	VSHUFI32X4 $0xee, Z9, Z7, Z7
+	VPMINSD    Z7, Z8, Z7
+	VSHUFI32X4 $0x44, Z6, Z3, Z8
+	VSHUFI32X4 $0xee, Z6, Z3, Z3
+	VPMAXSD    Z3, Z8, Z3
+	VMOVUPS    1152(AX), Z6
+	VPSRAD     $0x1f, Z6, Z8
+	VPSRLD     $0x01, Z8, Z8
+	VPXORD     Z8, Z6, Z6
+	VMOVUPS    1216(AX), Z8
+	VPSRAD     $0x1f, Z8, Z9
+	VPSRLD     $0x01, Z9, Z9
+	VPXORD     Z9, Z8, Z8
+	VPMINSD    Z8, Z6, Z9
+	VPMAXSD    Z8, Z6, Z6
+	VMOVUPS    1664(AX), Z8
+	VPSRAD     $0x1f, Z8, Z10
+	VPSRLD     $0x01, Z10, Z10
+	VPXORD     Z10, Z8, Z8
+	VMOVUPS    1728(AX), Z10
+	VPSRAD     $0x1f, Z10, Z11
+	VPSRLD     $0x01, Z11, Z11
+	VPXORD     Z11, Z10, Z10
+	VPMINSD    Z10, Z8, Z11
+	VPMAXSD    Z10, Z8, Z8
+	VSHUFI32X4 $0x44, Z11, Z9, Z10
+	VSHUFI32X4 $0xee, Z11, Z9, Z9
+	VPMINSD    Z9, Z10, Z9
+	VSHUFI32X4 $0x44, Z8, Z6, Z10
+	VSHUFI32X4 $0xee, Z8, Z6, Z6
+	VPMAXSD    Z6, Z10, Z6
+	VSHUFI32X4 $0x88, Z9, Z7, Z8
+	VSHUFI32X4 $0xdd, Z9, Z7, Z7
+	VPMINSD    Z7, Z8, Z7
+	VSHUFI32X4 $0x88, Z6, Z3, Z8
+	VSHUFI32X4 $0xdd, Z6, Z3, Z3
+	VPMAXSD    Z3, Z8, Z3
+	VUNPCKLPD  Z7, Z5, Z6
+	VUNPCKHPD  Z7, Z5, Z5
+	VPMINSD    Z5, Z6, Z5
+	VUNPCKLPD  Z3, Z2, Z6
+	VUNPCKHPD  Z3, Z2, Z2
+	VPMAXSD    Z2, Z6, Z2
+	VMOVUPS    256(AX), Z3
+	VPSRAD     $0x1f, Z3, Z6
+	VPSRLD     $0x01, Z6, Z6
+	VPXORD     Z6, Z3, Z3
+	VMOVUPS    320(AX), Z6
+	VPSRAD     $0x1f, Z6, Z7
+	VPSRLD     $0x01, Z7, Z7
+	VPXORD     Z7, Z6, Z6
+	VPMINSD    Z6, Z3, Z7
+	VPMAXSD    Z6, Z3, Z3
+	VMOVUPS    768(AX), Z6
+	VPSRAD     $0x1f, Z6, Z8
+	VPSRLD     $0x01, Z8, Z8
+	VPXORD     Z8, Z6, Z6
+	VMOVUPS    832(AX), Z8
+	VPSRAD     $0x1f, Z8, Z9
+	VPSRLD     $0x01, Z9, Z9
+	VPXORD     Z9, Z8, Z8
+	VPMINSD    Z8, Z6, Z9
+	VPMAXSD    Z8, Z6, Z6
+	VSHUFI32X4 $0x44, Z9, Z7, Z8
+	VSHUFI32X4 $0xee, Z9, Z7, Z7
+	VPMINSD    Z7, Z8, Z7
+	VSHUFI32X4 $0x44, Z6, Z3, Z8
+	VSHUFI32X4 $0xee, Z6, Z3, Z3
+	VPMAXSD    Z3, Z8, Z3
+	VMOVUPS    1280(AX), Z6
+	VPSRAD     $0x1f, Z6, Z8
+	VPSRLD     $0x01, Z8, Z8
+	VPXORD     Z8, Z6, Z6
+	VMOVUPS    1344(AX), Z8
+	VPSRAD     $0x1f, Z8, Z9
+	VPSRLD     $0x01, Z9, Z9
+	VPXORD     Z9, Z8, Z8
+	VPMINSD    Z8, Z6, Z9
+	VPMAXSD    Z8, Z6, Z6
+	VMOVUPS    1792(AX), Z8
+	VPSRAD     $0x1f, Z8, Z10
+	VPSRLD     $0x01, Z10, Z10
+	VPXORD     Z10, Z8, Z8
+	VMOVUPS    1856(AX), Z10
+	VPSRAD     $0x1f, Z10, Z11
+	VPSRLD     $0x01, Z11, Z11
+	VPXORD     Z11, Z10, Z10
+	VPMINSD    Z10, Z8, Z11
+	VPMAXSD    Z10, Z8, Z8
+	VSHUFI32X4 $0x44, Z11, Z9, Z10
+	VSHUFI32X4 $0xee, Z11, Z9, Z9
+	VPMINSD    Z9, Z10, Z9
+	VSHUFI32X4 $0x44, Z8, Z6, Z10
+	VSHUFI32X4 $0xee, Z8, Z6, Z6
+	VPMAXSD    Z6, Z10, Z6
+	VSHUFI32X4 $0x88, Z9, Z7, Z8
+	VSHUFI32X4 $0xdd, Z9, Z7, Z7
+	VPMINSD    Z7, Z8, Z7
+	VSHUFI32X4 $0x88, Z6, Z3, Z8
+	VSHUFI32X4 $0xdd, Z6, Z3, Z3
+	VPMAXSD    Z3, Z8, Z3
+	VMOVUPS    384(AX), Z6
+	VPSRAD     $0x1f, Z6, Z8
+	VPSRLD     $0x01, Z8, Z8
+	VPXORD     Z8, Z6, Z6
+	VMOVUPS    448(AX), Z8
+	VPSRAD     $0x1f, Z8, Z9
+	VPSRLD     $0x01, Z9, Z9
+	VPXORD     Z9, Z8, Z8
+	VPMINSD    Z8, Z6, Z9
+	VPMAXSD    Z8, Z6, Z6
+	VMOVUPS    896(AX), Z8
+	VPSRAD     $0x1f, Z8, Z10
+	VPSRLD     $0x01, Z10, Z10
+	VPXORD     Z10, Z8, Z8
+	VMOVUPS    960(AX), Z10
+	VPSRAD     $0x1f, Z10, Z11
+	VPSRLD     $0x01, Z11, Z11
+	VPXORD     Z11, Z10, Z10
+	VPMINSD    Z10, Z8, Z11
+	VPMAXSD    Z10, Z8, Z8
+	VSHUFI32X4 $0x44, Z11, Z9, Z10
+	VSHUFI32X4 $0xee, Z11, Z9, Z9
+	VPMINSD    Z9, Z10, Z9
+	VSHUFI32X4 $0x44, Z8, Z6, Z10
+	VSHUFI32X4 $0xee, Z8, Z6, Z6
+	VPMAXSD    Z6, Z10, Z6
+	VMOVUPS    1408(AX), Z8
+	VPSRAD     $0x1f, Z8, Z10
+	VPSRLD     $0x01, Z10, Z10
+	VPXORD     Z10, Z8, Z8
+	VMOVUPS    1472(AX), Z10
+	VPSRAD     $0x1f, Z10, Z11
+	VPSRLD     $0x01, Z11, Z11
+	VPXORD     Z11, Z10, Z10
+	VPMINSD    Z10, Z8, Z11
+	VPMAXSD    Z10, Z8, Z8
+	VMOVUPS    1920(AX), Z10
+	VPSRAD     $0x1f, Z10, Z12
+	VPSRLD     $0x01, Z12, Z12
+	VPXORD     Z12, Z10, Z10
+	VMOVUPS    1984(AX), Z12
+	VPSRAD     $0x1f, Z12, Z13
+	VPSRLD     $0x01, Z13, Z13
+	VPXORD     Z13, Z12, Z12
+	VPMINSD    Z12, Z10, Z13
+	VPMAXSD    Z12, Z10, Z10
+	VSHUFI32X4 $0x44, Z13, Z11, Z12
+	VSHUFI32X4 $0xee, Z13, Z11, Z11
+	VPMINSD    Z11, Z12, Z11
+	VSHUFI32X4 $0x44, Z10, Z8, Z12
+	VSHUFI32X4 $0xee, Z10, Z8, Z8
+	VPMAXSD    Z8, Z12, Z8
+	VSHUFI32X4 $0x88, Z11, Z9, Z10
+	VSHUFI32X4 $0xdd, Z11, Z9, Z9
+	VPMINSD    Z9, Z10, Z9
+	VSHUFI32X4 $0x88, Z8, Z6, Z10
+	VSHUFI32X4 $0xdd, Z8, Z6, Z6
+	VPMAXSD    Z6, Z10, Z6
+	VUNPCKLPD  Z9, Z7, Z8
+	VUNPCKHPD  Z9, Z7, Z7
+	VPMINSD    Z7, Z8, Z7
+	VUNPCKLPD  Z6, Z3, Z8
+	VUNPCKHPD  Z6, Z3, Z3
+	VPMAXSD    Z3, Z8, Z3
+	VSHUFPS    $0x88, Z7, Z5, Z6
+	VSHUFPS    $0xdd, Z7, Z5, Z5
+	VPMINSD    Z5, Z6, Z5
+	VSHUFPS    $0x88, Z3, Z2, Z6
+	VSHUFPS    $0xdd, Z3, Z2, Z2
+	VPMAXSD    Z2, Z6, Z2
+	VPSRAD     $0x1f, Z5, Z3
+	VPSRLD     $0x01, Z3, Z3
+	VPXORD     Z3, Z5, Z5
+	VMOVUPS    Z5, (CX)
+	VPANDD     Z0, Z5, Z5
+	VPMAXUD    Z5, Z1, Z1
+	ADDQ       $+64, CX
+	VPSRAD     $0x1f, Z2, Z3
+	VPSRLD     $0x01, Z3, Z3
+	VPXORD     Z3, Z2, Z2
+	VMOVUPS    Z2, (DX)
+	VPANDD     Z0, Z2, Z2
+	VPMAXUD    Z2, Z1, Z1
+	ADDQ       $+64, DX
+	ADDQ       $+2048, AX
+	SUBQ       $+16, BX
+	JGE        together32
+
+together32_few:
+	ADDQ $+16, BX
+
+together32_other:
+	VEXTRACTI64X4 $0x01, Z1, Y0
+	VPMAXUD       Y0, Y1, Y0
+	VEXTRACTI128  $0x01, Y0, X1
+	VPMAXUD       X1, X0, X1
+	VPSHUFD       $0x0e, X1, X0
+	VPMAXUD       X0, X1, X1
+	VPSHUFD       $0x01, X1, X0
+	VPMAXUD       X0, X1, X1
+	VMOVD         X1, DI
+	ADDL          DI, DI
+	VBROADCASTSS  signBit<>+0(SB), Z0
+	VBROADCASTSS  allOnes<>+0(SB), Z1
 
 ranges_group:
-	TESTQ   SI, SI
+	TESTQ   BX, BX
 	JZ      ranges_done
-	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
 	VMOVAPS Z0, Z2
-	VMOVAPS Z1, Z4
-	MOVQ    DI, R8
+	VMOVAPS Z1, Z3
+	MOVQ    SI, R8
 	SUBQ    $+64, R8
 	JL      four_steps_done
 
 four_steps:
 	VMOVUPS (AX), Z5
 	VPMAXSD Z5, Z2, Z2
-	VPMAXUD Z5, Z3, Z3
-	VPMINUD Z5, Z4, Z4
+	VPMAXUD Z5, Z4, Z4
+	VPMINUD Z5, Z3, Z3
 	VMOVUPS 64(AX), Z5
 	VPMAXSD Z5, Z2, Z2
-	VPMAXUD Z5, Z3, Z3
-	VPMINUD Z5, Z4, Z4
+	VPMAXUD Z5, Z4, Z4
+	VPMINUD Z5, Z3, Z3
 	VMOVUPS 128(AX), Z5
 	VPMAXSD Z5, Z2, Z2
-	VPMAXUD Z5, Z3, Z3
-	VPMINUD Z5, Z4, Z4
+	VPMAXUD Z5, Z4, Z4
+	VPMINUD Z5, Z3, Z3
 	VMOVUPS 192(AX), Z5
 	VPMAXSD Z5, Z2, Z2
-	VPMAXUD Z5, Z3, Z3
-	VPMINUD Z5, Z4, Z4
+	VPMAXUD Z5, Z4, Z4
+	VPMINUD Z5, Z3, Z3
 	ADDQ    $+256, AX
 	SUBQ    $+64, R8
 	JGE     four_steps
@@ -7547,8 +8407,8 @@ four_steps_done:
 steps:
 	VMOVUPS (AX), Z5
 	VPMAXSD Z5, Z2, Z2
-	VPMAXUD Z5, Z3, Z3
-	VPMINUD Z5, Z4, Z4
+	VPMAXUD Z5, Z4, Z4
+	VPMINUD Z5, Z3, Z3
 	ADDQ    $+64, AX
 	SUBQ    $+16, R8
 	JGE     steps
@@ -7559,13 +8419,13 @@ steps_done:
 	JZ              no_rest
 	VBROADCASTI64X4 (AX), Z5
 	VPMAXSD         Z5, Z2, Z2
-	VPMAXUD         Z5, Z3, Z3
-	VPMINUD         Z5, Z4, Z4
+	VPMAXUD         Z5, Z4, Z4
+	VPMINUD         Z5, Z3, Z3
 	ADDQ            $+32, AX
 
 no_rest:
-	VEXTRACTI64X4 $0x01, Z3, Y5
-	VPMAXUD       Y5, Y3, Y5
+	VEXTRACTI64X4 $0x01, Z4, Y5
+	VPMAXUD       Y5, Y4, Y5
 	VEXTRACTI128  $0x01, Y5, X6
 	VPMAXUD       X6, X5, X6
 	VPSHUFD       $0x0e, X6, X5
@@ -7582,23 +8442,23 @@ no_rest:
 	VPSHUFD       $0x01, X2, X5
 	VPMAXSD       X5, X2, X2
 	VMOVD         X2, R9
-	VEXTRACTI64X4 $0x01, Z4, Y2
-	VPMINUD       Y2, Y4, Y2
-	VEXTRACTI128  $0x01, Y2, X4
-	VPMINUD       X4, X2, X4
-	VPSHUFD       $0x0e, X4, X2
-	VPMINUD       X2, X4, X4
-	VPSHUFD       $0x01, X4, X2
-	VPMINUD       X2, X4, X4
-	VMOVD         X4, R10
+	VEXTRACTI64X4 $0x01, Z3, Y2
+	VPMINUD       Y2, Y3, Y2
+	VEXTRACTI128  $0x01, Y2, X3
+	VPMINUD       X3, X2, X3
+	VPSHUFD       $0x0e, X3, X2
+	VPMINUD       X2, X3, X3
+	VPSHUFD       $0x01, X3, X2
+	VPMINUD       X2, X3, X3
+	VMOVD         X3, R10
 	MOVL          R8, R11
 	ADDL          R11, R11
-	CMPL          R11, BX
-	CMOVLHI       R11, BX
+	CMPL          R11, DI
+	CMOVLHI       R11, DI
 	MOVL          R9, R11
 	ADDL          R11, R11
-	CMPL          R11, BX
-	CMOVLHI       R11, BX
+	CMPL          R11, DI
+	CMOVLHI       R11, DI
 	TESTL         R8, R8
 	CMOVLPL       R10, R8
 	TESTL         R9, R9
@@ -7607,11 +8467,11 @@ no_rest:
 	MOVL          R9, (DX)
 	ADDQ          $+4, CX
 	ADDQ          $+4, DX
-	DECQ          SI
+	DECQ          BX
 	JMP           ranges_group
 
 ranges_done:
-	CMPL  BX, $0xff000000
+	CMPL  DI, $0xff000000
 	SETCC AL
 	VZEROUPPER
 	MOVB  AL, nonFinite+40(FP)
@@ -7949,19 +8809,19 @@ TEXT ·rangesFloat16AVX512(SB), NOSPLIT, $0-41
 	MOVQ         weights+0(FP), AX
 	MOVQ         lo+24(FP), CX
 	MOVQ         hi+32(FP), DX
+	MOVQ         groups+8(FP), BX
+	MOVQ         groupSize+16(FP), SI
+	XORL         DI, DI
 	VBROADCASTSS signs16<>+0(SB), Z0
 	VBROADCASTSS allOnes<>+0(SB), Z1
-	XORL         BX, BX
-	MOVQ         groups+8(FP), SI
-	MOVQ         groupSize+16(FP), DI
 
 ranges_group:
-	TESTQ   SI, SI
+	TESTQ   BX, BX
 	JZ      ranges_done
 	VPXORD  Z3, Z3, Z3
 	VMOVAPS Z0, Z2
 	VMOVAPS Z1, Z4
-	MOVQ    DI, R8
+	MOVQ    SI, R8
 	SUBQ    $+64, R8
 	JL      four_steps_done
 
@@ -8032,12 +8892,12 @@ no_rest:
 	SHLL          $0x10, R10
 	MOVL          R8, R11
 	ADDL          R11, R11
-	CMPL          R11, BX
-	CMOVLHI       R11, BX
+	CMPL          R11, DI
+	CMOVLHI       R11, DI
 	MOVL          R9, R11
 	ADDL          R11, R11
-	CMPL          R11, BX
-	CMOVLHI       R11, BX
+	CMPL          R11, DI
+	CMOVLHI       R11, DI
 	TESTL         R8, R8
 	CMOVLPL       R10, R8
 	TESTL         R9, R9
@@ -8052,11 +8912,11 @@ no_rest:
 	VMOVSS        X2, (DX)
 	ADDQ          $+4, CX
 	ADDQ          $+4, DX
-	DECQ          SI
+	DECQ          BX
 	JMP           ranges_group
 
 ranges_done:
-	CMPL  BX, $0xf8000000
+	CMPL  DI, $0xf8000000
 	SETCC AL
 	VZEROUPPER
 	MOVB  AL, nonFinite+40(FP)
@@ -8392,19 +9252,19 @@ TEXT ·rangesBFloat16AVX512(SB), NOSPLIT, $0-41
 	MOVQ         weights+0(FP), AX
 	MOVQ         lo+24(FP), CX
 	MOVQ         hi+32(FP), DX
+	MOVQ         groups+8(FP), BX
+	MOVQ         groupSize+16(FP), SI
+	XORL         DI, DI
 	VBROADCASTSS signs16<>+0(SB), Z0
 	VBROADCASTSS allOnes<>+0(SB), Z1
-	XORL         BX, BX
-	MOVQ         groups+8(FP), SI
-	MOVQ         groupSize+16(FP), DI
 
 ranges_group:
-	TESTQ   SI, SI
+	TESTQ   BX, BX
 	JZ      ranges_done
 	VPXORD  Z3, Z3, Z3
 	VMOVAPS Z0, Z2
 	VMOVAPS Z1, Z4
-	MOVQ    DI, R8
+	MOVQ    SI, R8
 	SUBQ    $+64, R8
 	JL      four_steps_done
 
@@ -8475,12 +9335,12 @@ no_rest:
 	SHLL          $0x10, R10
 	MOVL          R8, R11
 	ADDL          R11, R11
-	CMPL          R11, BX
-	CMOVLHI       R11, BX
+	CMPL          R11, DI
+	CMOVLHI       R11, DI
 	MOVL          R9, R11
 	ADDL          R11, R11
-	CMPL          R11, BX
-	CMOVLHI       R11, BX
+	CMPL          R11, DI
+	CMOVLHI       R11, DI
 	TESTL         R8, R8
 	CMOVLPL       R10, R8
 	TESTL         R9, R9
@@ -8489,11 +9349,11 @@ no_rest:
 	MOVL          R9, (DX)
 	ADDQ          $+4, CX
 	ADDQ          $+4, DX
-	DECQ          SI
+	DECQ          BX
 	JMP           ranges_group
 
 ranges_done:
-	CMPL  BX, $0xff000000
+	CMPL  DI, $0xff000000
 	SETCC AL
 	VZEROUPPER
 	MOVB  AL, nonFinite+40(FP)

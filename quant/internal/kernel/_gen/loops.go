@@ -9,10 +9,15 @@ import (
 // forGroups emits a loop over the groups of a run.
 func forGroups(name string, body func(groupSize GPVirtual)) {
 	groups, groupSize := pointer("groups"), pointer("groupSize")
+	each(name, groups, func() { body(groupSize) })
+}
+
+// each emits a loop over so many groups.
+func each(name string, groups GPVirtual, body func()) {
 	Label(name + "_group")
 	TESTQ(groups, groups)
 	JZ(LabelRef(name + "_done"))
-	body(groupSize)
+	body()
 	DECQ(groups)
 	JMP(LabelRef(name + "_group"))
 	Label(name + "_done")

@@ -36,10 +36,15 @@ func ranges(i isa, e element) {
 		"Smallest and largest weight of each group. If nonFinite, they are undefined.")
 	weights, lo, hi := pointer("weights"), pointer("lo"), pointer("hi")
 	p := e.patterns()
-	signs, ones := broadcast(p.signs, i.lanes), broadcast(allOnes, i.lanes)
+	groups, groupSize := pointer("groups"), pointer("groupSize")
 	largest := GP32() // magnitude
-	XORL(largest, largest)
-	forGroups("ranges", func(groupSize GPVirtual) {
+	if e.name == "Float32" {
+		largest = i.rangesTogether(weights, lo, hi, groups, groupSize)
+	} else {
+		XORL(largest, largest)
+	}
+	signs, ones := broadcast(p.signs, i.lanes), broadcast(allOnes, i.lanes)
+	each("ranges", groups, func() {
 		signed, unsigned, least := vector(i.lanes), zeroed(i.lanes), vector(i.lanes)
 		VMOVAPS(signs, signed)
 		VMOVAPS(ones, least)
