@@ -64,6 +64,13 @@ class UsageError(ValueError):
     """Arguments are out of bounds, exclude each other, or do not fit what is there."""
 
 
+class MissingFolderError(UsageError, FileNotFoundError):
+    """There is no folder in which a destination could be made."""
+
+    def __init__(self, folder: object) -> None:
+        super().__init__(f"Folder '{folder}' does not exist. Make it first")
+
+
 class SkippedLayerWarning(UserWarning):
     """A layer was left out because of ``continue_on_error=True``."""
 

@@ -14,6 +14,7 @@ from typing import IO
 from pyarrowquant._core.locks import closing, is_at, is_plain, lock
 from pyarrowquant._core.placing import keeping_modes, refuse_irreplaceable, remove, sync
 from pyarrowquant._core.system_errors import naming_file
+from pyarrowquant.errors import MissingFolderError
 
 _LOCK = "lock"
 _NAME = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp", re.DOTALL)
@@ -46,7 +47,7 @@ class Scratch:
             try:
                 self.folder.mkdir()
             except FileNotFoundError:
-                raise FileNotFoundError(f"No such folder: '{self._target.parent}'") from None
+                raise MissingFolderError(self._target.parent) from None
             try:
                 self._lock = (self.folder / _LOCK).open("xb")
             except FileNotFoundError:  # another writer took it for that of a dead one

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
@@ -67,12 +68,29 @@ def _errors_in_a_line() -> Iterator[None]:
         raise click.UsageError(_short(str(e))) from e
     except (ValueError, TypeError, OSError, ImportError, MemoryError, pa.ArrowException) as e:
         message = _short(str(e)) or type(e).__name__
+        if isinstance(e, OSError) and e.filename is None and _is_of_printing(e):
+            message = f"Standard output cannot be written: {e.strerror or message}"
+            _drop_output()
         if _is_nowhere():
             message = (
                 "The current folder was removed. Change to another one, or give whole paths: "
                 f"{message}"
             )
         raise click.ClickException(message) from e
+
+
+def _is_of_printing(error: OSError) -> bool:
+    """Whether an error was raised where click prints."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return at is not None and str(at.tb_frame.f_globals.get("__name__")).startswith("click.")
+
+
+def _drop_output() -> None:
+    """Let what was printed lead to nowhere, or Python would fail again to write it at its end."""
+    with suppress(OSError, ValueError):  # a stream that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_nowhere() -> bool:

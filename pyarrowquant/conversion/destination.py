@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pyarrowquant._core.placing import is_empty_folder, refuse_irreplaceable
 from pyarrowquant._core.quoting import enumerated
-from pyarrowquant.errors import UsageError
+from pyarrowquant.errors import MissingFolderError, UsageError
 from pyarrowquant.formats._outputs import check_replaceable, exists_error, wrong_kind_error
 from pyarrowquant.formats.registry import IN_FOLDERS, SUFFIXES
 from pyarrowquant.reading.location import check_name
@@ -91,7 +91,7 @@ def check_destination(
     if parent.exists() and not parent.is_dir():
         raise UsageError(f"'{parent}' is a file; give a name in a folder")
     if not parent.is_dir():
-        raise FileNotFoundError(f"Folder '{parent}' does not exist. Make it first")
+        raise MissingFolderError(parent)
     if path.is_file() if folder else path.is_dir():
         raise wrong_kind_error(path, folder)
     if not path.exists():

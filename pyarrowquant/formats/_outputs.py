@@ -19,7 +19,7 @@ from pyarrowquant._core.placing import (
 )
 from pyarrowquant._core.scratch import Scratch, clear, is_abandoned
 from pyarrowquant._core.system_errors import name_file
-from pyarrowquant.errors import UsageError
+from pyarrowquant.errors import MissingFolderError, UsageError
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.reading.location import is_companion
 
@@ -226,7 +226,7 @@ class OutputFolder:
                 f"'{folder}' is the folder of the source model, or has it inside. Give another name"
             )
         if not self._folder.parent.is_dir():
-            raise FileNotFoundError(f"No such folder: '{self._folder.parent}'")
+            raise MissingFolderError(self._folder.parent)
         clear_abandoned(self._folder)
         self._check()
         self._scratch = Scratch(self._folder, _settle)

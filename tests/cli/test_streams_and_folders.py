@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from child import HANG, ROOT
+from commands import succeeded
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="shells and devices of POSIX")
 
@@ -32,6 +33,7 @@ def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "a.npz"
     np.savez(path, **{"a.weight": np.ones((4, 64), np.float32)})
+    succeeded("quantize", path, tmp_path / "a.parquet")
     return path
 
 
@@ -59,15 +61,22 @@ PRINTING = (
     "recipe show text",
     "inspect a.npz",
     "inspect a.npz --json",
+    "quantize a.npz b.parquet",
+    "quantize a.npz b.parquet --dry-run",
+    "compare a.npz a.parquet",
+    "dequantize a.parquet b.arrow",
+    "recipe fit a.npz b.json --bits-per-weight 4",
 )
 
 
 @FULL
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", PRINTING)
-def test_a_full_device(source: Path, arguments: str) -> None:
-    done = shell(f"{PROGRAM} {arguments} > /dev/full", source.parent)
+def test_a_full_device(source: Path, arguments: str, unbuffered: str) -> None:
+    program = f"PYTHONUNBUFFERED={unbuffered} {PROGRAM}"
+    done = shell(f"{program} {arguments} > /dev/full", source.parent)
     assert done.returncode == 1
-    assert done.stderr == "Error: [Errno 28] No space left on device\n"
+    assert done.stderr == "Error: Standard output cannot be written: No space left on device\n"
 
 
 @pytest.mark.parametrize("arguments", PRINTING)

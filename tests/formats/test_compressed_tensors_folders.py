@@ -143,7 +143,7 @@ def test_existing_folders(tmp_path: Path) -> None:
         write_compressed_tensors(results, other, model=model, overwrite=True)
     with pytest.raises(UsageError, match="is a file; give the name of a folder"):
         write_compressed_tensors(results, other / "letter.txt", model=model, overwrite=True)
-    with pytest.raises(FileNotFoundError, match=r"No such folder: '.*no'"):
+    with pytest.raises(FileNotFoundError, match=r"Folder '.*no' does not exist. Make it first"):
         write_compressed_tensors(results, tmp_path / "no" / "out", model=model)
     assert {path.name for path in tmp_path.iterdir()} == {"model", "out", "other"}
 
