@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,14 @@ def pieces(rows: int = ROWS, prepend: bool = True) -> Tokenizer:
     return tokenizer
 
 
+def model_type_of(classes: Any) -> str:
+    """What config.json calls most models of a class, as gpt_oss of GptOssForCausalLM."""
+    first = str(classes[0] if isinstance(classes, list) and classes else classes)
+    return re.sub(
+        r"(?<=[a-z0-9])(?=[A-Z])", "_", re.sub(r"(For.*|LMHead)?Model$|For[A-Z].*", "", first)
+    ).lower()
+
+
 def write(
     folder: Path,
     tensors: Mapping[str, np.ndarray] | None = None,
@@ -119,6 +128,7 @@ def write(
     embeddings = tensors.get("model.embed_tokens.weight")
     rows = ROWS if embeddings is None else len(embeddings)
     said = {**CONFIG, "vocab_size": rows, **config}
+    said = {"model_type": model_type_of(said["architectures"]), **said}
     said = {key: value for key, value in said.items() if key not in without}
     (folder / "config.json").write_text(json.dumps(said))
     save_file(dict(tensors), folder / "model.safetensors")

@@ -25,6 +25,7 @@ from pyarrowquant.conversion.source import is_result
 from pyarrowquant.formats._gguf_floats import write_floats
 from pyarrowquant.formats._mlx_stacks import joined_by_mlx, refuse_joined
 from pyarrowquant.formats._model_folder import ModelFolder
+from pyarrowquant.formats._model_type import warn_of_no_model_type
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.formats._plain_folder import write_plain_folder
 from pyarrowquant.formats._safetensors import Entry, write_tensors
@@ -150,6 +151,7 @@ def _write_folder(source: Path, destination: Path, overwrite: bool, read: ReadFi
     model = _opened(source, "so that the folder would be no whole model. --to safetensors")
     check_head(model)
     check_tensors(model)
+    warn_of_no_model_type(model)
     layers = _count(model)
     folder = ModelFolder(as_floats(model))
     refuse_joined(folder.model, "transformers")

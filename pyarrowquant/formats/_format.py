@@ -61,6 +61,9 @@ class Format(ABC):
         Bytes of names that all engines load.
     is_of_models : bool
         Whether engines load what is written as a model, and not as tensors of any.
+    loads_by_class : bool
+        Whether its engine loads a model whose config.json does not say its type, if the user knows
+        the class.
     knows_architectures : bool
         Whether it sees to it itself that a model lacks nothing, by what its engine loads.
     engine : str
@@ -93,6 +96,7 @@ class Format(ABC):
     checks_kept_names: ClassVar[bool] = True
     longest_name: ClassVar[int | None] = None
     is_of_models: ClassVar[bool] = False
+    loads_by_class: ClassVar[bool] = False
     knows_architectures: ClassVar[bool] = False
     engine: ClassVar[str] = ""
     takes_rescaled: ClassVar[bool] = False

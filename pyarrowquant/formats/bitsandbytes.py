@@ -167,6 +167,7 @@ class Bitsandbytes(Format):
     encodings = _ENCODINGS
     usual = Settings(method="mse").with_overrides({"encoding": ENCODING})
     is_of_models = True
+    loads_by_class = True
     copies_files = True
     short_groups = ()
     reserved_names = RESERVED

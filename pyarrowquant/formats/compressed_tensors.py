@@ -191,6 +191,7 @@ class CompressedTensors(Format):
     usual = Settings(method="mse", zero_point="symmetric")
     group_sizes = (128, 64, 32)
     is_of_models = True
+    loads_by_class = True
     takes_rescaled = True
     copies_files = True
     short_groups = ()

@@ -55,6 +55,7 @@ from pyarrowquant.formats._mlx_stacks import (
     stack_of,
 )
 from pyarrowquant.formats._model_folder import config_problem, kept_entry
+from pyarrowquant.formats._model_type import model_type_problem
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._other_files import copy_files, other_files
 from pyarrowquant.formats._outline import Outline
@@ -181,7 +182,7 @@ class Mlx(Format):
     def loading_problem(self, model: Model) -> str | None:
         if isinstance(model, GgufModel):
             return "mlx-lm takes config.json and the tokenizer of a Hugging Face folder. Give that"
-        return None if model.folder is not None else config_problem(model)
+        return config_problem(model) if model.folder is None else model_type_problem(model)
 
     def viewed(self, model: Model, pre_tokenizer: str | None) -> Model:
         """Return the model with single experts where mlx-lm has other stacks than transformers.

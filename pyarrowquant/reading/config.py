@@ -28,6 +28,12 @@ def read_config(path: Location) -> dict[str, Any]:
         raise ValueError(f"'{path}' is not valid JSON: {error}") from None
     if not isinstance(config, dict):
         raise ValueError(f"'{path}' must be a JSON object, it is {type(config).__name__}")
+    kind = config.get("model_type")
+    if kind is not None and not isinstance(kind, str):
+        raise ValueError(
+            f"'{path}' has model_type {json.dumps(kind)}, which must be a text, such as \"llama\". "
+            f"Take the {CONFIG} that came with the weights"
+        )
     return config
 
 

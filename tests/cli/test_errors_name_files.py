@@ -49,7 +49,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         {name: rng.standard_normal((96, 64), np.float32) for name in names},
         "model/model.safetensors",
     )
-    Path("model/config.json").write_text("{}")
+    Path("model/config.json").write_text('{"model_type": "llama"}')
     succeeded("quantize", "model", "results.parquet")
     return tmp_path
 

@@ -108,7 +108,7 @@ def test_what_is_refused(model: Path, tmp_path: Path) -> None:
     assert out.read_text() == "mine"
     assert "is a folder" in failed("quantize", model, tmp_path, "--to", "gguf", code=2)
     assert "--to" in failed("quantize", model, tmp_path / "out.txt", code=2)
-    assert "does not exist" in failed("quantize", model, tmp_path / "no" / "out.arrow")
+    assert "does not exist" in failed("quantize", model, tmp_path / "no" / "out.arrow", code=2)
     assert "nope" in failed("quantize", tmp_path / "nope.safetensors", tmp_path / "o.arrow")
     wrong = ["quantize", model, tmp_path / "o.arrow"]
     assert "'awq' is not one of" in failed(*wrong, "--method", "awq", code=2)

@@ -51,7 +51,7 @@ def check(file: Path, *arguments: object) -> None:
 def source(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "config.json").write_text('{"torch_dtype": "float32"}')
+    (folder / "config.json").write_text('{"model_type": "llama", "torch_dtype": "float32"}')
     rng = np.random.default_rng(0)
     save_file(
         {f"l.{i}.weight": rng.standard_normal((8, 256), np.float32) for i in (0, 1)},

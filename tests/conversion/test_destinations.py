@@ -35,7 +35,7 @@ def model(tmp_path: Path) -> Path:
     folder.mkdir()
     weights = np.random.default_rng(0).standard_normal((64, 128), np.float32)
     save_file({"layers.0.up.weight": weights}, folder / "model.safetensors")
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text('{"model_type": "llama"}')
     return folder
 
 

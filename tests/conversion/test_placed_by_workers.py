@@ -308,7 +308,7 @@ def test_notes_grow_with_the_layers_and_not_with_their_square(
         model.mkdir()
         weights = np.random.default_rng(0).standard_normal((8, 64), np.float32)
         write_shards(model, {f"{i}.safetensors": {f"l.{i}.weight": weights} for i in range(layers)})
-        (model / "config.json").write_text("{}")
+        (model / "config.json").write_text('{"model_type": "llama"}')
         before = written
         with workers(MANY):
             convert(model, tmp_path / f"{layers}-out", to="mlx")

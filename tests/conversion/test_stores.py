@@ -252,7 +252,7 @@ def test_the_disk_holds_one_file_at_most(tmp_path: Path) -> None:
             for n in range(1, 7)
         },
     )
-    (folder / "config.json").write_text('{"torch_dtype": "float16"}')
+    (folder / "config.json").write_text('{"model_type": "llama", "torch_dtype": "float16"}')
     most = 0
 
     def check(_path: str) -> None:

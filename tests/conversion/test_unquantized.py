@@ -342,7 +342,7 @@ def test_each_tensor_is_named_once(
     }
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "config.json").write_text('{"dtype": "float32"}')
+    (folder / "config.json").write_text('{"model_type": "llama", "dtype": "float32"}')
     save_file(tensors, folder / "model.safetensors")
     np.savez(folder / "m.npz", **tensors)
     file = folder / {"safetensors": "model.safetensors", "npz": "m.npz", "folder": ""}[source]

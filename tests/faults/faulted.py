@@ -255,7 +255,7 @@ def _sources(folder: Path, kind: str) -> list[Path]:
         weight_map |= dict.fromkeys(tensors, name)
     index = {"metadata": {}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    (folder / "config.json").write_text('{"torch_dtype": "float32"}')
+    (folder / "config.json").write_text('{"model_type": "llama", "torch_dtype": "float32"}')
     (folder / "tokenizer.json").write_text("{}")
     return [folder]
 

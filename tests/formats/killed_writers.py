@@ -33,7 +33,7 @@ def model_folder(path: Path) -> Path:
     path.mkdir()
     tensors = {"a.weight": np.ones((2, 64), np.float32), "norm": np.ones(2, np.float32)}
     safetensors.numpy.save_file(tensors, path / "model.safetensors")
-    (path / "config.json").write_text('{"torch_dtype": "float16"}')
+    (path / "config.json").write_text('{"model_type": "llama", "torch_dtype": "float16"}')
     return path
 
 

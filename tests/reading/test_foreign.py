@@ -108,7 +108,9 @@ def test_configurations_that_say_so(tmp_path: Path, part: str | None, key: str, 
     save_file({"up.weight": UP, "down.qweight": np.ones((8, 8), np.int32)}, model / "a.safetensors")
     said = {key: {"quant_method": "gptq"}}
     config = said if part is None else {part: {"heads": 2, **said}}
-    (model / "config.json").write_text(json.dumps({"dtype": "float32", **config}))
+    (model / "config.json").write_text(
+        json.dumps({"model_type": "llama", "dtype": "float32", **config})
+    )
     error = failed("quantize", model, out, "--to", to)
     where = key if part is None else f"{part}.{key}"
     assert f"is quantized already: its config.json has {where} ('gptq')" in error

@@ -46,7 +46,9 @@ def test_what_is_refused(model: Path, result: Path, tmp_path: Path) -> None:
     assert "has no layers" in failed("report", empty, "--html", page)
     assert "--html" in failed("report", result, code=2)
     assert "is a folder" in failed("report", result, "--html", tmp_path, code=2)
-    assert "no/report.html" not in failed("report", result, "--html", tmp_path / "no" / "r.html")
+    assert "no/report.html" not in failed(
+        "report", result, "--html", tmp_path / "no" / "r.html", code=2
+    )
     assert "is the source" in failed("report", bare, "--html", bare, "--overwrite")
     other = written(numpy_to_arrow_table({"x": np.ones((1, 8), np.float32)}), tmp_path, "x.arrow")
     error = failed("report", result, "--html", page, "--original", other)
