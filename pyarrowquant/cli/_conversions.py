@@ -167,6 +167,8 @@ def _show_unquantized(tensors: Sequence[UnquantizedTensor]) -> None:
     for (kept, reason), found in sorted(groups.items()):
         some = _some([tensor.name for tensor in found])
         size = size_text(sum(tensor.bytes for tensor in found))
+        if any(tensor.is_decoded for tensor in found):
+            size += f", as floats {size_text(sum(tensor.kept_bytes for tensor in found))}"
         click.echo(f"{'Kept' if kept else 'Left out'}, {reason}: {some} ({size})")
 
 

@@ -9,6 +9,7 @@ from itertools import chain
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.quoting import first_few, first_names
 from pyarrowquant._core.settings import Settings
+from pyarrowquant._core.shapes import product
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.errors import UnquantizedTensorWarning, users_level
 from pyarrowquant.formats._format import Format
@@ -97,6 +98,27 @@ def warn_of_joined(layers: Sequence[PlannedLayer], target: Format) -> None:
         )
     if kept:
         _warn_of_unquantized(f"{engines} that are not quantized, so they are not, either", kept)
+
+
+def warn_of_uncounted(
+    bits_per_weight: float, layers: Sequence[PlannedLayer], left: Sequence[UnquantizedTensor]
+) -> None:
+    """Say that most of the weights are none of a budget's, as they stay floats."""
+    counted = sum(layer.weights for layer in layers if layer.settings is not None)
+    kept = [each for each in left if each.kept and not each.is_quantized_already]
+    others = sum(product(each.shape) for each in kept)
+    if others <= counted:
+        return
+    bits = bits_per_weight * counted + 8 * sum(each.kept_bytes for each in kept)
+    largest = sorted(kept, key=lambda each: -each.kept_bytes)
+    warnings.warn(
+        f"bits_per_weight={bits_per_weight:g} is a budget of the {counted:,} weights that are "
+        f"quantized. The other {others:,} stay floats, so that the whole model takes up to "
+        f"{bits / (counted + others):.2f} bits a weight: "
+        f"{first_names([each.name for each in largest])}",
+        UserWarning,
+        stacklevel=users_level(),
+    )
 
 
 def warn_of_decoded(decoded: Mapping[str, int]) -> None:

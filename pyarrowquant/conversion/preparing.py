@@ -37,6 +37,7 @@ from pyarrowquant.conversion.planning_warnings import (
     warn_of_joined,
     warn_of_lacking,
     warn_of_ragged,
+    warn_of_uncounted,
     warn_of_unused,
 )
 from pyarrowquant.conversion.request import Request
@@ -95,6 +96,8 @@ def prepare(request: Request, landing: Landing, is_to_be_placed: Callable[[Path]
     warn_of_decoded(decoded_from(model, layers))
     left = unquantized(model, target, layers, chosen.recipe)
     warn_of_lacking(model, target, left)
+    if request.bits_per_weight is not None:
+        warn_of_uncounted(request.bits_per_weight, layers, left)
     check_file_names(target.file_names(model) if options.folder else ())
     check_names(target, layers, left)
     check_sizes(layers)

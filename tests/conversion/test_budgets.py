@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import hf_folders
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from commands import failed, succeeded
+from commands import failed, run, succeeded
+from mixture_models import GPT_OSS, gpt_oss
 from safetensors.numpy import save_file
 
 from pyarrowquant import Recipe, Rule, convert, plan
@@ -127,3 +129,22 @@ def test_a_size_of_more_than_there_is(
     for name, wanted in (("same.gguf", size), ("more.gguf", 10 * size)):
         convert(source, tmp_path / name, size=wanted)
         assert (tmp_path / name).read_bytes() == (tmp_path / "8.gguf").read_bytes()
+
+
+def test_weights_that_a_budget_does_not_count_are_said(tmp_path: Path) -> None:
+    """Where they are most of the model: all experts of gpt-oss stay floats there."""
+    tensors = gpt_oss(coded=False)
+    source = hf_folders.write(tmp_path / "model", tensors, model_type="gpt_oss", **GPT_OSS)
+    counted = sum(array.size for name, array in tensors.items() if name.endswith("_proj.weight"))
+    others = sum(array.size for array in tensors.values()) - counted
+    with pytest.warns(UserWarning, match="bits_per_weight=5 is a budget of the") as caught:
+        done = convert(source, tmp_path / "out", to="compressed-tensors", bits_per_weight=5)
+    (said,) = (str(each.message) for each in caught)
+    assert f"the {counted:,} weights that are quantized. The other {others:,} stay floats" in said
+    bits = float(said.split("up to ")[1].split()[0])
+    assert bits >= done.model_bits_per_weight > bits - 0.5 > 20
+    assert "mlp.experts.gate_up_proj" in said
+    command = ["quantize", source, tmp_path / "again", "--to", "compressed-tensors"]
+    told = run(*command, "--bits-per-weight", 5, "--dry-run")
+    assert told.stderr == said.replace("bits_per_weight=5", "--bits-per-weight 5") + "\n"
+    convert(source, tmp_path / "mlx", to="mlx", bits_per_weight=5)  # warnings are errors
