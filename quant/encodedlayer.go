@@ -218,7 +218,7 @@ func (l *quantizedLayer) storedGroups(first, end int) kernel.StoredGroups {
 // firstBadGroup is the first of some groups that has a fault, or -1.
 func (e *encodedLayer) firstBadGroup(l *quantizedLayer, first, end int, k *kernel.Kernel) int {
 	begin, stop, has := e.run(l, first, end)
-	if begin < stop && k.AllStored(e.description, &has) {
+	if begin < stop && l.largestLevel() <= kernel.MostLevel && k.AllStored(e.description, &has) {
 		if group := e.firstFault(l, first, begin); group >= 0 {
 			return group
 		}
@@ -229,10 +229,12 @@ func (e *encodedLayer) firstBadGroup(l *quantizedLayer, first, end int, k *kerne
 
 // firstFault is firstBadGroup, which looks at each.
 func (e *encodedLayer) firstFault(l *quantizedLayer, first, end int) int {
+	most := l.largestLevel()
 	for group := first; group < end; {
 		of := e.superGroupOf(l, group)
 		for stop := min(of.end, end); group < stop; group++ {
-			if e.fault(float32At(l.scales, group), l.zeroPoint(group), &of) != noFault {
+			scale, zeroPoint := float32At(l.scales, group), l.zeroPoint(group)
+			if !isFinite(reach(most, zeroPoint, scale)) && l.hasFault(group) || e.fault(scale, zeroPoint, &of) != noFault {
 				return group
 			}
 		}
@@ -253,8 +255,10 @@ func (e *encodedLayer) groupProblem(l *quantizedLayer, group int) *problem {
 	case unstoredScale:
 		return problemf(KindCorrupt, ": the scale of group %d is %g, which encoding '%s' does not store (super-scale %g)",
 			group, scale, e.encoding, of.scale)
-	default:
+	case unstoredMinimum:
 		return problemf(KindCorrupt, ": the minimum of group %d is %g, which encoding '%s' does not store (super-minimum %g)",
 			group, zeroPoint*scale, e.encoding, of.minimum)
+	default:
+		return l.infiniteProblem(group)
 	}
 }

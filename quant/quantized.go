@@ -206,12 +206,23 @@ func (l *quantizedLayer) firstBadGroup(first, end int, k *kernel.Kernel) int {
 	if has := l.storedGroups(first, end); k.AllStored(nil, &has) {
 		return -1
 	}
+	most := l.largestLevel()
 	for group := first; group < end; group++ {
-		if scale := float32At(l.scales, group); scale == 0 || !isFinite(scale) || !isFinite(float32At(l.zeroPoints, group)) {
+		scale, zeroPoint := float32At(l.scales, group), float32At(l.zeroPoints, group)
+		if scale == 0 || !isFinite(reach(most, zeroPoint, scale)) && l.hasFault(group) {
 			return group
 		}
 	}
 	return -1
+}
+
+// hasFault tells whether a group whose weights may be infinite has such, or its parameters are.
+func (l *quantizedLayer) hasFault(group int) bool {
+	if !isFinite(float32At(l.scales, group)) || !isFinite(l.zeroPoint(group)) {
+		return true
+	}
+	index, _ := l.firstInfinite(group)
+	return index >= 0
 }
 
 // groupProblem says what is wrong with a group.
@@ -222,7 +233,10 @@ func (l *quantizedLayer) groupProblem(group int) *problem {
 	if scale := float32At(l.scales, group); scale == 0 || !isFinite(scale) {
 		return problemf(KindCorrupt, ": the scale of group %d is %g, it must be finite and not 0", group, scale)
 	}
-	return problemf(KindCorrupt, ": the zero-point of group %d is %g, it must be finite", group, float32At(l.zeroPoints, group))
+	if zeroPoint := float32At(l.zeroPoints, group); !isFinite(zeroPoint) {
+		return problemf(KindCorrupt, ": the zero-point of group %d is %g, it must be finite", group, zeroPoint)
+	}
+	return l.infiniteProblem(group)
 }
 
 func float32At(values []byte, i int) float32 {

@@ -9,6 +9,9 @@ import (
 // spaced codes.
 const StoredTogether = 8
 
+// MostLevel is what levels are, at most, of groups that AllStored is asked of.
+const MostLevel = 1 << 60
+
 // StoredGroups is what a result has of groups, as little-endian float32. Those of a super-group
 // are all there, and as many as in each other.
 type StoredGroups struct {
@@ -17,17 +20,21 @@ type StoredGroups struct {
 }
 
 // AllStored tells whether an encoding, or that of evenly spaced codes for nil, surely stores all
-// of them. Where it does not, each has to be looked at.
+// of them, and none is so large that levels of up to MostLevel would decode to what is not finite.
+// Where it does not, each has to be looked at.
 func (k *Kernel) AllStored(d *Description, s *StoredGroups) bool {
 	return k.allStored != nil && k.allStored(d, s)
 }
 
 func (v *vectorSet) allStored(d *Description, s *StoredGroups) bool {
 	if d == nil {
-		return noDoubts(s.Scales, doubtUsable) && noDoubts(s.ZeroPoints, doubtFinite)
+		return noDoubts(s.Scales, doubtUsable) && noDoubts(s.ZeroPoints, doubtSmall)
 	}
 	groups := len(s.Scales) / 4
 	if d.SuperSize > 0 {
+		if !noDoubts(s.SuperScales, doubtSmall) || !noDoubts(s.SuperMinimums, doubtSmall) {
+			return false
+		}
 		supers := len(s.SuperScales) / 4
 		if !v.areFactors(&s.Scales[0], &s.SuperScales[0], supers, groups/supers, d.leastFactor, d.mostFactor) {
 			return false
@@ -49,9 +56,9 @@ func (v *vectorSet) areAlone(d *Description, s *StoredGroups) bool {
 		return noDoubts(s.Scales, doubtPower)
 	case e4m3OfLayer:
 		layerScale := float32At(s.SuperScales, 0)
-		return isFinite(layerScale) && v.areE4M3(&s.Scales[0], len(s.Scales)/4, layerScale)
+		return -MostLevel < layerScale && layerScale < MostLevel && v.areE4M3(&s.Scales[0], len(s.Scales)/4, layerScale)
 	default:
-		return noDoubts(s.Scales, doubtFinite)
+		return noDoubts(s.Scales, doubtSmall)
 	}
 }
 
@@ -63,15 +70,18 @@ const signs = 1<<63 | 1<<31
 // both32 is a constant in each half.
 func both32(bits uint64) uint64 { return bits<<32 | bits }
 
-// doubtFinite doubts Inf and NaN.
-func doubtFinite(bits uint64) uint64 { return (bits&^signs + both32(1<<23)) & signs }
+// doubtSmall doubts magnitudes from 2^60 on, Inf and NaN among them.
+func doubtSmall(bits uint64) uint64 {
+	const large = (127 + 60) << 23
+	return (bits&^signs + both32(1<<31-large)) & signs
+}
 
 // doubtUsable doubts 0, too.
-func doubtUsable(bits uint64) uint64 { return doubtFinite(bits) | below(bits, 1) }
+func doubtUsable(bits uint64) uint64 { return doubtSmall(bits) | below(bits, 1) }
 
-// doubtPower doubts all but normal powers of two.
+// doubtPower doubts all but normal powers of two, and what doubtSmall does.
 func doubtPower(bits uint64) uint64 {
-	return bits&(signs|both32(1<<23-1)) | doubtFinite(bits) | below(bits, 1<<23)
+	return bits&(signs|both32(1<<23-1)) | doubtSmall(bits) | below(bits, 1<<23)
 }
 
 // doubtFloat16 doubts all but normal numbers of float16.
