@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from pyarrowquant._core.cells import Bytes
 from pyarrowquant.formats._layers import rounded
 from pyarrowquant.formats._other_files import other_files
 from pyarrowquant.formats._safetensors import Entry
+from pyarrowquant.formats._watching import WATCHED, watched
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
@@ -145,7 +146,13 @@ def kept_entry(shard: Shard, tensor: Tensor, dtype: str) -> Entry:
     read = partial(pieces_of, shard, tensor)
     if isinstance(tensor, MadeTensor):
         read = partial(decoded_bytes, tensor)
+    if tensor.dtype in WATCHED:
+        read = partial(_watched, shard, tensor, read)
     return Entry.known(tensor.name, tensor.dtype, tensor.shape, tensor.stored_bytes, read)
+
+
+def _watched(shard: Shard, tensor: Tensor, read: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    return watched(read(), tensor.dtype, tensor.name, shard.location)
 
 
 def decoded_size(tensor: CodedTensor, dtype: str) -> int:
