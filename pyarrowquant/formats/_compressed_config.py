@@ -212,6 +212,7 @@ def _check_experts(
     ]
     if not experts:
         return
+    way_out = 'Quantize all experts alike, with zero_point="symmetric"'
     schemes: dict[Scheme, list[str]] = defaultdict(list)
     for name in experts:
         if name in layers:
@@ -222,12 +223,12 @@ def _check_experts(
         found = f"the results have {_listed(schemes)}"
     elif not symmetric:
         found = "the zero-points of the results are not symmetric"
+        way_out = 'Take zero_point="symmetric"; in place of the scheme W4A16_ASYM, W4A16'
     else:
         return
     raise ValueError(
         "transformers loads experts only if all are packed, with the same bit_width and "
-        f"group_size and symmetric zero-points; {found}. Quantize all experts alike, with "
-        'zero_point="symmetric"'
+        f"group_size and symmetric zero-points; {found}. {way_out}"
     )
 
 

@@ -9,7 +9,7 @@ from pyarrowquant._core.quoting import meant
 from pyarrowquant.errors import UsageError
 from pyarrowquant.recipes.mixes import MIXES, mix_named
 from pyarrowquant.recipes.presets import PRESETS, PROFILES
-from pyarrowquant.recipes.schemes import ABOUT_SCHEMES, SCHEMES
+from pyarrowquant.recipes.schemes import ABOUT_SCHEMES, NEXT_SCHEMES, SCHEMES
 
 # What each name means, in a line.
 ABOUT = {
@@ -63,6 +63,11 @@ def unknown(name: str) -> ValueError:
     """Make the error of a name that is none of these, nor a file; a missing file is no usage."""
     kind = ValueError if name.endswith((".json", ".yaml", ".yml")) else UsageError
     both = [f"{preset}-{profile}" for preset in PRESETS for profile in PROFILES]
+    if (scheme := name.upper()) in NEXT_SCHEMES:
+        return UsageError(
+            f"Recipe '{name}': the scheme {scheme} of compressed-tensors is none that is written. "
+            f"Take {NEXT_SCHEMES[scheme]}"
+        )
     hint = meant(name, [*ABOUT, *both]) or meant(name.upper(), [*SCHEMES, *MIXES])
     others = ", ".join(each for each in ABOUT if each not in MIXES)
     return kind(

@@ -15,6 +15,18 @@ SCHEMES: dict[str, SettingOverrides] = {
     "W8A16": {"bit_width": 8, "group_size": 128, "zero_point": "symmetric"},
     "W8A8": {"bit_width": 8, "group_size": -1, "zero_point": "symmetric"},
 }
+# What comes next to others of compressed-tensors, whose activations need scales or codes that only
+# an engine and data make, or that are other names and settings of the same.
+NEXT_SCHEMES = {
+    "FP8": "FP8_DYNAMIC, whose activations need no data",
+    "NVFP4": "NVFP4A16, which has the same weights",
+    "MXFP4": "MXFP4A16, which has the same weights",
+    "MXFP8": "MXFP8A16, which has the same weights",
+    "INT8": "W8A8, which is the same",
+    "W4AFP8": "W4A16, which has the same bits",
+    "W4A8": "W4A16, which has the same bits",
+    **{f"W{bits}A16": f"bit_width={bits} instead" for bits in (2, 3, 5, 6)},
+}
 INT8_ACTIVATIONS = "W8A8"  # whose weights could do without them
 
 # What each is, in a line.

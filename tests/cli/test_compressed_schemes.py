@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import hf_folders
 import numpy as np
 import pytest
-from commands import succeeded
+from commands import failed, succeeded
+from mixture_models import DEEPSEEK, deepseek
 from safetensors.numpy import load_file, save_file
 
 import pyarrowquant
@@ -57,3 +59,14 @@ def test_round_trip(tmp_path: Path, name: str) -> None:
     assert compared["totals"]["relative_error"] == pytest.approx(done["relative_error"], rel=1e-6)
     succeeded("report", out, "--original", model, "--html", tmp_path / "report.html")
     assert "up_proj" in (tmp_path / "report.html").read_text()
+
+
+def test_experts_with_zero_points_name_what_works(tmp_path: Path) -> None:
+    said = {**DEEPSEEK, "model_type": "deepseek_v3", "dtype": "float32"}
+    model = hf_folders.write(tmp_path / "model", deepseek(), **said)
+    command = ["quantize", model, tmp_path / "out", "--to", "compressed-tensors"]
+    for options in (["--recipe", "W4A16_ASYM"], ["--zero-point", "integer"]):
+        error = failed(*command, *options)
+        assert "Take --zero-point symmetric; in place of the scheme W4A16_ASYM, W4A16" in error
+    succeeded(*command, "--zero-point", "symmetric")
+    succeeded(*command, "--recipe", "W4A16", "--overwrite")

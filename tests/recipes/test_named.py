@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hf_folders
 import numpy as np
 import pyarrow as pa
 import pytest
-from commands import run
+from commands import failed, run, succeeded
 from conftest import plain
 
 from pyarrowquant import (
@@ -123,3 +124,30 @@ def test_the_command_line_lists_them() -> None:
     assert list(told) == [line.split()[0] for line in lines]
     for name in told:
         assert run("recipe", "show", name).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("FP8", "FP8_DYNAMIC"),
+        ("fp8", "FP8_DYNAMIC"),
+        ("NVFP4", "NVFP4A16"),
+        ("MXFP4", "MXFP4A16"),
+        ("MXFP8", "MXFP8A16"),
+        ("INT8", "W8A8"),
+        ("W4AFP8", "W4A16"),
+        ("W3A16", "--bits 3"),
+    ],
+)
+def test_schemes_that_are_not_written_name_the_next(
+    tmp_path: Path, name: str, way_out: str
+) -> None:
+    model = hf_folders.write(tmp_path / "model")
+    command = ["quantize", model, tmp_path / "out", "--to", "compressed-tensors"]
+    error = failed(*command, "--recipe", name, code=2)
+    assert f"Recipe '{name}': the scheme {name.upper()} of compressed-tensors is none" in error
+    assert f"Take {way_out}" in error
+    if way_out.startswith("--"):
+        succeeded(*command, *way_out.split())
+    else:
+        succeeded(*command, "--recipe", way_out)
