@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pyarrowquant._core.cells import Bytes
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant.formats._layers import rounded
 from pyarrowquant.formats._other_files import other_files
 from pyarrowquant.formats._safetensors import Entry
@@ -140,19 +141,21 @@ def pieces_of(shard: Shard, tensor: Tensor) -> Iterator[Any]:
 def kept_entry(shard: Shard, tensor: Tensor, dtype: str) -> Entry:
     """Return a tensor of a shard as it is; codes are decoded to the dtype of the model."""
     if isinstance(tensor, CodedTensor):
-        decoded = partial(_decoded, tensor, dtype)
+        decoded = partial(_decoded, shard, tensor, dtype)
         size = decoded_size(tensor, dtype)
         return Entry.known(tensor.name, DTYPES[dtype], tensor.shape, size, decoded)
     read = partial(pieces_of, shard, tensor)
     if isinstance(tensor, MadeTensor):
         read = partial(decoded_bytes, tensor)
     if tensor.dtype in WATCHED:
-        read = partial(_watched, shard, tensor, read)
+        read = partial(_watched, shard, tensor.name, tensor.dtype, read)
     return Entry.known(tensor.name, tensor.dtype, tensor.shape, tensor.stored_bytes, read)
 
 
-def _watched(shard: Shard, tensor: Tensor, read: Callable[[], Iterator[Any]]) -> Iterator[Any]:
-    return watched(read(), tensor.dtype, tensor.name, shard.location)
+def _watched(
+    shard: Shard, name: str, dtype: str, read: Callable[[], Iterable[Any]]
+) -> Iterator[Any]:
+    return watched(read(), dtype, name, shard.location)
 
 
 def decoded_size(tensor: CodedTensor, dtype: str) -> int:
@@ -160,5 +163,13 @@ def decoded_size(tensor: CodedTensor, dtype: str) -> int:
     return math.prod(tensor.shape) * (4 if dtype == "float32" else 2)
 
 
-def _decoded(tensor: CodedTensor, dtype: str) -> Iterator[Bytes]:
-    yield rounded(tensor.decode(), dtype).reshape(-1).view(np.uint8)
+def _decoded(shard: Shard, tensor: CodedTensor, dtype: str) -> Iterator[Bytes]:
+    weights = tensor.decode()
+    stored = rounded(weights, dtype)
+    if dtype == "float16" and np.isinf(stored).any() and np.isfinite(weights).all():
+        raise ValueError(
+            f"{shard.location}: {quoted(tensor.name)} decodes to weights beyond float16, whose "
+            f"largest is 65504. Let {CONFIG} say the dtype bfloat16 or float32"
+        )
+    pieces = [stored.reshape(-1).view(np.uint8)]
+    return watched(pieces, DTYPES[dtype], tensor.name, shard.location)

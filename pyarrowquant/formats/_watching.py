@@ -66,7 +66,7 @@ def _warn(number: Any, dtype: str, index: int, name: str, place: object) -> None
     _, _, positive, negative = _INFINITE[dtype]
     what = "Inf" if number in (positive, negative) else "NaN"
     warnings.warn(
-        f"'{place}': {quoted(name)}, which stays as it is, has {what} at index {index}. Unless "
+        f"'{place}': {quoted(name)}, which is not quantized, has {what} at index {index}. Unless "
         "that is a mask, engines would compute NaN with it",
         UserWarning,
         stacklevel=users_level(),

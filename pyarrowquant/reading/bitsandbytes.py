@@ -11,7 +11,7 @@ import numpy as np
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Floats
 from pyarrowquant._core.shapes import product
-from pyarrowquant.reading.decoding import Parts
+from pyarrowquant.reading.decoding import Parts, of_any_numbers
 from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.strict_json import parse_object
 from pyarrowquant.reading.tensors import MOST_DIMENSIONS
@@ -97,6 +97,7 @@ def _nested(said: Mapping[str, Any], what: str) -> tuple[int, float]:
     return block, float(offset)
 
 
+@of_any_numbers
 def decode_flat(state: State, parts: Parts) -> Floats:
     """Decode pairs of codes, the first of which has the high bits."""
     levels = parts["levels"].read().reshape(-1)

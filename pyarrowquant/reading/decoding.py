@@ -22,6 +22,8 @@ _PAIRS = 1 << 16  # of bytes
 SCALE_DTYPES = frozenset({"F32", "F16", "BF16", "F8_E4M3", "F8_E8M0", "U8"})
 
 Parts = Mapping[str, Stored]
+# What becomes NaN or Inf is for who takes the weights to say, with the layer.
+of_any_numbers = np.errstate(over="ignore", invalid="ignore")
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def _block(size: int, count: int, usual: int) -> int | None:
     return next((n for n in sizes if n > 0 and -(-size // n) == count), None)
 
 
+@of_any_numbers
 def decode_bytes(
     shape: tuple[int, ...], table: Floats, blocks: Blocks | None, parts: Parts
 ) -> Floats:
@@ -130,11 +133,12 @@ def decode_bytes(
 # Results have no code of NaN, and its level is the largest.
 _FINITE_E4M3 = E4M3.copy()
 _FINITE_E4M3[[0x7F, 0xFF]] = 448, -448
+_LARGEST_SCALE = np.finfo(np.float32).max / 448  # with which all weights are finite
 
 
 def _is_result(codes: npt.NDArray[np.uint8], scales: Floats, group_size: int) -> bool:
     """Whether codes of E4M3 and their scales could be results of ours, which decode faster."""
-    if (group_size > 0 and group_size % 8) or not np.isfinite(scales).all():
+    if (group_size > 0 and group_size % 8) or not (np.abs(scales) <= _LARGEST_SCALE).all():
         return False
     step = max(1, _PIECE // codes.shape[1])
     pieces = (codes[start : start + step] for start in range(0, len(codes), step))
@@ -157,6 +161,7 @@ def _by_pairs(table: bytes) -> npt.NDArray[np.uint64]:
     return np.frombuffer(table, np.float32)[two].view(np.uint64).reshape(-1)
 
 
+@of_any_numbers
 def decode_e2m1(shape: tuple[int, ...], group: int, parts: Parts) -> Floats:
     """Decode pairs of E2M1."""
     rows, columns = _matrix(shape)
@@ -176,6 +181,7 @@ def decode_e2m1(shape: tuple[int, ...], group: int, parts: Parts) -> Floats:
         return in_pieces(rows, columns, decode)
 
 
+@of_any_numbers
 def decode_packed(shape: tuple[int, ...], bits: int, group: int, parts: Parts) -> Floats:
     """Decode what compressed-tensors packs; its zero-points lie down the rows."""
     rows, columns = _matrix(shape)
@@ -204,6 +210,7 @@ def decode_packed(shape: tuple[int, ...], bits: int, group: int, parts: Parts) -
         return in_pieces(rows, columns, decode)
 
 
+@of_any_numbers
 def decode_affine(shape: tuple[int, ...], bits: int, group: int, parts: Parts) -> Floats:
     """Decode what MLX packs: code * scale + bias."""
     rows, columns = _matrix(shape)

@@ -38,7 +38,7 @@ def folder(path: Path, values: dict[str, tuple[int, float]], dtype: str = "float
 @pytest.mark.parametrize("to", FORMATS)
 def test_they_are_told(tmp_path: Path, to: str, value: float, said: str, dtype: str) -> None:
     source = folder(tmp_path / "model", {NORM: (255, value)}, dtype)
-    place = rf"model/model\.safetensors': '{NORM}', which stays as it is, has {said} at index 255"
+    place = rf"model/model\.safetensors': '{NORM}', which is not quantized, has {said} at index 255"
     with pytest.warns(UserWarning, match=place) as caught:
         convert(source, tmp_path / "out", to=to)
     assert len(caught) == 1
@@ -81,10 +81,10 @@ def test_shards_are_named_by_commands(tmp_path: Path) -> None:
     save_file(tensors, source / "b.safetensors")
     told = run("quantize", source, tmp_path / "out", "--to", "compressed-tensors")
     assert told.exit_code == 0
-    assert f"'{source}/a.safetensors': '{EMBEDDINGS}', which stays as it is, has" in told.stderr
-    assert f"'{source}/b.safetensors': '{NORM}', which stays as it is, has NaN" in told.stderr
+    assert f"'{source}/a.safetensors': '{EMBEDDINGS}', which is not quantized, has" in told.stderr
+    assert f"'{source}/b.safetensors': '{NORM}', which is not quantized, has NaN" in told.stderr
     assert told.stderr.count("\n") == 2
     again = run("dequantize", tmp_path / "out", tmp_path / "plain")
     assert again.exit_code == 0
-    assert f"'{tmp_path}/out/b.safetensors': '{NORM}', which stays as it is" in again.stderr
+    assert f"'{tmp_path}/out/b.safetensors': '{NORM}', which is not quantized" in again.stderr
     succeeded("dequantize", tmp_path / "out", tmp_path / "plain", "--overwrite")
