@@ -40,6 +40,7 @@ from pyarrowquant.reading.decoding import (
 )
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.numbers import FLOAT8, INT8
+from pyarrowquant.reading.orphans import orphan_problem
 from pyarrowquant.reading.said import Config, Said
 from pyarrowquant.reading.scales import READ_FIRST, ScaleError, scale_bytes
 from pyarrowquant.reading.stored import Stored
@@ -130,9 +131,10 @@ def find_codes(
     unknown = UnknownCodes(stored)
     for name, one in stored.items():
         if name not in search.found.parts and name not in search.found.layers:
-            problem = unknown.problem(one.tensor)
-            if problem is not None:
+            if problem := unknown.problem(one.tensor):
                 search.refuse(one.tensor, problem)
+            elif problem := orphan_problem(one.tensor, stored, search.said):
+                search.refuse(one.tensor, problem, str(one.location))
     return search.found
 
 
@@ -148,7 +150,7 @@ class _Search:
     def __init__(self, stored: Mapping[str, Stored], said: Said, unnamed: Unnamed | None) -> None:
         self._stored = stored
         self._beside = Beside(stored)
-        self._said = said
+        self.said = said
         self._unnamed = unnamed
         self._read_first = READ_FIRST
         self.found = Codes()
@@ -161,7 +163,7 @@ class _Search:
         if layer.name != tensor.name and layer.name in self._stored:
             raise ProblemError(f"{quoted(layer.name)} is there too")
         self._check_named(layer)
-        self._said.check(layer)
+        self.said.check(layer)
         layer = self._with_checked_scales(layer)
         serving = [part.tensor for part in layer.parts.values() if part is not codes]
         stem = layer.name.removesuffix(WEIGHT)
@@ -232,7 +234,7 @@ class _Search:
         if scale is None and len(tensor.shape) < 2:
             return None
         if scale is None:
-            self._beside.check_needs_none(tensor, self._said.method, OF_FLOATS)
+            self._beside.check_needs_none(tensor, self.said.method, OF_FLOATS)
         if scale is not None:
             parts["scale"] = scale
             if zero := self._stored.get(f"{tensor.name}_zero_point"):
@@ -251,7 +253,7 @@ class _Search:
         if scale is None:
             is_weight = len(tensor.shape) > 1 and tensor.name.endswith(f".{WEIGHT}")
             if is_weight and self._beside.scale(tensor) is None:
-                self._beside.check_needs_none(tensor, self._said.method, OF_INTEGERS)
+                self._beside.check_needs_none(tensor, self.said.method, OF_INTEGERS)
             return None
         parts = {"codes": codes, "scale": scale}
         blocks = self._blocks(tensor, scale.tensor)
@@ -259,7 +261,7 @@ class _Search:
             if zero.tensor.dtype != "I8" or zero.tensor.shape != scale.tensor.shape:
                 raise misfit(zero.tensor, f"be I8 of the shape of {quoted(scale.tensor.name)}")
             parts["zero_point"] = zero
-        elif self._said.is_asymmetric(tensor.name, 8):
+        elif self.said.is_asymmetric(tensor.name, 8):
             raise missing(f"{tensor.name}_zero_point")
         decode = partial(decode_bytes, tensor.shape, INT8, blocks)
         return CodedLayer(
@@ -295,7 +297,7 @@ class _Search:
     def _check_pairs(self, name: str, codes: Tensor, scale: Tensor) -> None:
         """Raise where bytes are floats of other bits than pairs of E2M1, as config.json says."""
         columns, groups = codes.shape[-1], scale.shape[-1] if scale.shape else 0
-        for bits in self._said.widths(name):
+        for bits in self.said.widths(name):
             if bits != 4 and groups and 8 * columns == bits * groups * MX_GROUP:
                 raise ProblemError(f"floats of {bits} bits are not decoded")
 
@@ -315,7 +317,7 @@ class _Search:
         if len(shape) < 2 or list(shape[:-1]) != rows or shape[-1] < 1:
             raise misfit(codes, f"have the rows of {quoted(f'{name}_shape')}, {list(shape)}")
         columns = shape[-1]
-        said = self._said.widths(name)
+        said = self.said.widths(name)
         widths = [bits for bits in BITS if -(-columns * bits // 32) == words]
         widths = [bits for bits in widths if bits in said or len(widths) == 1]
         if len(widths) != 1:
@@ -333,7 +335,7 @@ class _Search:
             if zero.tensor.dtype != "I32" or zero.tensor.shape != wanted:
                 raise misfit(zero.tensor, f"be I32 of shape {list(wanted)}")
             parts["zero_point"] = zero
-        elif self._said.is_asymmetric(name, bits):
+        elif self.said.is_asymmetric(name, bits):
             raise missing(f"{name}_zero_point")
         if index := self._stored.get(f"{name}_g_idx"):
             if index.tensor.shape != (columns,):
@@ -365,10 +367,10 @@ class _Search:
 
     def affine(self, codes: Stored) -> CodedLayer | None:
         """What MLX packs, as config.json says."""
-        return mlx_layer(codes, self._beside, self._said)
+        return mlx_layer(codes, self._beside, self.said)
 
     def _blocks(self, codes: Tensor, scale: Tensor) -> Blocks:
-        usual = self._said.block(codes.name, scale)
+        usual = self.said.block(codes.name, scale)
         blocks = Blocks.of(codes.shape, scale.shape, usual)
         if blocks is None or scale.dtype not in SCALE_DTYPES:
             raise misfit(
@@ -382,7 +384,7 @@ class _Search:
         """Return how many scales a row has, and for how many columns each is."""
         groups, columns = (scale.shape[-1] if scale.shape else 0), shape[-1]
         if scale.shape == (*shape[:-1], groups) and scale.dtype in SCALE_DTYPES:
-            sizes = [group.group_size for group in self._said.groups(name)]
+            sizes = [group.group_size for group in self.said.groups(name)]
             for size in (columns, *sizes, columns // max(groups, 1)):
                 if size and -(-columns // size) == groups:
                     return groups, size

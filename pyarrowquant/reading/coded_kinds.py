@@ -32,6 +32,11 @@ def e2m1_layer(name: str, parts: Mapping[str, Stored]) -> CodedLayer:
     wanted = [*rows, -(-shape[-1] // group)]
     if list(scale.shape) != wanted:
         raise misfit(scale, f"be of shape {wanted}, for groups of {group} codes")
+    for key in ("divisor", "factor"):
+        if key in parts:
+            numbers = product(parts[key].tensor.shape)
+            if numbers not in (1, product(rows[:-1])):
+                raise misfit(parts[key].tensor, "be one number, or one for each matrix of a stack")
     return fp4_layer(name, shape, coding, parts, group)
 
 

@@ -167,9 +167,9 @@ def decode_e2m1(shape: tuple[int, ...], group: int, parts: Parts) -> Floats:
     rows, columns = _matrix(shape)
     scales = parts["scale"].read().reshape(rows, -1)
     if "divisor" in parts:
-        scales = scales / parts["divisor"].read().reshape(-1, 1)
+        scales = scales / _of_rows(parts["divisor"].read(), rows)
     if "factor" in parts:
-        scales = scales * parts["factor"].read().reshape(-1, 1)
+        scales = scales * _of_rows(parts["factor"].read(), rows)
     with parts["codes"].open() as stored:
         pairs = stored.reshape(-1).view(np.uint8).reshape(rows, columns // 2)
 
@@ -196,7 +196,8 @@ def decode_packed(shape: tuple[int, ...], bits: int, group: int, parts: Parts) -
         group_of = parts["group_of"].read()
         if group_of.min() < 0 or group_of.max() >= groups:
             name = parts["group_of"].tensor.name
-            raise ValueError(f"{quoted(name)} has groups beyond 0 to {groups - 1}")
+            place = parts["group_of"].location
+            raise ValueError(f"{place}: {quoted(name)} has groups beyond 0 to {groups - 1}")
     width = -(-columns * bits // 8)
     with parts["codes"].open() as stored:
         codes = stored.reshape(rows, -1).view(np.uint8)
@@ -226,6 +227,12 @@ def decode_affine(shape: tuple[int, ...], bits: int, group: int, parts: Parts) -
             return decoded
 
         return in_pieces(rows, columns, decode)
+
+
+def _of_rows(numbers: Array, rows: int) -> Array:
+    """Give each row the number of all, or that of its matrix of a stack."""
+    found: Array = np.repeat(numbers.reshape(-1), rows // max(numbers.size, 1))[:, np.newaxis]
+    return found
 
 
 def _matrix(shape: Sequence[int]) -> tuple[int, int]:

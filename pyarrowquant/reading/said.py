@@ -143,6 +143,14 @@ class Said:
         found = next((one.get("quant_method") for one in self._quantizations), None)
         return found if isinstance(found, str) else None
 
+    @property
+    def is_of_mlx(self) -> bool:
+        """Whether MLX has quantized the model."""
+        return any(
+            {"bits", "group_size"} <= one.keys() and "quant_method" not in one
+            for one in self._quantizations
+        )
+
     @cached_property
     def _groups(self) -> list[Group]:
         return [group for said in self._quantizations for group in _groups_of(said)]

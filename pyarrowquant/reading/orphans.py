@@ -1,0 +1,51 @@
+"""What serves codes that are not there, so that a model would lack the layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from pyarrowquant._core.quoting import quoted
+from pyarrowquant.reading.said import Said
+from pyarrowquant.reading.stored import Stored
+from pyarrowquant.reading.tensors import Tensor
+
+# Of compressed-tensors, FP8 and bitsandbytes, and of MLX; plain models have none by these names.
+_SERVING = re.compile(
+    r"(?P<weight>(?:.+\.)?weight)(?:_shape|_zero_point|_g_idx|_global_scale|_scale_2|_scale_inv|"
+    r"\.absmax|\.quant_map|\.nested_absmax|\.nested_quant_map|\.quant_state\..+)",
+    re.DOTALL,
+)
+_PACKED = re.compile(r"(?:.+\.)?weight_packed", re.DOTALL)
+_SCALE = re.compile(r"(?P<weight>(?:.+\.)?weight)_scale", re.DOTALL)
+_OF_MLX = re.compile(r"(?P<module>.+)\.(?:scales|biases)", re.DOTALL)
+
+
+def orphan_problem(tensor: Tensor, stored: Mapping[str, Stored], said: Said) -> str | None:
+    """Say what is missing beside a tensor that is none of a layer; None of others.
+
+    Parameters
+    ----------
+    tensor : Tensor
+    stored : mapping of str to Stored
+        All tensors of the model.
+    said : Said
+        What config.json says.
+    """
+    name = tensor.name
+    if _PACKED.fullmatch(name):
+        return (
+            f"it has dtype {tensor.dtype} and shape {quoted(list(tensor.shape))}, and must be a "
+            "matrix of I32 or U8"
+        )
+    found = _SERVING.fullmatch(name) or _SCALE.fullmatch(name)
+    if found is not None and (found.re is _SERVING or said.method is not None):
+        weight = found["weight"]
+        is_there = weight in stored or f"{weight}_packed" in stored
+        return None if is_there else f"{quoted(weight)} is missing"
+    found = _OF_MLX.fullmatch(name)
+    if found is not None and (weight := f"{found['module']}.weight") not in stored:
+        both = (f"{found['module']}.{end}" in stored for end in ("scales", "biases"))
+        if all(both) and said.is_of_mlx:
+            return f"{quoted(weight)} is missing"
+    return None
