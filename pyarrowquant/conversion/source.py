@@ -23,6 +23,8 @@ from pyarrowquant.reading.tensors import CodedTensor, Tensor, bytes_in_batch
 from pyarrowquant.recipes.planned import PlannedLayer
 from pyarrowquant.recipes.recipe import Recipe
 
+_EXPERT = re.compile(r"\.experts\.")  # which bitsandbytes has as floats alone, and does not name
+
 
 def local_path(source: str) -> str:
     """Return the path of a source of this machine, also of a URI; of another the URI."""
@@ -57,6 +59,7 @@ def _refuse_contradiction(model: Model) -> None:
     key, quantization = next(quantizations_in(said), (None, None))
     if key is None:
         return
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
     spared = list(_texts(quantization))  # names of modules, as each format has them
     usual = Recipe.preset("text")  # embeddings and heads are spared without a word
     if not any(isinstance(tensor, CodedTensor) for tensor in model.tensors or ()):
@@ -67,6 +70,8 @@ def _refuse_contradiction(model: Model) -> None:
             stacklevel=users_level(),
         )
         return
+    if method is None and "group_size" in (quantization or ()):  # of MLX, which names none
+        return
     plain = [
         tensor
         for tensor in model.tensors or ()
@@ -74,6 +79,7 @@ def _refuse_contradiction(model: Model) -> None:
         and not isinstance(tensor, CodedTensor)
         and not usual.rule_of(tensor.name, tensor.shape).skip
         and not any(_names(text, tensor.name.removesuffix(".weight")) for text in spared)
+        and not (method == "bitsandbytes" and _EXPERT.search(tensor.name))
     ]
     coded = [tensor for tensor in model.tensors or () if isinstance(tensor, CodedTensor)]
     if sum(map(_weights, plain)) < sum(map(_weights, coded)):

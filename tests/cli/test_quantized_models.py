@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import gguf
+import hf_folders
 import ml_dtypes
 import numpy as np
 import pytest
 from commands import failed, run, succeeded
+from mixture_models import DEEPSEEK, deepseek
 from models import source_for
 from quantized_models import folder, read, save
 from safetensors.numpy import load_file, save_file
@@ -209,6 +211,28 @@ def test_a_folder_that_contradicts_its_config_is_refused(tmp_path: Path) -> None
     spared = {"quant_method": "fp8", "modules_to_not_convert": ["blocks.0.down"]}
     model = folder(tmp_path / "n", tensors, quantization_config=spared)
     succeeded("quantize", model, tmp_path / "2.parquet")
+
+
+def test_what_a_config_does_not_spare_by_name(tmp_path: Path) -> None:
+    """Experts stay float for bitsandbytes, and whatever a recipe leaves out for MLX."""
+    said = {**DEEPSEEK, "model_type": "deepseek_v3", "dtype": "float32", "n_routed_experts": 8}
+    experts = {
+        f"model.layers.1.mlp.experts.{number}.{name}_proj.weight": array
+        for name, shape in {"gate": (96, 256), "up": (96, 256), "down": (256, 96)}.items()
+        for number in range(8)
+        for array in [np.random.default_rng(number).standard_normal(shape, np.float32)]
+    }
+    router = {"model.layers.1.mlp.gate.weight": np.ones((8, 256), np.float32)}
+    bias = {"model.layers.1.mlp.gate.e_score_correction_bias": np.zeros(8, np.float32)}
+    model = hf_folders.write(tmp_path / "model", deepseek() | experts | router | bias, **said)
+    recipe = tmp_path / "r.json"
+    recipe.write_text('{"rules": [{"match": "*mlp*", "skip": true}]}')
+    for to, *options in (["bitsandbytes"], ["mlx", "--recipe", recipe]):
+        first, second = tmp_path / to, tmp_path / f"{to}-again"
+        succeeded("quantize", model, first, "--to", to, *options)
+        shown = succeeded("quantize", first, second, "--to", "compressed-tensors")
+        assert "Decoded from" in shown
+        assert "experts" not in shown
 
 
 def test_mxfp8_is_called_so(tmp_path: Path) -> None:
