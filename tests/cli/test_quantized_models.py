@@ -215,15 +215,15 @@ def test_a_folder_that_contradicts_its_config_is_refused(tmp_path: Path) -> None
 
 def test_what_a_config_does_not_spare_by_name(tmp_path: Path) -> None:
     """Experts stay float for bitsandbytes, and whatever a recipe leaves out for MLX."""
-    said = {**DEEPSEEK, "model_type": "deepseek_v3", "dtype": "float32", "n_routed_experts": 8}
+    said = {**DEEPSEEK, "model_type": "deepseek_v3", "dtype": "float32", "n_routed_experts": 32}
     experts = {
         f"model.layers.1.mlp.experts.{number}.{name}_proj.weight": array
         for name, shape in {"gate": (96, 256), "up": (96, 256), "down": (256, 96)}.items()
-        for number in range(8)
+        for number in range(32)
         for array in [np.random.default_rng(number).standard_normal(shape, np.float32)]
     }
-    router = {"model.layers.1.mlp.gate.weight": np.ones((8, 256), np.float32)}
-    bias = {"model.layers.1.mlp.gate.e_score_correction_bias": np.zeros(8, np.float32)}
+    router = {"model.layers.1.mlp.gate.weight": np.ones((32, 256), np.float32)}
+    bias = {"model.layers.1.mlp.gate.e_score_correction_bias": np.zeros(32, np.float32)}
     model = hf_folders.write(tmp_path / "model", deepseek() | experts | router | bias, **said)
     recipe = tmp_path / "r.json"
     recipe.write_text('{"rules": [{"match": "*mlp*", "skip": true}]}')
