@@ -219,6 +219,10 @@ def _check_experts(
             schemes[scheme_of(layers[name])].append(name)
     if kept := [name for name in experts if name not in layers]:
         found = f"these are not in the results: {_some(kept)}"
+        way_out = (
+            "Quantize all of them alike; where their rows or columns are no whole blocks or "
+            "groups, take a smaller group_size, or fp8 by row (FP8_DYNAMIC)"
+        )
     elif len(schemes) > 1:
         found = f"the results have {_listed(schemes)}"
     elif not symmetric:

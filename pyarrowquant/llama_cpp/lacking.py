@@ -79,6 +79,11 @@ def check_none_lacks(
                 f"config.json says of {architecture.model_class}. Download the folder anew, or "
                 "take the config.json that came with the weights"
             )
+        if (odd := found.odd_expert(place)) is not None:
+            raise ValueError(
+                f"'{folder}': {quoted(odd.name)} has shape {list(odd.shape)}, and other experts of "
+                f"the block have another, such as {found.named(place)}. Download the folder anew"
+            )
         wanted, shape = [size.value for size in place.shape], found.shape(place)
         if are_sized and shape != wanted:
             keys = ", ".join(dict.fromkeys(size.said for size in place.shape))
@@ -143,12 +148,15 @@ class _Found:
         self._originals: dict[str, list[str]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._experts: dict[str, set[int]] = {}
+        self._odd: dict[str, Tensor] = {}
         for tensor in tensors:
             if architecture.unused(tensor.name) is None:
                 for named in _named(architecture, tensor):
                     self._originals.setdefault(named.name, []).append(tensor.name)
                     shape = tensor.shape if named.change is None else named.change.shape
-                    self._shapes[named.name] = shape
+                    usual = self._shapes.setdefault(named.name, shape)
+                    if shape != usual and named.expert is not None:
+                        self._odd.setdefault(named.name, tensor)
                     if named.expert is not None:
                         self._experts.setdefault(named.name, set()).add(named.expert)
 
@@ -164,6 +172,10 @@ class _Found:
             return None
         original = self._originals[place.name][0]
         return re.sub(r"(?<=\.experts\.)\d+(?=\.)", str(min(lacking)), original)
+
+    def odd_expert(self, place: Place) -> Tensor | None:
+        """Return an expert of a place whose shape is another than that of the first one."""
+        return self._odd.get(place.name)
 
     def named(self, place: Place) -> str:
         """Return what the folder calls a tensor."""

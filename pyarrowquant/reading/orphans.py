@@ -10,7 +10,7 @@ from pyarrowquant.reading.said import Said
 from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.tensors import Tensor
 
-# Of compressed-tensors, FP8 and bitsandbytes, and of MLX; plain models have none by these names.
+# Of compressed-tensors, FP8 and bitsandbytes; plain models have none by these names.
 _SERVING = re.compile(
     r"(?P<weight>(?:.+\.)?weight)(?:_shape|_zero_point|_g_idx|_global_scale|_scale_2|_scale_inv|"
     r"\.absmax|\.quant_map|\.nested_absmax|\.nested_quant_map|\.quant_state\..+)",
@@ -18,6 +18,7 @@ _SERVING = re.compile(
 )
 _PACKED = re.compile(r"(?:.+\.)?weight_packed", re.DOTALL)
 _SCALE = re.compile(r"(?P<weight>(?:.+\.)?weight)_scale", re.DOTALL)
+_OF_BLOCKS = re.compile(r"(?P<layer>.+)_scales", re.DOTALL)  # of gpt-oss
 _OF_MLX = re.compile(r"(?P<module>.+)\.(?:scales|biases)", re.DOTALL)
 
 
@@ -43,6 +44,10 @@ def orphan_problem(tensor: Tensor, stored: Mapping[str, Stored], said: Said) -> 
         weight = found["weight"]
         is_there = weight in stored or f"{weight}_packed" in stored
         return None if is_there else f"{quoted(weight)} is missing"
+    if tensor.dtype == "U8" and (found := _OF_BLOCKS.fullmatch(name)) is not None:
+        blocks = f"{found['layer']}_blocks"
+        is_there = blocks in stored or found["layer"] in stored
+        return None if is_there else f"{quoted(blocks)} is missing"
     found = _OF_MLX.fullmatch(name)
     if found is not None and (weight := f"{found['module']}.weight") not in stored:
         both = (f"{found['module']}.{end}" in stored for end in ("scales", "biases"))

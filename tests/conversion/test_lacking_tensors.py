@@ -13,7 +13,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import quantized_models
-from commands import failed
+from commands import failed, succeeded
+from mixture_models import DEEPSEEK, deepseek
 
 import pyarrowquant
 
@@ -253,3 +254,22 @@ def two_kinds() -> Tensors:
 @pytest.mark.parametrize("kind", [dense_first, shared_keys, no_first_norm, two_kinds])
 def test_models_whose_layers_differ_by_nature(tmp_path: Path, kind: Callable[[], Tensors]) -> None:
     assert not planned(written(tmp_path / "model", kind(), **UNKNOWN), "mlx")
+
+
+@pytest.mark.parametrize("to", ["mlx", "compressed-tensors", "bitsandbytes"])
+def test_an_expert_of_another_shape(tmp_path: Path, to: str) -> None:
+    tensors = deepseek()
+    name = "model.layers.1.mlp.experts.2.down_proj.weight"
+    tensors[name] = tensors[name][:, :64].copy()
+    said = {**DEEPSEEK, "model_type": "deepseek_v3", "dtype": "float32"}
+    source = hf_folders.write(tmp_path / "model", tensors, **said)
+    error = failed("quantize", source, tmp_path / "out", "--to", to, "--dry-run")
+    assert f"'{name}' has shape [256, 64], and other experts" in error
+
+
+def test_experts_that_fit_no_blocks_name_what_works(tmp_path: Path) -> None:
+    said = {**DEEPSEEK, "model_type": "deepseek_v3", "dtype": "float32"}  # of 96 rows
+    source = hf_folders.write(tmp_path / "model", deepseek(), **said)
+    command = ["quantize", source, tmp_path / "out", "--to", "compressed-tensors", "--recipe"]
+    assert "fp8 by row (FP8_DYNAMIC)" in failed(*command, "FP8_BLOCK")
+    succeeded(*command, "FP8_DYNAMIC")

@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from commands import failed, run
+from mixture_models import GPT_OSS, gpt_oss
 from quantized_models import E2M1, assert_same, pairs, read, save
 
 from pyarrowquant import convert
@@ -82,6 +83,16 @@ def test_codes_that_are_not_there(tmp_path: Path, kind: str) -> None:
         assert line.startswith(f"Error: {file}: '{UP}.")
         assert f"'{UP}.weight' is missing" in line
         assert line.count("\n") == 1
+
+
+def test_scales_of_gpt_oss(tmp_path: Path) -> None:
+    said = {"model_type": "gpt_oss", "dtype": "bfloat16", **GPT_OSS}
+    model = hf_folders.write(tmp_path / "model", gpt_oss(coded=True), **said)
+    experts = "model.layers.1.mlp.experts.down_proj"
+    changed(model / "model.safetensors", f"{experts}_blocks", None)
+    for line in refused(tmp_path, model):
+        assert f"model.safetensors: '{experts}_scales' is quantized already" in line
+        assert f"'{experts}_blocks' is missing" in line
 
 
 @pytest.mark.parametrize("dtype", ["I64", "F32"])
