@@ -10,7 +10,7 @@ import (
 const StoredTogether = 8
 
 // MostLevel is what levels are, at most, of groups that AllStored is asked of.
-const MostLevel = 1 << 60
+const MostLevel = 1 << 50
 
 // StoredGroups is what a result has of groups, as little-endian float32. Those of a super-group
 // are all there, and as many as in each other.
@@ -56,7 +56,7 @@ func (v *vectorSet) areAlone(d *Description, s *StoredGroups) bool {
 		return noDoubts(s.Scales, doubtPower)
 	case e4m3OfLayer:
 		layerScale := float32At(s.SuperScales, 0)
-		return -MostLevel < layerScale && layerScale < MostLevel && v.areE4M3(&s.Scales[0], len(s.Scales)/4, layerScale)
+		return -large < layerScale && layerScale < large && v.areE4M3(&s.Scales[0], len(s.Scales)/4, layerScale)
 	default:
 		return noDoubts(s.Scales, doubtSmall)
 	}
@@ -70,10 +70,13 @@ const signs = 1<<63 | 1<<31
 // both32 is a constant in each half.
 func both32(bits uint64) uint64 { return bits<<32 | bits }
 
-// doubtSmall doubts magnitudes from 2^60 on, Inf and NaN among them.
+// large is what scales and zero-points are surely small below: even 448 * 2^60 * MostLevel is finite.
+const large = 1 << 60
+
+// doubtSmall doubts magnitudes from large on, Inf and NaN among them.
 func doubtSmall(bits uint64) uint64 {
-	const large = (127 + 60) << 23
-	return (bits&^signs + both32(1<<31-large)) & signs
+	const exponent = (127 + 60) << 23
+	return (bits&^signs + both32(1<<31-exponent)) & signs
 }
 
 // doubtUsable doubts 0, too.
