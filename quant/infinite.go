@@ -49,6 +49,6 @@ func (l *quantizedLayer) firstInfinite(group int) (index int, value float32) {
 
 func (l *quantizedLayer) infiniteProblem(group int) *problem {
 	index, value := l.firstInfinite(group)
-	return problemf(KindScaleRange, ": the weight at index %d decodes to %g, as its group has the scale %g and the zero-point %g. Quantize the layer again",
-		index, value, float32At(l.scales, group), l.zeroPoint(group)).at(int64(index))
+	return problemf(KindNonFinite, ": the weight at index %d decodes to %s, as its group has the scale %g and the zero-point %g. Quantize the layer again",
+		index, nonFiniteText(value), float32At(l.scales, group), l.zeroPoint(group)).at(int64(index))
 }
