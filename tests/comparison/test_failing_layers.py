@@ -80,8 +80,8 @@ TEXTS: list[tuple[Callable[[], pa.Table], Callable[[], pa.Table], str, tuple[Any
         lambda: with_column(
             quantize_batch_arrow(one(FINE)), "scales", pa.array([[3e38]], pa.list_(pa.float32()))
         ),
-        "In result: Layer 'a': the weight at index 0 decodes to Inf, as its group has the scale 3e+38 "
-        "and the zero-point 0. Quantize the layer again",
+        "In result: Layer 'a': the weight at index 0 decodes to Inf, as its group has the scale "
+        "3e+38 and the zero-point 0. Quantize the layer again",
         ("a", 0, 0, "non_finite"),
     ),
     (
