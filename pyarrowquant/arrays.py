@@ -27,7 +27,7 @@ from pyarrowquant.errors import (
     layers_failed,
     users_level,
 )
-from pyarrowquant.recipes.recipe import SaidRecipe
+from pyarrowquant.recipes.recipe import GivenRecipe
 from pyarrowquant.tables import quantize_batch_arrow
 
 # numpy names of the types that can be quantized, with their safetensors names.
@@ -45,7 +45,7 @@ def quantize_batch(
     zero_point: str | None = None,
     scale_dtype: str | None = None,
     encoding: str = "int",
-    recipe: SaidRecipe | None = None,
+    recipe: GivenRecipe | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     metrics: bool = False,
     sort: bool = True,

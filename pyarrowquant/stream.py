@@ -18,7 +18,7 @@ from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
 from pyarrowquant._core.underflow import Underflow, warn_of_underflows
 from pyarrowquant.errors import LayerError
 from pyarrowquant.recipes.plan import Fitting, LayerScale, Plan
-from pyarrowquant.recipes.recipe import SaidRecipe
+from pyarrowquant.recipes.recipe import GivenRecipe
 from pyarrowquant.tables import quantize_table
 
 
@@ -33,7 +33,7 @@ def quantize_stream(
     zero_point: str | None = None,
     scale_dtype: str | None = None,
     encoding: str = "int",
-    recipe: SaidRecipe | None = None,
+    recipe: GivenRecipe | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     metrics: bool = False,
     threads: int | None = None,
@@ -99,7 +99,7 @@ def stream_within(
     widths_with: Callable[[str], Sequence[int]],
     source: Any,
     options: Options,
-    recipe: SaidRecipe | None,
+    recipe: GivenRecipe | None,
     quality_floor: float | Mapping[str, float] | None,
     progress: Progress | EachPart = None,
     skipped: list[LayerError] | None = None,

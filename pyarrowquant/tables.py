@@ -21,7 +21,7 @@ from pyarrowquant._core.source import INPUT_COLUMNS, RESULT_COLUMNS, Source, wei
 from pyarrowquant._core.underflow import warn_of_underflows
 from pyarrowquant.errors import LayerError, SkippedLayerWarning, users_level
 from pyarrowquant.recipes.plan import Plan
-from pyarrowquant.recipes.recipe import SaidRecipe
+from pyarrowquant.recipes.recipe import GivenRecipe
 
 
 @with_meant
@@ -35,7 +35,7 @@ def quantize_batch_arrow(
     zero_point: str | None = None,
     scale_dtype: str | None = None,
     encoding: str = "int",
-    recipe: SaidRecipe | None = None,
+    recipe: GivenRecipe | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     metrics: bool = False,
     sort: bool = True,

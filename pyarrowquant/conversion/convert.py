@@ -23,7 +23,7 @@ from pyarrowquant.conversion.tensors import converted
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.errors import users_level
-from pyarrowquant.recipes.recipe import SaidRecipe
+from pyarrowquant.recipes.recipe import GivenRecipe
 from pyarrowquant.tables import skipped_text
 
 _Path = str | os.PathLike[str]
@@ -42,7 +42,7 @@ def convert(
     zero_point: str | None = None,
     scale_dtype: str | None = None,
     encoding: str | None = None,
-    recipe: SaidRecipe | None = None,
+    recipe: GivenRecipe | None = None,
     bits_per_weight: float | None = None,
     size: int | None = None,
     split: int | None = None,
@@ -240,7 +240,7 @@ def plan(
     zero_point: str | None = None,
     scale_dtype: str | None = None,
     encoding: str | None = None,
-    recipe: SaidRecipe | None = None,
+    recipe: GivenRecipe | None = None,
     bits_per_weight: float | None = None,
     size: int | None = None,
     split: int | None = None,

@@ -60,7 +60,7 @@ def fit(task: Task, run: Run, meter: Meter) -> tuple[Recipe, list[LayerError]]:
         task.quality_floor,
         task.target.one_scheme,
     )
-    return Recipe.chosen(best.chosen, best.expected), skipped
+    return Recipe(best.rules, "skip", expected=best.expected), skipped
 
 
 def _choices(task: Task) -> Callable[[Sequence[int], Settings], dict[Settings, int]]:

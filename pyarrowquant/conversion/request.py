@@ -12,7 +12,7 @@ from pyarrowquant._core.settings import SettingOverrides, said_settings
 from pyarrowquant.conversion.progress import Step
 from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.reading.location import path_text
-from pyarrowquant.recipes.recipe import SaidRecipe
+from pyarrowquant.recipes.recipe import GivenRecipe
 
 Path = str | os.PathLike[str]
 
@@ -33,7 +33,7 @@ class Request:
     zero_point: str | None
     scale_dtype: str | None
     encoding: str | None
-    recipe: SaidRecipe | None
+    recipe: GivenRecipe | None
     bits_per_weight: float | None
     size: int | None
     split: int | None

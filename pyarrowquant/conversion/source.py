@@ -77,7 +77,7 @@ def _refuse_contradiction(model: Model) -> None:
         for tensor in model.tensors or ()
         if len(tensor.shape) == 2
         and not isinstance(tensor, CodedTensor)
-        and not usual.rule_of(tensor.name, tensor.shape).skip
+        and not usual.decisions.outcome(tensor.name, tensor.shape)[0].skip
         and not any(_names(text, tensor.name.removesuffix(".weight")) for text in spared)
         and not (method == "bitsandbytes" and _EXPERT.search(tensor.name))
     ]

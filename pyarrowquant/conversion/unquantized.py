@@ -117,7 +117,7 @@ def unusable_layers(failed: Sequence[LayerError]) -> set[str]:
 
 
 def _reason(name: str, shape: Sequence[int], recipe: Recipe | None) -> str:
-    rule = Rule() if recipe is None else recipe.rule_of(name, shape)
+    rule = Rule() if recipe is None else recipe.decisions.outcome(name, shape)[0]
     if rule.reason is not None:
         return rule.reason
     if recipe is not None and rule == recipe.default:

@@ -12,7 +12,7 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.source import INPUT_COLUMNS, RESULT_COLUMNS
 from pyarrowquant.comparison import compare
 from pyarrowquant.distributed.batch_function import BatchFunction
-from pyarrowquant.recipes.recipe import SaidRecipe, recipe_of
+from pyarrowquant.recipes.recipe import GivenRecipe, recipe_of
 from pyarrowquant.tables import dequantize_batch_arrow, quantize_batch_arrow
 
 _WEIGHTS = pa.schema([("layer_name", pa.string()), ("weights", pa.list_(pa.float32()))])
@@ -27,7 +27,7 @@ def quantize_batches(
     zero_point: str | None = None,
     scale_dtype: str | None = None,
     encoding: str = "int",
-    recipe: SaidRecipe | None = None,
+    recipe: GivenRecipe | None = None,
     quality_floor: float | Mapping[str, float] | None = None,
     metrics: bool = False,
     threads: int | None = None,

@@ -27,7 +27,7 @@ from pyarrowquant.reading.tensors import CodedTensor, Tensor
 from pyarrowquant.recipes.bits import stored_bits
 from pyarrowquant.recipes.planned import PlannedLayer, PlannedLayout, layout_of
 from pyarrowquant.recipes.presets import SENSITIVE
-from pyarrowquant.recipes.recipe import Recipe, scheme_rules
+from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.recipes.rule import Rule
 
 
@@ -194,7 +194,7 @@ class Format(ABC):
 
     def mix(self, name: str, model: Model, has_importance: bool) -> Recipe:
         """Return one of `mixes` for a model, of which the importance of columns may be known."""
-        return scheme_rules(name)
+        return Recipe.preset(name).resolved
 
     def warn_of_mix(self, mix: str | None, layers: Sequence[PlannedLayer]) -> None:
         """Warn of layers that engines do not load as one of `mixes` has them."""

@@ -266,7 +266,8 @@ class _Chooser:
         return [
             (name, self._type_of(name, shapes[name]))
             for name in sorted(shapes, key=lambda name: (layer_of(name), name))
-            if _dimensions(shapes[name]) > 1 and not _NEVER.rule_of(name, shapes[name]).skip
+            if _dimensions(shapes[name]) > 1
+            and not _NEVER.decisions.outcome(name, shapes[name])[0].skip
         ]
 
     def _type_of(self, name: str, shape: tuple[int, ...]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 
+from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.recipes.rule import Rule
 
@@ -15,6 +16,16 @@ def rules_by_name(chosen: Iterable[tuple[Sequence[str], Settings]]) -> list[Rule
     return [
         Rule([escaped(name) for name in names], **asdict(settings)) for names, settings in chosen
     ]
+
+
+def rule_by_name(names: Sequence[str], settings: Settings, left_open: Collection[str]) -> Rule:
+    """Return a rule with settings for layers of these names, but those whose names are given.
+
+    An encoding of "int" goes without saying, as in recipes of versions that had nothing else.
+    """
+    unsaid = {*left_open, *(["encoding"] if settings.encoding == INTEGER else [])}
+    said = {name: value for name, value in asdict(settings).items() if name not in unsaid}
+    return Rule([escaped(name) for name in names], **said)
 
 
 def escaped(name: str) -> str:

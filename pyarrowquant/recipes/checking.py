@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from pyarrowquant._core.bounds import SETTINGS
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.recipes.rule import (
-    FIELDS,
     Rule,
     check_dict,
     check_fields,
     check_known,
-    rule_label,
     with_bit_width,
 )
 
@@ -41,19 +38,3 @@ def checked_default(default: Mapping[str, object] | Rule | str | None) -> Rule:
     said = with_bit_width(where, said)
     check_known(where, said, ("skip", *SETTINGS))
     return Rule(**check_fields(where, said))
-
-
-def numbered_rule(number: int, said: object) -> Rule:
-    """Check a rule while its number is known, which the rule itself does not know."""
-    rule = check_dict(f"Recipe rule {number}", said)
-    where = rule_label(rule, number)
-    rule = with_bit_width(where, rule)
-    check_known(where, rule, FIELDS)
-    return Rule(**check_fields(where, rule))
-
-
-def plain_fields(rule: Rule) -> dict[str, Any]:
-    return {
-        field: list(value) if isinstance(value, tuple) else value
-        for field, value in rule.said.items()
-    }

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from pyarrowquant._core.bounds import SETTINGS
-from pyarrowquant._core.settings import SettingOverrides, Settings, merged
-from pyarrowquant.recipes.rule import Rule
+from pyarrowquant._core.settings import SettingOverrides, Settings, contradiction, merged
+from pyarrowquant.errors import UsageError
+from pyarrowquant.recipes.rule import Rule, rule_label
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # between dots
 
@@ -42,6 +43,12 @@ class Decisions:
         self._by_kind: dict[tuple[str, tuple[int, ...]], int] = {}
         self._applied: dict[tuple[int, Settings], Settings] = {}
 
+    def check(self) -> None:
+        """Refuse a rule that contradicts the default."""
+        for number, (rule, said) in enumerate(self.outcomes, 1):
+            if said is not None and (problem := contradiction(said, rule.said)):
+                raise ValueError(f"{rule_label(rule.said, number)}, with the default: {problem}")
+
     def outcome(self, name: str, shape: Sequence[int]) -> tuple[Rule, SettingOverrides | None]:
         """Return the rule that decides about a layer, and the settings that it leads to."""
         return self.outcomes[self._deciding(name, shape)]
@@ -58,6 +65,24 @@ class Decisions:
         if key not in self._applied:
             self._applied[key] = settings.with_overrides(said)
         return rule, self._applied[key]
+
+    def choices(self, settings: Settings) -> list[Settings]:
+        """Return all that `applied` can give for a layer that is not left out.
+
+        Raises
+        ------
+        UsageError
+            A rule contradicts these settings.
+        """
+        found = []
+        for number, (rule, said) in enumerate(self.outcomes, 1):
+            try:
+                found += [] if said is None else [settings.with_overrides(said)]
+            except UsageError as error:
+                is_default = number == len(self.outcomes)
+                label = "Recipe default" if is_default else rule_label(rule.said, number)
+                raise UsageError(f"{label}, with the settings of the call: {error}") from None
+        return found
 
     def _deciding(self, name: str, shape: Sequence[int]) -> int:
         """Return the place of the rule that decides about a layer."""

@@ -20,6 +20,7 @@ from pyarrowquant._core.settings import SettingOverrides, Settings
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
 from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.recipes.budget import Budget
+from pyarrowquant.recipes.by_name import rule_by_name
 from pyarrowquant.recipes.choosing import (
     MeasuredLayer,
     allocated,
@@ -30,7 +31,13 @@ from pyarrowquant.recipes.choosing import (
 )
 from pyarrowquant.recipes.expected import Expected
 from pyarrowquant.recipes.measuring import Costs, measured, rounds_of
-from pyarrowquant.recipes.rule import check_dict, check_fields, check_known, with_bit_width
+from pyarrowquant.recipes.rule import (
+    Rule,
+    check_dict,
+    check_fields,
+    check_known,
+    with_bit_width,
+)
 
 USUAL = Settings(method="mse")
 OBJECTIVES = ("squared_error", "relative_error")
@@ -112,6 +119,17 @@ class Fit:
     expected: Expected
     left_open: Mapping[str, Collection[str]] = field(default_factory=dict)
 
+    @property
+    def rules(self) -> list[Rule]:
+        """The rules that say what was chosen, of recipes that skip all other layers."""
+        rules = []
+        for names, settings in self.chosen:
+            alike: dict[frozenset[str], list[str]] = {}
+            for name in names:
+                alike.setdefault(frozenset(self.left_open.get(name, ())), []).append(name)
+            rules += [rule_by_name(each, settings, unsaid) for unsaid, each in alike.items()]
+        return rules
+
 
 def fit(
     table: Any,
@@ -192,7 +210,7 @@ def to_measure(
     for name, shape in rows:
         base = usual
         if name is not None and recipe is not None and None not in shape:
-            base = recipe.applied(usual, name, shape)
+            _, base = recipe.decisions.applied(usual, name, shape)
             if base is None:
                 continue
         if (name or "") in found:

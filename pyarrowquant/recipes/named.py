@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from pyarrowquant._core.quoting import meant
+from pyarrowquant._core import arguments
+from pyarrowquant._core.quoting import meant, quoted
 from pyarrowquant.errors import UsageError
 from pyarrowquant.recipes.mixes import MIXES, mix_named
 from pyarrowquant.recipes.presets import PRESETS, PROFILES
+from pyarrowquant.recipes.rule import Rule
 from pyarrowquant.recipes.schemes import ABOUT_SCHEMES, NEXT_SCHEMES, SCHEMES
 
 # What each name means, in a line.
@@ -23,6 +27,45 @@ ABOUT = {
     **ABOUT_SCHEMES,
     **MIXES,
 }
+
+
+class Named(NamedTuple):
+    """What a name stands for: the parts of a `Recipe`."""
+
+    rules: tuple[Rule, ...] = ()
+    default: Mapping[str, object] | None = None
+    name: str | None = None
+    expected: None = None
+    extends: str | None = None
+
+
+def named(name: str) -> Named:
+    """Return what a name stands for.
+
+    "all" leaves nothing out; others are those of presets, of profiles, and of both: "text-local",
+    of schemes of compressed-tensors, and of llama.cpp's mixes.
+    """
+    if not is_named(name):
+        raise unknown(name)
+    if (extended := extended_name(name)) is not None:
+        return Named(name=extended, extends=extended)
+    if name == "all":
+        return Named(name=name)
+    if name in PROFILES:
+        return Named(default=PROFILES[name], name=name)
+    preset, _, profile = name.partition("-")
+    return Named(PRESETS[preset], PROFILES[profile] if profile else None, name)
+
+
+def checked_extended(name: object) -> str:
+    """Return what a recipe extends, which needs no recipe of its own."""
+    extended = extended_name(arguments.text("Recipe: extends", name))
+    if extended is None:
+        raise ValueError(
+            f"Recipe: extends {quoted(name)} is no scheme of compressed-tensors, and no mix of "
+            "llama.cpp. Presets and profiles are extended by Recipe.from_dict()"
+        )
+    return extended
 
 
 def extended_name(name: str) -> str | None:

@@ -84,7 +84,7 @@ class Plan:
         self._floor = arguments.quality_floor(quality_floor)
         if chosen is not None:
             # All that the recipe can say, so that every table of a stream has the same metadata.
-            choices = chosen.choices(options.settings) or [options.settings]
+            choices = chosen.decisions.choices(options.settings) or [options.settings]
             self._options = replace(options, choices=choices)
         if self._floor is not None:
             # Likewise the encodings that the floor can choose.
@@ -127,7 +127,7 @@ class Plan:
             if name is None or None in shape:
                 yield settings
             else:
-                yield self._recipe.applied(settings, name, shape)
+                yield self._recipe.decisions.applied(settings, name, shape)[1]
 
     def _miss(self, text: str) -> None:
         if self.missed is None:

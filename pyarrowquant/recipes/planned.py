@@ -72,5 +72,5 @@ def plan_layer(
     """Find what a recipe makes of a layer."""
     if recipe is None or name is None or None in shape:
         return PlannedLayer(name, tuple(shape), settings)
-    rule, applied = recipe.decided(settings, name, shape)
+    rule, applied = recipe.decisions.applied(settings, name, shape)
     return PlannedLayer(name, tuple(shape), applied, None if rule is recipe.default else rule)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,33 +12,20 @@ from typing import Any
 from pyarrowquant._core import arguments
 from pyarrowquant._core.arguments import Progress
 from pyarrowquant._core.bounds import one_of
-from pyarrowquant._core.encodings import INTEGER
-from pyarrowquant._core.quoting import quoted
-from pyarrowquant._core.settings import SettingOverrides, Settings, contradiction, merged
-from pyarrowquant.errors import ArgumentTypeError, UsageError
+from pyarrowquant._core.settings import SettingOverrides, Settings, merged
+from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.recipes.bits import stored_bits
 from pyarrowquant.recipes.budget import BitsPerWeight
-from pyarrowquant.recipes.by_name import rules_by_name
-from pyarrowquant.recipes.checking import (
-    checked_default,
-    checked_rules,
-    numbered_rule,
-)
+from pyarrowquant.recipes.checking import checked_default, checked_rules
 from pyarrowquant.recipes.deciding import Decisions
-from pyarrowquant.recipes.expected import Expected, expected_from
+from pyarrowquant.recipes.expected import Expected
 from pyarrowquant.recipes.mixes import not_for_tables
-from pyarrowquant.recipes.named import extended_name, is_named, unknown
+from pyarrowquant.recipes.named import checked_extended, extended_name, is_named, named
+from pyarrowquant.recipes.plain import checked_values, plain_values
 from pyarrowquant.recipes.presets import PRESETS, PROFILES
-from pyarrowquant.recipes.rule import (
-    Rule,
-    check_dict,
-    check_known,
-    rule_label,
-)
+from pyarrowquant.recipes.rule import Rule
 from pyarrowquant.recipes.saved import SavedRecipe
 from pyarrowquant.recipes.schemes import SCHEMES
-
-_FIELDS = ("name", "extends", "expected", "default", "rules")
 
 
 @dataclass(frozen=True, init=False)
@@ -114,19 +101,13 @@ class Recipe(SavedRecipe):
             self, "name", name if name is None else arguments.text("Recipe: name", name)
         )
         object.__setattr__(self, "expected", expected)
-        object.__setattr__(self, "extends", None if extends is None else _extended(extends))
+        object.__setattr__(self, "extends", None if extends is None else checked_extended(extends))
         if self.extends is not None and self.default.skip:
             raise ValueError(
                 f"Recipe: default 'skip' leaves nothing to {self.extends}, which it extends. Leave "
                 "layers out by rules with skip"
             )
-        self._check_together()
-
-    def _check_together(self) -> None:
-        """Refuse a rule that contradicts the default."""
-        for number, (rule, said) in enumerate(self._decisions.outcomes, 1):
-            if said is not None and (problem := contradiction(said, rule.said)):
-                raise ValueError(f"{rule_label(rule.said, number)}, with the default: {problem}")
+        self._own_decisions.check()
 
     def settings_of(self, layer_name: str, shape: Sequence[int]) -> SettingOverrides | None:
         """Return the settings that the recipe says for a layer, or None to leave it out.
@@ -147,41 +128,8 @@ class Recipe(SavedRecipe):
         >>> Recipe.preset("text").settings_of("model.layers.0.mlp.up_proj.weight", (11008, 4096))
         {}
         """
-        _, said = self.resolved._decisions.outcome(layer_name, shape)
+        _, said = self.decisions.outcome(layer_name, shape)
         return None if said is None else said.copy()
-
-    def applied(self, settings: Settings, layer_name: str, shape: Sequence[int]) -> Settings | None:
-        """Return all settings of a layer: these, where the recipe says nothing else."""
-        return self.decided(settings, layer_name, shape)[1]
-
-    def rule_of(self, layer_name: str, shape: Sequence[int]) -> Rule:
-        """Return the rule that decides about a layer; the default if none matches."""
-        return self.resolved._decisions.outcome(layer_name, shape)[0]
-
-    def decided(
-        self, settings: Settings, layer_name: str, shape: Sequence[int]
-    ) -> tuple[Rule, Settings | None]:
-        """Return what `rule_of` and `applied` do."""
-        return self.resolved._decisions.applied(settings, layer_name, shape)
-
-    def choices(self, settings: Settings) -> list[Settings]:
-        """Return all that `applied` can give for a layer that is not left out.
-
-        Raises
-        ------
-        UsageError
-            A rule contradicts these settings.
-        """
-        found = []
-        resolved = self.resolved
-        for number, (rule, said) in enumerate(resolved._decisions.outcomes, 1):
-            try:
-                found += [] if said is None else [settings.with_overrides(said)]
-            except UsageError as error:
-                is_default = number > len(resolved.rules)
-                label = "Recipe default" if is_default else rule_label(rule.said, number)
-                raise UsageError(f"{label}, with the settings of the call: {error}") from None
-        return found
 
     @cached_property
     def resolved(self) -> Recipe:
@@ -195,11 +143,16 @@ class Recipe(SavedRecipe):
         if self.extends is None:
             return self
         if self.extends in SCHEMES:
-            return self.extending(scheme_rules(self.extends))
+            return self.extending(Recipe(PRESETS["text"], SCHEMES[self.extends]))
         raise not_for_tables(self.extends)
 
+    @property
+    def decisions(self) -> Decisions:
+        """What rules decide about layers, with those of what the recipe extends."""
+        return self.resolved._own_decisions
+
     @cached_property
-    def _decisions(self) -> Decisions:
+    def _own_decisions(self) -> Decisions:
         return Decisions(self.rules, self.default)
 
     @classmethod
@@ -356,37 +309,23 @@ class Recipe(SavedRecipe):
             threads,
             progress,
         )
-        return cls.chosen(fitted.chosen, fitted.expected, fitted.left_open)
+        return cls(fitted.rules, "skip", expected=fitted.expected)
 
-    @classmethod
-    def chosen(
-        cls,
-        chosen: Iterable[tuple[Sequence[str], Settings]],
-        expected: Expected,
-        left_open: Mapping[str, Collection[str]] | None = None,
-    ) -> Recipe:
-        """Return the recipe that has settings for layers by name, and skips all others.
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain values, without what is not said.
 
-        Parameters
-        ----------
-        chosen : iterable of (sequence of str, Settings)
-        expected : Expected
-        left_open : mapping of str to collection of str, optional
-            The settings that rules do not say, by the names of layers.
+        Returns
+        -------
+        dict
+            For `from_dict`; JSON and YAML have the same fields.
+
+        Examples
+        --------
+        >>> from pyarrowquant import Recipe, Rule
+        >>> Recipe([Rule("*embed*", skip=True)], default={"bit_width": 4}).to_dict()
+        {'default': {'bit_width': 4}, 'rules': [{'match': '*embed*', 'skip': True}]}
         """
-        open_of = left_open or {}
-        rules = []
-        for names, settings in chosen:
-            alike: dict[frozenset[str], list[str]] = {}
-            for name in names:
-                alike.setdefault(frozenset(open_of.get(name, ())), []).append(name)
-            for unsaid, each in alike.items():
-                without: dict[str, Any] = dict.fromkeys(unsaid)
-                if settings.encoding == INTEGER:
-                    # It goes without saying, as in recipes of versions that had nothing else.
-                    without["encoding"] = None
-                rules += [replace(rule, **without) for rule in rules_by_name([(each, settings)])]
-        return cls(rules, "skip", expected=expected)
+        return plain_values(self.rules, self.default, self.name, self.expected, self.extends)
 
     @classmethod
     def from_dict(cls, said: Mapping[str, Any]) -> Recipe:
@@ -422,25 +361,12 @@ class Recipe(SavedRecipe):
             ...
         ValueError: Recipe rule 1 ('*head*'): unknown field 'bit_with'. Did you mean ...
         """
-        parts = check_dict("Recipe", said)
-        check_known("Recipe", parts, _FIELDS)
-        rules = parts.get("rules") or ()
-        if not isinstance(rules, (list, tuple)):
-            raise ArgumentTypeError(
-                f"Recipe: rules must be a list, got {type(rules).__name__}: {quoted(rules)}"
-            )
-        numbered = [numbered_rule(number, rule) for number, rule in enumerate(rules, 1)]
-        expected = parts.get("expected")
-        own = cls(
-            numbered,
-            parts.get("default"),
-            parts.get("name"),
-            None if expected is None else expected_from(expected),
-        )
-        extended = parts.get("extends")
+        values = checked_values(said)
+        extended = values.pop("extends", None)
+        own = cls(**values)
         if extended is None:
             return own
-        return own.extending(_named(arguments.text("Recipe: extends", extended)))
+        return own.extending(cls(*named(arguments.text("Recipe: extends", extended))))
 
     def extending(self, other: Recipe) -> Recipe:
         """Return the recipe with what another one says behind it."""
@@ -451,54 +377,21 @@ class Recipe(SavedRecipe):
         return Recipe(rules, default, self.name, self.expected, other.extends)
 
 
-SaidRecipe = Recipe | str | os.PathLike[str] | Mapping[str, Any]
+GivenRecipe = Recipe | str | os.PathLike[str] | Mapping[str, Any]
 
 
-def recipe_of(said: object) -> Recipe | None:
-    """Return the recipe that is meant by a name, a file's path, or plain values."""
-    if said is None or isinstance(said, Recipe):
-        return said
-    if isinstance(said, Mapping):
-        return Recipe.from_dict(said)
-    if not isinstance(said, (str, os.PathLike)):
+def recipe_of(given: object) -> Recipe | None:
+    """Return the recipe that a caller means by a name, a file's path, or plain values."""
+    if given is None or isinstance(given, Recipe):
+        return given
+    if isinstance(given, Mapping):
+        return Recipe.from_dict(given)
+    if not isinstance(given, (str, os.PathLike)):
         raise ArgumentTypeError(
             "recipe must be a Recipe, the name of one, a path or a dict, got "
-            f"{type(said).__name__}: {said!r}"
+            f"{type(given).__name__}: {given!r}"
         )
-    text = os.fspath(said)
+    text = os.fspath(given)
     if not is_named(text) and Path(text).exists():
         return Recipe.load(text)
-    return _named(text)
-
-
-def _named(name: str) -> Recipe:
-    """Return the recipe of a name.
-
-    "all" leaves nothing out; others are those of presets, of profiles, and of both: "text-local",
-    of schemes of compressed-tensors, and of llama.cpp's mixes.
-    """
-    if not is_named(name):
-        raise unknown(name)
-    if extended_name(name) is not None:
-        return Recipe.preset(name)
-    if name == "all":
-        return Recipe(name=name)
-    if name in PROFILES:
-        return Recipe.profile(name)
-    preset, _, profile = name.partition("-")
-    return Recipe.preset(preset, profile or None)
-
-
-def _extended(name: object) -> str:
-    extended = extended_name(arguments.text("Recipe: extends", name))
-    if extended is None:
-        raise ValueError(
-            f"Recipe: extends {quoted(name)} is no scheme of compressed-tensors, and no mix of "
-            "llama.cpp. Presets and profiles are extended by Recipe.from_dict()"
-        )
-    return extended
-
-
-def scheme_rules(name: str) -> Recipe:
-    """Return what a scheme of compressed-tensors says of layers."""
-    return Recipe(PRESETS["text"], SCHEMES[name])
+    return Recipe(*named(text))

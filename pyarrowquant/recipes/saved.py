@@ -1,4 +1,4 @@
-"""Recipes as plain values, texts and files."""
+"""Recipes as texts and files."""
 
 from __future__ import annotations
 
@@ -6,58 +6,27 @@ import json
 import os
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.scratch import write_text
-from pyarrowquant.recipes.checking import plain_fields
-from pyarrowquant.recipes.expected import Expected
-from pyarrowquant.recipes.rule import Rule
 from pyarrowquant.recipes.text import import_yaml, parse_json, parse_yaml, read_text
 
 R = TypeVar("R", bound="SavedRecipe")
 
 
 class SavedRecipe:
-    """What a `Recipe` is in files, and is made of again."""
-
-    rules: tuple[Rule, ...]
-    default: Rule
-    name: str | None
-    expected: Expected | None
-    extends: str | None
+    """A `Recipe` as a text or a file, by its plain values."""
 
     @classmethod
     @abstractmethod
     def from_dict(cls: type[R], said: Mapping[str, Any]) -> R:
         """Return the recipe that `to_dict` gave, or that was written by hand."""
 
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as plain values, without what is not said.
-
-        Returns
-        -------
-        dict
-            For `from_dict`; JSON and YAML have the same fields.
-
-        Examples
-        --------
-        >>> from pyarrowquant import Recipe, Rule
-        >>> Recipe([Rule("*embed*", skip=True)], default={"bit_width": 4}).to_dict()
-        {'default': {'bit_width': 4}, 'rules': [{'match': '*embed*', 'skip': True}]}
-        """
-        rules = [plain_fields(rule) for rule in self.rules]
-        default = "skip" if self.default.skip else plain_fields(self.default)
-        parts = {
-            "name": self.name,
-            "extends": self.extends,
-            "expected": self.expected and asdict(self.expected),
-            "default": default or None,
-            "rules": rules or None,
-        }
-        return {field: value for field, value in parts.items() if value is not None}
+        """Return the recipe as plain values, without what is not said."""
 
     def to_json(self) -> str:
         """Return the recipe as JSON.

@@ -77,8 +77,8 @@ def test_recipes_extend_them(model: Path, tmp_path: Path) -> None:
     planned = plan(model, tmp_path / "out", to="compressed-tensors", recipe=recipe)
     widths = {layer.name: layer.settings and layer.settings.bit_width for layer in planned.layers}
     assert widths == {UP: 4, HEAD: 8, EMBEDDING: None}
-    assert recipe.rule_of(HEAD, (128, 256)).bit_width == 8
-    assert recipe.rule_of(UP, (128, 256)) == recipe.resolved.default
+    assert recipe.decisions.outcome(HEAD, (128, 256))[0].bit_width == 8
+    assert recipe.decisions.outcome(UP, (128, 256))[0] == recipe.resolved.default
 
 
 @pytest.mark.parametrize(
