@@ -10,17 +10,20 @@ from pyarrowquant._core.quoting import quoted
 
 FORMAT_VERSION = 1  # quant.FormatVersion
 _METADATA = b"pyarrowquant"
-# Columns that say how codes are meant, of layouts to come.
-_LATER = ("row_dimensions",)
+# Columns of layouts to come that say how codes are meant, which are known by their names where other
+# programs have dropped the metadata. No column of users has these.
+_LATER = "row_dimensions"
+_LATER_PREFIX = "pyarrowquant_"
 
 
 def check_version(schema: pa.Schema) -> None:
     """Raise where results have a layout that this version does not know.
 
-    Results without metadata, which other programs may have dropped, are of the first one.
+    Results without metadata, which other programs may have dropped, are of the first one, if they
+    have no columns of later ones.
     """
-    for name in _LATER:
-        if name in schema.names:
+    for name in schema.names:
+        if name == _LATER or name.startswith(_LATER_PREFIX):
             raise ValueError(
                 f"Column '{name}' says how codes are meant, and this version of pyarrowquant does "
                 "not know it. Install a later version"

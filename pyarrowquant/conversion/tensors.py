@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pyarrowquant._core.settings import Settings
 from pyarrowquant.conversion.quantized import QuantizedLayer
@@ -41,7 +42,7 @@ class ConvertedTensor:
     name: str
     shape: tuple[int, ...]
     dtype: str
-    became: str
+    became: Literal["quantized", "kept", "decoded", "left out"]
     reason: str | None
     settings: Settings | None
     bits: int
@@ -82,8 +83,12 @@ def _quantized(tensor: Tensor, layer: QuantizedLayer) -> ConvertedTensor:
 
 
 def _unquantized(tensor: UnquantizedTensor) -> ConvertedTensor:
-    became = "decoded" if tensor.is_decoded else "kept" if tensor.kept else "left out"
-    bits = 8 * tensor.kept_bytes
     return ConvertedTensor(
-        tensor.name, tensor.shape, tensor.dtype, became, tensor.reason, None, bits
+        tensor.name,
+        tensor.shape,
+        tensor.dtype,
+        "decoded" if tensor.is_decoded else "kept" if tensor.kept else "left out",
+        tensor.reason,
+        None,
+        8 * tensor.kept_bytes,
     )

@@ -36,6 +36,14 @@ LATER = {
         lambda: noted(1).append_column("row_dimensions", pa.array([None])),
         "Column 'row_dimensions' says how codes are meant",
     ),
+    "a column without metadata": (
+        lambda: (
+            noted(1)
+            .append_column("pyarrowquant_levels2", pa.array([[1.0]]))
+            .replace_schema_metadata(None)
+        ),
+        "Column 'pyarrowquant_levels2' says how codes are meant",
+    ),
 }
 NO_VERSIONS = {
     str(value): (
@@ -99,6 +107,6 @@ def test_columns_of_users_are_ignored() -> None:
     """Nothing says that they change what codes mean, whatever they are called."""
     wanted = dequantize_batch_arrow(noted(1))
     more = noted(1)
-    for name in ("levels2", "note", "encoding_of_mine"):
+    for name in ("levels2", "note", "encoding_of_mine", "row_dimensions_of_mine", "pyarrowquant"):
         more = more.append_column(name, pa.array(["x"]))
     assert dequantize_batch_arrow(more).equals(wanted)
