@@ -10,7 +10,7 @@ from pyarrowquant._core.quoting import quoted
 
 FORMAT_VERSION = 1  # quant.FormatVersion
 _METADATA = b"pyarrowquant"
-# Columns of layouts to come that say how codes are meant, which are known by their names where other
+# Columns of layouts to come that say how codes are meant, known by their names where other
 # programs have dropped the metadata. No column of users has these.
 _LATER = "row_dimensions"
 _LATER_PREFIX = "pyarrowquant_"
