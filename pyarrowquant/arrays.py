@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pyarrowquant._core import dlpack
-from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.arguments import Progress, wrong_type
 from pyarrowquant._core.columns import binaries, lists
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.keywords import with_meant
@@ -212,8 +212,7 @@ def _parted(weights: object) -> tuple[dict[str, _Layer], list[LayerError]]:
     usable, unusable = {}, []
     for row, (name, array) in enumerate(weights.items()):
         if not isinstance(name, str):
-            kind = type(name).__name__
-            raise ArgumentTypeError(f"Expected a string as layer name, got {kind}: {name!r}")
+            raise wrong_type("Expected a string as layer name", name)
         layer = _layer(array)
         if isinstance(layer, _Layer):
             usable[name] = layer

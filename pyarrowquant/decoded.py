@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pyarrowquant._core.arguments import integer
+from pyarrowquant._core.arguments import integer, wrong_type
 from pyarrowquant._core.columns import binaries, lists
 from pyarrowquant._core.encodings import INTEGER
-from pyarrowquant._core.quoting import quoted
+from pyarrowquant._core.quoting import quoted, shortened
 from pyarrowquant._core.rows import check_weights_schema, layers, values_of
 from pyarrowquant._core.source import ENCODED_COLUMNS, INPUT_COLUMNS, Source, check_data, is_arrow
 from pyarrowquant.errors import (
@@ -100,8 +100,7 @@ def dequantize_batch(
 def _names(layers: Mapping[str, Any]) -> list[str]:
     for name in layers:
         if not isinstance(name, str):
-            kind = type(name).__name__
-            raise ArgumentTypeError(f"Expected a string as layer name, got {kind}: {name!r}")
+            raise wrong_type("Expected a string as layer name", name)
     return list(layers)
 
 
@@ -127,7 +126,9 @@ def _part(name: str, layer: object, part: str) -> Any:
             return [integer("shape", size) for size in layer[part]]
         return integer(part, layer[part])
     except (TypeError, ValueError, BufferError) as error:
-        raise ValueError(f"Layer {quoted(name)}: '{part}' cannot be read: {error}") from error
+        raise ValueError(
+            f"Layer {quoted(name)}: '{part}' cannot be read: {shortened(str(error))}"
+        ) from error
 
 
 def _encoding(name: str, said: object) -> str:

@@ -6,12 +6,18 @@ import math
 import numbers
 import operator
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.errors import ArgumentTypeError, UsageError
 
 Progress = bool | Callable[[str, float], None] | None
+
+
+def wrong_type(wanted: str, value: object) -> ArgumentTypeError:
+    """Make the error of a value that has not the type that is wanted: "NAME must be ..."."""
+    return ArgumentTypeError(f"{wanted}, got {type(value).__name__}: {quoted(value)}")
 
 
 def integer(name: str, value: object) -> int:
@@ -25,7 +31,7 @@ def integer(name: str, value: object) -> int:
             if abs(number) >= 2**63:
                 raise ValueError(f"{name} {quoted(number)} is beyond 64 bits")
             return number
-    raise ArgumentTypeError(f"{name} must be an int, got {type(value).__name__}: {quoted(value)}")
+    raise wrong_type(f"{name} must be an int", value)
 
 
 def at_least(least: int, name: str, value: object) -> int:
@@ -39,15 +45,30 @@ def at_least(least: int, name: str, value: object) -> int:
 def boolean(name: str, value: object) -> bool:
     if isinstance(value, bool):
         return value
-    raise ArgumentTypeError(
-        f"{name} must be True or False, got {type(value).__name__}: {quoted(value)}"
-    )
+    raise wrong_type(f"{name} must be True or False", value)
 
 
 def text(name: str, value: object) -> str:
     if isinstance(value, str):
         return value
-    raise ArgumentTypeError(f"{name} must be a str, got {type(value).__name__}: {quoted(value)}")
+    raise wrong_type(f"{name} must be a str", value)
+
+
+def several(wanted: str, value: object) -> Iterator[Any]:
+    """Iterate over a value that has several others, and is no text or mapping of them."""
+    if not isinstance(value, (str, bytes, Mapping)):
+        try:
+            return iter(value)  # type: ignore[call-overload, no-any-return]
+        except TypeError:
+            pass
+    raise wrong_type(wanted, value)
+
+
+def shape(name: str, value: object) -> tuple[int, ...]:
+    """Return a shape, or whatever gives its integers."""
+    return tuple(
+        integer(name, each) for each in several(f"{name} must be a sequence of int", value)
+    )
 
 
 def quality_floor(value: object) -> dict[str, float] | None:
@@ -62,12 +83,10 @@ def quality_floor(value: object) -> dict[str, float] | None:
     for name, bound in bounds.items():
         if name not in highest:
             raise UsageError(
-                f"Invalid quality_floor: {name!r}. Must be 'cosine' or 'relative_error'"
+                f"Invalid quality_floor: {quoted(name)}. Must be 'cosine' or 'relative_error'"
             )
         if isinstance(bound, bool) or not isinstance(bound, numbers.Real):
-            raise ArgumentTypeError(
-                f"quality_floor must be a number, got {type(bound).__name__}: {bound!r}"
-            )
+            raise wrong_type("quality_floor must be a number", bound)
         checked[name] = float(bound)
         if not 0 < checked[name] <= highest[name]:
             raise UsageError(
@@ -80,9 +99,7 @@ def quality_floor(value: object) -> dict[str, float] | None:
 def bits_per_weight(value: object) -> float:
     """Return a budget, which is a finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise ArgumentTypeError(
-            f"bits_per_weight must be a number, got {type(value).__name__}: {quoted(value)}"
-        )
+        raise wrong_type("bits_per_weight must be a number", value)
     if not 0 < float(value) < math.inf:
         raise UsageError(f"Invalid bits_per_weight: {value}. Must be a finite number above 0")
     return float(value)
@@ -102,9 +119,14 @@ def kernel() -> str:
     return os.environ.get("PYARROWQUANT_KERNEL", "")
 
 
+def check_callback(name: str, wanted: str, value: object) -> None:
+    """Raise where something is neither None nor a function of what is wanted."""
+    if value is not None and not callable(value):
+        raise wrong_type(f"{name} must be None or a function of {wanted}", value)
+
+
 def check_progress(progress: object) -> None:
     if not (progress is None or isinstance(progress, bool) or callable(progress)):
-        raise ArgumentTypeError(
-            "progress must be True, None or a function of (layer_name, fraction), "
-            f"got {type(progress).__name__}: {progress!r}"
+        raise wrong_type(
+            "progress must be True, None or a function of (layer_name, fraction)", progress
         )

@@ -21,10 +21,11 @@ ZERO_POINTS = ("integer", "float", "symmetric")
 SCALE_DTYPES = ("float32", "float16", "bfloat16")
 
 
-def one_of(name: str, value: object, choices: Iterable[object]) -> Any:
-    """Return a value that is one of the choices."""
-    if value in choices:
-        return value
+def one_of(name: str, value: object, choices: Iterable[str]) -> str:
+    """Return a text that is one of the choices."""
+    text = arguments.text(name, value)
+    if text in choices:
+        return text
     raise ValueError(f"{name} {quoted(value)} must be one of {listed(choices)}")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pyarrowquant._core import arguments
-from pyarrowquant._core.quoting import quoted
-from pyarrowquant.errors import ArgumentTypeError
 
 WHOLE_ROW = -1
 TENSOR = "tensor"  # all weights of a layer
@@ -20,9 +18,7 @@ def group_size_argument(name: str, value: object) -> GroupSize:
     if isinstance(value, str):
         if value in SHARED:
             return value
-        raise ArgumentTypeError(
-            f"{name} must be an int, {TENSOR!r} or {BLOCK!r}, got str: {quoted(value)}"
-        )
+        raise arguments.wrong_type(f"{name} must be an int, {TENSOR!r} or {BLOCK!r}", value)
     return arguments.integer(name, value)
 
 

@@ -78,7 +78,7 @@ def _pieces(value: Any) -> Iterator[str]:
     elif kind is int and value.bit_length() > _LONGEST_DECIMAL:
         yield hex(value)  # Python refuses so many decimal digits
     else:
-        yield repr(value)
+        yield printable(repr(value)[: _LONGEST_TEXT + 1])
 
 
 def meant(said: object, known: Iterable[object]) -> str:

@@ -25,6 +25,7 @@ from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.formats._safetensors import Entry, write_tensors
 from pyarrowquant.reading.config import CONFIG, quantization_in, read_config
 from pyarrowquant.reading.importance_tensors import COUNT, SUFFIX, Origin, metadata_of
+from pyarrowquant.reading.location import given_path
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_source
 from pyarrowquant.reading.onnx import OnnxModel
@@ -123,7 +124,10 @@ def calibrate(
     tokens = arguments.at_least(_LEAST_TOKENS, "tokens", tokens)
     context = arguments.at_least(8, "context", context)
     threads = arguments.at_least(1, "threads", arguments.thread_count(threads))
-    path = Path(destination)
+    arguments.boolean("resume", resume)
+    arguments.boolean("overwrite", overwrite)
+    arguments.check_callback("progress", "two numbers of tokens", progress)
+    path = given_path("destination", destination)
     if path.suffix != SUFFIX:
         raise UsageError(f"'{path}' must end with {SUFFIX}")
     remove_finished(path)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
+from pyarrowquant._core.arguments import several
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.text import read_text
 
@@ -40,7 +41,7 @@ def texts_in(paths: Sequence[str | os.PathLike[str]]) -> list[Text]:
     if not paths:
         data = files("pyarrowquant.calibration").joinpath("text.txt").read_bytes()
         return [_text(BUILT_IN, data)]
-    return [_read(path) for path in paths]
+    return [_read(path) for path in several("texts must be a sequence of paths", paths)]
 
 
 def _read(path: str | os.PathLike[str]) -> Text:

@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 from pyarrowquant._core import arguments
-from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.settings import SettingOverrides, said_settings
 from pyarrowquant.conversion.progress import Step
-from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.reading.location import path_text
 from pyarrowquant.recipes.recipe import GivenRecipe
 
@@ -62,11 +60,7 @@ class Request:
                 arguments.text(field.name, value)
         if self.importance is not None:
             path_text("importance", self.importance)
-        if self.progress is not None and not callable(self.progress):
-            raise ArgumentTypeError(
-                "progress must be None or a function of a Step, got "
-                f"{type(self.progress).__name__}: {quoted(self.progress)}"
-            )
+        arguments.check_callback("progress", "a Step", self.progress)
 
     @property
     def said(self) -> SettingOverrides:

@@ -112,6 +112,7 @@ def evaluate(
     if context is not None:
         context = arguments.at_least(_LEAST_CONTEXT, "context", context)
     threads = arguments.at_least(1, "threads", arguments.thread_count(threads))
+    arguments.check_callback("progress", "two numbers of tokens", progress)
     words = _read(text)
     llama_cpp = import_llama_cpp()
     with ExitStack() as stack:

@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.arguments import wrong_type
 from pyarrowquant._core.placing import refuse_irreplaceable
-from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.formats._by_name import LayersByName
 from pyarrowquant.formats._layers import KEPT_DTYPES, KeptLayers, Results
 from pyarrowquant.formats._mlx_file import write_file
@@ -46,9 +46,7 @@ def write_folder(
     if arguments.text("dtype", dtype) not in SAFETENSORS_DTYPES:
         raise ValueError(f"Invalid dtype: {dtype!r}. Must be 'float16', 'bfloat16' or 'float32'")
     if config is not None and not isinstance(config, Mapping):
-        raise ArgumentTypeError(
-            f"config must be a mapping, got {type(config).__name__}: {config!r}"
-        )
+        raise wrong_type("config must be a mapping", config)
     layers = layers_of(results, dtype)
     kept_layers = KeptLayers(kept, others=OTHER_DTYPES)
     config = {} if config is None else dict(config)

@@ -18,7 +18,7 @@ from pyarrowquant.formats._other_files import other_files
 from pyarrowquant.formats._safetensors import Entry
 from pyarrowquant.formats._watching import WATCHED, watched
 from pyarrowquant.reading.config import CONFIG
-from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.location import given_path, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
 from pyarrowquant.reading.opened import check_size
@@ -90,7 +90,7 @@ def open_folder(path: str | os.PathLike[str]) -> ModelFolder:
     ValueError
         A file is damaged, or there are no tensors.
     """
-    place = Path(path)
+    place = given_path("model", path)
     if not place.exists():
         raise FileNotFoundError(f"No such folder: '{place}'. {_NEEDED}")
     if not place.is_dir():

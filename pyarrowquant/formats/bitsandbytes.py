@@ -33,6 +33,7 @@ from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._rules import NO_EXPERTS, preceded
 from pyarrowquant.formats._safetensors import RESERVED
+from pyarrowquant.reading.location import given_path
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import CodedTensor, Tensor
 from pyarrowquant.reading.turned import as_floats
@@ -125,7 +126,7 @@ def write_bitsandbytes(
     write_folder(
         layers,
         source,
-        Path(folder),
+        given_path("folder", folder),
         overwrite,
         lambda by_name: outline_of(by_name, source, dtype, double),
     )

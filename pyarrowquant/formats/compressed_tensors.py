@@ -55,6 +55,7 @@ from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._rules import NO_EXPERTS
 from pyarrowquant.formats._safetensors import RESERVED
+from pyarrowquant.reading.location import given_path
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import CodedTensor, Tensor
 from pyarrowquant.reading.turned import as_floats
@@ -146,7 +147,7 @@ def write_compressed_tensors(
     write_folder(
         layers,
         source,
-        Path(folder),
+        given_path("folder", folder),
         overwrite,
         lambda by_name: outline_of_results(by_name, source, dtype),
     )

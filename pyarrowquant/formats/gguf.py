@@ -26,7 +26,7 @@ from pyarrowquant.formats._gguf_blocks import (
 from pyarrowquant.formats._gguf_budget import error_weights, types_for
 from pyarrowquant.formats._gguf_file import write_tensors
 from pyarrowquant.formats._gguf_layout import header_bytes, padded
-from pyarrowquant.formats._gguf_metadata import metadata_entries
+from pyarrowquant.formats._gguf_metadata import checked_architecture, metadata_entries
 from pyarrowquant.formats._gguf_mixes import DEFAULT_MIX, INSTEAD, MIXES, mix_of
 from pyarrowquant.formats._gguf_model import (
     check_finite,
@@ -52,7 +52,7 @@ from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.gguf import GgufModel, import_gguf
 from pyarrowquant.reading.gguf_header import DEFAULT_ALIGNMENT
 from pyarrowquant.reading.gguf_keys import number_key, text_key
-from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.location import given_path, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import ShardedModel
 from pyarrowquant.reading.tensors import Tensor
@@ -162,14 +162,14 @@ def write_gguf(
     >>> pyarrowquant.formats.write_gguf(result, "tensors.gguf")
     """
     gguf = import_gguf("Writing")
-    path = Path(path)
+    path = given_path("path", path)
     overwrite = arguments.boolean("overwrite", overwrite)
     if model is not None:
         if kept is not None or metadata is not None or architecture != _UNKNOWN:
             raise ValueError("kept, architecture and metadata come from model: give only that")
         write_requantized(results, GgufModel(locate(model, None)), path, overwrite)
         return
-    architecture = arguments.text("architecture", architecture)
+    architecture = checked_architecture(architecture)
     values = metadata_entries(gguf, metadata)
     layers = layers_of(results)
     kept_layers = KeptLayers(kept, _kept_problem, OTHER_DTYPES)

@@ -37,7 +37,7 @@ from pyarrowquant.formats._onnx_outputs import model_outputs, named_data, refuse
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._rules import NO_EXPERTS, NO_MATRIX
-from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.location import given_path, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.onnx import OnnxModel
 from pyarrowquant.reading.onnx_model import import_onnx
@@ -118,7 +118,7 @@ def write_onnx(
     >>> pyarrowquant.formats.write_onnx(result, "layers.onnx")
     """
     onnx = import_onnx("Writing")
-    path = Path(path)
+    path = given_path("path", path)
     overwrite = arguments.boolean("overwrite", overwrite)
     if model is not None:
         location = locate(model, None)

@@ -9,13 +9,15 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from pyarrowquant._core.arguments import wrong_type
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.system_errors import naming_file
-from pyarrowquant.errors import ArgumentTypeError
+from pyarrowquant.errors import UsageError
 from pyarrowquant.reading.file_info import FileInfo, Kind, info_in, local_info
 from pyarrowquant.reading.opened import MappedFile, NotMappedError, ReadFile, reached
 from pyarrowquant.reading.uris import is_uri, shown_uri
@@ -253,7 +255,9 @@ def refuse_special(path: str | os.PathLike[str]) -> None:
 
 
 def check_name(path: str) -> None:
-    """Raise where a path is not UTF-8, as Arrow's and all consumers' paths are."""
+    """Raise where a path is no name, or not UTF-8, as Arrow's and all consumers' paths are."""
+    if not path or "\0" in path:
+        raise UsageError(f"{quoted(path)} is no path. Give the name of a file or folder")
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -266,10 +270,15 @@ def check_name(path: str) -> None:
 def path_text(name: str, path: object) -> str:
     """Return a path as text; another type is an error that names the argument."""
     if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
-        raise ArgumentTypeError(
-            f"{name} must be a str or a path, got {type(path).__name__}: {quoted(path)}"
-        )
+        raise wrong_type(f"{name} must be a str or a path", path)
     return str(os.fspath(path))
+
+
+def given_path(name: str, path: object) -> Path:
+    """Return a path of this machine; what can be none is an error that names the argument."""
+    text = path_text(name, path)
+    check_name(text)
+    return Path(text)
 
 
 def locate(path: object, filesystem: object) -> Location:
@@ -298,9 +307,8 @@ def _pyarrow_filesystem(filesystem: object) -> Any:
     else:
         known = isinstance(filesystem, AbstractFileSystem)
     if not known:
-        raise ArgumentTypeError(
-            "filesystem must be a pyarrow.fs.FileSystem or an fsspec filesystem, "
-            f"got {type(filesystem).__name__}: {filesystem!r}"
+        raise wrong_type(
+            "filesystem must be a pyarrow.fs.FileSystem or an fsspec filesystem", filesystem
         )
     return _from_fsspec(filesystem)
 
@@ -317,7 +325,10 @@ def _locate_uri(uri: str) -> Location:
         from fsspec.core import url_to_fs
     except ImportError:
         raise ImportError(f"'{shown_uri(uri)}' needs fsspec: pip install fsspec") from None
-    filesystem, path = url_to_fs(uri)
+    try:
+        filesystem, path = url_to_fs(uri)
+    except ValueError as error:  # of a protocol that is not known
+        raise ValueError(f"'{shown_uri(uri)}' cannot be opened: {error}") from error
     return Location(_from_fsspec(filesystem), path)
 
 

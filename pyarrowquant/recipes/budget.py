@@ -9,6 +9,8 @@ from typing import Protocol
 from pyarrowquant._core import arguments
 from pyarrowquant.errors import UsageError
 
+_MOST_BITS = 1 << 62  # no model has so many
+
 
 def too_small_error(floor: bool) -> type[ValueError]:
     """Return the class of errors of budgets; which layers pass a floor is up to the weights."""
@@ -52,11 +54,13 @@ class BitsPerWeight:
     value: float
 
     def __post_init__(self) -> None:
-        arguments.bits_per_weight(self.value)
+        # JSON takes Python's floats, and not NumPy's
+        object.__setattr__(self, "value", arguments.bits_per_weight(self.value))
 
     def bits(self, weights: int) -> int:
         # a part of a bit more, so that what was computed by division is reached again
-        return math.floor(float(self.value) * weights * (1 + 1e-12))
+        bits = self.value * weights * (1 + 1e-12)
+        return math.floor(min(bits, _MOST_BITS))
 
     def of_layer(self, bits: int) -> int:
         return bits

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from pyarrowquant._core.arguments import several, wrong_type
 from pyarrowquant._core.bounds import SETTINGS
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.errors import ArgumentTypeError
+from pyarrowquant.recipes.expected import Expected
 from pyarrowquant.recipes.rule import (
     Rule,
     check_dict,
@@ -17,13 +18,11 @@ from pyarrowquant.recipes.rule import (
 
 
 def checked_rules(rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    rules = tuple(rules)
-    for number, rule in enumerate(rules, 1):
+    checked = tuple(several("Recipe: rules must be an iterable of Rule", rules))
+    for number, rule in enumerate(checked, 1):
         if not isinstance(rule, Rule):
-            raise ArgumentTypeError(
-                f"Recipe rule {number} must be a Rule, got {type(rule).__name__}: {quoted(rule)}"
-            )
-    return rules
+            raise wrong_type(f"Recipe rule {number} must be a Rule", rule)
+    return checked
 
 
 def checked_default(default: Mapping[str, object] | Rule | str | None) -> Rule:
@@ -38,3 +37,9 @@ def checked_default(default: Mapping[str, object] | Rule | str | None) -> Rule:
     said = with_bit_width(where, said)
     check_known(where, said, ("skip", *SETTINGS))
     return Rule(**check_fields(where, said))
+
+
+def checked_expected(expected: Expected | None) -> Expected | None:
+    if expected is None or isinstance(expected, Expected):
+        return expected
+    raise wrong_type("Recipe: expected must be an Expected", expected)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from pyarrowquant._core.arguments import wrong_type
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.recipes.rule import check_dict, check_known
 
 
@@ -39,9 +39,7 @@ def expected_from(said: object) -> Expected:
     for name in names:
         value = values.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ArgumentTypeError(
-                f"{where}: {name} must be a number, got {type(value).__name__}: {quoted(value)}"
-            )
+            raise wrong_type(f"{where}: {name} must be a number", value)
         try:
             numbers[name] = float(value)
         except OverflowError:

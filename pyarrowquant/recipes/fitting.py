@@ -10,7 +10,7 @@ from typing import Any, cast
 import pyarrow as pa
 
 from pyarrowquant._core import library
-from pyarrowquant._core.arguments import Progress
+from pyarrowquant._core.arguments import Progress, boolean, check_progress, text, wrong_type
 from pyarrowquant._core.bounds import BIT_WIDTHS, SETTINGS, one_of
 from pyarrowquant._core.options import quantize_options
 from pyarrowquant._core.progress import Reporter
@@ -18,7 +18,6 @@ from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.rows import layers
 from pyarrowquant._core.settings import SettingOverrides, Settings
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
-from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.recipes.budget import Budget
 from pyarrowquant.recipes.by_name import rule_by_name
 from pyarrowquant.recipes.choosing import (
@@ -52,9 +51,7 @@ def candidate_settings(candidates: Sequence[Mapping[str, Any]] | None) -> list[S
         return [{"bit_width": width} for width in BIT_WIDTHS]
     said_by_each: list[SettingOverrides] = []
     if isinstance(candidates, (str, Mapping)) or not isinstance(candidates, Sequence):
-        raise ArgumentTypeError(
-            f"candidates must be a list of dicts, got {type(candidates).__name__}: {candidates!r}"
-        )
+        raise wrong_type("candidates must be a list of dicts", candidates)
     for number, said in enumerate(candidates, 1):
         where = f"Candidate {number}"
         check_dict(where, said)
@@ -93,6 +90,8 @@ def said_candidates(
 ) -> Candidates:
     """Return candidates that are the same for all layers; by default every width."""
     said = candidate_settings(candidates)
+    if not callable(bits_of):
+        raise wrong_type("bits_of must be a function of a shape and Settings", bits_of)
 
     def of_layer(shape: Sequence[int], base: Settings) -> dict[Settings, int]:
         found = dict.fromkeys(base.with_overrides(each) for each in said)
@@ -144,6 +143,10 @@ def fit(
 ) -> Fit:
     """Choose the settings of layers; see `Recipe.fit`."""
     one_of("objective", objective, OBJECTIVES)
+    boolean("continue_on_error", continue_on_error)
+    check_progress(progress)
+    if weight_column is not None:
+        text("weight_column", weight_column)
     columns = INPUT_COLUMNS if weight_column is None else INPUT_COLUMNS | {weight_column}
     source = Source(table, columns)
     data = source.read_all()
@@ -282,7 +285,7 @@ def _weights(data: pa.Table, column: str | None) -> list[float]:
     if column is None:
         return [1.0] * data.num_rows
     if column not in data.column_names:
-        raise ValueError(f"Missing column '{column}', which weight_column names")
+        raise ValueError(f"Missing column {quoted(column)}, which weight_column names")
     weights = data[column].to_pylist()
     for row, weight in enumerate(weights):
         number = isinstance(weight, (int, float)) and not isinstance(weight, bool)

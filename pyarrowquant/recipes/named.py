@@ -114,6 +114,6 @@ def unknown(name: str) -> ValueError:
     hint = meant(name, [*ABOUT, *both]) or meant(name.upper(), [*SCHEMES, *MIXES])
     others = ", ".join(each for each in ABOUT if each not in MIXES)
     return kind(
-        f"Recipe '{name}' is no file, and none of {others}, a preset and a profile like "
+        f"Recipe {quoted(name)} is no file, and none of {others}, a preset and a profile like "
         f"text-local, or a mix of llama.cpp like Q4_K_M{'.' if hint else ''}{hint}"
     )

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from pyarrowquant._core.quoting import quoted
-from pyarrowquant.errors import ArgumentTypeError
+from pyarrowquant._core.arguments import wrong_type
 from pyarrowquant.recipes.expected import Expected, expected_from
 from pyarrowquant.recipes.rule import (
     FIELDS,
@@ -47,12 +46,10 @@ def checked_values(said: object) -> dict[str, Any]:
     """
     values = check_dict("Recipe", said)
     check_known("Recipe", values, _FIELDS)
-    rules = values.get("rules") or ()
-    if not isinstance(rules, (list, tuple)):
-        raise ArgumentTypeError(
-            f"Recipe: rules must be a list, got {type(rules).__name__}: {quoted(rules)}"
-        )
     checked = {field: value for field, value in values.items() if value is not None}
+    rules = checked.get("rules", ())
+    if not isinstance(rules, (list, tuple)):
+        raise wrong_type("Recipe: rules must be a list", rules)
     checked["rules"] = [_numbered_rule(number, rule) for number, rule in enumerate(rules, 1)]
     if "expected" in checked:
         checked["expected"] = expected_from(checked["expected"])

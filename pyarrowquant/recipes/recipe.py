@@ -13,10 +13,9 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.arguments import Progress
 from pyarrowquant._core.bounds import one_of
 from pyarrowquant._core.settings import SettingOverrides, Settings, merged
-from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.recipes.bits import stored_bits
 from pyarrowquant.recipes.budget import BitsPerWeight
-from pyarrowquant.recipes.checking import checked_default, checked_rules
+from pyarrowquant.recipes.checking import checked_default, checked_expected, checked_rules
 from pyarrowquant.recipes.deciding import Decisions
 from pyarrowquant.recipes.expected import Expected
 from pyarrowquant.recipes.mixes import not_for_tables
@@ -100,7 +99,7 @@ class Recipe(SavedRecipe):
         object.__setattr__(
             self, "name", name if name is None else arguments.text("Recipe: name", name)
         )
-        object.__setattr__(self, "expected", expected)
+        object.__setattr__(self, "expected", checked_expected(expected))
         object.__setattr__(self, "extends", None if extends is None else checked_extended(extends))
         if self.extends is not None and self.default.skip:
             raise ValueError(
@@ -128,7 +127,8 @@ class Recipe(SavedRecipe):
         >>> Recipe.preset("text").settings_of("model.layers.0.mlp.up_proj.weight", (11008, 4096))
         {}
         """
-        _, said = self.decisions.outcome(layer_name, shape)
+        name = arguments.text("layer_name", layer_name)
+        _, said = self.decisions.outcome(name, arguments.shape("shape", shape))
         return None if said is None else said.copy()
 
     @cached_property
@@ -301,7 +301,9 @@ class Recipe(SavedRecipe):
         fitted = fitting.fit(
             table,
             BitsPerWeight(bits_per_weight),
-            fitting.said_candidates(candidates, fitting.USUAL, bits_of or stored_bits),
+            fitting.said_candidates(
+                candidates, fitting.USUAL, stored_bits if bits_of is None else bits_of
+            ),
             recipe_of(recipe),
             objective,
             weight_column,
@@ -387,9 +389,8 @@ def recipe_of(given: object) -> Recipe | None:
     if isinstance(given, Mapping):
         return Recipe.from_dict(given)
     if not isinstance(given, (str, os.PathLike)):
-        raise ArgumentTypeError(
-            "recipe must be a Recipe, the name of one, a path or a dict, got "
-            f"{type(given).__name__}: {given!r}"
+        raise arguments.wrong_type(
+            "recipe must be a Recipe, the name of one, a path or a dict", given
         )
     text = os.fspath(given)
     if not is_named(text) and Path(text).exists():

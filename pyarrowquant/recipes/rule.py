@@ -15,14 +15,13 @@ from pyarrowquant._core.bounds import BOUNDS, SETTINGS, Check, listed
 from pyarrowquant._core.quoting import meant, quoted, shortened
 from pyarrowquant._core.settings import contradiction
 from pyarrowquant._core.shapes import columns_of
-from pyarrowquant.errors import ArgumentTypeError
 
 
 def check_dict(where: str, said: object) -> Mapping[str, Any]:
     """Return a part of a recipe that has fields."""
     if isinstance(said, Mapping):
         return said
-    raise ArgumentTypeError(f"{where} must be a dict, got {type(said).__name__}: {quoted(said)}")
+    raise arguments.wrong_type(f"{where} must be a dict", said)
 
 
 def check_known(where: str, said: Mapping[str, object], known: Iterable[str]) -> None:
@@ -186,6 +185,8 @@ class Rule:
     reason: str | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if self.reason is not None:
+            arguments.text("Rule: reason", self.reason)
         given = {field: getattr(self, field) for field in FIELDS}
         checked = {"skip": False, **check_fields(rule_label(given), given)}
         for field, value in checked.items():

@@ -6,11 +6,12 @@ import json
 import os
 from abc import abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pyarrowquant._core import arguments
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.scratch import write_text
+from pyarrowquant.reading.location import given_path
 from pyarrowquant.recipes.text import import_yaml, parse_json, parse_yaml, read_text
 
 R = TypeVar("R", bound="SavedRecipe")
@@ -179,7 +180,7 @@ class SavedRecipe:
 
 
 def _is_yaml(path: str | os.PathLike[str]) -> bool:
-    suffix = Path(path).suffix
+    suffix = given_path("path", path).suffix
     if suffix in (".json", ".yaml", ".yml"):
         return suffix != ".json"
-    raise ValueError(f"Recipe file {os.fspath(path)!r} must end with .json, .yaml or .yml")
+    raise ValueError(f"Recipe file {quoted(os.fspath(path))} must end with .json, .yaml or .yml")

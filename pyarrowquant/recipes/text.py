@@ -57,8 +57,8 @@ def parse_yaml(text: str) -> Any:
         _check_events(yaml, yaml.parse(text, loader))
         return yaml.load(text, loader)
     except yaml.YAMLError as error:
-        hint = " A pattern that begins with * needs quotes" if "alias" in str(error) else ""
-        raise ValueError(f"Recipe is not YAML: {error}.{hint}") from None
+        hint = ". A pattern that begins with * needs quotes" if "alias" in str(error) else ""
+        raise ValueError(f"Recipe is not YAML: {' '.join(str(error).split())}{hint}") from None
     except _BoundError as error:
         raise ValueError(f"Recipe is not YAML that is read: {error}") from None
     except Exception as error:  # PyYAML checks little of values that it makes

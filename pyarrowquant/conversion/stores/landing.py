@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pyarrowquant.conversion.stores.on_the_way import on_the_way
 from pyarrowquant.conversion.stores.store import Store, located
-from pyarrowquant.reading.location import path_text
+from pyarrowquant.reading.location import given_path
 from pyarrowquant.reading.uris import is_uri
 
 
@@ -59,9 +59,9 @@ def landing(destination: str | os.PathLike[str]) -> Iterator[Landing]:
     OSError
         The store is not reached.
     """
-    path_text("destination", destination)
+    path = given_path("destination", destination)
     if not isinstance(destination, str) or not is_uri(destination):
-        yield Landing(Path(destination))
+        yield Landing(path)
         return
     location = located(destination)
     if location.is_local:
