@@ -118,12 +118,16 @@ def test_a_new_format_is_written(package: Path, model: Path, tmp_path: Path) -> 
 def test_a_new_format_of_folders_is_written(package: Path, model: Path, tmp_path: Path) -> None:
     """Of which the page says what a format of files has not."""
     module = package / FORMAT
-    is_folder = "    def is_folder(self, destination: Path) -> bool:\n        return True\n\n"
+    is_folder = (
+        "    def is_folder(self, destination: Path) -> bool:\n        return True\n\n"
+        '    def file_names(self, model: Model) -> list[str]:\n        return ["index"]\n\n'
+    )
     put_in(module, r"^    kept = .*\n\n", is_folder)
     text = module.read_text(encoding="utf-8")
     opened = '        with destination.open("x", encoding'
     inside = (
-        '        destination.mkdir()\n        with (destination / "a.lines").open("x", encoding'
+        '        destination.mkdir()\n        (destination / "index").touch()\n'
+        '        with (destination / "a.lines").open("x", encoding'
     )
     module.write_text(text.replace(opened, inside), encoding="utf-8")
     registry = package / REGISTRY

@@ -64,7 +64,7 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
     model = view.open()
     files = [*files_of(model), *file_of(request.recipe), *file_of(request.importance)]
     if not is_to_be_placed(options.place):
-        written = partial(target.copied_files, model)
+        written = partial(target.files_beside, model)
         for path in [destination] if split is None else parts_for(destination, split):
             check_destination(path, request.overwrite, options.folder, files, written)
         if options.landing.store is not None:

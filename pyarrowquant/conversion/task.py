@@ -127,7 +127,7 @@ class Task:
             True,
             self.folder,
             self.files,
-            partial(self.target.copied_files, self.source),
+            partial(self.target.files_beside, self.source),
         )
 
     def continued(self) -> Continued | None:

@@ -368,8 +368,12 @@ class Format(ABC):
         return set()
 
     def file_names(self, model: Model) -> Iterable[str]:
-        """Return names of files in a folder that are made of those of the model."""
+        """Return names of files that are made in a folder, but for what all models have."""
         return []
+
+    def files_beside(self, model: Model) -> set[Path]:
+        """Return what a folder gets beside weights and config.json, relative to it."""
+        return {*self.copied_files(model), *map(Path, self.file_names(model))}
 
     def replaced_data(self, destination: Path, sources: Collection[str]) -> set[str]:
         """List files that go when a destination is replaced, but for the sources."""
