@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from c_array import CArray
 from conftest import assert_same, plain
 
 from pyarrowquant import dequantize_batch_arrow, quantize_batch_arrow, quantize_stream
@@ -19,24 +20,6 @@ from pyarrowquant import dequantize_batch_arrow, quantize_batch_arrow, quantize_
 pytestmark = pytest.mark.usefixtures("nothing_leaked")
 
 BIG = 2**62
-
-
-class CArray(ctypes.Structure):
-    """The ArrowArray of the C data interface."""
-
-
-CArray._fields_ = [
-    ("length", ctypes.c_int64),
-    ("null_count", ctypes.c_int64),
-    ("offset", ctypes.c_int64),
-    ("n_buffers", ctypes.c_int64),
-    ("n_children", ctypes.c_int64),
-    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
-    ("children", ctypes.POINTER(ctypes.POINTER(CArray))),
-    ("dictionary", ctypes.POINTER(CArray)),
-    ("release", ctypes.c_void_p),
-    ("private_data", ctypes.c_void_p),
-]
 
 GIVE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 TEXT = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.c_void_p)

@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from c_array import CArray
+
 PADDING = bytes(4096)
 _SPARE = 4  # pointers that are NULL, behind the last child and buffer
 _ALIVE: list[Any] = []  # what PyArrow may still refer to
@@ -38,24 +40,6 @@ CSchema._fields_ = [
     ("n_children", ctypes.c_int64),
     ("children", ctypes.POINTER(ctypes.POINTER(CSchema))),
     ("dictionary", ctypes.POINTER(CSchema)),
-    ("release", ctypes.c_void_p),
-    ("private_data", ctypes.c_void_p),
-]
-
-
-class CArray(ctypes.Structure):
-    pass
-
-
-CArray._fields_ = [
-    ("length", ctypes.c_int64),
-    ("null_count", ctypes.c_int64),
-    ("offset", ctypes.c_int64),
-    ("n_buffers", ctypes.c_int64),
-    ("n_children", ctypes.c_int64),
-    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
-    ("children", ctypes.POINTER(ctypes.POINTER(CArray))),
-    ("dictionary", ctypes.POINTER(CArray)),
     ("release", ctypes.c_void_p),
     ("private_data", ctypes.c_void_p),
 ]
