@@ -82,7 +82,7 @@ def write_gguf(
     path: str | os.PathLike[str],
     *,
     model: str | os.PathLike[str] | None = None,
-    kept: Any = None,
+    unquantized: Any = None,
     architecture: str = _UNKNOWN,
     metadata: Mapping[str, Any] | None = None,
     overwrite: bool = False,
@@ -127,7 +127,7 @@ def write_gguf(
         A GGUF model, of which `results` are layers: all else, tensors and metadata, is taken from
         it, so that the file runs where that one does. For what llama.cpp converted to F16, BF16
         or F32. It is only read.
-    kept : pyarrow.Table, RecordBatchReader or any Arrow producer, optional
+    unquantized : pyarrow.Table, RecordBatchReader or any Arrow producer, optional
         Layers that are not quantized, as for `quantize_batch_arrow`, and raw bytes of F64, I8,
         I16, I32 and I64; of up to four dimensions. Their names and bytes go into the file as they
         are.
@@ -165,14 +165,16 @@ def write_gguf(
     path = given_path("path", path)
     overwrite = arguments.boolean("overwrite", overwrite)
     if model is not None:
-        if kept is not None or metadata is not None or architecture != _UNKNOWN:
-            raise ValueError("kept, architecture and metadata come from model: give only that")
+        if unquantized is not None or metadata is not None or architecture != _UNKNOWN:
+            raise ValueError(
+                "unquantized, architecture and metadata come from model: give only that"
+            )
         write_requantized(results, GgufModel(locate(model, None)), path, overwrite)
         return
     architecture = checked_architecture(architecture)
     values = metadata_entries(gguf, metadata)
     layers = layers_of(results)
-    kept_layers = KeptLayers(kept, _kept_problem, OTHER_DTYPES)
+    kept_layers = KeptLayers(unquantized, _kept_problem, OTHER_DTYPES)
     with Outputs([path], overwrite) as outputs:
         writer = gguf.GGUFWriter(outputs.temporary(path), architecture)
         try:
@@ -370,7 +372,7 @@ class Gguf(SizedFormat):
         settings: Settings,
         folder: bool,
     ) -> None:
-        write_gguf(results, destination, kept=left_out(model, results, self))
+        write_gguf(results, destination, unquantized=left_out(model, results, self))
 
 
 def _kept_problem(layer: Kept) -> str | None:

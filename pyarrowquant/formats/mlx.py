@@ -83,7 +83,7 @@ def write_mlx(
     results: Any,
     folder: str | os.PathLike[str],
     *,
-    kept: Any = None,
+    unquantized: Any = None,
     config: Mapping[str, Any] | None = None,
     dtype: str = "float16",
     overwrite: bool = False,
@@ -108,7 +108,7 @@ def write_mlx(
         quantizes without it. Names end with ``.weight``. A stream is read batch by batch.
     folder : str or path
         Is made if it is not there. What else it holds stays, such as a tokenizer's files.
-    kept : pyarrow.Table, RecordBatchReader or any Arrow producer, optional
+    unquantized : pyarrow.Table, RecordBatchReader or any Arrow producer, optional
         Layers that are not quantized, as for `quantize_batch_arrow`; raw bytes also of the other
         dtypes of safetensors. Their names and bytes go into the file as they are.
     config : mapping, optional
@@ -147,7 +147,9 @@ def write_mlx(
     >>> pyarrowquant.formats.write_mlx(result, "folder-for-mlx", config={"model_type": "llama"})
     """
     place = given_path("folder", folder)
-    write_folder(results, place, kept, config, dtype, arguments.boolean("overwrite", overwrite))
+    write_folder(
+        results, place, unquantized, config, dtype, arguments.boolean("overwrite", overwrite)
+    )
 
 
 class Mlx(Format):

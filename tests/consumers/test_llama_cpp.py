@@ -154,10 +154,10 @@ def check_runs(
         for row in dequantize_batch_arrow(result).to_pylist()
     }
     options: dict[str, Any] = {"architecture": "llama", "metadata": metadata(hidden)}
-    write_gguf(result, folder / "packed.gguf", kept=numpy_to_arrow_table(others), **options)
+    write_gguf(result, folder / "packed.gguf", unquantized=numpy_to_arrow_table(others), **options)
     for name, weights in (("decoded", decoded), ("float", matrices)):
         kept = numpy_to_arrow_table({**others, **weights})
-        write_gguf(result.slice(0, 0), folder / f"{name}.gguf", kept=kept, **options)
+        write_gguf(result.slice(0, 0), folder / f"{name}.gguf", unquantized=kept, **options)
     packed = logits(folder / "packed.gguf")
     # ggml rounds activations to 8 bits where weights are quantized
     assert cosine(packed, logits(folder / "decoded.gguf")) > 0.9995
@@ -181,7 +181,7 @@ def test_a_model_of_llama_cpp_quantized_by_the_command_line(
     ).slice(0, 0)
     source, target = tmp_path / "model.gguf", tmp_path / "small.gguf"
     kept = numpy_to_arrow_table({**others, **matrices})
-    write_gguf(nothing, source, kept=kept, architecture="llama", metadata=metadata(hidden))
+    write_gguf(nothing, source, unquantized=kept, architecture="llama", metadata=metadata(hidden))
     command = [sys.executable, "-m", "pyarrowquant", "quantize", str(source), str(target)]
     subprocess.run([*command, *options], check=True)
     assert target.stat().st_size < source.stat().st_size / 2
@@ -203,11 +203,11 @@ def test_llama_cpp_runs_quantized_experts(tmp_path: Path, recipe: str) -> None:
     options: dict[str, Any] = {"architecture": "llama", "metadata": said}
     nothing = quantize_batch_arrow(numpy_to_arrow_table(matrices), encoding="q6_k").slice(0, 0)
     kept = numpy_to_arrow_table({**others, **matrices})
-    write_gguf(nothing, tmp_path / "model.gguf", kept=kept, **options)
+    write_gguf(nothing, tmp_path / "model.gguf", unquantized=kept, **options)
     done = convert(tmp_path / "model.gguf", tmp_path / "small.gguf", recipe=recipe)
     assert "ffn_down_exps" not in str(done.unquantized)
     decoded = read_weights(tmp_path / "small.gguf").read_all()
-    write_gguf(nothing, tmp_path / "decoded.gguf", kept=decoded, **options)
+    write_gguf(nothing, tmp_path / "decoded.gguf", unquantized=decoded, **options)
     packed = logits(tmp_path / "small.gguf")
     assert cosine(packed, logits(tmp_path / "decoded.gguf")) > 0.999
     assert cosine(packed, logits(tmp_path / "model.gguf")) > 0.9

@@ -29,7 +29,7 @@ USES: dict[str, Callable[[Any], object]] = {
     "recipe": lambda data: pyarrowquant.quantize_batch_arrow(data, recipe=RECIPE, group_size=8),
     "stream": lambda data: pyarrowquant.quantize_stream(data, group_size=8).read_all(),
     "compare": lambda data: pyarrowquant.compare(data, WEIGHTS),
-    "kept": lambda data: formats.write_mlx(RESULT, "kept", kept=data, overwrite=True),
+    "kept": lambda data: formats.write_mlx(RESULT, "kept", unquantized=data, overwrite=True),
 }
 RESULT_USES: dict[str, Callable[[Any], object]] = {
     "dequantize": pyarrowquant.dequantize_batch_arrow,

@@ -259,7 +259,7 @@ def test_tables_with_experts_that_differ_are_refused(tmp_path: Path) -> None:
                 write_mlx(
                     result,
                     tmp_path / "x",
-                    kept=kept,
+                    unquantized=kept,
                     dtype="float32",
                     config={"model_type": model_type},
                 )

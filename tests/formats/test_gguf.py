@@ -111,7 +111,7 @@ def test_kept_layers_are_the_same_bytes(tmp_path: Path) -> None:
         "scalar": np.float32(3).reshape(()),
     }
     kept = OnlyStream(kept_table(arrays).to_reader(max_chunksize=1))
-    write_gguf(quantized(weights(1, 3, 64), **FITTING), tmp_path / "out.gguf", kept=kept)
+    write_gguf(quantized(weights(1, 3, 64), **FITTING), tmp_path / "out.gguf", unquantized=kept)
     tensors, _ = read(tmp_path / "out.gguf")
     assert list(tensors) == ["a.weight", *arrays]
     names = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -268,7 +268,7 @@ def test_kept_layers_that_do_not_fit(tmp_path: Path, array: np.ndarray, text: st
     kept = kept_table({"x": array})
     for source in (kept, kept.to_reader()):
         with pytest.raises(ValueError, match="cannot be kept") as caught:
-            write_gguf(quantized(), tmp_path / "out.gguf", kept=source)
+            write_gguf(quantized(), tmp_path / "out.gguf", unquantized=source)
         assert str(caught.value) == f"Layer 'x' cannot be kept: {text}"
         assert files(tmp_path) == {}
 
@@ -279,7 +279,7 @@ def test_failing_streams_leave_nothing(tmp_path: Path, error: BaseException) -> 
     with pytest.raises((OSError, KeyboardInterrupt)):
         write_gguf(failing_stream(result, error), tmp_path / "out.gguf")
     with pytest.raises((OSError, KeyboardInterrupt)):
-        write_gguf(result, tmp_path / "out.gguf", kept=failing_stream(kept_table(), error))
+        write_gguf(result, tmp_path / "out.gguf", unquantized=failing_stream(kept_table(), error))
     assert files(tmp_path) == {}
 
 
@@ -329,7 +329,7 @@ def test_names_come_once(tmp_path: Path) -> None:
     result = quantized(weights(1, 2, 64), **FITTING)
     kept = kept_table({"a.weight": np.zeros(1, np.float32)})
     with pytest.raises(ValueError, match=r"Two tensors of the file would be named 'a.weight'"):
-        write_gguf(result, tmp_path / "out.gguf", kept=kept)
+        write_gguf(result, tmp_path / "out.gguf", unquantized=kept)
     assert files(tmp_path) == {}
 
 

@@ -145,7 +145,7 @@ def test_layers_in_one_group(tmp_path: Path) -> None:
 def test_kept_layers_are_the_same_bytes(tmp_path: Path) -> None:
     kept = OnlyStream(kept_table().to_reader(max_chunksize=2))
     result = quantized(weights(1, 3, 64), group_size=32, scale_dtype="float16")
-    write_mlx(result, tmp_path / "out", kept=kept)
+    write_mlx(result, tmp_path / "out", unquantized=kept)
     tensors = load(tmp_path / "out")
     assert set(tensors) == {"a.weight", "a.scales", "a.biases", *KEPT_ARRAYS}
     for name, array in KEPT_ARRAYS.items():
@@ -158,17 +158,17 @@ def test_kept_layers_are_the_same_bytes(tmp_path: Path) -> None:
 def test_kept_lists(tmp_path: Path) -> None:
     half = np.arange(6, dtype=np.float16)
     kept = pa.table({"layer_name": ["x"], "weights": pa.array([half]), "shape": [[2, 3]]})
-    write_mlx(quantized(), tmp_path / "out", kept=kept)
+    write_mlx(quantized(), tmp_path / "out", unquantized=kept)
     np.testing.assert_array_equal(np.array(load(tmp_path / "out")["x"]), half.reshape(2, 3))
     kept = plain(["x"], [np.float32([1, 2])]).select(["layer_name", "weights"])
-    write_mlx(quantized(), tmp_path / "plain", kept=kept, config={"a": 1})
+    write_mlx(quantized(), tmp_path / "plain", unquantized=kept, config={"a": 1})
     assert np.array(load(tmp_path / "plain")["x"]).tolist() == [1, 2]
     assert json.loads((tmp_path / "plain" / "config.json").read_text()) == {"a": 1}
 
 
 def test_tensors_are_aligned_and_safetensors_takes_them(tmp_path: Path) -> None:
     result = quantized(weights(1, 3, 32), group_size=32, scale_dtype="float16")
-    write_mlx(result, tmp_path / "out", kept=kept_table())
+    write_mlx(result, tmp_path / "out", unquantized=kept_table())
     path = tmp_path / "out" / "model.safetensors"
     with safe_open(path, "np") as file:
         assert file.metadata() == {"format": "mlx"}

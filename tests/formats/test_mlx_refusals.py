@@ -100,7 +100,7 @@ def test_failing_streams_leave_nothing(tmp_path: Path, error: BaseException) -> 
     (tmp_path / "out" / "tokenizer.json").write_text("{}")
     before = files(tmp_path)
     with pytest.raises((OSError, KeyboardInterrupt)):
-        write_mlx(result, tmp_path / "out", kept=failing_stream(kept_table(), error))
+        write_mlx(result, tmp_path / "out", unquantized=failing_stream(kept_table(), error))
     assert files(tmp_path) == before
 
 
@@ -127,7 +127,7 @@ def test_names_come_once(tmp_path: Path) -> None:
     for name in ("a.weight", "a.scales", "a.biases"):
         kept = kept_table({name: np.zeros(1, np.float32)})
         with pytest.raises(ValueError, match=f"Two tensors of the file would be named '{name}'"):
-            write_mlx(result, tmp_path / "out", kept=kept)
+            write_mlx(result, tmp_path / "out", unquantized=kept)
         assert files(tmp_path) == {}
 
 
@@ -165,7 +165,7 @@ def test_names_come_once(tmp_path: Path) -> None:
 def test_wrong_kept_layers(tmp_path: Path, kept: pa.Table, text: str) -> None:
     for source in (kept, kept.to_reader()):
         with pytest.raises(ValueError, match=r"null|Layer") as caught:
-            write_mlx(quantized(), tmp_path / "out", kept=source)
+            write_mlx(quantized(), tmp_path / "out", unquantized=source)
         assert str(caught.value) == text
         assert files(tmp_path) == {}
 
@@ -233,7 +233,7 @@ def test_names_that_mean_something_else(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no place for the settings of layer 'bits\.weight'"):
         write_mlx(result, tmp_path / "a")
     with pytest.raises(ValueError, match="cannot be named '__metadata__'"):
-        write_mlx(result.slice(0, 1), tmp_path / "b", kept=plain(["__metadata__"], [[1.0]]))
+        write_mlx(result.slice(0, 1), tmp_path / "b", unquantized=plain(["__metadata__"], [[1.0]]))
     assert not list(tmp_path.rglob("*.safetensors"))
     write_mlx(result.slice(0, 1), tmp_path / "c", config={"limit": [0.0, float("inf")]})
     assert json.loads((tmp_path / "c" / "config.json").read_text())["limit"][1] == float("inf")

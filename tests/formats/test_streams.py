@@ -59,5 +59,5 @@ def test_memory_holds_a_few_kept_batches(tmp_path: Path, write: Callable[..., No
 
     kept = pa.RecordBatchReader.from_batches(INPUT_SCHEMA, batches())
     nothing = quantize_stream(INPUT_SCHEMA.empty_table())
-    write(nothing, tmp_path / "out", kept=kept)
+    write(nothing, tmp_path / "out", unquantized=kept)
     assert BATCH_BYTES <= most <= 3 * BATCH_BYTES
