@@ -15,6 +15,7 @@ from pyarrowquant.recipes.bits import stored_bits as encoded_bits
 
 METHODS = ("rtn", "mse", "hqq")
 WIDTHS = (2, 3, 4, 5, 6, 8)
+_RANGE_BITS = 3  # of E4M3, the codes of 8 bits that are no evenly spaced ones
 FLOAT_BITS = {"float32": 32, "float16": 16, "bfloat16": 16}
 
 
@@ -84,6 +85,7 @@ def encoded(encoding: str, method: str, importance: Weights | None = None) -> Qu
             lambda result: sum(
                 encoded_bits(shape, settings) for shape in result["shape"].to_pylist()
             ),
+            range_bits=_RANGE_BITS if ENCODINGS[encoding].bit_width == 8 else 0,
         )
 
     return Quantizer(f"pyarrowquant {method}", f"pyarrowquant {method} {encoding}", prepare)
