@@ -148,3 +148,24 @@ def test_budgets_are_any_numbers(value: Any, tmp_path: Path) -> None:
 def test_yaml_errors_are_one_line() -> None:
     with pytest.raises(ValueError, match=r"^Recipe is not YAML: .* line 1, column 5$"):
         Recipe.from_yaml("a: b: c")
+
+
+@pytest.mark.parametrize("to", ["mlx", "parquet"])
+def test_the_root_folder_is_no_destination(to: str, tmp_path: Path) -> None:
+    source = tmp_path / "model.npz"
+    np.savez(source, a=np.ones((32, 64), np.float32))
+    for root in ("/", "//", f"{'../' * len(tmp_path.parts)}..", "file:///"):
+        for call in (pyarrowquant.convert, pyarrowquant.plan):
+            with pytest.raises(UsageError, match="is the root folder; give the name of a new one"):
+                call(source, root, to=to)
+
+
+def test_protocols_of_destinations_that_nobody_knows(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as raised:
+        pyarrowquant.convert(tmp_path / "model.npz", "foo://x/y.parquet")
+    assert str(raised.value) == "'foo://x/y.parquet' cannot be opened: Protocol not known: foo"
+
+
+def test_a_recipe_without_a_name() -> None:
+    with pytest.raises(UsageError, match="Recipe '' is no file, and none of text,"):
+        pyarrowquant.quantize_batch_arrow(TABLE, recipe="")

@@ -83,8 +83,7 @@ def check_destination(
     check_name(str(path))
     real = Path(os.path.realpath(path))
     refuse_irreplaceable(real)
-    if not real.name:
-        raise UsageError(f"'{path}' is the root folder; give the name of a new one")
+    refuse_root(path)
     if folder and _is_around(real):
         raise UsageError(f"'{path}' is the current folder; give the name of a new one")
     parent = path.absolute().parent
@@ -109,6 +108,12 @@ def check_destination(
         )
     if folder:
         check_replaceable(path, written(), IN_FOLDERS)
+
+
+def refuse_root(path: Path) -> None:
+    """Raise where a destination has no name, beside which there could be others."""
+    if not Path(os.path.realpath(path)).name:
+        raise UsageError(f"'{path}' is the root folder; give the name of a new one")
 
 
 def source_error(destination: object, folder: bool) -> ValueError:

@@ -328,7 +328,7 @@ def _locate_uri(uri: str) -> Location:
     try:
         filesystem, path = url_to_fs(uri)
     except ValueError as error:  # of a protocol that is not known
-        raise ValueError(f"'{shown_uri(uri)}' cannot be opened: {error}") from error
+        raise UsageError(f"'{shown_uri(uri)}' cannot be opened: {error}") from error
     return Location(_from_fsspec(filesystem), path)
 
 

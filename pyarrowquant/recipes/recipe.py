@@ -393,6 +393,6 @@ def recipe_of(given: object) -> Recipe | None:
             "recipe must be a Recipe, the name of one, a path or a dict", given
         )
     text = os.fspath(given)
-    if not is_named(text) and Path(text).exists():
+    if text and not is_named(text) and Path(text).exists():
         return Recipe.load(text)
     return Recipe(*named(text))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pyarrowquant.conversion.destination import refuse_root
 from pyarrowquant.conversion.stores.on_the_way import on_the_way
 from pyarrowquant.conversion.stores.store import Store, located
 from pyarrowquant.reading.location import given_path
@@ -53,7 +54,7 @@ def landing(destination: str | os.PathLike[str]) -> Iterator[Landing]:
     Raises
     ------
     UsageError
-        The destination is a whole bucket.
+        The destination is a whole bucket, or the root folder.
     ImportError
         A package that knows the store is missing.
     OSError
@@ -61,10 +62,12 @@ def landing(destination: str | os.PathLike[str]) -> Iterator[Landing]:
     """
     path = given_path("destination", destination)
     if not isinstance(destination, str) or not is_uri(destination):
+        refuse_root(path)
         yield Landing(path)
         return
     location = located(destination)
     if location.is_local:
+        refuse_root(Path(location.path))
         yield Landing(Path(location.path))
         return
     store = Store(destination, location)

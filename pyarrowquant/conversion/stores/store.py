@@ -231,7 +231,7 @@ def located(uri: str) -> Location:
     """
     try:
         return locate(uri, None)
-    except ImportError:
+    except (ImportError, UsageError):
         raise
     except Exception as error:  # whatever the libraries of fsspec raise
         raise problem(shown_uri(uri), error) from None
