@@ -18,7 +18,8 @@ LARGEST_GROUP_SIZE = 2**31 - 8
 BIT_WIDTHS = (2, 3, 4, 5, 6, 8)
 METHODS = ("rtn", "mse", "hqq")
 ZERO_POINTS = ("integer", "float", "symmetric")
-SCALE_DTYPES = ("float32", "float16", "bfloat16")
+SCALE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16}
+SCALE_DTYPES = tuple(SCALE_BITS)
 
 
 def one_of(name: str, value: object, choices: Iterable[str]) -> str:

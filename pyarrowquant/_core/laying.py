@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pyarrowquant._core import arguments, library
+from pyarrowquant._core.bounds import SCALE_BITS
 from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.encodings import ENCODINGS, INTEGER
 from pyarrowquant._core.group_sizes import groups_in_row
@@ -16,7 +17,6 @@ from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.results import Floats, Packed
 
 _BYTES_A_PIECE = 1 << 21  # stays in a cache until it is written
-_DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def groups_of(layer: Coded) -> int:
 
 
 def _rounded(part: str, layer: Coded, dtype: str) -> Part:
-    return Part(part, groups_of(layer) * _DTYPE_BYTES[dtype], dtype=dtype)
+    return Part(part, groups_of(layer) * SCALE_BITS[dtype] // 8, dtype=dtype)
 
 
 def _lay_out(layer: Packed, rows: slice, part: Part, out: Bytes) -> None:

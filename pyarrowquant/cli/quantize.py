@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pyarrowquant._core.bounds import BIT_WIDTHS
+from pyarrowquant._core.bounds import BIT_WIDTHS, METHODS, SCALE_DTYPES, ZERO_POINTS
 from pyarrowquant._core.encodings import ENCODING_NAMES
 from pyarrowquant._core.group_sizes import BLOCK, SHARED, TENSOR, GroupSize
 from pyarrowquant.cli._conversions import show_conversion, show_plan
@@ -15,6 +15,7 @@ from pyarrowquant.cli._progress import Shown
 from pyarrowquant.cli._show import json_option
 from pyarrowquant.conversion.convert import convert, plan
 from pyarrowquant.conversion.engines import ENGINES
+from pyarrowquant.conversion.rescaling import RESCALES
 from pyarrowquant.formats.registry import FORMATS
 
 _WIDTHS = click.Choice([str(width) for width in BIT_WIDTHS])
@@ -84,15 +85,15 @@ Examples:
     callback=_group_size,
     help=f"-1: whole rows; of fp8 also {TENSOR} or {BLOCK}; default as the format has it.",
 )
-@click.option("--method", type=click.Choice(["rtn", "mse", "hqq"]), help="Default mse.")
+@click.option("--method", type=click.Choice(METHODS), help="Default mse.")
 @click.option(
     "--zero-point",
-    type=click.Choice(["integer", "float", "symmetric"]),
+    type=click.Choice(ZERO_POINTS),
     help="Default as the format has it.",
 )
 @click.option(
     "--scale-dtype",
-    type=click.Choice(["float32", "float16", "bfloat16"]),
+    type=click.Choice(SCALE_DTYPES),
     help="Default as the format has it.",
 )
 @click.option(
@@ -133,7 +134,7 @@ Examples:
 )
 @click.option(
     "--rescale",
-    type=click.Choice(["off", "on", "auto"]),
+    type=click.Choice(RESCALES),
     default="off",
     show_default=True,
     help="Move powers of two between layers first, which changes no output.",

@@ -14,9 +14,12 @@ from pyarrowquant.conversion.source import local_path
 from pyarrowquant.formats._gguf_mixes import described
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.reading.models import open_source
+from pyarrowquant.recipes.fitting import OBJECTIVES
 from pyarrowquant.recipes.named import ABOUT, file_of
 from pyarrowquant.recipes.recipe import Recipe, recipe_of
+from pyarrowquant.recipes.saved import file_text
 from pyarrowquant.recipes.schemes import SCHEMES
+from pyarrowquant.recipes.text import is_yaml
 
 
 @click.group()
@@ -83,7 +86,7 @@ def _explain(mix: str) -> None:
 )
 @click.option(
     "--objective",
-    type=click.Choice(["squared_error", "relative_error"]),
+    type=click.Choice(OBJECTIVES),
     default="squared_error",
     show_default=True,
 )
@@ -104,8 +107,7 @@ def fit(
     source = local_path(source)
     read = ReadFiles(source)
     check_destination(destination, overwrite, sources=[*read.paths, *file_of(rules)])
-    if destination.suffix not in (".json", ".yaml", ".yml"):
-        raise click.UsageError(f"'{destination}' must end with .json, .yaml or .yml")
+    is_yaml(destination)  # raises where it is neither
     with read.reading():
         model = open_source(source)
         model.check_names(need_names=True)
@@ -118,7 +120,7 @@ def fit(
             progress=sys.stderr.isatty(),
         )
     with Outputs([destination], overwrite) as outputs:
-        text = fitted.to_json() + "\n" if destination.suffix == ".json" else fitted.to_yaml()
+        text = file_text(fitted, destination)
         outputs.temporary(destination).write_text(text, encoding="utf-8")
         read.check()
     expected = fitted.expected

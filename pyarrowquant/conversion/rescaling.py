@@ -13,13 +13,13 @@ from pyarrowquant.rescaling.architectures import KNOWN
 from pyarrowquant.rescaling.links import Link, links_of
 from pyarrowquant.rescaling.view import RescaledModel
 
-_CHOICES = ("off", "on", "auto")
+RESCALES = ("off", "on", "auto")
 
 
 def check_choice(rescale: str) -> None:
     """Raise where it is none that `rescaled` knows."""
-    if rescale not in _CHOICES:
-        raise UsageError(f"rescale={rescale!r} must be one of {listed(_CHOICES)}")
+    if rescale not in RESCALES:
+        raise UsageError(f"rescale={rescale!r} must be one of {listed(RESCALES)}")
 
 
 def rescaled(model: Model, target: Format, rescale: str) -> Model:

@@ -6,14 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pyarrowquant._core.bounds import SCALE_BITS
 from pyarrowquant._core.encodings import ENCODINGS
 from pyarrowquant._core.group_sizes import groups_in_row
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.shapes import columns_of
-
-# As exports store them: a float zero-point takes as much as a scale, an integer one the bits of a
-# code, a symmetric one nothing.
-_SCALE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16}
 
 
 def stored_bits(shape: Sequence[int], settings: Settings) -> int:
@@ -29,7 +26,7 @@ def stored_bits(shape: Sequence[int], settings: Settings) -> int:
     rows = shape[0] if len(shape) > 1 else 1
     columns = elements // rows
     width, group_size = settings.bit_width, settings.group_size
-    scale = _SCALE_BITS[settings.scale_dtype]
+    scale = SCALE_BITS[settings.scale_dtype]
     encoding = ENCODINGS.get(settings.encoding)
     if encoding is not None:
         return encoding.stored_bits(rows, columns, group_size, scale)

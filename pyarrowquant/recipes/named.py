@@ -14,6 +14,7 @@ from pyarrowquant.recipes.mixes import MIXES, mix_named
 from pyarrowquant.recipes.presets import PRESETS, PROFILES
 from pyarrowquant.recipes.rule import Rule
 from pyarrowquant.recipes.schemes import ABOUT_SCHEMES, NEXT_SCHEMES, SCHEMES
+from pyarrowquant.recipes.text import SUFFIXES
 
 # What each name means, in a line.
 ABOUT = {
@@ -104,7 +105,7 @@ def file_of(said: object) -> list[Path]:
 
 def unknown(name: str) -> ValueError:
     """Make the error of a name that is none of these, nor a file; a missing file is no usage."""
-    kind = ValueError if name.endswith((".json", ".yaml", ".yml")) else UsageError
+    kind = ValueError if name.endswith(SUFFIXES) else UsageError
     both = [f"{preset}-{profile}" for preset in PRESETS for profile in PROFILES]
     if (scheme := name.upper()) in NEXT_SCHEMES:
         return UsageError(

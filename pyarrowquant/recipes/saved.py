@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pyarrowquant._core import arguments
-from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.scratch import write_text
-from pyarrowquant.reading.location import given_path
-from pyarrowquant.recipes.text import import_yaml, parse_json, parse_yaml, read_text
+from pyarrowquant.recipes.text import import_yaml, is_yaml, parse_json, parse_yaml, read_text
 
 R = TypeVar("R", bound="SavedRecipe")
 
@@ -142,8 +140,7 @@ class SavedRecipe:
         >>> from pyarrowquant import Recipe
         >>> Recipe.profile("edge").save("edge.json")
         """
-        text = self.to_yaml() if _is_yaml(path) else self.to_json() + "\n"
-        write_text(path, text)
+        write_text(path, file_text(self, path))
 
     @classmethod
     def load(cls: type[R], path: str | os.PathLike[str]) -> R:
@@ -171,7 +168,7 @@ class SavedRecipe:
         >>> Recipe.load("text.json") == Recipe.preset("text")
         True
         """
-        read = cls.from_yaml if _is_yaml(path) else cls.from_json
+        read = cls.from_yaml if is_yaml(path) else cls.from_json
         text = read_text(path)
         try:
             return read(text)
@@ -179,8 +176,6 @@ class SavedRecipe:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
 
 
-def _is_yaml(path: str | os.PathLike[str]) -> bool:
-    suffix = given_path("path", path).suffix
-    if suffix in (".json", ".yaml", ".yml"):
-        return suffix != ".json"
-    raise ValueError(f"Recipe file {quoted(os.fspath(path))} must end with .json, .yaml or .yml")
+def file_text(recipe: SavedRecipe, path: str | os.PathLike[str]) -> str:
+    """Return what a file of a recipe has, by the suffix of its name."""
+    return recipe.to_yaml() if is_yaml(path) else recipe.to_json() + "\n"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from pyarrowquant._core.quoting import shortened
+from pyarrowquant._core.quoting import enumerated, quoted, shortened
 from pyarrowquant._core.system_errors import naming_file
-from pyarrowquant.reading.location import refuse_special
+from pyarrowquant.errors import UsageError
+from pyarrowquant.reading.location import given_path, refuse_special
 from pyarrowquant.reading.strict_json import DEEPEST, parse_any
 
 # The names of 100,000 layers take a half of these.
@@ -16,6 +17,19 @@ _MOST_VALUES = 200_000  # a fitted recipe has one for each layer
 
 # Numbers that YAML has in base 60 take quadratic time; no glob is as long.
 _LONGEST_VALUE = 10_000
+
+
+SUFFIXES = (".json", ".yaml", ".yml")
+
+
+def is_yaml(path: str | os.PathLike[str]) -> bool:
+    """Tell by the name of a recipe's file whether it has YAML, and not JSON."""
+    suffix = given_path("path", path).suffix
+    if suffix not in SUFFIXES:
+        raise UsageError(
+            f"Recipe file {quoted(os.fspath(path))} must end with {enumerated(SUFFIXES, 'or')}"
+        )
+    return suffix != ".json"
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
