@@ -169,3 +169,12 @@ def test_protocols_of_destinations_that_nobody_knows(tmp_path: Path) -> None:
 def test_a_recipe_without_a_name() -> None:
     with pytest.raises(UsageError, match="Recipe '' is no file, and none of text,"):
         pyarrowquant.quantize_batch_arrow(TABLE, recipe="")
+
+
+def test_settings_that_are_none() -> None:
+    settings = pyarrowquant.Settings()
+    with pytest.raises(ArgumentTypeError, match="must be a dict, got int: 5"):
+        settings.with_overrides(5)  # type: ignore[arg-type]
+    for said in ({"bit_with": 8}, {1: 2}):
+        with pytest.raises(UsageError, match=r"^Unknown setting .* Known are 'bit_width', "):
+            settings.with_overrides(said)  # type: ignore[arg-type]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from pyarrowquant._core import arguments
-from pyarrowquant._core.bounds import BOUNDS
+from pyarrowquant._core.bounds import BOUNDS, listed
 from pyarrowquant._core.encodings import ENCODINGS, INTEGER, Encoding
 from pyarrowquant._core.group_sizes import SHARED, GroupSize, group_size_argument
-from pyarrowquant._core.quoting import quoted
+from pyarrowquant._core.quoting import meant, quoted
 from pyarrowquant.errors import UsageError
 
 _USUAL: dict[str, Any] = {
@@ -111,8 +111,9 @@ class Settings:
         Raises
         ------
         UsageError
-            What is said contradicts the encoding, or is out of bounds.
+            What is said is no setting, contradicts the encoding, or is out of bounds.
         """
+        _check_names(said)
         usual: dict[str, Any] = {}
         encoding = said.get("encoding", self.encoding)
         if encoding != self.encoding:
@@ -122,6 +123,17 @@ class Settings:
         if problem := _encoding_problem(together, said):
             raise UsageError(problem)
         return Settings(**together)
+
+
+def _check_names(said: object) -> None:
+    """Raise where something is no mapping of the names of settings."""
+    if not isinstance(said, Mapping):
+        raise arguments.wrong_type("Settings to say instead must be a dict", said)
+    for name in said:
+        if name not in BOUNDS:
+            raise UsageError(
+                f"Unknown setting {quoted(name)}.{meant(name, BOUNDS)} Known are {listed(BOUNDS)}"
+            )
 
 
 def _brought_by(name: str) -> dict[str, int | str]:
