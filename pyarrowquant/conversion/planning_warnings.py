@@ -24,14 +24,22 @@ _OF_PRESETS = frozenset(chain(SENSITIVE, *PRESETS.values()))
 
 def warn_of_unused(recipe: Recipe | None, model: Model) -> None:
     """Warn of rules that match no tensor; those of presets are for many models."""
-    unused = [
-        rule_label(rule.said, number)
+    own = [
+        (number, rule)
         for number, rule in enumerate(() if recipe is None else recipe.rules, 1)
         if rule not in _OF_PRESETS
-        and not any(
-            rule.matches(name, tensor.shape)
-            for tensor in model.all_tensors
-            for name in (tensor.name, *model.also_called(tensor))
+    ]
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+    for tensor in model.all_tensors if own else ():
+        for name in (tensor.name, *model.also_called(tensor)):
+            shapes.setdefault(name, []).append(tensor.shape)
+    unused = [
+        rule_label(rule.said, number)
+        for number, rule in own
+        if not any(
+            rule.matches(name, shape)
+            for name in (rule.plain_names if rule.is_by_name else shapes)
+            for shape in shapes.get(name, ())
         )
     ]
     if unused:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from heapq import merge
 from typing import Any, cast
 
 from pyarrowquant._core.bounds import SETTINGS
@@ -18,7 +19,8 @@ class Decisions:
     """The outcomes of rules, of which the first one that matches decides.
 
     Models have tens of thousands of layers whose names differ in numbers between dots, which most
-    rules do not look at: such layers are decided once.
+    rules do not look at: such layers are decided once. Recipes have as many rules by name: these
+    are found by it.
 
     Parameters
     ----------
@@ -40,6 +42,14 @@ class Decisions:
         ]
         self._are_blind = all(rule.is_blind_to_numbers for rule in rules)
         self._plain_names = frozenset().union(*(rule.plain_names for rule in rules))
+        self._by_name: dict[str, list[int]] = {}
+        self._by_pattern: list[int] = []
+        for number, (rule, _) in enumerate(self.outcomes):
+            if rule.is_by_name:
+                for name in rule.plain_names:
+                    self._by_name.setdefault(name, []).append(number)
+            else:
+                self._by_pattern.append(number)
         self._by_kind: dict[tuple[str, tuple[int, ...]], int] = {}
         self._applied: dict[tuple[int, Settings], Settings] = {}
 
@@ -90,9 +100,8 @@ class Decisions:
         if not self._are_blind or name in self._plain_names:
             known = {}
         if key not in known:
-            rules = (rule for rule, _ in self.outcomes)
-            matching = (i for i, rule in enumerate(rules) if rule.matches(name, shape))
-            known[key] = next(matching)
+            numbers = merge(self._by_name.get(name, ()), self._by_pattern)
+            known[key] = next(i for i in numbers if self.outcomes[i][0].matches(name, shape))
         return known[key]
 
 

@@ -234,6 +234,11 @@ class Rule:
         return frozenset(glob for glob in globs if not set(glob) & set("*?["))
 
     @cached_property
+    def is_by_name(self) -> bool:
+        """Whether it is for layers of its `plain_names` alone."""
+        return self.match is not None and len(self.plain_names) == len({*_several(self.match)})
+
+    @cached_property
     def _find(self) -> Callable[[str], object] | None:
         if self.regex is not None:
             return re.compile(self.regex).search
