@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from checkpoint import sparse_checkpoint
-from files import OURS, watched
+from files import OURS, Command
 from limits import Limits
 from machine import cpu_model
 from timing import measure
@@ -136,7 +136,7 @@ def size_table(folder: Path) -> Iterator[str]:
 def command(source: Path, target: Path) -> tuple[float, int]:
     """Run a conversion as a process; return its seconds and its peak of memory."""
     said = ["--to", "compressed-tensors", "--method", "rtn"]
-    return watched([*OURS, str(source), str(target), *said])
+    return Command((*OURS, *said), None).run(source, target)
 
 
 def printed(lines: Iterable[str]) -> Iterator[str]:
