@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from pyarrowquant._core.quoting import enumerated
 from pyarrowquant.cli._read_files import ReadFiles
 from pyarrowquant.cli._show import json_option, quoted_path, show_columns, show_json
 from pyarrowquant.conversion.destination import check_destination
@@ -19,7 +20,7 @@ from pyarrowquant.recipes.named import ABOUT, file_of
 from pyarrowquant.recipes.recipe import Recipe, recipe_of
 from pyarrowquant.recipes.saved import file_text
 from pyarrowquant.recipes.schemes import SCHEMES
-from pyarrowquant.recipes.text import is_yaml
+from pyarrowquant.recipes.text import SUFFIXES
 
 
 @click.group()
@@ -107,7 +108,8 @@ def fit(
     source = local_path(source)
     read = ReadFiles(source)
     check_destination(destination, overwrite, sources=[*read.paths, *file_of(rules)])
-    is_yaml(destination)  # raises where it is neither
+    if destination.suffix not in SUFFIXES:
+        raise click.UsageError(f"'{destination}' must end with {enumerated(SUFFIXES, 'or')}")
     with read.reading():
         model = open_source(source)
         model.check_names(need_names=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 from pyarrowquant._core.quoting import enumerated, quoted, shortened
 from pyarrowquant._core.system_errors import naming_file
-from pyarrowquant.errors import UsageError
 from pyarrowquant.reading.location import given_path, refuse_special
 from pyarrowquant.reading.strict_json import DEEPEST, parse_any
 
@@ -26,7 +25,7 @@ def is_yaml(path: str | os.PathLike[str]) -> bool:
     """Tell by the name of a recipe's file whether it has YAML, and not JSON."""
     suffix = given_path("path", path).suffix
     if suffix not in SUFFIXES:
-        raise UsageError(
+        raise ValueError(
             f"Recipe file {quoted(os.fspath(path))} must end with {enumerated(SUFFIXES, 'or')}"
         )
     return suffix != ".json"
