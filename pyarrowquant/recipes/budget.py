@@ -68,6 +68,6 @@ class BitsPerWeight:
     def too_small(self, weights: int, least: int, floor: bool) -> ValueError:
         needed = math.ceil(least / max(weights, 1) * 1e4) / 1e4
         return too_small_error(floor)(
-            f"Invalid bits_per_weight: {self.value}. The smallest candidates"
+            f"Invalid bits_per_weight: {self.value:.15g}. The smallest candidates"
             f"{' that pass the quality_floor' if floor else ''} take {needed}"
         )
