@@ -110,9 +110,15 @@ test-llama-cpp: $(VENV)-llama-cpp/installed
 		tests/consumers/test_llama_cpp_config.py \
 		tests/consumers/test_llama_cpp_tokenizers.py tests/consumers/test_evaluate.py
 
-# Ray and Spark are large, and Spark and the S3 server need Java. They and Daft shall not report that they run.
+# Ray and Spark are large, and Spark and the S3 server need Java. They and Daft shall not report that they
+# run. A process has one Java, which keeps the settings of its first session: each file has its own.
+FLEET := ray ray_conversions spark spark_conversions spark_forks clusters_page extras stores google_storage \
+	clusters_to_stores clusters_to_folders clusters_to_one_file
 test-fleet: $(VENV)-fleet/installed
-	DO_NOT_TRACK=true RAY_USAGE_STATS_ENABLED=0 $(VENV)-fleet/bin/python -m pytest -o filterwarnings=default tests/consumers/test_ray.py tests/consumers/test_ray_conversions.py tests/consumers/test_spark.py tests/consumers/test_spark_conversions.py tests/consumers/test_spark_forks.py tests/consumers/test_clusters_page.py tests/consumers/test_stores.py tests/consumers/test_google_storage.py tests/consumers/test_clusters_to_stores.py tests/consumers/test_clusters_to_folders.py tests/consumers/test_clusters_to_one_file.py
+	failed=; for name in $(FLEET); do \
+		DO_NOT_TRACK=true RAY_USAGE_STATS_ENABLED=0 $(VENV)-fleet/bin/python -m pytest \
+			-o filterwarnings=default tests/consumers/test_$$name.py || failed="$$failed $$name"; \
+	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 # Folders for vLLM, run by it on the CPU: an environment of 6 GB.
 test-vllm: $(VENV)-vllm/installed

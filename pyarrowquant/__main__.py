@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 INTERRUPTED, TERMINATED = 130, 143  # as shells have it
+_told: list[int] = []  # what codes signals have ended the process with
 _IMPORTED = 10_000  # objects: imports make many, and hardly any is garbage
 
 
@@ -37,6 +38,10 @@ def main() -> None:
     sys.unraisablehook = _not_raised
     try:
         run(prog_name="pyarrowquant")
+    except SystemExit as end:
+        if _told and end.code:  # Ray ends with 1 where a signal comes while it waits
+            end.code = _told[0]
+        raise
     finally:  # what is done is done
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
@@ -78,11 +83,17 @@ def _leave(message: str, code: int) -> NoReturn:
 
 def _interrupted(*_: object) -> NoReturn:
     _say("Interrupted\n")
-    sys.exit(INTERRUPTED)  # which lets files of incomplete results be removed
+    _end(INTERRUPTED)
 
 
 def _terminated(*_: object) -> NoReturn:
-    sys.exit(TERMINATED)
+    _end(TERMINATED)
+
+
+def _end(code: int) -> NoReturn:
+    """End as a signal has it, which lets files of incomplete results be removed."""
+    _told.append(code)
+    sys.exit(code)
 
 
 def _not_raised(ignored: sys.UnraisableHookArgs) -> None:

@@ -15,10 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import psutil
 import pytest
 from child import HANG, wait_until
 from conversions_on_clusters import MEMORY, sharded, with_nan, written
+from fsspec.implementations.memory import MemoryFileSystem
 from ray.cluster_utils import Cluster
 from s3_server import BUCKET, Proxy, Request, Server, Store
 from spark_sessions import ENVIRONMENT, session
@@ -218,6 +220,24 @@ def test_an_error_names_the_layer_the_file_and_the_worker(
     assert not store.objects("out").keys() & {"config.json", "model.safetensors.index.json"}
 
 
-def test_a_store_that_workers_do_not_reach(model: Path, ray_there: dict[str, Any]) -> None:
+def test_a_store_that_workers_do_not_reach(model: Path, there: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"Worker \S+ does not find in 'memory://bucket/out' what"):
-        convert(model, "memory://bucket/out", to="compressed-tensors", **ray_there)
+        convert(model, "memory://bucket/out", to="compressed-tensors", **there)
+
+
+class OnlyHere(MemoryFileSystem):
+    """A store of a kind that workers do not know."""
+
+    protocol = "onlyhere"
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(MemoryFileSystem._strip_protocol(path.removeprefix("onlyhere:/")))
+
+
+def test_a_store_that_workers_cannot_open(model: Path, there: dict[str, Any]) -> None:
+    fsspec.register_implementation("onlyhere", OnlyHere, clobber=True)
+    where = r"\(file 'model-0000\d-of-00004.safetensors' of '.*' on the worker \S+\)$"
+    with pytest.raises((OSError, ValueError), match=f"onlyhere.* {where}") as caught:
+        convert(model, "onlyhere://bucket/out", to="compressed-tensors", **there)
+    assert "\n" not in str(caught.value)

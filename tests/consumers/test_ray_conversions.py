@@ -5,16 +5,22 @@ Ray is large, so `make test-fleet` runs these in an environment of their own.
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import ray
+from child import HANG, wait_until
 from conversions_on_clusters import (
     MEMORY,
     check_bytes,
@@ -27,6 +33,7 @@ from conversions_on_clusters import (
     written,
 )
 from ray.cluster_utils import Cluster
+from s3_server import free_port
 
 import pyarrowquant
 from pyarrowquant import Step, UsageError, convert
@@ -61,6 +68,23 @@ def started() -> Cluster:
         made.add_node(**node(1))
     made.wait_for_nodes()
     return made
+
+
+@contextmanager
+def started_by_command(options: list[str], environment: dict[str, str]) -> Iterator[None]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "ray.scripts.scripts", "start", *options], env=environment
+    ) as head:
+        try:
+            yield
+        finally:
+            head.terminate()
+
+
+def answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as opened:
+        return opened.connect_ex((host, int(port))) == 0
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +185,40 @@ class TestBeforeAnyWork:
             convert(source, "out.gguf", **there)
         shutil.copy(tmp_path / "model.npz", elsewhere)
         convert(source, "out.gguf", **there)
+
+
+def test_a_cluster_that_asks_for_a_token(model: Path, tmp_path: Path) -> None:
+    """As one of `ray start` does where a token has been made, such as by `ray.init()`."""
+    address = f"127.0.0.1:{free_port()}"
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "that-of-the-cluster"}
+    plain = {name: value for name, value in os.environ.items() if name not in token}
+    start = ["--head", "--block", "--num-cpus=1", "--include-dashboard=false"]
+    command = [sys.executable, "-m", "pyarrowquant", "quantize", str(model)]
+    command += [str(tmp_path / "there.gguf"), "--engine", "ray", "--address", address]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        started_by_command(
+            [*start, f"--port={address.rpartition(':')[2]}", f"--temp-dir={folder}"], plain | token
+        ),
+    ):
+        assert wait_until(lambda: answers(address))
+        for environment, said in (
+            (plain, "asks for its token. Set RAY_AUTH_MODE=token"),
+            (plain | token | {"RAY_AUTH_TOKEN": "another"}, "asks for its token"),
+            (plain | token, ""),
+        ):
+            done = subprocess.run(
+                command,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=HANG,
+                check=False,
+            )
+            assert said in done.stderr
+            assert done.returncode == (1 if said else 0), done.stderr
+    convert(model, tmp_path / "here.gguf")
+    assert written(tmp_path)["here.gguf"] == written(tmp_path)["there.gguf"]
 
 
 def test_a_node_is_killed_in_the_middle(model: Path, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ class _Started:
         import ray
 
         self._tasks = tasks
-        self._shared = ray.put(tasks)
+        self._shared = ray.put(pickle.dumps(tasks))
         self._do = ray.remote(num_cpus=tasks.threads, max_retries=_RETRIES)(do_batch)
 
     def room(self) -> int:
@@ -178,9 +178,10 @@ def _connected(address: str | None) -> Iterator[bool]:
     with handled_as_before(signal.SIGTERM):
         try:
             ray.init(address, logging_level="error", log_to_driver=False)
-        except ConnectionError as error:
+        except (ConnectionError, ray.exceptions.RayError) as error:
+            where = "" if found is None else f" at {quoted(found)}"
             raise ConnectionError(
-                f"There is no cluster of Ray at {quoted(address)}: {first_line(error)}"
+                f"There is no cluster of Ray{where}: {first_line(error)}"
             ) from error
     try:
         yield True
@@ -193,7 +194,7 @@ def _check_answer(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise UsageError(f"The address {quoted(address)} must be HOST:PORT, or 'auto'")
-    problem = "what answers there is not Ray"
+    problem = f"There is no cluster of Ray at {quoted(address)}: "
     try:
         socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_CONNECT).close()
         asked = subprocess.run(
@@ -204,8 +205,15 @@ def _check_answer(address: str) -> None:
         )
         if asked.returncode == 0:
             return
+        if b"AuthenticationError" in asked.stderr:
+            problem = (
+                f"The cluster of Ray at {quoted(address)} asks for its token. Set "
+                "RAY_AUTH_MODE=token; and RAY_AUTH_TOKEN, unless ~/.ray/auth_token has it"
+            )
+        else:
+            problem += "what answers there is not Ray"
     except (OSError, OverflowError) as error:
-        problem = str(error)
+        problem += str(error)
     except subprocess.TimeoutExpired:
-        pass
-    raise ConnectionError(f"There is no cluster of Ray at {quoted(address)}: {problem}")
+        problem += "what answers there is not Ray"
+    raise ConnectionError(problem)

@@ -203,7 +203,7 @@ def _task(shared: Any, wanted: str) -> Callable[[int], Iterable[bytes]]:
             return [pickle.dumps((socket.gethostname(), pyarrowquant.__version__))]
         from pyarrowquant.conversion.clusters.worker import do_batch, in_pieces
 
-        return in_pieces(do_batch(pickle.loads(shared.value), number))
+        return in_pieces(do_batch(shared.value, number))
 
     return do
 
@@ -305,9 +305,11 @@ def _said(error: Exception) -> str:
     """
     from py4j.protocol import Py4JJavaError
 
-    if not isinstance(error, Py4JJavaError):
-        return str(error)
-    lines = str(error.java_exception.getMessage()).splitlines()
+    if isinstance(error, Py4JJavaError):
+        lines = str(error.java_exception.getMessage()).splitlines()
+    else:
+        lines = str(error).splitlines()
     calls = [i for i, line in enumerate(lines) if line.startswith("\tat ")]
     before = [line for line in lines[: calls[0] if calls else None] if line.strip()]
+    before = before or [type(error).__name__]
     return " ".join(dict.fromkeys((before[0], before[-1])))

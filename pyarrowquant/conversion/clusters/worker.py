@@ -133,10 +133,13 @@ class Failure:
 _last: dict[str, Worker[BatchOutcome]] = {}  # by its run: a process does one task after the other
 
 
-def do_batch(tasks: Tasks, number: int) -> Answer | Failure:
-    """Do a task: that with the batch of this number."""
+def do_batch(tasks: bytes, number: int) -> Answer | Failure:
+    """Do a task: that with the batch of this number, of `Tasks` as pickle has them.
+
+    Opening these may fail, too, as that of a store does which this machine does not reach.
+    """
     try:
-        return _done(tasks, number)
+        return _done(pickle.loads(tasks), number)
     except (ValueError, OSError, ImportError, MemoryError) as error:
         return Failure(error, socket.gethostname())
 
