@@ -54,7 +54,7 @@ class OpenFiles:
         self._opened[location.path] = file
         if len(self._opened) > self._MOST:
             del self._opened[next(iter(self._opened))]
-        return file
+        return file.again() if isinstance(file, MappedFile) else file
 
     def has_changed(self, location: Location) -> bool:
         """Whether a file was written to, or replaced, since it was opened for the first time."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from types import TracebackType
 from typing import Any
 
@@ -39,6 +39,9 @@ def reached(filesystem: Any, path: str) -> Iterator[None]:
         ) from error
 
 
+_READ_AHEAD = 1 << 20  # bytes; of so many what systems read ahead is a part
+
+
 class NotMappedError(OSError):
     """The file is there, but cannot be mapped: some network and user-space file systems refuse."""
 
@@ -68,6 +71,13 @@ class MappedFile:
                 except OSError as error:
                     raise NotMappedError(error.errno, error.strerror, path) from error
         self._whole = pa.py_buffer(b"" if self._mapping is None else self._mapping)
+        self._begin, self._end = self.size, 0  # of what was read and is not forgotten
+
+    def again(self) -> MappedFile:
+        """Return the same file, which forgets what is read of it alone."""
+        other = copy(self)
+        other._begin, other._end = self.size, 0
+        return other
 
     def __enter__(self) -> MappedFile:
         return self
@@ -85,7 +95,15 @@ class MappedFile:
         self.check_size()
         if offset + length > self.size:  # which PyArrow does not check
             raise ValueError(f"{self._path}: {length} bytes at {offset} are beyond its {self.size}")
+        self._begin, self._end = min(self._begin, offset), max(self._end, offset + length)
         return self._whole.slice(offset, length)
+
+    def lone_buffer(self, offset: int, length: int) -> Any:
+        """Return the same, where what lies around it is not needed: the system reads none of it."""
+        buffer = self.buffer(offset, length)
+        if length < _READ_AHEAD:
+            self._advise("MADV_RANDOM", offset, offset + length)
+        return buffer
 
     def check_size(self) -> None:
         """Raise where the file has another size than when it was opened."""
@@ -96,12 +114,24 @@ class MappedFile:
 
     def stream(self) -> Any:
         """Return the file for pyarrow's readers, which then refer to the mapped memory."""
+        self._begin, self._end = 0, self.size
         return pa.BufferReader(self._whole)
 
     def forget_pages(self) -> None:
-        """Take what was read out of the process's memory; it stays readable."""
-        if sys.platform != "win32" and self._mapping is not None:
-            self._mapping.madvise(mmap.MADV_DONTNEED)
+        """Take what was read out of the process's memory; it stays readable.
+
+        For a whole file of many GB that takes milliseconds, even where little of it was read.
+        """
+        if self._begin < self._end:
+            self._advise("MADV_DONTNEED", self._begin, self._end)
+            self._advise("MADV_NORMAL", self._begin, self._end)
+            self._begin, self._end = self.size, 0
+
+    def _advise(self, advice: str, begin: int, end: int) -> None:
+        """Tell the system what becomes of some bytes, where it can be told."""
+        if hasattr(mmap, advice) and self._mapping is not None and begin < end:
+            first = begin // mmap.PAGESIZE * mmap.PAGESIZE
+            self._mapping.madvise(getattr(mmap, advice), first, end - first)
 
 
 class ReadFile:
@@ -138,6 +168,8 @@ class ReadFile:
                 f"{self._path}: {length} bytes at {offset} were asked for, {buffer.size} came"
             )
         return buffer
+
+    lone_buffer = buffer
 
     def stream(self) -> Any:
         """Return the file for pyarrow's readers."""

@@ -44,7 +44,7 @@ class Stored:
         begin, end = self.tensor.begin, self.tensor.end
         with self.location.open() as file:
             check_size(self.location, self.size, file.size)
-            data = file.buffer(begin, end - begin)
+            data = file.lone_buffer(begin, end - begin)
             yield np.frombuffer(data, np.uint8) if data.size else np.empty(0, np.uint8)
             file.forget_pages()
 
