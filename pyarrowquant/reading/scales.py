@@ -11,6 +11,7 @@ from pyarrowquant.reading.stored import Stored, numbers
 
 # Bytes of a model's scales that are read before any work; more are read with their layers.
 READ_FIRST = 1 << 28
+_READ_ALONG = 1 << 17  # bytes that a system reads around few of them, or more
 _PIECE = 1 << 20  # numbers that are looked at, at a time
 _SIGNED = frozenset({"bias", "levels", "nested_levels"})
 _FINITE = _SIGNED | {"scale", "factor", "divisor"}
@@ -33,8 +34,9 @@ class ScaleError(ValueError):
 
 
 def scale_bytes(parts: Mapping[str, Stored]) -> int:
-    """Return the bytes that `check_scales` reads."""
-    return sum(part.tensor.end - part.tensor.begin for part in _checked(parts).values())
+    """Return the bytes that `check_scales` has the system read."""
+    sizes = (part.tensor.end - part.tensor.begin for part in _checked(parts).values())
+    return sum(max(size, _READ_ALONG) for size in sizes)
 
 
 def check_scales(parts: Mapping[str, Stored], signed: bool) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import ml_dtypes
 import numpy as np
 import pytest
 from kinds_of_codes import (
@@ -109,6 +110,23 @@ def test_scales_that_are_none_are_named(
             reader.read_all()
     assert str(caught.value).startswith(f"{place}/model.safetensors: ")
     assert f"'{name}' has {found}, which is no " in str(caught.value)
+
+
+def test_scales_of_many_layers_are_looked_at_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However small: a system reads far more around each, which takes long for many layers."""
+    monkeypatch.setattr("pyarrowquant.reading.coded.READ_FIRST", 1 << 20)
+    layers = 16
+    tensors: dict[str, np.ndarray] = {}
+    for number in range(layers):
+        tensors[f"layers.{number:02}.weight"] = np.zeros((8, 32), ml_dtypes.float8_e4m3fn)
+        tensors[f"layers.{number:02}.weight_scale"] = np.ones((1,), np.float32)
+    tensors[f"layers.{layers - 1}.weight_scale"][0] = np.nan
+    save(tmp_path / "model.safetensors", tensors)
+    reader = pyarrowquant.read_weights(tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=f"layers.{layers - 1}.weight_scale.*which is no scale"):
+        reader.read_all()
 
 
 def test_scales_of_one_matrix_are_looked_at_with_it(
