@@ -1,9 +1,11 @@
-"""Progress on standard error: a bar on a terminal, plain lines elsewhere."""
+"""Progress on standard error: a bar on a terminal, elsewhere plain lines, or lines of JSON."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
@@ -16,9 +18,16 @@ _SECONDS_BETWEEN_LINES = 2.0
 
 
 class Shown:
-    """Shows the steps of a conversion, or how many tokens a model has read."""
+    """Shows the steps of a conversion, or how many tokens a model has read.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    as_json : bool
+        Whether lines are JSON.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
         self._bar: Any = None
         self._what = ""
         self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
@@ -37,18 +46,21 @@ class Shown:
     def __call__(self, step: Step) -> None:
         of = f" of {size_text(step.total)}" if step.total else ""
         layers = f"{counted(step.layers, 'layer')}, " if step.what == "quantize" else ""
-        text = f"{layers}{size_text(step.bytes)}{of}"
-        self._show(step.what, step.bytes, step.total, "B", text)
+        text = f"{step.what}: {layers}{size_text(step.bytes)}{of}"
+        line = json.dumps(asdict(step)) if self._as_json else text
+        self._show(step.what, step.bytes, step.total, "B", line)
 
     def tokens(self, what: str, done: int, total: int) -> None:
         """Show how many tokens are done."""
-        self._show(what, done, total, "tokens", f"{done:,} of {total:,} tokens")
+        said = json.dumps({"what": what, "tokens": done, "total": total})
+        line = said if self._as_json else f"{what}: {done:,} of {total:,} tokens"
+        self._show(what, done, total, "tokens", line)
 
-    def _show(self, what: str, done: int, total: int | None, unit: str, text: str) -> None:
+    def _show(self, what: str, done: int, total: int | None, unit: str, line: str) -> None:
         if sys.stderr.isatty():
             self._draw(what, done, total, unit)
         elif time.monotonic() >= self._next_line:
-            click.echo(f"{what}: {text}", err=True)
+            click.echo(line, err=True)
             self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
 
     def _draw(self, what: str, done: int, total: int | None, unit: str) -> None:

@@ -59,7 +59,7 @@ def calibrate(
     comes with the package is used: prose, dialogue, tables and code in many languages. Of a
     folder, memory holds one layer of the model at a time, as float32.
     """
-    with Shown() as shown:
+    with Shown(as_json) as shown:
         done = calibrated(
             model,
             importance,

@@ -43,7 +43,7 @@ def evaluate(
     probable token. The text is cut into windows of --context tokens, as llama-perplexity does it,
     and tokens of the second half of each are predicted.
     """
-    with Shown() as shown:
+    with Shown(as_json) as shown:
         found = evaluated(
             result,
             text,

@@ -192,7 +192,7 @@ def quantize(dry_run: bool, as_json: bool, **options: Any) -> None:
     What an interrupted run has done stays in a hidden folder beside DESTINATION. The same command
     with --resume goes on from it, and gives the same bytes as if nothing had happened.
     """
-    with Shown() as shown:
+    with Shown(as_json) as shown:
         if dry_run:
             show_plan(plan(**options, progress=shown), options["resume"], as_json)
         else:

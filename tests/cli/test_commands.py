@@ -115,3 +115,15 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(
     lines = result.stderr.splitlines()
     assert lines
     assert all(line.startswith("quantize: ") and re.search(r"\d layers?, ", line) for line in lines)
+
+
+def test_progress_is_json_beside_json(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyarrowquant.cli._progress._SECONDS_BETWEEN_LINES", 0)
+    result = run("quantize", model, tmp_path / "out.parquet", "--json")
+    steps = [json.loads(line) for line in result.stderr.splitlines()]
+    assert [step["layers"] for step in steps] == sorted(step["layers"] for step in steps)
+    assert steps[-1]["layers"] == json.loads(result.stdout)["layers"]
+    assert steps[-1]["what"] == "quantize"
+    assert steps[-1]["bytes"] == steps[-1]["total"]
