@@ -254,9 +254,6 @@ func (c *comparison) findFaults(badWeights, badDecoded *LayerErrors) {
 }
 
 func (l *comparedLayer) problem(fault kernel.Fault) *problem {
-	if l.codes != nil {
-		return problemf(KindNonFinite, ": the weight at index %d decodes to %s", fault.Index, nonFiniteText(fault.Value)).at(int64(fault.Index))
-	}
 	return problemf(KindNonFinite, " contains NaN or Inf at index %d (%s)", fault.Index, nonFiniteText(fault.Value)).at(int64(fault.Index))
 }
 

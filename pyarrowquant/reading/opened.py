@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,10 @@ def reached(filesystem: Any, path: str) -> Iterator[None]:
         ) from error
 
 
+if sys.platform == "win32":
+    _ALONE = _AS_USUAL = _FORGET = 0  # nothing can be told there
+else:
+    _ALONE, _AS_USUAL, _FORGET = mmap.MADV_RANDOM, mmap.MADV_NORMAL, mmap.MADV_DONTNEED
 _READ_AHEAD = 1 << 20  # bytes; of so many what systems read ahead is a part
 
 
@@ -72,11 +77,13 @@ class MappedFile:
                     raise NotMappedError(error.errno, error.strerror, path) from error
         self._whole = pa.py_buffer(b"" if self._mapping is None else self._mapping)
         self._begin, self._end = self.size, 0  # of what was read and is not forgotten
+        self._is_streamed = False  # so that nobody knows what was read
 
     def again(self) -> MappedFile:
         """Return the same file, which forgets what is read of it alone."""
         other = copy(self)
         other._begin, other._end = self.size, 0
+        other._is_streamed = False
         return other
 
     def __enter__(self) -> MappedFile:
@@ -102,7 +109,7 @@ class MappedFile:
         """Return the same, where what lies around it is not needed: the system reads none of it."""
         buffer = self.buffer(offset, length)
         if length < _READ_AHEAD:
-            self._advise("MADV_RANDOM", offset, offset + length)
+            self._advise(_ALONE, offset, offset + length)
         return buffer
 
     def check_size(self) -> None:
@@ -114,7 +121,7 @@ class MappedFile:
 
     def stream(self) -> Any:
         """Return the file for pyarrow's readers, which then refer to the mapped memory."""
-        self._begin, self._end = 0, self.size
+        self._is_streamed = True
         return pa.BufferReader(self._whole)
 
     def forget_pages(self) -> None:
@@ -122,16 +129,16 @@ class MappedFile:
 
         For a whole file of many GB that takes milliseconds, even where little of it was read.
         """
-        if self._begin < self._end:
-            self._advise("MADV_DONTNEED", self._begin, self._end)
-            self._advise("MADV_NORMAL", self._begin, self._end)
-            self._begin, self._end = self.size, 0
+        begin, end = (0, self.size) if self._is_streamed else (self._begin, self._end)
+        self._advise(_FORGET, begin, end)
+        self._advise(_AS_USUAL, begin, end)
+        self._begin, self._end = self.size, 0
 
-    def _advise(self, advice: str, begin: int, end: int) -> None:
+    def _advise(self, advice: int, begin: int, end: int) -> None:
         """Tell the system what becomes of some bytes, where it can be told."""
-        if hasattr(mmap, advice) and self._mapping is not None and begin < end:
+        if sys.platform != "win32" and self._mapping is not None and begin < end:
             first = begin // mmap.PAGESIZE * mmap.PAGESIZE
-            self._mapping.madvise(getattr(mmap, advice), first, end - first)
+            self._mapping.madvise(advice, first, end - first)
 
 
 class ReadFile:
