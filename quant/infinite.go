@@ -24,7 +24,7 @@ func (l *quantizedLayer) largestLevel() float32 {
 // reach is no less than the magnitude of any weight of a group, rounded as that is: all are
 // finite if it is, and so are scale and zero-point.
 func reach(largestLevel, zeroPoint, scale float32) float32 {
-	return (largestLevel + magnitude(zeroPoint)) * magnitude(scale)
+	return float32((largestLevel + magnitude(zeroPoint)) * magnitude(scale))
 }
 
 func magnitude(x float32) float32 { return math.Float32frombits(math.Float32bits(x) &^ (1 << 31)) }
