@@ -161,6 +161,12 @@ class Outline:
         regions = (region for file in self.files for region in file.regions)
         return {region.layer.name for region in regions if isinstance(region, LayerRegion)}
 
+    @property
+    def known_bytes(self) -> int:
+        """How many bytes need no results."""
+        regions = (region for file in self.files for region in file.regions)
+        return sum(region.size for region in regions if isinstance(region, KnownRegion))
+
     def without(self, names: Collection[str]) -> Outline:
         """Return the same without files of these names."""
         return replace(self, files=[file for file in self.files if file.name not in names])

@@ -34,7 +34,7 @@ def orphan_problem(tensor: Tensor, stored: Mapping[str, Stored], said: Said) -> 
         What config.json says.
     """
     name = tensor.name
-    if _PACKED.fullmatch(name):
+    if _PACKED.fullmatch(name) and name.removesuffix("_packed") not in stored:
         return (
             f"it has dtype {tensor.dtype} and shape {quoted(list(tensor.shape))}, and must be a "
             "matrix of I32 or U8"

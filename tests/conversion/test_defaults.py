@@ -246,6 +246,7 @@ TAKEN = [
     "blocks.0.norm_proj.weight",
     "dec.conv1d.weight",
     "disposition.weight",
+    "layers.0.up.weight",
 ]
 
 

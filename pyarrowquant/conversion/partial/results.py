@@ -38,6 +38,9 @@ def packed_in(results: pa.Table) -> Iterator[Packed]:
         yield from layers
 
 
+# Bytes that are written to the end in any case: an interrupt would lose the results before it.
+_SHORT = 1 << 28
+
 Note = Callable[[], object]  # waits until what is noted is on the disk
 
 
@@ -112,7 +115,8 @@ class PlacedResults:
 
     def begin(self, go_on: Callable[[], object]) -> None:
         if not self._has_begun:
-            self._outline.fill_known(self._work.output, go_on)
+            is_short = self._outline.known_bytes <= _SHORT
+            self._outline.fill_known(self._work.output, (lambda: None) if is_short else go_on)
             sync_tree(self._work.output.parent)  # before anything says that some of it is done
             self._has_begun = True
 
