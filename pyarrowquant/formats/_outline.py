@@ -171,19 +171,14 @@ class Outline:
         """Return the same without files of these names."""
         return replace(self, files=[file for file in self.files if file.name not in names])
 
-    def begin(self, output: Path) -> None:
-        """Write all that needs no results to files that are not there yet.
+    def lay_out(self, output: Path) -> None:
+        """Make files that are not there yet, of their sizes, which have but their headers.
 
         Parameters
         ----------
         output : Path
             A folder that is there, or the name of the file.
         """
-        self.lay_out(output)
-        self.fill_known(output)
-
-    def lay_out(self, output: Path) -> None:
-        """Make files that are not there yet, of their sizes, which have but their headers."""
         for outlined in self.files:
             outlined.lay_out(output)
 
@@ -216,7 +211,8 @@ class Outline:
         forget : callable
             Is called when the memory of a layer is not needed any more.
         """
-        self.begin(output)
+        self.lay_out(output)
+        self.fill_known(output)
         places = Places(self, output)
         for name in places.names:
             places.fill(layers[name])

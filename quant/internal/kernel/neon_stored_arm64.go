@@ -63,7 +63,7 @@ func areMinimumsNEON(scales, zeroPoints, superMinimums *byte, superGroups, perSu
 }
 
 // levelScalesNEON is plainOfLayer, but that all scales are undefined if one of them is special.
-func levelScalesNEON(lo, hi, normal, inverse, scale *float32, n int, high, layerScale float32) (special bool) {
+func levelScalesNEON(lo, hi, normal, inverse, scale *float32, n int, high, layerScale float32) (plain bool) {
 	most, layer, exponents := fill(high), fill(layerScale), archsimd.BroadcastUint32x4(infinityBits)
 	largest, smallestNormal, magic := fill(e4m3.largest), fill(e4m3.smallestNormal), fill(e4m3.magic)
 	holds := anything()
@@ -76,5 +76,5 @@ func levelScalesNEON(lo, hi, normal, inverse, scale *float32, n int, high, layer
 		holds = holds.And(bitsOf(rounded.Greater(floats{}))).And(bitsOf(rest.Sub(rest).Equal(floats{})))
 		storeFloats(rounded.Mul(loadFloats(normal, at)), scale, at)
 	}
-	return !everywhere(holds)
+	return everywhere(holds)
 }

@@ -689,10 +689,10 @@ func areFactors(scales *byte, superScales *byte, superGroups int, perSuper int, 
 //go:noescape
 func areMinimums(scales *byte, zeroPoints *byte, superMinimums *byte, superGroups int, perSuper int, most float32) bool
 
-// Gives n groups, rounded up to 8, scales that are E4M3 times the layer's. If one of them is special, all are undefined.
+// Gives n groups, rounded up to 8, scales that are E4M3 times the layer's. If not plain, one of them is special, and all are undefined.
 //
 //go:noescape
-func levelScales(lo *float32, hi *float32, normal *float32, inverse *float32, scale *float32, n int, high float32, layerScale float32) (special bool)
+func levelScales(lo *float32, hi *float32, normal *float32, inverse *float32, scale *float32, n int, high float32, layerScale float32) (plain bool)
 
 // Whether the CPU converts float16; the system has to keep its vector registers, too.
 //

@@ -17959,7 +17959,7 @@ groups:
 	MOVB     AL, ret+48(FP)
 	RET
 
-// func levelScales(lo *float32, hi *float32, normal *float32, inverse *float32, scale *float32, n int, high float32, layerScale float32) (special bool)
+// func levelScales(lo *float32, hi *float32, normal *float32, inverse *float32, scale *float32, n int, high float32, layerScale float32) (plain bool)
 // Requires: AVX
 TEXT ·levelScales(SB), NOSPLIT, $0-57
 	MOVQ         lo+0(FP), AX
@@ -18006,9 +18006,9 @@ next:
 	SUBQ    $+8, DI
 	JG      next
 	VPTEST  Y7, Y7
-	SETNE   AL
+	SETEQ   AL
 	VZEROUPPER
-	MOVB    AL, special+56(FP)
+	MOVB    AL, plain+56(FP)
 	RET
 
 // func hasF16C() (has bool)

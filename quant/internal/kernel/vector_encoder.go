@@ -38,9 +38,9 @@ func (v *vectorSet) normalizeEndsOf(lo, hi, normal, inverse []float32) {
 // plainOfLayer also changes what is behind the groups.
 func (v *vectorSet) plainOfLayer(lo, hi, normal, inverse, scale []float32, high, layerScale float32) (groups int) {
 	if v.levelScales(&lo[0], &hi[0], &normal[0], &inverse[0], &scale[0], len(lo), high, layerScale) {
-		return plainOfLayer(lo, hi, normal, inverse, scale, high, layerScale)
+		return len(lo)
 	}
-	return len(lo)
+	return plainOfLayer(lo, hi, normal, inverse, scale, high, layerScale)
 }
 
 func (v *vectorSet) normalize(out []float32, weights []byte, t ElementType, factors []float32) {

@@ -56,8 +56,8 @@ type vectorSet struct {
 	// The steps of encodings, which encoderSteps tells of. They are by ElementType, by
 	// gridKind, and at last for weights without importance and with it. n is at least one
 	// where lanes are trials, a multiple of 8 where they are weights.
-	normalizeEnds    func(lo, hi, normal, inverse *float32, n int)                                                 // n is rounded up to 16
-	levelScales      func(lo, hi, normal, inverse, scale *float32, n int, high, layerScale float32) (special bool) // n is rounded up to 8
+	normalizeEnds    func(lo, hi, normal, inverse *float32, n int)                                               // n is rounded up to 16
+	levelScales      func(lo, hi, normal, inverse, scale *float32, n int, high, layerScale float32) (plain bool) // n is rounded up to 8
 	normalizeWeights [vectorElements]func(out *float32, weights *byte, groups, groupSize int, factors *float32)
 	minimumSearch    [2]func(found, pattern, grid, weights, importance *float32, n int, count, weight, square, inverse float32)
 	scaleSearch      [gridKinds][2]func(pattern, grid, weights, importance *float32, n int, scale float32) (best float32)

@@ -18,18 +18,13 @@ func (i isa) newE4M3() *e4m3 {
 
 // round is floatFormat.roundPositive of what is not beyond it.
 func (e *e4m3) round(v VecVirtual) {
-	magic := vector(e.lanes)
-	VANDPS(e.exponents, v, magic)
-	VMAXPS(e.smallestNormal, magic, magic)
-	VMULPS(e.magic, magic, magic)
-	VADDPS(magic, v, v)
-	VSUBPS(magic, v, v)
+	e.roundFloat(v, e.exponents, e.smallestNormal, e.magic)
 }
 
 // levelScales is plainOfLayer of the scalar kernel.
 func levelScales(i isa) {
-	function("levelScales", "func(lo, hi, normal, inverse, scale *float32, n int, high, layerScale float32) (special bool)",
-		"Gives n groups, rounded up to 8, scales that are E4M3 times the layer's. If one of them is special, all are undefined.")
+	function("levelScales", "func(lo, hi, normal, inverse, scale *float32, n int, high, layerScale float32) (plain bool)",
+		"Gives n groups, rounded up to 8, scales that are E4M3 times the layer's. If not plain, one of them is special, and all are undefined.")
 	lows, highs, normals, inverses, scales, left := pointer("lo"), pointer("hi"), pointer("normal"), pointer("inverse"), pointer("scale"), pointer("n")
 	high, layerScale, zero := i.all(argument("high")), i.all(argument("layerScale")), i.zeroed()
 	e, d := i.newE4M3(), i.newDoubts()
@@ -55,10 +50,5 @@ func levelScales(i isa) {
 	}
 	SUBQ(I32(8), left)
 	JG(LabelRef("next"))
-	VPTEST(d.found, d.found)
-	special := GP8()
-	SETNE(special)
-	VZEROUPPER()
-	Store(special, ReturnIndex(0))
-	RET()
+	d.none()
 }

@@ -177,13 +177,18 @@ func (n *nearest) permuted(at place, whole, lower, upper int) VecVirtual {
 func (n *nearest) rounded(y VecVirtual) VecVirtual {
 	VMAXPS(n.repeated(gridLow), y, y)
 	VMINPS(n.repeated(gridHigh), y, y)
-	magic := vector(n.lanes)
-	n.and(n.constant(infinity), y, magic)
-	VMAXPS(n.repeated(gridSmallestNormal), magic, magic)
-	VMULPS(n.repeated(gridMagic), magic, magic)
-	VADDPS(magic, y, y)
-	VSUBPS(magic, y, y)
+	n.roundFloat(y, n.constant(infinity), n.repeated(gridSmallestNormal), n.repeated(gridMagic))
 	return y
+}
+
+// roundFloat rounds to numbers of a floatFormat, beyond which v is not.
+func (i isa) roundFloat(v VecVirtual, exponents, smallestNormal, toMagic Op) {
+	magic := vector(i.lanes)
+	i.and(exponents, v, magic)
+	VMAXPS(smallestNormal, magic, magic)
+	VMULPS(toMagic, magic, magic)
+	VADDPS(magic, v, v)
+	VSUBPS(magic, v, v)
 }
 
 // floatCode is floatFormat.code.

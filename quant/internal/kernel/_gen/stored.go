@@ -45,7 +45,7 @@ func (d *doubts) addNotFinite(v VecVirtual) {
 	d.add(rest)
 }
 
-// none ends the function: whether there was no doubt.
+// none ends the function, which gives whether there was no doubt.
 func (d *doubts) none() {
 	VPTEST(d.found, d.found)
 	result := GP8()
