@@ -99,11 +99,21 @@ func roundBFloat16(x float32) float32 {
 
 // roundFloat16 rounds to float16, ties to even.
 func roundFloat16(x float32) float32 {
-	bits := math.Float32bits(x)
-	if magnitude := bits &^ signBit; magnitude-0x38800000 < 0x477ff000-0x38800000 { // from 2^-14 on, below 65520
-		return math.Float32frombits((bits + 0xfff + bits>>13&1) &^ 0x1fff)
+	if isNormalFloat16(x) {
+		return roundNormalFloat16(x)
 	}
 	return widenFloat16(Float16Bits(x))
+}
+
+// isNormalFloat16 tells whether a number is rounded to a normal one, from 2^-14 on and below 65520.
+func isNormalFloat16(x float32) bool {
+	return math.Float32bits(x)&^signBit-0x38800000 < 0x477ff000-0x38800000
+}
+
+// roundNormalFloat16 is roundFloat16 for those.
+func roundNormalFloat16(x float32) float32 {
+	bits := math.Float32bits(x)
+	return math.Float32frombits((bits + 0xfff + bits>>13&1) &^ 0x1fff)
 }
 
 // roundScale rounds a scale to the type in which it will be stored.

@@ -11,6 +11,7 @@ import (
 // brings the largest magnitude of a group, or of a super-group, to 1 .. 2, so that sums of
 // squares neither overflow nor vanish.
 type encoder struct {
+	found groupLanes // first, as that aligns it
 	block *Block
 	*Description
 	steps *encoderSteps
@@ -26,8 +27,6 @@ type encoder struct {
 	normal, inverse [maxTogether]float32
 	lo, hi          [maxTogether]float32
 	scale, minimum  [maxTogether]float32
-	searched        [maxTogether]searchedMinimum
-	moments         [maxTogether]moments
 	// What finds their codes.
 	coderInverse, coderOffset [maxTogether]float32
 	// Of a super-group, as they are stored.
@@ -202,27 +201,6 @@ func (e *encoder) part(first, end int) (weights, importance []float32) {
 		e.steps.normalize(weights, e.weights(first, first+n), e.block.Type, e.normal[:1])
 	}
 	return weights, e.block.importance(e.at.weight+first, n)
-}
-
-// superGroup is the normalized weights of one, which a tile holds, and their importance.
-type superGroup struct {
-	weights, importance []float32
-	groupSize           int
-}
-
-func (e *encoder) superGroup() superGroup {
-	weights, importance := e.part(0, e.n)
-	return superGroup{weights, importance, e.block.GroupSize}
-}
-
-// group gives those of one of its groups.
-func (s *superGroup) group(i int) (weights, importance []float32) {
-	first := i * s.groupSize
-	end := min(first+s.groupSize, len(s.weights))
-	if s.importance == nil {
-		return s.weights[first:end], nil
-	}
-	return s.weights[first:end], s.importance[first:end]
 }
 
 // store writes all that decodes the groups but their codes.

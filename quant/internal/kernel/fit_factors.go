@@ -1,28 +1,32 @@
 package kernel
 
+import "math"
+
 // fitFactors fits super-groups whose scales are multiples of a super-scale, of either sign:
 // a scale for each group, the super-scale that the largest of them needs, and the best of
 // the multiples about each.
 func (e *encoder) fitFactors() bool {
-	searched := e.searched[:e.groups]
-	for i := range searched {
-		searched[i] = searchedMinimum{scale: e.signedEnd(i) / e.grid.low}
+	found := &e.found
+	found.begin()
+	for i := range e.groups {
+		found.scale[i] = e.signedEnd(i) / e.grid.low
 	}
-	unit, ok := e.factorUnit(searched, 0)
+	unit, ok := e.factorUnit(0)
 	if !ok {
 		return false
 	}
-	for i, g := range searched {
-		e.scale[i] = unit * factorOf(g.scale, unit, e.leastFactor, e.mostFactor)
+	for i := range e.groups {
+		e.scale[i] = unit * factorOf(found.scale[i], unit, e.leastFactor, e.mostFactor)
 	}
 	if e.block.Method == RoundToNearest {
 		return true
 	}
-	plain := e.superScale
-	for i := range searched {
-		searched[i].scale = e.searchScale(i, searched[i].scale)
+	plain, all := e.superScale, e.superGroup()
+	e.steps.takeGroups(found, &all)
+	if e.refits > 0 {
+		e.steps.searchScales(found, &all)
 	}
-	if unit, ok = e.factorUnit(searched, smallestFloat16); !ok || !e.searchFactors(searched, units{scale: unit}, &e.grid.abouts) {
+	if unit, ok = e.factorUnit(smallestFloat16); !ok || !e.searchFactors(&all, units{scale: unit}, &e.grid.abouts) {
 		e.superScale = plain
 	}
 	return true
@@ -30,14 +34,8 @@ func (e *encoder) fitFactors() bool {
 
 // factorUnit makes the super-scale that gives the largest scale the factor of most
 // magnitude, and gives it normalized. One that vanishes becomes least.
-func (e *encoder) factorUnit(groups []searchedMinimum, least float32) (unit float32, ok bool) {
-	largest := float32(0)
-	for _, g := range groups {
-		if abs(g.scale) > abs(largest) {
-			largest = g.scale
-		}
-	}
-	wanted := largest / e.leastFactor
+func (e *encoder) factorUnit(least float32) (unit float32, ok bool) {
+	wanted := largestOf(e.found.scale[:e.groups]) / e.leastFactor
 	e.superScale = e.toFloat16(wanted, least)
 	if !isFinite(e.superScale) {
 		e.superScale = wanted * e.inverse[0]
@@ -46,26 +44,34 @@ func (e *encoder) factorUnit(groups []searchedMinimum, least float32) (unit floa
 	return e.superScale * e.normal[0], true
 }
 
+// largestOf is the number of largest magnitude, the first one of several. No processor foresees
+// which it is, so that this moves bits instead of jumping.
+func largestOf(numbers []float32) float32 {
+	largest := uint32(0)
+	for _, x := range numbers {
+		if bits := math.Float32bits(x); bits&^signBit > largest&^signBit {
+			largest = bits
+		}
+	}
+	return math.Float32frombits(largest)
+}
+
 // searchFactors takes the best of some multiples of units about what was searched for each
 // group. It returns false if that does not beat the plain ones, which stay then.
-func (e *encoder) searchFactors(searched []searchedMinimum, d units, about *trials) bool {
+func (e *encoder) searchFactors(all *superGroup, d units, about *trials) bool {
+	found := &e.found
 	e.units = newFactorUnits(d, e.leastFactor, e.mostFactor)
+	e.steps.searchFactors(found, all, about, &e.units, e.scale[:], e.minimum[:])
 	var plainError, leastError float32
-	all := e.superGroup()
-	for i := range searched {
-		found := &searched[i]
-		e.plain = units{e.scale[i], e.minimum[i]}
-		weights, importance := all.group(i)
-		e.steps.searchFactors(found, about, &e.units, &e.plain, e.grid, weights, importance)
-		plainError += found.plainError
-		leastError += found.error
+	for i := range e.groups {
+		plainError += found.plainError[i]
+		leastError += found.error[i]
 	}
 	if !beats(leastError, plainError) {
 		return false
 	}
-	for i, g := range searched {
-		e.scale[i], e.minimum[i] = g.scale, g.minimum
-	}
+	copy(e.scale[:e.groups], found.scale[:])
+	copy(e.minimum[:e.groups], found.minimum[:])
 	return true
 }
 
@@ -82,22 +88,29 @@ func newFactorUnits(d units, least, most float32) factorUnits {
 	return factorUnits{d, perScale, perMinimum, least, most}
 }
 
-// searchFactors replaces a group's scale and minimum by the best multiples of units about
-// them, and tells their error, and that of the plain ones.
-func searchFactors(g *searchedMinimum, about *trials, u *factorUnits, plain *units, grid *grid, weights, importance []float32) {
+// searchFactors replaces the scale and the minimum of each group by the best multiples of units
+// about them, and tells their error, and that of the plain ones.
+func searchFactors(l *groupLanes, s *superGroup, about *trials, u *factorUnits, plainScales, plainMinimums []float32) {
+	for i := range s.groups {
+		weights, importance := s.group(i)
+		l.searchFactor(i, about, u, units{plainScales[i], plainMinimums[i]}, s.grid, weights, importance)
+	}
+}
+
+func (l *groupLanes) searchFactor(i int, about *trials, u *factorUnits, plain units, g *grid, weights, importance []float32) {
 	var t trials
-	factor := roundEven(min(max(float32(g.scale*u.perScale), u.least), u.most))
+	factor := roundEven(min(max(float32(l.scale[i]*u.perScale), u.least), u.most))
 	for lane := range trialLanes {
 		scale := float32(u.scale * min(max(factor+about.scale[lane], u.least), u.most))
-		minimum := g.minimum + float32((scale-g.scale)*g.slope)
+		minimum := l.minimum[i] + float32((scale-l.scale[i])*l.slope[i])
 		multiple := roundEven(min(max(float32(minimum*u.perMinimum), 0), u.most))
 		t.set(lane, scale, u.minimum*min(max(multiple+about.minimum[lane], 0), u.most))
 	}
 	t.set(0, plain.scale, plain.minimum)
-	errors := *grid.noErrors()
-	addTrialErrors(&errors, grid, &t, weights, importance)
+	errors := *g.noErrors()
+	addTrialErrors(&errors, g, &t, weights, importance)
 	least := leastTrial(&errors)
-	g.scale, g.minimum, g.error, g.plainError = t.scale[least], t.minimum[least], errors[least], errors[0]
+	l.scale[i], l.minimum[i], l.error[i], l.plainError[i] = t.scale[least], t.minimum[least], errors[least], errors[0]
 }
 
 // aboutScales are factors about the nearest: fifteen, or seven for a table. The first lane
@@ -127,6 +140,16 @@ func reachPattern(low, high float32) (p lanes) {
 	return p
 }
 
+// searchScales finds the scales of least error for the groups of a super-group.
+func searchScales(l *groupLanes, s *superGroup) {
+	for i := range s.groups {
+		if l.scale[i] != 0 {
+			weights, importance := s.group(i)
+			l.scale[i] = searchScale(&s.grid.reaches, l.scale[i], s.grid, weights, importance)
+		}
+	}
+}
+
 // searchScale finds the scale of least error for a group, without rounding it: for the
 // codes that each of some scales give, the best scale follows in closed form.
 func (e *encoder) searchScale(i int, plain float32) float32 {
@@ -151,8 +174,10 @@ func searchScale(pattern *lanes, scale float32, g *grid, weights, importance []f
 
 // signedEnd is the weight of largest magnitude of a group, the negative one of two.
 func (e *encoder) signedEnd(i int) float32 {
-	if e.hi[i] > -e.lo[i] {
-		return e.hi[i]
+	lo, hi := e.lo[i], e.hi[i]
+	end := math.Float32bits(lo)
+	if int32(math.Float32bits(hi)) > int32(math.Float32bits(-lo)) { // as in largerEnd
+		end = math.Float32bits(hi)
 	}
-	return e.lo[i]
+	return math.Float32frombits(end)
 }

@@ -10,39 +10,46 @@ type units struct{ scale, minimum float32 }
 // super-minimum whose multiples are nearest to those, judged by what their distances cost;
 // the best of the multiples about each.
 func (e *encoder) fitMinimums() bool {
-	searched := e.searched[:e.groups]
+	found := &e.found
+	found.begin()
 	var most units
-	for i := range searched {
-		searched[i] = e.plainMinimum(i)
-		most.scale, most.minimum = max(most.scale, searched[i].scale), max(most.minimum, searched[i].minimum)
+	for i := range e.groups {
+		plain := e.plainMinimum(i)
+		found.scale[i], found.minimum[i] = plain.scale, plain.minimum
+		most.scale, most.minimum = max(most.scale, plain.scale), max(most.minimum, plain.minimum)
 	}
 	d, ok := e.roundUnits(units{most.scale / e.mostFactor, most.minimum / e.mostFactor}, 0)
 	if !ok {
 		return false
 	}
-	for i, g := range searched {
-		e.scale[i] = d.scale * factorOf(g.scale, d.scale, e.leastFactor, e.mostFactor)
-		e.minimum[i] = d.minimum * factorOf(g.minimum, d.minimum, 0, e.mostFactor)
+	for i := range e.groups {
+		e.scale[i] = d.scale * factorOf(found.scale[i], d.scale, e.leastFactor, e.mostFactor)
+		e.minimum[i] = d.minimum * factorOf(found.minimum[i], d.minimum, 0, e.mostFactor)
 	}
 	if e.block.Method == RoundToNearest {
 		return true
 	}
-	plain := units{e.superScale, e.superMinimum}
-	e.searchMinimums(searched)
-	d = e.searchUnits(searched, d)
-	if !e.searchFactors(searched, d, &aboutMinimums) {
+	plain, all := units{e.superScale, e.superMinimum}, e.superGroup()
+	e.steps.takeGroups(found, &all)
+	pattern := &e.grid.cuts
+	for range e.refits {
+		e.steps.searchMinimums(found, &all, pattern)
+		pattern = &spreadPattern
+	}
+	d = e.searchUnits(d)
+	if !e.searchFactors(&all, d, &aboutMinimums) {
 		e.superScale, e.superMinimum = plain.scale, plain.minimum
 	}
 	return true
 }
 
 // plainMinimum is round-to-nearest over the range of a group, which minimums extend to 0.
-func (e *encoder) plainMinimum(i int) searchedMinimum {
+func (e *encoder) plainMinimum(i int) units {
 	lo, hi := min(e.lo[i], 0), e.hi[i]
 	if lo == hi { // all the same: 0 is the other end
 		hi = 0
 	}
-	return searchedMinimum{scale: (hi - lo) / e.grid.high, minimum: -lo}
+	return units{scale: (hi - lo) / e.grid.high, minimum: -lo}
 }
 
 // roundUnits makes the super-scale and super-minimum, and gives them normalized. Those that
@@ -57,34 +64,6 @@ func (e *encoder) roundUnits(d units, least float32) (units, bool) {
 		return units{}, false
 	}
 	return units{e.superScale * e.normal[0], e.superMinimum * e.normal[0]}, true
-}
-
-// searchedMinimum is the scale and the minimum of least error for a group without
-// rounding, and what another scale costs: its distance squared times scaleCost where the
-// minimum is the best for it, which moves by slope, and another minimum its distance squared
-// times weight. At last it has the error, and that of round-to-nearest. Assembly relies on
-// the order.
-type searchedMinimum struct{ scale, minimum, slope, scaleCost, weight, error, plainError float32 }
-
-// moments are the sums of a group's importance, of its weighted weights, and of their
-// squares.
-type moments struct{ count, weight, square float32 }
-
-func momentsOf(weights, importance []float32) (m moments) {
-	if importance == nil {
-		m.count = float32(len(weights))
-	}
-	for i, w := range weights {
-		weighted := w
-		if importance != nil {
-			h := importance[i]
-			weighted = float32(h * w)
-			m.count += h
-		}
-		m.weight += weighted
-		m.square += float32(weighted * w)
-	}
-	return m
 }
 
 const (
@@ -110,41 +89,33 @@ var spreadPattern = func() (p trials) {
 	return p
 }()
 
-// searchMinimums improves on the scales and the minimums of all groups. What is known of a group
-// is the beginning of its next search, so that others come between them.
-func (e *encoder) searchMinimums(searched []searchedMinimum) {
-	moments, all := e.moments[:len(searched)], e.superGroup()
-	for i := range moments {
-		moments[i] = momentsOf(all.group(i))
-	}
-	pattern := &e.grid.cuts
-	for range e.refits {
-		for i, m := range moments {
-			if searched[i].scale != 0 {
-				weights, importance := all.group(i)
-				e.steps.searchMinimum(&searched[i], pattern, e.grid, weights, importance, m)
-			}
-		}
-		pattern = &spreadPattern
+// searchMinimums replaces what was found for each group by the scale and minimum of least error
+// for the codes of the trial about it that promises the least.
+func searchMinimums(l *groupLanes, s *superGroup, pattern *trials) {
+	for i := range s.groups {
+		weights, importance := s.group(i)
+		l.searchMinimum(i, pattern, s.grid, weights, importance)
 	}
 }
 
-func searchMinimum(found *searchedMinimum, pattern *trials, g *grid, weights, importance []float32, m moments) {
-	about, least, inverse := *found, infinity, 1/m.count
+func (l *groupLanes) searchMinimum(i int, pattern *trials, g *grid, weights, importance []float32) {
+	about, least := units{l.scale[i], l.minimum[i]}, infinity
+	weight, square, inverse := l.weight[i], l.square[i], 1/l.count[i]
 	for lane := range trialLanes {
 		tried := about.scale * pattern.scale[lane]
 		s := sumTrial(g, tried, max(about.minimum+float32(about.scale*pattern.minimum[lane]), 0), weights, importance)
 		// weight = scale*level - minimum
 		scaleCost := s.levelLevel - float32(float32(s.level*s.level)*inverse)
-		scale := (s.levelWeight - float32(float32(s.level*m.weight)*inverse)) / scaleCost
-		minimum := float32((float32(scale*s.level) - m.weight) * inverse)
+		scale := (s.levelWeight - float32(float32(s.level*weight)*inverse)) / scaleCost
+		minimum := float32((float32(scale*s.level) - weight) * inverse)
 		if !(minimum > 0) {
 			scale, minimum = s.levelWeight/s.levelLevel, 0
 		}
-		promise := m.square - float32(scale*s.levelWeight) + float32(minimum*m.weight)
+		promise := square - float32(scale*s.levelWeight) + float32(minimum*weight)
 		if scale > 0 && scaleCost > 0 && promise < least {
 			least = promise
-			*found = searchedMinimum{scale: scale, minimum: minimum, slope: float32(s.level * inverse), scaleCost: scaleCost, weight: m.count}
+			l.scale[i], l.minimum[i], l.slope[i] = scale, minimum, float32(s.level*inverse)
+			l.scaleCost[i], l.minimumCost[i] = scaleCost, l.count[i]
 		}
 	}
 }
@@ -154,55 +125,99 @@ const widestUnit = 1.05
 
 // searchUnits tries super-scales and super-minimums from what the largest scale and
 // minimum need to somewhat more, as multiples of others may be nearer to all.
-func (e *encoder) searchUnits(groups []searchedMinimum, plain units) units {
+func (e *encoder) searchUnits(plain units) units {
 	var most units
-	for _, g := range groups {
-		most.scale, most.minimum = max(most.scale, g.scale), max(most.minimum, g.minimum)
+	for i := range e.groups {
+		most.scale, most.minimum = max(most.scale, e.found.scale[i]), max(most.minimum, e.found.minimum[i])
 	}
-	before, tried := units{e.superScale, e.superMinimum}, &e.trials[0]
-	var stored [trialLanes]units
-	for lane := range trialLanes {
-		const step = (widestUnit - 1) / trialLanes
-		d, ok := e.roundUnits(units{
-			most.scale / e.mostFactor * (1 + float32(step*float32(lane))),
-			most.minimum / e.mostFactor * (1 + float32(step*float32(lane*5%trialLanes))),
-		}, smallestFloat16)
-		if !ok {
-			e.superScale, e.superMinimum, d = before.scale, before.minimum, plain
-		}
-		tried.set(lane, d.scale, d.minimum)
-		stored[lane] = units{e.superScale, e.superMinimum}
+	tried := &e.trials[0]
+	var stored trials
+	needed := units{most.scale / e.mostFactor, most.minimum / e.mostFactor}
+	if !e.roundNormalUnits(needed, tried, &stored) {
+		e.roundAllUnits(needed, plain, tried, &stored)
 	}
 	costs := &e.errors[0]
 	*costs = lanes{}
-	for i := range groups {
-		e.steps.addUnitCosts(costs, tried, &groups[i], e.leastFactor, e.mostFactor)
-	}
+	e.steps.addUnitCosts(costs, tried, &e.found, e.groups, e.leastFactor, e.mostFactor)
 	best := e.steps.leastTrial(costs)
 	if costs[0] <= costs[best] {
 		best = 0
 	}
-	e.superScale, e.superMinimum = stored[best].scale, stored[best].minimum
+	e.superScale, e.superMinimum = stored.scale[best], stored.minimum[best]
 	return units{tried.scale[best], tried.minimum[best]}
 }
 
-// addUnitCosts adds what the nearest multiples of each trial cost a group, those of scales
-// being one of three, with the minimum that is best for it.
-func addUnitCosts(costs *lanes, d *trials, g *searchedMinimum, least, most float32) {
+// unitPattern is the parts of what is needed that are tried.
+var unitPattern = func() (p trials) {
 	for lane := range trialLanes {
-		perScale, _ := coder(d.scale[lane], 0)
-		perMinimum, _ := coder(d.minimum[lane], 0)
-		factor := roundEven(min(max(float32(g.scale*perScale), least), most))
-		cost := infinity
-		for _, step := range [...]float32{-1, 0, 1} {
-			scale := float32(d.scale[lane]*min(max(factor+step, least), most)) - g.scale
-			minimum := g.minimum + float32(scale*g.slope)
-			multiple := roundEven(min(max(float32(minimum*perMinimum), 0), most))
-			rest := float32(d.minimum[lane]*multiple) - minimum
-			cost = min(cost, float32(float32(scale*scale)*g.scaleCost)+float32(float32(rest*rest)*g.weight))
-		}
-		costs[lane] += cost
+		const step = (widestUnit - 1) / trialLanes
+		p.set(lane, 1+float32(step*float32(lane)), 1+float32(step*float32(lane*5%trialLanes)))
 	}
+	return p
+}()
+
+// roundNormalUnits is roundAllUnits without calls, where all are normal numbers of float16, or all
+// super-minimums are 0.
+func (e *encoder) roundNormalUnits(needed units, tried, stored *trials) bool {
+	inverse, normal := e.inverse[0], e.normal[0]
+	isNormal := func(unit float32) bool {
+		return isNormalFloat16(unit*inverse) && isNormalFloat16(float32(unit*widestUnit)*inverse)
+	}
+	if !isNormal(needed.scale) || needed.minimum != 0 && !isNormal(needed.minimum) {
+		return false
+	}
+	for lane, part := range unitPattern.scale {
+		stored.scale[lane] = roundNormalFloat16(float32(needed.scale*part) * inverse)
+		tried.scale[lane] = stored.scale[lane] * normal
+	}
+	if needed.minimum == 0 {
+		stored.minimum, tried.minimum = lanes{}, lanes{}
+		return true
+	}
+	for lane, part := range unitPattern.minimum {
+		stored.minimum[lane] = roundNormalFloat16(float32(needed.minimum*part) * inverse)
+		tried.minimum[lane] = stored.minimum[lane] * normal
+	}
+	return true
+}
+
+// roundAllUnits gives the super-scales and super-minimums that are tried, and as they are stored;
+// for those that are beyond what can be, the plain ones.
+func (e *encoder) roundAllUnits(needed, plain units, tried, stored *trials) {
+	before := units{e.superScale, e.superMinimum}
+	for lane := range trialLanes {
+		d, ok := e.roundUnits(units{needed.scale * unitPattern.scale[lane], needed.minimum * unitPattern.minimum[lane]}, smallestFloat16)
+		if !ok {
+			e.superScale, e.superMinimum, d = before.scale, before.minimum, plain
+		}
+		tried.set(lane, d.scale, d.minimum)
+		stored.set(lane, e.superScale, e.superMinimum)
+	}
+}
+
+// addUnitCosts adds what the nearest multiples of each trial cost the groups, those of scales
+// being one of three, with the minimum that is best for it.
+func addUnitCosts(costs *lanes, d *trials, l *groupLanes, groups int, least, most float32) {
+	for i := range groups {
+		for lane := range trialLanes {
+			costs[lane] += l.unitCost(i, units{d.scale[lane], d.minimum[lane]}, least, most)
+		}
+	}
+}
+
+func (l *groupLanes) unitCost(i int, d units, least, most float32) float32 {
+	perScale, _ := coder(d.scale, 0)
+	perMinimum, _ := coder(d.minimum, 0)
+	factor := roundEven(min(max(float32(l.scale[i]*perScale), least), most))
+	cost := infinity
+	for _, step := range [...]float32{-1, 0, 1} {
+		scale := float32(d.scale*min(max(factor+step, least), most)) - l.scale[i]
+		minimum := l.minimum[i] + float32(scale*l.slope[i])
+		multiple := roundEven(min(max(float32(minimum*perMinimum), 0), most))
+		rest := float32(d.minimum*multiple) - minimum
+		cost = min(cost, float32(float32(scale*scale)*l.scaleCost[i])+float32(float32(rest*rest)*l.minimumCost[i]))
+	}
+	return cost
 }
 
 // aboutMinimums are five scale factors about the nearest, each with three minimum factors

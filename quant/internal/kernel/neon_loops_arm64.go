@@ -5,49 +5,29 @@ package kernel
 // The loops over the weights of a group, which is tried with 8 scales at a time. There is one for each kind of levels, so that all that it needs stays in registers.
 // Importance may be nil.
 
-// trialSums8 are the trialSums of 8 trials.
-func trialSums8(g *gridVectors, inverse, offset pair, weights, importance *float32, n int, kind gridKind) (level, levelLevel, levelWeight pair) {
-	switch kind {
-	case evenKind:
-		return evenSums(g, inverse, offset, weights, importance, n)
-	case tableKind:
-		levelLevel, levelWeight = tableSums(g, inverse, weights, importance, n)
-		return level, levelLevel, levelWeight
-	default:
-		return floatSums(g, inverse, offset, weights, importance, n)
+// trialSums8 are the trialSums of 8 trials, but for those of levels, as there are no minimums.
+func trialSums8(g *gridVectors, inverse pair, weights, importance *float32, n int, kind gridKind) (levelLevel, levelWeight pair) {
+	if kind == tableKind {
+		return tableSums(g, inverse, weights, importance, n)
 	}
+	return floatSums(g, inverse, weights, importance, n)
 }
 
-func evenSums(g *gridVectors, inverse, offset pair, weights, importance *float32, n int) (level, levelLevel, levelWeight pair) {
-	low, high := both(loadFloats(&g.low[0], 0)), both(loadFloats(&g.high[0], 0))
-	for i := range n {
-		w := both(repeat(weights, i))
-		q := w.mul(inverse).add(offset).max(low).min(high).round()
-		weighted := q
-		if importance != nil {
-			weighted = both(repeat(importance, i)).mul(q)
-		}
-		level, levelLevel, levelWeight = level.add(weighted), levelLevel.add(weighted.mul(q)), levelWeight.add(weighted.mul(w))
-	}
-	return level, levelLevel, levelWeight
-}
-
-func floatSums(g *gridVectors, inverse, offset pair, weights, importance *float32, n int) (level, levelLevel, levelWeight pair) {
+func floatSums(g *gridVectors, inverse pair, weights, importance *float32, n int) (levelLevel, levelWeight pair) {
 	exponents, low, high, smallestNormal, magic := g.floatBounds()
 	for i := range n {
 		w := both(repeat(weights, i))
-		y := w.mul(inverse).add(offset)
+		y := w.mul(inverse)
 		q := pair{floatLevel(y.low, exponents, low, high, smallestNormal, magic), floatLevel(y.high, exponents, low, high, smallestNormal, magic)}
 		weighted := q
 		if importance != nil {
 			weighted = both(repeat(importance, i)).mul(q)
 		}
-		level, levelLevel, levelWeight = level.add(weighted), levelLevel.add(weighted.mul(q)), levelWeight.add(weighted.mul(w))
+		levelLevel, levelWeight = levelLevel.add(weighted.mul(q)), levelWeight.add(weighted.mul(w))
 	}
-	return level, levelLevel, levelWeight
+	return levelLevel, levelWeight
 }
 
-// tableSums has no minimums, so that nobody asks for the sum of levels.
 func tableSums(g *gridVectors, inverse pair, weights, importance *float32, n int) (levelLevel, levelWeight pair) {
 	b1, b3, b5, b7, b9, b11, b13 := g.pairBounds()
 	o0, o1, o2, o3 := planes(&g.oddBytes)
@@ -69,33 +49,14 @@ func tableSums(g *gridVectors, inverse pair, weights, importance *float32, n int
 }
 
 // trialErrors8 adds to the squared errors of 8 trials.
-func trialErrors8(g *gridVectors, total, scale, minimum pair, weights, importance *float32, n int, kind gridKind) pair {
-	inverse, offset := coders(scale, minimum)
-	switch kind {
-	case evenKind:
-		return evenErrors(g, total, scale, minimum, inverse, offset, weights, importance, n)
-	case tableKind:
+func trialErrors8(g *gridVectors, total, scale pair, weights, importance *float32, n int, kind gridKind) pair {
+	inverse, _ := coders(scale, pair{})
+	if kind == tableKind {
 		return tableErrors(g, total, scale, inverse, weights, importance, n)
-	default:
-		return floatErrors(g, total, scale, inverse, weights, importance, n)
 	}
+	return floatErrors(g, total, scale, inverse, weights, importance, n)
 }
 
-func evenErrors(g *gridVectors, total, scale, minimum, inverse, offset pair, weights, importance *float32, n int) pair {
-	low, high := both(loadFloats(&g.low[0], 0)), both(loadFloats(&g.high[0], 0))
-	for i := range n {
-		w := both(repeat(weights, i))
-		rest := w.sub(w.mul(inverse).add(offset).max(low).min(high).round().mul(scale).sub(minimum))
-		weighted := rest
-		if importance != nil {
-			weighted = both(repeat(importance, i)).mul(rest)
-		}
-		total = total.add(weighted.mul(rest))
-	}
-	return total
-}
-
-// floatErrors has no minimums, as other encodings have none.
 func floatErrors(g *gridVectors, total, scale, inverse pair, weights, importance *float32, n int) pair {
 	exponents, low, high, smallestNormal, magic := g.floatBounds()
 	for i := range n {
@@ -111,7 +72,6 @@ func floatErrors(g *gridVectors, total, scale, inverse pair, weights, importance
 	return total
 }
 
-// tableErrors has no minimums either.
 func tableErrors(g *gridVectors, total, scale, inverse pair, weights, importance *float32, n int) pair {
 	b1, b3, b5, b7, b9, b11, b13 := g.pairBounds()
 	o0, o1, o2, o3 := planes(&g.oddBytes)

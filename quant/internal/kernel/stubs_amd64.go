@@ -74,36 +74,6 @@ func hqqSumsAVX2(lanes *float32, tile *float32, n int, maxCode float32)
 //go:noescape
 func codeLevelsEvenAVX2(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
 
-// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
-//
-//go:noescape
-func scaleSearchEvenAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-
-// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
-//
-//go:noescape
-func trialErrorsEvenAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-
-// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
-//
-//go:noescape
-func factorSearchEvenAVX2(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-
-// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
-//
-//go:noescape
-func scaleSearchEvenWeightedAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-
-// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
-//
-//go:noescape
-func trialErrorsEvenWeightedAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-
-// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
-//
-//go:noescape
-func factorSearchEvenWeightedAVX2(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-
 // Codes of each group, one byte each.
 //
 //go:noescape
@@ -119,11 +89,6 @@ func scaleSearchTableAVX2(pattern *float32, grid *float32, weights *float32, imp
 //go:noescape
 func trialErrorsTableAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
 
-// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
-//
-//go:noescape
-func factorSearchTableAVX2(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-
 // The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
 //
 //go:noescape
@@ -133,11 +98,6 @@ func scaleSearchTableWeightedAVX2(pattern *float32, grid *float32, weights *floa
 //
 //go:noescape
 func trialErrorsTableWeightedAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-
-// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
-//
-//go:noescape
-func factorSearchTableWeightedAVX2(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
 
 // Codes of each group, one byte each.
 //
@@ -164,25 +124,55 @@ func scaleSearchFloatWeightedAVX2(pattern *float32, grid *float32, weights *floa
 //go:noescape
 func trialErrorsFloatWeightedAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
 
-// The best scale and minimum for the codes that one of 16 trials about found gives.
+// The least error, and the scale of it, of multiples of units; and the error of the plain one. group is groupLanes from the group's lane on.
 //
 //go:noescape
-func minimumSearchAVX2(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
+func factorSearchAVX2(group *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
 
 // The lane of the level that is the scale of least error, or 8, in the middle.
 //
 //go:noescape
 func levelSearchAVX2(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
 
-// The best scale and minimum for the codes that one of 16 trials about found gives.
+// The least error, and the scale of it, of multiples of units; and the error of the plain one. group is groupLanes from the group's lane on.
 //
 //go:noescape
-func minimumSearchWeightedAVX2(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
+func factorSearchWeightedAVX2(group *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
 
 // The lane of the level that is the scale of least error, or 8, in the middle.
 //
 //go:noescape
 func levelSearchWeightedAVX2(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
+
+// The scale and minimum of each group for the codes that the best of 16 trials about what was found gives.
+//
+//go:noescape
+func minimumSearch8AVX2(groups *float32, pattern *float32, grid *float32)
+
+// The least error of each group, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
+//
+//go:noescape
+func groupFactorsMinimums8AVX2(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+
+// The scale and minimum of each group for the codes that the best of 16 trials about what was found gives.
+//
+//go:noescape
+func minimumSearch16AVX2(groups *float32, pattern *float32, grid *float32)
+
+// The least error of each group, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
+//
+//go:noescape
+func groupFactorsMinimums16AVX2(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+
+// The scale of each group for the codes that the best of 16 trials gives, parts of what was found.
+//
+//go:noescape
+func groupScales16AVX2(groups *float32, pattern *float32, grid *float32)
+
+// The least error of each group, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
+//
+//go:noescape
+func groupFactorsScales16AVX2(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 
 // The lane of the least error of all but the first, the first of several.
 //
@@ -224,10 +214,10 @@ func decodeE4M3AVX2(codes *byte, groups int, groupSize int, scale *byte, zeroPoi
 //go:noescape
 func decodedSumsAVX2(weights *float32, decoded *float32, n int, sums *float64)
 
-// Adds what 16 units cost a group.
+// Adds what 16 units cost so many groups.
 //
 //go:noescape
-func unitCostsAVX2(costs *float32, trials *float32, group *float32, least float32, most float32)
+func unitCostsAVX2(costs *float32, trials *float32, groups *float32, count int, least float32, most float32)
 
 // Smallest and largest weight of each group. If nonFinite, they are undefined.
 //
@@ -299,36 +289,6 @@ func hqqSumsAVX512(lanes *float32, tile *float32, n int, maxCode float32)
 //go:noescape
 func codeLevelsEvenAVX512(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
 
-// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
-//
-//go:noescape
-func scaleSearchEvenAVX512(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-
-// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
-//
-//go:noescape
-func trialErrorsEvenAVX512(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-
-// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
-//
-//go:noescape
-func factorSearchEvenAVX512(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-
-// The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
-//
-//go:noescape
-func scaleSearchEvenWeightedAVX512(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-
-// Adds to the squared errors of 16 trials over n weights, of which there is one at least.
-//
-//go:noescape
-func trialErrorsEvenWeightedAVX512(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-
-// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
-//
-//go:noescape
-func factorSearchEvenWeightedAVX512(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-
 // Codes of each group, one byte each.
 //
 //go:noescape
@@ -344,11 +304,6 @@ func scaleSearchTableAVX512(pattern *float32, grid *float32, weights *float32, i
 //go:noescape
 func trialErrorsTableAVX512(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
 
-// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
-//
-//go:noescape
-func factorSearchTableAVX512(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-
 // The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
 //
 //go:noescape
@@ -358,11 +313,6 @@ func scaleSearchTableWeightedAVX512(pattern *float32, grid *float32, weights *fl
 //
 //go:noescape
 func trialErrorsTableWeightedAVX512(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-
-// The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
-//
-//go:noescape
-func factorSearchTableWeightedAVX512(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
 
 // Codes of each group, one byte each.
 //
@@ -389,25 +339,55 @@ func scaleSearchFloatWeightedAVX512(pattern *float32, grid *float32, weights *fl
 //go:noescape
 func trialErrorsFloatWeightedAVX512(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
 
-// The best scale and minimum for the codes that one of 16 trials about found gives.
+// The least error, and the scale of it, of multiples of units; and the error of the plain one. group is groupLanes from the group's lane on.
 //
 //go:noescape
-func minimumSearchAVX512(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
+func factorSearchAVX512(group *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
 
 // The lane of the level that is the scale of least error, or 8, in the middle.
 //
 //go:noescape
 func levelSearchAVX512(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
 
-// The best scale and minimum for the codes that one of 16 trials about found gives.
+// The least error, and the scale of it, of multiples of units; and the error of the plain one. group is groupLanes from the group's lane on.
 //
 //go:noescape
-func minimumSearchWeightedAVX512(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
+func factorSearchWeightedAVX512(group *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
 
 // The lane of the level that is the scale of least error, or 8, in the middle.
 //
 //go:noescape
 func levelSearchWeightedAVX512(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
+
+// The scale and minimum of each group for the codes that the best of 16 trials about what was found gives.
+//
+//go:noescape
+func minimumSearch8AVX512(groups *float32, pattern *float32, grid *float32)
+
+// The least error of each group, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
+//
+//go:noescape
+func groupFactorsMinimums8AVX512(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+
+// The scale and minimum of each group for the codes that the best of 16 trials about what was found gives.
+//
+//go:noescape
+func minimumSearch16AVX512(groups *float32, pattern *float32, grid *float32)
+
+// The least error of each group, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
+//
+//go:noescape
+func groupFactorsMinimums16AVX512(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+
+// The scale of each group for the codes that the best of 16 trials gives, parts of what was found.
+//
+//go:noescape
+func groupScales16AVX512(groups *float32, pattern *float32, grid *float32)
+
+// The least error of each group, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
+//
+//go:noescape
+func groupFactorsScales16AVX512(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 
 // The lane of the least error of all but the first, the first of several.
 //
@@ -449,10 +429,10 @@ func decodeE4M3AVX512(codes *byte, groups int, groupSize int, scale *byte, zeroP
 //go:noescape
 func decodedSumsAVX512(weights *float32, decoded *float32, n int, sums *float64)
 
-// Adds what 16 units cost a group.
+// Adds what 16 units cost so many groups.
 //
 //go:noescape
-func unitCostsAVX512(costs *float32, trials *float32, group *float32, least float32, most float32)
+func unitCostsAVX512(costs *float32, trials *float32, groups *float32, count int, least float32, most float32)
 
 // Weights of 16 groups, from a byte offset on, as n rows of a tile; n is a multiple of 8.
 //
@@ -673,6 +653,26 @@ func unpack6(codes *byte, packed *byte, n int)
 //
 //go:noescape
 func splitHalves(out *byte, packed *byte, blocks int, stride int)
+
+// Of a super-group's weights, group by group, rows of one of each group.
+//
+//go:noescape
+func layGroups8(out *float32, weights *float32)
+
+// The sums of importance, of weighted weights, and of their squares.
+//
+//go:noescape
+func takeMoments8(groups *float32)
+
+// Of a super-group's weights, group by group, rows of one of each group.
+//
+//go:noescape
+func layGroups16(out *float32, weights *float32)
+
+// The sums of importance, of weighted weights, and of their squares.
+//
+//go:noescape
+func takeMoments16(groups *float32)
 
 // Whether n scales, a multiple of 8, are surely those of nvfp4.
 //

@@ -43,16 +43,20 @@ type encoderSteps struct {
 	// normalize widens the weights of groups of the same length, of a multiple of 8 or alone,
 	// and multiplies them by a factor a group.
 	normalize func(out []float32, weights []byte, t ElementType, factors []float32)
-	// searchMinimum replaces what was found by the scale and minimum of least error for the
-	// codes of the trial, about what was found, that promises the least.
-	searchMinimum func(found *searchedMinimum, pattern *trials, g *grid, weights, importance []float32, m moments)
-	// searchScale does so without minimums, for trials that are parts of scale.
+	// takeGroups makes what searches of a super-group need, all of which follow it.
+	takeGroups func(l *groupLanes, s *superGroup)
+	// searchMinimums replaces what was found for groups by the scale and minimum of least error
+	// for the codes of the trial, about what was found, that promises the least.
+	searchMinimums func(l *groupLanes, s *superGroup, pattern *trials)
+	// searchScales does so without minimums.
+	searchScales func(l *groupLanes, s *superGroup)
+	// searchScale does so for one group, for trials that are parts of scale.
 	searchScale func(pattern *lanes, scale float32, g *grid, weights, importance []float32) float32
-	// addUnitCosts adds what units cost a group to those of all trials.
-	addUnitCosts func(costs *lanes, d *trials, g *searchedMinimum, least, most float32)
-	// searchFactors replaces a group's scale and minimum by the best multiples of units about
-	// them, and tells their error, and that of the plain ones.
-	searchFactors func(g *searchedMinimum, about *trials, u *factorUnits, plain *units, grid *grid, weights, importance []float32)
+	// addUnitCosts adds what units cost groups to those of all trials.
+	addUnitCosts func(costs *lanes, d *trials, l *groupLanes, groups int, least, most float32)
+	// searchFactors replaces the scales and minimums of groups by the best multiples of units
+	// about them, and tells their error, and that of the plain ones.
+	searchFactors func(l *groupLanes, s *superGroup, about *trials, u *factorUnits, plainScales, plainMinimums []float32)
 	// addTrialErrors adds to the squared errors of all trials, of tables of tableLanes.
 	addTrialErrors func(errors *lanes, g *grid, t *trials, weights, importance []float32)
 	// searchLevels gives the lane of the level that is the scale of least error for a group of a
@@ -71,7 +75,7 @@ type encoderSteps struct {
 }
 
 var scalarSteps = &encoderSteps{
-	func([]byte, ElementType, []float32, []float32) bool { return false }, normalizeEnds, plainOfLayer, normalize, searchMinimum, searchScale, addUnitCosts, searchFactors, addTrialErrors, searchLevels, leastTrial, codeLevels, pack,
+	func([]byte, ElementType, []float32, []float32) bool { return false }, normalizeEnds, plainOfLayer, normalize, takeMoments, searchMinimums, searchScales, searchScale, addUnitCosts, searchFactors, addTrialErrors, searchLevels, leastTrial, codeLevels, pack,
 	decodeGroups, (*laneSums).add,
 }
 

@@ -2294,1174 +2294,6 @@ code_done:
 	VZEROUPPER
 	RET
 
-// func scaleSearchEvenAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-// Requires: AVX, FMA3
-TEXT ·scaleSearchEvenAVX2(SB), NOSPLIT, $64-52
-	MOVQ         pattern+0(FP), AX
-	MOVQ         grid+8(FP), CX
-	VBROADCASTSS scale+40(FP), Y0
-	VMULPS       (AX), Y0, Y0
-	VXORPS       Y1, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y0, Y0
-	VBROADCASTSS scale+40(FP), Y0
-	VMULPS       32(AX), Y0, Y0
-	VXORPS       Y4, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VBROADCASTSS one<>+0(SB), Y6
-	VDIVPS       Y0, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VCMPPS       $0x04, Y7, Y0, Y7
-	VANDPS       Y7, Y6, Y6
-	VMULPS       Y6, Y0, Y0
-	MOVQ         weights+16(FP), AX
-	MOVQ         n+32(FP), BX
-	SUBQ         $+4, BX
-	JL           weight_few
-
-weight_four:
-	VBROADCASTSS (AX), Y0
-	VMULPS       Y0, Y3, Y7
-	VMAXPS       (CX), Y7, Y7
-	VMINPS       32(CX), Y7, Y7
-	VROUNDPS     $0x00, Y7, Y7
-	VMULPS       Y0, Y7, Y8
-	VADDPS       Y8, Y2, Y2
-	VFMADD231PS  Y7, Y7, Y1
-	VMULPS       Y0, Y6, Y7
-	VMAXPS       (CX), Y7, Y7
-	VMINPS       32(CX), Y7, Y7
-	VROUNDPS     $0x00, Y7, Y7
-	VMULPS       Y0, Y7, Y0
-	VADDPS       Y0, Y5, Y5
-	VFMADD231PS  Y7, Y7, Y4
-	VBROADCASTSS 4(AX), Y0
-	VMULPS       Y0, Y3, Y7
-	VMAXPS       (CX), Y7, Y7
-	VMINPS       32(CX), Y7, Y7
-	VROUNDPS     $0x00, Y7, Y7
-	VMULPS       Y0, Y7, Y8
-	VADDPS       Y8, Y2, Y2
-	VFMADD231PS  Y7, Y7, Y1
-	VMULPS       Y0, Y6, Y7
-	VMAXPS       (CX), Y7, Y7
-	VMINPS       32(CX), Y7, Y7
-	VROUNDPS     $0x00, Y7, Y7
-	VMULPS       Y0, Y7, Y0
-	VADDPS       Y0, Y5, Y5
-	VFMADD231PS  Y7, Y7, Y4
-	VBROADCASTSS 8(AX), Y0
-	VMULPS       Y0, Y3, Y7
-	VMAXPS       (CX), Y7, Y7
-	VMINPS       32(CX), Y7, Y7
-	VROUNDPS     $0x00, Y7, Y7
-	VMULPS       Y0, Y7, Y8
-	VADDPS       Y8, Y2, Y2
-	VFMADD231PS  Y7, Y7, Y1
-	VMULPS       Y0, Y6, Y7
-	VMAXPS       (CX), Y7, Y7
-	VMINPS       32(CX), Y7, Y7
-	VROUNDPS     $0x00, Y7, Y7
-	VMULPS       Y0, Y7, Y0
-	VADDPS       Y0, Y5, Y5
-	VFMADD231PS  Y7, Y7, Y4
-	VBROADCASTSS 12(AX), Y0
-	VMULPS       Y0, Y3, Y7
-	VMAXPS       (CX), Y7, Y7
-	VMINPS       32(CX), Y7, Y7
-	VROUNDPS     $0x00, Y7, Y7
-	VMULPS       Y0, Y7, Y8
-	VADDPS       Y8, Y2, Y2
-	VFMADD231PS  Y7, Y7, Y1
-	VMULPS       Y0, Y6, Y7
-	VMAXPS       (CX), Y7, Y7
-	VMINPS       32(CX), Y7, Y7
-	VROUNDPS     $0x00, Y7, Y7
-	VMULPS       Y0, Y7, Y0
-	VADDPS       Y0, Y5, Y5
-	VFMADD231PS  Y7, Y7, Y4
-	ADDQ         $+16, AX
-	SUBQ         $+4, BX
-	JGE          weight_four
-
-weight_few:
-	ADDQ $+4, BX
-	JZ   weight_done
-
-weight:
-	VBROADCASTSS (AX), Y0
-	VMULPS       Y0, Y3, Y7
-	VMAXPS       (CX), Y7, Y7
-	VMINPS       32(CX), Y7, Y7
-	VROUNDPS     $0x00, Y7, Y7
-	VMULPS       Y0, Y7, Y8
-	VADDPS       Y8, Y2, Y2
-	VFMADD231PS  Y7, Y7, Y1
-	VMULPS       Y0, Y6, Y7
-	VMAXPS       (CX), Y7, Y7
-	VMINPS       32(CX), Y7, Y7
-	VROUNDPS     $0x00, Y7, Y7
-	VMULPS       Y0, Y7, Y0
-	VADDPS       Y0, Y5, Y5
-	VFMADD231PS  Y7, Y7, Y4
-	ADDQ         $+4, AX
-	DECQ         BX
-	JNZ          weight
-
-weight_done:
-	VXORPS     Y0, Y0, Y0
-	VDIVPS     Y1, Y2, Y1
-	VMULPS     Y2, Y1, Y2
-	VSUBPS     Y2, Y0, Y0
-	VXORPS     Y3, Y3, Y3
-	VCMPPS     $0x1e, Y3, Y2, Y2
-	VANDPS     Y2, Y0, Y0
-	VMOVUPS    Y1, (SP)
-	VXORPS     Y1, Y1, Y1
-	VDIVPS     Y4, Y5, Y2
-	VMULPS     Y5, Y2, Y3
-	VSUBPS     Y3, Y1, Y1
-	VXORPS     Y4, Y4, Y4
-	VCMPPS     $0x1e, Y4, Y3, Y3
-	VANDPS     Y3, Y1, Y1
-	VMOVUPS    Y2, 32(SP)
-	VMINPS     Y1, Y0, Y2
-	VPERM2F128 $0x01, Y2, Y2, Y3
-	VMINPS     Y3, Y2, Y2
-	VPERMILPS  $0x4e, Y2, Y3
-	VMINPS     Y3, Y2, Y2
-	VPERMILPS  $0xb1, Y2, Y3
-	VMINPS     Y3, Y2, Y2
-	VCMPPS     $0x00, Y2, Y0, Y0
-	VMOVMSKPS  Y0, AX
-	VCMPPS     $0x00, Y2, Y1, Y0
-	VMOVMSKPS  Y0, CX
-	SHLL       $0x08, CX
-	ORL        CX, AX
-	ORL        $0x00008000, AX
-	BSFL       AX, DX
-	VMOVSS     scale+40(FP), X0
-	VXORPS     Y1, Y1, Y1
-	VUCOMISS   X2, X1
-	JBE        none
-	LEAQ       (SP), AX
-	VMOVSS     (AX)(DX*4), X0
-
-none:
-	VMOVSS X0, best+48(FP)
-	VZEROUPPER
-	RET
-
-// func trialErrorsEvenAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX
-TEXT ·trialErrorsEvenAVX2(SB), NOSPLIT, $0-48
-	MOVQ         errors+0(FP), AX
-	MOVQ         trials+8(FP), CX
-	MOVQ         grid+16(FP), DX
-	VMOVUPS      (CX), Y0
-	VMOVUPS      64(CX), Y1
-	VMOVUPS      (AX), Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y4
-	VMULPS       Y4, Y1, Y3
-	VMOVUPS      32(CX), Y5
-	VMOVUPS      96(CX), Y6
-	VMOVUPS      32(AX), Y7
-	VBROADCASTSS one<>+0(SB), Y8
-	VDIVPS       Y5, Y8, Y8
-	VXORPS       Y9, Y9, Y9
-	VCMPPS       $0x04, Y9, Y5, Y9
-	VANDPS       Y9, Y8, Y9
-	VMULPS       Y9, Y6, Y8
-	MOVQ         weights+24(FP), CX
-	MOVQ         n+40(FP), BX
-	SUBQ         $+4, BX
-	JL           errors_few
-
-errors_four:
-	VBROADCASTSS (CX), Y10
-	VMULPS       Y10, Y4, Y11
-	VADDPS       Y3, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y0, Y11, Y11
-	VSUBPS       Y1, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y2, Y2
-	VMULPS       Y10, Y9, Y11
-	VADDPS       Y8, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y5, Y11, Y11
-	VSUBPS       Y6, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y7, Y7
-	VBROADCASTSS 4(CX), Y10
-	VMULPS       Y10, Y4, Y11
-	VADDPS       Y3, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y0, Y11, Y11
-	VSUBPS       Y1, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y2, Y2
-	VMULPS       Y10, Y9, Y11
-	VADDPS       Y8, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y5, Y11, Y11
-	VSUBPS       Y6, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y7, Y7
-	VBROADCASTSS 8(CX), Y10
-	VMULPS       Y10, Y4, Y11
-	VADDPS       Y3, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y0, Y11, Y11
-	VSUBPS       Y1, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y2, Y2
-	VMULPS       Y10, Y9, Y11
-	VADDPS       Y8, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y5, Y11, Y11
-	VSUBPS       Y6, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y7, Y7
-	VBROADCASTSS 12(CX), Y10
-	VMULPS       Y10, Y4, Y11
-	VADDPS       Y3, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y0, Y11, Y11
-	VSUBPS       Y1, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y2, Y2
-	VMULPS       Y10, Y9, Y11
-	VADDPS       Y8, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y5, Y11, Y11
-	VSUBPS       Y6, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y7, Y7
-	ADDQ         $+16, CX
-	SUBQ         $+4, BX
-	JGE          errors_four
-
-errors_few:
-	ADDQ $+4, BX
-	JZ   errors_done
-
-errors:
-	VBROADCASTSS (CX), Y10
-	VMULPS       Y10, Y4, Y11
-	VADDPS       Y3, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y0, Y11, Y11
-	VSUBPS       Y1, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y2, Y2
-	VMULPS       Y10, Y9, Y11
-	VADDPS       Y8, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y5, Y11, Y11
-	VSUBPS       Y6, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y7, Y7
-	ADDQ         $+4, CX
-	DECQ         BX
-	JNZ          errors
-
-errors_done:
-	VMOVUPS Y2, (AX)
-	VMOVUPS Y7, 32(AX)
-	VZEROUPPER
-	RET
-
-// func factorSearchEvenAVX2(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX
-TEXT ·factorSearchEvenAVX2(SB), NOSPLIT, $128-64
-	MOVQ         found+0(FP), AX
-	MOVQ         pattern+8(FP), CX
-	MOVQ         units+16(FP), DX
-	MOVQ         plain+24(FP), BX
-	MOVQ         grid+32(FP), SI
-	VBROADCASTSS 16(DX), Y0
-	VBROADCASTSS 20(DX), Y1
-	VBROADCASTSS (AX), Y2
-	VBROADCASTSS 8(DX), Y3
-	VMULPS       Y3, Y2, Y2
-	VMAXPS       Y0, Y2, Y2
-	VMINPS       Y1, Y2, Y2
-	VROUNDPS     $0x00, Y2, Y2
-	VADDPS       (CX), Y2, Y3
-	VMAXPS       Y0, Y3, Y3
-	VMINPS       Y1, Y3, Y3
-	VBROADCASTSS (DX), Y4
-	VMULPS       Y4, Y3, Y3
-	VBROADCASTSS (AX), Y4
-	VSUBPS       Y4, Y3, Y4
-	VBROADCASTSS 8(AX), Y5
-	VMULPS       Y5, Y4, Y4
-	VBROADCASTSS 4(AX), Y5
-	VADDPS       Y5, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VBROADCASTSS 12(DX), Y6
-	VMULPS       Y6, Y4, Y4
-	VMAXPS       Y5, Y4, Y4
-	VMINPS       Y1, Y4, Y4
-	VROUNDPS     $0x00, Y4, Y4
-	VADDPS       64(CX), Y4, Y4
-	VMAXPS       Y5, Y4, Y4
-	VMINPS       Y1, Y4, Y4
-	VBROADCASTSS 4(DX), Y5
-	VMULPS       Y5, Y4, Y4
-	VBROADCASTSS (BX), Y5
-	VBLENDPS     $0x01, Y5, Y3, Y3
-	VBROADCASTSS 4(BX), Y5
-	VBLENDPS     $0x01, Y5, Y4, Y4
-	VMOVUPS      Y3, (SP)
-	VMOVUPS      Y4, 64(SP)
-	VXORPS       Y5, Y5, Y5
-	VBROADCASTSS one<>+0(SB), Y6
-	VDIVPS       Y3, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VCMPPS       $0x04, Y7, Y3, Y7
-	VANDPS       Y7, Y6, Y7
-	VMULPS       Y7, Y4, Y6
-	VADDPS       32(CX), Y2, Y2
-	VMAXPS       Y0, Y2, Y2
-	VMINPS       Y1, Y2, Y2
-	VBROADCASTSS (DX), Y0
-	VMULPS       Y0, Y2, Y2
-	VBROADCASTSS (AX), Y0
-	VSUBPS       Y0, Y2, Y0
-	VBROADCASTSS 8(AX), Y8
-	VMULPS       Y8, Y0, Y0
-	VBROADCASTSS 4(AX), Y8
-	VADDPS       Y8, Y0, Y0
-	VXORPS       Y8, Y8, Y8
-	VBROADCASTSS 12(DX), Y9
-	VMULPS       Y9, Y0, Y0
-	VMAXPS       Y8, Y0, Y0
-	VMINPS       Y1, Y0, Y0
-	VROUNDPS     $0x00, Y0, Y0
-	VADDPS       96(CX), Y0, Y0
-	VMAXPS       Y8, Y0, Y0
-	VMINPS       Y1, Y0, Y0
-	VBROADCASTSS 4(DX), Y1
-	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y2, 32(SP)
-	VMOVUPS      Y0, 96(SP)
-	VXORPS       Y1, Y1, Y1
-	VBROADCASTSS one<>+0(SB), Y8
-	VDIVPS       Y2, Y8, Y8
-	VXORPS       Y9, Y9, Y9
-	VCMPPS       $0x04, Y9, Y2, Y9
-	VANDPS       Y9, Y8, Y9
-	VMULPS       Y9, Y0, Y8
-	MOVQ         weights+40(FP), CX
-	MOVQ         n+56(FP), DX
-	SUBQ         $+4, DX
-	JL           errors_few
-
-errors_four:
-	VBROADCASTSS (CX), Y10
-	VMULPS       Y10, Y7, Y11
-	VADDPS       Y6, Y11, Y11
-	VMAXPS       (SI), Y11, Y11
-	VMINPS       32(SI), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y3, Y11, Y11
-	VSUBPS       Y4, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y5, Y5
-	VMULPS       Y10, Y9, Y11
-	VADDPS       Y8, Y11, Y11
-	VMAXPS       (SI), Y11, Y11
-	VMINPS       32(SI), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y2, Y11, Y11
-	VSUBPS       Y0, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y1, Y1
-	VBROADCASTSS 4(CX), Y10
-	VMULPS       Y10, Y7, Y11
-	VADDPS       Y6, Y11, Y11
-	VMAXPS       (SI), Y11, Y11
-	VMINPS       32(SI), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y3, Y11, Y11
-	VSUBPS       Y4, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y5, Y5
-	VMULPS       Y10, Y9, Y11
-	VADDPS       Y8, Y11, Y11
-	VMAXPS       (SI), Y11, Y11
-	VMINPS       32(SI), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y2, Y11, Y11
-	VSUBPS       Y0, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y1, Y1
-	VBROADCASTSS 8(CX), Y10
-	VMULPS       Y10, Y7, Y11
-	VADDPS       Y6, Y11, Y11
-	VMAXPS       (SI), Y11, Y11
-	VMINPS       32(SI), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y3, Y11, Y11
-	VSUBPS       Y4, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y5, Y5
-	VMULPS       Y10, Y9, Y11
-	VADDPS       Y8, Y11, Y11
-	VMAXPS       (SI), Y11, Y11
-	VMINPS       32(SI), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y2, Y11, Y11
-	VSUBPS       Y0, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y1, Y1
-	VBROADCASTSS 12(CX), Y10
-	VMULPS       Y10, Y7, Y11
-	VADDPS       Y6, Y11, Y11
-	VMAXPS       (SI), Y11, Y11
-	VMINPS       32(SI), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y3, Y11, Y11
-	VSUBPS       Y4, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y5, Y5
-	VMULPS       Y10, Y9, Y11
-	VADDPS       Y8, Y11, Y11
-	VMAXPS       (SI), Y11, Y11
-	VMINPS       32(SI), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y2, Y11, Y11
-	VSUBPS       Y0, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y1, Y1
-	ADDQ         $+16, CX
-	SUBQ         $+4, DX
-	JGE          errors_four
-
-errors_few:
-	ADDQ $+4, DX
-	JZ   errors_done
-
-errors:
-	VBROADCASTSS (CX), Y10
-	VMULPS       Y10, Y7, Y11
-	VADDPS       Y6, Y11, Y11
-	VMAXPS       (SI), Y11, Y11
-	VMINPS       32(SI), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y3, Y11, Y11
-	VSUBPS       Y4, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y5, Y5
-	VMULPS       Y10, Y9, Y11
-	VADDPS       Y8, Y11, Y11
-	VMAXPS       (SI), Y11, Y11
-	VMINPS       32(SI), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y2, Y11, Y11
-	VSUBPS       Y0, Y11, Y11
-	VSUBPS       Y11, Y10, Y11
-	VMULPS       Y11, Y11, Y11
-	VADDPS       Y11, Y1, Y1
-	ADDQ         $+4, CX
-	DECQ         DX
-	JNZ          errors
-
-errors_done:
-	VMOVSS       X5, 24(AX)
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VBLENDPS     $0x01, Y0, Y5, Y5
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VMINPS       Y1, Y5, Y0
-	VPERM2F128   $0x01, Y0, Y0, Y2
-	VMINPS       Y2, Y0, Y0
-	VPERMILPS    $0x4e, Y0, Y2
-	VMINPS       Y2, Y0, Y0
-	VPERMILPS    $0xb1, Y0, Y2
-	VMINPS       Y2, Y0, Y0
-	VCMPPS       $0x00, Y0, Y5, Y2
-	VMOVMSKPS    Y2, CX
-	VCMPPS       $0x00, Y0, Y1, Y1
-	VMOVMSKPS    Y1, DX
-	SHLL         $0x08, DX
-	ORL          DX, CX
-	ORL          $0x00008000, CX
-	BSFL         CX, DI
-	VMOVSS       X0, 20(AX)
-	LEAQ         (SP), CX
-	VMOVSS       (CX)(DI*4), X0
-	VMOVSS       X0, (AX)
-	VMOVSS       64(CX)(DI*4), X0
-	VMOVSS       X0, 4(AX)
-	VZEROUPPER
-	RET
-
-// func scaleSearchEvenWeightedAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-// Requires: AVX
-TEXT ·scaleSearchEvenWeightedAVX2(SB), NOSPLIT, $64-52
-	MOVQ         pattern+0(FP), AX
-	MOVQ         grid+8(FP), CX
-	VBROADCASTSS scale+40(FP), Y0
-	VMULPS       (AX), Y0, Y0
-	VXORPS       Y1, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y0, Y0
-	VBROADCASTSS scale+40(FP), Y0
-	VMULPS       32(AX), Y0, Y0
-	VXORPS       Y4, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VBROADCASTSS one<>+0(SB), Y6
-	VDIVPS       Y0, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VCMPPS       $0x04, Y7, Y0, Y7
-	VANDPS       Y7, Y6, Y6
-	VMULPS       Y6, Y0, Y0
-	MOVQ         weights+16(FP), AX
-	MOVQ         n+32(FP), SI
-	MOVQ         importance+24(FP), BX
-	SUBQ         $+4, SI
-	JL           weight_few
-
-weight_four:
-	VBROADCASTSS (BX), Y0
-	VBROADCASTSS (AX), Y7
-	VMULPS       Y7, Y3, Y8
-	VMAXPS       (CX), Y8, Y8
-	VMINPS       32(CX), Y8, Y8
-	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y8, Y0, Y9
-	VMULPS       Y7, Y9, Y10
-	VADDPS       Y10, Y2, Y2
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y1, Y1
-	VMULPS       Y7, Y6, Y8
-	VMAXPS       (CX), Y8, Y8
-	VMINPS       32(CX), Y8, Y8
-	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y8, Y0, Y0
-	VMULPS       Y7, Y0, Y7
-	VADDPS       Y7, Y5, Y5
-	VMULPS       Y0, Y8, Y8
-	VADDPS       Y8, Y4, Y4
-	VBROADCASTSS 4(BX), Y0
-	VBROADCASTSS 4(AX), Y7
-	VMULPS       Y7, Y3, Y8
-	VMAXPS       (CX), Y8, Y8
-	VMINPS       32(CX), Y8, Y8
-	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y8, Y0, Y9
-	VMULPS       Y7, Y9, Y10
-	VADDPS       Y10, Y2, Y2
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y1, Y1
-	VMULPS       Y7, Y6, Y8
-	VMAXPS       (CX), Y8, Y8
-	VMINPS       32(CX), Y8, Y8
-	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y8, Y0, Y0
-	VMULPS       Y7, Y0, Y7
-	VADDPS       Y7, Y5, Y5
-	VMULPS       Y0, Y8, Y8
-	VADDPS       Y8, Y4, Y4
-	VBROADCASTSS 8(BX), Y0
-	VBROADCASTSS 8(AX), Y7
-	VMULPS       Y7, Y3, Y8
-	VMAXPS       (CX), Y8, Y8
-	VMINPS       32(CX), Y8, Y8
-	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y8, Y0, Y9
-	VMULPS       Y7, Y9, Y10
-	VADDPS       Y10, Y2, Y2
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y1, Y1
-	VMULPS       Y7, Y6, Y8
-	VMAXPS       (CX), Y8, Y8
-	VMINPS       32(CX), Y8, Y8
-	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y8, Y0, Y0
-	VMULPS       Y7, Y0, Y7
-	VADDPS       Y7, Y5, Y5
-	VMULPS       Y0, Y8, Y8
-	VADDPS       Y8, Y4, Y4
-	VBROADCASTSS 12(BX), Y0
-	VBROADCASTSS 12(AX), Y7
-	VMULPS       Y7, Y3, Y8
-	VMAXPS       (CX), Y8, Y8
-	VMINPS       32(CX), Y8, Y8
-	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y8, Y0, Y9
-	VMULPS       Y7, Y9, Y10
-	VADDPS       Y10, Y2, Y2
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y1, Y1
-	VMULPS       Y7, Y6, Y8
-	VMAXPS       (CX), Y8, Y8
-	VMINPS       32(CX), Y8, Y8
-	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y8, Y0, Y0
-	VMULPS       Y7, Y0, Y7
-	VADDPS       Y7, Y5, Y5
-	VMULPS       Y0, Y8, Y8
-	VADDPS       Y8, Y4, Y4
-	ADDQ         $+16, AX
-	ADDQ         $+16, BX
-	SUBQ         $+4, SI
-	JGE          weight_four
-
-weight_few:
-	ADDQ $+4, SI
-	JZ   weight_done
-
-weight:
-	VBROADCASTSS (BX), Y0
-	VBROADCASTSS (AX), Y7
-	VMULPS       Y7, Y3, Y8
-	VMAXPS       (CX), Y8, Y8
-	VMINPS       32(CX), Y8, Y8
-	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y8, Y0, Y9
-	VMULPS       Y7, Y9, Y10
-	VADDPS       Y10, Y2, Y2
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y1, Y1
-	VMULPS       Y7, Y6, Y8
-	VMAXPS       (CX), Y8, Y8
-	VMINPS       32(CX), Y8, Y8
-	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y8, Y0, Y0
-	VMULPS       Y7, Y0, Y7
-	VADDPS       Y7, Y5, Y5
-	VMULPS       Y0, Y8, Y8
-	VADDPS       Y8, Y4, Y4
-	ADDQ         $+4, AX
-	ADDQ         $+4, BX
-	DECQ         SI
-	JNZ          weight
-
-weight_done:
-	VXORPS     Y0, Y0, Y0
-	VDIVPS     Y1, Y2, Y1
-	VMULPS     Y2, Y1, Y2
-	VSUBPS     Y2, Y0, Y0
-	VXORPS     Y3, Y3, Y3
-	VCMPPS     $0x1e, Y3, Y2, Y2
-	VANDPS     Y2, Y0, Y0
-	VMOVUPS    Y1, (SP)
-	VXORPS     Y1, Y1, Y1
-	VDIVPS     Y4, Y5, Y2
-	VMULPS     Y5, Y2, Y3
-	VSUBPS     Y3, Y1, Y1
-	VXORPS     Y4, Y4, Y4
-	VCMPPS     $0x1e, Y4, Y3, Y3
-	VANDPS     Y3, Y1, Y1
-	VMOVUPS    Y2, 32(SP)
-	VMINPS     Y1, Y0, Y2
-	VPERM2F128 $0x01, Y2, Y2, Y3
-	VMINPS     Y3, Y2, Y2
-	VPERMILPS  $0x4e, Y2, Y3
-	VMINPS     Y3, Y2, Y2
-	VPERMILPS  $0xb1, Y2, Y3
-	VMINPS     Y3, Y2, Y2
-	VCMPPS     $0x00, Y2, Y0, Y0
-	VMOVMSKPS  Y0, AX
-	VCMPPS     $0x00, Y2, Y1, Y0
-	VMOVMSKPS  Y0, CX
-	SHLL       $0x08, CX
-	ORL        CX, AX
-	ORL        $0x00008000, AX
-	BSFL       AX, DX
-	VMOVSS     scale+40(FP), X0
-	VXORPS     Y1, Y1, Y1
-	VUCOMISS   X2, X1
-	JBE        none
-	LEAQ       (SP), AX
-	VMOVSS     (AX)(DX*4), X0
-
-none:
-	VMOVSS X0, best+48(FP)
-	VZEROUPPER
-	RET
-
-// func trialErrorsEvenWeightedAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX
-TEXT ·trialErrorsEvenWeightedAVX2(SB), NOSPLIT, $0-48
-	MOVQ         errors+0(FP), AX
-	MOVQ         trials+8(FP), CX
-	MOVQ         grid+16(FP), DX
-	VMOVUPS      (CX), Y0
-	VMOVUPS      64(CX), Y1
-	VMOVUPS      (AX), Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y4
-	VMULPS       Y4, Y1, Y3
-	VMOVUPS      32(CX), Y5
-	VMOVUPS      96(CX), Y6
-	VMOVUPS      32(AX), Y7
-	VBROADCASTSS one<>+0(SB), Y8
-	VDIVPS       Y5, Y8, Y8
-	VXORPS       Y9, Y9, Y9
-	VCMPPS       $0x04, Y9, Y5, Y9
-	VANDPS       Y9, Y8, Y9
-	VMULPS       Y9, Y6, Y8
-	MOVQ         weights+24(FP), CX
-	MOVQ         n+40(FP), SI
-	MOVQ         importance+32(FP), BX
-	SUBQ         $+4, SI
-	JL           errors_few
-
-errors_four:
-	VBROADCASTSS (BX), Y10
-	VBROADCASTSS (CX), Y11
-	VMULPS       Y11, Y4, Y12
-	VADDPS       Y3, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y0, Y12, Y12
-	VSUBPS       Y1, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y13
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y2, Y2
-	VMULPS       Y11, Y9, Y12
-	VADDPS       Y8, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y5, Y12, Y12
-	VSUBPS       Y6, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y10
-	VMULPS       Y12, Y10, Y12
-	VADDPS       Y12, Y7, Y7
-	VBROADCASTSS 4(BX), Y10
-	VBROADCASTSS 4(CX), Y11
-	VMULPS       Y11, Y4, Y12
-	VADDPS       Y3, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y0, Y12, Y12
-	VSUBPS       Y1, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y13
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y2, Y2
-	VMULPS       Y11, Y9, Y12
-	VADDPS       Y8, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y5, Y12, Y12
-	VSUBPS       Y6, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y10
-	VMULPS       Y12, Y10, Y12
-	VADDPS       Y12, Y7, Y7
-	VBROADCASTSS 8(BX), Y10
-	VBROADCASTSS 8(CX), Y11
-	VMULPS       Y11, Y4, Y12
-	VADDPS       Y3, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y0, Y12, Y12
-	VSUBPS       Y1, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y13
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y2, Y2
-	VMULPS       Y11, Y9, Y12
-	VADDPS       Y8, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y5, Y12, Y12
-	VSUBPS       Y6, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y10
-	VMULPS       Y12, Y10, Y12
-	VADDPS       Y12, Y7, Y7
-	VBROADCASTSS 12(BX), Y10
-	VBROADCASTSS 12(CX), Y11
-	VMULPS       Y11, Y4, Y12
-	VADDPS       Y3, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y0, Y12, Y12
-	VSUBPS       Y1, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y13
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y2, Y2
-	VMULPS       Y11, Y9, Y12
-	VADDPS       Y8, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y5, Y12, Y12
-	VSUBPS       Y6, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y10
-	VMULPS       Y12, Y10, Y12
-	VADDPS       Y12, Y7, Y7
-	ADDQ         $+16, CX
-	ADDQ         $+16, BX
-	SUBQ         $+4, SI
-	JGE          errors_four
-
-errors_few:
-	ADDQ $+4, SI
-	JZ   errors_done
-
-errors:
-	VBROADCASTSS (BX), Y10
-	VBROADCASTSS (CX), Y11
-	VMULPS       Y11, Y4, Y12
-	VADDPS       Y3, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y0, Y12, Y12
-	VSUBPS       Y1, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y13
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y2, Y2
-	VMULPS       Y11, Y9, Y12
-	VADDPS       Y8, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y5, Y12, Y12
-	VSUBPS       Y6, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y10
-	VMULPS       Y12, Y10, Y12
-	VADDPS       Y12, Y7, Y7
-	ADDQ         $+4, CX
-	ADDQ         $+4, BX
-	DECQ         SI
-	JNZ          errors
-
-errors_done:
-	VMOVUPS Y2, (AX)
-	VMOVUPS Y7, 32(AX)
-	VZEROUPPER
-	RET
-
-// func factorSearchEvenWeightedAVX2(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX
-TEXT ·factorSearchEvenWeightedAVX2(SB), NOSPLIT, $128-64
-	MOVQ         found+0(FP), AX
-	MOVQ         pattern+8(FP), CX
-	MOVQ         units+16(FP), DX
-	MOVQ         plain+24(FP), BX
-	MOVQ         grid+32(FP), SI
-	VBROADCASTSS 16(DX), Y0
-	VBROADCASTSS 20(DX), Y1
-	VBROADCASTSS (AX), Y2
-	VBROADCASTSS 8(DX), Y3
-	VMULPS       Y3, Y2, Y2
-	VMAXPS       Y0, Y2, Y2
-	VMINPS       Y1, Y2, Y2
-	VROUNDPS     $0x00, Y2, Y2
-	VADDPS       (CX), Y2, Y3
-	VMAXPS       Y0, Y3, Y3
-	VMINPS       Y1, Y3, Y3
-	VBROADCASTSS (DX), Y4
-	VMULPS       Y4, Y3, Y3
-	VBROADCASTSS (AX), Y4
-	VSUBPS       Y4, Y3, Y4
-	VBROADCASTSS 8(AX), Y5
-	VMULPS       Y5, Y4, Y4
-	VBROADCASTSS 4(AX), Y5
-	VADDPS       Y5, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VBROADCASTSS 12(DX), Y6
-	VMULPS       Y6, Y4, Y4
-	VMAXPS       Y5, Y4, Y4
-	VMINPS       Y1, Y4, Y4
-	VROUNDPS     $0x00, Y4, Y4
-	VADDPS       64(CX), Y4, Y4
-	VMAXPS       Y5, Y4, Y4
-	VMINPS       Y1, Y4, Y4
-	VBROADCASTSS 4(DX), Y5
-	VMULPS       Y5, Y4, Y4
-	VBROADCASTSS (BX), Y5
-	VBLENDPS     $0x01, Y5, Y3, Y3
-	VBROADCASTSS 4(BX), Y5
-	VBLENDPS     $0x01, Y5, Y4, Y4
-	VMOVUPS      Y3, (SP)
-	VMOVUPS      Y4, 64(SP)
-	VXORPS       Y5, Y5, Y5
-	VBROADCASTSS one<>+0(SB), Y6
-	VDIVPS       Y3, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VCMPPS       $0x04, Y7, Y3, Y7
-	VANDPS       Y7, Y6, Y7
-	VMULPS       Y7, Y4, Y6
-	VADDPS       32(CX), Y2, Y2
-	VMAXPS       Y0, Y2, Y2
-	VMINPS       Y1, Y2, Y2
-	VBROADCASTSS (DX), Y0
-	VMULPS       Y0, Y2, Y2
-	VBROADCASTSS (AX), Y0
-	VSUBPS       Y0, Y2, Y0
-	VBROADCASTSS 8(AX), Y8
-	VMULPS       Y8, Y0, Y0
-	VBROADCASTSS 4(AX), Y8
-	VADDPS       Y8, Y0, Y0
-	VXORPS       Y8, Y8, Y8
-	VBROADCASTSS 12(DX), Y9
-	VMULPS       Y9, Y0, Y0
-	VMAXPS       Y8, Y0, Y0
-	VMINPS       Y1, Y0, Y0
-	VROUNDPS     $0x00, Y0, Y0
-	VADDPS       96(CX), Y0, Y0
-	VMAXPS       Y8, Y0, Y0
-	VMINPS       Y1, Y0, Y0
-	VBROADCASTSS 4(DX), Y1
-	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y2, 32(SP)
-	VMOVUPS      Y0, 96(SP)
-	VXORPS       Y1, Y1, Y1
-	VBROADCASTSS one<>+0(SB), Y8
-	VDIVPS       Y2, Y8, Y8
-	VXORPS       Y9, Y9, Y9
-	VCMPPS       $0x04, Y9, Y2, Y9
-	VANDPS       Y9, Y8, Y9
-	VMULPS       Y9, Y0, Y8
-	MOVQ         weights+40(FP), CX
-	MOVQ         n+56(FP), BX
-	MOVQ         importance+48(FP), DX
-	SUBQ         $+4, BX
-	JL           errors_few
-
-errors_four:
-	VBROADCASTSS (DX), Y10
-	VBROADCASTSS (CX), Y11
-	VMULPS       Y11, Y7, Y12
-	VADDPS       Y6, Y12, Y12
-	VMAXPS       (SI), Y12, Y12
-	VMINPS       32(SI), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y3, Y12, Y12
-	VSUBPS       Y4, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y13
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y5, Y5
-	VMULPS       Y11, Y9, Y12
-	VADDPS       Y8, Y12, Y12
-	VMAXPS       (SI), Y12, Y12
-	VMINPS       32(SI), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y2, Y12, Y12
-	VSUBPS       Y0, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y10
-	VMULPS       Y12, Y10, Y12
-	VADDPS       Y12, Y1, Y1
-	VBROADCASTSS 4(DX), Y10
-	VBROADCASTSS 4(CX), Y11
-	VMULPS       Y11, Y7, Y12
-	VADDPS       Y6, Y12, Y12
-	VMAXPS       (SI), Y12, Y12
-	VMINPS       32(SI), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y3, Y12, Y12
-	VSUBPS       Y4, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y13
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y5, Y5
-	VMULPS       Y11, Y9, Y12
-	VADDPS       Y8, Y12, Y12
-	VMAXPS       (SI), Y12, Y12
-	VMINPS       32(SI), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y2, Y12, Y12
-	VSUBPS       Y0, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y10
-	VMULPS       Y12, Y10, Y12
-	VADDPS       Y12, Y1, Y1
-	VBROADCASTSS 8(DX), Y10
-	VBROADCASTSS 8(CX), Y11
-	VMULPS       Y11, Y7, Y12
-	VADDPS       Y6, Y12, Y12
-	VMAXPS       (SI), Y12, Y12
-	VMINPS       32(SI), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y3, Y12, Y12
-	VSUBPS       Y4, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y13
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y5, Y5
-	VMULPS       Y11, Y9, Y12
-	VADDPS       Y8, Y12, Y12
-	VMAXPS       (SI), Y12, Y12
-	VMINPS       32(SI), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y2, Y12, Y12
-	VSUBPS       Y0, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y10
-	VMULPS       Y12, Y10, Y12
-	VADDPS       Y12, Y1, Y1
-	VBROADCASTSS 12(DX), Y10
-	VBROADCASTSS 12(CX), Y11
-	VMULPS       Y11, Y7, Y12
-	VADDPS       Y6, Y12, Y12
-	VMAXPS       (SI), Y12, Y12
-	VMINPS       32(SI), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y3, Y12, Y12
-	VSUBPS       Y4, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y13
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y5, Y5
-	VMULPS       Y11, Y9, Y12
-	VADDPS       Y8, Y12, Y12
-	VMAXPS       (SI), Y12, Y12
-	VMINPS       32(SI), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y2, Y12, Y12
-	VSUBPS       Y0, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y10
-	VMULPS       Y12, Y10, Y12
-	VADDPS       Y12, Y1, Y1
-	ADDQ         $+16, CX
-	ADDQ         $+16, DX
-	SUBQ         $+4, BX
-	JGE          errors_four
-
-errors_few:
-	ADDQ $+4, BX
-	JZ   errors_done
-
-errors:
-	VBROADCASTSS (DX), Y10
-	VBROADCASTSS (CX), Y11
-	VMULPS       Y11, Y7, Y12
-	VADDPS       Y6, Y12, Y12
-	VMAXPS       (SI), Y12, Y12
-	VMINPS       32(SI), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y3, Y12, Y12
-	VSUBPS       Y4, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y13
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y5, Y5
-	VMULPS       Y11, Y9, Y12
-	VADDPS       Y8, Y12, Y12
-	VMAXPS       (SI), Y12, Y12
-	VMINPS       32(SI), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y2, Y12, Y12
-	VSUBPS       Y0, Y12, Y12
-	VSUBPS       Y12, Y11, Y12
-	VMULPS       Y12, Y10, Y10
-	VMULPS       Y12, Y10, Y12
-	VADDPS       Y12, Y1, Y1
-	ADDQ         $+4, CX
-	ADDQ         $+4, DX
-	DECQ         BX
-	JNZ          errors
-
-errors_done:
-	VMOVSS       X5, 24(AX)
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VBLENDPS     $0x01, Y0, Y5, Y5
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VMINPS       Y1, Y5, Y0
-	VPERM2F128   $0x01, Y0, Y0, Y2
-	VMINPS       Y2, Y0, Y0
-	VPERMILPS    $0x4e, Y0, Y2
-	VMINPS       Y2, Y0, Y0
-	VPERMILPS    $0xb1, Y0, Y2
-	VMINPS       Y2, Y0, Y0
-	VCMPPS       $0x00, Y0, Y5, Y2
-	VMOVMSKPS    Y2, CX
-	VCMPPS       $0x00, Y0, Y1, Y1
-	VMOVMSKPS    Y1, DX
-	SHLL         $0x08, DX
-	ORL          DX, CX
-	ORL          $0x00008000, CX
-	BSFL         CX, DI
-	VMOVSS       X0, 20(AX)
-	LEAQ         (SP), CX
-	VMOVSS       (CX)(DI*4), X0
-	VMOVSS       X0, (AX)
-	VMOVSS       64(CX)(DI*4), X0
-	VMOVSS       X0, 4(AX)
-	VZEROUPPER
-	RET
-
 // func codeLevelsTableAVX2(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
 // Requires: AVX, AVX2
 TEXT ·codeLevelsTableAVX2(SB), NOSPLIT, $0-56
@@ -3641,7 +2473,7 @@ TEXT ·scaleSearchTableAVX2(SB), NOSPLIT, $64-52
 	VXORPS       Y2, Y2, Y2
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
+	VBROADCASTSS none<>+0(SB), Y4
 	VCMPPS       $0x04, Y4, Y0, Y4
 	VANDPS       Y4, Y3, Y3
 	VMULPS       Y3, Y0, Y0
@@ -3794,7 +2626,7 @@ lower_done:
 	VXORPS       Y3, Y3, Y3
 	VBROADCASTSS one<>+0(SB), Y4
 	VDIVPS       Y1, Y4, Y4
-	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y5
 	VCMPPS       $0x04, Y5, Y1, Y5
 	VANDPS       Y5, Y4, Y4
 	VMULPS       Y4, Y1, Y1
@@ -3979,7 +2811,7 @@ TEXT ·trialErrorsTableAVX2(SB), NOSPLIT, $0-48
 	VMOVUPS      (AX), Y2
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
+	VBROADCASTSS none<>+0(SB), Y4
 	VCMPPS       $0x04, Y4, Y0, Y4
 	VANDPS       Y4, Y3, Y3
 	VMULPS       Y3, Y1, Y1
@@ -4122,204 +2954,6 @@ errors_done:
 	VZEROUPPER
 	RET
 
-// func factorSearchTableAVX2(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX, AVX2
-TEXT ·factorSearchTableAVX2(SB), NOSPLIT, $128-64
-	MOVQ         found+0(FP), AX
-	MOVQ         pattern+8(FP), CX
-	MOVQ         units+16(FP), DX
-	MOVQ         plain+24(FP), BX
-	MOVQ         grid+32(FP), SI
-	VBROADCASTSS 16(DX), Y0
-	VBROADCASTSS 20(DX), Y1
-	VBROADCASTSS (AX), Y2
-	VBROADCASTSS 8(DX), Y3
-	VMULPS       Y3, Y2, Y2
-	VMAXPS       Y0, Y2, Y2
-	VMINPS       Y1, Y2, Y2
-	VROUNDPS     $0x00, Y2, Y2
-	VADDPS       (CX), Y2, Y2
-	VMAXPS       Y0, Y2, Y2
-	VMINPS       Y1, Y2, Y2
-	VBROADCASTSS (DX), Y0
-	VMULPS       Y0, Y2, Y2
-	VXORPS       Y0, Y0, Y0
-	VBROADCASTSS (BX), Y1
-	VBLENDPS     $0x01, Y1, Y2, Y2
-	VBROADCASTSS 4(BX), Y1
-	VBLENDPS     $0x01, Y1, Y0, Y0
-	VMOVUPS      Y2, (SP)
-	VMOVUPS      Y0, 64(SP)
-	VXORPS       Y1, Y1, Y1
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y2, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y2, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y0, Y0
-	MOVQ         weights+40(FP), CX
-	MOVQ         n+56(FP), DX
-	SUBQ         $+4, DX
-	JL           errors_few
-
-errors_four:
-	VBROADCASTSS (CX), Y0
-	VMULPS       Y0, Y3, Y4
-	VCMPPS       $0x1e, 64(SI), Y4, Y5
-	VMOVUPS      96(SI), Y7
-	VBLENDVPS    Y5, 128(SI), Y7, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y5, Y5, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      160(SI), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      192(SI), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      224(SI), Y6, Y4
-	VPERMPS      256(SI), Y6, Y6
-	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y2, Y4, Y4
-	VSUBPS       Y4, Y0, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y1, Y1
-	VBROADCASTSS 4(CX), Y0
-	VMULPS       Y0, Y3, Y4
-	VCMPPS       $0x1e, 64(SI), Y4, Y5
-	VMOVUPS      96(SI), Y7
-	VBLENDVPS    Y5, 128(SI), Y7, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y5, Y5, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      160(SI), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      192(SI), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      224(SI), Y6, Y4
-	VPERMPS      256(SI), Y6, Y6
-	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y2, Y4, Y4
-	VSUBPS       Y4, Y0, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y1, Y1
-	VBROADCASTSS 8(CX), Y0
-	VMULPS       Y0, Y3, Y4
-	VCMPPS       $0x1e, 64(SI), Y4, Y5
-	VMOVUPS      96(SI), Y7
-	VBLENDVPS    Y5, 128(SI), Y7, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y5, Y5, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      160(SI), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      192(SI), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      224(SI), Y6, Y4
-	VPERMPS      256(SI), Y6, Y6
-	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y2, Y4, Y4
-	VSUBPS       Y4, Y0, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y1, Y1
-	VBROADCASTSS 12(CX), Y0
-	VMULPS       Y0, Y3, Y4
-	VCMPPS       $0x1e, 64(SI), Y4, Y5
-	VMOVUPS      96(SI), Y7
-	VBLENDVPS    Y5, 128(SI), Y7, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y5, Y5, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      160(SI), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      192(SI), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      224(SI), Y6, Y4
-	VPERMPS      256(SI), Y6, Y6
-	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y2, Y4, Y4
-	VSUBPS       Y4, Y0, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y1, Y1
-	ADDQ         $+16, CX
-	SUBQ         $+4, DX
-	JGE          errors_four
-
-errors_few:
-	ADDQ $+4, DX
-	JZ   errors_done
-
-errors:
-	VBROADCASTSS (CX), Y0
-	VMULPS       Y0, Y3, Y4
-	VCMPPS       $0x1e, 64(SI), Y4, Y5
-	VMOVUPS      96(SI), Y7
-	VBLENDVPS    Y5, 128(SI), Y7, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y5, Y5, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      160(SI), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      192(SI), Y6, Y7
-	VCMPPS       $0x1e, Y7, Y4, Y7
-	VPADDD       Y6, Y6, Y6
-	VPADDD       Y7, Y6, Y6
-	VPERMPS      224(SI), Y6, Y4
-	VPERMPS      256(SI), Y6, Y6
-	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y2, Y4, Y4
-	VSUBPS       Y4, Y0, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y1, Y1
-	ADDQ         $+4, CX
-	DECQ         DX
-	JNZ          errors
-
-errors_done:
-	VMOVSS       X1, 24(AX)
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VBLENDPS     $0x01, Y0, Y1, Y1
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VMINPS       Y0, Y1, Y2
-	VPERM2F128   $0x01, Y2, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0x4e, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0xb1, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VCMPPS       $0x00, Y2, Y1, Y1
-	VMOVMSKPS    Y1, CX
-	VCMPPS       $0x00, Y2, Y0, Y0
-	VMOVMSKPS    Y0, DX
-	SHLL         $0x08, DX
-	ORL          DX, CX
-	ORL          $0x00008000, CX
-	BSFL         CX, DI
-	VMOVSS       X2, 20(AX)
-	LEAQ         (SP), CX
-	VMOVSS       (CX)(DI*4), X0
-	VMOVSS       X0, (AX)
-	VMOVSS       64(CX)(DI*4), X0
-	VMOVSS       X0, 4(AX)
-	VZEROUPPER
-	RET
-
 // func scaleSearchTableWeightedAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
 // Requires: AVX, AVX2
 TEXT ·scaleSearchTableWeightedAVX2(SB), NOSPLIT, $64-52
@@ -4331,7 +2965,7 @@ TEXT ·scaleSearchTableWeightedAVX2(SB), NOSPLIT, $64-52
 	VXORPS       Y2, Y2, Y2
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
+	VBROADCASTSS none<>+0(SB), Y4
 	VCMPPS       $0x04, Y4, Y0, Y4
 	VANDPS       Y4, Y3, Y3
 	VMULPS       Y3, Y0, Y0
@@ -4497,7 +3131,7 @@ lower_done:
 	VXORPS       Y3, Y3, Y3
 	VBROADCASTSS one<>+0(SB), Y4
 	VDIVPS       Y1, Y4, Y4
-	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y5
 	VCMPPS       $0x04, Y5, Y1, Y5
 	VANDPS       Y5, Y4, Y4
 	VMULPS       Y4, Y1, Y1
@@ -4695,7 +3329,7 @@ TEXT ·trialErrorsTableWeightedAVX2(SB), NOSPLIT, $0-48
 	VMOVUPS      (AX), Y2
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
+	VBROADCASTSS none<>+0(SB), Y4
 	VCMPPS       $0x04, Y4, Y0, Y4
 	VANDPS       Y4, Y3, Y3
 	VMULPS       Y3, Y1, Y1
@@ -4848,217 +3482,6 @@ errors:
 
 errors_done:
 	VMOVUPS Y2, (AX)
-	VZEROUPPER
-	RET
-
-// func factorSearchTableWeightedAVX2(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX, AVX2
-TEXT ·factorSearchTableWeightedAVX2(SB), NOSPLIT, $128-64
-	MOVQ         found+0(FP), AX
-	MOVQ         pattern+8(FP), CX
-	MOVQ         units+16(FP), DX
-	MOVQ         plain+24(FP), BX
-	MOVQ         grid+32(FP), SI
-	VBROADCASTSS 16(DX), Y0
-	VBROADCASTSS 20(DX), Y1
-	VBROADCASTSS (AX), Y2
-	VBROADCASTSS 8(DX), Y3
-	VMULPS       Y3, Y2, Y2
-	VMAXPS       Y0, Y2, Y2
-	VMINPS       Y1, Y2, Y2
-	VROUNDPS     $0x00, Y2, Y2
-	VADDPS       (CX), Y2, Y2
-	VMAXPS       Y0, Y2, Y2
-	VMINPS       Y1, Y2, Y2
-	VBROADCASTSS (DX), Y0
-	VMULPS       Y0, Y2, Y2
-	VXORPS       Y0, Y0, Y0
-	VBROADCASTSS (BX), Y1
-	VBLENDPS     $0x01, Y1, Y2, Y2
-	VBROADCASTSS 4(BX), Y1
-	VBLENDPS     $0x01, Y1, Y0, Y0
-	VMOVUPS      Y2, (SP)
-	VMOVUPS      Y0, 64(SP)
-	VXORPS       Y1, Y1, Y1
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y2, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VCMPPS       $0x04, Y4, Y2, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y0, Y0
-	MOVQ         weights+40(FP), CX
-	MOVQ         n+56(FP), BX
-	MOVQ         importance+48(FP), DX
-	SUBQ         $+4, BX
-	JL           errors_few
-
-errors_four:
-	VBROADCASTSS (DX), Y0
-	VBROADCASTSS (CX), Y4
-	VMULPS       Y4, Y3, Y5
-	VCMPPS       $0x1e, 64(SI), Y5, Y6
-	VMOVUPS      96(SI), Y8
-	VBLENDVPS    Y6, 128(SI), Y8, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y6, Y6, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      160(SI), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      192(SI), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      224(SI), Y7, Y5
-	VPERMPS      256(SI), Y7, Y7
-	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y2, Y5, Y5
-	VSUBPS       Y5, Y4, Y5
-	VMULPS       Y5, Y0, Y0
-	VMULPS       Y5, Y0, Y5
-	VADDPS       Y5, Y1, Y1
-	VBROADCASTSS 4(DX), Y0
-	VBROADCASTSS 4(CX), Y4
-	VMULPS       Y4, Y3, Y5
-	VCMPPS       $0x1e, 64(SI), Y5, Y6
-	VMOVUPS      96(SI), Y8
-	VBLENDVPS    Y6, 128(SI), Y8, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y6, Y6, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      160(SI), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      192(SI), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      224(SI), Y7, Y5
-	VPERMPS      256(SI), Y7, Y7
-	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y2, Y5, Y5
-	VSUBPS       Y5, Y4, Y5
-	VMULPS       Y5, Y0, Y0
-	VMULPS       Y5, Y0, Y5
-	VADDPS       Y5, Y1, Y1
-	VBROADCASTSS 8(DX), Y0
-	VBROADCASTSS 8(CX), Y4
-	VMULPS       Y4, Y3, Y5
-	VCMPPS       $0x1e, 64(SI), Y5, Y6
-	VMOVUPS      96(SI), Y8
-	VBLENDVPS    Y6, 128(SI), Y8, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y6, Y6, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      160(SI), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      192(SI), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      224(SI), Y7, Y5
-	VPERMPS      256(SI), Y7, Y7
-	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y2, Y5, Y5
-	VSUBPS       Y5, Y4, Y5
-	VMULPS       Y5, Y0, Y0
-	VMULPS       Y5, Y0, Y5
-	VADDPS       Y5, Y1, Y1
-	VBROADCASTSS 12(DX), Y0
-	VBROADCASTSS 12(CX), Y4
-	VMULPS       Y4, Y3, Y5
-	VCMPPS       $0x1e, 64(SI), Y5, Y6
-	VMOVUPS      96(SI), Y8
-	VBLENDVPS    Y6, 128(SI), Y8, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y6, Y6, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      160(SI), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      192(SI), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      224(SI), Y7, Y5
-	VPERMPS      256(SI), Y7, Y7
-	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y2, Y5, Y5
-	VSUBPS       Y5, Y4, Y5
-	VMULPS       Y5, Y0, Y0
-	VMULPS       Y5, Y0, Y5
-	VADDPS       Y5, Y1, Y1
-	ADDQ         $+16, CX
-	ADDQ         $+16, DX
-	SUBQ         $+4, BX
-	JGE          errors_four
-
-errors_few:
-	ADDQ $+4, BX
-	JZ   errors_done
-
-errors:
-	VBROADCASTSS (DX), Y0
-	VBROADCASTSS (CX), Y4
-	VMULPS       Y4, Y3, Y5
-	VCMPPS       $0x1e, 64(SI), Y5, Y6
-	VMOVUPS      96(SI), Y8
-	VBLENDVPS    Y6, 128(SI), Y8, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y6, Y6, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      160(SI), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      192(SI), Y7, Y8
-	VCMPPS       $0x1e, Y8, Y5, Y8
-	VPADDD       Y7, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VPERMPS      224(SI), Y7, Y5
-	VPERMPS      256(SI), Y7, Y7
-	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y2, Y5, Y5
-	VSUBPS       Y5, Y4, Y5
-	VMULPS       Y5, Y0, Y0
-	VMULPS       Y5, Y0, Y5
-	VADDPS       Y5, Y1, Y1
-	ADDQ         $+4, CX
-	ADDQ         $+4, DX
-	DECQ         BX
-	JNZ          errors
-
-errors_done:
-	VMOVSS       X1, 24(AX)
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VBLENDPS     $0x01, Y0, Y1, Y1
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VMINPS       Y0, Y1, Y2
-	VPERM2F128   $0x01, Y2, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0x4e, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VPERMILPS    $0xb1, Y2, Y3
-	VMINPS       Y3, Y2, Y2
-	VCMPPS       $0x00, Y2, Y1, Y1
-	VMOVMSKPS    Y1, CX
-	VCMPPS       $0x00, Y2, Y0, Y0
-	VMOVMSKPS    Y0, DX
-	SHLL         $0x08, DX
-	ORL          DX, CX
-	ORL          $0x00008000, CX
-	BSFL         CX, DI
-	VMOVSS       X2, 20(AX)
-	LEAQ         (SP), CX
-	VMOVSS       (CX)(DI*4), X0
-	VMOVSS       X0, (AX)
-	VMOVSS       64(CX)(DI*4), X0
-	VMOVSS       X0, 4(AX)
 	VZEROUPPER
 	RET
 
@@ -5266,7 +3689,7 @@ TEXT ·scaleSearchFloatAVX2(SB), NOSPLIT, $64-52
 	VXORPS       Y2, Y2, Y2
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
+	VBROADCASTSS none<>+0(SB), Y4
 	VCMPPS       $0x04, Y4, Y0, Y4
 	VANDPS       Y4, Y3, Y3
 	VMULPS       Y3, Y0, Y0
@@ -5276,7 +3699,7 @@ TEXT ·scaleSearchFloatAVX2(SB), NOSPLIT, $64-52
 	VXORPS       Y5, Y5, Y5
 	VBROADCASTSS one<>+0(SB), Y6
 	VDIVPS       Y0, Y6, Y6
-	VXORPS       Y7, Y7, Y7
+	VBROADCASTSS none<>+0(SB), Y7
 	VCMPPS       $0x04, Y7, Y0, Y7
 	VANDPS       Y7, Y6, Y6
 	VMULPS       Y6, Y0, Y0
@@ -5489,7 +3912,7 @@ TEXT ·trialErrorsFloatAVX2(SB), NOSPLIT, $0-48
 	VMOVUPS      (AX), Y2
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
+	VBROADCASTSS none<>+0(SB), Y4
 	VCMPPS       $0x04, Y4, Y0, Y4
 	VANDPS       Y4, Y3, Y3
 	VMULPS       Y3, Y1, Y1
@@ -5498,7 +3921,7 @@ TEXT ·trialErrorsFloatAVX2(SB), NOSPLIT, $0-48
 	VMOVUPS      32(AX), Y5
 	VBROADCASTSS one<>+0(SB), Y6
 	VDIVPS       Y1, Y6, Y6
-	VXORPS       Y7, Y7, Y7
+	VBROADCASTSS none<>+0(SB), Y7
 	VCMPPS       $0x04, Y7, Y1, Y7
 	VANDPS       Y7, Y6, Y6
 	VMULPS       Y6, Y4, Y4
@@ -5673,7 +4096,7 @@ TEXT ·scaleSearchFloatWeightedAVX2(SB), NOSPLIT, $64-52
 	VXORPS       Y2, Y2, Y2
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
+	VBROADCASTSS none<>+0(SB), Y4
 	VCMPPS       $0x04, Y4, Y0, Y4
 	VANDPS       Y4, Y3, Y3
 	VMULPS       Y3, Y0, Y0
@@ -5683,7 +4106,7 @@ TEXT ·scaleSearchFloatWeightedAVX2(SB), NOSPLIT, $64-52
 	VXORPS       Y5, Y5, Y5
 	VBROADCASTSS one<>+0(SB), Y6
 	VDIVPS       Y0, Y6, Y6
-	VXORPS       Y7, Y7, Y7
+	VBROADCASTSS none<>+0(SB), Y7
 	VCMPPS       $0x04, Y7, Y0, Y7
 	VANDPS       Y7, Y6, Y6
 	VMULPS       Y6, Y0, Y0
@@ -5914,7 +4337,7 @@ TEXT ·trialErrorsFloatWeightedAVX2(SB), NOSPLIT, $0-48
 	VMOVUPS      (AX), Y2
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y0, Y3, Y3
-	VXORPS       Y4, Y4, Y4
+	VBROADCASTSS none<>+0(SB), Y4
 	VCMPPS       $0x04, Y4, Y0, Y4
 	VANDPS       Y4, Y3, Y3
 	VMULPS       Y3, Y1, Y1
@@ -5923,7 +4346,7 @@ TEXT ·trialErrorsFloatWeightedAVX2(SB), NOSPLIT, $0-48
 	VMOVUPS      32(AX), Y5
 	VBROADCASTSS one<>+0(SB), Y6
 	VDIVPS       Y1, Y6, Y6
-	VXORPS       Y7, Y7, Y7
+	VBROADCASTSS none<>+0(SB), Y7
 	VCMPPS       $0x04, Y7, Y1, Y7
 	VANDPS       Y7, Y6, Y6
 	VMULPS       Y6, Y4, Y4
@@ -6105,256 +4528,195 @@ errors_done:
 	VZEROUPPER
 	RET
 
-// func minimumSearchAVX2(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
-// Requires: AVX, FMA3
-TEXT ·minimumSearchAVX2(SB), NOSPLIT, $256-64
-	MOVQ         found+0(FP), AX
+// func factorSearchAVX2(group *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·factorSearchAVX2(SB), NOSPLIT, $64-64
+	MOVQ         group+0(FP), AX
 	MOVQ         pattern+8(FP), CX
-	MOVQ         grid+16(FP), DX
-	VBROADCASTSS (AX), Y0
-	VMULPS       64(CX), Y0, Y1
-	VBROADCASTSS 4(AX), Y2
-	VADDPS       Y2, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VMAXPS       Y2, Y1, Y1
-	VMULPS       (CX), Y0, Y0
-	VXORPS       Y2, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VBROADCASTSS one<>+0(SB), Y5
-	VDIVPS       Y0, Y5, Y5
-	VXORPS       Y6, Y6, Y6
-	VCMPPS       $0x04, Y6, Y0, Y0
-	VANDPS       Y0, Y5, Y0
-	VMULPS       Y0, Y1, Y1
-	VBROADCASTSS (AX), Y5
-	VMULPS       96(CX), Y5, Y6
-	VBROADCASTSS 4(AX), Y7
-	VADDPS       Y7, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VMAXPS       Y7, Y6, Y6
-	VMULPS       32(CX), Y5, Y5
-	VXORPS       Y7, Y7, Y7
-	VXORPS       Y8, Y8, Y8
-	VXORPS       Y9, Y9, Y9
-	VBROADCASTSS one<>+0(SB), Y10
-	VDIVPS       Y5, Y10, Y10
-	VXORPS       Y11, Y11, Y11
-	VCMPPS       $0x04, Y11, Y5, Y5
-	VANDPS       Y5, Y10, Y5
-	VMULPS       Y5, Y6, Y6
-	MOVQ         weights+24(FP), CX
-	MOVQ         n+40(FP), SI
-	SUBQ         $+4, SI
-	JL           weight_few
+	MOVQ         units+16(FP), DX
+	MOVQ         plain+24(FP), BX
+	MOVQ         grid+32(FP), SI
+	VBROADCASTSS 16(DX), Y0
+	VBROADCASTSS 20(DX), Y1
+	VBROADCASTSS 2240(AX), Y2
+	VBROADCASTSS 8(DX), Y3
+	VMULPS       Y3, Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	VADDPS       (CX), Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VBROADCASTSS (DX), Y0
+	VMULPS       Y0, Y2, Y2
+	VBROADCASTSS (BX), Y0
+	VBLENDPS     $0x01, Y0, Y2, Y2
+	VMOVUPS      Y2, (SP)
+	VXORPS       Y0, Y0, Y0
+	VBROADCASTSS one<>+0(SB), Y1
+	VDIVPS       Y2, Y1, Y1
+	VBROADCASTSS none<>+0(SB), Y3
+	VCMPPS       $0x04, Y3, Y2, Y3
+	VANDPS       Y3, Y1, Y3
+	VMULPS       Y3, Y2, Y1
+	MOVQ         weights+40(FP), CX
+	MOVQ         n+56(FP), DX
+	SUBQ         $+4, DX
+	JL           errors_few
 
-weight_four:
-	VBROADCASTSS (CX), Y10
-	VMULPS       Y10, Y0, Y11
-	VADDPS       Y1, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VADDPS       Y11, Y2, Y2
-	VMULPS       Y10, Y11, Y12
-	VADDPS       Y12, Y4, Y4
-	VFMADD231PS  Y11, Y11, Y3
-	VMULPS       Y10, Y5, Y11
-	VADDPS       Y6, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VADDPS       Y11, Y7, Y7
-	VMULPS       Y10, Y11, Y10
-	VADDPS       Y10, Y9, Y9
-	VFMADD231PS  Y11, Y11, Y8
-	VBROADCASTSS 4(CX), Y10
-	VMULPS       Y10, Y0, Y11
-	VADDPS       Y1, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VADDPS       Y11, Y2, Y2
-	VMULPS       Y10, Y11, Y12
-	VADDPS       Y12, Y4, Y4
-	VFMADD231PS  Y11, Y11, Y3
-	VMULPS       Y10, Y5, Y11
-	VADDPS       Y6, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VADDPS       Y11, Y7, Y7
-	VMULPS       Y10, Y11, Y10
-	VADDPS       Y10, Y9, Y9
-	VFMADD231PS  Y11, Y11, Y8
-	VBROADCASTSS 8(CX), Y10
-	VMULPS       Y10, Y0, Y11
-	VADDPS       Y1, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VADDPS       Y11, Y2, Y2
-	VMULPS       Y10, Y11, Y12
-	VADDPS       Y12, Y4, Y4
-	VFMADD231PS  Y11, Y11, Y3
-	VMULPS       Y10, Y5, Y11
-	VADDPS       Y6, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VADDPS       Y11, Y7, Y7
-	VMULPS       Y10, Y11, Y10
-	VADDPS       Y10, Y9, Y9
-	VFMADD231PS  Y11, Y11, Y8
-	VBROADCASTSS 12(CX), Y10
-	VMULPS       Y10, Y0, Y11
-	VADDPS       Y1, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VADDPS       Y11, Y2, Y2
-	VMULPS       Y10, Y11, Y12
-	VADDPS       Y12, Y4, Y4
-	VFMADD231PS  Y11, Y11, Y3
-	VMULPS       Y10, Y5, Y11
-	VADDPS       Y6, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VADDPS       Y11, Y7, Y7
-	VMULPS       Y10, Y11, Y10
-	VADDPS       Y10, Y9, Y9
-	VFMADD231PS  Y11, Y11, Y8
-	ADDQ         $+16, CX
-	SUBQ         $+4, SI
-	JGE          weight_four
-
-weight_few:
-	ADDQ $+4, SI
-	JZ   weight_done
-
-weight:
-	VBROADCASTSS (CX), Y10
-	VMULPS       Y10, Y0, Y11
-	VADDPS       Y1, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VADDPS       Y11, Y2, Y2
-	VMULPS       Y10, Y11, Y12
-	VADDPS       Y12, Y4, Y4
-	VFMADD231PS  Y11, Y11, Y3
-	VMULPS       Y10, Y5, Y11
-	VADDPS       Y6, Y11, Y11
-	VMAXPS       (DX), Y11, Y11
-	VMINPS       32(DX), Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VADDPS       Y11, Y7, Y7
-	VMULPS       Y10, Y11, Y10
-	VADDPS       Y10, Y9, Y9
-	VFMADD231PS  Y11, Y11, Y8
-	ADDQ         $+4, CX
-	DECQ         SI
-	JNZ          weight
-
-weight_done:
-	VBROADCASTSS weight+52(FP), Y0
-	VBROADCASTSS square+56(FP), Y1
-	VBROADCASTSS inverse+60(FP), Y5
-	VMULPS       Y2, Y2, Y6
-	VMULPS       Y5, Y6, Y6
-	VSUBPS       Y6, Y3, Y10
-	VMULPS       Y0, Y2, Y6
-	VMULPS       Y5, Y6, Y6
-	VSUBPS       Y6, Y4, Y11
-	VDIVPS       Y10, Y11, Y11
-	VMULPS       Y2, Y11, Y6
-	VSUBPS       Y0, Y6, Y6
-	VMULPS       Y5, Y6, Y6
-	VXORPS       Y5, Y5, Y5
-	VCMPPS       $0x1e, Y5, Y6, Y5
-	VDIVPS       Y3, Y4, Y3
-	VBLENDVPS    Y5, Y11, Y3, Y11
-	VANDPS       Y5, Y6, Y3
-	VMULPS       Y4, Y11, Y4
+errors_four:
+	VBROADCASTSS (CX), Y1
+	VMULPS       Y1, Y3, Y4
+	VCMPPS       $0x1e, 64(SI), Y4, Y5
+	VMOVUPS      96(SI), Y7
+	VBLENDVPS    Y5, 128(SI), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(SI), Y6, Y4
+	VPERMPS      256(SI), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y2, Y4, Y4
 	VSUBPS       Y4, Y1, Y4
-	VMULPS       Y0, Y3, Y6
-	VADDPS       Y6, Y4, Y4
-	VXORPS       Y0, Y0, Y0
-	VCMPPS       $0x1e, Y0, Y11, Y0
-	VXORPS       Y1, Y1, Y1
-	VCMPPS       $0x1e, Y1, Y10, Y1
-	VANDPS       Y1, Y0, Y0
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y0, Y0
+	VBROADCASTSS 4(CX), Y1
+	VMULPS       Y1, Y3, Y4
+	VCMPPS       $0x1e, 64(SI), Y4, Y5
+	VMOVUPS      96(SI), Y7
+	VBLENDVPS    Y5, 128(SI), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(SI), Y6, Y4
+	VPERMPS      256(SI), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VSUBPS       Y4, Y1, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y0, Y0
+	VBROADCASTSS 8(CX), Y1
+	VMULPS       Y1, Y3, Y4
+	VCMPPS       $0x1e, 64(SI), Y4, Y5
+	VMOVUPS      96(SI), Y7
+	VBLENDVPS    Y5, 128(SI), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(SI), Y6, Y4
+	VPERMPS      256(SI), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VSUBPS       Y4, Y1, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y0, Y0
+	VBROADCASTSS 12(CX), Y1
+	VMULPS       Y1, Y3, Y4
+	VCMPPS       $0x1e, 64(SI), Y4, Y5
+	VMOVUPS      96(SI), Y7
+	VBLENDVPS    Y5, 128(SI), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(SI), Y6, Y4
+	VPERMPS      256(SI), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VSUBPS       Y4, Y1, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y0, Y0
+	ADDQ         $+16, CX
+	SUBQ         $+4, DX
+	JGE          errors_four
+
+errors_few:
+	ADDQ $+4, DX
+	JZ   errors_done
+
+errors:
+	VBROADCASTSS (CX), Y1
+	VMULPS       Y1, Y3, Y4
+	VCMPPS       $0x1e, 64(SI), Y4, Y5
+	VMOVUPS      96(SI), Y7
+	VBLENDVPS    Y5, 128(SI), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(SI), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      224(SI), Y6, Y4
+	VPERMPS      256(SI), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VSUBPS       Y4, Y1, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y0, Y0
+	ADDQ         $+4, CX
+	DECQ         DX
+	JNZ          errors
+
+errors_done:
+	VMOVSS       X0, 2624(AX)
 	VBROADCASTSS infinity<>+0(SB), Y1
-	VBLENDVPS    Y0, Y4, Y1, Y4
-	VMOVUPS      Y11, (SP)
-	VMOVUPS      Y3, 64(SP)
-	VMOVUPS      Y2, 128(SP)
-	VMOVUPS      Y10, 192(SP)
-	VBROADCASTSS weight+52(FP), Y0
-	VBROADCASTSS square+56(FP), Y1
-	VBROADCASTSS inverse+60(FP), Y2
-	VMULPS       Y7, Y7, Y3
-	VMULPS       Y2, Y3, Y3
-	VSUBPS       Y3, Y8, Y5
-	VMULPS       Y0, Y7, Y3
-	VMULPS       Y2, Y3, Y3
-	VSUBPS       Y3, Y9, Y6
-	VDIVPS       Y5, Y6, Y6
-	VMULPS       Y7, Y6, Y3
-	VSUBPS       Y0, Y3, Y3
-	VMULPS       Y2, Y3, Y3
-	VXORPS       Y2, Y2, Y2
-	VCMPPS       $0x1e, Y2, Y3, Y2
-	VDIVPS       Y8, Y9, Y8
-	VBLENDVPS    Y2, Y6, Y8, Y6
-	VANDPS       Y2, Y3, Y2
-	VMULPS       Y9, Y6, Y8
-	VSUBPS       Y8, Y1, Y8
-	VMULPS       Y0, Y2, Y3
-	VADDPS       Y3, Y8, Y8
-	VXORPS       Y0, Y0, Y0
-	VCMPPS       $0x1e, Y0, Y6, Y0
-	VXORPS       Y1, Y1, Y1
-	VCMPPS       $0x1e, Y1, Y5, Y1
-	VANDPS       Y1, Y0, Y0
+	VBLENDPS     $0x01, Y1, Y0, Y0
 	VBROADCASTSS infinity<>+0(SB), Y1
-	VBLENDVPS    Y0, Y8, Y1, Y8
-	VMOVUPS      Y6, 32(SP)
-	VMOVUPS      Y2, 96(SP)
-	VMOVUPS      Y7, 160(SP)
-	VMOVUPS      Y5, 224(SP)
-	VMINPS       Y8, Y4, Y0
-	VPERM2F128   $0x01, Y0, Y0, Y1
-	VMINPS       Y1, Y0, Y0
-	VPERMILPS    $0x4e, Y0, Y1
-	VMINPS       Y1, Y0, Y0
-	VPERMILPS    $0xb1, Y0, Y1
-	VMINPS       Y1, Y0, Y0
-	VCMPPS       $0x00, Y0, Y4, Y1
-	VMOVMSKPS    Y1, CX
-	VCMPPS       $0x00, Y0, Y8, Y1
-	VMOVMSKPS    Y1, DX
+	VMINPS       Y1, Y0, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y0, Y0
+	VMOVMSKPS    Y0, CX
+	VCMPPS       $0x00, Y2, Y1, Y0
+	VMOVMSKPS    Y0, DX
 	SHLL         $0x08, DX
 	ORL          DX, CX
 	ORL          $0x00008000, CX
-	BSFL         CX, BX
-	VUCOMISS     infinity<>+0(SB), X0
-	JAE          none
+	BSFL         CX, DI
+	VMOVSS       X2, 2560(AX)
 	LEAQ         (SP), CX
-	VMOVSS       (CX)(BX*4), X0
-	VMOVSS       X0, (AX)
-	VMOVSS       64(CX)(BX*4), X0
-	VMOVSS       X0, 4(AX)
-	VMOVSS       128(CX)(BX*4), X0
-	VMULSS       inverse+60(FP), X0, X0
-	VMOVSS       X0, 8(AX)
-	VMOVSS       192(CX)(BX*4), X0
-	VMOVSS       X0, 12(AX)
-	VMOVSS       count+48(FP), X0
-	VMOVSS       X0, 16(AX)
-
-none:
+	VMOVSS       (CX)(DI*4), X0
+	VMOVSS       X0, 2240(AX)
 	VZEROUPPER
 	RET
 
@@ -6371,7 +4733,7 @@ TEXT ·levelSearchAVX2(SB), NOSPLIT, $0-56
 	VXORPS       Y0, Y0, Y0
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y2, Y3, Y3
-	VXORPS       Y4, Y4, Y4
+	VBROADCASTSS none<>+0(SB), Y4
 	VCMPPS       $0x04, Y4, Y2, Y4
 	VANDPS       Y4, Y3, Y4
 	VMULPS       Y4, Y2, Y3
@@ -6380,7 +4742,7 @@ TEXT ·levelSearchAVX2(SB), NOSPLIT, $0-56
 	VXORPS       Y1, Y1, Y1
 	VBROADCASTSS one<>+0(SB), Y5
 	VDIVPS       Y3, Y5, Y5
-	VXORPS       Y6, Y6, Y6
+	VBROADCASTSS none<>+0(SB), Y6
 	VCMPPS       $0x04, Y6, Y3, Y6
 	VANDPS       Y6, Y5, Y6
 	VMULPS       Y6, Y3, Y5
@@ -6566,284 +4928,208 @@ errors_done:
 	VZEROUPPER
 	RET
 
-// func minimumSearchWeightedAVX2(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
-// Requires: AVX
-TEXT ·minimumSearchWeightedAVX2(SB), NOSPLIT, $256-64
-	MOVQ         found+0(FP), AX
+// func factorSearchWeightedAVX2(group *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·factorSearchWeightedAVX2(SB), NOSPLIT, $64-64
+	MOVQ         group+0(FP), AX
 	MOVQ         pattern+8(FP), CX
-	MOVQ         grid+16(FP), DX
-	VBROADCASTSS (AX), Y0
-	VMULPS       64(CX), Y0, Y1
-	VBROADCASTSS 4(AX), Y2
-	VADDPS       Y2, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VMAXPS       Y2, Y1, Y1
-	VMULPS       (CX), Y0, Y0
-	VXORPS       Y2, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VBROADCASTSS one<>+0(SB), Y5
-	VDIVPS       Y0, Y5, Y5
-	VXORPS       Y6, Y6, Y6
-	VCMPPS       $0x04, Y6, Y0, Y0
-	VANDPS       Y0, Y5, Y0
-	VMULPS       Y0, Y1, Y1
-	VBROADCASTSS (AX), Y5
-	VMULPS       96(CX), Y5, Y6
-	VBROADCASTSS 4(AX), Y7
-	VADDPS       Y7, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	VMAXPS       Y7, Y6, Y6
-	VMULPS       32(CX), Y5, Y5
-	VXORPS       Y7, Y7, Y7
-	VXORPS       Y8, Y8, Y8
-	VXORPS       Y9, Y9, Y9
-	VBROADCASTSS one<>+0(SB), Y10
-	VDIVPS       Y5, Y10, Y10
-	VXORPS       Y11, Y11, Y11
-	VCMPPS       $0x04, Y11, Y5, Y5
-	VANDPS       Y5, Y10, Y5
-	VMULPS       Y5, Y6, Y6
-	MOVQ         weights+24(FP), CX
-	MOVQ         n+40(FP), DI
-	MOVQ         importance+32(FP), SI
-	SUBQ         $+4, DI
-	JL           weight_few
+	MOVQ         units+16(FP), DX
+	MOVQ         plain+24(FP), BX
+	MOVQ         grid+32(FP), SI
+	VBROADCASTSS 16(DX), Y0
+	VBROADCASTSS 20(DX), Y1
+	VBROADCASTSS 2240(AX), Y2
+	VBROADCASTSS 8(DX), Y3
+	VMULPS       Y3, Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	VADDPS       (CX), Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VBROADCASTSS (DX), Y0
+	VMULPS       Y0, Y2, Y2
+	VBROADCASTSS (BX), Y0
+	VBLENDPS     $0x01, Y0, Y2, Y2
+	VMOVUPS      Y2, (SP)
+	VXORPS       Y0, Y0, Y0
+	VBROADCASTSS one<>+0(SB), Y1
+	VDIVPS       Y2, Y1, Y1
+	VBROADCASTSS none<>+0(SB), Y3
+	VCMPPS       $0x04, Y3, Y2, Y3
+	VANDPS       Y3, Y1, Y3
+	VMULPS       Y3, Y2, Y1
+	MOVQ         weights+40(FP), CX
+	MOVQ         n+56(FP), BX
+	MOVQ         importance+48(FP), DX
+	SUBQ         $+4, BX
+	JL           errors_few
 
-weight_four:
-	VBROADCASTSS (SI), Y10
-	VBROADCASTSS (CX), Y11
-	VMULPS       Y11, Y0, Y12
-	VADDPS       Y1, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y12, Y10, Y13
-	VADDPS       Y13, Y2, Y2
-	VMULPS       Y11, Y13, Y14
-	VADDPS       Y14, Y4, Y4
-	VMULPS       Y13, Y12, Y12
-	VADDPS       Y12, Y3, Y3
-	VMULPS       Y11, Y5, Y12
-	VADDPS       Y6, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y12, Y10, Y10
-	VADDPS       Y10, Y7, Y7
-	VMULPS       Y11, Y10, Y11
-	VADDPS       Y11, Y9, Y9
-	VMULPS       Y10, Y12, Y12
-	VADDPS       Y12, Y8, Y8
-	VBROADCASTSS 4(SI), Y10
-	VBROADCASTSS 4(CX), Y11
-	VMULPS       Y11, Y0, Y12
-	VADDPS       Y1, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y12, Y10, Y13
-	VADDPS       Y13, Y2, Y2
-	VMULPS       Y11, Y13, Y14
-	VADDPS       Y14, Y4, Y4
-	VMULPS       Y13, Y12, Y12
-	VADDPS       Y12, Y3, Y3
-	VMULPS       Y11, Y5, Y12
-	VADDPS       Y6, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y12, Y10, Y10
-	VADDPS       Y10, Y7, Y7
-	VMULPS       Y11, Y10, Y11
-	VADDPS       Y11, Y9, Y9
-	VMULPS       Y10, Y12, Y12
-	VADDPS       Y12, Y8, Y8
-	VBROADCASTSS 8(SI), Y10
-	VBROADCASTSS 8(CX), Y11
-	VMULPS       Y11, Y0, Y12
-	VADDPS       Y1, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y12, Y10, Y13
-	VADDPS       Y13, Y2, Y2
-	VMULPS       Y11, Y13, Y14
-	VADDPS       Y14, Y4, Y4
-	VMULPS       Y13, Y12, Y12
-	VADDPS       Y12, Y3, Y3
-	VMULPS       Y11, Y5, Y12
-	VADDPS       Y6, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y12, Y10, Y10
-	VADDPS       Y10, Y7, Y7
-	VMULPS       Y11, Y10, Y11
-	VADDPS       Y11, Y9, Y9
-	VMULPS       Y10, Y12, Y12
-	VADDPS       Y12, Y8, Y8
-	VBROADCASTSS 12(SI), Y10
-	VBROADCASTSS 12(CX), Y11
-	VMULPS       Y11, Y0, Y12
-	VADDPS       Y1, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y12, Y10, Y13
-	VADDPS       Y13, Y2, Y2
-	VMULPS       Y11, Y13, Y14
-	VADDPS       Y14, Y4, Y4
-	VMULPS       Y13, Y12, Y12
-	VADDPS       Y12, Y3, Y3
-	VMULPS       Y11, Y5, Y12
-	VADDPS       Y6, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y12, Y10, Y10
-	VADDPS       Y10, Y7, Y7
-	VMULPS       Y11, Y10, Y11
-	VADDPS       Y11, Y9, Y9
-	VMULPS       Y10, Y12, Y12
-	VADDPS       Y12, Y8, Y8
+errors_four:
+	VBROADCASTSS (DX), Y1
+	VBROADCASTSS (CX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(SI), Y5, Y6
+	VMOVUPS      96(SI), Y8
+	VBLENDVPS    Y6, 128(SI), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(SI), Y7, Y5
+	VPERMPS      256(SI), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y5, Y1, Y1
+	VMULPS       Y5, Y1, Y5
+	VADDPS       Y5, Y0, Y0
+	VBROADCASTSS 4(DX), Y1
+	VBROADCASTSS 4(CX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(SI), Y5, Y6
+	VMOVUPS      96(SI), Y8
+	VBLENDVPS    Y6, 128(SI), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(SI), Y7, Y5
+	VPERMPS      256(SI), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y5, Y1, Y1
+	VMULPS       Y5, Y1, Y5
+	VADDPS       Y5, Y0, Y0
+	VBROADCASTSS 8(DX), Y1
+	VBROADCASTSS 8(CX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(SI), Y5, Y6
+	VMOVUPS      96(SI), Y8
+	VBLENDVPS    Y6, 128(SI), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(SI), Y7, Y5
+	VPERMPS      256(SI), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y5, Y1, Y1
+	VMULPS       Y5, Y1, Y5
+	VADDPS       Y5, Y0, Y0
+	VBROADCASTSS 12(DX), Y1
+	VBROADCASTSS 12(CX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(SI), Y5, Y6
+	VMOVUPS      96(SI), Y8
+	VBLENDVPS    Y6, 128(SI), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(SI), Y7, Y5
+	VPERMPS      256(SI), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y5, Y1, Y1
+	VMULPS       Y5, Y1, Y5
+	VADDPS       Y5, Y0, Y0
 	ADDQ         $+16, CX
-	ADDQ         $+16, SI
-	SUBQ         $+4, DI
-	JGE          weight_four
+	ADDQ         $+16, DX
+	SUBQ         $+4, BX
+	JGE          errors_four
 
-weight_few:
-	ADDQ $+4, DI
-	JZ   weight_done
+errors_few:
+	ADDQ $+4, BX
+	JZ   errors_done
 
-weight:
-	VBROADCASTSS (SI), Y10
-	VBROADCASTSS (CX), Y11
-	VMULPS       Y11, Y0, Y12
-	VADDPS       Y1, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y12, Y10, Y13
-	VADDPS       Y13, Y2, Y2
-	VMULPS       Y11, Y13, Y14
-	VADDPS       Y14, Y4, Y4
-	VMULPS       Y13, Y12, Y12
-	VADDPS       Y12, Y3, Y3
-	VMULPS       Y11, Y5, Y12
-	VADDPS       Y6, Y12, Y12
-	VMAXPS       (DX), Y12, Y12
-	VMINPS       32(DX), Y12, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y12, Y10, Y10
-	VADDPS       Y10, Y7, Y7
-	VMULPS       Y11, Y10, Y11
-	VADDPS       Y11, Y9, Y9
-	VMULPS       Y10, Y12, Y12
-	VADDPS       Y12, Y8, Y8
+errors:
+	VBROADCASTSS (DX), Y1
+	VBROADCASTSS (CX), Y4
+	VMULPS       Y4, Y3, Y5
+	VCMPPS       $0x1e, 64(SI), Y5, Y6
+	VMOVUPS      96(SI), Y8
+	VBLENDVPS    Y6, 128(SI), Y8, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      160(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      192(SI), Y7, Y8
+	VCMPPS       $0x1e, Y8, Y5, Y8
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPERMPS      224(SI), Y7, Y5
+	VPERMPS      256(SI), Y7, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y5, Y1, Y1
+	VMULPS       Y5, Y1, Y5
+	VADDPS       Y5, Y0, Y0
 	ADDQ         $+4, CX
-	ADDQ         $+4, SI
-	DECQ         DI
-	JNZ          weight
+	ADDQ         $+4, DX
+	DECQ         BX
+	JNZ          errors
 
-weight_done:
-	VBROADCASTSS weight+52(FP), Y0
-	VBROADCASTSS square+56(FP), Y1
-	VBROADCASTSS inverse+60(FP), Y5
-	VMULPS       Y2, Y2, Y6
-	VMULPS       Y5, Y6, Y6
-	VSUBPS       Y6, Y3, Y10
-	VMULPS       Y0, Y2, Y6
-	VMULPS       Y5, Y6, Y6
-	VSUBPS       Y6, Y4, Y11
-	VDIVPS       Y10, Y11, Y11
-	VMULPS       Y2, Y11, Y6
-	VSUBPS       Y0, Y6, Y6
-	VMULPS       Y5, Y6, Y6
-	VXORPS       Y5, Y5, Y5
-	VCMPPS       $0x1e, Y5, Y6, Y5
-	VDIVPS       Y3, Y4, Y3
-	VBLENDVPS    Y5, Y11, Y3, Y11
-	VANDPS       Y5, Y6, Y3
-	VMULPS       Y4, Y11, Y4
-	VSUBPS       Y4, Y1, Y4
-	VMULPS       Y0, Y3, Y6
-	VADDPS       Y6, Y4, Y4
-	VXORPS       Y0, Y0, Y0
-	VCMPPS       $0x1e, Y0, Y11, Y0
-	VXORPS       Y1, Y1, Y1
-	VCMPPS       $0x1e, Y1, Y10, Y1
-	VANDPS       Y1, Y0, Y0
+errors_done:
+	VMOVSS       X0, 2624(AX)
 	VBROADCASTSS infinity<>+0(SB), Y1
-	VBLENDVPS    Y0, Y4, Y1, Y4
-	VMOVUPS      Y11, (SP)
-	VMOVUPS      Y3, 64(SP)
-	VMOVUPS      Y2, 128(SP)
-	VMOVUPS      Y10, 192(SP)
-	VBROADCASTSS weight+52(FP), Y0
-	VBROADCASTSS square+56(FP), Y1
-	VBROADCASTSS inverse+60(FP), Y2
-	VMULPS       Y7, Y7, Y3
-	VMULPS       Y2, Y3, Y3
-	VSUBPS       Y3, Y8, Y5
-	VMULPS       Y0, Y7, Y3
-	VMULPS       Y2, Y3, Y3
-	VSUBPS       Y3, Y9, Y6
-	VDIVPS       Y5, Y6, Y6
-	VMULPS       Y7, Y6, Y3
-	VSUBPS       Y0, Y3, Y3
-	VMULPS       Y2, Y3, Y3
-	VXORPS       Y2, Y2, Y2
-	VCMPPS       $0x1e, Y2, Y3, Y2
-	VDIVPS       Y8, Y9, Y8
-	VBLENDVPS    Y2, Y6, Y8, Y6
-	VANDPS       Y2, Y3, Y2
-	VMULPS       Y9, Y6, Y8
-	VSUBPS       Y8, Y1, Y8
-	VMULPS       Y0, Y2, Y3
-	VADDPS       Y3, Y8, Y8
-	VXORPS       Y0, Y0, Y0
-	VCMPPS       $0x1e, Y0, Y6, Y0
-	VXORPS       Y1, Y1, Y1
-	VCMPPS       $0x1e, Y1, Y5, Y1
-	VANDPS       Y1, Y0, Y0
+	VBLENDPS     $0x01, Y1, Y0, Y0
 	VBROADCASTSS infinity<>+0(SB), Y1
-	VBLENDVPS    Y0, Y8, Y1, Y8
-	VMOVUPS      Y6, 32(SP)
-	VMOVUPS      Y2, 96(SP)
-	VMOVUPS      Y7, 160(SP)
-	VMOVUPS      Y5, 224(SP)
-	VMINPS       Y8, Y4, Y0
-	VPERM2F128   $0x01, Y0, Y0, Y1
-	VMINPS       Y1, Y0, Y0
-	VPERMILPS    $0x4e, Y0, Y1
-	VMINPS       Y1, Y0, Y0
-	VPERMILPS    $0xb1, Y0, Y1
-	VMINPS       Y1, Y0, Y0
-	VCMPPS       $0x00, Y0, Y4, Y1
-	VMOVMSKPS    Y1, CX
-	VCMPPS       $0x00, Y0, Y8, Y1
-	VMOVMSKPS    Y1, DX
+	VMINPS       Y1, Y0, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMINPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y0, Y0
+	VMOVMSKPS    Y0, CX
+	VCMPPS       $0x00, Y2, Y1, Y0
+	VMOVMSKPS    Y0, DX
 	SHLL         $0x08, DX
 	ORL          DX, CX
 	ORL          $0x00008000, CX
-	BSFL         CX, BX
-	VUCOMISS     infinity<>+0(SB), X0
-	JAE          none
+	BSFL         CX, DI
+	VMOVSS       X2, 2560(AX)
 	LEAQ         (SP), CX
-	VMOVSS       (CX)(BX*4), X0
-	VMOVSS       X0, (AX)
-	VMOVSS       64(CX)(BX*4), X0
-	VMOVSS       X0, 4(AX)
-	VMOVSS       128(CX)(BX*4), X0
-	VMULSS       inverse+60(FP), X0, X0
-	VMOVSS       X0, 8(AX)
-	VMOVSS       192(CX)(BX*4), X0
-	VMOVSS       X0, 12(AX)
-	VMOVSS       count+48(FP), X0
-	VMOVSS       X0, 16(AX)
-
-none:
+	VMOVSS       (CX)(DI*4), X0
+	VMOVSS       X0, 2240(AX)
 	VZEROUPPER
 	RET
 
@@ -6860,7 +5146,7 @@ TEXT ·levelSearchWeightedAVX2(SB), NOSPLIT, $0-56
 	VXORPS       Y0, Y0, Y0
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y2, Y3, Y3
-	VXORPS       Y4, Y4, Y4
+	VBROADCASTSS none<>+0(SB), Y4
 	VCMPPS       $0x04, Y4, Y2, Y4
 	VANDPS       Y4, Y3, Y4
 	VMULPS       Y4, Y2, Y3
@@ -6869,7 +5155,7 @@ TEXT ·levelSearchWeightedAVX2(SB), NOSPLIT, $0-56
 	VXORPS       Y1, Y1, Y1
 	VBROADCASTSS one<>+0(SB), Y5
 	VDIVPS       Y3, Y5, Y5
-	VXORPS       Y6, Y6, Y6
+	VBROADCASTSS none<>+0(SB), Y6
 	VCMPPS       $0x04, Y6, Y3, Y6
 	VANDPS       Y6, Y5, Y6
 	VMULPS       Y6, Y3, Y5
@@ -7070,6 +5356,1637 @@ errors_done:
 	VUCOMISS     X3, X2
 	CMOVQLS      AX, DX
 	MOVQ         DX, lane+48(FP)
+	VZEROUPPER
+	RET
+
+// func minimumSearch8AVX2(groups *float32, pattern *float32, grid *float32)
+// Requires: AVX
+TEXT ·minimumSearch8AVX2(SB), NOSPLIT, $384-24
+	MOVQ         pattern+8(FP), AX
+	MOVQ         grid+16(FP), CX
+	MOVQ         groups+0(FP), DX
+	VBROADCASTSS one<>+0(SB), Y0
+	VMOVUPS      2048(DX), Y1
+	VDIVPS       Y1, Y0, Y0
+	VMOVUPS      Y0, 320(SP)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VMOVUPS      Y0, (SP)
+	MOVQ         $0x00000008, BX
+
+trials0:
+	VMOVUPS      2240(DX), Y0
+	VBROADCASTSS (AX), Y1
+	VBROADCASTSS 64(AX), Y2
+	VMULPS       Y0, Y2, Y2
+	VMOVUPS      2304(DX), Y3
+	VADDPS       Y3, Y2, Y2
+	VBROADCASTSS none<>+0(SB), Y3
+	VMAXPS       Y3, Y2, Y2
+	VMULPS       Y0, Y1, Y1
+	VBROADCASTSS none<>+0(SB), Y0
+	VBROADCASTSS none<>+0(SB), Y3
+	VBROADCASTSS none<>+0(SB), Y4
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y1, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y6
+	VCMPPS       $0x04, Y6, Y1, Y1
+	VANDPS       Y1, Y5, Y1
+	VMULPS       Y1, Y2, Y2
+	VMOVUPS      2240(DX), Y5
+	VBROADCASTSS 4(AX), Y6
+	VBROADCASTSS 68(AX), Y7
+	VMULPS       Y5, Y7, Y7
+	VMOVUPS      2304(DX), Y8
+	VADDPS       Y8, Y7, Y7
+	VBROADCASTSS none<>+0(SB), Y8
+	VMAXPS       Y8, Y7, Y7
+	VMULPS       Y5, Y6, Y6
+	VBROADCASTSS none<>+0(SB), Y5
+	VBROADCASTSS none<>+0(SB), Y8
+	VBROADCASTSS none<>+0(SB), Y9
+	VBROADCASTSS one<>+0(SB), Y10
+	VDIVPS       Y6, Y10, Y10
+	VBROADCASTSS none<>+0(SB), Y11
+	VCMPPS       $0x04, Y11, Y6, Y6
+	VANDPS       Y6, Y10, Y6
+	VMULPS       Y6, Y7, Y7
+	ADDQ         $+8, AX
+	LEAQ         (DX), SI
+	MOVQ         $0x00000010, DI
+
+minimums0:
+	VMOVUPS      (SI), Y10
+	VMOVUPS      1024(SI), Y11
+	VMULPS       Y10, Y1, Y12
+	VADDPS       Y2, Y12, Y12
+	VMAXPS       (CX), Y12, Y12
+	VMINPS       32(CX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y11, Y13
+	VADDPS       Y13, Y0, Y0
+	VMULPS       Y13, Y12, Y12
+	VMULPS       Y10, Y13, Y13
+	VADDPS       Y12, Y3, Y3
+	VADDPS       Y13, Y4, Y4
+	VMULPS       Y10, Y6, Y12
+	VADDPS       Y7, Y12, Y12
+	VMAXPS       (CX), Y12, Y12
+	VMINPS       32(CX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y11, Y11
+	VADDPS       Y11, Y5, Y5
+	VMULPS       Y11, Y12, Y12
+	VMULPS       Y10, Y11, Y11
+	VADDPS       Y12, Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VMOVUPS      32(SI), Y10
+	VMOVUPS      1056(SI), Y11
+	VMULPS       Y10, Y1, Y12
+	VADDPS       Y2, Y12, Y12
+	VMAXPS       (CX), Y12, Y12
+	VMINPS       32(CX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y11, Y13
+	VADDPS       Y13, Y0, Y0
+	VMULPS       Y13, Y12, Y12
+	VMULPS       Y10, Y13, Y13
+	VADDPS       Y12, Y3, Y3
+	VADDPS       Y13, Y4, Y4
+	VMULPS       Y10, Y6, Y12
+	VADDPS       Y7, Y12, Y12
+	VMAXPS       (CX), Y12, Y12
+	VMINPS       32(CX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y11, Y11
+	VADDPS       Y11, Y5, Y5
+	VMULPS       Y11, Y12, Y12
+	VMULPS       Y10, Y11, Y11
+	VADDPS       Y12, Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	ADDQ         $+64, SI
+	DECQ         DI
+	JNZ          minimums0
+	VMOVUPS      320(SP), Y1
+	VMOVUPS      2112(DX), Y2
+	VMULPS       Y0, Y0, Y6
+	VMULPS       Y1, Y6, Y6
+	VSUBPS       Y6, Y3, Y7
+	VMULPS       Y2, Y0, Y6
+	VMULPS       Y1, Y6, Y6
+	VSUBPS       Y6, Y4, Y10
+	VDIVPS       Y7, Y10, Y10
+	VMULPS       Y0, Y10, Y6
+	VSUBPS       Y2, Y6, Y6
+	VMULPS       Y1, Y6, Y6
+	VBROADCASTSS none<>+0(SB), Y1
+	VCMPPS       $0x1e, Y1, Y6, Y1
+	VDIVPS       Y3, Y4, Y3
+	VBLENDVPS    Y1, Y10, Y3, Y10
+	VANDPS       Y1, Y6, Y1
+	VMOVUPS      2176(DX), Y3
+	VMULPS       Y4, Y10, Y6
+	VSUBPS       Y6, Y3, Y3
+	VMULPS       Y2, Y1, Y6
+	VADDPS       Y6, Y3, Y3
+	VBROADCASTSS none<>+0(SB), Y2
+	VCMPPS       $0x1e, Y2, Y10, Y2
+	VBROADCASTSS none<>+0(SB), Y4
+	VCMPPS       $0x1e, Y4, Y7, Y4
+	VANDPS       Y4, Y2, Y2
+	VBROADCASTSS infinity<>+0(SB), Y4
+	VBLENDVPS    Y2, Y3, Y4, Y3
+	VCMPPS       $0x11, (SP), Y3, Y2
+	VMOVUPS      (SP), Y4
+	VBLENDVPS    Y2, Y3, Y4, Y4
+	VMOVUPS      Y4, (SP)
+	VMOVUPS      64(SP), Y3
+	VBLENDVPS    Y2, Y10, Y3, Y3
+	VMOVUPS      Y3, 64(SP)
+	VMOVUPS      128(SP), Y3
+	VBLENDVPS    Y2, Y1, Y3, Y3
+	VMOVUPS      Y3, 128(SP)
+	VMOVUPS      192(SP), Y1
+	VBLENDVPS    Y2, Y0, Y1, Y1
+	VMOVUPS      Y1, 192(SP)
+	VMOVUPS      256(SP), Y0
+	VBLENDVPS    Y2, Y7, Y0, Y0
+	VMOVUPS      Y0, 256(SP)
+	VMOVUPS      320(SP), Y0
+	VMOVUPS      2112(DX), Y1
+	VMULPS       Y5, Y5, Y2
+	VMULPS       Y0, Y2, Y2
+	VSUBPS       Y2, Y8, Y3
+	VMULPS       Y1, Y5, Y2
+	VMULPS       Y0, Y2, Y2
+	VSUBPS       Y2, Y9, Y4
+	VDIVPS       Y3, Y4, Y4
+	VMULPS       Y5, Y4, Y2
+	VSUBPS       Y1, Y2, Y2
+	VMULPS       Y0, Y2, Y2
+	VBROADCASTSS none<>+0(SB), Y0
+	VCMPPS       $0x1e, Y0, Y2, Y0
+	VDIVPS       Y8, Y9, Y6
+	VBLENDVPS    Y0, Y4, Y6, Y4
+	VANDPS       Y0, Y2, Y0
+	VMOVUPS      2176(DX), Y6
+	VMULPS       Y9, Y4, Y2
+	VSUBPS       Y2, Y6, Y6
+	VMULPS       Y1, Y0, Y2
+	VADDPS       Y2, Y6, Y6
+	VBROADCASTSS none<>+0(SB), Y1
+	VCMPPS       $0x1e, Y1, Y4, Y1
+	VBROADCASTSS none<>+0(SB), Y2
+	VCMPPS       $0x1e, Y2, Y3, Y2
+	VANDPS       Y2, Y1, Y1
+	VBROADCASTSS infinity<>+0(SB), Y2
+	VBLENDVPS    Y1, Y6, Y2, Y6
+	VCMPPS       $0x11, (SP), Y6, Y1
+	VMOVUPS      (SP), Y2
+	VBLENDVPS    Y1, Y6, Y2, Y2
+	VMOVUPS      Y2, (SP)
+	VMOVUPS      64(SP), Y2
+	VBLENDVPS    Y1, Y4, Y2, Y2
+	VMOVUPS      Y2, 64(SP)
+	VMOVUPS      128(SP), Y2
+	VBLENDVPS    Y1, Y0, Y2, Y2
+	VMOVUPS      Y2, 128(SP)
+	VMOVUPS      192(SP), Y0
+	VBLENDVPS    Y1, Y5, Y0, Y0
+	VMOVUPS      Y0, 192(SP)
+	VMOVUPS      256(SP), Y0
+	VBLENDVPS    Y1, Y3, Y0, Y0
+	VMOVUPS      Y0, 256(SP)
+	DECQ         BX
+	JNZ          trials0
+	VMOVUPS      192(SP), Y0
+	VMOVUPS      320(SP), Y1
+	VMULPS       Y1, Y0, Y0
+	VBROADCASTSS infinity<>+0(SB), Y1
+	VMOVUPS      (SP), Y2
+	VCMPPS       $0x11, Y1, Y2, Y1
+	VMOVUPS      64(SP), Y2
+	VMOVUPS      128(SP), Y3
+	VMOVUPS      256(SP), Y4
+	VMOVUPS      2048(DX), Y5
+	VMOVUPS      2240(DX), Y6
+	VBLENDVPS    Y1, Y2, Y6, Y6
+	VMOVUPS      Y6, 2240(DX)
+	VMOVUPS      2304(DX), Y2
+	VBLENDVPS    Y1, Y3, Y2, Y2
+	VMOVUPS      Y2, 2304(DX)
+	VMOVUPS      2368(DX), Y2
+	VBLENDVPS    Y1, Y0, Y2, Y2
+	VMOVUPS      Y2, 2368(DX)
+	VMOVUPS      2432(DX), Y0
+	VBLENDVPS    Y1, Y4, Y0, Y0
+	VMOVUPS      Y0, 2432(DX)
+	VMOVUPS      2496(DX), Y0
+	VBLENDVPS    Y1, Y5, Y0, Y0
+	VMOVUPS      Y0, 2496(DX)
+	VZEROUPPER
+	RET
+
+// func groupFactorsMinimums8AVX2(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+// Requires: AVX
+TEXT ·groupFactorsMinimums8AVX2(SB), NOSPLIT, $192-48
+	MOVQ         pattern+8(FP), AX
+	MOVQ         units+16(FP), CX
+	MOVQ         plainScales+24(FP), DX
+	MOVQ         plainMinimums+32(FP), BX
+	MOVQ         grid+40(FP), SI
+	MOVQ         groups+0(FP), DI
+	VBROADCASTSS none<>+0(SB), Y0
+	VBROADCASTSS 16(CX), Y1
+	VBROADCASTSS 20(CX), Y2
+	VMOVUPS      2240(DI), Y3
+	VMOVUPS      2304(DI), Y4
+	VMOVUPS      2368(DI), Y5
+	VBROADCASTSS 8(CX), Y6
+	VMULPS       Y6, Y3, Y6
+	VMAXPS       Y1, Y6, Y6
+	VMINPS       Y2, Y6, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	MOVQ         DI, R8
+	MOVQ         $0x00000010, R9
+
+factors0:
+	VBROADCASTSS (AX), Y7
+	VADDPS       Y6, Y7, Y7
+	VMAXPS       Y1, Y7, Y7
+	VMINPS       Y2, Y7, Y7
+	VBROADCASTSS (CX), Y8
+	VMULPS       Y8, Y7, Y7
+	VMOVUPS      Y7, 2688(R8)
+	VSUBPS       Y3, Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VADDPS       Y4, Y7, Y7
+	VBROADCASTSS 12(CX), Y8
+	VMULPS       Y8, Y7, Y7
+	VMAXPS       Y0, Y7, Y7
+	VMINPS       Y2, Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VBROADCASTSS 64(AX), Y8
+	VADDPS       Y8, Y7, Y7
+	VMAXPS       Y0, Y7, Y7
+	VMINPS       Y2, Y7, Y7
+	VBROADCASTSS 4(CX), Y8
+	VMULPS       Y8, Y7, Y7
+	VMOVUPS      Y7, 3712(R8)
+	ADDQ         $+4, AX
+	ADDQ         $+64, R8
+	DECQ         R9
+	JNZ          factors0
+	VMOVUPS      (DX), Y0
+	VMOVUPS      Y0, 2688(DI)
+	VMOVUPS      (BX), Y0
+	VMOVUPS      Y0, 3712(DI)
+	MOVQ         DI, AX
+	MOVQ         $0x00000008, CX
+
+errors0:
+	VMOVUPS      2688(AX), Y0
+	VBROADCASTSS none<>+0(SB), Y1
+	VMOVUPS      3712(AX), Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VBROADCASTSS none<>+0(SB), Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y4
+	VMULPS       Y4, Y2, Y3
+	VMOVUPS      2752(AX), Y5
+	VBROADCASTSS none<>+0(SB), Y6
+	VMOVUPS      3776(AX), Y7
+	VBROADCASTSS one<>+0(SB), Y8
+	VDIVPS       Y5, Y8, Y8
+	VBROADCASTSS none<>+0(SB), Y9
+	VCMPPS       $0x04, Y9, Y5, Y9
+	VANDPS       Y9, Y8, Y9
+	VMULPS       Y9, Y7, Y8
+	LEAQ         (DI), DX
+	MOVQ         $0x00000010, BX
+
+rows0:
+	VMOVUPS      (DX), Y10
+	VMOVUPS      1024(DX), Y11
+	VMULPS       Y10, Y4, Y12
+	VADDPS       Y3, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y0, Y12, Y12
+	VSUBPS       Y2, Y12, Y12
+	VSUBPS       Y12, Y10, Y12
+	VMULPS       Y12, Y11, Y13
+	VMULPS       Y12, Y13, Y12
+	VADDPS       Y12, Y1, Y1
+	VMULPS       Y10, Y9, Y12
+	VADDPS       Y8, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y5, Y12, Y12
+	VSUBPS       Y7, Y12, Y12
+	VSUBPS       Y12, Y10, Y12
+	VMULPS       Y12, Y11, Y10
+	VMULPS       Y12, Y10, Y12
+	VADDPS       Y12, Y6, Y6
+	VMOVUPS      32(DX), Y10
+	VMOVUPS      1056(DX), Y11
+	VMULPS       Y10, Y4, Y12
+	VADDPS       Y3, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y0, Y12, Y12
+	VSUBPS       Y2, Y12, Y12
+	VSUBPS       Y12, Y10, Y12
+	VMULPS       Y12, Y11, Y13
+	VMULPS       Y12, Y13, Y12
+	VADDPS       Y12, Y1, Y1
+	VMULPS       Y10, Y9, Y12
+	VADDPS       Y8, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y5, Y12, Y12
+	VSUBPS       Y7, Y12, Y12
+	VSUBPS       Y12, Y10, Y12
+	VMULPS       Y12, Y11, Y10
+	VMULPS       Y12, Y10, Y12
+	VADDPS       Y12, Y6, Y6
+	ADDQ         $+64, DX
+	DECQ         BX
+	JNZ          rows0
+	VMOVUPS      Y1, 4736(AX)
+	VMOVUPS      Y6, 4800(AX)
+	ADDQ         $+128, AX
+	DECQ         CX
+	JNZ          errors0
+	VMOVUPS      4736(DI), Y0
+	VMOVUPS      Y0, 2624(DI)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VMOVUPS      Y0, 4736(DI)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VBROADCASTSS none<>+0(SB), Y1
+	VBROADCASTSS none<>+0(SB), Y2
+	MOVQ         DI, AX
+	MOVQ         $0x00000008, CX
+
+least0:
+	VMOVUPS   4736(AX), Y3
+	VCMPPS    $0x11, Y0, Y3, Y3
+	VBLENDVPS Y3, 4736(AX), Y0, Y0
+	VBLENDVPS Y3, 2688(AX), Y1, Y1
+	VBLENDVPS Y3, 3712(AX), Y2, Y2
+	VMOVUPS   4800(AX), Y3
+	VCMPPS    $0x11, Y0, Y3, Y3
+	VBLENDVPS Y3, 4800(AX), Y0, Y0
+	VBLENDVPS Y3, 2752(AX), Y1, Y1
+	VBLENDVPS Y3, 3776(AX), Y2, Y2
+	ADDQ      $+128, AX
+	DECQ      CX
+	JNZ       least0
+	VMOVUPS   Y0, (SP)
+	VMOVUPS   Y1, 64(SP)
+	VMOVUPS   Y2, 128(SP)
+	VMOVUPS   (SP), Y0
+	VMOVUPS   Y0, 2560(DI)
+	VMOVUPS   64(SP), Y0
+	VMOVUPS   Y0, 2240(DI)
+	VMOVUPS   128(SP), Y0
+	VMOVUPS   Y0, 2304(DI)
+	VZEROUPPER
+	RET
+
+// func minimumSearch16AVX2(groups *float32, pattern *float32, grid *float32)
+// Requires: AVX
+TEXT ·minimumSearch16AVX2(SB), NOSPLIT, $384-24
+	MOVQ         pattern+8(FP), AX
+	MOVQ         grid+16(FP), CX
+	MOVQ         groups+0(FP), DX
+	VBROADCASTSS one<>+0(SB), Y0
+	VMOVUPS      2048(DX), Y1
+	VDIVPS       Y1, Y0, Y0
+	VMOVUPS      Y0, 320(SP)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VMOVUPS      Y0, (SP)
+	MOVQ         AX, BX
+	MOVQ         $0x00000008, SI
+
+trials0:
+	VMOVUPS      2240(DX), Y0
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS 64(BX), Y2
+	VMULPS       Y0, Y2, Y2
+	VMOVUPS      2304(DX), Y3
+	VADDPS       Y3, Y2, Y2
+	VBROADCASTSS none<>+0(SB), Y3
+	VMAXPS       Y3, Y2, Y2
+	VMULPS       Y0, Y1, Y1
+	VBROADCASTSS none<>+0(SB), Y0
+	VBROADCASTSS none<>+0(SB), Y3
+	VBROADCASTSS none<>+0(SB), Y4
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y1, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y6
+	VCMPPS       $0x04, Y6, Y1, Y1
+	VANDPS       Y1, Y5, Y1
+	VMULPS       Y1, Y2, Y2
+	VMOVUPS      2240(DX), Y5
+	VBROADCASTSS 4(BX), Y6
+	VBROADCASTSS 68(BX), Y7
+	VMULPS       Y5, Y7, Y7
+	VMOVUPS      2304(DX), Y8
+	VADDPS       Y8, Y7, Y7
+	VBROADCASTSS none<>+0(SB), Y8
+	VMAXPS       Y8, Y7, Y7
+	VMULPS       Y5, Y6, Y6
+	VBROADCASTSS none<>+0(SB), Y5
+	VBROADCASTSS none<>+0(SB), Y8
+	VBROADCASTSS none<>+0(SB), Y9
+	VBROADCASTSS one<>+0(SB), Y10
+	VDIVPS       Y6, Y10, Y10
+	VBROADCASTSS none<>+0(SB), Y11
+	VCMPPS       $0x04, Y11, Y6, Y6
+	VANDPS       Y6, Y10, Y6
+	VMULPS       Y6, Y7, Y7
+	ADDQ         $+8, BX
+	LEAQ         (DX), DI
+	MOVQ         $0x00000008, R8
+
+minimums0:
+	VMOVUPS      (DI), Y10
+	VMOVUPS      1024(DI), Y11
+	VMULPS       Y10, Y1, Y12
+	VADDPS       Y2, Y12, Y12
+	VMAXPS       (CX), Y12, Y12
+	VMINPS       32(CX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y11, Y13
+	VADDPS       Y13, Y0, Y0
+	VMULPS       Y13, Y12, Y12
+	VMULPS       Y10, Y13, Y13
+	VADDPS       Y12, Y3, Y3
+	VADDPS       Y13, Y4, Y4
+	VMULPS       Y10, Y6, Y12
+	VADDPS       Y7, Y12, Y12
+	VMAXPS       (CX), Y12, Y12
+	VMINPS       32(CX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y11, Y11
+	VADDPS       Y11, Y5, Y5
+	VMULPS       Y11, Y12, Y12
+	VMULPS       Y10, Y11, Y11
+	VADDPS       Y12, Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VMOVUPS      64(DI), Y10
+	VMOVUPS      1088(DI), Y11
+	VMULPS       Y10, Y1, Y12
+	VADDPS       Y2, Y12, Y12
+	VMAXPS       (CX), Y12, Y12
+	VMINPS       32(CX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y11, Y13
+	VADDPS       Y13, Y0, Y0
+	VMULPS       Y13, Y12, Y12
+	VMULPS       Y10, Y13, Y13
+	VADDPS       Y12, Y3, Y3
+	VADDPS       Y13, Y4, Y4
+	VMULPS       Y10, Y6, Y12
+	VADDPS       Y7, Y12, Y12
+	VMAXPS       (CX), Y12, Y12
+	VMINPS       32(CX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y11, Y11
+	VADDPS       Y11, Y5, Y5
+	VMULPS       Y11, Y12, Y12
+	VMULPS       Y10, Y11, Y11
+	VADDPS       Y12, Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	ADDQ         $+128, DI
+	DECQ         R8
+	JNZ          minimums0
+	VMOVUPS      320(SP), Y1
+	VMOVUPS      2112(DX), Y2
+	VMULPS       Y0, Y0, Y6
+	VMULPS       Y1, Y6, Y6
+	VSUBPS       Y6, Y3, Y7
+	VMULPS       Y2, Y0, Y6
+	VMULPS       Y1, Y6, Y6
+	VSUBPS       Y6, Y4, Y10
+	VDIVPS       Y7, Y10, Y10
+	VMULPS       Y0, Y10, Y6
+	VSUBPS       Y2, Y6, Y6
+	VMULPS       Y1, Y6, Y6
+	VBROADCASTSS none<>+0(SB), Y1
+	VCMPPS       $0x1e, Y1, Y6, Y1
+	VDIVPS       Y3, Y4, Y3
+	VBLENDVPS    Y1, Y10, Y3, Y10
+	VANDPS       Y1, Y6, Y1
+	VMOVUPS      2176(DX), Y3
+	VMULPS       Y4, Y10, Y6
+	VSUBPS       Y6, Y3, Y3
+	VMULPS       Y2, Y1, Y6
+	VADDPS       Y6, Y3, Y3
+	VBROADCASTSS none<>+0(SB), Y2
+	VCMPPS       $0x1e, Y2, Y10, Y2
+	VBROADCASTSS none<>+0(SB), Y4
+	VCMPPS       $0x1e, Y4, Y7, Y4
+	VANDPS       Y4, Y2, Y2
+	VBROADCASTSS infinity<>+0(SB), Y4
+	VBLENDVPS    Y2, Y3, Y4, Y3
+	VCMPPS       $0x11, (SP), Y3, Y2
+	VMOVUPS      (SP), Y4
+	VBLENDVPS    Y2, Y3, Y4, Y4
+	VMOVUPS      Y4, (SP)
+	VMOVUPS      64(SP), Y3
+	VBLENDVPS    Y2, Y10, Y3, Y3
+	VMOVUPS      Y3, 64(SP)
+	VMOVUPS      128(SP), Y3
+	VBLENDVPS    Y2, Y1, Y3, Y3
+	VMOVUPS      Y3, 128(SP)
+	VMOVUPS      192(SP), Y1
+	VBLENDVPS    Y2, Y0, Y1, Y1
+	VMOVUPS      Y1, 192(SP)
+	VMOVUPS      256(SP), Y0
+	VBLENDVPS    Y2, Y7, Y0, Y0
+	VMOVUPS      Y0, 256(SP)
+	VMOVUPS      320(SP), Y0
+	VMOVUPS      2112(DX), Y1
+	VMULPS       Y5, Y5, Y2
+	VMULPS       Y0, Y2, Y2
+	VSUBPS       Y2, Y8, Y3
+	VMULPS       Y1, Y5, Y2
+	VMULPS       Y0, Y2, Y2
+	VSUBPS       Y2, Y9, Y4
+	VDIVPS       Y3, Y4, Y4
+	VMULPS       Y5, Y4, Y2
+	VSUBPS       Y1, Y2, Y2
+	VMULPS       Y0, Y2, Y2
+	VBROADCASTSS none<>+0(SB), Y0
+	VCMPPS       $0x1e, Y0, Y2, Y0
+	VDIVPS       Y8, Y9, Y6
+	VBLENDVPS    Y0, Y4, Y6, Y4
+	VANDPS       Y0, Y2, Y0
+	VMOVUPS      2176(DX), Y6
+	VMULPS       Y9, Y4, Y2
+	VSUBPS       Y2, Y6, Y6
+	VMULPS       Y1, Y0, Y2
+	VADDPS       Y2, Y6, Y6
+	VBROADCASTSS none<>+0(SB), Y1
+	VCMPPS       $0x1e, Y1, Y4, Y1
+	VBROADCASTSS none<>+0(SB), Y2
+	VCMPPS       $0x1e, Y2, Y3, Y2
+	VANDPS       Y2, Y1, Y1
+	VBROADCASTSS infinity<>+0(SB), Y2
+	VBLENDVPS    Y1, Y6, Y2, Y6
+	VCMPPS       $0x11, (SP), Y6, Y1
+	VMOVUPS      (SP), Y2
+	VBLENDVPS    Y1, Y6, Y2, Y2
+	VMOVUPS      Y2, (SP)
+	VMOVUPS      64(SP), Y2
+	VBLENDVPS    Y1, Y4, Y2, Y2
+	VMOVUPS      Y2, 64(SP)
+	VMOVUPS      128(SP), Y2
+	VBLENDVPS    Y1, Y0, Y2, Y2
+	VMOVUPS      Y2, 128(SP)
+	VMOVUPS      192(SP), Y0
+	VBLENDVPS    Y1, Y5, Y0, Y0
+	VMOVUPS      Y0, 192(SP)
+	VMOVUPS      256(SP), Y0
+	VBLENDVPS    Y1, Y3, Y0, Y0
+	VMOVUPS      Y0, 256(SP)
+	DECQ         SI
+	JNZ          trials0
+	VMOVUPS      192(SP), Y0
+	VMOVUPS      320(SP), Y1
+	VMULPS       Y1, Y0, Y0
+	VBROADCASTSS infinity<>+0(SB), Y1
+	VMOVUPS      (SP), Y2
+	VCMPPS       $0x11, Y1, Y2, Y1
+	VMOVUPS      64(SP), Y2
+	VMOVUPS      128(SP), Y3
+	VMOVUPS      256(SP), Y4
+	VMOVUPS      2048(DX), Y5
+	VMOVUPS      2240(DX), Y6
+	VBLENDVPS    Y1, Y2, Y6, Y6
+	VMOVUPS      Y6, 2240(DX)
+	VMOVUPS      2304(DX), Y2
+	VBLENDVPS    Y1, Y3, Y2, Y2
+	VMOVUPS      Y2, 2304(DX)
+	VMOVUPS      2368(DX), Y2
+	VBLENDVPS    Y1, Y0, Y2, Y2
+	VMOVUPS      Y2, 2368(DX)
+	VMOVUPS      2432(DX), Y0
+	VBLENDVPS    Y1, Y4, Y0, Y0
+	VMOVUPS      Y0, 2432(DX)
+	VMOVUPS      2496(DX), Y0
+	VBLENDVPS    Y1, Y5, Y0, Y0
+	VMOVUPS      Y0, 2496(DX)
+	VBROADCASTSS one<>+0(SB), Y0
+	VMOVUPS      2080(DX), Y1
+	VDIVPS       Y1, Y0, Y0
+	VMOVUPS      Y0, 320(SP)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VMOVUPS      Y0, (SP)
+	MOVQ         $0x00000008, BX
+
+trials1:
+	VMOVUPS      2272(DX), Y0
+	VBROADCASTSS (AX), Y1
+	VBROADCASTSS 64(AX), Y2
+	VMULPS       Y0, Y2, Y2
+	VMOVUPS      2336(DX), Y3
+	VADDPS       Y3, Y2, Y2
+	VBROADCASTSS none<>+0(SB), Y3
+	VMAXPS       Y3, Y2, Y2
+	VMULPS       Y0, Y1, Y1
+	VBROADCASTSS none<>+0(SB), Y0
+	VBROADCASTSS none<>+0(SB), Y3
+	VBROADCASTSS none<>+0(SB), Y4
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y1, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y6
+	VCMPPS       $0x04, Y6, Y1, Y1
+	VANDPS       Y1, Y5, Y1
+	VMULPS       Y1, Y2, Y2
+	VMOVUPS      2272(DX), Y5
+	VBROADCASTSS 4(AX), Y6
+	VBROADCASTSS 68(AX), Y7
+	VMULPS       Y5, Y7, Y7
+	VMOVUPS      2336(DX), Y8
+	VADDPS       Y8, Y7, Y7
+	VBROADCASTSS none<>+0(SB), Y8
+	VMAXPS       Y8, Y7, Y7
+	VMULPS       Y5, Y6, Y6
+	VBROADCASTSS none<>+0(SB), Y5
+	VBROADCASTSS none<>+0(SB), Y8
+	VBROADCASTSS none<>+0(SB), Y9
+	VBROADCASTSS one<>+0(SB), Y10
+	VDIVPS       Y6, Y10, Y10
+	VBROADCASTSS none<>+0(SB), Y11
+	VCMPPS       $0x04, Y11, Y6, Y6
+	VANDPS       Y6, Y10, Y6
+	VMULPS       Y6, Y7, Y7
+	ADDQ         $+8, AX
+	LEAQ         32(DX), SI
+	MOVQ         $0x00000008, DI
+
+minimums1:
+	VMOVUPS      (SI), Y10
+	VMOVUPS      1024(SI), Y11
+	VMULPS       Y10, Y1, Y12
+	VADDPS       Y2, Y12, Y12
+	VMAXPS       (CX), Y12, Y12
+	VMINPS       32(CX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y11, Y13
+	VADDPS       Y13, Y0, Y0
+	VMULPS       Y13, Y12, Y12
+	VMULPS       Y10, Y13, Y13
+	VADDPS       Y12, Y3, Y3
+	VADDPS       Y13, Y4, Y4
+	VMULPS       Y10, Y6, Y12
+	VADDPS       Y7, Y12, Y12
+	VMAXPS       (CX), Y12, Y12
+	VMINPS       32(CX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y11, Y11
+	VADDPS       Y11, Y5, Y5
+	VMULPS       Y11, Y12, Y12
+	VMULPS       Y10, Y11, Y11
+	VADDPS       Y12, Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VMOVUPS      64(SI), Y10
+	VMOVUPS      1088(SI), Y11
+	VMULPS       Y10, Y1, Y12
+	VADDPS       Y2, Y12, Y12
+	VMAXPS       (CX), Y12, Y12
+	VMINPS       32(CX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y11, Y13
+	VADDPS       Y13, Y0, Y0
+	VMULPS       Y13, Y12, Y12
+	VMULPS       Y10, Y13, Y13
+	VADDPS       Y12, Y3, Y3
+	VADDPS       Y13, Y4, Y4
+	VMULPS       Y10, Y6, Y12
+	VADDPS       Y7, Y12, Y12
+	VMAXPS       (CX), Y12, Y12
+	VMINPS       32(CX), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y12, Y11, Y11
+	VADDPS       Y11, Y5, Y5
+	VMULPS       Y11, Y12, Y12
+	VMULPS       Y10, Y11, Y11
+	VADDPS       Y12, Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	ADDQ         $+128, SI
+	DECQ         DI
+	JNZ          minimums1
+	VMOVUPS      320(SP), Y1
+	VMOVUPS      2144(DX), Y2
+	VMULPS       Y0, Y0, Y6
+	VMULPS       Y1, Y6, Y6
+	VSUBPS       Y6, Y3, Y7
+	VMULPS       Y2, Y0, Y6
+	VMULPS       Y1, Y6, Y6
+	VSUBPS       Y6, Y4, Y10
+	VDIVPS       Y7, Y10, Y10
+	VMULPS       Y0, Y10, Y6
+	VSUBPS       Y2, Y6, Y6
+	VMULPS       Y1, Y6, Y6
+	VBROADCASTSS none<>+0(SB), Y1
+	VCMPPS       $0x1e, Y1, Y6, Y1
+	VDIVPS       Y3, Y4, Y3
+	VBLENDVPS    Y1, Y10, Y3, Y10
+	VANDPS       Y1, Y6, Y1
+	VMOVUPS      2208(DX), Y3
+	VMULPS       Y4, Y10, Y6
+	VSUBPS       Y6, Y3, Y3
+	VMULPS       Y2, Y1, Y6
+	VADDPS       Y6, Y3, Y3
+	VBROADCASTSS none<>+0(SB), Y2
+	VCMPPS       $0x1e, Y2, Y10, Y2
+	VBROADCASTSS none<>+0(SB), Y4
+	VCMPPS       $0x1e, Y4, Y7, Y4
+	VANDPS       Y4, Y2, Y2
+	VBROADCASTSS infinity<>+0(SB), Y4
+	VBLENDVPS    Y2, Y3, Y4, Y3
+	VCMPPS       $0x11, (SP), Y3, Y2
+	VMOVUPS      (SP), Y4
+	VBLENDVPS    Y2, Y3, Y4, Y4
+	VMOVUPS      Y4, (SP)
+	VMOVUPS      64(SP), Y3
+	VBLENDVPS    Y2, Y10, Y3, Y3
+	VMOVUPS      Y3, 64(SP)
+	VMOVUPS      128(SP), Y3
+	VBLENDVPS    Y2, Y1, Y3, Y3
+	VMOVUPS      Y3, 128(SP)
+	VMOVUPS      192(SP), Y1
+	VBLENDVPS    Y2, Y0, Y1, Y1
+	VMOVUPS      Y1, 192(SP)
+	VMOVUPS      256(SP), Y0
+	VBLENDVPS    Y2, Y7, Y0, Y0
+	VMOVUPS      Y0, 256(SP)
+	VMOVUPS      320(SP), Y0
+	VMOVUPS      2144(DX), Y1
+	VMULPS       Y5, Y5, Y2
+	VMULPS       Y0, Y2, Y2
+	VSUBPS       Y2, Y8, Y3
+	VMULPS       Y1, Y5, Y2
+	VMULPS       Y0, Y2, Y2
+	VSUBPS       Y2, Y9, Y4
+	VDIVPS       Y3, Y4, Y4
+	VMULPS       Y5, Y4, Y2
+	VSUBPS       Y1, Y2, Y2
+	VMULPS       Y0, Y2, Y2
+	VBROADCASTSS none<>+0(SB), Y0
+	VCMPPS       $0x1e, Y0, Y2, Y0
+	VDIVPS       Y8, Y9, Y6
+	VBLENDVPS    Y0, Y4, Y6, Y4
+	VANDPS       Y0, Y2, Y0
+	VMOVUPS      2208(DX), Y6
+	VMULPS       Y9, Y4, Y2
+	VSUBPS       Y2, Y6, Y6
+	VMULPS       Y1, Y0, Y2
+	VADDPS       Y2, Y6, Y6
+	VBROADCASTSS none<>+0(SB), Y1
+	VCMPPS       $0x1e, Y1, Y4, Y1
+	VBROADCASTSS none<>+0(SB), Y2
+	VCMPPS       $0x1e, Y2, Y3, Y2
+	VANDPS       Y2, Y1, Y1
+	VBROADCASTSS infinity<>+0(SB), Y2
+	VBLENDVPS    Y1, Y6, Y2, Y6
+	VCMPPS       $0x11, (SP), Y6, Y1
+	VMOVUPS      (SP), Y2
+	VBLENDVPS    Y1, Y6, Y2, Y2
+	VMOVUPS      Y2, (SP)
+	VMOVUPS      64(SP), Y2
+	VBLENDVPS    Y1, Y4, Y2, Y2
+	VMOVUPS      Y2, 64(SP)
+	VMOVUPS      128(SP), Y2
+	VBLENDVPS    Y1, Y0, Y2, Y2
+	VMOVUPS      Y2, 128(SP)
+	VMOVUPS      192(SP), Y0
+	VBLENDVPS    Y1, Y5, Y0, Y0
+	VMOVUPS      Y0, 192(SP)
+	VMOVUPS      256(SP), Y0
+	VBLENDVPS    Y1, Y3, Y0, Y0
+	VMOVUPS      Y0, 256(SP)
+	DECQ         BX
+	JNZ          trials1
+	VMOVUPS      192(SP), Y0
+	VMOVUPS      320(SP), Y1
+	VMULPS       Y1, Y0, Y0
+	VBROADCASTSS infinity<>+0(SB), Y1
+	VMOVUPS      (SP), Y2
+	VCMPPS       $0x11, Y1, Y2, Y1
+	VMOVUPS      64(SP), Y2
+	VMOVUPS      128(SP), Y3
+	VMOVUPS      256(SP), Y4
+	VMOVUPS      2080(DX), Y5
+	VMOVUPS      2272(DX), Y6
+	VBLENDVPS    Y1, Y2, Y6, Y6
+	VMOVUPS      Y6, 2272(DX)
+	VMOVUPS      2336(DX), Y2
+	VBLENDVPS    Y1, Y3, Y2, Y2
+	VMOVUPS      Y2, 2336(DX)
+	VMOVUPS      2400(DX), Y2
+	VBLENDVPS    Y1, Y0, Y2, Y2
+	VMOVUPS      Y2, 2400(DX)
+	VMOVUPS      2464(DX), Y0
+	VBLENDVPS    Y1, Y4, Y0, Y0
+	VMOVUPS      Y0, 2464(DX)
+	VMOVUPS      2528(DX), Y0
+	VBLENDVPS    Y1, Y5, Y0, Y0
+	VMOVUPS      Y0, 2528(DX)
+	VZEROUPPER
+	RET
+
+// func groupFactorsMinimums16AVX2(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+// Requires: AVX
+TEXT ·groupFactorsMinimums16AVX2(SB), NOSPLIT, $192-48
+	MOVQ         pattern+8(FP), AX
+	MOVQ         units+16(FP), CX
+	MOVQ         plainScales+24(FP), DX
+	MOVQ         plainMinimums+32(FP), BX
+	MOVQ         grid+40(FP), SI
+	MOVQ         groups+0(FP), DI
+	VBROADCASTSS none<>+0(SB), Y0
+	VBROADCASTSS 16(CX), Y1
+	VBROADCASTSS 20(CX), Y2
+	VMOVUPS      2240(DI), Y3
+	VMOVUPS      2304(DI), Y4
+	VMOVUPS      2368(DI), Y5
+	VBROADCASTSS 8(CX), Y6
+	VMULPS       Y6, Y3, Y6
+	VMAXPS       Y1, Y6, Y6
+	VMINPS       Y2, Y6, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	MOVQ         AX, R8
+	MOVQ         DI, R9
+	MOVQ         $0x00000010, R10
+
+factors0:
+	VBROADCASTSS (R8), Y7
+	VADDPS       Y6, Y7, Y7
+	VMAXPS       Y1, Y7, Y7
+	VMINPS       Y2, Y7, Y7
+	VBROADCASTSS (CX), Y8
+	VMULPS       Y8, Y7, Y7
+	VMOVUPS      Y7, 2688(R9)
+	VSUBPS       Y3, Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VADDPS       Y4, Y7, Y7
+	VBROADCASTSS 12(CX), Y8
+	VMULPS       Y8, Y7, Y7
+	VMAXPS       Y0, Y7, Y7
+	VMINPS       Y2, Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VBROADCASTSS 64(R8), Y8
+	VADDPS       Y8, Y7, Y7
+	VMAXPS       Y0, Y7, Y7
+	VMINPS       Y2, Y7, Y7
+	VBROADCASTSS 4(CX), Y8
+	VMULPS       Y8, Y7, Y7
+	VMOVUPS      Y7, 3712(R9)
+	ADDQ         $+4, R8
+	ADDQ         $+64, R9
+	DECQ         R10
+	JNZ          factors0
+	VMOVUPS      (DX), Y0
+	VMOVUPS      Y0, 2688(DI)
+	VMOVUPS      (BX), Y0
+	VMOVUPS      Y0, 3712(DI)
+	MOVQ         DI, R8
+	MOVQ         $0x00000008, R9
+
+errors0:
+	VMOVUPS      2688(R8), Y0
+	VBROADCASTSS none<>+0(SB), Y1
+	VMOVUPS      3712(R8), Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VBROADCASTSS none<>+0(SB), Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y4
+	VMULPS       Y4, Y2, Y3
+	VMOVUPS      2752(R8), Y5
+	VBROADCASTSS none<>+0(SB), Y6
+	VMOVUPS      3776(R8), Y7
+	VBROADCASTSS one<>+0(SB), Y8
+	VDIVPS       Y5, Y8, Y8
+	VBROADCASTSS none<>+0(SB), Y9
+	VCMPPS       $0x04, Y9, Y5, Y9
+	VANDPS       Y9, Y8, Y9
+	VMULPS       Y9, Y7, Y8
+	LEAQ         (DI), R10
+	MOVQ         $0x00000008, R11
+
+rows0:
+	VMOVUPS      (R10), Y10
+	VMOVUPS      1024(R10), Y11
+	VMULPS       Y10, Y4, Y12
+	VADDPS       Y3, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y0, Y12, Y12
+	VSUBPS       Y2, Y12, Y12
+	VSUBPS       Y12, Y10, Y12
+	VMULPS       Y12, Y11, Y13
+	VMULPS       Y12, Y13, Y12
+	VADDPS       Y12, Y1, Y1
+	VMULPS       Y10, Y9, Y12
+	VADDPS       Y8, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y5, Y12, Y12
+	VSUBPS       Y7, Y12, Y12
+	VSUBPS       Y12, Y10, Y12
+	VMULPS       Y12, Y11, Y10
+	VMULPS       Y12, Y10, Y12
+	VADDPS       Y12, Y6, Y6
+	VMOVUPS      64(R10), Y10
+	VMOVUPS      1088(R10), Y11
+	VMULPS       Y10, Y4, Y12
+	VADDPS       Y3, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y0, Y12, Y12
+	VSUBPS       Y2, Y12, Y12
+	VSUBPS       Y12, Y10, Y12
+	VMULPS       Y12, Y11, Y13
+	VMULPS       Y12, Y13, Y12
+	VADDPS       Y12, Y1, Y1
+	VMULPS       Y10, Y9, Y12
+	VADDPS       Y8, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y5, Y12, Y12
+	VSUBPS       Y7, Y12, Y12
+	VSUBPS       Y12, Y10, Y12
+	VMULPS       Y12, Y11, Y10
+	VMULPS       Y12, Y10, Y12
+	VADDPS       Y12, Y6, Y6
+	ADDQ         $+128, R10
+	DECQ         R11
+	JNZ          rows0
+	VMOVUPS      Y1, 4736(R8)
+	VMOVUPS      Y6, 4800(R8)
+	ADDQ         $+128, R8
+	DECQ         R9
+	JNZ          errors0
+	VMOVUPS      4736(DI), Y0
+	VMOVUPS      Y0, 2624(DI)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VMOVUPS      Y0, 4736(DI)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VBROADCASTSS none<>+0(SB), Y1
+	VBROADCASTSS none<>+0(SB), Y2
+	MOVQ         DI, R8
+	MOVQ         $0x00000008, R9
+
+least0:
+	VMOVUPS      4736(R8), Y3
+	VCMPPS       $0x11, Y0, Y3, Y3
+	VBLENDVPS    Y3, 4736(R8), Y0, Y0
+	VBLENDVPS    Y3, 2688(R8), Y1, Y1
+	VBLENDVPS    Y3, 3712(R8), Y2, Y2
+	VMOVUPS      4800(R8), Y3
+	VCMPPS       $0x11, Y0, Y3, Y3
+	VBLENDVPS    Y3, 4800(R8), Y0, Y0
+	VBLENDVPS    Y3, 2752(R8), Y1, Y1
+	VBLENDVPS    Y3, 3776(R8), Y2, Y2
+	ADDQ         $+128, R8
+	DECQ         R9
+	JNZ          least0
+	VMOVUPS      Y0, (SP)
+	VMOVUPS      Y1, 64(SP)
+	VMOVUPS      Y2, 128(SP)
+	VMOVUPS      (SP), Y0
+	VMOVUPS      Y0, 2560(DI)
+	VMOVUPS      64(SP), Y0
+	VMOVUPS      Y0, 2240(DI)
+	VMOVUPS      128(SP), Y0
+	VMOVUPS      Y0, 2304(DI)
+	VBROADCASTSS none<>+0(SB), Y0
+	VBROADCASTSS 16(CX), Y1
+	VBROADCASTSS 20(CX), Y2
+	VMOVUPS      2272(DI), Y3
+	VMOVUPS      2336(DI), Y4
+	VMOVUPS      2400(DI), Y5
+	VBROADCASTSS 8(CX), Y6
+	VMULPS       Y6, Y3, Y6
+	VMAXPS       Y1, Y6, Y6
+	VMINPS       Y2, Y6, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	MOVQ         DI, R8
+	MOVQ         $0x00000010, R9
+
+factors1:
+	VBROADCASTSS (AX), Y7
+	VADDPS       Y6, Y7, Y7
+	VMAXPS       Y1, Y7, Y7
+	VMINPS       Y2, Y7, Y7
+	VBROADCASTSS (CX), Y8
+	VMULPS       Y8, Y7, Y7
+	VMOVUPS      Y7, 2688(R8)
+	VSUBPS       Y3, Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VADDPS       Y4, Y7, Y7
+	VBROADCASTSS 12(CX), Y8
+	VMULPS       Y8, Y7, Y7
+	VMAXPS       Y0, Y7, Y7
+	VMINPS       Y2, Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VBROADCASTSS 64(AX), Y8
+	VADDPS       Y8, Y7, Y7
+	VMAXPS       Y0, Y7, Y7
+	VMINPS       Y2, Y7, Y7
+	VBROADCASTSS 4(CX), Y8
+	VMULPS       Y8, Y7, Y7
+	VMOVUPS      Y7, 3712(R8)
+	ADDQ         $+4, AX
+	ADDQ         $+64, R8
+	DECQ         R9
+	JNZ          factors1
+	VMOVUPS      32(DX), Y0
+	VMOVUPS      Y0, 2688(DI)
+	VMOVUPS      32(BX), Y0
+	VMOVUPS      Y0, 3712(DI)
+	MOVQ         DI, AX
+	MOVQ         $0x00000008, CX
+
+errors1:
+	VMOVUPS      2688(AX), Y0
+	VBROADCASTSS none<>+0(SB), Y1
+	VMOVUPS      3712(AX), Y2
+	VBROADCASTSS one<>+0(SB), Y3
+	VDIVPS       Y0, Y3, Y3
+	VBROADCASTSS none<>+0(SB), Y4
+	VCMPPS       $0x04, Y4, Y0, Y4
+	VANDPS       Y4, Y3, Y4
+	VMULPS       Y4, Y2, Y3
+	VMOVUPS      2752(AX), Y5
+	VBROADCASTSS none<>+0(SB), Y6
+	VMOVUPS      3776(AX), Y7
+	VBROADCASTSS one<>+0(SB), Y8
+	VDIVPS       Y5, Y8, Y8
+	VBROADCASTSS none<>+0(SB), Y9
+	VCMPPS       $0x04, Y9, Y5, Y9
+	VANDPS       Y9, Y8, Y9
+	VMULPS       Y9, Y7, Y8
+	LEAQ         32(DI), DX
+	MOVQ         $0x00000008, BX
+
+rows1:
+	VMOVUPS      (DX), Y10
+	VMOVUPS      1024(DX), Y11
+	VMULPS       Y10, Y4, Y12
+	VADDPS       Y3, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y0, Y12, Y12
+	VSUBPS       Y2, Y12, Y12
+	VSUBPS       Y12, Y10, Y12
+	VMULPS       Y12, Y11, Y13
+	VMULPS       Y12, Y13, Y12
+	VADDPS       Y12, Y1, Y1
+	VMULPS       Y10, Y9, Y12
+	VADDPS       Y8, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y5, Y12, Y12
+	VSUBPS       Y7, Y12, Y12
+	VSUBPS       Y12, Y10, Y12
+	VMULPS       Y12, Y11, Y10
+	VMULPS       Y12, Y10, Y12
+	VADDPS       Y12, Y6, Y6
+	VMOVUPS      64(DX), Y10
+	VMOVUPS      1088(DX), Y11
+	VMULPS       Y10, Y4, Y12
+	VADDPS       Y3, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y0, Y12, Y12
+	VSUBPS       Y2, Y12, Y12
+	VSUBPS       Y12, Y10, Y12
+	VMULPS       Y12, Y11, Y13
+	VMULPS       Y12, Y13, Y12
+	VADDPS       Y12, Y1, Y1
+	VMULPS       Y10, Y9, Y12
+	VADDPS       Y8, Y12, Y12
+	VMAXPS       (SI), Y12, Y12
+	VMINPS       32(SI), Y12, Y12
+	VROUNDPS     $0x00, Y12, Y12
+	VMULPS       Y5, Y12, Y12
+	VSUBPS       Y7, Y12, Y12
+	VSUBPS       Y12, Y10, Y12
+	VMULPS       Y12, Y11, Y10
+	VMULPS       Y12, Y10, Y12
+	VADDPS       Y12, Y6, Y6
+	ADDQ         $+128, DX
+	DECQ         BX
+	JNZ          rows1
+	VMOVUPS      Y1, 4736(AX)
+	VMOVUPS      Y6, 4800(AX)
+	ADDQ         $+128, AX
+	DECQ         CX
+	JNZ          errors1
+	VMOVUPS      4736(DI), Y0
+	VMOVUPS      Y0, 2656(DI)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VMOVUPS      Y0, 4736(DI)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VBROADCASTSS none<>+0(SB), Y1
+	VBROADCASTSS none<>+0(SB), Y2
+	MOVQ         DI, AX
+	MOVQ         $0x00000008, CX
+
+least1:
+	VMOVUPS   4736(AX), Y3
+	VCMPPS    $0x11, Y0, Y3, Y3
+	VBLENDVPS Y3, 4736(AX), Y0, Y0
+	VBLENDVPS Y3, 2688(AX), Y1, Y1
+	VBLENDVPS Y3, 3712(AX), Y2, Y2
+	VMOVUPS   4800(AX), Y3
+	VCMPPS    $0x11, Y0, Y3, Y3
+	VBLENDVPS Y3, 4800(AX), Y0, Y0
+	VBLENDVPS Y3, 2752(AX), Y1, Y1
+	VBLENDVPS Y3, 3776(AX), Y2, Y2
+	ADDQ      $+128, AX
+	DECQ      CX
+	JNZ       least1
+	VMOVUPS   Y0, (SP)
+	VMOVUPS   Y1, 64(SP)
+	VMOVUPS   Y2, 128(SP)
+	VMOVUPS   (SP), Y0
+	VMOVUPS   Y0, 2592(DI)
+	VMOVUPS   64(SP), Y0
+	VMOVUPS   Y0, 2272(DI)
+	VMOVUPS   128(SP), Y0
+	VMOVUPS   Y0, 2336(DI)
+	VZEROUPPER
+	RET
+
+// func groupScales16AVX2(groups *float32, pattern *float32, grid *float32)
+// Requires: AVX
+TEXT ·groupScales16AVX2(SB), NOSPLIT, $0-24
+	MOVQ         pattern+8(FP), AX
+	MOVQ         grid+16(FP), CX
+	MOVQ         groups+0(FP), DX
+	VMOVUPS      2240(DX), Y0
+	VBROADCASTSS none<>+0(SB), Y1
+	MOVQ         AX, BX
+	MOVQ         $0x00000008, SI
+
+trials0:
+	VBROADCASTSS (BX), Y2
+	VMOVUPS      2240(DX), Y3
+	VMULPS       Y3, Y2, Y2
+	VBROADCASTSS none<>+0(SB), Y3
+	VBROADCASTSS none<>+0(SB), Y4
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y2, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y6
+	VCMPPS       $0x04, Y6, Y2, Y6
+	VANDPS       Y6, Y5, Y5
+	VMULPS       Y5, Y2, Y2
+	VBROADCASTSS 4(BX), Y2
+	VMOVUPS      2240(DX), Y6
+	VMULPS       Y6, Y2, Y2
+	VBROADCASTSS none<>+0(SB), Y6
+	VBROADCASTSS none<>+0(SB), Y7
+	VBROADCASTSS one<>+0(SB), Y8
+	VDIVPS       Y2, Y8, Y8
+	VBROADCASTSS none<>+0(SB), Y9
+	VCMPPS       $0x04, Y9, Y2, Y9
+	VANDPS       Y9, Y8, Y8
+	VMULPS       Y8, Y2, Y2
+	ADDQ         $+8, BX
+	LEAQ         (DX), DI
+	MOVQ         $0x00000008, R8
+
+scales0:
+	VMOVUPS      (DI), Y2
+	VMOVUPS      1024(DI), Y9
+	VMULPS       Y2, Y5, Y10
+	VMAXPS       (CX), Y10, Y10
+	VMINPS       32(CX), Y10, Y10
+	VROUNDPS     $0x00, Y10, Y10
+	VMULPS       Y10, Y9, Y11
+	VMULPS       Y11, Y10, Y10
+	VMULPS       Y2, Y11, Y11
+	VADDPS       Y10, Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VMULPS       Y2, Y8, Y10
+	VMAXPS       (CX), Y10, Y10
+	VMINPS       32(CX), Y10, Y10
+	VROUNDPS     $0x00, Y10, Y10
+	VMULPS       Y10, Y9, Y9
+	VMULPS       Y9, Y10, Y10
+	VMULPS       Y2, Y9, Y9
+	VADDPS       Y10, Y6, Y6
+	VADDPS       Y9, Y7, Y7
+	VMOVUPS      64(DI), Y2
+	VMOVUPS      1088(DI), Y9
+	VMULPS       Y2, Y5, Y10
+	VMAXPS       (CX), Y10, Y10
+	VMINPS       32(CX), Y10, Y10
+	VROUNDPS     $0x00, Y10, Y10
+	VMULPS       Y10, Y9, Y11
+	VMULPS       Y11, Y10, Y10
+	VMULPS       Y2, Y11, Y11
+	VADDPS       Y10, Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VMULPS       Y2, Y8, Y10
+	VMAXPS       (CX), Y10, Y10
+	VMINPS       32(CX), Y10, Y10
+	VROUNDPS     $0x00, Y10, Y10
+	VMULPS       Y10, Y9, Y9
+	VMULPS       Y9, Y10, Y10
+	VMULPS       Y2, Y9, Y9
+	VADDPS       Y10, Y6, Y6
+	VADDPS       Y9, Y7, Y7
+	ADDQ         $+128, DI
+	DECQ         R8
+	JNZ          scales0
+	VDIVPS       Y3, Y4, Y2
+	VMULPS       Y4, Y2, Y3
+	VCMPPS       $0x1e, Y1, Y3, Y4
+	VBLENDVPS    Y4, Y3, Y1, Y1
+	VBLENDVPS    Y4, Y2, Y0, Y0
+	VDIVPS       Y6, Y7, Y2
+	VMULPS       Y7, Y2, Y3
+	VCMPPS       $0x1e, Y1, Y3, Y4
+	VBLENDVPS    Y4, Y3, Y1, Y1
+	VBLENDVPS    Y4, Y2, Y0, Y0
+	DECQ         SI
+	JNZ          trials0
+	VMOVUPS      Y0, 2240(DX)
+	VMOVUPS      2272(DX), Y0
+	VBROADCASTSS none<>+0(SB), Y1
+	MOVQ         $0x00000008, BX
+
+trials1:
+	VBROADCASTSS (AX), Y2
+	VMOVUPS      2272(DX), Y3
+	VMULPS       Y3, Y2, Y2
+	VBROADCASTSS none<>+0(SB), Y3
+	VBROADCASTSS none<>+0(SB), Y4
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y2, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y6
+	VCMPPS       $0x04, Y6, Y2, Y6
+	VANDPS       Y6, Y5, Y5
+	VMULPS       Y5, Y2, Y2
+	VBROADCASTSS 4(AX), Y2
+	VMOVUPS      2272(DX), Y6
+	VMULPS       Y6, Y2, Y2
+	VBROADCASTSS none<>+0(SB), Y6
+	VBROADCASTSS none<>+0(SB), Y7
+	VBROADCASTSS one<>+0(SB), Y8
+	VDIVPS       Y2, Y8, Y8
+	VBROADCASTSS none<>+0(SB), Y9
+	VCMPPS       $0x04, Y9, Y2, Y9
+	VANDPS       Y9, Y8, Y8
+	VMULPS       Y8, Y2, Y2
+	ADDQ         $+8, AX
+	LEAQ         32(DX), SI
+	MOVQ         $0x00000008, DI
+
+scales1:
+	VMOVUPS   (SI), Y2
+	VMOVUPS   1024(SI), Y9
+	VMULPS    Y2, Y5, Y10
+	VMAXPS    (CX), Y10, Y10
+	VMINPS    32(CX), Y10, Y10
+	VROUNDPS  $0x00, Y10, Y10
+	VMULPS    Y10, Y9, Y11
+	VMULPS    Y11, Y10, Y10
+	VMULPS    Y2, Y11, Y11
+	VADDPS    Y10, Y3, Y3
+	VADDPS    Y11, Y4, Y4
+	VMULPS    Y2, Y8, Y10
+	VMAXPS    (CX), Y10, Y10
+	VMINPS    32(CX), Y10, Y10
+	VROUNDPS  $0x00, Y10, Y10
+	VMULPS    Y10, Y9, Y9
+	VMULPS    Y9, Y10, Y10
+	VMULPS    Y2, Y9, Y9
+	VADDPS    Y10, Y6, Y6
+	VADDPS    Y9, Y7, Y7
+	VMOVUPS   64(SI), Y2
+	VMOVUPS   1088(SI), Y9
+	VMULPS    Y2, Y5, Y10
+	VMAXPS    (CX), Y10, Y10
+	VMINPS    32(CX), Y10, Y10
+	VROUNDPS  $0x00, Y10, Y10
+	VMULPS    Y10, Y9, Y11
+	VMULPS    Y11, Y10, Y10
+	VMULPS    Y2, Y11, Y11
+	VADDPS    Y10, Y3, Y3
+	VADDPS    Y11, Y4, Y4
+	VMULPS    Y2, Y8, Y10
+	VMAXPS    (CX), Y10, Y10
+	VMINPS    32(CX), Y10, Y10
+	VROUNDPS  $0x00, Y10, Y10
+	VMULPS    Y10, Y9, Y9
+	VMULPS    Y9, Y10, Y10
+	VMULPS    Y2, Y9, Y9
+	VADDPS    Y10, Y6, Y6
+	VADDPS    Y9, Y7, Y7
+	ADDQ      $+128, SI
+	DECQ      DI
+	JNZ       scales1
+	VDIVPS    Y3, Y4, Y2
+	VMULPS    Y4, Y2, Y3
+	VCMPPS    $0x1e, Y1, Y3, Y4
+	VBLENDVPS Y4, Y3, Y1, Y1
+	VBLENDVPS Y4, Y2, Y0, Y0
+	VDIVPS    Y6, Y7, Y2
+	VMULPS    Y7, Y2, Y3
+	VCMPPS    $0x1e, Y1, Y3, Y4
+	VBLENDVPS Y4, Y3, Y1, Y1
+	VBLENDVPS Y4, Y2, Y0, Y0
+	DECQ      BX
+	JNZ       trials1
+	VMOVUPS   Y0, 2272(DX)
+	VZEROUPPER
+	RET
+
+// func groupFactorsScales16AVX2(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+// Requires: AVX
+TEXT ·groupFactorsScales16AVX2(SB), NOSPLIT, $192-48
+	MOVQ         pattern+8(FP), AX
+	MOVQ         units+16(FP), CX
+	MOVQ         plainScales+24(FP), DX
+	MOVQ         plainMinimums+32(FP), BX
+	MOVQ         grid+40(FP), BX
+	MOVQ         groups+0(FP), SI
+	VBROADCASTSS none<>+0(SB), Y0
+	VBROADCASTSS 16(CX), Y0
+	VBROADCASTSS 20(CX), Y1
+	VMOVUPS      2240(SI), Y2
+	VMOVUPS      2304(SI), Y3
+	VMOVUPS      2368(SI), Y3
+	VBROADCASTSS 8(CX), Y3
+	VMULPS       Y3, Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	MOVQ         AX, DI
+	MOVQ         SI, R8
+	MOVQ         $0x00000010, R9
+
+factors0:
+	VBROADCASTSS (DI), Y3
+	VADDPS       Y2, Y3, Y3
+	VMAXPS       Y0, Y3, Y3
+	VMINPS       Y1, Y3, Y3
+	VBROADCASTSS (CX), Y4
+	VMULPS       Y4, Y3, Y3
+	VMOVUPS      Y3, 2688(R8)
+	ADDQ         $+4, DI
+	ADDQ         $+64, R8
+	DECQ         R9
+	JNZ          factors0
+	VMOVUPS      (DX), Y0
+	VMOVUPS      Y0, 2688(SI)
+	MOVQ         SI, DI
+	MOVQ         $0x00000008, R8
+
+errors0:
+	VMOVUPS      2688(DI), Y0
+	VBROADCASTSS none<>+0(SB), Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VDIVPS       Y0, Y2, Y2
+	VBROADCASTSS none<>+0(SB), Y3
+	VCMPPS       $0x04, Y3, Y0, Y3
+	VANDPS       Y3, Y2, Y3
+	VMULPS       Y3, Y0, Y2
+	VMOVUPS      2752(DI), Y2
+	VBROADCASTSS none<>+0(SB), Y4
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y2, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y6
+	VCMPPS       $0x04, Y6, Y2, Y6
+	VANDPS       Y6, Y5, Y6
+	VMULPS       Y6, Y2, Y5
+	LEAQ         (SI), R9
+	MOVQ         $0x00000008, R10
+
+rows0:
+	VMOVUPS      (R9), Y5
+	VMOVUPS      1024(R9), Y7
+	VMULPS       Y5, Y3, Y8
+	VMAXPS       (BX), Y8, Y8
+	VMINPS       32(BX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y0, Y8, Y8
+	VSUBPS       Y8, Y5, Y8
+	VMULPS       Y8, Y7, Y9
+	VMULPS       Y8, Y9, Y8
+	VADDPS       Y8, Y1, Y1
+	VMULPS       Y5, Y6, Y8
+	VMAXPS       (BX), Y8, Y8
+	VMINPS       32(BX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y2, Y8, Y8
+	VSUBPS       Y8, Y5, Y8
+	VMULPS       Y8, Y7, Y5
+	VMULPS       Y8, Y5, Y8
+	VADDPS       Y8, Y4, Y4
+	VMOVUPS      64(R9), Y5
+	VMOVUPS      1088(R9), Y7
+	VMULPS       Y5, Y3, Y8
+	VMAXPS       (BX), Y8, Y8
+	VMINPS       32(BX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y0, Y8, Y8
+	VSUBPS       Y8, Y5, Y8
+	VMULPS       Y8, Y7, Y9
+	VMULPS       Y8, Y9, Y8
+	VADDPS       Y8, Y1, Y1
+	VMULPS       Y5, Y6, Y8
+	VMAXPS       (BX), Y8, Y8
+	VMINPS       32(BX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y2, Y8, Y8
+	VSUBPS       Y8, Y5, Y8
+	VMULPS       Y8, Y7, Y5
+	VMULPS       Y8, Y5, Y8
+	VADDPS       Y8, Y4, Y4
+	ADDQ         $+128, R9
+	DECQ         R10
+	JNZ          rows0
+	VMOVUPS      Y1, 4736(DI)
+	VMOVUPS      Y4, 4800(DI)
+	ADDQ         $+128, DI
+	DECQ         R8
+	JNZ          errors0
+	VMOVUPS      4736(SI), Y0
+	VMOVUPS      Y0, 2624(SI)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VMOVUPS      Y0, 4736(SI)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VBROADCASTSS none<>+0(SB), Y1
+	MOVQ         SI, DI
+	MOVQ         $0x00000008, R8
+
+least0:
+	VMOVUPS      4736(DI), Y2
+	VCMPPS       $0x11, Y0, Y2, Y2
+	VBLENDVPS    Y2, 4736(DI), Y0, Y0
+	VBLENDVPS    Y2, 2688(DI), Y1, Y1
+	VMOVUPS      4800(DI), Y2
+	VCMPPS       $0x11, Y0, Y2, Y2
+	VBLENDVPS    Y2, 4800(DI), Y0, Y0
+	VBLENDVPS    Y2, 2752(DI), Y1, Y1
+	ADDQ         $+128, DI
+	DECQ         R8
+	JNZ          least0
+	VMOVUPS      Y0, (SP)
+	VMOVUPS      Y1, 64(SP)
+	VMOVUPS      (SP), Y0
+	VMOVUPS      Y0, 2560(SI)
+	VMOVUPS      64(SP), Y0
+	VMOVUPS      Y0, 2240(SI)
+	VBROADCASTSS none<>+0(SB), Y0
+	VBROADCASTSS 16(CX), Y0
+	VBROADCASTSS 20(CX), Y1
+	VMOVUPS      2272(SI), Y2
+	VMOVUPS      2336(SI), Y3
+	VMOVUPS      2400(SI), Y3
+	VBROADCASTSS 8(CX), Y3
+	VMULPS       Y3, Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VROUNDPS     $0x00, Y2, Y2
+	MOVQ         SI, DI
+	MOVQ         $0x00000010, R8
+
+factors1:
+	VBROADCASTSS (AX), Y3
+	VADDPS       Y2, Y3, Y3
+	VMAXPS       Y0, Y3, Y3
+	VMINPS       Y1, Y3, Y3
+	VBROADCASTSS (CX), Y4
+	VMULPS       Y4, Y3, Y3
+	VMOVUPS      Y3, 2688(DI)
+	ADDQ         $+4, AX
+	ADDQ         $+64, DI
+	DECQ         R8
+	JNZ          factors1
+	VMOVUPS      32(DX), Y0
+	VMOVUPS      Y0, 2688(SI)
+	MOVQ         SI, AX
+	MOVQ         $0x00000008, CX
+
+errors1:
+	VMOVUPS      2688(AX), Y0
+	VBROADCASTSS none<>+0(SB), Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VDIVPS       Y0, Y2, Y2
+	VBROADCASTSS none<>+0(SB), Y3
+	VCMPPS       $0x04, Y3, Y0, Y3
+	VANDPS       Y3, Y2, Y3
+	VMULPS       Y3, Y0, Y2
+	VMOVUPS      2752(AX), Y2
+	VBROADCASTSS none<>+0(SB), Y4
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y2, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y6
+	VCMPPS       $0x04, Y6, Y2, Y6
+	VANDPS       Y6, Y5, Y6
+	VMULPS       Y6, Y2, Y5
+	LEAQ         32(SI), DX
+	MOVQ         $0x00000008, DI
+
+rows1:
+	VMOVUPS      (DX), Y5
+	VMOVUPS      1024(DX), Y7
+	VMULPS       Y5, Y3, Y8
+	VMAXPS       (BX), Y8, Y8
+	VMINPS       32(BX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y0, Y8, Y8
+	VSUBPS       Y8, Y5, Y8
+	VMULPS       Y8, Y7, Y9
+	VMULPS       Y8, Y9, Y8
+	VADDPS       Y8, Y1, Y1
+	VMULPS       Y5, Y6, Y8
+	VMAXPS       (BX), Y8, Y8
+	VMINPS       32(BX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y2, Y8, Y8
+	VSUBPS       Y8, Y5, Y8
+	VMULPS       Y8, Y7, Y5
+	VMULPS       Y8, Y5, Y8
+	VADDPS       Y8, Y4, Y4
+	VMOVUPS      64(DX), Y5
+	VMOVUPS      1088(DX), Y7
+	VMULPS       Y5, Y3, Y8
+	VMAXPS       (BX), Y8, Y8
+	VMINPS       32(BX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y0, Y8, Y8
+	VSUBPS       Y8, Y5, Y8
+	VMULPS       Y8, Y7, Y9
+	VMULPS       Y8, Y9, Y8
+	VADDPS       Y8, Y1, Y1
+	VMULPS       Y5, Y6, Y8
+	VMAXPS       (BX), Y8, Y8
+	VMINPS       32(BX), Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y2, Y8, Y8
+	VSUBPS       Y8, Y5, Y8
+	VMULPS       Y8, Y7, Y5
+	VMULPS       Y8, Y5, Y8
+	VADDPS       Y8, Y4, Y4
+	ADDQ         $+128, DX
+	DECQ         DI
+	JNZ          rows1
+	VMOVUPS      Y1, 4736(AX)
+	VMOVUPS      Y4, 4800(AX)
+	ADDQ         $+128, AX
+	DECQ         CX
+	JNZ          errors1
+	VMOVUPS      4736(SI), Y0
+	VMOVUPS      Y0, 2656(SI)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VMOVUPS      Y0, 4736(SI)
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VBROADCASTSS none<>+0(SB), Y1
+	MOVQ         SI, AX
+	MOVQ         $0x00000008, CX
+
+least1:
+	VMOVUPS   4736(AX), Y2
+	VCMPPS    $0x11, Y0, Y2, Y2
+	VBLENDVPS Y2, 4736(AX), Y0, Y0
+	VBLENDVPS Y2, 2688(AX), Y1, Y1
+	VMOVUPS   4800(AX), Y2
+	VCMPPS    $0x11, Y0, Y2, Y2
+	VBLENDVPS Y2, 4800(AX), Y0, Y0
+	VBLENDVPS Y2, 2752(AX), Y1, Y1
+	ADDQ      $+128, AX
+	DECQ      CX
+	JNZ       least1
+	VMOVUPS   Y0, (SP)
+	VMOVUPS   Y1, 64(SP)
+	VMOVUPS   (SP), Y0
+	VMOVUPS   Y0, 2592(SI)
+	VMOVUPS   64(SP), Y0
+	VMOVUPS   Y0, 2272(SI)
 	VZEROUPPER
 	RET
 
@@ -7690,214 +7607,230 @@ steps_done:
 	VZEROUPPER
 	RET
 
-// func unitCostsAVX2(costs *float32, trials *float32, group *float32, least float32, most float32)
+// func unitCostsAVX2(costs *float32, trials *float32, groups *float32, count int, least float32, most float32)
 // Requires: AVX
-TEXT ·unitCostsAVX2(SB), NOSPLIT, $0-32
+TEXT ·unitCostsAVX2(SB), NOSPLIT, $0-40
 	MOVQ         costs+0(FP), AX
 	MOVQ         trials+8(FP), CX
-	MOVQ         group+16(FP), DX
-	VBROADCASTSS least+24(FP), Y0
-	VBROADCASTSS most+28(FP), Y1
+	MOVQ         groups+16(FP), DX
+	VBROADCASTSS least+32(FP), Y0
+	VBROADCASTSS most+36(FP), Y1
 	VMOVUPS      (CX), Y2
 	VMOVUPS      64(CX), Y3
-	VBROADCASTSS one<>+0(SB), Y4
-	VDIVPS       Y2, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VCMPPS       $0x04, Y5, Y2, Y5
-	VANDPS       Y5, Y4, Y5
-	VMULPS       Y5, Y3, Y4
-	VBROADCASTSS one<>+0(SB), Y4
-	VDIVPS       Y3, Y4, Y4
-	VXORPS       Y6, Y6, Y6
-	VCMPPS       $0x04, Y6, Y3, Y6
-	VANDPS       Y6, Y4, Y6
-	VMULPS       Y6, Y2, Y4
-	VBROADCASTSS (DX), Y4
-	VMULPS       Y5, Y4, Y4
-	VMAXPS       Y0, Y4, Y4
-	VMINPS       Y1, Y4, Y4
-	VROUNDPS     $0x00, Y4, Y4
-	VBROADCASTSS infinity<>+0(SB), Y5
-	VBROADCASTSS minusOne<>+0(SB), Y7
-	VADDPS       Y7, Y4, Y7
-	VMAXPS       Y0, Y7, Y7
-	VMINPS       Y1, Y7, Y7
-	VMULPS       Y2, Y7, Y7
-	VBROADCASTSS (DX), Y8
-	VSUBPS       Y8, Y7, Y7
-	VBROADCASTSS 8(DX), Y8
-	VMULPS       Y8, Y7, Y8
-	VBROADCASTSS 4(DX), Y9
-	VADDPS       Y9, Y8, Y8
-	VMULPS       Y6, Y8, Y9
-	VXORPS       Y10, Y10, Y10
-	VMAXPS       Y10, Y9, Y9
-	VMINPS       Y1, Y9, Y9
-	VROUNDPS     $0x00, Y9, Y9
-	VMULPS       Y3, Y9, Y9
-	VSUBPS       Y8, Y9, Y9
-	VMULPS       Y7, Y7, Y7
-	VBROADCASTSS 12(DX), Y8
-	VMULPS       Y8, Y7, Y7
-	VMULPS       Y9, Y9, Y9
-	VBROADCASTSS 16(DX), Y8
-	VMULPS       Y8, Y9, Y9
-	VADDPS       Y9, Y7, Y7
-	VMINPS       Y7, Y5, Y5
+	VMOVUPS      (AX), Y4
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y2, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y6
+	VCMPPS       $0x04, Y6, Y2, Y6
+	VANDPS       Y6, Y5, Y6
+	VMULPS       Y6, Y3, Y5
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y3, Y5, Y5
 	VBROADCASTSS none<>+0(SB), Y7
-	VADDPS       Y7, Y4, Y7
-	VMAXPS       Y0, Y7, Y7
-	VMINPS       Y1, Y7, Y7
-	VMULPS       Y2, Y7, Y7
-	VBROADCASTSS (DX), Y8
-	VSUBPS       Y8, Y7, Y7
-	VBROADCASTSS 8(DX), Y8
-	VMULPS       Y8, Y7, Y8
-	VBROADCASTSS 4(DX), Y9
-	VADDPS       Y9, Y8, Y8
-	VMULPS       Y6, Y8, Y9
-	VXORPS       Y10, Y10, Y10
-	VMAXPS       Y10, Y9, Y9
+	VCMPPS       $0x04, Y7, Y3, Y7
+	VANDPS       Y7, Y5, Y7
+	VMULPS       Y7, Y2, Y5
+	MOVQ         DX, BX
+	MOVQ         count+24(FP), SI
+
+group0:
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VBROADCASTSS 2240(BX), Y8
+	VMULPS       Y6, Y8, Y8
+	VMAXPS       Y0, Y8, Y8
+	VMINPS       Y1, Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VBROADCASTSS minusOne<>+0(SB), Y9
+	VADDPS       Y9, Y8, Y9
+	VMAXPS       Y0, Y9, Y9
 	VMINPS       Y1, Y9, Y9
-	VROUNDPS     $0x00, Y9, Y9
-	VMULPS       Y3, Y9, Y9
-	VSUBPS       Y8, Y9, Y9
-	VMULPS       Y7, Y7, Y7
-	VBROADCASTSS 12(DX), Y8
-	VMULPS       Y8, Y7, Y7
+	VMULPS       Y2, Y9, Y9
+	VBROADCASTSS 2240(BX), Y10
+	VSUBPS       Y10, Y9, Y9
+	VBROADCASTSS 2368(BX), Y10
+	VMULPS       Y10, Y9, Y10
+	VBROADCASTSS 2304(BX), Y11
+	VADDPS       Y11, Y10, Y10
+	VMULPS       Y7, Y10, Y11
+	VBROADCASTSS none<>+0(SB), Y12
+	VMAXPS       Y12, Y11, Y11
+	VMINPS       Y1, Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y3, Y11, Y11
+	VSUBPS       Y10, Y11, Y11
 	VMULPS       Y9, Y9, Y9
-	VBROADCASTSS 16(DX), Y8
-	VMULPS       Y8, Y9, Y9
-	VADDPS       Y9, Y7, Y7
-	VMINPS       Y7, Y5, Y5
-	VBROADCASTSS one<>+0(SB), Y7
-	VADDPS       Y7, Y4, Y4
-	VMAXPS       Y0, Y4, Y4
-	VMINPS       Y1, Y4, Y4
-	VMULPS       Y2, Y4, Y4
-	VBROADCASTSS (DX), Y2
-	VSUBPS       Y2, Y4, Y4
-	VBROADCASTSS 8(DX), Y2
-	VMULPS       Y2, Y4, Y2
-	VBROADCASTSS 4(DX), Y7
-	VADDPS       Y7, Y2, Y2
-	VMULPS       Y6, Y2, Y6
-	VXORPS       Y7, Y7, Y7
-	VMAXPS       Y7, Y6, Y6
-	VMINPS       Y1, Y6, Y6
-	VROUNDPS     $0x00, Y6, Y6
-	VMULPS       Y3, Y6, Y6
-	VSUBPS       Y2, Y6, Y6
-	VMULPS       Y4, Y4, Y4
-	VBROADCASTSS 12(DX), Y2
-	VMULPS       Y2, Y4, Y4
-	VMULPS       Y6, Y6, Y6
-	VBROADCASTSS 16(DX), Y2
-	VMULPS       Y2, Y6, Y6
-	VADDPS       Y6, Y4, Y4
-	VMINPS       Y4, Y5, Y5
-	VADDPS       (AX), Y5, Y5
-	VMOVUPS      Y5, (AX)
+	VBROADCASTSS 2432(BX), Y10
+	VMULPS       Y10, Y9, Y9
+	VMULPS       Y11, Y11, Y11
+	VBROADCASTSS 2496(BX), Y10
+	VMULPS       Y10, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VMINPS       Y9, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y9
+	VADDPS       Y9, Y8, Y9
+	VMAXPS       Y0, Y9, Y9
+	VMINPS       Y1, Y9, Y9
+	VMULPS       Y2, Y9, Y9
+	VBROADCASTSS 2240(BX), Y10
+	VSUBPS       Y10, Y9, Y9
+	VBROADCASTSS 2368(BX), Y10
+	VMULPS       Y10, Y9, Y10
+	VBROADCASTSS 2304(BX), Y11
+	VADDPS       Y11, Y10, Y10
+	VMULPS       Y7, Y10, Y11
+	VBROADCASTSS none<>+0(SB), Y12
+	VMAXPS       Y12, Y11, Y11
+	VMINPS       Y1, Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y3, Y11, Y11
+	VSUBPS       Y10, Y11, Y11
+	VMULPS       Y9, Y9, Y9
+	VBROADCASTSS 2432(BX), Y10
+	VMULPS       Y10, Y9, Y9
+	VMULPS       Y11, Y11, Y11
+	VBROADCASTSS 2496(BX), Y10
+	VMULPS       Y10, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VMINPS       Y9, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y9
+	VADDPS       Y9, Y8, Y8
+	VMAXPS       Y0, Y8, Y8
+	VMINPS       Y1, Y8, Y8
+	VMULPS       Y2, Y8, Y8
+	VBROADCASTSS 2240(BX), Y9
+	VSUBPS       Y9, Y8, Y8
+	VBROADCASTSS 2368(BX), Y9
+	VMULPS       Y9, Y8, Y9
+	VBROADCASTSS 2304(BX), Y10
+	VADDPS       Y10, Y9, Y9
+	VMULPS       Y7, Y9, Y10
+	VBROADCASTSS none<>+0(SB), Y11
+	VMAXPS       Y11, Y10, Y10
+	VMINPS       Y1, Y10, Y10
+	VROUNDPS     $0x00, Y10, Y10
+	VMULPS       Y3, Y10, Y10
+	VSUBPS       Y9, Y10, Y10
+	VMULPS       Y8, Y8, Y8
+	VBROADCASTSS 2432(BX), Y9
+	VMULPS       Y9, Y8, Y8
+	VMULPS       Y10, Y10, Y10
+	VBROADCASTSS 2496(BX), Y9
+	VMULPS       Y9, Y10, Y10
+	VADDPS       Y10, Y8, Y8
+	VMINPS       Y8, Y5, Y5
+	VADDPS       Y5, Y4, Y4
+	ADDQ         $+4, BX
+	DECQ         SI
+	JNZ          group0
+	VMOVUPS      Y4, (AX)
 	VMOVUPS      32(CX), Y2
 	VMOVUPS      96(CX), Y3
-	VBROADCASTSS one<>+0(SB), Y4
-	VDIVPS       Y2, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VCMPPS       $0x04, Y5, Y2, Y5
-	VANDPS       Y5, Y4, Y5
-	VMULPS       Y5, Y3, Y4
-	VBROADCASTSS one<>+0(SB), Y4
-	VDIVPS       Y3, Y4, Y4
-	VXORPS       Y6, Y6, Y6
-	VCMPPS       $0x04, Y6, Y3, Y6
-	VANDPS       Y6, Y4, Y6
-	VMULPS       Y6, Y2, Y4
-	VBROADCASTSS (DX), Y4
-	VMULPS       Y5, Y4, Y4
-	VMAXPS       Y0, Y4, Y4
-	VMINPS       Y1, Y4, Y4
-	VROUNDPS     $0x00, Y4, Y4
-	VBROADCASTSS infinity<>+0(SB), Y5
-	VBROADCASTSS minusOne<>+0(SB), Y7
-	VADDPS       Y7, Y4, Y7
-	VMAXPS       Y0, Y7, Y7
-	VMINPS       Y1, Y7, Y7
-	VMULPS       Y2, Y7, Y7
-	VBROADCASTSS (DX), Y8
-	VSUBPS       Y8, Y7, Y7
-	VBROADCASTSS 8(DX), Y8
-	VMULPS       Y8, Y7, Y8
-	VBROADCASTSS 4(DX), Y9
-	VADDPS       Y9, Y8, Y8
-	VMULPS       Y6, Y8, Y9
-	VXORPS       Y10, Y10, Y10
-	VMAXPS       Y10, Y9, Y9
-	VMINPS       Y1, Y9, Y9
-	VROUNDPS     $0x00, Y9, Y9
-	VMULPS       Y3, Y9, Y9
-	VSUBPS       Y8, Y9, Y9
-	VMULPS       Y7, Y7, Y7
-	VBROADCASTSS 12(DX), Y8
-	VMULPS       Y8, Y7, Y7
-	VMULPS       Y9, Y9, Y9
-	VBROADCASTSS 16(DX), Y8
-	VMULPS       Y8, Y9, Y9
-	VADDPS       Y9, Y7, Y7
-	VMINPS       Y7, Y5, Y5
+	VMOVUPS      32(AX), Y4
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y2, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y6
+	VCMPPS       $0x04, Y6, Y2, Y6
+	VANDPS       Y6, Y5, Y6
+	VMULPS       Y6, Y3, Y5
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y3, Y5, Y5
 	VBROADCASTSS none<>+0(SB), Y7
-	VADDPS       Y7, Y4, Y7
-	VMAXPS       Y0, Y7, Y7
-	VMINPS       Y1, Y7, Y7
-	VMULPS       Y2, Y7, Y7
-	VBROADCASTSS (DX), Y8
-	VSUBPS       Y8, Y7, Y7
-	VBROADCASTSS 8(DX), Y8
-	VMULPS       Y8, Y7, Y8
-	VBROADCASTSS 4(DX), Y9
-	VADDPS       Y9, Y8, Y8
-	VMULPS       Y6, Y8, Y9
-	VXORPS       Y10, Y10, Y10
-	VMAXPS       Y10, Y9, Y9
+	VCMPPS       $0x04, Y7, Y3, Y7
+	VANDPS       Y7, Y5, Y7
+	VMULPS       Y7, Y2, Y5
+	MOVQ         DX, CX
+	MOVQ         count+24(FP), DX
+
+group1:
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VBROADCASTSS 2240(CX), Y8
+	VMULPS       Y6, Y8, Y8
+	VMAXPS       Y0, Y8, Y8
+	VMINPS       Y1, Y8, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VBROADCASTSS minusOne<>+0(SB), Y9
+	VADDPS       Y9, Y8, Y9
+	VMAXPS       Y0, Y9, Y9
 	VMINPS       Y1, Y9, Y9
-	VROUNDPS     $0x00, Y9, Y9
-	VMULPS       Y3, Y9, Y9
-	VSUBPS       Y8, Y9, Y9
-	VMULPS       Y7, Y7, Y7
-	VBROADCASTSS 12(DX), Y8
-	VMULPS       Y8, Y7, Y7
+	VMULPS       Y2, Y9, Y9
+	VBROADCASTSS 2240(CX), Y10
+	VSUBPS       Y10, Y9, Y9
+	VBROADCASTSS 2368(CX), Y10
+	VMULPS       Y10, Y9, Y10
+	VBROADCASTSS 2304(CX), Y11
+	VADDPS       Y11, Y10, Y10
+	VMULPS       Y7, Y10, Y11
+	VBROADCASTSS none<>+0(SB), Y12
+	VMAXPS       Y12, Y11, Y11
+	VMINPS       Y1, Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y3, Y11, Y11
+	VSUBPS       Y10, Y11, Y11
 	VMULPS       Y9, Y9, Y9
-	VBROADCASTSS 16(DX), Y8
-	VMULPS       Y8, Y9, Y9
-	VADDPS       Y9, Y7, Y7
-	VMINPS       Y7, Y5, Y5
-	VBROADCASTSS one<>+0(SB), Y7
-	VADDPS       Y7, Y4, Y4
-	VMAXPS       Y0, Y4, Y4
-	VMINPS       Y1, Y4, Y4
-	VMULPS       Y2, Y4, Y4
-	VBROADCASTSS (DX), Y0
-	VSUBPS       Y0, Y4, Y4
-	VBROADCASTSS 8(DX), Y0
-	VMULPS       Y0, Y4, Y0
-	VBROADCASTSS 4(DX), Y2
-	VADDPS       Y2, Y0, Y0
-	VMULPS       Y6, Y0, Y2
-	VXORPS       Y6, Y6, Y6
-	VMAXPS       Y6, Y2, Y2
-	VMINPS       Y1, Y2, Y2
-	VROUNDPS     $0x00, Y2, Y2
-	VMULPS       Y3, Y2, Y2
-	VSUBPS       Y0, Y2, Y2
-	VMULPS       Y4, Y4, Y4
-	VBROADCASTSS 12(DX), Y0
-	VMULPS       Y0, Y4, Y4
-	VMULPS       Y2, Y2, Y2
-	VBROADCASTSS 16(DX), Y0
-	VMULPS       Y0, Y2, Y2
-	VADDPS       Y2, Y4, Y4
-	VMINPS       Y4, Y5, Y5
-	VADDPS       32(AX), Y5, Y5
-	VMOVUPS      Y5, 32(AX)
+	VBROADCASTSS 2432(CX), Y10
+	VMULPS       Y10, Y9, Y9
+	VMULPS       Y11, Y11, Y11
+	VBROADCASTSS 2496(CX), Y10
+	VMULPS       Y10, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VMINPS       Y9, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y9
+	VADDPS       Y9, Y8, Y9
+	VMAXPS       Y0, Y9, Y9
+	VMINPS       Y1, Y9, Y9
+	VMULPS       Y2, Y9, Y9
+	VBROADCASTSS 2240(CX), Y10
+	VSUBPS       Y10, Y9, Y9
+	VBROADCASTSS 2368(CX), Y10
+	VMULPS       Y10, Y9, Y10
+	VBROADCASTSS 2304(CX), Y11
+	VADDPS       Y11, Y10, Y10
+	VMULPS       Y7, Y10, Y11
+	VBROADCASTSS none<>+0(SB), Y12
+	VMAXPS       Y12, Y11, Y11
+	VMINPS       Y1, Y11, Y11
+	VROUNDPS     $0x00, Y11, Y11
+	VMULPS       Y3, Y11, Y11
+	VSUBPS       Y10, Y11, Y11
+	VMULPS       Y9, Y9, Y9
+	VBROADCASTSS 2432(CX), Y10
+	VMULPS       Y10, Y9, Y9
+	VMULPS       Y11, Y11, Y11
+	VBROADCASTSS 2496(CX), Y10
+	VMULPS       Y10, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VMINPS       Y9, Y5, Y5
+	VBROADCASTSS one<>+0(SB), Y9
+	VADDPS       Y9, Y8, Y8
+	VMAXPS       Y0, Y8, Y8
+	VMINPS       Y1, Y8, Y8
+	VMULPS       Y2, Y8, Y8
+	VBROADCASTSS 2240(CX), Y9
+	VSUBPS       Y9, Y8, Y8
+	VBROADCASTSS 2368(CX), Y9
+	VMULPS       Y9, Y8, Y9
+	VBROADCASTSS 2304(CX), Y10
+	VADDPS       Y10, Y9, Y9
+	VMULPS       Y7, Y9, Y10
+	VBROADCASTSS none<>+0(SB), Y11
+	VMAXPS       Y11, Y10, Y10
+	VMINPS       Y1, Y10, Y10
+	VROUNDPS     $0x00, Y10, Y10
+	VMULPS       Y3, Y10, Y10
+	VSUBPS       Y9, Y10, Y10
+	VMULPS       Y8, Y8, Y8
+	VBROADCASTSS 2432(CX), Y9
+	VMULPS       Y9, Y8, Y8
+	VMULPS       Y10, Y10, Y10
+	VBROADCASTSS 2496(CX), Y9
+	VMULPS       Y9, Y10, Y10
+	VADDPS       Y10, Y8, Y8
+	VMINPS       Y8, Y5, Y5
+	VADDPS       Y5, Y4, Y4
+	ADDQ         $+4, CX
+	DECQ         DX
+	JNZ          group1
+	VMOVUPS      Y4, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -10073,787 +10006,6 @@ code_done:
 	VZEROUPPER
 	RET
 
-// func scaleSearchEvenAVX512(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-// Requires: AVX, AVX512F
-TEXT ·scaleSearchEvenAVX512(SB), NOSPLIT, $64-52
-	MOVQ         pattern+0(FP), AX
-	MOVQ         grid+8(FP), CX
-	VBROADCASTSS (CX), Z0
-	VBROADCASTSS 32(CX), Z1
-	VBROADCASTSS scale+40(FP), Z2
-	VMULPS       (AX), Z2, Z2
-	VPXORD       Z3, Z3, Z3
-	VPXORD       Z4, Z4, Z4
-	VBROADCASTSS one<>+0(SB), Z5
-	VDIVPS       Z2, Z5, Z5
-	VPXORD       Z6, Z6, Z6
-	VCMPPS       $0x04, Z6, Z2, K1
-	VMOVAPS.Z    Z5, K1, Z5
-	VMULPS       Z5, Z2, Z2
-	MOVQ         weights+16(FP), AX
-	MOVQ         n+32(FP), CX
-	SUBQ         $+4, CX
-	JL           weight_few
-
-weight_four:
-	VBROADCASTSS (AX), Z2
-	VMULPS       Z2, Z5, Z6
-	VMAXPS       Z0, Z6, Z6
-	VMINPS       Z1, Z6, Z6
-	VRNDSCALEPS  $0x00, Z6, Z6
-	VMULPS       Z2, Z6, Z2
-	VADDPS       Z2, Z4, Z4
-	VMULPS       Z6, Z6, Z6
-	VADDPS       Z6, Z3, Z3
-	VBROADCASTSS 4(AX), Z2
-	VMULPS       Z2, Z5, Z6
-	VMAXPS       Z0, Z6, Z6
-	VMINPS       Z1, Z6, Z6
-	VRNDSCALEPS  $0x00, Z6, Z6
-	VMULPS       Z2, Z6, Z2
-	VADDPS       Z2, Z4, Z4
-	VMULPS       Z6, Z6, Z6
-	VADDPS       Z6, Z3, Z3
-	VBROADCASTSS 8(AX), Z2
-	VMULPS       Z2, Z5, Z6
-	VMAXPS       Z0, Z6, Z6
-	VMINPS       Z1, Z6, Z6
-	VRNDSCALEPS  $0x00, Z6, Z6
-	VMULPS       Z2, Z6, Z2
-	VADDPS       Z2, Z4, Z4
-	VMULPS       Z6, Z6, Z6
-	VADDPS       Z6, Z3, Z3
-	VBROADCASTSS 12(AX), Z2
-	VMULPS       Z2, Z5, Z6
-	VMAXPS       Z0, Z6, Z6
-	VMINPS       Z1, Z6, Z6
-	VRNDSCALEPS  $0x00, Z6, Z6
-	VMULPS       Z2, Z6, Z2
-	VADDPS       Z2, Z4, Z4
-	VMULPS       Z6, Z6, Z6
-	VADDPS       Z6, Z3, Z3
-	ADDQ         $+16, AX
-	SUBQ         $+4, CX
-	JGE          weight_four
-
-weight_few:
-	ADDQ $+4, CX
-	JZ   weight_done
-
-weight:
-	VBROADCASTSS (AX), Z2
-	VMULPS       Z2, Z5, Z6
-	VMAXPS       Z0, Z6, Z6
-	VMINPS       Z1, Z6, Z6
-	VRNDSCALEPS  $0x00, Z6, Z6
-	VMULPS       Z2, Z6, Z2
-	VADDPS       Z2, Z4, Z4
-	VMULPS       Z6, Z6, Z6
-	VADDPS       Z6, Z3, Z3
-	ADDQ         $+4, AX
-	DECQ         CX
-	JNZ          weight
-
-weight_done:
-	VPXORD        Z7, Z7, Z7
-	VDIVPS        Z3, Z4, Z0
-	VMULPS        Z4, Z0, Z1
-	VSUBPS        Z1, Z7, Z7
-	VPXORD        Z8, Z8, Z8
-	VCMPPS        $0x1e, Z8, Z1, K1
-	VMOVAPS.Z     Z7, K1, Z1
-	VMOVUPS       Z0, (SP)
-	VEXTRACTF64X4 $0x01, Z1, Y2
-	VMINPS        Y2, Y1, Y0
-	VPERM2F128    $0x01, Y0, Y0, Y2
-	VMINPS        Y2, Y0, Y0
-	VPERMILPS     $0x4e, Y0, Y2
-	VMINPS        Y2, Y0, Y0
-	VPERMILPS     $0xb1, Y0, Y2
-	VMINPS        Y2, Y0, Y0
-	VBROADCASTSS  X0, Z2
-	VCMPPS        $0x00, Z2, Z1, K1
-	KMOVW         K1, AX
-	ORL           $0x00008000, AX
-	BSFL          AX, DX
-	VMOVSS        scale+40(FP), X1
-	VXORPS        Y2, Y2, Y2
-	VUCOMISS      X0, X2
-	JBE           none
-	LEAQ          (SP), AX
-	VMOVSS        (AX)(DX*4), X1
-
-none:
-	VMOVSS X1, best+48(FP)
-	VZEROUPPER
-	RET
-
-// func trialErrorsEvenAVX512(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX, AVX512F
-TEXT ·trialErrorsEvenAVX512(SB), NOSPLIT, $0-48
-	MOVQ         errors+0(FP), AX
-	MOVQ         trials+8(FP), CX
-	MOVQ         grid+16(FP), DX
-	VMOVUPS      (CX), Z0
-	VMOVUPS      64(CX), Z1
-	VMOVUPS      (AX), Z2
-	VBROADCASTSS one<>+0(SB), Z3
-	VDIVPS       Z0, Z3, Z3
-	VPXORD       Z4, Z4, Z4
-	VCMPPS       $0x04, Z4, Z0, K1
-	VMOVAPS.Z    Z3, K1, Z4
-	VMULPS       Z4, Z1, Z3
-	VBROADCASTSS (DX), Z5
-	VBROADCASTSS 32(DX), Z6
-	MOVQ         weights+24(FP), CX
-	MOVQ         n+40(FP), DX
-	SUBQ         $+4, DX
-	JL           errors_few
-
-errors_four:
-	VBROADCASTSS (CX), Z7
-	VMULPS       Z7, Z4, Z8
-	VADDPS       Z3, Z8, Z8
-	VMAXPS       Z5, Z8, Z8
-	VMINPS       Z6, Z8, Z8
-	VRNDSCALEPS  $0x00, Z8, Z8
-	VMULPS       Z0, Z8, Z8
-	VSUBPS       Z1, Z8, Z8
-	VSUBPS       Z8, Z7, Z8
-	VMULPS       Z8, Z8, Z8
-	VADDPS       Z8, Z2, Z2
-	VBROADCASTSS 4(CX), Z7
-	VMULPS       Z7, Z4, Z8
-	VADDPS       Z3, Z8, Z8
-	VMAXPS       Z5, Z8, Z8
-	VMINPS       Z6, Z8, Z8
-	VRNDSCALEPS  $0x00, Z8, Z8
-	VMULPS       Z0, Z8, Z8
-	VSUBPS       Z1, Z8, Z8
-	VSUBPS       Z8, Z7, Z8
-	VMULPS       Z8, Z8, Z8
-	VADDPS       Z8, Z2, Z2
-	VBROADCASTSS 8(CX), Z7
-	VMULPS       Z7, Z4, Z8
-	VADDPS       Z3, Z8, Z8
-	VMAXPS       Z5, Z8, Z8
-	VMINPS       Z6, Z8, Z8
-	VRNDSCALEPS  $0x00, Z8, Z8
-	VMULPS       Z0, Z8, Z8
-	VSUBPS       Z1, Z8, Z8
-	VSUBPS       Z8, Z7, Z8
-	VMULPS       Z8, Z8, Z8
-	VADDPS       Z8, Z2, Z2
-	VBROADCASTSS 12(CX), Z7
-	VMULPS       Z7, Z4, Z8
-	VADDPS       Z3, Z8, Z8
-	VMAXPS       Z5, Z8, Z8
-	VMINPS       Z6, Z8, Z8
-	VRNDSCALEPS  $0x00, Z8, Z8
-	VMULPS       Z0, Z8, Z8
-	VSUBPS       Z1, Z8, Z8
-	VSUBPS       Z8, Z7, Z8
-	VMULPS       Z8, Z8, Z8
-	VADDPS       Z8, Z2, Z2
-	ADDQ         $+16, CX
-	SUBQ         $+4, DX
-	JGE          errors_four
-
-errors_few:
-	ADDQ $+4, DX
-	JZ   errors_done
-
-errors:
-	VBROADCASTSS (CX), Z7
-	VMULPS       Z7, Z4, Z8
-	VADDPS       Z3, Z8, Z8
-	VMAXPS       Z5, Z8, Z8
-	VMINPS       Z6, Z8, Z8
-	VRNDSCALEPS  $0x00, Z8, Z8
-	VMULPS       Z0, Z8, Z8
-	VSUBPS       Z1, Z8, Z8
-	VSUBPS       Z8, Z7, Z8
-	VMULPS       Z8, Z8, Z8
-	VADDPS       Z8, Z2, Z2
-	ADDQ         $+4, CX
-	DECQ         DX
-	JNZ          errors
-
-errors_done:
-	VMOVUPS Z2, (AX)
-	VZEROUPPER
-	RET
-
-// func factorSearchEvenAVX512(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX, AVX512F
-TEXT ·factorSearchEvenAVX512(SB), NOSPLIT, $128-64
-	MOVQ         found+0(FP), AX
-	MOVQ         pattern+8(FP), CX
-	MOVQ         units+16(FP), DX
-	MOVQ         plain+24(FP), BX
-	MOVQ         grid+32(FP), SI
-	VBROADCASTSS 16(DX), Z0
-	VBROADCASTSS 20(DX), Z1
-	VBROADCASTSS (AX), Z2
-	VBROADCASTSS 8(DX), Z3
-	VMULPS       Z3, Z2, Z2
-	VMAXPS       Z0, Z2, Z2
-	VMINPS       Z1, Z2, Z2
-	VRNDSCALEPS  $0x00, Z2, Z2
-	VADDPS       (CX), Z2, Z2
-	VMAXPS       Z0, Z2, Z2
-	VMINPS       Z1, Z2, Z2
-	VBROADCASTSS (DX), Z0
-	VMULPS       Z0, Z2, Z2
-	VBROADCASTSS (AX), Z0
-	VSUBPS       Z0, Z2, Z0
-	VBROADCASTSS 8(AX), Z3
-	VMULPS       Z3, Z0, Z0
-	VBROADCASTSS 4(AX), Z3
-	VADDPS       Z3, Z0, Z0
-	VPXORD       Z4, Z4, Z4
-	VBROADCASTSS 12(DX), Z3
-	VMULPS       Z3, Z0, Z0
-	VMAXPS       Z4, Z0, Z0
-	VMINPS       Z1, Z0, Z0
-	VRNDSCALEPS  $0x00, Z0, Z0
-	VADDPS       64(CX), Z0, Z0
-	VMAXPS       Z4, Z0, Z0
-	VMINPS       Z1, Z0, Z0
-	VBROADCASTSS 4(DX), Z1
-	VMULPS       Z1, Z0, Z0
-	VBROADCASTSS (BX), Z1
-	MOVL         $0x00000001, CX
-	KMOVW        CX, K1
-	VMOVAPS      Z1, K1, Z2
-	VBROADCASTSS 4(BX), Z1
-	MOVL         $0x00000001, CX
-	KMOVW        CX, K1
-	VMOVAPS      Z1, K1, Z0
-	VMOVUPS      Z2, (SP)
-	VMOVUPS      Z0, 64(SP)
-	VPXORD       Z5, Z5, Z5
-	VBROADCASTSS one<>+0(SB), Z1
-	VDIVPS       Z2, Z1, Z1
-	VPXORD       Z6, Z6, Z6
-	VCMPPS       $0x04, Z6, Z2, K1
-	VMOVAPS.Z    Z1, K1, Z3
-	VMULPS       Z3, Z0, Z1
-	VBROADCASTSS (SI), Z4
-	VBROADCASTSS 32(SI), Z6
-	MOVQ         weights+40(FP), CX
-	MOVQ         n+56(FP), DX
-	SUBQ         $+4, DX
-	JL           errors_few
-
-errors_four:
-	VBROADCASTSS (CX), Z7
-	VMULPS       Z7, Z3, Z8
-	VADDPS       Z1, Z8, Z8
-	VMAXPS       Z4, Z8, Z8
-	VMINPS       Z6, Z8, Z8
-	VRNDSCALEPS  $0x00, Z8, Z8
-	VMULPS       Z2, Z8, Z8
-	VSUBPS       Z0, Z8, Z8
-	VSUBPS       Z8, Z7, Z8
-	VMULPS       Z8, Z8, Z8
-	VADDPS       Z8, Z5, Z5
-	VBROADCASTSS 4(CX), Z7
-	VMULPS       Z7, Z3, Z8
-	VADDPS       Z1, Z8, Z8
-	VMAXPS       Z4, Z8, Z8
-	VMINPS       Z6, Z8, Z8
-	VRNDSCALEPS  $0x00, Z8, Z8
-	VMULPS       Z2, Z8, Z8
-	VSUBPS       Z0, Z8, Z8
-	VSUBPS       Z8, Z7, Z8
-	VMULPS       Z8, Z8, Z8
-	VADDPS       Z8, Z5, Z5
-	VBROADCASTSS 8(CX), Z7
-	VMULPS       Z7, Z3, Z8
-	VADDPS       Z1, Z8, Z8
-	VMAXPS       Z4, Z8, Z8
-	VMINPS       Z6, Z8, Z8
-	VRNDSCALEPS  $0x00, Z8, Z8
-	VMULPS       Z2, Z8, Z8
-	VSUBPS       Z0, Z8, Z8
-	VSUBPS       Z8, Z7, Z8
-	VMULPS       Z8, Z8, Z8
-	VADDPS       Z8, Z5, Z5
-	VBROADCASTSS 12(CX), Z7
-	VMULPS       Z7, Z3, Z8
-	VADDPS       Z1, Z8, Z8
-	VMAXPS       Z4, Z8, Z8
-	VMINPS       Z6, Z8, Z8
-	VRNDSCALEPS  $0x00, Z8, Z8
-	VMULPS       Z2, Z8, Z8
-	VSUBPS       Z0, Z8, Z8
-	VSUBPS       Z8, Z7, Z8
-	VMULPS       Z8, Z8, Z8
-	VADDPS       Z8, Z5, Z5
-	ADDQ         $+16, CX
-	SUBQ         $+4, DX
-	JGE          errors_four
-
-errors_few:
-	ADDQ $+4, DX
-	JZ   errors_done
-
-errors:
-	VBROADCASTSS (CX), Z7
-	VMULPS       Z7, Z3, Z8
-	VADDPS       Z1, Z8, Z8
-	VMAXPS       Z4, Z8, Z8
-	VMINPS       Z6, Z8, Z8
-	VRNDSCALEPS  $0x00, Z8, Z8
-	VMULPS       Z2, Z8, Z8
-	VSUBPS       Z0, Z8, Z8
-	VSUBPS       Z8, Z7, Z8
-	VMULPS       Z8, Z8, Z8
-	VADDPS       Z8, Z5, Z5
-	ADDQ         $+4, CX
-	DECQ         DX
-	JNZ          errors
-
-errors_done:
-	VMOVSS        X5, 24(AX)
-	VBROADCASTSS  infinity<>+0(SB), Z0
-	MOVL          $0x00000001, CX
-	KMOVW         CX, K1
-	VMOVAPS       Z0, K1, Z5
-	VBROADCASTSS  infinity<>+0(SB), Y0
-	VEXTRACTF64X4 $0x01, Z5, Y1
-	VMINPS        Y1, Y5, Y0
-	VPERM2F128    $0x01, Y0, Y0, Y1
-	VMINPS        Y1, Y0, Y0
-	VPERMILPS     $0x4e, Y0, Y1
-	VMINPS        Y1, Y0, Y0
-	VPERMILPS     $0xb1, Y0, Y1
-	VMINPS        Y1, Y0, Y0
-	VBROADCASTSS  X0, Z1
-	VCMPPS        $0x00, Z1, Z5, K1
-	KMOVW         K1, CX
-	ORL           $0x00008000, CX
-	BSFL          CX, DI
-	VMOVSS        X0, 20(AX)
-	LEAQ          (SP), CX
-	VMOVSS        (CX)(DI*4), X0
-	VMOVSS        X0, (AX)
-	VMOVSS        64(CX)(DI*4), X0
-	VMOVSS        X0, 4(AX)
-	VZEROUPPER
-	RET
-
-// func scaleSearchEvenWeightedAVX512(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-// Requires: AVX, AVX512F
-TEXT ·scaleSearchEvenWeightedAVX512(SB), NOSPLIT, $64-52
-	MOVQ         pattern+0(FP), AX
-	MOVQ         grid+8(FP), CX
-	VBROADCASTSS (CX), Z0
-	VBROADCASTSS 32(CX), Z1
-	VBROADCASTSS scale+40(FP), Z2
-	VMULPS       (AX), Z2, Z2
-	VPXORD       Z3, Z3, Z3
-	VPXORD       Z4, Z4, Z4
-	VBROADCASTSS one<>+0(SB), Z5
-	VDIVPS       Z2, Z5, Z5
-	VPXORD       Z6, Z6, Z6
-	VCMPPS       $0x04, Z6, Z2, K1
-	VMOVAPS.Z    Z5, K1, Z5
-	VMULPS       Z5, Z2, Z2
-	MOVQ         weights+16(FP), AX
-	MOVQ         n+32(FP), BX
-	MOVQ         importance+24(FP), CX
-	SUBQ         $+4, BX
-	JL           weight_few
-
-weight_four:
-	VBROADCASTSS (CX), Z2
-	VBROADCASTSS (AX), Z6
-	VMULPS       Z6, Z5, Z9
-	VMAXPS       Z0, Z9, Z9
-	VMINPS       Z1, Z9, Z9
-	VRNDSCALEPS  $0x00, Z9, Z9
-	VMULPS       Z9, Z2, Z2
-	VMULPS       Z6, Z2, Z6
-	VADDPS       Z6, Z4, Z4
-	VMULPS       Z2, Z9, Z9
-	VADDPS       Z9, Z3, Z3
-	VBROADCASTSS 4(CX), Z2
-	VBROADCASTSS 4(AX), Z6
-	VMULPS       Z6, Z5, Z9
-	VMAXPS       Z0, Z9, Z9
-	VMINPS       Z1, Z9, Z9
-	VRNDSCALEPS  $0x00, Z9, Z9
-	VMULPS       Z9, Z2, Z2
-	VMULPS       Z6, Z2, Z6
-	VADDPS       Z6, Z4, Z4
-	VMULPS       Z2, Z9, Z9
-	VADDPS       Z9, Z3, Z3
-	VBROADCASTSS 8(CX), Z2
-	VBROADCASTSS 8(AX), Z6
-	VMULPS       Z6, Z5, Z9
-	VMAXPS       Z0, Z9, Z9
-	VMINPS       Z1, Z9, Z9
-	VRNDSCALEPS  $0x00, Z9, Z9
-	VMULPS       Z9, Z2, Z2
-	VMULPS       Z6, Z2, Z6
-	VADDPS       Z6, Z4, Z4
-	VMULPS       Z2, Z9, Z9
-	VADDPS       Z9, Z3, Z3
-	VBROADCASTSS 12(CX), Z2
-	VBROADCASTSS 12(AX), Z6
-	VMULPS       Z6, Z5, Z9
-	VMAXPS       Z0, Z9, Z9
-	VMINPS       Z1, Z9, Z9
-	VRNDSCALEPS  $0x00, Z9, Z9
-	VMULPS       Z9, Z2, Z2
-	VMULPS       Z6, Z2, Z6
-	VADDPS       Z6, Z4, Z4
-	VMULPS       Z2, Z9, Z9
-	VADDPS       Z9, Z3, Z3
-	ADDQ         $+16, AX
-	ADDQ         $+16, CX
-	SUBQ         $+4, BX
-	JGE          weight_four
-
-weight_few:
-	ADDQ $+4, BX
-	JZ   weight_done
-
-weight:
-	VBROADCASTSS (CX), Z2
-	VBROADCASTSS (AX), Z6
-	VMULPS       Z6, Z5, Z9
-	VMAXPS       Z0, Z9, Z9
-	VMINPS       Z1, Z9, Z9
-	VRNDSCALEPS  $0x00, Z9, Z9
-	VMULPS       Z9, Z2, Z2
-	VMULPS       Z6, Z2, Z6
-	VADDPS       Z6, Z4, Z4
-	VMULPS       Z2, Z9, Z9
-	VADDPS       Z9, Z3, Z3
-	ADDQ         $+4, AX
-	ADDQ         $+4, CX
-	DECQ         BX
-	JNZ          weight
-
-weight_done:
-	VPXORD        Z7, Z7, Z7
-	VDIVPS        Z3, Z4, Z0
-	VMULPS        Z4, Z0, Z1
-	VSUBPS        Z1, Z7, Z7
-	VPXORD        Z8, Z8, Z8
-	VCMPPS        $0x1e, Z8, Z1, K1
-	VMOVAPS.Z     Z7, K1, Z1
-	VMOVUPS       Z0, (SP)
-	VEXTRACTF64X4 $0x01, Z1, Y2
-	VMINPS        Y2, Y1, Y0
-	VPERM2F128    $0x01, Y0, Y0, Y2
-	VMINPS        Y2, Y0, Y0
-	VPERMILPS     $0x4e, Y0, Y2
-	VMINPS        Y2, Y0, Y0
-	VPERMILPS     $0xb1, Y0, Y2
-	VMINPS        Y2, Y0, Y0
-	VBROADCASTSS  X0, Z2
-	VCMPPS        $0x00, Z2, Z1, K1
-	KMOVW         K1, AX
-	ORL           $0x00008000, AX
-	BSFL          AX, DX
-	VMOVSS        scale+40(FP), X1
-	VXORPS        Y2, Y2, Y2
-	VUCOMISS      X0, X2
-	JBE           none
-	LEAQ          (SP), AX
-	VMOVSS        (AX)(DX*4), X1
-
-none:
-	VMOVSS X1, best+48(FP)
-	VZEROUPPER
-	RET
-
-// func trialErrorsEvenWeightedAVX512(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX, AVX512F
-TEXT ·trialErrorsEvenWeightedAVX512(SB), NOSPLIT, $0-48
-	MOVQ         errors+0(FP), AX
-	MOVQ         trials+8(FP), CX
-	MOVQ         grid+16(FP), DX
-	VMOVUPS      (CX), Z0
-	VMOVUPS      64(CX), Z1
-	VMOVUPS      (AX), Z2
-	VBROADCASTSS one<>+0(SB), Z3
-	VDIVPS       Z0, Z3, Z3
-	VPXORD       Z4, Z4, Z4
-	VCMPPS       $0x04, Z4, Z0, K1
-	VMOVAPS.Z    Z3, K1, Z4
-	VMULPS       Z4, Z1, Z3
-	VBROADCASTSS (DX), Z5
-	VBROADCASTSS 32(DX), Z6
-	MOVQ         weights+24(FP), CX
-	MOVQ         n+40(FP), BX
-	MOVQ         importance+32(FP), DX
-	SUBQ         $+4, BX
-	JL           errors_few
-
-errors_four:
-	VBROADCASTSS (DX), Z7
-	VBROADCASTSS (CX), Z8
-	VMULPS       Z8, Z4, Z9
-	VADDPS       Z3, Z9, Z9
-	VMAXPS       Z5, Z9, Z9
-	VMINPS       Z6, Z9, Z9
-	VRNDSCALEPS  $0x00, Z9, Z9
-	VMULPS       Z0, Z9, Z9
-	VSUBPS       Z1, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z7, Z7
-	VMULPS       Z9, Z7, Z9
-	VADDPS       Z9, Z2, Z2
-	VBROADCASTSS 4(DX), Z7
-	VBROADCASTSS 4(CX), Z8
-	VMULPS       Z8, Z4, Z9
-	VADDPS       Z3, Z9, Z9
-	VMAXPS       Z5, Z9, Z9
-	VMINPS       Z6, Z9, Z9
-	VRNDSCALEPS  $0x00, Z9, Z9
-	VMULPS       Z0, Z9, Z9
-	VSUBPS       Z1, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z7, Z7
-	VMULPS       Z9, Z7, Z9
-	VADDPS       Z9, Z2, Z2
-	VBROADCASTSS 8(DX), Z7
-	VBROADCASTSS 8(CX), Z8
-	VMULPS       Z8, Z4, Z9
-	VADDPS       Z3, Z9, Z9
-	VMAXPS       Z5, Z9, Z9
-	VMINPS       Z6, Z9, Z9
-	VRNDSCALEPS  $0x00, Z9, Z9
-	VMULPS       Z0, Z9, Z9
-	VSUBPS       Z1, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z7, Z7
-	VMULPS       Z9, Z7, Z9
-	VADDPS       Z9, Z2, Z2
-	VBROADCASTSS 12(DX), Z7
-	VBROADCASTSS 12(CX), Z8
-	VMULPS       Z8, Z4, Z9
-	VADDPS       Z3, Z9, Z9
-	VMAXPS       Z5, Z9, Z9
-	VMINPS       Z6, Z9, Z9
-	VRNDSCALEPS  $0x00, Z9, Z9
-	VMULPS       Z0, Z9, Z9
-	VSUBPS       Z1, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z7, Z7
-	VMULPS       Z9, Z7, Z9
-	VADDPS       Z9, Z2, Z2
-	ADDQ         $+16, CX
-	ADDQ         $+16, DX
-	SUBQ         $+4, BX
-	JGE          errors_four
-
-errors_few:
-	ADDQ $+4, BX
-	JZ   errors_done
-
-errors:
-	VBROADCASTSS (DX), Z7
-	VBROADCASTSS (CX), Z8
-	VMULPS       Z8, Z4, Z9
-	VADDPS       Z3, Z9, Z9
-	VMAXPS       Z5, Z9, Z9
-	VMINPS       Z6, Z9, Z9
-	VRNDSCALEPS  $0x00, Z9, Z9
-	VMULPS       Z0, Z9, Z9
-	VSUBPS       Z1, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z7, Z7
-	VMULPS       Z9, Z7, Z9
-	VADDPS       Z9, Z2, Z2
-	ADDQ         $+4, CX
-	ADDQ         $+4, DX
-	DECQ         BX
-	JNZ          errors
-
-errors_done:
-	VMOVUPS Z2, (AX)
-	VZEROUPPER
-	RET
-
-// func factorSearchEvenWeightedAVX512(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX, AVX512F
-TEXT ·factorSearchEvenWeightedAVX512(SB), NOSPLIT, $128-64
-	MOVQ         found+0(FP), AX
-	MOVQ         pattern+8(FP), CX
-	MOVQ         units+16(FP), DX
-	MOVQ         plain+24(FP), BX
-	MOVQ         grid+32(FP), SI
-	VBROADCASTSS 16(DX), Z0
-	VBROADCASTSS 20(DX), Z1
-	VBROADCASTSS (AX), Z2
-	VBROADCASTSS 8(DX), Z3
-	VMULPS       Z3, Z2, Z2
-	VMAXPS       Z0, Z2, Z2
-	VMINPS       Z1, Z2, Z2
-	VRNDSCALEPS  $0x00, Z2, Z2
-	VADDPS       (CX), Z2, Z2
-	VMAXPS       Z0, Z2, Z2
-	VMINPS       Z1, Z2, Z2
-	VBROADCASTSS (DX), Z0
-	VMULPS       Z0, Z2, Z2
-	VBROADCASTSS (AX), Z0
-	VSUBPS       Z0, Z2, Z0
-	VBROADCASTSS 8(AX), Z3
-	VMULPS       Z3, Z0, Z0
-	VBROADCASTSS 4(AX), Z3
-	VADDPS       Z3, Z0, Z0
-	VPXORD       Z4, Z4, Z4
-	VBROADCASTSS 12(DX), Z3
-	VMULPS       Z3, Z0, Z0
-	VMAXPS       Z4, Z0, Z0
-	VMINPS       Z1, Z0, Z0
-	VRNDSCALEPS  $0x00, Z0, Z0
-	VADDPS       64(CX), Z0, Z0
-	VMAXPS       Z4, Z0, Z0
-	VMINPS       Z1, Z0, Z0
-	VBROADCASTSS 4(DX), Z1
-	VMULPS       Z1, Z0, Z0
-	VBROADCASTSS (BX), Z1
-	MOVL         $0x00000001, CX
-	KMOVW        CX, K1
-	VMOVAPS      Z1, K1, Z2
-	VBROADCASTSS 4(BX), Z1
-	MOVL         $0x00000001, CX
-	KMOVW        CX, K1
-	VMOVAPS      Z1, K1, Z0
-	VMOVUPS      Z2, (SP)
-	VMOVUPS      Z0, 64(SP)
-	VPXORD       Z5, Z5, Z5
-	VBROADCASTSS one<>+0(SB), Z1
-	VDIVPS       Z2, Z1, Z1
-	VPXORD       Z6, Z6, Z6
-	VCMPPS       $0x04, Z6, Z2, K1
-	VMOVAPS.Z    Z1, K1, Z3
-	VMULPS       Z3, Z0, Z1
-	VBROADCASTSS (SI), Z4
-	VBROADCASTSS 32(SI), Z6
-	MOVQ         weights+40(FP), CX
-	MOVQ         n+56(FP), BX
-	MOVQ         importance+48(FP), DX
-	SUBQ         $+4, BX
-	JL           errors_few
-
-errors_four:
-	VBROADCASTSS (DX), Z7
-	VBROADCASTSS (CX), Z8
-	VMULPS       Z8, Z3, Z9
-	VADDPS       Z1, Z9, Z9
-	VMAXPS       Z4, Z9, Z9
-	VMINPS       Z6, Z9, Z9
-	VRNDSCALEPS  $0x00, Z9, Z9
-	VMULPS       Z2, Z9, Z9
-	VSUBPS       Z0, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z7, Z7
-	VMULPS       Z9, Z7, Z9
-	VADDPS       Z9, Z5, Z5
-	VBROADCASTSS 4(DX), Z7
-	VBROADCASTSS 4(CX), Z8
-	VMULPS       Z8, Z3, Z9
-	VADDPS       Z1, Z9, Z9
-	VMAXPS       Z4, Z9, Z9
-	VMINPS       Z6, Z9, Z9
-	VRNDSCALEPS  $0x00, Z9, Z9
-	VMULPS       Z2, Z9, Z9
-	VSUBPS       Z0, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z7, Z7
-	VMULPS       Z9, Z7, Z9
-	VADDPS       Z9, Z5, Z5
-	VBROADCASTSS 8(DX), Z7
-	VBROADCASTSS 8(CX), Z8
-	VMULPS       Z8, Z3, Z9
-	VADDPS       Z1, Z9, Z9
-	VMAXPS       Z4, Z9, Z9
-	VMINPS       Z6, Z9, Z9
-	VRNDSCALEPS  $0x00, Z9, Z9
-	VMULPS       Z2, Z9, Z9
-	VSUBPS       Z0, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z7, Z7
-	VMULPS       Z9, Z7, Z9
-	VADDPS       Z9, Z5, Z5
-	VBROADCASTSS 12(DX), Z7
-	VBROADCASTSS 12(CX), Z8
-	VMULPS       Z8, Z3, Z9
-	VADDPS       Z1, Z9, Z9
-	VMAXPS       Z4, Z9, Z9
-	VMINPS       Z6, Z9, Z9
-	VRNDSCALEPS  $0x00, Z9, Z9
-	VMULPS       Z2, Z9, Z9
-	VSUBPS       Z0, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z7, Z7
-	VMULPS       Z9, Z7, Z9
-	VADDPS       Z9, Z5, Z5
-	ADDQ         $+16, CX
-	ADDQ         $+16, DX
-	SUBQ         $+4, BX
-	JGE          errors_four
-
-errors_few:
-	ADDQ $+4, BX
-	JZ   errors_done
-
-errors:
-	VBROADCASTSS (DX), Z7
-	VBROADCASTSS (CX), Z8
-	VMULPS       Z8, Z3, Z9
-	VADDPS       Z1, Z9, Z9
-	VMAXPS       Z4, Z9, Z9
-	VMINPS       Z6, Z9, Z9
-	VRNDSCALEPS  $0x00, Z9, Z9
-	VMULPS       Z2, Z9, Z9
-	VSUBPS       Z0, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z7, Z7
-	VMULPS       Z9, Z7, Z9
-	VADDPS       Z9, Z5, Z5
-	ADDQ         $+4, CX
-	ADDQ         $+4, DX
-	DECQ         BX
-	JNZ          errors
-
-errors_done:
-	VMOVSS        X5, 24(AX)
-	VBROADCASTSS  infinity<>+0(SB), Z0
-	MOVL          $0x00000001, CX
-	KMOVW         CX, K1
-	VMOVAPS       Z0, K1, Z5
-	VBROADCASTSS  infinity<>+0(SB), Y0
-	VEXTRACTF64X4 $0x01, Z5, Y1
-	VMINPS        Y1, Y5, Y0
-	VPERM2F128    $0x01, Y0, Y0, Y1
-	VMINPS        Y1, Y0, Y0
-	VPERMILPS     $0x4e, Y0, Y1
-	VMINPS        Y1, Y0, Y0
-	VPERMILPS     $0xb1, Y0, Y1
-	VMINPS        Y1, Y0, Y0
-	VBROADCASTSS  X0, Z1
-	VCMPPS        $0x00, Z1, Z5, K1
-	KMOVW         K1, CX
-	ORL           $0x00008000, CX
-	BSFL          CX, DI
-	VMOVSS        X0, 20(AX)
-	LEAQ          (SP), CX
-	VMOVSS        (CX)(DI*4), X0
-	VMOVSS        X0, (AX)
-	VMOVSS        64(CX)(DI*4), X0
-	VMOVSS        X0, 4(AX)
-	VZEROUPPER
-	RET
-
 // func codeLevelsTableAVX512(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
 // Requires: AVX, AVX512F
 TEXT ·codeLevelsTableAVX512(SB), NOSPLIT, $0-56
@@ -11046,7 +10198,7 @@ TEXT ·scaleSearchTableAVX512(SB), NOSPLIT, $64-52
 	VPXORD       Z11, Z11, Z11
 	VBROADCASTSS one<>+0(SB), Z12
 	VDIVPS       Z9, Z12, Z12
-	VPXORD       Z13, Z13, Z13
+	VBROADCASTSS none<>+0(SB), Z13
 	VCMPPS       $0x04, Z13, Z9, K1
 	VMOVAPS.Z    Z12, K1, Z12
 	VMULPS       Z12, Z9, Z9
@@ -11209,7 +10361,7 @@ TEXT ·trialErrorsTableAVX512(SB), NOSPLIT, $0-48
 	VMOVUPS      (AX), Y2
 	VBROADCASTSS one<>+0(SB), Z3
 	VDIVPS       Z0, Z3, Z3
-	VPXORD       Z4, Z4, Z4
+	VBROADCASTSS none<>+0(SB), Z4
 	VCMPPS       $0x04, Z4, Z0, K1
 	VMOVAPS.Z    Z3, K1, Z3
 	VMULPS       Z3, Z1, Z1
@@ -11341,199 +10493,6 @@ errors_done:
 	VZEROUPPER
 	RET
 
-// func factorSearchTableAVX512(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX, AVX512F
-TEXT ·factorSearchTableAVX512(SB), NOSPLIT, $128-64
-	MOVQ         found+0(FP), AX
-	MOVQ         pattern+8(FP), CX
-	MOVQ         units+16(FP), DX
-	MOVQ         plain+24(FP), BX
-	MOVQ         grid+32(FP), SI
-	VBROADCASTSS 16(DX), Z0
-	VBROADCASTSS 20(DX), Z1
-	VBROADCASTSS (AX), Z2
-	VBROADCASTSS 8(DX), Z3
-	VMULPS       Z3, Z2, Z2
-	VMAXPS       Z0, Z2, Z2
-	VMINPS       Z1, Z2, Z2
-	VRNDSCALEPS  $0x00, Z2, Z2
-	VADDPS       (CX), Z2, Z2
-	VMAXPS       Z0, Z2, Z2
-	VMINPS       Z1, Z2, Z2
-	VBROADCASTSS (DX), Z0
-	VMULPS       Z0, Z2, Z2
-	VPXORD       Z4, Z4, Z4
-	VBROADCASTSS (BX), Z0
-	MOVL         $0x00000001, CX
-	KMOVW        CX, K1
-	VMOVAPS      Z0, K1, Z2
-	VBROADCASTSS 4(BX), Z0
-	MOVL         $0x00000001, CX
-	KMOVW        CX, K1
-	VMOVAPS      Z0, K1, Z4
-	VMOVUPS      Z2, (SP)
-	VMOVUPS      Z4, 64(SP)
-	VPXORD       Z5, Z5, Z5
-	VBROADCASTSS one<>+0(SB), Z0
-	VDIVPS       Z2, Z0, Z0
-	VPXORD       Z6, Z6, Z6
-	VCMPPS       $0x04, Z6, Z2, K1
-	VMOVAPS.Z    Z0, K1, Z0
-	VMULPS       Z0, Z4, Z1
-	VMOVUPS      576(SI), Z1
-	VMOVUPS      640(SI), Z3
-	VMOVUPS      704(SI), Z4
-	VMOVUPS      768(SI), Z6
-	VMOVUPS      832(SI), Z7
-	VBROADCASTSS (SI), Z8
-	VBROADCASTSS 32(SI), Z9
-	VBROADCASTSS 512(SI), Z10
-	VBROADCASTSS 544(SI), Z11
-	MOVQ         weights+40(FP), CX
-	MOVQ         n+56(FP), DX
-	SUBQ         $+4, DX
-	JL           errors_few
-
-errors_four:
-	VBROADCASTSS (CX), Z12
-	VMULPS       Z12, Z0, Z13
-	VMAXPS       Z8, Z13, Z13
-	VMINPS       Z9, Z13, Z13
-	VMOVAPS      Z13, Z14
-	VFMADD213PS  Z11, Z10, Z14
-	VCVTPS2DQ    Z14, Z14
-	VMOVAPS      Z14, Z15
-	VMOVAPS      Z14, Z14
-	VPERMI2PS    Z3, Z1, Z15
-	VPERMI2D     Z6, Z4, Z14
-	VSUBPS       Z13, Z15, Z15
-	VPSRLD       $0x1f, Z15, Z15
-	VPADDD       Z15, Z14, Z14
-	VPERMPS      Z7, Z14, Z13
-	VMULPS       Z2, Z13, Z13
-	VSUBPS       Z13, Z12, Z13
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z5, Z5
-	VBROADCASTSS 4(CX), Z12
-	VMULPS       Z12, Z0, Z13
-	VMAXPS       Z8, Z13, Z13
-	VMINPS       Z9, Z13, Z13
-	VMOVAPS      Z13, Z14
-	VFMADD213PS  Z11, Z10, Z14
-	VCVTPS2DQ    Z14, Z14
-	VMOVAPS      Z14, Z15
-	VMOVAPS      Z14, Z14
-	VPERMI2PS    Z3, Z1, Z15
-	VPERMI2D     Z6, Z4, Z14
-	VSUBPS       Z13, Z15, Z15
-	VPSRLD       $0x1f, Z15, Z15
-	VPADDD       Z15, Z14, Z14
-	VPERMPS      Z7, Z14, Z13
-	VMULPS       Z2, Z13, Z13
-	VSUBPS       Z13, Z12, Z13
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z5, Z5
-	VBROADCASTSS 8(CX), Z12
-	VMULPS       Z12, Z0, Z13
-	VMAXPS       Z8, Z13, Z13
-	VMINPS       Z9, Z13, Z13
-	VMOVAPS      Z13, Z14
-	VFMADD213PS  Z11, Z10, Z14
-	VCVTPS2DQ    Z14, Z14
-	VMOVAPS      Z14, Z15
-	VMOVAPS      Z14, Z14
-	VPERMI2PS    Z3, Z1, Z15
-	VPERMI2D     Z6, Z4, Z14
-	VSUBPS       Z13, Z15, Z15
-	VPSRLD       $0x1f, Z15, Z15
-	VPADDD       Z15, Z14, Z14
-	VPERMPS      Z7, Z14, Z13
-	VMULPS       Z2, Z13, Z13
-	VSUBPS       Z13, Z12, Z13
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z5, Z5
-	VBROADCASTSS 12(CX), Z12
-	VMULPS       Z12, Z0, Z13
-	VMAXPS       Z8, Z13, Z13
-	VMINPS       Z9, Z13, Z13
-	VMOVAPS      Z13, Z14
-	VFMADD213PS  Z11, Z10, Z14
-	VCVTPS2DQ    Z14, Z14
-	VMOVAPS      Z14, Z15
-	VMOVAPS      Z14, Z14
-	VPERMI2PS    Z3, Z1, Z15
-	VPERMI2D     Z6, Z4, Z14
-	VSUBPS       Z13, Z15, Z15
-	VPSRLD       $0x1f, Z15, Z15
-	VPADDD       Z15, Z14, Z14
-	VPERMPS      Z7, Z14, Z13
-	VMULPS       Z2, Z13, Z13
-	VSUBPS       Z13, Z12, Z13
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z5, Z5
-	ADDQ         $+16, CX
-	SUBQ         $+4, DX
-	JGE          errors_four
-
-errors_few:
-	ADDQ $+4, DX
-	JZ   errors_done
-
-errors:
-	VBROADCASTSS (CX), Z12
-	VMULPS       Z12, Z0, Z13
-	VMAXPS       Z8, Z13, Z13
-	VMINPS       Z9, Z13, Z13
-	VMOVAPS      Z13, Z14
-	VFMADD213PS  Z11, Z10, Z14
-	VCVTPS2DQ    Z14, Z14
-	VMOVAPS      Z14, Z15
-	VMOVAPS      Z14, Z14
-	VPERMI2PS    Z3, Z1, Z15
-	VPERMI2D     Z6, Z4, Z14
-	VSUBPS       Z13, Z15, Z15
-	VPSRLD       $0x1f, Z15, Z15
-	VPADDD       Z15, Z14, Z14
-	VPERMPS      Z7, Z14, Z13
-	VMULPS       Z2, Z13, Z13
-	VSUBPS       Z13, Z12, Z13
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z5, Z5
-	ADDQ         $+4, CX
-	DECQ         DX
-	JNZ          errors
-
-errors_done:
-	VMOVSS       X5, 24(AX)
-	VBROADCASTSS infinity<>+0(SB), Z0
-	MOVL         $0x00000001, CX
-	KMOVW        CX, K1
-	VMOVAPS      Z0, K1, Z5
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VMINPS       Y0, Y5, Y1
-	VPERM2F128   $0x01, Y1, Y1, Y2
-	VMINPS       Y2, Y1, Y1
-	VPERMILPS    $0x4e, Y1, Y2
-	VMINPS       Y2, Y1, Y1
-	VPERMILPS    $0xb1, Y1, Y2
-	VMINPS       Y2, Y1, Y1
-	VCMPPS       $0x00, Y1, Y5, Y2
-	VMOVMSKPS    Y2, CX
-	VCMPPS       $0x00, Y1, Y0, Y0
-	VMOVMSKPS    Y0, DX
-	SHLL         $0x08, DX
-	ORL          DX, CX
-	ORL          $0x00008000, CX
-	BSFL         CX, DI
-	VMOVSS       X1, 20(AX)
-	LEAQ         (SP), CX
-	VMOVSS       (CX)(DI*4), X0
-	VMOVSS       X0, (AX)
-	VMOVSS       64(CX)(DI*4), X0
-	VMOVSS       X0, 4(AX)
-	VZEROUPPER
-	RET
-
 // func scaleSearchTableWeightedAVX512(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
 // Requires: AVX, AVX512F
 TEXT ·scaleSearchTableWeightedAVX512(SB), NOSPLIT, $64-52
@@ -11554,7 +10513,7 @@ TEXT ·scaleSearchTableWeightedAVX512(SB), NOSPLIT, $64-52
 	VPXORD       Z11, Z11, Z11
 	VBROADCASTSS one<>+0(SB), Z12
 	VDIVPS       Z9, Z12, Z12
-	VPXORD       Z13, Z13, Z13
+	VBROADCASTSS none<>+0(SB), Z13
 	VCMPPS       $0x04, Z13, Z9, K1
 	VMOVAPS.Z    Z12, K1, Z12
 	VMULPS       Z12, Z9, Z9
@@ -11730,7 +10689,7 @@ TEXT ·trialErrorsTableWeightedAVX512(SB), NOSPLIT, $0-48
 	VMOVUPS      (AX), Y2
 	VBROADCASTSS one<>+0(SB), Z3
 	VDIVPS       Z0, Z3, Z3
-	VPXORD       Z4, Z4, Z4
+	VBROADCASTSS none<>+0(SB), Z4
 	VCMPPS       $0x04, Z4, Z0, K1
 	VMOVAPS.Z    Z3, K1, Z3
 	VMULPS       Z3, Z1, Z1
@@ -11872,212 +10831,6 @@ errors:
 
 errors_done:
 	VMOVUPS Y2, (AX)
-	VZEROUPPER
-	RET
-
-// func factorSearchTableWeightedAVX512(found *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX, AVX512F
-TEXT ·factorSearchTableWeightedAVX512(SB), NOSPLIT, $128-64
-	MOVQ         found+0(FP), AX
-	MOVQ         pattern+8(FP), CX
-	MOVQ         units+16(FP), DX
-	MOVQ         plain+24(FP), BX
-	MOVQ         grid+32(FP), SI
-	VBROADCASTSS 16(DX), Z0
-	VBROADCASTSS 20(DX), Z1
-	VBROADCASTSS (AX), Z2
-	VBROADCASTSS 8(DX), Z3
-	VMULPS       Z3, Z2, Z2
-	VMAXPS       Z0, Z2, Z2
-	VMINPS       Z1, Z2, Z2
-	VRNDSCALEPS  $0x00, Z2, Z2
-	VADDPS       (CX), Z2, Z2
-	VMAXPS       Z0, Z2, Z2
-	VMINPS       Z1, Z2, Z2
-	VBROADCASTSS (DX), Z0
-	VMULPS       Z0, Z2, Z2
-	VPXORD       Z4, Z4, Z4
-	VBROADCASTSS (BX), Z0
-	MOVL         $0x00000001, CX
-	KMOVW        CX, K1
-	VMOVAPS      Z0, K1, Z2
-	VBROADCASTSS 4(BX), Z0
-	MOVL         $0x00000001, CX
-	KMOVW        CX, K1
-	VMOVAPS      Z0, K1, Z4
-	VMOVUPS      Z2, (SP)
-	VMOVUPS      Z4, 64(SP)
-	VPXORD       Z5, Z5, Z5
-	VBROADCASTSS one<>+0(SB), Z0
-	VDIVPS       Z2, Z0, Z0
-	VPXORD       Z6, Z6, Z6
-	VCMPPS       $0x04, Z6, Z2, K1
-	VMOVAPS.Z    Z0, K1, Z0
-	VMULPS       Z0, Z4, Z1
-	VMOVUPS      576(SI), Z1
-	VMOVUPS      640(SI), Z3
-	VMOVUPS      704(SI), Z4
-	VMOVUPS      768(SI), Z6
-	VMOVUPS      832(SI), Z7
-	VBROADCASTSS (SI), Z8
-	VBROADCASTSS 32(SI), Z9
-	VBROADCASTSS 512(SI), Z10
-	VBROADCASTSS 544(SI), Z11
-	MOVQ         weights+40(FP), CX
-	MOVQ         n+56(FP), BX
-	MOVQ         importance+48(FP), DX
-	SUBQ         $+4, BX
-	JL           errors_few
-
-errors_four:
-	VBROADCASTSS (DX), Z12
-	VBROADCASTSS (CX), Z13
-	VMULPS       Z13, Z0, Z14
-	VMAXPS       Z8, Z14, Z14
-	VMINPS       Z9, Z14, Z14
-	VMOVAPS      Z14, Z15
-	VFMADD213PS  Z11, Z10, Z15
-	VCVTPS2DQ    Z15, Z15
-	VMOVAPS      Z15, Z16
-	VMOVAPS      Z15, Z15
-	VPERMI2PS    Z3, Z1, Z16
-	VPERMI2D     Z6, Z4, Z15
-	VSUBPS       Z14, Z16, Z16
-	VPSRLD       $0x1f, Z16, Z16
-	VPADDD       Z16, Z15, Z15
-	VPERMPS      Z7, Z15, Z14
-	VMULPS       Z2, Z14, Z14
-	VSUBPS       Z14, Z13, Z14
-	VMULPS       Z14, Z12, Z12
-	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z5, Z5
-	VBROADCASTSS 4(DX), Z12
-	VBROADCASTSS 4(CX), Z13
-	VMULPS       Z13, Z0, Z14
-	VMAXPS       Z8, Z14, Z14
-	VMINPS       Z9, Z14, Z14
-	VMOVAPS      Z14, Z15
-	VFMADD213PS  Z11, Z10, Z15
-	VCVTPS2DQ    Z15, Z15
-	VMOVAPS      Z15, Z16
-	VMOVAPS      Z15, Z15
-	VPERMI2PS    Z3, Z1, Z16
-	VPERMI2D     Z6, Z4, Z15
-	VSUBPS       Z14, Z16, Z16
-	VPSRLD       $0x1f, Z16, Z16
-	VPADDD       Z16, Z15, Z15
-	VPERMPS      Z7, Z15, Z14
-	VMULPS       Z2, Z14, Z14
-	VSUBPS       Z14, Z13, Z14
-	VMULPS       Z14, Z12, Z12
-	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z5, Z5
-	VBROADCASTSS 8(DX), Z12
-	VBROADCASTSS 8(CX), Z13
-	VMULPS       Z13, Z0, Z14
-	VMAXPS       Z8, Z14, Z14
-	VMINPS       Z9, Z14, Z14
-	VMOVAPS      Z14, Z15
-	VFMADD213PS  Z11, Z10, Z15
-	VCVTPS2DQ    Z15, Z15
-	VMOVAPS      Z15, Z16
-	VMOVAPS      Z15, Z15
-	VPERMI2PS    Z3, Z1, Z16
-	VPERMI2D     Z6, Z4, Z15
-	VSUBPS       Z14, Z16, Z16
-	VPSRLD       $0x1f, Z16, Z16
-	VPADDD       Z16, Z15, Z15
-	VPERMPS      Z7, Z15, Z14
-	VMULPS       Z2, Z14, Z14
-	VSUBPS       Z14, Z13, Z14
-	VMULPS       Z14, Z12, Z12
-	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z5, Z5
-	VBROADCASTSS 12(DX), Z12
-	VBROADCASTSS 12(CX), Z13
-	VMULPS       Z13, Z0, Z14
-	VMAXPS       Z8, Z14, Z14
-	VMINPS       Z9, Z14, Z14
-	VMOVAPS      Z14, Z15
-	VFMADD213PS  Z11, Z10, Z15
-	VCVTPS2DQ    Z15, Z15
-	VMOVAPS      Z15, Z16
-	VMOVAPS      Z15, Z15
-	VPERMI2PS    Z3, Z1, Z16
-	VPERMI2D     Z6, Z4, Z15
-	VSUBPS       Z14, Z16, Z16
-	VPSRLD       $0x1f, Z16, Z16
-	VPADDD       Z16, Z15, Z15
-	VPERMPS      Z7, Z15, Z14
-	VMULPS       Z2, Z14, Z14
-	VSUBPS       Z14, Z13, Z14
-	VMULPS       Z14, Z12, Z12
-	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z5, Z5
-	ADDQ         $+16, CX
-	ADDQ         $+16, DX
-	SUBQ         $+4, BX
-	JGE          errors_four
-
-errors_few:
-	ADDQ $+4, BX
-	JZ   errors_done
-
-errors:
-	VBROADCASTSS (DX), Z12
-	VBROADCASTSS (CX), Z13
-	VMULPS       Z13, Z0, Z14
-	VMAXPS       Z8, Z14, Z14
-	VMINPS       Z9, Z14, Z14
-	VMOVAPS      Z14, Z15
-	VFMADD213PS  Z11, Z10, Z15
-	VCVTPS2DQ    Z15, Z15
-	VMOVAPS      Z15, Z16
-	VMOVAPS      Z15, Z15
-	VPERMI2PS    Z3, Z1, Z16
-	VPERMI2D     Z6, Z4, Z15
-	VSUBPS       Z14, Z16, Z16
-	VPSRLD       $0x1f, Z16, Z16
-	VPADDD       Z16, Z15, Z15
-	VPERMPS      Z7, Z15, Z14
-	VMULPS       Z2, Z14, Z14
-	VSUBPS       Z14, Z13, Z14
-	VMULPS       Z14, Z12, Z12
-	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z5, Z5
-	ADDQ         $+4, CX
-	ADDQ         $+4, DX
-	DECQ         BX
-	JNZ          errors
-
-errors_done:
-	VMOVSS       X5, 24(AX)
-	VBROADCASTSS infinity<>+0(SB), Z0
-	MOVL         $0x00000001, CX
-	KMOVW        CX, K1
-	VMOVAPS      Z0, K1, Z5
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VMINPS       Y0, Y5, Y1
-	VPERM2F128   $0x01, Y1, Y1, Y2
-	VMINPS       Y2, Y1, Y1
-	VPERMILPS    $0x4e, Y1, Y2
-	VMINPS       Y2, Y1, Y1
-	VPERMILPS    $0xb1, Y1, Y2
-	VMINPS       Y2, Y1, Y1
-	VCMPPS       $0x00, Y1, Y5, Y2
-	VMOVMSKPS    Y2, CX
-	VCMPPS       $0x00, Y1, Y0, Y0
-	VMOVMSKPS    Y0, DX
-	SHLL         $0x08, DX
-	ORL          DX, CX
-	ORL          $0x00008000, CX
-	BSFL         CX, DI
-	VMOVSS       X1, 20(AX)
-	LEAQ         (SP), CX
-	VMOVSS       (CX)(DI*4), X0
-	VMOVSS       X0, (AX)
-	VMOVSS       64(CX)(DI*4), X0
-	VMOVSS       X0, 4(AX)
 	VZEROUPPER
 	RET
 
@@ -12319,7 +11072,7 @@ TEXT ·scaleSearchFloatAVX512(SB), NOSPLIT, $64-52
 	VPXORD       Z7, Z7, Z7
 	VBROADCASTSS one<>+0(SB), Z8
 	VDIVPS       Z5, Z8, Z8
-	VPXORD       Z9, Z9, Z9
+	VBROADCASTSS none<>+0(SB), Z9
 	VCMPPS       $0x04, Z9, Z5, K1
 	VMOVAPS.Z    Z8, K1, Z8
 	VMULPS       Z8, Z5, Z5
@@ -12452,7 +11205,7 @@ TEXT ·trialErrorsFloatAVX512(SB), NOSPLIT, $0-48
 	VMOVUPS      (AX), Z2
 	VBROADCASTSS one<>+0(SB), Z3
 	VDIVPS       Z0, Z3, Z3
-	VPXORD       Z4, Z4, Z4
+	VBROADCASTSS none<>+0(SB), Z4
 	VCMPPS       $0x04, Z4, Z0, K1
 	VMOVAPS.Z    Z3, K1, Z3
 	VMULPS       Z3, Z1, Z1
@@ -12566,7 +11319,7 @@ TEXT ·scaleSearchFloatWeightedAVX512(SB), NOSPLIT, $64-52
 	VPXORD       Z7, Z7, Z7
 	VBROADCASTSS one<>+0(SB), Z8
 	VDIVPS       Z5, Z8, Z8
-	VPXORD       Z9, Z9, Z9
+	VBROADCASTSS none<>+0(SB), Z9
 	VCMPPS       $0x04, Z9, Z5, K1
 	VMOVAPS.Z    Z8, K1, Z8
 	VMULPS       Z8, Z5, Z5
@@ -12712,7 +11465,7 @@ TEXT ·trialErrorsFloatWeightedAVX512(SB), NOSPLIT, $0-48
 	VMOVUPS      (AX), Z2
 	VBROADCASTSS one<>+0(SB), Z3
 	VDIVPS       Z0, Z3, Z3
-	VPXORD       Z4, Z4, Z4
+	VBROADCASTSS none<>+0(SB), Z4
 	VCMPPS       $0x04, Z4, Z0, K1
 	VMOVAPS.Z    Z3, K1, Z3
 	VMULPS       Z3, Z1, Z1
@@ -12823,167 +11576,188 @@ errors_done:
 	VZEROUPPER
 	RET
 
-// func minimumSearchAVX512(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
+// func factorSearchAVX512(group *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
 // Requires: AVX, AVX512F
-TEXT ·minimumSearchAVX512(SB), NOSPLIT, $256-64
-	MOVQ         found+0(FP), AX
+TEXT ·factorSearchAVX512(SB), NOSPLIT, $64-64
+	MOVQ         group+0(FP), AX
 	MOVQ         pattern+8(FP), CX
-	MOVQ         grid+16(FP), DX
-	VBROADCASTSS (AX), Z0
-	VMULPS       64(CX), Z0, Z1
-	VBROADCASTSS 4(AX), Z2
-	VADDPS       Z2, Z1, Z1
-	VPXORD       Z3, Z3, Z3
-	VMAXPS       Z3, Z1, Z1
-	VMULPS       (CX), Z0, Z0
+	MOVQ         units+16(FP), DX
+	MOVQ         plain+24(FP), BX
+	MOVQ         grid+32(FP), SI
+	VBROADCASTSS 16(DX), Z0
+	VBROADCASTSS 20(DX), Z1
+	VBROADCASTSS 2240(AX), Z2
+	VBROADCASTSS 8(DX), Z3
+	VMULPS       Z3, Z2, Z2
+	VMAXPS       Z0, Z2, Z2
+	VMINPS       Z1, Z2, Z2
+	VRNDSCALEPS  $0x00, Z2, Z2
+	VADDPS       (CX), Z2, Z2
+	VMAXPS       Z0, Z2, Z2
+	VMINPS       Z1, Z2, Z2
+	VBROADCASTSS (DX), Z0
+	VMULPS       Z0, Z2, Z2
+	VBROADCASTSS (BX), Z0
+	MOVL         $0x00000001, CX
+	KMOVW        CX, K1
+	VMOVAPS      Z0, K1, Z2
+	VMOVUPS      Z2, (SP)
 	VPXORD       Z4, Z4, Z4
-	VPXORD       Z5, Z5, Z5
-	VPXORD       Z6, Z6, Z6
-	VBROADCASTSS one<>+0(SB), Z2
-	VDIVPS       Z0, Z2, Z2
-	VPXORD       Z7, Z7, Z7
-	VCMPPS       $0x04, Z7, Z0, K1
-	VMOVAPS.Z    Z2, K1, Z0
-	VMULPS       Z0, Z1, Z1
-	VBROADCASTSS (DX), Z2
-	VBROADCASTSS 32(DX), Z3
-	MOVQ         weights+24(FP), CX
-	MOVQ         n+40(FP), DX
+	VBROADCASTSS one<>+0(SB), Z0
+	VDIVPS       Z2, Z0, Z0
+	VBROADCASTSS none<>+0(SB), Z1
+	VCMPPS       $0x04, Z1, Z2, K1
+	VMOVAPS.Z    Z0, K1, Z1
+	VMULPS       Z1, Z2, Z0
+	VMOVUPS      576(SI), Z0
+	VMOVUPS      640(SI), Z3
+	VMOVUPS      704(SI), Z5
+	VMOVUPS      768(SI), Z6
+	VMOVUPS      832(SI), Z7
+	VBROADCASTSS (SI), Z8
+	VBROADCASTSS 32(SI), Z9
+	VBROADCASTSS 512(SI), Z10
+	VBROADCASTSS 544(SI), Z11
+	MOVQ         weights+40(FP), CX
+	MOVQ         n+56(FP), DX
 	SUBQ         $+4, DX
-	JL           weight_few
+	JL           errors_few
 
-weight_four:
-	VBROADCASTSS (CX), Z7
-	VMULPS       Z7, Z0, Z11
-	VADDPS       Z1, Z11, Z11
-	VMAXPS       Z2, Z11, Z11
-	VMINPS       Z3, Z11, Z11
-	VRNDSCALEPS  $0x00, Z11, Z11
-	VADDPS       Z11, Z4, Z4
-	VMULPS       Z7, Z11, Z7
-	VADDPS       Z7, Z6, Z6
-	VMULPS       Z11, Z11, Z11
-	VADDPS       Z11, Z5, Z5
-	VBROADCASTSS 4(CX), Z7
-	VMULPS       Z7, Z0, Z11
-	VADDPS       Z1, Z11, Z11
-	VMAXPS       Z2, Z11, Z11
-	VMINPS       Z3, Z11, Z11
-	VRNDSCALEPS  $0x00, Z11, Z11
-	VADDPS       Z11, Z4, Z4
-	VMULPS       Z7, Z11, Z7
-	VADDPS       Z7, Z6, Z6
-	VMULPS       Z11, Z11, Z11
-	VADDPS       Z11, Z5, Z5
-	VBROADCASTSS 8(CX), Z7
-	VMULPS       Z7, Z0, Z11
-	VADDPS       Z1, Z11, Z11
-	VMAXPS       Z2, Z11, Z11
-	VMINPS       Z3, Z11, Z11
-	VRNDSCALEPS  $0x00, Z11, Z11
-	VADDPS       Z11, Z4, Z4
-	VMULPS       Z7, Z11, Z7
-	VADDPS       Z7, Z6, Z6
-	VMULPS       Z11, Z11, Z11
-	VADDPS       Z11, Z5, Z5
-	VBROADCASTSS 12(CX), Z7
-	VMULPS       Z7, Z0, Z11
-	VADDPS       Z1, Z11, Z11
-	VMAXPS       Z2, Z11, Z11
-	VMINPS       Z3, Z11, Z11
-	VRNDSCALEPS  $0x00, Z11, Z11
-	VADDPS       Z11, Z4, Z4
-	VMULPS       Z7, Z11, Z7
-	VADDPS       Z7, Z6, Z6
-	VMULPS       Z11, Z11, Z11
-	VADDPS       Z11, Z5, Z5
+errors_four:
+	VBROADCASTSS (CX), Z12
+	VMULPS       Z12, Z1, Z13
+	VMAXPS       Z8, Z13, Z13
+	VMINPS       Z9, Z13, Z13
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z11, Z10, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z15
+	VMOVAPS      Z14, Z14
+	VPERMI2PS    Z3, Z0, Z15
+	VPERMI2D     Z6, Z5, Z14
+	VSUBPS       Z13, Z15, Z15
+	VPSRLD       $0x1f, Z15, Z15
+	VPADDD       Z15, Z14, Z14
+	VPERMPS      Z7, Z14, Z13
+	VMULPS       Z2, Z13, Z13
+	VSUBPS       Z13, Z12, Z13
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z4, Z4
+	VBROADCASTSS 4(CX), Z12
+	VMULPS       Z12, Z1, Z13
+	VMAXPS       Z8, Z13, Z13
+	VMINPS       Z9, Z13, Z13
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z11, Z10, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z15
+	VMOVAPS      Z14, Z14
+	VPERMI2PS    Z3, Z0, Z15
+	VPERMI2D     Z6, Z5, Z14
+	VSUBPS       Z13, Z15, Z15
+	VPSRLD       $0x1f, Z15, Z15
+	VPADDD       Z15, Z14, Z14
+	VPERMPS      Z7, Z14, Z13
+	VMULPS       Z2, Z13, Z13
+	VSUBPS       Z13, Z12, Z13
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z4, Z4
+	VBROADCASTSS 8(CX), Z12
+	VMULPS       Z12, Z1, Z13
+	VMAXPS       Z8, Z13, Z13
+	VMINPS       Z9, Z13, Z13
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z11, Z10, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z15
+	VMOVAPS      Z14, Z14
+	VPERMI2PS    Z3, Z0, Z15
+	VPERMI2D     Z6, Z5, Z14
+	VSUBPS       Z13, Z15, Z15
+	VPSRLD       $0x1f, Z15, Z15
+	VPADDD       Z15, Z14, Z14
+	VPERMPS      Z7, Z14, Z13
+	VMULPS       Z2, Z13, Z13
+	VSUBPS       Z13, Z12, Z13
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z4, Z4
+	VBROADCASTSS 12(CX), Z12
+	VMULPS       Z12, Z1, Z13
+	VMAXPS       Z8, Z13, Z13
+	VMINPS       Z9, Z13, Z13
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z11, Z10, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z15
+	VMOVAPS      Z14, Z14
+	VPERMI2PS    Z3, Z0, Z15
+	VPERMI2D     Z6, Z5, Z14
+	VSUBPS       Z13, Z15, Z15
+	VPSRLD       $0x1f, Z15, Z15
+	VPADDD       Z15, Z14, Z14
+	VPERMPS      Z7, Z14, Z13
+	VMULPS       Z2, Z13, Z13
+	VSUBPS       Z13, Z12, Z13
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z4, Z4
 	ADDQ         $+16, CX
 	SUBQ         $+4, DX
-	JGE          weight_four
+	JGE          errors_four
 
-weight_few:
+errors_few:
 	ADDQ $+4, DX
-	JZ   weight_done
+	JZ   errors_done
 
-weight:
-	VBROADCASTSS (CX), Z7
-	VMULPS       Z7, Z0, Z11
-	VADDPS       Z1, Z11, Z11
-	VMAXPS       Z2, Z11, Z11
-	VMINPS       Z3, Z11, Z11
-	VRNDSCALEPS  $0x00, Z11, Z11
-	VADDPS       Z11, Z4, Z4
-	VMULPS       Z7, Z11, Z7
-	VADDPS       Z7, Z6, Z6
-	VMULPS       Z11, Z11, Z11
-	VADDPS       Z11, Z5, Z5
+errors:
+	VBROADCASTSS (CX), Z12
+	VMULPS       Z12, Z1, Z13
+	VMAXPS       Z8, Z13, Z13
+	VMINPS       Z9, Z13, Z13
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z11, Z10, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z15
+	VMOVAPS      Z14, Z14
+	VPERMI2PS    Z3, Z0, Z15
+	VPERMI2D     Z6, Z5, Z14
+	VSUBPS       Z13, Z15, Z15
+	VPSRLD       $0x1f, Z15, Z15
+	VPADDD       Z15, Z14, Z14
+	VPERMPS      Z7, Z14, Z13
+	VMULPS       Z2, Z13, Z13
+	VSUBPS       Z13, Z12, Z13
+	VMULPS       Z13, Z13, Z13
+	VADDPS       Z13, Z4, Z4
 	ADDQ         $+4, CX
 	DECQ         DX
-	JNZ          weight
+	JNZ          errors
 
-weight_done:
-	VBROADCASTSS  weight+52(FP), Z0
-	VBROADCASTSS  square+56(FP), Z1
-	VBROADCASTSS  inverse+60(FP), Z2
-	VMULPS        Z4, Z4, Z3
-	VMULPS        Z2, Z3, Z3
-	VSUBPS        Z3, Z5, Z7
-	VMULPS        Z0, Z4, Z3
-	VMULPS        Z2, Z3, Z3
-	VSUBPS        Z3, Z6, Z11
-	VDIVPS        Z7, Z11, Z11
-	VMULPS        Z4, Z11, Z3
-	VSUBPS        Z0, Z3, Z3
-	VMULPS        Z2, Z3, Z3
-	VPXORD        Z8, Z8, Z8
-	VCMPPS        $0x1e, Z8, Z3, K1
-	VDIVPS        Z5, Z6, Z2
-	VBLENDMPS     Z11, Z2, K1, Z11
-	VMOVAPS.Z     Z3, K1, Z2
-	VMULPS        Z6, Z11, Z5
-	VSUBPS        Z5, Z1, Z5
-	VMULPS        Z0, Z2, Z3
-	VADDPS        Z3, Z5, Z5
-	VPXORD        Z9, Z9, Z9
-	VCMPPS        $0x1e, Z9, Z11, K1
-	VPXORD        Z10, Z10, Z10
-	VCMPPS        $0x1e, Z10, Z7, K2
-	KANDW         K2, K1, K1
-	VBROADCASTSS  infinity<>+0(SB), Z0
-	VBLENDMPS     Z5, Z0, K1, Z5
-	VMOVUPS       Z11, (SP)
-	VMOVUPS       Z2, 64(SP)
-	VMOVUPS       Z4, 128(SP)
-	VMOVUPS       Z7, 192(SP)
-	VEXTRACTF64X4 $0x01, Z5, Y1
-	VMINPS        Y1, Y5, Y0
-	VPERM2F128    $0x01, Y0, Y0, Y1
-	VMINPS        Y1, Y0, Y0
-	VPERMILPS     $0x4e, Y0, Y1
-	VMINPS        Y1, Y0, Y0
-	VPERMILPS     $0xb1, Y0, Y1
-	VMINPS        Y1, Y0, Y0
-	VBROADCASTSS  X0, Z1
-	VCMPPS        $0x00, Z1, Z5, K1
-	KMOVW         K1, CX
-	ORL           $0x00008000, CX
-	BSFL          CX, BX
-	VUCOMISS      infinity<>+0(SB), X0
-	JAE           none
-	LEAQ          (SP), CX
-	VMOVSS        (CX)(BX*4), X0
-	VMOVSS        X0, (AX)
-	VMOVSS        64(CX)(BX*4), X0
-	VMOVSS        X0, 4(AX)
-	VMOVSS        128(CX)(BX*4), X0
-	VMULSS        inverse+60(FP), X0, X0
-	VMOVSS        X0, 8(AX)
-	VMOVSS        192(CX)(BX*4), X0
-	VMOVSS        X0, 12(AX)
-	VMOVSS        count+48(FP), X0
-	VMOVSS        X0, 16(AX)
-
-none:
+errors_done:
+	VMOVSS       X4, 2624(AX)
+	VBROADCASTSS infinity<>+0(SB), Z0
+	MOVL         $0x00000001, CX
+	KMOVW        CX, K1
+	VMOVAPS      Z0, K1, Z4
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VMINPS       Y0, Y4, Y1
+	VPERM2F128   $0x01, Y1, Y1, Y2
+	VMINPS       Y2, Y1, Y1
+	VPERMILPS    $0x4e, Y1, Y2
+	VMINPS       Y2, Y1, Y1
+	VPERMILPS    $0xb1, Y1, Y2
+	VMINPS       Y2, Y1, Y1
+	VCMPPS       $0x00, Y1, Y4, Y2
+	VMOVMSKPS    Y2, CX
+	VCMPPS       $0x00, Y1, Y0, Y0
+	VMOVMSKPS    Y0, DX
+	SHLL         $0x08, DX
+	ORL          DX, CX
+	ORL          $0x00008000, CX
+	BSFL         CX, DI
+	VMOVSS       X1, 2560(AX)
+	LEAQ         (SP), CX
+	VMOVSS       (CX)(DI*4), X0
+	VMOVSS       X0, 2240(AX)
 	VZEROUPPER
 	RET
 
@@ -13002,8 +11776,8 @@ TEXT ·levelSearchAVX512(SB), NOSPLIT, $0-56
 	VPXORD       Z3, Z3, Z3
 	VBROADCASTSS one<>+0(SB), Z0
 	VDIVPS       Z2, Z0, Z0
-	VPXORD       Z4, Z4, Z4
-	VCMPPS       $0x04, Z4, Z2, K1
+	VBROADCASTSS none<>+0(SB), Z1
+	VCMPPS       $0x04, Z1, Z2, K1
 	VMOVAPS.Z    Z0, K1, Z1
 	VMULPS       Z1, Z2, Z0
 	VBROADCASTSS (CX), Z0
@@ -13123,180 +11897,201 @@ errors_done:
 	VZEROUPPER
 	RET
 
-// func minimumSearchWeightedAVX512(found *float32, pattern *float32, grid *float32, weights *float32, importance *float32, n int, count float32, weight float32, square float32, inverse float32)
+// func factorSearchWeightedAVX512(group *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
 // Requires: AVX, AVX512F
-TEXT ·minimumSearchWeightedAVX512(SB), NOSPLIT, $256-64
-	MOVQ         found+0(FP), AX
+TEXT ·factorSearchWeightedAVX512(SB), NOSPLIT, $64-64
+	MOVQ         group+0(FP), AX
 	MOVQ         pattern+8(FP), CX
-	MOVQ         grid+16(FP), DX
-	VBROADCASTSS (AX), Z0
-	VMULPS       64(CX), Z0, Z1
-	VBROADCASTSS 4(AX), Z2
-	VADDPS       Z2, Z1, Z1
-	VPXORD       Z3, Z3, Z3
-	VMAXPS       Z3, Z1, Z1
-	VMULPS       (CX), Z0, Z0
+	MOVQ         units+16(FP), DX
+	MOVQ         plain+24(FP), BX
+	MOVQ         grid+32(FP), SI
+	VBROADCASTSS 16(DX), Z0
+	VBROADCASTSS 20(DX), Z1
+	VBROADCASTSS 2240(AX), Z2
+	VBROADCASTSS 8(DX), Z3
+	VMULPS       Z3, Z2, Z2
+	VMAXPS       Z0, Z2, Z2
+	VMINPS       Z1, Z2, Z2
+	VRNDSCALEPS  $0x00, Z2, Z2
+	VADDPS       (CX), Z2, Z2
+	VMAXPS       Z0, Z2, Z2
+	VMINPS       Z1, Z2, Z2
+	VBROADCASTSS (DX), Z0
+	VMULPS       Z0, Z2, Z2
+	VBROADCASTSS (BX), Z0
+	MOVL         $0x00000001, CX
+	KMOVW        CX, K1
+	VMOVAPS      Z0, K1, Z2
+	VMOVUPS      Z2, (SP)
 	VPXORD       Z4, Z4, Z4
-	VPXORD       Z5, Z5, Z5
-	VPXORD       Z6, Z6, Z6
-	VBROADCASTSS one<>+0(SB), Z2
-	VDIVPS       Z0, Z2, Z2
-	VPXORD       Z7, Z7, Z7
-	VCMPPS       $0x04, Z7, Z0, K1
-	VMOVAPS.Z    Z2, K1, Z0
-	VMULPS       Z0, Z1, Z1
-	VBROADCASTSS (DX), Z2
-	VBROADCASTSS 32(DX), Z3
-	MOVQ         weights+24(FP), CX
-	MOVQ         n+40(FP), SI
-	MOVQ         importance+32(FP), DX
-	SUBQ         $+4, SI
-	JL           weight_few
+	VBROADCASTSS one<>+0(SB), Z0
+	VDIVPS       Z2, Z0, Z0
+	VBROADCASTSS none<>+0(SB), Z1
+	VCMPPS       $0x04, Z1, Z2, K1
+	VMOVAPS.Z    Z0, K1, Z1
+	VMULPS       Z1, Z2, Z0
+	VMOVUPS      576(SI), Z0
+	VMOVUPS      640(SI), Z3
+	VMOVUPS      704(SI), Z5
+	VMOVUPS      768(SI), Z6
+	VMOVUPS      832(SI), Z7
+	VBROADCASTSS (SI), Z8
+	VBROADCASTSS 32(SI), Z9
+	VBROADCASTSS 512(SI), Z10
+	VBROADCASTSS 544(SI), Z11
+	MOVQ         weights+40(FP), CX
+	MOVQ         n+56(FP), BX
+	MOVQ         importance+48(FP), DX
+	SUBQ         $+4, BX
+	JL           errors_few
 
-weight_four:
-	VBROADCASTSS (DX), Z7
-	VBROADCASTSS (CX), Z11
-	VMULPS       Z11, Z0, Z12
-	VADDPS       Z1, Z12, Z12
-	VMAXPS       Z2, Z12, Z12
-	VMINPS       Z3, Z12, Z12
-	VRNDSCALEPS  $0x00, Z12, Z12
-	VMULPS       Z12, Z7, Z7
-	VADDPS       Z7, Z4, Z4
-	VMULPS       Z11, Z7, Z11
-	VADDPS       Z11, Z6, Z6
-	VMULPS       Z7, Z12, Z12
-	VADDPS       Z12, Z5, Z5
-	VBROADCASTSS 4(DX), Z7
-	VBROADCASTSS 4(CX), Z11
-	VMULPS       Z11, Z0, Z12
-	VADDPS       Z1, Z12, Z12
-	VMAXPS       Z2, Z12, Z12
-	VMINPS       Z3, Z12, Z12
-	VRNDSCALEPS  $0x00, Z12, Z12
-	VMULPS       Z12, Z7, Z7
-	VADDPS       Z7, Z4, Z4
-	VMULPS       Z11, Z7, Z11
-	VADDPS       Z11, Z6, Z6
-	VMULPS       Z7, Z12, Z12
-	VADDPS       Z12, Z5, Z5
-	VBROADCASTSS 8(DX), Z7
-	VBROADCASTSS 8(CX), Z11
-	VMULPS       Z11, Z0, Z12
-	VADDPS       Z1, Z12, Z12
-	VMAXPS       Z2, Z12, Z12
-	VMINPS       Z3, Z12, Z12
-	VRNDSCALEPS  $0x00, Z12, Z12
-	VMULPS       Z12, Z7, Z7
-	VADDPS       Z7, Z4, Z4
-	VMULPS       Z11, Z7, Z11
-	VADDPS       Z11, Z6, Z6
-	VMULPS       Z7, Z12, Z12
-	VADDPS       Z12, Z5, Z5
-	VBROADCASTSS 12(DX), Z7
-	VBROADCASTSS 12(CX), Z11
-	VMULPS       Z11, Z0, Z12
-	VADDPS       Z1, Z12, Z12
-	VMAXPS       Z2, Z12, Z12
-	VMINPS       Z3, Z12, Z12
-	VRNDSCALEPS  $0x00, Z12, Z12
-	VMULPS       Z12, Z7, Z7
-	VADDPS       Z7, Z4, Z4
-	VMULPS       Z11, Z7, Z11
-	VADDPS       Z11, Z6, Z6
-	VMULPS       Z7, Z12, Z12
-	VADDPS       Z12, Z5, Z5
+errors_four:
+	VBROADCASTSS (DX), Z12
+	VBROADCASTSS (CX), Z13
+	VMULPS       Z13, Z1, Z14
+	VMAXPS       Z8, Z14, Z14
+	VMINPS       Z9, Z14, Z14
+	VMOVAPS      Z14, Z15
+	VFMADD213PS  Z11, Z10, Z15
+	VCVTPS2DQ    Z15, Z15
+	VMOVAPS      Z15, Z16
+	VMOVAPS      Z15, Z15
+	VPERMI2PS    Z3, Z0, Z16
+	VPERMI2D     Z6, Z5, Z15
+	VSUBPS       Z14, Z16, Z16
+	VPSRLD       $0x1f, Z16, Z16
+	VPADDD       Z16, Z15, Z15
+	VPERMPS      Z7, Z15, Z14
+	VMULPS       Z2, Z14, Z14
+	VSUBPS       Z14, Z13, Z14
+	VMULPS       Z14, Z12, Z12
+	VMULPS       Z14, Z12, Z14
+	VADDPS       Z14, Z4, Z4
+	VBROADCASTSS 4(DX), Z12
+	VBROADCASTSS 4(CX), Z13
+	VMULPS       Z13, Z1, Z14
+	VMAXPS       Z8, Z14, Z14
+	VMINPS       Z9, Z14, Z14
+	VMOVAPS      Z14, Z15
+	VFMADD213PS  Z11, Z10, Z15
+	VCVTPS2DQ    Z15, Z15
+	VMOVAPS      Z15, Z16
+	VMOVAPS      Z15, Z15
+	VPERMI2PS    Z3, Z0, Z16
+	VPERMI2D     Z6, Z5, Z15
+	VSUBPS       Z14, Z16, Z16
+	VPSRLD       $0x1f, Z16, Z16
+	VPADDD       Z16, Z15, Z15
+	VPERMPS      Z7, Z15, Z14
+	VMULPS       Z2, Z14, Z14
+	VSUBPS       Z14, Z13, Z14
+	VMULPS       Z14, Z12, Z12
+	VMULPS       Z14, Z12, Z14
+	VADDPS       Z14, Z4, Z4
+	VBROADCASTSS 8(DX), Z12
+	VBROADCASTSS 8(CX), Z13
+	VMULPS       Z13, Z1, Z14
+	VMAXPS       Z8, Z14, Z14
+	VMINPS       Z9, Z14, Z14
+	VMOVAPS      Z14, Z15
+	VFMADD213PS  Z11, Z10, Z15
+	VCVTPS2DQ    Z15, Z15
+	VMOVAPS      Z15, Z16
+	VMOVAPS      Z15, Z15
+	VPERMI2PS    Z3, Z0, Z16
+	VPERMI2D     Z6, Z5, Z15
+	VSUBPS       Z14, Z16, Z16
+	VPSRLD       $0x1f, Z16, Z16
+	VPADDD       Z16, Z15, Z15
+	VPERMPS      Z7, Z15, Z14
+	VMULPS       Z2, Z14, Z14
+	VSUBPS       Z14, Z13, Z14
+	VMULPS       Z14, Z12, Z12
+	VMULPS       Z14, Z12, Z14
+	VADDPS       Z14, Z4, Z4
+	VBROADCASTSS 12(DX), Z12
+	VBROADCASTSS 12(CX), Z13
+	VMULPS       Z13, Z1, Z14
+	VMAXPS       Z8, Z14, Z14
+	VMINPS       Z9, Z14, Z14
+	VMOVAPS      Z14, Z15
+	VFMADD213PS  Z11, Z10, Z15
+	VCVTPS2DQ    Z15, Z15
+	VMOVAPS      Z15, Z16
+	VMOVAPS      Z15, Z15
+	VPERMI2PS    Z3, Z0, Z16
+	VPERMI2D     Z6, Z5, Z15
+	VSUBPS       Z14, Z16, Z16
+	VPSRLD       $0x1f, Z16, Z16
+	VPADDD       Z16, Z15, Z15
+	VPERMPS      Z7, Z15, Z14
+	VMULPS       Z2, Z14, Z14
+	VSUBPS       Z14, Z13, Z14
+	VMULPS       Z14, Z12, Z12
+	VMULPS       Z14, Z12, Z14
+	VADDPS       Z14, Z4, Z4
 	ADDQ         $+16, CX
 	ADDQ         $+16, DX
-	SUBQ         $+4, SI
-	JGE          weight_four
+	SUBQ         $+4, BX
+	JGE          errors_four
 
-weight_few:
-	ADDQ $+4, SI
-	JZ   weight_done
+errors_few:
+	ADDQ $+4, BX
+	JZ   errors_done
 
-weight:
-	VBROADCASTSS (DX), Z7
-	VBROADCASTSS (CX), Z11
-	VMULPS       Z11, Z0, Z12
-	VADDPS       Z1, Z12, Z12
-	VMAXPS       Z2, Z12, Z12
-	VMINPS       Z3, Z12, Z12
-	VRNDSCALEPS  $0x00, Z12, Z12
-	VMULPS       Z12, Z7, Z7
-	VADDPS       Z7, Z4, Z4
-	VMULPS       Z11, Z7, Z11
-	VADDPS       Z11, Z6, Z6
-	VMULPS       Z7, Z12, Z12
-	VADDPS       Z12, Z5, Z5
+errors:
+	VBROADCASTSS (DX), Z12
+	VBROADCASTSS (CX), Z13
+	VMULPS       Z13, Z1, Z14
+	VMAXPS       Z8, Z14, Z14
+	VMINPS       Z9, Z14, Z14
+	VMOVAPS      Z14, Z15
+	VFMADD213PS  Z11, Z10, Z15
+	VCVTPS2DQ    Z15, Z15
+	VMOVAPS      Z15, Z16
+	VMOVAPS      Z15, Z15
+	VPERMI2PS    Z3, Z0, Z16
+	VPERMI2D     Z6, Z5, Z15
+	VSUBPS       Z14, Z16, Z16
+	VPSRLD       $0x1f, Z16, Z16
+	VPADDD       Z16, Z15, Z15
+	VPERMPS      Z7, Z15, Z14
+	VMULPS       Z2, Z14, Z14
+	VSUBPS       Z14, Z13, Z14
+	VMULPS       Z14, Z12, Z12
+	VMULPS       Z14, Z12, Z14
+	VADDPS       Z14, Z4, Z4
 	ADDQ         $+4, CX
 	ADDQ         $+4, DX
-	DECQ         SI
-	JNZ          weight
+	DECQ         BX
+	JNZ          errors
 
-weight_done:
-	VBROADCASTSS  weight+52(FP), Z0
-	VBROADCASTSS  square+56(FP), Z1
-	VBROADCASTSS  inverse+60(FP), Z2
-	VMULPS        Z4, Z4, Z3
-	VMULPS        Z2, Z3, Z3
-	VSUBPS        Z3, Z5, Z7
-	VMULPS        Z0, Z4, Z3
-	VMULPS        Z2, Z3, Z3
-	VSUBPS        Z3, Z6, Z11
-	VDIVPS        Z7, Z11, Z11
-	VMULPS        Z4, Z11, Z3
-	VSUBPS        Z0, Z3, Z3
-	VMULPS        Z2, Z3, Z3
-	VPXORD        Z8, Z8, Z8
-	VCMPPS        $0x1e, Z8, Z3, K1
-	VDIVPS        Z5, Z6, Z2
-	VBLENDMPS     Z11, Z2, K1, Z11
-	VMOVAPS.Z     Z3, K1, Z2
-	VMULPS        Z6, Z11, Z5
-	VSUBPS        Z5, Z1, Z5
-	VMULPS        Z0, Z2, Z3
-	VADDPS        Z3, Z5, Z5
-	VPXORD        Z9, Z9, Z9
-	VCMPPS        $0x1e, Z9, Z11, K1
-	VPXORD        Z10, Z10, Z10
-	VCMPPS        $0x1e, Z10, Z7, K2
-	KANDW         K2, K1, K1
-	VBROADCASTSS  infinity<>+0(SB), Z0
-	VBLENDMPS     Z5, Z0, K1, Z5
-	VMOVUPS       Z11, (SP)
-	VMOVUPS       Z2, 64(SP)
-	VMOVUPS       Z4, 128(SP)
-	VMOVUPS       Z7, 192(SP)
-	VEXTRACTF64X4 $0x01, Z5, Y1
-	VMINPS        Y1, Y5, Y0
-	VPERM2F128    $0x01, Y0, Y0, Y1
-	VMINPS        Y1, Y0, Y0
-	VPERMILPS     $0x4e, Y0, Y1
-	VMINPS        Y1, Y0, Y0
-	VPERMILPS     $0xb1, Y0, Y1
-	VMINPS        Y1, Y0, Y0
-	VBROADCASTSS  X0, Z1
-	VCMPPS        $0x00, Z1, Z5, K1
-	KMOVW         K1, CX
-	ORL           $0x00008000, CX
-	BSFL          CX, BX
-	VUCOMISS      infinity<>+0(SB), X0
-	JAE           none
-	LEAQ          (SP), CX
-	VMOVSS        (CX)(BX*4), X0
-	VMOVSS        X0, (AX)
-	VMOVSS        64(CX)(BX*4), X0
-	VMOVSS        X0, 4(AX)
-	VMOVSS        128(CX)(BX*4), X0
-	VMULSS        inverse+60(FP), X0, X0
-	VMOVSS        X0, 8(AX)
-	VMOVSS        192(CX)(BX*4), X0
-	VMOVSS        X0, 12(AX)
-	VMOVSS        count+48(FP), X0
-	VMOVSS        X0, 16(AX)
-
-none:
+errors_done:
+	VMOVSS       X4, 2624(AX)
+	VBROADCASTSS infinity<>+0(SB), Z0
+	MOVL         $0x00000001, CX
+	KMOVW        CX, K1
+	VMOVAPS      Z0, K1, Z4
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VMINPS       Y0, Y4, Y1
+	VPERM2F128   $0x01, Y1, Y1, Y2
+	VMINPS       Y2, Y1, Y1
+	VPERMILPS    $0x4e, Y1, Y2
+	VMINPS       Y2, Y1, Y1
+	VPERMILPS    $0xb1, Y1, Y2
+	VMINPS       Y2, Y1, Y1
+	VCMPPS       $0x00, Y1, Y4, Y2
+	VMOVMSKPS    Y2, CX
+	VCMPPS       $0x00, Y1, Y0, Y0
+	VMOVMSKPS    Y0, DX
+	SHLL         $0x08, DX
+	ORL          DX, CX
+	ORL          $0x00008000, CX
+	BSFL         CX, DI
+	VMOVSS       X1, 2560(AX)
+	LEAQ         (SP), CX
+	VMOVSS       (CX)(DI*4), X0
+	VMOVSS       X0, 2240(AX)
 	VZEROUPPER
 	RET
 
@@ -13315,8 +12110,8 @@ TEXT ·levelSearchWeightedAVX512(SB), NOSPLIT, $0-56
 	VPXORD       Z3, Z3, Z3
 	VBROADCASTSS one<>+0(SB), Z0
 	VDIVPS       Z2, Z0, Z0
-	VPXORD       Z4, Z4, Z4
-	VCMPPS       $0x04, Z4, Z2, K1
+	VBROADCASTSS none<>+0(SB), Z1
+	VCMPPS       $0x04, Z1, Z2, K1
 	VMOVAPS.Z    Z0, K1, Z1
 	VMULPS       Z1, Z2, Z0
 	VBROADCASTSS (CX), Z0
@@ -13446,6 +12241,1096 @@ errors_done:
 	VUCOMISS      X1, X0
 	CMOVQLS       AX, DX
 	MOVQ          DX, lane+48(FP)
+	VZEROUPPER
+	RET
+
+// func minimumSearch8AVX512(groups *float32, pattern *float32, grid *float32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·minimumSearch8AVX512(SB), NOSPLIT, $384-24
+	MOVQ            pattern+8(FP), AX
+	MOVQ            grid+16(FP), CX
+	MOVQ            groups+0(FP), DX
+	MOVL            $0x0000ff00, BX
+	KMOVW           BX, K1
+	VBROADCASTSS    one<>+0(SB), Z0
+	VBROADCASTF32X8 2048(DX), Z1
+	VDIVPS          Z1, Z0, Z0
+	VMOVUPS         Z0, 320(SP)
+	VBROADCASTSS    infinity<>+0(SB), Z0
+	VMOVUPS         Z0, (SP)
+	MOVQ            $0x00000004, BX
+
+trials0:
+	VBROADCASTF32X8 2240(DX), Z0
+	VBROADCASTSS    (AX), Z1
+	VBROADCASTSS    32(AX), K1, Z1
+	VBROADCASTSS    64(AX), Z2
+	VBROADCASTSS    96(AX), K1, Z2
+	VMULPS          Z0, Z2, Z2
+	VBROADCASTF32X8 2304(DX), Z3
+	VADDPS          Z3, Z2, Z2
+	VBROADCASTSS    none<>+0(SB), Z3
+	VMAXPS          Z3, Z2, Z2
+	VMULPS          Z0, Z1, Z1
+	VBROADCASTSS    none<>+0(SB), Z0
+	VBROADCASTSS    none<>+0(SB), Z3
+	VBROADCASTSS    none<>+0(SB), Z4
+	VBROADCASTSS    one<>+0(SB), Z5
+	VDIVPS          Z1, Z5, Z5
+	VBROADCASTSS    none<>+0(SB), Z6
+	VCMPPS          $0x04, Z6, Z1, K2
+	VMOVAPS.Z       Z5, K2, Z1
+	VMULPS          Z1, Z2, Z2
+	VBROADCASTF32X8 2240(DX), Z5
+	VBROADCASTSS    4(AX), Z6
+	VBROADCASTSS    36(AX), K1, Z6
+	VBROADCASTSS    68(AX), Z7
+	VBROADCASTSS    100(AX), K1, Z7
+	VMULPS          Z5, Z7, Z7
+	VBROADCASTF32X8 2304(DX), Z8
+	VADDPS          Z8, Z7, Z7
+	VBROADCASTSS    none<>+0(SB), Z8
+	VMAXPS          Z8, Z7, Z7
+	VMULPS          Z5, Z6, Z6
+	VBROADCASTSS    none<>+0(SB), Z5
+	VBROADCASTSS    none<>+0(SB), Z8
+	VBROADCASTSS    none<>+0(SB), Z9
+	VBROADCASTSS    one<>+0(SB), Z10
+	VDIVPS          Z6, Z10, Z10
+	VBROADCASTSS    none<>+0(SB), Z11
+	VCMPPS          $0x04, Z11, Z6, K2
+	VMOVAPS.Z       Z10, K2, Z6
+	VMULPS          Z6, Z7, Z7
+	ADDQ            $+8, AX
+	VBROADCASTSS    (CX), Z10
+	VBROADCASTSS    32(CX), Z11
+	LEAQ            (DX), SI
+	MOVQ            $0x00000010, DI
+
+minimums0:
+	VBROADCASTF32X8 (SI), Z12
+	VBROADCASTF32X8 1024(SI), Z13
+	VMULPS          Z12, Z1, Z14
+	VMULPS          Z12, Z6, Z15
+	VADDPS          Z2, Z14, Z14
+	VADDPS          Z7, Z15, Z15
+	VMAXPS          Z10, Z14, Z14
+	VMAXPS          Z10, Z15, Z15
+	VMINPS          Z11, Z14, Z14
+	VMINPS          Z11, Z15, Z15
+	VRNDSCALEPS     $0x00, Z14, Z14
+	VRNDSCALEPS     $0x00, Z15, Z15
+	VMULPS          Z14, Z13, Z16
+	VMULPS          Z15, Z13, Z13
+	VADDPS          Z16, Z0, Z0
+	VADDPS          Z13, Z5, Z5
+	VMULPS          Z16, Z14, Z14
+	VMULPS          Z13, Z15, Z15
+	VMULPS          Z12, Z16, Z16
+	VMULPS          Z12, Z13, Z13
+	VADDPS          Z14, Z3, Z3
+	VADDPS          Z15, Z8, Z8
+	VADDPS          Z16, Z4, Z4
+	VADDPS          Z13, Z9, Z9
+	VBROADCASTF32X8 32(SI), Z12
+	VBROADCASTF32X8 1056(SI), Z13
+	VMULPS          Z12, Z1, Z14
+	VMULPS          Z12, Z6, Z15
+	VADDPS          Z2, Z14, Z14
+	VADDPS          Z7, Z15, Z15
+	VMAXPS          Z10, Z14, Z14
+	VMAXPS          Z10, Z15, Z15
+	VMINPS          Z11, Z14, Z14
+	VMINPS          Z11, Z15, Z15
+	VRNDSCALEPS     $0x00, Z14, Z14
+	VRNDSCALEPS     $0x00, Z15, Z15
+	VMULPS          Z14, Z13, Z16
+	VMULPS          Z15, Z13, Z13
+	VADDPS          Z16, Z0, Z0
+	VADDPS          Z13, Z5, Z5
+	VMULPS          Z16, Z14, Z14
+	VMULPS          Z13, Z15, Z15
+	VMULPS          Z12, Z16, Z16
+	VMULPS          Z12, Z13, Z13
+	VADDPS          Z14, Z3, Z3
+	VADDPS          Z15, Z8, Z8
+	VADDPS          Z16, Z4, Z4
+	VADDPS          Z13, Z9, Z9
+	ADDQ            $+64, SI
+	DECQ            DI
+	JNZ             minimums0
+	VMOVUPS         320(SP), Z1
+	VBROADCASTF32X8 2112(DX), Z2
+	VMULPS          Z0, Z0, Z6
+	VMULPS          Z1, Z6, Z6
+	VSUBPS          Z6, Z3, Z7
+	VMULPS          Z2, Z0, Z6
+	VMULPS          Z1, Z6, Z6
+	VSUBPS          Z6, Z4, Z10
+	VDIVPS          Z7, Z10, Z10
+	VMULPS          Z0, Z10, Z6
+	VSUBPS          Z2, Z6, Z6
+	VMULPS          Z1, Z6, Z6
+	VBROADCASTSS    none<>+0(SB), Z1
+	VCMPPS          $0x1e, Z1, Z6, K2
+	VDIVPS          Z3, Z4, Z1
+	VBLENDMPS       Z10, Z1, K2, Z10
+	VMOVAPS.Z       Z6, K2, Z1
+	VBROADCASTF32X8 2176(DX), Z3
+	VMULPS          Z4, Z10, Z6
+	VSUBPS          Z6, Z3, Z3
+	VMULPS          Z2, Z1, Z6
+	VADDPS          Z6, Z3, Z3
+	VBROADCASTSS    none<>+0(SB), Z2
+	VCMPPS          $0x1e, Z2, Z10, K2
+	VBROADCASTSS    none<>+0(SB), Z2
+	VCMPPS          $0x1e, Z2, Z7, K3
+	KANDW           K3, K2, K2
+	VBROADCASTSS    infinity<>+0(SB), Z2
+	VBLENDMPS       Z3, Z2, K2, Z3
+	VCMPPS          $0x11, (SP), Z3, K2
+	VMOVUPS         (SP), Z2
+	VBLENDMPS       Z3, Z2, K2, Z2
+	VMOVUPS         Z2, (SP)
+	VMOVUPS         64(SP), Z2
+	VBLENDMPS       Z10, Z2, K2, Z2
+	VMOVUPS         Z2, 64(SP)
+	VMOVUPS         128(SP), Z2
+	VBLENDMPS       Z1, Z2, K2, Z2
+	VMOVUPS         Z2, 128(SP)
+	VMOVUPS         192(SP), Z1
+	VBLENDMPS       Z0, Z1, K2, Z1
+	VMOVUPS         Z1, 192(SP)
+	VMOVUPS         256(SP), Z0
+	VBLENDMPS       Z7, Z0, K2, Z0
+	VMOVUPS         Z0, 256(SP)
+	VMOVUPS         320(SP), Z0
+	VBROADCASTF32X8 2112(DX), Z1
+	VMULPS          Z5, Z5, Z2
+	VMULPS          Z0, Z2, Z2
+	VSUBPS          Z2, Z8, Z3
+	VMULPS          Z1, Z5, Z2
+	VMULPS          Z0, Z2, Z2
+	VSUBPS          Z2, Z9, Z4
+	VDIVPS          Z3, Z4, Z4
+	VMULPS          Z5, Z4, Z2
+	VSUBPS          Z1, Z2, Z2
+	VMULPS          Z0, Z2, Z2
+	VBROADCASTSS    none<>+0(SB), Z0
+	VCMPPS          $0x1e, Z0, Z2, K2
+	VDIVPS          Z8, Z9, Z0
+	VBLENDMPS       Z4, Z0, K2, Z4
+	VMOVAPS.Z       Z2, K2, Z0
+	VBROADCASTF32X8 2176(DX), Z6
+	VMULPS          Z9, Z4, Z2
+	VSUBPS          Z2, Z6, Z6
+	VMULPS          Z1, Z0, Z2
+	VADDPS          Z2, Z6, Z6
+	VBROADCASTSS    none<>+0(SB), Z1
+	VCMPPS          $0x1e, Z1, Z4, K2
+	VBROADCASTSS    none<>+0(SB), Z1
+	VCMPPS          $0x1e, Z1, Z3, K3
+	KANDW           K3, K2, K2
+	VBROADCASTSS    infinity<>+0(SB), Z1
+	VBLENDMPS       Z6, Z1, K2, Z6
+	VCMPPS          $0x11, (SP), Z6, K2
+	VMOVUPS         (SP), Z1
+	VBLENDMPS       Z6, Z1, K2, Z1
+	VMOVUPS         Z1, (SP)
+	VMOVUPS         64(SP), Z1
+	VBLENDMPS       Z4, Z1, K2, Z1
+	VMOVUPS         Z1, 64(SP)
+	VMOVUPS         128(SP), Z1
+	VBLENDMPS       Z0, Z1, K2, Z1
+	VMOVUPS         Z1, 128(SP)
+	VMOVUPS         192(SP), Z0
+	VBLENDMPS       Z5, Z0, K2, Z0
+	VMOVUPS         Z0, 192(SP)
+	VMOVUPS         256(SP), Z0
+	VBLENDMPS       Z3, Z0, K2, Z0
+	VMOVUPS         Z0, 256(SP)
+	DECQ            BX
+	JNZ             trials0
+	VMOVUPS         32(SP), Y0
+	VMOVUPS         96(SP), Y1
+	VMOVUPS         160(SP), Y2
+	VMOVUPS         224(SP), Y3
+	VMOVUPS         288(SP), Y4
+	VCMPPS          $0x11, (SP), Y0, Y5
+	VMOVUPS         (SP), Y6
+	VBLENDVPS       Y5, Y0, Y6, Y6
+	VMOVUPS         Y6, (SP)
+	VMOVUPS         64(SP), Y0
+	VBLENDVPS       Y5, Y1, Y0, Y0
+	VMOVUPS         Y0, 64(SP)
+	VMOVUPS         128(SP), Y0
+	VBLENDVPS       Y5, Y2, Y0, Y0
+	VMOVUPS         Y0, 128(SP)
+	VMOVUPS         192(SP), Y0
+	VBLENDVPS       Y5, Y3, Y0, Y0
+	VMOVUPS         Y0, 192(SP)
+	VMOVUPS         256(SP), Y0
+	VBLENDVPS       Y5, Y4, Y0, Y0
+	VMOVUPS         Y0, 256(SP)
+	VMOVUPS         192(SP), Y0
+	VMOVUPS         320(SP), Y1
+	VMULPS          Y1, Y0, Y0
+	VBROADCASTSS    infinity<>+0(SB), Y1
+	VMOVUPS         (SP), Y2
+	VCMPPS          $0x11, Y1, Y2, Y1
+	VMOVUPS         64(SP), Y2
+	VMOVUPS         128(SP), Y3
+	VMOVUPS         256(SP), Y4
+	VMOVUPS         2048(DX), Y5
+	VMOVUPS         2240(DX), Y6
+	VBLENDVPS       Y1, Y2, Y6, Y6
+	VMOVUPS         Y6, 2240(DX)
+	VMOVUPS         2304(DX), Y2
+	VBLENDVPS       Y1, Y3, Y2, Y2
+	VMOVUPS         Y2, 2304(DX)
+	VMOVUPS         2368(DX), Y2
+	VBLENDVPS       Y1, Y0, Y2, Y2
+	VMOVUPS         Y2, 2368(DX)
+	VMOVUPS         2432(DX), Y0
+	VBLENDVPS       Y1, Y4, Y0, Y0
+	VMOVUPS         Y0, 2432(DX)
+	VMOVUPS         2496(DX), Y0
+	VBLENDVPS       Y1, Y5, Y0, Y0
+	VMOVUPS         Y0, 2496(DX)
+	VZEROUPPER
+	RET
+
+// func groupFactorsMinimums8AVX512(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·groupFactorsMinimums8AVX512(SB), NOSPLIT, $192-48
+	MOVQ            pattern+8(FP), AX
+	MOVQ            units+16(FP), CX
+	MOVQ            plainScales+24(FP), DX
+	MOVQ            plainMinimums+32(FP), BX
+	MOVQ            grid+40(FP), SI
+	MOVQ            groups+0(FP), DI
+	MOVL            $0x0000ff00, R8
+	KMOVW           R8, K1
+	VBROADCASTSS    none<>+0(SB), Z0
+	VBROADCASTSS    16(CX), Z1
+	VBROADCASTSS    20(CX), Z2
+	VBROADCASTF32X8 2240(DI), Z3
+	VBROADCASTF32X8 2304(DI), Z4
+	VBROADCASTF32X8 2368(DI), Z5
+	VBROADCASTSS    8(CX), Z6
+	VMULPS          Z6, Z3, Z6
+	VMAXPS          Z1, Z6, Z6
+	VMINPS          Z2, Z6, Z6
+	VRNDSCALEPS     $0x00, Z6, Z6
+	MOVQ            DI, R8
+	MOVQ            $0x00000008, R9
+
+factors0:
+	VBROADCASTSS (AX), Z7
+	VBROADCASTSS 32(AX), K1, Z7
+	VADDPS       Z6, Z7, Z7
+	VMAXPS       Z1, Z7, Z7
+	VMINPS       Z2, Z7, Z7
+	VBROADCASTSS (CX), Z8
+	VMULPS       Z8, Z7, Z7
+	VMOVUPS      Z7, 2688(R8)
+	VSUBPS       Z3, Z7, Z7
+	VMULPS       Z5, Z7, Z7
+	VADDPS       Z4, Z7, Z7
+	VBROADCASTSS 12(CX), Z8
+	VMULPS       Z8, Z7, Z7
+	VMAXPS       Z0, Z7, Z7
+	VMINPS       Z2, Z7, Z7
+	VRNDSCALEPS  $0x00, Z7, Z7
+	VBROADCASTSS 64(AX), Z8
+	VBROADCASTSS 96(AX), K1, Z8
+	VADDPS       Z8, Z7, Z7
+	VMAXPS       Z0, Z7, Z7
+	VMINPS       Z2, Z7, Z7
+	VBROADCASTSS 4(CX), Z8
+	VMULPS       Z8, Z7, Z7
+	VMOVUPS      Z7, 3712(R8)
+	ADDQ         $+4, AX
+	ADDQ         $+64, R8
+	DECQ         R9
+	JNZ          factors0
+	VMOVUPS      (DX), Y0
+	VMOVUPS      Y0, 2688(DI)
+	VMOVUPS      (BX), Y0
+	VMOVUPS      Y0, 3712(DI)
+	MOVQ         DI, AX
+	MOVQ         $0x00000004, CX
+
+errors0:
+	VMOVUPS      2688(AX), Z0
+	VBROADCASTSS none<>+0(SB), Z1
+	VMOVUPS      3712(AX), Z2
+	VBROADCASTSS one<>+0(SB), Z3
+	VDIVPS       Z0, Z3, Z3
+	VBROADCASTSS none<>+0(SB), Z4
+	VCMPPS       $0x04, Z4, Z0, K1
+	VMOVAPS.Z    Z3, K1, Z4
+	VMULPS       Z4, Z2, Z3
+	VMOVUPS      2752(AX), Z5
+	VBROADCASTSS none<>+0(SB), Z6
+	VMOVUPS      3776(AX), Z7
+	VBROADCASTSS one<>+0(SB), Z8
+	VDIVPS       Z5, Z8, Z8
+	VBROADCASTSS none<>+0(SB), Z9
+	VCMPPS       $0x04, Z9, Z5, K1
+	VMOVAPS.Z    Z8, K1, Z9
+	VMULPS       Z9, Z7, Z8
+	VBROADCASTSS (SI), Z10
+	VBROADCASTSS 32(SI), Z11
+	LEAQ         (DI), DX
+	MOVQ         $0x00000010, BX
+
+rows0:
+	VBROADCASTF32X8 (DX), Z12
+	VBROADCASTF32X8 1024(DX), Z13
+	VMULPS          Z12, Z4, Z14
+	VMULPS          Z12, Z9, Z15
+	VADDPS          Z3, Z14, Z14
+	VADDPS          Z8, Z15, Z15
+	VMAXPS          Z10, Z14, Z14
+	VMAXPS          Z10, Z15, Z15
+	VMINPS          Z11, Z14, Z14
+	VMINPS          Z11, Z15, Z15
+	VRNDSCALEPS     $0x00, Z14, Z14
+	VRNDSCALEPS     $0x00, Z15, Z15
+	VMULPS          Z0, Z14, Z14
+	VMULPS          Z5, Z15, Z15
+	VSUBPS          Z2, Z14, Z14
+	VSUBPS          Z7, Z15, Z15
+	VSUBPS          Z14, Z12, Z14
+	VSUBPS          Z15, Z12, Z15
+	VMULPS          Z14, Z13, Z12
+	VMULPS          Z14, Z12, Z14
+	VMULPS          Z15, Z13, Z12
+	VMULPS          Z15, Z12, Z15
+	VADDPS          Z14, Z1, Z1
+	VADDPS          Z15, Z6, Z6
+	VBROADCASTF32X8 32(DX), Z12
+	VBROADCASTF32X8 1056(DX), Z13
+	VMULPS          Z12, Z4, Z14
+	VMULPS          Z12, Z9, Z15
+	VADDPS          Z3, Z14, Z14
+	VADDPS          Z8, Z15, Z15
+	VMAXPS          Z10, Z14, Z14
+	VMAXPS          Z10, Z15, Z15
+	VMINPS          Z11, Z14, Z14
+	VMINPS          Z11, Z15, Z15
+	VRNDSCALEPS     $0x00, Z14, Z14
+	VRNDSCALEPS     $0x00, Z15, Z15
+	VMULPS          Z0, Z14, Z14
+	VMULPS          Z5, Z15, Z15
+	VSUBPS          Z2, Z14, Z14
+	VSUBPS          Z7, Z15, Z15
+	VSUBPS          Z14, Z12, Z14
+	VSUBPS          Z15, Z12, Z15
+	VMULPS          Z14, Z13, Z12
+	VMULPS          Z14, Z12, Z14
+	VMULPS          Z15, Z13, Z12
+	VMULPS          Z15, Z12, Z15
+	VADDPS          Z14, Z1, Z1
+	VADDPS          Z15, Z6, Z6
+	ADDQ            $+64, DX
+	DECQ            BX
+	JNZ             rows0
+	VMOVUPS         Z1, 4736(AX)
+	VMOVUPS         Z6, 4800(AX)
+	ADDQ            $+128, AX
+	DECQ            CX
+	JNZ             errors0
+	VMOVUPS         4736(DI), Y0
+	VMOVUPS         Y0, 2624(DI)
+	VBROADCASTSS    infinity<>+0(SB), Y0
+	VMOVUPS         Y0, 4736(DI)
+	VBROADCASTSS    infinity<>+0(SB), Z0
+	VBROADCASTSS    none<>+0(SB), Z1
+	VBROADCASTSS    none<>+0(SB), Z2
+	MOVQ            DI, AX
+	MOVQ            $0x00000004, CX
+
+least0:
+	VMOVUPS   4736(AX), Z3
+	VCMPPS    $0x11, Z0, Z3, K1
+	VBLENDMPS 4736(AX), Z0, K1, Z0
+	VBLENDMPS 2688(AX), Z1, K1, Z1
+	VBLENDMPS 3712(AX), Z2, K1, Z2
+	VMOVUPS   4800(AX), Z3
+	VCMPPS    $0x11, Z0, Z3, K1
+	VBLENDMPS 4800(AX), Z0, K1, Z0
+	VBLENDMPS 2752(AX), Z1, K1, Z1
+	VBLENDMPS 3776(AX), Z2, K1, Z2
+	ADDQ      $+128, AX
+	DECQ      CX
+	JNZ       least0
+	VMOVUPS   Z0, (SP)
+	VMOVUPS   Z1, 64(SP)
+	VMOVUPS   Z2, 128(SP)
+	VMOVUPS   32(SP), Y0
+	VMOVUPS   96(SP), Y1
+	VMOVUPS   160(SP), Y2
+	VCMPPS    $0x11, (SP), Y0, Y3
+	VMOVUPS   (SP), Y4
+	VBLENDVPS Y3, Y0, Y4, Y4
+	VMOVUPS   Y4, (SP)
+	VMOVUPS   64(SP), Y0
+	VBLENDVPS Y3, Y1, Y0, Y0
+	VMOVUPS   Y0, 64(SP)
+	VMOVUPS   128(SP), Y0
+	VBLENDVPS Y3, Y2, Y0, Y0
+	VMOVUPS   Y0, 128(SP)
+	VMOVUPS   (SP), Y0
+	VMOVUPS   Y0, 2560(DI)
+	VMOVUPS   64(SP), Y0
+	VMOVUPS   Y0, 2240(DI)
+	VMOVUPS   128(SP), Y0
+	VMOVUPS   Y0, 2304(DI)
+	VZEROUPPER
+	RET
+
+// func minimumSearch16AVX512(groups *float32, pattern *float32, grid *float32)
+// Requires: AVX, AVX512F
+TEXT ·minimumSearch16AVX512(SB), NOSPLIT, $384-24
+	MOVQ         pattern+8(FP), AX
+	MOVQ         grid+16(FP), CX
+	MOVQ         groups+0(FP), DX
+	VBROADCASTSS one<>+0(SB), Z0
+	VMOVUPS      2048(DX), Z1
+	VDIVPS       Z1, Z0, Z0
+	VMOVUPS      Z0, 320(SP)
+	VBROADCASTSS infinity<>+0(SB), Z0
+	VMOVUPS      Z0, (SP)
+	MOVQ         $0x00000008, BX
+
+trials0:
+	VMOVUPS      2240(DX), Z0
+	VBROADCASTSS (AX), Z1
+	VBROADCASTSS 64(AX), Z2
+	VMULPS       Z0, Z2, Z2
+	VMOVUPS      2304(DX), Z3
+	VADDPS       Z3, Z2, Z2
+	VBROADCASTSS none<>+0(SB), Z3
+	VMAXPS       Z3, Z2, Z2
+	VMULPS       Z0, Z1, Z1
+	VBROADCASTSS none<>+0(SB), Z0
+	VBROADCASTSS none<>+0(SB), Z3
+	VBROADCASTSS none<>+0(SB), Z4
+	VBROADCASTSS one<>+0(SB), Z5
+	VDIVPS       Z1, Z5, Z5
+	VBROADCASTSS none<>+0(SB), Z6
+	VCMPPS       $0x04, Z6, Z1, K1
+	VMOVAPS.Z    Z5, K1, Z1
+	VMULPS       Z1, Z2, Z2
+	VMOVUPS      2240(DX), Z5
+	VBROADCASTSS 4(AX), Z6
+	VBROADCASTSS 68(AX), Z7
+	VMULPS       Z5, Z7, Z7
+	VMOVUPS      2304(DX), Z8
+	VADDPS       Z8, Z7, Z7
+	VBROADCASTSS none<>+0(SB), Z8
+	VMAXPS       Z8, Z7, Z7
+	VMULPS       Z5, Z6, Z6
+	VBROADCASTSS none<>+0(SB), Z5
+	VBROADCASTSS none<>+0(SB), Z8
+	VBROADCASTSS none<>+0(SB), Z9
+	VBROADCASTSS one<>+0(SB), Z10
+	VDIVPS       Z6, Z10, Z10
+	VBROADCASTSS none<>+0(SB), Z11
+	VCMPPS       $0x04, Z11, Z6, K1
+	VMOVAPS.Z    Z10, K1, Z6
+	VMULPS       Z6, Z7, Z7
+	ADDQ         $+8, AX
+	VBROADCASTSS (CX), Z10
+	VBROADCASTSS 32(CX), Z11
+	LEAQ         (DX), SI
+	MOVQ         $0x00000008, DI
+
+minimums0:
+	VMOVUPS      (SI), Z12
+	VMOVUPS      1024(SI), Z13
+	VMULPS       Z12, Z1, Z14
+	VMULPS       Z12, Z6, Z15
+	VADDPS       Z2, Z14, Z14
+	VADDPS       Z7, Z15, Z15
+	VMAXPS       Z10, Z14, Z14
+	VMAXPS       Z10, Z15, Z15
+	VMINPS       Z11, Z14, Z14
+	VMINPS       Z11, Z15, Z15
+	VRNDSCALEPS  $0x00, Z14, Z14
+	VRNDSCALEPS  $0x00, Z15, Z15
+	VMULPS       Z14, Z13, Z16
+	VMULPS       Z15, Z13, Z13
+	VADDPS       Z16, Z0, Z0
+	VADDPS       Z13, Z5, Z5
+	VMULPS       Z16, Z14, Z14
+	VMULPS       Z13, Z15, Z15
+	VMULPS       Z12, Z16, Z16
+	VMULPS       Z12, Z13, Z13
+	VADDPS       Z14, Z3, Z3
+	VADDPS       Z15, Z8, Z8
+	VADDPS       Z16, Z4, Z4
+	VADDPS       Z13, Z9, Z9
+	VMOVUPS      64(SI), Z12
+	VMOVUPS      1088(SI), Z13
+	VMULPS       Z12, Z1, Z14
+	VMULPS       Z12, Z6, Z15
+	VADDPS       Z2, Z14, Z14
+	VADDPS       Z7, Z15, Z15
+	VMAXPS       Z10, Z14, Z14
+	VMAXPS       Z10, Z15, Z15
+	VMINPS       Z11, Z14, Z14
+	VMINPS       Z11, Z15, Z15
+	VRNDSCALEPS  $0x00, Z14, Z14
+	VRNDSCALEPS  $0x00, Z15, Z15
+	VMULPS       Z14, Z13, Z16
+	VMULPS       Z15, Z13, Z13
+	VADDPS       Z16, Z0, Z0
+	VADDPS       Z13, Z5, Z5
+	VMULPS       Z16, Z14, Z14
+	VMULPS       Z13, Z15, Z15
+	VMULPS       Z12, Z16, Z16
+	VMULPS       Z12, Z13, Z13
+	VADDPS       Z14, Z3, Z3
+	VADDPS       Z15, Z8, Z8
+	VADDPS       Z16, Z4, Z4
+	VADDPS       Z13, Z9, Z9
+	ADDQ         $+128, SI
+	DECQ         DI
+	JNZ          minimums0
+	VMOVUPS      320(SP), Z1
+	VMOVUPS      2112(DX), Z2
+	VMULPS       Z0, Z0, Z6
+	VMULPS       Z1, Z6, Z6
+	VSUBPS       Z6, Z3, Z7
+	VMULPS       Z2, Z0, Z6
+	VMULPS       Z1, Z6, Z6
+	VSUBPS       Z6, Z4, Z10
+	VDIVPS       Z7, Z10, Z10
+	VMULPS       Z0, Z10, Z6
+	VSUBPS       Z2, Z6, Z6
+	VMULPS       Z1, Z6, Z6
+	VBROADCASTSS none<>+0(SB), Z1
+	VCMPPS       $0x1e, Z1, Z6, K1
+	VDIVPS       Z3, Z4, Z1
+	VBLENDMPS    Z10, Z1, K1, Z10
+	VMOVAPS.Z    Z6, K1, Z1
+	VMOVUPS      2176(DX), Z3
+	VMULPS       Z4, Z10, Z6
+	VSUBPS       Z6, Z3, Z3
+	VMULPS       Z2, Z1, Z6
+	VADDPS       Z6, Z3, Z3
+	VBROADCASTSS none<>+0(SB), Z2
+	VCMPPS       $0x1e, Z2, Z10, K1
+	VBROADCASTSS none<>+0(SB), Z2
+	VCMPPS       $0x1e, Z2, Z7, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS infinity<>+0(SB), Z2
+	VBLENDMPS    Z3, Z2, K1, Z3
+	VCMPPS       $0x11, (SP), Z3, K1
+	VMOVUPS      (SP), Z2
+	VBLENDMPS    Z3, Z2, K1, Z2
+	VMOVUPS      Z2, (SP)
+	VMOVUPS      64(SP), Z2
+	VBLENDMPS    Z10, Z2, K1, Z2
+	VMOVUPS      Z2, 64(SP)
+	VMOVUPS      128(SP), Z2
+	VBLENDMPS    Z1, Z2, K1, Z2
+	VMOVUPS      Z2, 128(SP)
+	VMOVUPS      192(SP), Z1
+	VBLENDMPS    Z0, Z1, K1, Z1
+	VMOVUPS      Z1, 192(SP)
+	VMOVUPS      256(SP), Z0
+	VBLENDMPS    Z7, Z0, K1, Z0
+	VMOVUPS      Z0, 256(SP)
+	VMOVUPS      320(SP), Z0
+	VMOVUPS      2112(DX), Z1
+	VMULPS       Z5, Z5, Z2
+	VMULPS       Z0, Z2, Z2
+	VSUBPS       Z2, Z8, Z3
+	VMULPS       Z1, Z5, Z2
+	VMULPS       Z0, Z2, Z2
+	VSUBPS       Z2, Z9, Z4
+	VDIVPS       Z3, Z4, Z4
+	VMULPS       Z5, Z4, Z2
+	VSUBPS       Z1, Z2, Z2
+	VMULPS       Z0, Z2, Z2
+	VBROADCASTSS none<>+0(SB), Z0
+	VCMPPS       $0x1e, Z0, Z2, K1
+	VDIVPS       Z8, Z9, Z0
+	VBLENDMPS    Z4, Z0, K1, Z4
+	VMOVAPS.Z    Z2, K1, Z0
+	VMOVUPS      2176(DX), Z6
+	VMULPS       Z9, Z4, Z2
+	VSUBPS       Z2, Z6, Z6
+	VMULPS       Z1, Z0, Z2
+	VADDPS       Z2, Z6, Z6
+	VBROADCASTSS none<>+0(SB), Z1
+	VCMPPS       $0x1e, Z1, Z4, K1
+	VBROADCASTSS none<>+0(SB), Z1
+	VCMPPS       $0x1e, Z1, Z3, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS infinity<>+0(SB), Z1
+	VBLENDMPS    Z6, Z1, K1, Z6
+	VCMPPS       $0x11, (SP), Z6, K1
+	VMOVUPS      (SP), Z1
+	VBLENDMPS    Z6, Z1, K1, Z1
+	VMOVUPS      Z1, (SP)
+	VMOVUPS      64(SP), Z1
+	VBLENDMPS    Z4, Z1, K1, Z1
+	VMOVUPS      Z1, 64(SP)
+	VMOVUPS      128(SP), Z1
+	VBLENDMPS    Z0, Z1, K1, Z1
+	VMOVUPS      Z1, 128(SP)
+	VMOVUPS      192(SP), Z0
+	VBLENDMPS    Z5, Z0, K1, Z0
+	VMOVUPS      Z0, 192(SP)
+	VMOVUPS      256(SP), Z0
+	VBLENDMPS    Z3, Z0, K1, Z0
+	VMOVUPS      Z0, 256(SP)
+	DECQ         BX
+	JNZ          trials0
+	VMOVUPS      192(SP), Z0
+	VMOVUPS      320(SP), Z1
+	VMULPS       Z1, Z0, Z0
+	VBROADCASTSS infinity<>+0(SB), Z1
+	VMOVUPS      (SP), Z2
+	VCMPPS       $0x11, Z1, Z2, K1
+	VMOVUPS      64(SP), Z1
+	VMOVUPS      128(SP), Z2
+	VMOVUPS      256(SP), Z3
+	VMOVUPS      2048(DX), Z4
+	VMOVUPS      2240(DX), Z5
+	VBLENDMPS    Z1, Z5, K1, Z5
+	VMOVUPS      Z5, 2240(DX)
+	VMOVUPS      2304(DX), Z1
+	VBLENDMPS    Z2, Z1, K1, Z1
+	VMOVUPS      Z1, 2304(DX)
+	VMOVUPS      2368(DX), Z1
+	VBLENDMPS    Z0, Z1, K1, Z1
+	VMOVUPS      Z1, 2368(DX)
+	VMOVUPS      2432(DX), Z0
+	VBLENDMPS    Z3, Z0, K1, Z0
+	VMOVUPS      Z0, 2432(DX)
+	VMOVUPS      2496(DX), Z0
+	VBLENDMPS    Z4, Z0, K1, Z0
+	VMOVUPS      Z0, 2496(DX)
+	VZEROUPPER
+	RET
+
+// func groupFactorsMinimums16AVX512(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+// Requires: AVX, AVX512F
+TEXT ·groupFactorsMinimums16AVX512(SB), NOSPLIT, $192-48
+	MOVQ         pattern+8(FP), AX
+	MOVQ         units+16(FP), CX
+	MOVQ         plainScales+24(FP), DX
+	MOVQ         plainMinimums+32(FP), BX
+	MOVQ         grid+40(FP), SI
+	MOVQ         groups+0(FP), DI
+	VBROADCASTSS none<>+0(SB), Z0
+	VBROADCASTSS 16(CX), Z1
+	VBROADCASTSS 20(CX), Z2
+	VMOVUPS      2240(DI), Z3
+	VMOVUPS      2304(DI), Z4
+	VMOVUPS      2368(DI), Z5
+	VBROADCASTSS 8(CX), Z6
+	VMULPS       Z6, Z3, Z6
+	VMAXPS       Z1, Z6, Z6
+	VMINPS       Z2, Z6, Z6
+	VRNDSCALEPS  $0x00, Z6, Z6
+	MOVQ         DI, R8
+	MOVQ         $0x00000010, R9
+
+factors0:
+	VBROADCASTSS (AX), Z7
+	VADDPS       Z6, Z7, Z7
+	VMAXPS       Z1, Z7, Z7
+	VMINPS       Z2, Z7, Z7
+	VBROADCASTSS (CX), Z8
+	VMULPS       Z8, Z7, Z7
+	VMOVUPS      Z7, 2688(R8)
+	VSUBPS       Z3, Z7, Z7
+	VMULPS       Z5, Z7, Z7
+	VADDPS       Z4, Z7, Z7
+	VBROADCASTSS 12(CX), Z8
+	VMULPS       Z8, Z7, Z7
+	VMAXPS       Z0, Z7, Z7
+	VMINPS       Z2, Z7, Z7
+	VRNDSCALEPS  $0x00, Z7, Z7
+	VBROADCASTSS 64(AX), Z8
+	VADDPS       Z8, Z7, Z7
+	VMAXPS       Z0, Z7, Z7
+	VMINPS       Z2, Z7, Z7
+	VBROADCASTSS 4(CX), Z8
+	VMULPS       Z8, Z7, Z7
+	VMOVUPS      Z7, 3712(R8)
+	ADDQ         $+4, AX
+	ADDQ         $+64, R8
+	DECQ         R9
+	JNZ          factors0
+	VMOVUPS      (DX), Z0
+	VMOVUPS      Z0, 2688(DI)
+	VMOVUPS      (BX), Z0
+	VMOVUPS      Z0, 3712(DI)
+	MOVQ         DI, AX
+	MOVQ         $0x00000008, CX
+
+errors0:
+	VMOVUPS      2688(AX), Z0
+	VBROADCASTSS none<>+0(SB), Z1
+	VMOVUPS      3712(AX), Z2
+	VBROADCASTSS one<>+0(SB), Z3
+	VDIVPS       Z0, Z3, Z3
+	VBROADCASTSS none<>+0(SB), Z4
+	VCMPPS       $0x04, Z4, Z0, K1
+	VMOVAPS.Z    Z3, K1, Z4
+	VMULPS       Z4, Z2, Z3
+	VMOVUPS      2752(AX), Z5
+	VBROADCASTSS none<>+0(SB), Z6
+	VMOVUPS      3776(AX), Z7
+	VBROADCASTSS one<>+0(SB), Z8
+	VDIVPS       Z5, Z8, Z8
+	VBROADCASTSS none<>+0(SB), Z9
+	VCMPPS       $0x04, Z9, Z5, K1
+	VMOVAPS.Z    Z8, K1, Z9
+	VMULPS       Z9, Z7, Z8
+	VBROADCASTSS (SI), Z10
+	VBROADCASTSS 32(SI), Z11
+	LEAQ         (DI), DX
+	MOVQ         $0x00000008, BX
+
+rows0:
+	VMOVUPS      (DX), Z12
+	VMOVUPS      1024(DX), Z13
+	VMULPS       Z12, Z4, Z14
+	VMULPS       Z12, Z9, Z15
+	VADDPS       Z3, Z14, Z14
+	VADDPS       Z8, Z15, Z15
+	VMAXPS       Z10, Z14, Z14
+	VMAXPS       Z10, Z15, Z15
+	VMINPS       Z11, Z14, Z14
+	VMINPS       Z11, Z15, Z15
+	VRNDSCALEPS  $0x00, Z14, Z14
+	VRNDSCALEPS  $0x00, Z15, Z15
+	VMULPS       Z0, Z14, Z14
+	VMULPS       Z5, Z15, Z15
+	VSUBPS       Z2, Z14, Z14
+	VSUBPS       Z7, Z15, Z15
+	VSUBPS       Z14, Z12, Z14
+	VSUBPS       Z15, Z12, Z15
+	VMULPS       Z14, Z13, Z12
+	VMULPS       Z14, Z12, Z14
+	VMULPS       Z15, Z13, Z12
+	VMULPS       Z15, Z12, Z15
+	VADDPS       Z14, Z1, Z1
+	VADDPS       Z15, Z6, Z6
+	VMOVUPS      64(DX), Z12
+	VMOVUPS      1088(DX), Z13
+	VMULPS       Z12, Z4, Z14
+	VMULPS       Z12, Z9, Z15
+	VADDPS       Z3, Z14, Z14
+	VADDPS       Z8, Z15, Z15
+	VMAXPS       Z10, Z14, Z14
+	VMAXPS       Z10, Z15, Z15
+	VMINPS       Z11, Z14, Z14
+	VMINPS       Z11, Z15, Z15
+	VRNDSCALEPS  $0x00, Z14, Z14
+	VRNDSCALEPS  $0x00, Z15, Z15
+	VMULPS       Z0, Z14, Z14
+	VMULPS       Z5, Z15, Z15
+	VSUBPS       Z2, Z14, Z14
+	VSUBPS       Z7, Z15, Z15
+	VSUBPS       Z14, Z12, Z14
+	VSUBPS       Z15, Z12, Z15
+	VMULPS       Z14, Z13, Z12
+	VMULPS       Z14, Z12, Z14
+	VMULPS       Z15, Z13, Z12
+	VMULPS       Z15, Z12, Z15
+	VADDPS       Z14, Z1, Z1
+	VADDPS       Z15, Z6, Z6
+	ADDQ         $+128, DX
+	DECQ         BX
+	JNZ          rows0
+	VMOVUPS      Z1, 4736(AX)
+	VMOVUPS      Z6, 4800(AX)
+	ADDQ         $+128, AX
+	DECQ         CX
+	JNZ          errors0
+	VMOVUPS      4736(DI), Z0
+	VMOVUPS      Z0, 2624(DI)
+	VBROADCASTSS infinity<>+0(SB), Z0
+	VMOVUPS      Z0, 4736(DI)
+	VBROADCASTSS infinity<>+0(SB), Z0
+	VBROADCASTSS none<>+0(SB), Z1
+	VBROADCASTSS none<>+0(SB), Z2
+	MOVQ         DI, AX
+	MOVQ         $0x00000008, CX
+
+least0:
+	VMOVUPS   4736(AX), Z3
+	VCMPPS    $0x11, Z0, Z3, K1
+	VBLENDMPS 4736(AX), Z0, K1, Z0
+	VBLENDMPS 2688(AX), Z1, K1, Z1
+	VBLENDMPS 3712(AX), Z2, K1, Z2
+	VMOVUPS   4800(AX), Z3
+	VCMPPS    $0x11, Z0, Z3, K1
+	VBLENDMPS 4800(AX), Z0, K1, Z0
+	VBLENDMPS 2752(AX), Z1, K1, Z1
+	VBLENDMPS 3776(AX), Z2, K1, Z2
+	ADDQ      $+128, AX
+	DECQ      CX
+	JNZ       least0
+	VMOVUPS   Z0, (SP)
+	VMOVUPS   Z1, 64(SP)
+	VMOVUPS   Z2, 128(SP)
+	VMOVUPS   (SP), Z0
+	VMOVUPS   Z0, 2560(DI)
+	VMOVUPS   64(SP), Z0
+	VMOVUPS   Z0, 2240(DI)
+	VMOVUPS   128(SP), Z0
+	VMOVUPS   Z0, 2304(DI)
+	VZEROUPPER
+	RET
+
+// func groupScales16AVX512(groups *float32, pattern *float32, grid *float32)
+// Requires: AVX, AVX512F
+TEXT ·groupScales16AVX512(SB), NOSPLIT, $0-24
+	MOVQ         pattern+8(FP), AX
+	MOVQ         grid+16(FP), CX
+	MOVQ         groups+0(FP), DX
+	VMOVUPS      2240(DX), Z0
+	VBROADCASTSS none<>+0(SB), Z1
+	MOVQ         $0x00000008, BX
+
+trials0:
+	VBROADCASTSS (AX), Z2
+	VMOVUPS      2240(DX), Z3
+	VMULPS       Z3, Z2, Z2
+	VBROADCASTSS none<>+0(SB), Z3
+	VBROADCASTSS none<>+0(SB), Z4
+	VBROADCASTSS one<>+0(SB), Z5
+	VDIVPS       Z2, Z5, Z5
+	VBROADCASTSS none<>+0(SB), Z6
+	VCMPPS       $0x04, Z6, Z2, K1
+	VMOVAPS.Z    Z5, K1, Z5
+	VMULPS       Z5, Z2, Z2
+	VBROADCASTSS 4(AX), Z2
+	VMOVUPS      2240(DX), Z6
+	VMULPS       Z6, Z2, Z2
+	VBROADCASTSS none<>+0(SB), Z6
+	VBROADCASTSS none<>+0(SB), Z7
+	VBROADCASTSS one<>+0(SB), Z8
+	VDIVPS       Z2, Z8, Z8
+	VBROADCASTSS none<>+0(SB), Z9
+	VCMPPS       $0x04, Z9, Z2, K1
+	VMOVAPS.Z    Z8, K1, Z8
+	VMULPS       Z8, Z2, Z2
+	ADDQ         $+8, AX
+	VBROADCASTSS (CX), Z2
+	VBROADCASTSS 32(CX), Z9
+	LEAQ         (DX), SI
+	MOVQ         $0x00000008, DI
+
+scales0:
+	VMOVUPS     (SI), Z10
+	VMOVUPS     1024(SI), Z11
+	VMULPS      Z10, Z5, Z12
+	VMULPS      Z10, Z8, Z13
+	VMAXPS      Z2, Z12, Z12
+	VMAXPS      Z2, Z13, Z13
+	VMINPS      Z9, Z12, Z12
+	VMINPS      Z9, Z13, Z13
+	VRNDSCALEPS $0x00, Z12, Z12
+	VRNDSCALEPS $0x00, Z13, Z13
+	VMULPS      Z12, Z11, Z14
+	VMULPS      Z13, Z11, Z11
+	VMULPS      Z14, Z12, Z12
+	VMULPS      Z11, Z13, Z13
+	VMULPS      Z10, Z14, Z14
+	VMULPS      Z10, Z11, Z11
+	VADDPS      Z12, Z3, Z3
+	VADDPS      Z13, Z6, Z6
+	VADDPS      Z14, Z4, Z4
+	VADDPS      Z11, Z7, Z7
+	VMOVUPS     64(SI), Z10
+	VMOVUPS     1088(SI), Z11
+	VMULPS      Z10, Z5, Z12
+	VMULPS      Z10, Z8, Z13
+	VMAXPS      Z2, Z12, Z12
+	VMAXPS      Z2, Z13, Z13
+	VMINPS      Z9, Z12, Z12
+	VMINPS      Z9, Z13, Z13
+	VRNDSCALEPS $0x00, Z12, Z12
+	VRNDSCALEPS $0x00, Z13, Z13
+	VMULPS      Z12, Z11, Z14
+	VMULPS      Z13, Z11, Z11
+	VMULPS      Z14, Z12, Z12
+	VMULPS      Z11, Z13, Z13
+	VMULPS      Z10, Z14, Z14
+	VMULPS      Z10, Z11, Z11
+	VADDPS      Z12, Z3, Z3
+	VADDPS      Z13, Z6, Z6
+	VADDPS      Z14, Z4, Z4
+	VADDPS      Z11, Z7, Z7
+	ADDQ        $+128, SI
+	DECQ        DI
+	JNZ         scales0
+	VDIVPS      Z3, Z4, Z2
+	VMULPS      Z4, Z2, Z3
+	VCMPPS      $0x1e, Z1, Z3, K1
+	VBLENDMPS   Z3, Z1, K1, Z1
+	VBLENDMPS   Z2, Z0, K1, Z0
+	VDIVPS      Z6, Z7, Z2
+	VMULPS      Z7, Z2, Z3
+	VCMPPS      $0x1e, Z1, Z3, K1
+	VBLENDMPS   Z3, Z1, K1, Z1
+	VBLENDMPS   Z2, Z0, K1, Z0
+	DECQ        BX
+	JNZ         trials0
+	VMOVUPS     Z0, 2240(DX)
+	VZEROUPPER
+	RET
+
+// func groupFactorsScales16AVX512(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+// Requires: AVX, AVX512F
+TEXT ·groupFactorsScales16AVX512(SB), NOSPLIT, $192-48
+	MOVQ         pattern+8(FP), AX
+	MOVQ         units+16(FP), CX
+	MOVQ         plainScales+24(FP), DX
+	MOVQ         plainMinimums+32(FP), BX
+	MOVQ         grid+40(FP), BX
+	MOVQ         groups+0(FP), SI
+	VBROADCASTSS none<>+0(SB), Z0
+	VBROADCASTSS 16(CX), Z0
+	VBROADCASTSS 20(CX), Z1
+	VMOVUPS      2240(SI), Z2
+	VMOVUPS      2304(SI), Z3
+	VMOVUPS      2368(SI), Z3
+	VBROADCASTSS 8(CX), Z3
+	VMULPS       Z3, Z2, Z2
+	VMAXPS       Z0, Z2, Z2
+	VMINPS       Z1, Z2, Z2
+	VRNDSCALEPS  $0x00, Z2, Z2
+	MOVQ         SI, DI
+	MOVQ         $0x00000010, R8
+
+factors0:
+	VBROADCASTSS (AX), Z3
+	VADDPS       Z2, Z3, Z3
+	VMAXPS       Z0, Z3, Z3
+	VMINPS       Z1, Z3, Z3
+	VBROADCASTSS (CX), Z4
+	VMULPS       Z4, Z3, Z3
+	VMOVUPS      Z3, 2688(DI)
+	ADDQ         $+4, AX
+	ADDQ         $+64, DI
+	DECQ         R8
+	JNZ          factors0
+	VMOVUPS      (DX), Z0
+	VMOVUPS      Z0, 2688(SI)
+	MOVQ         SI, AX
+	MOVQ         $0x00000008, CX
+
+errors0:
+	VMOVUPS      2688(AX), Z0
+	VBROADCASTSS none<>+0(SB), Z1
+	VBROADCASTSS one<>+0(SB), Z2
+	VDIVPS       Z0, Z2, Z2
+	VBROADCASTSS none<>+0(SB), Z3
+	VCMPPS       $0x04, Z3, Z0, K1
+	VMOVAPS.Z    Z2, K1, Z3
+	VMULPS       Z3, Z0, Z2
+	VMOVUPS      2752(AX), Z2
+	VBROADCASTSS none<>+0(SB), Z4
+	VBROADCASTSS one<>+0(SB), Z5
+	VDIVPS       Z2, Z5, Z5
+	VBROADCASTSS none<>+0(SB), Z6
+	VCMPPS       $0x04, Z6, Z2, K1
+	VMOVAPS.Z    Z5, K1, Z6
+	VMULPS       Z6, Z2, Z5
+	VBROADCASTSS (BX), Z5
+	VBROADCASTSS 32(BX), Z7
+	LEAQ         (SI), DX
+	MOVQ         $0x00000008, DI
+
+rows0:
+	VMOVUPS      (DX), Z8
+	VMOVUPS      1024(DX), Z9
+	VMULPS       Z8, Z3, Z10
+	VMULPS       Z8, Z6, Z11
+	VMAXPS       Z5, Z10, Z10
+	VMAXPS       Z5, Z11, Z11
+	VMINPS       Z7, Z10, Z10
+	VMINPS       Z7, Z11, Z11
+	VRNDSCALEPS  $0x00, Z10, Z10
+	VRNDSCALEPS  $0x00, Z11, Z11
+	VMULPS       Z0, Z10, Z10
+	VMULPS       Z2, Z11, Z11
+	VSUBPS       Z10, Z8, Z10
+	VSUBPS       Z11, Z8, Z11
+	VMULPS       Z10, Z9, Z8
+	VMULPS       Z10, Z8, Z10
+	VMULPS       Z11, Z9, Z8
+	VMULPS       Z11, Z8, Z11
+	VADDPS       Z10, Z1, Z1
+	VADDPS       Z11, Z4, Z4
+	VMOVUPS      64(DX), Z8
+	VMOVUPS      1088(DX), Z9
+	VMULPS       Z8, Z3, Z10
+	VMULPS       Z8, Z6, Z11
+	VMAXPS       Z5, Z10, Z10
+	VMAXPS       Z5, Z11, Z11
+	VMINPS       Z7, Z10, Z10
+	VMINPS       Z7, Z11, Z11
+	VRNDSCALEPS  $0x00, Z10, Z10
+	VRNDSCALEPS  $0x00, Z11, Z11
+	VMULPS       Z0, Z10, Z10
+	VMULPS       Z2, Z11, Z11
+	VSUBPS       Z10, Z8, Z10
+	VSUBPS       Z11, Z8, Z11
+	VMULPS       Z10, Z9, Z8
+	VMULPS       Z10, Z8, Z10
+	VMULPS       Z11, Z9, Z8
+	VMULPS       Z11, Z8, Z11
+	VADDPS       Z10, Z1, Z1
+	VADDPS       Z11, Z4, Z4
+	ADDQ         $+128, DX
+	DECQ         DI
+	JNZ          rows0
+	VMOVUPS      Z1, 4736(AX)
+	VMOVUPS      Z4, 4800(AX)
+	ADDQ         $+128, AX
+	DECQ         CX
+	JNZ          errors0
+	VMOVUPS      4736(SI), Z0
+	VMOVUPS      Z0, 2624(SI)
+	VBROADCASTSS infinity<>+0(SB), Z0
+	VMOVUPS      Z0, 4736(SI)
+	VBROADCASTSS infinity<>+0(SB), Z0
+	VBROADCASTSS none<>+0(SB), Z1
+	MOVQ         SI, AX
+	MOVQ         $0x00000008, CX
+
+least0:
+	VMOVUPS   4736(AX), Z2
+	VCMPPS    $0x11, Z0, Z2, K1
+	VBLENDMPS 4736(AX), Z0, K1, Z0
+	VBLENDMPS 2688(AX), Z1, K1, Z1
+	VMOVUPS   4800(AX), Z2
+	VCMPPS    $0x11, Z0, Z2, K1
+	VBLENDMPS 4800(AX), Z0, K1, Z0
+	VBLENDMPS 2752(AX), Z1, K1, Z1
+	ADDQ      $+128, AX
+	DECQ      CX
+	JNZ       least0
+	VMOVUPS   Z0, (SP)
+	VMOVUPS   Z1, 64(SP)
+	VMOVUPS   (SP), Z0
+	VMOVUPS   Z0, 2560(SI)
+	VMOVUPS   64(SP), Z0
+	VMOVUPS   Z0, 2240(SI)
 	VZEROUPPER
 	RET
 
@@ -14113,114 +13998,122 @@ no_rest:
 	VZEROUPPER
 	RET
 
-// func unitCostsAVX512(costs *float32, trials *float32, group *float32, least float32, most float32)
+// func unitCostsAVX512(costs *float32, trials *float32, groups *float32, count int, least float32, most float32)
 // Requires: AVX, AVX512F
-TEXT ·unitCostsAVX512(SB), NOSPLIT, $0-32
+TEXT ·unitCostsAVX512(SB), NOSPLIT, $0-40
 	MOVQ         costs+0(FP), AX
 	MOVQ         trials+8(FP), CX
-	MOVQ         group+16(FP), DX
-	VBROADCASTSS least+24(FP), Z0
-	VBROADCASTSS most+28(FP), Z1
+	MOVQ         groups+16(FP), DX
+	VBROADCASTSS least+32(FP), Z0
+	VBROADCASTSS most+36(FP), Z1
 	VMOVUPS      (CX), Z2
 	VMOVUPS      64(CX), Z3
-	VBROADCASTSS one<>+0(SB), Z4
-	VDIVPS       Z2, Z4, Z4
-	VPXORD       Z5, Z5, Z5
-	VCMPPS       $0x04, Z5, Z2, K1
-	VMOVAPS.Z    Z4, K1, Z5
-	VMULPS       Z5, Z3, Z4
-	VBROADCASTSS one<>+0(SB), Z4
-	VDIVPS       Z3, Z4, Z4
-	VPXORD       Z6, Z6, Z6
-	VCMPPS       $0x04, Z6, Z3, K1
-	VMOVAPS.Z    Z4, K1, Z6
-	VMULPS       Z6, Z2, Z4
-	VBROADCASTSS (DX), Z4
-	VMULPS       Z5, Z4, Z4
-	VMAXPS       Z0, Z4, Z4
-	VMINPS       Z1, Z4, Z4
-	VRNDSCALEPS  $0x00, Z4, Z4
-	VBROADCASTSS infinity<>+0(SB), Z5
-	VBROADCASTSS minusOne<>+0(SB), Z10
-	VADDPS       Z10, Z4, Z10
-	VMAXPS       Z0, Z10, Z10
-	VMINPS       Z1, Z10, Z10
-	VMULPS       Z2, Z10, Z10
-	VBROADCASTSS (DX), Z11
-	VSUBPS       Z11, Z10, Z10
-	VBROADCASTSS 8(DX), Z11
-	VMULPS       Z11, Z10, Z11
-	VBROADCASTSS 4(DX), Z12
-	VADDPS       Z12, Z11, Z11
-	VMULPS       Z6, Z11, Z12
-	VPXORD       Z7, Z7, Z7
-	VMAXPS       Z7, Z12, Z12
-	VMINPS       Z1, Z12, Z12
-	VRNDSCALEPS  $0x00, Z12, Z12
-	VMULPS       Z3, Z12, Z12
-	VSUBPS       Z11, Z12, Z12
-	VMULPS       Z10, Z10, Z10
-	VBROADCASTSS 12(DX), Z7
-	VMULPS       Z7, Z10, Z10
-	VMULPS       Z12, Z12, Z12
-	VBROADCASTSS 16(DX), Z7
-	VMULPS       Z7, Z12, Z12
-	VADDPS       Z12, Z10, Z10
-	VMINPS       Z10, Z5, Z5
+	VMOVUPS      (AX), Z4
+	VBROADCASTSS one<>+0(SB), Z5
+	VDIVPS       Z2, Z5, Z5
+	VBROADCASTSS none<>+0(SB), Z6
+	VCMPPS       $0x04, Z6, Z2, K1
+	VMOVAPS.Z    Z5, K1, Z6
+	VMULPS       Z6, Z3, Z5
+	VBROADCASTSS one<>+0(SB), Z5
+	VDIVPS       Z3, Z5, Z5
 	VBROADCASTSS none<>+0(SB), Z7
-	VADDPS       Z7, Z4, Z7
-	VMAXPS       Z0, Z7, Z7
-	VMINPS       Z1, Z7, Z7
-	VMULPS       Z2, Z7, Z7
-	VBROADCASTSS (DX), Z10
-	VSUBPS       Z10, Z7, Z7
-	VBROADCASTSS 8(DX), Z10
-	VMULPS       Z10, Z7, Z10
-	VBROADCASTSS 4(DX), Z11
+	VCMPPS       $0x04, Z7, Z3, K1
+	VMOVAPS.Z    Z5, K1, Z7
+	VMULPS       Z7, Z2, Z5
+	MOVQ         DX, CX
+	MOVQ         count+24(FP), DX
+
+group0:
+	VBROADCASTSS infinity<>+0(SB), Z5
+	VBROADCASTSS 2240(CX), Z8
+	VMULPS       Z6, Z8, Z8
+	VMAXPS       Z0, Z8, Z8
+	VMINPS       Z1, Z8, Z8
+	VRNDSCALEPS  $0x00, Z8, Z8
+	VBROADCASTSS minusOne<>+0(SB), Z9
+	VADDPS       Z9, Z8, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z1, Z9, Z9
+	VMULPS       Z2, Z9, Z9
+	VBROADCASTSS 2240(CX), Z10
+	VSUBPS       Z10, Z9, Z9
+	VBROADCASTSS 2368(CX), Z10
+	VMULPS       Z10, Z9, Z10
+	VBROADCASTSS 2304(CX), Z11
 	VADDPS       Z11, Z10, Z10
-	VMULPS       Z6, Z10, Z11
-	VPXORD       Z8, Z8, Z8
-	VMAXPS       Z8, Z11, Z11
+	VMULPS       Z7, Z10, Z11
+	VBROADCASTSS none<>+0(SB), Z12
+	VMAXPS       Z12, Z11, Z11
 	VMINPS       Z1, Z11, Z11
 	VRNDSCALEPS  $0x00, Z11, Z11
 	VMULPS       Z3, Z11, Z11
 	VSUBPS       Z10, Z11, Z11
-	VMULPS       Z7, Z7, Z7
-	VBROADCASTSS 12(DX), Z8
-	VMULPS       Z8, Z7, Z7
+	VMULPS       Z9, Z9, Z9
+	VBROADCASTSS 2432(CX), Z10
+	VMULPS       Z10, Z9, Z9
 	VMULPS       Z11, Z11, Z11
-	VBROADCASTSS 16(DX), Z8
-	VMULPS       Z8, Z11, Z11
-	VADDPS       Z11, Z7, Z7
-	VMINPS       Z7, Z5, Z5
-	VBROADCASTSS one<>+0(SB), Z7
-	VADDPS       Z7, Z4, Z4
-	VMAXPS       Z0, Z4, Z4
-	VMINPS       Z1, Z4, Z4
-	VMULPS       Z2, Z4, Z4
-	VBROADCASTSS (DX), Z0
-	VSUBPS       Z0, Z4, Z4
-	VBROADCASTSS 8(DX), Z0
-	VMULPS       Z0, Z4, Z0
-	VBROADCASTSS 4(DX), Z2
-	VADDPS       Z2, Z0, Z0
-	VMULPS       Z6, Z0, Z2
-	VPXORD       Z9, Z9, Z9
-	VMAXPS       Z9, Z2, Z2
-	VMINPS       Z1, Z2, Z2
-	VRNDSCALEPS  $0x00, Z2, Z2
-	VMULPS       Z3, Z2, Z2
-	VSUBPS       Z0, Z2, Z2
-	VMULPS       Z4, Z4, Z4
-	VBROADCASTSS 12(DX), Z0
-	VMULPS       Z0, Z4, Z4
-	VMULPS       Z2, Z2, Z2
-	VBROADCASTSS 16(DX), Z0
-	VMULPS       Z0, Z2, Z2
-	VADDPS       Z2, Z4, Z4
-	VMINPS       Z4, Z5, Z5
-	VADDPS       (AX), Z5, Z5
-	VMOVUPS      Z5, (AX)
+	VBROADCASTSS 2496(CX), Z10
+	VMULPS       Z10, Z11, Z11
+	VADDPS       Z11, Z9, Z9
+	VMINPS       Z9, Z5, Z5
+	VBROADCASTSS none<>+0(SB), Z9
+	VADDPS       Z9, Z8, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z1, Z9, Z9
+	VMULPS       Z2, Z9, Z9
+	VBROADCASTSS 2240(CX), Z10
+	VSUBPS       Z10, Z9, Z9
+	VBROADCASTSS 2368(CX), Z10
+	VMULPS       Z10, Z9, Z10
+	VBROADCASTSS 2304(CX), Z11
+	VADDPS       Z11, Z10, Z10
+	VMULPS       Z7, Z10, Z11
+	VBROADCASTSS none<>+0(SB), Z12
+	VMAXPS       Z12, Z11, Z11
+	VMINPS       Z1, Z11, Z11
+	VRNDSCALEPS  $0x00, Z11, Z11
+	VMULPS       Z3, Z11, Z11
+	VSUBPS       Z10, Z11, Z11
+	VMULPS       Z9, Z9, Z9
+	VBROADCASTSS 2432(CX), Z10
+	VMULPS       Z10, Z9, Z9
+	VMULPS       Z11, Z11, Z11
+	VBROADCASTSS 2496(CX), Z10
+	VMULPS       Z10, Z11, Z11
+	VADDPS       Z11, Z9, Z9
+	VMINPS       Z9, Z5, Z5
+	VBROADCASTSS one<>+0(SB), Z9
+	VADDPS       Z9, Z8, Z8
+	VMAXPS       Z0, Z8, Z8
+	VMINPS       Z1, Z8, Z8
+	VMULPS       Z2, Z8, Z8
+	VBROADCASTSS 2240(CX), Z9
+	VSUBPS       Z9, Z8, Z8
+	VBROADCASTSS 2368(CX), Z9
+	VMULPS       Z9, Z8, Z9
+	VBROADCASTSS 2304(CX), Z10
+	VADDPS       Z10, Z9, Z9
+	VMULPS       Z7, Z9, Z10
+	VBROADCASTSS none<>+0(SB), Z11
+	VMAXPS       Z11, Z10, Z10
+	VMINPS       Z1, Z10, Z10
+	VRNDSCALEPS  $0x00, Z10, Z10
+	VMULPS       Z3, Z10, Z10
+	VSUBPS       Z9, Z10, Z10
+	VMULPS       Z8, Z8, Z8
+	VBROADCASTSS 2432(CX), Z9
+	VMULPS       Z9, Z8, Z8
+	VMULPS       Z10, Z10, Z10
+	VBROADCASTSS 2496(CX), Z9
+	VMULPS       Z9, Z10, Z10
+	VADDPS       Z10, Z8, Z8
+	VMINPS       Z8, Z5, Z5
+	VADDPS       Z5, Z4, Z4
+	ADDQ         $+4, CX
+	DECQ         DX
+	JNZ          group0
+	VMOVUPS      Z4, (AX)
 	VZEROUPPER
 	RET
 
@@ -17840,6 +17733,437 @@ block:
 
 DATA lowHalves<>+0(SB)/4, $0x0f0f0f0f
 GLOBL lowHalves<>(SB), RODATA|NOPTR, $4
+
+// func layGroups8(out *float32, weights *float32)
+// Requires: AVX
+TEXT ·layGroups8(SB), NOSPLIT, $0-16
+	MOVQ       out+0(FP), AX
+	MOVQ       weights+8(FP), CX
+	VMOVUPS    (CX), Y0
+	VMOVUPS    128(CX), Y1
+	VMOVUPS    256(CX), Y2
+	VMOVUPS    384(CX), Y3
+	VMOVUPS    512(CX), Y4
+	VMOVUPS    640(CX), Y5
+	VMOVUPS    768(CX), Y6
+	VMOVUPS    896(CX), Y7
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPD  Y1, Y8, Y7
+	VUNPCKHPD  Y1, Y8, Y1
+	VUNPCKLPD  Y2, Y0, Y8
+	VUNPCKHPD  Y2, Y0, Y0
+	VUNPCKLPD  Y5, Y3, Y2
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y2
+	VPERM2F128 $0x20, Y3, Y1, Y7
+	VPERM2F128 $0x31, Y3, Y1, Y1
+	VPERM2F128 $0x20, Y5, Y8, Y3
+	VPERM2F128 $0x31, Y5, Y8, Y5
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y6, (AX)
+	VMOVUPS    Y7, 32(AX)
+	VMOVUPS    Y3, 64(AX)
+	VMOVUPS    Y8, 96(AX)
+	VMOVUPS    Y2, 128(AX)
+	VMOVUPS    Y1, 160(AX)
+	VMOVUPS    Y5, 192(AX)
+	VMOVUPS    Y0, 224(AX)
+	VMOVUPS    32(CX), Y0
+	VMOVUPS    160(CX), Y1
+	VMOVUPS    288(CX), Y2
+	VMOVUPS    416(CX), Y3
+	VMOVUPS    544(CX), Y4
+	VMOVUPS    672(CX), Y5
+	VMOVUPS    800(CX), Y6
+	VMOVUPS    928(CX), Y7
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPD  Y1, Y8, Y7
+	VUNPCKHPD  Y1, Y8, Y1
+	VUNPCKLPD  Y2, Y0, Y8
+	VUNPCKHPD  Y2, Y0, Y0
+	VUNPCKLPD  Y5, Y3, Y2
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y2
+	VPERM2F128 $0x20, Y3, Y1, Y7
+	VPERM2F128 $0x31, Y3, Y1, Y1
+	VPERM2F128 $0x20, Y5, Y8, Y3
+	VPERM2F128 $0x31, Y5, Y8, Y5
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y6, 256(AX)
+	VMOVUPS    Y7, 288(AX)
+	VMOVUPS    Y3, 320(AX)
+	VMOVUPS    Y8, 352(AX)
+	VMOVUPS    Y2, 384(AX)
+	VMOVUPS    Y1, 416(AX)
+	VMOVUPS    Y5, 448(AX)
+	VMOVUPS    Y0, 480(AX)
+	VMOVUPS    64(CX), Y0
+	VMOVUPS    192(CX), Y1
+	VMOVUPS    320(CX), Y2
+	VMOVUPS    448(CX), Y3
+	VMOVUPS    576(CX), Y4
+	VMOVUPS    704(CX), Y5
+	VMOVUPS    832(CX), Y6
+	VMOVUPS    960(CX), Y7
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPD  Y1, Y8, Y7
+	VUNPCKHPD  Y1, Y8, Y1
+	VUNPCKLPD  Y2, Y0, Y8
+	VUNPCKHPD  Y2, Y0, Y0
+	VUNPCKLPD  Y5, Y3, Y2
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y2
+	VPERM2F128 $0x20, Y3, Y1, Y7
+	VPERM2F128 $0x31, Y3, Y1, Y1
+	VPERM2F128 $0x20, Y5, Y8, Y3
+	VPERM2F128 $0x31, Y5, Y8, Y5
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y6, 512(AX)
+	VMOVUPS    Y7, 544(AX)
+	VMOVUPS    Y3, 576(AX)
+	VMOVUPS    Y8, 608(AX)
+	VMOVUPS    Y2, 640(AX)
+	VMOVUPS    Y1, 672(AX)
+	VMOVUPS    Y5, 704(AX)
+	VMOVUPS    Y0, 736(AX)
+	VMOVUPS    96(CX), Y0
+	VMOVUPS    224(CX), Y1
+	VMOVUPS    352(CX), Y2
+	VMOVUPS    480(CX), Y3
+	VMOVUPS    608(CX), Y4
+	VMOVUPS    736(CX), Y5
+	VMOVUPS    864(CX), Y6
+	VMOVUPS    992(CX), Y7
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPD  Y1, Y8, Y7
+	VUNPCKHPD  Y1, Y8, Y1
+	VUNPCKLPD  Y2, Y0, Y8
+	VUNPCKHPD  Y2, Y0, Y0
+	VUNPCKLPD  Y5, Y3, Y2
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y2
+	VPERM2F128 $0x20, Y3, Y1, Y7
+	VPERM2F128 $0x31, Y3, Y1, Y1
+	VPERM2F128 $0x20, Y5, Y8, Y3
+	VPERM2F128 $0x31, Y5, Y8, Y5
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y6, 768(AX)
+	VMOVUPS    Y7, 800(AX)
+	VMOVUPS    Y3, 832(AX)
+	VMOVUPS    Y8, 864(AX)
+	VMOVUPS    Y2, 896(AX)
+	VMOVUPS    Y1, 928(AX)
+	VMOVUPS    Y5, 960(AX)
+	VMOVUPS    Y0, 992(AX)
+	VZEROUPPER
+	RET
+
+// func takeMoments8(groups *float32)
+// Requires: AVX
+TEXT ·takeMoments8(SB), NOSPLIT, $0-8
+	MOVQ         groups+0(FP), AX
+	VBROADCASTSS none<>+0(SB), Y0
+	VBROADCASTSS none<>+0(SB), Y1
+	VBROADCASTSS none<>+0(SB), Y2
+	LEAQ         (AX), CX
+	MOVQ         $0x00000010, DX
+
+moments0:
+	VMOVUPS (CX), Y3
+	VMOVUPS 1024(CX), Y4
+	VADDPS  Y4, Y0, Y0
+	VMULPS  Y3, Y4, Y4
+	VADDPS  Y4, Y1, Y1
+	VMULPS  Y3, Y4, Y4
+	VADDPS  Y4, Y2, Y2
+	VMOVUPS 32(CX), Y3
+	VMOVUPS 1056(CX), Y4
+	VADDPS  Y4, Y0, Y0
+	VMULPS  Y3, Y4, Y4
+	VADDPS  Y4, Y1, Y1
+	VMULPS  Y3, Y4, Y4
+	VADDPS  Y4, Y2, Y2
+	ADDQ    $+64, CX
+	DECQ    DX
+	JNZ     moments0
+	VMOVUPS Y0, 2048(AX)
+	VMOVUPS Y1, 2112(AX)
+	VMOVUPS Y2, 2176(AX)
+	VZEROUPPER
+	RET
+
+// func layGroups16(out *float32, weights *float32)
+// Requires: AVX
+TEXT ·layGroups16(SB), NOSPLIT, $0-16
+	MOVQ       out+0(FP), AX
+	MOVQ       weights+8(FP), CX
+	VMOVUPS    (CX), Y0
+	VMOVUPS    64(CX), Y1
+	VMOVUPS    128(CX), Y2
+	VMOVUPS    192(CX), Y3
+	VMOVUPS    256(CX), Y4
+	VMOVUPS    320(CX), Y5
+	VMOVUPS    384(CX), Y6
+	VMOVUPS    448(CX), Y7
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPD  Y1, Y8, Y7
+	VUNPCKHPD  Y1, Y8, Y1
+	VUNPCKLPD  Y2, Y0, Y8
+	VUNPCKHPD  Y2, Y0, Y0
+	VUNPCKLPD  Y5, Y3, Y2
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y2
+	VPERM2F128 $0x20, Y3, Y1, Y7
+	VPERM2F128 $0x31, Y3, Y1, Y1
+	VPERM2F128 $0x20, Y5, Y8, Y3
+	VPERM2F128 $0x31, Y5, Y8, Y5
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y6, (AX)
+	VMOVUPS    Y7, 64(AX)
+	VMOVUPS    Y3, 128(AX)
+	VMOVUPS    Y8, 192(AX)
+	VMOVUPS    Y2, 256(AX)
+	VMOVUPS    Y1, 320(AX)
+	VMOVUPS    Y5, 384(AX)
+	VMOVUPS    Y0, 448(AX)
+	VMOVUPS    32(CX), Y0
+	VMOVUPS    96(CX), Y1
+	VMOVUPS    160(CX), Y2
+	VMOVUPS    224(CX), Y3
+	VMOVUPS    288(CX), Y4
+	VMOVUPS    352(CX), Y5
+	VMOVUPS    416(CX), Y6
+	VMOVUPS    480(CX), Y7
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPD  Y1, Y8, Y7
+	VUNPCKHPD  Y1, Y8, Y1
+	VUNPCKLPD  Y2, Y0, Y8
+	VUNPCKHPD  Y2, Y0, Y0
+	VUNPCKLPD  Y5, Y3, Y2
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y2
+	VPERM2F128 $0x20, Y3, Y1, Y7
+	VPERM2F128 $0x31, Y3, Y1, Y1
+	VPERM2F128 $0x20, Y5, Y8, Y3
+	VPERM2F128 $0x31, Y5, Y8, Y5
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y6, 512(AX)
+	VMOVUPS    Y7, 576(AX)
+	VMOVUPS    Y3, 640(AX)
+	VMOVUPS    Y8, 704(AX)
+	VMOVUPS    Y2, 768(AX)
+	VMOVUPS    Y1, 832(AX)
+	VMOVUPS    Y5, 896(AX)
+	VMOVUPS    Y0, 960(AX)
+	VMOVUPS    512(CX), Y0
+	VMOVUPS    576(CX), Y1
+	VMOVUPS    640(CX), Y2
+	VMOVUPS    704(CX), Y3
+	VMOVUPS    768(CX), Y4
+	VMOVUPS    832(CX), Y5
+	VMOVUPS    896(CX), Y6
+	VMOVUPS    960(CX), Y7
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPD  Y1, Y8, Y7
+	VUNPCKHPD  Y1, Y8, Y1
+	VUNPCKLPD  Y2, Y0, Y8
+	VUNPCKHPD  Y2, Y0, Y0
+	VUNPCKLPD  Y5, Y3, Y2
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y2
+	VPERM2F128 $0x20, Y3, Y1, Y7
+	VPERM2F128 $0x31, Y3, Y1, Y1
+	VPERM2F128 $0x20, Y5, Y8, Y3
+	VPERM2F128 $0x31, Y5, Y8, Y5
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y6, 32(AX)
+	VMOVUPS    Y7, 96(AX)
+	VMOVUPS    Y3, 160(AX)
+	VMOVUPS    Y8, 224(AX)
+	VMOVUPS    Y2, 288(AX)
+	VMOVUPS    Y1, 352(AX)
+	VMOVUPS    Y5, 416(AX)
+	VMOVUPS    Y0, 480(AX)
+	VMOVUPS    544(CX), Y0
+	VMOVUPS    608(CX), Y1
+	VMOVUPS    672(CX), Y2
+	VMOVUPS    736(CX), Y3
+	VMOVUPS    800(CX), Y4
+	VMOVUPS    864(CX), Y5
+	VMOVUPS    928(CX), Y6
+	VMOVUPS    992(CX), Y7
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPD  Y1, Y8, Y7
+	VUNPCKHPD  Y1, Y8, Y1
+	VUNPCKLPD  Y2, Y0, Y8
+	VUNPCKHPD  Y2, Y0, Y0
+	VUNPCKLPD  Y5, Y3, Y2
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y2
+	VPERM2F128 $0x20, Y3, Y1, Y7
+	VPERM2F128 $0x31, Y3, Y1, Y1
+	VPERM2F128 $0x20, Y5, Y8, Y3
+	VPERM2F128 $0x31, Y5, Y8, Y5
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y6, 544(AX)
+	VMOVUPS    Y7, 608(AX)
+	VMOVUPS    Y3, 672(AX)
+	VMOVUPS    Y8, 736(AX)
+	VMOVUPS    Y2, 800(AX)
+	VMOVUPS    Y1, 864(AX)
+	VMOVUPS    Y5, 928(AX)
+	VMOVUPS    Y0, 992(AX)
+	VZEROUPPER
+	RET
+
+// func takeMoments16(groups *float32)
+// Requires: AVX
+TEXT ·takeMoments16(SB), NOSPLIT, $0-8
+	MOVQ         groups+0(FP), AX
+	VBROADCASTSS none<>+0(SB), Y0
+	VBROADCASTSS none<>+0(SB), Y1
+	VBROADCASTSS none<>+0(SB), Y2
+	LEAQ         (AX), CX
+	MOVQ         $0x00000008, DX
+
+moments0:
+	VMOVUPS      (CX), Y3
+	VMOVUPS      1024(CX), Y4
+	VADDPS       Y4, Y0, Y0
+	VMULPS       Y3, Y4, Y4
+	VADDPS       Y4, Y1, Y1
+	VMULPS       Y3, Y4, Y4
+	VADDPS       Y4, Y2, Y2
+	VMOVUPS      64(CX), Y3
+	VMOVUPS      1088(CX), Y4
+	VADDPS       Y4, Y0, Y0
+	VMULPS       Y3, Y4, Y4
+	VADDPS       Y4, Y1, Y1
+	VMULPS       Y3, Y4, Y4
+	VADDPS       Y4, Y2, Y2
+	ADDQ         $+128, CX
+	DECQ         DX
+	JNZ          moments0
+	VMOVUPS      Y0, 2048(AX)
+	VMOVUPS      Y1, 2112(AX)
+	VMOVUPS      Y2, 2176(AX)
+	VBROADCASTSS none<>+0(SB), Y0
+	VBROADCASTSS none<>+0(SB), Y1
+	VBROADCASTSS none<>+0(SB), Y2
+	LEAQ         32(AX), CX
+	MOVQ         $0x00000008, DX
+
+moments1:
+	VMOVUPS (CX), Y3
+	VMOVUPS 1024(CX), Y4
+	VADDPS  Y4, Y0, Y0
+	VMULPS  Y3, Y4, Y4
+	VADDPS  Y4, Y1, Y1
+	VMULPS  Y3, Y4, Y4
+	VADDPS  Y4, Y2, Y2
+	VMOVUPS 64(CX), Y3
+	VMOVUPS 1088(CX), Y4
+	VADDPS  Y4, Y0, Y0
+	VMULPS  Y3, Y4, Y4
+	VADDPS  Y4, Y1, Y1
+	VMULPS  Y3, Y4, Y4
+	VADDPS  Y4, Y2, Y2
+	ADDQ    $+128, CX
+	DECQ    DX
+	JNZ     moments1
+	VMOVUPS Y0, 2080(AX)
+	VMOVUPS Y1, 2144(AX)
+	VMOVUPS Y2, 2208(AX)
+	VZEROUPPER
+	RET
 
 // func areE4M3(scales *byte, n int, layerScale float32) bool
 // Requires: AVX

@@ -6,7 +6,7 @@ import "unsafe"
 // weights is the reference's where lanes are weights.
 func (v *vectorSet) vectorSteps() *encoderSteps {
 	return &encoderSteps{
-		v.rangesOf, v.normalizeEndsOf, v.plainOfLayer, v.normalize, v.searchMinimum, v.searchScale, v.addUnitCosts, v.searchFactors, v.addTrialErrors,
+		v.rangesOf, v.normalizeEndsOf, v.plainOfLayer, v.normalize, v.takeGroups, v.searchMinimums, v.searchScales, v.searchScale, v.addUnitCosts, v.searchFactors, v.addTrialErrors,
 		v.searchLevels, func(errors *lanes) int { return v.leastLane(&errors[0]) }, v.codeLevelsOf, v.packLevels,
 		v.decodeGroups, v.addSums,
 	}
@@ -55,11 +55,6 @@ func (v *vectorSet) normalize(out []float32, weights []byte, t ElementType, fact
 	}
 }
 
-func (v *vectorSet) searchMinimum(found *searchedMinimum, pattern *trials, g *grid, weights, importance []float32, m moments) {
-	which, h := weighted(importance)
-	v.minimumSearch[which](&found.scale, &pattern.scale[0], &g.vectors.low[0], &weights[0], h, len(weights), m.count, m.weight, m.square, 1/m.count)
-}
-
 func (v *vectorSet) searchScale(pattern *lanes, scale float32, g *grid, weights, importance []float32) float32 {
 	which, h := weighted(importance)
 	return v.scaleSearch[g.kind][which](&pattern[0], &g.vectors.low[0], &weights[0], h, len(weights), scale)
@@ -73,15 +68,6 @@ func (v *vectorSet) addTrialErrors(errors *lanes, g *grid, t *trials, weights, i
 func (v *vectorSet) searchLevels(levels *lanes, normal float32, g *grid, weights, importance []float32) int {
 	which, h := weighted(importance)
 	return v.levelSearch[which](&levels[0], &g.vectors.low[0], &weights[0], h, len(weights), normal)
-}
-
-func (v *vectorSet) addUnitCosts(costs *lanes, d *trials, g *searchedMinimum, least, most float32) {
-	v.unitCosts(&costs[0], &d.scale[0], &g.scale, least, most)
-}
-
-func (v *vectorSet) searchFactors(g *searchedMinimum, about *trials, u *factorUnits, plain *units, grid *grid, weights, importance []float32) {
-	which, h := weighted(importance)
-	v.factorSearch[grid.kind][which](&g.scale, &about.scale[0], &u.scale, &plain.scale, &grid.vectors.low[0], &weights[0], h, len(weights))
 }
 
 func (v *vectorSet) codeLevelsOf(codes []uint8, g *grid, weights, inverse, offset []float32) {

@@ -59,15 +59,22 @@ type vectorSet struct {
 	normalizeEnds    func(lo, hi, normal, inverse *float32, n int)                                               // n is rounded up to 16
 	levelScales      func(lo, hi, normal, inverse, scale *float32, n int, high, layerScale float32) (plain bool) // n is rounded up to 8
 	normalizeWeights [vectorElements]func(out *float32, weights *byte, groups, groupSize int, factors *float32)
-	minimumSearch    [2]func(found, pattern, grid, weights, importance *float32, n int, count, weight, square, inverse float32)
-	scaleSearch      [gridKinds][2]func(pattern, grid, weights, importance *float32, n int, scale float32) (best float32)
-	trialErrors      [gridKinds][2]func(errors, trials, grid, weights, importance *float32, n int)
+	scaleSearch      [gridKinds][2]func(pattern, grid, weights, importance *float32, n int, scale float32) (best float32) // not of evenKind
+	trialErrors      [gridKinds][2]func(errors, trials, grid, weights, importance *float32, n int)                        // neither
 	levelSearch      [2]func(levels, grid, weights, importance *float32, n int, normal float32) (lane int)
 	leastLane        func(errors *float32) (lane int)
-	factorSearch     [tableKind + 1][2]func(found, pattern, units, plain, grid, weights, importance *float32, n int)
-	unitCosts        func(costs, trials, group *float32, least, most float32)
+	factorSearch     [2]func(group, pattern, units, plain, grid, weights, importance *float32, n int) // of tableKind
 	codeLevels       [gridKinds]func(codes *byte, grid, weights *float32, groups, groupSize int, inverse, offset *float32)
 	decodedSums      func(weights, decoded *float32, n int, sums *float64)
+	// Those of a super-group of evenKind, for 8 groups and for 16, but for encodings that are not.
+	// groups is groupLanes.
+	layGroups            [superSizes]func(out, weights *float32)
+	takeMoments          [superSizes]func(groups *float32)
+	minimumSearch        [superSizes]func(groups, pattern, grid *float32)
+	groupFactorsMinimums [superSizes]func(groups, pattern, units, plainScales, plainMinimums, grid *float32)
+	groupScales16        func(groups, pattern, grid *float32)
+	groupFactorsScales16 func(groups, pattern, units, plainScales, plainMinimums, grid *float32)
+	unitCosts            func(costs, trials, groups *float32, count int, least, most float32)
 	// decodeLevels is decode for codes that stand for 16 levels, decodeE4M3 for those that
 	// stand for e4m3Levels.
 	decodeLevels func(codes *byte, levels *float32, groups, groupSize int, scale, zeroPoint, weights *byte)
@@ -86,6 +93,9 @@ type vectorSet struct {
 	stream func(to, from *byte, n int)
 	fence  func()
 }
+
+// superSizes are those of super-groups: 8 groups, or 16.
+const superSizes = 2
 
 // fastestSet is that of this CPU, which is found out once, or nil.
 var fastestSet = func() *vectorSet {

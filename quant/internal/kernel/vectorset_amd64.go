@@ -55,18 +55,17 @@ var avx2 = vectorSet{
 		SymmetricZero: {refineSymmetricFloat32, refineSymmetricFloat16, refineSymmetricBFloat16},
 	},
 	normalizeWeights: [...]func(*float32, *byte, int, int, *float32){normalizeWeightsFloat32AVX2, normalizeWeightsFloat16AVX2, normalizeWeightsBFloat16AVX2},
-	minimumSearch: [...]func(*float32, *float32, *float32, *float32, *float32, int, float32, float32, float32, float32){
-		minimumSearchAVX2, minimumSearchWeightedAVX2,
-	},
 	scaleSearch: [...][2]func(*float32, *float32, *float32, *float32, int, float32) float32{
-		{scaleSearchEvenAVX2, scaleSearchEvenWeightedAVX2}, {scaleSearchTableAVX2, scaleSearchTableWeightedAVX2}, {scaleSearchFloatAVX2, scaleSearchFloatWeightedAVX2},
+		tableKind: {scaleSearchTableAVX2, scaleSearchTableWeightedAVX2}, floatKind: {scaleSearchFloatAVX2, scaleSearchFloatWeightedAVX2},
 	},
 	trialErrors: [...][2]func(*float32, *float32, *float32, *float32, *float32, int){
-		{trialErrorsEvenAVX2, trialErrorsEvenWeightedAVX2}, {trialErrorsTableAVX2, trialErrorsTableWeightedAVX2}, {trialErrorsFloatAVX2, trialErrorsFloatWeightedAVX2},
+		tableKind: {trialErrorsTableAVX2, trialErrorsTableWeightedAVX2}, floatKind: {trialErrorsFloatAVX2, trialErrorsFloatWeightedAVX2},
 	},
-	factorSearch: [...][2]func(*float32, *float32, *float32, *float32, *float32, *float32, *float32, int){
-		{factorSearchEvenAVX2, factorSearchEvenWeightedAVX2}, {factorSearchTableAVX2, factorSearchTableWeightedAVX2},
-	},
+	factorSearch: [...]func(*float32, *float32, *float32, *float32, *float32, *float32, *float32, int){factorSearchAVX2, factorSearchWeightedAVX2},
+	layGroups:    [...]func(*float32, *float32){layGroups8, layGroups16}, takeMoments: [...]func(*float32){takeMoments8, takeMoments16},
+	minimumSearch:        [...]func(*float32, *float32, *float32){minimumSearch8AVX2, minimumSearch16AVX2},
+	groupFactorsMinimums: [...]func(*float32, *float32, *float32, *float32, *float32, *float32){groupFactorsMinimums8AVX2, groupFactorsMinimums16AVX2},
+	groupScales16:        groupScales16AVX2, groupFactorsScales16: groupFactorsScales16AVX2,
 	levelSearch: [...]func(*float32, *float32, *float32, *float32, int, float32) int{levelSearchAVX2, levelSearchWeightedAVX2},
 	leastLane:   leastLaneAVX2, unitCosts: unitCostsAVX2,
 	codeLevels:    [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsEvenAVX2, codeLevelsTableAVX2, codeLevelsFloatAVX2},
@@ -88,18 +87,16 @@ var avx512 = func() vectorSet {
 	v.wideCodes = 64
 	v.stepSums, v.stepSumsWeighted, v.hqqSums = stepSumsAVX512, stepSumsWeightedAVX512, hqqSumsAVX512
 	v.normalizeWeights = [...]func(*float32, *byte, int, int, *float32){normalizeWeightsFloat32AVX512, normalizeWeightsFloat16AVX512, normalizeWeightsBFloat16AVX512}
-	v.minimumSearch = [...]func(*float32, *float32, *float32, *float32, *float32, int, float32, float32, float32, float32){
-		minimumSearchAVX512, minimumSearchWeightedAVX512,
-	}
 	v.scaleSearch = [...][2]func(*float32, *float32, *float32, *float32, int, float32) float32{
-		{scaleSearchEvenAVX512, scaleSearchEvenWeightedAVX512}, {scaleSearchTableAVX512, scaleSearchTableWeightedAVX512}, {scaleSearchFloatAVX512, scaleSearchFloatWeightedAVX512},
+		tableKind: {scaleSearchTableAVX512, scaleSearchTableWeightedAVX512}, floatKind: {scaleSearchFloatAVX512, scaleSearchFloatWeightedAVX512},
 	}
 	v.trialErrors = [...][2]func(*float32, *float32, *float32, *float32, *float32, int){
-		{trialErrorsEvenAVX512, trialErrorsEvenWeightedAVX512}, {trialErrorsTableAVX512, trialErrorsTableWeightedAVX512}, {trialErrorsFloatAVX512, trialErrorsFloatWeightedAVX512},
+		tableKind: {trialErrorsTableAVX512, trialErrorsTableWeightedAVX512}, floatKind: {trialErrorsFloatAVX512, trialErrorsFloatWeightedAVX512},
 	}
-	v.factorSearch = [...][2]func(*float32, *float32, *float32, *float32, *float32, *float32, *float32, int){
-		{factorSearchEvenAVX512, factorSearchEvenWeightedAVX512}, {factorSearchTableAVX512, factorSearchTableWeightedAVX512},
-	}
+	v.factorSearch = [...]func(*float32, *float32, *float32, *float32, *float32, *float32, *float32, int){factorSearchAVX512, factorSearchWeightedAVX512}
+	v.minimumSearch = [...]func(*float32, *float32, *float32){minimumSearch8AVX512, minimumSearch16AVX512}
+	v.groupFactorsMinimums = [...]func(*float32, *float32, *float32, *float32, *float32, *float32){groupFactorsMinimums8AVX512, groupFactorsMinimums16AVX512}
+	v.groupScales16, v.groupFactorsScales16 = groupScales16AVX512, groupFactorsScales16AVX512
 	v.levelSearch = [...]func(*float32, *float32, *float32, *float32, int, float32) int{levelSearchAVX512, levelSearchWeightedAVX512}
 	v.normalizeEnds = normalizeEndsAVX512
 	v.decodeLevels, v.decodeE4M3 = decodeLevelsAVX512, decodeE4M3AVX512

@@ -119,18 +119,22 @@ func TestSetsAreComplete(t *testing.T) {
 				}
 			case field.Kind() == reflect.Func:
 				check(field, name)
-			case name == "minimumSearch" || name == "levelSearch":
+			case name == "factorSearch" || name == "levelSearch":
 				for w, suffix := range weighted {
 					check(field.Index(w), name+suffix)
+				}
+			case name == "layGroups" || name == "takeMoments" || name == "minimumSearch" || name == "groupFactorsMinimums":
+				for k, groups := range []int{8, 16} {
+					check(field.Index(k), fmt.Sprint(name, groups))
 				}
 			case name == "codeLevels":
 				for k, kind := range kinds {
 					check(field.Index(k), name+kind)
 				}
-			case name == "scaleSearch" || name == "trialErrors" || name == "factorSearch":
-				for k, kind := range kinds[:field.Len()] {
+			case name == "scaleSearch" || name == "trialErrors":
+				for k := tableKind; k < gridKinds; k++ {
 					for w, suffix := range weighted {
-						check(field.Index(k).Index(w), name+kind+suffix)
+						check(field.Index(int(k)).Index(w), name+kinds[k]+suffix)
 					}
 				}
 			case field.Type().Elem().Kind() == reflect.Func:

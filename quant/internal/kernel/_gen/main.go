@@ -60,6 +60,10 @@ func main() {
 		unpack(bitWidth)
 	}
 	splitHalves()
+	for _, groups := range []int{8, 16} {
+		layGroups(groups)
+		takeMoments(groups)
+	}
 	stored(isas[0])
 	levelScales(isas[0])
 	f16c()
@@ -71,17 +75,22 @@ func encodings(i isa) {
 	for _, kind := range grids {
 		codeLevels(i, kind)
 		for _, v := range variants {
-			scaleSearch(i, kind, v.suffix, v.weighted)
-			trialErrors(i, kind, v.suffix, v.weighted)
-			if kind != "Float" {
-				factorSearch(i, kind, v.suffix, v.weighted)
+			if kind != "Even" {
+				scaleSearch(i, kind, v.suffix, v.weighted)
+				trialErrors(i, kind, v.suffix, v.weighted)
 			}
 		}
 	}
 	for _, v := range variants {
-		minimumSearch(i, v.suffix, v.weighted)
+		factorSearch(i, v.suffix, v.weighted)
 		levelSearch(i, v.suffix, v.weighted)
 	}
+	for _, groups := range []int{8, 16} {
+		minimumSearch(i, groups)
+		groupFactors(i, groups, true)
+	}
+	groupScales(i, 16)
+	groupFactors(i, 16, false)
 	leastTrial(i)
 	for _, e := range elements {
 		normalizeWeights(i, e)

@@ -8,87 +8,6 @@ import (
 
 // In the functions of this file every lane is a trial of the same group.
 
-// minimumSearch is searchMinimumTrials.
-func minimumSearch(i isa, suffix string, weighted bool) {
-	function("minimumSearch"+suffix+i.name, "func(found, pattern, grid, weights, importance *float32, n int, count, weight, square, inverse float32)",
-		"The best scale and minimum for the codes that one of 16 trials about found gives.")
-	found, pattern, grid := pointer("found"), pointer("pattern"), pointer("grid")
-	results := AllocLocal(4 * laneBytes) // scales, minimums, levels, costs
-	var trials []*trial
-	for k := range i.parts() {
-		scale := i.all(Mem{Base: found})
-		s, m := vector(i.lanes), vector(i.lanes)
-		VMULPS(i.lane(pattern, 1, k), scale, m)
-		VADDPS(i.all(Mem{Base: found, Disp: 4}), m, m)
-		VMAXPS(i.zeroed(), m, m)
-		VMULPS(i.lane(pattern, 0, k), scale, s)
-		t := &trial{scale: s, minimum: m, level: i.zeroed(), levelLevel: i.zeroed(), levelWeight: i.zeroed()}
-		t.inverse, t.offset = i.coder(s, m)
-		trials = append(trials, t)
-	}
-	n := newNearest(i, "Even", grid)
-	n.keep()
-	i.forWeights("weight", weighted, func(w, h VecVirtual) {
-		for _, t := range trials {
-			t.add(n, w, h)
-		}
-	})
-	var promises []VecVirtual
-	for k, t := range trials {
-		weight, square, inverse := i.all(argument("weight")), i.all(argument("square")), i.all(argument("inverse"))
-		v, cost, scale, minimum := vector(i.lanes), vector(i.lanes), vector(i.lanes), vector(i.lanes)
-		VMULPS(t.level, t.level, v)
-		VMULPS(inverse, v, v)
-		VSUBPS(v, t.levelLevel, cost)
-		VMULPS(weight, t.level, v)
-		VMULPS(inverse, v, v)
-		VSUBPS(v, t.levelWeight, scale)
-		VDIVPS(cost, scale, scale)
-		VMULPS(t.level, scale, minimum)
-		VSUBPS(weight, minimum, minimum)
-		VMULPS(inverse, minimum, minimum)
-		positive, without := i.compare(greaterQuiet, i.zeroed(), minimum), vector(i.lanes)
-		VDIVPS(t.levelLevel, t.levelWeight, without)
-		i.choose(positive, scale, without, scale)
-		minimum = i.where(positive, minimum)
-		promise := vector(i.lanes)
-		VMULPS(t.levelWeight, scale, promise)
-		VSUBPS(promise, square, promise)
-		VMULPS(weight, minimum, v)
-		VADDPS(v, promise, promise)
-		isScale := i.compare(greaterQuiet, i.zeroed(), scale)
-		i.both(i.compare(greaterQuiet, i.zeroed(), cost), isScale)
-		i.choose(isScale, promise, i.all(infinity), promise)
-		promises = append(promises, promise)
-		for array, v := range []VecVirtual{scale, minimum, t.level, cost} {
-			VMOVUPS(v, results.Offset(array*laneBytes+4*i.lanes*k))
-		}
-	}
-	least, best := i.least(promises)
-	VUCOMISS(infinity, least.AsX())
-	JAE(LabelRef("none"))
-	values := GP64()
-	LEAQ(results, values)
-	take := func(array int) VecVirtual {
-		v := XMM()
-		VMOVSS(Mem{Base: values, Index: best, Scale: 4, Disp: array * laneBytes}, v)
-		return v
-	}
-	put := func(v VecVirtual, field int) { VMOVSS(v, Mem{Base: found, Disp: 4 * field}) }
-	put(take(0), 0)
-	put(take(1), 1)
-	slope := take(2)
-	VMULSS(argument("inverse"), slope, slope)
-	put(slope, 2)
-	put(take(3), 3)
-	count := XMM()
-	VMOVSS(argument("count"), count)
-	put(count, 4)
-	Label("none")
-	VZEROUPPER()
-	RET()
-}
-
 // scaleSearch is searchScaleTrials.
 func scaleSearch(i isa, kind, suffix string, weighted bool) {
 	function("scaleSearch"+kind+suffix+i.name, "func(pattern, grid, weights, importance *float32, n int, scale float32) (best float32)",
@@ -245,124 +164,40 @@ func leastTrial(i isa) {
 	RET()
 }
 
-// factorSearch is searchFactors.
-func factorSearch(i isa, kind, suffix string, weighted bool) {
-	function("factorSearch"+kind+suffix+i.name, "func(found, pattern, units, plain, grid, weights, importance *float32, n int)",
-		"The least error, and the scale and minimum of it, of multiples of units; and the error of the plain ones.")
-	found, pattern, unit, plain := pointer("found"), pointer("pattern"), pointer("units"), pointer("plain")
+// factorSearch is searchFactors for one group of a table's levels.
+func factorSearch(i isa, suffix string, weighted bool) {
+	function("factorSearch"+suffix+i.name, "func(group, pattern, units, plain, grid, weights, importance *float32, n int)",
+		"The least error, and the scale of it, of multiples of units; and the error of the plain one. group is groupLanes from the group's lane on.")
+	group, pattern, unit, plain := pointer("group"), pointer("pattern"), pointer("units"), pointer("plain")
 	grid := pointer("grid")
-	n := newNearest(i, kind, grid)
-	field := func(base GPVirtual, k int) VecVirtual { return i.all(Mem{Base: base, Disp: 4 * k}) }
-	least, most := field(unit, 4), field(unit, 5)
-	clip := func(v, least VecVirtual) {
+	n := newNearest(i, "Table", grid)
+	field := func(k int) VecVirtual { return i.all(Mem{Base: unit, Disp: 4 * k}) }
+	least, most := field(4), field(5)
+	clip := func(v VecVirtual) {
 		VMAXPS(least, v, v)
 		VMINPS(most, v, v)
 	}
-	multiple := func(v VecVirtual, per int, least VecVirtual) {
-		VMULPS(field(unit, per), v, v)
-		clip(v, least)
-		i.round(v)
-	}
-	factor := field(found, 0)
-	multiple(factor, 2, least)
-	kept := AllocLocal(2 * laneBytes) // scales, minimums
-	var vectors []*errorTrial
-	for k := range n.tried() {
-		scale, minimum := vector(i.lanes), vector(i.lanes)
-		VADDPS(i.lane(pattern, 0, k), factor, scale)
-		clip(scale, least)
-		VMULPS(field(unit, 0), scale, scale)
-		if kind == "Even" {
-			VSUBPS(field(found, 0), scale, minimum)
-			VMULPS(field(found, 2), minimum, minimum)
-			VADDPS(field(found, 1), minimum, minimum)
-			zero := i.zeroed()
-			multiple(minimum, 3, zero)
-			VADDPS(i.lane(pattern, 1, k), minimum, minimum)
-			clip(minimum, zero)
-			VMULPS(field(unit, 1), minimum, minimum)
-		} else {
-			i.xor(minimum, minimum, minimum)
-		}
-		if k == 0 {
-			i.replaceFirst(field(plain, 0), scale)
-			i.replaceFirst(field(plain, 1), minimum)
-		}
-		VMOVUPS(scale, kept.Offset(4*i.lanes*k))
-		VMOVUPS(minimum, kept.Offset(laneBytes+4*i.lanes*k))
-		e := &errorTrial{scale: scale, minimum: minimum, total: i.zeroed()}
-		e.inverse, e.offset = i.coder(scale, minimum)
-		if kind != "Even" {
-			e.minimum, e.offset = nil, nil
-		}
-		vectors = append(vectors, e)
-	}
-	addErrors(n, weighted, vectors)
-	VMOVSS(vectors[0].total.AsX(), Mem{Base: found, Disp: 4 * 6})
-	i.replaceFirst(i.all(infinity), vectors[0].total)
-	totals, of := []VecVirtual{vectors[0].total, all(infinity)}, i
-	switch {
-	case kind == "Table":
-		totals[0], of = vectors[0].total.AsY().(VecVirtual), isas[0]
-	case i.lanes == 16:
-		totals = totals[:1]
-	default:
-		totals[1] = vectors[1].total
-	}
-	error, place := of.least(totals)
-	VMOVSS(error.AsX(), Mem{Base: found, Disp: 4 * 5})
-	values := GP64()
+	scale, tried := i.all(Mem{Base: group, Disp: laneScale}), vector(i.lanes)
+	VMULPS(field(2), scale, scale)
+	clip(scale)
+	i.round(scale)
+	VADDPS(i.lane(pattern, 0, 0), scale, tried)
+	clip(tried)
+	VMULPS(field(0), tried, tried)
+	i.replaceFirst(i.all(Mem{Base: plain}), tried)
+	kept := AllocLocal(laneBytes)
+	VMOVUPS(tried, kept)
+	e := &errorTrial{scale: tried, total: i.zeroed()}
+	e.inverse, _ = i.coder(tried, tried)
+	addErrors(n, weighted, []*errorTrial{e})
+	VMOVSS(e.total.AsX(), Mem{Base: group, Disp: lanePlainError})
+	i.replaceFirst(i.all(infinity), e.total)
+	error, place := isas[0].least([]VecVirtual{e.total.AsY().(VecVirtual), all(infinity)})
+	VMOVSS(error.AsX(), Mem{Base: group, Disp: laneError})
+	values, best := GP64(), XMM()
 	LEAQ(kept, values)
-	for k := range 2 {
-		v := XMM()
-		VMOVSS(Mem{Base: values, Index: place, Scale: 4, Disp: k * laneBytes}, v)
-		VMOVSS(v, Mem{Base: found, Disp: 4 * k})
-	}
-	VZEROUPPER()
-	RET()
-}
-
-// unitCosts is addUnitCosts.
-func unitCosts(i isa) {
-	function("unitCosts"+i.name, "func(costs, trials, group *float32, least, most float32)", "Adds what 16 units cost a group.")
-	costs, trials, group := pointer("costs"), pointer("trials"), pointer("group")
-	field := func(k int) VecVirtual { return i.all(Mem{Base: group, Disp: 4 * k}) }
-	least, most := i.all(argument("least")), i.all(argument("most"))
-	for k := range i.parts() {
-		d, dmin := i.get(i.lane(trials, 0, k)), i.get(i.lane(trials, 1, k))
-		perScale, _ := i.coder(d, dmin)
-		perMinimum, _ := i.coder(dmin, d)
-		factor := field(0)
-		VMULPS(perScale, factor, factor)
-		VMAXPS(least, factor, factor)
-		VMINPS(most, factor, factor)
-		i.round(factor)
-		cost := i.all(infinity)
-		for _, step := range []Mem{minusOne, none, one} {
-			scale, minimum, rest := vector(i.lanes), vector(i.lanes), vector(i.lanes)
-			VADDPS(i.all(step), factor, scale)
-			VMAXPS(least, scale, scale)
-			VMINPS(most, scale, scale)
-			VMULPS(d, scale, scale)
-			VSUBPS(field(0), scale, scale)
-			VMULPS(field(2), scale, minimum)
-			VADDPS(field(1), minimum, minimum)
-			VMULPS(perMinimum, minimum, rest)
-			VMAXPS(i.zeroed(), rest, rest)
-			VMINPS(most, rest, rest)
-			i.round(rest)
-			VMULPS(dmin, rest, rest)
-			VSUBPS(minimum, rest, rest)
-			VMULPS(scale, scale, scale)
-			VMULPS(field(3), scale, scale)
-			VMULPS(rest, rest, rest)
-			VMULPS(field(4), rest, rest)
-			VADDPS(rest, scale, scale)
-			VMINPS(scale, cost, cost)
-		}
-		VADDPS(i.lane(costs, 0, k), cost, cost)
-		VMOVUPS(cost, i.lane(costs, 0, k))
-	}
+	VMOVSS(Mem{Base: values, Index: place, Scale: 4}, best)
+	VMOVSS(best, Mem{Base: group, Disp: laneScale})
 	VZEROUPPER()
 	RET()
 }

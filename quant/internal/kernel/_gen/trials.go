@@ -10,7 +10,7 @@ import (
 func (i isa) coder(scale, minimum VecVirtual) (inverse, offset VecVirtual) {
 	inverse, offset = vector(i.lanes), vector(i.lanes)
 	VDIVPS(scale, i.all(one), inverse)
-	inverse = i.where(i.compare(notEqual, i.zeroed(), scale), inverse)
+	inverse = i.where(i.compare(notEqual, i.all(none), scale), inverse)
 	VMULPS(inverse, minimum, offset)
 	return inverse, offset
 }

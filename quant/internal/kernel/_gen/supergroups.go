@@ -1,0 +1,620 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// In the functions of this file every lane has a group of a super-group. Where there are more
+// lanes than groups, those of the upper half have the same groups, for other trials.
+
+const (
+	superSize  = 256
+	trialLanes = 16
+)
+
+// Where the arrays of groupLanes begin, in its order.
+const (
+	laneWeights      = 0
+	laneImportance   = laneWeights + 4*superSize
+	laneCount        = laneImportance + 4*superSize
+	laneWeight       = laneCount + laneBytes
+	laneSquare       = laneWeight + laneBytes
+	laneScale        = laneSquare + laneBytes
+	laneMinimum      = laneScale + laneBytes
+	laneSlope        = laneMinimum + laneBytes
+	laneScaleCost    = laneSlope + laneBytes
+	laneMinimumCost  = laneScaleCost + laneBytes
+	laneError        = laneMinimumCost + laneBytes
+	lanePlainError   = laneError + laneBytes
+	laneTriedScale   = lanePlainError + laneBytes
+	laneTriedMinimum = laneTriedScale + trialLanes*laneBytes
+	laneTriedError   = laneTriedMinimum + trialLanes*laneBytes
+)
+
+// superGroup is some groups of one: as many as there are lanes, or all.
+type superGroup struct {
+	isa
+	groups int // of the super-group
+	base   GPVirtual
+	part   int // the first group, by lanes
+}
+
+// superGroups emits code for all groups of a super-group.
+func superGroups(i isa, groups int, each func(s superGroup)) {
+	base := pointer("groups")
+	for part := range max(1, groups/i.lanes) {
+		each(superGroup{i, groups, base, part})
+	}
+}
+
+// label is that of a loop of this part.
+func (s superGroup) label(name string) string { return fmt.Sprintf("%s%d", name, s.part) }
+
+// twice tells whether lanes have other trials of the same groups.
+func (s superGroup) twice() bool { return s.lanes > s.groups }
+
+// tries is how many vectors have all trials.
+func (s superGroup) tries() int {
+	if s.twice() {
+		return trialLanes * s.groups / s.lanes
+	}
+	return trialLanes
+}
+
+func (s superGroup) at(array int) Mem { return Mem{Base: s.base, Disp: array + 4*s.lanes*s.part} }
+
+// get loads a number of each group.
+func (s superGroup) get(address Mem) VecVirtual {
+	if !s.twice() {
+		return s.isa.get(address)
+	}
+	v := ZMM()
+	VBROADCASTF32X8(address, v)
+	return v
+}
+
+// tried loads a number of a trial. Upper halves have the trials that come after all of the lower ones.
+func (s superGroup) tried(address Mem, upper Register) VecVirtual {
+	v := s.all(address)
+	if s.twice() {
+		VBROADCASTSS(address.Offset(4*s.tries()), upper, v)
+	}
+	return v
+}
+
+// upper masks the upper half of lanes.
+func (s superGroup) upper() Register {
+	if !s.twice() {
+		return nil
+	}
+	bits, mask := GP32(), K()
+	MOVL(U32(0xff00), bits)
+	KMOVW(bits, mask)
+	return mask
+}
+
+// forRows emits a loop over the weights of groups, with their importance, two a turn.
+func (s superGroup) forRows(name string, each func(w, h VecVirtual)) {
+	rows, left := GP64(), GP64()
+	LEAQ(s.at(laneWeights), rows)
+	MOVQ(U32(superSize/s.groups/2), left)
+	Label(s.label(name))
+	for k := range 2 {
+		row := Mem{Base: rows, Disp: 4 * s.groups * k}
+		each(s.get(row), s.get(row.Offset(laneImportance)))
+	}
+	ADDQ(I32(int32(2*4*s.groups)), rows)
+	DECQ(left)
+	JNZ(LabelRef(s.label(name)))
+}
+
+// forPairs emits a loop over all vectors of trials, two a turn.
+func (s superGroup) forPairs(name string, each func()) {
+	left := GP64()
+	MOVQ(U32(uint32(s.tries()/2)), left)
+	Label(s.label(name))
+	each()
+	DECQ(left)
+	JNZ(LabelRef(s.label(name)))
+}
+
+// least keeps the least of some numbers, which begin as Inf, and what belongs to them.
+type least struct {
+	superGroup
+	kept Mem // the least, then the others
+}
+
+func (l least) at(k int) Mem { return l.kept.Offset(k * laneBytes) }
+
+func (s superGroup) newLeast(kept Mem) least {
+	VMOVUPS(s.all(infinity), kept)
+	return least{s, kept}
+}
+
+// keep keeps what is less than before.
+func (l least) keep(values ...VecVirtual) {
+	less := l.compare(lessQuiet, l.at(0), values[0])
+	for k, v := range values {
+		kept := l.isa.get(l.at(k))
+		l.choose(less, v, kept, kept)
+		VMOVUPS(kept, l.at(k))
+	}
+}
+
+// joined has the lesser of both halves in the lower ones.
+func (l least) joined(values int) least {
+	if !l.twice() {
+		return l
+	}
+	half := least{superGroup{isas[0], l.groups, l.base, 0}, l.kept}
+	var upper []VecVirtual
+	for k := range values {
+		upper = append(upper, half.isa.get(l.at(k).Offset(laneBytes/2)))
+	}
+	half.keep(upper...)
+	return half
+}
+
+// layGroups lays the weights of groups side by side.
+func layGroups(groups int) {
+	function(fmt.Sprintf("layGroups%d", groups), "func(out, weights *float32)",
+		"Of a super-group's weights, group by group, rows of one of each group.")
+	out, weights := pointer("out"), pointer("weights")
+	size := superSize / groups
+	for first := 0; first < groups; first += 8 {
+		for at := 0; at < size; at += 8 {
+			var v [8]VecVirtual
+			for k := range v {
+				v[k] = isas[0].get(Mem{Base: weights, Disp: 4 * (size*(first+k) + at)})
+			}
+			for k, row := range transposed(v) {
+				VMOVUPS(row, Mem{Base: out, Disp: 4 * (groups*(at+k) + first)})
+			}
+		}
+	}
+	VZEROUPPER()
+	RET()
+}
+
+// takeMoments is that of the scalar kernel.
+func takeMoments(groups int) {
+	function(fmt.Sprintf("takeMoments%d", groups), "func(groups *float32)", "The sums of importance, of weighted weights, and of their squares.")
+	superGroups(isas[0], groups, func(s superGroup) {
+		count, weight, square := s.all(none), s.all(none), s.all(none)
+		s.forRows("moments", func(w, h VecVirtual) {
+			VADDPS(h, count, count)
+			VMULPS(w, h, h)
+			VADDPS(h, weight, weight)
+			VMULPS(w, h, h)
+			VADDPS(h, square, square)
+		})
+		VMOVUPS(count, s.at(laneCount))
+		VMOVUPS(weight, s.at(laneWeight))
+		VMOVUPS(square, s.at(laneSquare))
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// groupTrial is one of each group. What a trial without minimums has no use for is nil.
+type groupTrial struct {
+	scale, minimum, inverse, offset VecVirtual
+	level, levelLevel, levelWeight  VecVirtual // sums
+	total                           VecVirtual // of squared errors
+}
+
+// groupTrials take steps together: what waits for a step before it has others between.
+type groupTrials []*groupTrial
+
+// together takes as many at a time as leave registers to all.
+func (trials groupTrials) together(i isa, add func(trials groupTrials)) {
+	most := i.lanes / 8
+	for first := 0; first < len(trials); first += most {
+		add(trials[first : first+most])
+	}
+}
+
+// levels gives the levels of a weight of each group.
+func (trials groupTrials) levels(n *nearest, w VecVirtual) (levels []VecVirtual) {
+	for _, t := range trials {
+		y := vector(n.lanes)
+		VMULPS(w, t.inverse, y)
+		levels = append(levels, y)
+	}
+	for k, t := range trials {
+		if t.offset != nil {
+			VADDPS(t.offset, levels[k], levels[k])
+		}
+	}
+	for _, y := range levels {
+		VMAXPS(n.repeated(gridLow), y, y)
+	}
+	for _, y := range levels {
+		VMINPS(n.repeated(gridHigh), y, y)
+	}
+	for _, y := range levels {
+		n.round(y)
+	}
+	return levels
+}
+
+// addSums counts a weight of each group.
+func (trials groupTrials) addSums(n *nearest, w, h VecVirtual) {
+	levels, weighted := trials.levels(n, w), []VecVirtual{}
+	for _, level := range levels {
+		v := vector(n.lanes)
+		VMULPS(level, h, v)
+		weighted = append(weighted, v)
+	}
+	for k, t := range trials {
+		if t.level != nil {
+			VADDPS(weighted[k], t.level, t.level)
+		}
+	}
+	for k, level := range levels {
+		VMULPS(weighted[k], level, level)
+	}
+	for _, v := range weighted {
+		VMULPS(w, v, v)
+	}
+	for k, t := range trials {
+		VADDPS(levels[k], t.levelLevel, t.levelLevel)
+	}
+	for k, t := range trials {
+		VADDPS(weighted[k], t.levelWeight, t.levelWeight)
+	}
+}
+
+// addErrors counts a weight of each group.
+func (trials groupTrials) addErrors(n *nearest, w, h VecVirtual) {
+	rests := trials.levels(n, w)
+	for k, t := range trials {
+		VMULPS(t.scale, rests[k], rests[k])
+	}
+	for k, t := range trials {
+		if t.minimum != nil {
+			VSUBPS(t.minimum, rests[k], rests[k])
+		}
+	}
+	for _, rest := range rests {
+		VSUBPS(rest, w, rest)
+	}
+	for _, rest := range rests {
+		product := vector(n.lanes)
+		VMULPS(rest, h, product)
+		VMULPS(rest, product, rest)
+	}
+	for k, t := range trials {
+		VADDPS(rests[k], t.total, t.total)
+	}
+}
+
+// minimumSearch is searchMinimums.
+func minimumSearch(i isa, groups int) {
+	function(fmt.Sprintf("minimumSearch%d%s", groups, i.name), "func(groups, pattern, grid *float32)",
+		"The scale and minimum of each group for the codes that the best of 16 trials about what was found gives.")
+	pattern, grid := pointer("pattern"), pointer("grid")
+	found, inverseCount := AllocLocal(5*laneBytes), AllocLocal(laneBytes)
+	superGroups(i, groups, func(s superGroup) {
+		n := newNearest(i, "Even", grid)
+		upper, next := s.upper(), GP64()
+		inverse := s.all(one)
+		VDIVPS(s.get(s.at(laneCount)), inverse, inverse)
+		VMOVUPS(inverse, inverseCount)
+		best := s.newLeast(found)
+		MOVQ(pattern, next)
+		s.forPairs("trials", func() {
+			var pair groupTrials
+			for k := range 2 {
+				about, scale := s.get(s.at(laneScale)), s.tried(Mem{Base: next, Disp: 4 * k}, upper)
+				minimum := s.tried(Mem{Base: next, Disp: laneBytes + 4*k}, upper)
+				VMULPS(about, minimum, minimum)
+				VADDPS(s.get(s.at(laneMinimum)), minimum, minimum)
+				VMAXPS(s.all(none), minimum, minimum)
+				VMULPS(about, scale, scale)
+				t := &groupTrial{level: s.all(none), levelLevel: s.all(none), levelWeight: s.all(none)}
+				t.inverse, t.offset = i.coder(scale, minimum)
+				pair = append(pair, t)
+			}
+			ADDQ(I32(2*4), next)
+			n.keep()
+			s.forRows("minimums", func(w, h VecVirtual) {
+				pair.together(i, func(trials groupTrials) { trials.addSums(n, w, h) })
+			})
+			for _, t := range pair {
+				s.keepMinimum(best, t, inverseCount)
+			}
+		})
+		s.putMinimum(best.joined(5), inverseCount)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// keepMinimum keeps the scale and minimum that follow from a trial, its level and the cost of
+// other scales, if they promise the least error.
+func (s superGroup) keepMinimum(best least, t *groupTrial, inverseCount Mem) {
+	inverse, weight := s.isa.get(inverseCount), s.get(s.at(laneWeight))
+	v, cost, scale, minimum, without := vector(s.lanes), vector(s.lanes), vector(s.lanes), vector(s.lanes), vector(s.lanes)
+	VMULPS(t.level, t.level, v)
+	VMULPS(inverse, v, v)
+	VSUBPS(v, t.levelLevel, cost)
+	VMULPS(weight, t.level, v)
+	VMULPS(inverse, v, v)
+	VSUBPS(v, t.levelWeight, scale)
+	VDIVPS(cost, scale, scale)
+	VMULPS(t.level, scale, minimum)
+	VSUBPS(weight, minimum, minimum)
+	VMULPS(inverse, minimum, minimum)
+	positive := s.compare(greaterQuiet, s.all(none), minimum)
+	VDIVPS(t.levelLevel, t.levelWeight, without)
+	s.choose(positive, scale, without, scale)
+	minimum = s.where(positive, minimum)
+	promise := s.get(s.at(laneSquare))
+	VMULPS(t.levelWeight, scale, v)
+	VSUBPS(v, promise, promise)
+	VMULPS(weight, minimum, v)
+	VADDPS(v, promise, promise)
+	isScale := s.compare(greaterQuiet, s.all(none), scale)
+	s.both(s.compare(greaterQuiet, s.all(none), cost), isScale)
+	s.choose(isScale, promise, s.all(infinity), promise)
+	best.keep(promise, scale, minimum, t.level, cost)
+}
+
+// putMinimum makes what was found known, where something was.
+func (s superGroup) putMinimum(best least, inverseCount Mem) {
+	slope := best.isa.get(best.at(3))
+	VMULPS(best.isa.get(inverseCount), slope, slope)
+	found := best.compare(lessQuiet, best.all(infinity), best.isa.get(best.at(0)))
+	for _, each := range []struct {
+		v     VecVirtual
+		array int
+	}{
+		{best.isa.get(best.at(1)), laneScale}, {best.isa.get(best.at(2)), laneMinimum}, {slope, laneSlope},
+		{best.isa.get(best.at(4)), laneScaleCost}, {best.isa.get(best.superGroup.at(laneCount)), laneMinimumCost},
+	} {
+		before := best.isa.get(best.superGroup.at(each.array))
+		best.choose(found, each.v, before, before)
+		VMOVUPS(before, best.superGroup.at(each.array))
+	}
+}
+
+// groupScales is searchScales.
+func groupScales(i isa, groups int) {
+	function(fmt.Sprintf("groupScales%d%s", groups, i.name), "func(groups, pattern, grid *float32)",
+		"The scale of each group for the codes that the best of 16 trials gives, parts of what was found.")
+	pattern, grid := pointer("pattern"), pointer("grid")
+	superGroups(i, groups, func(s superGroup) {
+		n := newNearest(i, "Even", grid)
+		upper, next := s.upper(), GP64()
+		scale, most := s.get(s.at(laneScale)), s.all(none)
+		MOVQ(pattern, next)
+		s.forPairs("trials", func() {
+			var pair groupTrials
+			for k := range 2 {
+				tried := s.tried(Mem{Base: next, Disp: 4 * k}, upper)
+				VMULPS(s.get(s.at(laneScale)), tried, tried)
+				t := &groupTrial{levelLevel: s.all(none), levelWeight: s.all(none)}
+				t.inverse, _ = i.coder(tried, tried)
+				pair = append(pair, t)
+			}
+			ADDQ(I32(2*4), next)
+			n.keep()
+			s.forRows("scales", func(w, h VecVirtual) {
+				pair.together(i, func(trials groupTrials) { trials.addSums(n, w, h) })
+			})
+			for _, t := range pair {
+				fitted, gain := vector(s.lanes), vector(s.lanes)
+				VDIVPS(t.levelLevel, t.levelWeight, fitted)
+				VMULPS(t.levelWeight, fitted, gain)
+				more := s.compare(greaterQuiet, most, gain)
+				s.choose(more, gain, most, most)
+				s.choose(more, fitted, scale, scale)
+			}
+		})
+		VMOVUPS(scale, s.at(laneScale))
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// groupFactors is searchFactors, in three stages: what is tried, its errors, and the least of them.
+func groupFactors(i isa, groups int, minimums bool) {
+	name := "Scales"
+	if minimums {
+		name = "Minimums"
+	}
+	function(fmt.Sprintf("groupFactors%s%d%s", name, groups, i.name), "func(groups, pattern, units, plainScales, plainMinimums, grid *float32)",
+		"The least error of each group, and the scale and minimum of it, of multiples of units; and the error of the plain ones.")
+	pattern, units := pointer("pattern"), pointer("units")
+	plainScales, plainMinimums, grid := pointer("plainScales"), pointer("plainMinimums"), pointer("grid")
+	kept := AllocLocal(3 * laneBytes)
+	superGroups(i, groups, func(s superGroup) {
+		s.makeFactors(pattern, units, minimums)
+		s.putFirst(s.lower().get(Mem{Base: plainScales, Disp: 4 * s.lanes * s.part}), laneTriedScale)
+		chosen := []int{laneError, laneScale}
+		if minimums {
+			s.putFirst(s.lower().get(Mem{Base: plainMinimums, Disp: 4 * s.lanes * s.part}), laneTriedMinimum)
+			chosen = append(chosen, laneMinimum)
+		}
+		s.addFactorErrors(newNearest(i, "Even", grid), minimums)
+		s.leastFactor(chosen, kept)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// lower is an instruction set whose lanes have each group once.
+func (s superGroup) lower() isa {
+	if s.twice() {
+		return isas[0]
+	}
+	return s.isa
+}
+
+// putFirst makes numbers those of the first trial.
+func (s superGroup) putFirst(v VecVirtual, array int) { VMOVUPS(v, Mem{Base: s.base, Disp: array}) }
+
+// forTried emits a loop over what is tried, some vectors of trials a turn.
+func (s superGroup) forTried(name string, together int, each func(tried GPVirtual)) {
+	tried, left := GP64(), GP64()
+	MOVQ(s.base, tried)
+	MOVQ(U32(uint32(s.tries()/together)), left)
+	Label(s.label(name))
+	each(tried)
+	ADDQ(I32(int32(together*laneBytes)), tried)
+	DECQ(left)
+	JNZ(LabelRef(s.label(name)))
+}
+
+// makeFactors makes the scales and minimums that are tried.
+func (s superGroup) makeFactors(pattern, units GPVirtual, minimums bool) {
+	field := func(k int) VecVirtual { return s.all(Mem{Base: units, Disp: 4 * k}) }
+	upper, zero, least, most := s.upper(), s.all(none), field(4), field(5)
+	clip := func(v, least VecVirtual) {
+		VMAXPS(least, v, v)
+		VMINPS(most, v, v)
+	}
+	scale, minimum, slope := s.get(s.at(laneScale)), s.get(s.at(laneMinimum)), s.get(s.at(laneSlope))
+	factor := vector(s.lanes)
+	VMULPS(field(2), scale, factor)
+	clip(factor, least)
+	s.round(factor)
+	next := GP64()
+	MOVQ(pattern, next)
+	s.forTried("factors", 1, func(at GPVirtual) {
+		tried := s.tried(Mem{Base: next}, upper)
+		VADDPS(factor, tried, tried)
+		clip(tried, least)
+		VMULPS(field(0), tried, tried)
+		VMOVUPS(tried, Mem{Base: at, Disp: laneTriedScale})
+		if minimums {
+			multiple := vector(s.lanes)
+			VSUBPS(scale, tried, multiple)
+			VMULPS(slope, multiple, multiple)
+			VADDPS(minimum, multiple, multiple)
+			VMULPS(field(3), multiple, multiple)
+			clip(multiple, zero)
+			s.round(multiple)
+			VADDPS(s.tried(Mem{Base: next, Disp: laneBytes}, upper), multiple, multiple)
+			clip(multiple, zero)
+			VMULPS(field(1), multiple, multiple)
+			VMOVUPS(multiple, Mem{Base: at, Disp: laneTriedMinimum})
+		}
+		ADDQ(I32(4), next)
+	})
+}
+
+// addFactorErrors adds up the errors of what is tried.
+func (s superGroup) addFactorErrors(n *nearest, minimums bool) {
+	s.forTried("errors", 2, func(tried GPVirtual) {
+		var pair groupTrials
+		for k := range 2 {
+			e := &groupTrial{scale: s.isa.get(Mem{Base: tried, Disp: laneTriedScale + k*laneBytes}), total: s.all(none)}
+			e.minimum = e.scale
+			if minimums {
+				e.minimum = s.isa.get(Mem{Base: tried, Disp: laneTriedMinimum + k*laneBytes})
+			}
+			e.inverse, e.offset = s.coder(e.scale, e.minimum)
+			if !minimums {
+				e.minimum, e.offset = nil, nil
+			}
+			pair = append(pair, e)
+		}
+		n.keep()
+		s.forRows("rows", func(w, h VecVirtual) {
+			pair.together(s.isa, func(trials groupTrials) { trials.addErrors(n, w, h) })
+		})
+		for k, e := range pair {
+			VMOVUPS(e.total, Mem{Base: tried, Disp: laneTriedError + k*laneBytes})
+		}
+	})
+}
+
+// leastFactor takes what is chosen: that of the least error of all trials but the first.
+func (s superGroup) leastFactor(chosen []int, kept Mem) {
+	VMOVUPS(s.lower().get(Mem{Base: s.base, Disp: laneTriedError}), s.at(lanePlainError))
+	s.putFirst(s.lower().all(infinity), laneTriedError)
+	arrays := []int{laneTriedError, laneTriedScale, laneTriedMinimum}[:len(chosen)]
+	best := []VecVirtual{s.all(infinity)}
+	for range arrays[1:] {
+		best = append(best, s.all(none))
+	}
+	s.forTried("least", 2, func(tried GPVirtual) {
+		for k := range 2 {
+			least := s.isa.get(Mem{Base: tried, Disp: laneTriedError + k*laneBytes})
+			less := s.compare(lessQuiet, best[0], least)
+			for j, array := range arrays {
+				s.choose(less, Mem{Base: tried, Disp: array + k*laneBytes}, best[j], best[j])
+			}
+		}
+	})
+	for k, v := range best {
+		VMOVUPS(v, kept.Offset(k*laneBytes))
+	}
+	joined := least{s, kept}.joined(len(chosen))
+	for k, array := range chosen {
+		VMOVUPS(joined.isa.get(joined.at(k)), joined.superGroup.at(array))
+	}
+}
+
+// unitCosts is addUnitCosts. A lane has a trial.
+func unitCosts(i isa) {
+	function("unitCosts"+i.name, "func(costs, trials, groups *float32, count int, least, most float32)", "Adds what 16 units cost so many groups.")
+	costs, trials, groups := pointer("costs"), pointer("trials"), pointer("groups")
+	least, most := i.all(argument("least")), i.all(argument("most"))
+	for k := range i.parts() {
+		d, dmin, total := i.get(i.lane(trials, 0, k)), i.get(i.lane(trials, 1, k)), i.get(i.lane(costs, 0, k))
+		perScale, _ := i.coder(d, dmin)
+		perMinimum, _ := i.coder(dmin, d)
+		group, left := GP64(), GP64()
+		MOVQ(groups, group)
+		MOVQ(argument("count"), left)
+		label := fmt.Sprintf("group%d", k)
+		Label(label)
+		VADDPS(i.unitCost(group, d, dmin, perScale, perMinimum, least, most), total, total)
+		ADDQ(I32(4), group)
+		DECQ(left)
+		JNZ(LabelRef(label))
+		VMOVUPS(total, i.lane(costs, 0, k))
+	}
+	VZEROUPPER()
+	RET()
+}
+
+// unitCost is what units cost a group.
+func (i isa) unitCost(group GPVirtual, d, dmin, perScale, perMinimum, least, most VecVirtual) VecVirtual {
+	of := func(array int) VecVirtual { return i.all(Mem{Base: group, Disp: array}) }
+	cost, factor := i.all(infinity), of(laneScale)
+	VMULPS(perScale, factor, factor)
+	VMAXPS(least, factor, factor)
+	VMINPS(most, factor, factor)
+	i.round(factor)
+	for _, step := range []Mem{minusOne, none, one} {
+		scale, minimum, rest := vector(i.lanes), vector(i.lanes), vector(i.lanes)
+		VADDPS(i.all(step), factor, scale)
+		VMAXPS(least, scale, scale)
+		VMINPS(most, scale, scale)
+		VMULPS(d, scale, scale)
+		VSUBPS(of(laneScale), scale, scale)
+		VMULPS(of(laneSlope), scale, minimum)
+		VADDPS(of(laneMinimum), minimum, minimum)
+		VMULPS(perMinimum, minimum, rest)
+		VMAXPS(i.all(none), rest, rest)
+		VMINPS(most, rest, rest)
+		i.round(rest)
+		VMULPS(dmin, rest, rest)
+		VSUBPS(minimum, rest, rest)
+		VMULPS(scale, scale, scale)
+		VMULPS(of(laneScaleCost), scale, scale)
+		VMULPS(rest, rest, rest)
+		VMULPS(of(laneMinimumCost), rest, rest)
+		VADDPS(rest, scale, scale)
+		VMINPS(scale, cost, cost)
+	}
+	return cost
+}
