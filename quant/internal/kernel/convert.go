@@ -99,18 +99,13 @@ func roundBFloat16(x float32) float32 {
 
 // roundFloat16 rounds to float16, ties to even.
 func roundFloat16(x float32) float32 {
-	if isNormalFloat16(x) {
+	if magnitude := math.Float32bits(x) &^ signBit; magnitude-0x38800000 < 0x477ff000-0x38800000 { // below 65520
 		return roundNormalFloat16(x)
 	}
 	return widenFloat16(Float16Bits(x))
 }
 
-// isNormalFloat16 tells whether a number is rounded to a normal one, from 2^-14 on and below 65520.
-func isNormalFloat16(x float32) bool {
-	return math.Float32bits(x)&^signBit-0x38800000 < 0x477ff000-0x38800000
-}
-
-// roundNormalFloat16 is roundFloat16 for those.
+// roundNormalFloat16 is roundFloat16 from smallestNormalFloat16 on and below 65520.
 func roundNormalFloat16(x float32) float32 {
 	bits := math.Float32bits(x)
 	return math.Float32frombits((bits + 0xfff + bits>>13&1) &^ 0x1fff)
@@ -140,7 +135,11 @@ func (d ScaleDtype) smallest() float32 {
 	}
 }
 
-const smallestFloat16 = 0x1p-24
+const (
+	smallestFloat16       = 0x1p-24
+	smallestNormalFloat16 = 0x1p-14
+	largestFloat16        = 65504
+)
 
 func isFinite(x float32) bool {
 	return math.Float32bits(x)&infinityBits != infinityBits

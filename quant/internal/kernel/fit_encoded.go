@@ -52,7 +52,7 @@ func (e *encoder) addTrialErrors(i int) {
 func (e *encoder) toFloat16(scale, least float32) float32 {
 	wanted := scale * e.inverse[0]
 	rounded := roundFloat16(wanted)
-	if abs(rounded) >= 0x1p-14 {
+	if abs(rounded) >= smallestNormalFloat16 {
 		return rounded
 	}
 	if rounded == 0 && wanted != 0 {

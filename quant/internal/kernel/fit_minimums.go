@@ -133,7 +133,7 @@ func (e *encoder) searchUnits(plain units) units {
 	tried := &e.trials[0]
 	var stored trials
 	needed := units{most.scale / e.mostFactor, most.minimum / e.mostFactor}
-	if !e.roundNormalUnits(needed, tried, &stored) {
+	if !e.roundFiniteUnits(needed, tried, &stored) {
 		e.roundAllUnits(needed, plain, tried, &stored)
 	}
 	costs := &e.errors[0]
@@ -156,29 +156,33 @@ var unitPattern = func() (p trials) {
 	return p
 }()
 
-// roundNormalUnits is roundAllUnits without calls, where all are normal numbers of float16, or all
-// super-minimums are 0.
-func (e *encoder) roundNormalUnits(needed units, tried, stored *trials) bool {
+// roundFiniteUnits is roundAllUnits without calls, where float16 has all of them.
+func (e *encoder) roundFiniteUnits(needed units, tried, stored *trials) bool {
 	inverse, normal := e.inverse[0], e.normal[0]
-	isNormal := func(unit float32) bool {
-		return isNormalFloat16(unit*inverse) && isNormalFloat16(float32(unit*widestUnit)*inverse)
-	}
-	if !isNormal(needed.scale) || needed.minimum != 0 && !isNormal(needed.minimum) {
+	if !(needed.scale > 0) || !(max(needed.scale, needed.minimum)*widestUnit*inverse <= largestFloat16) {
 		return false
 	}
 	for lane, part := range unitPattern.scale {
-		stored.scale[lane] = roundNormalFloat16(float32(needed.scale*part) * inverse)
+		stored.scale[lane] = roundUnit(float32(needed.scale*part) * inverse)
 		tried.scale[lane] = stored.scale[lane] * normal
 	}
-	if needed.minimum == 0 {
-		stored.minimum, tried.minimum = lanes{}, lanes{}
-		return true
-	}
 	for lane, part := range unitPattern.minimum {
-		stored.minimum[lane] = roundNormalFloat16(float32(needed.minimum*part) * inverse)
+		stored.minimum[lane] = roundUnit(float32(needed.minimum*part) * inverse)
 		tried.minimum[lane] = stored.minimum[lane] * normal
 	}
 	return true
+}
+
+// roundUnit is toFloat16 for what is tried, without calls and, where all are subnormal or none is,
+// without jumps that a processor does not foresee.
+func roundUnit(wanted float32) float32 {
+	if wanted >= smallestNormalFloat16 {
+		return roundNormalFloat16(wanted)
+	}
+	steps := wanted * (1 / smallestFloat16)
+	whole := int32(steps)
+	less := math.Float32bits(float32(whole) - steps) // has a sign if it is less
+	return float32(whole+int32(less>>31)) * smallestFloat16
 }
 
 // roundAllUnits gives the super-scales and super-minimums that are tried, and as they are stored;

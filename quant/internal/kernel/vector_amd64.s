@@ -5361,104 +5361,97 @@ errors_done:
 
 // func minimumSearch8AVX2(groups *float32, pattern *float32, grid *float32)
 // Requires: AVX
-TEXT ·minimumSearch8AVX2(SB), NOSPLIT, $384-24
-	MOVQ         pattern+8(FP), AX
-	MOVQ         grid+16(FP), CX
-	MOVQ         groups+0(FP), DX
-	VBROADCASTSS one<>+0(SB), Y0
-	VMOVUPS      2048(DX), Y1
-	VDIVPS       Y1, Y0, Y0
-	VMOVUPS      Y0, 320(SP)
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VMOVUPS      Y0, (SP)
+TEXT ·minimumSearch8AVX2(SB), NOSPLIT, $0-24
+	MOVQ    pattern+8(FP), AX
+	MOVQ    grid+16(FP), CX
+	MOVQ    groups+0(FP), DX
+	VMOVUPS 2240(DX), Y0
+	VMOVUPS 2304(DX), Y1
+	VXORPS  Y2, Y2, Y2
+	MOVQ    DX, BX
+	MOVQ    $0x00000010, SI
+
+tries0:
+	VBROADCASTSS (AX), Y3
+	VBROADCASTSS 64(AX), Y4
+	VMULPS       Y0, Y4, Y4
+	VADDPS       Y1, Y4, Y4
+	VMAXPS       Y2, Y4, Y4
+	VMULPS       Y0, Y3, Y3
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y3, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y6
+	VCMPPS       $0x04, Y6, Y3, Y3
+	VANDPS       Y3, Y5, Y3
+	VMULPS       Y3, Y4, Y4
+	VMOVUPS      Y3, 2688(BX)
+	VMOVUPS      Y4, 3712(BX)
+	ADDQ         $+4, AX
+	ADDQ         $+64, BX
+	DECQ         SI
+	JNZ          tries0
+	MOVQ         DX, AX
 	MOVQ         $0x00000008, BX
 
-trials0:
-	VMOVUPS      2240(DX), Y0
-	VBROADCASTSS (AX), Y1
-	VBROADCASTSS 64(AX), Y2
-	VMULPS       Y0, Y2, Y2
-	VMOVUPS      2304(DX), Y3
-	VADDPS       Y3, Y2, Y2
-	VBROADCASTSS none<>+0(SB), Y3
-	VMAXPS       Y3, Y2, Y2
-	VMULPS       Y0, Y1, Y1
-	VBROADCASTSS none<>+0(SB), Y0
+sums0:
+	VMOVUPS      2688(AX), Y0
+	VMOVUPS      3712(AX), Y1
+	VBROADCASTSS none<>+0(SB), Y2
 	VBROADCASTSS none<>+0(SB), Y3
 	VBROADCASTSS none<>+0(SB), Y4
-	VBROADCASTSS one<>+0(SB), Y5
-	VDIVPS       Y1, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y6
-	VCMPPS       $0x04, Y6, Y1, Y1
-	VANDPS       Y1, Y5, Y1
-	VMULPS       Y1, Y2, Y2
-	VMOVUPS      2240(DX), Y5
-	VBROADCASTSS 4(AX), Y6
-	VBROADCASTSS 68(AX), Y7
-	VMULPS       Y5, Y7, Y7
-	VMOVUPS      2304(DX), Y8
-	VADDPS       Y8, Y7, Y7
-	VBROADCASTSS none<>+0(SB), Y8
-	VMAXPS       Y8, Y7, Y7
-	VMULPS       Y5, Y6, Y6
-	VBROADCASTSS none<>+0(SB), Y5
+	VMOVUPS      2752(AX), Y5
+	VMOVUPS      3776(AX), Y6
+	VBROADCASTSS none<>+0(SB), Y7
 	VBROADCASTSS none<>+0(SB), Y8
 	VBROADCASTSS none<>+0(SB), Y9
-	VBROADCASTSS one<>+0(SB), Y10
-	VDIVPS       Y6, Y10, Y10
-	VBROADCASTSS none<>+0(SB), Y11
-	VCMPPS       $0x04, Y11, Y6, Y6
-	VANDPS       Y6, Y10, Y6
-	VMULPS       Y6, Y7, Y7
-	ADDQ         $+8, AX
 	LEAQ         (DX), SI
 	MOVQ         $0x00000010, DI
 
 minimums0:
 	VMOVUPS      (SI), Y10
 	VMOVUPS      1024(SI), Y11
-	VMULPS       Y10, Y1, Y12
-	VADDPS       Y2, Y12, Y12
+	VMULPS       Y10, Y0, Y12
+	VADDPS       Y1, Y12, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y13
-	VADDPS       Y13, Y0, Y0
+	VADDPS       Y13, Y2, Y2
 	VMULPS       Y13, Y12, Y12
 	VMULPS       Y10, Y13, Y13
 	VADDPS       Y12, Y3, Y3
 	VADDPS       Y13, Y4, Y4
-	VMULPS       Y10, Y6, Y12
-	VADDPS       Y7, Y12, Y12
+	VMULPS       Y10, Y5, Y12
+	VADDPS       Y6, Y12, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y11
-	VADDPS       Y11, Y5, Y5
+	VADDPS       Y11, Y7, Y7
 	VMULPS       Y11, Y12, Y12
 	VMULPS       Y10, Y11, Y11
 	VADDPS       Y12, Y8, Y8
 	VADDPS       Y11, Y9, Y9
 	VMOVUPS      32(SI), Y10
 	VMOVUPS      1056(SI), Y11
-	VMULPS       Y10, Y1, Y12
-	VADDPS       Y2, Y12, Y12
+	VMULPS       Y10, Y0, Y12
+	VADDPS       Y1, Y12, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y13
-	VADDPS       Y13, Y0, Y0
+	VADDPS       Y13, Y2, Y2
 	VMULPS       Y13, Y12, Y12
 	VMULPS       Y10, Y13, Y13
 	VADDPS       Y12, Y3, Y3
 	VADDPS       Y13, Y4, Y4
-	VMULPS       Y10, Y6, Y12
-	VADDPS       Y7, Y12, Y12
+	VMULPS       Y10, Y5, Y12
+	VADDPS       Y6, Y12, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y11
-	VADDPS       Y11, Y5, Y5
+	VADDPS       Y11, Y7, Y7
 	VMULPS       Y11, Y12, Y12
 	VMULPS       Y10, Y11, Y11
 	VADDPS       Y12, Y8, Y8
@@ -5466,129 +5459,94 @@ minimums0:
 	ADDQ         $+64, SI
 	DECQ         DI
 	JNZ          minimums0
-	VMOVUPS      320(SP), Y1
-	VMOVUPS      2112(DX), Y2
-	VMULPS       Y0, Y0, Y6
-	VMULPS       Y1, Y6, Y6
-	VSUBPS       Y6, Y3, Y7
-	VMULPS       Y2, Y0, Y6
-	VMULPS       Y1, Y6, Y6
-	VSUBPS       Y6, Y4, Y10
-	VDIVPS       Y7, Y10, Y10
-	VMULPS       Y0, Y10, Y6
-	VSUBPS       Y2, Y6, Y6
-	VMULPS       Y1, Y6, Y6
-	VBROADCASTSS none<>+0(SB), Y1
-	VCMPPS       $0x1e, Y1, Y6, Y1
-	VDIVPS       Y3, Y4, Y3
-	VBLENDVPS    Y1, Y10, Y3, Y10
-	VANDPS       Y1, Y6, Y1
-	VMOVUPS      2176(DX), Y3
-	VMULPS       Y4, Y10, Y6
-	VSUBPS       Y6, Y3, Y3
-	VMULPS       Y2, Y1, Y6
-	VADDPS       Y6, Y3, Y3
-	VBROADCASTSS none<>+0(SB), Y2
-	VCMPPS       $0x1e, Y2, Y10, Y2
-	VBROADCASTSS none<>+0(SB), Y4
-	VCMPPS       $0x1e, Y4, Y7, Y4
-	VANDPS       Y4, Y2, Y2
-	VBROADCASTSS infinity<>+0(SB), Y4
-	VBLENDVPS    Y2, Y3, Y4, Y3
-	VCMPPS       $0x11, (SP), Y3, Y2
-	VMOVUPS      (SP), Y4
-	VBLENDVPS    Y2, Y3, Y4, Y4
-	VMOVUPS      Y4, (SP)
-	VMOVUPS      64(SP), Y3
-	VBLENDVPS    Y2, Y10, Y3, Y3
-	VMOVUPS      Y3, 64(SP)
-	VMOVUPS      128(SP), Y3
-	VBLENDVPS    Y2, Y1, Y3, Y3
-	VMOVUPS      Y3, 128(SP)
-	VMOVUPS      192(SP), Y1
-	VBLENDVPS    Y2, Y0, Y1, Y1
-	VMOVUPS      Y1, 192(SP)
-	VMOVUPS      256(SP), Y0
-	VBLENDVPS    Y2, Y7, Y0, Y0
-	VMOVUPS      Y0, 256(SP)
-	VMOVUPS      320(SP), Y0
-	VMOVUPS      2112(DX), Y1
-	VMULPS       Y5, Y5, Y2
-	VMULPS       Y0, Y2, Y2
-	VSUBPS       Y2, Y8, Y3
-	VMULPS       Y1, Y5, Y2
-	VMULPS       Y0, Y2, Y2
-	VSUBPS       Y2, Y9, Y4
-	VDIVPS       Y3, Y4, Y4
-	VMULPS       Y5, Y4, Y2
-	VSUBPS       Y1, Y2, Y2
-	VMULPS       Y0, Y2, Y2
-	VBROADCASTSS none<>+0(SB), Y0
-	VCMPPS       $0x1e, Y0, Y2, Y0
-	VDIVPS       Y8, Y9, Y6
-	VBLENDVPS    Y0, Y4, Y6, Y4
-	VANDPS       Y0, Y2, Y0
-	VMOVUPS      2176(DX), Y6
-	VMULPS       Y9, Y4, Y2
-	VSUBPS       Y2, Y6, Y6
-	VMULPS       Y1, Y0, Y2
-	VADDPS       Y2, Y6, Y6
-	VBROADCASTSS none<>+0(SB), Y1
-	VCMPPS       $0x1e, Y1, Y4, Y1
-	VBROADCASTSS none<>+0(SB), Y2
-	VCMPPS       $0x1e, Y2, Y3, Y2
-	VANDPS       Y2, Y1, Y1
-	VBROADCASTSS infinity<>+0(SB), Y2
-	VBLENDVPS    Y1, Y6, Y2, Y6
-	VCMPPS       $0x11, (SP), Y6, Y1
-	VMOVUPS      (SP), Y2
-	VBLENDVPS    Y1, Y6, Y2, Y2
-	VMOVUPS      Y2, (SP)
-	VMOVUPS      64(SP), Y2
-	VBLENDVPS    Y1, Y4, Y2, Y2
-	VMOVUPS      Y2, 64(SP)
-	VMOVUPS      128(SP), Y2
-	VBLENDVPS    Y1, Y0, Y2, Y2
-	VMOVUPS      Y2, 128(SP)
-	VMOVUPS      192(SP), Y0
-	VBLENDVPS    Y1, Y5, Y0, Y0
-	VMOVUPS      Y0, 192(SP)
-	VMOVUPS      256(SP), Y0
-	VBLENDVPS    Y1, Y3, Y0, Y0
-	VMOVUPS      Y0, 256(SP)
+	VMOVUPS      Y2, 2688(AX)
+	VMOVUPS      Y3, 3712(AX)
+	VMOVUPS      Y4, 4736(AX)
+	VMOVUPS      Y7, 2752(AX)
+	VMOVUPS      Y8, 3776(AX)
+	VMOVUPS      Y9, 4800(AX)
+	ADDQ         $+128, AX
 	DECQ         BX
-	JNZ          trials0
-	VMOVUPS      192(SP), Y0
-	VMOVUPS      320(SP), Y1
-	VMULPS       Y1, Y0, Y0
+	JNZ          sums0
+	VBROADCASTSS one<>+0(SB), Y0
+	VMOVUPS      2048(DX), Y1
+	VDIVPS       Y1, Y0, Y0
 	VBROADCASTSS infinity<>+0(SB), Y1
-	VMOVUPS      (SP), Y2
-	VCMPPS       $0x11, Y1, Y2, Y1
-	VMOVUPS      64(SP), Y2
-	VMOVUPS      128(SP), Y3
-	VMOVUPS      256(SP), Y4
-	VMOVUPS      2048(DX), Y5
+	VBROADCASTSS none<>+0(SB), Y2
+	VBROADCASTSS none<>+0(SB), Y3
+	VBROADCASTSS none<>+0(SB), Y4
+	VBROADCASTSS none<>+0(SB), Y5
+	MOVQ         DX, AX
+	MOVQ         $0x00000010, CX
+
+promises0:
+	VMOVUPS      2688(AX), Y6
+	VMOVUPS      3712(AX), Y7
+	VMOVUPS      2112(DX), Y8
+	VMOVUPS      4736(AX), Y11
+	VMULPS       Y6, Y6, Y9
+	VMULPS       Y0, Y9, Y9
+	VSUBPS       Y9, Y7, Y10
+	VMULPS       Y8, Y6, Y9
+	VMULPS       Y0, Y9, Y9
+	VSUBPS       Y9, Y11, Y11
+	VDIVPS       Y10, Y11, Y11
+	VMULPS       Y6, Y11, Y9
+	VSUBPS       Y8, Y9, Y9
+	VMULPS       Y0, Y9, Y9
+	VBROADCASTSS none<>+0(SB), Y12
+	VCMPPS       $0x1e, Y12, Y9, Y12
+	VMOVUPS      4736(AX), Y13
+	VDIVPS       Y7, Y13, Y13
+	VBLENDVPS    Y12, Y11, Y13, Y11
+	VANDPS       Y12, Y9, Y7
+	VMOVUPS      2176(DX), Y12
+	VMULPS       4736(AX), Y11, Y9
+	VSUBPS       Y9, Y12, Y12
+	VMULPS       Y8, Y7, Y9
+	VADDPS       Y9, Y12, Y12
+	VBROADCASTSS none<>+0(SB), Y8
+	VCMPPS       $0x1e, Y8, Y11, Y8
+	VBROADCASTSS none<>+0(SB), Y9
+	VCMPPS       $0x1e, Y9, Y10, Y9
+	VANDPS       Y9, Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VBLENDVPS    Y8, Y12, Y9, Y12
+	VMOVUPS      Y12, Y8
+	VCMPPS       $0x11, Y1, Y8, Y8
+	VBLENDVPS    Y8, Y12, Y1, Y1
+	VBLENDVPS    Y8, Y11, Y2, Y2
+	VBLENDVPS    Y8, Y7, Y3, Y3
+	VBLENDVPS    Y8, Y6, Y4, Y4
+	VBLENDVPS    Y8, Y10, Y5, Y5
+	ADDQ         $+64, AX
+	DECQ         CX
+	JNZ          promises0
+	VMULPS       Y0, Y4, Y4
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VCMPPS       $0x11, Y0, Y1, Y0
+	VMOVUPS      2048(DX), Y1
 	VMOVUPS      2240(DX), Y6
-	VBLENDVPS    Y1, Y2, Y6, Y6
+	VBLENDVPS    Y0, Y2, Y6, Y6
 	VMOVUPS      Y6, 2240(DX)
 	VMOVUPS      2304(DX), Y2
-	VBLENDVPS    Y1, Y3, Y2, Y2
+	VBLENDVPS    Y0, Y3, Y2, Y2
 	VMOVUPS      Y2, 2304(DX)
 	VMOVUPS      2368(DX), Y2
-	VBLENDVPS    Y1, Y0, Y2, Y2
+	VBLENDVPS    Y0, Y4, Y2, Y2
 	VMOVUPS      Y2, 2368(DX)
-	VMOVUPS      2432(DX), Y0
-	VBLENDVPS    Y1, Y4, Y0, Y0
-	VMOVUPS      Y0, 2432(DX)
-	VMOVUPS      2496(DX), Y0
-	VBLENDVPS    Y1, Y5, Y0, Y0
-	VMOVUPS      Y0, 2496(DX)
+	VMOVUPS      2432(DX), Y2
+	VBLENDVPS    Y0, Y5, Y2, Y2
+	VMOVUPS      Y2, 2432(DX)
+	VMOVUPS      2496(DX), Y2
+	VBLENDVPS    Y0, Y1, Y2, Y2
+	VMOVUPS      Y2, 2496(DX)
 	VZEROUPPER
 	RET
 
 // func groupFactorsMinimums8AVX2(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 // Requires: AVX
-TEXT ·groupFactorsMinimums8AVX2(SB), NOSPLIT, $192-48
+TEXT ·groupFactorsMinimums8AVX2(SB), NOSPLIT, $0-48
 	MOVQ         pattern+8(FP), AX
 	MOVQ         units+16(FP), CX
 	MOVQ         plainScales+24(FP), DX
@@ -5746,119 +5704,106 @@ least0:
 	ADDQ      $+128, AX
 	DECQ      CX
 	JNZ       least0
-	VMOVUPS   Y0, (SP)
-	VMOVUPS   Y1, 64(SP)
-	VMOVUPS   Y2, 128(SP)
-	VMOVUPS   (SP), Y0
 	VMOVUPS   Y0, 2560(DI)
-	VMOVUPS   64(SP), Y0
-	VMOVUPS   Y0, 2240(DI)
-	VMOVUPS   128(SP), Y0
-	VMOVUPS   Y0, 2304(DI)
+	VMOVUPS   Y1, 2240(DI)
+	VMOVUPS   Y2, 2304(DI)
 	VZEROUPPER
 	RET
 
 // func minimumSearch16AVX2(groups *float32, pattern *float32, grid *float32)
 // Requires: AVX
-TEXT ·minimumSearch16AVX2(SB), NOSPLIT, $384-24
-	MOVQ         pattern+8(FP), AX
-	MOVQ         grid+16(FP), CX
-	MOVQ         groups+0(FP), DX
-	VBROADCASTSS one<>+0(SB), Y0
-	VMOVUPS      2048(DX), Y1
-	VDIVPS       Y1, Y0, Y0
-	VMOVUPS      Y0, 320(SP)
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VMOVUPS      Y0, (SP)
-	MOVQ         AX, BX
+TEXT ·minimumSearch16AVX2(SB), NOSPLIT, $0-24
+	MOVQ    pattern+8(FP), AX
+	MOVQ    grid+16(FP), CX
+	MOVQ    groups+0(FP), DX
+	VMOVUPS 2240(DX), Y0
+	VMOVUPS 2304(DX), Y1
+	VXORPS  Y2, Y2, Y2
+	MOVQ    AX, BX
+	MOVQ    DX, SI
+	MOVQ    $0x00000010, DI
+
+tries0:
+	VBROADCASTSS (BX), Y3
+	VBROADCASTSS 64(BX), Y4
+	VMULPS       Y0, Y4, Y4
+	VADDPS       Y1, Y4, Y4
+	VMAXPS       Y2, Y4, Y4
+	VMULPS       Y0, Y3, Y3
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y3, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y6
+	VCMPPS       $0x04, Y6, Y3, Y3
+	VANDPS       Y3, Y5, Y3
+	VMULPS       Y3, Y4, Y4
+	VMOVUPS      Y3, 2688(SI)
+	VMOVUPS      Y4, 3712(SI)
+	ADDQ         $+4, BX
+	ADDQ         $+64, SI
+	DECQ         DI
+	JNZ          tries0
+	MOVQ         DX, BX
 	MOVQ         $0x00000008, SI
 
-trials0:
-	VMOVUPS      2240(DX), Y0
-	VBROADCASTSS (BX), Y1
-	VBROADCASTSS 64(BX), Y2
-	VMULPS       Y0, Y2, Y2
-	VMOVUPS      2304(DX), Y3
-	VADDPS       Y3, Y2, Y2
-	VBROADCASTSS none<>+0(SB), Y3
-	VMAXPS       Y3, Y2, Y2
-	VMULPS       Y0, Y1, Y1
-	VBROADCASTSS none<>+0(SB), Y0
+sums0:
+	VMOVUPS      2688(BX), Y0
+	VMOVUPS      3712(BX), Y1
+	VBROADCASTSS none<>+0(SB), Y2
 	VBROADCASTSS none<>+0(SB), Y3
 	VBROADCASTSS none<>+0(SB), Y4
-	VBROADCASTSS one<>+0(SB), Y5
-	VDIVPS       Y1, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y6
-	VCMPPS       $0x04, Y6, Y1, Y1
-	VANDPS       Y1, Y5, Y1
-	VMULPS       Y1, Y2, Y2
-	VMOVUPS      2240(DX), Y5
-	VBROADCASTSS 4(BX), Y6
-	VBROADCASTSS 68(BX), Y7
-	VMULPS       Y5, Y7, Y7
-	VMOVUPS      2304(DX), Y8
-	VADDPS       Y8, Y7, Y7
-	VBROADCASTSS none<>+0(SB), Y8
-	VMAXPS       Y8, Y7, Y7
-	VMULPS       Y5, Y6, Y6
-	VBROADCASTSS none<>+0(SB), Y5
+	VMOVUPS      2752(BX), Y5
+	VMOVUPS      3776(BX), Y6
+	VBROADCASTSS none<>+0(SB), Y7
 	VBROADCASTSS none<>+0(SB), Y8
 	VBROADCASTSS none<>+0(SB), Y9
-	VBROADCASTSS one<>+0(SB), Y10
-	VDIVPS       Y6, Y10, Y10
-	VBROADCASTSS none<>+0(SB), Y11
-	VCMPPS       $0x04, Y11, Y6, Y6
-	VANDPS       Y6, Y10, Y6
-	VMULPS       Y6, Y7, Y7
-	ADDQ         $+8, BX
 	LEAQ         (DX), DI
 	MOVQ         $0x00000008, R8
 
 minimums0:
 	VMOVUPS      (DI), Y10
 	VMOVUPS      1024(DI), Y11
-	VMULPS       Y10, Y1, Y12
-	VADDPS       Y2, Y12, Y12
+	VMULPS       Y10, Y0, Y12
+	VADDPS       Y1, Y12, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y13
-	VADDPS       Y13, Y0, Y0
+	VADDPS       Y13, Y2, Y2
 	VMULPS       Y13, Y12, Y12
 	VMULPS       Y10, Y13, Y13
 	VADDPS       Y12, Y3, Y3
 	VADDPS       Y13, Y4, Y4
-	VMULPS       Y10, Y6, Y12
-	VADDPS       Y7, Y12, Y12
+	VMULPS       Y10, Y5, Y12
+	VADDPS       Y6, Y12, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y11
-	VADDPS       Y11, Y5, Y5
+	VADDPS       Y11, Y7, Y7
 	VMULPS       Y11, Y12, Y12
 	VMULPS       Y10, Y11, Y11
 	VADDPS       Y12, Y8, Y8
 	VADDPS       Y11, Y9, Y9
 	VMOVUPS      64(DI), Y10
 	VMOVUPS      1088(DI), Y11
-	VMULPS       Y10, Y1, Y12
-	VADDPS       Y2, Y12, Y12
+	VMULPS       Y10, Y0, Y12
+	VADDPS       Y1, Y12, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y13
-	VADDPS       Y13, Y0, Y0
+	VADDPS       Y13, Y2, Y2
 	VMULPS       Y13, Y12, Y12
 	VMULPS       Y10, Y13, Y13
 	VADDPS       Y12, Y3, Y3
 	VADDPS       Y13, Y4, Y4
-	VMULPS       Y10, Y6, Y12
-	VADDPS       Y7, Y12, Y12
+	VMULPS       Y10, Y5, Y12
+	VADDPS       Y6, Y12, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y11
-	VADDPS       Y11, Y5, Y5
+	VADDPS       Y11, Y7, Y7
 	VMULPS       Y11, Y12, Y12
 	VMULPS       Y10, Y11, Y11
 	VADDPS       Y12, Y8, Y8
@@ -5866,217 +5811,175 @@ minimums0:
 	ADDQ         $+128, DI
 	DECQ         R8
 	JNZ          minimums0
-	VMOVUPS      320(SP), Y1
-	VMOVUPS      2112(DX), Y2
-	VMULPS       Y0, Y0, Y6
-	VMULPS       Y1, Y6, Y6
-	VSUBPS       Y6, Y3, Y7
-	VMULPS       Y2, Y0, Y6
-	VMULPS       Y1, Y6, Y6
-	VSUBPS       Y6, Y4, Y10
-	VDIVPS       Y7, Y10, Y10
-	VMULPS       Y0, Y10, Y6
-	VSUBPS       Y2, Y6, Y6
-	VMULPS       Y1, Y6, Y6
-	VBROADCASTSS none<>+0(SB), Y1
-	VCMPPS       $0x1e, Y1, Y6, Y1
-	VDIVPS       Y3, Y4, Y3
-	VBLENDVPS    Y1, Y10, Y3, Y10
-	VANDPS       Y1, Y6, Y1
-	VMOVUPS      2176(DX), Y3
-	VMULPS       Y4, Y10, Y6
-	VSUBPS       Y6, Y3, Y3
-	VMULPS       Y2, Y1, Y6
-	VADDPS       Y6, Y3, Y3
-	VBROADCASTSS none<>+0(SB), Y2
-	VCMPPS       $0x1e, Y2, Y10, Y2
-	VBROADCASTSS none<>+0(SB), Y4
-	VCMPPS       $0x1e, Y4, Y7, Y4
-	VANDPS       Y4, Y2, Y2
-	VBROADCASTSS infinity<>+0(SB), Y4
-	VBLENDVPS    Y2, Y3, Y4, Y3
-	VCMPPS       $0x11, (SP), Y3, Y2
-	VMOVUPS      (SP), Y4
-	VBLENDVPS    Y2, Y3, Y4, Y4
-	VMOVUPS      Y4, (SP)
-	VMOVUPS      64(SP), Y3
-	VBLENDVPS    Y2, Y10, Y3, Y3
-	VMOVUPS      Y3, 64(SP)
-	VMOVUPS      128(SP), Y3
-	VBLENDVPS    Y2, Y1, Y3, Y3
-	VMOVUPS      Y3, 128(SP)
-	VMOVUPS      192(SP), Y1
-	VBLENDVPS    Y2, Y0, Y1, Y1
-	VMOVUPS      Y1, 192(SP)
-	VMOVUPS      256(SP), Y0
-	VBLENDVPS    Y2, Y7, Y0, Y0
-	VMOVUPS      Y0, 256(SP)
-	VMOVUPS      320(SP), Y0
-	VMOVUPS      2112(DX), Y1
-	VMULPS       Y5, Y5, Y2
-	VMULPS       Y0, Y2, Y2
-	VSUBPS       Y2, Y8, Y3
-	VMULPS       Y1, Y5, Y2
-	VMULPS       Y0, Y2, Y2
-	VSUBPS       Y2, Y9, Y4
-	VDIVPS       Y3, Y4, Y4
-	VMULPS       Y5, Y4, Y2
-	VSUBPS       Y1, Y2, Y2
-	VMULPS       Y0, Y2, Y2
-	VBROADCASTSS none<>+0(SB), Y0
-	VCMPPS       $0x1e, Y0, Y2, Y0
-	VDIVPS       Y8, Y9, Y6
-	VBLENDVPS    Y0, Y4, Y6, Y4
-	VANDPS       Y0, Y2, Y0
-	VMOVUPS      2176(DX), Y6
-	VMULPS       Y9, Y4, Y2
-	VSUBPS       Y2, Y6, Y6
-	VMULPS       Y1, Y0, Y2
-	VADDPS       Y2, Y6, Y6
-	VBROADCASTSS none<>+0(SB), Y1
-	VCMPPS       $0x1e, Y1, Y4, Y1
-	VBROADCASTSS none<>+0(SB), Y2
-	VCMPPS       $0x1e, Y2, Y3, Y2
-	VANDPS       Y2, Y1, Y1
-	VBROADCASTSS infinity<>+0(SB), Y2
-	VBLENDVPS    Y1, Y6, Y2, Y6
-	VCMPPS       $0x11, (SP), Y6, Y1
-	VMOVUPS      (SP), Y2
-	VBLENDVPS    Y1, Y6, Y2, Y2
-	VMOVUPS      Y2, (SP)
-	VMOVUPS      64(SP), Y2
-	VBLENDVPS    Y1, Y4, Y2, Y2
-	VMOVUPS      Y2, 64(SP)
-	VMOVUPS      128(SP), Y2
-	VBLENDVPS    Y1, Y0, Y2, Y2
-	VMOVUPS      Y2, 128(SP)
-	VMOVUPS      192(SP), Y0
-	VBLENDVPS    Y1, Y5, Y0, Y0
-	VMOVUPS      Y0, 192(SP)
-	VMOVUPS      256(SP), Y0
-	VBLENDVPS    Y1, Y3, Y0, Y0
-	VMOVUPS      Y0, 256(SP)
+	VMOVUPS      Y2, 2688(BX)
+	VMOVUPS      Y3, 3712(BX)
+	VMOVUPS      Y4, 4736(BX)
+	VMOVUPS      Y7, 2752(BX)
+	VMOVUPS      Y8, 3776(BX)
+	VMOVUPS      Y9, 4800(BX)
+	ADDQ         $+128, BX
 	DECQ         SI
-	JNZ          trials0
-	VMOVUPS      192(SP), Y0
-	VMOVUPS      320(SP), Y1
-	VMULPS       Y1, Y0, Y0
+	JNZ          sums0
+	VBROADCASTSS one<>+0(SB), Y0
+	VMOVUPS      2048(DX), Y1
+	VDIVPS       Y1, Y0, Y0
 	VBROADCASTSS infinity<>+0(SB), Y1
-	VMOVUPS      (SP), Y2
-	VCMPPS       $0x11, Y1, Y2, Y1
-	VMOVUPS      64(SP), Y2
-	VMOVUPS      128(SP), Y3
-	VMOVUPS      256(SP), Y4
-	VMOVUPS      2048(DX), Y5
+	VBROADCASTSS none<>+0(SB), Y2
+	VBROADCASTSS none<>+0(SB), Y3
+	VBROADCASTSS none<>+0(SB), Y4
+	VBROADCASTSS none<>+0(SB), Y5
+	MOVQ         DX, BX
+	MOVQ         $0x00000010, SI
+
+promises0:
+	VMOVUPS      2688(BX), Y6
+	VMOVUPS      3712(BX), Y7
+	VMOVUPS      2112(DX), Y8
+	VMOVUPS      4736(BX), Y11
+	VMULPS       Y6, Y6, Y9
+	VMULPS       Y0, Y9, Y9
+	VSUBPS       Y9, Y7, Y10
+	VMULPS       Y8, Y6, Y9
+	VMULPS       Y0, Y9, Y9
+	VSUBPS       Y9, Y11, Y11
+	VDIVPS       Y10, Y11, Y11
+	VMULPS       Y6, Y11, Y9
+	VSUBPS       Y8, Y9, Y9
+	VMULPS       Y0, Y9, Y9
+	VBROADCASTSS none<>+0(SB), Y12
+	VCMPPS       $0x1e, Y12, Y9, Y12
+	VMOVUPS      4736(BX), Y13
+	VDIVPS       Y7, Y13, Y13
+	VBLENDVPS    Y12, Y11, Y13, Y11
+	VANDPS       Y12, Y9, Y7
+	VMOVUPS      2176(DX), Y12
+	VMULPS       4736(BX), Y11, Y9
+	VSUBPS       Y9, Y12, Y12
+	VMULPS       Y8, Y7, Y9
+	VADDPS       Y9, Y12, Y12
+	VBROADCASTSS none<>+0(SB), Y8
+	VCMPPS       $0x1e, Y8, Y11, Y8
+	VBROADCASTSS none<>+0(SB), Y9
+	VCMPPS       $0x1e, Y9, Y10, Y9
+	VANDPS       Y9, Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VBLENDVPS    Y8, Y12, Y9, Y12
+	VMOVUPS      Y12, Y8
+	VCMPPS       $0x11, Y1, Y8, Y8
+	VBLENDVPS    Y8, Y12, Y1, Y1
+	VBLENDVPS    Y8, Y11, Y2, Y2
+	VBLENDVPS    Y8, Y7, Y3, Y3
+	VBLENDVPS    Y8, Y6, Y4, Y4
+	VBLENDVPS    Y8, Y10, Y5, Y5
+	ADDQ         $+64, BX
+	DECQ         SI
+	JNZ          promises0
+	VMULPS       Y0, Y4, Y4
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VCMPPS       $0x11, Y0, Y1, Y0
+	VMOVUPS      2048(DX), Y1
 	VMOVUPS      2240(DX), Y6
-	VBLENDVPS    Y1, Y2, Y6, Y6
+	VBLENDVPS    Y0, Y2, Y6, Y6
 	VMOVUPS      Y6, 2240(DX)
 	VMOVUPS      2304(DX), Y2
-	VBLENDVPS    Y1, Y3, Y2, Y2
+	VBLENDVPS    Y0, Y3, Y2, Y2
 	VMOVUPS      Y2, 2304(DX)
 	VMOVUPS      2368(DX), Y2
-	VBLENDVPS    Y1, Y0, Y2, Y2
+	VBLENDVPS    Y0, Y4, Y2, Y2
 	VMOVUPS      Y2, 2368(DX)
-	VMOVUPS      2432(DX), Y0
-	VBLENDVPS    Y1, Y4, Y0, Y0
-	VMOVUPS      Y0, 2432(DX)
-	VMOVUPS      2496(DX), Y0
-	VBLENDVPS    Y1, Y5, Y0, Y0
-	VMOVUPS      Y0, 2496(DX)
-	VBROADCASTSS one<>+0(SB), Y0
-	VMOVUPS      2080(DX), Y1
-	VDIVPS       Y1, Y0, Y0
-	VMOVUPS      Y0, 320(SP)
-	VBROADCASTSS infinity<>+0(SB), Y0
-	VMOVUPS      Y0, (SP)
+	VMOVUPS      2432(DX), Y2
+	VBLENDVPS    Y0, Y5, Y2, Y2
+	VMOVUPS      Y2, 2432(DX)
+	VMOVUPS      2496(DX), Y2
+	VBLENDVPS    Y0, Y1, Y2, Y2
+	VMOVUPS      Y2, 2496(DX)
+	VMOVUPS      2272(DX), Y0
+	VMOVUPS      2336(DX), Y1
+	VXORPS       Y2, Y2, Y2
+	MOVQ         DX, BX
+	MOVQ         $0x00000010, SI
+
+tries1:
+	VBROADCASTSS (AX), Y3
+	VBROADCASTSS 64(AX), Y4
+	VMULPS       Y0, Y4, Y4
+	VADDPS       Y1, Y4, Y4
+	VMAXPS       Y2, Y4, Y4
+	VMULPS       Y0, Y3, Y3
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y3, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y6
+	VCMPPS       $0x04, Y6, Y3, Y3
+	VANDPS       Y3, Y5, Y3
+	VMULPS       Y3, Y4, Y4
+	VMOVUPS      Y3, 2688(BX)
+	VMOVUPS      Y4, 3712(BX)
+	ADDQ         $+4, AX
+	ADDQ         $+64, BX
+	DECQ         SI
+	JNZ          tries1
+	MOVQ         DX, AX
 	MOVQ         $0x00000008, BX
 
-trials1:
-	VMOVUPS      2272(DX), Y0
-	VBROADCASTSS (AX), Y1
-	VBROADCASTSS 64(AX), Y2
-	VMULPS       Y0, Y2, Y2
-	VMOVUPS      2336(DX), Y3
-	VADDPS       Y3, Y2, Y2
-	VBROADCASTSS none<>+0(SB), Y3
-	VMAXPS       Y3, Y2, Y2
-	VMULPS       Y0, Y1, Y1
-	VBROADCASTSS none<>+0(SB), Y0
+sums1:
+	VMOVUPS      2688(AX), Y0
+	VMOVUPS      3712(AX), Y1
+	VBROADCASTSS none<>+0(SB), Y2
 	VBROADCASTSS none<>+0(SB), Y3
 	VBROADCASTSS none<>+0(SB), Y4
-	VBROADCASTSS one<>+0(SB), Y5
-	VDIVPS       Y1, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y6
-	VCMPPS       $0x04, Y6, Y1, Y1
-	VANDPS       Y1, Y5, Y1
-	VMULPS       Y1, Y2, Y2
-	VMOVUPS      2272(DX), Y5
-	VBROADCASTSS 4(AX), Y6
-	VBROADCASTSS 68(AX), Y7
-	VMULPS       Y5, Y7, Y7
-	VMOVUPS      2336(DX), Y8
-	VADDPS       Y8, Y7, Y7
-	VBROADCASTSS none<>+0(SB), Y8
-	VMAXPS       Y8, Y7, Y7
-	VMULPS       Y5, Y6, Y6
-	VBROADCASTSS none<>+0(SB), Y5
+	VMOVUPS      2752(AX), Y5
+	VMOVUPS      3776(AX), Y6
+	VBROADCASTSS none<>+0(SB), Y7
 	VBROADCASTSS none<>+0(SB), Y8
 	VBROADCASTSS none<>+0(SB), Y9
-	VBROADCASTSS one<>+0(SB), Y10
-	VDIVPS       Y6, Y10, Y10
-	VBROADCASTSS none<>+0(SB), Y11
-	VCMPPS       $0x04, Y11, Y6, Y6
-	VANDPS       Y6, Y10, Y6
-	VMULPS       Y6, Y7, Y7
-	ADDQ         $+8, AX
 	LEAQ         32(DX), SI
 	MOVQ         $0x00000008, DI
 
 minimums1:
 	VMOVUPS      (SI), Y10
 	VMOVUPS      1024(SI), Y11
-	VMULPS       Y10, Y1, Y12
-	VADDPS       Y2, Y12, Y12
+	VMULPS       Y10, Y0, Y12
+	VADDPS       Y1, Y12, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y13
-	VADDPS       Y13, Y0, Y0
+	VADDPS       Y13, Y2, Y2
 	VMULPS       Y13, Y12, Y12
 	VMULPS       Y10, Y13, Y13
 	VADDPS       Y12, Y3, Y3
 	VADDPS       Y13, Y4, Y4
-	VMULPS       Y10, Y6, Y12
-	VADDPS       Y7, Y12, Y12
+	VMULPS       Y10, Y5, Y12
+	VADDPS       Y6, Y12, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y11
-	VADDPS       Y11, Y5, Y5
+	VADDPS       Y11, Y7, Y7
 	VMULPS       Y11, Y12, Y12
 	VMULPS       Y10, Y11, Y11
 	VADDPS       Y12, Y8, Y8
 	VADDPS       Y11, Y9, Y9
 	VMOVUPS      64(SI), Y10
 	VMOVUPS      1088(SI), Y11
-	VMULPS       Y10, Y1, Y12
-	VADDPS       Y2, Y12, Y12
+	VMULPS       Y10, Y0, Y12
+	VADDPS       Y1, Y12, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y13
-	VADDPS       Y13, Y0, Y0
+	VADDPS       Y13, Y2, Y2
 	VMULPS       Y13, Y12, Y12
 	VMULPS       Y10, Y13, Y13
 	VADDPS       Y12, Y3, Y3
 	VADDPS       Y13, Y4, Y4
-	VMULPS       Y10, Y6, Y12
-	VADDPS       Y7, Y12, Y12
+	VMULPS       Y10, Y5, Y12
+	VADDPS       Y6, Y12, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y11
-	VADDPS       Y11, Y5, Y5
+	VADDPS       Y11, Y7, Y7
 	VMULPS       Y11, Y12, Y12
 	VMULPS       Y10, Y11, Y11
 	VADDPS       Y12, Y8, Y8
@@ -6084,129 +5987,94 @@ minimums1:
 	ADDQ         $+128, SI
 	DECQ         DI
 	JNZ          minimums1
-	VMOVUPS      320(SP), Y1
-	VMOVUPS      2144(DX), Y2
-	VMULPS       Y0, Y0, Y6
-	VMULPS       Y1, Y6, Y6
-	VSUBPS       Y6, Y3, Y7
-	VMULPS       Y2, Y0, Y6
-	VMULPS       Y1, Y6, Y6
-	VSUBPS       Y6, Y4, Y10
-	VDIVPS       Y7, Y10, Y10
-	VMULPS       Y0, Y10, Y6
-	VSUBPS       Y2, Y6, Y6
-	VMULPS       Y1, Y6, Y6
-	VBROADCASTSS none<>+0(SB), Y1
-	VCMPPS       $0x1e, Y1, Y6, Y1
-	VDIVPS       Y3, Y4, Y3
-	VBLENDVPS    Y1, Y10, Y3, Y10
-	VANDPS       Y1, Y6, Y1
-	VMOVUPS      2208(DX), Y3
-	VMULPS       Y4, Y10, Y6
-	VSUBPS       Y6, Y3, Y3
-	VMULPS       Y2, Y1, Y6
-	VADDPS       Y6, Y3, Y3
-	VBROADCASTSS none<>+0(SB), Y2
-	VCMPPS       $0x1e, Y2, Y10, Y2
-	VBROADCASTSS none<>+0(SB), Y4
-	VCMPPS       $0x1e, Y4, Y7, Y4
-	VANDPS       Y4, Y2, Y2
-	VBROADCASTSS infinity<>+0(SB), Y4
-	VBLENDVPS    Y2, Y3, Y4, Y3
-	VCMPPS       $0x11, (SP), Y3, Y2
-	VMOVUPS      (SP), Y4
-	VBLENDVPS    Y2, Y3, Y4, Y4
-	VMOVUPS      Y4, (SP)
-	VMOVUPS      64(SP), Y3
-	VBLENDVPS    Y2, Y10, Y3, Y3
-	VMOVUPS      Y3, 64(SP)
-	VMOVUPS      128(SP), Y3
-	VBLENDVPS    Y2, Y1, Y3, Y3
-	VMOVUPS      Y3, 128(SP)
-	VMOVUPS      192(SP), Y1
-	VBLENDVPS    Y2, Y0, Y1, Y1
-	VMOVUPS      Y1, 192(SP)
-	VMOVUPS      256(SP), Y0
-	VBLENDVPS    Y2, Y7, Y0, Y0
-	VMOVUPS      Y0, 256(SP)
-	VMOVUPS      320(SP), Y0
-	VMOVUPS      2144(DX), Y1
-	VMULPS       Y5, Y5, Y2
-	VMULPS       Y0, Y2, Y2
-	VSUBPS       Y2, Y8, Y3
-	VMULPS       Y1, Y5, Y2
-	VMULPS       Y0, Y2, Y2
-	VSUBPS       Y2, Y9, Y4
-	VDIVPS       Y3, Y4, Y4
-	VMULPS       Y5, Y4, Y2
-	VSUBPS       Y1, Y2, Y2
-	VMULPS       Y0, Y2, Y2
-	VBROADCASTSS none<>+0(SB), Y0
-	VCMPPS       $0x1e, Y0, Y2, Y0
-	VDIVPS       Y8, Y9, Y6
-	VBLENDVPS    Y0, Y4, Y6, Y4
-	VANDPS       Y0, Y2, Y0
-	VMOVUPS      2208(DX), Y6
-	VMULPS       Y9, Y4, Y2
-	VSUBPS       Y2, Y6, Y6
-	VMULPS       Y1, Y0, Y2
-	VADDPS       Y2, Y6, Y6
-	VBROADCASTSS none<>+0(SB), Y1
-	VCMPPS       $0x1e, Y1, Y4, Y1
-	VBROADCASTSS none<>+0(SB), Y2
-	VCMPPS       $0x1e, Y2, Y3, Y2
-	VANDPS       Y2, Y1, Y1
-	VBROADCASTSS infinity<>+0(SB), Y2
-	VBLENDVPS    Y1, Y6, Y2, Y6
-	VCMPPS       $0x11, (SP), Y6, Y1
-	VMOVUPS      (SP), Y2
-	VBLENDVPS    Y1, Y6, Y2, Y2
-	VMOVUPS      Y2, (SP)
-	VMOVUPS      64(SP), Y2
-	VBLENDVPS    Y1, Y4, Y2, Y2
-	VMOVUPS      Y2, 64(SP)
-	VMOVUPS      128(SP), Y2
-	VBLENDVPS    Y1, Y0, Y2, Y2
-	VMOVUPS      Y2, 128(SP)
-	VMOVUPS      192(SP), Y0
-	VBLENDVPS    Y1, Y5, Y0, Y0
-	VMOVUPS      Y0, 192(SP)
-	VMOVUPS      256(SP), Y0
-	VBLENDVPS    Y1, Y3, Y0, Y0
-	VMOVUPS      Y0, 256(SP)
+	VMOVUPS      Y2, 2688(AX)
+	VMOVUPS      Y3, 3712(AX)
+	VMOVUPS      Y4, 4736(AX)
+	VMOVUPS      Y7, 2752(AX)
+	VMOVUPS      Y8, 3776(AX)
+	VMOVUPS      Y9, 4800(AX)
+	ADDQ         $+128, AX
 	DECQ         BX
-	JNZ          trials1
-	VMOVUPS      192(SP), Y0
-	VMOVUPS      320(SP), Y1
-	VMULPS       Y1, Y0, Y0
+	JNZ          sums1
+	VBROADCASTSS one<>+0(SB), Y0
+	VMOVUPS      2080(DX), Y1
+	VDIVPS       Y1, Y0, Y0
 	VBROADCASTSS infinity<>+0(SB), Y1
-	VMOVUPS      (SP), Y2
-	VCMPPS       $0x11, Y1, Y2, Y1
-	VMOVUPS      64(SP), Y2
-	VMOVUPS      128(SP), Y3
-	VMOVUPS      256(SP), Y4
-	VMOVUPS      2080(DX), Y5
+	VBROADCASTSS none<>+0(SB), Y2
+	VBROADCASTSS none<>+0(SB), Y3
+	VBROADCASTSS none<>+0(SB), Y4
+	VBROADCASTSS none<>+0(SB), Y5
+	MOVQ         DX, AX
+	MOVQ         $0x00000010, CX
+
+promises1:
+	VMOVUPS      2688(AX), Y6
+	VMOVUPS      3712(AX), Y7
+	VMOVUPS      2144(DX), Y8
+	VMOVUPS      4736(AX), Y11
+	VMULPS       Y6, Y6, Y9
+	VMULPS       Y0, Y9, Y9
+	VSUBPS       Y9, Y7, Y10
+	VMULPS       Y8, Y6, Y9
+	VMULPS       Y0, Y9, Y9
+	VSUBPS       Y9, Y11, Y11
+	VDIVPS       Y10, Y11, Y11
+	VMULPS       Y6, Y11, Y9
+	VSUBPS       Y8, Y9, Y9
+	VMULPS       Y0, Y9, Y9
+	VBROADCASTSS none<>+0(SB), Y12
+	VCMPPS       $0x1e, Y12, Y9, Y12
+	VMOVUPS      4736(AX), Y13
+	VDIVPS       Y7, Y13, Y13
+	VBLENDVPS    Y12, Y11, Y13, Y11
+	VANDPS       Y12, Y9, Y7
+	VMOVUPS      2208(DX), Y12
+	VMULPS       4736(AX), Y11, Y9
+	VSUBPS       Y9, Y12, Y12
+	VMULPS       Y8, Y7, Y9
+	VADDPS       Y9, Y12, Y12
+	VBROADCASTSS none<>+0(SB), Y8
+	VCMPPS       $0x1e, Y8, Y11, Y8
+	VBROADCASTSS none<>+0(SB), Y9
+	VCMPPS       $0x1e, Y9, Y10, Y9
+	VANDPS       Y9, Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VBLENDVPS    Y8, Y12, Y9, Y12
+	VMOVUPS      Y12, Y8
+	VCMPPS       $0x11, Y1, Y8, Y8
+	VBLENDVPS    Y8, Y12, Y1, Y1
+	VBLENDVPS    Y8, Y11, Y2, Y2
+	VBLENDVPS    Y8, Y7, Y3, Y3
+	VBLENDVPS    Y8, Y6, Y4, Y4
+	VBLENDVPS    Y8, Y10, Y5, Y5
+	ADDQ         $+64, AX
+	DECQ         CX
+	JNZ          promises1
+	VMULPS       Y0, Y4, Y4
+	VBROADCASTSS infinity<>+0(SB), Y0
+	VCMPPS       $0x11, Y0, Y1, Y0
+	VMOVUPS      2080(DX), Y1
 	VMOVUPS      2272(DX), Y6
-	VBLENDVPS    Y1, Y2, Y6, Y6
+	VBLENDVPS    Y0, Y2, Y6, Y6
 	VMOVUPS      Y6, 2272(DX)
 	VMOVUPS      2336(DX), Y2
-	VBLENDVPS    Y1, Y3, Y2, Y2
+	VBLENDVPS    Y0, Y3, Y2, Y2
 	VMOVUPS      Y2, 2336(DX)
 	VMOVUPS      2400(DX), Y2
-	VBLENDVPS    Y1, Y0, Y2, Y2
+	VBLENDVPS    Y0, Y4, Y2, Y2
 	VMOVUPS      Y2, 2400(DX)
-	VMOVUPS      2464(DX), Y0
-	VBLENDVPS    Y1, Y4, Y0, Y0
-	VMOVUPS      Y0, 2464(DX)
-	VMOVUPS      2528(DX), Y0
-	VBLENDVPS    Y1, Y5, Y0, Y0
-	VMOVUPS      Y0, 2528(DX)
+	VMOVUPS      2464(DX), Y2
+	VBLENDVPS    Y0, Y5, Y2, Y2
+	VMOVUPS      Y2, 2464(DX)
+	VMOVUPS      2528(DX), Y2
+	VBLENDVPS    Y0, Y1, Y2, Y2
+	VMOVUPS      Y2, 2528(DX)
 	VZEROUPPER
 	RET
 
 // func groupFactorsMinimums16AVX2(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 // Requires: AVX
-TEXT ·groupFactorsMinimums16AVX2(SB), NOSPLIT, $192-48
+TEXT ·groupFactorsMinimums16AVX2(SB), NOSPLIT, $0-48
 	MOVQ         pattern+8(FP), AX
 	MOVQ         units+16(FP), CX
 	MOVQ         plainScales+24(FP), DX
@@ -6365,15 +6233,9 @@ least0:
 	ADDQ         $+128, R8
 	DECQ         R9
 	JNZ          least0
-	VMOVUPS      Y0, (SP)
-	VMOVUPS      Y1, 64(SP)
-	VMOVUPS      Y2, 128(SP)
-	VMOVUPS      (SP), Y0
 	VMOVUPS      Y0, 2560(DI)
-	VMOVUPS      64(SP), Y0
-	VMOVUPS      Y0, 2240(DI)
-	VMOVUPS      128(SP), Y0
-	VMOVUPS      Y0, 2304(DI)
+	VMOVUPS      Y1, 2240(DI)
+	VMOVUPS      Y2, 2304(DI)
 	VBROADCASTSS none<>+0(SB), Y0
 	VBROADCASTSS 16(CX), Y1
 	VBROADCASTSS 20(CX), Y2
@@ -6525,15 +6387,9 @@ least1:
 	ADDQ      $+128, AX
 	DECQ      CX
 	JNZ       least1
-	VMOVUPS   Y0, (SP)
-	VMOVUPS   Y1, 64(SP)
-	VMOVUPS   Y2, 128(SP)
-	VMOVUPS   (SP), Y0
 	VMOVUPS   Y0, 2592(DI)
-	VMOVUPS   64(SP), Y0
-	VMOVUPS   Y0, 2272(DI)
-	VMOVUPS   128(SP), Y0
-	VMOVUPS   Y0, 2336(DI)
+	VMOVUPS   Y1, 2272(DI)
+	VMOVUPS   Y2, 2336(DI)
 	VZEROUPPER
 	RET
 
@@ -6725,7 +6581,7 @@ scales1:
 
 // func groupFactorsScales16AVX2(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 // Requires: AVX
-TEXT ·groupFactorsScales16AVX2(SB), NOSPLIT, $192-48
+TEXT ·groupFactorsScales16AVX2(SB), NOSPLIT, $0-48
 	MOVQ         pattern+8(FP), AX
 	MOVQ         units+16(FP), CX
 	MOVQ         plainScales+24(FP), DX
@@ -6854,12 +6710,8 @@ least0:
 	ADDQ         $+128, DI
 	DECQ         R8
 	JNZ          least0
-	VMOVUPS      Y0, (SP)
-	VMOVUPS      Y1, 64(SP)
-	VMOVUPS      (SP), Y0
 	VMOVUPS      Y0, 2560(SI)
-	VMOVUPS      64(SP), Y0
-	VMOVUPS      Y0, 2240(SI)
+	VMOVUPS      Y1, 2240(SI)
 	VBROADCASTSS none<>+0(SB), Y0
 	VBROADCASTSS 16(CX), Y0
 	VBROADCASTSS 20(CX), Y1
@@ -6981,12 +6833,8 @@ least1:
 	ADDQ      $+128, AX
 	DECQ      CX
 	JNZ       least1
-	VMOVUPS   Y0, (SP)
-	VMOVUPS   Y1, 64(SP)
-	VMOVUPS   (SP), Y0
 	VMOVUPS   Y0, 2592(SI)
-	VMOVUPS   64(SP), Y0
-	VMOVUPS   Y0, 2272(SI)
+	VMOVUPS   Y1, 2272(SI)
 	VZEROUPPER
 	RET
 
@@ -12246,74 +12094,65 @@ errors_done:
 
 // func minimumSearch8AVX512(groups *float32, pattern *float32, grid *float32)
 // Requires: AVX, AVX512DQ, AVX512F
-TEXT ·minimumSearch8AVX512(SB), NOSPLIT, $384-24
+TEXT ·minimumSearch8AVX512(SB), NOSPLIT, $0-24
 	MOVQ            pattern+8(FP), AX
 	MOVQ            grid+16(FP), CX
 	MOVQ            groups+0(FP), DX
 	MOVL            $0x0000ff00, BX
 	KMOVW           BX, K1
-	VBROADCASTSS    one<>+0(SB), Z0
-	VBROADCASTF32X8 2048(DX), Z1
-	VDIVPS          Z1, Z0, Z0
-	VMOVUPS         Z0, 320(SP)
-	VBROADCASTSS    infinity<>+0(SB), Z0
-	VMOVUPS         Z0, (SP)
-	MOVQ            $0x00000004, BX
-
-trials0:
 	VBROADCASTF32X8 2240(DX), Z0
-	VBROADCASTSS    (AX), Z1
-	VBROADCASTSS    32(AX), K1, Z1
-	VBROADCASTSS    64(AX), Z2
-	VBROADCASTSS    96(AX), K1, Z2
-	VMULPS          Z0, Z2, Z2
-	VBROADCASTF32X8 2304(DX), Z3
-	VADDPS          Z3, Z2, Z2
-	VBROADCASTSS    none<>+0(SB), Z3
-	VMAXPS          Z3, Z2, Z2
-	VMULPS          Z0, Z1, Z1
-	VBROADCASTSS    none<>+0(SB), Z0
-	VBROADCASTSS    none<>+0(SB), Z3
-	VBROADCASTSS    none<>+0(SB), Z4
-	VBROADCASTSS    one<>+0(SB), Z5
-	VDIVPS          Z1, Z5, Z5
-	VBROADCASTSS    none<>+0(SB), Z6
-	VCMPPS          $0x04, Z6, Z1, K2
-	VMOVAPS.Z       Z5, K2, Z1
-	VMULPS          Z1, Z2, Z2
-	VBROADCASTF32X8 2240(DX), Z5
-	VBROADCASTSS    4(AX), Z6
-	VBROADCASTSS    36(AX), K1, Z6
-	VBROADCASTSS    68(AX), Z7
-	VBROADCASTSS    100(AX), K1, Z7
-	VMULPS          Z5, Z7, Z7
-	VBROADCASTF32X8 2304(DX), Z8
-	VADDPS          Z8, Z7, Z7
-	VBROADCASTSS    none<>+0(SB), Z8
-	VMAXPS          Z8, Z7, Z7
-	VMULPS          Z5, Z6, Z6
-	VBROADCASTSS    none<>+0(SB), Z5
-	VBROADCASTSS    none<>+0(SB), Z8
-	VBROADCASTSS    none<>+0(SB), Z9
-	VBROADCASTSS    one<>+0(SB), Z10
-	VDIVPS          Z6, Z10, Z10
-	VBROADCASTSS    none<>+0(SB), Z11
-	VCMPPS          $0x04, Z11, Z6, K2
-	VMOVAPS.Z       Z10, K2, Z6
-	VMULPS          Z6, Z7, Z7
-	ADDQ            $+8, AX
-	VBROADCASTSS    (CX), Z10
-	VBROADCASTSS    32(CX), Z11
-	LEAQ            (DX), SI
-	MOVQ            $0x00000010, DI
+	VBROADCASTF32X8 2304(DX), Z1
+	VPXORD          Z2, Z2, Z2
+	MOVQ            DX, BX
+	MOVQ            $0x00000008, SI
+
+tries0:
+	VBROADCASTSS (AX), Z3
+	VBROADCASTSS 32(AX), K1, Z3
+	VBROADCASTSS 64(AX), Z4
+	VBROADCASTSS 96(AX), K1, Z4
+	VMULPS       Z0, Z4, Z4
+	VADDPS       Z1, Z4, Z4
+	VMAXPS       Z2, Z4, Z4
+	VMULPS       Z0, Z3, Z3
+	VBROADCASTSS one<>+0(SB), Z5
+	VDIVPS       Z3, Z5, Z5
+	VBROADCASTSS none<>+0(SB), Z6
+	VCMPPS       $0x04, Z6, Z3, K2
+	VMOVAPS.Z    Z5, K2, Z3
+	VMULPS       Z3, Z4, Z4
+	VMOVUPS      Z3, 2688(BX)
+	VMOVUPS      Z4, 3712(BX)
+	ADDQ         $+4, AX
+	ADDQ         $+64, BX
+	DECQ         SI
+	JNZ          tries0
+	MOVQ         DX, AX
+	MOVQ         $0x00000004, BX
+
+sums0:
+	VMOVUPS      2688(AX), Z0
+	VMOVUPS      3712(AX), Z1
+	VBROADCASTSS none<>+0(SB), Z2
+	VBROADCASTSS none<>+0(SB), Z3
+	VBROADCASTSS none<>+0(SB), Z4
+	VMOVUPS      2752(AX), Z5
+	VMOVUPS      3776(AX), Z6
+	VBROADCASTSS none<>+0(SB), Z7
+	VBROADCASTSS none<>+0(SB), Z8
+	VBROADCASTSS none<>+0(SB), Z9
+	VBROADCASTSS (CX), Z10
+	VBROADCASTSS 32(CX), Z11
+	LEAQ         (DX), SI
+	MOVQ         $0x00000010, DI
 
 minimums0:
 	VBROADCASTF32X8 (SI), Z12
 	VBROADCASTF32X8 1024(SI), Z13
-	VMULPS          Z12, Z1, Z14
-	VMULPS          Z12, Z6, Z15
-	VADDPS          Z2, Z14, Z14
-	VADDPS          Z7, Z15, Z15
+	VMULPS          Z12, Z0, Z14
+	VMULPS          Z12, Z5, Z15
+	VADDPS          Z1, Z14, Z14
+	VADDPS          Z6, Z15, Z15
 	VMAXPS          Z10, Z14, Z14
 	VMAXPS          Z10, Z15, Z15
 	VMINPS          Z11, Z14, Z14
@@ -12322,8 +12161,8 @@ minimums0:
 	VRNDSCALEPS     $0x00, Z15, Z15
 	VMULPS          Z14, Z13, Z16
 	VMULPS          Z15, Z13, Z13
-	VADDPS          Z16, Z0, Z0
-	VADDPS          Z13, Z5, Z5
+	VADDPS          Z16, Z2, Z2
+	VADDPS          Z13, Z7, Z7
 	VMULPS          Z16, Z14, Z14
 	VMULPS          Z13, Z15, Z15
 	VMULPS          Z12, Z16, Z16
@@ -12334,10 +12173,10 @@ minimums0:
 	VADDPS          Z13, Z9, Z9
 	VBROADCASTF32X8 32(SI), Z12
 	VBROADCASTF32X8 1056(SI), Z13
-	VMULPS          Z12, Z1, Z14
-	VMULPS          Z12, Z6, Z15
-	VADDPS          Z2, Z14, Z14
-	VADDPS          Z7, Z15, Z15
+	VMULPS          Z12, Z0, Z14
+	VMULPS          Z12, Z5, Z15
+	VADDPS          Z1, Z14, Z14
+	VADDPS          Z6, Z15, Z15
 	VMAXPS          Z10, Z14, Z14
 	VMAXPS          Z10, Z15, Z15
 	VMINPS          Z11, Z14, Z14
@@ -12346,8 +12185,8 @@ minimums0:
 	VRNDSCALEPS     $0x00, Z15, Z15
 	VMULPS          Z14, Z13, Z16
 	VMULPS          Z15, Z13, Z13
-	VADDPS          Z16, Z0, Z0
-	VADDPS          Z13, Z5, Z5
+	VADDPS          Z16, Z2, Z2
+	VADDPS          Z13, Z7, Z7
 	VMULPS          Z16, Z14, Z14
 	VMULPS          Z13, Z15, Z15
 	VMULPS          Z12, Z16, Z16
@@ -12359,150 +12198,106 @@ minimums0:
 	ADDQ            $+64, SI
 	DECQ            DI
 	JNZ             minimums0
-	VMOVUPS         320(SP), Z1
-	VBROADCASTF32X8 2112(DX), Z2
-	VMULPS          Z0, Z0, Z6
-	VMULPS          Z1, Z6, Z6
-	VSUBPS          Z6, Z3, Z7
-	VMULPS          Z2, Z0, Z6
-	VMULPS          Z1, Z6, Z6
-	VSUBPS          Z6, Z4, Z10
-	VDIVPS          Z7, Z10, Z10
-	VMULPS          Z0, Z10, Z6
-	VSUBPS          Z2, Z6, Z6
-	VMULPS          Z1, Z6, Z6
-	VBROADCASTSS    none<>+0(SB), Z1
-	VCMPPS          $0x1e, Z1, Z6, K2
-	VDIVPS          Z3, Z4, Z1
-	VBLENDMPS       Z10, Z1, K2, Z10
-	VMOVAPS.Z       Z6, K2, Z1
-	VBROADCASTF32X8 2176(DX), Z3
-	VMULPS          Z4, Z10, Z6
-	VSUBPS          Z6, Z3, Z3
-	VMULPS          Z2, Z1, Z6
-	VADDPS          Z6, Z3, Z3
-	VBROADCASTSS    none<>+0(SB), Z2
-	VCMPPS          $0x1e, Z2, Z10, K2
-	VBROADCASTSS    none<>+0(SB), Z2
-	VCMPPS          $0x1e, Z2, Z7, K3
-	KANDW           K3, K2, K2
-	VBROADCASTSS    infinity<>+0(SB), Z2
-	VBLENDMPS       Z3, Z2, K2, Z3
-	VCMPPS          $0x11, (SP), Z3, K2
-	VMOVUPS         (SP), Z2
-	VBLENDMPS       Z3, Z2, K2, Z2
-	VMOVUPS         Z2, (SP)
-	VMOVUPS         64(SP), Z2
-	VBLENDMPS       Z10, Z2, K2, Z2
-	VMOVUPS         Z2, 64(SP)
-	VMOVUPS         128(SP), Z2
-	VBLENDMPS       Z1, Z2, K2, Z2
-	VMOVUPS         Z2, 128(SP)
-	VMOVUPS         192(SP), Z1
-	VBLENDMPS       Z0, Z1, K2, Z1
-	VMOVUPS         Z1, 192(SP)
-	VMOVUPS         256(SP), Z0
-	VBLENDMPS       Z7, Z0, K2, Z0
-	VMOVUPS         Z0, 256(SP)
-	VMOVUPS         320(SP), Z0
-	VBROADCASTF32X8 2112(DX), Z1
-	VMULPS          Z5, Z5, Z2
-	VMULPS          Z0, Z2, Z2
-	VSUBPS          Z2, Z8, Z3
-	VMULPS          Z1, Z5, Z2
-	VMULPS          Z0, Z2, Z2
-	VSUBPS          Z2, Z9, Z4
-	VDIVPS          Z3, Z4, Z4
-	VMULPS          Z5, Z4, Z2
-	VSUBPS          Z1, Z2, Z2
-	VMULPS          Z0, Z2, Z2
-	VBROADCASTSS    none<>+0(SB), Z0
-	VCMPPS          $0x1e, Z0, Z2, K2
-	VDIVPS          Z8, Z9, Z0
-	VBLENDMPS       Z4, Z0, K2, Z4
-	VMOVAPS.Z       Z2, K2, Z0
-	VBROADCASTF32X8 2176(DX), Z6
-	VMULPS          Z9, Z4, Z2
-	VSUBPS          Z2, Z6, Z6
-	VMULPS          Z1, Z0, Z2
-	VADDPS          Z2, Z6, Z6
-	VBROADCASTSS    none<>+0(SB), Z1
-	VCMPPS          $0x1e, Z1, Z4, K2
-	VBROADCASTSS    none<>+0(SB), Z1
-	VCMPPS          $0x1e, Z1, Z3, K3
-	KANDW           K3, K2, K2
-	VBROADCASTSS    infinity<>+0(SB), Z1
-	VBLENDMPS       Z6, Z1, K2, Z6
-	VCMPPS          $0x11, (SP), Z6, K2
-	VMOVUPS         (SP), Z1
-	VBLENDMPS       Z6, Z1, K2, Z1
-	VMOVUPS         Z1, (SP)
-	VMOVUPS         64(SP), Z1
-	VBLENDMPS       Z4, Z1, K2, Z1
-	VMOVUPS         Z1, 64(SP)
-	VMOVUPS         128(SP), Z1
-	VBLENDMPS       Z0, Z1, K2, Z1
-	VMOVUPS         Z1, 128(SP)
-	VMOVUPS         192(SP), Z0
-	VBLENDMPS       Z5, Z0, K2, Z0
-	VMOVUPS         Z0, 192(SP)
-	VMOVUPS         256(SP), Z0
-	VBLENDMPS       Z3, Z0, K2, Z0
-	VMOVUPS         Z0, 256(SP)
+	VMOVUPS         Z2, 2688(AX)
+	VMOVUPS         Z3, 3712(AX)
+	VMOVUPS         Z4, 4736(AX)
+	VMOVUPS         Z7, 2752(AX)
+	VMOVUPS         Z8, 3776(AX)
+	VMOVUPS         Z9, 4800(AX)
+	ADDQ            $+128, AX
 	DECQ            BX
-	JNZ             trials0
-	VMOVUPS         32(SP), Y0
-	VMOVUPS         96(SP), Y1
-	VMOVUPS         160(SP), Y2
-	VMOVUPS         224(SP), Y3
-	VMOVUPS         288(SP), Y4
-	VCMPPS          $0x11, (SP), Y0, Y5
-	VMOVUPS         (SP), Y6
-	VBLENDVPS       Y5, Y0, Y6, Y6
-	VMOVUPS         Y6, (SP)
-	VMOVUPS         64(SP), Y0
-	VBLENDVPS       Y5, Y1, Y0, Y0
-	VMOVUPS         Y0, 64(SP)
-	VMOVUPS         128(SP), Y0
-	VBLENDVPS       Y5, Y2, Y0, Y0
-	VMOVUPS         Y0, 128(SP)
-	VMOVUPS         192(SP), Y0
-	VBLENDVPS       Y5, Y3, Y0, Y0
-	VMOVUPS         Y0, 192(SP)
-	VMOVUPS         256(SP), Y0
-	VBLENDVPS       Y5, Y4, Y0, Y0
-	VMOVUPS         Y0, 256(SP)
-	VMOVUPS         192(SP), Y0
-	VMOVUPS         320(SP), Y1
-	VMULPS          Y1, Y0, Y0
-	VBROADCASTSS    infinity<>+0(SB), Y1
-	VMOVUPS         (SP), Y2
-	VCMPPS          $0x11, Y1, Y2, Y1
-	VMOVUPS         64(SP), Y2
-	VMOVUPS         128(SP), Y3
-	VMOVUPS         256(SP), Y4
-	VMOVUPS         2048(DX), Y5
+	JNZ             sums0
+	VBROADCASTSS    one<>+0(SB), Z0
+	VBROADCASTF32X8 2048(DX), Z1
+	VDIVPS          Z1, Z0, Z0
+	VBROADCASTSS    infinity<>+0(SB), Z1
+	VBROADCASTSS    none<>+0(SB), Z2
+	VBROADCASTSS    none<>+0(SB), Z3
+	VBROADCASTSS    none<>+0(SB), Z4
+	VBROADCASTSS    none<>+0(SB), Z5
+	MOVQ            DX, AX
+	MOVQ            $0x00000008, CX
+
+promises0:
+	VMOVUPS         2688(AX), Z6
+	VMOVUPS         3712(AX), Z7
+	VBROADCASTF32X8 2112(DX), Z8
+	VMOVUPS         4736(AX), Z11
+	VMULPS          Z6, Z6, Z9
+	VMULPS          Z0, Z9, Z9
+	VSUBPS          Z9, Z7, Z10
+	VMULPS          Z8, Z6, Z9
+	VMULPS          Z0, Z9, Z9
+	VSUBPS          Z9, Z11, Z11
+	VDIVPS          Z10, Z11, Z11
+	VMULPS          Z6, Z11, Z9
+	VSUBPS          Z8, Z9, Z9
+	VMULPS          Z0, Z9, Z9
+	VBROADCASTSS    none<>+0(SB), Z12
+	VCMPPS          $0x1e, Z12, Z9, K1
+	VMOVUPS         4736(AX), Z12
+	VDIVPS          Z7, Z12, Z12
+	VBLENDMPS       Z11, Z12, K1, Z11
+	VMOVAPS.Z       Z9, K1, Z7
+	VBROADCASTF32X8 2176(DX), Z12
+	VMULPS          4736(AX), Z11, Z9
+	VSUBPS          Z9, Z12, Z12
+	VMULPS          Z8, Z7, Z9
+	VADDPS          Z9, Z12, Z12
+	VBROADCASTSS    none<>+0(SB), Z8
+	VCMPPS          $0x1e, Z8, Z11, K1
+	VBROADCASTSS    none<>+0(SB), Z8
+	VCMPPS          $0x1e, Z8, Z10, K2
+	KANDW           K2, K1, K1
+	VBROADCASTSS    infinity<>+0(SB), Z8
+	VBLENDMPS       Z12, Z8, K1, Z12
+	VMOVUPS         Z12, Z8
+	VCMPPS          $0x11, Z1, Z8, K1
+	VBLENDMPS       Z12, Z1, K1, Z1
+	VBLENDMPS       Z11, Z2, K1, Z2
+	VBLENDMPS       Z7, Z3, K1, Z3
+	VBLENDMPS       Z6, Z4, K1, Z4
+	VBLENDMPS       Z10, Z5, K1, Z5
+	ADDQ            $+64, AX
+	DECQ            CX
+	JNZ             promises0
+	VMULPS          Z0, Z4, Z4
+	VEXTRACTF64X4   $0x01, Z1, Y0
+	VEXTRACTF64X4   $0x01, Z2, Y6
+	VEXTRACTF64X4   $0x01, Z3, Y7
+	VEXTRACTF64X4   $0x01, Z4, Y8
+	VEXTRACTF64X4   $0x01, Z5, Y9
+	VMOVUPS         Y0, Y10
+	VCMPPS          $0x11, Y1, Y10, Y10
+	VBLENDVPS       Y10, Y0, Y1, Y1
+	VBLENDVPS       Y10, Y6, Y2, Y2
+	VBLENDVPS       Y10, Y7, Y3, Y3
+	VBLENDVPS       Y10, Y8, Y4, Y4
+	VBLENDVPS       Y10, Y9, Y5, Y5
+	VBROADCASTSS    infinity<>+0(SB), Y0
+	VCMPPS          $0x11, Y0, Y1, Y0
+	VMOVUPS         2048(DX), Y1
 	VMOVUPS         2240(DX), Y6
-	VBLENDVPS       Y1, Y2, Y6, Y6
+	VBLENDVPS       Y0, Y2, Y6, Y6
 	VMOVUPS         Y6, 2240(DX)
 	VMOVUPS         2304(DX), Y2
-	VBLENDVPS       Y1, Y3, Y2, Y2
+	VBLENDVPS       Y0, Y3, Y2, Y2
 	VMOVUPS         Y2, 2304(DX)
 	VMOVUPS         2368(DX), Y2
-	VBLENDVPS       Y1, Y0, Y2, Y2
+	VBLENDVPS       Y0, Y4, Y2, Y2
 	VMOVUPS         Y2, 2368(DX)
-	VMOVUPS         2432(DX), Y0
-	VBLENDVPS       Y1, Y4, Y0, Y0
-	VMOVUPS         Y0, 2432(DX)
-	VMOVUPS         2496(DX), Y0
-	VBLENDVPS       Y1, Y5, Y0, Y0
-	VMOVUPS         Y0, 2496(DX)
+	VMOVUPS         2432(DX), Y2
+	VBLENDVPS       Y0, Y5, Y2, Y2
+	VMOVUPS         Y2, 2432(DX)
+	VMOVUPS         2496(DX), Y2
+	VBLENDVPS       Y0, Y1, Y2, Y2
+	VMOVUPS         Y2, 2496(DX)
 	VZEROUPPER
 	RET
 
 // func groupFactorsMinimums8AVX512(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 // Requires: AVX, AVX512DQ, AVX512F
-TEXT ·groupFactorsMinimums8AVX512(SB), NOSPLIT, $192-48
+TEXT ·groupFactorsMinimums8AVX512(SB), NOSPLIT, $0-48
 	MOVQ            pattern+8(FP), AX
 	MOVQ            units+16(FP), CX
 	MOVQ            plainScales+24(FP), DX
@@ -12653,96 +12448,78 @@ rows0:
 	MOVQ            $0x00000004, CX
 
 least0:
-	VMOVUPS   4736(AX), Z3
-	VCMPPS    $0x11, Z0, Z3, K1
-	VBLENDMPS 4736(AX), Z0, K1, Z0
-	VBLENDMPS 2688(AX), Z1, K1, Z1
-	VBLENDMPS 3712(AX), Z2, K1, Z2
-	VMOVUPS   4800(AX), Z3
-	VCMPPS    $0x11, Z0, Z3, K1
-	VBLENDMPS 4800(AX), Z0, K1, Z0
-	VBLENDMPS 2752(AX), Z1, K1, Z1
-	VBLENDMPS 3776(AX), Z2, K1, Z2
-	ADDQ      $+128, AX
-	DECQ      CX
-	JNZ       least0
-	VMOVUPS   Z0, (SP)
-	VMOVUPS   Z1, 64(SP)
-	VMOVUPS   Z2, 128(SP)
-	VMOVUPS   32(SP), Y0
-	VMOVUPS   96(SP), Y1
-	VMOVUPS   160(SP), Y2
-	VCMPPS    $0x11, (SP), Y0, Y3
-	VMOVUPS   (SP), Y4
-	VBLENDVPS Y3, Y0, Y4, Y4
-	VMOVUPS   Y4, (SP)
-	VMOVUPS   64(SP), Y0
-	VBLENDVPS Y3, Y1, Y0, Y0
-	VMOVUPS   Y0, 64(SP)
-	VMOVUPS   128(SP), Y0
-	VBLENDVPS Y3, Y2, Y0, Y0
-	VMOVUPS   Y0, 128(SP)
-	VMOVUPS   (SP), Y0
-	VMOVUPS   Y0, 2560(DI)
-	VMOVUPS   64(SP), Y0
-	VMOVUPS   Y0, 2240(DI)
-	VMOVUPS   128(SP), Y0
-	VMOVUPS   Y0, 2304(DI)
+	VMOVUPS       4736(AX), Z3
+	VCMPPS        $0x11, Z0, Z3, K1
+	VBLENDMPS     4736(AX), Z0, K1, Z0
+	VBLENDMPS     2688(AX), Z1, K1, Z1
+	VBLENDMPS     3712(AX), Z2, K1, Z2
+	VMOVUPS       4800(AX), Z3
+	VCMPPS        $0x11, Z0, Z3, K1
+	VBLENDMPS     4800(AX), Z0, K1, Z0
+	VBLENDMPS     2752(AX), Z1, K1, Z1
+	VBLENDMPS     3776(AX), Z2, K1, Z2
+	ADDQ          $+128, AX
+	DECQ          CX
+	JNZ           least0
+	VEXTRACTF64X4 $0x01, Z0, Y3
+	VEXTRACTF64X4 $0x01, Z1, Y4
+	VEXTRACTF64X4 $0x01, Z2, Y5
+	VMOVUPS       Y3, Y6
+	VCMPPS        $0x11, Y0, Y6, Y6
+	VBLENDVPS     Y6, Y3, Y0, Y0
+	VBLENDVPS     Y6, Y4, Y1, Y1
+	VBLENDVPS     Y6, Y5, Y2, Y2
+	VMOVUPS       Y0, 2560(DI)
+	VMOVUPS       Y1, 2240(DI)
+	VMOVUPS       Y2, 2304(DI)
 	VZEROUPPER
 	RET
 
 // func minimumSearch16AVX512(groups *float32, pattern *float32, grid *float32)
 // Requires: AVX, AVX512F
-TEXT ·minimumSearch16AVX512(SB), NOSPLIT, $384-24
-	MOVQ         pattern+8(FP), AX
-	MOVQ         grid+16(FP), CX
-	MOVQ         groups+0(FP), DX
-	VBROADCASTSS one<>+0(SB), Z0
-	VMOVUPS      2048(DX), Z1
-	VDIVPS       Z1, Z0, Z0
-	VMOVUPS      Z0, 320(SP)
-	VBROADCASTSS infinity<>+0(SB), Z0
-	VMOVUPS      Z0, (SP)
+TEXT ·minimumSearch16AVX512(SB), NOSPLIT, $0-24
+	MOVQ    pattern+8(FP), AX
+	MOVQ    grid+16(FP), CX
+	MOVQ    groups+0(FP), DX
+	VMOVUPS 2240(DX), Z0
+	VMOVUPS 2304(DX), Z1
+	VPXORD  Z2, Z2, Z2
+	MOVQ    DX, BX
+	MOVQ    $0x00000010, SI
+
+tries0:
+	VBROADCASTSS (AX), Z3
+	VBROADCASTSS 64(AX), Z4
+	VMULPS       Z0, Z4, Z4
+	VADDPS       Z1, Z4, Z4
+	VMAXPS       Z2, Z4, Z4
+	VMULPS       Z0, Z3, Z3
+	VBROADCASTSS one<>+0(SB), Z5
+	VDIVPS       Z3, Z5, Z5
+	VBROADCASTSS none<>+0(SB), Z6
+	VCMPPS       $0x04, Z6, Z3, K1
+	VMOVAPS.Z    Z5, K1, Z3
+	VMULPS       Z3, Z4, Z4
+	VMOVUPS      Z3, 2688(BX)
+	VMOVUPS      Z4, 3712(BX)
+	ADDQ         $+4, AX
+	ADDQ         $+64, BX
+	DECQ         SI
+	JNZ          tries0
+	MOVQ         DX, AX
 	MOVQ         $0x00000008, BX
 
-trials0:
-	VMOVUPS      2240(DX), Z0
-	VBROADCASTSS (AX), Z1
-	VBROADCASTSS 64(AX), Z2
-	VMULPS       Z0, Z2, Z2
-	VMOVUPS      2304(DX), Z3
-	VADDPS       Z3, Z2, Z2
-	VBROADCASTSS none<>+0(SB), Z3
-	VMAXPS       Z3, Z2, Z2
-	VMULPS       Z0, Z1, Z1
-	VBROADCASTSS none<>+0(SB), Z0
+sums0:
+	VMOVUPS      2688(AX), Z0
+	VMOVUPS      3712(AX), Z1
+	VBROADCASTSS none<>+0(SB), Z2
 	VBROADCASTSS none<>+0(SB), Z3
 	VBROADCASTSS none<>+0(SB), Z4
-	VBROADCASTSS one<>+0(SB), Z5
-	VDIVPS       Z1, Z5, Z5
-	VBROADCASTSS none<>+0(SB), Z6
-	VCMPPS       $0x04, Z6, Z1, K1
-	VMOVAPS.Z    Z5, K1, Z1
-	VMULPS       Z1, Z2, Z2
-	VMOVUPS      2240(DX), Z5
-	VBROADCASTSS 4(AX), Z6
-	VBROADCASTSS 68(AX), Z7
-	VMULPS       Z5, Z7, Z7
-	VMOVUPS      2304(DX), Z8
-	VADDPS       Z8, Z7, Z7
-	VBROADCASTSS none<>+0(SB), Z8
-	VMAXPS       Z8, Z7, Z7
-	VMULPS       Z5, Z6, Z6
-	VBROADCASTSS none<>+0(SB), Z5
+	VMOVUPS      2752(AX), Z5
+	VMOVUPS      3776(AX), Z6
+	VBROADCASTSS none<>+0(SB), Z7
 	VBROADCASTSS none<>+0(SB), Z8
 	VBROADCASTSS none<>+0(SB), Z9
-	VBROADCASTSS one<>+0(SB), Z10
-	VDIVPS       Z6, Z10, Z10
-	VBROADCASTSS none<>+0(SB), Z11
-	VCMPPS       $0x04, Z11, Z6, K1
-	VMOVAPS.Z    Z10, K1, Z6
-	VMULPS       Z6, Z7, Z7
-	ADDQ         $+8, AX
 	VBROADCASTSS (CX), Z10
 	VBROADCASTSS 32(CX), Z11
 	LEAQ         (DX), SI
@@ -12751,10 +12528,10 @@ trials0:
 minimums0:
 	VMOVUPS      (SI), Z12
 	VMOVUPS      1024(SI), Z13
-	VMULPS       Z12, Z1, Z14
-	VMULPS       Z12, Z6, Z15
-	VADDPS       Z2, Z14, Z14
-	VADDPS       Z7, Z15, Z15
+	VMULPS       Z12, Z0, Z14
+	VMULPS       Z12, Z5, Z15
+	VADDPS       Z1, Z14, Z14
+	VADDPS       Z6, Z15, Z15
 	VMAXPS       Z10, Z14, Z14
 	VMAXPS       Z10, Z15, Z15
 	VMINPS       Z11, Z14, Z14
@@ -12763,8 +12540,8 @@ minimums0:
 	VRNDSCALEPS  $0x00, Z15, Z15
 	VMULPS       Z14, Z13, Z16
 	VMULPS       Z15, Z13, Z13
-	VADDPS       Z16, Z0, Z0
-	VADDPS       Z13, Z5, Z5
+	VADDPS       Z16, Z2, Z2
+	VADDPS       Z13, Z7, Z7
 	VMULPS       Z16, Z14, Z14
 	VMULPS       Z13, Z15, Z15
 	VMULPS       Z12, Z16, Z16
@@ -12775,10 +12552,10 @@ minimums0:
 	VADDPS       Z13, Z9, Z9
 	VMOVUPS      64(SI), Z12
 	VMOVUPS      1088(SI), Z13
-	VMULPS       Z12, Z1, Z14
-	VMULPS       Z12, Z6, Z15
-	VADDPS       Z2, Z14, Z14
-	VADDPS       Z7, Z15, Z15
+	VMULPS       Z12, Z0, Z14
+	VMULPS       Z12, Z5, Z15
+	VADDPS       Z1, Z14, Z14
+	VADDPS       Z6, Z15, Z15
 	VMAXPS       Z10, Z14, Z14
 	VMAXPS       Z10, Z15, Z15
 	VMINPS       Z11, Z14, Z14
@@ -12787,8 +12564,8 @@ minimums0:
 	VRNDSCALEPS  $0x00, Z15, Z15
 	VMULPS       Z14, Z13, Z16
 	VMULPS       Z15, Z13, Z13
-	VADDPS       Z16, Z0, Z0
-	VADDPS       Z13, Z5, Z5
+	VADDPS       Z16, Z2, Z2
+	VADDPS       Z13, Z7, Z7
 	VMULPS       Z16, Z14, Z14
 	VMULPS       Z13, Z15, Z15
 	VMULPS       Z12, Z16, Z16
@@ -12800,129 +12577,94 @@ minimums0:
 	ADDQ         $+128, SI
 	DECQ         DI
 	JNZ          minimums0
-	VMOVUPS      320(SP), Z1
-	VMOVUPS      2112(DX), Z2
-	VMULPS       Z0, Z0, Z6
-	VMULPS       Z1, Z6, Z6
-	VSUBPS       Z6, Z3, Z7
-	VMULPS       Z2, Z0, Z6
-	VMULPS       Z1, Z6, Z6
-	VSUBPS       Z6, Z4, Z10
-	VDIVPS       Z7, Z10, Z10
-	VMULPS       Z0, Z10, Z6
-	VSUBPS       Z2, Z6, Z6
-	VMULPS       Z1, Z6, Z6
-	VBROADCASTSS none<>+0(SB), Z1
-	VCMPPS       $0x1e, Z1, Z6, K1
-	VDIVPS       Z3, Z4, Z1
-	VBLENDMPS    Z10, Z1, K1, Z10
-	VMOVAPS.Z    Z6, K1, Z1
-	VMOVUPS      2176(DX), Z3
-	VMULPS       Z4, Z10, Z6
-	VSUBPS       Z6, Z3, Z3
-	VMULPS       Z2, Z1, Z6
-	VADDPS       Z6, Z3, Z3
-	VBROADCASTSS none<>+0(SB), Z2
-	VCMPPS       $0x1e, Z2, Z10, K1
-	VBROADCASTSS none<>+0(SB), Z2
-	VCMPPS       $0x1e, Z2, Z7, K2
-	KANDW        K2, K1, K1
-	VBROADCASTSS infinity<>+0(SB), Z2
-	VBLENDMPS    Z3, Z2, K1, Z3
-	VCMPPS       $0x11, (SP), Z3, K1
-	VMOVUPS      (SP), Z2
-	VBLENDMPS    Z3, Z2, K1, Z2
-	VMOVUPS      Z2, (SP)
-	VMOVUPS      64(SP), Z2
-	VBLENDMPS    Z10, Z2, K1, Z2
-	VMOVUPS      Z2, 64(SP)
-	VMOVUPS      128(SP), Z2
-	VBLENDMPS    Z1, Z2, K1, Z2
-	VMOVUPS      Z2, 128(SP)
-	VMOVUPS      192(SP), Z1
-	VBLENDMPS    Z0, Z1, K1, Z1
-	VMOVUPS      Z1, 192(SP)
-	VMOVUPS      256(SP), Z0
-	VBLENDMPS    Z7, Z0, K1, Z0
-	VMOVUPS      Z0, 256(SP)
-	VMOVUPS      320(SP), Z0
-	VMOVUPS      2112(DX), Z1
-	VMULPS       Z5, Z5, Z2
-	VMULPS       Z0, Z2, Z2
-	VSUBPS       Z2, Z8, Z3
-	VMULPS       Z1, Z5, Z2
-	VMULPS       Z0, Z2, Z2
-	VSUBPS       Z2, Z9, Z4
-	VDIVPS       Z3, Z4, Z4
-	VMULPS       Z5, Z4, Z2
-	VSUBPS       Z1, Z2, Z2
-	VMULPS       Z0, Z2, Z2
-	VBROADCASTSS none<>+0(SB), Z0
-	VCMPPS       $0x1e, Z0, Z2, K1
-	VDIVPS       Z8, Z9, Z0
-	VBLENDMPS    Z4, Z0, K1, Z4
-	VMOVAPS.Z    Z2, K1, Z0
-	VMOVUPS      2176(DX), Z6
-	VMULPS       Z9, Z4, Z2
-	VSUBPS       Z2, Z6, Z6
-	VMULPS       Z1, Z0, Z2
-	VADDPS       Z2, Z6, Z6
-	VBROADCASTSS none<>+0(SB), Z1
-	VCMPPS       $0x1e, Z1, Z4, K1
-	VBROADCASTSS none<>+0(SB), Z1
-	VCMPPS       $0x1e, Z1, Z3, K2
-	KANDW        K2, K1, K1
-	VBROADCASTSS infinity<>+0(SB), Z1
-	VBLENDMPS    Z6, Z1, K1, Z6
-	VCMPPS       $0x11, (SP), Z6, K1
-	VMOVUPS      (SP), Z1
-	VBLENDMPS    Z6, Z1, K1, Z1
-	VMOVUPS      Z1, (SP)
-	VMOVUPS      64(SP), Z1
-	VBLENDMPS    Z4, Z1, K1, Z1
-	VMOVUPS      Z1, 64(SP)
-	VMOVUPS      128(SP), Z1
-	VBLENDMPS    Z0, Z1, K1, Z1
-	VMOVUPS      Z1, 128(SP)
-	VMOVUPS      192(SP), Z0
-	VBLENDMPS    Z5, Z0, K1, Z0
-	VMOVUPS      Z0, 192(SP)
-	VMOVUPS      256(SP), Z0
-	VBLENDMPS    Z3, Z0, K1, Z0
-	VMOVUPS      Z0, 256(SP)
+	VMOVUPS      Z2, 2688(AX)
+	VMOVUPS      Z3, 3712(AX)
+	VMOVUPS      Z4, 4736(AX)
+	VMOVUPS      Z7, 2752(AX)
+	VMOVUPS      Z8, 3776(AX)
+	VMOVUPS      Z9, 4800(AX)
+	ADDQ         $+128, AX
 	DECQ         BX
-	JNZ          trials0
-	VMOVUPS      192(SP), Z0
-	VMOVUPS      320(SP), Z1
-	VMULPS       Z1, Z0, Z0
+	JNZ          sums0
+	VBROADCASTSS one<>+0(SB), Z0
+	VMOVUPS      2048(DX), Z1
+	VDIVPS       Z1, Z0, Z0
 	VBROADCASTSS infinity<>+0(SB), Z1
-	VMOVUPS      (SP), Z2
-	VCMPPS       $0x11, Z1, Z2, K1
-	VMOVUPS      64(SP), Z1
-	VMOVUPS      128(SP), Z2
-	VMOVUPS      256(SP), Z3
-	VMOVUPS      2048(DX), Z4
-	VMOVUPS      2240(DX), Z5
-	VBLENDMPS    Z1, Z5, K1, Z5
-	VMOVUPS      Z5, 2240(DX)
-	VMOVUPS      2304(DX), Z1
+	VBROADCASTSS none<>+0(SB), Z2
+	VBROADCASTSS none<>+0(SB), Z3
+	VBROADCASTSS none<>+0(SB), Z4
+	VBROADCASTSS none<>+0(SB), Z5
+	MOVQ         DX, AX
+	MOVQ         $0x00000010, CX
+
+promises0:
+	VMOVUPS      2688(AX), Z6
+	VMOVUPS      3712(AX), Z7
+	VMOVUPS      2112(DX), Z8
+	VMOVUPS      4736(AX), Z11
+	VMULPS       Z6, Z6, Z9
+	VMULPS       Z0, Z9, Z9
+	VSUBPS       Z9, Z7, Z10
+	VMULPS       Z8, Z6, Z9
+	VMULPS       Z0, Z9, Z9
+	VSUBPS       Z9, Z11, Z11
+	VDIVPS       Z10, Z11, Z11
+	VMULPS       Z6, Z11, Z9
+	VSUBPS       Z8, Z9, Z9
+	VMULPS       Z0, Z9, Z9
+	VBROADCASTSS none<>+0(SB), Z12
+	VCMPPS       $0x1e, Z12, Z9, K1
+	VMOVUPS      4736(AX), Z12
+	VDIVPS       Z7, Z12, Z12
+	VBLENDMPS    Z11, Z12, K1, Z11
+	VMOVAPS.Z    Z9, K1, Z7
+	VMOVUPS      2176(DX), Z12
+	VMULPS       4736(AX), Z11, Z9
+	VSUBPS       Z9, Z12, Z12
+	VMULPS       Z8, Z7, Z9
+	VADDPS       Z9, Z12, Z12
+	VBROADCASTSS none<>+0(SB), Z8
+	VCMPPS       $0x1e, Z8, Z11, K1
+	VBROADCASTSS none<>+0(SB), Z8
+	VCMPPS       $0x1e, Z8, Z10, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS infinity<>+0(SB), Z8
+	VBLENDMPS    Z12, Z8, K1, Z12
+	VMOVUPS      Z12, Z8
+	VCMPPS       $0x11, Z1, Z8, K1
+	VBLENDMPS    Z12, Z1, K1, Z1
+	VBLENDMPS    Z11, Z2, K1, Z2
+	VBLENDMPS    Z7, Z3, K1, Z3
+	VBLENDMPS    Z6, Z4, K1, Z4
+	VBLENDMPS    Z10, Z5, K1, Z5
+	ADDQ         $+64, AX
+	DECQ         CX
+	JNZ          promises0
+	VMULPS       Z0, Z4, Z4
+	VBROADCASTSS infinity<>+0(SB), Z0
+	VCMPPS       $0x11, Z0, Z1, K1
+	VMOVUPS      2048(DX), Z0
+	VMOVUPS      2240(DX), Z1
 	VBLENDMPS    Z2, Z1, K1, Z1
+	VMOVUPS      Z1, 2240(DX)
+	VMOVUPS      2304(DX), Z1
+	VBLENDMPS    Z3, Z1, K1, Z1
 	VMOVUPS      Z1, 2304(DX)
 	VMOVUPS      2368(DX), Z1
-	VBLENDMPS    Z0, Z1, K1, Z1
+	VBLENDMPS    Z4, Z1, K1, Z1
 	VMOVUPS      Z1, 2368(DX)
-	VMOVUPS      2432(DX), Z0
-	VBLENDMPS    Z3, Z0, K1, Z0
-	VMOVUPS      Z0, 2432(DX)
-	VMOVUPS      2496(DX), Z0
-	VBLENDMPS    Z4, Z0, K1, Z0
-	VMOVUPS      Z0, 2496(DX)
+	VMOVUPS      2432(DX), Z1
+	VBLENDMPS    Z5, Z1, K1, Z1
+	VMOVUPS      Z1, 2432(DX)
+	VMOVUPS      2496(DX), Z1
+	VBLENDMPS    Z0, Z1, K1, Z1
+	VMOVUPS      Z1, 2496(DX)
 	VZEROUPPER
 	RET
 
 // func groupFactorsMinimums16AVX512(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 // Requires: AVX, AVX512F
-TEXT ·groupFactorsMinimums16AVX512(SB), NOSPLIT, $192-48
+TEXT ·groupFactorsMinimums16AVX512(SB), NOSPLIT, $0-48
 	MOVQ         pattern+8(FP), AX
 	MOVQ         units+16(FP), CX
 	MOVQ         plainScales+24(FP), DX
@@ -13082,15 +12824,9 @@ least0:
 	ADDQ      $+128, AX
 	DECQ      CX
 	JNZ       least0
-	VMOVUPS   Z0, (SP)
-	VMOVUPS   Z1, 64(SP)
-	VMOVUPS   Z2, 128(SP)
-	VMOVUPS   (SP), Z0
 	VMOVUPS   Z0, 2560(DI)
-	VMOVUPS   64(SP), Z0
-	VMOVUPS   Z0, 2240(DI)
-	VMOVUPS   128(SP), Z0
-	VMOVUPS   Z0, 2304(DI)
+	VMOVUPS   Z1, 2240(DI)
+	VMOVUPS   Z2, 2304(DI)
 	VZEROUPPER
 	RET
 
@@ -13195,7 +12931,7 @@ scales0:
 
 // func groupFactorsScales16AVX512(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 // Requires: AVX, AVX512F
-TEXT ·groupFactorsScales16AVX512(SB), NOSPLIT, $192-48
+TEXT ·groupFactorsScales16AVX512(SB), NOSPLIT, $0-48
 	MOVQ         pattern+8(FP), AX
 	MOVQ         units+16(FP), CX
 	MOVQ         plainScales+24(FP), DX
@@ -13325,12 +13061,8 @@ least0:
 	ADDQ      $+128, AX
 	DECQ      CX
 	JNZ       least0
-	VMOVUPS   Z0, (SP)
-	VMOVUPS   Z1, 64(SP)
-	VMOVUPS   (SP), Z0
 	VMOVUPS   Z0, 2560(SI)
-	VMOVUPS   64(SP), Z0
-	VMOVUPS   Z0, 2240(SI)
+	VMOVUPS   Z1, 2240(SI)
 	VZEROUPPER
 	RET
 

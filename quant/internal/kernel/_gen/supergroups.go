@@ -122,41 +122,46 @@ func (s superGroup) forPairs(name string, each func()) {
 	JNZ(LabelRef(s.label(name)))
 }
 
-// least keeps the least of some numbers, which begin as Inf, and what belongs to them.
+// least keeps the least of some numbers, which begin as Inf, and what belongs to it.
 type least struct {
-	superGroup
-	kept Mem // the least, then the others
+	isa
+	kept []VecVirtual // the least, then the others
 }
 
-func (l least) at(k int) Mem { return l.kept.Offset(k * laneBytes) }
-
-func (s superGroup) newLeast(kept Mem) least {
-	VMOVUPS(s.all(infinity), kept)
-	return least{s, kept}
+// newLeast keeps so many numbers, the least one included.
+func (s superGroup) newLeast(numbers int) least {
+	l := least{s.isa, []VecVirtual{s.all(infinity)}}
+	for range numbers - 1 {
+		l.kept = append(l.kept, s.all(none))
+	}
+	return l
 }
 
 // keep keeps what is less than before.
-func (l least) keep(values ...VecVirtual) {
-	less := l.compare(lessQuiet, l.at(0), values[0])
+func (l least) keep(values ...Op) {
+	number := vector(l.lanes)
+	VMOVUPS(values[0], number)
+	less := l.compare(lessQuiet, l.kept[0], number)
 	for k, v := range values {
-		kept := l.isa.get(l.at(k))
-		l.choose(less, v, kept, kept)
-		VMOVUPS(kept, l.at(k))
+		l.choose(less, v, l.kept[k], l.kept[k])
 	}
 }
 
-// joined has the lesser of both halves in the lower ones.
-func (l least) joined(values int) least {
-	if !l.twice() {
+// joined has the lesser of both trials of a group, in lanes that have each group once.
+func (s superGroup) joined(l least) least {
+	if !s.twice() {
 		return l
 	}
-	half := least{superGroup{isas[0], l.groups, l.base, 0}, l.kept}
-	var upper []VecVirtual
-	for k := range values {
-		upper = append(upper, half.isa.get(l.at(k).Offset(laneBytes/2)))
+	lower := least{isa: isas[0]}
+	var upper []Op
+	for _, v := range l.kept {
+		half := YMM()
+		VEXTRACTF64X4(U8(1), v, half)
+		upper = append(upper, half)
+		lower.kept = append(lower.kept, v.AsY().(VecVirtual))
 	}
-	half.keep(upper...)
-	return half
+	lower.keep(upper...)
+	return lower
 }
 
 // layGroups lays the weights of groups side by side.
@@ -293,93 +298,114 @@ func (trials groupTrials) addErrors(n *nearest, w, h VecVirtual) {
 	}
 }
 
-// minimumSearch is searchMinimums.
+// minimumSearch is searchMinimums, in three stages: what is tried, its sums, and what follows from
+// them. Stages by themselves leave a processor more to do at a time.
 func minimumSearch(i isa, groups int) {
 	function(fmt.Sprintf("minimumSearch%d%s", groups, i.name), "func(groups, pattern, grid *float32)",
 		"The scale and minimum of each group for the codes that the best of 16 trials about what was found gives.")
 	pattern, grid := pointer("pattern"), pointer("grid")
-	found, inverseCount := AllocLocal(5*laneBytes), AllocLocal(laneBytes)
 	superGroups(i, groups, func(s superGroup) {
-		n := newNearest(i, "Even", grid)
-		upper, next := s.upper(), GP64()
+		s.makeMinimums(pattern)
+		s.addMinimumSums(newNearest(i, "Even", grid))
 		inverse := s.all(one)
 		VDIVPS(s.get(s.at(laneCount)), inverse, inverse)
-		VMOVUPS(inverse, inverseCount)
-		best := s.newLeast(found)
-		MOVQ(pattern, next)
-		s.forPairs("trials", func() {
-			var pair groupTrials
-			for k := range 2 {
-				about, scale := s.get(s.at(laneScale)), s.tried(Mem{Base: next, Disp: 4 * k}, upper)
-				minimum := s.tried(Mem{Base: next, Disp: laneBytes + 4*k}, upper)
-				VMULPS(about, minimum, minimum)
-				VADDPS(s.get(s.at(laneMinimum)), minimum, minimum)
-				VMAXPS(s.all(none), minimum, minimum)
-				VMULPS(about, scale, scale)
-				t := &groupTrial{level: s.all(none), levelLevel: s.all(none), levelWeight: s.all(none)}
-				t.inverse, t.offset = i.coder(scale, minimum)
-				pair = append(pair, t)
-			}
-			ADDQ(I32(2*4), next)
-			n.keep()
-			s.forRows("minimums", func(w, h VecVirtual) {
-				pair.together(i, func(trials groupTrials) { trials.addSums(n, w, h) })
-			})
-			for _, t := range pair {
-				s.keepMinimum(best, t, inverseCount)
-			}
-		})
-		s.putMinimum(best.joined(5), inverseCount)
+		best := s.newLeast(5)
+		s.forTried("promises", 1, func(tried GPVirtual) { s.keepMinimum(best, tried, inverse) })
+		s.putMinimum(best, inverse)
 	})
 	VZEROUPPER()
 	RET()
 }
 
+// Of a trial: what finds levels, in whose places the sums come.
+const (
+	triedInverse, triedLevel     = laneTriedScale, laneTriedScale
+	triedOffset, triedLevelLevel = laneTriedMinimum, laneTriedMinimum
+	triedLevelWeight             = laneTriedError
+)
+
+// makeMinimums makes what finds the levels of each trial.
+func (s superGroup) makeMinimums(pattern GPVirtual) {
+	upper, about, minimums, zero := s.upper(), s.get(s.at(laneScale)), s.get(s.at(laneMinimum)), s.zeroed()
+	next := GP64()
+	MOVQ(pattern, next)
+	s.forTried("tries", 1, func(tried GPVirtual) {
+		scale, minimum := s.tried(Mem{Base: next}, upper), s.tried(Mem{Base: next, Disp: laneBytes}, upper)
+		VMULPS(about, minimum, minimum)
+		VADDPS(minimums, minimum, minimum)
+		VMAXPS(zero, minimum, minimum)
+		VMULPS(about, scale, scale)
+		inverse, offset := s.coder(scale, minimum)
+		VMOVUPS(inverse, Mem{Base: tried, Disp: triedInverse})
+		VMOVUPS(offset, Mem{Base: tried, Disp: triedOffset})
+		ADDQ(I32(4), next)
+	})
+}
+
+// addMinimumSums makes the sums of all trials.
+func (s superGroup) addMinimumSums(n *nearest) {
+	s.forTried("sums", 2, func(tried GPVirtual) {
+		var pair groupTrials
+		for k := range 2 {
+			pair = append(pair, &groupTrial{
+				inverse: s.isa.get(Mem{Base: tried, Disp: triedInverse + k*laneBytes}),
+				offset:  s.isa.get(Mem{Base: tried, Disp: triedOffset + k*laneBytes}),
+				level:   s.all(none), levelLevel: s.all(none), levelWeight: s.all(none),
+			})
+		}
+		n.keep()
+		s.forRows("minimums", func(w, h VecVirtual) {
+			pair.together(s.isa, func(trials groupTrials) { trials.addSums(n, w, h) })
+		})
+		for k, t := range pair {
+			VMOVUPS(t.level, Mem{Base: tried, Disp: triedLevel + k*laneBytes})
+			VMOVUPS(t.levelLevel, Mem{Base: tried, Disp: triedLevelLevel + k*laneBytes})
+			VMOVUPS(t.levelWeight, Mem{Base: tried, Disp: triedLevelWeight + k*laneBytes})
+		}
+	})
+}
+
 // keepMinimum keeps the scale and minimum that follow from a trial, its level and the cost of
 // other scales, if they promise the least error.
-func (s superGroup) keepMinimum(best least, t *groupTrial, inverseCount Mem) {
-	inverse, weight := s.isa.get(inverseCount), s.get(s.at(laneWeight))
-	v, cost, scale, minimum, without := vector(s.lanes), vector(s.lanes), vector(s.lanes), vector(s.lanes), vector(s.lanes)
-	VMULPS(t.level, t.level, v)
+func (s superGroup) keepMinimum(best least, tried GPVirtual, inverse VecVirtual) {
+	level, levelLevel := s.isa.get(Mem{Base: tried, Disp: triedLevel}), s.isa.get(Mem{Base: tried, Disp: triedLevelLevel})
+	levelWeight, weight := Mem{Base: tried, Disp: triedLevelWeight}, s.get(s.at(laneWeight))
+	v, cost, scale, minimum := vector(s.lanes), vector(s.lanes), s.isa.get(levelWeight), vector(s.lanes)
+	VMULPS(level, level, v)
 	VMULPS(inverse, v, v)
-	VSUBPS(v, t.levelLevel, cost)
-	VMULPS(weight, t.level, v)
+	VSUBPS(v, levelLevel, cost)
+	VMULPS(weight, level, v)
 	VMULPS(inverse, v, v)
-	VSUBPS(v, t.levelWeight, scale)
+	VSUBPS(v, scale, scale)
 	VDIVPS(cost, scale, scale)
-	VMULPS(t.level, scale, minimum)
+	VMULPS(level, scale, minimum)
 	VSUBPS(weight, minimum, minimum)
 	VMULPS(inverse, minimum, minimum)
-	positive := s.compare(greaterQuiet, s.all(none), minimum)
-	VDIVPS(t.levelLevel, t.levelWeight, without)
+	positive, without := s.compare(greaterQuiet, s.all(none), minimum), s.isa.get(levelWeight)
+	VDIVPS(levelLevel, without, without)
 	s.choose(positive, scale, without, scale)
 	minimum = s.where(positive, minimum)
 	promise := s.get(s.at(laneSquare))
-	VMULPS(t.levelWeight, scale, v)
+	VMULPS(levelWeight, scale, v)
 	VSUBPS(v, promise, promise)
 	VMULPS(weight, minimum, v)
 	VADDPS(v, promise, promise)
 	isScale := s.compare(greaterQuiet, s.all(none), scale)
 	s.both(s.compare(greaterQuiet, s.all(none), cost), isScale)
 	s.choose(isScale, promise, s.all(infinity), promise)
-	best.keep(promise, scale, minimum, t.level, cost)
+	best.keep(promise, scale, minimum, level, cost)
 }
 
 // putMinimum makes what was found known, where something was.
-func (s superGroup) putMinimum(best least, inverseCount Mem) {
-	slope := best.isa.get(best.at(3))
-	VMULPS(best.isa.get(inverseCount), slope, slope)
-	found := best.compare(lessQuiet, best.all(infinity), best.isa.get(best.at(0)))
-	for _, each := range []struct {
-		v     VecVirtual
-		array int
-	}{
-		{best.isa.get(best.at(1)), laneScale}, {best.isa.get(best.at(2)), laneMinimum}, {slope, laneSlope},
-		{best.isa.get(best.at(4)), laneScaleCost}, {best.isa.get(best.superGroup.at(laneCount)), laneMinimumCost},
-	} {
-		before := best.isa.get(best.superGroup.at(each.array))
-		best.choose(found, each.v, before, before)
-		VMOVUPS(before, best.superGroup.at(each.array))
+func (s superGroup) putMinimum(best least, inverse VecVirtual) {
+	VMULPS(inverse, best.kept[3], best.kept[3])
+	best = s.joined(best)
+	found := best.compare(lessQuiet, best.all(infinity), best.kept[0])
+	arrays := []int{laneScale, laneMinimum, laneSlope, laneScaleCost, laneMinimumCost}
+	for k, v := range append(best.kept[1:], best.get(s.at(laneCount))) {
+		before := best.get(s.at(arrays[k]))
+		best.choose(found, v, before, before)
+		VMOVUPS(before, s.at(arrays[k]))
 	}
 }
 
@@ -432,7 +458,6 @@ func groupFactors(i isa, groups int, minimums bool) {
 		"The least error of each group, and the scale and minimum of it, of multiples of units; and the error of the plain ones.")
 	pattern, units := pointer("pattern"), pointer("units")
 	plainScales, plainMinimums, grid := pointer("plainScales"), pointer("plainMinimums"), pointer("grid")
-	kept := AllocLocal(3 * laneBytes)
 	superGroups(i, groups, func(s superGroup) {
 		s.makeFactors(pattern, units, minimums)
 		s.putFirst(s.lower().get(Mem{Base: plainScales, Disp: 4 * s.lanes * s.part}), laneTriedScale)
@@ -442,7 +467,7 @@ func groupFactors(i isa, groups int, minimums bool) {
 			chosen = append(chosen, laneMinimum)
 		}
 		s.addFactorErrors(newNearest(i, "Even", grid), minimums)
-		s.leastFactor(chosen, kept)
+		s.leastFactor(chosen)
 	})
 	VZEROUPPER()
 	RET()
@@ -536,29 +561,21 @@ func (s superGroup) addFactorErrors(n *nearest, minimums bool) {
 }
 
 // leastFactor takes what is chosen: that of the least error of all trials but the first.
-func (s superGroup) leastFactor(chosen []int, kept Mem) {
+func (s superGroup) leastFactor(chosen []int) {
 	VMOVUPS(s.lower().get(Mem{Base: s.base, Disp: laneTriedError}), s.at(lanePlainError))
 	s.putFirst(s.lower().all(infinity), laneTriedError)
-	arrays := []int{laneTriedError, laneTriedScale, laneTriedMinimum}[:len(chosen)]
-	best := []VecVirtual{s.all(infinity)}
-	for range arrays[1:] {
-		best = append(best, s.all(none))
-	}
+	best := s.newLeast(len(chosen))
 	s.forTried("least", 2, func(tried GPVirtual) {
 		for k := range 2 {
-			least := s.isa.get(Mem{Base: tried, Disp: laneTriedError + k*laneBytes})
-			less := s.compare(lessQuiet, best[0], least)
-			for j, array := range arrays {
-				s.choose(less, Mem{Base: tried, Disp: array + k*laneBytes}, best[j], best[j])
+			var values []Op
+			for _, array := range []int{laneTriedError, laneTriedScale, laneTriedMinimum}[:len(chosen)] {
+				values = append(values, Mem{Base: tried, Disp: array + k*laneBytes})
 			}
+			best.keep(values...)
 		}
 	})
-	for k, v := range best {
-		VMOVUPS(v, kept.Offset(k*laneBytes))
-	}
-	joined := least{s, kept}.joined(len(chosen))
-	for k, array := range chosen {
-		VMOVUPS(joined.isa.get(joined.at(k)), joined.superGroup.at(array))
+	for k, v := range s.joined(best).kept {
+		VMOVUPS(v, s.at(chosen[k]))
 	}
 }
 
