@@ -46,22 +46,23 @@ type Description struct {
 	scales scaleForm
 	// The integers that scales and minimums are made with; minimums have 0, too.
 	leastFactor, mostFactor float32
-	// refits is how often a search fits scales to the codes that some others give.
-	refits int
+	// refits tells whether a search without minimums first fits scales to the codes that some
+	// others give.
+	refits bool
 }
 
 // descriptions are by Encoding.
 var descriptions = [...]*Description{
-	Q2K: {BitWidth: 2, GroupSize: 16, SuperSize: superSize, Minimums: true, leastFactor: 1, mostFactor: 15, grid: evenGrid(0, 3), refits: 1},
+	Q2K: {BitWidth: 2, GroupSize: 16, SuperSize: superSize, Minimums: true, leastFactor: 1, mostFactor: 15, grid: evenGrid(0, 3)},
 	Q3K: {BitWidth: 3, GroupSize: 16, SuperSize: superSize, ZeroPoint: 4, leastFactor: -32, mostFactor: 31, grid: evenGrid(-4, 3)},
-	Q4K: {BitWidth: 4, GroupSize: 32, SuperSize: superSize, Minimums: true, leastFactor: 1, mostFactor: 63, grid: evenGrid(0, 15), refits: 2},
-	Q5K: {BitWidth: 5, GroupSize: 32, SuperSize: superSize, Minimums: true, leastFactor: 1, mostFactor: 63, grid: evenGrid(0, 31), refits: 2},
-	Q6K: {BitWidth: 6, GroupSize: 16, SuperSize: superSize, ZeroPoint: 32, leastFactor: -128, mostFactor: 127, grid: evenGrid(-32, 31), refits: 1},
+	Q4K: {BitWidth: 4, GroupSize: 32, SuperSize: superSize, Minimums: true, leastFactor: 1, mostFactor: 63, grid: evenGrid(0, 15)},
+	Q5K: {BitWidth: 5, GroupSize: 32, SuperSize: superSize, Minimums: true, leastFactor: 1, mostFactor: 63, grid: evenGrid(0, 31)},
+	Q6K: {BitWidth: 6, GroupSize: 16, SuperSize: superSize, ZeroPoint: 32, leastFactor: -128, mostFactor: 127, grid: evenGrid(-32, 31), refits: true},
 
-	IQ4NL: {BitWidth: 4, GroupSize: 32, Levels: iq4Levels, grid: iq4Grid, scales: signedFloat16, refits: 1},
-	IQ4XS: {BitWidth: 4, GroupSize: 32, SuperSize: superSize, Levels: iq4Levels, leastFactor: -32, mostFactor: 31, grid: iq4Grid, refits: 1},
+	IQ4NL: {BitWidth: 4, GroupSize: 32, Levels: iq4Levels, grid: iq4Grid, scales: signedFloat16, refits: true},
+	IQ4XS: {BitWidth: 4, GroupSize: 32, SuperSize: superSize, Levels: iq4Levels, leastFactor: -32, mostFactor: 31, grid: iq4Grid, refits: true},
 
-	NF4:   {BitWidth: 4, GroupSize: 64, Levels: nf4Levels, grid: tableGrid(nf4Levels), scales: ofDtype, refits: 1},
+	NF4:   {BitWidth: 4, GroupSize: 64, Levels: nf4Levels, grid: tableGrid(nf4Levels), scales: ofDtype, refits: true},
 	MXFP4: {BitWidth: 4, GroupSize: 32, Levels: e2m1Levels, grid: e2m1Grid, scales: powerOfTwo},
 	MXFP8: {BitWidth: 8, GroupSize: 32, Levels: e4m3Levels, grid: e4m3Grid, scales: powerOfTwo},
 	NVFP4: {BitWidth: 4, GroupSize: 16, LayerScale: true, Levels: e2m1Levels, grid: e2m1Grid, scales: e4m3OfLayer},

@@ -23,7 +23,7 @@ func (e *encoder) fitFactors() bool {
 	}
 	plain, all := e.superScale, e.superGroup()
 	e.steps.takeGroups(found, &all)
-	if e.refits > 0 {
+	if e.refits {
 		e.steps.searchScales(found, &all)
 	}
 	if unit, ok = e.factorUnit(smallestFloat16); !ok || !e.searchFactors(&all, units{scale: unit}, &e.grid.abouts) {
@@ -58,7 +58,7 @@ func largestOf(numbers []float32) float32 {
 
 // searchFactors takes the best of some multiples of units about what was searched for each
 // group. It returns false if that does not beat the plain ones, which stay then.
-func (e *encoder) searchFactors(all *superGroup, d units, about *trials) bool {
+func (e *encoder) searchFactors(all *superGroup, d units, about *pattern) bool {
 	found := &e.found
 	e.units = newFactorUnits(d, e.leastFactor, e.mostFactor)
 	e.steps.searchFactors(found, all, about, &e.units, e.scale[:], e.minimum[:])
@@ -90,34 +90,34 @@ func newFactorUnits(d units, least, most float32) factorUnits {
 
 // searchFactors replaces the scale and the minimum of each group by the best multiples of units
 // about them, and tells their error, and that of the plain ones.
-func searchFactors(l *groupLanes, s *superGroup, about *trials, u *factorUnits, plainScales, plainMinimums []float32) {
+func searchFactors(l *groupLanes, s *superGroup, about *pattern, u *factorUnits, plainScales, plainMinimums []float32) {
 	for i := range s.groups {
 		weights, importance := s.group(i)
 		l.searchFactor(i, about, u, units{plainScales[i], plainMinimums[i]}, s.grid, weights, importance)
 	}
 }
 
-func (l *groupLanes) searchFactor(i int, about *trials, u *factorUnits, plain units, g *grid, weights, importance []float32) {
-	var t trials
-	factor := roundEven(min(max(float32(l.scale[i]*u.perScale), u.least), u.most))
-	for lane := range trialLanes {
-		scale := float32(u.scale * min(max(factor+about.scale[lane], u.least), u.most))
+func (l *groupLanes) searchFactor(i int, about *pattern, u *factorUnits, plain units, g *grid, weights, importance []float32) {
+	nearest, best := roundEven(min(max(float32(l.scale[i]*u.perScale), u.least), u.most)), units{}
+	l.plainError[i], l.error[i] = addTrialError(0, g, plain, weights, importance), infinity
+	for lane := 1; lane < about.count; lane++ {
+		scale := float32(u.scale * min(max(nearest+about.scale[lane], u.least), u.most))
 		minimum := l.minimum[i] + float32((scale-l.scale[i])*l.slope[i])
 		multiple := roundEven(min(max(float32(minimum*u.perMinimum), 0), u.most))
-		t.set(lane, scale, u.minimum*min(max(multiple+about.minimum[lane], 0), u.most))
+		tried := units{scale, u.minimum * min(max(multiple+about.minimum[lane], 0), u.most)}
+		if e := addTrialError(0, g, tried, weights, importance); e < l.error[i] {
+			best, l.error[i] = tried, e
+		}
 	}
-	t.set(0, plain.scale, plain.minimum)
-	errors := *g.noErrors()
-	addTrialErrors(&errors, g, &t, weights, importance)
-	least := leastTrial(&errors)
-	l.scale[i], l.minimum[i], l.error[i], l.plainError[i] = t.scale[least], t.minimum[least], errors[least], errors[0]
+	l.scale[i], l.minimum[i] = best.scale, best.minimum
 }
 
 // aboutScales are factors about the nearest: fifteen, or seven for a table. The first lane
 // is left out.
-func aboutScales(g *grid) (p trials) {
-	for lane := 1; lane < g.trialLanes(); lane++ {
-		p.scale[lane] = float32(lane - g.trialLanes()/2)
+func aboutScales(g *grid) (p pattern) {
+	p.count = g.trialLanes()
+	for lane := 1; lane < p.count; lane++ {
+		p.scale[lane] = float32(lane - p.count/2)
 	}
 	return p
 }
@@ -153,7 +153,7 @@ func searchScales(l *groupLanes, s *superGroup) {
 // searchScale finds the scale of least error for a group, without rounding it: for the
 // codes that each of some scales give, the best scale follows in closed form.
 func (e *encoder) searchScale(i int, plain float32) float32 {
-	if plain == 0 || e.refits == 0 {
+	if plain == 0 || !e.refits {
 		return plain
 	}
 	weights, importance := e.part(e.span(i))

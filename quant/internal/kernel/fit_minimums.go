@@ -31,11 +31,8 @@ func (e *encoder) fitMinimums() bool {
 	}
 	plain, all := units{e.superScale, e.superMinimum}, e.superGroup()
 	e.steps.takeGroups(found, &all)
-	pattern := &e.grid.cuts
-	for range e.refits {
-		e.steps.searchMinimums(found, &all, pattern)
-		pattern = &spreadPattern
-	}
+	e.steps.searchMinimums(found, &all, &e.grid.cuts)
+	e.steps.searchMinimums(found, &all, &e.grid.spread)
 	d = e.searchUnits(d)
 	if !e.searchFactors(&all, d, &aboutMinimums) {
 		e.superScale, e.superMinimum = plain.scale, plain.minimum
@@ -67,43 +64,47 @@ func (e *encoder) roundUnits(d units, least float32) (units, bool) {
 }
 
 const (
-	widestMinimumCut = 0.1  // of the range, at either end
-	scaleSpread      = 0.04 // between scales that are tried, as a part
-	minimumSpread    = 0.25 // between minimums that are tried, in scales
+	minimumCut    = 0.2   // of the range, at either end
+	scaleSpread   = 0.155 // between scales that are tried, as a part, for a grid of one step
+	minimumSpread = 0.25  // between minimums that are tried, in scales
 )
 
-// cutPattern tries ranges cut at either end, by the largest code.
-func cutPattern(maxCode float32) (p trials) {
-	for lane := range trialLanes {
-		lower, upper := float32(lane%4)*widestMinimumCut/3, float32(lane/4)*widestMinimumCut/3
-		p.set(lane, 1-lower-upper, -lower*maxCode)
+// cutPattern tries the whole range and ranges cut at either end, by the largest code.
+func cutPattern(maxCode float32) (p pattern) {
+	for _, lower := range [...]float32{0, minimumCut} {
+		for _, upper := range [...]float32{0, minimumCut} {
+			p.try(1-lower-upper, -lower*maxCode)
+		}
 	}
 	return p
 }
 
-// spreadPattern tries scales and minimums on all sides.
-var spreadPattern = func() (p trials) {
-	for lane := range trialLanes {
-		p.set(lane, 1+float32(scaleSpread*(float32(lane%4)-1.5)), minimumSpread*(float32(lane/4)-1.5))
+// spreadPattern tries scales and minimums on all sides. Of more codes, scales lie closer together.
+func spreadPattern(maxCode float32) (p pattern) {
+	step := scaleSpread / float32(math.Sqrt(float64(maxCode)))
+	for scale := range 4 {
+		for minimum := range 4 {
+			p.try(1+float32(step*(float32(scale)-1.5)), minimumSpread*(float32(minimum)-1.5))
+		}
 	}
 	return p
-}()
+}
 
 // searchMinimums replaces what was found for each group by the scale and minimum of least error
 // for the codes of the trial about it that promises the least.
-func searchMinimums(l *groupLanes, s *superGroup, pattern *trials) {
+func searchMinimums(l *groupLanes, s *superGroup, p *pattern) {
 	for i := range s.groups {
 		weights, importance := s.group(i)
-		l.searchMinimum(i, pattern, s.grid, weights, importance)
+		l.searchMinimum(i, p, s.grid, weights, importance)
 	}
 }
 
-func (l *groupLanes) searchMinimum(i int, pattern *trials, g *grid, weights, importance []float32) {
+func (l *groupLanes) searchMinimum(i int, p *pattern, g *grid, weights, importance []float32) {
 	about, least := units{l.scale[i], l.minimum[i]}, infinity
 	weight, square, inverse := l.weight[i], l.square[i], 1/l.count[i]
-	for lane := range trialLanes {
-		tried := about.scale * pattern.scale[lane]
-		s := sumTrial(g, tried, max(about.minimum+float32(about.scale*pattern.minimum[lane]), 0), weights, importance)
+	for lane := range p.count {
+		tried := about.scale * p.scale[lane]
+		s := sumTrial(g, tried, max(about.minimum+float32(about.scale*p.minimum[lane]), 0), weights, importance)
 		// weight = scale*level - minimum
 		scaleCost := s.levelLevel - float32(float32(s.level*s.level)*inverse)
 		scale := (s.levelWeight - float32(float32(s.level*weight)*inverse)) / scaleCost
@@ -199,8 +200,8 @@ func (e *encoder) roundAllUnits(needed, plain units, tried, stored *trials) {
 	}
 }
 
-// addUnitCosts adds what the nearest multiples of each trial cost the groups, those of scales
-// being one of three, with the minimum that is best for it.
+// addUnitCosts adds what the nearest multiples of each trial cost the groups, with the minimum
+// that is best for the scale.
 func addUnitCosts(costs *lanes, d *trials, l *groupLanes, groups int, least, most float32) {
 	for i := range groups {
 		for lane := range trialLanes {
@@ -212,23 +213,23 @@ func addUnitCosts(costs *lanes, d *trials, l *groupLanes, groups int, least, mos
 func (l *groupLanes) unitCost(i int, d units, least, most float32) float32 {
 	perScale, _ := coder(d.scale, 0)
 	perMinimum, _ := coder(d.minimum, 0)
-	factor := roundEven(min(max(float32(l.scale[i]*perScale), least), most))
-	cost := infinity
-	for _, step := range [...]float32{-1, 0, 1} {
-		scale := float32(d.scale*min(max(factor+step, least), most)) - l.scale[i]
-		minimum := l.minimum[i] + float32(scale*l.slope[i])
-		multiple := roundEven(min(max(float32(minimum*perMinimum), 0), most))
-		rest := float32(d.minimum*multiple) - minimum
-		cost = min(cost, float32(float32(scale*scale)*l.scaleCost[i])+float32(float32(rest*rest)*l.minimumCost[i]))
-	}
-	return cost
+	scale := float32(d.scale*roundEven(min(max(float32(l.scale[i]*perScale), least), most))) - l.scale[i]
+	minimum := l.minimum[i] + float32(scale*l.slope[i])
+	multiple := roundEven(min(max(float32(minimum*perMinimum), 0), most))
+	rest := float32(d.minimum*multiple) - minimum
+	return float32(float32(scale*scale)*l.scaleCost[i]) + float32(float32(rest*rest)*l.minimumCost[i])
 }
 
-// aboutMinimums are five scale factors about the nearest, each with three minimum factors
-// about the best for it. The first lane is left out.
-var aboutMinimums = func() (p trials) {
-	for lane := 1; lane < trialLanes; lane++ {
-		p.set(lane, float32((lane-1)/3-2), float32((lane-1)%3-1))
+// aboutMinimums are scale factors about the nearest, of which the three nearest have three
+// minimum factors about the best for each. The first trial is left out.
+var aboutMinimums = func() (p pattern) {
+	p.try(0, 0)
+	for scale := float32(-2); scale <= 2; scale++ {
+		p.try(scale, 0)
+		if abs(scale) < 2 {
+			p.try(scale, -1)
+			p.try(scale, 1)
+		}
 	}
 	return p
 }()

@@ -28,8 +28,8 @@ type grid struct {
 	float   *floatFormat
 	vectors gridVectors
 	// Patterns of searches.
-	cuts, abouts trials
-	reaches      lanes
+	cuts, spread, abouts pattern
+	reaches              lanes
 }
 
 // gridVectors are what vectors of 8 numbers need to find levels. Assembly relies on the order.
@@ -68,7 +68,7 @@ func (v *vector8) fill(x float32) {
 }
 
 func (g *grid) prepared() *grid {
-	g.cuts, g.abouts, g.reaches = cutPattern(g.high), aboutScales(g), reachPattern(g.low, g.high)
+	g.cuts, g.spread, g.abouts, g.reaches = cutPattern(g.high), spreadPattern(g.high), aboutScales(g), reachPattern(g.low, g.high)
 	v := &g.vectors
 	v.low.fill(g.low)
 	v.high.fill(g.high)

@@ -71,21 +71,21 @@ func whereLess(one, other, v, w pair) pair {
 }
 
 // minimumSearchOf is searchMinimums.
-func minimumSearchOf(groups int) func(lanes, pattern, grid *float32) {
-	return func(lanes, pattern, grid *float32) {
+func minimumSearchOf(groups int) func(lanes, pattern *float32, count int, grid *float32) {
+	return func(lanes, pattern *float32, count int, grid *float32) {
 		l, t := (*groupLanes)(unsafe.Pointer(lanes)), (*trials)(unsafe.Pointer(pattern))
 		for first := 0; first < groups; first += 8 {
-			minimumSearch8(l, t, (*gridVectors)(unsafe.Pointer(grid)), first, groups)
+			minimumSearch8(l, t, count, (*gridVectors)(unsafe.Pointer(grid)), first, groups)
 		}
 	}
 }
 
-func minimumSearch8(l *groupLanes, t *trials, g *gridVectors, first, groups int) {
+func minimumSearch8(l *groupLanes, t *trials, count int, g *gridVectors, first, groups int) {
 	about, minimums := loadPair(&l.scale[0], first), loadPair(&l.minimum[0], first)
-	count, weight, square := loadPair(&l.count[0], first), loadPair(&l.weight[0], first), loadPair(&l.square[0], first)
-	inverse, least := both(fill(1)).div(count), both(fill(infinity))
+	counts, weight, square := loadPair(&l.count[0], first), loadPair(&l.weight[0], first), loadPair(&l.square[0], first)
+	inverse, least := both(fill(1)).div(counts), both(fill(infinity))
 	var bestScale, bestMinimum, bestLevel, bestCost pair
-	for lane := range trialLanes {
+	for lane := range count {
 		tried := about.mul(both(fill(t.scale[lane])))
 		factor, offset := coders(tried, minimums.add(about.mul(both(fill(t.minimum[lane])))).max(pair{}))
 		level, levelLevel, levelWeight := groupSums(g, factor, offset, &l.weights[0], &l.importance[0], first, groups)
@@ -103,7 +103,7 @@ func minimumSearch8(l *groupLanes, t *trials, g *gridVectors, first, groups int)
 	for _, found := range [...]struct {
 		v  pair
 		to *lanes
-	}{{bestScale, &l.scale}, {bestMinimum, &l.minimum}, {bestLevel.mul(inverse), &l.slope}, {bestCost, &l.scaleCost}, {count, &l.minimumCost}} {
+	}{{bestScale, &l.scale}, {bestMinimum, &l.minimum}, {bestLevel.mul(inverse), &l.slope}, {bestCost, &l.scaleCost}, {counts, &l.minimumCost}} {
 		whereLess(least, both(fill(infinity)), found.v, loadPair(&found.to[0], first)).store(&found.to[0], first)
 	}
 }
@@ -126,12 +126,12 @@ func groupScalesNEON(lanes, pattern, grid *float32) {
 }
 
 // groupFactorsOf is searchFactors.
-func groupFactorsOf(groups int) func(lanes, pattern, units, plainScales, plainMinimums, grid *float32) {
-	return func(lanes, pattern, unit, plainScales, plainMinimums, grid *float32) {
+func groupFactorsOf(groups int) func(lanes, pattern *float32, count int, units, plainScales, plainMinimums, grid *float32) {
+	return func(lanes, pattern *float32, count int, unit, plainScales, plainMinimums, grid *float32) {
 		l, t := (*groupLanes)(unsafe.Pointer(lanes)), (*trials)(unsafe.Pointer(pattern))
 		u, g := (*factorUnits)(unsafe.Pointer(unit)), (*gridVectors)(unsafe.Pointer(grid))
 		for first := 0; first < groups; first += 8 {
-			factorSearch8(l, t, u, g, pairs{loadPair(plainScales, first), loadPair(plainMinimums, first)}, first, groups)
+			factorSearch8(l, t, count, u, g, pairs{loadPair(plainScales, first), loadPair(plainMinimums, first)}, first, groups)
 		}
 	}
 }
@@ -139,12 +139,12 @@ func groupFactorsOf(groups int) func(lanes, pattern, units, plainScales, plainMi
 // pairs are scales and minimums.
 type pairs struct{ scale, minimum pair }
 
-func factorSearch8(l *groupLanes, about *trials, u *factorUnits, g *gridVectors, plain pairs, first, groups int) {
+func factorSearch8(l *groupLanes, about *trials, count int, u *factorUnits, g *gridVectors, plain pairs, first, groups int) {
 	least, most := both(fill(u.least)), both(fill(u.most))
 	scales, minimums, slope := loadPair(&l.scale[0], first), loadPair(&l.minimum[0], first), loadPair(&l.slope[0], first)
 	factor := multiplesOf(scales, both(fill(u.perScale)), least, most)
 	bestError, best := both(fill(infinity)), pairs{}
-	for lane := range trialLanes {
+	for lane := range count {
 		scale := both(fill(u.scale)).mul(factor.add(both(fill(about.scale[lane]))).max(least).min(most))
 		multiple := multiplesOf(minimums.add(scale.sub(scales).mul(slope)), both(fill(u.perMinimum)), pair{}, most)
 		minimum := both(fill(u.minimum)).mul(multiple.add(both(fill(about.minimum[lane]))).max(pair{}).min(most))
@@ -178,14 +178,10 @@ func unitCostsNEON(costs, tried, lanes *float32, count int, least, most float32)
 		perMinimum, _ := coders(m, pair{})
 		for i := range count {
 			scales, minimums := both(fill(l.scale[i])), both(fill(l.minimum[i]))
-			factor := multiplesOf(scales, perScale, lowest, highest)
-			cost := both(fill(infinity))
-			for _, step := range [...]float32{-1, 0, 1} {
-				scale := d.mul(factor.add(both(fill(step))).max(lowest).min(highest)).sub(scales)
-				minimum := minimums.add(scale.mul(both(fill(l.slope[i]))))
-				rest := m.mul(multiplesOf(minimum, perMinimum, pair{}, highest)).sub(minimum)
-				cost = cost.min(scale.mul(scale).mul(both(fill(l.scaleCost[i]))).add(rest.mul(rest).mul(both(fill(l.minimumCost[i])))))
-			}
+			scale := d.mul(multiplesOf(scales, perScale, lowest, highest)).sub(scales)
+			minimum := minimums.add(scale.mul(both(fill(l.slope[i]))))
+			rest := m.mul(multiplesOf(minimum, perMinimum, pair{}, highest)).sub(minimum)
+			cost := scale.mul(scale).mul(both(fill(l.scaleCost[i]))).add(rest.mul(rest).mul(both(fill(l.minimumCost[i]))))
 			addTo(costs, lane, cost.low, cost.high)
 		}
 	}

@@ -144,25 +144,25 @@ func factorSearchWeightedAVX2(group *float32, pattern *float32, units *float32, 
 //go:noescape
 func levelSearchWeightedAVX2(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
 
-// The scale and minimum of each group for the codes that the best of 16 trials about what was found gives.
+// The scale and minimum of each group for the codes that the best of some trials about what was found gives.
 //
 //go:noescape
-func minimumSearch8AVX2(groups *float32, pattern *float32, grid *float32)
+func minimumSearch8AVX2(groups *float32, pattern *float32, count int, grid *float32)
 
 // The least error of each group, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
 //
 //go:noescape
-func groupFactorsMinimums8AVX2(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+func groupFactorsMinimums8AVX2(groups *float32, pattern *float32, count int, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 
-// The scale and minimum of each group for the codes that the best of 16 trials about what was found gives.
+// The scale and minimum of each group for the codes that the best of some trials about what was found gives.
 //
 //go:noescape
-func minimumSearch16AVX2(groups *float32, pattern *float32, grid *float32)
+func minimumSearch16AVX2(groups *float32, pattern *float32, count int, grid *float32)
 
 // The least error of each group, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
 //
 //go:noescape
-func groupFactorsMinimums16AVX2(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+func groupFactorsMinimums16AVX2(groups *float32, pattern *float32, count int, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 
 // The scale of each group for the codes that the best of 16 trials gives, parts of what was found.
 //
@@ -172,7 +172,7 @@ func groupScales16AVX2(groups *float32, pattern *float32, grid *float32)
 // The least error of each group, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
 //
 //go:noescape
-func groupFactorsScales16AVX2(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+func groupFactorsScales16AVX2(groups *float32, pattern *float32, count int, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 
 // The lane of the least error of all but the first, the first of several.
 //
@@ -359,25 +359,25 @@ func factorSearchWeightedAVX512(group *float32, pattern *float32, units *float32
 //go:noescape
 func levelSearchWeightedAVX512(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
 
-// The scale and minimum of each group for the codes that the best of 16 trials about what was found gives.
+// The scale and minimum of each group for the codes that the best of some trials about what was found gives.
 //
 //go:noescape
-func minimumSearch8AVX512(groups *float32, pattern *float32, grid *float32)
+func minimumSearch8AVX512(groups *float32, pattern *float32, count int, grid *float32)
 
 // The least error of each group, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
 //
 //go:noescape
-func groupFactorsMinimums8AVX512(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+func groupFactorsMinimums8AVX512(groups *float32, pattern *float32, count int, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 
-// The scale and minimum of each group for the codes that the best of 16 trials about what was found gives.
+// The scale and minimum of each group for the codes that the best of some trials about what was found gives.
 //
 //go:noescape
-func minimumSearch16AVX512(groups *float32, pattern *float32, grid *float32)
+func minimumSearch16AVX512(groups *float32, pattern *float32, count int, grid *float32)
 
 // The least error of each group, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
 //
 //go:noescape
-func groupFactorsMinimums16AVX512(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+func groupFactorsMinimums16AVX512(groups *float32, pattern *float32, count int, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 
 // The scale of each group for the codes that the best of 16 trials gives, parts of what was found.
 //
@@ -387,7 +387,7 @@ func groupScales16AVX512(groups *float32, pattern *float32, grid *float32)
 // The least error of each group, and the scale and minimum of it, of multiples of units; and the error of the plain ones.
 //
 //go:noescape
-func groupFactorsScales16AVX512(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+func groupFactorsScales16AVX512(groups *float32, pattern *float32, count int, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 
 // The lane of the least error of all but the first, the first of several.
 //

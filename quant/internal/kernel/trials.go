@@ -11,13 +11,25 @@ const tableLanes = trialLanes / 2
 type lanes [trialLanes]float32
 
 // trials are scales and minimums to try: a weight gets the level nearest to
-// (weight + minimum)/scale, which decodes to level*scale - minimum. As a pattern, they are
+// (weight + minimum)/scale, which decodes to level*scale - minimum. In a pattern, they are
 // told by parts and steps of another scale. Assembly relies on the order.
 type trials struct{ scale, minimum lanes }
 
 // set makes one of the trials.
 func (t *trials) set(lane int, scale, minimum float32) {
 	t.scale[lane], t.minimum[lane] = scale, minimum
+}
+
+// pattern are the first count trials; count is a multiple of 4.
+type pattern struct {
+	trials
+	count int
+}
+
+// try adds a trial.
+func (p *pattern) try(scale, minimum float32) {
+	p.set(p.count, scale, minimum)
+	p.count++
 }
 
 // coder gives inverse and offset, with which a weight w gets the level nearest to
@@ -47,7 +59,7 @@ type encoderSteps struct {
 	takeGroups func(l *groupLanes, s *superGroup)
 	// searchMinimums replaces what was found for groups by the scale and minimum of least error
 	// for the codes of the trial, about what was found, that promises the least.
-	searchMinimums func(l *groupLanes, s *superGroup, pattern *trials)
+	searchMinimums func(l *groupLanes, s *superGroup, p *pattern)
 	// searchScales does so without minimums.
 	searchScales func(l *groupLanes, s *superGroup)
 	// searchScale does so for one group, for trials that are parts of scale.
@@ -56,7 +68,7 @@ type encoderSteps struct {
 	addUnitCosts func(costs *lanes, d *trials, l *groupLanes, groups int, least, most float32)
 	// searchFactors replaces the scales and minimums of groups by the best multiples of units
 	// about them, and tells their error, and that of the plain ones.
-	searchFactors func(l *groupLanes, s *superGroup, about *trials, u *factorUnits, plainScales, plainMinimums []float32)
+	searchFactors func(l *groupLanes, s *superGroup, about *pattern, u *factorUnits, plainScales, plainMinimums []float32)
 	// addTrialErrors adds to the squared errors of all trials, of tables of tableLanes.
 	addTrialErrors func(errors *lanes, g *grid, t *trials, weights, importance []float32)
 	// searchLevels gives the lane of the level that is the scale of least error for a group of a
@@ -115,14 +127,19 @@ func sumTrial(g *grid, scale, minimum float32, weights, importance []float32) (s
 
 func addTrialErrors(errors *lanes, g *grid, t *trials, weights, importance []float32) {
 	for lane := range g.trialLanes() {
-		scale, minimum := t.scale[lane], t.minimum[lane]
-		inverse, offset := coder(scale, minimum)
-		for i, w := range weights {
-			level := g.nearest(float32(w*inverse) + offset)
-			rest := w - (float32(level*scale) - minimum)
-			errors[lane] += float32(weigh(rest, importance, i) * rest)
-		}
+		errors[lane] = addTrialError(errors[lane], g, units{t.scale[lane], t.minimum[lane]}, weights, importance)
 	}
+}
+
+// addTrialError adds to the squared error of a trial.
+func addTrialError(total float32, g *grid, tried units, weights, importance []float32) float32 {
+	inverse, offset := coder(tried.scale, tried.minimum)
+	for i, w := range weights {
+		level := g.nearest(float32(w*inverse) + offset)
+		rest := w - (float32(level*tried.scale) - tried.minimum)
+		total += float32(weigh(rest, importance, i) * rest)
+	}
+	return total
 }
 
 // trialLanes is how many trials addTrialErrors has.

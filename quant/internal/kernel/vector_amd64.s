@@ -5359,17 +5359,17 @@ errors_done:
 	VZEROUPPER
 	RET
 
-// func minimumSearch8AVX2(groups *float32, pattern *float32, grid *float32)
+// func minimumSearch8AVX2(groups *float32, pattern *float32, count int, grid *float32)
 // Requires: AVX
-TEXT ·minimumSearch8AVX2(SB), NOSPLIT, $0-24
+TEXT ·minimumSearch8AVX2(SB), NOSPLIT, $0-32
 	MOVQ    pattern+8(FP), AX
-	MOVQ    grid+16(FP), CX
+	MOVQ    grid+24(FP), CX
 	MOVQ    groups+0(FP), DX
 	VMOVUPS 2240(DX), Y0
 	VMOVUPS 2304(DX), Y1
 	VXORPS  Y2, Y2, Y2
 	MOVQ    DX, BX
-	MOVQ    $0x00000010, SI
+	MOVQ    count+16(FP), SI
 
 tries0:
 	VBROADCASTSS (AX), Y3
@@ -5388,10 +5388,10 @@ tries0:
 	VMOVUPS      Y4, 3712(BX)
 	ADDQ         $+4, AX
 	ADDQ         $+64, BX
-	DECQ         SI
+	SUBQ         $+1, SI
 	JNZ          tries0
 	MOVQ         DX, AX
-	MOVQ         $0x00000008, BX
+	MOVQ         count+16(FP), BX
 
 sums0:
 	VMOVUPS      2688(AX), Y0
@@ -5466,7 +5466,7 @@ minimums0:
 	VMOVUPS      Y8, 3776(AX)
 	VMOVUPS      Y9, 4800(AX)
 	ADDQ         $+128, AX
-	DECQ         BX
+	SUBQ         $+2, BX
 	JNZ          sums0
 	VBROADCASTSS one<>+0(SB), Y0
 	VMOVUPS      2048(DX), Y1
@@ -5477,7 +5477,7 @@ minimums0:
 	VBROADCASTSS none<>+0(SB), Y4
 	VBROADCASTSS none<>+0(SB), Y5
 	MOVQ         DX, AX
-	MOVQ         $0x00000010, CX
+	MOVQ         count+16(FP), CX
 
 promises0:
 	VMOVUPS      2688(AX), Y6
@@ -5520,7 +5520,7 @@ promises0:
 	VBLENDVPS    Y8, Y6, Y4, Y4
 	VBLENDVPS    Y8, Y10, Y5, Y5
 	ADDQ         $+64, AX
-	DECQ         CX
+	SUBQ         $+1, CX
 	JNZ          promises0
 	VMULPS       Y0, Y4, Y4
 	VBROADCASTSS infinity<>+0(SB), Y0
@@ -5544,14 +5544,14 @@ promises0:
 	VZEROUPPER
 	RET
 
-// func groupFactorsMinimums8AVX2(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+// func groupFactorsMinimums8AVX2(groups *float32, pattern *float32, count int, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 // Requires: AVX
-TEXT ·groupFactorsMinimums8AVX2(SB), NOSPLIT, $0-48
+TEXT ·groupFactorsMinimums8AVX2(SB), NOSPLIT, $0-56
 	MOVQ         pattern+8(FP), AX
-	MOVQ         units+16(FP), CX
-	MOVQ         plainScales+24(FP), DX
-	MOVQ         plainMinimums+32(FP), BX
-	MOVQ         grid+40(FP), SI
+	MOVQ         units+24(FP), CX
+	MOVQ         plainScales+32(FP), DX
+	MOVQ         plainMinimums+40(FP), BX
+	MOVQ         grid+48(FP), SI
 	MOVQ         groups+0(FP), DI
 	VBROADCASTSS none<>+0(SB), Y0
 	VBROADCASTSS 16(CX), Y1
@@ -5565,7 +5565,7 @@ TEXT ·groupFactorsMinimums8AVX2(SB), NOSPLIT, $0-48
 	VMINPS       Y2, Y6, Y6
 	VROUNDPS     $0x00, Y6, Y6
 	MOVQ         DI, R8
-	MOVQ         $0x00000010, R9
+	MOVQ         count+16(FP), R9
 
 factors0:
 	VBROADCASTSS (AX), Y7
@@ -5592,14 +5592,14 @@ factors0:
 	VMOVUPS      Y7, 3712(R8)
 	ADDQ         $+4, AX
 	ADDQ         $+64, R8
-	DECQ         R9
+	SUBQ         $+1, R9
 	JNZ          factors0
 	VMOVUPS      (DX), Y0
 	VMOVUPS      Y0, 2688(DI)
 	VMOVUPS      (BX), Y0
 	VMOVUPS      Y0, 3712(DI)
 	MOVQ         DI, AX
-	MOVQ         $0x00000008, CX
+	MOVQ         count+16(FP), CX
 
 errors0:
 	VMOVUPS      2688(AX), Y0
@@ -5678,7 +5678,7 @@ rows0:
 	VMOVUPS      Y1, 4736(AX)
 	VMOVUPS      Y6, 4800(AX)
 	ADDQ         $+128, AX
-	DECQ         CX
+	SUBQ         $+2, CX
 	JNZ          errors0
 	VMOVUPS      4736(DI), Y0
 	VMOVUPS      Y0, 2624(DI)
@@ -5688,7 +5688,7 @@ rows0:
 	VBROADCASTSS none<>+0(SB), Y1
 	VBROADCASTSS none<>+0(SB), Y2
 	MOVQ         DI, AX
-	MOVQ         $0x00000008, CX
+	MOVQ         count+16(FP), CX
 
 least0:
 	VMOVUPS   4736(AX), Y3
@@ -5702,7 +5702,7 @@ least0:
 	VBLENDVPS Y3, 2752(AX), Y1, Y1
 	VBLENDVPS Y3, 3776(AX), Y2, Y2
 	ADDQ      $+128, AX
-	DECQ      CX
+	SUBQ      $+2, CX
 	JNZ       least0
 	VMOVUPS   Y0, 2560(DI)
 	VMOVUPS   Y1, 2240(DI)
@@ -5710,18 +5710,18 @@ least0:
 	VZEROUPPER
 	RET
 
-// func minimumSearch16AVX2(groups *float32, pattern *float32, grid *float32)
+// func minimumSearch16AVX2(groups *float32, pattern *float32, count int, grid *float32)
 // Requires: AVX
-TEXT ·minimumSearch16AVX2(SB), NOSPLIT, $0-24
+TEXT ·minimumSearch16AVX2(SB), NOSPLIT, $0-32
 	MOVQ    pattern+8(FP), AX
-	MOVQ    grid+16(FP), CX
+	MOVQ    grid+24(FP), CX
 	MOVQ    groups+0(FP), DX
+	MOVQ    AX, BX
 	VMOVUPS 2240(DX), Y0
 	VMOVUPS 2304(DX), Y1
 	VXORPS  Y2, Y2, Y2
-	MOVQ    AX, BX
 	MOVQ    DX, SI
-	MOVQ    $0x00000010, DI
+	MOVQ    count+16(FP), DI
 
 tries0:
 	VBROADCASTSS (BX), Y3
@@ -5740,10 +5740,10 @@ tries0:
 	VMOVUPS      Y4, 3712(SI)
 	ADDQ         $+4, BX
 	ADDQ         $+64, SI
-	DECQ         DI
+	SUBQ         $+1, DI
 	JNZ          tries0
 	MOVQ         DX, BX
-	MOVQ         $0x00000008, SI
+	MOVQ         count+16(FP), SI
 
 sums0:
 	VMOVUPS      2688(BX), Y0
@@ -5818,7 +5818,7 @@ minimums0:
 	VMOVUPS      Y8, 3776(BX)
 	VMOVUPS      Y9, 4800(BX)
 	ADDQ         $+128, BX
-	DECQ         SI
+	SUBQ         $+2, SI
 	JNZ          sums0
 	VBROADCASTSS one<>+0(SB), Y0
 	VMOVUPS      2048(DX), Y1
@@ -5829,7 +5829,7 @@ minimums0:
 	VBROADCASTSS none<>+0(SB), Y4
 	VBROADCASTSS none<>+0(SB), Y5
 	MOVQ         DX, BX
-	MOVQ         $0x00000010, SI
+	MOVQ         count+16(FP), SI
 
 promises0:
 	VMOVUPS      2688(BX), Y6
@@ -5872,7 +5872,7 @@ promises0:
 	VBLENDVPS    Y8, Y6, Y4, Y4
 	VBLENDVPS    Y8, Y10, Y5, Y5
 	ADDQ         $+64, BX
-	DECQ         SI
+	SUBQ         $+1, SI
 	JNZ          promises0
 	VMULPS       Y0, Y4, Y4
 	VBROADCASTSS infinity<>+0(SB), Y0
@@ -5897,7 +5897,7 @@ promises0:
 	VMOVUPS      2336(DX), Y1
 	VXORPS       Y2, Y2, Y2
 	MOVQ         DX, BX
-	MOVQ         $0x00000010, SI
+	MOVQ         count+16(FP), SI
 
 tries1:
 	VBROADCASTSS (AX), Y3
@@ -5916,10 +5916,10 @@ tries1:
 	VMOVUPS      Y4, 3712(BX)
 	ADDQ         $+4, AX
 	ADDQ         $+64, BX
-	DECQ         SI
+	SUBQ         $+1, SI
 	JNZ          tries1
 	MOVQ         DX, AX
-	MOVQ         $0x00000008, BX
+	MOVQ         count+16(FP), BX
 
 sums1:
 	VMOVUPS      2688(AX), Y0
@@ -5994,7 +5994,7 @@ minimums1:
 	VMOVUPS      Y8, 3776(AX)
 	VMOVUPS      Y9, 4800(AX)
 	ADDQ         $+128, AX
-	DECQ         BX
+	SUBQ         $+2, BX
 	JNZ          sums1
 	VBROADCASTSS one<>+0(SB), Y0
 	VMOVUPS      2080(DX), Y1
@@ -6005,7 +6005,7 @@ minimums1:
 	VBROADCASTSS none<>+0(SB), Y4
 	VBROADCASTSS none<>+0(SB), Y5
 	MOVQ         DX, AX
-	MOVQ         $0x00000010, CX
+	MOVQ         count+16(FP), CX
 
 promises1:
 	VMOVUPS      2688(AX), Y6
@@ -6048,7 +6048,7 @@ promises1:
 	VBLENDVPS    Y8, Y6, Y4, Y4
 	VBLENDVPS    Y8, Y10, Y5, Y5
 	ADDQ         $+64, AX
-	DECQ         CX
+	SUBQ         $+1, CX
 	JNZ          promises1
 	VMULPS       Y0, Y4, Y4
 	VBROADCASTSS infinity<>+0(SB), Y0
@@ -6072,15 +6072,16 @@ promises1:
 	VZEROUPPER
 	RET
 
-// func groupFactorsMinimums16AVX2(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+// func groupFactorsMinimums16AVX2(groups *float32, pattern *float32, count int, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 // Requires: AVX
-TEXT ·groupFactorsMinimums16AVX2(SB), NOSPLIT, $0-48
+TEXT ·groupFactorsMinimums16AVX2(SB), NOSPLIT, $0-56
 	MOVQ         pattern+8(FP), AX
-	MOVQ         units+16(FP), CX
-	MOVQ         plainScales+24(FP), DX
-	MOVQ         plainMinimums+32(FP), BX
-	MOVQ         grid+40(FP), SI
+	MOVQ         units+24(FP), CX
+	MOVQ         plainScales+32(FP), DX
+	MOVQ         plainMinimums+40(FP), BX
+	MOVQ         grid+48(FP), SI
 	MOVQ         groups+0(FP), DI
+	MOVQ         AX, R8
 	VBROADCASTSS none<>+0(SB), Y0
 	VBROADCASTSS 16(CX), Y1
 	VBROADCASTSS 20(CX), Y2
@@ -6092,9 +6093,8 @@ TEXT ·groupFactorsMinimums16AVX2(SB), NOSPLIT, $0-48
 	VMAXPS       Y1, Y6, Y6
 	VMINPS       Y2, Y6, Y6
 	VROUNDPS     $0x00, Y6, Y6
-	MOVQ         AX, R8
 	MOVQ         DI, R9
-	MOVQ         $0x00000010, R10
+	MOVQ         count+16(FP), R10
 
 factors0:
 	VBROADCASTSS (R8), Y7
@@ -6121,14 +6121,14 @@ factors0:
 	VMOVUPS      Y7, 3712(R9)
 	ADDQ         $+4, R8
 	ADDQ         $+64, R9
-	DECQ         R10
+	SUBQ         $+1, R10
 	JNZ          factors0
 	VMOVUPS      (DX), Y0
 	VMOVUPS      Y0, 2688(DI)
 	VMOVUPS      (BX), Y0
 	VMOVUPS      Y0, 3712(DI)
 	MOVQ         DI, R8
-	MOVQ         $0x00000008, R9
+	MOVQ         count+16(FP), R9
 
 errors0:
 	VMOVUPS      2688(R8), Y0
@@ -6207,7 +6207,7 @@ rows0:
 	VMOVUPS      Y1, 4736(R8)
 	VMOVUPS      Y6, 4800(R8)
 	ADDQ         $+128, R8
-	DECQ         R9
+	SUBQ         $+2, R9
 	JNZ          errors0
 	VMOVUPS      4736(DI), Y0
 	VMOVUPS      Y0, 2624(DI)
@@ -6217,7 +6217,7 @@ rows0:
 	VBROADCASTSS none<>+0(SB), Y1
 	VBROADCASTSS none<>+0(SB), Y2
 	MOVQ         DI, R8
-	MOVQ         $0x00000008, R9
+	MOVQ         count+16(FP), R9
 
 least0:
 	VMOVUPS      4736(R8), Y3
@@ -6231,7 +6231,7 @@ least0:
 	VBLENDVPS    Y3, 2752(R8), Y1, Y1
 	VBLENDVPS    Y3, 3776(R8), Y2, Y2
 	ADDQ         $+128, R8
-	DECQ         R9
+	SUBQ         $+2, R9
 	JNZ          least0
 	VMOVUPS      Y0, 2560(DI)
 	VMOVUPS      Y1, 2240(DI)
@@ -6248,7 +6248,7 @@ least0:
 	VMINPS       Y2, Y6, Y6
 	VROUNDPS     $0x00, Y6, Y6
 	MOVQ         DI, R8
-	MOVQ         $0x00000010, R9
+	MOVQ         count+16(FP), R9
 
 factors1:
 	VBROADCASTSS (AX), Y7
@@ -6275,14 +6275,14 @@ factors1:
 	VMOVUPS      Y7, 3712(R8)
 	ADDQ         $+4, AX
 	ADDQ         $+64, R8
-	DECQ         R9
+	SUBQ         $+1, R9
 	JNZ          factors1
 	VMOVUPS      32(DX), Y0
 	VMOVUPS      Y0, 2688(DI)
 	VMOVUPS      32(BX), Y0
 	VMOVUPS      Y0, 3712(DI)
 	MOVQ         DI, AX
-	MOVQ         $0x00000008, CX
+	MOVQ         count+16(FP), CX
 
 errors1:
 	VMOVUPS      2688(AX), Y0
@@ -6361,7 +6361,7 @@ rows1:
 	VMOVUPS      Y1, 4736(AX)
 	VMOVUPS      Y6, 4800(AX)
 	ADDQ         $+128, AX
-	DECQ         CX
+	SUBQ         $+2, CX
 	JNZ          errors1
 	VMOVUPS      4736(DI), Y0
 	VMOVUPS      Y0, 2656(DI)
@@ -6371,7 +6371,7 @@ rows1:
 	VBROADCASTSS none<>+0(SB), Y1
 	VBROADCASTSS none<>+0(SB), Y2
 	MOVQ         DI, AX
-	MOVQ         $0x00000008, CX
+	MOVQ         count+16(FP), CX
 
 least1:
 	VMOVUPS   4736(AX), Y3
@@ -6385,7 +6385,7 @@ least1:
 	VBLENDVPS Y3, 2752(AX), Y1, Y1
 	VBLENDVPS Y3, 3776(AX), Y2, Y2
 	ADDQ      $+128, AX
-	DECQ      CX
+	SUBQ      $+2, CX
 	JNZ       least1
 	VMOVUPS   Y0, 2592(DI)
 	VMOVUPS   Y1, 2272(DI)
@@ -6399,13 +6399,14 @@ TEXT ·groupScales16AVX2(SB), NOSPLIT, $0-24
 	MOVQ         pattern+8(FP), AX
 	MOVQ         grid+16(FP), CX
 	MOVQ         groups+0(FP), DX
+	MOVQ         AX, BX
 	VMOVUPS      2240(DX), Y0
 	VBROADCASTSS none<>+0(SB), Y1
-	MOVQ         AX, BX
 	MOVQ         $0x00000008, SI
 
 trials0:
 	VBROADCASTSS (BX), Y2
+	ADDQ         $+4, BX
 	VMOVUPS      2240(DX), Y3
 	VMULPS       Y3, Y2, Y2
 	VBROADCASTSS none<>+0(SB), Y3
@@ -6416,7 +6417,8 @@ trials0:
 	VCMPPS       $0x04, Y6, Y2, Y6
 	VANDPS       Y6, Y5, Y5
 	VMULPS       Y5, Y2, Y2
-	VBROADCASTSS 4(BX), Y2
+	VBROADCASTSS (BX), Y2
+	ADDQ         $+4, BX
 	VMOVUPS      2240(DX), Y6
 	VMULPS       Y6, Y2, Y2
 	VBROADCASTSS none<>+0(SB), Y6
@@ -6427,7 +6429,6 @@ trials0:
 	VCMPPS       $0x04, Y9, Y2, Y9
 	VANDPS       Y9, Y8, Y8
 	VMULPS       Y8, Y2, Y2
-	ADDQ         $+8, BX
 	LEAQ         (DX), DI
 	MOVQ         $0x00000008, R8
 
@@ -6494,6 +6495,7 @@ scales0:
 
 trials1:
 	VBROADCASTSS (AX), Y2
+	ADDQ         $+4, AX
 	VMOVUPS      2272(DX), Y3
 	VMULPS       Y3, Y2, Y2
 	VBROADCASTSS none<>+0(SB), Y3
@@ -6504,7 +6506,8 @@ trials1:
 	VCMPPS       $0x04, Y6, Y2, Y6
 	VANDPS       Y6, Y5, Y5
 	VMULPS       Y5, Y2, Y2
-	VBROADCASTSS 4(AX), Y2
+	VBROADCASTSS (AX), Y2
+	ADDQ         $+4, AX
 	VMOVUPS      2272(DX), Y6
 	VMULPS       Y6, Y2, Y2
 	VBROADCASTSS none<>+0(SB), Y6
@@ -6515,7 +6518,6 @@ trials1:
 	VCMPPS       $0x04, Y9, Y2, Y9
 	VANDPS       Y9, Y8, Y8
 	VMULPS       Y8, Y2, Y2
-	ADDQ         $+8, AX
 	LEAQ         32(DX), SI
 	MOVQ         $0x00000008, DI
 
@@ -6579,15 +6581,16 @@ scales1:
 	VZEROUPPER
 	RET
 
-// func groupFactorsScales16AVX2(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+// func groupFactorsScales16AVX2(groups *float32, pattern *float32, count int, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 // Requires: AVX
-TEXT ·groupFactorsScales16AVX2(SB), NOSPLIT, $0-48
+TEXT ·groupFactorsScales16AVX2(SB), NOSPLIT, $0-56
 	MOVQ         pattern+8(FP), AX
-	MOVQ         units+16(FP), CX
-	MOVQ         plainScales+24(FP), DX
-	MOVQ         plainMinimums+32(FP), BX
-	MOVQ         grid+40(FP), BX
+	MOVQ         units+24(FP), CX
+	MOVQ         plainScales+32(FP), DX
+	MOVQ         plainMinimums+40(FP), BX
+	MOVQ         grid+48(FP), BX
 	MOVQ         groups+0(FP), SI
+	MOVQ         AX, DI
 	VBROADCASTSS none<>+0(SB), Y0
 	VBROADCASTSS 16(CX), Y0
 	VBROADCASTSS 20(CX), Y1
@@ -6599,9 +6602,8 @@ TEXT ·groupFactorsScales16AVX2(SB), NOSPLIT, $0-48
 	VMAXPS       Y0, Y2, Y2
 	VMINPS       Y1, Y2, Y2
 	VROUNDPS     $0x00, Y2, Y2
-	MOVQ         AX, DI
 	MOVQ         SI, R8
-	MOVQ         $0x00000010, R9
+	MOVQ         count+16(FP), R9
 
 factors0:
 	VBROADCASTSS (DI), Y3
@@ -6613,12 +6615,12 @@ factors0:
 	VMOVUPS      Y3, 2688(R8)
 	ADDQ         $+4, DI
 	ADDQ         $+64, R8
-	DECQ         R9
+	SUBQ         $+1, R9
 	JNZ          factors0
 	VMOVUPS      (DX), Y0
 	VMOVUPS      Y0, 2688(SI)
 	MOVQ         SI, DI
-	MOVQ         $0x00000008, R8
+	MOVQ         count+16(FP), R8
 
 errors0:
 	VMOVUPS      2688(DI), Y0
@@ -6687,7 +6689,7 @@ rows0:
 	VMOVUPS      Y1, 4736(DI)
 	VMOVUPS      Y4, 4800(DI)
 	ADDQ         $+128, DI
-	DECQ         R8
+	SUBQ         $+2, R8
 	JNZ          errors0
 	VMOVUPS      4736(SI), Y0
 	VMOVUPS      Y0, 2624(SI)
@@ -6696,7 +6698,7 @@ rows0:
 	VBROADCASTSS infinity<>+0(SB), Y0
 	VBROADCASTSS none<>+0(SB), Y1
 	MOVQ         SI, DI
-	MOVQ         $0x00000008, R8
+	MOVQ         count+16(FP), R8
 
 least0:
 	VMOVUPS      4736(DI), Y2
@@ -6708,7 +6710,7 @@ least0:
 	VBLENDVPS    Y2, 4800(DI), Y0, Y0
 	VBLENDVPS    Y2, 2752(DI), Y1, Y1
 	ADDQ         $+128, DI
-	DECQ         R8
+	SUBQ         $+2, R8
 	JNZ          least0
 	VMOVUPS      Y0, 2560(SI)
 	VMOVUPS      Y1, 2240(SI)
@@ -6724,7 +6726,7 @@ least0:
 	VMINPS       Y1, Y2, Y2
 	VROUNDPS     $0x00, Y2, Y2
 	MOVQ         SI, DI
-	MOVQ         $0x00000010, R8
+	MOVQ         count+16(FP), R8
 
 factors1:
 	VBROADCASTSS (AX), Y3
@@ -6736,12 +6738,12 @@ factors1:
 	VMOVUPS      Y3, 2688(DI)
 	ADDQ         $+4, AX
 	ADDQ         $+64, DI
-	DECQ         R8
+	SUBQ         $+1, R8
 	JNZ          factors1
 	VMOVUPS      32(DX), Y0
 	VMOVUPS      Y0, 2688(SI)
 	MOVQ         SI, AX
-	MOVQ         $0x00000008, CX
+	MOVQ         count+16(FP), CX
 
 errors1:
 	VMOVUPS      2688(AX), Y0
@@ -6810,7 +6812,7 @@ rows1:
 	VMOVUPS      Y1, 4736(AX)
 	VMOVUPS      Y4, 4800(AX)
 	ADDQ         $+128, AX
-	DECQ         CX
+	SUBQ         $+2, CX
 	JNZ          errors1
 	VMOVUPS      4736(SI), Y0
 	VMOVUPS      Y0, 2656(SI)
@@ -6819,7 +6821,7 @@ rows1:
 	VBROADCASTSS infinity<>+0(SB), Y0
 	VBROADCASTSS none<>+0(SB), Y1
 	MOVQ         SI, AX
-	MOVQ         $0x00000008, CX
+	MOVQ         count+16(FP), CX
 
 least1:
 	VMOVUPS   4736(AX), Y2
@@ -6831,7 +6833,7 @@ least1:
 	VBLENDVPS Y2, 4800(AX), Y0, Y0
 	VBLENDVPS Y2, 2752(AX), Y1, Y1
 	ADDQ      $+128, AX
-	DECQ      CX
+	SUBQ      $+2, CX
 	JNZ       least1
 	VMOVUPS   Y0, 2592(SI)
 	VMOVUPS   Y1, 2272(SI)
@@ -7482,90 +7484,32 @@ TEXT ·unitCostsAVX2(SB), NOSPLIT, $0-40
 	MOVQ         count+24(FP), SI
 
 group0:
-	VBROADCASTSS infinity<>+0(SB), Y5
+	VBROADCASTSS 2240(BX), Y5
+	VMULPS       Y6, Y5, Y5
+	VMAXPS       Y0, Y5, Y5
+	VMINPS       Y1, Y5, Y5
+	VROUNDPS     $0x00, Y5, Y5
+	VMULPS       Y2, Y5, Y5
 	VBROADCASTSS 2240(BX), Y8
-	VMULPS       Y6, Y8, Y8
-	VMAXPS       Y0, Y8, Y8
-	VMINPS       Y1, Y8, Y8
-	VROUNDPS     $0x00, Y8, Y8
-	VBROADCASTSS minusOne<>+0(SB), Y9
-	VADDPS       Y9, Y8, Y9
-	VMAXPS       Y0, Y9, Y9
-	VMINPS       Y1, Y9, Y9
-	VMULPS       Y2, Y9, Y9
-	VBROADCASTSS 2240(BX), Y10
-	VSUBPS       Y10, Y9, Y9
-	VBROADCASTSS 2368(BX), Y10
-	VMULPS       Y10, Y9, Y10
-	VBROADCASTSS 2304(BX), Y11
-	VADDPS       Y11, Y10, Y10
-	VMULPS       Y7, Y10, Y11
-	VBROADCASTSS none<>+0(SB), Y12
-	VMAXPS       Y12, Y11, Y11
-	VMINPS       Y1, Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y3, Y11, Y11
-	VSUBPS       Y10, Y11, Y11
-	VMULPS       Y9, Y9, Y9
-	VBROADCASTSS 2432(BX), Y10
-	VMULPS       Y10, Y9, Y9
-	VMULPS       Y11, Y11, Y11
-	VBROADCASTSS 2496(BX), Y10
-	VMULPS       Y10, Y11, Y11
-	VADDPS       Y11, Y9, Y9
-	VMINPS       Y9, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y9
-	VADDPS       Y9, Y8, Y9
-	VMAXPS       Y0, Y9, Y9
-	VMINPS       Y1, Y9, Y9
-	VMULPS       Y2, Y9, Y9
-	VBROADCASTSS 2240(BX), Y10
-	VSUBPS       Y10, Y9, Y9
-	VBROADCASTSS 2368(BX), Y10
-	VMULPS       Y10, Y9, Y10
-	VBROADCASTSS 2304(BX), Y11
-	VADDPS       Y11, Y10, Y10
-	VMULPS       Y7, Y10, Y11
-	VBROADCASTSS none<>+0(SB), Y12
-	VMAXPS       Y12, Y11, Y11
-	VMINPS       Y1, Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y3, Y11, Y11
-	VSUBPS       Y10, Y11, Y11
-	VMULPS       Y9, Y9, Y9
-	VBROADCASTSS 2432(BX), Y10
-	VMULPS       Y10, Y9, Y9
-	VMULPS       Y11, Y11, Y11
-	VBROADCASTSS 2496(BX), Y10
-	VMULPS       Y10, Y11, Y11
-	VADDPS       Y11, Y9, Y9
-	VMINPS       Y9, Y5, Y5
-	VBROADCASTSS one<>+0(SB), Y9
+	VSUBPS       Y8, Y5, Y5
+	VBROADCASTSS 2368(BX), Y8
+	VMULPS       Y8, Y5, Y8
+	VBROADCASTSS 2304(BX), Y9
 	VADDPS       Y9, Y8, Y8
-	VMAXPS       Y0, Y8, Y8
-	VMINPS       Y1, Y8, Y8
-	VMULPS       Y2, Y8, Y8
-	VBROADCASTSS 2240(BX), Y9
-	VSUBPS       Y9, Y8, Y8
-	VBROADCASTSS 2368(BX), Y9
-	VMULPS       Y9, Y8, Y9
-	VBROADCASTSS 2304(BX), Y10
-	VADDPS       Y10, Y9, Y9
-	VMULPS       Y7, Y9, Y10
-	VBROADCASTSS none<>+0(SB), Y11
-	VMAXPS       Y11, Y10, Y10
-	VMINPS       Y1, Y10, Y10
-	VROUNDPS     $0x00, Y10, Y10
-	VMULPS       Y3, Y10, Y10
-	VSUBPS       Y9, Y10, Y10
-	VMULPS       Y8, Y8, Y8
-	VBROADCASTSS 2432(BX), Y9
-	VMULPS       Y9, Y8, Y8
-	VMULPS       Y10, Y10, Y10
-	VBROADCASTSS 2496(BX), Y9
-	VMULPS       Y9, Y10, Y10
-	VADDPS       Y10, Y8, Y8
-	VMINPS       Y8, Y5, Y5
+	VMULPS       Y7, Y8, Y9
+	VBROADCASTSS none<>+0(SB), Y10
+	VMAXPS       Y10, Y9, Y9
+	VMINPS       Y1, Y9, Y9
+	VROUNDPS     $0x00, Y9, Y9
+	VMULPS       Y3, Y9, Y9
+	VSUBPS       Y8, Y9, Y9
+	VMULPS       Y5, Y5, Y5
+	VBROADCASTSS 2432(BX), Y8
+	VMULPS       Y8, Y5, Y5
+	VMULPS       Y9, Y9, Y9
+	VBROADCASTSS 2496(BX), Y8
+	VMULPS       Y8, Y9, Y9
+	VADDPS       Y9, Y5, Y5
 	VADDPS       Y5, Y4, Y4
 	ADDQ         $+4, BX
 	DECQ         SI
@@ -7590,90 +7534,32 @@ group0:
 	MOVQ         count+24(FP), DX
 
 group1:
-	VBROADCASTSS infinity<>+0(SB), Y5
+	VBROADCASTSS 2240(CX), Y5
+	VMULPS       Y6, Y5, Y5
+	VMAXPS       Y0, Y5, Y5
+	VMINPS       Y1, Y5, Y5
+	VROUNDPS     $0x00, Y5, Y5
+	VMULPS       Y2, Y5, Y5
 	VBROADCASTSS 2240(CX), Y8
-	VMULPS       Y6, Y8, Y8
-	VMAXPS       Y0, Y8, Y8
-	VMINPS       Y1, Y8, Y8
-	VROUNDPS     $0x00, Y8, Y8
-	VBROADCASTSS minusOne<>+0(SB), Y9
-	VADDPS       Y9, Y8, Y9
-	VMAXPS       Y0, Y9, Y9
-	VMINPS       Y1, Y9, Y9
-	VMULPS       Y2, Y9, Y9
-	VBROADCASTSS 2240(CX), Y10
-	VSUBPS       Y10, Y9, Y9
-	VBROADCASTSS 2368(CX), Y10
-	VMULPS       Y10, Y9, Y10
-	VBROADCASTSS 2304(CX), Y11
-	VADDPS       Y11, Y10, Y10
-	VMULPS       Y7, Y10, Y11
-	VBROADCASTSS none<>+0(SB), Y12
-	VMAXPS       Y12, Y11, Y11
-	VMINPS       Y1, Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y3, Y11, Y11
-	VSUBPS       Y10, Y11, Y11
-	VMULPS       Y9, Y9, Y9
-	VBROADCASTSS 2432(CX), Y10
-	VMULPS       Y10, Y9, Y9
-	VMULPS       Y11, Y11, Y11
-	VBROADCASTSS 2496(CX), Y10
-	VMULPS       Y10, Y11, Y11
-	VADDPS       Y11, Y9, Y9
-	VMINPS       Y9, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y9
-	VADDPS       Y9, Y8, Y9
-	VMAXPS       Y0, Y9, Y9
-	VMINPS       Y1, Y9, Y9
-	VMULPS       Y2, Y9, Y9
-	VBROADCASTSS 2240(CX), Y10
-	VSUBPS       Y10, Y9, Y9
-	VBROADCASTSS 2368(CX), Y10
-	VMULPS       Y10, Y9, Y10
-	VBROADCASTSS 2304(CX), Y11
-	VADDPS       Y11, Y10, Y10
-	VMULPS       Y7, Y10, Y11
-	VBROADCASTSS none<>+0(SB), Y12
-	VMAXPS       Y12, Y11, Y11
-	VMINPS       Y1, Y11, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VMULPS       Y3, Y11, Y11
-	VSUBPS       Y10, Y11, Y11
-	VMULPS       Y9, Y9, Y9
-	VBROADCASTSS 2432(CX), Y10
-	VMULPS       Y10, Y9, Y9
-	VMULPS       Y11, Y11, Y11
-	VBROADCASTSS 2496(CX), Y10
-	VMULPS       Y10, Y11, Y11
-	VADDPS       Y11, Y9, Y9
-	VMINPS       Y9, Y5, Y5
-	VBROADCASTSS one<>+0(SB), Y9
+	VSUBPS       Y8, Y5, Y5
+	VBROADCASTSS 2368(CX), Y8
+	VMULPS       Y8, Y5, Y8
+	VBROADCASTSS 2304(CX), Y9
 	VADDPS       Y9, Y8, Y8
-	VMAXPS       Y0, Y8, Y8
-	VMINPS       Y1, Y8, Y8
-	VMULPS       Y2, Y8, Y8
-	VBROADCASTSS 2240(CX), Y9
-	VSUBPS       Y9, Y8, Y8
-	VBROADCASTSS 2368(CX), Y9
-	VMULPS       Y9, Y8, Y9
-	VBROADCASTSS 2304(CX), Y10
-	VADDPS       Y10, Y9, Y9
-	VMULPS       Y7, Y9, Y10
-	VBROADCASTSS none<>+0(SB), Y11
-	VMAXPS       Y11, Y10, Y10
-	VMINPS       Y1, Y10, Y10
-	VROUNDPS     $0x00, Y10, Y10
-	VMULPS       Y3, Y10, Y10
-	VSUBPS       Y9, Y10, Y10
-	VMULPS       Y8, Y8, Y8
-	VBROADCASTSS 2432(CX), Y9
-	VMULPS       Y9, Y8, Y8
-	VMULPS       Y10, Y10, Y10
-	VBROADCASTSS 2496(CX), Y9
-	VMULPS       Y9, Y10, Y10
-	VADDPS       Y10, Y8, Y8
-	VMINPS       Y8, Y5, Y5
+	VMULPS       Y7, Y8, Y9
+	VBROADCASTSS none<>+0(SB), Y10
+	VMAXPS       Y10, Y9, Y9
+	VMINPS       Y1, Y9, Y9
+	VROUNDPS     $0x00, Y9, Y9
+	VMULPS       Y3, Y9, Y9
+	VSUBPS       Y8, Y9, Y9
+	VMULPS       Y5, Y5, Y5
+	VBROADCASTSS 2432(CX), Y8
+	VMULPS       Y8, Y5, Y5
+	VMULPS       Y9, Y9, Y9
+	VBROADCASTSS 2496(CX), Y8
+	VMULPS       Y8, Y9, Y9
+	VADDPS       Y9, Y5, Y5
 	VADDPS       Y5, Y4, Y4
 	ADDQ         $+4, CX
 	DECQ         DX
@@ -12092,25 +11978,28 @@ errors_done:
 	VZEROUPPER
 	RET
 
-// func minimumSearch8AVX512(groups *float32, pattern *float32, grid *float32)
+// func minimumSearch8AVX512(groups *float32, pattern *float32, count int, grid *float32)
 // Requires: AVX, AVX512DQ, AVX512F
-TEXT ·minimumSearch8AVX512(SB), NOSPLIT, $0-24
+TEXT ·minimumSearch8AVX512(SB), NOSPLIT, $0-32
 	MOVQ            pattern+8(FP), AX
-	MOVQ            grid+16(FP), CX
+	MOVQ            grid+24(FP), CX
 	MOVQ            groups+0(FP), DX
+	MOVQ            count+16(FP), SI
+	SHRQ            $0x01, SI
 	MOVL            $0x0000ff00, BX
 	KMOVW           BX, K1
 	VBROADCASTF32X8 2240(DX), Z0
 	VBROADCASTF32X8 2304(DX), Z1
 	VPXORD          Z2, Z2, Z2
 	MOVQ            DX, BX
-	MOVQ            $0x00000008, SI
+	MOVQ            count+16(FP), DI
+	SHRQ            $0x01, DI
 
 tries0:
 	VBROADCASTSS (AX), Z3
-	VBROADCASTSS 32(AX), K1, Z3
+	VBROADCASTSS (AX)(SI*4), K1, Z3
 	VBROADCASTSS 64(AX), Z4
-	VBROADCASTSS 96(AX), K1, Z4
+	VBROADCASTSS 64(AX)(SI*4), K1, Z4
 	VMULPS       Z0, Z4, Z4
 	VADDPS       Z1, Z4, Z4
 	VMAXPS       Z2, Z4, Z4
@@ -12125,10 +12014,11 @@ tries0:
 	VMOVUPS      Z4, 3712(BX)
 	ADDQ         $+4, AX
 	ADDQ         $+64, BX
-	DECQ         SI
+	SUBQ         $+1, DI
 	JNZ          tries0
 	MOVQ         DX, AX
-	MOVQ         $0x00000004, BX
+	MOVQ         count+16(FP), BX
+	SHRQ         $0x01, BX
 
 sums0:
 	VMOVUPS      2688(AX), Z0
@@ -12205,7 +12095,7 @@ minimums0:
 	VMOVUPS         Z8, 3776(AX)
 	VMOVUPS         Z9, 4800(AX)
 	ADDQ            $+128, AX
-	DECQ            BX
+	SUBQ            $+2, BX
 	JNZ             sums0
 	VBROADCASTSS    one<>+0(SB), Z0
 	VBROADCASTF32X8 2048(DX), Z1
@@ -12216,7 +12106,8 @@ minimums0:
 	VBROADCASTSS    none<>+0(SB), Z4
 	VBROADCASTSS    none<>+0(SB), Z5
 	MOVQ            DX, AX
-	MOVQ            $0x00000008, CX
+	MOVQ            count+16(FP), CX
+	SHRQ            $0x01, CX
 
 promises0:
 	VMOVUPS         2688(AX), Z6
@@ -12259,7 +12150,7 @@ promises0:
 	VBLENDMPS       Z6, Z4, K1, Z4
 	VBLENDMPS       Z10, Z5, K1, Z5
 	ADDQ            $+64, AX
-	DECQ            CX
+	SUBQ            $+1, CX
 	JNZ             promises0
 	VMULPS          Z0, Z4, Z4
 	VEXTRACTF64X4   $0x01, Z1, Y0
@@ -12295,15 +12186,17 @@ promises0:
 	VZEROUPPER
 	RET
 
-// func groupFactorsMinimums8AVX512(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+// func groupFactorsMinimums8AVX512(groups *float32, pattern *float32, count int, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 // Requires: AVX, AVX512DQ, AVX512F
-TEXT ·groupFactorsMinimums8AVX512(SB), NOSPLIT, $0-48
+TEXT ·groupFactorsMinimums8AVX512(SB), NOSPLIT, $0-56
 	MOVQ            pattern+8(FP), AX
-	MOVQ            units+16(FP), CX
-	MOVQ            plainScales+24(FP), DX
-	MOVQ            plainMinimums+32(FP), BX
-	MOVQ            grid+40(FP), SI
+	MOVQ            units+24(FP), CX
+	MOVQ            plainScales+32(FP), DX
+	MOVQ            plainMinimums+40(FP), BX
+	MOVQ            grid+48(FP), SI
 	MOVQ            groups+0(FP), DI
+	MOVQ            count+16(FP), R9
+	SHRQ            $0x01, R9
 	MOVL            $0x0000ff00, R8
 	KMOVW           R8, K1
 	VBROADCASTSS    none<>+0(SB), Z0
@@ -12318,11 +12211,12 @@ TEXT ·groupFactorsMinimums8AVX512(SB), NOSPLIT, $0-48
 	VMINPS          Z2, Z6, Z6
 	VRNDSCALEPS     $0x00, Z6, Z6
 	MOVQ            DI, R8
-	MOVQ            $0x00000008, R9
+	MOVQ            count+16(FP), R10
+	SHRQ            $0x01, R10
 
 factors0:
 	VBROADCASTSS (AX), Z7
-	VBROADCASTSS 32(AX), K1, Z7
+	VBROADCASTSS (AX)(R9*4), K1, Z7
 	VADDPS       Z6, Z7, Z7
 	VMAXPS       Z1, Z7, Z7
 	VMINPS       Z2, Z7, Z7
@@ -12338,7 +12232,7 @@ factors0:
 	VMINPS       Z2, Z7, Z7
 	VRNDSCALEPS  $0x00, Z7, Z7
 	VBROADCASTSS 64(AX), Z8
-	VBROADCASTSS 96(AX), K1, Z8
+	VBROADCASTSS 64(AX)(R9*4), K1, Z8
 	VADDPS       Z8, Z7, Z7
 	VMAXPS       Z0, Z7, Z7
 	VMINPS       Z2, Z7, Z7
@@ -12347,14 +12241,15 @@ factors0:
 	VMOVUPS      Z7, 3712(R8)
 	ADDQ         $+4, AX
 	ADDQ         $+64, R8
-	DECQ         R9
+	SUBQ         $+1, R10
 	JNZ          factors0
 	VMOVUPS      (DX), Y0
 	VMOVUPS      Y0, 2688(DI)
 	VMOVUPS      (BX), Y0
 	VMOVUPS      Y0, 3712(DI)
 	MOVQ         DI, AX
-	MOVQ         $0x00000004, CX
+	MOVQ         count+16(FP), CX
+	SHRQ         $0x01, CX
 
 errors0:
 	VMOVUPS      2688(AX), Z0
@@ -12435,7 +12330,7 @@ rows0:
 	VMOVUPS         Z1, 4736(AX)
 	VMOVUPS         Z6, 4800(AX)
 	ADDQ            $+128, AX
-	DECQ            CX
+	SUBQ            $+2, CX
 	JNZ             errors0
 	VMOVUPS         4736(DI), Y0
 	VMOVUPS         Y0, 2624(DI)
@@ -12445,7 +12340,8 @@ rows0:
 	VBROADCASTSS    none<>+0(SB), Z1
 	VBROADCASTSS    none<>+0(SB), Z2
 	MOVQ            DI, AX
-	MOVQ            $0x00000004, CX
+	MOVQ            count+16(FP), CX
+	SHRQ            $0x01, CX
 
 least0:
 	VMOVUPS       4736(AX), Z3
@@ -12459,7 +12355,7 @@ least0:
 	VBLENDMPS     2752(AX), Z1, K1, Z1
 	VBLENDMPS     3776(AX), Z2, K1, Z2
 	ADDQ          $+128, AX
-	DECQ          CX
+	SUBQ          $+2, CX
 	JNZ           least0
 	VEXTRACTF64X4 $0x01, Z0, Y3
 	VEXTRACTF64X4 $0x01, Z1, Y4
@@ -12475,17 +12371,17 @@ least0:
 	VZEROUPPER
 	RET
 
-// func minimumSearch16AVX512(groups *float32, pattern *float32, grid *float32)
+// func minimumSearch16AVX512(groups *float32, pattern *float32, count int, grid *float32)
 // Requires: AVX, AVX512F
-TEXT ·minimumSearch16AVX512(SB), NOSPLIT, $0-24
+TEXT ·minimumSearch16AVX512(SB), NOSPLIT, $0-32
 	MOVQ    pattern+8(FP), AX
-	MOVQ    grid+16(FP), CX
+	MOVQ    grid+24(FP), CX
 	MOVQ    groups+0(FP), DX
 	VMOVUPS 2240(DX), Z0
 	VMOVUPS 2304(DX), Z1
 	VPXORD  Z2, Z2, Z2
 	MOVQ    DX, BX
-	MOVQ    $0x00000010, SI
+	MOVQ    count+16(FP), SI
 
 tries0:
 	VBROADCASTSS (AX), Z3
@@ -12504,10 +12400,10 @@ tries0:
 	VMOVUPS      Z4, 3712(BX)
 	ADDQ         $+4, AX
 	ADDQ         $+64, BX
-	DECQ         SI
+	SUBQ         $+1, SI
 	JNZ          tries0
 	MOVQ         DX, AX
-	MOVQ         $0x00000008, BX
+	MOVQ         count+16(FP), BX
 
 sums0:
 	VMOVUPS      2688(AX), Z0
@@ -12584,7 +12480,7 @@ minimums0:
 	VMOVUPS      Z8, 3776(AX)
 	VMOVUPS      Z9, 4800(AX)
 	ADDQ         $+128, AX
-	DECQ         BX
+	SUBQ         $+2, BX
 	JNZ          sums0
 	VBROADCASTSS one<>+0(SB), Z0
 	VMOVUPS      2048(DX), Z1
@@ -12595,7 +12491,7 @@ minimums0:
 	VBROADCASTSS none<>+0(SB), Z4
 	VBROADCASTSS none<>+0(SB), Z5
 	MOVQ         DX, AX
-	MOVQ         $0x00000010, CX
+	MOVQ         count+16(FP), CX
 
 promises0:
 	VMOVUPS      2688(AX), Z6
@@ -12638,7 +12534,7 @@ promises0:
 	VBLENDMPS    Z6, Z4, K1, Z4
 	VBLENDMPS    Z10, Z5, K1, Z5
 	ADDQ         $+64, AX
-	DECQ         CX
+	SUBQ         $+1, CX
 	JNZ          promises0
 	VMULPS       Z0, Z4, Z4
 	VBROADCASTSS infinity<>+0(SB), Z0
@@ -12662,14 +12558,14 @@ promises0:
 	VZEROUPPER
 	RET
 
-// func groupFactorsMinimums16AVX512(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+// func groupFactorsMinimums16AVX512(groups *float32, pattern *float32, count int, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 // Requires: AVX, AVX512F
-TEXT ·groupFactorsMinimums16AVX512(SB), NOSPLIT, $0-48
+TEXT ·groupFactorsMinimums16AVX512(SB), NOSPLIT, $0-56
 	MOVQ         pattern+8(FP), AX
-	MOVQ         units+16(FP), CX
-	MOVQ         plainScales+24(FP), DX
-	MOVQ         plainMinimums+32(FP), BX
-	MOVQ         grid+40(FP), SI
+	MOVQ         units+24(FP), CX
+	MOVQ         plainScales+32(FP), DX
+	MOVQ         plainMinimums+40(FP), BX
+	MOVQ         grid+48(FP), SI
 	MOVQ         groups+0(FP), DI
 	VBROADCASTSS none<>+0(SB), Z0
 	VBROADCASTSS 16(CX), Z1
@@ -12683,7 +12579,7 @@ TEXT ·groupFactorsMinimums16AVX512(SB), NOSPLIT, $0-48
 	VMINPS       Z2, Z6, Z6
 	VRNDSCALEPS  $0x00, Z6, Z6
 	MOVQ         DI, R8
-	MOVQ         $0x00000010, R9
+	MOVQ         count+16(FP), R9
 
 factors0:
 	VBROADCASTSS (AX), Z7
@@ -12710,14 +12606,14 @@ factors0:
 	VMOVUPS      Z7, 3712(R8)
 	ADDQ         $+4, AX
 	ADDQ         $+64, R8
-	DECQ         R9
+	SUBQ         $+1, R9
 	JNZ          factors0
 	VMOVUPS      (DX), Z0
 	VMOVUPS      Z0, 2688(DI)
 	VMOVUPS      (BX), Z0
 	VMOVUPS      Z0, 3712(DI)
 	MOVQ         DI, AX
-	MOVQ         $0x00000008, CX
+	MOVQ         count+16(FP), CX
 
 errors0:
 	VMOVUPS      2688(AX), Z0
@@ -12798,7 +12694,7 @@ rows0:
 	VMOVUPS      Z1, 4736(AX)
 	VMOVUPS      Z6, 4800(AX)
 	ADDQ         $+128, AX
-	DECQ         CX
+	SUBQ         $+2, CX
 	JNZ          errors0
 	VMOVUPS      4736(DI), Z0
 	VMOVUPS      Z0, 2624(DI)
@@ -12808,7 +12704,7 @@ rows0:
 	VBROADCASTSS none<>+0(SB), Z1
 	VBROADCASTSS none<>+0(SB), Z2
 	MOVQ         DI, AX
-	MOVQ         $0x00000008, CX
+	MOVQ         count+16(FP), CX
 
 least0:
 	VMOVUPS   4736(AX), Z3
@@ -12822,7 +12718,7 @@ least0:
 	VBLENDMPS 2752(AX), Z1, K1, Z1
 	VBLENDMPS 3776(AX), Z2, K1, Z2
 	ADDQ      $+128, AX
-	DECQ      CX
+	SUBQ      $+2, CX
 	JNZ       least0
 	VMOVUPS   Z0, 2560(DI)
 	VMOVUPS   Z1, 2240(DI)
@@ -12842,6 +12738,7 @@ TEXT ·groupScales16AVX512(SB), NOSPLIT, $0-24
 
 trials0:
 	VBROADCASTSS (AX), Z2
+	ADDQ         $+4, AX
 	VMOVUPS      2240(DX), Z3
 	VMULPS       Z3, Z2, Z2
 	VBROADCASTSS none<>+0(SB), Z3
@@ -12852,7 +12749,8 @@ trials0:
 	VCMPPS       $0x04, Z6, Z2, K1
 	VMOVAPS.Z    Z5, K1, Z5
 	VMULPS       Z5, Z2, Z2
-	VBROADCASTSS 4(AX), Z2
+	VBROADCASTSS (AX), Z2
+	ADDQ         $+4, AX
 	VMOVUPS      2240(DX), Z6
 	VMULPS       Z6, Z2, Z2
 	VBROADCASTSS none<>+0(SB), Z6
@@ -12863,7 +12761,6 @@ trials0:
 	VCMPPS       $0x04, Z9, Z2, K1
 	VMOVAPS.Z    Z8, K1, Z8
 	VMULPS       Z8, Z2, Z2
-	ADDQ         $+8, AX
 	VBROADCASTSS (CX), Z2
 	VBROADCASTSS 32(CX), Z9
 	LEAQ         (DX), SI
@@ -12929,14 +12826,14 @@ scales0:
 	VZEROUPPER
 	RET
 
-// func groupFactorsScales16AVX512(groups *float32, pattern *float32, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
+// func groupFactorsScales16AVX512(groups *float32, pattern *float32, count int, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
 // Requires: AVX, AVX512F
-TEXT ·groupFactorsScales16AVX512(SB), NOSPLIT, $0-48
+TEXT ·groupFactorsScales16AVX512(SB), NOSPLIT, $0-56
 	MOVQ         pattern+8(FP), AX
-	MOVQ         units+16(FP), CX
-	MOVQ         plainScales+24(FP), DX
-	MOVQ         plainMinimums+32(FP), BX
-	MOVQ         grid+40(FP), BX
+	MOVQ         units+24(FP), CX
+	MOVQ         plainScales+32(FP), DX
+	MOVQ         plainMinimums+40(FP), BX
+	MOVQ         grid+48(FP), BX
 	MOVQ         groups+0(FP), SI
 	VBROADCASTSS none<>+0(SB), Z0
 	VBROADCASTSS 16(CX), Z0
@@ -12950,7 +12847,7 @@ TEXT ·groupFactorsScales16AVX512(SB), NOSPLIT, $0-48
 	VMINPS       Z1, Z2, Z2
 	VRNDSCALEPS  $0x00, Z2, Z2
 	MOVQ         SI, DI
-	MOVQ         $0x00000010, R8
+	MOVQ         count+16(FP), R8
 
 factors0:
 	VBROADCASTSS (AX), Z3
@@ -12962,12 +12859,12 @@ factors0:
 	VMOVUPS      Z3, 2688(DI)
 	ADDQ         $+4, AX
 	ADDQ         $+64, DI
-	DECQ         R8
+	SUBQ         $+1, R8
 	JNZ          factors0
 	VMOVUPS      (DX), Z0
 	VMOVUPS      Z0, 2688(SI)
 	MOVQ         SI, AX
-	MOVQ         $0x00000008, CX
+	MOVQ         count+16(FP), CX
 
 errors0:
 	VMOVUPS      2688(AX), Z0
@@ -13038,7 +12935,7 @@ rows0:
 	VMOVUPS      Z1, 4736(AX)
 	VMOVUPS      Z4, 4800(AX)
 	ADDQ         $+128, AX
-	DECQ         CX
+	SUBQ         $+2, CX
 	JNZ          errors0
 	VMOVUPS      4736(SI), Z0
 	VMOVUPS      Z0, 2624(SI)
@@ -13047,7 +12944,7 @@ rows0:
 	VBROADCASTSS infinity<>+0(SB), Z0
 	VBROADCASTSS none<>+0(SB), Z1
 	MOVQ         SI, AX
-	MOVQ         $0x00000008, CX
+	MOVQ         count+16(FP), CX
 
 least0:
 	VMOVUPS   4736(AX), Z2
@@ -13059,7 +12956,7 @@ least0:
 	VBLENDMPS 4800(AX), Z0, K1, Z0
 	VBLENDMPS 2752(AX), Z1, K1, Z1
 	ADDQ      $+128, AX
-	DECQ      CX
+	SUBQ      $+2, CX
 	JNZ       least0
 	VMOVUPS   Z0, 2560(SI)
 	VMOVUPS   Z1, 2240(SI)
@@ -13757,90 +13654,32 @@ TEXT ·unitCostsAVX512(SB), NOSPLIT, $0-40
 	MOVQ         count+24(FP), DX
 
 group0:
-	VBROADCASTSS infinity<>+0(SB), Z5
+	VBROADCASTSS 2240(CX), Z5
+	VMULPS       Z6, Z5, Z5
+	VMAXPS       Z0, Z5, Z5
+	VMINPS       Z1, Z5, Z5
+	VRNDSCALEPS  $0x00, Z5, Z5
+	VMULPS       Z2, Z5, Z5
 	VBROADCASTSS 2240(CX), Z8
-	VMULPS       Z6, Z8, Z8
-	VMAXPS       Z0, Z8, Z8
-	VMINPS       Z1, Z8, Z8
-	VRNDSCALEPS  $0x00, Z8, Z8
-	VBROADCASTSS minusOne<>+0(SB), Z9
-	VADDPS       Z9, Z8, Z9
-	VMAXPS       Z0, Z9, Z9
-	VMINPS       Z1, Z9, Z9
-	VMULPS       Z2, Z9, Z9
-	VBROADCASTSS 2240(CX), Z10
-	VSUBPS       Z10, Z9, Z9
-	VBROADCASTSS 2368(CX), Z10
-	VMULPS       Z10, Z9, Z10
-	VBROADCASTSS 2304(CX), Z11
-	VADDPS       Z11, Z10, Z10
-	VMULPS       Z7, Z10, Z11
-	VBROADCASTSS none<>+0(SB), Z12
-	VMAXPS       Z12, Z11, Z11
-	VMINPS       Z1, Z11, Z11
-	VRNDSCALEPS  $0x00, Z11, Z11
-	VMULPS       Z3, Z11, Z11
-	VSUBPS       Z10, Z11, Z11
-	VMULPS       Z9, Z9, Z9
-	VBROADCASTSS 2432(CX), Z10
-	VMULPS       Z10, Z9, Z9
-	VMULPS       Z11, Z11, Z11
-	VBROADCASTSS 2496(CX), Z10
-	VMULPS       Z10, Z11, Z11
-	VADDPS       Z11, Z9, Z9
-	VMINPS       Z9, Z5, Z5
-	VBROADCASTSS none<>+0(SB), Z9
-	VADDPS       Z9, Z8, Z9
-	VMAXPS       Z0, Z9, Z9
-	VMINPS       Z1, Z9, Z9
-	VMULPS       Z2, Z9, Z9
-	VBROADCASTSS 2240(CX), Z10
-	VSUBPS       Z10, Z9, Z9
-	VBROADCASTSS 2368(CX), Z10
-	VMULPS       Z10, Z9, Z10
-	VBROADCASTSS 2304(CX), Z11
-	VADDPS       Z11, Z10, Z10
-	VMULPS       Z7, Z10, Z11
-	VBROADCASTSS none<>+0(SB), Z12
-	VMAXPS       Z12, Z11, Z11
-	VMINPS       Z1, Z11, Z11
-	VRNDSCALEPS  $0x00, Z11, Z11
-	VMULPS       Z3, Z11, Z11
-	VSUBPS       Z10, Z11, Z11
-	VMULPS       Z9, Z9, Z9
-	VBROADCASTSS 2432(CX), Z10
-	VMULPS       Z10, Z9, Z9
-	VMULPS       Z11, Z11, Z11
-	VBROADCASTSS 2496(CX), Z10
-	VMULPS       Z10, Z11, Z11
-	VADDPS       Z11, Z9, Z9
-	VMINPS       Z9, Z5, Z5
-	VBROADCASTSS one<>+0(SB), Z9
+	VSUBPS       Z8, Z5, Z5
+	VBROADCASTSS 2368(CX), Z8
+	VMULPS       Z8, Z5, Z8
+	VBROADCASTSS 2304(CX), Z9
 	VADDPS       Z9, Z8, Z8
-	VMAXPS       Z0, Z8, Z8
-	VMINPS       Z1, Z8, Z8
-	VMULPS       Z2, Z8, Z8
-	VBROADCASTSS 2240(CX), Z9
-	VSUBPS       Z9, Z8, Z8
-	VBROADCASTSS 2368(CX), Z9
-	VMULPS       Z9, Z8, Z9
-	VBROADCASTSS 2304(CX), Z10
-	VADDPS       Z10, Z9, Z9
-	VMULPS       Z7, Z9, Z10
-	VBROADCASTSS none<>+0(SB), Z11
-	VMAXPS       Z11, Z10, Z10
-	VMINPS       Z1, Z10, Z10
-	VRNDSCALEPS  $0x00, Z10, Z10
-	VMULPS       Z3, Z10, Z10
-	VSUBPS       Z9, Z10, Z10
-	VMULPS       Z8, Z8, Z8
-	VBROADCASTSS 2432(CX), Z9
-	VMULPS       Z9, Z8, Z8
-	VMULPS       Z10, Z10, Z10
-	VBROADCASTSS 2496(CX), Z9
-	VMULPS       Z9, Z10, Z10
-	VADDPS       Z10, Z8, Z8
-	VMINPS       Z8, Z5, Z5
+	VMULPS       Z7, Z8, Z9
+	VBROADCASTSS none<>+0(SB), Z10
+	VMAXPS       Z10, Z9, Z9
+	VMINPS       Z1, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VMULPS       Z3, Z9, Z9
+	VSUBPS       Z8, Z9, Z9
+	VMULPS       Z5, Z5, Z5
+	VBROADCASTSS 2432(CX), Z8
+	VMULPS       Z8, Z5, Z5
+	VMULPS       Z9, Z9, Z9
+	VBROADCASTSS 2496(CX), Z8
+	VMULPS       Z8, Z9, Z9
+	VADDPS       Z9, Z5, Z5
 	VADDPS       Z5, Z4, Z4
 	ADDQ         $+4, CX
 	DECQ         DX

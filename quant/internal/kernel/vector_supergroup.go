@@ -37,8 +37,8 @@ func (v *vectorSet) lay(out *[superSize]float32, weights []float32, s *superGrou
 	}
 }
 
-func (v *vectorSet) searchMinimums(l *groupLanes, s *superGroup, pattern *trials) {
-	v.minimumSearch[s.which()](&l.weights[0], &pattern.scale[0], &s.grid.vectors.low[0])
+func (v *vectorSet) searchMinimums(l *groupLanes, s *superGroup, p *pattern) {
+	v.minimumSearch[s.which()](&l.weights[0], &p.scale[0], p.count, &s.grid.vectors.low[0])
 }
 
 func (v *vectorSet) searchScales(l *groupLanes, s *superGroup) {
@@ -54,7 +54,7 @@ func (v *vectorSet) searchScales(l *groupLanes, s *superGroup) {
 	}
 }
 
-func (v *vectorSet) searchFactors(l *groupLanes, s *superGroup, about *trials, u *factorUnits, plainScales, plainMinimums []float32) {
+func (v *vectorSet) searchFactors(l *groupLanes, s *superGroup, about *pattern, u *factorUnits, plainScales, plainMinimums []float32) {
 	if s.grid.kind == tableKind {
 		for i := range s.groups {
 			weights, importance := s.group(i)
@@ -67,7 +67,7 @@ func (v *vectorSet) searchFactors(l *groupLanes, s *superGroup, about *trials, u
 	if s.minimums {
 		search = v.groupFactorsMinimums[s.which()]
 	}
-	search(&l.weights[0], &about.scale[0], &u.scale, &plainScales[0], &plainMinimums[0], &s.grid.vectors.low[0])
+	search(&l.weights[0], &about.scale[0], about.count, &u.scale, &plainScales[0], &plainMinimums[0], &s.grid.vectors.low[0])
 }
 
 func (v *vectorSet) addUnitCosts(costs *lanes, d *trials, l *groupLanes, groups int, least, most float32) {

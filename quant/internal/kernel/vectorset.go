@@ -70,10 +70,10 @@ type vectorSet struct {
 	// groups is groupLanes.
 	layGroups            [superSizes]func(out, weights *float32)
 	takeMoments          [superSizes]func(groups *float32)
-	minimumSearch        [superSizes]func(groups, pattern, grid *float32)
-	groupFactorsMinimums [superSizes]func(groups, pattern, units, plainScales, plainMinimums, grid *float32)
+	minimumSearch        [superSizes]func(groups, pattern *float32, count int, grid *float32)
+	groupFactorsMinimums [superSizes]func(groups, pattern *float32, count int, units, plainScales, plainMinimums, grid *float32)
 	groupScales16        func(groups, pattern, grid *float32)
-	groupFactorsScales16 func(groups, pattern, units, plainScales, plainMinimums, grid *float32)
+	groupFactorsScales16 func(groups, pattern *float32, count int, units, plainScales, plainMinimums, grid *float32)
 	unitCosts            func(costs, trials, groups *float32, count int, least, most float32)
 	// decodeLevels is decode for codes that stand for 16 levels, decodeE4M3 for those that
 	// stand for e4m3Levels.

@@ -63,8 +63,8 @@ var avx2 = vectorSet{
 	},
 	factorSearch: [...]func(*float32, *float32, *float32, *float32, *float32, *float32, *float32, int){factorSearchAVX2, factorSearchWeightedAVX2},
 	layGroups:    [...]func(*float32, *float32){layGroups8, layGroups16}, takeMoments: [...]func(*float32){takeMoments8, takeMoments16},
-	minimumSearch:        [...]func(*float32, *float32, *float32){minimumSearch8AVX2, minimumSearch16AVX2},
-	groupFactorsMinimums: [...]func(*float32, *float32, *float32, *float32, *float32, *float32){groupFactorsMinimums8AVX2, groupFactorsMinimums16AVX2},
+	minimumSearch:        [...]func(*float32, *float32, int, *float32){minimumSearch8AVX2, minimumSearch16AVX2},
+	groupFactorsMinimums: [...]func(*float32, *float32, int, *float32, *float32, *float32, *float32){groupFactorsMinimums8AVX2, groupFactorsMinimums16AVX2},
 	groupScales16:        groupScales16AVX2, groupFactorsScales16: groupFactorsScales16AVX2,
 	levelSearch: [...]func(*float32, *float32, *float32, *float32, int, float32) int{levelSearchAVX2, levelSearchWeightedAVX2},
 	leastLane:   leastLaneAVX2, unitCosts: unitCostsAVX2,
@@ -94,8 +94,8 @@ var avx512 = func() vectorSet {
 		tableKind: {trialErrorsTableAVX512, trialErrorsTableWeightedAVX512}, floatKind: {trialErrorsFloatAVX512, trialErrorsFloatWeightedAVX512},
 	}
 	v.factorSearch = [...]func(*float32, *float32, *float32, *float32, *float32, *float32, *float32, int){factorSearchAVX512, factorSearchWeightedAVX512}
-	v.minimumSearch = [...]func(*float32, *float32, *float32){minimumSearch8AVX512, minimumSearch16AVX512}
-	v.groupFactorsMinimums = [...]func(*float32, *float32, *float32, *float32, *float32, *float32){groupFactorsMinimums8AVX512, groupFactorsMinimums16AVX512}
+	v.minimumSearch = [...]func(*float32, *float32, int, *float32){minimumSearch8AVX512, minimumSearch16AVX512}
+	v.groupFactorsMinimums = [...]func(*float32, *float32, int, *float32, *float32, *float32, *float32){groupFactorsMinimums8AVX512, groupFactorsMinimums16AVX512}
 	v.groupScales16, v.groupFactorsScales16 = groupScales16AVX512, groupFactorsScales16AVX512
 	v.levelSearch = [...]func(*float32, *float32, *float32, *float32, int, float32) int{levelSearchAVX512, levelSearchWeightedAVX512}
 	v.normalizeEnds = normalizeEndsAVX512

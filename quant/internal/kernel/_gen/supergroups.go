@@ -58,11 +58,13 @@ func (s superGroup) label(name string) string { return fmt.Sprintf("%s%d", name,
 func (s superGroup) twice() bool { return s.lanes > s.groups }
 
 // tries is how many vectors have all trials.
-func (s superGroup) tries() int {
+func (s superGroup) tries() GPVirtual {
+	tries := GP64()
+	MOVQ(argument("count"), tries)
 	if s.twice() {
-		return trialLanes * s.groups / s.lanes
+		SHRQ(Imm(1), tries)
 	}
-	return trialLanes
+	return tries
 }
 
 func (s superGroup) at(array int) Mem { return Mem{Base: s.base, Disp: array + 4*s.lanes*s.part} }
@@ -77,25 +79,36 @@ func (s superGroup) get(address Mem) VecVirtual {
 	return v
 }
 
-// tried loads a number of a trial. Upper halves have the trials that come after all of the lower ones.
-func (s superGroup) tried(address Mem, upper Register) VecVirtual {
-	v := s.all(address)
+// trialsOf goes over the trials of a pattern.
+type trialsOf struct {
+	superGroup
+	next, tries GPVirtual
+	upper       Register // masks the upper half of lanes, which has the trials after all of the lower ones
+}
+
+func (s superGroup) trialsOf(pattern GPVirtual) trialsOf {
+	t := trialsOf{superGroup: s, next: GP64()}
+	MOVQ(pattern, t.next)
 	if s.twice() {
-		VBROADCASTSS(address.Offset(4*s.tries()), upper, v)
+		bits := GP32()
+		t.tries, t.upper = s.tries(), K()
+		MOVL(U32(0xff00), bits)
+		KMOVW(bits, t.upper)
+	}
+	return t
+}
+
+// load has the numbers of an array for the trial at hand.
+func (t trialsOf) load(array int) VecVirtual {
+	v := t.all(Mem{Base: t.next, Disp: array * laneBytes})
+	if t.twice() {
+		VBROADCASTSS(Mem{Base: t.next, Index: t.tries, Scale: 4, Disp: array * laneBytes}, t.upper, v)
 	}
 	return v
 }
 
-// upper masks the upper half of lanes.
-func (s superGroup) upper() Register {
-	if !s.twice() {
-		return nil
-	}
-	bits, mask := GP32(), K()
-	MOVL(U32(0xff00), bits)
-	KMOVW(bits, mask)
-	return mask
-}
+// advance goes to the next trial.
+func (t trialsOf) advance() { ADDQ(I32(4), t.next) }
 
 // forRows emits a loop over the weights of groups, with their importance, two a turn.
 func (s superGroup) forRows(name string, each func(w, h VecVirtual)) {
@@ -112,10 +125,10 @@ func (s superGroup) forRows(name string, each func(w, h VecVirtual)) {
 	JNZ(LabelRef(s.label(name)))
 }
 
-// forPairs emits a loop over all vectors of trials, two a turn.
+// forPairs emits a loop over 16 trials, two a turn.
 func (s superGroup) forPairs(name string, each func()) {
 	left := GP64()
-	MOVQ(U32(uint32(s.tries()/2)), left)
+	MOVQ(U32(trialLanes/2), left)
 	Label(s.label(name))
 	each()
 	DECQ(left)
@@ -301,8 +314,8 @@ func (trials groupTrials) addErrors(n *nearest, w, h VecVirtual) {
 // minimumSearch is searchMinimums, in three stages: what is tried, its sums, and what follows from
 // them. Stages by themselves leave a processor more to do at a time.
 func minimumSearch(i isa, groups int) {
-	function(fmt.Sprintf("minimumSearch%d%s", groups, i.name), "func(groups, pattern, grid *float32)",
-		"The scale and minimum of each group for the codes that the best of 16 trials about what was found gives.")
+	function(fmt.Sprintf("minimumSearch%d%s", groups, i.name), "func(groups, pattern *float32, count int, grid *float32)",
+		"The scale and minimum of each group for the codes that the best of some trials about what was found gives.")
 	pattern, grid := pointer("pattern"), pointer("grid")
 	superGroups(i, groups, func(s superGroup) {
 		s.makeMinimums(pattern)
@@ -326,11 +339,9 @@ const (
 
 // makeMinimums makes what finds the levels of each trial.
 func (s superGroup) makeMinimums(pattern GPVirtual) {
-	upper, about, minimums, zero := s.upper(), s.get(s.at(laneScale)), s.get(s.at(laneMinimum)), s.zeroed()
-	next := GP64()
-	MOVQ(pattern, next)
+	trials, about, minimums, zero := s.trialsOf(pattern), s.get(s.at(laneScale)), s.get(s.at(laneMinimum)), s.zeroed()
 	s.forTried("tries", 1, func(tried GPVirtual) {
-		scale, minimum := s.tried(Mem{Base: next}, upper), s.tried(Mem{Base: next, Disp: laneBytes}, upper)
+		scale, minimum := trials.load(0), trials.load(1)
 		VMULPS(about, minimum, minimum)
 		VADDPS(minimums, minimum, minimum)
 		VMAXPS(zero, minimum, minimum)
@@ -338,7 +349,7 @@ func (s superGroup) makeMinimums(pattern GPVirtual) {
 		inverse, offset := s.coder(scale, minimum)
 		VMOVUPS(inverse, Mem{Base: tried, Disp: triedInverse})
 		VMOVUPS(offset, Mem{Base: tried, Disp: triedOffset})
-		ADDQ(I32(4), next)
+		trials.advance()
 	})
 }
 
@@ -416,19 +427,17 @@ func groupScales(i isa, groups int) {
 	pattern, grid := pointer("pattern"), pointer("grid")
 	superGroups(i, groups, func(s superGroup) {
 		n := newNearest(i, "Even", grid)
-		upper, next := s.upper(), GP64()
-		scale, most := s.get(s.at(laneScale)), s.all(none)
-		MOVQ(pattern, next)
+		trials, scale, most := s.trialsOf(pattern), s.get(s.at(laneScale)), s.all(none)
 		s.forPairs("trials", func() {
 			var pair groupTrials
-			for k := range 2 {
-				tried := s.tried(Mem{Base: next, Disp: 4 * k}, upper)
+			for range 2 {
+				tried := trials.load(0)
+				trials.advance()
 				VMULPS(s.get(s.at(laneScale)), tried, tried)
 				t := &groupTrial{levelLevel: s.all(none), levelWeight: s.all(none)}
 				t.inverse, _ = i.coder(tried, tried)
 				pair = append(pair, t)
 			}
-			ADDQ(I32(2*4), next)
 			n.keep()
 			s.forRows("scales", func(w, h VecVirtual) {
 				pair.together(i, func(trials groupTrials) { trials.addSums(n, w, h) })
@@ -454,7 +463,7 @@ func groupFactors(i isa, groups int, minimums bool) {
 	if minimums {
 		name = "Minimums"
 	}
-	function(fmt.Sprintf("groupFactors%s%d%s", name, groups, i.name), "func(groups, pattern, units, plainScales, plainMinimums, grid *float32)",
+	function(fmt.Sprintf("groupFactors%s%d%s", name, groups, i.name), "func(groups, pattern *float32, count int, units, plainScales, plainMinimums, grid *float32)",
 		"The least error of each group, and the scale and minimum of it, of multiples of units; and the error of the plain ones.")
 	pattern, units := pointer("pattern"), pointer("units")
 	plainScales, plainMinimums, grid := pointer("plainScales"), pointer("plainMinimums"), pointer("grid")
@@ -488,18 +497,18 @@ func (s superGroup) putFirst(v VecVirtual, array int) { VMOVUPS(v, Mem{Base: s.b
 func (s superGroup) forTried(name string, together int, each func(tried GPVirtual)) {
 	tried, left := GP64(), GP64()
 	MOVQ(s.base, tried)
-	MOVQ(U32(uint32(s.tries()/together)), left)
+	MOVQ(s.tries(), left)
 	Label(s.label(name))
 	each(tried)
 	ADDQ(I32(int32(together*laneBytes)), tried)
-	DECQ(left)
+	SUBQ(I32(int32(together)), left)
 	JNZ(LabelRef(s.label(name)))
 }
 
 // makeFactors makes the scales and minimums that are tried.
 func (s superGroup) makeFactors(pattern, units GPVirtual, minimums bool) {
 	field := func(k int) VecVirtual { return s.all(Mem{Base: units, Disp: 4 * k}) }
-	upper, zero, least, most := s.upper(), s.all(none), field(4), field(5)
+	trials, zero, least, most := s.trialsOf(pattern), s.all(none), field(4), field(5)
 	clip := func(v, least VecVirtual) {
 		VMAXPS(least, v, v)
 		VMINPS(most, v, v)
@@ -509,10 +518,8 @@ func (s superGroup) makeFactors(pattern, units GPVirtual, minimums bool) {
 	VMULPS(field(2), scale, factor)
 	clip(factor, least)
 	s.round(factor)
-	next := GP64()
-	MOVQ(pattern, next)
 	s.forTried("factors", 1, func(at GPVirtual) {
-		tried := s.tried(Mem{Base: next}, upper)
+		tried := trials.load(0)
 		VADDPS(factor, tried, tried)
 		clip(tried, least)
 		VMULPS(field(0), tried, tried)
@@ -525,12 +532,12 @@ func (s superGroup) makeFactors(pattern, units GPVirtual, minimums bool) {
 			VMULPS(field(3), multiple, multiple)
 			clip(multiple, zero)
 			s.round(multiple)
-			VADDPS(s.tried(Mem{Base: next, Disp: laneBytes}, upper), multiple, multiple)
+			VADDPS(trials.load(1), multiple, multiple)
 			clip(multiple, zero)
 			VMULPS(field(1), multiple, multiple)
 			VMOVUPS(multiple, Mem{Base: at, Disp: laneTriedMinimum})
 		}
-		ADDQ(I32(4), next)
+		trials.advance()
 	})
 }
 
@@ -606,32 +613,25 @@ func unitCosts(i isa) {
 // unitCost is what units cost a group.
 func (i isa) unitCost(group GPVirtual, d, dmin, perScale, perMinimum, least, most VecVirtual) VecVirtual {
 	of := func(array int) VecVirtual { return i.all(Mem{Base: group, Disp: array}) }
-	cost, factor := i.all(infinity), of(laneScale)
-	VMULPS(perScale, factor, factor)
-	VMAXPS(least, factor, factor)
-	VMINPS(most, factor, factor)
-	i.round(factor)
-	for _, step := range []Mem{minusOne, none, one} {
-		scale, minimum, rest := vector(i.lanes), vector(i.lanes), vector(i.lanes)
-		VADDPS(i.all(step), factor, scale)
-		VMAXPS(least, scale, scale)
-		VMINPS(most, scale, scale)
-		VMULPS(d, scale, scale)
-		VSUBPS(of(laneScale), scale, scale)
-		VMULPS(of(laneSlope), scale, minimum)
-		VADDPS(of(laneMinimum), minimum, minimum)
-		VMULPS(perMinimum, minimum, rest)
-		VMAXPS(i.all(none), rest, rest)
-		VMINPS(most, rest, rest)
-		i.round(rest)
-		VMULPS(dmin, rest, rest)
-		VSUBPS(minimum, rest, rest)
-		VMULPS(scale, scale, scale)
-		VMULPS(of(laneScaleCost), scale, scale)
-		VMULPS(rest, rest, rest)
-		VMULPS(of(laneMinimumCost), rest, rest)
-		VADDPS(rest, scale, scale)
-		VMINPS(scale, cost, cost)
-	}
-	return cost
+	scale, minimum, rest := of(laneScale), vector(i.lanes), vector(i.lanes)
+	VMULPS(perScale, scale, scale)
+	VMAXPS(least, scale, scale)
+	VMINPS(most, scale, scale)
+	i.round(scale)
+	VMULPS(d, scale, scale)
+	VSUBPS(of(laneScale), scale, scale)
+	VMULPS(of(laneSlope), scale, minimum)
+	VADDPS(of(laneMinimum), minimum, minimum)
+	VMULPS(perMinimum, minimum, rest)
+	VMAXPS(i.all(none), rest, rest)
+	VMINPS(most, rest, rest)
+	i.round(rest)
+	VMULPS(dmin, rest, rest)
+	VSUBPS(minimum, rest, rest)
+	VMULPS(scale, scale, scale)
+	VMULPS(of(laneScaleCost), scale, scale)
+	VMULPS(rest, rest, rest)
+	VMULPS(of(laneMinimumCost), rest, rest)
+	VADDPS(rest, scale, scale)
+	return scale
 }
