@@ -2807,22 +2807,21 @@ TEXT ·trialErrorsTableAVX2(SB), NOSPLIT, $0-48
 	MOVQ         trials+8(FP), CX
 	MOVQ         grid+16(FP), DX
 	VMOVUPS      (CX), Y0
-	VMOVUPS      64(CX), Y1
-	VMOVUPS      (AX), Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VBROADCASTSS none<>+0(SB), Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y1, Y1
+	VMOVUPS      (AX), Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VDIVPS       Y0, Y2, Y2
+	VBROADCASTSS none<>+0(SB), Y3
+	VCMPPS       $0x04, Y3, Y0, Y3
+	VANDPS       Y3, Y2, Y3
+	VMULPS       Y3, Y0, Y2
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), BX
 	SUBQ         $+4, BX
 	JL           errors_few
 
 errors_four:
-	VBROADCASTSS (CX), Y1
-	VMULPS       Y1, Y3, Y4
+	VBROADCASTSS (CX), Y2
+	VMULPS       Y2, Y3, Y4
 	VCMPPS       $0x1e, 64(DX), Y4, Y5
 	VMOVUPS      96(DX), Y7
 	VBLENDVPS    Y5, 128(DX), Y7, Y7
@@ -2841,11 +2840,11 @@ errors_four:
 	VPERMPS      256(DX), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
 	VMULPS       Y0, Y4, Y4
-	VSUBPS       Y4, Y1, Y4
+	VSUBPS       Y4, Y2, Y4
 	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y2, Y2
-	VBROADCASTSS 4(CX), Y1
-	VMULPS       Y1, Y3, Y4
+	VADDPS       Y4, Y1, Y1
+	VBROADCASTSS 4(CX), Y2
+	VMULPS       Y2, Y3, Y4
 	VCMPPS       $0x1e, 64(DX), Y4, Y5
 	VMOVUPS      96(DX), Y7
 	VBLENDVPS    Y5, 128(DX), Y7, Y7
@@ -2864,11 +2863,11 @@ errors_four:
 	VPERMPS      256(DX), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
 	VMULPS       Y0, Y4, Y4
-	VSUBPS       Y4, Y1, Y4
+	VSUBPS       Y4, Y2, Y4
 	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y2, Y2
-	VBROADCASTSS 8(CX), Y1
-	VMULPS       Y1, Y3, Y4
+	VADDPS       Y4, Y1, Y1
+	VBROADCASTSS 8(CX), Y2
+	VMULPS       Y2, Y3, Y4
 	VCMPPS       $0x1e, 64(DX), Y4, Y5
 	VMOVUPS      96(DX), Y7
 	VBLENDVPS    Y5, 128(DX), Y7, Y7
@@ -2887,11 +2886,11 @@ errors_four:
 	VPERMPS      256(DX), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
 	VMULPS       Y0, Y4, Y4
-	VSUBPS       Y4, Y1, Y4
+	VSUBPS       Y4, Y2, Y4
 	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y2, Y2
-	VBROADCASTSS 12(CX), Y1
-	VMULPS       Y1, Y3, Y4
+	VADDPS       Y4, Y1, Y1
+	VBROADCASTSS 12(CX), Y2
+	VMULPS       Y2, Y3, Y4
 	VCMPPS       $0x1e, 64(DX), Y4, Y5
 	VMOVUPS      96(DX), Y7
 	VBLENDVPS    Y5, 128(DX), Y7, Y7
@@ -2910,9 +2909,9 @@ errors_four:
 	VPERMPS      256(DX), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
 	VMULPS       Y0, Y4, Y4
-	VSUBPS       Y4, Y1, Y4
+	VSUBPS       Y4, Y2, Y4
 	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y2, Y2
+	VADDPS       Y4, Y1, Y1
 	ADDQ         $+16, CX
 	SUBQ         $+4, BX
 	JGE          errors_four
@@ -2922,8 +2921,8 @@ errors_few:
 	JZ   errors_done
 
 errors:
-	VBROADCASTSS (CX), Y1
-	VMULPS       Y1, Y3, Y4
+	VBROADCASTSS (CX), Y2
+	VMULPS       Y2, Y3, Y4
 	VCMPPS       $0x1e, 64(DX), Y4, Y5
 	VMOVUPS      96(DX), Y7
 	VBLENDVPS    Y5, 128(DX), Y7, Y7
@@ -2942,15 +2941,15 @@ errors:
 	VPERMPS      256(DX), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
 	VMULPS       Y0, Y4, Y4
-	VSUBPS       Y4, Y1, Y4
+	VSUBPS       Y4, Y2, Y4
 	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y2, Y2
+	VADDPS       Y4, Y1, Y1
 	ADDQ         $+4, CX
 	DECQ         BX
 	JNZ          errors
 
 errors_done:
-	VMOVUPS Y2, (AX)
+	VMOVUPS Y1, (AX)
 	VZEROUPPER
 	RET
 
@@ -3325,14 +3324,13 @@ TEXT ·trialErrorsTableWeightedAVX2(SB), NOSPLIT, $0-48
 	MOVQ         trials+8(FP), CX
 	MOVQ         grid+16(FP), DX
 	VMOVUPS      (CX), Y0
-	VMOVUPS      64(CX), Y1
-	VMOVUPS      (AX), Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VBROADCASTSS none<>+0(SB), Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y1, Y1
+	VMOVUPS      (AX), Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VDIVPS       Y0, Y2, Y2
+	VBROADCASTSS none<>+0(SB), Y3
+	VCMPPS       $0x04, Y3, Y0, Y3
+	VANDPS       Y3, Y2, Y3
+	VMULPS       Y3, Y0, Y2
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), SI
 	MOVQ         importance+32(FP), BX
@@ -3340,7 +3338,7 @@ TEXT ·trialErrorsTableWeightedAVX2(SB), NOSPLIT, $0-48
 	JL           errors_few
 
 errors_four:
-	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (BX), Y2
 	VBROADCASTSS (CX), Y4
 	VMULPS       Y4, Y3, Y5
 	VCMPPS       $0x1e, 64(DX), Y5, Y6
@@ -3362,10 +3360,10 @@ errors_four:
 	VBLENDVPS    Y6, Y7, Y5, Y5
 	VMULPS       Y0, Y5, Y5
 	VSUBPS       Y5, Y4, Y5
-	VMULPS       Y5, Y1, Y1
-	VMULPS       Y5, Y1, Y5
-	VADDPS       Y5, Y2, Y2
-	VBROADCASTSS 4(BX), Y1
+	VMULPS       Y5, Y2, Y2
+	VMULPS       Y5, Y2, Y5
+	VADDPS       Y5, Y1, Y1
+	VBROADCASTSS 4(BX), Y2
 	VBROADCASTSS 4(CX), Y4
 	VMULPS       Y4, Y3, Y5
 	VCMPPS       $0x1e, 64(DX), Y5, Y6
@@ -3387,10 +3385,10 @@ errors_four:
 	VBLENDVPS    Y6, Y7, Y5, Y5
 	VMULPS       Y0, Y5, Y5
 	VSUBPS       Y5, Y4, Y5
-	VMULPS       Y5, Y1, Y1
-	VMULPS       Y5, Y1, Y5
-	VADDPS       Y5, Y2, Y2
-	VBROADCASTSS 8(BX), Y1
+	VMULPS       Y5, Y2, Y2
+	VMULPS       Y5, Y2, Y5
+	VADDPS       Y5, Y1, Y1
+	VBROADCASTSS 8(BX), Y2
 	VBROADCASTSS 8(CX), Y4
 	VMULPS       Y4, Y3, Y5
 	VCMPPS       $0x1e, 64(DX), Y5, Y6
@@ -3412,10 +3410,10 @@ errors_four:
 	VBLENDVPS    Y6, Y7, Y5, Y5
 	VMULPS       Y0, Y5, Y5
 	VSUBPS       Y5, Y4, Y5
-	VMULPS       Y5, Y1, Y1
-	VMULPS       Y5, Y1, Y5
-	VADDPS       Y5, Y2, Y2
-	VBROADCASTSS 12(BX), Y1
+	VMULPS       Y5, Y2, Y2
+	VMULPS       Y5, Y2, Y5
+	VADDPS       Y5, Y1, Y1
+	VBROADCASTSS 12(BX), Y2
 	VBROADCASTSS 12(CX), Y4
 	VMULPS       Y4, Y3, Y5
 	VCMPPS       $0x1e, 64(DX), Y5, Y6
@@ -3437,9 +3435,9 @@ errors_four:
 	VBLENDVPS    Y6, Y7, Y5, Y5
 	VMULPS       Y0, Y5, Y5
 	VSUBPS       Y5, Y4, Y5
-	VMULPS       Y5, Y1, Y1
-	VMULPS       Y5, Y1, Y5
-	VADDPS       Y5, Y2, Y2
+	VMULPS       Y5, Y2, Y2
+	VMULPS       Y5, Y2, Y5
+	VADDPS       Y5, Y1, Y1
 	ADDQ         $+16, CX
 	ADDQ         $+16, BX
 	SUBQ         $+4, SI
@@ -3450,7 +3448,7 @@ errors_few:
 	JZ   errors_done
 
 errors:
-	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (BX), Y2
 	VBROADCASTSS (CX), Y4
 	VMULPS       Y4, Y3, Y5
 	VCMPPS       $0x1e, 64(DX), Y5, Y6
@@ -3472,16 +3470,16 @@ errors:
 	VBLENDVPS    Y6, Y7, Y5, Y5
 	VMULPS       Y0, Y5, Y5
 	VSUBPS       Y5, Y4, Y5
-	VMULPS       Y5, Y1, Y1
-	VMULPS       Y5, Y1, Y5
-	VADDPS       Y5, Y2, Y2
+	VMULPS       Y5, Y2, Y2
+	VMULPS       Y5, Y2, Y5
+	VADDPS       Y5, Y1, Y1
 	ADDQ         $+4, CX
 	ADDQ         $+4, BX
 	DECQ         SI
 	JNZ          errors
 
 errors_done:
-	VMOVUPS Y2, (AX)
+	VMOVUPS Y1, (AX)
 	VZEROUPPER
 	RET
 
@@ -3908,31 +3906,29 @@ TEXT ·trialErrorsFloatAVX2(SB), NOSPLIT, $0-48
 	MOVQ         trials+8(FP), CX
 	MOVQ         grid+16(FP), DX
 	VMOVUPS      (CX), Y0
-	VMOVUPS      64(CX), Y1
-	VMOVUPS      (AX), Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VBROADCASTSS none<>+0(SB), Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y1, Y1
-	VMOVUPS      32(CX), Y1
-	VMOVUPS      96(CX), Y4
-	VMOVUPS      32(AX), Y5
-	VBROADCASTSS one<>+0(SB), Y6
-	VDIVPS       Y1, Y6, Y6
-	VBROADCASTSS none<>+0(SB), Y7
-	VCMPPS       $0x04, Y7, Y1, Y7
-	VANDPS       Y7, Y6, Y6
-	VMULPS       Y6, Y4, Y4
+	VMOVUPS      (AX), Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VDIVPS       Y0, Y2, Y2
+	VBROADCASTSS none<>+0(SB), Y3
+	VCMPPS       $0x04, Y3, Y0, Y3
+	VANDPS       Y3, Y2, Y3
+	VMULPS       Y3, Y0, Y2
+	VMOVUPS      32(CX), Y2
+	VMOVUPS      32(AX), Y4
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y2, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y6
+	VCMPPS       $0x04, Y6, Y2, Y6
+	VANDPS       Y6, Y5, Y6
+	VMULPS       Y6, Y2, Y5
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), BX
 	SUBQ         $+4, BX
 	JL           errors_few
 
 errors_four:
-	VBROADCASTSS (CX), Y4
-	VMULPS       Y4, Y3, Y7
+	VBROADCASTSS (CX), Y5
+	VMULPS       Y5, Y3, Y7
 	VMAXPS       (DX), Y7, Y7
 	VMINPS       32(DX), Y7, Y7
 	VBROADCASTSS infinity<>+0(SB), Y8
@@ -3942,10 +3938,10 @@ errors_four:
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
 	VMULPS       Y0, Y7, Y7
-	VSUBPS       Y7, Y4, Y7
+	VSUBPS       Y7, Y5, Y7
 	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y2, Y2
-	VMULPS       Y4, Y6, Y7
+	VADDPS       Y7, Y1, Y1
+	VMULPS       Y5, Y6, Y7
 	VMAXPS       (DX), Y7, Y7
 	VMINPS       32(DX), Y7, Y7
 	VBROADCASTSS infinity<>+0(SB), Y8
@@ -3954,39 +3950,12 @@ errors_four:
 	VMULPS       384(DX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y1, Y7, Y7
-	VSUBPS       Y7, Y4, Y7
+	VMULPS       Y2, Y7, Y7
+	VSUBPS       Y7, Y5, Y7
 	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y5, Y5
-	VBROADCASTSS 4(CX), Y4
-	VMULPS       Y4, Y3, Y7
-	VMAXPS       (DX), Y7, Y7
-	VMINPS       32(DX), Y7, Y7
-	VBROADCASTSS infinity<>+0(SB), Y8
-	VANDPS       Y8, Y7, Y8
-	VMAXPS       352(DX), Y8, Y8
-	VMULPS       384(DX), Y8, Y8
-	VADDPS       Y8, Y7, Y7
-	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y0, Y7, Y7
-	VSUBPS       Y7, Y4, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y2, Y2
-	VMULPS       Y4, Y6, Y7
-	VMAXPS       (DX), Y7, Y7
-	VMINPS       32(DX), Y7, Y7
-	VBROADCASTSS infinity<>+0(SB), Y8
-	VANDPS       Y8, Y7, Y8
-	VMAXPS       352(DX), Y8, Y8
-	VMULPS       384(DX), Y8, Y8
-	VADDPS       Y8, Y7, Y7
-	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y1, Y7, Y7
-	VSUBPS       Y7, Y4, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y5, Y5
-	VBROADCASTSS 8(CX), Y4
-	VMULPS       Y4, Y3, Y7
+	VADDPS       Y7, Y4, Y4
+	VBROADCASTSS 4(CX), Y5
+	VMULPS       Y5, Y3, Y7
 	VMAXPS       (DX), Y7, Y7
 	VMINPS       32(DX), Y7, Y7
 	VBROADCASTSS infinity<>+0(SB), Y8
@@ -3996,10 +3965,10 @@ errors_four:
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
 	VMULPS       Y0, Y7, Y7
-	VSUBPS       Y7, Y4, Y7
+	VSUBPS       Y7, Y5, Y7
 	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y2, Y2
-	VMULPS       Y4, Y6, Y7
+	VADDPS       Y7, Y1, Y1
+	VMULPS       Y5, Y6, Y7
 	VMAXPS       (DX), Y7, Y7
 	VMINPS       32(DX), Y7, Y7
 	VBROADCASTSS infinity<>+0(SB), Y8
@@ -4008,12 +3977,12 @@ errors_four:
 	VMULPS       384(DX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y1, Y7, Y7
-	VSUBPS       Y7, Y4, Y7
+	VMULPS       Y2, Y7, Y7
+	VSUBPS       Y7, Y5, Y7
 	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y5, Y5
-	VBROADCASTSS 12(CX), Y4
-	VMULPS       Y4, Y3, Y7
+	VADDPS       Y7, Y4, Y4
+	VBROADCASTSS 8(CX), Y5
+	VMULPS       Y5, Y3, Y7
 	VMAXPS       (DX), Y7, Y7
 	VMINPS       32(DX), Y7, Y7
 	VBROADCASTSS infinity<>+0(SB), Y8
@@ -4023,10 +3992,10 @@ errors_four:
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
 	VMULPS       Y0, Y7, Y7
-	VSUBPS       Y7, Y4, Y7
+	VSUBPS       Y7, Y5, Y7
 	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y2, Y2
-	VMULPS       Y4, Y6, Y7
+	VADDPS       Y7, Y1, Y1
+	VMULPS       Y5, Y6, Y7
 	VMAXPS       (DX), Y7, Y7
 	VMINPS       32(DX), Y7, Y7
 	VBROADCASTSS infinity<>+0(SB), Y8
@@ -4035,10 +4004,37 @@ errors_four:
 	VMULPS       384(DX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y1, Y7, Y7
-	VSUBPS       Y7, Y4, Y7
+	VMULPS       Y2, Y7, Y7
+	VSUBPS       Y7, Y5, Y7
 	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y5, Y5
+	VADDPS       Y7, Y4, Y4
+	VBROADCASTSS 12(CX), Y5
+	VMULPS       Y5, Y3, Y7
+	VMAXPS       (DX), Y7, Y7
+	VMINPS       32(DX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(DX), Y8, Y8
+	VMULPS       384(DX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y0, Y7, Y7
+	VSUBPS       Y7, Y5, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y1, Y1
+	VMULPS       Y5, Y6, Y7
+	VMAXPS       (DX), Y7, Y7
+	VMINPS       32(DX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VMAXPS       352(DX), Y8, Y8
+	VMULPS       384(DX), Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VSUBPS       Y7, Y5, Y7
+	VMULPS       Y7, Y7, Y7
+	VADDPS       Y7, Y4, Y4
 	ADDQ         $+16, CX
 	SUBQ         $+4, BX
 	JGE          errors_four
@@ -4048,8 +4044,8 @@ errors_few:
 	JZ   errors_done
 
 errors:
-	VBROADCASTSS (CX), Y4
-	VMULPS       Y4, Y3, Y7
+	VBROADCASTSS (CX), Y5
+	VMULPS       Y5, Y3, Y7
 	VMAXPS       (DX), Y7, Y7
 	VMINPS       32(DX), Y7, Y7
 	VBROADCASTSS infinity<>+0(SB), Y8
@@ -4059,10 +4055,10 @@ errors:
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
 	VMULPS       Y0, Y7, Y7
-	VSUBPS       Y7, Y4, Y7
+	VSUBPS       Y7, Y5, Y7
 	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y2, Y2
-	VMULPS       Y4, Y6, Y7
+	VADDPS       Y7, Y1, Y1
+	VMULPS       Y5, Y6, Y7
 	VMAXPS       (DX), Y7, Y7
 	VMINPS       32(DX), Y7, Y7
 	VBROADCASTSS infinity<>+0(SB), Y8
@@ -4071,17 +4067,17 @@ errors:
 	VMULPS       384(DX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y1, Y7, Y7
-	VSUBPS       Y7, Y4, Y7
+	VMULPS       Y2, Y7, Y7
+	VSUBPS       Y7, Y5, Y7
 	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y5, Y5
+	VADDPS       Y7, Y4, Y4
 	ADDQ         $+4, CX
 	DECQ         BX
 	JNZ          errors
 
 errors_done:
-	VMOVUPS Y2, (AX)
-	VMOVUPS Y5, 32(AX)
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y4, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -4333,23 +4329,21 @@ TEXT ·trialErrorsFloatWeightedAVX2(SB), NOSPLIT, $0-48
 	MOVQ         trials+8(FP), CX
 	MOVQ         grid+16(FP), DX
 	VMOVUPS      (CX), Y0
-	VMOVUPS      64(CX), Y1
-	VMOVUPS      (AX), Y2
-	VBROADCASTSS one<>+0(SB), Y3
-	VDIVPS       Y0, Y3, Y3
-	VBROADCASTSS none<>+0(SB), Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
-	VANDPS       Y4, Y3, Y3
-	VMULPS       Y3, Y1, Y1
-	VMOVUPS      32(CX), Y1
-	VMOVUPS      96(CX), Y4
-	VMOVUPS      32(AX), Y5
-	VBROADCASTSS one<>+0(SB), Y6
-	VDIVPS       Y1, Y6, Y6
-	VBROADCASTSS none<>+0(SB), Y7
-	VCMPPS       $0x04, Y7, Y1, Y7
-	VANDPS       Y7, Y6, Y6
-	VMULPS       Y6, Y4, Y4
+	VMOVUPS      (AX), Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VDIVPS       Y0, Y2, Y2
+	VBROADCASTSS none<>+0(SB), Y3
+	VCMPPS       $0x04, Y3, Y0, Y3
+	VANDPS       Y3, Y2, Y3
+	VMULPS       Y3, Y0, Y2
+	VMOVUPS      32(CX), Y2
+	VMOVUPS      32(AX), Y4
+	VBROADCASTSS one<>+0(SB), Y5
+	VDIVPS       Y2, Y5, Y5
+	VBROADCASTSS none<>+0(SB), Y6
+	VCMPPS       $0x04, Y6, Y2, Y6
+	VANDPS       Y6, Y5, Y6
+	VMULPS       Y6, Y2, Y5
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), SI
 	MOVQ         importance+32(FP), BX
@@ -4357,7 +4351,7 @@ TEXT ·trialErrorsFloatWeightedAVX2(SB), NOSPLIT, $0-48
 	JL           errors_few
 
 errors_four:
-	VBROADCASTSS (BX), Y4
+	VBROADCASTSS (BX), Y5
 	VBROADCASTSS (CX), Y7
 	VMULPS       Y7, Y3, Y8
 	VMAXPS       (DX), Y8, Y8
@@ -4370,9 +4364,9 @@ errors_four:
 	VSUBPS       Y9, Y8, Y8
 	VMULPS       Y0, Y8, Y8
 	VSUBPS       Y8, Y7, Y8
-	VMULPS       Y8, Y4, Y9
+	VMULPS       Y8, Y5, Y9
 	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y2, Y2
+	VADDPS       Y8, Y1, Y1
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (DX), Y8, Y8
 	VMINPS       32(DX), Y8, Y8
@@ -4382,12 +4376,12 @@ errors_four:
 	VMULPS       384(DX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y1, Y8, Y8
+	VMULPS       Y2, Y8, Y8
 	VSUBPS       Y8, Y7, Y8
-	VMULPS       Y8, Y4, Y4
-	VMULPS       Y8, Y4, Y8
-	VADDPS       Y8, Y5, Y5
-	VBROADCASTSS 4(BX), Y4
+	VMULPS       Y8, Y5, Y5
+	VMULPS       Y8, Y5, Y8
+	VADDPS       Y8, Y4, Y4
+	VBROADCASTSS 4(BX), Y5
 	VBROADCASTSS 4(CX), Y7
 	VMULPS       Y7, Y3, Y8
 	VMAXPS       (DX), Y8, Y8
@@ -4400,9 +4394,9 @@ errors_four:
 	VSUBPS       Y9, Y8, Y8
 	VMULPS       Y0, Y8, Y8
 	VSUBPS       Y8, Y7, Y8
-	VMULPS       Y8, Y4, Y9
+	VMULPS       Y8, Y5, Y9
 	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y2, Y2
+	VADDPS       Y8, Y1, Y1
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (DX), Y8, Y8
 	VMINPS       32(DX), Y8, Y8
@@ -4412,12 +4406,12 @@ errors_four:
 	VMULPS       384(DX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y1, Y8, Y8
+	VMULPS       Y2, Y8, Y8
 	VSUBPS       Y8, Y7, Y8
-	VMULPS       Y8, Y4, Y4
-	VMULPS       Y8, Y4, Y8
-	VADDPS       Y8, Y5, Y5
-	VBROADCASTSS 8(BX), Y4
+	VMULPS       Y8, Y5, Y5
+	VMULPS       Y8, Y5, Y8
+	VADDPS       Y8, Y4, Y4
+	VBROADCASTSS 8(BX), Y5
 	VBROADCASTSS 8(CX), Y7
 	VMULPS       Y7, Y3, Y8
 	VMAXPS       (DX), Y8, Y8
@@ -4430,9 +4424,9 @@ errors_four:
 	VSUBPS       Y9, Y8, Y8
 	VMULPS       Y0, Y8, Y8
 	VSUBPS       Y8, Y7, Y8
-	VMULPS       Y8, Y4, Y9
+	VMULPS       Y8, Y5, Y9
 	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y2, Y2
+	VADDPS       Y8, Y1, Y1
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (DX), Y8, Y8
 	VMINPS       32(DX), Y8, Y8
@@ -4442,12 +4436,12 @@ errors_four:
 	VMULPS       384(DX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y1, Y8, Y8
+	VMULPS       Y2, Y8, Y8
 	VSUBPS       Y8, Y7, Y8
-	VMULPS       Y8, Y4, Y4
-	VMULPS       Y8, Y4, Y8
-	VADDPS       Y8, Y5, Y5
-	VBROADCASTSS 12(BX), Y4
+	VMULPS       Y8, Y5, Y5
+	VMULPS       Y8, Y5, Y8
+	VADDPS       Y8, Y4, Y4
+	VBROADCASTSS 12(BX), Y5
 	VBROADCASTSS 12(CX), Y7
 	VMULPS       Y7, Y3, Y8
 	VMAXPS       (DX), Y8, Y8
@@ -4460,9 +4454,9 @@ errors_four:
 	VSUBPS       Y9, Y8, Y8
 	VMULPS       Y0, Y8, Y8
 	VSUBPS       Y8, Y7, Y8
-	VMULPS       Y8, Y4, Y9
+	VMULPS       Y8, Y5, Y9
 	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y2, Y2
+	VADDPS       Y8, Y1, Y1
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (DX), Y8, Y8
 	VMINPS       32(DX), Y8, Y8
@@ -4472,11 +4466,11 @@ errors_four:
 	VMULPS       384(DX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y1, Y8, Y8
+	VMULPS       Y2, Y8, Y8
 	VSUBPS       Y8, Y7, Y8
-	VMULPS       Y8, Y4, Y4
-	VMULPS       Y8, Y4, Y8
-	VADDPS       Y8, Y5, Y5
+	VMULPS       Y8, Y5, Y5
+	VMULPS       Y8, Y5, Y8
+	VADDPS       Y8, Y4, Y4
 	ADDQ         $+16, CX
 	ADDQ         $+16, BX
 	SUBQ         $+4, SI
@@ -4487,7 +4481,7 @@ errors_few:
 	JZ   errors_done
 
 errors:
-	VBROADCASTSS (BX), Y4
+	VBROADCASTSS (BX), Y5
 	VBROADCASTSS (CX), Y7
 	VMULPS       Y7, Y3, Y8
 	VMAXPS       (DX), Y8, Y8
@@ -4500,9 +4494,9 @@ errors:
 	VSUBPS       Y9, Y8, Y8
 	VMULPS       Y0, Y8, Y8
 	VSUBPS       Y8, Y7, Y8
-	VMULPS       Y8, Y4, Y9
+	VMULPS       Y8, Y5, Y9
 	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y2, Y2
+	VADDPS       Y8, Y1, Y1
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (DX), Y8, Y8
 	VMINPS       32(DX), Y8, Y8
@@ -4512,19 +4506,19 @@ errors:
 	VMULPS       384(DX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y1, Y8, Y8
+	VMULPS       Y2, Y8, Y8
 	VSUBPS       Y8, Y7, Y8
-	VMULPS       Y8, Y4, Y4
-	VMULPS       Y8, Y4, Y8
-	VADDPS       Y8, Y5, Y5
+	VMULPS       Y8, Y5, Y5
+	VMULPS       Y8, Y5, Y8
+	VADDPS       Y8, Y4, Y4
 	ADDQ         $+4, CX
 	ADDQ         $+4, BX
 	DECQ         SI
 	JNZ          errors
 
 errors_done:
-	VMOVUPS Y2, (AX)
-	VMOVUPS Y5, 32(AX)
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y4, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -10091,15 +10085,14 @@ TEXT ·trialErrorsTableAVX512(SB), NOSPLIT, $0-48
 	MOVQ         trials+8(FP), CX
 	MOVQ         grid+16(FP), DX
 	VMOVUPS      (CX), Y0
-	VMOVUPS      64(CX), Y1
-	VMOVUPS      (AX), Y2
-	VBROADCASTSS one<>+0(SB), Z3
-	VDIVPS       Z0, Z3, Z3
-	VBROADCASTSS none<>+0(SB), Z4
-	VCMPPS       $0x04, Z4, Z0, K1
-	VMOVAPS.Z    Z3, K1, Z3
-	VMULPS       Z3, Z1, Z1
-	VMOVUPS      576(DX), Z1
+	VMOVUPS      (AX), Y1
+	VBROADCASTSS one<>+0(SB), Z2
+	VDIVPS       Z0, Z2, Z2
+	VBROADCASTSS none<>+0(SB), Z3
+	VCMPPS       $0x04, Z3, Z0, K1
+	VMOVAPS.Z    Z2, K1, Z3
+	VMULPS       Z3, Z0, Z2
+	VMOVUPS      576(DX), Z2
 	VMOVUPS      640(DX), Z4
 	VMOVUPS      704(DX), Z5
 	VMOVUPS      768(DX), Z6
@@ -10123,7 +10116,7 @@ errors_four:
 	VCVTPS2DQ    Z14, Z14
 	VMOVAPS      Z14, Z15
 	VMOVAPS      Z14, Z14
-	VPERMI2PS    Z4, Z1, Z15
+	VPERMI2PS    Z4, Z2, Z15
 	VPERMI2D     Z6, Z5, Z14
 	VSUBPS       Z13, Z15, Z15
 	VPSRLD       $0x1f, Z15, Z15
@@ -10132,7 +10125,7 @@ errors_four:
 	VMULPS       Z0, Z13, Z13
 	VSUBPS       Z13, Z12, Z13
 	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z2, Z2
+	VADDPS       Z13, Z1, Z1
 	VBROADCASTSS 4(CX), Z12
 	VMULPS       Z12, Z3, Z13
 	VMAXPS       Z8, Z13, Z13
@@ -10142,7 +10135,7 @@ errors_four:
 	VCVTPS2DQ    Z14, Z14
 	VMOVAPS      Z14, Z15
 	VMOVAPS      Z14, Z14
-	VPERMI2PS    Z4, Z1, Z15
+	VPERMI2PS    Z4, Z2, Z15
 	VPERMI2D     Z6, Z5, Z14
 	VSUBPS       Z13, Z15, Z15
 	VPSRLD       $0x1f, Z15, Z15
@@ -10151,7 +10144,7 @@ errors_four:
 	VMULPS       Z0, Z13, Z13
 	VSUBPS       Z13, Z12, Z13
 	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z2, Z2
+	VADDPS       Z13, Z1, Z1
 	VBROADCASTSS 8(CX), Z12
 	VMULPS       Z12, Z3, Z13
 	VMAXPS       Z8, Z13, Z13
@@ -10161,7 +10154,7 @@ errors_four:
 	VCVTPS2DQ    Z14, Z14
 	VMOVAPS      Z14, Z15
 	VMOVAPS      Z14, Z14
-	VPERMI2PS    Z4, Z1, Z15
+	VPERMI2PS    Z4, Z2, Z15
 	VPERMI2D     Z6, Z5, Z14
 	VSUBPS       Z13, Z15, Z15
 	VPSRLD       $0x1f, Z15, Z15
@@ -10170,7 +10163,7 @@ errors_four:
 	VMULPS       Z0, Z13, Z13
 	VSUBPS       Z13, Z12, Z13
 	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z2, Z2
+	VADDPS       Z13, Z1, Z1
 	VBROADCASTSS 12(CX), Z12
 	VMULPS       Z12, Z3, Z13
 	VMAXPS       Z8, Z13, Z13
@@ -10180,7 +10173,7 @@ errors_four:
 	VCVTPS2DQ    Z14, Z14
 	VMOVAPS      Z14, Z15
 	VMOVAPS      Z14, Z14
-	VPERMI2PS    Z4, Z1, Z15
+	VPERMI2PS    Z4, Z2, Z15
 	VPERMI2D     Z6, Z5, Z14
 	VSUBPS       Z13, Z15, Z15
 	VPSRLD       $0x1f, Z15, Z15
@@ -10189,7 +10182,7 @@ errors_four:
 	VMULPS       Z0, Z13, Z13
 	VSUBPS       Z13, Z12, Z13
 	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z2, Z2
+	VADDPS       Z13, Z1, Z1
 	ADDQ         $+16, CX
 	SUBQ         $+4, DX
 	JGE          errors_four
@@ -10208,7 +10201,7 @@ errors:
 	VCVTPS2DQ    Z14, Z14
 	VMOVAPS      Z14, Z15
 	VMOVAPS      Z14, Z14
-	VPERMI2PS    Z4, Z1, Z15
+	VPERMI2PS    Z4, Z2, Z15
 	VPERMI2D     Z6, Z5, Z14
 	VSUBPS       Z13, Z15, Z15
 	VPSRLD       $0x1f, Z15, Z15
@@ -10217,13 +10210,13 @@ errors:
 	VMULPS       Z0, Z13, Z13
 	VSUBPS       Z13, Z12, Z13
 	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z2, Z2
+	VADDPS       Z13, Z1, Z1
 	ADDQ         $+4, CX
 	DECQ         DX
 	JNZ          errors
 
 errors_done:
-	VMOVUPS Y2, (AX)
+	VMOVUPS Y1, (AX)
 	VZEROUPPER
 	RET
 
@@ -10419,15 +10412,14 @@ TEXT ·trialErrorsTableWeightedAVX512(SB), NOSPLIT, $0-48
 	MOVQ         trials+8(FP), CX
 	MOVQ         grid+16(FP), DX
 	VMOVUPS      (CX), Y0
-	VMOVUPS      64(CX), Y1
-	VMOVUPS      (AX), Y2
-	VBROADCASTSS one<>+0(SB), Z3
-	VDIVPS       Z0, Z3, Z3
-	VBROADCASTSS none<>+0(SB), Z4
-	VCMPPS       $0x04, Z4, Z0, K1
-	VMOVAPS.Z    Z3, K1, Z3
-	VMULPS       Z3, Z1, Z1
-	VMOVUPS      576(DX), Z1
+	VMOVUPS      (AX), Y1
+	VBROADCASTSS one<>+0(SB), Z2
+	VDIVPS       Z0, Z2, Z2
+	VBROADCASTSS none<>+0(SB), Z3
+	VCMPPS       $0x04, Z3, Z0, K1
+	VMOVAPS.Z    Z2, K1, Z3
+	VMULPS       Z3, Z0, Z2
+	VMOVUPS      576(DX), Z2
 	VMOVUPS      640(DX), Z4
 	VMOVUPS      704(DX), Z5
 	VMOVUPS      768(DX), Z6
@@ -10453,7 +10445,7 @@ errors_four:
 	VCVTPS2DQ    Z15, Z15
 	VMOVAPS      Z15, Z16
 	VMOVAPS      Z15, Z15
-	VPERMI2PS    Z4, Z1, Z16
+	VPERMI2PS    Z4, Z2, Z16
 	VPERMI2D     Z6, Z5, Z15
 	VSUBPS       Z14, Z16, Z16
 	VPSRLD       $0x1f, Z16, Z16
@@ -10463,7 +10455,7 @@ errors_four:
 	VSUBPS       Z14, Z13, Z14
 	VMULPS       Z14, Z12, Z12
 	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z2, Z2
+	VADDPS       Z14, Z1, Z1
 	VBROADCASTSS 4(DX), Z12
 	VBROADCASTSS 4(CX), Z13
 	VMULPS       Z13, Z3, Z14
@@ -10474,7 +10466,7 @@ errors_four:
 	VCVTPS2DQ    Z15, Z15
 	VMOVAPS      Z15, Z16
 	VMOVAPS      Z15, Z15
-	VPERMI2PS    Z4, Z1, Z16
+	VPERMI2PS    Z4, Z2, Z16
 	VPERMI2D     Z6, Z5, Z15
 	VSUBPS       Z14, Z16, Z16
 	VPSRLD       $0x1f, Z16, Z16
@@ -10484,7 +10476,7 @@ errors_four:
 	VSUBPS       Z14, Z13, Z14
 	VMULPS       Z14, Z12, Z12
 	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z2, Z2
+	VADDPS       Z14, Z1, Z1
 	VBROADCASTSS 8(DX), Z12
 	VBROADCASTSS 8(CX), Z13
 	VMULPS       Z13, Z3, Z14
@@ -10495,7 +10487,7 @@ errors_four:
 	VCVTPS2DQ    Z15, Z15
 	VMOVAPS      Z15, Z16
 	VMOVAPS      Z15, Z15
-	VPERMI2PS    Z4, Z1, Z16
+	VPERMI2PS    Z4, Z2, Z16
 	VPERMI2D     Z6, Z5, Z15
 	VSUBPS       Z14, Z16, Z16
 	VPSRLD       $0x1f, Z16, Z16
@@ -10505,7 +10497,7 @@ errors_four:
 	VSUBPS       Z14, Z13, Z14
 	VMULPS       Z14, Z12, Z12
 	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z2, Z2
+	VADDPS       Z14, Z1, Z1
 	VBROADCASTSS 12(DX), Z12
 	VBROADCASTSS 12(CX), Z13
 	VMULPS       Z13, Z3, Z14
@@ -10516,7 +10508,7 @@ errors_four:
 	VCVTPS2DQ    Z15, Z15
 	VMOVAPS      Z15, Z16
 	VMOVAPS      Z15, Z15
-	VPERMI2PS    Z4, Z1, Z16
+	VPERMI2PS    Z4, Z2, Z16
 	VPERMI2D     Z6, Z5, Z15
 	VSUBPS       Z14, Z16, Z16
 	VPSRLD       $0x1f, Z16, Z16
@@ -10526,7 +10518,7 @@ errors_four:
 	VSUBPS       Z14, Z13, Z14
 	VMULPS       Z14, Z12, Z12
 	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z2, Z2
+	VADDPS       Z14, Z1, Z1
 	ADDQ         $+16, CX
 	ADDQ         $+16, DX
 	SUBQ         $+4, BX
@@ -10547,7 +10539,7 @@ errors:
 	VCVTPS2DQ    Z15, Z15
 	VMOVAPS      Z15, Z16
 	VMOVAPS      Z15, Z15
-	VPERMI2PS    Z4, Z1, Z16
+	VPERMI2PS    Z4, Z2, Z16
 	VPERMI2D     Z6, Z5, Z15
 	VSUBPS       Z14, Z16, Z16
 	VPSRLD       $0x1f, Z16, Z16
@@ -10557,14 +10549,14 @@ errors:
 	VSUBPS       Z14, Z13, Z14
 	VMULPS       Z14, Z12, Z12
 	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z2, Z2
+	VADDPS       Z14, Z1, Z1
 	ADDQ         $+4, CX
 	ADDQ         $+4, DX
 	DECQ         BX
 	JNZ          errors
 
 errors_done:
-	VMOVUPS Y2, (AX)
+	VMOVUPS Y1, (AX)
 	VZEROUPPER
 	RET
 
@@ -10935,15 +10927,14 @@ TEXT ·trialErrorsFloatAVX512(SB), NOSPLIT, $0-48
 	MOVQ         trials+8(FP), CX
 	MOVQ         grid+16(FP), DX
 	VMOVUPS      (CX), Z0
-	VMOVUPS      64(CX), Z1
-	VMOVUPS      (AX), Z2
-	VBROADCASTSS one<>+0(SB), Z3
-	VDIVPS       Z0, Z3, Z3
-	VBROADCASTSS none<>+0(SB), Z4
-	VCMPPS       $0x04, Z4, Z0, K1
-	VMOVAPS.Z    Z3, K1, Z3
-	VMULPS       Z3, Z1, Z1
-	VBROADCASTSS (DX), Z1
+	VMOVUPS      (AX), Z1
+	VBROADCASTSS one<>+0(SB), Z2
+	VDIVPS       Z0, Z2, Z2
+	VBROADCASTSS none<>+0(SB), Z3
+	VCMPPS       $0x04, Z3, Z0, K1
+	VMOVAPS.Z    Z2, K1, Z3
+	VMULPS       Z3, Z0, Z2
+	VBROADCASTSS (DX), Z2
 	VBROADCASTSS 32(DX), Z4
 	VBROADCASTSS 352(DX), Z5
 	VBROADCASTSS 384(DX), Z6
@@ -10956,7 +10947,7 @@ TEXT ·trialErrorsFloatAVX512(SB), NOSPLIT, $0-48
 errors_four:
 	VBROADCASTSS (CX), Z8
 	VMULPS       Z8, Z3, Z9
-	VMAXPS       Z1, Z9, Z9
+	VMAXPS       Z2, Z9, Z9
 	VMINPS       Z4, Z9, Z9
 	VPANDD       Z7, Z9, Z10
 	VMAXPS       Z5, Z10, Z10
@@ -10966,10 +10957,10 @@ errors_four:
 	VMULPS       Z0, Z9, Z9
 	VSUBPS       Z9, Z8, Z9
 	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z2, Z2
+	VADDPS       Z9, Z1, Z1
 	VBROADCASTSS 4(CX), Z8
 	VMULPS       Z8, Z3, Z9
-	VMAXPS       Z1, Z9, Z9
+	VMAXPS       Z2, Z9, Z9
 	VMINPS       Z4, Z9, Z9
 	VPANDD       Z7, Z9, Z10
 	VMAXPS       Z5, Z10, Z10
@@ -10979,10 +10970,10 @@ errors_four:
 	VMULPS       Z0, Z9, Z9
 	VSUBPS       Z9, Z8, Z9
 	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z2, Z2
+	VADDPS       Z9, Z1, Z1
 	VBROADCASTSS 8(CX), Z8
 	VMULPS       Z8, Z3, Z9
-	VMAXPS       Z1, Z9, Z9
+	VMAXPS       Z2, Z9, Z9
 	VMINPS       Z4, Z9, Z9
 	VPANDD       Z7, Z9, Z10
 	VMAXPS       Z5, Z10, Z10
@@ -10992,10 +10983,10 @@ errors_four:
 	VMULPS       Z0, Z9, Z9
 	VSUBPS       Z9, Z8, Z9
 	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z2, Z2
+	VADDPS       Z9, Z1, Z1
 	VBROADCASTSS 12(CX), Z8
 	VMULPS       Z8, Z3, Z9
-	VMAXPS       Z1, Z9, Z9
+	VMAXPS       Z2, Z9, Z9
 	VMINPS       Z4, Z9, Z9
 	VPANDD       Z7, Z9, Z10
 	VMAXPS       Z5, Z10, Z10
@@ -11005,7 +10996,7 @@ errors_four:
 	VMULPS       Z0, Z9, Z9
 	VSUBPS       Z9, Z8, Z9
 	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z2, Z2
+	VADDPS       Z9, Z1, Z1
 	ADDQ         $+16, CX
 	SUBQ         $+4, DX
 	JGE          errors_four
@@ -11017,7 +11008,7 @@ errors_few:
 errors:
 	VBROADCASTSS (CX), Z8
 	VMULPS       Z8, Z3, Z9
-	VMAXPS       Z1, Z9, Z9
+	VMAXPS       Z2, Z9, Z9
 	VMINPS       Z4, Z9, Z9
 	VPANDD       Z7, Z9, Z10
 	VMAXPS       Z5, Z10, Z10
@@ -11027,13 +11018,13 @@ errors:
 	VMULPS       Z0, Z9, Z9
 	VSUBPS       Z9, Z8, Z9
 	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z2, Z2
+	VADDPS       Z9, Z1, Z1
 	ADDQ         $+4, CX
 	DECQ         DX
 	JNZ          errors
 
 errors_done:
-	VMOVUPS Z2, (AX)
+	VMOVUPS Z1, (AX)
 	VZEROUPPER
 	RET
 
@@ -11195,15 +11186,14 @@ TEXT ·trialErrorsFloatWeightedAVX512(SB), NOSPLIT, $0-48
 	MOVQ         trials+8(FP), CX
 	MOVQ         grid+16(FP), DX
 	VMOVUPS      (CX), Z0
-	VMOVUPS      64(CX), Z1
-	VMOVUPS      (AX), Z2
-	VBROADCASTSS one<>+0(SB), Z3
-	VDIVPS       Z0, Z3, Z3
-	VBROADCASTSS none<>+0(SB), Z4
-	VCMPPS       $0x04, Z4, Z0, K1
-	VMOVAPS.Z    Z3, K1, Z3
-	VMULPS       Z3, Z1, Z1
-	VBROADCASTSS (DX), Z1
+	VMOVUPS      (AX), Z1
+	VBROADCASTSS one<>+0(SB), Z2
+	VDIVPS       Z0, Z2, Z2
+	VBROADCASTSS none<>+0(SB), Z3
+	VCMPPS       $0x04, Z3, Z0, K1
+	VMOVAPS.Z    Z2, K1, Z3
+	VMULPS       Z3, Z0, Z2
+	VBROADCASTSS (DX), Z2
 	VBROADCASTSS 32(DX), Z4
 	VBROADCASTSS 352(DX), Z5
 	VBROADCASTSS 384(DX), Z6
@@ -11218,7 +11208,7 @@ errors_four:
 	VBROADCASTSS (DX), Z8
 	VBROADCASTSS (CX), Z9
 	VMULPS       Z9, Z3, Z10
-	VMAXPS       Z1, Z10, Z10
+	VMAXPS       Z2, Z10, Z10
 	VMINPS       Z4, Z10, Z10
 	VPANDD       Z7, Z10, Z11
 	VMAXPS       Z5, Z11, Z11
@@ -11229,11 +11219,11 @@ errors_four:
 	VSUBPS       Z10, Z9, Z10
 	VMULPS       Z10, Z8, Z8
 	VMULPS       Z10, Z8, Z10
-	VADDPS       Z10, Z2, Z2
+	VADDPS       Z10, Z1, Z1
 	VBROADCASTSS 4(DX), Z8
 	VBROADCASTSS 4(CX), Z9
 	VMULPS       Z9, Z3, Z10
-	VMAXPS       Z1, Z10, Z10
+	VMAXPS       Z2, Z10, Z10
 	VMINPS       Z4, Z10, Z10
 	VPANDD       Z7, Z10, Z11
 	VMAXPS       Z5, Z11, Z11
@@ -11244,11 +11234,11 @@ errors_four:
 	VSUBPS       Z10, Z9, Z10
 	VMULPS       Z10, Z8, Z8
 	VMULPS       Z10, Z8, Z10
-	VADDPS       Z10, Z2, Z2
+	VADDPS       Z10, Z1, Z1
 	VBROADCASTSS 8(DX), Z8
 	VBROADCASTSS 8(CX), Z9
 	VMULPS       Z9, Z3, Z10
-	VMAXPS       Z1, Z10, Z10
+	VMAXPS       Z2, Z10, Z10
 	VMINPS       Z4, Z10, Z10
 	VPANDD       Z7, Z10, Z11
 	VMAXPS       Z5, Z11, Z11
@@ -11259,11 +11249,11 @@ errors_four:
 	VSUBPS       Z10, Z9, Z10
 	VMULPS       Z10, Z8, Z8
 	VMULPS       Z10, Z8, Z10
-	VADDPS       Z10, Z2, Z2
+	VADDPS       Z10, Z1, Z1
 	VBROADCASTSS 12(DX), Z8
 	VBROADCASTSS 12(CX), Z9
 	VMULPS       Z9, Z3, Z10
-	VMAXPS       Z1, Z10, Z10
+	VMAXPS       Z2, Z10, Z10
 	VMINPS       Z4, Z10, Z10
 	VPANDD       Z7, Z10, Z11
 	VMAXPS       Z5, Z11, Z11
@@ -11274,7 +11264,7 @@ errors_four:
 	VSUBPS       Z10, Z9, Z10
 	VMULPS       Z10, Z8, Z8
 	VMULPS       Z10, Z8, Z10
-	VADDPS       Z10, Z2, Z2
+	VADDPS       Z10, Z1, Z1
 	ADDQ         $+16, CX
 	ADDQ         $+16, DX
 	SUBQ         $+4, BX
@@ -11288,7 +11278,7 @@ errors:
 	VBROADCASTSS (DX), Z8
 	VBROADCASTSS (CX), Z9
 	VMULPS       Z9, Z3, Z10
-	VMAXPS       Z1, Z10, Z10
+	VMAXPS       Z2, Z10, Z10
 	VMINPS       Z4, Z10, Z10
 	VPANDD       Z7, Z10, Z11
 	VMAXPS       Z5, Z11, Z11
@@ -11299,14 +11289,14 @@ errors:
 	VSUBPS       Z10, Z9, Z10
 	VMULPS       Z10, Z8, Z8
 	VMULPS       Z10, Z8, Z10
-	VADDPS       Z10, Z2, Z2
+	VADDPS       Z10, Z1, Z1
 	ADDQ         $+4, CX
 	ADDQ         $+4, DX
 	DECQ         BX
 	JNZ          errors
 
 errors_done:
-	VMOVUPS Z2, (AX)
+	VMOVUPS Z1, (AX)
 	VZEROUPPER
 	RET
 

@@ -76,11 +76,8 @@ func trialErrors(i isa, kind, suffix string, weighted bool) {
 	n := newNearest(i, kind, grid)
 	var vectors []*errorTrial
 	for k := range n.tried() {
-		e := &errorTrial{scale: n.getTried(trials, 0, k), minimum: n.getTried(trials, 1, k), total: n.getTried(errors, 0, k)}
-		e.inverse, e.offset = i.coder(e.scale, e.minimum)
-		if kind != "Even" {
-			e.minimum, e.offset = nil, nil
-		}
+		e := &errorTrial{scale: n.getTried(trials, 0, k), total: n.getTried(errors, 0, k)}
+		e.inverse, _ = i.coder(e.scale, e.scale)
 		vectors = append(vectors, e)
 	}
 	addErrors(n, weighted, vectors)

@@ -68,36 +68,22 @@ func (i isa) forWeights(name string, weighted bool, each func(w, h VecVirtual)) 
 	Label(name + "_done")
 }
 
-// trial is a vector of trials while sums are made of them.
-type trial struct {
-	scale, minimum, inverse, offset VecVirtual
-	level, levelLevel, levelWeight  VecVirtual // sums
-}
+// trial is a vector of trials, which have no minimums, while sums are made of them.
+type trial struct{ scale, inverse, levelLevel, levelWeight VecVirtual }
 
-// add counts a weight. Squares of even levels are exact, so that they may be added at once;
-// where that is what all else waits for, they are not.
+// add counts a weight.
 func (t *trial) add(n *nearest, w, h VecVirtual) {
 	y := vector(n.lanes)
 	VMULPS(w, t.inverse, y)
-	if t.offset != nil {
-		VADDPS(t.offset, y, y)
-	}
 	level := n.level(y)
 	weighted := level
 	if h != nil {
 		weighted = vector(n.lanes)
 		VMULPS(level, h, weighted)
 	}
-	if t.level != nil {
-		VADDPS(weighted, t.level, t.level)
-	}
 	product := vector(n.lanes)
 	VMULPS(w, weighted, product)
 	VADDPS(product, t.levelWeight, t.levelWeight)
-	if h == nil && n.kind == "Even" && n.lanes == 8 {
-		VFMADD231PS(level, level, t.levelLevel)
-		return
-	}
 	VMULPS(weighted, level, level)
 	VADDPS(level, t.levelLevel, t.levelLevel)
 }
@@ -108,8 +94,8 @@ var variants = []struct {
 	weighted bool
 }{{"", false}, {"Weighted", true}}
 
-// errorTrial is a vector of trials while errors are added up; without minimum and offset, these are 0.
-type errorTrial struct{ scale, minimum, inverse, offset, total VecVirtual }
+// errorTrial is a vector of trials, which have no minimums, while errors are added up.
+type errorTrial struct{ scale, inverse, total VecVirtual }
 
 // addErrors adds the errors of all weights.
 func addErrors(n *nearest, weighted bool, trials []*errorTrial) {
@@ -124,14 +110,8 @@ func addErrors(n *nearest, weighted bool, trials []*errorTrial) {
 func (e *errorTrial) add(n *nearest, w, h VecVirtual) {
 	y := vector(n.lanes)
 	VMULPS(w, e.inverse, y)
-	if e.offset != nil {
-		VADDPS(e.offset, y, y)
-	}
 	rest := n.level(y)
 	VMULPS(e.scale, rest, rest)
-	if e.minimum != nil {
-		VSUBPS(e.minimum, rest, rest)
-	}
 	VSUBPS(rest, w, rest)
 	product := rest
 	if h != nil {
