@@ -180,7 +180,7 @@ func roundUnit(wanted float32) float32 {
 	if wanted >= smallestNormalFloat16 {
 		return roundNormalFloat16(wanted)
 	}
-	steps := wanted * (1 / smallestFloat16)
+	steps := float32(wanted * (1 / smallestFloat16))
 	whole := int32(steps)
 	less := math.Float32bits(float32(whole) - steps) // has a sign if it is less
 	return float32(whole+int32(less>>31)) * smallestFloat16
