@@ -11,7 +11,7 @@ import (
 // brings the largest magnitude of a group, or of a super-group, to 1 .. 2, so that sums of
 // squares neither overflow nor vanish.
 type encoder struct {
-	found groupLanes // first, as that aligns it
+	found [maxSupers]groupLanes // first, as that aligns them
 	block *Block
 	*Description
 	steps *encoderSteps
@@ -29,21 +29,23 @@ type encoder struct {
 	scale, minimum  [maxTogether]float32
 	// What finds their codes.
 	coderInverse, coderOffset [maxTogether]float32
-	// Of a super-group, as they are stored.
-	superScale, superMinimum float32
-	// Of groups without a super-group: whether they search, the trials, and their errors. The first
-	// of these are a super-group's, too.
+	supers                    [maxSupers]superGroup
+	// superScale is a scale beyond what it is stored as.
+	superScale float32
+	// Of groups without a super-group: whether they search, the trials, and their errors.
 	searches [maxTogether]bool
 	trials   [maxTogether]trials
 	errors   [maxTogether]lanes
-	units    factorUnits // of the super-group
-	plain    units       // round-to-nearest's, of the group at hand
 	// Of the layer, if it has a super-scale.
 	ofLayer layerLevels
 }
 
 // maxTogether is how many groups are taken together at most, no fewer than a super-group has.
 const maxTogether = 32
+
+// maxSupers is how many super-groups they are at most. A processor begins with the next one where
+// it waits for one.
+const maxSupers = maxTogether / 8
 
 // encoders are used again: clearing one costs as much as a small layer.
 var encoders = sync.Pool{New: func() any { return new(encoder) }}
@@ -53,8 +55,8 @@ func quantizeEncoded(b *Block, steps *encoderSteps) Fault {
 	e := encoders.Get().(*encoder)
 	defer encoders.Put(e)
 	e.begin(b, steps)
-	together := e.SuperSize
-	if together == 0 {
+	together := maxTogether * e.GroupSize
+	if e.SuperSize == 0 {
 		together = min(max(1, tileSize/b.GroupSize), maxTogether) * b.GroupSize
 	}
 	for row := range b.Rows {
@@ -143,6 +145,15 @@ func (e *encoder) normalizeEnds() {
 		e.steps.normalizeEnds(lo, hi, normal, inverse)
 		return
 	}
+	for perSuper := e.SuperSize / e.GroupSize; len(lo) > 0; {
+		n := min(perSuper, len(lo))
+		normalizeTogether(lo[:n], hi[:n], normal[:n], inverse[:n])
+		lo, hi, normal, inverse = lo[n:], hi[n:], normal[n:], inverse[n:]
+	}
+}
+
+// normalizeTogether gives all groups of a super-group the same power of two.
+func normalizeTogether(lo, hi, normal, inverse []float32) {
 	least, most := float32(0), float32(0)
 	for i := range lo {
 		least, most = min(least, lo[i]), max(most, hi[i])
@@ -217,11 +228,14 @@ func (e *encoder) store() {
 		}
 		b.ZeroPoints[e.at.group+i] = zeroPoint
 	}
-	if e.SuperSize > 0 {
-		at := e.at.weight/b.Columns*e.SuperScales(b.Columns) + e.at.weight%b.Columns/e.SuperSize
-		b.SuperScales[at] = e.superScale
+	if e.SuperSize == 0 {
+		return
+	}
+	at := e.at.weight/b.Columns*e.SuperScales(b.Columns) + e.at.weight%b.Columns/e.SuperSize
+	for i := range e.superGroups() {
+		b.SuperScales[at+i] = e.supers[i].stored.scale
 		if e.Minimums {
-			b.SuperMinimums[at] = e.superMinimum
+			b.SuperMinimums[at+i] = e.supers[i].stored.minimum
 		}
 	}
 }

@@ -2,47 +2,37 @@ package kernel
 
 import "math"
 
-// fitFactors fits super-groups whose scales are multiples of a super-scale, of either sign:
-// a scale for each group, the super-scale that the largest of them needs, and the best of
-// the multiples about each.
-func (e *encoder) fitFactors() bool {
-	found := &e.found
-	found.begin()
-	for i := range e.groups {
-		found.scale[i] = e.signedEnd(i) / e.grid.low
+// plainFactors gives super-groups whose scales are multiples of a super-scale, of either sign, those
+// of round-to-nearest. A search finds a scale for each group, the super-scale that the largest of
+// them needs, and the best of the multiples about each.
+func (s *superGroup) plainFactors() (wanted float32, ok bool) {
+	for i, lo := range s.lo {
+		s.scale[i] = signedEnd(lo, s.hi[i]) / s.grid.low
 	}
-	unit, ok := e.factorUnit(0)
-	if !ok {
-		return false
+	if wanted, ok = s.roundLargest(0); !ok {
+		return wanted, false
 	}
-	for i := range e.groups {
-		e.scale[i] = unit * factorOf(found.scale[i], unit, e.leastFactor, e.mostFactor)
+	for i := range s.groups {
+		s.scales[i] = s.units.scale * factorOf(s.scale[i], s.units.scale, s.leastFactor, s.mostFactor)
 	}
-	if e.block.Method == RoundToNearest {
-		return true
-	}
-	plain, all := e.superScale, e.superGroup()
-	e.steps.takeGroups(found, &all)
-	if e.refits {
-		e.steps.searchScales(found, &all)
-	}
-	if unit, ok = e.factorUnit(smallestFloat16); !ok || !e.searchFactors(&all, units{scale: unit}, &e.grid.abouts) {
-		e.superScale = plain
-	}
-	return true
+	return 0, true
 }
 
-// factorUnit makes the super-scale that gives the largest scale the factor of most
-// magnitude, and gives it normalized. One that vanishes becomes least.
-func (e *encoder) factorUnit(least float32) (unit float32, ok bool) {
-	wanted := largestOf(e.found.scale[:e.groups]) / e.leastFactor
-	e.superScale = e.toFloat16(wanted, least)
-	if !isFinite(e.superScale) {
-		e.superScale = wanted * e.inverse[0]
-		return 0, false
+// roundLargest makes the super-scale that gives the largest scale the factor of most magnitude. One
+// that vanishes becomes least. It gives what was wanted if that is too large.
+func (s *superGroup) roundLargest(least float32) (wanted float32, ok bool) {
+	wanted = largestOf(s.scale[:s.groups]) / s.leastFactor
+	stored := s.toFloat16(wanted, least)
+	if !isFinite(stored) {
+		return wanted * s.inverse, false
 	}
-	return e.superScale * e.normal[0], true
+	s.stored, s.units = units{scale: stored}, units{scale: stored * s.normal}
+	return 0, true
 }
+
+// searchUnit takes the super-scale of what was searched, or keeps that of the plain rule where it is
+// too large.
+func (s *superGroup) searchUnit() { _, _ = s.roundLargest(smallestFloat16) }
 
 // largestOf is the number of largest magnitude, the first one of several. No processor foresees
 // which it is, so that this moves bits instead of jumping.
@@ -54,25 +44,6 @@ func largestOf(numbers []float32) float32 {
 		}
 	}
 	return math.Float32frombits(largest)
-}
-
-// searchFactors takes the best of some multiples of units about what was searched for each
-// group. It returns false if that does not beat the plain ones, which stay then.
-func (e *encoder) searchFactors(all *superGroup, d units, about *pattern) bool {
-	found := &e.found
-	e.units = newFactorUnits(d, e.leastFactor, e.mostFactor)
-	e.steps.searchFactors(found, all, about, &e.units, e.scale[:], e.minimum[:])
-	var plainError, leastError float32
-	for i := range e.groups {
-		plainError += found.plainError[i]
-		leastError += found.error[i]
-	}
-	if !beats(leastError, plainError) {
-		return false
-	}
-	copy(e.scale[:e.groups], found.scale[:])
-	copy(e.minimum[:e.groups], found.minimum[:])
-	return true
 }
 
 // factorUnits are units and what makes factors of them. Assembly relies on the order.
@@ -90,10 +61,10 @@ func newFactorUnits(d units, least, most float32) factorUnits {
 
 // searchFactors replaces the scale and the minimum of each group by the best multiples of units
 // about them, and tells their error, and that of the plain ones.
-func searchFactors(l *groupLanes, s *superGroup, about *pattern, u *factorUnits, plainScales, plainMinimums []float32) {
+func searchFactors(s *superGroup, about *pattern) {
 	for i := range s.groups {
 		weights, importance := s.group(i)
-		l.searchFactor(i, about, u, units{plainScales[i], plainMinimums[i]}, s.grid, weights, importance)
+		s.searchFactor(i, about, &s.factors, units{s.scales[i], s.minimums[i]}, s.grid, weights, importance)
 	}
 }
 
@@ -141,11 +112,11 @@ func reachPattern(low, high float32) (p lanes) {
 }
 
 // searchScales finds the scales of least error for the groups of a super-group.
-func searchScales(l *groupLanes, s *superGroup) {
+func searchScales(s *superGroup) {
 	for i := range s.groups {
-		if l.scale[i] != 0 {
+		if s.scale[i] != 0 {
 			weights, importance := s.group(i)
-			l.scale[i] = searchScale(&s.grid.reaches, l.scale[i], s.grid, weights, importance)
+			s.scale[i] = searchScale(&s.grid.reaches, s.scale[i], s.grid, weights, importance)
 		}
 	}
 }
@@ -173,8 +144,9 @@ func searchScale(pattern *lanes, scale float32, g *grid, weights, importance []f
 }
 
 // signedEnd is the weight of largest magnitude of a group, the negative one of two.
-func (e *encoder) signedEnd(i int) float32 {
-	lo, hi := e.lo[i], e.hi[i]
+func (e *encoder) signedEnd(i int) float32 { return signedEnd(e.lo[i], e.hi[i]) }
+
+func signedEnd(lo, hi float32) float32 {
 	end := math.Float32bits(lo)
 	if int32(math.Float32bits(hi)) > int32(math.Float32bits(-lo)) { // as in largerEnd
 		end = math.Float32bits(hi)

@@ -5,62 +5,48 @@ import "math"
 // units are the normalized super-scale and super-minimum of a super-group.
 type units struct{ scale, minimum float32 }
 
-// fitMinimums fits super-groups whose scales and minimums are multiples of a super-scale
-// and a super-minimum: a scale and a minimum for each group; the super-scale and
-// super-minimum whose multiples are nearest to those, judged by what their distances cost;
-// the best of the multiples about each.
-func (e *encoder) fitMinimums() bool {
-	found := &e.found
-	found.begin()
+// plainMinimums gives super-groups whose scales and minimums are multiples of a super-scale and a
+// super-minimum those of round-to-nearest. A search finds a scale and a minimum for each group; the
+// super-scale and super-minimum whose multiples are nearest to those, judged by what their distances
+// cost; the best of the multiples about each.
+func (s *superGroup) plainMinimums() (wanted float32, ok bool) {
 	var most units
-	for i := range e.groups {
-		plain := e.plainMinimum(i)
-		found.scale[i], found.minimum[i] = plain.scale, plain.minimum
+	for i := range s.groups {
+		plain := s.plainMinimum(i)
+		s.scale[i], s.minimum[i] = plain.scale, plain.minimum
 		most.scale, most.minimum = max(most.scale, plain.scale), max(most.minimum, plain.minimum)
 	}
-	d, ok := e.roundUnits(units{most.scale / e.mostFactor, most.minimum / e.mostFactor}, 0)
-	if !ok {
-		return false
+	if wanted, ok = s.roundUnits(units{most.scale / s.mostFactor, most.minimum / s.mostFactor}, 0); !ok {
+		return wanted, false
 	}
-	for i := range e.groups {
-		e.scale[i] = d.scale * factorOf(found.scale[i], d.scale, e.leastFactor, e.mostFactor)
-		e.minimum[i] = d.minimum * factorOf(found.minimum[i], d.minimum, 0, e.mostFactor)
+	for i := range s.groups {
+		s.scales[i] = s.units.scale * factorOf(s.scale[i], s.units.scale, s.leastFactor, s.mostFactor)
+		s.minimums[i] = s.units.minimum * factorOf(s.minimum[i], s.units.minimum, 0, s.mostFactor)
 	}
-	if e.block.Method == RoundToNearest {
-		return true
-	}
-	plain, all := units{e.superScale, e.superMinimum}, e.superGroup()
-	e.steps.takeGroups(found, &all)
-	e.steps.searchMinimums(found, &all, &e.grid.cuts)
-	e.steps.searchMinimums(found, &all, &e.grid.spread)
-	d = e.searchUnits(d)
-	if !e.searchFactors(&all, d, &aboutMinimums) {
-		e.superScale, e.superMinimum = plain.scale, plain.minimum
-	}
-	return true
+	return 0, true
 }
 
 // plainMinimum is round-to-nearest over the range of a group, which minimums extend to 0.
-func (e *encoder) plainMinimum(i int) units {
-	lo, hi := min(e.lo[i], 0), e.hi[i]
+func (s *superGroup) plainMinimum(i int) units {
+	lo, hi := min(s.lo[i], 0), s.hi[i]
 	if lo == hi { // all the same: 0 is the other end
 		hi = 0
 	}
-	return units{scale: (hi - lo) / e.grid.high, minimum: -lo}
+	return units{scale: (hi - lo) / s.grid.high, minimum: -lo}
 }
 
-// roundUnits makes the super-scale and super-minimum, and gives them normalized. Those that
-// vanish become least.
-func (e *encoder) roundUnits(d units, least float32) (units, bool) {
-	e.superScale, e.superMinimum = e.toFloat16(d.scale, least), e.toFloat16(d.minimum, least)
-	if e.superScale == 0 && e.superMinimum != 0 {
-		e.superScale = smallestFloat16 // zero-points are minimum/scale
+// roundUnits makes the super-scale and super-minimum of normalized ones. Those that vanish become
+// least. It gives what was wanted if that is too large.
+func (s *superGroup) roundUnits(d units, least float32) (wanted float32, ok bool) {
+	s.stored = units{s.toFloat16(d.scale, least), s.toFloat16(d.minimum, least)}
+	if s.stored.scale == 0 && s.stored.minimum != 0 {
+		s.stored.scale = smallestFloat16 // zero-points are minimum/scale
 	}
-	if !isFinite(e.superScale) || !isFinite(e.superMinimum) {
-		e.superScale = max(d.scale, d.minimum) * e.inverse[0]
-		return units{}, false
+	if !isFinite(s.stored.scale) || !isFinite(s.stored.minimum) {
+		return max(d.scale, d.minimum) * s.inverse, false
 	}
-	return units{e.superScale * e.normal[0], e.superMinimum * e.normal[0]}, true
+	s.units = units{s.stored.scale * s.normal, s.stored.minimum * s.normal}
+	return 0, true
 }
 
 const (
@@ -92,10 +78,10 @@ func spreadPattern(maxCode float32) (p pattern) {
 
 // searchMinimums replaces what was found for each group by the scale and minimum of least error
 // for the codes of the trial about it that promises the least.
-func searchMinimums(l *groupLanes, s *superGroup, p *pattern) {
+func searchMinimums(s *superGroup, p *pattern) {
 	for i := range s.groups {
 		weights, importance := s.group(i)
-		l.searchMinimum(i, p, s.grid, weights, importance)
+		s.searchMinimum(i, p, s.grid, weights, importance)
 	}
 }
 
@@ -126,26 +112,23 @@ const widestUnit = 1.05
 
 // searchUnits tries super-scales and super-minimums from what the largest scale and
 // minimum need to somewhat more, as multiples of others may be nearer to all.
-func (e *encoder) searchUnits(plain units) units {
+func (s *superGroup) searchUnits(steps *encoderSteps) {
 	var most units
-	for i := range e.groups {
-		most.scale, most.minimum = max(most.scale, e.found.scale[i]), max(most.minimum, e.found.minimum[i])
+	for i := range s.groups {
+		most.scale, most.minimum = max(most.scale, s.scale[i]), max(most.minimum, s.minimum[i])
 	}
-	tried := &e.trials[0]
-	var stored trials
-	needed := units{most.scale / e.mostFactor, most.minimum / e.mostFactor}
-	if !e.roundFiniteUnits(needed, tried, &stored) {
-		e.roundAllUnits(needed, plain, tried, &stored)
+	needed := units{most.scale / s.mostFactor, most.minimum / s.mostFactor}
+	if !s.roundFiniteUnits(needed) {
+		s.roundAllUnits(needed)
 	}
-	costs := &e.errors[0]
-	*costs = lanes{}
-	e.steps.addUnitCosts(costs, tried, &e.found, e.groups, e.leastFactor, e.mostFactor)
-	best := e.steps.leastTrial(costs)
-	if costs[0] <= costs[best] {
+	s.costs = lanes{}
+	steps.addUnitCosts(s)
+	best := steps.leastTrial(&s.costs)
+	if s.costs[0] <= s.costs[best] {
 		best = 0
 	}
-	e.superScale, e.superMinimum = stored.scale[best], stored.minimum[best]
-	return units{tried.scale[best], tried.minimum[best]}
+	s.stored = units{s.triedStored.scale[best], s.triedStored.minimum[best]}
+	s.units = units{s.tried.scale[best], s.tried.minimum[best]}
 }
 
 // unitPattern is the parts of what is needed that are tried.
@@ -158,18 +141,18 @@ var unitPattern = func() (p trials) {
 }()
 
 // roundFiniteUnits is roundAllUnits without calls, where float16 has all of them.
-func (e *encoder) roundFiniteUnits(needed units, tried, stored *trials) bool {
-	inverse, normal := e.inverse[0], e.normal[0]
+func (s *superGroup) roundFiniteUnits(needed units) bool {
+	inverse, normal := s.inverse, s.normal
 	if !(needed.scale > 0) || !(max(needed.scale, needed.minimum)*widestUnit*inverse <= largestFloat16) {
 		return false
 	}
 	for lane, part := range unitPattern.scale {
-		stored.scale[lane] = roundUnit(float32(needed.scale*part) * inverse)
-		tried.scale[lane] = stored.scale[lane] * normal
+		rounded := roundUnit(float32(needed.scale*part) * inverse)
+		s.triedStored.scale[lane], s.tried.scale[lane] = rounded, rounded*normal
 	}
 	for lane, part := range unitPattern.minimum {
-		stored.minimum[lane] = roundUnit(float32(needed.minimum*part) * inverse)
-		tried.minimum[lane] = stored.minimum[lane] * normal
+		rounded := roundUnit(float32(needed.minimum*part) * inverse)
+		s.triedStored.minimum[lane], s.tried.minimum[lane] = rounded, rounded*normal
 	}
 	return true
 }
@@ -188,24 +171,24 @@ func roundUnit(wanted float32) float32 {
 
 // roundAllUnits gives the super-scales and super-minimums that are tried, and as they are stored;
 // for those that are beyond what can be, the plain ones.
-func (e *encoder) roundAllUnits(needed, plain units, tried, stored *trials) {
-	before := units{e.superScale, e.superMinimum}
+func (s *superGroup) roundAllUnits(needed units) {
+	stored, plain := s.stored, s.units
 	for lane := range trialLanes {
-		d, ok := e.roundUnits(units{needed.scale * unitPattern.scale[lane], needed.minimum * unitPattern.minimum[lane]}, smallestFloat16)
-		if !ok {
-			e.superScale, e.superMinimum, d = before.scale, before.minimum, plain
+		d := units{needed.scale * unitPattern.scale[lane], needed.minimum * unitPattern.minimum[lane]}
+		if _, ok := s.roundUnits(d, smallestFloat16); !ok {
+			s.stored, s.units = stored, plain
 		}
-		tried.set(lane, d.scale, d.minimum)
-		stored.set(lane, e.superScale, e.superMinimum)
+		s.tried.set(lane, s.units.scale, s.units.minimum)
+		s.triedStored.set(lane, s.stored.scale, s.stored.minimum)
 	}
 }
 
 // addUnitCosts adds what the nearest multiples of each trial cost the groups, with the minimum
 // that is best for the scale.
-func addUnitCosts(costs *lanes, d *trials, l *groupLanes, groups int, least, most float32) {
-	for i := range groups {
+func addUnitCosts(s *superGroup) {
+	for i := range s.groups {
 		for lane := range trialLanes {
-			costs[lane] += l.unitCost(i, units{d.scale[lane], d.minimum[lane]}, least, most)
+			s.costs[lane] += s.unitCost(i, units{s.tried.scale[lane], s.tried.minimum[lane]}, s.leastFactor, s.mostFactor)
 		}
 	}
 }

@@ -25,7 +25,7 @@ func takeMomentsOf(groups int) func(l *float32) {
 	return func(lanes *float32) {
 		l := (*groupLanes)(unsafe.Pointer(lanes))
 		for first := 0; first < groups; first += 8 {
-			count, weight, square := groupMoments(&l.weights[0], &l.importance[0], first, groups)
+			count, weight, square := groupMoments(&l.laid[0], &l.laidImportance[0], first, groups)
 			count.store(&l.count[0], first)
 			weight.store(&l.weight[0], first)
 			square.store(&l.square[0], first)
@@ -88,7 +88,7 @@ func minimumSearch8(l *groupLanes, t *trials, count int, g *gridVectors, first, 
 	for lane := range count {
 		tried := about.mul(both(fill(t.scale[lane])))
 		factor, offset := coders(tried, minimums.add(about.mul(both(fill(t.minimum[lane])))).max(pair{}))
-		level, levelLevel, levelWeight := groupSums(g, factor, offset, &l.weights[0], &l.importance[0], first, groups)
+		level, levelLevel, levelWeight := groupSums(g, factor, offset, &l.laid[0], &l.laidImportance[0], first, groups)
 		cost := levelLevel.sub(level.mul(level).mul(inverse))
 		scale := levelWeight.sub(level.mul(weight).mul(inverse)).div(cost)
 		minimum := scale.mul(level).sub(weight).mul(inverse)
@@ -116,7 +116,7 @@ func groupScalesNEON(lanes, pattern, grid *float32) {
 		best := about
 		for lane := range trialLanes {
 			inverse, _ := coders(about.mul(both(repeat(pattern, lane))), pair{})
-			_, levelLevel, levelWeight := groupSums(g, inverse, pair{}, &l.weights[0], &l.importance[0], first, 16)
+			_, levelLevel, levelWeight := groupSums(g, inverse, pair{}, &l.laid[0], &l.laidImportance[0], first, 16)
 			fitted := levelWeight.div(levelLevel)
 			gain := fitted.mul(levelWeight)
 			best, most = whereLess(most, gain, fitted, best), whereLess(most, gain, gain, most)
@@ -152,7 +152,7 @@ func factorSearch8(l *groupLanes, about *trials, count int, u *factorUnits, g *g
 			scale, minimum = plain.scale, plain.minimum
 		}
 		inverse, offset := coders(scale, minimum)
-		total := groupErrors(g, scale, minimum, inverse, offset, &l.weights[0], &l.importance[0], first, groups)
+		total := groupErrors(g, scale, minimum, inverse, offset, &l.laid[0], &l.laidImportance[0], first, groups)
 		if lane == 0 {
 			total.store(&l.plainError[0], first)
 			continue

@@ -1,20 +1,44 @@
 package kernel
 
-// superGroup is the normalized weights of one, which a tile holds, and their importance.
+// superGroup is a super-group that is being fitted.
 type superGroup struct {
+	*Description
+	*groupLanes
+	// Normalized weights, which a tile holds, and their importance.
 	weights, importance []float32
-	groupSize, groups   int
-	lanes               int // as many as a whole one has groups
-	minimums            bool
-	grid                *grid
+	groupSize, groups   int // smaller than those of others where a row ends
+	// The power of two that normalizes it, and its reciprocal.
+	normal, inverse float32
+	// Of each group, as the encoder has them.
+	lo, hi, scales, minimums []float32
+	// The super-scale and super-minimum, normalized and as they are stored, and the latter by the
+	// plain rule.
+	units, stored, plain units
+	factors              factorUnits
+	// Units that are tried, as they are stored, and what they cost.
+	tried, triedStored trials
+	costs              lanes
 }
 
-func (e *encoder) superGroup() superGroup {
-	weights, importance := e.part(0, e.n)
-	return superGroup{weights, importance, e.block.GroupSize, e.groups, e.SuperSize / e.GroupSize, e.Minimums, e.grid}
+// superGroups are those of the groups at hand.
+func (e *encoder) superGroups() []superGroup {
+	perSuper := e.SuperSize / e.GroupSize
+	return e.supers[:(e.groups+perSuper-1)/perSuper]
 }
 
-// group gives those of one of its groups.
+// begin takes one of the super-groups.
+func (s *superGroup) begin(e *encoder, i int) {
+	first := i * e.SuperSize
+	group, end := i*e.SuperSize/e.GroupSize, min(e.groups, (i+1)*e.SuperSize/e.GroupSize)
+	s.Description, s.groupLanes = e.Description, &e.found[i]
+	s.weights, s.importance = e.part(first, min(first+e.SuperSize, e.n))
+	s.groupSize, s.groups = e.block.GroupSize, end-group
+	s.normal, s.inverse = e.normal[group], e.inverse[group]
+	s.lo, s.hi, s.scales, s.minimums = e.lo[group:end], e.hi[group:end], e.scale[group:end], e.minimum[group:end]
+	s.scale, s.minimum, s.slope, s.scaleCost, s.minimumCost = lanes{}, lanes{}, lanes{}, lanes{}, lanes{}
+}
+
+// group gives the weights of one of the groups and their importance.
 func (s *superGroup) group(i int) (weights, importance []float32) {
 	first := i * s.groupSize
 	end := min(first+s.groupSize, len(s.weights))
@@ -29,7 +53,7 @@ func (s *superGroup) group(i int) (weights, importance []float32) {
 type groupLanes struct {
 	// The weights, one of each group side by side, then the next ones, and their importance: 1
 	// where all weigh the same, 0 where a group has ended. Only vectors have them.
-	weights, importance [superSize]float32
+	laid, laidImportance [superSize]float32
 	// The sums of a group's importance, of its weighted weights, and of their squares.
 	count, weight, square lanes
 	// The scale and the minimum of least error for a group without rounding, and what others
@@ -42,13 +66,8 @@ type groupLanes struct {
 	triedScale, triedMinimum, triedError [trialLanes]lanes
 }
 
-// begin forgets what was found.
-func (l *groupLanes) begin() {
-	l.scale, l.minimum, l.slope, l.scaleCost, l.minimumCost = lanes{}, lanes{}, lanes{}, lanes{}, lanes{}
-}
-
 // takeMoments makes the sums of all groups.
-func takeMoments(l *groupLanes, s *superGroup) {
+func takeMoments(s *superGroup) {
 	for i := range s.groups {
 		weights, importance := s.group(i)
 		var count, weight, square float32
@@ -65,6 +84,6 @@ func takeMoments(l *groupLanes, s *superGroup) {
 			weight += weighted
 			square += float32(weighted * w)
 		}
-		l.count[i], l.weight[i], l.square[i] = count, weight, square
+		s.count[i], s.weight[i], s.square[i] = count, weight, square
 	}
 }

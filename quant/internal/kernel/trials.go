@@ -56,19 +56,19 @@ type encoderSteps struct {
 	// and multiplies them by a factor a group.
 	normalize func(out []float32, weights []byte, t ElementType, factors []float32)
 	// takeGroups makes what searches of a super-group need, all of which follow it.
-	takeGroups func(l *groupLanes, s *superGroup)
+	takeGroups func(s *superGroup)
 	// searchMinimums replaces what was found for groups by the scale and minimum of least error
 	// for the codes of the trial, about what was found, that promises the least.
-	searchMinimums func(l *groupLanes, s *superGroup, p *pattern)
+	searchMinimums func(s *superGroup, p *pattern)
 	// searchScales does so without minimums.
-	searchScales func(l *groupLanes, s *superGroup)
+	searchScales func(s *superGroup)
 	// searchScale does so for one group, for trials that are parts of scale.
 	searchScale func(pattern *lanes, scale float32, g *grid, weights, importance []float32) float32
-	// addUnitCosts adds what units cost groups to those of all trials.
-	addUnitCosts func(costs *lanes, d *trials, l *groupLanes, groups int, least, most float32)
+	// addUnitCosts adds what the units that are tried cost groups.
+	addUnitCosts func(s *superGroup)
 	// searchFactors replaces the scales and minimums of groups by the best multiples of units
 	// about them, and tells their error, and that of the plain ones.
-	searchFactors func(l *groupLanes, s *superGroup, about *pattern, u *factorUnits, plainScales, plainMinimums []float32)
+	searchFactors func(s *superGroup, about *pattern)
 	// addTrialErrors adds to the squared errors of all trials, of tables of tableLanes.
 	addTrialErrors func(errors *lanes, g *grid, t *trials, weights, importance []float32)
 	// searchLevels gives the lane of the level that is the scale of least error for a group of a

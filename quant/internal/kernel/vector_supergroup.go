@@ -8,11 +8,11 @@ var ones = func() (all [superSize]float32) {
 	return all
 }()
 
-// which is the place of functions for as many lanes.
-func (s *superGroup) which() int { return s.lanes / 16 }
+// which is the place of functions for as many groups as a whole one has.
+func (s *superGroup) which() int { return s.SuperSize / s.GroupSize / 16 }
 
 // takeGroups lays groups side by side, but those of tables, which are searched one by one.
-func (v *vectorSet) takeGroups(l *groupLanes, s *superGroup) {
+func (v *vectorSet) takeGroups(s *superGroup) {
 	if s.grid.kind == tableKind {
 		return
 	}
@@ -20,9 +20,11 @@ func (v *vectorSet) takeGroups(l *groupLanes, s *superGroup) {
 	if importance == nil {
 		importance = ones[:len(s.weights)]
 	}
-	v.lay(&l.weights, s.weights, s)
-	v.lay(&l.importance, importance, s)
-	v.takeMoments[s.which()](&l.weights[0])
+	v.lay(&s.laid, s.weights, s)
+	v.lay(&s.laidImportance, importance, s)
+	if s.Minimums {
+		v.takeMoments[s.which()](&s.laid[0])
+	}
 }
 
 // lay also takes a super-group that ends before its last group does: with zeros.
@@ -33,43 +35,44 @@ func (v *vectorSet) lay(out *[superSize]float32, weights []float32, s *superGrou
 	}
 	*out = [superSize]float32{}
 	for i, w := range weights {
-		out[i%s.groupSize*s.lanes+i/s.groupSize] = w
+		out[i%s.groupSize*(s.SuperSize/s.GroupSize)+i/s.groupSize] = w
 	}
 }
 
-func (v *vectorSet) searchMinimums(l *groupLanes, s *superGroup, p *pattern) {
-	v.minimumSearch[s.which()](&l.weights[0], &p.scale[0], p.count, &s.grid.vectors.low[0])
+func (v *vectorSet) searchMinimums(s *superGroup, p *pattern) {
+	v.minimumSearch[s.which()](&s.laid[0], &p.scale[0], p.count, &s.grid.vectors.low[0])
 }
 
-func (v *vectorSet) searchScales(l *groupLanes, s *superGroup) {
+func (v *vectorSet) searchScales(s *superGroup) {
 	if s.grid.kind == evenKind {
-		v.groupScales16(&l.weights[0], &s.grid.reaches[0], &s.grid.vectors.low[0])
+		v.groupScales16(&s.laid[0], &s.grid.reaches[0], &s.grid.vectors.low[0])
 		return
 	}
 	for i := range s.groups {
-		if l.scale[i] != 0 {
+		if s.scale[i] != 0 {
 			weights, importance := s.group(i)
-			l.scale[i] = v.searchScale(&s.grid.reaches, l.scale[i], s.grid, weights, importance)
+			s.scale[i] = v.searchScale(&s.grid.reaches, s.scale[i], s.grid, weights, importance)
 		}
 	}
 }
 
-func (v *vectorSet) searchFactors(l *groupLanes, s *superGroup, about *pattern, u *factorUnits, plainScales, plainMinimums []float32) {
-	if s.grid.kind == tableKind {
+// searchFactors also reads what is behind the groups: slices are those of an encoder.
+func (v *vectorSet) searchFactors(s *superGroup, about *pattern) {
+	units, low := &s.factors.scale, &s.grid.vectors.low[0]
+	switch {
+	case s.grid.kind == tableKind:
 		for i := range s.groups {
 			weights, importance := s.group(i)
 			which, h := weighted(importance)
-			v.factorSearch[which](&l.weights[i], &about.scale[0], &u.scale, &plainScales[i], &s.grid.vectors.low[0], &weights[0], h, len(weights))
+			v.factorSearch[which](&s.laid[i], &about.scale[0], units, &s.scales[i], low, &weights[0], h, len(weights))
 		}
-		return
+	case s.Minimums:
+		v.groupFactorsMinimums[s.which()](&s.laid[0], &about.scale[0], about.count, units, &s.scales[0], &s.minimums[0], low)
+	default:
+		v.groupFactorsScales16(&s.laid[0], &about.scale[0], about.count, units, &s.scales[0], &s.minimums[0], low)
 	}
-	search := v.groupFactorsScales16
-	if s.minimums {
-		search = v.groupFactorsMinimums[s.which()]
-	}
-	search(&l.weights[0], &about.scale[0], about.count, &u.scale, &plainScales[0], &plainMinimums[0], &s.grid.vectors.low[0])
 }
 
-func (v *vectorSet) addUnitCosts(costs *lanes, d *trials, l *groupLanes, groups int, least, most float32) {
-	v.unitCosts(&costs[0], &d.scale[0], &l.weights[0], groups, least, most)
+func (v *vectorSet) addUnitCosts(s *superGroup) {
+	v.unitCosts(&s.costs[0], &s.tried.scale[0], &s.laid[0], s.groups, s.leastFactor, s.mostFactor)
 }

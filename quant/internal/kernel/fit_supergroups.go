@@ -1,0 +1,118 @@
+package kernel
+
+// A super-group is fitted twice: by the plain rule of its encoding, which rounds to
+// nearest over the range of each group, and by a search for the least squared error of
+// the decoded weights. The search is kept where it beats the plain rule.
+
+// fitSuperGroups fits all super-groups, stage by stage. It returns the first group of one whose
+// super-scale is beyond what it is stored as, or -1.
+func (e *encoder) fitSuperGroups() (failed int) {
+	supers := e.superGroups()
+	for i := range supers {
+		supers[i].begin(e, i)
+		if wanted, ok := supers[i].takePlain(); !ok {
+			e.superScale = wanted
+			return i * e.SuperSize / e.GroupSize
+		}
+	}
+	if e.block.Method != RoundToNearest {
+		e.searchSuperGroups(supers)
+	}
+	for i := range supers {
+		if supers[i].stored.scale == 0 {
+			for k := range supers[i].groups {
+				e.countUnderflow(i*e.SuperSize/e.GroupSize + k)
+			}
+		}
+	}
+	return -1
+}
+
+// takePlain takes the plain rule. If that is beyond what super-scales are stored as, it gives the
+// one that was wanted.
+func (s *superGroup) takePlain() (wanted float32, ok bool) {
+	if s.Minimums {
+		wanted, ok = s.plainMinimums()
+	} else {
+		wanted, ok = s.plainFactors()
+	}
+	s.plain = s.stored
+	return wanted, ok
+}
+
+// searchSuperGroups takes what is better than the plain rule. Between two stages of one super-group
+// come those of others.
+func (e *encoder) searchSuperGroups(supers []superGroup) {
+	about := &aboutMinimums
+	for i := range supers {
+		e.steps.takeGroups(&supers[i])
+	}
+	if e.Minimums {
+		for _, p := range [...]*pattern{&e.grid.cuts, &e.grid.spread} {
+			for i := range supers {
+				e.steps.searchMinimums(&supers[i], p)
+			}
+		}
+		for i := range supers {
+			supers[i].searchUnits(e.steps)
+		}
+	} else {
+		about = &e.grid.abouts
+		for i := range supers {
+			if e.refits {
+				e.steps.searchScales(&supers[i])
+			}
+			supers[i].searchUnit()
+		}
+	}
+	for i := range supers {
+		s := &supers[i]
+		s.factors = newFactorUnits(s.units, e.leastFactor, e.mostFactor)
+		e.steps.searchFactors(s, about)
+	}
+	for i := range supers {
+		supers[i].keepLess()
+	}
+}
+
+// keepLess keeps what was searched if that beats the plain rule, or else that.
+func (s *superGroup) keepLess() {
+	var plainError, leastError float32
+	for i := range s.groups {
+		plainError += s.plainError[i]
+		leastError += s.error[i]
+	}
+	if !beats(leastError, plainError) {
+		s.stored = s.plain
+		return
+	}
+	copy(s.scales, s.scale[:])
+	copy(s.minimums, s.minimum[:])
+}
+
+// toFloat16 rounds a normalized super-scale to float16, in the unit of the weights.
+// Subnormal ones, which are coarse, are rounded up, so that the factors reach. One that
+// vanishes becomes least: 0 by the plain rule, while a search tries the smallest one, of
+// which small multiples or levels may be enough.
+func (s *superGroup) toFloat16(scale, least float32) float32 {
+	wanted := scale * s.inverse
+	rounded := roundFloat16(wanted)
+	if abs(rounded) >= smallestNormalFloat16 {
+		return rounded
+	}
+	if rounded == 0 && wanted != 0 {
+		return signed(least, wanted) + 0 // never -0
+	}
+	if rounded != 0 && abs(rounded) < abs(wanted) {
+		rounded += signed(smallestFloat16, wanted)
+	}
+	return rounded
+}
+
+// factorOf is the whole number of units nearest to a value, as far as there are such.
+func factorOf(value, unit, least, most float32) float32 {
+	if unit == 0 {
+		return 0
+	}
+	return roundEven(min(max(value/unit, least), most))
+}
