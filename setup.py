@@ -47,7 +47,8 @@ def linker_flags(folder: str, system: str) -> str:
     flags = "-s -w"
     symbols = ROOT / "cshim" / "symbols.map"
     if system == "linux":
-        flags += f" -extldflags=-Wl,--version-script={shutil.copy(symbols, folder)}"
+        script = shutil.copy(symbols, folder)
+        flags += f" -extldflags=-Wl,--strip-all,--version-script={script}"  # zig heeds no -s
     return flags
 
 

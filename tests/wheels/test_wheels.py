@@ -101,6 +101,8 @@ def test_linux(tag: str, tmp_path: Path) -> None:
         library = ELFFile(file)
         symbols = library.get_section_by_name(".dynsym").iter_symbols()
         assert {s.name for s in symbols if s["st_shndx"] != "SHN_UNDEF" and s.name} == SYMBOLS
+        sections = [section.name for section in library.iter_sections()]
+        assert not [name for name in sections if name == ".symtab" or name.startswith(".debug")]
         tags = library.get_section_by_name(".dynamic").iter_tags("DT_NEEDED")
         assert {each.needed for each in tags} <= {"libc.so.6", "libpthread.so.0"}
 
