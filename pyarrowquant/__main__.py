@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import gc
+import io
 import os
 import signal
 import sys
@@ -25,6 +26,7 @@ def main() -> None:
     what comes before, here and in the package's own file, is kept short.
     """
     _open_closed_streams()
+    _print_any_name()
     signal.signal(signal.SIGINT, lambda *_: _leave("Interrupted\n", INTERRUPTED))
     signal.signal(signal.SIGTERM, lambda *_: _leave("", TERMINATED))
     gc.set_threshold(_IMPORTED)
@@ -73,6 +75,15 @@ def _open_closed_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
             stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115, it stays
             setattr(sys, name, stream)
+
+
+def _print_any_name() -> None:
+    """Print what the output's encoding lacks as its number: on Windows that of a file has little.
+
+    Names of layers may have any character.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _leave(message: str, code: int) -> NoReturn:

@@ -18,12 +18,12 @@ PROGRAM = f"PYTHONPATH='{ROOT}' '{sys.executable}' -P -m pyarrowquant"
 FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 
 
-def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def shell(command: str, folder: Path, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
         cwd=folder,
         capture_output=True,
-        text=True,
+        encoding=encoding,
         check=False,
         timeout=HANG,
     )
@@ -51,6 +51,17 @@ def test_closed_streams(source: Path, closed: str, to: str) -> None:
     assert failed.returncode == 1
     assert bool(failed.stderr) == ("2>" not in closed)
     assert (folder / f"out.{to}").read_bytes() == expected
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "cp437"])
+def test_names_that_the_output_has_no_characters_for(tmp_path: Path, encoding: str) -> None:
+    names = ["\u5c42.weight", "\U0001f600.weight", "\xe9.weight"]
+    np.savez(tmp_path / "a.npz", **{name: np.ones((4, 64), np.float32) for name in names})
+    wanted = [name.encode(encoding, "backslashreplace").decode(encoding) for name in names]
+    for command in ("inspect a.npz", "quantize a.npz a.parquet --dry-run"):
+        done = shell(f"PYTHONIOENCODING={encoding} {PROGRAM} {command} | cat", tmp_path, encoding)
+        assert done.returncode == 0, done.stderr
+        assert all(name in done.stdout for name in wanted), done.stdout
 
 
 PRINTING = (
