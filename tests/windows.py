@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import fcntl
 import importlib
+import io
 import mmap
 import os
 import pkgutil
@@ -72,6 +74,30 @@ def play(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", tempfile.NamedTemporaryFile)
     monkeypatch.setattr(shutil, "_use_fd_functions", False)
     _play_files(monkeypatch)
+    _play_text(monkeypatch)
+
+
+def _play_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of text end with two characters, and it has few others, unless it is said."""
+    opened = io.open
+
+    def open_file(
+        file: Any,
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        *more: Any,
+        **named: Any,
+    ) -> Any:
+        if "b" not in mode:
+            encoding = "cp1252" if encoding in (None, "locale") else encoding
+            newline = "\r\n" if newline is None and mode.strip("t") != "r" else newline
+        return opened(file, mode, buffering, encoding, errors, newline, *more, **named)
+
+    monkeypatch.setattr(io, "open", open_file)
+    monkeypatch.setattr(builtins, "open", open_file)
 
 
 def _play_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,13 +244,27 @@ def sync(path: Path) -> None:
         number = os.open(path, os.O_RDWR)
     try:
         with naming_file(path):
-            os.fsync(number)
+            _flush(number)
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
         _warn_of_sync(str(path.parent))
     finally:
         os.close(number)
+
+
+def _flush(number: int) -> None:
+    if sys.platform == "darwin":  # where fsync leaves data in what the disk itself has as a cache
+        import fcntl
+
+        try:
+            fcntl.fcntl(number, fcntl.F_FULLFSYNC)
+        except OSError as error:  # as disks of other machines may not know it
+            if error.errno not in UNSUPPORTED:
+                raise
+        else:
+            return
+    os.fsync(number)
 
 
 @lru_cache(maxsize=64)  # once

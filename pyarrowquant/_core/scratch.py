@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from pyarrowquant._core.file_names import refuse_reserved
 from pyarrowquant._core.locks import closing, is_at, is_plain, lock
 from pyarrowquant._core.placing import keeping_modes, refuse_irreplaceable, remove, sync
 from pyarrowquant._core.system_errors import naming_file
@@ -72,6 +73,7 @@ class Scratch:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a file that has what it had, or the text, at every moment; its permissions stay."""
+    refuse_reserved(path)
     target = Path(os.path.realpath(path))
     refuse_irreplaceable(target)
     clear(target, _leave)
@@ -79,7 +81,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     new = scratch.open() / "new"
     try:
         with naming_file(path):
-            new.write_text(text, encoding="utf-8")
+            new.write_text(text, encoding="utf-8", newline="\n")
             sync(new)
             with keeping_modes(new, target):
                 os.replace(new, target)

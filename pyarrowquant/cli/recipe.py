@@ -123,7 +123,7 @@ def fit(
         )
     with Outputs([destination], overwrite) as outputs:
         text = file_text(fitted, destination)
-        outputs.temporary(destination).write_text(text, encoding="utf-8")
+        outputs.temporary(destination).write_text(text, encoding="utf-8", newline="\n")
         read.check()
     expected = fitted.expected
     if expected is not None and as_json:

@@ -80,7 +80,7 @@ def report(
             left_out=read.left_out,
         )
     with Outputs([page], overwrite) as outputs:
-        outputs.temporary(page).write_text(render(shown), encoding="utf-8")
+        outputs.temporary(page).write_text(render(shown), encoding="utf-8", newline="\n")
         files.check()
     totals = totals_of(shown.side.layers)
     nbytes = page.stat().st_size

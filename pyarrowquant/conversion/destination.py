@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from pyarrowquant._core.file_names import is_same, lies_in, refuse_reserved
 from pyarrowquant._core.placing import is_empty_folder, refuse_irreplaceable
 from pyarrowquant._core.quoting import enumerated
 from pyarrowquant.errors import MissingFolderError, UsageError
@@ -81,6 +82,7 @@ def check_destination(
     """
     _refuse_stream(path)
     check_name(str(path))
+    refuse_reserved(path)
     real = Path(os.path.realpath(path))
     refuse_irreplaceable(real)
     refuse_root(path)
@@ -101,7 +103,8 @@ def check_destination(
         raise exists_error(path)
     if any(_is_within(source, path) for source in sources):
         raise source_error(path, folder)
-    if not folder and real.suffix.lower() not in _WRITTEN and real.parent in _models(sources):
+    is_written = folder or real.suffix.lower() in _WRITTEN
+    if not is_written and any(is_same(real.parent, model) for model in _models(sources)):
         raise ValueError(
             f"'{path}' lies in the folder of the source model, and may belong to it; give another "
             "name"
@@ -125,7 +128,7 @@ def source_error(destination: object, folder: bool) -> ValueError:
 def _is_around(folder: Path) -> bool:
     """Whether a folder is the current one, or has it inside."""
     try:
-        return Path.cwd().is_relative_to(folder)
+        return lies_in(Path.cwd(), folder)
     except FileNotFoundError:  # it was removed
         return False
 
@@ -139,9 +142,8 @@ def _models(sources: Sequence[Path]) -> set[Path]:
 
 def _is_within(source: Path, path: Path) -> bool:
     """Whether a source is, or lies in, a path: as links lead there, or as it is given."""
-    given = Path(os.path.abspath(source))
-    return any(
-        each.is_relative_to(place)
-        for each in (given, Path(os.path.realpath(source)))
-        for place in (Path(os.path.abspath(path)), Path(os.path.realpath(path)))
-    )
+    return any(lies_in(each, place) for each in _names_of(source) for place in _names_of(path))
+
+
+def _names_of(path: Path) -> set[Path]:
+    return {Path(os.path.abspath(path)), Path(os.path.realpath(path))}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pyarrowquant._core.cells import Bytes
+from pyarrowquant._core.file_names import is_same
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.shapes import product
@@ -93,7 +94,8 @@ def write_outline(
     check: Callable[[], object] = lambda: None,
 ) -> None:
     """Write what was made of a model to a file that is none of its own."""
-    if os.path.realpath(path) in {os.path.realpath(file.path) for file in model.files}:
+    real = Path(os.path.realpath(path))
+    if any(is_same(real, Path(os.path.realpath(file.path))) for file in model.files):
         raise ValueError(f"'{path}' is the source model: give another path")
     with Outputs([path], overwrite) as outputs:
         if layers is None:

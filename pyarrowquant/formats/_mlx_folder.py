@@ -75,7 +75,7 @@ def write_folder(
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
 def _is_replaced_whole(folder: Path, overwrite: bool) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pyarrowquant._core.cells import Bytes
+from pyarrowquant._core.file_names import is_same
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Packed
@@ -60,7 +61,8 @@ def write_replaced(results: Any, source: OnnxModel, path: Path, overwrite: bool)
     files = ExternalFiles(location)
     places = [files.place(tensor, tensor.name) for tensor in external_tensors(model)]
     sources = {os.path.realpath(file) for file in _paths(location, places)}
-    if os.path.realpath(path) in sources:
+    real = Path(os.path.realpath(path))
+    if any(is_same(real, Path(source)) for source in sources):
         raise ValueError(f"'{path}' is a file of the source model: give another path")
     opened = Results(
         results,

@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 
+from pyarrowquant._core.file_names import lies_in, refuse_reserved
 from pyarrowquant._core.placing import (
     exchange,
     is_empty_folder,
@@ -49,6 +50,8 @@ class Outputs:
     """
 
     def __init__(self, paths: Sequence[Path], overwrite: bool) -> None:
+        for path in paths:
+            refuse_reserved(path)
         self._overwrite = overwrite
         self._real = {path: Path(os.path.realpath(path)) for path in paths}
         self._last = self._real[paths[-1]]
@@ -218,10 +221,11 @@ class OutputFolder:
         source: Path | None = None,
         written: Collection[Path] = (),
     ) -> None:
+        refuse_reserved(folder)
         self._folder = Path(os.path.realpath(folder))
         self._overwrite = overwrite
         self._written = written
-        if source is not None and Path(os.path.realpath(source)).is_relative_to(self._folder):
+        if source is not None and lies_in(Path(os.path.realpath(source)), self._folder):
             raise ValueError(
                 f"'{folder}' is the folder of the source model, or has it inside. Give another name"
             )

@@ -123,7 +123,7 @@ class Location:
         path, mark, query = self.path, "", ""
         if "://" in path:  # as filesystems of the web have it
             path, mark, query = path.partition("?")
-        return path.rstrip("/"), mark + query
+        return path.rstrip("/" + os.sep if self.is_local else "/"), mark + query
 
     def is_file(self) -> bool:
         """Tell a file from a folder; what is neither, or not there, is an error."""

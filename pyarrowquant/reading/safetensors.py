@@ -125,8 +125,9 @@ def _snapshot_hint(folder: Location) -> str:
         return ""
     main = place / "refs" / "main"
     names = sorted(path.name for path in (place / "snapshots").iterdir() if path.is_dir())
-    if main.is_file() and (said := main.read_text(errors="replace").strip()) in names:
-        names = [said]
+    said = main.read_text(encoding="utf-8", errors="replace") if main.is_file() else ""
+    if said.strip() in names:
+        names = [said.strip()]
     revisions = " or ".join(f"'{place / 'snapshots' / name}'" for name in names)
     return (
         f". The cache of the Hugging Face Hub has it in a folder of its own: {revisions}"

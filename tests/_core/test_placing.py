@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from exports import files
@@ -154,15 +155,50 @@ def test_contents_stay_the_same_when_renamed(tmp_path: Path) -> None:
     assert contents(new) == []
 
 
+class Disk(ModuleType):
+    """The module fcntl of macOS: a call that has a disk write its cache, or does not know that."""
+
+    F_FULLFSYNC = 51
+
+    def __init__(self, number: int = 0) -> None:
+        super().__init__("fcntl")
+        self.number = number
+        self.flushed: list[int] = []
+
+    def fcntl(self, file: int, command: int) -> int:
+        assert command == self.F_FULLFSYNC
+        if self.number:
+            raise OSError(self.number, os.strerror(self.number))
+        self.flushed.append(file)
+        return 0
+
+
+@pytest.mark.parametrize("number", [0, errno.ENOTSUP, errno.EINVAL, errno.EIO])
+def test_disks_of_macos_write_their_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    disk, synced = Disk(number), list[int]()
+    monkeypatch.setitem(sys.modules, "fcntl", disk)
+    monkeypatch.setattr(os, "fsync", synced.append)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    for path in (made(tmp_path / "a", "file", "a"), tmp_path):
+        if number == errno.EIO:
+            with pytest.raises(OSError, match=os.strerror(number)):
+                sync(path)
+        else:
+            sync(path)
+    assert (len(disk.flushed), len(synced)) == {0: (2, 0), errno.EIO: (0, 0)}.get(number, (0, 2))
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="folders are not synced there")
 def test_folders_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
-        monkeypatch.setattr(os, "fsync", failing(os.fsync, 1, number))
+        monkeypatch.setattr(placing, "_flush", failing(placing._flush, 1, number))
         folder = tmp_path / str(number) / "a"
         folder.mkdir(parents=True)
         with pytest.warns(UserWarning, match="cannot tell when data is safe"):
             sync(folder)
-    monkeypatch.setattr(os, "fsync", failing(os.fsync, 1, errno.EIO))
+    monkeypatch.setattr(placing, "_flush", failing(placing._flush, 1, errno.EIO))
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         sync(tmp_path)
 
