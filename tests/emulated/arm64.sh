@@ -34,13 +34,25 @@ for tag in 2_28 2_27 2_17; do
 done
 if [ ! -e "$folder/wheels" ]; then
     "${install[@]}" --platform manylinux2014_aarch64 --target "$folder/wheels.partial" \
-        click ml-dtypes numpy pyarrow pytest safetensors tqdm
+        click hypothesis ml-dtypes numpy pandas polars pyarrow pytest safetensors tqdm
     mv "$folder/wheels.partial" "$folder/wheels"
 fi
 rm -rf "$folder/package"
 "${install[@]}" --no-deps --target "$folder/package" "$wheel"
 cp -r "$source/tests" "$source/pyproject.toml" "$folder/package"
 
+# The kernel runs no programs of arm64: children of a test get the emulator by this name of Python.
+cat > "$folder/python" << END
+#!/bin/bash
+export PYTHONPATH="\${PYTHONPATH:+\$PYTHONPATH:}$folder/package:$folder/wheels"
+exec qemu-aarch64 -L "$folder/debian" "$folder/debian/usr/bin/python3.11" "\$@"
+END
+chmod +x "$folder/python"
+
 cd "$folder/package"
-exec qemu-aarch64 -L "$folder/debian" -E "PYTHONPATH=$folder/package:$folder/wheels" "$folder/debian/usr/bin/python3.11" \
-    -m pytest -p no:cacheprovider -o filterwarnings=default "$@"
+exec "$folder/python" -c "
+import sys
+import pytest
+sys.executable = '$folder/python'
+sys.exit(pytest.main(['-p', 'no:cacheprovider', '-o', 'filterwarnings=default', *sys.argv[1:]]))
+" "$@"
