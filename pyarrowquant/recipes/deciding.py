@@ -19,8 +19,8 @@ class Decisions:
     """The outcomes of rules, of which the first one that matches decides.
 
     Models have tens of thousands of layers whose names differ in numbers between dots, which most
-    rules do not look at: such layers are decided once. Recipes have as many rules by name: these
-    are found by it.
+    rules do not look at: such layers are decided once, and all others once each. Recipes have as
+    many rules by name: these are found by it.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Decisions:
                     self._by_name.setdefault(name, []).append(number)
             else:
                 self._by_pattern.append(number)
-        self._by_kind: dict[tuple[str, tuple[int, ...]], int] = {}
+        self._decided: dict[tuple[bool, str, tuple[int, ...]], int] = {}
         self._applied: dict[tuple[int, Settings], Settings] = {}
 
     def check(self) -> None:
@@ -96,13 +96,13 @@ class Decisions:
 
     def _deciding(self, name: str, shape: Sequence[int]) -> int:
         """Return the place of the rule that decides about a layer."""
-        known, key = self._by_kind, (_NUMBER.sub(_zeros, name), tuple(shape))
-        if not self._are_blind or name in self._plain_names:
-            known = {}
-        if key not in known:
+        has_like = self._are_blind and name not in self._plain_names
+        key = has_like, _NUMBER.sub(_zeros, name) if has_like else name, tuple(shape)
+        if key not in self._decided:
             numbers = merge(self._by_name.get(name, ()), self._by_pattern)
-            known[key] = next(i for i in numbers if self.outcomes[i][0].matches(name, shape))
-        return known[key]
+            deciding = next(i for i in numbers if self.outcomes[i][0].matches(name, shape))
+            self._decided[key] = deciding
+        return self._decided[key]
 
 
 def _settings(said: Mapping[str, Any]) -> SettingOverrides:

@@ -62,3 +62,21 @@ def test_as_many_rules_as_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert [layer.settings.bit_width for layer in planned if layer.settings] == [8] * 500
     assert asked[True] > 0
     assert asked[False] < len(names) * 20  # the rules of formats, whose number is fixed
+
+
+def test_as_many_globs_as_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is asked about a layer once to decide, and once whether it is for any."""
+    count = 100
+    names = [f"layers.{number}.weight" for number in range(count)]
+    np.savez(tmp_path / "model.npz", **dict.fromkeys(names, np.ones((8, 32), np.float32)))
+    recipe = Recipe([Rule(f"*.{number}.*", bit_width=8) for number in range(count)], "skip")
+    matches, asked = Rule.matches, Counter[str]()
+
+    def counted(rule: Rule, name: str, shape: tuple[int, ...]) -> bool:
+        asked[str(rule.match)] += 1
+        return matches(rule, name, shape)
+
+    monkeypatch.setattr(Rule, "matches", counted)
+    pyarrowquant.convert(tmp_path / "model.npz", tmp_path / "out.parquet", recipe=recipe)
+    most = sum(asked[str(rule.match)] for rule in recipe.rules)
+    assert 0 < most <= 2 * count * count
