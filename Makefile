@@ -28,7 +28,7 @@ OF_CALIBRATE := deferred inputs layers running tables turns
 SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]' -o -name '*.map' -o -name '*.py') \
 	setup.py pyproject.toml go.mod go.sum
 
-.PHONY: demo test docs test-go test-arm64 test-python test-faults test-browser test-transformers test-llama-cpp \
+.PHONY: demo test docs test-go test-arm64 test-arm64-go test-python test-faults test-browser test-transformers test-llama-cpp \
 	test-mlx-lm test-vllm test-fleet check bench bench-peers wheel wheels clean
 
 demo: $(VENV)/installed
@@ -62,14 +62,17 @@ test-go: $(VENV)/installed
 	$(GO) test ./$(KERNEL) -run '^$$' -fuzz '^FuzzKernelsAgree$$' -fuzztime $(FUZZ_INPUTS)x
 	$(GO) test ./$(KERNEL) -run '^$$' -fuzz '^FuzzEncoded$$' -fuzztime $(FUZZ_INPUTS)x
 
-# Tests of arm64, whose processor qemu emulates, and some of Python in Debian's CPython. The Go
-# tests take a part of what they cross, and more time than Go gives them by itself where the machine
-# is loaded; qemu does not say where memory could not be read. Children of a child, and builds by Go,
-# are not emulated. Debian 12 has qemu and that CPython as packages; only root installs qemu.
-test-arm64: $(VENV)/wheels-installed
+# Tests of arm64, whose processor qemu emulates. The Go tests take a part of what they cross, and
+# more time than Go gives them by itself where the machine is loaded; qemu does not say where memory
+# could not be read. Only root installs qemu.
+test-arm64-go: $(VENV)/installed
 	command -v qemu-aarch64 || apt-get install -y --no-install-recommends qemu-user
 	GOOS=linux GOARCH=arm64 GOEXPERIMENT=simd CGO_ENABLED=0 $(GO) vet ./quant/...
 	GOOS=linux GOARCH=arm64 GOEXPERIMENT=simd CGO_ENABLED=0 $(GO) test -short -timeout 1h -skip CutShort -exec qemu-aarch64 ./quant/...
+
+# Then some of Python, in the CPython of Debian 12, where that is what the system has. Children of a
+# child are not emulated, nor is Go, which builds a library that panics.
+test-arm64: test-arm64-go $(VENV)/wheels-installed
 	rm -rf $(BUILD)/arm64/dist && $(BIN)/python tools/wheels.py $(BUILD)/arm64/dist linux/arm64
 	PATH="$(CURDIR)/$(BIN):$$PATH" tests/emulated/arm64.sh $(BUILD)/arm64 $(BUILD)/arm64/dist/*.whl \
 		tests/tables/test_kernels.py tests/tables/test_numbers.py tests/tables/test_hqq.py \
