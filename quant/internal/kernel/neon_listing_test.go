@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -18,7 +19,13 @@ var loopsOfNEON = []string{
 	"pack2NEON", "pack4NEON", "splitHalvesNEON", "transposeNEON", "stepSumsNEON", "stepSumsWeightedNEON", "hqqSumsNEON", "normalizeNEON",
 	"tableSums", "floatSums", "groupMoments", "groupSums", "tableErrors", "floatErrors", "groupErrors",
 	"(*gridVectors).evenCodes", "(*gridVectors).tableCodes", "(*gridVectors).floatCodes", "decodedSumsNEON", "normalizeEndsNEON", "levelScalesNEON", "decodeLevelsNEON", "decodeE4M3NEON",
-	"areE4M3NEON", "areFactorsNEON", "areMinimumsNEON",
+	"areE4M3NEON", "areFactorsNEON", "areMinimumsNEON", "refineNEON",
+}
+
+// aroundLoops are those whose loops go over groups, or over a few trials of one.
+var aroundLoops = []string{
+	"rangesFloat16NEON", "rangesBFloat16NEON", "fitNEON", "codeLevelsNEON", "trialErrorsNEON",
+	"levelSearchNEON", "scaleSearchNEON", "groupScalesNEON", "factorSearchNEON", "unitCostsNEON",
 }
 
 // What listings have where the compiler stores a vector for want of registers, checks bounds,
@@ -40,6 +47,12 @@ func TestListingOfNEON(t *testing.T) {
 	for name, listing := range listings {
 		if found := fused.FindString(listing); found != "" {
 			t.Errorf("%s has the fused instruction %s", name, found)
+		}
+	}
+	for name := range listings {
+		name, ours := strings.CutPrefix(name, "kernel.")
+		if ours && strings.HasSuffix(name, "NEON") && !slices.Contains(loopsOfNEON, name) && !slices.Contains(aroundLoops, name) {
+			t.Errorf("%s is in no list", name)
 		}
 	}
 	for _, name := range loopsOfNEON {
