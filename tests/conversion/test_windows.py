@@ -21,7 +21,7 @@ from exports import files, weights
 from formats.killed_writers import writers
 
 from conversion.killing import FORMATS
-from pyarrowquant import dequantize_batch_arrow, quantize_batch_arrow, read_weights
+from pyarrowquant import Recipe, dequantize_batch_arrow, quantize_batch_arrow, read_weights
 from pyarrowquant._core.locks import lock
 from pyarrowquant._core.placing import place, sync
 
@@ -124,10 +124,14 @@ def test_commands_read_what_runs_write(
         ["compare", model, tmp_path / "out.parquet", "--allow-missing"],
         ["dequantize", tmp_path / "out.parquet", tmp_path / "back.safetensors"],
         ["report", tmp_path / "out.parquet", "--html", tmp_path / "page.html"],
+        ["recipe", "fit", model, tmp_path / "fit.yaml", "--bits-per-weight", 4.5],
     ]
     for command in commands:
         result = run(*command)
         assert result.exit_code == 0, (command, result.output)
+    Recipe.preset("text").save(tmp_path / "text.json")
+    for name in ("page.html", "fit.yaml", "text.json"):
+        assert b"\r" not in (tmp_path / name).read_bytes()
 
 
 def test_one_run_at_a_time(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
