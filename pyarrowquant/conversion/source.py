@@ -14,7 +14,7 @@ from typing import Any
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.conversion.result_files import is_table, schema_of, tables_in
 from pyarrowquant.errors import users_level
-from pyarrowquant.reading.config import CONFIG, quantizations_in, read_config
+from pyarrowquant.reading.config import CONFIG, is_of_mlx, quantizations_in, read_config
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
@@ -70,7 +70,7 @@ def _refuse_contradiction(model: Model) -> None:
             stacklevel=users_level(),
         )
         return
-    if method is None and "group_size" in (quantization or ()):  # of MLX, which names none
+    if is_of_mlx(quantization):  # which does not say what it spares
         return
     plain = [
         tensor

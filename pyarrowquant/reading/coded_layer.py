@@ -71,6 +71,12 @@ class CodedLayer:
     is_turned: bool = False
     signed: bool = False
 
+    @property
+    def stored_as(self) -> str:
+        """Say what its codes are."""
+        codes = self.parts["codes"].tensor
+        return f"{quoted(codes.name)} has codes of {self.bits} bits ({self.coding})"
+
     def check(self) -> None:
         """Raise ScaleError where it has scales that are none."""
         check_scales(self.parts, self.signed)

@@ -54,6 +54,15 @@ def quantizations_in(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
                 yield f"{prefix}{key}", found
 
 
+def is_of_mlx(quantization: Any) -> bool:
+    """Whether this is what MLX says of how it has quantized weights, which names no method."""
+    return (
+        isinstance(quantization, dict)
+        and {"bits", "group_size"} <= quantization.keys()
+        and quantization.get("quant_method") is None
+    )
+
+
 def without_quantization(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config.json of the same model with float weights."""
     return {

@@ -12,9 +12,10 @@ from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.shapes import product
 from pyarrowquant.reading.beside import WEIGHT
 from pyarrowquant.reading.coded_layer import CodedLayer, DamageError
-from pyarrowquant.reading.config import CONFIG, quantizations_in
+from pyarrowquant.reading.config import CONFIG, is_of_mlx, quantizations_in
 from pyarrowquant.reading.decoding import down
 from pyarrowquant.reading.numbers import FLOAT8
+from pyarrowquant.reading.said_methods import kind_problem
 from pyarrowquant.reading.tensors import Tensor
 
 Config = Mapping[str, Any]
@@ -36,8 +37,6 @@ _FORMATS = {
     "MXFP8": {"mxfp8-quantized", "float-quantized", "naive-quantized"},
 }
 _KNOWN_FORMATS = {_PACKED, *(name for names in _FORMATS.values() for name in names)}
-# Methods that have codes of one kind alone.
-_OF_BITSANDBYTES, _OF_COMPRESSED = "bitsandbytes", "compressed-tensors"
 
 
 @dataclass(frozen=True)
@@ -83,18 +82,16 @@ class Group:
         wanted = _FORMATS.get(layer.coding, {_PACKED})
         if self.format not in _KNOWN_FORMATS or self.format in wanted:
             return None
-        codes = layer.parts["codes"].tensor
-        return f"{quoted(codes.name)} has {_what(layer)}, and {CONFIG} says {self.format}"
+        return f"{layer.stored_as}, and {CONFIG} says {self.format}"
 
     def _of_bits(self, layer: CodedLayer) -> str | None:
-        codes = layer.parts["codes"].tensor
         bits, kind = self.weights.get("num_bits"), self.weights.get("type")
         least = _LEAST_BITS if layer.coding == _BYTES else layer.bits  # which may have fewer
         if type(bits) is int and not least <= bits <= layer.bits:
-            return f"{quoted(codes.name)} has {_what(layer)}, and {CONFIG} says num_bits {bits}"
+            return f"{layer.stored_as}, and {CONFIG} says num_bits {bits}"
         is_float = layer.coding in FLOAT8 or layer.coding in ("NVFP4", "MXFP4", "MXFP8")
         if kind in ("int", "float") and is_float != (kind == "float"):
-            return f"{quoted(codes.name)} has {_what(layer)}, and {CONFIG} says type {kind}"
+            return f"{layer.stored_as}, and {CONFIG} says type {kind}"
         return None
 
     def _of_scales(self, layer: CodedLayer) -> str | None:
@@ -146,10 +143,7 @@ class Said:
     @property
     def is_of_mlx(self) -> bool:
         """Whether MLX has quantized the model."""
-        return any(
-            {"bits", "group_size"} <= one.keys() and "quant_method" not in one
-            for one in self._quantizations
-        )
+        return any(map(is_of_mlx, self._quantizations))
 
     @cached_property
     def _groups(self) -> list[Group]:
@@ -214,8 +208,10 @@ class Said:
         problems = [group.problem(layer) for group in self.groups(layer.name)]
         if problems and all(problems):
             raise DamageError(str(problems[0]))
+        if problem := kind_problem(self._quantizations, layer):
+            raise DamageError(problem)
         for said in self._quantizations:
-            if problem := _method_problem(said, layer) or _blocks_problem(said, layer):
+            if problem := _flat_problem(said, layer) or _blocks_problem(said, layer):
                 raise DamageError(problem)
 
 
@@ -248,30 +244,15 @@ def _block_of(value: object) -> tuple[int, int] | None:
     return rows, columns
 
 
-def _what(layer: CodedLayer) -> str:
-    """Say what codes lie there."""
-    return f"codes of {layer.bits} bits ({layer.coding})"
-
-
-def _method_problem(said: Config, layer: CodedLayer) -> str | None:
-    method = said.get("quant_method")
-    codes = layer.parts["codes"].tensor
-    is_flat = layer.coding in _BITSANDBYTES
-    if method in (_OF_BITSANDBYTES, _OF_COMPRESSED, "fp8") and (
-        is_flat != (method == _OF_BITSANDBYTES)
-        or (method == "fp8" and layer.coding.endswith(_OF_COMPRESSED))
-    ):
-        return f"{quoted(codes.name)} has {_what(layer)}, and {CONFIG} says quant_method {method}"
-    if not is_flat:
+def _flat_problem(said: Config, layer: CodedLayer) -> str | None:
+    """Say that codes of bitsandbytes are not those that config.json says, or None."""
+    if layer.coding not in _BITSANDBYTES:
         return None
     kind, double = said.get("bnb_4bit_quant_type"), said.get("bnb_4bit_use_double_quant")
     if isinstance(kind, str) and kind.lower() != layer.coding.lower():
-        return (
-            f"{quoted(codes.name)} has {_what(layer)}, and {CONFIG} says bnb_4bit_quant_type "
-            f"{quoted(kind)}"
-        )
+        return f"{layer.stored_as}, and {CONFIG} says bnb_4bit_quant_type {quoted(kind)}"
     if said.get("load_in_8bit") is True:
-        return f"{quoted(codes.name)} has {_what(layer)}, and {CONFIG} says load_in_8bit true"
+        return f"{layer.stored_as}, and {CONFIG} says load_in_8bit true"
     scales = layer.parts["scales"].tensor
     if isinstance(double, bool) and double != (scales.dtype == "U8"):
         return (

@@ -182,13 +182,13 @@ def test_large_scales_are_looked_at_in_pieces(
         pyarrowquant.read_weights(place)
 
 
-@pytest.mark.parametrize("kind", [int8, packed, mlx])
+@pytest.mark.parametrize(("kind", "config"), [(int8, {}), (packed, {}), (mlx, MLX)])
 def test_scales_of_whole_numbers_may_be_negative(
-    tmp_path: Path, kind: Callable[[str], Tensors]
+    tmp_path: Path, kind: Callable[[str], Tensors], config: dict[str, Any]
 ) -> None:
     name = next(name for name in kind(FIRST) if name.endswith(("_scale", ".scales")))
     changed = {name: -kind(FIRST)[name]}
-    assert len(read(model(tmp_path / "model", kind, MLX, changed))) == 2
+    assert len(read(model(tmp_path / "model", kind, config, changed))) == 2
 
 
 def test_scales_of_layers_of_zeros_may_be_zero(tmp_path: Path) -> None:
