@@ -24,6 +24,7 @@ from pyarrowquant.conversion.result_files import check_rows, naming, open_result
 from pyarrowquant.conversion.source import is_result
 from pyarrowquant.formats._gguf_floats import write_floats
 from pyarrowquant.formats._mlx_stacks import joined_by_mlx, refuse_joined
+from pyarrowquant.formats._model_class import check_class
 from pyarrowquant.formats._model_folder import ModelFolder
 from pyarrowquant.formats._model_type import warn_of_no_model_type
 from pyarrowquant.formats._outputs import Outputs
@@ -149,6 +150,7 @@ def _write_folder(source: Path, destination: Path, overwrite: bool, read: ReadFi
             "--to safetensors"
         )
     model = _opened(source, "so that the folder would be no whole model. --to safetensors")
+    check_class(model)
     check_head(model)
     check_tensors(model)
     warn_of_no_model_type(model)

@@ -23,6 +23,7 @@ from pyarrowquant.conversion.tensors import converted
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.unquantized import UnquantizedTensor
 from pyarrowquant.errors import users_level
+from pyarrowquant.formats._watching import warn_of_kept
 from pyarrowquant.recipes.recipe import GivenRecipe
 from pyarrowquant.tables import skipped_text
 
@@ -204,6 +205,8 @@ def convert(
         written = job.run(resume, progress)
     totals = written.totals
     _warn_of_missed(totals.missed)
+    for text in totals.told_of_kept:
+        warn_of_kept(text)
     left = job.unquantized(totals.skipped)
     return Conversion(
         destination=made.place if split is None else made.beside(written.name),

@@ -24,6 +24,7 @@ from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.conversion.viewing import Viewed
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import LayerRegion, Outline, OutlinedFile, Places
+from pyarrowquant.formats._watching import listening
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import Tensor, bytes_in_batch
 
@@ -172,7 +173,8 @@ class FileMaker:
         depot, quantizing, model = self._task.depot, self._task.quantizing, self._source.model
         totals = Totals()
         with depot.room(file) as (placed, output):
-            placed.begin(output)
+            with listening() as totals.told_of_kept:
+                placed.begin(output)
             places = Places(Outline([placed]), output)
             tensors = self._tensors[file.name]
             in_vain = [each for each in tensors if self._is_passed_over(each)]

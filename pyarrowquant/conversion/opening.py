@@ -18,6 +18,7 @@ from pyarrowquant.conversion.splitting import parts_for
 from pyarrowquant.conversion.stores.stored_destination import check_stored
 from pyarrowquant.conversion.viewing import View, Viewed
 from pyarrowquant.conversion.whole import check_loads, check_whole
+from pyarrowquant.formats._model_class import check_class
 from pyarrowquant.formats._model_type import warn_of_no_model_type
 from pyarrowquant.reading.location import path_text
 from pyarrowquant.reading.model import Model
@@ -77,6 +78,7 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
     if target.loads_by_class:
         warn_of_no_model_type(model)
     if target.is_of_models and not request.tensors_only:
+        check_class(model)
         check_head(model)
         if not target.knows_architectures:
             check_tensors(model)

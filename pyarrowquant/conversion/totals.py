@@ -32,7 +32,7 @@ def _in_parts(value: float) -> int:
 
 
 class Totals:
-    """Sums over the layers of a run.
+    """Sums over the layers of a run, and what is to be told of it at its end.
 
     They are exact, so they do not depend on the order of layers, and on who adds which.
     """
@@ -47,12 +47,14 @@ class Totals:
         squared_error: int = 0,
         norm: int = 0,
         underflows: Sequence[Mapping[str, Any]] = (),
+        told_of_kept: Sequence[str] = (),
         quantized: Sequence[QuantizedLayer] = (),
     ) -> None:
         self.layers = layers
         self.skipped = list(skipped)
         self.missed = list(missed)
         self.underflows = [Underflow(**each) for each in underflows]
+        self.told_of_kept = list(told_of_kept)
         self.weights = weights
         self.stored_bits = stored_bits
         self._squared_error = squared_error
@@ -90,6 +92,7 @@ class Totals:
             "squared_error": self._squared_error,
             "norm": self._norm,
             "underflows": [asdict(each) for each in self.underflows],
+            "told_of_kept": self.told_of_kept,
         }
 
     def add(self, batch: pa.RecordBatch, layers: Sequence[QuantizedLayer]) -> None:
@@ -114,6 +117,7 @@ class Totals:
         self.skipped += others.skipped
         self.missed += others.missed
         self.underflows += others.underflows
+        self.told_of_kept += others.told_of_kept
         self.weights += others.weights
         self.stored_bits += others.stored_bits
         self._squared_error += others._squared_error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,32 @@ _INFINITE = {
     "F32": ("<i4", "<u4", 0x7F800000, 0xFF800000),
 }
 WATCHED = frozenset(_INFINITE)
+
+
+class _Listener(threading.local):
+    texts: list[str] | None = None
+
+
+_listener = _Listener()
+
+
+@contextmanager
+def listening() -> Iterator[list[str]]:
+    """Give the list that warnings of this thread go to, for who tells them later."""
+    texts: list[str] = []
+    _listener.texts = texts
+    try:
+        yield texts
+    finally:
+        _listener.texts = None
+
+
+def warn_of_kept(text: str) -> None:
+    """Warn of a tensor that is written as it is, unless somebody listens."""
+    if _listener.texts is not None:
+        _listener.texts.append(text)
+    else:
+        warnings.warn(text, UserWarning, stacklevel=users_level())
 
 
 def watched(pieces: Iterable[Any], dtype: str, name: str, place: object) -> Iterator[Any]:
@@ -65,9 +93,7 @@ def _first(numbers: npt.NDArray[Any], dtype: str) -> int | None:
 def _warn(number: Any, dtype: str, index: int, name: str, place: object) -> None:
     _, _, positive, negative = _INFINITE[dtype]
     what = "Inf" if number in (positive, negative) else "NaN"
-    warnings.warn(
+    warn_of_kept(
         f"'{place}': {quoted(name)}, which is not quantized, has {what} at index {index}. Unless "
-        "that is a mask, engines would compute NaN with it",
-        UserWarning,
-        stacklevel=users_level(),
+        "that is a mask, engines would compute NaN with it"
     )

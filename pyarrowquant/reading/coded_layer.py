@@ -11,7 +11,7 @@ from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Floats
 from pyarrowquant.reading.decoding import Parts
-from pyarrowquant.reading.scales import ScaleError, check_scales
+from pyarrowquant.reading.scales import ScaleError, check_scales, check_zeros
 from pyarrowquant.reading.tensors import Tensor
 
 
@@ -79,7 +79,10 @@ class CodedLayer:
 
     def check(self) -> None:
         """Raise ScaleError where it has scales that are none."""
-        check_scales(self.parts, self.signed)
+        with_zeros = check_scales(self.parts, self.signed)
+        if "bias" not in self.parts:  # else codes of 0 are no weights of 0
+            for key in with_zeros:
+                check_zeros(self.parts, key, self.decode)
 
 
 def checked_when_decoded(layer: CodedLayer) -> CodedLayer:

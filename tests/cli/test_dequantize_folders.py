@@ -115,7 +115,7 @@ def test_experts_that_mlx_has_joined(tmp_path: Path) -> None:
         for i in range(4)
         for part in ("gate", "up", "down")
     }
-    config = {"model_type": "qwen3_moe", "num_experts": 4}
+    config = {"model_type": "qwen3_moe", "architectures": ["OwnForCausalLM"], "num_experts": 4}
     hf_folders.write(model, {**hf_folders.llama(), **tensors}, **config)
     succeeded("quantize", model, out, "--to", "mlx")
     said = failed("dequantize", out, tmp_path / "plain")

@@ -121,7 +121,10 @@ def test_formats_of_tensors_need_no_head(tmp_path: Path, to: str) -> None:
         ({"model.": ""}, {"architectures": ["LlamaModel"]}),
         ({"model.": ""}, {}),  # as files of models that embed texts have it
         ({"model.": "bert.", "embed_tokens": "embeddings"}, {"architectures": ["BertModel"]}),
-        ({"model.norm": "embed_out"}, {"architectures": ["GPTNeoXForCausalLM"]}),
+        (
+            {"model.norm": "embed_out"},
+            {"architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox"},
+        ),
         ({"model.norm": "model.lm_head.linear"}, {}),
     ],
 )

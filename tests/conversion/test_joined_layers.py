@@ -28,6 +28,7 @@ QKV = [f"{ATTENTION}.{part}_proj.weight" for part in "qkv"]
 GATE_UP = [f"{MLP}.gate_proj.weight", f"{MLP}.up_proj.weight"]
 ALONE = [f"{ATTENTION}.o_proj.weight", f"{MLP}.down_proj.weight"]
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "dtype": "float32"}
+MIXTURE = {**CONFIG, "model_type": "own_moe", "architectures": ["OwnMoeForCausalLM"]}
 Found = dict[str | None, Any]
 
 
@@ -180,7 +181,7 @@ def test_experts_that_engines_cannot_have(
         {name: np.ones((128, 128), np.float32) for name in names},
         tmp_path / "model" / "model.safetensors",
     )
-    (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "model" / "config.json").write_text(json.dumps(MIXTURE))
     with pytest.warns(UserWarning, match=said):
         plan(tmp_path / "model", tmp_path / "out", to="compressed-tensors", **options)
 
@@ -189,7 +190,7 @@ def test_attention_may_have_other_bits_than_experts(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     experts = [f"{MLP}.experts.{i}.{part}_proj.weight" for i in (0, 1) for part in ("up", "down")]
     weights = {name: rng.standard_normal((128, 128), np.float32) for name in (*QKV, *experts)}
-    model = write_two_shards(tmp_path / "model", weights, CONFIG)
+    model = write_two_shards(tmp_path / "model", weights, MIXTURE)
     recipe = Recipe([Rule("*self_attn*", bit_width=8)])
     found = {name: each.bit_width for name, each in settings_of(model, recipe=recipe).items()}
     assert found == {**dict.fromkeys(QKV, 8), **dict.fromkeys(experts, 4)}
@@ -214,7 +215,7 @@ def test_the_experts_of_all_blocks_get_the_same(
     }
     hard = f"{blocks[1]}.mlp.experts.0.up_proj.weight"
     weights[hard][:, ::32] *= 20  # alone it would get more bits than the others
-    model = write_two_shards(tmp_path / "model", weights, CONFIG)
+    model = write_two_shards(tmp_path / "model", weights, MIXTURE)
     options = {
         "bits_per_weight": bits_per_weight,
         "quality_floor": None if floor is None else {"relative_error": floor},

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,10 @@ import pytest
 from commands import run, succeeded
 from safetensors.numpy import load_file, save_file
 
+from conversion.killing import killed_after
+from conversion.on_workers import workers
 from pyarrowquant import convert
+from pyarrowquant.conversion.partial.work import Work
 
 NORM = "model.layers.1.input_layernorm.weight"
 EMBEDDINGS = "model.embed_tokens.weight"
@@ -88,3 +94,40 @@ def test_shards_are_named_by_commands(tmp_path: Path) -> None:
     assert again.exit_code == 0
     assert f"'{tmp_path}/out/b.safetensors': '{NORM}', which is not quantized" in again.stderr
     succeeded("dequantize", tmp_path / "out", tmp_path / "plain", "--overwrite")
+
+
+@pytest.mark.parametrize(
+    ("method", "times", "first", "then", "more"),
+    [
+        ("note_done", 1, nullcontext, nullcontext, {}),
+        ("note_done", 3, nullcontext, nullcontext, {}),
+        ("publish", 1, nullcontext, nullcontext, {}),
+        # Results are kept in parts first.
+        ("add", 2, nullcontext, nullcontext, {"continue_on_error": True}),
+        ("publish", 1, nullcontext, nullcontext, {"continue_on_error": True}),
+        # Files are made as a whole.
+        ("note_file", 2, partial(workers, 1), partial(workers, 1), {}),
+        ("note_file", 2, partial(workers, 1), nullcontext, {}),
+        ("publish", 1, partial(workers, 1), nullcontext, {}),
+    ],
+)
+def test_a_resumed_run_tells_them_again(
+    tmp_path: Path,
+    model: Path,
+    method: str,
+    times: int,
+    first: Callable[[], AbstractContextManager[None]],
+    then: Callable[[], AbstractContextManager[None]],
+    more: dict[str, Any],
+) -> None:
+    names = []
+    for layer, shard in enumerate(sorted(model.glob("*.safetensors"))):
+        names.append(f"'{shard}': 'layers.{layer}.norm'")
+        tensors = load_file(shard)
+        tensors[f"layers.{layer}.norm"][7] = np.nan
+        save_file(tensors, shard)
+    with first(), killed_after(Work, method, times):
+        convert(model, tmp_path / "out", to="compressed-tensors", **more)
+    with then(), pytest.warns(UserWarning, match="has NaN at index 7") as caught:
+        convert(model, tmp_path / "out", to="compressed-tensors", resume=True, **more)
+    assert sorted(str(each.message).partition(", which")[0] for each in caught) == names

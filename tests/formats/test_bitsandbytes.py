@@ -172,7 +172,8 @@ def test_what_is_not_packed_is_named(tmp_path: Path) -> None:
     tensors = {f"{name}.weight": weights(0, 64, 64) for name in names}
     experts = "model.layers.0.experts.0.up_proj.weight"
     tensors |= {"model.norm.weight": weights(0, 1, 64)[0], experts: weights(0, 64, 64)}
-    model = saved(tmp_path / "model", tensors, CONFIG)
+    config = {**CONFIG, "model_type": "own_moe", "architectures": ["OwnMoeForCausalLM"]}
+    model = saved(tmp_path / "model", tensors, config)
     recipe = {"rules": [{"match": ["proj.weight", "*layers.1*"], "skip": True}]}
     done = convert(model, tmp_path / "out", to="bitsandbytes", recipe=recipe)
     assert done.layers == 2

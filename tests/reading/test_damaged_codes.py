@@ -191,9 +191,81 @@ def test_scales_of_whole_numbers_may_be_negative(
     assert len(read(model(tmp_path / "model", kind, config, changed))) == 2
 
 
-def test_scales_of_layers_of_zeros_may_be_zero(tmp_path: Path) -> None:
-    changed = {f"{FIRST}_scale_inv": np.float32([[0]])}
-    assert not read(model(tmp_path / "model", fp8, FP8, changed))[FIRST].any()
+ZERO_SCALES = [
+    (fp8, FP8, "weight_scale_inv"),
+    (comfy, {}, "scale_weight"),
+    (float_quantized, groups(num_bits=8, type="float"), "weight_scale"),
+    (int8, groups(num_bits=8, type="int"), "weight_scale"),
+    (packed, groups(num_bits=4, type="int"), "weight_scale"),
+    (nvfp4, groups(num_bits=4, type="float"), "weight_scale"),
+    (modelopt, {}, "weight_scale_2"),
+]
+
+
+@pytest.mark.parametrize(("kind", "config", "scale"), ZERO_SCALES)
+def test_scales_of_zeros_may_be_zero(
+    tmp_path: Path, kind: Callable[[str], Tensors], config: dict[str, Any], scale: str
+) -> None:
+    """Of zero-points, where there are some, which are 1."""
+    changed, _ = zero_scales(kind, scale)
+    codes, array = next(iter(kind(FIRST).items()))
+    ones = 0x11111111 if kind is packed else 1
+    changed[codes] = np.full_like(array, ones if kind in (int8, packed) else 0)
+    if kind is packed:
+        changed[f"{FIRST}_zero_point"] = np.full((1, 1), ones, np.int32)
+    assert not read(model(tmp_path / "model", kind, config, changed))[FIRST].any()
+
+
+@pytest.mark.parametrize(("kind", "config", "scale"), ZERO_SCALES)
+def test_scales_of_other_codes_are_not_zero(
+    tmp_path: Path, kind: Callable[[str], Tensors], config: dict[str, Any], scale: str
+) -> None:
+    changed, found = zero_scales(kind, scale)
+    codes, array = next(iter(kind(FIRST).items()))
+    changed[codes] = np.full_like(array, 2)
+    place = model(tmp_path / "model", kind, config, changed)
+    with pytest.raises(ValueError, match="Fetch the files again") as caught:
+        pyarrowquant.read_weights(place)
+    told = f"'{found}' has a scale of 0 for codes that are not 0, such as that of '{codes}' at"
+    assert f"{told} index 0." in str(caught.value)
+    assert str(caught.value).startswith(f"{place}/model.safetensors: ")
+
+
+def zero_scales(kind: Callable[[str], Tensors], scale: str) -> tuple[Tensors, str]:
+    """Return scales of 0, and their name."""
+    name = FIRST.removesuffix("weight") + scale
+    return {name: np.zeros_like(kind(FIRST)[name])}, name
+
+
+def test_only_blocks_of_zeros_have_scales_of_zero(tmp_path: Path) -> None:
+    """As layers have whose last rows are padding."""
+    scales = np.float32([[0.5], [0]])
+    codes = np.ones((200, 32), E4M3)
+    codes[128:] = 0
+    tensors = {FIRST: codes, f"{FIRST}_scale_inv": scales}
+    found = read(folder(tmp_path / "good", tensors, **FP8))[FIRST]
+    assert (found[:128] == 0.5).all()
+    assert not found[128:].any()
+    codes[150, 3] = -1
+    place = folder(tmp_path / "bad", tensors, **FP8)
+    with pytest.raises(ValueError, match=f"'{FIRST}' at index {150 * 32 + 3}"):
+        pyarrowquant.read_weights(place)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, E4M3])
+def test_small_weights_may_have_scales_of_zero(tmp_path: Path, dtype: Any) -> None:
+    """Where their dtype has nothing smaller, but not the scales of all of them."""
+    kind = nvfp4 if dtype is E4M3 else float_quantized
+    config = groups(num_bits=4 if dtype is E4M3 else 8, type="float")
+    shape = (8, 2) if dtype is E4M3 else (8, 1)
+    scales = np.ones(shape, dtype)
+    scales[3] = 0
+    place = model(tmp_path / "m", kind, config, {f"{FIRST}_scale": scales})
+    assert not read(place)[FIRST][3].any()
+    scales[:] = 0
+    place = model(tmp_path / "none", kind, config, {f"{FIRST}_scale": scales})
+    with pytest.raises(ValueError, match=f"'{FIRST}_scale' has a scale of 0 for codes"):
+        pyarrowquant.read_weights(place)
 
 
 def test_fp8_of_which_nothing_says_that_it_has_scales_is_read(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from pyarrowquant.conversion.quantized import QuantizedLayer
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._outline import Outline, Places
+from pyarrowquant.formats._watching import listening
 from pyarrowquant.reading.model import Model
 
 
@@ -93,6 +94,7 @@ class PlacedResults:
                 output.mkdir(exist_ok=True)
             outline.lay_out(output)
         self._has_begun = self.done is not None
+        self._told: list[str] = []  # of what this run has written of kept tensors
         self._places = Places(outline, work.output)
         self._numbers = {name: number for number, name in enumerate(self._places.names)}
         self._noted = NOTHING if self.done is None else self.done.written
@@ -116,7 +118,8 @@ class PlacedResults:
     def begin(self, go_on: Callable[[], object]) -> None:
         if not self._has_begun:
             is_short = self._outline.known_bytes <= _SHORT
-            self._outline.fill_known(self._work.output, (lambda: None) if is_short else go_on)
+            with listening() as self._told:
+                self._outline.fill_known(self._work.output, (lambda: None) if is_short else go_on)
             sync_tree(self._work.output.parent)  # before anything says that some of it is done
             self._has_begun = True
 
@@ -143,6 +146,7 @@ class PlacedResults:
         numbered = {self._numbers[name]: found for name, found in written.items()}
         self._noted = self._notes.add(numbered)
         described = self._described.note(done.totals.quantized)
+        done.totals.told_of_kept += self._told
         self._work.note_done(replace(done, written=self._noted, described=described))
 
     def _has(self, name: str, found: str) -> bool:
@@ -166,6 +170,7 @@ class PlacedResults:
                 "Give a destination elsewhere, or quantize on one machine"
             )
         self._outline.finish(self._work.output)
+        totals.told_of_kept += self._told
         return self._work.output
 
 
@@ -207,5 +212,6 @@ class KeptResults:
         output, results = self._work.new_output(), self._work.results()
         batches = map(self._describe, results.to_batches())
         totals.quantized = [layer for each in batches for layer in each]  # of earlier runs, too
-        self._write(results, output, totals)
+        with listening() as totals.told_of_kept:
+            self._write(results, output, totals)
         return output

@@ -13,6 +13,7 @@ from pyarrowquant.conversion.partial.results import packed_in
 from pyarrowquant.conversion.stores.stored_work import StoredWork
 from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.formats._outline import Outline, Places
+from pyarrowquant.formats._watching import listening
 
 
 class StoredResults:
@@ -36,10 +37,12 @@ class StoredResults:
             self._output.mkdir()
         check_room_on_the_way(outline.files, self._output)
         outline.lay_out(self._output)
+        self._told: list[str] = []
         self._places = Places(outline, self._output)
 
     def begin(self, go_on: Callable[[], object]) -> None:
-        self._outline.fill_known(self._output, go_on)
+        with listening() as self._told:
+            self._outline.fill_known(self._output, go_on)
 
     def add(self, results: pa.RecordBatch, done: Done) -> None:
         for layer in packed_in(pa.Table.from_batches([results])):
@@ -47,4 +50,5 @@ class StoredResults:
 
     def finish(self, totals: Totals) -> Path:
         self._outline.finish(self._output)
+        totals.told_of_kept += self._told
         return self._output
