@@ -17,7 +17,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.utils import load_model
 from safetensors.numpy import load_file, save_file
 
-from pyarrowquant import Recipe, Rule, convert, plan
+from pyarrowquant import Recipe, Rule, convert
 
 COMMON = {
     "hidden_size": 64,
@@ -309,11 +309,19 @@ def test_native_mxfp4(made: Any, tmp_path: Path) -> None:
     assert np.abs(found - exact).max() <= 1e-3 * np.abs(exact).max()
 
 
-def test_experts_of_a_block_are_alike(made: Any, tmp_path: Path) -> None:
-    source = made("qwen3_moe").folder
-    for rule, said in (
-        (Rule("*.experts.1.up_proj.*", bit_width=8), "8 bits in groups of 32"),
-        (Rule("*.experts.1.up_proj.*", skip=True), "these are not quantized"),
-    ):
-        with pytest.raises(ValueError, match=f"switch_mlp.up_proj' as one stack.*{said}"):
-            plan(source, tmp_path / "x", to="mlx", recipe=Recipe([rule]))
+@pytest.mark.parametrize(("rule", "bits"), [({"bit_width": 8}, 8), ({"skip": True}, None)])
+def test_experts_of_a_block_are_alike(
+    made: Any, tmp_path: Path, rule: dict[str, Any], bits: int | None
+) -> None:
+    """A rule for one of them is for all that mlx-lm joins with it."""
+    recipe = Recipe([Rule("*.layers.0.*.experts.1.up_proj.*", **rule)])
+    with pytest.warns(UserWarning, match="Engines of mlx join these"):
+        done = convert(made("qwen3_moe").folder, tmp_path / "out", to="mlx", recipe=recipe)
+    found = {
+        each.name: None if each.settings is None else each.settings.bit_width
+        for each in done.tensors
+        if each.name.endswith("up_proj.weight")
+    }
+    assert found == {name: bits if ".layers.0." in name else 4 for name in found}
+    assert len(found) == 8
+    assert np.isfinite(logits(load_model(tmp_path / "out")[0])).all()
