@@ -205,7 +205,7 @@ def convert(
         written = job.run(resume, progress)
     totals = written.totals
     _warn_of_missed(totals.missed)
-    for text in totals.told_of_kept:
+    for text in totals.told:
         warn_of_kept(text)
     left = job.unquantized(totals.skipped)
     return Conversion(

@@ -173,7 +173,7 @@ class FileMaker:
         depot, quantizing, model = self._task.depot, self._task.quantizing, self._source.model
         totals = Totals()
         with depot.room(file) as (placed, output):
-            with listening() as totals.told_of_kept:
+            with listening() as totals.told:
                 placed.begin(output)
             places = Places(Outline([placed]), output)
             tensors = self._tensors[file.name]
@@ -185,7 +185,7 @@ class FileMaker:
                 read += outcome.read
                 totals.underflows += outcome.underflows
                 if outcome.results is not None:
-                    quantizing.check(outcome.results, model)
+                    totals.told += quantizing.check(outcome.results, model)
                     totals.add(outcome.results, quantizing.layers_in(outcome.results))
                     _fill(places, outcome.results)
                 del outcome  # before the next batch is quantized

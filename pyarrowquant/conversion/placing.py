@@ -108,7 +108,7 @@ class Placer:
         self, outcome: Outcome, results: pa.RecordBatch, places: Places
     ) -> Outcome | Placed:
         quantizing = self._task.quantizing
-        quantizing.check(results, self._model)
+        told = quantizing.check(results, self._model)
         layers = list(packed_in(pa.Table.from_batches([results])))
         paths = {path for layer in layers for path in places.files_of(layer.name)}
         with self._task.output.opened(paths) as files:
@@ -117,7 +117,7 @@ class Placer:
             written = {
                 layer.name: checksum_of(places.fill_opened(layer, files)) for layer in layers
             }
-        totals = Totals(skipped=outcome.skipped, missed=outcome.missed)
+        totals = Totals(skipped=outcome.skipped, missed=outcome.missed, told=told)
         totals.underflows += outcome.underflows
         totals.add(results, quantizing.layers_in(results))
         return Placed(outcome.batches, outcome.read, totals, written)

@@ -19,6 +19,7 @@ from pyarrowquant._core.progress import EachPart
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.source import weights_bytes
 from pyarrowquant._core.underflow import Underflow
+from pyarrowquant.conversion.beyond import beyond_float16
 from pyarrowquant.conversion.importance import weighted
 from pyarrowquant.conversion.planning import planned
 from pyarrowquant.conversion.progress import Meter
@@ -76,10 +77,11 @@ class Quantizing(OfBatches):
     def on(self, source: Viewed) -> Quantizer:
         return Quantizer(self, source)
 
-    def check(self, results: pa.RecordBatch, model: Model) -> None:
-        """Raise where the format cannot hold a layer."""
+    def check(self, results: pa.RecordBatch, model: Model) -> list[str]:
+        """Raise where the format cannot hold a layer; return what is to be told of others."""
         dtype = self.target.scale_dtype(model, self.settings)
         self.target.check_results(pa.Table.from_batches([results]), model, dtype)
+        return beyond_float16(results, model) if self.target.copies_files else []
 
     def layers_in(self, results: pa.RecordBatch) -> list[QuantizedLayer]:
         """Say what became of the layers of results."""

@@ -100,7 +100,7 @@ class Taking:
         self._totals.underflows += outcome.underflows
         if outcome.results is None:
             return None
-        self.quantizing.check(outcome.results, self._model)
+        self._totals.told += self.quantizing.check(outcome.results, self._model)
         self._totals.add(outcome.results, self.quantizing.layers_in(outcome.results))
         return self._results.add(outcome.results, self.done)
 

@@ -47,14 +47,14 @@ class Totals:
         squared_error: int = 0,
         norm: int = 0,
         underflows: Sequence[Mapping[str, Any]] = (),
-        told_of_kept: Sequence[str] = (),
+        told: Sequence[str] = (),
         quantized: Sequence[QuantizedLayer] = (),
     ) -> None:
         self.layers = layers
         self.skipped = list(skipped)
         self.missed = list(missed)
         self.underflows = [Underflow(**each) for each in underflows]
-        self.told_of_kept = list(told_of_kept)
+        self.told = list(told)
         self.weights = weights
         self.stored_bits = stored_bits
         self._squared_error = squared_error
@@ -92,7 +92,7 @@ class Totals:
             "squared_error": self._squared_error,
             "norm": self._norm,
             "underflows": [asdict(each) for each in self.underflows],
-            "told_of_kept": self.told_of_kept,
+            "told": self.told,
         }
 
     def add(self, batch: pa.RecordBatch, layers: Sequence[QuantizedLayer]) -> None:
@@ -117,7 +117,7 @@ class Totals:
         self.skipped += others.skipped
         self.missed += others.missed
         self.underflows += others.underflows
-        self.told_of_kept += others.told_of_kept
+        self.told += others.told
         self.weights += others.weights
         self.stored_bits += others.stored_bits
         self._squared_error += others._squared_error

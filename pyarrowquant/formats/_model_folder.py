@@ -168,8 +168,9 @@ def _decoded(shard: Shard, tensor: CodedTensor, dtype: str) -> Iterator[Bytes]:
     stored = rounded(weights, dtype)
     if dtype == "float16" and np.isinf(stored).any() and np.isfinite(weights).all():
         raise ValueError(
-            f"{shard.location}: {quoted(tensor.name)} decodes to weights beyond float16, whose "
-            f"largest is 65504. Let {CONFIG} say the dtype bfloat16 or float32"
+            f"{shard.location}: {quoted(tensor.name)} decodes to weights of up to "
+            f"{np.abs(weights).max():g}, beyond float16, whose largest is 65504. Let {CONFIG} say "
+            "the dtype bfloat16 or float32"
         )
     pieces = [stored.reshape(-1).view(np.uint8)]
     return watched(pieces, DTYPES[dtype], tensor.name, shard.location)

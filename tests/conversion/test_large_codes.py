@@ -58,7 +58,7 @@ def test_heads_that_stay_decoded(tmp_path: Path, to: str) -> None:
     model = source(tmp_path / "model", HEAD, scales, "float16")
     for command in (["quantize", model, tmp_path / "out", "--to", to], ["dequantize", model]):
         error = failed(*command, *([tmp_path / "out"] if command[0] == "dequantize" else []))
-        assert f"{model}/model.safetensors: '{HEAD}' decodes to weights beyond float16" in error
+        assert f"{model}/model.safetensors: '{HEAD}' decodes to weights of up to " in error
         assert not (tmp_path / "out").exists()
     same = source(tmp_path / "wide", HEAD, scales, "bfloat16")
     assert run("quantize", same, tmp_path / "out", "--to", to).stderr == ""

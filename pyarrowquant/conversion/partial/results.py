@@ -146,7 +146,7 @@ class PlacedResults:
         numbered = {self._numbers[name]: found for name, found in written.items()}
         self._noted = self._notes.add(numbered)
         described = self._described.note(done.totals.quantized)
-        done.totals.told_of_kept += self._told
+        done.totals.told += self._told
         self._work.note_done(replace(done, written=self._noted, described=described))
 
     def _has(self, name: str, found: str) -> bool:
@@ -170,7 +170,7 @@ class PlacedResults:
                 "Give a destination elsewhere, or quantize on one machine"
             )
         self._outline.finish(self._work.output)
-        totals.told_of_kept += self._told
+        totals.told += self._told
         return self._work.output
 
 
@@ -212,6 +212,7 @@ class KeptResults:
         output, results = self._work.new_output(), self._work.results()
         batches = map(self._describe, results.to_batches())
         totals.quantized = [layer for each in batches for layer in each]  # of earlier runs, too
-        with listening() as totals.told_of_kept:
+        with listening() as told:
             self._write(results, output, totals)
+        totals.told += told
         return output

@@ -50,5 +50,5 @@ class StoredResults:
 
     def finish(self, totals: Totals) -> Path:
         self._outline.finish(self._output)
-        totals.told_of_kept += self._told
+        totals.told += self._told
         return self._output
