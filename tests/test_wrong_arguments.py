@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hf_folders
 import numpy as np
 import pytest
 
 import pyarrowquant
-from pyarrowquant import Recipe, Rule, UsageError
+from pyarrowquant import Recipe, Rule, UsageError, formats
 from pyarrowquant.calibration.calibrate import calibrate
 from pyarrowquant.errors import ArgumentTypeError
 from pyarrowquant.formats import write_compressed_tensors, write_gguf, write_mlx, write_onnx
@@ -158,6 +159,24 @@ def test_the_root_folder_is_no_destination(to: str, tmp_path: Path) -> None:
         for call in (pyarrowquant.convert, pyarrowquant.plan):
             with pytest.raises(UsageError, match="is the root folder; give the name of a new one"):
                 call(source, root, to=to)
+
+
+@pytest.mark.parametrize("root", ["/", "//", "/../."])
+@pytest.mark.parametrize("write", ["write_mlx", "write_compressed_tensors", "write_bitsandbytes"])
+def test_nor_is_it_a_folder_of_writers(tmp_path: Path, write: str, root: str) -> None:
+    model = {} if write == "write_mlx" else {"model": hf_folders.write(tmp_path / "model")}
+    with pytest.raises(UsageError, match="is the root folder; give the name of a new one"):
+        getattr(formats, write)(RESULT, root, **model)
+
+
+@pytest.mark.parametrize("made", [Rule, pyarrowquant.Settings])
+@pytest.mark.parametrize("name", ["bits", "bit_widht"])
+def test_keywords_of_classes_say_which_is_meant(made: Any, name: str) -> None:
+    with pytest.raises(ArgumentTypeError) as raised:
+        made(**{name: 8})
+    said = f"{made.__name__}() has no argument '{name}'. Did you mean 'bit_width'?"
+    assert str(raised.value) == said
+    assert made(bit_width=8).bit_width == 8
 
 
 def test_protocols_of_destinations_that_nobody_knows(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from pyarrowquant._core.system_errors import naming_file
+from pyarrowquant.errors import UsageError
 
 # What systems and file systems answer to what they do not offer.
 UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -180,6 +181,12 @@ def contents(path: Path) -> list[list[str | int]]:
     files = [file for file in _tree(path) if file.is_file()] if path.exists() else []
     found = ((file.relative_to(path), file.stat()) for file in files)
     return sorted([str(name), status.st_size, status.st_mtime_ns] for name, status in found)
+
+
+def refuse_root(path: Path) -> None:
+    """Raise where a destination has no name, beside which there could be others."""
+    if not Path(os.path.realpath(path)).name:
+        raise UsageError(f"'{path}' is the root folder; give the name of a new one")
 
 
 def refuse_irreplaceable(path: Path) -> None:

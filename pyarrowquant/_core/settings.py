@@ -10,6 +10,7 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.bounds import BOUNDS, listed
 from pyarrowquant._core.encodings import ENCODINGS, INTEGER, Encoding
 from pyarrowquant._core.group_sizes import SHARED, GroupSize, group_size_argument
+from pyarrowquant._core.keywords import class_with_meant
 from pyarrowquant._core.quoting import meant, quoted
 from pyarrowquant.errors import UsageError
 
@@ -36,6 +37,7 @@ class SettingOverrides(TypedDict, total=False):
     encoding: str
 
 
+@class_with_meant
 @dataclass(frozen=True, init=False)
 class Settings:
     """What a layer is quantized with: Go's quant.Settings.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from pyarrowquant._core.file_names import is_same, lies_in, refuse_reserved
-from pyarrowquant._core.placing import is_empty_folder, refuse_irreplaceable
+from pyarrowquant._core.placing import is_empty_folder, refuse_irreplaceable, refuse_root
 from pyarrowquant._core.quoting import enumerated
 from pyarrowquant.errors import MissingFolderError, UsageError
 from pyarrowquant.formats._outputs import check_replaceable, exists_error, wrong_kind_error
@@ -111,12 +111,6 @@ def check_destination(
         )
     if folder:
         check_replaceable(path, written(), IN_FOLDERS)
-
-
-def refuse_root(path: Path) -> None:
-    """Raise where a destination has no name, beside which there could be others."""
-    if not Path(os.path.realpath(path)).name:
-        raise UsageError(f"'{path}' is the root folder; give the name of a new one")
 
 
 def source_error(destination: object, folder: bool) -> ValueError:

@@ -33,7 +33,7 @@ from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._rules import NO_EXPERTS, preceded
 from pyarrowquant.formats._safetensors import RESERVED
-from pyarrowquant.reading.location import given_path
+from pyarrowquant.reading.location import given_folder
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import CodedTensor, Tensor
 from pyarrowquant.reading.turned import as_floats
@@ -120,13 +120,14 @@ def write_bitsandbytes(
     """
     double = arguments.boolean("double", double)
     overwrite = arguments.boolean("overwrite", overwrite)
+    place = given_folder("folder", folder)
     source = open_folder(model)
     dtype = model_dtype(source)
     layers = _layers_of(results, source)
     write_folder(
         layers,
         source,
-        given_path("folder", folder),
+        place,
         overwrite,
         lambda by_name: outline_of(by_name, source, dtype, double),
     )

@@ -55,7 +55,7 @@ from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._rules import NO_EXPERTS
 from pyarrowquant.formats._safetensors import RESERVED
-from pyarrowquant.reading.location import given_path
+from pyarrowquant.reading.location import given_folder
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import CodedTensor, Tensor
 from pyarrowquant.reading.turned import as_floats
@@ -141,13 +141,14 @@ def write_compressed_tensors(
     >>> pyarrowquant.formats.write_compressed_tensors(result, "llama-4bit", model="llama")
     """
     overwrite = arguments.boolean("overwrite", overwrite)
+    place = given_folder("folder", folder)
     source = open_folder(model)
     dtype = model_dtype(source)
     layers = layers_of(results, dtype, source)
     write_folder(
         layers,
         source,
-        given_path("folder", folder),
+        place,
         overwrite,
         lambda by_name: outline_of_results(by_name, source, dtype),
     )

@@ -63,7 +63,7 @@ from pyarrowquant.formats._rules import NO_EXPERTS, NO_MATRIX, NO_WEIGHT, preced
 from pyarrowquant.formats._safetensors import RESERVED
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.gguf import GgufModel
-from pyarrowquant.reading.location import given_path
+from pyarrowquant.reading.location import given_folder
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import DTYPES, ShardedModel
 from pyarrowquant.reading.tensors import CodedTensor, Tensor
@@ -146,7 +146,7 @@ def write_mlx(
     >>> result = pyarrowquant.quantize_batch_arrow(table, group_size=64, scale_dtype="float16")
     >>> pyarrowquant.formats.write_mlx(result, "folder-for-mlx", config={"model_type": "llama"})
     """
-    place = given_path("folder", folder)
+    place = given_folder("folder", folder)
     write_folder(
         results, place, unquantized, config, dtype, arguments.boolean("overwrite", overwrite)
     )

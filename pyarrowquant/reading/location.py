@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pyarrowquant._core.arguments import wrong_type
+from pyarrowquant._core.placing import refuse_root
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.system_errors import naming_file
 from pyarrowquant.errors import UsageError
@@ -279,6 +280,13 @@ def given_path(name: str, path: object) -> Path:
     text = path_text(name, path)
     check_name(text)
     return Path(text)
+
+
+def given_folder(name: str, path: object) -> Path:
+    """Return `given_path` of a folder that is written; the root folder is an error, too."""
+    folder = given_path(name, path)
+    refuse_root(folder)
+    return folder
 
 
 def locate(path: object, filesystem: object) -> Location:

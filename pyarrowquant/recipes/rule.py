@@ -12,6 +12,7 @@ from typing import Any
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.bounds import BOUNDS, SETTINGS, Check, listed
+from pyarrowquant._core.keywords import class_with_meant
 from pyarrowquant._core.quoting import meant, quoted, shortened
 from pyarrowquant._core.settings import contradiction
 from pyarrowquant._core.shapes import columns_of
@@ -120,6 +121,7 @@ _CHECKS: dict[str, Check] = {
 FIELDS = tuple(_CHECKS)
 
 
+@class_with_meant
 @dataclass(frozen=True, repr=False)
 class Rule:
     """Which layers a rule is for, and how they are treated.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pyarrowquant.conversion.destination import refuse_root
+from pyarrowquant._core.placing import refuse_root
 from pyarrowquant.conversion.stores.on_the_way import on_the_way
 from pyarrowquant.conversion.stores.store import Store, located
 from pyarrowquant.reading.location import given_path
