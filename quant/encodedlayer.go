@@ -234,7 +234,7 @@ func (e *encodedLayer) firstFault(l *quantizedLayer, first, end int) int {
 		of := e.superGroupOf(l, group)
 		for stop := min(of.end, end); group < stop; group++ {
 			scale, zeroPoint := float32At(l.scales, group), l.zeroPoint(group)
-			if !isFinite(reach(most, zeroPoint, scale)) && l.hasFault(group) || e.fault(scale, zeroPoint, &of) != noFault {
+			if e.fault(scale, zeroPoint, &of) != noFault || !isFinite(reach(most, zeroPoint, scale)) && l.hasInfinite(group) {
 				return group
 			}
 		}

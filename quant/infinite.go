@@ -47,6 +47,13 @@ func (l *quantizedLayer) firstInfinite(group int) (index int, value float32) {
 	return -1, 0
 }
 
+// hasInfinite tells whether a group has a weight that is not finite, as all are whose scale or
+// zero-point is not.
+func (l *quantizedLayer) hasInfinite(group int) bool {
+	index, _ := l.firstInfinite(group)
+	return index >= 0
+}
+
 func (l *quantizedLayer) infiniteProblem(group int) *problem {
 	index, value := l.firstInfinite(group)
 	return problemf(KindNonFinite, ": the weight at index %d decodes to %s, as its group has the scale %g and the zero-point %g. Quantize the layer again",

@@ -209,20 +209,11 @@ func (l *quantizedLayer) firstBadGroup(first, end int, k *kernel.Kernel) int {
 	most := l.largestLevel()
 	for group := first; group < end; group++ {
 		scale, zeroPoint := float32At(l.scales, group), float32At(l.zeroPoints, group)
-		if scale == 0 || !isFinite(reach(most, zeroPoint, scale)) && l.hasFault(group) {
+		if scale == 0 || !isFinite(reach(most, zeroPoint, scale)) && l.hasInfinite(group) {
 			return group
 		}
 	}
 	return -1
-}
-
-// hasFault tells whether a group whose weights may be infinite has such, or its parameters are.
-func (l *quantizedLayer) hasFault(group int) bool {
-	if !isFinite(float32At(l.scales, group)) || !isFinite(l.zeroPoint(group)) {
-		return true
-	}
-	index, _ := l.firstInfinite(group)
-	return index >= 0
 }
 
 // groupProblem says what is wrong with a group.
