@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
@@ -29,6 +30,8 @@ _COMMANDS = (
     "report",
 )
 
+_NAMES = f"{__name__}.names"  # of files, in the context
+
 
 class _Group(click.Group):
     """Says what went wrong in one line, without a traceback; so of warnings.
@@ -47,11 +50,12 @@ class _Group(click.Group):
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        with _errors_in_a_line():  # --help and --version print here
+        ctx.meta[_NAMES] = _of_lines(args)
+        with _errors_in_a_line(ctx):  # --help and --version print here
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _errors_in_a_line(), warnings.catch_warnings():
+        with _errors_in_a_line(ctx), warnings.catch_warnings():
             warnings.showwarning = show_warning  # type: ignore[assignment]
             warnings.simplefilter("always", UserWarning)
             warnings.simplefilter("ignore", UnquantizedTensorWarning)  # closing lines say so
@@ -59,15 +63,19 @@ class _Group(click.Group):
 
 
 @contextmanager
-def _errors_in_a_line() -> Iterator[None]:
+def _errors_in_a_line(ctx: click.Context) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:  # the reader of a pipe has seen enough
         raise
+    except click.ClickException as e:
+        # It is final by its annotation alone; the class and its context are to stay.
+        vars(e).update(message=_escaped(e.message, ctx.meta[_NAMES]))
+        raise
     except UsageError as e:
-        raise click.UsageError(_short(str(e))) from e
+        raise click.UsageError(_short(str(e), ctx.meta[_NAMES])) from e
     except (ValueError, TypeError, OSError, ImportError, MemoryError, pa.ArrowException) as e:
-        message = _short(str(e)) or type(e).__name__
+        message = _short(str(e), ctx.meta[_NAMES]) or type(e).__name__
         if isinstance(e, OSError) and e.filename is None and _is_of_printing(e):
             message = f"Standard output cannot be written: {e.strerror or message}"
             _drop_output()
@@ -102,9 +110,31 @@ def _is_nowhere() -> bool:
     return False
 
 
-def _short(message: str) -> str:
-    """Leave out the middle where a great many layers have the same to say."""
-    lines = [printable(line) for line in as_options(message).splitlines()]
+def _of_lines(arguments: Sequence[str]) -> frozenset[str]:
+    """Return the names of files and folders in arguments that would break a line."""
+    with suppress(OSError):
+        arguments = [*arguments, os.getcwd()]
+    names = {name for each in arguments for name in re.split(r"[/\\=]", each)}
+    return frozenset(name for name in names if len(name.splitlines()) > 1)
+
+
+def _escaped(message: str, names: Collection[str]) -> str:
+    for name in names:
+        message = message.replace(name, printable(name))
+    return message
+
+
+def _short(message: str, names: Collection[str]) -> str:
+    """Leave out the middle where a great many layers have the same to say.
+
+    Parameters
+    ----------
+    message : str
+    names : collection of str
+        Those of files that would break a line.
+    """
+    escaped = _escaped(message, names)
+    lines = [printable(line) for line in as_options(escaped).splitlines()]
     if len(lines) > 8:
         lines[5:-1] = [f"... and {len(lines) - 6} lines more"]
     return "\n".join(lines)

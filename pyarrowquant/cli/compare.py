@@ -17,6 +17,7 @@ from pyarrowquant.cli._show import (
     counted,
     json_option,
     listed,
+    quoted_path,
     shape_text,
     show_json,
     show_table,
@@ -138,7 +139,8 @@ def _show(shown: list[dict[str, Any]], totals: dict[str, Any], original: str, re
         if names:
             are = "is" if len(names) == 1 else "are"
             click.echo(
-                f"{counted(len(names), 'layer')} of '{one}' {are} not in '{other}': {listed(names)}"
+                f"{counted(len(names), 'layer')} of {quoted_path(one)} {are} not in "
+                f"{quoted_path(other)}: {listed(names)}"
             )
     for name, problem in totals["undecodable"].items():
         click.echo(f"Not compared: {in_line(name)}, {printable(problem)}")

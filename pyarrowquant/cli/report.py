@@ -12,7 +12,7 @@ from pyarrowquant.cli._report.beside import Side
 from pyarrowquant.cli._report.histograms import histogram
 from pyarrowquant.cli._report.layers import Read, read_layers, read_model
 from pyarrowquant.cli._report.page import Report, check_installed, render, totals_of
-from pyarrowquant.cli._show import counted, json_option, show_json, size_text
+from pyarrowquant.cli._show import counted, json_option, quoted_path, show_json, size_text
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.source import is_result, local_path, size_of
 from pyarrowquant.formats._outputs import Outputs
@@ -93,7 +93,7 @@ def report(
         f"{totals['bits_per_weight']:.2f} bits a weight, "
         f"relative error {totals['relative_error']:.4f}"
     )
-    click.echo(f"'{page}': {size_text(nbytes)}")
+    click.echo(f"{quoted_path(page)}: {size_text(nbytes)}")
 
 
 def _originals(path: Path, original: str | None) -> Originals | None:
