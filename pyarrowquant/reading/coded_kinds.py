@@ -18,6 +18,7 @@ from pyarrowquant.reading.decoding import Parts, decode_e2m1
 from pyarrowquant.reading.stored import Stored
 
 MX_GROUP = 32
+_FLOATS = ("F32", "F16", "BF16")
 
 
 def e2m1_layer(name: str, parts: Mapping[str, Stored]) -> CodedLayer:
@@ -34,9 +35,9 @@ def e2m1_layer(name: str, parts: Mapping[str, Stored]) -> CodedLayer:
         raise misfit(scale, f"be of shape {wanted}, for groups of {group} codes")
     for key in ("divisor", "factor"):
         if key in parts:
-            numbers = product(parts[key].tensor.shape)
-            if numbers not in (1, product(rows[:-1])):
-                raise misfit(parts[key].tensor, "be one number, or one for each matrix of a stack")
+            tensor = parts[key].tensor
+            if product(tensor.shape) not in (1, product(rows[:-1])) or tensor.dtype not in _FLOATS:
+                raise misfit(tensor, "be one number, a float, or one for each matrix of a stack")
     return fp4_layer(name, shape, coding, parts, group)
 
 

@@ -75,8 +75,9 @@ def mlx_layer(codes: Stored, beside: Beside, said_of_all: Said) -> CodedLayer | 
         coding, decoder = "MXFP8", partial(_mxfp8, group)
     else:
         parts["bias"] = beside.part(f"{module}.biases")
-        if parts["bias"].tensor.shape != scale.tensor.shape:
-            raise misfit(parts["bias"].tensor, f"be of the shape of {quoted(scale.tensor.name)}")
+        bias = parts["bias"].tensor
+        if bias.shape != scale.tensor.shape or bias.dtype not in _SCALES_OF_AFFINE:
+            raise misfit(bias, f"be floats of the shape of {quoted(scale.tensor.name)}")
         coding, decoder = f"{bits}-bit MLX", partial(_affine, bits, group)
     matrix = matrix_decoder(shape, parts, decoder) if len(shape) == 3 else None
     signed = mode == _AFFINE

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from pyarrowquant._core.quoting import quoted
+from pyarrowquant.reading.numbers import FLOAT8
 from pyarrowquant.reading.said import Said
 from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.tensors import Tensor
@@ -18,6 +19,7 @@ _SERVING = re.compile(
 )
 _PACKED = re.compile(r"(?:.+\.)?weight_packed", re.DOTALL)
 _SCALE = re.compile(r"(?P<weight>(?:.+\.)?weight)_scale", re.DOTALL)
+_BESIDE = re.compile(r"(?P<stem>.+\.)q?scale_weight", re.DOTALL)  # of FP8 by other programs
 _OF_BLOCKS = re.compile(r"(?P<layer>.+)_scales", re.DOTALL)  # of gpt-oss
 _OF_MLX = re.compile(r"(?P<module>.+)\.(?:scales|biases)", re.DOTALL)
 
@@ -48,9 +50,14 @@ def orphan_problem(tensor: Tensor, stored: Mapping[str, Stored], said: Said) -> 
         blocks = f"{found['layer']}_blocks"
         is_there = blocks in stored or found["layer"] in stored
         return None if is_there else f"{quoted(blocks)} is missing"
+    if (found := _BESIDE.fullmatch(name)) is not None and f"{found['stem']}weight" not in stored:
+        is_of_fp8 = any(one.tensor.dtype in FLOAT8 for one in stored.values())
+        return f"{quoted(found['stem'] + 'weight')} is missing" if is_of_fp8 else None
     found = _OF_MLX.fullmatch(name)
     if found is not None and (weight := f"{found['module']}.weight") not in stored:
-        both = (f"{found['module']}.{end}" in stored for end in ("scales", "biases"))
-        if all(both) and said.is_of_mlx:
+        of_module = said.mlx(found["module"])
+        is_affine = of_module is None or of_module.get("mode", "affine") == "affine"
+        needed = ("scales", "biases") if is_affine else ("scales",)
+        if said.is_of_mlx and all(f"{found['module']}.{end}" in stored for end in needed):
             return f"{quoted(weight)} is missing"
     return None

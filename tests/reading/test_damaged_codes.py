@@ -191,6 +191,22 @@ def test_scales_of_whole_numbers_may_be_negative(
     assert len(read(model(tmp_path / "model", kind, config, changed))) == 2
 
 
+@pytest.mark.parametrize(
+    ("kind", "config", "name"),
+    [
+        (nvfp4, groups(num_bits=4, type="float"), f"{FIRST}_global_scale"),
+        (modelopt, {}, f"{FIRST}_scale_2"),
+        (mlx, MLX, "model.layers.0.up.biases"),
+    ],
+)
+def test_scales_and_biases_are_floats(
+    tmp_path: Path, kind: Callable[[str], Tensors], config: dict[str, Any], name: str
+) -> None:
+    place = model(tmp_path / "m", kind, config, {name: kind(FIRST)[name].astype(np.int64)})
+    with pytest.raises(ValueError, match=f"'{name}' has dtype I64 and shape"):
+        pyarrowquant.read_weights(place)
+
+
 ZERO_SCALES = [
     (fp8, FP8, "weight_scale_inv"),
     (comfy, {}, "scale_weight"),

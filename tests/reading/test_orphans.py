@@ -30,6 +30,8 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
     "nf4": ({"to": "bitsandbytes"}, f"{UP}.weight"),
     "double": ({"to": "bitsandbytes", "double": True}, f"{UP}.weight"),
     "mlx": ({"to": "mlx"}, f"{UP}.weight"),
+    "mlx, mxfp4": ({"to": "mlx", "encoding": "mxfp4"}, f"{UP}.weight"),
+    "mlx, nvfp4": ({"to": "mlx", "encoding": "nvfp4"}, f"{UP}.weight"),
 }
 
 
@@ -146,3 +148,16 @@ def test_global_scales_of_stacks(tmp_path: Path, shape: tuple[int, ...]) -> None
     )
     of_groups = scales.astype(np.float32) / divisors.reshape(-1, 1, 1)
     assert_same(read(path)[name], E2M1[codes] * np.repeat(of_groups, 16, axis=-1))
+
+
+@pytest.mark.parametrize("end", ["scale_weight", "qscale_weight"])
+def test_scales_beside_fp8_that_is_not_there(tmp_path: Path, end: str) -> None:
+    codes = np.ones((64, 64), ml_dtypes.float8_e4m3fn)
+    tensors = {"a.weight": codes, f"a.{end}": np.float32(1), f"b.{end}": np.float32(1)}
+    place = save(tmp_path / "m.safetensors", {key: np.asarray(a) for key, a in tensors.items()})
+    error = failed("quantize", place, tmp_path / "out.parquet")
+    assert f"m.safetensors: 'b.{end}' is quantized already, and cannot be decoded" in error
+    assert "'b.weight' is missing" in error
+    plain = {"a.weight": np.ones((64, 64), np.float32), f"b.{end}": np.ones(1, np.float32)}
+    place = save(tmp_path / "plain.safetensors", plain)
+    assert run("quantize", place, tmp_path / "out.parquet").exit_code == 0
