@@ -97,7 +97,9 @@ def model(
     path: Path, kind: Callable[[str], Tensors], config: dict[str, Any], changed: Changed
 ) -> Path:
     """Write two layers of a kind; of the first one tensor is another, or is missing if None."""
-    name = EXPERTS if kind is gpt_oss else UP
+    name = UP
+    if kind is gpt_oss:
+        name, config = EXPERTS, {"model_type": "gpt_oss", **config}
     tensors = {**kind(name.format(0)), **kind(name.format(1)), **changed}
     left = {key: array for key, array in tensors.items() if array is not None}
     return folder(path, left, **config)

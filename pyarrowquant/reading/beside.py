@@ -23,6 +23,8 @@ OF_FLOATS = {
 }
 OF_INTEGERS = {"compressed-tensors": "_scale"}
 _NUMBER = re.compile(r"\d+")
+_SCALE = re.compile(r"scal", re.IGNORECASE)  # also "scaling_factor"
+_OF_OTHERS = re.compile(r"input|output|(^|_)act|^[qkv]_|^kv_|shift", re.IGNORECASE)
 
 
 class Beside:
@@ -53,6 +55,21 @@ class Beside:
         if stem != tensor.name:
             names += [stem + end for end in SCALES_BESIDE]
         return next((self._stored[name] for name in names if name in self._stored), None)
+
+    def unknown_scale(self, tensor: Tensor) -> str | None:
+        """Name what lies beside a weight and may be its scale, by a name that is not known."""
+        found = self._scales_of_modules.get(tensor.name.rpartition(".")[0])
+        return None if found == tensor.name else found
+
+    @cached_property
+    def _scales_of_modules(self) -> dict[str, str]:
+        """The first scale that is not known to be of something else, by the names of modules."""
+        found: dict[str, str] = {}
+        for name in self._stored:
+            module, dot, end = name.rpartition(".")
+            if dot and _SCALE.search(end) and not _OF_OTHERS.search(end):
+                found.setdefault(module, name)
+        return found
 
     def check_needs_none(
         self, tensor: Tensor, method: str | None, methods: Mapping[str, str]

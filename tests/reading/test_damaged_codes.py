@@ -290,3 +290,24 @@ def test_fp8_of_which_nothing_says_that_it_has_scales_is_read(tmp_path: Path) ->
     codes = np.full((8, 32), 2, E4M3)
     found = read(save(tmp_path / "m.safetensors", {encoder: codes, **fp8(FIRST)}))
     assert_same(found[encoder], codes.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("codes", "scale"),
+    [
+        ("a.weight", "a.weights_scaling_factor"),  # of TensorRT-LLM
+        ("a.weight._data", "a.weight._scale"),  # of quanto
+        ("a._weight_qdata", "a._weight_scale"),  # of torchao
+    ],
+)
+def test_scales_of_names_that_are_not_known(tmp_path: Path, codes: str, scale: str) -> None:
+    """Without them weights would be other ones."""
+    tensors = {codes: np.ones((64, 64), E4M3), scale: np.ones(1, np.float32)}
+    with pytest.raises(ValueError, match=f"F8_E4M3 with '{scale}' is not decoded"):
+        pyarrowquant.read_weights(folder(tmp_path / "m", tensors))
+
+
+@pytest.mark.parametrize("other", ["a.input_scale", "a.k_scale", "b.scale", "a.scale_shift_table"])
+def test_scales_of_others_are_none_of_weights(tmp_path: Path, other: str) -> None:
+    tensors = {"a.weight": np.ones((64, 64), E4M3), other: np.ones(1, np.float32)}
+    assert (read(folder(tmp_path / "m", tensors))["a.weight"] == 1).all()
