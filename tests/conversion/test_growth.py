@@ -27,7 +27,7 @@ def folder(path: Path, count: int) -> Path:
     with (path / "model.safetensors").open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(file.tell() + count * size)
-    (path / "config.json").write_text(json.dumps({"model_type": "llama", "dtype": "bfloat16"}))
+    (path / "config.json").write_text(json.dumps({"model_type": "olmoe", "dtype": "bfloat16"}))
     return path
 
 
