@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 
-from pyarrowquant.reading.coded_layer import missing
+from pyarrowquant._core.quoting import quoted
+from pyarrowquant.reading.coded_layer import ProblemError, missing
 from pyarrowquant.reading.numbers import FLOAT8
 from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.tensors import Tensor
@@ -56,10 +57,11 @@ class Beside:
             names += [stem + end for end in SCALES_BESIDE]
         return next((self._stored[name] for name in names if name in self._stored), None)
 
-    def unknown_scale(self, tensor: Tensor) -> str | None:
-        """Name what lies beside a weight and may be its scale, by a name that is not known."""
-        found = self._scales_of_modules.get(tensor.name.rpartition(".")[0])
-        return None if found == tensor.name else found
+    def _refuse_unknown_scale(self, tensor: Tensor) -> None:
+        """Raise where something beside a weight may be its scale, by a name that is not known."""
+        found = self._scales_of_modules.get(tensor.name.rpartition(".")[0], tensor.name)
+        if found != tensor.name:
+            raise ProblemError(f"{tensor.dtype} with {quoted(found)} is not decoded")
 
     @cached_property
     def _scales_of_modules(self) -> dict[str, str]:
@@ -87,6 +89,7 @@ class Beside:
         end = None if method is None else methods.get(method)
         other = self._like_scales.get(_NUMBER.sub("0", tensor.name))
         if other is None and end is None:
+            self._refuse_unknown_scale(tensor)
             return
         for scales in SCALES:  # of FP8 themselves, without the codes
             if tensor.name.endswith(scales):

@@ -235,8 +235,6 @@ class _Search:
             return None
         if scale is None:
             self._beside.check_needs_none(tensor, self.said.method, OF_FLOATS)
-            if (unknown := self._beside.unknown_scale(tensor)) is not None:
-                raise ProblemError(f"{tensor.dtype} with {quoted(unknown)} is not decoded")
         if scale is not None:
             parts["scale"] = scale
             if zero := self._stored.get(f"{tensor.name}_zero_point"):
