@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from language_models import MODELS, float_model
+from gguf_tokenizer import tokenizer_of
+from language_models import MODELS, float_model, text
 
 
 def float_folder(model: str, folder: Path) -> Path:
@@ -16,12 +17,13 @@ def float_folder(model: str, folder: Path) -> Path:
     """
     import torch
     from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    said: dict[str, Any] = {"gguf_file": float_model(MODELS[model](folder), folder / "m.gguf").name}
+    source = float_model(MODELS[model](folder), folder / "m.gguf")
+    said: dict[str, Any] = {"gguf_file": source.name}
     loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **said)
     target = folder / "model"
-    AutoTokenizer.from_pretrained(folder, **said).save_pretrained(target)
+    tokenizer_of(source, text()).save_pretrained(target)
     head = "lm_head.weight"  # which is the embeddings
     weights = {name: one for name, one in loaded.state_dict().items() if name != head}
     save_file(weights, target / "model.safetensors", {"format": "pt"})
