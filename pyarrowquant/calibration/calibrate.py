@@ -192,8 +192,8 @@ def _folder_of(model: Model) -> tuple[str, str]:
     if model.folder is None or config is None:
         raise ValueError(
             f"'{model.location}' is no Hugging Face folder, as {CONFIG} is missing, and no ONNX "
-            "model. For GGUF models, llama.cpp's llama-imatrix measures importance, which quantize "
-            "takes as well"
+            "model. For a GGUF model, calibrate the folder that it was made of, or measure it with "
+            "llama.cpp's llama-imatrix: quantize takes both"
         )
     named = config.get("architectures")
     if not isinstance(named, list) or not named or not isinstance(named[0], str):

@@ -128,8 +128,8 @@ def convert(
         What llama.cpp calls the way that the tokenizer of a Hugging Face folder splits texts,
         where gguf cannot find it out.
     importance : str or path, optional
-        A file of the importance of columns, as of `read_importance`, for layers of its names; for
-        method "mse".
+        A file of the importance of columns, as of `read_importance`, for layers of its names; a
+        GGUF model takes that of its Hugging Face folder, too. For method "mse".
     rescale : {"off", "on", "auto"}
         Whether columns of layers are made alike first, by powers of two that what comes before
         them is multiplied by: the model computes the same, and is quantized with less harm. "auto"

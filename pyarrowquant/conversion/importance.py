@@ -19,6 +19,8 @@ from pyarrowquant._core.settings import SettingOverrides
 from pyarrowquant._core.shapes import product
 from pyarrowquant.conversion.viewing import Viewed
 from pyarrowquant.errors import UsageError, users_level
+from pyarrowquant.llama_cpp.original_names import originals_among
+from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.importance import Importance, open_importance
 from pyarrowquant.reading.model import Model
 from pyarrowquant.recipes.planned import PlannedLayer
@@ -29,6 +31,10 @@ _EXPERT = re.compile(r"\.experts\.(\d+)\.")
 _LISTS = pa.list_(pa.float32())
 # llama.cpp, too, does without it where the sizes differ.
 _EMBEDDINGS = "token_embd.weight"
+# What llama.cpp makes of DeepSeek's kv_b_proj, a matrix for each head. Those of keys have its rows
+# as columns, of which its importance says nothing.
+_TURNED = re.compile(r"blk\.\d+\.attn_k_b\.weight")
+_OF_HEADS = re.compile(r"blk\.\d+\.attn_v_b\.weight")
 
 
 def importance_in(
@@ -58,7 +64,7 @@ def of_layers(importance: Importance, layers: Sequence[PlannedLayer], model: Mod
         There is nothing of any of them, or of another number of columns than a layer has.
     """
     wanted = [layer for layer in layers if layer.settings is not None and layer.name is not None]
-    originals = {tensor.name: model.also_called(tensor) for tensor in model.all_tensors}
+    originals = _originals(importance, model)
     found, lacking = {}, []
     for layer in wanted:
         name = str(layer.name)
@@ -83,6 +89,13 @@ def of_layers(importance: Importance, layers: Sequence[PlannedLayer], model: Mod
     return replace(importance, values=found)
 
 
+def _originals(importance: Importance, model: Model) -> Mapping[str, Sequence[str]]:
+    """Return by which other names a file may have what layers are made of."""
+    if isinstance(model, GgufModel):
+        return originals_among(importance.values, model)
+    return {tensor.name: model.also_called(tensor) for tensor in model.all_tensors}
+
+
 def _values_of(layer: PlannedLayer, originals: Sequence[str], importance: Importance) -> Any:
     """Return the importance of a layer by its name, or by those that the folder has for it.
 
@@ -92,9 +105,11 @@ def _values_of(layer: PlannedLayer, originals: Sequence[str], importance: Import
     name = str(layer.name)
     if name in importance.values or not originals:
         return importance.values.get(name)
-    if any(original not in importance.values for original in originals):
+    if _TURNED.fullmatch(name) or any(original not in importance.values for original in originals):
         return None
     values = np.concatenate([importance.values[original] for original in originals])
+    if _OF_HEADS.fullmatch(name) and values.size == layer.shape[-1]:
+        return np.tile(values, product(layer.shape[:-2]))
     expert = _EXPERT.search(name)
     if expert and len(originals) == 1 and len(layer.shape) == 2:
         matrices, rest = divmod(values.size, layer.columns)
@@ -171,9 +186,10 @@ class _Multiplied(Mapping[str, Any]):
         originals = self._originals.get(name) or (name,)
         factors = [self._moved.column_factors(original) for original in originals]
         found = [each for each in factors if each is not None]
-        if len(found) < len(factors):  # as of a layer that stays
+        if len(found) < len(factors) or _TURNED.fullmatch(name):  # whose columns stay
             return values
-        return values * np.square(np.concatenate(found))
+        joined = np.concatenate(found)
+        return values * np.square(np.tile(joined, values.size // joined.size))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)

@@ -33,7 +33,7 @@ HEAD = "lm_head.weight"
 _EMBEDDINGS = "model.embed_tokens.weight"
 _LAYER = re.compile(r"(?:^|\.)layers?\.(\d{1,9})\.")
 # The most that llama.cpp has room for.
-_MOST_LAYERS = 512
+MOST_LAYERS = 512
 _MOST_EXPERTS = 512
 # One of several feed-forward parts, each of which is a module.
 _EXPERT = re.compile(
@@ -55,6 +55,22 @@ class Named:
 
     name: str
     change: Change | None = None
+    expert: int | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tensor that has rows of another, or that another is a matrix of; the columns are the same.
+
+    Attributes
+    ----------
+    name : str
+        Not llama.cpp's.
+    expert : int or None
+        Which matrix of it the other is.
+    """
+
+    name: str
     expert: int | None = None
 
 
@@ -111,8 +127,8 @@ class Architecture:
         said = self.hyperparameters
         columns, heads = said.whole("hidden_size", "n_embd", "dim"), said.heads
         own = said.whole_or_none("head_dim")
-        if said.layers > _MOST_LAYERS:
-            raise said.contradiction(f"num_hidden_layers {said.layers} is above {_MOST_LAYERS}")
+        if said.layers > MOST_LAYERS:
+            raise said.contradiction(f"num_hidden_layers {said.layers} is above {MOST_LAYERS}")
         if heads % said.key_value_heads:
             raise said.contradiction(
                 f"num_attention_heads {heads} is no multiple of num_key_value_heads "
@@ -148,11 +164,27 @@ class Architecture:
             return f"of layers beyond the {layers} that config.json says"
         return None
 
+    @classmethod
+    def within(cls, name: str) -> str:
+        """Return a tensor's name without what classes around the text model put before it."""
+        name = re.sub(r"^(model\.)?(language_model\.|text_model\.)(model\.)?", "model.", name)
+        return HEAD if name == f"model.{HEAD}" else name
+
     def original(self, name: str) -> str:
         """Return the name by which a tensor's place in the model is known."""
-        name = re.sub(r"^(model\.)?(language_model\.|text_model\.)(model\.)?", "model.", name)
-        name = "lm_head.weight" if name == "model.lm_head.weight" else name
+        name = self.within(name)
         return f"model.{name}" if self.model_class in self.bases else name
+
+    @classmethod
+    def parts(cls, original: str) -> list[Part]:
+        """Return the tensors that have the columns of one."""
+        if expert := _EXPERT.fullmatch(original):
+            return [Part(f"{expert['before']}.{expert['matrix']}.weight", int(expert["number"]))]
+        if fused := _FUSED.fullmatch(original):
+            is_both = fused["matrix"] == "gate_up_proj"
+            matrices = ("gate_proj", "up_proj") if is_both else ("down_proj",)
+            return [Part(f"{fused['before']}.{matrix}.weight") for matrix in matrices]
+        return [Part(original)]
 
     def named(self, tensor: Tensor, copied: bool) -> list[Named]:
         """Return what becomes of a tensor; mostly it gets another name.
@@ -164,26 +196,17 @@ class Architecture:
             Whether embeddings become a head too.
         """
         original, shape = self.original(tensor.name), tensor.shape
-        if expert := _EXPERT.fullmatch(original):
-            stack = f"{expert['before']}.{expert['matrix']}.weight"
-            return [Named(self.target(stack), None, int(expert["number"]))]
-        if fused := _FUSED.fullmatch(original):
-            return self._fused(fused["before"], fused["matrix"], shape)
-        found = [Named(self.target(original), self.change(original, shape))]
+        first, *others = self.parts(original)
+        if others and len(shape) > 1:  # else it is told of with its shape
+            half, (second,) = shape[1] // 2, others
+            return [
+                Named(self.target(first.name), part(shape, 1, 0, half)),
+                Named(self.target(second.name), part(shape, 1, half, shape[1])),
+            ]
+        found = [Named(self.target(first.name), self.change(original, shape), first.expert)]
         if copied and original == _EMBEDDINGS:
             found.append(Named(self.target(HEAD)))
         return found
-
-    def _fused(self, before: str, matrix: str, shape: tuple[int, ...]) -> list[Named]:
-        if matrix == "down_proj":
-            return [Named(self.target(f"{before}.down_proj.weight"))]
-        if len(shape) < 2:  # which is told of with its shape
-            return [Named(self.target(f"{before}.gate_proj.weight"))]
-        half = shape[1] // 2
-        return [
-            Named(self.target(f"{before}.gate_proj.weight"), part(shape, 1, 0, half)),
-            Named(self.target(f"{before}.up_proj.weight"), part(shape, 1, half, shape[1])),
-        ]
 
     def copies_embeddings(self, names: Iterable[str]) -> bool:
         """Whether tensors of these names lack a head that llama.cpp reads."""
@@ -207,7 +230,8 @@ class Architecture:
             )
         return str(found)
 
-    def known_as(self, name: str) -> str:
+    @classmethod
+    def known_as(cls, name: str) -> str:
         """Return what gguf calls a tensor of transformers."""
         return name
 

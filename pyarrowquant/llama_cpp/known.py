@@ -39,6 +39,11 @@ ARCHITECTURES: tuple[type[Architecture], ...] = (
 )
 
 
+def kind_named(name: str) -> type[Architecture]:
+    """Return an architecture by llama.cpp's name; of one that is not converted, what all have."""
+    return next((kind for kind in ARCHITECTURES if kind.name == name), Architecture)
+
+
 def ties_by_nature(model_class: str) -> bool:
     """Whether a class is known to have its embeddings as the head where nothing is said."""
     return any(kind.ties for kind in ARCHITECTURES if model_class in kind.classes)

@@ -38,7 +38,8 @@ class Bert(Architecture):
     ties = True
     counts_positions = True
 
-    def original(self, name: str) -> str:
+    @classmethod
+    def within(cls, name: str) -> str:
         name = re.sub(r"^(bert|roberta|new|distilbert)\.", "", name)
         return name.replace(".gamma", ".weight").replace(".beta", ".bias")
 

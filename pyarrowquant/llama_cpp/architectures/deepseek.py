@@ -10,7 +10,7 @@ import numpy as np
 
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.errors import users_level
-from pyarrowquant.llama_cpp.architecture import Architecture, Named
+from pyarrowquant.llama_cpp.architecture import Architecture, Named, Part
 from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.rows import Change
 from pyarrowquant.llama_cpp.sizes import Place, Size, Sizes, experts, feed_forward, norms
@@ -84,7 +84,15 @@ class DeepseekV3(Architecture):
             Named(self.target(values), Change((heads, of_value, rank), of_values)),
         ]
 
-    def known_as(self, name: str) -> str:
+    @classmethod
+    def parts(cls, original: str) -> list[Part]:
+        if not original.endswith(_BOTH):
+            return super().parts(original)
+        # Those that make keys have other columns; older files have both as one.
+        return [Part(original), Part(f"{original.removesuffix(_BOTH)}.v_b_proj.weight")]
+
+    @classmethod
+    def known_as(cls, name: str) -> str:
         return name.replace(".e_score_correction_bias", ".e_score_correction.bias")
 
     def _size(self, key: str) -> Size:

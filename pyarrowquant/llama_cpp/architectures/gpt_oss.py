@@ -54,7 +54,8 @@ class GptOss(Architecture):
             for first, matrix in enumerate(("gate", "up"))
         ]
 
-    def known_as(self, name: str) -> str:
+    @classmethod
+    def known_as(cls, name: str) -> str:
         return f"{name}.weight" if name.endswith(".sinks") else name
 
     def layer_places(self, sizes: Sizes, layer: int) -> Iterator[Place]:

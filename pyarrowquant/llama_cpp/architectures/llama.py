@@ -39,7 +39,8 @@ class Llama(Architecture):
 
     has_biases: ClassVar[bool] = True
 
-    def known_as(self, name: str) -> str:
+    @classmethod
+    def known_as(cls, name: str) -> str:
         stacks = r"^model\.(layers\.\d+)\.block_sparse_moe\.experts\."
         return re.sub(stacks, r"\1.feed_forward.experts.", name)
 
