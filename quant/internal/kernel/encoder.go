@@ -6,8 +6,8 @@ import (
 )
 
 // encoder is the working memory of one call for an encoding other than Integer. It takes
-// some groups of a row together: a super-group, or as many groups as are about as long, or
-// a single longer one. Weights are fitted normalized: multiplied by a power of two which
+// some groups of a row together: those of some super-groups, or as many groups as are about as
+// long, or a single longer one. Weights are fitted normalized: multiplied by a power of two which
 // brings the largest magnitude of a group, or of a super-group, to 1 .. 2, so that sums of
 // squares neither overflow nor vanish.
 type encoder struct {
@@ -30,7 +30,7 @@ type encoder struct {
 	// What finds their codes.
 	coderInverse, coderOffset [maxTogether]float32
 	supers                    [maxSupers]superGroup
-	// superScale is a scale beyond what it is stored as.
+	// superScale is the scale that was wanted where it is beyond what it is stored as.
 	superScale float32
 	// Of groups without a super-group: whether they search, the trials, and their errors.
 	searches [maxTogether]bool
