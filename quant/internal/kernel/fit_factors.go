@@ -112,11 +112,14 @@ func reachPattern(low, high float32) (p lanes) {
 }
 
 // searchScales finds the scales of least error for the groups of a super-group.
-func searchScales(s *superGroup) {
+func searchScales(s *superGroup) { s.searchEach(searchScale) }
+
+// searchEach does so with a search for one group.
+func (s *superGroup) searchEach(search func(pattern *lanes, scale float32, g *grid, weights, importance []float32) float32) {
 	for i := range s.groups {
 		if s.scale[i] != 0 {
 			weights, importance := s.group(i)
-			s.scale[i] = searchScale(&s.grid.reaches, s.scale[i], s.grid, weights, importance)
+			s.scale[i] = search(&s.grid.reaches, s.scale[i], s.grid, weights, importance)
 		}
 	}
 }

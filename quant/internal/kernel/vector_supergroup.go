@@ -44,16 +44,11 @@ func (v *vectorSet) searchMinimums(s *superGroup, p *pattern) {
 }
 
 func (v *vectorSet) searchScales(s *superGroup) {
-	if s.grid.kind == evenKind {
-		v.groupScales16(&s.laid[0], &s.grid.reaches[0], &s.grid.vectors.low[0])
+	if s.grid.kind == tableKind {
+		s.searchEach(v.searchScale)
 		return
 	}
-	for i := range s.groups {
-		if s.scale[i] != 0 {
-			weights, importance := s.group(i)
-			s.scale[i] = v.searchScale(&s.grid.reaches, s.scale[i], s.grid, weights, importance)
-		}
-	}
+	v.groupScales16(&s.laid[0], &s.grid.reaches[0], &s.grid.vectors.low[0])
 }
 
 // searchFactors also reads what is behind the groups: slices are those of an encoder.
