@@ -103,3 +103,24 @@ def model(
     tensors = {**kind(name.format(0)), **kind(name.format(1)), **changed}
     left = {key: array for key, array in tensors.items() if array is not None}
     return folder(path, left, **config)
+
+
+def mxfp4(name: str) -> Tensors:
+    return {
+        f"{name}_packed": np.ones((8, 16), np.uint8),
+        f"{name}_scale": np.full((8, 1), 127, np.uint8),
+    }
+
+
+def mxfp8(name: str) -> Tensors:
+    return {name: np.ones((8, 64), E4M3), f"{name}_scale": np.full((8, 2), 127, np.uint8)}
+
+
+def nf4(name: str) -> Tensors:
+    state = b'{"quant_type": "nf4", "blocksize": 64, "shape": [8, 32], "dtype": "float16"}'
+    return {
+        name: np.ones((128, 1), np.uint8),
+        f"{name}.absmax": np.ones(4, np.float32),
+        f"{name}.quant_map": np.linspace(-1, 1, 16, dtype=np.float32),
+        f"{name}.quant_state.bitsandbytes__nf4": np.frombuffer(state, np.uint8),
+    }

@@ -20,6 +20,7 @@ from kinds_of_codes import (
     int8,
     mlx,
     model,
+    nf4,
     nvfp4,
     packed,
 )
@@ -44,16 +45,6 @@ def said(format_: str | None = None, targets: Any = None, **weights: Any) -> dic
     if targets is not None:
         found["config_groups"]["group_0"]["targets"] = targets
     return config
-
-
-def nf4(name: str) -> Tensors:
-    state = b'{"quant_type": "nf4", "blocksize": 64, "shape": [8, 32], "dtype": "float16"}'
-    return {
-        name: np.ones((128, 1), np.uint8),
-        f"{name}.absmax": np.ones(4, np.float32),
-        f"{name}.quant_map": np.linspace(-1, 1, 16, dtype=np.float32),
-        f"{name}.quant_state.bitsandbytes__nf4": np.frombuffer(state, np.uint8),
-    }
 
 
 def bitsandbytes(**more: Any) -> dict[str, Any]:

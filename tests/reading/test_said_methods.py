@@ -6,11 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from commands import failed
 from kinds_of_codes import (
-    E4M3,
     MLX,
     Tensors,
     float_quantized,
@@ -20,34 +18,15 @@ from kinds_of_codes import (
     mlx,
     model,
     modelopt,
+    mxfp4,
+    mxfp8,
+    nf4,
     nvfp4,
     packed,
 )
 from quantized_models import read
 
 import pyarrowquant
-
-
-def mxfp4(name: str) -> Tensors:
-    return {
-        f"{name}_packed": np.ones((8, 16), np.uint8),
-        f"{name}_scale": np.full((8, 1), 127, np.uint8),
-    }
-
-
-def mxfp8(name: str) -> Tensors:
-    return {name: np.ones((8, 64), E4M3), f"{name}_scale": np.full((8, 2), 127, np.uint8)}
-
-
-def nf4(name: str) -> Tensors:
-    state = b'{"quant_type": "nf4", "blocksize": 64, "shape": [8, 32], "dtype": "float16"}'
-    return {
-        name: np.ones((128, 1), np.uint8),
-        f"{name}.absmax": np.ones(4, np.float32),
-        f"{name}.quant_map": np.linspace(-1, 1, 16, dtype=np.float32),
-        f"{name}.quant_state.bitsandbytes__nf4": np.frombuffer(state, np.uint8),
-    }
-
 
 KINDS = [fp8, float_quantized, mxfp8, int8, nvfp4, modelopt, mxfp4, gpt_oss, packed, nf4]
 OF_8_BITS = {fp8, float_quantized, mxfp8}

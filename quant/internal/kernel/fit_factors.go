@@ -63,24 +63,26 @@ func newFactorUnits(d units, least, most float32) factorUnits {
 // about them, and tells their error, and that of the plain ones.
 func searchFactors(s *superGroup, about *pattern) {
 	for i := range s.groups {
-		weights, importance := s.group(i)
-		s.searchFactor(i, about, &s.factors, units{s.scales[i], s.minimums[i]}, s.grid, weights, importance)
+		s.searchFactor(i, about)
 	}
 }
 
-func (l *groupLanes) searchFactor(i int, about *pattern, u *factorUnits, plain units, g *grid, weights, importance []float32) {
-	nearest, best := roundEven(min(max(float32(l.scale[i]*u.perScale), u.least), u.most)), units{}
-	l.plainError[i], l.error[i] = addTrialError(0, g, plain, weights, importance), infinity
+func (s *superGroup) searchFactor(i int, about *pattern) {
+	weights, importance := s.group(i)
+	u, best := &s.factors, units{}
+	nearest := roundEven(min(max(float32(s.scale[i]*u.perScale), u.least), u.most))
+	s.plainError[i] = addTrialError(0, s.grid, units{s.scales[i], s.minimums[i]}, weights, importance)
+	s.error[i] = infinity
 	for lane := 1; lane < about.count; lane++ {
 		scale := float32(u.scale * min(max(nearest+about.scale[lane], u.least), u.most))
-		minimum := l.minimum[i] + float32((scale-l.scale[i])*l.slope[i])
+		minimum := s.minimum[i] + float32((scale-s.scale[i])*s.slope[i])
 		multiple := roundEven(min(max(float32(minimum*u.perMinimum), 0), u.most))
 		tried := units{scale, u.minimum * min(max(multiple+about.minimum[lane], 0), u.most)}
-		if e := addTrialError(0, g, tried, weights, importance); e < l.error[i] {
-			best, l.error[i] = tried, e
+		if e := addTrialError(0, s.grid, tried, weights, importance); e < s.error[i] {
+			best, s.error[i] = tried, e
 		}
 	}
-	l.scale[i], l.minimum[i] = best.scale, best.minimum
+	s.scale[i], s.minimum[i] = best.scale, best.minimum
 }
 
 // aboutScales are factors about the nearest: fifteen, or seven for a table. The first lane

@@ -80,29 +80,29 @@ func spreadPattern(maxCode float32) (p pattern) {
 // for the codes of the trial about it that promises the least.
 func searchMinimums(s *superGroup, p *pattern) {
 	for i := range s.groups {
-		weights, importance := s.group(i)
-		s.searchMinimum(i, p, s.grid, weights, importance)
+		s.searchMinimum(i, p)
 	}
 }
 
-func (l *groupLanes) searchMinimum(i int, p *pattern, g *grid, weights, importance []float32) {
-	about, least := units{l.scale[i], l.minimum[i]}, infinity
-	weight, square, inverse := l.weight[i], l.square[i], 1/l.count[i]
+func (s *superGroup) searchMinimum(i int, p *pattern) {
+	weights, importance := s.group(i)
+	about, least := units{s.scale[i], s.minimum[i]}, infinity
+	weight, square, inverse := s.weight[i], s.square[i], 1/s.count[i]
 	for lane := range p.count {
 		tried := about.scale * p.scale[lane]
-		s := sumTrial(g, tried, max(about.minimum+float32(about.scale*p.minimum[lane]), 0), weights, importance)
+		sums := sumTrial(s.grid, tried, max(about.minimum+float32(about.scale*p.minimum[lane]), 0), weights, importance)
 		// weight = scale*level - minimum
-		scaleCost := s.levelLevel - float32(float32(s.level*s.level)*inverse)
-		scale := (s.levelWeight - float32(float32(s.level*weight)*inverse)) / scaleCost
-		minimum := float32((float32(scale*s.level) - weight) * inverse)
+		scaleCost := sums.levelLevel - float32(float32(sums.level*sums.level)*inverse)
+		scale := (sums.levelWeight - float32(float32(sums.level*weight)*inverse)) / scaleCost
+		minimum := float32((float32(scale*sums.level) - weight) * inverse)
 		if !(minimum > 0) {
-			scale, minimum = s.levelWeight/s.levelLevel, 0
+			scale, minimum = sums.levelWeight/sums.levelLevel, 0
 		}
-		promise := square - float32(scale*s.levelWeight) + float32(minimum*weight)
+		promise := square - float32(scale*sums.levelWeight) + float32(minimum*weight)
 		if scale > 0 && scaleCost > 0 && promise < least {
 			least = promise
-			l.scale[i], l.minimum[i], l.slope[i] = scale, minimum, float32(s.level*inverse)
-			l.scaleCost[i], l.minimumCost[i] = scaleCost, l.count[i]
+			s.scale[i], s.minimum[i], s.slope[i] = scale, minimum, float32(sums.level*inverse)
+			s.scaleCost[i], s.minimumCost[i] = scaleCost, s.count[i]
 		}
 	}
 }
@@ -188,19 +188,19 @@ func (s *superGroup) roundAllUnits(needed units) {
 func addUnitCosts(s *superGroup) {
 	for i := range s.groups {
 		for lane := range trialLanes {
-			s.costs[lane] += s.unitCost(i, units{s.tried.scale[lane], s.tried.minimum[lane]}, s.leastFactor, s.mostFactor)
+			s.costs[lane] += s.unitCost(i, units{s.tried.scale[lane], s.tried.minimum[lane]})
 		}
 	}
 }
 
-func (l *groupLanes) unitCost(i int, d units, least, most float32) float32 {
+func (s *superGroup) unitCost(i int, d units) float32 {
 	perScale, _ := coder(d.scale, 0)
 	perMinimum, _ := coder(d.minimum, 0)
-	scale := float32(d.scale*roundEven(min(max(float32(l.scale[i]*perScale), least), most))) - l.scale[i]
-	minimum := l.minimum[i] + float32(scale*l.slope[i])
-	multiple := roundEven(min(max(float32(minimum*perMinimum), 0), most))
+	scale := float32(d.scale*roundEven(min(max(float32(s.scale[i]*perScale), s.leastFactor), s.mostFactor))) - s.scale[i]
+	minimum := s.minimum[i] + float32(scale*s.slope[i])
+	multiple := roundEven(min(max(float32(minimum*perMinimum), 0), s.mostFactor))
 	rest := float32(d.minimum*multiple) - minimum
-	return float32(float32(scale*scale)*l.scaleCost[i]) + float32(float32(rest*rest)*l.minimumCost[i])
+	return float32(float32(scale*scale)*s.scaleCost[i]) + float32(float32(rest*rest)*s.minimumCost[i])
 }
 
 // aboutMinimums are scale factors about the nearest, of which the three nearest have three

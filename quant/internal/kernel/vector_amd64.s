@@ -127,9 +127,6 @@ GLOBL largestZeroPoint<>(SB), RODATA|NOPTR, $4
 DATA none<>+0(SB)/4, $0x00000000
 GLOBL none<>(SB), RODATA|NOPTR, $4
 
-DATA minusOne<>+0(SB)/4, $0xbf800000
-GLOBL minusOne<>(SB), RODATA|NOPTR, $4
-
 DATA leastGain<>+0(SB)/4, $0x3a800000
 GLOBL leastGain<>(SB), RODATA|NOPTR, $4
 

@@ -89,7 +89,6 @@ var (
 // Constants of encodings, as bits.
 var (
 	none      = constant("none", 0)
-	minusOne  = constant("minusOne", 0xbf800000)
 	leastGain = constant("leastGain", 0x3a800000) // 2^-10
 	// Exponents of float32: the least, what those of reciprocals add up to, and 2^-127.
 	smallestExponent = constant("smallestExponent", 1)

@@ -70,29 +70,6 @@ func groupFactors(i isa, groups int, minimums bool) {
 	RET()
 }
 
-// lower is an instruction set whose lanes have each group once.
-func (s superGroup) lower() isa {
-	if s.twice() {
-		return isas[0]
-	}
-	return s.isa
-}
-
-// putFirst makes numbers those of the first trial.
-func (s superGroup) putFirst(v VecVirtual, array int) { VMOVUPS(v, Mem{Base: s.base, Disp: array}) }
-
-// forTried emits a loop over what is tried, some vectors of trials a turn.
-func (s superGroup) forTried(name string, together int, each func(tried GPVirtual)) {
-	tried, left := GP64(), GP64()
-	MOVQ(s.base, tried)
-	MOVQ(s.tries(), left)
-	Label(s.label(name))
-	each(tried)
-	ADDQ(I32(int32(together*laneBytes)), tried)
-	SUBQ(I32(int32(together)), left)
-	JNZ(LabelRef(s.label(name)))
-}
-
 // makeFactors makes the scales and minimums that are tried.
 func (s superGroup) makeFactors(pattern, units GPVirtual, minimums bool) {
 	field := func(k int) VecVirtual { return s.all(Mem{Base: units, Disp: 4 * k}) }

@@ -18,21 +18,21 @@ const (
 
 // Where the arrays of groupLanes begin, in its order.
 const (
-	laneWeights      = 0
-	laneImportance   = laneWeights + 4*superSize
-	laneCount        = laneImportance + 4*superSize
-	laneWeight       = laneCount + laneBytes
-	laneSquare       = laneWeight + laneBytes
-	laneScale        = laneSquare + laneBytes
-	laneMinimum      = laneScale + laneBytes
-	laneSlope        = laneMinimum + laneBytes
-	laneScaleCost    = laneSlope + laneBytes
-	laneMinimumCost  = laneScaleCost + laneBytes
-	laneError        = laneMinimumCost + laneBytes
-	lanePlainError   = laneError + laneBytes
-	laneTriedScale   = lanePlainError + laneBytes
-	laneTriedMinimum = laneTriedScale + trialLanes*laneBytes
-	laneTriedError   = laneTriedMinimum + trialLanes*laneBytes
+	laneLaid           = 0
+	laneLaidImportance = laneLaid + 4*superSize
+	laneCount          = laneLaidImportance + 4*superSize
+	laneWeight         = laneCount + laneBytes
+	laneSquare         = laneWeight + laneBytes
+	laneScale          = laneSquare + laneBytes
+	laneMinimum        = laneScale + laneBytes
+	laneSlope          = laneMinimum + laneBytes
+	laneScaleCost      = laneSlope + laneBytes
+	laneMinimumCost    = laneScaleCost + laneBytes
+	laneError          = laneMinimumCost + laneBytes
+	lanePlainError     = laneError + laneBytes
+	laneTriedScale     = lanePlainError + laneBytes
+	laneTriedMinimum   = laneTriedScale + trialLanes*laneBytes
+	laneTriedError     = laneTriedMinimum + trialLanes*laneBytes
 )
 
 // superGroup is some groups of one: as many as there are lanes, or all.
@@ -56,6 +56,14 @@ func (s superGroup) label(name string) string { return fmt.Sprintf("%s%d", name,
 
 // twice tells whether lanes have other trials of the same groups.
 func (s superGroup) twice() bool { return s.lanes > s.groups }
+
+// lower is an instruction set whose lanes have each group once.
+func (s superGroup) lower() isa {
+	if s.twice() {
+		return isas[0]
+	}
+	return s.isa
+}
 
 // tries is how many vectors have all trials.
 func (s superGroup) tries() GPVirtual {
@@ -113,12 +121,12 @@ func (t trialsOf) advance() { ADDQ(I32(4), t.next) }
 // forRows emits a loop over the weights of groups, with their importance, two a turn.
 func (s superGroup) forRows(name string, each func(w, h VecVirtual)) {
 	rows, left := GP64(), GP64()
-	LEAQ(s.at(laneWeights), rows)
+	LEAQ(s.at(laneLaid), rows)
 	MOVQ(U32(superSize/s.groups/2), left)
 	Label(s.label(name))
 	for k := range 2 {
 		row := Mem{Base: rows, Disp: 4 * s.groups * k}
-		each(s.get(row), s.get(row.Offset(laneImportance)))
+		each(s.get(row), s.get(row.Offset(laneLaidImportance)))
 	}
 	ADDQ(I32(int32(2*4*s.groups)), rows)
 	DECQ(left)
@@ -134,6 +142,21 @@ func (s superGroup) forPairs(name string, each func()) {
 	DECQ(left)
 	JNZ(LabelRef(s.label(name)))
 }
+
+// forTried emits a loop over what is tried, some vectors of trials a turn.
+func (s superGroup) forTried(name string, together int, each func(tried GPVirtual)) {
+	tried, left := GP64(), GP64()
+	MOVQ(s.base, tried)
+	MOVQ(s.tries(), left)
+	Label(s.label(name))
+	each(tried)
+	ADDQ(I32(int32(together*laneBytes)), tried)
+	SUBQ(I32(int32(together)), left)
+	JNZ(LabelRef(s.label(name)))
+}
+
+// putFirst makes numbers those of the first trial.
+func (s superGroup) putFirst(v VecVirtual, array int) { VMOVUPS(v, Mem{Base: s.base, Disp: array}) }
 
 // least keeps the least of some numbers, which begin as Inf, and what belongs to it.
 type least struct {
@@ -165,7 +188,7 @@ func (s superGroup) joined(l least) least {
 	if !s.twice() {
 		return l
 	}
-	lower := least{isa: isas[0]}
+	lower := least{isa: s.lower()}
 	var upper []Op
 	for _, v := range l.kept {
 		half := YMM()
