@@ -2,26 +2,44 @@ package kernel
 
 import "math"
 
-// plainFactors gives super-groups whose scales are multiples of a super-scale, of either sign, those
-// of round-to-nearest. A search finds a scale for each group, the super-scale that the largest of
-// them needs, and the best of the multiples about each.
-func (s *superGroup) plainFactors() (wanted float32, ok bool) {
-	for i, lo := range s.lo {
-		s.scale[i] = signedEnd(lo, s.hi[i]) / s.grid.low
+// plainFactors gives groups, of which lo and hi are the ends, the scales of round-to-nearest, of
+// either sign.
+func plainFactors(lo, hi, scales []float32, low float32) {
+	for i := range lo {
+		scales[i] = signedEnd(lo[i], hi[i]) / low
 	}
-	if wanted, ok = s.roundLargest(0); !ok {
-		return wanted, false
+}
+
+// takePlainFactors gives a super-group whose scales are multiples of a super-scale, of either sign,
+// those nearest to its plain ones. A search finds a scale for each group, the super-scale that the
+// largest of them needs, and the best of the multiples about each.
+func (s *superGroup) takePlainFactors(steps *encoderSteps) (wanted float32, ok bool) {
+	if wanted, ok = s.roundLargest(steps, 0); ok {
+		steps.takeMultiples(s.scales, s.units.scale, s.leastFactor, s.mostFactor)
 	}
-	for i := range s.groups {
-		s.scales[i] = s.units.scale * factorOf(s.scale[i], s.units.scale, s.leastFactor, s.mostFactor)
+	return wanted, ok
+}
+
+// takeMultiples replaces values by the whole numbers of units nearest to them, as far as there are
+// such.
+func takeMultiples(values []float32, unit, least, most float32) {
+	for i, value := range values {
+		values[i] = unit * factorOf(value, unit, least, most)
 	}
-	return 0, true
+}
+
+// factorOf is the whole number of units nearest to a value, as far as there are such.
+func factorOf(value, unit, least, most float32) float32 {
+	if unit == 0 {
+		return 0
+	}
+	return roundEven(min(max(value/unit, least), most))
 }
 
 // roundLargest makes the super-scale that gives the largest scale the factor of most magnitude. One
 // that vanishes becomes least. It gives what was wanted if that is too large.
-func (s *superGroup) roundLargest(least float32) (wanted float32, ok bool) {
-	wanted = largestOf(s.scale[:s.groups]) / s.leastFactor
+func (s *superGroup) roundLargest(steps *encoderSteps, least float32) (wanted float32, ok bool) {
+	wanted = steps.largest(s.scale[:s.groups]) / s.leastFactor
 	stored := s.toFloat16(wanted, least)
 	if !isFinite(stored) {
 		return wanted * s.inverse, false
@@ -32,18 +50,18 @@ func (s *superGroup) roundLargest(least float32) (wanted float32, ok bool) {
 
 // searchUnit takes the super-scale of what was searched, or keeps that of the plain rule where it is
 // too large.
-func (s *superGroup) searchUnit() { _, _ = s.roundLargest(smallestFloat16) }
+func (s *superGroup) searchUnit(steps *encoderSteps) { _, _ = s.roundLargest(steps, smallestFloat16) }
 
-// largestOf is the number of largest magnitude, the first one of several. No processor foresees
+// largest is the number of largest magnitude, the first one of several. No processor foresees
 // which it is, so that this moves bits instead of jumping.
-func largestOf(numbers []float32) float32 {
-	largest := uint32(0)
+func largest(numbers []float32) float32 {
+	found := uint32(0)
 	for _, x := range numbers {
-		if bits := math.Float32bits(x); bits&^signBit > largest&^signBit {
-			largest = bits
+		if bits := math.Float32bits(x); bits&^signBit > found&^signBit {
+			found = bits
 		}
 	}
-	return math.Float32frombits(largest)
+	return math.Float32frombits(found)
 }
 
 // factorUnits are units and what makes factors of them. Assembly relies on the order.

@@ -5,34 +5,34 @@ import "math"
 // units are the normalized super-scale and super-minimum of a super-group.
 type units struct{ scale, minimum float32 }
 
-// plainMinimums gives super-groups whose scales and minimums are multiples of a super-scale and a
-// super-minimum those of round-to-nearest. A search finds a scale and a minimum for each group; the
-// super-scale and super-minimum whose multiples are nearest to those, judged by what their distances
-// cost; the best of the multiples about each.
-func (s *superGroup) plainMinimums() (wanted float32, ok bool) {
-	var most units
-	for i := range s.groups {
-		plain := s.plainMinimum(i)
-		s.scale[i], s.minimum[i] = plain.scale, plain.minimum
-		most.scale, most.minimum = max(most.scale, plain.scale), max(most.minimum, plain.minimum)
+// plainMinimums gives groups, of which lo and hi are the ends, the scales and minimums of
+// round-to-nearest: over their range, which minimums extend to 0.
+func plainMinimums(lo, hi, scales, minimums []float32, high float32) {
+	for i := range lo {
+		lo, hi := min(lo[i], 0), hi[i]
+		if lo == hi { // all the same: 0 is the other end
+			hi = 0
+		}
+		scales[i], minimums[i] = (hi-lo)/high, -lo
 	}
-	if wanted, ok = s.roundUnits(units{most.scale / s.mostFactor, most.minimum / s.mostFactor}, 0); !ok {
+}
+
+// takePlainMinimums gives a super-group whose scales and minimums are multiples of a super-scale and
+// a super-minimum those nearest to its plain ones. A search finds a scale and a minimum for each
+// group; the super-scale and super-minimum whose multiples are nearest to those, judged by what their
+// distances cost; the best of the multiples about each.
+func (s *superGroup) takePlainMinimums(steps *encoderSteps) (wanted float32, ok bool) {
+	if wanted, ok = s.roundUnits(s.neededUnits(steps), 0); !ok {
 		return wanted, false
 	}
-	for i := range s.groups {
-		s.scales[i] = s.units.scale * factorOf(s.scale[i], s.units.scale, s.leastFactor, s.mostFactor)
-		s.minimums[i] = s.units.minimum * factorOf(s.minimum[i], s.units.minimum, 0, s.mostFactor)
-	}
+	steps.takeMultiples(s.scales, s.units.scale, s.leastFactor, s.mostFactor)
+	steps.takeMultiples(s.minimums, s.units.minimum, 0, s.mostFactor)
 	return 0, true
 }
 
-// plainMinimum is round-to-nearest over the range of a group, which minimums extend to 0.
-func (s *superGroup) plainMinimum(i int) units {
-	lo, hi := min(s.lo[i], 0), s.hi[i]
-	if lo == hi { // all the same: 0 is the other end
-		hi = 0
-	}
-	return units{scale: (hi - lo) / s.grid.high, minimum: -lo}
+// neededUnits are what the largest scale and minimum need.
+func (s *superGroup) neededUnits(steps *encoderSteps) units {
+	return units{steps.largest(s.scale[:s.groups]) / s.mostFactor, steps.largest(s.minimum[:s.groups]) / s.mostFactor}
 }
 
 // roundUnits makes the super-scale and super-minimum of normalized ones. Those that vanish become
@@ -93,10 +93,14 @@ func (s *superGroup) searchMinimum(i int, p *pattern) {
 		sums := sumTrial(s.grid, tried, max(about.minimum+float32(about.scale*p.minimum[lane]), 0), weights, importance)
 		// weight = scale*level - minimum
 		scaleCost := sums.levelLevel - float32(float32(sums.level*sums.level)*inverse)
-		scale := (sums.levelWeight - float32(float32(sums.level*weight)*inverse)) / scaleCost
-		minimum := float32((float32(scale*sums.level) - weight) * inverse)
-		if !(minimum > 0) {
-			scale, minimum = sums.levelWeight/sums.levelLevel, 0
+		gain, cost := sums.levelWeight-float32(float32(sums.level*weight)*inverse), scaleCost
+		positive := float32(gain*sums.level) > float32(weight*cost)
+		if !positive {
+			gain, cost = sums.levelWeight, sums.levelLevel
+		}
+		scale, minimum := gain/cost, float32(0)
+		if positive {
+			minimum = max((float32(scale*sums.level)-weight)*inverse, 0)
 		}
 		promise := square - float32(scale*sums.levelWeight) + float32(minimum*weight)
 		if scale > 0 && scaleCost > 0 && promise < least {
@@ -113,13 +117,12 @@ const widestUnit = 1.05
 // searchUnits tries super-scales and super-minimums from what the largest scale and
 // minimum need to somewhat more, as multiples of others may be nearer to all.
 func (s *superGroup) searchUnits(steps *encoderSteps) {
-	var most units
-	for i := range s.groups {
-		most.scale, most.minimum = max(most.scale, s.scale[i]), max(most.minimum, s.minimum[i])
-	}
-	needed := units{most.scale / s.mostFactor, most.minimum / s.mostFactor}
-	if !s.roundFiniteUnits(needed) {
+	needed := s.neededUnits(steps)
+	if !(needed.scale > 0) || !(max(needed.scale, needed.minimum)*widestUnit*s.inverse <= largestFloat16) {
 		s.roundAllUnits(needed)
+	} else {
+		steps.roundUnits(&s.triedStored.scale, &s.tried.scale, &unitPattern.scale, needed.scale, s.inverse, s.normal)
+		steps.roundUnits(&s.triedStored.minimum, &s.tried.minimum, &unitPattern.minimum, needed.minimum, s.inverse, s.normal)
 	}
 	s.costs = lanes{}
 	steps.addUnitCosts(s)
@@ -140,21 +143,13 @@ var unitPattern = func() (p trials) {
 	return p
 }()
 
-// roundFiniteUnits is roundAllUnits without calls, where float16 has all of them.
-func (s *superGroup) roundFiniteUnits(needed units) bool {
-	inverse, normal := s.inverse, s.normal
-	if !(needed.scale > 0) || !(max(needed.scale, needed.minimum)*widestUnit*inverse <= largestFloat16) {
-		return false
+// roundUnits gives parts of a unit that is needed, as they are stored and normalized, where float16
+// has all of them.
+func roundUnits(stored, tried, parts *lanes, needed, inverse, normal float32) {
+	for lane, part := range parts {
+		stored[lane] = roundUnit(float32(needed*part) * inverse)
+		tried[lane] = stored[lane] * normal
 	}
-	for lane, part := range unitPattern.scale {
-		rounded := roundUnit(float32(needed.scale*part) * inverse)
-		s.triedStored.scale[lane], s.tried.scale[lane] = rounded, rounded*normal
-	}
-	for lane, part := range unitPattern.minimum {
-		rounded := roundUnit(float32(needed.minimum*part) * inverse)
-		s.triedStored.minimum[lane], s.tried.minimum[lane] = rounded, rounded*normal
-	}
-	return true
 }
 
 // roundUnit is toFloat16 for what is tried, without calls and, where all are subnormal or none is,

@@ -8,9 +8,10 @@ package kernel
 // super-scale is beyond what it is stored as, or -1.
 func (e *encoder) fitSuperGroups() (failed int) {
 	supers := e.superGroups()
+	e.steps.plainScales(e)
 	for i := range supers {
 		supers[i].begin(e, i)
-		if wanted, ok := supers[i].takePlain(); !ok {
+		if wanted, ok := supers[i].takePlain(e.steps); !ok {
 			e.superScale = wanted
 			return i * e.SuperSize / e.GroupSize
 		}
@@ -28,13 +29,25 @@ func (e *encoder) fitSuperGroups() (failed int) {
 	return -1
 }
 
+// plainScales gives groups their scales, and minimums, by the plain rule, without rounding.
+func plainScales(e *encoder) {
+	lo, hi := e.lo[:e.groups], e.hi[:e.groups]
+	if e.Minimums {
+		plainMinimums(lo, hi, e.scale[:], e.minimum[:], e.grid.high)
+	} else {
+		plainFactors(lo, hi, e.scale[:], e.grid.low)
+	}
+}
+
 // takePlain takes the plain rule. If that is beyond what super-scales are stored as, it gives the
 // one that was wanted.
-func (s *superGroup) takePlain() (wanted float32, ok bool) {
+func (s *superGroup) takePlain(steps *encoderSteps) (wanted float32, ok bool) {
+	copy(s.scale[:], s.scales)
+	copy(s.minimum[:], s.minimums)
 	if s.Minimums {
-		wanted, ok = s.plainMinimums()
+		wanted, ok = s.takePlainMinimums(steps)
 	} else {
-		wanted, ok = s.plainFactors()
+		wanted, ok = s.takePlainFactors(steps)
 	}
 	s.plain = s.stored
 	return wanted, ok
@@ -62,7 +75,7 @@ func (e *encoder) searchSuperGroups(supers []superGroup) {
 			if e.refits {
 				e.steps.searchScales(&supers[i])
 			}
-			supers[i].searchUnit()
+			supers[i].searchUnit(e.steps)
 		}
 	}
 	for i := range supers {
@@ -107,12 +120,4 @@ func (s *superGroup) toFloat16(scale, least float32) float32 {
 		rounded += signed(smallestFloat16, wanted)
 	}
 	return rounded
-}
-
-// factorOf is the whole number of units nearest to a value, as far as there are such.
-func factorOf(value, unit, least, most float32) float32 {
-	if unit == 0 {
-		return 0
-	}
-	return roundEven(min(max(value/unit, least), most))
 }

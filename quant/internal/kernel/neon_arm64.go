@@ -85,7 +85,12 @@ func (v pair) mul(w pair) pair { return pair{v.low.Mul(w.low), v.high.Mul(w.high
 func (v pair) div(w pair) pair { return pair{v.low.Div(w.low), v.high.Div(w.high)} }
 func (v pair) max(w pair) pair { return pair{v.low.Max(w.low), v.high.Max(w.high)} }
 func (v pair) min(w pair) pair { return pair{v.low.Min(w.low), v.high.Min(w.high)} }
-func (v pair) round() pair     { return pair{v.low.Round(), v.high.Round()} }
+
+// mulAdd is v*w + x, rounded once.
+func (v pair) mulAdd(w, x pair) pair {
+	return pair{v.low.MulAdd(w.low, x.low), v.high.MulAdd(w.high, x.high)}
+}
+func (v pair) round() pair { return pair{v.low.Round(), v.high.Round()} }
 
 // shorten makes whole numbers integers of 16 bits; what is negative becomes 0.
 func (v pair) shorten() shorts {

@@ -23,7 +23,7 @@ func floatSums(g *gridVectors, inverse pair, weights, importance *float32, n int
 		if importance != nil {
 			weighted = both(repeat(importance, i)).mul(q)
 		}
-		levelLevel, levelWeight = levelLevel.add(weighted.mul(q)), levelWeight.add(weighted.mul(w))
+		levelLevel, levelWeight = weighted.mulAdd(q, levelLevel), weighted.mulAdd(w, levelWeight)
 	}
 	return levelLevel, levelWeight
 }
@@ -43,7 +43,7 @@ func tableSums(g *gridVectors, inverse pair, weights, importance *float32, n int
 		if importance != nil {
 			weighted = both(repeat(importance, i)).mul(q)
 		}
-		levelLevel, levelWeight = levelLevel.add(weighted.mul(q)), levelWeight.add(weighted.mul(w))
+		levelLevel, levelWeight = weighted.mulAdd(q, levelLevel), weighted.mulAdd(w, levelWeight)
 	}
 	return levelLevel, levelWeight
 }
@@ -58,21 +58,23 @@ func trialErrors8(g *gridVectors, total, scale pair, weights, importance *float3
 }
 
 func floatErrors(g *gridVectors, total, scale, inverse pair, weights, importance *float32, n int) pair {
+	negative := pair{}.sub(scale)
 	exponents, low, high, smallestNormal, magic := g.floatBounds()
 	for i := range n {
 		w := both(repeat(weights, i))
 		y := w.mul(inverse)
-		rest := w.sub(pair{floatLevel(y.low, exponents, low, high, smallestNormal, magic), floatLevel(y.high, exponents, low, high, smallestNormal, magic)}.mul(scale))
+		rest := pair{floatLevel(y.low, exponents, low, high, smallestNormal, magic), floatLevel(y.high, exponents, low, high, smallestNormal, magic)}.mulAdd(negative, w)
 		weighted := rest
 		if importance != nil {
 			weighted = both(repeat(importance, i)).mul(rest)
 		}
-		total = total.add(weighted.mul(rest))
+		total = weighted.mulAdd(rest, total)
 	}
 	return total
 }
 
 func tableErrors(g *gridVectors, total, scale, inverse pair, weights, importance *float32, n int) pair {
+	negative := pair{}.sub(scale)
 	b1, b3, b5, b7, b9, b11, b13 := g.pairBounds()
 	o0, o1, o2, o3 := planes(&g.oddBytes)
 	l0, l1, l2, l3 := planes(&g.levelBytes)
@@ -82,12 +84,12 @@ func tableErrors(g *gridVectors, total, scale, inverse pair, weights, importance
 		low, high := tablePlace(y.low, b1, b3, b5, b7, b9, b11, b13), tablePlace(y.high, b1, b3, b5, b7, b9, b11, b13)
 		bound := pairOf(lookUp(placeOctets(low, high), o0, o1, o2, o3))
 		low, high = nextPlace(low, y.low.Greater(bound.low)), nextPlace(high, y.high.Greater(bound.high))
-		rest := w.sub(pairOf(lookUp(placeOctets(low, high), l0, l1, l2, l3)).mul(scale))
+		rest := pairOf(lookUp(placeOctets(low, high), l0, l1, l2, l3)).mulAdd(negative, w)
 		weighted := rest
 		if importance != nil {
 			weighted = both(repeat(importance, i)).mul(rest)
 		}
-		total = total.add(weighted.mul(rest))
+		total = weighted.mulAdd(rest, total)
 	}
 	return total
 }

@@ -47,20 +47,20 @@ func groupSums(g *gridVectors, inverse, offset pair, weights, importance *float3
 	low, high := both(loadFloats(&g.low[0], 0)), both(loadFloats(&g.high[0], 0))
 	for at := first; at < superSize; at += groups {
 		w := loadPair(weights, at)
-		q := w.mul(inverse).add(offset).max(low).min(high).round()
+		q := w.mulAdd(inverse, offset).max(low).min(high).round()
 		weighted := loadPair(importance, at).mul(q)
-		level, levelLevel, levelWeight = level.add(weighted), levelLevel.add(weighted.mul(q)), levelWeight.add(weighted.mul(w))
+		level, levelLevel, levelWeight = level.add(weighted), weighted.mulAdd(q, levelLevel), weighted.mulAdd(w, levelWeight)
 	}
 	return level, levelLevel, levelWeight
 }
 
 // groupErrors are the squared errors of a trial of each group.
 func groupErrors(g *gridVectors, scale, minimum, inverse, offset pair, weights, importance *float32, first, groups int) (total pair) {
-	low, high := both(loadFloats(&g.low[0], 0)), both(loadFloats(&g.high[0], 0))
+	low, high, negative := both(loadFloats(&g.low[0], 0)), both(loadFloats(&g.high[0], 0)), pair{}.sub(scale)
 	for at := first; at < superSize; at += groups {
 		w := loadPair(weights, at)
-		rest := w.sub(w.mul(inverse).add(offset).max(low).min(high).round().mul(scale).sub(minimum))
-		total = total.add(loadPair(importance, at).mul(rest).mul(rest))
+		rest := w.mulAdd(inverse, offset).max(low).min(high).round().mulAdd(negative, w.add(minimum))
+		total = loadPair(importance, at).mul(rest).mulAdd(rest, total)
 	}
 	return total
 }
@@ -90,10 +90,10 @@ func minimumSearch8(l *groupLanes, t *trials, count int, g *gridVectors, first, 
 		factor, offset := coders(tried, minimums.add(about.mul(both(fill(t.minimum[lane])))).max(pair{}))
 		level, levelLevel, levelWeight := groupSums(g, factor, offset, &l.laid[0], &l.laidImportance[0], first, groups)
 		cost := levelLevel.sub(level.mul(level).mul(inverse))
-		scale := levelWeight.sub(level.mul(weight).mul(inverse)).div(cost)
-		minimum := scale.mul(level).sub(weight).mul(inverse)
-		scale = whereLess(pair{}, minimum, scale, levelWeight.div(levelLevel))
-		minimum = pair{positive(minimum.low), positive(minimum.high)}
+		gain := levelWeight.sub(level.mul(weight).mul(inverse))
+		without, with := weight.mul(cost), gain.mul(level)
+		scale := whereLess(without, with, gain, levelWeight).div(whereLess(without, with, cost, levelLevel))
+		minimum := whereLess(without, with, scale.mul(level).sub(weight).mul(inverse).max(pair{}), pair{})
 		promise := square.sub(scale.mul(levelWeight)).add(minimum.mul(weight))
 		promise = whereLess(pair{}, cost, whereLess(pair{}, scale, promise, both(fill(infinity))), both(fill(infinity)))
 		bestScale, bestMinimum = whereLess(promise, least, scale, bestScale), whereLess(promise, least, minimum, bestMinimum)

@@ -9,8 +9,8 @@ import (
 
 // digests are of all that the reference gives for each encoding, on every processor.
 var digests = [...]uint64{
-	0x24cf4476a4eab2be, 0x77add01d0a9fb1dc, 0xc04a65ae9dc13d8b, 0x49bb4e5c0c05c428, 0x6eeca0f1ab51712c,
-	0x94a4d1bea2d1b4a2, 0xc8220da30d493796, 0x246abb57c945b107, 0xc7253242589134e3,
+	0x24cf4476a4eab2be, 0x77add01d0a9fb1dc, 0xc04a65ae9dc13d8b, 0x49bb4e5c0c05c428, 0xcda4c8a3ebc3e639,
+	0x94a4d1bea2d1b4a2, 0xc8220da30d493796, 0x246abb57c945b107, 0x95130a50c1017f8a,
 	0xb2374c16f9261fc, 0xc41910e33acef33d, 0xc147aafa3390c84e, 0x633fca737ca3ca16,
 }
 

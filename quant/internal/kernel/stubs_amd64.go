@@ -674,6 +674,31 @@ func layGroups16(out *float32, weights *float32)
 //go:noescape
 func takeMoments16(groups *float32)
 
+// Scales and minimums of n groups, rounded up to 8, over their range, which minimums extend to 0.
+//
+//go:noescape
+func minimumScales(lo *float32, hi *float32, scales *float32, minimums *float32, n int, high float32)
+
+// Scales of n groups, rounded up to 8, with which their ends of largest magnitude get the lowest level.
+//
+//go:noescape
+func factorScales(lo *float32, hi *float32, scales *float32, n int, low float32)
+
+// Replaces n values, rounded up to 8, by the nearest multiples of a unit, which is not 0.
+//
+//go:noescape
+func multiples(values *float32, n int, unit float32, least float32, most float32)
+
+// The number of largest magnitude, the first one of several, of 8 or 16.
+//
+//go:noescape
+func largestNumber(numbers *float32, n int) (found float32)
+
+// 16 parts of a unit that is needed, as float16 has them, subnormal ones rounded up, and normalized.
+//
+//go:noescape
+func unitParts(stored *float32, tried *float32, parts *float32, needed float32, inverse float32, normal float32)
+
 // Whether n scales, a multiple of 8, are surely those of nvfp4.
 //
 //go:noescape

@@ -55,6 +55,16 @@ type encoderSteps struct {
 	// normalize widens the weights of groups of the same length, of a multiple of 8 or alone,
 	// and multiplies them by a factor a group.
 	normalize func(out []float32, weights []byte, t ElementType, factors []float32)
+	// plainScales gives groups of super-groups their scales, and minimums, by the plain rule,
+	// without rounding.
+	plainScales func(e *encoder)
+	// takeMultiples replaces values by the multiples of a unit nearest to them, of a factor of
+	// least .. most.
+	takeMultiples func(values []float32, unit, least, most float32)
+	// largest is the number of largest magnitude, the first one of several.
+	largest func(numbers []float32) float32
+	// roundUnits gives parts of a unit that is needed, as they are stored and normalized.
+	roundUnits func(stored, tried, parts *lanes, needed, inverse, normal float32)
 	// takeGroups makes what searches of a super-group need, all of which follow it.
 	takeGroups func(s *superGroup)
 	// searchMinimums replaces what was found for groups by the scale and minimum of least error
@@ -87,7 +97,8 @@ type encoderSteps struct {
 }
 
 var scalarSteps = &encoderSteps{
-	func([]byte, ElementType, []float32, []float32) bool { return false }, normalizeEnds, plainOfLayer, normalize, takeMoments, searchMinimums, searchScales, searchScale, addUnitCosts, searchFactors, addTrialErrors, searchLevels, leastTrial, codeLevels, pack,
+	func([]byte, ElementType, []float32, []float32) bool { return false }, normalizeEnds, plainOfLayer, normalize,
+	plainScales, takeMultiples, largest, roundUnits, takeMoments, searchMinimums, searchScales, searchScale, addUnitCosts, searchFactors, addTrialErrors, searchLevels, leastTrial, codeLevels, pack,
 	decodeGroups, (*laneSums).add,
 }
 
@@ -116,11 +127,11 @@ type trialSums struct{ level, levelLevel, levelWeight float32 }
 func sumTrial(g *grid, scale, minimum float32, weights, importance []float32) (s trialSums) {
 	inverse, offset := coder(scale, minimum)
 	for i, w := range weights {
-		level := g.nearest(float32(w*inverse) + offset)
+		level := g.nearest(fusedMultiplyAdd(w, inverse, offset))
 		weighted := weigh(level, importance, i)
 		s.level += weighted
-		s.levelLevel += float32(weighted * level)
-		s.levelWeight += float32(weighted * w)
+		s.levelLevel = fusedMultiplyAdd(weighted, level, s.levelLevel)
+		s.levelWeight = fusedMultiplyAdd(weighted, w, s.levelWeight)
 	}
 	return s
 }
@@ -135,9 +146,9 @@ func addTrialErrors(errors *lanes, g *grid, t *trials, weights, importance []flo
 func addTrialError(total float32, g *grid, tried units, weights, importance []float32) float32 {
 	inverse, offset := coder(tried.scale, tried.minimum)
 	for i, w := range weights {
-		level := g.nearest(float32(w*inverse) + offset)
-		rest := w - (float32(level*tried.scale) - tried.minimum)
-		total += float32(weigh(rest, importance, i) * rest)
+		level := g.nearest(fusedMultiplyAdd(w, inverse, offset))
+		rest := fusedMultiplyAdd(-level, tried.scale, w+tried.minimum)
+		total = fusedMultiplyAdd(weigh(rest, importance, i), rest, total)
 	}
 	return total
 }

@@ -85,6 +85,12 @@ GLOBL maxOffset<>(SB), RODATA|NOPTR, $4
 DATA minFloat16<>+0(SB)/4, $0x33800000
 GLOBL minFloat16<>(SB), RODATA|NOPTR, $4
 
+DATA normalFloat16<>+0(SB)/4, $0x38800000
+GLOBL normalFloat16<>(SB), RODATA|NOPTR, $4
+
+DATA perSubnormal16<>+0(SB)/4, $0x4b800000
+GLOBL perSubnormal16<>(SB), RODATA|NOPTR, $4
+
 DATA maxFloat16<>+0(SB)/4, $0x477fe000
 GLOBL maxFloat16<>(SB), RODATA|NOPTR, $4
 
@@ -2460,7 +2466,7 @@ code_done:
 	RET
 
 // func scaleSearchTableAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, FMA3
 TEXT ·scaleSearchTableAVX2(SB), NOSPLIT, $64-52
 	MOVQ         pattern+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -2499,10 +2505,8 @@ lower_four:
 	VPERMPS      224(CX), Y6, Y4
 	VPERMPS      256(CX), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y0, Y4, Y0
-	VADDPS       Y0, Y2, Y2
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y1, Y1
+	VFMADD231PS  Y0, Y4, Y2
+	VFMADD231PS  Y4, Y4, Y1
 	VBROADCASTSS 4(DX), Y0
 	VMULPS       Y0, Y3, Y4
 	VCMPPS       $0x1e, 64(CX), Y4, Y5
@@ -2522,10 +2526,8 @@ lower_four:
 	VPERMPS      224(CX), Y6, Y4
 	VPERMPS      256(CX), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y0, Y4, Y0
-	VADDPS       Y0, Y2, Y2
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y1, Y1
+	VFMADD231PS  Y0, Y4, Y2
+	VFMADD231PS  Y4, Y4, Y1
 	VBROADCASTSS 8(DX), Y0
 	VMULPS       Y0, Y3, Y4
 	VCMPPS       $0x1e, 64(CX), Y4, Y5
@@ -2545,10 +2547,8 @@ lower_four:
 	VPERMPS      224(CX), Y6, Y4
 	VPERMPS      256(CX), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y0, Y4, Y0
-	VADDPS       Y0, Y2, Y2
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y1, Y1
+	VFMADD231PS  Y0, Y4, Y2
+	VFMADD231PS  Y4, Y4, Y1
 	VBROADCASTSS 12(DX), Y0
 	VMULPS       Y0, Y3, Y4
 	VCMPPS       $0x1e, 64(CX), Y4, Y5
@@ -2568,10 +2568,8 @@ lower_four:
 	VPERMPS      224(CX), Y6, Y4
 	VPERMPS      256(CX), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y0, Y4, Y0
-	VADDPS       Y0, Y2, Y2
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y1, Y1
+	VFMADD231PS  Y0, Y4, Y2
+	VFMADD231PS  Y4, Y4, Y1
 	ADDQ         $+16, DX
 	SUBQ         $+4, BX
 	JGE          lower_four
@@ -2600,10 +2598,8 @@ lower:
 	VPERMPS      224(CX), Y6, Y4
 	VPERMPS      256(CX), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y0, Y4, Y0
-	VADDPS       Y0, Y2, Y2
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y1, Y1
+	VFMADD231PS  Y0, Y4, Y2
+	VFMADD231PS  Y4, Y4, Y1
 	ADDQ         $+4, DX
 	DECQ         BX
 	JNZ          lower
@@ -2652,10 +2648,8 @@ upper_four:
 	VPERMPS      224(CX), Y7, Y5
 	VPERMPS      256(CX), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y1, Y5, Y1
-	VADDPS       Y1, Y3, Y3
-	VMULPS       Y5, Y5, Y5
-	VADDPS       Y5, Y2, Y2
+	VFMADD231PS  Y1, Y5, Y3
+	VFMADD231PS  Y5, Y5, Y2
 	VBROADCASTSS 4(AX), Y1
 	VMULPS       Y1, Y4, Y5
 	VCMPPS       $0x1e, 64(CX), Y5, Y6
@@ -2675,10 +2669,8 @@ upper_four:
 	VPERMPS      224(CX), Y7, Y5
 	VPERMPS      256(CX), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y1, Y5, Y1
-	VADDPS       Y1, Y3, Y3
-	VMULPS       Y5, Y5, Y5
-	VADDPS       Y5, Y2, Y2
+	VFMADD231PS  Y1, Y5, Y3
+	VFMADD231PS  Y5, Y5, Y2
 	VBROADCASTSS 8(AX), Y1
 	VMULPS       Y1, Y4, Y5
 	VCMPPS       $0x1e, 64(CX), Y5, Y6
@@ -2698,10 +2690,8 @@ upper_four:
 	VPERMPS      224(CX), Y7, Y5
 	VPERMPS      256(CX), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y1, Y5, Y1
-	VADDPS       Y1, Y3, Y3
-	VMULPS       Y5, Y5, Y5
-	VADDPS       Y5, Y2, Y2
+	VFMADD231PS  Y1, Y5, Y3
+	VFMADD231PS  Y5, Y5, Y2
 	VBROADCASTSS 12(AX), Y1
 	VMULPS       Y1, Y4, Y5
 	VCMPPS       $0x1e, 64(CX), Y5, Y6
@@ -2721,10 +2711,8 @@ upper_four:
 	VPERMPS      224(CX), Y7, Y5
 	VPERMPS      256(CX), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y1, Y5, Y1
-	VADDPS       Y1, Y3, Y3
-	VMULPS       Y5, Y5, Y5
-	VADDPS       Y5, Y2, Y2
+	VFMADD231PS  Y1, Y5, Y3
+	VFMADD231PS  Y5, Y5, Y2
 	ADDQ         $+16, AX
 	SUBQ         $+4, DX
 	JGE          upper_four
@@ -2753,10 +2741,8 @@ upper:
 	VPERMPS      224(CX), Y7, Y5
 	VPERMPS      256(CX), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y1, Y5, Y1
-	VADDPS       Y1, Y3, Y3
-	VMULPS       Y5, Y5, Y5
-	VADDPS       Y5, Y2, Y2
+	VFMADD231PS  Y1, Y5, Y3
+	VFMADD231PS  Y5, Y5, Y2
 	ADDQ         $+4, AX
 	DECQ         DX
 	JNZ          upper
@@ -2798,7 +2784,7 @@ none:
 	RET
 
 // func trialErrorsTableAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, FMA3
 TEXT ·trialErrorsTableAVX2(SB), NOSPLIT, $0-48
 	MOVQ         errors+0(FP), AX
 	MOVQ         trials+8(FP), CX
@@ -2836,10 +2822,8 @@ errors_four:
 	VPERMPS      224(DX), Y6, Y4
 	VPERMPS      256(DX), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y0, Y4, Y4
-	VSUBPS       Y4, Y2, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y1, Y1
+	VFNMADD213PS Y2, Y0, Y4
+	VFMADD231PS  Y4, Y4, Y1
 	VBROADCASTSS 4(CX), Y2
 	VMULPS       Y2, Y3, Y4
 	VCMPPS       $0x1e, 64(DX), Y4, Y5
@@ -2859,10 +2843,8 @@ errors_four:
 	VPERMPS      224(DX), Y6, Y4
 	VPERMPS      256(DX), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y0, Y4, Y4
-	VSUBPS       Y4, Y2, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y1, Y1
+	VFNMADD213PS Y2, Y0, Y4
+	VFMADD231PS  Y4, Y4, Y1
 	VBROADCASTSS 8(CX), Y2
 	VMULPS       Y2, Y3, Y4
 	VCMPPS       $0x1e, 64(DX), Y4, Y5
@@ -2882,10 +2864,8 @@ errors_four:
 	VPERMPS      224(DX), Y6, Y4
 	VPERMPS      256(DX), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y0, Y4, Y4
-	VSUBPS       Y4, Y2, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y1, Y1
+	VFNMADD213PS Y2, Y0, Y4
+	VFMADD231PS  Y4, Y4, Y1
 	VBROADCASTSS 12(CX), Y2
 	VMULPS       Y2, Y3, Y4
 	VCMPPS       $0x1e, 64(DX), Y4, Y5
@@ -2905,10 +2885,8 @@ errors_four:
 	VPERMPS      224(DX), Y6, Y4
 	VPERMPS      256(DX), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y0, Y4, Y4
-	VSUBPS       Y4, Y2, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y1, Y1
+	VFNMADD213PS Y2, Y0, Y4
+	VFMADD231PS  Y4, Y4, Y1
 	ADDQ         $+16, CX
 	SUBQ         $+4, BX
 	JGE          errors_four
@@ -2937,10 +2915,8 @@ errors:
 	VPERMPS      224(DX), Y6, Y4
 	VPERMPS      256(DX), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y0, Y4, Y4
-	VSUBPS       Y4, Y2, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y1, Y1
+	VFNMADD213PS Y2, Y0, Y4
+	VFMADD231PS  Y4, Y4, Y1
 	ADDQ         $+4, CX
 	DECQ         BX
 	JNZ          errors
@@ -2951,7 +2927,7 @@ errors_done:
 	RET
 
 // func scaleSearchTableWeightedAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, FMA3
 TEXT ·scaleSearchTableWeightedAVX2(SB), NOSPLIT, $64-52
 	MOVQ         pattern+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -2993,10 +2969,8 @@ lower_four:
 	VPERMPS      256(CX), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
 	VMULPS       Y5, Y0, Y0
-	VMULPS       Y4, Y0, Y4
-	VADDPS       Y4, Y2, Y2
-	VMULPS       Y0, Y5, Y5
-	VADDPS       Y5, Y1, Y1
+	VFMADD231PS  Y4, Y0, Y2
+	VFMADD231PS  Y5, Y0, Y1
 	VBROADCASTSS 4(BX), Y0
 	VBROADCASTSS 4(DX), Y4
 	VMULPS       Y4, Y3, Y5
@@ -3018,10 +2992,8 @@ lower_four:
 	VPERMPS      256(CX), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
 	VMULPS       Y5, Y0, Y0
-	VMULPS       Y4, Y0, Y4
-	VADDPS       Y4, Y2, Y2
-	VMULPS       Y0, Y5, Y5
-	VADDPS       Y5, Y1, Y1
+	VFMADD231PS  Y4, Y0, Y2
+	VFMADD231PS  Y5, Y0, Y1
 	VBROADCASTSS 8(BX), Y0
 	VBROADCASTSS 8(DX), Y4
 	VMULPS       Y4, Y3, Y5
@@ -3043,10 +3015,8 @@ lower_four:
 	VPERMPS      256(CX), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
 	VMULPS       Y5, Y0, Y0
-	VMULPS       Y4, Y0, Y4
-	VADDPS       Y4, Y2, Y2
-	VMULPS       Y0, Y5, Y5
-	VADDPS       Y5, Y1, Y1
+	VFMADD231PS  Y4, Y0, Y2
+	VFMADD231PS  Y5, Y0, Y1
 	VBROADCASTSS 12(BX), Y0
 	VBROADCASTSS 12(DX), Y4
 	VMULPS       Y4, Y3, Y5
@@ -3068,10 +3038,8 @@ lower_four:
 	VPERMPS      256(CX), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
 	VMULPS       Y5, Y0, Y0
-	VMULPS       Y4, Y0, Y4
-	VADDPS       Y4, Y2, Y2
-	VMULPS       Y0, Y5, Y5
-	VADDPS       Y5, Y1, Y1
+	VFMADD231PS  Y4, Y0, Y2
+	VFMADD231PS  Y5, Y0, Y1
 	ADDQ         $+16, DX
 	ADDQ         $+16, BX
 	SUBQ         $+4, SI
@@ -3103,10 +3071,8 @@ lower:
 	VPERMPS      256(CX), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
 	VMULPS       Y5, Y0, Y0
-	VMULPS       Y4, Y0, Y4
-	VADDPS       Y4, Y2, Y2
-	VMULPS       Y0, Y5, Y5
-	VADDPS       Y5, Y1, Y1
+	VFMADD231PS  Y4, Y0, Y2
+	VFMADD231PS  Y5, Y0, Y1
 	ADDQ         $+4, DX
 	ADDQ         $+4, BX
 	DECQ         SI
@@ -3159,10 +3125,8 @@ upper_four:
 	VPERMPS      256(CX), Y8, Y8
 	VBLENDVPS    Y7, Y8, Y6, Y6
 	VMULPS       Y6, Y1, Y1
-	VMULPS       Y5, Y1, Y5
-	VADDPS       Y5, Y3, Y3
-	VMULPS       Y1, Y6, Y6
-	VADDPS       Y6, Y2, Y2
+	VFMADD231PS  Y5, Y1, Y3
+	VFMADD231PS  Y6, Y1, Y2
 	VBROADCASTSS 4(DX), Y1
 	VBROADCASTSS 4(AX), Y5
 	VMULPS       Y5, Y4, Y6
@@ -3184,10 +3148,8 @@ upper_four:
 	VPERMPS      256(CX), Y8, Y8
 	VBLENDVPS    Y7, Y8, Y6, Y6
 	VMULPS       Y6, Y1, Y1
-	VMULPS       Y5, Y1, Y5
-	VADDPS       Y5, Y3, Y3
-	VMULPS       Y1, Y6, Y6
-	VADDPS       Y6, Y2, Y2
+	VFMADD231PS  Y5, Y1, Y3
+	VFMADD231PS  Y6, Y1, Y2
 	VBROADCASTSS 8(DX), Y1
 	VBROADCASTSS 8(AX), Y5
 	VMULPS       Y5, Y4, Y6
@@ -3209,10 +3171,8 @@ upper_four:
 	VPERMPS      256(CX), Y8, Y8
 	VBLENDVPS    Y7, Y8, Y6, Y6
 	VMULPS       Y6, Y1, Y1
-	VMULPS       Y5, Y1, Y5
-	VADDPS       Y5, Y3, Y3
-	VMULPS       Y1, Y6, Y6
-	VADDPS       Y6, Y2, Y2
+	VFMADD231PS  Y5, Y1, Y3
+	VFMADD231PS  Y6, Y1, Y2
 	VBROADCASTSS 12(DX), Y1
 	VBROADCASTSS 12(AX), Y5
 	VMULPS       Y5, Y4, Y6
@@ -3234,10 +3194,8 @@ upper_four:
 	VPERMPS      256(CX), Y8, Y8
 	VBLENDVPS    Y7, Y8, Y6, Y6
 	VMULPS       Y6, Y1, Y1
-	VMULPS       Y5, Y1, Y5
-	VADDPS       Y5, Y3, Y3
-	VMULPS       Y1, Y6, Y6
-	VADDPS       Y6, Y2, Y2
+	VFMADD231PS  Y5, Y1, Y3
+	VFMADD231PS  Y6, Y1, Y2
 	ADDQ         $+16, AX
 	ADDQ         $+16, DX
 	SUBQ         $+4, BX
@@ -3269,10 +3227,8 @@ upper:
 	VPERMPS      256(CX), Y8, Y8
 	VBLENDVPS    Y7, Y8, Y6, Y6
 	VMULPS       Y6, Y1, Y1
-	VMULPS       Y5, Y1, Y5
-	VADDPS       Y5, Y3, Y3
-	VMULPS       Y1, Y6, Y6
-	VADDPS       Y6, Y2, Y2
+	VFMADD231PS  Y5, Y1, Y3
+	VFMADD231PS  Y6, Y1, Y2
 	ADDQ         $+4, AX
 	ADDQ         $+4, DX
 	DECQ         BX
@@ -3315,7 +3271,7 @@ none:
 	RET
 
 // func trialErrorsTableWeightedAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, FMA3
 TEXT ·trialErrorsTableWeightedAVX2(SB), NOSPLIT, $0-48
 	MOVQ         errors+0(FP), AX
 	MOVQ         trials+8(FP), CX
@@ -3355,11 +3311,9 @@ errors_four:
 	VPERMPS      224(DX), Y7, Y5
 	VPERMPS      256(DX), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y0, Y5, Y5
-	VSUBPS       Y5, Y4, Y5
+	VFNMADD213PS Y4, Y0, Y5
 	VMULPS       Y5, Y2, Y2
-	VMULPS       Y5, Y2, Y5
-	VADDPS       Y5, Y1, Y1
+	VFMADD231PS  Y5, Y2, Y1
 	VBROADCASTSS 4(BX), Y2
 	VBROADCASTSS 4(CX), Y4
 	VMULPS       Y4, Y3, Y5
@@ -3380,11 +3334,9 @@ errors_four:
 	VPERMPS      224(DX), Y7, Y5
 	VPERMPS      256(DX), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y0, Y5, Y5
-	VSUBPS       Y5, Y4, Y5
+	VFNMADD213PS Y4, Y0, Y5
 	VMULPS       Y5, Y2, Y2
-	VMULPS       Y5, Y2, Y5
-	VADDPS       Y5, Y1, Y1
+	VFMADD231PS  Y5, Y2, Y1
 	VBROADCASTSS 8(BX), Y2
 	VBROADCASTSS 8(CX), Y4
 	VMULPS       Y4, Y3, Y5
@@ -3405,11 +3357,9 @@ errors_four:
 	VPERMPS      224(DX), Y7, Y5
 	VPERMPS      256(DX), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y0, Y5, Y5
-	VSUBPS       Y5, Y4, Y5
+	VFNMADD213PS Y4, Y0, Y5
 	VMULPS       Y5, Y2, Y2
-	VMULPS       Y5, Y2, Y5
-	VADDPS       Y5, Y1, Y1
+	VFMADD231PS  Y5, Y2, Y1
 	VBROADCASTSS 12(BX), Y2
 	VBROADCASTSS 12(CX), Y4
 	VMULPS       Y4, Y3, Y5
@@ -3430,11 +3380,9 @@ errors_four:
 	VPERMPS      224(DX), Y7, Y5
 	VPERMPS      256(DX), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y0, Y5, Y5
-	VSUBPS       Y5, Y4, Y5
+	VFNMADD213PS Y4, Y0, Y5
 	VMULPS       Y5, Y2, Y2
-	VMULPS       Y5, Y2, Y5
-	VADDPS       Y5, Y1, Y1
+	VFMADD231PS  Y5, Y2, Y1
 	ADDQ         $+16, CX
 	ADDQ         $+16, BX
 	SUBQ         $+4, SI
@@ -3465,11 +3413,9 @@ errors:
 	VPERMPS      224(DX), Y7, Y5
 	VPERMPS      256(DX), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y0, Y5, Y5
-	VSUBPS       Y5, Y4, Y5
+	VFNMADD213PS Y4, Y0, Y5
 	VMULPS       Y5, Y2, Y2
-	VMULPS       Y5, Y2, Y5
-	VADDPS       Y5, Y1, Y1
+	VFMADD231PS  Y5, Y2, Y1
 	ADDQ         $+4, CX
 	ADDQ         $+4, BX
 	DECQ         SI
@@ -3674,7 +3620,7 @@ code_done:
 	RET
 
 // func scaleSearchFloatAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-// Requires: AVX
+// Requires: AVX, FMA3
 TEXT ·scaleSearchFloatAVX2(SB), NOSPLIT, $64-52
 	MOVQ         pattern+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -3714,10 +3660,8 @@ weight_four:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y0, Y7, Y8
-	VADDPS       Y8, Y2, Y2
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y1, Y1
+	VFMADD231PS  Y0, Y7, Y2
+	VFMADD231PS  Y7, Y7, Y1
 	VMULPS       Y0, Y6, Y7
 	VMAXPS       (CX), Y7, Y7
 	VMINPS       32(CX), Y7, Y7
@@ -3727,10 +3671,8 @@ weight_four:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y0, Y7, Y0
-	VADDPS       Y0, Y5, Y5
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y4, Y4
+	VFMADD231PS  Y0, Y7, Y5
+	VFMADD231PS  Y7, Y7, Y4
 	VBROADCASTSS 4(AX), Y0
 	VMULPS       Y0, Y3, Y7
 	VMAXPS       (CX), Y7, Y7
@@ -3741,10 +3683,8 @@ weight_four:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y0, Y7, Y8
-	VADDPS       Y8, Y2, Y2
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y1, Y1
+	VFMADD231PS  Y0, Y7, Y2
+	VFMADD231PS  Y7, Y7, Y1
 	VMULPS       Y0, Y6, Y7
 	VMAXPS       (CX), Y7, Y7
 	VMINPS       32(CX), Y7, Y7
@@ -3754,10 +3694,8 @@ weight_four:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y0, Y7, Y0
-	VADDPS       Y0, Y5, Y5
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y4, Y4
+	VFMADD231PS  Y0, Y7, Y5
+	VFMADD231PS  Y7, Y7, Y4
 	VBROADCASTSS 8(AX), Y0
 	VMULPS       Y0, Y3, Y7
 	VMAXPS       (CX), Y7, Y7
@@ -3768,10 +3706,8 @@ weight_four:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y0, Y7, Y8
-	VADDPS       Y8, Y2, Y2
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y1, Y1
+	VFMADD231PS  Y0, Y7, Y2
+	VFMADD231PS  Y7, Y7, Y1
 	VMULPS       Y0, Y6, Y7
 	VMAXPS       (CX), Y7, Y7
 	VMINPS       32(CX), Y7, Y7
@@ -3781,10 +3717,8 @@ weight_four:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y0, Y7, Y0
-	VADDPS       Y0, Y5, Y5
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y4, Y4
+	VFMADD231PS  Y0, Y7, Y5
+	VFMADD231PS  Y7, Y7, Y4
 	VBROADCASTSS 12(AX), Y0
 	VMULPS       Y0, Y3, Y7
 	VMAXPS       (CX), Y7, Y7
@@ -3795,10 +3729,8 @@ weight_four:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y0, Y7, Y8
-	VADDPS       Y8, Y2, Y2
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y1, Y1
+	VFMADD231PS  Y0, Y7, Y2
+	VFMADD231PS  Y7, Y7, Y1
 	VMULPS       Y0, Y6, Y7
 	VMAXPS       (CX), Y7, Y7
 	VMINPS       32(CX), Y7, Y7
@@ -3808,10 +3740,8 @@ weight_four:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y0, Y7, Y0
-	VADDPS       Y0, Y5, Y5
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y4, Y4
+	VFMADD231PS  Y0, Y7, Y5
+	VFMADD231PS  Y7, Y7, Y4
 	ADDQ         $+16, AX
 	SUBQ         $+4, BX
 	JGE          weight_four
@@ -3831,10 +3761,8 @@ weight:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y0, Y7, Y8
-	VADDPS       Y8, Y2, Y2
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y1, Y1
+	VFMADD231PS  Y0, Y7, Y2
+	VFMADD231PS  Y7, Y7, Y1
 	VMULPS       Y0, Y6, Y7
 	VMAXPS       (CX), Y7, Y7
 	VMINPS       32(CX), Y7, Y7
@@ -3844,10 +3772,8 @@ weight:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y0, Y7, Y0
-	VADDPS       Y0, Y5, Y5
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y4, Y4
+	VFMADD231PS  Y0, Y7, Y5
+	VFMADD231PS  Y7, Y7, Y4
 	ADDQ         $+4, AX
 	DECQ         BX
 	JNZ          weight
@@ -3897,7 +3823,7 @@ none:
 	RET
 
 // func trialErrorsFloatAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX
+// Requires: AVX, FMA3
 TEXT ·trialErrorsFloatAVX2(SB), NOSPLIT, $0-48
 	MOVQ         errors+0(FP), AX
 	MOVQ         trials+8(FP), CX
@@ -3934,10 +3860,8 @@ errors_four:
 	VMULPS       384(DX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y0, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y1, Y1
+	VFNMADD213PS Y5, Y0, Y7
+	VFMADD231PS  Y7, Y7, Y1
 	VMULPS       Y5, Y6, Y7
 	VMAXPS       (DX), Y7, Y7
 	VMINPS       32(DX), Y7, Y7
@@ -3947,10 +3871,8 @@ errors_four:
 	VMULPS       384(DX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y2, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y4, Y4
+	VFNMADD213PS Y5, Y2, Y7
+	VFMADD231PS  Y7, Y7, Y4
 	VBROADCASTSS 4(CX), Y5
 	VMULPS       Y5, Y3, Y7
 	VMAXPS       (DX), Y7, Y7
@@ -3961,10 +3883,8 @@ errors_four:
 	VMULPS       384(DX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y0, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y1, Y1
+	VFNMADD213PS Y5, Y0, Y7
+	VFMADD231PS  Y7, Y7, Y1
 	VMULPS       Y5, Y6, Y7
 	VMAXPS       (DX), Y7, Y7
 	VMINPS       32(DX), Y7, Y7
@@ -3974,10 +3894,8 @@ errors_four:
 	VMULPS       384(DX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y2, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y4, Y4
+	VFNMADD213PS Y5, Y2, Y7
+	VFMADD231PS  Y7, Y7, Y4
 	VBROADCASTSS 8(CX), Y5
 	VMULPS       Y5, Y3, Y7
 	VMAXPS       (DX), Y7, Y7
@@ -3988,10 +3906,8 @@ errors_four:
 	VMULPS       384(DX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y0, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y1, Y1
+	VFNMADD213PS Y5, Y0, Y7
+	VFMADD231PS  Y7, Y7, Y1
 	VMULPS       Y5, Y6, Y7
 	VMAXPS       (DX), Y7, Y7
 	VMINPS       32(DX), Y7, Y7
@@ -4001,10 +3917,8 @@ errors_four:
 	VMULPS       384(DX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y2, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y4, Y4
+	VFNMADD213PS Y5, Y2, Y7
+	VFMADD231PS  Y7, Y7, Y4
 	VBROADCASTSS 12(CX), Y5
 	VMULPS       Y5, Y3, Y7
 	VMAXPS       (DX), Y7, Y7
@@ -4015,10 +3929,8 @@ errors_four:
 	VMULPS       384(DX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y0, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y1, Y1
+	VFNMADD213PS Y5, Y0, Y7
+	VFMADD231PS  Y7, Y7, Y1
 	VMULPS       Y5, Y6, Y7
 	VMAXPS       (DX), Y7, Y7
 	VMINPS       32(DX), Y7, Y7
@@ -4028,10 +3940,8 @@ errors_four:
 	VMULPS       384(DX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y2, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y4, Y4
+	VFNMADD213PS Y5, Y2, Y7
+	VFMADD231PS  Y7, Y7, Y4
 	ADDQ         $+16, CX
 	SUBQ         $+4, BX
 	JGE          errors_four
@@ -4051,10 +3961,8 @@ errors:
 	VMULPS       384(DX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y0, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y1, Y1
+	VFNMADD213PS Y5, Y0, Y7
+	VFMADD231PS  Y7, Y7, Y1
 	VMULPS       Y5, Y6, Y7
 	VMAXPS       (DX), Y7, Y7
 	VMINPS       32(DX), Y7, Y7
@@ -4064,10 +3972,8 @@ errors:
 	VMULPS       384(DX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y2, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y4, Y4
+	VFNMADD213PS Y5, Y2, Y7
+	VFMADD231PS  Y7, Y7, Y4
 	ADDQ         $+4, CX
 	DECQ         BX
 	JNZ          errors
@@ -4079,7 +3985,7 @@ errors_done:
 	RET
 
 // func scaleSearchFloatWeightedAVX2(pattern *float32, grid *float32, weights *float32, importance *float32, n int, scale float32) (best float32)
-// Requires: AVX
+// Requires: AVX, FMA3
 TEXT ·scaleSearchFloatWeightedAVX2(SB), NOSPLIT, $64-52
 	MOVQ         pattern+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -4122,10 +4028,8 @@ weight_four:
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
 	VMULPS       Y8, Y0, Y9
-	VMULPS       Y7, Y9, Y10
-	VADDPS       Y10, Y2, Y2
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y7, Y9, Y2
+	VFMADD231PS  Y8, Y9, Y1
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (CX), Y8, Y8
 	VMINPS       32(CX), Y8, Y8
@@ -4136,10 +4040,8 @@ weight_four:
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
 	VMULPS       Y8, Y0, Y0
-	VMULPS       Y7, Y0, Y7
-	VADDPS       Y7, Y5, Y5
-	VMULPS       Y0, Y8, Y8
-	VADDPS       Y8, Y4, Y4
+	VFMADD231PS  Y7, Y0, Y5
+	VFMADD231PS  Y8, Y0, Y4
 	VBROADCASTSS 4(BX), Y0
 	VBROADCASTSS 4(AX), Y7
 	VMULPS       Y7, Y3, Y8
@@ -4152,10 +4054,8 @@ weight_four:
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
 	VMULPS       Y8, Y0, Y9
-	VMULPS       Y7, Y9, Y10
-	VADDPS       Y10, Y2, Y2
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y7, Y9, Y2
+	VFMADD231PS  Y8, Y9, Y1
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (CX), Y8, Y8
 	VMINPS       32(CX), Y8, Y8
@@ -4166,10 +4066,8 @@ weight_four:
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
 	VMULPS       Y8, Y0, Y0
-	VMULPS       Y7, Y0, Y7
-	VADDPS       Y7, Y5, Y5
-	VMULPS       Y0, Y8, Y8
-	VADDPS       Y8, Y4, Y4
+	VFMADD231PS  Y7, Y0, Y5
+	VFMADD231PS  Y8, Y0, Y4
 	VBROADCASTSS 8(BX), Y0
 	VBROADCASTSS 8(AX), Y7
 	VMULPS       Y7, Y3, Y8
@@ -4182,10 +4080,8 @@ weight_four:
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
 	VMULPS       Y8, Y0, Y9
-	VMULPS       Y7, Y9, Y10
-	VADDPS       Y10, Y2, Y2
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y7, Y9, Y2
+	VFMADD231PS  Y8, Y9, Y1
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (CX), Y8, Y8
 	VMINPS       32(CX), Y8, Y8
@@ -4196,10 +4092,8 @@ weight_four:
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
 	VMULPS       Y8, Y0, Y0
-	VMULPS       Y7, Y0, Y7
-	VADDPS       Y7, Y5, Y5
-	VMULPS       Y0, Y8, Y8
-	VADDPS       Y8, Y4, Y4
+	VFMADD231PS  Y7, Y0, Y5
+	VFMADD231PS  Y8, Y0, Y4
 	VBROADCASTSS 12(BX), Y0
 	VBROADCASTSS 12(AX), Y7
 	VMULPS       Y7, Y3, Y8
@@ -4212,10 +4106,8 @@ weight_four:
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
 	VMULPS       Y8, Y0, Y9
-	VMULPS       Y7, Y9, Y10
-	VADDPS       Y10, Y2, Y2
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y7, Y9, Y2
+	VFMADD231PS  Y8, Y9, Y1
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (CX), Y8, Y8
 	VMINPS       32(CX), Y8, Y8
@@ -4226,10 +4118,8 @@ weight_four:
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
 	VMULPS       Y8, Y0, Y0
-	VMULPS       Y7, Y0, Y7
-	VADDPS       Y7, Y5, Y5
-	VMULPS       Y0, Y8, Y8
-	VADDPS       Y8, Y4, Y4
+	VFMADD231PS  Y7, Y0, Y5
+	VFMADD231PS  Y8, Y0, Y4
 	ADDQ         $+16, AX
 	ADDQ         $+16, BX
 	SUBQ         $+4, SI
@@ -4252,10 +4142,8 @@ weight:
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
 	VMULPS       Y8, Y0, Y9
-	VMULPS       Y7, Y9, Y10
-	VADDPS       Y10, Y2, Y2
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y7, Y9, Y2
+	VFMADD231PS  Y8, Y9, Y1
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (CX), Y8, Y8
 	VMINPS       32(CX), Y8, Y8
@@ -4266,10 +4154,8 @@ weight:
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
 	VMULPS       Y8, Y0, Y0
-	VMULPS       Y7, Y0, Y7
-	VADDPS       Y7, Y5, Y5
-	VMULPS       Y0, Y8, Y8
-	VADDPS       Y8, Y4, Y4
+	VFMADD231PS  Y7, Y0, Y5
+	VFMADD231PS  Y8, Y0, Y4
 	ADDQ         $+4, AX
 	ADDQ         $+4, BX
 	DECQ         SI
@@ -4320,7 +4206,7 @@ none:
 	RET
 
 // func trialErrorsFloatWeightedAVX2(errors *float32, trials *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX
+// Requires: AVX, FMA3
 TEXT ·trialErrorsFloatWeightedAVX2(SB), NOSPLIT, $0-48
 	MOVQ         errors+0(FP), AX
 	MOVQ         trials+8(FP), CX
@@ -4359,11 +4245,9 @@ errors_four:
 	VMULPS       384(DX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y0, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y0, Y8
 	VMULPS       Y8, Y5, Y9
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y8, Y9, Y1
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (DX), Y8, Y8
 	VMINPS       32(DX), Y8, Y8
@@ -4373,11 +4257,9 @@ errors_four:
 	VMULPS       384(DX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y2, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y2, Y8
 	VMULPS       Y8, Y5, Y5
-	VMULPS       Y8, Y5, Y8
-	VADDPS       Y8, Y4, Y4
+	VFMADD231PS  Y8, Y5, Y4
 	VBROADCASTSS 4(BX), Y5
 	VBROADCASTSS 4(CX), Y7
 	VMULPS       Y7, Y3, Y8
@@ -4389,11 +4271,9 @@ errors_four:
 	VMULPS       384(DX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y0, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y0, Y8
 	VMULPS       Y8, Y5, Y9
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y8, Y9, Y1
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (DX), Y8, Y8
 	VMINPS       32(DX), Y8, Y8
@@ -4403,11 +4283,9 @@ errors_four:
 	VMULPS       384(DX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y2, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y2, Y8
 	VMULPS       Y8, Y5, Y5
-	VMULPS       Y8, Y5, Y8
-	VADDPS       Y8, Y4, Y4
+	VFMADD231PS  Y8, Y5, Y4
 	VBROADCASTSS 8(BX), Y5
 	VBROADCASTSS 8(CX), Y7
 	VMULPS       Y7, Y3, Y8
@@ -4419,11 +4297,9 @@ errors_four:
 	VMULPS       384(DX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y0, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y0, Y8
 	VMULPS       Y8, Y5, Y9
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y8, Y9, Y1
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (DX), Y8, Y8
 	VMINPS       32(DX), Y8, Y8
@@ -4433,11 +4309,9 @@ errors_four:
 	VMULPS       384(DX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y2, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y2, Y8
 	VMULPS       Y8, Y5, Y5
-	VMULPS       Y8, Y5, Y8
-	VADDPS       Y8, Y4, Y4
+	VFMADD231PS  Y8, Y5, Y4
 	VBROADCASTSS 12(BX), Y5
 	VBROADCASTSS 12(CX), Y7
 	VMULPS       Y7, Y3, Y8
@@ -4449,11 +4323,9 @@ errors_four:
 	VMULPS       384(DX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y0, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y0, Y8
 	VMULPS       Y8, Y5, Y9
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y8, Y9, Y1
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (DX), Y8, Y8
 	VMINPS       32(DX), Y8, Y8
@@ -4463,11 +4335,9 @@ errors_four:
 	VMULPS       384(DX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y2, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y2, Y8
 	VMULPS       Y8, Y5, Y5
-	VMULPS       Y8, Y5, Y8
-	VADDPS       Y8, Y4, Y4
+	VFMADD231PS  Y8, Y5, Y4
 	ADDQ         $+16, CX
 	ADDQ         $+16, BX
 	SUBQ         $+4, SI
@@ -4489,11 +4359,9 @@ errors:
 	VMULPS       384(DX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y0, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y0, Y8
 	VMULPS       Y8, Y5, Y9
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y8, Y9, Y1
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (DX), Y8, Y8
 	VMINPS       32(DX), Y8, Y8
@@ -4503,11 +4371,9 @@ errors:
 	VMULPS       384(DX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y2, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y2, Y8
 	VMULPS       Y8, Y5, Y5
-	VMULPS       Y8, Y5, Y8
-	VADDPS       Y8, Y4, Y4
+	VFMADD231PS  Y8, Y5, Y4
 	ADDQ         $+4, CX
 	ADDQ         $+4, BX
 	DECQ         SI
@@ -4520,7 +4386,7 @@ errors_done:
 	RET
 
 // func factorSearchAVX2(group *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, FMA3
 TEXT ·factorSearchAVX2(SB), NOSPLIT, $64-64
 	MOVQ         group+0(FP), AX
 	MOVQ         pattern+8(FP), CX
@@ -4575,10 +4441,8 @@ errors_four:
 	VPERMPS      224(SI), Y6, Y4
 	VPERMPS      256(SI), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y2, Y4, Y4
-	VSUBPS       Y4, Y1, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y0, Y0
+	VFNMADD213PS Y1, Y2, Y4
+	VFMADD231PS  Y4, Y4, Y0
 	VBROADCASTSS 4(CX), Y1
 	VMULPS       Y1, Y3, Y4
 	VCMPPS       $0x1e, 64(SI), Y4, Y5
@@ -4598,10 +4462,8 @@ errors_four:
 	VPERMPS      224(SI), Y6, Y4
 	VPERMPS      256(SI), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y2, Y4, Y4
-	VSUBPS       Y4, Y1, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y0, Y0
+	VFNMADD213PS Y1, Y2, Y4
+	VFMADD231PS  Y4, Y4, Y0
 	VBROADCASTSS 8(CX), Y1
 	VMULPS       Y1, Y3, Y4
 	VCMPPS       $0x1e, 64(SI), Y4, Y5
@@ -4621,10 +4483,8 @@ errors_four:
 	VPERMPS      224(SI), Y6, Y4
 	VPERMPS      256(SI), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y2, Y4, Y4
-	VSUBPS       Y4, Y1, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y0, Y0
+	VFNMADD213PS Y1, Y2, Y4
+	VFMADD231PS  Y4, Y4, Y0
 	VBROADCASTSS 12(CX), Y1
 	VMULPS       Y1, Y3, Y4
 	VCMPPS       $0x1e, 64(SI), Y4, Y5
@@ -4644,10 +4504,8 @@ errors_four:
 	VPERMPS      224(SI), Y6, Y4
 	VPERMPS      256(SI), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y2, Y4, Y4
-	VSUBPS       Y4, Y1, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y0, Y0
+	VFNMADD213PS Y1, Y2, Y4
+	VFMADD231PS  Y4, Y4, Y0
 	ADDQ         $+16, CX
 	SUBQ         $+4, DX
 	JGE          errors_four
@@ -4676,10 +4534,8 @@ errors:
 	VPERMPS      224(SI), Y6, Y4
 	VPERMPS      256(SI), Y6, Y6
 	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       Y2, Y4, Y4
-	VSUBPS       Y4, Y1, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y4, Y0, Y0
+	VFNMADD213PS Y1, Y2, Y4
+	VFMADD231PS  Y4, Y4, Y0
 	ADDQ         $+4, CX
 	DECQ         DX
 	JNZ          errors
@@ -4712,7 +4568,7 @@ errors_done:
 	RET
 
 // func levelSearchAVX2(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
-// Requires: AVX, CMOV
+// Requires: AVX, CMOV, FMA3
 TEXT ·levelSearchAVX2(SB), NOSPLIT, $0-56
 	MOVQ         levels+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -4753,10 +4609,8 @@ errors_four:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y2, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y0, Y0
+	VFNMADD213PS Y5, Y2, Y7
+	VFMADD231PS  Y7, Y7, Y0
 	VMULPS       Y5, Y6, Y7
 	VMAXPS       (CX), Y7, Y7
 	VMINPS       32(CX), Y7, Y7
@@ -4766,10 +4620,8 @@ errors_four:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y3, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y1, Y1
+	VFNMADD213PS Y5, Y3, Y7
+	VFMADD231PS  Y7, Y7, Y1
 	VBROADCASTSS 4(AX), Y5
 	VMULPS       Y5, Y4, Y7
 	VMAXPS       (CX), Y7, Y7
@@ -4780,10 +4632,8 @@ errors_four:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y2, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y0, Y0
+	VFNMADD213PS Y5, Y2, Y7
+	VFMADD231PS  Y7, Y7, Y0
 	VMULPS       Y5, Y6, Y7
 	VMAXPS       (CX), Y7, Y7
 	VMINPS       32(CX), Y7, Y7
@@ -4793,10 +4643,8 @@ errors_four:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y3, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y1, Y1
+	VFNMADD213PS Y5, Y3, Y7
+	VFMADD231PS  Y7, Y7, Y1
 	VBROADCASTSS 8(AX), Y5
 	VMULPS       Y5, Y4, Y7
 	VMAXPS       (CX), Y7, Y7
@@ -4807,10 +4655,8 @@ errors_four:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y2, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y0, Y0
+	VFNMADD213PS Y5, Y2, Y7
+	VFMADD231PS  Y7, Y7, Y0
 	VMULPS       Y5, Y6, Y7
 	VMAXPS       (CX), Y7, Y7
 	VMINPS       32(CX), Y7, Y7
@@ -4820,10 +4666,8 @@ errors_four:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y3, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y1, Y1
+	VFNMADD213PS Y5, Y3, Y7
+	VFMADD231PS  Y7, Y7, Y1
 	VBROADCASTSS 12(AX), Y5
 	VMULPS       Y5, Y4, Y7
 	VMAXPS       (CX), Y7, Y7
@@ -4834,10 +4678,8 @@ errors_four:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y2, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y0, Y0
+	VFNMADD213PS Y5, Y2, Y7
+	VFMADD231PS  Y7, Y7, Y0
 	VMULPS       Y5, Y6, Y7
 	VMAXPS       (CX), Y7, Y7
 	VMINPS       32(CX), Y7, Y7
@@ -4847,10 +4689,8 @@ errors_four:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y3, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y1, Y1
+	VFNMADD213PS Y5, Y3, Y7
+	VFMADD231PS  Y7, Y7, Y1
 	ADDQ         $+16, AX
 	SUBQ         $+4, BX
 	JGE          errors_four
@@ -4870,10 +4710,8 @@ errors:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y2, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y0, Y0
+	VFNMADD213PS Y5, Y2, Y7
+	VFMADD231PS  Y7, Y7, Y0
 	VMULPS       Y5, Y6, Y7
 	VMAXPS       (CX), Y7, Y7
 	VMINPS       32(CX), Y7, Y7
@@ -4883,10 +4721,8 @@ errors:
 	VMULPS       384(CX), Y8, Y8
 	VADDPS       Y8, Y7, Y7
 	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y3, Y7, Y7
-	VSUBPS       Y7, Y5, Y7
-	VMULPS       Y7, Y7, Y7
-	VADDPS       Y7, Y1, Y1
+	VFNMADD213PS Y5, Y3, Y7
+	VFMADD231PS  Y7, Y7, Y1
 	ADDQ         $+4, AX
 	DECQ         BX
 	JNZ          errors
@@ -4920,7 +4756,7 @@ errors_done:
 	RET
 
 // func factorSearchWeightedAVX2(group *float32, pattern *float32, units *float32, plain *float32, grid *float32, weights *float32, importance *float32, n int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, FMA3
 TEXT ·factorSearchWeightedAVX2(SB), NOSPLIT, $64-64
 	MOVQ         group+0(FP), AX
 	MOVQ         pattern+8(FP), CX
@@ -4977,11 +4813,9 @@ errors_four:
 	VPERMPS      224(SI), Y7, Y5
 	VPERMPS      256(SI), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y2, Y5, Y5
-	VSUBPS       Y5, Y4, Y5
+	VFNMADD213PS Y4, Y2, Y5
 	VMULPS       Y5, Y1, Y1
-	VMULPS       Y5, Y1, Y5
-	VADDPS       Y5, Y0, Y0
+	VFMADD231PS  Y5, Y1, Y0
 	VBROADCASTSS 4(DX), Y1
 	VBROADCASTSS 4(CX), Y4
 	VMULPS       Y4, Y3, Y5
@@ -5002,11 +4836,9 @@ errors_four:
 	VPERMPS      224(SI), Y7, Y5
 	VPERMPS      256(SI), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y2, Y5, Y5
-	VSUBPS       Y5, Y4, Y5
+	VFNMADD213PS Y4, Y2, Y5
 	VMULPS       Y5, Y1, Y1
-	VMULPS       Y5, Y1, Y5
-	VADDPS       Y5, Y0, Y0
+	VFMADD231PS  Y5, Y1, Y0
 	VBROADCASTSS 8(DX), Y1
 	VBROADCASTSS 8(CX), Y4
 	VMULPS       Y4, Y3, Y5
@@ -5027,11 +4859,9 @@ errors_four:
 	VPERMPS      224(SI), Y7, Y5
 	VPERMPS      256(SI), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y2, Y5, Y5
-	VSUBPS       Y5, Y4, Y5
+	VFNMADD213PS Y4, Y2, Y5
 	VMULPS       Y5, Y1, Y1
-	VMULPS       Y5, Y1, Y5
-	VADDPS       Y5, Y0, Y0
+	VFMADD231PS  Y5, Y1, Y0
 	VBROADCASTSS 12(DX), Y1
 	VBROADCASTSS 12(CX), Y4
 	VMULPS       Y4, Y3, Y5
@@ -5052,11 +4882,9 @@ errors_four:
 	VPERMPS      224(SI), Y7, Y5
 	VPERMPS      256(SI), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y2, Y5, Y5
-	VSUBPS       Y5, Y4, Y5
+	VFNMADD213PS Y4, Y2, Y5
 	VMULPS       Y5, Y1, Y1
-	VMULPS       Y5, Y1, Y5
-	VADDPS       Y5, Y0, Y0
+	VFMADD231PS  Y5, Y1, Y0
 	ADDQ         $+16, CX
 	ADDQ         $+16, DX
 	SUBQ         $+4, BX
@@ -5087,11 +4915,9 @@ errors:
 	VPERMPS      224(SI), Y7, Y5
 	VPERMPS      256(SI), Y7, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
-	VMULPS       Y2, Y5, Y5
-	VSUBPS       Y5, Y4, Y5
+	VFNMADD213PS Y4, Y2, Y5
 	VMULPS       Y5, Y1, Y1
-	VMULPS       Y5, Y1, Y5
-	VADDPS       Y5, Y0, Y0
+	VFMADD231PS  Y5, Y1, Y0
 	ADDQ         $+4, CX
 	ADDQ         $+4, DX
 	DECQ         BX
@@ -5125,7 +4951,7 @@ errors_done:
 	RET
 
 // func levelSearchWeightedAVX2(levels *float32, grid *float32, weights *float32, importance *float32, n int, normal float32) (lane int)
-// Requires: AVX, CMOV
+// Requires: AVX, CMOV, FMA3
 TEXT ·levelSearchWeightedAVX2(SB), NOSPLIT, $0-56
 	MOVQ         levels+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -5168,11 +4994,9 @@ errors_four:
 	VMULPS       384(CX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y2, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y2, Y8
 	VMULPS       Y8, Y5, Y9
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y0, Y0
+	VFMADD231PS  Y8, Y9, Y0
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (CX), Y8, Y8
 	VMINPS       32(CX), Y8, Y8
@@ -5182,11 +5006,9 @@ errors_four:
 	VMULPS       384(CX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y3, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y3, Y8
 	VMULPS       Y8, Y5, Y5
-	VMULPS       Y8, Y5, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y8, Y5, Y1
 	VBROADCASTSS 4(BX), Y5
 	VBROADCASTSS 4(AX), Y7
 	VMULPS       Y7, Y4, Y8
@@ -5198,11 +5020,9 @@ errors_four:
 	VMULPS       384(CX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y2, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y2, Y8
 	VMULPS       Y8, Y5, Y9
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y0, Y0
+	VFMADD231PS  Y8, Y9, Y0
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (CX), Y8, Y8
 	VMINPS       32(CX), Y8, Y8
@@ -5212,11 +5032,9 @@ errors_four:
 	VMULPS       384(CX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y3, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y3, Y8
 	VMULPS       Y8, Y5, Y5
-	VMULPS       Y8, Y5, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y8, Y5, Y1
 	VBROADCASTSS 8(BX), Y5
 	VBROADCASTSS 8(AX), Y7
 	VMULPS       Y7, Y4, Y8
@@ -5228,11 +5046,9 @@ errors_four:
 	VMULPS       384(CX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y2, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y2, Y8
 	VMULPS       Y8, Y5, Y9
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y0, Y0
+	VFMADD231PS  Y8, Y9, Y0
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (CX), Y8, Y8
 	VMINPS       32(CX), Y8, Y8
@@ -5242,11 +5058,9 @@ errors_four:
 	VMULPS       384(CX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y3, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y3, Y8
 	VMULPS       Y8, Y5, Y5
-	VMULPS       Y8, Y5, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y8, Y5, Y1
 	VBROADCASTSS 12(BX), Y5
 	VBROADCASTSS 12(AX), Y7
 	VMULPS       Y7, Y4, Y8
@@ -5258,11 +5072,9 @@ errors_four:
 	VMULPS       384(CX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y2, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y2, Y8
 	VMULPS       Y8, Y5, Y9
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y0, Y0
+	VFMADD231PS  Y8, Y9, Y0
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (CX), Y8, Y8
 	VMINPS       32(CX), Y8, Y8
@@ -5272,11 +5084,9 @@ errors_four:
 	VMULPS       384(CX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y3, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y3, Y8
 	VMULPS       Y8, Y5, Y5
-	VMULPS       Y8, Y5, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y8, Y5, Y1
 	ADDQ         $+16, AX
 	ADDQ         $+16, BX
 	SUBQ         $+4, SI
@@ -5298,11 +5108,9 @@ errors:
 	VMULPS       384(CX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y2, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y2, Y8
 	VMULPS       Y8, Y5, Y9
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y0, Y0
+	VFMADD231PS  Y8, Y9, Y0
 	VMULPS       Y7, Y6, Y8
 	VMAXPS       (CX), Y8, Y8
 	VMINPS       32(CX), Y8, Y8
@@ -5312,11 +5120,9 @@ errors:
 	VMULPS       384(CX), Y9, Y9
 	VADDPS       Y9, Y8, Y8
 	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y3, Y8, Y8
-	VSUBPS       Y8, Y7, Y8
+	VFNMADD213PS Y7, Y3, Y8
 	VMULPS       Y8, Y5, Y5
-	VMULPS       Y8, Y5, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y8, Y5, Y1
 	ADDQ         $+4, AX
 	ADDQ         $+4, BX
 	DECQ         SI
@@ -5351,7 +5157,7 @@ errors_done:
 	RET
 
 // func minimumSearch8AVX2(groups *float32, pattern *float32, count int, grid *float32)
-// Requires: AVX
+// Requires: AVX, FMA3
 TEXT ·minimumSearch8AVX2(SB), NOSPLIT, $0-32
 	MOVQ    pattern+8(FP), AX
 	MOVQ    grid+24(FP), CX
@@ -5401,52 +5207,44 @@ sums0:
 minimums0:
 	VMOVUPS      (SI), Y10
 	VMOVUPS      1024(SI), Y11
-	VMULPS       Y10, Y0, Y12
-	VADDPS       Y1, Y12, Y12
+	VMOVAPS      Y0, Y12
+	VFMADD213PS  Y1, Y10, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y13
 	VADDPS       Y13, Y2, Y2
-	VMULPS       Y13, Y12, Y12
-	VMULPS       Y10, Y13, Y13
-	VADDPS       Y12, Y3, Y3
-	VADDPS       Y13, Y4, Y4
-	VMULPS       Y10, Y5, Y12
-	VADDPS       Y6, Y12, Y12
+	VFMADD231PS  Y12, Y13, Y3
+	VFMADD231PS  Y10, Y13, Y4
+	VMOVAPS      Y5, Y12
+	VFMADD213PS  Y6, Y10, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y7, Y7
-	VMULPS       Y11, Y12, Y12
-	VMULPS       Y10, Y11, Y11
-	VADDPS       Y12, Y8, Y8
-	VADDPS       Y11, Y9, Y9
+	VFMADD231PS  Y12, Y11, Y8
+	VFMADD231PS  Y10, Y11, Y9
 	VMOVUPS      32(SI), Y10
 	VMOVUPS      1056(SI), Y11
-	VMULPS       Y10, Y0, Y12
-	VADDPS       Y1, Y12, Y12
+	VMOVAPS      Y0, Y12
+	VFMADD213PS  Y1, Y10, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y13
 	VADDPS       Y13, Y2, Y2
-	VMULPS       Y13, Y12, Y12
-	VMULPS       Y10, Y13, Y13
-	VADDPS       Y12, Y3, Y3
-	VADDPS       Y13, Y4, Y4
-	VMULPS       Y10, Y5, Y12
-	VADDPS       Y6, Y12, Y12
+	VFMADD231PS  Y12, Y13, Y3
+	VFMADD231PS  Y10, Y13, Y4
+	VMOVAPS      Y5, Y12
+	VFMADD213PS  Y6, Y10, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y7, Y7
-	VMULPS       Y11, Y12, Y12
-	VMULPS       Y10, Y11, Y11
-	VADDPS       Y12, Y8, Y8
-	VADDPS       Y11, Y9, Y9
+	VFMADD231PS  Y12, Y11, Y8
+	VFMADD231PS  Y10, Y11, Y9
 	ADDQ         $+64, SI
 	DECQ         DI
 	JNZ          minimums0
@@ -5481,16 +5279,19 @@ promises0:
 	VMULPS       Y8, Y6, Y9
 	VMULPS       Y0, Y9, Y9
 	VSUBPS       Y9, Y11, Y11
-	VDIVPS       Y10, Y11, Y11
 	VMULPS       Y6, Y11, Y9
-	VSUBPS       Y8, Y9, Y9
-	VMULPS       Y0, Y9, Y9
-	VBROADCASTSS none<>+0(SB), Y12
-	VCMPPS       $0x1e, Y12, Y9, Y12
-	VMOVUPS      4736(AX), Y13
-	VDIVPS       Y7, Y13, Y13
-	VBLENDVPS    Y12, Y11, Y13, Y11
-	VANDPS       Y12, Y9, Y7
+	VMULPS       Y8, Y10, Y12
+	VCMPPS       $0x1e, Y12, Y9, Y9
+	VMOVUPS      4736(AX), Y12
+	VBLENDVPS    Y9, Y11, Y12, Y11
+	VBLENDVPS    Y9, Y10, Y7, Y7
+	VDIVPS       Y7, Y11, Y11
+	VMULPS       Y6, Y11, Y12
+	VSUBPS       Y8, Y12, Y12
+	VMULPS       Y0, Y12, Y12
+	VBROADCASTSS none<>+0(SB), Y7
+	VMAXPS       Y7, Y12, Y12
+	VANDPS       Y9, Y12, Y7
 	VMOVUPS      2176(DX), Y12
 	VMULPS       4736(AX), Y11, Y9
 	VSUBPS       Y9, Y12, Y12
@@ -5536,7 +5337,7 @@ promises0:
 	RET
 
 // func groupFactorsMinimums8AVX2(groups *float32, pattern *float32, count int, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
-// Requires: AVX
+// Requires: AVX, FMA3
 TEXT ·groupFactorsMinimums8AVX2(SB), NOSPLIT, $0-56
 	MOVQ         pattern+8(FP), AX
 	MOVQ         units+24(FP), CX
@@ -5617,52 +5418,44 @@ errors0:
 rows0:
 	VMOVUPS      (DX), Y10
 	VMOVUPS      1024(DX), Y11
-	VMULPS       Y10, Y4, Y12
-	VADDPS       Y3, Y12, Y12
+	VMOVAPS      Y4, Y12
+	VFMADD213PS  Y3, Y10, Y12
 	VMAXPS       (SI), Y12, Y12
 	VMINPS       32(SI), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y0, Y12, Y12
-	VSUBPS       Y2, Y12, Y12
-	VSUBPS       Y12, Y10, Y12
-	VMULPS       Y12, Y11, Y13
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y1, Y1
-	VMULPS       Y10, Y9, Y12
-	VADDPS       Y8, Y12, Y12
+	VADDPS       Y2, Y10, Y13
+	VFNMADD231PS Y12, Y0, Y13
+	VMULPS       Y13, Y11, Y12
+	VFMADD231PS  Y13, Y12, Y1
+	VMOVAPS      Y9, Y12
+	VFMADD213PS  Y8, Y10, Y12
 	VMAXPS       (SI), Y12, Y12
 	VMINPS       32(SI), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y5, Y12, Y12
-	VSUBPS       Y7, Y12, Y12
-	VSUBPS       Y12, Y10, Y12
-	VMULPS       Y12, Y11, Y10
-	VMULPS       Y12, Y10, Y12
-	VADDPS       Y12, Y6, Y6
+	VADDPS       Y7, Y10, Y10
+	VFNMADD231PS Y12, Y5, Y10
+	VMULPS       Y10, Y11, Y11
+	VFMADD231PS  Y10, Y11, Y6
 	VMOVUPS      32(DX), Y10
 	VMOVUPS      1056(DX), Y11
-	VMULPS       Y10, Y4, Y12
-	VADDPS       Y3, Y12, Y12
+	VMOVAPS      Y4, Y12
+	VFMADD213PS  Y3, Y10, Y12
 	VMAXPS       (SI), Y12, Y12
 	VMINPS       32(SI), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y0, Y12, Y12
-	VSUBPS       Y2, Y12, Y12
-	VSUBPS       Y12, Y10, Y12
-	VMULPS       Y12, Y11, Y13
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y1, Y1
-	VMULPS       Y10, Y9, Y12
-	VADDPS       Y8, Y12, Y12
+	VADDPS       Y2, Y10, Y13
+	VFNMADD231PS Y12, Y0, Y13
+	VMULPS       Y13, Y11, Y12
+	VFMADD231PS  Y13, Y12, Y1
+	VMOVAPS      Y9, Y12
+	VFMADD213PS  Y8, Y10, Y12
 	VMAXPS       (SI), Y12, Y12
 	VMINPS       32(SI), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y5, Y12, Y12
-	VSUBPS       Y7, Y12, Y12
-	VSUBPS       Y12, Y10, Y12
-	VMULPS       Y12, Y11, Y10
-	VMULPS       Y12, Y10, Y12
-	VADDPS       Y12, Y6, Y6
+	VADDPS       Y7, Y10, Y10
+	VFNMADD231PS Y12, Y5, Y10
+	VMULPS       Y10, Y11, Y11
+	VFMADD231PS  Y10, Y11, Y6
 	ADDQ         $+64, DX
 	DECQ         BX
 	JNZ          rows0
@@ -5702,7 +5495,7 @@ least0:
 	RET
 
 // func minimumSearch16AVX2(groups *float32, pattern *float32, count int, grid *float32)
-// Requires: AVX
+// Requires: AVX, FMA3
 TEXT ·minimumSearch16AVX2(SB), NOSPLIT, $0-32
 	MOVQ    pattern+8(FP), AX
 	MOVQ    grid+24(FP), CX
@@ -5753,52 +5546,44 @@ sums0:
 minimums0:
 	VMOVUPS      (DI), Y10
 	VMOVUPS      1024(DI), Y11
-	VMULPS       Y10, Y0, Y12
-	VADDPS       Y1, Y12, Y12
+	VMOVAPS      Y0, Y12
+	VFMADD213PS  Y1, Y10, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y13
 	VADDPS       Y13, Y2, Y2
-	VMULPS       Y13, Y12, Y12
-	VMULPS       Y10, Y13, Y13
-	VADDPS       Y12, Y3, Y3
-	VADDPS       Y13, Y4, Y4
-	VMULPS       Y10, Y5, Y12
-	VADDPS       Y6, Y12, Y12
+	VFMADD231PS  Y12, Y13, Y3
+	VFMADD231PS  Y10, Y13, Y4
+	VMOVAPS      Y5, Y12
+	VFMADD213PS  Y6, Y10, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y7, Y7
-	VMULPS       Y11, Y12, Y12
-	VMULPS       Y10, Y11, Y11
-	VADDPS       Y12, Y8, Y8
-	VADDPS       Y11, Y9, Y9
+	VFMADD231PS  Y12, Y11, Y8
+	VFMADD231PS  Y10, Y11, Y9
 	VMOVUPS      64(DI), Y10
 	VMOVUPS      1088(DI), Y11
-	VMULPS       Y10, Y0, Y12
-	VADDPS       Y1, Y12, Y12
+	VMOVAPS      Y0, Y12
+	VFMADD213PS  Y1, Y10, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y13
 	VADDPS       Y13, Y2, Y2
-	VMULPS       Y13, Y12, Y12
-	VMULPS       Y10, Y13, Y13
-	VADDPS       Y12, Y3, Y3
-	VADDPS       Y13, Y4, Y4
-	VMULPS       Y10, Y5, Y12
-	VADDPS       Y6, Y12, Y12
+	VFMADD231PS  Y12, Y13, Y3
+	VFMADD231PS  Y10, Y13, Y4
+	VMOVAPS      Y5, Y12
+	VFMADD213PS  Y6, Y10, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y7, Y7
-	VMULPS       Y11, Y12, Y12
-	VMULPS       Y10, Y11, Y11
-	VADDPS       Y12, Y8, Y8
-	VADDPS       Y11, Y9, Y9
+	VFMADD231PS  Y12, Y11, Y8
+	VFMADD231PS  Y10, Y11, Y9
 	ADDQ         $+128, DI
 	DECQ         R8
 	JNZ          minimums0
@@ -5833,16 +5618,19 @@ promises0:
 	VMULPS       Y8, Y6, Y9
 	VMULPS       Y0, Y9, Y9
 	VSUBPS       Y9, Y11, Y11
-	VDIVPS       Y10, Y11, Y11
 	VMULPS       Y6, Y11, Y9
-	VSUBPS       Y8, Y9, Y9
-	VMULPS       Y0, Y9, Y9
-	VBROADCASTSS none<>+0(SB), Y12
-	VCMPPS       $0x1e, Y12, Y9, Y12
-	VMOVUPS      4736(BX), Y13
-	VDIVPS       Y7, Y13, Y13
-	VBLENDVPS    Y12, Y11, Y13, Y11
-	VANDPS       Y12, Y9, Y7
+	VMULPS       Y8, Y10, Y12
+	VCMPPS       $0x1e, Y12, Y9, Y9
+	VMOVUPS      4736(BX), Y12
+	VBLENDVPS    Y9, Y11, Y12, Y11
+	VBLENDVPS    Y9, Y10, Y7, Y7
+	VDIVPS       Y7, Y11, Y11
+	VMULPS       Y6, Y11, Y12
+	VSUBPS       Y8, Y12, Y12
+	VMULPS       Y0, Y12, Y12
+	VBROADCASTSS none<>+0(SB), Y7
+	VMAXPS       Y7, Y12, Y12
+	VANDPS       Y9, Y12, Y7
 	VMOVUPS      2176(DX), Y12
 	VMULPS       4736(BX), Y11, Y9
 	VSUBPS       Y9, Y12, Y12
@@ -5929,52 +5717,44 @@ sums1:
 minimums1:
 	VMOVUPS      (SI), Y10
 	VMOVUPS      1024(SI), Y11
-	VMULPS       Y10, Y0, Y12
-	VADDPS       Y1, Y12, Y12
+	VMOVAPS      Y0, Y12
+	VFMADD213PS  Y1, Y10, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y13
 	VADDPS       Y13, Y2, Y2
-	VMULPS       Y13, Y12, Y12
-	VMULPS       Y10, Y13, Y13
-	VADDPS       Y12, Y3, Y3
-	VADDPS       Y13, Y4, Y4
-	VMULPS       Y10, Y5, Y12
-	VADDPS       Y6, Y12, Y12
+	VFMADD231PS  Y12, Y13, Y3
+	VFMADD231PS  Y10, Y13, Y4
+	VMOVAPS      Y5, Y12
+	VFMADD213PS  Y6, Y10, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y7, Y7
-	VMULPS       Y11, Y12, Y12
-	VMULPS       Y10, Y11, Y11
-	VADDPS       Y12, Y8, Y8
-	VADDPS       Y11, Y9, Y9
+	VFMADD231PS  Y12, Y11, Y8
+	VFMADD231PS  Y10, Y11, Y9
 	VMOVUPS      64(SI), Y10
 	VMOVUPS      1088(SI), Y11
-	VMULPS       Y10, Y0, Y12
-	VADDPS       Y1, Y12, Y12
+	VMOVAPS      Y0, Y12
+	VFMADD213PS  Y1, Y10, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y13
 	VADDPS       Y13, Y2, Y2
-	VMULPS       Y13, Y12, Y12
-	VMULPS       Y10, Y13, Y13
-	VADDPS       Y12, Y3, Y3
-	VADDPS       Y13, Y4, Y4
-	VMULPS       Y10, Y5, Y12
-	VADDPS       Y6, Y12, Y12
+	VFMADD231PS  Y12, Y13, Y3
+	VFMADD231PS  Y10, Y13, Y4
+	VMOVAPS      Y5, Y12
+	VFMADD213PS  Y6, Y10, Y12
 	VMAXPS       (CX), Y12, Y12
 	VMINPS       32(CX), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y7, Y7
-	VMULPS       Y11, Y12, Y12
-	VMULPS       Y10, Y11, Y11
-	VADDPS       Y12, Y8, Y8
-	VADDPS       Y11, Y9, Y9
+	VFMADD231PS  Y12, Y11, Y8
+	VFMADD231PS  Y10, Y11, Y9
 	ADDQ         $+128, SI
 	DECQ         DI
 	JNZ          minimums1
@@ -6009,16 +5789,19 @@ promises1:
 	VMULPS       Y8, Y6, Y9
 	VMULPS       Y0, Y9, Y9
 	VSUBPS       Y9, Y11, Y11
-	VDIVPS       Y10, Y11, Y11
 	VMULPS       Y6, Y11, Y9
-	VSUBPS       Y8, Y9, Y9
-	VMULPS       Y0, Y9, Y9
-	VBROADCASTSS none<>+0(SB), Y12
-	VCMPPS       $0x1e, Y12, Y9, Y12
-	VMOVUPS      4736(AX), Y13
-	VDIVPS       Y7, Y13, Y13
-	VBLENDVPS    Y12, Y11, Y13, Y11
-	VANDPS       Y12, Y9, Y7
+	VMULPS       Y8, Y10, Y12
+	VCMPPS       $0x1e, Y12, Y9, Y9
+	VMOVUPS      4736(AX), Y12
+	VBLENDVPS    Y9, Y11, Y12, Y11
+	VBLENDVPS    Y9, Y10, Y7, Y7
+	VDIVPS       Y7, Y11, Y11
+	VMULPS       Y6, Y11, Y12
+	VSUBPS       Y8, Y12, Y12
+	VMULPS       Y0, Y12, Y12
+	VBROADCASTSS none<>+0(SB), Y7
+	VMAXPS       Y7, Y12, Y12
+	VANDPS       Y9, Y12, Y7
 	VMOVUPS      2208(DX), Y12
 	VMULPS       4736(AX), Y11, Y9
 	VSUBPS       Y9, Y12, Y12
@@ -6064,7 +5847,7 @@ promises1:
 	RET
 
 // func groupFactorsMinimums16AVX2(groups *float32, pattern *float32, count int, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
-// Requires: AVX
+// Requires: AVX, FMA3
 TEXT ·groupFactorsMinimums16AVX2(SB), NOSPLIT, $0-56
 	MOVQ         pattern+8(FP), AX
 	MOVQ         units+24(FP), CX
@@ -6146,52 +5929,44 @@ errors0:
 rows0:
 	VMOVUPS      (R10), Y10
 	VMOVUPS      1024(R10), Y11
-	VMULPS       Y10, Y4, Y12
-	VADDPS       Y3, Y12, Y12
+	VMOVAPS      Y4, Y12
+	VFMADD213PS  Y3, Y10, Y12
 	VMAXPS       (SI), Y12, Y12
 	VMINPS       32(SI), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y0, Y12, Y12
-	VSUBPS       Y2, Y12, Y12
-	VSUBPS       Y12, Y10, Y12
-	VMULPS       Y12, Y11, Y13
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y1, Y1
-	VMULPS       Y10, Y9, Y12
-	VADDPS       Y8, Y12, Y12
+	VADDPS       Y2, Y10, Y13
+	VFNMADD231PS Y12, Y0, Y13
+	VMULPS       Y13, Y11, Y12
+	VFMADD231PS  Y13, Y12, Y1
+	VMOVAPS      Y9, Y12
+	VFMADD213PS  Y8, Y10, Y12
 	VMAXPS       (SI), Y12, Y12
 	VMINPS       32(SI), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y5, Y12, Y12
-	VSUBPS       Y7, Y12, Y12
-	VSUBPS       Y12, Y10, Y12
-	VMULPS       Y12, Y11, Y10
-	VMULPS       Y12, Y10, Y12
-	VADDPS       Y12, Y6, Y6
+	VADDPS       Y7, Y10, Y10
+	VFNMADD231PS Y12, Y5, Y10
+	VMULPS       Y10, Y11, Y11
+	VFMADD231PS  Y10, Y11, Y6
 	VMOVUPS      64(R10), Y10
 	VMOVUPS      1088(R10), Y11
-	VMULPS       Y10, Y4, Y12
-	VADDPS       Y3, Y12, Y12
+	VMOVAPS      Y4, Y12
+	VFMADD213PS  Y3, Y10, Y12
 	VMAXPS       (SI), Y12, Y12
 	VMINPS       32(SI), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y0, Y12, Y12
-	VSUBPS       Y2, Y12, Y12
-	VSUBPS       Y12, Y10, Y12
-	VMULPS       Y12, Y11, Y13
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y1, Y1
-	VMULPS       Y10, Y9, Y12
-	VADDPS       Y8, Y12, Y12
+	VADDPS       Y2, Y10, Y13
+	VFNMADD231PS Y12, Y0, Y13
+	VMULPS       Y13, Y11, Y12
+	VFMADD231PS  Y13, Y12, Y1
+	VMOVAPS      Y9, Y12
+	VFMADD213PS  Y8, Y10, Y12
 	VMAXPS       (SI), Y12, Y12
 	VMINPS       32(SI), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y5, Y12, Y12
-	VSUBPS       Y7, Y12, Y12
-	VSUBPS       Y12, Y10, Y12
-	VMULPS       Y12, Y11, Y10
-	VMULPS       Y12, Y10, Y12
-	VADDPS       Y12, Y6, Y6
+	VADDPS       Y7, Y10, Y10
+	VFNMADD231PS Y12, Y5, Y10
+	VMULPS       Y10, Y11, Y11
+	VFMADD231PS  Y10, Y11, Y6
 	ADDQ         $+128, R10
 	DECQ         R11
 	JNZ          rows0
@@ -6300,52 +6075,44 @@ errors1:
 rows1:
 	VMOVUPS      (DX), Y10
 	VMOVUPS      1024(DX), Y11
-	VMULPS       Y10, Y4, Y12
-	VADDPS       Y3, Y12, Y12
+	VMOVAPS      Y4, Y12
+	VFMADD213PS  Y3, Y10, Y12
 	VMAXPS       (SI), Y12, Y12
 	VMINPS       32(SI), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y0, Y12, Y12
-	VSUBPS       Y2, Y12, Y12
-	VSUBPS       Y12, Y10, Y12
-	VMULPS       Y12, Y11, Y13
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y1, Y1
-	VMULPS       Y10, Y9, Y12
-	VADDPS       Y8, Y12, Y12
+	VADDPS       Y2, Y10, Y13
+	VFNMADD231PS Y12, Y0, Y13
+	VMULPS       Y13, Y11, Y12
+	VFMADD231PS  Y13, Y12, Y1
+	VMOVAPS      Y9, Y12
+	VFMADD213PS  Y8, Y10, Y12
 	VMAXPS       (SI), Y12, Y12
 	VMINPS       32(SI), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y5, Y12, Y12
-	VSUBPS       Y7, Y12, Y12
-	VSUBPS       Y12, Y10, Y12
-	VMULPS       Y12, Y11, Y10
-	VMULPS       Y12, Y10, Y12
-	VADDPS       Y12, Y6, Y6
+	VADDPS       Y7, Y10, Y10
+	VFNMADD231PS Y12, Y5, Y10
+	VMULPS       Y10, Y11, Y11
+	VFMADD231PS  Y10, Y11, Y6
 	VMOVUPS      64(DX), Y10
 	VMOVUPS      1088(DX), Y11
-	VMULPS       Y10, Y4, Y12
-	VADDPS       Y3, Y12, Y12
+	VMOVAPS      Y4, Y12
+	VFMADD213PS  Y3, Y10, Y12
 	VMAXPS       (SI), Y12, Y12
 	VMINPS       32(SI), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y0, Y12, Y12
-	VSUBPS       Y2, Y12, Y12
-	VSUBPS       Y12, Y10, Y12
-	VMULPS       Y12, Y11, Y13
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y1, Y1
-	VMULPS       Y10, Y9, Y12
-	VADDPS       Y8, Y12, Y12
+	VADDPS       Y2, Y10, Y13
+	VFNMADD231PS Y12, Y0, Y13
+	VMULPS       Y13, Y11, Y12
+	VFMADD231PS  Y13, Y12, Y1
+	VMOVAPS      Y9, Y12
+	VFMADD213PS  Y8, Y10, Y12
 	VMAXPS       (SI), Y12, Y12
 	VMINPS       32(SI), Y12, Y12
 	VROUNDPS     $0x00, Y12, Y12
-	VMULPS       Y5, Y12, Y12
-	VSUBPS       Y7, Y12, Y12
-	VSUBPS       Y12, Y10, Y12
-	VMULPS       Y12, Y11, Y10
-	VMULPS       Y12, Y10, Y12
-	VADDPS       Y12, Y6, Y6
+	VADDPS       Y7, Y10, Y10
+	VFNMADD231PS Y12, Y5, Y10
+	VMULPS       Y10, Y11, Y11
+	VFMADD231PS  Y10, Y11, Y6
 	ADDQ         $+128, DX
 	DECQ         BX
 	JNZ          rows1
@@ -6385,7 +6152,7 @@ least1:
 	RET
 
 // func groupScales16AVX2(groups *float32, pattern *float32, grid *float32)
-// Requires: AVX
+// Requires: AVX, FMA3
 TEXT ·groupScales16AVX2(SB), NOSPLIT, $0-24
 	MOVQ         pattern+8(FP), AX
 	MOVQ         grid+16(FP), CX
@@ -6431,19 +6198,15 @@ scales0:
 	VMINPS       32(CX), Y10, Y10
 	VROUNDPS     $0x00, Y10, Y10
 	VMULPS       Y10, Y9, Y11
-	VMULPS       Y11, Y10, Y10
-	VMULPS       Y2, Y11, Y11
-	VADDPS       Y10, Y3, Y3
-	VADDPS       Y11, Y4, Y4
+	VFMADD231PS  Y10, Y11, Y3
+	VFMADD231PS  Y2, Y11, Y4
 	VMULPS       Y2, Y8, Y10
 	VMAXPS       (CX), Y10, Y10
 	VMINPS       32(CX), Y10, Y10
 	VROUNDPS     $0x00, Y10, Y10
 	VMULPS       Y10, Y9, Y9
-	VMULPS       Y9, Y10, Y10
-	VMULPS       Y2, Y9, Y9
-	VADDPS       Y10, Y6, Y6
-	VADDPS       Y9, Y7, Y7
+	VFMADD231PS  Y10, Y9, Y6
+	VFMADD231PS  Y2, Y9, Y7
 	VMOVUPS      64(DI), Y2
 	VMOVUPS      1088(DI), Y9
 	VMULPS       Y2, Y5, Y10
@@ -6451,19 +6214,15 @@ scales0:
 	VMINPS       32(CX), Y10, Y10
 	VROUNDPS     $0x00, Y10, Y10
 	VMULPS       Y10, Y9, Y11
-	VMULPS       Y11, Y10, Y10
-	VMULPS       Y2, Y11, Y11
-	VADDPS       Y10, Y3, Y3
-	VADDPS       Y11, Y4, Y4
+	VFMADD231PS  Y10, Y11, Y3
+	VFMADD231PS  Y2, Y11, Y4
 	VMULPS       Y2, Y8, Y10
 	VMAXPS       (CX), Y10, Y10
 	VMINPS       32(CX), Y10, Y10
 	VROUNDPS     $0x00, Y10, Y10
 	VMULPS       Y10, Y9, Y9
-	VMULPS       Y9, Y10, Y10
-	VMULPS       Y2, Y9, Y9
-	VADDPS       Y10, Y6, Y6
-	VADDPS       Y9, Y7, Y7
+	VFMADD231PS  Y10, Y9, Y6
+	VFMADD231PS  Y2, Y9, Y7
 	ADDQ         $+128, DI
 	DECQ         R8
 	JNZ          scales0
@@ -6513,67 +6272,59 @@ trials1:
 	MOVQ         $0x00000008, DI
 
 scales1:
-	VMOVUPS   (SI), Y2
-	VMOVUPS   1024(SI), Y9
-	VMULPS    Y2, Y5, Y10
-	VMAXPS    (CX), Y10, Y10
-	VMINPS    32(CX), Y10, Y10
-	VROUNDPS  $0x00, Y10, Y10
-	VMULPS    Y10, Y9, Y11
-	VMULPS    Y11, Y10, Y10
-	VMULPS    Y2, Y11, Y11
-	VADDPS    Y10, Y3, Y3
-	VADDPS    Y11, Y4, Y4
-	VMULPS    Y2, Y8, Y10
-	VMAXPS    (CX), Y10, Y10
-	VMINPS    32(CX), Y10, Y10
-	VROUNDPS  $0x00, Y10, Y10
-	VMULPS    Y10, Y9, Y9
-	VMULPS    Y9, Y10, Y10
-	VMULPS    Y2, Y9, Y9
-	VADDPS    Y10, Y6, Y6
-	VADDPS    Y9, Y7, Y7
-	VMOVUPS   64(SI), Y2
-	VMOVUPS   1088(SI), Y9
-	VMULPS    Y2, Y5, Y10
-	VMAXPS    (CX), Y10, Y10
-	VMINPS    32(CX), Y10, Y10
-	VROUNDPS  $0x00, Y10, Y10
-	VMULPS    Y10, Y9, Y11
-	VMULPS    Y11, Y10, Y10
-	VMULPS    Y2, Y11, Y11
-	VADDPS    Y10, Y3, Y3
-	VADDPS    Y11, Y4, Y4
-	VMULPS    Y2, Y8, Y10
-	VMAXPS    (CX), Y10, Y10
-	VMINPS    32(CX), Y10, Y10
-	VROUNDPS  $0x00, Y10, Y10
-	VMULPS    Y10, Y9, Y9
-	VMULPS    Y9, Y10, Y10
-	VMULPS    Y2, Y9, Y9
-	VADDPS    Y10, Y6, Y6
-	VADDPS    Y9, Y7, Y7
-	ADDQ      $+128, SI
-	DECQ      DI
-	JNZ       scales1
-	VDIVPS    Y3, Y4, Y2
-	VMULPS    Y4, Y2, Y3
-	VCMPPS    $0x1e, Y1, Y3, Y4
-	VBLENDVPS Y4, Y3, Y1, Y1
-	VBLENDVPS Y4, Y2, Y0, Y0
-	VDIVPS    Y6, Y7, Y2
-	VMULPS    Y7, Y2, Y3
-	VCMPPS    $0x1e, Y1, Y3, Y4
-	VBLENDVPS Y4, Y3, Y1, Y1
-	VBLENDVPS Y4, Y2, Y0, Y0
-	DECQ      BX
-	JNZ       trials1
-	VMOVUPS   Y0, 2272(DX)
+	VMOVUPS     (SI), Y2
+	VMOVUPS     1024(SI), Y9
+	VMULPS      Y2, Y5, Y10
+	VMAXPS      (CX), Y10, Y10
+	VMINPS      32(CX), Y10, Y10
+	VROUNDPS    $0x00, Y10, Y10
+	VMULPS      Y10, Y9, Y11
+	VFMADD231PS Y10, Y11, Y3
+	VFMADD231PS Y2, Y11, Y4
+	VMULPS      Y2, Y8, Y10
+	VMAXPS      (CX), Y10, Y10
+	VMINPS      32(CX), Y10, Y10
+	VROUNDPS    $0x00, Y10, Y10
+	VMULPS      Y10, Y9, Y9
+	VFMADD231PS Y10, Y9, Y6
+	VFMADD231PS Y2, Y9, Y7
+	VMOVUPS     64(SI), Y2
+	VMOVUPS     1088(SI), Y9
+	VMULPS      Y2, Y5, Y10
+	VMAXPS      (CX), Y10, Y10
+	VMINPS      32(CX), Y10, Y10
+	VROUNDPS    $0x00, Y10, Y10
+	VMULPS      Y10, Y9, Y11
+	VFMADD231PS Y10, Y11, Y3
+	VFMADD231PS Y2, Y11, Y4
+	VMULPS      Y2, Y8, Y10
+	VMAXPS      (CX), Y10, Y10
+	VMINPS      32(CX), Y10, Y10
+	VROUNDPS    $0x00, Y10, Y10
+	VMULPS      Y10, Y9, Y9
+	VFMADD231PS Y10, Y9, Y6
+	VFMADD231PS Y2, Y9, Y7
+	ADDQ        $+128, SI
+	DECQ        DI
+	JNZ         scales1
+	VDIVPS      Y3, Y4, Y2
+	VMULPS      Y4, Y2, Y3
+	VCMPPS      $0x1e, Y1, Y3, Y4
+	VBLENDVPS   Y4, Y3, Y1, Y1
+	VBLENDVPS   Y4, Y2, Y0, Y0
+	VDIVPS      Y6, Y7, Y2
+	VMULPS      Y7, Y2, Y3
+	VCMPPS      $0x1e, Y1, Y3, Y4
+	VBLENDVPS   Y4, Y3, Y1, Y1
+	VBLENDVPS   Y4, Y2, Y0, Y0
+	DECQ        BX
+	JNZ         trials1
+	VMOVUPS     Y0, 2272(DX)
 	VZEROUPPER
 	RET
 
 // func groupFactorsScales16AVX2(groups *float32, pattern *float32, count int, units *float32, plainScales *float32, plainMinimums *float32, grid *float32)
-// Requires: AVX
+// Requires: AVX, FMA3
 TEXT ·groupFactorsScales16AVX2(SB), NOSPLIT, $0-56
 	MOVQ         pattern+8(FP), AX
 	MOVQ         units+24(FP), CX
@@ -6640,40 +6391,32 @@ rows0:
 	VMAXPS       (BX), Y8, Y8
 	VMINPS       32(BX), Y8, Y8
 	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y0, Y8, Y8
-	VSUBPS       Y8, Y5, Y8
+	VFNMADD213PS Y5, Y0, Y8
 	VMULPS       Y8, Y7, Y9
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y8, Y9, Y1
 	VMULPS       Y5, Y6, Y8
 	VMAXPS       (BX), Y8, Y8
 	VMINPS       32(BX), Y8, Y8
 	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y2, Y8, Y8
-	VSUBPS       Y8, Y5, Y8
+	VFNMADD213PS Y5, Y2, Y8
 	VMULPS       Y8, Y7, Y5
-	VMULPS       Y8, Y5, Y8
-	VADDPS       Y8, Y4, Y4
+	VFMADD231PS  Y8, Y5, Y4
 	VMOVUPS      64(R9), Y5
 	VMOVUPS      1088(R9), Y7
 	VMULPS       Y5, Y3, Y8
 	VMAXPS       (BX), Y8, Y8
 	VMINPS       32(BX), Y8, Y8
 	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y0, Y8, Y8
-	VSUBPS       Y8, Y5, Y8
+	VFNMADD213PS Y5, Y0, Y8
 	VMULPS       Y8, Y7, Y9
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y8, Y9, Y1
 	VMULPS       Y5, Y6, Y8
 	VMAXPS       (BX), Y8, Y8
 	VMINPS       32(BX), Y8, Y8
 	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y2, Y8, Y8
-	VSUBPS       Y8, Y5, Y8
+	VFNMADD213PS Y5, Y2, Y8
 	VMULPS       Y8, Y7, Y5
-	VMULPS       Y8, Y5, Y8
-	VADDPS       Y8, Y4, Y4
+	VFMADD231PS  Y8, Y5, Y4
 	ADDQ         $+128, R9
 	DECQ         R10
 	JNZ          rows0
@@ -6763,40 +6506,32 @@ rows1:
 	VMAXPS       (BX), Y8, Y8
 	VMINPS       32(BX), Y8, Y8
 	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y0, Y8, Y8
-	VSUBPS       Y8, Y5, Y8
+	VFNMADD213PS Y5, Y0, Y8
 	VMULPS       Y8, Y7, Y9
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y8, Y9, Y1
 	VMULPS       Y5, Y6, Y8
 	VMAXPS       (BX), Y8, Y8
 	VMINPS       32(BX), Y8, Y8
 	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y2, Y8, Y8
-	VSUBPS       Y8, Y5, Y8
+	VFNMADD213PS Y5, Y2, Y8
 	VMULPS       Y8, Y7, Y5
-	VMULPS       Y8, Y5, Y8
-	VADDPS       Y8, Y4, Y4
+	VFMADD231PS  Y8, Y5, Y4
 	VMOVUPS      64(DX), Y5
 	VMOVUPS      1088(DX), Y7
 	VMULPS       Y5, Y3, Y8
 	VMAXPS       (BX), Y8, Y8
 	VMINPS       32(BX), Y8, Y8
 	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y0, Y8, Y8
-	VSUBPS       Y8, Y5, Y8
+	VFNMADD213PS Y5, Y0, Y8
 	VMULPS       Y8, Y7, Y9
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y8, Y9, Y1
 	VMULPS       Y5, Y6, Y8
 	VMAXPS       (BX), Y8, Y8
 	VMINPS       32(BX), Y8, Y8
 	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y2, Y8, Y8
-	VSUBPS       Y8, Y5, Y8
+	VFNMADD213PS Y5, Y2, Y8
 	VMULPS       Y8, Y7, Y5
-	VMULPS       Y8, Y5, Y8
-	VADDPS       Y8, Y4, Y4
+	VFMADD231PS  Y8, Y5, Y4
 	ADDQ         $+128, DX
 	DECQ         DI
 	JNZ          rows1
@@ -9948,10 +9683,8 @@ weight_four:
 	VPSRLD       $0x1f, Z17, Z17
 	VPADDD       Z17, Z16, Z16
 	VPERMPS      Z4, Z16, Z13
-	VMULPS       Z9, Z13, Z9
-	VADDPS       Z9, Z11, Z11
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z10, Z10
+	VFMADD231PS  Z9, Z13, Z11
+	VFMADD231PS  Z13, Z13, Z10
 	VBROADCASTSS 4(AX), Z9
 	VMULPS       Z9, Z12, Z13
 	VMAXPS       Z5, Z13, Z13
@@ -9967,10 +9700,8 @@ weight_four:
 	VPSRLD       $0x1f, Z17, Z17
 	VPADDD       Z17, Z16, Z16
 	VPERMPS      Z4, Z16, Z13
-	VMULPS       Z9, Z13, Z9
-	VADDPS       Z9, Z11, Z11
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z10, Z10
+	VFMADD231PS  Z9, Z13, Z11
+	VFMADD231PS  Z13, Z13, Z10
 	VBROADCASTSS 8(AX), Z9
 	VMULPS       Z9, Z12, Z13
 	VMAXPS       Z5, Z13, Z13
@@ -9986,10 +9717,8 @@ weight_four:
 	VPSRLD       $0x1f, Z17, Z17
 	VPADDD       Z17, Z16, Z16
 	VPERMPS      Z4, Z16, Z13
-	VMULPS       Z9, Z13, Z9
-	VADDPS       Z9, Z11, Z11
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z10, Z10
+	VFMADD231PS  Z9, Z13, Z11
+	VFMADD231PS  Z13, Z13, Z10
 	VBROADCASTSS 12(AX), Z9
 	VMULPS       Z9, Z12, Z13
 	VMAXPS       Z5, Z13, Z13
@@ -10005,10 +9734,8 @@ weight_four:
 	VPSRLD       $0x1f, Z17, Z17
 	VPADDD       Z17, Z16, Z16
 	VPERMPS      Z4, Z16, Z13
-	VMULPS       Z9, Z13, Z9
-	VADDPS       Z9, Z11, Z11
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z10, Z10
+	VFMADD231PS  Z9, Z13, Z11
+	VFMADD231PS  Z13, Z13, Z10
 	ADDQ         $+16, AX
 	SUBQ         $+4, CX
 	JGE          weight_four
@@ -10033,10 +9760,8 @@ weight:
 	VPSRLD       $0x1f, Z17, Z17
 	VPADDD       Z17, Z16, Z16
 	VPERMPS      Z4, Z16, Z13
-	VMULPS       Z9, Z13, Z9
-	VADDPS       Z9, Z11, Z11
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z10, Z10
+	VFMADD231PS  Z9, Z13, Z11
+	VFMADD231PS  Z13, Z13, Z10
 	ADDQ         $+4, AX
 	DECQ         CX
 	JNZ          weight
@@ -10119,10 +9844,8 @@ errors_four:
 	VPSRLD       $0x1f, Z15, Z15
 	VPADDD       Z15, Z14, Z14
 	VPERMPS      Z7, Z14, Z13
-	VMULPS       Z0, Z13, Z13
-	VSUBPS       Z13, Z12, Z13
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z1, Z1
+	VFNMADD213PS Z12, Z0, Z13
+	VFMADD231PS  Z13, Z13, Z1
 	VBROADCASTSS 4(CX), Z12
 	VMULPS       Z12, Z3, Z13
 	VMAXPS       Z8, Z13, Z13
@@ -10138,10 +9861,8 @@ errors_four:
 	VPSRLD       $0x1f, Z15, Z15
 	VPADDD       Z15, Z14, Z14
 	VPERMPS      Z7, Z14, Z13
-	VMULPS       Z0, Z13, Z13
-	VSUBPS       Z13, Z12, Z13
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z1, Z1
+	VFNMADD213PS Z12, Z0, Z13
+	VFMADD231PS  Z13, Z13, Z1
 	VBROADCASTSS 8(CX), Z12
 	VMULPS       Z12, Z3, Z13
 	VMAXPS       Z8, Z13, Z13
@@ -10157,10 +9878,8 @@ errors_four:
 	VPSRLD       $0x1f, Z15, Z15
 	VPADDD       Z15, Z14, Z14
 	VPERMPS      Z7, Z14, Z13
-	VMULPS       Z0, Z13, Z13
-	VSUBPS       Z13, Z12, Z13
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z1, Z1
+	VFNMADD213PS Z12, Z0, Z13
+	VFMADD231PS  Z13, Z13, Z1
 	VBROADCASTSS 12(CX), Z12
 	VMULPS       Z12, Z3, Z13
 	VMAXPS       Z8, Z13, Z13
@@ -10176,10 +9895,8 @@ errors_four:
 	VPSRLD       $0x1f, Z15, Z15
 	VPADDD       Z15, Z14, Z14
 	VPERMPS      Z7, Z14, Z13
-	VMULPS       Z0, Z13, Z13
-	VSUBPS       Z13, Z12, Z13
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z1, Z1
+	VFNMADD213PS Z12, Z0, Z13
+	VFMADD231PS  Z13, Z13, Z1
 	ADDQ         $+16, CX
 	SUBQ         $+4, DX
 	JGE          errors_four
@@ -10204,10 +9921,8 @@ errors:
 	VPSRLD       $0x1f, Z15, Z15
 	VPADDD       Z15, Z14, Z14
 	VPERMPS      Z7, Z14, Z13
-	VMULPS       Z0, Z13, Z13
-	VSUBPS       Z13, Z12, Z13
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z1, Z1
+	VFNMADD213PS Z12, Z0, Z13
+	VFMADD231PS  Z13, Z13, Z1
 	ADDQ         $+4, CX
 	DECQ         DX
 	JNZ          errors
@@ -10265,10 +9980,8 @@ weight_four:
 	VPADDD       Z18, Z17, Z17
 	VPERMPS      Z4, Z17, Z16
 	VMULPS       Z16, Z9, Z9
-	VMULPS       Z13, Z9, Z13
-	VADDPS       Z13, Z11, Z11
-	VMULPS       Z9, Z16, Z16
-	VADDPS       Z16, Z10, Z10
+	VFMADD231PS  Z13, Z9, Z11
+	VFMADD231PS  Z16, Z9, Z10
 	VBROADCASTSS 4(CX), Z9
 	VBROADCASTSS 4(AX), Z13
 	VMULPS       Z13, Z12, Z16
@@ -10286,10 +9999,8 @@ weight_four:
 	VPADDD       Z18, Z17, Z17
 	VPERMPS      Z4, Z17, Z16
 	VMULPS       Z16, Z9, Z9
-	VMULPS       Z13, Z9, Z13
-	VADDPS       Z13, Z11, Z11
-	VMULPS       Z9, Z16, Z16
-	VADDPS       Z16, Z10, Z10
+	VFMADD231PS  Z13, Z9, Z11
+	VFMADD231PS  Z16, Z9, Z10
 	VBROADCASTSS 8(CX), Z9
 	VBROADCASTSS 8(AX), Z13
 	VMULPS       Z13, Z12, Z16
@@ -10307,10 +10018,8 @@ weight_four:
 	VPADDD       Z18, Z17, Z17
 	VPERMPS      Z4, Z17, Z16
 	VMULPS       Z16, Z9, Z9
-	VMULPS       Z13, Z9, Z13
-	VADDPS       Z13, Z11, Z11
-	VMULPS       Z9, Z16, Z16
-	VADDPS       Z16, Z10, Z10
+	VFMADD231PS  Z13, Z9, Z11
+	VFMADD231PS  Z16, Z9, Z10
 	VBROADCASTSS 12(CX), Z9
 	VBROADCASTSS 12(AX), Z13
 	VMULPS       Z13, Z12, Z16
@@ -10328,10 +10037,8 @@ weight_four:
 	VPADDD       Z18, Z17, Z17
 	VPERMPS      Z4, Z17, Z16
 	VMULPS       Z16, Z9, Z9
-	VMULPS       Z13, Z9, Z13
-	VADDPS       Z13, Z11, Z11
-	VMULPS       Z9, Z16, Z16
-	VADDPS       Z16, Z10, Z10
+	VFMADD231PS  Z13, Z9, Z11
+	VFMADD231PS  Z16, Z9, Z10
 	ADDQ         $+16, AX
 	ADDQ         $+16, CX
 	SUBQ         $+4, BX
@@ -10359,10 +10066,8 @@ weight:
 	VPADDD       Z18, Z17, Z17
 	VPERMPS      Z4, Z17, Z16
 	VMULPS       Z16, Z9, Z9
-	VMULPS       Z13, Z9, Z13
-	VADDPS       Z13, Z11, Z11
-	VMULPS       Z9, Z16, Z16
-	VADDPS       Z16, Z10, Z10
+	VFMADD231PS  Z13, Z9, Z11
+	VFMADD231PS  Z16, Z9, Z10
 	ADDQ         $+4, AX
 	ADDQ         $+4, CX
 	DECQ         BX
@@ -10448,11 +10153,9 @@ errors_four:
 	VPSRLD       $0x1f, Z16, Z16
 	VPADDD       Z16, Z15, Z15
 	VPERMPS      Z7, Z15, Z14
-	VMULPS       Z0, Z14, Z14
-	VSUBPS       Z14, Z13, Z14
+	VFNMADD213PS Z13, Z0, Z14
 	VMULPS       Z14, Z12, Z12
-	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z1, Z1
+	VFMADD231PS  Z14, Z12, Z1
 	VBROADCASTSS 4(DX), Z12
 	VBROADCASTSS 4(CX), Z13
 	VMULPS       Z13, Z3, Z14
@@ -10469,11 +10172,9 @@ errors_four:
 	VPSRLD       $0x1f, Z16, Z16
 	VPADDD       Z16, Z15, Z15
 	VPERMPS      Z7, Z15, Z14
-	VMULPS       Z0, Z14, Z14
-	VSUBPS       Z14, Z13, Z14
+	VFNMADD213PS Z13, Z0, Z14
 	VMULPS       Z14, Z12, Z12
-	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z1, Z1
+	VFMADD231PS  Z14, Z12, Z1
 	VBROADCASTSS 8(DX), Z12
 	VBROADCASTSS 8(CX), Z13
 	VMULPS       Z13, Z3, Z14
@@ -10490,11 +10191,9 @@ errors_four:
 	VPSRLD       $0x1f, Z16, Z16
 	VPADDD       Z16, Z15, Z15
 	VPERMPS      Z7, Z15, Z14
-	VMULPS       Z0, Z14, Z14
-	VSUBPS       Z14, Z13, Z14
+	VFNMADD213PS Z13, Z0, Z14
 	VMULPS       Z14, Z12, Z12
-	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z1, Z1
+	VFMADD231PS  Z14, Z12, Z1
 	VBROADCASTSS 12(DX), Z12
 	VBROADCASTSS 12(CX), Z13
 	VMULPS       Z13, Z3, Z14
@@ -10511,11 +10210,9 @@ errors_four:
 	VPSRLD       $0x1f, Z16, Z16
 	VPADDD       Z16, Z15, Z15
 	VPERMPS      Z7, Z15, Z14
-	VMULPS       Z0, Z14, Z14
-	VSUBPS       Z14, Z13, Z14
+	VFNMADD213PS Z13, Z0, Z14
 	VMULPS       Z14, Z12, Z12
-	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z1, Z1
+	VFMADD231PS  Z14, Z12, Z1
 	ADDQ         $+16, CX
 	ADDQ         $+16, DX
 	SUBQ         $+4, BX
@@ -10542,11 +10239,9 @@ errors:
 	VPSRLD       $0x1f, Z16, Z16
 	VPADDD       Z16, Z15, Z15
 	VPERMPS      Z7, Z15, Z14
-	VMULPS       Z0, Z14, Z14
-	VSUBPS       Z14, Z13, Z14
+	VFNMADD213PS Z13, Z0, Z14
 	VMULPS       Z14, Z12, Z12
-	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z1, Z1
+	VFMADD231PS  Z14, Z12, Z1
 	ADDQ         $+4, CX
 	ADDQ         $+4, DX
 	DECQ         BX
@@ -10814,10 +10509,8 @@ weight_four:
 	VMULPS       Z3, Z12, Z12
 	VADDPS       Z12, Z9, Z9
 	VSUBPS       Z12, Z9, Z9
-	VMULPS       Z5, Z9, Z5
-	VADDPS       Z5, Z7, Z7
-	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z6, Z6
+	VFMADD231PS  Z5, Z9, Z7
+	VFMADD231PS  Z9, Z9, Z6
 	VBROADCASTSS 4(AX), Z5
 	VMULPS       Z5, Z8, Z9
 	VMAXPS       Z0, Z9, Z9
@@ -10827,10 +10520,8 @@ weight_four:
 	VMULPS       Z3, Z12, Z12
 	VADDPS       Z12, Z9, Z9
 	VSUBPS       Z12, Z9, Z9
-	VMULPS       Z5, Z9, Z5
-	VADDPS       Z5, Z7, Z7
-	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z6, Z6
+	VFMADD231PS  Z5, Z9, Z7
+	VFMADD231PS  Z9, Z9, Z6
 	VBROADCASTSS 8(AX), Z5
 	VMULPS       Z5, Z8, Z9
 	VMAXPS       Z0, Z9, Z9
@@ -10840,10 +10531,8 @@ weight_four:
 	VMULPS       Z3, Z12, Z12
 	VADDPS       Z12, Z9, Z9
 	VSUBPS       Z12, Z9, Z9
-	VMULPS       Z5, Z9, Z5
-	VADDPS       Z5, Z7, Z7
-	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z6, Z6
+	VFMADD231PS  Z5, Z9, Z7
+	VFMADD231PS  Z9, Z9, Z6
 	VBROADCASTSS 12(AX), Z5
 	VMULPS       Z5, Z8, Z9
 	VMAXPS       Z0, Z9, Z9
@@ -10853,10 +10542,8 @@ weight_four:
 	VMULPS       Z3, Z12, Z12
 	VADDPS       Z12, Z9, Z9
 	VSUBPS       Z12, Z9, Z9
-	VMULPS       Z5, Z9, Z5
-	VADDPS       Z5, Z7, Z7
-	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z6, Z6
+	VFMADD231PS  Z5, Z9, Z7
+	VFMADD231PS  Z9, Z9, Z6
 	ADDQ         $+16, AX
 	SUBQ         $+4, CX
 	JGE          weight_four
@@ -10875,10 +10562,8 @@ weight:
 	VMULPS       Z3, Z12, Z12
 	VADDPS       Z12, Z9, Z9
 	VSUBPS       Z12, Z9, Z9
-	VMULPS       Z5, Z9, Z5
-	VADDPS       Z5, Z7, Z7
-	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z6, Z6
+	VFMADD231PS  Z5, Z9, Z7
+	VFMADD231PS  Z9, Z9, Z6
 	ADDQ         $+4, AX
 	DECQ         CX
 	JNZ          weight
@@ -10951,10 +10636,8 @@ errors_four:
 	VMULPS       Z6, Z10, Z10
 	VADDPS       Z10, Z9, Z9
 	VSUBPS       Z10, Z9, Z9
-	VMULPS       Z0, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z1, Z1
+	VFNMADD213PS Z8, Z0, Z9
+	VFMADD231PS  Z9, Z9, Z1
 	VBROADCASTSS 4(CX), Z8
 	VMULPS       Z8, Z3, Z9
 	VMAXPS       Z2, Z9, Z9
@@ -10964,10 +10647,8 @@ errors_four:
 	VMULPS       Z6, Z10, Z10
 	VADDPS       Z10, Z9, Z9
 	VSUBPS       Z10, Z9, Z9
-	VMULPS       Z0, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z1, Z1
+	VFNMADD213PS Z8, Z0, Z9
+	VFMADD231PS  Z9, Z9, Z1
 	VBROADCASTSS 8(CX), Z8
 	VMULPS       Z8, Z3, Z9
 	VMAXPS       Z2, Z9, Z9
@@ -10977,10 +10658,8 @@ errors_four:
 	VMULPS       Z6, Z10, Z10
 	VADDPS       Z10, Z9, Z9
 	VSUBPS       Z10, Z9, Z9
-	VMULPS       Z0, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z1, Z1
+	VFNMADD213PS Z8, Z0, Z9
+	VFMADD231PS  Z9, Z9, Z1
 	VBROADCASTSS 12(CX), Z8
 	VMULPS       Z8, Z3, Z9
 	VMAXPS       Z2, Z9, Z9
@@ -10990,10 +10669,8 @@ errors_four:
 	VMULPS       Z6, Z10, Z10
 	VADDPS       Z10, Z9, Z9
 	VSUBPS       Z10, Z9, Z9
-	VMULPS       Z0, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z1, Z1
+	VFNMADD213PS Z8, Z0, Z9
+	VFMADD231PS  Z9, Z9, Z1
 	ADDQ         $+16, CX
 	SUBQ         $+4, DX
 	JGE          errors_four
@@ -11012,10 +10689,8 @@ errors:
 	VMULPS       Z6, Z10, Z10
 	VADDPS       Z10, Z9, Z9
 	VSUBPS       Z10, Z9, Z9
-	VMULPS       Z0, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z1, Z1
+	VFNMADD213PS Z8, Z0, Z9
+	VFMADD231PS  Z9, Z9, Z1
 	ADDQ         $+4, CX
 	DECQ         DX
 	JNZ          errors
@@ -11063,10 +10738,8 @@ weight_four:
 	VADDPS       Z13, Z12, Z12
 	VSUBPS       Z13, Z12, Z12
 	VMULPS       Z12, Z5, Z5
-	VMULPS       Z9, Z5, Z9
-	VADDPS       Z9, Z7, Z7
-	VMULPS       Z5, Z12, Z12
-	VADDPS       Z12, Z6, Z6
+	VFMADD231PS  Z9, Z5, Z7
+	VFMADD231PS  Z12, Z5, Z6
 	VBROADCASTSS 4(CX), Z5
 	VBROADCASTSS 4(AX), Z9
 	VMULPS       Z9, Z8, Z12
@@ -11078,10 +10751,8 @@ weight_four:
 	VADDPS       Z13, Z12, Z12
 	VSUBPS       Z13, Z12, Z12
 	VMULPS       Z12, Z5, Z5
-	VMULPS       Z9, Z5, Z9
-	VADDPS       Z9, Z7, Z7
-	VMULPS       Z5, Z12, Z12
-	VADDPS       Z12, Z6, Z6
+	VFMADD231PS  Z9, Z5, Z7
+	VFMADD231PS  Z12, Z5, Z6
 	VBROADCASTSS 8(CX), Z5
 	VBROADCASTSS 8(AX), Z9
 	VMULPS       Z9, Z8, Z12
@@ -11093,10 +10764,8 @@ weight_four:
 	VADDPS       Z13, Z12, Z12
 	VSUBPS       Z13, Z12, Z12
 	VMULPS       Z12, Z5, Z5
-	VMULPS       Z9, Z5, Z9
-	VADDPS       Z9, Z7, Z7
-	VMULPS       Z5, Z12, Z12
-	VADDPS       Z12, Z6, Z6
+	VFMADD231PS  Z9, Z5, Z7
+	VFMADD231PS  Z12, Z5, Z6
 	VBROADCASTSS 12(CX), Z5
 	VBROADCASTSS 12(AX), Z9
 	VMULPS       Z9, Z8, Z12
@@ -11108,10 +10777,8 @@ weight_four:
 	VADDPS       Z13, Z12, Z12
 	VSUBPS       Z13, Z12, Z12
 	VMULPS       Z12, Z5, Z5
-	VMULPS       Z9, Z5, Z9
-	VADDPS       Z9, Z7, Z7
-	VMULPS       Z5, Z12, Z12
-	VADDPS       Z12, Z6, Z6
+	VFMADD231PS  Z9, Z5, Z7
+	VFMADD231PS  Z12, Z5, Z6
 	ADDQ         $+16, AX
 	ADDQ         $+16, CX
 	SUBQ         $+4, BX
@@ -11133,10 +10800,8 @@ weight:
 	VADDPS       Z13, Z12, Z12
 	VSUBPS       Z13, Z12, Z12
 	VMULPS       Z12, Z5, Z5
-	VMULPS       Z9, Z5, Z9
-	VADDPS       Z9, Z7, Z7
-	VMULPS       Z5, Z12, Z12
-	VADDPS       Z12, Z6, Z6
+	VFMADD231PS  Z9, Z5, Z7
+	VFMADD231PS  Z12, Z5, Z6
 	ADDQ         $+4, AX
 	ADDQ         $+4, CX
 	DECQ         BX
@@ -11212,11 +10877,9 @@ errors_four:
 	VMULPS       Z6, Z11, Z11
 	VADDPS       Z11, Z10, Z10
 	VSUBPS       Z11, Z10, Z10
-	VMULPS       Z0, Z10, Z10
-	VSUBPS       Z10, Z9, Z10
+	VFNMADD213PS Z9, Z0, Z10
 	VMULPS       Z10, Z8, Z8
-	VMULPS       Z10, Z8, Z10
-	VADDPS       Z10, Z1, Z1
+	VFMADD231PS  Z10, Z8, Z1
 	VBROADCASTSS 4(DX), Z8
 	VBROADCASTSS 4(CX), Z9
 	VMULPS       Z9, Z3, Z10
@@ -11227,11 +10890,9 @@ errors_four:
 	VMULPS       Z6, Z11, Z11
 	VADDPS       Z11, Z10, Z10
 	VSUBPS       Z11, Z10, Z10
-	VMULPS       Z0, Z10, Z10
-	VSUBPS       Z10, Z9, Z10
+	VFNMADD213PS Z9, Z0, Z10
 	VMULPS       Z10, Z8, Z8
-	VMULPS       Z10, Z8, Z10
-	VADDPS       Z10, Z1, Z1
+	VFMADD231PS  Z10, Z8, Z1
 	VBROADCASTSS 8(DX), Z8
 	VBROADCASTSS 8(CX), Z9
 	VMULPS       Z9, Z3, Z10
@@ -11242,11 +10903,9 @@ errors_four:
 	VMULPS       Z6, Z11, Z11
 	VADDPS       Z11, Z10, Z10
 	VSUBPS       Z11, Z10, Z10
-	VMULPS       Z0, Z10, Z10
-	VSUBPS       Z10, Z9, Z10
+	VFNMADD213PS Z9, Z0, Z10
 	VMULPS       Z10, Z8, Z8
-	VMULPS       Z10, Z8, Z10
-	VADDPS       Z10, Z1, Z1
+	VFMADD231PS  Z10, Z8, Z1
 	VBROADCASTSS 12(DX), Z8
 	VBROADCASTSS 12(CX), Z9
 	VMULPS       Z9, Z3, Z10
@@ -11257,11 +10916,9 @@ errors_four:
 	VMULPS       Z6, Z11, Z11
 	VADDPS       Z11, Z10, Z10
 	VSUBPS       Z11, Z10, Z10
-	VMULPS       Z0, Z10, Z10
-	VSUBPS       Z10, Z9, Z10
+	VFNMADD213PS Z9, Z0, Z10
 	VMULPS       Z10, Z8, Z8
-	VMULPS       Z10, Z8, Z10
-	VADDPS       Z10, Z1, Z1
+	VFMADD231PS  Z10, Z8, Z1
 	ADDQ         $+16, CX
 	ADDQ         $+16, DX
 	SUBQ         $+4, BX
@@ -11282,11 +10939,9 @@ errors:
 	VMULPS       Z6, Z11, Z11
 	VADDPS       Z11, Z10, Z10
 	VSUBPS       Z11, Z10, Z10
-	VMULPS       Z0, Z10, Z10
-	VSUBPS       Z10, Z9, Z10
+	VFNMADD213PS Z9, Z0, Z10
 	VMULPS       Z10, Z8, Z8
-	VMULPS       Z10, Z8, Z10
-	VADDPS       Z10, Z1, Z1
+	VFMADD231PS  Z10, Z8, Z1
 	ADDQ         $+4, CX
 	ADDQ         $+4, DX
 	DECQ         BX
@@ -11360,10 +11015,8 @@ errors_four:
 	VPSRLD       $0x1f, Z15, Z15
 	VPADDD       Z15, Z14, Z14
 	VPERMPS      Z7, Z14, Z13
-	VMULPS       Z2, Z13, Z13
-	VSUBPS       Z13, Z12, Z13
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z4, Z4
+	VFNMADD213PS Z12, Z2, Z13
+	VFMADD231PS  Z13, Z13, Z4
 	VBROADCASTSS 4(CX), Z12
 	VMULPS       Z12, Z1, Z13
 	VMAXPS       Z8, Z13, Z13
@@ -11379,10 +11032,8 @@ errors_four:
 	VPSRLD       $0x1f, Z15, Z15
 	VPADDD       Z15, Z14, Z14
 	VPERMPS      Z7, Z14, Z13
-	VMULPS       Z2, Z13, Z13
-	VSUBPS       Z13, Z12, Z13
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z4, Z4
+	VFNMADD213PS Z12, Z2, Z13
+	VFMADD231PS  Z13, Z13, Z4
 	VBROADCASTSS 8(CX), Z12
 	VMULPS       Z12, Z1, Z13
 	VMAXPS       Z8, Z13, Z13
@@ -11398,10 +11049,8 @@ errors_four:
 	VPSRLD       $0x1f, Z15, Z15
 	VPADDD       Z15, Z14, Z14
 	VPERMPS      Z7, Z14, Z13
-	VMULPS       Z2, Z13, Z13
-	VSUBPS       Z13, Z12, Z13
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z4, Z4
+	VFNMADD213PS Z12, Z2, Z13
+	VFMADD231PS  Z13, Z13, Z4
 	VBROADCASTSS 12(CX), Z12
 	VMULPS       Z12, Z1, Z13
 	VMAXPS       Z8, Z13, Z13
@@ -11417,10 +11066,8 @@ errors_four:
 	VPSRLD       $0x1f, Z15, Z15
 	VPADDD       Z15, Z14, Z14
 	VPERMPS      Z7, Z14, Z13
-	VMULPS       Z2, Z13, Z13
-	VSUBPS       Z13, Z12, Z13
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z4, Z4
+	VFNMADD213PS Z12, Z2, Z13
+	VFMADD231PS  Z13, Z13, Z4
 	ADDQ         $+16, CX
 	SUBQ         $+4, DX
 	JGE          errors_four
@@ -11445,10 +11092,8 @@ errors:
 	VPSRLD       $0x1f, Z15, Z15
 	VPADDD       Z15, Z14, Z14
 	VPERMPS      Z7, Z14, Z13
-	VMULPS       Z2, Z13, Z13
-	VSUBPS       Z13, Z12, Z13
-	VMULPS       Z13, Z13, Z13
-	VADDPS       Z13, Z4, Z4
+	VFNMADD213PS Z12, Z2, Z13
+	VFMADD231PS  Z13, Z13, Z4
 	ADDQ         $+4, CX
 	DECQ         DX
 	JNZ          errors
@@ -11521,10 +11166,8 @@ errors_four:
 	VMULPS       Z6, Z10, Z10
 	VADDPS       Z10, Z9, Z9
 	VSUBPS       Z10, Z9, Z9
-	VMULPS       Z2, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z3, Z3
+	VFNMADD213PS Z8, Z2, Z9
+	VFMADD231PS  Z9, Z9, Z3
 	VBROADCASTSS 4(AX), Z8
 	VMULPS       Z8, Z1, Z9
 	VMAXPS       Z0, Z9, Z9
@@ -11534,10 +11177,8 @@ errors_four:
 	VMULPS       Z6, Z10, Z10
 	VADDPS       Z10, Z9, Z9
 	VSUBPS       Z10, Z9, Z9
-	VMULPS       Z2, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z3, Z3
+	VFNMADD213PS Z8, Z2, Z9
+	VFMADD231PS  Z9, Z9, Z3
 	VBROADCASTSS 8(AX), Z8
 	VMULPS       Z8, Z1, Z9
 	VMAXPS       Z0, Z9, Z9
@@ -11547,10 +11188,8 @@ errors_four:
 	VMULPS       Z6, Z10, Z10
 	VADDPS       Z10, Z9, Z9
 	VSUBPS       Z10, Z9, Z9
-	VMULPS       Z2, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z3, Z3
+	VFNMADD213PS Z8, Z2, Z9
+	VFMADD231PS  Z9, Z9, Z3
 	VBROADCASTSS 12(AX), Z8
 	VMULPS       Z8, Z1, Z9
 	VMAXPS       Z0, Z9, Z9
@@ -11560,10 +11199,8 @@ errors_four:
 	VMULPS       Z6, Z10, Z10
 	VADDPS       Z10, Z9, Z9
 	VSUBPS       Z10, Z9, Z9
-	VMULPS       Z2, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z3, Z3
+	VFNMADD213PS Z8, Z2, Z9
+	VFMADD231PS  Z9, Z9, Z3
 	ADDQ         $+16, AX
 	SUBQ         $+4, CX
 	JGE          errors_four
@@ -11582,10 +11219,8 @@ errors:
 	VMULPS       Z6, Z10, Z10
 	VADDPS       Z10, Z9, Z9
 	VSUBPS       Z10, Z9, Z9
-	VMULPS       Z2, Z9, Z9
-	VSUBPS       Z9, Z8, Z9
-	VMULPS       Z9, Z9, Z9
-	VADDPS       Z9, Z3, Z3
+	VFNMADD213PS Z8, Z2, Z9
+	VFMADD231PS  Z9, Z9, Z3
 	ADDQ         $+4, AX
 	DECQ         CX
 	JNZ          errors
@@ -11683,11 +11318,9 @@ errors_four:
 	VPSRLD       $0x1f, Z16, Z16
 	VPADDD       Z16, Z15, Z15
 	VPERMPS      Z7, Z15, Z14
-	VMULPS       Z2, Z14, Z14
-	VSUBPS       Z14, Z13, Z14
+	VFNMADD213PS Z13, Z2, Z14
 	VMULPS       Z14, Z12, Z12
-	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z4, Z4
+	VFMADD231PS  Z14, Z12, Z4
 	VBROADCASTSS 4(DX), Z12
 	VBROADCASTSS 4(CX), Z13
 	VMULPS       Z13, Z1, Z14
@@ -11704,11 +11337,9 @@ errors_four:
 	VPSRLD       $0x1f, Z16, Z16
 	VPADDD       Z16, Z15, Z15
 	VPERMPS      Z7, Z15, Z14
-	VMULPS       Z2, Z14, Z14
-	VSUBPS       Z14, Z13, Z14
+	VFNMADD213PS Z13, Z2, Z14
 	VMULPS       Z14, Z12, Z12
-	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z4, Z4
+	VFMADD231PS  Z14, Z12, Z4
 	VBROADCASTSS 8(DX), Z12
 	VBROADCASTSS 8(CX), Z13
 	VMULPS       Z13, Z1, Z14
@@ -11725,11 +11356,9 @@ errors_four:
 	VPSRLD       $0x1f, Z16, Z16
 	VPADDD       Z16, Z15, Z15
 	VPERMPS      Z7, Z15, Z14
-	VMULPS       Z2, Z14, Z14
-	VSUBPS       Z14, Z13, Z14
+	VFNMADD213PS Z13, Z2, Z14
 	VMULPS       Z14, Z12, Z12
-	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z4, Z4
+	VFMADD231PS  Z14, Z12, Z4
 	VBROADCASTSS 12(DX), Z12
 	VBROADCASTSS 12(CX), Z13
 	VMULPS       Z13, Z1, Z14
@@ -11746,11 +11375,9 @@ errors_four:
 	VPSRLD       $0x1f, Z16, Z16
 	VPADDD       Z16, Z15, Z15
 	VPERMPS      Z7, Z15, Z14
-	VMULPS       Z2, Z14, Z14
-	VSUBPS       Z14, Z13, Z14
+	VFNMADD213PS Z13, Z2, Z14
 	VMULPS       Z14, Z12, Z12
-	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z4, Z4
+	VFMADD231PS  Z14, Z12, Z4
 	ADDQ         $+16, CX
 	ADDQ         $+16, DX
 	SUBQ         $+4, BX
@@ -11777,11 +11404,9 @@ errors:
 	VPSRLD       $0x1f, Z16, Z16
 	VPADDD       Z16, Z15, Z15
 	VPERMPS      Z7, Z15, Z14
-	VMULPS       Z2, Z14, Z14
-	VSUBPS       Z14, Z13, Z14
+	VFNMADD213PS Z13, Z2, Z14
 	VMULPS       Z14, Z12, Z12
-	VMULPS       Z14, Z12, Z14
-	VADDPS       Z14, Z4, Z4
+	VFMADD231PS  Z14, Z12, Z4
 	ADDQ         $+4, CX
 	ADDQ         $+4, DX
 	DECQ         BX
@@ -11857,11 +11482,9 @@ errors_four:
 	VMULPS       Z6, Z11, Z11
 	VADDPS       Z11, Z10, Z10
 	VSUBPS       Z11, Z10, Z10
-	VMULPS       Z2, Z10, Z10
-	VSUBPS       Z10, Z9, Z10
+	VFNMADD213PS Z9, Z2, Z10
 	VMULPS       Z10, Z8, Z8
-	VMULPS       Z10, Z8, Z10
-	VADDPS       Z10, Z3, Z3
+	VFMADD231PS  Z10, Z8, Z3
 	VBROADCASTSS 4(CX), Z8
 	VBROADCASTSS 4(AX), Z9
 	VMULPS       Z9, Z1, Z10
@@ -11872,11 +11495,9 @@ errors_four:
 	VMULPS       Z6, Z11, Z11
 	VADDPS       Z11, Z10, Z10
 	VSUBPS       Z11, Z10, Z10
-	VMULPS       Z2, Z10, Z10
-	VSUBPS       Z10, Z9, Z10
+	VFNMADD213PS Z9, Z2, Z10
 	VMULPS       Z10, Z8, Z8
-	VMULPS       Z10, Z8, Z10
-	VADDPS       Z10, Z3, Z3
+	VFMADD231PS  Z10, Z8, Z3
 	VBROADCASTSS 8(CX), Z8
 	VBROADCASTSS 8(AX), Z9
 	VMULPS       Z9, Z1, Z10
@@ -11887,11 +11508,9 @@ errors_four:
 	VMULPS       Z6, Z11, Z11
 	VADDPS       Z11, Z10, Z10
 	VSUBPS       Z11, Z10, Z10
-	VMULPS       Z2, Z10, Z10
-	VSUBPS       Z10, Z9, Z10
+	VFNMADD213PS Z9, Z2, Z10
 	VMULPS       Z10, Z8, Z8
-	VMULPS       Z10, Z8, Z10
-	VADDPS       Z10, Z3, Z3
+	VFMADD231PS  Z10, Z8, Z3
 	VBROADCASTSS 12(CX), Z8
 	VBROADCASTSS 12(AX), Z9
 	VMULPS       Z9, Z1, Z10
@@ -11902,11 +11521,9 @@ errors_four:
 	VMULPS       Z6, Z11, Z11
 	VADDPS       Z11, Z10, Z10
 	VSUBPS       Z11, Z10, Z10
-	VMULPS       Z2, Z10, Z10
-	VSUBPS       Z10, Z9, Z10
+	VFNMADD213PS Z9, Z2, Z10
 	VMULPS       Z10, Z8, Z8
-	VMULPS       Z10, Z8, Z10
-	VADDPS       Z10, Z3, Z3
+	VFMADD231PS  Z10, Z8, Z3
 	ADDQ         $+16, AX
 	ADDQ         $+16, CX
 	SUBQ         $+4, BX
@@ -11927,11 +11544,9 @@ errors:
 	VMULPS       Z6, Z11, Z11
 	VADDPS       Z11, Z10, Z10
 	VSUBPS       Z11, Z10, Z10
-	VMULPS       Z2, Z10, Z10
-	VSUBPS       Z10, Z9, Z10
+	VFNMADD213PS Z9, Z2, Z10
 	VMULPS       Z10, Z8, Z8
-	VMULPS       Z10, Z8, Z10
-	VADDPS       Z10, Z3, Z3
+	VFMADD231PS  Z10, Z8, Z3
 	ADDQ         $+4, AX
 	ADDQ         $+4, CX
 	DECQ         BX
@@ -12026,10 +11641,10 @@ sums0:
 minimums0:
 	VBROADCASTF32X8 (SI), Z12
 	VBROADCASTF32X8 1024(SI), Z13
-	VMULPS          Z12, Z0, Z14
-	VMULPS          Z12, Z5, Z15
-	VADDPS          Z1, Z14, Z14
-	VADDPS          Z6, Z15, Z15
+	VMOVAPS         Z0, Z14
+	VFMADD213PS     Z1, Z12, Z14
+	VMOVAPS         Z5, Z15
+	VFMADD213PS     Z6, Z12, Z15
 	VMAXPS          Z10, Z14, Z14
 	VMAXPS          Z10, Z15, Z15
 	VMINPS          Z11, Z14, Z14
@@ -12040,20 +11655,16 @@ minimums0:
 	VMULPS          Z15, Z13, Z13
 	VADDPS          Z16, Z2, Z2
 	VADDPS          Z13, Z7, Z7
-	VMULPS          Z16, Z14, Z14
-	VMULPS          Z13, Z15, Z15
-	VMULPS          Z12, Z16, Z16
-	VMULPS          Z12, Z13, Z13
-	VADDPS          Z14, Z3, Z3
-	VADDPS          Z15, Z8, Z8
-	VADDPS          Z16, Z4, Z4
-	VADDPS          Z13, Z9, Z9
+	VFMADD231PS     Z14, Z16, Z3
+	VFMADD231PS     Z15, Z13, Z8
+	VFMADD231PS     Z12, Z16, Z4
+	VFMADD231PS     Z12, Z13, Z9
 	VBROADCASTF32X8 32(SI), Z12
 	VBROADCASTF32X8 1056(SI), Z13
-	VMULPS          Z12, Z0, Z14
-	VMULPS          Z12, Z5, Z15
-	VADDPS          Z1, Z14, Z14
-	VADDPS          Z6, Z15, Z15
+	VMOVAPS         Z0, Z14
+	VFMADD213PS     Z1, Z12, Z14
+	VMOVAPS         Z5, Z15
+	VFMADD213PS     Z6, Z12, Z15
 	VMAXPS          Z10, Z14, Z14
 	VMAXPS          Z10, Z15, Z15
 	VMINPS          Z11, Z14, Z14
@@ -12064,14 +11675,10 @@ minimums0:
 	VMULPS          Z15, Z13, Z13
 	VADDPS          Z16, Z2, Z2
 	VADDPS          Z13, Z7, Z7
-	VMULPS          Z16, Z14, Z14
-	VMULPS          Z13, Z15, Z15
-	VMULPS          Z12, Z16, Z16
-	VMULPS          Z12, Z13, Z13
-	VADDPS          Z14, Z3, Z3
-	VADDPS          Z15, Z8, Z8
-	VADDPS          Z16, Z4, Z4
-	VADDPS          Z13, Z9, Z9
+	VFMADD231PS     Z14, Z16, Z3
+	VFMADD231PS     Z15, Z13, Z8
+	VFMADD231PS     Z12, Z16, Z4
+	VFMADD231PS     Z12, Z13, Z9
 	ADDQ            $+64, SI
 	DECQ            DI
 	JNZ             minimums0
@@ -12107,16 +11714,19 @@ promises0:
 	VMULPS          Z8, Z6, Z9
 	VMULPS          Z0, Z9, Z9
 	VSUBPS          Z9, Z11, Z11
-	VDIVPS          Z10, Z11, Z11
 	VMULPS          Z6, Z11, Z9
-	VSUBPS          Z8, Z9, Z9
-	VMULPS          Z0, Z9, Z9
-	VBROADCASTSS    none<>+0(SB), Z12
+	VMULPS          Z8, Z10, Z12
 	VCMPPS          $0x1e, Z12, Z9, K1
-	VMOVUPS         4736(AX), Z12
-	VDIVPS          Z7, Z12, Z12
-	VBLENDMPS       Z11, Z12, K1, Z11
-	VMOVAPS.Z       Z9, K1, Z7
+	VMOVUPS         4736(AX), Z9
+	VBLENDMPS       Z11, Z9, K1, Z11
+	VBLENDMPS       Z10, Z7, K1, Z7
+	VDIVPS          Z7, Z11, Z11
+	VMULPS          Z6, Z11, Z12
+	VSUBPS          Z8, Z12, Z12
+	VMULPS          Z0, Z12, Z12
+	VBROADCASTSS    none<>+0(SB), Z7
+	VMAXPS          Z7, Z12, Z12
+	VMOVAPS.Z       Z12, K1, Z7
 	VBROADCASTF32X8 2176(DX), Z12
 	VMULPS          4736(AX), Z11, Z9
 	VSUBPS          Z9, Z12, Z12
@@ -12265,52 +11875,44 @@ errors0:
 rows0:
 	VBROADCASTF32X8 (DX), Z12
 	VBROADCASTF32X8 1024(DX), Z13
-	VMULPS          Z12, Z4, Z14
-	VMULPS          Z12, Z9, Z15
-	VADDPS          Z3, Z14, Z14
-	VADDPS          Z8, Z15, Z15
+	VMOVAPS         Z4, Z14
+	VFMADD213PS     Z3, Z12, Z14
+	VMOVAPS         Z9, Z15
+	VFMADD213PS     Z8, Z12, Z15
 	VMAXPS          Z10, Z14, Z14
 	VMAXPS          Z10, Z15, Z15
 	VMINPS          Z11, Z14, Z14
 	VMINPS          Z11, Z15, Z15
 	VRNDSCALEPS     $0x00, Z14, Z14
 	VRNDSCALEPS     $0x00, Z15, Z15
-	VMULPS          Z0, Z14, Z14
-	VMULPS          Z5, Z15, Z15
-	VSUBPS          Z2, Z14, Z14
-	VSUBPS          Z7, Z15, Z15
-	VSUBPS          Z14, Z12, Z14
-	VSUBPS          Z15, Z12, Z15
-	VMULPS          Z14, Z13, Z12
-	VMULPS          Z14, Z12, Z14
-	VMULPS          Z15, Z13, Z12
-	VMULPS          Z15, Z12, Z15
-	VADDPS          Z14, Z1, Z1
-	VADDPS          Z15, Z6, Z6
+	VADDPS          Z2, Z12, Z16
+	VFNMADD231PS    Z14, Z0, Z16
+	VADDPS          Z7, Z12, Z12
+	VFNMADD231PS    Z15, Z5, Z12
+	VMULPS          Z16, Z13, Z14
+	VFMADD231PS     Z16, Z14, Z1
+	VMULPS          Z12, Z13, Z13
+	VFMADD231PS     Z12, Z13, Z6
 	VBROADCASTF32X8 32(DX), Z12
 	VBROADCASTF32X8 1056(DX), Z13
-	VMULPS          Z12, Z4, Z14
-	VMULPS          Z12, Z9, Z15
-	VADDPS          Z3, Z14, Z14
-	VADDPS          Z8, Z15, Z15
+	VMOVAPS         Z4, Z14
+	VFMADD213PS     Z3, Z12, Z14
+	VMOVAPS         Z9, Z15
+	VFMADD213PS     Z8, Z12, Z15
 	VMAXPS          Z10, Z14, Z14
 	VMAXPS          Z10, Z15, Z15
 	VMINPS          Z11, Z14, Z14
 	VMINPS          Z11, Z15, Z15
 	VRNDSCALEPS     $0x00, Z14, Z14
 	VRNDSCALEPS     $0x00, Z15, Z15
-	VMULPS          Z0, Z14, Z14
-	VMULPS          Z5, Z15, Z15
-	VSUBPS          Z2, Z14, Z14
-	VSUBPS          Z7, Z15, Z15
-	VSUBPS          Z14, Z12, Z14
-	VSUBPS          Z15, Z12, Z15
-	VMULPS          Z14, Z13, Z12
-	VMULPS          Z14, Z12, Z14
-	VMULPS          Z15, Z13, Z12
-	VMULPS          Z15, Z12, Z15
-	VADDPS          Z14, Z1, Z1
-	VADDPS          Z15, Z6, Z6
+	VADDPS          Z2, Z12, Z16
+	VFNMADD231PS    Z14, Z0, Z16
+	VADDPS          Z7, Z12, Z12
+	VFNMADD231PS    Z15, Z5, Z12
+	VMULPS          Z16, Z13, Z14
+	VFMADD231PS     Z16, Z14, Z1
+	VMULPS          Z12, Z13, Z13
+	VFMADD231PS     Z12, Z13, Z6
 	ADDQ            $+64, DX
 	DECQ            BX
 	JNZ             rows0
@@ -12411,10 +12013,10 @@ sums0:
 minimums0:
 	VMOVUPS      (SI), Z12
 	VMOVUPS      1024(SI), Z13
-	VMULPS       Z12, Z0, Z14
-	VMULPS       Z12, Z5, Z15
-	VADDPS       Z1, Z14, Z14
-	VADDPS       Z6, Z15, Z15
+	VMOVAPS      Z0, Z14
+	VFMADD213PS  Z1, Z12, Z14
+	VMOVAPS      Z5, Z15
+	VFMADD213PS  Z6, Z12, Z15
 	VMAXPS       Z10, Z14, Z14
 	VMAXPS       Z10, Z15, Z15
 	VMINPS       Z11, Z14, Z14
@@ -12425,20 +12027,16 @@ minimums0:
 	VMULPS       Z15, Z13, Z13
 	VADDPS       Z16, Z2, Z2
 	VADDPS       Z13, Z7, Z7
-	VMULPS       Z16, Z14, Z14
-	VMULPS       Z13, Z15, Z15
-	VMULPS       Z12, Z16, Z16
-	VMULPS       Z12, Z13, Z13
-	VADDPS       Z14, Z3, Z3
-	VADDPS       Z15, Z8, Z8
-	VADDPS       Z16, Z4, Z4
-	VADDPS       Z13, Z9, Z9
+	VFMADD231PS  Z14, Z16, Z3
+	VFMADD231PS  Z15, Z13, Z8
+	VFMADD231PS  Z12, Z16, Z4
+	VFMADD231PS  Z12, Z13, Z9
 	VMOVUPS      64(SI), Z12
 	VMOVUPS      1088(SI), Z13
-	VMULPS       Z12, Z0, Z14
-	VMULPS       Z12, Z5, Z15
-	VADDPS       Z1, Z14, Z14
-	VADDPS       Z6, Z15, Z15
+	VMOVAPS      Z0, Z14
+	VFMADD213PS  Z1, Z12, Z14
+	VMOVAPS      Z5, Z15
+	VFMADD213PS  Z6, Z12, Z15
 	VMAXPS       Z10, Z14, Z14
 	VMAXPS       Z10, Z15, Z15
 	VMINPS       Z11, Z14, Z14
@@ -12449,14 +12047,10 @@ minimums0:
 	VMULPS       Z15, Z13, Z13
 	VADDPS       Z16, Z2, Z2
 	VADDPS       Z13, Z7, Z7
-	VMULPS       Z16, Z14, Z14
-	VMULPS       Z13, Z15, Z15
-	VMULPS       Z12, Z16, Z16
-	VMULPS       Z12, Z13, Z13
-	VADDPS       Z14, Z3, Z3
-	VADDPS       Z15, Z8, Z8
-	VADDPS       Z16, Z4, Z4
-	VADDPS       Z13, Z9, Z9
+	VFMADD231PS  Z14, Z16, Z3
+	VFMADD231PS  Z15, Z13, Z8
+	VFMADD231PS  Z12, Z16, Z4
+	VFMADD231PS  Z12, Z13, Z9
 	ADDQ         $+128, SI
 	DECQ         DI
 	JNZ          minimums0
@@ -12491,16 +12085,19 @@ promises0:
 	VMULPS       Z8, Z6, Z9
 	VMULPS       Z0, Z9, Z9
 	VSUBPS       Z9, Z11, Z11
-	VDIVPS       Z10, Z11, Z11
 	VMULPS       Z6, Z11, Z9
-	VSUBPS       Z8, Z9, Z9
-	VMULPS       Z0, Z9, Z9
-	VBROADCASTSS none<>+0(SB), Z12
+	VMULPS       Z8, Z10, Z12
 	VCMPPS       $0x1e, Z12, Z9, K1
-	VMOVUPS      4736(AX), Z12
-	VDIVPS       Z7, Z12, Z12
-	VBLENDMPS    Z11, Z12, K1, Z11
-	VMOVAPS.Z    Z9, K1, Z7
+	VMOVUPS      4736(AX), Z9
+	VBLENDMPS    Z11, Z9, K1, Z11
+	VBLENDMPS    Z10, Z7, K1, Z7
+	VDIVPS       Z7, Z11, Z11
+	VMULPS       Z6, Z11, Z12
+	VSUBPS       Z8, Z12, Z12
+	VMULPS       Z0, Z12, Z12
+	VBROADCASTSS none<>+0(SB), Z7
+	VMAXPS       Z7, Z12, Z12
+	VMOVAPS.Z    Z12, K1, Z7
 	VMOVUPS      2176(DX), Z12
 	VMULPS       4736(AX), Z11, Z9
 	VSUBPS       Z9, Z12, Z12
@@ -12629,52 +12226,44 @@ errors0:
 rows0:
 	VMOVUPS      (DX), Z12
 	VMOVUPS      1024(DX), Z13
-	VMULPS       Z12, Z4, Z14
-	VMULPS       Z12, Z9, Z15
-	VADDPS       Z3, Z14, Z14
-	VADDPS       Z8, Z15, Z15
+	VMOVAPS      Z4, Z14
+	VFMADD213PS  Z3, Z12, Z14
+	VMOVAPS      Z9, Z15
+	VFMADD213PS  Z8, Z12, Z15
 	VMAXPS       Z10, Z14, Z14
 	VMAXPS       Z10, Z15, Z15
 	VMINPS       Z11, Z14, Z14
 	VMINPS       Z11, Z15, Z15
 	VRNDSCALEPS  $0x00, Z14, Z14
 	VRNDSCALEPS  $0x00, Z15, Z15
-	VMULPS       Z0, Z14, Z14
-	VMULPS       Z5, Z15, Z15
-	VSUBPS       Z2, Z14, Z14
-	VSUBPS       Z7, Z15, Z15
-	VSUBPS       Z14, Z12, Z14
-	VSUBPS       Z15, Z12, Z15
-	VMULPS       Z14, Z13, Z12
-	VMULPS       Z14, Z12, Z14
-	VMULPS       Z15, Z13, Z12
-	VMULPS       Z15, Z12, Z15
-	VADDPS       Z14, Z1, Z1
-	VADDPS       Z15, Z6, Z6
+	VADDPS       Z2, Z12, Z16
+	VFNMADD231PS Z14, Z0, Z16
+	VADDPS       Z7, Z12, Z12
+	VFNMADD231PS Z15, Z5, Z12
+	VMULPS       Z16, Z13, Z14
+	VFMADD231PS  Z16, Z14, Z1
+	VMULPS       Z12, Z13, Z13
+	VFMADD231PS  Z12, Z13, Z6
 	VMOVUPS      64(DX), Z12
 	VMOVUPS      1088(DX), Z13
-	VMULPS       Z12, Z4, Z14
-	VMULPS       Z12, Z9, Z15
-	VADDPS       Z3, Z14, Z14
-	VADDPS       Z8, Z15, Z15
+	VMOVAPS      Z4, Z14
+	VFMADD213PS  Z3, Z12, Z14
+	VMOVAPS      Z9, Z15
+	VFMADD213PS  Z8, Z12, Z15
 	VMAXPS       Z10, Z14, Z14
 	VMAXPS       Z10, Z15, Z15
 	VMINPS       Z11, Z14, Z14
 	VMINPS       Z11, Z15, Z15
 	VRNDSCALEPS  $0x00, Z14, Z14
 	VRNDSCALEPS  $0x00, Z15, Z15
-	VMULPS       Z0, Z14, Z14
-	VMULPS       Z5, Z15, Z15
-	VSUBPS       Z2, Z14, Z14
-	VSUBPS       Z7, Z15, Z15
-	VSUBPS       Z14, Z12, Z14
-	VSUBPS       Z15, Z12, Z15
-	VMULPS       Z14, Z13, Z12
-	VMULPS       Z14, Z12, Z14
-	VMULPS       Z15, Z13, Z12
-	VMULPS       Z15, Z12, Z15
-	VADDPS       Z14, Z1, Z1
-	VADDPS       Z15, Z6, Z6
+	VADDPS       Z2, Z12, Z16
+	VFNMADD231PS Z14, Z0, Z16
+	VADDPS       Z7, Z12, Z12
+	VFNMADD231PS Z15, Z5, Z12
+	VMULPS       Z16, Z13, Z14
+	VFMADD231PS  Z16, Z14, Z1
+	VMULPS       Z12, Z13, Z13
+	VFMADD231PS  Z12, Z13, Z6
 	ADDQ         $+128, DX
 	DECQ         BX
 	JNZ          rows0
@@ -12766,14 +12355,10 @@ scales0:
 	VRNDSCALEPS $0x00, Z13, Z13
 	VMULPS      Z12, Z11, Z14
 	VMULPS      Z13, Z11, Z11
-	VMULPS      Z14, Z12, Z12
-	VMULPS      Z11, Z13, Z13
-	VMULPS      Z10, Z14, Z14
-	VMULPS      Z10, Z11, Z11
-	VADDPS      Z12, Z3, Z3
-	VADDPS      Z13, Z6, Z6
-	VADDPS      Z14, Z4, Z4
-	VADDPS      Z11, Z7, Z7
+	VFMADD231PS Z12, Z14, Z3
+	VFMADD231PS Z13, Z11, Z6
+	VFMADD231PS Z10, Z14, Z4
+	VFMADD231PS Z10, Z11, Z7
 	VMOVUPS     64(SI), Z10
 	VMOVUPS     1088(SI), Z11
 	VMULPS      Z10, Z5, Z12
@@ -12786,14 +12371,10 @@ scales0:
 	VRNDSCALEPS $0x00, Z13, Z13
 	VMULPS      Z12, Z11, Z14
 	VMULPS      Z13, Z11, Z11
-	VMULPS      Z14, Z12, Z12
-	VMULPS      Z11, Z13, Z13
-	VMULPS      Z10, Z14, Z14
-	VMULPS      Z10, Z11, Z11
-	VADDPS      Z12, Z3, Z3
-	VADDPS      Z13, Z6, Z6
-	VADDPS      Z14, Z4, Z4
-	VADDPS      Z11, Z7, Z7
+	VFMADD231PS Z12, Z14, Z3
+	VFMADD231PS Z13, Z11, Z6
+	VFMADD231PS Z10, Z14, Z4
+	VFMADD231PS Z10, Z11, Z7
 	ADDQ        $+128, SI
 	DECQ        DI
 	JNZ         scales0
@@ -12886,16 +12467,12 @@ rows0:
 	VMINPS       Z7, Z11, Z11
 	VRNDSCALEPS  $0x00, Z10, Z10
 	VRNDSCALEPS  $0x00, Z11, Z11
-	VMULPS       Z0, Z10, Z10
-	VMULPS       Z2, Z11, Z11
-	VSUBPS       Z10, Z8, Z10
-	VSUBPS       Z11, Z8, Z11
+	VFNMADD213PS Z8, Z0, Z10
+	VFNMADD213PS Z8, Z2, Z11
 	VMULPS       Z10, Z9, Z8
-	VMULPS       Z10, Z8, Z10
+	VFMADD231PS  Z10, Z8, Z1
 	VMULPS       Z11, Z9, Z8
-	VMULPS       Z11, Z8, Z11
-	VADDPS       Z10, Z1, Z1
-	VADDPS       Z11, Z4, Z4
+	VFMADD231PS  Z11, Z8, Z4
 	VMOVUPS      64(DX), Z8
 	VMOVUPS      1088(DX), Z9
 	VMULPS       Z8, Z3, Z10
@@ -12906,16 +12483,12 @@ rows0:
 	VMINPS       Z7, Z11, Z11
 	VRNDSCALEPS  $0x00, Z10, Z10
 	VRNDSCALEPS  $0x00, Z11, Z11
-	VMULPS       Z0, Z10, Z10
-	VMULPS       Z2, Z11, Z11
-	VSUBPS       Z10, Z8, Z10
-	VSUBPS       Z11, Z8, Z11
+	VFNMADD213PS Z8, Z0, Z10
+	VFNMADD213PS Z8, Z2, Z11
 	VMULPS       Z10, Z9, Z8
-	VMULPS       Z10, Z8, Z10
+	VFMADD231PS  Z10, Z8, Z1
 	VMULPS       Z11, Z9, Z8
-	VMULPS       Z11, Z8, Z11
-	VADDPS       Z10, Z1, Z1
-	VADDPS       Z11, Z4, Z4
+	VFMADD231PS  Z11, Z8, Z4
 	ADDQ         $+128, DX
 	DECQ         DI
 	JNZ          rows0
@@ -17720,6 +17293,161 @@ moments1:
 	VMOVUPS Y0, 2080(AX)
 	VMOVUPS Y1, 2144(AX)
 	VMOVUPS Y2, 2208(AX)
+	VZEROUPPER
+	RET
+
+// func minimumScales(lo *float32, hi *float32, scales *float32, minimums *float32, n int, high float32)
+// Requires: AVX
+TEXT ·minimumScales(SB), NOSPLIT, $0-44
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         minimums+24(FP), BX
+	VBROADCASTSS high+40(FP), Y0
+	VBROADCASTSS signBit<>+0(SB), Y1
+	VXORPS       Y2, Y2, Y2
+	MOVQ         n+32(FP), SI
+
+next:
+	VMOVUPS (CX), Y4
+	VMINPS  (AX), Y2, Y3
+	VCMPPS  $0x04, Y4, Y3, Y5
+	VANDPS  Y5, Y4, Y4
+	VSUBPS  Y3, Y4, Y4
+	VDIVPS  Y0, Y4, Y4
+	VXORPS  Y1, Y3, Y3
+	VMOVUPS Y4, (DX)
+	VMOVUPS Y3, (BX)
+	ADDQ    $+32, AX
+	ADDQ    $+32, CX
+	ADDQ    $+32, DX
+	ADDQ    $+32, BX
+	SUBQ    $+8, SI
+	JG      next
+	VZEROUPPER
+	RET
+
+// func factorScales(lo *float32, hi *float32, scales *float32, n int, low float32)
+// Requires: AVX, AVX2
+TEXT ·factorScales(SB), NOSPLIT, $0-36
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	VBROADCASTSS low+32(FP), Y0
+	VBROADCASTSS signBit<>+0(SB), Y1
+	MOVQ         n+24(FP), BX
+
+next:
+	VMOVUPS   (AX), Y2
+	VXORPS    Y1, Y2, Y3
+	VMOVUPS   (CX), Y4
+	VPCMPGTD  Y3, Y4, Y3
+	VBLENDVPS Y3, Y4, Y2, Y2
+	VDIVPS    Y0, Y2, Y2
+	VMOVUPS   Y2, (DX)
+	ADDQ      $+32, AX
+	ADDQ      $+32, CX
+	ADDQ      $+32, DX
+	SUBQ      $+8, BX
+	JG        next
+	VZEROUPPER
+	RET
+
+// func multiples(values *float32, n int, unit float32, least float32, most float32)
+// Requires: AVX
+TEXT ·multiples(SB), NOSPLIT, $0-28
+	MOVQ         values+0(FP), AX
+	VBROADCASTSS unit+16(FP), Y0
+	VBROADCASTSS least+20(FP), Y1
+	VBROADCASTSS most+24(FP), Y2
+	VXORPS       Y3, Y3, Y3
+	MOVQ         n+8(FP), CX
+
+next:
+	VMOVUPS  (AX), Y4
+	VDIVPS   Y0, Y4, Y4
+	VMAXPS   Y1, Y4, Y4
+	VMINPS   Y2, Y4, Y4
+	VROUNDPS $0x00, Y4, Y4
+	VADDPS   Y3, Y4, Y4
+	VMULPS   Y0, Y4, Y4
+	VMOVUPS  Y4, (AX)
+	ADDQ     $+32, AX
+	SUBQ     $+8, CX
+	JG       next
+	VZEROUPPER
+	RET
+
+// func largestNumber(numbers *float32, n int) (found float32)
+// Requires: AVX, SSE
+TEXT ·largestNumber(SB), NOSPLIT, $0-20
+	MOVQ         numbers+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VBROADCASTSS magnitude32<>+0(SB), Y1
+	VANDPS       (AX), Y1, Y0
+	VANDPS       -32(AX)(CX*4), Y1, Y1
+	VMAXPS       Y0, Y1, Y2
+	VPERM2F128   $0x01, Y2, Y2, Y3
+	VMAXPS       Y3, Y2, Y2
+	VPERMILPS    $0x4e, Y2, Y3
+	VMAXPS       Y3, Y2, Y2
+	VPERMILPS    $0xb1, Y2, Y3
+	VMAXPS       Y3, Y2, Y2
+	VCMPPS       $0x00, Y2, Y0, Y0
+	VMOVMSKPS    Y0, CX
+	VCMPPS       $0x00, Y2, Y1, Y0
+	VMOVMSKPS    Y0, DX
+	SHLL         $0x08, DX
+	ORL          DX, CX
+	BSFL         CX, CX
+	VXORPS       Y1, Y1, Y1
+	VMOVSS       (AX)(CX*4), X0
+	VADDSS       X1, X0, X0
+	VZEROUPPER
+	MOVSS        X0, found+16(FP)
+	RET
+
+// func unitParts(stored *float32, tried *float32, parts *float32, needed float32, inverse float32, normal float32)
+// Requires: AVX, F16C
+TEXT ·unitParts(SB), NOSPLIT, $0-36
+	MOVQ         stored+0(FP), AX
+	MOVQ         tried+8(FP), CX
+	MOVQ         parts+16(FP), DX
+	VBROADCASTSS needed+24(FP), Y0
+	VBROADCASTSS inverse+28(FP), Y1
+	VBROADCASTSS normal+32(FP), Y2
+	VMOVUPS      (DX), Y3
+	VMULPS       Y0, Y3, Y3
+	VMULPS       Y1, Y3, Y3
+	VBROADCASTSS perSubnormal16<>+0(SB), Y4
+	VMULPS       Y4, Y3, Y4
+	VROUNDPS     $0x02, Y4, Y4
+	VBROADCASTSS minFloat16<>+0(SB), Y5
+	VMULPS       Y5, Y4, Y4
+	VBROADCASTSS normalFloat16<>+0(SB), Y5
+	VCMPPS       $0x11, Y5, Y3, Y5
+	VCVTPS2PH    $0x00, Y3, X3
+	VCVTPH2PS    X3, Y3
+	VBLENDVPS    Y5, Y4, Y3, Y4
+	VMOVUPS      Y4, (AX)
+	VMULPS       Y2, Y4, Y4
+	VMOVUPS      Y4, (CX)
+	VMOVUPS      32(DX), Y3
+	VMULPS       Y0, Y3, Y3
+	VMULPS       Y1, Y3, Y3
+	VBROADCASTSS perSubnormal16<>+0(SB), Y0
+	VMULPS       Y0, Y3, Y0
+	VROUNDPS     $0x02, Y0, Y0
+	VBROADCASTSS minFloat16<>+0(SB), Y1
+	VMULPS       Y1, Y0, Y0
+	VBROADCASTSS normalFloat16<>+0(SB), Y1
+	VCMPPS       $0x11, Y1, Y3, Y1
+	VCVTPS2PH    $0x00, Y3, X3
+	VCVTPH2PS    X3, Y3
+	VBLENDVPS    Y1, Y0, Y3, Y0
+	VMOVUPS      Y0, 32(AX)
+	VMULPS       Y2, Y0, Y0
+	VMOVUPS      Y0, 32(CX)
 	VZEROUPPER
 	RET
 

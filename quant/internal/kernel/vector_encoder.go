@@ -6,7 +6,8 @@ import "unsafe"
 // weights is the reference's where lanes are weights.
 func (v *vectorSet) vectorSteps() *encoderSteps {
 	return &encoderSteps{
-		v.rangesOf, v.normalizeEndsOf, v.plainOfLayer, v.normalize, v.takeGroups, v.searchMinimums, v.searchScales, v.searchScale, v.addUnitCosts, v.searchFactors, v.addTrialErrors,
+		v.rangesOf, v.normalizeEndsOf, v.plainOfLayer, v.normalize,
+		v.plainScales, v.takeMultiples, v.largest, v.roundUnits, v.takeGroups, v.searchMinimums, v.searchScales, v.searchScale, v.addUnitCosts, v.searchFactors, v.addTrialErrors,
 		v.searchLevels, func(errors *lanes) int { return v.leastLane(&errors[0]) }, v.codeLevelsOf, v.packLevels,
 		v.decodeGroups, v.addSums,
 	}

@@ -8,6 +8,34 @@ var ones = func() (all [superSize]float32) {
 	return all
 }()
 
+// plainScales also changes what is behind the groups.
+func (v *vectorSet) plainScales(e *encoder) {
+	if e.Minimums {
+		v.minimumScales(&e.lo[0], &e.hi[0], &e.scale[0], &e.minimum[0], e.groups, e.grid.high)
+	} else {
+		v.factorScales(&e.lo[0], &e.hi[0], &e.scale[0], e.groups, e.grid.low)
+	}
+}
+
+func (v *vectorSet) takeMultiples(values []float32, unit, least, most float32) {
+	if unit == 0 || len(values)%8 != 0 {
+		takeMultiples(values, unit, least, most)
+		return
+	}
+	v.multiples(&values[0], len(values), unit, least, most)
+}
+
+func (v *vectorSet) largest(numbers []float32) float32 {
+	if len(numbers)%8 != 0 {
+		return largest(numbers)
+	}
+	return v.largestNumber(&numbers[0], len(numbers))
+}
+
+func (v *vectorSet) roundUnits(stored, tried, parts *lanes, needed, inverse, normal float32) {
+	v.unitParts(&stored[0], &tried[0], &parts[0], needed, inverse, normal)
+}
+
 // which is the place of functions for as many groups as a whole one has.
 func (s *superGroup) which() int { return s.SuperSize / s.GroupSize / 16 }
 

@@ -46,17 +46,19 @@ var mixed = func() Mem {
 
 // Bounds and masks of fit, as bits.
 var (
-	one          = constant("one", 0x3f800000)
-	signBit      = constant("signBit", 0x80000000)
-	magnitude32  = constant("magnitude32", 0x7fffffff)
-	minPlain     = constant("minPlain", 0x03800000)   // 2^-120
-	maxPlain     = constant("maxPlain", 0x7b800000)   // 2^120
-	maxOffset    = constant("maxOffset", 0x7effffff)  // the largest below 2^127
-	minFloat16   = constant("minFloat16", 0x33800000) // 2^-24
-	maxFloat16   = constant("maxFloat16", 0x477fe000) // 65504
-	bfloatBelow  = constant("bfloatBelow", 0x00007fff)
-	bfloatLowest = constant("bfloatLowest", 0x00000001)
-	bfloatKept   = constant("bfloatKept", 0xffff0000)
+	one            = constant("one", 0x3f800000)
+	signBit        = constant("signBit", 0x80000000)
+	magnitude32    = constant("magnitude32", 0x7fffffff)
+	minPlain       = constant("minPlain", 0x03800000)       // 2^-120
+	maxPlain       = constant("maxPlain", 0x7b800000)       // 2^120
+	maxOffset      = constant("maxOffset", 0x7effffff)      // the largest below 2^127
+	minFloat16     = constant("minFloat16", 0x33800000)     // 2^-24
+	normalFloat16  = constant("normalFloat16", 0x38800000)  // 2^-14
+	perSubnormal16 = constant("perSubnormal16", 0x4b800000) // 2^24
+	maxFloat16     = constant("maxFloat16", 0x477fe000)     // 65504
+	bfloatBelow    = constant("bfloatBelow", 0x00007fff)
+	bfloatLowest   = constant("bfloatLowest", 0x00000001)
+	bfloatKept     = constant("bfloatKept", 0xffff0000)
 )
 
 // magnitudeMask clears the sign of a float64.

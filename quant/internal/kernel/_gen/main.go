@@ -3,7 +3,7 @@
 //
 // Every function works on a run of groups of equal size, a multiple of 8. The
 // arithmetic is that of the scalar kernel, operation by operation; fused
-// multiply-add is used only where the product is exact.
+// multiply-add is used in searches of encodings, and else only where the product is exact.
 package main
 
 import . "github.com/mmcloughlin/avo/build"
@@ -64,6 +64,11 @@ func main() {
 		layGroups(groups)
 		takeMoments(groups)
 	}
+	minimumScales(isas[0])
+	factorScales(isas[0])
+	multiples(isas[0])
+	largestNumber(isas[0])
+	unitParts(isas[0])
 	stored(isas[0])
 	levelScales(isas[0])
 	f16c()

@@ -222,13 +222,13 @@ func (trials groupTrials) together(i isa, add func(trials groupTrials)) {
 func (trials groupTrials) levels(n *nearest, w VecVirtual) (levels []VecVirtual) {
 	for _, t := range trials {
 		y := vector(n.lanes)
-		VMULPS(w, t.inverse, y)
-		levels = append(levels, y)
-	}
-	for k, t := range trials {
-		if t.offset != nil {
-			VADDPS(t.offset, levels[k], levels[k])
+		if t.offset == nil {
+			VMULPS(w, t.inverse, y)
+		} else {
+			VMOVAPS(t.inverse, y)
+			VFMADD213PS(t.offset, w, y)
 		}
+		levels = append(levels, y)
 	}
 	for _, y := range levels {
 		VMAXPS(n.repeated(gridLow), y, y)
@@ -255,40 +255,32 @@ func (trials groupTrials) addSums(n *nearest, w, h VecVirtual) {
 			VADDPS(weighted[k], t.level, t.level)
 		}
 	}
-	for k, level := range levels {
-		VMULPS(weighted[k], level, level)
-	}
-	for _, v := range weighted {
-		VMULPS(w, v, v)
+	for k, t := range trials {
+		VFMADD231PS(levels[k], weighted[k], t.levelLevel)
 	}
 	for k, t := range trials {
-		VADDPS(levels[k], t.levelLevel, t.levelLevel)
-	}
-	for k, t := range trials {
-		VADDPS(weighted[k], t.levelWeight, t.levelWeight)
+		VFMADD231PS(w, weighted[k], t.levelWeight)
 	}
 }
 
 // addErrors counts a weight of each group.
 func (trials groupTrials) addErrors(n *nearest, w, h VecVirtual) {
-	rests := trials.levels(n, w)
-	for k, t := range trials {
-		VMULPS(t.scale, rests[k], rests[k])
-	}
-	for k, t := range trials {
-		if t.minimum != nil {
-			VSUBPS(t.minimum, rests[k], rests[k])
+	var rests []VecVirtual
+	for k, level := range trials.levels(n, w) {
+		t := trials[k]
+		if t.minimum == nil {
+			VFNMADD213PS(w, t.scale, level)
+			rests = append(rests, level)
+			continue
 		}
-	}
-	for _, rest := range rests {
-		VSUBPS(rest, w, rest)
-	}
-	for _, rest := range rests {
-		product := vector(n.lanes)
-		VMULPS(rest, h, product)
-		VMULPS(rest, product, rest)
+		rest := vector(n.lanes)
+		VADDPS(t.minimum, w, rest)
+		VFNMADD231PS(level, t.scale, rest)
+		rests = append(rests, rest)
 	}
 	for k, t := range trials {
-		VADDPS(rests[k], t.total, t.total)
+		product := vector(n.lanes)
+		VMULPS(rests[k], h, product)
+		VFMADD231PS(rests[k], product, t.total)
 	}
 }

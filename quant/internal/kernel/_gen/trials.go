@@ -81,11 +81,8 @@ func (t *trial) add(n *nearest, w, h VecVirtual) {
 		weighted = vector(n.lanes)
 		VMULPS(level, h, weighted)
 	}
-	product := vector(n.lanes)
-	VMULPS(w, weighted, product)
-	VADDPS(product, t.levelWeight, t.levelWeight)
-	VMULPS(weighted, level, level)
-	VADDPS(level, t.levelLevel, t.levelLevel)
+	VFMADD231PS(w, weighted, t.levelWeight)
+	VFMADD231PS(level, weighted, t.levelLevel)
 }
 
 // variants are of functions that weigh by importance or not.
@@ -111,13 +108,11 @@ func (e *errorTrial) add(n *nearest, w, h VecVirtual) {
 	y := vector(n.lanes)
 	VMULPS(w, e.inverse, y)
 	rest := n.level(y)
-	VMULPS(e.scale, rest, rest)
-	VSUBPS(rest, w, rest)
+	VFNMADD213PS(w, e.scale, rest)
 	product := rest
 	if h != nil {
 		product = vector(n.lanes)
 		VMULPS(rest, h, product)
 	}
-	VMULPS(rest, product, rest)
-	VADDPS(rest, e.total, e.total)
+	VFMADD231PS(rest, product, e.total)
 }
