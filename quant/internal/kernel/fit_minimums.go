@@ -152,16 +152,12 @@ func roundUnits(stored, tried, parts *lanes, needed, inverse, normal float32) {
 	}
 }
 
-// roundUnit is toFloat16 for what is tried, without calls and, where all are subnormal or none is,
-// without jumps that a processor does not foresee.
+// roundUnit rounds to float16, subnormal ones up, so that the factors reach.
 func roundUnit(wanted float32) float32 {
 	if wanted >= smallestNormalFloat16 {
 		return roundNormalFloat16(wanted)
 	}
-	steps := float32(wanted * (1 / smallestFloat16))
-	whole := int32(steps)
-	less := math.Float32bits(float32(whole) - steps) // has a sign if it is less
-	return float32(whole+int32(less>>31)) * smallestFloat16
+	return float32(math.Ceil(float64(wanted*(1/smallestFloat16)))) * smallestFloat16
 }
 
 // roundAllUnits gives the super-scales and super-minimums that are tried, and as they are stored;
