@@ -245,9 +245,7 @@ func (e *encoder) code() {
 	b := e.block
 	packed := b.Packed[e.at.packed:][:RowBytes(e.n, b.BitWidth)]
 	inverse, offset := e.coderInverse[:e.groups], e.coderOffset[:e.groups]
-	for i := range inverse {
-		inverse[i], offset[i] = coder(e.scale[i], e.minimum[i])
-	}
+	e.steps.makeCoders(e.scale[:], e.minimum[:], inverse, offset)
 	if e.n > tileSize {
 		e.codeLong(packed, inverse, offset)
 		return

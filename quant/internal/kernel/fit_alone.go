@@ -20,21 +20,19 @@ func (e *encoder) fitUntilSpecial() (groups int) {
 	case e.scales == e4m3OfLayer:
 		return e.fitOfLayer()
 	case e.scales == powerOfTwo && rounds:
-		return e.plainPowers()
+		return e.steps.plainPowers(e.lo[:e.groups], e.hi[:e.groups], e.inverse[:e.groups], e.scale[:e.groups], e.grid.high)
 	case e.scales == ofDtype && rounds && e.block.ScaleDtype == ScaleFloat32:
 		return e.plainFloats()
 	}
 	return 0
 }
 
-// plainPowers gives groups the scale of the plain rule. Groups of zeros are special.
-func (e *encoder) plainPowers() (groups int) {
-	hi := e.hi[:e.groups]
-	lo, inverse, scale := e.lo[:len(hi)], e.inverse[:len(hi)], e.scale[:len(hi)]
-	high := exponentOf(e.grid.high)
+// plainPowers gives groups the scale of the plain rule until one of them is special.
+func plainPowers(lo, hi, inverse, scale []float32, high float32) (groups int) {
+	last := exponentOf(high)
 	for i := range hi {
 		end, shift := largerEnd(lo[i], hi[i]), exponentOf(inverse[i])
-		exponent := min(max(exponentOf(end)-high+shift, -127), 127-high) - shift
+		exponent := min(max(exponentOf(end)-last+shift, -127), 127-last) - shift
 		if end == 0 || exponent <= -127 {
 			return i
 		}

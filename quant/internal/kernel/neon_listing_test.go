@@ -20,7 +20,7 @@ var loopsOfNEON = []string{
 	"tableSums", "floatSums", "groupMoments", "groupSums", "tableErrors", "floatErrors", "groupErrors",
 	"(*gridVectors).evenCodes", "(*gridVectors).tableCodes", "(*gridVectors).floatCodes", "decodedSumsNEON", "normalizeEndsNEON", "levelScalesNEON", "decodeLevelsNEON", "decodeE4M3NEON",
 	"areE4M3NEON", "areFactorsNEON", "areMinimumsNEON", "refineNEON",
-	"minimumScalesNEON", "factorScalesNEON", "multiplesNEON", "unitPartsNEON",
+	"minimumScalesNEON", "factorScalesNEON", "multiplesNEON", "unitPartsNEON", "powerScalesNEON", "groupCodersNEON",
 }
 
 // aroundLoops are those whose loops go over groups, or over a few trials of one.

@@ -2,6 +2,8 @@
 
 package kernel
 
+import "simd/archsimd"
+
 // Every lane has a group, or a part of a unit.
 
 // minimumScalesNEON is plainMinimums.
@@ -44,5 +46,30 @@ func unitPartsNEON(stored, tried, parts *float32, needed, inverse, normal float3
 		rounded = rounded.IfElse(wanted.Less(smallestNormal), roundScales(wanted, ScaleFloat16))
 		storeFloats(rounded, stored, lane)
 		storeFloats(rounded.Mul(back), tried, lane)
+	}
+}
+
+// powerScalesNEON is plainPowers, but that all scales are undefined if one of them is special.
+func powerScalesNEON(lo, hi, inverse, scale *float32, n int, high int32) (plain bool) {
+	last, bias, none := archsimd.BroadcastInt32x4(high), archsimd.BroadcastInt32x4(127), ints{}
+	least, most, twice := none.Sub(bias), bias.Sub(last), bias.Add(bias)
+	holds := anything()
+	for at := 0; at < n; at += 4 {
+		end := loadFloats(lo, at).Neg().ToBits().BitsToInt32().Max(loadFloats(hi, at).ToBits().BitsToInt32())
+		shift := loadFloats(inverse, at).ToBits().ShiftAllRight(23).BitsToInt32()
+		exponent := end.ToBits().ShiftAllRight(23).BitsToInt32().Add(shift).Sub(twice).Sub(last)
+		exponent = exponent.Max(least).Min(most).Sub(shift).Add(twice)
+		holds = holds.And(bitsOf(exponent.Greater(none))).And(bitsOf(end.NotEqual(none)))
+		storeFloats(exponent.ToBits().ShiftAllLeft(23).BitsToFloat32(), scale, at)
+	}
+	return everywhere(holds)
+}
+
+// groupCodersNEON is makeCoders.
+func groupCodersNEON(scale, minimum, inverse, offset *float32, n int) {
+	for at := 0; at < n; at += 4 {
+		factor := fill(1).Div(loadFloats(scale, at)).Masked(loadFloats(scale, at).NotEqual(floats{}))
+		storeFloats(factor, inverse, at)
+		storeFloats(loadFloats(minimum, at).Mul(factor), offset, at)
 	}
 }

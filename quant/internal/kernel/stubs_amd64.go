@@ -699,6 +699,16 @@ func largestNumber(numbers *float32, n int) (found float32)
 //go:noescape
 func unitParts(stored *float32, tried *float32, parts *float32, needed float32, inverse float32, normal float32)
 
+// Gives n groups, rounded up to 8, the powers of two with which their largest magnitudes have the exponent high. If not plain, one of them is special, and all are undefined.
+//
+//go:noescape
+func powerScales(lo *float32, hi *float32, inverse *float32, scale *float32, n int, high int32) (plain bool)
+
+// What finds the codes of n groups, rounded up to 8.
+//
+//go:noescape
+func groupCoders(scale *float32, minimum *float32, inverse *float32, offset *float32, n int)
+
 // Whether n scales, a multiple of 8, are surely those of nvfp4.
 //
 //go:noescape

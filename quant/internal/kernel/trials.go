@@ -42,6 +42,13 @@ func coder(scale, minimum float32) (inverse, offset float32) {
 	return inverse, float32(minimum * inverse)
 }
 
+// makeCoders is coder for groups.
+func makeCoders(scale, minimum, inverse, offset []float32) {
+	for i := range inverse {
+		inverse[i], offset[i] = coder(scale[i], minimum[i])
+	}
+}
+
 // encoderSteps are the loops of fitting and coding a group. Importance has as many numbers
 // as the weights, or is nil: all weigh the same.
 type encoderSteps struct {
@@ -52,6 +59,10 @@ type encoderSteps struct {
 	normalizeEnds func(lo, hi, normal, inverse []float32)
 	// plainOfLayer gives groups the scale of the plain rule until one of them is special.
 	plainOfLayer func(lo, hi, normal, inverse, scale []float32, high, layerScale float32) (groups int)
+	// plainPowers does so for scales that are powers of two. Groups of zeros are special.
+	plainPowers func(lo, hi, inverse, scale []float32, high float32) (groups int)
+	// makeCoders gives groups what finds their codes.
+	makeCoders func(scale, minimum, inverse, offset []float32)
 	// normalize widens the weights of groups of the same length, of a multiple of 8 or alone,
 	// and multiplies them by a factor a group.
 	normalize func(out []float32, weights []byte, t ElementType, factors []float32)
@@ -97,7 +108,7 @@ type encoderSteps struct {
 }
 
 var scalarSteps = &encoderSteps{
-	func([]byte, ElementType, []float32, []float32) bool { return false }, normalizeEnds, plainOfLayer, normalize,
+	func([]byte, ElementType, []float32, []float32) bool { return false }, normalizeEnds, plainOfLayer, plainPowers, makeCoders, normalize,
 	plainScales, takeMultiples, largest, roundUnits, takeMoments, searchMinimums, searchScales, searchScale, addUnitCosts, searchFactors, addTrialErrors, searchLevels, leastTrial, codeLevels, pack,
 	decodeGroups, (*laneSums).add,
 }

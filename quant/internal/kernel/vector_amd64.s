@@ -97,8 +97,11 @@ GLOBL maxFloat16<>(SB), RODATA|NOPTR, $4
 DATA bfloatBelow<>+0(SB)/4, $0x00007fff
 GLOBL bfloatBelow<>(SB), RODATA|NOPTR, $4
 
-DATA bfloatLowest<>+0(SB)/4, $0x00000001
-GLOBL bfloatLowest<>(SB), RODATA|NOPTR, $4
+DATA exponentBias<>+0(SB)/4, $0x0000007f
+GLOBL exponentBias<>(SB), RODATA|NOPTR, $4
+
+DATA lowestBit<>+0(SB)/4, $0x00000001
+GLOBL lowestBit<>(SB), RODATA|NOPTR, $4
 
 DATA bfloatKept<>+0(SB)/4, $0xffff0000
 GLOBL bfloatKept<>(SB), RODATA|NOPTR, $4
@@ -14406,7 +14409,7 @@ next:
 	VCMPPS       $0x06, Y8, Y7, Y8
 	VORPS        Y8, Y6, Y6
 	VPSRLD       $0x10, Y5, Y7
-	VBROADCASTSS bfloatLowest<>+0(SB), Y8
+	VBROADCASTSS lowestBit<>+0(SB), Y8
 	VPAND        Y8, Y7, Y7
 	VBROADCASTSS bfloatBelow<>+0(SB), Y8
 	VPADDD       Y8, Y7, Y7
@@ -14515,7 +14518,7 @@ half:
 	VADDPS       Y2, Y3, Y2
 	VMULPS       (AX), Y2, Y3
 	VPSRLD       $0x10, Y3, Y4
-	VBROADCASTSS bfloatLowest<>+0(SB), Y5
+	VBROADCASTSS lowestBit<>+0(SB), Y5
 	VPAND        Y5, Y4, Y4
 	VBROADCASTSS bfloatBelow<>+0(SB), Y5
 	VPADDD       Y5, Y4, Y4
@@ -14981,7 +14984,7 @@ next:
 	VCMPPS       $0x06, Y8, Y6, Y8
 	VORPS        Y8, Y7, Y7
 	VPSRLD       $0x10, Y5, Y6
-	VBROADCASTSS bfloatLowest<>+0(SB), Y8
+	VBROADCASTSS lowestBit<>+0(SB), Y8
 	VPAND        Y8, Y6, Y6
 	VBROADCASTSS bfloatBelow<>+0(SB), Y8
 	VPADDD       Y8, Y6, Y6
@@ -15059,7 +15062,7 @@ half:
 	VADDPS       Y2, Y0, Y0
 	VMULPS       (AX), Y0, Y2
 	VPSRLD       $0x10, Y2, Y3
-	VBROADCASTSS bfloatLowest<>+0(SB), Y4
+	VBROADCASTSS lowestBit<>+0(SB), Y4
 	VPAND        Y4, Y3, Y3
 	VBROADCASTSS bfloatBelow<>+0(SB), Y4
 	VPADDD       Y4, Y3, Y3
@@ -15501,7 +15504,7 @@ next:
 	VCMPPS       $0x06, Y4, Y5, Y4
 	VORPS        Y4, Y6, Y6
 	VPSRLD       $0x10, Y3, Y4
-	VBROADCASTSS bfloatLowest<>+0(SB), Y5
+	VBROADCASTSS lowestBit<>+0(SB), Y5
 	VPAND        Y5, Y4, Y4
 	VBROADCASTSS bfloatBelow<>+0(SB), Y5
 	VPADDD       Y5, Y4, Y4
@@ -15580,7 +15583,7 @@ half:
 	VADDPS       Y2, Y3, Y2
 	VMULPS       (AX), Y2, Y3
 	VPSRLD       $0x10, Y3, Y4
-	VBROADCASTSS bfloatLowest<>+0(SB), Y5
+	VBROADCASTSS lowestBit<>+0(SB), Y5
 	VPAND        Y5, Y4, Y4
 	VBROADCASTSS bfloatBelow<>+0(SB), Y5
 	VPADDD       Y5, Y4, Y4
@@ -17448,6 +17451,85 @@ TEXT ·unitParts(SB), NOSPLIT, $0-36
 	VMOVUPS      Y0, 32(AX)
 	VMULPS       Y2, Y0, Y0
 	VMOVUPS      Y0, 32(CX)
+	VZEROUPPER
+	RET
+
+// func powerScales(lo *float32, hi *float32, inverse *float32, scale *float32, n int, high int32) (plain bool)
+// Requires: AVX, AVX2
+TEXT ·powerScales(SB), NOSPLIT, $0-49
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         inverse+16(FP), DX
+	MOVQ         scale+24(FP), BX
+	MOVQ         n+32(FP), SI
+	VBROADCASTSS signBit<>+0(SB), Y0
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS lowestBit<>+0(SB), Y2
+	VBROADCASTSS high+40(FP), Y3
+	VBROADCASTSS exponentBias<>+0(SB), Y4
+	VPSUBD       Y4, Y1, Y5
+	VPSUBD       Y3, Y4, Y6
+	VPADDD       Y4, Y4, Y4
+	VXORPS       Y7, Y7, Y7
+
+next:
+	VMOVUPS  (AX), Y8
+	VMOVUPS  (DX), Y9
+	VPXOR    Y0, Y8, Y8
+	VPMAXSD  (CX), Y8, Y8
+	VPCMPEQD Y1, Y8, Y10
+	VORPS    Y10, Y7, Y7
+	VPSRLD   $0x17, Y8, Y8
+	VPSRLD   $0x17, Y9, Y9
+	VPADDD   Y9, Y8, Y8
+	VPSUBD   Y4, Y8, Y8
+	VPSUBD   Y3, Y8, Y8
+	VPMAXSD  Y5, Y8, Y8
+	VPMINSD  Y6, Y8, Y8
+	VPSUBD   Y9, Y8, Y8
+	VPADDD   Y4, Y8, Y8
+	VPCMPGTD Y8, Y2, Y10
+	VORPS    Y10, Y7, Y7
+	VPSLLD   $0x17, Y8, Y8
+	VMOVUPS  Y8, (BX)
+	ADDQ     $+32, AX
+	ADDQ     $+32, CX
+	ADDQ     $+32, DX
+	ADDQ     $+32, BX
+	SUBQ     $+8, SI
+	JG       next
+	VPTEST   Y7, Y7
+	SETEQ    AL
+	VZEROUPPER
+	MOVB     AL, plain+48(FP)
+	RET
+
+// func groupCoders(scale *float32, minimum *float32, inverse *float32, offset *float32, n int)
+// Requires: AVX
+TEXT ·groupCoders(SB), NOSPLIT, $0-40
+	MOVQ scale+0(FP), AX
+	MOVQ minimum+8(FP), CX
+	MOVQ inverse+16(FP), DX
+	MOVQ offset+24(FP), BX
+	MOVQ n+32(FP), SI
+
+next:
+	VMOVUPS      (AX), Y0
+	VMOVUPS      (CX), Y1
+	VBROADCASTSS one<>+0(SB), Y2
+	VDIVPS       Y0, Y2, Y2
+	VBROADCASTSS none<>+0(SB), Y3
+	VCMPPS       $0x04, Y3, Y0, Y0
+	VANDPS       Y0, Y2, Y0
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y0, (DX)
+	VMOVUPS      Y1, (BX)
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	ADDQ         $+32, DX
+	ADDQ         $+32, BX
+	SUBQ         $+8, SI
+	JG           next
 	VZEROUPPER
 	RET
 

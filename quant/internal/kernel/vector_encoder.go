@@ -6,7 +6,7 @@ import "unsafe"
 // weights is the reference's where lanes are weights.
 func (v *vectorSet) vectorSteps() *encoderSteps {
 	return &encoderSteps{
-		v.rangesOf, v.normalizeEndsOf, v.plainOfLayer, v.normalize,
+		v.rangesOf, v.normalizeEndsOf, v.plainOfLayer, v.plainPowers, v.makeCoders, v.normalize,
 		v.plainScales, v.takeMultiples, v.largest, v.roundUnits, v.takeGroups, v.searchMinimums, v.searchScales, v.searchScale, v.addUnitCosts, v.searchFactors, v.addTrialErrors,
 		v.searchLevels, func(errors *lanes) int { return v.leastLane(&errors[0]) }, v.codeLevelsOf, v.packLevels,
 		v.decodeGroups, v.addSums,
@@ -42,6 +42,19 @@ func (v *vectorSet) plainOfLayer(lo, hi, normal, inverse, scale []float32, high,
 		return len(lo)
 	}
 	return plainOfLayer(lo, hi, normal, inverse, scale, high, layerScale)
+}
+
+// plainPowers also changes what is behind the groups.
+func (v *vectorSet) plainPowers(lo, hi, inverse, scale []float32, high float32) (groups int) {
+	if v.powerScales(&lo[0], &hi[0], &inverse[0], &scale[0], len(lo), int32(exponentOf(high))) {
+		return len(lo)
+	}
+	return plainPowers(lo, hi, inverse, scale, high)
+}
+
+// makeCoders also changes what is behind the groups.
+func (v *vectorSet) makeCoders(scale, minimum, inverse, offset []float32) {
+	v.groupCoders(&scale[0], &minimum[0], &inverse[0], &offset[0], len(inverse))
 }
 
 func (v *vectorSet) normalize(out []float32, weights []byte, t ElementType, factors []float32) {

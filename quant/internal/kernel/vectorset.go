@@ -74,12 +74,14 @@ type vectorSet struct {
 	groupFactorsMinimums [superSizes]func(groups, pattern *float32, count int, units, plainScales, plainMinimums, grid *float32)
 	groupScales16        func(groups, pattern, grid *float32)
 	groupFactorsScales16 func(groups, pattern *float32, count int, units, plainScales, plainMinimums, grid *float32)
-	// Those of the units of super-groups. n is rounded up to 8, or 8 or 16 for largestNumber; unit is not 0.
+	// Those of groups and units, between the loops over weights. n is rounded up to 8, or 8 or 16 for largestNumber; unit is not 0.
 	minimumScales func(lo, hi, scales, minimums *float32, n int, high float32)
 	factorScales  func(lo, hi, scales *float32, n int, low float32)
 	multiples     func(values *float32, n int, unit, least, most float32)
 	largestNumber func(numbers *float32, n int) (found float32)
 	unitParts     func(stored, tried, parts *float32, needed, inverse, normal float32)
+	powerScales   func(lo, hi, inverse, scale *float32, n int, high int32) (plain bool)
+	groupCoders   func(scale, minimum, inverse, offset *float32, n int)
 	unitCosts     func(costs, trials, groups *float32, count int, least, most float32)
 	// decodeLevels is decode for codes that stand for 16 levels, decodeE4M3 for those that
 	// stand for e4m3Levels.

@@ -69,6 +69,7 @@ var avx2 = vectorSet{
 	levelSearch: [...]func(*float32, *float32, *float32, *float32, int, float32) int{levelSearchAVX2, levelSearchWeightedAVX2},
 	leastLane:   leastLaneAVX2, unitCosts: unitCostsAVX2,
 	minimumScales: minimumScales, factorScales: factorScales, multiples: multiples, largestNumber: largestNumber, unitParts: unitParts,
+	powerScales: powerScales, groupCoders: groupCoders,
 	codeLevels:    [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsEvenAVX2, codeLevelsTableAVX2, codeLevelsFloatAVX2},
 	normalizeEnds: normalizeEndsAVX2,
 	decodeLevels:  decodeLevelsAVX2, decodeE4M3: decodeE4M3AVX2, decodedSums: decodedSumsAVX2,

@@ -33,6 +33,7 @@ var neon = vectorSet{
 	groupScales16: groupScalesNEON, groupFactorsScales16: groupFactorsOf(16),
 	unitCosts:     unitCostsNEON,
 	minimumScales: minimumScalesNEON, factorScales: factorScalesNEON, multiples: multiplesNEON, unitParts: unitPartsNEON,
+	powerScales: powerScalesNEON, groupCoders: groupCodersNEON,
 	largestNumber: func(numbers *float32, n int) float32 { return largest(unsafe.Slice(numbers, n)) },
 	codeLevels:    [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsKind(evenKind), codeLevelsKind(tableKind), codeLevelsKind(floatKind)},
 	decodedSums:   decodedSumsNEON,

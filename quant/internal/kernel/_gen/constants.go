@@ -57,7 +57,8 @@ var (
 	perSubnormal16 = constant("perSubnormal16", 0x4b800000) // 2^24
 	maxFloat16     = constant("maxFloat16", 0x477fe000)     // 65504
 	bfloatBelow    = constant("bfloatBelow", 0x00007fff)
-	bfloatLowest   = constant("bfloatLowest", 0x00000001)
+	exponentBias   = constant("exponentBias", 127)
+	lowestBit      = constant("lowestBit", 0x00000001)
 	bfloatKept     = constant("bfloatKept", 0xffff0000)
 )
 

@@ -115,7 +115,7 @@ func roundScale(dtype string, s VecVirtual) {
 		VCVTPH2PS(t.AsX(), s)
 	case "BFloat16":
 		VPSRLD(U8(16), s, t)
-		VPAND(all(bfloatLowest), t, t)
+		VPAND(all(lowestBit), t, t)
 		VPADDD(all(bfloatBelow), t, t)
 		VPADDD(s, t, s)
 		VPAND(all(bfloatKept), s, s)

@@ -69,6 +69,8 @@ func main() {
 	multiples(isas[0])
 	largestNumber(isas[0])
 	unitParts(isas[0])
+	powerScales(isas[0])
+	groupCoders(isas[0])
 	stored(isas[0])
 	levelScales(isas[0])
 	f16c()

@@ -7,7 +7,7 @@ import (
 )
 
 // In the functions of this file every lane has a group, or a part of a unit, and there are 8 at a
-// time.
+// time: what is between the loops over weights.
 
 // forEights emits a loop over n numbers, rounded up to 8, of each of some arrays.
 func forEights(each func(), arrays ...GPVirtual) {
@@ -128,4 +128,53 @@ func unitParts(i isa) {
 	}
 	VZEROUPPER()
 	RET()
+}
+
+// powerScales is plainPowers. Exponents are those of float32, with their bias.
+func powerScales(i isa) {
+	function("powerScales", "func(lo, hi, inverse, scale *float32, n int, high int32) (plain bool)",
+		"Gives n groups, rounded up to 8, the powers of two with which their largest magnitudes have the exponent high. If not plain, one of them is special, and all are undefined.")
+	lows, highs, inverses, scales, left := pointer("lo"), pointer("hi"), pointer("inverse"), pointer("scale"), pointer("n")
+	sign, zero, lowest, high, bias := i.all(signBit), i.zeroed(), i.all(lowestBit), i.all(argument("high")), i.all(exponentBias)
+	least, most := YMM(), YMM()
+	VPSUBD(bias, zero, least)
+	VPSUBD(high, bias, most)
+	VPADDD(bias, bias, bias)
+	d := i.newDoubts()
+	Label("next")
+	end, shift, exponent, special := i.get(Mem{Base: lows}), i.get(Mem{Base: inverses}), YMM(), YMM()
+	VPXOR(sign, end, end)
+	VPMAXSD(Mem{Base: highs}, end, end)
+	VPCMPEQD(zero, end, special)
+	d.add(special)
+	VPSRLD(U8(23), end, exponent)
+	VPSRLD(U8(23), shift, shift)
+	VPADDD(shift, exponent, exponent)
+	VPSUBD(bias, exponent, exponent)
+	VPSUBD(high, exponent, exponent)
+	VPMAXSD(least, exponent, exponent)
+	VPMINSD(most, exponent, exponent)
+	VPSUBD(shift, exponent, exponent)
+	VPADDD(bias, exponent, exponent)
+	VPCMPGTD(exponent, lowest, special)
+	d.add(special)
+	VPSLLD(U8(23), exponent, exponent)
+	VMOVUPS(exponent, Mem{Base: scales})
+	for _, p := range []GPVirtual{lows, highs, inverses, scales} {
+		ADDQ(I32(32), p)
+	}
+	SUBQ(I32(8), left)
+	JG(LabelRef("next"))
+	d.none()
+}
+
+// groupCoders is makeCoders.
+func groupCoders(i isa) {
+	function("groupCoders", "func(scale, minimum, inverse, offset *float32, n int)", "What finds the codes of n groups, rounded up to 8.")
+	scales, minimums, inverses, offsets := pointer("scale"), pointer("minimum"), pointer("inverse"), pointer("offset")
+	forEights(func() {
+		inverse, offset := i.coder(i.get(Mem{Base: scales}), i.get(Mem{Base: minimums}))
+		VMOVUPS(inverse, Mem{Base: inverses})
+		VMOVUPS(offset, Mem{Base: offsets})
+	}, scales, minimums, inverses, offsets)
 }
