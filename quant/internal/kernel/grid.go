@@ -42,9 +42,8 @@ type gridVectors struct {
 	lowerLevels, upperLevels              vector8
 	lowerCodes, upperCodes                [8]uint32
 	// Of floating point.
-	smallestNormal, magic, perSubnormal vector8
-	bias                                [8]uint32
-	shift, signShift                    [2]uint64
+	smallestNormal, magic vector8
+	shift, signShift      [2]uint64
 	// Of a table, for vectors of 16 numbers: a number's cell is number*perCell + firstCell,
 	// rounded. A cell has one bound at most, and the levels up to it; levels have codes.
 	perCell, firstCell vector8
@@ -97,10 +96,6 @@ func (g *grid) prepared() *grid {
 		f := g.float
 		v.smallestNormal.fill(f.smallestNormal)
 		v.magic.fill(f.magic)
-		v.perSubnormal.fill(1 / f.smallest)
-		for i := range v.bias {
-			v.bias[i] = f.shiftedBias
-		}
 		v.shift[0], v.signShift[0] = uint64(f.shift()), uint64(31-f.signBit())
 	}
 	return g

@@ -68,11 +68,13 @@ func (g *gridVectors) floatBounds() (exponents words, low, high, smallestNormal,
 	return archsimd.BroadcastUint32x4(infinityBits), loadFloats(&g.low[0], 0), loadFloats(&g.high[0], 0), loadFloats(&g.smallestNormal[0], 0), loadFloats(&g.magic[0], 0)
 }
 
-// floatCode is floatFormat.code of the level v, without its sign.
-func floatCode(v, smallestNormal, perSubnormal floats, shift ints, bias words) words {
-	v = v.Abs()
-	small := v.Mul(perSubnormal).ConvertToUint32()
-	return small.IfElse(v.Less(smallestNormal), v.ToBits().Shift(shift).Sub(bias))
+// floatCode is floatFormat.code, but for the sign. Once magic is added, the last bits of a magnitude
+// count the steps of its power of two, to which those of lesser powers come.
+func floatCode(y floats, exponents words, high, smallestNormal, magic floats, shift ints) words {
+	y = y.Abs().Min(high)
+	power := y.ToBits().And(exponents).BitsToFloat32().Max(smallestNormal)
+	rounding := power.Mul(magic)
+	return y.Add(rounding).ToBits().Sub(rounding.ToBits()).Add(power.ToBits().Sub(smallestNormal.ToBits()).Shift(shift))
 }
 
 // codeLevelsNEON gives the codes of each group, one byte each.
@@ -115,14 +117,12 @@ func (g *gridVectors) tableCodes(codes *byte, weights *float32, at, n int, facto
 }
 
 func (g *gridVectors) floatCodes(codes *byte, weights *float32, at, n int, factor, addend floats) {
-	exponents, low, high, smallestNormal, magic := g.floatBounds()
-	perSubnormal, bias := loadFloats(&g.perSubnormal[0], 0), archsimd.LoadUint32x4Array((*[4]uint32)(g.bias[:4]))
+	exponents, _, high, smallestNormal, magic := g.floatBounds()
 	sign := archsimd.BroadcastUint32x4(signBit)
 	shift, signShift := archsimd.BroadcastInt32x4(-int32(g.shift[0])), archsimd.BroadcastInt32x4(-int32(g.signShift[0]))
 	for end := at + n; at < end; at += 8 {
 		y := loadPair(weights, at).mul(both(factor)).add(both(addend))
-		a := floatCode(floatLevel(y.low, exponents, low, high, smallestNormal, magic), smallestNormal, perSubnormal, shift, bias)
-		b := floatCode(floatLevel(y.high, exponents, low, high, smallestNormal, magic), smallestNormal, perSubnormal, shift, bias)
+		a, b := floatCode(y.low, exponents, high, smallestNormal, magic, shift), floatCode(y.high, exponents, high, smallestNormal, magic, shift)
 		a, b = a.Or(y.low.ToBits().And(sign).Shift(signShift)), b.Or(y.high.ToBits().And(sign).Shift(signShift))
 		storeLower(a.ReshapeToUint16s().ConcatEven(b.ReshapeToUint16s()).TruncToUint8(), codes, at)
 	}

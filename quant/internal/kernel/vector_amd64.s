@@ -3453,27 +3453,23 @@ four_steps:
 	VMOVUPS      (DX), Y2
 	VMULPS       Y0, Y2, Y2
 	VADDPS       Y1, Y2, Y2
-	VMOVUPS      480(CX), X3
-	VMOVUPS      496(CX), X4
+	VMOVUPS      416(CX), X3
+	VMOVUPS      432(CX), X4
 	VBROADCASTSS signBit<>+0(SB), Y5
 	VANDPS       Y5, Y2, Y5
 	VPSRLD       X4, Y5, Y5
-	VMAXPS       (CX), Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y2, Y2
 	VMINPS       32(CX), Y2, Y2
 	VBROADCASTSS infinity<>+0(SB), Y4
 	VANDPS       Y4, Y2, Y4
 	VMAXPS       352(CX), Y4, Y4
-	VMULPS       384(CX), Y4, Y4
-	VADDPS       Y4, Y2, Y2
-	VSUBPS       Y4, Y2, Y2
-	VBROADCASTSS magnitude32<>+0(SB), Y4
-	VANDPS       Y4, Y2, Y2
-	VMULPS       416(CX), Y2, Y4
-	VCVTPS2DQ    Y4, Y4
-	VCMPPS       $0x11, 352(CX), Y2, Y6
-	VPSRLD       X3, Y2, Y2
-	VPSUBD       448(CX), Y2, Y2
-	VBLENDVPS    Y6, Y4, Y2, Y2
+	VMULPS       384(CX), Y4, Y6
+	VADDPS       Y6, Y2, Y2
+	VPSUBD       Y6, Y2, Y2
+	VPSUBD       352(CX), Y4, Y4
+	VPSRLD       X3, Y4, Y4
+	VPADDD       Y4, Y2, Y2
 	VORPS        Y5, Y2, Y2
 	VEXTRACTI128 $0x01, Y2, X3
 	VPACKUSDW    X3, X2, X3
@@ -3482,27 +3478,23 @@ four_steps:
 	VMOVUPS      32(DX), Y2
 	VMULPS       Y0, Y2, Y2
 	VADDPS       Y1, Y2, Y2
-	VMOVUPS      480(CX), X3
-	VMOVUPS      496(CX), X4
+	VMOVUPS      416(CX), X3
+	VMOVUPS      432(CX), X4
 	VBROADCASTSS signBit<>+0(SB), Y5
 	VANDPS       Y5, Y2, Y5
 	VPSRLD       X4, Y5, Y5
-	VMAXPS       (CX), Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y2, Y2
 	VMINPS       32(CX), Y2, Y2
 	VBROADCASTSS infinity<>+0(SB), Y4
 	VANDPS       Y4, Y2, Y4
 	VMAXPS       352(CX), Y4, Y4
-	VMULPS       384(CX), Y4, Y4
-	VADDPS       Y4, Y2, Y2
-	VSUBPS       Y4, Y2, Y2
-	VBROADCASTSS magnitude32<>+0(SB), Y4
-	VANDPS       Y4, Y2, Y2
-	VMULPS       416(CX), Y2, Y4
-	VCVTPS2DQ    Y4, Y4
-	VCMPPS       $0x11, 352(CX), Y2, Y6
-	VPSRLD       X3, Y2, Y2
-	VPSUBD       448(CX), Y2, Y2
-	VBLENDVPS    Y6, Y4, Y2, Y2
+	VMULPS       384(CX), Y4, Y6
+	VADDPS       Y6, Y2, Y2
+	VPSUBD       Y6, Y2, Y2
+	VPSUBD       352(CX), Y4, Y4
+	VPSRLD       X3, Y4, Y4
+	VPADDD       Y4, Y2, Y2
 	VORPS        Y5, Y2, Y2
 	VEXTRACTI128 $0x01, Y2, X3
 	VPACKUSDW    X3, X2, X3
@@ -3511,27 +3503,23 @@ four_steps:
 	VMOVUPS      64(DX), Y2
 	VMULPS       Y0, Y2, Y2
 	VADDPS       Y1, Y2, Y2
-	VMOVUPS      480(CX), X3
-	VMOVUPS      496(CX), X4
+	VMOVUPS      416(CX), X3
+	VMOVUPS      432(CX), X4
 	VBROADCASTSS signBit<>+0(SB), Y5
 	VANDPS       Y5, Y2, Y5
 	VPSRLD       X4, Y5, Y5
-	VMAXPS       (CX), Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y2, Y2
 	VMINPS       32(CX), Y2, Y2
 	VBROADCASTSS infinity<>+0(SB), Y4
 	VANDPS       Y4, Y2, Y4
 	VMAXPS       352(CX), Y4, Y4
-	VMULPS       384(CX), Y4, Y4
-	VADDPS       Y4, Y2, Y2
-	VSUBPS       Y4, Y2, Y2
-	VBROADCASTSS magnitude32<>+0(SB), Y4
-	VANDPS       Y4, Y2, Y2
-	VMULPS       416(CX), Y2, Y4
-	VCVTPS2DQ    Y4, Y4
-	VCMPPS       $0x11, 352(CX), Y2, Y6
-	VPSRLD       X3, Y2, Y2
-	VPSUBD       448(CX), Y2, Y2
-	VBLENDVPS    Y6, Y4, Y2, Y2
+	VMULPS       384(CX), Y4, Y6
+	VADDPS       Y6, Y2, Y2
+	VPSUBD       Y6, Y2, Y2
+	VPSUBD       352(CX), Y4, Y4
+	VPSRLD       X3, Y4, Y4
+	VPADDD       Y4, Y2, Y2
 	VORPS        Y5, Y2, Y2
 	VEXTRACTI128 $0x01, Y2, X3
 	VPACKUSDW    X3, X2, X3
@@ -3540,27 +3528,23 @@ four_steps:
 	VMOVUPS      96(DX), Y2
 	VMULPS       Y0, Y2, Y2
 	VADDPS       Y1, Y2, Y2
-	VMOVUPS      480(CX), X3
-	VMOVUPS      496(CX), X4
+	VMOVUPS      416(CX), X3
+	VMOVUPS      432(CX), X4
 	VBROADCASTSS signBit<>+0(SB), Y5
 	VANDPS       Y5, Y2, Y5
 	VPSRLD       X4, Y5, Y5
-	VMAXPS       (CX), Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y2, Y2
 	VMINPS       32(CX), Y2, Y2
 	VBROADCASTSS infinity<>+0(SB), Y4
 	VANDPS       Y4, Y2, Y4
 	VMAXPS       352(CX), Y4, Y4
-	VMULPS       384(CX), Y4, Y4
-	VADDPS       Y4, Y2, Y2
-	VSUBPS       Y4, Y2, Y2
-	VBROADCASTSS magnitude32<>+0(SB), Y4
-	VANDPS       Y4, Y2, Y2
-	VMULPS       416(CX), Y2, Y4
-	VCVTPS2DQ    Y4, Y4
-	VCMPPS       $0x11, 352(CX), Y2, Y6
-	VPSRLD       X3, Y2, Y2
-	VPSUBD       448(CX), Y2, Y2
-	VBLENDVPS    Y6, Y4, Y2, Y2
+	VMULPS       384(CX), Y4, Y6
+	VADDPS       Y6, Y2, Y2
+	VPSUBD       Y6, Y2, Y2
+	VPSUBD       352(CX), Y4, Y4
+	VPSRLD       X3, Y4, Y4
+	VPADDD       Y4, Y2, Y2
 	VORPS        Y5, Y2, Y2
 	VEXTRACTI128 $0x01, Y2, X3
 	VPACKUSDW    X3, X2, X3
@@ -3580,27 +3564,23 @@ steps:
 	VMOVUPS      (DX), Y2
 	VMULPS       Y0, Y2, Y2
 	VADDPS       Y1, Y2, Y2
-	VMOVUPS      480(CX), X3
-	VMOVUPS      496(CX), X4
+	VMOVUPS      416(CX), X3
+	VMOVUPS      432(CX), X4
 	VBROADCASTSS signBit<>+0(SB), Y5
 	VANDPS       Y5, Y2, Y5
 	VPSRLD       X4, Y5, Y5
-	VMAXPS       (CX), Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y2, Y2
 	VMINPS       32(CX), Y2, Y2
 	VBROADCASTSS infinity<>+0(SB), Y4
 	VANDPS       Y4, Y2, Y4
 	VMAXPS       352(CX), Y4, Y4
-	VMULPS       384(CX), Y4, Y4
-	VADDPS       Y4, Y2, Y2
-	VSUBPS       Y4, Y2, Y2
-	VBROADCASTSS magnitude32<>+0(SB), Y4
-	VANDPS       Y4, Y2, Y2
-	VMULPS       416(CX), Y2, Y4
-	VCVTPS2DQ    Y4, Y4
-	VCMPPS       $0x11, 352(CX), Y2, Y6
-	VPSRLD       X3, Y2, Y2
-	VPSUBD       448(CX), Y2, Y2
-	VBLENDVPS    Y6, Y4, Y2, Y2
+	VMULPS       384(CX), Y4, Y6
+	VADDPS       Y6, Y2, Y2
+	VPSUBD       Y6, Y2, Y2
+	VPSUBD       352(CX), Y4, Y4
+	VPSRLD       X3, Y4, Y4
+	VPADDD       Y4, Y2, Y2
 	VORPS        Y5, Y2, Y2
 	VEXTRACTI128 $0x01, Y2, X3
 	VPACKUSDW    X3, X2, X3
@@ -9477,15 +9457,15 @@ TEXT ·codeLevelsTableAVX512(SB), NOSPLIT, $0-56
 	MOVQ         weights+16(FP), DX
 	MOVQ         inverse+40(FP), BX
 	MOVQ         offset+48(FP), SI
-	VMOVUPS      576(CX), Z0
-	VMOVUPS      640(CX), Z1
-	VMOVUPS      704(CX), Z2
-	VMOVUPS      768(CX), Z3
-	VMOVUPS      832(CX), Z4
+	VMOVUPS      512(CX), Z0
+	VMOVUPS      576(CX), Z1
+	VMOVUPS      640(CX), Z2
+	VMOVUPS      704(CX), Z3
+	VMOVUPS      768(CX), Z4
 	VBROADCASTSS (CX), Z4
 	VBROADCASTSS 32(CX), Z6
-	VBROADCASTSS 512(CX), Z7
-	VBROADCASTSS 544(CX), Z8
+	VBROADCASTSS 448(CX), Z7
+	VBROADCASTSS 480(CX), Z8
 	MOVQ         groups+24(FP), DI
 	MOVQ         groupSize+32(FP), R8
 
@@ -9514,7 +9494,7 @@ four_steps:
 	VSUBPS      Z11, Z13, Z13
 	VPSRLD      $0x1f, Z13, Z13
 	VPADDD      Z13, Z12, Z12
-	VMOVUPS     896(CX), Z11
+	VMOVUPS     832(CX), Z11
 	VPERMPS     Z11, Z12, Z11
 	VPMOVDB     Z11, (AX)
 	VMOVUPS     64(DX), Z11
@@ -9532,7 +9512,7 @@ four_steps:
 	VSUBPS      Z11, Z13, Z13
 	VPSRLD      $0x1f, Z13, Z13
 	VPADDD      Z13, Z12, Z12
-	VMOVUPS     896(CX), Z11
+	VMOVUPS     832(CX), Z11
 	VPERMPS     Z11, Z12, Z11
 	VPMOVDB     Z11, 16(AX)
 	VMOVUPS     128(DX), Z11
@@ -9550,7 +9530,7 @@ four_steps:
 	VSUBPS      Z11, Z13, Z13
 	VPSRLD      $0x1f, Z13, Z13
 	VPADDD      Z13, Z12, Z12
-	VMOVUPS     896(CX), Z11
+	VMOVUPS     832(CX), Z11
 	VPERMPS     Z11, Z12, Z11
 	VPMOVDB     Z11, 32(AX)
 	VMOVUPS     192(DX), Z11
@@ -9568,7 +9548,7 @@ four_steps:
 	VSUBPS      Z11, Z13, Z13
 	VPSRLD      $0x1f, Z13, Z13
 	VPADDD      Z13, Z12, Z12
-	VMOVUPS     896(CX), Z11
+	VMOVUPS     832(CX), Z11
 	VPERMPS     Z11, Z12, Z11
 	VPMOVDB     Z11, 48(AX)
 	ADDQ        $+256, DX
@@ -9597,7 +9577,7 @@ steps:
 	VSUBPS      Z11, Z13, Z13
 	VPSRLD      $0x1f, Z13, Z13
 	VPADDD      Z13, Z12, Z12
-	VMOVUPS     896(CX), Z11
+	VMOVUPS     832(CX), Z11
 	VPERMPS     Z11, Z12, Z11
 	VPMOVDB     Z11, (AX)
 	ADDQ        $+64, DX
@@ -9624,7 +9604,7 @@ steps_done:
 	VSUBPS      Z5, Z10, Z10
 	VPSRLD      $0x1f, Z10, Z10
 	VPADDD      Z10, Z9, Z9
-	VMOVUPS     896(CX), Z10
+	VMOVUPS     832(CX), Z10
 	VPERMPS     Z10, Z9, Z9
 	VPMOVDB     Z9, X5
 	VMOVQ       X5, (AX)
@@ -9646,15 +9626,15 @@ code_done:
 TEXT ·scaleSearchTableAVX512(SB), NOSPLIT, $64-52
 	MOVQ         pattern+0(FP), AX
 	MOVQ         grid+8(FP), CX
-	VMOVUPS      576(CX), Z0
-	VMOVUPS      640(CX), Z1
-	VMOVUPS      704(CX), Z2
-	VMOVUPS      768(CX), Z3
-	VMOVUPS      832(CX), Z4
+	VMOVUPS      512(CX), Z0
+	VMOVUPS      576(CX), Z1
+	VMOVUPS      640(CX), Z2
+	VMOVUPS      704(CX), Z3
+	VMOVUPS      768(CX), Z4
 	VBROADCASTSS (CX), Z5
 	VBROADCASTSS 32(CX), Z6
-	VBROADCASTSS 512(CX), Z7
-	VBROADCASTSS 544(CX), Z8
+	VBROADCASTSS 448(CX), Z7
+	VBROADCASTSS 480(CX), Z8
 	VBROADCASTSS scale+40(FP), Z9
 	VMULPS       (AX), Z9, Z9
 	VPXORD       Z10, Z10, Z10
@@ -9817,15 +9797,15 @@ TEXT ·trialErrorsTableAVX512(SB), NOSPLIT, $0-48
 	VCMPPS       $0x04, Z3, Z0, K1
 	VMOVAPS.Z    Z2, K1, Z3
 	VMULPS       Z3, Z0, Z2
-	VMOVUPS      576(DX), Z2
-	VMOVUPS      640(DX), Z4
-	VMOVUPS      704(DX), Z5
-	VMOVUPS      768(DX), Z6
-	VMOVUPS      832(DX), Z7
+	VMOVUPS      512(DX), Z2
+	VMOVUPS      576(DX), Z4
+	VMOVUPS      640(DX), Z5
+	VMOVUPS      704(DX), Z6
+	VMOVUPS      768(DX), Z7
 	VBROADCASTSS (DX), Z8
 	VBROADCASTSS 32(DX), Z9
-	VBROADCASTSS 512(DX), Z10
-	VBROADCASTSS 544(DX), Z11
+	VBROADCASTSS 448(DX), Z10
+	VBROADCASTSS 480(DX), Z11
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), DX
 	SUBQ         $+4, DX
@@ -9940,15 +9920,15 @@ errors_done:
 TEXT ·scaleSearchTableWeightedAVX512(SB), NOSPLIT, $64-52
 	MOVQ         pattern+0(FP), AX
 	MOVQ         grid+8(FP), CX
-	VMOVUPS      576(CX), Z0
-	VMOVUPS      640(CX), Z1
-	VMOVUPS      704(CX), Z2
-	VMOVUPS      768(CX), Z3
-	VMOVUPS      832(CX), Z4
+	VMOVUPS      512(CX), Z0
+	VMOVUPS      576(CX), Z1
+	VMOVUPS      640(CX), Z2
+	VMOVUPS      704(CX), Z3
+	VMOVUPS      768(CX), Z4
 	VBROADCASTSS (CX), Z5
 	VBROADCASTSS 32(CX), Z6
-	VBROADCASTSS 512(CX), Z7
-	VBROADCASTSS 544(CX), Z8
+	VBROADCASTSS 448(CX), Z7
+	VBROADCASTSS 480(CX), Z8
 	VBROADCASTSS scale+40(FP), Z9
 	VMULPS       (AX), Z9, Z9
 	VPXORD       Z10, Z10, Z10
@@ -10124,15 +10104,15 @@ TEXT ·trialErrorsTableWeightedAVX512(SB), NOSPLIT, $0-48
 	VCMPPS       $0x04, Z3, Z0, K1
 	VMOVAPS.Z    Z2, K1, Z3
 	VMULPS       Z3, Z0, Z2
-	VMOVUPS      576(DX), Z2
-	VMOVUPS      640(DX), Z4
-	VMOVUPS      704(DX), Z5
-	VMOVUPS      768(DX), Z6
-	VMOVUPS      832(DX), Z7
+	VMOVUPS      512(DX), Z2
+	VMOVUPS      576(DX), Z4
+	VMOVUPS      640(DX), Z5
+	VMOVUPS      704(DX), Z6
+	VMOVUPS      768(DX), Z7
 	VBROADCASTSS (DX), Z8
 	VBROADCASTSS 32(DX), Z9
-	VBROADCASTSS 512(DX), Z10
-	VBROADCASTSS 544(DX), Z11
+	VBROADCASTSS 448(DX), Z10
+	VBROADCASTSS 480(DX), Z11
 	MOVQ         weights+24(FP), CX
 	MOVQ         n+40(FP), BX
 	MOVQ         importance+32(FP), DX
@@ -10264,7 +10244,7 @@ TEXT ·codeLevelsFloatAVX512(SB), NOSPLIT, $0-56
 	MOVQ         inverse+40(FP), BX
 	MOVQ         offset+48(FP), SI
 	VBROADCASTSS (CX), Z0
-	VBROADCASTSS 32(CX), Z1
+	VBROADCASTSS 32(CX), Z0
 	VBROADCASTSS 352(CX), Z2
 	VBROADCASTSS 384(CX), Z3
 	VBROADCASTSS infinity<>+0(SB), Z4
@@ -10284,109 +10264,85 @@ four_steps:
 	VMOVUPS      (DX), Z7
 	VMULPS       Z5, Z7, Z7
 	VADDPS       Z6, Z7, Z7
-	VMOVUPS      480(CX), X8
-	VMOVUPS      496(CX), X9
-	VBROADCASTSS signBit<>+0(SB), Z10
-	VPANDD       Z10, Z7, Z10
-	VPSRLD       X9, Z10, Z10
-	VMAXPS       Z0, Z7, Z7
-	VMINPS       Z1, Z7, Z7
-	VPANDD       Z4, Z7, Z9
-	VMAXPS       Z2, Z9, Z9
-	VMULPS       Z3, Z9, Z9
-	VADDPS       Z9, Z7, Z7
-	VSUBPS       Z9, Z7, Z7
+	VMOVUPS      416(CX), X1
+	VMOVUPS      432(CX), X9
+	VBROADCASTSS signBit<>+0(SB), Z8
+	VPANDD       Z8, Z7, Z8
+	VPSRLD       X9, Z8, Z8
 	VBROADCASTSS magnitude32<>+0(SB), Z9
 	VPANDD       Z9, Z7, Z7
-	VBROADCASTSS 416(CX), Z9
-	VMULPS       Z9, Z7, Z9
-	VCVTPS2DQ    Z9, Z9
-	VCMPPS       $0x11, Z2, Z7, K1
-	VPSRLD       X8, Z7, Z7
-	VBROADCASTSS 448(CX), Z8
-	VPSUBD       Z8, Z7, Z7
-	VBLENDMPS    Z9, Z7, K1, Z7
-	VPORD        Z10, Z7, Z7
+	VMINPS       Z0, Z7, Z7
+	VPANDD       Z4, Z7, Z9
+	VMAXPS       Z2, Z9, Z9
+	VMULPS       Z3, Z9, Z10
+	VADDPS       Z10, Z7, Z7
+	VPSUBD       Z10, Z7, Z7
+	VPSUBD       Z2, Z9, Z9
+	VPSRLD       X1, Z9, Z9
+	VPADDD       Z9, Z7, Z7
+	VPORD        Z8, Z7, Z7
 	VPMOVDB      Z7, (AX)
 	VMOVUPS      64(DX), Z7
 	VMULPS       Z5, Z7, Z7
 	VADDPS       Z6, Z7, Z7
-	VMOVUPS      480(CX), X10
-	VMOVUPS      496(CX), X9
+	VMOVUPS      416(CX), X1
+	VMOVUPS      432(CX), X9
 	VBROADCASTSS signBit<>+0(SB), Z8
 	VPANDD       Z8, Z7, Z8
 	VPSRLD       X9, Z8, Z8
-	VMAXPS       Z0, Z7, Z7
-	VMINPS       Z1, Z7, Z7
-	VPANDD       Z4, Z7, Z9
-	VMAXPS       Z2, Z9, Z9
-	VMULPS       Z3, Z9, Z9
-	VADDPS       Z9, Z7, Z7
-	VSUBPS       Z9, Z7, Z7
 	VBROADCASTSS magnitude32<>+0(SB), Z9
 	VPANDD       Z9, Z7, Z7
-	VBROADCASTSS 416(CX), Z9
-	VMULPS       Z9, Z7, Z9
-	VCVTPS2DQ    Z9, Z9
-	VCMPPS       $0x11, Z2, Z7, K1
-	VPSRLD       X10, Z7, Z7
-	VBROADCASTSS 448(CX), Z10
+	VMINPS       Z0, Z7, Z7
+	VPANDD       Z4, Z7, Z9
+	VMAXPS       Z2, Z9, Z9
+	VMULPS       Z3, Z9, Z10
+	VADDPS       Z10, Z7, Z7
 	VPSUBD       Z10, Z7, Z7
-	VBLENDMPS    Z9, Z7, K1, Z7
+	VPSUBD       Z2, Z9, Z9
+	VPSRLD       X1, Z9, Z9
+	VPADDD       Z9, Z7, Z7
 	VPORD        Z8, Z7, Z7
 	VPMOVDB      Z7, 16(AX)
 	VMOVUPS      128(DX), Z7
 	VMULPS       Z5, Z7, Z7
 	VADDPS       Z6, Z7, Z7
-	VMOVUPS      480(CX), X10
-	VMOVUPS      496(CX), X9
+	VMOVUPS      416(CX), X1
+	VMOVUPS      432(CX), X9
 	VBROADCASTSS signBit<>+0(SB), Z8
 	VPANDD       Z8, Z7, Z8
 	VPSRLD       X9, Z8, Z8
-	VMAXPS       Z0, Z7, Z7
-	VMINPS       Z1, Z7, Z7
-	VPANDD       Z4, Z7, Z9
-	VMAXPS       Z2, Z9, Z9
-	VMULPS       Z3, Z9, Z9
-	VADDPS       Z9, Z7, Z7
-	VSUBPS       Z9, Z7, Z7
 	VBROADCASTSS magnitude32<>+0(SB), Z9
 	VPANDD       Z9, Z7, Z7
-	VBROADCASTSS 416(CX), Z9
-	VMULPS       Z9, Z7, Z9
-	VCVTPS2DQ    Z9, Z9
-	VCMPPS       $0x11, Z2, Z7, K1
-	VPSRLD       X10, Z7, Z7
-	VBROADCASTSS 448(CX), Z10
+	VMINPS       Z0, Z7, Z7
+	VPANDD       Z4, Z7, Z9
+	VMAXPS       Z2, Z9, Z9
+	VMULPS       Z3, Z9, Z10
+	VADDPS       Z10, Z7, Z7
 	VPSUBD       Z10, Z7, Z7
-	VBLENDMPS    Z9, Z7, K1, Z7
+	VPSUBD       Z2, Z9, Z9
+	VPSRLD       X1, Z9, Z9
+	VPADDD       Z9, Z7, Z7
 	VPORD        Z8, Z7, Z7
 	VPMOVDB      Z7, 32(AX)
 	VMOVUPS      192(DX), Z7
 	VMULPS       Z5, Z7, Z7
 	VADDPS       Z6, Z7, Z7
-	VMOVUPS      480(CX), X10
-	VMOVUPS      496(CX), X9
+	VMOVUPS      416(CX), X1
+	VMOVUPS      432(CX), X9
 	VBROADCASTSS signBit<>+0(SB), Z8
 	VPANDD       Z8, Z7, Z8
 	VPSRLD       X9, Z8, Z8
-	VMAXPS       Z0, Z7, Z7
-	VMINPS       Z1, Z7, Z7
-	VPANDD       Z4, Z7, Z9
-	VMAXPS       Z2, Z9, Z9
-	VMULPS       Z3, Z9, Z9
-	VADDPS       Z9, Z7, Z7
-	VSUBPS       Z9, Z7, Z7
 	VBROADCASTSS magnitude32<>+0(SB), Z9
 	VPANDD       Z9, Z7, Z7
-	VBROADCASTSS 416(CX), Z9
-	VMULPS       Z9, Z7, Z9
-	VCVTPS2DQ    Z9, Z9
-	VCMPPS       $0x11, Z2, Z7, K1
-	VPSRLD       X10, Z7, Z7
-	VBROADCASTSS 448(CX), Z10
+	VMINPS       Z0, Z7, Z7
+	VPANDD       Z4, Z7, Z9
+	VMAXPS       Z2, Z9, Z9
+	VMULPS       Z3, Z9, Z10
+	VADDPS       Z10, Z7, Z7
 	VPSUBD       Z10, Z7, Z7
-	VBLENDMPS    Z9, Z7, K1, Z7
+	VPSUBD       Z2, Z9, Z9
+	VPSRLD       X1, Z9, Z9
+	VPADDD       Z9, Z7, Z7
 	VPORD        Z8, Z7, Z7
 	VPMOVDB      Z7, 48(AX)
 	ADDQ         $+256, DX
@@ -10403,28 +10359,22 @@ steps:
 	VMOVUPS      (DX), Z7
 	VMULPS       Z5, Z7, Z7
 	VADDPS       Z6, Z7, Z7
-	VMOVUPS      480(CX), X10
-	VMOVUPS      496(CX), X9
+	VMOVUPS      416(CX), X1
+	VMOVUPS      432(CX), X9
 	VBROADCASTSS signBit<>+0(SB), Z8
 	VPANDD       Z8, Z7, Z8
 	VPSRLD       X9, Z8, Z8
-	VMAXPS       Z0, Z7, Z7
-	VMINPS       Z1, Z7, Z7
-	VPANDD       Z4, Z7, Z9
-	VMAXPS       Z2, Z9, Z9
-	VMULPS       Z3, Z9, Z9
-	VADDPS       Z9, Z7, Z7
-	VSUBPS       Z9, Z7, Z7
 	VBROADCASTSS magnitude32<>+0(SB), Z9
 	VPANDD       Z9, Z7, Z7
-	VBROADCASTSS 416(CX), Z9
-	VMULPS       Z9, Z7, Z9
-	VCVTPS2DQ    Z9, Z9
-	VCMPPS       $0x11, Z2, Z7, K1
-	VPSRLD       X10, Z7, Z7
-	VBROADCASTSS 448(CX), Z10
+	VMINPS       Z0, Z7, Z7
+	VPANDD       Z4, Z7, Z9
+	VMAXPS       Z2, Z9, Z9
+	VMULPS       Z3, Z9, Z10
+	VADDPS       Z10, Z7, Z7
 	VPSUBD       Z10, Z7, Z7
-	VBLENDMPS    Z9, Z7, K1, Z7
+	VPSUBD       Z2, Z9, Z9
+	VPSRLD       X1, Z9, Z9
+	VPADDD       Z9, Z7, Z7
 	VPORD        Z8, Z7, Z7
 	VPMOVDB      Z7, (AX)
 	ADDQ         $+64, DX
@@ -10436,34 +10386,28 @@ steps_done:
 	ADDQ         $+16, R9
 	TESTQ        R9, R9
 	JZ           no_rest
-	VMOVUPS      (DX), Y11
-	VMULPS       Z5, Z11, Z11
-	VADDPS       Z6, Z11, Z11
-	VMOVUPS      480(CX), X5
-	VMOVUPS      496(CX), X6
+	VMOVUPS      (DX), Y1
+	VMULPS       Z5, Z1, Z1
+	VADDPS       Z6, Z1, Z1
+	VMOVUPS      416(CX), X5
+	VMOVUPS      432(CX), X6
 	VBROADCASTSS signBit<>+0(SB), Z7
-	VPANDD       Z7, Z11, Z7
+	VPANDD       Z7, Z1, Z7
 	VPSRLD       X6, Z7, Z7
-	VMAXPS       Z0, Z11, Z11
-	VMINPS       Z1, Z11, Z11
-	VPANDD       Z4, Z11, Z6
-	VMAXPS       Z2, Z6, Z6
-	VMULPS       Z3, Z6, Z6
-	VADDPS       Z6, Z11, Z11
-	VSUBPS       Z6, Z11, Z11
 	VBROADCASTSS magnitude32<>+0(SB), Z6
-	VPANDD       Z6, Z11, Z11
-	VBROADCASTSS 416(CX), Z6
-	VMULPS       Z6, Z11, Z6
-	VCVTPS2DQ    Z6, Z6
-	VCMPPS       $0x11, Z2, Z11, K1
-	VPSRLD       X5, Z11, Z11
-	VBROADCASTSS 448(CX), Z5
-	VPSUBD       Z5, Z11, Z11
-	VBLENDMPS    Z6, Z11, K1, Z11
-	VPORD        Z7, Z11, Z11
-	VPMOVDB      Z11, X5
-	VMOVQ        X5, (AX)
+	VPANDD       Z6, Z1, Z1
+	VMINPS       Z0, Z1, Z1
+	VPANDD       Z4, Z1, Z6
+	VMAXPS       Z2, Z6, Z6
+	VMULPS       Z3, Z6, Z8
+	VADDPS       Z8, Z1, Z1
+	VPSUBD       Z8, Z1, Z1
+	VPSUBD       Z2, Z6, Z6
+	VPSRLD       X5, Z6, Z6
+	VPADDD       Z6, Z1, Z1
+	VPORD        Z7, Z1, Z1
+	VPMOVDB      Z1, X1
+	VMOVQ        X1, (AX)
 	ADDQ         $+32, DX
 	ADDQ         $+8, AX
 
@@ -10988,15 +10932,15 @@ TEXT ·factorSearchAVX512(SB), NOSPLIT, $64-64
 	VCMPPS       $0x04, Z1, Z2, K1
 	VMOVAPS.Z    Z0, K1, Z1
 	VMULPS       Z1, Z2, Z0
-	VMOVUPS      576(SI), Z0
-	VMOVUPS      640(SI), Z3
-	VMOVUPS      704(SI), Z5
-	VMOVUPS      768(SI), Z6
-	VMOVUPS      832(SI), Z7
+	VMOVUPS      512(SI), Z0
+	VMOVUPS      576(SI), Z3
+	VMOVUPS      640(SI), Z5
+	VMOVUPS      704(SI), Z6
+	VMOVUPS      768(SI), Z7
 	VBROADCASTSS (SI), Z8
 	VBROADCASTSS 32(SI), Z9
-	VBROADCASTSS 512(SI), Z10
-	VBROADCASTSS 544(SI), Z11
+	VBROADCASTSS 448(SI), Z10
+	VBROADCASTSS 480(SI), Z11
 	MOVQ         weights+40(FP), CX
 	MOVQ         n+56(FP), DX
 	SUBQ         $+4, DX
@@ -11289,15 +11233,15 @@ TEXT ·factorSearchWeightedAVX512(SB), NOSPLIT, $64-64
 	VCMPPS       $0x04, Z1, Z2, K1
 	VMOVAPS.Z    Z0, K1, Z1
 	VMULPS       Z1, Z2, Z0
-	VMOVUPS      576(SI), Z0
-	VMOVUPS      640(SI), Z3
-	VMOVUPS      704(SI), Z5
-	VMOVUPS      768(SI), Z6
-	VMOVUPS      832(SI), Z7
+	VMOVUPS      512(SI), Z0
+	VMOVUPS      576(SI), Z3
+	VMOVUPS      640(SI), Z5
+	VMOVUPS      704(SI), Z6
+	VMOVUPS      768(SI), Z7
 	VBROADCASTSS (SI), Z8
 	VBROADCASTSS 32(SI), Z9
-	VBROADCASTSS 512(SI), Z10
-	VBROADCASTSS 544(SI), Z11
+	VBROADCASTSS 448(SI), Z10
+	VBROADCASTSS 480(SI), Z11
 	MOVQ         weights+40(FP), CX
 	MOVQ         n+56(FP), BX
 	MOVQ         importance+48(FP), DX

@@ -24,8 +24,6 @@ const (
 	gridUpperCodes
 	gridSmallestNormal
 	gridMagic
-	gridPerSubnormal
-	gridBias
 	gridShift
 	gridPerCell
 	gridFirstCell
@@ -191,23 +189,25 @@ func (i isa) roundFloat(v VecVirtual, exponents, smallestNormal, toMagic Op) {
 	VSUBPS(magic, v, v)
 }
 
-// floatCode is floatFormat.code.
+// floatCode is floatFormat.code. Once magic is added, the last bits of a magnitude count the steps
+// of its power of two, to which those of lesser powers come.
 func (n *nearest) floatCode(y VecVirtual) VecVirtual {
 	shift, signShift := XMM(), XMM()
 	VMOVUPS(n.at(gridShift), shift)
 	VMOVUPS(n.at(gridShift).Offset(16), signShift)
-	sign := vector(n.lanes)
+	sign, power, magic := vector(n.lanes), vector(n.lanes), vector(n.lanes)
 	n.and(broadcast(signBit, n.lanes), y, sign)
 	VPSRLD(signShift, sign, sign)
-	rounded := n.rounded(y)
-	n.and(broadcast(magnitude32, n.lanes), rounded, rounded)
-	small := vector(n.lanes)
-	VMULPS(n.repeated(gridPerSubnormal), rounded, small)
-	VCVTPS2DQ(small, small)
-	isSmall := n.compare(lessQuiet, n.repeated(gridSmallestNormal), rounded)
-	VPSRLD(shift, rounded, rounded)
-	VPSUBD(n.repeated(gridBias), rounded, rounded)
-	n.choose(isSmall, small, rounded, rounded)
-	n.or(sign, rounded, rounded)
-	return rounded
+	n.and(broadcast(magnitude32, n.lanes), y, y)
+	VMINPS(n.repeated(gridHigh), y, y)
+	n.and(n.constant(infinity), y, power)
+	VMAXPS(n.repeated(gridSmallestNormal), power, power)
+	VMULPS(n.repeated(gridMagic), power, magic)
+	VADDPS(magic, y, y)
+	VPSUBD(magic, y, y)
+	VPSUBD(n.repeated(gridSmallestNormal), power, power)
+	VPSRLD(shift, power, power)
+	VPADDD(power, y, y)
+	n.or(sign, y, y)
+	return y
 }
