@@ -9758,8 +9758,8 @@ weight_done:
 	VCMPPS        $0x1e, Z15, Z1, K1
 	VMOVAPS.Z     Z14, K1, Z1
 	VMOVUPS       Z0, (SP)
-	VEXTRACTF64X4 $0x01, Z1, Y2
-	VMINPS        Y2, Y1, Y0
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VMINPS        Y0, Y1, Y0
 	VPERM2F128    $0x01, Y0, Y0, Y2
 	VMINPS        Y2, Y0, Y0
 	VPERMILPS     $0x4e, Y0, Y2
@@ -10065,8 +10065,8 @@ weight_done:
 	VCMPPS        $0x1e, Z15, Z1, K1
 	VMOVAPS.Z     Z14, K1, Z1
 	VMOVUPS       Z0, (SP)
-	VEXTRACTF64X4 $0x01, Z1, Y2
-	VMINPS        Y2, Y1, Y0
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VMINPS        Y0, Y1, Y0
 	VPERM2F128    $0x01, Y0, Y0, Y2
 	VMINPS        Y2, Y0, Y0
 	VPERMILPS     $0x4e, Y0, Y2
@@ -10524,8 +10524,8 @@ weight_done:
 	VCMPPS        $0x1e, Z11, Z1, K1
 	VMOVAPS.Z     Z10, K1, Z1
 	VMOVUPS       Z0, (SP)
-	VEXTRACTF64X4 $0x01, Z1, Y2
-	VMINPS        Y2, Y1, Y0
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VMINPS        Y0, Y1, Y0
 	VPERM2F128    $0x01, Y0, Y0, Y2
 	VMINPS        Y2, Y0, Y0
 	VPERMILPS     $0x4e, Y0, Y2
@@ -10763,8 +10763,8 @@ weight_done:
 	VCMPPS        $0x1e, Z11, Z1, K1
 	VMOVAPS.Z     Z10, K1, Z1
 	VMOVUPS       Z0, (SP)
-	VEXTRACTF64X4 $0x01, Z1, Y2
-	VMINPS        Y2, Y1, Y0
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VMINPS        Y0, Y1, Y0
 	VPERM2F128    $0x01, Y0, Y0, Y2
 	VMINPS        Y2, Y0, Y0
 	VPERMILPS     $0x4e, Y0, Y2
@@ -11180,8 +11180,8 @@ errors_done:
 	MOVL          $0x00000001, AX
 	KMOVW         AX, K1
 	VMOVAPS       Z1, K1, Z3
-	VEXTRACTF64X4 $0x01, Z3, Y2
-	VMINPS        Y2, Y3, Y1
+	VEXTRACTF64X4 $0x01, Z3, Y1
+	VMINPS        Y1, Y3, Y1
 	VPERM2F128    $0x01, Y1, Y1, Y2
 	VMINPS        Y2, Y1, Y1
 	VPERMILPS     $0x4e, Y1, Y2
@@ -11507,8 +11507,8 @@ errors_done:
 	MOVL          $0x00000001, AX
 	KMOVW         AX, K1
 	VMOVAPS       Z1, K1, Z3
-	VEXTRACTF64X4 $0x01, Z3, Y2
-	VMINPS        Y2, Y3, Y1
+	VEXTRACTF64X4 $0x01, Z3, Y1
+	VMINPS        Y1, Y3, Y1
 	VPERM2F128    $0x01, Y1, Y1, Y2
 	VMINPS        Y2, Y1, Y1
 	VPERMILPS     $0x4e, Y1, Y2
@@ -12479,8 +12479,8 @@ TEXT ·leastLaneAVX512(SB), NOSPLIT, $0-16
 	MOVL          $0x00000001, AX
 	KMOVW         AX, K1
 	VMOVAPS       Z1, K1, Z0
-	VEXTRACTF64X4 $0x01, Z0, Y2
-	VMINPS        Y2, Y0, Y1
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VMINPS        Y1, Y0, Y1
 	VPERM2F128    $0x01, Y1, Y1, Y2
 	VMINPS        Y2, Y1, Y1
 	VPERMILPS     $0x4e, Y1, Y2

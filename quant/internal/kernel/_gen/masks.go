@@ -66,21 +66,28 @@ func (i isa) replaceFirst(number, v VecVirtual) {
 	}
 }
 
+// acrossLanes gives each of 8 lanes what an operation makes of all.
+func acrossLanes(join func(ops ...Op), v VecVirtual) {
+	other := YMM()
+	VPERM2F128(U8(1), v, v, other)
+	join(other, v, v)
+	VPERMILPS(U8(0x4e), v, other)
+	join(other, v, v)
+	VPERMILPS(U8(0xb1), v, other)
+	join(other, v, v)
+}
+
 // least gives the least of 16 numbers, in all lanes, and the first place where it is.
 func (i isa) least(v []VecVirtual) (least VecVirtual, place GPVirtual) {
-	least, other := YMM(), YMM()
+	least = YMM()
 	if i.lanes == 16 {
-		VEXTRACTF64X4(U8(1), v[0], other)
-		VMINPS(other, v[0].AsY(), least)
+		upper := YMM()
+		VEXTRACTF64X4(U8(1), v[0], upper)
+		VMINPS(upper, v[0].AsY(), least)
 	} else {
 		VMINPS(v[1], v[0], least)
 	}
-	VPERM2F128(U8(1), least, least, other)
-	VMINPS(other, least, least)
-	VPERMILPS(U8(0x4e), least, other)
-	VMINPS(other, least, least)
-	VPERMILPS(U8(0xb1), least, other)
-	VMINPS(other, least, least)
+	acrossLanes(VMINPS, least)
 	found := GP32()
 	if i.lanes == 16 {
 		whole := ZMM()
