@@ -6,7 +6,7 @@ They are what `llama-quantize` makes of a name like Q4_K_M (src/llama-quant.cpp 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,29 +51,34 @@ _NEVER = Recipe([*SENSITIVE, Rule(regex="(?<!weight)$", **_NO_WEIGHT)])
 
 @dataclass(frozen=True)
 class _Layers:
-    """Some layers, in words, and by their numbers, given how many there are."""
+    """Some layers, in words, and whether one is of them, by its number and how many there are.
+
+    How many there are is what the model says, which may be any number: no list of them is made.
+    """
 
     text: str
-    of: Callable[[int], Collection[int]]
+    has: Callable[[int, int], bool]
 
 
 _Types = tuple[tuple[_Layers, str], ...]  # the first that has a layer decides
 
 
-def _more_bits(n: int) -> Collection[int]:
-    return {i for i in range(n) if i < n // 8 or i >= 7 * n // 8 or (i - n // 8) % 3 == 2}
+def _has_more_bits(i: int, n: int) -> bool:
+    return i < n and (i < n // 8 or i >= 7 * n // 8 or (i - n // 8) % 3 == 2)
 
 
 def _first(count: int) -> _Layers:
-    return _Layers(f"the first {count} layers", lambda n: range(min(count, n)))
+    return _Layers(f"the first {count} layers", lambda i, n: i < min(count, n))
 
 
 def _part(divisor: int) -> _Layers:
-    return _Layers(f"the first 1/{divisor} of the layers", lambda n: range(n // divisor))
+    return _Layers(f"the first 1/{divisor} of the layers", lambda i, n: i < n // divisor)
 
 
-_EVERY = _Layers("all layers", range)
-_MORE_BITS = _Layers("the first and the last 1/8 of the layers, each third one between", _more_bits)
+_EVERY = _Layers("all layers", lambda i, n: i < n)
+_MORE_BITS = _Layers(
+    "the first and the last 1/8 of the layers, each third one between", _has_more_bits
+)
 
 
 def _all(type_: str) -> _Types:
@@ -323,7 +328,7 @@ class _Chooser:
         return mix.down
 
     def _first(self, types: _Types, i: int, n: int) -> str:
-        return next((type_ for layers, type_ in types if i in layers.of(n)), self._mix.base)
+        return next((type_ for layers, type_ in types if layers.has(i, n)), self._mix.base)
 
 
 def _dimensions(shape: tuple[int, ...]) -> int:

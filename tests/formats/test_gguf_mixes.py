@@ -75,6 +75,17 @@ def test_a_budget_takes_its_place(tmp_path: Path) -> None:
     assert len(encodings) > 1
 
 
+def test_a_number_of_layers_beyond_the_tensors(tmp_path: Path) -> None:
+    """The number takes no memory: all layers that are there are of the first eighth."""
+    source = written(
+        tmp_path / "m.gguf",
+        {f"blk.{i}.ffn_down.weight": weights(32, 256) for i in range(3)},
+        block_count=2**32 - 1,
+    )
+    layers = plan(source, tmp_path / "x.gguf").layers
+    assert [layer.settings.encoding for layer in layers if layer.settings] == ["q6_k"] * 3
+
+
 def test_other_sources_have_their_default(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", a=weights(64, 256))
     assert plan(tmp_path / "m.npz", tmp_path / "x.gguf").mix is None
