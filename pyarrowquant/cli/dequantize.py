@@ -279,11 +279,12 @@ def _write_gguf(
 ) -> int:
     opened = open_source(source)
     opened.refuse_damage()
-    model = FORMATS["gguf"].viewed(with_finite_codes(opened), pre_tokenizer)
+    target = FORMATS["gguf"]
+    model = target.viewed(with_finite_codes(opened), pre_tokenizer)
     if not isinstance(model, LlamaCppModel):
         raise click.ClickException(
-            f"'{source}' is neither a GGUF model nor a Hugging Face folder, and so has not what "
-            "llama.cpp needs. Take its folder, or --to safetensors"
+            f"'{source}' has not what llama.cpp needs: {target.loading_problem(model)}, or take "
+            "--to safetensors"
         )
     return write_floats(model, destination, dtype, overwrite, check)
 

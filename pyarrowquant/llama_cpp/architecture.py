@@ -272,9 +272,10 @@ class Architecture:
         self.describe_heads(metadata)
         describe_rope(said, metadata)
         describe_windows(said, family_of(self.model_class), metadata)
-        if (epsilon := said.number_or_none("rms_norm_eps", "norm_eps")) is not None:
+        if (epsilon := said.not_negative_or_none("rms_norm_eps", "norm_eps")) is not None:
             add.add_layer_norm_rms_eps(epsilon)
-        if (epsilon := said.number_or_none("layer_norm_eps", "layer_norm_epsilon")) is not None:
+        epsilon = said.not_negative_or_none("layer_norm_eps", "layer_norm_epsilon")
+        if epsilon is not None:
             add.add_layer_norm_eps(epsilon)
         if said.experts:
             add.add_expert_count(said.experts)

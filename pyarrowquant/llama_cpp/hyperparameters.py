@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -62,7 +61,7 @@ class Hyperparameters:
         return found
 
     def number(self, *keys: str) -> float:
-        """Return a number; without one is an error."""
+        """Return a finite number; without one is an error."""
         found = self.number_or_none(*keys)
         if found is None:
             raise self._lacking(keys)
@@ -74,14 +73,27 @@ class Hyperparameters:
             return None
         if isinstance(found, bool) or not isinstance(found, (int, float)) or found != found:
             raise self._wrong(keys, found, "a number")
-        if _MOST < abs(found) < math.inf:  # as GGUF has float32
+        if abs(found) > _MOST:  # as GGUF has float32
             raise self._wrong(keys, found, f"a number of at most {_MOST:.4g}")
         return float(found)
+
+    def not_negative_or_none(self, *keys: str) -> float | None:
+        found = self.number_or_none(*keys)
+        if found is not None and found < 0:
+            raise self._wrong(keys, found, "a number of 0 or more")
+        return found
+
+    def part_or_none(self, key: str) -> float | None:
+        """Return which part of a whole, above 0 and at most 1."""
+        found = self.number_or_none(key)
+        if found is not None and not 0 < found <= 1:
+            raise self._wrong((key,), found, "a number above 0 and at most 1")
+        return found
 
     def positive(self, key: str) -> float:
         """Return a number above 0; without one is an error."""
         found = self.number(key)
-        if not 0 < found < math.inf:
+        if found <= 0:
             raise self._wrong((key,), found, "a number above 0")
         return found
 
@@ -124,8 +136,10 @@ class Hyperparameters:
         return found
 
     def spelled(self, *keys: str) -> str:
-        """Return which of the keys is there, or the first one."""
-        return next((key for key in keys if self._said.get(key) is not None), keys[0])
+        """Return which of the keys is there, or what the class calls it, or the first one."""
+        said = [key for key in keys if self._said.get(key) is not None]
+        known = [key for known in (self._said, self._usual) for key in keys if key in known]
+        return [*said, *known, *keys][0]
 
     def contradiction(self, what: str) -> ValueError:
         """Return the error of what llama.cpp cannot have."""
@@ -136,8 +150,8 @@ class Hyperparameters:
 
     def _lacking(self, keys: tuple[str, ...]) -> ValueError:
         return ValueError(
-            f"'{self.path}' lacks {keys[0]}, which llama.cpp needs. Take the config.json that came "
-            "with the weights"
+            f"'{self.path}' lacks {self.spelled(*keys)}, which llama.cpp needs. Take the "
+            "config.json that came with the weights"
         )
 
     def _wrong(self, keys: tuple[str, ...], found: Any, what: str) -> ValueError:

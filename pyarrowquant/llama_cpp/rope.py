@@ -68,8 +68,16 @@ def rope_factors(said: Hyperparameters, architecture: str) -> dict[str, np.ndarr
 
 def turned_columns(said: Hyperparameters) -> int:
     """Return how many columns of a head rotary embeddings turn."""
-    part = said.rope.number_or_none("partial_rotary_factor")
-    return int(said.head_size * (1.0 if part is None else part))
+    part = said.rope.part_or_none("partial_rotary_factor")
+    if part is None:
+        return said.head_size
+    turned = int(said.head_size * part)
+    if turned < 2 or turned % 2:
+        raise said.contradiction(
+            f"partial_rotary_factor {part:g} of heads of {said.head_size} columns is {turned}, "
+            "which must be even and not 0"
+        )
+    return turned
 
 
 def _type_of(said: Hyperparameters, architecture: str) -> str | None:
@@ -155,9 +163,11 @@ def _listed_factors(said: Hyperparameters, key: str) -> np.ndarray:
     if (
         not isinstance(found, list)
         or len(found) != count
-        or not all(isinstance(each, (int, float)) for each in found)
+        or not all(isinstance(each, (int, float)) and 0 < each < math.inf for each in found)
     ):
-        raise ValueError(f"'{rope.path}': {key} must be {count} numbers, it is {quoted(found)}")
+        raise ValueError(
+            f"'{rope.path}': {key} must be {count} numbers above 0, it is {quoted(found)}"
+        )
     return np.array(found, np.float32)
 
 

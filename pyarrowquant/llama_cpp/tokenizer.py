@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyarrowquant.errors import UsageError
 from pyarrowquant.llama_cpp.chat_template import describe_chat_template
 from pyarrowquant.llama_cpp.merges import MERGES, VOCABULARY
 from pyarrowquant.llama_cpp.metadata import Metadata
@@ -31,14 +32,16 @@ def describe_tokenizer(
 
     Raises
     ------
+    UsageError
+        `pre_tokenizer` is none, or none for this tokenizer.
     ValueError
         A file is wrong, or llama.cpp knows no such tokenizer.
     FileNotFoundError
         There is no tokenizer.
     """
     if pre_tokenizer is not None and pre_tokenizer not in NAMES:
-        raise ValueError(
-            f"pre_tokenizer {pre_tokenizer!r} is none that llama.cpp knows: "
+        raise UsageError(
+            f"pre_tokenizer={pre_tokenizer!r} is none that llama.cpp knows: "
             f"{', '.join(sorted(NAMES))}"
         )
     if not files.has(TOKENIZER) and not files.has(SENTENCEPIECE):
@@ -51,8 +54,8 @@ def describe_tokenizer(
         describe_byte_pairs(files, rows, metadata, pre_tokenizer)
     elif pre_tokenizer is not None:
         path = files.path(TOKENIZER if files.has(TOKENIZER) else SENTENCEPIECE)
-        raise ValueError(
-            f"pre_tokenizer {pre_tokenizer!r} is for BPE of bytes, which the tokenizer of '{path}' "
+        raise UsageError(
+            f"pre_tokenizer={pre_tokenizer!r} is for BPE of bytes, which the tokenizer of '{path}' "
             "is not: llama.cpp knows how it splits texts. Leave it out"
         )
     elif files.has(TOKENIZER):

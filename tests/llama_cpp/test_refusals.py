@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ from pyarrowquant import plan
         ({"hidden_size": -1}, [], ["hidden_size", "-1"]),
         ({"num_attention_heads": 7}, [], ["num_attention_heads 7", "num_key_value_heads 2"]),
         ({"rms_norm_eps": "tiny"}, [], ["rms_norm_eps", "tiny"]),
+        ({"rms_norm_eps": -1e-6}, [], ["rms_norm_eps", "0 or more"]),
+        ({"rms_norm_eps": math.inf}, [], ["rms_norm_eps", "inf"]),
+        ({"architectures": ["GraniteForCausalLM"], "logits_scaling": math.inf}, [], ["logits_"]),
         ({"rope_scaling": [1]}, [], ["rope_scaling"]),
         ({"rope_scaling": {"rope_type": "spiral"}}, [], ["spiral", "yarn"]),
         ({"rope_scaling": {"rope_type": "yarn"}}, [], ["factor"]),
@@ -45,6 +49,72 @@ def test_configs(
 ) -> None:
     folder = hf_folders.write(tmp_path / "model", without=without, **config)
     _refused(folder, "config.json", *words)
+
+
+@pytest.mark.parametrize("part", [-1.0, 0, 1.5, 7, 2.0**31, math.inf, 0.001, 0.29])
+def test_parts_of_heads_that_are_turned(tmp_path: Path, part: float) -> None:
+    """Of 32 columns, and of 128, 0.001 is none, and 0.29 an odd number."""
+    for model_class in ("Phi3ForCausalLM", "Glm4ForCausalLM"):
+        folder = hf_folders.write(
+            tmp_path / model_class / "model",
+            architectures=[model_class],
+            partial_rotary_factor=part,
+        )
+        _refused(folder, "config.json", "partial_rotary_factor")
+
+
+_OF_EXPERTS = {"architectures": ["Qwen2MoeForCausalLM"], "num_experts": 4, "num_experts_per_tok": 2}
+
+
+@pytest.mark.parametrize("said", [1, "yes", [], 0])
+def test_flags_are_true_or_false(tmp_path: Path, said: Any) -> None:
+    """transformers takes 1 for true and [] for false; what is meant is not guessed."""
+    folder = hf_folders.write(tmp_path / "model", **_OF_EXPERTS, norm_topk_prob=said)
+    _refused(folder, "config.json", "norm_topk_prob", "true or false")
+
+
+def test_keys_are_called_as_the_class_has_them(tmp_path: Path) -> None:
+    shapes = {f"mlp.experts.{i}.{x}_proj": (256, 256) for i in range(4) for x in ("gate", "up")}
+    shapes |= {f"mlp.experts.{i}.down_proj": (256, 256) for i in range(4)} | {"mlp.gate": (4, 256)}
+    shapes |= {f"mlp.shared_expert.{x}_proj": (256, 256) for x in ("gate", "up", "down")}
+    shapes |= {"mlp.shared_expert_gate": (1, 256)}
+    tensors = {name: array for name, array in hf_folders.llama().items() if ".mlp." not in name}
+    for layer in range(2):
+        before = f"model.layers.{layer}"
+        tensors |= hf_folders.weights({f"{before}.{k}.weight": v for k, v in shapes.items()})
+        biases = {"q": (256,), "k": (64,), "v": (64,)}
+        tensors |= hf_folders.weights(
+            {f"{before}.self_attn.{k}_proj.bias": v for k, v in biases.items()}
+        )
+    config = {**_OF_EXPERTS, "moe_intermediate_size": 256, "shared_expert_intermediate_size": 256}
+    folder = hf_folders.write(tmp_path / "null", tensors, **{**config, "num_experts": None})
+    _refused(folder, "config.json' lacks num_experts,")
+    folder = hf_folders.write(tmp_path / "usual" / "m", tensors, without=["num_experts"], **config)
+    _refused(folder, "config.json (num_experts 60,")
+
+
+def test_a_way_of_splitting_that_is_none(tmp_path: Path) -> None:
+    folder = hf_folders.write(tmp_path / "model")
+    out = tmp_path / "out.gguf"
+    error = failed("quantize", folder, out, "--pre-tokenizer", "none", code=2)
+    assert "--pre-tokenizer none is none that llama.cpp knows" in error
+    pieces = hf_folders.write(tmp_path / "pieces", tokenizer=hf_folders.pieces())
+    error = failed("quantize", pieces, out, "--pre-tokenizer", "gpt-2", code=2)
+    assert "--pre-tokenizer gpt-2 is for BPE of bytes" in error
+
+
+def test_floats_of_a_folder_without_a_class(tmp_path: Path) -> None:
+    """The message is of what is missing, as that of quantize is."""
+    folder = hf_folders.write(tmp_path / "model")
+    said = json.loads((folder / "config.json").read_text())
+    del said["architectures"]
+    (folder / "config.json").write_text(json.dumps(said))
+    error = failed("dequantize", folder, tmp_path / "out.gguf")
+    assert "config.json' names no class of models (architectures)" in error
+    (folder / "config.json").unlink()
+    error = failed("dequantize", folder, tmp_path / "out.gguf")
+    assert "config.json' is missing" in error
+    assert "--to safetensors" in error
 
 
 def _refused(folder: Path, *words: str) -> None:

@@ -67,7 +67,7 @@ class Qwen2Moe(Architecture):
     def describe(self, metadata: Metadata) -> None:
         super().describe(metadata)
         said, add = self.hyperparameters, metadata.add
-        if (said.get("norm_topk_prob") is True) != self.normalizes:
+        if said.flag("norm_topk_prob", False) != self.normalizes:
             raise ValueError(
                 f"'{said.path}': norm_topk_prob must be {str(self.normalizes).lower()}, as "
                 f"llama.cpp computes {self.name} so"
