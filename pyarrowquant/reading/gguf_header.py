@@ -132,6 +132,11 @@ def read_header(
     return _Parser(data, size, path, types).header()
 
 
+def read_keys(data: memoryview, size: int, path: str) -> Header:
+    """Read what a file says of itself, whatever tensors it has: those of the header are none."""
+    return _Parser(data, size, path, {}).keys()
+
+
 def _decoded(data: memoryview, value: Value, path: str) -> Any:
     items = list(_items(data, value))
     if value.type == STRING:
@@ -187,6 +192,20 @@ class _Parser:
         self._position = 0
 
     def header(self) -> Header:
+        tensor_count, values = self._start()
+        self._check_room(tensor_count, _LEAST_TENSOR, "tensors")
+        infos = [self._tensor() for _ in range(tensor_count)]
+        alignment = self._alignment(values.get("general.alignment"))
+        first = -(-self._position // alignment) * alignment
+        tensors = self._placed(infos, first)
+        return Header(values, tensors, alignment, self._size, self._data, self._path)
+
+    def keys(self) -> Header:
+        _, values = self._start()
+        return Header(values, [], DEFAULT_ALIGNMENT, self._size, self._data, self._path)
+
+    def _start(self) -> tuple[int, dict[str, Value]]:
+        """Return how many tensors there are, and the keys."""
         self._check_start()
         tensor_count, key_count = _COUNTS.unpack(self._take(_COUNTS.size, "its counts"))
         self._check_room(key_count, _LEAST_KEY, "keys")
@@ -195,12 +214,7 @@ class _Parser:
             value = self._value()
             if values.setdefault(value.key, value) is not value:
                 raise self._error(f"the key {quoted(value.key)} is there twice")
-        self._check_room(tensor_count, _LEAST_TENSOR, "tensors")
-        infos = [self._tensor() for _ in range(tensor_count)]
-        alignment = self._alignment(values.get("general.alignment"))
-        first = -(-self._position // alignment) * alignment
-        tensors = self._placed(infos, first)
-        return Header(values, tensors, alignment, self._size, self._data, self._path)
+        return tensor_count, values
 
     def _check_start(self) -> None:
         if bytes(self._take(4, "its magic")) != _MAGIC:

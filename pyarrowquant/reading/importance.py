@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.reading.gguf_header import read_header
+from pyarrowquant.reading.gguf_header import read_header, read_keys
 from pyarrowquant.reading.importance_tensors import SUFFIX, read_importance_tensors
 from pyarrowquant.reading.location import Location, locate
 from pyarrowquant.reading.tensors import Tensor
@@ -134,13 +134,13 @@ _Read = tuple[dict[str, _Floats], str | None, int | None]
 
 
 def _read_gguf(data: memoryview, location: Location) -> _Read:
-    header = read_header(data, len(data), str(location), _F32)
-    kind = header.value("general.type")
-    if kind != "imatrix":
+    kind = read_keys(data, len(data), str(location)).value("general.type")
+    if kind != "imatrix":  # before its tensors: those of models are of other types
         raise ValueError(
             f"{location} is GGUF with general.type {quoted(kind)}, not 'imatrix': no file of "
-            "importance"
+            "importance. Give one that llama-imatrix or calibrate wrote"
         )
+    header = read_header(data, len(data), str(location), _F32)
     tensors = {tensor.name: tensor for tensor in header.tensors}
     values = {}
     for name, sums in tensors.items():

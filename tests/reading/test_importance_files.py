@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -96,6 +97,16 @@ def test_gguf_of_another_kind(tmp_path: Path) -> None:
     sums, counts = np.ones((2, 32), np.float32), np.ones((2, 1), np.float32)
     with pytest.raises(ValueError, match=r"general.type None, not 'imatrix'"):
         read_importance(written(tmp_path / "m.gguf", {"a.weight": sums}))
+    codes = gguf.quants.quantize(sums, gguf.GGMLQuantizationType.Q8_0)
+    model = gguf.GGUFWriter(tmp_path / "q.gguf", "llama")
+    model.add_type("model")
+    model.add_tensor("a.weight", codes, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+    model.write_header_to_file()
+    model.write_kv_data_to_file()
+    model.write_tensors_to_file()
+    model.close()
+    with pytest.raises(ValueError, match=r"general.type 'model', not 'imatrix': .* calibrate"):
+        read_importance(tmp_path / "q.gguf")
     with pytest.raises(ValueError, match=r"is there without its .counts"):
         read_importance(imatrix(tmp_path / "a.gguf", {}, tensors={"a.in_sum2": sums}))
     with pytest.raises(ValueError, match=r"'a.counts' is there without its .in_sum2"):
