@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pyarrowquant._core.quoting import quoted
+from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._gguf_layout import Placed, info_bytes, padded
 from pyarrowquant.formats._origin import Split
 from pyarrowquant.reading.gguf_header import INT32, UINT16
@@ -78,7 +79,7 @@ def cut(
 
     Raises
     ------
-    ValueError
+    UsageError
         A tensor alone makes a file larger than that, or there would be too many files.
     """
     slices: list[slice] = []
@@ -90,12 +91,12 @@ def cut(
             start, header, data = i, others, 0
         header, data = header + more, data + size
         if i == start and padded(header, alignment) + data > split.size:
-            raise ValueError(
+            raise UsageError(
                 f"Invalid split: {split.size:,} bytes. {_least(tensors, first, others, alignment)}"
             )
     slices.append(slice(start, len(tensors)))
     if len(slices) > _MOST:
-        raise ValueError(
+        raise UsageError(
             f"Invalid split: {split.size:,} bytes make {len(slices):,} files, and llama.cpp has at "
             f"most {_MOST:,}"
         )
