@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -32,6 +32,7 @@ from pyarrowquant.formats._plain_folder import write_plain_folder
 from pyarrowquant.formats._safetensors import Entry, write_tensors
 from pyarrowquant.formats.registry import FORMATS
 from pyarrowquant.formats.tables import write_batches
+from pyarrowquant.llama_cpp.folder import FolderModel
 from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.finite import with_finite_codes
@@ -286,7 +287,18 @@ def _write_gguf(
             f"'{source}' has not what llama.cpp needs: {target.loading_problem(model)}, or take "
             "--to safetensors"
         )
+    if isinstance(model, FolderModel):
+        _say_left_out(model.unused)
     return write_floats(model, destination, dtype, overwrite, check)
+
+
+def _say_left_out(unused: Mapping[str, str]) -> None:
+    """Name tensors that llama.cpp does without, by the reasons."""
+    names: dict[str, list[str]] = {}
+    for name, reason in unused.items():
+        names.setdefault(reason, []).append(name)
+    for reason, some in names.items():
+        click.echo(f"Left out, {reason}: {first_names(some)}", err=True)
 
 
 def _write_table(

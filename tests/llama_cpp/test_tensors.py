@@ -11,7 +11,7 @@ import gguf
 import hf_folders
 import numpy as np
 import pytest
-from commands import failed, succeeded
+from commands import failed, run, succeeded
 
 Tensors = dict[str, np.ndarray]
 _QUERIES = "model.layers.1.self_attn.q_proj.weight"
@@ -242,3 +242,16 @@ def test_fused_experts_of_mixtral_are_taken_apart(tmp_path: Path) -> None:
     fused = tensors["model.layers.1.mlp.experts.gate_up_proj"]
     np.testing.assert_array_equal(found["blk.1.ffn_gate_exps.weight"], fused[:, :512])
     np.testing.assert_array_equal(found["blk.1.ffn_up_exps.weight"], fused[:, 512:])
+
+
+def test_floats_name_what_is_left_out(tmp_path: Path) -> None:
+    tensors = hf_folders.llama()
+    tensors["model.layers.2.mlp.up_proj.weight"] = tensors["model.layers.1.mlp.up_proj.weight"]
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(16, np.float32)
+    folder = hf_folders.write(tmp_path / "model", tensors)
+    result = run("dequantize", folder, tmp_path / "m.gguf")
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        "Left out, which llama.cpp computes itself: model.layers.0.self_attn.rotary_emb.inv_freq",
+        "Left out, of layers beyond the 2 that config.json says: model.layers.2.mlp.up_proj.weight",
+    ]
