@@ -200,11 +200,15 @@ class TokenizerFiles:
 
     @cached_property
     def merges(self) -> list[tuple[str, str]]:
-        """Pairs of tokens that become one, the first ones first."""
+        """Pairs of tokens that become one, the first ones first.
+
+        Of one that is said twice `tokenizers` takes the last place, and llama.cpp the first: it is
+        given once.
+        """
         found = self.model.get("merges")
         if not isinstance(found, list) or not found:
             raise self.wrong("model.merges", "a list of pairs of tokens", found)
-        pairs = []
+        pairs: dict[tuple[str, str], None] = {}
         for merge in found:
             pair = merge.split(" ") if isinstance(merge, str) else merge
             if (
@@ -213,8 +217,10 @@ class TokenizerFiles:
                 or not all(isinstance(part, str) and part for part in pair)
             ):
                 raise self.wrong("model.merges", "a list of pairs of tokens", merge)
-            pairs.append((pair[0], pair[1]))
-        return pairs
+            both = (pair[0], pair[1])
+            pairs.pop(both, None)
+            pairs[both] = None
+        return list(pairs)
 
     @cached_property
     def added(self) -> list[AddedToken]:

@@ -86,6 +86,20 @@ def test_bytes(tmp_path: Path) -> None:
     assert keys["chat_template"] == "{{ x }}"
 
 
+def test_merges_that_are_there_twice(tmp_path: Path) -> None:
+    """llama.cpp takes the first place of a pair, and tokenizers the last one."""
+    said = json.loads(hf_folders.bpe(rows=300).to_str())
+    vocabulary, merges = said["model"]["vocab"], said["model"]["merges"]
+    vocabulary.update({"zx": 298, "xw": 299})
+    said["added_tokens"] = []
+    merges += [["z", "x"], ["x", "w"], ["z", "x"]]
+    tokenizer = Tokenizer.from_str(json.dumps(said))
+    assert tokenizer.encode("zxw").tokens == ["z", "xw"]
+    folder = hf_folders.write(tmp_path / "model", tokenizer=tokenizer)
+    (folder / "tokenizer.json").write_text(json.dumps(said))
+    assert keys_of(folder)["ggml.merges"][-2:] == ["x w", "z x"]
+
+
 def test_added_tokens_are_found_in_texts(tmp_path: Path) -> None:
     tokenizer = hf_folders.bpe(rows=300)
     tokenizer.add_tokens(["<tool>", "<|tool|>", "\u2581\u2581"])
@@ -183,7 +197,7 @@ def test_a_name_can_be_said(tmp_path: Path) -> None:
     assert keys_of(folder, "--pre-tokenizer", "jais")["ggml.pre"] == "jais"
     succeeded("dequantize", folder, tmp_path / "b.gguf", "--pre-tokenizer", "jais")
     assert gguf.GGUFReader(tmp_path / "b.gguf").fields["tokenizer.ggml.pre"].contents() == "jais"
-    error = failed("quantize", folder, tmp_path / "a.gguf", "--pre-tokenizer", "lama")
+    error = failed("quantize", folder, tmp_path / "a.gguf", "--pre-tokenizer", "lama", code=2)
     assert "llama-bpe" in error
 
 
@@ -201,7 +215,7 @@ def test_a_name_where_none_is_needed(tmp_path: Path) -> None:
         assert "model.gguf" in error
         assert "Hugging Face folders" in error
     pieces = hf_folders.write(tmp_path / "pieces", tokenizer=hf_folders.pieces())
-    error = failed("dequantize", pieces, tmp_path / "a.gguf", *said)
+    error = failed("dequantize", pieces, tmp_path / "a.gguf", *said, code=2)
     assert "tokenizer.json" in error
     assert "BPE of bytes" in error
 
