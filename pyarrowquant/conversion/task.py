@@ -163,6 +163,7 @@ class Task:
             "bits_per_weight": (
                 self.budget.value if isinstance(self.budget, BitsPerWeight) else None
             ),
+            "pre_tokenizer": self.view.pre_tokenizer,
             "split": None if self.origin.split is None else self.origin.split.size,
             "size": self.budget.size if isinstance(self.budget, FileSize) else None,
             "quality_floor": self.quality_floor,

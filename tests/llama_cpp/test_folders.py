@@ -329,3 +329,20 @@ def test_a_budget_is_that_of_the_same_gguf(tmp_path: Path) -> None:
 def test_a_name_that_llama_cpp_takes_for_phi_3(tmp_path: Path, folder: str, name: str) -> None:
     keys, _ = floats(hf_folders.write(tmp_path / folder))
     assert keys["general.name"] == name
+
+
+def test_a_run_goes_on_with_the_same_name_of_splitting(tmp_path: Path) -> None:
+    """The name is in the file's header, which the first run has written."""
+    folder, out = hf_folders.write(tmp_path / "model"), tmp_path / "x.gguf"
+
+    def stop(step: Any) -> None:
+        if step.layers:
+            raise RuntimeError("stopped")
+
+    with pytest.warns(UserWarning, match="What is done"), pytest.raises(RuntimeError):
+        pyarrowquant.convert(folder, out, pre_tokenizer="llama3", progress=stop)
+    for other, said in ((None, "None"), ("gpt-2", "gpt-2")):
+        with pytest.raises(ValueError, match=f"pre_tokenizer was llama3, now is {said}"):
+            pyarrowquant.convert(folder, out, pre_tokenizer=other, resume=True)
+    pyarrowquant.convert(folder, out, pre_tokenizer="llama3", resume=True)
+    assert contents(out)[0]["tokenizer.ggml.pre"] == "llama3"
