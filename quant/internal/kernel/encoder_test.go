@@ -156,6 +156,26 @@ func TestEncodedKernelsAgree(t *testing.T) {
 	}
 }
 
+// TestEncodedKernelsAgreeOnSmallGroups has groups beside larger ones, down to scales whose inverse
+// float32 does not have.
+func TestEncodedKernelsAgreeOnSmallGroups(t *testing.T) {
+	random := rand.New(rand.NewPCG(9, 10))
+	const columns = 3*superSize - 7
+	weights := make([]float32, 2*columns)
+	for e := Q2K; e <= FP8; e++ {
+		for range 30 {
+			var size float64
+			for i := range weights {
+				if i%16 == 0 {
+					size = math.Ldexp(1, -random.IntN(150))
+				}
+				weights[i] = float32(size * float64(random.IntN(7)-3) / 2)
+			}
+			checkEncoded(t, encodedBlock(e, MeanSquares, Float32, 2, columns, rawFloat32(weights), randomImportance(random, columns)))
+		}
+	}
+}
+
 // FuzzEncoded feeds arbitrary bit patterns as weights.
 func FuzzEncoded(f *testing.F) {
 	patterns := func(values ...float32) []byte {

@@ -7,8 +7,8 @@ import "unsafe"
 // coders are those of 8 trials.
 func coders(scale, minimum pair) (inverse, offset pair) {
 	inverse = both(fill(1)).div(scale)
-	inverse.low = inverse.low.Masked(scale.low.NotEqual(floats{}))
-	inverse.high = inverse.high.Masked(scale.high.NotEqual(floats{}))
+	inverse.low = inverse.low.Masked(inverse.low.Abs().Less(fill(infinity)))
+	inverse.high = inverse.high.Masked(inverse.high.Abs().Less(fill(infinity)))
 	return inverse, minimum.mul(inverse)
 }
 

@@ -33,12 +33,13 @@ func (p *pattern) try(scale, minimum float32) {
 }
 
 // coder gives inverse and offset, with which a weight w gets the level nearest to
-// w*inverse + offset. A scale of 0 decodes all to -minimum.
+// w*inverse + offset. A scale of 0, or one whose inverse is beyond float32, decodes all to about
+// -minimum; infinite ones would make levels that are NaN, which not all processors compare alike.
 func coder(scale, minimum float32) (inverse, offset float32) {
-	if scale == 0 {
+	inverse = 1 / scale
+	if !isFinite(inverse) {
 		return 0, 0
 	}
-	inverse = 1 / scale
 	return inverse, float32(minimum * inverse)
 }
 

@@ -2479,8 +2479,10 @@ TEXT ·scaleSearchTableAVX2(SB), NOSPLIT, $64-52
 	VXORPS       Y2, Y2, Y2
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y0, Y3, Y3
-	VBROADCASTSS none<>+0(SB), Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y3, Y4
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VCMPPS       $0x11, Y5, Y4, Y4
 	VANDPS       Y4, Y3, Y3
 	VMULPS       Y3, Y0, Y0
 	MOVQ         weights+16(FP), DX
@@ -2622,8 +2624,10 @@ lower_done:
 	VXORPS       Y3, Y3, Y3
 	VBROADCASTSS one<>+0(SB), Y4
 	VDIVPS       Y1, Y4, Y4
-	VBROADCASTSS none<>+0(SB), Y5
-	VCMPPS       $0x04, Y5, Y1, Y5
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y4, Y5
+	VBROADCASTSS infinity<>+0(SB), Y6
+	VCMPPS       $0x11, Y6, Y5, Y5
 	VANDPS       Y5, Y4, Y4
 	VMULPS       Y4, Y1, Y1
 	MOVQ         weights+16(FP), AX
@@ -2796,8 +2800,10 @@ TEXT ·trialErrorsTableAVX2(SB), NOSPLIT, $0-48
 	VMOVUPS      (AX), Y1
 	VBROADCASTSS one<>+0(SB), Y2
 	VDIVPS       Y0, Y2, Y2
-	VBROADCASTSS none<>+0(SB), Y3
-	VCMPPS       $0x04, Y3, Y0, Y3
+	VBROADCASTSS magnitude32<>+0(SB), Y3
+	VANDPS       Y3, Y2, Y3
+	VBROADCASTSS infinity<>+0(SB), Y4
+	VCMPPS       $0x11, Y4, Y3, Y3
 	VANDPS       Y3, Y2, Y3
 	VMULPS       Y3, Y0, Y2
 	MOVQ         weights+24(FP), CX
@@ -2940,8 +2946,10 @@ TEXT ·scaleSearchTableWeightedAVX2(SB), NOSPLIT, $64-52
 	VXORPS       Y2, Y2, Y2
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y0, Y3, Y3
-	VBROADCASTSS none<>+0(SB), Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y3, Y4
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VCMPPS       $0x11, Y5, Y4, Y4
 	VANDPS       Y4, Y3, Y3
 	VMULPS       Y3, Y0, Y0
 	MOVQ         weights+16(FP), DX
@@ -3096,8 +3104,10 @@ lower_done:
 	VXORPS       Y3, Y3, Y3
 	VBROADCASTSS one<>+0(SB), Y4
 	VDIVPS       Y1, Y4, Y4
-	VBROADCASTSS none<>+0(SB), Y5
-	VCMPPS       $0x04, Y5, Y1, Y5
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y4, Y5
+	VBROADCASTSS infinity<>+0(SB), Y6
+	VCMPPS       $0x11, Y6, Y5, Y5
 	VANDPS       Y5, Y4, Y4
 	VMULPS       Y4, Y1, Y1
 	MOVQ         weights+16(FP), AX
@@ -3283,8 +3293,10 @@ TEXT ·trialErrorsTableWeightedAVX2(SB), NOSPLIT, $0-48
 	VMOVUPS      (AX), Y1
 	VBROADCASTSS one<>+0(SB), Y2
 	VDIVPS       Y0, Y2, Y2
-	VBROADCASTSS none<>+0(SB), Y3
-	VCMPPS       $0x04, Y3, Y0, Y3
+	VBROADCASTSS magnitude32<>+0(SB), Y3
+	VANDPS       Y3, Y2, Y3
+	VBROADCASTSS infinity<>+0(SB), Y4
+	VCMPPS       $0x11, Y4, Y3, Y3
 	VANDPS       Y3, Y2, Y3
 	VMULPS       Y3, Y0, Y2
 	MOVQ         weights+24(FP), CX
@@ -3613,8 +3625,10 @@ TEXT ·scaleSearchFloatAVX2(SB), NOSPLIT, $64-52
 	VXORPS       Y2, Y2, Y2
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y0, Y3, Y3
-	VBROADCASTSS none<>+0(SB), Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y3, Y4
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VCMPPS       $0x11, Y5, Y4, Y4
 	VANDPS       Y4, Y3, Y3
 	VMULPS       Y3, Y0, Y0
 	VBROADCASTSS scale+40(FP), Y0
@@ -3623,8 +3637,10 @@ TEXT ·scaleSearchFloatAVX2(SB), NOSPLIT, $64-52
 	VXORPS       Y5, Y5, Y5
 	VBROADCASTSS one<>+0(SB), Y6
 	VDIVPS       Y0, Y6, Y6
-	VBROADCASTSS none<>+0(SB), Y7
-	VCMPPS       $0x04, Y7, Y0, Y7
+	VBROADCASTSS magnitude32<>+0(SB), Y7
+	VANDPS       Y7, Y6, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VCMPPS       $0x11, Y8, Y7, Y7
 	VANDPS       Y7, Y6, Y6
 	VMULPS       Y6, Y0, Y0
 	MOVQ         weights+16(FP), AX
@@ -3815,16 +3831,20 @@ TEXT ·trialErrorsFloatAVX2(SB), NOSPLIT, $0-48
 	VMOVUPS      (AX), Y1
 	VBROADCASTSS one<>+0(SB), Y2
 	VDIVPS       Y0, Y2, Y2
-	VBROADCASTSS none<>+0(SB), Y3
-	VCMPPS       $0x04, Y3, Y0, Y3
+	VBROADCASTSS magnitude32<>+0(SB), Y3
+	VANDPS       Y3, Y2, Y3
+	VBROADCASTSS infinity<>+0(SB), Y4
+	VCMPPS       $0x11, Y4, Y3, Y3
 	VANDPS       Y3, Y2, Y3
 	VMULPS       Y3, Y0, Y2
 	VMOVUPS      32(CX), Y2
 	VMOVUPS      32(AX), Y4
 	VBROADCASTSS one<>+0(SB), Y5
 	VDIVPS       Y2, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y6
-	VCMPPS       $0x04, Y6, Y2, Y6
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y5, Y6
+	VBROADCASTSS infinity<>+0(SB), Y7
+	VCMPPS       $0x11, Y7, Y6, Y6
 	VANDPS       Y6, Y5, Y6
 	VMULPS       Y6, Y2, Y5
 	MOVQ         weights+24(FP), CX
@@ -3978,8 +3998,10 @@ TEXT ·scaleSearchFloatWeightedAVX2(SB), NOSPLIT, $64-52
 	VXORPS       Y2, Y2, Y2
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y0, Y3, Y3
-	VBROADCASTSS none<>+0(SB), Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y3, Y4
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VCMPPS       $0x11, Y5, Y4, Y4
 	VANDPS       Y4, Y3, Y3
 	VMULPS       Y3, Y0, Y0
 	VBROADCASTSS scale+40(FP), Y0
@@ -3988,8 +4010,10 @@ TEXT ·scaleSearchFloatWeightedAVX2(SB), NOSPLIT, $64-52
 	VXORPS       Y5, Y5, Y5
 	VBROADCASTSS one<>+0(SB), Y6
 	VDIVPS       Y0, Y6, Y6
-	VBROADCASTSS none<>+0(SB), Y7
-	VCMPPS       $0x04, Y7, Y0, Y7
+	VBROADCASTSS magnitude32<>+0(SB), Y7
+	VANDPS       Y7, Y6, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VCMPPS       $0x11, Y8, Y7, Y7
 	VANDPS       Y7, Y6, Y6
 	VMULPS       Y6, Y0, Y0
 	MOVQ         weights+16(FP), AX
@@ -4198,16 +4222,20 @@ TEXT ·trialErrorsFloatWeightedAVX2(SB), NOSPLIT, $0-48
 	VMOVUPS      (AX), Y1
 	VBROADCASTSS one<>+0(SB), Y2
 	VDIVPS       Y0, Y2, Y2
-	VBROADCASTSS none<>+0(SB), Y3
-	VCMPPS       $0x04, Y3, Y0, Y3
+	VBROADCASTSS magnitude32<>+0(SB), Y3
+	VANDPS       Y3, Y2, Y3
+	VBROADCASTSS infinity<>+0(SB), Y4
+	VCMPPS       $0x11, Y4, Y3, Y3
 	VANDPS       Y3, Y2, Y3
 	VMULPS       Y3, Y0, Y2
 	VMOVUPS      32(CX), Y2
 	VMOVUPS      32(AX), Y4
 	VBROADCASTSS one<>+0(SB), Y5
 	VDIVPS       Y2, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y6
-	VCMPPS       $0x04, Y6, Y2, Y6
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y5, Y6
+	VBROADCASTSS infinity<>+0(SB), Y7
+	VCMPPS       $0x11, Y7, Y6, Y6
 	VANDPS       Y6, Y5, Y6
 	VMULPS       Y6, Y2, Y5
 	MOVQ         weights+24(FP), CX
@@ -4395,8 +4423,10 @@ TEXT ·factorSearchAVX2(SB), NOSPLIT, $64-64
 	VXORPS       Y0, Y0, Y0
 	VBROADCASTSS one<>+0(SB), Y1
 	VDIVPS       Y2, Y1, Y1
-	VBROADCASTSS none<>+0(SB), Y3
-	VCMPPS       $0x04, Y3, Y2, Y3
+	VBROADCASTSS magnitude32<>+0(SB), Y3
+	VANDPS       Y3, Y1, Y3
+	VBROADCASTSS infinity<>+0(SB), Y4
+	VCMPPS       $0x11, Y4, Y3, Y3
 	VANDPS       Y3, Y1, Y3
 	VMULPS       Y3, Y2, Y1
 	MOVQ         weights+40(FP), CX
@@ -4563,8 +4593,10 @@ TEXT ·levelSearchAVX2(SB), NOSPLIT, $0-56
 	VXORPS       Y0, Y0, Y0
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y2, Y3, Y3
-	VBROADCASTSS none<>+0(SB), Y4
-	VCMPPS       $0x04, Y4, Y2, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y3, Y4
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VCMPPS       $0x11, Y5, Y4, Y4
 	VANDPS       Y4, Y3, Y4
 	VMULPS       Y4, Y2, Y3
 	VMOVUPS      32(AX), Y3
@@ -4572,8 +4604,10 @@ TEXT ·levelSearchAVX2(SB), NOSPLIT, $0-56
 	VXORPS       Y1, Y1, Y1
 	VBROADCASTSS one<>+0(SB), Y5
 	VDIVPS       Y3, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y6
-	VCMPPS       $0x04, Y6, Y3, Y6
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y5, Y6
+	VBROADCASTSS infinity<>+0(SB), Y7
+	VCMPPS       $0x11, Y7, Y6, Y6
 	VANDPS       Y6, Y5, Y6
 	VMULPS       Y6, Y3, Y5
 	MOVQ         weights+16(FP), AX
@@ -4765,8 +4799,10 @@ TEXT ·factorSearchWeightedAVX2(SB), NOSPLIT, $64-64
 	VXORPS       Y0, Y0, Y0
 	VBROADCASTSS one<>+0(SB), Y1
 	VDIVPS       Y2, Y1, Y1
-	VBROADCASTSS none<>+0(SB), Y3
-	VCMPPS       $0x04, Y3, Y2, Y3
+	VBROADCASTSS magnitude32<>+0(SB), Y3
+	VANDPS       Y3, Y1, Y3
+	VBROADCASTSS infinity<>+0(SB), Y4
+	VCMPPS       $0x11, Y4, Y3, Y3
 	VANDPS       Y3, Y1, Y3
 	VMULPS       Y3, Y2, Y1
 	MOVQ         weights+40(FP), CX
@@ -4946,8 +4982,10 @@ TEXT ·levelSearchWeightedAVX2(SB), NOSPLIT, $0-56
 	VXORPS       Y0, Y0, Y0
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y2, Y3, Y3
-	VBROADCASTSS none<>+0(SB), Y4
-	VCMPPS       $0x04, Y4, Y2, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y3, Y4
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VCMPPS       $0x11, Y5, Y4, Y4
 	VANDPS       Y4, Y3, Y4
 	VMULPS       Y4, Y2, Y3
 	VMOVUPS      32(AX), Y3
@@ -4955,8 +4993,10 @@ TEXT ·levelSearchWeightedAVX2(SB), NOSPLIT, $0-56
 	VXORPS       Y1, Y1, Y1
 	VBROADCASTSS one<>+0(SB), Y5
 	VDIVPS       Y3, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y6
-	VCMPPS       $0x04, Y6, Y3, Y6
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y5, Y6
+	VBROADCASTSS infinity<>+0(SB), Y7
+	VCMPPS       $0x11, Y7, Y6, Y6
 	VANDPS       Y6, Y5, Y6
 	VMULPS       Y6, Y3, Y5
 	MOVQ         weights+16(FP), AX
@@ -5159,10 +5199,12 @@ tries0:
 	VMAXPS       Y2, Y4, Y4
 	VMULPS       Y0, Y3, Y3
 	VBROADCASTSS one<>+0(SB), Y5
-	VDIVPS       Y3, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y6
-	VCMPPS       $0x04, Y6, Y3, Y3
-	VANDPS       Y3, Y5, Y3
+	VDIVPS       Y3, Y5, Y3
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y3, Y5
+	VBROADCASTSS infinity<>+0(SB), Y6
+	VCMPPS       $0x11, Y6, Y5, Y5
+	VANDPS       Y5, Y3, Y3
 	VMULPS       Y3, Y4, Y4
 	VMOVUPS      Y3, 2688(BX)
 	VMOVUPS      Y4, 3712(BX)
@@ -5382,8 +5424,10 @@ errors0:
 	VMOVUPS      3712(AX), Y2
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y0, Y3, Y3
-	VBROADCASTSS none<>+0(SB), Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y3, Y4
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VCMPPS       $0x11, Y5, Y4, Y4
 	VANDPS       Y4, Y3, Y4
 	VMULPS       Y4, Y2, Y3
 	VMOVUPS      2752(AX), Y5
@@ -5391,8 +5435,10 @@ errors0:
 	VMOVUPS      3776(AX), Y7
 	VBROADCASTSS one<>+0(SB), Y8
 	VDIVPS       Y5, Y8, Y8
-	VBROADCASTSS none<>+0(SB), Y9
-	VCMPPS       $0x04, Y9, Y5, Y9
+	VBROADCASTSS magnitude32<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VBROADCASTSS infinity<>+0(SB), Y10
+	VCMPPS       $0x11, Y10, Y9, Y9
 	VANDPS       Y9, Y8, Y9
 	VMULPS       Y9, Y7, Y8
 	LEAQ         (DI), DX
@@ -5498,10 +5544,12 @@ tries0:
 	VMAXPS       Y2, Y4, Y4
 	VMULPS       Y0, Y3, Y3
 	VBROADCASTSS one<>+0(SB), Y5
-	VDIVPS       Y3, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y6
-	VCMPPS       $0x04, Y6, Y3, Y3
-	VANDPS       Y3, Y5, Y3
+	VDIVPS       Y3, Y5, Y3
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y3, Y5
+	VBROADCASTSS infinity<>+0(SB), Y6
+	VCMPPS       $0x11, Y6, Y5, Y5
+	VANDPS       Y5, Y3, Y3
 	VMULPS       Y3, Y4, Y4
 	VMOVUPS      Y3, 2688(SI)
 	VMOVUPS      Y4, 3712(SI)
@@ -5669,10 +5717,12 @@ tries1:
 	VMAXPS       Y2, Y4, Y4
 	VMULPS       Y0, Y3, Y3
 	VBROADCASTSS one<>+0(SB), Y5
-	VDIVPS       Y3, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y6
-	VCMPPS       $0x04, Y6, Y3, Y3
-	VANDPS       Y3, Y5, Y3
+	VDIVPS       Y3, Y5, Y3
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y3, Y5
+	VBROADCASTSS infinity<>+0(SB), Y6
+	VCMPPS       $0x11, Y6, Y5, Y5
+	VANDPS       Y5, Y3, Y3
 	VMULPS       Y3, Y4, Y4
 	VMOVUPS      Y3, 2688(BX)
 	VMOVUPS      Y4, 3712(BX)
@@ -5893,8 +5943,10 @@ errors0:
 	VMOVUPS      3712(R8), Y2
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y0, Y3, Y3
-	VBROADCASTSS none<>+0(SB), Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y3, Y4
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VCMPPS       $0x11, Y5, Y4, Y4
 	VANDPS       Y4, Y3, Y4
 	VMULPS       Y4, Y2, Y3
 	VMOVUPS      2752(R8), Y5
@@ -5902,8 +5954,10 @@ errors0:
 	VMOVUPS      3776(R8), Y7
 	VBROADCASTSS one<>+0(SB), Y8
 	VDIVPS       Y5, Y8, Y8
-	VBROADCASTSS none<>+0(SB), Y9
-	VCMPPS       $0x04, Y9, Y5, Y9
+	VBROADCASTSS magnitude32<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VBROADCASTSS infinity<>+0(SB), Y10
+	VCMPPS       $0x11, Y10, Y9, Y9
 	VANDPS       Y9, Y8, Y9
 	VMULPS       Y9, Y7, Y8
 	LEAQ         (DI), R10
@@ -6039,8 +6093,10 @@ errors1:
 	VMOVUPS      3712(AX), Y2
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y0, Y3, Y3
-	VBROADCASTSS none<>+0(SB), Y4
-	VCMPPS       $0x04, Y4, Y0, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y4
+	VANDPS       Y4, Y3, Y4
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VCMPPS       $0x11, Y5, Y4, Y4
 	VANDPS       Y4, Y3, Y4
 	VMULPS       Y4, Y2, Y3
 	VMOVUPS      2752(AX), Y5
@@ -6048,8 +6104,10 @@ errors1:
 	VMOVUPS      3776(AX), Y7
 	VBROADCASTSS one<>+0(SB), Y8
 	VDIVPS       Y5, Y8, Y8
-	VBROADCASTSS none<>+0(SB), Y9
-	VCMPPS       $0x04, Y9, Y5, Y9
+	VBROADCASTSS magnitude32<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VBROADCASTSS infinity<>+0(SB), Y10
+	VCMPPS       $0x11, Y10, Y9, Y9
 	VANDPS       Y9, Y8, Y9
 	VMULPS       Y9, Y7, Y8
 	LEAQ         32(DI), DX
@@ -6154,8 +6212,10 @@ trials0:
 	VBROADCASTSS none<>+0(SB), Y4
 	VBROADCASTSS one<>+0(SB), Y5
 	VDIVPS       Y2, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y6
-	VCMPPS       $0x04, Y6, Y2, Y6
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y5, Y6
+	VBROADCASTSS infinity<>+0(SB), Y7
+	VCMPPS       $0x11, Y7, Y6, Y6
 	VANDPS       Y6, Y5, Y5
 	VMULPS       Y5, Y2, Y2
 	VBROADCASTSS (BX), Y2
@@ -6166,8 +6226,10 @@ trials0:
 	VBROADCASTSS none<>+0(SB), Y7
 	VBROADCASTSS one<>+0(SB), Y8
 	VDIVPS       Y2, Y8, Y8
-	VBROADCASTSS none<>+0(SB), Y9
-	VCMPPS       $0x04, Y9, Y2, Y9
+	VBROADCASTSS magnitude32<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VBROADCASTSS infinity<>+0(SB), Y10
+	VCMPPS       $0x11, Y10, Y9, Y9
 	VANDPS       Y9, Y8, Y8
 	VMULPS       Y8, Y2, Y2
 	LEAQ         (DX), DI
@@ -6235,8 +6297,10 @@ trials1:
 	VBROADCASTSS none<>+0(SB), Y4
 	VBROADCASTSS one<>+0(SB), Y5
 	VDIVPS       Y2, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y6
-	VCMPPS       $0x04, Y6, Y2, Y6
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y5, Y6
+	VBROADCASTSS infinity<>+0(SB), Y7
+	VCMPPS       $0x11, Y7, Y6, Y6
 	VANDPS       Y6, Y5, Y5
 	VMULPS       Y5, Y2, Y2
 	VBROADCASTSS (AX), Y2
@@ -6247,8 +6311,10 @@ trials1:
 	VBROADCASTSS none<>+0(SB), Y7
 	VBROADCASTSS one<>+0(SB), Y8
 	VDIVPS       Y2, Y8, Y8
-	VBROADCASTSS none<>+0(SB), Y9
-	VCMPPS       $0x04, Y9, Y2, Y9
+	VBROADCASTSS magnitude32<>+0(SB), Y9
+	VANDPS       Y9, Y8, Y9
+	VBROADCASTSS infinity<>+0(SB), Y10
+	VCMPPS       $0x11, Y10, Y9, Y9
 	VANDPS       Y9, Y8, Y8
 	VMULPS       Y8, Y2, Y2
 	LEAQ         32(DX), SI
@@ -6352,16 +6418,20 @@ errors0:
 	VBROADCASTSS none<>+0(SB), Y1
 	VBROADCASTSS one<>+0(SB), Y2
 	VDIVPS       Y0, Y2, Y2
-	VBROADCASTSS none<>+0(SB), Y3
-	VCMPPS       $0x04, Y3, Y0, Y3
+	VBROADCASTSS magnitude32<>+0(SB), Y3
+	VANDPS       Y3, Y2, Y3
+	VBROADCASTSS infinity<>+0(SB), Y4
+	VCMPPS       $0x11, Y4, Y3, Y3
 	VANDPS       Y3, Y2, Y3
 	VMULPS       Y3, Y0, Y2
 	VMOVUPS      2752(DI), Y2
 	VBROADCASTSS none<>+0(SB), Y4
 	VBROADCASTSS one<>+0(SB), Y5
 	VDIVPS       Y2, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y6
-	VCMPPS       $0x04, Y6, Y2, Y6
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y5, Y6
+	VBROADCASTSS infinity<>+0(SB), Y7
+	VCMPPS       $0x11, Y7, Y6, Y6
 	VANDPS       Y6, Y5, Y6
 	VMULPS       Y6, Y2, Y5
 	LEAQ         (SI), R9
@@ -6467,16 +6537,20 @@ errors1:
 	VBROADCASTSS none<>+0(SB), Y1
 	VBROADCASTSS one<>+0(SB), Y2
 	VDIVPS       Y0, Y2, Y2
-	VBROADCASTSS none<>+0(SB), Y3
-	VCMPPS       $0x04, Y3, Y0, Y3
+	VBROADCASTSS magnitude32<>+0(SB), Y3
+	VANDPS       Y3, Y2, Y3
+	VBROADCASTSS infinity<>+0(SB), Y4
+	VCMPPS       $0x11, Y4, Y3, Y3
 	VANDPS       Y3, Y2, Y3
 	VMULPS       Y3, Y0, Y2
 	VMOVUPS      2752(AX), Y2
 	VBROADCASTSS none<>+0(SB), Y4
 	VBROADCASTSS one<>+0(SB), Y5
 	VDIVPS       Y2, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y6
-	VCMPPS       $0x04, Y6, Y2, Y6
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y5, Y6
+	VBROADCASTSS infinity<>+0(SB), Y7
+	VCMPPS       $0x11, Y7, Y6, Y6
 	VANDPS       Y6, Y5, Y6
 	VMULPS       Y6, Y2, Y5
 	LEAQ         32(SI), DX
@@ -7179,14 +7253,18 @@ TEXT ·unitCostsAVX2(SB), NOSPLIT, $0-40
 	VMOVUPS      (AX), Y4
 	VBROADCASTSS one<>+0(SB), Y5
 	VDIVPS       Y2, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y6
-	VCMPPS       $0x04, Y6, Y2, Y6
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y5, Y6
+	VBROADCASTSS infinity<>+0(SB), Y7
+	VCMPPS       $0x11, Y7, Y6, Y6
 	VANDPS       Y6, Y5, Y6
 	VMULPS       Y6, Y3, Y5
 	VBROADCASTSS one<>+0(SB), Y5
 	VDIVPS       Y3, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y7
-	VCMPPS       $0x04, Y7, Y3, Y7
+	VBROADCASTSS magnitude32<>+0(SB), Y7
+	VANDPS       Y7, Y5, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VCMPPS       $0x11, Y8, Y7, Y7
 	VANDPS       Y7, Y5, Y7
 	VMULPS       Y7, Y2, Y5
 	MOVQ         DX, BX
@@ -7229,14 +7307,18 @@ group0:
 	VMOVUPS      32(AX), Y4
 	VBROADCASTSS one<>+0(SB), Y5
 	VDIVPS       Y2, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y6
-	VCMPPS       $0x04, Y6, Y2, Y6
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y5, Y6
+	VBROADCASTSS infinity<>+0(SB), Y7
+	VCMPPS       $0x11, Y7, Y6, Y6
 	VANDPS       Y6, Y5, Y6
 	VMULPS       Y6, Y3, Y5
 	VBROADCASTSS one<>+0(SB), Y5
 	VDIVPS       Y3, Y5, Y5
-	VBROADCASTSS none<>+0(SB), Y7
-	VCMPPS       $0x04, Y7, Y3, Y7
+	VBROADCASTSS magnitude32<>+0(SB), Y7
+	VANDPS       Y7, Y5, Y7
+	VBROADCASTSS infinity<>+0(SB), Y8
+	VCMPPS       $0x11, Y8, Y7, Y7
 	VANDPS       Y7, Y5, Y7
 	VMULPS       Y7, Y2, Y5
 	MOVQ         DX, CX
@@ -9641,8 +9723,10 @@ TEXT ·scaleSearchTableAVX512(SB), NOSPLIT, $64-52
 	VPXORD       Z11, Z11, Z11
 	VBROADCASTSS one<>+0(SB), Z12
 	VDIVPS       Z9, Z12, Z12
-	VBROADCASTSS none<>+0(SB), Z13
-	VCMPPS       $0x04, Z13, Z9, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z13
+	VPANDD       Z13, Z12, Z13
+	VBROADCASTSS infinity<>+0(SB), Z14
+	VCMPPS       $0x11, Z14, Z13, K1
 	VMOVAPS.Z    Z12, K1, Z12
 	VMULPS       Z12, Z9, Z9
 	MOVQ         weights+16(FP), AX
@@ -9655,68 +9739,68 @@ weight_four:
 	VMULPS       Z9, Z12, Z13
 	VMAXPS       Z5, Z13, Z13
 	VMINPS       Z6, Z13, Z13
-	VMOVAPS      Z13, Z16
-	VFMADD213PS  Z8, Z7, Z16
-	VCVTPS2DQ    Z16, Z16
-	VMOVAPS      Z16, Z17
-	VMOVAPS      Z16, Z16
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z8, Z7, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z17
+	VMOVAPS      Z14, Z14
 	VPERMI2PS    Z1, Z0, Z17
-	VPERMI2D     Z3, Z2, Z16
+	VPERMI2D     Z3, Z2, Z14
 	VSUBPS       Z13, Z17, Z17
 	VPSRLD       $0x1f, Z17, Z17
-	VPADDD       Z17, Z16, Z16
-	VPERMPS      Z4, Z16, Z13
+	VPADDD       Z17, Z14, Z14
+	VPERMPS      Z4, Z14, Z13
 	VFMADD231PS  Z9, Z13, Z11
 	VFMADD231PS  Z13, Z13, Z10
 	VBROADCASTSS 4(AX), Z9
 	VMULPS       Z9, Z12, Z13
 	VMAXPS       Z5, Z13, Z13
 	VMINPS       Z6, Z13, Z13
-	VMOVAPS      Z13, Z16
-	VFMADD213PS  Z8, Z7, Z16
-	VCVTPS2DQ    Z16, Z16
-	VMOVAPS      Z16, Z17
-	VMOVAPS      Z16, Z16
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z8, Z7, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z17
+	VMOVAPS      Z14, Z14
 	VPERMI2PS    Z1, Z0, Z17
-	VPERMI2D     Z3, Z2, Z16
+	VPERMI2D     Z3, Z2, Z14
 	VSUBPS       Z13, Z17, Z17
 	VPSRLD       $0x1f, Z17, Z17
-	VPADDD       Z17, Z16, Z16
-	VPERMPS      Z4, Z16, Z13
+	VPADDD       Z17, Z14, Z14
+	VPERMPS      Z4, Z14, Z13
 	VFMADD231PS  Z9, Z13, Z11
 	VFMADD231PS  Z13, Z13, Z10
 	VBROADCASTSS 8(AX), Z9
 	VMULPS       Z9, Z12, Z13
 	VMAXPS       Z5, Z13, Z13
 	VMINPS       Z6, Z13, Z13
-	VMOVAPS      Z13, Z16
-	VFMADD213PS  Z8, Z7, Z16
-	VCVTPS2DQ    Z16, Z16
-	VMOVAPS      Z16, Z17
-	VMOVAPS      Z16, Z16
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z8, Z7, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z17
+	VMOVAPS      Z14, Z14
 	VPERMI2PS    Z1, Z0, Z17
-	VPERMI2D     Z3, Z2, Z16
+	VPERMI2D     Z3, Z2, Z14
 	VSUBPS       Z13, Z17, Z17
 	VPSRLD       $0x1f, Z17, Z17
-	VPADDD       Z17, Z16, Z16
-	VPERMPS      Z4, Z16, Z13
+	VPADDD       Z17, Z14, Z14
+	VPERMPS      Z4, Z14, Z13
 	VFMADD231PS  Z9, Z13, Z11
 	VFMADD231PS  Z13, Z13, Z10
 	VBROADCASTSS 12(AX), Z9
 	VMULPS       Z9, Z12, Z13
 	VMAXPS       Z5, Z13, Z13
 	VMINPS       Z6, Z13, Z13
-	VMOVAPS      Z13, Z16
-	VFMADD213PS  Z8, Z7, Z16
-	VCVTPS2DQ    Z16, Z16
-	VMOVAPS      Z16, Z17
-	VMOVAPS      Z16, Z16
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z8, Z7, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z17
+	VMOVAPS      Z14, Z14
 	VPERMI2PS    Z1, Z0, Z17
-	VPERMI2D     Z3, Z2, Z16
+	VPERMI2D     Z3, Z2, Z14
 	VSUBPS       Z13, Z17, Z17
 	VPSRLD       $0x1f, Z17, Z17
-	VPADDD       Z17, Z16, Z16
-	VPERMPS      Z4, Z16, Z13
+	VPADDD       Z17, Z14, Z14
+	VPERMPS      Z4, Z14, Z13
 	VFMADD231PS  Z9, Z13, Z11
 	VFMADD231PS  Z13, Z13, Z10
 	ADDQ         $+16, AX
@@ -9732,17 +9816,17 @@ weight:
 	VMULPS       Z9, Z12, Z13
 	VMAXPS       Z5, Z13, Z13
 	VMINPS       Z6, Z13, Z13
-	VMOVAPS      Z13, Z16
-	VFMADD213PS  Z8, Z7, Z16
-	VCVTPS2DQ    Z16, Z16
-	VMOVAPS      Z16, Z17
-	VMOVAPS      Z16, Z16
+	VMOVAPS      Z13, Z14
+	VFMADD213PS  Z8, Z7, Z14
+	VCVTPS2DQ    Z14, Z14
+	VMOVAPS      Z14, Z17
+	VMOVAPS      Z14, Z14
 	VPERMI2PS    Z1, Z0, Z17
-	VPERMI2D     Z3, Z2, Z16
+	VPERMI2D     Z3, Z2, Z14
 	VSUBPS       Z13, Z17, Z17
 	VPSRLD       $0x1f, Z17, Z17
-	VPADDD       Z17, Z16, Z16
-	VPERMPS      Z4, Z16, Z13
+	VPADDD       Z17, Z14, Z14
+	VPERMPS      Z4, Z14, Z13
 	VFMADD231PS  Z9, Z13, Z11
 	VFMADD231PS  Z13, Z13, Z10
 	ADDQ         $+4, AX
@@ -9750,13 +9834,13 @@ weight:
 	JNZ          weight
 
 weight_done:
-	VPXORD        Z14, Z14, Z14
+	VPXORD        Z15, Z15, Z15
 	VDIVPS        Z10, Z11, Z0
 	VMULPS        Z11, Z0, Z1
-	VSUBPS        Z1, Z14, Z14
-	VPXORD        Z15, Z15, Z15
-	VCMPPS        $0x1e, Z15, Z1, K1
-	VMOVAPS.Z     Z14, K1, Z1
+	VSUBPS        Z1, Z15, Z15
+	VPXORD        Z16, Z16, Z16
+	VCMPPS        $0x1e, Z16, Z1, K1
+	VMOVAPS.Z     Z15, K1, Z1
 	VMOVUPS       Z0, (SP)
 	VEXTRACTF64X4 $0x01, Z1, Y0
 	VMINPS        Y0, Y1, Y0
@@ -9793,8 +9877,10 @@ TEXT ·trialErrorsTableAVX512(SB), NOSPLIT, $0-48
 	VMOVUPS      (AX), Y1
 	VBROADCASTSS one<>+0(SB), Z2
 	VDIVPS       Z0, Z2, Z2
-	VBROADCASTSS none<>+0(SB), Z3
-	VCMPPS       $0x04, Z3, Z0, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z3
+	VPANDD       Z3, Z2, Z3
+	VBROADCASTSS infinity<>+0(SB), Z4
+	VCMPPS       $0x11, Z4, Z3, K1
 	VMOVAPS.Z    Z2, K1, Z3
 	VMULPS       Z3, Z0, Z2
 	VMOVUPS      512(DX), Z2
@@ -9935,8 +10021,10 @@ TEXT ·scaleSearchTableWeightedAVX512(SB), NOSPLIT, $64-52
 	VPXORD       Z11, Z11, Z11
 	VBROADCASTSS one<>+0(SB), Z12
 	VDIVPS       Z9, Z12, Z12
-	VBROADCASTSS none<>+0(SB), Z13
-	VCMPPS       $0x04, Z13, Z9, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z13
+	VPANDD       Z13, Z12, Z13
+	VBROADCASTSS infinity<>+0(SB), Z14
+	VCMPPS       $0x11, Z14, Z13, K1
 	VMOVAPS.Z    Z12, K1, Z12
 	VMULPS       Z12, Z9, Z9
 	MOVQ         weights+16(FP), AX
@@ -9948,80 +10036,80 @@ TEXT ·scaleSearchTableWeightedAVX512(SB), NOSPLIT, $64-52
 weight_four:
 	VBROADCASTSS (CX), Z9
 	VBROADCASTSS (AX), Z13
-	VMULPS       Z13, Z12, Z16
-	VMAXPS       Z5, Z16, Z16
-	VMINPS       Z6, Z16, Z16
-	VMOVAPS      Z16, Z17
+	VMULPS       Z13, Z12, Z14
+	VMAXPS       Z5, Z14, Z14
+	VMINPS       Z6, Z14, Z14
+	VMOVAPS      Z14, Z17
 	VFMADD213PS  Z8, Z7, Z17
 	VCVTPS2DQ    Z17, Z17
 	VMOVAPS      Z17, Z18
 	VMOVAPS      Z17, Z17
 	VPERMI2PS    Z1, Z0, Z18
 	VPERMI2D     Z3, Z2, Z17
-	VSUBPS       Z16, Z18, Z18
+	VSUBPS       Z14, Z18, Z18
 	VPSRLD       $0x1f, Z18, Z18
 	VPADDD       Z18, Z17, Z17
-	VPERMPS      Z4, Z17, Z16
-	VMULPS       Z16, Z9, Z9
+	VPERMPS      Z4, Z17, Z14
+	VMULPS       Z14, Z9, Z9
 	VFMADD231PS  Z13, Z9, Z11
-	VFMADD231PS  Z16, Z9, Z10
+	VFMADD231PS  Z14, Z9, Z10
 	VBROADCASTSS 4(CX), Z9
 	VBROADCASTSS 4(AX), Z13
-	VMULPS       Z13, Z12, Z16
-	VMAXPS       Z5, Z16, Z16
-	VMINPS       Z6, Z16, Z16
-	VMOVAPS      Z16, Z17
+	VMULPS       Z13, Z12, Z14
+	VMAXPS       Z5, Z14, Z14
+	VMINPS       Z6, Z14, Z14
+	VMOVAPS      Z14, Z17
 	VFMADD213PS  Z8, Z7, Z17
 	VCVTPS2DQ    Z17, Z17
 	VMOVAPS      Z17, Z18
 	VMOVAPS      Z17, Z17
 	VPERMI2PS    Z1, Z0, Z18
 	VPERMI2D     Z3, Z2, Z17
-	VSUBPS       Z16, Z18, Z18
+	VSUBPS       Z14, Z18, Z18
 	VPSRLD       $0x1f, Z18, Z18
 	VPADDD       Z18, Z17, Z17
-	VPERMPS      Z4, Z17, Z16
-	VMULPS       Z16, Z9, Z9
+	VPERMPS      Z4, Z17, Z14
+	VMULPS       Z14, Z9, Z9
 	VFMADD231PS  Z13, Z9, Z11
-	VFMADD231PS  Z16, Z9, Z10
+	VFMADD231PS  Z14, Z9, Z10
 	VBROADCASTSS 8(CX), Z9
 	VBROADCASTSS 8(AX), Z13
-	VMULPS       Z13, Z12, Z16
-	VMAXPS       Z5, Z16, Z16
-	VMINPS       Z6, Z16, Z16
-	VMOVAPS      Z16, Z17
+	VMULPS       Z13, Z12, Z14
+	VMAXPS       Z5, Z14, Z14
+	VMINPS       Z6, Z14, Z14
+	VMOVAPS      Z14, Z17
 	VFMADD213PS  Z8, Z7, Z17
 	VCVTPS2DQ    Z17, Z17
 	VMOVAPS      Z17, Z18
 	VMOVAPS      Z17, Z17
 	VPERMI2PS    Z1, Z0, Z18
 	VPERMI2D     Z3, Z2, Z17
-	VSUBPS       Z16, Z18, Z18
+	VSUBPS       Z14, Z18, Z18
 	VPSRLD       $0x1f, Z18, Z18
 	VPADDD       Z18, Z17, Z17
-	VPERMPS      Z4, Z17, Z16
-	VMULPS       Z16, Z9, Z9
+	VPERMPS      Z4, Z17, Z14
+	VMULPS       Z14, Z9, Z9
 	VFMADD231PS  Z13, Z9, Z11
-	VFMADD231PS  Z16, Z9, Z10
+	VFMADD231PS  Z14, Z9, Z10
 	VBROADCASTSS 12(CX), Z9
 	VBROADCASTSS 12(AX), Z13
-	VMULPS       Z13, Z12, Z16
-	VMAXPS       Z5, Z16, Z16
-	VMINPS       Z6, Z16, Z16
-	VMOVAPS      Z16, Z17
+	VMULPS       Z13, Z12, Z14
+	VMAXPS       Z5, Z14, Z14
+	VMINPS       Z6, Z14, Z14
+	VMOVAPS      Z14, Z17
 	VFMADD213PS  Z8, Z7, Z17
 	VCVTPS2DQ    Z17, Z17
 	VMOVAPS      Z17, Z18
 	VMOVAPS      Z17, Z17
 	VPERMI2PS    Z1, Z0, Z18
 	VPERMI2D     Z3, Z2, Z17
-	VSUBPS       Z16, Z18, Z18
+	VSUBPS       Z14, Z18, Z18
 	VPSRLD       $0x1f, Z18, Z18
 	VPADDD       Z18, Z17, Z17
-	VPERMPS      Z4, Z17, Z16
-	VMULPS       Z16, Z9, Z9
+	VPERMPS      Z4, Z17, Z14
+	VMULPS       Z14, Z9, Z9
 	VFMADD231PS  Z13, Z9, Z11
-	VFMADD231PS  Z16, Z9, Z10
+	VFMADD231PS  Z14, Z9, Z10
 	ADDQ         $+16, AX
 	ADDQ         $+16, CX
 	SUBQ         $+4, BX
@@ -10034,36 +10122,36 @@ weight_few:
 weight:
 	VBROADCASTSS (CX), Z9
 	VBROADCASTSS (AX), Z13
-	VMULPS       Z13, Z12, Z16
-	VMAXPS       Z5, Z16, Z16
-	VMINPS       Z6, Z16, Z16
-	VMOVAPS      Z16, Z17
+	VMULPS       Z13, Z12, Z14
+	VMAXPS       Z5, Z14, Z14
+	VMINPS       Z6, Z14, Z14
+	VMOVAPS      Z14, Z17
 	VFMADD213PS  Z8, Z7, Z17
 	VCVTPS2DQ    Z17, Z17
 	VMOVAPS      Z17, Z18
 	VMOVAPS      Z17, Z17
 	VPERMI2PS    Z1, Z0, Z18
 	VPERMI2D     Z3, Z2, Z17
-	VSUBPS       Z16, Z18, Z18
+	VSUBPS       Z14, Z18, Z18
 	VPSRLD       $0x1f, Z18, Z18
 	VPADDD       Z18, Z17, Z17
-	VPERMPS      Z4, Z17, Z16
-	VMULPS       Z16, Z9, Z9
+	VPERMPS      Z4, Z17, Z14
+	VMULPS       Z14, Z9, Z9
 	VFMADD231PS  Z13, Z9, Z11
-	VFMADD231PS  Z16, Z9, Z10
+	VFMADD231PS  Z14, Z9, Z10
 	ADDQ         $+4, AX
 	ADDQ         $+4, CX
 	DECQ         BX
 	JNZ          weight
 
 weight_done:
-	VPXORD        Z14, Z14, Z14
+	VPXORD        Z15, Z15, Z15
 	VDIVPS        Z10, Z11, Z0
 	VMULPS        Z11, Z0, Z1
-	VSUBPS        Z1, Z14, Z14
-	VPXORD        Z15, Z15, Z15
-	VCMPPS        $0x1e, Z15, Z1, K1
-	VMOVAPS.Z     Z14, K1, Z1
+	VSUBPS        Z1, Z15, Z15
+	VPXORD        Z16, Z16, Z16
+	VCMPPS        $0x1e, Z16, Z1, K1
+	VMOVAPS.Z     Z15, K1, Z1
 	VMOVUPS       Z0, (SP)
 	VEXTRACTF64X4 $0x01, Z1, Y0
 	VMINPS        Y0, Y1, Y0
@@ -10100,8 +10188,10 @@ TEXT ·trialErrorsTableWeightedAVX512(SB), NOSPLIT, $0-48
 	VMOVUPS      (AX), Y1
 	VBROADCASTSS one<>+0(SB), Z2
 	VDIVPS       Z0, Z2, Z2
-	VBROADCASTSS none<>+0(SB), Z3
-	VCMPPS       $0x04, Z3, Z0, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z3
+	VPANDD       Z3, Z2, Z3
+	VBROADCASTSS infinity<>+0(SB), Z4
+	VCMPPS       $0x11, Z4, Z3, K1
 	VMOVAPS.Z    Z2, K1, Z3
 	VMULPS       Z3, Z0, Z2
 	VMOVUPS      512(DX), Z2
@@ -10437,8 +10527,10 @@ TEXT ·scaleSearchFloatAVX512(SB), NOSPLIT, $64-52
 	VPXORD       Z7, Z7, Z7
 	VBROADCASTSS one<>+0(SB), Z8
 	VDIVPS       Z5, Z8, Z8
-	VBROADCASTSS none<>+0(SB), Z9
-	VCMPPS       $0x04, Z9, Z5, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z9
+	VPANDD       Z9, Z8, Z9
+	VBROADCASTSS infinity<>+0(SB), Z10
+	VCMPPS       $0x11, Z10, Z9, K1
 	VMOVAPS.Z    Z8, K1, Z8
 	VMULPS       Z8, Z5, Z5
 	MOVQ         weights+16(FP), AX
@@ -10451,44 +10543,44 @@ weight_four:
 	VMULPS       Z5, Z8, Z9
 	VMAXPS       Z0, Z9, Z9
 	VMINPS       Z1, Z9, Z9
-	VPANDD       Z4, Z9, Z12
-	VMAXPS       Z2, Z12, Z12
-	VMULPS       Z3, Z12, Z12
-	VADDPS       Z12, Z9, Z9
-	VSUBPS       Z12, Z9, Z9
+	VPANDD       Z4, Z9, Z10
+	VMAXPS       Z2, Z10, Z10
+	VMULPS       Z3, Z10, Z10
+	VADDPS       Z10, Z9, Z9
+	VSUBPS       Z10, Z9, Z9
 	VFMADD231PS  Z5, Z9, Z7
 	VFMADD231PS  Z9, Z9, Z6
 	VBROADCASTSS 4(AX), Z5
 	VMULPS       Z5, Z8, Z9
 	VMAXPS       Z0, Z9, Z9
 	VMINPS       Z1, Z9, Z9
-	VPANDD       Z4, Z9, Z12
-	VMAXPS       Z2, Z12, Z12
-	VMULPS       Z3, Z12, Z12
-	VADDPS       Z12, Z9, Z9
-	VSUBPS       Z12, Z9, Z9
+	VPANDD       Z4, Z9, Z10
+	VMAXPS       Z2, Z10, Z10
+	VMULPS       Z3, Z10, Z10
+	VADDPS       Z10, Z9, Z9
+	VSUBPS       Z10, Z9, Z9
 	VFMADD231PS  Z5, Z9, Z7
 	VFMADD231PS  Z9, Z9, Z6
 	VBROADCASTSS 8(AX), Z5
 	VMULPS       Z5, Z8, Z9
 	VMAXPS       Z0, Z9, Z9
 	VMINPS       Z1, Z9, Z9
-	VPANDD       Z4, Z9, Z12
-	VMAXPS       Z2, Z12, Z12
-	VMULPS       Z3, Z12, Z12
-	VADDPS       Z12, Z9, Z9
-	VSUBPS       Z12, Z9, Z9
+	VPANDD       Z4, Z9, Z10
+	VMAXPS       Z2, Z10, Z10
+	VMULPS       Z3, Z10, Z10
+	VADDPS       Z10, Z9, Z9
+	VSUBPS       Z10, Z9, Z9
 	VFMADD231PS  Z5, Z9, Z7
 	VFMADD231PS  Z9, Z9, Z6
 	VBROADCASTSS 12(AX), Z5
 	VMULPS       Z5, Z8, Z9
 	VMAXPS       Z0, Z9, Z9
 	VMINPS       Z1, Z9, Z9
-	VPANDD       Z4, Z9, Z12
-	VMAXPS       Z2, Z12, Z12
-	VMULPS       Z3, Z12, Z12
-	VADDPS       Z12, Z9, Z9
-	VSUBPS       Z12, Z9, Z9
+	VPANDD       Z4, Z9, Z10
+	VMAXPS       Z2, Z10, Z10
+	VMULPS       Z3, Z10, Z10
+	VADDPS       Z10, Z9, Z9
+	VSUBPS       Z10, Z9, Z9
 	VFMADD231PS  Z5, Z9, Z7
 	VFMADD231PS  Z9, Z9, Z6
 	ADDQ         $+16, AX
@@ -10504,11 +10596,11 @@ weight:
 	VMULPS       Z5, Z8, Z9
 	VMAXPS       Z0, Z9, Z9
 	VMINPS       Z1, Z9, Z9
-	VPANDD       Z4, Z9, Z12
-	VMAXPS       Z2, Z12, Z12
-	VMULPS       Z3, Z12, Z12
-	VADDPS       Z12, Z9, Z9
-	VSUBPS       Z12, Z9, Z9
+	VPANDD       Z4, Z9, Z10
+	VMAXPS       Z2, Z10, Z10
+	VMULPS       Z3, Z10, Z10
+	VADDPS       Z10, Z9, Z9
+	VSUBPS       Z10, Z9, Z9
 	VFMADD231PS  Z5, Z9, Z7
 	VFMADD231PS  Z9, Z9, Z6
 	ADDQ         $+4, AX
@@ -10516,13 +10608,13 @@ weight:
 	JNZ          weight
 
 weight_done:
-	VPXORD        Z10, Z10, Z10
+	VPXORD        Z11, Z11, Z11
 	VDIVPS        Z6, Z7, Z0
 	VMULPS        Z7, Z0, Z1
-	VSUBPS        Z1, Z10, Z10
-	VPXORD        Z11, Z11, Z11
-	VCMPPS        $0x1e, Z11, Z1, K1
-	VMOVAPS.Z     Z10, K1, Z1
+	VSUBPS        Z1, Z11, Z11
+	VPXORD        Z12, Z12, Z12
+	VCMPPS        $0x1e, Z12, Z1, K1
+	VMOVAPS.Z     Z11, K1, Z1
 	VMOVUPS       Z0, (SP)
 	VEXTRACTF64X4 $0x01, Z1, Y0
 	VMINPS        Y0, Y1, Y0
@@ -10559,8 +10651,10 @@ TEXT ·trialErrorsFloatAVX512(SB), NOSPLIT, $0-48
 	VMOVUPS      (AX), Z1
 	VBROADCASTSS one<>+0(SB), Z2
 	VDIVPS       Z0, Z2, Z2
-	VBROADCASTSS none<>+0(SB), Z3
-	VCMPPS       $0x04, Z3, Z0, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z3
+	VPANDD       Z3, Z2, Z3
+	VBROADCASTSS infinity<>+0(SB), Z4
+	VCMPPS       $0x11, Z4, Z3, K1
 	VMOVAPS.Z    Z2, K1, Z3
 	VMULPS       Z3, Z0, Z2
 	VBROADCASTSS (DX), Z2
@@ -10663,8 +10757,10 @@ TEXT ·scaleSearchFloatWeightedAVX512(SB), NOSPLIT, $64-52
 	VPXORD       Z7, Z7, Z7
 	VBROADCASTSS one<>+0(SB), Z8
 	VDIVPS       Z5, Z8, Z8
-	VBROADCASTSS none<>+0(SB), Z9
-	VCMPPS       $0x04, Z9, Z5, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z9
+	VPANDD       Z9, Z8, Z9
+	VBROADCASTSS infinity<>+0(SB), Z10
+	VCMPPS       $0x11, Z10, Z9, K1
 	VMOVAPS.Z    Z8, K1, Z8
 	VMULPS       Z8, Z5, Z5
 	MOVQ         weights+16(FP), AX
@@ -10676,56 +10772,56 @@ TEXT ·scaleSearchFloatWeightedAVX512(SB), NOSPLIT, $64-52
 weight_four:
 	VBROADCASTSS (CX), Z5
 	VBROADCASTSS (AX), Z9
-	VMULPS       Z9, Z8, Z12
-	VMAXPS       Z0, Z12, Z12
-	VMINPS       Z1, Z12, Z12
-	VPANDD       Z4, Z12, Z13
+	VMULPS       Z9, Z8, Z10
+	VMAXPS       Z0, Z10, Z10
+	VMINPS       Z1, Z10, Z10
+	VPANDD       Z4, Z10, Z13
 	VMAXPS       Z2, Z13, Z13
 	VMULPS       Z3, Z13, Z13
-	VADDPS       Z13, Z12, Z12
-	VSUBPS       Z13, Z12, Z12
-	VMULPS       Z12, Z5, Z5
+	VADDPS       Z13, Z10, Z10
+	VSUBPS       Z13, Z10, Z10
+	VMULPS       Z10, Z5, Z5
 	VFMADD231PS  Z9, Z5, Z7
-	VFMADD231PS  Z12, Z5, Z6
+	VFMADD231PS  Z10, Z5, Z6
 	VBROADCASTSS 4(CX), Z5
 	VBROADCASTSS 4(AX), Z9
-	VMULPS       Z9, Z8, Z12
-	VMAXPS       Z0, Z12, Z12
-	VMINPS       Z1, Z12, Z12
-	VPANDD       Z4, Z12, Z13
+	VMULPS       Z9, Z8, Z10
+	VMAXPS       Z0, Z10, Z10
+	VMINPS       Z1, Z10, Z10
+	VPANDD       Z4, Z10, Z13
 	VMAXPS       Z2, Z13, Z13
 	VMULPS       Z3, Z13, Z13
-	VADDPS       Z13, Z12, Z12
-	VSUBPS       Z13, Z12, Z12
-	VMULPS       Z12, Z5, Z5
+	VADDPS       Z13, Z10, Z10
+	VSUBPS       Z13, Z10, Z10
+	VMULPS       Z10, Z5, Z5
 	VFMADD231PS  Z9, Z5, Z7
-	VFMADD231PS  Z12, Z5, Z6
+	VFMADD231PS  Z10, Z5, Z6
 	VBROADCASTSS 8(CX), Z5
 	VBROADCASTSS 8(AX), Z9
-	VMULPS       Z9, Z8, Z12
-	VMAXPS       Z0, Z12, Z12
-	VMINPS       Z1, Z12, Z12
-	VPANDD       Z4, Z12, Z13
+	VMULPS       Z9, Z8, Z10
+	VMAXPS       Z0, Z10, Z10
+	VMINPS       Z1, Z10, Z10
+	VPANDD       Z4, Z10, Z13
 	VMAXPS       Z2, Z13, Z13
 	VMULPS       Z3, Z13, Z13
-	VADDPS       Z13, Z12, Z12
-	VSUBPS       Z13, Z12, Z12
-	VMULPS       Z12, Z5, Z5
+	VADDPS       Z13, Z10, Z10
+	VSUBPS       Z13, Z10, Z10
+	VMULPS       Z10, Z5, Z5
 	VFMADD231PS  Z9, Z5, Z7
-	VFMADD231PS  Z12, Z5, Z6
+	VFMADD231PS  Z10, Z5, Z6
 	VBROADCASTSS 12(CX), Z5
 	VBROADCASTSS 12(AX), Z9
-	VMULPS       Z9, Z8, Z12
-	VMAXPS       Z0, Z12, Z12
-	VMINPS       Z1, Z12, Z12
-	VPANDD       Z4, Z12, Z13
+	VMULPS       Z9, Z8, Z10
+	VMAXPS       Z0, Z10, Z10
+	VMINPS       Z1, Z10, Z10
+	VPANDD       Z4, Z10, Z13
 	VMAXPS       Z2, Z13, Z13
 	VMULPS       Z3, Z13, Z13
-	VADDPS       Z13, Z12, Z12
-	VSUBPS       Z13, Z12, Z12
-	VMULPS       Z12, Z5, Z5
+	VADDPS       Z13, Z10, Z10
+	VSUBPS       Z13, Z10, Z10
+	VMULPS       Z10, Z5, Z5
 	VFMADD231PS  Z9, Z5, Z7
-	VFMADD231PS  Z12, Z5, Z6
+	VFMADD231PS  Z10, Z5, Z6
 	ADDQ         $+16, AX
 	ADDQ         $+16, CX
 	SUBQ         $+4, BX
@@ -10738,30 +10834,30 @@ weight_few:
 weight:
 	VBROADCASTSS (CX), Z5
 	VBROADCASTSS (AX), Z9
-	VMULPS       Z9, Z8, Z12
-	VMAXPS       Z0, Z12, Z12
-	VMINPS       Z1, Z12, Z12
-	VPANDD       Z4, Z12, Z13
+	VMULPS       Z9, Z8, Z10
+	VMAXPS       Z0, Z10, Z10
+	VMINPS       Z1, Z10, Z10
+	VPANDD       Z4, Z10, Z13
 	VMAXPS       Z2, Z13, Z13
 	VMULPS       Z3, Z13, Z13
-	VADDPS       Z13, Z12, Z12
-	VSUBPS       Z13, Z12, Z12
-	VMULPS       Z12, Z5, Z5
+	VADDPS       Z13, Z10, Z10
+	VSUBPS       Z13, Z10, Z10
+	VMULPS       Z10, Z5, Z5
 	VFMADD231PS  Z9, Z5, Z7
-	VFMADD231PS  Z12, Z5, Z6
+	VFMADD231PS  Z10, Z5, Z6
 	ADDQ         $+4, AX
 	ADDQ         $+4, CX
 	DECQ         BX
 	JNZ          weight
 
 weight_done:
-	VPXORD        Z10, Z10, Z10
+	VPXORD        Z11, Z11, Z11
 	VDIVPS        Z6, Z7, Z0
 	VMULPS        Z7, Z0, Z1
-	VSUBPS        Z1, Z10, Z10
-	VPXORD        Z11, Z11, Z11
-	VCMPPS        $0x1e, Z11, Z1, K1
-	VMOVAPS.Z     Z10, K1, Z1
+	VSUBPS        Z1, Z11, Z11
+	VPXORD        Z12, Z12, Z12
+	VCMPPS        $0x1e, Z12, Z1, K1
+	VMOVAPS.Z     Z11, K1, Z1
 	VMOVUPS       Z0, (SP)
 	VEXTRACTF64X4 $0x01, Z1, Y0
 	VMINPS        Y0, Y1, Y0
@@ -10798,8 +10894,10 @@ TEXT ·trialErrorsFloatWeightedAVX512(SB), NOSPLIT, $0-48
 	VMOVUPS      (AX), Z1
 	VBROADCASTSS one<>+0(SB), Z2
 	VDIVPS       Z0, Z2, Z2
-	VBROADCASTSS none<>+0(SB), Z3
-	VCMPPS       $0x04, Z3, Z0, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z3
+	VPANDD       Z3, Z2, Z3
+	VBROADCASTSS infinity<>+0(SB), Z4
+	VCMPPS       $0x11, Z4, Z3, K1
 	VMOVAPS.Z    Z2, K1, Z3
 	VMULPS       Z3, Z0, Z2
 	VBROADCASTSS (DX), Z2
@@ -10928,8 +11026,10 @@ TEXT ·factorSearchAVX512(SB), NOSPLIT, $64-64
 	VPXORD       Z4, Z4, Z4
 	VBROADCASTSS one<>+0(SB), Z0
 	VDIVPS       Z2, Z0, Z0
-	VBROADCASTSS none<>+0(SB), Z1
-	VCMPPS       $0x04, Z1, Z2, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z1
+	VPANDD       Z1, Z0, Z1
+	VBROADCASTSS infinity<>+0(SB), Z3
+	VCMPPS       $0x11, Z3, Z1, K1
 	VMOVAPS.Z    Z0, K1, Z1
 	VMULPS       Z1, Z2, Z0
 	VMOVUPS      512(SI), Z0
@@ -11089,8 +11189,10 @@ TEXT ·levelSearchAVX512(SB), NOSPLIT, $0-56
 	VPXORD       Z3, Z3, Z3
 	VBROADCASTSS one<>+0(SB), Z0
 	VDIVPS       Z2, Z0, Z0
-	VBROADCASTSS none<>+0(SB), Z1
-	VCMPPS       $0x04, Z1, Z2, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z1
+	VPANDD       Z1, Z0, Z1
+	VBROADCASTSS infinity<>+0(SB), Z4
+	VCMPPS       $0x11, Z4, Z1, K1
 	VMOVAPS.Z    Z0, K1, Z1
 	VMULPS       Z1, Z2, Z0
 	VBROADCASTSS (CX), Z0
@@ -11229,8 +11331,10 @@ TEXT ·factorSearchWeightedAVX512(SB), NOSPLIT, $64-64
 	VPXORD       Z4, Z4, Z4
 	VBROADCASTSS one<>+0(SB), Z0
 	VDIVPS       Z2, Z0, Z0
-	VBROADCASTSS none<>+0(SB), Z1
-	VCMPPS       $0x04, Z1, Z2, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z1
+	VPANDD       Z1, Z0, Z1
+	VBROADCASTSS infinity<>+0(SB), Z3
+	VCMPPS       $0x11, Z3, Z1, K1
 	VMOVAPS.Z    Z0, K1, Z1
 	VMULPS       Z1, Z2, Z0
 	VMOVUPS      512(SI), Z0
@@ -11403,8 +11507,10 @@ TEXT ·levelSearchWeightedAVX512(SB), NOSPLIT, $0-56
 	VPXORD       Z3, Z3, Z3
 	VBROADCASTSS one<>+0(SB), Z0
 	VDIVPS       Z2, Z0, Z0
-	VBROADCASTSS none<>+0(SB), Z1
-	VCMPPS       $0x04, Z1, Z2, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z1
+	VPANDD       Z1, Z0, Z1
+	VBROADCASTSS infinity<>+0(SB), Z4
+	VCMPPS       $0x11, Z4, Z1, K1
 	VMOVAPS.Z    Z0, K1, Z1
 	VMULPS       Z1, Z2, Z0
 	VBROADCASTSS (CX), Z0
@@ -11554,10 +11660,12 @@ tries0:
 	VMAXPS       Z2, Z4, Z4
 	VMULPS       Z0, Z3, Z3
 	VBROADCASTSS one<>+0(SB), Z5
-	VDIVPS       Z3, Z5, Z5
-	VBROADCASTSS none<>+0(SB), Z6
-	VCMPPS       $0x04, Z6, Z3, K2
-	VMOVAPS.Z    Z5, K2, Z3
+	VDIVPS       Z3, Z5, Z3
+	VBROADCASTSS magnitude32<>+0(SB), Z5
+	VPANDD       Z5, Z3, Z5
+	VBROADCASTSS infinity<>+0(SB), Z6
+	VCMPPS       $0x11, Z6, Z5, K2
+	VMOVAPS.Z    Z3, K2, Z3
 	VMULPS       Z3, Z4, Z4
 	VMOVUPS      Z3, 2688(BX)
 	VMOVUPS      Z4, 3712(BX)
@@ -11801,8 +11909,10 @@ errors0:
 	VMOVUPS      3712(AX), Z2
 	VBROADCASTSS one<>+0(SB), Z3
 	VDIVPS       Z0, Z3, Z3
-	VBROADCASTSS none<>+0(SB), Z4
-	VCMPPS       $0x04, Z4, Z0, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z4
+	VPANDD       Z4, Z3, Z4
+	VBROADCASTSS infinity<>+0(SB), Z5
+	VCMPPS       $0x11, Z5, Z4, K1
 	VMOVAPS.Z    Z3, K1, Z4
 	VMULPS       Z4, Z2, Z3
 	VMOVUPS      2752(AX), Z5
@@ -11810,8 +11920,10 @@ errors0:
 	VMOVUPS      3776(AX), Z7
 	VBROADCASTSS one<>+0(SB), Z8
 	VDIVPS       Z5, Z8, Z8
-	VBROADCASTSS none<>+0(SB), Z9
-	VCMPPS       $0x04, Z9, Z5, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z9
+	VPANDD       Z9, Z8, Z9
+	VBROADCASTSS infinity<>+0(SB), Z10
+	VCMPPS       $0x11, Z10, Z9, K1
 	VMOVAPS.Z    Z8, K1, Z9
 	VMULPS       Z9, Z7, Z8
 	VBROADCASTSS (SI), Z10
@@ -11927,10 +12039,12 @@ tries0:
 	VMAXPS       Z2, Z4, Z4
 	VMULPS       Z0, Z3, Z3
 	VBROADCASTSS one<>+0(SB), Z5
-	VDIVPS       Z3, Z5, Z5
-	VBROADCASTSS none<>+0(SB), Z6
-	VCMPPS       $0x04, Z6, Z3, K1
-	VMOVAPS.Z    Z5, K1, Z3
+	VDIVPS       Z3, Z5, Z3
+	VBROADCASTSS magnitude32<>+0(SB), Z5
+	VPANDD       Z5, Z3, Z5
+	VBROADCASTSS infinity<>+0(SB), Z6
+	VCMPPS       $0x11, Z6, Z5, K1
+	VMOVAPS.Z    Z3, K1, Z3
 	VMULPS       Z3, Z4, Z4
 	VMOVUPS      Z3, 2688(BX)
 	VMOVUPS      Z4, 3712(BX)
@@ -12152,8 +12266,10 @@ errors0:
 	VMOVUPS      3712(AX), Z2
 	VBROADCASTSS one<>+0(SB), Z3
 	VDIVPS       Z0, Z3, Z3
-	VBROADCASTSS none<>+0(SB), Z4
-	VCMPPS       $0x04, Z4, Z0, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z4
+	VPANDD       Z4, Z3, Z4
+	VBROADCASTSS infinity<>+0(SB), Z5
+	VCMPPS       $0x11, Z5, Z4, K1
 	VMOVAPS.Z    Z3, K1, Z4
 	VMULPS       Z4, Z2, Z3
 	VMOVUPS      2752(AX), Z5
@@ -12161,8 +12277,10 @@ errors0:
 	VMOVUPS      3776(AX), Z7
 	VBROADCASTSS one<>+0(SB), Z8
 	VDIVPS       Z5, Z8, Z8
-	VBROADCASTSS none<>+0(SB), Z9
-	VCMPPS       $0x04, Z9, Z5, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z9
+	VPANDD       Z9, Z8, Z9
+	VBROADCASTSS infinity<>+0(SB), Z10
+	VCMPPS       $0x11, Z10, Z9, K1
 	VMOVAPS.Z    Z8, K1, Z9
 	VMULPS       Z9, Z7, Z8
 	VBROADCASTSS (SI), Z10
@@ -12268,8 +12386,10 @@ trials0:
 	VBROADCASTSS none<>+0(SB), Z4
 	VBROADCASTSS one<>+0(SB), Z5
 	VDIVPS       Z2, Z5, Z5
-	VBROADCASTSS none<>+0(SB), Z6
-	VCMPPS       $0x04, Z6, Z2, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z6
+	VPANDD       Z6, Z5, Z6
+	VBROADCASTSS infinity<>+0(SB), Z7
+	VCMPPS       $0x11, Z7, Z6, K1
 	VMOVAPS.Z    Z5, K1, Z5
 	VMULPS       Z5, Z2, Z2
 	VBROADCASTSS (AX), Z2
@@ -12280,8 +12400,10 @@ trials0:
 	VBROADCASTSS none<>+0(SB), Z7
 	VBROADCASTSS one<>+0(SB), Z8
 	VDIVPS       Z2, Z8, Z8
-	VBROADCASTSS none<>+0(SB), Z9
-	VCMPPS       $0x04, Z9, Z2, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z9
+	VPANDD       Z9, Z8, Z9
+	VBROADCASTSS infinity<>+0(SB), Z10
+	VCMPPS       $0x11, Z10, Z9, K1
 	VMOVAPS.Z    Z8, K1, Z8
 	VMULPS       Z8, Z2, Z2
 	VBROADCASTSS (CX), Z2
@@ -12386,16 +12508,20 @@ errors0:
 	VBROADCASTSS none<>+0(SB), Z1
 	VBROADCASTSS one<>+0(SB), Z2
 	VDIVPS       Z0, Z2, Z2
-	VBROADCASTSS none<>+0(SB), Z3
-	VCMPPS       $0x04, Z3, Z0, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z3
+	VPANDD       Z3, Z2, Z3
+	VBROADCASTSS infinity<>+0(SB), Z4
+	VCMPPS       $0x11, Z4, Z3, K1
 	VMOVAPS.Z    Z2, K1, Z3
 	VMULPS       Z3, Z0, Z2
 	VMOVUPS      2752(AX), Z2
 	VBROADCASTSS none<>+0(SB), Z4
 	VBROADCASTSS one<>+0(SB), Z5
 	VDIVPS       Z2, Z5, Z5
-	VBROADCASTSS none<>+0(SB), Z6
-	VCMPPS       $0x04, Z6, Z2, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z6
+	VPANDD       Z6, Z5, Z6
+	VBROADCASTSS infinity<>+0(SB), Z7
+	VCMPPS       $0x11, Z7, Z6, K1
 	VMOVAPS.Z    Z5, K1, Z6
 	VMULPS       Z6, Z2, Z5
 	VBROADCASTSS (BX), Z5
@@ -13147,14 +13273,18 @@ TEXT ·unitCostsAVX512(SB), NOSPLIT, $0-40
 	VMOVUPS      (AX), Z4
 	VBROADCASTSS one<>+0(SB), Z5
 	VDIVPS       Z2, Z5, Z5
-	VBROADCASTSS none<>+0(SB), Z6
-	VCMPPS       $0x04, Z6, Z2, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z6
+	VPANDD       Z6, Z5, Z6
+	VBROADCASTSS infinity<>+0(SB), Z7
+	VCMPPS       $0x11, Z7, Z6, K1
 	VMOVAPS.Z    Z5, K1, Z6
 	VMULPS       Z6, Z3, Z5
 	VBROADCASTSS one<>+0(SB), Z5
 	VDIVPS       Z3, Z5, Z5
-	VBROADCASTSS none<>+0(SB), Z7
-	VCMPPS       $0x04, Z7, Z3, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z7
+	VPANDD       Z7, Z5, Z7
+	VBROADCASTSS infinity<>+0(SB), Z8
+	VCMPPS       $0x11, Z8, Z7, K1
 	VMOVAPS.Z    Z5, K1, Z7
 	VMULPS       Z7, Z2, Z5
 	MOVQ         DX, CX
@@ -17461,10 +17591,12 @@ next:
 	VMOVUPS      (AX), Y0
 	VMOVUPS      (CX), Y1
 	VBROADCASTSS one<>+0(SB), Y2
-	VDIVPS       Y0, Y2, Y2
-	VBROADCASTSS none<>+0(SB), Y3
-	VCMPPS       $0x04, Y3, Y0, Y0
-	VANDPS       Y0, Y2, Y0
+	VDIVPS       Y0, Y2, Y0
+	VBROADCASTSS magnitude32<>+0(SB), Y2
+	VANDPS       Y2, Y0, Y2
+	VBROADCASTSS infinity<>+0(SB), Y3
+	VCMPPS       $0x11, Y3, Y2, Y2
+	VANDPS       Y2, Y0, Y0
 	VMULPS       Y0, Y1, Y1
 	VMOVUPS      Y0, (DX)
 	VMOVUPS      Y1, (BX)

@@ -9,8 +9,10 @@ import (
 // coder is that of the scalar kernel, for a vector of trials.
 func (i isa) coder(scale, minimum VecVirtual) (inverse, offset VecVirtual) {
 	inverse, offset = vector(i.lanes), vector(i.lanes)
+	magnitude := vector(i.lanes)
 	VDIVPS(scale, i.all(one), inverse)
-	inverse = i.where(i.compare(notEqual, i.all(none), scale), inverse)
+	i.and(broadcast(magnitude32, i.lanes), inverse, magnitude)
+	inverse = i.where(i.compare(lessQuiet, i.all(infinity), magnitude), inverse)
 	VMULPS(inverse, minimum, offset)
 	return inverse, offset
 }
