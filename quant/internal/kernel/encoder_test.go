@@ -176,6 +176,26 @@ func TestEncodedKernelsAgreeOnSmallGroups(t *testing.T) {
 	}
 }
 
+// TestWeightsBelowSuperScales has super-groups so small that only 0 is near, beside zeros.
+func TestWeightsBelowSuperScales(t *testing.T) {
+	random := rand.New(rand.NewPCG(11, 12))
+	const columns = superSize - 19
+	for e := Q2K; e <= Q6K; e++ {
+		for exponent := -148; exponent <= -26; exponent += 2 {
+			weights := make([]float32, columns)
+			for i := 64; i < columns-16; i++ {
+				weights[i] = float32(math.Ldexp(random.Float64()*2-.5, exponent))
+			}
+			b := encodedBlock(e, MeanSquares, Float32, 1, columns, rawFloat32(weights), nil)
+			checkEncoded(t, b)
+			quantizeScalar(&b)
+			if b.SuperScales[0] != 0 || b.Underflows == 0 {
+				t.Errorf("encoding %d, weights of 2^%d: super-scale %g, %d groups underflow", e, exponent, b.SuperScales[0], b.Underflows)
+			}
+		}
+	}
+}
+
 // FuzzEncoded feeds arbitrary bit patterns as weights.
 func FuzzEncoded(f *testing.F) {
 	patterns := func(values ...float32) []byte {

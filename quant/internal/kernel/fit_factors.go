@@ -50,7 +50,13 @@ func (s *superGroup) roundLargest(steps *encoderSteps, least float32) (wanted fl
 
 // searchUnit takes the super-scale of what was searched, or keeps that of the plain rule where it is
 // too large.
-func (s *superGroup) searchUnit(steps *encoderSteps) { _, _ = s.roundLargest(steps, smallestFloat16) }
+func (s *superGroup) searchUnit(steps *encoderSteps) {
+	if s.vanishes() {
+		s.stored, s.units = units{}, units{}
+		return
+	}
+	_, _ = s.roundLargest(steps, smallestFloat16)
+}
 
 // largest is the number of largest magnitude, the first one of several. No processor foresees
 // which it is, so that this moves bits instead of jumping.

@@ -117,6 +117,10 @@ const widestUnit = 1.05
 // searchUnits tries super-scales and super-minimums from what the largest scale and
 // minimum need to somewhat more, as multiples of others may be nearer to all.
 func (s *superGroup) searchUnits(steps *encoderSteps) {
+	if s.vanishes() {
+		s.stored, s.units = units{}, units{}
+		return
+	}
 	needed := s.neededUnits(steps)
 	if !(needed.scale > 0) || !(max(needed.scale, needed.minimum)*widestUnit*s.inverse <= largestFloat16) {
 		s.roundAllUnits(needed)

@@ -103,6 +103,11 @@ func (s *superGroup) keepLess() {
 	copy(s.minimums, s.minimum[:])
 }
 
+// vanishes tells whether all weights are nearer to 0 than to multiples of the smallest super-scale,
+// some of which would cost too much for float32, and others seem to cost nothing, as a minimum would
+// hide the weights.
+func (s *superGroup) vanishes() bool { return 2*s.inverse <= smallestFloat16/2 }
+
 // toFloat16 rounds a normalized super-scale to float16, in the unit of the weights.
 // Subnormal ones, which are coarse, are rounded up, so that the factors reach. One that
 // vanishes becomes least: 0 by the plain rule, while a search tries the smallest one, of
