@@ -29,7 +29,7 @@ def integer(name: str, value: object) -> int:
             pass
         else:
             if abs(number) >= 2**63:
-                raise ValueError(f"{name} {quoted(number)} is beyond 64 bits")
+                raise UsageError(f"{name} {quoted(number)} is beyond 64 bits")
             return number
     raise wrong_type(f"{name} must be an int", value)
 

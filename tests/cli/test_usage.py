@@ -16,6 +16,7 @@ WRONG = {
     "no command": ["nope"],
     "no option": ["quantize", "--nope"],
     "group size": ["quantize", "MODEL", "out.parquet", "--group-size", "7"],
+    "threads": ["quantize", "MODEL", "out.parquet", "--threads", "9" * 20],
     "together": ["quantize", "MODEL", "o.arrow", "--method", "hqq", "--zero-point", "symmetric"],
     "floor": ["quantize", "MODEL", "out.parquet", "--quality-floor", "2"],
     "budget": ["quantize", "MODEL", "out.parquet", "--bits-per-weight", "2"],
