@@ -60,7 +60,7 @@ func (r *encodedReader) read(row int) (*encodedLayer, *problem) {
 			return nil, p
 		}
 	}
-	if values[0] != nil {
+	if len(values[0]) > 0 { // as other producers may have empty lists for nulls
 		l.levels = make([]float32, len(values[0])/4)
 		for i := range l.levels {
 			l.levels[i] = float32At(values[0], i)

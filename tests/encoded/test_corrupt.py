@@ -20,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("nothing_leaked")
 
 NAN, INF = float("nan"), float("inf")
 WEIGHTS = np.random.default_rng(0).standard_normal((3, 300)).astype(np.float32)
+ALL = ("nf4", "q4_k", "q6_k")
 TABLE = plain(["a", "bad", "c"], [WEIGHTS] * 3)
 
 
@@ -139,6 +140,17 @@ def test_unknown_columns_of_encodings_have_types() -> None:
         for read in (dequantize_batch_arrow, lambda result: write_gguf(result, "never.gguf")):
             with pytest.raises(ValueError, match=f"Column '{column}' has type .* expected"):
                 read(with_column(result, column, wrong))
+
+
+@pytest.mark.parametrize("column", ["levels", "super_scales", "super_minimums"])
+def test_empty_lists_are_nulls(column: str) -> None:
+    rows = [quantize_batch_arrow(TABLE.slice(i, 1), encoding=each) for i, each in enumerate(ALL)]
+    result = pa.concat_tables(rows)
+    assert result[column].null_count
+    emptied = [[] if values is None else values for values in result[column].to_pylist()]
+    same = with_column(result, column, pa.array(emptied, result.schema.field(column).type))
+    assert dequantize_batch_arrow(same).equals(dequantize_batch_arrow(result))
+    assert compare(TABLE, same).equals(compare(TABLE, result))
 
 
 def test_columns_of_nulls_are_int() -> None:
