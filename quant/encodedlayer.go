@@ -1,8 +1,6 @@
 package quant
 
 import (
-	"slices"
-
 	"github.com/apache/arrow-go/v18/arrow"
 
 	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
@@ -90,8 +88,10 @@ func (e *encodedLayer) check(l *quantizedLayer, groupSize int64) *problem {
 	if len(e.levels) != len(d.Levels) {
 		return problemf(KindCorrupt, ": levels has %d values, encoding '%s' has %d", len(e.levels), e.encoding, len(d.Levels))
 	}
-	if i := slices.IndexFunc(e.levels, func(x float32) bool { return !isFinite(x) }); i >= 0 {
-		return problemf(KindCorrupt, ": level %d is %g, it must be finite", i, e.levels[i])
+	for i, level := range e.levels {
+		if level != d.Levels[i] {
+			return problemf(KindCorrupt, ": level %d is %g, encoding '%s' has %g", i, level, e.encoding, d.Levels[i])
+		}
 	}
 	if l.zeroPoints == nil && hasZeroPoints(d) && l.elements() > 0 {
 		return problemf(KindNull, ": %s is null, encoding '%s' needs them", columnZeroPoints, e.encoding)

@@ -18,6 +18,7 @@ from pyarrowquant._core.group_sizes import (
     blocks_in,
     in_row,
 )
+from pyarrowquant._core.levels import E4M3, LEVELS
 
 Floats = npt.NDArray[np.float32]
 Bools = Any  # an array of them, or one
@@ -27,6 +28,7 @@ def _none() -> Floats:
     return np.empty(0, np.float32)
 
 
+_CODES_AT_A_TIME = 1 << 20
 _LEAST_E8M0 = 2.0**-127
 _ROUNDING = 2.0**-16  # of a minimum, which is a quotient times its divisor
 
@@ -75,9 +77,11 @@ def decoding_problem(
         return f"bit_width is {bits}, encoding '{name}' has {encoding.bit_width}"
     if "group_size" not in encoding.free and group_size != encoding.group_size:
         return f"group_size is {group_size}, encoding '{name}' has {encoding.group_size}"
-    wanted = 2**bits if encoding.has_levels else 0
-    if len(decoding.levels) != wanted:
-        return f"levels has {len(decoding.levels)} values, encoding '{name}' has {wanted}"
+    wanted_levels = LEVELS.get(name, _none())
+    if len(decoding.levels) != len(wanted_levels):
+        return (
+            f"levels has {len(decoding.levels)} values, encoding '{name}' has {len(wanted_levels)}"
+        )
     supers = encoding.super_count(rows, columns, group_size)
     for column, values, wanted in (
         ("super_scales", decoding.super_scales, supers),
@@ -85,11 +89,32 @@ def decoding_problem(
     ):
         if len(values) != wanted:
             return f"{column} has {len(values)} values, the layer needs {wanted}"
-    if not np.isfinite(decoding.levels).all():
-        return "levels has NaN or Inf"
+    if wanted_levels.size and (other := decoding.levels != wanted_levels).any():
+        code = int(np.argmax(other))
+        return (
+            f"level {code} is {decoding.levels[code]:g}, encoding '{name}' has "
+            f"{wanted_levels[code]:g}"
+        )
     if not np.isfinite(decoding.super_scales).all():
         return "super_scales has NaN or Inf"
     return None if np.isfinite(decoding.super_minimums).all() else "super_minimums has NaN or Inf"
+
+
+def codes_problem(encoding: str, codes: npt.NDArray[np.uint8]) -> str | None:
+    """Say which code is NaN where engines read it: E4M3 has two, of which tables have levels."""
+    if LEVELS.get(encoding) is not E4M3:
+        return None
+    rows = max(1, _CODES_AT_A_TIME // max(1, codes.shape[1]))
+    for first in range(0, len(codes), rows):
+        is_nan = codes[first : first + rows] & 0x7F == 0x7F
+        if is_nan.any():
+            row, column = (int(place) for place in np.argwhere(is_nan)[0])
+            row += first
+            return (
+                f"code {codes[row, column]} in row {row} and column {column} of the matrix is NaN "
+                f"in E4M3, and encoding '{encoding}' stores no such"
+            )
+    return None
 
 
 def scales_problem(

@@ -15,6 +15,7 @@ from pyarrowquant._core.bounds import BIT_WIDTHS
 from pyarrowquant._core.cells import Bytes, numbers, raw, value
 from pyarrowquant._core.encoded_rows import (
     Decoding,
+    codes_problem,
     decoding_problem,
     said_group_size,
     scales_problem,
@@ -171,6 +172,7 @@ def _packed(batch: pa.RecordBatch, i: int, row: int, is_checked: bool) -> Packed
         raise corrupt("a scale is 0")
     if not is_checked and encoded:
         problem = scales_problem(decoding, said, columns, scales, zero_points)
+        problem = problem or codes_problem(decoding.encoding, data.reshape(rows, width))
         if problem:
             raise corrupt(problem)
     return Packed(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pyarrowquant._core import laying
 from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.layout import Coded
+from pyarrowquant._core.levels import NF4
 from pyarrowquant._core.results import Packed
 from pyarrowquant.formats._bitsandbytes_config import quantization_config
 from pyarrowquant.formats._double_scales import NESTED_BLOCK, NESTED_LEVELS, DoubleScales
@@ -22,15 +23,6 @@ from pyarrowquant.formats._safetensors import Entry
 
 ENCODING = "nf4"
 BLOCK = 64  # weights that share a scale
-LEVELS = np.array(
-    [
-        *(-1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
-        *(-0.28444138169288635, -0.18477343022833234, -0.09105003625154495, 0),
-        *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
-        *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1),
-    ],
-    np.float32,
-)
 _STATE = f"quant_state.bitsandbytes__{ENCODING}"
 _LONGEST_NUMBER = 24  # characters of a float in JSON
 
@@ -66,7 +58,7 @@ def tensor_names(name: str, double: bool) -> list[str]:
 
 def bits_of_scales(blocks: int, double: bool) -> int:
     """Return the bits that so many scales take, with the levels of their layer."""
-    levels = 32 * LEVELS.size
+    levels = 32 * NF4.size
     if not double:
         return 32 * blocks + levels
     return 8 * blocks + 32 * -(-blocks // NESTED_BLOCK) + levels + 32 * NESTED_LEVELS.size
@@ -107,7 +99,7 @@ def _entries(layer: Coded, dtype: str, double: bool) -> Iterator[Entry]:
         yield entry("nested_quant_map", "F32", NESTED_LEVELS.size, lambda _: NESTED_LEVELS)
     else:
         yield entry("absmax", "F32", count, lambda packed: packed.scales)
-    yield entry("quant_map", "F32", LEVELS.size, lambda _: LEVELS)
+    yield entry("quant_map", "F32", NF4.size, lambda _: NF4)
     yield entry(_STATE, "U8", state_size, state)
 
 

@@ -7,19 +7,16 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from pyarrowquant._core import arguments
 from pyarrowquant._core.layout import Coded
-from pyarrowquant._core.results import Packed
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.shapes import product
 from pyarrowquant.formats._bitsandbytes_config import EXPERTS, kept_in_float32
 from pyarrowquant.formats._bitsandbytes_files import (
     BLOCK,
     ENCODING,
-    LEVELS,
     bits_of_scales,
     outline_of,
     tensor_names,
@@ -136,16 +133,8 @@ def write_bitsandbytes(
 def _layers_of(results: Any, source: ModelFolder | None) -> Results:
     """Open results; a layer that bitsandbytes, or the source, does not have is an error."""
     return Results(
-        results, "bitsandbytes", lambda layer: _problem(layer, source), _HOLDS, _ENCODINGS
+        results, "bitsandbytes", lambda layer: _layout_problem(layer, source), _HOLDS, _ENCODINGS
     )
-
-
-def _problem(layer: Packed, source: ModelFolder | None) -> str | None:
-    if problem := _layout_problem(layer, source):
-        return problem
-    # bitsandbytes has the levels in its code, whatever files say.
-    known = np.array_equal(layer.decoding.levels, LEVELS)
-    return None if known else "its levels are others than bitsandbytes computes with"
 
 
 def _layout_problem(layer: Coded, source: ModelFolder | None) -> str | None:

@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from pyarrowquant._core import levels
 from pyarrowquant._core.decoding import decode_levels, unpacked
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Floats
@@ -118,7 +119,7 @@ def decode_bytes(
             group_size = -1 if blocks.columns >= columns else blocks.columns
             of_rows = blocks.of_rows(scales, slice(0, rows)).astype(np.float32)
             if codes.size and _is_result(codes, of_rows, group_size):
-                return decode_levels(codes, _FINITE_E4M3, of_rows, columns, group_size)
+                return decode_levels(codes, levels.E4M3, of_rows, columns, group_size)
 
         def decode(piece: slice) -> Floats:
             decoded = _looked_up(table, codes[piece])
@@ -131,9 +132,6 @@ def decode_bytes(
         return in_pieces(rows, columns, decode)
 
 
-# Results have no code of NaN, and its level is the largest.
-_FINITE_E4M3 = E4M3.copy()
-_FINITE_E4M3[[0x7F, 0xFF]] = 448, -448
 _LARGEST_SCALE = np.finfo(np.float32).max / 448  # with which all weights are finite
 
 

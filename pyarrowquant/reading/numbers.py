@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pyarrowquant._core.levels import E2M1
 from pyarrowquant._core.results import Floats
 
 Array = npt.NDArray[Any]
@@ -36,8 +37,6 @@ E4M3 = _float8(4, 7, infinite=False)
 E5M2 = _float8(5, 15, infinite=True)
 FLOAT8 = {"F8_E4M3": E4M3, "F8_E5M2": E5M2}
 E8M0 = np.append(np.ldexp(1.0, np.arange(255) - 127), np.nan).astype(np.float32)
-_E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
-_E2M1 = np.concatenate([_E2M1, -_E2M1])
 # Both values of a byte, that of the low bits first.
-E2M1_PAIRS = np.stack([_E2M1[np.arange(256) & 15], _E2M1[np.arange(256) >> 4]], axis=1)
+E2M1_PAIRS = np.stack([E2M1[np.arange(256) & 15], E2M1[np.arange(256) >> 4]], axis=1)
 INT8 = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)

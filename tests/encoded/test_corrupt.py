@@ -14,7 +14,7 @@ from commands import run
 from conftest import plain, with_column
 
 from pyarrowquant import QuantizationError, compare, dequantize_batch_arrow, quantize_batch_arrow
-from pyarrowquant.formats import write_gguf, write_onnx
+from pyarrowquant.formats import write_gguf, write_mlx, write_onnx
 
 pytestmark = pytest.mark.usefixtures("nothing_leaked")
 
@@ -51,6 +51,9 @@ CORRUPT: list[tuple[str, str, Any, str]] = [
     ("nf4", "levels", None, "levels has 0 values"),
     ("nf4", "levels", [*range(17)], "levels has 17 values"),
     ("nf4", "levels", first(lambda _: INF), ""),
+    ("nf4", "levels", first(lambda _: -1.5), "level 0 is -1.5, encoding 'nf4' has -1"),
+    ("mxfp4", "levels", lambda levels: levels[::-1], "level 0 is -6, encoding 'mxfp4' has 0"),
+    ("iq4_xs", "levels", [*range(16)], "level 0 is 0, encoding 'iq4_xs' has -127"),
     ("nf4", "levels", first(lambda _: NAN), "level"),
     ("fp8", "levels", first(lambda _: NAN), "level"),
     ("nf4", "levels", first(lambda _: None), "null"),
@@ -140,6 +143,24 @@ def test_unknown_columns_of_encodings_have_types() -> None:
         for read in (dequantize_batch_arrow, lambda result: write_gguf(result, "never.gguf")):
             with pytest.raises(ValueError, match=f"Column '{column}' has type .* expected"):
                 read(with_column(result, column, wrong))
+
+
+@pytest.mark.parametrize("code", [0x7F, 0xFF])
+@pytest.mark.parametrize("encoding", ["fp8", "mxfp8"])
+def test_codes_of_nan_are_in_no_file(encoding: str, code: int, tmp_path: Path) -> None:
+    codes = bytearray(quantize_batch_arrow(TABLE, encoding=encoding)["quantized_data"][1].as_py())
+    codes[300 + 7] = code
+    result = result_with(encoding, "quantized_data", bytes(codes))
+    wanted = f"code {code} in row 1 and column 7 of the matrix is NaN in E4M3"
+    for write in (write_gguf, write_mlx):
+        with pytest.raises(ValueError, match=wanted):
+            write(result, tmp_path / "out")
+    pq.write_table(result, tmp_path / "bad.parquet")
+    done = run("inspect", tmp_path / "bad.parquet")
+    assert done.exit_code == 1
+    assert wanted in done.stderr
+    decoded = dequantize_batch_arrow(result)["weights"][1].values.to_numpy()
+    assert np.isfinite(decoded).all()
 
 
 @pytest.mark.parametrize("column", ["levels", "super_scales", "super_minimums"])
