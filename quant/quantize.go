@@ -231,12 +231,15 @@ func (q *quantization) fill(block *kernel.Block, u *unit) {
 
 func (l *layer) problem(fault kernel.Fault) *problem {
 	if d := l.settings.encoding; fault.Kind == kernel.ScaleRange && d != nil && d.SuperSize > 0 {
-		return problemf(KindScaleRange, ": the super-scale %g of the %d columns at index %d is beyond what encoding '%s' stores. Use another encoding for this layer",
+		return problemf(KindScaleRange, ": the super-scale %g of the %d columns at index %d is beyond what encoding '%s' stores, float16 of at most 65504. Use another encoding for this layer",
 			fault.Value, d.SuperSize, fault.Index, l.settings.Encoding).at(int64(fault.Index))
-	}
-	if fault.Kind == kernel.ScaleRange && l.settings.encoding != nil {
-		return problemf(KindScaleRange, ": the scale %g of the group at index %d is beyond what encoding '%s' stores. Use another encoding for this layer",
-			fault.Value, fault.Index, l.settings.Encoding).at(int64(fault.Index))
+	} else if fault.Kind == kernel.ScaleRange && d != nil && !d.Shares {
+		stored := "float16 of at most 65504"
+		if d.LayerScale { // that of a format that has none: 1
+			stored = "E4M3 of at most 448"
+		}
+		return problemf(KindScaleRange, ": the scale %g of the group at index %d is beyond what encoding '%s' stores, %s. Use another encoding for this layer",
+			fault.Value, fault.Index, l.settings.Encoding, stored).at(int64(fault.Index))
 	}
 	if fault.Kind == kernel.ScaleRange {
 		return problemf(KindScaleRange, ": the scale %g of the group at index %d is beyond the range of scale_dtype '%s'. Use scale_dtype='float32'",

@@ -115,10 +115,12 @@ def test_numbers_that_are_none_are_refused_with_their_place(
 def test_a_scale_beyond_its_dtype_names_its_block() -> None:
     weights = np.ones((200, 300), np.float32)
     weights[150, 270] = 1e30
-    with pytest.raises(QuantizationError, match=f"at index {128 * 300 + 256} is beyond"):
+    with pytest.raises(QuantizationError, match=f"at index {128 * 300 + 256} is beyond") as caught:
         fp8(table_of(weights), "block", scale_dtype="float16")
+    assert "Use scale_dtype='float32'" in str(caught.value)
     with pytest.raises(QuantizationError, match="at index 0 is beyond"):
         fp8(table_of(weights), "tensor", scale_dtype="float16")
+    fp8(table_of(weights), "block", scale_dtype="float32")
 
 
 @each_shared
