@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pyarrowquant._core.decoding import decode
 from pyarrowquant._core.source import RESULT_COLUMNS, Source
+from pyarrowquant._core.version import check_version
 from pyarrowquant.reading import table_files
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.location import Location
@@ -42,8 +43,8 @@ class ResultModel(Model):
     def __init__(self, location: Location, files: Sequence[Location]) -> None:
         super().__init__(location)
         self._files = files
+        empty = _selected(files[0]).empty_table()
         with _naming(files[0]):
-            empty = _selected(files[0]).empty_table()
             self.schema = decode(Source(empty, RESULT_COLUMNS)).schema
 
     def refuse_quantized(self) -> None:
@@ -92,8 +93,13 @@ def _decoded(row: pa.RecordBatch, file: Location) -> pa.RecordBatch:
 
 
 def _selected(file: Location) -> pa.Schema:
-    """Return the columns that decoding needs, as far as they are there."""
+    """Return the columns that decoding needs, as far as they are there.
+
+    Others are let go of here, so that this is where those of later versions are seen.
+    """
     schema = _schema(file)
+    with _naming(file):
+        check_version(schema)
     kept = [field for field in schema if field.name in RESULT_COLUMNS]
     return pa.schema(kept, schema.metadata)
 

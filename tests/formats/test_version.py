@@ -14,7 +14,7 @@ import pytest
 from commands import run
 from conftest import plain
 
-from pyarrowquant import compare, dequantize_batch_arrow, quantize_batch_arrow
+from pyarrowquant import compare, dequantize_batch_arrow, quantize_batch_arrow, read_weights
 from pyarrowquant.formats import write_gguf
 
 WEIGHTS = plain(["a"], [[float(i) for i in range(64)]])
@@ -72,6 +72,18 @@ def test_functions(name: str, read: Callable[[pa.Table], Any]) -> None:
     make, problem, way_out = REFUSED[name]
     with pytest.raises(ValueError, match=f"{re.escape(problem)}.*{way_out}"):
         read(make())
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_read_weights(name: str, tmp_path: Path) -> None:
+    make, problem, way_out = REFUSED[name]
+    pq.write_table(noted(1), tmp_path / "1.parquet")
+    later = tmp_path / "2.parquet"
+    pq.write_table(make(), later)
+    for source in (later, tmp_path):
+        wanted = f"^{re.escape(str(later))}: {re.escape(problem)}.*{way_out}"
+        with pytest.raises(ValueError, match=wanted):
+            read_weights(source).read_all()
 
 
 @pytest.mark.parametrize("name", REFUSED)
