@@ -12,6 +12,7 @@ import pyarrow as pa
 from pyarrowquant._core import library
 from pyarrowquant._core.arguments import Progress, boolean, check_progress, text, wrong_type
 from pyarrowquant._core.bounds import BIT_WIDTHS, SETTINGS, one_of
+from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.options import quantize_options
 from pyarrowquant._core.progress import Reporter
 from pyarrowquant._core.quoting import quoted
@@ -88,13 +89,17 @@ def said_candidates(
     usual: Settings,
     bits_of: Callable[[Sequence[int], Settings], int],
 ) -> Candidates:
-    """Return candidates that are the same for all layers; by default every width."""
+    """Return candidates that are the same for all layers.
+
+    By default every width, or an encoding that the recipe says, which has one.
+    """
     said = candidate_settings(candidates)
     if not callable(bits_of):
         raise wrong_type("bits_of must be a function of a shape and Settings", bits_of)
 
     def of_layer(shape: Sequence[int], base: Settings) -> dict[Settings, int]:
-        found = dict.fromkeys(base.with_overrides(each) for each in said)
+        fixed = candidates is None and base.encoding != INTEGER
+        found = dict.fromkeys([base] if fixed else map(base.with_overrides, said))
         return {settings: bits_of(shape, settings) for settings in found}
 
     settings = [usual.with_overrides(each) for each in said]

@@ -248,7 +248,7 @@ class Recipe(SavedRecipe):
         candidates : sequence of dict, optional
             Settings to choose from, as of a `Rule`; what they do not say is as `recipe` has it,
             else as by default, or what their encoding fixes, but with method "mse". By default
-            every bit width.
+            every bit width, but of an encoding that `recipe` says its own.
         recipe : Recipe, name, path or dict, optional
             As of `quantize_batch_arrow`. Layers that it skips are left out, and stay skipped.
             Settings that it says hold where candidates do not say them: by default all but bit

@@ -251,6 +251,23 @@ def test_settings_of_a_recipe_hold_but_for_bits() -> None:
     assert chosen.settings_of("a", (64, 256))["group_size"] == 128
 
 
+def test_encodings_of_a_recipe_hold() -> None:
+    table = numpy_to_arrow_table(layers())
+    said = {"a": {"encoding": "q4_k"}, "d": {"encoding": "fp8", "group_size": "tensor"}}
+    recipe = Recipe([Rule(name, **settings) for name, settings in said.items()])
+    fitted = Recipe.fit(table, 6.5, recipe=recipe)
+    rows = {
+        row["layer_name"]: row for row in quantize_batch_arrow(table, recipe=fitted).to_pylist()
+    }
+    assert {name: row["encoding"] for name, row in rows.items() if row["encoding"] != "int"} == {
+        name: settings["encoding"] for name, settings in said.items()
+    }
+    assert len(rows["d"]["super_scales"]) == 1
+    assert fitted.expected.bits_per_weight <= 6.5
+    with pytest.raises(ValueError, match="bit_width 3 contradicts encoding 'q4_k'"):
+        Recipe.fit(table, 6.5, [{"bit_width": 3}], recipe=recipe)
+
+
 def test_formats_have_what_nobody_said_in_their_own_way() -> None:
     rng = np.random.default_rng(4)
     shape = (64, 256)
