@@ -71,8 +71,7 @@ func (v validity) firstNull(start, end int64) int64 {
 func offsetBytes(column string, data arrow.ArrayData, width int) byteReader {
 	offsets, values := bufferBytes(data.Buffers()[1]), bufferBytes(data.Buffers()[2])
 	return func(row int) ([]byte, *problem) {
-		start := integerAt(offsets, width, data.Offset()+row)
-		end := integerAt(offsets, width, data.Offset()+row+1)
+		start, end := offsetsAt(offsets, width, data.Offset()+row)
 		if p := checkSpan(column, start, end, int64(len(values))); p != nil {
 			return nil, p
 		}
@@ -192,7 +191,7 @@ func newListReader(column string, arr arrow.Array) *listReader {
 	offsets := func(width int) func(row int) (int64, int64) {
 		buffer := bufferBytes(data.Buffers()[1])
 		return func(row int) (int64, int64) {
-			return integerAt(buffer, width, first+row), integerAt(buffer, width, first+row+1)
+			return offsetsAt(buffer, width, first+row)
 		}
 	}
 	views := func(width int) func(row int) (int64, int64) {
@@ -277,6 +276,16 @@ func bufferBytes(b *memory.Buffer) []byte {
 		return nil
 	}
 	return b.Bytes()
+}
+
+// offsetsAt reads offset i and the next one, which are of 4 or 8 bytes.
+func offsetsAt(buffer []byte, width, i int) (start, end int64) {
+	b := buffer[i*width:][:2*width]
+	if width == 4 {
+		both := binary.LittleEndian.Uint64(b)
+		return int64(int32(both)), int64(both) >> 32
+	}
+	return int64(binary.LittleEndian.Uint64(b)), int64(binary.LittleEndian.Uint64(b[8:]))
 }
 
 // integerAt reads a signed little-endian integer of width bytes; buffers need

@@ -30,21 +30,19 @@ func encodedFields() (fields []arrow.Field) {
 	return fields
 }
 
-// encodedSizes sets the sizes that depend on a layer's encoding.
-func (l *layer) encodedSizes(sizes *rowSizes) {
-	encoded := sizes[sizeEncodings:]
-	encoded[0] = len(l.settings.Encoding.String())
+// addEncodedSizes adds the sizes in the columns of encodedFields.
+func (l *layer) addEncodedSizes(to *rowSizes) {
+	encoded := to[sizeEncodings:]
+	encoded[0] += len(l.settings.Encoding.String())
 	d := l.settings.encoding
 	if d == nil {
 		return
 	}
-	if !hasZeroPoints(d) {
-		sizes[sizeZeroPoints] = 0
-	}
 	supers := superScales(l.grouped, d, l.settings.GroupSize)
-	encoded[1], encoded[2] = len(d.Levels), supers
+	encoded[1] += len(d.Levels)
+	encoded[2] += supers
 	if d.Minimums {
-		encoded[3] = supers
+		encoded[3] += supers
 	}
 }
 

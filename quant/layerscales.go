@@ -18,6 +18,9 @@ func (l *layer) hasLayerScale() bool {
 
 // fitLayerScales finds the scales and super-scales of such layers.
 func (q *quantization) fitLayerScales(ctx context.Context, k *kernel.Kernel) error {
+	if !q.options.encoded() {
+		return nil
+	}
 	ends := map[int]partRange{} // of empty layers, too
 	for i := range q.layers {
 		if q.layers[i].hasLayerScale() {

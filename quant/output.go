@@ -60,10 +60,10 @@ func (s *rowSizes) add(more rowSizes) {
 
 // spanStarts are the sums of the sizes of all rows before each span of inSpans, and
 // at last those of all rows.
-func spanStarts(threads, rows int, sizes func(row int) rowSizes) []rowSizes {
+func spanStarts(threads, rows int, addSizes func(to *rowSizes, row int)) []rowSizes {
 	sums := inSpans(threads, rows, spanRows, func(_, first, end int) (sum rowSizes) {
 		for row := first; row < end; row++ {
-			sum.add(sizes(row))
+			addSizes(&sum, row)
 		}
 		return sum
 	})

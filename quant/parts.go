@@ -33,30 +33,37 @@ const (
 // split makes parts that 32-bit offsets can have.
 func (q *quantization) split(limit int) {
 	for i := range q.layers {
-		sizes := q.rowSizes(i)
+		var sizes rowSizes
+		q.addSizes(&sizes, i)
 		q.large = q.large || max(sizes[sizePacked], sizes[sizeScales]) > limit
 	}
 	first := 0
 	for _, end := range splitRows(len(q.layers), limit, q.limitedSizes) {
-		starts := spanStarts(q.options.Threads, end-first, func(row int) rowSizes { return q.rowSizes(first + row) })
+		starts := spanStarts(q.options.Threads, end-first, func(to *rowSizes, row int) { q.addSizes(to, first+row) })
 		q.parts = append(q.parts, &quantizedPart{first: first, end: end, starts: starts})
 		first = end
 	}
 }
 
-// rowSizes are the numbers of elements in the variable columns.
-func (q *quantization) rowSizes(i int) rowSizes {
+// addSizes adds the numbers of elements that layer i has in the variable columns.
+func (q *quantization) addSizes(to *rowSizes, i int) {
 	l := &q.layers[i]
-	sizes := rowSizes{len(l.name), len(l.shape), l.packedBytes(l.settings.BitWidth), l.groups(), l.groups()}
-	if q.encoded {
-		l.encodedSizes(&sizes)
+	groups := l.groups()
+	to[sizeName] += len(l.name)
+	to[sizeShape] += len(l.shape)
+	to[sizePacked] += l.packedBytes(l.settings.BitWidth)
+	to[sizeScales] += groups
+	if d := l.settings.encoding; d == nil || hasZeroPoints(d) {
+		to[sizeZeroPoints] += groups
 	}
-	return sizes
+	if q.encoded {
+		l.addEncodedSizes(to)
+	}
 }
 
 // limitedSizes are the sizes that 32-bit offsets limit; large columns have none.
-func (q *quantization) limitedSizes(i int) rowSizes {
-	sizes := q.rowSizes(i)
+func (q *quantization) limitedSizes(i int) (sizes rowSizes) {
+	q.addSizes(&sizes, i)
 	if q.large {
 		sizes[sizePacked], sizes[sizeScales], sizes[sizeZeroPoints] = 0, 0, 0
 	}
@@ -106,7 +113,7 @@ func (q *quantization) describe(p *quantizedPart, first, end int, at rowSizes) {
 		putShape(p.shapes.values.Bytes()[8*at[sizeShape]:], l.shape)
 		p.bitWidths.row(row)[0] = uint8(l.settings.BitWidth)
 		binary.LittleEndian.PutUint32(p.groupSizes.row(row), uint32(int32(l.settings.GroupSize.inRow())))
-		at.add(q.rowSizes(p.first + row))
+		q.addSizes(&at, p.first+row)
 	}
 }
 

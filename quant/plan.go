@@ -83,11 +83,19 @@ type task struct {
 	first, count int // of its units among those of all tasks
 }
 
+// take takes the first n units out of a task.
+func (t *task) take(n int) task {
+	some := task{t.unit, t.first, n}
+	t.layer, t.first, t.count = t.layer+n, t.first+n, t.count-n
+	return some
+}
+
 // units calls visit for the units of a task, with their numbers.
-func (t task) units(visit func(i int, u *unit)) {
+func (t *task) units(visit func(i int, u *unit)) {
+	u := t.unit
 	for i := range t.count {
-		visit(t.first+i, &t.unit)
-		t.layer++
+		visit(t.first+i, &u)
+		u.layer++
 	}
 }
 

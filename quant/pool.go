@@ -13,12 +13,19 @@ import (
 // worker does a unit, which it does not keep.
 type worker func(i int, u *unit)
 
-// run does every unit, given its number too, on up to threads goroutines, of which
-// the caller is one if there is work for one only. Each of them makes itself a
+// run does every unit, given its number too, as runTasks does tasks.
+func (t tasks) run(ctx context.Context, threads int, newWorker func() worker) error {
+	return t.runTasks(ctx, threads, func() func(*task) {
+		do := newWorker()
+		return func(t *task) { t.units(do) }
+	})
+}
+
+// runTasks does every task on up to threads goroutines, of which the caller is one if there is work for one only. Each of them makes itself a
 // worker, which may keep memory of its own. The only thing that workers write in
 // common is the counter of the next task. It stops early if the context is cancelled
 // or if a worker panics.
-func (t tasks) run(ctx context.Context, threads int, newWorker func() worker) error {
+func (t tasks) runTasks(ctx context.Context, threads int, newWorker func() func(*task)) error {
 	if len(t) == 0 {
 		return nil
 	}
@@ -32,10 +39,8 @@ func (t tasks) run(ctx context.Context, threads int, newWorker func() worker) er
 			if end-some >= len(t) {
 				return nil
 			}
-			for _, each := range t[end-some : min(end, len(t))] {
-				if ctx.Err() == nil {
-					each.units(do)
-				}
+			for i := end - some; i < min(end, len(t)) && ctx.Err() == nil; i++ {
+				do(&t[i])
 			}
 		}
 		return ctx.Err()

@@ -121,7 +121,7 @@ func newQuantization(layers []layer, o Options, limit int) *quantization {
 	if o.measures() {
 		q.sums = make([]kernel.Sums, q.tasks.count())
 	}
-	starts := spanStarts(o.Threads, len(layers), q.rowSizes)
+	starts := spanStarts(o.Threads, len(layers), q.addSizes)
 	if total := starts[len(starts)-1]; slices.Max(total[:]) <= limit {
 		q.parts = []*quantizedPart{{end: len(layers), starts: starts}}
 	} else {
@@ -147,86 +147,13 @@ func (q *quantization) run(ctx context.Context, report Progress, failed LayerErr
 		return err
 	}
 	q.stop = func() bool { return ctx.Err() != nil }
-	return q.tasks.run(ctx, q.options.Threads, func() worker {
-		block := new(kernel.Block)
-		var blocks *blockWorker
-		return func(i int, u *unit) {
-			l := &q.layers[u.layer]
-			testHook(l.name)
-			var sums *kernel.Sums
-			if q.sums != nil {
-				sums = &q.sums[i]
-			}
-			if l.division == noBlocks {
-				if blocks == nil {
-					blocks = newBlockWorker(chosen)
-				}
-				q.quantizeBlocks(blocks, u, sums)
-			} else {
-				q.fill(block, u)
-				block.Sums = sums
-				q.quantizeUnit(chosen, block, u)
-			}
-			counter.unitDone(u, l)
+	return q.tasks.runTasks(ctx, q.options.Threads, func() func(*task) {
+		w := &quantizer{quantization: q, kernel: chosen}
+		return func(t *task) {
+			w.quantizeTask(t)
+			t.units(func(_ int, u *unit) { counter.unitDone(u, &q.layers[u.layer]) })
 		}
 	})
-}
-
-// quantizeUnit codes one unit.
-func (q *quantization) quantizeUnit(k *kernel.Kernel, block *kernel.Block, u *unit) {
-	g := q.layers[u.layer].grouped
-	if g.division == anything && block.Shared == nil {
-		return // the layer has a fault
-	}
-	if !g.isLong() {
-		q.faults.add(u.layer, u.firstElement(g), k.Quantize(block))
-		q.underflowed.add(u.layer, block.Underflows)
-	} else if parameters, ok := q.long[*u]; ok {
-		k.Code(block, parameters)
-	}
-}
-
-// fill makes the block the kernel's view of a unit, in place: small layers are
-// many.
-func (q *quantization) fill(block *kernel.Block, u *unit) {
-	l := &q.layers[u.layer]
-	part, format := u.grouped(l.grouped), &l.settings.format
-	first, size := u.firstElement(l.grouped), l.element.Size()
-	*block = kernel.Block{
-		Format:    *format,
-		Type:      l.element,
-		Rows:      part.rows,
-		Columns:   part.columns,
-		GroupSize: part.groupSize,
-		Weights:   l.weights[first*size:][:part.elements()*size],
-	}
-	packedBytes, groups := part.packedBytes(format.BitWidth), part.groups()
-	if q.options.MeasureOnly {
-		block.Packed = make([]byte, packedBytes)
-		block.Scales, block.ZeroPoints = make([]float32, groups), make([]float32, groups)
-	} else {
-		p, row := q.place(u.layer)
-		firstGroup := u.firstGroup(l.grouped)
-		block.Packed = p.packed.row(row)[u.firstByte(l.grouped, format.BitWidth):][:packedBytes]
-		block.Scales = p.scales.float32s(row)[firstGroup:][:groups]
-		if d := l.settings.encoding; d == nil || hasZeroPoints(d) {
-			block.ZeroPoints = p.zeroPoints.float32s(row)[firstGroup:][:groups]
-		}
-	}
-	if l.settings.encoding != nil {
-		q.fillEncoded(block, u)
-	}
-	if format.Method != kernel.RoundToNearest {
-		block.Stop = q.stop
-	}
-	switch {
-	case l.importance == nil:
-	case l.stack.Elements > 0:
-		block.Importance, block.Stack = l.importance, l.stack
-		block.Stack.First = first
-	default:
-		block.Importance = l.importance[u.column:][:part.columns]
-	}
 }
 
 func (l *layer) problem(fault kernel.Fault) *problem {

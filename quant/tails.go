@@ -45,6 +45,9 @@ func (l *layer) matrices() matrix {
 
 // weighTails gives such layers their importance.
 func (q *quantization) weighTails(ctx context.Context, k *kernel.Kernel) error {
+	if !slices.ContainsFunc(q.options.used(), func(s Settings) bool { return s.Method == MeanSquares }) {
+		return nil
+	}
 	var stripes tasks
 	for i := range q.layers {
 		l := &q.layers[i]
@@ -52,9 +55,8 @@ func (q *quantization) weighTails(ctx context.Context, k *kernel.Kernel) error {
 			continue
 		}
 		each := l.matrices()
-		l.importance = make([]float32, l.elements()/each.rows)
-		l.stack = kernel.Stack{Columns: each.columns, Elements: each.elements()}
-		for first := 0; first < len(l.importance); first += each.columns {
+		l.importance = &importance{make([]float32, l.elements()/each.rows), kernel.Stack{Columns: each.columns, Elements: each.elements()}}
+		for first := 0; first < len(l.importance.values); first += each.columns {
 			for column := 0; column < each.columns; column += tailColumns {
 				stripes.add(unit{layer: i, column: first + column, columns: min(tailColumns, each.columns-column)})
 			}
@@ -74,23 +76,24 @@ func (q *quantization) weighTails(ctx context.Context, k *kernel.Kernel) error {
 
 // weighStripe weighs some columns, which are counted through all matrices of the stack.
 func (l *layer) weighStripe(u *unit, tails *kernel.Tails) {
-	size, rows := l.element.Size(), l.stack.Elements/l.stack.Columns
-	first := u.column/l.stack.Columns*l.stack.Elements + u.column%l.stack.Columns
+	stack := l.importance.stack
+	size, rows := l.element.Size(), stack.Elements/stack.Columns
+	first := u.column/stack.Columns*stack.Elements + u.column%stack.Columns
 	tails.Reset(u.columns, l.element)
 	// All rows count: what an output hangs on may be a single weight.
 	for row := range rows {
-		from := first + row*l.stack.Columns
+		from := first + row*stack.Columns
 		tails.Add(l.weights[from*size:][:u.columns*size])
 	}
 	tails.End()
 	for i := range u.columns {
-		l.importance[u.column+i] = float32(tails.Weight(i))
+		l.importance.values[u.column+i] = float32(tails.Weight(i))
 	}
 }
 
 // compareTails makes the weights of columns that are fitted together parts of the largest.
 func (l *layer) compareTails() {
-	for group := range slices.Chunk(l.importance, l.together()) {
+	for group := range slices.Chunk(l.importance.values, l.together()) {
 		largest := slices.Max(group)
 		for i, weight := range group {
 			group[i] = max(weight/largest, leastTail)

@@ -34,6 +34,9 @@ func (u *underflows) add(layer, groups int) {
 
 // underflows are those of the layers that did not fail, in output order.
 func (q *quantization) underflows() (found []Underflow) {
+	if len(q.underflowed.groups) == 0 {
+		return nil
+	}
 	for i := range q.layers {
 		_, failed := q.faults.first[i]
 		if groups := q.underflowed.groups[i]; groups > 0 && !failed {

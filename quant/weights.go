@@ -10,7 +10,8 @@ import (
 	"github.com/pyarrowquant/pyarrowquant/quant/internal/kernel"
 )
 
-// layer is one row of the input. name and weights are views of Arrow memory.
+// layer is one row of the input. name and weights are views of Arrow memory. Layers may be many,
+// and are gone through several times: they have two cache lines each.
 type layer struct {
 	grouped
 	name    string
@@ -18,11 +19,16 @@ type layer struct {
 	shape   []int64
 	element kernel.ElementType
 	weights []byte
-	// importance is a value of 0 .. 1 for each column, or nil; in a stack of matrices, for each
-	// column of each of them.
-	importance []float32
-	stack      kernel.Stack
+	// importance is nil where all columns weigh the same.
+	importance *importance
 	settings   *layerSettings
+}
+
+// importance is a value of 0 .. 1 for each column; in a stack of matrices, for each column of
+// each of them.
+type importance struct {
+	values []float32
+	stack  kernel.Stack
 }
 
 // readLayers reads every row of every batch as a layer, but for those to skip.
@@ -129,8 +135,9 @@ func (r *layerReader) readImportance(l *layer, row int) *problem {
 		return p
 	}
 	values := kernel.Widen(raw, floatTypes[r.importance.element.ID()])
+	weighed := &importance{values: make([]float32, 0, len(values))}
 	if len(values) != l.columns {
-		if p := l.readStack(len(values)); p != nil {
+		if weighed.stack, p = l.stackOf(len(values)); p != nil {
 			return p
 		}
 	}
@@ -139,7 +146,6 @@ func (r *layerReader) readImportance(l *layer, row int) *problem {
 			return problemf(KindImportance, ": importance at index %d is %g. It must be finite and not negative", i, value).at(int64(i))
 		}
 	}
-	l.importance = make([]float32, 0, len(values))
 	for group := range slices.Chunk(values, l.together()) {
 		largest := slices.Max(group)
 		for _, value := range group {
@@ -147,18 +153,19 @@ func (r *layerReader) readImportance(l *layer, row int) *problem {
 			if largest > 0 {
 				share = value / largest
 			}
-			l.importance = append(l.importance, float32(share))
+			weighed.values = append(weighed.values, float32(share))
 		}
 	}
+	l.importance = weighed
 	return nil
 }
 
 // importanceOf is that of a weight and of those after it in its row, or in its matrix's row.
 func (l *layer) importanceOf(row, column int) []float32 {
-	if m := l.stack; m.Elements > 0 {
-		return l.importance[m.ImportanceOf(row*l.columns+column):]
+	if m := l.importance.stack; m.Elements > 0 {
+		return l.importance.values[m.ImportanceOf(row*l.columns+column):]
 	}
-	return l.importance[column:]
+	return l.importance.values[column:]
 }
 
 // together is how many columns are fitted together.
@@ -169,21 +176,20 @@ func (l *layer) together() int {
 	return l.groupSize
 }
 
-// readStack takes a layer of three dimensions or more for a stack of matrices, which have count
+// stackOf takes a layer of three dimensions or more for a stack of matrices, which have count
 // columns all together.
-func (l *layer) readStack(count int) *problem {
+func (l *layer) stackOf(count int) (kernel.Stack, *problem) {
 	if last := len(l.shape) - 1; last >= 2 {
 		columns, elements := int(l.shape[last]), int(l.shape[last]*l.shape[last-1])
 		if matrices := l.elements() / elements; matrices*columns == count {
 			if columns%l.together() != 0 {
-				return problemf(KindImportance, ": importance has %d values, those of %d matrices of %d columns, which are no whole groups of %d",
+				return kernel.Stack{}, problemf(KindImportance, ": importance has %d values, those of %d matrices of %d columns, which are no whole groups of %d",
 					count, matrices, columns, l.together())
 			}
-			l.stack = kernel.Stack{Columns: columns, Elements: elements}
-			return nil
+			return kernel.Stack{Columns: columns, Elements: elements}, nil
 		}
 	}
-	return problemf(KindImportance, ": importance has %d values, the layer has %d columns. Give one a column", count, l.columns)
+	return kernel.Stack{}, problemf(KindImportance, ": importance has %d values, the layer has %d columns. Give one a column", count, l.columns)
 }
 
 // floatTypes are the elements that a list of floats may have.
