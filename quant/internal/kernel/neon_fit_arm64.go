@@ -86,7 +86,7 @@ func fitOf(zero ZeroPoint) (fits [3]func(*float32, *float32, int, float32, float
 	return fits
 }
 
-// refineNEON does for 4 lanes at a time what refine of the reference does, and keeps the best of
+// refineNEON does for 4 lanes of a tile at a time what refine of the reference does, and keeps the best of
 // both of its results.
 func refineNEON(lanes *float32, maxCode float32, zero ZeroPoint, dtype ScaleDtype) {
 	one := fill(1)
@@ -148,9 +148,13 @@ func keep(mask archsimd.Mask32x4, v floats, p *float32) {
 	storeFloats(v.IfElse(mask, loadFloats(p, 0)), p, 0)
 }
 
-func refineOf(zero ZeroPoint) (refines [3]func(*float32, float32)) {
+func refineOf(zero ZeroPoint) (refines [3]func(*float32, int, float32)) {
 	for dtype := range refines {
-		refines[dtype] = func(lanes *float32, maxCode float32) { refineNEON(lanes, maxCode, zero, ScaleDtype(dtype)) }
+		refines[dtype] = func(lanes *float32, n int, maxCode float32) {
+			for lane := 0; lane < n; lane += searchGroups {
+				refineNEON(floatAt(lanes, lane), maxCode, zero, ScaleDtype(dtype))
+			}
+		}
 	}
 	return refines
 }

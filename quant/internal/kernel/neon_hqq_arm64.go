@@ -7,7 +7,7 @@ import (
 	"unsafe"
 )
 
-// hqqSumsNEON adds the hqqSums of n rows of a tile: pull at rest, and restRest.
+// hqqSumsNEON are the hqqSums of n rows of a tile: pull at rest, and restRest.
 func hqqSumsNEON(lanes, tile *float32, n int, maxCode float32) {
 	l, most := (*searchLanes)(unsafe.Pointer(lanes)), fill(maxCode)
 	one, tenth, exponent, first := fill(1), fill(0.1), fill(norm-1), fill(powerFirst)
@@ -32,7 +32,7 @@ func hqqSumsNEON(lanes, tile *float32, n int, maxCode float32) {
 			pull = pull.Add(r.Sub(shrunk.ToBits().Or(r.ToBits().And(sign)).BitsToFloat32()))
 			restRest = restRest.Add(r.Mul(r))
 		}
-		storeFloats(loadFloats(&l.rest[0], lane).Add(pull), &l.rest[0], lane)
-		storeFloats(loadFloats(&l.restRest[0], lane).Add(restRest), &l.restRest[0], lane)
+		storeFloats(pull, &l.rest[0], lane)
+		storeFloats(restRest, &l.restRest[0], lane)
 	}
 }

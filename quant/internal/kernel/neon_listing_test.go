@@ -16,7 +16,7 @@ import (
 // registers.
 var loopsOfNEON = []string{
 	"rangesFloat32NEON", "rangesShort", "codeNEON", "sumsNEON", "addTailsNEON", "decodeNEON", "(*packing).pack", "(*packing).unpack",
-	"pack2NEON", "pack4NEON", "splitHalvesNEON", "transposeNEON", "stepSumsNEON", "stepSumsWeightedNEON", "hqqSumsNEON", "normalizeNEON",
+	"pack2NEON", "pack4NEON", "splitHalvesNEON", "transposeNEON", "rowSumsNEON", "stepSumsNEON", "stepSumsWeightedNEON", "hqqSumsNEON", "normalizeNEON",
 	"tableSums", "floatSums", "groupMoments", "groupSums", "tableErrors", "floatErrors", "groupErrors",
 	"(*gridVectors).evenCodes", "(*gridVectors).tableCodes", "(*gridVectors).floatCodes", "decodedSumsNEON", "normalizeEndsNEON", "levelScalesNEON", "decodeLevelsNEON", "decodeE4M3NEON",
 	"areE4M3NEON", "areFactorsNEON", "areMinimumsNEON", "refineNEON",

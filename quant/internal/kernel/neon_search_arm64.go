@@ -39,7 +39,25 @@ func addTo(p *float32, lane int, low, high floats) {
 	storeFloats(loadFloats(p, 4).Add(high), p, 4)
 }
 
-// stepSumsNEON adds the stepSums of n rows of a tile.
+// storePair stores 8 lanes.
+func storePair(v pair, p *float32, lane int) {
+	p = floatAt(p, lane)
+	storeFloats(v.low, p, 0)
+	storeFloats(v.high, p, 4)
+}
+
+// rowSumsNEON are the sums of n rows of a tile.
+func rowSumsNEON(sums, tile *float32, n int) {
+	for lane := 0; lane < searchGroups; lane += 8 {
+		var sum pair
+		for at, end := lane, lane+n*searchGroups; at < end; at += searchGroups {
+			sum = sum.add(loadPair(tile, at))
+		}
+		storePair(sum, sums, lane)
+	}
+}
+
+// stepSumsNEON are the stepSums of n rows of a tile.
 func stepSumsNEON(lanes, tile *float32, n int, maxCode float32) {
 	l, most := (*searchLanes)(unsafe.Pointer(lanes)), both(fill(maxCode))
 	for lane := 0; lane < searchGroups; lane += 8 {
@@ -52,11 +70,11 @@ func stepSumsNEON(lanes, tile *float32, n int, maxCode float32) {
 			code, codeCode = code.add(q), codeCode.add(q.mul(q))
 			rest, restCode, restRest = rest.add(r), restCode.add(r.mul(q)), restRest.add(r.mul(r))
 		}
-		addTo(&l.code[0], lane, code.low, code.high)
-		addTo(&l.codeCode[0], lane, codeCode.low, codeCode.high)
-		addTo(&l.rest[0], lane, rest.low, rest.high)
-		addTo(&l.restCode[0], lane, restCode.low, restCode.high)
-		addTo(&l.restRest[0], lane, restRest.low, restRest.high)
+		storePair(code, &l.code[0], lane)
+		storePair(codeCode, &l.codeCode[0], lane)
+		storePair(rest, &l.rest[0], lane)
+		storePair(restCode, &l.restCode[0], lane)
+		storePair(restRest, &l.restRest[0], lane)
 	}
 }
 
@@ -65,22 +83,20 @@ func stepSumsWeightedNEON(lanes, tile, importance *float32, n int, maxCode float
 	l, most := (*searchLanes)(unsafe.Pointer(lanes)), both(fill(maxCode))
 	for lane := 0; lane < searchGroups; lane += 8 {
 		inverse, zeroPoint := loadPair(&l.inverse[0], lane), loadPair(&l.zeroPoint[0], lane)
-		var code, codeCode, rest, restCode, restRest, weight pair
+		var code, codeCode, rest, restCode, restRest pair
 		for at, end := lane, lane+n*searchGroups; at < end; at += searchGroups {
 			v := loadPair(tile, at).mul(inverse).add(zeroPoint)
 			q := v.max(pair{}).min(most).round()
 			r := v.sub(q)
 			h := loadPair(importance, at)
-			weight = weight.add(h)
 			weightedCode, weightedRest := h.mul(q), h.mul(r)
 			code, codeCode = code.add(weightedCode), codeCode.add(weightedCode.mul(q))
 			rest, restCode, restRest = rest.add(weightedRest), restCode.add(weightedRest.mul(q)), restRest.add(weightedRest.mul(r))
 		}
-		addTo(&l.code[0], lane, code.low, code.high)
-		addTo(&l.codeCode[0], lane, codeCode.low, codeCode.high)
-		addTo(&l.rest[0], lane, rest.low, rest.high)
-		addTo(&l.restCode[0], lane, restCode.low, restCode.high)
-		addTo(&l.restRest[0], lane, restRest.low, restRest.high)
-		addTo(&l.weight[0], lane, weight.low, weight.high)
+		storePair(code, &l.code[0], lane)
+		storePair(codeCode, &l.codeCode[0], lane)
+		storePair(rest, &l.rest[0], lane)
+		storePair(restCode, &l.restCode[0], lane)
+		storePair(restRest, &l.restRest[0], lane)
 	}
 }

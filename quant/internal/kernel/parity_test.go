@@ -142,7 +142,7 @@ func randomImportance(random *rand.Rand, columns int) []float32 {
 var shapes = []struct{ rows, columns, groupSize int }{
 	{1, 1, 1}, {1, 7, 7}, {2, 9, 8}, {3, 8, 8}, {5, 40, 8}, {2, 48, 24}, {3, 100, 32}, {2, 129, 128}, {4, 128, 128},
 	{1, 200, 200}, {1, 1003, 1003}, {3, 300, 64}, {1, 4096, 4096}, {1, 4104, 4104}, {2, 5001, 4200}, {1, 9000, 8192},
-	{70, 64, 64}, {9, 1024, 128}, {2, 8*600 + 3, 8},
+	{70, 64, 64}, {9, 1024, 128}, {2, 8*600 + 3, 8}, {11, 32 * 13, 32}, {3, 16 * 50, 16},
 }
 
 // isTried says of a case of a cross whether it is taken: all are, but with -short, as where a

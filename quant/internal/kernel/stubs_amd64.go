@@ -54,17 +54,22 @@ func sumsBFloat16AVX2(weights *byte, groups int, groupSize int, scale *float32, 
 //go:noescape
 func decodeAVX2(codes *byte, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
 
-// Adds the sums of n rows of a tile to those of lanes.
+// The sums of n rows of a tile.
+//
+//go:noescape
+func rowSumsAVX2(sums *float32, tile *float32, n int)
+
+// The sums of n rows of a tile, but for their weight.
 //
 //go:noescape
 func stepSumsAVX2(lanes *float32, tile *float32, n int, maxCode float32)
 
-// Adds the sums of n rows of a tile to those of lanes.
+// The sums of n rows of a tile, but for their weight.
 //
 //go:noescape
 func stepSumsWeightedAVX2(lanes *float32, tile *float32, importance *float32, n int, maxCode float32)
 
-// Adds the sums of n rows of a tile to those of lanes, for half-quadratic quantization.
+// The sums of n rows of a tile, for half-quadratic quantization.
 //
 //go:noescape
 func hqqSumsAVX2(lanes *float32, tile *float32, n int, maxCode float32)
@@ -269,17 +274,22 @@ func sumsBFloat16AVX512(weights *byte, groups int, groupSize int, scale *float32
 //go:noescape
 func decodeAVX512(codes *byte, groups int, groupSize int, scale *byte, zeroPoint *byte, weights *byte)
 
-// Adds the sums of n rows of a tile to those of lanes.
+// The sums of n rows of a tile.
+//
+//go:noescape
+func rowSumsAVX512(sums *float32, tile *float32, n int)
+
+// The sums of n rows of a tile, but for their weight.
 //
 //go:noescape
 func stepSumsAVX512(lanes *float32, tile *float32, n int, maxCode float32)
 
-// Adds the sums of n rows of a tile to those of lanes.
+// The sums of n rows of a tile, but for their weight.
 //
 //go:noescape
 func stepSumsWeightedAVX512(lanes *float32, tile *float32, importance *float32, n int, maxCode float32)
 
-// Adds the sums of n rows of a tile to those of lanes, for half-quadratic quantization.
+// The sums of n rows of a tile, for half-quadratic quantization.
 //
 //go:noescape
 func hqqSumsAVX512(lanes *float32, tile *float32, n int, maxCode float32)
@@ -514,90 +524,135 @@ func pack4AVX512(packed *byte, codes *byte, n int)
 //go:noescape
 func fitIntegerFloat32(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 
-// Keeps the least error, and the refined parameters that promise the least.
+// Keeps the least error, and the refined parameters that promise the least, of n lanes, a multiple of 16.
 //
 //go:noescape
-func refineIntegerFloat32(lanes *float32, maxCode float32)
+func refineIntegerFloat32AVX2(lanes *float32, n int, maxCode float32)
+
+// Keeps the least error, and the refined parameters that promise the least, of n lanes, a multiple of 16.
+//
+//go:noescape
+func refineIntegerFloat32AVX512(lanes *float32, n int, maxCode float32)
 
 // Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
 //
 //go:noescape
 func fitIntegerFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 
-// Keeps the least error, and the refined parameters that promise the least.
+// Keeps the least error, and the refined parameters that promise the least, of n lanes, a multiple of 16.
 //
 //go:noescape
-func refineIntegerFloat16(lanes *float32, maxCode float32)
+func refineIntegerFloat16AVX2(lanes *float32, n int, maxCode float32)
+
+// Keeps the least error, and the refined parameters that promise the least, of n lanes, a multiple of 16.
+//
+//go:noescape
+func refineIntegerFloat16AVX512(lanes *float32, n int, maxCode float32)
 
 // Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
 //
 //go:noescape
 func fitIntegerBFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 
-// Keeps the least error, and the refined parameters that promise the least.
+// Keeps the least error, and the refined parameters that promise the least, of n lanes, a multiple of 16.
 //
 //go:noescape
-func refineIntegerBFloat16(lanes *float32, maxCode float32)
+func refineIntegerBFloat16AVX2(lanes *float32, n int, maxCode float32)
+
+// Keeps the least error, and the refined parameters that promise the least, of n lanes, a multiple of 16.
+//
+//go:noescape
+func refineIntegerBFloat16AVX512(lanes *float32, n int, maxCode float32)
 
 // Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
 //
 //go:noescape
 func fitFloatFloat32(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 
-// Keeps the least error, and the refined parameters that promise the least.
+// Keeps the least error, and the refined parameters that promise the least, of n lanes, a multiple of 16.
 //
 //go:noescape
-func refineFloatFloat32(lanes *float32, maxCode float32)
+func refineFloatFloat32AVX2(lanes *float32, n int, maxCode float32)
+
+// Keeps the least error, and the refined parameters that promise the least, of n lanes, a multiple of 16.
+//
+//go:noescape
+func refineFloatFloat32AVX512(lanes *float32, n int, maxCode float32)
 
 // Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
 //
 //go:noescape
 func fitFloatFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 
-// Keeps the least error, and the refined parameters that promise the least.
+// Keeps the least error, and the refined parameters that promise the least, of n lanes, a multiple of 16.
 //
 //go:noescape
-func refineFloatFloat16(lanes *float32, maxCode float32)
+func refineFloatFloat16AVX2(lanes *float32, n int, maxCode float32)
+
+// Keeps the least error, and the refined parameters that promise the least, of n lanes, a multiple of 16.
+//
+//go:noescape
+func refineFloatFloat16AVX512(lanes *float32, n int, maxCode float32)
 
 // Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
 //
 //go:noescape
 func fitFloatBFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 
-// Keeps the least error, and the refined parameters that promise the least.
+// Keeps the least error, and the refined parameters that promise the least, of n lanes, a multiple of 16.
 //
 //go:noescape
-func refineFloatBFloat16(lanes *float32, maxCode float32)
+func refineFloatBFloat16AVX2(lanes *float32, n int, maxCode float32)
+
+// Keeps the least error, and the refined parameters that promise the least, of n lanes, a multiple of 16.
+//
+//go:noescape
+func refineFloatBFloat16AVX512(lanes *float32, n int, maxCode float32)
 
 // Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
 //
 //go:noescape
 func fitSymmetricFloat32(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 
-// Keeps the least error, and the refined parameters that promise the least.
+// Keeps the least error, and the refined parameters that promise the least, of n lanes, a multiple of 16.
 //
 //go:noescape
-func refineSymmetricFloat32(lanes *float32, maxCode float32)
+func refineSymmetricFloat32AVX2(lanes *float32, n int, maxCode float32)
+
+// Keeps the least error, and the refined parameters that promise the least, of n lanes, a multiple of 16.
+//
+//go:noescape
+func refineSymmetricFloat32AVX512(lanes *float32, n int, maxCode float32)
 
 // Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
 //
 //go:noescape
 func fitSymmetricFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 
-// Keeps the least error, and the refined parameters that promise the least.
+// Keeps the least error, and the refined parameters that promise the least, of n lanes, a multiple of 16.
 //
 //go:noescape
-func refineSymmetricFloat16(lanes *float32, maxCode float32)
+func refineSymmetricFloat16AVX2(lanes *float32, n int, maxCode float32)
+
+// Keeps the least error, and the refined parameters that promise the least, of n lanes, a multiple of 16.
+//
+//go:noescape
+func refineSymmetricFloat16AVX512(lanes *float32, n int, maxCode float32)
 
 // Round-to-nearest parameters of n groups. Slices are rounded up to 8 groups. If not plain, they are undefined.
 //
 //go:noescape
 func fitSymmetricBFloat16(lo *float32, hi *float32, n int, maxCode float32, half float32, scale *float32, inverse *float32, zeroPoint *float32) (plain bool)
 
-// Keeps the least error, and the refined parameters that promise the least.
+// Keeps the least error, and the refined parameters that promise the least, of n lanes, a multiple of 16.
 //
 //go:noescape
-func refineSymmetricBFloat16(lanes *float32, maxCode float32)
+func refineSymmetricBFloat16AVX2(lanes *float32, n int, maxCode float32)
+
+// Keeps the least error, and the refined parameters that promise the least, of n lanes, a multiple of 16.
+//
+//go:noescape
+func refineSymmetricBFloat16AVX512(lanes *float32, n int, maxCode float32)
 
 // Packs n codes of 2 bits, n being a multiple of 8.
 //

@@ -1857,6 +1857,33 @@ decode_done:
 	VZEROUPPER
 	RET
 
+// func rowSumsAVX2(sums *float32, tile *float32, n int)
+// Requires: AVX
+TEXT ·rowSumsAVX2(SB), NOSPLIT, $0-24
+	MOVQ   sums+0(FP), AX
+	MOVQ   tile+8(FP), CX
+	MOVQ   n+16(FP), DX
+	VXORPS Y0, Y0, Y0
+
+lane0:
+	VADDPS  (CX), Y0, Y0
+	ADDQ    $+64, CX
+	DECQ    DX
+	JNZ     lane0
+	VMOVUPS Y0, (AX)
+	MOVQ    tile+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VXORPS  Y0, Y0, Y0
+
+lane8:
+	VADDPS  32(CX), Y0, Y0
+	ADDQ    $+64, CX
+	DECQ    DX
+	JNZ     lane8
+	VMOVUPS Y0, 32(AX)
+	VZEROUPPER
+	RET
+
 // func stepSumsAVX2(lanes *float32, tile *float32, n int, maxCode float32)
 // Requires: AVX, FMA3
 TEXT ·stepSumsAVX2(SB), NOSPLIT, $0-28
@@ -1866,8 +1893,8 @@ TEXT ·stepSumsAVX2(SB), NOSPLIT, $0-28
 	VBROADCASTSS one<>+0(SB), Y2
 	MOVQ         tile+8(FP), CX
 	MOVQ         n+16(FP), DX
-	VMOVUPS      64(AX), Y3
-	VMOVUPS      128(AX), Y4
+	VMOVUPS      512(AX), Y3
+	VMOVUPS      1024(AX), Y4
 	VXORPS       Y5, Y5, Y5
 	VXORPS       Y6, Y6, Y6
 	VXORPS       Y7, Y7, Y7
@@ -1891,20 +1918,15 @@ lane0:
 	ADDQ        $+64, CX
 	DECQ        DX
 	JNZ         lane0
-	VADDPS      192(AX), Y5, Y5
-	VMOVUPS     Y5, 192(AX)
-	VADDPS      256(AX), Y6, Y6
-	VMOVUPS     Y6, 256(AX)
-	VADDPS      320(AX), Y7, Y7
-	VMOVUPS     Y7, 320(AX)
-	VADDPS      384(AX), Y8, Y8
-	VMOVUPS     Y8, 384(AX)
-	VADDPS      448(AX), Y9, Y9
-	VMOVUPS     Y9, 448(AX)
+	VMOVUPS     Y5, 1536(AX)
+	VMOVUPS     Y6, 2048(AX)
+	VMOVUPS     Y7, 2560(AX)
+	VMOVUPS     Y8, 3072(AX)
+	VMOVUPS     Y9, 3584(AX)
 	MOVQ        tile+8(FP), CX
 	MOVQ        n+16(FP), DX
-	VMOVUPS     96(AX), Y3
-	VMOVUPS     160(AX), Y4
+	VMOVUPS     544(AX), Y3
+	VMOVUPS     1056(AX), Y4
 	VXORPS      Y5, Y5, Y5
 	VXORPS      Y6, Y6, Y6
 	VXORPS      Y7, Y7, Y7
@@ -1928,16 +1950,11 @@ lane8:
 	ADDQ        $+64, CX
 	DECQ        DX
 	JNZ         lane8
-	VADDPS      224(AX), Y5, Y5
-	VMOVUPS     Y5, 224(AX)
-	VADDPS      288(AX), Y6, Y6
-	VMOVUPS     Y6, 288(AX)
-	VADDPS      352(AX), Y7, Y7
-	VMOVUPS     Y7, 352(AX)
-	VADDPS      416(AX), Y8, Y8
-	VMOVUPS     Y8, 416(AX)
-	VADDPS      480(AX), Y9, Y9
-	VMOVUPS     Y9, 480(AX)
+	VMOVUPS     Y5, 1568(AX)
+	VMOVUPS     Y6, 2080(AX)
+	VMOVUPS     Y7, 2592(AX)
+	VMOVUPS     Y8, 3104(AX)
+	VMOVUPS     Y9, 3616(AX)
 	VZEROUPPER
 	RET
 
@@ -1951,97 +1968,79 @@ TEXT ·stepSumsWeightedAVX2(SB), NOSPLIT, $0-36
 	MOVQ         tile+8(FP), CX
 	MOVQ         n+24(FP), DX
 	MOVQ         importance+16(FP), BX
-	VMOVUPS      64(AX), Y3
-	VMOVUPS      128(AX), Y4
+	VMOVUPS      512(AX), Y3
+	VMOVUPS      1024(AX), Y4
 	VXORPS       Y5, Y5, Y5
 	VXORPS       Y6, Y6, Y6
 	VXORPS       Y7, Y7, Y7
 	VXORPS       Y8, Y8, Y8
 	VXORPS       Y9, Y9, Y9
-	VXORPS       Y10, Y10, Y10
 
 lane0:
-	VMULPS      (CX), Y3, Y11
-	VADDPS      Y4, Y11, Y11
-	VMAXPS      Y1, Y11, Y12
-	VMINPS      Y0, Y12, Y12
-	VROUNDPS    $0x00, Y12, Y12
-	VSUBPS      Y12, Y11, Y11
-	VMOVUPS     (BX), Y13
-	VFMADD231PS Y2, Y13, Y10
-	VMULPS      Y12, Y13, Y14
-	VMULPS      Y11, Y13, Y13
+	VMULPS      (CX), Y3, Y10
+	VADDPS      Y4, Y10, Y10
+	VMAXPS      Y1, Y10, Y11
+	VMINPS      Y0, Y11, Y11
+	VROUNDPS    $0x00, Y11, Y11
+	VSUBPS      Y11, Y10, Y10
+	VMOVUPS     (BX), Y12
+	VMULPS      Y11, Y12, Y13
+	VMULPS      Y10, Y12, Y12
 	ADDQ        $+64, BX
-	VFMADD231PS Y2, Y14, Y5
-	VMULPS      Y12, Y14, Y14
-	VADDPS      Y14, Y6, Y6
-	VFMADD231PS Y2, Y13, Y7
-	VMULPS      Y12, Y13, Y12
-	VADDPS      Y12, Y8, Y8
-	VMULPS      Y11, Y13, Y11
-	VADDPS      Y11, Y9, Y9
+	VFMADD231PS Y2, Y13, Y5
+	VMULPS      Y11, Y13, Y13
+	VADDPS      Y13, Y6, Y6
+	VFMADD231PS Y2, Y12, Y7
+	VMULPS      Y11, Y12, Y11
+	VADDPS      Y11, Y8, Y8
+	VMULPS      Y10, Y12, Y10
+	VADDPS      Y10, Y9, Y9
 	ADDQ        $+64, CX
 	DECQ        DX
 	JNZ         lane0
-	VADDPS      192(AX), Y5, Y5
-	VMOVUPS     Y5, 192(AX)
-	VADDPS      256(AX), Y6, Y6
-	VMOVUPS     Y6, 256(AX)
-	VADDPS      320(AX), Y7, Y7
-	VMOVUPS     Y7, 320(AX)
-	VADDPS      384(AX), Y8, Y8
-	VMOVUPS     Y8, 384(AX)
-	VADDPS      448(AX), Y9, Y9
-	VMOVUPS     Y9, 448(AX)
-	VADDPS      512(AX), Y10, Y10
-	VMOVUPS     Y10, 512(AX)
+	VMOVUPS     Y5, 1536(AX)
+	VMOVUPS     Y6, 2048(AX)
+	VMOVUPS     Y7, 2560(AX)
+	VMOVUPS     Y8, 3072(AX)
+	VMOVUPS     Y9, 3584(AX)
 	MOVQ        tile+8(FP), CX
 	MOVQ        n+24(FP), DX
 	MOVQ        importance+16(FP), BX
-	VMOVUPS     96(AX), Y3
-	VMOVUPS     160(AX), Y4
+	VMOVUPS     544(AX), Y3
+	VMOVUPS     1056(AX), Y4
 	VXORPS      Y5, Y5, Y5
 	VXORPS      Y6, Y6, Y6
 	VXORPS      Y7, Y7, Y7
 	VXORPS      Y8, Y8, Y8
 	VXORPS      Y9, Y9, Y9
-	VXORPS      Y10, Y10, Y10
 
 lane8:
-	VMULPS      32(CX), Y3, Y11
-	VADDPS      Y4, Y11, Y11
-	VMAXPS      Y1, Y11, Y12
-	VMINPS      Y0, Y12, Y12
-	VROUNDPS    $0x00, Y12, Y12
-	VSUBPS      Y12, Y11, Y11
-	VMOVUPS     32(BX), Y13
-	VFMADD231PS Y2, Y13, Y10
-	VMULPS      Y12, Y13, Y14
-	VMULPS      Y11, Y13, Y13
+	VMULPS      32(CX), Y3, Y10
+	VADDPS      Y4, Y10, Y10
+	VMAXPS      Y1, Y10, Y11
+	VMINPS      Y0, Y11, Y11
+	VROUNDPS    $0x00, Y11, Y11
+	VSUBPS      Y11, Y10, Y10
+	VMOVUPS     32(BX), Y12
+	VMULPS      Y11, Y12, Y13
+	VMULPS      Y10, Y12, Y12
 	ADDQ        $+64, BX
-	VFMADD231PS Y2, Y14, Y5
-	VMULPS      Y12, Y14, Y14
-	VADDPS      Y14, Y6, Y6
-	VFMADD231PS Y2, Y13, Y7
-	VMULPS      Y12, Y13, Y12
-	VADDPS      Y12, Y8, Y8
-	VMULPS      Y11, Y13, Y11
-	VADDPS      Y11, Y9, Y9
+	VFMADD231PS Y2, Y13, Y5
+	VMULPS      Y11, Y13, Y13
+	VADDPS      Y13, Y6, Y6
+	VFMADD231PS Y2, Y12, Y7
+	VMULPS      Y11, Y12, Y11
+	VADDPS      Y11, Y8, Y8
+	VMULPS      Y10, Y12, Y10
+	VADDPS      Y10, Y9, Y9
 	ADDQ        $+64, CX
 	DECQ        DX
 	JNZ         lane8
-	VADDPS      224(AX), Y5, Y5
-	VMOVUPS     Y5, 224(AX)
-	VADDPS      288(AX), Y6, Y6
-	VMOVUPS     Y6, 288(AX)
-	VADDPS      352(AX), Y7, Y7
-	VMOVUPS     Y7, 352(AX)
-	VADDPS      416(AX), Y8, Y8
-	VMOVUPS     Y8, 416(AX)
-	VADDPS      480(AX), Y9, Y9
-	VMOVUPS     Y9, 480(AX)
-	VADDPS      544(AX), Y10, Y10
-	VMOVUPS     Y10, 544(AX)
+	VMOVUPS     Y5, 1568(AX)
+	VMOVUPS     Y6, 2080(AX)
+	VMOVUPS     Y7, 2592(AX)
+	VMOVUPS     Y8, 3104(AX)
+	VMOVUPS     Y9, 3616(AX)
 	VZEROUPPER
 	RET
 
@@ -2060,8 +2059,8 @@ TEXT ·hqqSumsAVX2(SB), NOSPLIT, $0-28
 
 lane0:
 	VMOVUPS      (CX), Y6
-	VMULPS       64(AX), Y6, Y6
-	VADDPS       128(AX), Y6, Y6
+	VMULPS       512(AX), Y6, Y6
+	VADDPS       1024(AX), Y6, Y6
 	VMAXPS       Y1, Y6, Y7
 	VMINPS       Y0, Y7, Y7
 	VROUNDPS     $0x00, Y7, Y7
@@ -2108,7 +2107,7 @@ lane0:
 	VBROADCASTSS tenth<>+0(SB), Y10
 	VMULPS       Y10, Y12, Y12
 	VADDPS       Y12, Y9, Y9
-	VMULPS       1152(AX), Y9, Y9
+	VMULPS       9216(AX), Y9, Y9
 	VSUBPS       Y9, Y8, Y8
 	VMAXPS       Y1, Y8, Y8
 	VORPS        Y7, Y8, Y8
@@ -2117,10 +2116,8 @@ lane0:
 	ADDQ         $+64, CX
 	DECQ         DX
 	JNZ          lane0
-	VADDPS       320(AX), Y4, Y4
-	VMOVUPS      Y4, 320(AX)
-	VADDPS       448(AX), Y5, Y5
-	VMOVUPS      Y5, 448(AX)
+	VMOVUPS      Y4, 2560(AX)
+	VMOVUPS      Y5, 3584(AX)
 	MOVQ         tile+8(FP), CX
 	MOVQ         n+16(FP), DX
 	VXORPS       Y4, Y4, Y4
@@ -2128,8 +2125,8 @@ lane0:
 
 lane8:
 	VMOVUPS      32(CX), Y6
-	VMULPS       96(AX), Y6, Y6
-	VADDPS       160(AX), Y6, Y6
+	VMULPS       544(AX), Y6, Y6
+	VADDPS       1056(AX), Y6, Y6
 	VMAXPS       Y1, Y6, Y7
 	VMINPS       Y0, Y7, Y7
 	VROUNDPS     $0x00, Y7, Y7
@@ -2176,7 +2173,7 @@ lane8:
 	VBROADCASTSS tenth<>+0(SB), Y10
 	VMULPS       Y10, Y12, Y12
 	VADDPS       Y12, Y9, Y9
-	VMULPS       1184(AX), Y9, Y9
+	VMULPS       9248(AX), Y9, Y9
 	VSUBPS       Y9, Y8, Y8
 	VMAXPS       Y1, Y8, Y8
 	VORPS        Y7, Y8, Y8
@@ -2185,10 +2182,8 @@ lane8:
 	ADDQ         $+64, CX
 	DECQ         DX
 	JNZ          lane8
-	VADDPS       352(AX), Y4, Y4
-	VMOVUPS      Y4, 352(AX)
-	VADDPS       480(AX), Y5, Y5
-	VMOVUPS      Y5, 480(AX)
+	VMOVUPS      Y4, 2592(AX)
+	VMOVUPS      Y5, 3616(AX)
 	VZEROUPPER
 	RET
 
@@ -9237,6 +9232,23 @@ decode_done:
 	VZEROUPPER
 	RET
 
+// func rowSumsAVX512(sums *float32, tile *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·rowSumsAVX512(SB), NOSPLIT, $0-24
+	MOVQ   sums+0(FP), AX
+	MOVQ   tile+8(FP), CX
+	MOVQ   n+16(FP), DX
+	VPXORD Z0, Z0, Z0
+
+lane0:
+	VADDPS  (CX), Z0, Z0
+	ADDQ    $+64, CX
+	DECQ    DX
+	JNZ     lane0
+	VMOVUPS Z0, (AX)
+	VZEROUPPER
+	RET
+
 // func stepSumsAVX512(lanes *float32, tile *float32, n int, maxCode float32)
 // Requires: AVX, AVX512F
 TEXT ·stepSumsAVX512(SB), NOSPLIT, $0-28
@@ -9246,8 +9258,8 @@ TEXT ·stepSumsAVX512(SB), NOSPLIT, $0-28
 	VBROADCASTSS one<>+0(SB), Z2
 	MOVQ         tile+8(FP), CX
 	MOVQ         n+16(FP), DX
-	VMOVUPS      64(AX), Z3
-	VMOVUPS      128(AX), Z4
+	VMOVUPS      512(AX), Z3
+	VMOVUPS      1024(AX), Z4
 	VPXORD       Z5, Z5, Z5
 	VPXORD       Z6, Z6, Z6
 	VPXORD       Z7, Z7, Z7
@@ -9271,16 +9283,11 @@ lane0:
 	ADDQ        $+64, CX
 	DECQ        DX
 	JNZ         lane0
-	VADDPS      192(AX), Z5, Z5
-	VMOVUPS     Z5, 192(AX)
-	VADDPS      256(AX), Z6, Z6
-	VMOVUPS     Z6, 256(AX)
-	VADDPS      320(AX), Z7, Z7
-	VMOVUPS     Z7, 320(AX)
-	VADDPS      384(AX), Z8, Z8
-	VMOVUPS     Z8, 384(AX)
-	VADDPS      448(AX), Z9, Z9
-	VMOVUPS     Z9, 448(AX)
+	VMOVUPS     Z5, 1536(AX)
+	VMOVUPS     Z6, 2048(AX)
+	VMOVUPS     Z7, 2560(AX)
+	VMOVUPS     Z8, 3072(AX)
+	VMOVUPS     Z9, 3584(AX)
 	VZEROUPPER
 	RET
 
@@ -9294,50 +9301,41 @@ TEXT ·stepSumsWeightedAVX512(SB), NOSPLIT, $0-36
 	MOVQ         tile+8(FP), CX
 	MOVQ         n+24(FP), DX
 	MOVQ         importance+16(FP), BX
-	VMOVUPS      64(AX), Z3
-	VMOVUPS      128(AX), Z4
+	VMOVUPS      512(AX), Z3
+	VMOVUPS      1024(AX), Z4
 	VPXORD       Z5, Z5, Z5
 	VPXORD       Z6, Z6, Z6
 	VPXORD       Z7, Z7, Z7
 	VPXORD       Z8, Z8, Z8
 	VPXORD       Z9, Z9, Z9
-	VPXORD       Z10, Z10, Z10
 
 lane0:
-	VMULPS      (CX), Z3, Z11
-	VADDPS      Z4, Z11, Z11
-	VMAXPS      Z1, Z11, Z12
-	VMINPS      Z0, Z12, Z12
-	VRNDSCALEPS $0x00, Z12, Z12
-	VSUBPS      Z12, Z11, Z11
-	VMOVUPS     (BX), Z13
-	VFMADD231PS Z2, Z13, Z10
-	VMULPS      Z12, Z13, Z14
-	VMULPS      Z11, Z13, Z13
+	VMULPS      (CX), Z3, Z10
+	VADDPS      Z4, Z10, Z10
+	VMAXPS      Z1, Z10, Z11
+	VMINPS      Z0, Z11, Z11
+	VRNDSCALEPS $0x00, Z11, Z11
+	VSUBPS      Z11, Z10, Z10
+	VMOVUPS     (BX), Z12
+	VMULPS      Z11, Z12, Z13
+	VMULPS      Z10, Z12, Z12
 	ADDQ        $+64, BX
-	VFMADD231PS Z2, Z14, Z5
-	VMULPS      Z12, Z14, Z14
-	VADDPS      Z14, Z6, Z6
-	VFMADD231PS Z2, Z13, Z7
-	VMULPS      Z12, Z13, Z12
-	VADDPS      Z12, Z8, Z8
-	VMULPS      Z11, Z13, Z11
-	VADDPS      Z11, Z9, Z9
+	VFMADD231PS Z2, Z13, Z5
+	VMULPS      Z11, Z13, Z13
+	VADDPS      Z13, Z6, Z6
+	VFMADD231PS Z2, Z12, Z7
+	VMULPS      Z11, Z12, Z11
+	VADDPS      Z11, Z8, Z8
+	VMULPS      Z10, Z12, Z10
+	VADDPS      Z10, Z9, Z9
 	ADDQ        $+64, CX
 	DECQ        DX
 	JNZ         lane0
-	VADDPS      192(AX), Z5, Z5
-	VMOVUPS     Z5, 192(AX)
-	VADDPS      256(AX), Z6, Z6
-	VMOVUPS     Z6, 256(AX)
-	VADDPS      320(AX), Z7, Z7
-	VMOVUPS     Z7, 320(AX)
-	VADDPS      384(AX), Z8, Z8
-	VMOVUPS     Z8, 384(AX)
-	VADDPS      448(AX), Z9, Z9
-	VMOVUPS     Z9, 448(AX)
-	VADDPS      512(AX), Z10, Z10
-	VMOVUPS     Z10, 512(AX)
+	VMOVUPS     Z5, 1536(AX)
+	VMOVUPS     Z6, 2048(AX)
+	VMOVUPS     Z7, 2560(AX)
+	VMOVUPS     Z8, 3072(AX)
+	VMOVUPS     Z9, 3584(AX)
 	VZEROUPPER
 	RET
 
@@ -9356,8 +9354,8 @@ TEXT ·hqqSumsAVX512(SB), NOSPLIT, $0-28
 
 lane0:
 	VMOVUPS      (CX), Z6
-	VMULPS       64(AX), Z6, Z6
-	VADDPS       128(AX), Z6, Z6
+	VMULPS       512(AX), Z6, Z6
+	VADDPS       1024(AX), Z6, Z6
 	VMAXPS       Z1, Z6, Z7
 	VMINPS       Z0, Z7, Z7
 	VRNDSCALEPS  $0x00, Z7, Z7
@@ -9404,7 +9402,7 @@ lane0:
 	VBROADCASTSS tenth<>+0(SB), Z10
 	VMULPS       Z10, Z12, Z12
 	VADDPS       Z12, Z9, Z9
-	VMULPS       1152(AX), Z9, Z9
+	VMULPS       9216(AX), Z9, Z9
 	VSUBPS       Z9, Z8, Z8
 	VMAXPS       Z1, Z8, Z8
 	VPORD        Z7, Z8, Z8
@@ -9413,10 +9411,8 @@ lane0:
 	ADDQ         $+64, CX
 	DECQ         DX
 	JNZ          lane0
-	VADDPS       320(AX), Z4, Z4
-	VMOVUPS      Z4, 320(AX)
-	VADDPS       448(AX), Z5, Z5
-	VMOVUPS      Z5, 448(AX)
+	VMOVUPS      Z4, 2560(AX)
+	VMOVUPS      Z5, 3584(AX)
 	VZEROUPPER
 	RET
 
@@ -14131,62 +14127,62 @@ not_plain:
 	MOVB AL, plain+56(FP)
 	RET
 
-// func refineIntegerFloat32(lanes *float32, maxCode float32)
+// func refineIntegerFloat32AVX2(lanes *float32, n int, maxCode float32)
 // Requires: AVX
-TEXT ·refineIntegerFloat32(SB), NOSPLIT, $0-12
+TEXT ·refineIntegerFloat32AVX2(SB), NOSPLIT, $0-20
 	MOVQ lanes+0(FP), AX
-	MOVQ $+2, CX
+	MOVQ n+8(FP), CX
 
-half:
-	VMOVUPS      512(AX), Y0
-	VMULPS       256(AX), Y0, Y0
-	VMOVUPS      192(AX), Y1
+next:
+	VMOVUPS      4096(AX), Y0
+	VMULPS       2048(AX), Y0, Y0
+	VMOVUPS      1536(AX), Y1
 	VMULPS       Y1, Y1, Y2
 	VSUBPS       Y2, Y0, Y0
-	VMOVUPS      512(AX), Y2
-	VMULPS       384(AX), Y2, Y2
-	VMULPS       320(AX), Y1, Y3
+	VMOVUPS      4096(AX), Y2
+	VMULPS       3072(AX), Y2, Y2
+	VMULPS       2560(AX), Y1, Y3
 	VSUBPS       Y3, Y2, Y2
 	VDIVPS       Y0, Y2, Y2
 	VXORPS       Y3, Y3, Y3
 	VCMPPS       $0x0e, Y3, Y0, Y0
-	VANDPS       Y2, Y0, Y0
-	VMOVUPS      320(AX), Y2
+	VANDPS       Y0, Y2, Y0
+	VMOVUPS      2560(AX), Y2
 	VMULPS       Y1, Y0, Y1
 	VSUBPS       Y1, Y2, Y1
-	VDIVPS       512(AX), Y1, Y1
-	VMOVUPS      128(AX), Y2
+	VDIVPS       4096(AX), Y1, Y1
+	VMOVUPS      1024(AX), Y2
 	VSUBPS       Y1, Y2, Y1
 	VBROADCASTSS one<>+0(SB), Y2
 	VADDPS       Y2, Y0, Y0
 	VDIVPS       Y0, Y1, Y0
 	VXORPS       Y1, Y1, Y1
 	VMAXPS       Y1, Y0, Y0
-	VBROADCASTSS maxCode+8(FP), Y1
+	VBROADCASTSS maxCode+16(FP), Y1
 	VMINPS       Y1, Y0, Y0
 	VROUNDPS     $0x00, Y0, Y0
-	VSUBPS       128(AX), Y0, Y1
-	VMOVUPS      192(AX), Y2
-	VMULPS       512(AX), Y0, Y3
+	VSUBPS       1024(AX), Y0, Y1
+	VMOVUPS      1536(AX), Y2
+	VMULPS       4096(AX), Y0, Y3
 	VSUBPS       Y3, Y2, Y2
-	VMOVUPS      256(AX), Y3
-	VADDPS       192(AX), Y2, Y4
+	VMOVUPS      2048(AX), Y3
+	VADDPS       1536(AX), Y2, Y4
 	VMULPS       Y4, Y0, Y4
 	VSUBPS       Y4, Y3, Y3
-	VMOVUPS      384(AX), Y4
-	VMULPS       320(AX), Y0, Y5
+	VMOVUPS      3072(AX), Y4
+	VMULPS       2560(AX), Y0, Y5
 	VSUBPS       Y5, Y4, Y4
 	VMULPS       Y2, Y1, Y2
 	VADDPS       Y2, Y4, Y2
 	VDIVPS       Y3, Y2, Y4
 	VXORPS       Y5, Y5, Y5
 	VCMPPS       $0x0e, Y5, Y3, Y3
-	VANDPS       Y4, Y3, Y3
-	VMULPS       512(AX), Y1, Y4
-	VADDPS       320(AX), Y4, Y4
-	VADDPS       320(AX), Y4, Y4
+	VANDPS       Y3, Y4, Y3
+	VMULPS       4096(AX), Y1, Y4
+	VADDPS       2560(AX), Y4, Y4
+	VADDPS       2560(AX), Y4, Y4
 	VMULPS       Y4, Y1, Y1
-	VADDPS       448(AX), Y1, Y1
+	VADDPS       3584(AX), Y1, Y1
 	VMULPS       Y2, Y3, Y2
 	VSUBPS       Y2, Y1, Y1
 	VBROADCASTSS one<>+0(SB), Y2
@@ -14195,7 +14191,7 @@ half:
 	VBROADCASTSS one<>+0(SB), Y4
 	VDIVPS       Y3, Y4, Y4
 	VMOVUPS      (AX), Y5
-	VMULPS       576(AX), Y5, Y5
+	VMULPS       4608(AX), Y5, Y5
 	VMULPS       Y5, Y5, Y5
 	VMULPS       Y5, Y1, Y1
 	VXORPS       Y6, Y6, Y6
@@ -14203,8 +14199,10 @@ half:
 	VBROADCASTSS magnitude32<>+0(SB), Y6
 	VANDPS       Y6, Y3, Y6
 	VBROADCASTSS minPlain<>+0(SB), Y7
-	VCMPPS       $0x0d, Y7, Y6, Y7
-	VANDPS       Y7, Y2, Y2
+	VCMPPS       $0x0d, Y7, Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y3, Y6
 	VBROADCASTSS maxPlain<>+0(SB), Y7
 	VCMPPS       $0x02, Y7, Y6, Y6
 	VANDPS       Y6, Y2, Y2
@@ -14215,39 +14213,161 @@ half:
 	VANDPS       Y6, Y2, Y2
 	VBROADCASTSS infinity<>+0(SB), Y6
 	VBLENDVPS    Y2, Y1, Y6, Y1
-	VCMPPS       $0x01, 896(AX), Y1, Y2
-	VMOVUPS      896(AX), Y6
+	VCMPPS       $0x01, 7168(AX), Y1, Y2
+	VMOVUPS      7168(AX), Y6
 	VBLENDVPS    Y2, Y1, Y6, Y1
-	VMOVUPS      Y1, 896(AX)
-	VMOVUPS      960(AX), Y1
+	VMOVUPS      Y1, 7168(AX)
+	VMOVUPS      7680(AX), Y1
 	VBLENDVPS    Y2, Y3, Y1, Y3
-	VMOVUPS      Y3, 960(AX)
-	VMOVUPS      1024(AX), Y1
+	VMOVUPS      Y3, 7680(AX)
+	VMOVUPS      8192(AX), Y1
 	VBLENDVPS    Y2, Y4, Y1, Y4
-	VMOVUPS      Y4, 1024(AX)
-	VMOVUPS      1088(AX), Y1
+	VMOVUPS      Y4, 8192(AX)
+	VMOVUPS      8704(AX), Y1
 	VBLENDVPS    Y2, Y0, Y1, Y0
-	VMOVUPS      Y0, 1088(AX)
-	VMULPS       448(AX), Y5, Y5
+	VMOVUPS      Y0, 8704(AX)
+	VMULPS       3584(AX), Y5, Y5
 	VMOVUPS      (AX), Y0
-	VMOVUPS      64(AX), Y1
-	VMOVUPS      128(AX), Y2
-	VCMPPS       $0x01, 640(AX), Y5, Y3
-	VMOVUPS      640(AX), Y4
+	VMOVUPS      512(AX), Y1
+	VMOVUPS      1024(AX), Y2
+	VCMPPS       $0x01, 5120(AX), Y5, Y3
+	VMOVUPS      5120(AX), Y4
 	VBLENDVPS    Y3, Y5, Y4, Y5
-	VMOVUPS      Y5, 640(AX)
-	VMOVUPS      704(AX), Y4
+	VMOVUPS      Y5, 5120(AX)
+	VMOVUPS      5632(AX), Y4
 	VBLENDVPS    Y3, Y0, Y4, Y0
-	VMOVUPS      Y0, 704(AX)
-	VMOVUPS      768(AX), Y0
+	VMOVUPS      Y0, 5632(AX)
+	VMOVUPS      6144(AX), Y0
 	VBLENDVPS    Y3, Y1, Y0, Y1
-	VMOVUPS      Y1, 768(AX)
-	VMOVUPS      832(AX), Y0
+	VMOVUPS      Y1, 6144(AX)
+	VMOVUPS      6656(AX), Y0
 	VBLENDVPS    Y3, Y2, Y0, Y2
-	VMOVUPS      Y2, 832(AX)
+	VMOVUPS      Y2, 6656(AX)
 	ADDQ         $+32, AX
-	DECQ         CX
-	JNZ          half
+	SUBQ         $+8, CX
+	JG           next
+	VZEROUPPER
+	RET
+
+// func refineIntegerFloat32AVX512(lanes *float32, n int, maxCode float32)
+// Requires: AVX, AVX512F
+TEXT ·refineIntegerFloat32AVX512(SB), NOSPLIT, $0-20
+	MOVQ lanes+0(FP), AX
+	MOVQ n+8(FP), CX
+
+next:
+	VMOVUPS      4096(AX), Z0
+	VMULPS       2048(AX), Z0, Z0
+	VMOVUPS      1536(AX), Z5
+	VMULPS       Z5, Z5, Z6
+	VSUBPS       Z6, Z0, Z0
+	VMOVUPS      4096(AX), Z6
+	VMULPS       3072(AX), Z6, Z6
+	VMULPS       2560(AX), Z5, Z7
+	VSUBPS       Z7, Z6, Z6
+	VDIVPS       Z0, Z6, Z6
+	VPXORD       Z1, Z1, Z1
+	VCMPPS       $0x0e, Z1, Z0, K1
+	VMOVAPS.Z    Z6, K1, Z0
+	VMOVUPS      2560(AX), Z6
+	VMULPS       Z5, Z0, Z5
+	VSUBPS       Z5, Z6, Z5
+	VDIVPS       4096(AX), Z5, Z5
+	VMOVUPS      1024(AX), Z6
+	VSUBPS       Z5, Z6, Z5
+	VBROADCASTSS one<>+0(SB), Z6
+	VADDPS       Z6, Z0, Z0
+	VDIVPS       Z0, Z5, Z0
+	VPXORD       Z2, Z2, Z2
+	VMAXPS       Z2, Z0, Z0
+	VBROADCASTSS maxCode+16(FP), Z5
+	VMINPS       Z5, Z0, Z0
+	VRNDSCALEPS  $0x00, Z0, Z0
+	VSUBPS       1024(AX), Z0, Z5
+	VMOVUPS      1536(AX), Z6
+	VMULPS       4096(AX), Z0, Z7
+	VSUBPS       Z7, Z6, Z6
+	VMOVUPS      2048(AX), Z7
+	VADDPS       1536(AX), Z6, Z8
+	VMULPS       Z8, Z0, Z8
+	VSUBPS       Z8, Z7, Z7
+	VMOVUPS      3072(AX), Z8
+	VMULPS       2560(AX), Z0, Z9
+	VSUBPS       Z9, Z8, Z8
+	VMULPS       Z6, Z5, Z6
+	VADDPS       Z6, Z8, Z6
+	VDIVPS       Z7, Z6, Z8
+	VPXORD       Z3, Z3, Z3
+	VCMPPS       $0x0e, Z3, Z7, K1
+	VMOVAPS.Z    Z8, K1, Z7
+	VMULPS       4096(AX), Z5, Z8
+	VADDPS       2560(AX), Z8, Z8
+	VADDPS       2560(AX), Z8, Z8
+	VMULPS       Z8, Z5, Z5
+	VADDPS       3584(AX), Z5, Z5
+	VMULPS       Z6, Z7, Z6
+	VSUBPS       Z6, Z5, Z5
+	VBROADCASTSS one<>+0(SB), Z6
+	VADDPS       Z6, Z7, Z6
+	VMULPS       (AX), Z6, Z7
+	VBROADCASTSS one<>+0(SB), Z8
+	VDIVPS       Z7, Z8, Z8
+	VMOVUPS      (AX), Z9
+	VMULPS       4608(AX), Z9, Z9
+	VMULPS       Z9, Z9, Z9
+	VMULPS       Z9, Z5, Z5
+	VPXORD       Z4, Z4, Z4
+	VCMPPS       $0x0e, Z4, Z6, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z6
+	VPANDD       Z6, Z7, Z6
+	VBROADCASTSS minPlain<>+0(SB), Z10
+	VCMPPS       $0x0d, Z10, Z6, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z6
+	VPANDD       Z6, Z7, Z6
+	VBROADCASTSS maxPlain<>+0(SB), Z10
+	VCMPPS       $0x02, Z10, Z6, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z6
+	VPANDD       Z6, Z0, Z6
+	VBROADCASTSS largestZeroPoint<>+0(SB), Z10
+	VCMPPS       $0x02, Z10, Z6, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS infinity<>+0(SB), Z6
+	VBLENDMPS    Z5, Z6, K1, Z5
+	VCMPPS       $0x01, 7168(AX), Z5, K1
+	VMOVUPS      7168(AX), Z6
+	VBLENDMPS    Z5, Z6, K1, Z5
+	VMOVUPS      Z5, 7168(AX)
+	VMOVUPS      7680(AX), Z5
+	VBLENDMPS    Z7, Z5, K1, Z7
+	VMOVUPS      Z7, 7680(AX)
+	VMOVUPS      8192(AX), Z5
+	VBLENDMPS    Z8, Z5, K1, Z8
+	VMOVUPS      Z8, 8192(AX)
+	VMOVUPS      8704(AX), Z5
+	VBLENDMPS    Z0, Z5, K1, Z0
+	VMOVUPS      Z0, 8704(AX)
+	VMULPS       3584(AX), Z9, Z9
+	VMOVUPS      (AX), Z0
+	VMOVUPS      512(AX), Z5
+	VMOVUPS      1024(AX), Z6
+	VCMPPS       $0x01, 5120(AX), Z9, K1
+	VMOVUPS      5120(AX), Z7
+	VBLENDMPS    Z9, Z7, K1, Z9
+	VMOVUPS      Z9, 5120(AX)
+	VMOVUPS      5632(AX), Z7
+	VBLENDMPS    Z0, Z7, K1, Z0
+	VMOVUPS      Z0, 5632(AX)
+	VMOVUPS      6144(AX), Z0
+	VBLENDMPS    Z5, Z0, K1, Z5
+	VMOVUPS      Z5, 6144(AX)
+	VMOVUPS      6656(AX), Z0
+	VBLENDMPS    Z6, Z0, K1, Z6
+	VMOVUPS      Z6, 6656(AX)
+	ADDQ         $+64, AX
+	SUBQ         $+16, CX
+	JG           next
 	VZEROUPPER
 	RET
 
@@ -14330,62 +14450,62 @@ not_plain:
 	MOVB AL, plain+56(FP)
 	RET
 
-// func refineIntegerFloat16(lanes *float32, maxCode float32)
+// func refineIntegerFloat16AVX2(lanes *float32, n int, maxCode float32)
 // Requires: AVX, F16C
-TEXT ·refineIntegerFloat16(SB), NOSPLIT, $0-12
+TEXT ·refineIntegerFloat16AVX2(SB), NOSPLIT, $0-20
 	MOVQ lanes+0(FP), AX
-	MOVQ $+2, CX
+	MOVQ n+8(FP), CX
 
-half:
-	VMOVUPS      512(AX), Y0
-	VMULPS       256(AX), Y0, Y0
-	VMOVUPS      192(AX), Y1
+next:
+	VMOVUPS      4096(AX), Y0
+	VMULPS       2048(AX), Y0, Y0
+	VMOVUPS      1536(AX), Y1
 	VMULPS       Y1, Y1, Y2
 	VSUBPS       Y2, Y0, Y0
-	VMOVUPS      512(AX), Y2
-	VMULPS       384(AX), Y2, Y2
-	VMULPS       320(AX), Y1, Y3
+	VMOVUPS      4096(AX), Y2
+	VMULPS       3072(AX), Y2, Y2
+	VMULPS       2560(AX), Y1, Y3
 	VSUBPS       Y3, Y2, Y2
 	VDIVPS       Y0, Y2, Y2
 	VXORPS       Y3, Y3, Y3
 	VCMPPS       $0x0e, Y3, Y0, Y0
-	VANDPS       Y2, Y0, Y0
-	VMOVUPS      320(AX), Y2
+	VANDPS       Y0, Y2, Y0
+	VMOVUPS      2560(AX), Y2
 	VMULPS       Y1, Y0, Y1
 	VSUBPS       Y1, Y2, Y1
-	VDIVPS       512(AX), Y1, Y1
-	VMOVUPS      128(AX), Y2
+	VDIVPS       4096(AX), Y1, Y1
+	VMOVUPS      1024(AX), Y2
 	VSUBPS       Y1, Y2, Y1
 	VBROADCASTSS one<>+0(SB), Y2
 	VADDPS       Y2, Y0, Y0
 	VDIVPS       Y0, Y1, Y0
 	VXORPS       Y1, Y1, Y1
 	VMAXPS       Y1, Y0, Y0
-	VBROADCASTSS maxCode+8(FP), Y1
+	VBROADCASTSS maxCode+16(FP), Y1
 	VMINPS       Y1, Y0, Y0
 	VROUNDPS     $0x00, Y0, Y0
-	VSUBPS       128(AX), Y0, Y1
-	VMOVUPS      192(AX), Y2
-	VMULPS       512(AX), Y0, Y3
+	VSUBPS       1024(AX), Y0, Y1
+	VMOVUPS      1536(AX), Y2
+	VMULPS       4096(AX), Y0, Y3
 	VSUBPS       Y3, Y2, Y2
-	VMOVUPS      256(AX), Y3
-	VADDPS       192(AX), Y2, Y4
+	VMOVUPS      2048(AX), Y3
+	VADDPS       1536(AX), Y2, Y4
 	VMULPS       Y4, Y0, Y4
 	VSUBPS       Y4, Y3, Y3
-	VMOVUPS      384(AX), Y4
-	VMULPS       320(AX), Y0, Y5
+	VMOVUPS      3072(AX), Y4
+	VMULPS       2560(AX), Y0, Y5
 	VSUBPS       Y5, Y4, Y4
 	VMULPS       Y2, Y1, Y2
 	VADDPS       Y2, Y4, Y2
 	VDIVPS       Y3, Y2, Y4
 	VXORPS       Y5, Y5, Y5
 	VCMPPS       $0x0e, Y5, Y3, Y3
-	VANDPS       Y4, Y3, Y3
-	VMULPS       512(AX), Y1, Y4
-	VADDPS       320(AX), Y4, Y4
-	VADDPS       320(AX), Y4, Y4
+	VANDPS       Y3, Y4, Y3
+	VMULPS       4096(AX), Y1, Y4
+	VADDPS       2560(AX), Y4, Y4
+	VADDPS       2560(AX), Y4, Y4
 	VMULPS       Y4, Y1, Y1
-	VADDPS       448(AX), Y1, Y1
+	VADDPS       3584(AX), Y1, Y1
 	VMULPS       Y2, Y3, Y2
 	VSUBPS       Y2, Y1, Y1
 	VBROADCASTSS one<>+0(SB), Y2
@@ -14396,7 +14516,7 @@ half:
 	VBROADCASTSS one<>+0(SB), Y4
 	VDIVPS       Y3, Y4, Y4
 	VMOVUPS      (AX), Y5
-	VMULPS       576(AX), Y5, Y5
+	VMULPS       4608(AX), Y5, Y5
 	VMULPS       Y5, Y5, Y5
 	VMULPS       Y5, Y1, Y1
 	VXORPS       Y6, Y6, Y6
@@ -14404,8 +14524,10 @@ half:
 	VBROADCASTSS magnitude32<>+0(SB), Y6
 	VANDPS       Y6, Y3, Y6
 	VBROADCASTSS minPlain<>+0(SB), Y7
-	VCMPPS       $0x0d, Y7, Y6, Y7
-	VANDPS       Y7, Y2, Y2
+	VCMPPS       $0x0d, Y7, Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y3, Y6
 	VBROADCASTSS maxPlain<>+0(SB), Y7
 	VCMPPS       $0x02, Y7, Y6, Y6
 	VANDPS       Y6, Y2, Y2
@@ -14416,39 +14538,163 @@ half:
 	VANDPS       Y6, Y2, Y2
 	VBROADCASTSS infinity<>+0(SB), Y6
 	VBLENDVPS    Y2, Y1, Y6, Y1
-	VCMPPS       $0x01, 896(AX), Y1, Y2
-	VMOVUPS      896(AX), Y6
+	VCMPPS       $0x01, 7168(AX), Y1, Y2
+	VMOVUPS      7168(AX), Y6
 	VBLENDVPS    Y2, Y1, Y6, Y1
-	VMOVUPS      Y1, 896(AX)
-	VMOVUPS      960(AX), Y1
+	VMOVUPS      Y1, 7168(AX)
+	VMOVUPS      7680(AX), Y1
 	VBLENDVPS    Y2, Y3, Y1, Y3
-	VMOVUPS      Y3, 960(AX)
-	VMOVUPS      1024(AX), Y1
+	VMOVUPS      Y3, 7680(AX)
+	VMOVUPS      8192(AX), Y1
 	VBLENDVPS    Y2, Y4, Y1, Y4
-	VMOVUPS      Y4, 1024(AX)
-	VMOVUPS      1088(AX), Y1
+	VMOVUPS      Y4, 8192(AX)
+	VMOVUPS      8704(AX), Y1
 	VBLENDVPS    Y2, Y0, Y1, Y0
-	VMOVUPS      Y0, 1088(AX)
-	VMULPS       448(AX), Y5, Y5
+	VMOVUPS      Y0, 8704(AX)
+	VMULPS       3584(AX), Y5, Y5
 	VMOVUPS      (AX), Y0
-	VMOVUPS      64(AX), Y1
-	VMOVUPS      128(AX), Y2
-	VCMPPS       $0x01, 640(AX), Y5, Y3
-	VMOVUPS      640(AX), Y4
+	VMOVUPS      512(AX), Y1
+	VMOVUPS      1024(AX), Y2
+	VCMPPS       $0x01, 5120(AX), Y5, Y3
+	VMOVUPS      5120(AX), Y4
 	VBLENDVPS    Y3, Y5, Y4, Y5
-	VMOVUPS      Y5, 640(AX)
-	VMOVUPS      704(AX), Y4
+	VMOVUPS      Y5, 5120(AX)
+	VMOVUPS      5632(AX), Y4
 	VBLENDVPS    Y3, Y0, Y4, Y0
-	VMOVUPS      Y0, 704(AX)
-	VMOVUPS      768(AX), Y0
+	VMOVUPS      Y0, 5632(AX)
+	VMOVUPS      6144(AX), Y0
 	VBLENDVPS    Y3, Y1, Y0, Y1
-	VMOVUPS      Y1, 768(AX)
-	VMOVUPS      832(AX), Y0
+	VMOVUPS      Y1, 6144(AX)
+	VMOVUPS      6656(AX), Y0
 	VBLENDVPS    Y3, Y2, Y0, Y2
-	VMOVUPS      Y2, 832(AX)
+	VMOVUPS      Y2, 6656(AX)
 	ADDQ         $+32, AX
-	DECQ         CX
-	JNZ          half
+	SUBQ         $+8, CX
+	JG           next
+	VZEROUPPER
+	RET
+
+// func refineIntegerFloat16AVX512(lanes *float32, n int, maxCode float32)
+// Requires: AVX, AVX512F
+TEXT ·refineIntegerFloat16AVX512(SB), NOSPLIT, $0-20
+	MOVQ lanes+0(FP), AX
+	MOVQ n+8(FP), CX
+
+next:
+	VMOVUPS      4096(AX), Z0
+	VMULPS       2048(AX), Z0, Z0
+	VMOVUPS      1536(AX), Z5
+	VMULPS       Z5, Z5, Z6
+	VSUBPS       Z6, Z0, Z0
+	VMOVUPS      4096(AX), Z6
+	VMULPS       3072(AX), Z6, Z6
+	VMULPS       2560(AX), Z5, Z7
+	VSUBPS       Z7, Z6, Z6
+	VDIVPS       Z0, Z6, Z6
+	VPXORD       Z1, Z1, Z1
+	VCMPPS       $0x0e, Z1, Z0, K1
+	VMOVAPS.Z    Z6, K1, Z0
+	VMOVUPS      2560(AX), Z6
+	VMULPS       Z5, Z0, Z5
+	VSUBPS       Z5, Z6, Z5
+	VDIVPS       4096(AX), Z5, Z5
+	VMOVUPS      1024(AX), Z6
+	VSUBPS       Z5, Z6, Z5
+	VBROADCASTSS one<>+0(SB), Z6
+	VADDPS       Z6, Z0, Z0
+	VDIVPS       Z0, Z5, Z0
+	VPXORD       Z2, Z2, Z2
+	VMAXPS       Z2, Z0, Z0
+	VBROADCASTSS maxCode+16(FP), Z5
+	VMINPS       Z5, Z0, Z0
+	VRNDSCALEPS  $0x00, Z0, Z0
+	VSUBPS       1024(AX), Z0, Z5
+	VMOVUPS      1536(AX), Z6
+	VMULPS       4096(AX), Z0, Z7
+	VSUBPS       Z7, Z6, Z6
+	VMOVUPS      2048(AX), Z7
+	VADDPS       1536(AX), Z6, Z8
+	VMULPS       Z8, Z0, Z8
+	VSUBPS       Z8, Z7, Z7
+	VMOVUPS      3072(AX), Z8
+	VMULPS       2560(AX), Z0, Z9
+	VSUBPS       Z9, Z8, Z8
+	VMULPS       Z6, Z5, Z6
+	VADDPS       Z6, Z8, Z6
+	VDIVPS       Z7, Z6, Z8
+	VPXORD       Z3, Z3, Z3
+	VCMPPS       $0x0e, Z3, Z7, K1
+	VMOVAPS.Z    Z8, K1, Z7
+	VMULPS       4096(AX), Z5, Z8
+	VADDPS       2560(AX), Z8, Z8
+	VADDPS       2560(AX), Z8, Z8
+	VMULPS       Z8, Z5, Z5
+	VADDPS       3584(AX), Z5, Z5
+	VMULPS       Z6, Z7, Z6
+	VSUBPS       Z6, Z5, Z5
+	VBROADCASTSS one<>+0(SB), Z6
+	VADDPS       Z6, Z7, Z6
+	VMULPS       (AX), Z6, Z7
+	VCVTPS2PH    $0x00, Z7, Y7
+	VCVTPH2PS    Y7, Z7
+	VBROADCASTSS one<>+0(SB), Z8
+	VDIVPS       Z7, Z8, Z8
+	VMOVUPS      (AX), Z9
+	VMULPS       4608(AX), Z9, Z9
+	VMULPS       Z9, Z9, Z9
+	VMULPS       Z9, Z5, Z5
+	VPXORD       Z4, Z4, Z4
+	VCMPPS       $0x0e, Z4, Z6, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z6
+	VPANDD       Z6, Z7, Z6
+	VBROADCASTSS minPlain<>+0(SB), Z10
+	VCMPPS       $0x0d, Z10, Z6, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z6
+	VPANDD       Z6, Z7, Z6
+	VBROADCASTSS maxPlain<>+0(SB), Z10
+	VCMPPS       $0x02, Z10, Z6, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z6
+	VPANDD       Z6, Z0, Z6
+	VBROADCASTSS largestZeroPoint<>+0(SB), Z10
+	VCMPPS       $0x02, Z10, Z6, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS infinity<>+0(SB), Z6
+	VBLENDMPS    Z5, Z6, K1, Z5
+	VCMPPS       $0x01, 7168(AX), Z5, K1
+	VMOVUPS      7168(AX), Z6
+	VBLENDMPS    Z5, Z6, K1, Z5
+	VMOVUPS      Z5, 7168(AX)
+	VMOVUPS      7680(AX), Z5
+	VBLENDMPS    Z7, Z5, K1, Z7
+	VMOVUPS      Z7, 7680(AX)
+	VMOVUPS      8192(AX), Z5
+	VBLENDMPS    Z8, Z5, K1, Z8
+	VMOVUPS      Z8, 8192(AX)
+	VMOVUPS      8704(AX), Z5
+	VBLENDMPS    Z0, Z5, K1, Z0
+	VMOVUPS      Z0, 8704(AX)
+	VMULPS       3584(AX), Z9, Z9
+	VMOVUPS      (AX), Z0
+	VMOVUPS      512(AX), Z5
+	VMOVUPS      1024(AX), Z6
+	VCMPPS       $0x01, 5120(AX), Z9, K1
+	VMOVUPS      5120(AX), Z7
+	VBLENDMPS    Z9, Z7, K1, Z9
+	VMOVUPS      Z9, 5120(AX)
+	VMOVUPS      5632(AX), Z7
+	VBLENDMPS    Z0, Z7, K1, Z0
+	VMOVUPS      Z0, 5632(AX)
+	VMOVUPS      6144(AX), Z0
+	VBLENDMPS    Z5, Z0, K1, Z5
+	VMOVUPS      Z5, 6144(AX)
+	VMOVUPS      6656(AX), Z0
+	VBLENDMPS    Z6, Z0, K1, Z6
+	VMOVUPS      Z6, 6656(AX)
+	ADDQ         $+64, AX
+	SUBQ         $+16, CX
+	JG           next
 	VZEROUPPER
 	RET
 
@@ -14484,12 +14730,12 @@ next:
 	VORPS        Y8, Y6, Y6
 	VPSRLD       $0x10, Y5, Y7
 	VBROADCASTSS lowestBit<>+0(SB), Y8
-	VPAND        Y8, Y7, Y7
+	VANDPS       Y8, Y7, Y7
 	VBROADCASTSS bfloatBelow<>+0(SB), Y8
 	VPADDD       Y8, Y7, Y7
 	VPADDD       Y5, Y7, Y5
 	VBROADCASTSS bfloatKept<>+0(SB), Y7
-	VPAND        Y7, Y5, Y5
+	VANDPS       Y7, Y5, Y5
 	VBROADCASTSS one<>+0(SB), Y7
 	VDIVPS       Y5, Y7, Y7
 	VXORPS       Y3, Y4, Y4
@@ -14530,62 +14776,62 @@ not_plain:
 	MOVB AL, plain+56(FP)
 	RET
 
-// func refineIntegerBFloat16(lanes *float32, maxCode float32)
+// func refineIntegerBFloat16AVX2(lanes *float32, n int, maxCode float32)
 // Requires: AVX, AVX2
-TEXT ·refineIntegerBFloat16(SB), NOSPLIT, $0-12
+TEXT ·refineIntegerBFloat16AVX2(SB), NOSPLIT, $0-20
 	MOVQ lanes+0(FP), AX
-	MOVQ $+2, CX
+	MOVQ n+8(FP), CX
 
-half:
-	VMOVUPS      512(AX), Y0
-	VMULPS       256(AX), Y0, Y0
-	VMOVUPS      192(AX), Y1
+next:
+	VMOVUPS      4096(AX), Y0
+	VMULPS       2048(AX), Y0, Y0
+	VMOVUPS      1536(AX), Y1
 	VMULPS       Y1, Y1, Y2
 	VSUBPS       Y2, Y0, Y0
-	VMOVUPS      512(AX), Y2
-	VMULPS       384(AX), Y2, Y2
-	VMULPS       320(AX), Y1, Y3
+	VMOVUPS      4096(AX), Y2
+	VMULPS       3072(AX), Y2, Y2
+	VMULPS       2560(AX), Y1, Y3
 	VSUBPS       Y3, Y2, Y2
 	VDIVPS       Y0, Y2, Y2
 	VXORPS       Y3, Y3, Y3
 	VCMPPS       $0x0e, Y3, Y0, Y0
-	VANDPS       Y2, Y0, Y0
-	VMOVUPS      320(AX), Y2
+	VANDPS       Y0, Y2, Y0
+	VMOVUPS      2560(AX), Y2
 	VMULPS       Y1, Y0, Y1
 	VSUBPS       Y1, Y2, Y1
-	VDIVPS       512(AX), Y1, Y1
-	VMOVUPS      128(AX), Y2
+	VDIVPS       4096(AX), Y1, Y1
+	VMOVUPS      1024(AX), Y2
 	VSUBPS       Y1, Y2, Y1
 	VBROADCASTSS one<>+0(SB), Y2
 	VADDPS       Y2, Y0, Y0
 	VDIVPS       Y0, Y1, Y0
 	VXORPS       Y1, Y1, Y1
 	VMAXPS       Y1, Y0, Y0
-	VBROADCASTSS maxCode+8(FP), Y1
+	VBROADCASTSS maxCode+16(FP), Y1
 	VMINPS       Y1, Y0, Y0
 	VROUNDPS     $0x00, Y0, Y0
-	VSUBPS       128(AX), Y0, Y1
-	VMOVUPS      192(AX), Y2
-	VMULPS       512(AX), Y0, Y3
+	VSUBPS       1024(AX), Y0, Y1
+	VMOVUPS      1536(AX), Y2
+	VMULPS       4096(AX), Y0, Y3
 	VSUBPS       Y3, Y2, Y2
-	VMOVUPS      256(AX), Y3
-	VADDPS       192(AX), Y2, Y4
+	VMOVUPS      2048(AX), Y3
+	VADDPS       1536(AX), Y2, Y4
 	VMULPS       Y4, Y0, Y4
 	VSUBPS       Y4, Y3, Y3
-	VMOVUPS      384(AX), Y4
-	VMULPS       320(AX), Y0, Y5
+	VMOVUPS      3072(AX), Y4
+	VMULPS       2560(AX), Y0, Y5
 	VSUBPS       Y5, Y4, Y4
 	VMULPS       Y2, Y1, Y2
 	VADDPS       Y2, Y4, Y2
 	VDIVPS       Y3, Y2, Y4
 	VXORPS       Y5, Y5, Y5
 	VCMPPS       $0x0e, Y5, Y3, Y3
-	VANDPS       Y4, Y3, Y3
-	VMULPS       512(AX), Y1, Y4
-	VADDPS       320(AX), Y4, Y4
-	VADDPS       320(AX), Y4, Y4
+	VANDPS       Y3, Y4, Y3
+	VMULPS       4096(AX), Y1, Y4
+	VADDPS       2560(AX), Y4, Y4
+	VADDPS       2560(AX), Y4, Y4
 	VMULPS       Y4, Y1, Y1
-	VADDPS       448(AX), Y1, Y1
+	VADDPS       3584(AX), Y1, Y1
 	VMULPS       Y2, Y3, Y2
 	VSUBPS       Y2, Y1, Y1
 	VBROADCASTSS one<>+0(SB), Y2
@@ -14593,16 +14839,16 @@ half:
 	VMULPS       (AX), Y2, Y3
 	VPSRLD       $0x10, Y3, Y4
 	VBROADCASTSS lowestBit<>+0(SB), Y5
-	VPAND        Y5, Y4, Y4
+	VANDPS       Y5, Y4, Y4
 	VBROADCASTSS bfloatBelow<>+0(SB), Y5
 	VPADDD       Y5, Y4, Y4
 	VPADDD       Y3, Y4, Y3
 	VBROADCASTSS bfloatKept<>+0(SB), Y4
-	VPAND        Y4, Y3, Y3
+	VANDPS       Y4, Y3, Y3
 	VBROADCASTSS one<>+0(SB), Y4
 	VDIVPS       Y3, Y4, Y4
 	VMOVUPS      (AX), Y5
-	VMULPS       576(AX), Y5, Y5
+	VMULPS       4608(AX), Y5, Y5
 	VMULPS       Y5, Y5, Y5
 	VMULPS       Y5, Y1, Y1
 	VXORPS       Y6, Y6, Y6
@@ -14610,8 +14856,10 @@ half:
 	VBROADCASTSS magnitude32<>+0(SB), Y6
 	VANDPS       Y6, Y3, Y6
 	VBROADCASTSS minPlain<>+0(SB), Y7
-	VCMPPS       $0x0d, Y7, Y6, Y7
-	VANDPS       Y7, Y2, Y2
+	VCMPPS       $0x0d, Y7, Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y3, Y6
 	VBROADCASTSS maxPlain<>+0(SB), Y7
 	VCMPPS       $0x02, Y7, Y6, Y6
 	VANDPS       Y6, Y2, Y2
@@ -14622,39 +14870,169 @@ half:
 	VANDPS       Y6, Y2, Y2
 	VBROADCASTSS infinity<>+0(SB), Y6
 	VBLENDVPS    Y2, Y1, Y6, Y1
-	VCMPPS       $0x01, 896(AX), Y1, Y2
-	VMOVUPS      896(AX), Y6
+	VCMPPS       $0x01, 7168(AX), Y1, Y2
+	VMOVUPS      7168(AX), Y6
 	VBLENDVPS    Y2, Y1, Y6, Y1
-	VMOVUPS      Y1, 896(AX)
-	VMOVUPS      960(AX), Y1
+	VMOVUPS      Y1, 7168(AX)
+	VMOVUPS      7680(AX), Y1
 	VBLENDVPS    Y2, Y3, Y1, Y3
-	VMOVUPS      Y3, 960(AX)
-	VMOVUPS      1024(AX), Y1
+	VMOVUPS      Y3, 7680(AX)
+	VMOVUPS      8192(AX), Y1
 	VBLENDVPS    Y2, Y4, Y1, Y4
-	VMOVUPS      Y4, 1024(AX)
-	VMOVUPS      1088(AX), Y1
+	VMOVUPS      Y4, 8192(AX)
+	VMOVUPS      8704(AX), Y1
 	VBLENDVPS    Y2, Y0, Y1, Y0
-	VMOVUPS      Y0, 1088(AX)
-	VMULPS       448(AX), Y5, Y5
+	VMOVUPS      Y0, 8704(AX)
+	VMULPS       3584(AX), Y5, Y5
 	VMOVUPS      (AX), Y0
-	VMOVUPS      64(AX), Y1
-	VMOVUPS      128(AX), Y2
-	VCMPPS       $0x01, 640(AX), Y5, Y3
-	VMOVUPS      640(AX), Y4
+	VMOVUPS      512(AX), Y1
+	VMOVUPS      1024(AX), Y2
+	VCMPPS       $0x01, 5120(AX), Y5, Y3
+	VMOVUPS      5120(AX), Y4
 	VBLENDVPS    Y3, Y5, Y4, Y5
-	VMOVUPS      Y5, 640(AX)
-	VMOVUPS      704(AX), Y4
+	VMOVUPS      Y5, 5120(AX)
+	VMOVUPS      5632(AX), Y4
 	VBLENDVPS    Y3, Y0, Y4, Y0
-	VMOVUPS      Y0, 704(AX)
-	VMOVUPS      768(AX), Y0
+	VMOVUPS      Y0, 5632(AX)
+	VMOVUPS      6144(AX), Y0
 	VBLENDVPS    Y3, Y1, Y0, Y1
-	VMOVUPS      Y1, 768(AX)
-	VMOVUPS      832(AX), Y0
+	VMOVUPS      Y1, 6144(AX)
+	VMOVUPS      6656(AX), Y0
 	VBLENDVPS    Y3, Y2, Y0, Y2
-	VMOVUPS      Y2, 832(AX)
+	VMOVUPS      Y2, 6656(AX)
 	ADDQ         $+32, AX
-	DECQ         CX
-	JNZ          half
+	SUBQ         $+8, CX
+	JG           next
+	VZEROUPPER
+	RET
+
+// func refineIntegerBFloat16AVX512(lanes *float32, n int, maxCode float32)
+// Requires: AVX, AVX512F
+TEXT ·refineIntegerBFloat16AVX512(SB), NOSPLIT, $0-20
+	MOVQ lanes+0(FP), AX
+	MOVQ n+8(FP), CX
+
+next:
+	VMOVUPS      4096(AX), Z0
+	VMULPS       2048(AX), Z0, Z0
+	VMOVUPS      1536(AX), Z5
+	VMULPS       Z5, Z5, Z6
+	VSUBPS       Z6, Z0, Z0
+	VMOVUPS      4096(AX), Z6
+	VMULPS       3072(AX), Z6, Z6
+	VMULPS       2560(AX), Z5, Z7
+	VSUBPS       Z7, Z6, Z6
+	VDIVPS       Z0, Z6, Z6
+	VPXORD       Z1, Z1, Z1
+	VCMPPS       $0x0e, Z1, Z0, K1
+	VMOVAPS.Z    Z6, K1, Z0
+	VMOVUPS      2560(AX), Z6
+	VMULPS       Z5, Z0, Z5
+	VSUBPS       Z5, Z6, Z5
+	VDIVPS       4096(AX), Z5, Z5
+	VMOVUPS      1024(AX), Z6
+	VSUBPS       Z5, Z6, Z5
+	VBROADCASTSS one<>+0(SB), Z6
+	VADDPS       Z6, Z0, Z0
+	VDIVPS       Z0, Z5, Z0
+	VPXORD       Z2, Z2, Z2
+	VMAXPS       Z2, Z0, Z0
+	VBROADCASTSS maxCode+16(FP), Z5
+	VMINPS       Z5, Z0, Z0
+	VRNDSCALEPS  $0x00, Z0, Z0
+	VSUBPS       1024(AX), Z0, Z5
+	VMOVUPS      1536(AX), Z6
+	VMULPS       4096(AX), Z0, Z7
+	VSUBPS       Z7, Z6, Z6
+	VMOVUPS      2048(AX), Z7
+	VADDPS       1536(AX), Z6, Z8
+	VMULPS       Z8, Z0, Z8
+	VSUBPS       Z8, Z7, Z7
+	VMOVUPS      3072(AX), Z8
+	VMULPS       2560(AX), Z0, Z9
+	VSUBPS       Z9, Z8, Z8
+	VMULPS       Z6, Z5, Z6
+	VADDPS       Z6, Z8, Z6
+	VDIVPS       Z7, Z6, Z8
+	VPXORD       Z3, Z3, Z3
+	VCMPPS       $0x0e, Z3, Z7, K1
+	VMOVAPS.Z    Z8, K1, Z7
+	VMULPS       4096(AX), Z5, Z8
+	VADDPS       2560(AX), Z8, Z8
+	VADDPS       2560(AX), Z8, Z8
+	VMULPS       Z8, Z5, Z5
+	VADDPS       3584(AX), Z5, Z5
+	VMULPS       Z6, Z7, Z6
+	VSUBPS       Z6, Z5, Z5
+	VBROADCASTSS one<>+0(SB), Z6
+	VADDPS       Z6, Z7, Z6
+	VMULPS       (AX), Z6, Z7
+	VPSRLD       $0x10, Z7, Z8
+	VBROADCASTSS lowestBit<>+0(SB), Z9
+	VPANDD       Z9, Z8, Z8
+	VBROADCASTSS bfloatBelow<>+0(SB), Z9
+	VPADDD       Z9, Z8, Z8
+	VPADDD       Z7, Z8, Z7
+	VBROADCASTSS bfloatKept<>+0(SB), Z8
+	VPANDD       Z8, Z7, Z7
+	VBROADCASTSS one<>+0(SB), Z8
+	VDIVPS       Z7, Z8, Z8
+	VMOVUPS      (AX), Z9
+	VMULPS       4608(AX), Z9, Z9
+	VMULPS       Z9, Z9, Z9
+	VMULPS       Z9, Z5, Z5
+	VPXORD       Z4, Z4, Z4
+	VCMPPS       $0x0e, Z4, Z6, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z6
+	VPANDD       Z6, Z7, Z6
+	VBROADCASTSS minPlain<>+0(SB), Z10
+	VCMPPS       $0x0d, Z10, Z6, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z6
+	VPANDD       Z6, Z7, Z6
+	VBROADCASTSS maxPlain<>+0(SB), Z10
+	VCMPPS       $0x02, Z10, Z6, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z6
+	VPANDD       Z6, Z0, Z6
+	VBROADCASTSS largestZeroPoint<>+0(SB), Z10
+	VCMPPS       $0x02, Z10, Z6, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS infinity<>+0(SB), Z6
+	VBLENDMPS    Z5, Z6, K1, Z5
+	VCMPPS       $0x01, 7168(AX), Z5, K1
+	VMOVUPS      7168(AX), Z6
+	VBLENDMPS    Z5, Z6, K1, Z5
+	VMOVUPS      Z5, 7168(AX)
+	VMOVUPS      7680(AX), Z5
+	VBLENDMPS    Z7, Z5, K1, Z7
+	VMOVUPS      Z7, 7680(AX)
+	VMOVUPS      8192(AX), Z5
+	VBLENDMPS    Z8, Z5, K1, Z8
+	VMOVUPS      Z8, 8192(AX)
+	VMOVUPS      8704(AX), Z5
+	VBLENDMPS    Z0, Z5, K1, Z0
+	VMOVUPS      Z0, 8704(AX)
+	VMULPS       3584(AX), Z9, Z9
+	VMOVUPS      (AX), Z0
+	VMOVUPS      512(AX), Z5
+	VMOVUPS      1024(AX), Z6
+	VCMPPS       $0x01, 5120(AX), Z9, K1
+	VMOVUPS      5120(AX), Z7
+	VBLENDMPS    Z9, Z7, K1, Z9
+	VMOVUPS      Z9, 5120(AX)
+	VMOVUPS      5632(AX), Z7
+	VBLENDMPS    Z0, Z7, K1, Z0
+	VMOVUPS      Z0, 5632(AX)
+	VMOVUPS      6144(AX), Z0
+	VBLENDMPS    Z5, Z0, K1, Z5
+	VMOVUPS      Z5, 6144(AX)
+	VMOVUPS      6656(AX), Z0
+	VBLENDMPS    Z6, Z0, K1, Z6
+	VMOVUPS      Z6, 6656(AX)
+	ADDQ         $+64, AX
+	SUBQ         $+16, CX
+	JG           next
 	VZEROUPPER
 	RET
 
@@ -14732,53 +15110,53 @@ not_plain:
 	MOVB AL, plain+56(FP)
 	RET
 
-// func refineFloatFloat32(lanes *float32, maxCode float32)
+// func refineFloatFloat32AVX2(lanes *float32, n int, maxCode float32)
 // Requires: AVX
-TEXT ·refineFloatFloat32(SB), NOSPLIT, $0-12
+TEXT ·refineFloatFloat32AVX2(SB), NOSPLIT, $0-20
 	MOVQ lanes+0(FP), AX
-	MOVQ $+2, CX
+	MOVQ n+8(FP), CX
 
-half:
-	VMOVUPS      512(AX), Y0
-	VMULPS       256(AX), Y0, Y0
-	VMOVUPS      192(AX), Y1
+next:
+	VMOVUPS      4096(AX), Y0
+	VMULPS       2048(AX), Y0, Y0
+	VMOVUPS      1536(AX), Y1
 	VMULPS       Y1, Y1, Y2
 	VSUBPS       Y2, Y0, Y0
-	VMOVUPS      512(AX), Y2
-	VMULPS       384(AX), Y2, Y2
-	VMULPS       320(AX), Y1, Y3
+	VMOVUPS      4096(AX), Y2
+	VMULPS       3072(AX), Y2, Y2
+	VMULPS       2560(AX), Y1, Y3
 	VSUBPS       Y3, Y2, Y2
 	VDIVPS       Y0, Y2, Y2
 	VXORPS       Y3, Y3, Y3
 	VCMPPS       $0x0e, Y3, Y0, Y0
-	VANDPS       Y2, Y0, Y0
-	VMOVUPS      320(AX), Y2
+	VANDPS       Y0, Y2, Y0
+	VMOVUPS      2560(AX), Y2
 	VMULPS       Y1, Y0, Y1
 	VSUBPS       Y1, Y2, Y1
-	VDIVPS       512(AX), Y1, Y1
-	VMOVUPS      448(AX), Y2
-	VMULPS       384(AX), Y0, Y3
+	VDIVPS       4096(AX), Y1, Y1
+	VMOVUPS      3584(AX), Y2
+	VMULPS       3072(AX), Y0, Y3
 	VSUBPS       Y3, Y2, Y2
-	VMULPS       320(AX), Y1, Y1
+	VMULPS       2560(AX), Y1, Y1
 	VSUBPS       Y1, Y2, Y1
 	VBROADCASTSS one<>+0(SB), Y2
 	VADDPS       Y2, Y0, Y0
 	VMULPS       (AX), Y0, Y2
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y2, Y3, Y3
-	VMOVUPS      320(AX), Y4
-	VADDPS       192(AX), Y4, Y4
-	VDIVPS       512(AX), Y4, Y4
-	VSUBPS       128(AX), Y4, Y4
+	VMOVUPS      2560(AX), Y4
+	VADDPS       1536(AX), Y4, Y4
+	VDIVPS       4096(AX), Y4, Y4
+	VSUBPS       1024(AX), Y4, Y4
 	VMULPS       (AX), Y3, Y5
-	VMOVUPS      192(AX), Y6
-	VDIVPS       512(AX), Y6, Y6
+	VMOVUPS      1536(AX), Y6
+	VDIVPS       4096(AX), Y6, Y6
 	VMULPS       Y4, Y5, Y4
 	VSUBPS       Y4, Y6, Y4
 	VXORPS       Y5, Y5, Y5
 	VADDPS       Y5, Y4, Y4
 	VMOVUPS      (AX), Y5
-	VMULPS       576(AX), Y5, Y5
+	VMULPS       4608(AX), Y5, Y5
 	VMULPS       Y5, Y5, Y5
 	VMULPS       Y5, Y1, Y1
 	VXORPS       Y6, Y6, Y6
@@ -14786,8 +15164,10 @@ half:
 	VBROADCASTSS magnitude32<>+0(SB), Y6
 	VANDPS       Y6, Y2, Y6
 	VBROADCASTSS minPlain<>+0(SB), Y7
-	VCMPPS       $0x0d, Y7, Y6, Y7
-	VANDPS       Y7, Y0, Y0
+	VCMPPS       $0x0d, Y7, Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y2, Y6
 	VBROADCASTSS maxPlain<>+0(SB), Y7
 	VCMPPS       $0x02, Y7, Y6, Y6
 	VANDPS       Y6, Y0, Y0
@@ -14798,39 +15178,143 @@ half:
 	VANDPS       Y6, Y0, Y0
 	VBROADCASTSS infinity<>+0(SB), Y6
 	VBLENDVPS    Y0, Y1, Y6, Y1
-	VCMPPS       $0x01, 896(AX), Y1, Y0
-	VMOVUPS      896(AX), Y6
+	VCMPPS       $0x01, 7168(AX), Y1, Y0
+	VMOVUPS      7168(AX), Y6
 	VBLENDVPS    Y0, Y1, Y6, Y1
-	VMOVUPS      Y1, 896(AX)
-	VMOVUPS      960(AX), Y1
+	VMOVUPS      Y1, 7168(AX)
+	VMOVUPS      7680(AX), Y1
 	VBLENDVPS    Y0, Y2, Y1, Y2
-	VMOVUPS      Y2, 960(AX)
-	VMOVUPS      1024(AX), Y1
+	VMOVUPS      Y2, 7680(AX)
+	VMOVUPS      8192(AX), Y1
 	VBLENDVPS    Y0, Y3, Y1, Y3
-	VMOVUPS      Y3, 1024(AX)
-	VMOVUPS      1088(AX), Y1
+	VMOVUPS      Y3, 8192(AX)
+	VMOVUPS      8704(AX), Y1
 	VBLENDVPS    Y0, Y4, Y1, Y4
-	VMOVUPS      Y4, 1088(AX)
-	VMULPS       448(AX), Y5, Y5
+	VMOVUPS      Y4, 8704(AX)
+	VMULPS       3584(AX), Y5, Y5
 	VMOVUPS      (AX), Y0
-	VMOVUPS      64(AX), Y1
-	VMOVUPS      128(AX), Y2
-	VCMPPS       $0x01, 640(AX), Y5, Y3
-	VMOVUPS      640(AX), Y4
+	VMOVUPS      512(AX), Y1
+	VMOVUPS      1024(AX), Y2
+	VCMPPS       $0x01, 5120(AX), Y5, Y3
+	VMOVUPS      5120(AX), Y4
 	VBLENDVPS    Y3, Y5, Y4, Y5
-	VMOVUPS      Y5, 640(AX)
-	VMOVUPS      704(AX), Y4
+	VMOVUPS      Y5, 5120(AX)
+	VMOVUPS      5632(AX), Y4
 	VBLENDVPS    Y3, Y0, Y4, Y0
-	VMOVUPS      Y0, 704(AX)
-	VMOVUPS      768(AX), Y0
+	VMOVUPS      Y0, 5632(AX)
+	VMOVUPS      6144(AX), Y0
 	VBLENDVPS    Y3, Y1, Y0, Y1
-	VMOVUPS      Y1, 768(AX)
-	VMOVUPS      832(AX), Y0
+	VMOVUPS      Y1, 6144(AX)
+	VMOVUPS      6656(AX), Y0
 	VBLENDVPS    Y3, Y2, Y0, Y2
-	VMOVUPS      Y2, 832(AX)
+	VMOVUPS      Y2, 6656(AX)
 	ADDQ         $+32, AX
-	DECQ         CX
-	JNZ          half
+	SUBQ         $+8, CX
+	JG           next
+	VZEROUPPER
+	RET
+
+// func refineFloatFloat32AVX512(lanes *float32, n int, maxCode float32)
+// Requires: AVX, AVX512F
+TEXT ·refineFloatFloat32AVX512(SB), NOSPLIT, $0-20
+	MOVQ lanes+0(FP), AX
+	MOVQ n+8(FP), CX
+
+next:
+	VMOVUPS      4096(AX), Z0
+	VMULPS       2048(AX), Z0, Z0
+	VMOVUPS      1536(AX), Z4
+	VMULPS       Z4, Z4, Z5
+	VSUBPS       Z5, Z0, Z0
+	VMOVUPS      4096(AX), Z5
+	VMULPS       3072(AX), Z5, Z5
+	VMULPS       2560(AX), Z4, Z6
+	VSUBPS       Z6, Z5, Z5
+	VDIVPS       Z0, Z5, Z5
+	VPXORD       Z1, Z1, Z1
+	VCMPPS       $0x0e, Z1, Z0, K1
+	VMOVAPS.Z    Z5, K1, Z0
+	VMOVUPS      2560(AX), Z5
+	VMULPS       Z4, Z0, Z4
+	VSUBPS       Z4, Z5, Z4
+	VDIVPS       4096(AX), Z4, Z4
+	VMOVUPS      3584(AX), Z5
+	VMULPS       3072(AX), Z0, Z6
+	VSUBPS       Z6, Z5, Z5
+	VMULPS       2560(AX), Z4, Z4
+	VSUBPS       Z4, Z5, Z4
+	VBROADCASTSS one<>+0(SB), Z5
+	VADDPS       Z5, Z0, Z0
+	VMULPS       (AX), Z0, Z5
+	VBROADCASTSS one<>+0(SB), Z6
+	VDIVPS       Z5, Z6, Z6
+	VMOVUPS      2560(AX), Z7
+	VADDPS       1536(AX), Z7, Z7
+	VDIVPS       4096(AX), Z7, Z7
+	VSUBPS       1024(AX), Z7, Z7
+	VMULPS       (AX), Z6, Z8
+	VMOVUPS      1536(AX), Z9
+	VDIVPS       4096(AX), Z9, Z9
+	VMULPS       Z7, Z8, Z7
+	VSUBPS       Z7, Z9, Z7
+	VPXORD       Z2, Z2, Z2
+	VADDPS       Z2, Z7, Z7
+	VMOVUPS      (AX), Z8
+	VMULPS       4608(AX), Z8, Z8
+	VMULPS       Z8, Z8, Z8
+	VMULPS       Z8, Z4, Z4
+	VPXORD       Z3, Z3, Z3
+	VCMPPS       $0x0e, Z3, Z0, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z0
+	VPANDD       Z0, Z5, Z0
+	VBROADCASTSS minPlain<>+0(SB), Z9
+	VCMPPS       $0x0d, Z9, Z0, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z0
+	VPANDD       Z0, Z5, Z0
+	VBROADCASTSS maxPlain<>+0(SB), Z9
+	VCMPPS       $0x02, Z9, Z0, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z0
+	VPANDD       Z0, Z7, Z0
+	VBROADCASTSS largestZeroPoint<>+0(SB), Z9
+	VCMPPS       $0x02, Z9, Z0, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS infinity<>+0(SB), Z0
+	VBLENDMPS    Z4, Z0, K1, Z4
+	VCMPPS       $0x01, 7168(AX), Z4, K1
+	VMOVUPS      7168(AX), Z0
+	VBLENDMPS    Z4, Z0, K1, Z4
+	VMOVUPS      Z4, 7168(AX)
+	VMOVUPS      7680(AX), Z0
+	VBLENDMPS    Z5, Z0, K1, Z5
+	VMOVUPS      Z5, 7680(AX)
+	VMOVUPS      8192(AX), Z0
+	VBLENDMPS    Z6, Z0, K1, Z6
+	VMOVUPS      Z6, 8192(AX)
+	VMOVUPS      8704(AX), Z0
+	VBLENDMPS    Z7, Z0, K1, Z7
+	VMOVUPS      Z7, 8704(AX)
+	VMULPS       3584(AX), Z8, Z8
+	VMOVUPS      (AX), Z0
+	VMOVUPS      512(AX), Z4
+	VMOVUPS      1024(AX), Z5
+	VCMPPS       $0x01, 5120(AX), Z8, K1
+	VMOVUPS      5120(AX), Z6
+	VBLENDMPS    Z8, Z6, K1, Z8
+	VMOVUPS      Z8, 5120(AX)
+	VMOVUPS      5632(AX), Z6
+	VBLENDMPS    Z0, Z6, K1, Z0
+	VMOVUPS      Z0, 5632(AX)
+	VMOVUPS      6144(AX), Z0
+	VBLENDMPS    Z4, Z0, K1, Z4
+	VMOVUPS      Z4, 6144(AX)
+	VMOVUPS      6656(AX), Z0
+	VBLENDMPS    Z5, Z0, K1, Z5
+	VMOVUPS      Z5, 6656(AX)
+	ADDQ         $+64, AX
+	SUBQ         $+16, CX
+	JG           next
 	VZEROUPPER
 	RET
 
@@ -14917,34 +15401,34 @@ not_plain:
 	MOVB AL, plain+56(FP)
 	RET
 
-// func refineFloatFloat16(lanes *float32, maxCode float32)
+// func refineFloatFloat16AVX2(lanes *float32, n int, maxCode float32)
 // Requires: AVX, F16C
-TEXT ·refineFloatFloat16(SB), NOSPLIT, $0-12
+TEXT ·refineFloatFloat16AVX2(SB), NOSPLIT, $0-20
 	MOVQ lanes+0(FP), AX
-	MOVQ $+2, CX
+	MOVQ n+8(FP), CX
 
-half:
-	VMOVUPS      512(AX), Y0
-	VMULPS       256(AX), Y0, Y0
-	VMOVUPS      192(AX), Y1
+next:
+	VMOVUPS      4096(AX), Y0
+	VMULPS       2048(AX), Y0, Y0
+	VMOVUPS      1536(AX), Y1
 	VMULPS       Y1, Y1, Y2
 	VSUBPS       Y2, Y0, Y0
-	VMOVUPS      512(AX), Y2
-	VMULPS       384(AX), Y2, Y2
-	VMULPS       320(AX), Y1, Y3
+	VMOVUPS      4096(AX), Y2
+	VMULPS       3072(AX), Y2, Y2
+	VMULPS       2560(AX), Y1, Y3
 	VSUBPS       Y3, Y2, Y2
 	VDIVPS       Y0, Y2, Y2
 	VXORPS       Y3, Y3, Y3
 	VCMPPS       $0x0e, Y3, Y0, Y0
-	VANDPS       Y2, Y0, Y0
-	VMOVUPS      320(AX), Y2
+	VANDPS       Y0, Y2, Y0
+	VMOVUPS      2560(AX), Y2
 	VMULPS       Y1, Y0, Y1
 	VSUBPS       Y1, Y2, Y1
-	VDIVPS       512(AX), Y1, Y1
-	VMOVUPS      448(AX), Y2
-	VMULPS       384(AX), Y0, Y3
+	VDIVPS       4096(AX), Y1, Y1
+	VMOVUPS      3584(AX), Y2
+	VMULPS       3072(AX), Y0, Y3
 	VSUBPS       Y3, Y2, Y2
-	VMULPS       320(AX), Y1, Y1
+	VMULPS       2560(AX), Y1, Y1
 	VSUBPS       Y1, Y2, Y1
 	VBROADCASTSS one<>+0(SB), Y2
 	VADDPS       Y2, Y0, Y0
@@ -14953,19 +15437,19 @@ half:
 	VCVTPH2PS    X2, Y2
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y2, Y3, Y3
-	VMOVUPS      320(AX), Y4
-	VADDPS       192(AX), Y4, Y4
-	VDIVPS       512(AX), Y4, Y4
-	VSUBPS       128(AX), Y4, Y4
+	VMOVUPS      2560(AX), Y4
+	VADDPS       1536(AX), Y4, Y4
+	VDIVPS       4096(AX), Y4, Y4
+	VSUBPS       1024(AX), Y4, Y4
 	VMULPS       (AX), Y3, Y5
-	VMOVUPS      192(AX), Y6
-	VDIVPS       512(AX), Y6, Y6
+	VMOVUPS      1536(AX), Y6
+	VDIVPS       4096(AX), Y6, Y6
 	VMULPS       Y4, Y5, Y4
 	VSUBPS       Y4, Y6, Y4
 	VXORPS       Y5, Y5, Y5
 	VADDPS       Y5, Y4, Y4
 	VMOVUPS      (AX), Y5
-	VMULPS       576(AX), Y5, Y5
+	VMULPS       4608(AX), Y5, Y5
 	VMULPS       Y5, Y5, Y5
 	VMULPS       Y5, Y1, Y1
 	VXORPS       Y6, Y6, Y6
@@ -14973,8 +15457,10 @@ half:
 	VBROADCASTSS magnitude32<>+0(SB), Y6
 	VANDPS       Y6, Y2, Y6
 	VBROADCASTSS minPlain<>+0(SB), Y7
-	VCMPPS       $0x0d, Y7, Y6, Y7
-	VANDPS       Y7, Y0, Y0
+	VCMPPS       $0x0d, Y7, Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y2, Y6
 	VBROADCASTSS maxPlain<>+0(SB), Y7
 	VCMPPS       $0x02, Y7, Y6, Y6
 	VANDPS       Y6, Y0, Y0
@@ -14985,39 +15471,145 @@ half:
 	VANDPS       Y6, Y0, Y0
 	VBROADCASTSS infinity<>+0(SB), Y6
 	VBLENDVPS    Y0, Y1, Y6, Y1
-	VCMPPS       $0x01, 896(AX), Y1, Y0
-	VMOVUPS      896(AX), Y6
+	VCMPPS       $0x01, 7168(AX), Y1, Y0
+	VMOVUPS      7168(AX), Y6
 	VBLENDVPS    Y0, Y1, Y6, Y1
-	VMOVUPS      Y1, 896(AX)
-	VMOVUPS      960(AX), Y1
+	VMOVUPS      Y1, 7168(AX)
+	VMOVUPS      7680(AX), Y1
 	VBLENDVPS    Y0, Y2, Y1, Y2
-	VMOVUPS      Y2, 960(AX)
-	VMOVUPS      1024(AX), Y1
+	VMOVUPS      Y2, 7680(AX)
+	VMOVUPS      8192(AX), Y1
 	VBLENDVPS    Y0, Y3, Y1, Y3
-	VMOVUPS      Y3, 1024(AX)
-	VMOVUPS      1088(AX), Y1
+	VMOVUPS      Y3, 8192(AX)
+	VMOVUPS      8704(AX), Y1
 	VBLENDVPS    Y0, Y4, Y1, Y4
-	VMOVUPS      Y4, 1088(AX)
-	VMULPS       448(AX), Y5, Y5
+	VMOVUPS      Y4, 8704(AX)
+	VMULPS       3584(AX), Y5, Y5
 	VMOVUPS      (AX), Y0
-	VMOVUPS      64(AX), Y1
-	VMOVUPS      128(AX), Y2
-	VCMPPS       $0x01, 640(AX), Y5, Y3
-	VMOVUPS      640(AX), Y4
+	VMOVUPS      512(AX), Y1
+	VMOVUPS      1024(AX), Y2
+	VCMPPS       $0x01, 5120(AX), Y5, Y3
+	VMOVUPS      5120(AX), Y4
 	VBLENDVPS    Y3, Y5, Y4, Y5
-	VMOVUPS      Y5, 640(AX)
-	VMOVUPS      704(AX), Y4
+	VMOVUPS      Y5, 5120(AX)
+	VMOVUPS      5632(AX), Y4
 	VBLENDVPS    Y3, Y0, Y4, Y0
-	VMOVUPS      Y0, 704(AX)
-	VMOVUPS      768(AX), Y0
+	VMOVUPS      Y0, 5632(AX)
+	VMOVUPS      6144(AX), Y0
 	VBLENDVPS    Y3, Y1, Y0, Y1
-	VMOVUPS      Y1, 768(AX)
-	VMOVUPS      832(AX), Y0
+	VMOVUPS      Y1, 6144(AX)
+	VMOVUPS      6656(AX), Y0
 	VBLENDVPS    Y3, Y2, Y0, Y2
-	VMOVUPS      Y2, 832(AX)
+	VMOVUPS      Y2, 6656(AX)
 	ADDQ         $+32, AX
-	DECQ         CX
-	JNZ          half
+	SUBQ         $+8, CX
+	JG           next
+	VZEROUPPER
+	RET
+
+// func refineFloatFloat16AVX512(lanes *float32, n int, maxCode float32)
+// Requires: AVX, AVX512F
+TEXT ·refineFloatFloat16AVX512(SB), NOSPLIT, $0-20
+	MOVQ lanes+0(FP), AX
+	MOVQ n+8(FP), CX
+
+next:
+	VMOVUPS      4096(AX), Z0
+	VMULPS       2048(AX), Z0, Z0
+	VMOVUPS      1536(AX), Z4
+	VMULPS       Z4, Z4, Z5
+	VSUBPS       Z5, Z0, Z0
+	VMOVUPS      4096(AX), Z5
+	VMULPS       3072(AX), Z5, Z5
+	VMULPS       2560(AX), Z4, Z6
+	VSUBPS       Z6, Z5, Z5
+	VDIVPS       Z0, Z5, Z5
+	VPXORD       Z1, Z1, Z1
+	VCMPPS       $0x0e, Z1, Z0, K1
+	VMOVAPS.Z    Z5, K1, Z0
+	VMOVUPS      2560(AX), Z5
+	VMULPS       Z4, Z0, Z4
+	VSUBPS       Z4, Z5, Z4
+	VDIVPS       4096(AX), Z4, Z4
+	VMOVUPS      3584(AX), Z5
+	VMULPS       3072(AX), Z0, Z6
+	VSUBPS       Z6, Z5, Z5
+	VMULPS       2560(AX), Z4, Z4
+	VSUBPS       Z4, Z5, Z4
+	VBROADCASTSS one<>+0(SB), Z5
+	VADDPS       Z5, Z0, Z0
+	VMULPS       (AX), Z0, Z5
+	VCVTPS2PH    $0x00, Z5, Y5
+	VCVTPH2PS    Y5, Z5
+	VBROADCASTSS one<>+0(SB), Z6
+	VDIVPS       Z5, Z6, Z6
+	VMOVUPS      2560(AX), Z7
+	VADDPS       1536(AX), Z7, Z7
+	VDIVPS       4096(AX), Z7, Z7
+	VSUBPS       1024(AX), Z7, Z7
+	VMULPS       (AX), Z6, Z8
+	VMOVUPS      1536(AX), Z9
+	VDIVPS       4096(AX), Z9, Z9
+	VMULPS       Z7, Z8, Z7
+	VSUBPS       Z7, Z9, Z7
+	VPXORD       Z2, Z2, Z2
+	VADDPS       Z2, Z7, Z7
+	VMOVUPS      (AX), Z8
+	VMULPS       4608(AX), Z8, Z8
+	VMULPS       Z8, Z8, Z8
+	VMULPS       Z8, Z4, Z4
+	VPXORD       Z3, Z3, Z3
+	VCMPPS       $0x0e, Z3, Z0, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z0
+	VPANDD       Z0, Z5, Z0
+	VBROADCASTSS minPlain<>+0(SB), Z9
+	VCMPPS       $0x0d, Z9, Z0, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z0
+	VPANDD       Z0, Z5, Z0
+	VBROADCASTSS maxPlain<>+0(SB), Z9
+	VCMPPS       $0x02, Z9, Z0, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z0
+	VPANDD       Z0, Z7, Z0
+	VBROADCASTSS largestZeroPoint<>+0(SB), Z9
+	VCMPPS       $0x02, Z9, Z0, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS infinity<>+0(SB), Z0
+	VBLENDMPS    Z4, Z0, K1, Z4
+	VCMPPS       $0x01, 7168(AX), Z4, K1
+	VMOVUPS      7168(AX), Z0
+	VBLENDMPS    Z4, Z0, K1, Z4
+	VMOVUPS      Z4, 7168(AX)
+	VMOVUPS      7680(AX), Z0
+	VBLENDMPS    Z5, Z0, K1, Z5
+	VMOVUPS      Z5, 7680(AX)
+	VMOVUPS      8192(AX), Z0
+	VBLENDMPS    Z6, Z0, K1, Z6
+	VMOVUPS      Z6, 8192(AX)
+	VMOVUPS      8704(AX), Z0
+	VBLENDMPS    Z7, Z0, K1, Z7
+	VMOVUPS      Z7, 8704(AX)
+	VMULPS       3584(AX), Z8, Z8
+	VMOVUPS      (AX), Z0
+	VMOVUPS      512(AX), Z4
+	VMOVUPS      1024(AX), Z5
+	VCMPPS       $0x01, 5120(AX), Z8, K1
+	VMOVUPS      5120(AX), Z6
+	VBLENDMPS    Z8, Z6, K1, Z8
+	VMOVUPS      Z8, 5120(AX)
+	VMOVUPS      5632(AX), Z6
+	VBLENDMPS    Z0, Z6, K1, Z0
+	VMOVUPS      Z0, 5632(AX)
+	VMOVUPS      6144(AX), Z0
+	VBLENDMPS    Z4, Z0, K1, Z4
+	VMOVUPS      Z4, 6144(AX)
+	VMOVUPS      6656(AX), Z0
+	VBLENDMPS    Z5, Z0, K1, Z5
+	VMOVUPS      Z5, 6656(AX)
+	ADDQ         $+64, AX
+	SUBQ         $+16, CX
+	JG           next
 	VZEROUPPER
 	RET
 
@@ -15059,12 +15651,12 @@ next:
 	VORPS        Y8, Y7, Y7
 	VPSRLD       $0x10, Y5, Y6
 	VBROADCASTSS lowestBit<>+0(SB), Y8
-	VPAND        Y8, Y6, Y6
+	VANDPS       Y8, Y6, Y6
 	VBROADCASTSS bfloatBelow<>+0(SB), Y8
 	VPADDD       Y8, Y6, Y6
 	VPADDD       Y5, Y6, Y5
 	VBROADCASTSS bfloatKept<>+0(SB), Y6
-	VPAND        Y6, Y5, Y5
+	VANDPS       Y6, Y5, Y5
 	VBROADCASTSS one<>+0(SB), Y6
 	VDIVPS       Y5, Y6, Y6
 	VXORPS       Y3, Y4, Y4
@@ -15103,61 +15695,61 @@ not_plain:
 	MOVB AL, plain+56(FP)
 	RET
 
-// func refineFloatBFloat16(lanes *float32, maxCode float32)
+// func refineFloatBFloat16AVX2(lanes *float32, n int, maxCode float32)
 // Requires: AVX, AVX2
-TEXT ·refineFloatBFloat16(SB), NOSPLIT, $0-12
+TEXT ·refineFloatBFloat16AVX2(SB), NOSPLIT, $0-20
 	MOVQ lanes+0(FP), AX
-	MOVQ $+2, CX
+	MOVQ n+8(FP), CX
 
-half:
-	VMOVUPS      512(AX), Y0
-	VMULPS       256(AX), Y0, Y0
-	VMOVUPS      192(AX), Y1
+next:
+	VMOVUPS      4096(AX), Y0
+	VMULPS       2048(AX), Y0, Y0
+	VMOVUPS      1536(AX), Y1
 	VMULPS       Y1, Y1, Y2
 	VSUBPS       Y2, Y0, Y0
-	VMOVUPS      512(AX), Y2
-	VMULPS       384(AX), Y2, Y2
-	VMULPS       320(AX), Y1, Y3
+	VMOVUPS      4096(AX), Y2
+	VMULPS       3072(AX), Y2, Y2
+	VMULPS       2560(AX), Y1, Y3
 	VSUBPS       Y3, Y2, Y2
 	VDIVPS       Y0, Y2, Y2
 	VXORPS       Y3, Y3, Y3
 	VCMPPS       $0x0e, Y3, Y0, Y0
-	VANDPS       Y2, Y0, Y0
-	VMOVUPS      320(AX), Y2
+	VANDPS       Y0, Y2, Y0
+	VMOVUPS      2560(AX), Y2
 	VMULPS       Y1, Y0, Y1
 	VSUBPS       Y1, Y2, Y1
-	VDIVPS       512(AX), Y1, Y1
-	VMOVUPS      448(AX), Y2
-	VMULPS       384(AX), Y0, Y3
+	VDIVPS       4096(AX), Y1, Y1
+	VMOVUPS      3584(AX), Y2
+	VMULPS       3072(AX), Y0, Y3
 	VSUBPS       Y3, Y2, Y2
-	VMULPS       320(AX), Y1, Y1
+	VMULPS       2560(AX), Y1, Y1
 	VSUBPS       Y1, Y2, Y1
 	VBROADCASTSS one<>+0(SB), Y2
 	VADDPS       Y2, Y0, Y0
 	VMULPS       (AX), Y0, Y2
 	VPSRLD       $0x10, Y2, Y3
 	VBROADCASTSS lowestBit<>+0(SB), Y4
-	VPAND        Y4, Y3, Y3
+	VANDPS       Y4, Y3, Y3
 	VBROADCASTSS bfloatBelow<>+0(SB), Y4
 	VPADDD       Y4, Y3, Y3
 	VPADDD       Y2, Y3, Y2
 	VBROADCASTSS bfloatKept<>+0(SB), Y3
-	VPAND        Y3, Y2, Y2
+	VANDPS       Y3, Y2, Y2
 	VBROADCASTSS one<>+0(SB), Y3
 	VDIVPS       Y2, Y3, Y3
-	VMOVUPS      320(AX), Y4
-	VADDPS       192(AX), Y4, Y4
-	VDIVPS       512(AX), Y4, Y4
-	VSUBPS       128(AX), Y4, Y4
+	VMOVUPS      2560(AX), Y4
+	VADDPS       1536(AX), Y4, Y4
+	VDIVPS       4096(AX), Y4, Y4
+	VSUBPS       1024(AX), Y4, Y4
 	VMULPS       (AX), Y3, Y5
-	VMOVUPS      192(AX), Y6
-	VDIVPS       512(AX), Y6, Y6
+	VMOVUPS      1536(AX), Y6
+	VDIVPS       4096(AX), Y6, Y6
 	VMULPS       Y4, Y5, Y4
 	VSUBPS       Y4, Y6, Y4
 	VXORPS       Y5, Y5, Y5
 	VADDPS       Y5, Y4, Y4
 	VMOVUPS      (AX), Y5
-	VMULPS       576(AX), Y5, Y5
+	VMULPS       4608(AX), Y5, Y5
 	VMULPS       Y5, Y5, Y5
 	VMULPS       Y5, Y1, Y1
 	VXORPS       Y6, Y6, Y6
@@ -15165,8 +15757,10 @@ half:
 	VBROADCASTSS magnitude32<>+0(SB), Y6
 	VANDPS       Y6, Y2, Y6
 	VBROADCASTSS minPlain<>+0(SB), Y7
-	VCMPPS       $0x0d, Y7, Y6, Y7
-	VANDPS       Y7, Y0, Y0
+	VCMPPS       $0x0d, Y7, Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y2, Y6
 	VBROADCASTSS maxPlain<>+0(SB), Y7
 	VCMPPS       $0x02, Y7, Y6, Y6
 	VANDPS       Y6, Y0, Y0
@@ -15177,39 +15771,151 @@ half:
 	VANDPS       Y6, Y0, Y0
 	VBROADCASTSS infinity<>+0(SB), Y6
 	VBLENDVPS    Y0, Y1, Y6, Y1
-	VCMPPS       $0x01, 896(AX), Y1, Y0
-	VMOVUPS      896(AX), Y6
+	VCMPPS       $0x01, 7168(AX), Y1, Y0
+	VMOVUPS      7168(AX), Y6
 	VBLENDVPS    Y0, Y1, Y6, Y1
-	VMOVUPS      Y1, 896(AX)
-	VMOVUPS      960(AX), Y1
+	VMOVUPS      Y1, 7168(AX)
+	VMOVUPS      7680(AX), Y1
 	VBLENDVPS    Y0, Y2, Y1, Y2
-	VMOVUPS      Y2, 960(AX)
-	VMOVUPS      1024(AX), Y1
+	VMOVUPS      Y2, 7680(AX)
+	VMOVUPS      8192(AX), Y1
 	VBLENDVPS    Y0, Y3, Y1, Y3
-	VMOVUPS      Y3, 1024(AX)
-	VMOVUPS      1088(AX), Y1
+	VMOVUPS      Y3, 8192(AX)
+	VMOVUPS      8704(AX), Y1
 	VBLENDVPS    Y0, Y4, Y1, Y4
-	VMOVUPS      Y4, 1088(AX)
-	VMULPS       448(AX), Y5, Y5
+	VMOVUPS      Y4, 8704(AX)
+	VMULPS       3584(AX), Y5, Y5
 	VMOVUPS      (AX), Y0
-	VMOVUPS      64(AX), Y1
-	VMOVUPS      128(AX), Y2
-	VCMPPS       $0x01, 640(AX), Y5, Y3
-	VMOVUPS      640(AX), Y4
+	VMOVUPS      512(AX), Y1
+	VMOVUPS      1024(AX), Y2
+	VCMPPS       $0x01, 5120(AX), Y5, Y3
+	VMOVUPS      5120(AX), Y4
 	VBLENDVPS    Y3, Y5, Y4, Y5
-	VMOVUPS      Y5, 640(AX)
-	VMOVUPS      704(AX), Y4
+	VMOVUPS      Y5, 5120(AX)
+	VMOVUPS      5632(AX), Y4
 	VBLENDVPS    Y3, Y0, Y4, Y0
-	VMOVUPS      Y0, 704(AX)
-	VMOVUPS      768(AX), Y0
+	VMOVUPS      Y0, 5632(AX)
+	VMOVUPS      6144(AX), Y0
 	VBLENDVPS    Y3, Y1, Y0, Y1
-	VMOVUPS      Y1, 768(AX)
-	VMOVUPS      832(AX), Y0
+	VMOVUPS      Y1, 6144(AX)
+	VMOVUPS      6656(AX), Y0
 	VBLENDVPS    Y3, Y2, Y0, Y2
-	VMOVUPS      Y2, 832(AX)
+	VMOVUPS      Y2, 6656(AX)
 	ADDQ         $+32, AX
-	DECQ         CX
-	JNZ          half
+	SUBQ         $+8, CX
+	JG           next
+	VZEROUPPER
+	RET
+
+// func refineFloatBFloat16AVX512(lanes *float32, n int, maxCode float32)
+// Requires: AVX, AVX512F
+TEXT ·refineFloatBFloat16AVX512(SB), NOSPLIT, $0-20
+	MOVQ lanes+0(FP), AX
+	MOVQ n+8(FP), CX
+
+next:
+	VMOVUPS      4096(AX), Z0
+	VMULPS       2048(AX), Z0, Z0
+	VMOVUPS      1536(AX), Z4
+	VMULPS       Z4, Z4, Z5
+	VSUBPS       Z5, Z0, Z0
+	VMOVUPS      4096(AX), Z5
+	VMULPS       3072(AX), Z5, Z5
+	VMULPS       2560(AX), Z4, Z6
+	VSUBPS       Z6, Z5, Z5
+	VDIVPS       Z0, Z5, Z5
+	VPXORD       Z1, Z1, Z1
+	VCMPPS       $0x0e, Z1, Z0, K1
+	VMOVAPS.Z    Z5, K1, Z0
+	VMOVUPS      2560(AX), Z5
+	VMULPS       Z4, Z0, Z4
+	VSUBPS       Z4, Z5, Z4
+	VDIVPS       4096(AX), Z4, Z4
+	VMOVUPS      3584(AX), Z5
+	VMULPS       3072(AX), Z0, Z6
+	VSUBPS       Z6, Z5, Z5
+	VMULPS       2560(AX), Z4, Z4
+	VSUBPS       Z4, Z5, Z4
+	VBROADCASTSS one<>+0(SB), Z5
+	VADDPS       Z5, Z0, Z0
+	VMULPS       (AX), Z0, Z5
+	VPSRLD       $0x10, Z5, Z6
+	VBROADCASTSS lowestBit<>+0(SB), Z7
+	VPANDD       Z7, Z6, Z6
+	VBROADCASTSS bfloatBelow<>+0(SB), Z7
+	VPADDD       Z7, Z6, Z6
+	VPADDD       Z5, Z6, Z5
+	VBROADCASTSS bfloatKept<>+0(SB), Z6
+	VPANDD       Z6, Z5, Z5
+	VBROADCASTSS one<>+0(SB), Z6
+	VDIVPS       Z5, Z6, Z6
+	VMOVUPS      2560(AX), Z7
+	VADDPS       1536(AX), Z7, Z7
+	VDIVPS       4096(AX), Z7, Z7
+	VSUBPS       1024(AX), Z7, Z7
+	VMULPS       (AX), Z6, Z8
+	VMOVUPS      1536(AX), Z9
+	VDIVPS       4096(AX), Z9, Z9
+	VMULPS       Z7, Z8, Z7
+	VSUBPS       Z7, Z9, Z7
+	VPXORD       Z2, Z2, Z2
+	VADDPS       Z2, Z7, Z7
+	VMOVUPS      (AX), Z8
+	VMULPS       4608(AX), Z8, Z8
+	VMULPS       Z8, Z8, Z8
+	VMULPS       Z8, Z4, Z4
+	VPXORD       Z3, Z3, Z3
+	VCMPPS       $0x0e, Z3, Z0, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z0
+	VPANDD       Z0, Z5, Z0
+	VBROADCASTSS minPlain<>+0(SB), Z9
+	VCMPPS       $0x0d, Z9, Z0, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z0
+	VPANDD       Z0, Z5, Z0
+	VBROADCASTSS maxPlain<>+0(SB), Z9
+	VCMPPS       $0x02, Z9, Z0, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z0
+	VPANDD       Z0, Z7, Z0
+	VBROADCASTSS largestZeroPoint<>+0(SB), Z9
+	VCMPPS       $0x02, Z9, Z0, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS infinity<>+0(SB), Z0
+	VBLENDMPS    Z4, Z0, K1, Z4
+	VCMPPS       $0x01, 7168(AX), Z4, K1
+	VMOVUPS      7168(AX), Z0
+	VBLENDMPS    Z4, Z0, K1, Z4
+	VMOVUPS      Z4, 7168(AX)
+	VMOVUPS      7680(AX), Z0
+	VBLENDMPS    Z5, Z0, K1, Z5
+	VMOVUPS      Z5, 7680(AX)
+	VMOVUPS      8192(AX), Z0
+	VBLENDMPS    Z6, Z0, K1, Z6
+	VMOVUPS      Z6, 8192(AX)
+	VMOVUPS      8704(AX), Z0
+	VBLENDMPS    Z7, Z0, K1, Z7
+	VMOVUPS      Z7, 8704(AX)
+	VMULPS       3584(AX), Z8, Z8
+	VMOVUPS      (AX), Z0
+	VMOVUPS      512(AX), Z4
+	VMOVUPS      1024(AX), Z5
+	VCMPPS       $0x01, 5120(AX), Z8, K1
+	VMOVUPS      5120(AX), Z6
+	VBLENDMPS    Z8, Z6, K1, Z8
+	VMOVUPS      Z8, 5120(AX)
+	VMOVUPS      5632(AX), Z6
+	VBLENDMPS    Z0, Z6, K1, Z0
+	VMOVUPS      Z0, 5632(AX)
+	VMOVUPS      6144(AX), Z0
+	VBLENDMPS    Z4, Z0, K1, Z4
+	VMOVUPS      Z4, 6144(AX)
+	VMOVUPS      6656(AX), Z0
+	VBLENDMPS    Z5, Z0, K1, Z5
+	VMOVUPS      Z5, 6656(AX)
+	ADDQ         $+64, AX
+	SUBQ         $+16, CX
+	JG           next
 	VZEROUPPER
 	RET
 
@@ -15280,36 +15986,36 @@ not_plain:
 	MOVB AL, plain+56(FP)
 	RET
 
-// func refineSymmetricFloat32(lanes *float32, maxCode float32)
+// func refineSymmetricFloat32AVX2(lanes *float32, n int, maxCode float32)
 // Requires: AVX
-TEXT ·refineSymmetricFloat32(SB), NOSPLIT, $0-12
+TEXT ·refineSymmetricFloat32AVX2(SB), NOSPLIT, $0-20
 	MOVQ lanes+0(FP), AX
-	MOVQ $+2, CX
+	MOVQ n+8(FP), CX
 
-half:
-	VMOVUPS      128(AX), Y0
-	VSUBPS       128(AX), Y0, Y1
-	VMOVUPS      192(AX), Y2
-	VMULPS       512(AX), Y0, Y3
+next:
+	VMOVUPS      1024(AX), Y0
+	VSUBPS       1024(AX), Y0, Y1
+	VMOVUPS      1536(AX), Y2
+	VMULPS       4096(AX), Y0, Y3
 	VSUBPS       Y3, Y2, Y2
-	VMOVUPS      256(AX), Y3
-	VADDPS       192(AX), Y2, Y4
+	VMOVUPS      2048(AX), Y3
+	VADDPS       1536(AX), Y2, Y4
 	VMULPS       Y4, Y0, Y4
 	VSUBPS       Y4, Y3, Y3
-	VMOVUPS      384(AX), Y4
-	VMULPS       320(AX), Y0, Y5
+	VMOVUPS      3072(AX), Y4
+	VMULPS       2560(AX), Y0, Y5
 	VSUBPS       Y5, Y4, Y4
 	VMULPS       Y2, Y1, Y2
 	VADDPS       Y2, Y4, Y2
 	VDIVPS       Y3, Y2, Y4
 	VXORPS       Y5, Y5, Y5
 	VCMPPS       $0x0e, Y5, Y3, Y3
-	VANDPS       Y4, Y3, Y3
-	VMULPS       512(AX), Y1, Y4
-	VADDPS       320(AX), Y4, Y4
-	VADDPS       320(AX), Y4, Y4
+	VANDPS       Y3, Y4, Y3
+	VMULPS       4096(AX), Y1, Y4
+	VADDPS       2560(AX), Y4, Y4
+	VADDPS       2560(AX), Y4, Y4
 	VMULPS       Y4, Y1, Y1
-	VADDPS       448(AX), Y1, Y1
+	VADDPS       3584(AX), Y1, Y1
 	VMULPS       Y2, Y3, Y2
 	VSUBPS       Y2, Y1, Y1
 	VBROADCASTSS one<>+0(SB), Y2
@@ -15318,7 +16024,7 @@ half:
 	VBROADCASTSS one<>+0(SB), Y4
 	VDIVPS       Y3, Y4, Y4
 	VMOVUPS      (AX), Y5
-	VMULPS       576(AX), Y5, Y5
+	VMULPS       4608(AX), Y5, Y5
 	VMULPS       Y5, Y5, Y5
 	VMULPS       Y5, Y1, Y1
 	VXORPS       Y6, Y6, Y6
@@ -15326,8 +16032,10 @@ half:
 	VBROADCASTSS magnitude32<>+0(SB), Y6
 	VANDPS       Y6, Y3, Y6
 	VBROADCASTSS minPlain<>+0(SB), Y7
-	VCMPPS       $0x0d, Y7, Y6, Y7
-	VANDPS       Y7, Y2, Y2
+	VCMPPS       $0x0d, Y7, Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y3, Y6
 	VBROADCASTSS maxPlain<>+0(SB), Y7
 	VCMPPS       $0x02, Y7, Y6, Y6
 	VANDPS       Y6, Y2, Y2
@@ -15338,39 +16046,135 @@ half:
 	VANDPS       Y6, Y2, Y2
 	VBROADCASTSS infinity<>+0(SB), Y6
 	VBLENDVPS    Y2, Y1, Y6, Y1
-	VCMPPS       $0x01, 896(AX), Y1, Y2
-	VMOVUPS      896(AX), Y6
+	VCMPPS       $0x01, 7168(AX), Y1, Y2
+	VMOVUPS      7168(AX), Y6
 	VBLENDVPS    Y2, Y1, Y6, Y1
-	VMOVUPS      Y1, 896(AX)
-	VMOVUPS      960(AX), Y1
+	VMOVUPS      Y1, 7168(AX)
+	VMOVUPS      7680(AX), Y1
 	VBLENDVPS    Y2, Y3, Y1, Y3
-	VMOVUPS      Y3, 960(AX)
-	VMOVUPS      1024(AX), Y1
+	VMOVUPS      Y3, 7680(AX)
+	VMOVUPS      8192(AX), Y1
 	VBLENDVPS    Y2, Y4, Y1, Y4
-	VMOVUPS      Y4, 1024(AX)
-	VMOVUPS      1088(AX), Y1
+	VMOVUPS      Y4, 8192(AX)
+	VMOVUPS      8704(AX), Y1
 	VBLENDVPS    Y2, Y0, Y1, Y0
-	VMOVUPS      Y0, 1088(AX)
-	VMULPS       448(AX), Y5, Y5
+	VMOVUPS      Y0, 8704(AX)
+	VMULPS       3584(AX), Y5, Y5
 	VMOVUPS      (AX), Y0
-	VMOVUPS      64(AX), Y1
-	VMOVUPS      128(AX), Y2
-	VCMPPS       $0x01, 640(AX), Y5, Y3
-	VMOVUPS      640(AX), Y4
+	VMOVUPS      512(AX), Y1
+	VMOVUPS      1024(AX), Y2
+	VCMPPS       $0x01, 5120(AX), Y5, Y3
+	VMOVUPS      5120(AX), Y4
 	VBLENDVPS    Y3, Y5, Y4, Y5
-	VMOVUPS      Y5, 640(AX)
-	VMOVUPS      704(AX), Y4
+	VMOVUPS      Y5, 5120(AX)
+	VMOVUPS      5632(AX), Y4
 	VBLENDVPS    Y3, Y0, Y4, Y0
-	VMOVUPS      Y0, 704(AX)
-	VMOVUPS      768(AX), Y0
+	VMOVUPS      Y0, 5632(AX)
+	VMOVUPS      6144(AX), Y0
 	VBLENDVPS    Y3, Y1, Y0, Y1
-	VMOVUPS      Y1, 768(AX)
-	VMOVUPS      832(AX), Y0
+	VMOVUPS      Y1, 6144(AX)
+	VMOVUPS      6656(AX), Y0
 	VBLENDVPS    Y3, Y2, Y0, Y2
-	VMOVUPS      Y2, 832(AX)
+	VMOVUPS      Y2, 6656(AX)
 	ADDQ         $+32, AX
-	DECQ         CX
-	JNZ          half
+	SUBQ         $+8, CX
+	JG           next
+	VZEROUPPER
+	RET
+
+// func refineSymmetricFloat32AVX512(lanes *float32, n int, maxCode float32)
+// Requires: AVX, AVX512F
+TEXT ·refineSymmetricFloat32AVX512(SB), NOSPLIT, $0-20
+	MOVQ lanes+0(FP), AX
+	MOVQ n+8(FP), CX
+
+next:
+	VMOVUPS      1024(AX), Z0
+	VSUBPS       1024(AX), Z0, Z1
+	VMOVUPS      1536(AX), Z2
+	VMULPS       4096(AX), Z0, Z3
+	VSUBPS       Z3, Z2, Z2
+	VMOVUPS      2048(AX), Z3
+	VADDPS       1536(AX), Z2, Z6
+	VMULPS       Z6, Z0, Z6
+	VSUBPS       Z6, Z3, Z3
+	VMOVUPS      3072(AX), Z6
+	VMULPS       2560(AX), Z0, Z7
+	VSUBPS       Z7, Z6, Z6
+	VMULPS       Z2, Z1, Z2
+	VADDPS       Z2, Z6, Z2
+	VDIVPS       Z3, Z2, Z6
+	VPXORD       Z4, Z4, Z4
+	VCMPPS       $0x0e, Z4, Z3, K1
+	VMOVAPS.Z    Z6, K1, Z3
+	VMULPS       4096(AX), Z1, Z6
+	VADDPS       2560(AX), Z6, Z6
+	VADDPS       2560(AX), Z6, Z6
+	VMULPS       Z6, Z1, Z1
+	VADDPS       3584(AX), Z1, Z1
+	VMULPS       Z2, Z3, Z2
+	VSUBPS       Z2, Z1, Z1
+	VBROADCASTSS one<>+0(SB), Z2
+	VADDPS       Z2, Z3, Z2
+	VMULPS       (AX), Z2, Z3
+	VBROADCASTSS one<>+0(SB), Z6
+	VDIVPS       Z3, Z6, Z6
+	VMOVUPS      (AX), Z7
+	VMULPS       4608(AX), Z7, Z7
+	VMULPS       Z7, Z7, Z7
+	VMULPS       Z7, Z1, Z1
+	VPXORD       Z5, Z5, Z5
+	VCMPPS       $0x0e, Z5, Z2, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z2
+	VPANDD       Z2, Z3, Z2
+	VBROADCASTSS minPlain<>+0(SB), Z8
+	VCMPPS       $0x0d, Z8, Z2, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z2
+	VPANDD       Z2, Z3, Z2
+	VBROADCASTSS maxPlain<>+0(SB), Z8
+	VCMPPS       $0x02, Z8, Z2, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z2
+	VPANDD       Z2, Z0, Z2
+	VBROADCASTSS largestZeroPoint<>+0(SB), Z8
+	VCMPPS       $0x02, Z8, Z2, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS infinity<>+0(SB), Z2
+	VBLENDMPS    Z1, Z2, K1, Z1
+	VCMPPS       $0x01, 7168(AX), Z1, K1
+	VMOVUPS      7168(AX), Z2
+	VBLENDMPS    Z1, Z2, K1, Z1
+	VMOVUPS      Z1, 7168(AX)
+	VMOVUPS      7680(AX), Z1
+	VBLENDMPS    Z3, Z1, K1, Z3
+	VMOVUPS      Z3, 7680(AX)
+	VMOVUPS      8192(AX), Z1
+	VBLENDMPS    Z6, Z1, K1, Z6
+	VMOVUPS      Z6, 8192(AX)
+	VMOVUPS      8704(AX), Z1
+	VBLENDMPS    Z0, Z1, K1, Z0
+	VMOVUPS      Z0, 8704(AX)
+	VMULPS       3584(AX), Z7, Z7
+	VMOVUPS      (AX), Z0
+	VMOVUPS      512(AX), Z1
+	VMOVUPS      1024(AX), Z2
+	VCMPPS       $0x01, 5120(AX), Z7, K1
+	VMOVUPS      5120(AX), Z3
+	VBLENDMPS    Z7, Z3, K1, Z7
+	VMOVUPS      Z7, 5120(AX)
+	VMOVUPS      5632(AX), Z3
+	VBLENDMPS    Z0, Z3, K1, Z0
+	VMOVUPS      Z0, 5632(AX)
+	VMOVUPS      6144(AX), Z0
+	VBLENDMPS    Z1, Z0, K1, Z1
+	VMOVUPS      Z1, 6144(AX)
+	VMOVUPS      6656(AX), Z0
+	VBLENDMPS    Z2, Z0, K1, Z2
+	VMOVUPS      Z2, 6656(AX)
+	ADDQ         $+64, AX
+	SUBQ         $+16, CX
+	JG           next
 	VZEROUPPER
 	RET
 
@@ -15450,36 +16254,36 @@ not_plain:
 	MOVB AL, plain+56(FP)
 	RET
 
-// func refineSymmetricFloat16(lanes *float32, maxCode float32)
+// func refineSymmetricFloat16AVX2(lanes *float32, n int, maxCode float32)
 // Requires: AVX, F16C
-TEXT ·refineSymmetricFloat16(SB), NOSPLIT, $0-12
+TEXT ·refineSymmetricFloat16AVX2(SB), NOSPLIT, $0-20
 	MOVQ lanes+0(FP), AX
-	MOVQ $+2, CX
+	MOVQ n+8(FP), CX
 
-half:
-	VMOVUPS      128(AX), Y0
-	VSUBPS       128(AX), Y0, Y1
-	VMOVUPS      192(AX), Y2
-	VMULPS       512(AX), Y0, Y3
+next:
+	VMOVUPS      1024(AX), Y0
+	VSUBPS       1024(AX), Y0, Y1
+	VMOVUPS      1536(AX), Y2
+	VMULPS       4096(AX), Y0, Y3
 	VSUBPS       Y3, Y2, Y2
-	VMOVUPS      256(AX), Y3
-	VADDPS       192(AX), Y2, Y4
+	VMOVUPS      2048(AX), Y3
+	VADDPS       1536(AX), Y2, Y4
 	VMULPS       Y4, Y0, Y4
 	VSUBPS       Y4, Y3, Y3
-	VMOVUPS      384(AX), Y4
-	VMULPS       320(AX), Y0, Y5
+	VMOVUPS      3072(AX), Y4
+	VMULPS       2560(AX), Y0, Y5
 	VSUBPS       Y5, Y4, Y4
 	VMULPS       Y2, Y1, Y2
 	VADDPS       Y2, Y4, Y2
 	VDIVPS       Y3, Y2, Y4
 	VXORPS       Y5, Y5, Y5
 	VCMPPS       $0x0e, Y5, Y3, Y3
-	VANDPS       Y4, Y3, Y3
-	VMULPS       512(AX), Y1, Y4
-	VADDPS       320(AX), Y4, Y4
-	VADDPS       320(AX), Y4, Y4
+	VANDPS       Y3, Y4, Y3
+	VMULPS       4096(AX), Y1, Y4
+	VADDPS       2560(AX), Y4, Y4
+	VADDPS       2560(AX), Y4, Y4
 	VMULPS       Y4, Y1, Y1
-	VADDPS       448(AX), Y1, Y1
+	VADDPS       3584(AX), Y1, Y1
 	VMULPS       Y2, Y3, Y2
 	VSUBPS       Y2, Y1, Y1
 	VBROADCASTSS one<>+0(SB), Y2
@@ -15490,7 +16294,7 @@ half:
 	VBROADCASTSS one<>+0(SB), Y4
 	VDIVPS       Y3, Y4, Y4
 	VMOVUPS      (AX), Y5
-	VMULPS       576(AX), Y5, Y5
+	VMULPS       4608(AX), Y5, Y5
 	VMULPS       Y5, Y5, Y5
 	VMULPS       Y5, Y1, Y1
 	VXORPS       Y6, Y6, Y6
@@ -15498,8 +16302,10 @@ half:
 	VBROADCASTSS magnitude32<>+0(SB), Y6
 	VANDPS       Y6, Y3, Y6
 	VBROADCASTSS minPlain<>+0(SB), Y7
-	VCMPPS       $0x0d, Y7, Y6, Y7
-	VANDPS       Y7, Y2, Y2
+	VCMPPS       $0x0d, Y7, Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y3, Y6
 	VBROADCASTSS maxPlain<>+0(SB), Y7
 	VCMPPS       $0x02, Y7, Y6, Y6
 	VANDPS       Y6, Y2, Y2
@@ -15510,39 +16316,137 @@ half:
 	VANDPS       Y6, Y2, Y2
 	VBROADCASTSS infinity<>+0(SB), Y6
 	VBLENDVPS    Y2, Y1, Y6, Y1
-	VCMPPS       $0x01, 896(AX), Y1, Y2
-	VMOVUPS      896(AX), Y6
+	VCMPPS       $0x01, 7168(AX), Y1, Y2
+	VMOVUPS      7168(AX), Y6
 	VBLENDVPS    Y2, Y1, Y6, Y1
-	VMOVUPS      Y1, 896(AX)
-	VMOVUPS      960(AX), Y1
+	VMOVUPS      Y1, 7168(AX)
+	VMOVUPS      7680(AX), Y1
 	VBLENDVPS    Y2, Y3, Y1, Y3
-	VMOVUPS      Y3, 960(AX)
-	VMOVUPS      1024(AX), Y1
+	VMOVUPS      Y3, 7680(AX)
+	VMOVUPS      8192(AX), Y1
 	VBLENDVPS    Y2, Y4, Y1, Y4
-	VMOVUPS      Y4, 1024(AX)
-	VMOVUPS      1088(AX), Y1
+	VMOVUPS      Y4, 8192(AX)
+	VMOVUPS      8704(AX), Y1
 	VBLENDVPS    Y2, Y0, Y1, Y0
-	VMOVUPS      Y0, 1088(AX)
-	VMULPS       448(AX), Y5, Y5
+	VMOVUPS      Y0, 8704(AX)
+	VMULPS       3584(AX), Y5, Y5
 	VMOVUPS      (AX), Y0
-	VMOVUPS      64(AX), Y1
-	VMOVUPS      128(AX), Y2
-	VCMPPS       $0x01, 640(AX), Y5, Y3
-	VMOVUPS      640(AX), Y4
+	VMOVUPS      512(AX), Y1
+	VMOVUPS      1024(AX), Y2
+	VCMPPS       $0x01, 5120(AX), Y5, Y3
+	VMOVUPS      5120(AX), Y4
 	VBLENDVPS    Y3, Y5, Y4, Y5
-	VMOVUPS      Y5, 640(AX)
-	VMOVUPS      704(AX), Y4
+	VMOVUPS      Y5, 5120(AX)
+	VMOVUPS      5632(AX), Y4
 	VBLENDVPS    Y3, Y0, Y4, Y0
-	VMOVUPS      Y0, 704(AX)
-	VMOVUPS      768(AX), Y0
+	VMOVUPS      Y0, 5632(AX)
+	VMOVUPS      6144(AX), Y0
 	VBLENDVPS    Y3, Y1, Y0, Y1
-	VMOVUPS      Y1, 768(AX)
-	VMOVUPS      832(AX), Y0
+	VMOVUPS      Y1, 6144(AX)
+	VMOVUPS      6656(AX), Y0
 	VBLENDVPS    Y3, Y2, Y0, Y2
-	VMOVUPS      Y2, 832(AX)
+	VMOVUPS      Y2, 6656(AX)
 	ADDQ         $+32, AX
-	DECQ         CX
-	JNZ          half
+	SUBQ         $+8, CX
+	JG           next
+	VZEROUPPER
+	RET
+
+// func refineSymmetricFloat16AVX512(lanes *float32, n int, maxCode float32)
+// Requires: AVX, AVX512F
+TEXT ·refineSymmetricFloat16AVX512(SB), NOSPLIT, $0-20
+	MOVQ lanes+0(FP), AX
+	MOVQ n+8(FP), CX
+
+next:
+	VMOVUPS      1024(AX), Z0
+	VSUBPS       1024(AX), Z0, Z1
+	VMOVUPS      1536(AX), Z2
+	VMULPS       4096(AX), Z0, Z3
+	VSUBPS       Z3, Z2, Z2
+	VMOVUPS      2048(AX), Z3
+	VADDPS       1536(AX), Z2, Z6
+	VMULPS       Z6, Z0, Z6
+	VSUBPS       Z6, Z3, Z3
+	VMOVUPS      3072(AX), Z6
+	VMULPS       2560(AX), Z0, Z7
+	VSUBPS       Z7, Z6, Z6
+	VMULPS       Z2, Z1, Z2
+	VADDPS       Z2, Z6, Z2
+	VDIVPS       Z3, Z2, Z6
+	VPXORD       Z4, Z4, Z4
+	VCMPPS       $0x0e, Z4, Z3, K1
+	VMOVAPS.Z    Z6, K1, Z3
+	VMULPS       4096(AX), Z1, Z6
+	VADDPS       2560(AX), Z6, Z6
+	VADDPS       2560(AX), Z6, Z6
+	VMULPS       Z6, Z1, Z1
+	VADDPS       3584(AX), Z1, Z1
+	VMULPS       Z2, Z3, Z2
+	VSUBPS       Z2, Z1, Z1
+	VBROADCASTSS one<>+0(SB), Z2
+	VADDPS       Z2, Z3, Z2
+	VMULPS       (AX), Z2, Z3
+	VCVTPS2PH    $0x00, Z3, Y3
+	VCVTPH2PS    Y3, Z3
+	VBROADCASTSS one<>+0(SB), Z6
+	VDIVPS       Z3, Z6, Z6
+	VMOVUPS      (AX), Z7
+	VMULPS       4608(AX), Z7, Z7
+	VMULPS       Z7, Z7, Z7
+	VMULPS       Z7, Z1, Z1
+	VPXORD       Z5, Z5, Z5
+	VCMPPS       $0x0e, Z5, Z2, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z2
+	VPANDD       Z2, Z3, Z2
+	VBROADCASTSS minPlain<>+0(SB), Z8
+	VCMPPS       $0x0d, Z8, Z2, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z2
+	VPANDD       Z2, Z3, Z2
+	VBROADCASTSS maxPlain<>+0(SB), Z8
+	VCMPPS       $0x02, Z8, Z2, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z2
+	VPANDD       Z2, Z0, Z2
+	VBROADCASTSS largestZeroPoint<>+0(SB), Z8
+	VCMPPS       $0x02, Z8, Z2, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS infinity<>+0(SB), Z2
+	VBLENDMPS    Z1, Z2, K1, Z1
+	VCMPPS       $0x01, 7168(AX), Z1, K1
+	VMOVUPS      7168(AX), Z2
+	VBLENDMPS    Z1, Z2, K1, Z1
+	VMOVUPS      Z1, 7168(AX)
+	VMOVUPS      7680(AX), Z1
+	VBLENDMPS    Z3, Z1, K1, Z3
+	VMOVUPS      Z3, 7680(AX)
+	VMOVUPS      8192(AX), Z1
+	VBLENDMPS    Z6, Z1, K1, Z6
+	VMOVUPS      Z6, 8192(AX)
+	VMOVUPS      8704(AX), Z1
+	VBLENDMPS    Z0, Z1, K1, Z0
+	VMOVUPS      Z0, 8704(AX)
+	VMULPS       3584(AX), Z7, Z7
+	VMOVUPS      (AX), Z0
+	VMOVUPS      512(AX), Z1
+	VMOVUPS      1024(AX), Z2
+	VCMPPS       $0x01, 5120(AX), Z7, K1
+	VMOVUPS      5120(AX), Z3
+	VBLENDMPS    Z7, Z3, K1, Z7
+	VMOVUPS      Z7, 5120(AX)
+	VMOVUPS      5632(AX), Z3
+	VBLENDMPS    Z0, Z3, K1, Z0
+	VMOVUPS      Z0, 5632(AX)
+	VMOVUPS      6144(AX), Z0
+	VBLENDMPS    Z1, Z0, K1, Z1
+	VMOVUPS      Z1, 6144(AX)
+	VMOVUPS      6656(AX), Z0
+	VBLENDMPS    Z2, Z0, K1, Z2
+	VMOVUPS      Z2, 6656(AX)
+	ADDQ         $+64, AX
+	SUBQ         $+16, CX
+	JG           next
 	VZEROUPPER
 	RET
 
@@ -15579,12 +16483,12 @@ next:
 	VORPS        Y4, Y6, Y6
 	VPSRLD       $0x10, Y3, Y4
 	VBROADCASTSS lowestBit<>+0(SB), Y5
-	VPAND        Y5, Y4, Y4
+	VANDPS       Y5, Y4, Y4
 	VBROADCASTSS bfloatBelow<>+0(SB), Y5
 	VPADDD       Y5, Y4, Y4
 	VPADDD       Y3, Y4, Y3
 	VBROADCASTSS bfloatKept<>+0(SB), Y4
-	VPAND        Y4, Y3, Y3
+	VANDPS       Y4, Y3, Y3
 	VBROADCASTSS one<>+0(SB), Y4
 	VDIVPS       Y3, Y4, Y4
 	VMOVAPS      Y0, Y5
@@ -15621,36 +16525,36 @@ not_plain:
 	MOVB AL, plain+56(FP)
 	RET
 
-// func refineSymmetricBFloat16(lanes *float32, maxCode float32)
+// func refineSymmetricBFloat16AVX2(lanes *float32, n int, maxCode float32)
 // Requires: AVX, AVX2
-TEXT ·refineSymmetricBFloat16(SB), NOSPLIT, $0-12
+TEXT ·refineSymmetricBFloat16AVX2(SB), NOSPLIT, $0-20
 	MOVQ lanes+0(FP), AX
-	MOVQ $+2, CX
+	MOVQ n+8(FP), CX
 
-half:
-	VMOVUPS      128(AX), Y0
-	VSUBPS       128(AX), Y0, Y1
-	VMOVUPS      192(AX), Y2
-	VMULPS       512(AX), Y0, Y3
+next:
+	VMOVUPS      1024(AX), Y0
+	VSUBPS       1024(AX), Y0, Y1
+	VMOVUPS      1536(AX), Y2
+	VMULPS       4096(AX), Y0, Y3
 	VSUBPS       Y3, Y2, Y2
-	VMOVUPS      256(AX), Y3
-	VADDPS       192(AX), Y2, Y4
+	VMOVUPS      2048(AX), Y3
+	VADDPS       1536(AX), Y2, Y4
 	VMULPS       Y4, Y0, Y4
 	VSUBPS       Y4, Y3, Y3
-	VMOVUPS      384(AX), Y4
-	VMULPS       320(AX), Y0, Y5
+	VMOVUPS      3072(AX), Y4
+	VMULPS       2560(AX), Y0, Y5
 	VSUBPS       Y5, Y4, Y4
 	VMULPS       Y2, Y1, Y2
 	VADDPS       Y2, Y4, Y2
 	VDIVPS       Y3, Y2, Y4
 	VXORPS       Y5, Y5, Y5
 	VCMPPS       $0x0e, Y5, Y3, Y3
-	VANDPS       Y4, Y3, Y3
-	VMULPS       512(AX), Y1, Y4
-	VADDPS       320(AX), Y4, Y4
-	VADDPS       320(AX), Y4, Y4
+	VANDPS       Y3, Y4, Y3
+	VMULPS       4096(AX), Y1, Y4
+	VADDPS       2560(AX), Y4, Y4
+	VADDPS       2560(AX), Y4, Y4
 	VMULPS       Y4, Y1, Y1
-	VADDPS       448(AX), Y1, Y1
+	VADDPS       3584(AX), Y1, Y1
 	VMULPS       Y2, Y3, Y2
 	VSUBPS       Y2, Y1, Y1
 	VBROADCASTSS one<>+0(SB), Y2
@@ -15658,16 +16562,16 @@ half:
 	VMULPS       (AX), Y2, Y3
 	VPSRLD       $0x10, Y3, Y4
 	VBROADCASTSS lowestBit<>+0(SB), Y5
-	VPAND        Y5, Y4, Y4
+	VANDPS       Y5, Y4, Y4
 	VBROADCASTSS bfloatBelow<>+0(SB), Y5
 	VPADDD       Y5, Y4, Y4
 	VPADDD       Y3, Y4, Y3
 	VBROADCASTSS bfloatKept<>+0(SB), Y4
-	VPAND        Y4, Y3, Y3
+	VANDPS       Y4, Y3, Y3
 	VBROADCASTSS one<>+0(SB), Y4
 	VDIVPS       Y3, Y4, Y4
 	VMOVUPS      (AX), Y5
-	VMULPS       576(AX), Y5, Y5
+	VMULPS       4608(AX), Y5, Y5
 	VMULPS       Y5, Y5, Y5
 	VMULPS       Y5, Y1, Y1
 	VXORPS       Y6, Y6, Y6
@@ -15675,8 +16579,10 @@ half:
 	VBROADCASTSS magnitude32<>+0(SB), Y6
 	VANDPS       Y6, Y3, Y6
 	VBROADCASTSS minPlain<>+0(SB), Y7
-	VCMPPS       $0x0d, Y7, Y6, Y7
-	VANDPS       Y7, Y2, Y2
+	VCMPPS       $0x0d, Y7, Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VBROADCASTSS magnitude32<>+0(SB), Y6
+	VANDPS       Y6, Y3, Y6
 	VBROADCASTSS maxPlain<>+0(SB), Y7
 	VCMPPS       $0x02, Y7, Y6, Y6
 	VANDPS       Y6, Y2, Y2
@@ -15687,39 +16593,143 @@ half:
 	VANDPS       Y6, Y2, Y2
 	VBROADCASTSS infinity<>+0(SB), Y6
 	VBLENDVPS    Y2, Y1, Y6, Y1
-	VCMPPS       $0x01, 896(AX), Y1, Y2
-	VMOVUPS      896(AX), Y6
+	VCMPPS       $0x01, 7168(AX), Y1, Y2
+	VMOVUPS      7168(AX), Y6
 	VBLENDVPS    Y2, Y1, Y6, Y1
-	VMOVUPS      Y1, 896(AX)
-	VMOVUPS      960(AX), Y1
+	VMOVUPS      Y1, 7168(AX)
+	VMOVUPS      7680(AX), Y1
 	VBLENDVPS    Y2, Y3, Y1, Y3
-	VMOVUPS      Y3, 960(AX)
-	VMOVUPS      1024(AX), Y1
+	VMOVUPS      Y3, 7680(AX)
+	VMOVUPS      8192(AX), Y1
 	VBLENDVPS    Y2, Y4, Y1, Y4
-	VMOVUPS      Y4, 1024(AX)
-	VMOVUPS      1088(AX), Y1
+	VMOVUPS      Y4, 8192(AX)
+	VMOVUPS      8704(AX), Y1
 	VBLENDVPS    Y2, Y0, Y1, Y0
-	VMOVUPS      Y0, 1088(AX)
-	VMULPS       448(AX), Y5, Y5
+	VMOVUPS      Y0, 8704(AX)
+	VMULPS       3584(AX), Y5, Y5
 	VMOVUPS      (AX), Y0
-	VMOVUPS      64(AX), Y1
-	VMOVUPS      128(AX), Y2
-	VCMPPS       $0x01, 640(AX), Y5, Y3
-	VMOVUPS      640(AX), Y4
+	VMOVUPS      512(AX), Y1
+	VMOVUPS      1024(AX), Y2
+	VCMPPS       $0x01, 5120(AX), Y5, Y3
+	VMOVUPS      5120(AX), Y4
 	VBLENDVPS    Y3, Y5, Y4, Y5
-	VMOVUPS      Y5, 640(AX)
-	VMOVUPS      704(AX), Y4
+	VMOVUPS      Y5, 5120(AX)
+	VMOVUPS      5632(AX), Y4
 	VBLENDVPS    Y3, Y0, Y4, Y0
-	VMOVUPS      Y0, 704(AX)
-	VMOVUPS      768(AX), Y0
+	VMOVUPS      Y0, 5632(AX)
+	VMOVUPS      6144(AX), Y0
 	VBLENDVPS    Y3, Y1, Y0, Y1
-	VMOVUPS      Y1, 768(AX)
-	VMOVUPS      832(AX), Y0
+	VMOVUPS      Y1, 6144(AX)
+	VMOVUPS      6656(AX), Y0
 	VBLENDVPS    Y3, Y2, Y0, Y2
-	VMOVUPS      Y2, 832(AX)
+	VMOVUPS      Y2, 6656(AX)
 	ADDQ         $+32, AX
-	DECQ         CX
-	JNZ          half
+	SUBQ         $+8, CX
+	JG           next
+	VZEROUPPER
+	RET
+
+// func refineSymmetricBFloat16AVX512(lanes *float32, n int, maxCode float32)
+// Requires: AVX, AVX512F
+TEXT ·refineSymmetricBFloat16AVX512(SB), NOSPLIT, $0-20
+	MOVQ lanes+0(FP), AX
+	MOVQ n+8(FP), CX
+
+next:
+	VMOVUPS      1024(AX), Z0
+	VSUBPS       1024(AX), Z0, Z1
+	VMOVUPS      1536(AX), Z2
+	VMULPS       4096(AX), Z0, Z3
+	VSUBPS       Z3, Z2, Z2
+	VMOVUPS      2048(AX), Z3
+	VADDPS       1536(AX), Z2, Z6
+	VMULPS       Z6, Z0, Z6
+	VSUBPS       Z6, Z3, Z3
+	VMOVUPS      3072(AX), Z6
+	VMULPS       2560(AX), Z0, Z7
+	VSUBPS       Z7, Z6, Z6
+	VMULPS       Z2, Z1, Z2
+	VADDPS       Z2, Z6, Z2
+	VDIVPS       Z3, Z2, Z6
+	VPXORD       Z4, Z4, Z4
+	VCMPPS       $0x0e, Z4, Z3, K1
+	VMOVAPS.Z    Z6, K1, Z3
+	VMULPS       4096(AX), Z1, Z6
+	VADDPS       2560(AX), Z6, Z6
+	VADDPS       2560(AX), Z6, Z6
+	VMULPS       Z6, Z1, Z1
+	VADDPS       3584(AX), Z1, Z1
+	VMULPS       Z2, Z3, Z2
+	VSUBPS       Z2, Z1, Z1
+	VBROADCASTSS one<>+0(SB), Z2
+	VADDPS       Z2, Z3, Z2
+	VMULPS       (AX), Z2, Z3
+	VPSRLD       $0x10, Z3, Z6
+	VBROADCASTSS lowestBit<>+0(SB), Z7
+	VPANDD       Z7, Z6, Z6
+	VBROADCASTSS bfloatBelow<>+0(SB), Z7
+	VPADDD       Z7, Z6, Z6
+	VPADDD       Z3, Z6, Z3
+	VBROADCASTSS bfloatKept<>+0(SB), Z6
+	VPANDD       Z6, Z3, Z3
+	VBROADCASTSS one<>+0(SB), Z6
+	VDIVPS       Z3, Z6, Z6
+	VMOVUPS      (AX), Z7
+	VMULPS       4608(AX), Z7, Z7
+	VMULPS       Z7, Z7, Z7
+	VMULPS       Z7, Z1, Z1
+	VPXORD       Z5, Z5, Z5
+	VCMPPS       $0x0e, Z5, Z2, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z2
+	VPANDD       Z2, Z3, Z2
+	VBROADCASTSS minPlain<>+0(SB), Z8
+	VCMPPS       $0x0d, Z8, Z2, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z2
+	VPANDD       Z2, Z3, Z2
+	VBROADCASTSS maxPlain<>+0(SB), Z8
+	VCMPPS       $0x02, Z8, Z2, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS magnitude32<>+0(SB), Z2
+	VPANDD       Z2, Z0, Z2
+	VBROADCASTSS largestZeroPoint<>+0(SB), Z8
+	VCMPPS       $0x02, Z8, Z2, K2
+	KANDW        K2, K1, K1
+	VBROADCASTSS infinity<>+0(SB), Z2
+	VBLENDMPS    Z1, Z2, K1, Z1
+	VCMPPS       $0x01, 7168(AX), Z1, K1
+	VMOVUPS      7168(AX), Z2
+	VBLENDMPS    Z1, Z2, K1, Z1
+	VMOVUPS      Z1, 7168(AX)
+	VMOVUPS      7680(AX), Z1
+	VBLENDMPS    Z3, Z1, K1, Z3
+	VMOVUPS      Z3, 7680(AX)
+	VMOVUPS      8192(AX), Z1
+	VBLENDMPS    Z6, Z1, K1, Z6
+	VMOVUPS      Z6, 8192(AX)
+	VMOVUPS      8704(AX), Z1
+	VBLENDMPS    Z0, Z1, K1, Z0
+	VMOVUPS      Z0, 8704(AX)
+	VMULPS       3584(AX), Z7, Z7
+	VMOVUPS      (AX), Z0
+	VMOVUPS      512(AX), Z1
+	VMOVUPS      1024(AX), Z2
+	VCMPPS       $0x01, 5120(AX), Z7, K1
+	VMOVUPS      5120(AX), Z3
+	VBLENDMPS    Z7, Z3, K1, Z7
+	VMOVUPS      Z7, 5120(AX)
+	VMOVUPS      5632(AX), Z3
+	VBLENDMPS    Z0, Z3, K1, Z0
+	VMOVUPS      Z0, 5632(AX)
+	VMOVUPS      6144(AX), Z0
+	VBLENDMPS    Z1, Z0, K1, Z1
+	VMOVUPS      Z1, 6144(AX)
+	VMOVUPS      6656(AX), Z0
+	VBLENDMPS    Z2, Z0, K1, Z2
+	VMOVUPS      Z2, 6656(AX)
+	ADDQ         $+64, AX
+	SUBQ         $+16, CX
+	JG           next
 	VZEROUPPER
 	RET
 

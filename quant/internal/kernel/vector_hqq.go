@@ -11,7 +11,7 @@ type hqqLanes struct {
 
 // hqqGroups finds the zero-points of groups as hqq of the reference does.
 func (v *vectorSet) hqqGroups(s *vectorScratch, f *search, b *Block, c *cursor) (ok bool) {
-	f.n = c.n
+	f.n, f.tiles = c.n, 1
 	var h hqqLanes
 	for k := range searchGroups {
 		f.weights[k] = &b.Weights[0] // lanes that stay idle read something
@@ -84,9 +84,7 @@ func (f *search) loadLane(s *vectorScratch, b *Block, k int) {
 // long as shrinking leaves nothing.
 func (v *vectorSet) restSums(f *search, b *Block, sums func(lanes, tile *float32, n int, maxCode float32)) {
 	l := &f.lanes
-	clear(l.rest[:])
-	clear(l.restRest[:])
-	v.tiles(f, b, func(n int) { sums(&l.scale[0], &f.tile[0][0], n, float32(b.MaxCode())) })
+	v.eachPart(f, b, []*ofLanes{&l.rest, &l.restRest}, func(n int) { sums(&l.scale[0], &f.tile[0][0], n, float32(b.MaxCode())) })
 }
 
 // somethingLeft tells whether shrinking may leave something of a rest.

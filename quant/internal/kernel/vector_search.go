@@ -2,35 +2,45 @@ package kernel
 
 import "sync"
 
-// searchGroups is how many groups are searched at a time, each in a lane of its
-// own.
-const searchGroups = 16
+const (
+	// searchGroups is how many groups a tile has, each in a lane of its own.
+	searchGroups = 16
+	// Tiles of small groups are searched together, so that a processor begins with the next one
+	// where it waits for one: searchTiles at most, of searchRows rows in all, which stay in L1.
+	searchTiles = 8
+	searchRows  = 128
+	mostLanes   = searchTiles * searchGroups
+)
+
+// ofLanes are numbers of all lanes.
+type ofLanes [mostLanes]float32
 
 // searchLanes are the parameters and sums of all lanes. Assembly relies on
 // their order.
 type searchLanes struct {
-	scale, inverse, zeroPoint                          [searchGroups]float32 // that are looked at
-	code, codeCode, rest, restCode, restRest, weight   [searchGroups]float32 // stepSums
-	base                                               [searchGroups]float32 // inverse of round-to-nearest
-	leastError, bestScale, bestInverse, bestZeroPoint  [searchGroups]float32
-	nextPromise, nextScale, nextInverse, nextZeroPoint [searchGroups]float32
-	threshold                                          [searchGroups]float32 // of hqq
+	scale, inverse, zeroPoint                          ofLanes // that are looked at
+	code, codeCode, rest, restCode, restRest, weight   ofLanes // stepSums
+	base                                               ofLanes // inverse of round-to-nearest
+	leastError, bestScale, bestInverse, bestZeroPoint  ofLanes
+	nextPromise, nextScale, nextInverse, nextZeroPoint ofLanes
+	threshold                                          ofLanes // of hqq
 }
 
-// search is the working memory of one call: a batch of groups of n weights.
+// search is the working memory of one call: a batch of groups of n weights, which fill
+// so many tiles, the last one perhaps not.
 type search struct {
-	lanes      searchLanes
-	count, n   int
-	at         [searchGroups]position
-	weights    [searchGroups]*byte
-	importance [searchGroups]*byte // of float32; nil without
-	lo, hi     [searchGroups]float32
-	cutLo      [starts][searchGroups]float32
-	cutHi      [starts][searchGroups]float32
-	searched   [searchGroups]bool
-	rtn        [searchGroups]Parameters
-	reference  map[int]Parameters // of groups that only the reference can code; nil if there are none
+	lanes           searchLanes
+	count, n, tiles int
+	at              [mostLanes]position
+	weights         [mostLanes]*byte
+	importance      [mostLanes]*byte // of float32; nil without
+	lo, hi          ofLanes
+	cutLo, cutHi    [starts]ofLanes // see cut
+	searched        [mostLanes]bool
+	rtn             [mostLanes]Parameters
+	reference       map[int]Parameters // of groups that only the reference can code; nil if there are none
 
+	// One tile behind the other.
 	tile           [tileSize][searchGroups]float32
 	importanceTile [tileSize][searchGroups]float32
 }
@@ -51,7 +61,7 @@ func (v *vectorSet) quantizeSearched(given *Block) Fault {
 	f := searches.Get().(*search)
 	defer func() {
 		// No view of a caller's memory may stay behind.
-		f.weights, f.importance, f.reference = [searchGroups]*byte{}, [searchGroups]*byte{}, nil
+		f.weights, f.importance, f.reference = [mostLanes]*byte{}, [mostLanes]*byte{}, nil
 		searches.Put(f)
 	}()
 	if !v.searchBlock(s, f, b) {
@@ -111,21 +121,27 @@ func (c *cursor) next() (at position, ok bool) {
 	return at, true
 }
 
-// takeGroup puts a group into a lane, with its round-to-nearest parameters.
-func (v *vectorSet) takeGroup(s *vectorScratch, f *search, b *Block, at position, k int) (ok bool) {
-	size := b.Type.Size()
-	weights := b.Weights[at.weight*size:][:f.n*size]
-	f.at[k], f.weights[k] = at, &weights[0]
+// place puts a group into a lane.
+func (f *search) place(b *Block, at position, k int) {
+	f.at[k], f.weights[k] = at, &b.Weights[at.weight*b.Type.Size()]
 	if b.Importance != nil {
 		f.importance[k] = bytesOf(b.importance(at.weight, f.n))
 	}
-	lo, hi, fault := v.rangeIn(s, weights, b.Type)
-	if fault.Kind != NoFault {
-		return false
-	}
+}
+
+// takeGroup puts a group into a lane, with its round-to-nearest parameters.
+func (v *vectorSet) takeGroup(s *vectorScratch, f *search, b *Block, at position, k int) (ok bool) {
+	f.place(b, at, k)
+	size := b.Type.Size()
+	lo, hi, fault := v.rangeIn(s, b.Weights[at.weight*size:][:f.n*size], b.Type)
+	return fault.Kind == NoFault && f.fitGroup(s, b, lo, hi, k)
+}
+
+// fitGroup gives a group whose weights span lo .. hi its round-to-nearest parameters.
+func (f *search) fitGroup(s *vectorScratch, b *Block, lo, hi float32, k int) (ok bool) {
 	p, ok := fit(lo, hi, b.Format)
 	if p.extreme {
-		f.leave(at.group, p)
+		f.leave(f.at[k].group, p)
 	}
 	s.count(p)
 	f.rtn[k] = p
@@ -144,22 +160,27 @@ func (f *search) leave(group int, p Parameters) {
 
 // store writes what was found for a lane's group.
 func (f *search) store(b *Block, k int) {
-	p, group := f.rtn[k], f.at[k].group
-	if f.searched[k] {
-		p.Scale, p.ZeroPoint = f.lanes.bestScale[k], f.lanes.bestZeroPoint[k]
-		p.inverse = 1 / p.Scale
-		if !within(f.lo[k], f.hi[k], p) {
-			f.leave(group, p)
-		}
+	group := f.at[k].group
+	if !f.searched[k] {
+		b.Scales[group], b.ZeroPoints[group] = f.rtn[k].Scale, f.rtn[k].ZeroPoint
+		return
 	}
-	b.Scales[group], b.ZeroPoints[group] = p.Scale, p.ZeroPoint
+	scale, zeroPoint := f.lanes.bestScale[k], f.lanes.bestZeroPoint[k]
+	if !within(f.lo[k], f.hi[k], 1/scale, zeroPoint) {
+		f.leave(group, Parameters{Scale: scale, inverse: 1 / scale, ZeroPoint: zeroPoint})
+	}
+	b.Scales[group], b.ZeroPoints[group] = scale, zeroPoint
 }
 
 // within tells whether weights of a range become integers of 32 bits before they
 // are clipped, as code needs it. Round-to-nearest always gives such; a search
 // may leave out weights of no importance that are very far from all others.
-func within(lo, hi float32, p Parameters) bool {
-	return float32(max(abs(lo), abs(hi))*abs(p.inverse))+abs(p.ZeroPoint) < 1<<30
+func within(lo, hi, inverse, zeroPoint float32) bool {
+	largest := hi
+	if -lo > hi {
+		largest = -lo
+	}
+	return float32(largest*abs(inverse))+abs(zeroPoint) < 1<<30
 }
 
 // codeRow codes a row of so many columns with the scales and zero-points that

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"bytes"
+	"math/rand/v2"
 	"slices"
 	"testing"
 )
@@ -22,7 +23,7 @@ func TestCodesBeyondIntegers(t *testing.T) {
 				Packed: make([]byte, 32), Scales: make([]float32, 1), ZeroPoints: make([]float32, 1),
 			}
 			store(b.Weights, weights, Float32)
-			s, f := new(vectorScratch), &search{count: 1, n: 64}
+			s, f := new(vectorScratch), &search{count: 1, n: 64, tiles: 1}
 			f.searched[0], f.lo[0], f.hi[0] = true, -3e4, 3e4
 			f.lanes.bestScale[0], f.lanes.bestZeroPoint[0] = p.Scale, p.ZeroPoint
 			f.store(&b, 0)
@@ -64,6 +65,45 @@ func TestSearchLeavesIntegers(t *testing.T) {
 			}
 			for _, k := range All()[1:] {
 				compare(t, k, b, 0, want)
+			}
+		}
+	}
+}
+
+// TestSearchesOfOddGroups has batches of groups of which some have nothing to search, or need more
+// than the plain formulas, in every lane of a batch.
+func TestSearchesOfOddGroups(t *testing.T) {
+	odd := []func(w float32) float32{
+		func(float32) float32 { return 0 },
+		func(float32) float32 { return -3 },
+		func(w float32) float32 { return w * 1e-38 },
+		func(w float32) float32 { return w * 1e37 },
+		func(w float32) float32 { return 1e6 + w },
+	}
+	random := rand.New(rand.NewPCG(9, 9))
+	for _, groupSize := range []int{8, 16, 32, 64} {
+		for every := range 40 {
+			if !isTried(random, 8) {
+				continue
+			}
+			columns := groupSize * (1 + random.IntN(150))
+			weights := make([]float32, columns)
+			for i := range weights {
+				group := i / groupSize
+				weights[i] = float32(random.NormFloat64())
+				if every > 0 && group%every == every-1 {
+					weights[i] = odd[group/every%len(odd)](weights[i])
+				}
+			}
+			for zero := IntegerZero; zero <= SymmetricZero; zero++ {
+				b := Block{
+					Format: Format{4, zero, ScaleFloat32, MeanSquares, Integer}, Rows: 1, Columns: columns, GroupSize: groupSize,
+					Weights: rawFloat32(weights), Importance: randomImportance(random, columns),
+				}
+				want := runKernel(Scalar, b, 0)
+				for _, k := range All()[1:] {
+					compare(t, k, b, 0, want)
+				}
 			}
 		}
 	}

@@ -2,29 +2,46 @@ package kernel
 
 import "unsafe"
 
-// tiles calls visit for each tile of n rows.
-func (v *vectorSet) tiles(f *search, b *Block, visit func(n int)) {
+// eachPart calls sums for each part of the groups that tiles have at a time, of n rows, and adds
+// what that gives to arrays.
+func (v *vectorSet) eachPart(f *search, b *Block, arrays []*ofLanes, sums func(n int)) {
+	if f.n <= tileSize && !b.stopped() {
+		sums(f.n)
+	}
+	if f.n <= tileSize {
+		return
+	}
+	totals := make([][searchGroups]float32, len(arrays)) // of the only tile
 	for first := 0; first < f.n && !b.stopped(); first += tileSize {
 		n := min(tileSize, f.n-first)
-		if f.n > tileSize {
-			v.loadTile(f, b, first, n)
+		v.loadTiles(f, b, first, n)
+		sums(n)
+		for i := range totals {
+			for k := range totals[i] {
+				totals[i][k] += arrays[i][k]
+			}
 		}
-		visit(n)
+	}
+	for i := range totals {
+		copy(arrays[i][:], totals[i][:])
 	}
 }
 
-// loadTile fills the tiles with n weights, and their importance.
-func (v *vectorSet) loadTile(f *search, b *Block, first, n int) {
-	v.fill(&f.tile, &f.weights, b.Type, first, n)
-	if b.Importance != nil {
-		v.fill(&f.importanceTile, &f.importance, Float32, first, n)
+// loadTiles fills the tiles with n weights, and their importance.
+func (v *vectorSet) loadTiles(f *search, b *Block, first, n int) {
+	for t := range f.tiles {
+		lane := t * searchGroups
+		v.fill(f.tile[t*n:][:n], f.weights[lane:][:searchGroups], b.Type, first)
+		if b.Importance != nil {
+			v.fill(f.importanceTile[t*n:][:n], f.importance[lane:][:searchGroups], Float32, first)
+		}
 	}
 }
 
 // fill transposes all but the last elements, fewer than 8, with vectors, unless
 // they are float64.
-func (v *vectorSet) fill(tile *[tileSize][searchGroups]float32, groups *[searchGroups]*byte, t ElementType, first, n int) {
-	size := t.Size()
+func (v *vectorSet) fill(tile [][searchGroups]float32, groups []*byte, t ElementType, first int) {
+	n, size := len(tile), t.Size()
 	whole := 0
 	if t != Float64 {
 		whole = n &^ 7

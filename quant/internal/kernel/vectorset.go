@@ -44,14 +44,16 @@ type vectorSet struct {
 	// transpose makes a tile of n rows, a multiple of 8, of the weights of searchGroups
 	// groups from a byte offset on, by ElementType.
 	transpose [vectorElements]func(groups **byte, offset, n int, tile *float32)
-	// stepSums and stepSumsWeighted add the stepSums of n rows of a tile to those of
-	// searchLanes, hqqSums those of half-quadratic quantization.
+	// rowSums are the sums of n rows of a tile, stepSums and stepSumsWeighted the stepSums of its
+	// lanes, from the first one's scale on, but for their weight, hqqSums those of half-quadratic
+	// quantization.
+	rowSums          func(sums, tile *float32, n int)
 	stepSums         func(lanes, tile *float32, n int, maxCode float32)
 	stepSumsWeighted func(lanes, tile, importance *float32, n int, maxCode float32)
 	hqqSums          func(lanes, tile *float32, n int, maxCode float32)
-	// refine keeps in searchLanes the least error, and the refined parameters that
-	// promise the least, by ZeroPoint and ScaleDtype.
-	refine [3][3]func(lanes *float32, maxCode float32)
+	// refine keeps in n lanes of searchLanes, a multiple of searchGroups, the least error, and the
+	// refined parameters that promise the least, by ZeroPoint and ScaleDtype.
+	refine [3][3]func(lanes *float32, n int, maxCode float32)
 
 	// The steps of encodings, which encoderSteps tells of. They are by ElementType, by
 	// gridKind, and at last for weights without importance and with it. n is at least one

@@ -48,11 +48,11 @@ var avx2 = vectorSet{
 	packWide:  [7]func(*byte, *byte, int){2: pack2AVX2, 4: pack4AVX2},
 	wideCodes: 32, splitHalves: splitHalves,
 	transpose: [...]func(**byte, int, int, *float32){transposeFloat32, transposeFloat16, transposeBFloat16},
-	stepSums:  stepSumsAVX2, stepSumsWeighted: stepSumsWeightedAVX2, hqqSums: hqqSumsAVX2,
-	refine: [...][3]func(*float32, float32){
-		IntegerZero:   {refineIntegerFloat32, refineIntegerFloat16, refineIntegerBFloat16},
-		FloatZero:     {refineFloatFloat32, refineFloatFloat16, refineFloatBFloat16},
-		SymmetricZero: {refineSymmetricFloat32, refineSymmetricFloat16, refineSymmetricBFloat16},
+	rowSums:   rowSumsAVX2, stepSums: stepSumsAVX2, stepSumsWeighted: stepSumsWeightedAVX2, hqqSums: hqqSumsAVX2,
+	refine: [...][3]func(*float32, int, float32){
+		IntegerZero:   {refineIntegerFloat32AVX2, refineIntegerFloat16AVX2, refineIntegerBFloat16AVX2},
+		FloatZero:     {refineFloatFloat32AVX2, refineFloatFloat16AVX2, refineFloatBFloat16AVX2},
+		SymmetricZero: {refineSymmetricFloat32AVX2, refineSymmetricFloat16AVX2, refineSymmetricBFloat16AVX2},
 	},
 	normalizeWeights: [...]func(*float32, *byte, int, int, *float32){normalizeWeightsFloat32AVX2, normalizeWeightsFloat16AVX2, normalizeWeightsBFloat16AVX2},
 	scaleSearch: [...][2]func(*float32, *float32, *float32, *float32, int, float32) float32{
@@ -87,7 +87,12 @@ var avx512 = func() vectorSet {
 	v.decode = decodeAVX512
 	v.packWide = [7]func(*byte, *byte, int){2: pack2AVX512, 4: pack4AVX512}
 	v.wideCodes = 64
-	v.stepSums, v.stepSumsWeighted, v.hqqSums = stepSumsAVX512, stepSumsWeightedAVX512, hqqSumsAVX512
+	v.rowSums, v.stepSums, v.stepSumsWeighted, v.hqqSums = rowSumsAVX512, stepSumsAVX512, stepSumsWeightedAVX512, hqqSumsAVX512
+	v.refine = [...][3]func(*float32, int, float32){
+		IntegerZero:   {refineIntegerFloat32AVX512, refineIntegerFloat16AVX512, refineIntegerBFloat16AVX512},
+		FloatZero:     {refineFloatFloat32AVX512, refineFloatFloat16AVX512, refineFloatBFloat16AVX512},
+		SymmetricZero: {refineSymmetricFloat32AVX512, refineSymmetricFloat16AVX512, refineSymmetricBFloat16AVX512},
+	}
 	v.normalizeWeights = [...]func(*float32, *byte, int, int, *float32){normalizeWeightsFloat32AVX512, normalizeWeightsFloat16AVX512, normalizeWeightsBFloat16AVX512}
 	v.scaleSearch = [...][2]func(*float32, *float32, *float32, *float32, int, float32) float32{
 		tableKind: {scaleSearchTableAVX512, scaleSearchTableWeightedAVX512}, floatKind: {scaleSearchFloatAVX512, scaleSearchFloatWeightedAVX512},

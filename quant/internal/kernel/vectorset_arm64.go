@@ -19,8 +19,8 @@ var neon = vectorSet{
 	unpack:   packers((*packing).unpack),
 	packWide: [7]func(*byte, *byte, int){2: pack2NEON, 4: pack4NEON}, wideCodes: neonWideCodes, splitHalves: splitHalvesNEON,
 	transpose: [...]func(**byte, int, int, *float32){transposeOf(Float32), transposeOf(Float16), transposeOf(BFloat16)},
-	stepSums:  stepSumsNEON, stepSumsWeighted: stepSumsWeightedNEON, hqqSums: hqqSumsNEON,
-	refine: [...][3]func(*float32, float32){refineOf(IntegerZero), refineOf(FloatZero), refineOf(SymmetricZero)},
+	rowSums:   rowSumsNEON, stepSums: stepSumsNEON, stepSumsWeighted: stepSumsWeightedNEON, hqqSums: hqqSumsNEON,
+	refine: [...][3]func(*float32, int, float32){refineOf(IntegerZero), refineOf(FloatZero), refineOf(SymmetricZero)},
 
 	normalizeWeights: [...]func(*float32, *byte, int, int, *float32){normalizeOf(Float32), normalizeOf(Float16), normalizeOf(BFloat16)},
 	scaleSearch:      [...][2]func(*float32, *float32, *float32, *float32, int, float32) float32{tableKind: twice(scaleSearchKind(tableKind)), floatKind: twice(scaleSearchKind(floatKind))},

@@ -50,7 +50,7 @@ func fit(zero, scale string) {
 		VDIVPS(maxCode, s, s)
 	}
 	require(s, minPlain, maxPlain)
-	roundScale(scale, s)
+	isas[0].roundScale(scale, s)
 	if scale == "Float16" {
 		require(s, minFloat16, maxFloat16)
 	}
@@ -107,17 +107,21 @@ func fit(zero, scale string) {
 }
 
 // roundScale rounds scales to a type, to nearest, ties to even.
-func roundScale(dtype string, s VecVirtual) {
-	t := YMM()
+func (i isa) roundScale(dtype string, s VecVirtual) {
+	t := vector(i.lanes)
 	switch dtype {
 	case "Float16":
-		VCVTPS2PH(U8(0), s, t.AsX())
-		VCVTPH2PS(t.AsX(), s)
+		var half Op = t.AsX()
+		if i.lanes == 16 {
+			half = t.AsY()
+		}
+		VCVTPS2PH(U8(0), s, half)
+		VCVTPH2PS(half, s)
 	case "BFloat16":
 		VPSRLD(U8(16), s, t)
-		VPAND(all(lowestBit), t, t)
-		VPADDD(all(bfloatBelow), t, t)
+		i.and(i.all(lowestBit), t, t)
+		VPADDD(i.all(bfloatBelow), t, t)
 		VPADDD(s, t, s)
-		VPAND(all(bfloatKept), s, s)
+		i.and(i.all(bfloatKept), s, s)
 	}
 }

@@ -10,10 +10,10 @@ import (
 
 const powerRefined = 3
 
-// hqqSums adds the sums of a tile: pull at sumRest, and restRest.
+// hqqSums are the sums of a tile: pull at sumRest, and restRest.
 func hqqSums(i isa) {
 	function("hqqSums"+i.name, "func(lanes, tile *float32, n int, maxCode float32)",
-		"Adds the sums of n rows of a tile to those of lanes, for half-quadratic quantization.")
+		"The sums of n rows of a tile, for half-quadratic quantization.")
 	lanes := pointer("lanes")
 	maxCode := vector(i.lanes)
 	VBROADCASTSS(argument("maxCode"), maxCode)
@@ -24,7 +24,7 @@ func hqqSums(i isa) {
 		return p
 	}
 	for first := 0; first < 16; first += i.lanes {
-		array := func(k int) Mem { return Mem{Base: lanes, Disp: k*laneBytes + 4*first} }
+		array := func(k int) Mem { return Mem{Base: lanes, Disp: k*searchBytes + 4*first} }
 		tile, left := GP64(), GP64()
 		MOVQ(argument("tile"), tile)
 		MOVQ(argument("n"), left)
@@ -71,9 +71,7 @@ func hqqSums(i isa) {
 		ADDQ(I32(laneBytes), tile)
 		DECQ(left)
 		JNZ(LabelRef(label))
-		VADDPS(array(sumRest), pull, pull)
 		VMOVUPS(pull, array(sumRest))
-		VADDPS(array(sumRestRest), restRest, restRest)
 		VMOVUPS(restRest, array(sumRestRest))
 	}
 	VZEROUPPER()

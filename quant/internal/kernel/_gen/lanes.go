@@ -4,7 +4,10 @@ package main
 // scalar search does with one group. A tile is n rows of 16 weights.
 const laneBytes = 16 * 4
 
-// Arrays of 16 float32 within searchLanes, in its order.
+// searchBytes is the size of an array of searchLanes, for 8 tiles.
+const searchBytes = 8 * laneBytes
+
+// Arrays within searchLanes, in its order.
 const (
 	currentScale = iota
 	currentInverse

@@ -33,6 +33,7 @@ func main() {
 			sums(i, e)
 		}
 		decodeCodes(i)
+		rowSums(i)
 		stepSums(i, false)
 		stepSums(i, true)
 		hqqSums(i)
@@ -52,7 +53,9 @@ func main() {
 	for _, zero := range []string{"Integer", "Float", "Symmetric"} {
 		for _, scale := range []string{"Float32", "Float16", "BFloat16"} {
 			fit(zero, scale)
-			refine(zero, scale)
+			for _, i := range isas {
+				refine(i, zero, scale)
+			}
 		}
 	}
 	for _, bitWidth := range []int{2, 3, 4, 5, 6} {

@@ -9,7 +9,11 @@ import (
 // Predicates of comparisons.
 const (
 	equal        = 0
+	less         = 1
+	atMost       = 2
 	notEqual     = 4
+	atLeast      = 13
+	greater      = 14
 	lessQuiet    = 17 // no exception for NaN
 	greaterQuiet = 30
 )

@@ -6,36 +6,25 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// refine does for 8 lanes at a time what the function of that name does in
-// search.go, and keeps the best of both of its results.
-func refine(zero, scale string) {
-	function("refine"+zero+scale, "func(lanes *float32, maxCode float32)",
-		"Keeps the least error, and the refined parameters that promise the least.")
-	lanes, halves := pointer("lanes"), GP64()
-	MOVQ(I32(2), halves)
-	array := func(k int) Mem { return Mem{Base: lanes, Disp: k * laneBytes} }
-	get := func(k int) VecVirtual {
-		v := YMM()
-		VMOVUPS(array(k), v)
-		return v
-	}
+// refine does for as many lanes as a register has at a time what the function of that name does
+// in search.go, and keeps the best of both of its results.
+func refine(i isa, zero, scale string) {
+	function("refine"+zero+scale+i.name, "func(lanes *float32, n int, maxCode float32)",
+		"Keeps the least error, and the refined parameters that promise the least, of n lanes, a multiple of 16.")
+	lanes, left := pointer("lanes"), pointer("n")
+	array := func(k int) Mem { return Mem{Base: lanes, Disp: k * searchBytes} }
+	get := func(k int) VecVirtual { return i.get(array(k)) }
 	operation := func(instruction func(ops ...Op)) func(a, b Op) VecVirtual {
 		return func(a, b Op) VecVirtual { // a must be a register
-			out := YMM()
+			out := vector(i.lanes)
 			instruction(b, a, out)
 			return out
 		}
 	}
 	add, subtract := operation(VADDPS), operation(VSUBPS)
 	multiply, divide := operation(VMULPS), operation(VDIVPS)
-	// ifPositive is a where b > 0, else 0.
-	ifPositive := func(a, b VecVirtual) VecVirtual {
-		mask := YMM()
-		VCMPPS(U8(14), zeroed(8), b, mask)
-		VANDPS(a, mask, mask)
-		return mask
-	}
-	Label("half")
+	ifPositive := func(a, b VecVirtual) VecVirtual { return i.where(i.compare(greater, i.zeroed(), b), a) }
+	Label("next")
 	var slope, promise, z VecVirtual
 	if zero != "Symmetric" {
 		d := multiply(get(sumWeight), array(sumCodeCode))
@@ -51,12 +40,10 @@ func refine(zero, scale string) {
 			promise = subtract(promise, multiply(offset, array(sumRest)))
 		} else {
 			z = subtract(get(currentZeroPoint), offset)
-			z = divide(z, add(slope, all(one)))
-			VMAXPS(zeroed(8), z, z)
-			maxCode := YMM()
-			VBROADCASTSS(argument("maxCode"), maxCode)
-			VMINPS(maxCode, z, z)
-			VROUNDPS(U8(0), z, z)
+			z = divide(z, add(slope, i.all(one)))
+			VMAXPS(i.zeroed(), z, z)
+			VMINPS(i.all(argument("maxCode")), z, z)
+			i.round(z)
 		}
 	} else {
 		z = get(currentZeroPoint)
@@ -73,51 +60,46 @@ func refine(zero, scale string) {
 		restRest = add(multiply(moved, restRest), array(sumRestRest))
 		promise = subtract(restRest, multiply(slope, restStep))
 	}
-	factor := add(slope, all(one))
+	factor := add(slope, i.all(one))
 	s := multiply(factor, array(currentScale))
-	roundScale(scale, s)
-	inverse := divide(all(one), s)
+	i.roundScale(scale, s)
+	inverse := divide(i.all(one), s)
 	if zero == "Float" {
 		mean := add(get(sumRest), array(sumCode))
 		mean = subtract(divide(mean, array(sumWeight)), array(currentZeroPoint))
 		ratio := multiply(inverse, array(currentScale))
 		z = divide(get(sumCode), array(sumWeight))
 		z = subtract(z, multiply(ratio, mean))
-		z = add(z, zeroed(8)) // never -0.0
+		z = add(z, i.zeroed()) // never -0.0
 	}
 	square := multiply(get(currentScale), array(baseInverse))
 	VMULPS(square, square, square)
 	promise = multiply(promise, square)
-	within := YMM()
-	require := func(predicate uint8, v, bound VecVirtual) {
-		t := YMM()
-		VCMPPS(U8(predicate), bound, v, t)
-		VANDPS(t, within, within)
+	within := i.compare(greater, i.zeroed(), factor)
+	require := func(predicate uint8, v VecVirtual, bound Mem) {
+		magnitude := vector(i.lanes)
+		i.and(i.all(magnitude32), v, magnitude)
+		i.both(i.compare(predicate, i.all(bound), magnitude), within)
 	}
-	VCMPPS(U8(14), zeroed(8), factor, within) // factor > 0
-	t := YMM()
-	VANDPS(all(magnitude32), s, t)
-	require(13, t, all(minPlain)) // >=
-	require(2, t, all(maxPlain))  // <=
-	VANDPS(all(magnitude32), z, t)
-	require(2, t, all(largestZeroPoint))
-	VBLENDVPS(within, promise, all(infinity), promise)
+	require(atLeast, s, minPlain)
+	require(atMost, s, maxPlain)
+	require(atMost, z, largestZeroPoint)
+	i.choose(within, promise, i.all(infinity), promise)
 
 	// keep puts values where a is less than what stands at the first place.
 	keep := func(a VecVirtual, first int, values ...VecVirtual) {
-		mask := YMM()
-		VCMPPS(U8(1), array(first), a, mask)
+		less := i.compare(less, array(first), a)
 		for k, v := range append([]VecVirtual{a}, values...) {
-			VBLENDVPS(mask, v, get(first+k), v)
+			i.choose(less, v, get(first+k), v)
 			VMOVUPS(v, array(first+k))
 		}
 	}
 	keep(promise, nextPromise, s, inverse, z)
 	VMULPS(array(sumRestRest), square, square)
 	keep(square, leastError, get(currentScale), get(currentInverse), get(currentZeroPoint))
-	ADDQ(I32(32), lanes)
-	DECQ(halves)
-	JNZ(LabelRef("half"))
+	ADDQ(I32(int32(4*i.lanes)), lanes)
+	SUBQ(I32(int32(i.lanes)), left)
+	JG(LabelRef("next"))
 	VZEROUPPER()
 	RET()
 }

@@ -8,9 +8,30 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// stepSums adds the sums of a tile.
+// rowSums is the sum of the rows of a tile.
+func rowSums(i isa) {
+	function("rowSums"+i.name, "func(sums, tile *float32, n int)", "The sums of n rows of a tile.")
+	sums := pointer("sums")
+	for first := 0; first < 16; first += i.lanes {
+		tile, left := GP64(), GP64()
+		MOVQ(argument("tile"), tile)
+		MOVQ(argument("n"), left)
+		total := i.zeroed()
+		label := fmt.Sprintf("lane%d", first)
+		Label(label)
+		VADDPS(Mem{Base: tile, Disp: 4 * first}, total, total)
+		ADDQ(I32(laneBytes), tile)
+		DECQ(left)
+		JNZ(LabelRef(label))
+		VMOVUPS(total, Mem{Base: sums, Disp: 4 * first})
+	}
+	VZEROUPPER()
+	RET()
+}
+
+// stepSums are the sums of a tile.
 func stepSums(i isa, weighted bool) {
-	name, signature, doc := "stepSums", "func(lanes, tile *float32, n int, maxCode float32)", "Adds the sums of n rows of a tile to those of lanes."
+	name, signature, doc := "stepSums", "func(lanes, tile *float32, n int, maxCode float32)", "The sums of n rows of a tile, but for their weight."
 	if weighted {
 		name, signature = "stepSumsWeighted", "func(lanes, tile, importance *float32, n int, maxCode float32)"
 	}
@@ -21,7 +42,7 @@ func stepSums(i isa, weighted bool) {
 	zero := zeroed(i.lanes)
 	one := broadcast(one, i.lanes)
 	for first := 0; first < 16; first += i.lanes {
-		array := func(k int) Mem { return Mem{Base: lanes, Disp: k*laneBytes + 4*first} }
+		array := func(k int) Mem { return Mem{Base: lanes, Disp: k*searchBytes + 4*first} }
 		tile, left := GP64(), GP64()
 		MOVQ(argument("tile"), tile)
 		MOVQ(argument("n"), left)
@@ -32,11 +53,9 @@ func stepSums(i isa, weighted bool) {
 		inverse, zeroPoint := vector(i.lanes), vector(i.lanes)
 		VMOVUPS(array(currentInverse), inverse)
 		VMOVUPS(array(currentZeroPoint), zeroPoint)
-		totals := map[int]VecVirtual{}
-		for k := sumCode; k <= sumWeight; k++ {
-			if k != sumWeight || weighted {
-				totals[k] = zeroed(i.lanes)
-			}
+		var totals [sumWeight]VecVirtual
+		for k := sumCode; k < sumWeight; k++ {
+			totals[k] = zeroed(i.lanes)
 		}
 		add := func(k int, v VecVirtual) { VADDPS(v, totals[k], totals[k]) }
 		// addOnce is the same sum by another unit of the processor, which those of products leave idle.
@@ -60,7 +79,6 @@ func stepSums(i isa, weighted bool) {
 		if weighted {
 			h := vector(i.lanes)
 			VMOVUPS(Mem{Base: importance, Disp: 4 * first}, h)
-			addOnce(sumWeight, h)
 			weightedCode, weightedRest = product(h, q), product(h, r)
 			ADDQ(I32(laneBytes), importance)
 		}
@@ -76,11 +94,8 @@ func stepSums(i isa, weighted bool) {
 		ADDQ(I32(laneBytes), tile)
 		DECQ(left)
 		JNZ(LabelRef(label))
-		for k := sumCode; k <= sumWeight; k++ {
-			if total, ok := totals[k]; ok {
-				VADDPS(array(k), total, total)
-				VMOVUPS(total, array(k))
-			}
+		for k := sumCode; k < sumWeight; k++ {
+			VMOVUPS(totals[k], array(k))
 		}
 	}
 	VZEROUPPER()

@@ -115,7 +115,7 @@ func unitParts(i isa) {
 		VROUNDPS(U8(2), rounded, rounded) // up
 		VMULPS(i.all(minFloat16), rounded, rounded)
 		subnormal := i.compare(lessQuiet, i.all(normalFloat16), v)
-		roundScale("Float16", v)
+		i.roundScale("Float16", v)
 		i.choose(subnormal, rounded, v, rounded)
 		VMOVUPS(rounded, i.lane(stored, 0, k))
 		VMULPS(normal, rounded, rounded)
