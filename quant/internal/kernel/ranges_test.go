@@ -53,6 +53,36 @@ func TestRanges(t *testing.T) {
 	}
 }
 
+// TestRangesOfGroups compares those of many groups, which may be looked at together, likewise.
+func TestRangesOfGroups(t *testing.T) {
+	const sign, exponentBit = 0x80000000, 0x40000000
+	random := rand.New(rand.NewPCG(10, 11))
+	for _, v := range vectorSets() {
+		for element := Float32; element <= BFloat16; element++ {
+			for _, masks := range [][2]uint32{{exponentBit, 0}, {exponentBit | sign, 0}, {exponentBit, sign}, {0x7fffffff, 0}} {
+				for _, size := range []int{8, 16, 24, 32, 48, 64, 96, 128, 256} {
+					groups := 1 + random.IntN(40)
+					weights := patternsOf(random, groups*size, element, masks[0], masks[1])
+					lo, hi := make([]float32, groups), make([]float32, groups)
+					if v.ranges[element](&weights[0], groups, size, &lo[0], &hi[0]) {
+						t.Fatalf("%s: %d groups of %d, type %d, are not finite", v.name, groups, size, element)
+					}
+					for i := range groups {
+						values := Widen(weights[i*size*element.Size():][:size*element.Size()], element)
+						if wantLo, wantHi := slices.Min(values), slices.Max(values); float64(lo[i]) != wantLo || float64(hi[i]) != wantHi {
+							t.Fatalf("%s: group %d of %d, type %d: %v .. %v of %v, want %v .. %v", v.name, i, groups, element, lo[i], hi[i], values, wantLo, wantHi)
+						}
+					}
+					copy(weights[random.IntN(groups*size)*element.Size():], notFinite(random, element))
+					if !v.ranges[element](&weights[0], groups, size, &lo[0], &hi[0]) {
+						t.Fatalf("%s: %d groups of %d, type %d, are finite", v.name, groups, size, element)
+					}
+				}
+			}
+		}
+	}
+}
+
 // notFinite is NaN or Inf, of either sign.
 func notFinite(random *rand.Rand, t ElementType) []byte {
 	sign, rest := random.Uint32()&0x80000000, random.Uint32()>>(random.IntN(16))

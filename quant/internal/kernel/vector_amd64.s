@@ -982,7 +982,293 @@ TEXT ·rangesFloat16AVX2(SB), NOSPLIT, $0-41
 	MOVQ         hi+32(FP), DX
 	MOVQ         groups+8(FP), BX
 	MOVQ         groupSize+16(FP), SI
-	XORL         DI, DI
+	VBROADCASTSS magnitudes16<>+0(SB), Y0
+	VBROADCASTSS bfloatKept<>+0(SB), Y1
+	VXORPS       Y2, Y2, Y2
+	TESTQ        $+15, SI
+	JNE          together_other
+	SUBQ         $+8, BX
+	JL           together_few
+
+together:
+	IMUL3Q  $+0, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Y3
+	VPSRAW  $0x0f, Y3, Y4
+	VANDPS  Y0, Y4, Y4
+	VXORPS  Y4, Y3, Y3
+	ADDQ    $+32, DI
+	VMOVAPS Y3, Y4
+	SUBQ    $+16, R8
+	JZ      together_of0_done
+
+together_of0:
+	VMOVUPS (DI), Y5
+	VPSRAW  $0x0f, Y5, Y6
+	VANDPS  Y0, Y6, Y6
+	VXORPS  Y6, Y5, Y5
+	ADDQ    $+32, DI
+	VPMINSW Y5, Y3, Y3
+	VPMAXSW Y5, Y4, Y4
+	SUBQ    $+16, R8
+	JNZ     together_of0
+
+together_of0_done:
+	IMUL3Q  $+8, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Y5
+	VPSRAW  $0x0f, Y5, Y6
+	VANDPS  Y0, Y6, Y6
+	VXORPS  Y6, Y5, Y5
+	ADDQ    $+32, DI
+	VMOVAPS Y5, Y6
+	SUBQ    $+16, R8
+	JZ      together_of4_done
+
+together_of4:
+	VMOVUPS (DI), Y7
+	VPSRAW  $0x0f, Y7, Y8
+	VANDPS  Y0, Y8, Y8
+	VXORPS  Y8, Y7, Y7
+	ADDQ    $+32, DI
+	VPMINSW Y7, Y5, Y5
+	VPMAXSW Y7, Y6, Y6
+	SUBQ    $+16, R8
+	JNZ     together_of4
+
+together_of4_done:
+	VPERM2I128 $0x20, Y5, Y3, Y7
+	VPERM2I128 $0x31, Y5, Y3, Y3
+	VPMINSW    Y3, Y7, Y3
+	VPERM2I128 $0x20, Y6, Y4, Y5
+	VPERM2I128 $0x31, Y6, Y4, Y4
+	VPMAXSW    Y4, Y5, Y4
+	IMUL3Q     $+2, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Y5
+	VPSRAW     $0x0f, Y5, Y6
+	VANDPS     Y0, Y6, Y6
+	VXORPS     Y6, Y5, Y5
+	ADDQ       $+32, DI
+	VMOVAPS    Y5, Y6
+	SUBQ       $+16, R8
+	JZ         together_of1_done
+
+together_of1:
+	VMOVUPS (DI), Y7
+	VPSRAW  $0x0f, Y7, Y8
+	VANDPS  Y0, Y8, Y8
+	VXORPS  Y8, Y7, Y7
+	ADDQ    $+32, DI
+	VPMINSW Y7, Y5, Y5
+	VPMAXSW Y7, Y6, Y6
+	SUBQ    $+16, R8
+	JNZ     together_of1
+
+together_of1_done:
+	IMUL3Q  $+10, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Y7
+	VPSRAW  $0x0f, Y7, Y8
+	VANDPS  Y0, Y8, Y8
+	VXORPS  Y8, Y7, Y7
+	ADDQ    $+32, DI
+	VMOVAPS Y7, Y8
+	SUBQ    $+16, R8
+	JZ      together_of5_done
+
+together_of5:
+	VMOVUPS (DI), Y9
+	VPSRAW  $0x0f, Y9, Y10
+	VANDPS  Y0, Y10, Y10
+	VXORPS  Y10, Y9, Y9
+	ADDQ    $+32, DI
+	VPMINSW Y9, Y7, Y7
+	VPMAXSW Y9, Y8, Y8
+	SUBQ    $+16, R8
+	JNZ     together_of5
+
+together_of5_done:
+	VPERM2I128 $0x20, Y7, Y5, Y9
+	VPERM2I128 $0x31, Y7, Y5, Y5
+	VPMINSW    Y5, Y9, Y5
+	VPERM2I128 $0x20, Y8, Y6, Y7
+	VPERM2I128 $0x31, Y8, Y6, Y6
+	VPMAXSW    Y6, Y7, Y6
+	VUNPCKLPD  Y5, Y3, Y7
+	VUNPCKHPD  Y5, Y3, Y3
+	VPMINSW    Y3, Y7, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPMAXSW    Y4, Y5, Y4
+	IMUL3Q     $+4, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Y5
+	VPSRAW     $0x0f, Y5, Y6
+	VANDPS     Y0, Y6, Y6
+	VXORPS     Y6, Y5, Y5
+	ADDQ       $+32, DI
+	VMOVAPS    Y5, Y6
+	SUBQ       $+16, R8
+	JZ         together_of2_done
+
+together_of2:
+	VMOVUPS (DI), Y7
+	VPSRAW  $0x0f, Y7, Y8
+	VANDPS  Y0, Y8, Y8
+	VXORPS  Y8, Y7, Y7
+	ADDQ    $+32, DI
+	VPMINSW Y7, Y5, Y5
+	VPMAXSW Y7, Y6, Y6
+	SUBQ    $+16, R8
+	JNZ     together_of2
+
+together_of2_done:
+	IMUL3Q  $+12, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Y7
+	VPSRAW  $0x0f, Y7, Y8
+	VANDPS  Y0, Y8, Y8
+	VXORPS  Y8, Y7, Y7
+	ADDQ    $+32, DI
+	VMOVAPS Y7, Y8
+	SUBQ    $+16, R8
+	JZ      together_of6_done
+
+together_of6:
+	VMOVUPS (DI), Y9
+	VPSRAW  $0x0f, Y9, Y10
+	VANDPS  Y0, Y10, Y10
+	VXORPS  Y10, Y9, Y9
+	ADDQ    $+32, DI
+	VPMINSW Y9, Y7, Y7
+	VPMAXSW Y9, Y8, Y8
+	SUBQ    $+16, R8
+	JNZ     together_of6
+
+together_of6_done:
+	VPERM2I128 $0x20, Y7, Y5, Y9
+	VPERM2I128 $0x31, Y7, Y5, Y5
+	VPMINSW    Y5, Y9, Y5
+	VPERM2I128 $0x20, Y8, Y6, Y7
+	VPERM2I128 $0x31, Y8, Y6, Y6
+	VPMAXSW    Y6, Y7, Y6
+	IMUL3Q     $+6, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Y7
+	VPSRAW     $0x0f, Y7, Y8
+	VANDPS     Y0, Y8, Y8
+	VXORPS     Y8, Y7, Y7
+	ADDQ       $+32, DI
+	VMOVAPS    Y7, Y8
+	SUBQ       $+16, R8
+	JZ         together_of3_done
+
+together_of3:
+	VMOVUPS (DI), Y9
+	VPSRAW  $0x0f, Y9, Y10
+	VANDPS  Y0, Y10, Y10
+	VXORPS  Y10, Y9, Y9
+	ADDQ    $+32, DI
+	VPMINSW Y9, Y7, Y7
+	VPMAXSW Y9, Y8, Y8
+	SUBQ    $+16, R8
+	JNZ     together_of3
+
+together_of3_done:
+	IMUL3Q  $+14, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Y9
+	VPSRAW  $0x0f, Y9, Y10
+	VANDPS  Y0, Y10, Y10
+	VXORPS  Y10, Y9, Y9
+	ADDQ    $+32, DI
+	VMOVAPS Y9, Y10
+	SUBQ    $+16, R8
+	JZ      together_of7_done
+
+together_of7:
+	VMOVUPS (DI), Y11
+	VPSRAW  $0x0f, Y11, Y12
+	VANDPS  Y0, Y12, Y12
+	VXORPS  Y12, Y11, Y11
+	ADDQ    $+32, DI
+	VPMINSW Y11, Y9, Y9
+	VPMAXSW Y11, Y10, Y10
+	SUBQ    $+16, R8
+	JNZ     together_of7
+
+together_of7_done:
+	VPERM2I128 $0x20, Y9, Y7, Y11
+	VPERM2I128 $0x31, Y9, Y7, Y7
+	VPMINSW    Y7, Y11, Y7
+	VPERM2I128 $0x20, Y10, Y8, Y9
+	VPERM2I128 $0x31, Y10, Y8, Y8
+	VPMAXSW    Y8, Y9, Y8
+	VUNPCKLPD  Y7, Y5, Y9
+	VUNPCKHPD  Y7, Y5, Y5
+	VPMINSW    Y5, Y9, Y5
+	VUNPCKLPD  Y8, Y6, Y7
+	VUNPCKHPD  Y8, Y6, Y6
+	VPMAXSW    Y6, Y7, Y6
+	VSHUFPS    $0x88, Y5, Y3, Y7
+	VSHUFPS    $0xdd, Y5, Y3, Y3
+	VPMINSW    Y3, Y7, Y3
+	VSHUFPS    $0x88, Y6, Y4, Y5
+	VSHUFPS    $0xdd, Y6, Y4, Y4
+	VPMAXSW    Y4, Y5, Y4
+	VPSLLD     $0x10, Y3, Y5
+	VPMINSD    Y5, Y3, Y3
+	VPSRAD     $0x1f, Y3, Y5
+	VPSRLD     $0x01, Y5, Y5
+	VXORPS     Y5, Y3, Y3
+	VANDPS     Y1, Y3, Y3
+	VPADDD     Y3, Y3, Y5
+	VPMAXUD    Y5, Y2, Y2
+	VPSRLD     $0x10, Y3, Y3
+	VPACKUSDW  Y3, Y3, Y3
+	VPERMQ     $0x08, Y3, Y3
+	VCVTPH2PS  X3, Y3
+	VMOVUPS    Y3, (CX)
+	ADDQ       $+32, CX
+	VPSLLD     $0x10, Y4, Y3
+	VPMAXSD    Y3, Y4, Y4
+	VPSRAD     $0x1f, Y4, Y3
+	VPSRLD     $0x01, Y3, Y3
+	VXORPS     Y3, Y4, Y4
+	VANDPS     Y1, Y4, Y4
+	VPADDD     Y4, Y4, Y3
+	VPMAXUD    Y3, Y2, Y2
+	VPSRLD     $0x10, Y4, Y3
+	VPACKUSDW  Y3, Y3, Y3
+	VPERMQ     $0x08, Y3, Y3
+	VCVTPH2PS  X3, Y3
+	VMOVUPS    Y3, (DX)
+	ADDQ       $+32, DX
+	IMUL3Q     $+16, SI, DI
+	ADDQ       DI, AX
+	SUBQ       $+8, BX
+	JGE        together
+
+together_few:
+	ADDQ $+8, BX
+
+together_other:
+	VEXTRACTI128 $0x01, Y2, X0
+	VPMAXUD      X0, X2, X0
+	VPSHUFD      $0x0e, X0, X1
+	VPMAXUD      X1, X0, X0
+	VPSHUFD      $0x01, X0, X1
+	VPMAXUD      X1, X0, X0
+	VMOVD        X0, DI
 	VBROADCASTSS signs16<>+0(SB), Y0
 	VBROADCASTSS allOnes<>+0(SB), Y1
 
@@ -1385,7 +1671,285 @@ TEXT ·rangesBFloat16AVX2(SB), NOSPLIT, $0-41
 	MOVQ         hi+32(FP), DX
 	MOVQ         groups+8(FP), BX
 	MOVQ         groupSize+16(FP), SI
-	XORL         DI, DI
+	VBROADCASTSS magnitudes16<>+0(SB), Y0
+	VBROADCASTSS bfloatKept<>+0(SB), Y1
+	VXORPS       Y2, Y2, Y2
+	TESTQ        $+15, SI
+	JNE          together_other
+	SUBQ         $+8, BX
+	JL           together_few
+
+together:
+	IMUL3Q  $+0, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Y3
+	VPSRAW  $0x0f, Y3, Y4
+	VANDPS  Y0, Y4, Y4
+	VXORPS  Y4, Y3, Y3
+	ADDQ    $+32, DI
+	VMOVAPS Y3, Y4
+	SUBQ    $+16, R8
+	JZ      together_of0_done
+
+together_of0:
+	VMOVUPS (DI), Y5
+	VPSRAW  $0x0f, Y5, Y6
+	VANDPS  Y0, Y6, Y6
+	VXORPS  Y6, Y5, Y5
+	ADDQ    $+32, DI
+	VPMINSW Y5, Y3, Y3
+	VPMAXSW Y5, Y4, Y4
+	SUBQ    $+16, R8
+	JNZ     together_of0
+
+together_of0_done:
+	IMUL3Q  $+8, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Y5
+	VPSRAW  $0x0f, Y5, Y6
+	VANDPS  Y0, Y6, Y6
+	VXORPS  Y6, Y5, Y5
+	ADDQ    $+32, DI
+	VMOVAPS Y5, Y6
+	SUBQ    $+16, R8
+	JZ      together_of4_done
+
+together_of4:
+	VMOVUPS (DI), Y7
+	VPSRAW  $0x0f, Y7, Y8
+	VANDPS  Y0, Y8, Y8
+	VXORPS  Y8, Y7, Y7
+	ADDQ    $+32, DI
+	VPMINSW Y7, Y5, Y5
+	VPMAXSW Y7, Y6, Y6
+	SUBQ    $+16, R8
+	JNZ     together_of4
+
+together_of4_done:
+	VPERM2I128 $0x20, Y5, Y3, Y7
+	VPERM2I128 $0x31, Y5, Y3, Y3
+	VPMINSW    Y3, Y7, Y3
+	VPERM2I128 $0x20, Y6, Y4, Y5
+	VPERM2I128 $0x31, Y6, Y4, Y4
+	VPMAXSW    Y4, Y5, Y4
+	IMUL3Q     $+2, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Y5
+	VPSRAW     $0x0f, Y5, Y6
+	VANDPS     Y0, Y6, Y6
+	VXORPS     Y6, Y5, Y5
+	ADDQ       $+32, DI
+	VMOVAPS    Y5, Y6
+	SUBQ       $+16, R8
+	JZ         together_of1_done
+
+together_of1:
+	VMOVUPS (DI), Y7
+	VPSRAW  $0x0f, Y7, Y8
+	VANDPS  Y0, Y8, Y8
+	VXORPS  Y8, Y7, Y7
+	ADDQ    $+32, DI
+	VPMINSW Y7, Y5, Y5
+	VPMAXSW Y7, Y6, Y6
+	SUBQ    $+16, R8
+	JNZ     together_of1
+
+together_of1_done:
+	IMUL3Q  $+10, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Y7
+	VPSRAW  $0x0f, Y7, Y8
+	VANDPS  Y0, Y8, Y8
+	VXORPS  Y8, Y7, Y7
+	ADDQ    $+32, DI
+	VMOVAPS Y7, Y8
+	SUBQ    $+16, R8
+	JZ      together_of5_done
+
+together_of5:
+	VMOVUPS (DI), Y9
+	VPSRAW  $0x0f, Y9, Y10
+	VANDPS  Y0, Y10, Y10
+	VXORPS  Y10, Y9, Y9
+	ADDQ    $+32, DI
+	VPMINSW Y9, Y7, Y7
+	VPMAXSW Y9, Y8, Y8
+	SUBQ    $+16, R8
+	JNZ     together_of5
+
+together_of5_done:
+	VPERM2I128 $0x20, Y7, Y5, Y9
+	VPERM2I128 $0x31, Y7, Y5, Y5
+	VPMINSW    Y5, Y9, Y5
+	VPERM2I128 $0x20, Y8, Y6, Y7
+	VPERM2I128 $0x31, Y8, Y6, Y6
+	VPMAXSW    Y6, Y7, Y6
+	VUNPCKLPD  Y5, Y3, Y7
+	VUNPCKHPD  Y5, Y3, Y3
+	VPMINSW    Y3, Y7, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPMAXSW    Y4, Y5, Y4
+	IMUL3Q     $+4, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Y5
+	VPSRAW     $0x0f, Y5, Y6
+	VANDPS     Y0, Y6, Y6
+	VXORPS     Y6, Y5, Y5
+	ADDQ       $+32, DI
+	VMOVAPS    Y5, Y6
+	SUBQ       $+16, R8
+	JZ         together_of2_done
+
+together_of2:
+	VMOVUPS (DI), Y7
+	VPSRAW  $0x0f, Y7, Y8
+	VANDPS  Y0, Y8, Y8
+	VXORPS  Y8, Y7, Y7
+	ADDQ    $+32, DI
+	VPMINSW Y7, Y5, Y5
+	VPMAXSW Y7, Y6, Y6
+	SUBQ    $+16, R8
+	JNZ     together_of2
+
+together_of2_done:
+	IMUL3Q  $+12, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Y7
+	VPSRAW  $0x0f, Y7, Y8
+	VANDPS  Y0, Y8, Y8
+	VXORPS  Y8, Y7, Y7
+	ADDQ    $+32, DI
+	VMOVAPS Y7, Y8
+	SUBQ    $+16, R8
+	JZ      together_of6_done
+
+together_of6:
+	VMOVUPS (DI), Y9
+	VPSRAW  $0x0f, Y9, Y10
+	VANDPS  Y0, Y10, Y10
+	VXORPS  Y10, Y9, Y9
+	ADDQ    $+32, DI
+	VPMINSW Y9, Y7, Y7
+	VPMAXSW Y9, Y8, Y8
+	SUBQ    $+16, R8
+	JNZ     together_of6
+
+together_of6_done:
+	VPERM2I128 $0x20, Y7, Y5, Y9
+	VPERM2I128 $0x31, Y7, Y5, Y5
+	VPMINSW    Y5, Y9, Y5
+	VPERM2I128 $0x20, Y8, Y6, Y7
+	VPERM2I128 $0x31, Y8, Y6, Y6
+	VPMAXSW    Y6, Y7, Y6
+	IMUL3Q     $+6, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Y7
+	VPSRAW     $0x0f, Y7, Y8
+	VANDPS     Y0, Y8, Y8
+	VXORPS     Y8, Y7, Y7
+	ADDQ       $+32, DI
+	VMOVAPS    Y7, Y8
+	SUBQ       $+16, R8
+	JZ         together_of3_done
+
+together_of3:
+	VMOVUPS (DI), Y9
+	VPSRAW  $0x0f, Y9, Y10
+	VANDPS  Y0, Y10, Y10
+	VXORPS  Y10, Y9, Y9
+	ADDQ    $+32, DI
+	VPMINSW Y9, Y7, Y7
+	VPMAXSW Y9, Y8, Y8
+	SUBQ    $+16, R8
+	JNZ     together_of3
+
+together_of3_done:
+	IMUL3Q  $+14, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Y9
+	VPSRAW  $0x0f, Y9, Y10
+	VANDPS  Y0, Y10, Y10
+	VXORPS  Y10, Y9, Y9
+	ADDQ    $+32, DI
+	VMOVAPS Y9, Y10
+	SUBQ    $+16, R8
+	JZ      together_of7_done
+
+together_of7:
+	VMOVUPS (DI), Y11
+	VPSRAW  $0x0f, Y11, Y12
+	VANDPS  Y0, Y12, Y12
+	VXORPS  Y12, Y11, Y11
+	ADDQ    $+32, DI
+	VPMINSW Y11, Y9, Y9
+	VPMAXSW Y11, Y10, Y10
+	SUBQ    $+16, R8
+	JNZ     together_of7
+
+together_of7_done:
+	VPERM2I128 $0x20, Y9, Y7, Y11
+	VPERM2I128 $0x31, Y9, Y7, Y7
+	VPMINSW    Y7, Y11, Y7
+	VPERM2I128 $0x20, Y10, Y8, Y9
+	VPERM2I128 $0x31, Y10, Y8, Y8
+	VPMAXSW    Y8, Y9, Y8
+	VUNPCKLPD  Y7, Y5, Y9
+	VUNPCKHPD  Y7, Y5, Y5
+	VPMINSW    Y5, Y9, Y5
+	VUNPCKLPD  Y8, Y6, Y7
+	VUNPCKHPD  Y8, Y6, Y6
+	VPMAXSW    Y6, Y7, Y6
+	VSHUFPS    $0x88, Y5, Y3, Y7
+	VSHUFPS    $0xdd, Y5, Y3, Y3
+	VPMINSW    Y3, Y7, Y3
+	VSHUFPS    $0x88, Y6, Y4, Y5
+	VSHUFPS    $0xdd, Y6, Y4, Y4
+	VPMAXSW    Y4, Y5, Y4
+	VPSLLD     $0x10, Y3, Y5
+	VPMINSD    Y5, Y3, Y3
+	VPSRAD     $0x1f, Y3, Y5
+	VPSRLD     $0x01, Y5, Y5
+	VXORPS     Y5, Y3, Y3
+	VANDPS     Y1, Y3, Y3
+	VPADDD     Y3, Y3, Y5
+	VPMAXUD    Y5, Y2, Y2
+	VMOVUPS    Y3, (CX)
+	ADDQ       $+32, CX
+	VPSLLD     $0x10, Y4, Y3
+	VPMAXSD    Y3, Y4, Y4
+	VPSRAD     $0x1f, Y4, Y3
+	VPSRLD     $0x01, Y3, Y3
+	VXORPS     Y3, Y4, Y4
+	VANDPS     Y1, Y4, Y4
+	VPADDD     Y4, Y4, Y3
+	VPMAXUD    Y3, Y2, Y2
+	VMOVUPS    Y4, (DX)
+	ADDQ       $+32, DX
+	IMUL3Q     $+16, SI, DI
+	ADDQ       DI, AX
+	SUBQ       $+8, BX
+	JGE        together
+
+together_few:
+	ADDQ $+8, BX
+
+together_other:
+	VEXTRACTI128 $0x01, Y2, X0
+	VPMAXUD      X0, X2, X0
+	VPSHUFD      $0x0e, X0, X1
+	VPMAXUD      X1, X0, X0
+	VPSHUFD      $0x01, X0, X1
+	VPMAXUD      X1, X0, X0
+	VMOVD        X0, DI
 	VBROADCASTSS signs16<>+0(SB), Y0
 	VBROADCASTSS allOnes<>+0(SB), Y1
 
@@ -8264,29 +8828,555 @@ TEXT ·rangesFloat16AVX512(SB), NOSPLIT, $0-41
 	MOVQ         hi+32(FP), DX
 	MOVQ         groups+8(FP), BX
 	MOVQ         groupSize+16(FP), SI
-	XORL         DI, DI
-	VBROADCASTSS signs16<>+0(SB), Z0
-	VBROADCASTSS allOnes<>+0(SB), Z1
+	VBROADCASTSS magnitudes16<>+0(SB), Z0
+	VBROADCASTSS bfloatKept<>+0(SB), Z1
+	VPXORD       Z2, Z2, Z2
+	TESTQ        $+31, SI
+	JNE          together_other
+	SUBQ         $+16, BX
+	JL           together_few
+
+together:
+	IMUL3Q  $+0, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Z3
+	VPSRAW  $0x0f, Z3, Z4
+	VPANDD  Z0, Z4, Z4
+	VPXORD  Z4, Z3, Z3
+	ADDQ    $+64, DI
+	VMOVAPS Z3, Z4
+	SUBQ    $+32, R8
+	JZ      together_of0_done
+
+together_of0:
+	VMOVUPS (DI), Z5
+	VPSRAW  $0x0f, Z5, Z6
+	VPANDD  Z0, Z6, Z6
+	VPXORD  Z6, Z5, Z5
+	ADDQ    $+64, DI
+	VPMINSW Z5, Z3, Z3
+	VPMAXSW Z5, Z4, Z4
+	SUBQ    $+32, R8
+	JNZ     together_of0
+
+together_of0_done:
+	IMUL3Q  $+8, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Z5
+	VPSRAW  $0x0f, Z5, Z6
+	VPANDD  Z0, Z6, Z6
+	VPXORD  Z6, Z5, Z5
+	ADDQ    $+64, DI
+	VMOVAPS Z5, Z6
+	SUBQ    $+32, R8
+	JZ      together_of4_done
+
+together_of4:
+	VMOVUPS (DI), Z8
+	VPSRAW  $0x0f, Z8, Z9
+	VPANDD  Z0, Z9, Z9
+	VPXORD  Z9, Z8, Z8
+	ADDQ    $+64, DI
+	VPMINSW Z8, Z5, Z5
+	VPMAXSW Z8, Z6, Z6
+	SUBQ    $+32, R8
+	JNZ     together_of4
+
+together_of4_done:
+	VSHUFI32X4 $0x44, Z5, Z3, Z8
+	VSHUFI32X4 $0xee, Z5, Z3, Z3
+	VPMINSW    Z3, Z8, Z3
+	VSHUFI32X4 $0x44, Z6, Z4, Z5
+	VSHUFI32X4 $0xee, Z6, Z4, Z4
+	VPMAXSW    Z4, Z5, Z4
+	IMUL3Q     $+16, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Z5
+	VPSRAW     $0x0f, Z5, Z6
+	VPANDD     Z0, Z6, Z6
+	VPXORD     Z6, Z5, Z5
+	ADDQ       $+64, DI
+	VMOVAPS    Z5, Z6
+	SUBQ       $+32, R8
+	JZ         together_of8_done
+
+together_of8:
+	VMOVUPS (DI), Z8
+	VPSRAW  $0x0f, Z8, Z9
+	VPANDD  Z0, Z9, Z9
+	VPXORD  Z9, Z8, Z8
+	ADDQ    $+64, DI
+	VPMINSW Z8, Z5, Z5
+	VPMAXSW Z8, Z6, Z6
+	SUBQ    $+32, R8
+	JNZ     together_of8
+
+together_of8_done:
+	IMUL3Q  $+24, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Z8
+	VPSRAW  $0x0f, Z8, Z9
+	VPANDD  Z0, Z9, Z9
+	VPXORD  Z9, Z8, Z8
+	ADDQ    $+64, DI
+	VMOVAPS Z8, Z9
+	SUBQ    $+32, R8
+	JZ      together_of12_done
+
+together_of12:
+	VMOVUPS (DI), Z10
+	VPSRAW  $0x0f, Z10, Z11
+	VPANDD  Z0, Z11, Z11
+	VPXORD  Z11, Z10, Z10
+	ADDQ    $+64, DI
+	VPMINSW Z10, Z8, Z8
+	VPMAXSW Z10, Z9, Z9
+	SUBQ    $+32, R8
+	JNZ     together_of12
+
+together_of12_done:
+	VSHUFI32X4 $0x44, Z8, Z5, Z10
+	VSHUFI32X4 $0xee, Z8, Z5, Z5
+	VPMINSW    Z5, Z10, Z5
+	VSHUFI32X4 $0x44, Z9, Z6, Z8
+	VSHUFI32X4 $0xee, Z9, Z6, Z6
+	VPMAXSW    Z6, Z8, Z6
+	VSHUFI32X4 $0x88, Z5, Z3, Z8
+	VSHUFI32X4 $0xdd, Z5, Z3, Z3
+	VPMINSW    Z3, Z8, Z3
+	VSHUFI32X4 $0x88, Z6, Z4, Z5
+	VSHUFI32X4 $0xdd, Z6, Z4, Z4
+	VPMAXSW    Z4, Z5, Z4
+	IMUL3Q     $+2, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Z5
+	VPSRAW     $0x0f, Z5, Z6
+	VPANDD     Z0, Z6, Z6
+	VPXORD     Z6, Z5, Z5
+	ADDQ       $+64, DI
+	VMOVAPS    Z5, Z6
+	SUBQ       $+32, R8
+	JZ         together_of1_done
+
+together_of1:
+	VMOVUPS (DI), Z8
+	VPSRAW  $0x0f, Z8, Z9
+	VPANDD  Z0, Z9, Z9
+	VPXORD  Z9, Z8, Z8
+	ADDQ    $+64, DI
+	VPMINSW Z8, Z5, Z5
+	VPMAXSW Z8, Z6, Z6
+	SUBQ    $+32, R8
+	JNZ     together_of1
+
+together_of1_done:
+	IMUL3Q  $+10, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Z8
+	VPSRAW  $0x0f, Z8, Z9
+	VPANDD  Z0, Z9, Z9
+	VPXORD  Z9, Z8, Z8
+	ADDQ    $+64, DI
+	VMOVAPS Z8, Z9
+	SUBQ    $+32, R8
+	JZ      together_of5_done
+
+together_of5:
+	VMOVUPS (DI), Z10
+	VPSRAW  $0x0f, Z10, Z11
+	VPANDD  Z0, Z11, Z11
+	VPXORD  Z11, Z10, Z10
+	ADDQ    $+64, DI
+	VPMINSW Z10, Z8, Z8
+	VPMAXSW Z10, Z9, Z9
+	SUBQ    $+32, R8
+	JNZ     together_of5
+
+together_of5_done:
+	VSHUFI32X4 $0x44, Z8, Z5, Z10
+	VSHUFI32X4 $0xee, Z8, Z5, Z5
+	VPMINSW    Z5, Z10, Z5
+	VSHUFI32X4 $0x44, Z9, Z6, Z8
+	VSHUFI32X4 $0xee, Z9, Z6, Z6
+	VPMAXSW    Z6, Z8, Z6
+	IMUL3Q     $+18, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Z8
+	VPSRAW     $0x0f, Z8, Z9
+	VPANDD     Z0, Z9, Z9
+	VPXORD     Z9, Z8, Z8
+	ADDQ       $+64, DI
+	VMOVAPS    Z8, Z9
+	SUBQ       $+32, R8
+	JZ         together_of9_done
+
+together_of9:
+	VMOVUPS (DI), Z10
+	VPSRAW  $0x0f, Z10, Z11
+	VPANDD  Z0, Z11, Z11
+	VPXORD  Z11, Z10, Z10
+	ADDQ    $+64, DI
+	VPMINSW Z10, Z8, Z8
+	VPMAXSW Z10, Z9, Z9
+	SUBQ    $+32, R8
+	JNZ     together_of9
+
+together_of9_done:
+	IMUL3Q  $+26, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Z10
+	VPSRAW  $0x0f, Z10, Z11
+	VPANDD  Z0, Z11, Z11
+	VPXORD  Z11, Z10, Z10
+	ADDQ    $+64, DI
+	VMOVAPS Z10, Z11
+	SUBQ    $+32, R8
+	JZ      together_of13_done
+
+together_of13:
+	VMOVUPS (DI), Z12
+	VPSRAW  $0x0f, Z12, Z13
+	VPANDD  Z0, Z13, Z13
+	VPXORD  Z13, Z12, Z12
+	ADDQ    $+64, DI
+	VPMINSW Z12, Z10, Z10
+	VPMAXSW Z12, Z11, Z11
+	SUBQ    $+32, R8
+	JNZ     together_of13
+
+together_of13_done:
+	VSHUFI32X4 $0x44, Z10, Z8, Z12
+	VSHUFI32X4 $0xee, Z10, Z8, Z8
+	VPMINSW    Z8, Z12, Z8
+	VSHUFI32X4 $0x44, Z11, Z9, Z10
+	VSHUFI32X4 $0xee, Z11, Z9, Z9
+	VPMAXSW    Z9, Z10, Z9
+	VSHUFI32X4 $0x88, Z8, Z5, Z10
+	VSHUFI32X4 $0xdd, Z8, Z5, Z5
+	VPMINSW    Z5, Z10, Z5
+	VSHUFI32X4 $0x88, Z9, Z6, Z8
+	VSHUFI32X4 $0xdd, Z9, Z6, Z6
+	VPMAXSW    Z6, Z8, Z6
+	VUNPCKLPD  Z5, Z3, Z8
+	VUNPCKHPD  Z5, Z3, Z3
+	VPMINSW    Z3, Z8, Z3
+	VUNPCKLPD  Z6, Z4, Z5
+	VUNPCKHPD  Z6, Z4, Z4
+	VPMAXSW    Z4, Z5, Z4
+	IMUL3Q     $+4, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Z5
+	VPSRAW     $0x0f, Z5, Z6
+	VPANDD     Z0, Z6, Z6
+	VPXORD     Z6, Z5, Z5
+	ADDQ       $+64, DI
+	VMOVAPS    Z5, Z6
+	SUBQ       $+32, R8
+	JZ         together_of2_done
+
+together_of2:
+	VMOVUPS (DI), Z8
+	VPSRAW  $0x0f, Z8, Z9
+	VPANDD  Z0, Z9, Z9
+	VPXORD  Z9, Z8, Z8
+	ADDQ    $+64, DI
+	VPMINSW Z8, Z5, Z5
+	VPMAXSW Z8, Z6, Z6
+	SUBQ    $+32, R8
+	JNZ     together_of2
+
+together_of2_done:
+	IMUL3Q  $+12, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Z8
+	VPSRAW  $0x0f, Z8, Z9
+	VPANDD  Z0, Z9, Z9
+	VPXORD  Z9, Z8, Z8
+	ADDQ    $+64, DI
+	VMOVAPS Z8, Z9
+	SUBQ    $+32, R8
+	JZ      together_of6_done
+
+together_of6:
+	VMOVUPS (DI), Z10
+	VPSRAW  $0x0f, Z10, Z11
+	VPANDD  Z0, Z11, Z11
+	VPXORD  Z11, Z10, Z10
+	ADDQ    $+64, DI
+	VPMINSW Z10, Z8, Z8
+	VPMAXSW Z10, Z9, Z9
+	SUBQ    $+32, R8
+	JNZ     together_of6
+
+together_of6_done:
+	VSHUFI32X4 $0x44, Z8, Z5, Z10
+	VSHUFI32X4 $0xee, Z8, Z5, Z5
+	VPMINSW    Z5, Z10, Z5
+	VSHUFI32X4 $0x44, Z9, Z6, Z8
+	VSHUFI32X4 $0xee, Z9, Z6, Z6
+	VPMAXSW    Z6, Z8, Z6
+	IMUL3Q     $+20, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Z8
+	VPSRAW     $0x0f, Z8, Z9
+	VPANDD     Z0, Z9, Z9
+	VPXORD     Z9, Z8, Z8
+	ADDQ       $+64, DI
+	VMOVAPS    Z8, Z9
+	SUBQ       $+32, R8
+	JZ         together_of10_done
+
+together_of10:
+	VMOVUPS (DI), Z10
+	VPSRAW  $0x0f, Z10, Z11
+	VPANDD  Z0, Z11, Z11
+	VPXORD  Z11, Z10, Z10
+	ADDQ    $+64, DI
+	VPMINSW Z10, Z8, Z8
+	VPMAXSW Z10, Z9, Z9
+	SUBQ    $+32, R8
+	JNZ     together_of10
+
+together_of10_done:
+	IMUL3Q  $+28, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Z10
+	VPSRAW  $0x0f, Z10, Z11
+	VPANDD  Z0, Z11, Z11
+	VPXORD  Z11, Z10, Z10
+	ADDQ    $+64, DI
+	VMOVAPS Z10, Z11
+	SUBQ    $+32, R8
+	JZ      together_of14_done
+
+together_of14:
+	VMOVUPS (DI), Z12
+	VPSRAW  $0x0f, Z12, Z13
+	VPANDD  Z0, Z13, Z13
+	VPXORD  Z13, Z12, Z12
+	ADDQ    $+64, DI
+	VPMINSW Z12, Z10, Z10
+	VPMAXSW Z12, Z11, Z11
+	SUBQ    $+32, R8
+	JNZ     together_of14
+
+together_of14_done:
+	VSHUFI32X4 $0x44, Z10, Z8, Z12
+	VSHUFI32X4 $0xee, Z10, Z8, Z8
+	VPMINSW    Z8, Z12, Z8
+	VSHUFI32X4 $0x44, Z11, Z9, Z10
+	VSHUFI32X4 $0xee, Z11, Z9, Z9
+	VPMAXSW    Z9, Z10, Z9
+	VSHUFI32X4 $0x88, Z8, Z5, Z10
+	VSHUFI32X4 $0xdd, Z8, Z5, Z5
+	VPMINSW    Z5, Z10, Z5
+	VSHUFI32X4 $0x88, Z9, Z6, Z8
+	VSHUFI32X4 $0xdd, Z9, Z6, Z6
+	VPMAXSW    Z6, Z8, Z6
+	IMUL3Q     $+6, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Z8
+	VPSRAW     $0x0f, Z8, Z9
+	VPANDD     Z0, Z9, Z9
+	VPXORD     Z9, Z8, Z8
+	ADDQ       $+64, DI
+	VMOVAPS    Z8, Z9
+	SUBQ       $+32, R8
+	JZ         together_of3_done
+
+together_of3:
+	VMOVUPS (DI), Z10
+	VPSRAW  $0x0f, Z10, Z11
+	VPANDD  Z0, Z11, Z11
+	VPXORD  Z11, Z10, Z10
+	ADDQ    $+64, DI
+	VPMINSW Z10, Z8, Z8
+	VPMAXSW Z10, Z9, Z9
+	SUBQ    $+32, R8
+	JNZ     together_of3
+
+together_of3_done:
+	IMUL3Q  $+14, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Z10
+	VPSRAW  $0x0f, Z10, Z11
+	VPANDD  Z0, Z11, Z11
+	VPXORD  Z11, Z10, Z10
+	ADDQ    $+64, DI
+	VMOVAPS Z10, Z11
+	SUBQ    $+32, R8
+	JZ      together_of7_done
+
+together_of7:
+	VMOVUPS (DI), Z12
+	VPSRAW  $0x0f, Z12, Z13
+	VPANDD  Z0, Z13, Z13
+	VPXORD  Z13, Z12, Z12
+	ADDQ    $+64, DI
+	VPMINSW Z12, Z10, Z10
+	VPMAXSW Z12, Z11, Z11
+	SUBQ    $+32, R8
+	JNZ     together_of7
+
+together_of7_done:
+	VSHUFI32X4 $0x44, Z10, Z8, Z12
+	VSHUFI32X4 $0xee, Z10, Z8, Z8
+	VPMINSW    Z8, Z12, Z8
+	VSHUFI32X4 $0x44, Z11, Z9, Z10
+	VSHUFI32X4 $0xee, Z11, Z9, Z9
+	VPMAXSW    Z9, Z10, Z9
+	IMUL3Q     $+22, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Z10
+	VPSRAW     $0x0f, Z10, Z11
+	VPANDD     Z0, Z11, Z11
+	VPXORD     Z11, Z10, Z10
+	ADDQ       $+64, DI
+	VMOVAPS    Z10, Z11
+	SUBQ       $+32, R8
+	JZ         together_of11_done
+
+together_of11:
+	VMOVUPS (DI), Z12
+	VPSRAW  $0x0f, Z12, Z13
+	VPANDD  Z0, Z13, Z13
+	VPXORD  Z13, Z12, Z12
+	ADDQ    $+64, DI
+	VPMINSW Z12, Z10, Z10
+	VPMAXSW Z12, Z11, Z11
+	SUBQ    $+32, R8
+	JNZ     together_of11
+
+together_of11_done:
+	IMUL3Q  $+30, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Z12
+	VPSRAW  $0x0f, Z12, Z13
+	VPANDD  Z0, Z13, Z13
+	VPXORD  Z13, Z12, Z12
+	ADDQ    $+64, DI
+	VMOVAPS Z12, Z13
+	SUBQ    $+32, R8
+	JZ      together_of15_done
+
+together_of15:
+	VMOVUPS (DI), Z14
+	VPSRAW  $0x0f, Z14, Z15
+	VPANDD  Z0, Z15, Z15
+	VPXORD  Z15, Z14, Z14
+	ADDQ    $+64, DI
+	VPMINSW Z14, Z12, Z12
+	VPMAXSW Z14, Z13, Z13
+	SUBQ    $+32, R8
+	JNZ     together_of15
+
+together_of15_done:
+	VSHUFI32X4 $0x44, Z12, Z10, Z14
+	VSHUFI32X4 $0xee, Z12, Z10, Z10
+	VPMINSW    Z10, Z14, Z10
+	VSHUFI32X4 $0x44, Z13, Z11, Z12
+	VSHUFI32X4 $0xee, Z13, Z11, Z11
+	VPMAXSW    Z11, Z12, Z11
+	VSHUFI32X4 $0x88, Z10, Z8, Z12
+	VSHUFI32X4 $0xdd, Z10, Z8, Z8
+	VPMINSW    Z8, Z12, Z8
+	VSHUFI32X4 $0x88, Z11, Z9, Z10
+	VSHUFI32X4 $0xdd, Z11, Z9, Z9
+	VPMAXSW    Z9, Z10, Z9
+	VUNPCKLPD  Z8, Z5, Z10
+	VUNPCKHPD  Z8, Z5, Z5
+	VPMINSW    Z5, Z10, Z5
+	VUNPCKLPD  Z9, Z6, Z8
+	VUNPCKHPD  Z9, Z6, Z6
+	VPMAXSW    Z6, Z8, Z6
+	VSHUFPS    $0x88, Z5, Z3, Z8
+	VSHUFPS    $0xdd, Z5, Z3, Z3
+	VPMINSW    Z3, Z8, Z3
+	VSHUFPS    $0x88, Z6, Z4, Z5
+	VSHUFPS    $0xdd, Z6, Z4, Z4
+	VPMAXSW    Z4, Z5, Z4
+	VPSLLD     $0x10, Z3, Z5
+	VPMINSD    Z5, Z3, Z3
+	VPSRAD     $0x1f, Z3, Z5
+	VPSRLD     $0x01, Z5, Z5
+	VPXORD     Z5, Z3, Z3
+	VPANDD     Z1, Z3, Z3
+	VPADDD     Z3, Z3, Z5
+	VPMAXUD    Z5, Z2, Z2
+	VPSRLD     $0x10, Z3, Z3
+	VPMOVDW    Z3, Y3
+	VCVTPH2PS  Y3, Z3
+	VMOVUPS    Z3, (CX)
+	ADDQ       $+64, CX
+	VPSLLD     $0x10, Z4, Z3
+	VPMAXSD    Z3, Z4, Z4
+	VPSRAD     $0x1f, Z4, Z3
+	VPSRLD     $0x01, Z3, Z3
+	VPXORD     Z3, Z4, Z4
+	VPANDD     Z1, Z4, Z4
+	VPADDD     Z4, Z4, Z3
+	VPMAXUD    Z3, Z2, Z2
+	VPSRLD     $0x10, Z4, Z3
+	VPMOVDW    Z3, Y3
+	VCVTPH2PS  Y3, Z3
+	VMOVUPS    Z3, (DX)
+	ADDQ       $+64, DX
+	IMUL3Q     $+32, SI, DI
+	ADDQ       DI, AX
+	SUBQ       $+16, BX
+	JGE        together
+
+together_few:
+	ADDQ $+16, BX
+
+together_other:
+	VEXTRACTI64X4 $0x01, Z2, Y0
+	VPMAXUD       Y0, Y2, Y0
+	VEXTRACTI128  $0x01, Y0, X1
+	VPMAXUD       X1, X0, X1
+	VPSHUFD       $0x0e, X1, X0
+	VPMAXUD       X0, X1, X1
+	VPSHUFD       $0x01, X1, X0
+	VPMAXUD       X0, X1, X1
+	VMOVD         X1, DI
+	VBROADCASTSS  signs16<>+0(SB), Z0
+	VBROADCASTSS  allOnes<>+0(SB), Z1
 
 ranges_group:
 	TESTQ   BX, BX
 	JZ      ranges_done
-	VPXORD  Z3, Z3, Z3
+	VPXORD  Z7, Z7, Z7
 	VMOVAPS Z0, Z2
-	VMOVAPS Z1, Z4
+	VMOVAPS Z1, Z3
 	MOVQ    SI, R8
 	SUBQ    $+64, R8
 	JL      four_steps_done
 
 four_steps:
-	VMOVUPS (AX), Z5
-	VPMAXSW Z5, Z2, Z2
-	VPMAXUW Z5, Z3, Z3
-	VPMINUW Z5, Z4, Z4
-	VMOVUPS 64(AX), Z5
-	VPMAXSW Z5, Z2, Z2
-	VPMAXUW Z5, Z3, Z3
-	VPMINUW Z5, Z4, Z4
+	VMOVUPS (AX), Z4
+	VPMAXSW Z4, Z2, Z2
+	VPMAXUW Z4, Z7, Z7
+	VPMINUW Z4, Z3, Z3
+	VMOVUPS 64(AX), Z4
+	VPMAXSW Z4, Z2, Z2
+	VPMAXUW Z4, Z7, Z7
+	VPMINUW Z4, Z3, Z3
 	ADDQ    $+128, AX
 	SUBQ    $+64, R8
 	JGE     four_steps
@@ -8297,10 +9387,10 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	VBROADCASTI64X4 (AX), Z5
-	VPMAXSW         Z5, Z2, Z2
-	VPMAXUW         Z5, Z3, Z3
-	VPMINUW         Z5, Z4, Z4
+	VBROADCASTI64X4 (AX), Z4
+	VPMAXSW         Z4, Z2, Z2
+	VPMAXUW         Z4, Z7, Z7
+	VPMINUW         Z4, Z3, Z3
 	ADDQ            $+32, AX
 	SUBQ            $+16, R8
 	JGE             steps
@@ -8309,39 +9399,39 @@ steps_done:
 	ADDQ            $+16, R8
 	TESTQ           R8, R8
 	JZ              no_rest
-	VBROADCASTI32X4 (AX), Z5
-	VPMAXSW         Z5, Z2, Z2
-	VPMAXUW         Z5, Z3, Z3
-	VPMINUW         Z5, Z4, Z4
+	VBROADCASTI32X4 (AX), Z4
+	VPMAXSW         Z4, Z2, Z2
+	VPMAXUW         Z4, Z7, Z7
+	VPMINUW         Z4, Z3, Z3
 	ADDQ            $+16, AX
 
 no_rest:
-	VEXTRACTI64X4 $0x01, Z3, Y5
-	VPMAXUW       Y5, Y3, Y5
-	VEXTRACTI128  $0x01, Y5, X6
-	VPMAXUW       X6, X5, X6
-	VBROADCASTSS  allOnes<>+0(SB), X5
-	VPXOR         X5, X6, X6
-	VPHMINPOSUW   X6, X6
-	VMOVD         X6, R8
+	VEXTRACTI64X4 $0x01, Z7, Y4
+	VPMAXUW       Y4, Y7, Y4
+	VEXTRACTI128  $0x01, Y4, X5
+	VPMAXUW       X5, X4, X5
+	VBROADCASTSS  allOnes<>+0(SB), X4
+	VPXOR         X4, X5, X5
+	VPHMINPOSUW   X5, X5
+	VMOVD         X5, R8
 	NOTL          R8
 	SHLL          $0x10, R8
-	VEXTRACTI64X4 $0x01, Z2, Y5
-	VPMAXSW       Y5, Y2, Y5
-	VEXTRACTI128  $0x01, Y5, X2
-	VPMAXSW       X2, X5, X2
-	VBROADCASTSS  magnitudes16<>+0(SB), X5
-	VPXOR         X5, X2, X2
+	VEXTRACTI64X4 $0x01, Z2, Y4
+	VPMAXSW       Y4, Y2, Y4
+	VEXTRACTI128  $0x01, Y4, X2
+	VPMAXSW       X2, X4, X2
+	VBROADCASTSS  magnitudes16<>+0(SB), X4
+	VPXOR         X4, X2, X2
 	VPHMINPOSUW   X2, X2
 	VMOVD         X2, R9
 	XORL          $0x00007fff, R9
 	SHLL          $0x10, R9
-	VEXTRACTI64X4 $0x01, Z4, Y2
-	VPMINUW       Y2, Y4, Y2
-	VEXTRACTI128  $0x01, Y2, X4
-	VPMINUW       X4, X2, X4
-	VPHMINPOSUW   X4, X4
-	VMOVD         X4, R10
+	VEXTRACTI64X4 $0x01, Z3, Y2
+	VPMINUW       Y2, Y3, Y2
+	VEXTRACTI128  $0x01, Y2, X3
+	VPMINUW       X3, X2, X3
+	VPHMINPOSUW   X3, X3
+	VMOVD         X3, R10
 	SHLL          $0x10, R10
 	MOVL          R8, R11
 	ADDL          R11, R11
@@ -8707,29 +9797,549 @@ TEXT ·rangesBFloat16AVX512(SB), NOSPLIT, $0-41
 	MOVQ         hi+32(FP), DX
 	MOVQ         groups+8(FP), BX
 	MOVQ         groupSize+16(FP), SI
-	XORL         DI, DI
-	VBROADCASTSS signs16<>+0(SB), Z0
-	VBROADCASTSS allOnes<>+0(SB), Z1
+	VBROADCASTSS magnitudes16<>+0(SB), Z0
+	VBROADCASTSS bfloatKept<>+0(SB), Z1
+	VPXORD       Z2, Z2, Z2
+	TESTQ        $+31, SI
+	JNE          together_other
+	SUBQ         $+16, BX
+	JL           together_few
+
+together:
+	IMUL3Q  $+0, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Z3
+	VPSRAW  $0x0f, Z3, Z4
+	VPANDD  Z0, Z4, Z4
+	VPXORD  Z4, Z3, Z3
+	ADDQ    $+64, DI
+	VMOVAPS Z3, Z4
+	SUBQ    $+32, R8
+	JZ      together_of0_done
+
+together_of0:
+	VMOVUPS (DI), Z5
+	VPSRAW  $0x0f, Z5, Z6
+	VPANDD  Z0, Z6, Z6
+	VPXORD  Z6, Z5, Z5
+	ADDQ    $+64, DI
+	VPMINSW Z5, Z3, Z3
+	VPMAXSW Z5, Z4, Z4
+	SUBQ    $+32, R8
+	JNZ     together_of0
+
+together_of0_done:
+	IMUL3Q  $+8, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Z5
+	VPSRAW  $0x0f, Z5, Z6
+	VPANDD  Z0, Z6, Z6
+	VPXORD  Z6, Z5, Z5
+	ADDQ    $+64, DI
+	VMOVAPS Z5, Z6
+	SUBQ    $+32, R8
+	JZ      together_of4_done
+
+together_of4:
+	VMOVUPS (DI), Z8
+	VPSRAW  $0x0f, Z8, Z9
+	VPANDD  Z0, Z9, Z9
+	VPXORD  Z9, Z8, Z8
+	ADDQ    $+64, DI
+	VPMINSW Z8, Z5, Z5
+	VPMAXSW Z8, Z6, Z6
+	SUBQ    $+32, R8
+	JNZ     together_of4
+
+together_of4_done:
+	VSHUFI32X4 $0x44, Z5, Z3, Z8
+	VSHUFI32X4 $0xee, Z5, Z3, Z3
+	VPMINSW    Z3, Z8, Z3
+	VSHUFI32X4 $0x44, Z6, Z4, Z5
+	VSHUFI32X4 $0xee, Z6, Z4, Z4
+	VPMAXSW    Z4, Z5, Z4
+	IMUL3Q     $+16, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Z5
+	VPSRAW     $0x0f, Z5, Z6
+	VPANDD     Z0, Z6, Z6
+	VPXORD     Z6, Z5, Z5
+	ADDQ       $+64, DI
+	VMOVAPS    Z5, Z6
+	SUBQ       $+32, R8
+	JZ         together_of8_done
+
+together_of8:
+	VMOVUPS (DI), Z8
+	VPSRAW  $0x0f, Z8, Z9
+	VPANDD  Z0, Z9, Z9
+	VPXORD  Z9, Z8, Z8
+	ADDQ    $+64, DI
+	VPMINSW Z8, Z5, Z5
+	VPMAXSW Z8, Z6, Z6
+	SUBQ    $+32, R8
+	JNZ     together_of8
+
+together_of8_done:
+	IMUL3Q  $+24, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Z8
+	VPSRAW  $0x0f, Z8, Z9
+	VPANDD  Z0, Z9, Z9
+	VPXORD  Z9, Z8, Z8
+	ADDQ    $+64, DI
+	VMOVAPS Z8, Z9
+	SUBQ    $+32, R8
+	JZ      together_of12_done
+
+together_of12:
+	VMOVUPS (DI), Z10
+	VPSRAW  $0x0f, Z10, Z11
+	VPANDD  Z0, Z11, Z11
+	VPXORD  Z11, Z10, Z10
+	ADDQ    $+64, DI
+	VPMINSW Z10, Z8, Z8
+	VPMAXSW Z10, Z9, Z9
+	SUBQ    $+32, R8
+	JNZ     together_of12
+
+together_of12_done:
+	VSHUFI32X4 $0x44, Z8, Z5, Z10
+	VSHUFI32X4 $0xee, Z8, Z5, Z5
+	VPMINSW    Z5, Z10, Z5
+	VSHUFI32X4 $0x44, Z9, Z6, Z8
+	VSHUFI32X4 $0xee, Z9, Z6, Z6
+	VPMAXSW    Z6, Z8, Z6
+	VSHUFI32X4 $0x88, Z5, Z3, Z8
+	VSHUFI32X4 $0xdd, Z5, Z3, Z3
+	VPMINSW    Z3, Z8, Z3
+	VSHUFI32X4 $0x88, Z6, Z4, Z5
+	VSHUFI32X4 $0xdd, Z6, Z4, Z4
+	VPMAXSW    Z4, Z5, Z4
+	IMUL3Q     $+2, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Z5
+	VPSRAW     $0x0f, Z5, Z6
+	VPANDD     Z0, Z6, Z6
+	VPXORD     Z6, Z5, Z5
+	ADDQ       $+64, DI
+	VMOVAPS    Z5, Z6
+	SUBQ       $+32, R8
+	JZ         together_of1_done
+
+together_of1:
+	VMOVUPS (DI), Z8
+	VPSRAW  $0x0f, Z8, Z9
+	VPANDD  Z0, Z9, Z9
+	VPXORD  Z9, Z8, Z8
+	ADDQ    $+64, DI
+	VPMINSW Z8, Z5, Z5
+	VPMAXSW Z8, Z6, Z6
+	SUBQ    $+32, R8
+	JNZ     together_of1
+
+together_of1_done:
+	IMUL3Q  $+10, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Z8
+	VPSRAW  $0x0f, Z8, Z9
+	VPANDD  Z0, Z9, Z9
+	VPXORD  Z9, Z8, Z8
+	ADDQ    $+64, DI
+	VMOVAPS Z8, Z9
+	SUBQ    $+32, R8
+	JZ      together_of5_done
+
+together_of5:
+	VMOVUPS (DI), Z10
+	VPSRAW  $0x0f, Z10, Z11
+	VPANDD  Z0, Z11, Z11
+	VPXORD  Z11, Z10, Z10
+	ADDQ    $+64, DI
+	VPMINSW Z10, Z8, Z8
+	VPMAXSW Z10, Z9, Z9
+	SUBQ    $+32, R8
+	JNZ     together_of5
+
+together_of5_done:
+	VSHUFI32X4 $0x44, Z8, Z5, Z10
+	VSHUFI32X4 $0xee, Z8, Z5, Z5
+	VPMINSW    Z5, Z10, Z5
+	VSHUFI32X4 $0x44, Z9, Z6, Z8
+	VSHUFI32X4 $0xee, Z9, Z6, Z6
+	VPMAXSW    Z6, Z8, Z6
+	IMUL3Q     $+18, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Z8
+	VPSRAW     $0x0f, Z8, Z9
+	VPANDD     Z0, Z9, Z9
+	VPXORD     Z9, Z8, Z8
+	ADDQ       $+64, DI
+	VMOVAPS    Z8, Z9
+	SUBQ       $+32, R8
+	JZ         together_of9_done
+
+together_of9:
+	VMOVUPS (DI), Z10
+	VPSRAW  $0x0f, Z10, Z11
+	VPANDD  Z0, Z11, Z11
+	VPXORD  Z11, Z10, Z10
+	ADDQ    $+64, DI
+	VPMINSW Z10, Z8, Z8
+	VPMAXSW Z10, Z9, Z9
+	SUBQ    $+32, R8
+	JNZ     together_of9
+
+together_of9_done:
+	IMUL3Q  $+26, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Z10
+	VPSRAW  $0x0f, Z10, Z11
+	VPANDD  Z0, Z11, Z11
+	VPXORD  Z11, Z10, Z10
+	ADDQ    $+64, DI
+	VMOVAPS Z10, Z11
+	SUBQ    $+32, R8
+	JZ      together_of13_done
+
+together_of13:
+	VMOVUPS (DI), Z12
+	VPSRAW  $0x0f, Z12, Z13
+	VPANDD  Z0, Z13, Z13
+	VPXORD  Z13, Z12, Z12
+	ADDQ    $+64, DI
+	VPMINSW Z12, Z10, Z10
+	VPMAXSW Z12, Z11, Z11
+	SUBQ    $+32, R8
+	JNZ     together_of13
+
+together_of13_done:
+	VSHUFI32X4 $0x44, Z10, Z8, Z12
+	VSHUFI32X4 $0xee, Z10, Z8, Z8
+	VPMINSW    Z8, Z12, Z8
+	VSHUFI32X4 $0x44, Z11, Z9, Z10
+	VSHUFI32X4 $0xee, Z11, Z9, Z9
+	VPMAXSW    Z9, Z10, Z9
+	VSHUFI32X4 $0x88, Z8, Z5, Z10
+	VSHUFI32X4 $0xdd, Z8, Z5, Z5
+	VPMINSW    Z5, Z10, Z5
+	VSHUFI32X4 $0x88, Z9, Z6, Z8
+	VSHUFI32X4 $0xdd, Z9, Z6, Z6
+	VPMAXSW    Z6, Z8, Z6
+	VUNPCKLPD  Z5, Z3, Z8
+	VUNPCKHPD  Z5, Z3, Z3
+	VPMINSW    Z3, Z8, Z3
+	VUNPCKLPD  Z6, Z4, Z5
+	VUNPCKHPD  Z6, Z4, Z4
+	VPMAXSW    Z4, Z5, Z4
+	IMUL3Q     $+4, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Z5
+	VPSRAW     $0x0f, Z5, Z6
+	VPANDD     Z0, Z6, Z6
+	VPXORD     Z6, Z5, Z5
+	ADDQ       $+64, DI
+	VMOVAPS    Z5, Z6
+	SUBQ       $+32, R8
+	JZ         together_of2_done
+
+together_of2:
+	VMOVUPS (DI), Z8
+	VPSRAW  $0x0f, Z8, Z9
+	VPANDD  Z0, Z9, Z9
+	VPXORD  Z9, Z8, Z8
+	ADDQ    $+64, DI
+	VPMINSW Z8, Z5, Z5
+	VPMAXSW Z8, Z6, Z6
+	SUBQ    $+32, R8
+	JNZ     together_of2
+
+together_of2_done:
+	IMUL3Q  $+12, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Z8
+	VPSRAW  $0x0f, Z8, Z9
+	VPANDD  Z0, Z9, Z9
+	VPXORD  Z9, Z8, Z8
+	ADDQ    $+64, DI
+	VMOVAPS Z8, Z9
+	SUBQ    $+32, R8
+	JZ      together_of6_done
+
+together_of6:
+	VMOVUPS (DI), Z10
+	VPSRAW  $0x0f, Z10, Z11
+	VPANDD  Z0, Z11, Z11
+	VPXORD  Z11, Z10, Z10
+	ADDQ    $+64, DI
+	VPMINSW Z10, Z8, Z8
+	VPMAXSW Z10, Z9, Z9
+	SUBQ    $+32, R8
+	JNZ     together_of6
+
+together_of6_done:
+	VSHUFI32X4 $0x44, Z8, Z5, Z10
+	VSHUFI32X4 $0xee, Z8, Z5, Z5
+	VPMINSW    Z5, Z10, Z5
+	VSHUFI32X4 $0x44, Z9, Z6, Z8
+	VSHUFI32X4 $0xee, Z9, Z6, Z6
+	VPMAXSW    Z6, Z8, Z6
+	IMUL3Q     $+20, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Z8
+	VPSRAW     $0x0f, Z8, Z9
+	VPANDD     Z0, Z9, Z9
+	VPXORD     Z9, Z8, Z8
+	ADDQ       $+64, DI
+	VMOVAPS    Z8, Z9
+	SUBQ       $+32, R8
+	JZ         together_of10_done
+
+together_of10:
+	VMOVUPS (DI), Z10
+	VPSRAW  $0x0f, Z10, Z11
+	VPANDD  Z0, Z11, Z11
+	VPXORD  Z11, Z10, Z10
+	ADDQ    $+64, DI
+	VPMINSW Z10, Z8, Z8
+	VPMAXSW Z10, Z9, Z9
+	SUBQ    $+32, R8
+	JNZ     together_of10
+
+together_of10_done:
+	IMUL3Q  $+28, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Z10
+	VPSRAW  $0x0f, Z10, Z11
+	VPANDD  Z0, Z11, Z11
+	VPXORD  Z11, Z10, Z10
+	ADDQ    $+64, DI
+	VMOVAPS Z10, Z11
+	SUBQ    $+32, R8
+	JZ      together_of14_done
+
+together_of14:
+	VMOVUPS (DI), Z12
+	VPSRAW  $0x0f, Z12, Z13
+	VPANDD  Z0, Z13, Z13
+	VPXORD  Z13, Z12, Z12
+	ADDQ    $+64, DI
+	VPMINSW Z12, Z10, Z10
+	VPMAXSW Z12, Z11, Z11
+	SUBQ    $+32, R8
+	JNZ     together_of14
+
+together_of14_done:
+	VSHUFI32X4 $0x44, Z10, Z8, Z12
+	VSHUFI32X4 $0xee, Z10, Z8, Z8
+	VPMINSW    Z8, Z12, Z8
+	VSHUFI32X4 $0x44, Z11, Z9, Z10
+	VSHUFI32X4 $0xee, Z11, Z9, Z9
+	VPMAXSW    Z9, Z10, Z9
+	VSHUFI32X4 $0x88, Z8, Z5, Z10
+	VSHUFI32X4 $0xdd, Z8, Z5, Z5
+	VPMINSW    Z5, Z10, Z5
+	VSHUFI32X4 $0x88, Z9, Z6, Z8
+	VSHUFI32X4 $0xdd, Z9, Z6, Z6
+	VPMAXSW    Z6, Z8, Z6
+	IMUL3Q     $+6, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Z8
+	VPSRAW     $0x0f, Z8, Z9
+	VPANDD     Z0, Z9, Z9
+	VPXORD     Z9, Z8, Z8
+	ADDQ       $+64, DI
+	VMOVAPS    Z8, Z9
+	SUBQ       $+32, R8
+	JZ         together_of3_done
+
+together_of3:
+	VMOVUPS (DI), Z10
+	VPSRAW  $0x0f, Z10, Z11
+	VPANDD  Z0, Z11, Z11
+	VPXORD  Z11, Z10, Z10
+	ADDQ    $+64, DI
+	VPMINSW Z10, Z8, Z8
+	VPMAXSW Z10, Z9, Z9
+	SUBQ    $+32, R8
+	JNZ     together_of3
+
+together_of3_done:
+	IMUL3Q  $+14, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Z10
+	VPSRAW  $0x0f, Z10, Z11
+	VPANDD  Z0, Z11, Z11
+	VPXORD  Z11, Z10, Z10
+	ADDQ    $+64, DI
+	VMOVAPS Z10, Z11
+	SUBQ    $+32, R8
+	JZ      together_of7_done
+
+together_of7:
+	VMOVUPS (DI), Z12
+	VPSRAW  $0x0f, Z12, Z13
+	VPANDD  Z0, Z13, Z13
+	VPXORD  Z13, Z12, Z12
+	ADDQ    $+64, DI
+	VPMINSW Z12, Z10, Z10
+	VPMAXSW Z12, Z11, Z11
+	SUBQ    $+32, R8
+	JNZ     together_of7
+
+together_of7_done:
+	VSHUFI32X4 $0x44, Z10, Z8, Z12
+	VSHUFI32X4 $0xee, Z10, Z8, Z8
+	VPMINSW    Z8, Z12, Z8
+	VSHUFI32X4 $0x44, Z11, Z9, Z10
+	VSHUFI32X4 $0xee, Z11, Z9, Z9
+	VPMAXSW    Z9, Z10, Z9
+	IMUL3Q     $+22, SI, DI
+	ADDQ       AX, DI
+	MOVQ       SI, R8
+	VMOVUPS    (DI), Z10
+	VPSRAW     $0x0f, Z10, Z11
+	VPANDD     Z0, Z11, Z11
+	VPXORD     Z11, Z10, Z10
+	ADDQ       $+64, DI
+	VMOVAPS    Z10, Z11
+	SUBQ       $+32, R8
+	JZ         together_of11_done
+
+together_of11:
+	VMOVUPS (DI), Z12
+	VPSRAW  $0x0f, Z12, Z13
+	VPANDD  Z0, Z13, Z13
+	VPXORD  Z13, Z12, Z12
+	ADDQ    $+64, DI
+	VPMINSW Z12, Z10, Z10
+	VPMAXSW Z12, Z11, Z11
+	SUBQ    $+32, R8
+	JNZ     together_of11
+
+together_of11_done:
+	IMUL3Q  $+30, SI, DI
+	ADDQ    AX, DI
+	MOVQ    SI, R8
+	VMOVUPS (DI), Z12
+	VPSRAW  $0x0f, Z12, Z13
+	VPANDD  Z0, Z13, Z13
+	VPXORD  Z13, Z12, Z12
+	ADDQ    $+64, DI
+	VMOVAPS Z12, Z13
+	SUBQ    $+32, R8
+	JZ      together_of15_done
+
+together_of15:
+	VMOVUPS (DI), Z14
+	VPSRAW  $0x0f, Z14, Z15
+	VPANDD  Z0, Z15, Z15
+	VPXORD  Z15, Z14, Z14
+	ADDQ    $+64, DI
+	VPMINSW Z14, Z12, Z12
+	VPMAXSW Z14, Z13, Z13
+	SUBQ    $+32, R8
+	JNZ     together_of15
+
+together_of15_done:
+	VSHUFI32X4 $0x44, Z12, Z10, Z14
+	VSHUFI32X4 $0xee, Z12, Z10, Z10
+	VPMINSW    Z10, Z14, Z10
+	VSHUFI32X4 $0x44, Z13, Z11, Z12
+	VSHUFI32X4 $0xee, Z13, Z11, Z11
+	VPMAXSW    Z11, Z12, Z11
+	VSHUFI32X4 $0x88, Z10, Z8, Z12
+	VSHUFI32X4 $0xdd, Z10, Z8, Z8
+	VPMINSW    Z8, Z12, Z8
+	VSHUFI32X4 $0x88, Z11, Z9, Z10
+	VSHUFI32X4 $0xdd, Z11, Z9, Z9
+	VPMAXSW    Z9, Z10, Z9
+	VUNPCKLPD  Z8, Z5, Z10
+	VUNPCKHPD  Z8, Z5, Z5
+	VPMINSW    Z5, Z10, Z5
+	VUNPCKLPD  Z9, Z6, Z8
+	VUNPCKHPD  Z9, Z6, Z6
+	VPMAXSW    Z6, Z8, Z6
+	VSHUFPS    $0x88, Z5, Z3, Z8
+	VSHUFPS    $0xdd, Z5, Z3, Z3
+	VPMINSW    Z3, Z8, Z3
+	VSHUFPS    $0x88, Z6, Z4, Z5
+	VSHUFPS    $0xdd, Z6, Z4, Z4
+	VPMAXSW    Z4, Z5, Z4
+	VPSLLD     $0x10, Z3, Z5
+	VPMINSD    Z5, Z3, Z3
+	VPSRAD     $0x1f, Z3, Z5
+	VPSRLD     $0x01, Z5, Z5
+	VPXORD     Z5, Z3, Z3
+	VPANDD     Z1, Z3, Z3
+	VPADDD     Z3, Z3, Z5
+	VPMAXUD    Z5, Z2, Z2
+	VMOVUPS    Z3, (CX)
+	ADDQ       $+64, CX
+	VPSLLD     $0x10, Z4, Z3
+	VPMAXSD    Z3, Z4, Z4
+	VPSRAD     $0x1f, Z4, Z3
+	VPSRLD     $0x01, Z3, Z3
+	VPXORD     Z3, Z4, Z4
+	VPANDD     Z1, Z4, Z4
+	VPADDD     Z4, Z4, Z3
+	VPMAXUD    Z3, Z2, Z2
+	VMOVUPS    Z4, (DX)
+	ADDQ       $+64, DX
+	IMUL3Q     $+32, SI, DI
+	ADDQ       DI, AX
+	SUBQ       $+16, BX
+	JGE        together
+
+together_few:
+	ADDQ $+16, BX
+
+together_other:
+	VEXTRACTI64X4 $0x01, Z2, Y0
+	VPMAXUD       Y0, Y2, Y0
+	VEXTRACTI128  $0x01, Y0, X1
+	VPMAXUD       X1, X0, X1
+	VPSHUFD       $0x0e, X1, X0
+	VPMAXUD       X0, X1, X1
+	VPSHUFD       $0x01, X1, X0
+	VPMAXUD       X0, X1, X1
+	VMOVD         X1, DI
+	VBROADCASTSS  signs16<>+0(SB), Z0
+	VBROADCASTSS  allOnes<>+0(SB), Z1
 
 ranges_group:
 	TESTQ   BX, BX
 	JZ      ranges_done
-	VPXORD  Z3, Z3, Z3
+	VPXORD  Z7, Z7, Z7
 	VMOVAPS Z0, Z2
-	VMOVAPS Z1, Z4
+	VMOVAPS Z1, Z3
 	MOVQ    SI, R8
 	SUBQ    $+64, R8
 	JL      four_steps_done
 
 four_steps:
-	VMOVUPS (AX), Z5
-	VPMAXSW Z5, Z2, Z2
-	VPMAXUW Z5, Z3, Z3
-	VPMINUW Z5, Z4, Z4
-	VMOVUPS 64(AX), Z5
-	VPMAXSW Z5, Z2, Z2
-	VPMAXUW Z5, Z3, Z3
-	VPMINUW Z5, Z4, Z4
+	VMOVUPS (AX), Z4
+	VPMAXSW Z4, Z2, Z2
+	VPMAXUW Z4, Z7, Z7
+	VPMINUW Z4, Z3, Z3
+	VMOVUPS 64(AX), Z4
+	VPMAXSW Z4, Z2, Z2
+	VPMAXUW Z4, Z7, Z7
+	VPMINUW Z4, Z3, Z3
 	ADDQ    $+128, AX
 	SUBQ    $+64, R8
 	JGE     four_steps
@@ -8740,10 +10350,10 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	VBROADCASTI64X4 (AX), Z5
-	VPMAXSW         Z5, Z2, Z2
-	VPMAXUW         Z5, Z3, Z3
-	VPMINUW         Z5, Z4, Z4
+	VBROADCASTI64X4 (AX), Z4
+	VPMAXSW         Z4, Z2, Z2
+	VPMAXUW         Z4, Z7, Z7
+	VPMINUW         Z4, Z3, Z3
 	ADDQ            $+32, AX
 	SUBQ            $+16, R8
 	JGE             steps
@@ -8752,39 +10362,39 @@ steps_done:
 	ADDQ            $+16, R8
 	TESTQ           R8, R8
 	JZ              no_rest
-	VBROADCASTI32X4 (AX), Z5
-	VPMAXSW         Z5, Z2, Z2
-	VPMAXUW         Z5, Z3, Z3
-	VPMINUW         Z5, Z4, Z4
+	VBROADCASTI32X4 (AX), Z4
+	VPMAXSW         Z4, Z2, Z2
+	VPMAXUW         Z4, Z7, Z7
+	VPMINUW         Z4, Z3, Z3
 	ADDQ            $+16, AX
 
 no_rest:
-	VEXTRACTI64X4 $0x01, Z3, Y5
-	VPMAXUW       Y5, Y3, Y5
-	VEXTRACTI128  $0x01, Y5, X6
-	VPMAXUW       X6, X5, X6
-	VBROADCASTSS  allOnes<>+0(SB), X5
-	VPXOR         X5, X6, X6
-	VPHMINPOSUW   X6, X6
-	VMOVD         X6, R8
+	VEXTRACTI64X4 $0x01, Z7, Y4
+	VPMAXUW       Y4, Y7, Y4
+	VEXTRACTI128  $0x01, Y4, X5
+	VPMAXUW       X5, X4, X5
+	VBROADCASTSS  allOnes<>+0(SB), X4
+	VPXOR         X4, X5, X5
+	VPHMINPOSUW   X5, X5
+	VMOVD         X5, R8
 	NOTL          R8
 	SHLL          $0x10, R8
-	VEXTRACTI64X4 $0x01, Z2, Y5
-	VPMAXSW       Y5, Y2, Y5
-	VEXTRACTI128  $0x01, Y5, X2
-	VPMAXSW       X2, X5, X2
-	VBROADCASTSS  magnitudes16<>+0(SB), X5
-	VPXOR         X5, X2, X2
+	VEXTRACTI64X4 $0x01, Z2, Y4
+	VPMAXSW       Y4, Y2, Y4
+	VEXTRACTI128  $0x01, Y4, X2
+	VPMAXSW       X2, X4, X2
+	VBROADCASTSS  magnitudes16<>+0(SB), X4
+	VPXOR         X4, X2, X2
 	VPHMINPOSUW   X2, X2
 	VMOVD         X2, R9
 	XORL          $0x00007fff, R9
 	SHLL          $0x10, R9
-	VEXTRACTI64X4 $0x01, Z4, Y2
-	VPMINUW       Y2, Y4, Y2
-	VEXTRACTI128  $0x01, Y2, X4
-	VPMINUW       X4, X2, X4
-	VPHMINPOSUW   X4, X4
-	VMOVD         X4, R10
+	VEXTRACTI64X4 $0x01, Z3, Y2
+	VPMINUW       Y2, Y3, Y2
+	VEXTRACTI128  $0x01, Y2, X3
+	VPMINUW       X3, X2, X3
+	VPHMINPOSUW   X3, X3
+	VMOVD         X3, R10
 	SHLL          $0x10, R10
 	MOVL          R8, R11
 	ADDL          R11, R11

@@ -37,11 +37,11 @@ func ranges(i isa, e element) {
 	weights, lo, hi := pointer("weights"), pointer("lo"), pointer("hi")
 	p := e.patterns()
 	groups, groupSize := pointer("groups"), pointer("groupSize")
-	largest := GP32() // magnitude
+	var largest GPVirtual // magnitude, doubled
 	if e.name == "Float32" {
 		largest = i.rangesTogether(weights, lo, hi, groups, groupSize)
 	} else {
-		XORL(largest, largest)
+		largest = i.shortsTogether(e, weights, lo, hi, groups, groupSize)
 	}
 	signs, ones := broadcast(p.signs, i.lanes), broadcast(allOnes, i.lanes)
 	each("ranges", groups, func() {

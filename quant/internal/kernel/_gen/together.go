@@ -8,14 +8,20 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// Groups of few float32 are looked at together, as many as a register has lanes: to join the
-// lanes of each by itself takes longer than all else.
+// Groups of few float32, and groups of elements of 16 bits that fill registers, are looked at
+// together, as many as a register has lanes: to join the lanes of each by itself takes longer than
+// all else.
 
 // togetherSizes are those of groups that are.
 var togetherSizes = []int{16, 32}
 
 // ends are the smallest and the largest weight of each of some groups, as keys.
 type ends struct{ low, high VecVirtual }
+
+// keys are how to compare keys of a size.
+type keys struct{ least, greatest func(...Op) }
+
+var keys16, keys32 = keys{VPMINSW, VPMAXSW}, keys{VPMINSD, VPMAXSD}
 
 // rangesTogether takes as many of such groups as fill registers. It gives the largest magnitude,
 // doubled.
@@ -30,7 +36,7 @@ func (i isa) rangesTogether(weights, lo, hi, groups, groupSize GPVirtual) (large
 		JL(LabelRef(name + "_few"))
 		Label(name)
 		next := 0
-		all := i.endsOf(i.lanes, func() ends {
+		all := i.endsOf(i.lanes, keys32, func() ends {
 			first := places[next] * size
 			next++
 			return i.endsOfGroup(weights, first, size)
@@ -55,6 +61,95 @@ func (i isa) rangesTogether(weights, lo, hi, groups, groupSize GPVirtual) (large
 	largest = elements[0].reduce(found, VPMAXUD, Mem{})
 	ADDL(largest, largest)
 	return largest
+}
+
+// shortsTogether is rangesTogether for elements of 16 bits.
+func (i isa) shortsTogether(e element, weights, lo, hi, groups, groupSize GPVirtual) (largest GPVirtual) {
+	magnitudes, kept, found := i.all(magnitudes16), i.all(bfloatKept), i.zeroed()
+	places := i.places()
+	TESTQ(I32(int32(2*i.lanes-1)), groupSize)
+	JNE(LabelRef("together_other"))
+	SUBQ(I32(int32(i.lanes)), groups)
+	JL(LabelRef("together_few"))
+	Label("together")
+	next := 0
+	all := i.endsOf(i.lanes, keys16, func() ends {
+		next++
+		return i.endsOfShorts(weights, groupSize, places[next-1], magnitudes)
+	})
+	for _, each := range []struct {
+		end  VecVirtual
+		join func(...Op)
+		to   GPVirtual
+	}{{all.low, VPMINSD, lo}, {all.high, VPMAXSD, hi}} {
+		other := vector(i.lanes)
+		VPSLLD(U8(16), each.end, other)
+		each.join(other, each.end, each.end)
+		i.key(each.end)
+		i.and(kept, each.end, each.end)
+		VPADDD(each.end, each.end, other) // without the sign
+		VPMAXUD(other, found, found)
+		VMOVUPS(i.widened(e, each.end), Mem{Base: each.to})
+		ADDQ(I32(int32(4*i.lanes)), each.to)
+	}
+	size := GP64()
+	IMUL3Q(I32(int32(e.size*i.lanes)), groupSize, size)
+	ADDQ(size, weights)
+	SUBQ(I32(int32(i.lanes)), groups)
+	JGE(LabelRef("together"))
+	Label("together_few")
+	ADDQ(I32(int32(i.lanes)), groups)
+	Label("together_other")
+	return elements[0].reduce(found, VPMAXUD, Mem{})
+}
+
+// endsOfShorts are those of the lanes of one group, the halves of each lane apart.
+func (i isa) endsOfShorts(weights, groupSize GPVirtual, group int, magnitudes VecVirtual) ends {
+	from, left := GP64(), GP64()
+	IMUL3Q(I32(int32(2*group)), groupSize, from)
+	ADDQ(weights, from)
+	MOVQ(groupSize, left)
+	load := func(v VecVirtual) {
+		sign := vector(i.lanes)
+		VMOVUPS(Mem{Base: from}, v)
+		VPSRAW(U8(15), v, sign)
+		i.and(magnitudes, sign, sign)
+		i.xor(sign, v, v)
+		ADDQ(I32(int32(4*i.lanes)), from)
+	}
+	e := ends{vector(i.lanes), vector(i.lanes)}
+	load(e.low)
+	VMOVAPS(e.low, e.high)
+	label := fmt.Sprintf("together_of%d", group)
+	SUBQ(I32(int32(2*i.lanes)), left)
+	JZ(LabelRef(label + "_done"))
+	Label(label)
+	v := vector(i.lanes)
+	load(v)
+	VPMINSW(v, e.low, e.low)
+	VPMAXSW(v, e.high, e.high)
+	SUBQ(I32(int32(2*i.lanes)), left)
+	JNZ(LabelRef(label))
+	Label(label + "_done")
+	return e
+}
+
+// widened makes patterns of 16 bits, in the upper halves of lanes, float32.
+func (i isa) widened(e element, v VecVirtual) VecVirtual {
+	if e.name != "Float16" {
+		return v
+	}
+	out := vector(i.lanes)
+	VPSRLD(U8(16), v, out)
+	if i.lanes == 16 {
+		VPMOVDW(out, out.AsY())
+		VCVTPH2PS(out.AsY(), out)
+	} else {
+		VPACKUSDW(out, out, out)
+		VPERMQ(U8(0b1000), out, out)
+		VCVTPH2PS(out.AsX(), out)
+	}
+	return out
 }
 
 // key makes a float32 a signed integer that orders like it, and back.
@@ -87,21 +182,21 @@ func (i isa) endsOfGroup(weights GPVirtual, first, size int) ends {
 }
 
 // endsOf joins so many groups, a lane or several for each, in the order of places.
-func (i isa) endsOf(groups int, ofGroup func() ends) ends {
+func (i isa) endsOf(groups int, keys keys, ofGroup func() ends) ends {
 	if groups == 1 {
 		return ofGroup()
 	}
-	a, b := i.endsOf(groups/2, ofGroup), i.endsOf(groups/2, ofGroup)
+	a, b := i.endsOf(groups/2, keys, ofGroup), i.endsOf(groups/2, keys, ofGroup)
 	first, second := i.evenAndOdd(a.low, b.low, i.lanes/groups)
 	if a.low != a.high {
-		VPMINSD(second, first, a.low)
+		keys.least(second, first, a.low)
 		first, second = i.evenAndOdd(a.high, b.high, i.lanes/groups)
-		VPMAXSD(second, first, a.high)
+		keys.greatest(second, first, a.high)
 		return a
 	}
 	low := vector(i.lanes)
-	VPMINSD(second, first, low)
-	VPMAXSD(second, first, first)
+	keys.least(second, first, low)
+	keys.greatest(second, first, first)
 	return ends{low, first}
 }
 
