@@ -15,11 +15,15 @@ from pyarrowquant._core.underflow import Underflow
 from pyarrowquant.conversion.quantized import QuantizedLayer
 from pyarrowquant.errors import LayerError
 
+_PIECE = 1 << 20  # weights that are squared at a time: as float64 all take twice what they did
+
 
 def _squares(row: pa.RecordBatch) -> float:
     """Sum of the squared weights that a row decodes to."""
-    weights = dequantize_batch_arrow(pa.Table.from_batches([row]))["weights"][0].values
-    return float(np.square(weights.to_numpy(), dtype=np.float64).sum())
+    decoded = dequantize_batch_arrow(pa.Table.from_batches([row]))["weights"][0].values
+    weights = decoded.to_numpy()
+    pieces = (weights[start : start + _PIECE] for start in range(0, weights.size, _PIECE))
+    return math.fsum(float(np.square(piece, dtype=np.float64).sum()) for piece in pieces)
 
 
 # All floats are multiples of a part of 1 that this is the number of.
