@@ -7,7 +7,7 @@ so that no results travel to the driver.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -181,14 +181,15 @@ class FileMaker:
             wanted = {each.name for each in tensors} - {each.name for each in in_vain}
             read = sum(map(bytes_in_batch, in_vain))
             meter.take(read, 0)
-            for outcome in self._quantizer.of_tensors(wanted, threads, meter):
-                read += outcome.read
-                totals.underflows += outcome.underflows
-                if outcome.results is not None:
-                    totals.told += quantizing.check(outcome.results, model)
-                    totals.add(outcome.results, quantizing.layers_in(outcome.results))
-                    _fill(places, outcome.results)
-                del outcome  # before the next batch is quantized
+            with closing(self._quantizer.of_tensors(wanted, threads, meter)) as outcomes:
+                for outcome in outcomes:
+                    read += outcome.read
+                    totals.underflows += outcome.underflows
+                    if outcome.results is not None:
+                        totals.told += quantizing.check(outcome.results, model)
+                        totals.add(outcome.results, quantizing.layers_in(outcome.results))
+                        _fill(places, outcome.results)
+                    del outcome  # before the next batch is quantized
             stamp = depot.deliver(file.name, placed.path(output))
         return MadeFile(file.name, stamp, read, totals)
 

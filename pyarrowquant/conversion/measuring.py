@@ -9,6 +9,7 @@ from itertools import islice
 from pyarrowquant._core.options import quantize_options
 from pyarrowquant._core.progress import EachPart, Reporter
 from pyarrowquant._core.source import INPUT_COLUMNS, Source, weights_bytes
+from pyarrowquant.conversion.ahead import read_ahead
 from pyarrowquant.conversion.importance import weighted
 from pyarrowquant.conversion.progress import Meter
 from pyarrowquant.conversion.stage import OfBatches
@@ -94,25 +95,25 @@ class Measurer:
         task = self._task
         rounds = rounds_of(task.choices)
         part = EachPart(lambda _, done, __: meter.fitting(done // rounds))
-        reader = self._source.model.reader(task.batch_bytes, skip=skip)
-        for batch in islice(weighted(reader, task.importance, self._source), count):
-            source = Source(batch, INPUT_COLUMNS)
-            data = source.read_all()
-            options = replace(
-                quantize_options(threads=threads), type_names=tuple(source.type_names.items())
-            )
-            read = weights_bytes(data)
-            with Reporter(part, read * rounds) as reporter:
-                costs, skipped = measured(
-                    data,
-                    options,
-                    task.choices,
-                    task.quality_floor,
-                    task.continue_on_error,
-                    reporter,
+        with read_ahead(self._source.model, task.batch_bytes, skip, count) as reader:
+            for batch in islice(weighted(reader, task.importance, self._source), count):
+                source = Source(batch, INPUT_COLUMNS)
+                data = source.read_all()
+                options = replace(
+                    quantize_options(threads=threads), type_names=tuple(source.type_names.items())
                 )
-            del batch, source, data  # before the next one is read
-            found = Measured(1, read, costs, skipped)
-            yield found
-            found.tell(meter)
+                read = weights_bytes(data)
+                with Reporter(part, read * rounds) as reporter:
+                    costs, skipped = measured(
+                        data,
+                        options,
+                        task.choices,
+                        task.quality_floor,
+                        task.continue_on_error,
+                        reporter,
+                    )
+                del batch, source, data  # before the next one is read
+                found = Measured(1, read, costs, skipped)
+                yield found
+                found.tell(meter)
         yield Measured(0, 0, {}, [])

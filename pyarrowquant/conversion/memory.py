@@ -21,3 +21,11 @@ def batch_bytes(max_memory: int) -> int:
     if size < _LEAST:
         raise UsageError(f"max_memory={size} is too little; the least is {-(-_LEAST // 2**20)}MiB")
     return (size - _ITSELF) // _BATCHES
+
+
+def most_decoded(batch_bytes: int) -> int:
+    """Bound on a batch of layers that were decoded, with the next one, which is decoded then.
+
+    Results of what was decoded are far smaller, and so leave room for the next one.
+    """
+    return 2 * batch_bytes

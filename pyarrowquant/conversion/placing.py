@@ -7,6 +7,7 @@ the driver.
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,12 +98,13 @@ class Placer:
 
         Results that cannot be written here are given as they are.
         """
-        for outcome in self._quantizer.outcomes(skip, count, threads, meter):
-            if outcome.results is None or self._places is None:
-                yield outcome
-            else:
-                yield self._placed(outcome, outcome.results, self._places)
-            del outcome  # before the next batch is quantized
+        with closing(self._quantizer.outcomes(skip, count, threads, meter)) as outcomes:
+            for outcome in outcomes:
+                if outcome.results is None or self._places is None:
+                    yield outcome
+                else:
+                    yield self._placed(outcome, outcome.results, self._places)
+                del outcome  # before the next batch is quantized
 
     def _placed(
         self, outcome: Outcome, results: pa.RecordBatch, places: Places

@@ -19,6 +19,7 @@ from pyarrowquant._core.progress import EachPart
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.source import weights_bytes
 from pyarrowquant._core.underflow import Underflow
+from pyarrowquant.conversion.ahead import read_ahead
 from pyarrowquant.conversion.beyond import beyond_float16
 from pyarrowquant.conversion.importance import weighted
 from pyarrowquant.conversion.planning import planned
@@ -156,8 +157,8 @@ class Quantizer:
         model = self._source.model
         if self._task.left_out:
             model = model.without(self._task.left_out)
-        batches = model.reader(self._task.batch_bytes, skip=skip)
-        return self._outcomes(batches, count, threads, meter)
+        with read_ahead(model, self._task.batch_bytes, skip, count) as batches:
+            yield from self._outcomes(batches, count, threads, meter)
 
     def of_tensors(
         self, names: Collection[str], threads: int | None, meter: Meter
@@ -165,7 +166,8 @@ class Quantizer:
         """Quantize the batches that some of the tensors alone make."""
         model = self._source.model
         left = model.without({tensor.name for tensor in model.all_tensors} - set(names))
-        return self._outcomes(left.reader(self._task.batch_bytes), None, threads, meter)
+        with read_ahead(left, self._task.batch_bytes) as batches:
+            yield from self._outcomes(batches, None, threads, meter)
 
     def _outcomes(
         self,

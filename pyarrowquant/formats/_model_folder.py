@@ -22,7 +22,8 @@ from pyarrowquant.reading.location import given_path, locate
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_model
 from pyarrowquant.reading.opened import check_size
-from pyarrowquant.reading.safetensors import DTYPES, INDEX_SUFFIX, SINGLE, Shard, ShardedModel
+from pyarrowquant.reading.safetensors import DTYPES, INDEX_SUFFIX, SINGLE, ShardedModel
+from pyarrowquant.reading.shards import Shard
 from pyarrowquant.reading.tensors import CodedTensor, MadeTensor, Tensor, decoded_bytes
 from pyarrowquant.reading.turned import as_floats
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.location import Location
-from pyarrowquant.reading.safetensors import Shard
+from pyarrowquant.reading.shards import Shard
 
 _POINTER_BYTES = range(100, 1024)  # of a pointer of git-lfs
 # Weights, which would be loaded in place of the written ones or take their room.

@@ -7,7 +7,8 @@ from functools import cached_property
 
 from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.reading.location import Location
-from pyarrowquant.reading.safetensors import Shard, ShardedModel, stored_in
+from pyarrowquant.reading.safetensors import ShardedModel, stored_in
+from pyarrowquant.reading.shards import Shard
 from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.tensors import Tensor
 

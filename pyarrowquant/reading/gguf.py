@@ -14,7 +14,8 @@ from pyarrowquant._core.results import Floats
 from pyarrowquant.reading.gguf_header import EndsEarlyError, Header, read_header
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.opened import MappedFile
-from pyarrowquant.reading.safetensors import Shard, ShardedModel
+from pyarrowquant.reading.safetensors import ShardedModel
+from pyarrowquant.reading.shards import Shard
 from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.tensors import CodedTensor, Tensor, UndecodableTensor
 

@@ -17,6 +17,7 @@ from pyarrowquant.reading.tensors import (
     FLOATS,
     SCHEMA,
     CodedTensor,
+    Decode,
     Tensor,
     UndecodableTensor,
     is_damaged,
@@ -121,6 +122,13 @@ class Model(ABC):
         need_names : bool
             Whether a layer without a name is an error, too.
         """
+
+    def decoded_by(self, decode: Decode) -> Model:
+        """Return the model with batches of layers that are decoded as `decode` makes them.
+
+        Some kinds decode nothing, or as they always do.
+        """
+        return self
 
     def without(self, names: Collection[str]) -> Model:
         """Return the model without tensors of these names; batches of tables have them still."""

@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,16 @@ from pyarrowquant.reading.coded import Unnamed, find_codes
 from pyarrowquant.reading.config import CONFIG, read_config, without_quantization
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.opened import check_size
 from pyarrowquant.reading.safetensors_header import LONGEST_HEADER, read_header
+from pyarrowquant.reading.shards import Shard, decode_now, read_batches, read_one
 from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.strict_json import parse_object
 from pyarrowquant.reading.tensors import (
-    DECODED,
     CodedTensor,
+    Decode,
     Tensor,
-    batch_of,
     check_some_left,
-    decoded_batch,
     is_damaged,
-    runs,
     select,
 )
 
@@ -44,16 +41,6 @@ _SHARD = re.compile(r"(.*[-_.])(\d+)-of-(\d+)(.*\.(?:safetensors|gguf))")
 _VARIANT = re.compile(r"(.+)\.[^.]+\.safetensors")
 _MOST_SHARDS = 100_000
 _SIZES = ("total_size", "total_parameters")  # of an index, as transformers and mlx-lm write them
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A file, its size when its header was read, the tensors to read from it, and its metadata."""
-
-    location: Location
-    size: int
-    tensors: Sequence[Tensor]
-    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -253,29 +240,6 @@ def selected(shards: Sequence[Shard], only_floats: bool, path: object) -> list[S
     return left
 
 
-def read_batches(
-    shards: Sequence[Shard], batch_bytes: int, skip: int = 0
-) -> Iterator[pa.RecordBatch]:
-    """Map, or read, one run of tensors after the other, without the first few."""
-    for shard in shards:
-        left = list(runs(shard.tensors, batch_bytes))
-        left, skip = left[skip:], max(0, skip - len(left))
-        if not left:
-            continue
-        with shard.location.open() as file:
-            check_size(shard.location, shard.size, file.size)
-            for run in left:
-                if isinstance(run[0], DECODED):
-                    yield decoded_batch(run)
-                else:
-                    yield batch_of(run, _data(file, run))
-                file.forget_pages()
-
-
-def _data(file: Any, run: Sequence[Tensor]) -> Any:
-    return file.buffer(run[0].begin, run[-1].end - run[0].begin)
-
-
 def stored_in(shards: Sequence[Shard]) -> list[Stored]:
     """List all tensors with their files."""
     return [
@@ -310,11 +274,6 @@ def decodable(headers: Headers) -> list[Shard]:
     ]
 
 
-def _read_one(shard: Shard, tensor: Tensor) -> pa.RecordBatch:
-    (batch,) = read_batches([replace(shard, tensors=[tensor])], batch_bytes=1)
-    return batch
-
-
 class ShardedModel(Model):
     """Safetensors: a file, or the shards of a folder or an index."""
 
@@ -324,6 +283,7 @@ class ShardedModel(Model):
         super().__init__(location)
         self.shards = shards
         self.index = index
+        self._decode: Decode = decode_now
 
     @cached_property
     def folder(self) -> Location | None:
@@ -361,6 +321,11 @@ class ShardedModel(Model):
         )
         return found.most_common(1)[0][0] if found else "float32"
 
+    def decoded_by(self, decode: Decode) -> Model:
+        changed = copy(self)
+        changed._decode = decode
+        return changed
+
     def without(self, names: Collection[str]) -> Model:
         return self.with_tensors(lambda tensor: None if tensor.name in names else tensor)
 
@@ -387,8 +352,8 @@ class ShardedModel(Model):
         self._refuse_codes()
         for shard in selected(self.shards, True, self.location):
             for tensor in shard.tensors:
-                yield tensor.name, partial(_read_one, shard, tensor)
+                yield tensor.name, partial(read_one, shard, tensor)
 
     def batches(self, batch_bytes: int, only_floats: bool, skip: int) -> Iterator[pa.RecordBatch]:
         shards = selected(self.shards, only_floats, self.location)
-        return read_batches(shards, batch_bytes, skip)
+        return read_batches(shards, batch_bytes, skip, self._decode)

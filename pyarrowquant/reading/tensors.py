@@ -18,6 +18,8 @@ from pyarrowquant._core.rows import ITEM_BYTES
 from pyarrowquant._core.shapes import product
 
 Piece = Callable[[], npt.NDArray[Any]]
+# Makes a batch of layers that are decoded, and gets those of the next such batch, if there is one.
+Decode = Callable[[Sequence["Tensor"], Sequence["Tensor"] | None], pa.RecordBatch]
 
 # Raw bytes of these can be quantized.
 FLOATS = frozenset({"F32", "F16", "BF16"})
