@@ -108,7 +108,8 @@ def quantize_batch_arrow(
     quality_floor : float or dict or None
         The least cosine, or bounds named "cosine" and "relative_error". A layer that misses them
         gets the next bit width, or the next wider encoding of the family, until it passes. This
-        measures layers before they are quantized, which takes as long again for each width.
+        measures layers before they are quantized, which takes as long again for each width. Errors
+        are weighted by the importance of columns, where it is given.
     metrics : bool
         Add the float64 columns mse, relative_error (||w - w'|| / ||w||), cosine and
         max_abs_error.

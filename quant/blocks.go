@@ -12,13 +12,13 @@ const blockElements = kernel.BlockSize * kernel.BlockSize
 
 // blockWorker codes blocks one after the other.
 type blockWorker struct {
-	kernel     *kernel.Kernel
-	weights    []byte // of float64 at most
-	codes      [blockElements]byte
-	importance [blockElements]float32
-	block      kernel.Block
-	sums       kernel.Sums
-	scale      [1]float32
+	kernel  *kernel.Kernel
+	weights []byte // of float64 at most
+	codes   [blockElements]byte
+	columns [blockElements]float32 // what is known of each weight's column
+	block   kernel.Block
+	sums    kernel.Sums
+	scale   [1]float32
 }
 
 func newBlockWorker(k *kernel.Kernel) *blockWorker {
@@ -26,12 +26,12 @@ func newBlockWorker(k *kernel.Kernel) *blockWorker {
 }
 
 // quantizeBlocks codes the blocks of a unit, and adds to its sums unless they are nil.
-func (q *quantization) quantizeBlocks(w *blockWorker, u *unit, sums *kernel.Sums) {
+func (q *quantization) quantizeBlocks(w *blockWorker, u *unit, sums, weighed *kernel.Sums) {
 	g := q.layers[u.layer].grouped
 	part := u.grouped(g)
 	for row := 0; row < part.rows; row += kernel.BlockSize {
 		for column := 0; column < part.columns; column += kernel.BlockSize {
-			q.quantizeBlock(w, sums, &unit{
+			q.quantizeBlock(w, sums, weighed, &unit{
 				layer: u.layer,
 				row:   u.row + row, column: u.column + column,
 				rows: min(kernel.BlockSize, part.rows-row), columns: min(kernel.BlockSize, part.columns-column),
@@ -41,7 +41,7 @@ func (q *quantization) quantizeBlocks(w *blockWorker, u *unit, sums *kernel.Sums
 }
 
 // quantizeBlock codes the block that is this unit.
-func (q *quantization) quantizeBlock(w *blockWorker, sums *kernel.Sums, u *unit) {
+func (q *quantization) quantizeBlock(w *blockWorker, sums, weighed *kernel.Sums, u *unit) {
 	l := &q.layers[u.layer]
 	w.gather(l, u)
 	if l.settings.format.Method != kernel.RoundToNearest {
@@ -60,6 +60,9 @@ func (q *quantization) quantizeBlock(w *blockWorker, sums *kernel.Sums, u *unit)
 	q.underflowed.add(u.layer, w.block.Underflows)
 	if sums != nil {
 		sums.Add(w.sums)
+	}
+	if weighed != nil {
+		weighed.Add(w.kernel.WeighedSums(&w.block, w.ofColumns(l, l.roots(), u)))
 	}
 	if !q.options.MeasureOnly {
 		q.scatter(w, u)
@@ -81,12 +84,18 @@ func (w *blockWorker) gather(l *layer, u *unit) {
 		Packed:  w.codes[:elements],
 		Scales:  w.scale[:],
 	}
-	if l.importance != nil {
-		for row := range u.rows {
-			copy(w.importance[row*u.columns:], l.importanceOf(u.row+row, u.column)[:u.columns])
-		}
-		w.block.Importance = w.importance[:elements]
+	if l.importance != nil && l.importance.values != nil {
+		w.block.Importance = w.ofColumns(l, l.importance.values, u)
 	}
+}
+
+// ofColumns gives what each weight of a unit has of values that are laid out as importance, until
+// it is called again.
+func (w *blockWorker) ofColumns(l *layer, values []float32, u *unit) []float32 {
+	for row := range u.rows {
+		copy(w.columns[row*u.columns:], l.ofColumns(values, u.row+row, u.column)[:u.columns])
+	}
+	return w.columns[:u.rows*u.columns]
 }
 
 // scatter writes the codes of the worker's block, and its scale wherever it stands.

@@ -36,3 +36,16 @@ func errorMetrics(s kernel.Sums, elements int) [6]float64 {
 	}
 	return [6]float64{s.Error / float64(elements), relative, cosine, s.MaxError, signalToNoise(s), weight}
 }
+
+// measuredErrors are the values of measuredColumns, in their order: the errors of a layer, then the
+// mean squared error, the relative error and the cosine with columns weighed. That mean squared
+// error is the one of weights of the same norm that have that relative error.
+func measuredErrors(s, weighed kernel.Sums, elements int) (errors [9]float64) {
+	plain, columns := errorMetrics(s, elements), errorMetrics(weighed, elements)
+	copy(errors[:], plain[:])
+	errors[6], errors[7], errors[8] = columns[0], columns[1], columns[2]
+	if weighed.Weight > 0 {
+		errors[6] *= s.Weight / weighed.Weight
+	}
+	return errors
+}

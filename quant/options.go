@@ -126,7 +126,7 @@ func (o *Options) measures() bool { return o.Metrics || o.MeasureOnly }
 // errorColumns are the names of the error columns.
 func (o *Options) errorColumns() []string {
 	if o.MeasureOnly {
-		return comparisonColumns
+		return measuredColumns
 	}
 	return metricColumns
 }

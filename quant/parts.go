@@ -156,7 +156,7 @@ func (p *quantizedPart) columns() []outputColumn {
 	return columns
 }
 
-func (q *quantization) metricColumns(p *quantizedPart, metrics [][6]float64) (columns []outputColumn) {
+func (q *quantization) metricColumns(p *quantizedPart, metrics [][9]float64) (columns []outputColumn) {
 	if metrics == nil {
 		return nil
 	}
@@ -178,17 +178,30 @@ func (q *quantization) keptRows(p *quantizedPart) (kept []int) {
 
 // metrics are each layer's errors, or nil. Units are added in order, so that
 // the sums do not depend on who computed them.
-func (q *quantization) metrics() [][6]float64 {
+func (q *quantization) metrics() [][9]float64 {
 	if q.sums == nil {
 		return nil
 	}
-	layers := make([]kernel.Sums, len(q.layers))
-	for _, t := range q.tasks {
-		t.units(func(i int, u *unit) { layers[u.layer].Add(q.sums[i]) })
+	layers, weighed := q.layerSums(q.sums), []kernel.Sums(nil)
+	if q.weighed != nil {
+		weighed = q.layerSums(q.weighed)
 	}
-	metrics := make([][6]float64, len(layers))
+	metrics := make([][9]float64, len(layers))
 	for i, s := range layers {
-		metrics[i] = errorMetrics(s, q.layers[i].elements())
+		byColumns := s
+		if q.layers[i].roots() != nil {
+			byColumns = weighed[i]
+		}
+		metrics[i] = measuredErrors(s, byColumns, q.layers[i].elements())
 	}
 	return metrics
+}
+
+// layerSums are those of layers, of those of units.
+func (q *quantization) layerSums(units []kernel.Sums) []kernel.Sums {
+	layers := make([]kernel.Sums, len(q.layers))
+	for _, t := range q.tasks {
+		t.units(func(i int, u *unit) { layers[u.layer].Add(units[i]) })
+	}
+	return layers
 }

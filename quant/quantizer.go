@@ -66,20 +66,27 @@ func (w *quantizer) quantizeJoined(first, n int) bool {
 func (w *quantizer) quantizeUnit(i int, u *unit) {
 	l := &w.layers[u.layer]
 	testHook(l.name)
-	var sums *kernel.Sums
+	var sums, weighed *kernel.Sums
 	if w.sums != nil {
 		sums = &w.sums[i]
+	}
+	roots := l.roots()
+	if roots != nil {
+		weighed = &w.weighed[i]
 	}
 	if l.division == noBlocks {
 		if w.blocks == nil {
 			w.blocks = newBlockWorker(w.kernel)
 		}
-		w.quantizeBlocks(w.blocks, u, sums)
+		w.quantizeBlocks(w.blocks, u, sums, weighed)
 		return
 	}
 	w.fill(&w.block, u)
 	w.block.Sums = sums
 	w.quantizeGroups(u)
+	if weighed != nil {
+		*weighed = w.kernel.WeighedSums(&w.block, l.importance.ofUnit(roots, u, w.block.Columns))
+	}
 }
 
 // quantizeGroups codes the block, which is a unit that is not of blocks.
@@ -93,6 +100,9 @@ func (w *quantizer) quantizeGroups(u *unit) {
 		w.underflowed.add(u.layer, w.block.Underflows)
 	} else if parameters, ok := w.long[*u]; ok {
 		w.kernel.Code(&w.block, parameters)
+		if w.options.MeasureOnly { // where each part of the group has scales of its own
+			w.block.Scales[0], w.block.ZeroPoints[0] = parameters.Scale, parameters.ZeroPoint
+		}
 	}
 }
 
@@ -129,12 +139,9 @@ func (q *quantization) fill(block *kernel.Block, u *unit) {
 	if format.Method != kernel.RoundToNearest {
 		block.Stop = q.stop
 	}
-	switch weighed := l.importance; {
-	case weighed == nil:
-	case weighed.stack.Elements > 0:
-		block.Importance, block.Stack = weighed.values, weighed.stack
+	if weighed := l.importance; weighed != nil {
+		block.Stack = weighed.stack
 		block.Stack.First = first
-	default:
-		block.Importance = weighed.values[u.column:][:part.columns]
+		block.Importance = weighed.ofUnit(weighed.values, u, part.columns)
 	}
 }

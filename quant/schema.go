@@ -28,6 +28,7 @@ const (
 var (
 	metricColumns     = []string{"mse", "relative_error", "cosine", "max_abs_error"}
 	comparisonColumns = append(slices.Clone(metricColumns), "signal_to_noise_db", "norm")
+	measuredColumns   = append(slices.Clone(comparisonColumns), "weighted_mse", "weighted_relative_error", "weighted_cosine")
 )
 
 // MetadataKey is the key of the result schema's metadata; its value is JSON.

@@ -55,7 +55,10 @@ func (q *quantization) weighTails(ctx context.Context, k *kernel.Kernel) error {
 			continue
 		}
 		each := l.matrices()
-		l.importance = &importance{make([]float32, l.elements()/each.rows), kernel.Stack{Columns: each.columns, Elements: each.elements()}}
+		l.importance = &importance{
+			values: make([]float32, l.elements()/each.rows),
+			stack:  kernel.Stack{Columns: each.columns, Elements: each.elements()},
+		}
 		for first := 0; first < len(l.importance.values); first += each.columns {
 			for column := 0; column < each.columns; column += tailColumns {
 				stripes.add(unit{layer: i, column: first + column, columns: min(tailColumns, each.columns-column)})

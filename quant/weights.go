@@ -19,16 +19,37 @@ type layer struct {
 	shape   []int64
 	element kernel.ElementType
 	weights []byte
-	// importance is nil where all columns weigh the same.
+	// importance is nil where all columns weigh the same, in a search and in errors.
 	importance *importance
 	settings   *layerSettings
 }
 
-// importance is a value of 0 .. 1 for each column; in a stack of matrices, for each column of
-// each of them.
+// importance is what columns weigh.
 type importance struct {
+	// values are those of 0 .. 1 of a search, for each column; in a stack of matrices, for each
+	// column of each of them; nil if it weighs columns the same.
 	values []float32
-	stack  kernel.Stack
+	// roots are those of what columns weigh in errors, the most of which is 1, laid out as values;
+	// nil if they weigh the same.
+	roots []float32
+	stack kernel.Stack
+}
+
+// roots are those of the layer's importance.
+func (l *layer) roots() []float32 {
+	if l.importance == nil {
+		return nil
+	}
+	return l.importance.roots
+}
+
+// ofUnit is what the columns of a unit, or of all matrices of a stack, have of values that are laid
+// out as those of importance, or nil.
+func (i *importance) ofUnit(values []float32, u *unit, columns int) []float32 {
+	if values == nil || i.stack.Elements > 0 {
+		return values
+	}
+	return values[u.column:][:columns]
 }
 
 // readLayers reads every row of every batch as a layer, but for those to skip.
@@ -36,6 +57,7 @@ func readLayers(ctx context.Context, batches []arrow.RecordBatch, columns weight
 	settings := o.rowSettings()
 	layers, failed, err := readRows(ctx, batches, o.FirstRow, o.Threads, func(batch arrow.RecordBatch, rows int) rowReader[layer] {
 		read := newLayerReader(batch, columns, rows)
+		read.weighs = o.MeasureOnly
 		return func(l *layer, row int, inputRow int64) *LayerError {
 			if s := settings(inputRow); s != nil {
 				return read.read(l, row, inputRow, s)
@@ -56,6 +78,7 @@ type layerReader struct {
 	weights    weightsReader
 	shapes     *listReader // nil: no such column
 	importance *listReader // likewise
+	weighs     bool        // whether errors are weighed by importance
 }
 
 // weightsReader gives the weights of a row, and appends to dims the shape that they have
@@ -88,7 +111,7 @@ func (r *layerReader) read(l *layer, row int, inputRow int64, settings *layerSet
 	if l.weights, r.dims, l.element, p = r.weights(r.dims, row); p == nil {
 		p = r.readShape(l, row, first)
 	}
-	if p == nil && l.columns > 0 && settings.format.Method == kernel.MeanSquares && r.importance != nil && !r.importance.isNull(row) {
+	if p == nil && l.columns > 0 && r.importance != nil && !r.importance.isNull(row) {
 		p = r.readImportance(l, row)
 	}
 	if p != nil {
@@ -126,46 +149,89 @@ func (r *layerReader) readShape(l *layer, row, first int) (p *problem) {
 	return nil
 }
 
-// readImportance scales the values of groups that are fitted together to 0 .. 1, so that sums of
-// squares neither overflow nor vanish. Nothing but zeros is as good as no
-// importance.
+// readImportance reads what columns weigh in a search, and in errors. What only errors would use,
+// since the method does not, may be of any kind.
 func (r *layerReader) readImportance(l *layer, row int) *problem {
+	searches := l.settings.format.Method == kernel.MeanSquares
+	if !searches && !r.weighs {
+		return nil
+	}
+	values, stack, p := r.importanceValues(l, row)
+	if p != nil {
+		if searches {
+			return p
+		}
+		return nil
+	}
+	l.importance = &importance{stack: stack}
+	if searches {
+		l.importance.values = shares(values, l.together())
+	}
+	if r.weighs {
+		l.importance.roots = rootsOf(values)
+	}
+	return nil
+}
+
+// importanceValues are those of the columns of a layer, or of each matrix of a stack.
+func (r *layerReader) importanceValues(l *layer, row int) (values []float64, stack kernel.Stack, p *problem) {
 	raw, p := r.importance.values(row)
 	if p != nil {
-		return p
+		return nil, stack, p
 	}
-	values := kernel.Widen(raw, floatTypes[r.importance.element.ID()])
-	weighed := &importance{values: make([]float32, 0, len(values))}
+	values = kernel.Widen(raw, floatTypes[r.importance.element.ID()])
 	if len(values) != l.columns {
-		if weighed.stack, p = l.stackOf(len(values)); p != nil {
-			return p
+		if stack, p = l.stackOf(len(values)); p != nil {
+			return nil, stack, p
 		}
 	}
 	for i, value := range values {
 		if !(value >= 0) || math.IsInf(value, 1) {
-			return problemf(KindImportance, ": importance at index %d is %g. It must be finite and not negative", i, value).at(int64(i))
+			return nil, stack, problemf(KindImportance, ": importance at index %d is %g. It must be finite and not negative", i, value).at(int64(i))
 		}
 	}
-	for group := range slices.Chunk(values, l.together()) {
+	return values, stack, nil
+}
+
+// shares scales the values of groups that are fitted together to 0 .. 1, so that sums of
+// squares neither overflow nor vanish. Nothing but zeros is as good as no
+// importance.
+func shares(values []float64, together int) []float32 {
+	found := make([]float32, 0, len(values))
+	for group := range slices.Chunk(values, together) {
 		largest := slices.Max(group)
 		for _, value := range group {
 			share := 1.0
 			if largest > 0 {
 				share = value / largest
 			}
-			weighed.values = append(weighed.values, float32(share))
+			found = append(found, float32(share))
 		}
 	}
-	l.importance = weighed
-	return nil
+	return found
 }
 
-// importanceOf is that of a weight and of those after it in its row, or in its matrix's row.
-func (l *layer) importanceOf(row, column int) []float32 {
-	if m := l.importance.stack; m.Elements > 0 {
-		return l.importance.values[m.ImportanceOf(row*l.columns+column):]
+// rootsOf are those of values beside the largest; nil of nothing but zeros, which is as good as
+// no importance.
+func rootsOf(values []float64) []float32 {
+	largest := slices.Max(values)
+	if largest == 0 {
+		return nil
 	}
-	return l.importance.values[column:]
+	roots := make([]float32, len(values))
+	for i, value := range values {
+		roots[i] = float32(math.Sqrt(value / largest))
+	}
+	return roots
+}
+
+// ofColumns is what a weight and those after it in its row, or in its matrix's row, have of values
+// that are laid out as those of importance.
+func (l *layer) ofColumns(values []float32, row, column int) []float32 {
+	if m := l.importance.stack; m.Elements > 0 {
+		return values[m.ImportanceOf(row*l.columns+column):]
+	}
+	return values[column:]
 }
 
 // together is how many columns are fitted together.

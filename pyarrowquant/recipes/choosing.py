@@ -20,7 +20,8 @@ class MeasuredLayer:
     weight: float
     choices: list[Settings]
     bits: list[int]
-    squared_errors: list[float]
+    squared_errors: list[float] = field(default_factory=list)
+    weighted_errors: list[float] = field(default_factory=list)  # by the importance of columns
     norm: float = 0.0  # sum of squared weights
     passes: list[bool] = field(default_factory=list)  # the floor, with each of the choices
 
@@ -61,6 +62,7 @@ def keep_passing(units: list[Unit]) -> None:
             layer.choices = [layer.choices[k] for k in kept]
             layer.bits = [layer.bits[k] for k in kept]
             layer.squared_errors = [layer.squared_errors[k] for k in kept]
+            layer.weighted_errors = [layer.weighted_errors[k] for k in kept]
 
 
 def least_bits(units: list[Unit]) -> list[int]:
@@ -92,7 +94,7 @@ def allocated(units: list[Unit], bits: int, objective: str) -> list[int]:
         [
             {
                 "bits": each,
-                "error": sum(weight(layer) * layer.squared_errors[k] for layer in unit.layers),
+                "error": sum(weight(layer) * layer.weighted_errors[k] for layer in unit.layers),
             }
             for k, each in enumerate(unit.bits)
         ]

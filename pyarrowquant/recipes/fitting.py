@@ -224,9 +224,7 @@ def to_measure(
         if (name or "") in found:
             raise ValueError(f"Layer {quoted(name)} is there twice; a recipe goes by names")
         sizes = candidates(shape, base)
-        found[name or ""] = MeasuredLayer(
-            name or "", shape, 1.0, list(sizes), list(sizes.values()), []
-        )
+        found[name or ""] = MeasuredLayer(name or "", shape, 1.0, list(sizes), list(sizes.values()))
     if not found:
         raise ValueError("There is no layer to fit: the table is empty, or the recipe skips all")
     return found
@@ -269,11 +267,8 @@ def chosen(
     left = [layer for name, layer in found.items() if name in costs]
     for layer in left:
         cost = costs[layer.name]
-        layer.squared_errors, layer.norm, layer.passes = (
-            cost.squared_errors,
-            cost.norm,
-            cost.passes,
-        )
+        layer.squared_errors, layer.weighted_errors = cost.squared_errors, cost.weighted_errors
+        layer.norm, layer.passes = cost.norm, cost.passes
     units = units_of(left, together)
     if floor:
         keep_passing(units)

@@ -7,13 +7,16 @@ from typing import Any
 
 
 def missed_bound(errors: Mapping[str, Any], floor: Mapping[str, float]) -> str:
-    """Say which bound the errors of a layer miss, or nothing."""
-    exact = errors["relative_error"] == 0  # where the cosine may be rounded below 1
-    if not exact and errors["cosine"] < floor.get("cosine", -1):
-        return f"cosine {errors['cosine']:.9g}, below the quality_floor of {floor['cosine']:.15g},"
-    if errors["relative_error"] > floor.get("relative_error", float("inf")):
+    """Say which bound the errors of a layer, weighted by importance, miss, or nothing."""
+    relative, cosine = errors["weighted_relative_error"], errors["weighted_cosine"]
+    same = relative == errors["relative_error"] and cosine == errors["cosine"]
+    by = "" if same else " by importance"
+    exact = relative == 0  # where the cosine may be rounded below 1
+    if not exact and cosine < floor.get("cosine", -1):
+        return f"cosine {cosine:.9g}{by}, below the quality_floor of {floor['cosine']:.15g},"
+    if relative > floor.get("relative_error", float("inf")):
         return (
-            f"relative_error {errors['relative_error']:.9g}, above the quality_floor of "
+            f"relative_error {relative:.9g}{by}, above the quality_floor of "
             f"{floor['relative_error']:.15g},"
         )
     return ""

@@ -33,6 +33,8 @@ class Costs:
     Attributes
     ----------
     squared_errors : list of float
+    weighted_errors : list of float
+        What a budget goes by: these as well, where columns weigh the same.
     norm : float
         Sum of squared weights.
     passes : list of bool
@@ -40,6 +42,7 @@ class Costs:
     """
 
     squared_errors: list[float]
+    weighted_errors: list[float]
     norm: float
     passes: list[bool]
 
@@ -79,7 +82,7 @@ def measured(
     shapes = {row: shape for row, (_, shape) in enumerate(layers(data)) if row in found}
     every = list(dict.fromkeys(settings for _, said in found.values() for settings in said))
     positions = {settings: position for position, settings in enumerate(every)}
-    costs = {name: Costs([], 0.0, []) for name, _ in found.values()}
+    costs = {name: Costs([], [], 0.0, []) for name, _ in found.values()}
     skipped: list[LayerError] = []
     for number in range(rounds_of(choices)):
         if reporter is not None:
@@ -102,9 +105,26 @@ def measured(
         for row, each in errors.items():
             cost = costs[found[row][0]]
             cost.passes.append(not missed_bound(each, floor))
-            cost.squared_errors.append(each["mse"] * math.prod(shapes[row]))
+            weights = math.prod(shapes[row])
+            cost.squared_errors.append(each["mse"] * weights)
+            cost.weighted_errors.append(each["weighted_mse"] * weights)
             cost.norm = each["norm"] ** 2
+    for cost in costs.values():
+        cost.weighted_errors = as_large_as(cost.squared_errors, cost.weighted_errors)
     return costs, skipped
+
+
+def as_large_as(squared_errors: Sequence[float], weighted_errors: Sequence[float]) -> list[float]:
+    """Return weighted errors multiplied so that the least of a layer is the unweighted one.
+
+    How much a layer matters beside others was measured with noise that is alike in all columns, and
+    the finest choice leaves errors like that. Importance says how much worse the other choices are.
+    Errors that were weighted alone would be small in layers where single tokens bring some columns
+    far larger inputs than all others, at the cost of all other tokens.
+    """
+    pairs = [pair for pair in zip(squared_errors, weighted_errors, strict=True) if min(pair) > 0]
+    squared, weighted = min(pairs, default=(1.0, 1.0))
+    return [error * (squared / weighted) for error in weighted_errors]
 
 
 def _error(failed: list[LayerError]) -> QuantizationError:

@@ -34,6 +34,7 @@ class _Measured:
     layer_name : str
     settings : Settings
     relative_error : float
+        Weighted by importance.
     """
 
     layer_name: str
@@ -156,7 +157,8 @@ class Plan:
                     continue
                 name, settings = errors["layer_name"], choices.settings[rows[row]]
                 narrower = before.get(row)
-                worse = narrower is not None and errors["relative_error"] > narrower.relative_error
+                error = errors["weighted_relative_error"]
+                worse = narrower is not None and error > narrower.relative_error
                 if narrower is not None and worse and name in too_small:
                     self._fall_back(narrower, row, choices, rows, "too small for")
                     continue
@@ -166,7 +168,7 @@ class Plan:
                     wanted[row] = wanted_next
                     rows[row] = choices.add(fitting)
                     below.append(row)
-                    before[row] = _Measured(name, settings, errors["relative_error"])
+                    before[row] = _Measured(name, settings, error)
                 else:
                     self._miss(
                         f"Layer {quoted(name)} has {missed} with {_described(settings)}, the most "

@@ -67,10 +67,24 @@ func (b *Block) importance(weight, n int) []float32 {
 	if b.Importance == nil {
 		return nil
 	}
+	return b.ofColumns(b.Importance, weight, n)
+}
+
+// ofColumns is what n weights of one row have of values that are laid out as importance.
+func (b *Block) ofColumns(values []float32, weight, n int) []float32 {
 	if m := b.Stack; m.Elements > 0 {
-		return b.Importance[m.ImportanceOf(m.First+weight):][:n]
+		return values[m.ImportanceOf(m.First+weight):][:n]
 	}
-	return b.Importance[weight%b.Columns:][:n]
+	return values[weight%b.Columns:][:n]
+}
+
+// untilNextMatrixRow is how many weights there are from one on before another row of a stack's
+// matrices begins, or a whole row of the block.
+func (b *Block) untilNextMatrixRow(weight int) int {
+	if b.Stack.Elements == 0 {
+		return b.Columns
+	}
+	return b.Stack.Columns - (b.Stack.First+weight)%b.Stack.Columns
 }
 
 // CodedBlock is the input and the output of one call to dequantize.

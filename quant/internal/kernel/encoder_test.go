@@ -68,7 +68,10 @@ func decodedBlock(k Kernel, b *Block) []float32 {
 	}
 	c := CodedBlock{
 		BitWidth: b.BitWidth, Rows: b.Rows, Columns: b.Columns, GroupSize: b.GroupSize, Packed: b.Packed, Scales: raw(b.Scales),
-		Levels: b.Encoding.Describe().Levels, Type: Float32, Weights: make([]byte, 4*b.Rows*b.Columns),
+		Type: Float32, Weights: make([]byte, 4*b.Rows*b.Columns),
+	}
+	if d := b.Encoding.Describe(); d != nil {
+		c.Levels = d.Levels
 	}
 	if b.ZeroPoints != nil {
 		c.ZeroPoints = raw(b.ZeroPoints)

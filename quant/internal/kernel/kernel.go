@@ -28,6 +28,7 @@ type Kernel struct {
 	// rows, or of a part of one.
 	TrialErrors func(*Block) TrialErrors
 
+	steps     *encoderSteps
 	addTails  [vectorElements]addTails // none: by the reference
 	allStored func(*Description, *StoredGroups) bool
 }

@@ -4,6 +4,7 @@ package kernel
 var Scalar = Kernel{
 	Name: "scalar", Quantize: quantizeScalar, Dequantize: dequantizeScalar, Range: rangeScalar, Code: codeScalar,
 	TrialErrors: func(b *Block) TrialErrors { return trialErrorsOf(b, scalarSteps) },
+	steps:       scalarSteps,
 }
 
 // tileSize is how many weights are widened at a time: a multiple of 8, so that

@@ -35,7 +35,8 @@ func vectorKernels() (kernels []Kernel) {
 	for _, v := range vectorSets() {
 		steps := v.vectorSteps()
 		kernels = append(kernels, Kernel{
-			Name: v.name, Dequantize: v.dequantize, Range: v.rangePart, Code: v.codePart, addTails: v.addTails, allStored: v.allStored,
+			Name: v.name, Dequantize: v.dequantize, Range: v.rangePart, Code: v.codePart,
+			steps: steps, addTails: v.addTails, allStored: v.allStored,
 			TrialErrors: func(b *Block) TrialErrors { return trialErrorsOf(b, steps) },
 			Quantize: func(b *Block) Fault {
 				if b.check(); b.Encoding != Integer {
