@@ -21,7 +21,7 @@ const (
 	tailBits = 6
 	// leastTail is the least weight of a column beside others that are fitted with it: a guess
 	// must not leave out any.
-	leastTail = 1.0 / 16
+	leastTail = 1.0 / 256
 )
 
 // weighsTails tells whether the tails of a layer's weights are its importance.

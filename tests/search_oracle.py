@@ -58,7 +58,7 @@ def tail_weights(weights: Array, group_size: int) -> Array:
     tails: Array = (ratios * ratios).astype(np.float32)
     starts = group_starts(columns, group_size)
     largest = spread(np.maximum.reduceat(tails, starts), 1, columns, group_size)[0]
-    parts: Array = np.maximum(tails / largest, np.float32(1 / 16))
+    parts: Array = np.maximum(tails / largest, np.float32(1 / 256))
     return parts
 
 
