@@ -39,6 +39,11 @@ class Beside:
     def __init__(self, stored: Mapping[str, Stored]) -> None:
         self._stored = stored
 
+    @property
+    def stored(self) -> Mapping[str, Stored]:
+        """All tensors of the model."""
+        return self._stored
+
     def find(self, name: str) -> Stored | None:
         """Return a tensor, or None."""
         return self._stored.get(name)

@@ -40,7 +40,7 @@ from pyarrowquant.reading.decoding import (
 )
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.numbers import FLOAT8, INT8
-from pyarrowquant.reading.orphans import orphan_problem
+from pyarrowquant.reading.orphans import lone_problem
 from pyarrowquant.reading.said import Config, Said
 from pyarrowquant.reading.scales import READ_FIRST, ScaleError, scale_bytes
 from pyarrowquant.reading.stored import Stored
@@ -133,7 +133,7 @@ def find_codes(
         if name not in search.found.parts and name not in search.found.layers:
             if problem := unknown.problem(one.tensor):
                 search.refuse(one.tensor, problem)
-            elif problem := orphan_problem(one.tensor, stored, search.said):
+            elif problem := lone_problem(one.tensor, stored, search.said):
                 search.refuse(one.tensor, problem, str(one.location))
     return search.found
 

@@ -29,7 +29,11 @@ def mlx_layer(codes: Stored, beside: Beside, said_of_all: Said) -> CodedLayer | 
     tensor = codes.tensor
     module = tensor.name.removesuffix(f".{WEIGHT}")
     scale = beside.find(f"{module}.scales")
-    if module == tensor.name or tensor.dtype != "U32":
+    if module == tensor.name:
+        return None
+    if tensor.dtype != "U32":
+        if scale is not None and said_of_all.is_of_mlx_with(module, beside.stored):
+            raise misfit(tensor, f"be U32, as {quoted(scale.tensor.name)} is beside it")
         return None
     said = said_of_all.mlx(module)
     if scale is None:

@@ -1,4 +1,4 @@
-"""What serves codes that are not there, so that a model would lack the layer."""
+"""What serves codes that are not there, or floats, so that a model would lack the layer."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import re
 from collections.abc import Mapping
 
 from pyarrowquant._core.quoting import quoted
+from pyarrowquant.reading.beside import SCALES, WEIGHT
+from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.numbers import FLOAT8
 from pyarrowquant.reading.said import Said
 from pyarrowquant.reading.stored import Stored
-from pyarrowquant.reading.tensors import Tensor
+from pyarrowquant.reading.tensors import FLOATS, Tensor
 
 # Of compressed-tensors, FP8 and bitsandbytes; plain models have none by these names.
 _SERVING = re.compile(
@@ -24,8 +26,8 @@ _OF_BLOCKS = re.compile(r"(?P<layer>.+)_scales", re.DOTALL)  # of gpt-oss
 _OF_MLX = re.compile(r"(?P<module>.+)\.(?:scales|biases)", re.DOTALL)
 
 
-def orphan_problem(tensor: Tensor, stored: Mapping[str, Stored], said: Said) -> str | None:
-    """Say what is missing beside a tensor that is none of a layer; None of others.
+def lone_problem(tensor: Tensor, stored: Mapping[str, Stored], said: Said) -> str | None:
+    """Say of a tensor that is part of no layer what it lacks to be; None of others.
 
     Parameters
     ----------
@@ -35,6 +37,24 @@ def orphan_problem(tensor: Tensor, stored: Mapping[str, Stored], said: Said) -> 
     said : Said
         What config.json says.
     """
+    return _uncoded_problem(tensor, stored, said) or _orphan_problem(tensor, stored, said)
+
+
+def _uncoded_problem(tensor: Tensor, stored: Mapping[str, Stored], said: Said) -> str | None:
+    """Say of a weight of floats that it should be codes, as it has a scale.
+
+    Some programs write scales beside floats, which config.json then says.
+    """
+    if tensor.dtype not in FLOATS or not tensor.name.endswith(WEIGHT):
+        return None
+    scale = next((name for end in SCALES if (name := tensor.name + end) in stored), None)
+    if scale is None or (key := said.key_of_codes) is None:
+        return None
+    return f"it has dtype {tensor.dtype}, {quoted(scale)} is there, and {CONFIG} says {key}"
+
+
+def _orphan_problem(tensor: Tensor, stored: Mapping[str, Stored], said: Said) -> str | None:
+    """Say what is missing beside a tensor that serves codes."""
     name = tensor.name
     if _PACKED.fullmatch(name) and name.removesuffix("_packed") not in stored:
         return (
@@ -54,10 +74,7 @@ def orphan_problem(tensor: Tensor, stored: Mapping[str, Stored], said: Said) -> 
         is_of_fp8 = any(one.tensor.dtype in FLOAT8 for one in stored.values())
         return f"{quoted(found['stem'] + 'weight')} is missing" if is_of_fp8 else None
     found = _OF_MLX.fullmatch(name)
-    if found is not None and (weight := f"{found['module']}.weight") not in stored:
-        of_module = said.mlx(found["module"])
-        is_affine = of_module is None or of_module.get("mode", "affine") == "affine"
-        needed = ("scales", "biases") if is_affine else ("scales",)
-        if said.is_of_mlx and all(f"{found['module']}.{end}" in stored for end in needed):
-            return f"{quoted(weight)} is missing"
-    return None
+    if found is None or (weight := f"{found['module']}.weight") in stored:
+        return None
+    is_there = said.is_of_mlx_with(found["module"], stored)
+    return f"{quoted(weight)} is missing" if is_there else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -144,6 +144,25 @@ class Said:
     def is_of_mlx(self) -> bool:
         """Whether MLX has quantized the model."""
         return any(map(is_of_mlx, self._quantizations))
+
+    def is_of_mlx_with(self, module: str, names: Container[str]) -> bool:
+        """Whether MLX has quantized the model, and a module has what it writes beside codes."""
+        said = self.mlx(module)
+        is_affine = said is None or said.get("mode", "affine") == "affine"
+        needed = ("scales", "biases") if is_affine else ("scales",)
+        return self.is_of_mlx and all(f"{module}.{end}" in names for end in needed)
+
+    @cached_property
+    def key_of_codes(self) -> str | None:
+        """The key by which weights that have a scale are stored as codes, and what it says."""
+        for said in self._quantizations:
+            method, status = said.get("quant_method"), said.get("quantization_status")
+            if method == "fp8":
+                return "quant_method fp8"
+            is_dense = method != "compressed-tensors" or said.get("format") == "dense"
+            if status == "compressed" and not is_dense:
+                return "quantization_status compressed"
+        return None
 
     @cached_property
     def _groups(self) -> list[Group]:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.reading.beside import Beside
 from pyarrowquant.reading.stored import Stored
-from pyarrowquant.reading.tensors import Tensor
+from pyarrowquant.reading.tensors import FLOATS, Tensor
 
 _OF_STATES = re.compile(r"(.*weight)\.(?:quant_state|absmax).*", re.DOTALL)
 
@@ -38,8 +38,8 @@ class UnknownCodes:
             return "codes of bitsandbytes are not decoded without their quant_state of nf4 or fp4"
         if tensor.dtype == "F4" or tensor.dtype.startswith(("F6_", "F8_")):
             return f"{tensor.dtype} alone is not decoded"
-        if tensor.dtype == "I8" and (scale := self._beside.scale(tensor)) is not None:
-            return f"I8 with {quoted(scale.tensor.name)} is not decoded"
+        if tensor.dtype not in FLOATS and (scale := self._beside.scale(tensor)) is not None:
+            return f"{tensor.dtype} with {quoted(scale.tensor.name)} is not decoded"
         if tensor.dtype in ("U8", "U32", "I32") and name.endswith((".weight", "_blocks")):
             return f"{tensor.dtype} without scales of a known name is not decoded"
         return None

@@ -161,3 +161,54 @@ def test_scales_beside_fp8_that_is_not_there(tmp_path: Path, end: str) -> None:
     plain = {"a.weight": np.ones((64, 64), np.float32), f"b.{end}": np.ones(1, np.float32)}
     place = save(tmp_path / "plain.safetensors", plain)
     assert run("quantize", place, tmp_path / "out.parquet").exit_code == 0
+
+
+def as_floats(codes: tuple[int, ...], dtype: str) -> tuple[str, list[int], bytes]:
+    size = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I64": 8}[dtype]
+    return dtype, list(codes), bytes(size * int(np.prod(codes)))
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
+@pytest.mark.parametrize("kind", ["W8A8", "FP8_DYNAMIC", "MXFP8A16", "mlx", "mlx, mxfp4"])
+def test_floats_in_place_of_codes(tmp_path: Path, kind: str, dtype: str) -> None:
+    options, codes = KINDS[kind]
+    convert(hf_folders.write(tmp_path / "model"), tmp_path / "coded", **options)
+    file = tmp_path / "coded/model.safetensors"
+    shape = (512, 32) if "mlx" in kind else (512, 256)
+    changed(file, codes, as_floats(shape, dtype))
+    for line in refused(tmp_path, tmp_path / "coded"):
+        assert line.startswith(f"Error: {file}: '{codes}' ")
+        assert f"has dtype {dtype}" in line
+        assert f"'{UP}.{'scales' if 'mlx' in kind else 'weight_scale'}' is " in line
+        assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize("dtype", ["F64", "I64"])
+def test_numbers_that_are_no_codes(tmp_path: Path, dtype: str) -> None:
+    options, codes = KINDS["FP8_DYNAMIC"]
+    convert(hf_folders.write(tmp_path / "model"), tmp_path / "coded", **options)
+    changed(tmp_path / "coded/model.safetensors", codes, as_floats((512, 256), dtype))
+    for command in (["dequantize"], ["quantize", "--to", "mlx"]):
+        error = failed(*command, tmp_path / "coded", tmp_path / "out")
+        assert f"{dtype} with '{codes}_scale' is not decoded" in error
+        assert error.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "said", [{"quantization_status": "frozen"}, {"format": "dense"}, {"quant_method": "other"}]
+)
+def test_floats_beside_scales_that_config_json_knows_of(
+    tmp_path: Path, said: dict[str, Any]
+) -> None:
+    """Weights that are rounded, but not coded, are those of the model."""
+    convert(hf_folders.write(tmp_path / "model"), tmp_path / "coded", **KINDS["FP8_DYNAMIC"][0])
+    changed(tmp_path / "coded/model.safetensors", f"{UP}.weight", as_floats((512, 256), "F32"))
+    config = json.loads((tmp_path / "coded/config.json").read_text())
+    config["quantization_config"] = {
+        "quant_method": "compressed-tensors",
+        "quantization_status": "compressed",
+        **said,
+    }
+    (tmp_path / "coded/config.json").write_text(json.dumps(config))
+    assert not read(tmp_path / "coded")[f"{UP}.weight"].any()
