@@ -108,9 +108,9 @@ class Hyperparameters:
             )
         return found
 
-    def is_usual(self, key: str) -> bool:
-        """Whether nothing is said of a key for which something holds all the same."""
-        return key not in self._said and key in self._usual
+    def is_usual(self, *keys: str) -> bool:
+        """Whether nothing is said of what has these keys, and something holds all the same."""
+        return self._said.keys().isdisjoint(keys) and not self._usual.keys().isdisjoint(keys)
 
     def unsupported(self, key: str, computed: str) -> ValueError:
         """Return the error of what llama.cpp does not compute.

@@ -22,10 +22,11 @@ _HEAD = "output.weight"
 # Which config.json may leave out, of which shapes are not held against it then.
 _SIZES = (
     *("hidden_size", "vocab_size", "intermediate_size", "num_attention_heads", "head_dim"),
-    *("num_key_value_heads", "num_experts", "num_local_experts", "n_routed_experts"),
-    *("n_shared_experts", "moe_intermediate_size", "shared_expert_intermediate_size"),
+    *("num_key_value_heads", "n_shared_experts", "moe_intermediate_size"),
+    "shared_expert_intermediate_size",
     *("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"),
 )
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # of which one says it
 # Keys by which some layers of a mixture have no experts, and what says that there are none such.
 _OF_DENSE_LAYERS: Mapping[str, object] = {
     "mlp_only_layers": [],
@@ -124,6 +125,7 @@ def _places(architecture: Architecture, is_base: bool) -> tuple[list[Place], boo
             are_sized = False
     said = architecture.hyperparameters
     are_sized = are_sized and not any(map(said.is_usual, _SIZES))
+    are_sized = are_sized and not said.is_usual(*_EXPERTS)
     layers = architecture.hyperparameters.layers
     places = all_places(architecture, Sizes(architecture.hyperparameters, header), layers)
     is_base = is_base or architecture.model_class in architecture.bases

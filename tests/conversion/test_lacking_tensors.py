@@ -170,6 +170,18 @@ def test_an_expert_that_is_missing(tmp_path: Path) -> None:
         pyarrowquant.plan(place, tmp_path / "out", to="compressed-tensors")
 
 
+@pytest.mark.parametrize("key", ["num_experts", "num_local_experts"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_router_of_more_experts(tmp_path: Path, key: str, count: int) -> None:
+    said = {name: value for name, value in MOE.items() if name != "num_experts"}
+    sizes = {"intermediate_size": 512, "vocab_size": 320}
+    whole = written(tmp_path / "whole", experts(range(4)), **said, **sizes, **{key: 4})
+    assert not planned(whole, "mlx")
+    place = written(tmp_path / "model", experts(range(4)), **said, **sizes, **{key: count})
+    with pytest.raises(ValueError, match=rf"has shape \[4, 256\], and by .* \[{count}, 256\]"):
+        pyarrowquant.plan(place, tmp_path / "out", to="compressed-tensors")
+
+
 @pytest.mark.parametrize("key", [{"mlp_only_layers": [0]}, {"decoder_sparse_step": 2}])
 def test_mixtures_may_have_layers_without_experts(tmp_path: Path, key: dict[str, Any]) -> None:
     tensors = without(experts(range(4)), "model.layers.0.mlp")
