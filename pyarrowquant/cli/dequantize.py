@@ -158,6 +158,7 @@ def _write_folder(source: Path, destination: Path, overwrite: bool, read: ReadFi
     layers = _count(model)
     folder = ModelFolder(as_floats(model))
     refuse_joined(folder.model, "transformers")
+    folder.known_dtype()
     check_destination(destination, overwrite, True, read.paths, lambda: set(folder.other_files()))
     write_plain_folder(folder, destination, overwrite, read.check)
     return layers

@@ -10,7 +10,7 @@ from pyarrowquant.formats._mlx_stacks import refuse_joined
 from pyarrowquant.formats._model_folder import ModelFolder
 from pyarrowquant.formats._module_names import WEIGHT
 from pyarrowquant.formats._rules import NO_MATRIX, NO_WEIGHT
-from pyarrowquant.reading.safetensors import DTYPES
+from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.recipes.presets import NOT_LINEAR
 from pyarrowquant.recipes.rule import Rule
 
@@ -24,16 +24,11 @@ NO_LINEAR_LAYERS = (NO_MATRIX, NO_WEIGHT, *map(_not_linear, NOT_LINEAR))
 
 def model_dtype(source: ModelFolder) -> str:
     """Return the dtype of the model, or raise where transformers loads nothing of it packed."""
-    config = source.location.within("config.json")
+    config = source.location.within(CONFIG)
     source.model.refuse_quantized()
     refuse_conv1d(source.config, config, "transformers loads packed Linear layers only")
     refuse_joined(source.model, "transformers")
-    if source.dtype not in DTYPES:
-        raise ValueError(
-            f"'{config}' says that the model's dtype is {source.dtype!r}. It must be 'float32', "
-            "'float16' or 'bfloat16'"
-        )
-    return source.dtype
+    return source.known_dtype()
 
 
 def linear_problem(layer: Coded, source: ModelFolder | None) -> str | None:

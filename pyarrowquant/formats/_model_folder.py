@@ -76,6 +76,15 @@ class ModelFolder:
         """The dtype that the model is loaded with."""
         return self.model.loaded_dtype
 
+    def known_dtype(self) -> str:
+        """Return the dtype that the model is loaded with, or raise where it is none of weights."""
+        if self.dtype not in DTYPES:
+            raise ValueError(
+                f"'{self.location.within(CONFIG)}' says that the model's dtype is "
+                f"{quoted(self.dtype)}. It must be 'float32', 'float16' or 'bfloat16'"
+            )
+        return self.dtype
+
     def other_files(self) -> list[Path]:
         """List what belongs to the model beside its weights and config.json, as relative paths."""
         return other_files(self.location, self.shards)

@@ -135,3 +135,15 @@ def test_a_model_is_replaced_as_a_whole(tmp_path: Path) -> None:
     said = failed("dequantize", out, out, "--overwrite")
     assert "has the source in it" in said
     assert tensors_in(out)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int4", "a\nb"])
+def test_a_dtype_that_no_weights_have(tmp_path: Path, dtype: str) -> None:
+    hf_folders.write(tmp_path / "model")
+    succeeded("quantize", tmp_path / "model", tmp_path / "coded", "--to", "mlx")
+    config = tmp_path / "coded/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": dtype}))
+    error = failed("dequantize", tmp_path / "coded", tmp_path / "out")
+    assert error.startswith(f"Error: '{config}' says that the model's dtype is {dtype!r}. It must")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
