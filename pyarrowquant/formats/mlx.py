@@ -24,6 +24,7 @@ from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._kept import left_out, with_codes_as
 from pyarrowquant.formats._layers import KEPT_DTYPES, NAMED, refuse
 from pyarrowquant.formats._mlx_apart import with_joined_apart
+from pyarrowquant.formats._mlx_changed import FLOAT_HEAD, refuse_multiplied, scales_head
 from pyarrowquant.formats._mlx_config import MlxSettings, quantization
 from pyarrowquant.formats._mlx_file import file_of
 from pyarrowquant.formats._mlx_folder import (
@@ -204,8 +205,10 @@ class Mlx(Format):
     def recipe(self, model: Model, recipe: Recipe | None, own: Recipe) -> Recipe | None:
         if recipe is not None:
             recipe = by_either_name(recipe, model)
-        found = super().recipe(model, recipe, own)
-        return preceded([FLOAT_EXPERTS], found) if joins_floats(model.config or {}) else found
+        config = model.config or {}
+        floats = [FLOAT_EXPERTS] if joins_floats(config) else []
+        floats += [FLOAT_HEAD] if scales_head(config) else []
+        return preceded(floats, super().recipe(model, recipe, own))
 
     def instead(self, settings: Settings, shape: Sequence[int]) -> Settings:
         """Return smaller groups for rows that are no whole ones."""
@@ -271,6 +274,7 @@ class Mlx(Format):
             refuse_conv1d(
                 model.config or {}, said_in, "mlx-lm transposes weights when it loads them"
             )
+            refuse_multiplied(model)
             warn_of_unknown(model.config or {}, str(said_in))
         refuse(layers, problem, "MLX", HOLDS, ENCODINGS, NAMED)
         settings = {layer.name: MlxSettings.of(layer) for layer in layers}
