@@ -22,11 +22,22 @@ _IN_FLOAT32 = {
 }
 
 
-def kept_in_float32(model: Mapping[str, Any]) -> list[Rule]:
+# Those of classes of their own, which it does not take for linear layers then.
+_OF_OTHER_CLASSES = {"falcon": "*", "deepseek_v4": "*.o_a_proj.weight"}
+_REASONS = (
+    (_IN_FLOAT32, "which transformers keeps in float32"),
+    (_OF_OTHER_CLASSES, "of classes that transformers does not pack with bitsandbytes"),
+)
+
+
+def kept_floats(model: Mapping[str, Any]) -> list[Rule]:
     """Return rules for layers of a model that transformers does not load packed."""
-    match = _IN_FLOAT32.get(str(model.get("model_type")))
-    reason = "which transformers keeps in float32"
-    return [] if match is None else [Rule(match=match, skip=True, reason=reason)]
+    kind = str(model.get("model_type"))
+    return [
+        Rule(match=matches[kind], skip=True, reason=reason)
+        for matches, reason in _REASONS
+        if kind in matches
+    ]
 
 
 def quantization_config(

@@ -129,7 +129,9 @@ def quantization_config(
     return config
 
 
-def check_stacks(model: Mapping[str, Any], tensors: Mapping[str, Tensor], path: object) -> None:
+def check_stacks(
+    model: Mapping[str, Any], tensors: Mapping[str, Tensor], path: object, name: str
+) -> None:
     """Raise where transformers wants single experts of a model that has them in stacks.
 
     Parameters
@@ -140,12 +142,14 @@ def check_stacks(model: Mapping[str, Any], tensors: Mapping[str, Tensor], path: 
         All tensors of the model, of which stacks stay as they are.
     path : object
         Of the model, for the error.
+    name : str
+        Of the format.
     """
     stacks = [name for name in tensors if ".experts." in name and len(tensors[name].shape) == 3]
     if stacks and (model_type := model.get("model_type")) in _TAKES_SINGLE_EXPERTS:
         raise ValueError(
             f"'{path}': transformers loads the experts of {model_type} one by one from folders of "
-            f"compressed-tensors, and these are stacks, which it would not find: "
+            f"{name}, and these are stacks, which it would not find: "
             f"{first_few(sorted(stacks))}. Take another format, such as mlx"
         )
 

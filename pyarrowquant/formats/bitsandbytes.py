@@ -13,7 +13,7 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.layout import Coded
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.shapes import product
-from pyarrowquant.formats._bitsandbytes_config import EXPERTS, kept_in_float32
+from pyarrowquant.formats._bitsandbytes_config import EXPERTS, kept_floats
 from pyarrowquant.formats._bitsandbytes_files import (
     BLOCK,
     ENCODING,
@@ -21,6 +21,7 @@ from pyarrowquant.formats._bitsandbytes_files import (
     outline_of,
     tensor_names,
 )
+from pyarrowquant.formats._compressed_config import check_stacks
 from pyarrowquant.formats._folder_outline import write_folder
 from pyarrowquant.formats._format import Format
 from pyarrowquant.formats._layers import NAMED, Results, refuse
@@ -119,7 +120,7 @@ def write_bitsandbytes(
     overwrite = arguments.boolean("overwrite", overwrite)
     place = given_folder("folder", folder)
     source = open_folder(model)
-    dtype = model_dtype(source)
+    dtype = _dtype_of(source)
     layers = _layers_of(results, source)
     write_folder(
         layers,
@@ -128,6 +129,12 @@ def write_bitsandbytes(
         overwrite,
         lambda by_name: outline_of(by_name, source, dtype, double),
     )
+
+
+def _dtype_of(source: ModelFolder) -> str:
+    """Return the dtype of the model, or raise where transformers loads none such."""
+    check_stacks(source.config, source.tensors, source.location, Bitsandbytes.name)
+    return model_dtype(source)
 
 
 def _layers_of(results: Any, source: ModelFolder | None) -> Results:
@@ -140,6 +147,10 @@ def _layers_of(results: Any, source: ModelFolder | None) -> Results:
 def _layout_problem(layer: Coded, source: ModelFolder | None) -> str | None:
     if problem := linear_problem(layer, source):
         return problem
+    floats = [] if source is None else kept_floats(source.config)
+    for rule in floats:
+        if rule.matches(layer.name, layer.shape):
+            return f"it is one {rule.reason}"
     if layer.columns % BLOCK:
         return f"{layer.columns} columns are no multiple of {BLOCK}"
     return None
@@ -194,12 +205,12 @@ class Bitsandbytes(Format):
 
     def recipe(self, model: Model, recipe: Recipe | None, own: Recipe) -> Recipe | None:
         found = super().recipe(model, recipe, own)
-        return preceded(kept_in_float32(model.config or {}), found)
+        return preceded(kept_floats(model.config or {}), found)
 
     def check_layouts(
         self, layers: Sequence[PlannedLayout], model: Model, scale_dtype: str
     ) -> None:
-        model_dtype(ModelFolder(model))
+        _dtype_of(ModelFolder(model))
         refuse(
             layers,
             lambda layer: _layout_problem(layer, None),

@@ -282,7 +282,7 @@ class CompressedTensors(Format):
         refuse(layers, problem, self.name, _holds(scale_dtype), self.encodings, NAMED)
         # With all of which its layers must fit together too.
         folder = _folder(model, [layer.name for layer in layers])
-        check_stacks(folder.config, folder.tensors, folder.location)
+        check_stacks(folder.config, folder.tensors, folder.location, self.name)
         if layers:
             by_name = {layer.name: layer for layer in layers}
             quantization_config(by_name, folder.tensors, folder.config, folder.dtype)

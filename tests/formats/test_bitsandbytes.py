@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from formats.packed_models import CONFIG, config_of, read_model, saved
 from pyarrowquant import (
     Recipe,
+    Rule,
     UsageError,
     convert,
     plan,
@@ -281,6 +282,39 @@ def test_models_that_it_has_no_place_for(tmp_path: Path, config: dict[str, Any])
     (model / "config.json").write_text(json.dumps({**CONFIG, **config}))
     with pytest.raises(ValueError, match=r"config\.json"):
         plan(model, tmp_path / "out", to="bitsandbytes")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name"),
+    [
+        ("falcon", "transformer.h.0.mlp.dense_h_to_4h.weight"),
+        ("deepseek_v4", "model.layers.0.self_attn.o_a_proj.weight"),
+    ],
+)
+def test_layers_of_classes_of_their_own(tmp_path: Path, model_type: str, name: str) -> None:
+    """transformers puts layers of bitsandbytes in the place of plain linear ones alone."""
+    config = {"model_type": model_type, "dtype": "float32"}
+    model = saved(tmp_path / "model", {name: weights(0, 64, 64)}, config)
+    with pytest.raises(ValueError, match=r"No layer would be quantized to bitsandbytes"):
+        plan(model, tmp_path / "out", to="bitsandbytes")
+    table = quantize_batch_arrow(read_weights(model), encoding="nf4")
+    with pytest.raises(ValueError, match=f"'{name}': it is one of classes that transformers does"):
+        write_bitsandbytes(table, tmp_path / "out", model=model)
+    assert not (tmp_path / "out").exists()
+
+
+def test_stacks_of_experts_that_would_not_be_found(tmp_path: Path) -> None:
+    experts = "model.layers.0.feed_forward.experts.down_proj"
+    tensors = {UP: weights(0, 64, 64), experts: np.ones((2, 64, 64), np.float32)}
+    model = saved(tmp_path / "model", tensors, {"model_type": "llama4_text", "dtype": "float32"})
+    message = f"llama4_text one by one from folders of bitsandbytes, and these are .*{experts}"
+    with pytest.raises(ValueError, match=message):
+        plan(model, tmp_path / "out", to="bitsandbytes")
+    table = quantize_batch_arrow(
+        read_weights(model), encoding="nf4", recipe=Recipe([Rule("*.experts*", skip=True)])
+    )
+    with pytest.raises(ValueError, match=message):
+        write_bitsandbytes(table, tmp_path / "out", model=model)
 
 
 def test_another_run_is_told_by_double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
