@@ -36,5 +36,5 @@ def refuse_multiplied(model: Model) -> None:
             raise ValueError(
                 f"'{model.folder.within(CONFIG)}' has model_type '{kind}', whose layers mlx-lm "
                 "multiplies when it loads them, as if codes were weights. Take another format, "
-                "such as GGUF, or the folder of floats that mlx_lm.convert makes of it"
+                "such as compressed-tensors, or the folder of floats of mlx_lm.convert"
             )

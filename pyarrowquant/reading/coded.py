@@ -350,17 +350,18 @@ class _Search:
         tensor = codes.tensor
         name = tensor.name.removesuffix("_blocks")
         scale = self._stored.get(f"{name}_scales")
-        if name == tensor.name or tensor.dtype != "U8":
+        has_exponents = scale is not None and scale.tensor.dtype in _EXPONENTS
+        if name == tensor.name or (tensor.dtype != "U8" and not has_exponents):
             return None
         *rows, groups, width = tensor.shape if len(tensor.shape) > 2 else (0, 0, 0)
         if scale is None:
             if 2 * width == MX_GROUP:
                 raise missing(f"{name}_scales")
             return None
-        if 2 * width != MX_GROUP:
-            raise misfit(tensor, f"have blocks of {MX_GROUP // 2} bytes")
-        if scale.tensor.shape != (*rows, groups):
-            raise misfit(scale.tensor, f"be of shape {[*rows, groups]} by its blocks")
+        if 2 * width != MX_GROUP or tensor.dtype != "U8":
+            raise misfit(tensor, f"be U8, in blocks of {MX_GROUP // 2}")
+        if scale.tensor.shape != (*rows, groups) or not has_exponents:
+            raise misfit(scale.tensor, f"be U8 of shape {[*rows, groups]} by its blocks")
         shape = (*rows, MX_GROUP * groups)
         layer = fp4_layer(name, shape, "MXFP4", {"codes": codes, "scale": scale}, MX_GROUP)
         return replace(layer, is_turned=len(shape) == 3)

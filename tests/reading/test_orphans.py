@@ -14,6 +14,7 @@ import pytest
 from commands import failed, run
 from mixture_models import GPT_OSS, gpt_oss
 from quantized_models import E2M1, assert_same, pairs, read, save
+from safetensors import safe_open
 
 from pyarrowquant import convert
 
@@ -95,6 +96,26 @@ def test_scales_of_gpt_oss(tmp_path: Path) -> None:
     for line in refused(tmp_path, model):
         assert f"model.safetensors: '{experts}_scales' is quantized already" in line
         assert f"'{experts}_blocks' is missing" in line
+
+
+@pytest.mark.parametrize(
+    ("end", "dtype", "size"),
+    [
+        *(("blocks", "F32", 4), ("blocks", "BF16", 2), ("blocks", "I64", 8)),
+        *(("scales", "F32", 4), ("scales", "BF16", 2), ("scales", "I32", 4)),
+        ("scales", "F8_E4M3", 1),
+    ],
+)
+def test_parts_of_gpt_oss_of_other_dtypes(tmp_path: Path, end: str, dtype: str, size: int) -> None:
+    said = {"model_type": "gpt_oss", "dtype": "bfloat16", **GPT_OSS}
+    model = hf_folders.write(tmp_path / "model", gpt_oss(coded=True), **said)
+    file, name = model / "model.safetensors", f"model.layers.1.mlp.experts.down_proj_{end}"
+    with safe_open(file, "np") as tensors:
+        shape = tensors.get_slice(name).get_shape()
+    changed(file, name, (dtype, shape, bytes(size * int(np.prod(shape)))))
+    for line in refused(tmp_path, model):
+        assert f"'{name}' has dtype {dtype} and shape {shape}, and must be U8" in line
+        assert line.count("\n") == 1
 
 
 @pytest.mark.parametrize("dtype", ["I64", "F32"])
