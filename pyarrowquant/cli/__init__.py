@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pyarrowquant._core.quoting import printable
 from pyarrowquant._version import __version__
-from pyarrowquant.cli._show import as_options, show_warning
+from pyarrowquant.cli._show import as_options, warnings_shown
 from pyarrowquant.errors import UnquantizedTensorWarning, UsageError
 
 _COMMANDS = (
@@ -56,7 +56,7 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         with _errors_in_a_line(ctx), warnings.catch_warnings():
-            warnings.showwarning = show_warning  # type: ignore[assignment]
+            warnings.showwarning = warnings_shown()
             warnings.simplefilter("always", UserWarning)
             warnings.simplefilter("ignore", UnquantizedTensorWarning)  # closing lines say so
             return super().invoke(ctx)

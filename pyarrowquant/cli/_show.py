@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
@@ -57,9 +57,20 @@ def show_columns(rows: Iterable[tuple[str, str]], err: bool = False) -> None:
         click.echo(f"{name.ljust(width)}  {text}", err=err)
 
 
-def show_warning(message: Warning | str, *_: object) -> None:
-    """Print a warning in a line of its own."""
-    click.echo(printable(as_options(str(message))), err=True)
+def warnings_shown() -> Callable[..., None]:
+    """Return what prints a warning in a line of its own, each text once.
+
+    Settings that a quality floor chooses are checked as those before were.
+    """
+    told = set()
+
+    def show(message: Warning | str, *_: object) -> None:
+        text = printable(as_options(str(message)))
+        if text not in told:
+            told.add(text)
+            click.echo(text, err=True)
+
+    return show
 
 
 def as_options(message: str) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 import hf_folders
 import numpy as np
 import pytest
-from commands import failed, succeeded
+from commands import failed, run, succeeded
 from mixture_models import DEEPSEEK, deepseek
+from quantized_models import folder
 from safetensors.numpy import load_file, save_file
 
 import pyarrowquant
@@ -70,3 +71,16 @@ def test_experts_with_zero_points_name_what_works(tmp_path: Path) -> None:
         assert "Take --zero-point symmetric; in place of the scheme W4A16_ASYM, W4A16" in error
     succeeded(*command, "--zero-point", "symmetric")
     succeeded(*command, "--recipe", "W4A16", "--overwrite")
+
+
+@pytest.mark.parametrize("floor", [[], ["--quality-floor", "0.5"]])
+def test_a_warning_is_printed_once(tmp_path: Path, floor: list[str]) -> None:
+    """Settings are checked anew where a floor has chosen them."""
+    names = [f"model.layers.0.mlp.experts.0.{each}_proj.weight" for each in ("gate", "up", "down")]
+    tensors = {name: np.eye(128, dtype=np.float32) for name in names}
+    source = folder(tmp_path / "model", tensors, model_type="qwen2_moe", dtype="float32")
+    for number in range(2):  # in one process
+        options = ["--to", "compressed-tensors", "--recipe", "FP8_BLOCK", *floor]
+        done = run("quantize", source, tmp_path / f"out{number}", *options)
+        assert done.exit_code == 0, done.output
+        assert done.stderr.count("does not load experts in blocks of FP8") == 1
