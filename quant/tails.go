@@ -16,8 +16,8 @@ const (
 	leastTailRows = 64
 	// tailColumns are those that a worker takes at a time.
 	tailColumns = 1024
-	// tailBits is how many bits codes of other encodings than "int" have at most: 8-bit floats
-	// are so near to all weights that nothing was gained.
+	// tailBits is how many bits codes have at most: those of 8 are so near to all weights that
+	// models came no nearer.
 	tailBits = 6
 	// leastTail is the least weight of a column beside others that are fitted with it: a guess
 	// must not leave out any.
@@ -26,11 +26,8 @@ const (
 
 // weighsTails tells whether the tails of a layer's weights are its importance.
 func (l *layer) weighsTails() bool {
-	s := l.settings
-	if d := s.encoding; d != nil && d.BitWidth > tailBits {
-		return false
-	}
-	return s.format.Method == kernel.MeanSquares && l.importance == nil && l.matrices().rows >= leastTailRows
+	f := &l.settings.format
+	return f.Method == kernel.MeanSquares && f.BitWidth <= tailBits && l.importance == nil && l.matrices().rows >= leastTailRows
 }
 
 // matrices is one of the matrices that a layer is a stack of, if groups do not cross their
