@@ -20155,7 +20155,6 @@ TEXT ·powerScales(SB), NOSPLIT, $0-49
 	MOVQ         hi+8(FP), CX
 	MOVQ         inverse+16(FP), DX
 	MOVQ         scale+24(FP), BX
-	MOVQ         n+32(FP), SI
 	VBROADCASTSS signBit<>+0(SB), Y0
 	VXORPS       Y1, Y1, Y1
 	VBROADCASTSS lowestBit<>+0(SB), Y2
@@ -20165,6 +20164,7 @@ TEXT ·powerScales(SB), NOSPLIT, $0-49
 	VPSUBD       Y3, Y4, Y6
 	VPADDD       Y4, Y4, Y4
 	VXORPS       Y7, Y7, Y7
+	MOVQ         n+32(FP), SI
 
 next:
 	VMOVUPS  (AX), Y8
@@ -20355,7 +20355,6 @@ TEXT ·levelScales(SB), NOSPLIT, $0-57
 	MOVQ         normal+16(FP), DX
 	MOVQ         inverse+24(FP), BX
 	MOVQ         scale+32(FP), SI
-	MOVQ         n+40(FP), DI
 	VBROADCASTSS high+48(FP), Y0
 	VBROADCASTSS layerScale+52(FP), Y1
 	VXORPS       Y2, Y2, Y2
@@ -20364,6 +20363,7 @@ TEXT ·levelScales(SB), NOSPLIT, $0-57
 	VBROADCASTSS e4m3SmallestNormal<>+0(SB), Y5
 	VBROADCASTSS e4m3Magic<>+0(SB), Y6
 	VXORPS       Y7, Y7, Y7
+	MOVQ         n+40(FP), DI
 
 next:
 	VSUBPS  (AX), Y2, Y8

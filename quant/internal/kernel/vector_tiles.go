@@ -5,10 +5,10 @@ import "unsafe"
 // eachPart calls sums for each part of the groups that tiles have at a time, of n rows, and adds
 // what that gives to arrays.
 func (v *vectorSet) eachPart(f *search, b *Block, arrays []*ofLanes, sums func(n int)) {
-	if f.n <= tileSize && !b.stopped() {
-		sums(f.n)
-	}
 	if f.n <= tileSize {
+		if !b.stopped() {
+			sums(f.n)
+		}
 		return
 	}
 	totals := make([][searchGroups]float32, len(arrays)) // of the only tile

@@ -9,8 +9,15 @@ import (
 // In the functions of this file every lane has a group, or a part of a unit, and there are 8 at a
 // time: what is between the loops over weights.
 
-// forEights emits a loop over n numbers, rounded up to 8, of each of some arrays.
+// forEights emits a loop over n numbers, rounded up to 8, of each of some arrays, and ends.
 func forEights(each func(), arrays ...GPVirtual) {
+	loopEights(each, arrays...)
+	VZEROUPPER()
+	RET()
+}
+
+// loopEights emits the loop alone.
+func loopEights(each func(), arrays ...GPVirtual) {
 	left := pointer("n")
 	Label("next")
 	each()
@@ -19,8 +26,6 @@ func forEights(each func(), arrays ...GPVirtual) {
 	}
 	SUBQ(I32(8), left)
 	JG(LabelRef("next"))
-	VZEROUPPER()
-	RET()
 }
 
 // minimumScales is plainMinimums.
@@ -129,37 +134,33 @@ func unitParts(i isa) {
 func powerScales(i isa) {
 	function("powerScales", "func(lo, hi, inverse, scale *float32, n int, high int32) (plain bool)",
 		"Gives n groups, rounded up to 8, the powers of two with which their largest magnitudes have the exponent high. If not plain, one of them is special, and all are undefined.")
-	lows, highs, inverses, scales, left := pointer("lo"), pointer("hi"), pointer("inverse"), pointer("scale"), pointer("n")
+	lows, highs, inverses, scales := pointer("lo"), pointer("hi"), pointer("inverse"), pointer("scale")
 	sign, zero, lowest, high, bias := i.all(signBit), i.zeroed(), i.all(lowestBit), i.all(argument("high")), i.all(exponentBias)
 	least, most := YMM(), YMM()
 	VPSUBD(bias, zero, least)
 	VPSUBD(high, bias, most)
 	VPADDD(bias, bias, bias)
 	d := i.newDoubts()
-	Label("next")
-	end, shift, exponent, special := i.get(Mem{Base: lows}), i.get(Mem{Base: inverses}), YMM(), YMM()
-	VPXOR(sign, end, end)
-	VPMAXSD(Mem{Base: highs}, end, end)
-	VPCMPEQD(zero, end, special)
-	d.add(special)
-	VPSRLD(U8(23), end, exponent)
-	VPSRLD(U8(23), shift, shift)
-	VPADDD(shift, exponent, exponent)
-	VPSUBD(bias, exponent, exponent)
-	VPSUBD(high, exponent, exponent)
-	VPMAXSD(least, exponent, exponent)
-	VPMINSD(most, exponent, exponent)
-	VPSUBD(shift, exponent, exponent)
-	VPADDD(bias, exponent, exponent)
-	VPCMPGTD(exponent, lowest, special)
-	d.add(special)
-	VPSLLD(U8(23), exponent, exponent)
-	VMOVUPS(exponent, Mem{Base: scales})
-	for _, p := range []GPVirtual{lows, highs, inverses, scales} {
-		ADDQ(I32(32), p)
-	}
-	SUBQ(I32(8), left)
-	JG(LabelRef("next"))
+	loopEights(func() {
+		end, shift, exponent, special := i.get(Mem{Base: lows}), i.get(Mem{Base: inverses}), YMM(), YMM()
+		VPXOR(sign, end, end)
+		VPMAXSD(Mem{Base: highs}, end, end)
+		VPCMPEQD(zero, end, special)
+		d.add(special)
+		VPSRLD(U8(23), end, exponent)
+		VPSRLD(U8(23), shift, shift)
+		VPADDD(shift, exponent, exponent)
+		VPSUBD(bias, exponent, exponent)
+		VPSUBD(high, exponent, exponent)
+		VPMAXSD(least, exponent, exponent)
+		VPMINSD(most, exponent, exponent)
+		VPSUBD(shift, exponent, exponent)
+		VPADDD(bias, exponent, exponent)
+		VPCMPGTD(exponent, lowest, special)
+		d.add(special)
+		VPSLLD(U8(23), exponent, exponent)
+		VMOVUPS(exponent, Mem{Base: scales})
+	}, lows, highs, inverses, scales)
 	d.none()
 }
 
