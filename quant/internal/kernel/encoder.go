@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"math"
+	"slices"
 	"sync"
 )
 
@@ -20,8 +21,9 @@ type encoder struct {
 	at     position // of the first group
 	n      int      // weights
 	groups int
-	// tile is the normalized weights, or a part of those of a group that is longer.
-	tile [tileSize]float32
+	// tiles are the normalized weights, or a part of those of a group that is longer than a tile.
+	tiles [tilesTogether * tileSize]float32
+	codes [tilesTogether * tileSize]uint8
 	// Of each group: the powers of two and their reciprocals, then, normalized, the ends of
 	// its weights and what decodes it.
 	normal, inverse [maxTogether]float32
@@ -41,11 +43,14 @@ type encoder struct {
 }
 
 // maxTogether is how many groups are taken together at most, no fewer than a super-group has.
-const maxTogether = 32
+const maxTogether = 128
 
-// maxSupers is how many super-groups they are at most. A processor begins with the next one where
-// it waits for one.
-const maxSupers = maxTogether / 8
+// tilesTogether is how many tiles they fill at most.
+const tilesTogether = 2
+
+// maxSupers is how many super-groups they are at most, which have no fewer weights than this.
+// A processor begins with the next one where it waits for one.
+const maxSupers = tilesTogether * tileSize / 256
 
 // encoders are used again: clearing one costs as much as a small layer.
 var encoders = sync.Pool{New: func() any { return new(encoder) }}
@@ -55,9 +60,9 @@ func quantizeEncoded(b *Block, steps *encoderSteps) Fault {
 	e := encoders.Get().(*encoder)
 	defer encoders.Put(e)
 	e.begin(b, steps)
-	together := maxTogether * e.GroupSize
-	if e.SuperSize == 0 {
-		together = min(max(1, tileSize/b.GroupSize), maxTogether) * b.GroupSize
+	together := b.GroupSize
+	if together <= tileSize {
+		together *= min(tilesTogether*tileSize/together, maxTogether)
 	}
 	for row := range b.Rows {
 		e.at = b.layout().row(row)
@@ -96,7 +101,9 @@ func (e *encoder) quantizeGroups() Fault {
 		return fault
 	}
 	e.normalizeEnds()
-	e.fillTile()
+	if e.block.Method != RoundToNearest {
+		e.fillTiles()
+	}
 	if failed := e.fit(); failed >= 0 {
 		first, _ := e.span(failed)
 		return Fault{Kind: ScaleRange, Index: first, Value: e.superScale}
@@ -117,6 +124,9 @@ func (e *encoder) weights(first, end int) []byte {
 	size := e.block.Type.Size()
 	return e.block.Weights[(e.at.weight+first)*size : (e.at.weight+end)*size]
 }
+
+// isLong tells whether it is a group longer than a tile.
+func (e *encoder) isLong() bool { return e.groups == 1 && e.n > tileSize }
 
 // even tells whether all groups are as long, and of a multiple of 8 weights.
 func (e *encoder) even() bool { return e.n == e.groups*e.block.GroupSize && e.block.GroupSize%8 == 0 }
@@ -178,16 +188,16 @@ func normalizeEnds(lo, hi, normal, inverse []float32) {
 	}
 }
 
-// fillTile normalizes the weights, unless a group is longer than the tile.
-func (e *encoder) fillTile() {
+// fillTiles normalizes the weights, unless a group is longer than a tile.
+func (e *encoder) fillTiles() {
 	switch {
-	case e.n > tileSize:
+	case e.isLong():
 	case e.even():
-		e.steps.normalize(e.tile[:e.n], e.weights(0, e.n), e.block.Type, e.normal[:e.groups])
+		e.steps.normalize(e.tiles[:e.n], e.weights(0, e.n), e.block.Type, e.normal[:e.groups])
 	default:
 		for i := range e.groups {
 			first, end := e.span(i)
-			e.steps.normalize(e.tile[first:end], e.weights(first, end), e.block.Type, e.normal[i:i+1])
+			e.steps.normalize(e.tiles[first:end], e.weights(first, end), e.block.Type, e.normal[i:i+1])
 		}
 	}
 }
@@ -204,11 +214,11 @@ func powerOf2(exponent int) float32 {
 // importance. Those of a longer group are valid until the next call.
 func (e *encoder) part(first, end int) (weights, importance []float32) {
 	n := end - first
-	if e.n <= tileSize {
-		weights = e.tile[first:end]
+	if !e.isLong() {
+		weights = e.tiles[first:end]
 	} else {
 		n = min(n, tileSize)
-		weights = e.tile[:n]
+		weights = e.tiles[:n]
 		e.steps.normalize(weights, e.weights(first, first+n), e.block.Type, e.normal[:1])
 	}
 	return weights, e.block.importance(e.at.weight+first, n)
@@ -217,17 +227,12 @@ func (e *encoder) part(first, end int) (weights, importance []float32) {
 // store writes all that decodes the groups but their codes.
 func (e *encoder) store() {
 	b := e.block
-	for i := range e.groups {
-		b.Scales[e.at.group+i] = e.scale[i] * e.inverse[i]
-		if b.ZeroPoints == nil {
-			continue
-		}
-		zeroPoint := e.ZeroPoint
-		if e.Minimums && e.scale[i] != 0 {
-			zeroPoint = e.minimum[i] / e.scale[i]
-		}
-		b.ZeroPoints[e.at.group+i] = zeroPoint
+	scales := b.Scales[e.at.group:][:e.groups]
+	scale, inverse := e.scale[:len(scales)], e.inverse[:len(scales)]
+	for i := range scales {
+		scales[i] = scale[i] * inverse[i]
 	}
+	e.storeZeroPoints()
 	if e.SuperSize == 0 {
 		return
 	}
@@ -240,23 +245,36 @@ func (e *encoder) store() {
 	}
 }
 
+// storeZeroPoints writes those of the groups, if they are stored.
+func (e *encoder) storeZeroPoints() {
+	if e.block.ZeroPoints == nil {
+		return
+	}
+	for i := range e.groups {
+		zeroPoint := e.ZeroPoint
+		if e.Minimums && e.scale[i] != 0 {
+			zeroPoint = e.minimum[i] / e.scale[i]
+		}
+		e.block.ZeroPoints[e.at.group+i] = zeroPoint
+	}
+}
+
 // code writes the codes of all groups.
 func (e *encoder) code() {
 	b := e.block
 	packed := b.Packed[e.at.packed:][:RowBytes(e.n, b.BitWidth)]
-	inverse, offset := e.coderInverse[:e.groups], e.coderOffset[:e.groups]
-	e.steps.makeCoders(e.scale[:], e.minimum[:], inverse, offset)
-	if e.n > tileSize {
-		e.codeLong(packed, inverse, offset)
+	e.steps.makeCoders(e.scale[:], e.minimum[:], e.coderInverse[:e.groups], e.coderOffset[:e.groups])
+	if e.isLong() {
+		e.codeLong(packed)
 		return
 	}
 	codes := e.codes[:e.n]
 	if e.even() {
-		e.steps.code(codes, e.grid, e.tile[:e.n], inverse, offset)
+		e.encode(0, e.groups, 0, codes)
 	} else {
 		for i := range e.groups {
 			first, end := e.span(i)
-			e.steps.code(codes[first:end], e.grid, e.tile[first:end], inverse[i:i+1], offset[i:i+1])
+			e.encode(i, 1, first, codes[first:end])
 		}
 	}
 	e.steps.pack(packed, codes, b.BitWidth)
@@ -264,7 +282,11 @@ func (e *encoder) code() {
 		return
 	}
 	if e.even() {
-		e.addSums(0, e.groups, 0, codes)
+		for i := 0; i < e.groups; i += tileSize / b.GroupSize {
+			n := min(tileSize/b.GroupSize, e.groups-i)
+			first, _ := e.span(i)
+			e.addSums(i, n, first, codes[first:first+n*b.GroupSize])
+		}
 		return
 	}
 	for i := range e.groups {
@@ -274,28 +296,34 @@ func (e *encoder) code() {
 }
 
 // codeLong writes the codes of a group longer than a tile.
-func (e *encoder) codeLong(packed []byte, inverse, offset []float32) {
+func (e *encoder) codeLong(packed []byte) {
 	b := e.block
 	for first := 0; first < e.n && !b.stopped(); {
-		weights, _ := e.part(first, e.n)
-		codes := e.codes[:len(weights)]
-		e.steps.code(codes, e.grid, weights, inverse, offset)
+		codes := e.codes[:min(tileSize, e.n-first)]
+		e.encode(0, 1, first, codes)
 		e.steps.pack(packed[RowBytes(first, b.BitWidth):][:RowBytes(len(codes), b.BitWidth)], codes, b.BitWidth)
 		if b.Sums != nil {
 			e.addSums(0, 1, first, codes)
 		}
-		first += len(weights)
+		first += len(codes)
 	}
 }
 
+// encode finds the codes of the weights from first on, of so many groups from i on. Nothing needs
+// the tiles any more.
+func (e *encoder) encode(i, groups, first int, codes []uint8) {
+	weights := e.weights(first, first+len(codes))
+	e.steps.encode(codes, e.tiles[:len(codes)], e.grid, weights, e.block.Type, e.normal[i:i+groups], e.coderInverse[i:i+groups], e.coderOffset[i:i+groups])
+}
+
 // unscaled are the factors of weights that stay as they are.
-var unscaled = []float32{1}
+var unscaled = slices.Repeat([]float32{1}, maxTogether)
 
 // addSums counts the errors of the weights from first on, of so many groups from i on.
 func (e *encoder) addSums(i, groups, first int, codes []uint8) {
 	b := e.block
 	weights, decoded := e.scratch.weights[:len(codes)], e.decoded[:len(codes)]
-	e.steps.normalize(weights, e.weights(first, first+len(codes)), b.Type, unscaled)
+	e.steps.normalize(weights, e.weights(first, first+len(codes)), b.Type, unscaled[:1])
 	zeroPoints := noZeroPoints[:groups]
 	if b.ZeroPoints != nil {
 		zeroPoints = b.ZeroPoints[e.at.group+i:][:groups]

@@ -70,6 +70,7 @@ func trialErrorsOf(b *Block, steps *encoderSteps) (sums TrialErrors) {
 	for row := range b.Rows {
 		e.at, e.n, e.groups = b.layout().row(row), b.Columns, 1
 		e.takeShared()
+		e.fillTiles()
 		e.errors[0] = *e.grid.noErrors()
 		e.addTrialErrors(0)
 		var part TrialErrors
@@ -87,5 +88,4 @@ func (e *encoder) takeShared() {
 	for i := range e.groups {
 		e.normal[i], e.inverse[i], e.scale[i], e.minimum[i] = s.normal, s.inverse, s.scale, 0
 	}
-	e.fillTile()
 }

@@ -77,12 +77,32 @@ func hqqSumsAVX2(lanes *float32, tile *float32, n int, maxCode float32)
 // Codes of each group, one byte each.
 //
 //go:noescape
-func codeLevelsEvenAVX2(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+func encodeEvenFloat32AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
 
 // Codes of each group, one byte each.
 //
 //go:noescape
-func codeLevelsTableAVX2(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+func encodeEvenFloat16AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+
+// Codes of each group, one byte each.
+//
+//go:noescape
+func encodeEvenBFloat16AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+
+// Codes of each group, one byte each.
+//
+//go:noescape
+func encodeTableFloat32AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+
+// Codes of each group, one byte each.
+//
+//go:noescape
+func encodeTableFloat16AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+
+// Codes of each group, one byte each.
+//
+//go:noescape
+func encodeTableBFloat16AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
 
 // The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
 //
@@ -107,7 +127,17 @@ func trialErrorsTableWeightedAVX2(errors *float32, trials *float32, grid *float3
 // Codes of each group, one byte each.
 //
 //go:noescape
-func codeLevelsFloatAVX2(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+func encodeFloatFloat32AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+
+// Codes of each group, one byte each.
+//
+//go:noescape
+func encodeFloatFloat16AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+
+// Codes of each group, one byte each.
+//
+//go:noescape
+func encodeFloatBFloat16AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
 
 // The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
 //
@@ -297,12 +327,32 @@ func hqqSumsAVX512(lanes *float32, tile *float32, n int, maxCode float32)
 // Codes of each group, one byte each.
 //
 //go:noescape
-func codeLevelsEvenAVX512(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+func encodeEvenFloat32AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
 
 // Codes of each group, one byte each.
 //
 //go:noescape
-func codeLevelsTableAVX512(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+func encodeEvenFloat16AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+
+// Codes of each group, one byte each.
+//
+//go:noescape
+func encodeEvenBFloat16AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+
+// Codes of each group, one byte each.
+//
+//go:noescape
+func encodeTableFloat32AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+
+// Codes of each group, one byte each.
+//
+//go:noescape
+func encodeTableFloat16AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+
+// Codes of each group, one byte each.
+//
+//go:noescape
+func encodeTableBFloat16AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
 
 // The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
 //
@@ -327,7 +377,17 @@ func trialErrorsTableWeightedAVX512(errors *float32, trials *float32, grid *floa
 // Codes of each group, one byte each.
 //
 //go:noescape
-func codeLevelsFloatAVX512(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+func encodeFloatFloat32AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+
+// Codes of each group, one byte each.
+//
+//go:noescape
+func encodeFloatFloat16AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+
+// Codes of each group, one byte each.
+//
+//go:noescape
+func encodeFloatBFloat16AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
 
 // The best scale for the codes that one of 16 trials gives, parts of scale, or scale if there is none.
 //

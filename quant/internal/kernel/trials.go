@@ -98,8 +98,8 @@ type encoderSteps struct {
 	searchLevels func(levels *lanes, normal float32, g *grid, weights, importance []float32) (lane int)
 	// leastTrial gives the lane of the least error of all but the first.
 	leastTrial func(errors *lanes) int
-	// code gives the codes of such groups.
-	code func(codes []uint8, g *grid, weights, inverse, offset []float32)
+	// encode gives the codes of such groups. tile is what it may use for as many weights.
+	encode func(codes []uint8, tile []float32, g *grid, weights []byte, t ElementType, normal, inverse, offset []float32)
 	// pack writes codes.
 	pack func(packed []byte, codes []uint8, bitWidth int)
 	// decode decodes the codes of such groups, addSums adds the errors of weights that begin at
@@ -110,7 +110,7 @@ type encoderSteps struct {
 
 var scalarSteps = &encoderSteps{
 	func([]byte, ElementType, []float32, []float32) bool { return false }, normalizeEnds, plainOfLayer, plainPowers, makeCoders, normalize,
-	plainScales, takeMultiples, largest, roundUnits, takeMoments, searchMinimums, searchScales, searchScale, addUnitCosts, searchFactors, addTrialErrors, searchLevels, leastTrial, codeLevels, pack,
+	plainScales, takeMultiples, largest, roundUnits, takeMoments, searchMinimums, searchScales, searchScale, addUnitCosts, searchFactors, addTrialErrors, searchLevels, leastTrial, encode, pack,
 	decodeGroups, (*laneSums).add,
 }
 
@@ -198,9 +198,10 @@ func leastTrial(errors *lanes) int {
 	return least
 }
 
-func codeLevels(codes []uint8, g *grid, weights, inverse, offset []float32) {
-	size := len(weights) / len(inverse)
-	for i, w := range weights {
+func encode(codes []uint8, tile []float32, g *grid, weights []byte, t ElementType, normal, inverse, offset []float32) {
+	size := len(codes) / len(inverse)
+	normalize(tile, weights, t, normal)
+	for i, w := range tile {
 		codes[i] = g.code(float32(w*inverse[i/size]) + offset[i/size])
 	}
 }

@@ -2751,276 +2751,1976 @@ lane8:
 	VZEROUPPER
 	RET
 
-// func codeLevelsEvenAVX2(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+// func encodeEvenFloat32AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
 // Requires: AVX, AVX2
-TEXT ·codeLevelsEvenAVX2(SB), NOSPLIT, $0-56
-	MOVQ codes+0(FP), AX
-	MOVQ grid+8(FP), CX
-	MOVQ weights+16(FP), DX
-	MOVQ inverse+40(FP), BX
-	MOVQ offset+48(FP), SI
-	MOVQ groups+24(FP), DI
-	MOVQ groupSize+32(FP), R8
+TEXT ·encodeEvenFloat32AVX2(SB), NOSPLIT, $0-64
+	MOVQ    codes+0(FP), AX
+	MOVQ    grid+8(FP), CX
+	MOVQ    weights+16(FP), DX
+	MOVQ    normal+40(FP), BX
+	MOVQ    inverse+48(FP), SI
+	MOVQ    offset+56(FP), DI
+	VMOVUPS order2x1<>+0(SB), Y0
+	MOVQ    groups+24(FP), R8
+	MOVQ    groupSize+32(FP), R9
+	CMPQ    R9, $0x00000008
+	JNE     not_groups_of_8
+	SUBQ    $+4, R8
+	JL      groups_of_8_done
 
+groups_of_8:
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	VMOVUPS      (DX), Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VMAXPS       (CX), Y4, Y4
+	VMINPS       32(CX), Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VSUBPS       (CX), Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 4(SI), Y2
+	VBROADCASTSS 4(DI), Y3
+	VMOVUPS      32(DX), Y5
+	VMULPS       Y1, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VADDPS       Y3, Y5, Y5
+	VMAXPS       (CX), Y5, Y5
+	VMINPS       32(CX), Y5, Y5
+	VROUNDPS     $0x00, Y5, Y5
+	VSUBPS       (CX), Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VBROADCASTSS 8(BX), Y1
+	VBROADCASTSS 8(SI), Y2
+	VBROADCASTSS 8(DI), Y3
+	VMOVUPS      64(DX), Y6
+	VMULPS       Y1, Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VADDPS       Y3, Y6, Y6
+	VMAXPS       (CX), Y6, Y6
+	VMINPS       32(CX), Y6, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	VSUBPS       (CX), Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VBROADCASTSS 12(BX), Y1
+	VBROADCASTSS 12(SI), Y2
+	VBROADCASTSS 12(DI), Y3
+	VMOVUPS      96(DX), Y7
+	VMULPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VADDPS       Y3, Y7, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VSUBPS       (CX), Y7, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPACKUSDW    Y5, Y4, Y4
+	VPACKUSDW    Y7, Y6, Y6
+	VPACKUSWB    Y6, Y4, Y4
+	VPERMD       Y4, Y0, Y4
+	VMOVUPS      Y4, (AX)
+	ADDQ         $+128, DX
+	ADDQ         $+32, AX
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	SUBQ         $+4, R8
+	JGE          groups_of_8
+
+groups_of_8_done:
+	ADDQ $+4, R8
+
+not_groups_of_8:
+	CMPQ R9, $0x00000010
+	JNE  not_groups_of_16
+	SUBQ $+2, R8
+	JL   groups_of_16_done
+
+groups_of_16:
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	VMOVUPS      (DX), Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VMAXPS       (CX), Y4, Y4
+	VMINPS       32(CX), Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VSUBPS       (CX), Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	VMOVUPS      32(DX), Y5
+	VMULPS       Y1, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VADDPS       Y3, Y5, Y5
+	VMAXPS       (CX), Y5, Y5
+	VMINPS       32(CX), Y5, Y5
+	VROUNDPS     $0x00, Y5, Y5
+	VSUBPS       (CX), Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 4(SI), Y2
+	VBROADCASTSS 4(DI), Y3
+	VMOVUPS      64(DX), Y6
+	VMULPS       Y1, Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VADDPS       Y3, Y6, Y6
+	VMAXPS       (CX), Y6, Y6
+	VMINPS       32(CX), Y6, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	VSUBPS       (CX), Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 4(SI), Y2
+	VBROADCASTSS 4(DI), Y3
+	VMOVUPS      96(DX), Y7
+	VMULPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VADDPS       Y3, Y7, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VSUBPS       (CX), Y7, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPACKUSDW    Y5, Y4, Y4
+	VPACKUSDW    Y7, Y6, Y6
+	VPACKUSWB    Y6, Y4, Y4
+	VPERMD       Y4, Y0, Y4
+	VMOVUPS      Y4, (AX)
+	ADDQ         $+128, DX
+	ADDQ         $+32, AX
+	ADDQ         $+8, BX
+	ADDQ         $+8, SI
+	ADDQ         $+8, DI
+	SUBQ         $+2, R8
+	JGE          groups_of_16
+
+groups_of_16_done:
+	ADDQ $+2, R8
+
+not_groups_of_16:
 code_group:
-	TESTQ        DI, DI
+	TESTQ        R8, R8
 	JZ           code_done
-	VBROADCASTSS (BX), Y0
-	VBROADCASTSS (SI), Y1
-	MOVQ         R8, R9
-	SUBQ         $+32, R9
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	MOVQ         R9, R10
+	SUBQ         $+32, R10
 	JL           four_steps_done
 
 four_steps:
-	VMOVUPS      (DX), Y2
-	VMULPS       Y0, Y2, Y2
-	VADDPS       Y1, Y2, Y2
-	VMAXPS       (CX), Y2, Y2
-	VMINPS       32(CX), Y2, Y2
-	VROUNDPS     $0x00, Y2, Y2
-	VSUBPS       (CX), Y2, Y2
-	VCVTPS2DQ    Y2, Y2
-	VEXTRACTI128 $0x01, Y2, X3
-	VPACKUSDW    X3, X2, X3
-	VPACKUSWB    X3, X3, X3
-	VMOVQ        X3, (AX)
-	VMOVUPS      32(DX), Y2
-	VMULPS       Y0, Y2, Y2
-	VADDPS       Y1, Y2, Y2
-	VMAXPS       (CX), Y2, Y2
-	VMINPS       32(CX), Y2, Y2
-	VROUNDPS     $0x00, Y2, Y2
-	VSUBPS       (CX), Y2, Y2
-	VCVTPS2DQ    Y2, Y2
-	VEXTRACTI128 $0x01, Y2, X3
-	VPACKUSDW    X3, X2, X3
-	VPACKUSWB    X3, X3, X3
-	VMOVQ        X3, 8(AX)
-	VMOVUPS      64(DX), Y2
-	VMULPS       Y0, Y2, Y2
-	VADDPS       Y1, Y2, Y2
-	VMAXPS       (CX), Y2, Y2
-	VMINPS       32(CX), Y2, Y2
-	VROUNDPS     $0x00, Y2, Y2
-	VSUBPS       (CX), Y2, Y2
-	VCVTPS2DQ    Y2, Y2
-	VEXTRACTI128 $0x01, Y2, X3
-	VPACKUSDW    X3, X2, X3
-	VPACKUSWB    X3, X3, X3
-	VMOVQ        X3, 16(AX)
-	VMOVUPS      96(DX), Y2
-	VMULPS       Y0, Y2, Y2
-	VADDPS       Y1, Y2, Y2
-	VMAXPS       (CX), Y2, Y2
-	VMINPS       32(CX), Y2, Y2
-	VROUNDPS     $0x00, Y2, Y2
-	VSUBPS       (CX), Y2, Y2
-	VCVTPS2DQ    Y2, Y2
-	VEXTRACTI128 $0x01, Y2, X3
-	VPACKUSDW    X3, X2, X3
-	VPACKUSWB    X3, X3, X3
-	VMOVQ        X3, 24(AX)
-	ADDQ         $+128, DX
-	ADDQ         $+32, AX
-	SUBQ         $+32, R9
-	JGE          four_steps
+	VMOVUPS   (DX), Y4
+	VMULPS    Y1, Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    Y3, Y4, Y4
+	VMAXPS    (CX), Y4, Y4
+	VMINPS    32(CX), Y4, Y4
+	VROUNDPS  $0x00, Y4, Y4
+	VSUBPS    (CX), Y4, Y4
+	VCVTPS2DQ Y4, Y4
+	VMOVUPS   32(DX), Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    Y2, Y5, Y5
+	VADDPS    Y3, Y5, Y5
+	VMAXPS    (CX), Y5, Y5
+	VMINPS    32(CX), Y5, Y5
+	VROUNDPS  $0x00, Y5, Y5
+	VSUBPS    (CX), Y5, Y5
+	VCVTPS2DQ Y5, Y5
+	VMOVUPS   64(DX), Y6
+	VMULPS    Y1, Y6, Y6
+	VMULPS    Y2, Y6, Y6
+	VADDPS    Y3, Y6, Y6
+	VMAXPS    (CX), Y6, Y6
+	VMINPS    32(CX), Y6, Y6
+	VROUNDPS  $0x00, Y6, Y6
+	VSUBPS    (CX), Y6, Y6
+	VCVTPS2DQ Y6, Y6
+	VMOVUPS   96(DX), Y7
+	VMULPS    Y1, Y7, Y7
+	VMULPS    Y2, Y7, Y7
+	VADDPS    Y3, Y7, Y7
+	VMAXPS    (CX), Y7, Y7
+	VMINPS    32(CX), Y7, Y7
+	VROUNDPS  $0x00, Y7, Y7
+	VSUBPS    (CX), Y7, Y7
+	VCVTPS2DQ Y7, Y7
+	VPACKUSDW Y5, Y4, Y4
+	VPACKUSDW Y7, Y6, Y6
+	VPACKUSWB Y6, Y4, Y4
+	VPERMD    Y4, Y0, Y4
+	VMOVUPS   Y4, (AX)
+	ADDQ      $+128, DX
+	ADDQ      $+32, AX
+	SUBQ      $+32, R10
+	JGE       four_steps
 
 four_steps_done:
-	ADDQ $+32, R9
-	SUBQ $+8, R9
+	ADDQ $+32, R10
+	SUBQ $+8, R10
 	JL   steps_done
 
 steps:
-	VMOVUPS      (DX), Y2
-	VMULPS       Y0, Y2, Y2
-	VADDPS       Y1, Y2, Y2
-	VMAXPS       (CX), Y2, Y2
-	VMINPS       32(CX), Y2, Y2
-	VROUNDPS     $0x00, Y2, Y2
-	VSUBPS       (CX), Y2, Y2
-	VCVTPS2DQ    Y2, Y2
-	VEXTRACTI128 $0x01, Y2, X3
-	VPACKUSDW    X3, X2, X3
-	VPACKUSWB    X3, X3, X3
-	VMOVQ        X3, (AX)
+	VMOVUPS      (DX), Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VMAXPS       (CX), Y4, Y4
+	VMINPS       32(CX), Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VSUBPS       (CX), Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X5
+	VPACKUSDW    X5, X4, X5
+	VPACKUSWB    X5, X5, X5
+	VMOVQ        X5, (AX)
 	ADDQ         $+32, DX
 	ADDQ         $+8, AX
-	SUBQ         $+8, R9
+	SUBQ         $+8, R10
 	JGE          steps
 
 steps_done:
-	ADDQ $+8, R9
+	ADDQ $+8, R10
 	ADDQ $+4, BX
 	ADDQ $+4, SI
-	DECQ DI
+	ADDQ $+4, DI
+	DECQ R8
 	JMP  code_group
 
 code_done:
 	VZEROUPPER
 	RET
 
-// func codeLevelsTableAVX2(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
-// Requires: AVX, AVX2
-TEXT ·codeLevelsTableAVX2(SB), NOSPLIT, $0-56
-	MOVQ codes+0(FP), AX
-	MOVQ grid+8(FP), CX
-	MOVQ weights+16(FP), DX
-	MOVQ inverse+40(FP), BX
-	MOVQ offset+48(FP), SI
-	MOVQ groups+24(FP), DI
-	MOVQ groupSize+32(FP), R8
+// func encodeEvenFloat16AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+// Requires: AVX, AVX2, F16C
+TEXT ·encodeEvenFloat16AVX2(SB), NOSPLIT, $0-64
+	MOVQ    codes+0(FP), AX
+	MOVQ    grid+8(FP), CX
+	MOVQ    weights+16(FP), DX
+	MOVQ    normal+40(FP), BX
+	MOVQ    inverse+48(FP), SI
+	MOVQ    offset+56(FP), DI
+	VMOVUPS order2x1<>+0(SB), Y0
+	MOVQ    groups+24(FP), R8
+	MOVQ    groupSize+32(FP), R9
+	CMPQ    R9, $0x00000008
+	JNE     not_groups_of_8
+	SUBQ    $+4, R8
+	JL      groups_of_8_done
 
+groups_of_8:
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	VCVTPH2PS    (DX), Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VMAXPS       (CX), Y4, Y4
+	VMINPS       32(CX), Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VSUBPS       (CX), Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 4(SI), Y2
+	VBROADCASTSS 4(DI), Y3
+	VCVTPH2PS    16(DX), Y5
+	VMULPS       Y1, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VADDPS       Y3, Y5, Y5
+	VMAXPS       (CX), Y5, Y5
+	VMINPS       32(CX), Y5, Y5
+	VROUNDPS     $0x00, Y5, Y5
+	VSUBPS       (CX), Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VBROADCASTSS 8(BX), Y1
+	VBROADCASTSS 8(SI), Y2
+	VBROADCASTSS 8(DI), Y3
+	VCVTPH2PS    32(DX), Y6
+	VMULPS       Y1, Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VADDPS       Y3, Y6, Y6
+	VMAXPS       (CX), Y6, Y6
+	VMINPS       32(CX), Y6, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	VSUBPS       (CX), Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VBROADCASTSS 12(BX), Y1
+	VBROADCASTSS 12(SI), Y2
+	VBROADCASTSS 12(DI), Y3
+	VCVTPH2PS    48(DX), Y7
+	VMULPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VADDPS       Y3, Y7, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VSUBPS       (CX), Y7, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPACKUSDW    Y5, Y4, Y4
+	VPACKUSDW    Y7, Y6, Y6
+	VPACKUSWB    Y6, Y4, Y4
+	VPERMD       Y4, Y0, Y4
+	VMOVUPS      Y4, (AX)
+	ADDQ         $+64, DX
+	ADDQ         $+32, AX
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	SUBQ         $+4, R8
+	JGE          groups_of_8
+
+groups_of_8_done:
+	ADDQ $+4, R8
+
+not_groups_of_8:
+	CMPQ R9, $0x00000010
+	JNE  not_groups_of_16
+	SUBQ $+2, R8
+	JL   groups_of_16_done
+
+groups_of_16:
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	VCVTPH2PS    (DX), Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VMAXPS       (CX), Y4, Y4
+	VMINPS       32(CX), Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VSUBPS       (CX), Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	VCVTPH2PS    16(DX), Y5
+	VMULPS       Y1, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VADDPS       Y3, Y5, Y5
+	VMAXPS       (CX), Y5, Y5
+	VMINPS       32(CX), Y5, Y5
+	VROUNDPS     $0x00, Y5, Y5
+	VSUBPS       (CX), Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 4(SI), Y2
+	VBROADCASTSS 4(DI), Y3
+	VCVTPH2PS    32(DX), Y6
+	VMULPS       Y1, Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VADDPS       Y3, Y6, Y6
+	VMAXPS       (CX), Y6, Y6
+	VMINPS       32(CX), Y6, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	VSUBPS       (CX), Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 4(SI), Y2
+	VBROADCASTSS 4(DI), Y3
+	VCVTPH2PS    48(DX), Y7
+	VMULPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VADDPS       Y3, Y7, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VSUBPS       (CX), Y7, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPACKUSDW    Y5, Y4, Y4
+	VPACKUSDW    Y7, Y6, Y6
+	VPACKUSWB    Y6, Y4, Y4
+	VPERMD       Y4, Y0, Y4
+	VMOVUPS      Y4, (AX)
+	ADDQ         $+64, DX
+	ADDQ         $+32, AX
+	ADDQ         $+8, BX
+	ADDQ         $+8, SI
+	ADDQ         $+8, DI
+	SUBQ         $+2, R8
+	JGE          groups_of_16
+
+groups_of_16_done:
+	ADDQ $+2, R8
+
+not_groups_of_16:
 code_group:
-	TESTQ        DI, DI
+	TESTQ        R8, R8
 	JZ           code_done
-	VBROADCASTSS (BX), Y0
-	VBROADCASTSS (SI), Y1
-	MOVQ         R8, R9
-	SUBQ         $+32, R9
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	MOVQ         R9, R10
+	SUBQ         $+32, R10
 	JL           four_steps_done
 
 four_steps:
-	VMOVUPS      (DX), Y2
-	VMULPS       Y0, Y2, Y2
-	VADDPS       Y1, Y2, Y2
-	VCMPPS       $0x1e, 64(CX), Y2, Y3
-	VMOVUPS      96(CX), Y5
-	VBLENDVPS    Y3, 128(CX), Y5, Y5
-	VCMPPS       $0x1e, Y5, Y2, Y5
-	VPADDD       Y3, Y3, Y4
-	VPADDD       Y5, Y4, Y4
-	VPERMPS      160(CX), Y4, Y5
-	VCMPPS       $0x1e, Y5, Y2, Y5
-	VPADDD       Y4, Y4, Y4
-	VPADDD       Y5, Y4, Y4
-	VPERMPS      192(CX), Y4, Y5
-	VCMPPS       $0x1e, Y5, Y2, Y5
-	VPADDD       Y4, Y4, Y4
-	VPADDD       Y5, Y4, Y4
-	VPERMPS      288(CX), Y4, Y2
-	VPERMPS      320(CX), Y4, Y4
-	VBLENDVPS    Y3, Y4, Y2, Y2
-	VEXTRACTI128 $0x01, Y2, X3
-	VPACKUSDW    X3, X2, X3
-	VPACKUSWB    X3, X3, X3
-	VMOVQ        X3, (AX)
-	VMOVUPS      32(DX), Y2
-	VMULPS       Y0, Y2, Y2
-	VADDPS       Y1, Y2, Y2
-	VCMPPS       $0x1e, 64(CX), Y2, Y3
-	VMOVUPS      96(CX), Y5
-	VBLENDVPS    Y3, 128(CX), Y5, Y5
-	VCMPPS       $0x1e, Y5, Y2, Y5
-	VPADDD       Y3, Y3, Y4
-	VPADDD       Y5, Y4, Y4
-	VPERMPS      160(CX), Y4, Y5
-	VCMPPS       $0x1e, Y5, Y2, Y5
-	VPADDD       Y4, Y4, Y4
-	VPADDD       Y5, Y4, Y4
-	VPERMPS      192(CX), Y4, Y5
-	VCMPPS       $0x1e, Y5, Y2, Y5
-	VPADDD       Y4, Y4, Y4
-	VPADDD       Y5, Y4, Y4
-	VPERMPS      288(CX), Y4, Y2
-	VPERMPS      320(CX), Y4, Y4
-	VBLENDVPS    Y3, Y4, Y2, Y2
-	VEXTRACTI128 $0x01, Y2, X3
-	VPACKUSDW    X3, X2, X3
-	VPACKUSWB    X3, X3, X3
-	VMOVQ        X3, 8(AX)
-	VMOVUPS      64(DX), Y2
-	VMULPS       Y0, Y2, Y2
-	VADDPS       Y1, Y2, Y2
-	VCMPPS       $0x1e, 64(CX), Y2, Y3
-	VMOVUPS      96(CX), Y5
-	VBLENDVPS    Y3, 128(CX), Y5, Y5
-	VCMPPS       $0x1e, Y5, Y2, Y5
-	VPADDD       Y3, Y3, Y4
-	VPADDD       Y5, Y4, Y4
-	VPERMPS      160(CX), Y4, Y5
-	VCMPPS       $0x1e, Y5, Y2, Y5
-	VPADDD       Y4, Y4, Y4
-	VPADDD       Y5, Y4, Y4
-	VPERMPS      192(CX), Y4, Y5
-	VCMPPS       $0x1e, Y5, Y2, Y5
-	VPADDD       Y4, Y4, Y4
-	VPADDD       Y5, Y4, Y4
-	VPERMPS      288(CX), Y4, Y2
-	VPERMPS      320(CX), Y4, Y4
-	VBLENDVPS    Y3, Y4, Y2, Y2
-	VEXTRACTI128 $0x01, Y2, X3
-	VPACKUSDW    X3, X2, X3
-	VPACKUSWB    X3, X3, X3
-	VMOVQ        X3, 16(AX)
-	VMOVUPS      96(DX), Y2
-	VMULPS       Y0, Y2, Y2
-	VADDPS       Y1, Y2, Y2
-	VCMPPS       $0x1e, 64(CX), Y2, Y3
-	VMOVUPS      96(CX), Y5
-	VBLENDVPS    Y3, 128(CX), Y5, Y5
-	VCMPPS       $0x1e, Y5, Y2, Y5
-	VPADDD       Y3, Y3, Y4
-	VPADDD       Y5, Y4, Y4
-	VPERMPS      160(CX), Y4, Y5
-	VCMPPS       $0x1e, Y5, Y2, Y5
-	VPADDD       Y4, Y4, Y4
-	VPADDD       Y5, Y4, Y4
-	VPERMPS      192(CX), Y4, Y5
-	VCMPPS       $0x1e, Y5, Y2, Y5
-	VPADDD       Y4, Y4, Y4
-	VPADDD       Y5, Y4, Y4
-	VPERMPS      288(CX), Y4, Y2
-	VPERMPS      320(CX), Y4, Y4
-	VBLENDVPS    Y3, Y4, Y2, Y2
-	VEXTRACTI128 $0x01, Y2, X3
-	VPACKUSDW    X3, X2, X3
-	VPACKUSWB    X3, X3, X3
-	VMOVQ        X3, 24(AX)
-	ADDQ         $+128, DX
-	ADDQ         $+32, AX
-	SUBQ         $+32, R9
-	JGE          four_steps
+	VCVTPH2PS (DX), Y4
+	VMULPS    Y1, Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    Y3, Y4, Y4
+	VMAXPS    (CX), Y4, Y4
+	VMINPS    32(CX), Y4, Y4
+	VROUNDPS  $0x00, Y4, Y4
+	VSUBPS    (CX), Y4, Y4
+	VCVTPS2DQ Y4, Y4
+	VCVTPH2PS 16(DX), Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    Y2, Y5, Y5
+	VADDPS    Y3, Y5, Y5
+	VMAXPS    (CX), Y5, Y5
+	VMINPS    32(CX), Y5, Y5
+	VROUNDPS  $0x00, Y5, Y5
+	VSUBPS    (CX), Y5, Y5
+	VCVTPS2DQ Y5, Y5
+	VCVTPH2PS 32(DX), Y6
+	VMULPS    Y1, Y6, Y6
+	VMULPS    Y2, Y6, Y6
+	VADDPS    Y3, Y6, Y6
+	VMAXPS    (CX), Y6, Y6
+	VMINPS    32(CX), Y6, Y6
+	VROUNDPS  $0x00, Y6, Y6
+	VSUBPS    (CX), Y6, Y6
+	VCVTPS2DQ Y6, Y6
+	VCVTPH2PS 48(DX), Y7
+	VMULPS    Y1, Y7, Y7
+	VMULPS    Y2, Y7, Y7
+	VADDPS    Y3, Y7, Y7
+	VMAXPS    (CX), Y7, Y7
+	VMINPS    32(CX), Y7, Y7
+	VROUNDPS  $0x00, Y7, Y7
+	VSUBPS    (CX), Y7, Y7
+	VCVTPS2DQ Y7, Y7
+	VPACKUSDW Y5, Y4, Y4
+	VPACKUSDW Y7, Y6, Y6
+	VPACKUSWB Y6, Y4, Y4
+	VPERMD    Y4, Y0, Y4
+	VMOVUPS   Y4, (AX)
+	ADDQ      $+64, DX
+	ADDQ      $+32, AX
+	SUBQ      $+32, R10
+	JGE       four_steps
 
 four_steps_done:
-	ADDQ $+32, R9
-	SUBQ $+8, R9
+	ADDQ $+32, R10
+	SUBQ $+8, R10
 	JL   steps_done
 
 steps:
-	VMOVUPS      (DX), Y2
-	VMULPS       Y0, Y2, Y2
-	VADDPS       Y1, Y2, Y2
-	VCMPPS       $0x1e, 64(CX), Y2, Y3
-	VMOVUPS      96(CX), Y5
-	VBLENDVPS    Y3, 128(CX), Y5, Y5
-	VCMPPS       $0x1e, Y5, Y2, Y5
-	VPADDD       Y3, Y3, Y4
-	VPADDD       Y5, Y4, Y4
-	VPERMPS      160(CX), Y4, Y5
-	VCMPPS       $0x1e, Y5, Y2, Y5
-	VPADDD       Y4, Y4, Y4
-	VPADDD       Y5, Y4, Y4
-	VPERMPS      192(CX), Y4, Y5
-	VCMPPS       $0x1e, Y5, Y2, Y5
-	VPADDD       Y4, Y4, Y4
-	VPADDD       Y5, Y4, Y4
-	VPERMPS      288(CX), Y4, Y2
-	VPERMPS      320(CX), Y4, Y4
-	VBLENDVPS    Y3, Y4, Y2, Y2
-	VEXTRACTI128 $0x01, Y2, X3
-	VPACKUSDW    X3, X2, X3
-	VPACKUSWB    X3, X3, X3
-	VMOVQ        X3, (AX)
-	ADDQ         $+32, DX
+	VCVTPH2PS    (DX), Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VMAXPS       (CX), Y4, Y4
+	VMINPS       32(CX), Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VSUBPS       (CX), Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X5
+	VPACKUSDW    X5, X4, X5
+	VPACKUSWB    X5, X5, X5
+	VMOVQ        X5, (AX)
+	ADDQ         $+16, DX
 	ADDQ         $+8, AX
-	SUBQ         $+8, R9
+	SUBQ         $+8, R10
 	JGE          steps
 
 steps_done:
-	ADDQ $+8, R9
+	ADDQ $+8, R10
 	ADDQ $+4, BX
 	ADDQ $+4, SI
-	DECQ DI
+	ADDQ $+4, DI
+	DECQ R8
+	JMP  code_group
+
+code_done:
+	VZEROUPPER
+	RET
+
+// func encodeEvenBFloat16AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+// Requires: AVX, AVX2
+TEXT ·encodeEvenBFloat16AVX2(SB), NOSPLIT, $0-64
+	MOVQ    codes+0(FP), AX
+	MOVQ    grid+8(FP), CX
+	MOVQ    weights+16(FP), DX
+	MOVQ    normal+40(FP), BX
+	MOVQ    inverse+48(FP), SI
+	MOVQ    offset+56(FP), DI
+	VMOVUPS order2x1<>+0(SB), Y0
+	MOVQ    groups+24(FP), R8
+	MOVQ    groupSize+32(FP), R9
+	CMPQ    R9, $0x00000008
+	JNE     not_groups_of_8
+	SUBQ    $+4, R8
+	JL      groups_of_8_done
+
+groups_of_8:
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	VPMOVZXWD    (DX), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VMAXPS       (CX), Y4, Y4
+	VMINPS       32(CX), Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VSUBPS       (CX), Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 4(SI), Y2
+	VBROADCASTSS 4(DI), Y3
+	VPMOVZXWD    16(DX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VMULPS       Y1, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VADDPS       Y3, Y5, Y5
+	VMAXPS       (CX), Y5, Y5
+	VMINPS       32(CX), Y5, Y5
+	VROUNDPS     $0x00, Y5, Y5
+	VSUBPS       (CX), Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VBROADCASTSS 8(BX), Y1
+	VBROADCASTSS 8(SI), Y2
+	VBROADCASTSS 8(DI), Y3
+	VPMOVZXWD    32(DX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMULPS       Y1, Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VADDPS       Y3, Y6, Y6
+	VMAXPS       (CX), Y6, Y6
+	VMINPS       32(CX), Y6, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	VSUBPS       (CX), Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VBROADCASTSS 12(BX), Y1
+	VBROADCASTSS 12(SI), Y2
+	VBROADCASTSS 12(DI), Y3
+	VPMOVZXWD    48(DX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VMULPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VADDPS       Y3, Y7, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VSUBPS       (CX), Y7, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPACKUSDW    Y5, Y4, Y4
+	VPACKUSDW    Y7, Y6, Y6
+	VPACKUSWB    Y6, Y4, Y4
+	VPERMD       Y4, Y0, Y4
+	VMOVUPS      Y4, (AX)
+	ADDQ         $+64, DX
+	ADDQ         $+32, AX
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	SUBQ         $+4, R8
+	JGE          groups_of_8
+
+groups_of_8_done:
+	ADDQ $+4, R8
+
+not_groups_of_8:
+	CMPQ R9, $0x00000010
+	JNE  not_groups_of_16
+	SUBQ $+2, R8
+	JL   groups_of_16_done
+
+groups_of_16:
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	VPMOVZXWD    (DX), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VMAXPS       (CX), Y4, Y4
+	VMINPS       32(CX), Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VSUBPS       (CX), Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	VPMOVZXWD    16(DX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VMULPS       Y1, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VADDPS       Y3, Y5, Y5
+	VMAXPS       (CX), Y5, Y5
+	VMINPS       32(CX), Y5, Y5
+	VROUNDPS     $0x00, Y5, Y5
+	VSUBPS       (CX), Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 4(SI), Y2
+	VBROADCASTSS 4(DI), Y3
+	VPMOVZXWD    32(DX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMULPS       Y1, Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VADDPS       Y3, Y6, Y6
+	VMAXPS       (CX), Y6, Y6
+	VMINPS       32(CX), Y6, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	VSUBPS       (CX), Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 4(SI), Y2
+	VBROADCASTSS 4(DI), Y3
+	VPMOVZXWD    48(DX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VMULPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VADDPS       Y3, Y7, Y7
+	VMAXPS       (CX), Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VSUBPS       (CX), Y7, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPACKUSDW    Y5, Y4, Y4
+	VPACKUSDW    Y7, Y6, Y6
+	VPACKUSWB    Y6, Y4, Y4
+	VPERMD       Y4, Y0, Y4
+	VMOVUPS      Y4, (AX)
+	ADDQ         $+64, DX
+	ADDQ         $+32, AX
+	ADDQ         $+8, BX
+	ADDQ         $+8, SI
+	ADDQ         $+8, DI
+	SUBQ         $+2, R8
+	JGE          groups_of_16
+
+groups_of_16_done:
+	ADDQ $+2, R8
+
+not_groups_of_16:
+code_group:
+	TESTQ        R8, R8
+	JZ           code_done
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	MOVQ         R9, R10
+	SUBQ         $+32, R10
+	JL           four_steps_done
+
+four_steps:
+	VPMOVZXWD (DX), Y4
+	VPSLLD    $0x10, Y4, Y4
+	VMULPS    Y1, Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    Y3, Y4, Y4
+	VMAXPS    (CX), Y4, Y4
+	VMINPS    32(CX), Y4, Y4
+	VROUNDPS  $0x00, Y4, Y4
+	VSUBPS    (CX), Y4, Y4
+	VCVTPS2DQ Y4, Y4
+	VPMOVZXWD 16(DX), Y5
+	VPSLLD    $0x10, Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    Y2, Y5, Y5
+	VADDPS    Y3, Y5, Y5
+	VMAXPS    (CX), Y5, Y5
+	VMINPS    32(CX), Y5, Y5
+	VROUNDPS  $0x00, Y5, Y5
+	VSUBPS    (CX), Y5, Y5
+	VCVTPS2DQ Y5, Y5
+	VPMOVZXWD 32(DX), Y6
+	VPSLLD    $0x10, Y6, Y6
+	VMULPS    Y1, Y6, Y6
+	VMULPS    Y2, Y6, Y6
+	VADDPS    Y3, Y6, Y6
+	VMAXPS    (CX), Y6, Y6
+	VMINPS    32(CX), Y6, Y6
+	VROUNDPS  $0x00, Y6, Y6
+	VSUBPS    (CX), Y6, Y6
+	VCVTPS2DQ Y6, Y6
+	VPMOVZXWD 48(DX), Y7
+	VPSLLD    $0x10, Y7, Y7
+	VMULPS    Y1, Y7, Y7
+	VMULPS    Y2, Y7, Y7
+	VADDPS    Y3, Y7, Y7
+	VMAXPS    (CX), Y7, Y7
+	VMINPS    32(CX), Y7, Y7
+	VROUNDPS  $0x00, Y7, Y7
+	VSUBPS    (CX), Y7, Y7
+	VCVTPS2DQ Y7, Y7
+	VPACKUSDW Y5, Y4, Y4
+	VPACKUSDW Y7, Y6, Y6
+	VPACKUSWB Y6, Y4, Y4
+	VPERMD    Y4, Y0, Y4
+	VMOVUPS   Y4, (AX)
+	ADDQ      $+64, DX
+	ADDQ      $+32, AX
+	SUBQ      $+32, R10
+	JGE       four_steps
+
+four_steps_done:
+	ADDQ $+32, R10
+	SUBQ $+8, R10
+	JL   steps_done
+
+steps:
+	VPMOVZXWD    (DX), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VMAXPS       (CX), Y4, Y4
+	VMINPS       32(CX), Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VSUBPS       (CX), Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X5
+	VPACKUSDW    X5, X4, X5
+	VPACKUSWB    X5, X5, X5
+	VMOVQ        X5, (AX)
+	ADDQ         $+16, DX
+	ADDQ         $+8, AX
+	SUBQ         $+8, R10
+	JGE          steps
+
+steps_done:
+	ADDQ $+8, R10
+	ADDQ $+4, BX
+	ADDQ $+4, SI
+	ADDQ $+4, DI
+	DECQ R8
+	JMP  code_group
+
+code_done:
+	VZEROUPPER
+	RET
+
+// func encodeTableFloat32AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+// Requires: AVX, AVX2
+TEXT ·encodeTableFloat32AVX2(SB), NOSPLIT, $0-64
+	MOVQ    codes+0(FP), AX
+	MOVQ    grid+8(FP), CX
+	MOVQ    weights+16(FP), DX
+	MOVQ    normal+40(FP), BX
+	MOVQ    inverse+48(FP), SI
+	MOVQ    offset+56(FP), DI
+	VMOVUPS order2x1<>+0(SB), Y0
+	MOVQ    groups+24(FP), R8
+	MOVQ    groupSize+32(FP), R9
+	CMPQ    R9, $0x00000008
+	JNE     not_groups_of_8
+	SUBQ    $+4, R8
+	JL      groups_of_8_done
+
+groups_of_8:
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	VMOVUPS      (DX), Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VCMPPS       $0x1e, 64(CX), Y4, Y1
+	VMOVUPS      96(CX), Y3
+	VBLENDVPS    Y1, 128(CX), Y3, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y3, Y2, Y2
+	VPERMPS      160(CX), Y2, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VPERMPS      192(CX), Y2, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VPERMPS      288(CX), Y2, Y3
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y3, Y3
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 4(SI), Y2
+	VBROADCASTSS 4(DI), Y4
+	VMOVUPS      32(DX), Y5
+	VMULPS       Y1, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VADDPS       Y4, Y5, Y5
+	VCMPPS       $0x1e, 64(CX), Y5, Y1
+	VMOVUPS      96(CX), Y4
+	VBLENDVPS    Y1, 128(CX), Y4, Y4
+	VCMPPS       $0x1e, Y4, Y5, Y4
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y4, Y2, Y2
+	VPERMPS      160(CX), Y2, Y4
+	VCMPPS       $0x1e, Y4, Y5, Y4
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y4, Y2, Y2
+	VPERMPS      192(CX), Y2, Y4
+	VCMPPS       $0x1e, Y4, Y5, Y4
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y4, Y2, Y2
+	VPERMPS      288(CX), Y2, Y4
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y4, Y4
+	VBROADCASTSS 8(BX), Y1
+	VBROADCASTSS 8(SI), Y2
+	VBROADCASTSS 8(DI), Y5
+	VMOVUPS      64(DX), Y6
+	VMULPS       Y1, Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VADDPS       Y5, Y6, Y6
+	VCMPPS       $0x1e, 64(CX), Y6, Y1
+	VMOVUPS      96(CX), Y5
+	VBLENDVPS    Y1, 128(CX), Y5, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y5, Y2, Y2
+	VPERMPS      160(CX), Y2, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y5, Y2, Y2
+	VPERMPS      192(CX), Y2, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y5, Y2, Y2
+	VPERMPS      288(CX), Y2, Y5
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y5, Y5
+	VBROADCASTSS 12(BX), Y1
+	VBROADCASTSS 12(SI), Y2
+	VBROADCASTSS 12(DI), Y6
+	VMOVUPS      96(DX), Y7
+	VMULPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VCMPPS       $0x1e, 64(CX), Y7, Y1
+	VMOVUPS      96(CX), Y6
+	VBLENDVPS    Y1, 128(CX), Y6, Y6
+	VCMPPS       $0x1e, Y6, Y7, Y6
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y6, Y2, Y2
+	VPERMPS      160(CX), Y2, Y6
+	VCMPPS       $0x1e, Y6, Y7, Y6
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y6, Y2, Y2
+	VPERMPS      192(CX), Y2, Y6
+	VCMPPS       $0x1e, Y6, Y7, Y6
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y6, Y2, Y2
+	VPERMPS      288(CX), Y2, Y6
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y6, Y6
+	VPACKUSDW    Y4, Y3, Y3
+	VPACKUSDW    Y6, Y5, Y5
+	VPACKUSWB    Y5, Y3, Y3
+	VPERMD       Y3, Y0, Y3
+	VMOVUPS      Y3, (AX)
+	ADDQ         $+128, DX
+	ADDQ         $+32, AX
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	SUBQ         $+4, R8
+	JGE          groups_of_8
+
+groups_of_8_done:
+	ADDQ $+4, R8
+
+not_groups_of_8:
+	CMPQ R9, $0x00000010
+	JNE  not_groups_of_16
+	SUBQ $+2, R8
+	JL   groups_of_16_done
+
+groups_of_16:
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	VMOVUPS      (DX), Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VCMPPS       $0x1e, 64(CX), Y4, Y1
+	VMOVUPS      96(CX), Y3
+	VBLENDVPS    Y1, 128(CX), Y3, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y3, Y2, Y2
+	VPERMPS      160(CX), Y2, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VPERMPS      192(CX), Y2, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VPERMPS      288(CX), Y2, Y3
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y3, Y3
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y4
+	VMOVUPS      32(DX), Y5
+	VMULPS       Y1, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VADDPS       Y4, Y5, Y5
+	VCMPPS       $0x1e, 64(CX), Y5, Y1
+	VMOVUPS      96(CX), Y4
+	VBLENDVPS    Y1, 128(CX), Y4, Y4
+	VCMPPS       $0x1e, Y4, Y5, Y4
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y4, Y2, Y2
+	VPERMPS      160(CX), Y2, Y4
+	VCMPPS       $0x1e, Y4, Y5, Y4
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y4, Y2, Y2
+	VPERMPS      192(CX), Y2, Y4
+	VCMPPS       $0x1e, Y4, Y5, Y4
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y4, Y2, Y2
+	VPERMPS      288(CX), Y2, Y4
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y4, Y4
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 4(SI), Y2
+	VBROADCASTSS 4(DI), Y5
+	VMOVUPS      64(DX), Y6
+	VMULPS       Y1, Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VADDPS       Y5, Y6, Y6
+	VCMPPS       $0x1e, 64(CX), Y6, Y1
+	VMOVUPS      96(CX), Y5
+	VBLENDVPS    Y1, 128(CX), Y5, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y5, Y2, Y2
+	VPERMPS      160(CX), Y2, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y5, Y2, Y2
+	VPERMPS      192(CX), Y2, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y5, Y2, Y2
+	VPERMPS      288(CX), Y2, Y5
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y5, Y5
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 4(SI), Y2
+	VBROADCASTSS 4(DI), Y6
+	VMOVUPS      96(DX), Y7
+	VMULPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VCMPPS       $0x1e, 64(CX), Y7, Y1
+	VMOVUPS      96(CX), Y6
+	VBLENDVPS    Y1, 128(CX), Y6, Y6
+	VCMPPS       $0x1e, Y6, Y7, Y6
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y6, Y2, Y2
+	VPERMPS      160(CX), Y2, Y6
+	VCMPPS       $0x1e, Y6, Y7, Y6
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y6, Y2, Y2
+	VPERMPS      192(CX), Y2, Y6
+	VCMPPS       $0x1e, Y6, Y7, Y6
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y6, Y2, Y2
+	VPERMPS      288(CX), Y2, Y6
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y6, Y6
+	VPACKUSDW    Y4, Y3, Y3
+	VPACKUSDW    Y6, Y5, Y5
+	VPACKUSWB    Y5, Y3, Y3
+	VPERMD       Y3, Y0, Y3
+	VMOVUPS      Y3, (AX)
+	ADDQ         $+128, DX
+	ADDQ         $+32, AX
+	ADDQ         $+8, BX
+	ADDQ         $+8, SI
+	ADDQ         $+8, DI
+	SUBQ         $+2, R8
+	JGE          groups_of_16
+
+groups_of_16_done:
+	ADDQ $+2, R8
+
+not_groups_of_16:
+code_group:
+	TESTQ        R8, R8
+	JZ           code_done
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	MOVQ         R9, R10
+	SUBQ         $+32, R10
+	JL           four_steps_done
+
+four_steps:
+	VMOVUPS   (DX), Y4
+	VMULPS    Y1, Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    Y3, Y4, Y4
+	VCMPPS    $0x1e, 64(CX), Y4, Y5
+	VMOVUPS   96(CX), Y7
+	VBLENDVPS Y5, 128(CX), Y7, Y7
+	VCMPPS    $0x1e, Y7, Y4, Y7
+	VPADDD    Y5, Y5, Y6
+	VPADDD    Y7, Y6, Y6
+	VPERMPS   160(CX), Y6, Y7
+	VCMPPS    $0x1e, Y7, Y4, Y7
+	VPADDD    Y6, Y6, Y6
+	VPADDD    Y7, Y6, Y6
+	VPERMPS   192(CX), Y6, Y7
+	VCMPPS    $0x1e, Y7, Y4, Y7
+	VPADDD    Y6, Y6, Y6
+	VPADDD    Y7, Y6, Y6
+	VPERMPS   288(CX), Y6, Y4
+	VPERMPS   320(CX), Y6, Y6
+	VBLENDVPS Y5, Y6, Y4, Y4
+	VMOVUPS   32(DX), Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    Y2, Y5, Y5
+	VADDPS    Y3, Y5, Y5
+	VCMPPS    $0x1e, 64(CX), Y5, Y6
+	VMOVUPS   96(CX), Y8
+	VBLENDVPS Y6, 128(CX), Y8, Y8
+	VCMPPS    $0x1e, Y8, Y5, Y8
+	VPADDD    Y6, Y6, Y7
+	VPADDD    Y8, Y7, Y7
+	VPERMPS   160(CX), Y7, Y8
+	VCMPPS    $0x1e, Y8, Y5, Y8
+	VPADDD    Y7, Y7, Y7
+	VPADDD    Y8, Y7, Y7
+	VPERMPS   192(CX), Y7, Y8
+	VCMPPS    $0x1e, Y8, Y5, Y8
+	VPADDD    Y7, Y7, Y7
+	VPADDD    Y8, Y7, Y7
+	VPERMPS   288(CX), Y7, Y5
+	VPERMPS   320(CX), Y7, Y7
+	VBLENDVPS Y6, Y7, Y5, Y5
+	VMOVUPS   64(DX), Y6
+	VMULPS    Y1, Y6, Y6
+	VMULPS    Y2, Y6, Y6
+	VADDPS    Y3, Y6, Y6
+	VCMPPS    $0x1e, 64(CX), Y6, Y7
+	VMOVUPS   96(CX), Y9
+	VBLENDVPS Y7, 128(CX), Y9, Y9
+	VCMPPS    $0x1e, Y9, Y6, Y9
+	VPADDD    Y7, Y7, Y8
+	VPADDD    Y9, Y8, Y8
+	VPERMPS   160(CX), Y8, Y9
+	VCMPPS    $0x1e, Y9, Y6, Y9
+	VPADDD    Y8, Y8, Y8
+	VPADDD    Y9, Y8, Y8
+	VPERMPS   192(CX), Y8, Y9
+	VCMPPS    $0x1e, Y9, Y6, Y9
+	VPADDD    Y8, Y8, Y8
+	VPADDD    Y9, Y8, Y8
+	VPERMPS   288(CX), Y8, Y6
+	VPERMPS   320(CX), Y8, Y8
+	VBLENDVPS Y7, Y8, Y6, Y6
+	VMOVUPS   96(DX), Y7
+	VMULPS    Y1, Y7, Y7
+	VMULPS    Y2, Y7, Y7
+	VADDPS    Y3, Y7, Y7
+	VCMPPS    $0x1e, 64(CX), Y7, Y8
+	VMOVUPS   96(CX), Y10
+	VBLENDVPS Y8, 128(CX), Y10, Y10
+	VCMPPS    $0x1e, Y10, Y7, Y10
+	VPADDD    Y8, Y8, Y9
+	VPADDD    Y10, Y9, Y9
+	VPERMPS   160(CX), Y9, Y10
+	VCMPPS    $0x1e, Y10, Y7, Y10
+	VPADDD    Y9, Y9, Y9
+	VPADDD    Y10, Y9, Y9
+	VPERMPS   192(CX), Y9, Y10
+	VCMPPS    $0x1e, Y10, Y7, Y10
+	VPADDD    Y9, Y9, Y9
+	VPADDD    Y10, Y9, Y9
+	VPERMPS   288(CX), Y9, Y7
+	VPERMPS   320(CX), Y9, Y9
+	VBLENDVPS Y8, Y9, Y7, Y7
+	VPACKUSDW Y5, Y4, Y4
+	VPACKUSDW Y7, Y6, Y6
+	VPACKUSWB Y6, Y4, Y4
+	VPERMD    Y4, Y0, Y4
+	VMOVUPS   Y4, (AX)
+	ADDQ      $+128, DX
+	ADDQ      $+32, AX
+	SUBQ      $+32, R10
+	JGE       four_steps
+
+four_steps_done:
+	ADDQ $+32, R10
+	SUBQ $+8, R10
+	JL   steps_done
+
+steps:
+	VMOVUPS      (DX), Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VCMPPS       $0x1e, 64(CX), Y4, Y5
+	VMOVUPS      96(CX), Y7
+	VBLENDVPS    Y5, 128(CX), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(CX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(CX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      288(CX), Y6, Y4
+	VPERMPS      320(CX), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X5
+	VPACKUSDW    X5, X4, X5
+	VPACKUSWB    X5, X5, X5
+	VMOVQ        X5, (AX)
+	ADDQ         $+32, DX
+	ADDQ         $+8, AX
+	SUBQ         $+8, R10
+	JGE          steps
+
+steps_done:
+	ADDQ $+8, R10
+	ADDQ $+4, BX
+	ADDQ $+4, SI
+	ADDQ $+4, DI
+	DECQ R8
+	JMP  code_group
+
+code_done:
+	VZEROUPPER
+	RET
+
+// func encodeTableFloat16AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+// Requires: AVX, AVX2, F16C
+TEXT ·encodeTableFloat16AVX2(SB), NOSPLIT, $0-64
+	MOVQ    codes+0(FP), AX
+	MOVQ    grid+8(FP), CX
+	MOVQ    weights+16(FP), DX
+	MOVQ    normal+40(FP), BX
+	MOVQ    inverse+48(FP), SI
+	MOVQ    offset+56(FP), DI
+	VMOVUPS order2x1<>+0(SB), Y0
+	MOVQ    groups+24(FP), R8
+	MOVQ    groupSize+32(FP), R9
+	CMPQ    R9, $0x00000008
+	JNE     not_groups_of_8
+	SUBQ    $+4, R8
+	JL      groups_of_8_done
+
+groups_of_8:
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	VCVTPH2PS    (DX), Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VCMPPS       $0x1e, 64(CX), Y4, Y1
+	VMOVUPS      96(CX), Y3
+	VBLENDVPS    Y1, 128(CX), Y3, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y3, Y2, Y2
+	VPERMPS      160(CX), Y2, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VPERMPS      192(CX), Y2, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VPERMPS      288(CX), Y2, Y3
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y3, Y3
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 4(SI), Y2
+	VBROADCASTSS 4(DI), Y4
+	VCVTPH2PS    16(DX), Y5
+	VMULPS       Y1, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VADDPS       Y4, Y5, Y5
+	VCMPPS       $0x1e, 64(CX), Y5, Y1
+	VMOVUPS      96(CX), Y4
+	VBLENDVPS    Y1, 128(CX), Y4, Y4
+	VCMPPS       $0x1e, Y4, Y5, Y4
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y4, Y2, Y2
+	VPERMPS      160(CX), Y2, Y4
+	VCMPPS       $0x1e, Y4, Y5, Y4
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y4, Y2, Y2
+	VPERMPS      192(CX), Y2, Y4
+	VCMPPS       $0x1e, Y4, Y5, Y4
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y4, Y2, Y2
+	VPERMPS      288(CX), Y2, Y4
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y4, Y4
+	VBROADCASTSS 8(BX), Y1
+	VBROADCASTSS 8(SI), Y2
+	VBROADCASTSS 8(DI), Y5
+	VCVTPH2PS    32(DX), Y6
+	VMULPS       Y1, Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VADDPS       Y5, Y6, Y6
+	VCMPPS       $0x1e, 64(CX), Y6, Y1
+	VMOVUPS      96(CX), Y5
+	VBLENDVPS    Y1, 128(CX), Y5, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y5, Y2, Y2
+	VPERMPS      160(CX), Y2, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y5, Y2, Y2
+	VPERMPS      192(CX), Y2, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y5, Y2, Y2
+	VPERMPS      288(CX), Y2, Y5
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y5, Y5
+	VBROADCASTSS 12(BX), Y1
+	VBROADCASTSS 12(SI), Y2
+	VBROADCASTSS 12(DI), Y6
+	VCVTPH2PS    48(DX), Y7
+	VMULPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VCMPPS       $0x1e, 64(CX), Y7, Y1
+	VMOVUPS      96(CX), Y6
+	VBLENDVPS    Y1, 128(CX), Y6, Y6
+	VCMPPS       $0x1e, Y6, Y7, Y6
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y6, Y2, Y2
+	VPERMPS      160(CX), Y2, Y6
+	VCMPPS       $0x1e, Y6, Y7, Y6
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y6, Y2, Y2
+	VPERMPS      192(CX), Y2, Y6
+	VCMPPS       $0x1e, Y6, Y7, Y6
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y6, Y2, Y2
+	VPERMPS      288(CX), Y2, Y6
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y6, Y6
+	VPACKUSDW    Y4, Y3, Y3
+	VPACKUSDW    Y6, Y5, Y5
+	VPACKUSWB    Y5, Y3, Y3
+	VPERMD       Y3, Y0, Y3
+	VMOVUPS      Y3, (AX)
+	ADDQ         $+64, DX
+	ADDQ         $+32, AX
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	SUBQ         $+4, R8
+	JGE          groups_of_8
+
+groups_of_8_done:
+	ADDQ $+4, R8
+
+not_groups_of_8:
+	CMPQ R9, $0x00000010
+	JNE  not_groups_of_16
+	SUBQ $+2, R8
+	JL   groups_of_16_done
+
+groups_of_16:
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	VCVTPH2PS    (DX), Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VCMPPS       $0x1e, 64(CX), Y4, Y1
+	VMOVUPS      96(CX), Y3
+	VBLENDVPS    Y1, 128(CX), Y3, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y3, Y2, Y2
+	VPERMPS      160(CX), Y2, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VPERMPS      192(CX), Y2, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VPERMPS      288(CX), Y2, Y3
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y3, Y3
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y4
+	VCVTPH2PS    16(DX), Y5
+	VMULPS       Y1, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VADDPS       Y4, Y5, Y5
+	VCMPPS       $0x1e, 64(CX), Y5, Y1
+	VMOVUPS      96(CX), Y4
+	VBLENDVPS    Y1, 128(CX), Y4, Y4
+	VCMPPS       $0x1e, Y4, Y5, Y4
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y4, Y2, Y2
+	VPERMPS      160(CX), Y2, Y4
+	VCMPPS       $0x1e, Y4, Y5, Y4
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y4, Y2, Y2
+	VPERMPS      192(CX), Y2, Y4
+	VCMPPS       $0x1e, Y4, Y5, Y4
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y4, Y2, Y2
+	VPERMPS      288(CX), Y2, Y4
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y4, Y4
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 4(SI), Y2
+	VBROADCASTSS 4(DI), Y5
+	VCVTPH2PS    32(DX), Y6
+	VMULPS       Y1, Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VADDPS       Y5, Y6, Y6
+	VCMPPS       $0x1e, 64(CX), Y6, Y1
+	VMOVUPS      96(CX), Y5
+	VBLENDVPS    Y1, 128(CX), Y5, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y5, Y2, Y2
+	VPERMPS      160(CX), Y2, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y5, Y2, Y2
+	VPERMPS      192(CX), Y2, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y5, Y2, Y2
+	VPERMPS      288(CX), Y2, Y5
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y5, Y5
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 4(SI), Y2
+	VBROADCASTSS 4(DI), Y6
+	VCVTPH2PS    48(DX), Y7
+	VMULPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VCMPPS       $0x1e, 64(CX), Y7, Y1
+	VMOVUPS      96(CX), Y6
+	VBLENDVPS    Y1, 128(CX), Y6, Y6
+	VCMPPS       $0x1e, Y6, Y7, Y6
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y6, Y2, Y2
+	VPERMPS      160(CX), Y2, Y6
+	VCMPPS       $0x1e, Y6, Y7, Y6
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y6, Y2, Y2
+	VPERMPS      192(CX), Y2, Y6
+	VCMPPS       $0x1e, Y6, Y7, Y6
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y6, Y2, Y2
+	VPERMPS      288(CX), Y2, Y6
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y6, Y6
+	VPACKUSDW    Y4, Y3, Y3
+	VPACKUSDW    Y6, Y5, Y5
+	VPACKUSWB    Y5, Y3, Y3
+	VPERMD       Y3, Y0, Y3
+	VMOVUPS      Y3, (AX)
+	ADDQ         $+64, DX
+	ADDQ         $+32, AX
+	ADDQ         $+8, BX
+	ADDQ         $+8, SI
+	ADDQ         $+8, DI
+	SUBQ         $+2, R8
+	JGE          groups_of_16
+
+groups_of_16_done:
+	ADDQ $+2, R8
+
+not_groups_of_16:
+code_group:
+	TESTQ        R8, R8
+	JZ           code_done
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	MOVQ         R9, R10
+	SUBQ         $+32, R10
+	JL           four_steps_done
+
+four_steps:
+	VCVTPH2PS (DX), Y4
+	VMULPS    Y1, Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    Y3, Y4, Y4
+	VCMPPS    $0x1e, 64(CX), Y4, Y5
+	VMOVUPS   96(CX), Y7
+	VBLENDVPS Y5, 128(CX), Y7, Y7
+	VCMPPS    $0x1e, Y7, Y4, Y7
+	VPADDD    Y5, Y5, Y6
+	VPADDD    Y7, Y6, Y6
+	VPERMPS   160(CX), Y6, Y7
+	VCMPPS    $0x1e, Y7, Y4, Y7
+	VPADDD    Y6, Y6, Y6
+	VPADDD    Y7, Y6, Y6
+	VPERMPS   192(CX), Y6, Y7
+	VCMPPS    $0x1e, Y7, Y4, Y7
+	VPADDD    Y6, Y6, Y6
+	VPADDD    Y7, Y6, Y6
+	VPERMPS   288(CX), Y6, Y4
+	VPERMPS   320(CX), Y6, Y6
+	VBLENDVPS Y5, Y6, Y4, Y4
+	VCVTPH2PS 16(DX), Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    Y2, Y5, Y5
+	VADDPS    Y3, Y5, Y5
+	VCMPPS    $0x1e, 64(CX), Y5, Y6
+	VMOVUPS   96(CX), Y8
+	VBLENDVPS Y6, 128(CX), Y8, Y8
+	VCMPPS    $0x1e, Y8, Y5, Y8
+	VPADDD    Y6, Y6, Y7
+	VPADDD    Y8, Y7, Y7
+	VPERMPS   160(CX), Y7, Y8
+	VCMPPS    $0x1e, Y8, Y5, Y8
+	VPADDD    Y7, Y7, Y7
+	VPADDD    Y8, Y7, Y7
+	VPERMPS   192(CX), Y7, Y8
+	VCMPPS    $0x1e, Y8, Y5, Y8
+	VPADDD    Y7, Y7, Y7
+	VPADDD    Y8, Y7, Y7
+	VPERMPS   288(CX), Y7, Y5
+	VPERMPS   320(CX), Y7, Y7
+	VBLENDVPS Y6, Y7, Y5, Y5
+	VCVTPH2PS 32(DX), Y6
+	VMULPS    Y1, Y6, Y6
+	VMULPS    Y2, Y6, Y6
+	VADDPS    Y3, Y6, Y6
+	VCMPPS    $0x1e, 64(CX), Y6, Y7
+	VMOVUPS   96(CX), Y9
+	VBLENDVPS Y7, 128(CX), Y9, Y9
+	VCMPPS    $0x1e, Y9, Y6, Y9
+	VPADDD    Y7, Y7, Y8
+	VPADDD    Y9, Y8, Y8
+	VPERMPS   160(CX), Y8, Y9
+	VCMPPS    $0x1e, Y9, Y6, Y9
+	VPADDD    Y8, Y8, Y8
+	VPADDD    Y9, Y8, Y8
+	VPERMPS   192(CX), Y8, Y9
+	VCMPPS    $0x1e, Y9, Y6, Y9
+	VPADDD    Y8, Y8, Y8
+	VPADDD    Y9, Y8, Y8
+	VPERMPS   288(CX), Y8, Y6
+	VPERMPS   320(CX), Y8, Y8
+	VBLENDVPS Y7, Y8, Y6, Y6
+	VCVTPH2PS 48(DX), Y7
+	VMULPS    Y1, Y7, Y7
+	VMULPS    Y2, Y7, Y7
+	VADDPS    Y3, Y7, Y7
+	VCMPPS    $0x1e, 64(CX), Y7, Y8
+	VMOVUPS   96(CX), Y10
+	VBLENDVPS Y8, 128(CX), Y10, Y10
+	VCMPPS    $0x1e, Y10, Y7, Y10
+	VPADDD    Y8, Y8, Y9
+	VPADDD    Y10, Y9, Y9
+	VPERMPS   160(CX), Y9, Y10
+	VCMPPS    $0x1e, Y10, Y7, Y10
+	VPADDD    Y9, Y9, Y9
+	VPADDD    Y10, Y9, Y9
+	VPERMPS   192(CX), Y9, Y10
+	VCMPPS    $0x1e, Y10, Y7, Y10
+	VPADDD    Y9, Y9, Y9
+	VPADDD    Y10, Y9, Y9
+	VPERMPS   288(CX), Y9, Y7
+	VPERMPS   320(CX), Y9, Y9
+	VBLENDVPS Y8, Y9, Y7, Y7
+	VPACKUSDW Y5, Y4, Y4
+	VPACKUSDW Y7, Y6, Y6
+	VPACKUSWB Y6, Y4, Y4
+	VPERMD    Y4, Y0, Y4
+	VMOVUPS   Y4, (AX)
+	ADDQ      $+64, DX
+	ADDQ      $+32, AX
+	SUBQ      $+32, R10
+	JGE       four_steps
+
+four_steps_done:
+	ADDQ $+32, R10
+	SUBQ $+8, R10
+	JL   steps_done
+
+steps:
+	VCVTPH2PS    (DX), Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VCMPPS       $0x1e, 64(CX), Y4, Y5
+	VMOVUPS      96(CX), Y7
+	VBLENDVPS    Y5, 128(CX), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(CX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(CX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      288(CX), Y6, Y4
+	VPERMPS      320(CX), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X5
+	VPACKUSDW    X5, X4, X5
+	VPACKUSWB    X5, X5, X5
+	VMOVQ        X5, (AX)
+	ADDQ         $+16, DX
+	ADDQ         $+8, AX
+	SUBQ         $+8, R10
+	JGE          steps
+
+steps_done:
+	ADDQ $+8, R10
+	ADDQ $+4, BX
+	ADDQ $+4, SI
+	ADDQ $+4, DI
+	DECQ R8
+	JMP  code_group
+
+code_done:
+	VZEROUPPER
+	RET
+
+// func encodeTableBFloat16AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+// Requires: AVX, AVX2
+TEXT ·encodeTableBFloat16AVX2(SB), NOSPLIT, $0-64
+	MOVQ    codes+0(FP), AX
+	MOVQ    grid+8(FP), CX
+	MOVQ    weights+16(FP), DX
+	MOVQ    normal+40(FP), BX
+	MOVQ    inverse+48(FP), SI
+	MOVQ    offset+56(FP), DI
+	VMOVUPS order2x1<>+0(SB), Y0
+	MOVQ    groups+24(FP), R8
+	MOVQ    groupSize+32(FP), R9
+	CMPQ    R9, $0x00000008
+	JNE     not_groups_of_8
+	SUBQ    $+4, R8
+	JL      groups_of_8_done
+
+groups_of_8:
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	VPMOVZXWD    (DX), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VCMPPS       $0x1e, 64(CX), Y4, Y1
+	VMOVUPS      96(CX), Y3
+	VBLENDVPS    Y1, 128(CX), Y3, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y3, Y2, Y2
+	VPERMPS      160(CX), Y2, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VPERMPS      192(CX), Y2, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VPERMPS      288(CX), Y2, Y3
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y3, Y3
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 4(SI), Y2
+	VBROADCASTSS 4(DI), Y4
+	VPMOVZXWD    16(DX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VMULPS       Y1, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VADDPS       Y4, Y5, Y5
+	VCMPPS       $0x1e, 64(CX), Y5, Y1
+	VMOVUPS      96(CX), Y4
+	VBLENDVPS    Y1, 128(CX), Y4, Y4
+	VCMPPS       $0x1e, Y4, Y5, Y4
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y4, Y2, Y2
+	VPERMPS      160(CX), Y2, Y4
+	VCMPPS       $0x1e, Y4, Y5, Y4
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y4, Y2, Y2
+	VPERMPS      192(CX), Y2, Y4
+	VCMPPS       $0x1e, Y4, Y5, Y4
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y4, Y2, Y2
+	VPERMPS      288(CX), Y2, Y4
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y4, Y4
+	VBROADCASTSS 8(BX), Y1
+	VBROADCASTSS 8(SI), Y2
+	VBROADCASTSS 8(DI), Y5
+	VPMOVZXWD    32(DX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMULPS       Y1, Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VADDPS       Y5, Y6, Y6
+	VCMPPS       $0x1e, 64(CX), Y6, Y1
+	VMOVUPS      96(CX), Y5
+	VBLENDVPS    Y1, 128(CX), Y5, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y5, Y2, Y2
+	VPERMPS      160(CX), Y2, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y5, Y2, Y2
+	VPERMPS      192(CX), Y2, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y5, Y2, Y2
+	VPERMPS      288(CX), Y2, Y5
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y5, Y5
+	VBROADCASTSS 12(BX), Y1
+	VBROADCASTSS 12(SI), Y2
+	VBROADCASTSS 12(DI), Y6
+	VPMOVZXWD    48(DX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VMULPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VCMPPS       $0x1e, 64(CX), Y7, Y1
+	VMOVUPS      96(CX), Y6
+	VBLENDVPS    Y1, 128(CX), Y6, Y6
+	VCMPPS       $0x1e, Y6, Y7, Y6
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y6, Y2, Y2
+	VPERMPS      160(CX), Y2, Y6
+	VCMPPS       $0x1e, Y6, Y7, Y6
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y6, Y2, Y2
+	VPERMPS      192(CX), Y2, Y6
+	VCMPPS       $0x1e, Y6, Y7, Y6
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y6, Y2, Y2
+	VPERMPS      288(CX), Y2, Y6
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y6, Y6
+	VPACKUSDW    Y4, Y3, Y3
+	VPACKUSDW    Y6, Y5, Y5
+	VPACKUSWB    Y5, Y3, Y3
+	VPERMD       Y3, Y0, Y3
+	VMOVUPS      Y3, (AX)
+	ADDQ         $+64, DX
+	ADDQ         $+32, AX
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	SUBQ         $+4, R8
+	JGE          groups_of_8
+
+groups_of_8_done:
+	ADDQ $+4, R8
+
+not_groups_of_8:
+	CMPQ R9, $0x00000010
+	JNE  not_groups_of_16
+	SUBQ $+2, R8
+	JL   groups_of_16_done
+
+groups_of_16:
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	VPMOVZXWD    (DX), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VCMPPS       $0x1e, 64(CX), Y4, Y1
+	VMOVUPS      96(CX), Y3
+	VBLENDVPS    Y1, 128(CX), Y3, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y3, Y2, Y2
+	VPERMPS      160(CX), Y2, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VPERMPS      192(CX), Y2, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VPERMPS      288(CX), Y2, Y3
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y3, Y3
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y4
+	VPMOVZXWD    16(DX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VMULPS       Y1, Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VADDPS       Y4, Y5, Y5
+	VCMPPS       $0x1e, 64(CX), Y5, Y1
+	VMOVUPS      96(CX), Y4
+	VBLENDVPS    Y1, 128(CX), Y4, Y4
+	VCMPPS       $0x1e, Y4, Y5, Y4
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y4, Y2, Y2
+	VPERMPS      160(CX), Y2, Y4
+	VCMPPS       $0x1e, Y4, Y5, Y4
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y4, Y2, Y2
+	VPERMPS      192(CX), Y2, Y4
+	VCMPPS       $0x1e, Y4, Y5, Y4
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y4, Y2, Y2
+	VPERMPS      288(CX), Y2, Y4
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y4, Y4
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 4(SI), Y2
+	VBROADCASTSS 4(DI), Y5
+	VPMOVZXWD    32(DX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMULPS       Y1, Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VADDPS       Y5, Y6, Y6
+	VCMPPS       $0x1e, 64(CX), Y6, Y1
+	VMOVUPS      96(CX), Y5
+	VBLENDVPS    Y1, 128(CX), Y5, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y5, Y2, Y2
+	VPERMPS      160(CX), Y2, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y5, Y2, Y2
+	VPERMPS      192(CX), Y2, Y5
+	VCMPPS       $0x1e, Y5, Y6, Y5
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y5, Y2, Y2
+	VPERMPS      288(CX), Y2, Y5
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y5, Y5
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 4(SI), Y2
+	VBROADCASTSS 4(DI), Y6
+	VPMOVZXWD    48(DX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VMULPS       Y1, Y7, Y7
+	VMULPS       Y2, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VCMPPS       $0x1e, 64(CX), Y7, Y1
+	VMOVUPS      96(CX), Y6
+	VBLENDVPS    Y1, 128(CX), Y6, Y6
+	VCMPPS       $0x1e, Y6, Y7, Y6
+	VPADDD       Y1, Y1, Y2
+	VPADDD       Y6, Y2, Y2
+	VPERMPS      160(CX), Y2, Y6
+	VCMPPS       $0x1e, Y6, Y7, Y6
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y6, Y2, Y2
+	VPERMPS      192(CX), Y2, Y6
+	VCMPPS       $0x1e, Y6, Y7, Y6
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y6, Y2, Y2
+	VPERMPS      288(CX), Y2, Y6
+	VPERMPS      320(CX), Y2, Y2
+	VBLENDVPS    Y1, Y2, Y6, Y6
+	VPACKUSDW    Y4, Y3, Y3
+	VPACKUSDW    Y6, Y5, Y5
+	VPACKUSWB    Y5, Y3, Y3
+	VPERMD       Y3, Y0, Y3
+	VMOVUPS      Y3, (AX)
+	ADDQ         $+64, DX
+	ADDQ         $+32, AX
+	ADDQ         $+8, BX
+	ADDQ         $+8, SI
+	ADDQ         $+8, DI
+	SUBQ         $+2, R8
+	JGE          groups_of_16
+
+groups_of_16_done:
+	ADDQ $+2, R8
+
+not_groups_of_16:
+code_group:
+	TESTQ        R8, R8
+	JZ           code_done
+	VBROADCASTSS (BX), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (DI), Y3
+	MOVQ         R9, R10
+	SUBQ         $+32, R10
+	JL           four_steps_done
+
+four_steps:
+	VPMOVZXWD (DX), Y4
+	VPSLLD    $0x10, Y4, Y4
+	VMULPS    Y1, Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    Y3, Y4, Y4
+	VCMPPS    $0x1e, 64(CX), Y4, Y5
+	VMOVUPS   96(CX), Y7
+	VBLENDVPS Y5, 128(CX), Y7, Y7
+	VCMPPS    $0x1e, Y7, Y4, Y7
+	VPADDD    Y5, Y5, Y6
+	VPADDD    Y7, Y6, Y6
+	VPERMPS   160(CX), Y6, Y7
+	VCMPPS    $0x1e, Y7, Y4, Y7
+	VPADDD    Y6, Y6, Y6
+	VPADDD    Y7, Y6, Y6
+	VPERMPS   192(CX), Y6, Y7
+	VCMPPS    $0x1e, Y7, Y4, Y7
+	VPADDD    Y6, Y6, Y6
+	VPADDD    Y7, Y6, Y6
+	VPERMPS   288(CX), Y6, Y4
+	VPERMPS   320(CX), Y6, Y6
+	VBLENDVPS Y5, Y6, Y4, Y4
+	VPMOVZXWD 16(DX), Y5
+	VPSLLD    $0x10, Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    Y2, Y5, Y5
+	VADDPS    Y3, Y5, Y5
+	VCMPPS    $0x1e, 64(CX), Y5, Y6
+	VMOVUPS   96(CX), Y8
+	VBLENDVPS Y6, 128(CX), Y8, Y8
+	VCMPPS    $0x1e, Y8, Y5, Y8
+	VPADDD    Y6, Y6, Y7
+	VPADDD    Y8, Y7, Y7
+	VPERMPS   160(CX), Y7, Y8
+	VCMPPS    $0x1e, Y8, Y5, Y8
+	VPADDD    Y7, Y7, Y7
+	VPADDD    Y8, Y7, Y7
+	VPERMPS   192(CX), Y7, Y8
+	VCMPPS    $0x1e, Y8, Y5, Y8
+	VPADDD    Y7, Y7, Y7
+	VPADDD    Y8, Y7, Y7
+	VPERMPS   288(CX), Y7, Y5
+	VPERMPS   320(CX), Y7, Y7
+	VBLENDVPS Y6, Y7, Y5, Y5
+	VPMOVZXWD 32(DX), Y6
+	VPSLLD    $0x10, Y6, Y6
+	VMULPS    Y1, Y6, Y6
+	VMULPS    Y2, Y6, Y6
+	VADDPS    Y3, Y6, Y6
+	VCMPPS    $0x1e, 64(CX), Y6, Y7
+	VMOVUPS   96(CX), Y9
+	VBLENDVPS Y7, 128(CX), Y9, Y9
+	VCMPPS    $0x1e, Y9, Y6, Y9
+	VPADDD    Y7, Y7, Y8
+	VPADDD    Y9, Y8, Y8
+	VPERMPS   160(CX), Y8, Y9
+	VCMPPS    $0x1e, Y9, Y6, Y9
+	VPADDD    Y8, Y8, Y8
+	VPADDD    Y9, Y8, Y8
+	VPERMPS   192(CX), Y8, Y9
+	VCMPPS    $0x1e, Y9, Y6, Y9
+	VPADDD    Y8, Y8, Y8
+	VPADDD    Y9, Y8, Y8
+	VPERMPS   288(CX), Y8, Y6
+	VPERMPS   320(CX), Y8, Y8
+	VBLENDVPS Y7, Y8, Y6, Y6
+	VPMOVZXWD 48(DX), Y7
+	VPSLLD    $0x10, Y7, Y7
+	VMULPS    Y1, Y7, Y7
+	VMULPS    Y2, Y7, Y7
+	VADDPS    Y3, Y7, Y7
+	VCMPPS    $0x1e, 64(CX), Y7, Y8
+	VMOVUPS   96(CX), Y10
+	VBLENDVPS Y8, 128(CX), Y10, Y10
+	VCMPPS    $0x1e, Y10, Y7, Y10
+	VPADDD    Y8, Y8, Y9
+	VPADDD    Y10, Y9, Y9
+	VPERMPS   160(CX), Y9, Y10
+	VCMPPS    $0x1e, Y10, Y7, Y10
+	VPADDD    Y9, Y9, Y9
+	VPADDD    Y10, Y9, Y9
+	VPERMPS   192(CX), Y9, Y10
+	VCMPPS    $0x1e, Y10, Y7, Y10
+	VPADDD    Y9, Y9, Y9
+	VPADDD    Y10, Y9, Y9
+	VPERMPS   288(CX), Y9, Y7
+	VPERMPS   320(CX), Y9, Y9
+	VBLENDVPS Y8, Y9, Y7, Y7
+	VPACKUSDW Y5, Y4, Y4
+	VPACKUSDW Y7, Y6, Y6
+	VPACKUSWB Y6, Y4, Y4
+	VPERMD    Y4, Y0, Y4
+	VMOVUPS   Y4, (AX)
+	ADDQ      $+64, DX
+	ADDQ      $+32, AX
+	SUBQ      $+32, R10
+	JGE       four_steps
+
+four_steps_done:
+	ADDQ $+32, R10
+	SUBQ $+8, R10
+	JL   steps_done
+
+steps:
+	VPMOVZXWD    (DX), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VCMPPS       $0x1e, 64(CX), Y4, Y5
+	VMOVUPS      96(CX), Y7
+	VBLENDVPS    Y5, 128(CX), Y7, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y5, Y5, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      160(CX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      192(CX), Y6, Y7
+	VCMPPS       $0x1e, Y7, Y4, Y7
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VPERMPS      288(CX), Y6, Y4
+	VPERMPS      320(CX), Y6, Y6
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X5
+	VPACKUSDW    X5, X4, X5
+	VPACKUSWB    X5, X5, X5
+	VMOVQ        X5, (AX)
+	ADDQ         $+16, DX
+	ADDQ         $+8, AX
+	SUBQ         $+8, R10
+	JGE          steps
+
+steps_done:
+	ADDQ $+8, R10
+	ADDQ $+4, BX
+	ADDQ $+4, SI
+	ADDQ $+4, DI
+	DECQ R8
 	JMP  code_group
 
 code_done:
@@ -4000,173 +5700,1156 @@ errors_done:
 	VZEROUPPER
 	RET
 
-// func codeLevelsFloatAVX2(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
+// func encodeFloatFloat32AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
 // Requires: AVX, AVX2
-TEXT ·codeLevelsFloatAVX2(SB), NOSPLIT, $0-56
-	MOVQ codes+0(FP), AX
-	MOVQ grid+8(FP), CX
-	MOVQ weights+16(FP), DX
-	MOVQ inverse+40(FP), BX
-	MOVQ offset+48(FP), SI
-	MOVQ groups+24(FP), DI
-	MOVQ groupSize+32(FP), R8
+TEXT ·encodeFloatFloat32AVX2(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	MOVQ         weights+16(FP), DX
+	MOVQ         normal+40(FP), BX
+	MOVQ         inverse+48(FP), SI
+	MOVQ         offset+56(FP), DI
+	VBROADCASTSS signBit<>+0(SB), Y2
+	VMOVUPS      416(CX), X0
+	VMOVUPS      432(CX), X1
+	VPSRLD       X1, Y2, Y2
+	VMOVUPS      order2x1<>+0(SB), Y3
+	MOVQ         groups+24(FP), R8
+	MOVQ         groupSize+32(FP), R9
+	CMPQ         R9, $0x00000008
+	JNE          not_groups_of_8
+	SUBQ         $+4, R8
+	JL           groups_of_8_done
 
+groups_of_8:
+	VBROADCASTSS (BX), Y4
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	VMOVUPS      (DX), Y7
+	VMULPS       Y4, Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VPSRLD       X1, Y7, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y7, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y7, Y7
+	VPSUBD       Y6, Y7, Y7
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y7, Y7
+	VPOR         Y4, Y7, Y7
+	VBROADCASTSS 4(BX), Y4
+	VBROADCASTSS 4(SI), Y5
+	VBROADCASTSS 4(DI), Y6
+	VMOVUPS      32(DX), Y8
+	VMULPS       Y4, Y8, Y8
+	VMULPS       Y5, Y8, Y8
+	VADDPS       Y6, Y8, Y8
+	VPSRLD       X1, Y8, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y8, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y8, Y8
+	VPSUBD       Y6, Y8, Y8
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y8, Y8
+	VPOR         Y4, Y8, Y8
+	VBROADCASTSS 8(BX), Y4
+	VBROADCASTSS 8(SI), Y5
+	VBROADCASTSS 8(DI), Y6
+	VMOVUPS      64(DX), Y9
+	VMULPS       Y4, Y9, Y9
+	VMULPS       Y5, Y9, Y9
+	VADDPS       Y6, Y9, Y9
+	VPSRLD       X1, Y9, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y9, Y9
+	VMINPS       32(CX), Y9, Y9
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y9, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y9, Y9
+	VPSUBD       Y6, Y9, Y9
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y9, Y9
+	VPOR         Y4, Y9, Y9
+	VBROADCASTSS 12(BX), Y4
+	VBROADCASTSS 12(SI), Y5
+	VBROADCASTSS 12(DI), Y6
+	VMOVUPS      96(DX), Y10
+	VMULPS       Y4, Y10, Y10
+	VMULPS       Y5, Y10, Y10
+	VADDPS       Y6, Y10, Y10
+	VPSRLD       X1, Y10, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y10, Y10
+	VMINPS       32(CX), Y10, Y10
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y10, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y10, Y10
+	VPSUBD       Y6, Y10, Y10
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y10, Y10
+	VPOR         Y4, Y10, Y10
+	VPACKUSDW    Y8, Y7, Y7
+	VPACKUSDW    Y10, Y9, Y9
+	VPACKUSWB    Y9, Y7, Y7
+	VPERMD       Y7, Y3, Y7
+	VMOVUPS      Y7, (AX)
+	ADDQ         $+128, DX
+	ADDQ         $+32, AX
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	SUBQ         $+4, R8
+	JGE          groups_of_8
+
+groups_of_8_done:
+	ADDQ $+4, R8
+
+not_groups_of_8:
+	CMPQ R9, $0x00000010
+	JNE  not_groups_of_16
+	SUBQ $+2, R8
+	JL   groups_of_16_done
+
+groups_of_16:
+	VBROADCASTSS (BX), Y4
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	VMOVUPS      (DX), Y7
+	VMULPS       Y4, Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VPSRLD       X1, Y7, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y7, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y7, Y7
+	VPSUBD       Y6, Y7, Y7
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y7, Y7
+	VPOR         Y4, Y7, Y7
+	VBROADCASTSS (BX), Y4
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	VMOVUPS      32(DX), Y8
+	VMULPS       Y4, Y8, Y8
+	VMULPS       Y5, Y8, Y8
+	VADDPS       Y6, Y8, Y8
+	VPSRLD       X1, Y8, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y8, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y8, Y8
+	VPSUBD       Y6, Y8, Y8
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y8, Y8
+	VPOR         Y4, Y8, Y8
+	VBROADCASTSS 4(BX), Y4
+	VBROADCASTSS 4(SI), Y5
+	VBROADCASTSS 4(DI), Y6
+	VMOVUPS      64(DX), Y9
+	VMULPS       Y4, Y9, Y9
+	VMULPS       Y5, Y9, Y9
+	VADDPS       Y6, Y9, Y9
+	VPSRLD       X1, Y9, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y9, Y9
+	VMINPS       32(CX), Y9, Y9
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y9, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y9, Y9
+	VPSUBD       Y6, Y9, Y9
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y9, Y9
+	VPOR         Y4, Y9, Y9
+	VBROADCASTSS 4(BX), Y4
+	VBROADCASTSS 4(SI), Y5
+	VBROADCASTSS 4(DI), Y6
+	VMOVUPS      96(DX), Y10
+	VMULPS       Y4, Y10, Y10
+	VMULPS       Y5, Y10, Y10
+	VADDPS       Y6, Y10, Y10
+	VPSRLD       X1, Y10, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y10, Y10
+	VMINPS       32(CX), Y10, Y10
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y10, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y10, Y10
+	VPSUBD       Y6, Y10, Y10
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y10, Y10
+	VPOR         Y4, Y10, Y10
+	VPACKUSDW    Y8, Y7, Y7
+	VPACKUSDW    Y10, Y9, Y9
+	VPACKUSWB    Y9, Y7, Y7
+	VPERMD       Y7, Y3, Y7
+	VMOVUPS      Y7, (AX)
+	ADDQ         $+128, DX
+	ADDQ         $+32, AX
+	ADDQ         $+8, BX
+	ADDQ         $+8, SI
+	ADDQ         $+8, DI
+	SUBQ         $+2, R8
+	JGE          groups_of_16
+
+groups_of_16_done:
+	ADDQ $+2, R8
+
+not_groups_of_16:
 code_group:
-	TESTQ        DI, DI
+	TESTQ        R8, R8
 	JZ           code_done
-	VBROADCASTSS (BX), Y0
-	VBROADCASTSS (SI), Y1
-	MOVQ         R8, R9
-	SUBQ         $+32, R9
+	VBROADCASTSS (BX), Y4
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	MOVQ         R9, R10
+	SUBQ         $+32, R10
 	JL           four_steps_done
 
 four_steps:
-	VMOVUPS      (DX), Y2
-	VMULPS       Y0, Y2, Y2
-	VADDPS       Y1, Y2, Y2
-	VMOVUPS      416(CX), X3
-	VMOVUPS      432(CX), X4
-	VBROADCASTSS signBit<>+0(SB), Y5
-	VANDPS       Y5, Y2, Y5
-	VPSRLD       X4, Y5, Y5
-	VBROADCASTSS magnitude32<>+0(SB), Y4
-	VANDPS       Y4, Y2, Y2
-	VMINPS       32(CX), Y2, Y2
-	VBROADCASTSS infinity<>+0(SB), Y4
-	VANDPS       Y4, Y2, Y4
-	VMAXPS       352(CX), Y4, Y4
-	VMULPS       384(CX), Y4, Y6
-	VADDPS       Y6, Y2, Y2
-	VPSUBD       Y6, Y2, Y2
-	VPSUBD       352(CX), Y4, Y4
-	VPSRLD       X3, Y4, Y4
-	VPADDD       Y4, Y2, Y2
-	VORPS        Y5, Y2, Y2
-	VEXTRACTI128 $0x01, Y2, X3
-	VPACKUSDW    X3, X2, X3
-	VPACKUSWB    X3, X3, X3
-	VMOVQ        X3, (AX)
-	VMOVUPS      32(DX), Y2
-	VMULPS       Y0, Y2, Y2
-	VADDPS       Y1, Y2, Y2
-	VMOVUPS      416(CX), X3
-	VMOVUPS      432(CX), X4
-	VBROADCASTSS signBit<>+0(SB), Y5
-	VANDPS       Y5, Y2, Y5
-	VPSRLD       X4, Y5, Y5
-	VBROADCASTSS magnitude32<>+0(SB), Y4
-	VANDPS       Y4, Y2, Y2
-	VMINPS       32(CX), Y2, Y2
-	VBROADCASTSS infinity<>+0(SB), Y4
-	VANDPS       Y4, Y2, Y4
-	VMAXPS       352(CX), Y4, Y4
-	VMULPS       384(CX), Y4, Y6
-	VADDPS       Y6, Y2, Y2
-	VPSUBD       Y6, Y2, Y2
-	VPSUBD       352(CX), Y4, Y4
-	VPSRLD       X3, Y4, Y4
-	VPADDD       Y4, Y2, Y2
-	VORPS        Y5, Y2, Y2
-	VEXTRACTI128 $0x01, Y2, X3
-	VPACKUSDW    X3, X2, X3
-	VPACKUSWB    X3, X3, X3
-	VMOVQ        X3, 8(AX)
-	VMOVUPS      64(DX), Y2
-	VMULPS       Y0, Y2, Y2
-	VADDPS       Y1, Y2, Y2
-	VMOVUPS      416(CX), X3
-	VMOVUPS      432(CX), X4
-	VBROADCASTSS signBit<>+0(SB), Y5
-	VANDPS       Y5, Y2, Y5
-	VPSRLD       X4, Y5, Y5
-	VBROADCASTSS magnitude32<>+0(SB), Y4
-	VANDPS       Y4, Y2, Y2
-	VMINPS       32(CX), Y2, Y2
-	VBROADCASTSS infinity<>+0(SB), Y4
-	VANDPS       Y4, Y2, Y4
-	VMAXPS       352(CX), Y4, Y4
-	VMULPS       384(CX), Y4, Y6
-	VADDPS       Y6, Y2, Y2
-	VPSUBD       Y6, Y2, Y2
-	VPSUBD       352(CX), Y4, Y4
-	VPSRLD       X3, Y4, Y4
-	VPADDD       Y4, Y2, Y2
-	VORPS        Y5, Y2, Y2
-	VEXTRACTI128 $0x01, Y2, X3
-	VPACKUSDW    X3, X2, X3
-	VPACKUSWB    X3, X3, X3
-	VMOVQ        X3, 16(AX)
-	VMOVUPS      96(DX), Y2
-	VMULPS       Y0, Y2, Y2
-	VADDPS       Y1, Y2, Y2
-	VMOVUPS      416(CX), X3
-	VMOVUPS      432(CX), X4
-	VBROADCASTSS signBit<>+0(SB), Y5
-	VANDPS       Y5, Y2, Y5
-	VPSRLD       X4, Y5, Y5
-	VBROADCASTSS magnitude32<>+0(SB), Y4
-	VANDPS       Y4, Y2, Y2
-	VMINPS       32(CX), Y2, Y2
-	VBROADCASTSS infinity<>+0(SB), Y4
-	VANDPS       Y4, Y2, Y4
-	VMAXPS       352(CX), Y4, Y4
-	VMULPS       384(CX), Y4, Y6
-	VADDPS       Y6, Y2, Y2
-	VPSUBD       Y6, Y2, Y2
-	VPSUBD       352(CX), Y4, Y4
-	VPSRLD       X3, Y4, Y4
-	VPADDD       Y4, Y2, Y2
-	VORPS        Y5, Y2, Y2
-	VEXTRACTI128 $0x01, Y2, X3
-	VPACKUSDW    X3, X2, X3
-	VPACKUSWB    X3, X3, X3
-	VMOVQ        X3, 24(AX)
+	VMOVUPS      (DX), Y7
+	VMULPS       Y4, Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VPSRLD       X1, Y7, Y8
+	VANDPS       Y2, Y8, Y8
+	VBROADCASTSS magnitude32<>+0(SB), Y9
+	VANDPS       Y9, Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y7, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y10
+	VADDPS       Y10, Y7, Y7
+	VPSUBD       Y10, Y7, Y7
+	VPSUBD       352(CX), Y9, Y9
+	VPSRLD       X0, Y9, Y9
+	VPADDD       Y9, Y7, Y7
+	VPOR         Y8, Y7, Y7
+	VMOVUPS      32(DX), Y8
+	VMULPS       Y4, Y8, Y8
+	VMULPS       Y5, Y8, Y8
+	VADDPS       Y6, Y8, Y8
+	VPSRLD       X1, Y8, Y9
+	VANDPS       Y2, Y9, Y9
+	VBROADCASTSS magnitude32<>+0(SB), Y10
+	VANDPS       Y10, Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y10
+	VANDPS       Y10, Y8, Y10
+	VMAXPS       352(CX), Y10, Y10
+	VMULPS       384(CX), Y10, Y11
+	VADDPS       Y11, Y8, Y8
+	VPSUBD       Y11, Y8, Y8
+	VPSUBD       352(CX), Y10, Y10
+	VPSRLD       X0, Y10, Y10
+	VPADDD       Y10, Y8, Y8
+	VPOR         Y9, Y8, Y8
+	VMOVUPS      64(DX), Y9
+	VMULPS       Y4, Y9, Y9
+	VMULPS       Y5, Y9, Y9
+	VADDPS       Y6, Y9, Y9
+	VPSRLD       X1, Y9, Y10
+	VANDPS       Y2, Y10, Y10
+	VBROADCASTSS magnitude32<>+0(SB), Y11
+	VANDPS       Y11, Y9, Y9
+	VMINPS       32(CX), Y9, Y9
+	VBROADCASTSS infinity<>+0(SB), Y11
+	VANDPS       Y11, Y9, Y11
+	VMAXPS       352(CX), Y11, Y11
+	VMULPS       384(CX), Y11, Y12
+	VADDPS       Y12, Y9, Y9
+	VPSUBD       Y12, Y9, Y9
+	VPSUBD       352(CX), Y11, Y11
+	VPSRLD       X0, Y11, Y11
+	VPADDD       Y11, Y9, Y9
+	VPOR         Y10, Y9, Y9
+	VMOVUPS      96(DX), Y10
+	VMULPS       Y4, Y10, Y10
+	VMULPS       Y5, Y10, Y10
+	VADDPS       Y6, Y10, Y10
+	VPSRLD       X1, Y10, Y11
+	VANDPS       Y2, Y11, Y11
+	VBROADCASTSS magnitude32<>+0(SB), Y12
+	VANDPS       Y12, Y10, Y10
+	VMINPS       32(CX), Y10, Y10
+	VBROADCASTSS infinity<>+0(SB), Y12
+	VANDPS       Y12, Y10, Y12
+	VMAXPS       352(CX), Y12, Y12
+	VMULPS       384(CX), Y12, Y13
+	VADDPS       Y13, Y10, Y10
+	VPSUBD       Y13, Y10, Y10
+	VPSUBD       352(CX), Y12, Y12
+	VPSRLD       X0, Y12, Y12
+	VPADDD       Y12, Y10, Y10
+	VPOR         Y11, Y10, Y10
+	VPACKUSDW    Y8, Y7, Y7
+	VPACKUSDW    Y10, Y9, Y9
+	VPACKUSWB    Y9, Y7, Y7
+	VPERMD       Y7, Y3, Y7
+	VMOVUPS      Y7, (AX)
 	ADDQ         $+128, DX
 	ADDQ         $+32, AX
-	SUBQ         $+32, R9
+	SUBQ         $+32, R10
 	JGE          four_steps
 
 four_steps_done:
-	ADDQ $+32, R9
-	SUBQ $+8, R9
+	ADDQ $+32, R10
+	SUBQ $+8, R10
 	JL   steps_done
 
 steps:
-	VMOVUPS      (DX), Y2
-	VMULPS       Y0, Y2, Y2
-	VADDPS       Y1, Y2, Y2
-	VMOVUPS      416(CX), X3
-	VMOVUPS      432(CX), X4
-	VBROADCASTSS signBit<>+0(SB), Y5
-	VANDPS       Y5, Y2, Y5
-	VPSRLD       X4, Y5, Y5
-	VBROADCASTSS magnitude32<>+0(SB), Y4
-	VANDPS       Y4, Y2, Y2
-	VMINPS       32(CX), Y2, Y2
-	VBROADCASTSS infinity<>+0(SB), Y4
-	VANDPS       Y4, Y2, Y4
-	VMAXPS       352(CX), Y4, Y4
-	VMULPS       384(CX), Y4, Y6
-	VADDPS       Y6, Y2, Y2
-	VPSUBD       Y6, Y2, Y2
-	VPSUBD       352(CX), Y4, Y4
-	VPSRLD       X3, Y4, Y4
-	VPADDD       Y4, Y2, Y2
-	VORPS        Y5, Y2, Y2
-	VEXTRACTI128 $0x01, Y2, X3
-	VPACKUSDW    X3, X2, X3
-	VPACKUSWB    X3, X3, X3
-	VMOVQ        X3, (AX)
+	VMOVUPS      (DX), Y7
+	VMULPS       Y4, Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VPSRLD       X1, Y7, Y8
+	VANDPS       Y2, Y8, Y8
+	VBROADCASTSS magnitude32<>+0(SB), Y9
+	VANDPS       Y9, Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y7, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y10
+	VADDPS       Y10, Y7, Y7
+	VPSUBD       Y10, Y7, Y7
+	VPSUBD       352(CX), Y9, Y9
+	VPSRLD       X0, Y9, Y9
+	VPADDD       Y9, Y7, Y7
+	VPOR         Y8, Y7, Y7
+	VEXTRACTI128 $0x01, Y7, X8
+	VPACKUSDW    X8, X7, X8
+	VPACKUSWB    X8, X8, X8
+	VMOVQ        X8, (AX)
 	ADDQ         $+32, DX
 	ADDQ         $+8, AX
-	SUBQ         $+8, R9
+	SUBQ         $+8, R10
 	JGE          steps
 
 steps_done:
-	ADDQ $+8, R9
+	ADDQ $+8, R10
 	ADDQ $+4, BX
 	ADDQ $+4, SI
-	DECQ DI
+	ADDQ $+4, DI
+	DECQ R8
+	JMP  code_group
+
+code_done:
+	VZEROUPPER
+	RET
+
+// func encodeFloatFloat16AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+// Requires: AVX, AVX2, F16C
+TEXT ·encodeFloatFloat16AVX2(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	MOVQ         weights+16(FP), DX
+	MOVQ         normal+40(FP), BX
+	MOVQ         inverse+48(FP), SI
+	MOVQ         offset+56(FP), DI
+	VBROADCASTSS signBit<>+0(SB), Y2
+	VMOVUPS      416(CX), X0
+	VMOVUPS      432(CX), X1
+	VPSRLD       X1, Y2, Y2
+	VMOVUPS      order2x1<>+0(SB), Y3
+	MOVQ         groups+24(FP), R8
+	MOVQ         groupSize+32(FP), R9
+	CMPQ         R9, $0x00000008
+	JNE          not_groups_of_8
+	SUBQ         $+4, R8
+	JL           groups_of_8_done
+
+groups_of_8:
+	VBROADCASTSS (BX), Y4
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	VCVTPH2PS    (DX), Y7
+	VMULPS       Y4, Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VPSRLD       X1, Y7, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y7, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y7, Y7
+	VPSUBD       Y6, Y7, Y7
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y7, Y7
+	VPOR         Y4, Y7, Y7
+	VBROADCASTSS 4(BX), Y4
+	VBROADCASTSS 4(SI), Y5
+	VBROADCASTSS 4(DI), Y6
+	VCVTPH2PS    16(DX), Y8
+	VMULPS       Y4, Y8, Y8
+	VMULPS       Y5, Y8, Y8
+	VADDPS       Y6, Y8, Y8
+	VPSRLD       X1, Y8, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y8, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y8, Y8
+	VPSUBD       Y6, Y8, Y8
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y8, Y8
+	VPOR         Y4, Y8, Y8
+	VBROADCASTSS 8(BX), Y4
+	VBROADCASTSS 8(SI), Y5
+	VBROADCASTSS 8(DI), Y6
+	VCVTPH2PS    32(DX), Y9
+	VMULPS       Y4, Y9, Y9
+	VMULPS       Y5, Y9, Y9
+	VADDPS       Y6, Y9, Y9
+	VPSRLD       X1, Y9, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y9, Y9
+	VMINPS       32(CX), Y9, Y9
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y9, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y9, Y9
+	VPSUBD       Y6, Y9, Y9
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y9, Y9
+	VPOR         Y4, Y9, Y9
+	VBROADCASTSS 12(BX), Y4
+	VBROADCASTSS 12(SI), Y5
+	VBROADCASTSS 12(DI), Y6
+	VCVTPH2PS    48(DX), Y10
+	VMULPS       Y4, Y10, Y10
+	VMULPS       Y5, Y10, Y10
+	VADDPS       Y6, Y10, Y10
+	VPSRLD       X1, Y10, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y10, Y10
+	VMINPS       32(CX), Y10, Y10
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y10, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y10, Y10
+	VPSUBD       Y6, Y10, Y10
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y10, Y10
+	VPOR         Y4, Y10, Y10
+	VPACKUSDW    Y8, Y7, Y7
+	VPACKUSDW    Y10, Y9, Y9
+	VPACKUSWB    Y9, Y7, Y7
+	VPERMD       Y7, Y3, Y7
+	VMOVUPS      Y7, (AX)
+	ADDQ         $+64, DX
+	ADDQ         $+32, AX
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	SUBQ         $+4, R8
+	JGE          groups_of_8
+
+groups_of_8_done:
+	ADDQ $+4, R8
+
+not_groups_of_8:
+	CMPQ R9, $0x00000010
+	JNE  not_groups_of_16
+	SUBQ $+2, R8
+	JL   groups_of_16_done
+
+groups_of_16:
+	VBROADCASTSS (BX), Y4
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	VCVTPH2PS    (DX), Y7
+	VMULPS       Y4, Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VPSRLD       X1, Y7, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y7, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y7, Y7
+	VPSUBD       Y6, Y7, Y7
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y7, Y7
+	VPOR         Y4, Y7, Y7
+	VBROADCASTSS (BX), Y4
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	VCVTPH2PS    16(DX), Y8
+	VMULPS       Y4, Y8, Y8
+	VMULPS       Y5, Y8, Y8
+	VADDPS       Y6, Y8, Y8
+	VPSRLD       X1, Y8, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y8, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y8, Y8
+	VPSUBD       Y6, Y8, Y8
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y8, Y8
+	VPOR         Y4, Y8, Y8
+	VBROADCASTSS 4(BX), Y4
+	VBROADCASTSS 4(SI), Y5
+	VBROADCASTSS 4(DI), Y6
+	VCVTPH2PS    32(DX), Y9
+	VMULPS       Y4, Y9, Y9
+	VMULPS       Y5, Y9, Y9
+	VADDPS       Y6, Y9, Y9
+	VPSRLD       X1, Y9, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y9, Y9
+	VMINPS       32(CX), Y9, Y9
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y9, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y9, Y9
+	VPSUBD       Y6, Y9, Y9
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y9, Y9
+	VPOR         Y4, Y9, Y9
+	VBROADCASTSS 4(BX), Y4
+	VBROADCASTSS 4(SI), Y5
+	VBROADCASTSS 4(DI), Y6
+	VCVTPH2PS    48(DX), Y10
+	VMULPS       Y4, Y10, Y10
+	VMULPS       Y5, Y10, Y10
+	VADDPS       Y6, Y10, Y10
+	VPSRLD       X1, Y10, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y10, Y10
+	VMINPS       32(CX), Y10, Y10
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y10, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y10, Y10
+	VPSUBD       Y6, Y10, Y10
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y10, Y10
+	VPOR         Y4, Y10, Y10
+	VPACKUSDW    Y8, Y7, Y7
+	VPACKUSDW    Y10, Y9, Y9
+	VPACKUSWB    Y9, Y7, Y7
+	VPERMD       Y7, Y3, Y7
+	VMOVUPS      Y7, (AX)
+	ADDQ         $+64, DX
+	ADDQ         $+32, AX
+	ADDQ         $+8, BX
+	ADDQ         $+8, SI
+	ADDQ         $+8, DI
+	SUBQ         $+2, R8
+	JGE          groups_of_16
+
+groups_of_16_done:
+	ADDQ $+2, R8
+
+not_groups_of_16:
+code_group:
+	TESTQ        R8, R8
+	JZ           code_done
+	VBROADCASTSS (BX), Y4
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	MOVQ         R9, R10
+	SUBQ         $+32, R10
+	JL           four_steps_done
+
+four_steps:
+	VCVTPH2PS    (DX), Y7
+	VMULPS       Y4, Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VPSRLD       X1, Y7, Y8
+	VANDPS       Y2, Y8, Y8
+	VBROADCASTSS magnitude32<>+0(SB), Y9
+	VANDPS       Y9, Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y7, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y10
+	VADDPS       Y10, Y7, Y7
+	VPSUBD       Y10, Y7, Y7
+	VPSUBD       352(CX), Y9, Y9
+	VPSRLD       X0, Y9, Y9
+	VPADDD       Y9, Y7, Y7
+	VPOR         Y8, Y7, Y7
+	VCVTPH2PS    16(DX), Y8
+	VMULPS       Y4, Y8, Y8
+	VMULPS       Y5, Y8, Y8
+	VADDPS       Y6, Y8, Y8
+	VPSRLD       X1, Y8, Y9
+	VANDPS       Y2, Y9, Y9
+	VBROADCASTSS magnitude32<>+0(SB), Y10
+	VANDPS       Y10, Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y10
+	VANDPS       Y10, Y8, Y10
+	VMAXPS       352(CX), Y10, Y10
+	VMULPS       384(CX), Y10, Y11
+	VADDPS       Y11, Y8, Y8
+	VPSUBD       Y11, Y8, Y8
+	VPSUBD       352(CX), Y10, Y10
+	VPSRLD       X0, Y10, Y10
+	VPADDD       Y10, Y8, Y8
+	VPOR         Y9, Y8, Y8
+	VCVTPH2PS    32(DX), Y9
+	VMULPS       Y4, Y9, Y9
+	VMULPS       Y5, Y9, Y9
+	VADDPS       Y6, Y9, Y9
+	VPSRLD       X1, Y9, Y10
+	VANDPS       Y2, Y10, Y10
+	VBROADCASTSS magnitude32<>+0(SB), Y11
+	VANDPS       Y11, Y9, Y9
+	VMINPS       32(CX), Y9, Y9
+	VBROADCASTSS infinity<>+0(SB), Y11
+	VANDPS       Y11, Y9, Y11
+	VMAXPS       352(CX), Y11, Y11
+	VMULPS       384(CX), Y11, Y12
+	VADDPS       Y12, Y9, Y9
+	VPSUBD       Y12, Y9, Y9
+	VPSUBD       352(CX), Y11, Y11
+	VPSRLD       X0, Y11, Y11
+	VPADDD       Y11, Y9, Y9
+	VPOR         Y10, Y9, Y9
+	VCVTPH2PS    48(DX), Y10
+	VMULPS       Y4, Y10, Y10
+	VMULPS       Y5, Y10, Y10
+	VADDPS       Y6, Y10, Y10
+	VPSRLD       X1, Y10, Y11
+	VANDPS       Y2, Y11, Y11
+	VBROADCASTSS magnitude32<>+0(SB), Y12
+	VANDPS       Y12, Y10, Y10
+	VMINPS       32(CX), Y10, Y10
+	VBROADCASTSS infinity<>+0(SB), Y12
+	VANDPS       Y12, Y10, Y12
+	VMAXPS       352(CX), Y12, Y12
+	VMULPS       384(CX), Y12, Y13
+	VADDPS       Y13, Y10, Y10
+	VPSUBD       Y13, Y10, Y10
+	VPSUBD       352(CX), Y12, Y12
+	VPSRLD       X0, Y12, Y12
+	VPADDD       Y12, Y10, Y10
+	VPOR         Y11, Y10, Y10
+	VPACKUSDW    Y8, Y7, Y7
+	VPACKUSDW    Y10, Y9, Y9
+	VPACKUSWB    Y9, Y7, Y7
+	VPERMD       Y7, Y3, Y7
+	VMOVUPS      Y7, (AX)
+	ADDQ         $+64, DX
+	ADDQ         $+32, AX
+	SUBQ         $+32, R10
+	JGE          four_steps
+
+four_steps_done:
+	ADDQ $+32, R10
+	SUBQ $+8, R10
+	JL   steps_done
+
+steps:
+	VCVTPH2PS    (DX), Y7
+	VMULPS       Y4, Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VPSRLD       X1, Y7, Y8
+	VANDPS       Y2, Y8, Y8
+	VBROADCASTSS magnitude32<>+0(SB), Y9
+	VANDPS       Y9, Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y7, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y10
+	VADDPS       Y10, Y7, Y7
+	VPSUBD       Y10, Y7, Y7
+	VPSUBD       352(CX), Y9, Y9
+	VPSRLD       X0, Y9, Y9
+	VPADDD       Y9, Y7, Y7
+	VPOR         Y8, Y7, Y7
+	VEXTRACTI128 $0x01, Y7, X8
+	VPACKUSDW    X8, X7, X8
+	VPACKUSWB    X8, X8, X8
+	VMOVQ        X8, (AX)
+	ADDQ         $+16, DX
+	ADDQ         $+8, AX
+	SUBQ         $+8, R10
+	JGE          steps
+
+steps_done:
+	ADDQ $+8, R10
+	ADDQ $+4, BX
+	ADDQ $+4, SI
+	ADDQ $+4, DI
+	DECQ R8
+	JMP  code_group
+
+code_done:
+	VZEROUPPER
+	RET
+
+// func encodeFloatBFloat16AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+// Requires: AVX, AVX2
+TEXT ·encodeFloatBFloat16AVX2(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	MOVQ         weights+16(FP), DX
+	MOVQ         normal+40(FP), BX
+	MOVQ         inverse+48(FP), SI
+	MOVQ         offset+56(FP), DI
+	VBROADCASTSS signBit<>+0(SB), Y2
+	VMOVUPS      416(CX), X0
+	VMOVUPS      432(CX), X1
+	VPSRLD       X1, Y2, Y2
+	VMOVUPS      order2x1<>+0(SB), Y3
+	MOVQ         groups+24(FP), R8
+	MOVQ         groupSize+32(FP), R9
+	CMPQ         R9, $0x00000008
+	JNE          not_groups_of_8
+	SUBQ         $+4, R8
+	JL           groups_of_8_done
+
+groups_of_8:
+	VBROADCASTSS (BX), Y4
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	VPMOVZXWD    (DX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VMULPS       Y4, Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VPSRLD       X1, Y7, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y7, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y7, Y7
+	VPSUBD       Y6, Y7, Y7
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y7, Y7
+	VPOR         Y4, Y7, Y7
+	VBROADCASTSS 4(BX), Y4
+	VBROADCASTSS 4(SI), Y5
+	VBROADCASTSS 4(DI), Y6
+	VPMOVZXWD    16(DX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMULPS       Y4, Y8, Y8
+	VMULPS       Y5, Y8, Y8
+	VADDPS       Y6, Y8, Y8
+	VPSRLD       X1, Y8, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y8, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y8, Y8
+	VPSUBD       Y6, Y8, Y8
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y8, Y8
+	VPOR         Y4, Y8, Y8
+	VBROADCASTSS 8(BX), Y4
+	VBROADCASTSS 8(SI), Y5
+	VBROADCASTSS 8(DI), Y6
+	VPMOVZXWD    32(DX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VMULPS       Y4, Y9, Y9
+	VMULPS       Y5, Y9, Y9
+	VADDPS       Y6, Y9, Y9
+	VPSRLD       X1, Y9, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y9, Y9
+	VMINPS       32(CX), Y9, Y9
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y9, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y9, Y9
+	VPSUBD       Y6, Y9, Y9
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y9, Y9
+	VPOR         Y4, Y9, Y9
+	VBROADCASTSS 12(BX), Y4
+	VBROADCASTSS 12(SI), Y5
+	VBROADCASTSS 12(DI), Y6
+	VPMOVZXWD    48(DX), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VMULPS       Y4, Y10, Y10
+	VMULPS       Y5, Y10, Y10
+	VADDPS       Y6, Y10, Y10
+	VPSRLD       X1, Y10, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y10, Y10
+	VMINPS       32(CX), Y10, Y10
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y10, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y10, Y10
+	VPSUBD       Y6, Y10, Y10
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y10, Y10
+	VPOR         Y4, Y10, Y10
+	VPACKUSDW    Y8, Y7, Y7
+	VPACKUSDW    Y10, Y9, Y9
+	VPACKUSWB    Y9, Y7, Y7
+	VPERMD       Y7, Y3, Y7
+	VMOVUPS      Y7, (AX)
+	ADDQ         $+64, DX
+	ADDQ         $+32, AX
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	SUBQ         $+4, R8
+	JGE          groups_of_8
+
+groups_of_8_done:
+	ADDQ $+4, R8
+
+not_groups_of_8:
+	CMPQ R9, $0x00000010
+	JNE  not_groups_of_16
+	SUBQ $+2, R8
+	JL   groups_of_16_done
+
+groups_of_16:
+	VBROADCASTSS (BX), Y4
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	VPMOVZXWD    (DX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VMULPS       Y4, Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VPSRLD       X1, Y7, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y7, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y7, Y7
+	VPSUBD       Y6, Y7, Y7
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y7, Y7
+	VPOR         Y4, Y7, Y7
+	VBROADCASTSS (BX), Y4
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	VPMOVZXWD    16(DX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMULPS       Y4, Y8, Y8
+	VMULPS       Y5, Y8, Y8
+	VADDPS       Y6, Y8, Y8
+	VPSRLD       X1, Y8, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y8, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y8, Y8
+	VPSUBD       Y6, Y8, Y8
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y8, Y8
+	VPOR         Y4, Y8, Y8
+	VBROADCASTSS 4(BX), Y4
+	VBROADCASTSS 4(SI), Y5
+	VBROADCASTSS 4(DI), Y6
+	VPMOVZXWD    32(DX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VMULPS       Y4, Y9, Y9
+	VMULPS       Y5, Y9, Y9
+	VADDPS       Y6, Y9, Y9
+	VPSRLD       X1, Y9, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y9, Y9
+	VMINPS       32(CX), Y9, Y9
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y9, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y9, Y9
+	VPSUBD       Y6, Y9, Y9
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y9, Y9
+	VPOR         Y4, Y9, Y9
+	VBROADCASTSS 4(BX), Y4
+	VBROADCASTSS 4(SI), Y5
+	VBROADCASTSS 4(DI), Y6
+	VPMOVZXWD    48(DX), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VMULPS       Y4, Y10, Y10
+	VMULPS       Y5, Y10, Y10
+	VADDPS       Y6, Y10, Y10
+	VPSRLD       X1, Y10, Y4
+	VANDPS       Y2, Y4, Y4
+	VBROADCASTSS magnitude32<>+0(SB), Y5
+	VANDPS       Y5, Y10, Y10
+	VMINPS       32(CX), Y10, Y10
+	VBROADCASTSS infinity<>+0(SB), Y5
+	VANDPS       Y5, Y10, Y5
+	VMAXPS       352(CX), Y5, Y5
+	VMULPS       384(CX), Y5, Y6
+	VADDPS       Y6, Y10, Y10
+	VPSUBD       Y6, Y10, Y10
+	VPSUBD       352(CX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y10, Y10
+	VPOR         Y4, Y10, Y10
+	VPACKUSDW    Y8, Y7, Y7
+	VPACKUSDW    Y10, Y9, Y9
+	VPACKUSWB    Y9, Y7, Y7
+	VPERMD       Y7, Y3, Y7
+	VMOVUPS      Y7, (AX)
+	ADDQ         $+64, DX
+	ADDQ         $+32, AX
+	ADDQ         $+8, BX
+	ADDQ         $+8, SI
+	ADDQ         $+8, DI
+	SUBQ         $+2, R8
+	JGE          groups_of_16
+
+groups_of_16_done:
+	ADDQ $+2, R8
+
+not_groups_of_16:
+code_group:
+	TESTQ        R8, R8
+	JZ           code_done
+	VBROADCASTSS (BX), Y4
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	MOVQ         R9, R10
+	SUBQ         $+32, R10
+	JL           four_steps_done
+
+four_steps:
+	VPMOVZXWD    (DX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VMULPS       Y4, Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VPSRLD       X1, Y7, Y8
+	VANDPS       Y2, Y8, Y8
+	VBROADCASTSS magnitude32<>+0(SB), Y9
+	VANDPS       Y9, Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y7, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y10
+	VADDPS       Y10, Y7, Y7
+	VPSUBD       Y10, Y7, Y7
+	VPSUBD       352(CX), Y9, Y9
+	VPSRLD       X0, Y9, Y9
+	VPADDD       Y9, Y7, Y7
+	VPOR         Y8, Y7, Y7
+	VPMOVZXWD    16(DX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMULPS       Y4, Y8, Y8
+	VMULPS       Y5, Y8, Y8
+	VADDPS       Y6, Y8, Y8
+	VPSRLD       X1, Y8, Y9
+	VANDPS       Y2, Y9, Y9
+	VBROADCASTSS magnitude32<>+0(SB), Y10
+	VANDPS       Y10, Y8, Y8
+	VMINPS       32(CX), Y8, Y8
+	VBROADCASTSS infinity<>+0(SB), Y10
+	VANDPS       Y10, Y8, Y10
+	VMAXPS       352(CX), Y10, Y10
+	VMULPS       384(CX), Y10, Y11
+	VADDPS       Y11, Y8, Y8
+	VPSUBD       Y11, Y8, Y8
+	VPSUBD       352(CX), Y10, Y10
+	VPSRLD       X0, Y10, Y10
+	VPADDD       Y10, Y8, Y8
+	VPOR         Y9, Y8, Y8
+	VPMOVZXWD    32(DX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VMULPS       Y4, Y9, Y9
+	VMULPS       Y5, Y9, Y9
+	VADDPS       Y6, Y9, Y9
+	VPSRLD       X1, Y9, Y10
+	VANDPS       Y2, Y10, Y10
+	VBROADCASTSS magnitude32<>+0(SB), Y11
+	VANDPS       Y11, Y9, Y9
+	VMINPS       32(CX), Y9, Y9
+	VBROADCASTSS infinity<>+0(SB), Y11
+	VANDPS       Y11, Y9, Y11
+	VMAXPS       352(CX), Y11, Y11
+	VMULPS       384(CX), Y11, Y12
+	VADDPS       Y12, Y9, Y9
+	VPSUBD       Y12, Y9, Y9
+	VPSUBD       352(CX), Y11, Y11
+	VPSRLD       X0, Y11, Y11
+	VPADDD       Y11, Y9, Y9
+	VPOR         Y10, Y9, Y9
+	VPMOVZXWD    48(DX), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VMULPS       Y4, Y10, Y10
+	VMULPS       Y5, Y10, Y10
+	VADDPS       Y6, Y10, Y10
+	VPSRLD       X1, Y10, Y11
+	VANDPS       Y2, Y11, Y11
+	VBROADCASTSS magnitude32<>+0(SB), Y12
+	VANDPS       Y12, Y10, Y10
+	VMINPS       32(CX), Y10, Y10
+	VBROADCASTSS infinity<>+0(SB), Y12
+	VANDPS       Y12, Y10, Y12
+	VMAXPS       352(CX), Y12, Y12
+	VMULPS       384(CX), Y12, Y13
+	VADDPS       Y13, Y10, Y10
+	VPSUBD       Y13, Y10, Y10
+	VPSUBD       352(CX), Y12, Y12
+	VPSRLD       X0, Y12, Y12
+	VPADDD       Y12, Y10, Y10
+	VPOR         Y11, Y10, Y10
+	VPACKUSDW    Y8, Y7, Y7
+	VPACKUSDW    Y10, Y9, Y9
+	VPACKUSWB    Y9, Y7, Y7
+	VPERMD       Y7, Y3, Y7
+	VMOVUPS      Y7, (AX)
+	ADDQ         $+64, DX
+	ADDQ         $+32, AX
+	SUBQ         $+32, R10
+	JGE          four_steps
+
+four_steps_done:
+	ADDQ $+32, R10
+	SUBQ $+8, R10
+	JL   steps_done
+
+steps:
+	VPMOVZXWD    (DX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VMULPS       Y4, Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VPSRLD       X1, Y7, Y8
+	VANDPS       Y2, Y8, Y8
+	VBROADCASTSS magnitude32<>+0(SB), Y9
+	VANDPS       Y9, Y7, Y7
+	VMINPS       32(CX), Y7, Y7
+	VBROADCASTSS infinity<>+0(SB), Y9
+	VANDPS       Y9, Y7, Y9
+	VMAXPS       352(CX), Y9, Y9
+	VMULPS       384(CX), Y9, Y10
+	VADDPS       Y10, Y7, Y7
+	VPSUBD       Y10, Y7, Y7
+	VPSUBD       352(CX), Y9, Y9
+	VPSRLD       X0, Y9, Y9
+	VPADDD       Y9, Y7, Y7
+	VPOR         Y8, Y7, Y7
+	VEXTRACTI128 $0x01, Y7, X8
+	VPACKUSDW    X8, X7, X8
+	VPACKUSWB    X8, X8, X8
+	VMOVQ        X8, (AX)
+	ADDQ         $+16, DX
+	ADDQ         $+8, AX
+	SUBQ         $+8, R10
+	JGE          steps
+
+steps_done:
+	ADDQ $+8, R10
+	ADDQ $+4, BX
+	ADDQ $+4, SI
+	ADDQ $+4, DI
+	DECQ R8
 	JMP  code_group
 
 code_done:
@@ -11026,219 +13709,214 @@ lane0:
 	VZEROUPPER
 	RET
 
-// func codeLevelsEvenAVX512(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
-// Requires: AVX, AVX512F
-TEXT ·codeLevelsEvenAVX512(SB), NOSPLIT, $0-56
+// func encodeEvenFloat32AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·encodeEvenFloat32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         grid+8(FP), CX
 	MOVQ         weights+16(FP), DX
-	MOVQ         inverse+40(FP), BX
-	MOVQ         offset+48(FP), SI
+	MOVQ         normal+40(FP), BX
+	MOVQ         inverse+48(FP), SI
+	MOVQ         offset+56(FP), DI
 	VBROADCASTSS (CX), Z0
 	VBROADCASTSS 32(CX), Z1
+	VMOVUPS      order4x1<>+0(SB), Z2
 	MOVQ         groups+24(FP), CX
-	MOVQ         groupSize+32(FP), DI
+	MOVQ         groupSize+32(FP), R8
+	CMPQ         R8, $0x00000010
+	JNE          not_groups_of_16
+	SUBQ         $+4, CX
+	JL           groups_of_16_done
 
+groups_of_16:
+	VBROADCASTSS (BX), Z3
+	VBROADCASTSS (SI), Z4
+	VBROADCASTSS (DI), Z5
+	VMOVUPS      (DX), Z6
+	VMULPS       Z3, Z6, Z6
+	VMULPS       Z4, Z6, Z6
+	VADDPS       Z5, Z6, Z6
+	VMAXPS       Z0, Z6, Z6
+	VMINPS       Z1, Z6, Z6
+	VRNDSCALEPS  $0x00, Z6, Z6
+	VSUBPS       Z0, Z6, Z6
+	VCVTPS2DQ    Z6, Z6
+	VBROADCASTSS 4(BX), Z3
+	VBROADCASTSS 4(SI), Z4
+	VBROADCASTSS 4(DI), Z5
+	VMOVUPS      64(DX), Z8
+	VMULPS       Z3, Z8, Z8
+	VMULPS       Z4, Z8, Z8
+	VADDPS       Z5, Z8, Z8
+	VMAXPS       Z0, Z8, Z8
+	VMINPS       Z1, Z8, Z8
+	VRNDSCALEPS  $0x00, Z8, Z8
+	VSUBPS       Z0, Z8, Z8
+	VCVTPS2DQ    Z8, Z8
+	VBROADCASTSS 8(BX), Z3
+	VBROADCASTSS 8(SI), Z4
+	VBROADCASTSS 8(DI), Z5
+	VMOVUPS      128(DX), Z9
+	VMULPS       Z3, Z9, Z9
+	VMULPS       Z4, Z9, Z9
+	VADDPS       Z5, Z9, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z1, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VSUBPS       Z0, Z9, Z9
+	VCVTPS2DQ    Z9, Z9
+	VBROADCASTSS 12(BX), Z3
+	VBROADCASTSS 12(SI), Z4
+	VBROADCASTSS 12(DI), Z5
+	VMOVUPS      192(DX), Z10
+	VMULPS       Z3, Z10, Z10
+	VMULPS       Z4, Z10, Z10
+	VADDPS       Z5, Z10, Z10
+	VMAXPS       Z0, Z10, Z10
+	VMINPS       Z1, Z10, Z10
+	VRNDSCALEPS  $0x00, Z10, Z10
+	VSUBPS       Z0, Z10, Z10
+	VCVTPS2DQ    Z10, Z10
+	VPACKUSDW    Z8, Z6, Z6
+	VPACKUSDW    Z10, Z9, Z9
+	VPACKUSWB    Z9, Z6, Z6
+	VPERMD       Z6, Z2, Z6
+	VMOVUPS      Z6, (AX)
+	ADDQ         $+256, DX
+	ADDQ         $+64, AX
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	SUBQ         $+4, CX
+	JGE          groups_of_16
+
+groups_of_16_done:
+	ADDQ $+4, CX
+
+not_groups_of_16:
+	CMPQ R8, $0x00000020
+	JNE  not_groups_of_32
+	SUBQ $+2, CX
+	JL   groups_of_32_done
+
+groups_of_32:
+	VBROADCASTSS (BX), Z3
+	VBROADCASTSS (SI), Z4
+	VBROADCASTSS (DI), Z5
+	VMOVUPS      (DX), Z6
+	VMULPS       Z3, Z6, Z6
+	VMULPS       Z4, Z6, Z6
+	VADDPS       Z5, Z6, Z6
+	VMAXPS       Z0, Z6, Z6
+	VMINPS       Z1, Z6, Z6
+	VRNDSCALEPS  $0x00, Z6, Z6
+	VSUBPS       Z0, Z6, Z6
+	VCVTPS2DQ    Z6, Z6
+	VBROADCASTSS (BX), Z3
+	VBROADCASTSS (SI), Z4
+	VBROADCASTSS (DI), Z5
+	VMOVUPS      64(DX), Z8
+	VMULPS       Z3, Z8, Z8
+	VMULPS       Z4, Z8, Z8
+	VADDPS       Z5, Z8, Z8
+	VMAXPS       Z0, Z8, Z8
+	VMINPS       Z1, Z8, Z8
+	VRNDSCALEPS  $0x00, Z8, Z8
+	VSUBPS       Z0, Z8, Z8
+	VCVTPS2DQ    Z8, Z8
+	VBROADCASTSS 4(BX), Z3
+	VBROADCASTSS 4(SI), Z4
+	VBROADCASTSS 4(DI), Z5
+	VMOVUPS      128(DX), Z9
+	VMULPS       Z3, Z9, Z9
+	VMULPS       Z4, Z9, Z9
+	VADDPS       Z5, Z9, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z1, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VSUBPS       Z0, Z9, Z9
+	VCVTPS2DQ    Z9, Z9
+	VBROADCASTSS 4(BX), Z3
+	VBROADCASTSS 4(SI), Z4
+	VBROADCASTSS 4(DI), Z5
+	VMOVUPS      192(DX), Z10
+	VMULPS       Z3, Z10, Z10
+	VMULPS       Z4, Z10, Z10
+	VADDPS       Z5, Z10, Z10
+	VMAXPS       Z0, Z10, Z10
+	VMINPS       Z1, Z10, Z10
+	VRNDSCALEPS  $0x00, Z10, Z10
+	VSUBPS       Z0, Z10, Z10
+	VCVTPS2DQ    Z10, Z10
+	VPACKUSDW    Z8, Z6, Z6
+	VPACKUSDW    Z10, Z9, Z9
+	VPACKUSWB    Z9, Z6, Z6
+	VPERMD       Z6, Z2, Z6
+	VMOVUPS      Z6, (AX)
+	ADDQ         $+256, DX
+	ADDQ         $+64, AX
+	ADDQ         $+8, BX
+	ADDQ         $+8, SI
+	ADDQ         $+8, DI
+	SUBQ         $+2, CX
+	JGE          groups_of_32
+
+groups_of_32_done:
+	ADDQ $+2, CX
+
+not_groups_of_32:
 code_group:
 	TESTQ        CX, CX
 	JZ           code_done
-	VBROADCASTSS (BX), Z2
-	VBROADCASTSS (SI), Z3
-	MOVQ         DI, R8
-	SUBQ         $+64, R8
-	JL           four_steps_done
-
-four_steps:
-	VMOVUPS     (DX), Z4
-	VMULPS      Z2, Z4, Z4
-	VADDPS      Z3, Z4, Z4
-	VMAXPS      Z0, Z4, Z4
-	VMINPS      Z1, Z4, Z4
-	VRNDSCALEPS $0x00, Z4, Z4
-	VSUBPS      Z0, Z4, Z4
-	VCVTPS2DQ   Z4, Z4
-	VPMOVDB     Z4, (AX)
-	VMOVUPS     64(DX), Z4
-	VMULPS      Z2, Z4, Z4
-	VADDPS      Z3, Z4, Z4
-	VMAXPS      Z0, Z4, Z4
-	VMINPS      Z1, Z4, Z4
-	VRNDSCALEPS $0x00, Z4, Z4
-	VSUBPS      Z0, Z4, Z4
-	VCVTPS2DQ   Z4, Z4
-	VPMOVDB     Z4, 16(AX)
-	VMOVUPS     128(DX), Z4
-	VMULPS      Z2, Z4, Z4
-	VADDPS      Z3, Z4, Z4
-	VMAXPS      Z0, Z4, Z4
-	VMINPS      Z1, Z4, Z4
-	VRNDSCALEPS $0x00, Z4, Z4
-	VSUBPS      Z0, Z4, Z4
-	VCVTPS2DQ   Z4, Z4
-	VPMOVDB     Z4, 32(AX)
-	VMOVUPS     192(DX), Z4
-	VMULPS      Z2, Z4, Z4
-	VADDPS      Z3, Z4, Z4
-	VMAXPS      Z0, Z4, Z4
-	VMINPS      Z1, Z4, Z4
-	VRNDSCALEPS $0x00, Z4, Z4
-	VSUBPS      Z0, Z4, Z4
-	VCVTPS2DQ   Z4, Z4
-	VPMOVDB     Z4, 48(AX)
-	ADDQ        $+256, DX
-	ADDQ        $+64, AX
-	SUBQ        $+64, R8
-	JGE         four_steps
-
-four_steps_done:
-	ADDQ $+64, R8
-	SUBQ $+16, R8
-	JL   steps_done
-
-steps:
-	VMOVUPS     (DX), Z4
-	VMULPS      Z2, Z4, Z4
-	VADDPS      Z3, Z4, Z4
-	VMAXPS      Z0, Z4, Z4
-	VMINPS      Z1, Z4, Z4
-	VRNDSCALEPS $0x00, Z4, Z4
-	VSUBPS      Z0, Z4, Z4
-	VCVTPS2DQ   Z4, Z4
-	VPMOVDB     Z4, (AX)
-	ADDQ        $+64, DX
-	ADDQ        $+16, AX
-	SUBQ        $+16, R8
-	JGE         steps
-
-steps_done:
-	ADDQ        $+16, R8
-	TESTQ       R8, R8
-	JZ          no_rest
-	VMOVUPS     (DX), Y5
-	VMULPS      Z2, Z5, Z5
-	VADDPS      Z3, Z5, Z5
-	VMAXPS      Z0, Z5, Z5
-	VMINPS      Z1, Z5, Z5
-	VRNDSCALEPS $0x00, Z5, Z5
-	VSUBPS      Z0, Z5, Z5
-	VCVTPS2DQ   Z5, Z5
-	VPMOVDB     Z5, X2
-	VMOVQ       X2, (AX)
-	ADDQ        $+32, DX
-	ADDQ        $+8, AX
-
-no_rest:
-	ADDQ $+4, BX
-	ADDQ $+4, SI
-	DECQ CX
-	JMP  code_group
-
-code_done:
-	VZEROUPPER
-	RET
-
-// func codeLevelsTableAVX512(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
-// Requires: AVX, AVX512F
-TEXT ·codeLevelsTableAVX512(SB), NOSPLIT, $0-56
-	MOVQ         codes+0(FP), AX
-	MOVQ         grid+8(FP), CX
-	MOVQ         weights+16(FP), DX
-	MOVQ         inverse+40(FP), BX
-	MOVQ         offset+48(FP), SI
-	VMOVUPS      512(CX), Z0
-	VMOVUPS      576(CX), Z1
-	VMOVUPS      640(CX), Z2
-	VMOVUPS      704(CX), Z3
-	VMOVUPS      768(CX), Z4
-	VBROADCASTSS (CX), Z4
-	VBROADCASTSS 32(CX), Z6
-	VBROADCASTSS 448(CX), Z7
-	VBROADCASTSS 480(CX), Z8
-	MOVQ         groups+24(FP), DI
-	MOVQ         groupSize+32(FP), R8
-
-code_group:
-	TESTQ        DI, DI
-	JZ           code_done
-	VBROADCASTSS (BX), Z9
-	VBROADCASTSS (SI), Z10
+	VBROADCASTSS (BX), Z3
+	VBROADCASTSS (SI), Z4
+	VBROADCASTSS (DI), Z5
 	MOVQ         R8, R9
 	SUBQ         $+64, R9
 	JL           four_steps_done
 
 four_steps:
-	VMOVUPS     (DX), Z11
-	VMULPS      Z9, Z11, Z11
-	VADDPS      Z10, Z11, Z11
-	VMAXPS      Z4, Z11, Z11
-	VMINPS      Z6, Z11, Z11
-	VMOVAPS     Z11, Z12
-	VFMADD213PS Z8, Z7, Z12
-	VCVTPS2DQ   Z12, Z12
-	VMOVAPS     Z12, Z13
-	VMOVAPS     Z12, Z12
-	VPERMI2PS   Z1, Z0, Z13
-	VPERMI2D    Z3, Z2, Z12
-	VSUBPS      Z11, Z13, Z13
-	VPSRLD      $0x1f, Z13, Z13
-	VPADDD      Z13, Z12, Z12
-	VMOVUPS     832(CX), Z11
-	VPERMPS     Z11, Z12, Z11
-	VPMOVDB     Z11, (AX)
-	VMOVUPS     64(DX), Z11
-	VMULPS      Z9, Z11, Z11
-	VADDPS      Z10, Z11, Z11
-	VMAXPS      Z4, Z11, Z11
-	VMINPS      Z6, Z11, Z11
-	VMOVAPS     Z11, Z12
-	VFMADD213PS Z8, Z7, Z12
-	VCVTPS2DQ   Z12, Z12
-	VMOVAPS     Z12, Z13
-	VMOVAPS     Z12, Z12
-	VPERMI2PS   Z1, Z0, Z13
-	VPERMI2D    Z3, Z2, Z12
-	VSUBPS      Z11, Z13, Z13
-	VPSRLD      $0x1f, Z13, Z13
-	VPADDD      Z13, Z12, Z12
-	VMOVUPS     832(CX), Z11
-	VPERMPS     Z11, Z12, Z11
-	VPMOVDB     Z11, 16(AX)
-	VMOVUPS     128(DX), Z11
-	VMULPS      Z9, Z11, Z11
-	VADDPS      Z10, Z11, Z11
-	VMAXPS      Z4, Z11, Z11
-	VMINPS      Z6, Z11, Z11
-	VMOVAPS     Z11, Z12
-	VFMADD213PS Z8, Z7, Z12
-	VCVTPS2DQ   Z12, Z12
-	VMOVAPS     Z12, Z13
-	VMOVAPS     Z12, Z12
-	VPERMI2PS   Z1, Z0, Z13
-	VPERMI2D    Z3, Z2, Z12
-	VSUBPS      Z11, Z13, Z13
-	VPSRLD      $0x1f, Z13, Z13
-	VPADDD      Z13, Z12, Z12
-	VMOVUPS     832(CX), Z11
-	VPERMPS     Z11, Z12, Z11
-	VPMOVDB     Z11, 32(AX)
-	VMOVUPS     192(DX), Z11
-	VMULPS      Z9, Z11, Z11
-	VADDPS      Z10, Z11, Z11
-	VMAXPS      Z4, Z11, Z11
-	VMINPS      Z6, Z11, Z11
-	VMOVAPS     Z11, Z12
-	VFMADD213PS Z8, Z7, Z12
-	VCVTPS2DQ   Z12, Z12
-	VMOVAPS     Z12, Z13
-	VMOVAPS     Z12, Z12
-	VPERMI2PS   Z1, Z0, Z13
-	VPERMI2D    Z3, Z2, Z12
-	VSUBPS      Z11, Z13, Z13
-	VPSRLD      $0x1f, Z13, Z13
-	VPADDD      Z13, Z12, Z12
-	VMOVUPS     832(CX), Z11
-	VPERMPS     Z11, Z12, Z11
-	VPMOVDB     Z11, 48(AX)
+	VMOVUPS     (DX), Z6
+	VMULPS      Z3, Z6, Z6
+	VMULPS      Z4, Z6, Z6
+	VADDPS      Z5, Z6, Z6
+	VMAXPS      Z0, Z6, Z6
+	VMINPS      Z1, Z6, Z6
+	VRNDSCALEPS $0x00, Z6, Z6
+	VSUBPS      Z0, Z6, Z6
+	VCVTPS2DQ   Z6, Z6
+	VMOVUPS     64(DX), Z8
+	VMULPS      Z3, Z8, Z8
+	VMULPS      Z4, Z8, Z8
+	VADDPS      Z5, Z8, Z8
+	VMAXPS      Z0, Z8, Z8
+	VMINPS      Z1, Z8, Z8
+	VRNDSCALEPS $0x00, Z8, Z8
+	VSUBPS      Z0, Z8, Z8
+	VCVTPS2DQ   Z8, Z8
+	VMOVUPS     128(DX), Z9
+	VMULPS      Z3, Z9, Z9
+	VMULPS      Z4, Z9, Z9
+	VADDPS      Z5, Z9, Z9
+	VMAXPS      Z0, Z9, Z9
+	VMINPS      Z1, Z9, Z9
+	VRNDSCALEPS $0x00, Z9, Z9
+	VSUBPS      Z0, Z9, Z9
+	VCVTPS2DQ   Z9, Z9
+	VMOVUPS     192(DX), Z10
+	VMULPS      Z3, Z10, Z10
+	VMULPS      Z4, Z10, Z10
+	VADDPS      Z5, Z10, Z10
+	VMAXPS      Z0, Z10, Z10
+	VMINPS      Z1, Z10, Z10
+	VRNDSCALEPS $0x00, Z10, Z10
+	VSUBPS      Z0, Z10, Z10
+	VCVTPS2DQ   Z10, Z10
+	VPACKUSDW   Z8, Z6, Z6
+	VPACKUSDW   Z10, Z9, Z9
+	VPACKUSWB   Z9, Z6, Z6
+	VPERMD      Z6, Z2, Z6
+	VMOVUPS     Z6, (AX)
 	ADDQ        $+256, DX
 	ADDQ        $+64, AX
 	SUBQ        $+64, R9
@@ -11250,24 +13928,16 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	VMOVUPS     (DX), Z11
-	VMULPS      Z9, Z11, Z11
-	VADDPS      Z10, Z11, Z11
-	VMAXPS      Z4, Z11, Z11
-	VMINPS      Z6, Z11, Z11
-	VMOVAPS     Z11, Z12
-	VFMADD213PS Z8, Z7, Z12
-	VCVTPS2DQ   Z12, Z12
-	VMOVAPS     Z12, Z13
-	VMOVAPS     Z12, Z12
-	VPERMI2PS   Z1, Z0, Z13
-	VPERMI2D    Z3, Z2, Z12
-	VSUBPS      Z11, Z13, Z13
-	VPSRLD      $0x1f, Z13, Z13
-	VPADDD      Z13, Z12, Z12
-	VMOVUPS     832(CX), Z11
-	VPERMPS     Z11, Z12, Z11
-	VPMOVDB     Z11, (AX)
+	VMOVUPS     (DX), Z6
+	VMULPS      Z3, Z6, Z6
+	VMULPS      Z4, Z6, Z6
+	VADDPS      Z5, Z6, Z6
+	VMAXPS      Z0, Z6, Z6
+	VMINPS      Z1, Z6, Z6
+	VRNDSCALEPS $0x00, Z6, Z6
+	VSUBPS      Z0, Z6, Z6
+	VCVTPS2DQ   Z6, Z6
+	VPMOVDB     Z6, (AX)
 	ADDQ        $+64, DX
 	ADDQ        $+16, AX
 	SUBQ        $+16, R9
@@ -11277,24 +13947,952 @@ steps_done:
 	ADDQ        $+16, R9
 	TESTQ       R9, R9
 	JZ          no_rest
+	VMOVUPS     (DX), Y7
+	VMULPS      Z3, Z7, Z7
+	VMULPS      Z4, Z7, Z7
+	VADDPS      Z5, Z7, Z7
+	VMAXPS      Z0, Z7, Z7
+	VMINPS      Z1, Z7, Z7
+	VRNDSCALEPS $0x00, Z7, Z7
+	VSUBPS      Z0, Z7, Z7
+	VCVTPS2DQ   Z7, Z7
+	VPMOVDB     Z7, X3
+	VMOVQ       X3, (AX)
+	ADDQ        $+32, DX
+	ADDQ        $+8, AX
+
+no_rest:
+	ADDQ $+4, BX
+	ADDQ $+4, SI
+	ADDQ $+4, DI
+	DECQ CX
+	JMP  code_group
+
+code_done:
+	VZEROUPPER
+	RET
+
+// func encodeEvenFloat16AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+// Requires: AVX, AVX512BW, AVX512F, F16C
+TEXT ·encodeEvenFloat16AVX512(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	MOVQ         weights+16(FP), DX
+	MOVQ         normal+40(FP), BX
+	MOVQ         inverse+48(FP), SI
+	MOVQ         offset+56(FP), DI
+	VBROADCASTSS (CX), Z0
+	VBROADCASTSS 32(CX), Z1
+	VMOVUPS      order4x1<>+0(SB), Z2
+	MOVQ         groups+24(FP), CX
+	MOVQ         groupSize+32(FP), R8
+	CMPQ         R8, $0x00000010
+	JNE          not_groups_of_16
+	SUBQ         $+4, CX
+	JL           groups_of_16_done
+
+groups_of_16:
+	VBROADCASTSS (BX), Z3
+	VBROADCASTSS (SI), Z4
+	VBROADCASTSS (DI), Z5
+	VCVTPH2PS    (DX), Z6
+	VMULPS       Z3, Z6, Z6
+	VMULPS       Z4, Z6, Z6
+	VADDPS       Z5, Z6, Z6
+	VMAXPS       Z0, Z6, Z6
+	VMINPS       Z1, Z6, Z6
+	VRNDSCALEPS  $0x00, Z6, Z6
+	VSUBPS       Z0, Z6, Z6
+	VCVTPS2DQ    Z6, Z6
+	VBROADCASTSS 4(BX), Z3
+	VBROADCASTSS 4(SI), Z4
+	VBROADCASTSS 4(DI), Z5
+	VCVTPH2PS    32(DX), Z8
+	VMULPS       Z3, Z8, Z8
+	VMULPS       Z4, Z8, Z8
+	VADDPS       Z5, Z8, Z8
+	VMAXPS       Z0, Z8, Z8
+	VMINPS       Z1, Z8, Z8
+	VRNDSCALEPS  $0x00, Z8, Z8
+	VSUBPS       Z0, Z8, Z8
+	VCVTPS2DQ    Z8, Z8
+	VBROADCASTSS 8(BX), Z3
+	VBROADCASTSS 8(SI), Z4
+	VBROADCASTSS 8(DI), Z5
+	VCVTPH2PS    64(DX), Z9
+	VMULPS       Z3, Z9, Z9
+	VMULPS       Z4, Z9, Z9
+	VADDPS       Z5, Z9, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z1, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VSUBPS       Z0, Z9, Z9
+	VCVTPS2DQ    Z9, Z9
+	VBROADCASTSS 12(BX), Z3
+	VBROADCASTSS 12(SI), Z4
+	VBROADCASTSS 12(DI), Z5
+	VCVTPH2PS    96(DX), Z10
+	VMULPS       Z3, Z10, Z10
+	VMULPS       Z4, Z10, Z10
+	VADDPS       Z5, Z10, Z10
+	VMAXPS       Z0, Z10, Z10
+	VMINPS       Z1, Z10, Z10
+	VRNDSCALEPS  $0x00, Z10, Z10
+	VSUBPS       Z0, Z10, Z10
+	VCVTPS2DQ    Z10, Z10
+	VPACKUSDW    Z8, Z6, Z6
+	VPACKUSDW    Z10, Z9, Z9
+	VPACKUSWB    Z9, Z6, Z6
+	VPERMD       Z6, Z2, Z6
+	VMOVUPS      Z6, (AX)
+	ADDQ         $+128, DX
+	ADDQ         $+64, AX
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	SUBQ         $+4, CX
+	JGE          groups_of_16
+
+groups_of_16_done:
+	ADDQ $+4, CX
+
+not_groups_of_16:
+	CMPQ R8, $0x00000020
+	JNE  not_groups_of_32
+	SUBQ $+2, CX
+	JL   groups_of_32_done
+
+groups_of_32:
+	VBROADCASTSS (BX), Z3
+	VBROADCASTSS (SI), Z4
+	VBROADCASTSS (DI), Z5
+	VCVTPH2PS    (DX), Z6
+	VMULPS       Z3, Z6, Z6
+	VMULPS       Z4, Z6, Z6
+	VADDPS       Z5, Z6, Z6
+	VMAXPS       Z0, Z6, Z6
+	VMINPS       Z1, Z6, Z6
+	VRNDSCALEPS  $0x00, Z6, Z6
+	VSUBPS       Z0, Z6, Z6
+	VCVTPS2DQ    Z6, Z6
+	VBROADCASTSS (BX), Z3
+	VBROADCASTSS (SI), Z4
+	VBROADCASTSS (DI), Z5
+	VCVTPH2PS    32(DX), Z8
+	VMULPS       Z3, Z8, Z8
+	VMULPS       Z4, Z8, Z8
+	VADDPS       Z5, Z8, Z8
+	VMAXPS       Z0, Z8, Z8
+	VMINPS       Z1, Z8, Z8
+	VRNDSCALEPS  $0x00, Z8, Z8
+	VSUBPS       Z0, Z8, Z8
+	VCVTPS2DQ    Z8, Z8
+	VBROADCASTSS 4(BX), Z3
+	VBROADCASTSS 4(SI), Z4
+	VBROADCASTSS 4(DI), Z5
+	VCVTPH2PS    64(DX), Z9
+	VMULPS       Z3, Z9, Z9
+	VMULPS       Z4, Z9, Z9
+	VADDPS       Z5, Z9, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z1, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VSUBPS       Z0, Z9, Z9
+	VCVTPS2DQ    Z9, Z9
+	VBROADCASTSS 4(BX), Z3
+	VBROADCASTSS 4(SI), Z4
+	VBROADCASTSS 4(DI), Z5
+	VCVTPH2PS    96(DX), Z10
+	VMULPS       Z3, Z10, Z10
+	VMULPS       Z4, Z10, Z10
+	VADDPS       Z5, Z10, Z10
+	VMAXPS       Z0, Z10, Z10
+	VMINPS       Z1, Z10, Z10
+	VRNDSCALEPS  $0x00, Z10, Z10
+	VSUBPS       Z0, Z10, Z10
+	VCVTPS2DQ    Z10, Z10
+	VPACKUSDW    Z8, Z6, Z6
+	VPACKUSDW    Z10, Z9, Z9
+	VPACKUSWB    Z9, Z6, Z6
+	VPERMD       Z6, Z2, Z6
+	VMOVUPS      Z6, (AX)
+	ADDQ         $+128, DX
+	ADDQ         $+64, AX
+	ADDQ         $+8, BX
+	ADDQ         $+8, SI
+	ADDQ         $+8, DI
+	SUBQ         $+2, CX
+	JGE          groups_of_32
+
+groups_of_32_done:
+	ADDQ $+2, CX
+
+not_groups_of_32:
+code_group:
+	TESTQ        CX, CX
+	JZ           code_done
+	VBROADCASTSS (BX), Z3
+	VBROADCASTSS (SI), Z4
+	VBROADCASTSS (DI), Z5
+	MOVQ         R8, R9
+	SUBQ         $+64, R9
+	JL           four_steps_done
+
+four_steps:
+	VCVTPH2PS   (DX), Z6
+	VMULPS      Z3, Z6, Z6
+	VMULPS      Z4, Z6, Z6
+	VADDPS      Z5, Z6, Z6
+	VMAXPS      Z0, Z6, Z6
+	VMINPS      Z1, Z6, Z6
+	VRNDSCALEPS $0x00, Z6, Z6
+	VSUBPS      Z0, Z6, Z6
+	VCVTPS2DQ   Z6, Z6
+	VCVTPH2PS   32(DX), Z8
+	VMULPS      Z3, Z8, Z8
+	VMULPS      Z4, Z8, Z8
+	VADDPS      Z5, Z8, Z8
+	VMAXPS      Z0, Z8, Z8
+	VMINPS      Z1, Z8, Z8
+	VRNDSCALEPS $0x00, Z8, Z8
+	VSUBPS      Z0, Z8, Z8
+	VCVTPS2DQ   Z8, Z8
+	VCVTPH2PS   64(DX), Z9
+	VMULPS      Z3, Z9, Z9
+	VMULPS      Z4, Z9, Z9
+	VADDPS      Z5, Z9, Z9
+	VMAXPS      Z0, Z9, Z9
+	VMINPS      Z1, Z9, Z9
+	VRNDSCALEPS $0x00, Z9, Z9
+	VSUBPS      Z0, Z9, Z9
+	VCVTPS2DQ   Z9, Z9
+	VCVTPH2PS   96(DX), Z10
+	VMULPS      Z3, Z10, Z10
+	VMULPS      Z4, Z10, Z10
+	VADDPS      Z5, Z10, Z10
+	VMAXPS      Z0, Z10, Z10
+	VMINPS      Z1, Z10, Z10
+	VRNDSCALEPS $0x00, Z10, Z10
+	VSUBPS      Z0, Z10, Z10
+	VCVTPS2DQ   Z10, Z10
+	VPACKUSDW   Z8, Z6, Z6
+	VPACKUSDW   Z10, Z9, Z9
+	VPACKUSWB   Z9, Z6, Z6
+	VPERMD      Z6, Z2, Z6
+	VMOVUPS     Z6, (AX)
+	ADDQ        $+128, DX
+	ADDQ        $+64, AX
+	SUBQ        $+64, R9
+	JGE         four_steps
+
+four_steps_done:
+	ADDQ $+64, R9
+	SUBQ $+16, R9
+	JL   steps_done
+
+steps:
+	VCVTPH2PS   (DX), Z6
+	VMULPS      Z3, Z6, Z6
+	VMULPS      Z4, Z6, Z6
+	VADDPS      Z5, Z6, Z6
+	VMAXPS      Z0, Z6, Z6
+	VMINPS      Z1, Z6, Z6
+	VRNDSCALEPS $0x00, Z6, Z6
+	VSUBPS      Z0, Z6, Z6
+	VCVTPS2DQ   Z6, Z6
+	VPMOVDB     Z6, (AX)
+	ADDQ        $+32, DX
+	ADDQ        $+16, AX
+	SUBQ        $+16, R9
+	JGE         steps
+
+steps_done:
+	ADDQ        $+16, R9
+	TESTQ       R9, R9
+	JZ          no_rest
+	VCVTPH2PS   (DX), Y7
+	VMULPS      Z3, Z7, Z7
+	VMULPS      Z4, Z7, Z7
+	VADDPS      Z5, Z7, Z7
+	VMAXPS      Z0, Z7, Z7
+	VMINPS      Z1, Z7, Z7
+	VRNDSCALEPS $0x00, Z7, Z7
+	VSUBPS      Z0, Z7, Z7
+	VCVTPS2DQ   Z7, Z7
+	VPMOVDB     Z7, X3
+	VMOVQ       X3, (AX)
+	ADDQ        $+16, DX
+	ADDQ        $+8, AX
+
+no_rest:
+	ADDQ $+4, BX
+	ADDQ $+4, SI
+	ADDQ $+4, DI
+	DECQ CX
+	JMP  code_group
+
+code_done:
+	VZEROUPPER
+	RET
+
+// func encodeEvenBFloat16AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+// Requires: AVX, AVX2, AVX512BW, AVX512F
+TEXT ·encodeEvenBFloat16AVX512(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	MOVQ         weights+16(FP), DX
+	MOVQ         normal+40(FP), BX
+	MOVQ         inverse+48(FP), SI
+	MOVQ         offset+56(FP), DI
+	VBROADCASTSS (CX), Z0
+	VBROADCASTSS 32(CX), Z1
+	VMOVUPS      order4x1<>+0(SB), Z2
+	MOVQ         groups+24(FP), CX
+	MOVQ         groupSize+32(FP), R8
+	CMPQ         R8, $0x00000010
+	JNE          not_groups_of_16
+	SUBQ         $+4, CX
+	JL           groups_of_16_done
+
+groups_of_16:
+	VBROADCASTSS (BX), Z3
+	VBROADCASTSS (SI), Z4
+	VBROADCASTSS (DI), Z5
+	VPMOVZXWD    (DX), Z6
+	VPSLLD       $0x10, Z6, Z6
+	VMULPS       Z3, Z6, Z6
+	VMULPS       Z4, Z6, Z6
+	VADDPS       Z5, Z6, Z6
+	VMAXPS       Z0, Z6, Z6
+	VMINPS       Z1, Z6, Z6
+	VRNDSCALEPS  $0x00, Z6, Z6
+	VSUBPS       Z0, Z6, Z6
+	VCVTPS2DQ    Z6, Z6
+	VBROADCASTSS 4(BX), Z3
+	VBROADCASTSS 4(SI), Z4
+	VBROADCASTSS 4(DI), Z5
+	VPMOVZXWD    32(DX), Z8
+	VPSLLD       $0x10, Z8, Z8
+	VMULPS       Z3, Z8, Z8
+	VMULPS       Z4, Z8, Z8
+	VADDPS       Z5, Z8, Z8
+	VMAXPS       Z0, Z8, Z8
+	VMINPS       Z1, Z8, Z8
+	VRNDSCALEPS  $0x00, Z8, Z8
+	VSUBPS       Z0, Z8, Z8
+	VCVTPS2DQ    Z8, Z8
+	VBROADCASTSS 8(BX), Z3
+	VBROADCASTSS 8(SI), Z4
+	VBROADCASTSS 8(DI), Z5
+	VPMOVZXWD    64(DX), Z9
+	VPSLLD       $0x10, Z9, Z9
+	VMULPS       Z3, Z9, Z9
+	VMULPS       Z4, Z9, Z9
+	VADDPS       Z5, Z9, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z1, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VSUBPS       Z0, Z9, Z9
+	VCVTPS2DQ    Z9, Z9
+	VBROADCASTSS 12(BX), Z3
+	VBROADCASTSS 12(SI), Z4
+	VBROADCASTSS 12(DI), Z5
+	VPMOVZXWD    96(DX), Z10
+	VPSLLD       $0x10, Z10, Z10
+	VMULPS       Z3, Z10, Z10
+	VMULPS       Z4, Z10, Z10
+	VADDPS       Z5, Z10, Z10
+	VMAXPS       Z0, Z10, Z10
+	VMINPS       Z1, Z10, Z10
+	VRNDSCALEPS  $0x00, Z10, Z10
+	VSUBPS       Z0, Z10, Z10
+	VCVTPS2DQ    Z10, Z10
+	VPACKUSDW    Z8, Z6, Z6
+	VPACKUSDW    Z10, Z9, Z9
+	VPACKUSWB    Z9, Z6, Z6
+	VPERMD       Z6, Z2, Z6
+	VMOVUPS      Z6, (AX)
+	ADDQ         $+128, DX
+	ADDQ         $+64, AX
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	SUBQ         $+4, CX
+	JGE          groups_of_16
+
+groups_of_16_done:
+	ADDQ $+4, CX
+
+not_groups_of_16:
+	CMPQ R8, $0x00000020
+	JNE  not_groups_of_32
+	SUBQ $+2, CX
+	JL   groups_of_32_done
+
+groups_of_32:
+	VBROADCASTSS (BX), Z3
+	VBROADCASTSS (SI), Z4
+	VBROADCASTSS (DI), Z5
+	VPMOVZXWD    (DX), Z6
+	VPSLLD       $0x10, Z6, Z6
+	VMULPS       Z3, Z6, Z6
+	VMULPS       Z4, Z6, Z6
+	VADDPS       Z5, Z6, Z6
+	VMAXPS       Z0, Z6, Z6
+	VMINPS       Z1, Z6, Z6
+	VRNDSCALEPS  $0x00, Z6, Z6
+	VSUBPS       Z0, Z6, Z6
+	VCVTPS2DQ    Z6, Z6
+	VBROADCASTSS (BX), Z3
+	VBROADCASTSS (SI), Z4
+	VBROADCASTSS (DI), Z5
+	VPMOVZXWD    32(DX), Z8
+	VPSLLD       $0x10, Z8, Z8
+	VMULPS       Z3, Z8, Z8
+	VMULPS       Z4, Z8, Z8
+	VADDPS       Z5, Z8, Z8
+	VMAXPS       Z0, Z8, Z8
+	VMINPS       Z1, Z8, Z8
+	VRNDSCALEPS  $0x00, Z8, Z8
+	VSUBPS       Z0, Z8, Z8
+	VCVTPS2DQ    Z8, Z8
+	VBROADCASTSS 4(BX), Z3
+	VBROADCASTSS 4(SI), Z4
+	VBROADCASTSS 4(DI), Z5
+	VPMOVZXWD    64(DX), Z9
+	VPSLLD       $0x10, Z9, Z9
+	VMULPS       Z3, Z9, Z9
+	VMULPS       Z4, Z9, Z9
+	VADDPS       Z5, Z9, Z9
+	VMAXPS       Z0, Z9, Z9
+	VMINPS       Z1, Z9, Z9
+	VRNDSCALEPS  $0x00, Z9, Z9
+	VSUBPS       Z0, Z9, Z9
+	VCVTPS2DQ    Z9, Z9
+	VBROADCASTSS 4(BX), Z3
+	VBROADCASTSS 4(SI), Z4
+	VBROADCASTSS 4(DI), Z5
+	VPMOVZXWD    96(DX), Z10
+	VPSLLD       $0x10, Z10, Z10
+	VMULPS       Z3, Z10, Z10
+	VMULPS       Z4, Z10, Z10
+	VADDPS       Z5, Z10, Z10
+	VMAXPS       Z0, Z10, Z10
+	VMINPS       Z1, Z10, Z10
+	VRNDSCALEPS  $0x00, Z10, Z10
+	VSUBPS       Z0, Z10, Z10
+	VCVTPS2DQ    Z10, Z10
+	VPACKUSDW    Z8, Z6, Z6
+	VPACKUSDW    Z10, Z9, Z9
+	VPACKUSWB    Z9, Z6, Z6
+	VPERMD       Z6, Z2, Z6
+	VMOVUPS      Z6, (AX)
+	ADDQ         $+128, DX
+	ADDQ         $+64, AX
+	ADDQ         $+8, BX
+	ADDQ         $+8, SI
+	ADDQ         $+8, DI
+	SUBQ         $+2, CX
+	JGE          groups_of_32
+
+groups_of_32_done:
+	ADDQ $+2, CX
+
+not_groups_of_32:
+code_group:
+	TESTQ        CX, CX
+	JZ           code_done
+	VBROADCASTSS (BX), Z3
+	VBROADCASTSS (SI), Z4
+	VBROADCASTSS (DI), Z5
+	MOVQ         R8, R9
+	SUBQ         $+64, R9
+	JL           four_steps_done
+
+four_steps:
+	VPMOVZXWD   (DX), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VMULPS      Z3, Z6, Z6
+	VMULPS      Z4, Z6, Z6
+	VADDPS      Z5, Z6, Z6
+	VMAXPS      Z0, Z6, Z6
+	VMINPS      Z1, Z6, Z6
+	VRNDSCALEPS $0x00, Z6, Z6
+	VSUBPS      Z0, Z6, Z6
+	VCVTPS2DQ   Z6, Z6
+	VPMOVZXWD   32(DX), Z8
+	VPSLLD      $0x10, Z8, Z8
+	VMULPS      Z3, Z8, Z8
+	VMULPS      Z4, Z8, Z8
+	VADDPS      Z5, Z8, Z8
+	VMAXPS      Z0, Z8, Z8
+	VMINPS      Z1, Z8, Z8
+	VRNDSCALEPS $0x00, Z8, Z8
+	VSUBPS      Z0, Z8, Z8
+	VCVTPS2DQ   Z8, Z8
+	VPMOVZXWD   64(DX), Z9
+	VPSLLD      $0x10, Z9, Z9
+	VMULPS      Z3, Z9, Z9
+	VMULPS      Z4, Z9, Z9
+	VADDPS      Z5, Z9, Z9
+	VMAXPS      Z0, Z9, Z9
+	VMINPS      Z1, Z9, Z9
+	VRNDSCALEPS $0x00, Z9, Z9
+	VSUBPS      Z0, Z9, Z9
+	VCVTPS2DQ   Z9, Z9
+	VPMOVZXWD   96(DX), Z10
+	VPSLLD      $0x10, Z10, Z10
+	VMULPS      Z3, Z10, Z10
+	VMULPS      Z4, Z10, Z10
+	VADDPS      Z5, Z10, Z10
+	VMAXPS      Z0, Z10, Z10
+	VMINPS      Z1, Z10, Z10
+	VRNDSCALEPS $0x00, Z10, Z10
+	VSUBPS      Z0, Z10, Z10
+	VCVTPS2DQ   Z10, Z10
+	VPACKUSDW   Z8, Z6, Z6
+	VPACKUSDW   Z10, Z9, Z9
+	VPACKUSWB   Z9, Z6, Z6
+	VPERMD      Z6, Z2, Z6
+	VMOVUPS     Z6, (AX)
+	ADDQ        $+128, DX
+	ADDQ        $+64, AX
+	SUBQ        $+64, R9
+	JGE         four_steps
+
+four_steps_done:
+	ADDQ $+64, R9
+	SUBQ $+16, R9
+	JL   steps_done
+
+steps:
+	VPMOVZXWD   (DX), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VMULPS      Z3, Z6, Z6
+	VMULPS      Z4, Z6, Z6
+	VADDPS      Z5, Z6, Z6
+	VMAXPS      Z0, Z6, Z6
+	VMINPS      Z1, Z6, Z6
+	VRNDSCALEPS $0x00, Z6, Z6
+	VSUBPS      Z0, Z6, Z6
+	VCVTPS2DQ   Z6, Z6
+	VPMOVDB     Z6, (AX)
+	ADDQ        $+32, DX
+	ADDQ        $+16, AX
+	SUBQ        $+16, R9
+	JGE         steps
+
+steps_done:
+	ADDQ        $+16, R9
+	TESTQ       R9, R9
+	JZ          no_rest
+	VPMOVZXWD   (DX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VMULPS      Z3, Z7, Z7
+	VMULPS      Z4, Z7, Z7
+	VADDPS      Z5, Z7, Z7
+	VMAXPS      Z0, Z7, Z7
+	VMINPS      Z1, Z7, Z7
+	VRNDSCALEPS $0x00, Z7, Z7
+	VSUBPS      Z0, Z7, Z7
+	VCVTPS2DQ   Z7, Z7
+	VPMOVDB     Z7, X3
+	VMOVQ       X3, (AX)
+	ADDQ        $+16, DX
+	ADDQ        $+8, AX
+
+no_rest:
+	ADDQ $+4, BX
+	ADDQ $+4, SI
+	ADDQ $+4, DI
+	DECQ CX
+	JMP  code_group
+
+code_done:
+	VZEROUPPER
+	RET
+
+// func encodeTableFloat32AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·encodeTableFloat32AVX512(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	MOVQ         weights+16(FP), DX
+	MOVQ         normal+40(FP), BX
+	MOVQ         inverse+48(FP), SI
+	MOVQ         offset+56(FP), DI
+	VMOVUPS      512(CX), Z0
+	VMOVUPS      576(CX), Z1
+	VMOVUPS      640(CX), Z2
+	VMOVUPS      704(CX), Z3
+	VMOVUPS      768(CX), Z4
+	VBROADCASTSS (CX), Z4
+	VBROADCASTSS 32(CX), Z6
+	VBROADCASTSS 448(CX), Z7
+	VBROADCASTSS 480(CX), Z8
+	VMOVUPS      order4x1<>+0(SB), Z9
+	MOVQ         groups+24(FP), R8
+	MOVQ         groupSize+32(FP), R9
+	CMPQ         R9, $0x00000010
+	JNE          not_groups_of_16
+	SUBQ         $+4, R8
+	JL           groups_of_16_done
+
+groups_of_16:
+	VBROADCASTSS (BX), Z10
+	VBROADCASTSS (SI), Z11
+	VBROADCASTSS (DI), Z12
+	VMOVUPS      (DX), Z13
+	VMULPS       Z10, Z13, Z13
+	VMULPS       Z11, Z13, Z13
+	VADDPS       Z12, Z13, Z13
+	VMAXPS       Z4, Z13, Z13
+	VMINPS       Z6, Z13, Z13
+	VMOVAPS      Z13, Z10
+	VFMADD213PS  Z8, Z7, Z10
+	VCVTPS2DQ    Z10, Z10
+	VMOVAPS      Z10, Z11
+	VMOVAPS      Z10, Z10
+	VPERMI2PS    Z1, Z0, Z11
+	VPERMI2D     Z3, Z2, Z10
+	VSUBPS       Z13, Z11, Z11
+	VPSRLD       $0x1f, Z11, Z11
+	VPADDD       Z11, Z10, Z10
+	VMOVUPS      832(CX), Z11
+	VPERMPS      Z11, Z10, Z10
+	VBROADCASTSS 4(BX), Z11
+	VBROADCASTSS 4(SI), Z12
+	VBROADCASTSS 4(DI), Z13
+	VMOVUPS      64(DX), Z14
+	VMULPS       Z11, Z14, Z14
+	VMULPS       Z12, Z14, Z14
+	VADDPS       Z13, Z14, Z14
+	VMAXPS       Z4, Z14, Z14
+	VMINPS       Z6, Z14, Z14
+	VMOVAPS      Z14, Z11
+	VFMADD213PS  Z8, Z7, Z11
+	VCVTPS2DQ    Z11, Z11
+	VMOVAPS      Z11, Z12
+	VMOVAPS      Z11, Z11
+	VPERMI2PS    Z1, Z0, Z12
+	VPERMI2D     Z3, Z2, Z11
+	VSUBPS       Z14, Z12, Z12
+	VPSRLD       $0x1f, Z12, Z12
+	VPADDD       Z12, Z11, Z11
+	VMOVUPS      832(CX), Z12
+	VPERMPS      Z12, Z11, Z11
+	VBROADCASTSS 8(BX), Z12
+	VBROADCASTSS 8(SI), Z13
+	VBROADCASTSS 8(DI), Z14
+	VMOVUPS      128(DX), Z15
+	VMULPS       Z12, Z15, Z15
+	VMULPS       Z13, Z15, Z15
+	VADDPS       Z14, Z15, Z15
+	VMAXPS       Z4, Z15, Z15
+	VMINPS       Z6, Z15, Z15
+	VMOVAPS      Z15, Z12
+	VFMADD213PS  Z8, Z7, Z12
+	VCVTPS2DQ    Z12, Z12
+	VMOVAPS      Z12, Z13
+	VMOVAPS      Z12, Z12
+	VPERMI2PS    Z1, Z0, Z13
+	VPERMI2D     Z3, Z2, Z12
+	VSUBPS       Z15, Z13, Z13
+	VPSRLD       $0x1f, Z13, Z13
+	VPADDD       Z13, Z12, Z12
+	VMOVUPS      832(CX), Z13
+	VPERMPS      Z13, Z12, Z12
+	VBROADCASTSS 12(BX), Z13
+	VBROADCASTSS 12(SI), Z14
+	VBROADCASTSS 12(DI), Z15
+	VMOVUPS      192(DX), Z16
+	VMULPS       Z13, Z16, Z16
+	VMULPS       Z14, Z16, Z16
+	VADDPS       Z15, Z16, Z16
+	VMAXPS       Z4, Z16, Z16
+	VMINPS       Z6, Z16, Z16
+	VMOVAPS      Z16, Z13
+	VFMADD213PS  Z8, Z7, Z13
+	VCVTPS2DQ    Z13, Z13
+	VMOVAPS      Z13, Z14
+	VMOVAPS      Z13, Z13
+	VPERMI2PS    Z1, Z0, Z14
+	VPERMI2D     Z3, Z2, Z13
+	VSUBPS       Z16, Z14, Z14
+	VPSRLD       $0x1f, Z14, Z14
+	VPADDD       Z14, Z13, Z13
+	VMOVUPS      832(CX), Z14
+	VPERMPS      Z14, Z13, Z13
+	VPACKUSDW    Z11, Z10, Z10
+	VPACKUSDW    Z13, Z12, Z12
+	VPACKUSWB    Z12, Z10, Z10
+	VPERMD       Z10, Z9, Z10
+	VMOVUPS      Z10, (AX)
+	ADDQ         $+256, DX
+	ADDQ         $+64, AX
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	SUBQ         $+4, R8
+	JGE          groups_of_16
+
+groups_of_16_done:
+	ADDQ $+4, R8
+
+not_groups_of_16:
+	CMPQ R9, $0x00000020
+	JNE  not_groups_of_32
+	SUBQ $+2, R8
+	JL   groups_of_32_done
+
+groups_of_32:
+	VBROADCASTSS (BX), Z10
+	VBROADCASTSS (SI), Z11
+	VBROADCASTSS (DI), Z12
+	VMOVUPS      (DX), Z13
+	VMULPS       Z10, Z13, Z13
+	VMULPS       Z11, Z13, Z13
+	VADDPS       Z12, Z13, Z13
+	VMAXPS       Z4, Z13, Z13
+	VMINPS       Z6, Z13, Z13
+	VMOVAPS      Z13, Z10
+	VFMADD213PS  Z8, Z7, Z10
+	VCVTPS2DQ    Z10, Z10
+	VMOVAPS      Z10, Z11
+	VMOVAPS      Z10, Z10
+	VPERMI2PS    Z1, Z0, Z11
+	VPERMI2D     Z3, Z2, Z10
+	VSUBPS       Z13, Z11, Z11
+	VPSRLD       $0x1f, Z11, Z11
+	VPADDD       Z11, Z10, Z10
+	VMOVUPS      832(CX), Z11
+	VPERMPS      Z11, Z10, Z10
+	VBROADCASTSS (BX), Z11
+	VBROADCASTSS (SI), Z12
+	VBROADCASTSS (DI), Z13
+	VMOVUPS      64(DX), Z14
+	VMULPS       Z11, Z14, Z14
+	VMULPS       Z12, Z14, Z14
+	VADDPS       Z13, Z14, Z14
+	VMAXPS       Z4, Z14, Z14
+	VMINPS       Z6, Z14, Z14
+	VMOVAPS      Z14, Z11
+	VFMADD213PS  Z8, Z7, Z11
+	VCVTPS2DQ    Z11, Z11
+	VMOVAPS      Z11, Z12
+	VMOVAPS      Z11, Z11
+	VPERMI2PS    Z1, Z0, Z12
+	VPERMI2D     Z3, Z2, Z11
+	VSUBPS       Z14, Z12, Z12
+	VPSRLD       $0x1f, Z12, Z12
+	VPADDD       Z12, Z11, Z11
+	VMOVUPS      832(CX), Z12
+	VPERMPS      Z12, Z11, Z11
+	VBROADCASTSS 4(BX), Z12
+	VBROADCASTSS 4(SI), Z13
+	VBROADCASTSS 4(DI), Z14
+	VMOVUPS      128(DX), Z15
+	VMULPS       Z12, Z15, Z15
+	VMULPS       Z13, Z15, Z15
+	VADDPS       Z14, Z15, Z15
+	VMAXPS       Z4, Z15, Z15
+	VMINPS       Z6, Z15, Z15
+	VMOVAPS      Z15, Z12
+	VFMADD213PS  Z8, Z7, Z12
+	VCVTPS2DQ    Z12, Z12
+	VMOVAPS      Z12, Z13
+	VMOVAPS      Z12, Z12
+	VPERMI2PS    Z1, Z0, Z13
+	VPERMI2D     Z3, Z2, Z12
+	VSUBPS       Z15, Z13, Z13
+	VPSRLD       $0x1f, Z13, Z13
+	VPADDD       Z13, Z12, Z12
+	VMOVUPS      832(CX), Z13
+	VPERMPS      Z13, Z12, Z12
+	VBROADCASTSS 4(BX), Z13
+	VBROADCASTSS 4(SI), Z14
+	VBROADCASTSS 4(DI), Z15
+	VMOVUPS      192(DX), Z16
+	VMULPS       Z13, Z16, Z16
+	VMULPS       Z14, Z16, Z16
+	VADDPS       Z15, Z16, Z16
+	VMAXPS       Z4, Z16, Z16
+	VMINPS       Z6, Z16, Z16
+	VMOVAPS      Z16, Z13
+	VFMADD213PS  Z8, Z7, Z13
+	VCVTPS2DQ    Z13, Z13
+	VMOVAPS      Z13, Z14
+	VMOVAPS      Z13, Z13
+	VPERMI2PS    Z1, Z0, Z14
+	VPERMI2D     Z3, Z2, Z13
+	VSUBPS       Z16, Z14, Z14
+	VPSRLD       $0x1f, Z14, Z14
+	VPADDD       Z14, Z13, Z13
+	VMOVUPS      832(CX), Z14
+	VPERMPS      Z14, Z13, Z13
+	VPACKUSDW    Z11, Z10, Z10
+	VPACKUSDW    Z13, Z12, Z12
+	VPACKUSWB    Z12, Z10, Z10
+	VPERMD       Z10, Z9, Z10
+	VMOVUPS      Z10, (AX)
+	ADDQ         $+256, DX
+	ADDQ         $+64, AX
+	ADDQ         $+8, BX
+	ADDQ         $+8, SI
+	ADDQ         $+8, DI
+	SUBQ         $+2, R8
+	JGE          groups_of_32
+
+groups_of_32_done:
+	ADDQ $+2, R8
+
+not_groups_of_32:
+code_group:
+	TESTQ        R8, R8
+	JZ           code_done
+	VBROADCASTSS (BX), Z10
+	VBROADCASTSS (SI), Z11
+	VBROADCASTSS (DI), Z12
+	MOVQ         R9, R10
+	SUBQ         $+64, R10
+	JL           four_steps_done
+
+four_steps:
+	VMOVUPS     (DX), Z13
+	VMULPS      Z10, Z13, Z13
+	VMULPS      Z11, Z13, Z13
+	VADDPS      Z12, Z13, Z13
+	VMAXPS      Z4, Z13, Z13
+	VMINPS      Z6, Z13, Z13
+	VMOVAPS     Z13, Z14
+	VFMADD213PS Z8, Z7, Z14
+	VCVTPS2DQ   Z14, Z14
+	VMOVAPS     Z14, Z15
+	VMOVAPS     Z14, Z14
+	VPERMI2PS   Z1, Z0, Z15
+	VPERMI2D    Z3, Z2, Z14
+	VSUBPS      Z13, Z15, Z15
+	VPSRLD      $0x1f, Z15, Z15
+	VPADDD      Z15, Z14, Z14
+	VMOVUPS     832(CX), Z13
+	VPERMPS     Z13, Z14, Z13
+	VMOVUPS     64(DX), Z14
+	VMULPS      Z10, Z14, Z14
+	VMULPS      Z11, Z14, Z14
+	VADDPS      Z12, Z14, Z14
+	VMAXPS      Z4, Z14, Z14
+	VMINPS      Z6, Z14, Z14
+	VMOVAPS     Z14, Z15
+	VFMADD213PS Z8, Z7, Z15
+	VCVTPS2DQ   Z15, Z15
+	VMOVAPS     Z15, Z16
+	VMOVAPS     Z15, Z15
+	VPERMI2PS   Z1, Z0, Z16
+	VPERMI2D    Z3, Z2, Z15
+	VSUBPS      Z14, Z16, Z16
+	VPSRLD      $0x1f, Z16, Z16
+	VPADDD      Z16, Z15, Z15
+	VMOVUPS     832(CX), Z14
+	VPERMPS     Z14, Z15, Z14
+	VMOVUPS     128(DX), Z15
+	VMULPS      Z10, Z15, Z15
+	VMULPS      Z11, Z15, Z15
+	VADDPS      Z12, Z15, Z15
+	VMAXPS      Z4, Z15, Z15
+	VMINPS      Z6, Z15, Z15
+	VMOVAPS     Z15, Z16
+	VFMADD213PS Z8, Z7, Z16
+	VCVTPS2DQ   Z16, Z16
+	VMOVAPS     Z16, Z17
+	VMOVAPS     Z16, Z16
+	VPERMI2PS   Z1, Z0, Z17
+	VPERMI2D    Z3, Z2, Z16
+	VSUBPS      Z15, Z17, Z17
+	VPSRLD      $0x1f, Z17, Z17
+	VPADDD      Z17, Z16, Z16
+	VMOVUPS     832(CX), Z15
+	VPERMPS     Z15, Z16, Z15
+	VMOVUPS     192(DX), Z16
+	VMULPS      Z10, Z16, Z16
+	VMULPS      Z11, Z16, Z16
+	VADDPS      Z12, Z16, Z16
+	VMAXPS      Z4, Z16, Z16
+	VMINPS      Z6, Z16, Z16
+	VMOVAPS     Z16, Z17
+	VFMADD213PS Z8, Z7, Z17
+	VCVTPS2DQ   Z17, Z17
+	VMOVAPS     Z17, Z18
+	VMOVAPS     Z17, Z17
+	VPERMI2PS   Z1, Z0, Z18
+	VPERMI2D    Z3, Z2, Z17
+	VSUBPS      Z16, Z18, Z18
+	VPSRLD      $0x1f, Z18, Z18
+	VPADDD      Z18, Z17, Z17
+	VMOVUPS     832(CX), Z16
+	VPERMPS     Z16, Z17, Z16
+	VPACKUSDW   Z14, Z13, Z13
+	VPACKUSDW   Z16, Z15, Z15
+	VPACKUSWB   Z15, Z13, Z13
+	VPERMD      Z13, Z9, Z13
+	VMOVUPS     Z13, (AX)
+	ADDQ        $+256, DX
+	ADDQ        $+64, AX
+	SUBQ        $+64, R10
+	JGE         four_steps
+
+four_steps_done:
+	ADDQ $+64, R10
+	SUBQ $+16, R10
+	JL   steps_done
+
+steps:
+	VMOVUPS     (DX), Z13
+	VMULPS      Z10, Z13, Z13
+	VMULPS      Z11, Z13, Z13
+	VADDPS      Z12, Z13, Z13
+	VMAXPS      Z4, Z13, Z13
+	VMINPS      Z6, Z13, Z13
+	VMOVAPS     Z13, Z14
+	VFMADD213PS Z8, Z7, Z14
+	VCVTPS2DQ   Z14, Z14
+	VMOVAPS     Z14, Z15
+	VMOVAPS     Z14, Z14
+	VPERMI2PS   Z1, Z0, Z15
+	VPERMI2D    Z3, Z2, Z14
+	VSUBPS      Z13, Z15, Z15
+	VPSRLD      $0x1f, Z15, Z15
+	VPADDD      Z15, Z14, Z14
+	VMOVUPS     832(CX), Z13
+	VPERMPS     Z13, Z14, Z13
+	VPMOVDB     Z13, (AX)
+	ADDQ        $+64, DX
+	ADDQ        $+16, AX
+	SUBQ        $+16, R10
+	JGE         steps
+
+steps_done:
+	ADDQ        $+16, R10
+	TESTQ       R10, R10
+	JZ          no_rest
 	VMOVUPS     (DX), Y5
-	VMULPS      Z9, Z5, Z5
-	VADDPS      Z10, Z5, Z5
+	VMULPS      Z10, Z5, Z5
+	VMULPS      Z11, Z5, Z5
+	VADDPS      Z12, Z5, Z5
 	VMAXPS      Z4, Z5, Z5
 	VMINPS      Z6, Z5, Z5
-	VMOVAPS     Z5, Z9
-	VFMADD213PS Z8, Z7, Z9
-	VCVTPS2DQ   Z9, Z9
-	VMOVAPS     Z9, Z10
-	VMOVAPS     Z9, Z9
-	VPERMI2PS   Z1, Z0, Z10
-	VPERMI2D    Z3, Z2, Z9
-	VSUBPS      Z5, Z10, Z10
-	VPSRLD      $0x1f, Z10, Z10
-	VPADDD      Z10, Z9, Z9
-	VMOVUPS     832(CX), Z10
-	VPERMPS     Z10, Z9, Z9
-	VPMOVDB     Z9, X5
+	VMOVAPS     Z5, Z10
+	VFMADD213PS Z8, Z7, Z10
+	VCVTPS2DQ   Z10, Z10
+	VMOVAPS     Z10, Z11
+	VMOVAPS     Z10, Z10
+	VPERMI2PS   Z1, Z0, Z11
+	VPERMI2D    Z3, Z2, Z10
+	VSUBPS      Z5, Z11, Z11
+	VPSRLD      $0x1f, Z11, Z11
+	VPADDD      Z11, Z10, Z10
+	VMOVUPS     832(CX), Z11
+	VPERMPS     Z11, Z10, Z10
+	VPMOVDB     Z10, X5
 	VMOVQ       X5, (AX)
 	ADDQ        $+32, DX
 	ADDQ        $+8, AX
@@ -11302,7 +14900,814 @@ steps_done:
 no_rest:
 	ADDQ $+4, BX
 	ADDQ $+4, SI
-	DECQ DI
+	ADDQ $+4, DI
+	DECQ R8
+	JMP  code_group
+
+code_done:
+	VZEROUPPER
+	RET
+
+// func encodeTableFloat16AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+// Requires: AVX, AVX512BW, AVX512F, F16C
+TEXT ·encodeTableFloat16AVX512(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	MOVQ         weights+16(FP), DX
+	MOVQ         normal+40(FP), BX
+	MOVQ         inverse+48(FP), SI
+	MOVQ         offset+56(FP), DI
+	VMOVUPS      512(CX), Z0
+	VMOVUPS      576(CX), Z1
+	VMOVUPS      640(CX), Z2
+	VMOVUPS      704(CX), Z3
+	VMOVUPS      768(CX), Z4
+	VBROADCASTSS (CX), Z4
+	VBROADCASTSS 32(CX), Z6
+	VBROADCASTSS 448(CX), Z7
+	VBROADCASTSS 480(CX), Z8
+	VMOVUPS      order4x1<>+0(SB), Z9
+	MOVQ         groups+24(FP), R8
+	MOVQ         groupSize+32(FP), R9
+	CMPQ         R9, $0x00000010
+	JNE          not_groups_of_16
+	SUBQ         $+4, R8
+	JL           groups_of_16_done
+
+groups_of_16:
+	VBROADCASTSS (BX), Z10
+	VBROADCASTSS (SI), Z11
+	VBROADCASTSS (DI), Z12
+	VCVTPH2PS    (DX), Z13
+	VMULPS       Z10, Z13, Z13
+	VMULPS       Z11, Z13, Z13
+	VADDPS       Z12, Z13, Z13
+	VMAXPS       Z4, Z13, Z13
+	VMINPS       Z6, Z13, Z13
+	VMOVAPS      Z13, Z10
+	VFMADD213PS  Z8, Z7, Z10
+	VCVTPS2DQ    Z10, Z10
+	VMOVAPS      Z10, Z11
+	VMOVAPS      Z10, Z10
+	VPERMI2PS    Z1, Z0, Z11
+	VPERMI2D     Z3, Z2, Z10
+	VSUBPS       Z13, Z11, Z11
+	VPSRLD       $0x1f, Z11, Z11
+	VPADDD       Z11, Z10, Z10
+	VMOVUPS      832(CX), Z11
+	VPERMPS      Z11, Z10, Z10
+	VBROADCASTSS 4(BX), Z11
+	VBROADCASTSS 4(SI), Z12
+	VBROADCASTSS 4(DI), Z13
+	VCVTPH2PS    32(DX), Z14
+	VMULPS       Z11, Z14, Z14
+	VMULPS       Z12, Z14, Z14
+	VADDPS       Z13, Z14, Z14
+	VMAXPS       Z4, Z14, Z14
+	VMINPS       Z6, Z14, Z14
+	VMOVAPS      Z14, Z11
+	VFMADD213PS  Z8, Z7, Z11
+	VCVTPS2DQ    Z11, Z11
+	VMOVAPS      Z11, Z12
+	VMOVAPS      Z11, Z11
+	VPERMI2PS    Z1, Z0, Z12
+	VPERMI2D     Z3, Z2, Z11
+	VSUBPS       Z14, Z12, Z12
+	VPSRLD       $0x1f, Z12, Z12
+	VPADDD       Z12, Z11, Z11
+	VMOVUPS      832(CX), Z12
+	VPERMPS      Z12, Z11, Z11
+	VBROADCASTSS 8(BX), Z12
+	VBROADCASTSS 8(SI), Z13
+	VBROADCASTSS 8(DI), Z14
+	VCVTPH2PS    64(DX), Z15
+	VMULPS       Z12, Z15, Z15
+	VMULPS       Z13, Z15, Z15
+	VADDPS       Z14, Z15, Z15
+	VMAXPS       Z4, Z15, Z15
+	VMINPS       Z6, Z15, Z15
+	VMOVAPS      Z15, Z12
+	VFMADD213PS  Z8, Z7, Z12
+	VCVTPS2DQ    Z12, Z12
+	VMOVAPS      Z12, Z13
+	VMOVAPS      Z12, Z12
+	VPERMI2PS    Z1, Z0, Z13
+	VPERMI2D     Z3, Z2, Z12
+	VSUBPS       Z15, Z13, Z13
+	VPSRLD       $0x1f, Z13, Z13
+	VPADDD       Z13, Z12, Z12
+	VMOVUPS      832(CX), Z13
+	VPERMPS      Z13, Z12, Z12
+	VBROADCASTSS 12(BX), Z13
+	VBROADCASTSS 12(SI), Z14
+	VBROADCASTSS 12(DI), Z15
+	VCVTPH2PS    96(DX), Z16
+	VMULPS       Z13, Z16, Z16
+	VMULPS       Z14, Z16, Z16
+	VADDPS       Z15, Z16, Z16
+	VMAXPS       Z4, Z16, Z16
+	VMINPS       Z6, Z16, Z16
+	VMOVAPS      Z16, Z13
+	VFMADD213PS  Z8, Z7, Z13
+	VCVTPS2DQ    Z13, Z13
+	VMOVAPS      Z13, Z14
+	VMOVAPS      Z13, Z13
+	VPERMI2PS    Z1, Z0, Z14
+	VPERMI2D     Z3, Z2, Z13
+	VSUBPS       Z16, Z14, Z14
+	VPSRLD       $0x1f, Z14, Z14
+	VPADDD       Z14, Z13, Z13
+	VMOVUPS      832(CX), Z14
+	VPERMPS      Z14, Z13, Z13
+	VPACKUSDW    Z11, Z10, Z10
+	VPACKUSDW    Z13, Z12, Z12
+	VPACKUSWB    Z12, Z10, Z10
+	VPERMD       Z10, Z9, Z10
+	VMOVUPS      Z10, (AX)
+	ADDQ         $+128, DX
+	ADDQ         $+64, AX
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	SUBQ         $+4, R8
+	JGE          groups_of_16
+
+groups_of_16_done:
+	ADDQ $+4, R8
+
+not_groups_of_16:
+	CMPQ R9, $0x00000020
+	JNE  not_groups_of_32
+	SUBQ $+2, R8
+	JL   groups_of_32_done
+
+groups_of_32:
+	VBROADCASTSS (BX), Z10
+	VBROADCASTSS (SI), Z11
+	VBROADCASTSS (DI), Z12
+	VCVTPH2PS    (DX), Z13
+	VMULPS       Z10, Z13, Z13
+	VMULPS       Z11, Z13, Z13
+	VADDPS       Z12, Z13, Z13
+	VMAXPS       Z4, Z13, Z13
+	VMINPS       Z6, Z13, Z13
+	VMOVAPS      Z13, Z10
+	VFMADD213PS  Z8, Z7, Z10
+	VCVTPS2DQ    Z10, Z10
+	VMOVAPS      Z10, Z11
+	VMOVAPS      Z10, Z10
+	VPERMI2PS    Z1, Z0, Z11
+	VPERMI2D     Z3, Z2, Z10
+	VSUBPS       Z13, Z11, Z11
+	VPSRLD       $0x1f, Z11, Z11
+	VPADDD       Z11, Z10, Z10
+	VMOVUPS      832(CX), Z11
+	VPERMPS      Z11, Z10, Z10
+	VBROADCASTSS (BX), Z11
+	VBROADCASTSS (SI), Z12
+	VBROADCASTSS (DI), Z13
+	VCVTPH2PS    32(DX), Z14
+	VMULPS       Z11, Z14, Z14
+	VMULPS       Z12, Z14, Z14
+	VADDPS       Z13, Z14, Z14
+	VMAXPS       Z4, Z14, Z14
+	VMINPS       Z6, Z14, Z14
+	VMOVAPS      Z14, Z11
+	VFMADD213PS  Z8, Z7, Z11
+	VCVTPS2DQ    Z11, Z11
+	VMOVAPS      Z11, Z12
+	VMOVAPS      Z11, Z11
+	VPERMI2PS    Z1, Z0, Z12
+	VPERMI2D     Z3, Z2, Z11
+	VSUBPS       Z14, Z12, Z12
+	VPSRLD       $0x1f, Z12, Z12
+	VPADDD       Z12, Z11, Z11
+	VMOVUPS      832(CX), Z12
+	VPERMPS      Z12, Z11, Z11
+	VBROADCASTSS 4(BX), Z12
+	VBROADCASTSS 4(SI), Z13
+	VBROADCASTSS 4(DI), Z14
+	VCVTPH2PS    64(DX), Z15
+	VMULPS       Z12, Z15, Z15
+	VMULPS       Z13, Z15, Z15
+	VADDPS       Z14, Z15, Z15
+	VMAXPS       Z4, Z15, Z15
+	VMINPS       Z6, Z15, Z15
+	VMOVAPS      Z15, Z12
+	VFMADD213PS  Z8, Z7, Z12
+	VCVTPS2DQ    Z12, Z12
+	VMOVAPS      Z12, Z13
+	VMOVAPS      Z12, Z12
+	VPERMI2PS    Z1, Z0, Z13
+	VPERMI2D     Z3, Z2, Z12
+	VSUBPS       Z15, Z13, Z13
+	VPSRLD       $0x1f, Z13, Z13
+	VPADDD       Z13, Z12, Z12
+	VMOVUPS      832(CX), Z13
+	VPERMPS      Z13, Z12, Z12
+	VBROADCASTSS 4(BX), Z13
+	VBROADCASTSS 4(SI), Z14
+	VBROADCASTSS 4(DI), Z15
+	VCVTPH2PS    96(DX), Z16
+	VMULPS       Z13, Z16, Z16
+	VMULPS       Z14, Z16, Z16
+	VADDPS       Z15, Z16, Z16
+	VMAXPS       Z4, Z16, Z16
+	VMINPS       Z6, Z16, Z16
+	VMOVAPS      Z16, Z13
+	VFMADD213PS  Z8, Z7, Z13
+	VCVTPS2DQ    Z13, Z13
+	VMOVAPS      Z13, Z14
+	VMOVAPS      Z13, Z13
+	VPERMI2PS    Z1, Z0, Z14
+	VPERMI2D     Z3, Z2, Z13
+	VSUBPS       Z16, Z14, Z14
+	VPSRLD       $0x1f, Z14, Z14
+	VPADDD       Z14, Z13, Z13
+	VMOVUPS      832(CX), Z14
+	VPERMPS      Z14, Z13, Z13
+	VPACKUSDW    Z11, Z10, Z10
+	VPACKUSDW    Z13, Z12, Z12
+	VPACKUSWB    Z12, Z10, Z10
+	VPERMD       Z10, Z9, Z10
+	VMOVUPS      Z10, (AX)
+	ADDQ         $+128, DX
+	ADDQ         $+64, AX
+	ADDQ         $+8, BX
+	ADDQ         $+8, SI
+	ADDQ         $+8, DI
+	SUBQ         $+2, R8
+	JGE          groups_of_32
+
+groups_of_32_done:
+	ADDQ $+2, R8
+
+not_groups_of_32:
+code_group:
+	TESTQ        R8, R8
+	JZ           code_done
+	VBROADCASTSS (BX), Z10
+	VBROADCASTSS (SI), Z11
+	VBROADCASTSS (DI), Z12
+	MOVQ         R9, R10
+	SUBQ         $+64, R10
+	JL           four_steps_done
+
+four_steps:
+	VCVTPH2PS   (DX), Z13
+	VMULPS      Z10, Z13, Z13
+	VMULPS      Z11, Z13, Z13
+	VADDPS      Z12, Z13, Z13
+	VMAXPS      Z4, Z13, Z13
+	VMINPS      Z6, Z13, Z13
+	VMOVAPS     Z13, Z14
+	VFMADD213PS Z8, Z7, Z14
+	VCVTPS2DQ   Z14, Z14
+	VMOVAPS     Z14, Z15
+	VMOVAPS     Z14, Z14
+	VPERMI2PS   Z1, Z0, Z15
+	VPERMI2D    Z3, Z2, Z14
+	VSUBPS      Z13, Z15, Z15
+	VPSRLD      $0x1f, Z15, Z15
+	VPADDD      Z15, Z14, Z14
+	VMOVUPS     832(CX), Z13
+	VPERMPS     Z13, Z14, Z13
+	VCVTPH2PS   32(DX), Z14
+	VMULPS      Z10, Z14, Z14
+	VMULPS      Z11, Z14, Z14
+	VADDPS      Z12, Z14, Z14
+	VMAXPS      Z4, Z14, Z14
+	VMINPS      Z6, Z14, Z14
+	VMOVAPS     Z14, Z15
+	VFMADD213PS Z8, Z7, Z15
+	VCVTPS2DQ   Z15, Z15
+	VMOVAPS     Z15, Z16
+	VMOVAPS     Z15, Z15
+	VPERMI2PS   Z1, Z0, Z16
+	VPERMI2D    Z3, Z2, Z15
+	VSUBPS      Z14, Z16, Z16
+	VPSRLD      $0x1f, Z16, Z16
+	VPADDD      Z16, Z15, Z15
+	VMOVUPS     832(CX), Z14
+	VPERMPS     Z14, Z15, Z14
+	VCVTPH2PS   64(DX), Z15
+	VMULPS      Z10, Z15, Z15
+	VMULPS      Z11, Z15, Z15
+	VADDPS      Z12, Z15, Z15
+	VMAXPS      Z4, Z15, Z15
+	VMINPS      Z6, Z15, Z15
+	VMOVAPS     Z15, Z16
+	VFMADD213PS Z8, Z7, Z16
+	VCVTPS2DQ   Z16, Z16
+	VMOVAPS     Z16, Z17
+	VMOVAPS     Z16, Z16
+	VPERMI2PS   Z1, Z0, Z17
+	VPERMI2D    Z3, Z2, Z16
+	VSUBPS      Z15, Z17, Z17
+	VPSRLD      $0x1f, Z17, Z17
+	VPADDD      Z17, Z16, Z16
+	VMOVUPS     832(CX), Z15
+	VPERMPS     Z15, Z16, Z15
+	VCVTPH2PS   96(DX), Z16
+	VMULPS      Z10, Z16, Z16
+	VMULPS      Z11, Z16, Z16
+	VADDPS      Z12, Z16, Z16
+	VMAXPS      Z4, Z16, Z16
+	VMINPS      Z6, Z16, Z16
+	VMOVAPS     Z16, Z17
+	VFMADD213PS Z8, Z7, Z17
+	VCVTPS2DQ   Z17, Z17
+	VMOVAPS     Z17, Z18
+	VMOVAPS     Z17, Z17
+	VPERMI2PS   Z1, Z0, Z18
+	VPERMI2D    Z3, Z2, Z17
+	VSUBPS      Z16, Z18, Z18
+	VPSRLD      $0x1f, Z18, Z18
+	VPADDD      Z18, Z17, Z17
+	VMOVUPS     832(CX), Z16
+	VPERMPS     Z16, Z17, Z16
+	VPACKUSDW   Z14, Z13, Z13
+	VPACKUSDW   Z16, Z15, Z15
+	VPACKUSWB   Z15, Z13, Z13
+	VPERMD      Z13, Z9, Z13
+	VMOVUPS     Z13, (AX)
+	ADDQ        $+128, DX
+	ADDQ        $+64, AX
+	SUBQ        $+64, R10
+	JGE         four_steps
+
+four_steps_done:
+	ADDQ $+64, R10
+	SUBQ $+16, R10
+	JL   steps_done
+
+steps:
+	VCVTPH2PS   (DX), Z13
+	VMULPS      Z10, Z13, Z13
+	VMULPS      Z11, Z13, Z13
+	VADDPS      Z12, Z13, Z13
+	VMAXPS      Z4, Z13, Z13
+	VMINPS      Z6, Z13, Z13
+	VMOVAPS     Z13, Z14
+	VFMADD213PS Z8, Z7, Z14
+	VCVTPS2DQ   Z14, Z14
+	VMOVAPS     Z14, Z15
+	VMOVAPS     Z14, Z14
+	VPERMI2PS   Z1, Z0, Z15
+	VPERMI2D    Z3, Z2, Z14
+	VSUBPS      Z13, Z15, Z15
+	VPSRLD      $0x1f, Z15, Z15
+	VPADDD      Z15, Z14, Z14
+	VMOVUPS     832(CX), Z13
+	VPERMPS     Z13, Z14, Z13
+	VPMOVDB     Z13, (AX)
+	ADDQ        $+32, DX
+	ADDQ        $+16, AX
+	SUBQ        $+16, R10
+	JGE         steps
+
+steps_done:
+	ADDQ        $+16, R10
+	TESTQ       R10, R10
+	JZ          no_rest
+	VCVTPH2PS   (DX), Y5
+	VMULPS      Z10, Z5, Z5
+	VMULPS      Z11, Z5, Z5
+	VADDPS      Z12, Z5, Z5
+	VMAXPS      Z4, Z5, Z5
+	VMINPS      Z6, Z5, Z5
+	VMOVAPS     Z5, Z10
+	VFMADD213PS Z8, Z7, Z10
+	VCVTPS2DQ   Z10, Z10
+	VMOVAPS     Z10, Z11
+	VMOVAPS     Z10, Z10
+	VPERMI2PS   Z1, Z0, Z11
+	VPERMI2D    Z3, Z2, Z10
+	VSUBPS      Z5, Z11, Z11
+	VPSRLD      $0x1f, Z11, Z11
+	VPADDD      Z11, Z10, Z10
+	VMOVUPS     832(CX), Z11
+	VPERMPS     Z11, Z10, Z10
+	VPMOVDB     Z10, X5
+	VMOVQ       X5, (AX)
+	ADDQ        $+16, DX
+	ADDQ        $+8, AX
+
+no_rest:
+	ADDQ $+4, BX
+	ADDQ $+4, SI
+	ADDQ $+4, DI
+	DECQ R8
+	JMP  code_group
+
+code_done:
+	VZEROUPPER
+	RET
+
+// func encodeTableBFloat16AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+// Requires: AVX, AVX2, AVX512BW, AVX512F
+TEXT ·encodeTableBFloat16AVX512(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	MOVQ         weights+16(FP), DX
+	MOVQ         normal+40(FP), BX
+	MOVQ         inverse+48(FP), SI
+	MOVQ         offset+56(FP), DI
+	VMOVUPS      512(CX), Z0
+	VMOVUPS      576(CX), Z1
+	VMOVUPS      640(CX), Z2
+	VMOVUPS      704(CX), Z3
+	VMOVUPS      768(CX), Z4
+	VBROADCASTSS (CX), Z4
+	VBROADCASTSS 32(CX), Z6
+	VBROADCASTSS 448(CX), Z7
+	VBROADCASTSS 480(CX), Z8
+	VMOVUPS      order4x1<>+0(SB), Z9
+	MOVQ         groups+24(FP), R8
+	MOVQ         groupSize+32(FP), R9
+	CMPQ         R9, $0x00000010
+	JNE          not_groups_of_16
+	SUBQ         $+4, R8
+	JL           groups_of_16_done
+
+groups_of_16:
+	VBROADCASTSS (BX), Z10
+	VBROADCASTSS (SI), Z11
+	VBROADCASTSS (DI), Z12
+	VPMOVZXWD    (DX), Z13
+	VPSLLD       $0x10, Z13, Z13
+	VMULPS       Z10, Z13, Z13
+	VMULPS       Z11, Z13, Z13
+	VADDPS       Z12, Z13, Z13
+	VMAXPS       Z4, Z13, Z13
+	VMINPS       Z6, Z13, Z13
+	VMOVAPS      Z13, Z10
+	VFMADD213PS  Z8, Z7, Z10
+	VCVTPS2DQ    Z10, Z10
+	VMOVAPS      Z10, Z11
+	VMOVAPS      Z10, Z10
+	VPERMI2PS    Z1, Z0, Z11
+	VPERMI2D     Z3, Z2, Z10
+	VSUBPS       Z13, Z11, Z11
+	VPSRLD       $0x1f, Z11, Z11
+	VPADDD       Z11, Z10, Z10
+	VMOVUPS      832(CX), Z11
+	VPERMPS      Z11, Z10, Z10
+	VBROADCASTSS 4(BX), Z11
+	VBROADCASTSS 4(SI), Z12
+	VBROADCASTSS 4(DI), Z13
+	VPMOVZXWD    32(DX), Z14
+	VPSLLD       $0x10, Z14, Z14
+	VMULPS       Z11, Z14, Z14
+	VMULPS       Z12, Z14, Z14
+	VADDPS       Z13, Z14, Z14
+	VMAXPS       Z4, Z14, Z14
+	VMINPS       Z6, Z14, Z14
+	VMOVAPS      Z14, Z11
+	VFMADD213PS  Z8, Z7, Z11
+	VCVTPS2DQ    Z11, Z11
+	VMOVAPS      Z11, Z12
+	VMOVAPS      Z11, Z11
+	VPERMI2PS    Z1, Z0, Z12
+	VPERMI2D     Z3, Z2, Z11
+	VSUBPS       Z14, Z12, Z12
+	VPSRLD       $0x1f, Z12, Z12
+	VPADDD       Z12, Z11, Z11
+	VMOVUPS      832(CX), Z12
+	VPERMPS      Z12, Z11, Z11
+	VBROADCASTSS 8(BX), Z12
+	VBROADCASTSS 8(SI), Z13
+	VBROADCASTSS 8(DI), Z14
+	VPMOVZXWD    64(DX), Z15
+	VPSLLD       $0x10, Z15, Z15
+	VMULPS       Z12, Z15, Z15
+	VMULPS       Z13, Z15, Z15
+	VADDPS       Z14, Z15, Z15
+	VMAXPS       Z4, Z15, Z15
+	VMINPS       Z6, Z15, Z15
+	VMOVAPS      Z15, Z12
+	VFMADD213PS  Z8, Z7, Z12
+	VCVTPS2DQ    Z12, Z12
+	VMOVAPS      Z12, Z13
+	VMOVAPS      Z12, Z12
+	VPERMI2PS    Z1, Z0, Z13
+	VPERMI2D     Z3, Z2, Z12
+	VSUBPS       Z15, Z13, Z13
+	VPSRLD       $0x1f, Z13, Z13
+	VPADDD       Z13, Z12, Z12
+	VMOVUPS      832(CX), Z13
+	VPERMPS      Z13, Z12, Z12
+	VBROADCASTSS 12(BX), Z13
+	VBROADCASTSS 12(SI), Z14
+	VBROADCASTSS 12(DI), Z15
+	VPMOVZXWD    96(DX), Z16
+	VPSLLD       $0x10, Z16, Z16
+	VMULPS       Z13, Z16, Z16
+	VMULPS       Z14, Z16, Z16
+	VADDPS       Z15, Z16, Z16
+	VMAXPS       Z4, Z16, Z16
+	VMINPS       Z6, Z16, Z16
+	VMOVAPS      Z16, Z13
+	VFMADD213PS  Z8, Z7, Z13
+	VCVTPS2DQ    Z13, Z13
+	VMOVAPS      Z13, Z14
+	VMOVAPS      Z13, Z13
+	VPERMI2PS    Z1, Z0, Z14
+	VPERMI2D     Z3, Z2, Z13
+	VSUBPS       Z16, Z14, Z14
+	VPSRLD       $0x1f, Z14, Z14
+	VPADDD       Z14, Z13, Z13
+	VMOVUPS      832(CX), Z14
+	VPERMPS      Z14, Z13, Z13
+	VPACKUSDW    Z11, Z10, Z10
+	VPACKUSDW    Z13, Z12, Z12
+	VPACKUSWB    Z12, Z10, Z10
+	VPERMD       Z10, Z9, Z10
+	VMOVUPS      Z10, (AX)
+	ADDQ         $+128, DX
+	ADDQ         $+64, AX
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	SUBQ         $+4, R8
+	JGE          groups_of_16
+
+groups_of_16_done:
+	ADDQ $+4, R8
+
+not_groups_of_16:
+	CMPQ R9, $0x00000020
+	JNE  not_groups_of_32
+	SUBQ $+2, R8
+	JL   groups_of_32_done
+
+groups_of_32:
+	VBROADCASTSS (BX), Z10
+	VBROADCASTSS (SI), Z11
+	VBROADCASTSS (DI), Z12
+	VPMOVZXWD    (DX), Z13
+	VPSLLD       $0x10, Z13, Z13
+	VMULPS       Z10, Z13, Z13
+	VMULPS       Z11, Z13, Z13
+	VADDPS       Z12, Z13, Z13
+	VMAXPS       Z4, Z13, Z13
+	VMINPS       Z6, Z13, Z13
+	VMOVAPS      Z13, Z10
+	VFMADD213PS  Z8, Z7, Z10
+	VCVTPS2DQ    Z10, Z10
+	VMOVAPS      Z10, Z11
+	VMOVAPS      Z10, Z10
+	VPERMI2PS    Z1, Z0, Z11
+	VPERMI2D     Z3, Z2, Z10
+	VSUBPS       Z13, Z11, Z11
+	VPSRLD       $0x1f, Z11, Z11
+	VPADDD       Z11, Z10, Z10
+	VMOVUPS      832(CX), Z11
+	VPERMPS      Z11, Z10, Z10
+	VBROADCASTSS (BX), Z11
+	VBROADCASTSS (SI), Z12
+	VBROADCASTSS (DI), Z13
+	VPMOVZXWD    32(DX), Z14
+	VPSLLD       $0x10, Z14, Z14
+	VMULPS       Z11, Z14, Z14
+	VMULPS       Z12, Z14, Z14
+	VADDPS       Z13, Z14, Z14
+	VMAXPS       Z4, Z14, Z14
+	VMINPS       Z6, Z14, Z14
+	VMOVAPS      Z14, Z11
+	VFMADD213PS  Z8, Z7, Z11
+	VCVTPS2DQ    Z11, Z11
+	VMOVAPS      Z11, Z12
+	VMOVAPS      Z11, Z11
+	VPERMI2PS    Z1, Z0, Z12
+	VPERMI2D     Z3, Z2, Z11
+	VSUBPS       Z14, Z12, Z12
+	VPSRLD       $0x1f, Z12, Z12
+	VPADDD       Z12, Z11, Z11
+	VMOVUPS      832(CX), Z12
+	VPERMPS      Z12, Z11, Z11
+	VBROADCASTSS 4(BX), Z12
+	VBROADCASTSS 4(SI), Z13
+	VBROADCASTSS 4(DI), Z14
+	VPMOVZXWD    64(DX), Z15
+	VPSLLD       $0x10, Z15, Z15
+	VMULPS       Z12, Z15, Z15
+	VMULPS       Z13, Z15, Z15
+	VADDPS       Z14, Z15, Z15
+	VMAXPS       Z4, Z15, Z15
+	VMINPS       Z6, Z15, Z15
+	VMOVAPS      Z15, Z12
+	VFMADD213PS  Z8, Z7, Z12
+	VCVTPS2DQ    Z12, Z12
+	VMOVAPS      Z12, Z13
+	VMOVAPS      Z12, Z12
+	VPERMI2PS    Z1, Z0, Z13
+	VPERMI2D     Z3, Z2, Z12
+	VSUBPS       Z15, Z13, Z13
+	VPSRLD       $0x1f, Z13, Z13
+	VPADDD       Z13, Z12, Z12
+	VMOVUPS      832(CX), Z13
+	VPERMPS      Z13, Z12, Z12
+	VBROADCASTSS 4(BX), Z13
+	VBROADCASTSS 4(SI), Z14
+	VBROADCASTSS 4(DI), Z15
+	VPMOVZXWD    96(DX), Z16
+	VPSLLD       $0x10, Z16, Z16
+	VMULPS       Z13, Z16, Z16
+	VMULPS       Z14, Z16, Z16
+	VADDPS       Z15, Z16, Z16
+	VMAXPS       Z4, Z16, Z16
+	VMINPS       Z6, Z16, Z16
+	VMOVAPS      Z16, Z13
+	VFMADD213PS  Z8, Z7, Z13
+	VCVTPS2DQ    Z13, Z13
+	VMOVAPS      Z13, Z14
+	VMOVAPS      Z13, Z13
+	VPERMI2PS    Z1, Z0, Z14
+	VPERMI2D     Z3, Z2, Z13
+	VSUBPS       Z16, Z14, Z14
+	VPSRLD       $0x1f, Z14, Z14
+	VPADDD       Z14, Z13, Z13
+	VMOVUPS      832(CX), Z14
+	VPERMPS      Z14, Z13, Z13
+	VPACKUSDW    Z11, Z10, Z10
+	VPACKUSDW    Z13, Z12, Z12
+	VPACKUSWB    Z12, Z10, Z10
+	VPERMD       Z10, Z9, Z10
+	VMOVUPS      Z10, (AX)
+	ADDQ         $+128, DX
+	ADDQ         $+64, AX
+	ADDQ         $+8, BX
+	ADDQ         $+8, SI
+	ADDQ         $+8, DI
+	SUBQ         $+2, R8
+	JGE          groups_of_32
+
+groups_of_32_done:
+	ADDQ $+2, R8
+
+not_groups_of_32:
+code_group:
+	TESTQ        R8, R8
+	JZ           code_done
+	VBROADCASTSS (BX), Z10
+	VBROADCASTSS (SI), Z11
+	VBROADCASTSS (DI), Z12
+	MOVQ         R9, R10
+	SUBQ         $+64, R10
+	JL           four_steps_done
+
+four_steps:
+	VPMOVZXWD   (DX), Z13
+	VPSLLD      $0x10, Z13, Z13
+	VMULPS      Z10, Z13, Z13
+	VMULPS      Z11, Z13, Z13
+	VADDPS      Z12, Z13, Z13
+	VMAXPS      Z4, Z13, Z13
+	VMINPS      Z6, Z13, Z13
+	VMOVAPS     Z13, Z14
+	VFMADD213PS Z8, Z7, Z14
+	VCVTPS2DQ   Z14, Z14
+	VMOVAPS     Z14, Z15
+	VMOVAPS     Z14, Z14
+	VPERMI2PS   Z1, Z0, Z15
+	VPERMI2D    Z3, Z2, Z14
+	VSUBPS      Z13, Z15, Z15
+	VPSRLD      $0x1f, Z15, Z15
+	VPADDD      Z15, Z14, Z14
+	VMOVUPS     832(CX), Z13
+	VPERMPS     Z13, Z14, Z13
+	VPMOVZXWD   32(DX), Z14
+	VPSLLD      $0x10, Z14, Z14
+	VMULPS      Z10, Z14, Z14
+	VMULPS      Z11, Z14, Z14
+	VADDPS      Z12, Z14, Z14
+	VMAXPS      Z4, Z14, Z14
+	VMINPS      Z6, Z14, Z14
+	VMOVAPS     Z14, Z15
+	VFMADD213PS Z8, Z7, Z15
+	VCVTPS2DQ   Z15, Z15
+	VMOVAPS     Z15, Z16
+	VMOVAPS     Z15, Z15
+	VPERMI2PS   Z1, Z0, Z16
+	VPERMI2D    Z3, Z2, Z15
+	VSUBPS      Z14, Z16, Z16
+	VPSRLD      $0x1f, Z16, Z16
+	VPADDD      Z16, Z15, Z15
+	VMOVUPS     832(CX), Z14
+	VPERMPS     Z14, Z15, Z14
+	VPMOVZXWD   64(DX), Z15
+	VPSLLD      $0x10, Z15, Z15
+	VMULPS      Z10, Z15, Z15
+	VMULPS      Z11, Z15, Z15
+	VADDPS      Z12, Z15, Z15
+	VMAXPS      Z4, Z15, Z15
+	VMINPS      Z6, Z15, Z15
+	VMOVAPS     Z15, Z16
+	VFMADD213PS Z8, Z7, Z16
+	VCVTPS2DQ   Z16, Z16
+	VMOVAPS     Z16, Z17
+	VMOVAPS     Z16, Z16
+	VPERMI2PS   Z1, Z0, Z17
+	VPERMI2D    Z3, Z2, Z16
+	VSUBPS      Z15, Z17, Z17
+	VPSRLD      $0x1f, Z17, Z17
+	VPADDD      Z17, Z16, Z16
+	VMOVUPS     832(CX), Z15
+	VPERMPS     Z15, Z16, Z15
+	VPMOVZXWD   96(DX), Z16
+	VPSLLD      $0x10, Z16, Z16
+	VMULPS      Z10, Z16, Z16
+	VMULPS      Z11, Z16, Z16
+	VADDPS      Z12, Z16, Z16
+	VMAXPS      Z4, Z16, Z16
+	VMINPS      Z6, Z16, Z16
+	VMOVAPS     Z16, Z17
+	VFMADD213PS Z8, Z7, Z17
+	VCVTPS2DQ   Z17, Z17
+	VMOVAPS     Z17, Z18
+	VMOVAPS     Z17, Z17
+	VPERMI2PS   Z1, Z0, Z18
+	VPERMI2D    Z3, Z2, Z17
+	VSUBPS      Z16, Z18, Z18
+	VPSRLD      $0x1f, Z18, Z18
+	VPADDD      Z18, Z17, Z17
+	VMOVUPS     832(CX), Z16
+	VPERMPS     Z16, Z17, Z16
+	VPACKUSDW   Z14, Z13, Z13
+	VPACKUSDW   Z16, Z15, Z15
+	VPACKUSWB   Z15, Z13, Z13
+	VPERMD      Z13, Z9, Z13
+	VMOVUPS     Z13, (AX)
+	ADDQ        $+128, DX
+	ADDQ        $+64, AX
+	SUBQ        $+64, R10
+	JGE         four_steps
+
+four_steps_done:
+	ADDQ $+64, R10
+	SUBQ $+16, R10
+	JL   steps_done
+
+steps:
+	VPMOVZXWD   (DX), Z13
+	VPSLLD      $0x10, Z13, Z13
+	VMULPS      Z10, Z13, Z13
+	VMULPS      Z11, Z13, Z13
+	VADDPS      Z12, Z13, Z13
+	VMAXPS      Z4, Z13, Z13
+	VMINPS      Z6, Z13, Z13
+	VMOVAPS     Z13, Z14
+	VFMADD213PS Z8, Z7, Z14
+	VCVTPS2DQ   Z14, Z14
+	VMOVAPS     Z14, Z15
+	VMOVAPS     Z14, Z14
+	VPERMI2PS   Z1, Z0, Z15
+	VPERMI2D    Z3, Z2, Z14
+	VSUBPS      Z13, Z15, Z15
+	VPSRLD      $0x1f, Z15, Z15
+	VPADDD      Z15, Z14, Z14
+	VMOVUPS     832(CX), Z13
+	VPERMPS     Z13, Z14, Z13
+	VPMOVDB     Z13, (AX)
+	ADDQ        $+32, DX
+	ADDQ        $+16, AX
+	SUBQ        $+16, R10
+	JGE         steps
+
+steps_done:
+	ADDQ        $+16, R10
+	TESTQ       R10, R10
+	JZ          no_rest
+	VPMOVZXWD   (DX), Y5
+	VPSLLD      $0x10, Y5, Y5
+	VMULPS      Z10, Z5, Z5
+	VMULPS      Z11, Z5, Z5
+	VADDPS      Z12, Z5, Z5
+	VMAXPS      Z4, Z5, Z5
+	VMINPS      Z6, Z5, Z5
+	VMOVAPS     Z5, Z10
+	VFMADD213PS Z8, Z7, Z10
+	VCVTPS2DQ   Z10, Z10
+	VMOVAPS     Z10, Z11
+	VMOVAPS     Z10, Z10
+	VPERMI2PS   Z1, Z0, Z11
+	VPERMI2D    Z3, Z2, Z10
+	VSUBPS      Z5, Z11, Z11
+	VPSRLD      $0x1f, Z11, Z11
+	VPADDD      Z11, Z10, Z10
+	VMOVUPS     832(CX), Z11
+	VPERMPS     Z11, Z10, Z10
+	VPMOVDB     Z10, X5
+	VMOVQ       X5, (AX)
+	ADDQ        $+16, DX
+	ADDQ        $+8, AX
+
+no_rest:
+	ADDQ $+4, BX
+	ADDQ $+4, SI
+	ADDQ $+4, DI
+	DECQ R8
 	JMP  code_group
 
 code_done:
@@ -11931,120 +16336,297 @@ errors_done:
 	VZEROUPPER
 	RET
 
-// func codeLevelsFloatAVX512(codes *byte, grid *float32, weights *float32, groups int, groupSize int, inverse *float32, offset *float32)
-// Requires: AVX, AVX512F
-TEXT ·codeLevelsFloatAVX512(SB), NOSPLIT, $0-56
+// func encodeFloatFloat32AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F
+TEXT ·encodeFloatFloat32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         grid+8(FP), CX
 	MOVQ         weights+16(FP), DX
-	MOVQ         inverse+40(FP), BX
-	MOVQ         offset+48(FP), SI
+	MOVQ         normal+40(FP), BX
+	MOVQ         inverse+48(FP), SI
+	MOVQ         offset+56(FP), DI
 	VBROADCASTSS (CX), Z0
 	VBROADCASTSS 32(CX), Z0
 	VBROADCASTSS 352(CX), Z2
 	VBROADCASTSS 384(CX), Z3
 	VBROADCASTSS infinity<>+0(SB), Z4
-	MOVQ         groups+24(FP), DI
+	VBROADCASTSS signBit<>+0(SB), Z6
+	VMOVUPS      416(CX), X5
+	VMOVUPS      432(CX), X1
+	VPSRLD       X1, Z6, Z6
+	VMOVUPS      order4x1<>+0(SB), Z7
+	MOVQ         groups+24(FP), CX
 	MOVQ         groupSize+32(FP), R8
+	CMPQ         R8, $0x00000010
+	JNE          not_groups_of_16
+	SUBQ         $+4, CX
+	JL           groups_of_16_done
 
+groups_of_16:
+	VBROADCASTSS (BX), Z8
+	VBROADCASTSS (SI), Z9
+	VBROADCASTSS (DI), Z10
+	VMOVUPS      (DX), Z11
+	VMULPS       Z8, Z11, Z11
+	VMULPS       Z9, Z11, Z11
+	VADDPS       Z10, Z11, Z11
+	VPMOVD2M     Z11, K1
+	VRANGEPS     $0x0a, Z0, Z11, Z11
+	VPANDD       Z4, Z11, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z11, Z11
+	VPSUBD       Z9, Z11, Z11
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z11, Z11
+	VPORD        Z6, Z11, K1, Z11
+	VBROADCASTSS 4(BX), Z8
+	VBROADCASTSS 4(SI), Z9
+	VBROADCASTSS 4(DI), Z10
+	VMOVUPS      64(DX), Z12
+	VMULPS       Z8, Z12, Z12
+	VMULPS       Z9, Z12, Z12
+	VADDPS       Z10, Z12, Z12
+	VPMOVD2M     Z12, K1
+	VRANGEPS     $0x0a, Z0, Z12, Z12
+	VPANDD       Z4, Z12, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z12, Z12
+	VPSUBD       Z9, Z12, Z12
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z12, Z12
+	VPORD        Z6, Z12, K1, Z12
+	VBROADCASTSS 8(BX), Z8
+	VBROADCASTSS 8(SI), Z9
+	VBROADCASTSS 8(DI), Z10
+	VMOVUPS      128(DX), Z13
+	VMULPS       Z8, Z13, Z13
+	VMULPS       Z9, Z13, Z13
+	VADDPS       Z10, Z13, Z13
+	VPMOVD2M     Z13, K1
+	VRANGEPS     $0x0a, Z0, Z13, Z13
+	VPANDD       Z4, Z13, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z13, Z13
+	VPSUBD       Z9, Z13, Z13
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z13, Z13
+	VPORD        Z6, Z13, K1, Z13
+	VBROADCASTSS 12(BX), Z8
+	VBROADCASTSS 12(SI), Z9
+	VBROADCASTSS 12(DI), Z10
+	VMOVUPS      192(DX), Z14
+	VMULPS       Z8, Z14, Z14
+	VMULPS       Z9, Z14, Z14
+	VADDPS       Z10, Z14, Z14
+	VPMOVD2M     Z14, K1
+	VRANGEPS     $0x0a, Z0, Z14, Z14
+	VPANDD       Z4, Z14, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z14, Z14
+	VPSUBD       Z9, Z14, Z14
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z14, Z14
+	VPORD        Z6, Z14, K1, Z14
+	VPACKUSDW    Z12, Z11, Z11
+	VPACKUSDW    Z14, Z13, Z13
+	VPACKUSWB    Z13, Z11, Z11
+	VPERMD       Z11, Z7, Z11
+	VMOVUPS      Z11, (AX)
+	ADDQ         $+256, DX
+	ADDQ         $+64, AX
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	SUBQ         $+4, CX
+	JGE          groups_of_16
+
+groups_of_16_done:
+	ADDQ $+4, CX
+
+not_groups_of_16:
+	CMPQ R8, $0x00000020
+	JNE  not_groups_of_32
+	SUBQ $+2, CX
+	JL   groups_of_32_done
+
+groups_of_32:
+	VBROADCASTSS (BX), Z8
+	VBROADCASTSS (SI), Z9
+	VBROADCASTSS (DI), Z10
+	VMOVUPS      (DX), Z11
+	VMULPS       Z8, Z11, Z11
+	VMULPS       Z9, Z11, Z11
+	VADDPS       Z10, Z11, Z11
+	VPMOVD2M     Z11, K1
+	VRANGEPS     $0x0a, Z0, Z11, Z11
+	VPANDD       Z4, Z11, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z11, Z11
+	VPSUBD       Z9, Z11, Z11
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z11, Z11
+	VPORD        Z6, Z11, K1, Z11
+	VBROADCASTSS (BX), Z8
+	VBROADCASTSS (SI), Z9
+	VBROADCASTSS (DI), Z10
+	VMOVUPS      64(DX), Z12
+	VMULPS       Z8, Z12, Z12
+	VMULPS       Z9, Z12, Z12
+	VADDPS       Z10, Z12, Z12
+	VPMOVD2M     Z12, K1
+	VRANGEPS     $0x0a, Z0, Z12, Z12
+	VPANDD       Z4, Z12, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z12, Z12
+	VPSUBD       Z9, Z12, Z12
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z12, Z12
+	VPORD        Z6, Z12, K1, Z12
+	VBROADCASTSS 4(BX), Z8
+	VBROADCASTSS 4(SI), Z9
+	VBROADCASTSS 4(DI), Z10
+	VMOVUPS      128(DX), Z13
+	VMULPS       Z8, Z13, Z13
+	VMULPS       Z9, Z13, Z13
+	VADDPS       Z10, Z13, Z13
+	VPMOVD2M     Z13, K1
+	VRANGEPS     $0x0a, Z0, Z13, Z13
+	VPANDD       Z4, Z13, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z13, Z13
+	VPSUBD       Z9, Z13, Z13
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z13, Z13
+	VPORD        Z6, Z13, K1, Z13
+	VBROADCASTSS 4(BX), Z8
+	VBROADCASTSS 4(SI), Z9
+	VBROADCASTSS 4(DI), Z10
+	VMOVUPS      192(DX), Z14
+	VMULPS       Z8, Z14, Z14
+	VMULPS       Z9, Z14, Z14
+	VADDPS       Z10, Z14, Z14
+	VPMOVD2M     Z14, K1
+	VRANGEPS     $0x0a, Z0, Z14, Z14
+	VPANDD       Z4, Z14, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z14, Z14
+	VPSUBD       Z9, Z14, Z14
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z14, Z14
+	VPORD        Z6, Z14, K1, Z14
+	VPACKUSDW    Z12, Z11, Z11
+	VPACKUSDW    Z14, Z13, Z13
+	VPACKUSWB    Z13, Z11, Z11
+	VPERMD       Z11, Z7, Z11
+	VMOVUPS      Z11, (AX)
+	ADDQ         $+256, DX
+	ADDQ         $+64, AX
+	ADDQ         $+8, BX
+	ADDQ         $+8, SI
+	ADDQ         $+8, DI
+	SUBQ         $+2, CX
+	JGE          groups_of_32
+
+groups_of_32_done:
+	ADDQ $+2, CX
+
+not_groups_of_32:
 code_group:
-	TESTQ        DI, DI
+	TESTQ        CX, CX
 	JZ           code_done
-	VBROADCASTSS (BX), Z5
-	VBROADCASTSS (SI), Z6
+	VBROADCASTSS (BX), Z8
+	VBROADCASTSS (SI), Z9
+	VBROADCASTSS (DI), Z10
 	MOVQ         R8, R9
 	SUBQ         $+64, R9
 	JL           four_steps_done
 
 four_steps:
-	VMOVUPS      (DX), Z7
-	VMULPS       Z5, Z7, Z7
-	VADDPS       Z6, Z7, Z7
-	VMOVUPS      416(CX), X1
-	VMOVUPS      432(CX), X9
-	VBROADCASTSS signBit<>+0(SB), Z8
-	VPANDD       Z8, Z7, Z8
-	VPSRLD       X9, Z8, Z8
-	VBROADCASTSS magnitude32<>+0(SB), Z9
-	VPANDD       Z9, Z7, Z7
-	VMINPS       Z0, Z7, Z7
-	VPANDD       Z4, Z7, Z9
-	VMAXPS       Z2, Z9, Z9
-	VMULPS       Z3, Z9, Z10
-	VADDPS       Z10, Z7, Z7
-	VPSUBD       Z10, Z7, Z7
-	VPSUBD       Z2, Z9, Z9
-	VPSRLD       X1, Z9, Z9
-	VPADDD       Z9, Z7, Z7
-	VPORD        Z8, Z7, Z7
-	VPMOVDB      Z7, (AX)
-	VMOVUPS      64(DX), Z7
-	VMULPS       Z5, Z7, Z7
-	VADDPS       Z6, Z7, Z7
-	VMOVUPS      416(CX), X1
-	VMOVUPS      432(CX), X9
-	VBROADCASTSS signBit<>+0(SB), Z8
-	VPANDD       Z8, Z7, Z8
-	VPSRLD       X9, Z8, Z8
-	VBROADCASTSS magnitude32<>+0(SB), Z9
-	VPANDD       Z9, Z7, Z7
-	VMINPS       Z0, Z7, Z7
-	VPANDD       Z4, Z7, Z9
-	VMAXPS       Z2, Z9, Z9
-	VMULPS       Z3, Z9, Z10
-	VADDPS       Z10, Z7, Z7
-	VPSUBD       Z10, Z7, Z7
-	VPSUBD       Z2, Z9, Z9
-	VPSRLD       X1, Z9, Z9
-	VPADDD       Z9, Z7, Z7
-	VPORD        Z8, Z7, Z7
-	VPMOVDB      Z7, 16(AX)
-	VMOVUPS      128(DX), Z7
-	VMULPS       Z5, Z7, Z7
-	VADDPS       Z6, Z7, Z7
-	VMOVUPS      416(CX), X1
-	VMOVUPS      432(CX), X9
-	VBROADCASTSS signBit<>+0(SB), Z8
-	VPANDD       Z8, Z7, Z8
-	VPSRLD       X9, Z8, Z8
-	VBROADCASTSS magnitude32<>+0(SB), Z9
-	VPANDD       Z9, Z7, Z7
-	VMINPS       Z0, Z7, Z7
-	VPANDD       Z4, Z7, Z9
-	VMAXPS       Z2, Z9, Z9
-	VMULPS       Z3, Z9, Z10
-	VADDPS       Z10, Z7, Z7
-	VPSUBD       Z10, Z7, Z7
-	VPSUBD       Z2, Z9, Z9
-	VPSRLD       X1, Z9, Z9
-	VPADDD       Z9, Z7, Z7
-	VPORD        Z8, Z7, Z7
-	VPMOVDB      Z7, 32(AX)
-	VMOVUPS      192(DX), Z7
-	VMULPS       Z5, Z7, Z7
-	VADDPS       Z6, Z7, Z7
-	VMOVUPS      416(CX), X1
-	VMOVUPS      432(CX), X9
-	VBROADCASTSS signBit<>+0(SB), Z8
-	VPANDD       Z8, Z7, Z8
-	VPSRLD       X9, Z8, Z8
-	VBROADCASTSS magnitude32<>+0(SB), Z9
-	VPANDD       Z9, Z7, Z7
-	VMINPS       Z0, Z7, Z7
-	VPANDD       Z4, Z7, Z9
-	VMAXPS       Z2, Z9, Z9
-	VMULPS       Z3, Z9, Z10
-	VADDPS       Z10, Z7, Z7
-	VPSUBD       Z10, Z7, Z7
-	VPSUBD       Z2, Z9, Z9
-	VPSRLD       X1, Z9, Z9
-	VPADDD       Z9, Z7, Z7
-	VPORD        Z8, Z7, Z7
-	VPMOVDB      Z7, 48(AX)
-	ADDQ         $+256, DX
-	ADDQ         $+64, AX
-	SUBQ         $+64, R9
-	JGE          four_steps
+	VMOVUPS   (DX), Z11
+	VMULPS    Z8, Z11, Z11
+	VMULPS    Z9, Z11, Z11
+	VADDPS    Z10, Z11, Z11
+	VPMOVD2M  Z11, K1
+	VRANGEPS  $0x0a, Z0, Z11, Z11
+	VPANDD    Z4, Z11, Z12
+	VMAXPS    Z2, Z12, Z12
+	VMULPS    Z3, Z12, Z13
+	VADDPS    Z13, Z11, Z11
+	VPSUBD    Z13, Z11, Z11
+	VPSUBD    Z2, Z12, Z12
+	VPSRLD    X5, Z12, Z12
+	VPADDD    Z12, Z11, Z11
+	VPORD     Z6, Z11, K1, Z11
+	VMOVUPS   64(DX), Z12
+	VMULPS    Z8, Z12, Z12
+	VMULPS    Z9, Z12, Z12
+	VADDPS    Z10, Z12, Z12
+	VPMOVD2M  Z12, K1
+	VRANGEPS  $0x0a, Z0, Z12, Z12
+	VPANDD    Z4, Z12, Z13
+	VMAXPS    Z2, Z13, Z13
+	VMULPS    Z3, Z13, Z14
+	VADDPS    Z14, Z12, Z12
+	VPSUBD    Z14, Z12, Z12
+	VPSUBD    Z2, Z13, Z13
+	VPSRLD    X5, Z13, Z13
+	VPADDD    Z13, Z12, Z12
+	VPORD     Z6, Z12, K1, Z12
+	VMOVUPS   128(DX), Z13
+	VMULPS    Z8, Z13, Z13
+	VMULPS    Z9, Z13, Z13
+	VADDPS    Z10, Z13, Z13
+	VPMOVD2M  Z13, K1
+	VRANGEPS  $0x0a, Z0, Z13, Z13
+	VPANDD    Z4, Z13, Z14
+	VMAXPS    Z2, Z14, Z14
+	VMULPS    Z3, Z14, Z15
+	VADDPS    Z15, Z13, Z13
+	VPSUBD    Z15, Z13, Z13
+	VPSUBD    Z2, Z14, Z14
+	VPSRLD    X5, Z14, Z14
+	VPADDD    Z14, Z13, Z13
+	VPORD     Z6, Z13, K1, Z13
+	VMOVUPS   192(DX), Z14
+	VMULPS    Z8, Z14, Z14
+	VMULPS    Z9, Z14, Z14
+	VADDPS    Z10, Z14, Z14
+	VPMOVD2M  Z14, K1
+	VRANGEPS  $0x0a, Z0, Z14, Z14
+	VPANDD    Z4, Z14, Z15
+	VMAXPS    Z2, Z15, Z15
+	VMULPS    Z3, Z15, Z16
+	VADDPS    Z16, Z14, Z14
+	VPSUBD    Z16, Z14, Z14
+	VPSUBD    Z2, Z15, Z15
+	VPSRLD    X5, Z15, Z15
+	VPADDD    Z15, Z14, Z14
+	VPORD     Z6, Z14, K1, Z14
+	VPACKUSDW Z12, Z11, Z11
+	VPACKUSDW Z14, Z13, Z13
+	VPACKUSWB Z13, Z11, Z11
+	VPERMD    Z11, Z7, Z11
+	VMOVUPS   Z11, (AX)
+	ADDQ      $+256, DX
+	ADDQ      $+64, AX
+	SUBQ      $+64, R9
+	JGE       four_steps
 
 four_steps_done:
 	ADDQ $+64, R9
@@ -12052,65 +16634,778 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	VMOVUPS      (DX), Z7
-	VMULPS       Z5, Z7, Z7
-	VADDPS       Z6, Z7, Z7
-	VMOVUPS      416(CX), X1
-	VMOVUPS      432(CX), X9
-	VBROADCASTSS signBit<>+0(SB), Z8
-	VPANDD       Z8, Z7, Z8
-	VPSRLD       X9, Z8, Z8
-	VBROADCASTSS magnitude32<>+0(SB), Z9
-	VPANDD       Z9, Z7, Z7
-	VMINPS       Z0, Z7, Z7
-	VPANDD       Z4, Z7, Z9
-	VMAXPS       Z2, Z9, Z9
-	VMULPS       Z3, Z9, Z10
-	VADDPS       Z10, Z7, Z7
-	VPSUBD       Z10, Z7, Z7
-	VPSUBD       Z2, Z9, Z9
-	VPSRLD       X1, Z9, Z9
-	VPADDD       Z9, Z7, Z7
-	VPORD        Z8, Z7, Z7
-	VPMOVDB      Z7, (AX)
-	ADDQ         $+64, DX
-	ADDQ         $+16, AX
-	SUBQ         $+16, R9
-	JGE          steps
+	VMOVUPS  (DX), Z11
+	VMULPS   Z8, Z11, Z11
+	VMULPS   Z9, Z11, Z11
+	VADDPS   Z10, Z11, Z11
+	VPMOVD2M Z11, K1
+	VRANGEPS $0x0a, Z0, Z11, Z11
+	VPANDD   Z4, Z11, Z12
+	VMAXPS   Z2, Z12, Z12
+	VMULPS   Z3, Z12, Z13
+	VADDPS   Z13, Z11, Z11
+	VPSUBD   Z13, Z11, Z11
+	VPSUBD   Z2, Z12, Z12
+	VPSRLD   X5, Z12, Z12
+	VPADDD   Z12, Z11, Z11
+	VPORD    Z6, Z11, K1, Z11
+	VPMOVDB  Z11, (AX)
+	ADDQ     $+64, DX
+	ADDQ     $+16, AX
+	SUBQ     $+16, R9
+	JGE      steps
 
 steps_done:
-	ADDQ         $+16, R9
-	TESTQ        R9, R9
-	JZ           no_rest
-	VMOVUPS      (DX), Y1
-	VMULPS       Z5, Z1, Z1
-	VADDPS       Z6, Z1, Z1
-	VMOVUPS      416(CX), X5
-	VMOVUPS      432(CX), X6
-	VBROADCASTSS signBit<>+0(SB), Z7
-	VPANDD       Z7, Z1, Z7
-	VPSRLD       X6, Z7, Z7
-	VBROADCASTSS magnitude32<>+0(SB), Z6
-	VPANDD       Z6, Z1, Z1
-	VMINPS       Z0, Z1, Z1
-	VPANDD       Z4, Z1, Z6
-	VMAXPS       Z2, Z6, Z6
-	VMULPS       Z3, Z6, Z8
-	VADDPS       Z8, Z1, Z1
-	VPSUBD       Z8, Z1, Z1
-	VPSUBD       Z2, Z6, Z6
-	VPSRLD       X5, Z6, Z6
-	VPADDD       Z6, Z1, Z1
-	VPORD        Z7, Z1, Z1
-	VPMOVDB      Z1, X1
-	VMOVQ        X1, (AX)
-	ADDQ         $+32, DX
-	ADDQ         $+8, AX
+	ADDQ     $+16, R9
+	TESTQ    R9, R9
+	JZ       no_rest
+	VMOVUPS  (DX), Y1
+	VMULPS   Z8, Z1, Z1
+	VMULPS   Z9, Z1, Z1
+	VADDPS   Z10, Z1, Z1
+	VPMOVD2M Z1, K1
+	VRANGEPS $0x0a, Z0, Z1, Z1
+	VPANDD   Z4, Z1, Z8
+	VMAXPS   Z2, Z8, Z8
+	VMULPS   Z3, Z8, Z9
+	VADDPS   Z9, Z1, Z1
+	VPSUBD   Z9, Z1, Z1
+	VPSUBD   Z2, Z8, Z8
+	VPSRLD   X5, Z8, Z8
+	VPADDD   Z8, Z1, Z1
+	VPORD    Z6, Z1, K1, Z1
+	VPMOVDB  Z1, X1
+	VMOVQ    X1, (AX)
+	ADDQ     $+32, DX
+	ADDQ     $+8, AX
 
 no_rest:
 	ADDQ $+4, BX
 	ADDQ $+4, SI
-	DECQ DI
+	ADDQ $+4, DI
+	DECQ CX
+	JMP  code_group
+
+code_done:
+	VZEROUPPER
+	RET
+
+// func encodeFloatFloat16AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, F16C
+TEXT ·encodeFloatFloat16AVX512(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	MOVQ         weights+16(FP), DX
+	MOVQ         normal+40(FP), BX
+	MOVQ         inverse+48(FP), SI
+	MOVQ         offset+56(FP), DI
+	VBROADCASTSS (CX), Z0
+	VBROADCASTSS 32(CX), Z0
+	VBROADCASTSS 352(CX), Z2
+	VBROADCASTSS 384(CX), Z3
+	VBROADCASTSS infinity<>+0(SB), Z4
+	VBROADCASTSS signBit<>+0(SB), Z6
+	VMOVUPS      416(CX), X5
+	VMOVUPS      432(CX), X1
+	VPSRLD       X1, Z6, Z6
+	VMOVUPS      order4x1<>+0(SB), Z7
+	MOVQ         groups+24(FP), CX
+	MOVQ         groupSize+32(FP), R8
+	CMPQ         R8, $0x00000010
+	JNE          not_groups_of_16
+	SUBQ         $+4, CX
+	JL           groups_of_16_done
+
+groups_of_16:
+	VBROADCASTSS (BX), Z8
+	VBROADCASTSS (SI), Z9
+	VBROADCASTSS (DI), Z10
+	VCVTPH2PS    (DX), Z11
+	VMULPS       Z8, Z11, Z11
+	VMULPS       Z9, Z11, Z11
+	VADDPS       Z10, Z11, Z11
+	VPMOVD2M     Z11, K1
+	VRANGEPS     $0x0a, Z0, Z11, Z11
+	VPANDD       Z4, Z11, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z11, Z11
+	VPSUBD       Z9, Z11, Z11
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z11, Z11
+	VPORD        Z6, Z11, K1, Z11
+	VBROADCASTSS 4(BX), Z8
+	VBROADCASTSS 4(SI), Z9
+	VBROADCASTSS 4(DI), Z10
+	VCVTPH2PS    32(DX), Z12
+	VMULPS       Z8, Z12, Z12
+	VMULPS       Z9, Z12, Z12
+	VADDPS       Z10, Z12, Z12
+	VPMOVD2M     Z12, K1
+	VRANGEPS     $0x0a, Z0, Z12, Z12
+	VPANDD       Z4, Z12, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z12, Z12
+	VPSUBD       Z9, Z12, Z12
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z12, Z12
+	VPORD        Z6, Z12, K1, Z12
+	VBROADCASTSS 8(BX), Z8
+	VBROADCASTSS 8(SI), Z9
+	VBROADCASTSS 8(DI), Z10
+	VCVTPH2PS    64(DX), Z13
+	VMULPS       Z8, Z13, Z13
+	VMULPS       Z9, Z13, Z13
+	VADDPS       Z10, Z13, Z13
+	VPMOVD2M     Z13, K1
+	VRANGEPS     $0x0a, Z0, Z13, Z13
+	VPANDD       Z4, Z13, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z13, Z13
+	VPSUBD       Z9, Z13, Z13
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z13, Z13
+	VPORD        Z6, Z13, K1, Z13
+	VBROADCASTSS 12(BX), Z8
+	VBROADCASTSS 12(SI), Z9
+	VBROADCASTSS 12(DI), Z10
+	VCVTPH2PS    96(DX), Z14
+	VMULPS       Z8, Z14, Z14
+	VMULPS       Z9, Z14, Z14
+	VADDPS       Z10, Z14, Z14
+	VPMOVD2M     Z14, K1
+	VRANGEPS     $0x0a, Z0, Z14, Z14
+	VPANDD       Z4, Z14, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z14, Z14
+	VPSUBD       Z9, Z14, Z14
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z14, Z14
+	VPORD        Z6, Z14, K1, Z14
+	VPACKUSDW    Z12, Z11, Z11
+	VPACKUSDW    Z14, Z13, Z13
+	VPACKUSWB    Z13, Z11, Z11
+	VPERMD       Z11, Z7, Z11
+	VMOVUPS      Z11, (AX)
+	ADDQ         $+128, DX
+	ADDQ         $+64, AX
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	SUBQ         $+4, CX
+	JGE          groups_of_16
+
+groups_of_16_done:
+	ADDQ $+4, CX
+
+not_groups_of_16:
+	CMPQ R8, $0x00000020
+	JNE  not_groups_of_32
+	SUBQ $+2, CX
+	JL   groups_of_32_done
+
+groups_of_32:
+	VBROADCASTSS (BX), Z8
+	VBROADCASTSS (SI), Z9
+	VBROADCASTSS (DI), Z10
+	VCVTPH2PS    (DX), Z11
+	VMULPS       Z8, Z11, Z11
+	VMULPS       Z9, Z11, Z11
+	VADDPS       Z10, Z11, Z11
+	VPMOVD2M     Z11, K1
+	VRANGEPS     $0x0a, Z0, Z11, Z11
+	VPANDD       Z4, Z11, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z11, Z11
+	VPSUBD       Z9, Z11, Z11
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z11, Z11
+	VPORD        Z6, Z11, K1, Z11
+	VBROADCASTSS (BX), Z8
+	VBROADCASTSS (SI), Z9
+	VBROADCASTSS (DI), Z10
+	VCVTPH2PS    32(DX), Z12
+	VMULPS       Z8, Z12, Z12
+	VMULPS       Z9, Z12, Z12
+	VADDPS       Z10, Z12, Z12
+	VPMOVD2M     Z12, K1
+	VRANGEPS     $0x0a, Z0, Z12, Z12
+	VPANDD       Z4, Z12, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z12, Z12
+	VPSUBD       Z9, Z12, Z12
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z12, Z12
+	VPORD        Z6, Z12, K1, Z12
+	VBROADCASTSS 4(BX), Z8
+	VBROADCASTSS 4(SI), Z9
+	VBROADCASTSS 4(DI), Z10
+	VCVTPH2PS    64(DX), Z13
+	VMULPS       Z8, Z13, Z13
+	VMULPS       Z9, Z13, Z13
+	VADDPS       Z10, Z13, Z13
+	VPMOVD2M     Z13, K1
+	VRANGEPS     $0x0a, Z0, Z13, Z13
+	VPANDD       Z4, Z13, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z13, Z13
+	VPSUBD       Z9, Z13, Z13
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z13, Z13
+	VPORD        Z6, Z13, K1, Z13
+	VBROADCASTSS 4(BX), Z8
+	VBROADCASTSS 4(SI), Z9
+	VBROADCASTSS 4(DI), Z10
+	VCVTPH2PS    96(DX), Z14
+	VMULPS       Z8, Z14, Z14
+	VMULPS       Z9, Z14, Z14
+	VADDPS       Z10, Z14, Z14
+	VPMOVD2M     Z14, K1
+	VRANGEPS     $0x0a, Z0, Z14, Z14
+	VPANDD       Z4, Z14, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z14, Z14
+	VPSUBD       Z9, Z14, Z14
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z14, Z14
+	VPORD        Z6, Z14, K1, Z14
+	VPACKUSDW    Z12, Z11, Z11
+	VPACKUSDW    Z14, Z13, Z13
+	VPACKUSWB    Z13, Z11, Z11
+	VPERMD       Z11, Z7, Z11
+	VMOVUPS      Z11, (AX)
+	ADDQ         $+128, DX
+	ADDQ         $+64, AX
+	ADDQ         $+8, BX
+	ADDQ         $+8, SI
+	ADDQ         $+8, DI
+	SUBQ         $+2, CX
+	JGE          groups_of_32
+
+groups_of_32_done:
+	ADDQ $+2, CX
+
+not_groups_of_32:
+code_group:
+	TESTQ        CX, CX
+	JZ           code_done
+	VBROADCASTSS (BX), Z8
+	VBROADCASTSS (SI), Z9
+	VBROADCASTSS (DI), Z10
+	MOVQ         R8, R9
+	SUBQ         $+64, R9
+	JL           four_steps_done
+
+four_steps:
+	VCVTPH2PS (DX), Z11
+	VMULPS    Z8, Z11, Z11
+	VMULPS    Z9, Z11, Z11
+	VADDPS    Z10, Z11, Z11
+	VPMOVD2M  Z11, K1
+	VRANGEPS  $0x0a, Z0, Z11, Z11
+	VPANDD    Z4, Z11, Z12
+	VMAXPS    Z2, Z12, Z12
+	VMULPS    Z3, Z12, Z13
+	VADDPS    Z13, Z11, Z11
+	VPSUBD    Z13, Z11, Z11
+	VPSUBD    Z2, Z12, Z12
+	VPSRLD    X5, Z12, Z12
+	VPADDD    Z12, Z11, Z11
+	VPORD     Z6, Z11, K1, Z11
+	VCVTPH2PS 32(DX), Z12
+	VMULPS    Z8, Z12, Z12
+	VMULPS    Z9, Z12, Z12
+	VADDPS    Z10, Z12, Z12
+	VPMOVD2M  Z12, K1
+	VRANGEPS  $0x0a, Z0, Z12, Z12
+	VPANDD    Z4, Z12, Z13
+	VMAXPS    Z2, Z13, Z13
+	VMULPS    Z3, Z13, Z14
+	VADDPS    Z14, Z12, Z12
+	VPSUBD    Z14, Z12, Z12
+	VPSUBD    Z2, Z13, Z13
+	VPSRLD    X5, Z13, Z13
+	VPADDD    Z13, Z12, Z12
+	VPORD     Z6, Z12, K1, Z12
+	VCVTPH2PS 64(DX), Z13
+	VMULPS    Z8, Z13, Z13
+	VMULPS    Z9, Z13, Z13
+	VADDPS    Z10, Z13, Z13
+	VPMOVD2M  Z13, K1
+	VRANGEPS  $0x0a, Z0, Z13, Z13
+	VPANDD    Z4, Z13, Z14
+	VMAXPS    Z2, Z14, Z14
+	VMULPS    Z3, Z14, Z15
+	VADDPS    Z15, Z13, Z13
+	VPSUBD    Z15, Z13, Z13
+	VPSUBD    Z2, Z14, Z14
+	VPSRLD    X5, Z14, Z14
+	VPADDD    Z14, Z13, Z13
+	VPORD     Z6, Z13, K1, Z13
+	VCVTPH2PS 96(DX), Z14
+	VMULPS    Z8, Z14, Z14
+	VMULPS    Z9, Z14, Z14
+	VADDPS    Z10, Z14, Z14
+	VPMOVD2M  Z14, K1
+	VRANGEPS  $0x0a, Z0, Z14, Z14
+	VPANDD    Z4, Z14, Z15
+	VMAXPS    Z2, Z15, Z15
+	VMULPS    Z3, Z15, Z16
+	VADDPS    Z16, Z14, Z14
+	VPSUBD    Z16, Z14, Z14
+	VPSUBD    Z2, Z15, Z15
+	VPSRLD    X5, Z15, Z15
+	VPADDD    Z15, Z14, Z14
+	VPORD     Z6, Z14, K1, Z14
+	VPACKUSDW Z12, Z11, Z11
+	VPACKUSDW Z14, Z13, Z13
+	VPACKUSWB Z13, Z11, Z11
+	VPERMD    Z11, Z7, Z11
+	VMOVUPS   Z11, (AX)
+	ADDQ      $+128, DX
+	ADDQ      $+64, AX
+	SUBQ      $+64, R9
+	JGE       four_steps
+
+four_steps_done:
+	ADDQ $+64, R9
+	SUBQ $+16, R9
+	JL   steps_done
+
+steps:
+	VCVTPH2PS (DX), Z11
+	VMULPS    Z8, Z11, Z11
+	VMULPS    Z9, Z11, Z11
+	VADDPS    Z10, Z11, Z11
+	VPMOVD2M  Z11, K1
+	VRANGEPS  $0x0a, Z0, Z11, Z11
+	VPANDD    Z4, Z11, Z12
+	VMAXPS    Z2, Z12, Z12
+	VMULPS    Z3, Z12, Z13
+	VADDPS    Z13, Z11, Z11
+	VPSUBD    Z13, Z11, Z11
+	VPSUBD    Z2, Z12, Z12
+	VPSRLD    X5, Z12, Z12
+	VPADDD    Z12, Z11, Z11
+	VPORD     Z6, Z11, K1, Z11
+	VPMOVDB   Z11, (AX)
+	ADDQ      $+32, DX
+	ADDQ      $+16, AX
+	SUBQ      $+16, R9
+	JGE       steps
+
+steps_done:
+	ADDQ      $+16, R9
+	TESTQ     R9, R9
+	JZ        no_rest
+	VCVTPH2PS (DX), Y1
+	VMULPS    Z8, Z1, Z1
+	VMULPS    Z9, Z1, Z1
+	VADDPS    Z10, Z1, Z1
+	VPMOVD2M  Z1, K1
+	VRANGEPS  $0x0a, Z0, Z1, Z1
+	VPANDD    Z4, Z1, Z8
+	VMAXPS    Z2, Z8, Z8
+	VMULPS    Z3, Z8, Z9
+	VADDPS    Z9, Z1, Z1
+	VPSUBD    Z9, Z1, Z1
+	VPSUBD    Z2, Z8, Z8
+	VPSRLD    X5, Z8, Z8
+	VPADDD    Z8, Z1, Z1
+	VPORD     Z6, Z1, K1, Z1
+	VPMOVDB   Z1, X1
+	VMOVQ     X1, (AX)
+	ADDQ      $+16, DX
+	ADDQ      $+8, AX
+
+no_rest:
+	ADDQ $+4, BX
+	ADDQ $+4, SI
+	ADDQ $+4, DI
+	DECQ CX
+	JMP  code_group
+
+code_done:
+	VZEROUPPER
+	RET
+
+// func encodeFloatBFloat16AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F
+TEXT ·encodeFloatBFloat16AVX512(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         grid+8(FP), CX
+	MOVQ         weights+16(FP), DX
+	MOVQ         normal+40(FP), BX
+	MOVQ         inverse+48(FP), SI
+	MOVQ         offset+56(FP), DI
+	VBROADCASTSS (CX), Z0
+	VBROADCASTSS 32(CX), Z0
+	VBROADCASTSS 352(CX), Z2
+	VBROADCASTSS 384(CX), Z3
+	VBROADCASTSS infinity<>+0(SB), Z4
+	VBROADCASTSS signBit<>+0(SB), Z6
+	VMOVUPS      416(CX), X5
+	VMOVUPS      432(CX), X1
+	VPSRLD       X1, Z6, Z6
+	VMOVUPS      order4x1<>+0(SB), Z7
+	MOVQ         groups+24(FP), CX
+	MOVQ         groupSize+32(FP), R8
+	CMPQ         R8, $0x00000010
+	JNE          not_groups_of_16
+	SUBQ         $+4, CX
+	JL           groups_of_16_done
+
+groups_of_16:
+	VBROADCASTSS (BX), Z8
+	VBROADCASTSS (SI), Z9
+	VBROADCASTSS (DI), Z10
+	VPMOVZXWD    (DX), Z11
+	VPSLLD       $0x10, Z11, Z11
+	VMULPS       Z8, Z11, Z11
+	VMULPS       Z9, Z11, Z11
+	VADDPS       Z10, Z11, Z11
+	VPMOVD2M     Z11, K1
+	VRANGEPS     $0x0a, Z0, Z11, Z11
+	VPANDD       Z4, Z11, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z11, Z11
+	VPSUBD       Z9, Z11, Z11
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z11, Z11
+	VPORD        Z6, Z11, K1, Z11
+	VBROADCASTSS 4(BX), Z8
+	VBROADCASTSS 4(SI), Z9
+	VBROADCASTSS 4(DI), Z10
+	VPMOVZXWD    32(DX), Z12
+	VPSLLD       $0x10, Z12, Z12
+	VMULPS       Z8, Z12, Z12
+	VMULPS       Z9, Z12, Z12
+	VADDPS       Z10, Z12, Z12
+	VPMOVD2M     Z12, K1
+	VRANGEPS     $0x0a, Z0, Z12, Z12
+	VPANDD       Z4, Z12, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z12, Z12
+	VPSUBD       Z9, Z12, Z12
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z12, Z12
+	VPORD        Z6, Z12, K1, Z12
+	VBROADCASTSS 8(BX), Z8
+	VBROADCASTSS 8(SI), Z9
+	VBROADCASTSS 8(DI), Z10
+	VPMOVZXWD    64(DX), Z13
+	VPSLLD       $0x10, Z13, Z13
+	VMULPS       Z8, Z13, Z13
+	VMULPS       Z9, Z13, Z13
+	VADDPS       Z10, Z13, Z13
+	VPMOVD2M     Z13, K1
+	VRANGEPS     $0x0a, Z0, Z13, Z13
+	VPANDD       Z4, Z13, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z13, Z13
+	VPSUBD       Z9, Z13, Z13
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z13, Z13
+	VPORD        Z6, Z13, K1, Z13
+	VBROADCASTSS 12(BX), Z8
+	VBROADCASTSS 12(SI), Z9
+	VBROADCASTSS 12(DI), Z10
+	VPMOVZXWD    96(DX), Z14
+	VPSLLD       $0x10, Z14, Z14
+	VMULPS       Z8, Z14, Z14
+	VMULPS       Z9, Z14, Z14
+	VADDPS       Z10, Z14, Z14
+	VPMOVD2M     Z14, K1
+	VRANGEPS     $0x0a, Z0, Z14, Z14
+	VPANDD       Z4, Z14, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z14, Z14
+	VPSUBD       Z9, Z14, Z14
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z14, Z14
+	VPORD        Z6, Z14, K1, Z14
+	VPACKUSDW    Z12, Z11, Z11
+	VPACKUSDW    Z14, Z13, Z13
+	VPACKUSWB    Z13, Z11, Z11
+	VPERMD       Z11, Z7, Z11
+	VMOVUPS      Z11, (AX)
+	ADDQ         $+128, DX
+	ADDQ         $+64, AX
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+16, DI
+	SUBQ         $+4, CX
+	JGE          groups_of_16
+
+groups_of_16_done:
+	ADDQ $+4, CX
+
+not_groups_of_16:
+	CMPQ R8, $0x00000020
+	JNE  not_groups_of_32
+	SUBQ $+2, CX
+	JL   groups_of_32_done
+
+groups_of_32:
+	VBROADCASTSS (BX), Z8
+	VBROADCASTSS (SI), Z9
+	VBROADCASTSS (DI), Z10
+	VPMOVZXWD    (DX), Z11
+	VPSLLD       $0x10, Z11, Z11
+	VMULPS       Z8, Z11, Z11
+	VMULPS       Z9, Z11, Z11
+	VADDPS       Z10, Z11, Z11
+	VPMOVD2M     Z11, K1
+	VRANGEPS     $0x0a, Z0, Z11, Z11
+	VPANDD       Z4, Z11, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z11, Z11
+	VPSUBD       Z9, Z11, Z11
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z11, Z11
+	VPORD        Z6, Z11, K1, Z11
+	VBROADCASTSS (BX), Z8
+	VBROADCASTSS (SI), Z9
+	VBROADCASTSS (DI), Z10
+	VPMOVZXWD    32(DX), Z12
+	VPSLLD       $0x10, Z12, Z12
+	VMULPS       Z8, Z12, Z12
+	VMULPS       Z9, Z12, Z12
+	VADDPS       Z10, Z12, Z12
+	VPMOVD2M     Z12, K1
+	VRANGEPS     $0x0a, Z0, Z12, Z12
+	VPANDD       Z4, Z12, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z12, Z12
+	VPSUBD       Z9, Z12, Z12
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z12, Z12
+	VPORD        Z6, Z12, K1, Z12
+	VBROADCASTSS 4(BX), Z8
+	VBROADCASTSS 4(SI), Z9
+	VBROADCASTSS 4(DI), Z10
+	VPMOVZXWD    64(DX), Z13
+	VPSLLD       $0x10, Z13, Z13
+	VMULPS       Z8, Z13, Z13
+	VMULPS       Z9, Z13, Z13
+	VADDPS       Z10, Z13, Z13
+	VPMOVD2M     Z13, K1
+	VRANGEPS     $0x0a, Z0, Z13, Z13
+	VPANDD       Z4, Z13, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z13, Z13
+	VPSUBD       Z9, Z13, Z13
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z13, Z13
+	VPORD        Z6, Z13, K1, Z13
+	VBROADCASTSS 4(BX), Z8
+	VBROADCASTSS 4(SI), Z9
+	VBROADCASTSS 4(DI), Z10
+	VPMOVZXWD    96(DX), Z14
+	VPSLLD       $0x10, Z14, Z14
+	VMULPS       Z8, Z14, Z14
+	VMULPS       Z9, Z14, Z14
+	VADDPS       Z10, Z14, Z14
+	VPMOVD2M     Z14, K1
+	VRANGEPS     $0x0a, Z0, Z14, Z14
+	VPANDD       Z4, Z14, Z8
+	VMAXPS       Z2, Z8, Z8
+	VMULPS       Z3, Z8, Z9
+	VADDPS       Z9, Z14, Z14
+	VPSUBD       Z9, Z14, Z14
+	VPSUBD       Z2, Z8, Z8
+	VPSRLD       X5, Z8, Z8
+	VPADDD       Z8, Z14, Z14
+	VPORD        Z6, Z14, K1, Z14
+	VPACKUSDW    Z12, Z11, Z11
+	VPACKUSDW    Z14, Z13, Z13
+	VPACKUSWB    Z13, Z11, Z11
+	VPERMD       Z11, Z7, Z11
+	VMOVUPS      Z11, (AX)
+	ADDQ         $+128, DX
+	ADDQ         $+64, AX
+	ADDQ         $+8, BX
+	ADDQ         $+8, SI
+	ADDQ         $+8, DI
+	SUBQ         $+2, CX
+	JGE          groups_of_32
+
+groups_of_32_done:
+	ADDQ $+2, CX
+
+not_groups_of_32:
+code_group:
+	TESTQ        CX, CX
+	JZ           code_done
+	VBROADCASTSS (BX), Z8
+	VBROADCASTSS (SI), Z9
+	VBROADCASTSS (DI), Z10
+	MOVQ         R8, R9
+	SUBQ         $+64, R9
+	JL           four_steps_done
+
+four_steps:
+	VPMOVZXWD (DX), Z11
+	VPSLLD    $0x10, Z11, Z11
+	VMULPS    Z8, Z11, Z11
+	VMULPS    Z9, Z11, Z11
+	VADDPS    Z10, Z11, Z11
+	VPMOVD2M  Z11, K1
+	VRANGEPS  $0x0a, Z0, Z11, Z11
+	VPANDD    Z4, Z11, Z12
+	VMAXPS    Z2, Z12, Z12
+	VMULPS    Z3, Z12, Z13
+	VADDPS    Z13, Z11, Z11
+	VPSUBD    Z13, Z11, Z11
+	VPSUBD    Z2, Z12, Z12
+	VPSRLD    X5, Z12, Z12
+	VPADDD    Z12, Z11, Z11
+	VPORD     Z6, Z11, K1, Z11
+	VPMOVZXWD 32(DX), Z12
+	VPSLLD    $0x10, Z12, Z12
+	VMULPS    Z8, Z12, Z12
+	VMULPS    Z9, Z12, Z12
+	VADDPS    Z10, Z12, Z12
+	VPMOVD2M  Z12, K1
+	VRANGEPS  $0x0a, Z0, Z12, Z12
+	VPANDD    Z4, Z12, Z13
+	VMAXPS    Z2, Z13, Z13
+	VMULPS    Z3, Z13, Z14
+	VADDPS    Z14, Z12, Z12
+	VPSUBD    Z14, Z12, Z12
+	VPSUBD    Z2, Z13, Z13
+	VPSRLD    X5, Z13, Z13
+	VPADDD    Z13, Z12, Z12
+	VPORD     Z6, Z12, K1, Z12
+	VPMOVZXWD 64(DX), Z13
+	VPSLLD    $0x10, Z13, Z13
+	VMULPS    Z8, Z13, Z13
+	VMULPS    Z9, Z13, Z13
+	VADDPS    Z10, Z13, Z13
+	VPMOVD2M  Z13, K1
+	VRANGEPS  $0x0a, Z0, Z13, Z13
+	VPANDD    Z4, Z13, Z14
+	VMAXPS    Z2, Z14, Z14
+	VMULPS    Z3, Z14, Z15
+	VADDPS    Z15, Z13, Z13
+	VPSUBD    Z15, Z13, Z13
+	VPSUBD    Z2, Z14, Z14
+	VPSRLD    X5, Z14, Z14
+	VPADDD    Z14, Z13, Z13
+	VPORD     Z6, Z13, K1, Z13
+	VPMOVZXWD 96(DX), Z14
+	VPSLLD    $0x10, Z14, Z14
+	VMULPS    Z8, Z14, Z14
+	VMULPS    Z9, Z14, Z14
+	VADDPS    Z10, Z14, Z14
+	VPMOVD2M  Z14, K1
+	VRANGEPS  $0x0a, Z0, Z14, Z14
+	VPANDD    Z4, Z14, Z15
+	VMAXPS    Z2, Z15, Z15
+	VMULPS    Z3, Z15, Z16
+	VADDPS    Z16, Z14, Z14
+	VPSUBD    Z16, Z14, Z14
+	VPSUBD    Z2, Z15, Z15
+	VPSRLD    X5, Z15, Z15
+	VPADDD    Z15, Z14, Z14
+	VPORD     Z6, Z14, K1, Z14
+	VPACKUSDW Z12, Z11, Z11
+	VPACKUSDW Z14, Z13, Z13
+	VPACKUSWB Z13, Z11, Z11
+	VPERMD    Z11, Z7, Z11
+	VMOVUPS   Z11, (AX)
+	ADDQ      $+128, DX
+	ADDQ      $+64, AX
+	SUBQ      $+64, R9
+	JGE       four_steps
+
+four_steps_done:
+	ADDQ $+64, R9
+	SUBQ $+16, R9
+	JL   steps_done
+
+steps:
+	VPMOVZXWD (DX), Z11
+	VPSLLD    $0x10, Z11, Z11
+	VMULPS    Z8, Z11, Z11
+	VMULPS    Z9, Z11, Z11
+	VADDPS    Z10, Z11, Z11
+	VPMOVD2M  Z11, K1
+	VRANGEPS  $0x0a, Z0, Z11, Z11
+	VPANDD    Z4, Z11, Z12
+	VMAXPS    Z2, Z12, Z12
+	VMULPS    Z3, Z12, Z13
+	VADDPS    Z13, Z11, Z11
+	VPSUBD    Z13, Z11, Z11
+	VPSUBD    Z2, Z12, Z12
+	VPSRLD    X5, Z12, Z12
+	VPADDD    Z12, Z11, Z11
+	VPORD     Z6, Z11, K1, Z11
+	VPMOVDB   Z11, (AX)
+	ADDQ      $+32, DX
+	ADDQ      $+16, AX
+	SUBQ      $+16, R9
+	JGE       steps
+
+steps_done:
+	ADDQ      $+16, R9
+	TESTQ     R9, R9
+	JZ        no_rest
+	VPMOVZXWD (DX), Y1
+	VPSLLD    $0x10, Y1, Y1
+	VMULPS    Z8, Z1, Z1
+	VMULPS    Z9, Z1, Z1
+	VADDPS    Z10, Z1, Z1
+	VPMOVD2M  Z1, K1
+	VRANGEPS  $0x0a, Z0, Z1, Z1
+	VPANDD    Z4, Z1, Z8
+	VMAXPS    Z2, Z8, Z8
+	VMULPS    Z3, Z8, Z9
+	VADDPS    Z9, Z1, Z1
+	VPSUBD    Z9, Z1, Z1
+	VPSUBD    Z2, Z8, Z8
+	VPSRLD    X5, Z8, Z8
+	VPADDD    Z8, Z1, Z1
+	VPORD     Z6, Z1, K1, Z1
+	VPMOVDB   Z1, X1
+	VMOVQ     X1, (AX)
+	ADDQ      $+16, DX
+	ADDQ      $+8, AX
+
+no_rest:
+	ADDQ $+4, BX
+	ADDQ $+4, SI
+	ADDQ $+4, DI
+	DECQ CX
 	JMP  code_group
 
 code_done:

@@ -8,7 +8,7 @@ func (v *vectorSet) vectorSteps() *encoderSteps {
 	return &encoderSteps{
 		v.rangesOf, v.normalizeEndsOf, v.plainOfLayer, v.plainPowers, v.makeCoders, v.normalize,
 		v.plainScales, v.takeMultiples, v.largest, v.roundUnits, v.takeGroups, v.searchMinimums, v.searchScales, v.searchScale, v.addUnitCosts, v.searchFactors, v.addTrialErrors,
-		v.searchLevels, func(errors *lanes) int { return v.leastLane(&errors[0]) }, v.codeLevelsOf, v.packLevels,
+		v.searchLevels, func(errors *lanes) int { return v.leastLane(&errors[0]) }, v.encodeWeights, v.packLevels,
 		v.decodeGroups, v.addSums,
 	}
 }
@@ -84,13 +84,17 @@ func (v *vectorSet) searchLevels(levels *lanes, normal float32, g *grid, weights
 	return v.levelSearch[which](&levels[0], &g.vectors.low[0], &weights[0], h, len(weights), normal)
 }
 
-func (v *vectorSet) codeLevelsOf(codes []uint8, g *grid, weights, inverse, offset []float32) {
+func (v *vectorSet) encodeWeights(codes []uint8, tile []float32, g *grid, weights []byte, t ElementType, normal, inverse, offset []float32) {
+	if t == Float64 {
+		normalize(tile, weights, t, normal)
+		weights, t, normal = unsafe.Slice(bytesOf(tile), 4*len(tile)), Float32, unscaled[:len(normal)]
+	}
 	size := len(codes) / len(inverse) &^ 7
 	if size > 0 {
-		v.codeLevels[g.kind](&codes[0], &g.vectors.low[0], &weights[0], len(inverse), size, &inverse[0], &offset[0])
+		v.encode[t][g.kind](&codes[0], &g.vectors.low[0], &weights[0], len(inverse), size, &normal[0], &inverse[0], &offset[0])
 	}
 	if len(inverse) == 1 && size < len(codes) {
-		codeLevels(codes[size:], g, weights[size:], inverse, offset)
+		encode(codes[size:], tile[size:], g, weights[size*t.Size():], t, normal, inverse, offset)
 	}
 }
 

@@ -66,7 +66,7 @@ type vectorSet struct {
 	levelSearch      [2]func(levels, grid, weights, importance *float32, n int, normal float32) (lane int)
 	leastLane        func(errors *float32) (lane int)
 	factorSearch     [2]func(group, pattern, units, plain, grid, weights, importance *float32, n int) // of tableKind
-	codeLevels       [gridKinds]func(codes *byte, grid, weights *float32, groups, groupSize int, inverse, offset *float32)
+	encode           [vectorElements][gridKinds]func(codes *byte, grid *float32, weights *byte, groups, groupSize int, normal, inverse, offset *float32)
 	decodedSums      func(weights, decoded *float32, n int, sums *float64)
 	// Those of a super-group of evenKind, for 8 groups and for 16, but for encodings that are not.
 	// groups is groupLanes.

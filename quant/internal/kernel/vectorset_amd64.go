@@ -70,7 +70,11 @@ var avx2 = vectorSet{
 	leastLane:   leastLaneAVX2, unitCosts: unitCostsAVX2,
 	minimumScales: minimumScales, factorScales: factorScales, multiples: multiples, largestNumber: largestNumber, unitParts: unitParts,
 	powerScales: powerScales, groupCoders: groupCoders,
-	codeLevels:    [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsEvenAVX2, codeLevelsTableAVX2, codeLevelsFloatAVX2},
+	encode: [...][gridKinds]func(*byte, *float32, *byte, int, int, *float32, *float32, *float32){
+		{encodeEvenFloat32AVX2, encodeTableFloat32AVX2, encodeFloatFloat32AVX2},
+		{encodeEvenFloat16AVX2, encodeTableFloat16AVX2, encodeFloatFloat16AVX2},
+		{encodeEvenBFloat16AVX2, encodeTableBFloat16AVX2, encodeFloatBFloat16AVX2},
+	},
 	normalizeEnds: normalizeEndsAVX2,
 	decodeLevels:  decodeLevelsAVX2, decodeE4M3: decodeE4M3AVX2, decodedSums: decodedSumsAVX2,
 	levelScales: levelScales, areE4M3: areE4M3, areFactors: areFactors, areMinimums: areMinimums,
@@ -108,6 +112,10 @@ var avx512 = func() vectorSet {
 	v.normalizeEnds = normalizeEndsAVX512
 	v.decodeLevels, v.decodeE4M3 = decodeLevelsAVX512, decodeE4M3AVX512
 	v.leastLane, v.unitCosts, v.decodedSums = leastLaneAVX512, unitCostsAVX512, decodedSumsAVX512
-	v.codeLevels = [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsEvenAVX512, codeLevelsTableAVX512, codeLevelsFloatAVX512}
+	v.encode = [...][gridKinds]func(*byte, *float32, *byte, int, int, *float32, *float32, *float32){
+		{encodeEvenFloat32AVX512, encodeTableFloat32AVX512, encodeFloatFloat32AVX512},
+		{encodeEvenFloat16AVX512, encodeTableFloat16AVX512, encodeFloatFloat16AVX512},
+		{encodeEvenBFloat16AVX512, encodeTableBFloat16AVX512, encodeFloatBFloat16AVX512},
+	}
 	return v
 }()

@@ -127,9 +127,11 @@ func TestSetsAreComplete(t *testing.T) {
 				for k, groups := range []int{8, 16} {
 					check(field.Index(k), fmt.Sprint(name, groups))
 				}
-			case name == "codeLevels":
-				for k, kind := range kinds {
-					check(field.Index(k), name+kind)
+			case name == "encode":
+				for e, element := range elements {
+					for k, kind := range kinds {
+						check(field.Index(e).Index(k), name+kind+element)
+					}
 				}
 			case name == "scaleSearch" || name == "trialErrors":
 				for k := tableKind; k < gridKinds; k++ {

@@ -25,7 +25,7 @@ func (k *Kernel) WeighedSums(b *Block, roots []float32) Sums {
 func (k *Kernel) addWeighed(s *scratch, b *Block, roots []float32, at position, first, n, groups int) {
 	weights, decoded, codes := s.weights[:n], s.decoded[:n], s.codes[:n]
 	size := b.Type.Size()
-	k.steps.normalize(weights, b.Weights[(at.weight+first)*size:][:n*size], b.Type, unscaled)
+	k.steps.normalize(weights, b.Weights[(at.weight+first)*size:][:n*size], b.Type, unscaled[:1])
 	Unpack(codes, b.Packed[at.packed+RowBytes(first, b.BitWidth):][:RowBytes(n, b.BitWidth)], b.BitWidth)
 	levels, zeroPoints := []float32(nil), noZeroPoints[:groups]
 	if d := b.Encoding.Describe(); d != nil {

@@ -65,3 +65,12 @@ func (f four) narrow(v [4]VecVirtual) VecVirtual {
 	VPERMD(v[0], f.order, v[0])
 	return v[0]
 }
+
+// narrowed makes four registers of integers of 0 .. 255 one of bytes, given the order as of four.
+func narrowed(v [4]VecVirtual, order VecVirtual) VecVirtual {
+	VPACKUSDW(v[1], v[0], v[0])
+	VPACKUSDW(v[3], v[2], v[2])
+	VPACKUSWB(v[2], v[0], v[0])
+	VPERMD(v[0], order, v[0])
+	return v[0]
+}

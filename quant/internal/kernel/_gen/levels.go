@@ -6,38 +6,58 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// codeLevels is that of the scalar kernel.
-func codeLevels(i isa, kind string) {
-	function("codeLevels"+kind+i.name, "func(codes *byte, grid, weights *float32, groups, groupSize int, inverse, offset *float32)",
+// encode is that of the scalar kernel: it normalizes weights, and codes them.
+func encode(i isa, e element, kind string) {
+	function("encode"+kind+e.name+i.name, "func(codes *byte, grid *float32, weights *byte, groups, groupSize int, normal, inverse, offset *float32)",
 		"Codes of each group, one byte each.")
-	codes, grid, weights, inverses, offsets := pointer("codes"), pointer("grid"), pointer("weights"), pointer("inverse"), pointer("offset")
+	codes, grid, weights, normals, inverses, offsets := pointer("codes"), pointer("grid"), pointer("weights"), pointer("normal"), pointer("inverse"), pointer("offset")
 	n := newNearest(i, kind, grid)
-	n.keep()
-	forGroups("code", func(groupSize GPVirtual) {
-		inverse, offset := i.all(Mem{Base: inverses}), i.all(Mem{Base: offsets})
+	n.keepCodes()
+	order := i.get(orders[orderKey{i.lanes / 4, false}])
+	coderOf := func(group int) (coder [3]VecVirtual) {
+		for k, p := range []GPVirtual{normals, inverses, offsets} {
+			coder[k] = i.all(Mem{Base: p, Disp: 4 * group})
+		}
+		return coder
+	}
+	code := func(coder [3]VecVirtual, lanes, at int) VecVirtual {
+		y := vector(i.lanes)
+		e.loadInto(lower(y, lanes), Mem{Base: weights, Disp: at * e.size})
+		VMULPS(coder[0], y, y)
+		VMULPS(coder[1], y, y)
+		VADDPS(coder[2], y, y)
+		return n.code(y)
+	}
+	four := func(coderAt func(k int) [3]VecVirtual) {
+		var v [4]VecVirtual
+		for k := range v {
+			v[k] = code(coderAt(k), i.lanes, k*i.lanes)
+		}
+		VMOVUPS(narrowed(v, order), Mem{Base: codes})
+	}
+	advance := func(elements int) {
+		ADDQ(I32(int32(elements*e.size)), weights)
+		ADDQ(I32(int32(elements)), codes)
+	}
+	next := func(groups int) {
+		for _, p := range []GPVirtual{normals, inverses, offsets} {
+			ADDQ(I32(int32(4*groups)), p)
+		}
+	}
+	groups, groupSize := pointer("groups"), pointer("groupSize")
+	i.forSmallGroups(groups, groupSize, func(vectors int) {
+		four(func(k int) [3]VecVirtual { return coderOf(k / vectors) })
+		advance(4 * i.lanes)
+		next(4 / vectors)
+	})
+	each("code", groups, func() {
+		coder := coderOf(0)
 		i.forSteps(groupSize, steps{body: func(lanes, at int) {
-			y := vector(i.lanes)
-			VMOVUPS(Mem{Base: weights, Disp: 4 * at}, lower(y, lanes))
-			VMULPS(inverse, y, y)
-			VADDPS(offset, y, y)
-			var code VecVirtual
-			switch kind {
-			case "Even":
-				code = n.level(y)
-				VSUBPS(n.repeated(gridLow), code, code)
-				VCVTPS2DQ(code, code)
-			case "Table":
-				code = n.permuted(n.place(y), gridCodes, gridLowerCodes, gridUpperCodes)
-			default:
-				code = n.floatCode(y)
-			}
-			i.storeCodes(code, lanes, Mem{Base: codes, Disp: at})
-		}, advance: func(elements int) {
-			ADDQ(I32(int32(4*elements)), weights)
-			ADDQ(I32(int32(elements)), codes)
-		}})
-		ADDQ(I32(4), inverses)
-		ADDQ(I32(4), offsets)
+			i.storeCodes(code(coder, lanes, at), lanes, Mem{Base: codes, Disp: at})
+		}, four: func() {
+			four(func(int) [3]VecVirtual { return coder })
+		}, advance: advance})
+		next(1)
 	})
 	VZEROUPPER()
 	RET()

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -79,4 +81,23 @@ func loopWhile(name string, needed, taken, bitWidth int, left, codes, packed GPV
 	JGE(LabelRef(name))
 	Label(name + "_done")
 	ADDQ(I32(int32(needed)), left)
+}
+
+// forSmallGroups emits a loop over groups of one vector or of two, of which it takes as many at a
+// time as four vectors hold. It leaves those of other sizes, and the last ones.
+func (i isa) forSmallGroups(groups, groupSize GPVirtual, four func(vectors int)) {
+	for _, vectors := range []int{1, 2} {
+		name := fmt.Sprintf("groups_of_%d", vectors*i.lanes)
+		CMPQ(groupSize, U32(uint32(vectors*i.lanes)))
+		JNE(LabelRef("not_" + name))
+		SUBQ(I32(int32(4/vectors)), groups)
+		JL(LabelRef(name + "_done"))
+		Label(name)
+		four(vectors)
+		SUBQ(I32(int32(4/vectors)), groups)
+		JGE(LabelRef(name))
+		Label(name + "_done")
+		ADDQ(I32(int32(4/vectors)), groups)
+		Label("not_" + name)
+	}
 }

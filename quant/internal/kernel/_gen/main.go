@@ -83,7 +83,9 @@ func main() {
 // encodings are the steps of encodings.
 func encodings(i isa) {
 	for _, kind := range grids {
-		codeLevels(i, kind)
+		for _, e := range elements {
+			encode(i, e, kind)
+		}
 		for _, v := range variants {
 			if kind != "Even" {
 				scaleSearch(i, kind, v.suffix, v.weighted)

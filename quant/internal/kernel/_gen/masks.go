@@ -18,6 +18,9 @@ const (
 	greaterQuiet = 30
 )
 
+// leastMagnitude is the smaller of two magnitudes, of VRANGEPS.
+const leastMagnitude = 0b1010
+
 // compare tells where a predicate holds of a and b: a register of masks for 16 lanes, a
 // vector for 8.
 func (i isa) compare(predicate uint8, b Op, a VecVirtual) Register {

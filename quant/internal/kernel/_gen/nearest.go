@@ -39,6 +39,8 @@ type nearest struct {
 	kind string
 	grid GPVirtual
 	kept map[Mem]VecVirtual
+	// Of codes of floating point: how far to shift, and the bit of the sign.
+	shift, signShift, signCode VecVirtual
 }
 
 func newNearest(i isa, kind string, grid GPVirtual) *nearest {
@@ -93,6 +95,18 @@ func (n *nearest) keep() {
 	for _, m := range repeated {
 		n.kept[m] = broadcast(m, n.lanes)
 	}
+}
+
+// keepCodes also loads what codes need.
+func (n *nearest) keepCodes() {
+	n.keep()
+	if n.kind != "Float" {
+		return
+	}
+	n.shift, n.signShift, n.signCode = XMM(), XMM(), n.all(signBit)
+	VMOVUPS(n.at(gridShift), n.shift)
+	VMOVUPS(n.at(gridShift).Offset(16), n.signShift)
+	VPSRLD(n.signShift, n.signCode, n.signCode)
 }
 
 // level puts the level nearest to y in its place.
@@ -189,25 +203,51 @@ func (i isa) roundFloat(v VecVirtual, exponents, smallestNormal, toMagic Op) {
 	VSUBPS(magic, v, v)
 }
 
+// code gives the code of the level nearest to y, which it changes.
+func (n *nearest) code(y VecVirtual) VecVirtual {
+	switch n.kind {
+	case "Even":
+		n.level(y)
+		VSUBPS(n.repeated(gridLow), y, y)
+		VCVTPS2DQ(y, y)
+		return y
+	case "Table":
+		return n.permuted(n.place(y), gridCodes, gridLowerCodes, gridUpperCodes)
+	default:
+		return n.floatCode(y)
+	}
+}
+
 // floatCode is floatFormat.code. Once magic is added, the last bits of a magnitude count the steps
 // of its power of two, to which those of lesser powers come.
 func (n *nearest) floatCode(y VecVirtual) VecVirtual {
-	shift, signShift := XMM(), XMM()
-	VMOVUPS(n.at(gridShift), shift)
-	VMOVUPS(n.at(gridShift).Offset(16), signShift)
-	sign, power, magic := vector(n.lanes), vector(n.lanes), vector(n.lanes)
-	n.and(broadcast(signBit, n.lanes), y, sign)
-	VPSRLD(signShift, sign, sign)
-	n.and(broadcast(magnitude32, n.lanes), y, y)
-	VMINPS(n.repeated(gridHigh), y, y)
+	addSign := n.magnitude(y)
+	power, magic := vector(n.lanes), vector(n.lanes)
 	n.and(n.constant(infinity), y, power)
 	VMAXPS(n.repeated(gridSmallestNormal), power, power)
 	VMULPS(n.repeated(gridMagic), power, magic)
 	VADDPS(magic, y, y)
 	VPSUBD(magic, y, y)
 	VPSUBD(n.repeated(gridSmallestNormal), power, power)
-	VPSRLD(shift, power, power)
+	VPSRLD(n.shift, power, power)
 	VPADDD(power, y, y)
-	n.or(sign, y, y)
+	addSign(y)
 	return y
+}
+
+// magnitude makes y its magnitude, of the largest level at most, and gives what adds the bit of its
+// sign to a code.
+func (n *nearest) magnitude(y VecVirtual) (addSign func(code VecVirtual)) {
+	if n.lanes == 16 {
+		negative := K()
+		VPMOVD2M(y, negative)
+		VRANGEPS(U8(leastMagnitude), n.repeated(gridHigh), y, y)
+		return func(code VecVirtual) { VPORD(n.signCode, code, negative, code) }
+	}
+	sign := YMM()
+	VPSRLD(n.signShift, y, sign)
+	VANDPS(n.signCode, sign, sign)
+	VANDPS(n.constant(magnitude32), y, y)
+	VMINPS(n.repeated(gridHigh), y, y)
+	return func(code VecVirtual) { VPOR(sign, code, code) }
 }

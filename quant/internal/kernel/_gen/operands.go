@@ -17,6 +17,12 @@ func vector(lanes int) VecVirtual {
 // load widens lanes elements at address to float32.
 func (e element) load(address Mem, lanes int) VecVirtual {
 	v := vector(lanes)
+	e.loadInto(v, address)
+	return v
+}
+
+// loadInto loads as many weights as v has lanes.
+func (e element) loadInto(v Op, address Mem) {
 	switch e.name {
 	case "Float32":
 		VMOVUPS(address, v)
@@ -26,7 +32,6 @@ func (e element) load(address Mem, lanes int) VecVirtual {
 		VPMOVZXWD(address, v)
 		VPSLLD(U8(16), v, v)
 	}
-	return v
 }
 
 // loadCodes widens lanes codes at address to float32.
