@@ -2752,7 +2752,7 @@ lane8:
 	RET
 
 // func encodeEvenFloat32AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·encodeEvenFloat32AVX2(SB), NOSPLIT, $0-64
 	MOVQ    codes+0(FP), AX
 	MOVQ    grid+8(FP), CX
@@ -2769,6 +2769,8 @@ TEXT ·encodeEvenFloat32AVX2(SB), NOSPLIT, $0-64
 	JL      groups_of_8_done
 
 groups_of_8:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
 	VBROADCASTSS (BX), Y1
 	VBROADCASTSS (SI), Y2
 	VBROADCASTSS (DI), Y3
@@ -2840,6 +2842,8 @@ not_groups_of_8:
 	JL   groups_of_16_done
 
 groups_of_16:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
 	VBROADCASTSS (BX), Y1
 	VBROADCASTSS (SI), Y2
 	VBROADCASTSS (DI), Y3
@@ -2916,51 +2920,53 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
-	VMOVUPS   (DX), Y4
-	VMULPS    Y1, Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    Y3, Y4, Y4
-	VMAXPS    (CX), Y4, Y4
-	VMINPS    32(CX), Y4, Y4
-	VROUNDPS  $0x00, Y4, Y4
-	VSUBPS    (CX), Y4, Y4
-	VCVTPS2DQ Y4, Y4
-	VMOVUPS   32(DX), Y5
-	VMULPS    Y1, Y5, Y5
-	VMULPS    Y2, Y5, Y5
-	VADDPS    Y3, Y5, Y5
-	VMAXPS    (CX), Y5, Y5
-	VMINPS    32(CX), Y5, Y5
-	VROUNDPS  $0x00, Y5, Y5
-	VSUBPS    (CX), Y5, Y5
-	VCVTPS2DQ Y5, Y5
-	VMOVUPS   64(DX), Y6
-	VMULPS    Y1, Y6, Y6
-	VMULPS    Y2, Y6, Y6
-	VADDPS    Y3, Y6, Y6
-	VMAXPS    (CX), Y6, Y6
-	VMINPS    32(CX), Y6, Y6
-	VROUNDPS  $0x00, Y6, Y6
-	VSUBPS    (CX), Y6, Y6
-	VCVTPS2DQ Y6, Y6
-	VMOVUPS   96(DX), Y7
-	VMULPS    Y1, Y7, Y7
-	VMULPS    Y2, Y7, Y7
-	VADDPS    Y3, Y7, Y7
-	VMAXPS    (CX), Y7, Y7
-	VMINPS    32(CX), Y7, Y7
-	VROUNDPS  $0x00, Y7, Y7
-	VSUBPS    (CX), Y7, Y7
-	VCVTPS2DQ Y7, Y7
-	VPACKUSDW Y5, Y4, Y4
-	VPACKUSDW Y7, Y6, Y6
-	VPACKUSWB Y6, Y4, Y4
-	VPERMD    Y4, Y0, Y4
-	VMOVUPS   Y4, (AX)
-	ADDQ      $+128, DX
-	ADDQ      $+32, AX
-	SUBQ      $+32, R10
-	JGE       four_steps
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	VMOVUPS    (DX), Y4
+	VMULPS     Y1, Y4, Y4
+	VMULPS     Y2, Y4, Y4
+	VADDPS     Y3, Y4, Y4
+	VMAXPS     (CX), Y4, Y4
+	VMINPS     32(CX), Y4, Y4
+	VROUNDPS   $0x00, Y4, Y4
+	VSUBPS     (CX), Y4, Y4
+	VCVTPS2DQ  Y4, Y4
+	VMOVUPS    32(DX), Y5
+	VMULPS     Y1, Y5, Y5
+	VMULPS     Y2, Y5, Y5
+	VADDPS     Y3, Y5, Y5
+	VMAXPS     (CX), Y5, Y5
+	VMINPS     32(CX), Y5, Y5
+	VROUNDPS   $0x00, Y5, Y5
+	VSUBPS     (CX), Y5, Y5
+	VCVTPS2DQ  Y5, Y5
+	VMOVUPS    64(DX), Y6
+	VMULPS     Y1, Y6, Y6
+	VMULPS     Y2, Y6, Y6
+	VADDPS     Y3, Y6, Y6
+	VMAXPS     (CX), Y6, Y6
+	VMINPS     32(CX), Y6, Y6
+	VROUNDPS   $0x00, Y6, Y6
+	VSUBPS     (CX), Y6, Y6
+	VCVTPS2DQ  Y6, Y6
+	VMOVUPS    96(DX), Y7
+	VMULPS     Y1, Y7, Y7
+	VMULPS     Y2, Y7, Y7
+	VADDPS     Y3, Y7, Y7
+	VMAXPS     (CX), Y7, Y7
+	VMINPS     32(CX), Y7, Y7
+	VROUNDPS   $0x00, Y7, Y7
+	VSUBPS     (CX), Y7, Y7
+	VCVTPS2DQ  Y7, Y7
+	VPACKUSDW  Y5, Y4, Y4
+	VPACKUSDW  Y7, Y6, Y6
+	VPACKUSWB  Y6, Y4, Y4
+	VPERMD     Y4, Y0, Y4
+	VMOVUPS    Y4, (AX)
+	ADDQ       $+128, DX
+	ADDQ       $+32, AX
+	SUBQ       $+32, R10
+	JGE        four_steps
 
 four_steps_done:
 	ADDQ $+32, R10
@@ -2999,7 +3005,7 @@ code_done:
 	RET
 
 // func encodeEvenFloat16AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·encodeEvenFloat16AVX2(SB), NOSPLIT, $0-64
 	MOVQ    codes+0(FP), AX
 	MOVQ    grid+8(FP), CX
@@ -3016,6 +3022,7 @@ TEXT ·encodeEvenFloat16AVX2(SB), NOSPLIT, $0-64
 	JL      groups_of_8_done
 
 groups_of_8:
+	PREFETCHT1   8192(DX)
 	VBROADCASTSS (BX), Y1
 	VBROADCASTSS (SI), Y2
 	VBROADCASTSS (DI), Y3
@@ -3087,6 +3094,7 @@ not_groups_of_8:
 	JL   groups_of_16_done
 
 groups_of_16:
+	PREFETCHT1   8192(DX)
 	VBROADCASTSS (BX), Y1
 	VBROADCASTSS (SI), Y2
 	VBROADCASTSS (DI), Y3
@@ -3163,51 +3171,52 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
-	VCVTPH2PS (DX), Y4
-	VMULPS    Y1, Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    Y3, Y4, Y4
-	VMAXPS    (CX), Y4, Y4
-	VMINPS    32(CX), Y4, Y4
-	VROUNDPS  $0x00, Y4, Y4
-	VSUBPS    (CX), Y4, Y4
-	VCVTPS2DQ Y4, Y4
-	VCVTPH2PS 16(DX), Y5
-	VMULPS    Y1, Y5, Y5
-	VMULPS    Y2, Y5, Y5
-	VADDPS    Y3, Y5, Y5
-	VMAXPS    (CX), Y5, Y5
-	VMINPS    32(CX), Y5, Y5
-	VROUNDPS  $0x00, Y5, Y5
-	VSUBPS    (CX), Y5, Y5
-	VCVTPS2DQ Y5, Y5
-	VCVTPH2PS 32(DX), Y6
-	VMULPS    Y1, Y6, Y6
-	VMULPS    Y2, Y6, Y6
-	VADDPS    Y3, Y6, Y6
-	VMAXPS    (CX), Y6, Y6
-	VMINPS    32(CX), Y6, Y6
-	VROUNDPS  $0x00, Y6, Y6
-	VSUBPS    (CX), Y6, Y6
-	VCVTPS2DQ Y6, Y6
-	VCVTPH2PS 48(DX), Y7
-	VMULPS    Y1, Y7, Y7
-	VMULPS    Y2, Y7, Y7
-	VADDPS    Y3, Y7, Y7
-	VMAXPS    (CX), Y7, Y7
-	VMINPS    32(CX), Y7, Y7
-	VROUNDPS  $0x00, Y7, Y7
-	VSUBPS    (CX), Y7, Y7
-	VCVTPS2DQ Y7, Y7
-	VPACKUSDW Y5, Y4, Y4
-	VPACKUSDW Y7, Y6, Y6
-	VPACKUSWB Y6, Y4, Y4
-	VPERMD    Y4, Y0, Y4
-	VMOVUPS   Y4, (AX)
-	ADDQ      $+64, DX
-	ADDQ      $+32, AX
-	SUBQ      $+32, R10
-	JGE       four_steps
+	PREFETCHT1 8192(DX)
+	VCVTPH2PS  (DX), Y4
+	VMULPS     Y1, Y4, Y4
+	VMULPS     Y2, Y4, Y4
+	VADDPS     Y3, Y4, Y4
+	VMAXPS     (CX), Y4, Y4
+	VMINPS     32(CX), Y4, Y4
+	VROUNDPS   $0x00, Y4, Y4
+	VSUBPS     (CX), Y4, Y4
+	VCVTPS2DQ  Y4, Y4
+	VCVTPH2PS  16(DX), Y5
+	VMULPS     Y1, Y5, Y5
+	VMULPS     Y2, Y5, Y5
+	VADDPS     Y3, Y5, Y5
+	VMAXPS     (CX), Y5, Y5
+	VMINPS     32(CX), Y5, Y5
+	VROUNDPS   $0x00, Y5, Y5
+	VSUBPS     (CX), Y5, Y5
+	VCVTPS2DQ  Y5, Y5
+	VCVTPH2PS  32(DX), Y6
+	VMULPS     Y1, Y6, Y6
+	VMULPS     Y2, Y6, Y6
+	VADDPS     Y3, Y6, Y6
+	VMAXPS     (CX), Y6, Y6
+	VMINPS     32(CX), Y6, Y6
+	VROUNDPS   $0x00, Y6, Y6
+	VSUBPS     (CX), Y6, Y6
+	VCVTPS2DQ  Y6, Y6
+	VCVTPH2PS  48(DX), Y7
+	VMULPS     Y1, Y7, Y7
+	VMULPS     Y2, Y7, Y7
+	VADDPS     Y3, Y7, Y7
+	VMAXPS     (CX), Y7, Y7
+	VMINPS     32(CX), Y7, Y7
+	VROUNDPS   $0x00, Y7, Y7
+	VSUBPS     (CX), Y7, Y7
+	VCVTPS2DQ  Y7, Y7
+	VPACKUSDW  Y5, Y4, Y4
+	VPACKUSDW  Y7, Y6, Y6
+	VPACKUSWB  Y6, Y4, Y4
+	VPERMD     Y4, Y0, Y4
+	VMOVUPS    Y4, (AX)
+	ADDQ       $+64, DX
+	ADDQ       $+32, AX
+	SUBQ       $+32, R10
+	JGE        four_steps
 
 four_steps_done:
 	ADDQ $+32, R10
@@ -3246,7 +3255,7 @@ code_done:
 	RET
 
 // func encodeEvenBFloat16AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·encodeEvenBFloat16AVX2(SB), NOSPLIT, $0-64
 	MOVQ    codes+0(FP), AX
 	MOVQ    grid+8(FP), CX
@@ -3263,6 +3272,7 @@ TEXT ·encodeEvenBFloat16AVX2(SB), NOSPLIT, $0-64
 	JL      groups_of_8_done
 
 groups_of_8:
+	PREFETCHT1   8192(DX)
 	VBROADCASTSS (BX), Y1
 	VBROADCASTSS (SI), Y2
 	VBROADCASTSS (DI), Y3
@@ -3338,6 +3348,7 @@ not_groups_of_8:
 	JL   groups_of_16_done
 
 groups_of_16:
+	PREFETCHT1   8192(DX)
 	VBROADCASTSS (BX), Y1
 	VBROADCASTSS (SI), Y2
 	VBROADCASTSS (DI), Y3
@@ -3418,55 +3429,56 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
-	VPMOVZXWD (DX), Y4
-	VPSLLD    $0x10, Y4, Y4
-	VMULPS    Y1, Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    Y3, Y4, Y4
-	VMAXPS    (CX), Y4, Y4
-	VMINPS    32(CX), Y4, Y4
-	VROUNDPS  $0x00, Y4, Y4
-	VSUBPS    (CX), Y4, Y4
-	VCVTPS2DQ Y4, Y4
-	VPMOVZXWD 16(DX), Y5
-	VPSLLD    $0x10, Y5, Y5
-	VMULPS    Y1, Y5, Y5
-	VMULPS    Y2, Y5, Y5
-	VADDPS    Y3, Y5, Y5
-	VMAXPS    (CX), Y5, Y5
-	VMINPS    32(CX), Y5, Y5
-	VROUNDPS  $0x00, Y5, Y5
-	VSUBPS    (CX), Y5, Y5
-	VCVTPS2DQ Y5, Y5
-	VPMOVZXWD 32(DX), Y6
-	VPSLLD    $0x10, Y6, Y6
-	VMULPS    Y1, Y6, Y6
-	VMULPS    Y2, Y6, Y6
-	VADDPS    Y3, Y6, Y6
-	VMAXPS    (CX), Y6, Y6
-	VMINPS    32(CX), Y6, Y6
-	VROUNDPS  $0x00, Y6, Y6
-	VSUBPS    (CX), Y6, Y6
-	VCVTPS2DQ Y6, Y6
-	VPMOVZXWD 48(DX), Y7
-	VPSLLD    $0x10, Y7, Y7
-	VMULPS    Y1, Y7, Y7
-	VMULPS    Y2, Y7, Y7
-	VADDPS    Y3, Y7, Y7
-	VMAXPS    (CX), Y7, Y7
-	VMINPS    32(CX), Y7, Y7
-	VROUNDPS  $0x00, Y7, Y7
-	VSUBPS    (CX), Y7, Y7
-	VCVTPS2DQ Y7, Y7
-	VPACKUSDW Y5, Y4, Y4
-	VPACKUSDW Y7, Y6, Y6
-	VPACKUSWB Y6, Y4, Y4
-	VPERMD    Y4, Y0, Y4
-	VMOVUPS   Y4, (AX)
-	ADDQ      $+64, DX
-	ADDQ      $+32, AX
-	SUBQ      $+32, R10
-	JGE       four_steps
+	PREFETCHT1 8192(DX)
+	VPMOVZXWD  (DX), Y4
+	VPSLLD     $0x10, Y4, Y4
+	VMULPS     Y1, Y4, Y4
+	VMULPS     Y2, Y4, Y4
+	VADDPS     Y3, Y4, Y4
+	VMAXPS     (CX), Y4, Y4
+	VMINPS     32(CX), Y4, Y4
+	VROUNDPS   $0x00, Y4, Y4
+	VSUBPS     (CX), Y4, Y4
+	VCVTPS2DQ  Y4, Y4
+	VPMOVZXWD  16(DX), Y5
+	VPSLLD     $0x10, Y5, Y5
+	VMULPS     Y1, Y5, Y5
+	VMULPS     Y2, Y5, Y5
+	VADDPS     Y3, Y5, Y5
+	VMAXPS     (CX), Y5, Y5
+	VMINPS     32(CX), Y5, Y5
+	VROUNDPS   $0x00, Y5, Y5
+	VSUBPS     (CX), Y5, Y5
+	VCVTPS2DQ  Y5, Y5
+	VPMOVZXWD  32(DX), Y6
+	VPSLLD     $0x10, Y6, Y6
+	VMULPS     Y1, Y6, Y6
+	VMULPS     Y2, Y6, Y6
+	VADDPS     Y3, Y6, Y6
+	VMAXPS     (CX), Y6, Y6
+	VMINPS     32(CX), Y6, Y6
+	VROUNDPS   $0x00, Y6, Y6
+	VSUBPS     (CX), Y6, Y6
+	VCVTPS2DQ  Y6, Y6
+	VPMOVZXWD  48(DX), Y7
+	VPSLLD     $0x10, Y7, Y7
+	VMULPS     Y1, Y7, Y7
+	VMULPS     Y2, Y7, Y7
+	VADDPS     Y3, Y7, Y7
+	VMAXPS     (CX), Y7, Y7
+	VMINPS     32(CX), Y7, Y7
+	VROUNDPS   $0x00, Y7, Y7
+	VSUBPS     (CX), Y7, Y7
+	VCVTPS2DQ  Y7, Y7
+	VPACKUSDW  Y5, Y4, Y4
+	VPACKUSDW  Y7, Y6, Y6
+	VPACKUSWB  Y6, Y4, Y4
+	VPERMD     Y4, Y0, Y4
+	VMOVUPS    Y4, (AX)
+	ADDQ       $+64, DX
+	ADDQ       $+32, AX
+	SUBQ       $+32, R10
+	JGE        four_steps
 
 four_steps_done:
 	ADDQ $+32, R10
@@ -3506,7 +3518,7 @@ code_done:
 	RET
 
 // func encodeTableFloat32AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·encodeTableFloat32AVX2(SB), NOSPLIT, $0-64
 	MOVQ    codes+0(FP), AX
 	MOVQ    grid+8(FP), CX
@@ -3523,6 +3535,8 @@ TEXT ·encodeTableFloat32AVX2(SB), NOSPLIT, $0-64
 	JL      groups_of_8_done
 
 groups_of_8:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
 	VBROADCASTSS (BX), Y1
 	VBROADCASTSS (SI), Y2
 	VBROADCASTSS (DI), Y3
@@ -3642,6 +3656,8 @@ not_groups_of_8:
 	JL   groups_of_16_done
 
 groups_of_16:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
 	VBROADCASTSS (BX), Y1
 	VBROADCASTSS (SI), Y2
 	VBROADCASTSS (DI), Y3
@@ -3766,99 +3782,101 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
-	VMOVUPS   (DX), Y4
-	VMULPS    Y1, Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    Y3, Y4, Y4
-	VCMPPS    $0x1e, 64(CX), Y4, Y5
-	VMOVUPS   96(CX), Y7
-	VBLENDVPS Y5, 128(CX), Y7, Y7
-	VCMPPS    $0x1e, Y7, Y4, Y7
-	VPADDD    Y5, Y5, Y6
-	VPADDD    Y7, Y6, Y6
-	VPERMPS   160(CX), Y6, Y7
-	VCMPPS    $0x1e, Y7, Y4, Y7
-	VPADDD    Y6, Y6, Y6
-	VPADDD    Y7, Y6, Y6
-	VPERMPS   192(CX), Y6, Y7
-	VCMPPS    $0x1e, Y7, Y4, Y7
-	VPADDD    Y6, Y6, Y6
-	VPADDD    Y7, Y6, Y6
-	VPERMPS   288(CX), Y6, Y4
-	VPERMPS   320(CX), Y6, Y6
-	VBLENDVPS Y5, Y6, Y4, Y4
-	VMOVUPS   32(DX), Y5
-	VMULPS    Y1, Y5, Y5
-	VMULPS    Y2, Y5, Y5
-	VADDPS    Y3, Y5, Y5
-	VCMPPS    $0x1e, 64(CX), Y5, Y6
-	VMOVUPS   96(CX), Y8
-	VBLENDVPS Y6, 128(CX), Y8, Y8
-	VCMPPS    $0x1e, Y8, Y5, Y8
-	VPADDD    Y6, Y6, Y7
-	VPADDD    Y8, Y7, Y7
-	VPERMPS   160(CX), Y7, Y8
-	VCMPPS    $0x1e, Y8, Y5, Y8
-	VPADDD    Y7, Y7, Y7
-	VPADDD    Y8, Y7, Y7
-	VPERMPS   192(CX), Y7, Y8
-	VCMPPS    $0x1e, Y8, Y5, Y8
-	VPADDD    Y7, Y7, Y7
-	VPADDD    Y8, Y7, Y7
-	VPERMPS   288(CX), Y7, Y5
-	VPERMPS   320(CX), Y7, Y7
-	VBLENDVPS Y6, Y7, Y5, Y5
-	VMOVUPS   64(DX), Y6
-	VMULPS    Y1, Y6, Y6
-	VMULPS    Y2, Y6, Y6
-	VADDPS    Y3, Y6, Y6
-	VCMPPS    $0x1e, 64(CX), Y6, Y7
-	VMOVUPS   96(CX), Y9
-	VBLENDVPS Y7, 128(CX), Y9, Y9
-	VCMPPS    $0x1e, Y9, Y6, Y9
-	VPADDD    Y7, Y7, Y8
-	VPADDD    Y9, Y8, Y8
-	VPERMPS   160(CX), Y8, Y9
-	VCMPPS    $0x1e, Y9, Y6, Y9
-	VPADDD    Y8, Y8, Y8
-	VPADDD    Y9, Y8, Y8
-	VPERMPS   192(CX), Y8, Y9
-	VCMPPS    $0x1e, Y9, Y6, Y9
-	VPADDD    Y8, Y8, Y8
-	VPADDD    Y9, Y8, Y8
-	VPERMPS   288(CX), Y8, Y6
-	VPERMPS   320(CX), Y8, Y8
-	VBLENDVPS Y7, Y8, Y6, Y6
-	VMOVUPS   96(DX), Y7
-	VMULPS    Y1, Y7, Y7
-	VMULPS    Y2, Y7, Y7
-	VADDPS    Y3, Y7, Y7
-	VCMPPS    $0x1e, 64(CX), Y7, Y8
-	VMOVUPS   96(CX), Y10
-	VBLENDVPS Y8, 128(CX), Y10, Y10
-	VCMPPS    $0x1e, Y10, Y7, Y10
-	VPADDD    Y8, Y8, Y9
-	VPADDD    Y10, Y9, Y9
-	VPERMPS   160(CX), Y9, Y10
-	VCMPPS    $0x1e, Y10, Y7, Y10
-	VPADDD    Y9, Y9, Y9
-	VPADDD    Y10, Y9, Y9
-	VPERMPS   192(CX), Y9, Y10
-	VCMPPS    $0x1e, Y10, Y7, Y10
-	VPADDD    Y9, Y9, Y9
-	VPADDD    Y10, Y9, Y9
-	VPERMPS   288(CX), Y9, Y7
-	VPERMPS   320(CX), Y9, Y9
-	VBLENDVPS Y8, Y9, Y7, Y7
-	VPACKUSDW Y5, Y4, Y4
-	VPACKUSDW Y7, Y6, Y6
-	VPACKUSWB Y6, Y4, Y4
-	VPERMD    Y4, Y0, Y4
-	VMOVUPS   Y4, (AX)
-	ADDQ      $+128, DX
-	ADDQ      $+32, AX
-	SUBQ      $+32, R10
-	JGE       four_steps
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	VMOVUPS    (DX), Y4
+	VMULPS     Y1, Y4, Y4
+	VMULPS     Y2, Y4, Y4
+	VADDPS     Y3, Y4, Y4
+	VCMPPS     $0x1e, 64(CX), Y4, Y5
+	VMOVUPS    96(CX), Y7
+	VBLENDVPS  Y5, 128(CX), Y7, Y7
+	VCMPPS     $0x1e, Y7, Y4, Y7
+	VPADDD     Y5, Y5, Y6
+	VPADDD     Y7, Y6, Y6
+	VPERMPS    160(CX), Y6, Y7
+	VCMPPS     $0x1e, Y7, Y4, Y7
+	VPADDD     Y6, Y6, Y6
+	VPADDD     Y7, Y6, Y6
+	VPERMPS    192(CX), Y6, Y7
+	VCMPPS     $0x1e, Y7, Y4, Y7
+	VPADDD     Y6, Y6, Y6
+	VPADDD     Y7, Y6, Y6
+	VPERMPS    288(CX), Y6, Y4
+	VPERMPS    320(CX), Y6, Y6
+	VBLENDVPS  Y5, Y6, Y4, Y4
+	VMOVUPS    32(DX), Y5
+	VMULPS     Y1, Y5, Y5
+	VMULPS     Y2, Y5, Y5
+	VADDPS     Y3, Y5, Y5
+	VCMPPS     $0x1e, 64(CX), Y5, Y6
+	VMOVUPS    96(CX), Y8
+	VBLENDVPS  Y6, 128(CX), Y8, Y8
+	VCMPPS     $0x1e, Y8, Y5, Y8
+	VPADDD     Y6, Y6, Y7
+	VPADDD     Y8, Y7, Y7
+	VPERMPS    160(CX), Y7, Y8
+	VCMPPS     $0x1e, Y8, Y5, Y8
+	VPADDD     Y7, Y7, Y7
+	VPADDD     Y8, Y7, Y7
+	VPERMPS    192(CX), Y7, Y8
+	VCMPPS     $0x1e, Y8, Y5, Y8
+	VPADDD     Y7, Y7, Y7
+	VPADDD     Y8, Y7, Y7
+	VPERMPS    288(CX), Y7, Y5
+	VPERMPS    320(CX), Y7, Y7
+	VBLENDVPS  Y6, Y7, Y5, Y5
+	VMOVUPS    64(DX), Y6
+	VMULPS     Y1, Y6, Y6
+	VMULPS     Y2, Y6, Y6
+	VADDPS     Y3, Y6, Y6
+	VCMPPS     $0x1e, 64(CX), Y6, Y7
+	VMOVUPS    96(CX), Y9
+	VBLENDVPS  Y7, 128(CX), Y9, Y9
+	VCMPPS     $0x1e, Y9, Y6, Y9
+	VPADDD     Y7, Y7, Y8
+	VPADDD     Y9, Y8, Y8
+	VPERMPS    160(CX), Y8, Y9
+	VCMPPS     $0x1e, Y9, Y6, Y9
+	VPADDD     Y8, Y8, Y8
+	VPADDD     Y9, Y8, Y8
+	VPERMPS    192(CX), Y8, Y9
+	VCMPPS     $0x1e, Y9, Y6, Y9
+	VPADDD     Y8, Y8, Y8
+	VPADDD     Y9, Y8, Y8
+	VPERMPS    288(CX), Y8, Y6
+	VPERMPS    320(CX), Y8, Y8
+	VBLENDVPS  Y7, Y8, Y6, Y6
+	VMOVUPS    96(DX), Y7
+	VMULPS     Y1, Y7, Y7
+	VMULPS     Y2, Y7, Y7
+	VADDPS     Y3, Y7, Y7
+	VCMPPS     $0x1e, 64(CX), Y7, Y8
+	VMOVUPS    96(CX), Y10
+	VBLENDVPS  Y8, 128(CX), Y10, Y10
+	VCMPPS     $0x1e, Y10, Y7, Y10
+	VPADDD     Y8, Y8, Y9
+	VPADDD     Y10, Y9, Y9
+	VPERMPS    160(CX), Y9, Y10
+	VCMPPS     $0x1e, Y10, Y7, Y10
+	VPADDD     Y9, Y9, Y9
+	VPADDD     Y10, Y9, Y9
+	VPERMPS    192(CX), Y9, Y10
+	VCMPPS     $0x1e, Y10, Y7, Y10
+	VPADDD     Y9, Y9, Y9
+	VPADDD     Y10, Y9, Y9
+	VPERMPS    288(CX), Y9, Y7
+	VPERMPS    320(CX), Y9, Y9
+	VBLENDVPS  Y8, Y9, Y7, Y7
+	VPACKUSDW  Y5, Y4, Y4
+	VPACKUSDW  Y7, Y6, Y6
+	VPACKUSWB  Y6, Y4, Y4
+	VPERMD     Y4, Y0, Y4
+	VMOVUPS    Y4, (AX)
+	ADDQ       $+128, DX
+	ADDQ       $+32, AX
+	SUBQ       $+32, R10
+	JGE        four_steps
 
 four_steps_done:
 	ADDQ $+32, R10
@@ -3909,7 +3927,7 @@ code_done:
 	RET
 
 // func encodeTableFloat16AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·encodeTableFloat16AVX2(SB), NOSPLIT, $0-64
 	MOVQ    codes+0(FP), AX
 	MOVQ    grid+8(FP), CX
@@ -3926,6 +3944,7 @@ TEXT ·encodeTableFloat16AVX2(SB), NOSPLIT, $0-64
 	JL      groups_of_8_done
 
 groups_of_8:
+	PREFETCHT1   8192(DX)
 	VBROADCASTSS (BX), Y1
 	VBROADCASTSS (SI), Y2
 	VBROADCASTSS (DI), Y3
@@ -4045,6 +4064,7 @@ not_groups_of_8:
 	JL   groups_of_16_done
 
 groups_of_16:
+	PREFETCHT1   8192(DX)
 	VBROADCASTSS (BX), Y1
 	VBROADCASTSS (SI), Y2
 	VBROADCASTSS (DI), Y3
@@ -4169,99 +4189,100 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
-	VCVTPH2PS (DX), Y4
-	VMULPS    Y1, Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    Y3, Y4, Y4
-	VCMPPS    $0x1e, 64(CX), Y4, Y5
-	VMOVUPS   96(CX), Y7
-	VBLENDVPS Y5, 128(CX), Y7, Y7
-	VCMPPS    $0x1e, Y7, Y4, Y7
-	VPADDD    Y5, Y5, Y6
-	VPADDD    Y7, Y6, Y6
-	VPERMPS   160(CX), Y6, Y7
-	VCMPPS    $0x1e, Y7, Y4, Y7
-	VPADDD    Y6, Y6, Y6
-	VPADDD    Y7, Y6, Y6
-	VPERMPS   192(CX), Y6, Y7
-	VCMPPS    $0x1e, Y7, Y4, Y7
-	VPADDD    Y6, Y6, Y6
-	VPADDD    Y7, Y6, Y6
-	VPERMPS   288(CX), Y6, Y4
-	VPERMPS   320(CX), Y6, Y6
-	VBLENDVPS Y5, Y6, Y4, Y4
-	VCVTPH2PS 16(DX), Y5
-	VMULPS    Y1, Y5, Y5
-	VMULPS    Y2, Y5, Y5
-	VADDPS    Y3, Y5, Y5
-	VCMPPS    $0x1e, 64(CX), Y5, Y6
-	VMOVUPS   96(CX), Y8
-	VBLENDVPS Y6, 128(CX), Y8, Y8
-	VCMPPS    $0x1e, Y8, Y5, Y8
-	VPADDD    Y6, Y6, Y7
-	VPADDD    Y8, Y7, Y7
-	VPERMPS   160(CX), Y7, Y8
-	VCMPPS    $0x1e, Y8, Y5, Y8
-	VPADDD    Y7, Y7, Y7
-	VPADDD    Y8, Y7, Y7
-	VPERMPS   192(CX), Y7, Y8
-	VCMPPS    $0x1e, Y8, Y5, Y8
-	VPADDD    Y7, Y7, Y7
-	VPADDD    Y8, Y7, Y7
-	VPERMPS   288(CX), Y7, Y5
-	VPERMPS   320(CX), Y7, Y7
-	VBLENDVPS Y6, Y7, Y5, Y5
-	VCVTPH2PS 32(DX), Y6
-	VMULPS    Y1, Y6, Y6
-	VMULPS    Y2, Y6, Y6
-	VADDPS    Y3, Y6, Y6
-	VCMPPS    $0x1e, 64(CX), Y6, Y7
-	VMOVUPS   96(CX), Y9
-	VBLENDVPS Y7, 128(CX), Y9, Y9
-	VCMPPS    $0x1e, Y9, Y6, Y9
-	VPADDD    Y7, Y7, Y8
-	VPADDD    Y9, Y8, Y8
-	VPERMPS   160(CX), Y8, Y9
-	VCMPPS    $0x1e, Y9, Y6, Y9
-	VPADDD    Y8, Y8, Y8
-	VPADDD    Y9, Y8, Y8
-	VPERMPS   192(CX), Y8, Y9
-	VCMPPS    $0x1e, Y9, Y6, Y9
-	VPADDD    Y8, Y8, Y8
-	VPADDD    Y9, Y8, Y8
-	VPERMPS   288(CX), Y8, Y6
-	VPERMPS   320(CX), Y8, Y8
-	VBLENDVPS Y7, Y8, Y6, Y6
-	VCVTPH2PS 48(DX), Y7
-	VMULPS    Y1, Y7, Y7
-	VMULPS    Y2, Y7, Y7
-	VADDPS    Y3, Y7, Y7
-	VCMPPS    $0x1e, 64(CX), Y7, Y8
-	VMOVUPS   96(CX), Y10
-	VBLENDVPS Y8, 128(CX), Y10, Y10
-	VCMPPS    $0x1e, Y10, Y7, Y10
-	VPADDD    Y8, Y8, Y9
-	VPADDD    Y10, Y9, Y9
-	VPERMPS   160(CX), Y9, Y10
-	VCMPPS    $0x1e, Y10, Y7, Y10
-	VPADDD    Y9, Y9, Y9
-	VPADDD    Y10, Y9, Y9
-	VPERMPS   192(CX), Y9, Y10
-	VCMPPS    $0x1e, Y10, Y7, Y10
-	VPADDD    Y9, Y9, Y9
-	VPADDD    Y10, Y9, Y9
-	VPERMPS   288(CX), Y9, Y7
-	VPERMPS   320(CX), Y9, Y9
-	VBLENDVPS Y8, Y9, Y7, Y7
-	VPACKUSDW Y5, Y4, Y4
-	VPACKUSDW Y7, Y6, Y6
-	VPACKUSWB Y6, Y4, Y4
-	VPERMD    Y4, Y0, Y4
-	VMOVUPS   Y4, (AX)
-	ADDQ      $+64, DX
-	ADDQ      $+32, AX
-	SUBQ      $+32, R10
-	JGE       four_steps
+	PREFETCHT1 8192(DX)
+	VCVTPH2PS  (DX), Y4
+	VMULPS     Y1, Y4, Y4
+	VMULPS     Y2, Y4, Y4
+	VADDPS     Y3, Y4, Y4
+	VCMPPS     $0x1e, 64(CX), Y4, Y5
+	VMOVUPS    96(CX), Y7
+	VBLENDVPS  Y5, 128(CX), Y7, Y7
+	VCMPPS     $0x1e, Y7, Y4, Y7
+	VPADDD     Y5, Y5, Y6
+	VPADDD     Y7, Y6, Y6
+	VPERMPS    160(CX), Y6, Y7
+	VCMPPS     $0x1e, Y7, Y4, Y7
+	VPADDD     Y6, Y6, Y6
+	VPADDD     Y7, Y6, Y6
+	VPERMPS    192(CX), Y6, Y7
+	VCMPPS     $0x1e, Y7, Y4, Y7
+	VPADDD     Y6, Y6, Y6
+	VPADDD     Y7, Y6, Y6
+	VPERMPS    288(CX), Y6, Y4
+	VPERMPS    320(CX), Y6, Y6
+	VBLENDVPS  Y5, Y6, Y4, Y4
+	VCVTPH2PS  16(DX), Y5
+	VMULPS     Y1, Y5, Y5
+	VMULPS     Y2, Y5, Y5
+	VADDPS     Y3, Y5, Y5
+	VCMPPS     $0x1e, 64(CX), Y5, Y6
+	VMOVUPS    96(CX), Y8
+	VBLENDVPS  Y6, 128(CX), Y8, Y8
+	VCMPPS     $0x1e, Y8, Y5, Y8
+	VPADDD     Y6, Y6, Y7
+	VPADDD     Y8, Y7, Y7
+	VPERMPS    160(CX), Y7, Y8
+	VCMPPS     $0x1e, Y8, Y5, Y8
+	VPADDD     Y7, Y7, Y7
+	VPADDD     Y8, Y7, Y7
+	VPERMPS    192(CX), Y7, Y8
+	VCMPPS     $0x1e, Y8, Y5, Y8
+	VPADDD     Y7, Y7, Y7
+	VPADDD     Y8, Y7, Y7
+	VPERMPS    288(CX), Y7, Y5
+	VPERMPS    320(CX), Y7, Y7
+	VBLENDVPS  Y6, Y7, Y5, Y5
+	VCVTPH2PS  32(DX), Y6
+	VMULPS     Y1, Y6, Y6
+	VMULPS     Y2, Y6, Y6
+	VADDPS     Y3, Y6, Y6
+	VCMPPS     $0x1e, 64(CX), Y6, Y7
+	VMOVUPS    96(CX), Y9
+	VBLENDVPS  Y7, 128(CX), Y9, Y9
+	VCMPPS     $0x1e, Y9, Y6, Y9
+	VPADDD     Y7, Y7, Y8
+	VPADDD     Y9, Y8, Y8
+	VPERMPS    160(CX), Y8, Y9
+	VCMPPS     $0x1e, Y9, Y6, Y9
+	VPADDD     Y8, Y8, Y8
+	VPADDD     Y9, Y8, Y8
+	VPERMPS    192(CX), Y8, Y9
+	VCMPPS     $0x1e, Y9, Y6, Y9
+	VPADDD     Y8, Y8, Y8
+	VPADDD     Y9, Y8, Y8
+	VPERMPS    288(CX), Y8, Y6
+	VPERMPS    320(CX), Y8, Y8
+	VBLENDVPS  Y7, Y8, Y6, Y6
+	VCVTPH2PS  48(DX), Y7
+	VMULPS     Y1, Y7, Y7
+	VMULPS     Y2, Y7, Y7
+	VADDPS     Y3, Y7, Y7
+	VCMPPS     $0x1e, 64(CX), Y7, Y8
+	VMOVUPS    96(CX), Y10
+	VBLENDVPS  Y8, 128(CX), Y10, Y10
+	VCMPPS     $0x1e, Y10, Y7, Y10
+	VPADDD     Y8, Y8, Y9
+	VPADDD     Y10, Y9, Y9
+	VPERMPS    160(CX), Y9, Y10
+	VCMPPS     $0x1e, Y10, Y7, Y10
+	VPADDD     Y9, Y9, Y9
+	VPADDD     Y10, Y9, Y9
+	VPERMPS    192(CX), Y9, Y10
+	VCMPPS     $0x1e, Y10, Y7, Y10
+	VPADDD     Y9, Y9, Y9
+	VPADDD     Y10, Y9, Y9
+	VPERMPS    288(CX), Y9, Y7
+	VPERMPS    320(CX), Y9, Y9
+	VBLENDVPS  Y8, Y9, Y7, Y7
+	VPACKUSDW  Y5, Y4, Y4
+	VPACKUSDW  Y7, Y6, Y6
+	VPACKUSWB  Y6, Y4, Y4
+	VPERMD     Y4, Y0, Y4
+	VMOVUPS    Y4, (AX)
+	ADDQ       $+64, DX
+	ADDQ       $+32, AX
+	SUBQ       $+32, R10
+	JGE        four_steps
 
 four_steps_done:
 	ADDQ $+32, R10
@@ -4312,7 +4333,7 @@ code_done:
 	RET
 
 // func encodeTableBFloat16AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·encodeTableBFloat16AVX2(SB), NOSPLIT, $0-64
 	MOVQ    codes+0(FP), AX
 	MOVQ    grid+8(FP), CX
@@ -4329,6 +4350,7 @@ TEXT ·encodeTableBFloat16AVX2(SB), NOSPLIT, $0-64
 	JL      groups_of_8_done
 
 groups_of_8:
+	PREFETCHT1   8192(DX)
 	VBROADCASTSS (BX), Y1
 	VBROADCASTSS (SI), Y2
 	VBROADCASTSS (DI), Y3
@@ -4452,6 +4474,7 @@ not_groups_of_8:
 	JL   groups_of_16_done
 
 groups_of_16:
+	PREFETCHT1   8192(DX)
 	VBROADCASTSS (BX), Y1
 	VBROADCASTSS (SI), Y2
 	VBROADCASTSS (DI), Y3
@@ -4580,103 +4603,104 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
-	VPMOVZXWD (DX), Y4
-	VPSLLD    $0x10, Y4, Y4
-	VMULPS    Y1, Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    Y3, Y4, Y4
-	VCMPPS    $0x1e, 64(CX), Y4, Y5
-	VMOVUPS   96(CX), Y7
-	VBLENDVPS Y5, 128(CX), Y7, Y7
-	VCMPPS    $0x1e, Y7, Y4, Y7
-	VPADDD    Y5, Y5, Y6
-	VPADDD    Y7, Y6, Y6
-	VPERMPS   160(CX), Y6, Y7
-	VCMPPS    $0x1e, Y7, Y4, Y7
-	VPADDD    Y6, Y6, Y6
-	VPADDD    Y7, Y6, Y6
-	VPERMPS   192(CX), Y6, Y7
-	VCMPPS    $0x1e, Y7, Y4, Y7
-	VPADDD    Y6, Y6, Y6
-	VPADDD    Y7, Y6, Y6
-	VPERMPS   288(CX), Y6, Y4
-	VPERMPS   320(CX), Y6, Y6
-	VBLENDVPS Y5, Y6, Y4, Y4
-	VPMOVZXWD 16(DX), Y5
-	VPSLLD    $0x10, Y5, Y5
-	VMULPS    Y1, Y5, Y5
-	VMULPS    Y2, Y5, Y5
-	VADDPS    Y3, Y5, Y5
-	VCMPPS    $0x1e, 64(CX), Y5, Y6
-	VMOVUPS   96(CX), Y8
-	VBLENDVPS Y6, 128(CX), Y8, Y8
-	VCMPPS    $0x1e, Y8, Y5, Y8
-	VPADDD    Y6, Y6, Y7
-	VPADDD    Y8, Y7, Y7
-	VPERMPS   160(CX), Y7, Y8
-	VCMPPS    $0x1e, Y8, Y5, Y8
-	VPADDD    Y7, Y7, Y7
-	VPADDD    Y8, Y7, Y7
-	VPERMPS   192(CX), Y7, Y8
-	VCMPPS    $0x1e, Y8, Y5, Y8
-	VPADDD    Y7, Y7, Y7
-	VPADDD    Y8, Y7, Y7
-	VPERMPS   288(CX), Y7, Y5
-	VPERMPS   320(CX), Y7, Y7
-	VBLENDVPS Y6, Y7, Y5, Y5
-	VPMOVZXWD 32(DX), Y6
-	VPSLLD    $0x10, Y6, Y6
-	VMULPS    Y1, Y6, Y6
-	VMULPS    Y2, Y6, Y6
-	VADDPS    Y3, Y6, Y6
-	VCMPPS    $0x1e, 64(CX), Y6, Y7
-	VMOVUPS   96(CX), Y9
-	VBLENDVPS Y7, 128(CX), Y9, Y9
-	VCMPPS    $0x1e, Y9, Y6, Y9
-	VPADDD    Y7, Y7, Y8
-	VPADDD    Y9, Y8, Y8
-	VPERMPS   160(CX), Y8, Y9
-	VCMPPS    $0x1e, Y9, Y6, Y9
-	VPADDD    Y8, Y8, Y8
-	VPADDD    Y9, Y8, Y8
-	VPERMPS   192(CX), Y8, Y9
-	VCMPPS    $0x1e, Y9, Y6, Y9
-	VPADDD    Y8, Y8, Y8
-	VPADDD    Y9, Y8, Y8
-	VPERMPS   288(CX), Y8, Y6
-	VPERMPS   320(CX), Y8, Y8
-	VBLENDVPS Y7, Y8, Y6, Y6
-	VPMOVZXWD 48(DX), Y7
-	VPSLLD    $0x10, Y7, Y7
-	VMULPS    Y1, Y7, Y7
-	VMULPS    Y2, Y7, Y7
-	VADDPS    Y3, Y7, Y7
-	VCMPPS    $0x1e, 64(CX), Y7, Y8
-	VMOVUPS   96(CX), Y10
-	VBLENDVPS Y8, 128(CX), Y10, Y10
-	VCMPPS    $0x1e, Y10, Y7, Y10
-	VPADDD    Y8, Y8, Y9
-	VPADDD    Y10, Y9, Y9
-	VPERMPS   160(CX), Y9, Y10
-	VCMPPS    $0x1e, Y10, Y7, Y10
-	VPADDD    Y9, Y9, Y9
-	VPADDD    Y10, Y9, Y9
-	VPERMPS   192(CX), Y9, Y10
-	VCMPPS    $0x1e, Y10, Y7, Y10
-	VPADDD    Y9, Y9, Y9
-	VPADDD    Y10, Y9, Y9
-	VPERMPS   288(CX), Y9, Y7
-	VPERMPS   320(CX), Y9, Y9
-	VBLENDVPS Y8, Y9, Y7, Y7
-	VPACKUSDW Y5, Y4, Y4
-	VPACKUSDW Y7, Y6, Y6
-	VPACKUSWB Y6, Y4, Y4
-	VPERMD    Y4, Y0, Y4
-	VMOVUPS   Y4, (AX)
-	ADDQ      $+64, DX
-	ADDQ      $+32, AX
-	SUBQ      $+32, R10
-	JGE       four_steps
+	PREFETCHT1 8192(DX)
+	VPMOVZXWD  (DX), Y4
+	VPSLLD     $0x10, Y4, Y4
+	VMULPS     Y1, Y4, Y4
+	VMULPS     Y2, Y4, Y4
+	VADDPS     Y3, Y4, Y4
+	VCMPPS     $0x1e, 64(CX), Y4, Y5
+	VMOVUPS    96(CX), Y7
+	VBLENDVPS  Y5, 128(CX), Y7, Y7
+	VCMPPS     $0x1e, Y7, Y4, Y7
+	VPADDD     Y5, Y5, Y6
+	VPADDD     Y7, Y6, Y6
+	VPERMPS    160(CX), Y6, Y7
+	VCMPPS     $0x1e, Y7, Y4, Y7
+	VPADDD     Y6, Y6, Y6
+	VPADDD     Y7, Y6, Y6
+	VPERMPS    192(CX), Y6, Y7
+	VCMPPS     $0x1e, Y7, Y4, Y7
+	VPADDD     Y6, Y6, Y6
+	VPADDD     Y7, Y6, Y6
+	VPERMPS    288(CX), Y6, Y4
+	VPERMPS    320(CX), Y6, Y6
+	VBLENDVPS  Y5, Y6, Y4, Y4
+	VPMOVZXWD  16(DX), Y5
+	VPSLLD     $0x10, Y5, Y5
+	VMULPS     Y1, Y5, Y5
+	VMULPS     Y2, Y5, Y5
+	VADDPS     Y3, Y5, Y5
+	VCMPPS     $0x1e, 64(CX), Y5, Y6
+	VMOVUPS    96(CX), Y8
+	VBLENDVPS  Y6, 128(CX), Y8, Y8
+	VCMPPS     $0x1e, Y8, Y5, Y8
+	VPADDD     Y6, Y6, Y7
+	VPADDD     Y8, Y7, Y7
+	VPERMPS    160(CX), Y7, Y8
+	VCMPPS     $0x1e, Y8, Y5, Y8
+	VPADDD     Y7, Y7, Y7
+	VPADDD     Y8, Y7, Y7
+	VPERMPS    192(CX), Y7, Y8
+	VCMPPS     $0x1e, Y8, Y5, Y8
+	VPADDD     Y7, Y7, Y7
+	VPADDD     Y8, Y7, Y7
+	VPERMPS    288(CX), Y7, Y5
+	VPERMPS    320(CX), Y7, Y7
+	VBLENDVPS  Y6, Y7, Y5, Y5
+	VPMOVZXWD  32(DX), Y6
+	VPSLLD     $0x10, Y6, Y6
+	VMULPS     Y1, Y6, Y6
+	VMULPS     Y2, Y6, Y6
+	VADDPS     Y3, Y6, Y6
+	VCMPPS     $0x1e, 64(CX), Y6, Y7
+	VMOVUPS    96(CX), Y9
+	VBLENDVPS  Y7, 128(CX), Y9, Y9
+	VCMPPS     $0x1e, Y9, Y6, Y9
+	VPADDD     Y7, Y7, Y8
+	VPADDD     Y9, Y8, Y8
+	VPERMPS    160(CX), Y8, Y9
+	VCMPPS     $0x1e, Y9, Y6, Y9
+	VPADDD     Y8, Y8, Y8
+	VPADDD     Y9, Y8, Y8
+	VPERMPS    192(CX), Y8, Y9
+	VCMPPS     $0x1e, Y9, Y6, Y9
+	VPADDD     Y8, Y8, Y8
+	VPADDD     Y9, Y8, Y8
+	VPERMPS    288(CX), Y8, Y6
+	VPERMPS    320(CX), Y8, Y8
+	VBLENDVPS  Y7, Y8, Y6, Y6
+	VPMOVZXWD  48(DX), Y7
+	VPSLLD     $0x10, Y7, Y7
+	VMULPS     Y1, Y7, Y7
+	VMULPS     Y2, Y7, Y7
+	VADDPS     Y3, Y7, Y7
+	VCMPPS     $0x1e, 64(CX), Y7, Y8
+	VMOVUPS    96(CX), Y10
+	VBLENDVPS  Y8, 128(CX), Y10, Y10
+	VCMPPS     $0x1e, Y10, Y7, Y10
+	VPADDD     Y8, Y8, Y9
+	VPADDD     Y10, Y9, Y9
+	VPERMPS    160(CX), Y9, Y10
+	VCMPPS     $0x1e, Y10, Y7, Y10
+	VPADDD     Y9, Y9, Y9
+	VPADDD     Y10, Y9, Y9
+	VPERMPS    192(CX), Y9, Y10
+	VCMPPS     $0x1e, Y10, Y7, Y10
+	VPADDD     Y9, Y9, Y9
+	VPADDD     Y10, Y9, Y9
+	VPERMPS    288(CX), Y9, Y7
+	VPERMPS    320(CX), Y9, Y9
+	VBLENDVPS  Y8, Y9, Y7, Y7
+	VPACKUSDW  Y5, Y4, Y4
+	VPACKUSDW  Y7, Y6, Y6
+	VPACKUSWB  Y6, Y4, Y4
+	VPERMD     Y4, Y0, Y4
+	VMOVUPS    Y4, (AX)
+	ADDQ       $+64, DX
+	ADDQ       $+32, AX
+	SUBQ       $+32, R10
+	JGE        four_steps
 
 four_steps_done:
 	ADDQ $+32, R10
@@ -5701,7 +5725,7 @@ errors_done:
 	RET
 
 // func encodeFloatFloat32AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·encodeFloatFloat32AVX2(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -5722,6 +5746,8 @@ TEXT ·encodeFloatFloat32AVX2(SB), NOSPLIT, $0-64
 	JL           groups_of_8_done
 
 groups_of_8:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
 	VBROADCASTSS (BX), Y4
 	VBROADCASTSS (SI), Y5
 	VBROADCASTSS (DI), Y6
@@ -5833,6 +5859,8 @@ not_groups_of_8:
 	JL   groups_of_16_done
 
 groups_of_16:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
 	VBROADCASTSS (BX), Y4
 	VBROADCASTSS (SI), Y5
 	VBROADCASTSS (DI), Y6
@@ -5949,6 +5977,8 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
 	VMOVUPS      (DX), Y7
 	VMULPS       Y4, Y7, Y7
 	VMULPS       Y5, Y7, Y7
@@ -6082,7 +6112,7 @@ code_done:
 	RET
 
 // func encodeFloatFloat16AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·encodeFloatFloat16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -6103,6 +6133,7 @@ TEXT ·encodeFloatFloat16AVX2(SB), NOSPLIT, $0-64
 	JL           groups_of_8_done
 
 groups_of_8:
+	PREFETCHT1   8192(DX)
 	VBROADCASTSS (BX), Y4
 	VBROADCASTSS (SI), Y5
 	VBROADCASTSS (DI), Y6
@@ -6214,6 +6245,7 @@ not_groups_of_8:
 	JL   groups_of_16_done
 
 groups_of_16:
+	PREFETCHT1   8192(DX)
 	VBROADCASTSS (BX), Y4
 	VBROADCASTSS (SI), Y5
 	VBROADCASTSS (DI), Y6
@@ -6330,6 +6362,7 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
+	PREFETCHT1   8192(DX)
 	VCVTPH2PS    (DX), Y7
 	VMULPS       Y4, Y7, Y7
 	VMULPS       Y5, Y7, Y7
@@ -6463,7 +6496,7 @@ code_done:
 	RET
 
 // func encodeFloatBFloat16AVX2(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·encodeFloatBFloat16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -6484,6 +6517,7 @@ TEXT ·encodeFloatBFloat16AVX2(SB), NOSPLIT, $0-64
 	JL           groups_of_8_done
 
 groups_of_8:
+	PREFETCHT1   8192(DX)
 	VBROADCASTSS (BX), Y4
 	VBROADCASTSS (SI), Y5
 	VBROADCASTSS (DI), Y6
@@ -6599,6 +6633,7 @@ not_groups_of_8:
 	JL   groups_of_16_done
 
 groups_of_16:
+	PREFETCHT1   8192(DX)
 	VBROADCASTSS (BX), Y4
 	VBROADCASTSS (SI), Y5
 	VBROADCASTSS (DI), Y6
@@ -6719,6 +6754,7 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
+	PREFETCHT1   8192(DX)
 	VPMOVZXWD    (DX), Y7
 	VPSLLD       $0x10, Y7, Y7
 	VMULPS       Y4, Y7, Y7
@@ -13710,7 +13746,7 @@ lane0:
 	RET
 
 // func encodeEvenFloat32AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
-// Requires: AVX, AVX512BW, AVX512F
+// Requires: AVX, AVX512BW, AVX512F, MMX+
 TEXT ·encodeEvenFloat32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -13729,6 +13765,10 @@ TEXT ·encodeEvenFloat32AVX512(SB), NOSPLIT, $0-64
 	JL           groups_of_16_done
 
 groups_of_16:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
+	PREFETCHT1   8320(DX)
+	PREFETCHT1   8384(DX)
 	VBROADCASTSS (BX), Z3
 	VBROADCASTSS (SI), Z4
 	VBROADCASTSS (DI), Z5
@@ -13800,6 +13840,10 @@ not_groups_of_16:
 	JL   groups_of_32_done
 
 groups_of_32:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
+	PREFETCHT1   8320(DX)
+	PREFETCHT1   8384(DX)
 	VBROADCASTSS (BX), Z3
 	VBROADCASTSS (SI), Z4
 	VBROADCASTSS (DI), Z5
@@ -13876,6 +13920,10 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
+	PREFETCHT1  8192(DX)
+	PREFETCHT1  8256(DX)
+	PREFETCHT1  8320(DX)
+	PREFETCHT1  8384(DX)
 	VMOVUPS     (DX), Z6
 	VMULPS      Z3, Z6, Z6
 	VMULPS      Z4, Z6, Z6
@@ -13973,7 +14021,7 @@ code_done:
 	RET
 
 // func encodeEvenFloat16AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
-// Requires: AVX, AVX512BW, AVX512F, F16C
+// Requires: AVX, AVX512BW, AVX512F, F16C, MMX+
 TEXT ·encodeEvenFloat16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -13992,6 +14040,8 @@ TEXT ·encodeEvenFloat16AVX512(SB), NOSPLIT, $0-64
 	JL           groups_of_16_done
 
 groups_of_16:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
 	VBROADCASTSS (BX), Z3
 	VBROADCASTSS (SI), Z4
 	VBROADCASTSS (DI), Z5
@@ -14063,6 +14113,8 @@ not_groups_of_16:
 	JL   groups_of_32_done
 
 groups_of_32:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
 	VBROADCASTSS (BX), Z3
 	VBROADCASTSS (SI), Z4
 	VBROADCASTSS (DI), Z5
@@ -14139,6 +14191,8 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
+	PREFETCHT1  8192(DX)
+	PREFETCHT1  8256(DX)
 	VCVTPH2PS   (DX), Z6
 	VMULPS      Z3, Z6, Z6
 	VMULPS      Z4, Z6, Z6
@@ -14236,7 +14290,7 @@ code_done:
 	RET
 
 // func encodeEvenBFloat16AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
-// Requires: AVX, AVX2, AVX512BW, AVX512F
+// Requires: AVX, AVX2, AVX512BW, AVX512F, MMX+
 TEXT ·encodeEvenBFloat16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -14255,6 +14309,8 @@ TEXT ·encodeEvenBFloat16AVX512(SB), NOSPLIT, $0-64
 	JL           groups_of_16_done
 
 groups_of_16:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
 	VBROADCASTSS (BX), Z3
 	VBROADCASTSS (SI), Z4
 	VBROADCASTSS (DI), Z5
@@ -14330,6 +14386,8 @@ not_groups_of_16:
 	JL   groups_of_32_done
 
 groups_of_32:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
 	VBROADCASTSS (BX), Z3
 	VBROADCASTSS (SI), Z4
 	VBROADCASTSS (DI), Z5
@@ -14410,6 +14468,8 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
+	PREFETCHT1  8192(DX)
+	PREFETCHT1  8256(DX)
 	VPMOVZXWD   (DX), Z6
 	VPSLLD      $0x10, Z6, Z6
 	VMULPS      Z3, Z6, Z6
@@ -14513,7 +14573,7 @@ code_done:
 	RET
 
 // func encodeTableFloat32AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
-// Requires: AVX, AVX512BW, AVX512F
+// Requires: AVX, AVX512BW, AVX512F, MMX+
 TEXT ·encodeTableFloat32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -14539,6 +14599,10 @@ TEXT ·encodeTableFloat32AVX512(SB), NOSPLIT, $0-64
 	JL           groups_of_16_done
 
 groups_of_16:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
+	PREFETCHT1   8320(DX)
+	PREFETCHT1   8384(DX)
 	VBROADCASTSS (BX), Z10
 	VBROADCASTSS (SI), Z11
 	VBROADCASTSS (DI), Z12
@@ -14646,6 +14710,10 @@ not_groups_of_16:
 	JL   groups_of_32_done
 
 groups_of_32:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
+	PREFETCHT1   8320(DX)
+	PREFETCHT1   8384(DX)
 	VBROADCASTSS (BX), Z10
 	VBROADCASTSS (SI), Z11
 	VBROADCASTSS (DI), Z12
@@ -14758,6 +14826,10 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
+	PREFETCHT1  8192(DX)
+	PREFETCHT1  8256(DX)
+	PREFETCHT1  8320(DX)
+	PREFETCHT1  8384(DX)
 	VMOVUPS     (DX), Z13
 	VMULPS      Z10, Z13, Z13
 	VMULPS      Z11, Z13, Z13
@@ -14909,7 +14981,7 @@ code_done:
 	RET
 
 // func encodeTableFloat16AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
-// Requires: AVX, AVX512BW, AVX512F, F16C
+// Requires: AVX, AVX512BW, AVX512F, F16C, MMX+
 TEXT ·encodeTableFloat16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -14935,6 +15007,8 @@ TEXT ·encodeTableFloat16AVX512(SB), NOSPLIT, $0-64
 	JL           groups_of_16_done
 
 groups_of_16:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
 	VBROADCASTSS (BX), Z10
 	VBROADCASTSS (SI), Z11
 	VBROADCASTSS (DI), Z12
@@ -15042,6 +15116,8 @@ not_groups_of_16:
 	JL   groups_of_32_done
 
 groups_of_32:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
 	VBROADCASTSS (BX), Z10
 	VBROADCASTSS (SI), Z11
 	VBROADCASTSS (DI), Z12
@@ -15154,6 +15230,8 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
+	PREFETCHT1  8192(DX)
+	PREFETCHT1  8256(DX)
 	VCVTPH2PS   (DX), Z13
 	VMULPS      Z10, Z13, Z13
 	VMULPS      Z11, Z13, Z13
@@ -15305,7 +15383,7 @@ code_done:
 	RET
 
 // func encodeTableBFloat16AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
-// Requires: AVX, AVX2, AVX512BW, AVX512F
+// Requires: AVX, AVX2, AVX512BW, AVX512F, MMX+
 TEXT ·encodeTableBFloat16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -15331,6 +15409,8 @@ TEXT ·encodeTableBFloat16AVX512(SB), NOSPLIT, $0-64
 	JL           groups_of_16_done
 
 groups_of_16:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
 	VBROADCASTSS (BX), Z10
 	VBROADCASTSS (SI), Z11
 	VBROADCASTSS (DI), Z12
@@ -15442,6 +15522,8 @@ not_groups_of_16:
 	JL   groups_of_32_done
 
 groups_of_32:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
 	VBROADCASTSS (BX), Z10
 	VBROADCASTSS (SI), Z11
 	VBROADCASTSS (DI), Z12
@@ -15558,6 +15640,8 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
+	PREFETCHT1  8192(DX)
+	PREFETCHT1  8256(DX)
 	VPMOVZXWD   (DX), Z13
 	VPSLLD      $0x10, Z13, Z13
 	VMULPS      Z10, Z13, Z13
@@ -16337,7 +16421,7 @@ errors_done:
 	RET
 
 // func encodeFloatFloat32AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
 TEXT ·encodeFloatFloat32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -16363,6 +16447,10 @@ TEXT ·encodeFloatFloat32AVX512(SB), NOSPLIT, $0-64
 	JL           groups_of_16_done
 
 groups_of_16:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
+	PREFETCHT1   8320(DX)
+	PREFETCHT1   8384(DX)
 	VBROADCASTSS (BX), Z8
 	VBROADCASTSS (SI), Z9
 	VBROADCASTSS (DI), Z10
@@ -16458,6 +16546,10 @@ not_groups_of_16:
 	JL   groups_of_32_done
 
 groups_of_32:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
+	PREFETCHT1   8320(DX)
+	PREFETCHT1   8384(DX)
 	VBROADCASTSS (BX), Z8
 	VBROADCASTSS (SI), Z9
 	VBROADCASTSS (DI), Z10
@@ -16558,75 +16650,79 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
-	VMOVUPS   (DX), Z11
-	VMULPS    Z8, Z11, Z11
-	VMULPS    Z9, Z11, Z11
-	VADDPS    Z10, Z11, Z11
-	VPMOVD2M  Z11, K1
-	VRANGEPS  $0x0a, Z0, Z11, Z11
-	VPANDD    Z4, Z11, Z12
-	VMAXPS    Z2, Z12, Z12
-	VMULPS    Z3, Z12, Z13
-	VADDPS    Z13, Z11, Z11
-	VPSUBD    Z13, Z11, Z11
-	VPSUBD    Z2, Z12, Z12
-	VPSRLD    X5, Z12, Z12
-	VPADDD    Z12, Z11, Z11
-	VPORD     Z6, Z11, K1, Z11
-	VMOVUPS   64(DX), Z12
-	VMULPS    Z8, Z12, Z12
-	VMULPS    Z9, Z12, Z12
-	VADDPS    Z10, Z12, Z12
-	VPMOVD2M  Z12, K1
-	VRANGEPS  $0x0a, Z0, Z12, Z12
-	VPANDD    Z4, Z12, Z13
-	VMAXPS    Z2, Z13, Z13
-	VMULPS    Z3, Z13, Z14
-	VADDPS    Z14, Z12, Z12
-	VPSUBD    Z14, Z12, Z12
-	VPSUBD    Z2, Z13, Z13
-	VPSRLD    X5, Z13, Z13
-	VPADDD    Z13, Z12, Z12
-	VPORD     Z6, Z12, K1, Z12
-	VMOVUPS   128(DX), Z13
-	VMULPS    Z8, Z13, Z13
-	VMULPS    Z9, Z13, Z13
-	VADDPS    Z10, Z13, Z13
-	VPMOVD2M  Z13, K1
-	VRANGEPS  $0x0a, Z0, Z13, Z13
-	VPANDD    Z4, Z13, Z14
-	VMAXPS    Z2, Z14, Z14
-	VMULPS    Z3, Z14, Z15
-	VADDPS    Z15, Z13, Z13
-	VPSUBD    Z15, Z13, Z13
-	VPSUBD    Z2, Z14, Z14
-	VPSRLD    X5, Z14, Z14
-	VPADDD    Z14, Z13, Z13
-	VPORD     Z6, Z13, K1, Z13
-	VMOVUPS   192(DX), Z14
-	VMULPS    Z8, Z14, Z14
-	VMULPS    Z9, Z14, Z14
-	VADDPS    Z10, Z14, Z14
-	VPMOVD2M  Z14, K1
-	VRANGEPS  $0x0a, Z0, Z14, Z14
-	VPANDD    Z4, Z14, Z15
-	VMAXPS    Z2, Z15, Z15
-	VMULPS    Z3, Z15, Z16
-	VADDPS    Z16, Z14, Z14
-	VPSUBD    Z16, Z14, Z14
-	VPSUBD    Z2, Z15, Z15
-	VPSRLD    X5, Z15, Z15
-	VPADDD    Z15, Z14, Z14
-	VPORD     Z6, Z14, K1, Z14
-	VPACKUSDW Z12, Z11, Z11
-	VPACKUSDW Z14, Z13, Z13
-	VPACKUSWB Z13, Z11, Z11
-	VPERMD    Z11, Z7, Z11
-	VMOVUPS   Z11, (AX)
-	ADDQ      $+256, DX
-	ADDQ      $+64, AX
-	SUBQ      $+64, R9
-	JGE       four_steps
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	PREFETCHT1 8384(DX)
+	VMOVUPS    (DX), Z11
+	VMULPS     Z8, Z11, Z11
+	VMULPS     Z9, Z11, Z11
+	VADDPS     Z10, Z11, Z11
+	VPMOVD2M   Z11, K1
+	VRANGEPS   $0x0a, Z0, Z11, Z11
+	VPANDD     Z4, Z11, Z12
+	VMAXPS     Z2, Z12, Z12
+	VMULPS     Z3, Z12, Z13
+	VADDPS     Z13, Z11, Z11
+	VPSUBD     Z13, Z11, Z11
+	VPSUBD     Z2, Z12, Z12
+	VPSRLD     X5, Z12, Z12
+	VPADDD     Z12, Z11, Z11
+	VPORD      Z6, Z11, K1, Z11
+	VMOVUPS    64(DX), Z12
+	VMULPS     Z8, Z12, Z12
+	VMULPS     Z9, Z12, Z12
+	VADDPS     Z10, Z12, Z12
+	VPMOVD2M   Z12, K1
+	VRANGEPS   $0x0a, Z0, Z12, Z12
+	VPANDD     Z4, Z12, Z13
+	VMAXPS     Z2, Z13, Z13
+	VMULPS     Z3, Z13, Z14
+	VADDPS     Z14, Z12, Z12
+	VPSUBD     Z14, Z12, Z12
+	VPSUBD     Z2, Z13, Z13
+	VPSRLD     X5, Z13, Z13
+	VPADDD     Z13, Z12, Z12
+	VPORD      Z6, Z12, K1, Z12
+	VMOVUPS    128(DX), Z13
+	VMULPS     Z8, Z13, Z13
+	VMULPS     Z9, Z13, Z13
+	VADDPS     Z10, Z13, Z13
+	VPMOVD2M   Z13, K1
+	VRANGEPS   $0x0a, Z0, Z13, Z13
+	VPANDD     Z4, Z13, Z14
+	VMAXPS     Z2, Z14, Z14
+	VMULPS     Z3, Z14, Z15
+	VADDPS     Z15, Z13, Z13
+	VPSUBD     Z15, Z13, Z13
+	VPSUBD     Z2, Z14, Z14
+	VPSRLD     X5, Z14, Z14
+	VPADDD     Z14, Z13, Z13
+	VPORD      Z6, Z13, K1, Z13
+	VMOVUPS    192(DX), Z14
+	VMULPS     Z8, Z14, Z14
+	VMULPS     Z9, Z14, Z14
+	VADDPS     Z10, Z14, Z14
+	VPMOVD2M   Z14, K1
+	VRANGEPS   $0x0a, Z0, Z14, Z14
+	VPANDD     Z4, Z14, Z15
+	VMAXPS     Z2, Z15, Z15
+	VMULPS     Z3, Z15, Z16
+	VADDPS     Z16, Z14, Z14
+	VPSUBD     Z16, Z14, Z14
+	VPSUBD     Z2, Z15, Z15
+	VPSRLD     X5, Z15, Z15
+	VPADDD     Z15, Z14, Z14
+	VPORD      Z6, Z14, K1, Z14
+	VPACKUSDW  Z12, Z11, Z11
+	VPACKUSDW  Z14, Z13, Z13
+	VPACKUSWB  Z13, Z11, Z11
+	VPERMD     Z11, Z7, Z11
+	VMOVUPS    Z11, (AX)
+	ADDQ       $+256, DX
+	ADDQ       $+64, AX
+	SUBQ       $+64, R9
+	JGE        four_steps
 
 four_steps_done:
 	ADDQ $+64, R9
@@ -16691,7 +16787,7 @@ code_done:
 	RET
 
 // func encodeFloatFloat16AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, F16C
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, F16C, MMX+
 TEXT ·encodeFloatFloat16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -16717,6 +16813,8 @@ TEXT ·encodeFloatFloat16AVX512(SB), NOSPLIT, $0-64
 	JL           groups_of_16_done
 
 groups_of_16:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
 	VBROADCASTSS (BX), Z8
 	VBROADCASTSS (SI), Z9
 	VBROADCASTSS (DI), Z10
@@ -16812,6 +16910,8 @@ not_groups_of_16:
 	JL   groups_of_32_done
 
 groups_of_32:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
 	VBROADCASTSS (BX), Z8
 	VBROADCASTSS (SI), Z9
 	VBROADCASTSS (DI), Z10
@@ -16912,75 +17012,77 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
-	VCVTPH2PS (DX), Z11
-	VMULPS    Z8, Z11, Z11
-	VMULPS    Z9, Z11, Z11
-	VADDPS    Z10, Z11, Z11
-	VPMOVD2M  Z11, K1
-	VRANGEPS  $0x0a, Z0, Z11, Z11
-	VPANDD    Z4, Z11, Z12
-	VMAXPS    Z2, Z12, Z12
-	VMULPS    Z3, Z12, Z13
-	VADDPS    Z13, Z11, Z11
-	VPSUBD    Z13, Z11, Z11
-	VPSUBD    Z2, Z12, Z12
-	VPSRLD    X5, Z12, Z12
-	VPADDD    Z12, Z11, Z11
-	VPORD     Z6, Z11, K1, Z11
-	VCVTPH2PS 32(DX), Z12
-	VMULPS    Z8, Z12, Z12
-	VMULPS    Z9, Z12, Z12
-	VADDPS    Z10, Z12, Z12
-	VPMOVD2M  Z12, K1
-	VRANGEPS  $0x0a, Z0, Z12, Z12
-	VPANDD    Z4, Z12, Z13
-	VMAXPS    Z2, Z13, Z13
-	VMULPS    Z3, Z13, Z14
-	VADDPS    Z14, Z12, Z12
-	VPSUBD    Z14, Z12, Z12
-	VPSUBD    Z2, Z13, Z13
-	VPSRLD    X5, Z13, Z13
-	VPADDD    Z13, Z12, Z12
-	VPORD     Z6, Z12, K1, Z12
-	VCVTPH2PS 64(DX), Z13
-	VMULPS    Z8, Z13, Z13
-	VMULPS    Z9, Z13, Z13
-	VADDPS    Z10, Z13, Z13
-	VPMOVD2M  Z13, K1
-	VRANGEPS  $0x0a, Z0, Z13, Z13
-	VPANDD    Z4, Z13, Z14
-	VMAXPS    Z2, Z14, Z14
-	VMULPS    Z3, Z14, Z15
-	VADDPS    Z15, Z13, Z13
-	VPSUBD    Z15, Z13, Z13
-	VPSUBD    Z2, Z14, Z14
-	VPSRLD    X5, Z14, Z14
-	VPADDD    Z14, Z13, Z13
-	VPORD     Z6, Z13, K1, Z13
-	VCVTPH2PS 96(DX), Z14
-	VMULPS    Z8, Z14, Z14
-	VMULPS    Z9, Z14, Z14
-	VADDPS    Z10, Z14, Z14
-	VPMOVD2M  Z14, K1
-	VRANGEPS  $0x0a, Z0, Z14, Z14
-	VPANDD    Z4, Z14, Z15
-	VMAXPS    Z2, Z15, Z15
-	VMULPS    Z3, Z15, Z16
-	VADDPS    Z16, Z14, Z14
-	VPSUBD    Z16, Z14, Z14
-	VPSUBD    Z2, Z15, Z15
-	VPSRLD    X5, Z15, Z15
-	VPADDD    Z15, Z14, Z14
-	VPORD     Z6, Z14, K1, Z14
-	VPACKUSDW Z12, Z11, Z11
-	VPACKUSDW Z14, Z13, Z13
-	VPACKUSWB Z13, Z11, Z11
-	VPERMD    Z11, Z7, Z11
-	VMOVUPS   Z11, (AX)
-	ADDQ      $+128, DX
-	ADDQ      $+64, AX
-	SUBQ      $+64, R9
-	JGE       four_steps
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	VCVTPH2PS  (DX), Z11
+	VMULPS     Z8, Z11, Z11
+	VMULPS     Z9, Z11, Z11
+	VADDPS     Z10, Z11, Z11
+	VPMOVD2M   Z11, K1
+	VRANGEPS   $0x0a, Z0, Z11, Z11
+	VPANDD     Z4, Z11, Z12
+	VMAXPS     Z2, Z12, Z12
+	VMULPS     Z3, Z12, Z13
+	VADDPS     Z13, Z11, Z11
+	VPSUBD     Z13, Z11, Z11
+	VPSUBD     Z2, Z12, Z12
+	VPSRLD     X5, Z12, Z12
+	VPADDD     Z12, Z11, Z11
+	VPORD      Z6, Z11, K1, Z11
+	VCVTPH2PS  32(DX), Z12
+	VMULPS     Z8, Z12, Z12
+	VMULPS     Z9, Z12, Z12
+	VADDPS     Z10, Z12, Z12
+	VPMOVD2M   Z12, K1
+	VRANGEPS   $0x0a, Z0, Z12, Z12
+	VPANDD     Z4, Z12, Z13
+	VMAXPS     Z2, Z13, Z13
+	VMULPS     Z3, Z13, Z14
+	VADDPS     Z14, Z12, Z12
+	VPSUBD     Z14, Z12, Z12
+	VPSUBD     Z2, Z13, Z13
+	VPSRLD     X5, Z13, Z13
+	VPADDD     Z13, Z12, Z12
+	VPORD      Z6, Z12, K1, Z12
+	VCVTPH2PS  64(DX), Z13
+	VMULPS     Z8, Z13, Z13
+	VMULPS     Z9, Z13, Z13
+	VADDPS     Z10, Z13, Z13
+	VPMOVD2M   Z13, K1
+	VRANGEPS   $0x0a, Z0, Z13, Z13
+	VPANDD     Z4, Z13, Z14
+	VMAXPS     Z2, Z14, Z14
+	VMULPS     Z3, Z14, Z15
+	VADDPS     Z15, Z13, Z13
+	VPSUBD     Z15, Z13, Z13
+	VPSUBD     Z2, Z14, Z14
+	VPSRLD     X5, Z14, Z14
+	VPADDD     Z14, Z13, Z13
+	VPORD      Z6, Z13, K1, Z13
+	VCVTPH2PS  96(DX), Z14
+	VMULPS     Z8, Z14, Z14
+	VMULPS     Z9, Z14, Z14
+	VADDPS     Z10, Z14, Z14
+	VPMOVD2M   Z14, K1
+	VRANGEPS   $0x0a, Z0, Z14, Z14
+	VPANDD     Z4, Z14, Z15
+	VMAXPS     Z2, Z15, Z15
+	VMULPS     Z3, Z15, Z16
+	VADDPS     Z16, Z14, Z14
+	VPSUBD     Z16, Z14, Z14
+	VPSUBD     Z2, Z15, Z15
+	VPSRLD     X5, Z15, Z15
+	VPADDD     Z15, Z14, Z14
+	VPORD      Z6, Z14, K1, Z14
+	VPACKUSDW  Z12, Z11, Z11
+	VPACKUSDW  Z14, Z13, Z13
+	VPACKUSWB  Z13, Z11, Z11
+	VPERMD     Z11, Z7, Z11
+	VMOVUPS    Z11, (AX)
+	ADDQ       $+128, DX
+	ADDQ       $+64, AX
+	SUBQ       $+64, R9
+	JGE        four_steps
 
 four_steps_done:
 	ADDQ $+64, R9
@@ -17045,7 +17147,7 @@ code_done:
 	RET
 
 // func encodeFloatBFloat16AVX512(codes *byte, grid *float32, weights *byte, groups int, groupSize int, normal *float32, inverse *float32, offset *float32)
-// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, MMX+
 TEXT ·encodeFloatBFloat16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         grid+8(FP), CX
@@ -17071,6 +17173,8 @@ TEXT ·encodeFloatBFloat16AVX512(SB), NOSPLIT, $0-64
 	JL           groups_of_16_done
 
 groups_of_16:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
 	VBROADCASTSS (BX), Z8
 	VBROADCASTSS (SI), Z9
 	VBROADCASTSS (DI), Z10
@@ -17170,6 +17274,8 @@ not_groups_of_16:
 	JL   groups_of_32_done
 
 groups_of_32:
+	PREFETCHT1   8192(DX)
+	PREFETCHT1   8256(DX)
 	VBROADCASTSS (BX), Z8
 	VBROADCASTSS (SI), Z9
 	VBROADCASTSS (DI), Z10
@@ -17274,79 +17380,81 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
-	VPMOVZXWD (DX), Z11
-	VPSLLD    $0x10, Z11, Z11
-	VMULPS    Z8, Z11, Z11
-	VMULPS    Z9, Z11, Z11
-	VADDPS    Z10, Z11, Z11
-	VPMOVD2M  Z11, K1
-	VRANGEPS  $0x0a, Z0, Z11, Z11
-	VPANDD    Z4, Z11, Z12
-	VMAXPS    Z2, Z12, Z12
-	VMULPS    Z3, Z12, Z13
-	VADDPS    Z13, Z11, Z11
-	VPSUBD    Z13, Z11, Z11
-	VPSUBD    Z2, Z12, Z12
-	VPSRLD    X5, Z12, Z12
-	VPADDD    Z12, Z11, Z11
-	VPORD     Z6, Z11, K1, Z11
-	VPMOVZXWD 32(DX), Z12
-	VPSLLD    $0x10, Z12, Z12
-	VMULPS    Z8, Z12, Z12
-	VMULPS    Z9, Z12, Z12
-	VADDPS    Z10, Z12, Z12
-	VPMOVD2M  Z12, K1
-	VRANGEPS  $0x0a, Z0, Z12, Z12
-	VPANDD    Z4, Z12, Z13
-	VMAXPS    Z2, Z13, Z13
-	VMULPS    Z3, Z13, Z14
-	VADDPS    Z14, Z12, Z12
-	VPSUBD    Z14, Z12, Z12
-	VPSUBD    Z2, Z13, Z13
-	VPSRLD    X5, Z13, Z13
-	VPADDD    Z13, Z12, Z12
-	VPORD     Z6, Z12, K1, Z12
-	VPMOVZXWD 64(DX), Z13
-	VPSLLD    $0x10, Z13, Z13
-	VMULPS    Z8, Z13, Z13
-	VMULPS    Z9, Z13, Z13
-	VADDPS    Z10, Z13, Z13
-	VPMOVD2M  Z13, K1
-	VRANGEPS  $0x0a, Z0, Z13, Z13
-	VPANDD    Z4, Z13, Z14
-	VMAXPS    Z2, Z14, Z14
-	VMULPS    Z3, Z14, Z15
-	VADDPS    Z15, Z13, Z13
-	VPSUBD    Z15, Z13, Z13
-	VPSUBD    Z2, Z14, Z14
-	VPSRLD    X5, Z14, Z14
-	VPADDD    Z14, Z13, Z13
-	VPORD     Z6, Z13, K1, Z13
-	VPMOVZXWD 96(DX), Z14
-	VPSLLD    $0x10, Z14, Z14
-	VMULPS    Z8, Z14, Z14
-	VMULPS    Z9, Z14, Z14
-	VADDPS    Z10, Z14, Z14
-	VPMOVD2M  Z14, K1
-	VRANGEPS  $0x0a, Z0, Z14, Z14
-	VPANDD    Z4, Z14, Z15
-	VMAXPS    Z2, Z15, Z15
-	VMULPS    Z3, Z15, Z16
-	VADDPS    Z16, Z14, Z14
-	VPSUBD    Z16, Z14, Z14
-	VPSUBD    Z2, Z15, Z15
-	VPSRLD    X5, Z15, Z15
-	VPADDD    Z15, Z14, Z14
-	VPORD     Z6, Z14, K1, Z14
-	VPACKUSDW Z12, Z11, Z11
-	VPACKUSDW Z14, Z13, Z13
-	VPACKUSWB Z13, Z11, Z11
-	VPERMD    Z11, Z7, Z11
-	VMOVUPS   Z11, (AX)
-	ADDQ      $+128, DX
-	ADDQ      $+64, AX
-	SUBQ      $+64, R9
-	JGE       four_steps
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	VPMOVZXWD  (DX), Z11
+	VPSLLD     $0x10, Z11, Z11
+	VMULPS     Z8, Z11, Z11
+	VMULPS     Z9, Z11, Z11
+	VADDPS     Z10, Z11, Z11
+	VPMOVD2M   Z11, K1
+	VRANGEPS   $0x0a, Z0, Z11, Z11
+	VPANDD     Z4, Z11, Z12
+	VMAXPS     Z2, Z12, Z12
+	VMULPS     Z3, Z12, Z13
+	VADDPS     Z13, Z11, Z11
+	VPSUBD     Z13, Z11, Z11
+	VPSUBD     Z2, Z12, Z12
+	VPSRLD     X5, Z12, Z12
+	VPADDD     Z12, Z11, Z11
+	VPORD      Z6, Z11, K1, Z11
+	VPMOVZXWD  32(DX), Z12
+	VPSLLD     $0x10, Z12, Z12
+	VMULPS     Z8, Z12, Z12
+	VMULPS     Z9, Z12, Z12
+	VADDPS     Z10, Z12, Z12
+	VPMOVD2M   Z12, K1
+	VRANGEPS   $0x0a, Z0, Z12, Z12
+	VPANDD     Z4, Z12, Z13
+	VMAXPS     Z2, Z13, Z13
+	VMULPS     Z3, Z13, Z14
+	VADDPS     Z14, Z12, Z12
+	VPSUBD     Z14, Z12, Z12
+	VPSUBD     Z2, Z13, Z13
+	VPSRLD     X5, Z13, Z13
+	VPADDD     Z13, Z12, Z12
+	VPORD      Z6, Z12, K1, Z12
+	VPMOVZXWD  64(DX), Z13
+	VPSLLD     $0x10, Z13, Z13
+	VMULPS     Z8, Z13, Z13
+	VMULPS     Z9, Z13, Z13
+	VADDPS     Z10, Z13, Z13
+	VPMOVD2M   Z13, K1
+	VRANGEPS   $0x0a, Z0, Z13, Z13
+	VPANDD     Z4, Z13, Z14
+	VMAXPS     Z2, Z14, Z14
+	VMULPS     Z3, Z14, Z15
+	VADDPS     Z15, Z13, Z13
+	VPSUBD     Z15, Z13, Z13
+	VPSUBD     Z2, Z14, Z14
+	VPSRLD     X5, Z14, Z14
+	VPADDD     Z14, Z13, Z13
+	VPORD      Z6, Z13, K1, Z13
+	VPMOVZXWD  96(DX), Z14
+	VPSLLD     $0x10, Z14, Z14
+	VMULPS     Z8, Z14, Z14
+	VMULPS     Z9, Z14, Z14
+	VADDPS     Z10, Z14, Z14
+	VPMOVD2M   Z14, K1
+	VRANGEPS   $0x0a, Z0, Z14, Z14
+	VPANDD     Z4, Z14, Z15
+	VMAXPS     Z2, Z15, Z15
+	VMULPS     Z3, Z15, Z16
+	VADDPS     Z16, Z14, Z14
+	VPSUBD     Z16, Z14, Z14
+	VPSUBD     Z2, Z15, Z15
+	VPSRLD     X5, Z15, Z15
+	VPADDD     Z15, Z14, Z14
+	VPORD      Z6, Z14, K1, Z14
+	VPACKUSDW  Z12, Z11, Z11
+	VPACKUSDW  Z14, Z13, Z13
+	VPACKUSWB  Z13, Z11, Z11
+	VPERMD     Z11, Z7, Z11
+	VMOVUPS    Z11, (AX)
+	ADDQ       $+128, DX
+	ADDQ       $+64, AX
+	SUBQ       $+64, R9
+	JGE        four_steps
 
 four_steps_done:
 	ADDQ $+64, R9

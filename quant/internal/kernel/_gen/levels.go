@@ -6,6 +6,10 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
+// weightsAhead is how far ahead weights are prefetched while others are coded: those of the next
+// tiles, which have to come from memory bit by bit, as a processor drops what it cannot take.
+const weightsAhead = 8192
+
 // encode is that of the scalar kernel: it normalizes weights, and codes them.
 func encode(i isa, e element, kind string) {
 	function("encode"+kind+e.name+i.name, "func(codes *byte, grid *float32, weights *byte, groups, groupSize int, normal, inverse, offset *float32)",
@@ -30,6 +34,9 @@ func encode(i isa, e element, kind string) {
 	}
 	four := func(coderAt func(k int) [3]VecVirtual) {
 		var v [4]VecVirtual
+		for at := 0; at < 4*i.lanes*e.size; at += 64 { // once a cache line
+			PREFETCHT1(Mem{Base: weights, Disp: at + weightsAhead})
+		}
 		for k := range v {
 			v[k] = code(coderAt(k), i.lanes, k*i.lanes)
 		}
