@@ -77,38 +77,46 @@ func floatCode(y floats, exponents words, high, smallestNormal, magic floats, sh
 	return y.Add(rounding).ToBits().Sub(rounding.ToBits()).Add(power.ToBits().Sub(smallestNormal.ToBits()).Shift(shift))
 }
 
-// codeLevelsNEON gives the codes of each group, one byte each.
-func codeLevelsNEON(codes *byte, grid, weights *float32, groups, groupSize int, inverse, offset *float32, kind gridKind) {
+// coding is what finds the codes of a group: a power of two, and what coder gives.
+type coding struct{ normal, factor, addend floats }
+
+// of normalizes 8 weights, and divides them by the scale.
+func (c coding) of(low, high floats) pair {
+	return pair{low, high}.mul(both(c.normal)).mul(both(c.factor)).add(both(c.addend))
+}
+
+// encodeNEON normalizes the weights of each group, and gives their codes, one byte each.
+func encodeNEON(codes *byte, grid *float32, weights *byte, groups, groupSize int, normal, inverse, offset *float32, t ElementType, kind gridKind) {
 	g := (*gridVectors)(unsafe.Pointer(grid))
 	at := 0
 	for group := range groups {
-		factor, addend := repeat(inverse, group), repeat(offset, group)
+		c := coding{repeat(normal, group), repeat(inverse, group), repeat(offset, group)}
 		switch kind {
 		case evenKind:
-			g.evenCodes(codes, weights, at, groupSize, factor, addend)
+			g.evenCodes(codes, weights, at, groupSize, c, t)
 		case tableKind:
-			g.tableCodes(codes, weights, at, groupSize, factor, addend)
+			g.tableCodes(codes, weights, at, groupSize, c, t)
 		default:
-			g.floatCodes(codes, weights, at, groupSize, factor, addend)
+			g.floatCodes(codes, weights, at, groupSize, c, t)
 		}
 		at += groupSize
 	}
 }
 
-func (g *gridVectors) evenCodes(codes *byte, weights *float32, at, n int, factor, addend floats) {
-	low, high := both(loadFloats(&g.low[0], 0)), both(loadFloats(&g.high[0], 0))
+func (g *gridVectors) evenCodes(codes, weights *byte, at, n int, c coding, t ElementType) {
+	low, high, wide := both(loadFloats(&g.low[0], 0)), both(loadFloats(&g.high[0], 0)), newWidening()
 	for end := at + n; at < end; at += 8 {
-		y := loadPair(weights, at).mul(both(factor)).add(both(addend)).max(low).min(high).round().sub(low)
+		y := c.of(loadElements(weights, at, t, wide)).max(low).min(high).round().sub(low)
 		storeLower(y.shorten().TruncToUint8(), codes, at)
 	}
 }
 
-func (g *gridVectors) tableCodes(codes *byte, weights *float32, at, n int, factor, addend floats) {
+func (g *gridVectors) tableCodes(codes, weights *byte, at, n int, c coding, t ElementType) {
 	b1, b3, b5, b7, b9, b11, b13 := g.pairBounds()
 	o0, o1, o2, o3 := planes(&g.oddBytes)
-	inOrder := loadOctets(&g.codeBytes[0], 0)
+	inOrder, wide := loadOctets(&g.codeBytes[0], 0), newWidening()
 	for end := at + n; at < end; at += 8 {
-		y := loadPair(weights, at).mul(both(factor)).add(both(addend))
+		y := c.of(loadElements(weights, at, t, wide))
 		low, high := tablePlace(y.low, b1, b3, b5, b7, b9, b11, b13), tablePlace(y.high, b1, b3, b5, b7, b9, b11, b13)
 		bound := pairOf(lookUp(placeOctets(low, high), o0, o1, o2, o3))
 		low, high = nextPlace(low, y.low.Greater(bound.low)), nextPlace(high, y.high.Greater(bound.high))
@@ -116,20 +124,24 @@ func (g *gridVectors) tableCodes(codes *byte, weights *float32, at, n int, facto
 	}
 }
 
-func (g *gridVectors) floatCodes(codes *byte, weights *float32, at, n int, factor, addend floats) {
+func (g *gridVectors) floatCodes(codes, weights *byte, at, n int, c coding, t ElementType) {
 	exponents, _, high, smallestNormal, magic := g.floatBounds()
-	sign := archsimd.BroadcastUint32x4(signBit)
+	sign, wide := archsimd.BroadcastUint32x4(signBit), newWidening()
 	shift, signShift := archsimd.BroadcastInt32x4(-int32(g.shift[0])), archsimd.BroadcastInt32x4(-int32(g.signShift[0]))
 	for end := at + n; at < end; at += 8 {
-		y := loadPair(weights, at).mul(both(factor)).add(both(addend))
+		y := c.of(loadElements(weights, at, t, wide))
 		a, b := floatCode(y.low, exponents, high, smallestNormal, magic, shift), floatCode(y.high, exponents, high, smallestNormal, magic, shift)
 		a, b = a.Or(y.low.ToBits().And(sign).Shift(signShift)), b.Or(y.high.ToBits().And(sign).Shift(signShift))
 		storeLower(a.ReshapeToUint16s().ConcatEven(b.ReshapeToUint16s()).TruncToUint8(), codes, at)
 	}
 }
 
-func codeLevelsKind(kind gridKind) func(*byte, *float32, *float32, int, int, *float32, *float32) {
-	return func(codes *byte, grid, weights *float32, groups, groupSize int, inverse, offset *float32) {
-		codeLevelsNEON(codes, grid, weights, groups, groupSize, inverse, offset, kind)
+// encodeOf is encodeNEON for one type of weights, for all kinds of levels.
+func encodeOf(t ElementType) (kinds [gridKinds]func(*byte, *float32, *byte, int, int, *float32, *float32, *float32)) {
+	for kind := range gridKinds {
+		kinds[kind] = func(codes *byte, grid *float32, weights *byte, groups, groupSize int, normal, inverse, offset *float32) {
+			encodeNEON(codes, grid, weights, groups, groupSize, normal, inverse, offset, t, kind)
+		}
 	}
+	return kinds
 }

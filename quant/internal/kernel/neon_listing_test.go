@@ -25,7 +25,7 @@ var loopsOfNEON = []string{
 
 // aroundLoops are those whose loops go over groups, or over a few trials of one.
 var aroundLoops = []string{
-	"rangesFloat16NEON", "rangesBFloat16NEON", "fitNEON", "codeLevelsNEON", "trialErrorsNEON",
+	"rangesFloat16NEON", "rangesBFloat16NEON", "fitNEON", "encodeNEON", "trialErrorsNEON",
 	"levelSearchNEON", "scaleSearchNEON", "groupScalesNEON", "factorSearchNEON", "unitCostsNEON",
 }
 

@@ -35,7 +35,7 @@ var neon = vectorSet{
 	minimumScales: minimumScalesNEON, factorScales: factorScalesNEON, multiples: multiplesNEON, unitParts: unitPartsNEON,
 	powerScales: powerScalesNEON, groupCoders: groupCodersNEON,
 	largestNumber: func(numbers *float32, n int) float32 { return largest(unsafe.Slice(numbers, n)) },
-	codeLevels:    [...]func(*byte, *float32, *float32, int, int, *float32, *float32){codeLevelsKind(evenKind), codeLevelsKind(tableKind), codeLevelsKind(floatKind)},
+	encode:        [...][gridKinds]func(*byte, *float32, *byte, int, int, *float32, *float32, *float32){encodeOf(Float32), encodeOf(Float16), encodeOf(BFloat16)},
 	decodedSums:   decodedSumsNEON,
 	normalizeEnds: normalizeEndsNEON,
 	levelScales:   levelScalesNEON,
