@@ -12,6 +12,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"runtime"
 	"runtime/debug"
 	"time"
 	"unsafe"
@@ -26,7 +28,17 @@ import (
 // MiB before the garbage collector runs: a call on many layers ends before.
 const gcPercent = 400
 
-func init() { debug.SetGCPercent(gcPercent) }
+// spareProcessors is how many times as many processors Go has as there are. One stays with a thread
+// of the caller that has left Go until Go's monitor takes it away, up to 10 ms later, while workers
+// of other calls have none. How many work is up to their threads.
+const spareProcessors = 2
+
+func init() {
+	debug.SetGCPercent(gcPercent)
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(spareProcessors * runtime.GOMAXPROCS(0))
+	}
+}
 
 func main() {}
 
