@@ -32,7 +32,8 @@ if TYPE_CHECKING:
         SkippedLayerWarning,
         UsageError,
     )
-    from pyarrowquant.evaluation.evaluate import Evaluation, evaluate
+    from pyarrowquant.evaluation.evaluate import evaluate
+    from pyarrowquant.evaluation.predicting import Evaluation
     from pyarrowquant.reading.importance import read_importance
     from pyarrowquant.reading.models import read_weights
     from pyarrowquant.recipes.expected import Expected
@@ -108,7 +109,8 @@ _MODULES = {
         "SkippedLayerWarning",
         "UsageError",
     ],
-    "evaluation.evaluate": ["Evaluation", "evaluate"],
+    "evaluation.evaluate": ["evaluate"],
+    "evaluation.predicting": ["Evaluation"],
     "recipes.expected": ["Expected"],
     "reading.importance": ["read_importance"],
     "reading.models": ["read_weights"],

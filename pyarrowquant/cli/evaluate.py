@@ -9,8 +9,8 @@ import click
 
 from pyarrowquant.cli._progress import Shown
 from pyarrowquant.cli._show import counted, json_option, show_json, show_table
-from pyarrowquant.evaluation.evaluate import Evaluation
 from pyarrowquant.evaluation.evaluate import evaluate as evaluated
+from pyarrowquant.evaluation.predicting import Evaluation
 
 
 @click.command(

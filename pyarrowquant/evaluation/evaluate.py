@@ -2,65 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
+from importlib.util import find_spec
 
 from pyarrowquant._core import arguments
-from pyarrowquant._core.quoting import quoted
-from pyarrowquant.errors import UsageError
-from pyarrowquant.evaluation.distributions import divergence, log_probabilities
-from pyarrowquant.evaluation.llama_cpp import (
-    BATCH,
-    LanguageModel,
-    Log,
-    Logits,
-    Vocabulary,
-    import_llama_cpp,
-)
+from pyarrowquant.evaluation.llama_cpp import not_installed
+from pyarrowquant.evaluation.predicting import Evaluation, Request
+from pyarrowquant.evaluation.process import run_apart
 from pyarrowquant.reading.location import locate, open_file
 from pyarrowquant.reading.text import read_text
 
 _Path = str | os.PathLike[str]
-_USUAL_CONTEXT = 512  # as llama-perplexity has it
 _LEAST_CONTEXT = 8
 _MAGIC = b"GGUF"
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How well a model predicts a text.
-
-    Attributes
-    ----------
-    tokens : int
-        How many were predicted.
-    context : int
-        Tokens of a window.
-    perplexity : float
-    reference_perplexity : float or None
-        Of the model it is compared with; this and what follows is None without one.
-    divergence : float or None
-        The mean of the Kullback-Leibler divergence of the distribution of the next token from that
-        of the reference, in nats.
-    divergence_99 : float or None
-        Its 99th percentile.
-    top_agreement : float or None
-        The part of the tokens for which both have the same most probable one.
-    """
-
-    tokens: int
-    context: int
-    perplexity: float
-    reference_perplexity: float | None
-    divergence: float | None
-    divergence_99: float | None
-    top_agreement: float | None
 
 
 def evaluate(
@@ -76,7 +31,8 @@ def evaluate(
 
     The text is cut into windows as `llama-perplexity` does it: each begins with the token that the
     model wants at the beginning, if any; tokens of its second half are predicted; what is left at
-    the end is not used. Needs the extra ``pyarrowquant[evaluate]``.
+    the end is not used. Needs the extra ``pyarrowquant[evaluate]``. llama.cpp runs in a process of
+    its own, which it ends by itself on some damaged files.
 
     Memory holds the models, the tokens, and the logits of 128 tokens.
 
@@ -102,11 +58,11 @@ def evaluate(
     Raises
     ------
     ValueError
-        llama.cpp does not run a model, the vocabularies differ, the text is too short or no UTF-8,
-        or an argument is out of bounds.
+        llama.cpp does not run a model, or ends by it, the vocabularies differ, the text is too
+        short or no UTF-8, or an argument is out of bounds.
     FileNotFoundError
     ImportError
-        The extra is not installed.
+        The extra is not installed, or llama.cpp cannot be loaded.
     """
     paths = [_model_path(path) for path in (result, against) if path is not None]
     if context is not None:
@@ -114,25 +70,9 @@ def evaluate(
     threads = arguments.at_least(1, "threads", arguments.thread_count(threads))
     arguments.check_callback("progress", "two numbers of tokens", progress)
     words = _read(text)
-    llama_cpp = import_llama_cpp()
-    with ExitStack() as stack:
-        log = stack.enter_context(Log(llama_cpp))
-        llama_cpp.llama_backend_init()
-        tokens, first, context = _prepared(llama_cpp, paths, log, words, context, str(text))
-        models = [
-            stack.enter_context(closing(LanguageModel(llama_cpp, path, context, threads, log)))
-            for path in paths
-        ]
-        run = _Run(models, paths)
-        windows = len(tokens) // context
-        for number in range(windows):
-            window = tokens[number * context : (number + 1) * context].tolist()
-            if first is not None:
-                window[0] = first
-            for done in run.predict(window):
-                if progress is not None:
-                    progress(number * context + done, windows * context)
-    return run.evaluation(context)
+    if find_spec("llama_cpp") is None:
+        raise not_installed()
+    return run_apart(Request(paths, words, str(text), context, threads), progress)
 
 
 def _model_path(path: _Path) -> str:
@@ -160,115 +100,3 @@ def _read(path: _Path) -> bytes:
             "part of it"
         )
     return data
-
-
-def _prepared(
-    llama_cpp: Any, paths: list[str], log: Log, text: bytes, context: int | None, text_path: str
-) -> tuple[Any, int | None, int]:
-    """Return the tokens, what windows begin with, and how long these are.
-
-    All is checked here that can be without weights.
-    """
-    with ExitStack() as stack:
-        found = [stack.enter_context(closing(Vocabulary(llama_cpp, path, log))) for path in paths]
-        for vocabulary in found:
-            vocabulary.check()
-        *others, reference = found
-        for other in others:
-            _check_same(reference, other)
-        longest = min(vocabulary.longest_context for vocabulary in found)
-        if context is None:
-            context = min(_USUAL_CONTEXT, longest)
-        elif context > longest:
-            raise UsageError(
-                f"Invalid context: {context}. {paths[-1]} takes up to {longest} tokens"
-            )
-        tokens = reference.tokenized(text)
-        if len(tokens) < context:
-            raise ValueError(
-                f"{text_path}: the text has {len(tokens)} tokens, and a window {context}. Give a "
-                "longer text, or a smaller context="
-            )
-        return tokens, reference.first_token(), context
-
-
-def _check_same(reference: Vocabulary, other: Vocabulary) -> None:
-    if reference.size != other.size:
-        problem = f"{other.size} tokens, and {reference.size}"
-    else:
-        pairs = enumerate(zip(other.texts(), reference.texts(), strict=True))
-        differing = next(((i, a, b) for i, (a, b) in pairs if a != b), None)
-        if differing is None:
-            return
-        i, ours, theirs = differing
-        problem = f"token {i} is {_token(ours)}, and {_token(theirs)}"
-    raise ValueError(
-        f"The vocabularies of '{other.path}' and '{reference.path}' differ: {problem}. Give the "
-        "model that the first one was made from"
-    )
-
-
-def _token(text: bytes) -> str:
-    return quoted(text.decode(errors="replace"))
-
-
-@dataclass
-class _Run:
-    """Counts predictions, of a model or of two."""
-
-    models: list[LanguageModel]
-    paths: list[str]
-    tokens: int = 0
-    losses: list[float] = field(default_factory=lambda: [0.0, 0.0])
-    same: int = 0
-    divergences: list[float] = field(default_factory=list)
-
-    def predict(self, window: list[int]) -> Any:
-        """Predict the second half of a window; yield how many tokens are done."""
-        for model in self.models:
-            model.begin()
-        first = len(window) // 2
-        # behind the last token there is none to predict
-        for start in range(0, len(window) - 1, BATCH):
-            end = min(start + BATCH, len(window) - 1)
-            wanted = max(first - start, 0)
-            logits = [model.logits(window[start:end], start, wanted) for model in self.models]
-            for row, token in enumerate(window[start + wanted + 1 : end + 1]):
-                self._add([each[row] for each in logits], token)
-            yield end + 1 if end == len(window) - 1 else end
-
-    def _add(self, logits: list[Logits], token: int) -> None:
-        self.tokens += 1
-        found = [log_probabilities(each) for each in logits]
-        for i, (each, path) in enumerate(zip(found, self.paths, strict=True)):
-            if math.isnan(each[token]):
-                raise ValueError(
-                    f"{path}: predicts NaN for token {self.tokens}; weights of it are damaged, or "
-                    "too large"
-                )
-            self.losses[i] -= float(each[token])
-        if len(found) == 2:
-            result, reference = found
-            self.divergences.append(divergence(reference, result))
-            self.same += bool(result.argmax() == reference.argmax())
-
-    def evaluation(self, context: int) -> Evaluation:
-        perplexity, of_reference = (_exp(loss / self.tokens) for loss in self.losses)
-        if not self.divergences:
-            return Evaluation(self.tokens, context, perplexity, None, None, None, None)
-        return Evaluation(
-            self.tokens,
-            context,
-            perplexity,
-            of_reference,
-            math.fsum(self.divergences) / self.tokens,
-            float(np.percentile(self.divergences, 99)),
-            self.same / self.tokens,
-        )
-
-
-def _exp(loss: float) -> float:
-    try:
-        return math.exp(loss)
-    except OverflowError:
-        return math.inf

@@ -9,9 +9,7 @@ from __future__ import annotations
 import ctypes
 import re
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -31,11 +29,20 @@ _LONGEST_VALUE = 100
 def import_llama_cpp() -> Any:
     try:
         import llama_cpp
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != "llama_cpp":  # what it needs itself
+            raise
+        raise not_installed() from None
+    except (OSError, RuntimeError) as error:  # of its library
         raise ImportError(
-            "Evaluating needs llama-cpp-python: pip install 'pyarrowquant[evaluate]'"
+            f"llama-cpp-python cannot be loaded: {error}. Install it anew: pip install "
+            "--force-reinstall llama-cpp-python"
         ) from None
     return llama_cpp
+
+
+def not_installed() -> ImportError:
+    return ImportError("Evaluating needs llama-cpp-python: pip install 'pyarrowquant[evaluate]'")
 
 
 class Log:
@@ -162,9 +169,6 @@ class LanguageModel:
         self._llama_cpp = llama_cpp
         self._path = path
         self._log = log
-        self._stopped = threading.Event()
-        # must live as long as the context
-        self._is_stopped = llama_cpp.ggml_abort_callback(lambda _: self._stopped.is_set())
         self._model = _loaded(llama_cpp, path, log, vocab_only=False)
         self._vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(
             llama_cpp.llama_model_get_vocab(self._model)
@@ -174,19 +178,14 @@ class LanguageModel:
         parameters.n_ctx = context
         parameters.n_batch = parameters.n_ubatch = batch
         parameters.n_threads = parameters.n_threads_batch = threads
-        parameters.abort_callback = self._is_stopped
         with log.collecting() as said:
             self._context = llama_cpp.llama_init_from_model(self._model, parameters)
         if not self._context:
             llama_cpp.llama_model_free(self._model)
             raise _failure(f"{path}: llama.cpp has no context of {context} tokens for it", said)
         self._batch = llama_cpp.llama_batch_init(batch, 0, 1)
-        # decodes, so that this thread can be interrupted
-        self._worker = ThreadPoolExecutor(1)
 
     def close(self) -> None:
-        self._stopped.set()
-        self._worker.shutdown()
         self._llama_cpp.llama_batch_free(self._batch)
         self._llama_cpp.llama_free(self._context)
         self._llama_cpp.llama_model_free(self._model)
@@ -218,8 +217,7 @@ class LanguageModel:
             batch.seq_id[i][0] = 0
             batch.logits[i] = i >= first
         with self._log.collecting() as said:
-            decode = self._llama_cpp.llama_decode
-            status = self._worker.submit(decode, self._context, batch).result()
+            status = self._llama_cpp.llama_decode(self._context, batch)
         rows = max(len(tokens) - first, 0)
         found = self._llama_cpp.llama_get_logits(self._context) if status == 0 else None
         if status != 0 or (rows and not found):

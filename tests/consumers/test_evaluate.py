@@ -181,3 +181,21 @@ def test_weights_that_are_not_numbers(text: Path, tmp_path: Path) -> None:
     tensors["output_norm.weight"][0] = np.nan
     path = text_models.saved(tmp_path / "nan.gguf", tensors)
     assert "nan.gguf: predicts NaN for token 1" in failed("evaluate", path, "--text", text)
+
+
+def test_a_file_that_llama_cpp_aborts_by(
+    models: tuple[Path, Path],
+    text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    weights = text_models.weights()
+    monkeypatch.setattr(text_models, "BLOCKS", 100_000)  # of which llama.cpp has up to 512
+    path = text_models.saved(tmp_path / "high.gguf", weights)
+    for command in (["evaluate", path], ["evaluate", models[0], "--against", path]):
+        said = failed(*command, "--text", text)
+        assert said.startswith(f"Error: {path}: llama.cpp ended with SIGABRT, and printed last: ")
+        assert ": GGML_ASSERT(" in said
+        assert said.count("\n") == 1
+    assert capfd.readouterr() == ("", "")
