@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from pyarrowquant._core.cells import Bytes
 from pyarrowquant._core.file_names import is_same
@@ -35,25 +33,16 @@ from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.llama_cpp.metadata import Metadata
 from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.gguf import import_gguf
-from pyarrowquant.reading.gguf_header import Header
+from pyarrowquant.reading.gguf_header import DEFAULT_ALIGNMENT, Header
 from pyarrowquant.reading.gguf_keys import number_key, text_key
-from pyarrowquant.reading.numbers import Array
-from pyarrowquant.reading.stored import Stored, numbers
-from pyarrowquant.reading.tensors import (
-    DECODED,
-    FLOATS,
-    Tensor,
-    decoded_bytes,
-    decoded_bytes_of,
-    decoded_pieces,
-)
+from pyarrowquant.reading.stored import Stored
+from pyarrowquant.reading.tensors import DECODED, Tensor, decoded_bytes, decoded_bytes_of
 
 _ARCHITECTURE = "general.architecture"
 # What the new tensors decide.
 _FILE_TYPE, _VERSION = "general.file_type", "general.quantization_version"
-_OWN_KEYS = frozenset({_ARCHITECTURE, _FILE_TYPE, _VERSION})
-_PIECE = 2**22  # numbers that are looked at at once
 _ALIGNMENT = "general.alignment"
+_OWN_KEYS = frozenset({_ARCHITECTURE, _FILE_TYPE, _VERSION, _ALIGNMENT})
 _IMPORTANCE = "quantize.imatrix."
 _LEFT_OUT = (_IMPORTANCE, "split.")  # of what was before, and of several files
 # llama.cpp's numbers for files of mostly one type.
@@ -125,7 +114,7 @@ def outline_of(
     origin : Origin
     """
     keys = keys_of(model, file_type, origin)
-    alignment = model.header.alignment
+    alignment = alignment_of(model)
     regions = [_region(one, layers.get(one.tensor.name)) for one in tensors]
     placed = [
         Placed(one.tensor.name, one.tensor.shape, region.size)
@@ -136,7 +125,7 @@ def outline_of(
         start = header(keys, placed, types, alignment)
         return Outline([OutlinedFile("", start, regions, alignment)])
     # Only the first part says what the model is.
-    aligned = [key for name, key in model.header.encoded_keys() if name == _ALIGNMENT]
+    aligned = _alignment_keys(model)
     first, others = (len(header([*each, *part_keys(0, 0, 0)], (), ())) for each in (keys, aligned))
     cuts = cut(placed, origin.split, first, others, alignment)
     files = []
@@ -146,34 +135,6 @@ def outline_of(
         name = part_name(origin.split.name, number + 1, len(cuts))
         files.append(OutlinedFile(name, start, regions[some], alignment, is_beside=True))
     return Outline(files)
-
-
-def check_finite(model: LlamaCppModel, quantized: Collection[str | None]) -> None:
-    """Raise where a tensor that stays as it is has NaN or Inf, as quantizing does for others."""
-    for one in model.stored:
-        tensor = one.tensor
-        if tensor.name in quantized or tensor.dtype not in FLOATS:
-            continue
-        if isinstance(tensor, DECODED):
-            start = 0
-            for piece in decoded_pieces(tensor):
-                _refuse_non_finite(model, tensor, numbers(piece, tensor.dtype), start)
-                start += piece.size
-            continue
-        with one.open() as array:
-            flat = array.reshape(-1)
-            for start in range(0, flat.size, _PIECE):
-                piece = numbers(flat[start : start + _PIECE], tensor.dtype)
-                _refuse_non_finite(model, tensor, piece, start)
-
-
-def _refuse_non_finite(model: LlamaCppModel, tensor: Tensor, weights: Array, start: int) -> None:
-    wrong = np.flatnonzero(~np.isfinite(weights))
-    if wrong.size:
-        raise ValueError(
-            f"'{model.location}': {quoted(tensor.name)} has NaN or Inf at index "
-            f"{start + wrong[0]}. Take weights that are finite: llama.cpp would compute NaN"
-        )
 
 
 def keys_of(model: LlamaCppModel, file_type: int | None, origin: Origin) -> list[bytes]:
@@ -189,6 +150,7 @@ def keys_of(model: LlamaCppModel, file_type: int | None, origin: Origin) -> list
     """
     gguf = import_gguf("Writing")
     keys = [text_key(_ARCHITECTURE, _architecture(model.header, str(model.location)))]
+    keys += _alignment_keys(model)
     for name, key in model.header.encoded_keys():
         if name not in _OWN_KEYS and not name.startswith(_LEFT_OUT):
             keys.append(key)
@@ -196,6 +158,16 @@ def keys_of(model: LlamaCppModel, file_type: int | None, origin: Origin) -> list
     if file_type is not None:
         keys.append(number_key(_FILE_TYPE, file_type))
     return [*keys, *_importance_keys(origin)]
+
+
+def alignment_of(model: LlamaCppModel) -> int:
+    """Return the alignment of the file: llama.cpp maps no tensors that are nearer to each other."""
+    return max(model.header.alignment, DEFAULT_ALIGNMENT)
+
+
+def _alignment_keys(model: LlamaCppModel) -> list[bytes]:
+    is_said = any(name == _ALIGNMENT for name, _ in model.header.encoded_keys())
+    return [number_key(_ALIGNMENT, alignment_of(model))] if is_said else []
 
 
 def _check_names(layers: LayersByName, tensors: dict[str, Tensor], model: str) -> None:

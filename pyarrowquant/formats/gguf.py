@@ -24,12 +24,14 @@ from pyarrowquant.formats._gguf_blocks import (
     settings_problem,
 )
 from pyarrowquant.formats._gguf_budget import error_weights, types_for
+from pyarrowquant.formats._gguf_contradictions import contradiction
 from pyarrowquant.formats._gguf_file import write_tensors
+from pyarrowquant.formats._gguf_finite import check_finite
 from pyarrowquant.formats._gguf_layout import header_bytes, padded
 from pyarrowquant.formats._gguf_metadata import checked_architecture, metadata_entries
 from pyarrowquant.formats._gguf_mixes import DEFAULT_MIX, INSTEAD, MIXES, mix_of
 from pyarrowquant.formats._gguf_model import (
-    check_finite,
+    alignment_of,
     file_type_of,
     keys_of,
     outline_of,
@@ -208,8 +210,10 @@ class Gguf(SizedFormat):
 
     def loading_problem(self, model: Model) -> str | None:
         if isinstance(model, GgufModel):
-            is_known = model.header.value("general.architecture") != _UNKNOWN
-            return None if is_known else "it names no architecture"
+            if model.header.value("general.architecture") == _UNKNOWN:
+                return "it names no architecture"
+            problem = contradiction(model)
+            return f"{problem}. Make it again" if problem else None
         if isinstance(model, LlamaCppModel):
             return None
         if model.folder is None:
@@ -337,7 +341,7 @@ class Gguf(SizedFormat):
         return header_bytes(keys, tensors, alignment) + sum(sizes)
 
     def alignment(self, model: Model) -> int:
-        return model.header.alignment if isinstance(model, LlamaCppModel) else DEFAULT_ALIGNMENT
+        return alignment_of(model) if isinstance(model, LlamaCppModel) else DEFAULT_ALIGNMENT
 
     def check_layouts(
         self,

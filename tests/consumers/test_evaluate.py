@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+import contradicting_models
+import gguf
 import numpy as np
 import pytest
 import text_models
@@ -199,3 +201,30 @@ def test_a_file_that_llama_cpp_aborts_by(
         assert ": GGML_ASSERT(" in said
         assert said.count("\n") == 1
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", contradicting_models.KINDS)
+def test_models_that_quantize_refuses_are_not_loaded(text: Path, tmp_path: Path, kind: str) -> None:
+    path = contradicting_models.saved(tmp_path / "m.gguf", kind)
+    assert f"{path}: llama.cpp cannot load it" in failed("evaluate", path, "--text", text)
+    succeeded("quantize", path, tmp_path / "x.gguf", "--tensors-only", "--bits", 8)
+    said = failed("evaluate", tmp_path / "x.gguf", "--text", text)
+    assert "x.gguf: llama.cpp cannot load it" in said
+
+
+def test_tensors_that_llama_cpp_does_not_map_are_moved_apart(
+    models: tuple[Path, Path], text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Near(gguf.GGUFWriter):
+        def add_tokenizer_model(self, model: str) -> None:
+            super().add_tokenizer_model(model)
+            self.add_custom_alignment(8)
+            self.add_description("x" * 8)  # so that the first tensor begins at no multiple of 32
+
+    monkeypatch.setattr(gguf, "GGUFWriter", Near)
+    near = text_models.saved(tmp_path / "near.gguf")
+    assert "must be aligned" in failed("evaluate", near, "--text", text)
+    for name, source in (("x", near), ("y", models[1])):
+        succeeded("quantize", source, tmp_path / f"{name}.gguf", "--bits", 4)
+    found = [evaluate(tmp_path / f"{name}.gguf", text).perplexity for name in ("x", "y")]
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
