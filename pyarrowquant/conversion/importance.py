@@ -64,15 +64,15 @@ def of_layers(importance: Importance, layers: Sequence[PlannedLayer], model: Mod
         There is nothing of any of them, or of another number of columns than a layer has.
     """
     wanted = [layer for layer in layers if layer.settings is not None and layer.name is not None]
-    originals = _originals(importance, model)
+    originals, known = _originals(importance, model)
     found, lacking = {}, []
     for layer in wanted:
         name = str(layer.name)
         values = _values_of(layer, originals.get(name, ()), importance)
-        if values is None or not _fits(layer, values.size, importance):
+        if values is None or not _fits(layer, values.shape, importance):
             lacking.append(name)
         else:
-            found[name] = values
+            found[name] = values.reshape(-1)
     if wanted and not found:
         raise ValueError(
             f"'{importance.name}' has the importance of {len(importance.values)} layers, such as "
@@ -80,20 +80,31 @@ def of_layers(importance: Importance, layers: Sequence[PlannedLayer], model: Mod
             "is of another model"
         )
     if lacking:
-        warnings.warn(
+        _warn(
             f"Without importance in '{importance.name}', so quantized as without a file: "
-            f"{first_names(lacking)}",
-            UserWarning,
-            stacklevel=users_level(),
+            f"{first_names(lacking)}"
+        )
+    known.update(tensor.name for tensor in model.all_tensors)
+    if others := [name for name in importance.values if name not in known]:
+        _warn(
+            f"Not used of '{importance.name}', as '{model.location}' has no such layers: "
+            f"{first_names(others)}"
         )
     return replace(importance, values=found)
 
 
-def _originals(importance: Importance, model: Model) -> Mapping[str, Sequence[str]]:
-    """Return by which other names a file may have what layers are made of."""
+def _warn(message: str) -> None:
+    warnings.warn(message, UserWarning, stacklevel=users_level())
+
+
+def _originals(
+    importance: Importance, model: Model
+) -> tuple[Mapping[str, Sequence[str]], set[str]]:
+    """Return by which other names a file may have what layers are made of, and all such names."""
     if isinstance(model, GgufModel):
         return originals_among(importance.values, model)
-    return {tensor.name: model.also_called(tensor) for tensor in model.all_tensors}
+    originals = {tensor.name: model.also_called(tensor) for tensor in model.all_tensors}
+    return originals, set().union(*originals.values())
 
 
 def _values_of(layer: PlannedLayer, originals: Sequence[str], importance: Importance) -> Any:
@@ -107,7 +118,8 @@ def _values_of(layer: PlannedLayer, originals: Sequence[str], importance: Import
         return importance.values.get(name)
     if _TURNED.fullmatch(name) or any(original not in importance.values for original in originals):
         return None
-    values = np.concatenate([importance.values[original] for original in originals])
+    each = [importance.values[original] for original in originals]
+    values = each[0] if len(each) == 1 else np.concatenate([one.reshape(-1) for one in each])
     if _OF_HEADS.fullmatch(name) and values.size == layer.shape[-1]:
         return np.tile(values, product(layer.shape[:-2]))
     expert = _EXPERT.search(name)
@@ -118,17 +130,27 @@ def _values_of(layer: PlannedLayer, originals: Sequence[str], importance: Import
     return values
 
 
-def _fits(layer: PlannedLayer, count: int, importance: Importance) -> bool:
-    """Whether there are as many values as a layer needs; raise where it needs others."""
+def _fits(layer: PlannedLayer, shape: Sequence[int], importance: Importance) -> bool:
+    """Whether there are as many values as a layer needs; raise where it needs others.
+
+    Parameters
+    ----------
+    layer : PlannedLayer
+    shape : sequence of int
+        How many values there are, or how many for each of how many matrices.
+    importance : Importance
+    """
     matrices = product(layer.shape[:-2])
     columns = layer.shape[-1] if len(layer.shape) > 1 else layer.columns
-    if count == matrices * columns:
+    count = product(shape)
+    if tuple(shape) in ((matrices * columns,), (matrices, columns)):
         return len(layer.shape) < 3 or _is_stack(layer, count)
     if layer.name == _EMBEDDINGS:
         return False
     stack = f"{matrices} matrices of " if matrices > 1 else ""
+    values = " x ".join(map(str, shape))
     raise ValueError(
-        f"'{importance.name}' has {count} values for layer {quoted(layer.name)}, which has "
+        f"'{importance.name}' has {values} values for layer {quoted(layer.name)}, which has "
         f"{stack}{columns} columns. It is of another model"
     )
 

@@ -15,7 +15,9 @@ _EMBEDDINGS, _OUTPUT = "token_embd.weight", "output.weight"
 _Found = dict[int | None, str]  # by which matrix of a stack each is
 
 
-def originals_among(names: Iterable[str], model: GgufModel) -> Mapping[str, tuple[str, ...]]:
+def originals_among(
+    names: Iterable[str], model: GgufModel
+) -> tuple[Mapping[str, tuple[str, ...]], set[str]]:
     """Return which of some names of a folder are those of what tensors are made of.
 
     Parameters
@@ -29,12 +31,14 @@ def originals_among(names: Iterable[str], model: GgufModel) -> Mapping[str, tupl
     mapping of str to tuple of str
         By the names of the model. Of a stack of experts there is one, or there are those of all
         experts in their order; those of a stack that lacks some are left out.
+    set of str
+        Those of any part of a tensor, also where others of it are missing.
     """
     gguf = import_gguf("Reading")
     kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
     architecture = model.header.value("general.architecture")
     if not isinstance(architecture, str) or architecture not in kinds:
-        return {}
+        return {}, set()
     tensors = {tensor.name: tensor for tensor in model.all_tensors}
     layers = min(1 + max(map(layer_of, tensors), default=-1), MOST_LAYERS)
     table = gguf.get_tensor_name_map(kinds[architecture], layers)
@@ -48,7 +52,8 @@ def originals_among(names: Iterable[str], model: GgufModel) -> Mapping[str, tupl
     else:
         found.setdefault(_EMBEDDINGS, found.get(_OUTPUT, {}))
     originals = {name: _in_order(found.get(name, {}), tensor) for name, tensor in tensors.items()}
-    return {name: each for name, each in originals.items() if each}
+    known = {original for name in tensors for original in found.get(name, {}).values()}
+    return {name: each for name, each in originals.items() if each}, known
 
 
 def _parts(name: str, kind: type[Architecture], table: Any) -> list[Part]:

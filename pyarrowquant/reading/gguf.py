@@ -12,6 +12,7 @@ import numpy as np
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Floats
 from pyarrowquant.reading.gguf_header import EndsEarlyError, Header, read_header
+from pyarrowquant.reading.importance_kinds import GGUF_TYPE, no_model
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.opened import MappedFile
 from pyarrowquant.reading.safetensors import ShardedModel
@@ -191,6 +192,8 @@ class GgufModel(ShardedModel):
 
     def __init__(self, location: Location) -> None:
         headers = _headers(location)
+        if headers[0][1].value("general.type") == GGUF_TYPE:
+            raise no_model(location)
         self.header: Header = headers[0][1]
         self.stored = [
             Stored(file, header.size, tensor)

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.reading.gguf_header import read_header, read_keys
+from pyarrowquant.reading.importance_kinds import GGUF_TYPE
 from pyarrowquant.reading.importance_tensors import SUFFIX, read_importance_tensors
 from pyarrowquant.reading.location import Location, locate
 from pyarrowquant.reading.tensors import Tensor
@@ -43,7 +44,7 @@ class Importance:
         Of the file.
     values : mapping of str to array
         For each layer the mean of the squares that each of its columns is multiplied with; of a
-        stack of matrices, those of one after the other.
+        stack of matrices, those of one after the other, or a row for each where the file says so.
     count : int
         How many layers the file has.
     dataset : str or None
@@ -99,7 +100,7 @@ def read_importance(path: str | os.PathLike[str]) -> pa.Table:
     [{'layer_name': 'blk.0.attn_q.weight', 'importance': [0.5, 1.5]}]
     """
     values = open_importance(path).values
-    arrays = list(values.values())
+    arrays = [array.reshape(-1) for array in values.values()]
     offsets = np.cumsum([0, *(array.size for array in arrays)])
     if offsets[-1] >= 2**31:
         raise ValueError(f"{os.fspath(path)}: more than 2^31 values, which a list does not hold")
@@ -110,7 +111,11 @@ def read_importance(path: str | os.PathLike[str]) -> pa.Table:
 
 def open_importance(path: str | os.PathLike[str]) -> Importance:
     """Read a file of importance, and what it says of itself."""
-    location = locate(path, None)
+    return importance_at(locate(path, None))
+
+
+def importance_at(location: Location) -> Importance:
+    """Read the file of importance that lies there."""
     if not location.is_file():
         raise ValueError(
             f"{location} is a folder. Give a file that calibrate or llama-imatrix wrote"
@@ -125,7 +130,7 @@ def open_importance(path: str | os.PathLike[str]) -> Importance:
     if not values:
         raise ValueError(f"{location} has the importance of no layer")
     for name, array in values.items():
-        _check_values(name, array, location)
+        _check_values(name, array.reshape(-1), location)
     digest = hashlib.sha256(data).hexdigest()
     return Importance(location.name, values, len(values), dataset, chunks, digest)
 
@@ -135,9 +140,9 @@ _Read = tuple[dict[str, _Floats], str | None, int | None]
 
 def _read_gguf(data: memoryview, location: Location) -> _Read:
     kind = read_keys(data, len(data), str(location)).value("general.type")
-    if kind != "imatrix":  # before its tensors: those of models are of other types
+    if kind != GGUF_TYPE:  # before its tensors: those of models are of other types
         raise ValueError(
-            f"{location} is GGUF with general.type {quoted(kind)}, not 'imatrix': no file of "
+            f"{location} is GGUF with general.type {quoted(kind)}, not '{GGUF_TYPE}': no file of "
             "importance. Give one that llama-imatrix or calibrate wrote"
         )
     header = read_header(data, len(data), str(location), _F32)
@@ -176,7 +181,8 @@ def _means(data: memoryview, sums: Tensor, counts: Tensor | None, location: Loca
     divisors = np.where(had_input, numbers, 1).astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):  # which is found later
         means = matrices / divisors[:, None]
-    return np.where(had_input[:, None], means, np.float32(1)).reshape(-1)
+    means = np.where(had_input[:, None], means, np.float32(1))
+    return means[0] if len(means) == 1 else means
 
 
 def _array(data: memoryview, tensor: Tensor) -> _Floats:

@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pyarrowquant._core.quoting import quoted
+from pyarrowquant._core.shapes import product
 from pyarrowquant._core.version import version_problem
+from pyarrowquant.reading.importance_kinds import KEY
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.opened import MappedFile, ReadFile
 from pyarrowquant.reading.safetensors_header import read_header
@@ -23,7 +25,6 @@ from pyarrowquant.reading.strict_json import parse_any
 
 SUFFIX = ".safetensors"
 COUNT = ".count"
-_KEY = "pyarrowquant.importance"
 _VERSION = 1
 
 
@@ -52,7 +53,7 @@ def metadata_of(origin: Origin) -> dict[str, str]:
         "tokens": origin.tokens,
         "windows": origin.windows,
     }
-    return {_KEY: json.dumps(said)}
+    return {KEY: json.dumps(said)}
 
 
 def read_importance_tensors(
@@ -61,6 +62,7 @@ def read_importance_tensors(
     """Read a file: the importance of layers, the names of the texts, and the number of windows."""
     tensors, metadata = read_header(file, str(location))
     said = _said(metadata, location)
+    counts = {tensor.name: product(tensor.shape) for tensor in tensors}
     values = {}
     for tensor in tensors:
         if tensor.name.endswith(COUNT):
@@ -71,7 +73,11 @@ def read_importance_tensors(
                 f"{list(tensor.shape)}; importance is F32, a list of a number for each column"
             )
         data = file.buffer(tensor.begin, tensor.end - tensor.begin)
-        values[tensor.name] = np.frombuffer(data, "<f4").copy()
+        means = np.frombuffer(data, "<f4").copy()
+        matrices = counts.get(tensor.name + COUNT, 1)
+        if matrices > 1 and means.size % matrices == 0:
+            means = means.reshape(matrices, -1)
+        values[tensor.name] = means
     texts = said.get("texts")
     names = [
         str(text.get("name"))
@@ -84,11 +90,11 @@ def read_importance_tensors(
 
 def _said(metadata: Mapping[str, str], location: Location) -> dict[str, Any]:
     try:
-        said = parse_any(metadata[_KEY])
+        said = parse_any(metadata[KEY])
         version = said["format_version"]
     except (KeyError, TypeError, ValueError):
         raise ValueError(
-            f"{location} is no file of importance: its header has no {_KEY}. "
+            f"{location} is no file of importance: its header has no {KEY}. "
             "`pyarrowquant calibrate` writes such files"
         ) from None
     if problem := version_problem(version, _VERSION):

@@ -14,6 +14,8 @@ from pyarrowquant.reading import safetensors, table_files
 from pyarrowquant.reading.arrow_files import TableModel
 from pyarrowquant.reading.foreign import foreign_problem
 from pyarrowquant.reading.gguf import GgufModel
+from pyarrowquant.reading.importance import importance_at
+from pyarrowquant.reading.importance_kinds import SUFFIXES, no_model
 from pyarrowquant.reading.location import Location, OpenFiles, locate
 from pyarrowquant.reading.model import BATCH_BYTES, Model
 from pyarrowquant.reading.npz import NpzModel
@@ -124,10 +126,20 @@ def open_model(location: Location) -> Model:
     for suffix, open_kind in _KINDS.items():
         if name.endswith(suffix):
             return open_kind(location)
+    if name.endswith(SUFFIXES) and _is_importance(location):
+        raise no_model(location)
     raise ValueError(
         foreign_problem([str(location)])
         or f"{location}: unknown suffix. Known are {', '.join(_KINDS)}"
     )
+
+
+def _is_importance(location: Location) -> bool:
+    try:
+        importance_at(location)
+    except ValueError:
+        return False
+    return True
 
 
 def _refuse_others(folder: Location) -> None:

@@ -18,6 +18,7 @@ from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant.errors import users_level
 from pyarrowquant.reading.coded import Unnamed, find_codes
 from pyarrowquant.reading.config import CONFIG, read_config, without_quantization
+from pyarrowquant.reading.importance_kinds import KEY, no_model
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors_header import LONGEST_HEADER, read_header
@@ -70,6 +71,8 @@ def read_file(location: Location) -> list[Shard]:
     """Read the header of a file."""
     with location.open() as file:
         tensors, metadata = read_header(file, str(location))
+        if KEY in metadata:
+            raise no_model(location)
         return [Shard(location, file.size, tensors, metadata)]
 
 

@@ -15,6 +15,8 @@ from commands import run
 from gguf_models import imatrix, written
 
 from pyarrowquant import (
+    Recipe,
+    Rule,
     UsageError,
     convert,
     numpy_to_arrow_table,
@@ -150,8 +152,11 @@ def test_what_does_not_fit_is_said_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'o.gguf' has 128 values for layer 'blk.0.ffn_up.*256"):
         plan(source, tmp_path / "x.gguf", importance=other)
     few = imatrix(tmp_path / "f.gguf", {EXPERTS: (means(2, 512), np.ones(2))})
-    with pytest.raises(ValueError, match=r"has 1024 values .* 3 matrices of 512 columns"):
+    with pytest.raises(ValueError, match=r"has 2 x 512 values .* 3 matrices of 512 columns"):
         plan(source, tmp_path / "x.gguf", importance=few)
+    rows = imatrix(tmp_path / "r.gguf", {UP: (means(2, 128), np.ones(2))})
+    with pytest.raises(ValueError, match=r"has 2 x 128 values for layer 'blk.0.ffn_up.*has 256 c"):
+        plan(source, tmp_path / "x.gguf", importance=rows)
     strange = imatrix(tmp_path / "s.gguf", {"x.weight": (means(256), np.ones(1))})
     with pytest.raises(ValueError, match=r"such as 'x.weight', and of none that"):
         plan(source, tmp_path / "x.gguf", importance=strange)
@@ -163,6 +168,41 @@ def test_what_does_not_fit_is_said_before_any_work(tmp_path: Path) -> None:
         plan(tmp_path / "t.parquet", tmp_path / "x.parquet", importance=file)
     with pytest.raises(ValueError, match="is the source"):
         convert(source, file, to="gguf", importance=file, overwrite=True)
+
+
+def test_stacks_whose_matrices_a_file_does_not_count(tmp_path: Path) -> None:
+    """As llama-imatrix makes them of lists of before."""
+    source, values = a_model(tmp_path), means(3, 512)
+    layers = {UP: (means(256), np.ones(1)), HEAD: (means(256), np.ones(1))}
+    for name, counts in (("one", 1), ("each", 3)):
+        own = values.reshape(counts, -1)
+        file = imatrix(tmp_path / f"{name}.gguf", {**layers, EXPERTS: (own, np.ones(counts))})
+        convert(source, tmp_path / f"{name}.parquet", importance=file)  # warnings are errors
+    found = [pq.read_table(tmp_path / f"{name}.parquet") for name in ("one", "each")]
+    assert found[0].equals(found[1])
+
+
+def test_importance_of_layers_that_the_model_lacks_is_named_once(tmp_path: Path) -> None:
+    source = a_model(tmp_path)
+    names = [UP, EXPERTS, HEAD, *(f"blk.{i}.ffn_up.weight" for i in range(1, 6))]
+    layers = {name: (means(256), np.ones(1)) for name in names}
+    layers[EXPERTS] = means(3, 512), np.ones(3)
+    file = imatrix(tmp_path / "i.gguf", layers)
+    done = run("quantize", source, tmp_path / "x.gguf", "--imatrix", file)
+    assert done.exit_code == 0, done.output
+    assert done.stderr.splitlines()[0] == (
+        f"Not used of 'i.gguf', as '{source}' has no such layers: blk.1.ffn_up.weight, "
+        "blk.2.ffn_up.weight, blk.3.ffn_up.weight and 2 more"
+    )
+    assert done.stderr.count("Not used of") == 1
+
+
+def test_importance_of_layers_that_stay_as_they_are_is_no_surprise(tmp_path: Path) -> None:
+    rules = Recipe((Rule(HEAD, skip=True),))
+    layers = {UP: (means(256), np.ones(1)), HEAD: (means(256), np.ones(1))}
+    layers[EXPERTS] = means(3, 512), np.ones(3)
+    file = imatrix(tmp_path / "i.gguf", layers)
+    plan(a_model(tmp_path), tmp_path / "x.gguf", recipe=rules, importance=file)
 
 
 def test_embeddings_of_another_size_do_without(tmp_path: Path) -> None:

@@ -100,6 +100,19 @@ def test_of_a_llama(tmp_path: Path) -> None:
     assert {name for name in plain if plain[name] != weighed[name]} == ours.keys()
 
 
+def test_matrices_that_a_layer_has_not(tmp_path: Path) -> None:
+    source = gguf_models.llama(tmp_path / "m.gguf", layers=1)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    file = tmp_path / "i.safetensors"
+    entries = {name: means(256), f"{name}.count": np.array([3, 4])}
+    save_file(entries, file, metadata={"pyarrowquant.importance": SAID})
+    said = failed("quantize", source, tmp_path / "x.gguf", "--importance", file)
+    assert said == (
+        "Error: 'i.safetensors' has 2 x 128 values for layer 'blk.0.attn_q.weight', which has 256 "
+        "columns. It is of another model\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("architecture", "before", "matrices"),
     [
