@@ -58,8 +58,15 @@ def folder_names(parameter: str, tensors: Collection[str]) -> list[FolderName]:
     # Prefixes of the model's base come and go.
     ends = [name for name in tensors if _is_end(name, parameter) or _is_end(parameter, name)]
     if not ends and (within := _LAYER.search(parameter)):
-        ends = [name for name in tensors if _is_end(within[1], name)]
+        ends = _nearest([name for name in tensors if _is_end(within[1], name)], parameter)
     return [FolderName(ends[0])] if len(ends) == 1 else []
+
+
+def _nearest(names: list[str], parameter: str) -> list[str]:
+    """Return those that share most words with a parameter: parts that see have such layers, too."""
+    words = set(parameter.split("."))
+    shared = {name: len(words.intersection(name.split("."))) for name in names}
+    return [name for name in names if shared[name] == max(shared.values())]
 
 
 def _is_end(end: str, name: str) -> bool:

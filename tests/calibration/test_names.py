@@ -20,6 +20,11 @@ LAYER = "model.layers.1."
             ["language_model.model.layers.0.x.weight", "vision.layers.1.x.weight"],
             "language_model.model.layers.0.x.weight",
         ),
+        (  # as of Gemma 3, whose part that sees has layers of the same names
+            "model.language_model.layers.0.x.weight",
+            ["vision_tower.layers.0.x.weight", "language_model.model.layers.0.x.weight"],
+            "language_model.model.layers.0.x.weight",
+        ),
         ("layers.0.x.weight", ["a.layers.0.x.weight", "b.layers.0.x.weight"], []),
         ("model.layers.0.x.weight", ["model.layers.10.x.weight"], []),
         (
