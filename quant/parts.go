@@ -182,27 +182,24 @@ func (q *quantization) metrics() [][9]float64 {
 	if q.sums == nil {
 		return nil
 	}
-	layers, weighed := q.layerSums(q.sums), q.layerSums(q.weighed)
+	layers, weighed := q.layerSums(q.sums), []kernel.Sums(nil)
+	if q.weighed != nil {
+		weighed = q.layerSums(q.weighed)
+	}
 	metrics := make([][9]float64, len(layers))
 	for i, s := range layers {
-		l := &q.layers[i]
-		if l.roots() == nil {
-			weighed[i] = s
+		byColumns := s
+		if q.layers[i].roots() != nil {
+			byColumns = weighed[i]
 		}
-		metrics[i] = measuredErrors(s, weighed[i], l.elements())
-		if l.importance != nil && l.importance.guessed { // which no floor goes by
-			copy(metrics[i][7:], metrics[i][1:3])
-		}
+		metrics[i] = measuredErrors(s, byColumns, q.layers[i].elements())
 	}
 	return metrics
 }
 
-// layerSums are those of layers, given those of units, of which there may be none.
+// layerSums are those of layers, of those of units.
 func (q *quantization) layerSums(units []kernel.Sums) []kernel.Sums {
 	layers := make([]kernel.Sums, len(q.layers))
-	if units == nil {
-		return layers
-	}
 	for _, t := range q.tasks {
 		t.units(func(i int, u *unit) { layers[u.layer].Add(units[i]) })
 	}

@@ -105,7 +105,7 @@ type quantization struct {
 
 	underflowed underflows
 	sums        []kernel.Sums               // of units; nil without metrics
-	weighed     []kernel.Sums               // of units, used for layers with roots; nil but where errors alone are wanted
+	weighed     []kernel.Sums               // of units of layers with roots; nil if sums alone are wanted
 	long        map[unit]kernel.Parameters  // of those parts of long groups that have no fault
 	scales      map[int]float32             // of layers whose encoding has a super-scale of the layer
 	shared      map[int]*kernel.SharedScale // of layers that have one scale, and no fault
@@ -122,7 +122,7 @@ func newQuantization(layers []layer, o Options, limit int) *quantization {
 	if o.measures() {
 		q.sums = make([]kernel.Sums, q.tasks.count())
 	}
-	if o.MeasureOnly {
+	if o.MeasureOnly && slices.ContainsFunc(layers, func(l layer) bool { return l.roots() != nil }) {
 		q.weighed = make([]kernel.Sums, q.tasks.count())
 	}
 	starts := spanStarts(o.Threads, len(layers), q.addSizes)

@@ -67,11 +67,8 @@ func (q *quantization) weighTails(ctx context.Context, k *kernel.Kernel) error {
 		return func(_ int, u *unit) { q.layers[u.layer].weighStripe(u, tails) }
 	})
 	for i, t := range stripes {
-		if l := &q.layers[t.layer]; i == 0 || stripes[i-1].layer != t.layer {
-			if q.options.MeasureOnly {
-				l.importance.roots, l.importance.guessed = rootsOf(l.importance.values), true
-			}
-			l.compareTails()
+		if i == 0 || stripes[i-1].layer != t.layer {
+			q.layers[t.layer].compareTails()
 		}
 	}
 	return err

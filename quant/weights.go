@@ -31,9 +31,8 @@ type importance struct {
 	values []float32
 	// roots are those of what columns weigh in errors, the most of which is 1, laid out as values;
 	// nil if they weigh the same.
-	roots   []float32
-	guessed bool // whether they are of tails, which no floor goes by
-	stack   kernel.Stack
+	roots []float32
+	stack kernel.Stack
 }
 
 // roots are those of the layer's importance.
@@ -214,14 +213,14 @@ func shares(values []float64, together int) []float32 {
 
 // rootsOf are those of values beside the largest; nil of nothing but zeros, which is as good as
 // no importance.
-func rootsOf[T float32 | float64](values []T) []float32 {
+func rootsOf(values []float64) []float32 {
 	largest := slices.Max(values)
 	if largest == 0 {
 		return nil
 	}
 	roots := make([]float32, len(values))
 	for i, value := range values {
-		roots[i] = float32(math.Sqrt(float64(value) / float64(largest)))
+		roots[i] = float32(math.Sqrt(value / largest))
 	}
 	return roots
 }

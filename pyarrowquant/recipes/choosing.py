@@ -21,7 +21,7 @@ class MeasuredLayer:
     choices: list[Settings]
     bits: list[int]
     squared_errors: list[float] = field(default_factory=list)
-    weighted_errors: list[float] = field(default_factory=list)  # by what columns weigh
+    weighted_errors: list[float] = field(default_factory=list)  # by the importance of columns
     norm: float = 0.0  # sum of squared weights
     passes: list[bool] = field(default_factory=list)  # the floor, with each of the choices
 

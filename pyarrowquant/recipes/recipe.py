@@ -254,9 +254,9 @@ class Recipe(SavedRecipe):
             Settings that it says hold where candidates do not say them: by default all but bit
             widths.
         objective : {"squared_error", "relative_error"}
-            The sum over layers of ||w - w'||^2, or of that divided by ||w||^2. Errors are
-            weighted by the importance of a layer's columns, or else, of method "mse", by their
-            tails, and multiplied so that the least of its candidates' is as large as without.
+            The sum over layers of ||w - w'||^2, or of that divided by ||w||^2. Where the table has
+            the importance of a layer's columns, its errors are weighted by it, and multiplied so
+            that the least of its candidates' is as large as without.
         weight_column : str, optional
             A column of the table with a number for each layer, by which its error is multiplied.
         continue_on_error : bool

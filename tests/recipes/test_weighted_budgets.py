@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -82,14 +82,16 @@ def cosine(weights: np.ndarray, found: np.ndarray, counts: np.ndarray) -> float:
     return float((counts * wide * found).sum() / norms)
 
 
-def least_errors(
-    arrays: Layers,
-    values: Mapping[str, np.ndarray | None],
-    by_each: list[dict[str, np.ndarray]],
-    objective: str,
-) -> dict[str, list[float]]:
-    """What a budget goes by: weighted errors, the least of which is the unweighted one."""
-    errors = {}
+@pytest.mark.parametrize("candidates", [CANDIDATES, OTHERS])
+@pytest.mark.parametrize("objective", ["squared_error", "relative_error"])
+@pytest.mark.parametrize("bits_per_weight", [4.2, 5.3, 6.6, 30.0])
+def test_a_budget_has_the_least_error_by_importance(
+    candidates: list[dict[str, Any]], objective: str, bits_per_weight: float
+) -> None:
+    arrays, values = layers(), importance()
+    table = table_of(arrays, values)
+    errors: dict[str, list[float]] = {}
+    by_each = [decoded(table, **settings) for settings in candidates]
     for name, weights in arrays.items():
         one = np.ones(weights.shape)
         plain = [relative_error(weights, each[name], one) ** 2 for each in by_each]
@@ -99,90 +101,33 @@ def least_errors(
         factor = plain[finest] / weighted[finest]
         norm = 1.0 if objective == "relative_error" else np.square(weights, dtype=float).sum()
         errors[name] = [norm * factor * each for each in weighted]
-    return errors
-
-
-def assert_best(
-    table: pa.Table,
-    arrays: Layers,
-    values: Mapping[str, np.ndarray | None],
-    candidates: list[dict[str, Any]],
-    objective: str,
-    budgets: Iterable[float],
-) -> None:
-    """No combination within the budget has less error."""
-    by_each = [decoded(table, **settings) for settings in candidates]
-    errors = least_errors(arrays, values, by_each, objective)
 
     def bits(name: str, k: int) -> int:
-        alone = table.filter(pa.compute.equal(table["layer_name"], name))
-        fitted = Recipe.fit(alone, 64, [candidates[k]])
+        fitted = Recipe.fit(
+            table.filter(pa.compute.equal(table["layer_name"], name)), 64, [candidates[k]]
+        )
         assert fitted.expected is not None
         return round(fitted.expected.bits_per_weight * arrays[name].size)
 
     size = {name: [bits(name, k) for k in range(len(candidates))] for name in arrays}
+    budget = bits_per_weight * sum(weights.size for weights in arrays.values())
 
-    def total(ks: tuple[int, ...]) -> tuple[float, int]:
-        pairs = list(zip(arrays, ks, strict=True))
-        return sum(errors[name][k] for name, k in pairs), sum(size[name][k] for name, k in pairs)
+    def total(ks: tuple[int, ...]) -> float:
+        return sum(errors[name][k] for name, k in zip(arrays, ks, strict=True))
 
-    every = list(map(total, itertools.product(range(len(candidates)), repeat=len(arrays))))
-    for bits_per_weight in budgets:
-        budget = bits_per_weight * sum(weights.size for weights in arrays.values())
-        recipe = Recipe.fit(table, bits_per_weight, candidates, objective=objective)
-        chosen = []
-        for name, weights in arrays.items():
-            said = recipe.settings_of(name, weights.shape)
-            chosen.append(
-                next(k for k, c in enumerate(candidates) if said and c.items() <= said.items())
-            )
-        error, taken = total(tuple(chosen))
-        least = min(error for error, taken in every if taken <= budget)
-        assert error == pytest.approx(least, rel=1e-6)
-        assert taken <= budget
-
-
-@pytest.mark.parametrize("candidates", [CANDIDATES, OTHERS])
-@pytest.mark.parametrize("objective", ["squared_error", "relative_error"])
-def test_a_budget_has_the_least_error_by_importance(
-    candidates: list[dict[str, Any]], objective: str
-) -> None:
-    arrays, values = layers(), importance()
-    table = table_of(arrays, values)
-    assert_best(table, arrays, values, candidates, objective, [4.2, 5.3, 6.6, 30.0])
-
-
-def tails(weights: np.ndarray) -> np.ndarray:
-    """How heavy the tails of columns are, which is a guess of their importance."""
-    sizes = abs(weights.astype(np.float64))
-    found: np.ndarray = ((sizes**2).mean(axis=0) / sizes.mean(axis=0) ** 2) ** 2
-    return found
-
-
-def test_a_budget_without_importance_goes_by_tails() -> None:
-    """Floors do not go by a guess, and few rows tell too little."""
-    rng = np.random.default_rng(7)
-    degrees = np.exp(rng.uniform(0.7, 4, 512))
-    arrays = {
-        "a": rng.standard_t(degrees, (128, 512)).astype(np.float32),
-        "b": (rng.standard_t(degrees, (96, 512)) * rng.lognormal(size=512)).astype(np.float32),
-        "c": rng.standard_t(degrees, (63, 512)).astype(np.float32),
-    }
-    table = plain_layers(arrays)
-    guessed = {"a": tails(arrays["a"]), "b": tails(arrays["b"]), "c": None}
-    candidates: list[dict[str, Any]] = [
-        {"encoding": name, "method": "mse"} for name in ("q2_k", "q3_k", "iq4_xs", "q4_k", "q6_k")
+    within = [
+        ks
+        for ks in itertools.product(range(len(candidates)), repeat=len(arrays))
+        if sum(size[name][k] for name, k in zip(arrays, ks, strict=True)) <= budget
     ]
-    budgets = np.arange(2.7, 6.5, 0.1)
-    assert_best(table, arrays, guessed, candidates, "relative_error", budgets)
-
-    weights = arrays["a"]
-    one, ones = plain_layers({"a": weights}), np.ones(weights.shape)
-    error = relative_error(weights, decoded(one, bit_width=4, method="mse")["a"], ones)
-    for factor, width in ((1 + 1e-9, 4), (1 - 1e-9, 5)):
-        floor = {"relative_error": error * factor}
-        result = quantize_batch_arrow(one, 4, method="mse", quality_floor=floor)
-        assert result["bit_width"].to_pylist() == [width]
+    recipe = Recipe.fit(table, bits_per_weight, candidates, objective=objective)
+    chosen = []
+    for name, weights in arrays.items():
+        said = recipe.settings_of(name, weights.shape)
+        chosen.append(
+            next(k for k, c in enumerate(candidates) if said and c.items() <= said.items())
+        )
+    assert total(tuple(chosen)) == pytest.approx(min(map(total, within)), rel=1e-6)
 
 
 def test_the_expectation_is_of_all_columns_alike() -> None:
