@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from pyarrowquant._core.bounds import BIT_WIDTHS
+from pyarrowquant._core.encodings import ENCODINGS
 from pyarrowquant._core.quoting import enumerated
 from pyarrowquant.cli._read_files import ReadFiles
 from pyarrowquant.cli._show import json_option, quoted_path, show_columns, show_json
@@ -21,6 +23,8 @@ from pyarrowquant.recipes.recipe import Recipe, recipe_of
 from pyarrowquant.recipes.saved import file_text
 from pyarrowquant.recipes.schemes import SCHEMES
 from pyarrowquant.recipes.text import SUFFIXES
+
+CODES = tuple(ENCODINGS)  # but evenly spaced ones, of which there are several widths
 
 
 @click.group()
@@ -81,6 +85,15 @@ def _explain(mix: str) -> None:
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--bits-per-weight", type=float, required=True, help="Budget, all counted.")
 @click.option(
+    "--candidate",
+    "candidates",
+    type=click.Choice([*map(str, BIT_WIDTHS), *CODES], case_sensitive=False),
+    multiple=True,
+    metavar="BITS|ENCODING",
+    help=f"What to choose from: bits, {enumerated(CODES, 'or')}; may be given again. Default: "
+    "all bits.",
+)
+@click.option(
     "--recipe",
     "rules",
     help="A file, a preset or a profile: what to skip, and settings but bits.",
@@ -98,13 +111,17 @@ def fit(
     source: str,
     destination: Path,
     bits_per_weight: float,
+    candidates: tuple[str, ...],
     rules: str | None,
     objective: str,
     threads: int | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Measure every bit width on every layer of SOURCE; write the best recipe for a budget."""
+    """Measure candidates on every layer of SOURCE; write the best recipe for a budget.
+
+    Candidates of some bits have groups as of --recipe.
+    """
     source = local_path(source)
     read = ReadFiles(source)
     check_destination(destination, overwrite, sources=[*read.paths, *file_of(rules)])
@@ -116,6 +133,7 @@ def fit(
         fitted = Recipe.fit(
             model.reader(),
             bits_per_weight,
+            [_settings(candidate) for candidate in candidates] or None,
             recipe=recipe_of(rules),
             objective=objective,
             threads=threads,
@@ -139,3 +157,8 @@ def fit(
             f"{expected.bits_per_weight:.3f} bits a weight, relative error "
             f"{expected.relative_error:.5f}: {quoted_path(destination)}"
         )
+
+
+def _settings(candidate: str) -> dict[str, int | str]:
+    """Return what a candidate says: a bit width, or an encoding."""
+    return {"bit_width": int(candidate)} if candidate.isdecimal() else {"encoding": candidate}

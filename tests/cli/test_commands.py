@@ -101,6 +101,21 @@ def test_recipe_commands(model: Path, weights: dict[str, np.ndarray], tmp_path: 
     }
 
 
+def test_recipe_fit_chooses_among_bits_and_encodings(
+    model: Path, weights: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    fitted = tmp_path / "fitted.json"
+    fit = ["recipe", "fit", model, fitted, "--bits-per-weight", 5, "--candidate"]
+    succeeded(*fit, "8", "--candidate", "NF4", "--candidate", "nvfp4")
+    candidates = [{"bit_width": 8}, {"encoding": "nf4"}, {"encoding": "nvfp4"}]
+    chosen, expected = (
+        {name: recipe.settings_of(name, array.shape) for name, array in weights.items()}
+        for recipe in (Recipe.load(fitted), Recipe.fit(numpy_to_arrow_table(weights), 5, candidates))
+    )
+    assert chosen == expected
+    assert "'7' is not one of '2'" in failed(*fit, "7", "--overwrite", code=2)
+
+
 def test_help_shows_examples() -> None:
     for command in ("quantize", "inspect", "compare", "dequantize", "report"):
         assert f"  pyarrowquant {command} " in succeeded(command, "--help")
