@@ -110,7 +110,10 @@ def test_recipe_fit_chooses_among_bits_and_encodings(
     candidates = [{"bit_width": 8}, {"encoding": "nf4"}, {"encoding": "nvfp4"}]
     chosen, expected = (
         {name: recipe.settings_of(name, array.shape) for name, array in weights.items()}
-        for recipe in (Recipe.load(fitted), Recipe.fit(numpy_to_arrow_table(weights), 5, candidates))
+        for recipe in (
+            Recipe.load(fitted),
+            Recipe.fit(numpy_to_arrow_table(weights), 5, candidates),
+        )
     )
     assert chosen == expected
     assert "'7' is not one of '2'" in failed(*fit, "7", "--overwrite", code=2)
