@@ -116,11 +116,20 @@ def mxfp8(name: str) -> Tensors:
     return {name: np.ones((8, 64), E4M3), f"{name}_scale": np.full((8, 2), 127, np.uint8)}
 
 
+NF4 = np.array(
+    [
+        *(-1, -0.69619280, -0.52507305, -0.39491749, -0.28444138, -0.18477343, -0.09105004, 0),
+        *(0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1),
+    ],
+    np.float32,
+)
+
+
 def nf4(name: str) -> Tensors:
     state = b'{"quant_type": "nf4", "blocksize": 64, "shape": [8, 32], "dtype": "float16"}'
     return {
         name: np.ones((128, 1), np.uint8),
         f"{name}.absmax": np.ones(4, np.float32),
-        f"{name}.quant_map": np.linspace(-1, 1, 16, dtype=np.float32),
+        f"{name}.quant_map": NF4,
         f"{name}.quant_state.bitsandbytes__nf4": np.frombuffer(state, np.uint8),
     }

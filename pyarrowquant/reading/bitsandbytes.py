@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from pyarrowquant._core.levels import NF4
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Floats
 from pyarrowquant._core.shapes import product
 from pyarrowquant.reading.decoding import Parts, of_any_numbers
+from pyarrowquant.reading.scales import ScaleError
 from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.strict_json import parse_object
 from pyarrowquant.reading.tensors import MOST_DIMENSIONS
@@ -26,6 +28,12 @@ _PIECE = 1 << 20  # weights that are decoded at a time
 _LARGEST_BLOCK = 4096
 _MOST = float(np.finfo(np.float32).max)
 _LEVELS, _NESTED_LEVELS = 16, 256
+# What codes stand for, by what they are called: the quant_map of a file says it once more, which
+# bitsandbytes mostly leaves unread. Its floats of 4 bits have 1/192 in the place of 1/12.
+_FP4 = np.array([0, 1 / 192, 2 / 3, 1, 1 / 3, 1 / 2, 1 / 6, 1 / 4], np.float32)
+VALUES = {"NF4": NF4, "FP4": np.concatenate([_FP4, 0 - _FP4])}
+_ROUNDED = 2**-8  # by which it may differ, as of a model that was stored as bfloat16
+_BLOCKS = 1 << 14  # that are looked at, at a time
 
 
 @dataclass(frozen=True)
@@ -97,10 +105,45 @@ def _nested(said: Mapping[str, Any], what: str) -> tuple[int, float]:
     return block, float(offset)
 
 
+def check_flat(state: State, coding: str, parts: Parts) -> None:
+    """Raise ScaleError where levels are others than those of a coding, or a scale of 0 loses some.
+
+    bitsandbytes gives blocks of zeros a scale of 0, and any code, but all of them the same.
+    """
+    levels, values = parts["levels"], VALUES[coding]
+    differ = np.abs(levels.read().reshape(-1) - values) > _ROUNDED
+    if differ.any():
+        index = int(differ.argmax())
+        raise ScaleError(
+            levels,
+            f"{quoted(levels.tensor.name)} has {levels.read().reshape(-1)[index]:g} at index "
+            f"{index}, which for {coding} is {values[index]:g}",
+        )
+    if state.nested_block:
+        return
+    (zeros,) = np.nonzero(parts["scales"].read().reshape(-1) == 0)
+    if not zeros.size:
+        return
+    with parts["codes"].open_bytes() as codes:
+        for begin in range(0, zeros.size, _BLOCKS):
+            blocks = zeros[begin : begin + _BLOCKS]
+            places = blocks[:, np.newaxis] * state.block + np.arange(state.block)
+            places = np.minimum(places, product(state.shape) - 1)  # the last one may be shorter
+            found = values[codes[places // 2] >> np.where(places % 2, 0, 4) & 15]
+            lost = (found != found[:, :1]).any(axis=1)
+            if lost.any():
+                raise ScaleError(
+                    parts["scales"],
+                    f"{quoted(parts['scales'].tensor.name)} has a scale of 0 at index "
+                    f"{blocks[lost.argmax()]} for codes that differ, of which one at least is "
+                    "not that of 0",
+                )
+
+
 @of_any_numbers
-def decode_flat(state: State, parts: Parts) -> Floats:
+def decode_flat(state: State, coding: str, parts: Parts) -> Floats:
     """Decode pairs of codes, the first of which has the high bits."""
-    levels = parts["levels"].read().reshape(-1)
+    levels = VALUES[coding]
     pairs = np.stack([levels[np.arange(256) >> 4], levels[np.arange(256) & 15]], axis=1)
     scales = _scales(state, parts)
     weights = np.empty(product(state.shape), np.float32)

@@ -12,7 +12,7 @@ from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.results import Floats
 from pyarrowquant._core.shapes import product
 from pyarrowquant.reading.beside import Beside
-from pyarrowquant.reading.bitsandbytes import decode_flat, state_of
+from pyarrowquant.reading.bitsandbytes import check_flat, decode_flat, state_of
 from pyarrowquant.reading.coded_layer import CodedLayer, DamageError, misfit
 from pyarrowquant.reading.decoding import Parts, decode_e2m1
 from pyarrowquant.reading.stored import Stored
@@ -105,4 +105,12 @@ def flat_layer(codes: Stored, said: Stored, coding: str, beside: Beside) -> Code
         if (parts[key].tensor.dtype, product(parts[key].tensor.shape)) != (dtype, size):
             by = f"{quoted(said.tensor.name)}, whose blocks have {state.block} weights"
             raise misfit(parts[key].tensor, f"be {size} of {dtype} by {by}")
-    return CodedLayer(name, state.shape, coding, 4, parts, partial(decode_flat, state))
+    return CodedLayer(
+        name,
+        state.shape,
+        coding,
+        4,
+        parts,
+        partial(decode_flat, state, coding),
+        own_check=partial(check_flat, state, coding),
+    )

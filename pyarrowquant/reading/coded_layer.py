@@ -57,7 +57,8 @@ def misfit(tensor: Tensor, wanted: str) -> DamageError:
 class CodedLayer:
     """A layer, and the tensors that its codes are decoded with, by what they are.
 
-    Its scales may be negative if they are `signed`.
+    Its scales may be negative if they are `signed`. `own_check` raises ScaleError for what is wrong
+    with layers of its kind alone.
     """
 
     name: str
@@ -70,6 +71,7 @@ class CodedLayer:
     read_mxfp4: Callable[[int], tuple[Bytes, Bytes]] | None = None
     is_turned: bool = False
     signed: bool = False
+    own_check: Callable[[Parts], None] | None = None
 
     @property
     def stored_as(self) -> str:
@@ -83,6 +85,8 @@ class CodedLayer:
         if "bias" not in self.parts:  # else codes of 0 are no weights of 0
             for key in with_zeros:
                 check_zeros(self.parts, key, self.decode)
+        if self.own_check is not None:
+            self.own_check(self.parts)
 
 
 def checked_when_decoded(layer: CodedLayer) -> CodedLayer:

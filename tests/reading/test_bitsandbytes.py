@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from quantized_models import assert_same, read, save
@@ -13,6 +14,17 @@ from quantized_models import assert_same, read, save
 import pyarrowquant
 
 UP = "model.layers.0.up.weight"
+# As bitsandbytes has them.
+NF4 = np.array(
+    [
+        *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
+        *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
+        *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
+        *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+    ],
+    np.float32,
+)
+FP4 = np.array([0, 0.0625, 8, 12, 4, 6, 2, 3, 0, -0.0625, -8, -12, -4, -6, -2, -3], np.float32) / 12
 STATE = f"{UP}.quant_state.bitsandbytes__nf4"
 
 
@@ -22,13 +34,13 @@ def state(**said: Any) -> np.ndarray:
 
 
 def model(
-    shape: tuple[int, ...], block: int = 64, nested: int = 0
+    shape: tuple[int, ...], block: int = 64, nested: int = 0, levels: np.ndarray = NF4
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Tensors of a layer, and its weights: weight i is level * scale of its block of the whole."""
     rng = np.random.default_rng(0)
     count = int(np.prod(shape))
     blocks = -(-count // block)
-    codes, levels = rng.integers(0, 16, count + count % 2), rng.standard_normal(16, np.float32)
+    codes = rng.integers(0, 16, count + count % 2)
     tensors = {
         UP: (codes[::2] << 4 | codes[1::2]).astype(np.uint8)[:, None],
         f"{UP}.quant_map": levels,
@@ -76,10 +88,59 @@ def test_codes_that_are_stored_as_floats(tmp_path: Path) -> None:
 
 
 def test_fp4_goes_by_its_own_levels(tmp_path: Path) -> None:
-    tensors, weights = model((4, 64))
+    tensors, weights = model((4, 64), levels=FP4)
     del tensors[STATE]
     said = state(shape=[4, 64], blocksize=64, quant_type="fp4")
     tensors[STATE.replace("nf4", "fp4")] = said
+    assert_same(read(save(tmp_path / "m.safetensors", tensors))[UP], weights)
+
+
+def test_levels_that_were_rounded_are_those_of_nf4(tmp_path: Path) -> None:
+    """bitsandbytes does not look at them where it decodes a whole layer."""
+    tensors, weights = model((4, 64))
+    tensors[f"{UP}.quant_map"] = NF4.astype(ml_dtypes.bfloat16).astype(np.float32)
+    assert_same(read(save(tmp_path / "m.safetensors", tensors))[UP], weights)
+
+
+@pytest.mark.parametrize("nested", [0, 256])
+@pytest.mark.parametrize(
+    ("kind", "levels", "told"),
+    [
+        ("nf4", FP4, "has 0 at index 0, which for NF4 is -1"),
+        ("fp4", NF4, "has -1 at index 0, which for FP4 is 0"),
+    ],
+)
+def test_levels_of_another_kind(
+    tmp_path: Path, nested: int, kind: str, levels: np.ndarray, told: str
+) -> None:
+    tensors, _ = model((4, 64), nested=nested, levels=levels)
+    said = json.loads(tensors.pop(STATE).tobytes()) | {"quant_type": kind}
+    tensors[f"{UP}.quant_state.bitsandbytes__{kind}"] = state(**said)
+    path = save(tmp_path / "m.safetensors", tensors)
+    with pytest.raises(ValueError, match=f"'{UP}.quant_map' {told}"):
+        pyarrowquant.read_weights(path)
+
+
+@pytest.mark.parametrize("shape", [(4, 64), (3, 50)])
+def test_a_scale_of_0_is_that_of_codes_that_are_all_the_same(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    """As bitsandbytes gives blocks of zeros the first of its codes."""
+    tensors, weights = model(shape)
+    tensors[f"{UP}.absmax"][1] = 0
+    path = save(tmp_path / "wrong.safetensors", tensors)
+    with pytest.raises(ValueError, match=f"'{UP}.absmax' has a scale of 0 at index 1 for codes"):
+        pyarrowquant.read_weights(path)
+    tensors[UP][32:64] = 0
+    weights.reshape(-1)[64:128] = -0.0  # the level of code 0 is -1
+    assert_same(read(save(tmp_path / "right.safetensors", tensors))[UP], weights)
+
+
+def test_zeros_at_the_end_of_a_layer(tmp_path: Path) -> None:
+    tensors, weights = model((3, 50))
+    tensors[f"{UP}.absmax"][2] = 0
+    tensors[UP][64:] = 0x77  # the code of the level 0
+    weights.reshape(-1)[128:] = 0
     assert_same(read(save(tmp_path / "m.safetensors", tensors))[UP], weights)
 
 
