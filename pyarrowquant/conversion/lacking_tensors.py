@@ -9,21 +9,31 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyarrowquant._core.quoting import first_names, quoted
+from pyarrowquant.conversion.said_sizes import check_sizes
 from pyarrowquant.errors import users_level
 from pyarrowquant.llama_cpp.lacking import UnknownModelError, check_none_lacks
-from pyarrowquant.reading.config import CONFIG
+from pyarrowquant.reading.config import CONFIG, layers_of
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import ShardedModel
 from pyarrowquant.reading.tensors import Tensor
 
-_IN_STACK = re.compile(r"(?P<stack>(?:.+\.)?(?:layers|h|blocks))\.(?P<layer>\d{1,9})\.(?P<rest>.+)")
+_IN_STACK = re.compile(
+    r"(?P<stack>(?:.+?\.)?(?:layers?|h|blocks?))\.(?P<layer>\d{1,9})\.(?P<rest>.+)"
+)
 # Parts of models whose layers num_hidden_layers does not count.
 _OTHER_PARTS = re.compile(
-    r"vision|visual|image|audio|speech|encoder|tower|mtp|draft|resampler|perceiver|projector|adapter"
+    r"vision|visual|image|audio|speech|tower|mtp|draft|resampler|perceiver|projector|adapter"
 )
-_NUMBERS_OF_LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
+_ENCODER = "encoder"  # which is another part, too, where there are others
 # What says that layers differ in what they have, or how many a part has.
-_OF_UNEQUAL = ("block_configs", "is_encoder_decoder", "decoder_layers", "num_decoder_layers")
+_OF_UNEQUAL = (
+    "block_configs",
+    "block_sizes",
+    "is_encoder_decoder",
+    "decoder_layers",
+    "num_decoder_layers",
+)
+_OF_MORE_TOKENS = re.compile(r"nextn|mtp")
 _NORM = re.compile(r"(^|[._])(norm|ln)|norm([._]|$)", re.IGNORECASE)
 
 
@@ -31,28 +41,29 @@ def check_tensors(model: Model) -> None:
     """Refuse a folder that lacks tensors of the model that its config.json says.
 
     Where the architecture is not known, a layer that lacks what all others have is a warning, as
-    some models are so.
+    some models are so. Layers beyond those that are said are one for all.
 
     Raises
     ------
     ValueError
-        A tensor, or a layer, is missing.
+        A tensor, or a layer, is missing, or a size is none.
     """
     if not isinstance(model, ShardedModel) or model.folder is None:
         return
     config = model.config or {}
+    check_sizes(model.folder.within(CONFIG), config, model.tensors)
+    stacks = _stacks(model.all_tensors)
+    _warn_of_more(model, config, stacks)
     try:
         check_none_lacks(str(model.folder), str(model.folder.within(CONFIG)), config, model.tensors)
     except UnknownModelError:
-        _check_stacks(model, config)
+        _check_stacks(model, config, stacks)
 
 
-def _check_stacks(model: Model, config: Mapping[str, Any]) -> None:
-    stacks = _stacks(model.all_tensors)
-    counted = [name for name in stacks if _OTHER_PARTS.search(name) is None]
-    said = None if any(config.get(key) for key in _OF_UNEQUAL) else _layers_of(config)
+def _check_stacks(model: Model, config: Mapping[str, Any], stacks: Mapping[str, _Stack]) -> None:
+    counted, said = _counted(stacks, config)
     for name, stack in stacks.items():
-        count = said if counted == [name] else None
+        count = said if counted == name else None
         if count is not None and (lacking := set(range(count)) - stack.layers.keys()):
             raise ValueError(
                 f"'{model.location}' has no tensors of {quoted(f'{name}.{min(lacking)}')}, and its "
@@ -79,15 +90,38 @@ def _stacks(tensors: Sequence[Tensor]) -> dict[str, _Stack]:
     return found
 
 
-def _layers_of(config: Mapping[str, Any]) -> int | None:
-    """Return how many layers the text model has by its config.json."""
+def _counted(
+    stacks: Mapping[str, _Stack], config: Mapping[str, Any]
+) -> tuple[str | None, int | None]:
+    """Return the stack whose layers config.json counts, if one is sure to be, and how many."""
+    names = [name for name in stacks if _OTHER_PARTS.search(name) is None]
+    if len(stacks) > 1:
+        names = [name for name in names if _ENCODER not in name]
+    if len(names) != 1 or any(config.get(key) for key in _OF_UNEQUAL):
+        return None, None
+    return names[0], layers_of(config)
+
+
+def _warn_of_more(model: Model, config: Mapping[str, Any], stacks: Mapping[str, _Stack]) -> None:
+    """Warn of layers beyond those that are said, but for such that predict more tokens."""
+    counted, said = _counted(stacks, config)
+    if counted is None or said is None:
+        return
     text = config.get("text_config")
-    for part in (text, config):
-        for key in _NUMBERS_OF_LAYERS:
-            number = part.get(key) if isinstance(part, dict) else None
-            if type(number) is int and 0 < number < 10_000:
-                return number
-    return None
+    values = {**config, **text} if isinstance(text, dict) else config
+    more = sum(
+        value for key, value in values.items() if _OF_MORE_TOKENS.search(key) and type(value) is int
+    )
+    found = sorted(number for number in stacks[counted].layers if number >= said + more)
+    if found:
+        names = [f"{counted}.{number}" for number in found]
+        warnings.warn(
+            f"'{model.location}' has tensors of {first_names(names)}, and its {CONFIG} says that "
+            f"there are {said} layers: engines leave the others out, or refuse the model. Take the "
+            f"{CONFIG} that came with the weights, if it is not meant so",
+            UserWarning,
+            stacklevel=users_level(),
+        )
 
 
 def _warn_of_gaps(model: Model, name: str, stack: _Stack) -> None:

@@ -23,7 +23,7 @@ OF_FLOATS = {
     **dict.fromkeys(("fbgemm_fp8", "compressed-tensors", "modelopt"), "_scale"),
 }
 OF_INTEGERS = {"compressed-tensors": "_scale"}
-_NUMBER = re.compile(r"\d+")
+NUMBER = re.compile(r"\d+")
 _SCALE = re.compile(r"scal", re.IGNORECASE)  # also "scaling_factor"
 _OF_OTHERS = re.compile(r"input|output|(^|_)act|^[qkv]_|^kv_|shift", re.IGNORECASE)
 
@@ -92,7 +92,7 @@ class Beside:
             Those by which such weights have one, with what it is called.
         """
         end = None if method is None else methods.get(method)
-        other = self._like_scales.get(_NUMBER.sub("0", tensor.name))
+        other = self._like_scales.get(NUMBER.sub("0", tensor.name))
         if other is None and end is None:
             self._refuse_unknown_scale(tensor)
             return
@@ -113,5 +113,5 @@ class Beside:
             if one.tensor.dtype in (*FLOAT8, "I8") and (scale := self.scale(one.tensor)):
                 is_after = scale.tensor.name.startswith(name)
                 same = len(name if is_after else name.removesuffix(WEIGHT))
-                ends[_NUMBER.sub("0", name)] = name[same:], scale.tensor.name[same:]
+                ends[NUMBER.sub("0", name)] = name[same:], scale.tensor.name[same:]
         return ends

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -38,7 +38,7 @@ from pyarrowquant.reading.decoding import (
     decode_bytes,
     decode_packed,
 )
-from pyarrowquant.reading.location import Location
+from pyarrowquant.reading.found_codes import Codes, Unnamed, find_floats
 from pyarrowquant.reading.numbers import FLOAT8, INT8
 from pyarrowquant.reading.orphans import lone_problem
 from pyarrowquant.reading.said import Config, Said
@@ -65,36 +65,6 @@ _SERVING = (
     *SCALES_BESIDE,
 )
 _EXPONENTS = ("U8", "F8_E8M0")
-
-
-@dataclass
-class Codes:
-    """What is found of a model's codes.
-
-    Attributes
-    ----------
-    layers : dict of str to Tensor
-        By the names of the tensors that have the codes.
-    parts : set of str
-        Names of tensors that serve others.
-    """
-
-    layers: dict[str, Tensor] = field(default_factory=dict)
-    parts: set[str] = field(default_factory=set)
-
-
-@dataclass(frozen=True)
-class Unnamed:
-    """Tensors that an index does not name, though its shards have them.
-
-    Attributes
-    ----------
-    index : Location
-    names : collection of str
-    """
-
-    index: Location
-    names: Collection[str]
 
 
 def find_codes(
@@ -135,6 +105,7 @@ def find_codes(
                 search.refuse(one.tensor, problem)
             elif problem := lone_problem(one.tensor, stored, search.said):
                 search.refuse(one.tensor, problem, str(one.location))
+    find_floats(search.found, stored, search.said)
     return search.found
 
 

@@ -17,6 +17,19 @@ CONFIG = "config.json"
 # What says how weights are coded, by transformers (two names) and by MLX.
 _QUANTIZATION = ("quantization_config", "compression_config", "quantization")
 
+NUMBERS_OF_LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
+
+
+def layers_of(config: Mapping[str, Any]) -> int | None:
+    """Return how many layers the text model has by its config.json."""
+    text = config.get("text_config")
+    for part in (text, config):
+        for key in NUMBERS_OF_LAYERS:
+            number = part.get(key) if isinstance(part, dict) else None
+            if type(number) is int and 0 <= number < 10_000:
+                return number
+    return None
+
 
 def read_config(path: Location) -> dict[str, Any]:
     """Read a model's config.json; what is not a JSON object is an error."""

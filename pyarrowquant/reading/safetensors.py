@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant.errors import users_level
-from pyarrowquant.reading.coded import Unnamed, find_codes
+from pyarrowquant.reading.coded import find_codes
 from pyarrowquant.reading.config import CONFIG, read_config, without_quantization
+from pyarrowquant.reading.found_codes import Unnamed
 from pyarrowquant.reading.importance_kinds import KEY, no_model
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.model import Model
@@ -196,6 +197,16 @@ def _warn_of_unnamed(index: Location, names: Sequence[str]) -> None:
     )
 
 
+def _warn_of_floats(config: Location, names: Sequence[str], key: str | None) -> None:
+    warnings.warn(
+        f"{config} does not list in {key} what is of floats, where layers like it are codes, which "
+        f"engines look for: {first_few([quoted(name) for name in names])}. They are taken as they "
+        "are. Download the folder anew if they should be codes",
+        UserWarning,
+        stacklevel=users_level(),
+    )
+
+
 def _parse_index(index: Location) -> tuple[dict[str, str], dict[str, Any]]:
     """Return which shard has which tensor, and the metadata but for sizes."""
     with index.open() as file:
@@ -264,6 +275,8 @@ def decodable(headers: Headers) -> list[Shard]:
     found = find_codes(stored, config, unnamed)
     if unnamed is not None and not any(is_damaged(tensor) for tensor in found.layers.values()):
         _warn_of_unnamed(unnamed.index, headers.unnamed)
+    if found.floats:
+        _warn_of_floats(shards[0].location.beside(CONFIG), found.floats, found.key_of_floats)
     return [
         replace(
             shard,

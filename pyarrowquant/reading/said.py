@@ -12,10 +12,11 @@ from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.shapes import product
 from pyarrowquant.reading.beside import WEIGHT
 from pyarrowquant.reading.coded_layer import CodedLayer, DamageError
-from pyarrowquant.reading.config import CONFIG, is_of_mlx, quantizations_in
+from pyarrowquant.reading.config import CONFIG, is_of_mlx, layers_of, quantizations_in
 from pyarrowquant.reading.decoding import down
 from pyarrowquant.reading.numbers import FLOAT8
 from pyarrowquant.reading.said_methods import kind_problem
+from pyarrowquant.reading.said_modules import UnquantizedModules
 from pyarrowquant.reading.tensors import Tensor
 
 Config = Mapping[str, Any]
@@ -36,6 +37,13 @@ _FORMATS = {
     "MXFP4": {"mxfp4-pack-quantized"},
     "MXFP8": {"mxfp8-quantized", "float-quantized", "naive-quantized"},
 }
+# What lists the modules that are not quantized.
+_KEYS_OF_FLOATS = {
+    "bitsandbytes": "llm_int8_skip_modules",
+    "compressed-tensors": "ignore",
+    "fp8": "modules_to_not_convert",
+}
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,9})\.")
 _KNOWN_FORMATS = {_PACKED, *(name for names in _FORMATS.values() for name in names)}
 
 
@@ -215,15 +223,41 @@ class Said:
     def block(self, layer: str, scale: Tensor) -> tuple[int, int]:
         """Rows and columns of a block, where the number of scales allows several."""
         groups = self.groups(layer)
-        sizes = (said.get("weight_block_size") for said in self._quantizations)
-        for block in (*map(_block_of, sizes), *(group.block for group in groups)):
+        sizes = map(_said_block, self._quantizations)
+        for block in (*sizes, *(group.block for group in groups)):
             if block is not None:
                 return block
         usual = _MX_GROUP if scale.dtype in ("U8", "F8_E8M0") else _BLOCK
         return _BLOCK, next((size for group in groups if (size := group.group_size)), usual)
 
+    @cached_property
+    def _unquantized(self) -> UnquantizedModules:
+        return UnquantizedModules(self._quantizations, self._config())
+
+    @cached_property
+    def _is_decoded_when_loaded(self) -> bool:
+        """Whether transformers decodes all codes, whatever modules are said to have such."""
+        return any(said.get("dequantize") is True for said in self._quantizations)
+
+    def is_float_by_mistake(self, module: str) -> bool:
+        """Whether engines look for codes of a module, which is of floats."""
+        if self._is_decoded_when_loaded or self._unquantized.perhaps(module):
+            return False
+        number, layers = _LAYER.search(module), layers_of(self._config())
+        if number is not None and layers is not None and int(number[1]) >= layers:
+            return False  # which engines leave out, or predict more tokens with
+        return any(_means_all(said, module) for said in self._quantizations)
+
+    @property
+    def key_of_floats(self) -> str | None:
+        """The key that lists modules of floats."""
+        return _KEYS_OF_FLOATS.get(self.method or "")
+
     def check(self, layer: CodedLayer) -> None:
         """Raise where a layer is not what this says."""
+        module = layer.name.removesuffix(f".{WEIGHT}")
+        if not self._is_decoded_when_loaded and (key := self._unquantized.surely(module)):
+            raise DamageError(f"{layer.stored_as}, and {CONFIG} says that it has none: {key}")
         problems = [group.problem(layer) for group in self.groups(layer.name)]
         if problems and all(problems):
             raise DamageError(str(problems[0]))
@@ -245,6 +279,19 @@ def _groups_of(said: Config) -> Iterator[Group]:
             yield Group(named, group["weights"], group.get("format") or usual)
 
 
+def _means_all(said: Config, module: str) -> bool:
+    """Whether it says that linear layers have codes, or this module by its name."""
+    if said.get("quant_method") not in _KEYS_OF_FLOATS or said.get("modules_to_convert"):
+        return False
+    if (
+        said.get("format") == "dense"
+        or said.get("quantization_status", "compressed") != "compressed"
+    ):
+        return False
+    groups = list(_groups_of(said))
+    return not groups or any("Linear" in one.targets or one.names(module) for one in groups)
+
+
 def _means(target: str, module: str) -> bool:
     if not target.startswith("re:"):
         return target == module
@@ -257,10 +304,22 @@ def _means(target: str, module: str) -> bool:
 def _block_of(value: object) -> tuple[int, int] | None:
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         return None
-    rows, columns = value
+    rows, columns = (int(n) if type(n) is float and n.is_integer() else n for n in value)
     if type(rows) is not int or type(columns) is not int or min(rows, columns) < 1:
         return None
     return rows, columns
+
+
+def _said_block(said: Config) -> tuple[int, int] | None:
+    """Return the weight_block_size of FP8, or raise where it is none."""
+    value = said.get("weight_block_size")
+    block = _block_of(value)
+    if value is not None and block is None:
+        raise DamageError(
+            f"{CONFIG} says weight_block_size {quoted(value)}, which must be two whole numbers "
+            "of 1 or more, such as [128, 128]"
+        )
+    return block
 
 
 def _flat_problem(said: Config, layer: CodedLayer) -> str | None:
@@ -283,8 +342,10 @@ def _flat_problem(said: Config, layer: CodedLayer) -> str | None:
 
 def _blocks_problem(said: Config, layer: CodedLayer) -> str | None:
     """Say that scales are not those of the blocks of FP8 that config.json says, or None."""
-    block = _block_of(said.get("weight_block_size"))
-    if block is None or layer.coding not in FLOAT8 or "scale" not in layer.parts:
+    if layer.coding not in (*FLOAT8, "MXFP8") or "scale" not in layer.parts:
+        return None
+    block = _said_block(said)
+    if block is None:
         return None
     return _unlike_blocks(layer, layer.parts["scale"].tensor, block, "weight_block_size")
 
