@@ -17,6 +17,7 @@ from pyarrowquant._core.group_sizes import in_row
 from pyarrowquant._core.quoting import first_names, quoted
 from pyarrowquant._core.settings import SettingOverrides
 from pyarrowquant._core.shapes import product
+from pyarrowquant.conversion.importance_names import under_names_of_layers
 from pyarrowquant.conversion.viewing import Viewed
 from pyarrowquant.errors import UsageError, users_level
 from pyarrowquant.llama_cpp.original_names import originals_among
@@ -65,10 +66,11 @@ def of_layers(importance: Importance, layers: Sequence[PlannedLayer], model: Mod
     """
     wanted = [layer for layer in layers if layer.settings is not None and layer.name is not None]
     originals, known = _originals(importance, model)
+    renamed = under_names_of_layers(importance, wanted, model)
     found, lacking = {}, []
     for layer in wanted:
         name = str(layer.name)
-        values = _values_of(layer, originals.get(name, ()), importance)
+        values = _values_of(layer, originals.get(name, ()), renamed)
         if values is None or not _fits(layer, values.shape, importance):
             lacking.append(name)
         else:

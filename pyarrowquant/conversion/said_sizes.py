@@ -56,8 +56,8 @@ def check_sizes(path: Location, config: Mapping[str, Any], tensors: Sequence[Ten
         return
     largest = max(tensors, key=lambda tensor: tensor.end - tensor.begin)
     raise ValueError(
-        f"'{path}' says {name}{said[0]} {text[said[0]]}, and no tensor has so many rows or columns: "
-        f"{quoted(largest.name)} has shape {list(largest.shape)}. {_WAY_OUT}"
+        f"'{path}' says {name}{said[0]} {text[said[0]]}, and no tensor has so many rows or "
+        f"columns: {quoted(largest.name)} has shape {list(largest.shape)}. {_WAY_OUT}"
     )
 
 

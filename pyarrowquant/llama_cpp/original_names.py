@@ -11,7 +11,7 @@ from pyarrowquant.llama_cpp.names import layer_of
 from pyarrowquant.reading.gguf import GgufModel, import_gguf
 from pyarrowquant.reading.tensors import Tensor
 
-_EMBEDDINGS, _OUTPUT = "token_embd.weight", "output.weight"
+EMBEDDINGS, OUTPUT = "token_embd.weight", "output.weight"
 _Found = dict[int | None, str]  # by which matrix of a stack each is
 
 
@@ -44,23 +44,23 @@ def originals_among(
     table = gguf.get_tensor_name_map(kinds[architecture], layers)
     found: dict[str, _Found] = {}
     for name in names:
-        for part in _parts(name, kind_named(architecture), table):
+        for part in parts_of(name, kind_named(architecture), table):
             found.setdefault(part.name, {}).setdefault(part.expert, name)
     # Where these are the same, either side may have one of them or both.
-    if _OUTPUT in tensors:
-        found.setdefault(_OUTPUT, found.get(_EMBEDDINGS, {}))
+    if OUTPUT in tensors:
+        found.setdefault(OUTPUT, found.get(EMBEDDINGS, {}))
     else:
-        found.setdefault(_EMBEDDINGS, found.get(_OUTPUT, {}))
+        found.setdefault(EMBEDDINGS, found.get(OUTPUT, {}))
     originals = {name: _in_order(found.get(name, {}), tensor) for name, tensor in tensors.items()}
     known = {original for name in tensors for original in found.get(name, {}).values()}
     return {name: each for name, each in originals.items() if each}, known
 
 
-def _parts(name: str, kind: type[Architecture], table: Any) -> list[Part]:
+def parts_of(name: str, kind: type[Architecture], table: Any) -> list[Part]:
     """Return what llama.cpp has with the columns of a folder's tensor, by its own names."""
     within = kind.within(name)
     if within == HEAD:
-        return [Part(_OUTPUT)]
+        return [Part(OUTPUT)]
     for original in (within, f"model.{within}"):  # which classes without a head lack
         found = [
             Part(str(target), part.expert)
