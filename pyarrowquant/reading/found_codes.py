@@ -11,6 +11,8 @@ from pyarrowquant.reading.said import Said
 from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.tensors import FLOATS, CodedTensor, Tensor
 
+_HEAD = "lm_head"
+
 
 @dataclass
 class Codes:
@@ -61,7 +63,9 @@ def find_floats(found: Codes, stored: Mapping[str, Stored], said: Said) -> None:
         What config.json says.
     """
     coded = [layer for layer in found.layers.values() if isinstance(layer, CodedTensor)]
-    alike = {NUMBER.sub("0", layer.name) for layer in coded}
+    alike = {_kind_of(layer.name) for layer in coded}
+    if alike and said.method == "compressed-tensors":  # which packs heads but where it is told
+        alike.add(_HEAD)
     found.floats = [
         name
         for name, one in stored.items()
@@ -69,8 +73,17 @@ def find_floats(found: Codes, stored: Mapping[str, Stored], said: Said) -> None:
         and name.endswith(f".{WEIGHT}")
         and name not in found.layers
         and name not in found.parts
-        and NUMBER.sub("0", name) in alike
+        and _kind_of(name) in alike
         and said.is_float_by_mistake(name.removesuffix(f".{WEIGHT}"))
     ]
     if found.floats:
         found.key_of_floats = said.key_of_floats
+
+
+def _kind_of(name: str) -> str:
+    """Return what a weight and others of linear layers are called alike.
+
+    Experts, which may be no linear layers, are so with those of other numbers.
+    """
+    last = name.removesuffix(f".{WEIGHT}").rpartition(".")[2]
+    return NUMBER.sub("0", name) if last.isdecimal() or ".experts." in name else last

@@ -148,6 +148,32 @@ def test_floats_in_the_place_of_codes(
         assert not told(model(tmp_path / f"other-{number}", kind, said, floats(kind)))
 
 
+@pytest.mark.parametrize("name", ["lm_head.weight", "model.layers.1.other.up.weight"])
+def test_floats_that_are_linear_by_their_names(tmp_path: Path, name: str) -> None:
+    tensors = {**packed(FIRST), **packed(SECOND), name: np.ones((8, 32), np.float32)}
+    for number, (config, count) in enumerate(
+        (
+            (saying(COMPRESSED, config_groups={}), 1),
+            (saying(COMPRESSED, config_groups={}, ignore=[name.removesuffix(".weight")]), 0),
+        )
+    ):
+        place = folder(tmp_path / str(number), tensors, **config)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert len(read(place)) == 3
+        assert [f": '{name}'. They are" in str(each.message) for each in caught] == [True] * count
+
+
+def test_experts_that_are_no_linear_layers(tmp_path: Path) -> None:
+    """As bitsandbytes leaves them beside layers of the same name."""
+    expert = "model.layers.1.mlp.experts.0.up.weight"
+    tensors = {**nf4(FIRST), **nf4(SECOND), expert: np.ones((8, 32), np.float32)}
+    place = folder(tmp_path / "m", tensors, **BITSANDBYTES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(place).keys() == tensors.keys() & {FIRST, SECOND, expert}
+
+
 def test_floats_that_no_group_means(tmp_path: Path) -> None:
     weights = {"num_bits": 4, "group_size": 32}
     group = {"weights": weights, "targets": ["re:.*layers.0.*"]}
