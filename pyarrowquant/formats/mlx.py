@@ -15,6 +15,7 @@ from pyarrowquant._core import arguments
 from pyarrowquant._core.encodings import ENCODINGS as ENCODED
 from pyarrowquant._core.encodings import INTEGER
 from pyarrowquant._core.layout import Coded
+from pyarrowquant._core.quoting import quoted
 from pyarrowquant._core.settings import Settings
 from pyarrowquant._core.shapes import columns_of, product
 from pyarrowquant.formats._conv1d import refuse_conv1d
@@ -77,6 +78,7 @@ _NAMES = {code: name for name, code in DTYPES.items()}
 _NOT_LOADED = {"F64", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
 # mlx-lm takes these apart while loading, and quantizes the parts anew.
 _PARTED = Rule(match="*.kv_b_proj.weight", skip=True, reason="which mlx-lm takes apart")
+_WEIGHTS = (".weight", ".bias")
 _LOADED = {*KEPT_DTYPES, *OTHER_DTYPES} - _NOT_LOADED
 
 
@@ -185,7 +187,16 @@ class Mlx(Format):
     def loading_problem(self, model: Model) -> str | None:
         if isinstance(model, GgufModel):
             return "mlx-lm takes config.json and the tokenizer of a Hugging Face folder. Give that"
-        return config_problem(model) if model.folder is None else model_type_problem(model)
+        if model.folder is None:
+            return config_problem(model)
+        return model_type_problem(model) or self._lacking_weight(model)
+
+    def _lacking_weight(self, model: Model) -> str | None:
+        """Name a weight that the model would lack; buffers, which are computed, may be so."""
+        for tensor in model.all_tensors:
+            if tensor.name.endswith(_WEIGHTS) and (lacking := self.lacks(tensor)):
+                return f"MLX has no {lacking}, which {quoted(tensor.name)} is. Store it as F32"
+        return None
 
     def viewed(self, model: Model, pre_tokenizer: str | None) -> Model:
         """Return the model with single experts where mlx-lm has other stacks than transformers.

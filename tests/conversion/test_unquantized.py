@@ -8,6 +8,7 @@ from pathlib import Path
 
 import gguf
 import gguf_models
+import hf_folders
 import numpy as np
 import onnx
 import onnx_models
@@ -292,6 +293,21 @@ def test_what_mlx_does_not_load_is_left_out_by_name(tmp_path: Path, dtype: str) 
         done = convert(path, tmp_path / "out", to="mlx")
     assert reasons(done.unquantized, kept=False) == {"other": f"of dtype {dtype}"}
     assert "up.scales" in mx.load(str(tmp_path / "out" / "model.safetensors"))
+
+
+@pytest.mark.filterwarnings("ignore:Left out, as the format has no F64")
+def test_a_model_for_mlx_lacks_no_weights(tmp_path: Path) -> None:
+    tensors = hf_folders.llama()
+    tensors["model.rotary_emb.inv_freq"] = np.ones(16, np.float64)  # which is computed
+    folder = hf_folders.write(tmp_path / "model", tensors, model_type="llama")
+    convert(folder, tmp_path / "out", to="mlx")
+    for name in ("model.norm.weight", "model.layers.0.mlp.up_proj.weight"):
+        changed = {**tensors, name: tensors[name].astype(np.float64)}
+        save_file(changed, folder / "model.safetensors")
+        error = failed("quantize", folder, tmp_path / "more", "--to", "mlx", code=2)
+        assert f"MLX has no F64, which '{name}' is. Store it as F32" in error
+        assert not (tmp_path / "more").exists()
+    convert(folder, tmp_path / "more", to="mlx", tensors_only=True)
 
 
 def test_reasons_are_the_same_with_a_budget(folder: Path, tmp_path: Path) -> None:
