@@ -36,11 +36,14 @@ _WEIGHTS = (
     "consolidated*",
     "*.index.json",
 )
+# What says how weights are coded, beside config.json: of others than those that are written. vLLM
+# reads that of ModelOpt where config.json says nothing.
+_SAYING_CODES = frozenset({"hf_quant_config.json", "quant_config.json", "quantize_config.json"})
 
 
 def other_files(folder: Location, shards: Iterable[Shard]) -> list[Path]:
     """List what belongs to a model beside its weights and config.json, as relative paths."""
-    taken = {CONFIG, *(shard.location.name for shard in shards)}
+    taken = {CONFIG, *_SAYING_CODES, *(shard.location.name for shard in shards)}
     if not folder.is_local:
         return _elsewhere(folder, taken)
     found: list[Path] = []

@@ -71,6 +71,21 @@ def test_a_plain_folder(tmp_path: Path, options: tuple[str, ...], dtype: str) ->
     assert said["bytes"] == sum(path.stat().st_size for path in plain.iterdir())
 
 
+def test_files_that_say_other_codes_stay_behind(tmp_path: Path) -> None:
+    """vLLM reads the first where config.json says no quantization."""
+    model, coded = source(tmp_path / "model", "float16"), tmp_path / "coded"
+    succeeded("quantize", model, coded, "--to", "compressed-tensors")
+    for folder in (model, coded):
+        for name in ("hf_quant_config.json", "quant_config.json", "quantize_config.json"):
+            (folder / name).write_text("{}")
+    succeeded("dequantize", coded, tmp_path / "plain")
+    for to in ("compressed-tensors", "mlx", "bitsandbytes"):
+        succeeded("quantize", model, tmp_path / to, "--to", to)
+    for out in ("plain", "compressed-tensors", "mlx", "bitsandbytes"):
+        assert not list((tmp_path / out).glob("*quant*_config.json"))
+        assert (tmp_path / out / "LICENSE").read_text() == "free"
+
+
 def test_its_index_names_all_tensors(tmp_path: Path) -> None:
     model, plain = source(tmp_path / "model", "float16"), tmp_path / "plain"
     succeeded("quantize", model, tmp_path / "out", "--to", "compressed-tensors")
