@@ -11,12 +11,13 @@ import numpy as np
 
 from pyarrowquant.llama_cpp.architecture import HEAD, Part
 from pyarrowquant.llama_cpp.folder_names import NamesInLlamaCpp
-from pyarrowquant.llama_cpp.names import layer_of
 from pyarrowquant.reading.importance import Importance
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import CodedTensor
 from pyarrowquant.recipes.planned import PlannedLayer
 
+# How names of llama.cpp begin, of models with an encoder and a decoder, too.
+_OF_LAYER = re.compile(r"(?:enc\.|dec\.)?blk\.\d+\.")
 # A matrix for each head, of what DeepSeek has as one with the same columns.
 _OF_HEADS = re.compile(r"blk\.\d+\.attn_v_b\.weight")
 
@@ -29,8 +30,7 @@ def under_names_of_layers(
     Any other stays as it is.
     """
     names = [str(layer.name) for layer in layers]
-    of_ours = any(layer_of(name) >= 0 for name in names)
-    if of_ours or all(layer_of(name) < 0 for name in importance.values):
+    if any(map(_OF_LAYER.match, names)) or not any(map(_OF_LAYER.match, importance.values)):
         return importance
     found = dict(importance.values)
     has_head = any(name.endswith(HEAD) for name in names)

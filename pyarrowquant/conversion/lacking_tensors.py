@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,18 +94,22 @@ def _counted(
     stacks: Mapping[str, _Stack], config: Mapping[str, Any]
 ) -> tuple[str | None, int | None]:
     """Return the stack whose layers config.json counts, if one is sure to be, and how many."""
-    names = [name for name in stacks if _OTHER_PARTS.search(name) is None]
-    if len(stacks) > 1:
+    names = _of_text(stacks)
+    if len(names) > 1:
         names = [name for name in names if _ENCODER not in name]
     if len(names) != 1 or any(config.get(key) for key in _OF_UNEQUAL):
         return None, None
     return names[0], layers_of(config)
 
 
+def _of_text(stacks: Iterable[str]) -> list[str]:
+    return [name for name in stacks if _OTHER_PARTS.search(name) is None]
+
+
 def _warn_of_more(model: Model, config: Mapping[str, Any], stacks: Mapping[str, _Stack]) -> None:
     """Warn of layers beyond those that are said, but for such that predict more tokens."""
     counted, said = _counted(stacks, config)
-    if counted is None or said is None:
+    if counted is None or said is None or len(_of_text(stacks)) > 1:
         return
     text = config.get("text_config")
     values = {**config, **text} if isinstance(text, dict) else config

@@ -94,6 +94,20 @@ def test_of_a_class_that_does_not_become_gguf(tmp_path: Path, model_type: str | 
 
 
 @pytest.mark.filterwarnings("ignore:Without importance")
+def test_of_an_encoder_and_a_decoder(tmp_path: Path) -> None:
+    before = {
+        "encoder.block.0.layer.0.SelfAttention.q.weight": "enc.blk.0.attn_q.weight",
+        "decoder.block.0.layer.1.EncDecAttention.v.weight": "dec.blk.0.cross_attn_v.weight",
+    }
+    tensors = hf_folders.weights(dict.fromkeys(before, (64, COLUMNS)))
+    said = {"architectures": ["T5ForConditionalGeneration"], "model_type": "t5"}
+    source = hf_folders.write(tmp_path / "model", tensors, **said)
+    ours = {name: means(COLUMNS) for name in before.values()}
+    theirs = {name: ours[other] for name, other in before.items()}
+    assert_used(tmp_path, source, "parquet", ours, theirs)
+
+
+@pytest.mark.filterwarnings("ignore:Without importance")
 def test_of_a_text_model_within_another(tmp_path: Path) -> None:
     before = "model.language_model."
     tensors = {name.replace("model.", before, 1): each for name, each in hf_folders.llama().items()}

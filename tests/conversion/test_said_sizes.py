@@ -151,3 +151,12 @@ def test_layers_of_the_towers_of_others_are_not_counted(tmp_path: Path) -> None:
     shapes = {f"vision_tower.encoder.layers.{i}.dense.weight": (256, 256) for i in range(5)}
     tensors = {**hf_folders.llama(2), **hf_folders.weights(shapes)}
     assert not warned(hf_folders.write(tmp_path / "m", tensors, **OTHER, num_hidden_layers=2))
+
+
+def test_layers_behind_an_encoder_are_not_counted(tmp_path: Path) -> None:
+    """As ESMFold has blocks beside the layers that config.json counts."""
+    shapes = {f"esm.encoder.layer.{i}.dense.weight": (256, 256) for i in range(2)}
+    shapes |= {f"trunk.blocks.{i}.dense.weight": (256, 256) for i in range(3)}
+    said: dict[str, Any] = {"architectures": ["OtherModel"], "model_type": "other"}
+    tensors = hf_folders.weights(shapes)
+    assert not warned(hf_folders.write(tmp_path / "m", tensors, **said, num_hidden_layers=2))
