@@ -64,7 +64,7 @@ def find_floats(found: Codes, stored: Mapping[str, Stored], said: Said) -> None:
     """
     coded = [layer for layer in found.layers.values() if isinstance(layer, CodedTensor)]
     alike = {_kind_of(layer.name) for layer in coded}
-    if alike and said.method == "compressed-tensors":  # which packs heads but where it is told
+    if alike and said.means_heads:
         alike.add(_HEAD)
     found.floats = [
         name

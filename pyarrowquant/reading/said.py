@@ -249,6 +249,15 @@ class Said:
         return any(_means_all(said, module) for said in self._quantizations)
 
     @property
+    def means_heads(self) -> bool:
+        """Whether a head, too, has codes unless it is listed.
+
+        transformers leaves heads out for bitsandbytes where there is no list at all.
+        """
+        listed = [said.get("llm_int8_skip_modules") for said in self._quantizations]
+        return self.method == "compressed-tensors" or any(isinstance(e, list) for e in listed)
+
+    @property
     def key_of_floats(self) -> str | None:
         """The key that lists modules of floats."""
         return _KEYS_OF_FLOATS.get(self.method or "")

@@ -164,6 +164,18 @@ def test_floats_that_are_linear_by_their_names(tmp_path: Path, name: str) -> Non
         assert [f": '{name}'. They are" in str(each.message) for each in caught] == [True] * count
 
 
+@pytest.mark.parametrize(("listed", "count"), [(None, 0), ([], 1), (["lm_head"], 0)])
+def test_heads_of_bitsandbytes_are_floats_where_nothing_is_listed(
+    tmp_path: Path, listed: Any, count: int
+) -> None:
+    tensors = {**nf4(FIRST), "lm_head.weight": np.ones((8, 32), np.float32)}
+    place = folder(tmp_path / "m", tensors, **saying(BITSANDBYTES, **{SKIPPED: listed}))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert read(place).keys() == {FIRST, "lm_head.weight"}
+    assert len(caught) == count
+
+
 def test_experts_that_are_no_linear_layers(tmp_path: Path) -> None:
     """As bitsandbytes leaves them beside layers of the same name."""
     expert = "model.layers.1.mlp.experts.0.up.weight"
