@@ -38,10 +38,11 @@ from pyarrowquant.reading.decoding import (
     decode_bytes,
     decode_packed,
 )
-from pyarrowquant.reading.found_codes import Codes, Unnamed, find_floats
+from pyarrowquant.reading.found_codes import Codes, Unnamed, find_mistakes
 from pyarrowquant.reading.numbers import FLOAT8, INT8
 from pyarrowquant.reading.orphans import lone_problem
-from pyarrowquant.reading.said import Config, Said
+from pyarrowquant.reading.said import Said
+from pyarrowquant.reading.said_groups import Config
 from pyarrowquant.reading.scales import READ_FIRST, ScaleError, scale_bytes
 from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.tensors import CodedTensor, Tensor, UndecodableTensor
@@ -105,7 +106,7 @@ def find_codes(
                 search.refuse(one.tensor, problem)
             elif problem := lone_problem(one.tensor, stored, search.said):
                 search.refuse(one.tensor, problem, str(one.location))
-    find_floats(search.found, stored, search.said)
+    find_mistakes(search.found, stored, search.said)
     return search.found
 
 

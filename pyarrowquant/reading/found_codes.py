@@ -28,12 +28,15 @@ class Codes:
         Weights that are floats where others like them are codes, and config.json says no such.
     key_of_floats : str or None
         Its key that lists such.
+    coded : dict of str to str
+        Weights that are codes, and are listed all the same, each with the key.
     """
 
     layers: dict[str, Tensor] = field(default_factory=dict)
     parts: set[str] = field(default_factory=set)
     floats: list[str] = field(default_factory=list)
     key_of_floats: str | None = None
+    coded: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ class Unnamed:
     names: Collection[str]
 
 
-def find_floats(found: Codes, stored: Mapping[str, Stored], said: Said) -> None:
-    """List floats in the place of codes.
+def find_mistakes(found: Codes, stored: Mapping[str, Stored], said: Said) -> None:
+    """List floats in the place of codes, and the reverse.
 
     Parameters
     ----------
@@ -78,6 +81,9 @@ def find_floats(found: Codes, stored: Mapping[str, Stored], said: Said) -> None:
     ]
     if found.floats:
         found.key_of_floats = said.key_of_floats
+    for layer in coded:
+        if key := said.key_of_coded(layer.name.removesuffix(f".{WEIGHT}")):
+            found.coded[layer.name] = key
 
 
 def _kind_of(name: str) -> str:

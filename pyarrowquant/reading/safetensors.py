@@ -18,7 +18,7 @@ from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant.errors import users_level
 from pyarrowquant.reading.coded import find_codes
 from pyarrowquant.reading.config import CONFIG, read_config, without_quantization
-from pyarrowquant.reading.found_codes import Unnamed
+from pyarrowquant.reading.found_codes import Codes, Unnamed
 from pyarrowquant.reading.importance_kinds import KEY, no_model
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.model import Model
@@ -197,14 +197,27 @@ def _warn_of_unnamed(index: Location, names: Sequence[str]) -> None:
     )
 
 
-def _warn_of_floats(config: Location, names: Sequence[str], key: str | None) -> None:
-    warnings.warn(
-        f"{config} does not list in {key} what is of floats, where layers like it are codes, which "
-        f"engines look for: {first_few([quoted(name) for name in names])}. They are taken as they "
-        "are. Download the folder anew if they should be codes",
-        UserWarning,
-        stacklevel=users_level(),
-    )
+def _warn_of_mistakes(config: Location, found: Codes) -> None:
+    """Warn of floats in the place of codes, and the reverse."""
+    for names, key, problem in (
+        (
+            found.floats,
+            found.key_of_floats,
+            "does not list in {} what is of floats, where layers like it are codes, which engines "
+            "look for: {}. They are taken as they are. Download the folder anew if they should be "
+            "codes",
+        ),
+        (
+            list(found.coded),
+            next(iter(found.coded.values()), None),
+            "lists in {} what has codes, which engines take for weights but where they decode all "
+            "while loading: {}. They are decoded all the same. Take the config.json that came "
+            "with the weights",
+        ),
+    ):
+        if names:
+            told = problem.format(key, first_few([quoted(name) for name in names]))
+            warnings.warn(f"{config} {told}", UserWarning, stacklevel=users_level())
 
 
 def _parse_index(index: Location) -> tuple[dict[str, str], dict[str, Any]]:
@@ -275,8 +288,7 @@ def decodable(headers: Headers) -> list[Shard]:
     found = find_codes(stored, config, unnamed)
     if unnamed is not None and not any(is_damaged(tensor) for tensor in found.layers.values()):
         _warn_of_unnamed(unnamed.index, headers.unnamed)
-    if found.floats:
-        _warn_of_floats(shards[0].location.beside(CONFIG), found.floats, found.key_of_floats)
+    _warn_of_mistakes(shards[0].location.beside(CONFIG), found)
     return [
         replace(
             shard,

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cached_property
-from typing import Any
 
 from pyarrowquant._core.quoting import quoted
 from pyarrowquant.reading.config import is_of_mlx
-
-Config = Mapping[str, Any]
+from pyarrowquant.reading.said_groups import Config
 
 # Keys whose entries transformers looks for at the begin or the end of names, as regular
 # expressions too, and that whose entries are names, or regular expressions after "re:".
 _OF_TRANSFORMERS = ("modules_to_not_convert", "llm_int8_skip_modules")
 _EXACT = ("ignore", "ignored_layers")
+_OF_SOME = ("modules_to_not_convert", "ignored_layers")  # of FP8
 _PLAIN = re.compile(r"[\w.\-]+")
 _MARK = "re:"
 # Parts of models whose modules transformers calls otherwise than files do.
@@ -45,14 +44,31 @@ class UnquantizedModules:
         cannot change counts.
         """
         for key, entries in self._entries.items():
-            found = entries.name_of(module)
-            if found is None and not self._has_parts:
-                found = entries.begin_of(module) or entries.expression_of(module)
-            if found is not None:
+            if key not in _OF_SOME and (found := self._named(module, entries)) is not None:
                 return f"{key} {quoted(found)}"
         if any(is_of_mlx(said) and said.get(module) is False for said in self._quantizations):
             return f"{module} false"
         return None
+
+    def of_some(self, module: str) -> str | None:
+        """Return the key by which engines take a module for floats unless they decode all.
+
+        transformers does so with FP8 where there is no GPU.
+        """
+        return next(
+            (
+                key
+                for key, entries in self._entries.items()
+                if key in _OF_SOME and self._named(module, entries) is not None
+            ),
+            None,
+        )
+
+    def _named(self, module: str, entries: _Entries) -> str | None:
+        found = entries.name_of(module)
+        if found is None and not self._has_parts:
+            found = entries.begin_of(module) or entries.expression_of(module)
+        return found
 
     def perhaps(self, module: str) -> bool:
         """Whether engines may take a module for floats."""

@@ -49,12 +49,6 @@ def saying(config: dict[str, Any], **more: Any) -> dict[str, Any]:
         (int8, COMPRESSED, "ignore", MODULE),
         (float_quantized, COMPRESSED, "ignore", "re:model.*up$"),
         (nvfp4, COMPRESSED, "ignore", MODULE),
-        (fp8, FP8, CONVERTED, MODULE),
-        (fp8, FP8, CONVERTED, "model.layers.0"),
-        (fp8, FP8, CONVERTED, "0.up"),
-        (fp8, FP8, CONVERTED, "up"),
-        (fp8, FP8, CONVERTED, "model.layers.*.up"),
-        (fp8, FP8, "ignored_layers", MODULE),
         (nf4, BITSANDBYTES, SKIPPED, MODULE),
         (nf4, BITSANDBYTES, SKIPPED, "model.layers.0"),
     ],
@@ -75,6 +69,29 @@ def test_codes_of_a_module_that_has_none(
     assert len(error.splitlines()) == 1
     loaded = saying(config, **{key: [entry]}, dequantize=True)  # whatever modules are said
     assert read(model(tmp_path / "right", kind, loaded, {})).keys() == {FIRST, SECOND}
+
+
+@pytest.mark.parametrize(
+    ("key", "entry", "named"),
+    [
+        (CONVERTED, MODULE, [FIRST]),
+        (CONVERTED, "model.layers.0", [FIRST]),
+        (CONVERTED, "0.up", [FIRST]),
+        (CONVERTED, "up", [FIRST, SECOND]),
+        (CONVERTED, "model.layers.*.up", [FIRST, SECOND]),
+        ("ignored_layers", MODULE, [FIRST]),
+    ],
+)
+def test_codes_of_fp8_that_are_decoded_where_there_is_no_gpu(
+    tmp_path: Path, key: str, entry: str, named: list[str]
+) -> None:
+    place = model(tmp_path / "m", fp8, saying(FP8, **{key: ["lm_head", entry]}), {})
+    (text,) = told(place)
+    assert text.startswith(f"{place}/config.json lists in {key} what has codes, which engines")
+    listed = ", ".join(f"'{name}'" for name in named)
+    assert f" while loading: {listed}. They are decoded all the same. Take the" in text
+    loaded = saying(FP8, **{key: [entry]}, dequantize=True)
+    assert not told(model(tmp_path / "loaded", fp8, loaded, {}))
 
 
 def test_codes_of_a_module_that_mlx_has_as_floats(tmp_path: Path) -> None:
