@@ -12,7 +12,7 @@ from pyarrowquant._core.quoting import first_names, quoted
 from pyarrowquant.conversion.said_sizes import check_sizes
 from pyarrowquant.errors import users_level
 from pyarrowquant.llama_cpp.lacking import UnknownModelError, check_none_lacks
-from pyarrowquant.reading.config import CONFIG, layers_of
+from pyarrowquant.reading.config import CONFIG, layers_said
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.safetensors import ShardedModel
 from pyarrowquant.reading.tensors import Tensor
@@ -63,12 +63,12 @@ def check_tensors(model: Model) -> None:
 def _check_stacks(model: Model, config: Mapping[str, Any], stacks: Mapping[str, _Stack]) -> None:
     counted, said = _counted(stacks, config)
     for name, stack in stacks.items():
-        count = said if counted == name else None
-        if count is not None and (lacking := set(range(count)) - stack.layers.keys()):
+        key, count = said if said is not None and counted == name else ("", 0)
+        if lacking := set(range(count)) - stack.layers.keys():
             raise ValueError(
                 f"'{model.location}' has no tensors of {quoted(f'{name}.{min(lacking)}')}, and its "
-                f"{CONFIG} says that there are {count} layers. Download the folder anew, or take "
-                f"the {CONFIG} that came with the weights"
+                f"{CONFIG} says {key} {count}. Download the folder anew, or take the {CONFIG} that "
+                "came with the weights"
             )
         _warn_of_gaps(model, name, stack)
         _warn_of_odd_one(model, name, stack)
@@ -92,14 +92,14 @@ def _stacks(tensors: Sequence[Tensor]) -> dict[str, _Stack]:
 
 def _counted(
     stacks: Mapping[str, _Stack], config: Mapping[str, Any]
-) -> tuple[str | None, int | None]:
-    """Return the stack whose layers config.json counts, if one is sure to be, and how many."""
+) -> tuple[str | None, tuple[str, int] | None]:
+    """Return the stack whose layers config.json counts, if one is sure to be, and what it says."""
     names = _of_text(stacks)
     if len(names) > 1:
         names = [name for name in names if _ENCODER not in name]
     if len(names) != 1 or any(config.get(key) for key in _OF_UNEQUAL):
         return None, None
-    return names[0], layers_of(config)
+    return names[0], layers_said(config)
 
 
 def _of_text(stacks: Iterable[str]) -> list[str]:
@@ -116,13 +116,14 @@ def _warn_of_more(model: Model, config: Mapping[str, Any], stacks: Mapping[str, 
     more = sum(
         value for key, value in values.items() if _OF_MORE_TOKENS.search(key) and type(value) is int
     )
-    found = sorted(number for number in stacks[counted].layers if number >= said + more)
+    key, count = said
+    found = sorted(number for number in stacks[counted].layers if number >= count + more)
     if found:
         names = [f"{counted}.{number}" for number in found]
         warnings.warn(
-            f"'{model.location}' has tensors of {first_names(names)}, and its {CONFIG} says that "
-            f"there are {said} layers: engines leave the others out, or refuse the model. Take the "
-            f"{CONFIG} that came with the weights, if it is not meant so",
+            f"'{model.location}' has tensors of {first_names(names)}, and its {CONFIG} says "
+            f"{key} {count}: engines leave the others out, or refuse the model. Take the {CONFIG} "
+            "that came with the weights, if it is not meant so",
             UserWarning,
             stacklevel=users_level(),
         )

@@ -22,12 +22,18 @@ NUMBERS_OF_LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
 
 def layers_of(config: Mapping[str, Any]) -> int | None:
     """Return how many layers the text model has by its config.json."""
+    said = layers_said(config)
+    return None if said is None else said[1]
+
+
+def layers_said(config: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Return the key that says how many layers the text model has, and their number."""
     text = config.get("text_config")
-    for part in (text, config):
+    for before, part in (("text_config.", text), ("", config)):
         for key in NUMBERS_OF_LAYERS:
             number = part.get(key) if isinstance(part, dict) else None
             if type(number) is int and 0 <= number < 10_000:
-                return number
+                return before + key, number
     return None
 
 

@@ -12,6 +12,7 @@ from pyarrowquant.reading.stored import Stored
 from pyarrowquant.reading.tensors import FLOATS, CodedTensor, Tensor
 
 _HEAD = "lm_head"
+_IN_EXPERTS = ".experts."  # which may be stacks
 
 
 @dataclass
@@ -73,7 +74,7 @@ def find_mistakes(found: Codes, stored: Mapping[str, Stored], said: Said) -> Non
         name
         for name, one in stored.items()
         if one.tensor.dtype in FLOATS
-        and name.endswith(f".{WEIGHT}")
+        and (name.endswith(f".{WEIGHT}") or _IN_EXPERTS in name)
         and name not in found.layers
         and name not in found.parts
         and _kind_of(name) in alike
@@ -92,4 +93,4 @@ def _kind_of(name: str) -> str:
     Experts, which may be no linear layers, are so with those of other numbers.
     """
     last = name.removesuffix(f".{WEIGHT}").rpartition(".")[2]
-    return NUMBER.sub("0", name) if last.isdecimal() or ".experts." in name else last
+    return NUMBER.sub("0", name) if last.isdecimal() or _IN_EXPERTS in name else last

@@ -26,6 +26,7 @@ _KEYS_OF_FLOATS = {
     "bitsandbytes": "llm_int8_skip_modules",
     "compressed-tensors": "ignore",
     "fp8": "modules_to_not_convert",
+    "mxfp4": "modules_to_not_convert",
 }
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,9})\.")
 

@@ -197,7 +197,7 @@ def test_experts_that_mlx_has_joined_are_all_there(tmp_path: Path) -> None:
 
 def test_layers_of_an_unknown_model_are_counted(tmp_path: Path) -> None:
     place = written(tmp_path / "model", hf_folders.llama(3), **UNKNOWN)
-    with pytest.raises(ValueError, match="says that there are 4 layers") as caught:
+    with pytest.raises(ValueError, match="says num_hidden_layers 4") as caught:
         pyarrowquant.plan(place, tmp_path / "out", to="mlx")
     assert "has no tensors of 'model.layers.3'" in str(caught.value)
 

@@ -24,7 +24,7 @@ def warned(place: Path, to: str = "compressed-tensors") -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert pyarrowquant.plan(place, place.parent / "out", to=to).layers
-    return [text for warning in caught if " layers" in (text := str(warning.message))]
+    return [text for warning in caught if "_hidden_layers" in (text := str(warning.message))]
 
 
 @pytest.mark.parametrize("said", [LLAMA, OTHER])
@@ -122,8 +122,8 @@ def test_layers_beyond_those_that_are_said(
     )
     (text,) = [each for each in warned(place, to) if "engines leave" in each]
     first = "model.layers.0, " * (count == 0) + "model.layers.1, model.layers.2"
-    assert text.startswith(f"'{place}' has tensors of {first}, and its config.json says that")
-    assert f"there are {count} layers: engines leave the others out, or refuse the model" in text
+    assert text.startswith(f"'{place}' has tensors of {first}, and its config.json says num_hid")
+    assert f"num_hidden_layers {count}: engines leave the others out, or refuse the model" in text
 
 
 @pytest.mark.parametrize("key", ["num_nextn_predict_layers", "mtp_num_hidden_layers"])

@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from kinds_of_codes import (
+    EXPERTS,
     FIRST,
     FP8,
     MLX,
@@ -18,6 +19,7 @@ from kinds_of_codes import (
     Tensors,
     float_quantized,
     fp8,
+    gpt_oss,
     groups,
     int8,
     mlx,
@@ -191,6 +193,15 @@ def test_heads_of_bitsandbytes_are_floats_where_nothing_is_listed(
         warnings.simplefilter("always")
         assert read(place).keys() == {FIRST, "lm_head.weight"}
     assert len(caught) == count
+
+
+def test_a_stack_of_floats_beside_those_of_codes(tmp_path: Path) -> None:
+    tensors: Tensors = {**gpt_oss(EXPERTS.format(0)), **gpt_oss(EXPERTS.format(1))}
+    float_stack = EXPERTS.format(2)
+    tensors[float_stack] = np.ones((2, 96, 6), np.float32)
+    said = {"model_type": "gpt_oss", "quantization_config": {"quant_method": "mxfp4"}}
+    with pytest.warns(UserWarning, match=f"does not list in {CONVERTED} .*: '{float_stack}'"):
+        assert len(read(folder(tmp_path / "m", tensors, **said))) == 3
 
 
 def test_experts_that_are_no_linear_layers(tmp_path: Path) -> None:
