@@ -86,6 +86,12 @@ def test_of_a_llama(tmp_path: Path, to: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Without importance")
+def test_of_columns_that_are_rescaled(tmp_path: Path) -> None:
+    source = hf_folders.write(tmp_path / "model", model_type="llama")
+    assert_used(tmp_path, source, "compressed-tensors", *of_llama(), rescale="on")
+
+
+@pytest.mark.filterwarnings("ignore:Without importance")
 @pytest.mark.parametrize("model_type", ["seed_oss", "cohere", "nobodys", None])
 def test_of_a_class_that_does_not_become_gguf(tmp_path: Path, model_type: str | None) -> None:
     said: dict[str, Any] = {"architectures": ["OtherForCausalLM"], "model_type": model_type}
