@@ -114,7 +114,9 @@ def _warn_of_more(model: Model, config: Mapping[str, Any], stacks: Mapping[str, 
     text = config.get("text_config")
     values = {**config, **text} if isinstance(text, dict) else config
     more = sum(
-        value for key, value in values.items() if _OF_MORE_TOKENS.search(key) and type(value) is int
+        max(value, 0)
+        for key, value in values.items()
+        if _OF_MORE_TOKENS.search(key) and type(value) is int
     )
     key, count = said
     found = sorted(number for number in stacks[counted].layers if number >= count + more)

@@ -8,14 +8,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.reading.config import CONFIG, NUMBERS_OF_LAYERS
+from pyarrowquant.reading.config import CONFIG, MOST_LAYERS, NUMBERS_OF_LAYERS
 from pyarrowquant.reading.location import Location
 from pyarrowquant.reading.tensors import Tensor
 
 # By the keys of most models; others have none of them.
 _COLUMNS = ("hidden_size", "n_embd", "d_model")
-_HEADS = ("num_attention_heads", "n_head", "n_heads")
-_LEAST = {**dict.fromkeys(NUMBERS_OF_LAYERS, 0), **dict.fromkeys((*_COLUMNS, *_HEADS), 1)}
+_HEADS = ("num_attention_heads", "num_key_value_heads", "n_head", "n_heads")
+_OTHERS = ("head_dim", "intermediate_size", "vocab_size")  # which models may do without
+_LONGEST = 40  # of what is shown of a value
+_LARGEST = 2**31 - 1
+# The least and the most of each.
+_BOUNDS = {
+    **dict.fromkeys(NUMBERS_OF_LAYERS, (0, MOST_LAYERS)),
+    **dict.fromkeys((*_COLUMNS, *_HEADS), (1, _LARGEST)),
+    **dict.fromkeys(_OTHERS, (0, _LARGEST)),
+}
 
 _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 _WAY_OUT = f"Take the {CONFIG} that came with the weights"
@@ -38,17 +46,17 @@ def check_sizes(path: Location, config: Mapping[str, Any], tensors: Sequence[Ten
         It does.
     """
     for name, part in _parts(config):
-        for key, least in _LEAST.items():
+        for key, (least, most) in _BOUNDS.items():
             value = part.get(key)
             if isinstance(value, list | dict | None):  # as some models say it for each layer
                 continue
             is_whole = type(value) is int or (type(value) is float and value.is_integer())
             if value == 0 and key in _HEADS and not any(map(_is_of_attention, tensors)):
                 continue
-            if not is_whole or value < least:
+            if not is_whole or not least <= value <= most:
                 raise ValueError(
-                    f"'{path}' says {name}{key} {json.dumps(value)}, which must be a whole number "
-                    f"of {least} or more. {_WAY_OUT}"
+                    f"'{path}' says {name}{key} {_shown(value)}, which must be a whole number of "
+                    f"{least} to {most}. {_WAY_OUT}"
                 )
     *_, (name, text) = _parts(config)
     said = [key for key in _COLUMNS if type(text.get(key)) is int]
@@ -71,3 +79,8 @@ def _parts(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
 
 def _is_of_attention(tensor: Tensor) -> bool:
     return len(tensor.shape) > 1 and _ATTENTION.search(tensor.name) is not None
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

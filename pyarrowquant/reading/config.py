@@ -18,6 +18,7 @@ CONFIG = "config.json"
 _QUANTIZATION = ("quantization_config", "compression_config", "quantization")
 
 NUMBERS_OF_LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
+MOST_LAYERS = 9999
 
 
 def layers_of(config: Mapping[str, Any]) -> int | None:
@@ -32,7 +33,7 @@ def layers_said(config: Mapping[str, Any]) -> tuple[str, int] | None:
     for before, part in (("text_config.", text), ("", config)):
         for key in NUMBERS_OF_LAYERS:
             number = part.get(key) if isinstance(part, dict) else None
-            if type(number) is int and 0 <= number < 10_000:
+            if type(number) is int and 0 <= number <= MOST_LAYERS:
                 return before + key, number
     return None
 

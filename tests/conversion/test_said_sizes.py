@@ -41,20 +41,24 @@ def warned(place: Path, to: str = "compressed-tensors") -> list[str]:
         ("num_hidden_layers", True, "true"),
         ("hidden_size", 0, "0"),
         ("d_model", "256", '"256"'),
+        ("num_hidden_layers", 10**30, f"1{'0' * 30}"),
+        ("num_attention_heads", 1e18, "1e+18"),
+        ("num_key_value_heads", 0, "0"),
+        ("n_heads", "8" * 99, f'"{"8" * 39}...'),
     ],
 )
 def test_sizes_that_no_model_has(
     tmp_path: Path, said: dict[str, Any], key: str, value: Any, shown: str
 ) -> None:
     place = hf_folders.write(tmp_path / "model", hf_folders.llama(), **{**said, key: value})
-    least = 0 if key == "num_hidden_layers" else 1
+    bounds = "0 to 9999" if key == "num_hidden_layers" else "1 to 2147483647"
     for command in (
         *(["quantize", place, tmp_path / "out", "--to", to] for to in FORMATS),
         ["quantize", place, tmp_path / "out", "--to", "mlx", "--dry-run"],
     ):
         error = failed(*command)
         assert f"'{place}/config.json' says {key} {shown}, which must be a whole number" in error
-        assert f"of {least} or more. Take the config.json that came with the weights" in error
+        assert f"of {bounds}. Take the config.json that came with the weights" in error
         assert len(error.splitlines()) == 1
         assert not (tmp_path / "out").exists()
 
@@ -66,6 +70,15 @@ def test_columns_that_no_tensor_has(tmp_path: Path, said: dict[str, Any]) -> Non
     told = "says hidden_size 258, and no tensor has so many rows or columns: '"
     assert f"'{place}/config.json' {told}" in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("key", ["head_dim", "intermediate_size", "vocab_size"])
+def test_sizes_that_may_be_0(tmp_path: Path, key: str) -> None:
+    said = {**OTHER, key: -1}
+    wrong = hf_folders.write(tmp_path / "wrong", hf_folders.llama(), **said)
+    with pytest.raises(ValueError, match=f"says {key} -1, which must be a whole number of 0 to"):
+        pyarrowquant.plan(wrong, tmp_path / "out", to="mlx")
+    assert not warned(hf_folders.write(tmp_path / "m", hf_folders.llama(), **{**OTHER, key: 0}))
 
 
 def test_sizes_of_a_folder_that_is_decoded(tmp_path: Path) -> None:
