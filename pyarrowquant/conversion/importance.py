@@ -66,7 +66,7 @@ def of_layers(importance: Importance, layers: Sequence[PlannedLayer], model: Mod
     """
     wanted = [layer for layer in layers if layer.settings is not None and layer.name is not None]
     originals, known = _originals(importance, model)
-    renamed = under_names_of_layers(importance, wanted, model)
+    renamed, of_llama_cpp = under_names_of_layers(importance, wanted, model)
     found, lacking = {}, []
     for layer in wanted:
         name = str(layer.name)
@@ -86,7 +86,7 @@ def of_layers(importance: Importance, layers: Sequence[PlannedLayer], model: Mod
             f"Without importance in '{importance.name}', so quantized as without a file: "
             f"{first_names(lacking)}"
         )
-    known.update(tensor.name for tensor in model.all_tensors)
+    known.update(of_llama_cpp, (tensor.name for tensor in model.all_tensors))
     if others := [name for name in importance.values if name not in known]:
         _warn(
             f"Not used of '{importance.name}', as '{model.location}' has no such layers: "

@@ -13,59 +13,96 @@ from pyarrowquant.llama_cpp.architecture import HEAD, Part
 from pyarrowquant.llama_cpp.folder_names import NamesInLlamaCpp
 from pyarrowquant.reading.importance import Importance
 from pyarrowquant.reading.model import Model
-from pyarrowquant.reading.tensors import CodedTensor
+from pyarrowquant.reading.tensors import CodedTensor, Tensor
 from pyarrowquant.recipes.planned import PlannedLayer
 
 # How names of llama.cpp begin, of models with an encoder and a decoder, too.
 _OF_LAYER = re.compile(r"(?:enc\.|dec\.)?blk\.\d+\.")
-# A matrix for each head, of what DeepSeek has as one with the same columns.
-_OF_HEADS = re.compile(r"blk\.\d+\.attn_v_b\.weight")
+# A matrix for each head, of what DeepSeek has as one with the same columns, and what it is beside.
+_OF_HEADS = re.compile(r"(blk\.\d+\.attn_)v_b\.weight")
 
 
 def under_names_of_layers(
     importance: Importance, layers: Sequence[PlannedLayer], model: Model
-) -> Importance:
+) -> tuple[Importance, set[str]]:
     """Return importance that llama.cpp has measured under the names of a model that is not its own.
 
-    Any other stays as it is.
+    Returns
+    -------
+    Importance
+        Any other stays as it is.
+    set of str
+        Which names of llama.cpp the model's tensors have.
     """
     names = [str(layer.name) for layer in layers]
     if any(map(_OF_LAYER.match, names)) or not any(map(_OF_LAYER.match, importance.values)):
-        return importance
-    found = dict(importance.values)
-    has_head = any(name.endswith(HEAD) for name in names)
-    theirs = NamesInLlamaCpp(model.config or {}, has_head)
+        return importance, set()
     tensors = {tensor.name: tensor for tensor in model.all_tensors}
+    theirs = _Theirs(model, names)
+    found = dict(importance.values)
     for layer in layers:
         name = str(layer.name)
-        tensor = tensors.get(name)
-        names = [name, *(() if tensor is None else model.also_called(tensor))]
-        parts = [part for each in names for part in theirs.parts(each)]
+        parts = theirs.parts(name)
         part = next((part for part in parts if part.name in importance.values), None)
         if part is None or name in importance.values:
             continue
-        if not isinstance(tensor, CodedTensor) and _may_be_turned(layer, part, importance):
-            continue
-        expert = next((each.expert for each in parts if each.expert is not None), None)
-        values = importance.values[part.name]
-        found[name] = _values(layer, replace(part, expert=expert), values)
-    return replace(importance, values=found)
+        if not _may_be_turned(layer, tensors.get(name), importance.values[part.name]):
+            expert = next((each.expert for each in parts if each.expert is not None), None)
+            experts = theirs.experts.get(part.name, 0)
+            values = importance.values[part.name]
+            found[name] = _values(layer, replace(part, expert=expert), experts, values)
+    return replace(importance, values=found), theirs.known
 
 
-def _may_be_turned(layer: PlannedLayer, part: Part, importance: Importance) -> bool:
+class _Theirs:
+    """What llama.cpp calls the tensors of a model.
+
+    Attributes
+    ----------
+    known : set of str
+        All such names.
+    experts : dict of str to int
+        How many matrices the model has of each stack.
+    """
+
+    def __init__(self, model: Model, layers: Sequence[str]) -> None:
+        self._originals = {tensor.name: model.also_called(tensor) for tensor in model.all_tensors}
+        names = [*self._originals, *layers]
+        has_head = any(name.endswith(HEAD) for name in names)
+        self._names = NamesInLlamaCpp(model.config or {}, has_head)
+        self.known: set[str] = set()
+        self.experts: dict[str, int] = {}
+        for name in names:
+            for part in self.parts(name):
+                self.known |= {part.name, _OF_HEADS.sub(r"\1k_b.weight", part.name)}
+                if part.expert is not None:
+                    count = max(self.experts.get(part.name, 0), part.expert + 1)
+                    self.experts[part.name] = count
+
+    def parts(self, name: str) -> list[Part]:
+        """Return what has the columns of a tensor, by its name and others."""
+        names = (name, *self._originals.get(name, ()))
+        return [part for each in names for part in self._names.parts(each)]
+
+
+def _may_be_turned(layer: PlannedLayer, tensor: Tensor | None, values: Any) -> bool:
     """Whether rows of a stack may be its columns, as in some files of floats."""
-    rows = layer.shape[0] * layer.shape[1] if len(layer.shape) == 3 else None
-    return bool(importance.values[part.name].size == rows)
+    if len(layer.shape) != 3 or isinstance(tensor, CodedTensor):
+        return False
+    return bool(values.size == layer.shape[0] * layer.shape[1])
 
 
-def _values(layer: PlannedLayer, part: Part, values: Any) -> Any:
-    """Return what there is of a layer that is, or is a part of, one of llama.cpp's."""
+def _values(layer: PlannedLayer, part: Part, experts: int, values: Any) -> Any:
+    """Return what there is of a layer that is, or is a part of, one of llama.cpp's.
+
+    Where that has other columns, or more matrices, it is all, which is told of.
+    """
     columns = layer.columns
     if len(layer.shape) > 2 or values.size % columns:
-        return values  # of which it is told where they do not fit
+        return values
     matrices = values.reshape(-1, columns)
-    if part.expert is not None and part.expert < len(matrices):
-        return matrices[part.expert]
+    if part.expert is not None:
+        return matrices[part.expert] if len(matrices) == experts else values
     if _OF_HEADS.fullmatch(part.name):
         return matrices.mean(axis=0, dtype=np.float64).astype(np.float32)
     return values

@@ -204,6 +204,31 @@ def test_what_lacks_is_named(tmp_path: Path, to: str) -> None:
     assert f"so quantized as without a file: {lacking}.weight\n" in told.stderr
 
 
+def test_of_other_experts_than_the_model_has(tmp_path: Path) -> None:
+    source = hf_folders.write(tmp_path / "m", deepseek(), **DEEPSEEK, model_type="deepseek_v3")
+    for experts in (EXPERTS - 1, EXPERTS + 1):
+        each = {"blk.1.ffn_gate_exps.weight": means(experts, COLUMNS)}
+        file = imatrix(tmp_path / f"{experts}.gguf", each)
+        with pytest.raises(
+            ValueError, match=f"has {experts} x {COLUMNS} values for layer 'model.l"
+        ):
+            pyarrowquant.plan(source, tmp_path / "out", to="mlx", group_size=32, importance=file)
+
+
+@pytest.mark.filterwarnings("ignore:Without importance")
+def test_layers_that_the_model_lacks_are_named(tmp_path: Path) -> None:
+    source = hf_folders.write(tmp_path / "m", deepseek(), **DEEPSEEK, model_type="deepseek_v3")
+    names = ["ffn_gate_inp", "attn_k_b", "attn_v_b", "attn_output"]
+    ours = {f"blk.1.{name}.weight": means(64 if "_b" in name else 384) for name in names}
+    more = {"blk.2.ffn_up.weight": means(9), "blk.1.ssm_in.weight": means(9)}
+    file = imatrix(tmp_path / "ours.gguf", {**ours, **more})
+    with pytest.warns(UserWarning, match="no such layers") as caught:
+        pyarrowquant.plan(source, tmp_path / "out", to="mlx", group_size=32, importance=file)
+    (told,) = [text for each in caught if "no such" in (text := str(each.message))]
+    listed = "blk.2.ffn_up.weight, blk.1.ssm_in.weight"
+    assert told == f"Not used of 'ours.gguf', as '{source}' has no such layers: {listed}"
+
+
 def test_another_model_is_refused(tmp_path: Path) -> None:
     source = hf_folders.write(tmp_path / "model", model_type="llama")
     ours, _ = of_llama()
