@@ -74,6 +74,7 @@ def find_mistakes(found: Codes, stored: Mapping[str, Stored], said: Said) -> Non
         name
         for name, one in stored.items()
         if one.tensor.dtype in FLOATS
+        and len(one.tensor.shape) > 1
         and (name.endswith(f".{WEIGHT}") or _IN_EXPERTS in name)
         and name not in found.layers
         and name not in found.parts
