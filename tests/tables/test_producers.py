@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
-import mlx.core as mx
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from conftest import assert_same, plain
+from dlpack_tensor import Tensor
 
 from pyarrowquant import (
     QuantizationError,
@@ -156,20 +155,6 @@ def test_keywords_of_another_name(function: Callable[..., object], table: pa.Tab
 # Tensors
 
 
-class Tensor:
-    """Gives DLPack and nothing else, as tensors of torch and JAX."""
-
-    def __init__(self, source: Any, device: int = 1) -> None:
-        self._source = source
-        self._device = device
-
-    def __dlpack__(self, **options: Any) -> object:
-        return self._source.__dlpack__(**options)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self._device, 0
-
-
 VALUES = np.arange(24).reshape(2, 12)
 
 
@@ -179,20 +164,6 @@ def test_dlpack_without_a_copy(dtype: Any) -> None:
     table = numpy_to_arrow_table({"a": Tensor(values)})
     assert np.shares_memory(table["weights"][0].values.to_numpy(), values)
     assert_same(table, numpy_to_arrow_table({"a": values}))
-
-
-def test_bfloat16_of_other_libraries() -> None:
-    values = mx.array(VALUES).astype(mx.bfloat16)
-    mx.eval(values)
-    expected = quantize_batch({"a": VALUES.astype(ml_dtypes.bfloat16)})
-    for tensor in (values, Tensor(values)):
-        found = quantize_batch({"a": tensor})
-        assert found["a"]["quantized_data"] == expected["a"]["quantized_data"]
-        assert found["a"]["shape"] == [2, 12]
-    table = numpy_to_arrow_table({"a": Tensor(values)})
-    again = numpy_to_arrow_table({"a": values})
-    memory, same = (each["weights"].chunk(0).buffers()[2].address for each in (table, again))
-    assert memory == same
 
 
 def test_tensors_beside_arrays_and_their_errors() -> None:
