@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, starmap
 from operator import attrgetter
@@ -46,7 +46,11 @@ _AS_BYTES = {
 
 def weights_bytes(data: pa.Table | pa.RecordBatch) -> int:
     """Bytes of the weights, with the little that Arrow adds."""
-    columns = [data.column(i) for i in data.schema.get_all_field_indices("weights")]
+    return column_bytes([data.column(i) for i in data.schema.get_all_field_indices("weights")])
+
+
+def column_bytes(columns: Sequence[pa.Array | pa.ChunkedArray]) -> int:
+    """Bytes of columns, of slices only theirs where PyArrow knows."""
     try:
         return sum(int(column.nbytes) for column in columns)
     except pa.ArrowTypeError:  # views, in older versions of PyArrow

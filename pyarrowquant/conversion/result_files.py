@@ -126,6 +126,5 @@ def schema_of(path: Path) -> pa.Schema:
 
 
 def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    if _is_parquet(path):
-        return table_files.parquet_batches(locate(path, None), schema, 0, lambda batch: [batch])
-    return table_files.ipc_batches(locate(path, None), schema, lambda batch: [batch])
+    read = table_files.parquet_batches if _is_parquet(path) else table_files.ipc_batches
+    return read(locate(path, None), schema, table_files.GATHERED, lambda batch: [batch])

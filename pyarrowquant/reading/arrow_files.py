@@ -48,7 +48,8 @@ def ipc_batches(
     location: Location, schema: pa.Schema, batch_bytes: int, only_floats: bool
 ) -> Iterator[pa.RecordBatch]:
     """Read a record batch at a time, and give slices of it if it is too large."""
-    return table_files.ipc_batches(location, schema, _parts(location, batch_bytes, only_floats))
+    parts = _parts(location, batch_bytes, only_floats)
+    return table_files.ipc_batches(location, schema, batch_bytes, parts)
 
 
 def _input_schema(schema: pa.Schema, location: Location) -> pa.Schema:
@@ -179,5 +180,5 @@ class TableModel(Model):
             return parquet_batches(self.location, schema, BATCH_BYTES, only_floats=False)
         only = "weights" not in names
         return table_files.ipc_batches(
-            self.location, schema, lambda batch: [tensors_as_lists(batch)], only
+            self.location, schema, BATCH_BYTES, lambda batch: [tensors_as_lists(batch)], only
         )

@@ -75,15 +75,14 @@ class ResultModel(Model):
 
     def _rows(self) -> Iterator[tuple[Location, pa.RecordBatch]]:
         for file in self._files:
-            for batch in _batches(file, _selected(file), 0):
+            for batch in _batches(file, _selected(file), table_files.GATHERED):
                 for row in range(batch.num_rows):
                     yield file, batch.slice(row, 1)
 
 
 def _batches(file: Location, schema: pa.Schema, batch_bytes: int) -> Iterator[pa.RecordBatch]:
-    if _is_parquet(file):
-        return table_files.parquet_batches(file, schema, batch_bytes, lambda batch: [batch])
-    return table_files.ipc_batches(file, schema, lambda batch: [batch])
+    read = table_files.parquet_batches if _is_parquet(file) else table_files.ipc_batches
+    return read(file, schema, batch_bytes, lambda batch: [batch])
 
 
 def _decoded(row: pa.RecordBatch, file: Location) -> pa.RecordBatch:

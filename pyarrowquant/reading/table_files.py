@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pyarrowquant._core.source import column_bytes
 from pyarrowquant.reading.location import Location
 
 _Parts = Callable[[pa.RecordBatch], Iterable[pa.RecordBatch]]
@@ -19,6 +20,8 @@ _COLUMN_BUFFER = 1 << 20
 
 # How much larger than their encoded bytes values may be: numbers of a dictionary of 16.
 _EXPANSION = 8
+
+GATHERED = 1 << 20  # bytes of small batches that are passed on as one, as each costs milliseconds
 
 
 @contextmanager
@@ -50,19 +53,21 @@ def parquet_batches(
         The columns to read.
     batch_bytes : int
     parts : callable
-        Gives a batch in parts. What was read leaves memory before the next batch is read.
+        Gives a batch in parts; small ones are gathered. What was read leaves memory before the
+        next batch is read.
     """
     with location.open() as file, errors_of(location):
-        parquet = _parquet(file)
-        for group in range(parquet.num_row_groups):
-            metadata = parquet.metadata.row_group(group)
-            # The sizes of columns would be better, but PyArrow 26 aborts where they are corrupt.
-            small = _EXPANSION * metadata.total_byte_size <= batch_bytes
-            rows = metadata.num_rows if small else 1
-            read = parquet.iter_batches(max(rows, 1), row_groups=[group], columns=schema.names)
-            for batch in read:
-                yield from parts(_validated(batch, schema))
-                file.forget_pages()
+        read = _row_groups(_parquet(file), schema, batch_bytes)
+        yield from _passed_on(file, read, schema, batch_bytes, parts)
+
+
+def _row_groups(parquet: Any, schema: pa.Schema, batch_bytes: int) -> Iterator[pa.RecordBatch]:
+    for group in range(parquet.num_row_groups):
+        metadata = parquet.metadata.row_group(group)
+        # The sizes of columns would be better, but PyArrow 26 aborts where they are corrupt.
+        small = _EXPANSION * metadata.total_byte_size <= batch_bytes
+        rows = metadata.num_rows if small else 1
+        yield from parquet.iter_batches(max(rows, 1), row_groups=[group], columns=schema.names)
 
 
 def ipc_schema(location: Location) -> pa.Schema:
@@ -72,18 +77,51 @@ def ipc_schema(location: Location) -> pa.Schema:
 
 
 def ipc_batches(
-    location: Location, schema: pa.Schema, parts: _Parts, only: bool = False
+    location: Location, schema: pa.Schema, batch_bytes: int, parts: _Parts, only: bool = False
 ) -> Iterator[pa.RecordBatch]:
     """Read the columns of a schema, a record batch at a time.
 
-    What was read leaves memory after each of the `parts` of a batch. `only` unpacks no other
-    columns of compressed files, but copies what it reads.
+    What was read leaves memory after each of the `parts` of a batch; small ones are gathered.
+    `only` unpacks no other columns of compressed files, but copies what it reads.
     """
     with location.open() as file, errors_of(location):
-        for batch in _ipc(file, schema.names if only else ())[1]:
-            for part in parts(_validated(batch, schema)):
-                yield part
-                file.forget_pages()
+        read = _ipc(file, schema.names if only else ())[1]
+        yield from _passed_on(file, read, schema, batch_bytes, parts)
+
+
+def _passed_on(
+    file: Any, read: Iterator[pa.RecordBatch], schema: pa.Schema, batch_bytes: int, parts: _Parts
+) -> Iterator[pa.RecordBatch]:
+    in_parts = (part for batch in read for part in parts(_validated(batch, schema)))
+    for batch in _gathered(in_parts, min(batch_bytes, GATHERED)):
+        yield batch
+        file.forget_pages()
+
+
+def _gathered(batches: Iterable[pa.RecordBatch], most: int) -> Iterator[pa.RecordBatch]:
+    """Make one batch of those that follow each other and have no more bytes together."""
+    small: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        more = column_bytes(batch.columns)
+        if size + more > most:
+            yield from _joined(small)
+            small, size = [], 0
+        if more > most:
+            yield batch
+        else:
+            small.append(batch)
+            size += more
+    yield from _joined(small)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    if len(batches) < 2:
+        return batches
+    try:
+        return list(pa.Table.from_batches(batches).combine_chunks().to_batches())
+    except pa.ArrowException:  # dictionaries that have more entries together than their numbers
+        return batches
 
 
 def _parquet(file: Any) -> Any:

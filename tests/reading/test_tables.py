@@ -79,6 +79,49 @@ def test_rows_of_tables_that_cannot_be_quantized(
 
 
 @pytest.mark.parametrize("name", TABLE_FILES[:4])
+@pytest.mark.parametrize("batch_bytes", [1 << 20, 4 << 20])
+def test_small_layers_are_gathered(tmp_path: Path, name: str, batch_bytes: int) -> None:
+    """Row groups whose rows are read alone, and record batches of a layer each."""
+    weights = np.random.default_rng(0).standard_normal((600, 8, 128), np.float32)
+    model = {f"layer.{i:04}": layer for i, layer in enumerate(weights)}
+    table = numpy_to_arrow_table(model)
+    path = tmp_path / name
+    write_table(table, path, rows=len(model))
+    batches = list(read_weights(path, batch_bytes=batch_bytes))
+    assert len(batches) <= 3
+    assert all(batch["weights"].nbytes <= 1 << 20 for batch in batches)
+    assert pa.Table.from_batches(batches).combine_chunks() == table.combine_chunks()
+
+
+def test_layers_that_are_left_out_leave_large_batches(tmp_path: Path) -> None:
+    layers = {
+        f"layer.{i:04}": np.full((8, 128), i, np.float32 if i % 2 else np.int32) for i in range(600)
+    }
+    save_file(layers, tmp_path / "a.safetensors")
+    table = read_weights(tmp_path / "a.safetensors", only_floats=False).read_all()
+    write_table(table.combine_chunks(), tmp_path / "a.arrow")
+    batches = list(read_weights(tmp_path / "a.arrow"))
+    assert len(batches) <= 2
+    assert_reads(read_weights(tmp_path / "a.arrow"), floats(layers))
+
+
+def test_names_with_too_many_values_for_one_dictionary(tmp_path: Path) -> None:
+    schema = pa.schema(
+        [("layer_name", pa.dictionary(pa.int8(), pa.string())), ("weights", pa.list_(pa.float32()))]
+    )
+    names = [f"layer.{i:03}" for i in range(200)]
+    with (
+        pa.OSFile(str(tmp_path / "a.ipc"), "wb") as file,
+        pa.ipc.new_stream(file, schema) as writer,
+    ):
+        for name in names:
+            layer = {"layer_name": [name], "weights": [[1.0] * 8]}
+            writer.write_batch(pa.RecordBatch.from_pydict(layer, schema))
+    batches = list(read_weights(tmp_path / "a.ipc"))
+    assert [name for batch in batches for name in batch["layer_name"].to_pylist()] == names
+
+
+@pytest.mark.parametrize("name", TABLE_FILES[:4])
 def test_table_without_the_columns(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write_table(pa.table({"layer_name": ["a"], "values": [[1.0]]}), path)
