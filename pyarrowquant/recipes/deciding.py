@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from heapq import merge
 from typing import Any, cast
@@ -10,9 +11,7 @@ from typing import Any, cast
 from pyarrowquant._core.bounds import SETTINGS
 from pyarrowquant._core.settings import SettingOverrides, Settings, contradiction, merged
 from pyarrowquant.errors import UsageError
-from pyarrowquant.recipes.rule import Rule, rule_label
-
-_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # between dots
+from pyarrowquant.recipes.rule import NUMBER, Rule, rule_label
 
 
 class Decisions:
@@ -20,7 +19,7 @@ class Decisions:
 
     Models have tens of thousands of layers whose names differ in numbers between dots, which most
     rules do not look at: such layers are decided once, and all others once each. Recipes have as
-    many rules by name: these are found by it.
+    many rules by name, or by such numbers: these are found by them.
 
     Parameters
     ----------
@@ -42,14 +41,18 @@ class Decisions:
         ]
         self._are_blind = all(rule.is_blind_to_numbers for rule in rules)
         self._plain_names = frozenset().union(*(rule.plain_names for rule in rules))
-        self._by_name: dict[str, list[int]] = {}
+        self._by_name: dict[str, list[int]] = defaultdict(list)
+        self._by_number: dict[str, list[int]] = defaultdict(list)
         self._by_pattern: list[int] = []
-        for number, (rule, _) in enumerate(self.outcomes):
+        for place, (rule, _) in enumerate(self.outcomes):
             if rule.is_by_name:
                 for name in rule.plain_names:
-                    self._by_name.setdefault(name, []).append(number)
+                    self._by_name[name].append(place)
+            elif rule.numbers is not None:
+                for number in rule.numbers:
+                    self._by_number[number].append(place)
             else:
-                self._by_pattern.append(number)
+                self._by_pattern.append(place)
         self._decided: dict[tuple[bool, str, tuple[int, ...]], int] = {}
         self._applied: dict[tuple[int, Settings], Settings] = {}
 
@@ -97,10 +100,11 @@ class Decisions:
     def _deciding(self, name: str, shape: Sequence[int]) -> int:
         """Return the place of the rule that decides about a layer."""
         has_like = self._are_blind and name not in self._plain_names
-        key = has_like, _NUMBER.sub(_zeros, name) if has_like else name, tuple(shape)
+        key = has_like, NUMBER.sub(_zeros, name) if has_like else name, tuple(shape)
         if key not in self._decided:
-            numbers = merge(self._by_name.get(name, ()), self._by_pattern)
-            deciding = next(i for i in numbers if self.outcomes[i][0].matches(name, shape))
+            by_number = (self._by_number.get(each, ()) for each in {*NUMBER.findall(name)})
+            places = merge(self._by_name.get(name, ()), *by_number, self._by_pattern)
+            deciding = next(i for i in places if self.outcomes[i][0].matches(name, shape))
             self._decided[key] = deciding
         return self._decided[key]
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from pyarrowquant._core import arguments
@@ -230,6 +231,16 @@ class Rule:
         return not any(map(_TELLS_NUMBERS.search, patterns))
 
     @cached_property
+    def numbers(self) -> frozenset[str] | None:
+        """Numbers between dots of which every name that it finds has one; None if it needs none."""
+        if self.regex is not None:
+            needed = [_needed_by_regex(self.regex)]
+        else:
+            globs = () if self.match is None else _several(self.match)
+            needed = [NUMBER.findall(glob)[-1:] if "[" not in glob else [] for glob in globs]
+        return frozenset(chain(*needed)) if needed and all(needed) else None
+
+    @cached_property
     def plain_names(self) -> frozenset[str]:
         """Globs without wildcards: a fitted recipe has thousands of them."""
         globs = () if self.match is None else _several(self.match)
@@ -248,9 +259,19 @@ class Rule:
         return re.compile("|".join(map(_translated, globs))).match if globs else None
 
 
+NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # between dots
+
+_IN_REGEX = re.compile(r"(?<=\\\.)\d+(?=\\\.(?![?*{]))")
+
 # What may find one number between dots, and not another of its length: digits that no letter stands
 # before, or of a set or an escape, and what was found before.
 _TELLS_NUMBERS = re.compile(r"(?<![A-Za-z_\d])\d|\[[!^]?\]?[^\[\]]*\d|\\\w*\d|\(\?P=")
+
+
+def _needed_by_regex(regex: str) -> list[str]:
+    """Return a number that is in all that is found, where parts have no choice."""
+    has_choice = set(regex) & set("|([") or r"\\" in regex
+    return [] if has_choice else _IN_REGEX.findall(regex)[-1:]
 
 
 def _translated(glob: str) -> str:
