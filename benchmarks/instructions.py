@@ -1,13 +1,13 @@
 """Instructions that the NEON kernel takes for a weight, beside the AVX2 kernel, and an estimate.
 
-    python benchmarks/instructions.py [--benchmarks PATTERN] [--markdown FILE]
+    python benchmarks/instructions.py [--benchmarks PATTERN] [--markdown FILE] [--page FILE]
 
 qemu runs the benchmarks of quant/internal/kernel for both processors, and counts. A benchmark runs
 once and then more often, and the difference is divided by the weights, so that what a process does
 besides does not count. Go marks inlined calls with instructions that do nothing, which processors
 drop before they execute any: they are counted apart. Needs Go, a C compiler, qemu-user 7 or 8, and
 a processor with AVX2, whose instructions a cycle are measured: the estimate has other processors
-execute as many.
+execute as many. The page gets the rows of docs/performance.md.
 """
 
 from __future__ import annotations
@@ -36,6 +36,19 @@ BENCHMARKS = {
     "MeanSquares": ("mse", 8),
     "Importance": ("mse with importance", 8),
     "HalfQuadratic": ("hqq", 8),
+}
+
+# What docs/performance.md has of each, by the names of benchmarks.
+INTEGER = tuple(f"int_of_{bits}_bits" for bits in (2, 3, 4))
+HALVES = tuple(f"int_of_4_bits,_{dtype}_weights" for dtype in ("float16", "bfloat16"))
+ENCODED = ("q4_k", "q6_k", "iq4_nl", "nf4", "mxfp4", "mxfp8", "nvfp4", "fp8")
+ON_PAGE = {
+    "RoundToNearest": (*INTEGER, *HALVES, "int_of_8_bits", *ENCODED),
+    "Metrics": (INTEGER[-1], "int_of_8_bits", HALVES[-1]),
+    "Dequantize": (*INTEGER, "int_of_8_bits", *ENCODED),
+    "MeanSquares": (*INTEGER, HALVES[0], *ENCODED),
+    "Importance": ("q4_k",),
+    "HalfQuadratic": (INTEGER[-1],),
 }
 
 GIGAHERTZ = {"Neoverse V2": 2.8, "M1": 3.2}  # of Graviton4, and of the slowest of the M series
@@ -151,15 +164,61 @@ def cycles_a_nanosecond(folder: Path) -> float:
     return float(subprocess.run([clock], capture_output=True, check=True, text=True).stdout) / 1e9
 
 
-def table(wanted: str, folder: Path) -> Iterator[str]:
+@dataclass(frozen=True)
+class Row:
+    """What was counted and measured of a benchmark.
+
+    Attributes
+    ----------
+    together : float
+        Instructions of AVX2 that are executed in a cycle.
+    billions : float
+        Weights a second with AVX2, in 10^9.
+    """
+
+    benchmark: str
+    name: str
+    neon: Instructions
+    avx2: Instructions
+    together: float
+    billions: float
+
+    @property
+    def title(self) -> str:
+        return BENCHMARKS[self.benchmark][0]
+
+    @property
+    def work(self) -> str:
+        return self.name.replace("_", " ") if self.name.startswith("int_") else self.name
+
+    @property
+    def ratio(self) -> str:
+        return f"{self.neon.full / self.avx2.full:.1f}"
+
+    def estimates(self) -> list[str]:
+        each = min(self.together, MOST_TOGETHER) / self.neon.full
+        return [f"{gigahertz * each:.2g}" for gigahertz in GIGAHERTZ.values()]
+
+    def in_full(self) -> str:
+        counts = [f"{each:.1f}" for each in (self.neon.full, self.neon.empty, self.avx2.full)]
+        measured = [f"{self.together:.1f}", f"{self.billions:.3g}"]
+        return _row([self.title, self.work, *counts, self.ratio, *measured, *self.estimates()])
+
+    def on_page(self) -> str:
+        method, *more = self.title.split(" ", 1)
+        work = f"`{self.work}`" if self.work == self.name else self.work.removeprefix("int of ")
+        counts = [f"{each:.1f}" for each in (self.neon.full, self.avx2.full)]
+        cells = [" ".join([f"`{method}`", *more]) + f", {work}", *counts, self.ratio]
+        return _row([*cells, f"{self.billions:.2g}", *self.estimates()])
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def measured_rows(wanted: str, folder: Path, clock: float) -> Iterator[Row]:
     neon, avx2 = Program(NEON, folder), Program(AVX2, folder)
-    clock = cycles_a_nanosecond(folder)
-    estimated = " | ".join(f"{name}, {each} GHz" for name, each in GIGAHERTZ.items())
-    yield f"{cpu_model()}, {clock:.2f} GHz; estimates in 10^9 weights a second"
-    yield ""
-    yield f"| | | NEON | empty | AVX2 | NEON / AVX2 | AVX2 a cycle | AVX2 here | {estimated} |"
-    yield f"|---|---|---|---|---|---|---|---|{'---|' * len(GIGAHERTZ)}"
-    for benchmark, (title, times) in BENCHMARKS.items():
+    for benchmark, (_, times) in BENCHMARKS.items():
         if not re.search(wanted, benchmark):
             continue
         for name in avx2.names(benchmark):
@@ -167,25 +226,53 @@ def table(wanted: str, folder: Path) -> Iterator[str]:
             theirs = avx2.instructions(benchmark, name, times)
             seconds = avx2.nanoseconds(benchmark, name)
             together = theirs.full / seconds / clock
-            cells = [title, name.replace("_", " ") if name.startswith("int_") else name]
-            counts = ours.full, ours.empty, theirs.full, ours.full / theirs.full, together
-            cells += [f"{each:.1f}" for each in counts]
-            cells.append(f"{1 / seconds:.3g}")
-            for gigahertz in GIGAHERTZ.values():
-                estimate = gigahertz * min(together, MOST_TOGETHER) / ours.full
-                cells.append(f"{estimate:.2g}")
-            yield f"| {' | '.join(cells)} |"
+            yield Row(benchmark, name, ours, theirs, together, 1 / seconds)
+
+
+def table(rows: Iterable[Row], clock: float) -> Iterator[str]:
+    estimated = [f"{name}, {each} GHz" for name, each in GIGAHERTZ.items()]
+    head = ["", "", "NEON", "empty", "AVX2", "NEON / AVX2", "AVX2 a cycle", "AVX2 here", *estimated]
+    yield f"{cpu_model()}, {clock:.2f} GHz; estimates in 10^9 weights a second"
+    yield ""
+    yield _row(head)
+    yield f"|{'---|' * len(head)}"
+    for row in rows:
+        yield row.in_full()
+
+
+def kept(measured: Iterable[Row], rows: list[Row]) -> Iterator[Row]:
+    """Pass rows on as they are measured."""
+    for row in measured:
+        rows.append(row)
+        yield row
+
+
+def page_table(rows: Iterable[Row]) -> Iterator[str]:
+    found = {(row.benchmark, row.name): row for row in rows}
+    head = ["", "NEON", "AVX2", "NEON / AVX2", "AVX2 measured", *GIGAHERTZ]
+    yield _row(head)
+    yield f"|{'---|' * len(head)}"
+    for benchmark, names in ON_PAGE.items():
+        for name in names:
+            if row := found.get((benchmark, name)):
+                yield row.on_page()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--benchmarks", default="", help="pattern of their names in Go")
     parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--page", type=Path)
     arguments = parser.parse_args()
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        lines: Iterable[str] = list(printed(table(arguments.benchmarks, Path(folder))))
+        clock = cycles_a_nanosecond(Path(folder))
+        measured = measured_rows(arguments.benchmarks, Path(folder), clock)
+        lines = list(printed(table(kept(measured, rows), clock)))
     if arguments.markdown:
         arguments.markdown.write_text("\n".join(lines))
+    if arguments.page:
+        arguments.page.write_text("\n".join(page_table(rows)) + "\n")
 
 
 if __name__ == "__main__":
