@@ -113,7 +113,7 @@ func (k *Kernel) UnmarshalText(text []byte) error {
 		for _, each := range kernel.All() {
 			names = append(names, each.Name)
 		}
-		return nameError("kernel", text, names)
+		return nameError("kernel of PYARROWQUANT_KERNEL", text, names)
 	}
 	k.chosen = &chosen
 	return nil

@@ -43,7 +43,7 @@ func TestWrongNamesAreArgumentErrors(t *testing.T) {
 	for _, k := range kernel.All() {
 		names = append(names, "'"+k.Name+"'")
 	}
-	kernels := "Invalid kernel: 'x'. Must be " + strings.Join(names, ", ")
+	kernels := "Invalid kernel of PYARROWQUANT_KERNEL: 'x'. Must be " + strings.Join(names, ", ")
 	for _, c := range []struct {
 		into any
 		json string

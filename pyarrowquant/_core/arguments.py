@@ -115,7 +115,7 @@ def thread_count(threads: object) -> int:
 
 
 def kernel() -> str:
-    """Return the kernel that tests force: "scalar", "avx2" or "avx512"; by default the fastest."""
+    """Return the name of the kernel that tests force; "" for the fastest."""
     return os.environ.get("PYARROWQUANT_KERNEL", "")
 
 
