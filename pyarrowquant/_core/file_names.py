@@ -13,6 +13,7 @@ from pyarrowquant.errors import UsageError
 
 # Windows takes these for devices, in any folder and with any suffix, and those characters in none.
 _DEVICES = re.compile(r"(con|prn|aux|nul|con(in|out)\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.I | re.S)
+_LONGEST = 200  # hidden names are longer, and 255 is the most
 _IN_NO_NAME = re.compile(r'[\x00-\x1f<>:"|?*]|[. ]\Z')
 
 
@@ -42,11 +43,17 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def refuse_reserved(path: str | os.PathLike[str]) -> None:
-    """Raise where a file or folder cannot have this name on this system."""
+def refuse_impossible(path: str | os.PathLike[str]) -> None:
+    """Raise where a file or folder cannot have this name on this system, or those beside it."""
     name = Path(path).name
     if sys.platform == "win32" and (_DEVICES.fullmatch(name) or _IN_NO_NAME.search(name)):
         raise UsageError(
             f"{quoted(name)} is no name of a file on Windows: it is that of a device, or has a "
             'character of <>:"|?*, or a dot or space at its end. Give another name'
+        )
+    length = len(os.fsencode(name))
+    if length > _LONGEST:
+        raise UsageError(
+            f"{quoted(name)} is too long a name: {length} bytes, the most allowed is {_LONGEST}. "
+            "Give a shorter one"
         )

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from pyarrowquant._core.file_names import refuse_reserved
+from pyarrowquant._core.file_names import refuse_impossible
 from pyarrowquant._core.locks import closing, is_at, is_plain, lock
 from pyarrowquant._core.placing import keeping_modes, refuse_irreplaceable, remove, sync
 from pyarrowquant._core.system_errors import naming_file
@@ -73,7 +73,7 @@ class Scratch:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a file that has what it had, or the text, at every moment; its permissions stay."""
-    refuse_reserved(path)
+    refuse_impossible(path)
     target = Path(os.path.realpath(path))
     refuse_irreplaceable(target)
     clear(target, _leave)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from pyarrowquant._core.file_names import is_same, lies_in, refuse_reserved
+from pyarrowquant._core.file_names import is_same, lies_in, refuse_impossible
 from pyarrowquant._core.placing import is_empty_folder, refuse_irreplaceable, refuse_root
 from pyarrowquant._core.quoting import enumerated
 from pyarrowquant.errors import MissingFolderError, UsageError
@@ -82,7 +82,7 @@ def check_destination(
     """
     _refuse_stream(path)
     check_name(str(path))
-    refuse_reserved(path)
+    refuse_impossible(path)
     real = Path(os.path.realpath(path))
     refuse_irreplaceable(real)
     refuse_root(path)

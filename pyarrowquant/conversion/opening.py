@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from pyarrowquant._core.file_names import refuse_impossible
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.heads import check_head
 from pyarrowquant.conversion.lacking_tensors import check_tensors
 from pyarrowquant.conversion.options import Options
-from pyarrowquant.conversion.partial.noted import check_length
 from pyarrowquant.conversion.request import Request
 from pyarrowquant.conversion.source import files_of, local_path
 from pyarrowquant.conversion.splitting import parts_for
@@ -60,6 +60,7 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
         only has to give its place.
     """
     target, split = options.target, options.split
+    refuse_impossible(options.place)
     source, destination = local_path(path_text("source", request.source)), options.landing.path
     view = View(source, target, request.rescale, request.pre_tokenizer)
     model = view.open()
@@ -73,7 +74,6 @@ def opened(request: Request, options: Options, is_to_be_placed: Callable[[Path],
                 options.landing.store, request.overwrite, options.folder, split, model, written
             )
     target.check_destination(destination)
-    check_length(options.place)
     check_whole(model, target)
     if target.loads_by_class:
         warn_of_no_model_type(model)

@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 
-from pyarrowquant._core.file_names import lies_in, refuse_reserved
+from pyarrowquant._core.file_names import lies_in, refuse_impossible
 from pyarrowquant._core.placing import (
     exchange,
     is_empty_folder,
@@ -51,7 +51,7 @@ class Outputs:
 
     def __init__(self, paths: Sequence[Path], overwrite: bool) -> None:
         for path in paths:
-            refuse_reserved(path)
+            refuse_impossible(path)
         self._overwrite = overwrite
         self._real = {path: Path(os.path.realpath(path)) for path in paths}
         self._last = self._real[paths[-1]]
@@ -221,7 +221,7 @@ class OutputFolder:
         source: Path | None = None,
         written: Collection[Path] = (),
     ) -> None:
-        refuse_reserved(folder)
+        refuse_impossible(folder)
         self._folder = Path(os.path.realpath(folder))
         self._overwrite = overwrite
         self._written = written

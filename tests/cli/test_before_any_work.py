@@ -75,7 +75,8 @@ def test_settings_that_do_not_fit_are_refused_before_any_work(
         (llama / "config.json").write_text(text)
         assert "config.json" in failed("quantize", llama, out, "--to", "mlx")
     monkeypatch.undo()
-    assert "too long" in failed("quantize", model, tmp_path / ("x" * 230), "--to", "gguf")
+    long = tmp_path / ("x" * 230)
+    assert "too long" in failed("quantize", model, long, "--to", "gguf", code=2)
 
 
 @pytest.mark.parametrize(

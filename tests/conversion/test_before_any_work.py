@@ -101,10 +101,30 @@ def test_names_that_mean_other_things(tmp_path: Path, refused: Refused) -> None:
     assert "config.json has no place for the settings of layer 'bits.weight'" in said
 
 
-def test_names_of_destinations_that_are_too_long(tmp_path: Path, refused: Refused) -> None:
+@pytest.mark.parametrize("length", [201, 235, 250, 256, 300])
+def test_names_of_destinations_that_are_too_long(tmp_path: Path, length: int) -> None:
     np.savez(tmp_path / "m.npz", up=WEIGHTS)
-    said = refused(tmp_path / "m.npz", tmp_path / f"{'x' * 230}.gguf")
-    assert "is too long a name: 235 bytes, the most allowed is 200" in said
+    name = "x" * (length - 8) + ".parquet"
+    assert run("quantize", tmp_path / "m.npz", tmp_path / "r.parquet").exit_code == 0
+    message = f"is too long a name: {length} bytes, the most allowed is 200. Give a shorter one"
+    for arguments in (
+        ("quantize", tmp_path / "m.npz", tmp_path / name),
+        ("quantize", tmp_path / "m.npz", tmp_path / name, "--dry-run"),
+        ("quantize", tmp_path / "m.npz", tmp_path / name, "--resume", "--overwrite"),
+        ("dequantize", tmp_path / "r.parquet", tmp_path / name),
+        ("report", tmp_path / "r.parquet", "--html", tmp_path / name),
+    ):
+        done = run(*arguments)
+        assert done.exit_code == 2, (arguments[0], done.output)
+        assert message in done.stderr
+
+
+def test_names_of_destinations_that_are_just_short_enough(tmp_path: Path) -> None:
+    np.savez(tmp_path / "m.npz", up=WEIGHTS)
+    name = "x" * 192 + ".parquet"
+    assert run("quantize", tmp_path / "m.npz", tmp_path / name).exit_code == 0
+    assert run("dequantize", tmp_path / name, tmp_path / f"b{name[1:]}").exit_code == 0
+    assert run("report", tmp_path / name, "--html", tmp_path / f"c{name[1:]}").exit_code == 0
 
 
 def test_names_of_files_that_are_too_long(tmp_path: Path, refused: Refused) -> None:

@@ -29,8 +29,6 @@ from pyarrowquant.conversion.totals import Totals
 from pyarrowquant.formats._onnx_data import remove_unused_data
 from pyarrowquant.reading.strict_json import parse_any
 
-_LONGEST_NAME = 200  # hidden names are longer, and 255 is the most
-
 
 def noted_in(folder: Path) -> Path | None:
     """Return the file in which a run has noted what it is."""
@@ -108,16 +106,6 @@ def placed(file: Path) -> Iterator[Path]:
         sync(file.parent)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def check_length(destination: Path) -> None:
-    """Raise where there is no room for the names of what lies beside a destination."""
-    length = len(os.fsencode(destination.name))
-    if length > _LONGEST_NAME:
-        raise ValueError(
-            f"'{destination.name}' is too long a name: {length} bytes, the most allowed is "
-            f"{_LONGEST_NAME}"
-        )
 
 
 def folder_of(destination: Path) -> Path:
