@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import platform
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -121,11 +122,22 @@ def _signatures(library: ctypes.CDLL) -> None:
     library.paq_free.restype = None
 
 
+def _opened() -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(LIBRARY))
+    except OSError as error:
+        raise OSError(
+            f"'{LIBRARY}' cannot be loaded: it is missing, damaged or for another system than "
+            f"{sys.platform} on {platform.machine()}. Install the package anew: pip install "
+            f"--force-reinstall --no-deps pyarrowquant, or in its sources pip install . ({error})"
+        ) from error
+
+
 def _load() -> ctypes.CDLL:
     global _library, _loaded_in
     with _load_lock:
         if _library is None:
-            library = ctypes.CDLL(str(LIBRARY))
+            library = _opened()
             _signatures(library)
             _library, _loaded_in = library, os.getpid()
         elif _loaded_in != os.getpid():
