@@ -16,7 +16,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ UNIT = 64 << 10  # weights, as unitElements of quant/plan.go
 MOST_TOGETHER = 16  # as of quant/pool.go
 SIMULATED = (4, 8, 16, 32, 64, 128)
 LAYERS = (1, 10, 100, 1_000, 10_000, 100_000)
+REPETITIONS = 30
 BLOCKS = (1, 10, 34, 110)  # of a model: 0.35 to 10 GB
 
 
@@ -56,13 +58,24 @@ def of_threads(method: str, size: int) -> Iterator[Growth]:
         call = partial(
             pyarrowquant.quantize_batch_arrow, table, method=method, threads=threads, metrics=False
         )
-        measured[threads] = measure(call, 5).median
+        measured[threads] = least(call, REPETITIONS)
         yield Growth(threads, measured[threads], False)
     limits = Limits(size)  # whose memory the loop reads
-    least = measure(limits.loop("read", max(measured)), 5).median
+    reading = least(limits.loop("read", max(measured)), REPETITIONS)
     for threads in SIMULATED:
         if threads not in measured:
-            yield Growth(threads, max(simulated(size // 4, threads, measured[1]), least), True)
+            yield Growth(threads, max(simulated(size // 4, threads, measured[1]), reading), True)
+
+
+def least(call: Callable[[], object], repetitions: int) -> float:
+    return min(measure(call, repetitions).seconds)
+
+
+def processor_time(call: Callable[[], object]) -> float:
+    call()
+    begin = time.process_time()
+    call()
+    return time.process_time() - begin
 
 
 def simulated(weights: int, threads: int, alone: float) -> float:
@@ -90,15 +103,15 @@ def thread_table(size: int) -> Iterator[str]:
 
 
 def layer_table(folder: Path) -> Iterator[str]:
-    yield "| layers of 4 KiB | call, ms | microseconds a layer | plan, ms | convert, ms |"
+    yield "| layers of 4 KiB | call, ms | microseconds a layer | plan, CPU ms | convert, CPU ms |"
     yield "|---|---|---|---|---|"
     for count in LAYERS:
         table = small_layers(count, 4096)
-        call = measure(partial(pyarrowquant.quantize_batch_arrow, table), 3).median
+        call = least(partial(pyarrowquant.quantize_batch_arrow, table), REPETITIONS)
         source, target = folder / "layers.safetensors", folder / "layers.parquet"
         write_layers(source, table)
-        plan = measure(partial(pyarrowquant.plan, source, target, overwrite=True), 1).median
-        convert = measure(partial(pyarrowquant.convert, source, target, overwrite=True), 1).median
+        plan = processor_time(partial(pyarrowquant.plan, source, target, overwrite=True))
+        convert = processor_time(partial(pyarrowquant.convert, source, target, overwrite=True))
         milliseconds = [f"{1e3 * seconds:.1f}" for seconds in (call, plan, convert)]
         each = f"{1e6 * call / count:.1f}"
         yield f"| {count:,} | {milliseconds[0]} | {each} | {milliseconds[1]} | {milliseconds[2]} |"
@@ -121,16 +134,24 @@ def write_layers(path: Path, table: pa.Table) -> None:
 
 
 def size_table(folder: Path) -> Iterator[str]:
-    yield "| model | compressed-tensors, rtn, s | GB/s | MiB, not mapped |"
+    yield "| model | compressed-tensors, rtn, s | CPU s | MiB, not mapped |"
     yield "|---|---|---|---|"
     for blocks in BLOCKS:
         source, target = folder / "model", folder / "target"
         size = sparse_checkpoint(source, blocks)
+        before = children_time()
         seconds, memory = command(source, target)
+        used = children_time() - before
         for each in (source, target):
             shutil.rmtree(each)
-        row = f"{size / 1e9:.2f} GB", f"{seconds:.2f}", f"{size / 1e9 / seconds:.2f}"
+        row = f"{size / 1e9:.2f} GB", f"{seconds:.2f}", f"{used:.2f}"
         yield f"| {' | '.join(row)} | {memory >> 20} |"
+
+
+def children_time() -> float:
+    """Return the processor time of all processes that have ended, in seconds."""
+    used = os.times()
+    return used.children_user + used.children_system
 
 
 def command(source: Path, target: Path) -> tuple[float, int]:
