@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import ml_dtypes
 import numpy as np
 import pyarrow as pa
@@ -39,6 +40,10 @@ RESULT_SCHEMA = pa.schema(
 )
 
 Arrays = dict[str, np.ndarray]
+
+# A machine may be busy.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 # A shell that starts the tests in the background has them, and their children, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
