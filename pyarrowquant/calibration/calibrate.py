@@ -19,6 +19,7 @@ from pyarrowquant.calibration.names import folder_names
 from pyarrowquant.calibration.partial import Partial, remove_finished
 from pyarrowquant.calibration.squares import Squares
 from pyarrowquant.calibration.texts import Text, texts_in
+from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.partial.identity import check_unchanged, source_files
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._outputs import Outputs
@@ -33,6 +34,8 @@ from pyarrowquant.reading.onnx import OnnxModel
 _Path = str | os.PathLike[str]
 _USUAL_TOKENS = 32_768
 _USUAL_CONTEXT = 512
+_LEAST_CONTEXT = 8
+_POSITIONS = ("max_position_embeddings", "n_positions")  # how many tokens a model takes
 _LEAST_TOKENS = 256  # fewer say little about thousands of columns
 
 
@@ -66,7 +69,7 @@ def calibrate(
     texts: Sequence[_Path] = (),
     *,
     tokens: int = _USUAL_TOKENS,
-    context: int = _USUAL_CONTEXT,
+    context: int | None = None,
     threads: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -92,8 +95,8 @@ def calibrate(
         package: prose, dialogue, tables and code in many languages.
     tokens : int
         The most that are used, in windows from all parts of the texts.
-    context : int
-        Tokens of a window.
+    context : int, optional
+        Tokens of a window; default 512, or what the model takes if its config.json says less.
     threads : int, optional
         Default: the CPUs of this process.
     resume : bool
@@ -122,7 +125,8 @@ def calibrate(
         The extra is not installed.
     """
     tokens = arguments.at_least(_LEAST_TOKENS, "tokens", tokens)
-    context = arguments.at_least(8, "context", context)
+    if context is not None:
+        context = arguments.at_least(_LEAST_CONTEXT, "context", context)
     threads = arguments.at_least(1, "threads", arguments.thread_count(threads))
     arguments.boolean("resume", resume)
     arguments.boolean("overwrite", overwrite)
@@ -134,8 +138,10 @@ def calibrate(
     with Outputs([path], overwrite) as outputs:  # which finds out what is there, before all work
         used = texts_in(texts)
         opened = open_source(os.fspath(model))
+        read = [*(Path(str(file)) for file in opened.files), *map(Path, texts)]
+        check_destination(path, overwrite, sources=read)
         runner = _runner_of(opened)
-        windows = _windows(runner, used, tokens, context)
+        windows = _windows(runner, used, tokens, context or _usual_context(opened))
         scratch = outputs.temporary(path).parent
         run = _run(opened, windows)
         partial = Partial(path, run, resume, scratch)
@@ -216,6 +222,19 @@ def _run(model: Model, windows: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Return what decides about the sums."""
     tokens = hashlib.sha256(json.dumps(windows).encode()).hexdigest()
     return {"source": source_files(model), "config": model.config, "tokens": tokens}
+
+
+def _usual_context(model: Model) -> int:
+    """Return how many tokens windows have if that is not said."""
+    config = model.config or {}
+    said = [
+        part.get(key)
+        for part in (config, config.get("text_config"))
+        if isinstance(part, dict)
+        for key in _POSITIONS
+    ]
+    known = [each for each in said if type(each) is int and each >= _LEAST_CONTEXT]
+    return min([_USUAL_CONTEXT, *known])
 
 
 def _windows(runner: _Runner, texts: Sequence[Text], tokens: int, context: int) -> list[list[int]]:
