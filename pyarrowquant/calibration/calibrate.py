@@ -30,12 +30,12 @@ from pyarrowquant.reading.location import given_path
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_source
 from pyarrowquant.reading.onnx import OnnxModel
+from pyarrowquant.reading.positions import positions_in
 
 _Path = str | os.PathLike[str]
 _USUAL_TOKENS = 32_768
 _USUAL_CONTEXT = 512
 _LEAST_CONTEXT = 8
-_POSITIONS = ("max_position_embeddings", "n_positions")  # how many tokens a model takes
 _LEAST_TOKENS = 256  # fewer say little about thousands of columns
 
 
@@ -141,7 +141,8 @@ def calibrate(
         read = [*(Path(str(file)) for file in opened.files), *map(Path, texts)]
         check_destination(path, overwrite, sources=read)
         runner = _runner_of(opened)
-        windows = _windows(runner, used, tokens, context or _usual_context(opened))
+        usual = max(_LEAST_CONTEXT, min(_USUAL_CONTEXT, positions_in(opened.config or {})))
+        windows = _windows(runner, used, tokens, context or usual)
         scratch = outputs.temporary(path).parent
         run = _run(opened, windows)
         partial = Partial(path, run, resume, scratch)
@@ -222,19 +223,6 @@ def _run(model: Model, windows: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Return what decides about the sums."""
     tokens = hashlib.sha256(json.dumps(windows).encode()).hexdigest()
     return {"source": source_files(model), "config": model.config, "tokens": tokens}
-
-
-def _usual_context(model: Model) -> int:
-    """Return how many tokens windows have if that is not said."""
-    config = model.config or {}
-    said = [
-        part.get(key)
-        for part in (config, config.get("text_config"))
-        if isinstance(part, dict)
-        for key in _POSITIONS
-    ]
-    known = [each for each in said if type(each) is int and each >= _LEAST_CONTEXT]
-    return min([_USUAL_CONTEXT, *known])
 
 
 def _windows(runner: _Runner, texts: Sequence[Text], tokens: int, context: int) -> list[list[int]]:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import transformers
 from safetensors import safe_open
-from transformers import AutoTokenizer
-from transformers.utils import logging
 
-from pyarrowquant._core.quoting import enumerated, shortened
+from pyarrowquant._core.quoting import shortened
 from pyarrowquant.calibration.deferred import ChangedWeightsError, Deferred
 from pyarrowquant.calibration.inputs import InputSquares
 from pyarrowquant.calibration.layers import Layers
+from pyarrowquant.calibration.loading import advice, in_one_line, tokenizer_of, without_bars
 from pyarrowquant.calibration.partial import WINDOWS_TOGETHER, Partial
 from pyarrowquant.calibration.squares import Squares, check_finite
 from pyarrowquant.calibration.texts import before_text
 from pyarrowquant.calibration.turns import in_turns
-
-_OTHER_FILES = {"tokenizer.json", "tekken.json"}  # whose classes need not name them
 
 
 class TransformersRunner:
@@ -42,24 +37,10 @@ class TransformersRunner:
 
     def tokens_of(self, texts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         """Return what the model's tokenizer puts before each text, and the tokens of each."""
-        tokenizer = self._tokenizer()
+        tokenizer = tokenizer_of(self._folder)
         tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         plain = tokenizer("a", add_special_tokens=False)["input_ids"]
         return before_text(tokenizer("a")["input_ids"], plain), tokens
-
-    def _tokenizer(self) -> Any:
-        try:
-            found = AutoTokenizer.from_pretrained(self._folder)
-        except Exception as error:  # each tokenizer has its own for files that lack or are damaged
-            raise _no_tokenizer(self._folder, _in_one_line(error)) from error
-        names = set(found.vocab_files_names.values())  # without any, bytes are tokens
-        if names and not any(
-            (Path(self._folder) / name).is_file() for name in names | _OTHER_FILES
-        ):
-            raise _no_tokenizer(  # some classes make one of no files, to which all is unknown
-                self._folder, f"{type(found).__name__} is made of {enumerated(sorted(names))}"
-            )
-        return found
 
     def measured(
         self,
@@ -106,7 +87,7 @@ class TransformersRunner:
                 "state_dict": _deferred(self._files),
             }
         try:
-            with _without_bars(), Deferred.recording():
+            with without_bars(), Deferred.recording():
                 loaded = model_class.from_pretrained(
                     **source,
                     dtype=torch.float32,
@@ -123,32 +104,9 @@ class TransformersRunner:
         except RuntimeError as error:  # such as shapes that are not those of config.json
             raise ValueError(
                 f"'{self._folder}': transformers cannot load it as {self._architecture}: "
-                f"{shortened(_in_one_line(error))}"
+                f"{shortened(in_one_line(error))}"
             ) from error
         return loaded.eval()
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _no_tokenizer(folder: str, reason: str) -> ValueError:
-    return ValueError(
-        f"'{folder}': transformers loads no tokenizer of it, which text needs: copy those files of "
-        f"the model, too, such as tokenizer.json ({shortened(reason)})"
-    )
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Keep transformers from drawing what it loads, between the progress that is shown."""
-    drawn = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if drawn:
-            logging.enable_progress_bar()
 
 
 def _deferred(files: Sequence[str]) -> dict[str, Deferred]:
@@ -174,17 +132,7 @@ def _run(model: Any, window: Sequence[int]) -> Callable[[], None]:
         except (IndexError, RuntimeError) as error:
             raise ValueError(
                 f"{type(model).__name__} does not run on {len(window)} tokens: "
-                f"{shortened(_in_one_line(error))}. {_advice(model, window)}"
+                f"{shortened(in_one_line(error))}. {advice(model, window)}"
             ) from error
 
     return run
-
-
-def _advice(model: Any, window: Sequence[int]) -> str:
-    known = getattr(model.config.get_text_config(), "vocab_size", None)
-    if isinstance(known, int) and max(window) >= known:
-        return (
-            f"Its tokenizer gives token {max(window)}, and the model has {known}: take the "
-            "tokenizer that came with the model"
-        )
-    return "Give a smaller context=, if that is what it lacks"
